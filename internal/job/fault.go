@@ -1,0 +1,54 @@
+package job
+
+import (
+	"errors"
+	"time"
+)
+
+// Class says what may follow a failed attempt.
+type Class uint8
+
+// The classes of failure.
+const (
+	Final   Class = iota // trying again would fail the same way
+	Later                // may succeed later: costs an attempt, backs off
+	Wait                 // told to wait, or nobody was there: costs no attempt, goes back until retry_for has passed
+	Timeout              // reached its run time: final unless retry.on_timeout
+)
+
+// Fault is why an attempt failed, as its executor tells it. Anything else that an
+// executor returns as an error counts as [Later] with the code "executor_error".
+type Fault struct {
+	Code    string // stable, for programs: "upstream_rate_limited"
+	Message string // for the person whose job it is; says what to do where something can be done
+	Class   Class
+	// RetryAfter is how long the other side asked us to wait; zero when it did not.
+	RetryAfter time.Duration
+	Err        error
+}
+
+func (f *Fault) Error() string {
+	if f.Err != nil {
+		return f.Message + ": " + f.Err.Error()
+	}
+	return f.Message
+}
+
+func (f *Fault) Unwrap() error { return f.Err }
+
+// FaultOf finds the fault in err's chain, or makes one of the class [Later].
+func FaultOf(err error) *Fault {
+	var f *Fault
+	if errors.As(err, &f) {
+		return f
+	}
+	return &Fault{Code: "executor_error", Message: err.Error(), Class: Later}
+}
+
+// Failure is a fault as a job keeps it: what its last failed attempt came to.
+type Failure struct {
+	Code      string `json:"code"`
+	Message   string `json:"message"`
+	Retryable bool   `json:"retryable"` // whether another attempt could succeed
+	Attempt   int    `json:"attempt"`   // which attempt failed
+}

@@ -1,0 +1,60 @@
+package job
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Owner is whose a job is. Every row has one and every read asks for it: to anyone
+// else the job does not exist.
+type Owner struct {
+	Tenant string // one per API key; "" until there are keys
+	User   string // "local" for whoever speaks to a loopback server without saying who they are
+}
+
+// Job is one unit of slow work, without its input, output and result, which may be
+// large and live beside it.
+type Job struct {
+	ID    ID
+	Owner Owner
+	Queue string
+	// Key is whose turn it is: jobs of one key wait for each other, keys take turns.
+	// "" is a key like any other.
+	Key      string
+	Priority int // 1 first, 9 last, 5 when nobody said
+	State    State
+
+	// Attempt counts the attempts that were started. An attempt that was handed back
+	// (an orderly stop, or being told to wait) is taken off again.
+	Attempt     int
+	MaxAttempts int
+
+	// Cursor is the number of the last output entry, 0 before the first.
+	Cursor      int64
+	OutputBytes int64    // of all entries' data, over all attempts
+	Progress    Progress // of the current attempt
+
+	// Failure is what the last failed attempt came to. A job that was tried again
+	// keeps it until it succeeds.
+	Failure *Failure
+	Usage   json.RawMessage // what the work cost, as its executor tells it: token counts; nil when unknown
+
+	Metadata map[string]string
+	Policy   Policy
+	// Ref is what the face that submitted the job needs to find its own rows when the
+	// job ends; opaque to everyone else. "" for most jobs.
+	Ref string
+
+	CreatedAt time.Time
+	// RunAt is when a scheduled job becomes ready; for others, when it last did.
+	RunAt time.Time
+	// StartedAt is the start of the first attempt; zero before. A retry that someone
+	// asked for begins anew.
+	StartedAt  time.Time
+	FinishedAt time.Time // zero until the job ends
+	// CancelRequestedAt is set once, by the first cancel that meets the job running.
+	// From then on the job ends as cancelled and as nothing else.
+	CancelRequestedAt time.Time
+	// ExpiresAt is when an ended job may be deleted with all it left; zero until it ends.
+	ExpiresAt time.Time
+}

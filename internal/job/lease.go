@@ -1,0 +1,45 @@
+package job
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"time"
+)
+
+// Token proves that its holder runs one attempt of one job. It is made before the
+// commit that stores it, so that a replayed claim finds its own lease again. The
+// zero value holds nothing.
+type Token [16]byte
+
+// NewToken makes a token from the system's randomness.
+func NewToken() Token {
+	var t Token
+	_, _ = rand.Read(t[:]) // never fails: crypto/rand ends the program instead
+	return t
+}
+
+// String is the token in hexadecimal.
+func (t Token) String() string { return hex.EncodeToString(t[:]) }
+
+// IsZero says whether the token holds nothing.
+func (t Token) IsZero() bool { return t == Token{} }
+
+// Lease is the right to run one attempt of one job. Every write of a worker
+// carries it; once a sweep has taken it, it changes nothing any more.
+type Lease struct {
+	Job   ID
+	Token Token
+}
+
+// Claimed is a job as it is handed to a worker: the job, its input, and the lease.
+type Claimed struct {
+	Job   Job
+	Input []byte
+	Token Token
+	// Until is when a sweep may take the lease, by the store's clock, unless it is
+	// renewed before.
+	Until time.Time
+}
+
+// Lease is the claimed job's lease.
+func (c *Claimed) Lease() Lease { return Lease{Job: c.Job.ID, Token: c.Token} }

@@ -1,0 +1,28 @@
+package job
+
+import "time"
+
+// Bounds that hold everywhere; those that a server may set otherwise are in
+// internal/config, with these as their defaults.
+const (
+	DefaultPriority = 5
+	HighestPriority = 1
+	LowestPriority  = 9
+
+	DefaultMaxAttempts = 4
+	MostAttempts       = 100
+
+	MaxBody      = 1 << 20  // a JSON request
+	MaxDepth     = 64       // of nested JSON
+	MaxOutput    = 16 << 20 // all of a job's entries
+	MaxResult    = 64 << 20 // bytes
+	MaxInline    = 64 << 10 // a result, or text said so far, inside a job's own JSON
+	MaxMetadata  = 16       // pairs
+	MaxMetaKey   = 64       // bytes
+	MaxMetaValue = 512      // bytes
+	MaxKey       = 256      // bytes of a job's key, or of an idempotency key
+	MaxQueueName = 64       // bytes
+	MaxListPage  = 100      // jobs
+	MaxWait      = 60 * time.Second
+	MaxDuration  = 366 * 24 * time.Hour // any delay or timeout
+)

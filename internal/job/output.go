@@ -1,0 +1,45 @@
+package job
+
+// Kind is the kind of an output entry.
+type Kind uint8
+
+// The kinds. Their numbers are stored: they are never reused or reordered.
+const (
+	Text    Kind = 1 + iota // plain text of the first choice, UTF-8, to be joined
+	JSON                    // one event, verbatim
+	Log                     // a line for whoever operates the job
+	Report                  // progress: the JSON of a [Progress]
+	Restart                 // a new attempt begins: what earlier attempts said is superseded
+)
+
+var kindNames = [...]string{"", "text", "json", "log", "progress", "attempt"}
+
+// String is the kind's name on the wire.
+func (k Kind) String() string {
+	if int(k) < len(kindNames) {
+		return kindNames[k]
+	}
+	return ""
+}
+
+// Entry is one numbered piece of what a job says. Once a watcher has seen an
+// entry it never changes, and no crash takes it back.
+type Entry struct {
+	Seq     int64 // 1, 2, 3 … without gaps, across all attempts of the job
+	Attempt int   // the attempt that said it
+	Kind    Kind
+	Events  int // how many events it makes on a face that numbers its own; at least 1
+	Data    []byte
+}
+
+// Progress says how far an attempt has come. Percent never falls within an attempt.
+type Progress struct {
+	Percent float64 `json:"percent"` // 0 to 100
+	Status  string  `json:"status,omitempty"`
+}
+
+// Result is what a job came to, once.
+type Result struct {
+	ContentType string
+	Body        []byte
+}

@@ -1,0 +1,88 @@
+package job
+
+import (
+	"math"
+	"time"
+)
+
+// Policy is how patient a job is: its clocks and its retries. It is fixed when the
+// job is submitted: the queue's policy, with what the submitter set on top.
+type Policy struct {
+	Timeouts Timeouts `json:"timeouts"`
+	Retry    Retry    `json:"retry"`
+}
+
+// Timeouts are a job's clocks. Zero means that the clock is off.
+type Timeouts struct {
+	Lease       time.Duration `json:"lease,omitempty"`        // silence this long and a sweep may take the job
+	RunSoft     time.Duration `json:"run_soft,omitempty"`     // per attempt: the executor is asked to stop
+	RunHard     time.Duration `json:"run_hard,omitempty"`     // per attempt: cut off, the slot is freed
+	Request     time.Duration `json:"request,omitempty"`      // an unstreamed upstream call, and the wait for headers of a streamed one
+	FirstOutput time.Duration `json:"first_output,omitempty"` // from the start of the attempt to the first piece
+	IdleOutput  time.Duration `json:"idle_output,omitempty"`  // between two pieces
+	Queue       time.Duration `json:"queue,omitempty"`        // longer than this before its first attempt: expired
+	CancelGrace time.Duration `json:"cancel_grace,omitempty"` // after a cancel: then the slot is taken
+}
+
+// AfterOutput says what follows when an attempt fails that has already spoken.
+type AfterOutput string
+
+// The choices of [Retry.AfterOutput].
+const (
+	RestartAfterOutput AfterOutput = "restart" // try again; what was said is superseded
+	FailAfterOutput    AfterOutput = "fail"    // keep what was said; the job fails
+)
+
+// Retry is the retry policy. Attempts themselves are counted by [Job.MaxAttempts].
+type Retry struct {
+	Backoff     time.Duration `json:"backoff,omitempty"`     // before the second attempt; doubled for each one after
+	BackoffMax  time.Duration `json:"backoff_max,omitempty"` // a backoff grows no longer than this
+	For         time.Duration `json:"for,omitempty"`         // how long, from the first start, being told to wait is put up with
+	OnTimeout   bool          `json:"on_timeout,omitempty"`  // a run that reached its time may be tried again
+	AfterOutput AfterOutput   `json:"after_output,omitempty"`
+}
+
+// Verdict is what follows a failed attempt.
+type Verdict struct {
+	Again  bool          // false: the job fails
+	Delay  time.Duration // before the next attempt, when Again
+	Refund bool          // the attempt is not counted, when Again
+}
+
+// Judge decides what follows a fault. It is a pure function: jitter, in [0,1), is
+// the caller's die.
+func (j *Job) Judge(f *Fault, spoke bool, now time.Time, jitter float64) Verdict {
+	r := j.Policy.Retry
+	if spoke && r.AfterOutput == FailAfterOutput {
+		return Verdict{}
+	}
+	switch f.Class {
+	case Wait:
+		delay := max(f.RetryAfter, r.backoff(1, jitter))
+		if now.Add(delay).After(j.StartedAt.Add(r.For)) {
+			return Verdict{}
+		}
+		return Verdict{Again: true, Delay: delay, Refund: true}
+	case Later:
+	case Timeout:
+		if !r.OnTimeout {
+			return Verdict{}
+		}
+	default:
+		return Verdict{}
+	}
+	if j.Attempt >= j.MaxAttempts {
+		return Verdict{}
+	}
+	return Verdict{Again: true, Delay: max(f.RetryAfter, r.backoff(j.Attempt, jitter))}
+}
+
+// backoff is the wait after the attempt of that number: doubled each time, and
+// spread by a quarter so that jobs which failed together do not come back together.
+func (r Retry) backoff(attempt int, jitter float64) time.Duration {
+	d := float64(r.Backoff) * math.Pow(2, float64(max(attempt, 1)-1))
+	if r.BackoffMax > 0 {
+		d = min(d, float64(r.BackoffMax))
+	}
+	return time.Duration(d * (1 + jitter/4))
+}

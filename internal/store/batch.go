@@ -1,0 +1,240 @@
+package store
+
+import (
+	"errors"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// What Commit's error may wrap.
+var (
+	// ErrNotCommitted says that nothing of the batch was applied, for certain.
+	ErrNotCommitted = errors.New("store: not committed")
+	// ErrData says that nothing was applied because the store cannot take some op's
+	// data. Whoever gets it commits the halves of the batch, until the culprit
+	// stands alone.
+	ErrData = errors.New("store: bad data in the batch")
+	// ErrFull says that nothing was applied because the disk is full.
+	ErrFull = errors.New("store: the disk is full")
+)
+
+// Batch is what one commit applies. Its fields stand in the order in which they
+// are applied: what frees a slot comes before what takes one, and claims come
+// last, so that a claim sees all that its own batch made ready.
+//
+// In every op the fields above "out" are the caller's, and the store only reads
+// them; those below are set by Commit. Err is nil when the op applied, or on a
+// replay had been applied; else a *[job.Error].
+type Batch struct {
+	// Replay says that an earlier Commit of this batch may have been applied.
+	Replay bool
+
+	Renews   []*Renew
+	Appends  []*Append
+	Finishes []*Finish
+	Cancels  []*Cancel
+	Deletes  []*Delete
+	Retries  []*Retry
+	Writes   []*Write
+	Submits  []*Submit
+	Dues     []*Due
+	Prunes   []*Prune
+	Claims   []*Claim
+
+	// out
+
+	// Counts are the counts, after the batch, of every queue that the batch changed.
+	Counts map[string]Counts
+}
+
+// Len is the number of ops in the batch.
+func (b *Batch) Len() int {
+	return len(b.Renews) + len(b.Appends) + len(b.Finishes) + len(b.Cancels) + len(b.Deletes) +
+		len(b.Retries) + len(b.Writes) + len(b.Submits) + len(b.Dues) + len(b.Prunes) + len(b.Claims)
+}
+
+// Renew extends a lease: it lasts For from the commit. A lease that is past its
+// time but was not taken is renewed like any other: only a sweep ends a lease.
+// Refusals: job.LeaseLost.
+type Renew struct {
+	Lease job.Lease
+	For   time.Duration
+
+	// out
+	Err error
+	// CancelRequested tells the worker that the job is to stop.
+	CancelRequested bool
+}
+
+// Append adds entries to a running job's output. The entries' numbers follow the
+// job's cursor without a gap; an append whose numbers are all taken already
+// answers as applied if this lease wrote them, so that a lost answer is harmless.
+// It does not renew the lease. Refusals: job.LeaseLost;
+// job.Conflict when the numbers do not follow.
+type Append struct {
+	Lease   job.Lease
+	Entries []job.Entry // at least one; Seq and Attempt are set by the caller
+	// Progress, when not nil, becomes the job's progress.
+	Progress *job.Progress
+
+	// out
+	Err             error
+	CancelRequested bool
+}
+
+// Finish ends an attempt. The job ends (Succeeded, Failed, Cancelled), or goes
+// back to wait: Scheduled after Delay, or Queued at once.
+//
+// Whatever To says, a job whose cancel was requested ends as Cancelled, and a
+// result is then not kept. Refusals: job.LeaseLost, when the lease is not the
+// job's, or has ended. A finish by a sweep carries the lease it saw, and Lapsed.
+type Finish struct {
+	Lease    job.Lease
+	To       job.State
+	Entries  []job.Entry // the last chunk of output: as in Append
+	Progress *job.Progress
+	Result   *job.Result  // for Succeeded
+	Failure  *job.Failure // for Failed, and for going back after a failure
+	Usage    []byte       // JSON, or nil
+	Delay    time.Duration
+	// Refund takes the attempt off the job's count again, when it goes back.
+	Refund bool
+	// Lapsed makes the finish apply only if the lease is past its time: a renewal
+	// that was accepted since the sweep looked keeps the job.
+	Lapsed bool
+	// Keep is how long the job is kept if it ends as To says, KeepCancelled if it
+	// ends as Cancelled instead.
+	Keep, KeepCancelled time.Duration
+
+	// out
+	Err   error
+	State job.State // where the job went
+	At    time.Time // when, by the store's clock
+}
+
+// Cancel asks for a job's end. A waiting job ends now, as Cancelled. A running one
+// remembers the request and goes on until its worker, or a sweep, ends it. An
+// ended one is left as it is. Refusals: job.NotFound.
+type Cancel struct {
+	Owner job.Owner
+	ID    job.ID
+	Keep  time.Duration
+
+	// out
+	Err   error
+	Job   job.Job // as the cancel left it
+	Ended bool    // this cancel ended it
+}
+
+// Delete removes an ended or waiting job with all it left: input, output, result.
+// A running one is marked, is gone to every read from then on, gets a cancel
+// request, and is removed when its attempt ends. A waiting job that is deleted
+// counts as cancelled. Deleting again what its owner deleted within the last day
+// applies; what does not exist, or is not the owner's, is job.NotFound.
+type Delete struct {
+	Owner job.Owner
+	ID    job.ID
+
+	// out
+	Err     error
+	Running bool // it was running: whoever runs it is to be told
+}
+
+// Retry makes a failed, cancelled or expired job queued again, with its attempts
+// counted from zero, its failure and finish cleared, and its output kept.
+// Refusals: job.NotFound, job.NotRetryable.
+type Retry struct {
+	Owner job.Owner
+	ID    job.ID
+	// Token marks this very retry, so that a replay can tell it from an older one.
+	Token job.Token
+
+	// out
+	Err error
+	Job job.Job
+}
+
+// Write stores side rows that belong to no job's submit or end: all or none.
+// Refusals: as of its rows.
+type Write struct {
+	Rows []Row
+
+	// out
+	Err      error
+	Conflict []byte
+}
+
+// Submit stores a new job. The caller sets ID, Owner, Queue, Key, Priority,
+// MaxAttempts, Metadata, Policy and Ref of the job; the store sets its state and times.
+//
+// Refusals: job.IdempotencyMismatch; those of its rows (job.Conflict, job.NotFound).
+type Submit struct {
+	Job   job.Job
+	Input []byte
+	Delay time.Duration // before it is ready; 0 for at once
+	// Token, when not zero, stores the job already leased for LeaseFor to Worker, as
+	// its first attempt: one write less than a submit and a claim. Not with Delay.
+	Token    job.Token
+	LeaseFor time.Duration
+	Worker   string
+	// Idempotency, when not nil, makes the submit apply once: a second one by the same
+	// owner with the same key answers the first one's job.
+	Idempotency *Idempotency
+	Rows        []Row
+
+	// out: Job is completed with state and times.
+	Err error
+	// Existing is set when the idempotency key was known: the job that it made.
+	Existing *job.Job
+	// Conflict is the body of the row that an [Insert] met; Err is then job.Conflict.
+	Conflict []byte
+}
+
+// Idempotency is a submitter's promise that two requests are one.
+type Idempotency struct {
+	Key  string
+	Hash [32]byte      // of what was asked; another hash with the same key is refused
+	Keep time.Duration // the key is kept at least this long, and as long as its job
+}
+
+// Due moves what the clock has made due: scheduled jobs whose time has come become
+// queued, waiting jobs past their queue time end as Expired. Up to Limit of each.
+type Due struct {
+	Limit int
+	Keep  time.Duration // of the expired ones
+
+	// out
+	Err     error
+	Ready   int
+	Expired []job.Job
+	// More says that a limit was reached.
+	More bool
+}
+
+// Prune deletes ended jobs past their ExpiresAt with all they left, and idempotency
+// keys past theirs. It looks at no more than Limit jobs, the oldest first, from
+// after a cursor.
+type Prune struct {
+	After job.ID
+	Limit int
+
+	// out
+	Err     error
+	Deleted int
+	// Next is where the following prune continues; zero when this one saw the newest.
+	Next job.ID
+}
+
+// Claim leases the next ready jobs of a queue: as many as there are tokens, or as
+// are ready. Each claimed job's Attempt counts the new attempt.
+type Claim struct {
+	Queue    string
+	Worker   string
+	Tokens   []job.Token
+	LeaseFor time.Duration
+
+	// out
+	Err     error
+	Claimed []job.Claimed
+}

@@ -1,0 +1,44 @@
+package store
+
+import "github.com/meanwhile-run/meanwhile/internal/job"
+
+// Row is a side row: what a face keeps beside jobs, in the same transaction. To a
+// store it is a kind, a parent, an id that orders it among its siblings, and
+// bytes. A conversation and its messages are rows; so is a callback that waits to
+// be delivered.
+type Row struct {
+	Kind   string
+	Parent string
+	ID     string
+	Body   []byte
+	Do     Action // what a batch is to do with it; not stored
+}
+
+// Action is what an op does with a row.
+type Action uint8
+
+// The actions. The conditions of all of an op's rows are checked before any of
+// them is written: an op applies with all its rows or not at all.
+const (
+	Put       Action = iota // write it, whether or not it was there
+	Insert                  // write it; if it is there already: job.Conflict, with its body
+	Update                  // write it only if it is there; otherwise do nothing
+	Require                 // write nothing; if it is not there: job.NotFound
+	Remove                  // delete it, if it is there
+	RemoveAll               // delete every row of the kind under the parent; ID is not looked at
+)
+
+// End is a job at the moment it ends, as the function that makes its side rows
+// sees it.
+type End struct {
+	Job    job.Job
+	Result *job.Result // when it succeeded
+	// Text reads what the last attempt has said: its text entries, joined, up to
+	// limit bytes.
+	Text func(limit int) string
+}
+
+// RowsAtEnd makes the side rows of an ending job. A store calls it inside the
+// transaction for every job that ends with a Ref, whoever ends it. It is a pure
+// function of what it is given: a replay calls it again.
+type RowsAtEnd func(End) []Row

@@ -1,0 +1,131 @@
+// Package store is the contract between the engine and whatever keeps jobs on
+// disk: one writing method that takes a batch of operations, and readers that go
+// around it. Package storetest is the same contract as tests, and where the two
+// differ, the tests are right.
+//
+// A store holds no rules. It does not know why a job is retried or when; it checks
+// that an operation may apply (the lease is held, the move is legal), applies all
+// that may in one transaction, and says of each what became of it.
+package store
+
+import (
+	"context"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// Store keeps jobs. Commit is called by one goroutine at a time; the readers by
+// any number, at any time.
+type Store interface {
+	// Commit applies the batch in one transaction and returns when it is synced to
+	// disk: after a nil error no crash takes any of it back.
+	//
+	// Kinds are applied in the order of the fields of [Batch], ops of a kind in
+	// theirs. An op that may not apply gets its own Err, changes nothing and harms no
+	// neighbour. Of ops of one kind that name the same job the first applies; the
+	// others are judged against what it left.
+	//
+	// A non-nil error says that nothing is known of the whole batch, unless it wraps
+	// [ErrNotCommitted] (nothing was applied) or [ErrData]. After any error the
+	// out fields of the ops are void. The caller may then commit the same batch
+	// again with Replay set: every op that had been applied answers as it did the
+	// first time, and none is applied twice.
+	Commit(ctx context.Context, b *Batch) error
+
+	Jobs
+	Upkeep
+	Records
+
+	// Close waits for readers and a commit under way, and releases everything.
+	Close() error
+}
+
+// Jobs are the reads a face needs. A job of another owner is [job.NotFound], as is
+// one that was deleted. Every answer is of one moment.
+type Jobs interface {
+	Job(ctx context.Context, owner job.Owner, id job.ID) (job.Job, error)
+	// List returns the page that f asks for, newest first. A page may be shorter
+	// than its limit although more follow: next is the cursor of the page after it,
+	// or zero when this is the last.
+	List(ctx context.Context, f Filter) (page []job.Job, next job.ID, err error)
+	Input(ctx context.Context, owner job.Owner, id job.ID) ([]byte, error)
+	// Result is [job.NotFinished] unless the job succeeded.
+	Result(ctx context.Context, owner job.Owner, id job.ID) (job.Result, error)
+	// Output returns the job and the entries after the given number, in order and
+	// without a gap, up to about maxBytes of data but at least one if there is one.
+	Output(ctx context.Context, owner job.Owner, id job.ID, after int64, maxBytes int) (job.Job, []job.Entry, error)
+	// Position is how many jobs of the queue will be claimed before this queued job,
+	// counted up to most. It is 0 for the next one, and for jobs that are not queued.
+	Position(ctx context.Context, id job.ID, most int) (int, error)
+	// Idempotent finds the job that an idempotency key of this owner made, and the
+	// hash of the request that made it. [job.NotFound] when the key is free.
+	Idempotent(ctx context.Context, owner job.Owner, key string) (job.ID, [32]byte, error)
+}
+
+// Upkeep are the reads of the engine's own duties, across all owners.
+type Upkeep interface {
+	// Counts returns the kept counts of every queue that ever had a job.
+	Counts(ctx context.Context) (map[string]Counts, error)
+	// Running lists jobs that are leased, by id, after the given one, with their
+	// leases. The conditions of the asked-for kind hold at the moment of the read
+	// only: whoever acts on it carries the lease, and is refused if it changed hands.
+	Running(ctx context.Context, which Which, after job.ID, limit int) ([]Running, error)
+	// NextDue is when the first scheduled job becomes ready and when the first
+	// waiting job expires; zero times when there is none.
+	NextDue(ctx context.Context) (ready, expires time.Time, err error)
+	// Now is the store's clock, which alone decides leases and due times.
+	Now() time.Time
+}
+
+// Records are the reads of side rows; see [Row].
+type Records interface {
+	Row(ctx context.Context, kind, parent, id string) (Row, error) // job.NotFound when there is none
+	// Rows lists the rows of a kind under a parent by id: ascending, from after the
+	// cursor; or descending, from before it. "" begins at that end.
+	Rows(ctx context.Context, kind, parent string, page RowPage) ([]Row, error)
+}
+
+// Which selects running jobs.
+type Which uint8
+
+// The selections of [Upkeep.Running].
+const (
+	AllRunning Which = iota
+	LapsedOnly       // the lease is past its time
+	CancelOnly       // a cancel was requested, longer ago than the job's grace
+)
+
+// Running is a running job as a sweep sees it.
+type Running struct {
+	Job    job.Job
+	Token  job.Token
+	Worker string
+}
+
+// Filter selects jobs of one owner.
+type Filter struct {
+	Owner  job.Owner
+	Queue  string // "" for all
+	Key    *string
+	Status job.State // 0 for all
+	After  job.ID    // jobs older than this one; zero begins with the newest
+	Limit  int       // 1 to job.MaxListPage
+}
+
+// RowPage is a page of side rows.
+type RowPage struct {
+	From  string // the cursor: the id to begin beyond
+	Desc  bool
+	Limit int
+}
+
+// Counts are the kept counts of one queue: waiting and running now, and how many
+// ever ended in each way or were tried again.
+type Counts struct {
+	Scheduled, Queued, Parked, Running             int64
+	Succeeded, Failed, Cancelled, Expired, Retried int64
+}
+
+// Waiting is how many jobs have yet to be given to a worker.
+func (c Counts) Waiting() int64 { return c.Scheduled + c.Queued + c.Parked }
