@@ -10,6 +10,9 @@ import (
 
 // Request asks for a job.
 type Request struct {
+	// ID is the job's id where the caller made one, to name the job in its own Rows;
+	// zero for a new one.
+	ID          job.ID
 	Owner       job.Owner
 	Queue       string
 	Key         string
