@@ -1,0 +1,78 @@
+// Package config is all that a server can be told: one struct, filled from
+// defaults, then a YAML file, then MEANWHILE_… variables, then flags, each beating
+// the one before.
+//
+// Every key does something. An unknown key, a value of the wrong kind or one out
+// of bounds is refused with its place, its key and what would be right, all
+// problems at once. docs/configuration.md describes every key, and
+// examples/meanwhile.yaml has one of each; tests hold both to the struct.
+package config
+
+import (
+	"net"
+	"time"
+)
+
+// Config is a server's configuration. Durations are written in seconds, fractions
+// allowed, under keys that end in _s.
+type Config struct {
+	Listen        string           `yaml:"listen"`           // host:port; port 0 takes a free one
+	Insecure      bool             `yaml:"insecure"`         // allow listening beyond loopback, where anyone who connects may do anything
+	Data          string           `yaml:"data"`             // the directory that holds everything
+	ShutdownGrace time.Duration    `yaml:"shutdown_grace_s"` // how long running work may finish once the server stops
+	Models        []Model          `yaml:"models"`           // none: the built-in simulated model
+	Queues        map[string]Queue `yaml:"queues"`           // on top of those of the box
+	Retention     Retention        `yaml:"retention"`
+	Log           Log              `yaml:"log"`
+}
+
+// Model is an upstream that speaks the OpenAI chat completions protocol.
+type Model struct {
+	Name        string `yaml:"name"`        // what jobs ask for, and what the upstream is asked for
+	BaseURL     string `yaml:"base_url"`    // up to and without /chat/completions
+	APIKeyEnv   string `yaml:"api_key_env"` // the variable that holds the key; "" sends none
+	Concurrency int    `yaml:"concurrency"` // calls at once over all queues; 0 for as many as the queues run
+	// APIKey is what the variable held when the configuration was loaded. It is never
+	// written anywhere.
+	APIKey string `yaml:"-"`
+}
+
+// Retention is how long ended jobs are kept, with all they left.
+type Retention struct {
+	Failed time.Duration `yaml:"failed_s"`
+	Others time.Duration `yaml:"others_s"`
+}
+
+// Log is how the server tells its story.
+type Log struct {
+	Level  string `yaml:"level"`  // debug, info, warn, error
+	Format string `yaml:"format"` // text, json; auto is text on a terminal
+}
+
+// Default is the configuration of a server that was told nothing.
+func Default() Config {
+	chat := Defaults(LLM)
+	chat.MaxDepth = 1000
+	chat.Retry.For = 2 * time.Minute
+	return Config{
+		Listen:        "127.0.0.1:8080",
+		Data:          "./meanwhile-data",
+		ShutdownGrace: 25 * time.Second,
+		Queues:        map[string]Queue{"chat": chat, "sim": Defaults(Sim)},
+		Retention:     Retention{Failed: 7 * 24 * time.Hour, Others: 24 * time.Hour},
+		Log:           Log{Level: "info", Format: "auto"},
+	}
+}
+
+// Loopback says whether only programs on this machine can reach a listen address.
+func Loopback(listen string) bool {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return false
+	}
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}

@@ -1,0 +1,178 @@
+package config
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+// load writes a file and loads it.
+func load(t *testing.T, yaml string, env ...string) (Config, error) {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "m.yaml")
+	if err := os.WriteFile(file, []byte(yaml), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := Load(Sources{File: file, Environ: env})
+	if err != nil {
+		err = errors.New(strings.ReplaceAll(err.Error(), filepath.Dir(file)+"/", ""))
+	}
+	return cfg, err
+}
+
+func mustLoad(t *testing.T, yaml string, env ...string) Config {
+	t.Helper()
+	cfg, err := load(t, yaml, env...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+func TestNothingAtAllIsTheDefault(t *testing.T) {
+	for name, src := range map[string]Sources{"no file": {}, "other variables": {Environ: []string{"MEANWHILE_SERVICE_HOST=10.0.0.1"}}} {
+		if cfg, err := Load(src); err != nil || !reflect.DeepEqual(cfg, Default()) {
+			t.Errorf("%s: %+v, %v", name, cfg, err)
+		}
+	}
+	for _, empty := range []string{"", "# nothing\n", "queues:\nmodels:\n", "{}"} {
+		if cfg := mustLoad(t, empty); !reflect.DeepEqual(cfg, Default()) {
+			t.Errorf("%q is not the default: %+v", empty, cfg)
+		}
+	}
+}
+
+func TestAFileChangesWhatItNames(t *testing.T) {
+	cfg := mustLoad(t, `
+listen: 127.0.0.1:0
+shutdown_grace_s: 0.5
+models: [{name: m, base_url: "http://127.0.0.1:1/v1", api_key_env: KEY}]
+queues:
+  chat: {concurrency: 3}
+  ocr: {executor: process, command: [tesseract, -, 5], env: [PATH]}
+  sim: {executor: llm, timeouts: {idle_output_s: 0}}
+`, "KEY=secret")
+	if cfg.Listen != "127.0.0.1:0" || cfg.ShutdownGrace != 500*time.Millisecond || cfg.Models[0].APIKey != "secret" {
+		t.Errorf("%+v", cfg)
+	}
+	if chat := cfg.Queues["chat"]; chat.Concurrency != 3 || chat.MaxDepth != 1000 || chat.Retry.For != 2*time.Minute {
+		t.Errorf("a queue of the box keeps what was not named: %+v", chat)
+	}
+	if ocr := cfg.Queues["ocr"]; ocr.Command[2] != "5" || ocr.MaxDepth != 10_000 || ocr.Timeouts.RunHard != 0 {
+		t.Errorf("a new queue begins with its executor's defaults: %+v", ocr)
+	}
+	if sim := cfg.Queues["sim"]; sim.Concurrency != 32 || sim.Timeouts.IdleOutput != 0 || sim.Timeouts.FirstOutput != 120*time.Second {
+		t.Errorf("a queue that changes its executor begins anew: %+v", sim)
+	}
+}
+
+func TestFlagsBeatVariablesBeatTheFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "m.yaml")
+	if err := os.WriteFile(file, []byte("listen: 127.0.0.1:1\ndata: file\nlog: {level: warn}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := Load(Sources{
+		Environ: []string{"MEANWHILE_CONFIG=" + file, "MEANWHILE_LISTEN=127.0.0.1:2", "MEANWHILE_DATA=variable", "MEANWHILE_RETENTION_FAILED_S=60"},
+		Flags:   map[string]string{"listen": "0.0.0.0:3", "insecure": "true"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Listen != "0.0.0.0:3" || cfg.Data != "variable" || cfg.Log.Level != "warn" || cfg.Retention.Failed != time.Minute {
+		t.Errorf("%+v", cfg)
+	}
+}
+
+func TestAProblemNamesItsPlaceItsKeyAndWhatWouldBeRight(t *testing.T) {
+	for _, c := range []struct{ yaml, want string }{
+		{"listen: 8080", `m.yaml:1: listen: this must be host:port, such as 127.0.0.1:8080, not "8080"`},
+		{"listen: 127.0.0.1:99999", `m.yaml:1: listen: this must be host:port`},
+		{"listen: 0.0.0.0:80", `m.yaml:1: listen: 0.0.0.0:80 can be reached from other machines`},
+		{"listen: :80", `m.yaml:1: listen: :80 can be reached from other machines`},
+		{"listen: [127.0.0.1]", `m.yaml:1: listen: this must be a text`},
+		{"\nlisten: a\ndata: b\nlisten: c", `m.yaml:4: "listen": this key is here twice`},
+		{"data: ''", `m.yaml:1: data: this must name a directory`},
+		{"lisen: x", `m.yaml:1: "lisen": there is no such key; those here are listen, insecure, data,`},
+		{"log: {level: loud}", `m.yaml:1: log.level: this must be one of debug, info, warn, error, not "loud"`},
+		{"log: text", `m.yaml:1: log: this must be keys with values`},
+		{"insecure: maybe", `m.yaml:1: insecure: this must be true or false, not "maybe"`},
+		{"shutdown_grace_s: 25s", `m.yaml:1: shutdown_grace_s: this must be a number of seconds`},
+		{"shutdown_grace_s: -1", `this must be a number of seconds`},
+		{"shutdown_grace_s: .nan", `this must be a number of seconds`},
+		{"shutdown_grace_s: 1e300", `this must be a number of seconds, 0 to 31622400`},
+		{"queues:\n  chat:\n    concurrency: 0", `m.yaml:3: queues.chat.concurrency: this must be 1 to 100000, not 0`},
+		{"queues: {chat: {concurrency: 1.5}}", `queues.chat.concurrency: this must be a whole number, not "1.5"`},
+		{"queues: {chat: {max_attempts: 101}}", `queues.chat.max_attempts: this must be 1 to 100, not 101`},
+		{"queues: {chat: {timeouts: {lease_s: 0}}}", `queues.chat.timeouts.lease_s: this must be 1 to 3600 seconds`},
+		{"queues: {chat: {timeouts: {run_hard_s: 10}}}", `queues.chat.timeouts.run_soft_s: this must not be longer than run_hard_s, which is 10s`},
+		{"queues: {chat: {retry: {backoff_s: 61}}}", `queues.chat.retry.backoff_s: this must not be longer than backoff_max_s`},
+		{"queues: {chat: {retry: {after_output: stop}}}", `queues.chat.retry.after_output: this must be one of restart, fail, not "stop"`},
+		{"queues: {chat: {command: [a]}}", `queues.chat.command: only a queue with the executor process has a command`},
+		{"queues: {chat: {model: x}}", `queues.chat.model: there is no model "x" under models`},
+		{"queues: {sim: {model: x}}", `queues.sim.model: only a queue with the executor llm has a model`},
+		{"queues: {new: {}}", `m.yaml:1: queues.new: a new queue needs an executor: sim, llm or process`},
+		{"queues: {new: {executor: http}}", `queues.new.executor: this must be one of sim, llm, process, not "http"`},
+		{"queues: {p: {executor: process}}", `m.yaml:1: queues.p.command: a process queue needs a command`},
+		{"queues: {p: {executor: process, command: a b}}", `queues.p.command: this must be a list`},
+		{"queues: {p: {executor: process, command: [a], env: [A=b]}}", `queues.p.env[0]: this must be the name of a variable`},
+		{"queues: {'a b': {executor: sim}}", `queues."a b": a queue's name is 1 to 64 of a-z, 0-9, _ and -`},
+		{"models: [{base_url: 'http://a/v1'}]", `m.yaml:1: models[0].name: a model needs a name`},
+		{"models: [{name: m, base_url: a/v1}]", `models[0].base_url: this must be the URL of an OpenAI-compatible server`},
+		{"models: [{name: m, base_url: 'http://a'}, {name: m, base_url: 'http://b'}]", `models[1].name: there are two models "m"`},
+		{"models: [{name: m, base_url: 'http://a', api_key_env: K}]", `models[0].api_key_env: the variable "K" is not set`},
+		{"a: &x 1\ndata: *x", `m.yaml:2: data: anchors and aliases are not read here`},
+		{"listen: [", `m.yaml: this is not YAML: line 1:`},
+		{"data: a\n---\ndata: b", `m.yaml: there is to be one YAML document in the file`},
+		{"just words", `m.yaml:1: this must be keys with values`},
+	} {
+		_, err := load(t, c.yaml)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q:\n got %v\nwant %s", c.yaml, err, c.want)
+		}
+	}
+}
+
+func TestAProblemOfAVariableOrAFlagNamesIt(t *testing.T) {
+	for _, c := range []struct {
+		src  Sources
+		want string
+	}{
+		{Sources{Environ: []string{"MEANWHILE_LISTEN=x"}}, "MEANWHILE_LISTEN: listen: this must be host:port"},
+		{Sources{Environ: []string{"MEANWHILE_SHUTDOWN_GRACE_S=soon"}}, "MEANWHILE_SHUTDOWN_GRACE_S: shutdown_grace_s: this must be a number of seconds"},
+		{Sources{Flags: map[string]string{"log-level": "loud"}}, "--log-level: log.level: this must be one of"},
+		{Sources{File: "/nowhere/m.yaml"}, "/nowhere/m.yaml: cannot read the configuration file: no such file"},
+	} {
+		if _, err := Load(c.src); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v:\n got %v\nwant %s", c.src, err, c.want)
+		}
+	}
+}
+
+func TestAllProblemsAreToldAtOnce(t *testing.T) {
+	_, err := load(t, "lisen: x\nqueues: {chat: {concurrency: many, depth: 3}}\n")
+	if got := strings.Count(err.Error(), "m.yaml:"); got != 3 {
+		t.Errorf("%d problems, want 3:\n%v", got, err)
+	}
+}
+
+func TestAFileThatIsTooLongIsNotRead(t *testing.T) {
+	_, err := load(t, "#"+strings.Repeat("x", MaxFile))
+	if err == nil || !strings.Contains(err.Error(), "longer than") {
+		t.Error(err)
+	}
+}
+
+func TestLoopback(t *testing.T) {
+	for listen, want := range map[string]bool{
+		"127.0.0.1:1": true, "127.9.9.9:1": true, "localhost:1": true, "[::1]:1": true,
+		":1": false, "0.0.0.0:1": false, "[::]:1": false, "192.168.0.1:1": false, "example.org:1": false, "127.0.0.1": false,
+	} {
+		if Loopback(listen) != want {
+			t.Errorf("Loopback(%q) = %v", listen, !want)
+		}
+	}
+}

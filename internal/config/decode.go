@@ -1,0 +1,220 @@
+package config
+
+import (
+	"fmt"
+	"iter"
+	"math"
+	"reflect"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// decoder lays a YAML tree over values that hold defaults already, so that a key
+// which is not there keeps its default. It is strict, and notes where each key
+// stood.
+type decoder struct {
+	*loader
+	file string
+}
+
+var (
+	durationType = reflect.TypeFor[time.Duration]()
+	queuesType   = reflect.TypeFor[map[string]Queue]()
+)
+
+func (d *decoder) at(n *yaml.Node) string { return fmt.Sprintf("%s:%d", d.file, n.Line) }
+
+// value lays n over v.
+func (d *decoder) value(v reflect.Value, n *yaml.Node, key string) {
+	d.where[key] = d.at(n)
+	switch {
+	case n.Kind == yaml.AliasNode || n.Anchor != "":
+		d.problem(d.at(n), key, "anchors and aliases are not read here; write the value out")
+	case isNull(n):
+		// "queues:" with nothing under it says nothing.
+	case v.Type() == queuesType:
+		d.queues(v, n, key)
+	case v.Kind() == reflect.Struct:
+		d.structure(v, n, key)
+	case v.Kind() == reflect.Slice:
+		d.list(v, n, key)
+	case n.Kind != yaml.ScalarNode:
+		d.problem(d.at(n), key, "this must be %s", wanted(v))
+	default:
+		if err := setScalar(v, n.Value); err != nil {
+			d.problem(d.at(n), key, "%v", err)
+		}
+	}
+}
+
+func isNull(n *yaml.Node) bool {
+	return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null"
+}
+
+// structure lays a mapping over a struct.
+func (d *decoder) structure(v reflect.Value, n *yaml.Node, key string) {
+	for name, value := range d.pairs(n, key) {
+		field, ok := fieldOf(v, name.Value)
+		if !ok {
+			d.problem(d.at(name), join(key, job.Quote(name.Value)), "there is no such key; those here are %s", strings.Join(keysOf(v.Type()), ", "))
+			continue
+		}
+		d.value(field, value, join(key, name.Value))
+	}
+}
+
+// queues lays a mapping over the queues. One that exists already is changed, a new
+// one begins with the defaults of its executor, and so does one whose executor
+// becomes another.
+func (d *decoder) queues(v reflect.Value, n *yaml.Node, key string) {
+	all := v.Interface().(map[string]Queue)
+	for at, value := range d.pairs(n, key) {
+		name := at.Value
+		if !validQueueName(name) {
+			d.problem(d.at(at), join(key, job.Quote(name)), "a queue's name is 1 to %d of a-z, 0-9, _ and -, and begins with a letter or digit", job.MaxQueueName)
+			continue
+		}
+		q, known := all[name]
+		if executor := scalarUnder(value, "executor"); executor != "" && executor != q.Executor {
+			q = Defaults(executor)
+		} else if !known && executor == "" {
+			d.problem(d.at(at), join(key, name), "a new queue needs an executor: sim, llm or process")
+			continue
+		}
+		d.value(reflect.ValueOf(&q).Elem(), value, join(key, name))
+		all[name] = q
+	}
+}
+
+// scalarUnder is the text of a key of a mapping, "" when it has none.
+func scalarUnder(n *yaml.Node, name string) string {
+	for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == name {
+			return n.Content[i+1].Value
+		}
+	}
+	return ""
+}
+
+// list replaces a slice.
+func (d *decoder) list(v reflect.Value, n *yaml.Node, key string) {
+	if n.Kind != yaml.SequenceNode {
+		d.problem(d.at(n), key, "this must be a list")
+		return
+	}
+	items := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content))
+	for i, item := range n.Content {
+		d.value(items.Index(i), item, fmt.Sprintf("%s[%d]", key, i))
+	}
+	v.Set(items)
+}
+
+// pairs yields the nodes of a mapping's keys and values, and reports what is no
+// mapping and keys that are there twice.
+func (d *decoder) pairs(n *yaml.Node, key string) iter.Seq2[*yaml.Node, *yaml.Node] {
+	return func(yield func(name, value *yaml.Node) bool) {
+		if n.Kind != yaml.MappingNode {
+			d.problem(d.at(n), key, "this must be keys with values")
+			return
+		}
+		seen := map[string]bool{}
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			name, value := n.Content[i], n.Content[i+1]
+			if seen[name.Value] {
+				d.problem(d.at(name), join(key, job.Quote(name.Value)), "this key is here twice")
+				continue
+			}
+			seen[name.Value] = true
+			if !yield(name, value) {
+				return
+			}
+		}
+	}
+}
+
+// setScalar reads text as a value of v's kind.
+func setScalar(v reflect.Value, text string) error {
+	refused := fmt.Errorf("this must be %s, not %s", wanted(v), job.Quote(text))
+	switch {
+	case v.Type() == durationType:
+		s, err := strconv.ParseFloat(text, 64)
+		if err != nil || math.IsNaN(s) || s < 0 || s > job.MaxDuration.Seconds() {
+			return refused
+		}
+		v.SetInt(int64(time.Duration(math.Round(s * float64(time.Second)))))
+	case v.Kind() == reflect.Int:
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return refused
+		}
+		v.SetInt(int64(n))
+	case v.Kind() == reflect.Bool:
+		if text != "true" && text != "false" {
+			return refused
+		}
+		v.SetBool(text == "true")
+	default:
+		v.SetString(text)
+	}
+	return nil
+}
+
+// wanted says what a scalar of v's kind looks like.
+func wanted(v reflect.Value) string {
+	switch {
+	case v.Type() == durationType:
+		return fmt.Sprintf("a number of seconds, 0 to %.0f", job.MaxDuration.Seconds())
+	case v.Kind() == reflect.Int:
+		return "a whole number"
+	case v.Kind() == reflect.Bool:
+		return "true or false"
+	default:
+		return "a text"
+	}
+}
+
+// fieldOf finds the field of a struct that has the key.
+func fieldOf(v reflect.Value, key string) (reflect.Value, bool) {
+	for i := range v.NumField() {
+		if tag := v.Type().Field(i).Tag.Get("yaml"); tag == key && tag != "-" {
+			return v.Field(i), true
+		}
+	}
+	return reflect.Value{}, false
+}
+
+// keysOf lists the keys of a struct in their order.
+func keysOf(t reflect.Type) []string {
+	var keys []string
+	for i := range t.NumField() {
+		if key := t.Field(i).Tag.Get("yaml"); key != "-" {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+func join(key, name string) string {
+	if key == "" {
+		return name
+	}
+	return key + "." + name
+}
+
+func validQueueName(name string) bool {
+	if name == "" || len(name) > job.MaxQueueName {
+		return false
+	}
+	for i, c := range name {
+		letter := c >= 'a' && c <= 'z' || c >= '0' && c <= '9'
+		if !letter && (i == 0 || c != '_' && c != '-') {
+			return false
+		}
+	}
+	return true
+}

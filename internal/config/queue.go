@@ -1,0 +1,86 @@
+package config
+
+import (
+	"runtime"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// The kinds of executor a queue may have.
+const (
+	Sim     = "sim"     // does nothing, slowly
+	LLM     = "llm"     // calls a model
+	Process = "process" // runs a command
+)
+
+// Queue is where jobs of one kind wait, and how they are done.
+type Queue struct {
+	Executor    string   `yaml:"executor"`
+	Concurrency int      `yaml:"concurrency"`  // jobs running at once
+	MaxDepth    int      `yaml:"max_depth"`    // jobs waiting; one more is refused
+	MaxAttempts int      `yaml:"max_attempts"` // the first included
+	Timeouts    Timeouts `yaml:"timeouts"`
+	Retry       Retry    `yaml:"retry"`
+	Model       string   `yaml:"model"`   // llm: for jobs that name none; "" for the first of the models
+	Command     []string `yaml:"command"` // process: the program and its arguments; no shell
+	Env         []string `yaml:"env"`     // process: variables that the command is given; others it does not see
+}
+
+// Timeouts are the clocks of a queue's jobs; 0 turns one off. The fields are those
+// of [job.Timeouts], which a value converts to.
+type Timeouts struct {
+	Lease       time.Duration `yaml:"lease_s"`
+	RunSoft     time.Duration `yaml:"run_soft_s"`
+	RunHard     time.Duration `yaml:"run_hard_s"`
+	Request     time.Duration `yaml:"request_s"`
+	FirstOutput time.Duration `yaml:"first_output_s"`
+	IdleOutput  time.Duration `yaml:"idle_output_s"`
+	Queue       time.Duration `yaml:"queue_s"`
+	CancelGrace time.Duration `yaml:"cancel_grace_s"`
+}
+
+// Retry is the retry policy of a queue's jobs. The fields are those of
+// [job.Retry], which a value converts to.
+type Retry struct {
+	Backoff     time.Duration   `yaml:"backoff_s"`
+	BackoffMax  time.Duration   `yaml:"backoff_max_s"`
+	For         time.Duration   `yaml:"for_s"`
+	OnTimeout   bool            `yaml:"on_timeout"`
+	AfterOutput job.AfterOutput `yaml:"after_output"`
+}
+
+// Policy is the queue's policy in the engine's words.
+func (q Queue) Policy() job.Policy {
+	return job.Policy{Timeouts: job.Timeouts(q.Timeouts), Retry: job.Retry(q.Retry)}
+}
+
+// Defaults is a queue of the given executor that was told nothing else.
+func Defaults(executor string) Queue {
+	q := Queue{
+		Executor:    executor,
+		MaxDepth:    10_000,
+		MaxAttempts: job.DefaultMaxAttempts,
+		Timeouts:    Timeouts{Lease: 30 * time.Second, CancelGrace: 10 * time.Second},
+		Retry: Retry{
+			Backoff:     2 * time.Second,
+			BackoffMax:  time.Minute,
+			For:         time.Hour,
+			AfterOutput: job.RestartAfterOutput,
+		},
+	}
+	switch executor {
+	case Sim:
+		q.Concurrency = 1000
+	case Process:
+		q.Concurrency = runtime.GOMAXPROCS(0)
+	case LLM:
+		q.Concurrency = 32
+		q.Timeouts.RunSoft = 290 * time.Second
+		q.Timeouts.RunHard = 300 * time.Second
+		q.Timeouts.Request = 60 * time.Second
+		q.Timeouts.FirstOutput = 120 * time.Second
+		q.Timeouts.IdleOutput = 30 * time.Second
+	}
+	return q
+}

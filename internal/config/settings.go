@@ -1,0 +1,86 @@
+package config
+
+import (
+	"iter"
+	"reflect"
+	"strings"
+)
+
+// Flag is a flag of the serve command that sets a key.
+type Flag struct {
+	Name  string // without the dashes
+	Key   string
+	Usage string
+	Bool  bool // given without a value it means true
+}
+
+// Flags are the keys that have a flag, in the order of the help.
+func Flags() []Flag {
+	return []Flag{
+		{Name: "listen", Key: "listen", Usage: "the host:port to listen on; port 0 takes a free one"},
+		{Name: "data", Key: "data", Usage: "the directory that holds everything; made when missing"},
+		{Name: "insecure", Key: "insecure", Usage: "allow listening beyond this machine, where anyone who connects may do anything", Bool: true},
+		{Name: "shutdown-grace", Key: "shutdown_grace_s", Usage: "how many seconds running work may finish once the server stops"},
+		{Name: "log-level", Key: "log.level", Usage: "debug, info, warn or error"},
+		{Name: "log-format", Key: "log.format", Usage: "text, json, or auto: text on a terminal"},
+	}
+}
+
+// Variable is the environment variable that sets a key. Every key has one but
+// those of models and queues.
+func Variable(key string) string {
+	return "MEANWHILE_" + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
+}
+
+// settings lays variables and then flags over cfg.
+func (l *loader) settings(cfg *Config, flags map[string]string) {
+	for key, v := range leaves(reflect.ValueOf(cfg).Elem(), "") {
+		if text, ok := l.env[Variable(key)]; ok {
+			l.set(v, Variable(key), key, text)
+		}
+	}
+	for _, f := range Flags() {
+		if text, ok := flags[f.Name]; ok {
+			l.set(leafOf(cfg, f.Key), "--"+f.Name, f.Key, text)
+		}
+	}
+}
+
+func (l *loader) set(v reflect.Value, where, key, text string) {
+	l.where[key] = where
+	if err := setScalar(v, text); err != nil {
+		l.problem(where, key, "%v", err)
+	}
+}
+
+// leaves yields every key that holds a single value.
+func leaves(v reflect.Value, prefix string) iter.Seq2[string, reflect.Value] {
+	return func(yield func(key string, field reflect.Value) bool) {
+		for _, name := range keysOf(v.Type()) {
+			field, _ := fieldOf(v, name)
+			key := join(prefix, name)
+			switch field.Kind() {
+			case reflect.Struct:
+				for k, f := range leaves(field, key) {
+					if !yield(k, f) {
+						return
+					}
+				}
+			case reflect.Slice, reflect.Map:
+			default:
+				if !yield(key, field) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func leafOf(cfg *Config, key string) reflect.Value {
+	for k, v := range leaves(reflect.ValueOf(cfg).Elem(), "") {
+		if k == key {
+			return v
+		}
+	}
+	panic("config: a flag for a key that is not there: " + key)
+}
