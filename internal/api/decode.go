@@ -1,0 +1,224 @@
+package api
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// DecodeJSON reads exactly one JSON value into v, which points to a struct with
+// json tags, or to anything such a struct may hold: strings, bools, ints, floats,
+// pointers, slices, maps by string, structs, and [json.RawMessage] for any value.
+//
+// It is strict where encoding/json is not: a field that v does not have, a field
+// given twice, a name in the wrong case, invalid UTF-8, the character U+0000, half
+// of a surrogate pair and nesting past [job.MaxDepth] are refused. null is the same
+// as leaving a field out, except for a RawMessage, which keeps it.
+//
+// Errors are *[job.Error] with the code [job.Invalid] and a pointer to the field.
+// A RawMessage aliases data.
+func DecodeJSON(data []byte, v any) error {
+	d := decoder{scanner{data: data}}
+	if d.space(); d.pos == len(data) {
+		return job.Errorf(job.Invalid, "there is no body; send JSON")
+	}
+	if err := d.value(reflect.ValueOf(v).Elem()); err != nil {
+		return err
+	}
+	if d.space(); d.pos < len(data) {
+		return d.broken("there is more after the end of the value")
+	}
+	return nil
+}
+
+type decoder struct{ scanner }
+
+var rawType = reflect.TypeFor[json.RawMessage]()
+
+// value reads the next value into v.
+func (d *decoder) value(v reflect.Value) *job.Error {
+	if v.Type() == rawType {
+		start := d.pos
+		if err := d.skip(); err != nil {
+			return err
+		}
+		v.SetBytes(d.data[start:d.pos:d.pos])
+		return nil
+	}
+	if d.peek() == 'n' {
+		return d.literal("null")
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		return d.value(v.Elem())
+	case reflect.String:
+		return d.text(v)
+	case reflect.Bool:
+		return d.bool(v)
+	case reflect.Int, reflect.Int32, reflect.Int64:
+		return d.int(v)
+	case reflect.Float64:
+		return d.float(v)
+	case reflect.Struct:
+		return d.object(v)
+	case reflect.Map:
+		return d.table(v)
+	case reflect.Slice:
+		return d.list(v)
+	default:
+		panic(fmt.Sprintf("api: JSON is not read into a %s", v.Type()))
+	}
+}
+
+func (d *decoder) text(v reflect.Value) *job.Error {
+	if d.peek() != '"' {
+		return d.wrong("a string")
+	}
+	text, err := d.string()
+	if err == nil {
+		v.SetString(string(text))
+	}
+	return err
+}
+
+func (d *decoder) bool(v reflect.Value) *job.Error {
+	switch d.peek() {
+	case 't':
+		v.SetBool(true)
+		return d.literal("true")
+	case 'f':
+		return d.literal("false")
+	}
+	return d.wrong("true or false")
+}
+
+func (d *decoder) int(v reflect.Value) *job.Error {
+	text, err := d.numberText("a whole number")
+	if err != nil {
+		return err
+	}
+	n, bad := strconv.ParseInt(text, 10, v.Type().Bits())
+	if bad != nil {
+		return job.Errorf(job.Invalid, "it must be a whole number, not %s", job.Quote(text))
+	}
+	v.SetInt(n)
+	return nil
+}
+
+func (d *decoder) float(v reflect.Value) *job.Error {
+	text, err := d.numberText("a number")
+	if err != nil {
+		return err
+	}
+	n, bad := strconv.ParseFloat(text, 64)
+	if bad != nil {
+		return job.Errorf(job.Invalid, "%s is too large a number", job.Quote(text))
+	}
+	v.SetFloat(n)
+	return nil
+}
+
+func (d *decoder) numberText(want string) (string, *job.Error) {
+	if c := d.peek(); c != '-' && !isDigit(c) {
+		return "", d.wrong(want)
+	}
+	start := d.pos
+	if err := d.number(); err != nil {
+		return "", err
+	}
+	return string(d.data[start:d.pos]), nil
+}
+
+func (d *decoder) object(v reflect.Value) *job.Error {
+	if d.peek() != '{' {
+		return d.wrong("an object")
+	}
+	var seen uint64
+	return d.each(func(name []byte) *job.Error {
+		i := fieldNamed(v.Type(), name)
+		if i < 0 {
+			return job.Errorf(job.Invalid, "there is no field %s", job.Quote(string(name)))
+		}
+		if seen&(1<<i) != 0 {
+			return twice(name)
+		}
+		seen |= 1 << i
+		return d.value(v.Field(i))
+	})
+}
+
+func (d *decoder) table(v reflect.Value) *job.Error {
+	if d.peek() != '{' {
+		return d.wrong("an object")
+	}
+	v.Set(reflect.MakeMap(v.Type()))
+	return d.each(func(name []byte) *job.Error {
+		key := reflect.ValueOf(string(name))
+		if v.MapIndex(key).IsValid() {
+			return twice(name)
+		}
+		item := reflect.New(v.Type().Elem()).Elem()
+		if err := d.value(item); err != nil {
+			return err
+		}
+		v.SetMapIndex(key, item)
+		return nil
+	})
+}
+
+func (d *decoder) list(v reflect.Value) *job.Error {
+	if d.peek() != '[' {
+		return d.wrong("an array")
+	}
+	v.Set(reflect.MakeSlice(v.Type(), 0, 0))
+	return d.items(func() *job.Error {
+		item := reflect.New(v.Type().Elem()).Elem()
+		if err := d.value(item); err != nil {
+			return err
+		}
+		v.Set(reflect.Append(v, item))
+		return nil
+	})
+}
+
+// wrong says what should have stood where the scanner is.
+func (d *decoder) wrong(want string) *job.Error {
+	kind := kindAt(d.peek())
+	if kind == "" {
+		return d.broken("a value is missing")
+	}
+	return job.Errorf(job.Invalid, "it must be %s, not %s", want, kind)
+}
+
+func kindAt(c byte) string {
+	switch {
+	case c == '"':
+		return "a string"
+	case c == '{':
+		return "an object"
+	case c == '[':
+		return "an array"
+	case c == 't' || c == 'f':
+		return "a boolean"
+	case c == '-' || isDigit(c):
+		return "a number"
+	default:
+		return ""
+	}
+}
+
+// fieldNamed finds the field whose json tag is the name; -1 for none.
+func fieldNamed(t reflect.Type, name []byte) int {
+	for i := range t.NumField() {
+		tag, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		if tag == string(name) && tag != "-" {
+			return i
+		}
+	}
+	return -1
+}

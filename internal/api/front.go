@@ -1,0 +1,89 @@
+package api
+
+import (
+	"encoding/hex"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+const (
+	requestIDHeader = "X-Request-Id" // as net/http spells X-Request-ID
+	maxRequestID    = 128
+)
+
+// Front is what every face stands behind: request ids, the guard, and problems for
+// what the mux does not know. It registers "/" on the mux, so nobody else may.
+func Front(mux *http.ServeMux, listenHosts ...string) http.Handler {
+	HandleUnknown(mux)
+	return Identify(Guard(listenHosts...)(mux))
+}
+
+// Identify gives every answer an X-Request-ID, the caller's own where it sent a
+// usable one, and refuses a malformed X-User-ID: falling back to another user would
+// show them someone else's jobs.
+func Identify(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		id := header(r, requestIDHeader)
+		if !validRequestID(id) {
+			id = newRequestID()
+		}
+		w.Header()[requestIDHeader] = []string{id}
+		if !validUser(header(r, userHeader)) {
+			WriteError(w, job.Errorf(job.Invalid, "X-User-ID must be printable text of at most %d bytes", maxUser))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func validRequestID(id string) bool {
+	if id == "" || len(id) > maxRequestID {
+		return false
+	}
+	for i := range len(id) {
+		if id[i] <= ' ' || id[i] > '~' {
+			return false
+		}
+	}
+	return true
+}
+
+// newRequestID need not be unguessable: it names a line in a log.
+func newRequestID() string {
+	var raw [8]byte
+	n := rand.Uint64()
+	for i := range raw {
+		raw[i] = byte(n >> (8 * i))
+	}
+	return hex.EncodeToString(raw[:])
+}
+
+// HandleUnknown answers what no other pattern of the mux takes with a problem: 405
+// with Allow where the path has other methods, 404 elsewhere.
+func HandleUnknown(mux *http.ServeMux) {
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		allowed := methodsOf(mux, r)
+		if len(allowed) == 0 {
+			WriteError(w, job.Errorf(job.NotFound, "there is nothing at %s", job.Quote(r.URL.Path)))
+			return
+		}
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		WriteError(w, job.Errorf(MethodNotAllowed, "%s is not a method of %s; it has %s",
+			job.Quote(r.Method), job.Quote(r.URL.Path), strings.Join(allowed, ", ")))
+	})
+}
+
+// methodsOf asks the mux which methods the request's path has.
+func methodsOf(mux *http.ServeMux, r *http.Request) []string {
+	var allowed []string
+	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		probe := &http.Request{Method: method, URL: r.URL, Host: r.Host}
+		if _, pattern := mux.Handler(probe); pattern != "/" && pattern != "" {
+			allowed = append(allowed, method)
+		}
+	}
+	return allowed
+}

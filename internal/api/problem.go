@@ -1,0 +1,113 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// The refusals that only HTTP knows.
+const (
+	MethodNotAllowed     job.Code = "method_not_allowed"     // the path exists, the method does not; the answer has Allow
+	UnsupportedMediaType job.Code = "unsupported_media_type" // the body is of a type that the call does not take
+)
+
+// StatusOf is the HTTP status of a code: the one table between the two.
+func StatusOf(code job.Code) int {
+	switch code {
+	case job.Invalid:
+		return http.StatusBadRequest
+	case job.Forbidden:
+		return http.StatusForbidden
+	case job.NotFound, job.UnknownQueue:
+		return http.StatusNotFound
+	case MethodNotAllowed:
+		return http.StatusMethodNotAllowed
+	case job.Conflict, job.NotFinished, job.NotRetryable, job.LeaseLost:
+		return http.StatusConflict
+	case job.TooLarge:
+		return http.StatusRequestEntityTooLarge
+	case UnsupportedMediaType:
+		return http.StatusUnsupportedMediaType
+	case job.IdempotencyMismatch:
+		return http.StatusUnprocessableEntity
+	case job.QueueFull, job.Overloaded, job.NoSpace, job.ShuttingDown, job.Unavailable:
+		return http.StatusServiceUnavailable
+	default:
+		return http.StatusInternalServerError
+	}
+}
+
+// Problem is an error as it stands on the wire: application/problem+json of RFC
+// 9457, with the code that programs match on.
+type Problem struct {
+	Type   string       `json:"type"` // "about:blank": the code says more than a URI would
+	Title  string       `json:"title"`
+	Status int          `json:"status"`
+	Detail string       `json:"detail"`
+	Code   job.Code     `json:"code"`
+	Field  string       `json:"field,omitempty"` // a JSON pointer to what is wrong
+	Error  *job.Failure `json:"error,omitempty"` // why the job failed, where that is the reason
+}
+
+// JobFailed is a refusal because of how a job ended: the problem then carries the
+// job's own failure.
+type JobFailed struct {
+	Refusal *job.Error
+	Failure *job.Failure
+}
+
+func (e *JobFailed) Error() string { return e.Refusal.Error() }
+
+// Unwrap gives the refusal.
+func (e *JobFailed) Unwrap() error { return e.Refusal }
+
+// ProblemOf translates an error. What is not a *[job.Error] is a defect of ours,
+// and nothing of it is shown.
+func ProblemOf(err error) Problem {
+	p := Problem{Type: "about:blank", Code: job.Internal, Detail: "Something went wrong in the server; its log says what, under this answer's X-Request-ID."}
+	if e, ok := errors.AsType[*job.Error](err); ok {
+		p.Code, p.Detail, p.Field = e.Code, e.Message, e.Field
+	}
+	if e, ok := errors.AsType[*JobFailed](err); ok {
+		p.Error = e.Failure
+	}
+	p.Status = StatusOf(p.Code)
+	p.Title = http.StatusText(p.Status)
+	return p
+}
+
+// WriteError answers with the problem that err is. Retry-After is set where
+// waiting helps: what the error says, and a second where it says nothing.
+func WriteError(w http.ResponseWriter, err error) {
+	p := ProblemOf(err)
+	if s := retryAfter(err, p.Status); s != "" {
+		w.Header().Set("Retry-After", s)
+	}
+	body, jsonErr := json.Marshal(p)
+	if jsonErr != nil {
+		panic(fmt.Errorf("api: a problem that is no JSON: %w", jsonErr))
+	}
+	Write(w, p.Status, problemType, body)
+}
+
+// retryAfter is the header's value: whole seconds, rounded up; "" for none.
+func retryAfter(err error, status int) string {
+	var wait time.Duration
+	if e, ok := errors.AsType[*job.Error](err); ok {
+		wait = e.RetryAfter
+	}
+	if wait <= 0 && status == http.StatusServiceUnavailable {
+		wait = time.Second
+	}
+	if wait <= 0 {
+		return ""
+	}
+	return strconv.FormatInt(int64(math.Ceil(wait.Seconds())), 10)
+}

@@ -1,0 +1,111 @@
+package api
+
+import (
+	"bufio"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"time"
+)
+
+// Handler answers a request, or returns why it cannot. It returns an error before
+// it has begun to answer; an error after that cuts the connection, so that nobody
+// takes half an answer for a whole one.
+type Handler func(w http.ResponseWriter, r *http.Request) error
+
+// Wrap makes a handler an http.Handler: errors become problems, a panic becomes a
+// 500, and both are logged with their cause where they are our fault.
+func Wrap(log *slog.Logger, h Handler) http.Handler {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		res := &response{ResponseWriter: w}
+		defer func() {
+			if p := recover(); p != nil {
+				recovered(log, res, r, p)
+			}
+		}()
+		if err := h(res, r); err != nil {
+			failed(log, res, r, err)
+		}
+	})
+}
+
+// failed answers a handler's error.
+func failed(log *slog.Logger, res *response, r *http.Request, err error) {
+	p := ProblemOf(err)
+	switch {
+	case r.Context().Err() != nil: // the client left: that is its right
+	case p.Status == http.StatusInternalServerError:
+		log.Error("a request failed", attributes(res, r, "error", err)...)
+	case p.Status > http.StatusInternalServerError:
+		log.Warn("a request was refused", attributes(res, r, "code", p.Code, "error", err)...)
+	}
+	res.end(err)
+}
+
+// recovered answers a panic.
+func recovered(log *slog.Logger, res *response, r *http.Request, p any) {
+	if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+		panic(p)
+	}
+	log.Error("a request met a defect", attributes(res, r, "panic", p, "stack", string(debug.Stack()))...)
+	res.end(errors.New("panic"))
+}
+
+func attributes(res *response, r *http.Request, more ...any) []any {
+	return append([]any{"method", r.Method, "path", r.URL.Path, "request_id", res.Header().Get("X-Request-ID")}, more...)
+}
+
+// response remembers whether an answer has begun.
+type response struct {
+	http.ResponseWriter
+	begun    bool
+	hijacked bool
+}
+
+// end answers with an error if nothing was answered yet, and cuts the connection
+// if something was.
+func (w *response) end(err error) {
+	switch {
+	case w.hijacked:
+	case w.begun:
+		panic(http.ErrAbortHandler)
+	default:
+		WriteError(w.ResponseWriter, err)
+	}
+}
+
+func (w *response) WriteHeader(status int) {
+	w.begun = w.begun || status >= http.StatusOK
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *response) Write(p []byte) (int, error) {
+	w.begun = true
+	return w.ResponseWriter.Write(p)
+}
+
+// Unwrap lets an [http.ResponseController] reach the connection.
+func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// FlushError begins the answer if nothing did.
+func (w *response) FlushError() error {
+	w.begun = true
+	return http.NewResponseController(w.ResponseWriter).Flush()
+}
+
+// Hijack hands the connection over; nothing is answered by us from then on.
+func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
+	w.hijacked = err == nil
+	return conn, rw, err
+}
+
+// SetWriteDeadline bounds how long a slow reader may take.
+func (w *response) SetWriteDeadline(t time.Time) error {
+	return http.NewResponseController(w.ResponseWriter).SetWriteDeadline(t)
+}

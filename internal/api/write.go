@@ -1,0 +1,42 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"strconv"
+)
+
+// Content types, as header values that are never changed.
+var (
+	jsonType    = []string{"application/json"}
+	problemType = []string{"application/problem+json"}
+)
+
+// WriteJSON answers with v as JSON, in one write. Characters that only matter
+// inside HTML are not escaped.
+func WriteJSON(w http.ResponseWriter, status int, v any) {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		WriteError(w, err)
+		return
+	}
+	WriteJSONBytes(w, status, buf.Bytes())
+}
+
+// WriteJSONBytes answers with what is JSON already. The body is not kept.
+func WriteJSONBytes(w http.ResponseWriter, status int, body []byte) {
+	Write(w, status, jsonType, body)
+}
+
+// Write answers with a whole body: its type, its length, and one write. An error
+// of the write is the client's leaving, which nobody needs to hear of.
+func Write(w http.ResponseWriter, status int, contentType []string, body []byte) {
+	h := w.Header()
+	h["Content-Type"] = contentType
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	w.WriteHeader(status)
+	_, _ = w.Write(body)
+}
