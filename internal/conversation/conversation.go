@@ -1,0 +1,133 @@
+// Package conversation keeps conversations and their messages, as side rows of
+// the store: a question is stored by the same transaction as its job, an answer by
+// the one that ends the job.
+//
+// A message's number is its place: questions are odd, each answer follows its
+// question. Whoever asks must be the first to take the next odd number, and a
+// conversation that is still answering offers none. So two questions asked at the
+// same moment become one job and one refusal, and no answer is written without
+// knowing all that was said before.
+//
+// The package knows nothing of HTTP, nor of who runs jobs.
+package conversation
+
+import (
+	"encoding/json"
+	"net/url"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// Bounds of what is kept.
+const (
+	MaxTitle    = 200       // bytes
+	MaxMessages = 999_998   // in a conversation
+	MaxAnswer   = 256 << 10 // bytes of an answer, as a message keeps it; the job's result has all of it
+)
+
+// ID names a conversation. The zero value names none.
+type ID job.UUID
+
+// String is the public form: "conv_" and 26 characters.
+func (id ID) String() string { return job.UUID(id).Text("conv_") }
+
+// IsZero says whether the id names nothing.
+func (id ID) IsZero() bool { return id == ID{} }
+
+// Time is when the conversation began, to the millisecond.
+func (id ID) Time() time.Time { return job.UUID(id).Time() }
+
+// ParseID reads a conversation's public id. A text that is none is a
+// [job.NotFound] error.
+func ParseID(text string) (ID, error) {
+	u, ok := job.ParseUUID("conv_", text)
+	if !ok {
+		return ID{}, unknown(text)
+	}
+	return ID(u), nil
+}
+
+func unknown(id string) *job.Error {
+	return job.Errorf(job.NotFound, "there is no conversation %s", job.Quote(id))
+}
+
+// Conversation is a row of questions and answers. It has no state of its own:
+// whether it is answering is what its newest message says.
+type Conversation struct {
+	ID ID
+	// Title is what its maker called it, else the beginning of the first question;
+	// "" until there is one.
+	Title string
+}
+
+// kindConversation is the kind of a conversation's row; its parent is the owner.
+const kindConversation = "conversation"
+
+// conversationRow is what a conversation's row holds.
+type conversationRow struct {
+	Title string `json:"title,omitempty"`
+}
+
+func (c Conversation) row(owner job.Owner, do store.Action) store.Row {
+	r := store.Row{Kind: kindConversation, Parent: parentOf(owner), ID: c.ID.String(), Do: do}
+	if do != store.Require && do != store.Remove {
+		r.Body = encode(conversationRow{Title: c.Title})
+	}
+	return r
+}
+
+func readConversation(r store.Row) (Conversation, error) {
+	id, err := ParseID(r.ID)
+	if err != nil {
+		return Conversation{}, damaged(r, err)
+	}
+	var body conversationRow
+	if err := json.Unmarshal(r.Body, &body); err != nil {
+		return Conversation{}, damaged(r, err)
+	}
+	return Conversation{ID: id, Title: body.Title}, nil
+}
+
+// parentOf is the parent of an owner's conversations. No two owners share one:
+// the parts are escaped, so that the slash between them is the only one.
+func parentOf(owner job.Owner) string {
+	return url.PathEscape(owner.Tenant) + "/" + url.PathEscape(owner.User)
+}
+
+// titleOf makes a title of a first question: its words on one line, cut short.
+func titleOf(question string) string {
+	const most = 80
+	title := strings.Join(strings.Fields(question), " ")
+	if len(title) <= most {
+		return title
+	}
+	return cut(title, most) + "…"
+}
+
+// cut shortens text to at most limit bytes, between two characters.
+func cut(text string, limit int) string {
+	if len(text) <= limit {
+		return text
+	}
+	for limit > 0 && !utf8.RuneStart(text[limit]) {
+		limit--
+	}
+	return text[:limit]
+}
+
+// encode writes a row's body. Its types hold nothing that JSON cannot say.
+func encode(v any) []byte {
+	body, err := json.Marshal(v)
+	if err != nil {
+		panic("conversation: " + err.Error())
+	}
+	return body
+}
+
+func damaged(r store.Row, cause error) *job.Error {
+	return job.Because(job.Internal, cause, "the stored %s %s cannot be read", r.Kind, job.Quote(r.ID))
+}

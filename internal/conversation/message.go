@@ -1,0 +1,140 @@
+package conversation
+
+import (
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// Role is who speaks, in the words that a model is spoken to.
+type Role string
+
+// The roles.
+const (
+	User      Role = "user"
+	Assistant Role = "assistant"
+)
+
+// Status says how an answer stands. The chat face uses the same words for tasks.
+type Status string
+
+// The statuses. Processing is everything before the end.
+const (
+	Processing Status = "processing"
+	Completed  Status = "completed"
+	Failed     Status = "failed"
+	Cancelled  Status = "cancelled"
+	Expired    Status = "expired"
+)
+
+// StatusOf is the status of the answer that a job in this state writes.
+func StatusOf(s job.State) Status {
+	switch s {
+	case job.Succeeded:
+		return Completed
+	case job.Failed:
+		return Failed
+	case job.Cancelled:
+		return Cancelled
+	case job.Expired:
+		return Expired
+	default:
+		return Processing
+	}
+}
+
+// MessageID names a message: its conversation and its number there, from 1.
+type MessageID struct {
+	Conversation ID
+	Number       int
+}
+
+// String is the public form: "msg_", the conversation's 26 characters, and six
+// digits, so that ids of one conversation sort as its messages do.
+func (id MessageID) String() string {
+	return fmt.Sprintf("%s_%06d", job.UUID(id.Conversation).Text("msg_"), id.Number)
+}
+
+// ParseMessageID reads what [MessageID.String] wrote, and nothing else.
+func ParseMessageID(text string) (MessageID, bool) {
+	head, digits, _ := strings.Cut(strings.TrimPrefix(text, "msg_"), "_")
+	u, ok := job.ParseUUID("", head)
+	n, err := strconv.Atoi(digits)
+	id := MessageID{ID(u), n}
+	if !ok || err != nil || n < 1 || id.String() != text {
+		return MessageID{}, false
+	}
+	return id, true
+}
+
+// Message is a question or an answer. A question never changes. An answer is
+// stored with its question, empty and processing; the end of its job gives it its
+// content and its status, once, or once more if someone has the job tried again.
+type Message struct {
+	ID   MessageID
+	Role Role
+	Task job.ID // the job that answers
+	// Content is what was said. Of an answer that did not complete it is what was
+	// said until then.
+	Content   string
+	Status    Status // of an answer; "" for a question
+	Error     *Error // why an answer did not complete
+	Truncated bool   // the answer was longer than MaxAnswer
+}
+
+// Error is why an answer did not complete: a stable code and a sentence.
+type Error struct {
+	Code    string `json:"code"`
+	Message string `json:"message"`
+}
+
+// kindMessage is the kind of a message's row; its parent is the conversation, as
+// its owner has it.
+const kindMessage = "message"
+
+// messageRow is what a message's row holds.
+type messageRow struct {
+	Role      Role   `json:"role"`
+	Task      string `json:"task"`
+	Content   string `json:"content,omitempty"`
+	Status    Status `json:"status,omitempty"`
+	Error     *Error `json:"error,omitempty"`
+	Truncated bool   `json:"truncated,omitempty"`
+}
+
+func (m Message) row(owner job.Owner, do store.Action) store.Row {
+	return store.Row{
+		Kind: kindMessage, Parent: messagesOf(owner, m.ID.Conversation), ID: m.ID.String(), Do: do,
+		Body: encode(messageRow{m.Role, m.Task.String(), m.Content, m.Status, m.Error, m.Truncated}),
+	}
+}
+
+func readMessage(r store.Row) (Message, error) {
+	id, ok := ParseMessageID(r.ID)
+	if !ok {
+		return Message{}, damaged(r, nil)
+	}
+	var body messageRow
+	if err := json.Unmarshal(r.Body, &body); err != nil {
+		return Message{}, damaged(r, err)
+	}
+	task, err := job.ParseID(body.Task)
+	if err != nil {
+		return Message{}, damaged(r, err)
+	}
+	return Message{id, body.Role, task, body.Content, body.Status, body.Error, body.Truncated}, nil
+}
+
+// messagesOf is the parent of a conversation's messages. It begins with the owner:
+// to anyone else there is nothing under it.
+func messagesOf(owner job.Owner, id ID) string { return parentOf(owner) + "/" + id.String() }
+
+// pending says whether the message is an answer whose job has not ended.
+func (m Message) pending() bool { return m.Status == Processing }
+
+// question says whether it was asked, rather than answered.
+func (m Message) question() bool { return m.Role == User }
