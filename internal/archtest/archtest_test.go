@@ -1,0 +1,166 @@
+package archtest
+
+import (
+	"go/ast"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestEveryImportIsInThePlan(t *testing.T) {
+	rooms := map[string]room{}
+	for _, r := range plan {
+		rooms[r.path] = r
+	}
+	for _, s := range sources(t) {
+		if s.test {
+			continue
+		}
+		r, ok := rooms[s.room]
+		if !ok {
+			t.Errorf("%s: the room %s is not in the plan; a new room is a decision: add it to table.go and DESIGN.md", s.file, s.room)
+			continue
+		}
+		for _, imported := range s.imports() {
+			if why := refused(r, imported); why != "" {
+				t.Errorf("%s imports %s: %s", s.file, imported, why)
+			}
+		}
+	}
+}
+
+func TestThePlanHasNoRoomThatIsNotThere(t *testing.T) {
+	there := map[string]bool{}
+	for _, s := range sources(t) {
+		there[s.room] = true
+	}
+	for _, r := range plan {
+		if !there[r.path] {
+			t.Errorf("the plan has a room %s, the module has none", r.path)
+		}
+	}
+}
+
+func TestAWallIsNowhereADoor(t *testing.T) {
+	for _, r := range plan {
+		for _, to := range r.may {
+			if accident := accidentOf(r.path, to); accident != "" {
+				t.Errorf("the plan lets %s import %s, and a wall says: %s", r.path, to, accident)
+			}
+		}
+	}
+}
+
+// The plan is enforced by refused alone, so it is shown here to refuse.
+func TestAForbiddenImportIsRefusedWithItsAccident(t *testing.T) {
+	for _, c := range []struct {
+		room     room
+		imported string
+		want     string
+	}{
+		{room{path: "client"}, module + "/internal/job", "every user of the SDK"},
+		{room{path: "client"}, "github.com/coder/websocket", "not a library of this room"},
+		{room{path: "internal/engine"}, module + "/internal/store/sqlite", "one store only"},
+		{room{path: "internal/api/jobs"}, module + "/internal/store/sqlite", "write around the commit loop"},
+		{room{path: "internal/obs"}, module + "/internal/job", "the plan does not let"},
+		{room{path: "internal/obs"}, "log/slog", ""},
+		{room{path: "internal/watch", may: []string{"internal/job"}}, module + "/internal/job", ""},
+		{room{path: "internal/job", libraries: []string{"github.com/google/uuid"}}, "github.com/google/uuid", ""},
+	} {
+		got := refused(c.room, c.imported)
+		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
+			t.Errorf("%s → %s: %q, want %q", c.room.path, c.imported, got, c.want)
+		}
+	}
+}
+
+func TestProductionCodeDoesNotImportTesting(t *testing.T) {
+	suites := []string{"internal/store/storetest", "internal/exec/exectest"}
+	for _, s := range sources(t) {
+		if !s.test && !slices.Contains(suites, s.room) && slices.Contains(s.imports(), "testing") {
+			t.Errorf("%s imports testing: its flags would be part of the program", s.file)
+		}
+	}
+}
+
+func TestNoTestSleeps(t *testing.T) {
+	for _, s := range sources(t) {
+		if s.test && calls(s.ast, "time", "Sleep") {
+			t.Errorf("%s calls time.Sleep: a test waits for an event, or moves time by hand", s.file)
+		}
+	}
+}
+
+func TestNothingHappensBeforeMain(t *testing.T) {
+	for _, s := range sources(t) {
+		for _, decl := range s.ast.Decls {
+			f, ok := decl.(*ast.FuncDecl)
+			if ok && !s.test && f.Recv == nil && f.Name.Name == "init" {
+				t.Errorf("%s has an init function: what happens at boot is told in internal/server", s.file)
+			}
+		}
+	}
+}
+
+func TestNoRoomIsNamedForNothing(t *testing.T) {
+	for _, s := range sources(t) {
+		switch path.Base(s.room) {
+		case "util", "utils", "common", "helpers", "models":
+			t.Errorf("%s: a room is named for what it is for", s.file)
+		}
+	}
+}
+
+// refused says why a room may not import a path; "" when it may.
+func refused(r room, imported string) string {
+	to, ours := strings.CutPrefix(imported, module+"/")
+	switch {
+	case ours && slices.Contains(r.may, to):
+		return ""
+	case ours && accidentOf(r.path, to) != "":
+		return accidentOf(r.path, to)
+	case ours:
+		return "the plan does not let " + r.path + " do so; see table.go"
+	case !strings.Contains(strings.Split(imported, "/")[0], "."):
+		return "" // the standard library
+	case slices.ContainsFunc(r.libraries, func(l string) bool { return under(imported, l) }):
+		return ""
+	}
+	return "it is not a library of this room; see table.go"
+}
+
+// accidentOf finds the wall between two rooms.
+func accidentOf(from, to string) string {
+	for _, w := range walls {
+		if matches(w.from, from) && matches(w.to, to) {
+			return w.accident
+		}
+	}
+	return ""
+}
+
+func matches(pattern, room string) bool {
+	if prefix, open := strings.CutSuffix(pattern, "/…"); open {
+		return strings.HasPrefix(room, prefix+"/")
+	}
+	return pattern == room
+}
+
+func under(imported, prefix string) bool {
+	return imported == prefix || strings.HasPrefix(imported, prefix+"/")
+}
+
+// calls says whether a file calls a function of a package by its usual name.
+func calls(f *ast.File, pkg, name string) bool {
+	found := false
+	ast.Inspect(f, func(n ast.Node) bool {
+		if sel, ok := n.(*ast.SelectorExpr); ok && sel.Sel.Name == name {
+			if x, ok := sel.X.(*ast.Ident); ok && x.Name == pkg {
+				found = true
+			}
+		}
+		return !found
+	})
+	return found
+}

@@ -1,0 +1,63 @@
+package archtest
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const (
+	module = "github.com/meanwhile-run/meanwhile"
+	top    = "../.."
+)
+
+// source is one Go file of the module.
+type source struct {
+	file string // from the top of the module
+	room string // its folder
+	test bool
+	ast  *ast.File
+}
+
+// imports lists the paths that the file imports.
+func (s source) imports() []string {
+	var paths []string
+	for _, spec := range s.ast.Imports {
+		path, _ := strconv.Unquote(spec.Path.Value)
+		paths = append(paths, path)
+	}
+	return paths
+}
+
+// sources parses every Go file of the module.
+func sources(t *testing.T) []source {
+	t.Helper()
+	var all []source
+	err := fs.WalkDir(os.DirFS(top), ".", func(path string, entry fs.DirEntry, err error) error {
+		name := entry.Name()
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && path != "." && (strings.HasPrefix(name, ".") || name == "testdata"):
+			return fs.SkipDir
+		case entry.IsDir() || !strings.HasSuffix(name, ".go"):
+			return nil
+		}
+		tree, err := parser.ParseFile(token.NewFileSet(), filepath.Join(top, path), nil, parser.SkipObjectResolution)
+		all = append(all, source{file: path, room: filepath.ToSlash(filepath.Dir(path)), test: strings.HasSuffix(name, "_test.go"), ast: tree})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) == 0 {
+		t.Fatal("no Go files found: the test looks in the wrong place")
+	}
+	return all
+}

@@ -1,0 +1,85 @@
+// Package archtest holds the plan of the house as data: which room may import
+// which, and why some doors are walled up. Its test fails when an import breaks
+// the plan, with the accident that the wall prevents.
+package archtest
+
+// room is a package of the module and what its production code may import beside
+// the standard library.
+type room struct {
+	path      string
+	may       []string // rooms of the module
+	libraries []string // other modules, by the prefix of their import paths
+}
+
+// plan is every room. A package that is not here is refused: a new room is a
+// decision.
+var plan = []room{
+	{path: "cmd/meanwhile", may: []string{"internal/cli"}},
+	{path: "client"},
+	{path: "bench", may: []string{"client"}},
+
+	{path: "internal/job", libraries: []string{"github.com/google/uuid"}},
+	{path: "internal/store", may: []string{"internal/job"}},
+	{path: "internal/store/sqlite", may: []string{"internal/job", "internal/store"}, libraries: []string{"zombiezen.com/go/sqlite"}},
+	{path: "internal/store/faulty", may: []string{"internal/job", "internal/store"}},
+	{path: "internal/store/storetest", may: []string{"internal/job", "internal/store"}, libraries: []string{"pgregory.net/rapid", "go.uber.org/goleak"}},
+
+	{path: "internal/watch", may: []string{"internal/job"}},
+	{path: "internal/engine", may: []string{"internal/job", "internal/store", "internal/watch"}},
+
+	{path: "internal/exec", may: []string{"internal/job"}},
+	{path: "internal/exec/sim", may: []string{"internal/job", "internal/exec"}},
+	{path: "internal/exec/llm", may: []string{"internal/job", "internal/exec"}},
+	{path: "internal/exec/process", may: []string{"internal/job", "internal/exec"}},
+	{path: "internal/exec/exectest", may: []string{"internal/job", "internal/exec"}, libraries: []string{"go.uber.org/goleak"}},
+	{path: "internal/runner", may: []string{"internal/job", "internal/exec"}},
+	{path: "internal/simmodel"},
+
+	{path: "internal/conversation", may: []string{"internal/job", "internal/store"}},
+	{path: "internal/api", may: faces},
+	{path: "internal/api/jobs", may: append([]string{"internal/api"}, faces...)},
+	{path: "internal/api/chat", may: append([]string{"internal/api"}, faces...), libraries: []string{"github.com/coder/websocket"}},
+
+	{path: "internal/obs"},
+	{path: "internal/config", may: []string{"internal/job"}, libraries: []string{"go.yaml.in/yaml/v3"}},
+	{path: "internal/server", may: []string{
+		"internal/config", "internal/job", "internal/store", "internal/store/sqlite", "internal/engine", "internal/conversation",
+		"internal/runner", "internal/exec", "internal/exec/sim", "internal/exec/llm", "internal/exec/process", "internal/simmodel",
+		"internal/api", "internal/api/jobs", "internal/api/chat"}},
+	{path: "internal/cli", may: []string{
+		"client", "bench", "internal/config", "internal/obs", "internal/server", "internal/simmodel"},
+		libraries: []string{"github.com/spf13/cobra", "github.com/spf13/pflag"}},
+
+	{path: "internal/crash", may: []string{"client"}},
+	{path: "internal/archtest"},
+}
+
+// faces is what a face may see: the engine, the nouns, and of the store its
+// contract, whose words the engine speaks; never a store.
+var faces = []string{"internal/job", "internal/store", "internal/engine", "internal/watch", "internal/conversation"}
+
+// wall is an edge that the plan forbids, and what it would let happen. A path that
+// ends in /… stands for all under it.
+type wall struct{ from, to, accident string }
+
+var walls = []wall{
+	{"client", "internal/…", "every user of the SDK would drag the server along, and the server could no longer change"},
+	{"internal/job", "internal/…", "the nouns would depend on a room that needs them, and every room would be built with every other"},
+	{"internal/store/sqlite", "internal/engine", "rules would settle in one store, and the next store would have others"},
+	{"internal/store/…", "internal/store/sqlite", "a store that leans on another cannot replace it"},
+	{"internal/store/…", "internal/conversation", "a store would learn what a chat is; to a store side rows are bytes"},
+	{"internal/engine", "internal/store/…", "the engine would work with one store only"},
+	{"internal/engine", "internal/exec", "the engine would wait for work; only a runner does"},
+	{"internal/engine", "internal/conversation", "the commit loop would change with every face; whoever boots hands it a function"},
+	{"internal/engine", "internal/api/…", "the rules would depend on one transport"},
+	{"internal/runner", "internal/engine", "a runner could only live inside the server, and no worker elsewhere could share it"},
+	{"internal/exec/…", "internal/engine", "an executor could finish a job around its runner, without the lease"},
+	{"internal/exec/…", "internal/store", "an executor could write output that no lease guards"},
+	{"internal/api/…", "internal/store/…", "a face could write around the commit loop, and show what is not on disk"},
+	{"internal/api/…", "internal/exec", "a request would do the slow work itself, in the caller's time"},
+	{"internal/api/jobs", "internal/api/chat", "two faces that share code by reaching into each other change together"},
+	{"internal/api/chat", "internal/api/jobs", "two faces that share code by reaching into each other change together"},
+	{"internal/simmodel", "internal/…", "the pretended model would no longer be a stranger on the other end of a wire, as a real one is"},
+	{"internal/crash", "internal/…", "the harness would judge the server by the server's own code"},
+	{"bench", "internal/…", "a bench that reaches inside measures what no user gets"},
+}
