@@ -1,0 +1,53 @@
+# Everything here works on a machine that has only Go, git and make; what a target
+# needs beyond that it installs, or says in a sentence how to.
+
+GO          ?= go
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.1
+FUZZTIME    ?= 5s
+ROUNDS      ?= 20
+ARGS        ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help build serve test race fuzz bench benchmarks crash lint needs ci
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build bin/meanwhile
+	$(GO) build -trimpath -o bin/meanwhile ./cmd/meanwhile
+
+serve: ## Run the server; ARGS="--listen 127.0.0.1:9000" for flags
+	$(GO) run ./cmd/meanwhile serve $(ARGS)
+
+test: needs ## Run every test
+	$(GO) test ./...
+
+race: needs ## Run every test with the race detector; needs a C compiler
+	CGO_ENABLED=1 $(GO) test -race ./...
+
+fuzz: ## Fuzz every parser for FUZZTIME each (5s)
+	@grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed 's,/[^/]*:func , ,' | sort | \
+	while read -r room target; do \
+		echo "$(GO) test $$room -fuzz $$target -fuzztime $(FUZZTIME)"; \
+		$(GO) test "$$room" -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) || exit 1; \
+	done
+
+bench: ## Measure what README quotes; ARGS="throughput" for one of them
+	$(GO) run ./cmd/meanwhile bench $(ARGS)
+
+benchmarks: ## Run every Go benchmark once, to see that it still runs
+	$(GO) test -run '^$$' -bench . -benchtime 1x ./...
+
+crash: ## Kill the server with kill -9 under load, ROUNDS times (20), and check what it promised
+	$(GO) run ./internal/crash -rounds $(ROUNDS) $(ARGS)
+
+lint: ## Check the formatting, and look for mistakes
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not gofmt:" $$unformatted; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+needs: # what the tests need beyond Go
+	@examples/needs
+
+ci: ## Run all that a change must pass
+	.ci/run
