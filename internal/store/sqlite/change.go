@@ -1,0 +1,174 @@
+package sqlite
+
+import (
+	"bytes"
+	"time"
+	"unicode/utf8"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// rememberDeletes is how long a second delete of the same job is no error.
+const rememberDeletes = 24 * time.Hour
+
+// own finds a job of an owner, or says that there is none.
+func (t *tx) own(owner job.Owner, id job.ID) (*found, error, error) {
+	f, err := t.find(id)
+	if err != nil {
+		return nil, nil, err
+	}
+	if f == nil || f.deleted || f.job.Owner != owner {
+		return nil, noJob(id), nil
+	}
+	return f, nil, nil
+}
+
+func noJob(id job.ID) error { return job.Errorf(job.NotFound, "there is no job %s", id) }
+
+func (t *tx) cancel(op *store.Cancel) (err error) {
+	op.Err, op.Ended = nil, false
+	f, refusal, err := t.own(op.Owner, op.ID)
+	if op.Err = refusal; refusal != nil || err != nil {
+		return err
+	}
+	switch {
+	case f.job.State.Waiting():
+		op.Ended = true
+		err = t.endWaiting(&f.job, job.Cancelled, op.Keep)
+	case f.job.State == job.Running && f.job.CancelRequestedAt.IsZero():
+		f.job.CancelRequestedAt = t.now
+		t.running[op.ID].job.CancelRequestedAt = t.now
+		err = t.q.requestCancel.time(t.now).id(&op.ID).run()
+	case t.replay:
+		op.Ended = f.job.State == job.Cancelled
+	}
+	op.Job = f.job
+	return err
+}
+
+func (t *tx) delete(op *store.Delete) error {
+	op.Err, op.Running = nil, false
+	f, refusal, err := t.own(op.Owner, op.ID)
+	if err != nil {
+		return err
+	}
+	if refusal != nil {
+		op.Err = refusal
+		again, err := t.deletedBy(op.Owner, op.ID)
+		if again {
+			op.Err = nil
+			op.Running = t.running[op.ID] != nil
+		}
+		return err
+	}
+	err = t.q.insertDeleted.id(&op.ID).text(op.Owner.Tenant).text(op.Owner.User).time(t.now.Add(rememberDeletes)).run()
+	if err != nil {
+		return err
+	}
+	if f.job.State == job.Running {
+		op.Running = true
+		return t.deleteAtEnd(t.running[op.ID])
+	}
+	if f.job.State.Waiting() {
+		if err := t.endWaiting(&f.job, job.Cancelled, 0); err != nil {
+			return err
+		}
+	}
+	return t.remove(&f.job, f.idem)
+}
+
+// deleteAtEnd marks a running job: it is gone to every read, and removed when its
+// attempt ends.
+func (t *tx) deleteAtEnd(h *held) error {
+	h.deleted = true
+	if h.job.CancelRequestedAt.IsZero() {
+		h.job.CancelRequestedAt = t.now
+	}
+	return t.q.markDeleted.time(h.job.CancelRequestedAt).id(&h.job.ID).run()
+}
+
+func (t *tx) deletedBy(owner job.Owner, id job.ID) (bool, error) {
+	var by job.Owner
+	known, err := t.q.wasDeleted.id(&id).first(func(c column) error {
+		by = job.Owner{Tenant: c.text(0), User: c.text(1)}
+		return nil
+	})
+	return known && by == owner, err
+}
+
+// remove deletes an ended job with all it left. Its idempotency key stays for as
+// long as was promised.
+func (t *tx) remove(j *job.Job, idem string) error {
+	for _, q := range [...]*query{t.q.deleteOutput, t.q.deleteInput, t.q.deleteResult, t.q.deleteJob} {
+		if err := q.id(&j.ID).run(); err != nil {
+			return err
+		}
+	}
+	if idem == "" {
+		return nil
+	}
+	return t.leaveKey(j.Owner, idem)
+}
+
+// leaveKey lets go of the idempotency key of a removed job: now, or when its time
+// has come.
+func (t *tx) leaveKey(o job.Owner, key string) error {
+	var until time.Time
+	known, err := t.q.idempotent.text(o.Tenant).text(o.User).text(key).first(func(c column) error {
+		until = c.time(2)
+		return nil
+	})
+	if err != nil || !known {
+		return err
+	}
+	if !until.After(t.now) {
+		return t.q.deleteIdempotent.text(o.Tenant).text(o.User).text(key).run()
+	}
+	return t.q.insertLeftover.time(until).text(o.Tenant).text(o.User).text(key).run()
+}
+
+func (t *tx) retry(op *store.Retry) error {
+	op.Err = nil
+	f, refusal, err := t.own(op.Owner, op.ID)
+	if op.Err = refusal; refusal != nil || err != nil {
+		return err
+	}
+	j := &f.job
+	if t.replay && (f.token == op.Token || f.prev == op.Token) {
+		op.Job = *j
+		return nil
+	}
+	if !job.CanMove(j.State, job.Queued) || !j.State.Ended() {
+		op.Job = *j
+		op.Err = job.Errorf(job.NotRetryable, "the job is %s: only a failed, cancelled or expired job can be retried", j.State)
+		return nil
+	}
+	from := j.State
+	j.State, j.Attempt, j.RunAt = job.Queued, 0, t.now
+	j.StartedAt, j.FinishedAt, j.ExpiresAt, j.CancelRequestedAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	j.Failure, j.Usage, j.Progress = nil, nil, job.Progress{}
+	turn := t.enter(j)
+	t.moved(j.Queue, from, job.Queued)
+	t.counted(j.Queue).Retried++
+	var queueBy time.Time
+	if d := j.Policy.Timeouts.Queue; d > 0 {
+		queueBy = t.now.Add(d)
+	}
+	op.Job = *j
+	return t.q.requeue.int(turn).time(j.RunAt).time(queueBy).int(0).time(j.StartedAt).bytes(nil).bytes(nil).bytes(nil).
+		token(&f.token).token(&op.Token).id(&j.ID).run()
+}
+
+func compareIDs(a, b job.ID) int { return bytes.Compare(a[:], b[:]) }
+
+// cut shortens a text to a limit, not inside a character.
+func cut(text []byte, limit int) string {
+	if len(text) <= limit {
+		return string(text)
+	}
+	for limit > 0 && !utf8.RuneStart(text[limit]) {
+		limit--
+	}
+	return string(text[:limit])
+}

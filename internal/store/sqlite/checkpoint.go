@@ -1,0 +1,105 @@
+package sqlite
+
+import (
+	"sync"
+	"time"
+
+	"zombiezen.com/go/sqlite"
+)
+
+// keeper moves the write-ahead log into the database file, so that commits need
+// not. It has a connection and a goroutine of its own; startKeeper starts it,
+// stop ends it and waits.
+//
+// A passive checkpoint copies while commits go on. Only when all of the log has
+// been copied does the next commit begin it anew from the front, and under a load
+// that never pauses that moment does not come by itself: so once little is left,
+// or the log has grown past its bound, the keeper copies the rest while commits
+// wait.
+type keeper struct {
+	conn  *sqlite.Conn
+	pass  *query
+	pause sync.Locker // what a commit holds
+	work  chan struct{}
+	quit  chan struct{}
+	done  sync.WaitGroup
+}
+
+const (
+	checkpointEvery = time.Second / 2
+	pageSize        = 4096
+	finishAbove     = 4 << 20 / pageSize  // frames of log that are worth beginning anew
+	finishBelow     = 2 << 20 / pageSize  // frames left that are copied in a moment
+	logBound        = 64 << 20 / pageSize // frames at which commits have to wait
+)
+
+func startKeeper(path string, pause sync.Locker) (*keeper, error) {
+	conn, err := connect(path, []string{"PRAGMA synchronous = FULL", "PRAGMA wal_autocheckpoint = 0", "PRAGMA cache_size = -512"})
+	if err != nil {
+		return nil, err
+	}
+	k := &keeper{conn: conn, pause: pause, work: make(chan struct{}, 1), quit: make(chan struct{})}
+	if k.pass, err = prepare(conn, "PRAGMA wal_checkpoint(PASSIVE)"); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	k.done.Go(k.run)
+	return k, nil
+}
+
+// wrote tells the keeper that the log has grown. It never blocks.
+func (k *keeper) wrote() {
+	select {
+	case k.work <- struct{}{}:
+	default:
+	}
+}
+
+func (k *keeper) stop() {
+	close(k.quit)
+	k.done.Wait()
+	_ = k.conn.Close()
+}
+
+// run checkpoints at a steady pace for as long as something is written. A
+// checkpoint that fails is tried again after the next commit.
+func (k *keeper) run() {
+	tick := time.NewTicker(checkpointEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-k.quit:
+			return
+		case <-k.work:
+		}
+		select {
+		case <-k.quit:
+			return
+		case <-tick.C:
+		}
+		k.checkpoint()
+	}
+}
+
+func (k *keeper) checkpoint() {
+	frames, copied, err := k.passive()
+	left := frames - copied
+	if err != nil || frames < finishAbove || left == 0 {
+		return
+	}
+	if left <= finishBelow || frames >= logBound {
+		k.pause.Lock()
+		defer k.pause.Unlock()
+		_, _, _ = k.passive()
+	}
+}
+
+// passive copies what it can without making anyone wait, and says how many frames
+// the log has and how many of them are copied.
+func (k *keeper) passive() (frames, copied int64, err error) {
+	_, err = k.pass.first(func(c column) error {
+		frames, copied = c.int(1), c.int(2)
+		return nil
+	})
+	return frames, copied, err
+}

@@ -1,0 +1,182 @@
+package sqlite
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"zombiezen.com/go/sqlite"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// tx is one batch being applied. It lives as long as the commit that made it.
+type tx struct {
+	*Store
+	now     time.Time
+	replay  bool
+	changed map[string]*store.Counts // the queues whose counts this batch moved
+}
+
+// Commit applies a batch; see [store.Store].
+func (s *Store) Commit(ctx context.Context, b *store.Batch) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return fmt.Errorf("the store is closed: %w", store.ErrNotCommitted)
+	}
+	if s.stale {
+		if err := s.load(); err != nil {
+			return fmt.Errorf("load after a failed commit: %v: %w", err, store.ErrNotCommitted)
+		}
+		s.stale = false
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w: %w", err, store.ErrNotCommitted)
+	}
+	t := &tx{Store: s, now: s.Now(), replay: b.Replay, changed: map[string]*store.Counts{}}
+	if err := t.run(b); err != nil {
+		s.stale = true
+		return err
+	}
+	b.Counts = make(map[string]store.Counts, len(t.changed))
+	for name, c := range t.changed {
+		b.Counts[name] = *c
+	}
+	s.keeper.wrote()
+	return nil
+}
+
+// run applies the batch between BEGIN and COMMIT. An error before the COMMIT is
+// certain: nothing was applied. One of the COMMIT itself is not.
+func (t *tx) run(b *store.Batch) error {
+	if err := t.q.begin.run(); err != nil {
+		return classify(err)
+	}
+	if err := t.apply(b); err != nil {
+		_ = t.q.rollback.run()
+		return classify(err)
+	}
+	if err := t.q.commit.run(); err != nil {
+		if !t.conn.AutocommitEnabled() {
+			_ = t.q.rollback.run()
+		}
+		if code := sqlite.ErrCode(err).ToPrimary(); code == sqlite.ResultFull {
+			return classify(err)
+		}
+		return fmt.Errorf("commit: %w", err)
+	}
+	return nil
+}
+
+// classify says what an error before the COMMIT tells the caller.
+func classify(err error) error {
+	switch sqlite.ErrCode(err).ToPrimary() {
+	case sqlite.ResultFull:
+		return fmt.Errorf("%w: %w: %w", err, store.ErrFull, store.ErrNotCommitted)
+	case sqlite.ResultTooBig, sqlite.ResultMismatch, sqlite.ResultConstraint, sqlite.ResultRange:
+		return fmt.Errorf("%w: %w: %w", err, store.ErrData, store.ErrNotCommitted)
+	}
+	return fmt.Errorf("%w: %w", err, store.ErrNotCommitted)
+}
+
+// apply applies the ops, kind by kind, in the order of the batch's fields.
+func (t *tx) apply(b *store.Batch) error {
+	for _, kind := range [...]func() error{
+		func() error { return each(b.Renews, t.renew) },
+		func() error { return each(b.Appends, t.append) },
+		func() error { return each(b.Finishes, t.finish) },
+		func() error { return each(b.Cancels, t.cancel) },
+		func() error { return each(b.Deletes, t.delete) },
+		func() error { return each(b.Retries, t.retry) },
+		func() error { return each(b.Writes, t.write) },
+		func() error { return each(b.Submits, t.submit) },
+		func() error { return each(b.Dues, t.due) },
+		func() error { return each(b.Prunes, t.prune) },
+		func() error { return each(b.Claims, t.claim) },
+		t.saveCounts,
+	} {
+		if err := kind(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// each applies f to every op. A refusal stays with its op; another error is of the
+// whole batch and ends it.
+func each[Op any](ops []*Op, f func(*Op) error) error {
+	for _, op := range ops {
+		if err := f(op); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// counted returns the counts of a queue that the batch is about to move.
+func (t *tx) counted(queue string) *store.Counts {
+	c := t.counts[queue]
+	if c == nil {
+		c = &store.Counts{}
+		t.counts[queue] = c
+	}
+	t.changed[queue] = c
+	return c
+}
+
+// moved keeps the counts when a job goes from one state to another. The zero state
+// is no state: before the submit, or after the delete.
+func (t *tx) moved(queue string, from, to job.State) {
+	if from != 0 && !job.CanMove(from, to) {
+		panic(fmt.Sprintf("sqlite: %s → %s is no legal move", from, to))
+	}
+	c := t.counted(queue)
+	if from == 0 || !from.Ended() { // what ever ended stays counted
+		add(c, from, -1)
+	}
+	add(c, to, 1)
+}
+
+func add(c *store.Counts, s job.State, n int64) {
+	switch s {
+	case job.Scheduled:
+		c.Scheduled += n
+	case job.Queued:
+		c.Queued += n
+	case job.Parked:
+		c.Parked += n
+	case job.Running:
+		c.Running += n
+	case job.Succeeded:
+		c.Succeeded += n
+	case job.Failed:
+		c.Failed += n
+	case job.Cancelled:
+		c.Cancelled += n
+	case job.Expired:
+		c.Expired += n
+	}
+}
+
+func (t *tx) saveCounts() error {
+	for name, c := range t.changed {
+		err := t.q.saveCounts.text(name).
+			int(c.Scheduled).int(c.Queued).int(c.Parked).int(c.Running).
+			int(c.Succeeded).int(c.Failed).int(c.Cancelled).int(c.Expired).int(c.Retried).run()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// enter gives a job that becomes queued its turn. A queue in which nobody waits
+// owes nobody anything.
+func (t *tx) enter(j *job.Job) int64 {
+	if t.counted(j.Queue).Queued == 0 {
+		t.turns.rest(j.Queue)
+	}
+	return t.turns.enter(j)
+}

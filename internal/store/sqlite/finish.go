@@ -1,0 +1,161 @@
+package sqlite
+
+import (
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func (t *tx) finish(op *store.Finish) error {
+	op.Err, op.State, op.At = nil, 0, time.Time{}
+	h := t.holder(op.Lease)
+	if h == nil {
+		f, err := t.past(op.Lease)
+		if f == nil {
+			op.Err = lost(op.Lease)
+			return err
+		}
+		op.State, op.At = op.To, t.now // what a later op of the batch made of it is not this one's answer
+		if f.job.State.Ended() {
+			op.State, op.At = f.job.State, f.job.FinishedAt
+		}
+		return err
+	}
+	if op.Lapsed && h.until.After(t.now) {
+		op.Err = job.Errorf(job.LeaseLost, "the lease on %s was renewed", op.Lease.Job)
+		return nil
+	}
+	var err error
+	if op.Err, err = t.say(h, op.Entries, op.Progress); op.Err != nil || err != nil {
+		return err
+	}
+	to := op.To
+	if !h.job.CancelRequestedAt.IsZero() {
+		to = job.Cancelled
+	}
+	op.State, op.At = to, t.now
+	t.moved(h.job.Queue, job.Running, to)
+	delete(t.running, op.Lease.Job)
+	if to.Ended() {
+		return t.end(h, op, to)
+	}
+	return t.goBack(h, op, to)
+}
+
+// end ends a job whose attempt is over.
+func (t *tx) end(h *held, op *store.Finish, to job.State) error {
+	j := &h.job
+	j.State, j.FinishedAt = to, t.now
+	j.Usage = op.Usage
+	var result *job.Result
+	keep := op.Keep
+	switch to {
+	case job.Succeeded:
+		result, j.Failure = op.Result, nil
+		if result == nil {
+			result = &job.Result{}
+		}
+	case job.Failed:
+		j.Failure = op.Failure
+	case job.Cancelled:
+		if op.To != job.Cancelled {
+			keep = op.KeepCancelled
+		}
+	}
+	j.ExpiresAt = t.now.Add(keep)
+	if err := t.rowsAtEndOf(j, result); err != nil {
+		return err
+	}
+	if h.deleted {
+		return t.remove(j, h.idem)
+	}
+	if result != nil && (len(result.Body) > 0 || result.ContentType != "") {
+		if err := t.q.insertResult.id(&j.ID).text(result.ContentType).blob(result.Body).run(); err != nil {
+			return err
+		}
+	}
+	return t.finishRow(j, 0)
+}
+
+// goBack makes a job wait again whose attempt is over.
+func (t *tx) goBack(h *held, op *store.Finish, to job.State) error {
+	j := &h.job
+	j.State = to
+	if op.Refund {
+		j.Attempt--
+	}
+	if op.Failure != nil {
+		j.Failure = op.Failure
+	}
+	if j.Attempt == 0 && j.Failure == nil {
+		j.StartedAt = time.Time{}
+	}
+	j.RunAt = t.now
+	var turn int64
+	if to == job.Scheduled {
+		j.RunAt = stamp(t.now.Add(op.Delay))
+	} else {
+		turn = t.enterAgain(j)
+	}
+	return t.finishRow(j, turn)
+}
+
+// enterAgain is enter for a job that is counted as queued already.
+func (t *tx) enterAgain(j *job.Job) int64 {
+	if t.counted(j.Queue).Queued == 1 {
+		t.turns.rest(j.Queue)
+	}
+	return t.turns.enter(j)
+}
+
+func (t *tx) finishRow(j *job.Job, turn int64) error {
+	return t.q.finish.int(int64(j.State)).int(turn).int(int64(j.Attempt)).time(j.RunAt).time(j.StartedAt).time(j.FinishedAt).time(j.ExpiresAt).
+		int(j.Cursor).int(j.OutputBytes).bytes(encodeProgress(j.Progress)).bytes(encodeFailure(j.Failure)).bytes(j.Usage).id(&j.ID).run()
+}
+
+// endWaiting ends a job that has not been given to a worker.
+func (t *tx) endWaiting(j *job.Job, to job.State, keep time.Duration) error {
+	t.moved(j.Queue, j.State, to)
+	j.State, j.FinishedAt, j.ExpiresAt = to, t.now, t.now.Add(keep)
+	if to == job.Expired {
+		j.Failure = &job.Failure{Code: "queue_timeout", Message: "the job waited longer in its queue than it was allowed to", Retryable: true, Attempt: j.Attempt}
+	}
+	if err := t.rowsAtEndOf(j, nil); err != nil {
+		return err
+	}
+	return t.q.endWaiting.int(int64(to)).time(j.FinishedAt).time(j.ExpiresAt).bytes(encodeFailure(j.Failure)).id(&j.ID).run()
+}
+
+// rowsAtEndOf stores the side rows of an ending job: the one path of all ends.
+func (t *tx) rowsAtEndOf(j *job.Job, result *job.Result) error {
+	if t.rowsAtEnd == nil || j.Ref == "" {
+		return nil
+	}
+	var failed error
+	text := func(limit int) string {
+		text, err := readText(t.q.text, j.ID, limit)
+		failed = err
+		return text
+	}
+	rows := t.rowsAtEnd(store.End{Job: *j, Result: result, Text: text})
+	if failed != nil {
+		return failed
+	}
+	if _, refusal, err := t.checkRows(rows); refusal != nil || err != nil {
+		return err // rows that do not fit are left out: an end is never refused for them
+	}
+	return t.putRows(rows)
+}
+
+// readText joins what a job's last attempt said, up to limit bytes.
+func readText(q *query, id job.ID, limit int) (string, error) {
+	var text []byte
+	err := q.id(&id).each(func(c column) error {
+		if len(text) < limit {
+			text = append(text, c.bytes(0)...)
+		}
+		return nil
+	})
+	return cut(text, limit), err
+}

@@ -1,0 +1,231 @@
+package sqlite
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// holder is the running job that a lease holds; nil when the lease holds nothing.
+func (t *tx) holder(l job.Lease) *held {
+	h := t.running[l.Job]
+	if h == nil || h.token != l.Token || l.Token.IsZero() {
+		return nil
+	}
+	return h
+}
+
+// lost is the answer to a stale lease.
+func lost(l job.Lease) error {
+	return job.Errorf(job.LeaseLost, "the lease on %s is not held any more: another worker has the job, or it has ended", l.Job)
+}
+
+// past says, on a replay, whether a lease was the job's before it was finished: as
+// the last one, or the one before a claim of the same batch.
+func (t *tx) past(l job.Lease) (*found, error) {
+	if !t.replay || l.Token.IsZero() {
+		return nil, nil
+	}
+	f, err := t.find(l.Job)
+	if err != nil || f == nil || (f.token != l.Token && f.prev != l.Token) {
+		return nil, err
+	}
+	return f, nil
+}
+
+func (t *tx) renew(op *store.Renew) error {
+	op.Err, op.CancelRequested = nil, false
+	h := t.holder(op.Lease)
+	if h == nil {
+		f, err := t.past(op.Lease)
+		if f == nil {
+			op.Err = lost(op.Lease)
+		}
+		return err
+	}
+	op.CancelRequested = !h.job.CancelRequestedAt.IsZero()
+	h.until = t.now.Add(op.For)
+	return t.q.setLeaseUntil.time(h.until).id(&op.Lease.Job).run()
+}
+
+func (t *tx) append(op *store.Append) error {
+	op.Err, op.CancelRequested = nil, false
+	h := t.holder(op.Lease)
+	if h == nil {
+		f, err := t.past(op.Lease)
+		if f == nil || f.job.Cursor < op.Entries[len(op.Entries)-1].Seq {
+			op.Err = lost(op.Lease)
+		}
+		return err
+	}
+	op.CancelRequested = !h.job.CancelRequestedAt.IsZero()
+	var err error
+	if op.Err, err = t.say(h, op.Entries, op.Progress); op.Err != nil || err != nil {
+		return err
+	}
+	if op.Progress == nil {
+		return nil
+	}
+	return t.q.setProgress.bytes(encodeProgress(*op.Progress)).id(&op.Lease.Job).run()
+}
+
+// say adds entries to a running job's log. Entries that are there already are not
+// added again.
+func (t *tx) say(h *held, entries []job.Entry, p *job.Progress) (refusal, err error) {
+	if p != nil {
+		h.job.Progress = *p
+	}
+	if len(entries) == 0 || entries[len(entries)-1].Seq <= h.job.Cursor {
+		return nil, nil
+	}
+	if entries[0].Seq != h.job.Cursor+1 {
+		return job.Errorf(job.Conflict, "entry %d does not follow entry %d", entries[0].Seq, h.job.Cursor), nil
+	}
+	for i := range entries {
+		e := &entries[i]
+		err := t.q.insertOutput.id(&h.job.ID).int(e.Seq).int(int64(e.Attempt)).int(int64(e.Kind)).int(int64(e.Events)).blob(e.Data).run()
+		if err != nil {
+			return nil, err
+		}
+		h.job.Cursor = e.Seq
+		h.job.OutputBytes += int64(len(e.Data))
+	}
+	return nil, nil
+}
+
+func (t *tx) claim(op *store.Claim) error {
+	op.Err, op.Claimed = nil, nil
+	tokens := op.Tokens
+	if t.replay {
+		tokens = t.reclaim(op)
+	}
+	if len(tokens) == 0 {
+		return nil
+	}
+	ready, err := t.ready(op.Queue, len(tokens))
+	if err != nil {
+		return err
+	}
+	for i := range ready {
+		if err := t.take(op, &ready[i], tokens[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reclaim finds the jobs that an earlier commit of the batch leased to these
+// tokens, and returns the tokens that hold nothing.
+func (t *tx) reclaim(op *store.Claim) (free []job.Token) {
+	taken := map[job.Token]*held{}
+	for _, h := range t.running {
+		if h.job.Queue == op.Queue {
+			taken[h.token] = h
+		}
+	}
+	for _, token := range op.Tokens {
+		if h := taken[token]; h != nil {
+			op.Claimed = append(op.Claimed, job.Claimed{Job: h.job, Token: token, Until: h.until})
+		} else {
+			free = append(free, token)
+		}
+	}
+	for i := range op.Claimed {
+		var err error
+		if op.Claimed[i].Input, err = t.readInput(op.Claimed[i].Job.ID); err != nil {
+			op.Err = err
+		}
+	}
+	if len(op.Claimed) > 0 {
+		// A claim takes what is ready at one moment: what came later is not its own.
+		return nil
+	}
+	return free
+}
+
+// candidate is a job that is ready.
+type candidate struct {
+	job  job.Job
+	turn int64
+	prev job.Token
+	idem string
+}
+
+func (t *tx) ready(queue string, limit int) (ready []candidate, err error) {
+	if c := t.counts[queue]; c == nil || c.Queued == 0 {
+		return nil, nil
+	}
+	err = t.q.next.text(queue).int(int64(limit)).each(func(c column) error {
+		j, err := scanJob(c)
+		const at = afterJobColumns
+		ready = append(ready, candidate{job: j, turn: c.int(at), prev: c.token(at + 1), idem: c.text(at + 2)})
+		return err
+	})
+	return ready, err
+}
+
+// take leases one ready job.
+func (t *tx) take(op *store.Claim, c *candidate, token job.Token) error {
+	j := c.job
+	j.State = job.Running
+	j.Attempt++
+	j.Progress = job.Progress{}
+	if j.StartedAt.IsZero() {
+		j.StartedAt = t.now
+	}
+	until := t.now.Add(op.LeaseFor)
+	t.turns.taken(j.Queue, c.turn, j.Priority)
+	t.moved(j.Queue, job.Queued, job.Running)
+	t.running[j.ID] = &held{job: j, token: token, prev: c.prev, worker: op.Worker, until: until, idem: c.idem}
+	err := t.q.lease.int(int64(j.Attempt)).time(j.StartedAt).token(&token).text(op.Worker).time(until).id(&j.ID).run()
+	if err != nil {
+		return err
+	}
+	input, err := t.readInput(j.ID)
+	op.Claimed = append(op.Claimed, job.Claimed{Job: j, Input: input, Token: token, Until: until})
+	return err
+}
+
+func (t *tx) readInput(id job.ID) (input []byte, err error) {
+	_, err = t.q.input.id(&id).first(func(c column) error {
+		input = c.bytes(0)
+		return nil
+	})
+	return input, err
+}
+
+// Running lists running jobs; see [store.Upkeep].
+func (s *Store) Running(_ context.Context, which store.Which, after job.ID, limit int) ([]store.Running, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.Now()
+	var ids []job.ID
+	for id, h := range s.running {
+		if compareIDs(id, after) > 0 && h.is(which, now) {
+			ids = append(ids, id)
+		}
+	}
+	slices.SortFunc(ids, compareIDs)
+	ids = ids[:min(limit, len(ids))]
+	list := make([]store.Running, len(ids))
+	for i, id := range ids {
+		h := s.running[id]
+		list[i] = store.Running{Job: h.job, Token: h.token, Worker: h.worker}
+	}
+	return list, nil
+}
+
+func (h *held) is(which store.Which, now time.Time) bool {
+	switch which {
+	case store.LapsedOnly:
+		return !h.until.After(now)
+	case store.CancelOnly:
+		at := h.job.CancelRequestedAt
+		return !at.IsZero() && !at.Add(h.job.Policy.Timeouts.CancelGrace).After(now)
+	default:
+		return true
+	}
+}

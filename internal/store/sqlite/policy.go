@@ -1,0 +1,61 @@
+package sqlite
+
+import (
+	"encoding/binary"
+	"errors"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// A policy is stored as a version byte and varints: clocks in milliseconds, then
+// retries. A new field goes at the end; what an older row lacks is zero.
+const policyVersion = 1
+
+func encodePolicy(p job.Policy) []byte {
+	t, r := p.Timeouts, p.Retry
+	buf := append(make([]byte, 0, 48), policyVersion)
+	for _, d := range [...]time.Duration{
+		t.Lease, t.RunSoft, t.RunHard, t.Request, t.FirstOutput, t.IdleOutput, t.Queue, t.CancelGrace,
+		r.Backoff, r.BackoffMax, r.For,
+	} {
+		buf = binary.AppendVarint(buf, int64(d/time.Millisecond))
+	}
+	return append(buf, flag(r.OnTimeout), flag(r.AfterOutput == job.FailAfterOutput))
+}
+
+func flag(on bool) byte {
+	if on {
+		return 1
+	}
+	return 0
+}
+
+var errPolicy = errors.New("sqlite: a stored policy cannot be read")
+
+func decodePolicy(buf []byte) (p job.Policy, err error) {
+	if len(buf) == 0 || buf[0] != policyVersion {
+		return p, errPolicy
+	}
+	buf = buf[1:]
+	t, r := &p.Timeouts, &p.Retry
+	for _, d := range [...]*time.Duration{
+		&t.Lease, &t.RunSoft, &t.RunHard, &t.Request, &t.FirstOutput, &t.IdleOutput, &t.Queue, &t.CancelGrace,
+		&r.Backoff, &r.BackoffMax, &r.For,
+	} {
+		ms, n := binary.Varint(buf)
+		if n <= 0 {
+			return p, errPolicy
+		}
+		*d, buf = time.Duration(ms)*time.Millisecond, buf[n:]
+	}
+	if len(buf) < 2 {
+		return p, errPolicy
+	}
+	r.OnTimeout = buf[0] == 1
+	r.AfterOutput = job.RestartAfterOutput
+	if buf[1] == 1 {
+		r.AfterOutput = job.FailAfterOutput
+	}
+	return p, nil
+}

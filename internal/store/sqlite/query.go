@@ -1,0 +1,158 @@
+package sqlite
+
+import (
+	"time"
+
+	"zombiezen.com/go/sqlite"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// query is a prepared statement whose parameters are bound in order: q.id(…).int(…).run().
+// It belongs to one connection and is used by whoever holds that.
+type query struct {
+	stmt *sqlite.Stmt
+	next int // the parameter to bind
+}
+
+func prepare(conn *sqlite.Conn, sql string) (*query, error) {
+	stmt, err := conn.Prepare(sql)
+	if err != nil {
+		return nil, err
+	}
+	return &query{stmt: stmt, next: 1}, nil
+}
+
+func (q *query) int(v int64) *query {
+	q.stmt.BindInt64(q.next, v)
+	q.next++
+	return q
+}
+
+func (q *query) text(v string) *query {
+	q.stmt.BindText(q.next, v)
+	q.next++
+	return q
+}
+
+// bytes binds a blob; nil is NULL.
+func (q *query) bytes(v []byte) *query {
+	if v == nil {
+		q.stmt.BindNull(q.next)
+	} else {
+		q.stmt.BindBytes(q.next, v)
+	}
+	q.next++
+	return q
+}
+
+// blob binds a blob that may be empty but not NULL.
+func (q *query) blob(v []byte) *query {
+	q.stmt.BindBytes(q.next, v)
+	q.next++
+	return q
+}
+
+func (q *query) id(v *job.ID) *query { return q.blob(v[:]) }
+
+// token binds a lease's token; the zero one is NULL.
+func (q *query) token(v *job.Token) *query {
+	if v.IsZero() {
+		return q.bytes(nil)
+	}
+	return q.blob(v[:])
+}
+
+// time binds a time; the zero one is NULL.
+func (q *query) time(t time.Time) *query {
+	if t.IsZero() {
+		return q.bytes(nil)
+	}
+	return q.int(t.UnixMicro())
+}
+
+// orNull binds a text; "" is NULL.
+func (q *query) orNull(v string) *query {
+	if v == "" {
+		return q.bytes(nil)
+	}
+	return q.text(v)
+}
+
+// row steps to the next row. After false, the query is ready to be bound anew.
+func (q *query) row() (bool, error) {
+	more, err := q.stmt.Step()
+	if !more || err != nil {
+		q.done()
+	}
+	return more, err
+}
+
+// run executes a statement that returns no rows.
+func (q *query) run() error {
+	_, err := q.stmt.Step()
+	q.done()
+	return err
+}
+
+// done makes the query ready to be bound anew before its last row was read.
+func (q *query) done() {
+	_ = q.stmt.Reset() // repeats the error of the last step
+	q.next = 1
+}
+
+// each calls f for every row.
+func (q *query) each(f func(c column) error) error {
+	for {
+		more, err := q.row()
+		if err != nil || !more {
+			return err
+		}
+		if err := f(column{stmt: q.stmt}); err != nil {
+			q.done()
+			return err
+		}
+	}
+}
+
+// first calls f for the first row, if there is one, and says so.
+func (q *query) first(f func(c column) error) (bool, error) {
+	more, err := q.row()
+	if err != nil || !more {
+		return false, err
+	}
+	defer q.done()
+	return true, f(column{stmt: q.stmt})
+}
+
+// column reads the columns of a row.
+type column struct{ stmt *sqlite.Stmt }
+
+func (c column) int(i int) int64   { return c.stmt.ColumnInt64(i) }
+func (c column) text(i int) string { return c.stmt.ColumnText(i) }
+
+func (c column) bytes(i int) []byte {
+	if c.stmt.ColumnIsNull(i) {
+		return nil
+	}
+	b := make([]byte, c.stmt.ColumnLen(i))
+	c.stmt.ColumnBytes(i, b)
+	return b
+}
+
+func (c column) id(i int) (v job.ID) {
+	c.stmt.ColumnBytes(i, v[:])
+	return v
+}
+
+func (c column) token(i int) (v job.Token) {
+	c.stmt.ColumnBytes(i, v[:])
+	return v
+}
+
+func (c column) time(i int) time.Time {
+	if c.stmt.ColumnIsNull(i) {
+		return time.Time{}
+	}
+	return time.UnixMicro(c.stmt.ColumnInt64(i))
+}

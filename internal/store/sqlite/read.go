@@ -1,0 +1,285 @@
+package sqlite
+
+import (
+	"context"
+	"time"
+
+	"zombiezen.com/go/sqlite"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// reader is a connection that reads, with its statements. Whoever took it from
+// the store's channel owns it until it is put back.
+type reader struct {
+	conn                   *sqlite.Conn
+	begin, end             *query
+	job, list, listFailed  *query
+	input, result, output  *query
+	outputEnd, position    *query
+	turn, idempotent       *query
+	record                 *query
+	recordsUp, recordsDown *query
+	nextReady, nextExpiry  *query
+}
+
+func openReader(path string) (*reader, error) {
+	conn, err := connect(path, []string{"PRAGMA query_only = ON", "PRAGMA cache_size = -2048"})
+	if err != nil {
+		return nil, err
+	}
+	r := &reader{conn: conn}
+	for _, p := range []struct {
+		into **query
+		sql  string
+	}{
+		{&r.begin, "BEGIN"},
+		{&r.end, "COMMIT"},
+		{&r.job, "SELECT " + jobColumns + " FROM jobs WHERE id = ? AND tenant = ? AND usr = ? AND deleted = 0"},
+		{&r.list, "SELECT " + jobColumns + ", deleted FROM jobs WHERE tenant = ? AND usr = ? AND id < ? ORDER BY id DESC LIMIT ?"},
+		{&r.listFailed, "SELECT " + jobColumns + ", deleted FROM jobs WHERE state = 6 AND tenant = ? AND usr = ? AND id < ? ORDER BY id DESC LIMIT ?"},
+		{&r.input, "SELECT body FROM inputs WHERE id = ?"},
+		{&r.result, "SELECT content_type, body FROM results WHERE id = ?"},
+		{&r.output, "SELECT seq, attempt, kind, events, data FROM output WHERE job = ? AND seq > ? ORDER BY seq"},
+		{&r.outputEnd, "SELECT coalesce(max(seq), 0) FROM output WHERE job = ?"},
+		{&r.turn, "SELECT queue, turn FROM jobs WHERE id = ? AND state = 2"},
+		{&r.position, "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 2 AND queue = ? AND (turn, id) < (?, ?) LIMIT ?)"},
+		{&r.idempotent, "SELECT job, hash FROM idempotency WHERE tenant = ? AND usr = ? AND key = ?"},
+		{&r.record, "SELECT body FROM records WHERE kind = ? AND parent = ? AND id = ?"},
+		{&r.recordsUp, "SELECT id, body FROM records WHERE kind = ? AND parent = ? AND id > ? ORDER BY id LIMIT ?"},
+		{&r.recordsDown, "SELECT id, body FROM records WHERE kind = ? AND parent = ? AND id < ? ORDER BY id DESC LIMIT ?"},
+		{&r.nextReady, "SELECT run_at FROM jobs WHERE state = 1 ORDER BY run_at LIMIT 1"},
+		{&r.nextExpiry, "SELECT queue_by FROM jobs WHERE state <= 3 AND queue_by IS NOT NULL ORDER BY queue_by LIMIT 1"},
+	} {
+		if *p.into, err = prepare(conn, p.sql); err != nil {
+			_ = conn.Close()
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+// read lends a reader to f. All that f reads is of one moment.
+func (s *Store) read(ctx context.Context, f func(*reader) error) error {
+	var r *reader
+	select {
+	case r = <-s.readers:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { s.readers <- r }()
+	if err := r.begin.run(); err != nil {
+		return unreadable(err)
+	}
+	err := f(r)
+	if end := r.end.run(); err == nil {
+		err = end
+	}
+	return unreadable(err)
+}
+
+// unreadable turns an error of the database into one that a caller may see.
+func unreadable(err error) error {
+	if err == nil || job.CodeOf(err) != job.Internal {
+		return err
+	}
+	return job.Because(job.Unavailable, err, "the store cannot be read")
+}
+
+func (r *reader) find(owner job.Owner, id job.ID) (j job.Job, err error) {
+	found, err := r.job.id(&id).text(owner.Tenant).text(owner.User).first(func(c column) error {
+		j, err = scanJob(c)
+		return err
+	})
+	if err == nil && !found {
+		return j, noJob(id)
+	}
+	if err != nil {
+		return j, err
+	}
+	return j, r.complete(&j)
+}
+
+// complete asks the log for the cursor of a running job, whose row does not keep it.
+func (r *reader) complete(j *job.Job) error {
+	if j.State != job.Running {
+		return nil
+	}
+	_, err := r.outputEnd.id(&j.ID).first(func(c column) error {
+		j.Cursor = c.int(0)
+		return nil
+	})
+	return err
+}
+
+// Job reads one job; see [store.Jobs].
+func (s *Store) Job(ctx context.Context, owner job.Owner, id job.ID) (j job.Job, err error) {
+	err = s.read(ctx, func(r *reader) error {
+		j, err = r.find(owner, id)
+		return err
+	})
+	return j, err
+}
+
+// Input reads a job's input; see [store.Jobs].
+func (s *Store) Input(ctx context.Context, owner job.Owner, id job.ID) (input []byte, err error) {
+	err = s.read(ctx, func(r *reader) error {
+		if _, err := r.find(owner, id); err != nil {
+			return err
+		}
+		_, err := r.input.id(&id).first(func(c column) error {
+			input = c.bytes(0)
+			return nil
+		})
+		return err
+	})
+	return input, err
+}
+
+// Result reads what a job came to; see [store.Jobs].
+func (s *Store) Result(ctx context.Context, owner job.Owner, id job.ID) (res job.Result, err error) {
+	err = s.read(ctx, func(r *reader) error {
+		j, err := r.find(owner, id)
+		if err != nil {
+			return err
+		}
+		if j.State != job.Succeeded {
+			return job.Errorf(job.NotFinished, "the job has no result: it is %s", j.State)
+		}
+		_, err = r.result.id(&id).first(func(c column) error {
+			res = job.Result{ContentType: c.text(0), Body: c.bytes(1)}
+			return nil
+		})
+		return err
+	})
+	return res, err
+}
+
+// Output reads a job and its log; see [store.Jobs].
+func (s *Store) Output(ctx context.Context, owner job.Owner, id job.ID, after int64, maxBytes int) (j job.Job, entries []job.Entry, err error) {
+	err = s.read(ctx, func(r *reader) error {
+		if j, err = r.find(owner, id); err != nil || j.Cursor <= after {
+			return err
+		}
+		entries, err = r.entries(id, after, maxBytes)
+		return err
+	})
+	return j, entries, err
+}
+
+func (r *reader) entries(id job.ID, after int64, maxBytes int) (entries []job.Entry, err error) {
+	size := 0
+	more, err := r.output.id(&id).int(after).row()
+	for ; more && err == nil; more, err = r.output.row() {
+		c := column{stmt: r.output.stmt}
+		data := c.bytes(4)
+		if size += len(data); size > maxBytes && len(entries) > 0 {
+			r.output.done()
+			return entries, nil
+		}
+		entries = append(entries, job.Entry{Seq: c.int(0), Attempt: int(c.int(1)), Kind: job.Kind(c.int(2)), Events: int(c.int(3)), Data: data})
+	}
+	return entries, err
+}
+
+// Position counts who is before a queued job; see [store.Jobs].
+func (s *Store) Position(ctx context.Context, id job.ID, most int) (n int, err error) {
+	err = s.read(ctx, func(r *reader) error {
+		var queue string
+		var turn int64
+		queued, err := r.turn.id(&id).first(func(c column) error {
+			queue, turn = c.text(0), c.int(1)
+			return nil
+		})
+		if err != nil || !queued {
+			return err
+		}
+		_, err = r.position.text(queue).int(turn).id(&id).int(int64(most)).first(func(c column) error {
+			n = int(c.int(0))
+			return nil
+		})
+		return err
+	})
+	return n, err
+}
+
+// Idempotent finds the job of a key; see [store.Jobs].
+func (s *Store) Idempotent(ctx context.Context, owner job.Owner, key string) (id job.ID, hash [32]byte, err error) {
+	err = s.read(ctx, func(r *reader) error {
+		known, err := r.idempotent.text(owner.Tenant).text(owner.User).text(key).first(func(c column) error {
+			id = c.id(0)
+			c.stmt.ColumnBytes(1, hash[:])
+			return nil
+		})
+		if err == nil && !known {
+			return job.Errorf(job.NotFound, "this idempotency key is free")
+		}
+		return err
+	})
+	return id, hash, err
+}
+
+// scanFor bounds one page's look at rows that the filter does not want: past it
+// the page is cut short, and its cursor goes on from there.
+const scanFor = 50 * time.Millisecond
+
+// List reads a page of jobs; see [store.Jobs].
+func (s *Store) List(ctx context.Context, f store.Filter) (page []job.Job, next job.ID, err error) {
+	err = s.read(ctx, func(r *reader) error {
+		page, next, err = r.page(f)
+		return err
+	})
+	return page, next, err
+}
+
+func (r *reader) page(f store.Filter) (page []job.Job, next job.ID, err error) {
+	q := r.list
+	if f.Status == job.Failed {
+		q = r.listFailed
+	}
+	before := f.After
+	if before == (job.ID{}) {
+		before = lastID
+	}
+	start := time.Now()
+	more, err := q.text(f.Owner.Tenant).text(f.Owner.User).id(&before).int(-1).row()
+	for ; more && err == nil; more, err = q.row() {
+		c := column{stmt: q.stmt}
+		if len(page) == f.Limit || time.Since(start) > scanFor {
+			q.done()
+			next = before
+			break
+		}
+		before = c.id(0)
+		if !wanted(c, &f) {
+			continue
+		}
+		j, err := scanJob(c)
+		if err != nil {
+			q.done()
+			return nil, next, err
+		}
+		page = append(page, j)
+	}
+	for i := range page {
+		if err == nil {
+			err = r.complete(&page[i])
+		}
+	}
+	return page, next, err
+}
+
+// wanted says whether a row passes the filter, before it is read whole.
+func wanted(c column, f *store.Filter) bool {
+	return c.int(afterJobColumns) == 0 &&
+		(f.Queue == "" || c.text(3) == f.Queue) &&
+		(f.Key == nil || c.text(4) == *f.Key) &&
+		(f.Status == 0 || job.State(c.int(6)) == f.Status)
+}
+
+// lastID sorts after every id.
+var lastID = job.ID{
+	0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+	0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+}

@@ -1,0 +1,128 @@
+package sqlite
+
+import (
+	"context"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// checkRows finds out whether rows may be written, before any of them is.
+func (t *tx) checkRows(rows []store.Row) (conflict []byte, refusal, err error) {
+	for i := range rows {
+		r := &rows[i]
+		if r.Do != store.Insert && r.Do != store.Require {
+			continue
+		}
+		body, err := readRecord(t.q.record, r.Kind, r.Parent, r.ID)
+		if err != nil {
+			return nil, nil, err
+		}
+		if r.Do == store.Insert && body != nil {
+			return body, job.Errorf(job.Conflict, "%s %s is there already", r.Kind, r.ID), nil
+		}
+		if r.Do == store.Require && body == nil {
+			return nil, job.Errorf(job.NotFound, "there is no %s %s", r.Kind, r.ID), nil
+		}
+	}
+	return nil, nil, nil
+}
+
+// readRecord returns a record's body, nil when there is none; a body is never nil.
+func readRecord(q *query, kind, parent, id string) (body []byte, err error) {
+	_, err = q.text(kind).text(parent).text(id).first(func(c column) error {
+		body = c.bytes(0)
+		return nil
+	})
+	return body, err
+}
+
+// putRows does what rows say that were checked.
+func (t *tx) putRows(rows []store.Row) error {
+	for i := range rows {
+		if err := t.putRow(&rows[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *tx) putRow(r *store.Row) error {
+	switch r.Do {
+	case store.Update:
+		body, err := readRecord(t.q.record, r.Kind, r.Parent, r.ID)
+		if err != nil || body == nil {
+			return err
+		}
+		fallthrough
+	case store.Put, store.Insert:
+		return t.q.putRecord.text(r.Kind).text(r.Parent).text(r.ID).blob(r.Body).run()
+	case store.Remove:
+		return t.q.deleteRecord.text(r.Kind).text(r.Parent).text(r.ID).run()
+	case store.RemoveAll:
+		return t.q.deleteRecords.text(r.Kind).text(r.Parent).run()
+	}
+	return nil
+}
+
+// write stores rows that belong to no job. On a replay an inserted row that is
+// there with the same body is the op's own.
+func (t *tx) write(op *store.Write) (err error) {
+	rows := op.Rows
+	if t.replay {
+		if rows, err = t.withoutOwn(rows); err != nil {
+			return err
+		}
+	}
+	op.Conflict, op.Err, err = t.checkRows(rows)
+	if op.Err != nil || err != nil {
+		return err
+	}
+	return t.putRows(rows)
+}
+
+func (t *tx) withoutOwn(rows []store.Row) ([]store.Row, error) {
+	var rest []store.Row
+	for _, r := range rows {
+		body, err := readRecord(t.q.record, r.Kind, r.Parent, r.ID)
+		if err != nil {
+			return nil, err
+		}
+		if r.Do == store.Insert && body != nil && string(body) == string(r.Body) {
+			continue
+		}
+		rest = append(rest, r)
+	}
+	return rest, nil
+}
+
+// Row reads one side row; see [store.Records].
+func (s *Store) Row(ctx context.Context, kind, parent, id string) (row store.Row, err error) {
+	err = s.read(ctx, func(r *reader) error {
+		body, err := readRecord(r.record, kind, parent, id)
+		if err == nil && body == nil {
+			return job.Errorf(job.NotFound, "there is no %s %s", kind, job.Quote(id))
+		}
+		row = store.Row{Kind: kind, Parent: parent, ID: id, Body: body}
+		return err
+	})
+	return row, err
+}
+
+// Rows lists side rows; see [store.Records].
+func (s *Store) Rows(ctx context.Context, kind, parent string, page store.RowPage) (rows []store.Row, err error) {
+	err = s.read(ctx, func(r *reader) error {
+		q := r.recordsUp
+		if page.Desc {
+			q = r.recordsDown
+			if page.From == "" {
+				page.From = "\U0010FFFF" // sorts after every id
+			}
+		}
+		return q.text(kind).text(parent).text(page.From).int(int64(page.Limit)).each(func(c column) error {
+			rows = append(rows, store.Row{Kind: kind, Parent: parent, ID: c.text(0), Body: c.bytes(1)})
+			return nil
+		})
+	})
+	return rows, err
+}

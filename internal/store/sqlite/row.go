@@ -1,0 +1,90 @@
+package sqlite
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// jobColumns are the columns that scanJob reads, in its order.
+const jobColumns = `id, tenant, usr, queue, key, priority, state, attempt, max_attempts,
+	cursor, out_bytes, progress, failure, usage, policy, extra,
+	created, run_at, started, finished, cancel_at, expires`
+
+const afterJobColumns = 22 // the first column behind jobColumns
+
+// extra is the part of a row that most jobs do not have.
+type extra struct {
+	Metadata map[string]string `json:"m,omitempty"`
+	Ref      string            `json:"r,omitempty"`
+}
+
+func encodeExtra(j *job.Job) ([]byte, error) {
+	if len(j.Metadata) == 0 && j.Ref == "" {
+		return nil, nil
+	}
+	return json.Marshal(extra{j.Metadata, j.Ref})
+}
+
+func scanJob(c column) (j job.Job, err error) {
+	j = job.Job{
+		ID:          c.id(0),
+		Owner:       job.Owner{Tenant: c.text(1), User: c.text(2)},
+		Queue:       c.text(3),
+		Key:         c.text(4),
+		Priority:    int(c.int(5)),
+		State:       job.State(c.int(6)),
+		Attempt:     int(c.int(7)),
+		MaxAttempts: int(c.int(8)),
+		Cursor:      c.int(9),
+		OutputBytes: c.int(10),
+		Usage:       c.bytes(13),
+		CreatedAt:   c.time(16), RunAt: c.time(17), StartedAt: c.time(18), FinishedAt: c.time(19),
+		CancelRequestedAt: c.time(20), ExpiresAt: c.time(21),
+	}
+	if j.Policy, err = decodePolicy(c.bytes(14)); err != nil {
+		return j, fmt.Errorf("job %s: %w", j.ID, err)
+	}
+	var x extra
+	if err := errors.Join(decode(c, 11, &j.Progress), decode(c, 12, &j.Failure), decode(c, 15, &x)); err != nil {
+		return j, fmt.Errorf("job %s: %w", j.ID, err)
+	}
+	j.Metadata, j.Ref = x.Metadata, x.Ref
+	return j, nil
+}
+
+// decode reads a JSON column; NULL leaves the value as it is.
+func decode(c column, i int, into any) error {
+	if c.stmt.ColumnIsNull(i) {
+		return nil
+	}
+	return json.Unmarshal(c.bytes(i), into)
+}
+
+func encodeProgress(p job.Progress) []byte {
+	if p == (job.Progress{}) {
+		return nil
+	}
+	return mustJSON(p)
+}
+
+func encodeFailure(f *job.Failure) []byte {
+	if f == nil {
+		return nil
+	}
+	return mustJSON(f)
+}
+
+func mustJSON(v any) []byte {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		panic("sqlite: " + err.Error())
+	}
+	return raw
+}
+
+// stamp rounds a time to what the store keeps.
+func stamp(t time.Time) time.Time { return time.UnixMicro(t.UnixMicro()) }

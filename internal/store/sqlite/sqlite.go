@@ -1,0 +1,288 @@
+// Package sqlite keeps jobs in one SQLite file: the default store, with no other
+// server and no C compiler.
+//
+// One connection writes, owned by Commit; a few read, each in short transactions
+// of their own. The journal is a write-ahead log that is synced at every commit,
+// and moved into the file by a connection of its own (see checkpoint.go).
+// What is running is mirrored in memory, so that a lease is checked without a
+// read; the mirror is thrown away whenever a commit did not succeed.
+package sqlite
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"sync"
+	"time"
+
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// Options set a store up. The zero value is what a server uses, but for RowsAtEnd.
+type Options struct {
+	// Clock decides leases and due times. Nil is the wall time of the opening plus
+	// the time that has passed since, so that a jump of the wall clock moves nothing.
+	Clock func() time.Time
+	// RowsAtEnd makes the side rows of jobs that end with a Ref; nil makes none.
+	RowsAtEnd store.RowsAtEnd
+	// Readers is how many reads go on at once; 0 means 4.
+	Readers int
+	// Unsynced leaves out the sync of every commit: a crash of the machine then loses
+	// acknowledged jobs. For tests of what does not depend on it.
+	Unsynced bool
+}
+
+// Store is a store in one SQLite file.
+type Store struct {
+	// Set once.
+	clock     func() time.Time
+	rowsAtEnd store.RowsAtEnd
+	readers   chan *reader // the idle ones; Close takes them all
+	size      int
+	keeper    *keeper
+
+	mu sync.Mutex
+	// Guarded by mu, which a commit holds from beginning to end.
+	conn    *sqlite.Conn
+	q       *statements
+	counts  map[string]*store.Counts
+	running map[job.ID]*held
+	turns   turns
+	stale   bool // the memory above may be ahead of the disk: load it again
+	closed  bool
+}
+
+// held is a running job: its row, and the lease on it.
+type held struct {
+	job     job.Job
+	token   job.Token
+	prev    job.Token
+	worker  string
+	until   time.Time
+	deleted bool
+	idem    string
+}
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// applicationID marks a file as ours: "mnwl".
+const applicationID = 0x6d6e776c
+
+// ErrNewer is why a store refuses to open: a newer version of the program wrote it.
+var ErrNewer = errors.New("sqlite: the data was written by a newer version of this program")
+
+// Open opens the store in the file at path, makes it if there is none, and brings
+// an older one up to date.
+func Open(ctx context.Context, path string, o Options) (*Store, error) {
+	s := &Store{
+		clock:     o.Clock,
+		rowsAtEnd: o.RowsAtEnd,
+		size:      o.Readers,
+		running:   map[job.ID]*held{},
+	}
+	if s.clock == nil {
+		s.clock = monotonic()
+	}
+	if s.size == 0 {
+		s.size = 4
+	}
+	if err := s.open(ctx, path, o); err != nil {
+		s.abandon()
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	return s, nil
+}
+
+// monotonic is wall time now and monotonic time from here on.
+func monotonic() func() time.Time {
+	start := time.Now()
+	wall := start.Round(0)
+	return func() time.Time { return wall.Add(time.Since(start)) }
+}
+
+func (s *Store) open(ctx context.Context, path string, o Options) (err error) {
+	if s.conn, err = connect(path, writerPragmas(o)); err != nil {
+		return err
+	}
+	if err := migrate(s.conn); err != nil {
+		return err
+	}
+	if s.q, err = prepareAll(s.conn); err != nil {
+		return err
+	}
+	if err := s.load(); err != nil {
+		return err
+	}
+	s.readers = make(chan *reader, s.size)
+	for range s.size {
+		r, err := openReader(path)
+		if err != nil {
+			return err
+		}
+		s.readers <- r
+	}
+	s.keeper, err = startKeeper(path, &s.mu)
+	return err
+}
+
+func writerPragmas(o Options) []string {
+	sync := "FULL"
+	if o.Unsynced {
+		sync = "OFF"
+	}
+	return []string{
+		"PRAGMA auto_vacuum = INCREMENTAL", // before the first table, or never
+		"PRAGMA journal_mode = WAL",
+		"PRAGMA synchronous = " + sync,
+		"PRAGMA wal_autocheckpoint = 0", // a connection of its own does that
+		"PRAGMA cache_size = -16384",
+		"PRAGMA temp_store = MEMORY",
+		"PRAGMA journal_size_limit = 67108864",
+	}
+}
+
+func connect(path string, pragmas []string) (*sqlite.Conn, error) {
+	conn, err := sqlite.OpenConn(path, sqlite.OpenReadWrite|sqlite.OpenCreate)
+	if err != nil {
+		return nil, err
+	}
+	conn.SetBusyTimeout(5 * time.Second)
+	for _, p := range pragmas {
+		if err := sqlitex.ExecuteTransient(conn, p, nil); err != nil {
+			_ = conn.Close()
+			return nil, fmt.Errorf("%s: %w", p, err)
+		}
+	}
+	return conn, nil
+}
+
+// migrate applies the migrations that the file has not seen, each in a transaction.
+func migrate(conn *sqlite.Conn) error {
+	names, err := fs.Glob(migrations, "migrations/*.sql")
+	if err != nil {
+		return err
+	}
+	version, err := pragma(conn, "user_version")
+	if err != nil {
+		return err
+	}
+	if version > int64(len(names)) {
+		return fmt.Errorf("%w (schema %d; this program knows %d): run that version, or begin with another data directory", ErrNewer, version, len(names))
+	}
+	for i := int(version); i < len(names); i++ {
+		if err := applyMigration(conn, names[i], i+1); err != nil {
+			return fmt.Errorf("migration %s: %w", names[i], err)
+		}
+	}
+	return nil
+}
+
+func applyMigration(conn *sqlite.Conn, name string, version int) error {
+	sql, err := migrations.ReadFile(name)
+	if err != nil {
+		return err
+	}
+	script := fmt.Sprintf("%s;\nPRAGMA application_id = %d;\nPRAGMA user_version = %d;", sql, applicationID, version)
+	return sqlitex.ExecuteScript(conn, script, nil)
+}
+
+func pragma(conn *sqlite.Conn, name string) (v int64, err error) {
+	err = sqlitex.ExecuteTransient(conn, "PRAGMA "+name, &sqlitex.ExecOptions{
+		ResultFunc: func(stmt *sqlite.Stmt) error { v = stmt.ColumnInt64(0); return nil },
+	})
+	return v, err
+}
+
+// Now is the store's clock.
+func (s *Store) Now() time.Time { return stamp(s.clock()) }
+
+// Close waits for what is under way and closes the file.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	again := s.closed
+	s.closed = true
+	s.mu.Unlock()
+	if again {
+		return nil
+	}
+	s.keeper.stop()
+	var errs []error
+	for range s.size {
+		errs = append(errs, (<-s.readers).conn.Close())
+	}
+	// What is left of the log goes into the file, so that a copy of it is whole.
+	_ = sqlitex.ExecuteTransient(s.conn, "PRAGMA wal_checkpoint(TRUNCATE)", nil)
+	return errors.Join(append(errs, s.conn.Close())...)
+}
+
+// abandon closes what a failed opening left open.
+func (s *Store) abandon() {
+	if s.keeper != nil {
+		s.keeper.stop()
+	}
+	for len(s.readers) > 0 {
+		_ = (<-s.readers).conn.Close()
+	}
+	if s.conn != nil {
+		_ = s.conn.Close()
+	}
+}
+
+// load fills the memory from the disk: kept counts, running jobs, turns.
+func (s *Store) load() error {
+	s.counts = map[string]*store.Counts{}
+	s.turns = turns{}
+	clear(s.running)
+	if err := s.q.loadCounts.each(s.loadCount); err != nil {
+		return err
+	}
+	if err := s.q.loadRunning.each(s.loadHeld); err != nil {
+		return err
+	}
+	for _, h := range s.running {
+		if err := s.loadOutput(h); err != nil {
+			return err
+		}
+	}
+	return s.q.loadTurns.each(func(c column) error {
+		s.turns.restore(c.text(0), c.text(1), c.int(2), c.int(3))
+		return nil
+	})
+}
+
+func (s *Store) loadCount(c column) error {
+	s.counts[c.text(0)] = &store.Counts{
+		Scheduled: c.int(1), Queued: c.int(2), Parked: c.int(3), Running: c.int(4),
+		Succeeded: c.int(5), Failed: c.int(6), Cancelled: c.int(7), Expired: c.int(8), Retried: c.int(9),
+	}
+	return nil
+}
+
+func (s *Store) loadHeld(c column) error {
+	j, err := scanJob(c)
+	if err != nil {
+		return err
+	}
+	const at = afterJobColumns
+	s.running[j.ID] = &held{
+		job: j, token: c.token(at), prev: c.token(at + 1), worker: c.text(at + 2),
+		until: c.time(at + 3), deleted: c.int(at+4) != 0, idem: c.text(at + 5),
+	}
+	return nil
+}
+
+// loadOutput asks the log for what the row of a running job does not keep.
+func (s *Store) loadOutput(h *held) error {
+	_, err := s.q.outputEnd.id(&h.job.ID).first(func(c column) error {
+		h.job.Cursor, h.job.OutputBytes = c.int(0), c.int(1)
+		return nil
+	})
+	return err
+}

@@ -1,0 +1,100 @@
+package sqlite
+
+import "zombiezen.com/go/sqlite"
+
+// statements are what the writing connection says, prepared once.
+type statements struct {
+	begin, commit, rollback *query
+
+	insertJob, insertInput, insertResult, insertOutput *query
+	setProgress, setLeaseUntil                         *query
+	finish, lease, requestCancel, markDeleted          *query
+	endWaiting, requeue, ready                         *query
+	job, input, next, due, expired, oldest             *query
+	outputEnd, text                                    *query
+	deleteJob, deleteInput, deleteResult, deleteOutput *query
+	idempotent, insertIdempotent, deleteIdempotent     *query
+	insertLeftover, oldLeftovers, deleteLeftover       *query
+	insertDeleted, wasDeleted, oldDeleted, forget      *query
+	record, putRecord, deleteRecord, deleteRecords     *query
+	loadCounts, saveCounts, loadRunning, loadTurns     *query
+}
+
+func prepareAll(conn *sqlite.Conn) (*statements, error) {
+	q := &statements{}
+	for _, p := range []struct {
+		into **query
+		sql  string
+	}{
+		{&q.begin, "BEGIN IMMEDIATE"},
+		{&q.commit, "COMMIT"},
+		{&q.rollback, "ROLLBACK"},
+
+		{&q.insertJob, `INSERT INTO jobs (id, tenant, usr, queue, key, priority, state, turn, attempt, max_attempts,
+			created, run_at, queue_by, started, lease, worker, lease_until, policy, extra, idem)
+			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`},
+		{&q.insertInput, "INSERT INTO inputs (id, body) VALUES (?,?)"},
+		{&q.insertResult, "INSERT INTO results (id, content_type, body) VALUES (?,?,?)"},
+		{&q.insertOutput, "INSERT INTO output (job, seq, attempt, kind, events, data) VALUES (?,?,?,?,?,?)"},
+
+		{&q.setProgress, "UPDATE jobs SET progress = ? WHERE id = ?"},
+		{&q.setLeaseUntil, "UPDATE jobs SET lease_until = ? WHERE id = ?"},
+		{&q.finish, `UPDATE jobs SET state = ?, turn = ?, attempt = ?, run_at = ?, started = ?, finished = ?, expires = ?,
+			cursor = ?, out_bytes = ?, progress = ?, failure = ?, usage = ?, queue_by = NULL, lease_until = NULL WHERE id = ?`},
+		{&q.lease, `UPDATE jobs SET state = 4, attempt = ?, started = ?, prev_lease = lease, lease = ?, worker = ?, lease_until = ?,
+			progress = NULL, queue_by = NULL WHERE id = ?`},
+		{&q.requestCancel, "UPDATE jobs SET cancel_at = ? WHERE id = ?"},
+		{&q.markDeleted, "UPDATE jobs SET cancel_at = ?, deleted = 1 WHERE id = ?"},
+		{&q.endWaiting, "UPDATE jobs SET state = ?, finished = ?, expires = ?, failure = ?, queue_by = NULL WHERE id = ?"},
+		{&q.ready, "UPDATE jobs SET state = 2, turn = ? WHERE id = ?"},
+		{&q.requeue, `UPDATE jobs SET state = 2, turn = ?, run_at = ?, queue_by = ?, attempt = ?, started = ?, finished = NULL,
+			cancel_at = NULL, expires = NULL, progress = ?, failure = ?, usage = ?, prev_lease = ?, lease = ? WHERE id = ?`},
+
+		{&q.job, "SELECT " + jobColumns + ", lease, prev_lease, idem, deleted FROM jobs WHERE id = ?"},
+		{&q.input, "SELECT body FROM inputs WHERE id = ?"},
+		{&q.next, "SELECT " + jobColumns + ", turn, lease, idem FROM jobs WHERE state = 2 AND queue = ? ORDER BY turn, id LIMIT ?"},
+		{&q.due, "SELECT " + jobColumns + " FROM jobs WHERE state = 1 AND run_at <= ? ORDER BY run_at LIMIT ?"},
+		{&q.expired, "SELECT " + jobColumns + " FROM jobs WHERE state <= 3 AND queue_by IS NOT NULL AND queue_by <= ? ORDER BY queue_by LIMIT ?"},
+		{&q.oldest, "SELECT id, tenant, usr, state, expires, idem FROM jobs WHERE id > ? ORDER BY id LIMIT ?"},
+		{&q.outputEnd, "SELECT coalesce(max(seq), 0), coalesce(sum(length(data)), 0) FROM output WHERE job = ?"},
+		{&q.text, textSQL},
+
+		{&q.deleteJob, "DELETE FROM jobs WHERE id = ?"},
+		{&q.deleteInput, "DELETE FROM inputs WHERE id = ?"},
+		{&q.deleteResult, "DELETE FROM results WHERE id = ?"},
+		{&q.deleteOutput, "DELETE FROM output WHERE job = ?"},
+
+		{&q.idempotent, "SELECT job, hash, until FROM idempotency WHERE tenant = ? AND usr = ? AND key = ?"},
+		{&q.insertIdempotent, "INSERT INTO idempotency (tenant, usr, key, job, hash, until) VALUES (?,?,?,?,?,?)"},
+		{&q.deleteIdempotent, "DELETE FROM idempotency WHERE tenant = ? AND usr = ? AND key = ?"},
+		{&q.insertLeftover, "INSERT INTO leftovers (until, tenant, usr, key) VALUES (?,?,?,?)"},
+		{&q.oldLeftovers, "SELECT rowid, tenant, usr, key FROM leftovers WHERE until <= ? ORDER BY until LIMIT ?"},
+		{&q.deleteLeftover, "DELETE FROM leftovers WHERE rowid = ?"},
+		{&q.insertDeleted, "INSERT OR REPLACE INTO deleted (id, tenant, usr, until) VALUES (?,?,?,?)"},
+		{&q.wasDeleted, "SELECT tenant, usr FROM deleted WHERE id = ?"},
+		{&q.oldDeleted, "SELECT id FROM deleted WHERE until <= ? ORDER BY until LIMIT ?"},
+		{&q.forget, "DELETE FROM deleted WHERE id = ?"},
+
+		{&q.record, "SELECT body FROM records WHERE kind = ? AND parent = ? AND id = ?"},
+		{&q.putRecord, "INSERT OR REPLACE INTO records (kind, parent, id, body) VALUES (?,?,?,?)"},
+		{&q.deleteRecord, "DELETE FROM records WHERE kind = ? AND parent = ? AND id = ?"},
+		{&q.deleteRecords, "DELETE FROM records WHERE kind = ? AND parent = ?"},
+
+		{&q.loadCounts, "SELECT name, scheduled, queued, parked, running, succeeded, failed, cancelled, expired, retried FROM queues"},
+		{&q.saveCounts, `INSERT OR REPLACE INTO queues (name, scheduled, queued, parked, running, succeeded, failed, cancelled, expired, retried)
+			VALUES (?,?,?,?,?,?,?,?,?,?)`},
+		{&q.loadRunning, "SELECT " + jobColumns + ", lease, prev_lease, worker, lease_until, deleted, idem FROM jobs WHERE state = 4"},
+		{&q.loadTurns, `SELECT queue, key, min(turn - (priority - 5) * 2500), max(turn - (priority - 5) * 2500)
+			FROM jobs WHERE state = 2 GROUP BY queue, key`},
+	} {
+		var err error
+		if *p.into, err = prepare(conn, p.sql); err != nil {
+			return nil, err
+		}
+	}
+	return q, nil
+}
+
+// textSQL reads what the last attempt said: the text since the last restart.
+const textSQL = `SELECT data FROM output WHERE job = ?1 AND kind = 1
+	AND seq > coalesce((SELECT max(seq) FROM output WHERE job = ?1 AND kind = 5), 0) ORDER BY seq`

@@ -1,0 +1,158 @@
+package sqlite
+
+import (
+	"context"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func (t *tx) due(op *store.Due) error {
+	op.Err, op.Ready, op.Expired, op.More = nil, 0, nil, false
+	expired, err := t.jobs(t.q.expired.time(t.now).int(int64(op.Limit)))
+	if err != nil {
+		return err
+	}
+	for i := range expired {
+		if err := t.endWaiting(&expired[i], job.Expired, op.Keep); err != nil {
+			return err
+		}
+	}
+	op.Expired = expired
+	ready, err := t.makeReady(op.Limit)
+	op.Ready = ready
+	op.More = ready == op.Limit || len(expired) == op.Limit
+	return err
+}
+
+func (t *tx) jobs(q *query) (list []job.Job, err error) {
+	err = q.each(func(c column) error {
+		j, err := scanJob(c)
+		list = append(list, j)
+		return err
+	})
+	return list, err
+}
+
+// makeReady queues the scheduled jobs whose time has come.
+func (t *tx) makeReady(limit int) (int, error) {
+	list, err := t.jobs(t.q.due.time(t.now).int(int64(limit)))
+	if err != nil {
+		return 0, err
+	}
+	for i := range list {
+		turn := t.enter(&list[i])
+		t.moved(list[i].Queue, job.Scheduled, job.Queued)
+		if err := t.q.ready.int(turn).id(&list[i].ID).run(); err != nil {
+			return 0, err
+		}
+	}
+	return len(list), nil
+}
+
+// old is an ended job that may be pruned.
+type old struct {
+	id    job.ID
+	owner job.Owner
+	idem  string
+}
+
+func (t *tx) prune(op *store.Prune) error {
+	op.Err, op.Deleted, op.Next = nil, 0, job.ID{}
+	var gone []old
+	seen := 0
+	err := t.q.oldest.id(&op.After).int(int64(op.Limit)).each(func(c column) error {
+		seen++
+		op.Next = c.id(0)
+		if expires := c.time(4); job.State(c.int(3)).Ended() && !expires.After(t.now) {
+			gone = append(gone, old{op.Next, job.Owner{Tenant: c.text(1), User: c.text(2)}, c.text(5)})
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if seen < op.Limit {
+		op.Next = job.ID{}
+	}
+	for _, o := range gone {
+		if err := t.remove(&job.Job{ID: o.id, Owner: o.owner}, o.idem); err != nil {
+			return err
+		}
+	}
+	op.Deleted = len(gone)
+	return t.pruneLeftovers(op.Limit)
+}
+
+// pruneLeftovers forgets what outlived its job for as long as was promised.
+func (t *tx) pruneLeftovers(limit int) error {
+	type leftover struct {
+		row   int64
+		owner job.Owner
+		key   string
+	}
+	var keys []leftover
+	err := t.q.oldLeftovers.time(t.now).int(int64(limit)).each(func(c column) error {
+		keys = append(keys, leftover{c.int(0), job.Owner{Tenant: c.text(1), User: c.text(2)}, c.text(3)})
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, k := range keys {
+		if err := t.dropKey(k.owner, k.key); err != nil {
+			return err
+		}
+		if err := t.q.deleteLeftover.int(k.row).run(); err != nil {
+			return err
+		}
+	}
+	var ids []job.ID
+	err = t.q.oldDeleted.time(t.now).int(int64(limit)).each(func(c column) error {
+		ids = append(ids, c.id(0))
+		return nil
+	})
+	for i := range ids {
+		if err == nil {
+			err = t.q.forget.id(&ids[i]).run()
+		}
+	}
+	return err
+}
+
+// dropKey forgets an idempotency key whose time is over, unless it was used anew.
+func (t *tx) dropKey(o job.Owner, key string) error {
+	var until time.Time
+	known, err := t.q.idempotent.text(o.Tenant).text(o.User).text(key).first(func(c column) error {
+		until = c.time(2)
+		return nil
+	})
+	if err != nil || !known || until.After(t.now) {
+		return err
+	}
+	return t.q.deleteIdempotent.text(o.Tenant).text(o.User).text(key).run()
+}
+
+// Counts returns the kept counts; see [store.Upkeep].
+func (s *Store) Counts(context.Context) (map[string]store.Counts, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	counts := make(map[string]store.Counts, len(s.counts))
+	for name, c := range s.counts {
+		counts[name] = *c
+	}
+	return counts, nil
+}
+
+// NextDue is when the clock has something to do; see [store.Upkeep].
+func (s *Store) NextDue(ctx context.Context) (ready, expires time.Time, err error) {
+	err = s.read(ctx, func(r *reader) error {
+		if _, err := r.nextReady.first(func(c column) error { ready = c.time(0); return nil }); err != nil {
+			return err
+		}
+		_, err := r.nextExpiry.first(func(c column) error { expires = c.time(0); return nil })
+		return err
+	})
+	return ready, expires, err
+}
