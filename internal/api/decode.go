@@ -42,6 +42,7 @@ var rawType = reflect.TypeFor[json.RawMessage]()
 // value reads the next value into v.
 func (d *decoder) value(v reflect.Value) *job.Error {
 	if v.Type() == rawType {
+		d.space()
 		start := d.pos
 		if err := d.skip(); err != nil {
 			return err

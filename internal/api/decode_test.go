@@ -1,0 +1,186 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// everything has a field of each kind that requests use.
+type everything struct {
+	S    string            `json:"s"`
+	P    *string           `json:"p"`
+	I    int               `json:"i"`
+	F    float64           `json:"f"`
+	B    bool              `json:"b"`
+	Raw  json.RawMessage   `json:"raw"`
+	M    map[string]string `json:"m"`
+	L    []string          `json:"l"`
+	In   inner             `json:"in"`
+	Ptr  *inner            `json:"ptr,omitempty"`
+	None int               `json:"-"`
+}
+
+type inner struct {
+	A *float64 `json:"a"`
+	B []inner  `json:"b/~c"`
+}
+
+func TestWhatIsRead(t *testing.T) {
+	const body = ` {"s":"a\u00e9\ud83d\ude00\n\"","p":"x","i":-7,"f":1.5e2,"b":true,"raw": {"x":[1, 2]} ,
+		"m":{"k":"v"},"l":["1","2"],"in":{"a":0,"b/~c":[{"a":1}]},"ptr":{}}` + "\r\n"
+	var got, want everything
+	if err := DecodeJSON([]byte(body), &got); err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal([]byte(body), &want); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+// null is the same as leaving a field out, except where any value is welcome.
+func TestNull(t *testing.T) {
+	var v everything
+	if err := DecodeJSON([]byte(`{"s":null,"p":null,"i":null,"m":null,"ptr":null,"raw":null}`), &v); err != nil {
+		t.Fatal(err)
+	}
+	if want := (everything{Raw: json.RawMessage("null")}); !reflect.DeepEqual(v, want) {
+		t.Errorf("%+v", v)
+	}
+}
+
+func TestWhatIsRefused(t *testing.T) {
+	deep := func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
+	many := `"0":0`
+	for _, c := range strings.Split("abcdefghijklmnopq", "") {
+		many += `,"` + c + `":0`
+	}
+	for _, tt := range []struct {
+		rule, body, field, says string
+	}{
+		{"no body", ``, "", "no body"},
+		{"only space", " \n", "", "no body"},
+		{"half a body", `{"s":"x"`, "", "missing"},
+		{"a string without an end", `{"s":"x`, "/s", "does not end"},
+		{"an escape without an end", `{"s":"x\`, "/s", "escape"},
+		{"a word that is none", `{"b":tru}`, "/b", "missing"},
+		{"two values", `{} {}`, "", "more after"},
+		{"a trailing comma", `{"s":"x",}`, "", "name in quotes"},
+		{"a trailing comma in a list", `{"l":["x",]}`, "/l/1", "missing"},
+		{"no colon", `{"s" "x"}`, "", "colon"},
+		{"a bare name", `{s:"x"}`, "", "name in quotes"},
+		{"single quotes", `{'s':1}`, "", "name in quotes"},
+		{"NaN", `{"f":NaN}`, "/f", "missing"},
+		{"Infinity", `{"f":-Infinity}`, "/f", "missing"},
+		{"a leading zero", `{"f":01}`, "/f", "begin with 0"},
+		{"a bare point", `{"f":1.}`, "/f", "digit"},
+		{"a bare exponent", `{"raw":1e+}`, "/raw", "digit"},
+		{"too large a number", `{"f":1e999}`, "/f", "too large"},
+		{"too large a whole number", `{"i":9223372036854775808}`, "/i", "whole number"},
+		{"a fraction for a whole number", `{"i":1.5}`, "/i", "whole number"},
+		{"a string for a number", `{"i":"1"}`, "/i", "not a string"},
+		{"a number for a string", `{"s":1}`, "/s", "must be a string, not a number"},
+		{"an object for a string", `{"p":{}}`, "/p", "must be a string, not an object"},
+		{"a string for a boolean", `{"b":"true"}`, "/b", "true or false"},
+		{"a list for an object", `{"in":[]}`, "/in", "must be an object, not an array"},
+		{"a list at the top", `[]`, "", "must be an object, not an array"},
+		{"an object for a list", `{"l":{}}`, "/l", "must be an array, not an object"},
+		{"a number among strings", `{"l":["x",2]}`, "/l/1", "must be a string"},
+		{"a number among pairs", `{"m":{"k":2}}`, "/m/k", "must be a string"},
+		{"an unknown field", `{"x":1}`, "/x", `no field "x"`},
+		{"a name in the wrong case", `{"S":"x"}`, "/S", "no field"},
+		{"a field that is not for the wire", `{"None":1}`, "/None", "no field"},
+		{"a field named -", `{"-":1}`, "/-", "no field"},
+		{"an unknown field further in", `{"in":{"b/~c":[{"a/b":1}]}}`, "/in/b~1~0c/0/a~1b", "no field"},
+		{"a field given twice", `{"s":"x","s":"x"}`, "/s", "twice"},
+		{"a field given twice, once escaped", `{"s":"x","\u0073":"x"}`, "/s", "twice"},
+		{"a pair given twice", `{"m":{"k":"1","k":"2"}}`, "/m/k", "twice"},
+		{"twice where any value is welcome", `{"raw":[{"k":1,"k":2}]}`, "/raw/0/k", "twice"},
+		{"twice among many", `{"raw":{` + many + `,"d":1}}`, "/raw/d", "twice"},
+		{"invalid UTF-8", "{\"s\":\"\xff\"}", "/s", "UTF-8"},
+		{"invalid UTF-8 in any value", "{\"raw\":[\"\xc3\"]}", "/raw/0", "UTF-8"},
+		{"invalid UTF-8 beside an escape", "{\"s\":\"\\n\xff\"}", "/s", "UTF-8"},
+		{"an escaped NUL", `{"s":"a\u0000"}`, "/s", `\u0000`},
+		{"an escaped NUL in any value", `{"raw":{"a":"\u0000"}}`, "/raw/a", `\u0000`},
+		{"a NUL in a name", `{"raw":{"\u0000":1}}`, "/raw", `\u0000`},
+		{"a raw NUL", "{\"s\":\"\x00\"}", "/s", "control character"},
+		{"a raw line break", "{\"s\":\"a\nb\"}", "/s", "control character"},
+		{"a NUL between tokens", "{\x00}", "", "name in quotes"},
+		{"half a surrogate pair", `{"s":"\ud83d"}`, "/s", "surrogate"},
+		{"the other half", `{"s":"\ude00\ud83d"}`, "/s", "surrogate"},
+		{"a pair cut by a letter", `{"s":"\ud83dx\ude00"}`, "/s", "surrogate"},
+		{"a pair of no escape", `{"s":"\ud83d__de00"}`, "/s", "surrogate"},
+		{"an unknown escape", `{"s":"\x41"}`, "/s", "escape"},
+		{"an escape of no digits", `{"s":"\u12g4"}`, "/s", "hexadecimal"},
+		{"a sign among the digits", `{"s":"\u+123"}`, "/s", "hexadecimal"},
+		{"an escape cut short", `{"s":"\u12`, "/s", "hexadecimal"},
+		{"nested too deep", `{"raw":` + deep(job.MaxDepth) + `}`, "/raw" + strings.Repeat("/0", job.MaxDepth-1), "nested deeper"},
+		{"nested absurdly deep", `{"raw":` + deep(1<<16) + `}`, "/raw" + strings.Repeat("/0", job.MaxDepth-1), "nested deeper"},
+		{"a byte order mark", "\ufeff{}", "", "missing"},
+	} {
+		var v everything
+		err := DecodeJSON([]byte(tt.body), &v)
+		e, ok := errors.AsType[*job.Error](err)
+		if !ok || e.Code != job.Invalid {
+			t.Errorf("%s: %v, want a refusal", tt.rule, err)
+			continue
+		}
+		if e.Field != tt.field || !strings.Contains(e.Message, tt.says) {
+			t.Errorf("%s: field %q: %s; want field %q and %q", tt.rule, e.Field, e.Message, tt.field, tt.says)
+		}
+	}
+}
+
+func TestNestingAsDeepAsAllowed(t *testing.T) {
+	body := `{"raw":` + strings.Repeat("[", job.MaxDepth-1) + strings.Repeat("]", job.MaxDepth-1) + `}`
+	if err := DecodeJSON([]byte(body), new(everything)); err != nil {
+		t.Error(err)
+	}
+}
+
+// A problem repeats only so much of what the caller sent.
+func TestALongNameIsNotRepeated(t *testing.T) {
+	err := DecodeJSON([]byte(`{"`+strings.Repeat("x", 1<<20)+`":1}`), new(everything))
+	e, _ := errors.AsType[*job.Error](err)
+	if e == nil || len(e.Field)+len(e.Message) > 1000 {
+		t.Errorf("%d bytes of error", len(err.Error()))
+	}
+}
+
+// What the scanner takes, the standard library takes, and reads as the same value;
+// what it refuses although it is JSON has one of the listed faults.
+func FuzzDecodeJSON(f *testing.F) {
+	for _, seed := range []string{
+		`{}`, `{"s":"a","i":3,"f":1e3,"raw":{"a":[1,2,{"b":null}]}}`, `{"s":"\u00e9\ud83d\ude00"}`, `{"s":"\ud83d"}`,
+		`{"m":{"a":"b","a":"c"}}`, `[1`, `{"in":{"b/~c":[{"a":-0.0}]}}`, "{\"s\":\"\xff\"}", `{"i":01}`, `{"l":["x"],"ptr":{"a":null}}`,
+		`{"S":"x"}`, `{"raw":` + strings.Repeat("[", 70) + strings.Repeat("]", 70) + `}`, `{"raw":"\u0000"}`, `{"x":tru}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		err := CheckJSON(data)
+		if err == nil && !json.Valid(data) {
+			t.Fatalf("taken, and is no JSON: %q", data)
+		}
+		if err != nil && json.Valid(data) && !faulty(data) {
+			t.Fatalf("refused without a reason: %v: %q", err, data)
+		}
+		var got, want everything
+		if DecodeJSON(data, &got) != nil {
+			return
+		}
+		if err := json.Unmarshal(data, &want); err != nil {
+			t.Fatalf("encoding/json: %v: %q", err, data)
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Fatalf("%q:\ngot  %+v\nwant %+v", data, got, want)
+		}
+	})
+}

@@ -1,0 +1,105 @@
+package api
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+func front() http.Handler {
+	mux := http.NewServeMux()
+	ok := func(w http.ResponseWriter, r *http.Request) { WriteJSON(w, 200, Owner(r).User) }
+	mux.HandleFunc("GET /v1/things/{id}", ok)
+	mux.HandleFunc("DELETE /v1/things/{id}", ok)
+	mux.HandleFunc("POST /v1/things", ok)
+	return Front(mux, "127.0.0.1:8080")
+}
+
+func ask(method, path string, header ...string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, path, nil)
+	r.Host, r.RemoteAddr = "127.0.0.1:8080", "127.0.0.1:5000"
+	for i := 0; i < len(header); i += 2 {
+		r.Header[http.CanonicalHeaderKey(header[i])] = []string{header[i+1]}
+	}
+	w := httptest.NewRecorder()
+	front().ServeHTTP(w, r)
+	return w
+}
+
+func TestWhatNobodyServes(t *testing.T) {
+	for _, tt := range []struct {
+		method, path string
+		status       int
+		allow        string
+	}{
+		{"GET", "/v1/things/7", 200, ""},
+		{"HEAD", "/v1/things/7", 200, ""},
+		{"POST", "/v1/things/7", 405, "GET, HEAD, DELETE"},
+		{"OPTIONS", "/v1/things", 405, "POST"},
+		{"BREW", "/v1/things", 405, "POST"},
+		{"GET", "/v1/nothing", 404, ""},
+		{"GET", "/", 404, ""},
+		{"POST", "/v1/things/", 404, ""},
+	} {
+		w := ask(tt.method, tt.path)
+		if w.Code != tt.status || w.Header().Get("Allow") != tt.allow {
+			t.Errorf("%s %s: %d with Allow %q, want %d with %q", tt.method, tt.path, w.Code, w.Header().Get("Allow"), tt.status, tt.allow)
+		}
+		if w.Code >= 400 && w.Header().Get("Content-Type") != "application/problem+json" {
+			t.Errorf("%s %s: no problem: %s", tt.method, tt.path, w.Body)
+		}
+	}
+}
+
+func TestRequestIDs(t *testing.T) {
+	if got := ask("GET", "/", "X-Request-ID", "abc-123").Header().Get("X-Request-ID"); got != "abc-123" {
+		t.Errorf("a caller's id became %q", got)
+	}
+	for _, bad := range []string{"", "two words", "line\nbreak", strings.Repeat("x", 129)} {
+		got := ask("GET", "/", "X-Request-ID", bad).Header().Get("X-Request-ID")
+		if len(got) != 16 {
+			t.Errorf("for %q the id is %q, want one of ours", bad, got)
+		}
+	}
+}
+
+// A refusal by the guard has a request id like any other answer.
+func TestARefusedOriginHasARequestID(t *testing.T) {
+	w := ask("GET", "/v1/things/7", "Origin", "http://evil.example")
+	if w.Code != 403 || w.Header().Get("X-Request-ID") == "" {
+		t.Errorf("%d %v", w.Code, w.Header())
+	}
+}
+
+func TestWhoAsks(t *testing.T) {
+	for _, tt := range []struct {
+		rule, peer, user, want string
+	}{
+		{"loopback may name a user", "127.0.0.1:5000", "ann", "ann"},
+		{"so may IPv6 loopback", "[::1]:5000", "ann", "ann"},
+		{"and its mapped form", "[::ffff:127.0.0.1]:5000", "ann", "ann"},
+		{"who says nothing is local", "127.0.0.1:5000", "", "local"},
+		{"a remote peer is not believed", "192.0.2.7:5000", "ann", "local"},
+		{"a peer without an address is not believed", "@", "ann", "local"},
+		{"a name may be in any script", "127.0.0.1:5000", "Zoë", "Zoë"},
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.RemoteAddr = tt.peer
+		r.Header.Set("X-User-ID", tt.user)
+		if got := Owner(r); got != (job.Owner{User: tt.want}) {
+			t.Errorf("%s: %+v", tt.rule, got)
+		}
+	}
+}
+
+// A malformed name is refused: becoming "local" would show someone else's jobs.
+func TestAMalformedUserIsRefused(t *testing.T) {
+	for _, bad := range []string{strings.Repeat("x", 129), "tab\there", "\xff", "a\u200bb"} {
+		if w := ask("GET", "/v1/things/7", "X-User-ID", bad); w.Code != 400 {
+			t.Errorf("%q: %d %s", bad, w.Code, w.Body)
+		}
+	}
+}

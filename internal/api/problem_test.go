@@ -1,0 +1,88 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// Every code has its status, and every refusal that waiting may cure says how long.
+func TestEveryCodeHasItsStatus(t *testing.T) {
+	for _, tt := range []struct {
+		code       job.Code
+		status     int
+		retryAfter string
+	}{
+		{job.Invalid, 400, ""},
+		{job.Forbidden, 403, ""},
+		{job.NotFound, 404, ""},
+		{job.UnknownQueue, 404, ""},
+		{MethodNotAllowed, 405, ""},
+		{job.Conflict, 409, ""},
+		{job.NotFinished, 409, ""},
+		{job.NotRetryable, 409, ""},
+		{job.LeaseLost, 409, ""},
+		{job.TooLarge, 413, ""},
+		{UnsupportedMediaType, 415, ""},
+		{job.IdempotencyMismatch, 422, ""},
+		{job.Internal, 500, ""},
+		{job.QueueFull, 503, "1"},
+		{job.Overloaded, 503, "1"},
+		{job.NoSpace, 503, "1"},
+		{job.ShuttingDown, 503, "1"},
+		{job.Unavailable, 503, "1"},
+	} {
+		w := httptest.NewRecorder()
+		WriteError(w, job.Errorf(tt.code, "a sentence"))
+		if w.Code != tt.status || w.Header().Get("Retry-After") != tt.retryAfter {
+			t.Errorf("%s: %d with Retry-After %q, want %d with %q", tt.code, w.Code, w.Header().Get("Retry-After"), tt.status, tt.retryAfter)
+		}
+	}
+}
+
+func TestAProblemOnTheWire(t *testing.T) {
+	w := httptest.NewRecorder()
+	err := job.Because(job.QueueFull, errors.New("secret"), "the queue is full")
+	err.RetryAfter, err.Field = 1500*time.Millisecond, "/queue"
+	WriteError(w, fmt.Errorf("wrapped: %w", err))
+	const want = `{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"the queue is full","code":"queue_full","field":"/queue"}`
+	if got := w.Body.String(); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if got := w.Header().Get("Content-Type"); got != "application/problem+json" {
+		t.Errorf("Content-Type %q", got)
+	}
+	if got := w.Header().Get("Retry-After"); got != "2" {
+		t.Errorf("Retry-After %q, want it rounded up", got)
+	}
+}
+
+// What is no refusal of ours is a 500 that shows nothing of its cause.
+func TestAnUnknownErrorShowsNothing(t *testing.T) {
+	w := httptest.NewRecorder()
+	WriteError(w, errors.New("the password is hunter2"))
+	if w.Code != 500 || strings.Contains(w.Body.String(), "hunter2") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+}
+
+func TestAFailedJobsProblemCarriesItsFailure(t *testing.T) {
+	w := httptest.NewRecorder()
+	WriteError(w, &JobFailed{
+		Refusal: job.Errorf(job.Conflict, "the job failed"),
+		Failure: &job.Failure{Code: "upstream_error", Message: "no", Attempt: 4},
+	})
+	var p Problem
+	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil {
+		t.Fatal(err)
+	}
+	if p.Code != job.Conflict || p.Error == nil || p.Error.Code != "upstream_error" {
+		t.Errorf("%+v", p)
+	}
+}

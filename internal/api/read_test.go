@@ -1,0 +1,103 @@
+package api
+
+import (
+	"errors"
+	"io"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// untouchable is a body that nobody may read.
+type untouchable struct{ t *testing.T }
+
+func (u untouchable) Read([]byte) (int, error) {
+	u.t.Error("the body was read")
+	return 0, io.EOF
+}
+
+func TestABodyOverTheLimitIsRefusedUnread(t *testing.T) {
+	r := httptest.NewRequest("POST", "/", untouchable{t})
+	r.ContentLength = 101
+	if err := ReadJSON(r, 100, new(everything)); job.CodeOf(err) != job.TooLarge {
+		t.Error(err)
+	}
+}
+
+// counted remembers how much was read of an endless body.
+type counted struct{ n int }
+
+func (c *counted) Read(p []byte) (int, error) {
+	c.n += len(p)
+	for i := range p {
+		p[i] = ' '
+	}
+	return len(p), nil
+}
+
+func TestABodyWithoutALengthIsCounted(t *testing.T) {
+	body := new(counted)
+	r := httptest.NewRequest("POST", "/", body)
+	r.ContentLength = -1
+	if err := ReadJSON(r, 100<<10, new(everything)); job.CodeOf(err) != job.TooLarge {
+		t.Error(err)
+	}
+	if body.n > 200<<10 {
+		t.Errorf("%d bytes were read for a limit of 100 KiB", body.n)
+	}
+}
+
+func TestBodiesUpToTheLimitAreRead(t *testing.T) {
+	for _, size := range []int{0, 1, firstRead - 1, firstRead, firstRead + 1, 3 * firstRead} {
+		for _, declared := range []bool{true, false} {
+			text := strings.Repeat("x", size)
+			r := httptest.NewRequest("POST", "/", strings.NewReader(text))
+			if !declared {
+				r.ContentLength = -1
+			}
+			got, err := ReadBody(r, int64(size))
+			if err != nil || string(got) != text {
+				t.Errorf("%d bytes, declared %v: %d bytes, %v", size, declared, len(got), err)
+			}
+		}
+	}
+}
+
+func TestABodyThatIsCutOff(t *testing.T) {
+	for _, length := range []int64{20, firstRead + 20, -1} {
+		broken := io.MultiReader(strings.NewReader(`{"s":"x`), &failing{})
+		r := httptest.NewRequest("POST", "/", broken)
+		r.ContentLength = length
+		err := ReadJSON(r, 1<<20, new(everything))
+		if job.CodeOf(err) != job.Invalid || !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("length %d: %v", length, err)
+		}
+	}
+}
+
+type failing struct{}
+
+func (*failing) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+
+func TestOnlyJSONIsTaken(t *testing.T) {
+	for text, ok := range map[string]bool{
+		"":                                  true,
+		"application/json":                  true,
+		"Application/JSON; charset=utf-8":   true,
+		"application/cloudevents+json":      true,
+		"text/plain":                        false,
+		"text/json":                         false,
+		"multipart/form-data; boundary=x":   false,
+		"application/x-www-form-urlencoded": false,
+		";;":                                false,
+	} {
+		r := httptest.NewRequest("POST", "/", nil)
+		r.Header.Set("Content-Type", text)
+		err := RequireJSON(r)
+		if (err == nil) != ok || err != nil && job.CodeOf(err) != UnsupportedMediaType {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}

@@ -1,0 +1,128 @@
+package api
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// serve runs one request through a wrapped handler and returns the answer, what
+// was logged, and what the handler panicked with.
+func serve(h Handler) (w *httptest.ResponseRecorder, logged string, panicked any) {
+	var log bytes.Buffer
+	w = httptest.NewRecorder()
+	defer func() { logged, panicked = log.String(), recover() }()
+	Wrap(slog.New(slog.NewTextHandler(&log, nil)), h).ServeHTTP(w, httptest.NewRequest("GET", "/x", nil))
+	return w, "", nil
+}
+
+func TestAReturnedErrorIsAnsweredAsAProblem(t *testing.T) {
+	w, logged, _ := serve(func(http.ResponseWriter, *http.Request) error {
+		return job.Errorf(job.NotFound, "there is no such thing")
+	})
+	if w.Code != 404 || !strings.Contains(w.Body.String(), `"code":"not_found"`) {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if logged != "" {
+		t.Errorf("a caller's mistake was logged: %s", logged)
+	}
+}
+
+func TestOurFaultIsLoggedWithItsCause(t *testing.T) {
+	w, logged, _ := serve(func(http.ResponseWriter, *http.Request) error {
+		return job.Because(job.Unavailable, errors.New("disk on fire"), "the store cannot be written")
+	})
+	if w.Code != 503 || strings.Contains(w.Body.String(), "fire") {
+		t.Errorf("%d %s", w.Code, w.Body)
+	}
+	if !strings.Contains(logged, "disk on fire") {
+		t.Errorf("the cause is not in the log: %q", logged)
+	}
+}
+
+func TestAPanicIsA500WithItsStackInTheLog(t *testing.T) {
+	w, logged, panicked := serve(func(http.ResponseWriter, *http.Request) error { panic("oops") })
+	if panicked != nil || w.Code != 500 {
+		t.Fatalf("%v, %d", panicked, w.Code)
+	}
+	if !strings.Contains(logged, "oops") || !strings.Contains(logged, "wrap_test.go") {
+		t.Errorf("log: %q", logged)
+	}
+}
+
+// Half an answer is cut off, not completed with a problem.
+func TestAnErrorAfterTheAnswerBeganCutsTheConnection(t *testing.T) {
+	for name, fail := range map[string]func() error{
+		"error": func() error { return errors.New("late") },
+		"panic": func() error { panic("late") },
+	} {
+		w, _, panicked := serve(func(w http.ResponseWriter, _ *http.Request) error {
+			_, _ = io.WriteString(w, "half")
+			return fail()
+		})
+		if panicked != http.ErrAbortHandler {
+			t.Errorf("%s: panicked with %v, want http.ErrAbortHandler", name, panicked)
+		}
+		if w.Body.String() != "half" {
+			t.Errorf("%s: the body is %q", name, w.Body)
+		}
+	}
+}
+
+// A stream that only flushed has begun its answer.
+func TestAFlushBeginsTheAnswer(t *testing.T) {
+	_, _, panicked := serve(func(w http.ResponseWriter, _ *http.Request) error {
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			t.Errorf("flush: %v", err)
+		}
+		return errors.New("late")
+	})
+	if panicked != http.ErrAbortHandler {
+		t.Errorf("panicked with %v", panicked)
+	}
+}
+
+func TestAnAbortPassesThrough(t *testing.T) {
+	w, logged, panicked := serve(func(http.ResponseWriter, *http.Request) error { panic(http.ErrAbortHandler) })
+	if panicked != http.ErrAbortHandler || logged != "" || w.Body.Len() > 0 {
+		t.Errorf("%v, %q, %q", panicked, logged, w.Body)
+	}
+}
+
+// Whoever takes the connection over answers for it.
+func TestAHijackedConnectionIsLeftAlone(t *testing.T) {
+	done := make(chan any, 1)
+	h := Wrap(nil, func(w http.ResponseWriter, _ *http.Request) error {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			return err
+		}
+		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+		_ = conn.Close()
+		return errors.New("after the end")
+	})
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() { done <- recover() }()
+		h.ServeHTTP(w, r)
+	}))
+	defer srv.Close()
+	res, err := http.Get(srv.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, _ := io.ReadAll(res.Body)
+	if string(body) != "hello" {
+		t.Errorf("got %q", body)
+	}
+	if p := <-done; p != nil {
+		t.Errorf("panicked with %v", p)
+	}
+}
