@@ -1,0 +1,160 @@
+// Command crash holds a server to its word. It builds the real program, loads it
+// with clients, kills it with kill -9 at random moments, starts it again on the same
+// data, and compares what it then says with what its clients were told: no
+// acknowledged job is lost; every job ends once; output that was seen is there,
+// unchanged and without a gap; an idempotency key still names its job; and the
+// server is ready again within a second.
+//
+// What the clients do and when the kills come is drawn from the seed, so that a run
+// can be had again, as far as the machine's own timing allows.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"time"
+)
+
+func main() {
+	var o options
+	flag.IntVar(&o.rounds, "rounds", 20, "how often the server is killed")
+	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "what the run is drawn from")
+	flag.IntVar(&o.clients, "clients", 24, "how many clients submit at once")
+	flag.DurationVar(&o.ready, "ready", time.Second, "how soon the server must be ready again")
+	flag.Parse()
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, o); err != nil {
+		fmt.Fprintf(os.Stderr, "crash: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	rounds  int
+	seed    uint64
+	clients int
+	ready   time.Duration
+}
+
+func run(ctx context.Context, o options) error {
+	fmt.Printf("%d rounds, seed %d\n", o.rounds, o.seed)
+	dir, err := os.MkdirTemp("", "meanwhile-crash-")
+	if err != nil {
+		return err
+	}
+	in, err := install(ctx, dir)
+	if err != nil {
+		return err
+	}
+	rec := newRecord()
+	c, err := newCrowd(in.url(), rec)
+	if err != nil {
+		return err
+	}
+	h := harness{options: o, in: in, crowd: c, rec: rec}
+	err = h.story(ctx)
+	if in.cmd != nil {
+		_ = in.kill()
+	}
+	if err == nil {
+		return os.RemoveAll(dir)
+	}
+	return fmt.Errorf("%w\nthe server's log and data are in %s; again with -seed %d", err, filepath.Clean(dir), o.seed)
+}
+
+// harness is one run.
+type harness struct {
+	options
+	in    *installation
+	crowd *crowd
+	rec   *record
+}
+
+// story is the run: rounds that end with a kill, then one last start, in which
+// everything comes to its end.
+func (h *harness) story(ctx context.Context) error {
+	life, end := context.WithTimeout(ctx, time.Duration(h.rounds)*30*time.Second+2*time.Minute)
+	defer end()
+	for n := 1; n <= h.rounds; n++ {
+		if err := h.round(life, n); err != nil {
+			return err
+		}
+	}
+	if _, err := h.start(life); err != nil {
+		return err
+	}
+	h.crowd.watchers.Wait()
+	if err := h.crowd.settle(life); err != nil {
+		return err
+	}
+	h.crowd.lookAtAll(life)
+	if err := h.in.stop(); err != nil {
+		return fmt.Errorf("SIGTERM: %w", err)
+	}
+	t := h.rec.tally()
+	fmt.Printf("the end: %d jobs acknowledged, %d ended, %d entries seen, %d promises broken\n", t.acked, t.ended, t.entries, t.broken)
+	return h.verdict()
+}
+
+// round starts the server, asks it about what was before, loads it, and kills it.
+func (h *harness) round(life context.Context, n int) error {
+	rng := rand.New(rand.NewPCG(h.seed, uint64(n)))
+	ready, err := h.start(life)
+	if err != nil {
+		return err
+	}
+	h.crowd.lookAgain(life, rng)
+
+	before := h.rec.tally()
+	loading, enough := context.WithCancel(life)
+	defer enough()
+	scripts := make([]*script, h.clients)
+	for i := range scripts {
+		scripts[i] = &script{rng: rand.New(rand.NewPCG(rng.Uint64(), uint64(i))), name: fmt.Sprintf("r%d-c%d", n, i)}
+	}
+	gone := make(chan struct{})
+	go func() {
+		defer close(gone)
+		h.crowd.submitters(loading, life, scripts)
+	}()
+	after := 50*time.Millisecond + time.Duration(rng.Int64N(int64(1200*time.Millisecond)))
+	pause(life, after)
+	err = h.in.kill()
+	enough()
+	<-gone
+	t := h.rec.tally()
+	fmt.Printf("round %2d: ready in %3d ms, killed after %4d ms: %5d jobs acked, %5d ended, %6d entries seen, %d promises broken\n",
+		n, ready.Milliseconds(), after.Milliseconds(), t.acked-before.acked, t.ended-before.ended, t.entries-before.entries, t.broken)
+	return err
+}
+
+// start starts the server and holds it to the time it may take.
+func (h *harness) start(ctx context.Context) (time.Duration, error) {
+	took, err := h.in.start(ctx)
+	if err == nil && took > h.ready {
+		h.rec.blame("the server was ready after %v, not within %v", took, h.ready)
+	}
+	return took, err
+}
+
+func (h *harness) verdict() error {
+	const most = 20
+	if len(h.rec.broken) == 0 {
+		return nil
+	}
+	for i, b := range h.rec.broken {
+		if i == most {
+			fmt.Printf("and %d more\n", len(h.rec.broken)-most)
+			break
+		}
+		fmt.Println("broken:", b)
+	}
+	return fmt.Errorf("%d promises broken", len(h.rec.broken))
+}
