@@ -25,6 +25,7 @@ func (l *loader) check(cfg *Config) {
 	l.must(cfg.Data != "", "data", "this must name a directory")
 	l.oneOf(cfg.Log.Level, "log.level", "debug", "info", "warn", "error")
 	l.oneOf(cfg.Log.Format, "log.format", "auto", "text", "json")
+	l.must(cfg.Queues["chat"].Executor == LLM, "queues.chat.executor", "this must be llm: the queue chat answers /api/chat; give another queue this executor")
 	names := l.checkModels(cfg.Models)
 	for _, name := range slices.Sorted(maps.Keys(cfg.Queues)) {
 		l.checkQueue(cfg.Queues[name], "queues."+name, names)

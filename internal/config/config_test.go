@@ -116,6 +116,7 @@ func TestAProblemNamesItsPlaceItsKeyAndWhatWouldBeRight(t *testing.T) {
 		{"queues: {sim: {model: x}}", `queues.sim.model: only a queue with the executor llm has a model`},
 		{"queues: {new: {}}", `m.yaml:1: queues.new: a new queue needs an executor: sim, llm or process`},
 		{"queues: {new: {executor: http}}", `queues.new.executor: this must be one of sim, llm, process, not "http"`},
+		{"queues: {chat: {executor: sim}}", `queues.chat.executor: this must be llm: the queue chat answers /api/chat`},
 		{"queues: {p: {executor: process}}", `m.yaml:1: queues.p.command: a process queue needs a command`},
 		{"queues: {p: {executor: process, command: a b}}", `queues.p.command: this must be a list`},
 		{"queues: {p: {executor: process, command: [a], env: [A=b]}}", `queues.p.env[0]: this must be the name of a variable`},
