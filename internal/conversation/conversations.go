@@ -120,6 +120,9 @@ func (c *Conversations) Delete(ctx context.Context, owner job.Owner, id ID, canc
 // inserts the next question itself, and removes it with the others.
 func (c *Conversations) deleteOnce(ctx context.Context, owner job.Owner, id ID, cancel func(job.ID) error) error {
 	last, err := c.newest(ctx, owner, id, 1)
+	if err == nil && len(last) == 0 {
+		_, err = c.Get(ctx, owner, id)
+	}
 	if err != nil {
 		return err
 	}
@@ -132,13 +135,9 @@ func (c *Conversations) deleteOnce(ctx context.Context, owner job.Owner, id ID, 
 			}
 		}
 	}
-	all := store.Row{Kind: kindMessage, Parent: messagesOf(owner, id), Do: store.RemoveAll}
 	gone := Conversation{ID: id}
-	err = c.writer.Write(ctx, gone.row(owner, store.Require), next.row(owner, store.Insert), gone.row(owner, store.Remove), all)
-	if job.CodeOf(err) == job.NotFound {
-		return unknown(id.String())
-	}
-	return err
+	all := store.Row{Kind: kindMessage, Parent: messagesOf(owner, id), Do: store.RemoveAll}
+	return c.writer.Write(ctx, next.row(owner, store.Insert), gone.row(owner, store.Remove), all)
 }
 
 func readAll[T any](rows []store.Row, read func(store.Row) (T, error)) ([]T, error) {

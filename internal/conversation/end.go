@@ -16,34 +16,40 @@ const mostResult = 2 << 20
 // leaves its answer there. Jobs with another Ref, or none, leave nothing; nor does
 // one whose conversation was deleted meanwhile.
 func RowsAtEnd(end store.End) []store.Row {
-	id, ok := ParseMessageID(end.Job.Ref)
+	m, ok := AnswerOf(&end.Job, end.Result, end.Text)
 	if !ok {
 		return nil
-	}
-	text := answerOf(end)
-	m := Message{
-		ID: id, Role: Assistant, Task: end.Job.ID,
-		Content:   cut(text, MaxAnswer),
-		Status:    StatusOf(end.Job.State),
-		Error:     ErrorOf(&end.Job),
-		Truncated: len(text) > MaxAnswer,
 	}
 	return []store.Row{m.row(end.Job.Owner, store.Update)}
 }
 
-// answerOf is all that the job answered, or a little more than a message keeps.
-func answerOf(end store.End) string {
-	if end.Result != nil {
-		if text, ok := Answer(end.Result.Body); ok {
-			return text
-		}
+// AnswerOf is the answer that an ended job leaves; not ok when it was asked in no
+// conversation. Result may be nil, text reads what the last attempt said, up to a
+// limit.
+func AnswerOf(j *job.Job, result *job.Result, text func(limit int) string) (Message, bool) {
+	id, ok := ParseMessageID(j.Ref)
+	if !ok {
+		return Message{}, false
 	}
-	return strings.ToValidUTF8(end.Text(MaxAnswer+1), "\uFFFD")
+	said, ok := "", false
+	if result != nil {
+		said, ok = completion(result.Body)
+	}
+	if !ok {
+		said = strings.ToValidUTF8(text(MaxAnswer+1), "")
+	}
+	return Message{
+		ID: id, Role: Assistant, Task: j.ID,
+		Content:   cut(said, MaxAnswer),
+		Status:    StatusOf(j.State),
+		Error:     errorOf(j),
+		Truncated: len(said) > MaxAnswer,
+	}, true
 }
 
-// Answer is the text of a chat completion: the content of its first choice.
+// completion is the text of a chat completion: the content of its first choice.
 // Not ok when the body is no such thing, or too long to look at.
-func Answer(completion []byte) (text string, ok bool) {
+func completion(body []byte) (text string, ok bool) {
 	var c struct {
 		Choices []struct {
 			Message struct {
@@ -51,7 +57,7 @@ func Answer(completion []byte) (text string, ok bool) {
 			} `json:"message"`
 		} `json:"choices"`
 	}
-	if len(completion) > mostResult || json.Unmarshal(completion, &c) != nil || len(c.Choices) == 0 {
+	if len(body) > mostResult || json.Unmarshal(body, &c) != nil || len(c.Choices) == 0 {
 		return "", false
 	}
 	content := c.Choices[0].Message.Content
@@ -61,19 +67,18 @@ func Answer(completion []byte) (text string, ok bool) {
 	return *content, true
 }
 
-// ErrorOf is why a job's answer did not complete; nil when it did, or still may.
-func ErrorOf(j *job.Job) *Error {
-	switch j.State {
-	case job.Cancelled:
-		return &Error{"cancelled", "the answer was cancelled before it was complete"}
-	case job.Expired:
-		return &Error{"expired", "the question waited longer than it may; ask again"}
-	case job.Failed:
-		if j.Failure != nil {
-			return &Error{j.Failure.Code, j.Failure.Message}
-		}
-		return &Error{string(job.Internal), "the answer failed, and nobody said why"}
-	default:
+// errorOf is why a job's answer did not complete; nil when it did, or still may.
+func errorOf(j *job.Job) *Error {
+	switch {
+	case !j.State.Ended() || j.State == job.Succeeded:
 		return nil
+	case j.State == job.Cancelled:
+		return &Error{"cancelled", "the answer was cancelled before it was complete"}
+	case j.Failure != nil:
+		return &Error{j.Failure.Code, j.Failure.Message}
+	case j.State == job.Expired:
+		return &Error{"expired", "the question waited longer than it may; ask again"}
+	default:
+		return &Error{string(job.Internal), "the answer failed, and nobody said why"}
 	}
 }

@@ -1,0 +1,171 @@
+package chat
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"net/http"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/conversation"
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+const (
+	maxQuery = 32 << 10 // bytes
+	maxModel = 256      // bytes
+	// maxAsk is a question at its longest: each byte may be written as \u00XX.
+	maxAsk = 6*(maxQuery+maxModel) + 4<<10
+)
+
+// question is what a client asks, by HTTP or over a socket.
+type question struct {
+	Query          string `json:"query"`
+	ConversationID string `json:"conversation_id"` // "" begins one
+	Model          string `json:"model"`           // "" for the queue's first
+}
+
+// asked is a question that is on disk.
+type asked struct {
+	engine.Snapshot
+	conversation conversation.ID
+}
+
+// busy is the refusal of a question to a conversation that is still answering.
+type busy struct {
+	refusal *job.Error
+	task    job.ID // which it is answering
+}
+
+func (b *busy) Error() string { return b.refusal.Error() }
+
+func (b *busy) Unwrap() error { return b.refusal }
+
+func (f *Face) postChat(w http.ResponseWriter, r *http.Request) error {
+	var q question
+	if err := api.ReadJSON(r, maxAsk, &q); err != nil {
+		return err
+	}
+	key, err := idempotencyKey(r)
+	if err != nil {
+		return err
+	}
+	a, err := f.ask(r.Context(), api.Owner(r), q, key)
+	if b, ok := errors.AsType[*busy](err); ok {
+		writeBusy(w, b)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	links := linksOf(a.ID)
+	w.Header().Set("Location", links.Status)
+	api.WriteJSON(w, http.StatusAccepted, acceptedView{
+		TaskID:         a.ID.String(),
+		Status:         conversation.StatusOf(a.State),
+		Estimate:       estimate(a.Snapshot),
+		ConversationID: a.conversation.String(),
+		Position:       a.Position,
+		URLs:           links,
+	})
+	return nil
+}
+
+// ask stores a question and its job. A key makes it apply once: the same question
+// asked again with it is answered with the first one's job and conversation.
+func (f *Face) ask(ctx context.Context, owner job.Owner, q question, key string) (asked, error) {
+	if err := q.check(); err != nil {
+		return asked{}, err
+	}
+	var id conversation.ID
+	if q.ConversationID != "" {
+		var err error
+		if id, err = conversation.ParseID(q.ConversationID); err != nil {
+			return asked{}, err
+		}
+	}
+	turn, err := f.conversations.Begin(ctx, owner, id, q.Query)
+	if err != nil {
+		return asked{}, err
+	}
+	task := job.NewID()
+	snap, _, err := f.engine.Submit(ctx, engine.Request{
+		ID: task, Owner: owner, Queue: f.queue, Key: owner.User,
+		Input:          turn.Prompt(q.Model),
+		IdempotencyKey: key, Hash: q.hash(owner),
+		Rows: turn.Rows(task), Ref: turn.Ref(),
+	})
+	if err != nil {
+		return asked{}, refused(err, q)
+	}
+	answer, _ := conversation.ParseMessageID(snap.Ref)
+	return asked{snap, answer.Conversation}, nil
+}
+
+// refused says what a submit's refusal means to someone who asked a question.
+func refused(err error, q question) error {
+	if c, ok := errors.AsType[*engine.RowConflict](err); ok {
+		task, _ := conversation.TaskOf(c.Body)
+		return &busy{job.Errorf(job.Conflict, "the conversation is still answering %s: wait for it, or cancel it", task), task}
+	}
+	if job.CodeOf(err) == job.NotFound && q.ConversationID != "" {
+		return job.Because(job.NotFound, err, "there is no conversation %s", job.Quote(q.ConversationID))
+	}
+	return err
+}
+
+func (q question) check() error {
+	switch {
+	case strings.TrimSpace(q.Query) == "":
+		return invalid("/query", "ask something: the query is empty")
+	case len(q.Query) > maxQuery:
+		return invalid("/query", "the query has %d bytes; at most %d are taken", len(q.Query), maxQuery)
+	case len(q.Model) > maxModel:
+		return invalid("/model", "the model's name has %d bytes; at most %d are taken", len(q.Model), maxModel)
+	}
+	return nil
+}
+
+// hash is the hash of all that was asked, and by whom.
+func (q question) hash(owner job.Owner) (sum [32]byte) {
+	h := sha256.New()
+	for _, part := range []string{"chat", owner.Tenant, owner.User, q.Query, q.ConversationID, q.Model} {
+		var n [8]byte
+		binary.BigEndian.PutUint64(n[:], uint64(len(part)))
+		h.Write(n[:])
+		h.Write([]byte(part))
+	}
+	h.Sum(sum[:0])
+	return sum
+}
+
+func idempotencyKey(r *http.Request) (string, error) {
+	values := r.Header.Values("Idempotency-Key")
+	if len(values) == 0 {
+		return "", nil
+	}
+	if len(values) > 1 || values[0] == "" {
+		return "", job.Errorf(job.Invalid, "give one Idempotency-Key, and not an empty one")
+	}
+	return values[0], checkKey(values[0], "")
+}
+
+// checkKey refuses an idempotency key that cannot be kept.
+func checkKey(key, field string) error {
+	if len(key) > job.MaxKey || !utf8.ValidString(key) || strings.ContainsFunc(key, unprintable) {
+		return invalid(field, "an idempotency key is printable text of at most %d bytes", job.MaxKey)
+	}
+	return nil
+}
+
+func unprintable(r rune) bool { return r < ' ' || r == 0x7f }
+
+func invalid(field, format string, args ...any) *job.Error {
+	err := job.Errorf(job.Invalid, format, args...)
+	err.Field = field
+	return err
+}

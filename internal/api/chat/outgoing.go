@@ -1,0 +1,163 @@
+package chat
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"math"
+
+	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/conversation"
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// about begins every message to a client: its type, its task, and the number of
+// the last output entry that the client has heard of once it has this message. A
+// watch from that number misses nothing and repeats nothing.
+type about struct {
+	Type string `json:"type"`
+	Task string `json:"task_id,omitempty"` // left out only of an error that is about no task
+	Seq  int64  `json:"seq"`
+}
+
+// The messages to a client. A watch ends with one chat_response, or with one error
+// that has a status.
+type (
+	acceptedFrame struct {
+		about
+		ClientID       string `json:"client_id,omitempty"`
+		ConversationID string `json:"conversation_id"`
+		Estimate       *int64 `json:"estimated_time_seconds"`
+		Position       int    `json:"queue_position"`
+	}
+	progressFrame struct {
+		about
+		job.Progress
+	}
+	deltaFrame struct {
+		about
+		Text string `json:"text"`
+	}
+	// resetFrame says that the task is tried again: all deltas before it are void.
+	resetFrame struct {
+		about
+		Attempt int `json:"attempt"`
+	}
+	responseFrame struct {
+		about
+		Answer         string `json:"answer"`
+		ConversationID string `json:"conversation_id"`
+		Truncated      bool   `json:"truncated,omitempty"` // the deltas were all of it
+	}
+	errorFrame struct {
+		about
+		ClientID   string              `json:"client_id,omitempty"`
+		Code       string              `json:"code"`
+		Message    string              `json:"message"`
+		Field      string              `json:"field,omitempty"`
+		RetryAfter float64             `json:"retry_after_s,omitempty"`
+		Status     conversation.Status `json:"status,omitempty"` // how the task ended, where that is the error
+	}
+)
+
+// mostDelta bounds a delta: what a late watcher missed comes in pieces of this.
+const mostDelta = 32 << 10
+
+// narrator turns what a watch sees of a task into the messages of a socket. It
+// does nothing else, so the same log always makes the same story.
+type narrator struct {
+	task string
+	seq  int64 // of the last entry told
+	// told is the progress that was told last; percent never falls within an attempt.
+	told job.Progress
+}
+
+// tell makes the messages of one update.
+func (n *narrator) tell(u engine.Update) []any {
+	var out []any
+	var text []byte
+	flush := func() {
+		if len(text) > 0 {
+			out = append(out, deltaFrame{n.about("delta"), string(text)})
+			text = nil
+		}
+	}
+	for _, e := range u.Entries {
+		if e.Kind != job.Text || len(text)+len(e.Data) > mostDelta {
+			flush()
+		}
+		n.seq = e.Seq
+		switch e.Kind {
+		case job.Text:
+			text = append(text, e.Data...)
+		case job.Restart:
+			n.told = job.Progress{}
+			out = append(out, resetFrame{n.about("reset"), e.Attempt})
+		case job.Report:
+			var p job.Progress
+			if json.Unmarshal(e.Data, &p) == nil {
+				out = n.progress(out, p)
+			}
+		}
+	}
+	flush()
+	if n.seq < u.Job.Cursor {
+		return out // the job is further than these entries
+	}
+	p := progressOf(&u.Job)
+	if u.Job.State.Waiting() && p.Percent < n.told.Percent {
+		n.told = job.Progress{} // the attempt is over, and what it had reached
+	}
+	return n.progress(out, p)
+}
+
+// progress tells a progress that is news.
+func (n *narrator) progress(out []any, p job.Progress) []any {
+	if p == n.told || p.Percent < n.told.Percent {
+		return out
+	}
+	n.told = p
+	return append(out, progressFrame{n.about("progress"), p})
+}
+
+// conclude makes the last message of a watch.
+func (n *narrator) conclude(answer conversation.Message) any {
+	if answer.Status == conversation.Completed {
+		return responseFrame{n.about("chat_response"), answer.Content, answer.ID.Conversation.String(), answer.Truncated}
+	}
+	e := errorFrame{about: n.about("error"), Status: answer.Status}
+	if answer.Error != nil {
+		e.Code, e.Message = answer.Error.Code, answer.Error.Message
+	}
+	return e
+}
+
+func (n *narrator) about(kind string) about { return about{kind, n.task, n.seq} }
+
+// refusal is the answer to a message that was not obeyed.
+func refusal(in incoming, err error) errorFrame {
+	p := api.ProblemOf(err)
+	e := errorFrame{
+		about: about{Type: "error", Task: in.TaskID}, ClientID: in.ClientID,
+		Code: string(p.Code), Message: p.Detail, Field: p.Field,
+	}
+	if b, ok := errors.AsType[*busy](err); ok {
+		e.Task = b.task.String()
+	}
+	if refused, ok := errors.AsType[*job.Error](err); ok {
+		e.RetryAfter = math.Ceil(refused.RetryAfter.Seconds())
+	}
+	return e
+}
+
+// encodeFrame writes a message as JSON. Its types hold nothing that JSON cannot say.
+func encodeFrame(frame any) []byte {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(frame); err != nil {
+		panic("chat: " + err.Error())
+	}
+	return bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
+}

@@ -1,0 +1,69 @@
+package chat
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+
+	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// maxSmallBody bounds the bodies that hold next to nothing.
+const maxSmallBody = 4 << 10
+
+// onlyParams refuses query parameters that the call does not have, and those that
+// are given twice.
+func onlyParams(known []string, h api.Handler) api.Handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if r.URL.RawQuery == "" {
+			return h(w, r)
+		}
+		given, err := url.ParseQuery(r.URL.RawQuery)
+		if err != nil {
+			return job.Because(job.Invalid, err, "the query parameters cannot be read")
+		}
+		for name, values := range given {
+			if !slices.Contains(known, name) {
+				return job.Errorf(job.Invalid, "there is no query parameter %s here", job.Quote(name))
+			}
+			if len(values) > 1 {
+				return job.Errorf(job.Invalid, "the query parameter %s is given twice", name)
+			}
+		}
+		return h(w, r)
+	}
+}
+
+// limitOf is how many a page is to hold.
+func limitOf(r *http.Request, usual int) (int, error) {
+	text, given := r.URL.Query().Get("limit"), r.URL.Query().Has("limit")
+	if !given {
+		return usual, nil
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < 1 || n > job.MaxListPage {
+		return 0, job.Errorf(job.Invalid, "limit must be a number from 1 to %d", job.MaxListPage)
+	}
+	return n, nil
+}
+
+func badCursor(name, text string) error {
+	return job.Errorf(job.Invalid, "%s must be the next of an earlier page, not %s", name, job.Quote(text))
+}
+
+// optionalJSON reads a small body, if there is one.
+func optionalJSON(r *http.Request, v any) error {
+	body, err := api.ReadBody(r, maxSmallBody)
+	if err != nil || len(body) == 0 {
+		return err
+	}
+	return api.DecodeJSON(body, v)
+}
+
+// noBody takes an empty body or an empty object.
+func noBody(r *http.Request) error {
+	var nothing struct{}
+	return optionalJSON(r, &nothing)
+}

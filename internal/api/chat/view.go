@@ -1,0 +1,156 @@
+package chat
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/conversation"
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// links are where a task can be followed.
+type links struct {
+	Status string `json:"status"`
+	Cancel string `json:"cancel"`
+	Events string `json:"events"`
+	Socket string `json:"ws"`
+}
+
+func linksOf(task job.ID) links {
+	id := task.String()
+	return links{"/api/chat/status/" + id, "/api/chat/cancel/" + id, "/v1/jobs/" + id + "/events", "/ws"}
+}
+
+// acceptedView answers a question that was taken.
+type acceptedView struct {
+	TaskID         string              `json:"task_id"`
+	Status         conversation.Status `json:"status"`
+	Estimate       *int64              `json:"estimated_time_seconds"` // null when nobody knows
+	ConversationID string              `json:"conversation_id"`
+	Position       int                 `json:"queue_position"`
+	URLs           links               `json:"urls"`
+}
+
+// taskView is a task as its status shows it.
+type taskView struct {
+	TaskID          string              `json:"task_id"`
+	ConversationID  string              `json:"conversation_id"`
+	Status          conversation.Status `json:"status"`
+	Progress        job.Progress        `json:"progress"`
+	Result          *resultView         `json:"result"`
+	Error           *conversation.Error `json:"error"`
+	Content         string              `json:"content"` // said so far, or until it stopped
+	Cursor          int64               `json:"cursor"`
+	Estimate        *int64              `json:"estimated_time_seconds"`
+	Position        *int                `json:"queue_position,omitempty"` // while it is queued
+	CancelRequested bool                `json:"cancel_requested,omitempty"`
+	URLs            links               `json:"urls"`
+}
+
+type resultView struct {
+	Answer         string `json:"answer"`
+	ConversationID string `json:"conversation_id"`
+	Truncated      bool   `json:"truncated,omitempty"`
+}
+
+// listView is a page of anything.
+type listView[T any] struct {
+	Object string  `json:"object"`
+	Data   []T     `json:"data"`
+	Next   *string `json:"next"` // null on the last page
+}
+
+func pageOf[T any](data []T, next string) listView[T] {
+	l := listView[T]{Object: "list", Data: data}
+	if next != "" {
+		l.Next = &next
+	}
+	return l
+}
+
+type conversationView struct {
+	ID        string    `json:"id"`
+	Title     string    `json:"title"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+func viewConversation(c conversation.Conversation) conversationView {
+	return conversationView{c.ID.String(), c.Title, c.ID.Time().UTC()}
+}
+
+type messageView struct {
+	ID        string              `json:"id"`
+	Role      conversation.Role   `json:"role"`
+	Content   string              `json:"content"`
+	Status    conversation.Status `json:"status,omitempty"` // of an answer
+	TaskID    string              `json:"task_id"`
+	Cursor    *int64              `json:"cursor,omitempty"` // while it is processing: watch after this one
+	Error     *conversation.Error `json:"error,omitempty"`
+	Truncated bool                `json:"truncated,omitempty"`
+	CreatedAt time.Time           `json:"created_at"`
+}
+
+func viewMessage(m conversation.Message) messageView {
+	return messageView{
+		ID: m.ID.String(), Role: m.Role, Content: m.Content, Status: m.Status, TaskID: m.Task.String(),
+		Error: m.Error, Truncated: m.Truncated, CreatedAt: m.Task.Time().UTC(),
+	}
+}
+
+// busyView is the problem of a conversation that is still answering.
+type busyView struct {
+	api.Problem
+	TaskID string `json:"task_id"`
+}
+
+func writeBusy(w http.ResponseWriter, b *busy) {
+	p := api.ProblemOf(b)
+	body, err := json.Marshal(busyView{p, b.task.String()})
+	if err != nil {
+		panic(fmt.Errorf("chat: a problem that is no JSON: %w", err))
+	}
+	api.Write(w, p.Status, []string{"application/problem+json"}, body)
+}
+
+// progressOf says how far a task is, whatever its state.
+func progressOf(j *job.Job) job.Progress {
+	p := j.Progress
+	switch {
+	case j.State == job.Succeeded:
+		return job.Progress{Percent: 100, Status: "Complete"}
+	case j.State == job.Failed:
+		p.Status = "Failed"
+	case j.State == job.Cancelled:
+		p.Status = "Cancelled"
+	case j.State == job.Expired:
+		p.Status = "Expired"
+	case j.State.Waiting() && j.Failure != nil:
+		return job.Progress{Status: "Waiting to try again"}
+	case j.State.Waiting():
+		return job.Progress{Status: "Waiting"}
+	case !j.CancelRequestedAt.IsZero():
+		p.Status = "Cancelling"
+	case p.Status == "":
+		p.Status = "Working"
+	}
+	return p
+}
+
+// estimate is the whole seconds until a task has ended; nil when nobody knows.
+func estimate(s engine.Snapshot) *int64 {
+	if s.Estimate <= 0 || s.State.Ended() {
+		return nil
+	}
+	n := int64(math.Ceil(s.Estimate.Seconds()))
+	return &n
+}
+
+// whole is text without the half of a character that a bound may have left at its
+// end.
+func whole(text string) string { return strings.ToValidUTF8(text, "") }

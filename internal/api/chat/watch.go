@@ -1,0 +1,164 @@
+package chat
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// watch is a task that a session follows.
+type watch struct {
+	stop context.CancelFunc
+	gone chan struct{} // closed by the watch's goroutine when it has told its last
+}
+
+// obey does what a message asks for.
+func (s *session) obey(in incoming) error {
+	switch in.Type {
+	case "chat_query":
+		return s.query(in)
+	case "watch":
+		task, err := job.ParseID(in.TaskID)
+		if err != nil {
+			return noTask(in.TaskID)
+		}
+		s.unwatch(task)
+		return s.watch(task, in.After)
+	case "cancel":
+		return s.cancel(in)
+	default:
+		return s.face.present.beat(s.owner)
+	}
+}
+
+// query asks a question and watches its answer.
+func (s *session) query(in incoming) error {
+	if err := s.room(); err != nil {
+		return err
+	}
+	a, err := s.face.ask(s.ctx, s.owner, question{in.Query, in.ConversationID, in.Model}, in.ClientID)
+	if err != nil {
+		return err
+	}
+	s.send(acceptedFrame{
+		about:    about{Type: "accepted", Task: a.ID.String()},
+		ClientID: in.ClientID, ConversationID: a.conversation.String(),
+		Estimate: estimate(a.Snapshot), Position: a.Position,
+	})
+	if s.watching(a.ID) {
+		return nil // the same question sent again
+	}
+	return s.watch(a.ID, 0)
+}
+
+// cancel asks for a task's end, and watches it to tell of it.
+func (s *session) cancel(in incoming) error {
+	snap, err := s.face.cancel(s.ctx, s.owner, in.TaskID)
+	if err != nil || s.watching(snap.ID) {
+		return err
+	}
+	return s.watch(snap.ID, snap.Cursor)
+}
+
+func (s *session) watching(task job.ID) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.watches[task] != nil
+}
+
+// room refuses one watch too many.
+func (s *session) room() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.watches) >= maxWatches {
+		return job.Errorf(job.TooLarge, "this socket follows %d tasks and takes no more: wait for one to end, or open another", maxWatches)
+	}
+	return nil
+}
+
+// watch follows a task from behind an entry. Only the reader calls it.
+func (s *session) watch(task job.ID, after int64) error {
+	if err := s.room(); err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(s.ctx)
+	w := &watch{stop, make(chan struct{})}
+	s.mu.Lock()
+	s.watches[task] = w
+	s.mu.Unlock()
+	s.others.Go(func() {
+		defer stop()
+		err := s.follow(ctx, task, after)
+		s.mu.Lock()
+		delete(s.watches, task)
+		s.mu.Unlock()
+		close(w.gone)
+		if err != nil && ctx.Err() == nil {
+			s.refuse(incoming{Type: "watch", TaskID: task.String()}, err)
+		}
+	})
+	return nil
+}
+
+// unwatch lets go of a task, if it is followed, and returns when nothing more is
+// said of it.
+func (s *session) unwatch(task job.ID) {
+	s.mu.Lock()
+	w := s.watches[task]
+	s.mu.Unlock()
+	if w != nil {
+		w.stop()
+		<-w.gone
+	}
+}
+
+// follow tells a task's story from behind an entry to its end.
+func (s *session) follow(ctx context.Context, task job.ID, after int64) error {
+	w, err := s.face.engine.Watch(ctx, s.owner, task, after)
+	if err != nil {
+		return err
+	}
+	defer w.Close()
+	n := narrator{task: task.String(), seq: after}
+	var last job.Job
+	for {
+		u, err := w.Next(ctx)
+		if errors.Is(err, io.EOF) {
+			return s.conclude(ctx, &n, &last)
+		}
+		if err != nil {
+			return err
+		}
+		last = u.Job
+		if err := mayFollow(&last, after); err != nil {
+			return err
+		}
+		for _, frame := range n.tell(u) {
+			if !s.send(frame) {
+				return nil
+			}
+		}
+	}
+}
+
+func mayFollow(j *job.Job, after int64) error {
+	if !isTask(j) {
+		return noTask(j.ID.String())
+	}
+	if after > j.Cursor {
+		return invalid("/after", "the task has said %d things so far, and after is %d", j.Cursor, after)
+	}
+	return nil
+}
+
+// conclude tells how a task ended.
+func (s *session) conclude(ctx context.Context, n *narrator, j *job.Job) error {
+	answer, err := s.face.answer(ctx, j)
+	if err != nil {
+		return err
+	}
+	s.send(n.conclude(answer))
+	return nil
+}

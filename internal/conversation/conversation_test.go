@@ -1,0 +1,549 @@
+package conversation_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/conversation"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
+)
+
+var (
+	ctx = context.Background()
+	ann = job.Owner{User: "ann"}
+	bob = job.Owner{User: "bob"}
+)
+
+// desk is a real store with conversations in it, and someone who commits one op at
+// a time.
+type desk struct {
+	*testing.T
+	*conversation.Conversations
+	store *sqlite.Store
+	lease map[job.ID]job.Token
+}
+
+func newDesk(t *testing.T) *desk {
+	t.Helper()
+	s, err := sqlite.Open(ctx, filepath.Join(t.TempDir(), "jobs.db"),
+		sqlite.Options{RowsAtEnd: conversation.RowsAtEnd, Unsynced: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	d := &desk{T: t, store: s, lease: map[job.ID]job.Token{}}
+	d.Conversations = conversation.New(s, d)
+	return d
+}
+
+func (d *desk) commit(b *store.Batch) {
+	d.Helper()
+	if err := d.store.Commit(ctx, b); err != nil {
+		d.Fatal(err)
+	}
+}
+
+func (d *desk) Write(_ context.Context, rows ...store.Row) error {
+	op := &store.Write{Rows: rows}
+	d.commit(&store.Batch{Writes: []*store.Write{op}})
+	return op.Err
+}
+
+// submit stores a turn's job, leased at once.
+func (d *desk) submit(owner job.Owner, turn conversation.Turn) *store.Submit {
+	d.Helper()
+	id, token := job.NewID(), job.NewToken()
+	op := &store.Submit{
+		Job: job.Job{
+			ID: id, Owner: owner, Queue: "chat", Priority: 5, MaxAttempts: 1, Ref: turn.Ref(),
+			Policy: job.Policy{Timeouts: job.Timeouts{Lease: time.Minute}},
+		},
+		Input: turn.Prompt(""), Rows: turn.Rows(id),
+		Token: token, LeaseFor: time.Minute, Worker: "desk",
+	}
+	d.commit(&store.Batch{Submits: []*store.Submit{op}})
+	d.lease[id] = token
+	return op
+}
+
+// ask asks a question and returns its job.
+func (d *desk) ask(owner job.Owner, id conversation.ID, query string) (conversation.ID, job.ID) {
+	d.Helper()
+	turn := d.begin(owner, id, query)
+	op := d.submit(owner, turn)
+	if op.Err != nil {
+		d.Fatal(op.Err)
+	}
+	return turn.Conversation(), op.Job.ID
+}
+
+func (d *desk) begin(owner job.Owner, id conversation.ID, query string) conversation.Turn {
+	d.Helper()
+	turn, err := d.Begin(ctx, owner, id, query)
+	if err != nil {
+		d.Fatal(err)
+	}
+	return turn
+}
+
+// say appends text to a running job's output.
+func (d *desk) say(task job.ID, seq int64, text string) {
+	d.Helper()
+	op := &store.Append{Lease: d.leaseOf(task), Entries: []job.Entry{{Seq: seq, Attempt: 1, Kind: job.Text, Events: 1, Data: []byte(text)}}}
+	d.commit(&store.Batch{Appends: []*store.Append{op}})
+	if op.Err != nil {
+		d.Fatal(op.Err)
+	}
+}
+
+func (d *desk) end(task job.ID, f store.Finish) {
+	d.Helper()
+	f.Lease, f.Keep, f.KeepCancelled = d.leaseOf(task), time.Hour, time.Hour
+	d.commit(&store.Batch{Finishes: []*store.Finish{&f}})
+	if f.Err != nil {
+		d.Fatal(f.Err)
+	}
+}
+
+func (d *desk) answer(task job.ID, text string) {
+	d.Helper()
+	d.end(task, store.Finish{To: job.Succeeded, Result: completion(text)})
+}
+
+func (d *desk) leaseOf(task job.ID) job.Lease { return job.Lease{Job: task, Token: d.lease[task]} }
+
+func completion(text string) *job.Result {
+	content, _ := json.Marshal(text)
+	return &job.Result{ContentType: "application/json", Body: fmt.Appendf(nil,
+		`{"object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","content":%s}}]}`, content)}
+}
+
+// all is everything that was said in a conversation, in a few words.
+func (d *desk) all(owner job.Owner, id conversation.ID) []string {
+	d.Helper()
+	page, more, err := d.Messages(ctx, owner, id, conversation.MessageID{}, 100)
+	if err != nil || more {
+		d.Fatal(more, err)
+	}
+	var said []string
+	for _, m := range page {
+		line := string(m.Role) + ": " + m.Content
+		if m.Role == conversation.Assistant {
+			line += " [" + string(m.Status) + "]"
+		}
+		said = append(said, line)
+	}
+	return said
+}
+
+func (d *desk) wantSaid(owner job.Owner, id conversation.ID, want ...string) {
+	d.Helper()
+	if got := d.all(owner, id); strings.Join(got, "|") != strings.Join(want, "|") {
+		d.Fatalf("said %q, want %q", got, want)
+	}
+}
+
+func wantCode(t *testing.T, err error, want job.Code) {
+	t.Helper()
+	if job.CodeOf(err) != want {
+		t.Fatalf("error %v, want the code %q", err, want)
+	}
+}
+
+func TestAQuestionIsStoredWithItsJobAndTheAnswerWithItsEnd(t *testing.T) {
+	d := newDesk(t)
+	id, task := d.ask(ann, conversation.ID{}, "how high?")
+	d.wantSaid(ann, id, "user: how high?", "assistant:  [processing]")
+	d.answer(task, "so high")
+	d.wantSaid(ann, id, "user: how high?", "assistant: so high [completed]")
+
+	_, task = d.ask(ann, id, "and how wide?")
+	d.answer(task, "so wide")
+	d.wantSaid(ann, id, "user: how high?", "assistant: so high [completed]",
+		"user: and how wide?", "assistant: so wide [completed]")
+}
+
+func TestEveryEndLeavesItsMark(t *testing.T) {
+	failure := &job.Failure{Code: "upstream_error", Message: "the model is away"}
+	for _, c := range []struct {
+		rule string
+		end  store.Finish
+		want string
+		code string
+	}{
+		{"a success is the completion's text", store.Finish{To: job.Succeeded, Result: completion("done")}, "done [completed]", ""},
+		{"a result that is no completion is what was said", store.Finish{To: job.Succeeded, Result: &job.Result{Body: []byte("x")}}, "half an [completed]", ""},
+		{"a completion without text is an empty answer", store.Finish{To: job.Succeeded, Result: &job.Result{Body: []byte(`{"choices":[{"message":{"content":null}}]}`)}}, " [completed]", ""},
+		{"no result is what was said", store.Finish{To: job.Succeeded}, "half an [completed]", ""},
+		{"a failure keeps what was said, and why it failed", store.Finish{To: job.Failed, Failure: failure}, "half an [failed]", "upstream_error"},
+		{"a cancel keeps what was said", store.Finish{To: job.Cancelled}, "half an [cancelled]", "cancelled"},
+	} {
+		t.Run(c.rule, func(t *testing.T) {
+			d := newDesk(t)
+			id, task := d.ask(ann, conversation.ID{}, "q")
+			d.say(task, 1, "half ")
+			d.say(task, 2, "an")
+			d.end(task, c.end)
+			d.wantSaid(ann, id, "user: q", "assistant: "+c.want)
+			page, _, err := d.Messages(ctx, ann, id, conversation.MessageID{}, 1)
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch e := page[0].Error; {
+			case c.code == "" && e != nil:
+				t.Fatalf("it has the error %v", e)
+			case c.code != "" && (e == nil || e.Code != c.code || e.Message == ""):
+				t.Fatalf("its error is %v, want the code %s", e, c.code)
+			}
+		})
+	}
+}
+
+func TestAnAnswerThatIsTooLongIsCutBetweenCharactersAndSaysSo(t *testing.T) {
+	long := "a" + strings.Repeat("é", conversation.MaxAnswer)
+	for _, from := range []string{"result", "output"} {
+		t.Run(from, func(t *testing.T) {
+			d := newDesk(t)
+			id, task := d.ask(ann, conversation.ID{}, "q")
+			if from == "result" {
+				d.answer(task, long)
+			} else {
+				d.say(task, 1, long)
+				d.end(task, store.Finish{To: job.Cancelled})
+			}
+			m, err := d.Message(ctx, ann, conversation.MessageID{Conversation: id, Number: 2})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !m.Truncated || len(m.Content) != conversation.MaxAnswer-1 || !strings.HasPrefix(long, m.Content) {
+				t.Fatalf("%d bytes are kept, truncated %v", len(m.Content), m.Truncated)
+			}
+		})
+	}
+}
+
+func TestAConversationThatIsAnsweringRefusesAnotherQuestion(t *testing.T) {
+	d := newDesk(t)
+	id, task := d.ask(ann, conversation.ID{}, "first")
+	op := d.submit(ann, d.begin(ann, id, "second"))
+	wantCode(t, op.Err, job.Conflict)
+	if pending, ok := conversation.TaskOf(op.Conflict); !ok || pending != task {
+		t.Fatalf("the refusal names %s, want %s", pending, task)
+	}
+	d.answer(task, "yes")
+	d.ask(ann, id, "third")
+	d.wantSaid(ann, id, "user: first", "assistant: yes [completed]", "user: third", "assistant:  [processing]")
+}
+
+func TestOfTwoQuestionsThatSawTheSameOneIsAsked(t *testing.T) {
+	d := newDesk(t)
+	id, task := d.ask(ann, conversation.ID{}, "zero")
+	d.answer(task, "0")
+	one, two := d.begin(ann, id, "one"), d.begin(ann, id, "two")
+	first, second := d.submit(ann, one), d.submit(ann, two)
+	if first.Err != nil {
+		t.Fatal(first.Err)
+	}
+	wantCode(t, second.Err, job.Conflict)
+	d.wantSaid(ann, id, "user: zero", "assistant: 0 [completed]", "user: one", "assistant:  [processing]")
+}
+
+func TestAQuestionThatDidNotSeeTheLastAnswerIsNotAsked(t *testing.T) {
+	d := newDesk(t)
+	id, task := d.ask(ann, conversation.ID{}, "zero")
+	stale := d.begin(ann, id, "stale")
+	d.answer(task, "0")
+	wantCode(t, d.submit(ann, stale).Err, job.Conflict)
+}
+
+func TestAQuestionToADeletedConversationIsNotAsked(t *testing.T) {
+	d := newDesk(t)
+	made, err := d.Create(ctx, ann, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	turn := d.begin(ann, made.ID, "q")
+	if err := d.Delete(ctx, ann, made.ID, nil); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, d.submit(ann, turn).Err, job.NotFound)
+	_, err = d.Begin(ctx, ann, made.ID, "q")
+	wantCode(t, err, job.NotFound)
+}
+
+func TestWhatIsDeletedDoesNotComeBack(t *testing.T) {
+	d := newDesk(t)
+	id, task := d.ask(ann, conversation.ID{}, "q")
+	var cancelled []job.ID
+	err := d.Delete(ctx, ann, id, func(task job.ID) error {
+		cancelled = append(cancelled, task)
+		return nil
+	})
+	if err != nil || len(cancelled) != 1 || cancelled[0] != task {
+		t.Fatalf("error %v, cancelled %v", err, cancelled)
+	}
+	d.answer(task, "late")
+	_, _, err = d.Messages(ctx, ann, id, conversation.MessageID{}, 10)
+	wantCode(t, err, job.NotFound)
+	_, err = d.Message(ctx, ann, conversation.MessageID{Conversation: id, Number: 2})
+	wantCode(t, err, job.NotFound)
+	wantCode(t, d.Delete(ctx, ann, id, nil), job.NotFound)
+}
+
+func TestADeleteThatCannotCancelChangesNothing(t *testing.T) {
+	d := newDesk(t)
+	id, _ := d.ask(ann, conversation.ID{}, "q")
+	refused := errors.New("refused")
+	if err := d.Delete(ctx, ann, id, func(job.ID) error { return refused }); !errors.Is(err, refused) {
+		t.Fatal(err)
+	}
+	d.wantSaid(ann, id, "user: q", "assistant:  [processing]")
+}
+
+// The question comes between the delete's look and its write.
+func TestADeleteCancelsAQuestionThatCameBetween(t *testing.T) {
+	d := newDesk(t)
+	id, first := d.ask(ann, conversation.ID{}, "first")
+	var second job.ID
+	var cancelled []job.ID
+	err := d.Delete(ctx, ann, id, func(task job.ID) error {
+		cancelled = append(cancelled, task)
+		if task == first {
+			d.answer(first, "in time")
+			_, second = d.ask(ann, id, "second")
+		}
+		return nil
+	})
+	if err != nil || len(cancelled) != 2 || cancelled[1] != second {
+		t.Fatalf("error %v, cancelled %v, want the second of %v", err, cancelled, second)
+	}
+	_, _, err = d.Messages(ctx, ann, id, conversation.MessageID{}, 10)
+	wantCode(t, err, job.NotFound)
+}
+
+func TestAJobTriedAgainRewritesItsOwnAnswer(t *testing.T) {
+	d := newDesk(t)
+	id, task := d.ask(ann, conversation.ID{}, "first")
+	d.end(task, store.Finish{To: job.Failed, Failure: &job.Failure{Code: "c", Message: "m"}})
+	_, second := d.ask(ann, id, "second")
+	d.answer(second, "2")
+
+	retry := &store.Retry{Owner: ann, ID: task, Token: job.NewToken()}
+	claim := &store.Claim{Queue: "chat", Worker: "desk", Tokens: []job.Token{job.NewToken()}, LeaseFor: time.Minute}
+	d.commit(&store.Batch{Retries: []*store.Retry{retry}, Claims: []*store.Claim{claim}})
+	if retry.Err != nil || len(claim.Claimed) != 1 {
+		t.Fatal(retry.Err, claim.Claimed)
+	}
+	d.lease[task] = claim.Claimed[0].Token
+	d.answer(task, "1")
+	d.wantSaid(ann, id, "user: first", "assistant: 1 [completed]", "user: second", "assistant: 2 [completed]")
+}
+
+func TestNothingIsAnyoneElses(t *testing.T) {
+	d := newDesk(t)
+	id, _ := d.ask(ann, conversation.ID{}, "q")
+	for _, other := range []job.Owner{bob, {Tenant: "ann"}, {Tenant: "ann", User: ""}, {User: "ann/"}, {Tenant: "t", User: "ann"}} {
+		_, err := d.Get(ctx, other, id)
+		wantCode(t, err, job.NotFound)
+		_, _, err = d.Messages(ctx, other, id, conversation.MessageID{}, 10)
+		wantCode(t, err, job.NotFound)
+		_, err = d.Message(ctx, other, conversation.MessageID{Conversation: id, Number: 1})
+		wantCode(t, err, job.NotFound)
+		_, err = d.Begin(ctx, other, id, "q")
+		wantCode(t, err, job.NotFound)
+		wantCode(t, d.Delete(ctx, other, id, nil), job.NotFound)
+		page, _, err := d.List(ctx, other, conversation.ID{}, 10)
+		if err != nil || len(page) > 0 {
+			t.Fatal(page, err)
+		}
+	}
+}
+
+func TestConversationsAreListedNewestFirstAndEachOnce(t *testing.T) {
+	d := newDesk(t)
+	var made []conversation.ID
+	for i := range 7 {
+		c, err := d.Create(ctx, ann, fmt.Sprint(i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		made = append(made, c.ID)
+	}
+	var seen []conversation.ID
+	for after, more := (conversation.ID{}), true; more; {
+		var page []conversation.Conversation
+		var err error
+		if page, more, err = d.List(ctx, ann, after, 3); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range page {
+			seen, after = append(seen, c.ID), c.ID
+		}
+	}
+	if len(seen) != len(made) {
+		t.Fatalf("%d were listed, want %d", len(seen), len(made))
+	}
+	for i := range seen {
+		if seen[i] != made[len(made)-1-i] {
+			t.Fatalf("listed %v, want the reverse of %v", seen, made)
+		}
+	}
+}
+
+func TestMessagesArePagedBackwardsInTheOrderOfTheConversation(t *testing.T) {
+	d := newDesk(t)
+	id := conversation.ID{}
+	var want []string
+	for i := range 4 {
+		var task job.ID
+		id, task = d.ask(ann, id, fmt.Sprint("q", i))
+		d.answer(task, fmt.Sprint("a", i))
+		want = append(want, fmt.Sprint("q", i), fmt.Sprint("a", i))
+	}
+	var got []string
+	for before, more := (conversation.MessageID{}), true; more; {
+		var page []conversation.Message
+		var err error
+		if page, more, err = d.Messages(ctx, ann, id, before, 3); err != nil {
+			t.Fatal(err)
+		}
+		var part []string
+		for _, m := range page {
+			part = append(part, m.Content)
+		}
+		got, before = append(part, got...), page[0].ID
+	}
+	if strings.Join(got, " ") != strings.Join(want, " ") {
+		t.Fatalf("got %v, want %v", got, want)
+	}
+}
+
+func TestAConversationIsTitledByItsMakerOrItsFirstQuestion(t *testing.T) {
+	d := newDesk(t)
+	long := strings.Repeat("ü", 100)
+	for _, c := range []struct{ title, question, want string }{
+		{"", "  what\n is it? ", "what is it?"},
+		{"mine", "what is it?", "mine"},
+		{"", "a" + long, "a" + long[:78] + "…"},
+	} {
+		made, err := d.Create(ctx, ann, c.title)
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.ask(ann, made.ID, c.question)
+		got, err := d.Get(ctx, ann, made.ID)
+		if err != nil || got.Title != c.want {
+			t.Fatalf("title %q (%v), want %q", got.Title, err, c.want)
+		}
+	}
+}
+
+// prompt is what the turn's model is sent, in a few words.
+func prompt(t *testing.T, turn conversation.Turn) string {
+	t.Helper()
+	var body struct {
+		Messages []struct{ Role, Content string }
+	}
+	if err := json.Unmarshal(turn.Prompt("m"), &body); err != nil {
+		t.Fatal(err)
+	}
+	var said []string
+	for _, m := range body.Messages {
+		said = append(said, m.Role[:1]+":"+m.Content)
+	}
+	return strings.Join(said, " ")
+}
+
+func TestAModelIsToldWhatWasSaidBefore(t *testing.T) {
+	d := newDesk(t)
+	id, task := d.ask(ann, conversation.ID{}, "1")
+	d.answer(task, "one")
+	_, task = d.ask(ann, id, "2") // without an answer
+	d.end(task, store.Finish{To: job.Failed})
+	_, task = d.ask(ann, id, "3")
+	d.say(task, 1, "thr")
+	d.end(task, store.Finish{To: job.Cancelled})
+
+	want := "u:1 a:one u:3 a:thr u:4"
+	if got := prompt(t, d.begin(ann, id, "4")); got != want {
+		t.Fatalf("the model is told %q, want %q", got, want)
+	}
+}
+
+func TestOnlyTheNewestTurnsThatFitAreTold(t *testing.T) {
+	d := newDesk(t)
+	big := strings.Repeat("x", 50<<10)
+	id := conversation.ID{}
+	for _, answer := range []string{"0", big, big, "3"} {
+		var task job.ID
+		id, task = d.ask(ann, id, "q")
+		d.answer(task, answer)
+	}
+	want := "u:q a:0 u:q a:" + big + " u:q a:" + big + " u:q a:3 u:now"
+	if got := prompt(t, d.begin(ann, id, "now")); got != want {
+		t.Fatalf("the model is told %d bytes, want all %d", len(got), len(want))
+	}
+	_, task := d.ask(ann, id, "q")
+	d.answer(task, big)
+	want = "u:q a:" + big + " u:q a:3 u:q a:" + big + " u:now"
+	if got := prompt(t, d.begin(ann, id, "now")); got != want {
+		t.Fatalf("the model is told %d bytes, want the newest %d", len(got), len(want))
+	}
+}
+
+func TestThePromptNamesTheModelOnlyIfAsked(t *testing.T) {
+	d := newDesk(t)
+	turn := d.begin(ann, conversation.ID{}, "q \"<é>\"")
+	for model, want := range map[string]string{
+		"":  `{"messages":[{"role":"user","content":"q \"\u003cé\u003e\""}]}`,
+		"m": `{"model":"m","messages":[{"role":"user","content":"q \"\u003cé\u003e\""}]}`,
+	} {
+		if got := string(turn.Prompt(model)); got != want {
+			t.Errorf("prompt %s, want %s", got, want)
+		}
+	}
+}
+
+func TestIDsHaveOneText(t *testing.T) {
+	id := conversation.ID(job.NewUUID())
+	m := conversation.MessageID{Conversation: id, Number: 12}
+	if got, err := conversation.ParseID(id.String()); err != nil || got != id {
+		t.Fatal(got, err)
+	}
+	if got, ok := conversation.ParseMessageID(m.String()); !ok || got != m {
+		t.Fatal(got, ok)
+	}
+	good := m.String()
+	for _, bad := range []string{
+		"", "msg_", "conv_", id.String() + "x", strings.ToUpper(id.String()), job.NewID().String(),
+		good + "0", good[:len(good)-1], strings.TrimPrefix(good, "msg_"), strings.Replace(good, "_0000", "_+000", 1),
+		strings.Replace(good, "_000012", "_000000", 1), strings.Replace(good, "_000012", "_-00012", 1), strings.ToUpper(good),
+	} {
+		if _, err := conversation.ParseID(bad); job.CodeOf(err) != job.NotFound {
+			t.Errorf("the conversation %q: %v", bad, err)
+		}
+		if m, ok := conversation.ParseMessageID(bad); ok {
+			t.Errorf("the message %q is read as %v", bad, m)
+		}
+	}
+}
+
+// A job of another face, with a Ref of its own, leaves no message.
+func TestOnlyQuestionsLeaveAnswers(t *testing.T) {
+	for _, ref := range []string{"", "resp_1", "msg_", "msg_zzz_000001"} {
+		rows := conversation.RowsAtEnd(store.End{
+			Job: job.Job{State: job.Succeeded, Ref: ref}, Text: func(int) string { return "said" },
+		})
+		if rows != nil {
+			t.Errorf("the ref %q leaves %v", ref, rows)
+		}
+	}
+}
