@@ -32,11 +32,11 @@ type known struct {
 	mustCancel bool
 }
 
-// end is how a job ended. Two ends of one job are the same if they are equal.
+// end is how a job ended. Two ends of one job are the same if status and time are.
 type end struct {
 	status client.Status
 	at     time.Time
-	result string
+	result string // "" until an answer showed it: not all do
 }
 
 func newRecord() *record {
@@ -109,13 +109,28 @@ func (r *record) saw(j *client.Job, wasEnded bool) {
 	if k.mustCancel && j.Status != client.Cancelled {
 		r.breakLocked("the cancel of %s was acknowledged, and it ended as %s", j.ID, j.Status)
 	}
-	e := end{status: j.Status, at: j.FinishedAt, result: string(j.Result)}
-	if !slices.Contains(k.ends, e) {
-		k.ends = append(k.ends, e)
-	}
+	e := k.endOf(j)
 	if len(k.ends) > 1+k.retries {
 		r.breakLocked("%s was to end once and ended %d times: %+v", j.ID, len(k.ends), k.ends)
 	}
+	switch result := string(j.Result); {
+	case result == "" || result == "null":
+	case e.result == "":
+		e.result = result
+	case e.result != result:
+		r.breakLocked("the result of %s was %s and is %s", j.ID, e.result, result)
+	}
+}
+
+// endOf finds the end that an answer tells of, or notes it as a new one.
+func (k *known) endOf(j *client.Job) *end {
+	for i := range k.ends {
+		if e := &k.ends[i]; e.status == j.Status && e.at.Equal(j.FinishedAt) {
+			return e
+		}
+	}
+	k.ends = append(k.ends, end{status: j.Status, at: j.FinishedAt})
+	return &k.ends[len(k.ends)-1]
 }
 
 // cancelled notes the answer to a cancel.

@@ -39,11 +39,13 @@ func TestTheRecordNoticesEveryBrokenPromise(t *testing.T) {
 			r.saw(job(client.Failed, at.Add(2)), false)
 		}, "ended 3 times"},
 		"a result changes": {func(r *record) {
-			r.saw(job(client.Succeeded, at), false)
 			j := job(client.Succeeded, at)
 			j.Result = json.RawMessage("1")
 			r.saw(j, false)
-		}, "ended 2 times"},
+			r.saw(job(client.Succeeded, at), false) // an answer without the result says nothing of it
+			j.Result = json.RawMessage("2")
+			r.saw(j, false)
+		}, "was 1 and is 2"},
 		"a cancel that was acknowledged is forgotten": {func(r *record) {
 			j := job(client.Running, time.Time{})
 			j.CancelRequestedAt = at
