@@ -1,0 +1,137 @@
+package client
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Status says where a job stands.
+type Status string
+
+// The statuses, in the order of a job's life.
+const (
+	Scheduled Status = "scheduled" // waits for its time: a delay, or the backoff after a failed attempt
+	Queued    Status = "queued"    // ready for a worker
+	Parked    Status = "parked"    // ready, but its key has as many running as it may
+	Running   Status = "running"   // being worked on
+	Succeeded Status = "succeeded" // ended with a result
+	Failed    Status = "failed"    // ended with an error
+	Cancelled Status = "cancelled" // ended because someone asked
+	Expired   Status = "expired"   // ended before it ran: it waited longer than it was allowed to
+)
+
+// Ended says whether the job is over. Only [Client.Retry] leads out of an ended
+// status, and nothing leads out of [Succeeded].
+func (s Status) Ended() bool {
+	switch s {
+	case Succeeded, Failed, Cancelled, Expired:
+		return true
+	}
+	return false
+}
+
+// Job is a job as the server saw it when it answered.
+type Job struct {
+	ID          string `json:"id"`
+	Object      string `json:"object"` // "job"
+	Queue       string `json:"queue"`
+	Status      Status `json:"status"`
+	Key         string `json:"key"`      // whose turn it is: jobs of one key wait for each other
+	Priority    int    `json:"priority"` // 1 first, 9 last
+	Attempt     int    `json:"attempt"`  // how many attempts were started
+	MaxAttempts int    `json:"max_attempts"`
+
+	// QueuePosition is how many jobs of the queue will run before this one: exact to
+	// 100, an estimate beyond; nil unless the job is queued.
+	QueuePosition *int `json:"queue_position"`
+	// EstimatedTimeSeconds is how long until the job has ended, learned from the jobs
+	// before it; nil when unknown.
+	EstimatedTimeSeconds *float64 `json:"estimated_time_seconds"`
+
+	Progress   Progress `json:"progress"`    // of the current attempt
+	OutputText string   `json:"output_text"` // said so far in this attempt, at most 64 KiB
+	Cursor     int64    `json:"cursor"`      // the number of the last output entry
+
+	// Result is what a succeeded job came to, as JSON, when it is at most 64 KiB;
+	// [Client.Result] has the others. A result that is no JSON is a JSON string.
+	Result json.RawMessage `json:"result,omitempty"`
+	// Error is what the last failed attempt came to; nil when none failed.
+	Error    *Failure          `json:"error"`
+	Usage    json.RawMessage   `json:"usage,omitempty"` // what the work cost; for a model call its token counts
+	Metadata map[string]string `json:"metadata"`
+
+	// Zero until it happened.
+	CancelRequestedAt time.Time `json:"cancel_requested_at,omitzero"`
+	CreatedAt         time.Time `json:"created_at"`
+	StartedAt         time.Time `json:"started_at,omitzero"`
+	FinishedAt        time.Time `json:"finished_at,omitzero"`
+	ExpiresAt         time.Time `json:"expires_at,omitzero"` // when an ended job may be deleted
+
+	// PollAfterMS is how long to wait before asking again, in milliseconds; 0 when
+	// the job has ended.
+	PollAfterMS int  `json:"poll_after_ms"`
+	URLs        URLs `json:"urls"`
+}
+
+// Progress says how far an attempt has come.
+type Progress struct {
+	Percent float64 `json:"percent"` // 0 to 100; never falls within an attempt
+	Status  string  `json:"status,omitempty"`
+}
+
+// Failure is why an attempt failed.
+type Failure struct {
+	Code      string `json:"code"`
+	Message   string `json:"message"`
+	Retryable bool   `json:"retryable"` // whether another attempt could succeed
+	Attempt   int    `json:"attempt"`   // which attempt failed
+}
+
+// URLs are where a job can be asked for, as the server knows itself.
+type URLs struct {
+	Self   string `json:"self"`
+	Output string `json:"output,omitempty"`
+	Events string `json:"events,omitempty"`
+	Result string `json:"result,omitempty"`
+	Cancel string `json:"cancel,omitempty"`
+}
+
+// Kind is the kind of an output entry.
+type Kind string
+
+// The kinds.
+const (
+	Text    Kind = "text"     // a piece of text: Data is a JSON string
+	JSON    Kind = "json"     // one event, verbatim
+	Log     Kind = "log"      // a line for whoever operates the job: Data is a JSON string
+	Report  Kind = "progress" // Data is a [Progress]
+	Restart Kind = "attempt"  // a new attempt begins: what earlier attempts said is superseded
+)
+
+// Entry is one numbered piece of what a job says. An entry that was once seen
+// never changes.
+type Entry struct {
+	Seq     int64           `json:"seq"` // 1, 2, 3 … without gaps, across all attempts
+	Attempt int             `json:"attempt"`
+	Kind    Kind            `json:"kind"`
+	Data    json.RawMessage `json:"data"`
+}
+
+// Text is what a [Text] or [Log] entry says; "" for other kinds.
+func (e Entry) Text() string {
+	if e.Kind != Text && e.Kind != Log {
+		return ""
+	}
+	var s string
+	_ = json.Unmarshal(e.Data, &s) // what is no string says nothing
+	return s
+}
+
+// Progress is what a [Report] entry reports; the zero value for other kinds.
+func (e Entry) Progress() Progress {
+	var p Progress
+	if e.Kind == Report {
+		_ = json.Unmarshal(e.Data, &p) // what is no progress reports nothing
+	}
+	return p
+}

@@ -1,0 +1,78 @@
+package client
+
+import (
+	"context"
+	"iter"
+	"net/http"
+	"net/url"
+	"strconv"
+)
+
+// ListOptions selects jobs; the zero value selects all of them.
+type ListOptions struct {
+	Queue  string  // "" for all
+	Status Status  // "" for all
+	Key    *string // nil for all; the empty key is a key like any other
+	Limit  int     // jobs a page, 1 to 100; 0 for the server's default
+	After  string  // the cursor of a page: a Page's Next
+}
+
+// Page is a page of jobs, newest first.
+type Page struct {
+	Jobs []Job  `json:"data"`
+	Next string `json:"next"` // the cursor of the page after it; "" when this is the last
+}
+
+// Page returns one page of jobs. It may be shorter than its limit although more
+// follow: ask Next, not the length.
+func (c *Client) Page(ctx context.Context, o ListOptions) (*Page, error) {
+	p := new(Page)
+	_, err := c.json(ctx, &call{method: http.MethodGet, path: "/v1/jobs", query: o.query()}, p)
+	if err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// List goes through all jobs that o selects, newest first, asking for a page when
+// it is needed. After an error it ends. Jobs submitted meanwhile may be missing;
+// none comes twice.
+func (c *Client) List(ctx context.Context, o ListOptions) iter.Seq2[Job, error] {
+	return func(yield func(Job, error) bool) {
+		for {
+			p, err := c.Page(ctx, o)
+			if err != nil {
+				yield(Job{}, err)
+				return
+			}
+			for _, j := range p.Jobs {
+				if !yield(j, nil) {
+					return
+				}
+			}
+			if p.Next == "" || p.Next == o.After {
+				return
+			}
+			o.After = p.Next
+		}
+	}
+}
+
+func (o *ListOptions) query() string {
+	q := url.Values{}
+	set := func(name, value string) {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	set("queue", o.Queue)
+	set("status", string(o.Status))
+	set("after", o.After)
+	if o.Key != nil {
+		q.Set("key", *o.Key)
+	}
+	if o.Limit > 0 {
+		q.Set("limit", strconv.Itoa(o.Limit))
+	}
+	return q.Encode()
+}

@@ -1,0 +1,65 @@
+package client
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+)
+
+// Queue is a queue as the server sees it now.
+type Queue struct {
+	Name        string        `json:"name"`
+	Executor    string        `json:"executor"`    // how its jobs are done: "sim", "llm", "process"
+	Concurrency int           `json:"concurrency"` // jobs running at once in the server's process
+	Paused      bool          `json:"paused"`
+	Counts      QueueCounts   `json:"counts"`
+	Totals      QueueTotals   `json:"totals"`
+	OldestS     float64       `json:"oldest_queued_s"` // how long the longest-waiting queued job has waited, in seconds
+	Estimate    QueueEstimate `json:"estimate"`
+}
+
+// QueueCounts are the unfinished jobs of a queue, now.
+type QueueCounts struct {
+	Scheduled int64 `json:"scheduled"`
+	Queued    int64 `json:"queued"`
+	Parked    int64 `json:"parked"`
+	Running   int64 `json:"running"`
+}
+
+// Unfinished is how many jobs have yet to end.
+func (c QueueCounts) Unfinished() int64 { return c.Scheduled + c.Queued + c.Parked + c.Running }
+
+// QueueTotals are how many jobs of a queue ever ended in each way, or were tried
+// again.
+type QueueTotals struct {
+	Succeeded int64 `json:"succeeded"`
+	Failed    int64 `json:"failed"`
+	Cancelled int64 `json:"cancelled"`
+	Expired   int64 `json:"expired"`
+	Retried   int64 `json:"retried"`
+}
+
+// QueueEstimate is what a job submitted now would wait and run, in seconds, learned
+// from what really happened; 0 before the first job has ended.
+type QueueEstimate struct {
+	WaitS float64 `json:"wait_s"`
+	RunS  float64 `json:"run_s"`
+}
+
+// Queues returns every queue of the server, by name.
+func (c *Client) Queues(ctx context.Context) ([]Queue, error) {
+	var list struct {
+		Data []Queue `json:"data"`
+	}
+	_, err := c.json(ctx, &call{method: http.MethodGet, path: "/v1/queues"}, &list)
+	return list.Data, err
+}
+
+// Queue returns one queue; [CodeUnknownQueue] when there is none of that name.
+func (c *Client) Queue(ctx context.Context, name string) (*Queue, error) {
+	q := new(Queue)
+	if _, err := c.json(ctx, &call{method: http.MethodGet, path: "/v1/queues/" + url.PathEscape(name)}, q); err != nil {
+		return nil, err
+	}
+	return q, nil
+}

@@ -1,0 +1,175 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+const (
+	maxAnswer = 80 << 20         // bytes of any answer; the largest is a result
+	maxWait   = 60 * time.Second // the longest that a server holds a request
+)
+
+// call is one request to the server, which may take several tries.
+type call struct {
+	method string
+	path   string // below the base, escaped
+	query  string
+	body   []byte
+	key    string        // Idempotency-Key
+	wait   time.Duration // Prefer: wait
+	accept string
+	last   string // Last-Event-ID
+	// once says that a repetition could do something else than the first try; it is
+	// then only repeated after an answer which says that nothing was done.
+	once bool
+}
+
+// answer is what came back, whole.
+type answer struct {
+	status int
+	header http.Header
+	body   []byte
+}
+
+// json makes the call and decodes what it answers into out, unless out is nil.
+func (c *Client) json(ctx context.Context, k *call, out any) (answer, error) {
+	a, err := c.send(ctx, k)
+	if err != nil || out == nil {
+		return a, err
+	}
+	if err := json.Unmarshal(a.body, out); err != nil {
+		return a, badAnswer(a.status, err)
+	}
+	return a, nil
+}
+
+// send makes the call, as often as it is safe and worth while.
+func (c *Client) send(ctx context.Context, k *call) (answer, error) {
+	for try := 1; ; try++ {
+		a, err := c.try(ctx, k)
+		if err == nil || try > c.retries || !repeatable(k, err) {
+			return a, err
+		}
+		if err := c.pause(ctx, try, err); err != nil {
+			return answer{}, err
+		}
+	}
+}
+
+// try makes the call once and reads the whole answer.
+func (c *Client) try(ctx context.Context, k *call) (answer, error) {
+	if c.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, c.timeout+k.wait, errNoAnswer)
+		defer cancel()
+	}
+	res, err := c.open(ctx, k)
+	if err != nil {
+		return answer{}, err
+	}
+	defer res.Body.Close()
+	body, err := readAll(res)
+	switch {
+	case err == errAnswerTooLarge:
+		return answer{}, badAnswer(res.StatusCode, err)
+	case err != nil:
+		return answer{}, c.lost(ctx, k, err)
+	}
+	return answer{status: res.StatusCode, header: res.Header, body: body}, nil
+}
+
+// open makes the call once and returns a successful answer with its body unread,
+// for the caller to close.
+func (c *Client) open(ctx context.Context, k *call) (*http.Response, error) {
+	res, err := c.trip.RoundTrip(c.request(ctx, k))
+	if err != nil {
+		return nil, c.lost(ctx, k, err)
+	}
+	if res.StatusCode < 200 || res.StatusCode > 299 {
+		defer res.Body.Close()
+		return nil, refusal(res)
+	}
+	return res, nil
+}
+
+// request is written out by hand: this is on the way of every job, and parsing the
+// same URL each time costs more than the rest together.
+func (c *Client) request(ctx context.Context, k *call) *http.Request {
+	u := c.base
+	u.Path += k.path
+	if plain, err := url.PathUnescape(k.path); err == nil && plain != k.path {
+		u.Path, u.RawPath = c.base.Path+plain, c.base.EscapedPath()+k.path
+	}
+	u.RawQuery = k.query
+	r := &http.Request{
+		Method: k.method, URL: &u, Host: u.Host,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: c.header(k),
+	}
+	if k.body != nil {
+		r.ContentLength = int64(len(k.body))
+		r.Body = io.NopCloser(bytes.NewReader(k.body))
+		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(k.body)), nil }
+	}
+	return r.WithContext(ctx)
+}
+
+func (c *Client) header(k *call) http.Header {
+	h := make(http.Header, 6)
+	set := func(name, value string) {
+		if value != "" {
+			h[name] = []string{value}
+		}
+	}
+	set("User-Agent", c.agent)
+	set("X-User-Id", c.user)
+	set("Accept", k.accept)
+	set("Idempotency-Key", k.key)
+	set("Last-Event-Id", k.last)
+	if k.body != nil {
+		set("Content-Type", "application/json")
+	}
+	if k.wait > 0 {
+		set("Prefer", "wait="+waitSeconds(k.wait))
+	}
+	return h
+}
+
+// waitSeconds is a wait as whole seconds (RFC 7240), rounded up.
+func waitSeconds(d time.Duration) string {
+	return strconv.Itoa(int(math.Ceil(min(d, maxWait).Seconds())))
+}
+
+var errAnswerTooLarge = fmt.Errorf("the answer is larger than %d bytes", maxAnswer)
+
+func readAll(res *http.Response) ([]byte, error) {
+	switch n := res.ContentLength; {
+	case n > maxAnswer:
+		return nil, errAnswerTooLarge
+	case n >= 0:
+		body := make([]byte, n)
+		_, err := io.ReadFull(res.Body, body)
+		return body, err
+	}
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	if err == nil && len(body) > maxAnswer {
+		err = errAnswerTooLarge
+	}
+	return body, err
+}
+
+func badAnswer(status int, err error) *Error {
+	return &Error{
+		Status: status, Code: CodeBadAnswer, Err: err,
+		Message: "the answer is not what a Meanwhile server says; is the URL right?",
+	}
+}

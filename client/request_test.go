@@ -1,0 +1,297 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+// script answers the first request with the first handler, and so on; the last
+// answers all that follow.
+func script(handlers ...http.HandlerFunc) (http.Handler, *int) {
+	n := 0
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := handlers[min(n, len(handlers)-1)]
+		n++
+		h(w, r)
+	}), &n
+}
+
+func okJob(w http.ResponseWriter, _ *http.Request) {
+	_, _ = io.WriteString(w, `{"id":"job_1","object":"job","status":"succeeded"}`)
+}
+
+func refusing(status int, code, after string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { refuse(w, status, code, after) }
+}
+
+func TestWhatIsRepeated(t *testing.T) {
+	cutting := func(http.ResponseWriter, *http.Request) { cut() }
+	get := func(ctx context.Context, c *Client) error { _, err := c.Get(ctx, "job_1"); return err }
+	submit := func(ctx context.Context, c *Client) error {
+		_, err := c.Submit(ctx, Submission{Queue: "sim"})
+		return err
+	}
+	retry := func(ctx context.Context, c *Client) error { _, err := c.Retry(ctx, "job_1"); return err }
+	cancel := func(ctx context.Context, c *Client) error { _, err := c.Cancel(ctx, "job_1"); return err }
+	tests := []struct {
+		rule  string
+		first http.HandlerFunc
+		call  func(context.Context, *Client) error
+		tries int
+	}{
+		{"a read whose connection was cut is made again", cutting, get, 2},
+		{"a submit whose connection was cut is made again, for it carries a key", cutting, submit, 2},
+		{"a cancel whose connection was cut is made again", cutting, cancel, 2},
+		{"a retry whose connection was cut may have been done, so it is not made again", cutting, retry, 1},
+		{"a full queue is asked again", refusing(503, CodeQueueFull, "1"), submit, 2},
+		{"a caller over their limit asks again", refusing(429, "rate_limited", "1"), retry, 2},
+		{"a proxy without a server behind it is asked again", refusing(502, "x", ""), get, 2},
+		{"a proxy that lost the answer is not asked to retry a job twice", refusing(504, "x", ""), retry, 1},
+		{"a wrong request stays wrong", refusing(400, CodeInvalid, ""), submit, 1},
+		{"a job that is not there stays away", refusing(404, CodeNotFound, ""), get, 1},
+		{"a defect of the server is not hammered", refusing(500, "internal", ""), get, 1},
+		{"being asked to wait for longer than half a minute is the caller's to decide", refusing(503, CodeQueueFull, "31"), submit, 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.rule, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, n *network, c *Client) {
+				h, tries := script(tt.first, okJob)
+				n.up(h)
+				err := tt.call(t.Context(), c)
+				if *tries != tt.tries {
+					t.Errorf("%d tries, want %d", *tries, tt.tries)
+				}
+				if (err == nil) != (tt.tries > 1) {
+					t.Errorf("the error is %v", err)
+				}
+			})
+		})
+	}
+}
+
+func TestRetriesKeepTheIdempotencyKey(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *network, c *Client) {
+		var keys []string
+		n.up(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			keys = append(keys, r.Header.Get("Idempotency-Key"))
+			if len(keys)%3 != 0 {
+				cut()
+			}
+			okJob(w, r)
+		}))
+		for range 2 {
+			if _, err := c.Submit(t.Context(), Submission{Queue: "sim"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if keys[0] == "" || keys[0] != keys[1] || keys[1] != keys[2] {
+			t.Errorf("one submit was sent with the keys %q", keys[:3])
+		}
+		if keys[3] == keys[0] {
+			t.Error("two submits were sent with the same key")
+		}
+	})
+}
+
+func TestWithoutRetriesASubmitCarriesOnlyItsOwnKey(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *network, c *Client) {
+		var keys []string
+		n.up(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			keys = append(keys, r.Header.Get("Idempotency-Key"))
+			cut()
+		}))
+		for _, key := range []string{"", "mine"} {
+			_, err := c.Submit(t.Context(), Submission{Queue: "sim", IdempotencyKey: key})
+			wantCode(t, err, CodeUnreachable)
+		}
+		if len(keys) != 2 || keys[0] != "" || keys[1] != "mine" {
+			t.Errorf("the keys were %q", keys)
+		}
+	}, WithRetries(0))
+}
+
+func TestRetryAfterIsHonoured(t *testing.T) {
+	var told []Retry
+	inBubble(t, func(t *testing.T, n *network, c *Client) {
+		h, _ := script(refusing(503, CodeQueueFull, "7"), okJob)
+		n.up(h)
+		start := time.Now()
+		if _, err := c.Get(t.Context(), "job_1"); err != nil {
+			t.Fatal(err)
+		}
+		if waited := time.Since(start); waited != 7*time.Second {
+			t.Errorf("waited %s, asked for 7 s", waited)
+		}
+		if len(told) != 1 || told[0].Try != 1 || told[0].Delay != 7*time.Second || CodeOf(told[0].Err) != CodeQueueFull {
+			t.Errorf("the hook was told %+v", told)
+		}
+	}, WithRetryHook(func(r Retry) { told = append(told, r) }))
+}
+
+func TestACallGivesUpWhenItsContextWouldEndWhileWaiting(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *network, c *Client) {
+		n.up(refusing(503, CodeQueueFull, "7"))
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		start := time.Now()
+		_, err := c.Get(ctx, "job_1")
+		if e := wantCode(t, err, CodeQueueFull); e.RetryAfter != 7*time.Second || e.Status != 503 {
+			t.Errorf("the refusal is %+v", e)
+		}
+		if waited := time.Since(start); waited != 0 {
+			t.Errorf("waited %s for nothing", waited)
+		}
+	})
+}
+
+func TestACallEndsWithItsContext(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *network, c *Client) {
+		n.up(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		_, err := c.Get(ctx, "job_1")
+		if !errors.Is(err, context.Canceled) || CodeOf(err) != "" {
+			t.Errorf("the error is %v", err)
+		}
+	})
+}
+
+func TestATryWithoutAnAnswerIsCutOff(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *network, c *Client) {
+		n.up(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+		start := time.Now()
+		_, err := c.Get(t.Context(), "job_1")
+		wantCode(t, err, CodeUnreachable)
+		if errors.Is(err, context.DeadlineExceeded) {
+			t.Error("a slow server looks like the caller's own deadline")
+		}
+		if waited := time.Since(start); waited != 2*time.Second {
+			t.Errorf("waited %s", waited)
+		}
+	}, WithRetries(0), WithTimeout(2*time.Second))
+}
+
+func TestTheTimeThatTheServerWasAskedToHoldIsNotCounted(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *network, c *Client) {
+		n.up(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			<-time.After(maxWait)
+			okJob(w, r)
+		}))
+		if _, err := c.SubmitAndWait(t.Context(), Submission{Queue: "sim"}); err != nil {
+			t.Error(err)
+		}
+	}, WithRetries(0), WithTimeout(time.Second))
+}
+
+func TestNobodyThere(t *testing.T) {
+	inBubble(t, func(t *testing.T, _ *network, c *Client) {
+		_, err := c.Get(t.Context(), "job_1")
+		e := wantCode(t, err, CodeUnreachable)
+		if e.Status != 0 || !strings.Contains(e.Error(), "http://server.test") {
+			t.Errorf("the error is %+v", e)
+		}
+	})
+}
+
+func TestRefusalsAreRead(t *testing.T) {
+	tests := []struct {
+		rule, body, contentType string
+		want                    Error
+	}{
+		{
+			"a problem's code and sentence are kept", `{"code":"invalid_request","title":"Bad","detail":"the queue is missing","field":"/queue"}`, "application/problem+json",
+			Error{Status: 418, Code: "invalid_request", Message: "the queue is missing", Field: "/queue"},
+		},
+		{
+			"without a detail the title stands", `{"code":"x","title":"Bad"}`, "application/problem+json",
+			Error{Status: 418, Code: "x", Message: "Bad"},
+		},
+		{
+			"an answer of some other program is not shown as the server's", `<html>nginx</html>`, "text/html",
+			Error{Status: 418, Code: CodeBadAnswer, Message: "the server answered 418 I'm a teapot without saying why"},
+		},
+		{
+			"an endless refusal is not read to its end", strings.Repeat(" ", 1<<20) + `{"code":"x"}`, "application/problem+json",
+			Error{Status: 418, Code: CodeBadAnswer, Message: "the server answered 418 I'm a teapot without saying why"},
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.rule, func(t *testing.T) {
+			c := against(t, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Content-Type", tt.contentType)
+				w.WriteHeader(418)
+				_, _ = io.WriteString(w, tt.body)
+			})
+			_, err := c.Get(t.Context(), "job_1")
+			if e := wantCode(t, err, tt.want.Code); *e != tt.want {
+				t.Errorf("read %+v, want %+v", *e, tt.want)
+			}
+		})
+	}
+}
+
+func TestAnswersThatNoServerGives(t *testing.T) {
+	tests := []struct {
+		rule string
+		h    http.HandlerFunc
+	}{
+		{"a page of HTML is no job", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") }},
+		{"a redirect is not followed", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", 302) }},
+		{"an enormous answer is not read", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Length", "100000000")
+			_, _ = io.WriteString(w, "{")
+		}},
+		{"half a job is no job", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"id":`) }},
+	}
+	for _, tt := range tests {
+		t.Run(tt.rule, func(t *testing.T) {
+			_, err := against(t, tt.h).Get(t.Context(), "job_1")
+			wantCode(t, err, CodeBadAnswer)
+		})
+	}
+}
+
+func TestRequestsNameTheUserAndKeepIdsInTheirPlace(t *testing.T) {
+	var got *http.Request
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { got = r; okJob(w, r) }))
+	defer srv.Close()
+	c, err := New(srv.URL+"/below/", WithUser("ada"), WithUserAgent("test"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Cancel(t.Context(), "../jobs?x=1#"); err != nil {
+		t.Fatal(err)
+	}
+	if got.RequestURI != "/below/v1/jobs/..%2Fjobs%3Fx=1%23/cancel" {
+		t.Errorf("asked for %s", got.RequestURI)
+	}
+	if got.Header.Get("X-User-ID") != "ada" || got.UserAgent() != "test" {
+		t.Errorf("the headers are %v", got.Header)
+	}
+}
+
+func TestNewRefusesWhatIsNoServer(t *testing.T) {
+	for _, text := range []string{"", "localhost:8080", "ftp://x", "http://", "http://x?y=1", "http://x#y", "http://[::1"} {
+		if _, err := New(text); err == nil {
+			t.Errorf("%q was taken for a server", text)
+		}
+	}
+}
+
+// against makes a client of a server on loopback.
+func against(t *testing.T, h http.HandlerFunc) *Client {
+	srv := httptest.NewServer(h)
+	c, err := New(srv.URL, WithRetries(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close(); srv.Close() })
+	return c
+}

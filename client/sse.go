@@ -1,0 +1,90 @@
+package client
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+)
+
+const maxEvent = 32 << 20 // bytes of one server-sent event
+
+var errEventTooLarge = errors.New("a server-sent event is larger than 32 MiB")
+
+// sse is one server-sent event (WHATWG HTML, section 9.2).
+type sse struct {
+	id    string // of this event; "" when it names none
+	event string
+	data  []byte
+}
+
+// sseReader reads server-sent events from a stream. What a cut leaves unfinished is
+// not an event: it is dropped.
+type sseReader struct {
+	r     *bufio.Reader
+	alive func() // called for every line, comments included
+}
+
+func newSSEReader(r io.Reader, alive func()) *sseReader {
+	return &sseReader{r: bufio.NewReaderSize(r, 16<<10), alive: alive}
+}
+
+// next returns the next event that carries data. The error is the stream's.
+func (s *sseReader) next() (sse, error) {
+	var e sse
+	room := maxEvent
+	for {
+		line, err := s.line(room)
+		if err != nil {
+			return sse{}, err
+		}
+		room -= len(line)
+		if len(line) > 0 {
+			e.field(line)
+			continue
+		}
+		if e.data != nil {
+			return e, nil
+		}
+		e, room = sse{}, maxEvent
+	}
+}
+
+// line reads one line without its end, of at most room bytes.
+func (s *sseReader) line(room int) ([]byte, error) {
+	var line []byte
+	for {
+		part, err := s.r.ReadSlice('\n')
+		if len(line)+len(part) > room {
+			return nil, errEventTooLarge
+		}
+		line = append(line, part...)
+		if err == nil {
+			break
+		}
+		if err != bufio.ErrBufferFull {
+			return nil, err
+		}
+	}
+	s.alive()
+	return bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r")), nil
+}
+
+func (e *sse) field(line []byte) {
+	name, value, _ := bytes.Cut(line, []byte(":"))
+	value = bytes.TrimPrefix(value, []byte(" "))
+	switch string(name) {
+	case "id":
+		e.id = string(value)
+	case "event":
+		e.event = string(value)
+	case "data":
+		if e.data != nil {
+			e.data = append(e.data, '\n')
+		}
+		e.data = append(e.data, value...)
+		if e.data == nil {
+			e.data = []byte{}
+		}
+	}
+}

@@ -1,0 +1,85 @@
+package client
+
+import (
+	"bytes"
+	"io"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func readEvents(text string) (events []sse, err error) {
+	r := newSSEReader(strings.NewReader(text), func() {})
+	for {
+		e, err := r.next()
+		if err != nil {
+			return events, err
+		}
+		events = append(events, e)
+	}
+}
+
+func TestServerSentEvents(t *testing.T) {
+	tests := []struct {
+		rule, text string
+		want       []sse
+	}{
+		{"fields make an event, an empty line ends it", "id: 1\nevent: a\ndata: x\n\n", []sse{{"1", "a", []byte("x")}}},
+		{"lines of data are joined", "data: x\ndata:y\n\n", []sse{{"", "", []byte("x\ny")}}},
+		{"empty data is data", "data\n\n", []sse{{"", "", []byte{}}}},
+		{"only the first space is cut", "data:  x\n\n", []sse{{"", "", []byte(" x")}}},
+		{"comments and unknown fields say nothing", ": c\nretry: 3\nfoo: 1\ndata: x\n\n", []sse{{"", "", []byte("x")}}},
+		{"fields do not outlive an event without data", "event: a\n\ndata: x\n\n", []sse{{"", "", []byte("x")}}},
+		{"a cut event is none", "data: x\n\ndata: y\n", []sse{{"", "", []byte("x")}}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.rule, func(t *testing.T) {
+			got, err := readEvents(tt.text)
+			if err != io.EOF || !reflect.DeepEqual(got, tt.want) {
+				t.Errorf("read %q and %v, want %q", got, err, tt.want)
+			}
+		})
+	}
+}
+
+func TestAnEnormousEventIsNotKept(t *testing.T) {
+	r := newSSEReader(io.MultiReader(strings.NewReader("data: "), endless{}), func() {})
+	if _, err := r.next(); err != errEventTooLarge {
+		t.Errorf("one line: %v", err)
+	}
+	r = newSSEReader(endless("data: x\n"), func() {})
+	if _, err := r.next(); err != errEventTooLarge {
+		t.Errorf("many lines: %v", err)
+	}
+}
+
+// endless says the same for ever.
+type endless []byte
+
+func (e endless) Read(p []byte) (int, error) {
+	if len(e) == 0 {
+		e = endless("x")
+	}
+	n := 0
+	for n+len(e) <= len(p) {
+		n += copy(p[n:], e)
+	}
+	return n, nil
+}
+
+func FuzzServerSentEvents(f *testing.F) {
+	f.Add([]byte(said(0, 3)))
+	f.Add([]byte("data\r\n\r\n:\n\nid"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		r := newSSEReader(bytes.NewReader(text), func() {})
+		for {
+			e, err := r.next()
+			if err != nil {
+				return
+			}
+			if len(e.data) > len(text) || e.data == nil {
+				t.Fatalf("an event of %d bytes came of %d", len(e.data), len(text))
+			}
+		}
+	})
+}

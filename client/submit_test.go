@@ -1,0 +1,101 @@
+package client
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"testing"
+	"time"
+)
+
+func TestSubmissionsOnTheWire(t *testing.T) {
+	no := false
+	tests := []struct {
+		rule string
+		s    Submission
+		want string
+	}{
+		{"only what was set is sent", Submission{Queue: "sim"}, `{"queue":"sim","input":null}`},
+		{
+			"a raw input is sent as it is", Submission{Queue: "sim", Input: json.RawMessage(`{"tokens":3}`)},
+			`{"queue":"sim","input":{"tokens":3}}`,
+		},
+		{
+			"durations are seconds, with fractions", Submission{Queue: "sim", Input: 1, Delay: 1500 * time.Millisecond},
+			`{"queue":"sim","input":1,"delay_s":1.5}`,
+		},
+		{
+			"every clock has its name",
+			Submission{Queue: "q", Input: 1, Timeouts: Timeouts{
+				Lease: 1e9, RunSoft: 2e9, RunHard: 3e9, Request: 4e9, FirstOutput: 5e9, IdleOutput: 6e9, Queue: 7e9, CancelGrace: 8e9,
+			}},
+			`{"queue":"q","input":1,"timeouts":{"lease_s":1,"run_soft_s":2,"run_hard_s":3,"request_s":4,"first_output_s":5,"idle_output_s":6,"queue_s":7,"cancel_grace_s":8}}`,
+		},
+		{
+			"the rest has its name too",
+			Submission{
+				Queue: "q", Input: 1, Key: "k", Priority: 2, RunAt: time.Unix(0, 0).UTC(), MaxAttempts: 3,
+				Retry:    RetryPolicy{Backoff: 1e9, BackoffMax: 2e9, For: 3e9, OnTimeout: &no, AfterOutput: "fail"},
+				Metadata: map[string]string{"a": "b"}, IdempotencyKey: "goes into the header",
+			},
+			`{"queue":"q","input":1,"key":"k","priority":2,"run_at":"1970-01-01T00:00:00Z","max_attempts":3,` +
+				`"retry":{"backoff_s":1,"backoff_max_s":2,"for_s":3,"on_timeout":false,"after_output":"fail"},"metadata":{"a":"b"}}`,
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.rule, func(t *testing.T) {
+			var body []byte
+			c := against(t, func(w http.ResponseWriter, r *http.Request) {
+				body, _ = io.ReadAll(r.Body)
+				okJob(w, r)
+			})
+			if _, err := c.Submit(t.Context(), tt.s); err != nil {
+				t.Fatal(err)
+			}
+			if string(body) != tt.want {
+				t.Errorf("sent\n%s, want\n%s", body, tt.want)
+			}
+		})
+	}
+}
+
+func TestAnInputThatIsNoJSONIsNotSent(t *testing.T) {
+	c := against(t, func(http.ResponseWriter, *http.Request) { t.Error("it was sent") })
+	for _, input := range []any{func() {}, json.RawMessage("{")} {
+		if _, err := c.Submit(t.Context(), Submission{Queue: "sim", Input: input}); err == nil {
+			t.Errorf("%T was taken for JSON", input)
+		}
+	}
+}
+
+func TestSubmitAndWait(t *testing.T) {
+	tests := []struct {
+		rule   string
+		posted string
+		want   []string
+	}{
+		{"a short job takes one request", `{"id":"job_1","status":"succeeded"}`, []string{"POST wait=60"}},
+		{"a long one is waited for", `{"id":"job_1","status":"running"}`, []string{"POST wait=60", "GET wait=60"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.rule, func(t *testing.T) {
+			var asked []string
+			c := against(t, func(w http.ResponseWriter, r *http.Request) {
+				asked = append(asked, r.Method+" "+r.Header.Get("Prefer"))
+				if r.Method == http.MethodPost {
+					w.WriteHeader(http.StatusAccepted)
+					_, _ = io.WriteString(w, tt.posted)
+					return
+				}
+				okJob(w, r)
+			})
+			j, err := c.SubmitAndWait(t.Context(), Submission{Queue: "sim"})
+			if err != nil || j.Status != Succeeded {
+				t.Fatalf("the job is %+v, the error %v", j, err)
+			}
+			if len(asked) != len(tt.want) || asked[len(asked)-1] != tt.want[len(tt.want)-1] {
+				t.Errorf("asked %q, want %q", asked, tt.want)
+			}
+		})
+	}
+}

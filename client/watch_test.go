@@ -1,0 +1,302 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"reflect"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// said is a job's log as a server tells it: from an entry's number to the end.
+func said(after, last int) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, ": hello\n\nid: %d\nevent: snapshot\ndata: {\"id\":\"job_1\",\"status\":\"running\",\"cursor\":%d}\n\n", after, last)
+	for seq := after + 1; seq <= last; seq++ {
+		kind := []Kind{Text, Report, Restart}[seq%3]
+		event := []EventType{Said, Progressed, Restarted}[seq%3]
+		fmt.Fprintf(&b, "id: %d\nevent: %s\ndata: {\"seq\":%d,\"attempt\":1,\n", seq, event, seq)
+		fmt.Fprintf(&b, "data: \"kind\":\"%s\",\"data\":\"%d\"}\n\n", kind, seq)
+	}
+	fmt.Fprintf(&b, "id: %d\nevent: done\ndata: {\"id\":\"job_1\",\"status\":\"succeeded\",\"cursor\":%d}\n\n", last, last)
+	return b.String()
+}
+
+const entries = 7 // of the job that said tells
+
+// streaming answers the n-th connection, from 0, with what tell returns, and cuts
+// it after that.
+func streaming(tell func(n, after int) string) http.HandlerFunc {
+	n := 0
+	return func(w http.ResponseWriter, r *http.Request) {
+		after, _ := strconv.Atoi(r.Header.Get("Last-Event-ID"))
+		w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
+		_, _ = w.Write([]byte(tell(n, after)))
+		n++
+		_ = http.NewResponseController(w).Flush()
+		cut()
+	}
+}
+
+// seen watches to the end and returns what came: the numbers of the entries, the
+// last event and the error.
+func seen(ctx context.Context, c *Client, after int64) (seqs []int64, last Event, err error) {
+	for e, eventErr := range c.Watch(ctx, "job_1", after) {
+		if eventErr != nil {
+			return seqs, last, eventErr
+		}
+		if e.Entry != nil {
+			seqs = append(seqs, e.Entry.Seq)
+		}
+		last = e
+	}
+	return seqs, last, nil
+}
+
+func upTo(from, to int64) []int64 {
+	var s []int64
+	for n := from; n <= to; n++ {
+		s = append(s, n)
+	}
+	return s
+}
+
+func checkWhole(t *testing.T, what string, c *Client, after int64) {
+	t.Helper()
+	seqs, last, err := seen(t.Context(), c, after)
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+	if want := upTo(after+1, entries); !reflect.DeepEqual(seqs, want) {
+		t.Errorf("%s: the entries %v came, want %v", what, seqs, want)
+	}
+	if last.Type != Done || last.Job.Status != Succeeded || last.Cursor != entries {
+		t.Errorf("%s: the last event is %+v", what, last)
+	}
+}
+
+func TestAStreamMayBeCutAnywhere(t *testing.T) {
+	whole := said(0, entries)
+	for n := range len(whole) {
+		inBubble(t, func(t *testing.T, nw *network, c *Client) {
+			nw.up(streaming(func(conn, after int) string {
+				if conn == 0 {
+					return whole[:n]
+				}
+				return said(after, entries)
+			}))
+			checkWhole(t, fmt.Sprintf("cut after %d bytes", n), c, 0)
+		})
+	}
+}
+
+func TestAStreamMayBeCutAfterEveryEntry(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *network, c *Client) {
+		n.up(streaming(func(conn, after int) string {
+			if after == entries {
+				return said(after, entries)
+			}
+			events := strings.SplitAfterN(said(after, entries), "\n\n", 4)
+			return strings.Join(events[:3], "") + events[3][:len(events[3])/2]
+		}))
+		checkWhole(t, "cut each time", c, 2)
+	}, WithRetryHook(func(r Retry) {
+		if r.Try != 1 {
+			t.Errorf("a stream that brings something each time was given pause %d", r.Try)
+		}
+	}))
+}
+
+func TestAJobThatSaysNothingMayBeCutForEver(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *network, c *Client) {
+		conns := 0
+		n.up(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if conns++; conns > 50 {
+				streaming(func(_, after int) string { return said(after, entries) })(w, r)
+			}
+			w.Header().Set("Content-Type", "text/event-stream")
+			_, _ = w.Write([]byte(": hello\n\n"))
+			_ = http.NewResponseController(w).Flush()
+			<-time.After(30 * time.Second)
+			_, _ = w.Write([]byte(": still here\n\n"))
+		}))
+		checkWhole(t, "cut by a proxy", c, 0)
+	}, WithRetryHook(func(r Retry) {
+		if r.Try != 1 {
+			t.Errorf("a stream that lasts was given pause %d", r.Try)
+		}
+	}))
+}
+
+func TestWhatAStreamMaySay(t *testing.T) {
+	whole := said(0, entries)
+	event := func(seq int) string {
+		return fmt.Sprintf("id: %d\nevent: output\ndata: {\"seq\":%d,\"kind\":\"text\",\"data\":\"x\"}\n\n", seq, seq)
+	}
+	tests := []struct {
+		rule, first string
+		conns       int // how many connections it takes
+	}{
+		{"an entry that comes twice is delivered once", said(0, 3)[:strings.Index(said(0, 3), "id: 3\nevent: done")] + said(1, entries), 1},
+		{"an entry that is left out is asked for again", event(1) + event(3), 2},
+		{"an end before the last entry is not believed", "event: done\ndata: {\"status\":\"succeeded\",\"cursor\":9}\n\n", 2},
+		{"an event that is no JSON is asked for again", event(1) + "id: 2\nevent: output\ndata: {\"seq\":\n\n", 2},
+		{"a job that is no JSON is asked for again", "event: snapshot\ndata: <html>\n\n", 2},
+		{"an event of a type from the future is passed over", "event: mood\ndata: good\n\n" + whole, 1},
+		{"an event without data is none", "event: done\n\n" + whole, 1},
+		{"lines may end with a carriage return too", strings.ReplaceAll(whole, "\n", "\r\n"), 1},
+		{"lines may come without the space", strings.ReplaceAll(whole, ": ", ":"), 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.rule, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, n *network, c *Client) {
+				conns := 0
+				n.up(streaming(func(conn, after int) string {
+					if conns = conn + 1; conn == 0 {
+						return tt.first
+					}
+					return said(after, entries)
+				}))
+				checkWhole(t, tt.rule, c, 0)
+				if conns != tt.conns {
+					t.Errorf("it took %d connections, want %d", conns, tt.conns)
+				}
+			})
+		})
+	}
+}
+
+func TestAWatchSurvivesARestartOfTheServer(t *testing.T) {
+	var tries []int
+	inBubble(t, func(t *testing.T, n *network, c *Client) {
+		half := said(0, entries)[:300]
+		n.up(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			_, _ = w.Write([]byte(half))
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+		}))
+		time.AfterFunc(10*time.Second, n.kill)
+		time.AfterFunc(time.Hour, func() {
+			h, _ := script(refusing(503, "shutting_down", "1"), refusing(502, "", ""), streaming(func(_, after int) string { return said(after, entries) }))
+			n.up(h)
+		})
+		checkWhole(t, "restart", c, 0)
+		if len(tries) < 3600/5 || len(tries) > 2*3600/5+20 {
+			t.Errorf("the hour without a server took %d tries", len(tries))
+		}
+		if tries[0] != 1 {
+			t.Errorf("the outage began with try %d", tries[0])
+		}
+	}, WithRetryHook(func(r Retry) { tries = append(tries, r.Try) }))
+}
+
+func TestASilentStreamIsMadeAgain(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *network, c *Client) {
+		comments := 10
+		h, _ := script(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			for range comments {
+				_, _ = w.Write([]byte(": still here\n\n"))
+				_ = http.NewResponseController(w).Flush()
+				<-time.After(15 * time.Second)
+			}
+			<-r.Context().Done()
+		}, streaming(func(_, after int) string { return said(after, entries) }))
+		n.up(h)
+		start := time.Now()
+		checkWhole(t, "silence", c, 0)
+		if waited := time.Since(start).Truncate(time.Second); waited != 9*15*time.Second+silence {
+			t.Errorf("a stream with a comment every 15 s was given up after %s", waited)
+		}
+	})
+}
+
+func TestAFinishedStreamIsOver(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *network, c *Client) {
+		n.up(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasSuffix(r.URL.Path, "/events") {
+				w.WriteHeader(http.StatusNoContent)
+				return
+			}
+			fmt.Fprintf(w, `{"status":"succeeded","cursor":%d}`, entries)
+		}))
+		checkWhole(t, "204", c, entries)
+	})
+}
+
+func TestAWatchEndsWithAnError(t *testing.T) {
+	html := func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }
+	garbage := streaming(func(int, int) string { return "event: snapshot\ndata: <html>\n\n" })
+	tests := []struct {
+		rule  string
+		h     http.HandlerFunc
+		code  string
+		tries int
+	}{
+		{"a job that is not there cannot be watched", refusing(404, CodeNotFound, ""), CodeNotFound, 1},
+		{"some other program is not a server", html, CodeBadAnswer, 1},
+		{"a server that says garbage each time is given up", garbage, CodeBadAnswer, 1 + mostBroken},
+		{"a full server is asked a few times", refusing(503, CodeOverloaded, ""), CodeOverloaded, 4},
+	}
+	for _, tt := range tests {
+		t.Run(tt.rule, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, n *network, c *Client) {
+				h, tries := script(tt.h)
+				n.up(h)
+				_, _, err := seen(t.Context(), c, 0)
+				wantCode(t, err, tt.code)
+				if *tries != tt.tries {
+					t.Errorf("%d tries, want %d", *tries, tt.tries)
+				}
+			})
+		})
+	}
+}
+
+func TestAWatchEndsWithItsContext(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *network, c *Client) {
+		gone := make(chan struct{})
+		n.up(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			_, _ = w.Write([]byte(said(0, entries)[:300]))
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+			close(gone)
+		}))
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		_, last, err := seen(ctx, c, 0)
+		if !errors.Is(err, context.DeadlineExceeded) || CodeOf(err) != "" {
+			t.Errorf("the error is %v", err)
+		}
+		if last.Cursor == 0 {
+			t.Error("nothing came before the end")
+		}
+		<-gone
+	})
+}
+
+func TestLeavingTheLoopLetsGoOfTheJob(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *network, c *Client) {
+		gone := make(chan struct{})
+		n.up(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream")
+			_, _ = w.Write([]byte(said(0, entries)[:300]))
+			_ = http.NewResponseController(w).Flush()
+			<-r.Context().Done()
+			close(gone)
+		}))
+		for e, err := range c.Watch(t.Context(), "job_1", 0) {
+			if err != nil || e.Type != Snapshot || e.Job.ID != "job_1" {
+				t.Errorf("the first event is %+v, the error %v", e, err)
+			}
+			break
+		}
+		<-gone
+	})
+}
