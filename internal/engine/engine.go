@@ -1,5 +1,132 @@
-// Package engine has the rules.
+// Package engine has the rules: what is admitted, who gets a job and for how long,
+// what follows a failed attempt, and when a silent worker's job is taken from it.
+//
+// Every write is an op that goes through one commit loop (loop.go), which gathers
+// what arrived while the last commit was syncing. Faces call what is in api.go,
+// runners what is in worker.go. DESIGN.md beside this file tells how they meet.
 package engine
 
-// Engine is the rules.
-type Engine struct{}
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/watch"
+)
+
+// Config sets an engine up.
+type Config struct {
+	Store  store.Store
+	Queues []Queue
+	Log    *slog.Logger // nil discards
+	// RenewEvery is how often workers renew, and so how long renewals must have been
+	// accepted before a sweep takes a lease; 0 means 10 s.
+	RenewEvery time.Duration
+	// IdempotencyKeep is how long an idempotency key is kept at least; 0 means 24 h.
+	IdempotencyKeep time.Duration
+}
+
+// Engine is the rules over a store. Make it with New, then let Run run.
+type Engine struct {
+	// Set once.
+	store      store.Store
+	hub        *watch.Hub
+	log        *slog.Logger
+	queues     map[string]*queue
+	names      []string // of the queues, sorted
+	renewEvery time.Duration
+	keepKeys   time.Duration
+	lanes      *lanes
+	sweeper    *sweeper
+
+	stopping atomic.Bool // no more submits
+	failing  atomic.Bool // the store has refused for a while: refuse submits at once
+
+	mu sync.Mutex
+	// Guarded by mu.
+	live map[job.ID]*live // the leases that workers of this process hold
+}
+
+// live is a lease that a worker of this process holds.
+type live struct {
+	job   job.Job // as it was claimed, with what was appended since
+	token job.Token
+	to    *server
+	since time.Time // when the attempt began
+	spoke bool      // the attempt has said something
+	freed bool      // its slot is free again
+}
+
+// New makes an engine. It takes back at once the jobs that a former process of
+// this installation was running: that process is dead, for the store has one
+// owner.
+func New(ctx context.Context, c Config) (*Engine, error) {
+	e := &Engine{
+		store:      c.Store,
+		hub:        watch.NewHub(),
+		log:        c.Log,
+		queues:     map[string]*queue{},
+		renewEvery: c.RenewEvery,
+		keepKeys:   c.IdempotencyKeep,
+		lanes:      newLanes(),
+		live:       map[job.ID]*live{},
+	}
+	if e.log == nil {
+		e.log = slog.New(slog.DiscardHandler)
+	}
+	if e.renewEvery == 0 {
+		e.renewEvery = 10 * time.Second
+	}
+	if e.keepKeys == 0 {
+		e.keepKeys = 24 * time.Hour
+	}
+	for _, q := range c.Queues {
+		e.queues[q.Name] = &queue{Queue: q}
+		e.names = append(e.names, q.Name)
+	}
+	slices.Sort(e.names)
+	e.sweeper = newSweeper(e)
+	if err := e.takeBack(ctx); err != nil {
+		return nil, err
+	}
+	return e, e.loadCounts(ctx)
+}
+
+func (e *Engine) loadCounts(ctx context.Context) error {
+	counts, err := e.store.Counts(ctx)
+	for name, c := range counts {
+		if q := e.queues[name]; q != nil {
+			q.setCounts(c)
+		}
+	}
+	return err
+}
+
+// Run commits and sweeps until ctx ends; then it commits what was asked before,
+// and returns when all that it started is gone. Runners are to be stopped first:
+// what they ask afterwards is refused.
+func (e *Engine) Run(ctx context.Context) error {
+	var duties sync.WaitGroup
+	sweeping, stop := context.WithCancel(ctx)
+	duties.Go(func() { e.sweeper.run(sweeping) })
+	err := e.loop(ctx)
+	stop()
+	duties.Wait()
+	return err
+}
+
+// Stop refuses submits from now on, with [job.ShuttingDown]; what is under way goes
+// on.
+func (e *Engine) Stop() { e.stopping.Store(true) }
+
+// Watchers is how many watches there are.
+func (e *Engine) Watchers() int { return e.hub.Watchers() }
+
+// die is a number in [0,1), for jitter.
+func die() float64 { return rand.Float64() }

@@ -55,6 +55,9 @@ type Jobs interface {
 	// Output returns the job and the entries after the given number, in order and
 	// without a gap, up to about maxBytes of data but at least one if there is one.
 	Output(ctx context.Context, owner job.Owner, id job.ID, after int64, maxBytes int) (job.Job, []job.Entry, error)
+	// Text joins the text entries that the job's last attempt has said, up to limit
+	// bytes, never cut inside a character.
+	Text(ctx context.Context, owner job.Owner, id job.ID, limit int) (string, error)
 	// Position is how many jobs of the queue will be claimed before this queued job,
 	// counted up to most. It is 0 for the next one, and for jobs that are not queued.
 	Position(ctx context.Context, id job.ID, most int) (int, error)
@@ -74,6 +77,9 @@ type Upkeep interface {
 	// NextDue is when the first scheduled job becomes ready and when the first
 	// waiting job expires; zero times when there is none.
 	NextDue(ctx context.Context) (ready, expires time.Time, err error)
+	// OldestQueued is since when the job that a queue will claim next has been ready;
+	// zero when none is queued.
+	OldestQueued(ctx context.Context, queue string) (time.Time, error)
 	// Now is the store's clock, which alone decides leases and due times.
 	Now() time.Time
 }

@@ -19,6 +19,7 @@ type reader struct {
 	input, result, output  *query
 	outputEnd, position    *query
 	turn, idempotent       *query
+	text, head             *query
 	record                 *query
 	recordsUp, recordsDown *query
 	nextReady, nextExpiry  *query
@@ -46,6 +47,8 @@ func openReader(path string) (*reader, error) {
 		{&r.turn, "SELECT queue, turn FROM jobs WHERE id = ? AND state = 2"},
 		{&r.position, "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 2 AND queue = ? AND (turn, id) < (?, ?) LIMIT ?)"},
 		{&r.idempotent, "SELECT job, hash FROM idempotency WHERE tenant = ? AND usr = ? AND key = ?"},
+		{&r.text, textSQL},
+		{&r.head, "SELECT run_at FROM jobs WHERE state = 2 AND queue = ? ORDER BY turn, id LIMIT 1"},
 		{&r.record, "SELECT body FROM records WHERE kind = ? AND parent = ? AND id = ?"},
 		{&r.recordsUp, "SELECT id, body FROM records WHERE kind = ? AND parent = ? AND id > ? ORDER BY id LIMIT ?"},
 		{&r.recordsDown, "SELECT id, body FROM records WHERE kind = ? AND parent = ? AND id < ? ORDER BY id DESC LIMIT ?"},
@@ -181,6 +184,18 @@ func (r *reader) entries(id job.ID, after int64, maxBytes int) (entries []job.En
 		entries = append(entries, job.Entry{Seq: c.int(0), Attempt: int(c.int(1)), Kind: job.Kind(c.int(2)), Events: int(c.int(3)), Data: data})
 	}
 	return entries, err
+}
+
+// Text joins what a job's last attempt said; see [store.Jobs].
+func (s *Store) Text(ctx context.Context, owner job.Owner, id job.ID, limit int) (text string, err error) {
+	err = s.read(ctx, func(r *reader) error {
+		if _, err := r.find(owner, id); err != nil {
+			return err
+		}
+		text, err = readText(r.text, id, limit)
+		return err
+	})
+	return text, err
 }
 
 // Position counts who is before a queued job; see [store.Jobs].

@@ -156,3 +156,12 @@ func (s *Store) NextDue(ctx context.Context) (ready, expires time.Time, err erro
 	})
 	return ready, expires, err
 }
+
+// OldestQueued is since when the head of a queue has waited; see [store.Upkeep].
+func (s *Store) OldestQueued(ctx context.Context, queue string) (since time.Time, err error) {
+	err = s.read(ctx, func(r *reader) error {
+		_, err := r.head.text(queue).first(func(c column) error { since = c.time(0); return nil })
+		return err
+	})
+	return since, err
+}

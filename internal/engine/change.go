@@ -1,0 +1,104 @@
+package engine
+
+import (
+	"context"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/watch"
+)
+
+// Cancel asks for a job's end; see [store.Cancel]. Cancelling an ended job
+// answers it unchanged.
+func (e *Engine) Cancel(ctx context.Context, owner job.Owner, id job.ID) (Snapshot, error) {
+	j, err := e.store.Job(ctx, owner, id)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	keep, _ := e.keep(j.Queue)
+	op := &store.Cancel{Owner: owner, ID: id, Keep: keep}
+	if err := e.urgent(ctx, op); err != nil {
+		return Snapshot{}, err
+	}
+	if op.Err != nil {
+		return Snapshot{}, op.Err
+	}
+	return e.snapshot(ctx, op.Job, nil)
+}
+
+func (e *Engine) urgent(ctx context.Context, op any) error {
+	return e.do(ctx, &pending{lane: laneUrgent, bytes: opBytes, op: op})
+}
+
+// cancelled tells the worker of a running job, or the watchers of one that ended.
+func (e *Engine) cancelled(op *store.Cancel) {
+	switch {
+	case op.Err != nil:
+	case op.Ended:
+		e.publish(&op.Job)
+	case op.Job.State == job.Running:
+		e.stopWork(op.ID, op.Job)
+		e.publish(&op.Job)
+	}
+}
+
+// stopWork orders whoever runs a job to cancel it.
+func (e *Engine) stopWork(id job.ID, after job.Job) {
+	e.mu.Lock()
+	h := e.live[id]
+	var lease job.Lease
+	if h != nil {
+		h.job.CancelRequestedAt = after.CancelRequestedAt
+		lease = job.Lease{Job: id, Token: h.token}
+	}
+	e.mu.Unlock()
+	if h != nil {
+		e.order(lease, job.OrderCancel)
+	}
+}
+
+// Retry queues a failed, cancelled or expired job again.
+func (e *Engine) Retry(ctx context.Context, owner job.Owner, id job.ID) (Snapshot, error) {
+	op := &store.Retry{Owner: owner, ID: id, Token: job.NewToken()}
+	if err := e.urgent(ctx, op); err != nil {
+		return Snapshot{}, err
+	}
+	if op.Err != nil {
+		return Snapshot{}, op.Err
+	}
+	return e.snapshot(ctx, op.Job, nil)
+}
+
+// Delete removes a job with all it left; a running one is cancelled first.
+func (e *Engine) Delete(ctx context.Context, owner job.Owner, id job.ID) error {
+	op := &store.Delete{Owner: owner, ID: id}
+	if err := e.urgent(ctx, op); err != nil {
+		return err
+	}
+	return op.Err
+}
+
+// deleted stops the work of a job that is gone; its watchers find out by reading.
+func (e *Engine) deleted(op *store.Delete) {
+	if op.Err != nil {
+		return
+	}
+	if op.Running {
+		e.stopWork(op.ID, job.Job{CancelRequestedAt: e.store.Now()})
+	}
+	e.hub.Publish(op.ID, watch.Event{Job: &job.Job{ID: op.ID}})
+}
+
+// Write stores side rows that belong to no job. Conflicts are as in Submit.
+func (e *Engine) Write(ctx context.Context, rows ...store.Row) error {
+	op := &store.Write{Rows: rows}
+	if err := e.urgent(ctx, op); err != nil {
+		return err
+	}
+	return withConflict(op.Err, op.Conflict)
+}
+
+// publish tells watchers that a job has changed.
+func (e *Engine) publish(j *job.Job) {
+	e.hub.Publish(j.ID, watch.Event{Job: j})
+}

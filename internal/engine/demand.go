@@ -1,0 +1,178 @@
+package engine
+
+import (
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// mostClaimed bounds the jobs that one claim leases: their inputs are read while
+// everyone waits for the commit.
+const mostClaimed = 256
+
+// queue is a queue and who serves it here.
+type queue struct {
+	Queue
+
+	mu sync.Mutex
+	// Guarded by mu.
+	counts  store.Counts // after the last commit
+	asked   int          // submits on their way
+	servers []*server    // in turn: the first that has a free slot gets the next job
+	pace    pace
+}
+
+// server is a worker that serves a queue: the demand that commits are matched with.
+type server struct {
+	job.Worker
+	q    *queue
+	gone bool // guarded by q.mu: it takes no more jobs
+	free int  // slots; guarded by q.mu
+}
+
+// Serve gives jobs to the worker until stop is called, which returns at once; jobs
+// that were delivered stay with the worker.
+func (e *Engine) Serve(w job.Worker) (stop func()) {
+	q := e.queues[w.Queue]
+	s := &server{Worker: w, q: q, free: w.Slots}
+	q.mu.Lock()
+	q.servers = append(q.servers, s)
+	q.mu.Unlock()
+	e.lanes.ring()
+	return func() {
+		q.mu.Lock()
+		defer q.mu.Unlock()
+		s.gone = true
+		q.servers = slices.DeleteFunc(q.servers, func(other *server) bool { return other == s })
+	}
+}
+
+func (q *queue) setCounts(c store.Counts) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.counts = c
+}
+
+// release frees slots of a server.
+func (s *server) release(n int) {
+	s.q.mu.Lock()
+	defer s.q.mu.Unlock()
+	s.free += n
+}
+
+// assign gives a submit to a waiting worker, when nobody else waits for one: it
+// will be stored already leased. Nil when it has to queue.
+func (e *Engine) assign(op *store.Submit) *server {
+	q := e.queues[op.Job.Queue]
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if op.Delay > 0 || q.counts.Queued > 0 {
+		return nil
+	}
+	for i, s := range q.servers {
+		if s.free == 0 {
+			continue
+		}
+		s.free--
+		if i > 0 { // those without a free slot go to the back
+			q.servers = append(slices.Clone(q.servers[i:]), q.servers[:i]...)
+		}
+		op.Token, op.Worker, op.LeaseFor = job.NewToken(), s.Name, op.Job.Policy.Timeouts.Lease
+		return s
+	}
+	return nil
+}
+
+// claims asks for jobs for every free slot of the queue, if there may be any once
+// the batch is applied.
+func (q *queue) claims(b *store.Batch) (list []claim) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	ready := int(q.counts.Queued) + q.madeReady(b)
+	for _, s := range q.servers {
+		n := min(s.free, ready, mostClaimed)
+		if n <= 0 {
+			continue
+		}
+		ready -= n
+		s.free -= n
+		op := &store.Claim{Queue: q.Name, Worker: s.Name, Tokens: make([]job.Token, n), LeaseFor: q.Policy.Timeouts.Lease}
+		for i := range op.Tokens {
+			op.Tokens[i] = job.NewToken()
+		}
+		list = append(list, claim{op, s})
+	}
+	return list
+}
+
+// madeReady is how many jobs the batch may make ready, at most.
+func (q *queue) madeReady(b *store.Batch) int {
+	n := 0
+	for _, s := range b.Submits {
+		if s.Job.Queue == q.Name && s.Token.IsZero() && s.Delay == 0 {
+			n++
+		}
+	}
+	for _, f := range b.Finishes {
+		if f.To == job.Queued {
+			n++
+		}
+	}
+	n += len(b.Retries)
+	for _, d := range b.Dues {
+		n += min(d.Limit, int(q.counts.Scheduled))
+	}
+	return n
+}
+
+// moreReady says whether a free slot and a queued job wait for each other.
+func (e *Engine) moreReady() bool {
+	for _, name := range e.names {
+		q := e.queues[name]
+		q.mu.Lock()
+		more := q.counts.Queued > 0 && slices.ContainsFunc(q.servers, func(s *server) bool { return s.free > 0 })
+		q.mu.Unlock()
+		if more {
+			return true
+		}
+	}
+	return false
+}
+
+// freeSlot frees the slot of a lease that is being finished, so that the same
+// batch can fill it. Once: a lease that was lost has freed it already.
+func (e *Engine) freeSlot(l job.Lease) {
+	e.mu.Lock()
+	h := e.live[l.Job]
+	free := h != nil && h.token == l.Token && !h.freed
+	if free {
+		h.freed = true
+	}
+	e.mu.Unlock()
+	if free {
+		h.to.release(1)
+	}
+}
+
+// deliver hands a leased job to its worker.
+func (e *Engine) deliver(to *server, c job.Claimed) {
+	e.mu.Lock()
+	e.live[c.Job.ID] = &live{job: c.Job, token: c.Token, to: to, since: time.Now()}
+	e.mu.Unlock()
+	to.Deliver(c)
+}
+
+func (e *Engine) deliverClaimed(c claim) {
+	if c.op.Err != nil {
+		e.log.Error("a claim was refused", "queue", c.op.Queue, "error", c.op.Err)
+	}
+	c.to.release(len(c.op.Tokens) - len(c.op.Claimed))
+	for _, claimed := range c.op.Claimed {
+		c.to.q.waited(claimed.Job.StartedAt.Sub(claimed.Job.RunAt))
+		e.deliver(c.to, claimed)
+		e.publish(&claimed.Job)
+	}
+}

@@ -1,0 +1,170 @@
+package engine
+
+import (
+	"sync"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// A batch holds up to about so much, and each lane may have at least its share of it.
+const (
+	batchRows  = 2000
+	batchBytes = 4 << 20
+	laneShare  = 4 // a quarter
+)
+
+// The bounds of what waits for the loop. Only submits are refused: what a worker
+// writes is bounded by its leases, each of which has one write outstanding.
+const (
+	maxSubmitsWaiting = 8192
+	maxBytesWaiting   = 64 << 20
+)
+
+// lane orders ops by how much others depend on them.
+type lane uint8
+
+const (
+	laneUrgent lane = iota // renewals, finishes, cancels: they free what others wait for
+	laneOutput             // appends
+	laneSubmit             // new work
+	laneUpkeep             // retention
+	laneCount
+)
+
+// pending is an op on its way through the loop.
+type pending struct {
+	lane  lane
+	bytes int
+	op    any // one of the op types of package store
+	// taken says of a finish that a sweep takes the lease from its worker, who is told.
+	taken bool
+
+	// Set by the loop before done gets its value.
+	err  error
+	to   *server   // of a submit: whom it is to be delivered to
+	done chan bool // has room for the one value that the loop sends
+}
+
+// lanes are what waits for the loop.
+type lanes struct {
+	wake chan struct{} // has a value when something waits; nobody closes it
+
+	mu sync.Mutex
+	// Guarded by mu.
+	waiting [laneCount][]*pending
+	bytes   int
+	closed  bool
+}
+
+func newLanes() *lanes { return &lanes{wake: make(chan struct{}, 1)} }
+
+// put adds an op, or says why there is no room for it.
+func (l *lanes) put(p *pending) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return job.Errorf(job.ShuttingDown, "the server is stopping")
+	}
+	if p.lane == laneSubmit && (len(l.waiting[laneSubmit]) >= maxSubmitsWaiting || l.bytes+p.bytes > maxBytesWaiting) {
+		return overloaded()
+	}
+	l.waiting[p.lane] = append(l.waiting[p.lane], p)
+	l.bytes += p.bytes
+	l.ring()
+	return nil
+}
+
+func overloaded() error {
+	return &job.Error{Code: job.Overloaded, Message: "the server has as much to write to disk as it may hold: try again in a moment", RetryAfter: retrySoon}
+}
+
+func (l *lanes) ring() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take removes and returns the ops of the next batch: first a share of every
+// lane, then what room is left, the urgent lanes first.
+func (l *lanes) take() (ops []*pending) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := taker{rows: batchRows, bytes: batchBytes}
+	var from [laneCount]int
+	for share := range 2 {
+		for i := range l.waiting {
+			most := t.rows
+			if share == 0 {
+				most = batchRows / laneShare
+			}
+			from[i] += t.from(l.waiting[i][from[i]:], most)
+		}
+	}
+	for i, n := range from {
+		rest := copy(l.waiting[i], l.waiting[i][n:])
+		clear(l.waiting[i][rest:])
+		l.waiting[i] = l.waiting[i][:rest]
+	}
+	for _, p := range t.ops {
+		l.bytes -= p.bytes
+	}
+	return t.ops
+}
+
+// taker fills a batch.
+type taker struct {
+	ops         []*pending
+	rows, bytes int // the room that is left
+}
+
+// from takes ops from the front of a lane and says how many. The first op of a
+// batch is taken whatever its size.
+func (t *taker) from(waiting []*pending, most int) int {
+	for n, p := range waiting {
+		if n == most || t.rows == 0 || (t.bytes < p.bytes && len(t.ops) > 0) {
+			return n
+		}
+		t.ops = append(t.ops, p)
+		t.rows--
+		t.bytes -= p.bytes
+	}
+	return len(waiting)
+}
+
+// close refuses what comes from now on.
+func (l *lanes) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.closed = true
+	l.ring()
+}
+
+// into puts the op into its place in a batch.
+func (p *pending) into(b *store.Batch) {
+	switch op := p.op.(type) {
+	case *store.Renew:
+		b.Renews = append(b.Renews, op)
+	case *store.Append:
+		b.Appends = append(b.Appends, op)
+	case *store.Finish:
+		b.Finishes = append(b.Finishes, op)
+	case *store.Cancel:
+		b.Cancels = append(b.Cancels, op)
+	case *store.Delete:
+		b.Deletes = append(b.Deletes, op)
+	case *store.Retry:
+		b.Retries = append(b.Retries, op)
+	case *store.Write:
+		b.Writes = append(b.Writes, op)
+	case *store.Submit:
+		b.Submits = append(b.Submits, op)
+	case *store.Due:
+		b.Dues = append(b.Dues, op)
+	case *store.Prune:
+		b.Prunes = append(b.Prunes, op)
+	case *store.Claim:
+		b.Claims = append(b.Claims, op)
+	}
+}

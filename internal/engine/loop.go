@@ -1,0 +1,230 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+const (
+	retrySoon = time.Second
+	// A commit that fails is tried again after so long, doubled up to the most.
+	firstPause = 5 * time.Millisecond
+	mostPause  = time.Second
+	// slowCommit is a commit that says the disk, or the whole machine, stood still.
+	slowCommit = time.Second
+)
+
+// do sends an op through the loop and waits until it is on disk. The op's own
+// refusal is in the op; the error is why nobody knows of it, or that it was never
+// taken. When ctx ends first, the op goes on without its caller.
+func (e *Engine) do(ctx context.Context, p *pending) error {
+	p.done = make(chan bool, 1)
+	if err := e.lanes.put(p); err != nil {
+		return err
+	}
+	select {
+	case <-p.done:
+		return p.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// loop commits what waits, batch after batch, until ctx has ended and nothing
+// waits any more.
+func (e *Engine) loop(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, e.lanes.close)
+	defer stop()
+	for {
+		work := e.gather()
+		if work.batch.Len() > 0 {
+			e.commit(ctx, work)
+			continue
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		<-e.lanes.wake
+	}
+}
+
+// work is one batch and who waits for it.
+type work struct {
+	batch  *store.Batch
+	ops    []*pending
+	claims []claim
+}
+
+// claim is an op that the loop itself made, for a worker with free slots.
+type claim struct {
+	op *store.Claim
+	to *server
+}
+
+// gather makes the next batch: what waits in the lanes, the slots that its
+// finishes free, submits given to whoever is free, and claims for the rest.
+func (e *Engine) gather() *work {
+	w := &work{batch: &store.Batch{}, ops: e.lanes.take()}
+	for _, p := range w.ops {
+		if f, ok := p.op.(*store.Finish); ok && !p.taken {
+			e.freeSlot(f.Lease)
+		}
+	}
+	for _, p := range w.ops {
+		if s, ok := p.op.(*store.Submit); ok {
+			p.to = e.assign(s)
+		}
+		p.into(w.batch)
+	}
+	for _, name := range e.names {
+		w.claims = append(w.claims, e.queues[name].claims(w.batch)...)
+	}
+	for _, c := range w.claims {
+		w.batch.Claims = append(w.batch.Claims, c.op)
+	}
+	return w
+}
+
+// commit commits a batch, until its outcome is known, and tells everyone.
+func (e *Engine) commit(ctx context.Context, w *work) {
+	start := time.Now()
+	err := e.persist(ctx, w.batch)
+	if took := time.Since(start); took > slowCommit || err != nil {
+		e.sweeper.unhealthy()
+		e.log.Warn("a commit was slow or failed", "took", took, "ops", w.batch.Len(), "error", err)
+	}
+	if err != nil {
+		e.refuse(w, err)
+		return
+	}
+	e.settle(w)
+}
+
+// persist applies a batch. A failed commit is tried again: as it was when nothing
+// of it was applied for certain, as a replay from the first time that is unknown.
+func (e *Engine) persist(ctx context.Context, b *store.Batch) error {
+	pause := firstPause
+	for began := time.Now(); ; pause = min(2*pause, mostPause) {
+		err := e.store.Commit(context.WithoutCancel(ctx), b)
+		switch {
+		case err == nil:
+			if b.Replay || time.Since(began) > slowCommit {
+				e.hub.Miss()
+			}
+			e.failing.Store(false)
+			return nil
+		case errors.Is(err, store.ErrData):
+			return e.isolate(ctx, b, err)
+		case errors.Is(err, store.ErrFull) && len(b.Submits) > 0:
+			e.refuseSubmits(b, err)
+			continue
+		}
+		b.Replay = b.Replay || !errors.Is(err, store.ErrNotCommitted)
+		e.failing.Store(true)
+		e.sweeper.unhealthy()
+		e.log.Error("the store refused a commit, which is tried again", "error", err, "ops", b.Len(), "replay", b.Replay)
+		if ctx.Err() != nil && time.Since(began) > giveUpStopping {
+			return job.Because(job.Unavailable, err, "the store cannot be written, and the server is stopping")
+		}
+		time.Sleep(pause)
+	}
+}
+
+// giveUpStopping is how long a stopping server tries to write what it was asked.
+const giveUpStopping = 5 * time.Second
+
+// isolate commits the halves of a batch in which some op's data is bad, until the
+// culprit stands alone and is refused.
+func (e *Engine) isolate(ctx context.Context, b *store.Batch, cause error) error {
+	if b.Len() == 1 {
+		refuseOps(b, job.Because(job.Invalid, cause, "the store cannot take this data"))
+		return nil
+	}
+	first, second := halves(b)
+	if err := e.persist(ctx, first); err != nil {
+		return err
+	}
+	if err := e.persist(ctx, second); err != nil {
+		return err
+	}
+	b.Counts = first.Counts
+	if b.Counts == nil {
+		b.Counts = map[string]store.Counts{}
+	}
+	for name, c := range second.Counts {
+		b.Counts[name] = c
+	}
+	return nil
+}
+
+// refuseSubmits takes the submits out of a batch for which the disk has no room,
+// so that what ends work, and so makes room, may go on.
+func (e *Engine) refuseSubmits(b *store.Batch, cause error) {
+	e.log.Error("the disk is full: submits are refused", "error", cause, "submits", len(b.Submits))
+	for _, s := range b.Submits {
+		s.Err = &job.Error{Code: job.NoSpace, Message: "the server's disk is full", RetryAfter: 30 * time.Second, Err: cause}
+	}
+	b.Submits = nil
+}
+
+// refuse answers everyone in a batch that will not be committed.
+func (e *Engine) refuse(w *work, err error) {
+	for _, c := range w.claims {
+		c.to.release(len(c.op.Tokens))
+	}
+	for _, p := range w.ops {
+		if p.to != nil {
+			p.to.release(1)
+		}
+		p.err = err
+		p.done <- true
+	}
+}
+
+// settle hands on what a committed batch made: jobs to workers, changes to
+// watchers, answers to callers.
+func (e *Engine) settle(w *work) {
+	for name, c := range w.batch.Counts {
+		if q := e.queues[name]; q != nil {
+			q.setCounts(c)
+		}
+	}
+	for _, c := range w.claims {
+		e.deliverClaimed(c)
+	}
+	for _, p := range w.ops {
+		e.settled(p)
+		p.done <- true
+	}
+	if e.moreReady() {
+		e.lanes.ring()
+	}
+}
+
+// settled does what follows from one committed op.
+func (e *Engine) settled(p *pending) {
+	switch op := p.op.(type) {
+	case *store.Submit:
+		e.submitted(op, p.to)
+	case *store.Append:
+		e.appended(op)
+	case *store.Finish:
+		e.finished(op, p.taken)
+	case *store.Cancel:
+		e.cancelled(op)
+	case *store.Delete:
+		e.deleted(op)
+	case *store.Retry:
+		if op.Err == nil {
+			e.publish(&op.Job)
+		}
+	case *store.Due:
+		for i := range op.Expired {
+			e.publish(&op.Expired[i])
+		}
+	}
+}

@@ -1,0 +1,207 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/watch"
+)
+
+// exactPosition is up to where a job's place in its queue is counted; beyond, it
+// is taken from the queue's count.
+const exactPosition = 100
+
+// Get returns a job as it is now.
+func (e *Engine) Get(ctx context.Context, owner job.Owner, id job.ID) (Snapshot, error) {
+	j, err := e.store.Job(ctx, owner, id)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	return e.snapshot(ctx, j, nil)
+}
+
+// fresh is the snapshot of a job that was just stored.
+func (e *Engine) fresh(ctx context.Context, j *job.Job) (Snapshot, error) {
+	s := Snapshot{Job: *j}
+	return s, e.locate(ctx, &s)
+}
+
+// snapshot completes a job with what is known around it. A result that the caller
+// knows already is not read.
+func (e *Engine) snapshot(ctx context.Context, j job.Job, result *job.Result) (s Snapshot, err error) {
+	s = Snapshot{Job: j, Result: result}
+	if err := e.locate(ctx, &s); err != nil {
+		return s, err
+	}
+	if j.Cursor > 0 {
+		if s.Text, err = e.store.Text(ctx, j.Owner, j.ID, job.MaxInline); err != nil {
+			return s, err
+		}
+	}
+	if j.State == job.Succeeded && result == nil {
+		r, err := e.store.Result(ctx, j.Owner, j.ID)
+		if err != nil {
+			return s, err
+		}
+		if len(r.Body) <= job.MaxInline {
+			s.Result = &r
+		}
+	}
+	return s, nil
+}
+
+// locate finds a waiting job's place, and guesses when an unfinished one will end.
+func (e *Engine) locate(ctx context.Context, s *Snapshot) error {
+	q := e.queues[s.Queue]
+	if s.State.Ended() || q == nil {
+		return nil
+	}
+	if s.State == job.Queued {
+		n, err := e.store.Position(ctx, s.ID, exactPosition)
+		if err != nil {
+			return err
+		}
+		if n == exactPosition {
+			n = max(n, int(q.waiting())-1)
+		}
+		s.Position = n
+	}
+	var running time.Duration
+	if s.State == job.Running {
+		running = e.runningFor(s.ID)
+	}
+	s.Estimate = q.estimate(s.State != job.Running, s.Position, running)
+	if s.State == job.Scheduled {
+		s.Estimate += max(s.RunAt.Sub(e.store.Now()), 0)
+	}
+	return nil
+}
+
+func (q *queue) waiting() int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.counts.Queued
+}
+
+// runningFor is since when the job's attempt runs here; 0 when it runs elsewhere.
+func (e *Engine) runningFor(id job.ID) time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if h := e.live[id]; h != nil {
+		return time.Since(h.since)
+	}
+	return 0
+}
+
+// Wait is Get, held until the job has ended or the wait is over or ctx is.
+func (e *Engine) Wait(ctx context.Context, owner job.Owner, id job.ID, wait time.Duration) (Snapshot, error) {
+	sub := e.hub.Subscribe(id)
+	j, err := e.store.Job(ctx, owner, id)
+	if err != nil {
+		sub.Close()
+		return Snapshot{}, err
+	}
+	return e.await(ctx, sub, j, wait)
+}
+
+// await holds until the subscribed job has ended, and closes the subscription.
+func (e *Engine) await(ctx context.Context, sub *watch.Sub, j job.Job, wait time.Duration) (Snapshot, error) {
+	defer sub.Close()
+	if j.State.Ended() || wait <= 0 {
+		return e.snapshot(ctx, j, nil)
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	for {
+		select {
+		case <-sub.Ready:
+		case <-timer.C:
+			return e.Get(ctx, j.Owner, j.ID)
+		case <-ctx.Done():
+			return Snapshot{}, ctx.Err()
+		}
+		events, missed := sub.Take()
+		if missed {
+			now, err := e.store.Job(ctx, j.Owner, j.ID)
+			if err != nil || now.State.Ended() {
+				return e.ended(ctx, now, nil, err)
+			}
+		}
+		for _, ev := range events {
+			switch {
+			case ev.Job == nil:
+			case ev.Job.State.Ended():
+				return e.ended(ctx, *ev.Job, ev.Result, nil)
+			case ev.Job.State == 0: // deleted
+				return e.Get(ctx, j.Owner, j.ID)
+			}
+		}
+	}
+}
+
+func (e *Engine) ended(ctx context.Context, j job.Job, r *job.Result, err error) (Snapshot, error) {
+	if err != nil {
+		return Snapshot{}, err
+	}
+	return e.snapshot(ctx, j, r)
+}
+
+// List returns a page of the owner's jobs, newest first.
+func (e *Engine) List(ctx context.Context, f store.Filter) (page []job.Job, next job.ID, err error) {
+	return e.store.List(ctx, f)
+}
+
+// Result returns what a job came to: [job.NotFinished] before it has succeeded.
+func (e *Engine) Result(ctx context.Context, owner job.Owner, id job.ID) (job.Result, error) {
+	return e.store.Result(ctx, owner, id)
+}
+
+// Output returns the entries after a number, held until there is one, or the job
+// has changed or ended, or the wait is over. A wait of 0 answers at once.
+func (e *Engine) Output(ctx context.Context, owner job.Owner, id job.ID, after int64, wait time.Duration) (Update, error) {
+	w, err := e.Watch(ctx, owner, id, after)
+	if err != nil {
+		return Update{}, err
+	}
+	defer w.Close()
+	first, err := w.Next(ctx)
+	if err != nil || len(first.Entries) > 0 || first.Job.State.Ended() || wait <= 0 {
+		return first, err
+	}
+	waiting, stop := context.WithTimeout(ctx, wait)
+	defer stop()
+	next, err := w.Next(waiting)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil || errors.Is(err, io.EOF) {
+		return first, nil
+	}
+	return next, err
+}
+
+// Queues returns every queue, by name.
+func (e *Engine) Queues(ctx context.Context) ([]QueueView, error) {
+	views := make([]QueueView, 0, len(e.names))
+	for _, name := range e.names {
+		v := e.queues[name].view()
+		if v.Counts.Queued > 0 {
+			since, err := e.store.OldestQueued(ctx, name)
+			if err != nil {
+				return nil, err
+			}
+			if !since.IsZero() {
+				v.OldestQueued = max(e.store.Now().Sub(since), 0)
+			}
+		}
+		views = append(views, v)
+	}
+	return views, nil
+}
+
+func (q *queue) view() QueueView {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return QueueView{Queue: q.Queue, Counts: q.counts, Wait: q.pace.wait, Run: q.pace.run}
+}

@@ -1,0 +1,263 @@
+package engine
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+const (
+	sweepEvery = time.Second
+	sweepLimit = 500
+	// pruneEvery is the pause between two passes over the jobs past their time.
+	pruneEvery = 30 * time.Second
+	// stall is how much later than asked a tick may come before we take it that the
+	// whole process stood still.
+	stall = 2 * time.Second
+)
+
+// sweeper does what the clock asks for: due retries, lapsed leases, cancels that
+// nobody followed, retention. It never takes a lease until renewals have been
+// accepted for a whole interval since the last trouble of ours: a stall of ours is
+// nobody's death.
+type sweeper struct {
+	e    *Engine
+	wake chan struct{} // has a value when the next due time moved; nobody closes it
+
+	// Owned by run.
+	pruned time.Time
+
+	mu sync.Mutex
+	// Guarded by mu.
+	next    time.Time // by the store's clock; zero when nothing is due
+	healthy time.Time // since when nothing of ours went wrong
+}
+
+func newSweeper(e *Engine) *sweeper {
+	return &sweeper{e: e, wake: make(chan struct{}, 1), healthy: time.Now()}
+}
+
+// dueAt says that something will be due.
+func (s *sweeper) dueAt(at time.Time) {
+	s.mu.Lock()
+	earlier := s.next.IsZero() || at.Before(s.next)
+	if earlier {
+		s.next = at
+	}
+	s.mu.Unlock()
+	if earlier {
+		select {
+		case s.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// unhealthy notes a trouble of ours: no lease is taken for a while.
+func (s *sweeper) unhealthy() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.healthy = time.Now()
+}
+
+// mayTake says whether leases may be taken.
+func (s *sweeper) mayTake() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return time.Since(s.healthy) >= s.e.renewEvery
+}
+
+// run sweeps until ctx ends. What fails is logged, and done again by the next
+// sweep.
+func (s *sweeper) run(ctx context.Context) {
+	s.askNext(ctx)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	last := time.Now()
+	for {
+		pause := s.pause()
+		timer.Reset(pause)
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.wake:
+		case <-timer.C:
+			if time.Since(last) > pause+stall {
+				s.unhealthy()
+			}
+		}
+		last = time.Now()
+		if err := s.once(ctx); err != nil && ctx.Err() == nil {
+			s.e.log.Error("a sweep failed and will be repeated", "error", err)
+		}
+	}
+}
+
+// pause is how long until there may be something to do.
+func (s *sweeper) pause() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.next.IsZero() {
+		return sweepEvery
+	}
+	return min(sweepEvery, max(s.next.Sub(s.e.store.Now()), time.Millisecond))
+}
+
+// once does all that is to be done now.
+func (s *sweeper) once(ctx context.Context) error {
+	if err := s.due(ctx); err != nil {
+		return err
+	}
+	if err := s.end(ctx, store.CancelOnly); err != nil {
+		return err
+	}
+	if s.mayTake() {
+		if err := s.end(ctx, store.LapsedOnly); err != nil {
+			return err
+		}
+	}
+	if time.Since(s.pruned) < pruneEvery {
+		return nil
+	}
+	s.pruned = time.Now()
+	return s.prune(ctx)
+}
+
+// due makes ready what the clock has made due.
+func (s *sweeper) due(ctx context.Context) error {
+	s.mu.Lock()
+	now := !s.next.IsZero() && !s.next.After(s.e.store.Now())
+	if now {
+		s.next = time.Time{}
+	}
+	s.mu.Unlock()
+	for more := now; more; {
+		keep, _ := s.e.keep("")
+		op := &store.Due{Limit: sweepLimit, Keep: keep}
+		if err := s.e.urgent(ctx, op); err != nil {
+			s.dueAt(s.e.store.Now().Add(sweepEvery))
+			return err
+		}
+		more = op.More
+	}
+	if now {
+		s.askNext(ctx)
+	}
+	return nil
+}
+
+// askNext asks the store what will be due next.
+func (s *sweeper) askNext(ctx context.Context) {
+	ready, expires, err := s.e.store.NextDue(ctx)
+	if err != nil {
+		s.dueAt(s.e.store.Now().Add(sweepEvery))
+		return
+	}
+	for _, at := range []time.Time{ready, expires} {
+		if !at.IsZero() {
+			s.dueAt(at)
+		}
+	}
+}
+
+// end ends the attempts of running jobs of one kind: those whose lease has
+// lapsed, or whose cancel was not followed within its grace.
+func (s *sweeper) end(ctx context.Context, which store.Which) error {
+	list, err := s.e.store.Running(ctx, which, job.ID{}, sweepLimit)
+	if err != nil {
+		return err
+	}
+	for i := range list {
+		op := s.e.taken(&list[i], which)
+		if err := s.e.do(ctx, &pending{lane: laneUrgent, bytes: opBytes, op: op, taken: true}); err != nil {
+			return err
+		}
+		if op.Err == nil {
+			s.e.log.Warn("a lease was taken", "job", list[i].Job.ID, "worker", list[i].Worker, "cancelled", which == store.CancelOnly, "state", op.State)
+		}
+	}
+	return nil
+}
+
+// lostFault is what an attempt comes to whose worker has gone silent.
+func lostFault() *job.Fault {
+	return &job.Fault{Code: "worker_lost", Message: "the worker that ran the job stopped or went silent", Class: job.Later}
+}
+
+// taken is the finish by which a sweep, or a new start, ends an attempt. A job
+// that may be tried again is ready at once: it was not the job that failed.
+func (e *Engine) taken(r *store.Running, which store.Which) *store.Finish {
+	outcome := job.Outcome{Fault: lostFault()}
+	if which == store.CancelOnly {
+		outcome = job.Outcome{Cancelled: true}
+	}
+	op := e.ending(&r.Job, outcome, r.Job.Cursor > 0)
+	op.Lease = job.Lease{Job: r.Job.ID, Token: r.Token}
+	op.Lapsed = which == store.LapsedOnly
+	if op.To == job.Scheduled {
+		op.To, op.Delay = job.Queued, 0
+	}
+	return op
+}
+
+// takeBack ends what a former process was running, before anything else happens.
+func (e *Engine) takeBack(ctx context.Context) error {
+	var after job.ID
+	total := 0
+	for {
+		list, err := e.store.Running(ctx, store.AllRunning, after, sweepLimit)
+		if err != nil {
+			return err
+		}
+		if len(list) == 0 {
+			break
+		}
+		b := &store.Batch{}
+		for i := range list {
+			after = list[i].Job.ID
+			b.Finishes = append(b.Finishes, e.taken(&list[i], store.AllRunning))
+		}
+		if err := e.store.Commit(ctx, b); err != nil {
+			return err
+		}
+		total += len(list)
+	}
+	if total > 0 {
+		e.log.Info("took back the jobs that were running when the server last stopped", "jobs", total)
+	}
+	return nil
+}
+
+// prune deletes the jobs past their time, a piece at a time in the loop's last
+// lane. Ids grow with time, so it stops where jobs are too young to be over.
+func (s *sweeper) prune(ctx context.Context) error {
+	var after job.ID
+	total := 0
+	for {
+		op := &store.Prune{After: after, Limit: sweepLimit}
+		if err := s.e.do(ctx, &pending{lane: laneUpkeep, bytes: opBytes, op: op}); err != nil {
+			return err
+		}
+		total += op.Deleted
+		after = op.Next
+		if after == (job.ID{}) || s.e.store.Now().Sub(after.Time()) < s.e.shortestKeep() {
+			break
+		}
+	}
+	if total > 0 {
+		s.e.log.Info("deleted the jobs past their time", "jobs", total)
+	}
+	return nil
+}
+
+// shortestKeep is the shortest time that any ended job is kept.
+func (e *Engine) shortestKeep() time.Duration {
+	shortest := 24 * time.Hour
+	for _, q := range e.queues {
+		shortest = min(shortest, q.Keep, q.KeepFailed)
+	}
+	return shortest
+}

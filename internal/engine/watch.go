@@ -1,0 +1,128 @@
+package engine
+
+import (
+	"context"
+	"io"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/watch"
+)
+
+// pageBytes is how much of a log is read at once for a watcher that is behind.
+const pageBytes = 256 << 10
+
+// Watch is one watcher of one job. It is used by one goroutine.
+type Watch struct {
+	e      *Engine
+	sub    *watch.Sub
+	job    job.Job // as the watcher knows it
+	cursor int64   // the last entry that the watcher was given
+	behind bool    // the log is to be read: nothing was, or something was missed
+}
+
+// Watch follows a job from a cursor. Close it when done.
+func (e *Engine) Watch(ctx context.Context, owner job.Owner, id job.ID, after int64) (*Watch, error) {
+	// Subscribed first: what is committed after the read is not missed.
+	w := &Watch{e: e, sub: e.hub.Subscribe(id), cursor: after, behind: true}
+	j, err := e.store.Job(ctx, owner, id)
+	if err != nil {
+		w.sub.Close()
+		return nil, err
+	}
+	w.job = j
+	return w, nil
+}
+
+// Next returns at once with the job and the entries after the cursor the first
+// time; from then on when there is something new. After an update whose job has
+// ended and whose entries reach the job's cursor, it returns io.EOF. A job that is
+// deleted meanwhile is [job.NotFound].
+func (w *Watch) Next(ctx context.Context) (Update, error) {
+	for {
+		if w.behind {
+			return w.read(ctx)
+		}
+		if w.job.State.Ended() && w.cursor >= w.job.Cursor {
+			return Update{}, io.EOF
+		}
+		select {
+		case <-w.sub.Ready:
+		case <-ctx.Done():
+			return Update{}, ctx.Err()
+		}
+		if u, news := w.take(); news {
+			return u, nil
+		}
+	}
+}
+
+// Close lets go of the job.
+func (w *Watch) Close() { w.sub.Close() }
+
+// read catches up from the log, a page at a time.
+func (w *Watch) read(ctx context.Context) (Update, error) {
+	j, entries, err := w.e.store.Output(ctx, w.job.Owner, w.job.ID, w.cursor, pageBytes)
+	if err != nil {
+		return Update{}, err
+	}
+	w.job = j
+	if len(entries) > 0 {
+		w.cursor = entries[len(entries)-1].Seq
+	}
+	w.behind = w.cursor < j.Cursor
+	return Update{Job: j, Entries: entries}, nil
+}
+
+// take joins the events since the last update into one. No news are those that
+// the log had told already; where they do not follow, the log is read.
+func (w *Watch) take() (u Update, news bool) {
+	events, missed := w.sub.Take()
+	w.behind = w.behind || missed
+	for _, ev := range events {
+		if w.behind {
+			break
+		}
+		news = w.apply(&u, ev) || news
+	}
+	u.Job = w.job
+	return u, news && !w.behind || len(u.Entries) > 0
+}
+
+// apply adds an event to an update, and says whether it was news.
+func (w *Watch) apply(u *Update, ev watch.Event) (news bool) {
+	for _, entry := range ev.Entries {
+		switch {
+		case entry.Seq <= w.cursor:
+			continue
+		case entry.Seq > w.cursor+1:
+			w.behind = true
+			return news
+		}
+		w.cursor = entry.Seq
+		w.job.Cursor = max(w.job.Cursor, entry.Seq)
+		u.Entries = append(u.Entries, entry)
+		news = true
+	}
+	if ev.Progress != nil && ev.Job == nil && news {
+		w.job.Progress = *ev.Progress
+	}
+	if ev.Job == nil {
+		return news
+	}
+	if ev.Job.State == 0 || ev.Job.Cursor > w.cursor {
+		w.behind = true // deleted, or ahead of what was seen
+		return news
+	}
+	if older(ev.Job, &w.job) {
+		return news
+	}
+	w.job = *ev.Job
+	return true
+}
+
+// older says whether an event's job is from before what the watcher knows: it was
+// committed between the subscription and the first read.
+func older(j, known *job.Job) bool {
+	return known.State.Ended() && !j.State.Ended() && j.RunAt.Equal(known.RunAt) ||
+		j.Cursor < known.Cursor || j.State == known.State && j.Attempt < known.Attempt
+}

@@ -1,0 +1,256 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/watch"
+)
+
+// holding finds the lease that a worker says it holds. The store has the last
+// word; this one knows the job.
+func (e *Engine) holding(l job.Lease) (*live, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	h := e.live[l.Job]
+	if h == nil || h.token != l.Token {
+		return nil, job.Errorf(job.LeaseLost, "the lease on %s is not held any more", l.Job)
+	}
+	return h, nil
+}
+
+// Append stores output of a leased job and returns when it is on disk. Refusals:
+// [job.LeaseLost], and [job.TooLarge] past the bound of a job's output.
+func (e *Engine) Append(ctx context.Context, l job.Lease, entries []job.Entry, p *job.Progress) error {
+	h, err := e.holding(l)
+	if err != nil {
+		return err
+	}
+	size := sizeOf(entries)
+	if h.job.OutputBytes+size > job.MaxOutput {
+		return job.Errorf(job.TooLarge, "the job has said more than %d MiB", job.MaxOutput>>20)
+	}
+	op := &store.Append{Lease: l, Entries: entries, Progress: p}
+	if err := e.do(ctx, &pending{lane: laneOutput, bytes: opBytes + int(size), op: op}); err != nil {
+		return err
+	}
+	return op.Err
+}
+
+func sizeOf(entries []job.Entry) (size int64) {
+	for i := range entries {
+		size += int64(len(entries[i].Data))
+	}
+	return size
+}
+
+// appended tells watchers of committed output.
+func (e *Engine) appended(op *store.Append) {
+	if op.Err != nil {
+		return
+	}
+	e.mu.Lock()
+	if h := e.live[op.Lease.Job]; h != nil && h.token == op.Lease.Token {
+		h.said(op.Entries, op.Progress)
+	}
+	e.mu.Unlock()
+	e.hub.Publish(op.Lease.Job, watch.Event{Entries: op.Entries, Progress: op.Progress})
+}
+
+// said notes what the attempt has said. The engine's mu is held, or nobody else
+// knows h any more.
+func (h *live) said(entries []job.Entry, p *job.Progress) {
+	if p != nil {
+		h.job.Progress = *p
+	}
+	for i := range entries {
+		h.job.Cursor = max(h.job.Cursor, entries[i].Seq)
+		h.spoke = h.spoke || entries[i].Kind == job.Text || entries[i].Kind == job.JSON
+	}
+	h.job.OutputBytes += sizeOf(entries)
+}
+
+// Finish ends the attempt and returns when that is on disk, with the state that
+// the job went to. Refusals: [job.LeaseLost].
+func (e *Engine) Finish(ctx context.Context, l job.Lease, o job.Outcome) (job.State, error) {
+	h, err := e.holding(l)
+	if err != nil {
+		return 0, err
+	}
+	e.mu.Lock()
+	j, spoke := h.job, h.spoke
+	e.mu.Unlock()
+	for i := range o.Entries {
+		spoke = spoke || o.Entries[i].Kind == job.Text || o.Entries[i].Kind == job.JSON
+	}
+	op := e.ending(&j, o, spoke)
+	op.Lease = l
+	size := opBytes + int(sizeOf(o.Entries)) + len(o.Usage)
+	if o.Result != nil {
+		size += len(o.Result.Body)
+	}
+	if err := e.do(ctx, &pending{lane: laneUrgent, bytes: size, op: op}); err != nil {
+		return 0, err
+	}
+	return op.State, op.Err
+}
+
+// ending decides what follows from an attempt that is over.
+func (e *Engine) ending(j *job.Job, o job.Outcome, spoke bool) *store.Finish {
+	keep, keepFailed := e.keep(j.Queue)
+	op := &store.Finish{Entries: o.Entries, Progress: o.Progress, Usage: o.Usage, Keep: keep, KeepCancelled: keep}
+	switch {
+	case o.HandedBack:
+		op.To, op.Refund = job.Queued, true
+	case o.Cancelled:
+		op.To = job.Cancelled
+	case o.Fault == nil:
+		op.To, op.Result = job.Succeeded, o.Result
+	default:
+		v := j.Judge(o.Fault, spoke, e.store.Now(), die())
+		op.Failure = &job.Failure{Code: o.Fault.Code, Message: o.Fault.Message, Retryable: o.Fault.Class != job.Final, Attempt: j.Attempt}
+		op.To, op.Keep = job.Failed, keepFailed
+		if v.Again {
+			op.To, op.Delay, op.Refund = job.Scheduled, v.Delay, v.Refund
+		}
+	}
+	return op
+}
+
+// keep is how long a queue's ended jobs are kept, failed ones and others.
+func (e *Engine) keep(queue string) (others, failed time.Duration) {
+	if q := e.queues[queue]; q != nil {
+		return q.Keep, q.KeepFailed
+	}
+	return 24 * time.Hour, 7 * 24 * time.Hour
+}
+
+// finished lets go of a lease and tells watchers what became of the job.
+func (e *Engine) finished(op *store.Finish, taken bool) {
+	if op.Err != nil && taken {
+		return // it was renewed, or finished, before the sweep came: nothing was taken
+	}
+	if taken {
+		e.order(op.Lease, job.OrderLost)
+		e.freeSlot(op.Lease)
+	}
+	e.mu.Lock()
+	h := e.live[op.Lease.Job]
+	held := h != nil && h.token == op.Lease.Token
+	if held {
+		delete(e.live, op.Lease.Job)
+	}
+	e.mu.Unlock()
+	if !held || op.Err != nil {
+		return
+	}
+	h.said(op.Entries, op.Progress)
+	j := e.after(h, op)
+	if q := e.queues[j.Queue]; q != nil && (op.State == job.Succeeded || op.State == job.Failed) {
+		q.ran(time.Since(h.since))
+	}
+	if op.State == job.Scheduled {
+		e.sweeper.dueAt(j.RunAt)
+	}
+	e.hub.Publish(j.ID, watch.Event{Entries: op.Entries, Progress: op.Progress, Job: j, Result: inline(j, op.Result)})
+}
+
+// after is the job as a finish left it. The store does the same to its row.
+func (e *Engine) after(h *live, op *store.Finish) *job.Job {
+	j := h.job
+	j.State = op.State
+	switch {
+	case !op.State.Ended():
+		j.RunAt = op.At.Add(op.Delay)
+		if op.Refund {
+			j.Attempt--
+		}
+		if op.Failure != nil {
+			j.Failure = op.Failure
+		}
+		return &j
+	case op.State == job.Succeeded:
+		j.Failure = nil
+	case op.State == job.Failed:
+		j.Failure = op.Failure
+	}
+	keep := op.Keep
+	if op.State == job.Cancelled && op.To != job.Cancelled {
+		keep = op.KeepCancelled
+	}
+	j.Usage, j.FinishedAt, j.ExpiresAt = op.Usage, op.At, op.At.Add(keep)
+	return &j
+}
+
+// inline is a result that is small enough to be shown with its job.
+func inline(j *job.Job, r *job.Result) *job.Result {
+	if j.State != job.Succeeded || r == nil || len(r.Body) > job.MaxInline {
+		return nil
+	}
+	return r
+}
+
+// Renew extends leases; the answer has an error, or nil, for each.
+func (e *Engine) Renew(ctx context.Context, leases []job.Lease) []error {
+	errs := make([]error, len(leases))
+	waits := make([]*pending, 0, len(leases))
+	for i, l := range leases {
+		h, err := e.holding(l)
+		if err != nil {
+			errs[i] = err
+			waits = append(waits, nil)
+			continue
+		}
+		p := &pending{lane: laneUrgent, bytes: opBytes, done: make(chan bool, 1)}
+		p.op = &store.Renew{Lease: l, For: h.job.Policy.Timeouts.Lease}
+		errs[i] = e.lanes.put(p)
+		waits = append(waits, p)
+	}
+	for i, p := range waits {
+		if p != nil && errs[i] == nil {
+			errs[i] = e.renewed(ctx, p)
+		}
+	}
+	return errs
+}
+
+func (e *Engine) renewed(ctx context.Context, p *pending) error {
+	select {
+	case <-p.done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	op := p.op.(*store.Renew)
+	if p.err != nil || op.Err != nil {
+		return firstOf(p.err, op.Err)
+	}
+	if op.CancelRequested {
+		e.order(op.Lease, job.OrderCancel)
+	}
+	return nil
+}
+
+func firstOf(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// order tells the worker that holds a lease what to do.
+func (e *Engine) order(l job.Lease, o job.Order) {
+	e.mu.Lock()
+	h := e.live[l.Job]
+	var to *server
+	if h != nil && h.token == l.Token {
+		to = h.to
+	}
+	e.mu.Unlock()
+	if to != nil && to.Order != nil {
+		to.Order(l, o)
+	}
+}
