@@ -22,7 +22,9 @@ type Error struct {
 	// RetryAfter is how long the server asked to wait before the same call may
 	// succeed; 0 when it said nothing.
 	RetryAfter time.Duration
-	Err        error // the cause, when no answer came; otherwise nil
+	// Failure is why the job failed, where that is the reason for the refusal.
+	Failure *Failure
+	Err     error // the cause, when no answer came; otherwise nil
 }
 
 // The codes that programs most often ask for. A server may send others.
@@ -63,10 +65,11 @@ func CodeOf(err error) string {
 
 // problem is the body of a refusal (RFC 9457).
 type problem struct {
-	Title  string `json:"title"`
-	Detail string `json:"detail"`
-	Code   string `json:"code"`
-	Field  string `json:"field"`
+	Title  string   `json:"title"`
+	Detail string   `json:"detail"`
+	Code   string   `json:"code"`
+	Field  string   `json:"field"`
+	Error  *Failure `json:"error"`
 }
 
 const maxProblem = 64 << 10 // bytes of a refusal's body that are read
@@ -78,7 +81,7 @@ func refusal(res *http.Response) *Error {
 	body, _ := io.ReadAll(io.LimitReader(res.Body, maxProblem))
 	var p problem
 	if json.Unmarshal(body, &p) == nil && p.Code != "" {
-		e.Code, e.Message, e.Field = p.Code, p.Detail, p.Field
+		e.Code, e.Message, e.Field, e.Failure = p.Code, p.Detail, p.Field, p.Error
 		if e.Message == "" {
 			e.Message = p.Title
 		}

@@ -30,7 +30,9 @@ func (s Status) Ended() bool {
 	return false
 }
 
-// Job is a job as the server saw it when it answered.
+// Job is a job as the server saw it when it answered. In lists, in what an
+// [Output] carries and in the snapshots of a watch, QueuePosition,
+// EstimatedTimeSeconds, OutputText and Result are left out.
 type Job struct {
 	ID          string `json:"id"`
 	Object      string `json:"object"` // "job"
@@ -52,17 +54,18 @@ type Job struct {
 	OutputText string   `json:"output_text"` // said so far in this attempt, at most 64 KiB
 	Cursor     int64    `json:"cursor"`      // the number of the last output entry
 
-	// Result is what a succeeded job came to, as JSON, when it is at most 64 KiB;
-	// [Client.Result] has the others. A result that is no JSON is a JSON string.
+	// Result is what a succeeded job came to, when it is JSON of at most 64 KiB; nil or
+	// null otherwise: [Client.Result] has them all.
 	Result json.RawMessage `json:"result,omitempty"`
 	// Error is what the last failed attempt came to; nil when none failed.
 	Error    *Failure          `json:"error"`
 	Usage    json.RawMessage   `json:"usage,omitempty"` // what the work cost; for a model call its token counts
 	Metadata map[string]string `json:"metadata"`
 
-	// Zero until it happened.
+	// Zero until they happened.
 	CancelRequestedAt time.Time `json:"cancel_requested_at,omitzero"`
 	CreatedAt         time.Time `json:"created_at"`
+	RunAt             time.Time `json:"run_at,omitzero"` // when a scheduled job becomes ready; for others, when it last did
 	StartedAt         time.Time `json:"started_at,omitzero"`
 	FinishedAt        time.Time `json:"finished_at,omitzero"`
 	ExpiresAt         time.Time `json:"expires_at,omitzero"` // when an ended job may be deleted
@@ -87,7 +90,7 @@ type Failure struct {
 	Attempt   int    `json:"attempt"`   // which attempt failed
 }
 
-// URLs are where a job can be asked for, as the server knows itself.
+// URLs are where a job can be asked for: paths on the server.
 type URLs struct {
 	Self   string `json:"self"`
 	Output string `json:"output,omitempty"`

@@ -9,12 +9,13 @@ import (
 // Queue is a queue as the server sees it now.
 type Queue struct {
 	Name        string        `json:"name"`
+	Object      string        `json:"object"`      // "queue"
 	Executor    string        `json:"executor"`    // how its jobs are done: "sim", "llm", "process"
 	Concurrency int           `json:"concurrency"` // jobs running at once in the server's process
-	Paused      bool          `json:"paused"`
 	Counts      QueueCounts   `json:"counts"`
 	Totals      QueueTotals   `json:"totals"`
 	OldestS     float64       `json:"oldest_queued_s"` // how long the longest-waiting queued job has waited, in seconds
+	Limits      QueueLimits   `json:"limits"`
 	Estimate    QueueEstimate `json:"estimate"`
 }
 
@@ -39,11 +40,17 @@ type QueueTotals struct {
 	Retried   int64 `json:"retried"`
 }
 
+// QueueLimits are what a queue takes.
+type QueueLimits struct {
+	MaxDepth    int `json:"max_depth"`    // waiting jobs; one more is refused with CodeQueueFull
+	MaxAttempts int `json:"max_attempts"` // of a job that asks for no other
+}
+
 // QueueEstimate is what a job submitted now would wait and run, in seconds, learned
-// from what really happened; 0 before the first job has ended.
+// from what really happened; nil before the first job has ended.
 type QueueEstimate struct {
-	WaitS float64 `json:"wait_s"`
-	RunS  float64 `json:"run_s"`
+	WaitS *float64 `json:"wait_s"`
+	RunS  *float64 `json:"run_s"`
 }
 
 // Queues returns every queue of the server, by name.

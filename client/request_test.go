@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -209,6 +210,10 @@ func TestRefusalsAreRead(t *testing.T) {
 			Error{Status: 418, Code: "invalid_request", Message: "the queue is missing", Field: "/queue"},
 		},
 		{
+			"a job's failure comes with the refusal", `{"code":"conflict","detail":"the job failed","error":{"code":"x","attempt":2}}`, "application/problem+json",
+			Error{Status: 418, Code: "conflict", Message: "the job failed", Failure: &Failure{Code: "x", Attempt: 2}},
+		},
+		{
 			"without a detail the title stands", `{"code":"x","title":"Bad"}`, "application/problem+json",
 			Error{Status: 418, Code: "x", Message: "Bad"},
 		},
@@ -229,7 +234,7 @@ func TestRefusalsAreRead(t *testing.T) {
 				_, _ = io.WriteString(w, tt.body)
 			})
 			_, err := c.Get(t.Context(), "job_1")
-			if e := wantCode(t, err, tt.want.Code); *e != tt.want {
+			if e := wantCode(t, err, tt.want.Code); !reflect.DeepEqual(*e, tt.want) {
 				t.Errorf("read %+v, want %+v", *e, tt.want)
 			}
 		})

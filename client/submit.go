@@ -36,9 +36,13 @@ type Submission struct {
 	IdempotencyKey string
 }
 
-// Timeouts are a job's clocks.
+// Off, as one of [Timeouts], turns a clock off that the queue has on. Any negative
+// duration does.
+const Off time.Duration = -1
+
+// Timeouts are a job's clocks. A zero one is the queue's.
 type Timeouts struct {
-	Lease       time.Duration // a worker silent this long may lose the job to another
+	Lease       time.Duration // a worker silent this long may lose the job to another: 1 s to 1 h
 	RunSoft     time.Duration // per attempt: the work is asked to stop
 	RunHard     time.Duration // per attempt: cut off
 	Request     time.Duration // a call to a model that is not streamed, and the wait for the headers of one that is
@@ -48,7 +52,7 @@ type Timeouts struct {
 	CancelGrace time.Duration // after a cancel: then the work loses its slot
 }
 
-// RetryPolicy says what follows a failed attempt.
+// RetryPolicy says what follows a failed attempt. A zero field is the queue's.
 type RetryPolicy struct {
 	Backoff    time.Duration // before the second attempt; doubled for each one after
 	BackoffMax time.Duration // a backoff grows no longer than this
@@ -131,12 +135,13 @@ type (
 		OnTimeout   *bool   `json:"on_timeout,omitempty"`
 		AfterOutput string  `json:"after_output,omitempty"`
 	}
-	// seconds is a duration that is written as a number of seconds.
+	// seconds is a duration that is written as a number of seconds; a negative one is
+	// written as 0, and one that is 0 is left out.
 	seconds time.Duration
 )
 
 func (s seconds) MarshalJSON() ([]byte, error) {
-	return json.Marshal(time.Duration(s).Seconds())
+	return json.Marshal(max(time.Duration(s), 0).Seconds())
 }
 
 func (s *Submission) encode() ([]byte, error) {

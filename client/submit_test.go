@@ -32,6 +32,11 @@ func TestSubmissionsOnTheWire(t *testing.T) {
 			`{"queue":"q","input":1,"timeouts":{"lease_s":1,"run_soft_s":2,"run_hard_s":3,"request_s":4,"first_output_s":5,"idle_output_s":6,"queue_s":7,"cancel_grace_s":8}}`,
 		},
 		{
+			"a clock that is off is sent as 0",
+			Submission{Queue: "q", Input: 1, Timeouts: Timeouts{RunHard: Off}},
+			`{"queue":"q","input":1,"timeouts":{"run_hard_s":0}}`,
+		},
+		{
 			"the rest has its name too",
 			Submission{
 				Queue: "q", Input: 1, Key: "k", Priority: 2, RunAt: time.Unix(0, 0).UTC(), MaxAttempts: 3,

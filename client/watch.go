@@ -117,9 +117,6 @@ func (w *watch) connect(parent context.Context) error {
 		return err
 	}
 	defer res.Body.Close()
-	if res.StatusCode == http.StatusNoContent {
-		return w.finish(parent)
-	}
 	if t, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")); t != "text/event-stream" {
 		return badAnswer(res.StatusCode, fmt.Errorf("a stream of events was asked for, %q came", t))
 	}
@@ -207,18 +204,4 @@ func (w *watch) read(raw sse) (*Event, error) {
 	}
 	e.Cursor = w.cursor
 	return e, nil
-}
-
-// finish delivers the end of a job whose stream has nothing more to say.
-func (w *watch) finish(ctx context.Context) error {
-	j, err := w.c.Get(ctx, w.id)
-	if err != nil {
-		return err
-	}
-	if !j.Status.Ended() || j.Cursor > w.cursor {
-		return badAnswer(http.StatusNoContent, fmt.Errorf("the stream is over and the job is %s", j.Status))
-	}
-	w.over = true
-	w.yield(Event{Type: Done, Cursor: w.cursor, Job: j}, nil)
-	return nil
 }

@@ -216,19 +216,6 @@ func TestASilentStreamIsMadeAgain(t *testing.T) {
 	})
 }
 
-func TestAFinishedStreamIsOver(t *testing.T) {
-	inBubble(t, func(t *testing.T, n *network, c *Client) {
-		n.up(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if strings.HasSuffix(r.URL.Path, "/events") {
-				w.WriteHeader(http.StatusNoContent)
-				return
-			}
-			fmt.Fprintf(w, `{"status":"succeeded","cursor":%d}`, entries)
-		}))
-		checkWhole(t, "204", c, entries)
-	})
-}
-
 func TestAWatchEndsWithAnError(t *testing.T) {
 	html := func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }
 	garbage := streaming(func(int, int) string { return "event: snapshot\ndata: <html>\n\n" })
