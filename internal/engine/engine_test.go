@@ -1,0 +1,289 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+var local = job.Owner{User: "local"}
+
+// house is an engine over a real store, with a worker whose jobs a test takes one
+// by one.
+type house struct {
+	*engine.Engine
+	t     testing.TB
+	store store.Store
+	jobs  chan job.Claimed
+	lost  chan job.Order
+	stop  func()
+}
+
+func policy() job.Policy {
+	return job.Policy{
+		Timeouts: job.Timeouts{Lease: 30 * time.Second, CancelGrace: 10 * time.Second},
+		Retry:    job.Retry{Backoff: 10 * time.Millisecond, For: time.Minute, AfterOutput: job.RestartAfterOutput},
+	}
+}
+
+func queues() []engine.Queue {
+	q := engine.Queue{Name: "sim", Executor: "sim", Concurrency: 2, MaxDepth: 3, MaxAttempts: 2, Policy: policy(), Keep: time.Hour, KeepFailed: 2 * time.Hour}
+	return []engine.Queue{q}
+}
+
+func openStore(t testing.TB, path string) store.Store {
+	t.Helper()
+	s, err := sqlite.Open(context.Background(), path, sqlite.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// start opens an engine over a store and runs it until the test ends.
+func start(t testing.TB, s store.Store) *house {
+	t.Helper()
+	e, err := engine.New(context.Background(), engine.Config{Store: s, Queues: queues()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &house{Engine: e, t: t, store: s, jobs: make(chan job.Claimed, 100), lost: make(chan job.Order, 100)}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = e.Run(ctx) })
+	h.stop = sync.OnceFunc(func() {
+		cancel()
+		running.Wait()
+		_ = s.Close()
+	})
+	t.Cleanup(h.stop)
+	return h
+}
+
+func open(t testing.TB) *house { return start(t, openStore(t, filepath.Join(t.TempDir(), "jobs.db"))) }
+
+// serve gives the engine a worker with so many slots.
+func (h *house) serve(slots int) {
+	h.t.Cleanup(h.Serve(job.Worker{
+		Name: "local", Queue: "sim", Slots: slots,
+		Deliver: func(c job.Claimed) { h.jobs <- c },
+		Order:   func(_ job.Lease, o job.Order) { h.lost <- o },
+	}))
+}
+
+func (h *house) submit(r engine.Request) engine.Snapshot {
+	h.t.Helper()
+	r.Owner, r.Queue = local, "sim"
+	snap, _, err := h.Submit(context.Background(), r)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return snap
+}
+
+func (h *house) finish(c job.Claimed, o job.Outcome) job.State {
+	h.t.Helper()
+	state, err := h.Finish(context.Background(), c.Lease(), o)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return state
+}
+
+func text(seq int64, said string) []job.Entry {
+	return []job.Entry{{Seq: seq, Attempt: 1, Kind: job.Text, Events: 1, Data: []byte(said)}}
+}
+
+// A submit that meets a free worker runs at once, and its result can be read.
+func TestSubmitRunsAndEnds(t *testing.T) {
+	h := open(t)
+	h.serve(1)
+	snap := h.submit(engine.Request{Input: []byte(`{"a":1}`)})
+	if snap.State != job.Running {
+		t.Fatalf("the job is %s; with a free worker it is stored as running", snap.State)
+	}
+	c := <-h.jobs
+	if string(c.Input) != `{"a":1}` || c.Job.Attempt != 1 {
+		t.Fatalf("the worker was given attempt %d of %q", c.Job.Attempt, c.Input)
+	}
+	if state := h.finish(c, job.Outcome{Result: &job.Result{ContentType: "text/plain", Body: []byte("done")}}); state != job.Succeeded {
+		t.Fatalf("the job went to %s", state)
+	}
+	got, err := h.Get(context.Background(), local, snap.ID)
+	if err != nil || got.State != job.Succeeded || string(got.Result.Body) != "done" {
+		t.Fatalf("read back: %s %v %v", got.State, got.Result, err)
+	}
+}
+
+// A full slot makes jobs wait; the finish that frees it gives it to the next.
+func TestFinishHandsTheSlotOn(t *testing.T) {
+	h := open(t)
+	h.serve(1)
+	first, second := h.submit(engine.Request{}), h.submit(engine.Request{})
+	if second.State != job.Queued || second.Position != 0 {
+		t.Fatalf("the second job is %s at %d", second.State, second.Position)
+	}
+	c := <-h.jobs
+	if c.Job.ID != first.ID {
+		t.Fatal("the first job comes first")
+	}
+	h.finish(c, job.Outcome{})
+	if next := <-h.jobs; next.Job.ID != second.ID {
+		t.Fatal("the second job was not handed on")
+	}
+}
+
+// A held submit is answered when its job has ended, with the result.
+func TestSubmitAndWait(t *testing.T) {
+	h := open(t)
+	h.serve(1)
+	go func() {
+		c := <-h.jobs
+		_, _ = h.Finish(context.Background(), c.Lease(), job.Outcome{Result: &job.Result{ContentType: "text/plain", Body: []byte("42")}})
+	}()
+	snap, _, err := h.SubmitAndWait(context.Background(), engine.Request{Owner: local, Queue: "sim"}, time.Minute)
+	if err != nil || snap.State != job.Succeeded || string(snap.Result.Body) != "42" {
+		t.Fatalf("%s %v %v", snap.State, snap.Result, err)
+	}
+}
+
+// Past its depth a queue refuses, but never a request that it knows.
+func TestFullQueueRefuses(t *testing.T) {
+	h := open(t)
+	known := h.submit(engine.Request{IdempotencyKey: "k", Hash: [32]byte{1}})
+	h.submit(engine.Request{})
+	h.submit(engine.Request{})
+	_, _, err := h.Submit(context.Background(), engine.Request{Owner: local, Queue: "sim"})
+	var refused *job.Error
+	if !errors.As(err, &refused) || refused.Code != job.QueueFull || refused.RetryAfter == 0 {
+		t.Fatalf("a full queue answered %v", err)
+	}
+	again, existing, err := h.Submit(context.Background(), engine.Request{Owner: local, Queue: "sim", IdempotencyKey: "k", Hash: [32]byte{1}})
+	if err != nil || !existing || again.ID != known.ID {
+		t.Fatalf("a known key at a full queue: %v %v %v", again.ID, existing, err)
+	}
+}
+
+// A failed attempt is tried again after its backoff, until none is left.
+func TestRetriesThenFails(t *testing.T) {
+	h := open(t)
+	h.serve(1)
+	snap := h.submit(engine.Request{})
+	fault := job.Outcome{Fault: &job.Fault{Code: "flaky", Message: "it broke", Class: job.Later}}
+	if state := h.finish(<-h.jobs, fault); state != job.Scheduled {
+		t.Fatalf("after the first attempt the job is %s", state)
+	}
+	c := <-h.jobs
+	if c.Job.Attempt != 2 {
+		t.Fatalf("attempt %d follows the first", c.Job.Attempt)
+	}
+	if state := h.finish(c, fault); state != job.Failed {
+		t.Fatalf("after the last attempt the job is %s", state)
+	}
+	got, _ := h.Get(context.Background(), local, snap.ID)
+	if got.Failure == nil || got.Failure.Code != "flaky" || got.Failure.Attempt != 2 {
+		t.Fatalf("the failure reads %+v", got.Failure)
+	}
+}
+
+// A cancel of a running job reaches its worker; the job ends as cancelled whatever
+// the worker says.
+func TestCancelReachesTheWorker(t *testing.T) {
+	h := open(t)
+	h.serve(1)
+	snap := h.submit(engine.Request{})
+	c := <-h.jobs
+	got, err := h.Cancel(context.Background(), local, snap.ID)
+	if err != nil || got.State != job.Running || got.CancelRequestedAt.IsZero() {
+		t.Fatalf("cancel: %s %v", got.State, err)
+	}
+	if order := <-h.lost; order != job.OrderCancel {
+		t.Fatalf("the worker was ordered %d", order)
+	}
+	if state := h.finish(c, job.Outcome{}); state != job.Cancelled {
+		t.Fatalf("the job ended as %s", state)
+	}
+}
+
+// A watcher is given every entry once, in order, and then the end.
+func TestWatchTellsAllOnce(t *testing.T) {
+	h := open(t)
+	h.serve(1)
+	snap := h.submit(engine.Request{})
+	c := <-h.jobs
+	w, err := h.Watch(context.Background(), local, snap.ID, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	said := make(chan string)
+	go func() { said <- follow(w) }()
+	ctx := context.Background()
+	for i, piece := range []string{"one ", "two ", "three"} {
+		if err := h.Append(ctx, c.Lease(), text(int64(i+1), piece), nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.finish(c, job.Outcome{Entries: text(4, "!")})
+	if got := <-said; got != "one two three! succeeded" {
+		t.Fatalf("the watcher heard %q", got)
+	}
+	late, _ := h.Watch(ctx, local, snap.ID, 2)
+	defer late.Close()
+	if got := follow(late); got != "three! succeeded" {
+		t.Fatalf("a late watcher heard %q", got)
+	}
+}
+
+func follow(w *engine.Watch) string {
+	var heard strings.Builder
+	for {
+		u, err := w.Next(context.Background())
+		if errors.Is(err, io.EOF) {
+			return heard.String()
+		}
+		if err != nil {
+			return err.Error()
+		}
+		for _, e := range u.Entries {
+			heard.Write(e.Data)
+		}
+		if u.Job.State.Ended() && w != nil {
+			heard.WriteString(" " + u.Job.State.String())
+		}
+	}
+}
+
+// A new start takes back at once what its predecessor was running, and counts the
+// attempt.
+func TestRestartTakesBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "jobs.db")
+	h := start(t, openStore(t, path))
+	h.serve(1)
+	snap := h.submit(engine.Request{Input: []byte("1")})
+	old := <-h.jobs
+	h.stop() // without finishing: as good as dead
+	h = start(t, openStore(t, path))
+	h.serve(1)
+	c := <-h.jobs
+	if c.Job.ID != snap.ID || c.Job.Attempt != 2 || string(c.Input) != "1" {
+		t.Fatalf("after the restart attempt %d of %s runs", c.Job.Attempt, c.Job.ID)
+	}
+	if _, err := h.Finish(context.Background(), old.Lease(), job.Outcome{}); job.CodeOf(err) != job.LeaseLost {
+		t.Fatalf("the old lease finished the job: %v", err)
+	}
+}
