@@ -1,0 +1,44 @@
+package server
+
+import (
+	"io"
+	"net/http"
+	"sync/atomic"
+)
+
+// phase is where a server stands in its life.
+type phase int32
+
+const (
+	starting phase = iota
+	ready
+	stopping
+)
+
+var phaseNames = [...]string{"starting", "ready", "stopping"}
+
+// health answers whoever watches over the process: /healthz says that it lives,
+// /readyz whether it is to be sent requests.
+type health struct{ now atomic.Int32 }
+
+func (h *health) set(p phase) { h.now.Store(int32(p)) }
+
+func (h *health) register(mux *http.ServeMux) {
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+		say(w, http.StatusOK, "alive")
+	})
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		p, status := phase(h.now.Load()), http.StatusOK
+		if p != ready {
+			status = http.StatusServiceUnavailable
+		}
+		say(w, status, phaseNames[p])
+	})
+}
+
+func say(w http.ResponseWriter, status int, word string) {
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, word+"\n") // whoever asked may be gone
+}

@@ -1,0 +1,165 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/chat"
+	"github.com/meanwhile-run/meanwhile/internal/api/jobs"
+	"github.com/meanwhile-run/meanwhile/internal/config"
+	"github.com/meanwhile-run/meanwhile/internal/conversation"
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/exec"
+	"github.com/meanwhile-run/meanwhile/internal/runner"
+	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
+)
+
+// Bounds of the HTTP server. There is none on writing an answer: streams last.
+const (
+	headerWait  = 10 * time.Second
+	idleWait    = 2 * time.Minute
+	headerBytes = 32 << 10
+	goodbye     = 5 * time.Second // for requests under way, once running work is over
+)
+
+// house is all that a server is made of, put together and not yet running.
+type house struct {
+	cfg      config.Config
+	log      *slog.Logger
+	data     *dataDir
+	store    *sqlite.Store
+	engine   *engine.Engine
+	runners  []*runner.Runner
+	chat     *chat.Face
+	health   health
+	listener net.Listener
+
+	leaving context.Context // over when held requests and streams are to end
+	leave   context.CancelFunc
+}
+
+// build puts a server together, in the order of who needs whom. What was opened
+// before a failure is closed again.
+func build(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *house, err error) {
+	h := &house{cfg: cfg, log: log}
+	h.leaving, h.leave = context.WithCancel(context.Background())
+	defer func() {
+		if err != nil {
+			h.leave()
+			err = errors.Join(err, h.close())
+		}
+	}()
+
+	if h.data, err = openData(cfg.Data); err != nil {
+		return nil, err
+	}
+	if h.store, err = sqlite.Open(ctx, h.data.database(), sqlite.Options{RowsAtEnd: conversation.RowsAtEnd}); err != nil {
+		return nil, fmt.Errorf("the store cannot be opened: %w", err)
+	}
+	executors := makeExecutors(cfg, log)
+	h.engine, err = engine.New(ctx, engine.Config{Store: h.store, Queues: engineQueues(cfg, executors), Log: log})
+	if err != nil {
+		return nil, fmt.Errorf("the store cannot be read: %w", err)
+	}
+	h.runners = h.makeRunners(executors)
+	h.chat = chat.New(chat.Config{
+		Engine:        h.engine,
+		Conversations: conversation.New(h.store, h.engine),
+		Queue:         "chat",
+		Log:           log,
+		Stopping:      h.leaving.Done(),
+	})
+	if h.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", cfg.Listen); err != nil {
+		return nil, fmt.Errorf("cannot listen: %w", err)
+	}
+	return h, nil
+}
+
+// makeRunners makes a runner for each queue.
+func (h *house) makeRunners(executors map[string]exec.Executor) []*runner.Runner {
+	var list []*runner.Runner
+	for name, executor := range executors {
+		list = append(list, runner.New(runner.Config{
+			Source:   h.engine,
+			Queue:    name,
+			Executor: executor,
+			Slots:    h.cfg.Queues[name].Concurrency,
+			Name:     fmt.Sprintf("server-%d", os.Getpid()),
+			Log:      h.log,
+			Grace:    max(h.cfg.ShutdownGrace, 1), // for a runner 0 is its own default
+		}))
+	}
+	return list
+}
+
+// work runs the runners until ctx ends and their work is over or handed back.
+func (h *house) work(ctx context.Context) error {
+	errs := make([]error, len(h.runners))
+	var all sync.WaitGroup
+	for i, r := range h.runners {
+		all.Go(func() { errs[i] = r.Run(ctx) })
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// routes are all faces, behind what they share.
+func (h *house) routes() http.Handler {
+	mux := http.NewServeMux()
+	h.health.register(mux)
+	jobs.New(jobs.Config{Engine: jobs.Of(h.engine), Log: h.log, Stopping: h.leaving}).Register(mux)
+	h.chat.Register(mux)
+	return api.Front(mux, h.cfg.Listen)
+}
+
+// serve answers requests until ctx ends; those under way are answered still, but
+// for those that take longer than a goodbye.
+func (h *house) serve(ctx context.Context) error {
+	srv := &http.Server{
+		Handler:           h.routes(),
+		ReadHeaderTimeout: headerWait,
+		IdleTimeout:       idleWait,
+		MaxHeaderBytes:    headerBytes,
+		ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- srv.Serve(h.listener) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	patience, cancel := context.WithTimeout(context.Background(), goodbye)
+	defer cancel()
+	err := srv.Shutdown(patience)
+	if errors.Is(err, context.DeadlineExceeded) {
+		h.log.Warn("some requests did not end and were cut off")
+		err = srv.Close()
+	}
+	h.chat.Wait()
+	<-failed
+	return err
+}
+
+// close lets go of what is open, the last opened first.
+func (h *house) close() error {
+	var errs []error
+	if h.listener != nil {
+		_ = h.listener.Close() // the HTTP server has closed it, if there was one
+	}
+	if h.store != nil {
+		errs = append(errs, h.store.Close())
+	}
+	if h.data != nil {
+		errs = append(errs, h.data.release())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,216 @@
+package server
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/meanwhile-run/meanwhile/internal/config"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// served is a server under test.
+type served struct {
+	*Server
+	t    *testing.T
+	stop context.CancelFunc
+	cfg  config.Config
+}
+
+// serve starts a server on a free port; the test stops it, or its end does.
+func serve(t *testing.T, change func(*config.Config)) *served {
+	t.Helper()
+	cfg := config.Default()
+	cfg.Listen, cfg.Data = "127.0.0.1:0", t.TempDir()
+	cfg.ShutdownGrace = 0
+	if change != nil {
+		change(&cfg)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	s, err := Start(ctx, cfg, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	if err != nil {
+		stop()
+		t.Fatal(err)
+	}
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	t.Cleanup(func() { stop(); s.Wait() })
+	return &served{Server: s, t: t, stop: stop, cfg: cfg}
+}
+
+// quit tells the server to stop and waits for it.
+func (s *served) quit() {
+	s.t.Helper()
+	s.stop()
+	if err := s.Wait(); err != nil {
+		s.t.Errorf("stopped with %v", err)
+	}
+}
+
+// call makes a request and returns the status and what the answer says.
+func (s *served) call(method, path, body string, headers ...string) (int, map[string]any) {
+	s.t.Helper()
+	status, text := s.text(method, path, body, headers...)
+	var answer map[string]any
+	if err := json.Unmarshal([]byte(text), &answer); err != nil {
+		s.t.Fatalf("%s %s: %d %s", method, path, status, text)
+	}
+	return status, answer
+}
+
+func (s *served) text(method, path, body string, headers ...string) (int, string) {
+	s.t.Helper()
+	res := s.send(method, path, body, headers...)
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return res.StatusCode, string(text)
+}
+
+func (s *served) send(method, path, body string, headers ...string) *http.Response {
+	s.t.Helper()
+	req, err := http.NewRequestWithContext(s.t.Context(), method, s.URL()+path, strings.NewReader(body))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	for i := 0; i+1 < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return res
+}
+
+func TestAServerIsAliveReadyAndWorks(t *testing.T) {
+	s := serve(t, nil)
+	if status, text := s.text("GET", "/healthz", ""); status != 200 || text != "alive\n" {
+		t.Errorf("/healthz: %d %q", status, text)
+	}
+	if status, text := s.text("GET", "/readyz", ""); status != 200 || text != "ready\n" {
+		t.Errorf("/readyz: %d %q", status, text)
+	}
+	status, j := s.call("POST", "/v1/jobs", `{"queue":"sim","input":{"echo":"hello"}}`, "Prefer", "wait=30")
+	if status != 200 || j["status"] != "succeeded" {
+		t.Errorf("%d %v", status, j)
+	}
+	if status, j := s.call("POST", "/v1/jobs", `{"queue":"nowhere","input":1}`); status != 404 || !strings.Contains(j["detail"].(string), "chat") {
+		t.Errorf("an unknown queue: %d %v", status, j)
+	}
+	s.quit()
+}
+
+func TestWhatWasAcknowledgedIsThereAfterARestart(t *testing.T) {
+	first := serve(t, nil)
+	_, done := first.call("POST", "/v1/jobs", `{"queue":"sim","input":{"tokens":3}}`, "Prefer", "wait=30")
+	_, long := first.call("POST", "/v1/jobs", `{"queue":"sim","input":{"duration_ms":300000}}`)
+	_, late := first.call("POST", "/v1/jobs", `{"queue":"sim","input":{"echo":1},"delay_s":300}`)
+	first.quit()
+
+	second := serve(t, func(c *config.Config) { c.Data = first.cfg.Data })
+	for _, was := range []map[string]any{done, late} {
+		status, is := second.call("GET", "/v1/jobs/"+was["id"].(string), "")
+		if status != 200 || is["status"] != was["status"] || is["finished_at"] != was["finished_at"] {
+			t.Errorf("%d: was %v, is %v", status, was, is)
+		}
+	}
+	_, again := second.call("GET", "/v1/jobs/"+long["id"].(string), "")
+	if again["attempt"] != 1.0 && again["attempt"] != 0.0 {
+		t.Errorf("an orderly stop cost an attempt: %v", again)
+	}
+	if status, _ := second.call("POST", "/v1/jobs/"+long["id"].(string)+"/cancel", ""); status != 200 && status != 202 {
+		t.Errorf("cancel: %d", status)
+	}
+	second.quit()
+}
+
+func TestWatchersAreToldToReconnectWhenTheServerStops(t *testing.T) {
+	s := serve(t, nil)
+	_, j := s.call("POST", "/v1/jobs", `{"queue":"sim","input":{"duration_ms":300000}}`)
+	stream := s.send("GET", "/v1/jobs/"+j["id"].(string)+"/events", "")
+	defer stream.Body.Close()
+	lines := bufio.NewScanner(stream.Body)
+	for lines.Scan() && !strings.HasPrefix(lines.Text(), "event: snapshot") {
+	}
+	s.quit() // would wait for the stream, and cut it off
+	for lines.Scan() {
+		if strings.HasPrefix(lines.Text(), "event: done") {
+			t.Error("the job had not ended, and the stream said so")
+		}
+	}
+	if err := lines.Err(); err != nil {
+		t.Errorf("the stream was cut off, not ended: %v", err)
+	}
+}
+
+func TestWhileWorkFinishesTheServerIsNotReadyAndTakesNoJobs(t *testing.T) {
+	s := serve(t, func(c *config.Config) { c.ShutdownGrace = time.Minute })
+	_, j := s.call("POST", "/v1/jobs", `{"queue":"sim","input":{"duration_ms":1500,"tokens":1}}`)
+	stream := s.send("GET", "/v1/jobs/"+j["id"].(string)+"/events", "")
+	defer stream.Body.Close()
+	s.stop()
+	for phase(s.house.health.now.Load()) != stopping {
+		if status, _ := s.text("GET", "/healthz", ""); status != 200 {
+			t.Errorf("/healthz: %d", status)
+		}
+	}
+	if status, text := s.text("GET", "/readyz", ""); status != 503 || text != "stopping\n" {
+		t.Errorf("/readyz: %d %q", status, text)
+	}
+	status, refusal := s.call("POST", "/v1/jobs", `{"queue":"sim","input":{}}`)
+	if status != 503 || refusal["code"] != "shutting_down" {
+		t.Errorf("a submit: %d %v", status, refusal)
+	}
+	story, err := io.ReadAll(stream.Body)
+	if err != nil || !strings.Contains(string(story), "event: done") {
+		t.Errorf("running work had its grace, and its watcher did not see the end: %v\n%s", err, story)
+	}
+	if err := s.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAServerThatCannotStartSaysWhyAndLeavesNothing(t *testing.T) {
+	s := serve(t, nil)
+	log := slog.New(slog.DiscardHandler)
+
+	other := config.Default()
+	other.Listen, other.Data = "127.0.0.1:0", s.cfg.Data
+	if _, err := Start(t.Context(), other, log); err == nil || !strings.Contains(err.Error(), "another server (pid") {
+		t.Errorf("the same data directory: %v", err)
+	}
+	other.Data = t.TempDir()
+	other.Listen = strings.TrimPrefix(s.URL(), "http://")
+	if _, err := Start(t.Context(), other, log); err == nil || !strings.Contains(err.Error(), "cannot listen") {
+		t.Errorf("the same address: %v", err)
+	}
+	d, err := openData(other.Data)
+	if err != nil {
+		t.Fatalf("a server that could not start holds its directory: %v", err)
+	}
+	d.release()
+	s.quit()
+}
+
+func TestAnAddressThatFailsEndsTheServerWithAnError(t *testing.T) {
+	s := serve(t, nil)
+	if err := s.house.listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Wait(); err == nil || !strings.Contains(err.Error(), net.ErrClosed.Error()) {
+		t.Errorf("the listener is gone: %v", err)
+	}
+}
