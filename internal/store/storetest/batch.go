@@ -1,0 +1,110 @@
+package storetest
+
+import (
+	"context"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func batchRules() []rule {
+	return []rule{
+		{"an empty batch commits", batchEmpty},
+		{"kinds are applied in the order of the batch's fields", batchKindsInOrder},
+		{"an append and the finish of its job apply together", batchAppendAndFinish},
+		{"a finish frees the job for a cancel, a delete or a retry of its batch", batchFinishFirst},
+		{"a large batch commits whole", batchLarge},
+		{"a commit whose context has ended applies whole or not at all", batchOverContext},
+		{"reads whose context has ended fail and harm nothing", readOverContext},
+	}
+}
+
+func batchEmpty(w *world) {
+	w.submit()
+	before := w.stored()
+	w.commit(&store.Batch{})
+	w.commit(&store.Batch{Replay: true})
+	w.same("an empty batch changed the store", before, w.stored())
+}
+
+func batchKindsInOrder(w *world) {
+	c := w.running()
+	w.pass(leaseFor + time.Second)
+	late := w.submit(delayed(time.Second))
+	w.pass(2 * time.Second)
+	renew, lapse := newRenew(c.Lease(), leaseFor), newLapse(c.Lease(), job.Queued)
+	cancel, claim := newCancel(c.Job.ID), w.newClaim(queue, 5)
+	write := newWrite(put("p", "a", ""))
+	s := w.newSubmit(withRows(doing(store.Require, put("p", "a", ""))))
+	w.try(claim, newDue(), s, write, cancel, lapse, renew)
+	w.coded(job.LeaseLost, lapse.Err) // the renewal came first
+	equal(w, "the submit after the write", s.Err, nil)
+	equal(w, "the cancel of what still runs", cancel.Ended, false)
+	equal(w, "the jobs claimed", len(claim.Claimed), 2)
+	equal(w, "the state of the job that was due", w.job(late).State, job.Running)
+}
+
+func batchAppendAndFinish(w *world) {
+	c := w.running()
+	f := newFinish(c.Lease(), job.Succeeded)
+	f.Entries = texted(1, 3, "d")
+	w.do(newAppend(c.Lease(), 1, 0, "a", "b"), newAppend(c.Lease(), 1, 2, "c"), f)
+	equal(w, "the output", w.said(c.Job.ID), "abcd")
+}
+
+func batchFinishFirst(w *world) {
+	retried, deleted, cancelled := w.running(), w.running(), w.running()
+	retry, del, cancel := w.newRetry(retried.Job.ID), newDelete(deleted.Job.ID), newCancel(cancelled.Job.ID)
+	w.do(
+		newFinish(retried.Lease(), job.Failed), newFinish(deleted.Lease(), job.Succeeded), newFinish(cancelled.Lease(), job.Queued),
+		retry, del, cancel,
+	)
+	equal(w, "the state of the retried", w.job(retried.Job.ID).State, job.Queued)
+	equal(w, "whether the deleted was running", del.Running, false)
+	w.gone(mine, deleted.Job.ID)
+	equal(w, "whether the cancel ended the job", cancel.Ended, true)
+	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 1, Succeeded: 1, Failed: 1, Cancelled: 1, Retried: 1})
+}
+
+func batchLarge(w *world) {
+	const n = 2000
+	w.submitMany(n)
+	claimed := w.claim(queue, n)
+	equal(w, "the jobs claimed", len(claimed), n)
+	ops := make([]any, 0, 2*n)
+	for _, c := range claimed {
+		ops = append(ops, newAppend(c.Lease(), 1, 0, "said"), newFinish(c.Lease(), job.Succeeded))
+	}
+	w.do(ops...)
+	equal(w, "the counts", w.counts(queue), store.Counts{Succeeded: n})
+}
+
+func batchOverContext(w *world) {
+	over, cancel := context.WithCancel(w.ctx)
+	cancel()
+	a, b := w.newSubmit(), w.newSubmit()
+	batch := batchOf(a, b)
+	w.remember(batch)
+	if err := w.store.Commit(over, batch); err != nil {
+		batch.Replay = true
+		w.commit(batch)
+	}
+	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 2})
+	w.job(a.Job.ID)
+	w.job(b.Job.ID)
+}
+
+func readOverContext(w *world) {
+	id := w.submit()
+	over, cancel := context.WithCancel(w.ctx)
+	cancel()
+	if j, err := w.store.Job(over, mine, id); err == nil && j.ID != id {
+		w.Errorf("a read whose context has ended gave another job")
+	}
+	if page, _, err := w.store.List(over, store.Filter{Owner: mine, Limit: 5}); err == nil && len(page) != 1 {
+		w.Errorf("a list whose context has ended gave %d jobs without an error", len(page))
+	}
+	w.job(id)
+	w.claimOne(queue)
+}

@@ -1,0 +1,108 @@
+package storetest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"path/filepath"
+	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// Benchmarks measures the store with its own clock and one committer, as the
+// commit loop uses it: whole batches, inputs of 500 bytes.
+func Benchmarks(b *testing.B, s Suite) {
+	for _, size := range []int{1, 64, 256} {
+		b.Run(fmt.Sprintf("submit+claim+finish/batch=%d", size), func(b *testing.B) { newBench(b, s).claimed(size) })
+		b.Run(fmt.Sprintf("submit-leased+finish/batch=%d", size), func(b *testing.B) { newBench(b, s).leased(size) })
+		b.Run(fmt.Sprintf("append/batch=%d", size), func(b *testing.B) { newBench(b, s).appends(size) })
+	}
+}
+
+type bench struct {
+	*testing.B
+	store store.Store
+	bytes []byte
+}
+
+func newBench(b *testing.B, s Suite) *bench {
+	st := s.Open(b, filepath.Join(b.TempDir(), "store"), Options{})
+	b.Cleanup(func() { _ = st.Close() })
+	return &bench{B: b, store: st, bytes: bytes.Repeat([]byte("5"), 500)}
+}
+
+func (b *bench) commit(batch *store.Batch) {
+	if err := b.store.Commit(context.Background(), batch); err != nil {
+		b.Fatal(err)
+	}
+}
+
+// rate reports how much of what was done each second.
+func (b *bench) rate(size int, what string) {
+	b.ReportMetric(float64(b.N*size)/b.Elapsed().Seconds(), what+"/s")
+}
+
+func (b *bench) submits(n int, leased bool) []*store.Submit {
+	all := make([]*store.Submit, n)
+	for i := range all {
+		id := job.NewID()
+		all[i] = &store.Submit{Input: b.bytes, Job: job.Job{
+			ID: id, Owner: mine, Queue: queue, Key: string(rune('a' + i%16)),
+			Priority: job.DefaultPriority, MaxAttempts: job.DefaultMaxAttempts,
+		}}
+		if leased {
+			leasedAs(job.NewToken())(all[i])
+		}
+	}
+	return all
+}
+
+// claimed runs jobs through submit, claim and finish: each batch submits some,
+// claims as many, and finishes those that the batch before claimed.
+func (b *bench) claimed(size int) {
+	var held []job.Claimed
+	for b.Loop() {
+		claim := &store.Claim{Queue: queue, Worker: "bench", LeaseFor: leaseFor, Tokens: make([]job.Token, size)}
+		for i := range claim.Tokens {
+			claim.Tokens[i] = job.NewToken()
+		}
+		batch := &store.Batch{Submits: b.submits(size, false), Claims: []*store.Claim{claim}}
+		for i := range held {
+			batch.Finishes = append(batch.Finishes, newFinish(held[i].Lease(), job.Succeeded))
+		}
+		b.commit(batch)
+		held = claim.Claimed
+	}
+	b.rate(size, "jobs")
+}
+
+// leased runs jobs that are stored with their first lease: each batch submits
+// some and finishes those of the batch before.
+func (b *bench) leased(size int) {
+	var held []*store.Submit
+	for b.Loop() {
+		batch := &store.Batch{Submits: b.submits(size, true)}
+		for _, s := range held {
+			batch.Finishes = append(batch.Finishes, newFinish(job.Lease{Job: s.Job.ID, Token: s.Token}, job.Succeeded))
+		}
+		b.commit(batch)
+		held = batch.Submits
+	}
+	b.rate(size, "jobs")
+}
+
+// appends adds one entry of 500 bytes to each of some running jobs.
+func (b *bench) appends(size int) {
+	held := b.submits(size, true)
+	b.commit(&store.Batch{Submits: held})
+	for n := int64(0); b.Loop(); n++ {
+		batch := &store.Batch{}
+		for _, s := range held {
+			batch.Appends = append(batch.Appends, newAppend(job.Lease{Job: s.Job.ID, Token: s.Token}, 1, n, string(b.bytes)))
+		}
+		b.commit(batch)
+	}
+	b.rate(size, "appends")
+}

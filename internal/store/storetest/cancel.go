@@ -1,0 +1,160 @@
+package storetest
+
+import (
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func cancelRules() []rule {
+	return []rule{
+		{"a waiting job ends at once", cancelWaiting},
+		{"a running job remembers the first request and goes on", cancelRunning},
+		{"an ended job is left as it is", cancelEnded},
+		{"once a cancel was acknowledged the job ends as cancelled whatever its finish says", cancelThenFinish},
+		{"once a cancel was acknowledged a sweep ends the job as cancelled", cancelThenSweep},
+		{"a cancelled job is not claimed", cancelThenClaim},
+		{"a job that ended before the cancel keeps its end", finishThenCancel},
+		{"a job that went back before the cancel ends at once", releaseThenCancel},
+		{"a request is listed when it is older than the job's grace", cancelListed},
+		{"a cancel of no job is not found", cancelUnknown},
+	}
+}
+
+func cancelWaiting(w *world) {
+	for _, id := range []job.ID{w.submit(), w.submit(delayed(time.Minute))} {
+		w.pass(time.Second)
+		c := newCancel(id)
+		c.Keep = 33 * time.Minute
+		w.do(c)
+		j := w.job(id)
+		equal(w, "the state", j.State, job.Cancelled)
+		equal(w, "whether this cancel ended it", c.Ended, true)
+		equal(w, "the answered job", text(c.Job), text(j))
+		w.at("FinishedAt", j.FinishedAt, w.now())
+		w.at("ExpiresAt", j.ExpiresAt, w.now().Add(33*time.Minute))
+	}
+	equal(w, "the counts", w.counts(queue), store.Counts{Cancelled: 2})
+}
+
+func cancelRunning(w *world) {
+	c := w.running()
+	w.pass(time.Second)
+	requested := w.now()
+	for range 3 {
+		op := newCancel(c.Job.ID)
+		w.do(op)
+		j := w.job(c.Job.ID)
+		equal(w, "the state", j.State, job.Running)
+		equal(w, "whether this cancel ended it", op.Ended, false)
+		equal(w, "the answered job", text(op.Job), text(j))
+		w.at("CancelRequestedAt", j.CancelRequestedAt, requested)
+		w.pass(time.Second)
+	}
+	equal(w, "the counts", w.counts(queue), store.Counts{Running: 1})
+}
+
+func cancelEnded(w *world) {
+	for _, state := range reachable() {
+		if !state.Ended() {
+			continue
+		}
+		id, _ := w.inState(state)
+		w.pass(time.Second)
+		before := w.stored()
+		c := newCancel(id)
+		w.do(c)
+		equal(w, "whether this cancel ended it", c.Ended, false)
+		equal(w, "the answered job", text(c.Job), text(w.job(id)))
+		w.same("a cancel changed an ended job", before, w.stored())
+	}
+}
+
+func cancelThenFinish(w *world) {
+	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled, job.Scheduled, job.Queued} {
+		c := w.running()
+		w.do(newCancel(c.Job.ID))
+		w.pass(time.Second)
+		f := newFinish(c.Lease(), to)
+		f.Entries = texted(1, 0, "the last words")
+		f.Result = &job.Result{Body: []byte("not to be kept")}
+		f.Refund = to == job.Queued
+		w.do(f)
+		equal(w, "the answered state", f.State, job.Cancelled)
+		j := w.job(c.Job.ID)
+		equal(w, "the state after a finish as "+to.String(), j.State, job.Cancelled)
+		equal(w, "the output", w.said(j.ID), "the last words")
+		w.at("FinishedAt", j.FinishedAt, f.At)
+		w.at("ExpiresAt", j.ExpiresAt, w.now().Add(map[bool]time.Duration{true: keep, false: keepCancelled}[to == job.Cancelled]))
+		_, err := w.store.Result(w.ctx, mine, j.ID)
+		w.coded(job.NotFinished, err)
+	}
+	equal(w, "the counts", w.counts(queue), store.Counts{Cancelled: 5})
+}
+
+func cancelThenSweep(w *world) {
+	c := w.running()
+	w.do(newCancel(c.Job.ID))
+	w.pass(leaseFor + time.Second)
+	f := newLapse(c.Lease(), job.Queued)
+	w.do(f)
+	equal(w, "where the job went", f.State, job.Cancelled)
+	equal(w, "the jobs left to claim", len(w.claim(queue, 1)), 0)
+}
+
+func cancelThenClaim(w *world) {
+	first, both := w.submit(), w.submit()
+	w.do(newCancel(first))
+	claim := w.newClaim(queue, 5)
+	w.do(newCancel(both), claim)
+	equal(w, "the jobs claimed after and with their cancel", len(claim.Claimed), 0)
+
+	c := w.running()
+	cancel := newCancel(c.Job.ID)
+	w.do(cancel)
+	equal(w, "whether a cancel after the claim ended the job", cancel.Ended, false)
+}
+
+func finishThenCancel(w *world) {
+	c := w.running()
+	f, cancel := newFinish(c.Lease(), job.Succeeded), newCancel(c.Job.ID)
+	w.do(f, cancel)
+	equal(w, "where the job went", f.State, job.Succeeded)
+	equal(w, "whether the cancel ended it", cancel.Ended, false)
+	equal(w, "the job as the cancel left it", text(cancel.Job), text(w.job(c.Job.ID)))
+	equal(w, "the counts", w.counts(queue), store.Counts{Succeeded: 1})
+}
+
+func releaseThenCancel(w *world) {
+	for _, to := range []job.State{job.Queued, job.Scheduled} {
+		c := w.running()
+		f, cancel := newFinish(c.Lease(), to), newCancel(c.Job.ID)
+		w.do(f, cancel)
+		equal(w, "where the finish put the job", f.State, to)
+		equal(w, "whether the cancel ended it", cancel.Ended, true)
+		equal(w, "the state", w.job(c.Job.ID).State, job.Cancelled)
+	}
+	equal(w, "the jobs left to claim", len(w.claim(queue, 1)), 0)
+}
+
+func cancelListed(w *world) {
+	w.submitMany(3)
+	claimed := w.claim(queue, 3)
+	w.do(newCancel(claimed[0].Job.ID))
+	w.pass(cancelGrace - time.Second)
+	equal(w, "the requests listed within the grace", len(w.listRunning(store.CancelOnly)), 0)
+	w.do(newCancel(claimed[1].Job.ID))
+	w.pass(2 * time.Second)
+	late := w.listRunning(store.CancelOnly)
+	if len(late) != 1 || late[0].Job.ID != claimed[0].Job.ID || late[0].Token != claimed[0].Token {
+		w.Errorf("the requests past their grace are %+v", late)
+	}
+	w.do(newFinish(claimed[0].Lease(), job.Cancelled))
+	equal(w, "the requests listed after the end", len(w.listRunning(store.CancelOnly)), 0)
+}
+
+func cancelUnknown(w *world) {
+	w.submit()
+	w.refused(job.NotFound, newCancel(w.id()), newCancel(job.ID{}))
+}

@@ -1,0 +1,152 @@
+package storetest
+
+import (
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func claimRules() []rule {
+	return []rule{
+		{"a claim hands over the job, its input and a lease", claimHandsOver},
+		{"a claim gets as many jobs as it has tokens, or as are ready", claimAsMany},
+		{"a claim takes jobs of its own queue only", claimOwnQueue},
+		{"a claim takes no job that waits for its time, runs or has ended", claimReadyOnly},
+		{"two claims never get the same job", claimsDiffer},
+		{"a claim sees what its own batch made ready", claimSeesItsBatch},
+		{"a claim does not see what its own batch ended", claimSeesEnds},
+		{"each claim of a job counts an attempt, and the first one starts it", claimCounts},
+		{"a new attempt begins without progress", claimClearsProgress},
+		{"a claim of an unknown queue gets nothing", claimNothing},
+	}
+}
+
+func claimHandsOver(w *world) {
+	s := w.newSubmit(withInput("the input"))
+	w.do(s)
+	w.pass(time.Minute)
+	op := w.newClaim(queue, 1)
+	op.LeaseFor = 42 * time.Second
+	w.do(op)
+	if len(op.Claimed) != 1 {
+		w.Fatalf("claimed %d jobs", len(op.Claimed))
+	}
+	c := op.Claimed[0]
+	equal(w, "the job", c.Job.ID, s.Job.ID)
+	equal(w, "the token", c.Token, op.Tokens[0])
+	equal(w, "the input", string(c.Input), "the input")
+	equal(w, "the state", c.Job.State, job.Running)
+	equal(w, "the attempt", c.Job.Attempt, 1)
+	w.at("Until", c.Until, w.now().Add(42*time.Second))
+	w.at("StartedAt", c.Job.StartedAt, w.now())
+	equal(w, "the job as handed over", text(c.Job), text(w.job(c.Job.ID)))
+	equal(w, "the counts", w.counts(queue), store.Counts{Running: 1})
+}
+
+func claimAsMany(w *world) {
+	w.submitMany(5)
+	equal(w, "the jobs claimed with 3 tokens", len(w.claim(queue, 3)), 3)
+	equal(w, "the jobs claimed with none", len(w.claim(queue, 0)), 0)
+	equal(w, "the jobs claimed with 9 tokens", len(w.claim(queue, 9)), 2)
+	equal(w, "the jobs claimed of an empty queue", len(w.claim(queue, 9)), 0)
+	equal(w, "the counts", w.counts(queue), store.Counts{Running: 5})
+}
+
+func claimOwnQueue(w *world) {
+	a, b := w.submit(inQueue("a")), w.submit(inQueue("a b"))
+	equal(w, "the jobs of another queue", len(w.claim("b", 5)), 0)
+	equal(w, "the job of the second queue", w.claimOne("a b").Job.ID, b)
+	equal(w, "the job of the first queue", w.claimOne("a").Job.ID, a)
+}
+
+func claimReadyOnly(w *world) {
+	w.submit(delayed(time.Minute))
+	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled, job.Scheduled} {
+		w.do(newFinish(w.running().Lease(), to))
+	}
+	w.running()
+	w.do(newCancel(w.submit()))
+	w.do(newDelete(w.submit()))
+	equal(w, "the jobs claimed", len(w.claim(queue, 10)), 0)
+}
+
+func claimsDiffer(w *world) {
+	const jobs = 300
+	for i := range jobs {
+		w.submit(withKey(string(rune('a' + i%3))))
+	}
+	seen := map[job.ID]bool{}
+	for len(seen) < jobs {
+		a, b, c := w.newClaim(queue, 7), w.newClaim(queue, 1), w.newClaim(queue, 4)
+		w.do(a, b, c)
+		got := append(append(a.Claimed, b.Claimed...), c.Claimed...)
+		if len(got) == 0 {
+			w.Fatalf("only %d of %d jobs could be claimed", len(seen), jobs)
+		}
+		for _, c := range got {
+			if seen[c.Job.ID] {
+				w.Fatalf("a job was claimed twice")
+			}
+			seen[c.Job.ID] = true
+			w.do(newRenew(c.Lease(), leaseFor))
+		}
+	}
+}
+
+func claimSeesItsBatch(w *world) {
+	back := w.running()
+	failed := w.running()
+	w.do(newFinish(failed.Lease(), job.Failed))
+	w.submit(delayed(time.Minute))
+	w.pass(2 * time.Minute)
+
+	c := w.newClaim(queue, 10)
+	w.do(newFinish(back.Lease(), job.Queued), w.newRetry(failed.Job.ID), w.newSubmit(), newDue(), c)
+	equal(w, "the jobs claimed", len(c.Claimed), 4)
+	equal(w, "the counts", w.counts(queue), store.Counts{Running: 4, Failed: 1, Retried: 1})
+}
+
+func claimSeesEnds(w *world) {
+	cancelled, deleted, expired, left := w.submit(), w.submit(), w.submit(patient(time.Second)), w.submit()
+	w.pass(2 * time.Second)
+	c := w.newClaim(queue, 10)
+	w.do(newCancel(cancelled), newDelete(deleted), newDue(), c)
+	if len(c.Claimed) != 1 || c.Claimed[0].Job.ID != left {
+		w.Errorf("%d jobs were claimed beside the one that was left", len(c.Claimed))
+	}
+	equal(w, "the state of the expired one", w.job(expired).State, job.Expired)
+}
+
+func claimCounts(w *world) {
+	c := w.running()
+	started := w.now()
+	for attempt := 2; attempt <= 4; attempt++ {
+		w.pass(time.Second)
+		w.do(newFinish(c.Lease(), job.Queued))
+		w.pass(time.Second)
+		c = w.claimOne(queue)
+		equal(w, "the attempt", c.Job.Attempt, attempt)
+		w.at("StartedAt", c.Job.StartedAt, started)
+	}
+}
+
+func claimClearsProgress(w *world) {
+	c := w.running()
+	said := newAppend(c.Lease(), 1, 0, "half")
+	said.Progress = &job.Progress{Percent: 50, Status: "Halfway"}
+	w.do(said, newFinish(c.Lease(), job.Queued))
+	c = w.claimOne(queue)
+	equal(w, "the progress", c.Job.Progress, job.Progress{})
+	equal(w, "the stored progress", w.job(c.Job.ID).Progress, job.Progress{})
+	equal(w, "the cursor", c.Job.Cursor, 1)
+}
+
+func claimNothing(w *world) {
+	w.submit()
+	equal(w, "the jobs claimed", len(w.claim("no such queue", 3)), 0)
+	equal(w, "the jobs claimed", len(w.claim("", 3)), 0)
+	if _, ok := w.stored()["counts"]; !ok {
+		w.Errorf("no counts")
+	}
+}

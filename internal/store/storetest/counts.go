@@ -1,0 +1,90 @@
+package storetest
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func countRules() []rule {
+	return []rule{
+		{"the kept counts follow a job through its life", countsThroughLife},
+		{"a commit answers the counts of every queue it changed", countsAnswered},
+		{"a refused op counts nothing", countsOfRefused},
+		{"counts of many queues are kept apart", countsApart},
+		{"a queue keeps its totals when its jobs are gone", countsOutlive},
+	}
+}
+
+func countsThroughLife(w *world) {
+	step := func(want store.Counts, op any) {
+		w.Helper()
+		b := w.do(op)
+		equal(w, fmt.Sprintf("the counts after %T", op), w.counts(queue), want)
+		equal(w, fmt.Sprintf("the counts answered by %T", op), b.Counts[queue], want)
+	}
+	s := w.newSubmit(delayed(time.Minute))
+	step(store.Counts{Scheduled: 1}, s)
+	w.pass(2 * time.Minute)
+	step(store.Counts{Queued: 1}, newDue())
+	claim := w.newClaim(queue, 1)
+	step(store.Counts{Running: 1}, claim)
+	step(store.Counts{Scheduled: 1}, newFinish(claim.Claimed[0].Lease(), job.Scheduled))
+	w.pass(time.Minute)
+	step(store.Counts{Queued: 1}, newDue())
+	claim = w.newClaim(queue, 1)
+	step(store.Counts{Running: 1}, claim)
+	step(store.Counts{Failed: 1}, newFinish(claim.Claimed[0].Lease(), job.Failed))
+	step(store.Counts{Queued: 1, Failed: 1, Retried: 1}, w.newRetry(s.Job.ID))
+	step(store.Counts{Failed: 1, Retried: 1, Cancelled: 1}, newCancel(s.Job.ID))
+	step(store.Counts{Queued: 1, Failed: 1, Retried: 2, Cancelled: 1}, w.newRetry(s.Job.ID))
+	claim = w.newClaim(queue, 1)
+	w.do(claim)
+	step(store.Counts{Succeeded: 1, Failed: 1, Retried: 2, Cancelled: 1}, newFinish(claim.Claimed[0].Lease(), job.Succeeded))
+}
+
+func countsAnswered(w *world) {
+	a, b := w.newSubmit(inQueue("a")), w.newSubmit(inQueue("b"))
+	first := w.do(a, b)
+	equal(w, "the queues answered", len(first.Counts), 2)
+	second := w.do(w.newClaim("a", 1), newCancel(b.Job.ID), w.newSubmit(inQueue("c"), leasedAs(w.token())))
+	for q, want := range map[string]store.Counts{"a": {Running: 1}, "b": {Cancelled: 1}, "c": {Running: 1}} {
+		equal(w, "the counts of "+q+" as answered", second.Counts[q], want)
+		equal(w, "the counts of "+q+" as read", w.counts(q), want)
+	}
+}
+
+func countsOfRefused(w *world) {
+	c := w.running()
+	before := w.counts(queue)
+	b := w.try(
+		newFinish(job.Lease{Job: c.Job.ID, Token: w.token()}, job.Succeeded), w.newRetry(c.Job.ID), newCancel(w.id()),
+		newDelete(w.id()), w.newSubmit(withRows(doing(store.Require, put("p", "absent", "")))), w.newClaim(queue, 3),
+	)
+	equal(w, "the counts", w.counts(queue), before)
+	if answered, ok := b.Counts[queue]; ok {
+		equal(w, "the counts as answered", answered, before)
+	}
+}
+
+func countsApart(w *world) {
+	for i := range 12 {
+		w.submitMany(i+1, inQueue(fmt.Sprint("q", i)))
+		w.claim(fmt.Sprint("q", i), i/2)
+	}
+	for i := range int64(12) {
+		equal(w, "the counts", w.counts(fmt.Sprint("q", i)), store.Counts{Queued: i + 1 - i/2, Running: i / 2})
+	}
+}
+
+func countsOutlive(w *world) {
+	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled} {
+		f := newFinish(w.running().Lease(), to)
+		w.do(f)
+		w.do(newDelete(f.Lease.Job))
+	}
+	w.reopen()
+	equal(w, "the counts", w.counts(queue), store.Counts{Succeeded: 1, Failed: 1, Cancelled: 1})
+}

@@ -1,0 +1,102 @@
+package storetest
+
+import (
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func durableRules() []rule {
+	return []rule{
+		{"everything that was committed is there after the store was opened again", durableAll},
+		{"leases hold across an opening", durableLeases},
+		{"output goes on across an opening", durableOutput},
+		{"a store that was opened and closed many times is the same", durableOften},
+		{"a second close does no harm", closedTwice},
+	}
+}
+
+// lived fills a store with jobs in every state and all that hangs on them.
+func (w *world) lived() {
+	for _, state := range reachable() {
+		for range 3 {
+			w.inState(state)
+		}
+	}
+	c := w.running(withRef("put:p"), once("k", "a"), withInput("\x00\xff"))
+	say := newAppend(c.Lease(), 1, 0, "one", "two")
+	say.Progress = &job.Progress{Percent: 33.25, Status: "A third"}
+	w.do(say, newCancel(c.Job.ID))
+	done := w.running(withRef("put:q"))
+	f := newFinish(done.Lease(), job.Succeeded)
+	f.Usage, f.Entries = []byte(`{"tokens":3}`), texted(1, 0, "the end")
+	w.do(f, newWrite(put("p", "a", "row"), put("p", "b", "")))
+	w.submit(ownedBy(theirs), delayed(time.Minute))
+	w.submit(ownedBy(elsewhere), patient(time.Minute), once("k", "b"))
+	w.mixed()
+}
+
+func durableAll(w *world) {
+	w.lived()
+	before := w.stored()
+	w.reopen()
+	w.same("opening the store again changed it", before, w.stored())
+}
+
+func durableLeases(w *world) {
+	a, b, stale := w.running(), w.running(), w.running()
+	leased := w.newSubmit(leasedAs(w.token()))
+	w.do(leased, newFinish(stale.Lease(), job.Queued), newRenew(b.Lease(), time.Hour))
+	w.reopen()
+	equal(w, "the running jobs", len(w.listRunning(store.AllRunning)), 3)
+	w.fenced(stale.Lease())
+	w.pass(leaseFor + time.Second)
+	w.refused(job.LeaseLost, newLapse(b.Lease(), job.Queued))
+	lapsed := w.listRunning(store.LapsedOnly)
+	equal(w, "the lapsed leases", len(lapsed), 2)
+	w.do(newLapse(a.Lease(), job.Queued))
+	w.do(newRenew(job.Lease{Job: leased.Job.ID, Token: leased.Token}, leaseFor), newFinish(b.Lease(), job.Succeeded))
+	w.reopen()
+	equal(w, "the running jobs", len(w.listRunning(store.AllRunning)), 1)
+	w.fenced(a.Lease())
+	w.fenced(b.Lease())
+}
+
+func durableOutput(w *world) {
+	c := w.running()
+	w.do(newAppend(c.Lease(), 1, 0, "a", "b"))
+	w.reopen()
+	equal(w, "the cursor", w.job(c.Job.ID).Cursor, 2)
+	w.refused(job.Conflict, newAppend(c.Lease(), 1, 3, "gap"))
+	w.do(newAppend(c.Lease(), 1, 2, "c"))
+	w.reopen()
+	w.do(newFinish(c.Lease(), job.Queued))
+	w.reopen()
+	c = w.claimOne(queue)
+	w.refused(job.Conflict, newAppend(c.Lease(), 2, 2, "c"))
+	w.do(newAppend(c.Lease(), 2, 3, "d"))
+	equal(w, "the output", w.said(c.Job.ID), "abcd")
+	equal(w, "the bytes said", w.job(c.Job.ID).OutputBytes, 4)
+}
+
+func durableOften(w *world) {
+	w.lived()
+	before := w.stored()
+	for range 5 {
+		w.reopen()
+	}
+	w.same("opening the store again changed it", before, w.stored())
+}
+
+func closedTwice(w *world) {
+	w.submit()
+	if err := w.store.Close(); err != nil {
+		w.Errorf("close: %v", err)
+	}
+	if err := w.store.Close(); err != nil {
+		w.Errorf("the second close: %v", err)
+	}
+	w.store = w.open()
+	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 1})
+}

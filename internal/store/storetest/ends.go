@@ -1,0 +1,232 @@
+package storetest
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// endKind is the kind of the rows that rowsAtEnd makes.
+const endKind = "end"
+
+// ending is the body of a row that an end left: what the end was told.
+type ending struct {
+	State  string
+	Result string `json:",omitempty"`
+	Text   string `json:",omitempty"`
+	Code   string `json:",omitempty"` // of the failure
+}
+
+// rowsAtEnd is the function that every store in the suite is opened with. A job's
+// Ref is "ACTION:PARENT" or "ACTION:PARENT:LIMIT": its end leaves one row there,
+// named "end". It is pure, as it has to be.
+func rowsAtEnd(e store.End) []store.Row {
+	limit := 1 << 20
+	if parts := strings.Split(e.Job.Ref, ":"); len(parts) == 3 {
+		fmt.Sscan(parts[2], &limit)
+	}
+	body := ending{State: e.Job.State.String(), Text: e.Text(limit)}
+	if e.Result != nil {
+		body.Result = string(e.Result.Body)
+	}
+	if e.Job.Failure != nil {
+		body.Code = e.Job.Failure.Code
+	}
+	raw, err := json.Marshal(body)
+	if err != nil {
+		panic(err)
+	}
+	action := store.Put
+	if strings.HasPrefix(e.Job.Ref, "update:") {
+		action = store.Update
+	}
+	return []store.Row{{Kind: endKind, Parent: refParent(e.Job.Ref), ID: "end", Body: raw, Do: action}}
+}
+
+func refParent(ref string) string { return strings.Split(ref+":", ":")[1] }
+
+// ended checks the row that the end of a job with the Ref "put:parent" left.
+func (w *world) ended(parent string, want ending) {
+	w.Helper()
+	raw, err := json.Marshal(want)
+	if err != nil {
+		w.Fatalf("%v", err)
+	}
+	rows := w.rows(endKind, parent)
+	if len(rows) != 1 || string(rows[0].Body) != string(raw) {
+		w.Errorf("the end of %q left %q, want %s", parent, rows, raw)
+	}
+}
+
+func endRules() []rule {
+	return []rule{
+		{"every way to end leaves the rows of the end in the same commit", endsLeaveRows},
+		{"a job that goes back has not ended", endsNotByGoingBack},
+		{"a job without a ref leaves no rows", endsWithoutRef},
+		{"each end of a retried job leaves its rows", endsAfterRetry},
+		{"the text of an end is what the last attempt said", endsText},
+		{"the text of an end is text alone, joined, up to the limit", endsTextOnly},
+		{"the text of a job cancelled in its backoff is what it had said", endsTextOfWaiting},
+		{"an attempt that was handed back uncounted is no part of the text", endsTextAfterRefund},
+		{"an end may update a row that is there and makes none that is not", endsUpdate},
+		{"an end is told of the job as it ended", endsState},
+		{"a pruned job does not end again", endsNotByPrune},
+	}
+}
+
+func endsLeaveRows(w *world) {
+	refer := func(parent string) func(*store.Submit) { return withRef("put:" + parent) }
+	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled} {
+		f := newFinish(w.running(refer(to.String())).Lease(), to)
+		f.Entries = texted(1, 0, "said")
+		w.do(f)
+	}
+	w.ended("succeeded", ending{State: "succeeded", Result: "result", Text: "said"})
+	w.ended("failed", ending{State: "failed", Text: "said", Code: "bad_input"})
+	w.ended("cancelled", ending{State: "cancelled", Text: "said"})
+
+	w.do(newCancel(w.submit(refer("cancel queued"))))
+	w.do(newCancel(w.submit(refer("cancel scheduled"), delayed(time.Minute))))
+	w.do(newDelete(w.submit(refer("delete queued"))))
+	c := w.running(refer("delete running"))
+	w.do(newDelete(c.Job.ID))
+	equal(w, "the rows before the end", len(w.rows(endKind, "delete running")), 0)
+	w.do(newFinish(c.Lease(), job.Succeeded))
+	c = w.running(refer("cancel running"))
+	w.do(newCancel(c.Job.ID))
+	equal(w, "the rows before the end", len(w.rows(endKind, "cancel running")), 0)
+	w.do(newFinish(c.Lease(), job.Succeeded))
+	for _, parent := range []string{"cancel queued", "cancel scheduled", "delete queued", "delete running", "cancel running"} {
+		w.ended(parent, ending{State: "cancelled"})
+	}
+	w.submit(refer("expire"), patient(time.Second))
+	w.pass(2 * time.Second)
+	w.do(newDue())
+	w.ended("expire", ending{State: "expired"})
+	c = w.running(refer("swept"))
+	w.pass(leaseFor + time.Second)
+	w.do(newLapse(c.Lease(), job.Failed))
+	w.ended("swept", ending{State: "failed", Code: "bad_input"})
+}
+
+func endsNotByGoingBack(w *world) {
+	c := w.running(withRef("put:p"))
+	w.do(newFinish(c.Lease(), job.Queued))
+	c = w.claimOne(queue)
+	w.do(newCancel(w.submit()), newFinish(c.Lease(), job.Scheduled))
+	equal(w, "the rows", len(w.rows(endKind, "p")), 0)
+}
+
+func endsWithoutRef(w *world) {
+	for _, state := range reachable() {
+		w.inState(state)
+	}
+	equal(w, "the rows", len(w.rows(endKind, "")), 0)
+}
+
+func endsAfterRetry(w *world) {
+	c := w.running(withRef("put:p"))
+	w.do(newFinish(c.Lease(), job.Failed))
+	w.ended("p", ending{State: "failed", Code: "bad_input"})
+	w.do(w.newRetry(c.Job.ID))
+	w.do(newFinish(w.claimOne(queue).Lease(), job.Succeeded))
+	w.ended("p", ending{State: "succeeded", Result: "result"})
+}
+
+// restarted begins a later attempt the way a worker does: with an entry that says so.
+func restarted(l job.Lease, attempt int, after int64, texts ...string) *store.Append {
+	a := newAppend(l, attempt, after, append([]string{"{}"}, texts...)...)
+	a.Entries[0].Kind = job.Restart
+	return a
+}
+
+func endsText(w *world) {
+	c := w.running(withRef("put:p"))
+	w.do(newAppend(c.Lease(), 1, 0, "the first ", "attempt"), newFinish(c.Lease(), job.Queued))
+	c = w.claimOne(queue)
+	w.do(restarted(c.Lease(), 2, 2, "the ", "second "))
+	f := newFinish(c.Lease(), job.Succeeded)
+	f.Entries = texted(2, 5, "attem", "pt")
+	w.do(f)
+	w.ended("p", ending{State: "succeeded", Result: "result", Text: "the second attempt"})
+}
+
+func endsTextOnly(w *world) {
+	kinds := []job.Kind{job.Text, job.Log, job.JSON, job.Text, job.Report, job.Text}
+	say := func(ref string) {
+		c := w.running(withRef(ref))
+		a := newAppend(c.Lease(), 1, 0, "one ", "log", "{}", "two ", "{}", "three")
+		for i := range a.Entries {
+			a.Entries[i].Kind = kinds[i]
+		}
+		w.do(a, newFinish(c.Lease(), job.Failed))
+	}
+	say("put:whole")
+	w.ended("whole", ending{State: "failed", Text: "one two three", Code: "bad_input"})
+	say("put:limited:6")
+	rows := w.rows(endKind, "limited")
+	var body ending
+	if len(rows) != 1 || json.Unmarshal(rows[0].Body, &body) != nil {
+		w.Fatalf("the rows are %q", rows)
+	}
+	if len(body.Text) > 6 || !strings.HasPrefix("one two three", body.Text) || body.Text == "" {
+		w.Errorf("up to 6 bytes of the text are %q", body.Text)
+	}
+}
+
+func endsTextOfWaiting(w *world) {
+	c := w.running(withRef("put:p"))
+	w.do(newAppend(c.Lease(), 1, 0, "so far"), newFinish(c.Lease(), job.Scheduled))
+	w.do(newCancel(c.Job.ID))
+	w.ended("p", ending{State: "cancelled", Text: "so far", Code: "upstream_error"})
+}
+
+func endsTextAfterRefund(w *world) {
+	c := w.running(withRef("put:p"))
+	back := newFinish(c.Lease(), job.Queued)
+	back.Refund = true
+	w.do(newAppend(c.Lease(), 1, 0, "handed back"), back)
+	c = w.claimOne(queue)
+	w.do(restarted(c.Lease(), 1, 1, "whole"), newFinish(c.Lease(), job.Succeeded))
+	w.ended("p", ending{State: "succeeded", Result: "result", Text: "whole"})
+}
+
+func endsUpdate(w *world) {
+	w.do(newWrite(store.Row{Kind: endKind, Parent: "there", ID: "end", Body: []byte("pending")}))
+	w.do(newFinish(w.running(withRef("update:there")).Lease(), job.Succeeded))
+	w.do(newFinish(w.running(withRef("update:absent")).Lease(), job.Succeeded))
+	w.ended("there", ending{State: "succeeded", Result: "result"})
+	equal(w, "the rows where none was", len(w.rows(endKind, "absent")), 0)
+}
+
+func endsState(w *world) {
+	c := w.running(withRef("put:p"))
+	w.do(newFinish(c.Lease(), job.Scheduled))
+	w.pass(backoff + time.Second)
+	w.do(newDue())
+	w.do(newFinish(w.claimOne(queue).Lease(), job.Succeeded))
+	w.ended("p", ending{State: "succeeded", Result: "result"})
+
+	c = w.running(withRef("put:q"))
+	w.do(newCancel(c.Job.ID))
+	w.do(newFinish(c.Lease(), job.Succeeded))
+	w.ended("q", ending{State: "cancelled"})
+}
+
+func endsNotByPrune(w *world) {
+	c := w.running(withRef("put:p"))
+	w.do(newFinish(c.Lease(), job.Succeeded))
+	w.do(newWrite(doing(store.RemoveAll, store.Row{Kind: endKind, Parent: "p"})))
+	deleted := w.running(withRef("put:p"))
+	w.do(newFinish(deleted.Lease(), job.Succeeded))
+	w.do(newWrite(doing(store.RemoveAll, store.Row{Kind: endKind, Parent: "p"})))
+	w.do(newDelete(deleted.Job.ID))
+	w.pass(day)
+	w.do(newPrune())
+	w.gone(mine, c.Job.ID)
+	equal(w, "the rows", len(w.rows(endKind, "p")), 0)
+}

@@ -1,0 +1,221 @@
+package storetest
+
+import (
+	"bytes"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func finishRules() []rule {
+	return []rule{
+		{"a success keeps the result as it was given", finishSucceeds},
+		{"results of any bytes are kept, also none", finishResults},
+		{"a failure is kept with what it came to", finishFails},
+		{"a failed attempt goes back to wait for its time", finishBackLater},
+		{"an attempt that was handed back is ready at once", finishBackNow},
+		{"a refunded attempt is not counted", finishRefunds},
+		{"a job keeps its last failure until it succeeds", finishKeepsFailure},
+		{"only a success has a result", finishNoResult},
+		{"usage is kept however the attempt ends", finishUsage},
+		{"an ended job is kept as long as it was to be kept", finishKeep},
+		{"the answer is the state and the time that a read then gives", finishAnswers},
+		{"a finish to a state that may not follow is refused", finishIllegal},
+		{"the second finish of one lease in a batch is refused", finishTwice},
+	}
+}
+
+func finishSucceeds(w *world) {
+	c := w.running()
+	w.pass(time.Second)
+	f := newFinish(c.Lease(), job.Succeeded)
+	f.Result = &job.Result{ContentType: "application/json; charset=utf-8", Body: []byte(`{"answer":42}`)}
+	w.do(f)
+	j := w.job(c.Job.ID)
+	equal(w, "the state", j.State, job.Succeeded)
+	w.at("FinishedAt", j.FinishedAt, w.now())
+	w.at("ExpiresAt", j.ExpiresAt, w.now().Add(keep))
+	w.at("StartedAt", j.StartedAt, c.Job.StartedAt)
+	r, err := w.store.Result(w.ctx, mine, j.ID)
+	if err != nil || r.ContentType != f.Result.ContentType || !bytes.Equal(r.Body, f.Result.Body) {
+		w.Errorf("the result is %q, %v", r, err)
+	}
+	equal(w, "the counts", w.counts(queue), store.Counts{Succeeded: 1})
+	equal(w, "the jobs left to claim", len(w.claim(queue, 1)), 0)
+}
+
+func finishResults(w *world) {
+	for _, body := range [][]byte{nil, {}, {0}, []byte("\xff\x00\xfe"), bytes.Repeat([]byte("r"), 3<<20)} {
+		f := newFinish(w.running().Lease(), job.Succeeded)
+		f.Result = &job.Result{Body: body}
+		if body == nil {
+			f.Result = nil
+		}
+		w.do(f)
+		r, err := w.store.Result(w.ctx, mine, f.Lease.Job)
+		if err != nil || !bytes.Equal(r.Body, body) || r.ContentType != "" {
+			w.Errorf("a result of %d bytes was read as %d bytes of %q, %v", len(body), len(r.Body), r.ContentType, err)
+		}
+	}
+}
+
+func finishFails(w *world) {
+	f := newFinish(w.running().Lease(), job.Failed)
+	f.Failure = &job.Failure{Code: "upstream_500", Message: "it said \"no\"\x00 – twice", Retryable: true, Attempt: 3}
+	w.do(f)
+	j := w.job(f.Lease.Job)
+	equal(w, "the state", j.State, job.Failed)
+	if j.Failure == nil || *j.Failure != *f.Failure {
+		w.Errorf("the failure is %+v", j.Failure)
+	}
+	w.at("FinishedAt", j.FinishedAt, w.now())
+	equal(w, "the counts", w.counts(queue), store.Counts{Failed: 1})
+}
+
+func finishBackLater(w *world) {
+	c := w.running()
+	f := newFinish(c.Lease(), job.Scheduled)
+	w.do(f)
+	j := w.job(c.Job.ID)
+	equal(w, "the state", j.State, job.Scheduled)
+	equal(w, "the attempts", j.Attempt, 1)
+	w.at("RunAt", j.RunAt, w.now().Add(backoff))
+	if !j.FinishedAt.IsZero() || !j.ExpiresAt.IsZero() || j.Failure == nil {
+		w.Errorf("a job that goes back is %s", text(j))
+	}
+	equal(w, "the waiting", w.counts(queue).Scheduled, 1)
+	w.pass(backoff - time.Second)
+	w.do(newDue())
+	equal(w, "the jobs claimed early", len(w.claim(queue, 1)), 0)
+	w.pass(2 * time.Second)
+	w.do(newDue())
+	equal(w, "the next attempt", w.claimOne(queue).Job.Attempt, 2)
+}
+
+func finishBackNow(w *world) {
+	c := w.running()
+	w.pass(time.Second)
+	w.do(newFinish(c.Lease(), job.Queued))
+	j := w.job(c.Job.ID)
+	equal(w, "the state", j.State, job.Queued)
+	w.at("RunAt", j.RunAt, w.now())
+	equal(w, "the job claimed next", w.claimOne(queue).Job.ID, c.Job.ID)
+}
+
+func finishRefunds(w *world) {
+	c := w.running()
+	for _, to := range []job.State{job.Queued, job.Scheduled} {
+		f := newFinish(c.Lease(), to)
+		f.Refund = true
+		w.do(f)
+		equal(w, "the attempts after "+to.String(), w.job(c.Job.ID).Attempt, 0)
+		w.pass(backoff + time.Second)
+		w.do(newDue())
+		c = w.claimOne(queue)
+		equal(w, "the attempts of the next claim", c.Job.Attempt, 1)
+	}
+}
+
+func finishKeepsFailure(w *world) {
+	c := w.running()
+	w.do(newFinish(c.Lease(), job.Scheduled))
+	w.pass(backoff + time.Second)
+	w.do(newDue())
+	c = w.claimOne(queue)
+	if c.Job.Failure == nil || c.Job.Failure.Code != "upstream_error" {
+		w.Errorf("the second attempt knows no failure of the first: %+v", c.Job.Failure)
+	}
+	w.do(newFinish(c.Lease(), job.Queued)) // handed back: no failure of its own
+	if w.job(c.Job.ID).Failure == nil {
+		w.Errorf("handing a job back has cleared its failure")
+	}
+	w.do(newFinish(w.claimOne(queue).Lease(), job.Succeeded))
+	if f := w.job(c.Job.ID).Failure; f != nil {
+		w.Errorf("a succeeded job still has the failure %+v", f)
+	}
+}
+
+func finishNoResult(w *world) {
+	for _, state := range reachable() {
+		id, _ := w.inState(state)
+		_, err := w.store.Result(w.ctx, mine, id)
+		if state == job.Succeeded {
+			if err != nil {
+				w.Errorf("the result of a succeeded job: %v", err)
+			}
+			continue
+		}
+		w.coded(job.NotFinished, err)
+	}
+}
+
+func finishUsage(w *world) {
+	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled, job.Scheduled, job.Queued} {
+		f := newFinish(w.running().Lease(), to)
+		f.Usage = []byte(`{"tokens":17}`)
+		w.do(f)
+		equal(w, "the usage of the "+to.String(), string(w.job(f.Lease.Job).Usage), `{"tokens":17}`)
+		w.do(newDelete(f.Lease.Job))
+	}
+}
+
+func finishKeep(w *world) {
+	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled} {
+		f := newFinish(w.running().Lease(), to)
+		f.Keep = 123 * time.Minute
+		w.do(f)
+		w.at("ExpiresAt of the "+to.String(), w.job(f.Lease.Job).ExpiresAt, w.now().Add(123*time.Minute))
+	}
+	c := w.running()
+	w.do(newCancel(c.Job.ID), newRenew(c.Lease(), leaseFor))
+	f := newFinish(c.Lease(), job.Succeeded)
+	w.do(f)
+	w.at("ExpiresAt of the one that was to be cancelled", w.job(c.Job.ID).ExpiresAt, w.now().Add(keepCancelled))
+}
+
+func finishAnswers(w *world) {
+	w.micros.Add(654_321) // no round number
+	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled, job.Scheduled, job.Queued} {
+		f := newFinish(w.running().Lease(), to)
+		w.do(f)
+		j := w.job(f.Lease.Job)
+		equal(w, "the state", j.State, to)
+		equal(w, "the answered state", f.State, to)
+		w.at("the answered time", f.At, w.now())
+		if to.Ended() {
+			w.at("FinishedAt", j.FinishedAt, f.At)
+		}
+		w.do(newDelete(j.ID))
+	}
+}
+
+func finishIllegal(w *world) {
+	c := w.running()
+	for _, to := range append(job.States(), 0) {
+		if job.CanMove(job.Running, to) {
+			continue
+		}
+		f := newFinish(c.Lease(), to)
+		before := w.stored()
+		w.try(f)
+		if f.Err == nil {
+			w.Fatalf("a running job was finished to %q", to)
+		}
+		w.same("a refused finish changed the store", before, w.stored())
+	}
+	w.do(newFinish(c.Lease(), job.Succeeded))
+}
+
+func finishTwice(w *world) {
+	c := w.running()
+	first, second, third := newFinish(c.Lease(), job.Queued), newFinish(c.Lease(), job.Succeeded), newFinish(c.Lease(), job.Queued)
+	w.try(first, second, third)
+	if first.Err != nil {
+		w.Errorf("the first finish was refused: %v", first.Err)
+	}
+	w.coded(job.LeaseLost, second.Err)
+	w.coded(job.LeaseLost, third.Err)
+	equal(w, "the state", w.job(c.Job.ID).State, job.Queued)
+	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 1})
+}

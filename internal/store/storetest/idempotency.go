@@ -1,0 +1,180 @@
+package storetest
+
+import (
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func idempotencyRules() []rule {
+	return []rule{
+		{"the same key and hash answer the first job and store nothing", sameKeyAgain},
+		{"the same key with another hash is refused", sameKeyOtherHash},
+		{"a key belongs to its owner", keyOfAnother},
+		{"of two submits with one key in one batch the first makes the job", sameKeyInOneBatch},
+		{"a key holds for delayed and for leased submits too", keyOfAnyKind},
+		{"a key is found with the job and the hash it was made with", keyIsFound},
+		{"a key is as good after the store was opened again", keyAfterReopen},
+		{"a key outlives its deleted job for as long as it was to be kept", keyOutlivesDelete},
+		{"a key outlives its pruned job for as long as it was to be kept", keyOutlivesPrune},
+		{"a key is kept as long as its job", keyKeptWithJob},
+		{"a key past its time whose job is gone is free after a prune", keyFreed},
+		{"a submit refused for its rows leaves its key free", keyOfRefused},
+	}
+}
+
+// again submits the same request a second time and checks that it answers the first job.
+func (w *world) again(first job.ID, edits ...func(*store.Submit)) {
+	w.Helper()
+	s := w.newSubmit(append(edits, withInput("another input"), withRows(put("p", "again", "x")))...)
+	w.remember(batchOf(s))
+	before := w.stored()
+	w.do(s)
+	if s.Existing == nil {
+		w.Fatalf("a known key made a second job")
+	}
+	equal(w, "the job that the key made", s.Existing.ID, first)
+	w.gone(s.Job.Owner, s.Job.ID)
+	w.same("a submit with a known key changed the store", before, w.stored())
+}
+
+func sameKeyAgain(w *world) {
+	first := w.submit(once("k", "a"))
+	w.again(first, once("k", "a"))
+	c := w.claimOne(queue)
+	w.again(first, once("k", "a"))
+	w.do(newFinish(c.Lease(), job.Succeeded))
+	s := w.newSubmit(once("k", "a"))
+	w.do(s)
+	equal(w, "the existing job as answered", text(*s.Existing), text(w.job(first)))
+}
+
+func sameKeyOtherHash(w *world) {
+	first := w.submit(once("k", "a"))
+	s := w.newSubmit(once("k", "b"))
+	w.refused(job.IdempotencyMismatch, s)
+	w.gone(mine, s.Job.ID)
+	w.again(first, once("k", "a"))
+}
+
+func keyOfAnother(w *world) {
+	made := map[job.ID]bool{}
+	owners := []job.Owner{mine, theirs, elsewhere, {User: "tenantuser"}, {Tenant: "tenantuser"}, {}}
+	for _, o := range owners {
+		made[w.submit(ownedBy(o), once("k", "a"))] = true
+	}
+	equal(w, "the jobs made", len(made), len(owners))
+	for _, o := range owners {
+		id, _, err := w.store.Idempotent(w.ctx, o, "k")
+		if err != nil || !made[id] {
+			w.Errorf("the key of %v names %s, %v", o, id, err)
+		}
+		delete(made, id)
+	}
+	_, _, err := w.store.Idempotent(w.ctx, job.Owner{Tenant: "nobody"}, "k")
+	w.coded(job.NotFound, err)
+}
+
+func sameKeyInOneBatch(w *world) {
+	first, second := w.newSubmit(once("k", "a")), w.newSubmit(once("k", "a"))
+	third, other := w.newSubmit(once("k", "b")), w.newSubmit(once("k2", "a"))
+	w.try(first, second, third, other)
+	if first.Err != nil || first.Existing != nil || other.Err != nil || other.Existing != nil {
+		w.Fatalf("the first submits with their keys did not apply: %v, %v", first.Err, other.Err)
+	}
+	if second.Err != nil || second.Existing == nil || second.Existing.ID != first.Job.ID {
+		w.Errorf("the second submit did not answer the first one's job: %v, %v", second.Existing, second.Err)
+	}
+	w.coded(job.IdempotencyMismatch, third.Err)
+	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 2})
+}
+
+func keyOfAnyKind(w *world) {
+	late := w.submit(delayed(time.Minute), once("late", "a"))
+	leased := w.submit(leasedAs(w.token()), once("leased", "a"))
+	w.again(late, once("late", "a"))
+	w.again(late, leasedAs(w.token()), once("late", "a"))
+	w.again(leased, once("leased", "a"))
+	w.again(leased, delayed(time.Minute), once("leased", "a"))
+	equal(w, "the counts", w.counts(queue), store.Counts{Scheduled: 1, Running: 1})
+}
+
+func keyIsFound(w *world) {
+	_, _, err := w.store.Idempotent(w.ctx, mine, "k")
+	w.coded(job.NotFound, err)
+	s := w.newSubmit(once("k", "a hash of 32 bytes, all of it kept"))
+	w.do(s)
+	id, hash, err := w.store.Idempotent(w.ctx, mine, "k")
+	if err != nil || id != s.Job.ID || hash != s.Idempotency.Hash {
+		w.Errorf("the key was found as %s %x, %v", id, hash, err)
+	}
+}
+
+func keyAfterReopen(w *world) {
+	first := w.submit(once("k", "a"))
+	w.reopen()
+	w.again(first, once("k", "a"))
+	w.refused(job.IdempotencyMismatch, w.newSubmit(once("k", "b")))
+}
+
+func keyOutlivesDelete(w *world) {
+	first := w.submit(once("k", "a"))
+	w.do(newDelete(first))
+	w.pass(day - time.Hour)
+	w.do(newPrune())
+	w.again(first, once("k", "a"))
+	w.refused(job.IdempotencyMismatch, w.newSubmit(once("k", "b")))
+	w.reopen()
+	w.again(first, once("k", "a"))
+}
+
+func keyOutlivesPrune(w *world) {
+	c := w.running(once("k", "a"))
+	w.do(newFinish(c.Lease(), job.Succeeded))
+	w.pass(keep + time.Minute)
+	w.do(newPrune())
+	w.gone(mine, c.Job.ID)
+	w.again(c.Job.ID, once("k", "a"))
+}
+
+func keyKeptWithJob(w *world) {
+	waiting := w.submit(once("waiting", "a"))
+	w.pass(2 * day)
+	w.do(newPrune())
+	w.again(waiting, once("waiting", "a"))
+
+	f := newFinish(w.claimOne(queue).Lease(), job.Succeeded)
+	f.Keep = 10 * day
+	w.do(f)
+	w.pass(9 * day)
+	w.do(newPrune())
+	w.again(waiting, once("waiting", "a"))
+}
+
+func keyFreed(w *world) {
+	pruned := w.running(once("pruned", "a"))
+	w.do(newFinish(pruned.Lease(), job.Succeeded))
+	deleted := w.submit(once("deleted", "a"))
+	w.do(newDelete(deleted))
+	w.pass(day + time.Hour)
+	w.do(newPrune())
+	w.do(newPrune())
+	for _, key := range []string{"pruned", "deleted"} {
+		_, _, err := w.store.Idempotent(w.ctx, mine, key)
+		w.coded(job.NotFound, err)
+		s := w.newSubmit(once(key, "b"))
+		w.do(s)
+		if s.Existing != nil {
+			w.Errorf("the key %q still answers a job that is gone", key)
+		}
+	}
+}
+
+func keyOfRefused(w *world) {
+	s := w.newSubmit(once("k", "a"), withRows(doing(store.Require, put("p", "absent", ""))))
+	w.refused(job.NotFound, s)
+	_, _, err := w.store.Idempotent(w.ctx, mine, "k")
+	w.coded(job.NotFound, err)
+	w.submit(once("k", "b"))
+}

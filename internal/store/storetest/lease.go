@@ -1,0 +1,260 @@
+package storetest
+
+import (
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func leaseRules() []rule {
+	return []rule{
+		{"a lease of an earlier attempt changes nothing", fenceStale},
+		{"a zero lease changes nothing, whatever state the job is in", fenceZero},
+		{"a lease of another job changes nothing", fenceForeign},
+		{"a lease that was finished changes nothing", fenceEnded},
+		{"a lease of a job that does not exist changes nothing", fenceUnknown},
+		{"a token of no claim changes nothing", fenceMadeUp},
+		{"a lease of a deleted job that has ended changes nothing", fenceDeleted},
+		{"a refused worker harms no other in the same batch", fenceNeighbours},
+		{"every answer to a worker says whether a cancel was requested", workersAreTold},
+		{"running jobs are listed by id with their leases, page by page", runningPages},
+	}
+}
+
+// fenced holds every op of a worker to it that the lease is refused.
+func (w *world) fenced(l job.Lease) {
+	w.Helper()
+	w.refused(job.LeaseLost, newRenew(l, leaseFor), newAppend(l, 1, 0, "late"), newAppend(l, 2, 1, "late"))
+	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled, job.Scheduled, job.Queued} {
+		w.refused(job.LeaseLost, newFinish(l, to), newLapse(l, to))
+	}
+}
+
+func fenceStale(w *world) {
+	first := w.running()
+	w.do(newAppend(first.Lease(), 1, 0, "one"), newFinish(first.Lease(), job.Queued))
+	w.fenced(first.Lease())
+	second := w.claimOne(queue)
+	w.fenced(first.Lease())
+	w.pass(2 * leaseFor)
+	w.fenced(first.Lease())
+	w.do(newFinish(second.Lease(), job.Scheduled))
+	w.fenced(first.Lease())
+	w.fenced(second.Lease())
+}
+
+func fenceZero(w *world) {
+	for _, state := range reachable() {
+		id, _ := w.inState(state)
+		w.fenced(job.Lease{Job: id})
+	}
+}
+
+func fenceForeign(w *world) {
+	mine, other := w.running(), w.running()
+	waiting := w.submit()
+	w.fenced(job.Lease{Job: mine.Job.ID, Token: other.Token})
+	w.fenced(job.Lease{Job: waiting, Token: other.Token})
+	w.pass(2 * leaseFor)
+	w.fenced(job.Lease{Job: mine.Job.ID, Token: other.Token})
+}
+
+func fenceEnded(w *world) {
+	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled} {
+		c := w.running()
+		w.do(newFinish(c.Lease(), to))
+		w.fenced(c.Lease())
+	}
+	failed := w.running()
+	w.do(newFinish(failed.Lease(), job.Failed), w.newRetry(failed.Job.ID))
+	w.fenced(failed.Lease())
+}
+
+func fenceUnknown(w *world) {
+	w.running()
+	w.fenced(job.Lease{Job: w.id(), Token: w.token()})
+	w.fenced(job.Lease{})
+}
+
+func fenceMadeUp(w *world) {
+	for _, state := range reachable() {
+		id, _ := w.inState(state)
+		w.fenced(job.Lease{Job: id, Token: w.token()})
+	}
+}
+
+func fenceDeleted(w *world) {
+	c := w.running()
+	w.do(newDelete(c.Job.ID))
+	w.do(newFinish(c.Lease(), job.Cancelled))
+	w.fenced(c.Lease())
+}
+
+func fenceNeighbours(w *world) {
+	good, lost := w.running(), w.running()
+	w.do(newFinish(lost.Lease(), job.Queued))
+	bad := []any{newRenew(lost.Lease(), leaseFor), newAppend(lost.Lease(), 1, 0, "x"), newFinish(lost.Lease(), job.Failed)}
+	fine := []any{newRenew(good.Lease(), leaseFor), newAppend(good.Lease(), 1, 0, "said"), newFinish(good.Lease(), job.Succeeded)}
+	w.try(append(bad, fine...)...)
+	for i := range bad {
+		w.coded(job.LeaseLost, errOf(bad[i]))
+		if err := errOf(fine[i]); err != nil {
+			w.Errorf("%T was refused beside a lost lease: %v", fine[i], err)
+		}
+	}
+	equal(w, "the state", w.job(good.Job.ID).State, job.Succeeded)
+	equal(w, "the state of the other", w.job(lost.Job.ID).State, job.Queued)
+}
+
+func workersAreTold(w *world) {
+	c := w.running()
+	renew, say := newRenew(c.Lease(), leaseFor), newAppend(c.Lease(), 1, 0, "a")
+	w.do(renew, say)
+	equal(w, "told to stop before the cancel", renew.CancelRequested || say.CancelRequested, false)
+	w.do(newCancel(c.Job.ID))
+	for seq := range int64(2) {
+		renew, say = newRenew(c.Lease(), leaseFor), newAppend(c.Lease(), 1, 1+seq, "b")
+		w.do(renew, say)
+		equal(w, "a renewal told to stop", renew.CancelRequested, true)
+		equal(w, "an append told to stop", say.CancelRequested, true)
+	}
+}
+
+func runningPages(w *world) {
+	w.submitMany(25)
+	claimed := w.claim(queue, 20)
+	w.do(newFinish(claimed[3].Lease(), job.Succeeded), newFinish(claimed[7].Lease(), job.Queued))
+	want := map[job.ID]job.Token{}
+	for _, c := range claimed {
+		want[c.Job.ID] = c.Token
+	}
+	delete(want, claimed[3].Job.ID)
+	delete(want, claimed[7].Job.ID)
+
+	var after job.ID
+	for len(want) > 0 {
+		page, err := w.store.Running(w.ctx, store.AllRunning, after, 4)
+		if err != nil || len(page) == 0 || len(page) > 4 {
+			w.Fatalf("a page of 4 has %d running jobs, %v; %d were not listed", len(page), err, len(want))
+		}
+		for _, r := range page {
+			if string(r.Job.ID[:]) <= string(after[:]) || want[r.Job.ID] != r.Token {
+				w.Fatalf("%s is listed out of order, twice, or with another lease", r.Job.ID)
+			}
+			equal(w, "the listed job", text(r.Job), text(w.job(r.Job.ID)))
+			delete(want, r.Job.ID)
+			after = r.Job.ID
+		}
+	}
+	page, err := w.store.Running(w.ctx, store.AllRunning, after, 4)
+	if err != nil || len(page) != 0 {
+		w.Errorf("after the last running job there are %d more, %v", len(page), err)
+	}
+}
+
+func lapseRules() []rule {
+	return []rule{
+		{"a sweep takes a lease that is past its time", lapseTakes},
+		{"a sweep is refused while the lease lasts", lapseTooEarly},
+		{"a renewal that came before the sweep keeps the job", lapseAfterRenewal},
+		{"a late finish that came before the sweep counts", lapseAfterFinish},
+		{"an append does not renew the lease", lapseAfterAppend},
+		{"in one batch a late renewal or finish goes before the sweep", lapseInOneBatch},
+		{"only leases past their time are listed as lapsed", lapseListed},
+		{"a renewal may also shorten a lease", lapseShortened},
+		{"a lease that a sweep took is lost to its worker", lapseFences},
+	}
+}
+
+func lapseTakes(w *world) {
+	c := w.running()
+	w.pass(leaseFor + time.Second)
+	f := newLapse(c.Lease(), job.Queued)
+	w.do(f)
+	equal(w, "where the job went", f.State, job.Queued)
+	equal(w, "the state", w.job(c.Job.ID).State, job.Queued)
+	equal(w, "the next attempt", w.claimOne(queue).Job.Attempt, 2)
+}
+
+func lapseTooEarly(w *world) {
+	c := w.running()
+	w.pass(leaseFor - time.Second)
+	w.refused(job.LeaseLost, newLapse(c.Lease(), job.Queued), newLapse(c.Lease(), job.Failed))
+	w.do(newFinish(c.Lease(), job.Succeeded))
+}
+
+func lapseAfterRenewal(w *world) {
+	c := w.running()
+	w.pass(leaseFor + time.Hour)
+	w.do(newRenew(c.Lease(), time.Minute))
+	w.refused(job.LeaseLost, newLapse(c.Lease(), job.Queued))
+	w.pass(time.Minute - time.Second)
+	w.refused(job.LeaseLost, newLapse(c.Lease(), job.Queued))
+	w.pass(2 * time.Second)
+	w.do(newLapse(c.Lease(), job.Queued))
+}
+
+func lapseAfterFinish(w *world) {
+	c := w.running()
+	w.pass(leaseFor + time.Hour)
+	w.do(newAppend(c.Lease(), 1, 0, "late"), newFinish(c.Lease(), job.Succeeded))
+	w.refused(job.LeaseLost, newLapse(c.Lease(), job.Queued))
+	equal(w, "the state", w.job(c.Job.ID).State, job.Succeeded)
+}
+
+func lapseAfterAppend(w *world) {
+	c := w.running()
+	w.pass(leaseFor - time.Second)
+	w.do(newAppend(c.Lease(), 1, 0, "still here"))
+	w.pass(2 * time.Second)
+	w.do(newLapse(c.Lease(), job.Queued))
+}
+
+func lapseInOneBatch(w *world) {
+	renewed, finished := w.running(), w.running()
+	w.pass(leaseFor + time.Second)
+	sweeps := []*store.Finish{newLapse(renewed.Lease(), job.Queued), newLapse(finished.Lease(), job.Queued)}
+	late := newFinish(finished.Lease(), job.Succeeded)
+	renew := newRenew(renewed.Lease(), leaseFor)
+	w.try(late, sweeps[0], sweeps[1], renew)
+	if late.Err != nil || renew.Err != nil {
+		w.Errorf("the late finish got %v, the late renewal %v", late.Err, renew.Err)
+	}
+	w.coded(job.LeaseLost, sweeps[0].Err)
+	w.coded(job.LeaseLost, sweeps[1].Err)
+	equal(w, "the state of the renewed", w.job(renewed.Job.ID).State, job.Running)
+	equal(w, "the state of the finished", w.job(finished.Job.ID).State, job.Succeeded)
+}
+
+func lapseListed(w *world) {
+	w.submitMany(3)
+	claimed := w.claim(queue, 3)
+	w.pass(leaseFor - time.Second)
+	equal(w, "the lapsed leases", len(w.listRunning(store.LapsedOnly)), 0)
+	w.do(newRenew(claimed[1].Lease(), leaseFor))
+	w.pass(2 * time.Second)
+	lapsed := w.listRunning(store.LapsedOnly)
+	if len(lapsed) != 2 || lapsed[0].Token != claimed[0].Token || lapsed[1].Token != claimed[2].Token {
+		w.Errorf("the lapsed leases are %+v", lapsed)
+	}
+	w.do(newRenew(claimed[0].Lease(), leaseFor), newFinish(claimed[2].Lease(), job.Succeeded))
+	equal(w, "the lapsed leases", len(w.listRunning(store.LapsedOnly)), 0)
+	equal(w, "the running jobs", len(w.listRunning(store.AllRunning)), 2)
+}
+
+func lapseShortened(w *world) {
+	c := w.running()
+	w.do(newRenew(c.Lease(), time.Second))
+	w.pass(2 * time.Second)
+	w.do(newLapse(c.Lease(), job.Queued))
+}
+
+func lapseFences(w *world) {
+	c := w.running()
+	w.pass(leaseFor + time.Second)
+	w.do(newLapse(c.Lease(), job.Queued))
+	w.fenced(c.Lease())
+	w.claimOne(queue)
+	w.fenced(c.Lease())
+}

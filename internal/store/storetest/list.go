@@ -1,0 +1,160 @@
+package storetest
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func listRules() []rule {
+	return []rule{
+		{"jobs are listed newest first, page by page", listPages},
+		{"a list has what its filter says and nothing else", listFilters},
+		{"pages under writes show no job twice and miss none that stayed", listUnderWrites},
+		{"pages of one state under writes miss no job that stayed in it", listStateUnderWrites},
+		{"a listed job is the job that a read gives", listedJobs},
+	}
+}
+
+func stateOf(o job.Owner, s job.State) store.Filter { return store.Filter{Owner: o, Status: s} }
+
+// walk reads a list page by page and checks that it goes from newer to older;
+// between is called between two pages.
+func (w *world) walk(f store.Filter, between func()) (got []job.Job) {
+	w.Helper()
+	for pages := 0; ; pages++ {
+		page, next, err := w.store.List(w.ctx, f)
+		if err != nil || len(page) > f.Limit || pages > 10_000 {
+			w.Fatalf("page %d of %d has %d jobs, %v", pages, f.Limit, len(page), err)
+		}
+		for _, j := range page {
+			if n := len(got); n > 0 && string(j.ID[:]) >= string(got[n-1].ID[:]) {
+				w.Fatalf("a job is listed after an older one")
+			}
+			got = append(got, j)
+		}
+		if next == (job.ID{}) {
+			return got
+		}
+		f.After = next
+		between()
+	}
+}
+
+func listPages(w *world) {
+	want := w.submitMany(23)
+	for _, limit := range []int{1, 2, 5, 22, 23, 24, job.MaxListPage} {
+		got := w.walk(store.Filter{Owner: mine, Limit: limit}, func() {})
+		equal(w, "the jobs listed", len(got), len(want))
+		for i, j := range got {
+			equal(w, "the job", j.ID, want[len(want)-1-i])
+		}
+	}
+	after := w.walk(store.Filter{Owner: mine, Limit: 5, After: want[10]}, func() {})
+	equal(w, "the jobs older than the eleventh", len(after), 10)
+	equal(w, "the jobs of nobody", len(w.all(store.Filter{Owner: job.Owner{User: "nobody"}})), 0)
+}
+
+func listFilters(w *world) {
+	for i := range 60 {
+		c := w.newSubmit(inQueue(fmt.Sprint("q", i%2)), withKey([]string{"", "a", "ab"}[i%3]), leasedAs(w.token()))
+		if i%5 == 0 {
+			c.Job.Owner = theirs
+		}
+		if i%4 == 0 {
+			c.Token = job.Token{}
+		}
+		w.do(c)
+		if i%4 == 1 {
+			w.do(newFinish(job.Lease{Job: c.Job.ID, Token: c.Token}, []job.State{job.Failed, job.Succeeded}[i%7%2]))
+		}
+	}
+	all := map[job.Owner][]job.Job{mine: w.all(store.Filter{Owner: mine}), theirs: w.all(store.Filter{Owner: theirs})}
+	equal(w, "the jobs of both owners", len(all[mine])+len(all[theirs]), 60)
+	keys := []*string{nil, ptr(""), ptr("a"), ptr("ab"), ptr("b")}
+	for owner := range all {
+		for _, q := range []string{"", "q0", "q1", "q"} {
+			for _, key := range keys {
+				for _, state := range append(job.States(), 0) {
+					f := store.Filter{Owner: owner, Queue: q, Key: key, Status: state, Limit: 7}
+					var want []job.Job
+					for _, j := range all[owner] {
+						if matches(f, j) {
+							want = append(want, j)
+						}
+					}
+					equal(w, "the list", fmt.Sprint(ids(w.walk(f, func() {}))), fmt.Sprint(ids(want)))
+				}
+			}
+		}
+	}
+}
+
+func matches(f store.Filter, j job.Job) bool {
+	return j.Owner == f.Owner && (f.Queue == "" || j.Queue == f.Queue) &&
+		(f.Key == nil || *f.Key == j.Key) && (f.Status == 0 || f.Status == j.State)
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// stirred makes jobs of which every third is to stay, and a function that changes
+// some of the others and adds new ones.
+func (w *world) stirred() (stay map[job.ID]bool, stir func()) {
+	stay = map[job.ID]bool{}
+	var others []job.ID
+	for i := range 90 {
+		id := w.submit(delayed(time.Hour))
+		if i%3 == 0 {
+			stay[id] = true
+		} else {
+			others = append(others, id)
+		}
+	}
+	n := 0
+	return stay, func() {
+		for range 3 {
+			w.submit(delayed(time.Hour))
+			if n < len(others) {
+				id := others[(n*37)%len(others)]
+				n++
+				w.try([]any{newDelete(id), newCancel(id)}[n%2])
+			}
+		}
+	}
+}
+
+func listUnderWrites(w *world) {
+	stay, stir := w.stirred()
+	for _, j := range w.walk(store.Filter{Owner: mine, Limit: 4}, stir) {
+		delete(stay, j.ID)
+	}
+	equal(w, "the jobs missed that were there all the time", len(stay), 0)
+}
+
+func listStateUnderWrites(w *world) {
+	stay, stir := w.stirred()
+	for _, j := range w.walk(store.Filter{Owner: mine, Limit: 4, Status: job.Scheduled}, stir) {
+		equal(w, "the listed state", j.State, job.Scheduled)
+		delete(stay, j.ID)
+	}
+	equal(w, "the jobs missed that were scheduled all the time", len(stay), 0)
+}
+
+func listedJobs(w *world) {
+	for _, state := range reachable() {
+		id, lease := w.inState(state)
+		if state == job.Running {
+			say := newAppend(lease, 1, 0, "said")
+			say.Progress = &job.Progress{Percent: 7, Status: "Running"}
+			w.do(say, newCancel(id))
+		}
+	}
+	for _, j := range w.all(store.Filter{Owner: mine}) {
+		equal(w, "the listed job", text(j), text(w.job(j.ID)))
+		read, _, err := w.store.Output(w.ctx, mine, j.ID, 0, 1)
+		equal(w, "the refusal of output", err, nil)
+		equal(w, "the job beside its output", text(j), text(read))
+	}
+}

@@ -1,0 +1,129 @@
+package storetest
+
+import (
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func moveRules() []rule {
+	return []rule{
+		{"every legal move is made by the op that is for it", legalMoves},
+		{"no op makes a move that the table of moves forbids", noIllegalMoves},
+	}
+}
+
+// reachable lists the states that a test can bring a job to. Parked is not among
+// them: it comes with limits per key.
+func reachable() []job.State {
+	return []job.State{job.Scheduled, job.Queued, job.Running, job.Succeeded, job.Failed, job.Cancelled, job.Expired}
+}
+
+// inState makes a job in the state, in a queue named after it, with the last lease
+// on it if it ever had one. It lets two seconds pass on the way to Expired.
+func (w *world) inState(state job.State) (job.ID, job.Lease) {
+	w.Helper()
+	in := inQueue(state.String())
+	switch state {
+	case job.Scheduled:
+		return w.submit(in, delayed(time.Hour)), job.Lease{}
+	case job.Queued:
+		return w.submit(in), job.Lease{}
+	case job.Expired:
+		id := w.submit(in, patient(time.Second))
+		w.pass(2 * time.Second)
+		w.do(newDue())
+		return id, job.Lease{}
+	}
+	s := w.newSubmit(in, leasedAs(w.token()))
+	w.do(s)
+	lease := job.Lease{Job: s.Job.ID, Token: s.Token}
+	if state != job.Running {
+		w.do(newFinish(lease, state))
+	}
+	return s.Job.ID, lease
+}
+
+// move is an op that is for a move, given the job and its lease.
+type move struct {
+	from, to job.State
+	by       func(w *world, id job.ID, l job.Lease) any
+}
+
+func movesByOps() []move {
+	finish := func(to job.State) func(*world, job.ID, job.Lease) any {
+		return func(_ *world, _ job.ID, l job.Lease) any { return newFinish(l, to) }
+	}
+	cancel := func(_ *world, id job.ID, _ job.Lease) any { return newCancel(id) }
+	retry := func(w *world, id job.ID, _ job.Lease) any { return w.newRetry(id) }
+	claim := func(w *world, _ job.ID, _ job.Lease) any { return w.newClaim(job.Queued.String(), 1) }
+	due := func(w *world, _ job.ID, _ job.Lease) any {
+		w.pass(2 * time.Hour)
+		return newDue()
+	}
+	return []move{
+		{job.Scheduled, job.Queued, due},
+		{job.Scheduled, job.Cancelled, cancel},
+		{job.Queued, job.Running, claim},
+		{job.Queued, job.Cancelled, cancel},
+		{job.Running, job.Succeeded, finish(job.Succeeded)},
+		{job.Running, job.Failed, finish(job.Failed)},
+		{job.Running, job.Cancelled, finish(job.Cancelled)},
+		{job.Running, job.Scheduled, finish(job.Scheduled)},
+		{job.Running, job.Queued, finish(job.Queued)},
+		{job.Failed, job.Queued, retry},
+		{job.Cancelled, job.Queued, retry},
+		{job.Expired, job.Queued, retry},
+	}
+}
+
+func legalMoves(w *world) {
+	for _, m := range movesByOps() {
+		id, lease := w.inState(m.from)
+		equal(w, "the state before", w.job(id).State, m.from)
+		w.do(m.by(w, id, lease))
+		if got := w.job(id).State; got != m.to || !job.CanMove(m.from, m.to) {
+			w.Errorf("%s → %s led to %s", m.from, m.to, got)
+		}
+		w.do(newDelete(id))
+	}
+	for _, s := range []*store.Submit{w.newSubmit(), w.newSubmit(delayed(time.Hour)), w.newSubmit(leasedAs(w.token()))} {
+		w.do(s)
+		equal(w, "a submit may make a job "+s.Job.State.String(), job.CanMove(0, s.Job.State), true)
+	}
+	expiring := w.submit(patient(time.Second))
+	w.pass(2 * time.Second)
+	w.do(newDue())
+	equal(w, "the state of the job that waited too long", w.job(expiring).State, job.Expired)
+}
+
+func noIllegalMoves(w *world) {
+	ops := []func(w *world, id job.ID, l job.Lease) any{
+		func(_ *world, _ job.ID, l job.Lease) any { return newRenew(l, leaseFor) },
+		func(_ *world, _ job.ID, l job.Lease) any { return newAppend(l, 1, 0, "x") },
+		func(w *world, _ job.ID, _ job.Lease) any { w.pass(20 * day); return newPrune() },
+	}
+	for _, to := range append(job.States(), 0, 200) {
+		ops = append(ops, func(_ *world, _ job.ID, l job.Lease) any { return newFinish(l, to) })
+		ops = append(ops, func(w *world, _ job.ID, l job.Lease) any { w.pass(day); return newLapse(l, to) })
+	}
+	for _, m := range movesByOps() {
+		ops = append(ops, m.by)
+	}
+	for _, state := range reachable() {
+		for _, op := range ops {
+			id, lease := w.inState(state)
+			w.try(op(w, id, lease))
+			j, err := w.store.Job(w.ctx, mine, id)
+			if err != nil { // pruned
+				w.coded(job.NotFound, err)
+				continue
+			}
+			if j.State != state && !job.CanMove(state, j.State) {
+				w.Errorf("a job went %s → %s", state, j.State)
+			}
+			w.do(newDelete(id))
+		}
+	}
+}

@@ -1,0 +1,217 @@
+package storetest
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// mostAhead bounds how many jobs may overtake a waiting one for each step of
+// priority between them: priority is a head start of so many turns, so that urgent
+// work goes first and nothing starves.
+const mostAhead = 5000
+
+func orderRules() []rule {
+	return []rule{
+		{"jobs of one key are claimed in the order they came", orderInKey},
+		{"a key with one job does not wait for a key with a hundred", orderSingleJob},
+		{"keys take turns", orderTurns},
+		{"priority 1 goes before 5 and 5 before 9", orderPriority},
+		{"a job of low priority is claimed however many urgent ones arrive", orderNoStarving},
+		{"a job of low priority is claimed however many keys arrive", orderNoStarvingByKeys},
+		{"the second job of a key is claimed however many keys arrive", orderSecondJob},
+		{"what was cancelled leaves its key no debt when the queue was empty in between", orderNoDebt},
+		{"a position is the number of jobs claimed before", orderPositions},
+		{"a position is counted up to a bound", orderPositionBound},
+		{"the oldest queued is since when the next job has been ready", orderOldest},
+		{"the order is the same after the store was opened again", orderReopened},
+	}
+}
+
+func orderInKey(w *world) {
+	want := w.submitMany(20)
+	for _, id := range want {
+		equal(w, "the next job", w.claimOne(queue).Job.ID, id)
+	}
+}
+
+func orderSingleJob(w *world) {
+	w.submitMany(100, withKey("busy"))
+	single := w.submit(withKey("single"))
+	first := claimedIDs(w.claim(queue, 3))
+	if !slices.Contains(first, single) {
+		w.Errorf("the only job of its key was not among the first three of 101")
+	}
+	late := w.submit(withKey("late"))
+	if !slices.Contains(claimedIDs(w.claim(queue, 3)), late) {
+		w.Errorf("a job that came later was not among the next three")
+	}
+}
+
+func orderTurns(w *world) {
+	const keys, each = 10, 10
+	for k := range keys {
+		w.submitMany(each, withKey(fmt.Sprint(k)))
+	}
+	taken := map[string]int{}
+	for n := range keys * each {
+		taken[w.claimOne(queue).Job.Key]++
+		for k := range keys {
+			if got := taken[fmt.Sprint(k)]; got > n/keys+2 {
+				w.Fatalf("of the first %d jobs %d were of one key of %d", n+1, got, keys)
+			}
+		}
+	}
+}
+
+func orderPriority(w *world) {
+	for _, keys := range [][3]string{{"same", "same", "same"}, {"a", "b", "c"}} {
+		low := w.submit(withPriority(9), withKey(keys[0]))
+		middle := w.submit(withPriority(5), withKey(keys[1]))
+		high := w.submit(withPriority(1), withKey(keys[2]))
+		for _, want := range []job.ID{high, middle, low} {
+			equal(w, "the next job", w.claimOne(queue).Job.ID, want)
+		}
+	}
+}
+
+// flood keeps the queue from running empty with jobs made by edit, and says after
+// how many claims the waiting one was claimed; -1 when it was not within the bound.
+func (w *world) flood(waiting job.ID, bound int, submit func(n int) []job.ID) int {
+	const batch = 250
+	submit(batch)
+	for n := 0; n < bound; n += batch {
+		submit(batch)
+		for i, c := range w.claim(queue, batch) {
+			if c.Job.ID == waiting {
+				return n + i
+			}
+		}
+	}
+	return -1
+}
+
+func orderNoStarving(w *world) {
+	low := w.submit(withPriority(6), withKey("low"))
+	if w.flood(low, mostAhead, func(n int) []job.ID { return w.submitMany(n, withKey("urgent")) }) < 0 {
+		w.Errorf("a job one step less urgent was overtaken more than %d times", mostAhead)
+	}
+}
+
+func orderNoStarvingByKeys(w *world) {
+	low := w.submit(withPriority(6), withKey("low"))
+	if w.flood(low, mostAhead, w.submitKeys) < 0 {
+		w.Errorf("a job one step less urgent was overtaken by more than %d keys with one job each", mostAhead)
+	}
+}
+
+func orderSecondJob(w *world) {
+	second := w.submitMany(2, withKey("two"))[1]
+	if w.flood(second, mostAhead, w.submitKeys) < 0 {
+		w.Errorf("the second job of a key was overtaken by more than %d keys with one job each", mostAhead)
+	}
+}
+
+// submitKeys submits n jobs, each of a key of its own.
+func (w *world) submitKeys(n int) []job.ID {
+	ops, ids := make([]any, n), make([]job.ID, n)
+	for i := range n {
+		s := w.newSubmit()
+		s.Job.Key = s.Job.ID.String()
+		ops[i], ids[i] = s, s.Job.ID
+	}
+	w.do(ops...)
+	return ids
+}
+
+func orderNoDebt(w *world) {
+	for _, id := range w.submitMany(50, withKey("a")) {
+		w.do(newCancel(id))
+	}
+	equal(w, "the jobs left to claim", len(w.claim(queue, 1)), 0)
+	w.submitMany(50, withKey("b"))
+	single := w.submit(withKey("a"))
+	if !slices.Contains(claimedIDs(w.claim(queue, 3)), single) {
+		w.Errorf("a key pays for jobs that were cancelled")
+	}
+}
+
+// mixed fills the queue with several keys and priorities, some claimed already.
+func (w *world) mixed() (waiting []job.ID) {
+	for i := range 60 {
+		w.submit(withKey(fmt.Sprint(i%7%3)), withPriority([]int{5, 5, 1, 9, 5, 4}[i%6]))
+		if i%5 == 4 {
+			w.claimOne(queue)
+		}
+	}
+	for _, j := range w.all(stateOf(mine, job.Queued)) {
+		waiting = append(waiting, j.ID)
+	}
+	return waiting
+}
+
+func orderPositions(w *world) {
+	waiting := w.mixed()
+	positions := map[job.ID]int{}
+	for _, id := range waiting {
+		positions[id] = w.position(id)
+	}
+	for want, c := range w.claim(queue, len(waiting)) {
+		equal(w, "the position of the job claimed next", positions[c.Job.ID], want)
+		equal(w, "the position of a running job", w.position(c.Job.ID), 0)
+	}
+	equal(w, "the position of no job", w.position(w.id()), 0)
+}
+
+func orderPositionBound(w *world) {
+	all := w.submitMany(30)
+	for i, id := range all {
+		got, err := w.store.Position(w.ctx, id, 10)
+		if err != nil || got != min(i, 10) {
+			w.Errorf("the position of job %d, up to 10, is %d, %v", i, got, err)
+		}
+	}
+}
+
+func orderOldest(w *world) {
+	check := func(q string, want time.Time) {
+		w.Helper()
+		since, err := w.store.OldestQueued(w.ctx, q)
+		if err != nil {
+			w.Fatalf("oldest queued: %v", err)
+		}
+		w.at("since when the next job is ready", since, want)
+	}
+	check(queue, time.Time{})
+	first := w.now()
+	w.submit()
+	w.submit(delayed(time.Hour))
+	w.pass(time.Minute)
+	second := w.now()
+	w.submit()
+	w.submit(inQueue("other"))
+	check(queue, first)
+	c := w.claimOne(queue)
+	check(queue, second)
+	w.pass(time.Minute)
+	w.do(newCancel(w.claimOne(queue).Job.ID))
+	check(queue, time.Time{})
+	w.do(newFinish(c.Lease(), job.Queued))
+	check(queue, w.now())
+	check("other", second)
+	check("no such queue", time.Time{})
+}
+
+func orderReopened(w *world) {
+	waiting := w.mixed()
+	before := map[job.ID]int{}
+	for _, id := range waiting {
+		before[id] = w.position(id)
+	}
+	w.reopen()
+	for want, c := range w.claim(queue, len(waiting)) {
+		equal(w, "the position before the reopen of the job claimed next", before[c.Job.ID], want)
+	}
+}

@@ -1,0 +1,54 @@
+package storetest
+
+import (
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func ownerRules() []rule {
+	return []rule{
+		{"to another user or tenant the job does not exist", ownersApart},
+		{"names that run together are different owners", ownersRunTogether},
+	}
+}
+
+// hidden holds every read and op to it that the job is not found.
+func (w *world) hidden(o job.Owner, id job.ID) {
+	w.Helper()
+	w.gone(o, id)
+	cancel, retry := newCancel(id), w.newRetry(id)
+	cancel.Owner, retry.Owner = o, o
+	w.refused(job.NotFound, cancel, retry, &store.Delete{Owner: o, ID: id})
+}
+
+func ownersApart(w *world) {
+	for _, state := range reachable() {
+		id, _ := w.inState(state)
+		for _, o := range []job.Owner{theirs, elsewhere, {}} {
+			w.hidden(o, id)
+		}
+		if w.job(id).State != state {
+			w.Errorf("another owner moved a job from %s", state)
+		}
+	}
+	w.submit(ownedBy(theirs))
+	equal(w, "the jobs of the one", len(w.all(store.Filter{Owner: mine})), len(reachable()))
+	equal(w, "the jobs of the other", len(w.all(store.Filter{Owner: theirs})), 1)
+	equal(w, "the jobs of a third", len(w.all(store.Filter{Owner: elsewhere})), 0)
+}
+
+func ownersRunTogether(w *world) {
+	owners := []job.Owner{{Tenant: "a", User: "bc"}, {Tenant: "ab", User: "c"}, {User: "abc"}, {Tenant: "abc"}, {Tenant: "A", User: "bc"}, {Tenant: "a\x00b", User: "c"}, {Tenant: "a", User: "b\x00c"}}
+	var made []job.ID
+	for _, o := range owners {
+		made = append(made, w.submit(ownedBy(o)))
+	}
+	for i, o := range owners {
+		for k, id := range made {
+			if k != i {
+				w.hidden(o, id)
+			}
+		}
+		equal(w, "the owner's jobs", len(w.all(store.Filter{Owner: o})), 1)
+	}
+}

@@ -1,0 +1,136 @@
+package storetest
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func raceRules() []rule {
+	return []rule{
+		{"readers during commits see whole moments", readWholeMoments},
+		{"a read that begins after a commit sees it", readAfterCommit},
+		{"a reader never sees a job go back in its output", readForward},
+	}
+}
+
+const raceCommits = 150
+
+// readers runs each check in goroutines of its own, again and again, until write
+// has returned.
+func (w *world) readers(write func(), checks ...func() bool) {
+	w.Helper()
+	var done atomic.Bool
+	var readers sync.WaitGroup
+	for _, check := range checks {
+		for range 2 {
+			readers.Go(func() {
+				for ok := true; ok && !done.Load(); {
+					ok = check()
+				}
+			})
+		}
+	}
+	defer readers.Wait()
+	defer done.Store(true)
+	write()
+}
+
+// speaker is a running job that says two entries and a progress with each commit
+// in which one job of another queue ends and the next one starts.
+func (w *world) speaker() (c *job.Claimed, speak func(n int)) {
+	c = w.running()
+	next := w.newSubmit(inQueue("relay"), leasedAs(w.token()))
+	w.do(next)
+	return c, func(n int) {
+		say := newAppend(c.Lease(), 1, int64(2*n), "a", "b")
+		say.Progress = &job.Progress{Percent: float64(n + 1)}
+		last := job.Lease{Job: next.Job.ID, Token: next.Token}
+		next = w.newSubmit(inQueue("relay"), leasedAs(w.token()))
+		w.do(say, newFinish(last, job.Succeeded), next)
+	}
+}
+
+func readWholeMoments(w *world) {
+	c, speak := w.speaker()
+	output := func() bool {
+		j, entries, err := w.store.Output(w.ctx, mine, c.Job.ID, 0, 1<<20)
+		if err != nil || int64(len(entries)) != j.Cursor || j.Progress.Percent*2 != float64(j.Cursor) || j.OutputBytes != j.Cursor {
+			w.Errorf("%d entries beside the cursor %d and the progress %v: %v", len(entries), j.Cursor, j.Progress, err)
+			return false
+		}
+		return true
+	}
+	list := func() bool {
+		page, _, err := w.store.List(w.ctx, store.Filter{Owner: mine, Queue: "relay", Status: job.Running, Limit: 10})
+		if err != nil || len(page) != 1 {
+			w.Errorf("of the queue in which always one job runs %d are listed, %v", len(page), err)
+			return false
+		}
+		return true
+	}
+	counts := func() bool {
+		counts, err := w.store.Counts(w.ctx)
+		if err != nil || counts["relay"].Running != 1 {
+			w.Errorf("of the queue in which always one job runs %d are counted, %v", counts["relay"].Running, err)
+			return false
+		}
+		return true
+	}
+	w.readers(func() {
+		for n := range raceCommits {
+			speak(n)
+		}
+	}, output, list, counts)
+}
+
+func readAfterCommit(w *world) {
+	c, speak := w.speaker()
+	var committed atomic.Int64
+	reader := func() bool {
+		least := committed.Load()
+		j, entries, err := w.store.Output(w.ctx, mine, c.Job.ID, least, 1<<20)
+		if err != nil || j.Cursor < least || (len(entries) > 0 && entries[0].Seq != least+1) {
+			w.Errorf("a read after the commit of entry %d has the cursor %d, %v", least, j.Cursor, err)
+			return false
+		}
+		return true
+	}
+	w.readers(func() {
+		for n := range raceCommits {
+			speak(n)
+			committed.Store(int64(2*n + 2))
+			equal(w, "the cursor after the commit", w.job(c.Job.ID).Cursor, int64(2*n+2))
+		}
+	}, reader)
+}
+
+func readForward(w *world) {
+	c, speak := w.speaker()
+	follower := func() func() bool {
+		var mu sync.Mutex
+		var seen int64
+		return func() bool {
+			mu.Lock()
+			defer mu.Unlock()
+			_, entries, err := w.store.Output(w.ctx, mine, c.Job.ID, seen, 64)
+			for _, e := range entries {
+				seen++
+				if e.Seq != seen || string(e.Data) != []string{"b", "a"}[seen%2] {
+					err = job.Errorf(job.Internal, "entry %d is %q after %d were seen", e.Seq, e.Data, seen-1)
+				}
+			}
+			if err != nil {
+				w.Errorf("a follower lost its way: %v", err)
+			}
+			return err == nil
+		}
+	}
+	w.readers(func() {
+		for n := range raceCommits {
+			speak(n)
+		}
+	}, follower(), follower())
+}

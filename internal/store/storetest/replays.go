@@ -1,0 +1,289 @@
+package storetest
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// alone makes a replay of one op about a running job.
+func alone(op func(w *world, c *job.Claimed) any) func(w *world) []any {
+	return func(w *world) []any { return []any{op(w, w.running(withRef("put:p")))} }
+}
+
+func replaysOfWorkers() []replayed {
+	all := []replayed{
+		{"renew", alone(func(_ *world, c *job.Claimed) any { return newRenew(c.Lease(), leaseFor) })},
+		{"append", alone(func(_ *world, c *job.Claimed) any { return newAppend(c.Lease(), 1, 0, "a", "b") })},
+		{"append with progress", alone(func(_ *world, c *job.Claimed) any {
+			a := newAppend(c.Lease(), 1, 0, "a")
+			a.Progress = &job.Progress{Percent: 5}
+			return a
+		})},
+		{"renew and append of a job that is to be cancelled", func(w *world) []any {
+			c := w.running()
+			w.do(newCancel(c.Job.ID))
+			return []any{newRenew(c.Lease(), leaseFor), newAppend(c.Lease(), 1, 0, "a")}
+		}},
+		{"finish by a sweep", alone(func(w *world, c *job.Claimed) any {
+			w.pass(leaseFor + time.Second)
+			return newLapse(c.Lease(), job.Queued)
+		})},
+		{"finish by a sweep that came too early", alone(func(_ *world, c *job.Claimed) any { return newLapse(c.Lease(), job.Queued) })},
+		{"finish with a lost lease", alone(func(w *world, c *job.Claimed) any {
+			w.do(newFinish(c.Lease(), job.Queued))
+			return newFinish(c.Lease(), job.Succeeded)
+		})},
+	}
+	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled, job.Scheduled, job.Queued} {
+		all = append(all, replaysOfFinish(to)...)
+	}
+	return all
+}
+
+func replaysOfFinish(to job.State) []replayed {
+	finish := func(prepare func(w *world, f *store.Finish)) func(w *world) []any {
+		return alone(func(w *world, c *job.Claimed) any {
+			f := newFinish(c.Lease(), to)
+			prepare(w, f)
+			return f
+		})
+	}
+	name := "finish as " + to.String()
+	return []replayed{
+		{name, finish(func(*world, *store.Finish) {})},
+		{name + " with output, progress and usage", finish(func(w *world, f *store.Finish) {
+			w.do(newAppend(f.Lease, 1, 0, "a"))
+			f.Entries, f.Progress, f.Usage = texted(1, 1, "b", "c"), &job.Progress{Percent: 100}, []byte("{}")
+		})},
+		{name + " without counting the attempt", finish(func(_ *world, f *store.Finish) { f.Refund = !to.Ended() })},
+		{name + " of a job that is to be cancelled", finish(func(w *world, f *store.Finish) { w.do(newCancel(f.Lease.Job)) })},
+		{name + " of a job that was deleted", finish(func(w *world, f *store.Finish) { w.do(newDelete(f.Lease.Job)) })},
+		{name + " of a second attempt", finish(func(w *world, f *store.Finish) {
+			w.do(newFinish(f.Lease, job.Queued))
+			f.Lease = w.claimOne(queue).Lease()
+		})},
+	}
+}
+
+func replaysOfOwners() []replayed {
+	all := []replayed{
+		{"cancel of a queued job", func(w *world) []any { return []any{newCancel(w.submit(withRef("put:p")))} }},
+		{"cancel twice in one batch", func(w *world) []any {
+			id, c := w.submit(), w.submit(delayed(time.Hour))
+			return []any{newCancel(id), newCancel(id), newCancel(c), newCancel(c)}
+		}},
+		{"cancel of no job", func(w *world) []any { return []any{newCancel(w.id())} }},
+		{"delete of no job", func(w *world) []any { return []any{newDelete(w.id())} }},
+		{"delete of a job with output and a key", func(w *world) []any {
+			c := w.running(once("k", "a"), withRef("put:p"))
+			w.do(newAppend(c.Lease(), 1, 0, "a"), newFinish(c.Lease(), job.Succeeded))
+			return []any{newDelete(c.Job.ID)}
+		}},
+		{"delete twice in one batch", func(w *world) []any {
+			id := w.submit(withRef("put:p"))
+			return []any{newDelete(id), newDelete(id)}
+		}},
+		{"retry twice in one batch", func(w *world) []any {
+			id, _ := w.inState(job.Failed)
+			return []any{w.newRetry(id), w.newRetry(id)}
+		}},
+		{"retry of a job with output", func(w *world) []any {
+			c := w.running()
+			w.do(newAppend(c.Lease(), 1, 0, "a"), newFinish(c.Lease(), job.Failed))
+			return []any{w.newRetry(c.Job.ID)}
+		}},
+	}
+	for _, state := range reachable() {
+		in := func(op func(w *world, id job.ID) any) func(w *world) []any {
+			return func(w *world) []any {
+				id, _ := w.inState(state)
+				return []any{op(w, id)}
+			}
+		}
+		all = append(all,
+			replayed{"cancel when " + state.String(), in(func(_ *world, id job.ID) any { return newCancel(id) })},
+			replayed{"delete when " + state.String(), in(func(_ *world, id job.ID) any { return newDelete(id) })},
+			replayed{"retry when " + state.String(), in(func(w *world, id job.ID) any { return w.newRetry(id) })},
+		)
+	}
+	return append(append(all, replaysOfWrites()...), replaysOfSubmits()...)
+}
+
+func replaysOfWrites() []replayed {
+	there := func(rows ...store.Row) func(w *world) []any {
+		return func(w *world) []any {
+			w.do(newWrite(put("p", "there", "old"), put("p", "also", "")))
+			return []any{newWrite(rows...)}
+		}
+	}
+	return []replayed{
+		{"write put", there(put("p", "there", "new"), put("p", "new", ""))},
+		{"write insert", there(doing(store.Insert, put("p", "new", "x")))},
+		{"write insert that meets a row", there(put("p", "new", ""), doing(store.Insert, put("p", "there", "x")))},
+		{"write insert that meets its equal", there(doing(store.Insert, put("p", "there", "old")))},
+		{"write update", there(doing(store.Update, put("p", "there", "new")), doing(store.Update, put("p", "absent", "")))},
+		{"write remove", there(doing(store.Remove, put("p", "there", "")), doing(store.Require, put("p", "there", "")))},
+		{"write remove all", there(doing(store.RemoveAll, put("p", "", "")))},
+		{"write that lacks a row", there(put("p", "new", ""), doing(store.Require, put("p", "absent", "")))},
+		{"write insert twice in one batch", func(w *world) []any {
+			return []any{newWrite(doing(store.Insert, put("p", "a", "1"))), newWrite(doing(store.Insert, put("p", "a", "1")))}
+		}},
+		{"write that removes what it inserted", func(w *world) []any {
+			return []any{newWrite(doing(store.Insert, put("p", "a", "1"))), newWrite(doing(store.Remove, put("p", "a", "")), put("p", "b", ""))}
+		}},
+	}
+}
+
+func replaysOfSubmits() []replayed {
+	submits := func(edits ...func(*store.Submit)) func(w *world) []any {
+		return func(w *world) []any { return []any{w.newSubmit(edits...), w.newSubmit()} }
+	}
+	leased := func(s *store.Submit) { leasedAs(job.Token{1, 2, 3})(s) }
+	return []replayed{
+		{"submit", submits(withInput("in"))},
+		{"submit with a delay", submits(delayed(time.Minute))},
+		{"submit with a queue time", submits(patient(time.Minute))},
+		{"submit already leased", submits(leased, withRef("put:p"))},
+		{"submit with an idempotency key", submits(once("k", "a"))},
+		{"submit already leased with an idempotency key", submits(leased, once("k", "a"))},
+		{"submit with rows", submits(withRows(put("p", "a", ""), doing(store.Insert, put("p", "b", "x"))))},
+		{"submit with a key and rows", submits(once("k", "a"), withRows(doing(store.Insert, put("p", "b", "x"))))},
+		{"submit with a key that is known", func(w *world) []any {
+			w.submit(once("k", "a"))
+			return []any{w.newSubmit(once("k", "a"), leased), w.newSubmit(once("k", "b"))}
+		}},
+		{"submit with one key several times in one batch", func(w *world) []any {
+			return []any{w.newSubmit(once("k", "a")), w.newSubmit(once("k", "a")), w.newSubmit(once("k", "b"))}
+		}},
+		{"submit that meets a row", func(w *world) []any {
+			insert := withRows(doing(store.Insert, put("p", "a", "x")))
+			return []any{w.newSubmit(insert), w.newSubmit(insert, once("k", "a")), w.newSubmit(insert, leased)}
+		}},
+	}
+}
+
+func replaysOfUpkeep() []replayed {
+	return []replayed{
+		{"due", func(w *world) []any {
+			w.submitMany(3, delayed(time.Second))
+			w.submitMany(3, patient(time.Second), withRef("put:p"))
+			w.pass(2 * time.Second)
+			return []any{newDue()}
+		}},
+		{"due up to a limit", func(w *world) []any {
+			w.submitMany(5, delayed(time.Second))
+			w.submitMany(5, patient(time.Second))
+			w.pass(2 * time.Second)
+			return []any{&store.Due{Limit: 2, Keep: keep}}
+		}},
+		{"prune", func(w *world) []any {
+			for i := range 6 {
+				w.do(newFinish(w.running(once(fmt.Sprint("k", i), "a"), withRef("put:p")).Lease(), job.Succeeded))
+			}
+			w.pass(2 * day)
+			return []any{&store.Prune{Limit: 4}}
+		}},
+		{"claim", func(w *world) []any {
+			w.submitMany(5, withInput("in"))
+			return []any{w.newClaim(queue, 2)}
+		}},
+		{"claim of more than there is", func(w *world) []any {
+			w.submitMany(2)
+			return []any{w.newClaim(queue, 5), w.newClaim("empty", 3), w.newClaim(queue, 0)}
+		}},
+		{"claims of one queue", func(w *world) []any {
+			w.submitMany(9)
+			return []any{w.newClaim(queue, 2), w.newClaim(queue, 3), w.newClaim(queue, 1)}
+		}},
+		{"claim of a later attempt", func(w *world) []any {
+			c := w.running()
+			w.do(newAppend(c.Lease(), 1, 0, "a"), newFinish(c.Lease(), job.Queued))
+			return []any{w.newClaim(queue, 1)}
+		}},
+	}
+}
+
+func replaysOfMixes() []replayed {
+	released := func(edit func(w *world, f *store.Finish)) func(w *world) []any {
+		return func(w *world) []any {
+			w.submitMany(2, inQueue("other"))
+			c := w.running(withRef("put:p"))
+			f := newFinish(c.Lease(), job.Queued)
+			edit(w, f)
+			return []any{newAppend(c.Lease(), 1, 0, "a"), f, w.newClaim(queue, 2), w.newClaim("other", 1)}
+		}
+	}
+	return []replayed{
+		{"release and claim of one job", released(func(*world, *store.Finish) {})},
+		{"release without counting and claim of one job", released(func(_ *world, f *store.Finish) { f.Refund = true })},
+		{"release with output and claim of one job", released(func(_ *world, f *store.Finish) { f.Entries = texted(1, 1, "b") })},
+		{"sweep and claim of one job", released(func(w *world, f *store.Finish) {
+			w.pass(leaseFor + time.Second)
+			f.Lapsed = true
+		})},
+		{"release, cancel and retry of one job, and its claim", func(w *world) []any {
+			c := w.running(withRef("put:p"))
+			return []any{newFinish(c.Lease(), job.Queued), newCancel(c.Job.ID), w.newRetry(c.Job.ID), w.newClaim(queue, 1)}
+		}},
+		{"release and cancel of one job", func(w *world) []any {
+			c := w.running(withRef("put:p"))
+			return []any{newFinish(c.Lease(), job.Scheduled), newCancel(c.Job.ID)}
+		}},
+		{"release and delete of one job", func(w *world) []any {
+			c := w.running(withRef("put:p"))
+			return []any{newFinish(c.Lease(), job.Queued), newDelete(c.Job.ID)}
+		}},
+		{"failure and retry of one job, and its claim", func(w *world) []any {
+			c := w.running(withRef("put:p"))
+			return []any{newFinish(c.Lease(), job.Failed), w.newRetry(c.Job.ID), w.newClaim(queue, 1)}
+		}},
+		{"success and delete of one job", func(w *world) []any {
+			c := w.running(withRef("put:p"), once("k", "a"))
+			return []any{newAppend(c.Lease(), 1, 0, "a"), newFinish(c.Lease(), job.Succeeded), newDelete(c.Job.ID)}
+		}},
+		{"cancel and retry of one job, and its claim", func(w *world) []any {
+			id := w.submit(withRef("put:p"))
+			return []any{newCancel(id), w.newRetry(id), w.newClaim(queue, 1)}
+		}},
+		{"cancel and delete of one job", func(w *world) []any {
+			id := w.submit(withRef("put:p"))
+			return []any{newCancel(id), newDelete(id)}
+		}},
+		{"submit and claim of one job", func(w *world) []any {
+			return []any{w.newSubmit(once("k", "a"), withRows(doing(store.Insert, put("p", "a", "")))), w.newClaim(queue, 2)}
+		}},
+		{"due and claim of one job", func(w *world) []any {
+			w.submit(delayed(time.Second))
+			w.pass(2 * time.Second)
+			return []any{newDue(), w.newClaim(queue, 1)}
+		}},
+		{"an op of every kind, with refused ones between", everyKind},
+	}
+}
+
+func everyKind(w *world) []any {
+	failed, _ := w.inState(job.Failed)
+	ended, _ := w.inState(job.Succeeded)
+	old, _ := w.inState(job.Cancelled)
+	w.submitMany(2, delayed(time.Second))
+	w.submitMany(4)
+	running := w.claim(queue, 3)
+	lost := job.Lease{Job: running[0].Job.ID, Token: w.token()}
+	w.do(newWrite(put("p", "there", "x")))
+	w.pass(2 * time.Second)
+	return []any{
+		newRenew(running[0].Lease(), leaseFor), newRenew(lost, leaseFor),
+		newAppend(running[1].Lease(), 1, 0, "a"), newAppend(running[1].Lease(), 1, 5, "gap"),
+		newFinish(running[1].Lease(), job.Succeeded), newFinish(running[2].Lease(), job.Queued), newFinish(lost, job.Failed),
+		newCancel(running[0].Job.ID), newCancel(w.id()),
+		newDelete(ended), newDelete(w.id()), w.newRetry(failed), w.newRetry(w.id()),
+		newWrite(put("p", "new", "")), newWrite(doing(store.Insert, put("p", "there", ""))),
+		w.newSubmit(once("k", "a")), w.newSubmit(once("k", "a")), w.newSubmit(leasedAs(w.token())),
+		w.newSubmit(withRows(doing(store.Require, put("p", "absent", "")))),
+		newDue(), &store.Prune{Limit: 100},
+		w.newClaim(queue, 3), w.newClaim(job.Failed.String(), 1), &store.Cancel{Owner: theirs, ID: old, Keep: keep},
+	}
+}

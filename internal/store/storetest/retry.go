@@ -1,0 +1,134 @@
+package storetest
+
+import (
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func retryRules() []rule {
+	return []rule{
+		{"a failed, cancelled or expired job is queued anew", retryQueues},
+		{"a retried job keeps its output and begins its attempts anew", retryBeginsAnew},
+		{"a job that succeeded or has not ended is not retryable", retryRefused},
+		{"a job that was cancelled while it ran may succeed after a retry", retryForgetsCancel},
+		{"an expired job that is retried has its queue time again", retryForgetsExpiry},
+		{"of two retries in one batch the first applies", retryTwice},
+		{"a retry of no job is not found", retryUnknown},
+		{"a retried job is not pruned", retryThenPrune},
+		{"a cancel and a retry in one batch queue the job", cancelThenRetry},
+	}
+}
+
+func retryQueues(w *world) {
+	for _, state := range []job.State{job.Failed, job.Cancelled, job.Expired} {
+		id, _ := w.inState(state)
+		w.pass(time.Minute)
+		r := w.newRetry(id)
+		w.do(r)
+		j := w.job(id)
+		equal(w, "the state after "+state.String(), j.State, job.Queued)
+		equal(w, "the answered job", text(r.Job), text(j))
+		equal(w, "the attempts", j.Attempt, 0)
+		w.at("RunAt", j.RunAt, w.now())
+		if j.Failure != nil || !j.FinishedAt.IsZero() || !j.ExpiresAt.IsZero() || !j.StartedAt.IsZero() || !j.CancelRequestedAt.IsZero() {
+			w.Errorf("a retried job still has marks of its end: %s", text(j))
+		}
+		c := w.counts(j.Queue)
+		equal(w, "the queued", c.Queued, 1)
+		equal(w, "the retried", c.Retried, 1)
+		equal(w, "the ended", c.Failed+c.Cancelled+c.Expired, 1)
+		equal(w, "the job claimed next", w.claimOne(j.Queue).Job.ID, id)
+	}
+}
+
+func retryBeginsAnew(w *world) {
+	c := w.running()
+	w.do(newAppend(c.Lease(), 1, 0, "first"), newFinish(c.Lease(), job.Queued))
+	c = w.claimOne(queue)
+	w.do(newAppend(c.Lease(), 2, 1, "second"), newFinish(c.Lease(), job.Failed))
+	w.do(w.newRetry(c.Job.ID))
+	w.pass(time.Second)
+	c = w.claimOne(queue)
+	equal(w, "the attempt", c.Job.Attempt, 1)
+	equal(w, "the cursor", c.Job.Cursor, 2)
+	w.at("StartedAt", c.Job.StartedAt, w.now())
+	equal(w, "the output", w.said(c.Job.ID), "firstsecond")
+	w.do(newAppend(c.Lease(), 1, 2, "third"), newFinish(c.Lease(), job.Succeeded))
+	equal(w, "the output", w.said(c.Job.ID), "firstsecondthird")
+}
+
+func retryRefused(w *world) {
+	for _, state := range []job.State{job.Scheduled, job.Queued, job.Running, job.Succeeded} {
+		id, _ := w.inState(state)
+		w.refused(job.NotRetryable, w.newRetry(id))
+	}
+}
+
+func retryForgetsCancel(w *world) {
+	c := w.running()
+	w.do(newCancel(c.Job.ID))
+	w.do(newFinish(c.Lease(), job.Cancelled), w.newRetry(c.Job.ID))
+	c = w.claimOne(queue)
+	renew, f := newRenew(c.Lease(), leaseFor), newFinish(c.Lease(), job.Succeeded)
+	w.do(renew, f)
+	equal(w, "the new attempt told to stop", renew.CancelRequested, false)
+	equal(w, "where the job went", f.State, job.Succeeded)
+}
+
+func retryForgetsExpiry(w *world) {
+	id := w.submit(patient(time.Minute))
+	w.pass(2 * time.Minute)
+	w.do(newDue())
+	equal(w, "the state", w.job(id).State, job.Expired)
+	w.do(w.newRetry(id))
+	w.do(newDue())
+	equal(w, "the state after the retry", w.job(id).State, job.Queued)
+	w.pass(50 * time.Second)
+	w.do(newDue())
+	equal(w, "the state within the queue time", w.job(id).State, job.Queued)
+	w.pass(20 * time.Second)
+	w.do(newDue())
+	equal(w, "the state past the queue time", w.job(id).State, job.Expired)
+	equal(w, "the counts", w.counts(queue), store.Counts{Expired: 2, Retried: 1})
+}
+
+func retryTwice(w *world) {
+	id, _ := w.inState(job.Failed)
+	first, second := w.newRetry(id), w.newRetry(id)
+	w.try(first, second)
+	if first.Err != nil {
+		w.Errorf("the first retry was refused: %v", first.Err)
+	}
+	w.coded(job.NotRetryable, second.Err)
+	equal(w, "the counts", w.counts("failed"), store.Counts{Queued: 1, Failed: 1, Retried: 1})
+}
+
+func retryUnknown(w *world) {
+	deleted, _ := w.inState(job.Failed)
+	w.do(newDelete(deleted))
+	w.refused(job.NotFound, w.newRetry(w.id()), w.newRetry(job.ID{}), w.newRetry(deleted))
+}
+
+func retryThenPrune(w *world) {
+	id, _ := w.inState(job.Failed)
+	w.do(w.newRetry(id))
+	w.pass(30 * day)
+	w.do(newPrune())
+	equal(w, "the state", w.job(id).State, job.Queued)
+}
+
+func cancelThenRetry(w *world) {
+	id := w.submit()
+	cancel, retry, claim := newCancel(id), w.newRetry(id), w.newClaim(queue, 1)
+	w.do(cancel, retry, claim)
+	equal(w, "the job as the cancel left it", cancel.Job.State, job.Cancelled)
+	equal(w, "the job as the retry left it", retry.Job.State, job.Queued)
+	j := w.job(id)
+	equal(w, "the state", j.State, job.Running)
+	if !j.CancelRequestedAt.IsZero() {
+		w.Errorf("the retried job is asked to stop")
+	}
+	equal(w, "the counts", w.counts(queue), store.Counts{Running: 1, Cancelled: 1, Retried: 1})
+}

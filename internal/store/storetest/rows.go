@@ -1,0 +1,185 @@
+package storetest
+
+import (
+	"fmt"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func rowRules() []rule {
+	return []rule{
+		{"put writes whether or not the row was there", rowsPut},
+		{"insert writes a new row and meets one that is there", rowsInsert},
+		{"update writes only a row that is there", rowsUpdate},
+		{"require refuses when the row is not there", rowsRequire},
+		{"remove and remove all delete what is there", rowsRemove},
+		{"conditions are checked before anything is written", rowsCheckedFirst},
+		{"a refused write writes none of its rows", rowsAllOrNone},
+		{"a later write of a batch sees the earlier", rowsInOneBatch},
+		{"rows are listed by id, forth and back, from a cursor", rowsPaged},
+		{"kinds and parents do not mix", rowsApart},
+		{"bodies and names of any text are kept", rowsKept},
+		{"a submit's rows apply with it", rowsOfSubmit},
+	}
+}
+
+func rowsPut(w *world) {
+	for _, body := range []string{"one", "two", ""} {
+		w.do(newWrite(put("p", "a", body)))
+		r, err := w.store.Row(w.ctx, "note", "p", "a")
+		if err != nil || string(r.Body) != body || r.Kind != "note" || r.Parent != "p" || r.ID != "a" {
+			w.Errorf("the row is %q, %v", r, err)
+		}
+	}
+	equal(w, "the rows", len(w.rows("note", "p")), 1)
+}
+
+func rowsInsert(w *world) {
+	w.do(newWrite(doing(store.Insert, put("p", "a", "first"))))
+	second := newWrite(doing(store.Insert, put("p", "a", "second")))
+	w.refused(job.Conflict, second)
+	equal(w, "the body that was met", string(second.Conflict), "first")
+	w.do(newWrite(doing(store.Remove, put("p", "a", ""))))
+	w.do(newWrite(doing(store.Insert, put("p", "a", "third"))))
+	equal(w, "the body", string(w.rows("note", "p")[0].Body), "third")
+}
+
+func rowsUpdate(w *world) {
+	w.do(newWrite(doing(store.Update, put("p", "a", "nothing"))))
+	equal(w, "the rows", len(w.rows("note", "p")), 0)
+	w.do(newWrite(put("p", "a", "one")))
+	w.do(newWrite(doing(store.Update, put("p", "a", "two"))))
+	equal(w, "the body", string(w.rows("note", "p")[0].Body), "two")
+}
+
+func rowsRequire(w *world) {
+	w.do(newWrite(put("p", "x", "")))
+	w.refused(job.NotFound, newWrite(doing(store.Require, put("p", "a", "")), put("p", "b", "")))
+	w.do(newWrite(put("p", "a", "kept")))
+	w.do(newWrite(doing(store.Require, put("p", "a", "not written")), put("p", "b", "")))
+	equal(w, "the body", string(w.rows("note", "p")[0].Body), "kept")
+	equal(w, "the rows", len(w.rows("note", "p")), 3)
+}
+
+func rowsRemove(w *world) {
+	w.do(newWrite(put("p", "a", ""), put("p", "b", ""), put("p", "c", ""), put("p2", "a", "")))
+	w.do(newWrite(doing(store.Remove, put("p", "b", "")), doing(store.Remove, put("p", "absent", ""))))
+	equal(w, "the rows after one was removed", len(w.rows("note", "p")), 2)
+	w.do(newWrite(doing(store.RemoveAll, put("p", "ignored", "")), doing(store.RemoveAll, put("empty", "", ""))))
+	equal(w, "the rows after all were removed", len(w.rows("note", "p")), 0)
+	equal(w, "the rows of another parent", len(w.rows("note", "p2")), 1)
+	_, err := w.store.Row(w.ctx, "note", "p", "a")
+	w.coded(job.NotFound, err)
+}
+
+func rowsCheckedFirst(w *world) {
+	w.do(newWrite(put("p", "a", "one")))
+	w.do(newWrite(doing(store.Remove, put("p", "a", "")), doing(store.Require, put("p", "a", ""))))
+	equal(w, "the rows", len(w.rows("note", "p")), 0)
+	w.refused(job.NotFound, newWrite(put("p", "a", "two"), doing(store.Require, put("p", "a", ""))))
+	w.do(newWrite(put("p", "a", "three")))
+	met := newWrite(doing(store.RemoveAll, put("p", "", "")), doing(store.Insert, put("p", "a", "four")))
+	w.refused(job.Conflict, met)
+	equal(w, "the body that was met", string(met.Conflict), "three")
+}
+
+func rowsAllOrNone(w *world) {
+	w.do(newWrite(put("p", "there", "old")))
+	bad := newWrite(put("p", "new", ""), put("p", "there", "changed"), doing(store.RemoveAll, put("q", "", "")), doing(store.Insert, put("p", "there", "")))
+	good := newWrite(put("p", "good", ""))
+	w.try(bad, good)
+	w.coded(job.Conflict, bad.Err)
+	equal(w, "the neighbour's refusal", good.Err, nil)
+	equal(w, "the rows", fmt.Sprintf("%q", w.rows("note", "p")), fmt.Sprintf("%q", []store.Row{put("p", "good", ""), put("p", "there", "old")}))
+}
+
+func rowsInOneBatch(w *world) {
+	first, second := newWrite(doing(store.Insert, put("p", "a", "1"))), newWrite(doing(store.Insert, put("p", "a", "2")))
+	third := newWrite(doing(store.Update, put("p", "a", "3")), doing(store.Require, put("p", "a", "")))
+	s := w.newSubmit(withRows(doing(store.Insert, put("p", "a", "4"))))
+	w.try(first, second, third, s)
+	equal(w, "the first one's refusal", first.Err, nil)
+	w.coded(job.Conflict, second.Err)
+	equal(w, "the body that the second met", string(second.Conflict), "1")
+	equal(w, "the third one's refusal", third.Err, nil)
+	w.coded(job.Conflict, s.Err)
+	equal(w, "the body that the submit met", string(s.Conflict), "3")
+}
+
+func rowsPaged(w *world) {
+	var all []string
+	for i := range 25 {
+		all = append(all, fmt.Sprintf("%03d", i*3))
+		w.do(newWrite(put("p", all[i], "")))
+	}
+	walk := func(page store.RowPage) (got []string) {
+		for {
+			rows, err := w.store.Rows(w.ctx, "note", "p", page)
+			if err != nil || len(rows) > page.Limit {
+				w.Fatalf("a page of %d has %d rows, %v", page.Limit, len(rows), err)
+			}
+			if len(rows) == 0 {
+				return got
+			}
+			for _, r := range rows {
+				got = append(got, r.ID)
+			}
+			page.From = rows[len(rows)-1].ID
+		}
+	}
+	equal(w, "the rows forth", fmt.Sprint(walk(store.RowPage{Limit: 4})), fmt.Sprint(all))
+	equal(w, "the rows forth from 034", fmt.Sprint(walk(store.RowPage{From: "034", Limit: 7})), fmt.Sprint(all[12:]))
+	equal(w, "the rows forth from 036", fmt.Sprint(walk(store.RowPage{From: "036", Limit: 7})), fmt.Sprint(all[13:]))
+	back := walk(store.RowPage{Desc: true, Limit: 4})
+	for i := range back {
+		equal(w, "the row back", back[i], all[len(all)-1-i])
+	}
+	equal(w, "the rows back", len(back), len(all))
+	equal(w, "the rows back from 006", fmt.Sprint(walk(store.RowPage{From: "006", Desc: true, Limit: 9})), "[003 000]")
+}
+
+func rowsApart(w *world) {
+	names := []string{"a", "ab", "a b", "A", "", "a\x00b", "%", "é"}
+	n := 0
+	for _, kind := range names {
+		for _, parent := range names {
+			n++
+			w.do(newWrite(store.Row{Kind: kind, Parent: parent, ID: "i", Body: fmt.Append(nil, n)}))
+		}
+	}
+	n = 0
+	for _, kind := range names {
+		for _, parent := range names {
+			n++
+			rows := w.rows(kind, parent)
+			if len(rows) != 1 || string(rows[0].Body) != fmt.Sprint(n) {
+				w.Errorf("%q under %q has the rows %q", kind, parent, rows)
+			}
+		}
+	}
+	w.do(newWrite(store.Row{Kind: "a", Parent: "a", Do: store.RemoveAll}))
+	equal(w, "the rows of a parent that begins alike", len(w.rows("a", "ab")), 1)
+}
+
+func rowsKept(w *world) {
+	texts := []string{"", "plain", "\x00", "nul\x00inside", "\xff\xfe", "é", "'; --", "line\nbreak"}
+	for _, t := range texts {
+		w.do(newWrite(store.Row{Kind: "k", Parent: "p", ID: "id" + t, Body: []byte(t)}))
+	}
+	for _, t := range texts {
+		r, err := w.store.Row(w.ctx, "k", "p", "id"+t)
+		if err != nil || string(r.Body) != t || r.ID != "id"+t {
+			w.Errorf("the row %q was read as %q, %v", t, r, err)
+		}
+	}
+	equal(w, "the rows", len(w.rows("k", "p")), len(texts))
+}
+
+func rowsOfSubmit(w *world) {
+	w.do(newWrite(put("p", "parent", "")))
+	w.submit(withRows(doing(store.Require, put("p", "parent", "")), doing(store.Insert, put("p", "question", "why"))))
+	w.submit(leasedAs(w.token()), withRows(put("p", "other", "")))
+	w.submit(delayed(1), withRows(doing(store.Remove, put("p", "other", ""))))
+	equal(w, "the rows", len(w.rows("note", "p")), 2)
+}

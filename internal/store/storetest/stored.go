@@ -1,0 +1,286 @@
+package storetest
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// stored is all that reads tell of a store, as text: what was asked → the answer.
+type stored map[string]string
+
+// stored asks for everything that this world's commits named.
+func (w *world) stored() stored {
+	s := stored{}
+	for _, o := range w.owners {
+		for _, j := range w.all(store.Filter{Owner: o}) {
+			w.storedJob(s, o, j)
+		}
+	}
+	for _, k := range w.keys {
+		id, hash, err := w.store.Idempotent(w.ctx, k.owner, k.key)
+		s[fmt.Sprintf("key %v", k)] = fmt.Sprint(id, hash, job.CodeOf(err))
+	}
+	for _, p := range w.parents {
+		rows, err := w.store.Rows(w.ctx, p[0], p[1], store.RowPage{Limit: 1000})
+		s[fmt.Sprintf("rows %q", p)] = fmt.Sprintf("%q %v", rows, err)
+	}
+	w.storedUpkeep(s)
+	return s
+}
+
+func (w *world) storedJob(s stored, o job.Owner, j job.Job) {
+	id := j.ID.String()
+	s[id] = text(j)
+	input, err := w.store.Input(w.ctx, o, j.ID)
+	s[id+" input"] = fmt.Sprintf("%q %v", input, err)
+	result, err := w.store.Result(w.ctx, o, j.ID)
+	s[id+" result"] = fmt.Sprintf("%q %v", result, job.CodeOf(err))
+	_, entries, err := w.store.Output(w.ctx, o, j.ID, 0, 1<<20)
+	s[id+" output"] = fmt.Sprint(entryTexts(entries), err)
+	spoken, err := w.store.Text(w.ctx, o, j.ID, 1<<20)
+	s[id+" text"] = fmt.Sprintf("%q %v", spoken, err)
+	position, err := w.store.Position(w.ctx, j.ID, 10_000)
+	s[id+" position"] = fmt.Sprint(position, err)
+}
+
+func (w *world) storedUpkeep(s stored) {
+	counts, err := w.store.Counts(w.ctx)
+	s["counts"] = fmt.Sprintf("%+v %v", counts, err)
+	for _, which := range []store.Which{store.AllRunning, store.LapsedOnly, store.CancelOnly} {
+		for _, r := range w.listRunning(which) {
+			s[fmt.Sprintf("running %d %s", which, r.Job.ID)] = fmt.Sprint(text(r.Job), r.Token, r.Worker)
+		}
+	}
+	ready, expires, err := w.store.NextDue(w.ctx)
+	s["next due"] = fmt.Sprint(ready.UTC(), expires.UTC(), err)
+}
+
+// same fails when two states of a store differ, and shows in what.
+func (w *world) same(when string, before, after stored) {
+	w.Helper()
+	var lines []string
+	for what, was := range before {
+		if is := after[what]; is != was {
+			lines = append(lines, fmt.Sprintf("%s\n    was %s\n    is  %s", what, was, is))
+		}
+	}
+	for what, is := range after {
+		if _, ok := before[what]; !ok {
+			lines = append(lines, fmt.Sprintf("%s\n    was not there\n    is  %s", what, is))
+		}
+	}
+	sort.Strings(lines)
+	if len(lines) > 0 {
+		w.Errorf("%s:\n  %s", when, strings.Join(lines, "\n  "))
+	}
+}
+
+// text writes a job so that two jobs have the same text if and only if they are equal.
+func text(j job.Job) string {
+	for _, t := range []*time.Time{&j.CreatedAt, &j.RunAt, &j.StartedAt, &j.FinishedAt, &j.CancelRequestedAt, &j.ExpiresAt} {
+		if t.IsZero() {
+			*t = time.Time{}
+			continue
+		}
+		*t = t.UTC().Round(0)
+	}
+	if len(j.Metadata) == 0 {
+		j.Metadata = nil
+	}
+	if len(j.Usage) == 0 {
+		j.Usage = nil
+	}
+	raw, err := json.Marshal(j)
+	if err != nil {
+		return fmt.Sprintf("%+v", j)
+	}
+	return j.State.String() + " " + string(raw)
+}
+
+// entryTexts writes entries so that two logs have the same text if and only if they are equal.
+func entryTexts(entries []job.Entry) string {
+	var b strings.Builder
+	for _, e := range entries {
+		fmt.Fprintf(&b, "%d of attempt %d, %s×%d: %q; ", e.Seq, e.Attempt, e.Kind, e.Events, e.Data)
+	}
+	return b.String()
+}
+
+// ---- reads that must not fail ----
+
+func (w *world) job(id job.ID) job.Job {
+	w.Helper()
+	j, err := w.store.Job(w.ctx, mine, id)
+	if err != nil {
+		w.Fatalf("reading a job that is there: %v", err)
+	}
+	return j
+}
+
+// all lists every page.
+func (w *world) all(f store.Filter) (all []job.Job) {
+	w.Helper()
+	f.Limit = job.MaxListPage
+	for {
+		page, next, err := w.store.List(w.ctx, f)
+		if err != nil {
+			w.Fatalf("list: %v", err)
+		}
+		all = append(all, page...)
+		if next == (job.ID{}) {
+			return all
+		}
+		f.After = next
+	}
+}
+
+func (w *world) counts(q string) store.Counts {
+	w.Helper()
+	counts, err := w.store.Counts(w.ctx)
+	if err != nil {
+		w.Fatalf("counts: %v", err)
+	}
+	return counts[q]
+}
+
+func (w *world) listRunning(which store.Which) (all []store.Running) {
+	w.Helper()
+	var after job.ID
+	for {
+		page, err := w.store.Running(w.ctx, which, after, 50)
+		if err != nil {
+			w.Fatalf("running: %v", err)
+		}
+		if len(page) == 0 {
+			return all
+		}
+		all = append(all, page...)
+		after = page[len(page)-1].Job.ID
+	}
+}
+
+func (w *world) output(id job.ID, after int64) []job.Entry {
+	w.Helper()
+	_, entries, err := w.store.Output(w.ctx, mine, id, after, 1<<20)
+	if err != nil {
+		w.Fatalf("output: %v", err)
+	}
+	return entries
+}
+
+// said joins what the job has said.
+func (w *world) said(id job.ID) string {
+	w.Helper()
+	var b strings.Builder
+	for _, e := range w.output(id, 0) {
+		b.Write(e.Data)
+	}
+	return b.String()
+}
+
+func (w *world) position(id job.ID) int {
+	w.Helper()
+	n, err := w.store.Position(w.ctx, id, 10_000)
+	if err != nil {
+		w.Fatalf("position: %v", err)
+	}
+	return n
+}
+
+func (w *world) rows(kind, parent string) []store.Row {
+	w.Helper()
+	rows, err := w.store.Rows(w.ctx, kind, parent, store.RowPage{Limit: 1000})
+	if err != nil {
+		w.Fatalf("rows: %v", err)
+	}
+	return rows
+}
+
+// gone checks that no read knows the job any more.
+func (w *world) gone(owner job.Owner, id job.ID) {
+	w.Helper()
+	_, err := w.store.Job(w.ctx, owner, id)
+	w.coded(job.NotFound, err)
+	_, err = w.store.Input(w.ctx, owner, id)
+	w.coded(job.NotFound, err)
+	_, err = w.store.Result(w.ctx, owner, id)
+	w.coded(job.NotFound, err)
+	_, _, err = w.store.Output(w.ctx, owner, id, 0, 1<<20)
+	w.coded(job.NotFound, err)
+	_, err = w.store.Text(w.ctx, owner, id, 1<<20)
+	w.coded(job.NotFound, err)
+	for _, j := range w.all(store.Filter{Owner: owner}) {
+		if j.ID == id {
+			w.Errorf("a job that is gone is still listed")
+		}
+	}
+}
+
+// audit counts the unfinished jobs of every queue and compares the kept counts.
+func (w *world) audit() {
+	w.Helper()
+	counted := map[string]store.Counts{}
+	for _, o := range w.owners {
+		for _, j := range w.all(store.Filter{Owner: o}) {
+			c := counted[j.Queue]
+			countWaiting(&c, j.State)
+			counted[j.Queue] = c
+		}
+	}
+	for _, r := range w.listRunning(store.AllRunning) {
+		c := counted[r.Job.Queue]
+		c.Running++
+		counted[r.Job.Queue] = c
+	}
+	kept, err := w.store.Counts(w.ctx)
+	if err != nil {
+		w.Fatalf("counts: %v", err)
+	}
+	for q, k := range kept {
+		unfinished := store.Counts{Scheduled: k.Scheduled, Queued: k.Queued, Parked: k.Parked, Running: k.Running}
+		equal(w, "the kept counts of "+q, unfinished, counted[q])
+	}
+	for q := range counted {
+		if _, ok := kept[q]; !ok {
+			w.Errorf("queue %q has jobs and no counts", q)
+		}
+	}
+}
+
+func countWaiting(c *store.Counts, s job.State) {
+	switch s {
+	case job.Scheduled:
+		c.Scheduled++
+	case job.Queued:
+		c.Queued++
+	case job.Parked:
+		c.Parked++
+	}
+}
+
+func ids(jobs []job.Job) (ids []job.ID) {
+	for _, j := range jobs {
+		ids = append(ids, j.ID)
+	}
+	return ids
+}
+
+func claimedIDs(claimed []job.Claimed) (ids []job.ID) {
+	for _, c := range claimed {
+		ids = append(ids, c.Job.ID)
+	}
+	return ids
+}
+
+func sorted(ids []job.ID) []job.ID {
+	ids = slices.Clone(ids)
+	slices.SortFunc(ids, func(a, b job.ID) int { return strings.Compare(string(a[:]), string(b[:])) })
+	return ids
+}

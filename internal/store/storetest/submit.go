@@ -1,0 +1,151 @@
+package storetest
+
+import (
+	"bytes"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func submitRules() []rule {
+	return []rule{
+		{"a job without a delay is queued from its commit on", submitQueues},
+		{"a delayed job is scheduled and not claimed before its time", submitDelayed},
+		{"a job stored with a token is running from its commit on", submitLeased},
+		{"what the submitter said is kept as it was said", submitKeeps},
+		{"a submit answers the job that a read then gives", submitAnswersTheStored},
+		{"an input of any bytes is kept, also an empty one", submitInputs},
+		{"a submit refused for its rows stores nothing", submitRefusedForRows},
+		{"a batch of submits keeps their order", submitOrder},
+	}
+}
+
+func submitQueues(w *world) {
+	id := w.submit()
+	j := w.job(id)
+	equal(w, "the state", j.State, job.Queued)
+	equal(w, "the attempts", j.Attempt, 0)
+	w.at("CreatedAt", j.CreatedAt, w.now())
+	w.at("RunAt", j.RunAt, w.now())
+	if !j.StartedAt.IsZero() || !j.FinishedAt.IsZero() || !j.CancelRequestedAt.IsZero() || !j.ExpiresAt.IsZero() {
+		w.Errorf("a queued job has times of what has not happened: %s", text(j))
+	}
+	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 1})
+	equal(w, "the claimed job", w.claimOne(queue).Job.ID, id)
+}
+
+func submitDelayed(w *world) {
+	id := w.submit(delayed(time.Minute))
+	j := w.job(id)
+	equal(w, "the state", j.State, job.Scheduled)
+	w.at("RunAt", j.RunAt, w.now().Add(time.Minute))
+	equal(w, "the counts", w.counts(queue), store.Counts{Scheduled: 1})
+	w.pass(time.Minute - time.Second)
+	w.do(newDue())
+	equal(w, "the jobs claimed early", len(w.claim(queue, 1)), 0)
+}
+
+func submitLeased(w *world) {
+	token := w.token()
+	s := w.newSubmit(leasedAs(token))
+	w.do(s)
+	id := s.Job.ID
+	j := w.job(id)
+	equal(w, "the state", j.State, job.Running)
+	equal(w, "the answered state", s.Job.State, job.Running)
+	equal(w, "the attempts", j.Attempt, 1)
+	w.at("StartedAt", j.StartedAt, w.now())
+	equal(w, "the counts", w.counts(queue), store.Counts{Running: 1})
+	equal(w, "the jobs claimed besides", len(w.claim(queue, 1)), 0)
+
+	running := w.listRunning(store.AllRunning)
+	if len(running) != 1 || running[0].Token != token || running[0].Worker != "worker" {
+		w.Fatalf("the lease is not listed: %+v", running)
+	}
+	lease := job.Lease{Job: id, Token: token}
+	w.pass(leaseFor - time.Second)
+	w.refused(job.LeaseLost, newLapse(lease, job.Queued))
+	w.do(newAppend(lease, 1, 0, "said"), newFinish(lease, job.Succeeded))
+	equal(w, "the state after its finish", w.job(id).State, job.Succeeded)
+}
+
+func submitKeeps(w *world) {
+	s := w.newSubmit(func(s *store.Submit) {
+		s.Job.Owner = job.Owner{Tenant: "a tenant", User: "üser\t'\"\\ %_"}
+		s.Job.Key = "clé; DROP TABLE jobs --"
+		s.Job.Priority = 3
+		s.Job.MaxAttempts = 17
+		s.Job.Metadata = map[string]string{"": "empty", "emoji 🫖": "", "line\nbreak": "\u2028"}
+		s.Job.Ref = "put:a/b?c"
+		s.Job.Policy = job.Policy{
+			Timeouts: job.Timeouts{
+				Lease: time.Second, RunSoft: 2 * time.Minute, RunHard: 3 * time.Hour, Request: 1500 * time.Millisecond,
+				FirstOutput: 5 * time.Second, IdleOutput: 6 * time.Second, Queue: job.MaxDuration, CancelGrace: 8 * time.Second,
+			},
+			Retry: job.Retry{
+				Backoff: 250 * time.Millisecond, BackoffMax: time.Minute, For: time.Hour,
+				OnTimeout: true, AfterOutput: job.FailAfterOutput,
+			},
+		}
+	})
+	want := s.Job
+	w.do(s)
+	got, err := w.store.Job(w.ctx, want.Owner, want.ID)
+	if err != nil {
+		w.Fatalf("read: %v", err)
+	}
+	want.State, want.CreatedAt, want.RunAt = got.State, got.CreatedAt, got.RunAt
+	equal(w, "the stored job", text(got), text(want))
+}
+
+func submitAnswersTheStored(w *world) {
+	w.micros.Add(123_457) // no round number
+	plain, late, leased := w.newSubmit(), w.newSubmit(delayed(1500*time.Millisecond)), w.newSubmit(leasedAs(w.token()))
+	w.do(plain, late, leased)
+	for _, s := range []*store.Submit{plain, late, leased} {
+		equal(w, "the answer", text(s.Job), text(w.job(s.Job.ID)))
+	}
+}
+
+func submitInputs(w *world) {
+	inputs := [][]byte{nil, {}, {0}, []byte("\xff\xfe\x00\x80"), bytes.Repeat([]byte("long "), 200_000)}
+	for _, in := range inputs {
+		s := w.newSubmit()
+		s.Input = in
+		w.do(s)
+		got, err := w.store.Input(w.ctx, mine, s.Job.ID)
+		if err != nil || !bytes.Equal(got, in) {
+			w.Errorf("an input of %d bytes was read as %d bytes, %v", len(in), len(got), err)
+		}
+		c := w.claimOne(queue)
+		if !bytes.Equal(c.Input, in) {
+			w.Errorf("an input of %d bytes was handed to the worker as %d bytes", len(in), len(c.Input))
+		}
+	}
+}
+
+func submitRefusedForRows(w *world) {
+	w.do(newWrite(put("p", "there", "was here")))
+	for _, edit := range []func(*store.Submit){delayed(0), delayed(time.Minute), leasedAs(w.token())} {
+		met := w.newSubmit(edit, withRows(put("p", "new", "x"), doing(store.Insert, put("p", "there", "again"))))
+		w.refused(job.Conflict, met)
+		equal(w, "the body of the row that was met", string(met.Conflict), "was here")
+		w.gone(mine, met.Job.ID)
+		lacks := w.newSubmit(edit, withRows(put("p", "new", "x"), doing(store.Require, put("p", "absent", ""))))
+		w.refused(job.NotFound, lacks)
+		w.gone(mine, lacks.Job.ID)
+	}
+	equal(w, "the jobs of the queue", w.counts(queue), store.Counts{})
+	equal(w, "the rows", len(w.rows("note", "p")), 1)
+}
+
+func submitOrder(w *world) {
+	want := w.submitMany(50)
+	got := claimedIDs(w.claim(queue, 50))
+	for i := range want {
+		if i >= len(got) || got[i] != want[i] {
+			w.Fatalf("claim %d of %d is not the job that was submitted %dth", i, len(got), i)
+		}
+	}
+}

@@ -1,0 +1,87 @@
+// Package storetest is the contract of package store as tests. Every store passes
+// it, alone and behind the wrapper of package faulty.
+//
+// The suite is a list of topics, a topic a list of rules. A rule is a sentence and
+// the function that holds a fresh store to it; the sentence is the name of the
+// subtest, so that a failure says which promise was broken. New behaviour of
+// stores lands here first.
+package storetest
+
+import (
+	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// Suite knows how to open the store that is held to the contract.
+type Suite struct {
+	// Open opens the store that lives at place: a path that exists nowhere yet, in a
+	// directory that the test removes. Opened again after a Close, it holds what it
+	// held. Whoever opens a store here closes it.
+	Open func(tb testing.TB, place string, o Options) store.Store
+}
+
+// Options are what a test decides about the store it opens.
+type Options struct {
+	// Clock is moved by hand; nil leaves the store its own.
+	Clock     func() time.Time
+	RowsAtEnd store.RowsAtEnd
+}
+
+// rule is one promise of the contract.
+type rule struct {
+	says string
+	test func(w *world)
+}
+
+type topic struct {
+	name  string
+	rules []rule
+}
+
+func topics() []topic {
+	return []topic{
+		{"submit", submitRules()},
+		{"idempotency", idempotencyRules()},
+		{"claim", claimRules()},
+		{"order", orderRules()},
+		{"lease", leaseRules()},
+		{"lapse", lapseRules()},
+		{"output", outputRules()},
+		{"text", textRules()},
+		{"finish", finishRules()},
+		{"cancel", cancelRules()},
+		{"delete", deleteRules()},
+		{"retry", retryRules()},
+		{"moves", moveRules()},
+		{"rows", rowRules()},
+		{"ends", endRules()},
+		{"due", dueRules()},
+		{"prune", pruneRules()},
+		{"list", listRules()},
+		{"owners", ownerRules()},
+		{"counts", countRules()},
+		{"batch", batchRules()},
+		{"poison", poisonRules()},
+		{"durable", durableRules()},
+		{"races", raceRules()},
+	}
+}
+
+// Run holds the suite's store to every rule.
+func Run(t *testing.T, s Suite) {
+	for _, topic := range topics() {
+		t.Run(topic.name, func(t *testing.T) {
+			for _, r := range topic.rules {
+				t.Run(r.says, func(t *testing.T) {
+					w := newWorld(t, s)
+					r.test(w)
+					w.audit()
+				})
+			}
+		})
+	}
+	t.Run("replay", func(t *testing.T) { runReplays(t, s) })
+	t.Run("model", func(t *testing.T) { runModel(t, s) })
+}

@@ -1,0 +1,75 @@
+package storetest
+
+import (
+	"strings"
+	"unicode/utf8"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+func textRules() []rule {
+	return []rule{
+		{"the text is what the last attempt has said so far", textSoFar},
+		{"the text is of text entries alone", textOnly},
+		{"the text is cut at its limit and never inside a character", textCut},
+		{"a new attempt that has not spoken has no text", textOfSilent},
+		{"the text of a job that said nothing is empty", textEmpty},
+	}
+}
+
+func (w *world) text(id job.ID, limit int) string {
+	w.Helper()
+	text, err := w.store.Text(w.ctx, mine, id, limit)
+	if err != nil {
+		w.Fatalf("text: %v", err)
+	}
+	return text
+}
+
+func textSoFar(w *world) {
+	c := w.running()
+	w.do(newAppend(c.Lease(), 1, 0, "the ", "first"))
+	equal(w, "the text", w.text(c.Job.ID, 100), "the first")
+	w.do(newFinish(c.Lease(), job.Queued))
+	equal(w, "the text of a waiting job", w.text(c.Job.ID, 100), "the first")
+	c = w.claimOne(queue)
+	w.do(restarted(c.Lease(), 2, 2, "the ", "second"))
+	equal(w, "the text", w.text(c.Job.ID, 100), "the second")
+	w.do(newFinish(c.Lease(), job.Succeeded))
+	equal(w, "the text of an ended job", w.text(c.Job.ID, 100), "the second")
+}
+
+func textOnly(w *world) {
+	c := w.running()
+	a := newAppend(c.Lease(), 1, 0, "one ", "log", "{}", "", "two")
+	a.Entries[1].Kind, a.Entries[2].Kind = job.Log, job.JSON
+	w.do(a)
+	equal(w, "the text", w.text(c.Job.ID, 100), "one two")
+}
+
+func textCut(w *world) {
+	whole := strings.Repeat("aé🫖漢", 20)
+	c := w.running()
+	w.do(newAppend(c.Lease(), 1, 0, whole[:33], whole[33:]))
+	for limit := range len(whole) + 5 {
+		got := w.text(c.Job.ID, limit)
+		if len(got) > limit || !strings.HasPrefix(whole, got) || !utf8.ValidString(got) || len(got) < min(limit, len(whole))-3 {
+			w.Errorf("up to %d bytes the text is %q", limit, got)
+		}
+	}
+}
+
+func textOfSilent(w *world) {
+	c := w.running()
+	w.do(newAppend(c.Lease(), 1, 0, "said"), newFinish(c.Lease(), job.Queued))
+	c = w.claimOne(queue)
+	w.do(restarted(c.Lease(), 2, 1))
+	equal(w, "the text", w.text(c.Job.ID, 100), "")
+}
+
+func textEmpty(w *world) {
+	for _, state := range reachable() {
+		id, _ := w.inState(state)
+		equal(w, "the text", w.text(id, 100), "")
+	}
+}

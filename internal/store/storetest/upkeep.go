@@ -1,0 +1,231 @@
+package storetest
+
+import (
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func dueRules() []rule {
+	return []rule{
+		{"a scheduled job is ready once its time has come", dueReady},
+		{"a job that waits longer than its queue time expires", dueExpires},
+		{"a job that was started does not expire", dueStarted},
+		{"each due moves up to its limit and says if there is more", dueLimited},
+		{"a due job is claimed in the same batch", dueThenClaim},
+		{"the next due times are those of the first jobs to wait for them", dueNext},
+		{"due on a store with nothing due does nothing", dueNothing},
+		{"the store's clock decides", dueClock},
+	}
+}
+
+func dueReady(w *world) {
+	soon, late := w.submit(delayed(time.Minute)), w.submit(delayed(time.Hour))
+	w.pass(time.Minute + time.Second)
+	due := newDue()
+	w.do(due)
+	equal(w, "the jobs made ready", due.Ready, 1)
+	equal(w, "whether there is more", due.More, false)
+	j := w.job(soon)
+	equal(w, "the state of the one", j.State, job.Queued)
+	if j.RunAt.After(w.now()) || j.RunAt.Before(j.CreatedAt.Add(time.Minute)) {
+		w.Errorf("the job became ready at %v", j.RunAt)
+	}
+	equal(w, "the state of the other", w.job(late).State, job.Scheduled)
+	equal(w, "the counts", w.counts(queue), store.Counts{Scheduled: 1, Queued: 1})
+	equal(w, "the job claimed", w.claimOne(queue).Job.ID, soon)
+}
+
+func dueExpires(w *world) {
+	id, other := w.submit(patient(time.Minute)), w.submit()
+	w.pass(time.Minute - time.Second)
+	w.do(newDue())
+	equal(w, "the state in time", w.job(id).State, job.Queued)
+	w.pass(2 * time.Second)
+	due := newDue()
+	due.Keep = 17 * time.Minute
+	w.do(due)
+	j := w.job(id)
+	equal(w, "the state", j.State, job.Expired)
+	w.at("FinishedAt", j.FinishedAt, w.now())
+	w.at("ExpiresAt", j.ExpiresAt, w.now().Add(17*time.Minute))
+	if len(due.Expired) != 1 || text(due.Expired[0]) != text(j) {
+		w.Errorf("the answer has %d expired jobs", len(due.Expired))
+	}
+	equal(w, "the state of the one that may wait", w.job(other).State, job.Queued)
+	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 1, Expired: 1})
+}
+
+func dueStarted(w *world) {
+	back := w.running(patient(time.Minute))
+	w.do(newFinish(back.Lease(), job.Scheduled))
+	running := w.running(patient(time.Minute))
+	w.pass(time.Hour)
+	w.do(newDue())
+	equal(w, "the state of the one that went back", w.job(back.Job.ID).State, job.Queued)
+	equal(w, "the state of the running", w.job(running.Job.ID).State, job.Running)
+}
+
+func dueLimited(w *world) {
+	w.submitMany(25, delayed(time.Minute))
+	w.submitMany(25, patient(time.Minute))
+	w.pass(2 * time.Minute)
+	ready, expired, more := 0, 0, true
+	for rounds := 0; more && rounds < 10; rounds++ {
+		due := &store.Due{Limit: 10, Keep: keep}
+		w.do(due)
+		if due.Ready > 10 || len(due.Expired) > 10 {
+			w.Errorf("a due with a limit of 10 moved %d and %d jobs", due.Ready, len(due.Expired))
+		}
+		ready, expired, more = ready+due.Ready, expired+len(due.Expired), due.More
+	}
+	equal(w, "the jobs made ready", ready, 25)
+	equal(w, "the jobs expired", expired, 25)
+	equal(w, "whether there is more", more, false)
+	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 25, Expired: 25})
+}
+
+func dueThenClaim(w *world) {
+	id := w.submit(delayed(time.Minute))
+	w.pass(2 * time.Minute)
+	claim := w.newClaim(queue, 2)
+	w.do(newDue(), claim)
+	if len(claim.Claimed) != 1 || claim.Claimed[0].Job.ID != id {
+		w.Errorf("%d jobs were claimed with their due", len(claim.Claimed))
+	}
+}
+
+func dueNext(w *world) {
+	check := func(ready, expires time.Time) {
+		w.Helper()
+		r, e, err := w.store.NextDue(w.ctx)
+		if err != nil {
+			w.Fatalf("next due: %v", err)
+		}
+		w.at("the next ready", r, ready)
+		w.at("the next expiry", e, expires)
+	}
+	now := w.now()
+	check(time.Time{}, time.Time{})
+	w.submit(delayed(time.Hour))
+	w.submit(patient(2 * time.Hour))
+	check(now.Add(time.Hour), now.Add(2*time.Hour))
+	first, firstOut := w.submit(delayed(time.Minute)), w.submit(inQueue("other"), patient(3*time.Minute))
+	check(now.Add(time.Minute), now.Add(3*time.Minute))
+	w.do(newCancel(first))
+	w.claimOne("other")
+	check(now.Add(time.Hour), now.Add(2*time.Hour))
+	w.do(newCancel(firstOut))
+	w.pass(3 * time.Hour)
+	w.do(newDue())
+	check(time.Time{}, time.Time{})
+}
+
+func dueNothing(w *world) {
+	w.submit()
+	w.submit(delayed(time.Hour))
+	before := w.stored()
+	due := newDue()
+	w.do(due)
+	equal(w, "the jobs made ready", due.Ready, 0)
+	equal(w, "the jobs expired", len(due.Expired), 0)
+	equal(w, "whether there is more", due.More, false)
+	w.same("a due changed the store", before, w.stored())
+}
+
+func dueClock(w *world) {
+	w.at("the store's clock", w.store.Now(), w.now())
+	w.pass(time.Hour)
+	w.at("the store's clock", w.store.Now(), w.now())
+}
+
+func pruneRules() []rule {
+	return []rule{
+		{"ended jobs past their time are deleted with all they left", pruneDeletes},
+		{"unfinished jobs and those in time stay", pruneSpares},
+		{"a prune looks at its limit of jobs and says where to go on", pruneCursor},
+		{"a prune leaves the totals as they are", pruneTotals},
+	}
+}
+
+func pruneDeletes(w *world) {
+	var ended []job.ID
+	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled} {
+		c := w.running()
+		w.do(newAppend(c.Lease(), 1, 0, "said"), newFinish(c.Lease(), to))
+		ended = append(ended, c.Job.ID)
+	}
+	expired, _ := w.inState(job.Expired)
+	ended = append(ended, expired)
+	w.pass(keep - time.Minute)
+	early := newPrune()
+	w.do(early)
+	equal(w, "the jobs deleted early", early.Deleted, 0)
+	w.pass(2 * time.Minute)
+	p := newPrune()
+	w.do(p)
+	equal(w, "the jobs deleted", p.Deleted, len(ended))
+	for _, id := range ended {
+		w.gone(mine, id)
+	}
+	w.refused(job.NotFound, w.newRetry(ended[1]), newCancel(ended[0]))
+}
+
+func pruneSpares(w *world) {
+	var ids []job.ID
+	for _, state := range []job.State{job.Scheduled, job.Queued, job.Running} {
+		id, _ := w.inState(state)
+		ids = append(ids, id)
+	}
+	kept := newFinish(w.running().Lease(), job.Succeeded)
+	kept.Keep = 100 * day
+	w.do(kept)
+	w.pass(50 * day)
+	before := w.stored()
+	p := newPrune()
+	w.do(p)
+	equal(w, "the jobs deleted", p.Deleted, 0)
+	equal(w, "the cursor after the newest", p.Next, job.ID{})
+	w.same("a prune changed what was to stay", before, w.stored())
+	for _, id := range ids {
+		w.job(id)
+	}
+}
+
+func pruneCursor(w *world) {
+	const jobs = 30
+	for i := range jobs {
+		c := w.running()
+		if i%3 != 0 {
+			w.do(newFinish(c.Lease(), job.Succeeded))
+		}
+	}
+	w.pass(day)
+	deleted, after := 0, job.ID{}
+	for rounds := 1; ; rounds++ {
+		p := &store.Prune{After: after, Limit: 7}
+		w.do(p)
+		deleted += p.Deleted
+		if p.Deleted > 7 || rounds > 2+jobs/7 {
+			w.Fatalf("prune %d of 7 jobs each deleted %d and goes on after %s", rounds, p.Deleted, p.Next)
+		}
+		if p.Next == (job.ID{}) {
+			break
+		}
+		if string(p.Next[:]) <= string(after[:]) {
+			w.Fatalf("the cursor of a prune goes back")
+		}
+		after = p.Next
+	}
+	equal(w, "the jobs deleted", deleted, jobs*2/3)
+	equal(w, "the jobs left", len(w.all(store.Filter{Owner: mine})), jobs/3)
+}
+
+func pruneTotals(w *world) {
+	w.do(newFinish(w.running().Lease(), job.Succeeded))
+	w.do(newFinish(w.running().Lease(), job.Failed))
+	w.pass(day)
+	w.do(newPrune())
+	equal(w, "the counts", w.counts(queue), store.Counts{Succeeded: 1, Failed: 1})
+}

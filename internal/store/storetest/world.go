@@ -1,0 +1,185 @@
+package storetest
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// failer is how a rule fails: a test, or one run of the model.
+type failer interface {
+	Helper()
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+}
+
+// world is one store under test, with a clock that only the test moves and ids
+// that are the same in every run.
+type world struct {
+	failer
+	ctx   context.Context
+	store store.Store
+	open  func() store.Store // opens the same place again
+
+	micros atomic.Int64 // the clock; read by the store from any goroutine
+	ids    uint64       // how many ids and tokens were made
+
+	// What was named in commits, so that stored can ask for it all.
+	owners  []job.Owner
+	parents [][2]string
+	keys    []ownedKey
+}
+
+type ownedKey struct {
+	owner job.Owner
+	key   string
+}
+
+func newWorld(tb testing.TB, s Suite) *world {
+	return newWorldAt(tb, tb, s, filepath.Join(tb.TempDir(), "store"))
+}
+
+// newWorldAt opens a store that tb closes, and whose rules fail f.
+func newWorldAt(tb testing.TB, f failer, s Suite, place string) *world {
+	w := &world{failer: f, ctx: context.Background()}
+	w.micros.Store(time.Date(2031, 5, 7, 11, 0, 0, 0, time.UTC).UnixMicro())
+	w.open = func() store.Store {
+		return s.Open(tb, place, Options{Clock: w.now, RowsAtEnd: rowsAtEnd})
+	}
+	w.store = w.open()
+	tb.Cleanup(func() { _ = w.store.Close() })
+	return w
+}
+
+func (w *world) now() time.Time       { return time.UnixMicro(w.micros.Load()).UTC() }
+func (w *world) pass(d time.Duration) { w.micros.Add(d.Microseconds()) }
+
+// reopen closes the store and opens what it left.
+func (w *world) reopen() {
+	w.Helper()
+	if err := w.store.Close(); err != nil {
+		w.Fatalf("close: %v", err)
+	}
+	w.store = w.open()
+}
+
+// id makes ids that grow, as real ones do.
+func (w *world) id() (id job.ID) {
+	w.ids++
+	binary.BigEndian.PutUint64(id[:], uint64(w.now().UnixMilli())<<16|0x7000)
+	binary.BigEndian.PutUint64(id[8:], 1<<63|w.ids)
+	return id
+}
+
+func (w *world) token() (t job.Token) {
+	w.ids++
+	binary.BigEndian.PutUint64(t[:], 0x746f6b656e)
+	binary.BigEndian.PutUint64(t[8:], w.ids)
+	return t
+}
+
+// commit applies a batch whose ops may be refused.
+func (w *world) commit(b *store.Batch) {
+	w.Helper()
+	w.remember(b)
+	if err := w.store.Commit(w.ctx, b); err != nil {
+		w.Fatalf("the commit failed: %v", err)
+	}
+}
+
+// try commits the ops as one batch.
+func (w *world) try(ops ...any) *store.Batch {
+	w.Helper()
+	b := batchOf(ops...)
+	w.commit(b)
+	return b
+}
+
+// do commits the ops as one batch, each of which must apply.
+func (w *world) do(ops ...any) *store.Batch {
+	w.Helper()
+	b := w.try(ops...)
+	for _, op := range ops {
+		if err := errOf(op); err != nil {
+			w.Fatalf("%T was refused: %v", op, err)
+		}
+	}
+	return b
+}
+
+// refused commits each op alone: it must be refused with the code and change
+// nothing that any read tells.
+func (w *world) refused(code job.Code, ops ...any) {
+	w.Helper()
+	for _, op := range ops {
+		w.remember(batchOf(op))
+		before := w.stored()
+		w.try(op)
+		w.coded(code, errOf(op))
+		w.same("a refused op changed the store", before, w.stored())
+	}
+}
+
+// coded checks the code of an error that must be a [job.Error].
+func (w *world) coded(code job.Code, err error) {
+	w.Helper()
+	var e *job.Error
+	if !errors.As(err, &e) || e.Code != code {
+		w.Errorf("got %v, want an error of the code %q", err, code)
+	}
+}
+
+// equal is the plainest of checks.
+func equal[T comparable](w *world, what string, got, want T) {
+	w.Helper()
+	if got != want {
+		w.Errorf("%s is %v, want %v", what, got, want)
+	}
+}
+
+// at checks a time.
+func (w *world) at(what string, got, want time.Time) {
+	w.Helper()
+	if !got.Equal(want) {
+		w.Errorf("%s is %v, want %v", what, got, want)
+	}
+}
+
+// remember notes what the batch names.
+func (w *world) remember(b *store.Batch) {
+	for _, op := range b.Submits {
+		note(&w.owners, op.Job.Owner)
+		if op.Idempotency != nil {
+			note(&w.keys, ownedKey{op.Job.Owner, op.Idempotency.Key})
+		}
+		if op.Job.Ref != "" {
+			note(&w.parents, [2]string{endKind, refParent(op.Job.Ref)})
+		}
+		w.rememberRows(op.Rows)
+	}
+	for _, op := range b.Writes {
+		w.rememberRows(op.Rows)
+	}
+}
+
+func (w *world) rememberRows(rows []store.Row) {
+	for _, r := range rows {
+		note(&w.parents, [2]string{r.Kind, r.Parent})
+	}
+}
+
+func note[T comparable](list *[]T, v T) {
+	for _, known := range *list {
+		if known == v {
+			return
+		}
+	}
+	*list = append(*list, v)
+}
