@@ -1,0 +1,166 @@
+package runner
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/exec"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+func TestAttempt(t *testing.T) {
+	hold(t, []rule{
+		{"an attempt that returns nil succeeds with the last result it set", succeeds},
+		{"an attempt without a result succeeds without one", succeedsWithNothing},
+		{"a fault is reported as the executor told it, with the usage and without the result", reportsFault},
+		{"any other error is one that may go away", reportsError},
+		{"a panic is a fault of the attempt, is logged, and harms nobody else", survivesPanic},
+		{"a result past its bound is a final fault", refusesLargeResult},
+		{"the executor is given the job, the attempt and the input", givesTask},
+		{"what is said after the return goes nowhere", ignoresLateWords},
+		{"twenty attempts run at once and each has its own end", runsManyAtOnce},
+	})
+}
+
+func succeeds(t *testing.T) {
+	h := open(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
+		out.Result(job.Result{ContentType: "text/plain", Body: []byte("first")})
+		out.Result(job.Result{ContentType: "text/plain", Body: []byte("second")})
+		return nil
+	})
+	rec := h.deliver(1)
+	synctest.Wait()
+	o := h.ended(rec)
+	want(t, "the result", string(o.Result.Body), "second")
+	want(t, "the content type", o.Result.ContentType, "text/plain")
+	want(t, "the number of entries", len(rec.now().said), 0)
+	want(t, "failed, cancelled or handed back", o.Fault != nil || o.Cancelled || o.HandedBack, false)
+}
+
+func succeedsWithNothing(t *testing.T) {
+	h := open(t, func(context.Context, exec.Task, exec.Sink) error { return nil })
+	rec := h.deliver(1)
+	synctest.Wait()
+	o := h.ended(rec)
+	want(t, "a result", o.Result != nil, false)
+	want(t, "a fault", o.Fault != nil, false)
+}
+
+func reportsFault(t *testing.T) {
+	fault := &job.Fault{Code: "upstream_busy", Message: "The model is busy.", Class: job.Wait, RetryAfter: time.Minute}
+	h := open(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
+		usage := []byte(`{"tokens":3}`)
+		out.Usage(usage)
+		usage[2] = 'X'
+		out.Result(job.Result{Body: []byte("half")})
+		return errors.Join(errors.New("while asking"), fault)
+	})
+	rec := h.deliver(1)
+	synctest.Wait()
+	o := h.ended(rec)
+	want(t, "the fault", o.Fault, fault)
+	want(t, "the usage", string(o.Usage), `{"tokens":3}`)
+	want(t, "a result", o.Result != nil, false)
+}
+
+func reportsError(t *testing.T) {
+	h := open(t, func(context.Context, exec.Task, exec.Sink) error { return errors.New("a wire is loose") })
+	rec := h.deliver(1)
+	synctest.Wait()
+	h.wantFault(rec, job.Later, "executor_error")
+}
+
+func survivesPanic(t *testing.T) {
+	var log bytes.Buffer
+	h := open(t, func(_ context.Context, task exec.Task, out exec.Sink) error {
+		if task.Job.ID == (job.ID{15: 1}) {
+			panic("index out of mind")
+		}
+		return nil
+	}, func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	bad, good := h.deliver(1), h.deliver(2)
+	synctest.Wait()
+	h.wantFault(bad, job.Later, "panic")
+	want(t, "a fault of the other", h.ended(good).Fault != nil, false)
+	if text := log.String(); !strings.Contains(text, "index out of mind") || !strings.Contains(text, "attempt_test.go") {
+		t.Fatalf("the log lacks the panic or its stack: %s", text)
+	}
+	if m := h.ended(bad).Fault.Message; strings.Contains(m, "index out of mind") {
+		t.Fatalf("the caller is shown the panic: %s", m)
+	}
+}
+
+func refusesLargeResult(t *testing.T) {
+	var after error
+	h := open(t, func(ctx context.Context, _ exec.Task, out exec.Sink) error {
+		out.Result(job.Result{Body: make([]byte, job.MaxResult)})
+		out.Result(job.Result{Body: make([]byte, job.MaxResult+1)})
+		<-ctx.Done()
+		after = out.Text("more")
+		return nil
+	})
+	rec := h.deliver(1)
+	synctest.Wait()
+	h.wantFault(rec, job.Final, "result_too_large")
+	want(t, "a result", h.ended(rec).Result != nil, false)
+	want(t, "the answer to what is said then", after != nil, true)
+}
+
+func givesTask(t *testing.T) {
+	var got exec.Task
+	h := open(t, func(_ context.Context, task exec.Task, _ exec.Sink) error {
+		got = task
+		return nil
+	})
+	h.deliver(7, func(c *job.Claimed) { c.Input, c.Job.Attempt = []byte("work"), 3 })
+	synctest.Wait()
+	want(t, "the job", got.Job.ID, job.ID{15: 7})
+	want(t, "the attempt", got.Job.Attempt, 3)
+	want(t, "the input", string(got.Input), "work")
+}
+
+func ignoresLateWords(t *testing.T) {
+	var kept exec.Sink
+	h := open(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
+		kept = out
+		return out.Text("in time")
+	})
+	rec := h.deliver(1)
+	synctest.Wait()
+	for _, err := range []error{kept.Text("late"), kept.Event([]byte("1")), kept.Log("late"), kept.Progress(job.Progress{Percent: 1})} {
+		wantErr(t, err, errOver)
+	}
+	kept.Begin()
+	kept.Result(job.Result{})
+	kept.Usage([]byte("1"))
+	pass(time.Minute)
+	want(t, "what was said", rec.told(), "text in time")
+}
+
+func runsManyAtOnce(t *testing.T) {
+	gate := make(chan struct{})
+	h := open(t, func(_ context.Context, task exec.Task, out exec.Sink) error {
+		<-gate
+		out.Result(job.Result{Body: task.Job.ID[:]})
+		return nil
+	})
+	var recs []*record
+	for n := range byte(20) {
+		recs = append(recs, h.deliver(n))
+	}
+	synctest.Wait()
+	for _, rec := range recs {
+		want(t, "still running", rec.open(), true)
+	}
+	close(gate)
+	synctest.Wait()
+	for n, rec := range recs {
+		want(t, "whose result", h.ended(rec).Result.Body[15], byte(n))
+	}
+}

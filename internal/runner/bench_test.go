@@ -1,0 +1,72 @@
+package runner
+
+import (
+	"context"
+	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/exec"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// silent is an executor whose jobs take no time and say nothing.
+type silent struct{}
+
+func (silent) Kind() string       { return "silent" }
+func (silent) Check([]byte) error { return nil }
+
+func (silent) Execute(context.Context, exec.Task, exec.Sink) error { return nil }
+
+// treadmill is a source that delivers a job for every job that is finished, and
+// keeps nothing.
+type treadmill struct {
+	serving chan job.Worker
+	free    chan struct{}
+}
+
+func (m *treadmill) Serve(w job.Worker) func() {
+	m.serving <- w
+	return func() {}
+}
+
+func (m *treadmill) Append(context.Context, job.Lease, []job.Entry, *job.Progress) error { return nil }
+
+func (m *treadmill) Finish(context.Context, job.Lease, job.Outcome) (job.State, error) {
+	m.free <- struct{}{}
+	return job.Succeeded, nil
+}
+
+func (m *treadmill) Renew(_ context.Context, leases []job.Lease) []error {
+	return make([]error, len(leases))
+}
+
+// BenchmarkSilentJob is the hot path: a job that takes no time and says nothing,
+// from its delivery to its finish, with 64 slots.
+func BenchmarkSilentJob(b *testing.B) {
+	const slots = 64
+	m := &treadmill{serving: make(chan job.Worker, 1), free: make(chan struct{}, slots)}
+	r := New(Config{Source: m, Queue: "bench", Executor: silent{}, Slots: slots, Name: "bench"})
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- r.Run(ctx) }()
+	w := <-m.serving
+	c := claimed(1)
+	for range slots {
+		m.free <- struct{}{}
+	}
+
+	b.ReportAllocs()
+	b.ResetTimer()
+	for i := range b.N {
+		<-m.free
+		c.Token = job.Token{1, byte(i), byte(i >> 8), byte(i >> 16), byte(i >> 24)}
+		w.Deliver(c)
+	}
+	for range slots {
+		<-m.free
+	}
+	b.StopTimer()
+	stop()
+	if err := <-done; err != nil {
+		b.Fatal(err)
+	}
+}

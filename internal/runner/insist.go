@@ -1,0 +1,78 @@
+package runner
+
+import (
+	"context"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// How long to wait before a write that failed is made again.
+const (
+	firstRetry   = 50 * time.Millisecond
+	slowestRetry = time.Second
+)
+
+// finish stores the end of the attempt. An end that the store will never take
+// becomes a failure that says so: no job is left running for what it came to.
+func (a *attempt) finish(o job.Outcome) {
+	err := a.store(o)
+	if refused(err) && job.CodeOf(err) != job.LeaseLost {
+		a.r.cfg.Log.Error("an end was refused", "job", a.claimed.Job.ID, "err", err)
+		err = a.store(job.Outcome{Fault: refusedEnd(err)})
+	}
+	switch {
+	case err == nil:
+	case job.CodeOf(err) == job.LeaseLost:
+		a.r.cfg.Log.Info("an end came too late: the job has another worker, or has ended", "job", a.claimed.Job.ID)
+	default:
+		a.r.cfg.Log.Error("an end could not be stored; the job's lease will lapse", "job", a.claimed.Job.ID, "err", err)
+	}
+}
+
+func (a *attempt) store(o job.Outcome) error {
+	return a.insist(func(ctx context.Context) error {
+		_, err := a.r.cfg.Source.Finish(ctx, a.claimed.Lease(), o)
+		return err
+	})
+}
+
+// insist writes until it is done or refused, or the lease is lost, or a shutdown
+// gives up.
+func (a *attempt) insist(write func(context.Context) error) error {
+	for delay := firstRetry; ; delay = min(2*delay, slowestRetry) {
+		err := write(a.r.base)
+		if err == nil || refused(err) {
+			return err
+		}
+		if delay == firstRetry {
+			a.r.cfg.Log.Warn("a write failed and is made again until it succeeds", "job", a.claimed.Job.ID, "err", err)
+		}
+		if !a.pause(delay) {
+			return err
+		}
+	}
+}
+
+// pause waits before another try; false when there should be none.
+func (a *attempt) pause(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-a.r.base.Done():
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return !a.isLost
+}
+
+// refused says whether a write was refused for good: the same would be again.
+func refused(err error) bool {
+	switch job.CodeOf(err) {
+	case "", job.Internal, job.Unavailable, job.Overloaded, job.NoSpace, job.ShuttingDown:
+		return false
+	}
+	return true
+}

@@ -1,0 +1,184 @@
+package runner
+
+import (
+	"encoding/json"
+	"math"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+const (
+	mostText  = 64 << 10 // bytes of a text entry
+	entryCost = 128      // what an entry counts for beside its data
+)
+
+// packer gathers pieces into entries: text is joined, of progress only the last
+// before a chunk is kept, everything else is an entry of its own. It has neither
+// lock nor clock.
+//
+// Text is UTF-8 in the end, whatever was said: a piece that ends inside a
+// character is held back until the rest has come, and every byte that is part of
+// no character becomes U+FFFD, so that the text does not depend on how it was cut.
+//
+// Its methods that gather answer false, and gather nothing, when the job's output
+// would pass its bound.
+type packer struct {
+	attempt int
+	seq     int64 // of the last entry gathered
+	total   int   // bytes of the job's output, with what is gathered
+
+	entries []job.Entry
+	bytes   int    // of the data of entries
+	cut     string // the beginning of a character
+	report  []byte // the progress that is gathered, as JSON; nil when none is
+	// progress is the last that was said in this attempt.
+	progress job.Progress
+}
+
+// chunk is what one append stores.
+type chunk struct {
+	entries  []job.Entry
+	progress *job.Progress
+	size     int // what it counted for
+}
+
+// restart says that what earlier attempts said is superseded.
+func (p *packer) restart() bool {
+	data, _ := json.Marshal(struct {
+		Attempt int `json:"attempt"`
+	}{p.attempt})
+	return p.add(job.Restart, data)
+}
+
+// text joins a piece to the text before it.
+func (p *packer) text(piece string) bool {
+	if p.cut != "" {
+		piece = p.cut + piece
+	}
+	whole := len(piece) - beginning(piece)
+	text := valid(piece[:whole])
+	if !p.fits(len(text)) {
+		return false
+	}
+	p.cut = strings.Clone(piece[whole:])
+	p.join(text)
+	return true
+}
+
+// join adds whole characters to the last entry, if that is a text with room.
+func (p *packer) join(text string) {
+	if text == "" {
+		return
+	}
+	if last := len(p.entries) - 1; last >= 0 {
+		e := &p.entries[last]
+		if e.Kind == job.Text && len(e.Data)+len(text) <= mostText {
+			e.Data = append(e.Data, text...)
+			p.count(len(text))
+			return
+		}
+	}
+	p.add(job.Text, []byte(text))
+}
+
+// log adds a line as an entry.
+func (p *packer) log(line string) bool { return p.add(job.Log, []byte(valid(line))) }
+
+// add makes an entry of data, which is the packer's from then on.
+func (p *packer) add(kind job.Kind, data []byte) bool {
+	if !p.fits(len(data)) {
+		return false
+	}
+	p.seq++
+	p.entries = append(p.entries, job.Entry{Seq: p.seq, Attempt: p.attempt, Kind: kind, Events: 1, Data: data})
+	p.count(len(data))
+	return true
+}
+
+// tell replaces the progress that is gathered. Percent never falls.
+func (p *packer) tell(progress job.Progress) bool {
+	progress.Percent = min(max(progress.Percent, p.progress.Percent), 100)
+	if math.IsNaN(progress.Percent) {
+		progress.Percent = p.progress.Percent
+	}
+	progress.Status = valid(progress.Status)
+	if progress == p.progress {
+		return true
+	}
+	report, _ := json.Marshal(progress) // cannot fail: a finite number and a text
+	more := len(report) - len(p.report)
+	if !p.fits(more) {
+		return false
+	}
+	p.total += more
+	p.progress, p.report = progress, report
+	return true
+}
+
+// end says that no piece will follow: the beginning of a character stays one.
+func (p *packer) end() {
+	text := valid(p.cut)
+	p.cut = ""
+	if p.fits(len(text)) {
+		p.join(text)
+	}
+}
+
+// take hands over what is gathered.
+func (p *packer) take() chunk {
+	c := chunk{size: p.size()}
+	if p.report != nil {
+		p.seq++
+		p.entries = append(p.entries, job.Entry{Seq: p.seq, Attempt: p.attempt, Kind: job.Report, Events: 1, Data: p.report})
+		progress := p.progress
+		c.progress = &progress
+	}
+	c.entries = p.entries
+	p.entries, p.bytes, p.report = nil, 0, nil
+	return c
+}
+
+// empty says that there is nothing to take.
+func (p *packer) empty() bool { return len(p.entries) == 0 && p.report == nil }
+
+// size is what the gathered entries take of the buffer's bound.
+func (p *packer) size() int { return p.bytes + entryCost*len(p.entries) }
+
+func (p *packer) fits(more int) bool { return p.total+more <= job.MaxOutput }
+
+func (p *packer) count(size int) {
+	p.bytes += size
+	p.total += size
+}
+
+// beginning is how many bytes at the end of text begin a character without ending
+// it.
+func beginning(text string) int {
+	for n := 1; n < utf8.UTFMax && n <= len(text); n++ {
+		if tail := text[len(text)-n:]; utf8.RuneStart(tail[0]) {
+			if utf8.FullRuneInString(tail) {
+				return 0
+			}
+			return n
+		}
+	}
+	return 0
+}
+
+// valid is the text with U+FFFD for every byte that is part of no character.
+func valid(text string) string {
+	if utf8.ValidString(text) {
+		return text
+	}
+	return string([]rune(text))
+}
+
+// grown is the size that a text has at most once it is valid.
+func grown(text string) int {
+	if utf8.ValidString(text) {
+		return len(text)
+	}
+	return len(text) * len("\uFFFD")
+}

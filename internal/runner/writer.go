@@ -1,0 +1,147 @@
+package runner
+
+import (
+	"context"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// When gathered output is appended: the first at once, then what came in
+// flushEvery, or sooner when it is flushAt bytes.
+const (
+	flushEvery = 25 * time.Millisecond
+	flushAt    = 1 << 10
+)
+
+// speech is what an attempt says: gathered by its executor, appended by its
+// writer, a goroutine that lives from the first piece until the attempt is over.
+type speech struct {
+	// set once
+	wake    chan struct{} // there may be a chunk to append; never closed
+	room    chan struct{} // a chunk was appended; never closed
+	over    chan struct{} // closed by hush
+	written chan struct{} // closed by the writer when it is gone
+
+	// guarded by the attempt's mu
+	packer  packer
+	writing int       // the size of the chunk that is being appended
+	tookAt  time.Time // when the last chunk was taken
+	mute    bool      // a chunk was not stored: nothing may follow it
+}
+
+// speechLocked is the attempt's speech, begun when there is none.
+func (a *attempt) speechLocked() *speech {
+	if a.speech == nil {
+		j := &a.claimed.Job
+		a.speech = &speech{
+			wake:    make(chan struct{}, 1),
+			room:    make(chan struct{}, 1),
+			over:    make(chan struct{}),
+			written: make(chan struct{}),
+			packer:  packer{attempt: j.Attempt, seq: j.Cursor, total: int(j.OutputBytes)},
+		}
+		go a.write(a.speech)
+	}
+	return a.speech
+}
+
+// held is what was said and is not on disk.
+func (s *speech) held() int { return s.packer.size() + s.writing }
+
+// take is the chunk to append now; without entries, how long until there is one,
+// and 0 while nothing is gathered.
+func (s *speech) take(now time.Time) (c chunk, wait time.Duration) {
+	if s.mute || s.packer.empty() {
+		return chunk{}, 0
+	}
+	wait = s.tookAt.Add(flushEvery).Sub(now)
+	if wait > 0 && s.packer.bytes < flushAt {
+		return chunk{}, wait
+	}
+	s.tookAt = now
+	c = s.packer.take()
+	s.writing = c.size
+	return c, 0
+}
+
+// write appends what is gathered, one chunk at a time, until the attempt is over.
+// The last chunk is left for the end.
+func (a *attempt) write(s *speech) {
+	defer close(s.written)
+	timer := time.NewTimer(flushEvery)
+	defer timer.Stop()
+	for {
+		var due <-chan time.Time
+		c, wait := a.takeChunk(s)
+		if len(c.entries) > 0 {
+			a.append(s, c)
+			continue
+		}
+		if wait > 0 {
+			timer.Reset(wait)
+			due = timer.C
+		}
+		select {
+		case <-s.wake:
+		case <-due:
+		case <-s.over:
+			return
+		}
+	}
+}
+
+func (a *attempt) takeChunk(s *speech) (c chunk, wait time.Duration) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.seized {
+		return chunk{}, 0
+	}
+	return s.take(time.Now())
+}
+
+// append stores a chunk. What follows a chunk that could not be stored has no
+// place in the log, so the attempt ends there.
+func (a *attempt) append(s *speech, c chunk) {
+	err := a.insist(func(ctx context.Context) error {
+		return a.r.cfg.Source.Append(ctx, a.claimed.Lease(), c.entries, c.progress)
+	})
+	if job.CodeOf(err) == job.LeaseLost {
+		a.lost()
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s.writing = 0
+	notify(s.room)
+	if err == nil {
+		return
+	}
+	s.mute = true
+	if refused(err) {
+		a.r.cfg.Log.Error("output was refused", "job", a.claimed.Job.ID, "err", err)
+		a.haltLocked(err, refusedOutput(err), a.graceLocked())
+	}
+}
+
+// hush waits until the writer is gone. The attempt is seized, so nothing more is
+// gathered.
+func (a *attempt) hush() {
+	a.mu.Lock()
+	s := a.speech
+	a.mu.Unlock()
+	if s != nil {
+		close(s.over)
+		<-s.written
+	}
+}
+
+// lastWordsLocked are what is gathered and was not appended.
+func (a *attempt) lastWordsLocked() ([]job.Entry, *job.Progress) {
+	s := a.speech
+	if s == nil || s.mute {
+		return nil, nil
+	}
+	s.packer.end()
+	c := s.packer.take()
+	return c.entries, c.progress
+}
