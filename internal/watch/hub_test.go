@@ -1,0 +1,89 @@
+package watch_test
+
+import (
+	"bytes"
+	"sync"
+	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/watch"
+)
+
+func said(seq int64, size int) watch.Event {
+	return watch.Event{Entries: []job.Entry{{Seq: seq, Kind: job.Text, Data: bytes.Repeat([]byte("x"), size)}}}
+}
+
+// A watcher is told of its own job, in order, and of no other.
+func TestPublishReachesItsWatchers(t *testing.T) {
+	h := watch.NewHub()
+	mine, other := job.NewID(), job.NewID()
+	sub := h.Subscribe(mine)
+	defer sub.Close()
+	h.Publish(mine, said(1, 1))
+	h.Publish(other, said(7, 1))
+	h.Publish(mine, said(2, 1))
+	<-sub.Ready
+	events, missed := sub.Take()
+	if missed || len(events) != 2 || events[0].Entries[0].Seq != 1 || events[1].Entries[0].Seq != 2 {
+		t.Fatalf("taken: %v, missed %v", events, missed)
+	}
+	if again, _ := sub.Take(); len(again) != 0 {
+		t.Fatal("an event was taken twice")
+	}
+}
+
+// A watcher that does not take is not kept memory for: it is told that it missed.
+func TestSlowWatcherIsToldThatItMissed(t *testing.T) {
+	h := watch.NewHub()
+	id := job.NewID()
+	slow, quick := h.Subscribe(id), h.Subscribe(id)
+	defer slow.Close()
+	defer quick.Close()
+	for seq := range int64(10) {
+		h.Publish(id, said(seq+1, 64<<10))
+		<-quick.Ready
+		if events, missed := quick.Take(); missed || len(events) != 1 {
+			t.Fatal("the quick watcher is harmed by the slow one")
+		}
+	}
+	if events, missed := slow.Take(); !missed || len(events) != 0 {
+		t.Fatalf("640 KiB are unread and %d events kept; missed %v", len(events), missed)
+	}
+	h.Publish(id, said(11, 1))
+	if events, missed := slow.Take(); missed || len(events) != 1 {
+		t.Fatal("after it was told, the watcher is told of what follows")
+	}
+}
+
+// After an outcome that was unknown every watcher is told to read.
+func TestMissTellsEveryone(t *testing.T) {
+	h := watch.NewHub()
+	sub := h.Subscribe(job.NewID())
+	defer sub.Close()
+	h.Miss()
+	<-sub.Ready
+	if _, missed := sub.Take(); !missed {
+		t.Fatal("nothing was said to be missed")
+	}
+}
+
+// Watchers come and go while events are published, and none is left over.
+func TestComingAndGoing(t *testing.T) {
+	h := watch.NewHub()
+	id := job.NewID()
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 200 {
+				sub := h.Subscribe(id)
+				h.Publish(id, said(1, 10))
+				<-sub.Ready
+				sub.Close()
+			}
+		})
+	}
+	all.Wait()
+	if n := h.Watchers(); n != 0 || h.Watched(id) {
+		t.Fatalf("%d watchers are left", n)
+	}
+}
