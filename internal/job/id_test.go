@@ -1,0 +1,71 @@
+package job_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// An id's text reads back as the same id, and sorts as the id does.
+func TestIDTextIsFaithful(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var a, b job.ID
+		copy(a[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "a"))
+		copy(b[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "b"))
+		back, err := job.ParseID(a.String())
+		if err != nil || back != a {
+			t.Fatalf("%s reads back as %s: %v", a, back, err)
+		}
+		if strings.Compare(a.String(), b.String()) != strings.Compare(string(a[:]), string(b[:])) {
+			t.Fatalf("%s and %s do not sort as their bytes", a, b)
+		}
+	})
+}
+
+// An id has one spelling: whatever else is read as not found.
+func TestIDHasOneSpelling(t *testing.T) {
+	id := job.NewID().String()
+	for name, text := range map[string]string{
+		"empty": "", "prefix only": "job_", "no prefix": id[4:], "other prefix": "msg_" + id[4:],
+		"upper case": strings.ToUpper(id), "short": id[:len(id)-1], "long": id + "0",
+		"a letter outside the alphabet": id[:10] + "u" + id[11:], "a space": id[:10] + " " + id[11:],
+		"bits past the end": "job_" + strings.Repeat("z", 26), "a NUL": id[:10] + "\x00" + id[11:],
+	} {
+		if got, err := job.ParseID(text); job.CodeOf(err) != job.NotFound {
+			t.Errorf("%s: %q was read as %s (%v)", name, text, got, err)
+		}
+	}
+}
+
+// Ids made one after the other sort so, and know when they were made.
+func TestNewIDsGrow(t *testing.T) {
+	before := time.Now().Add(-time.Millisecond)
+	last := job.NewID()
+	for range 1000 {
+		next := job.NewID()
+		if next.String() <= last.String() {
+			t.Fatalf("%s was made after %s", next, last)
+		}
+		last = next
+	}
+	if at := last.Time(); at.Before(before) || at.After(time.Now().Add(time.Second)) {
+		t.Fatalf("the id says it was made at %s", at)
+	}
+}
+
+func FuzzParseID(f *testing.F) {
+	f.Add(job.NewID().String())
+	f.Add("job_")
+	f.Add("job_00000000000000000000000000")
+	f.Add("job_zzzzzzzzzzzzzzzzzzzzzzzzzz")
+	f.Fuzz(func(t *testing.T, text string) {
+		id, err := job.ParseID(text)
+		if err == nil && id.String() != text {
+			t.Fatalf("%q was read as %s", text, id)
+		}
+	})
+}

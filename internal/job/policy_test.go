@@ -1,0 +1,83 @@
+package job_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+func attempt(n int, retry job.Retry) *job.Job {
+	return &job.Job{Attempt: n, MaxAttempts: 4, StartedAt: time.Unix(1000, 0), Policy: job.Policy{Retry: retry}}
+}
+
+// What follows a fault depends on its class, the attempts left and the policy.
+func TestJudge(t *testing.T) {
+	standard := job.Retry{Backoff: 2 * time.Second, For: time.Minute, AfterOutput: job.RestartAfterOutput}
+	onTimeout, fragile := standard, standard
+	onTimeout.OnTimeout, fragile.AfterOutput = true, job.FailAfterOutput
+	now := time.Unix(1010, 0) // ten seconds after the start
+	for name, c := range map[string]struct {
+		job   *job.Job
+		fault job.Fault
+		spoke bool
+		want  job.Verdict
+	}{
+		"final is final":                {attempt(1, standard), job.Fault{Class: job.Final}, false, job.Verdict{}},
+		"later backs off":               {attempt(1, standard), job.Fault{Class: job.Later}, false, job.Verdict{Again: true, Delay: 2 * time.Second}},
+		"each backoff doubles":          {attempt(3, standard), job.Fault{Class: job.Later}, false, job.Verdict{Again: true, Delay: 8 * time.Second}},
+		"the last attempt is the last":  {attempt(4, standard), job.Fault{Class: job.Later}, false, job.Verdict{}},
+		"a longer wait is honoured":     {attempt(1, standard), job.Fault{Class: job.Later, RetryAfter: time.Minute}, false, job.Verdict{Again: true, Delay: time.Minute}},
+		"a wait costs no attempt":       {attempt(4, standard), job.Fault{Class: job.Wait, RetryAfter: 5 * time.Second}, false, job.Verdict{Again: true, Delay: 5 * time.Second, Refund: true}},
+		"waits end":                     {attempt(1, standard), job.Fault{Class: job.Wait, RetryAfter: 51 * time.Second}, false, job.Verdict{}},
+		"a timeout is final":            {attempt(1, standard), job.Fault{Class: job.Timeout}, false, job.Verdict{}},
+		"unless it is asked for":        {attempt(1, onTimeout), job.Fault{Class: job.Timeout}, false, job.Verdict{Again: true, Delay: 2 * time.Second}},
+		"what has spoken may restart":   {attempt(1, standard), job.Fault{Class: job.Later}, true, job.Verdict{Again: true, Delay: 2 * time.Second}},
+		"or fail, by the policy":        {attempt(1, fragile), job.Fault{Class: job.Later}, true, job.Verdict{}},
+		"which lets the silent restart": {attempt(1, fragile), job.Fault{Class: job.Later}, false, job.Verdict{Again: true, Delay: 2 * time.Second}},
+	} {
+		if got := c.job.Judge(&c.fault, c.spoke, now, 0); got != c.want {
+			t.Errorf("%s: got %+v, want %+v", name, got, c.want)
+		}
+	}
+}
+
+// Jitter only lengthens a backoff, by a quarter at most; the bound is kept before it.
+func TestBackoffIsBounded(t *testing.T) {
+	j := attempt(1, job.Retry{Backoff: time.Second, BackoffMax: 3 * time.Second})
+	j.MaxAttempts = 100
+	for n := 1; n < 90; n++ {
+		j.Attempt = n
+		least := j.Judge(&job.Fault{Class: job.Later}, false, time.Now(), 0).Delay
+		most := j.Judge(&job.Fault{Class: job.Later}, false, time.Now(), 0.999).Delay
+		if least < time.Second || least > 3*time.Second || most < least || most > least*5/4 {
+			t.Fatalf("the backoff after attempt %d is %s to %s", n, least, most)
+		}
+	}
+}
+
+// An error that is no fault may succeed later; a wrapped fault is found.
+func TestFaultOf(t *testing.T) {
+	fault := &job.Fault{Code: "quota", Class: job.Final}
+	if got := job.FaultOf(fmt.Errorf("call: %w", fault)); got != fault {
+		t.Errorf("a wrapped fault became %+v", got)
+	}
+	if got := job.FaultOf(errors.New("boom")); got.Class != job.Later || got.Code != "executor_error" || got.Message != "boom" {
+		t.Errorf("a plain error became %+v", got)
+	}
+}
+
+// A caller's text is shown bounded, printable and valid.
+func TestQuote(t *testing.T) {
+	got := job.Quote("a\x00b\xffc\n" + string(make([]byte, 1000)))
+	if len(got) > 400 || got[:2] != `"a` {
+		t.Errorf("quoted as %q", got)
+	}
+	for _, r := range got {
+		if r < ' ' {
+			t.Errorf("%q holds a control character", got)
+		}
+	}
+}
