@@ -38,7 +38,7 @@ type task struct {
 	sub  client.Submission
 	then deed
 	wait time.Duration // before it does it
-	cut  int           // a watcher hangs up after so many events and comes back
+	cut  int           // a watcher hangs up once, after so many events, and comes back
 }
 
 type deed uint8
@@ -128,7 +128,7 @@ func (c *crowd) do(life context.Context, t task) {
 		return
 	}
 	c.rec.acked(t.sub, j.ID)
-	c.rec.saw(j, false)
+	c.rec.saw(j, before{})
 	if t.then == leave || t.then == await {
 		return
 	}
@@ -165,7 +165,7 @@ func (c *crowd) tend(ctx context.Context, id string, t task) {
 		}
 	case retry:
 		if j, err := c.patient.Wait(ctx, id); err == nil {
-			c.rec.saw(j, false)
+			c.rec.saw(j, before{})
 			c.rec.retrying(id)
 			_, _ = c.once.Retry(ctx, id) // an answer that does not come leaves it open, which the record allows
 		}
@@ -173,11 +173,11 @@ func (c *crowd) tend(ctx context.Context, id string, t task) {
 	c.watch(ctx, id, t.cut)
 }
 
-// watch follows a job to its end, hanging up now and then.
+// watch follows a job to its end, hanging up once on the way.
 func (c *crowd) watch(ctx context.Context, id string, cut int) {
 	var cursor int64
+	n := 0
 	for ended := false; !ended && ctx.Err() == nil; {
-		n := 0
 		for e, err := range c.patient.Watch(ctx, id, cursor) {
 			if err != nil {
 				c.stopped(ctx, id, err)
@@ -188,7 +188,7 @@ func (c *crowd) watch(ctx context.Context, id string, cut int) {
 				c.rec.heard(id, *e.Entry)
 			}
 			if e.Job != nil {
-				c.rec.saw(e.Job, false)
+				c.rec.saw(e.Job, before{})
 			}
 			ended = e.Type == client.Done
 			if n++; n == cut {

@@ -25,6 +25,7 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 20, "how often the server is killed")
 	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "what the run is drawn from")
 	flag.IntVar(&o.clients, "clients", 24, "how many clients submit at once")
+	flag.StringVar(&o.binary, "binary", "", "the program to kill; without it one is built")
 	flag.DurationVar(&o.ready, "ready", time.Second, "how soon the server must be ready again")
 	flag.Parse()
 
@@ -40,6 +41,7 @@ type options struct {
 	rounds  int
 	seed    uint64
 	clients int
+	binary  string
 	ready   time.Duration
 }
 
@@ -49,7 +51,7 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	in, err := install(ctx, dir)
+	in, err := install(ctx, dir, o.binary)
 	if err != nil {
 		return err
 	}
@@ -90,6 +92,7 @@ func (h *harness) story(ctx context.Context) error {
 	if _, err := h.start(life); err != nil {
 		return err
 	}
+	h.crowd.lookAgain(life, rand.New(rand.NewPCG(h.seed, 0)))
 	h.crowd.watchers.Wait()
 	if err := h.crowd.settle(life); err != nil {
 		return err

@@ -25,13 +25,17 @@ type installation struct {
 	cmd *exec.Cmd // nil while none runs
 }
 
-// install builds the server into dir and picks a port for it.
-func install(ctx context.Context, dir string) (*installation, error) {
-	in := &installation{dir: dir, binary: filepath.Join(dir, "meanwhile")}
-	build := exec.CommandContext(ctx, "go", "build", "-o", in.binary, "github.com/meanwhile-run/meanwhile/cmd/meanwhile")
-	build.Stdout, build.Stderr = os.Stderr, os.Stderr
-	if err := build.Run(); err != nil {
-		return nil, fmt.Errorf("the server does not build: %w", err)
+// install picks a port for a server in dir, and builds it there unless a binary is
+// given.
+func install(ctx context.Context, dir, binary string) (*installation, error) {
+	in := &installation{dir: dir, binary: binary}
+	if binary == "" {
+		in.binary = filepath.Join(dir, "meanwhile")
+		build := exec.CommandContext(ctx, "go", "build", "-o", in.binary, "github.com/meanwhile-run/meanwhile/cmd/meanwhile")
+		build.Stdout, build.Stderr = os.Stderr, os.Stderr
+		if err := build.Run(); err != nil {
+			return nil, fmt.Errorf("the server does not build: %w", err)
+		}
 	}
 	port, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

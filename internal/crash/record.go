@@ -85,23 +85,32 @@ func (r *record) acked(s client.Submission, id string) {
 	}
 }
 
-// ended says whether a job had ended for good when asked: an answer to a question
-// that is put after that must say so too.
-func (r *record) ended(id string) bool {
+// before is what was known of a job when a question was put: an answer must agree
+// with that, and may know more than what was learned meanwhile.
+type before struct {
+	ended bool  // for good: nobody had asked for a retry
+	last  int64 // the number of the last entry that was seen
+}
+
+// asks notes that a question about a job is being put.
+func (r *record) asks(id string) before {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	k := r.jobs[id]
-	return len(k.ends) > 0 && k.retries == 0
+	b := before{ended: len(k.ends) > 0 && k.retries == 0}
+	for seq := range k.seen {
+		b.last = max(b.last, seq)
+	}
+	return b
 }
 
-// saw notes a job as an answer showed it. wasEnded is what [record.ended] said
-// before the question was put.
-func (r *record) saw(j *client.Job, wasEnded bool) {
+// saw notes a job as an answer showed it.
+func (r *record) saw(j *client.Job, then before) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	k := r.jobs[j.ID]
 	if !j.Status.Ended() {
-		if wasEnded && k.retries == 0 {
+		if then.ended && k.retries == 0 {
 			r.breakLocked("%s had ended as %s and is %s", j.ID, k.ends[0].status, j.Status)
 		}
 		return
@@ -139,7 +148,7 @@ func (r *record) cancelled(j *client.Job) {
 	k := r.jobs[j.ID]
 	k.mustCancel = k.mustCancel || !j.CancelRequestedAt.IsZero() || j.Status == client.Cancelled
 	r.mu.Unlock()
-	r.saw(j, false)
+	r.saw(j, before{})
 }
 
 // retrying notes that a retry is on its way: the job may begin anew.
@@ -166,7 +175,7 @@ func (r *record) heard(id string, e client.Entry) {
 }
 
 // readWhole notes a job's output, read from its beginning to the job's cursor.
-func (r *record) readWhole(id string, entries []client.Entry, cursor int64) {
+func (r *record) readWhole(id string, entries []client.Entry, cursor int64, then before) {
 	for i, e := range entries {
 		if e.Seq != int64(i)+1 {
 			r.blame("entry %d of %s stands where %d belongs", e.Seq, id, i+1)
@@ -179,10 +188,8 @@ func (r *record) readWhole(id string, entries []client.Entry, cursor int64) {
 	if int64(len(entries)) < cursor {
 		r.breakLocked("%s has %d entries, and its cursor is %d", id, len(entries), cursor)
 	}
-	for seq := range r.jobs[id].seen {
-		if seq > int64(len(entries)) {
-			r.breakLocked("entry %d of %s was seen and is gone", seq, id)
-		}
+	if int64(len(entries)) < then.last {
+		r.breakLocked("entry %d of %s was seen and is gone: there are %d", then.last, id, len(entries))
 	}
 }
 

@@ -25,48 +25,54 @@ func TestTheRecordNoticesEveryBrokenPromise(t *testing.T) {
 	}{
 		"a key makes two jobs": {func(r *record) { r.acked(client.Submission{IdempotencyKey: "k"}, "job_2") }, "made two jobs"},
 		"an ended job runs": {func(r *record) {
-			r.saw(job(client.Succeeded, at), false)
-			r.saw(job(client.Running, time.Time{}), r.ended("job_1"))
+			r.saw(job(client.Succeeded, at), before{})
+			r.saw(job(client.Running, time.Time{}), r.asks("job_1"))
 		}, "had ended as succeeded and is running"},
 		"a job ends twice": {func(r *record) {
-			r.saw(job(client.Failed, at), false)
-			r.saw(job(client.Failed, at.Add(1)), false)
+			r.saw(job(client.Failed, at), before{})
+			r.saw(job(client.Failed, at.Add(1)), before{})
 		}, "ended 2 times"},
 		"a job that was retried once ends three times": {func(r *record) {
-			r.saw(job(client.Failed, at), false)
+			r.saw(job(client.Failed, at), before{})
 			r.retrying("job_1")
-			r.saw(job(client.Failed, at.Add(1)), false)
-			r.saw(job(client.Failed, at.Add(2)), false)
+			r.saw(job(client.Failed, at.Add(1)), before{})
+			r.saw(job(client.Failed, at.Add(2)), before{})
 		}, "ended 3 times"},
 		"a result changes": {func(r *record) {
 			j := job(client.Succeeded, at)
 			j.Result = json.RawMessage("1")
-			r.saw(j, false)
-			r.saw(job(client.Succeeded, at), false) // an answer without the result says nothing of it
+			r.saw(j, before{})
+			r.saw(job(client.Succeeded, at), before{}) // an answer without the result says nothing of it
 			j.Result = json.RawMessage("2")
-			r.saw(j, false)
+			r.saw(j, before{})
 		}, "was 1 and is 2"},
 		"a cancel that was acknowledged is forgotten": {func(r *record) {
 			j := job(client.Running, time.Time{})
 			j.CancelRequestedAt = at
 			r.cancelled(j)
-			r.saw(job(client.Succeeded, at), false)
+			r.saw(job(client.Succeeded, at), before{})
 		}, "was acknowledged, and it ended as succeeded"},
 		"an entry changes":  {func(r *record) { r.heard("job_1", entry(1, `"a"`)); r.heard("job_1", entry(1, `"b"`)) }, "entry 1 of job_1 was"},
-		"an entry is gone":  {func(r *record) { r.heard("job_1", entry(1, `"a"`)); r.readWhole("job_1", nil, 0) }, "was seen and is gone"},
-		"an entry is amiss": {func(r *record) { r.readWhole("job_1", []client.Entry{entry(1, "1"), entry(3, "3")}, 3) }, "stands where 2 belongs"},
-		"the log is short":  {func(r *record) { r.readWhole("job_1", []client.Entry{entry(1, "1")}, 2) }, "its cursor is 2"},
+		"an entry is gone":  {func(r *record) { r.heard("job_1", entry(1, `"a"`)); r.readWhole("job_1", nil, 0, r.asks("job_1")) }, "was seen and is gone"},
+		"an entry is amiss": {func(r *record) { r.readWhole("job_1", []client.Entry{entry(1, "1"), entry(3, "3")}, 3, before{}) }, "stands where 2 belongs"},
+		"the log is short":  {func(r *record) { r.readWhole("job_1", []client.Entry{entry(1, "1")}, 2, before{}) }, "its cursor is 2"},
 
 		"a job that was retried ends again": {func(r *record) {
-			r.saw(job(client.Failed, at), false)
-			was := r.ended("job_1")
+			r.saw(job(client.Failed, at), before{})
+			was := r.asks("job_1")
 			r.retrying("job_1")
 			r.saw(job(client.Queued, time.Time{}), was)
-			r.saw(job(client.Succeeded, at.Add(1)), false)
+			r.saw(job(client.Succeeded, at.Add(1)), before{})
+		}, ""},
+		"entries that came while the log was read": {func(r *record) {
+			r.heard("job_1", entry(1, "1"))
+			then := r.asks("job_1")
+			r.heard("job_1", entry(2, "2"))
+			r.readWhole("job_1", []client.Entry{entry(1, "1")}, 1, then)
 		}, ""},
 		"a cancel that came too late": {func(r *record) {
 			r.cancelled(job(client.Succeeded, at))
-			r.saw(job(client.Succeeded, at), r.ended("job_1"))
+			r.saw(job(client.Succeeded, at), r.asks("job_1"))
 		}, ""},
 		"an answer that never came, asked for again": {func(r *record) {
 			r.asking(client.Submission{IdempotencyKey: "x"})

@@ -40,13 +40,13 @@ func (c *crowd) repost(ctx context.Context, s client.Submission) {
 
 // look reads a job and all it said.
 func (c *crowd) look(ctx context.Context, k *known) *client.Job {
-	wasEnded := c.rec.ended(k.id)
+	then := c.rec.asks(k.id)
 	j, err := c.patient.Get(ctx, k.id)
 	if err != nil {
 		c.rec.blame("the job %s was acknowledged, and now: %v", k.id, err)
 		return nil
 	}
-	c.rec.saw(j, wasEnded)
+	c.rec.saw(j, then)
 	var entries []client.Entry
 	for cursor := int64(0); cursor < j.Cursor; {
 		out, err := c.patient.Output(ctx, k.id, cursor, 0)
@@ -56,7 +56,7 @@ func (c *crowd) look(ctx context.Context, k *known) *client.Job {
 		}
 		entries, cursor = append(entries, out.Entries...), out.Cursor
 	}
-	c.rec.readWhole(k.id, entries, j.Cursor)
+	c.rec.readWhole(k.id, entries, j.Cursor, then)
 	return j
 }
 
