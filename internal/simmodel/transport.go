@@ -98,6 +98,7 @@ func (w *responseWriter) serve(h http.Handler, r *http.Request) (err error) {
 			}
 		} else {
 			w.WriteHeader(http.StatusOK)
+			err = r.Context().Err() // a handler that stopped for this has not said all
 		}
 		w.pipe.CloseWithError(err)
 		_ = r.Body.Close()

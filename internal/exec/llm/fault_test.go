@@ -1,0 +1,246 @@
+package llm
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/exec"
+	"github.com/meanwhile-run/meanwhile/internal/exec/exectest"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/simmodel"
+)
+
+// failing makes one attempt, which must fail with a fault.
+func failing(t *testing.T, e exec.Executor, input string) (*job.Fault, exectest.Record) {
+	t.Helper()
+	a := exectest.Start(t, e, exectest.Task([]byte(input)))
+	err := a.Wait()
+	if err == nil {
+		t.Fatal("the attempt succeeded")
+	}
+	if f := job.FaultOf(err); f.Code != "executor_error" {
+		return f, a.Sink.Record()
+	}
+	t.Fatalf("the attempt ended with %v, which is no fault", err)
+	return nil, exectest.Record{}
+}
+
+// want is a fault as a test expects it.
+type want struct {
+	code    string
+	class   job.Class
+	message string // part of it
+}
+
+func (w want) hold(t *testing.T, name string, f *job.Fault) {
+	t.Helper()
+	if f.Code != w.code || f.Class != w.class || !strings.Contains(f.Message, w.message) {
+		t.Errorf("%s: %q, class %d: %s\nwant %q, class %d: …%s…", name, f.Code, f.Class, f.Message, w.code, w.class, w.message)
+	}
+	if strings.Contains(f.Error(), testKey) {
+		t.Errorf("%s: the fault shows the key: %v", name, f)
+	}
+}
+
+// Every fault of the simulated model, over a real connection.
+func TestEveryFaultOfAnUpstream(t *testing.T) {
+	base := serve(t, simmodel.New(simmodel.Options{FaultAfter: 2, RetryAfter: 7 * time.Second}))
+	for fault, w := range map[simmodel.Fault]want{
+		"400":                   {"upstream_rejected", job.Final, `does not accept the request (400); it says: the simulated model`},
+		"401":                   {"upstream_unauthorized", job.Final, "check the variable TEST_KEY"},
+		"402":                   {"upstream_rejected", job.Final, "(402)"},
+		"403":                   {"upstream_forbidden", job.Final, "check the variable TEST_KEY"},
+		"404":                   {"upstream_not_found", job.Final, "check the model's name and base_url"},
+		"408":                   {"upstream_timeout", job.Later, "took too long"},
+		"409":                   {"upstream_conflict", job.Later, "(409)"},
+		"413":                   {"upstream_rejected", job.Final, "(413)"},
+		"422":                   {"upstream_rejected", job.Final, "(422)"},
+		"425":                   {"upstream_conflict", job.Later, "(425)"},
+		"429":                   {"upstream_rate_limited", job.Wait, "too many requests"},
+		"500":                   {"upstream_error", job.Later, "failed (500)"},
+		"502":                   {"upstream_error", job.Later, "(502)"},
+		"503":                   {"upstream_unavailable", job.Wait, "not available"},
+		"529":                   {"upstream_error", job.Later, "(529)"},
+		simmodel.Close:          {"upstream_disconnected", job.Later, "broke off the connection"},
+		simmodel.CloseMidStream: {"upstream_disconnected", job.Later, "broke off the connection"},
+		simmodel.EndMidStream:   {"upstream_incomplete", job.Later, "in the middle"},
+		simmodel.ErrorMidStream: {"upstream_error", job.Later, "told to fail here"},
+		simmodel.MalformedSSE:   {"upstream_bad_stream", job.Later, "no chat-completions chunk"},
+		simmodel.EnormousLine:   {"upstream_bad_stream", job.Later, "more than 1 MiB"},
+		simmodel.WrongType:      {"upstream_bad_answer", job.Later, "text/html"},
+	} {
+		f, record := failing(t, executor(t, base), fmt.Sprintf(`{"messages":[{"role":"user","content":"x"}],"sim":{"fault":%q}}`, fault))
+		w.hold(t, string(fault), f)
+		if asked := fault == "429" || fault == "503"; asked != (f.RetryAfter == 7*time.Second) {
+			t.Errorf("%s: it asks to wait %v", fault, f.RetryAfter)
+		}
+		if said := record.Text(); strings.HasSuffix(string(fault), "mid-stream") != (said == "You said: ") && fault != simmodel.MalformedSSE && fault != simmodel.EnormousLine {
+			t.Errorf("%s: it said %q before", fault, said)
+		}
+	}
+}
+
+func TestAnUpstreamThatHangsIsGivenUp(t *testing.T) {
+	base := serve(t, simmodel.New(simmodel.Options{Fault: simmodel.Hang}))
+	task := exectest.Task([]byte(hello))
+	task.Job.Policy.Timeouts.Request = 20 * time.Millisecond
+	f := job.FaultOf(exectest.Start(t, executor(t, base), task).Wait())
+	want{"upstream_timeout", job.Later, "did not answer within 20ms"}.hold(t, "hang", f)
+}
+
+func TestAnUpstreamThatCannotBeReached(t *testing.T) {
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	plain := httptest.NewServer(nil)
+	defer plain.Close()
+	secure := httptest.NewUnstartedServer(nil)
+	secure.Config.ErrorLog = silentLog()
+	secure.StartTLS()
+	defer secure.Close()
+	for name, c := range map[string]struct {
+		base string
+		want want
+	}{
+		"nobody listens":            {gone.URL, want{"upstream_unreachable", job.Wait, "nobody listens at 127.0.0.1"}},
+		"https where there is none": {"https" + strings.TrimPrefix(plain.URL, "http"), want{"upstream_tls", job.Final, "http://"}},
+		"an unknown certificate":    {secure.URL, want{"upstream_tls", job.Final, "not trusted"}},
+	} {
+		f, _ := failing(t, executor(t, c.base), hello)
+		c.want.hold(t, name, f)
+	}
+}
+
+// Errors of a network that a test cannot count on.
+func TestErrorsOfTheNetwork(t *testing.T) {
+	for name, c := range map[string]struct {
+		err  error
+		want want
+	}{
+		"no such host":       {&net.OpError{Op: "dial", Err: &net.DNSError{IsNotFound: true}}, want{"upstream_unreachable", job.Later, "there is no host upstream.invalid"}},
+		"a name server down": {&net.OpError{Op: "dial", Err: &net.DNSError{IsTimeout: true}}, want{"upstream_unreachable", job.Wait, "cannot be reached"}},
+		"no route":           {&net.OpError{Op: "dial", Err: net.UnknownNetworkError("x")}, want{"upstream_unreachable", job.Wait, "cannot be reached"}},
+		"a reset":            {&net.OpError{Op: "read", Err: net.UnknownNetworkError("x")}, want{"upstream_disconnected", job.Later, "broke off"}},
+	} {
+		e := must(t, Config{Models: []Model{{Name: "m", BaseURL: "http://upstream.invalid/v1"}}, Transport: broken{c.err}})
+		f, _ := failing(t, e, hello)
+		c.want.hold(t, name, f)
+	}
+}
+
+type broken struct{ err error }
+
+func (b broken) RoundTrip(r *http.Request) (*http.Response, error) {
+	r.Body.Close()
+	return nil, b.err
+}
+
+func TestARedirectIsNotFollowed(t *testing.T) {
+	elsewhere := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		t.Errorf("the redirect was followed, with the headers %v", r.Header)
+	}))
+	base := serve(t, http.RedirectHandler(elsewhere, http.StatusTemporaryRedirect))
+	f, _ := failing(t, executor(t, base), hello)
+	want{"upstream_redirect", job.Final, "set base_url"}.hold(t, "a redirect", f)
+}
+
+func TestErrorsInsideAnAnswer(t *testing.T) {
+	for data, w := range map[string]want{
+		`{"error":{"message":"slow down","code":429}}`:                       {"upstream_rate_limited", job.Wait, "it says: slow down"},
+		`{"error":{"message":"full","code":"503"}}`:                          {"upstream_unavailable", job.Wait, "full"},
+		`{"error":{"message":"too long","code":"context_length_exceeded"}}`:  {"upstream_rejected", job.Final, "too long"},
+		`{"error":{"message":"who?","type":"authentication_error"}}`:         {"upstream_unauthorized", job.Final, "who?"},
+		`{"error":{"message":"busy","type":"overloaded_error","code":null}}`: {"upstream_unavailable", job.Wait, "busy"},
+		`{"error":{"message":"broken","type":"server_error"},"choices":[]}`:  {"upstream_error", job.Later, "broken"},
+		`{"error":"broken"}`: {"upstream_error", job.Later, "it says: broken"},
+		`{"error":{"message":"` + strings.Repeat("long ", 500) + `"}}`: {"upstream_error", job.Later, "long …"},
+		`{"error":{"message":"a\u0007\nb <` + testKey + `>"}}`:         {"upstream_error", job.Later, "a b <[the key]>"},
+		`{"choices":[{"index":"zero"}]}`:                               {"upstream_bad_stream", job.Later, "no chat-completions chunk"},
+		`"choices"`:                                                    {"upstream_bad_stream", job.Later, "no chat-completions chunk"},
+		`{"choices":[]}`:                                               {"upstream_incomplete", job.Later, "in the middle"},
+		`{"choices":[{"index":0,"delta":{"content":"x"}}]}`:            {"upstream_incomplete", job.Later, "in the middle"},
+		`[DONE]`: {"upstream_bad_stream", job.Later, "without having said anything"},
+	} {
+		f, _ := failing(t, executor(t, serve(t, saying(data))), hello)
+		w.hold(t, data, f)
+		if len(f.Message) > 600 {
+			t.Errorf("%.60s: the message has %d bytes", data, len(f.Message))
+		}
+	}
+}
+
+func TestErrorBodiesInEveryShape(t *testing.T) {
+	for body, says := range map[string]string{
+		`{"error":{"message":"one"}}`: "it says: one",
+		`{"error":"two"}`:             "it says: two",
+		`{"message":"three"}`:         "it says: three",
+		`{"detail":"four"}`:           "it says: four",
+		`five`:                        "it says: five",
+		`<html>six</html>`:            "(400)",
+		`{"detail":[{"loc":1}]}`:      "(400)",
+		``:                            "(400)",
+	} {
+		f, _ := failing(t, executor(t, serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(400)
+			fmt.Fprint(w, body)
+		}))), hello)
+		if !strings.HasSuffix(f.Message, says) {
+			t.Errorf("%s: %s", body, f.Message)
+		}
+	}
+}
+
+func TestAnAnswerWithoutEndIsCutOff(t *testing.T) {
+	piece := `{"choices":[{"index":0,"delta":{"content":"` + strings.Repeat("x", 512<<10) + `"}}]}`
+	f, record := failing(t, inMemory(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		for r.Context().Err() == nil {
+			fmt.Fprintf(w, "data: %s\n\n", piece)
+		}
+	})), hello)
+	want{"upstream_too_large", job.Final, "more than 16 MiB"}.hold(t, "endless", f)
+	if n := len(record.Text()); n != job.MaxOutput {
+		t.Errorf("it said %d bytes", n)
+	}
+}
+
+func TestAWholeAnswerWithoutEndIsCutOff(t *testing.T) {
+	f, _ := failing(t, inMemory(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		blank := []byte(strings.Repeat(" ", 1<<20))
+		for r.Context().Err() == nil {
+			_, _ = w.Write(blank)
+		}
+	})), hello)
+	want{"upstream_too_large", job.Final, "more than 16 MiB"}.hold(t, "endless", f)
+}
+
+func TestRetryAfter(t *testing.T) {
+	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		seconds, ms string
+		want        time.Duration
+	}{
+		{"", "", 0},
+		{"3", "", 3 * time.Second},
+		{"1.5", "", 1500 * time.Millisecond},
+		{"3", "250", 250 * time.Millisecond},
+		{"Sat, 21 Nov 2026 12:00:30 GMT", "", 30 * time.Second},
+		{"Sat, 21 Nov 2026 11:00:00 GMT", "", 0},
+		{"-5", "", 0},
+		{"NaN", "", 0},
+		{"soon", "", 0},
+		{"1e300", "", job.MaxDuration},
+	} {
+		h := http.Header{}
+		h.Set("Retry-After", c.seconds)
+		h.Set("Retry-After-Ms", c.ms)
+		if got := retryAfter(h, now); got != c.want {
+			t.Errorf("Retry-After %q, retry-after-ms %q: %v, want %v", c.seconds, c.ms, got, c.want)
+		}
+	}
+}

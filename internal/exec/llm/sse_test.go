@@ -1,0 +1,92 @@
+package llm
+
+import (
+	"errors"
+	"io"
+	"log"
+	"reflect"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+func silentLog() *log.Logger { return log.New(io.Discard, "", 0) }
+
+func all(stream io.Reader) (data []string, err error) {
+	for in := newEvents(stream); ; {
+		event, err := in.next()
+		if err != nil {
+			return data, err
+		}
+		data = append(data, string(event))
+	}
+}
+
+func TestEventsAsTheStandardCutsThem(t *testing.T) {
+	for stream, want := range map[string][]string{
+		"":                                   nil,
+		"data: a\n\n":                        {"a"},
+		"data:a\n\ndata:  b\n\n":             {"a", " b"},
+		"data: a\r\n\r\ndata: b\r\n\r\n":     {"a", "b"},
+		"data: a\r\rdata: b\r\r":             {"a", "b"},
+		"data: a\n\r\ndata: b\r\n\n":         {"a", "b"},
+		"data: a\ndata: b\ndata\n\n":         {"a\nb\n"},
+		"data:\n\n":                          {""},
+		": comment\n\n:\n\ndata: a\n\n":      {"a"},
+		"event: x\nid: 1\nretry: 5\n\n":      nil,
+		"event: x\ndata: a\nid: 1\n\n\n\n":   {"a"},
+		"\ufeffdata: a\n\n\ufeffdata: b\n\n": {"a"},
+		"data: cut off":                      nil,
+		"data: a\n\ndata: cut off\n":         {"a"},
+		"database: a\n\n":                    nil,
+	} {
+		for name, r := range map[string]io.Reader{
+			"whole": strings.NewReader(stream), "byte by byte": iotest.OneByteReader(strings.NewReader(stream)),
+		} {
+			if got, err := all(r); !errors.Is(err, io.EOF) || !reflect.DeepEqual(got, want) {
+				t.Errorf("%s, %q: %q, %v; want %q", name, stream, got, err, want)
+			}
+		}
+	}
+}
+
+func TestALineAndAnEventAreBounded(t *testing.T) {
+	fits := strings.Repeat("x", maxEvent-len("data: "))
+	if got, err := all(strings.NewReader("data: " + fits + "\n\n")); !errors.Is(err, io.EOF) || len(got) != 1 {
+		t.Errorf("the longest line: %d events, %v", len(got), err)
+	}
+	for name, stream := range map[string]string{
+		"a line":    "data: " + fits + "xx\n\n",
+		"a comment": ":" + fits + strings.Repeat("x", 10),
+		"an event":  strings.Repeat("data: "+fits[:1000]+"\n", 1100) + "\n",
+	} {
+		var f *job.Fault
+		if _, err := all(strings.NewReader(stream)); !errors.As(err, &f) || f.Code != "upstream_bad_stream" || f.Class != job.Later {
+			t.Errorf("%s that is too long: %v", name, err)
+		}
+	}
+}
+
+// However a stream arrives, its events are the same; none holds a line end of the
+// stream's, and none is longer than the bound.
+func FuzzEvents(f *testing.F) {
+	for _, seed := range []string{
+		"data: a\n\n", "data: a\r\ndata: b\r\n\r\n", ":c\rdata\r\r", "\ufeffdata:\n\n", "event: e\ndata: {\"error\":1}\n\n", "data: [DONE]\n\n\n",
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, stream string) {
+		want, err := all(strings.NewReader(stream))
+		got, errAgain := all(iotest.OneByteReader(strings.NewReader(stream)))
+		if !reflect.DeepEqual(got, want) || (err == nil) != (errAgain == nil) {
+			t.Fatalf("%q is %q whole and %q byte by byte", stream, want, got)
+		}
+		for _, event := range want {
+			if strings.Contains(event, "\r") || len(event) > maxEvent {
+				t.Errorf("%q has the event %q", stream, event)
+			}
+		}
+	})
+}
