@@ -16,8 +16,8 @@ func idempotencyRules() []rule {
 		{"a key holds for delayed and for leased submits too", keyOfAnyKind},
 		{"a key is found with the job and the hash it was made with", keyIsFound},
 		{"a key is as good after the store was opened again", keyAfterReopen},
-		{"a key outlives its deleted job for as long as it was to be kept", keyOutlivesDelete},
-		{"a key outlives its pruned job for as long as it was to be kept", keyOutlivesPrune},
+		{"a key that outlives its deleted job makes no second one", keyOutlivesDelete},
+		{"a key that outlives its pruned job makes no second one", keyOutlivesPrune},
 		{"a key is kept as long as its job", keyKeptWithJob},
 		{"a key past its time whose job is gone is free after a prune", keyFreed},
 		{"a submit refused for its rows leaves its key free", keyOfRefused},
@@ -123,10 +123,10 @@ func keyOutlivesDelete(w *world) {
 	w.do(newDelete(first))
 	w.pass(day - time.Hour)
 	w.do(newPrune())
-	w.again(first, once("k", "a"))
+	w.refused(job.NotFound, w.newSubmit(once("k", "a")))
 	w.refused(job.IdempotencyMismatch, w.newSubmit(once("k", "b")))
 	w.reopen()
-	w.again(first, once("k", "a"))
+	w.refused(job.NotFound, w.newSubmit(once("k", "a")))
 }
 
 func keyOutlivesPrune(w *world) {
@@ -135,7 +135,7 @@ func keyOutlivesPrune(w *world) {
 	w.pass(keep + time.Minute)
 	w.do(newPrune())
 	w.gone(mine, c.Job.ID)
-	w.again(c.Job.ID, once("k", "a"))
+	w.refused(job.NotFound, w.newSubmit(once("k", "a")))
 }
 
 func keyKeptWithJob(w *world) {

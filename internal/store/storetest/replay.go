@@ -21,36 +21,41 @@ type replayed struct {
 // answers as it did the first time and is not applied twice; and that one which
 // had not been applied is applied then.
 func runReplays(t *testing.T, s Suite) {
+	for _, r := range replayRules() {
+		t.Run(r.says, func(t *testing.T) { r.test(newWorld(t, s)) })
+	}
 	for _, group := range [][]replayed{replaysOfWorkers(), replaysOfOwners(), replaysOfUpkeep(), replaysOfMixes()} {
 		for _, r := range group {
-			t.Run(r.says, func(t *testing.T) {
-				w := newWorld(t, s)
-				first := batchOf(r.ops(w)...)
-				again, third := fresh(first), fresh(first)
-				w.commit(first)
-				answers, after := w.answers(first), w.stored()
-				w.pass(time.Second)
-				w.replay("replayed", again, answers, after)
-				w.reopen()
-				w.replay("replayed after the store was opened again", third, answers, after)
-				w.useLeases(third)
-				w.audit()
-
-				twin := newWorld(t, s)
-				late := batchOf(r.ops(twin)...)
-				twin.replay("replayed though it had not been applied", late, answers, after)
-				twin.useLeases(late)
-				twin.audit()
-			})
+			t.Run(r.says, func(t *testing.T) { r.run(t, s) })
 		}
 	}
 }
 
-func (w *world) replay(when string, b *store.Batch, answers, after stored) {
+func (r *replayed) run(t *testing.T, s Suite) {
+	w := newWorld(t, s)
+	first := batchOf(r.ops(w)...)
+	again, third := fresh(first), fresh(first)
+	w.commit(first)
+	told, after := w.told(first), w.stored()
+	w.pass(time.Second)
+	w.replay("replayed", again, told, after)
+	w.reopen() // as after an error that made the store load its memory again
+	w.replay("replayed after the store was opened again", third, told, after)
+	w.useLeases(third)
+	w.audit()
+
+	twin := newWorld(t, s)
+	late := batchOf(r.ops(twin)...)
+	twin.replay("replayed though it had not been applied", late, told, after)
+	twin.useLeases(late)
+	twin.audit()
+}
+
+func (w *world) replay(when string, b *store.Batch, told, after stored) {
 	w.Helper()
 	b.Replay = true
 	w.commit(b)
-	w.same("an op "+when+" answers otherwise", answers, w.answers(b))
+	w.same("an op "+when+" answers otherwise", told, w.told(b))
 	w.same("a batch "+when+" left another store", after, w.stored())
 }
 
@@ -70,56 +75,88 @@ func (w *world) useLeases(b *store.Batch) {
 	}
 }
 
-// answers is all that a commit answered, as text.
-func (w *world) answers(b *store.Batch) stored {
-	s := stored{"counts": fmt.Sprintf("%+v", b.Counts)}
+// told is what a batch told those who wait for it, as text. Where a later op of
+// the same batch changed what an op answered, a replay may answer with what came
+// of it: only whose job it is, and whether the op applied, is compared.
+func (w *world) told(b *store.Batch) stored {
+	s := stored{}
 	for i, op := range opsOf(b) {
-		s[fmt.Sprintf("op %d %T", i, op)] = fmt.Sprintf("%q %s", job.CodeOf(errOf(op)), answerOf(op))
+		applied := "applied"
+		if err := errOf(op); err != nil {
+			applied = "refused"
+		}
+		s[fmt.Sprintf("op %d %T", i, op)] = applied + toldBy(op)
 	}
 	return s
 }
 
-func answerOf(op any) string {
+func toldBy(op any) string {
 	switch op := op.(type) {
-	case *store.Renew:
-		return fmt.Sprint(op.CancelRequested)
-	case *store.Append:
-		return fmt.Sprint(op.CancelRequested)
-	case *store.Finish:
-		return fmt.Sprint(op.State, op.At.UTC())
 	case *store.Cancel:
-		return fmt.Sprint(text(op.Job), op.Ended)
-	case *store.Delete:
-		return fmt.Sprint(op.Running)
+		return " " + op.Job.ID.String()
 	case *store.Retry:
-		return text(op.Job)
+		if op.Err == nil {
+			return " " + op.Job.ID.String()
+		}
 	case *store.Write:
 		return string(op.Conflict)
 	case *store.Submit:
 		if op.Existing != nil {
-			return "existing " + text(*op.Existing)
+			return " existing " + op.Existing.ID.String()
 		}
-		if op.Err != nil {
-			return string(op.Conflict)
-		}
-		return text(op.Job)
-	case *store.Due:
-		return fmt.Sprint(op.Ready, texts(op.Expired), op.More)
-	case *store.Prune:
-		return fmt.Sprint(op.Deleted, op.Next)
+		return " " + op.Job.ID.String() + string(op.Conflict)
 	case *store.Claim:
 		var b strings.Builder
 		for _, c := range op.Claimed {
-			fmt.Fprintf(&b, "%s %q %s until %s; ", text(c.Job), c.Input, c.Token, c.Until.UTC())
+			fmt.Fprintf(&b, " %s %q %s until %s;", text(c.Job), c.Input, c.Token, c.Until.UTC())
 		}
 		return b.String()
 	}
-	panic(fmt.Sprintf("storetest: %T is no op", op))
+	return ""
 }
 
-func texts(jobs []job.Job) (all []string) {
-	for _, j := range jobs {
-		all = append(all, text(j))
+func replayRules() []rule {
+	return []rule{
+		{"a replay answers the counts of the queues that the batch changed", replayCounts},
+		{"a replayed finish answers where the job went and when", replayFinish},
+		{"a batch may be replayed any number of times", replayOften},
 	}
-	return all
+}
+
+func replayCounts(w *world) {
+	b := batchOf(w.newSubmit(inQueue("a")), w.newSubmit(inQueue("b"), leasedAs(w.token())), w.newClaim("a", 1))
+	again := fresh(b)
+	w.commit(b)
+	again.Replay = true
+	w.commit(again)
+	for _, q := range []string{"a", "b"} {
+		equal(w, "the counts of "+q+" as answered by the replay", again.Counts[q], w.counts(q))
+	}
+}
+
+func replayFinish(w *world) {
+	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled, job.Scheduled, job.Queued} {
+		f := newFinish(w.running(inQueue(to.String())).Lease(), to)
+		b := batchOf(f)
+		again := fresh(b)
+		again.Replay = true
+		w.commit(b)
+		w.pass(time.Minute)
+		w.commit(again)
+		equal(w, "where the job went", again.Finishes[0].State, to)
+		w.at("the time of the replayed finish as "+to.String(), again.Finishes[0].At, f.At)
+	}
+}
+
+func replayOften(w *world) {
+	b := batchOf(everyKind(w)...)
+	w.remember(b)
+	copies := []*store.Batch{fresh(b), fresh(b), fresh(b)}
+	w.commit(b)
+	after := w.stored()
+	for _, again := range copies {
+		again.Replay = true
+		w.commit(again)
+		w.same("a replay left another store", after, w.stored())
+	}
 }

@@ -173,18 +173,12 @@ func replaysOfUpkeep() []replayed {
 			w.pass(2 * time.Second)
 			return []any{newDue()}
 		}},
-		{"due up to a limit", func(w *world) []any {
-			w.submitMany(5, delayed(time.Second))
-			w.submitMany(5, patient(time.Second))
-			w.pass(2 * time.Second)
-			return []any{&store.Due{Limit: 2, Keep: keep}}
-		}},
 		{"prune", func(w *world) []any {
 			for i := range 6 {
 				w.do(newFinish(w.running(once(fmt.Sprint("k", i), "a"), withRef("put:p")).Lease(), job.Succeeded))
 			}
 			w.pass(2 * day)
-			return []any{&store.Prune{Limit: 4}}
+			return []any{newPrune()}
 		}},
 		{"claim", func(w *world) []any {
 			w.submitMany(5, withInput("in"))

@@ -89,6 +89,11 @@ func (w *world) token() (t job.Token) {
 func (w *world) commit(b *store.Batch) {
 	w.Helper()
 	w.remember(b)
+	defer func() {
+		if p := recover(); p != nil {
+			w.Fatalf("the store panicked: %v", p)
+		}
+	}()
 	if err := w.store.Commit(w.ctx, b); err != nil {
 		w.Fatalf("the commit failed: %v", err)
 	}
