@@ -51,7 +51,7 @@ func (l *loader) checkModels(models []Model) []string {
 		u, err := url.Parse(m.BaseURL)
 		l.must(m.Name != "", key+".name", "a model needs a name")
 		l.must(!slices.Contains(names, m.Name), key+".name", "there are two models %s", job.Quote(m.Name))
-		l.must(err == nil && u.Host != "" && (u.Scheme == "http" || u.Scheme == "https"), key+".base_url",
+		l.must(err == nil && isBaseURL(u), key+".base_url",
 			"this must be the URL of an OpenAI-compatible server, up to /chat/completions, such as http://127.0.0.1:11434/v1")
 		l.between(m.Concurrency, 0, mostRunning, key+".concurrency")
 		if m.APIKeyEnv != "" {
@@ -61,6 +61,10 @@ func (l *loader) checkModels(models []Model) []string {
 		names = append(names, m.Name)
 	}
 	return names
+}
+
+func isBaseURL(u *url.URL) bool {
+	return u.Host != "" && (u.Scheme == "http" || u.Scheme == "https") && u.User == nil && u.RawQuery == "" && u.Fragment == ""
 }
 
 func (l *loader) checkQueue(q Queue, key string, models []string) {

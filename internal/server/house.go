@@ -18,6 +18,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/conversation"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/exec"
+	"github.com/meanwhile-run/meanwhile/internal/exec/llm"
 	"github.com/meanwhile-run/meanwhile/internal/runner"
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
@@ -37,6 +38,7 @@ type house struct {
 	data     *dataDir
 	store    *sqlite.Store
 	engine   *engine.Engine
+	models   *llm.Executor
 	runners  []*runner.Runner
 	chat     *chat.Face
 	health   health
@@ -64,7 +66,11 @@ func build(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *house, 
 	if h.store, err = sqlite.Open(ctx, h.data.database(), sqlite.Options{RowsAtEnd: conversation.RowsAtEnd}); err != nil {
 		return nil, fmt.Errorf("the store cannot be opened: %w", err)
 	}
-	executors := makeExecutors(cfg, log)
+	executors, models, err := makeExecutors(cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	h.models = models
 	h.engine, err = engine.New(ctx, engine.Config{Store: h.store, Queues: engineQueues(cfg, executors), Log: log})
 	if err != nil {
 		return nil, fmt.Errorf("the store cannot be read: %w", err)
@@ -154,6 +160,9 @@ func (h *house) close() error {
 	var errs []error
 	if h.listener != nil {
 		_ = h.listener.Close() // the HTTP server has closed it, if there was one
+	}
+	if h.models != nil {
+		h.models.Close()
 	}
 	if h.store != nil {
 		errs = append(errs, h.store.Close())

@@ -1,22 +1,65 @@
 package server
 
 import (
+	"fmt"
 	"log/slog"
+	"net/http"
 
 	"github.com/meanwhile-run/meanwhile/internal/config"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/exec"
+	"github.com/meanwhile-run/meanwhile/internal/exec/llm"
 	"github.com/meanwhile-run/meanwhile/internal/exec/sim"
+	"github.com/meanwhile-run/meanwhile/internal/simmodel"
 )
 
-// makeExecutors makes the executor of each queue.
-func makeExecutors(cfg config.Config, log *slog.Logger) map[string]exec.Executor {
-	executors := map[string]exec.Executor{}
-	for name := range cfg.Queues {
-		executors[name] = sim.Executor{}
+// makeExecutors makes the executor of each queue. All llm queues share their
+// models, whose bounds hold over all of them; models is to be closed at the end.
+func makeExecutors(cfg config.Config, log *slog.Logger) (executors map[string]exec.Executor, models *llm.Executor, err error) {
+	models, err = makeModels(cfg.Models, log)
+	if err != nil {
+		return nil, nil, err
 	}
-	return executors
+	executors = map[string]exec.Executor{}
+	for name, q := range cfg.Queues {
+		if executors[name], err = makeExecutor(q, models); err != nil {
+			return nil, models, fmt.Errorf("the queue %s: %w", name, err)
+		}
+	}
+	return executors, models, nil
 }
+
+func makeExecutor(q config.Queue, models *llm.Executor) (exec.Executor, error) {
+	switch q.Executor {
+	case config.Sim:
+		return sim.Executor{}, nil
+	case config.LLM:
+		if q.Model == "" {
+			return models, nil
+		}
+		return models.WithDefault(q.Model)
+	}
+	return nil, fmt.Errorf("there is no executor %s", q.Executor)
+}
+
+// makeModels makes the executor of models; without any, of the one that pretends.
+func makeModels(models []config.Model, log *slog.Logger) (*llm.Executor, error) {
+	c := llm.Config{}
+	for _, m := range models {
+		c.Models = append(c.Models, llm.Model{
+			Name: m.Name, BaseURL: m.BaseURL, APIKey: m.APIKey, APIKeyEnv: m.APIKeyEnv, Concurrency: m.Concurrency,
+		})
+	}
+	if len(models) == 0 {
+		pretended := simmodel.Defaults()
+		log.Info("no models are configured: llm queues use the built-in simulated model", "model", pretended.Models[0])
+		c.Models = []llm.Model{{Name: pretended.Models[0], BaseURL: "http://simulated.invalid/v1", Transport: inProcess(pretended)}}
+	}
+	return llm.New(c)
+}
+
+// inProcess carries calls to a simulated model that lives in this process.
+func inProcess(o simmodel.Options) http.RoundTripper { return simmodel.Transport(simmodel.New(o)) }
 
 // engineQueues are the queues in the engine's words.
 func engineQueues(cfg config.Config, executors map[string]exec.Executor) []engine.Queue {

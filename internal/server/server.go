@@ -14,9 +14,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/config"
@@ -29,13 +26,9 @@ type Server struct {
 	err   error         // why it stopped; to be read after gone
 }
 
-// Run runs a server until ctx ends, SIGTERM or SIGINT comes, or something fails
-// that it cannot live without. It returns when all is gone. A second signal ends
-// the process at once.
+// Run runs a server until ctx ends, or until something fails that it cannot live
+// without. It returns when all is gone.
 func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
-	ctx, release := signal.NotifyContext(ctx, syscall.SIGTERM, os.Interrupt)
-	defer release()
-	context.AfterFunc(ctx, release) // the next signal meets nobody
 	s, err := Start(ctx, cfg, log)
 	if err != nil {
 		return err

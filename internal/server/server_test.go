@@ -214,3 +214,43 @@ func TestAnAddressThatFailsEndsTheServerWithAnError(t *testing.T) {
 		t.Errorf("the listener is gone: %v", err)
 	}
 }
+
+func TestTheChatQueueAnswersWithTheBuiltInModel(t *testing.T) {
+	s := serve(t, nil)
+	status, j := s.call("POST", "/v1/jobs", `{"queue":"chat","input":{
+		"messages":[{"role":"user","content":"How do tides work?"}],
+		"sim":{"first_token_ms":0,"tokens_per_s":0}}}`, "Prefer", "wait=30")
+	if status != 200 || j["status"] != "succeeded" || j["output_text"] == "" || j["usage"] == nil {
+		t.Errorf("%d %v", status, j)
+	}
+	status, refusal := s.call("POST", "/v1/jobs", `{"queue":"chat","input":{"model":"gpt-5-mini","messages":[{"role":"user","content":"hi"}]}}`)
+	if status != 400 || !strings.Contains(refusal["detail"].(string), "sim") {
+		t.Errorf("an unknown model: %d %v", status, refusal)
+	}
+	s.quit()
+}
+
+func TestAQuestionOutlivesTheServerThatTookIt(t *testing.T) {
+	first := serve(t, nil)
+	status, task := first.call("POST", "/api/chat", `{"query":"How do tides work?"}`)
+	if status != 202 {
+		t.Fatalf("%d %v", status, task)
+	}
+	first.quit()
+
+	second := serve(t, func(c *config.Config) { c.Data = first.cfg.Data })
+	events := second.send("GET", "/v1/jobs/"+task["task_id"].(string)+"/events", "")
+	defer events.Body.Close()
+	if story, err := io.ReadAll(events.Body); err != nil || !strings.Contains(string(story), "event: done") {
+		t.Fatalf("%v %s", err, story)
+	}
+	status, end := second.call("GET", "/api/chat/status/"+task["task_id"].(string), "")
+	if status != 200 || end["status"] != "completed" {
+		t.Errorf("%d %v", status, end)
+	}
+	_, page := second.call("GET", "/api/conversations/"+task["conversation_id"].(string)+"/messages", "")
+	if messages := page["data"].([]any); len(messages) != 2 || messages[1].(map[string]any)["content"] != end["content"] {
+		t.Errorf("%v", page)
+	}
+	second.quit()
+}
