@@ -117,18 +117,19 @@ func (s *session) read() {
 		if err == nil {
 			err = s.obey(in)
 		}
-		if err != nil && !s.refuse(in, err) {
+		if err != nil && !s.send(s.refusal(in, err)) {
 			return
 		}
 	}
 }
 
-// refuse answers a message that was not obeyed. It says whether the client took it.
-func (s *session) refuse(in incoming, err error) bool {
+// refusal is the answer to a message that was not obeyed. What is our fault is
+// logged.
+func (s *session) refusal(in incoming, err error) errorFrame {
 	if job.CodeOf(err) == job.Internal && s.ctx.Err() == nil {
-		s.face.log.Error("a socket's message failed", "type", in.Type, "error", err)
+		s.face.log.Error("a socket's message failed", "type", in.Type, "task", in.TaskID, "error", err)
 	}
-	return s.send(refusal(in, err))
+	return refusal(in, err)
 }
 
 // send writes one message, or drops the client that does not take it in time.

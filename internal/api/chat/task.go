@@ -80,8 +80,7 @@ func (f *Face) viewTask(ctx context.Context, snap engine.Snapshot) (taskView, er
 	v := taskView{
 		TaskID: snap.ID.String(), ConversationID: id.Conversation.String(),
 		Status: conversation.StatusOf(snap.State), Progress: progressOf(&snap.Job),
-		Content: whole(snap.Text), Cursor: snap.Cursor,
-		Estimate: estimate(snap), URLs: linksOf(snap.ID),
+		Content: whole(snap.Text), Estimate: estimate(snap), URLs: linksOf(snap.ID),
 	}
 	if !snap.State.Ended() {
 		v.CancelRequested = !snap.CancelRequestedAt.IsZero()

@@ -46,7 +46,6 @@ type taskView struct {
 	Result          *resultView         `json:"result"`
 	Error           *conversation.Error `json:"error"`
 	Content         string              `json:"content"` // said so far, or until it stopped
-	Cursor          int64               `json:"cursor"`
 	Estimate        *int64              `json:"estimated_time_seconds"`
 	Position        *int                `json:"queue_position,omitempty"` // while it is queued
 	CancelRequested bool                `json:"cancel_requested,omitempty"`

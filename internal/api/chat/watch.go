@@ -90,16 +90,21 @@ func (s *session) watch(task job.ID, after int64) error {
 	s.mu.Unlock()
 	s.others.Go(func() {
 		defer stop()
-		err := s.follow(ctx, task, after)
-		s.mu.Lock()
-		delete(s.watches, task)
-		s.mu.Unlock()
+		s.leave(ctx, task, s.follow(ctx, task, after))
 		close(w.gone)
-		if err != nil && ctx.Err() == nil {
-			s.refuse(incoming{Type: "watch", TaskID: task.String()}, err)
-		}
 	})
 	return nil
+}
+
+// leave tells the last of a watch and lets go of it, in one step: whoever has heard
+// the last may ask anew, and whoever finds the watch here will hear the last.
+func (s *session) leave(ctx context.Context, task job.ID, last any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.watches, task)
+	if last != nil && ctx.Err() == nil {
+		s.send(last)
+	}
 }
 
 // unwatch lets go of a task, if it is followed, and returns when nothing more is
@@ -114,27 +119,28 @@ func (s *session) unwatch(task job.ID) {
 	}
 }
 
-// follow tells a task's story from behind an entry to its end.
-func (s *session) follow(ctx context.Context, task job.ID, after int64) error {
+// follow tells a task's story from behind an entry, and returns its last message;
+// nil when there is nobody to tell.
+func (s *session) follow(ctx context.Context, task job.ID, after int64) (last any) {
 	w, err := s.face.engine.Watch(ctx, s.owner, task, after)
 	if err != nil {
-		return err
+		return s.fault(ctx, task, err)
 	}
 	defer w.Close()
 	n := narrator{task: task.String(), seq: after}
-	var last job.Job
+	var j job.Job
 	for {
 		u, err := w.Next(ctx)
 		if errors.Is(err, io.EOF) {
-			return s.conclude(ctx, &n, &last)
+			return s.conclusion(ctx, &n, &j)
+		}
+		if err == nil {
+			err = mayFollow(&u.Job, after)
 		}
 		if err != nil {
-			return err
+			return s.fault(ctx, task, err)
 		}
-		last = u.Job
-		if err := mayFollow(&last, after); err != nil {
-			return err
-		}
+		j = u.Job
 		for _, frame := range n.tell(u) {
 			if !s.send(frame) {
 				return nil
@@ -153,12 +159,19 @@ func mayFollow(j *job.Job, after int64) error {
 	return nil
 }
 
-// conclude tells how a task ended.
-func (s *session) conclude(ctx context.Context, n *narrator, j *job.Job) error {
+// fault is the last message of a watch that cannot go on; nil when it was ended.
+func (s *session) fault(ctx context.Context, task job.ID, err error) any {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return s.refusal(incoming{Type: "watch", TaskID: task.String()}, err)
+}
+
+// conclusion tells how a task ended.
+func (s *session) conclusion(ctx context.Context, n *narrator, j *job.Job) any {
 	answer, err := s.face.answer(ctx, j)
 	if err != nil {
-		return err
+		return s.fault(ctx, j.ID, err)
 	}
-	s.send(n.conclude(answer))
-	return nil
+	return n.conclude(answer)
 }

@@ -1,0 +1,186 @@
+package chat
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/meanwhile-run/meanwhile/internal/conversation"
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// reader is a client that keeps what it was told: the text of the newest attempt,
+// and the number to go on from.
+type reader struct {
+	text    string
+	seq     int64
+	percent float64
+}
+
+func (r *reader) hear(t fataler, frames []any) {
+	for _, frame := range frames {
+		var seq int64
+		switch f := frame.(type) {
+		case deltaFrame:
+			r.text, seq = r.text+f.Text, f.Seq
+			if f.Text == "" || seq <= r.seq {
+				t.Fatalf("after %d comes the delta %+v", r.seq, f)
+			}
+		case resetFrame:
+			r.text, r.percent, seq = "", 0, f.Seq
+		case progressFrame:
+			if seq = f.Seq; f.Percent < r.percent {
+				t.Fatalf("progress falls from %v to %v", r.percent, f.Percent)
+			}
+			r.percent = f.Percent
+		}
+		if seq < r.seq {
+			t.Fatalf("after %d comes %+v", r.seq, frame)
+		}
+		r.seq = seq
+	}
+}
+
+type fataler interface{ Fatalf(string, ...any) }
+
+// drawLog draws what a task might say over a few attempts, and the text of the last.
+func drawLog(t *rapid.T) (log []job.Entry, text string) {
+	attempt := 1
+	percent := 0.0
+	for range rapid.IntRange(0, 30).Draw(t, "entries") {
+		e := job.Entry{Seq: int64(len(log) + 1), Attempt: attempt, Events: 1}
+		switch e.Kind = rapid.SampledFrom([]job.Kind{job.Text, job.Text, job.Text, job.JSON, job.Log, job.Report, job.Restart}).Draw(t, "kind"); e.Kind {
+		case job.Text:
+			piece := rapid.StringN(1, 8, -1).Draw(t, "piece")
+			text += piece
+			e.Data = []byte(piece)
+		case job.Report:
+			percent = min(100, percent+float64(rapid.IntRange(0, 20).Draw(t, "more")))
+			e.Data, _ = json.Marshal(job.Progress{Percent: percent, Status: "Working"})
+		case job.Restart:
+			attempt++
+			e.Attempt, text, percent = attempt, "", 0
+		}
+		log = append(log, e)
+	}
+	return log, text
+}
+
+// Wherever the log is cut into updates, and wherever the client loses its socket
+// and watches on from what it saw last, it has the text of the last attempt.
+func TestAnyCutTellsTheSameStory(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		log, text := drawLog(t)
+		var client reader
+		n := narrator{task: "t"}
+		for told := 0; told < len(log); {
+			upto := rapid.IntRange(told+1, len(log)).Draw(t, "upto")
+			u := engine.Update{Entries: log[told:upto]}
+			u.Job.State, u.Job.Cursor = job.Running, int64(rapid.IntRange(upto, len(log)).Draw(t, "cursor"))
+			u.Job.Progress = lastReport(log[:u.Job.Cursor])
+			frames := n.tell(u)
+			heard := rapid.IntRange(0, len(frames)).Draw(t, "heard")
+			client.hear(t, frames[:heard])
+			told = upto
+			if heard < len(frames) || rapid.Bool().Draw(t, "lost") {
+				n = narrator{task: "t", seq: client.seq}
+				told = int(client.seq)
+				client.percent = 0 // a new watch begins with how it is now
+			}
+			if rapid.IntRange(0, 50).Draw(t, "stop") == 0 {
+				break // and it never finds out
+			}
+		}
+		rest := engine.Update{Entries: log[client.seq:]}
+		rest.Job.State, rest.Job.Cursor = job.Succeeded, int64(len(log))
+		client.percent = 0
+		n = narrator{task: "t", seq: client.seq}
+		client.hear(t, n.tell(rest))
+		if client.text != text || client.percent != 100 {
+			t.Fatalf("the client has %q at %v%%, want %q", client.text, client.percent, text)
+		}
+	})
+}
+
+// lastReport is the progress of a job whose log is this.
+func lastReport(log []job.Entry) (p job.Progress) {
+	for _, e := range log {
+		switch e.Kind {
+		case job.Report:
+			_ = json.Unmarshal(e.Data, &p)
+		case job.Restart:
+			p = job.Progress{}
+		}
+	}
+	return p
+}
+
+func TestWhatALateWatcherMissedComesInBoundedPieces(t *testing.T) {
+	piece := strings.Repeat("x", 1000)
+	var u engine.Update
+	for i := range 100 {
+		u.Entries = append(u.Entries, job.Entry{Seq: int64(i + 1), Kind: job.Text, Data: []byte(piece)})
+	}
+	u.Job.State, u.Job.Cursor = job.Running, 100
+	n := narrator{task: "t"}
+	frames := n.tell(u)
+	var all int
+	for _, frame := range frames {
+		if d, ok := frame.(deltaFrame); ok {
+			if len(d.Text) > mostDelta {
+				t.Fatalf("a delta of %d bytes", len(d.Text))
+			}
+			all += len(d.Text)
+		}
+	}
+	if len(frames) > 6 || all != 100_000 {
+		t.Fatalf("%d bytes in %d messages", all, len(frames))
+	}
+}
+
+func TestProgressIsToldInEveryState(t *testing.T) {
+	half := job.Progress{Percent: 50, Status: "Halfway"}
+	for _, c := range []struct {
+		rule string
+		job  job.Job
+		want job.Progress
+	}{
+		{"in the queue", job.Job{State: job.Queued}, job.Progress{Status: "Waiting"}},
+		{"before its time", job.Job{State: job.Scheduled}, job.Progress{Status: "Waiting"}},
+		{"between two attempts", job.Job{State: job.Scheduled, Progress: half, Failure: &job.Failure{}}, job.Progress{Status: "Waiting to try again"}},
+		{"running in silence", job.Job{State: job.Running}, job.Progress{Status: "Working"}},
+		{"running", job.Job{State: job.Running, Progress: half}, half},
+		{"being cancelled", job.Job{State: job.Running, Progress: half, CancelRequestedAt: time.Unix(1, 0)}, job.Progress{Percent: 50, Status: "Cancelling"}},
+		{"done", job.Job{State: job.Succeeded, Progress: half}, job.Progress{Percent: 100, Status: "Complete"}},
+		{"failed", job.Job{State: job.Failed, Progress: half}, job.Progress{Percent: 50, Status: "Failed"}},
+		{"cancelled", job.Job{State: job.Cancelled, Progress: half}, job.Progress{Percent: 50, Status: "Cancelled"}},
+		{"expired", job.Job{State: job.Expired}, job.Progress{Status: "Expired"}},
+	} {
+		if got := progressOf(&c.job); got != c.want {
+			t.Errorf("%s it is %+v, want %+v", c.rule, got, c.want)
+		}
+	}
+}
+
+func TestAWatchEndsWithTheAnswerOrWhyThereIsNone(t *testing.T) {
+	id := conversation.MessageID{Conversation: conversation.ID(job.NewUUID()), Number: 2}
+	n := narrator{task: "t", seq: 9}
+	for _, c := range []struct {
+		answer conversation.Message
+		want   string
+	}{
+		{conversation.Message{ID: id, Status: conversation.Completed, Content: "<all>"},
+			fmt.Sprintf(`{"type":"chat_response","task_id":"t","seq":9,"answer":"<all>","conversation_id":"%s"}`, id.Conversation)},
+		{conversation.Message{ID: id, Status: conversation.Failed, Content: "ha", Error: &conversation.Error{Code: "c", Message: "m"}},
+			`{"type":"error","task_id":"t","seq":9,"code":"c","message":"m","status":"failed"}`},
+	} {
+		if got := string(encodeFrame(n.conclude(c.answer))); got != c.want {
+			t.Errorf("got %s, want %s", got, c.want)
+		}
+	}
+}
