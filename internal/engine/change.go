@@ -59,7 +59,7 @@ func (e *Engine) stopWork(id job.ID, after job.Job) {
 
 // Retry queues a failed, cancelled or expired job again.
 func (e *Engine) Retry(ctx context.Context, owner job.Owner, id job.ID) (Snapshot, error) {
-	op := &store.Retry{Owner: owner, ID: id, Token: job.NewToken()}
+	op := &store.Retry{Owner: owner, ID: id}
 	if err := e.urgent(ctx, op); err != nil {
 		return Snapshot{}, err
 	}

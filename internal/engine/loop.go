@@ -68,7 +68,7 @@ type claim struct {
 // gather makes the next batch: what waits in the lanes, the slots that its
 // finishes free, submits given to whoever is free, and claims for the rest.
 func (e *Engine) gather() *work {
-	w := &work{batch: &store.Batch{}, ops: e.lanes.take()}
+	w := &work{batch: store.NewBatch(), ops: e.lanes.take()}
 	for _, p := range w.ops {
 		if f, ok := p.op.(*store.Finish); ok && !p.taken {
 			e.freeSlot(f.Lease)
@@ -104,17 +104,14 @@ func (e *Engine) commit(ctx context.Context, w *work) {
 	e.settle(w)
 }
 
-// persist applies a batch. A failed commit is tried again: as it was when nothing
-// of it was applied for certain, as a replay from the first time that is unknown.
+// persist applies a batch. A commit that failed is tried again, before anything
+// else: where its outcome was unknown the store finds out what became of it.
 func (e *Engine) persist(ctx context.Context, b *store.Batch) error {
 	pause := firstPause
 	for began := time.Now(); ; pause = min(2*pause, mostPause) {
 		err := e.store.Commit(context.WithoutCancel(ctx), b)
 		switch {
 		case err == nil:
-			if b.Replay || time.Since(began) > slowCommit {
-				e.hub.Miss()
-			}
 			e.failing.Store(false)
 			return nil
 		case errors.Is(err, store.ErrData):
@@ -123,10 +120,9 @@ func (e *Engine) persist(ctx context.Context, b *store.Batch) error {
 			e.refuseSubmits(b, err)
 			continue
 		}
-		b.Replay = b.Replay || !errors.Is(err, store.ErrNotCommitted)
 		e.failing.Store(true)
 		e.sweeper.unhealthy()
-		e.log.Error("the store refused a commit, which is tried again", "error", err, "ops", b.Len(), "replay", b.Replay)
+		e.log.Error("the store refused a commit, which is tried again", "error", err, "ops", b.Len(), "unknown", !errors.Is(err, store.ErrNotCommitted))
 		if ctx.Err() != nil && time.Since(began) > giveUpStopping {
 			return job.Because(job.Unavailable, err, "the store cannot be written, and the server is stopping")
 		}

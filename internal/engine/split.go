@@ -5,7 +5,7 @@ import "github.com/meanwhile-run/meanwhile/internal/store"
 // halves splits a batch in two that are committed one after the other. The kinds
 // keep their order: the first half has the earlier kinds.
 func halves(b *store.Batch) (first, second *store.Batch) {
-	first, second = &store.Batch{Replay: b.Replay}, &store.Batch{Replay: b.Replay}
+	first, second = store.NewBatch(), store.NewBatch()
 	room := b.Len() / 2
 	split(b.Renews, &first.Renews, &second.Renews, &room)
 	split(b.Appends, &first.Appends, &second.Appends, &room)

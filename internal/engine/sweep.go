@@ -136,7 +136,7 @@ func (s *sweeper) due(ctx context.Context) error {
 	s.mu.Unlock()
 	for more := now; more; {
 		keep, _ := s.e.keep("")
-		op := &store.Due{Limit: sweepLimit, Keep: keep}
+		op := &store.Due{Limit: sweepLimit, Keep: keep, Failure: queueTimeout()}
 		if err := s.e.urgent(ctx, op); err != nil {
 			s.dueAt(s.e.store.Now().Add(sweepEvery))
 			return err
@@ -147,6 +147,11 @@ func (s *sweeper) due(ctx context.Context) error {
 		s.askNext(ctx)
 	}
 	return nil
+}
+
+// queueTimeout is what a job comes to that was never given to a worker in time.
+func queueTimeout() *job.Failure {
+	return &job.Failure{Code: "queue_timeout", Message: "the job waited longer in its queue than it was allowed to", Retryable: true}
 }
 
 // askNext asks the store what will be due next.
@@ -215,7 +220,7 @@ func (e *Engine) takeBack(ctx context.Context) error {
 		if len(list) == 0 {
 			break
 		}
-		b := &store.Batch{}
+		b := store.NewBatch()
 		for i := range list {
 			after = list[i].Job.ID
 			b.Finishes = append(b.Finishes, e.taken(&list[i], store.AllRunning))

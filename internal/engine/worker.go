@@ -161,6 +161,9 @@ func (e *Engine) finished(op *store.Finish, taken bool) {
 func (e *Engine) after(h *live, op *store.Finish) *job.Job {
 	j := h.job
 	j.State = op.State
+	if op.Usage != nil {
+		j.Usage = op.Usage
+	}
 	switch {
 	case !op.State.Ended():
 		j.RunAt = op.At.Add(op.Delay)
@@ -180,7 +183,7 @@ func (e *Engine) after(h *live, op *store.Finish) *job.Job {
 	if op.State == job.Cancelled && op.To != job.Cancelled {
 		keep = op.KeepCancelled
 	}
-	j.Usage, j.FinishedAt, j.ExpiresAt = op.Usage, op.At, op.At.Add(keep)
+	j.FinishedAt, j.ExpiresAt = op.At, op.At.Add(keep)
 	return &j
 }
 

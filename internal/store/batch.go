@@ -1,6 +1,7 @@
 package store
 
 import (
+	"crypto/rand"
 	"errors"
 	"time"
 
@@ -19,16 +20,29 @@ var (
 	ErrFull = errors.New("store: the disk is full")
 )
 
+// BatchID names a batch; random, so that no two processes make the same.
+type BatchID [16]byte
+
+// NewBatch makes an empty batch with an id of its own.
+func NewBatch() *Batch {
+	b := &Batch{}
+	_, _ = rand.Read(b.ID[:]) // never fails: crypto/rand ends the program instead
+	return b
+}
+
 // Batch is what one commit applies. Its fields stand in the order in which they
 // are applied: what frees a slot comes before what takes one, and claims come
 // last, so that a claim sees all that its own batch made ready.
 //
 // In every op the fields above "out" are the caller's, and the store only reads
-// them; those below are set by Commit. Err is nil when the op applied, or on a
-// replay had been applied; else a *[job.Error].
+// them; those below are set by Commit, and left alone by the caller between a
+// commit that failed and the next. Err is nil when the op applied; else a
+// *[job.Error].
 type Batch struct {
-	// Replay says that an earlier Commit of this batch may have been applied.
-	Replay bool
+	// ID names the batch, and is made before its first commit. A store remembers the
+	// last one that it applied, in the same transaction: that is how the outcome of a
+	// failed commit is found out.
+	ID BatchID
 
 	Renews   []*Renew
 	Appends  []*Append
@@ -68,10 +82,10 @@ type Renew struct {
 }
 
 // Append adds entries to a running job's output. The entries' numbers follow the
-// job's cursor without a gap; an append whose numbers are all taken already
-// answers as applied if this lease wrote them, so that a lost answer is harmless.
-// It does not renew the lease. Refusals: job.LeaseLost;
-// job.Conflict when the numbers do not follow.
+// job's cursor, and each other, without a gap; an append whose numbers are all
+// taken already answers as applied if this lease wrote them, so that a lost answer
+// is harmless. It does not renew the lease. Refusals: job.LeaseLost; job.Conflict
+// when the numbers do not follow.
 type Append struct {
 	Lease   job.Lease
 	Entries []job.Entry // at least one; Seq and Attempt are set by the caller
@@ -84,7 +98,8 @@ type Append struct {
 }
 
 // Finish ends an attempt. The job ends (Succeeded, Failed, Cancelled), or goes
-// back to wait: Scheduled after Delay, or Queued at once.
+// back to wait: Scheduled after Delay, or Queued at once. Another To is
+// job.Invalid.
 //
 // Whatever To says, a job whose cancel was requested ends as Cancelled, and a
 // result is then not kept. Refusals: job.LeaseLost, when the lease is not the
@@ -147,8 +162,6 @@ type Delete struct {
 type Retry struct {
 	Owner job.Owner
 	ID    job.ID
-	// Token marks this very retry, so that a replay can tell it from an older one.
-	Token job.Token
 
 	// out
 	Err error
@@ -202,7 +215,9 @@ type Idempotency struct {
 // queued, waiting jobs past their queue time end as Expired. Up to Limit of each.
 type Due struct {
 	Limit int
-	Keep  time.Duration // of the expired ones
+	// Failure and Keep are of the expired ones.
+	Failure *job.Failure
+	Keep    time.Duration
 
 	// out
 	Err     error

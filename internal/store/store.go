@@ -26,11 +26,11 @@ type Store interface {
 	// neighbour. Of ops of one kind that name the same job the first applies; the
 	// others are judged against what it left.
 	//
-	// A non-nil error says that nothing is known of the whole batch, unless it wraps
-	// [ErrNotCommitted] (nothing was applied) or [ErrData]. After any error the
-	// out fields of the ops are void. The caller may then commit the same batch
-	// again with Replay set: every op that had been applied answers as it did the
-	// first time, and none is applied twice.
+	// A non-nil error says that the outcome is unknown, unless it wraps
+	// [ErrNotCommitted] or one that says so (nothing was applied, for certain). The
+	// caller then commits the same batch again, the very same value, before any other:
+	// if it had been applied after all, nothing is applied twice, and every op answers
+	// as it did the first time.
 	Commit(ctx context.Context, b *Batch) error
 
 	Jobs

@@ -120,21 +120,6 @@ func (h *Hub) Publish(id job.ID, e Event) {
 	}
 }
 
-// Miss tells every watcher that something may have been missed: the outcome of a
-// commit was not known for a while.
-func (h *Hub) Miss() {
-	for i := range h.shards {
-		s := &h.shards[i]
-		s.mu.Lock()
-		for _, subs := range s.topics {
-			for _, sub := range subs {
-				sub.miss()
-			}
-		}
-		s.mu.Unlock()
-	}
-}
-
 func (s *Sub) add(e Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -147,13 +132,6 @@ func (s *Sub) add(e Event) {
 	if !s.missed {
 		s.events = append(s.events, e)
 	}
-	s.ring()
-}
-
-func (s *Sub) miss() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.dropLocked()
 	s.ring()
 }
 

@@ -55,18 +55,6 @@ func TestSlowWatcherIsToldThatItMissed(t *testing.T) {
 	}
 }
 
-// After an outcome that was unknown every watcher is told to read.
-func TestMissTellsEveryone(t *testing.T) {
-	h := watch.NewHub()
-	sub := h.Subscribe(job.NewID())
-	defer sub.Close()
-	h.Miss()
-	<-sub.Ready
-	if _, missed := sub.Take(); !missed {
-		t.Fatal("nothing was said to be missed")
-	}
-}
-
 // Watchers come and go while events are published, and none is left over.
 func TestComingAndGoing(t *testing.T) {
 	h := watch.NewHub()

@@ -40,8 +40,6 @@ func (t *tx) cancel(op *store.Cancel) (err error) {
 		f.job.CancelRequestedAt = t.now
 		t.running[op.ID].job.CancelRequestedAt = t.now
 		err = t.q.requestCancel.time(t.now).id(&op.ID).run()
-	case t.replay:
-		op.Ended = f.job.State == job.Cancelled
 	}
 	op.Job = f.job
 	return err
@@ -135,10 +133,6 @@ func (t *tx) retry(op *store.Retry) error {
 		return err
 	}
 	j := &f.job
-	if t.replay && (f.token == op.Token || f.prev == op.Token) {
-		op.Job = *j
-		return nil
-	}
 	if !job.CanMove(j.State, job.Queued) || !j.State.Ended() {
 		op.Job = *j
 		op.Err = job.Errorf(job.NotRetryable, "the job is %s: only a failed, cancelled or expired job can be retried", j.State)
@@ -148,7 +142,7 @@ func (t *tx) retry(op *store.Retry) error {
 	j.State, j.Attempt, j.RunAt = job.Queued, 0, t.now
 	j.StartedAt, j.FinishedAt, j.ExpiresAt, j.CancelRequestedAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	j.Failure, j.Usage, j.Progress = nil, nil, job.Progress{}
-	turn := t.enter(j)
+	turn := t.turns.enter(j)
 	t.moved(j.Queue, from, job.Queued)
 	t.counted(j.Queue).Retried++
 	var queueBy time.Time
@@ -156,8 +150,7 @@ func (t *tx) retry(op *store.Retry) error {
 		queueBy = t.now.Add(d)
 	}
 	op.Job = *j
-	return t.q.requeue.int(turn).time(j.RunAt).time(queueBy).int(0).time(j.StartedAt).bytes(nil).bytes(nil).bytes(nil).
-		token(&f.token).token(&op.Token).id(&j.ID).run()
+	return t.q.requeue.int(turn).time(j.RunAt).time(queueBy).id(&j.ID).run()
 }
 
 func compareIDs(a, b job.ID) int { return bytes.Compare(a[:], b[:]) }

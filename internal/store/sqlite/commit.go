@@ -15,7 +15,6 @@ import (
 type tx struct {
 	*Store
 	now     time.Time
-	replay  bool
 	changed map[string]*store.Counts // the queues whose counts this batch moved
 }
 
@@ -35,15 +34,18 @@ func (s *Store) Commit(ctx context.Context, b *store.Batch) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %w", err, store.ErrNotCommitted)
 	}
-	t := &tx{Store: s, now: s.Now(), replay: b.Replay, changed: map[string]*store.Counts{}}
+	if b.ID == (store.BatchID{}) {
+		return fmt.Errorf("the batch has no id: %w", store.ErrNotCommitted)
+	}
+	if b.ID == s.last {
+		return nil // the commit that failed had been applied: its answers stand
+	}
+	t := &tx{Store: s, now: s.Now(), changed: map[string]*store.Counts{}}
 	if err := t.run(b); err != nil {
 		s.stale = true
 		return err
 	}
-	b.Counts = make(map[string]store.Counts, len(t.changed))
-	for name, c := range t.changed {
-		b.Counts[name] = *c
-	}
+	s.last = b.ID
 	s.keeper.wrote()
 	return nil
 }
@@ -95,7 +97,8 @@ func (t *tx) apply(b *store.Batch) error {
 		func() error { return each(b.Dues, t.due) },
 		func() error { return each(b.Prunes, t.prune) },
 		func() error { return each(b.Claims, t.claim) },
-		t.saveCounts,
+		func() error { return t.saveCounts(b) },
+		t.q.setBatch.blob(b.ID[:]).run,
 	} {
 		if err := kind(); err != nil {
 			return err
@@ -160,8 +163,11 @@ func add(c *store.Counts, s job.State, n int64) {
 	}
 }
 
-func (t *tx) saveCounts() error {
+// saveCounts writes the counts that the batch moved, and answers them.
+func (t *tx) saveCounts(b *store.Batch) error {
+	b.Counts = make(map[string]store.Counts, len(t.changed))
 	for name, c := range t.changed {
+		b.Counts[name] = *c
 		err := t.q.saveCounts.text(name).
 			int(c.Scheduled).int(c.Queued).int(c.Parked).int(c.Running).
 			int(c.Succeeded).int(c.Failed).int(c.Cancelled).int(c.Expired).int(c.Retried).run()
@@ -170,13 +176,4 @@ func (t *tx) saveCounts() error {
 		}
 	}
 	return nil
-}
-
-// enter gives a job that becomes queued its turn. A queue in which nobody waits
-// owes nobody anything.
-func (t *tx) enter(j *job.Job) int64 {
-	if t.counted(j.Queue).Queued == 0 {
-		t.turns.rest(j.Queue)
-	}
-	return t.turns.enter(j)
 }

@@ -4,21 +4,37 @@ import (
 	"testing"
 
 	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 	"github.com/meanwhile-run/meanwhile/internal/store/storetest"
 )
 
-var suite = storetest.Suite{Open: open}
-
-func open(tb testing.TB, place string, o storetest.Options) store.Store {
+func open(tb testing.TB, place string, o storetest.Options, unsynced bool) store.Store {
 	tb.Helper()
-	s, err := sqlite.Open(tb.Context(), place+".db", sqlite.Options{Clock: o.Clock, RowsAtEnd: o.RowsAtEnd})
+	s, err := sqlite.Open(tb.Context(), place+".db", sqlite.Options{Clock: o.Clock, RowsAtEnd: o.RowsAtEnd, Unsynced: unsynced})
 	if err != nil {
 		tb.Fatal(err)
 	}
 	return s
 }
 
-func TestConformance(t *testing.T) { storetest.Run(t, suite) }
+func synced(tb testing.TB, place string, o storetest.Options) store.Store {
+	return open(tb, place, o, false)
+}
 
-func BenchmarkStore(b *testing.B) { storetest.Benchmarks(b, suite) }
+// untold hides the outcome of every batch until it is replayed.
+func untold(tb testing.TB, place string, o storetest.Options) store.Store {
+	return faulty.Patient(faulty.New(open(tb, place, o, true), faulty.Plan{
+		Commit: func(n int, _ *store.Batch) faulty.Fault {
+			return faulty.Fault{Step: []faulty.Step{faulty.None, faulty.Unknown}[n%2]}
+		},
+	}))
+}
+
+func TestConformance(t *testing.T) { storetest.Run(t, storetest.Suite{Open: synced}) }
+
+func TestConformanceWhenOutcomesAreUnknown(t *testing.T) {
+	storetest.Run(t, storetest.Suite{Open: untold})
+}
+
+func BenchmarkStore(b *testing.B) { storetest.Benchmarks(b, storetest.Suite{Open: synced}) }

@@ -11,16 +11,12 @@ func (t *tx) finish(op *store.Finish) error {
 	op.Err, op.State, op.At = nil, 0, time.Time{}
 	h := t.holder(op.Lease)
 	if h == nil {
-		f, err := t.past(op.Lease)
-		if f == nil {
-			op.Err = lost(op.Lease)
-			return err
-		}
-		op.State, op.At = op.To, t.now // what a later op of the batch made of it is not this one's answer
-		if f.job.State.Ended() {
-			op.State, op.At = f.job.State, f.job.FinishedAt
-		}
-		return err
+		op.Err = lost(op.Lease)
+		return nil
+	}
+	if !job.CanMove(job.Running, op.To) {
+		op.Err = job.Errorf(job.Invalid, "a running job cannot become %s", op.To)
+		return nil
 	}
 	if op.Lapsed && h.until.After(t.now) {
 		op.Err = job.Errorf(job.LeaseLost, "the lease on %s was renewed", op.Lease.Job)
@@ -47,7 +43,9 @@ func (t *tx) finish(op *store.Finish) error {
 func (t *tx) end(h *held, op *store.Finish, to job.State) error {
 	j := &h.job
 	j.State, j.FinishedAt = to, t.now
-	j.Usage = op.Usage
+	if op.Usage != nil {
+		j.Usage = op.Usage
+	}
 	var result *job.Result
 	keep := op.Keep
 	switch to {
@@ -88,6 +86,9 @@ func (t *tx) goBack(h *held, op *store.Finish, to job.State) error {
 	if op.Failure != nil {
 		j.Failure = op.Failure
 	}
+	if op.Usage != nil {
+		j.Usage = op.Usage
+	}
 	if j.Attempt == 0 && j.Failure == nil {
 		j.StartedAt = time.Time{}
 	}
@@ -96,17 +97,9 @@ func (t *tx) goBack(h *held, op *store.Finish, to job.State) error {
 	if to == job.Scheduled {
 		j.RunAt = stamp(t.now.Add(op.Delay))
 	} else {
-		turn = t.enterAgain(j)
+		turn = t.turns.enter(j)
 	}
 	return t.finishRow(j, turn)
-}
-
-// enterAgain is enter for a job that is counted as queued already.
-func (t *tx) enterAgain(j *job.Job) int64 {
-	if t.counted(j.Queue).Queued == 1 {
-		t.turns.rest(j.Queue)
-	}
-	return t.turns.enter(j)
 }
 
 func (t *tx) finishRow(j *job.Job, turn int64) error {
@@ -117,10 +110,10 @@ func (t *tx) finishRow(j *job.Job, turn int64) error {
 // endWaiting ends a job that has not been given to a worker.
 func (t *tx) endWaiting(j *job.Job, to job.State, keep time.Duration) error {
 	t.moved(j.Queue, j.State, to)
-	j.State, j.FinishedAt, j.ExpiresAt = to, t.now, t.now.Add(keep)
-	if to == job.Expired {
-		j.Failure = &job.Failure{Code: "queue_timeout", Message: "the job waited longer in its queue than it was allowed to", Retryable: true, Attempt: j.Attempt}
+	if j.State == job.Queued {
+		t.turns.leave(j)
 	}
+	j.State, j.FinishedAt, j.ExpiresAt = to, t.now, t.now.Add(keep)
 	if err := t.rowsAtEndOf(j, nil); err != nil {
 		return err
 	}

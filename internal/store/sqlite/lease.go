@@ -23,28 +23,12 @@ func lost(l job.Lease) error {
 	return job.Errorf(job.LeaseLost, "the lease on %s is not held any more: another worker has the job, or it has ended", l.Job)
 }
 
-// past says, on a replay, whether a lease was the job's before it was finished: as
-// the last one, or the one before a claim of the same batch.
-func (t *tx) past(l job.Lease) (*found, error) {
-	if !t.replay || l.Token.IsZero() {
-		return nil, nil
-	}
-	f, err := t.find(l.Job)
-	if err != nil || f == nil || (f.token != l.Token && f.prev != l.Token) {
-		return nil, err
-	}
-	return f, nil
-}
-
 func (t *tx) renew(op *store.Renew) error {
 	op.Err, op.CancelRequested = nil, false
 	h := t.holder(op.Lease)
 	if h == nil {
-		f, err := t.past(op.Lease)
-		if f == nil {
-			op.Err = lost(op.Lease)
-		}
-		return err
+		op.Err = lost(op.Lease)
+		return nil
 	}
 	op.CancelRequested = !h.job.CancelRequestedAt.IsZero()
 	h.until = t.now.Add(op.For)
@@ -55,11 +39,8 @@ func (t *tx) append(op *store.Append) error {
 	op.Err, op.CancelRequested = nil, false
 	h := t.holder(op.Lease)
 	if h == nil {
-		f, err := t.past(op.Lease)
-		if f == nil || f.job.Cursor < op.Entries[len(op.Entries)-1].Seq {
-			op.Err = lost(op.Lease)
-		}
-		return err
+		op.Err = lost(op.Lease)
+		return nil
 	}
 	op.CancelRequested = !h.job.CancelRequestedAt.IsZero()
 	var err error
@@ -72,21 +53,22 @@ func (t *tx) append(op *store.Append) error {
 	return t.q.setProgress.bytes(encodeProgress(*op.Progress)).id(&op.Lease.Job).run()
 }
 
-// say adds entries to a running job's log. Entries that are there already are not
-// added again.
+// say adds entries to a running job's log. Entries that this lease has written
+// already are not added again.
 func (t *tx) say(h *held, entries []job.Entry, p *job.Progress) (refusal, err error) {
+	said, refusal := h.follows(entries)
+	if refusal != nil {
+		return refusal, nil
+	}
 	if p != nil {
 		h.job.Progress = *p
 	}
-	if len(entries) == 0 || entries[len(entries)-1].Seq <= h.job.Cursor {
+	if said {
 		return nil, nil
-	}
-	if entries[0].Seq != h.job.Cursor+1 {
-		return job.Errorf(job.Conflict, "entry %d does not follow entry %d", entries[0].Seq, h.job.Cursor), nil
 	}
 	for i := range entries {
 		e := &entries[i]
-		err := t.q.insertOutput.id(&h.job.ID).int(e.Seq).int(int64(e.Attempt)).int(int64(e.Kind)).int(int64(e.Events)).blob(e.Data).run()
+		err := t.q.insertOutput.id(&h.job.ID).int(e.Seq).int(int64(e.Attempt)).int(int64(e.Kind)).int(int64(e.Events)).int(h.job.OutputBytes + int64(len(e.Data))).blob(e.Data).run()
 		if err != nil {
 			return nil, err
 		}
@@ -96,61 +78,43 @@ func (t *tx) say(h *held, entries []job.Entry, p *job.Progress) (refusal, err er
 	return nil, nil
 }
 
+// follows says whether entries were said before by this lease, or refuses those
+// that do not follow what was said.
+func (h *held) follows(entries []job.Entry) (said bool, refusal error) {
+	if len(entries) == 0 {
+		return true, nil
+	}
+	first, last := entries[0].Seq, entries[len(entries)-1].Seq
+	for i := range entries {
+		if entries[i].Seq != first+int64(i) {
+			return false, job.Errorf(job.Conflict, "entry %d does not follow entry %d", entries[i].Seq, entries[i-1].Seq)
+		}
+	}
+	said = first > h.from && last <= h.job.Cursor
+	if !said && first != h.job.Cursor+1 {
+		return false, job.Errorf(job.Conflict, "entry %d does not follow entry %d", first, h.job.Cursor)
+	}
+	return said, nil
+}
+
 func (t *tx) claim(op *store.Claim) error {
 	op.Err, op.Claimed = nil, nil
-	tokens := op.Tokens
-	if t.replay {
-		tokens = t.reclaim(op)
-	}
-	if len(tokens) == 0 {
-		return nil
-	}
-	ready, err := t.ready(op.Queue, len(tokens))
+	ready, err := t.ready(op.Queue, len(op.Tokens))
 	if err != nil {
 		return err
 	}
 	for i := range ready {
-		if err := t.take(op, &ready[i], tokens[i]); err != nil {
+		if err := t.take(op, &ready[i], op.Tokens[i]); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// reclaim finds the jobs that an earlier commit of the batch leased to these
-// tokens, and returns the tokens that hold nothing.
-func (t *tx) reclaim(op *store.Claim) (free []job.Token) {
-	taken := map[job.Token]*held{}
-	for _, h := range t.running {
-		if h.job.Queue == op.Queue {
-			taken[h.token] = h
-		}
-	}
-	for _, token := range op.Tokens {
-		if h := taken[token]; h != nil {
-			op.Claimed = append(op.Claimed, job.Claimed{Job: h.job, Token: token, Until: h.until})
-		} else {
-			free = append(free, token)
-		}
-	}
-	for i := range op.Claimed {
-		var err error
-		if op.Claimed[i].Input, err = t.readInput(op.Claimed[i].Job.ID); err != nil {
-			op.Err = err
-		}
-	}
-	if len(op.Claimed) > 0 {
-		// A claim takes what is ready at one moment: what came later is not its own.
-		return nil
-	}
-	return free
-}
-
 // candidate is a job that is ready.
 type candidate struct {
 	job  job.Job
 	turn int64
-	prev job.Token
 	idem string
 }
 
@@ -161,7 +125,7 @@ func (t *tx) ready(queue string, limit int) (ready []candidate, err error) {
 	err = t.q.next.text(queue).int(int64(limit)).each(func(c column) error {
 		j, err := scanJob(c)
 		const at = afterJobColumns
-		ready = append(ready, candidate{job: j, turn: c.int(at), prev: c.token(at + 1), idem: c.text(at + 2)})
+		ready = append(ready, candidate{job: j, turn: c.int(at), idem: c.text(at + 1)})
 		return err
 	})
 	return ready, err
@@ -177,9 +141,9 @@ func (t *tx) take(op *store.Claim, c *candidate, token job.Token) error {
 		j.StartedAt = t.now
 	}
 	until := t.now.Add(op.LeaseFor)
-	t.turns.taken(j.Queue, c.turn, j.Priority)
+	t.turns.taken(&j, c.turn)
 	t.moved(j.Queue, job.Queued, job.Running)
-	t.running[j.ID] = &held{job: j, token: token, prev: c.prev, worker: op.Worker, until: until, idem: c.idem}
+	t.running[j.ID] = &held{job: j, token: token, from: j.Cursor, worker: op.Worker, until: until, idem: c.idem}
 	err := t.q.lease.int(int64(j.Attempt)).time(j.StartedAt).token(&token).text(op.Worker).time(until).id(&j.ID).run()
 	if err != nil {
 		return err

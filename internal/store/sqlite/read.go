@@ -43,7 +43,7 @@ func openReader(path string) (*reader, error) {
 		{&r.input, "SELECT body FROM inputs WHERE id = ?"},
 		{&r.result, "SELECT content_type, body FROM results WHERE id = ?"},
 		{&r.output, "SELECT seq, attempt, kind, events, data FROM output WHERE job = ? AND seq > ? ORDER BY seq"},
-		{&r.outputEnd, "SELECT coalesce(max(seq), 0) FROM output WHERE job = ?"},
+		{&r.outputEnd, outputEndSQL},
 		{&r.turn, "SELECT queue, turn FROM jobs WHERE id = ? AND state = 2"},
 		{&r.position, "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 2 AND queue = ? AND (turn, id) < (?, ?) LIMIT ?)"},
 		{&r.idempotent, "SELECT job, hash FROM idempotency WHERE tenant = ? AND usr = ? AND key = ?"},
@@ -110,7 +110,7 @@ func (r *reader) complete(j *job.Job) error {
 		return nil
 	}
 	_, err := r.outputEnd.id(&j.ID).first(func(c column) error {
-		j.Cursor = c.int(0)
+		j.Cursor, j.OutputBytes = c.int(0), c.int(1)
 		return nil
 	})
 	return err

@@ -65,35 +65,12 @@ func (t *tx) putRow(r *store.Row) error {
 	return nil
 }
 
-// write stores rows that belong to no job. On a replay an inserted row that is
-// there with the same body is the op's own.
 func (t *tx) write(op *store.Write) (err error) {
-	rows := op.Rows
-	if t.replay {
-		if rows, err = t.withoutOwn(rows); err != nil {
-			return err
-		}
-	}
-	op.Conflict, op.Err, err = t.checkRows(rows)
+	op.Conflict, op.Err, err = t.checkRows(op.Rows)
 	if op.Err != nil || err != nil {
 		return err
 	}
-	return t.putRows(rows)
-}
-
-func (t *tx) withoutOwn(rows []store.Row) ([]store.Row, error) {
-	var rest []store.Row
-	for _, r := range rows {
-		body, err := readRecord(t.q.record, r.Kind, r.Parent, r.ID)
-		if err != nil {
-			return nil, err
-		}
-		if r.Do == store.Insert && body != nil && string(body) == string(r.Body) {
-			continue
-		}
-		rest = append(rest, r)
-	}
-	return rest, nil
+	return t.putRows(op.Rows)
 }
 
 // Row reads one side row; see [store.Records].

@@ -54,7 +54,8 @@ type Store struct {
 	counts  map[string]*store.Counts
 	running map[job.ID]*held
 	turns   turns
-	stale   bool // the memory above may be ahead of the disk: load it again
+	last    store.BatchID // the batch that was applied last
+	stale   bool          // the memory above may be ahead of the disk: load it again
 	closed  bool
 }
 
@@ -62,7 +63,7 @@ type Store struct {
 type held struct {
 	job     job.Job
 	token   job.Token
-	prev    job.Token
+	from    int64 // the last entry of the attempts before
 	worker  string
 	until   time.Time
 	deleted bool
@@ -240,6 +241,9 @@ func (s *Store) load() error {
 	s.counts = map[string]*store.Counts{}
 	s.turns = turns{}
 	clear(s.running)
+	if err := s.q.lastBatch.each(func(c column) error { c.stmt.ColumnBytes(0, s.last[:]); return nil }); err != nil {
+		return err
+	}
 	if err := s.q.loadCounts.each(s.loadCount); err != nil {
 		return err
 	}
@@ -252,7 +256,7 @@ func (s *Store) load() error {
 		}
 	}
 	return s.q.loadTurns.each(func(c column) error {
-		s.turns.restore(c.text(0), c.text(1), c.int(2), c.int(3))
+		s.turns.restore(c.text(0), c.text(1), int(c.int(2)), c.int(3), c.int(4))
 		return nil
 	})
 }
@@ -272,8 +276,8 @@ func (s *Store) loadHeld(c column) error {
 	}
 	const at = afterJobColumns
 	s.running[j.ID] = &held{
-		job: j, token: c.token(at), prev: c.token(at + 1), worker: c.text(at + 2),
-		until: c.time(at + 3), deleted: c.int(at+4) != 0, idem: c.text(at + 5),
+		job: j, token: c.token(at), from: j.Cursor, worker: c.text(at + 1),
+		until: c.time(at + 2), deleted: c.int(at+3) != 0, idem: c.text(at + 4),
 	}
 	return nil
 }

@@ -1,6 +1,12 @@
 package sqlite
 
-import "zombiezen.com/go/sqlite"
+import (
+	"fmt"
+
+	"zombiezen.com/go/sqlite"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
 
 // statements are what the writing connection says, prepared once.
 type statements struct {
@@ -18,6 +24,7 @@ type statements struct {
 	insertDeleted, wasDeleted, oldDeleted, forget      *query
 	record, putRecord, deleteRecord, deleteRecords     *query
 	loadCounts, saveCounts, loadRunning, loadTurns     *query
+	lastBatch, setBatch                                *query
 }
 
 func prepareAll(conn *sqlite.Conn) (*statements, error) {
@@ -35,28 +42,28 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`},
 		{&q.insertInput, "INSERT INTO inputs (id, body) VALUES (?,?)"},
 		{&q.insertResult, "INSERT INTO results (id, content_type, body) VALUES (?,?,?)"},
-		{&q.insertOutput, "INSERT INTO output (job, seq, attempt, kind, events, data) VALUES (?,?,?,?,?,?)"},
+		{&q.insertOutput, "INSERT INTO output (job, seq, attempt, kind, events, total, data) VALUES (?,?,?,?,?,?,?)"},
 
 		{&q.setProgress, "UPDATE jobs SET progress = ? WHERE id = ?"},
 		{&q.setLeaseUntil, "UPDATE jobs SET lease_until = ? WHERE id = ?"},
 		{&q.finish, `UPDATE jobs SET state = ?, turn = ?, attempt = ?, run_at = ?, started = ?, finished = ?, expires = ?,
 			cursor = ?, out_bytes = ?, progress = ?, failure = ?, usage = ?, queue_by = NULL, lease_until = NULL WHERE id = ?`},
-		{&q.lease, `UPDATE jobs SET state = 4, attempt = ?, started = ?, prev_lease = lease, lease = ?, worker = ?, lease_until = ?,
+		{&q.lease, `UPDATE jobs SET state = 4, attempt = ?, started = ?, lease = ?, worker = ?, lease_until = ?,
 			progress = NULL, queue_by = NULL WHERE id = ?`},
 		{&q.requestCancel, "UPDATE jobs SET cancel_at = ? WHERE id = ?"},
 		{&q.markDeleted, "UPDATE jobs SET cancel_at = ?, deleted = 1 WHERE id = ?"},
 		{&q.endWaiting, "UPDATE jobs SET state = ?, finished = ?, expires = ?, failure = ?, queue_by = NULL WHERE id = ?"},
 		{&q.ready, "UPDATE jobs SET state = 2, turn = ? WHERE id = ?"},
-		{&q.requeue, `UPDATE jobs SET state = 2, turn = ?, run_at = ?, queue_by = ?, attempt = ?, started = ?, finished = NULL,
-			cancel_at = NULL, expires = NULL, progress = ?, failure = ?, usage = ?, prev_lease = ?, lease = ? WHERE id = ?`},
+		{&q.requeue, `UPDATE jobs SET state = 2, turn = ?, run_at = ?, queue_by = ?, attempt = 0, started = NULL, finished = NULL,
+			cancel_at = NULL, expires = NULL, progress = NULL, failure = NULL, usage = NULL WHERE id = ?`},
 
-		{&q.job, "SELECT " + jobColumns + ", lease, prev_lease, idem, deleted FROM jobs WHERE id = ?"},
+		{&q.job, "SELECT " + jobColumns + ", idem, deleted FROM jobs WHERE id = ?"},
 		{&q.input, "SELECT body FROM inputs WHERE id = ?"},
-		{&q.next, "SELECT " + jobColumns + ", turn, lease, idem FROM jobs WHERE state = 2 AND queue = ? ORDER BY turn, id LIMIT ?"},
+		{&q.next, "SELECT " + jobColumns + ", turn, idem FROM jobs WHERE state = 2 AND queue = ? ORDER BY turn, id LIMIT ?"},
 		{&q.due, "SELECT " + jobColumns + " FROM jobs WHERE state = 1 AND run_at <= ? ORDER BY run_at LIMIT ?"},
 		{&q.expired, "SELECT " + jobColumns + " FROM jobs WHERE state <= 3 AND queue_by IS NOT NULL AND queue_by <= ? ORDER BY queue_by LIMIT ?"},
 		{&q.oldest, "SELECT id, tenant, usr, state, expires, idem FROM jobs WHERE id > ? ORDER BY id LIMIT ?"},
-		{&q.outputEnd, "SELECT coalesce(max(seq), 0), coalesce(sum(length(data)), 0) FROM output WHERE job = ?"},
+		{&q.outputEnd, outputEndSQL},
 		{&q.text, textSQL},
 
 		{&q.deleteJob, "DELETE FROM jobs WHERE id = ?"},
@@ -80,12 +87,14 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.deleteRecord, "DELETE FROM records WHERE kind = ? AND parent = ? AND id = ?"},
 		{&q.deleteRecords, "DELETE FROM records WHERE kind = ? AND parent = ?"},
 
+		{&q.lastBatch, "SELECT batch FROM applied"},
+		{&q.setBatch, "UPDATE applied SET batch = ?"},
 		{&q.loadCounts, "SELECT name, scheduled, queued, parked, running, succeeded, failed, cancelled, expired, retried FROM queues"},
 		{&q.saveCounts, `INSERT OR REPLACE INTO queues (name, scheduled, queued, parked, running, succeeded, failed, cancelled, expired, retried)
 			VALUES (?,?,?,?,?,?,?,?,?,?)`},
-		{&q.loadRunning, "SELECT " + jobColumns + ", lease, prev_lease, worker, lease_until, deleted, idem FROM jobs WHERE state = 4"},
-		{&q.loadTurns, `SELECT queue, key, min(turn - (priority - 5) * 2500), max(turn - (priority - 5) * 2500)
-			FROM jobs WHERE state = 2 GROUP BY queue, key`},
+		{&q.loadRunning, "SELECT " + jobColumns + ", lease, worker, lease_until, deleted, idem FROM jobs WHERE state = 4"},
+		{&q.loadTurns, fmt.Sprintf(`SELECT queue, key, count(*), min(turn - (priority - %[1]d) * %[2]d), max(turn - (priority - %[1]d) * %[2]d)
+			FROM jobs WHERE state = 2 GROUP BY queue, key`, job.DefaultPriority, headStart)},
 	} {
 		var err error
 		if *p.into, err = prepare(conn, p.sql); err != nil {
@@ -98,3 +107,6 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 // textSQL reads what the last attempt said: the text since the last restart.
 const textSQL = `SELECT data FROM output WHERE job = ?1 AND kind = 1
 	AND seq > coalesce((SELECT max(seq) FROM output WHERE job = ?1 AND kind = 5), 0) ORDER BY seq`
+
+// outputEndSQL reads the number of the last entry, and how much was said up to it.
+const outputEndSQL = "SELECT seq, total FROM output WHERE job = ? ORDER BY seq DESC LIMIT 1"

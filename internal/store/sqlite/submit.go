@@ -9,9 +9,6 @@ import (
 
 func (t *tx) submit(op *store.Submit) error {
 	op.Err, op.Existing, op.Conflict = nil, nil, nil
-	if done, err := t.replayedSubmit(op); done || err != nil {
-		return err
-	}
 	if known, err := t.knownKey(op); known || err != nil {
 		return err
 	}
@@ -23,23 +20,6 @@ func (t *tx) submit(op *store.Submit) error {
 		return err
 	}
 	return t.putRows(op.Rows)
-}
-
-// replayedSubmit answers a submit that an earlier commit of the batch applied.
-func (t *tx) replayedSubmit(op *store.Submit) (bool, error) {
-	if !t.replay {
-		return false, nil
-	}
-	if h := t.running[op.Job.ID]; h != nil {
-		op.Job = h.job
-		return true, nil
-	}
-	r, err := t.find(op.Job.ID)
-	if err != nil || r == nil {
-		return false, err
-	}
-	op.Job = r.job
-	return true, nil
 }
 
 // knownKey answers a submit whose idempotency key was used before.
@@ -125,7 +105,7 @@ func (t *tx) place(op *store.Submit) (queueBy time.Time, turn int64) {
 		j.State, j.RunAt = job.Scheduled, stamp(t.now.Add(op.Delay))
 	default:
 		j.State = job.Queued
-		turn = t.enter(j)
+		turn = t.turns.enter(j)
 	}
 	if d := j.Policy.Timeouts.Queue; d > 0 {
 		queueBy = j.RunAt.Add(d)
@@ -135,23 +115,22 @@ func (t *tx) place(op *store.Submit) (queueBy time.Time, turn int64) {
 
 // found is a job's row as an op needs it.
 type found struct {
-	job         job.Job
-	token, prev job.Token
-	idem        string
-	deleted     bool
+	job     job.Job
+	idem    string
+	deleted bool
 }
 
 // find reads a job's row; nil when there is none. A job that runs is found in
 // memory, with what its row does not keep.
 func (t *tx) find(id job.ID) (*found, error) {
 	if h := t.running[id]; h != nil {
-		return &found{job: h.job, token: h.token, prev: h.prev, idem: h.idem, deleted: h.deleted}, nil
+		return &found{job: h.job, idem: h.idem, deleted: h.deleted}, nil
 	}
 	var f *found
 	_, err := t.q.job.id(&id).first(func(c column) error {
 		j, err := scanJob(c)
 		const at = afterJobColumns
-		f = &found{job: j, token: c.token(at), prev: c.token(at + 1), idem: c.text(at + 2), deleted: c.int(at+3) != 0}
+		f = &found{job: j, idem: c.text(at), deleted: c.int(at+1) != 0}
 		return err
 	})
 	return f, err

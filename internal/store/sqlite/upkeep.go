@@ -15,6 +15,9 @@ func (t *tx) due(op *store.Due) error {
 		return err
 	}
 	for i := range expired {
+		if op.Failure != nil {
+			expired[i].Failure = op.Failure
+		}
 		if err := t.endWaiting(&expired[i], job.Expired, op.Keep); err != nil {
 			return err
 		}
@@ -42,7 +45,7 @@ func (t *tx) makeReady(limit int) (int, error) {
 		return 0, err
 	}
 	for i := range list {
-		turn := t.enter(&list[i])
+		turn := t.turns.enter(&list[i])
 		t.moved(list[i].Queue, job.Scheduled, job.Queued)
 		if err := t.q.ready.int(turn).id(&list[i].ID).run(); err != nil {
 			return 0, err

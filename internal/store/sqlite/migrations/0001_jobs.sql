@@ -21,8 +21,7 @@ CREATE TABLE jobs (
   finished     INTEGER,
   cancel_at    INTEGER,          -- when a cancel was requested of the running job
   expires      INTEGER,          -- when the ended job may be pruned
-  lease        BLOB,             -- the last token, kept when the job has ended
-  prev_lease   BLOB,             -- the one before: a replay may still ask for it
+  lease        BLOB,             -- the last token; void unless the job runs
   worker       TEXT,
   lease_until  INTEGER,
   -- Of an attempt that is over; while one runs the log itself tells.
@@ -53,6 +52,7 @@ CREATE TABLE output (
   attempt INTEGER NOT NULL,
   kind    INTEGER NOT NULL,
   events  INTEGER NOT NULL,
+  total   INTEGER NOT NULL, -- bytes of data up to and with this entry
   data    BLOB NOT NULL,
   PRIMARY KEY (job, seq)
 ) WITHOUT ROWID;
@@ -91,6 +91,10 @@ CREATE TABLE records (
   body   BLOB NOT NULL,
   PRIMARY KEY (kind, parent, id)
 ) WITHOUT ROWID;
+
+-- The last batch that was applied: how the outcome of a failed commit is known.
+CREATE TABLE applied (one INTEGER PRIMARY KEY CHECK (one = 1), batch BLOB NOT NULL);
+INSERT INTO applied VALUES (1, x'');
 
 CREATE TABLE queues (
   name      TEXT PRIMARY KEY,
