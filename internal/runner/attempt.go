@@ -231,7 +231,7 @@ func (a *attempt) ring() {
 func (a *attempt) ranOut(now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.seized || a.isLost {
+	if a.seized {
 		return false
 	}
 	if a.why == nil {

@@ -23,6 +23,7 @@ func TestAttempt(t *testing.T) {
 		{"a panic is a fault of the attempt, is logged, and harms nobody else", survivesPanic},
 		{"a result past its bound is a final fault", refusesLargeResult},
 		{"the executor is given the job, the attempt and the input", givesTask},
+		{"the context ends with the attempt", endsContext},
 		{"what is said after the return goes nowhere", ignoresLateWords},
 		{"twenty attempts run at once and each has its own end", runsManyAtOnce},
 	})
@@ -123,6 +124,18 @@ func givesTask(t *testing.T) {
 	want(t, "the job", got.Job.ID, job.ID{15: 7})
 	want(t, "the attempt", got.Job.Attempt, 3)
 	want(t, "the input", string(got.Input), "work")
+}
+
+func endsContext(t *testing.T) {
+	var kept context.Context
+	h := open(t, func(ctx context.Context, _ exec.Task, _ exec.Sink) error {
+		kept = ctx
+		return ctx.Err()
+	})
+	rec := h.deliver(1)
+	synctest.Wait()
+	want(t, "a fault", h.ended(rec).Fault != nil, false)
+	wantErr(t, kept.Err(), context.Canceled)
 }
 
 func ignoresLateWords(t *testing.T) {

@@ -8,14 +8,6 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// silent is an executor whose jobs take no time and say nothing.
-type silent struct{}
-
-func (silent) Kind() string       { return "silent" }
-func (silent) Check([]byte) error { return nil }
-
-func (silent) Execute(context.Context, exec.Task, exec.Sink) error { return nil }
-
 // treadmill is a source that delivers a job for every job that is finished, and
 // keeps nothing.
 type treadmill struct {
@@ -39,12 +31,34 @@ func (m *treadmill) Renew(_ context.Context, leases []job.Lease) []error {
 	return make([]error, len(leases))
 }
 
-// BenchmarkSilentJob is the hot path: a job that takes no time and says nothing,
-// from its delivery to its finish, with 64 slots.
+// BenchmarkSilentJob is the hot path: a job that takes no time and says nothing but
+// its result, from its delivery to its finish, with 64 slots.
 func BenchmarkSilentJob(b *testing.B) {
+	body := []byte("{}")
+	benchmark(b, func(_ context.Context, _ exec.Task, out exec.Sink) error {
+		out.Result(job.Result{ContentType: "application/json", Body: body})
+		return nil
+	})
+}
+
+// BenchmarkSpeakingJob says three words before its result.
+func BenchmarkSpeakingJob(b *testing.B) {
+	body := []byte("{}")
+	benchmark(b, func(_ context.Context, _ exec.Task, out exec.Sink) error {
+		for range 3 {
+			if err := out.Text("word "); err != nil {
+				return err
+			}
+		}
+		out.Result(job.Result{ContentType: "application/json", Body: body})
+		return nil
+	})
+}
+
+func benchmark(b *testing.B, s script) {
 	const slots = 64
 	m := &treadmill{serving: make(chan job.Worker, 1), free: make(chan struct{}, slots)}
-	r := New(Config{Source: m, Queue: "bench", Executor: silent{}, Slots: slots, Name: "bench"})
+	r := New(Config{Source: m, Queue: "bench", Executor: s, Slots: slots, Name: "bench"})
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error)
 	go func() { done <- r.Run(ctx) }()

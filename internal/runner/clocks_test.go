@@ -24,6 +24,9 @@ func TestClocks(t *testing.T) {
 		{"the clock of the next piece takes over from that of the first", idleAfterFirst},
 		{"an executor that waits for the disk is not silent", diskIsNotSilence},
 		{"begin starts the clocks again", beginRestarts},
+		{"after begin the next piece is the first", beginAwaitsFirst},
+		{"who was asked to stop gains nothing by begin", beginTooLate},
+		{"the first reason to stop stands", firstReasonStands},
 		{"a silent executor that does not stop is let go at the hard limit if that comes first", silenceAndHardLimit},
 		{"a job without clocks has no timer", noClockNoTimer},
 	})
@@ -38,7 +41,7 @@ func softLimit(t *testing.T) {
 	pass(1)
 	wantErr(t, why, exec.ErrTimeout)
 	h.wantFault(rec, job.Timeout, "timeout")
-	if m := h.ended(rec).Fault.Message; !strings.Contains(m, "4m50s") {
+	if m := h.ended(rec).Fault.Message; !strings.Contains(m, " 290 s") {
 		t.Fatalf("the message does not say how long: %s", m)
 	}
 }
@@ -105,7 +108,7 @@ func firstOutputLimit(t *testing.T) {
 	pass(1)
 	wantErr(t, why, exec.ErrTimeout)
 	h.wantFault(rec, job.Later, "first_output_timeout")
-	if m := h.ended(rec).Fault.Message; !strings.Contains(m, "2m0s") {
+	if m := h.ended(rec).Fault.Message; !strings.Contains(m, " 120 s") {
 		t.Fatalf("the message does not say how long: %s", m)
 	}
 }
@@ -119,7 +122,7 @@ func idleOutputLimit(t *testing.T) {
 		var why error
 		h := open(t, func(ctx context.Context, task exec.Task, out exec.Sink) error {
 			for range 10 {
-				time.Sleep(29 * time.Second)
+				elapse(29 * time.Second)
 				_ = speak(out)
 			}
 			return untilStopped(&why)(ctx, task, out)
@@ -137,7 +140,7 @@ func idleOutputLimit(t *testing.T) {
 func progressIsNotOutput(t *testing.T) {
 	h := open(t, func(ctx context.Context, _ exec.Task, out exec.Sink) error {
 		for n := 0; ctx.Err() == nil; n++ {
-			time.Sleep(time.Second)
+			elapse(time.Second)
 			_ = out.Progress(job.Progress{Percent: float64(n)})
 		}
 		return nil
@@ -150,7 +153,7 @@ func progressIsNotOutput(t *testing.T) {
 func idleAfterFirst(t *testing.T) {
 	var why error
 	h := open(t, func(ctx context.Context, task exec.Task, out exec.Sink) error {
-		time.Sleep(time.Second)
+		elapse(time.Second)
 		_ = out.Text("and then")
 		return untilStopped(&why)(ctx, task, out)
 	})
@@ -163,26 +166,27 @@ func idleAfterFirst(t *testing.T) {
 func diskIsNotSilence(t *testing.T) {
 	disk := make(chan struct{})
 	h := open(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
-		for range 10 {
-			if err := out.Text(strings.Repeat("x", mostHeld/4)); err != nil {
+		for range 2 { // the second must wait
+			if err := out.Event(make([]byte, mostHeld)); err != nil {
 				return err
 			}
 		}
+		elapse(9 * time.Second)
 		return nil
 	})
 	h.onAppend = func([]job.Entry) error { <-disk; return nil }
 	rec := h.deliver(1, clocked(job.Timeouts{FirstOutput: 10 * time.Second, IdleOutput: 10 * time.Second}))
-	pass(time.Hour)
+	pass(time.Hour + 5*time.Second)
 	want(t, "running while the disk is behind", rec.open(), true)
 	close(disk)
-	pass(time.Second)
+	pass(10 * time.Second)
 	want(t, "a fault", h.ended(rec).Fault != nil, false)
 }
 
 func beginRestarts(t *testing.T) {
 	var why error
 	h := open(t, func(ctx context.Context, task exec.Task, out exec.Sink) error {
-		time.Sleep(50 * time.Second)
+		elapse(50 * time.Second)
 		out.Begin()
 		return untilStopped(&why)(ctx, task, out)
 	})
@@ -193,6 +197,47 @@ func beginRestarts(t *testing.T) {
 	pass(1)
 	wantErr(t, why, exec.ErrTimeout)
 	h.wantFault(rec, job.Timeout, "timeout")
+}
+
+func beginAwaitsFirst(t *testing.T) {
+	var why error
+	h := open(t, func(ctx context.Context, task exec.Task, out exec.Sink) error {
+		_ = out.Text("waiting for a model")
+		elapse(9 * time.Second)
+		out.Begin()
+		return untilStopped(&why)(ctx, task, out)
+	})
+	rec := h.deliver(1, clocked(job.Timeouts{FirstOutput: time.Minute, IdleOutput: 10 * time.Second}))
+	pass(69*time.Second - 1)
+	want(t, "running before its limit", rec.open(), true)
+	pass(1)
+	wantErr(t, why, exec.ErrTimeout)
+	h.wantFault(rec, job.Later, "first_output_timeout")
+}
+
+func beginTooLate(t *testing.T) {
+	letGo := make(chan struct{})
+	h := open(t, func(ctx context.Context, task exec.Task, out exec.Sink) error {
+		<-ctx.Done()
+		out.Begin()
+		return deaf(letGo)(ctx, task, out)
+	})
+	rec := h.deliver(1, clocked(job.Timeouts{RunSoft: time.Minute, RunHard: 90 * time.Second}))
+	pass(90 * time.Second)
+	h.wantFault(rec, job.Timeout, "timeout")
+	close(letGo)
+}
+
+func firstReasonStands(t *testing.T) {
+	letGo := make(chan struct{})
+	h := open(t, deaf(letGo), func(c *Config) { c.Grace = time.Second })
+	rec := h.deliver(1, clocked(job.Timeouts{RunSoft: time.Minute, RunHard: time.Hour}))
+	pass(time.Minute)
+	h.end()
+	pass(time.Second + stopWait)
+	h.wantFault(rec, job.Timeout, "timeout")
+	want(t, "handed back", h.ended(rec).HandedBack, false)
+	close(letGo)
 }
 
 func silenceAndHardLimit(t *testing.T) {

@@ -11,9 +11,9 @@ import (
 func (c *clocks) fault(which clock) *job.Fault {
 	switch which {
 	case firstOutput:
-		return silence("first_output_timeout", "Nothing was said within %s of the start, so the attempt was stopped.", c.limits.FirstOutput)
+		return silence("first_output_timeout", "Nothing was said within %g s of the start, so the attempt was stopped.", c.limits.FirstOutput)
 	case idleOutput:
-		return silence("idle_output_timeout", "Nothing more was said for %s, so the attempt was stopped.", c.limits.IdleOutput)
+		return silence("idle_output_timeout", "Nothing more was said for %g s, so the attempt was stopped.", c.limits.IdleOutput)
 	case runSoft:
 		return tooLong(c.limits.RunSoft)
 	default:
@@ -22,13 +22,13 @@ func (c *clocks) fault(which clock) *job.Fault {
 }
 
 func silence(code, format string, d time.Duration) *job.Fault {
-	return &job.Fault{Code: code, Message: fmt.Sprintf(format, d), Class: job.Later}
+	return &job.Fault{Code: code, Message: fmt.Sprintf(format, d.Seconds()), Class: job.Later}
 }
 
 func tooLong(d time.Duration) *job.Fault {
 	return &job.Fault{
 		Code:    "timeout",
-		Message: fmt.Sprintf("The attempt ran for %s, which is as long as it may; ask for less, or for a longer run timeout.", d),
+		Message: fmt.Sprintf("The attempt ran for %g s, which is as long as it may; ask for less, or for a longer run timeout.", d.Seconds()),
 		Class:   job.Timeout,
 	}
 }

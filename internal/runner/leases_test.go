@@ -16,6 +16,7 @@ func TestLeases(t *testing.T) {
 		{"a renewal that is refused is a lost lease, and only that one", losesLeaseAtRenewal},
 		{"a renewal that failed is made again soon", renewsAgainSoon},
 		{"work whose lease cannot be renewed stops before it ends, and is handed back", stopsBeforeLapse},
+		{"work that ignores this is handed back after its grace", handsBackAfterLapse},
 		{"a renewal that does not answer stops the work as well", stopsWithoutAnswer},
 		{"a lease is counted from before its renewal was asked for", countsFromAsking},
 		{"a short lease is renewed three times in its length", renewsShortLeases},
@@ -97,6 +98,18 @@ func stopsBeforeLapse(t *testing.T) {
 	want(t, "handed back", h.ended(rec).HandedBack, true)
 }
 
+func handsBackAfterLapse(t *testing.T) {
+	letGo := make(chan struct{})
+	h := open(t, deaf(letGo))
+	h.onRenew = func([]job.Lease) []error { return []error{errOutage} }
+	rec := h.deliver(1)
+	pass(35*time.Second - 1)
+	want(t, "running within its grace", rec.open(), true)
+	pass(1)
+	want(t, "handed back", h.ended(rec).HandedBack, true)
+	close(letGo)
+}
+
 func stopsWithoutAnswer(t *testing.T) {
 	var why error
 	h := open(t, untilStopped(&why))
@@ -118,7 +131,7 @@ func countsFromAsking(t *testing.T) {
 	h := open(t, untilStopped(&why))
 	h.onRenew = func([]job.Lease) []error {
 		if len(h.renewals()) == 1 {
-			time.Sleep(9 * time.Second)
+			elapse(9 * time.Second)
 			return []error{nil}
 		}
 		return []error{errOutage}

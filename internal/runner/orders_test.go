@@ -18,6 +18,7 @@ func TestOrders(t *testing.T) {
 		{"a job without a grace gives its work ten seconds", cancelsWithUsualGrace},
 		{"a second cancel does not lengthen the grace", cancelsTwice},
 		{"a lost lease ends the context, and nothing more is written", losesLease},
+		{"a lost lease is not renewed, whatever its executor does", forgetsLostLease},
 		{"a lease that an append finds lost ends the context likewise", losesLeaseAtAppend},
 		{"a finish that comes too late is not made again", losesLeaseAtFinish},
 		{"an order for a job that is not held is ignored", ignoresStrangers},
@@ -28,7 +29,7 @@ func cancels(t *testing.T) {
 	var why error
 	h := open(t, func(ctx context.Context, task exec.Task, out exec.Sink) error {
 		_ = out.Text("so far")
-		time.Sleep(time.Millisecond)
+		elapse(time.Millisecond)
 		_ = out.Text(" so good")
 		return untilStopped(&why)(ctx, task, out)
 	})
@@ -110,7 +111,7 @@ func losesLease(t *testing.T) {
 	var why error
 	h := open(t, func(ctx context.Context, task exec.Task, out exec.Sink) error {
 		_ = out.Text("stored")
-		time.Sleep(time.Millisecond)
+		elapse(time.Millisecond)
 		_ = out.Text("never stored")
 		return untilStopped(&why)(ctx, task, out)
 	})
@@ -122,6 +123,19 @@ func losesLease(t *testing.T) {
 	want(t, "the number of finishes", rec.now().tries, 0)
 	want(t, "what was said", rec.told(), "text stored")
 	want(t, "the number of renewals", len(h.renewals()), 0)
+}
+
+func forgetsLostLease(t *testing.T) {
+	letGo := make(chan struct{})
+	h := open(t, deaf(letGo))
+	rec := h.deliver(1, clocked(job.Timeouts{RunHard: 30 * time.Second}))
+	pass(time.Second)
+	h.order(1, job.OrderLost)
+	pass(time.Minute)
+	want(t, "the number of renewals", len(h.renewals()), 0)
+	close(letGo)
+	synctest.Wait()
+	want(t, "the number of finishes", rec.now().tries, 0)
 }
 
 func losesLeaseAtAppend(t *testing.T) {

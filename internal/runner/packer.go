@@ -83,8 +83,15 @@ func (p *packer) join(text string) {
 	p.add(job.Text, []byte(text))
 }
 
+// event adds a copy of a JSON value as an entry.
+func (p *packer) event(value []byte) bool {
+	return p.fits(len(value)) && p.add(job.JSON, append([]byte{}, value...))
+}
+
 // log adds a line as an entry.
-func (p *packer) log(line string) bool { return p.add(job.Log, []byte(valid(line))) }
+func (p *packer) log(line string) bool {
+	return p.fits(len(line)) && p.add(job.Log, []byte(valid(line)))
+}
 
 // add makes an entry of data, which is the packer's from then on.
 func (p *packer) add(kind job.Kind, data []byte) bool {

@@ -25,7 +25,7 @@ func TestPackerKeepsWhatWasSaid(t *testing.T) {
 				p.log(line)
 				l.others = append(l.others, "log "+valid(line))
 			case 1:
-				p.add(job.JSON, []byte(`{"a":1}`))
+				p.event([]byte(`{"a":1}`))
 				l.others = append(l.others, `json {"a":1}`)
 			case 2:
 				p.tell(job.Progress{Percent: rapid.Float64().Draw(t, "percent")})
@@ -120,8 +120,8 @@ func TestPackerBounds(t *testing.T) {
 		{"text that does not is refused", func(p *packer) bool { return p.text("abcd") }, false},
 		{"U+FFFD counts for what it takes", func(p *packer) bool { return p.text("\xff\xff") }, false},
 		{"so it does in a log line", func(p *packer) bool { return p.log("a\xff") }, false},
-		{"an event that fits is kept", func(p *packer) bool { return p.add(job.JSON, []byte("123")) }, true},
-		{"an event that does not is refused", func(p *packer) bool { return p.add(job.JSON, []byte("1234")) }, false},
+		{"an event that fits is kept", func(p *packer) bool { return p.event([]byte("123")) }, true},
+		{"an event that does not is refused", func(p *packer) bool { return p.event([]byte("1234")) }, false},
 		{"progress counts as what is stored of it", func(p *packer) bool { return p.tell(job.Progress{Percent: 1}) }, false},
 		{"so does the note of a new attempt", (*packer).restart, false},
 		{"the beginning of a character counts once it is whole", func(p *packer) bool { return p.text("\xf0\x9f\x98") }, true},

@@ -29,7 +29,7 @@ func keepsAnything(t *testing.T, seed uint64) {
 	h := open(t, b.babble)
 	store := rand.New(rand.NewPCG(seed, 2))
 	h.onAppend = func([]job.Entry) error {
-		time.Sleep(time.Duration(store.IntN(100)) * time.Millisecond)
+		elapse(time.Duration(store.IntN(100)) * time.Millisecond)
 		if store.IntN(4) == 0 {
 			return errOutage
 		}
@@ -67,16 +67,13 @@ type babbler struct {
 }
 
 func (b *babbler) babble(_ context.Context, _ exec.Task, out exec.Sink) error {
-	a := out.(*attempt)
 	for n := range 100 {
 		if err := b.say(n, out); err != nil {
 			return err
 		}
-		a.mu.Lock()
-		b.most = max(b.most, a.speech.held())
-		a.mu.Unlock()
+		b.most = max(b.most, out.(*attempt).heldNow())
 		if b.rand.IntN(2) == 0 {
-			time.Sleep(time.Duration(b.rand.IntN(40)) * time.Millisecond)
+			elapse(time.Duration(b.rand.IntN(40)) * time.Millisecond)
 		}
 	}
 	return nil

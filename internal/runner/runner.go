@@ -13,7 +13,6 @@ package runner
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -24,8 +23,8 @@ import (
 
 // Source is where jobs come from and where their ends go. All of its methods are
 // called by many goroutines at once, but of one lease no more than one Append or
-// Finish is outstanding. An error that is not a refusal for good says that the
-// call may be made again, with the same arguments, whether or not it was applied.
+// Finish is outstanding. A write that fails, rather than being refused for good, is
+// made again with the same arguments, whether or not it had been applied.
 type Source interface {
 	// Serve gives jobs to the worker until stop is called, which returns at once. Jobs
 	// that were delivered stay with the worker. A claim that is under way may still
@@ -56,12 +55,6 @@ type Config struct {
 	// Grace is how long running work may go on when the runner is to stop; 0 for 25 s.
 	Grace time.Duration
 }
-
-// How long a shutdown waits once the grace is over.
-const (
-	stopWait  = 2 * time.Second // for executors that were asked to stop
-	writeWait = time.Second     // for what is then written
-)
 
 // Runner does the jobs of one queue. Make it with [New] and call Run once.
 type Runner struct {
@@ -143,24 +136,6 @@ func (r *Runner) Run(ctx context.Context) error {
 	return err
 }
 
-// drain is the order in which a runner stops.
-func (r *Runner) drain() error {
-	if r.quietWithin(r.cfg.Grace) {
-		return nil
-	}
-	for _, a := range r.attempts() {
-		a.stop()
-	}
-	if r.quietWithin(stopWait + writeWait) {
-		return nil
-	}
-	r.giveUp()
-	if r.quietWithin(writeWait) {
-		return nil
-	}
-	return fmt.Errorf("runner: work of queue %s did not stop when it was asked to", r.cfg.Queue)
-}
-
 // deliver starts an attempt. The source calls it.
 func (r *Runner) deliver(c job.Claimed) {
 	a := &attempt{r: r, claimed: c, asked: time.Now()}
@@ -231,32 +206,6 @@ func (r *Runner) attempts() []*attempt {
 		all = append(all, a)
 	}
 	return all
-}
-
-func (r *Runner) enterPhase(p phase) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.phase = p
-}
-
-// quietWithin waits until nothing is active, and no longer than that.
-func (r *Runner) quietWithin(d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	for r.isActive() {
-		select {
-		case <-r.quiet:
-		case <-timer.C:
-			return false
-		}
-	}
-	return true
-}
-
-func (r *Runner) isActive() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.active > 0
 }
 
 // notify wakes whoever reads the channel, now or later; its buffer is one.

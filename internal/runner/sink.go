@@ -45,7 +45,7 @@ const mostPart = mostText/len("\uFFFD") - utf8.UTFMax
 
 // Event says one JSON value.
 func (a *attempt) Event(value []byte) error {
-	return a.say(len(value), func(p *packer) bool { return p.add(job.JSON, bytes.Clone(value)) })
+	return a.say(len(value), func(p *packer) bool { return p.event(value) })
 }
 
 // Log says a line to whoever operates the job.

@@ -42,7 +42,7 @@ func appendsInTime(t *testing.T) {
 	h := open(t, func(ctx context.Context, task exec.Task, out exec.Sink) error {
 		for range 60 {
 			_ = out.Text("x")
-			time.Sleep(time.Millisecond)
+			elapse(time.Millisecond)
 		}
 		return busy(ctx, task, out)
 	})
@@ -121,7 +121,7 @@ func gathersMeanwhile(t *testing.T) {
 func lastChunkRides(t *testing.T) {
 	h := open(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
 		_ = out.Text("first")
-		time.Sleep(time.Millisecond)
+		elapse(time.Millisecond)
 		_ = out.Text("last")
 		_ = out.Progress(job.Progress{Percent: 100, Status: "Complete"})
 		return nil
@@ -136,7 +136,7 @@ func lastChunkRides(t *testing.T) {
 
 func restarts(t *testing.T) {
 	h := open(t, busy)
-	rec := h.deliver(1, func(c *job.Claimed) { c.Job.Attempt, c.Job.Cursor = 2, 4 })
+	rec := h.deliver(1, func(c *job.Claimed) { c.Job.Attempt = 2 })
 	synctest.Wait()
 	want(t, "what was stored at once", rec.told(), `attempt {"attempt":2}`)
 }
@@ -188,13 +188,13 @@ func coalescesProgress(t *testing.T) {
 	disk := make(chan struct{})
 	h := open(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
 		_ = out.Progress(job.Progress{Percent: 10, Status: "Analyzing query"})
-		time.Sleep(time.Millisecond)
+		elapse(time.Millisecond)
 		_ = out.Progress(job.Progress{Percent: 30})
 		_ = out.Progress(job.Progress{Percent: 55})
 		_ = out.Progress(job.Progress{Percent: 20, Status: "Generating response"})
-		time.Sleep(time.Second)
+		elapse(time.Second)
 		_ = out.Progress(job.Progress{Percent: 40, Status: "Generating response"}) // nothing new
-		time.Sleep(time.Second)
+		elapse(time.Second)
 		return nil
 	})
 	h.onAppend = func([]job.Entry) error { <-disk; return nil }
@@ -234,31 +234,45 @@ func keepsCharacters(t *testing.T) {
 }
 
 func waitsForRoom(t *testing.T) {
-	disk := make(chan struct{})
-	var said atomic.Int64
-	h := open(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
-		for range 1000 {
-			if err := out.Text(strings.Repeat("x", 1000)); err != nil {
-				return err
+	for size, say := range map[int]func(exec.Sink, string) error{
+		1000: exec.Sink.Text,
+		3001: exec.Sink.Log,
+		1:    exec.Sink.Log,
+	} {
+		disk := make(chan struct{})
+		var held func() int
+		h := open(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
+			held = out.(*attempt).heldNow
+			for range 3000 {
+				if err := say(out, strings.Repeat("x", size)); err != nil {
+					return err
+				}
 			}
-			said.Add(1000)
+			return nil
+		})
+		h.onAppend = func([]job.Entry) error { <-disk; return nil }
+		rec := h.deliver(1)
+		pass(time.Second)
+		if n := held(); n > mostHeld || n < mostHeld*9/10 {
+			t.Fatalf("%d bytes are held in pieces of %d while nothing is stored", n, size)
 		}
-		return nil
-	})
-	h.onAppend = func([]job.Entry) error { <-disk; return nil }
-	rec := h.deliver(1)
-	pass(time.Second)
-	if n := said.Load(); n > mostHeld || n < mostHeld*9/10 {
-		t.Fatalf("%d bytes were taken while nothing was stored", n)
+		close(disk)
+		pass(time.Second)
+		total := 0
+		for _, e := range rec.now().said {
+			total += len(e.Data)
+		}
+		want(t, "what was stored in the end", total, 3000*size)
+		want(t, "a fault", h.ended(rec).Fault != nil, false)
+		_ = h.close()
 	}
-	close(disk)
-	pass(time.Second)
-	total := 0
-	for _, e := range rec.now().said {
-		total += len(e.Data)
-	}
-	want(t, "what was stored in the end", total, 1000*1000)
-	want(t, "a fault", h.ended(rec).Fault != nil, false)
+}
+
+// heldNow is what the attempt has said that is not on disk.
+func (a *attempt) heldNow() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.speech.held()
 }
 
 func cancelFreesWaiter(t *testing.T) {
@@ -322,13 +336,20 @@ func refusedAsTooLarge(t *testing.T) {
 func refusedOtherwise(t *testing.T) {
 	h := open(t, func(ctx context.Context, task exec.Task, out exec.Sink) error {
 		_ = out.Text("poison")
+		elapse(time.Millisecond)
 		_ = out.Text("and more")
 		return busy(ctx, task, out)
 	})
-	h.onAppend = func([]job.Entry) error { return job.Errorf(job.Invalid, "that cannot be stored") }
+	var tries atomic.Int64
+	h.onAppend = func([]job.Entry) error {
+		tries.Add(1)
+		elapse(time.Second)
+		return job.Errorf(job.Invalid, "that cannot be stored")
+	}
 	rec := h.deliver(1)
-	synctest.Wait()
+	pass(time.Minute)
 	h.wantFault(rec, job.Final, "output_refused")
+	want(t, "the number of tries", tries.Load(), 1)
 	want(t, "entries with the end", len(h.ended(rec).Entries), 0)
 }
 
