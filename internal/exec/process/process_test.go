@@ -1,0 +1,328 @@
+//go:build unix
+
+package process
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/meanwhile-run/meanwhile/internal/exec"
+	"github.com/meanwhile-run/meanwhile/internal/exec/exectest"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+func TestMain(m *testing.M) {
+	if script := os.Getenv(scriptOfServer); script != "" {
+		beServer(script)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// shell runs each job's input as a script.
+func shell(t *testing.T) *Executor { return command(t, "sh") }
+
+func command(t *testing.T, words ...string) *Executor {
+	t.Helper()
+	e, err := New(Config{Command: words})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// succeed makes one attempt, which must succeed, and returns what it did.
+func succeed(t *testing.T, e exec.Executor, input string) exectest.Record {
+	t.Helper()
+	a := exectest.Start(t, e, exectest.Task([]byte(input)))
+	if err := a.Wait(); err != nil {
+		t.Fatalf("the attempt failed: %v", err)
+	}
+	return a.Sink.Record()
+}
+
+func failing(t *testing.T, e exec.Executor, input string) *job.Fault {
+	t.Helper()
+	var f *job.Fault
+	if err := exectest.Start(t, e, exectest.Task([]byte(input))).Wait(); !errors.As(err, &f) {
+		t.Fatalf("the attempt ended with %v, want a fault", err)
+	}
+	return f
+}
+
+// fifo is a named pipe, and a channel that is closed when someone has opened it for
+// writing and nobody has it open any more. A script that opens it and then starts
+// processes lets a test wait for the end of them all.
+func fifo(t *testing.T) (path string, gone <-chan struct{}) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "alive")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		f, err := os.Open(path)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer f.Close()
+		_, _ = io.Copy(io.Discard, f)
+	}()
+	return path, closed
+}
+
+func TestSuite(t *testing.T) {
+	suite := exectest.Suite{
+		New:     func(t *testing.T) exec.Executor { return shell(t) },
+		Good:    []byte("echo one; echo two"),
+		Says:    "one\ntwo\n",
+		Failing: []byte("echo one; exit 3"),
+		Endless: []byte("while :; do echo tick; sleep 0.01; done"),
+	}
+	suite.Run(t)
+}
+
+func TestTheInputIsItsStandardInput(t *testing.T) {
+	input := strings.Repeat(strings.Repeat("x", 99)+"\n", 8000)
+	r := succeed(t, command(t, "cat"), input)
+	if r.Text() != input || string(r.Results[0].Body) != input {
+		t.Errorf("of %d bytes it said %d and gave back %d", len(input), len(r.Text()), len(r.Results[0].Body))
+	}
+	succeed(t, command(t, "true"), input) // reads none of it
+}
+
+func TestTheResultIsItsStandardOutput(t *testing.T) {
+	for script, want := range map[string]struct {
+		kind, body string
+		said       []string
+	}{
+		`true`:                              {"text/plain; charset=utf-8", "", nil},
+		`printf 'a\n\nb'`:                   {"text/plain; charset=utf-8", "a\n\nb", []string{"a\n", "\n", "b"}},
+		`echo ' {"a": 1}'`:                  {"application/json", " {\"a\": 1}\n", []string{" {\"a\": 1}\n"}},
+		`echo '[1,'; echo 2]`:               {"application/json", "[1,\n2]\n", []string{"[1,\n", "2]\n"}},
+		`echo 42`:                           {"text/plain; charset=utf-8", "42\n", []string{"42\n"}},
+		`echo '{oops'`:                      {"text/plain; charset=utf-8", "{oops\n", []string{"{oops\n"}},
+		`printf 'a\n\377\nb\n'`:             {"application/octet-stream", "a\n\xff\nb\n", []string{"a\n"}},
+		`printf 'a\000b\n'`:                 {"application/octet-stream", "a\x00b\n", nil},
+		`echo out; echo err >&2; exec 1>&-`: {"text/plain; charset=utf-8", "out\n", []string{"out\n"}},
+	} {
+		r := succeed(t, shell(t), script)
+		if got := r.Results[0]; got.ContentType != want.kind || string(got.Body) != want.body {
+			t.Errorf("%s came to %q, %s", script, got.Body, got.ContentType)
+		}
+		if got := r.Of(job.Text); !reflect.DeepEqual(got, want.said) {
+			t.Errorf("%s said %q, want %q", script, got, want.said)
+		}
+	}
+}
+
+func TestStandardErrorIsLogAndProgress(t *testing.T) {
+	r := succeed(t, shell(t), `{ echo 'reading'; echo 'progress 40 Reading page 2'; echo 'progress 62.5'; echo 'progress 101 x'
+		echo 'progress report'; printf '\377 last, no newline'; } >&2`)
+	if got, want := r.Of(job.Log), []string{"reading", "progress 101 x", "progress report", "� last, no newline"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("the log is %q, want %q", got, want)
+	}
+	if got, want := r.Progress(), []job.Progress{{Percent: 40, Status: "Reading page 2"}, {Percent: 62.5}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("the progress is %v, want %v", got, want)
+	}
+}
+
+func TestALongLogIsCutOff(t *testing.T) {
+	r := succeed(t, shell(t), `yes 'a line of log' | head -n 100000 >&2`)
+	log := r.Of(job.Log)
+	if size := len(strings.Join(log, "\n")); size > maxLogged+1000 || log[len(log)-1] != droppedLog {
+		t.Errorf("%d bytes were logged, last %q", size, log[len(log)-1])
+	}
+}
+
+func TestTheExitStatusDecides(t *testing.T) {
+	for script, want := range map[string]job.Fault{
+		`exit 1`:                         {Code: "exit_1", Class: job.Later, Message: `the command "sh" ended with exit status 1`},
+		`echo a >&2; echo b >&2; exit 7`: {Code: "exit_7", Class: job.Later, Message: `the command "sh" ended with exit status 7: a b`},
+		`echo no such page >&2; exit 65`: {Code: "exit_65", Class: job.Final, Message: `the command "sh" does not accept the input: no such page`},
+		`kill -SEGV $$`:                  {Code: "signal_11", Class: job.Later, Message: `the command "sh" was ended by signal 11 (segmentation fault)`},
+		`kill -KILL $$`:                  {Code: "signal_9", Class: job.Later, Message: `the command "sh" was ended by signal 9 (killed)`},
+	} {
+		f := failing(t, shell(t), script)
+		if f.Code != want.Code || f.Class != want.Class || f.Message != want.Message {
+			t.Errorf("%s: %q, class %d: %s", script, f.Code, f.Class, f.Message)
+		}
+	}
+	f := failing(t, shell(t), `yes 'many words' | head -n 1000 >&2; exit 1`)
+	if len(f.Message) > maxTail+100 || !strings.HasSuffix(f.Message, "many words") {
+		t.Errorf("the end of a long log is %d bytes: %s", len(f.Message), f.Message)
+	}
+}
+
+func TestACommandThatCannotRun(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "data")
+	if err := os.WriteFile(file, []byte("no program"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]job.Fault{
+		"no-such-command-here": {Code: "command_not_found", Class: job.Final, Message: "install it"},
+		"/no/such/file":        {Code: "command_not_found", Class: job.Final, Message: "install it"},
+		file:                   {Code: "command_not_executable", Class: job.Final, Message: "make it executable"},
+	} {
+		f := failing(t, command(t, name), "")
+		if f.Code != want.Code || f.Class != want.Class || !strings.Contains(f.Message, want.Message) {
+			t.Errorf("%s: %q, class %d: %s", name, f.Code, f.Class, f.Message)
+		}
+	}
+	for _, words := range [][]string{nil, {""}} {
+		if _, err := New(Config{Command: words}); err == nil {
+			t.Errorf("the command %q was taken", words)
+		}
+	}
+}
+
+func TestItSeesOnlyTheVariablesThatAreNamed(t *testing.T) {
+	t.Setenv("SEEN", "a=b c")
+	t.Setenv("UNSEEN", "x")
+	for names, want := range map[string]string{"": "", "SEEN": "SEEN=a=b c\n", "SEEN,NOT_SET": "SEEN=a=b c\n"} {
+		e, err := New(Config{Command: []string{"env"}, Env: strings.Split(names, ",")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := succeed(t, e, "").Text(); got != want {
+			t.Errorf("with %q it saw %q, want %q", names, got, want)
+		}
+	}
+}
+
+func TestItRunsWhereItIsTold(t *testing.T) {
+	dir, _ := filepath.EvalSymlinks(t.TempDir())
+	e, err := New(Config{Command: []string{"pwd"}, Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := succeed(t, e, "").Text(); got != dir+"\n" {
+		t.Errorf("it ran in %q, want %q", got, dir)
+	}
+}
+
+func TestACancelAsksFirst(t *testing.T) {
+	alive, gone := fifo(t)
+	e := shell(t)
+	e.waits.grace = time.Hour
+	a := exectest.Start(t, e, exectest.Task([]byte(`exec 3>`+alive+`
+		trap 'echo stopped > `+alive+`.note; exit 0' TERM; echo ready; while :; do sleep 0.01; done`)))
+	a.Sink.Await(exectest.Spoke)
+	a.Stop(exec.ErrCancelled)
+	if err := a.Wait(); !errors.Is(err, exec.ErrCancelled) {
+		t.Errorf("it ended with %v", err)
+	}
+	<-gone
+	if note, err := os.ReadFile(alive + ".note"); string(note) != "stopped\n" {
+		t.Errorf("it left the note %q, %v: it was not asked", note, err)
+	}
+}
+
+func TestACommandThatDoesNotStopIsKilledWithAllItStarted(t *testing.T) {
+	alive, gone := fifo(t)
+	e := shell(t)
+	e.waits.grace = 10 * time.Millisecond
+	a := exectest.Start(t, e, exectest.Task([]byte(`exec 3>`+alive+`; trap '' TERM; (sh -c 'sleep 1000 & sleep 1000') & echo ready; sleep 1000`)))
+	a.Sink.Await(exectest.Spoke)
+	a.Stop(exec.ErrTimeout)
+	if err := a.Wait(); !errors.Is(err, exec.ErrTimeout) {
+		t.Errorf("it ended with %v", err)
+	}
+	<-gone
+}
+
+func TestWhatASuccessLeavesBehindIsKilled(t *testing.T) {
+	alive, gone := fifo(t)
+	if got := succeed(t, shell(t), `exec 3>`+alive+`; sleep 1000 & echo done`).Text(); got != "done\n" {
+		t.Errorf("it said %q", got)
+	}
+	<-gone
+}
+
+// A process that leaves the group is beyond us, but does not hold the attempt.
+func TestAProcessThatLeavesTheGroupIsNotWaitedFor(t *testing.T) {
+	note := filepath.Join(t.TempDir(), "note")
+	if err := syscall.Mkfifo(note, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e := command(t, "sh", "-c", fmt.Sprintf(`setsid sh -c 'echo $$ > %[1]s; exec sleep 1000' & cat %[1]s`, note))
+	e.waits.lastWords = time.Millisecond
+	said := succeed(t, e, "").Text()
+	pid, err := strconv.Atoi(strings.TrimSpace(said))
+	if err != nil {
+		t.Fatalf("it said %q", said)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Errorf("the process that left is gone already: %v", err)
+	}
+}
+
+func TestAResultIsBounded(t *testing.T) {
+	s := speech{out: exectest.NewRecorder(t), binary: true, stdout: make([]byte, job.MaxResult-1)}
+	if err := s.say(piece{data: []byte("x")}); err != nil {
+		t.Errorf("the last byte was refused: %v", err)
+	}
+	var f *job.Fault
+	if err := s.say(piece{data: []byte("x")}); !errors.As(err, &f) || f.Code != "result_too_large" || f.Class != job.Final {
+		t.Errorf("one byte more: %v", err)
+	}
+}
+
+func TestLongLinesAreCutBetweenCharacters(t *testing.T) {
+	for name, text := range map[string]string{
+		"one byte each":  strings.Repeat("x", 3*maxLine+5) + "\nend",
+		"three bytes":    strings.Repeat("€", maxLine) + "\nend\n",
+		"four, shifted":  "x" + strings.Repeat("😀", maxLine),
+		"no characters":  strings.Repeat("\xff\xbf", maxLine),
+		"only their end": strings.Repeat("\xbf", 2*maxLine),
+	} {
+		var all strings.Builder
+		valid := strings.ToValidUTF8(text, "") == text
+		for in := newLines(strings.NewReader(text)); ; {
+			line := string(in.next())
+			if line == "" {
+				break
+			}
+			if len(line) > maxLine+3 || valid && strings.ToValidUTF8(line, "") != line {
+				t.Errorf("%s: a piece of %d bytes ends with %q", name, len(line), line[len(line)-4:])
+			}
+			all.WriteString(line)
+		}
+		if all.String() != text {
+			t.Errorf("%s: %d bytes became %d", name, len(text), all.Len())
+		}
+	}
+}
+
+// Being late is no reason to lose what the command has written.
+func TestWhatAPipeHoldsIsReadPastTheDeadline(t *testing.T) {
+	ours, theirs, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.Close()
+	text := strings.Repeat("line\n", 10000)
+	if _, err := theirs.WriteString(text); err != nil {
+		t.Fatal(err)
+	}
+	theirs.Close()
+	if err := ours.SetReadDeadline(time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(&stream{file: ours, patience: time.Hour})
+	if err != nil || string(got) != text {
+		t.Errorf("of %d bytes it read %d, %v", len(text), len(got), err)
+	}
+}
