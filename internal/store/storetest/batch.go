@@ -15,6 +15,8 @@ func batchRules() []rule {
 		{"an append and the finish of its job apply together", batchAppendAndFinish},
 		{"a finish frees the job for a cancel, a delete or a retry of its batch", batchFinishFirst},
 		{"a large batch commits whole", batchLarge},
+		{"answers that a failed commit left are overwritten", staleAnswers},
+		{"two batches of the same ops are two", batchTwins},
 		{"a commit whose context has ended applies whole or not at all", batchOverContext},
 		{"reads whose context has ended fail and harm nothing", readOverContext},
 	}
@@ -23,8 +25,8 @@ func batchRules() []rule {
 func batchEmpty(w *world) {
 	w.submit()
 	before := w.stored()
-	w.commit(&store.Batch{})
-	w.commit(&store.Batch{Replay: true})
+	w.commit(store.NewBatch())
+	w.commit(store.NewBatch())
 	w.same("an empty batch changed the store", before, w.stored())
 }
 
@@ -55,7 +57,7 @@ func batchAppendAndFinish(w *world) {
 
 func batchFinishFirst(w *world) {
 	retried, deleted, cancelled := w.running(), w.running(), w.running()
-	retry, del, cancel := w.newRetry(retried.Job.ID), newDelete(deleted.Job.ID), newCancel(cancelled.Job.ID)
+	retry, del, cancel := newRetry(retried.Job.ID), newDelete(deleted.Job.ID), newCancel(cancelled.Job.ID)
 	w.do(
 		newFinish(retried.Lease(), job.Failed), newFinish(deleted.Lease(), job.Succeeded), newFinish(cancelled.Lease(), job.Queued),
 		retry, del, cancel,
@@ -65,6 +67,17 @@ func batchFinishFirst(w *world) {
 	w.gone(mine, deleted.Job.ID)
 	equal(w, "whether the cancel ended the job", cancel.Ended, true)
 	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 1, Succeeded: 1, Failed: 1, Cancelled: 1, Retried: 1})
+}
+
+func batchTwins(w *world) {
+	c := w.running()
+	first := batchOf(newWrite(put("p", "a", "")), newFinish(c.Lease(), job.Succeeded))
+	second := fresh(first)
+	w.commit(first)
+	w.do(newWrite(doing(store.Remove, put("p", "a", ""))))
+	w.commit(second)
+	equal(w, "the rows", len(w.rows("note", "p")), 1)
+	w.coded(job.LeaseLost, second.Finishes[0].Err)
 }
 
 func batchLarge(w *world) {
@@ -87,7 +100,6 @@ func batchOverContext(w *world) {
 	batch := batchOf(a, b)
 	w.remember(batch)
 	if err := w.store.Commit(over, batch); err != nil {
-		batch.Replay = true
 		w.commit(batch)
 	}
 	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 2})

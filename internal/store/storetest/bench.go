@@ -68,7 +68,8 @@ func (b *bench) claimed(size int) {
 		for i := range claim.Tokens {
 			claim.Tokens[i] = job.NewToken()
 		}
-		batch := &store.Batch{Submits: b.submits(size, false), Claims: []*store.Claim{claim}}
+		batch := store.NewBatch()
+		batch.Submits, batch.Claims = b.submits(size, false), []*store.Claim{claim}
 		for i := range held {
 			batch.Finishes = append(batch.Finishes, newFinish(held[i].Lease(), job.Succeeded))
 		}
@@ -83,7 +84,8 @@ func (b *bench) claimed(size int) {
 func (b *bench) leased(size int) {
 	var held []*store.Submit
 	for b.Loop() {
-		batch := &store.Batch{Submits: b.submits(size, true)}
+		batch := store.NewBatch()
+		batch.Submits = b.submits(size, true)
 		for _, s := range held {
 			batch.Finishes = append(batch.Finishes, newFinish(job.Lease{Job: s.Job.ID, Token: s.Token}, job.Succeeded))
 		}
@@ -96,9 +98,11 @@ func (b *bench) leased(size int) {
 // appends adds one entry of 500 bytes to each of some running jobs.
 func (b *bench) appends(size int) {
 	held := b.submits(size, true)
-	b.commit(&store.Batch{Submits: held})
+	first := store.NewBatch()
+	first.Submits = held
+	b.commit(first)
 	for n := int64(0); b.Loop(); n++ {
-		batch := &store.Batch{}
+		batch := store.NewBatch()
 		for _, s := range held {
 			batch.Appends = append(batch.Appends, newAppend(job.Lease{Job: s.Job.ID, Token: s.Token}, 1, n, string(b.bytes)))
 		}

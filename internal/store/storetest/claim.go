@@ -102,7 +102,7 @@ func claimSeesItsBatch(w *world) {
 	w.pass(2 * time.Minute)
 
 	c := w.newClaim(queue, 10)
-	w.do(newFinish(back.Lease(), job.Queued), w.newRetry(failed.Job.ID), w.newSubmit(), newDue(), c)
+	w.do(newFinish(back.Lease(), job.Queued), newRetry(failed.Job.ID), w.newSubmit(), newDue(), c)
 	equal(w, "the jobs claimed", len(c.Claimed), 4)
 	equal(w, "the counts", w.counts(queue), store.Counts{Running: 4, Failed: 1, Retried: 1})
 }

@@ -37,9 +37,9 @@ func countsThroughLife(w *world) {
 	claim = w.newClaim(queue, 1)
 	step(store.Counts{Running: 1}, claim)
 	step(store.Counts{Failed: 1}, newFinish(claim.Claimed[0].Lease(), job.Failed))
-	step(store.Counts{Queued: 1, Failed: 1, Retried: 1}, w.newRetry(s.Job.ID))
+	step(store.Counts{Queued: 1, Failed: 1, Retried: 1}, newRetry(s.Job.ID))
 	step(store.Counts{Failed: 1, Retried: 1, Cancelled: 1}, newCancel(s.Job.ID))
-	step(store.Counts{Queued: 1, Failed: 1, Retried: 2, Cancelled: 1}, w.newRetry(s.Job.ID))
+	step(store.Counts{Queued: 1, Failed: 1, Retried: 2, Cancelled: 1}, newRetry(s.Job.ID))
 	claim = w.newClaim(queue, 1)
 	w.do(claim)
 	step(store.Counts{Succeeded: 1, Failed: 1, Retried: 2, Cancelled: 1}, newFinish(claim.Claimed[0].Lease(), job.Succeeded))
@@ -60,7 +60,7 @@ func countsOfRefused(w *world) {
 	c := w.running()
 	before := w.counts(queue)
 	b := w.try(
-		newFinish(job.Lease{Job: c.Job.ID, Token: w.token()}, job.Succeeded), w.newRetry(c.Job.ID), newCancel(w.id()),
+		newFinish(job.Lease{Job: c.Job.ID, Token: w.token()}, job.Succeeded), newRetry(c.Job.ID), newCancel(w.id()),
 		newDelete(w.id()), w.newSubmit(withRows(doing(store.Require, put("p", "absent", "")))), w.newClaim(queue, 3),
 	)
 	equal(w, "the counts", w.counts(queue), before)

@@ -92,11 +92,11 @@ func deleteThenFinish(w *world) {
 func deleteRunningHides(w *world) {
 	c := w.running()
 	w.do(newDelete(c.Job.ID))
-	w.refused(job.NotFound, newCancel(c.Job.ID), w.newRetry(c.Job.ID),
+	w.refused(job.NotFound, newCancel(c.Job.ID), newRetry(c.Job.ID),
 		&store.Delete{Owner: theirs, ID: c.Job.ID}, &store.Delete{Owner: elsewhere, ID: c.Job.ID})
 	w.do(newDelete(c.Job.ID))
 	w.do(newFinish(c.Lease(), job.Succeeded))
-	w.refused(job.NotFound, newCancel(c.Job.ID), w.newRetry(c.Job.ID))
+	w.refused(job.NotFound, newCancel(c.Job.ID), newRetry(c.Job.ID))
 	w.do(newDelete(c.Job.ID))
 }
 

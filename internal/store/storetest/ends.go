@@ -106,7 +106,7 @@ func endsLeaveRows(w *world) {
 	w.submit(refer("expire"), patient(time.Second))
 	w.pass(2 * time.Second)
 	w.do(newDue())
-	w.ended("expire", ending{State: "expired"})
+	w.ended("expire", ending{State: "expired", Code: "queue_timeout"})
 	c = w.running(refer("swept"))
 	w.pass(leaseFor + time.Second)
 	w.do(newLapse(c.Lease(), job.Failed))
@@ -132,7 +132,7 @@ func endsAfterRetry(w *world) {
 	c := w.running(withRef("put:p"))
 	w.do(newFinish(c.Lease(), job.Failed))
 	w.ended("p", ending{State: "failed", Code: "bad_input"})
-	w.do(w.newRetry(c.Job.ID))
+	w.do(newRetry(c.Job.ID))
 	w.do(newFinish(w.claimOne(queue).Lease(), job.Succeeded))
 	w.ended("p", ending{State: "succeeded", Result: "result"})
 }

@@ -67,7 +67,7 @@ func fenceEnded(w *world) {
 		w.fenced(c.Lease())
 	}
 	failed := w.running()
-	w.do(newFinish(failed.Lease(), job.Failed), w.newRetry(failed.Job.ID))
+	w.do(newFinish(failed.Lease(), job.Failed), newRetry(failed.Job.ID))
 	w.fenced(failed.Lease())
 }
 

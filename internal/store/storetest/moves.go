@@ -56,7 +56,7 @@ func movesByOps() []move {
 		return func(_ *world, _ job.ID, l job.Lease) any { return newFinish(l, to) }
 	}
 	cancel := func(_ *world, id job.ID, _ job.Lease) any { return newCancel(id) }
-	retry := func(w *world, id job.ID, _ job.Lease) any { return w.newRetry(id) }
+	retry := func(w *world, id job.ID, _ job.Lease) any { return newRetry(id) }
 	claim := func(w *world, _ job.ID, _ job.Lease) any { return w.newClaim(job.Queued.String(), 1) }
 	due := func(w *world, _ job.ID, _ job.Lease) any {
 		w.pass(2 * time.Hour)

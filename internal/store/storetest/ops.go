@@ -171,13 +171,14 @@ func texted(attempt int, after int64, texts ...string) []job.Entry {
 func newCancel(id job.ID) *store.Cancel { return &store.Cancel{Owner: mine, ID: id, Keep: keep} }
 func newDelete(id job.ID) *store.Delete { return &store.Delete{Owner: mine, ID: id} }
 
-func (w *world) newRetry(id job.ID) *store.Retry {
-	return &store.Retry{Owner: mine, ID: id, Token: w.token()}
-}
+func newRetry(id job.ID) *store.Retry { return &store.Retry{Owner: mine, ID: id} }
 
 // ---- upkeep ----
 
-func newDue() *store.Due     { return &store.Due{Limit: 1000, Keep: keep} }
+func newDue() *store.Due {
+	return &store.Due{Limit: 1000, Keep: keep, Failure: &job.Failure{Code: "queue_timeout", Message: "it waited too long"}}
+}
+
 func newPrune() *store.Prune { return &store.Prune{Limit: 1000} }
 
 // ---- side rows ----
@@ -197,7 +198,7 @@ func newWrite(rows ...store.Row) *store.Write { return &store.Write{Rows: rows} 
 
 // batchOf sorts ops into a batch.
 func batchOf(ops ...any) *store.Batch {
-	b := &store.Batch{}
+	b := store.NewBatch()
 	for _, op := range ops {
 		switch op := op.(type) {
 		case *store.Renew:
@@ -280,7 +281,7 @@ func errOf(op any) error {
 	panic(fmt.Sprintf("storetest: %T is no op", op))
 }
 
-// fresh copies the inputs of a batch that was not committed yet.
+// fresh makes another batch of the same ops, which were not committed yet.
 func fresh(b *store.Batch) *store.Batch {
 	ops := opsOf(b)
 	for i, op := range ops {

@@ -59,7 +59,7 @@ func outputAcrossAttempts(w *world) {
 	c = w.claimOne(queue)
 	equal(w, "the cursor handed to the second attempt", c.Job.Cursor, 2)
 	w.do(newAppend(c.Lease(), 2, 2, "c"))
-	w.do(newFinish(c.Lease(), job.Failed), w.newRetry(c.Job.ID))
+	w.do(newFinish(c.Lease(), job.Failed), newRetry(c.Job.ID))
 	c = w.claimOne(queue)
 	equal(w, "the cursor handed to the retry", c.Job.Cursor, 3)
 	w.do(newAppend(c.Lease(), 1, 3, "d"), newFinish(c.Lease(), job.Succeeded))

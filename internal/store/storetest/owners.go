@@ -16,7 +16,7 @@ func ownerRules() []rule {
 func (w *world) hidden(o job.Owner, id job.ID) {
 	w.Helper()
 	w.gone(o, id)
-	cancel, retry := newCancel(id), w.newRetry(id)
+	cancel, retry := newCancel(id), newRetry(id)
 	cancel.Owner, retry.Owner = o, o
 	w.refused(job.NotFound, cancel, retry, &store.Delete{Owner: o, ID: id})
 }

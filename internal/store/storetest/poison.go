@@ -129,7 +129,7 @@ func poisonRefused(w *world) {
 	bad := []any{
 		newRenew(lost, leaseFor), newAppend(lost, 1, 0, "x"), newAppend(running.Lease(), 1, 7, "gap"),
 		newFinish(lost, job.Succeeded), newLapse(running.Lease(), job.Queued), newFinish(job.Lease{}, job.Failed),
-		newCancel(w.id()), newDelete(w.id()), w.newRetry(w.id()), w.newRetry(succeeded.Job.ID),
+		newCancel(w.id()), newDelete(w.id()), newRetry(w.id()), newRetry(succeeded.Job.ID),
 		newWrite(doing(store.Insert, put("p", "there", ""))), newWrite(doing(store.Require, put("p", "absent", ""))),
 		w.newSubmit(withRows(doing(store.Insert, put("p", "there", "")))),
 	}

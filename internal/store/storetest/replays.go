@@ -88,12 +88,12 @@ func replaysOfOwners() []replayed {
 		}},
 		{"retry twice in one batch", func(w *world) []any {
 			id, _ := w.inState(job.Failed)
-			return []any{w.newRetry(id), w.newRetry(id)}
+			return []any{newRetry(id), newRetry(id)}
 		}},
 		{"retry of a job with output", func(w *world) []any {
 			c := w.running()
 			w.do(newAppend(c.Lease(), 1, 0, "a"), newFinish(c.Lease(), job.Failed))
-			return []any{w.newRetry(c.Job.ID)}
+			return []any{newRetry(c.Job.ID)}
 		}},
 	}
 	for _, state := range reachable() {
@@ -106,7 +106,7 @@ func replaysOfOwners() []replayed {
 		all = append(all,
 			replayed{"cancel when " + state.String(), in(func(_ *world, id job.ID) any { return newCancel(id) })},
 			replayed{"delete when " + state.String(), in(func(_ *world, id job.ID) any { return newDelete(id) })},
-			replayed{"retry when " + state.String(), in(func(w *world, id job.ID) any { return w.newRetry(id) })},
+			replayed{"retry when " + state.String(), in(func(w *world, id job.ID) any { return newRetry(id) })},
 		)
 	}
 	return append(append(all, replaysOfWrites()...), replaysOfSubmits()...)
@@ -220,7 +220,7 @@ func replaysOfMixes() []replayed {
 		})},
 		{"release, cancel and retry of one job, and its claim", func(w *world) []any {
 			c := w.running(withRef("put:p"))
-			return []any{newFinish(c.Lease(), job.Queued), newCancel(c.Job.ID), w.newRetry(c.Job.ID), w.newClaim(queue, 1)}
+			return []any{newFinish(c.Lease(), job.Queued), newCancel(c.Job.ID), newRetry(c.Job.ID), w.newClaim(queue, 1)}
 		}},
 		{"release and cancel of one job", func(w *world) []any {
 			c := w.running(withRef("put:p"))
@@ -232,7 +232,7 @@ func replaysOfMixes() []replayed {
 		}},
 		{"failure and retry of one job, and its claim", func(w *world) []any {
 			c := w.running(withRef("put:p"))
-			return []any{newFinish(c.Lease(), job.Failed), w.newRetry(c.Job.ID), w.newClaim(queue, 1)}
+			return []any{newFinish(c.Lease(), job.Failed), newRetry(c.Job.ID), w.newClaim(queue, 1)}
 		}},
 		{"success and delete of one job", func(w *world) []any {
 			c := w.running(withRef("put:p"), once("k", "a"))
@@ -240,7 +240,7 @@ func replaysOfMixes() []replayed {
 		}},
 		{"cancel and retry of one job, and its claim", func(w *world) []any {
 			id := w.submit(withRef("put:p"))
-			return []any{newCancel(id), w.newRetry(id), w.newClaim(queue, 1)}
+			return []any{newCancel(id), newRetry(id), w.newClaim(queue, 1)}
 		}},
 		{"cancel and delete of one job", func(w *world) []any {
 			id := w.submit(withRef("put:p"))
@@ -273,7 +273,7 @@ func everyKind(w *world) []any {
 		newAppend(running[1].Lease(), 1, 0, "a"), newAppend(running[1].Lease(), 1, 5, "gap"),
 		newFinish(running[1].Lease(), job.Succeeded), newFinish(running[2].Lease(), job.Queued), newFinish(lost, job.Failed),
 		newCancel(running[0].Job.ID), newCancel(w.id()),
-		newDelete(ended), newDelete(w.id()), w.newRetry(failed), w.newRetry(w.id()),
+		newDelete(ended), newDelete(w.id()), newRetry(failed), newRetry(w.id()),
 		newWrite(put("p", "new", "")), newWrite(doing(store.Insert, put("p", "there", ""))),
 		w.newSubmit(once("k", "a")), w.newSubmit(once("k", "a")), w.newSubmit(leasedAs(w.token())),
 		w.newSubmit(withRows(doing(store.Require, put("p", "absent", "")))),

@@ -25,7 +25,7 @@ func retryQueues(w *world) {
 	for _, state := range []job.State{job.Failed, job.Cancelled, job.Expired} {
 		id, _ := w.inState(state)
 		w.pass(time.Minute)
-		r := w.newRetry(id)
+		r := newRetry(id)
 		w.do(r)
 		j := w.job(id)
 		equal(w, "the state after "+state.String(), j.State, job.Queued)
@@ -48,7 +48,7 @@ func retryBeginsAnew(w *world) {
 	w.do(newAppend(c.Lease(), 1, 0, "first"), newFinish(c.Lease(), job.Queued))
 	c = w.claimOne(queue)
 	w.do(newAppend(c.Lease(), 2, 1, "second"), newFinish(c.Lease(), job.Failed))
-	w.do(w.newRetry(c.Job.ID))
+	w.do(newRetry(c.Job.ID))
 	w.pass(time.Second)
 	c = w.claimOne(queue)
 	equal(w, "the attempt", c.Job.Attempt, 1)
@@ -62,14 +62,14 @@ func retryBeginsAnew(w *world) {
 func retryRefused(w *world) {
 	for _, state := range []job.State{job.Scheduled, job.Queued, job.Running, job.Succeeded} {
 		id, _ := w.inState(state)
-		w.refused(job.NotRetryable, w.newRetry(id))
+		w.refused(job.NotRetryable, newRetry(id))
 	}
 }
 
 func retryForgetsCancel(w *world) {
 	c := w.running()
 	w.do(newCancel(c.Job.ID))
-	w.do(newFinish(c.Lease(), job.Cancelled), w.newRetry(c.Job.ID))
+	w.do(newFinish(c.Lease(), job.Cancelled), newRetry(c.Job.ID))
 	c = w.claimOne(queue)
 	renew, f := newRenew(c.Lease(), leaseFor), newFinish(c.Lease(), job.Succeeded)
 	w.do(renew, f)
@@ -82,7 +82,7 @@ func retryForgetsExpiry(w *world) {
 	w.pass(2 * time.Minute)
 	w.do(newDue())
 	equal(w, "the state", w.job(id).State, job.Expired)
-	w.do(w.newRetry(id))
+	w.do(newRetry(id))
 	w.do(newDue())
 	equal(w, "the state after the retry", w.job(id).State, job.Queued)
 	w.pass(50 * time.Second)
@@ -96,7 +96,7 @@ func retryForgetsExpiry(w *world) {
 
 func retryTwice(w *world) {
 	id, _ := w.inState(job.Failed)
-	first, second := w.newRetry(id), w.newRetry(id)
+	first, second := newRetry(id), newRetry(id)
 	w.try(first, second)
 	if first.Err != nil {
 		w.Errorf("the first retry was refused: %v", first.Err)
@@ -108,12 +108,12 @@ func retryTwice(w *world) {
 func retryUnknown(w *world) {
 	deleted, _ := w.inState(job.Failed)
 	w.do(newDelete(deleted))
-	w.refused(job.NotFound, w.newRetry(w.id()), w.newRetry(job.ID{}), w.newRetry(deleted))
+	w.refused(job.NotFound, newRetry(w.id()), newRetry(job.ID{}), newRetry(deleted))
 }
 
 func retryThenPrune(w *world) {
 	id, _ := w.inState(job.Failed)
-	w.do(w.newRetry(id))
+	w.do(newRetry(id))
 	w.pass(30 * day)
 	w.do(newPrune())
 	equal(w, "the state", w.job(id).State, job.Queued)
@@ -121,7 +121,7 @@ func retryThenPrune(w *world) {
 
 func cancelThenRetry(w *world) {
 	id := w.submit()
-	cancel, retry, claim := newCancel(id), w.newRetry(id), w.newClaim(queue, 1)
+	cancel, retry, claim := newCancel(id), newRetry(id), w.newClaim(queue, 1)
 	w.do(cancel, retry, claim)
 	equal(w, "the job as the cancel left it", cancel.Job.State, job.Cancelled)
 	equal(w, "the job as the retry left it", retry.Job.State, job.Queued)

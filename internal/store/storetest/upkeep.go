@@ -45,9 +45,13 @@ func dueExpires(w *world) {
 	w.pass(2 * time.Second)
 	due := newDue()
 	due.Keep = 17 * time.Minute
+	due.Failure = &job.Failure{Code: "too_late", Message: "nobody came", Retryable: true}
 	w.do(due)
 	j := w.job(id)
 	equal(w, "the state", j.State, job.Expired)
+	if j.Failure == nil || j.Failure.Code != "too_late" || j.Failure.Message != "nobody came" || !j.Failure.Retryable {
+		w.Errorf("the expired job has the failure %+v", j.Failure)
+	}
 	w.at("FinishedAt", j.FinishedAt, w.now())
 	w.at("ExpiresAt", j.ExpiresAt, w.now().Add(17*time.Minute))
 	if len(due.Expired) != 1 || text(due.Expired[0]) != text(j) {
@@ -169,7 +173,7 @@ func pruneDeletes(w *world) {
 	for _, id := range ended {
 		w.gone(mine, id)
 	}
-	w.refused(job.NotFound, w.newRetry(ended[1]), newCancel(ended[0]))
+	w.refused(job.NotFound, newRetry(ended[1]), newCancel(ended[0]))
 }
 
 func pruneSpares(w *world) {

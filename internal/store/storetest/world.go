@@ -27,6 +27,7 @@ type world struct {
 	ctx   context.Context
 	store store.Store
 	open  func() store.Store // opens the same place again
+	twin  func() *world      // makes another world of the same kind
 
 	micros atomic.Int64 // the clock; read by the store from any goroutine
 	ids    uint64       // how many ids and tokens were made
@@ -43,7 +44,9 @@ type ownedKey struct {
 }
 
 func newWorld(tb testing.TB, s Suite) *world {
-	return newWorldAt(tb, tb, s, filepath.Join(tb.TempDir(), "store"))
+	w := newWorldAt(tb, tb, s, filepath.Join(tb.TempDir(), "store"))
+	w.twin = func() *world { return newWorld(tb, s) }
+	return w
 }
 
 // newWorldAt opens a store that tb closes, and whose rules fail f.

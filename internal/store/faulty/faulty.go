@@ -1,0 +1,156 @@
+// Package faulty is a store that breaks on purpose: it wraps another one and
+// fails, delays or forgets at a named step, by a plan or one commit at a time.
+// What stands on a store is tested with it, and so is every store: its conformance
+// suite also passes when the outcome of its commits is not told; see [Patient].
+package faulty
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// Step names the dangerous step of a commit at which it breaks.
+type Step uint8
+
+// The steps.
+const (
+	None         Step = iota // nothing breaks
+	BeforeCommit             // nothing is applied, and the caller is told so: store.ErrNotCommitted
+	LostBefore               // nothing is applied, and the caller learns nothing
+	AfterCommit              // all is applied, and the caller learns nothing
+	Unknown                  // one of the last two, by the flip of a coin
+	Full                     // nothing is applied, and the caller is told: store.ErrFull
+)
+
+// ErrLost is why the caller of a commit learns nothing of it.
+var ErrLost = errors.New("faulty: the answer was lost")
+
+// Fault is what becomes of one commit. The zero value lets it be.
+type Fault struct {
+	Step Step
+	// Before and After are called, when set, before the commit would be applied and
+	// between that and its answer. A commit waits for them: that is how it is slow.
+	Before, After func()
+}
+
+// Plan is how a store behaves. The zero value breaks nothing. Its functions may be
+// called by several goroutines at once.
+type Plan struct {
+	// Commit says what becomes of the n-th call of Commit; the first has the number 1.
+	Commit func(n int, b *store.Batch) Fault
+	// Bad marks ops whose data the store cannot take: a batch that holds one is
+	// refused with store.ErrData.
+	Bad func(op any) bool
+	// Read is asked before every read, by the name of its method; the read fails with
+	// the error that it returns.
+	Read func(method string) error
+	// Seed is for the coin of Unknown: the same seed flips the same.
+	Seed uint64
+}
+
+// Store is a store that breaks on purpose.
+type Store struct {
+	inner store.Store // set once
+	plan  Plan        // set once
+
+	mu sync.Mutex
+	// Guarded by mu.
+	coin    *rand.Rand
+	commits int
+	next    []Fault // one-shot faults for the coming commits, before the plan is asked
+}
+
+// New wraps a store. Closing the wrapper closes it.
+func New(inner store.Store, p Plan) *Store {
+	return &Store{inner: inner, plan: p, coin: rand.New(rand.NewPCG(p.Seed, 0))}
+}
+
+// Next says what becomes of the coming commits, one fault for each, whatever the
+// plan says of them.
+func (s *Store) Next(faults ...Fault) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.next = append(s.next, faults...)
+}
+
+// Commits is how often Commit was called.
+func (s *Store) Commits() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.commits
+}
+
+// Every is a plan in which each n-th commit breaks at the step.
+func Every(n int, at Step) func(int, *store.Batch) Fault {
+	return func(commit int, _ *store.Batch) Fault {
+		if commit%n == 0 {
+			return Fault{Step: at}
+		}
+		return Fault{}
+	}
+}
+
+// Commit breaks as planned, or commits; see [store.Store].
+func (s *Store) Commit(ctx context.Context, b *store.Batch) error {
+	f := s.fault(b)
+	call(f.Before)
+	err := s.commit(ctx, b, f)
+	call(f.After)
+	return err
+}
+
+func (s *Store) commit(ctx context.Context, b *store.Batch, f Fault) error {
+	if s.plan.Bad != nil && anyOp(b, s.plan.Bad) {
+		return fmt.Errorf("faulty: %w: %w", store.ErrData, store.ErrNotCommitted)
+	}
+	switch f.Step {
+	case BeforeCommit:
+		return fmt.Errorf("faulty: %w", store.ErrNotCommitted)
+	case Full:
+		return fmt.Errorf("faulty: %w: %w", store.ErrFull, store.ErrNotCommitted)
+	case LostBefore:
+		return ErrLost
+	}
+	err := s.inner.Commit(ctx, b)
+	if err == nil && f.Step == AfterCommit {
+		return ErrLost
+	}
+	return err
+}
+
+// fault takes what is to become of the next commit, with the coin flipped.
+func (s *Store) fault(b *store.Batch) (f Fault) {
+	s.mu.Lock()
+	s.commits++
+	n := s.commits
+	heads := s.coin.IntN(2) == 0
+	planned := len(s.next) == 0
+	if !planned {
+		f, s.next = s.next[0], s.next[1:]
+	}
+	s.mu.Unlock()
+	if planned && s.plan.Commit != nil {
+		f = s.plan.Commit(n, b)
+	}
+	if f.Step == Unknown {
+		f.Step = AfterCommit
+		if heads {
+			f.Step = LostBefore
+		}
+	}
+	return f
+}
+
+func call(f func()) {
+	if f != nil {
+		f()
+	}
+}
+
+// Close closes the wrapped store.
+func (s *Store) Close() error { return s.inner.Close() }

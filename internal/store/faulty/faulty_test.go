@@ -1,0 +1,185 @@
+package faulty
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// inner counts the batches that reach the wrapped store.
+type inner struct {
+	store.Store
+	mu      sync.Mutex
+	applied int
+	last    store.BatchID
+	again   int // commits of the batch that was applied last
+}
+
+func (in *inner) Commit(_ context.Context, b *store.Batch) error {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if b.ID == in.last {
+		in.again++
+		return nil
+	}
+	in.applied++
+	in.last = b.ID
+	return nil
+}
+
+func (in *inner) Counts(context.Context) (map[string]store.Counts, error) {
+	return map[string]store.Counts{"q": {Queued: 1}}, nil
+}
+
+func (in *inner) Close() error { return nil }
+
+func finish() *store.Batch {
+	b := store.NewBatch()
+	b.Finishes = []*store.Finish{{To: job.Failed}}
+	return b
+}
+
+func TestEachStepBreaksAsItsNameSays(t *testing.T) {
+	tests := []struct {
+		says    string
+		step    Step
+		applied int
+		is, not error
+	}{
+		{"nothing breaks", None, 1, nil, ErrLost},
+		{"before the commit nothing is applied and that is known", BeforeCommit, 0, store.ErrNotCommitted, store.ErrFull},
+		{"a commit lost on its way is not applied and nobody knows", LostBefore, 0, ErrLost, store.ErrNotCommitted},
+		{"after the commit all is applied and nobody knows", AfterCommit, 1, ErrLost, store.ErrNotCommitted},
+		{"on a full disk nothing is applied and that is known", Full, 0, store.ErrFull, ErrLost},
+	}
+	for _, tt := range tests {
+		t.Run(tt.says, func(t *testing.T) {
+			in := &inner{}
+			err := New(in, Plan{Commit: Every(1, tt.step)}).Commit(t.Context(), finish())
+			if !errors.Is(err, tt.is) || errors.Is(err, tt.not) || in.applied != tt.applied {
+				t.Errorf("the commit returned %v and applied %d batches", err, in.applied)
+			}
+		})
+	}
+}
+
+func TestUnknownIsNowThisNowThat(t *testing.T) {
+	in := &inner{}
+	s := New(in, Plan{Commit: Every(1, Unknown), Seed: 1})
+	for range 100 {
+		if err := s.Commit(t.Context(), finish()); !errors.Is(err, ErrLost) {
+			t.Fatalf("an unknown commit returned %v", err)
+		}
+	}
+	if in.applied < 20 || in.applied > 80 {
+		t.Errorf("of 100 unknown commits %d were applied", in.applied)
+	}
+	if s.Commits() != 100 {
+		t.Errorf("of 100 commits %d were counted", s.Commits())
+	}
+}
+
+func TestOneShotFaultsGoBeforeThePlan(t *testing.T) {
+	s := New(&inner{}, Plan{Commit: Every(1, Full)})
+	s.Next(Fault{Step: BeforeCommit}, Fault{})
+	for i, want := range []error{store.ErrNotCommitted, nil, store.ErrFull} {
+		if err := s.Commit(t.Context(), finish()); !errors.Is(err, want) {
+			t.Errorf("commit %d returned %v, want %v", i+1, err, want)
+		}
+	}
+}
+
+func TestABatchWithAMarkedOpIsBadData(t *testing.T) {
+	in := &inner{}
+	bad := &store.Finish{To: job.Succeeded}
+	s := New(in, Plan{Bad: func(op any) bool { return op == bad }})
+	b := finish()
+	b.Finishes = append(b.Finishes, bad)
+	if err := s.Commit(t.Context(), b); !errors.Is(err, store.ErrData) || in.applied != 0 {
+		t.Errorf("a batch with a marked op returned %v and applied %d", err, in.applied)
+	}
+	if err := s.Commit(t.Context(), finish()); err != nil {
+		t.Errorf("a batch without a marked op returned %v", err)
+	}
+}
+
+func TestACommitWaitsForWhatIsCalledAroundIt(t *testing.T) {
+	in := &inner{}
+	s := New(in, Plan{})
+	var order []int
+	s.Next(Fault{
+		Before: func() { order = append(order, in.applied) },
+		After:  func() { order = append(order, in.applied) },
+	})
+	if err := s.Commit(t.Context(), finish()); err != nil {
+		t.Fatal(err)
+	}
+	if len(order) != 2 || order[0] != 0 || order[1] != 1 {
+		t.Errorf("before and after the commit %v batches were applied", order)
+	}
+}
+
+func TestReadsFailAsPlanned(t *testing.T) {
+	broken := errors.New("broken")
+	s := New(&inner{}, Plan{Read: func(method string) error {
+		if method == "Counts" {
+			return nil
+		}
+		return broken
+	}})
+	if counts, err := s.Counts(t.Context()); err != nil || counts["q"].Queued != 1 {
+		t.Errorf("a read that is to go well returned %v, %v", counts, err)
+	}
+	if _, err := s.Job(t.Context(), job.Owner{}, job.ID{}); !errors.Is(err, broken) {
+		t.Errorf("a read that is to fail returned %v", err)
+	}
+	if _, err := s.Rows(t.Context(), "", "", store.RowPage{}); !errors.Is(err, broken) {
+		t.Errorf("a read that is to fail returned %v", err)
+	}
+}
+
+func TestPatientCommitsUntilTheOutcomeIsKnown(t *testing.T) {
+	in := &inner{}
+	s := New(in, Plan{})
+	s.Next(Fault{Step: BeforeCommit}, Fault{Step: BeforeCommit}, Fault{Step: AfterCommit}, Fault{Step: LostBefore})
+	if err := Patient(s).Commit(t.Context(), finish()); err != nil {
+		t.Fatal(err)
+	}
+	if in.applied != 1 || in.again != 1 || s.Commits() != 5 {
+		t.Errorf("a batch was applied %d times and committed again %d times, in %d commits", in.applied, in.again, s.Commits())
+	}
+}
+
+func TestPatientLeavesBadDataAndAFullDiskToItsCaller(t *testing.T) {
+	s := New(&inner{}, Plan{Bad: func(any) bool { return true }})
+	if err := Patient(s).Commit(t.Context(), finish()); !errors.Is(err, store.ErrData) {
+		t.Errorf("bad data returned %v", err)
+	}
+	s = New(&inner{}, Plan{Commit: Every(1, Full)})
+	if err := Patient(s).Commit(t.Context(), finish()); !errors.Is(err, store.ErrFull) || s.Commits() != 1 {
+		t.Errorf("a full disk returned %v after %d commits", err, s.Commits())
+	}
+}
+
+func TestFaultsAreSafeForManyGoroutines(t *testing.T) {
+	in := &inner{}
+	s := New(in, Plan{Commit: Every(2, Unknown)})
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 50 {
+				s.Next(Fault{})
+				_ = s.Commit(t.Context(), finish())
+				_, _ = s.Counts(t.Context())
+			}
+		})
+	}
+	all.Wait()
+	if s.Commits() != 400 {
+		t.Errorf("of 400 commits %d were counted", s.Commits())
+	}
+}

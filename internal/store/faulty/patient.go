@@ -1,0 +1,27 @@
+package faulty
+
+import (
+	"context"
+	"errors"
+
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// Patient is a store that commits every batch again until its outcome is known, as
+// the engine does. Bad data and a full disk are left to the caller.
+func Patient(s store.Store) store.Store { return patient{s} }
+
+type patient struct{ store.Store }
+
+// mostTries bounds the patience: a store that fails so often in a row is broken.
+const mostTries = 1000
+
+func (p patient) Commit(ctx context.Context, b *store.Batch) (err error) {
+	for range mostTries {
+		err = p.Store.Commit(ctx, b)
+		if err == nil || errors.Is(err, store.ErrData) || errors.Is(err, store.ErrFull) || ctx.Err() != nil {
+			return err
+		}
+	}
+	return err
+}
