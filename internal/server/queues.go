@@ -9,6 +9,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/exec"
 	"github.com/meanwhile-run/meanwhile/internal/exec/llm"
+	"github.com/meanwhile-run/meanwhile/internal/exec/process"
 	"github.com/meanwhile-run/meanwhile/internal/exec/sim"
 	"github.com/meanwhile-run/meanwhile/internal/simmodel"
 )
@@ -38,6 +39,8 @@ func makeExecutor(q config.Queue, models *llm.Executor) (exec.Executor, error) {
 			return models, nil
 		}
 		return models.WithDefault(q.Model)
+	case config.Process:
+		return process.New(process.Config{Command: q.Command, Env: q.Env})
 	}
 	return nil, fmt.Errorf("there is no executor %s", q.Executor)
 }
