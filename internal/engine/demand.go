@@ -99,7 +99,7 @@ func (q *queue) claims(b *store.Batch) (list []claim) {
 		}
 		ready -= n
 		s.free -= n
-		op := &store.Claim{Queue: q.Name, Worker: s.Name, Tokens: make([]job.Token, n), LeaseFor: q.Policy.Timeouts.Lease}
+		op := &store.Claim{Queue: q.Name, Worker: s.Name, Tokens: make([]job.Token, n)}
 		for i := range op.Tokens {
 			op.Tokens[i] = job.NewToken()
 		}

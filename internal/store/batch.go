@@ -247,7 +247,7 @@ type Claim struct {
 	Queue    string
 	Worker   string
 	Tokens   []job.Token
-	LeaseFor time.Duration
+	LeaseFor time.Duration // 0 for what each job's own policy says
 
 	// out
 	Err     error

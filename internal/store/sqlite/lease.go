@@ -140,7 +140,11 @@ func (t *tx) take(op *store.Claim, c *candidate, token job.Token) error {
 	if j.StartedAt.IsZero() {
 		j.StartedAt = t.now
 	}
-	until := t.now.Add(op.LeaseFor)
+	lease := op.LeaseFor
+	if lease == 0 {
+		lease = j.Policy.Timeouts.Lease
+	}
+	until := t.now.Add(lease)
 	t.turns.taken(&j, c.turn)
 	t.moved(j.Queue, job.Queued, job.Running)
 	t.running[j.ID] = &held{job: j, token: token, from: j.Cursor, worker: op.Worker, until: until, idem: c.idem}
