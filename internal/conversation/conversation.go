@@ -12,6 +12,7 @@
 package conversation
 
 import (
+	"bytes"
 	"encoding/json"
 	"net/url"
 	"strings"
@@ -119,13 +120,16 @@ func cut(text string, limit int) string {
 	return text[:limit]
 }
 
-// encode writes a row's body. Its types hold nothing that JSON cannot say.
+// encode writes a value as JSON, text as it is. Its types hold nothing that JSON
+// cannot say.
 func encode(v any) []byte {
-	body, err := json.Marshal(v)
-	if err != nil {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
 		panic("conversation: " + err.Error())
 	}
-	return body
+	return bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
 }
 
 func damaged(r store.Row, cause error) *job.Error {

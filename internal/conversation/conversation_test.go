@@ -46,6 +46,7 @@ func newDesk(t *testing.T) *desk {
 
 func (d *desk) commit(b *store.Batch) {
 	d.Helper()
+	b.ID = store.NewBatch().ID
 	if err := d.store.Commit(ctx, b); err != nil {
 		d.Fatal(err)
 	}
@@ -336,7 +337,7 @@ func TestAJobTriedAgainRewritesItsOwnAnswer(t *testing.T) {
 	_, second := d.ask(ann, id, "second")
 	d.answer(second, "2")
 
-	retry := &store.Retry{Owner: ann, ID: task, Token: job.NewToken()}
+	retry := &store.Retry{Owner: ann, ID: task}
 	claim := &store.Claim{Queue: "chat", Worker: "desk", Tokens: []job.Token{job.NewToken()}, LeaseFor: time.Minute}
 	d.commit(&store.Batch{Retries: []*store.Retry{retry}, Claims: []*store.Claim{claim}})
 	if retry.Err != nil || len(claim.Claimed) != 1 {
@@ -503,8 +504,8 @@ func TestThePromptNamesTheModelOnlyIfAsked(t *testing.T) {
 	d := newDesk(t)
 	turn := d.begin(ann, conversation.ID{}, "q \"<é>\"")
 	for model, want := range map[string]string{
-		"":  `{"messages":[{"role":"user","content":"q \"\u003cé\u003e\""}]}`,
-		"m": `{"model":"m","messages":[{"role":"user","content":"q \"\u003cé\u003e\""}]}`,
+		"":  `{"messages":[{"role":"user","content":"q \"<é>\""}]}`,
+		"m": `{"model":"m","messages":[{"role":"user","content":"q \"<é>\""}]}`,
 	} {
 		if got := string(turn.Prompt(model)); got != want {
 			t.Errorf("prompt %s, want %s", got, want)

@@ -5,10 +5,14 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
+	"github.com/meanwhile-run/meanwhile/internal/conversation"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
 func TestAQuestionIsAnsweredAtOnceAndReadWhenItIsDone(t *testing.T) {
@@ -350,6 +354,80 @@ func TestListsArePaged(t *testing.T) {
 	messages := "/api/conversations/" + conv + "/messages?limit=3"
 	newest := s.get("ann", messages).want(t, 200, "data.0.content", "a0", "data.1.content", "q1", "data.2.content", "a1")
 	s.get("ann", messages+"&before="+newest.text("next")).want(t, 200, "data.0.content", "q0", "data.1", nil, "next", nil)
+}
+
+// A row that was read as pending is shown as the answer that has come since.
+func TestAnAnswerThatComesWhileMessagesAreReadIsShown(t *testing.T) {
+	s := newSite(t, 1)
+	ann := job.Owner{User: "ann"}
+	s.ask("ann", "q")
+	h := s.next()
+	id, _ := conversation.ParseMessageID(h.claimed.Job.Ref)
+	stale, err := s.talks.Message(background, ann, id)
+	if err != nil || stale.Status != conversation.Processing {
+		t.Fatal(stale, err)
+	}
+	h.done("all")
+	view, err := s.face.message(background, ann, stale)
+	if err != nil || view.Content != "all" || view.Status != conversation.Completed || view.Cursor != nil {
+		t.Fatal(view, err)
+	}
+}
+
+func TestReadingNeverWaitsForAWrite(t *testing.T) {
+	var stuck atomic.Bool
+	began, gate := make(chan struct{}, 1), make(chan struct{})
+	s := newSiteOver(t, 1, faulty.Plan{Commit: func(int, *store.Batch) faulty.Fault {
+		if !stuck.Load() {
+			return faulty.Fault{}
+		}
+		return faulty.Fault{Before: func() {
+			select {
+			case began <- struct{}{}:
+			default:
+			}
+			<-gate
+		}}
+	}})
+	a := s.ask("ann", "q")
+	h := s.next()
+	h.say("half")
+	stuck.Store(true)
+	asked := make(chan answer, 1)
+	go func() { asked <- s.call("ann", "POST", "/api/chat", `{"query":"q2"}`) }()
+	<-began
+	s.get("ann", "/api/conversations").want(t, 200, "data.0.id", a.text("conversation_id"), "data.1", nil)
+	s.get("ann", "/api/conversations/"+a.text("conversation_id")+"/messages").want(t, 200, "data.1.content", "half")
+	s.get("ann", a.text("urls.status")).want(t, 200, "content", "half")
+	s.call("ann", "POST", "/api/heartbeat", "").want(t, 200)
+	stuck.Store(false)
+	close(gate)
+	(<-asked).want(t, 202)
+}
+
+// Every second commit is applied, or not, and nobody is told which: it is committed
+// again, and no question, answer or delete is done twice or lost.
+func TestAConversationOutlivesCommitsOfUnknownOutcome(t *testing.T) {
+	s := newSiteOver(t, 1, faulty.Plan{Commit: func(n int, _ *store.Batch) faulty.Fault {
+		return faulty.Fault{Step: []faulty.Step{faulty.AfterCommit, faulty.None, faulty.LostBefore, faulty.None}[n%4]}
+	}})
+	conv := s.call("ann", "POST", "/api/conversations", "").want(t, 201).text("id")
+	for i := range 6 {
+		s.ask("ann", fmt.Sprint("q", i), conv)
+		h := s.next()
+		h.say("a")
+		h.say(fmt.Sprint(i))
+		h.done(fmt.Sprint("a", i))
+	}
+	page := s.get("ann", "/api/conversations/"+conv+"/messages").want(t, 200, "data.12", nil)
+	for i := range 6 {
+		page.want(t, 200, fmt.Sprintf("data.%d.content", 2*i), fmt.Sprint("q", i), fmt.Sprintf("data.%d.content", 2*i+1), fmt.Sprint("a", i))
+	}
+	for range 4 {
+		doomed := s.call("ann", "POST", "/api/conversations", "").want(t, 201).text("id")
+		s.call("ann", "DELETE", "/api/conversations/"+doomed, "").want(t, 204)
+	}
+	s.get("ann", "/api/conversations").want(t, 200, "data.0.id", conv, "data.1", nil)
 }
 
 func TestAHeartbeatSaysHowLongItCounts(t *testing.T) {

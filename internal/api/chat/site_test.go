@@ -20,6 +20,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/conversation"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
@@ -43,11 +44,18 @@ type site struct {
 // newSite starts a site; its worker has that many slots.
 func newSite(t testing.TB, slots int) *site {
 	t.Helper()
-	db, err := sqlite.Open(background, filepath.Join(t.TempDir(), "jobs.db"),
+	return newSiteOver(t, slots, faulty.Plan{})
+}
+
+// newSiteOver starts a site over a store that breaks as planned.
+func newSiteOver(t testing.TB, slots int, plan faulty.Plan) *site {
+	t.Helper()
+	file, err := sqlite.Open(background, filepath.Join(t.TempDir(), "jobs.db"),
 		sqlite.Options{RowsAtEnd: conversation.RowsAtEnd, Unsynced: true})
 	if err != nil {
 		t.Fatal(err)
 	}
+	db := faulty.New(file, plan)
 	queue := engine.Queue{
 		Name: "chat", MaxDepth: 1000, MaxAttempts: 2, Keep: time.Hour, KeepFailed: time.Hour,
 		Policy: job.Policy{Timeouts: job.Timeouts{Lease: time.Minute, CancelGrace: time.Minute}},

@@ -1,0 +1,52 @@
+package chat
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+// BenchmarkReads are the reads of the chat face, of a user with 1,000 conversations,
+// while questions wait and one is being answered. Handlers only: no connection.
+func BenchmarkReads(b *testing.B) {
+	s := newSite(b, 1)
+	mux := http.NewServeMux()
+	s.face.Register(mux)
+	ended := s.ask("ann", "q")
+	conv := ended.text("conversation_id")
+	s.next().done(strings.Repeat("word ", 200))
+	for i := range 9 {
+		s.ask("ann", "q", conv)
+		s.next().done(strings.Repeat("word ", 200+i))
+	}
+	for i := range 900 {
+		s.call("ann", "POST", "/api/conversations", fmt.Sprintf(`{"title":"%d"}`, i))
+	}
+	pending := s.ask("ann", "q")
+	s.next().say(strings.Repeat("word ", 100))
+	for range 99 {
+		s.ask("ann", "q")
+	}
+	for _, c := range []struct{ name, path string }{
+		{"conversations", "/api/conversations"},
+		{"messages", "/api/conversations/" + conv + "/messages"},
+		{"messages-answering", "/api/conversations/" + pending.text("conversation_id") + "/messages"},
+		{"status-running", pending.text("urls.status")},
+		{"status-ended", ended.text("urls.status")},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			req := httptest.NewRequest("GET", c.path, nil)
+			req.Header.Set("X-User-ID", "ann")
+			req.RemoteAddr = "127.0.0.1:1"
+			b.ReportAllocs()
+			for b.Loop() {
+				w := httptest.NewRecorder()
+				if mux.ServeHTTP(w, req); w.Code != http.StatusOK {
+					b.Fatal(w.Code, w.Body)
+				}
+			}
+		})
+	}
+}
