@@ -23,7 +23,7 @@ func WriteJSON(w http.ResponseWriter, status int, v any) {
 		WriteError(w, err)
 		return
 	}
-	WriteJSONBytes(w, status, buf.Bytes())
+	WriteJSONBytes(w, status, bytes.TrimSuffix(buf.Bytes(), []byte("\n")))
 }
 
 // WriteJSONBytes answers with what is JSON already. The body is not kept.

@@ -1,0 +1,188 @@
+package jobs
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+const jobPath = "/v1/jobs/job_000000000xr03001081g81860w"
+
+// A bad request is refused with a problem that has a code and a sentence, and the
+// engine hears nothing of it.
+func TestBadRequestsAreRefusedAndStoreNothing(t *testing.T) {
+	for _, tt := range []struct {
+		rule, method, path, body string
+		headers                  []string
+		status                   int
+		code                     job.Code
+	}{
+		{"no body", "POST", "/v1/jobs", ``, nil, 400, job.Invalid},
+		{"malformed JSON", "POST", "/v1/jobs", `{"queue":"sim","input":`, nil, 400, job.Invalid},
+		{"two values", "POST", "/v1/jobs", `{"queue":"sim","input":1} 2`, nil, 400, job.Invalid},
+		{"an oversized body", "POST", "/v1/jobs", `{"queue":"sim","input":"` + strings.Repeat("x", job.MaxBody) + `"}`, nil, 413, job.TooLarge},
+		{"invalid UTF-8", "POST", "/v1/jobs", "{\"queue\":\"sim\",\"input\":\"\xff\"}", nil, 400, job.Invalid},
+		{"a NUL", "POST", "/v1/jobs", `{"queue":"sim","input":"\u0000"}`, nil, 400, job.Invalid},
+		{"not said to be JSON", "POST", "/v1/jobs", `{"queue":"sim","input":1}`, []string{"Content-Type", "text/plain"}, 415, api.UnsupportedMediaType},
+		{"a bad Prefer", "POST", "/v1/jobs", `{"queue":"sim","input":1}`, []string{"Prefer", "wait=soon"}, 400, job.Invalid},
+		{"a negative wait", "POST", "/v1/jobs", `{"queue":"sim","input":1}`, []string{"Prefer", "wait=-1"}, 400, job.Invalid},
+		{"too long a wait", "POST", "/v1/jobs", `{"queue":"sim","input":1}`, []string{"Prefer", "wait=61"}, 400, job.Invalid},
+		{"a parameter", "POST", "/v1/jobs?wait=1", `{"queue":"sim","input":1}`, nil, 400, job.Invalid},
+		{"an empty Idempotency-Key", "POST", "/v1/jobs", `{"queue":"sim","input":1}`, []string{"Idempotency-Key", ""}, 400, job.Invalid},
+		{"an unprintable Idempotency-Key", "POST", "/v1/jobs", `{"queue":"sim","input":1}`, []string{"Idempotency-Key", "a\tb"}, 400, job.Invalid},
+		{"a long Idempotency-Key", "POST", "/v1/jobs", `{"queue":"sim","input":1}`, []string{"Idempotency-Key", strings.Repeat("k", 257)}, 400, job.Invalid},
+		{"two Idempotency-Keys", "POST", "/v1/jobs", `{"queue":"sim","input":1}`, []string{"Idempotency-Key", "a", "Idempotency-Key", "b"}, 400, job.Invalid},
+		{"a malformed user", "POST", "/v1/jobs", `{"queue":"sim","input":1}`, []string{"X-User-ID", "a\x01"}, 400, job.Invalid},
+		{"a foreign page", "POST", "/v1/jobs", `{"queue":"sim","input":1}`, []string{"Origin", "https://evil.example"}, 403, job.Forbidden},
+		{"a wrong method on jobs", "PUT", "/v1/jobs", `{}`, nil, 405, api.MethodNotAllowed},
+		{"a wrong method on a job", "POST", jobPath, `{}`, nil, 405, api.MethodNotAllowed},
+		{"a wrong method on cancel", "GET", jobPath + "/cancel", ``, nil, 405, api.MethodNotAllowed},
+		{"a wrong method on queues", "DELETE", "/v1/queues/sim", ``, nil, 405, api.MethodNotAllowed},
+		{"an unknown call", "POST", "/v1/jobs/batch/x", `{}`, nil, 404, job.NotFound},
+		{"an id of another kind", "GET", "/v1/jobs/conv_000000000xr03001081g81860w", ``, nil, 404, job.NotFound},
+		{"an id that is none", "GET", "/v1/jobs/7", ``, nil, 404, job.NotFound},
+		{"an id in capitals", "DELETE", "/v1/jobs/JOB_000000000XR03001081G81860W", ``, nil, 404, job.NotFound},
+		{"an id with another spelling of its last bits", "GET", "/v1/jobs/job_000000000xr03001081g81860x", ``, nil, 404, job.NotFound},
+		{"a hostile id", "POST", "/v1/jobs/" + "%00%ff" + strings.Repeat("x", 1000) + "/retry", ``, nil, 404, job.NotFound},
+		{"a cancel with a body", "POST", jobPath + "/cancel", `{"reason":"x"}`, nil, 400, job.Invalid},
+		{"a retry with parameters", "POST", jobPath + "/retry?now=1", ``, nil, 400, job.Invalid},
+		{"a delete with parameters", "DELETE", jobPath + "?force=1", ``, nil, 400, job.Invalid},
+		{"a delete with a body that is no JSON", "DELETE", jobPath, `x`, nil, 400, job.Invalid},
+		{"an unknown parameter of get", "GET", jobPath + "?wait=5", ``, nil, 400, job.Invalid},
+		{"a bad Prefer of get", "GET", jobPath, ``, []string{"Prefer", "wait=1.5"}, 400, job.Invalid},
+		{"a malformed query", "GET", "/v1/jobs?queue=%zz", ``, nil, 400, job.Invalid},
+		{"an unknown filter", "GET", "/v1/jobs?error_code=x", ``, nil, 400, job.Invalid},
+		{"a filter given twice", "GET", "/v1/jobs?queue=a&queue=b", ``, nil, 400, job.Invalid},
+		{"a filter that is no text", "GET", "/v1/jobs?key=%ff", ``, nil, 400, job.Invalid},
+		{"a filter with a NUL", "GET", "/v1/jobs?queue=a%00", ``, nil, 400, job.Invalid},
+		{"an unknown status", "GET", "/v1/jobs?status=done", ``, nil, 400, job.Invalid},
+		{"a limit of nothing", "GET", "/v1/jobs?limit=0", ``, nil, 400, job.Invalid},
+		{"a negative limit", "GET", "/v1/jobs?limit=-1", ``, nil, 400, job.Invalid},
+		{"too high a limit", "GET", "/v1/jobs?limit=101", ``, nil, 400, job.Invalid},
+		{"a limit that is no number", "GET", "/v1/jobs?limit=NaN", ``, nil, 400, job.Invalid},
+		{"a list cursor that is none", "GET", "/v1/jobs?after=7", ``, nil, 400, job.Invalid},
+		{"a job as a list cursor", "GET", "/v1/jobs?after=job_000000000xr03001081g81860w", ``, nil, 400, job.Invalid},
+		{"a list cursor of zeros", "GET", "/v1/jobs?after=page_00000000000000000000000000", ``, nil, 400, job.Invalid},
+		{"an output cursor that is none", "GET", jobPath + "/output?after=x", ``, nil, 400, job.Invalid},
+		{"a negative output cursor", "GET", jobPath + "/output?after=-1", ``, nil, 400, job.Invalid},
+		{"an output cursor with a sign", "GET", jobPath + "/output?after=%2B1", ``, nil, 400, job.Invalid},
+		{"an output cursor with zeros", "GET", jobPath + "/output?after=007", ``, nil, 400, job.Invalid},
+		{"an enormous output cursor", "GET", jobPath + "/output?after=9223372036854775808", ``, nil, 400, job.Invalid},
+		{"a done cursor of output", "GET", jobPath + "/output?after=3.done", ``, nil, 400, job.Invalid},
+		{"a bad Prefer of output", "GET", jobPath + "/output", ``, []string{"Prefer", "wait="}, 400, job.Invalid},
+		{"an event cursor that is none", "GET", jobPath + "/events?after=done", ``, nil, 400, job.Invalid},
+		{"a bare done", "GET", jobPath + "/events?after=.done", ``, nil, 400, job.Invalid},
+		{"a bad Last-Event-ID", "GET", jobPath + "/events", ``, []string{"Last-Event-ID", "three"}, 400, job.Invalid},
+		{"an unknown parameter of events", "GET", jobPath + "/events?follow=1", ``, nil, 400, job.Invalid},
+		{"a parameter of result", "GET", jobPath + "/result?x", ``, nil, 400, job.Invalid},
+		{"a parameter of queues", "GET", "/v1/queues?name=sim", ``, nil, 400, job.Invalid},
+		{"an unknown queue", "GET", "/v1/queues/nope", ``, nil, 404, job.UnknownQueue},
+	} {
+		f := newFake()
+		w := f.ask(tt.method, tt.path, tt.body, tt.headers...)
+		checkProblem(t, tt.rule, w.Code, w.Body.Bytes(), tt.status, tt.code, anyField)
+		if len(f.calls) > 0 {
+			t.Errorf("%s: the engine was called: %v", tt.rule, f.calls)
+		}
+	}
+}
+
+const anyField = "*"
+
+func checkProblem(t *testing.T, rule string, gotStatus int, body []byte, status int, code job.Code, field string) {
+	t.Helper()
+	var p api.Problem
+	if err := json.Unmarshal(body, &p); err != nil {
+		t.Errorf("%s: %d, no problem: %s", rule, gotStatus, body)
+		return
+	}
+	if gotStatus != status || p.Status != status || p.Code != code || p.Detail == "" || field != anyField && p.Field != field {
+		t.Errorf("%s: %d %s; want %d %s %q", rule, gotStatus, body, status, code, field)
+	}
+}
+
+// Each field of a submit has its limits, and a refusal names the field.
+func TestBadFieldsAreRefusedByName(t *testing.T) {
+	pairs := func(n int) string {
+		var all []string
+		for i := range n {
+			all = append(all, fmt.Sprintf(`"%d":""`, i))
+		}
+		return "{" + strings.Join(all, ",") + "}"
+	}
+	long := func(n int) string { return `"` + strings.Repeat("x", n) + `"` }
+	for _, tt := range []struct{ rule, field, body string }{
+		{"no queue", "/queue", `"input":1`},
+		{"no queue by null", "/queue", `"queue":null,"input":1`},
+		{"a queue that is no string", "/queue", `"queue":7,"input":1`},
+		{"too long a queue", "/queue", `"queue":` + long(65) + `,"input":1`},
+		{"no input", "/input", `"queue":"sim"`},
+		{"an input that is nested too deep", "/input" + strings.Repeat("/0", job.MaxDepth-1), `"queue":"sim","input":` + strings.Repeat("[", job.MaxDepth) + strings.Repeat("]", job.MaxDepth)},
+		{"an unknown field", "/callback", `"queue":"sim","input":1,"callback":"http://x.example"`},
+		{"a field of later", "/abandon_after_s", `"queue":"sim","input":1,"abandon_after_s":1`},
+		{"a field in the wrong case", "/Queue", `"Queue":"sim","input":1`},
+		{"a field given twice", "/queue", `"queue":"sim","input":1,"queue":"sim"`},
+		{"a priority below", "/priority", `"queue":"sim","input":1,"priority":0`},
+		{"a priority above", "/priority", `"queue":"sim","input":1,"priority":10`},
+		{"a negative priority", "/priority", `"queue":"sim","input":1,"priority":-3`},
+		{"half a priority", "/priority", `"queue":"sim","input":1,"priority":1.5`},
+		{"a priority that is NaN", "/priority", `"queue":"sim","input":1,"priority":NaN`},
+		{"an enormous priority", "/priority", `"queue":"sim","input":1,"priority":1e400`},
+		{"too long a key", "/key", `"queue":"sim","input":1,"key":` + long(257)},
+		{"a time that is none", "/run_at", `"queue":"sim","input":1,"run_at":"tomorrow"`},
+		{"a time without a zone", "/run_at", `"queue":"sim","input":1,"run_at":"2030-01-31T09:00:00"`},
+		{"a time too far away", "/run_at", `"queue":"sim","input":1,"run_at":"9999-01-31T09:00:00Z"`},
+		{"a time and a delay", "/run_at", `"queue":"sim","input":1,"run_at":"2030-01-31T09:00:00Z","delay_s":1`},
+		{"a negative delay", "/delay_s", `"queue":"sim","input":1,"delay_s":-1`},
+		{"an endless delay", "/delay_s", `"queue":"sim","input":1,"delay_s":1e300`},
+		{"a delay in words", "/delay_s", `"queue":"sim","input":1,"delay_s":"1s"`},
+		{"no attempts", "/max_attempts", `"queue":"sim","input":1,"max_attempts":0`},
+		{"too many attempts", "/max_attempts", `"queue":"sim","input":1,"max_attempts":101`},
+		{"too many pairs", "/metadata", `"queue":"sim","input":1,"metadata":` + pairs(17)},
+		{"a pair without a name", "/metadata", `"queue":"sim","input":1,"metadata":{"":"x"}`},
+		{"a pair with a long name", "/metadata", `"queue":"sim","input":1,"metadata":{` + long(65) + `:"x"}`},
+		{"a pair with a long value", "/metadata", `"queue":"sim","input":1,"metadata":{"x":` + long(513) + `}`},
+		{"a pair that is a number", "/metadata/n", `"queue":"sim","input":1,"metadata":{"n":1}`},
+		{"timeouts that are a number", "/timeouts", `"queue":"sim","input":1,"timeouts":5`},
+		{"an unknown timeout", "/timeouts/run_s", `"queue":"sim","input":1,"timeouts":{"run_s":1}`},
+		{"no lease", "/timeouts/lease_s", `"queue":"sim","input":1,"timeouts":{"lease_s":0}`},
+		{"too long a lease", "/timeouts/lease_s", `"queue":"sim","input":1,"timeouts":{"lease_s":3601}`},
+		{"a negative timeout", "/timeouts/queue_s", `"queue":"sim","input":1,"timeouts":{"queue_s":-0.5}`},
+		{"an endless timeout", "/timeouts/idle_output_s", `"queue":"sim","input":1,"timeouts":{"idle_output_s":1e18}`},
+		{"a soft limit past the hard one", "/timeouts/run_soft_s", `"queue":"sim","input":1,"timeouts":{"run_soft_s":20,"run_hard_s":10}`},
+		{"a soft limit past the queue's hard one", "/timeouts/run_soft_s", `"queue":"sim","input":1,"timeouts":{"run_soft_s":301}`},
+		{"an unknown retry field", "/retry/max", `"queue":"sim","input":1,"retry":{"max":1}`},
+		{"a negative backoff", "/retry/backoff_s", `"queue":"sim","input":1,"retry":{"backoff_s":-1}`},
+		{"an unknown choice", "/retry/after_output", `"queue":"sim","input":1,"retry":{"after_output":"maybe"}`},
+		{"a choice in the wrong type", "/retry/on_timeout", `"queue":"sim","input":1,"retry":{"on_timeout":"yes"}`},
+	} {
+		f := newFake()
+		w := f.ask("POST", "/v1/jobs", "{"+tt.body+"}")
+		checkProblem(t, tt.rule, w.Code, w.Body.Bytes(), 400, job.Invalid, tt.field)
+		if len(f.calls) > 0 {
+			t.Errorf("%s: the engine was called: %v", tt.rule, f.calls)
+		}
+	}
+}
+
+// A policy for a queue that does not exist is the queue's problem.
+func TestAPolicyForAnUnknownQueue(t *testing.T) {
+	f := newFake()
+	w := f.ask("POST", "/v1/jobs", `{"queue":"nope","input":1,"retry":{}}`)
+	checkProblem(t, "unknown queue", w.Code, w.Body.Bytes(), 404, job.UnknownQueue, "")
+}
+
+// A cursor that the job's output has not reached was never handed out.
+func TestACursorPastTheEnd(t *testing.T) {
+	for _, path := range []string{"/output?after=4", "/events?after=4", "/events?after=4.done"} {
+		f := newFake()
+		f.snap.Cursor = 3
+		f.watch = func(int64) Watcher { return &script{updates: updatesOf(f.snap.Job)} }
+		w := f.ask("GET", jobPath+path, "")
+		checkProblem(t, path, w.Code, w.Body.Bytes(), 400, job.Invalid, "")
+	}
+}

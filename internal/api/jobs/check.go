@@ -1,0 +1,78 @@
+package jobs
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// refuse is a refusal of one field, named by its JSON pointer.
+func refuse(field, format string, args ...any) error {
+	return &job.Error{Code: job.Invalid, Field: field, Message: fmt.Sprintf(format, args...)}
+}
+
+// check holds a submission to the limits that need no clock and no queue.
+func (s *submission) check() error {
+	switch {
+	case s.Queue == "":
+		return refuse("/queue", "queue is missing: it names where the job waits")
+	case len(s.Queue) > job.MaxQueueName:
+		return refuse("/queue", "the name of a queue has at most %d bytes", job.MaxQueueName)
+	case s.Input == nil:
+		return refuse("/input", "input is missing: it is what the job works on, any JSON value")
+	case len(s.Key) > job.MaxKey:
+		return refuse("/key", "key has at most %d bytes", job.MaxKey)
+	case !within(s.Priority, job.HighestPriority, job.LowestPriority):
+		return refuse("/priority", "priority is %d, first, to %d, last", job.HighestPriority, job.LowestPriority)
+	case !within(s.MaxAttempts, 1, job.MostAttempts):
+		return refuse("/max_attempts", "max_attempts is 1 to %d", job.MostAttempts)
+	}
+	return checkMetadata(s.Metadata)
+}
+
+func within(n *int64, least, most int64) bool { return n == nil || least <= *n && *n <= most }
+
+func checkMetadata(pairs map[string]string) error {
+	if len(pairs) > job.MaxMetadata {
+		return refuse("/metadata", "metadata has at most %d pairs", job.MaxMetadata)
+	}
+	for name, value := range pairs {
+		if name == "" || len(name) > job.MaxMetaKey {
+			return refuse("/metadata", "a name in metadata has 1 to %d bytes", job.MaxMetaKey)
+		}
+		if len(value) > job.MaxMetaValue {
+			return refuse("/metadata", "the value of %s in metadata has more than %d bytes", job.Quote(name), job.MaxMetaValue)
+		}
+	}
+	return nil
+}
+
+// delay is how long the job is to wait before it is ready.
+func (s *submission) delay(now time.Time) (time.Duration, error) {
+	switch {
+	case s.RunAt != nil && s.DelayS != nil:
+		return 0, refuse("/run_at", "give run_at or delay_s, not both")
+	case s.DelayS != nil:
+		return seconds("/delay_s", *s.DelayS, 0, job.MaxDuration)
+	case s.RunAt == nil:
+		return 0, nil
+	}
+	at, err := time.Parse(time.RFC3339Nano, *s.RunAt)
+	if err != nil {
+		return 0, refuse("/run_at", "%s is not a time of RFC 3339, such as 2030-01-31T09:00:00Z", job.Quote(*s.RunAt))
+	}
+	delay := at.Sub(now)
+	if delay > job.MaxDuration {
+		return 0, refuse("/run_at", "run_at is at most %d days from now", int(job.MaxDuration/(24*time.Hour)))
+	}
+	return max(delay, 0), nil
+}
+
+// seconds reads a duration in seconds, between bounds.
+func seconds(field string, s float64, least, most time.Duration) (time.Duration, error) {
+	if s < least.Seconds() || s > most.Seconds() {
+		return 0, refuse(field, "%s is %g to %g seconds", field[1:], least.Seconds(), most.Seconds())
+	}
+	return time.Duration(s * float64(time.Second)), nil
+}

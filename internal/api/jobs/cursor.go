@@ -1,0 +1,90 @@
+package jobs
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// parseNumber reads a number that is not negative, in its one spelling.
+func parseNumber(text string) (int64, bool) {
+	n, err := strconv.ParseUint(text, 10, 63)
+	return int64(n), err == nil && strconv.FormatUint(n, 10) == text
+}
+
+// parseSeq reads the number of an output entry; "" is 0, before the first.
+func parseSeq(text string) (int64, error) {
+	if text == "" {
+		return 0, nil
+	}
+	n, ok := parseNumber(text)
+	if !ok {
+		return 0, job.Errorf(job.Invalid, "%s is not a cursor; after takes the number of an output entry, or 0", job.Quote(text))
+	}
+	return n, nil
+}
+
+// pastEnd refuses a cursor that the job's output has not reached: it was never
+// handed out.
+func pastEnd(after int64, j *job.Job) error {
+	if after <= j.Cursor {
+		return nil
+	}
+	return job.Errorf(job.Invalid, "the cursor %d is past the end of the job's output, which is %d", after, j.Cursor)
+}
+
+// doneMark ends the id of a done event: a watcher that comes back with it has seen
+// all there is.
+const doneMark = ".done"
+
+// eventID is the place in a job's events that an SSE id names: after the entry
+// seq, or after the done event that followed it. It is a function of the job's log
+// and of its having ended, so it is the same on every connection.
+type eventID struct {
+	seq  int64
+	done bool
+}
+
+func parseEventID(text string) (eventID, error) {
+	digits, done := strings.CutSuffix(text, doneMark)
+	if done && digits == "" {
+		digits = text
+	}
+	seq, err := parseSeq(digits)
+	return eventID{seq, done}, err
+}
+
+// eventIDOf is where a request goes on: Last-Event-ID, which a browser sends when
+// it reconnects, before ?after=, which stays as it was in the address.
+func eventIDOf(r *http.Request, after string) (eventID, error) {
+	if last := r.Header.Get("Last-Event-ID"); last != "" {
+		return parseEventID(last)
+	}
+	return parseEventID(after)
+}
+
+func (e eventID) append(b []byte) []byte {
+	b = strconv.AppendInt(b, e.seq, 10)
+	if e.done {
+		b = append(b, doneMark...)
+	}
+	return b
+}
+
+// pagePrefix begins the cursor of a list. What follows is nobody's business.
+const pagePrefix = "page_"
+
+func pageCursor(next job.ID) string { return job.UUID(next).Text(pagePrefix) }
+
+func parsePageCursor(text string) (job.ID, error) {
+	if text == "" {
+		return job.ID{}, nil
+	}
+	id, ok := job.ParseUUID(pagePrefix, text)
+	if !ok || id == (job.UUID{}) {
+		return job.ID{}, job.Errorf(job.Invalid, "%s is not a cursor of a list; after takes the next of the page before", job.Quote(text))
+	}
+	return job.ID(id), nil
+}

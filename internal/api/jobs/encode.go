@@ -1,0 +1,263 @@
+package jobs
+
+import (
+	"encoding/json"
+	"maps"
+	"math"
+	"mime"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+const jobsURL = "/v1/jobs/"
+
+func selfURL(id job.ID) string { return job.UUID(id).Text(jobsURL + "job_") }
+
+// answer writes a JSON body that build appends to a pooled buffer.
+func (f *Face) answer(w http.ResponseWriter, status int, build func([]byte) []byte) {
+	pooled := f.buffers.Get().(*[]byte)
+	body := build((*pooled)[:0])
+	api.WriteJSONBytes(w, status, body)
+	f.giveBack(pooled, body)
+}
+
+// mostPooled keeps one enormous answer from staying in memory for good.
+const mostPooled = 64 << 10
+
+func (f *Face) giveBack(pooled *[]byte, used []byte) {
+	if cap(used) <= mostPooled {
+		*pooled = used
+		f.buffers.Put(pooled)
+	}
+}
+
+func (f *Face) answerJob(w http.ResponseWriter, status int, snap *engine.Snapshot) {
+	f.answer(w, status, func(b []byte) []byte { return appendJob(b, &snap.Job, snap) })
+}
+
+// appendJob writes the job object. What is known only around a job (its place in
+// the queue, its text so far, its result) is null where around is nil: in lists and
+// in the snapshots of a watch.
+func appendJob(b []byte, j *job.Job, around *engine.Snapshot) []byte {
+	b = appendString(append(b, `{"id":`...), j.ID.String())
+	b = appendString(append(b, `,"object":"job","queue":`...), j.Queue)
+	b = appendString(append(b, `,"status":`...), j.State.String())
+	b = appendString(append(b, `,"key":`...), j.Key)
+	b = strconv.AppendInt(append(b, `,"priority":`...), int64(j.Priority), 10)
+	b = strconv.AppendInt(append(b, `,"attempt":`...), int64(j.Attempt), 10)
+	b = strconv.AppendInt(append(b, `,"max_attempts":`...), int64(j.MaxAttempts), 10)
+	b = appendPlace(b, j, around)
+	b = appendProgress(append(b, `,"progress":`...), j.Progress)
+	b = appendSaid(b, j, around)
+	b = appendFailure(append(b, `,"error":`...), j.Failure)
+	b = appendValue(append(b, `,"usage":`...), j.Usage)
+	b = appendPairs(append(b, `,"metadata":`...), j.Metadata)
+	b = appendTimes(b, j)
+	b = appendPoll(append(b, `,"poll_after_ms":`...), j, around)
+	return append(appendURLs(append(b, `,"urls":`...), j.ID), '}')
+}
+
+// appendPlace writes where the job stands among the others.
+func appendPlace(b []byte, j *job.Job, around *engine.Snapshot) []byte {
+	b = append(b, `,"queue_position":`...)
+	if around != nil && j.State == job.Queued {
+		b = strconv.AppendInt(b, int64(around.Position), 10)
+	} else {
+		b = append(b, "null"...)
+	}
+	b = append(b, `,"estimated_time_seconds":`...)
+	if around != nil && around.Estimate > 0 {
+		return appendSeconds(b, around.Estimate)
+	}
+	return append(b, "null"...)
+}
+
+// appendSaid writes what the job has said and what it came to.
+func appendSaid(b []byte, j *job.Job, around *engine.Snapshot) []byte {
+	b = append(b, `,"output_text":`...)
+	if around != nil {
+		b = appendString(b, around.Text)
+	} else {
+		b = append(b, "null"...)
+	}
+	b = strconv.AppendInt(append(b, `,"cursor":`...), j.Cursor, 10)
+	b = append(b, `,"result":`...)
+	if around != nil && around.Result != nil && len(around.Result.Body) <= job.MaxInline && isJSON(around.Result.ContentType) {
+		return appendValue(b, around.Result.Body)
+	}
+	return append(b, "null"...)
+}
+
+func isJSON(contentType string) bool {
+	if contentType == "application/json" {
+		return true
+	}
+	kind, _, err := mime.ParseMediaType(contentType)
+	return err == nil && (kind == "application/json" || strings.HasSuffix(kind, "+json"))
+}
+
+func appendTimes(b []byte, j *job.Job) []byte {
+	b = appendTime(append(b, `,"cancel_requested_at":`...), j.CancelRequestedAt)
+	b = appendTime(append(b, `,"created_at":`...), j.CreatedAt)
+	b = appendTime(append(b, `,"run_at":`...), j.RunAt)
+	b = appendTime(append(b, `,"started_at":`...), j.StartedAt)
+	b = appendTime(append(b, `,"finished_at":`...), j.FinishedAt)
+	return appendTime(append(b, `,"expires_at":`...), j.ExpiresAt)
+}
+
+// When to look again: half of what is left to wait, within these bounds.
+const (
+	soonestPoll = 250 * time.Millisecond
+	latestPoll  = 5 * time.Second
+	unsurePoll  = time.Second // nobody knows how long it takes
+)
+
+func appendPoll(b []byte, j *job.Job, around *engine.Snapshot) []byte {
+	if j.State.Ended() {
+		return append(b, "null"...)
+	}
+	poll := unsurePoll
+	if around != nil && around.Estimate > 0 {
+		poll = min(max(around.Estimate/2, soonestPoll), latestPoll)
+	}
+	return strconv.AppendInt(b, poll.Milliseconds(), 10)
+}
+
+func appendURLs(b []byte, id job.ID) []byte {
+	self := selfURL(id)
+	b = append(append(b, `{"self":"`...), self...)
+	b = append(append(append(b, `","output":"`...), self...), `/output`...)
+	b = append(append(append(b, `","events":"`...), self...), `/events`...)
+	b = append(append(append(b, `","result":"`...), self...), `/result`...)
+	b = append(append(append(b, `","cancel":"`...), self...), `/cancel`...)
+	return append(b, `"}`...)
+}
+
+func appendProgress(b []byte, p job.Progress) []byte {
+	percent := p.Percent
+	if math.IsNaN(percent) || math.IsInf(percent, 0) {
+		percent = 0
+	}
+	b = strconv.AppendFloat(append(b, `{"percent":`...), percent, 'f', -1, 64)
+	return append(appendString(append(b, `,"status":`...), p.Status), '}')
+}
+
+func appendFailure(b []byte, f *job.Failure) []byte {
+	if f == nil {
+		return append(b, "null"...)
+	}
+	b = appendString(append(b, `{"code":`...), f.Code)
+	b = appendString(append(b, `,"message":`...), f.Message)
+	b = strconv.AppendBool(append(b, `,"retryable":`...), f.Retryable)
+	return append(strconv.AppendInt(append(b, `,"attempt":`...), int64(f.Attempt), 10), '}')
+}
+
+func appendPairs(b []byte, pairs map[string]string) []byte {
+	if len(pairs) == 0 {
+		return append(b, "{}"...)
+	}
+	open := byte('{')
+	for _, name := range slices.Sorted(maps.Keys(pairs)) {
+		b = appendString(append(b, open), name)
+		b = appendString(append(b, ':'), pairs[name])
+		open = ','
+	}
+	return append(b, '}')
+}
+
+// appendEntry writes an output entry. Text and log lines are strings; every other
+// kind is the value that was said.
+func appendEntry(b []byte, e *job.Entry) []byte {
+	b = strconv.AppendInt(append(b, `{"seq":`...), e.Seq, 10)
+	b = strconv.AppendInt(append(b, `,"attempt":`...), int64(e.Attempt), 10)
+	b = appendString(append(b, `,"kind":`...), e.Kind.String())
+	b = append(b, `,"data":`...)
+	if e.Kind == job.Text || e.Kind == job.Log {
+		return append(appendString(b, e.Data), '}')
+	}
+	return append(appendValue(b, e.Data), '}')
+}
+
+// appendValue writes what should be JSON already: null where there is nothing, or
+// where whoever made it was wrong.
+func appendValue(b, value []byte) []byte {
+	if len(value) == 0 || !json.Valid(value) {
+		return append(b, "null"...)
+	}
+	return append(b, value...)
+}
+
+// appendString writes a string. What is not UTF-8 becomes U+FFFD.
+func appendString[T string | []byte](b []byte, s T) []byte {
+	const hex = "0123456789abcdef"
+	b = append(b, '"')
+	start, done, wide := len(b), 0, false
+	for i := range len(s) {
+		c := s[i]
+		wide = wide || c >= utf8.RuneSelf
+		if c >= ' ' && c != '"' && c != '\\' {
+			continue
+		}
+		b = append(b, s[done:i]...)
+		done = i + 1
+		switch c {
+		case '"', '\\':
+			b = append(b, '\\', c)
+		case '\n':
+			b = append(b, '\\', 'n')
+		default:
+			b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+		}
+	}
+	b = append(b, s[done:]...)
+	if wide {
+		b = validTail(b, start)
+	}
+	return append(b, '"')
+}
+
+// validTail makes what stands in b from start on valid UTF-8.
+func validTail(b []byte, start int) []byte {
+	if utf8.Valid(b[start:]) {
+		return b
+	}
+	return append(b[:start], strings.ToValidUTF8(string(b[start:]), "�")...)
+}
+
+func appendSeconds(b []byte, d time.Duration) []byte {
+	return strconv.AppendFloat(b, d.Round(time.Millisecond).Seconds(), 'f', -1, 64)
+}
+
+// appendTime writes a moment in UTC to the millisecond; null for the zero time.
+func appendTime(b []byte, t time.Time) []byte {
+	if t.IsZero() {
+		return append(b, "null"...)
+	}
+	t = t.UTC()
+	year, month, day := t.Date()
+	hour, minute, second := t.Clock()
+	b = append(b, '"')
+	b = append(appendDigits(b, year, 4), '-')
+	b = append(appendDigits(b, int(month), 2), '-')
+	b = append(appendDigits(b, day, 2), 'T')
+	b = append(appendDigits(b, hour, 2), ':')
+	b = append(appendDigits(b, minute, 2), ':')
+	b = append(appendDigits(b, second, 2), '.')
+	b = appendDigits(b, t.Nanosecond()/int(time.Millisecond), 3)
+	return append(b, 'Z', '"')
+}
+
+func appendDigits(b []byte, n, width int) []byte {
+	for unit := [...]int{0, 1, 10, 100, 1000}[width]; unit > 0; unit /= 10 {
+		b = append(b, byte('0'+n/unit%10))
+	}
+	return b
+}

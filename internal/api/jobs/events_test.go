@@ -1,0 +1,331 @@
+package jobs
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+func entry(seq int64, kind job.Kind, data string) job.Entry {
+	return job.Entry{Seq: seq, Attempt: 1, Kind: kind, Events: 1, Data: []byte(data)}
+}
+
+// as is the job in another state and at another cursor.
+func as(state job.State, cursor int64) job.Job {
+	j := aJob()
+	j.State, j.Cursor, j.Attempt = state, cursor, 1
+	if state.Ended() {
+		j.FinishedAt = moment
+	}
+	return j
+}
+
+func TestAStreamFromBeginningToEnd(t *testing.T) {
+	f := newFake()
+	f.snap.Job = as(job.Succeeded, 4)
+	f.snap.Text = "Hello"
+	f.snap.Result = &job.Result{ContentType: "application/json", Body: []byte("{\n\"a\":\r\n1}")}
+	watch := &script{updates: []engine.Update{
+		{Job: aJob()},
+		{Job: as(job.Running, 1), Entries: []job.Entry{entry(1, job.Report, `{"percent":10}`)}},
+		{Job: as(job.Running, 2), Entries: []job.Entry{entry(2, job.Text, "Hel\nlo")}},
+		{Job: as(job.Running, 3), Entries: []job.Entry{entry(3, job.Restart, "")}},
+		{Job: as(job.Succeeded, 4), Entries: []job.Entry{entry(4, job.JSON, "{\"tool\":\n\"x\"}")}},
+	}}
+	f.watch = func(int64) Watcher { return watch }
+	w := f.ask("GET", jobPath+"/events", "")
+	got := parse(w.Body.String())
+	const want = "snapshot@0 progress@1 snapshot@1 output@2 attempt@3 output@4 done@4.done"
+	if names(got) != want {
+		t.Fatalf("got  %s\nwant %s", names(got), want)
+	}
+	for i, want := range map[int]string{
+		1: `{"seq":1,"attempt":1,"kind":"progress","data":{"percent":10}}`,
+		3: `{"seq":2,"attempt":1,"kind":"text","data":"Hel\nlo"}`,
+		4: `{"seq":3,"attempt":1,"kind":"attempt","data":null}`,
+		5: `{"seq":4,"attempt":1,"kind":"json","data":{"tool": "x"}}`,
+	} {
+		if got[i].data != want {
+			t.Errorf("event %d:\ngot  %s\nwant %s", i, got[i].data, want)
+		}
+	}
+	if done := got[6].data; !strings.Contains(done, `"result":{ "a":  1}`) || !strings.Contains(done, `"output_text":"Hello"`) {
+		t.Errorf("done: %s", done)
+	}
+	for name, want := range map[string]string{"Content-Type": "text/event-stream", "X-Accel-Buffering": "no", "Cache-Control": "no-store"} {
+		if w.Header().Get(name) != want {
+			t.Errorf("%s: %q", name, w.Header().Get(name))
+		}
+	}
+	if !watch.isClosed() {
+		t.Error("the watch was left open")
+	}
+}
+
+// A job that was deleted, or queued again, is done as the watch saw it.
+func TestDoneOfAJobThatIsAnotherByNow(t *testing.T) {
+	for name, change := range map[string]func(*fake){
+		"deleted":      func(f *fake) { f.err = nil; f.snap.Job = job.Job{} },
+		"queued again": func(f *fake) { f.snap.Job = as(job.Queued, 1) },
+		"ended anew":   func(f *fake) { f.snap.Job = as(job.Failed, 1); f.snap.FinishedAt = moment.Add(time.Hour) },
+	} {
+		f := newFake()
+		f.watch = func(int64) Watcher {
+			change(f)
+			return &script{updates: updatesOf(as(job.Succeeded, 0))}
+		}
+		got := parse(f.ask("GET", jobPath+"/events", "").Body.String())
+		if names(got) != "snapshot@0 done@0.done" || !strings.Contains(got[1].data, `"status":"succeeded"`) {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// Last-Event-ID goes before the address: a browser repeats the address it began
+// with.
+func TestWhereAStreamGoesOn(t *testing.T) {
+	for _, tt := range []struct {
+		query, last string
+		after       int64
+	}{
+		{"", "", 0}, {"?after=2", "", 2}, {"?after=2", "3", 3}, {"", "3", 3}, {"?after=2.done", "", 2}, {"?after=", "", 0},
+	} {
+		f := newFake()
+		f.watch = func(int64) Watcher {
+			return &script{updates: []engine.Update{{Job: as(job.Succeeded, 3), Entries: []job.Entry{entry(3, job.Text, "x")}}}}
+		}
+		var headers []string
+		if tt.last != "" {
+			headers = []string{"Last-Event-ID", tt.last}
+		}
+		f.ask("GET", jobPath+"/events"+tt.query, "", headers...)
+		if f.after != tt.after {
+			t.Errorf("%q, %q: after %d", tt.query, tt.last, f.after)
+		}
+	}
+}
+
+// Who comes back from done is told to stay away; unless the job went on since.
+func TestComingBackFromDone(t *testing.T) {
+	for _, tt := range []struct {
+		rule   string
+		last   string
+		now    job.Job
+		status int
+	}{
+		{"seen to the end", "3.done", as(job.Failed, 3), 204},
+		{"seen all but the end", "3", as(job.Failed, 3), 200},
+		{"tried again and ended again", "2.done", as(job.Failed, 3), 200},
+		{"queued again", "3.done", as(job.Queued, 3), 200},
+	} {
+		f := newFake()
+		f.watch = func(int64) Watcher {
+			ended := as(job.Failed, 3)
+			up := engine.Update{Job: ended, Entries: []job.Entry{entry(3, job.Text, "x")}}
+			if strings.HasPrefix(tt.last, "3") {
+				up.Entries = nil
+			}
+			return &script{updates: []engine.Update{{Job: tt.now, Entries: up.Entries}, {Job: ended}}}
+		}
+		w := f.ask("GET", jobPath+"/events", "", "Last-Event-ID", tt.last)
+		if w.Code != tt.status || w.Code == 204 && w.Body.Len() > 0 {
+			t.Errorf("%s: %d %s", tt.rule, w.Code, w.Body)
+		}
+		if w.Code == 200 && !strings.HasSuffix(names(parse(w.Body.String())), "done@3.done") {
+			t.Errorf("%s: %s", tt.rule, names(parse(w.Body.String())))
+		}
+	}
+}
+
+// A refusal before the first event is a problem, not a stream.
+func TestAWatchThatIsRefused(t *testing.T) {
+	f := newFake()
+	f.err = job.Errorf(job.NotFound, "there is no such job")
+	w := f.ask("GET", jobPath+"/events", "")
+	checkProblem(t, "not found", w.Code, w.Body.Bytes(), 404, job.NotFound, "")
+}
+
+func TestAHeadOfEventsEndsAtOnce(t *testing.T) {
+	f := newFake()
+	f.watch = func(int64) Watcher { return &script{updates: updatesOf(aJob())} }
+	if w := f.ask("HEAD", jobPath+"/events", ""); w.Code != 200 || w.Header().Get("Content-Type") != "text/event-stream" || w.Body.Len() > 0 {
+		t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
+	}
+}
+
+// streaming runs the events call in a bubble until end is called or it ends by
+// itself; ended is closed then.
+func streaming(f *fake, w *recorder, stopping context.Context) (leave func(), ended chan struct{}) {
+	ctx, leave := context.WithCancel(context.Background())
+	ended = make(chan struct{})
+	go func() {
+		defer close(ended)
+		f.handlerUntil(stopping).ServeHTTP(w, request("GET", jobPath+"/events", "").WithContext(ctx))
+	}()
+	return leave, ended
+}
+
+// A silent stream says every 15 seconds that it lives, and each event is flushed.
+func TestASilentStreamIsKeptAlive(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, w := newFake(), newRecorder()
+		watch := &script{updates: updatesOf(aJob())}
+		f.watch = func(int64) Watcher { return watch }
+		leave, ended := streaming(f, w, nil)
+		for i := range 4 {
+			synctest.Wait()
+			if got := strings.Count(w.text(), "\n:\n"); got != i {
+				t.Errorf("after %d s: %d comments", 15*i, got)
+			}
+			if w.flushes != 1+i {
+				t.Errorf("after %d s: %d flushes", 15*i, w.flushes)
+			}
+			time.Sleep(15 * time.Second)
+		}
+		leave()
+		<-ended
+		if !watch.isClosed() {
+			t.Error("the watch was left open")
+		}
+	})
+}
+
+// A server that stops sends its watchers away with the wish to come back.
+func TestAStoppingServerEndsItsStreams(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, w := newFake(), newRecorder()
+		f.watch = func(int64) Watcher { return &script{updates: updatesOf(aJob())} }
+		stopping, stop := context.WithCancel(context.Background())
+		leave, ended := streaming(f, w, stopping)
+		defer leave()
+		synctest.Wait()
+		stop()
+		<-ended
+		if !strings.Contains(w.text(), "\nretry: 1000\n:") {
+			t.Errorf("%q", w.text())
+		}
+		if got := names(parse(w.text())); got != "snapshot@0" {
+			t.Errorf("%s", got)
+		}
+	})
+}
+
+// A watch that breaks ends the stream in the same way, and nothing is lost.
+func TestABrokenWatchEndsTheStream(t *testing.T) {
+	f := newFake()
+	f.watch = func(int64) Watcher {
+		return &script{updates: updatesOf(aJob()), err: job.Errorf(job.Unavailable, "the store is gone")}
+	}
+	w := f.ask("GET", jobPath+"/events", "")
+	if !strings.Contains(w.Body.String(), "\nretry: 1000\n:") {
+		t.Errorf("%q", w.Body)
+	}
+}
+
+// A reader who takes nothing for half a minute is dropped, and so is the watch.
+func TestASlowReaderIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f, w := newFake(), newRecorder()
+		w.stuckAfter = 1
+		watch := &script{updates: updatesOf(aJob())}
+		f.watch = func(int64) Watcher { return watch }
+		began := time.Now()
+		_, ended := streaming(f, w, nil)
+		<-ended
+		if took := time.Since(began); took != writeTime {
+			t.Errorf("dropped after %v", took)
+		}
+		if !watch.isClosed() {
+			t.Error("the watch was left open")
+		}
+	})
+}
+
+// logged is a job's log, watched: each Next gives some of what follows the cursor.
+type logged struct {
+	t       *rapid.T
+	entries []job.Entry
+	cursor  int64
+	left    int // updates before the last
+}
+
+func (l *logged) Next(context.Context) (engine.Update, error) {
+	end := int64(len(l.entries))
+	if l.left--; l.left < 0 {
+		return engine.Update{Job: as(job.Succeeded, end), Entries: l.entries[l.cursor:]}, nil
+	}
+	upTo := rapid.Int64Range(l.cursor, end).Draw(l.t, "up to")
+	up := engine.Update{Job: as(job.Running, upTo), Entries: l.entries[l.cursor:upTo]}
+	if rapid.Bool().Draw(l.t, "behind") {
+		up.Job = as(job.Succeeded, end) // the job is further than this update tells
+	}
+	l.cursor = upTo
+	return up, nil
+}
+
+func (l *logged) Close() {}
+
+// Wherever a stream is cut, and however often, what all connections together say
+// is the log: every entry once, in order, under the same id.
+func TestWhateverIsCutTheStreamsJoinToTheLog(t *testing.T) {
+	kinds := []job.Kind{job.Text, job.JSON, job.Log, job.Report, job.Restart}
+	rapid.Check(t, func(t *rapid.T) {
+		var entries []job.Entry
+		for i := range rapid.IntRange(0, 12).Draw(t, "entries") {
+			entries = append(entries, entry(int64(i+1), rapid.SampledFrom(kinds).Draw(t, "kind"), fmt.Sprintf(`{"n":%d}`, i+1)))
+		}
+		f := newFake()
+		f.snap.Job = as(job.Succeeded, int64(len(entries)))
+		f.watch = func(after int64) Watcher {
+			return &logged{t: t, entries: entries, cursor: after, left: rapid.IntRange(0, 4).Draw(t, "updates")}
+		}
+
+		var heard []message
+		last := ""
+		for range 50 {
+			w := f.ask("GET", jobPath+"/events", "", "Last-Event-ID", last)
+			if w.Code == 204 {
+				break
+			}
+			body := w.Body.String()
+			cut := rapid.IntRange(0, len(body)).Draw(t, "cut")
+			for _, m := range parse(body[:cut]) {
+				last = m.id
+				if m.event != "snapshot" {
+					heard = append(heard, m)
+				}
+			}
+			if strings.HasSuffix(last, doneMark) {
+				break
+			}
+		}
+		checkHeard(t, heard, entries, strings.HasSuffix(last, doneMark))
+	})
+}
+
+func checkHeard(t *rapid.T, heard []message, entries []job.Entry, done bool) {
+	if done {
+		if want := fmt.Sprintf("%d.done", len(entries)); len(heard) != len(entries)+1 || heard[len(entries)].id != want {
+			t.Fatalf("heard %s, want %d entries and %s", names(heard), len(entries), want)
+		}
+		heard = heard[:len(entries)]
+	}
+	for i, m := range heard {
+		want := string(appendEntry(nil, &entries[i]))
+		if m.data != want || m.id != fmt.Sprint(i+1) || m.event != eventName(entries[i].Kind) {
+			t.Fatalf("event %d is %+v, want %s", i, m, want)
+		}
+		if !json.Valid([]byte(m.data)) {
+			t.Fatalf("no JSON: %s", m.data)
+		}
+	}
+}

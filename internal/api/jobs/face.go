@@ -1,0 +1,144 @@
+// Package jobs is the native HTTP face: jobs and queues under /v1. It parses,
+// calls the engine and writes; it has no rules of its own beyond what a request
+// may say.
+//
+// A job is written by hand, append by append, into a pooled buffer: submits are
+// answered by the ten thousand, and the shape of a job is read in one place.
+package jobs
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// Engine is what the face calls; see [engine.Engine] for what each method
+// promises. [Of] makes one of a real engine.
+type Engine interface {
+	Writer
+	Reader
+}
+
+// Writer changes jobs.
+type Writer interface {
+	Submit(ctx context.Context, r engine.Request) (snap engine.Snapshot, existing bool, err error)
+	SubmitAndWait(ctx context.Context, r engine.Request, wait time.Duration) (snap engine.Snapshot, existing bool, err error)
+	Cancel(ctx context.Context, owner job.Owner, id job.ID) (engine.Snapshot, error)
+	Retry(ctx context.Context, owner job.Owner, id job.ID) (engine.Snapshot, error)
+	Delete(ctx context.Context, owner job.Owner, id job.ID) error
+}
+
+// Reader reads jobs and queues.
+type Reader interface {
+	Get(ctx context.Context, owner job.Owner, id job.ID) (engine.Snapshot, error)
+	Wait(ctx context.Context, owner job.Owner, id job.ID, wait time.Duration) (engine.Snapshot, error)
+	List(ctx context.Context, f store.Filter) (page []job.Job, next job.ID, err error)
+	Output(ctx context.Context, owner job.Owner, id job.ID, after int64, wait time.Duration) (engine.Update, error)
+	Result(ctx context.Context, owner job.Owner, id job.ID) (job.Result, error)
+	Watch(ctx context.Context, owner job.Owner, id job.ID, after int64) (Watcher, error)
+	Queue(name string) (engine.Queue, error)
+	Queues(ctx context.Context) ([]engine.QueueView, error)
+}
+
+// Watcher follows one job; see [engine.Watch].
+type Watcher interface {
+	Next(ctx context.Context) (engine.Update, error)
+	Close()
+}
+
+// Of is a real engine as the face calls it.
+func Of(e *engine.Engine) Engine { return direct{e} }
+
+type direct struct{ *engine.Engine }
+
+func (d direct) Watch(ctx context.Context, owner job.Owner, id job.ID, after int64) (Watcher, error) {
+	w, err := d.Engine.Watch(ctx, owner, id, after)
+	if err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// Config is what a face needs.
+type Config struct {
+	Engine Engine
+	Log    *slog.Logger // nil: silent
+	// Stopping is over when the server stops: held requests are then answered with
+	// what there is, and streams end so that their watchers reconnect. Nil: never.
+	Stopping context.Context
+}
+
+// Face answers the calls. It starts no goroutine.
+type Face struct {
+	engine   Engine
+	log      *slog.Logger
+	stopping context.Context
+	buffers  sync.Pool // of *[]byte, for answers
+}
+
+// New makes the face.
+func New(c Config) *Face {
+	f := &Face{engine: c.Engine, log: c.Log, stopping: c.Stopping}
+	if f.log == nil {
+		f.log = slog.New(slog.DiscardHandler)
+	}
+	if f.stopping == nil {
+		f.stopping = context.Background()
+	}
+	f.buffers.New = func() any { return new([]byte) }
+	return f
+}
+
+// Register adds the face's calls to a mux.
+func (f *Face) Register(mux *http.ServeMux) {
+	for pattern, handler := range map[string]api.Handler{
+		"POST /v1/jobs":             f.submit,
+		"GET /v1/jobs":              f.list,
+		"GET /v1/jobs/{id}":         f.get,
+		"DELETE /v1/jobs/{id}":      f.delete,
+		"GET /v1/jobs/{id}/output":  f.output,
+		"GET /v1/jobs/{id}/events":  f.events,
+		"GET /v1/jobs/{id}/result":  f.result,
+		"POST /v1/jobs/{id}/cancel": f.cancel,
+		"POST /v1/jobs/{id}/retry":  f.retry,
+		"GET /v1/queues":            f.queues,
+		"GET /v1/queues/{queue}":    f.queue,
+	} {
+		mux.Handle(pattern, api.Wrap(f.log, handler))
+	}
+}
+
+// subject is the job that a request names, and who asks.
+func subject(r *http.Request) (job.Owner, job.ID, error) {
+	id, err := job.ParseID(r.PathValue("id"))
+	return api.Owner(r), id, err
+}
+
+// untilStop is a request's context that also ends when the server stops.
+func (f *Face) untilStop(r *http.Request) (ctx context.Context, cancel func()) {
+	ctx, stop := context.WithCancel(r.Context())
+	unhook := context.AfterFunc(f.stopping, stop)
+	return ctx, func() { unhook(); stop() }
+}
+
+// held asks a question that may be held for a while. A stop of the server ends the
+// holding, not the question.
+func held[T any](f *Face, r *http.Request, wait time.Duration, ask func(context.Context, time.Duration) (T, error)) (T, error) {
+	if wait == 0 {
+		return ask(r.Context(), 0)
+	}
+	ctx, cancel := f.untilStop(r)
+	defer cancel()
+	answer, err := ask(ctx, wait)
+	if err != nil && ctx.Err() != nil && r.Context().Err() == nil {
+		return ask(r.Context(), 0)
+	}
+	return answer, err
+}

@@ -1,0 +1,202 @@
+package jobs
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fake is an engine that answers what it was told to and remembers what it was
+// asked. A nil field answers the fake's one job.
+type fake struct {
+	mu    sync.Mutex
+	calls []string
+
+	snap    engine.Snapshot
+	request engine.Request // of the last submit
+	filter  store.Filter   // of the last list
+	after   int64          // of the last output or watch
+	wait    time.Duration  // of the last call that waits
+
+	err      error
+	existing bool
+	page     []job.Job
+	next     job.ID
+	entries  []job.Entry
+	res      job.Result
+	resErr   error
+	hold     func(context.Context) error // what waiting is
+	watch    func(after int64) Watcher
+}
+
+var (
+	moment = time.Date(2030, 1, 31, 9, 0, 0, 123e6, time.UTC)
+	owner  = job.Owner{User: "local"}
+	anID   = mustID("job_000000000xr03001081g81860w")
+)
+
+func mustID(text string) job.ID {
+	id, err := job.ParseID(text)
+	if err != nil {
+		panic(err)
+	}
+	return id
+}
+
+func aJob() job.Job {
+	return job.Job{
+		ID: anID, Owner: owner, Queue: "sim", Priority: 5, State: job.Queued, MaxAttempts: 4,
+		CreatedAt: moment, RunAt: moment,
+	}
+}
+
+func newFake() *fake { return &fake{snap: engine.Snapshot{Job: aJob()}} }
+
+func (f *fake) called(format string, args ...any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, fmt.Sprintf(format, args...))
+}
+
+func (f *fake) waiting(ctx context.Context, wait time.Duration) error {
+	f.mu.Lock()
+	f.wait = wait
+	f.mu.Unlock()
+	if f.hold != nil && wait > 0 {
+		return f.hold(ctx)
+	}
+	return f.err
+}
+
+func (f *fake) Submit(_ context.Context, r engine.Request) (engine.Snapshot, bool, error) {
+	f.called("submit")
+	f.request = r
+	return f.snap, f.existing, f.err
+}
+
+func (f *fake) SubmitAndWait(ctx context.Context, r engine.Request, wait time.Duration) (engine.Snapshot, bool, error) {
+	f.called("submit and wait")
+	f.request = r
+	return f.snap, f.existing, f.waiting(ctx, wait)
+}
+
+func (f *fake) Cancel(context.Context, job.Owner, job.ID) (engine.Snapshot, error) {
+	f.called("cancel")
+	return f.snap, f.err
+}
+
+func (f *fake) Retry(context.Context, job.Owner, job.ID) (engine.Snapshot, error) {
+	f.called("retry")
+	return f.snap, f.err
+}
+
+func (f *fake) Delete(context.Context, job.Owner, job.ID) error {
+	f.called("delete")
+	return f.err
+}
+
+func (f *fake) Get(_ context.Context, _ job.Owner, id job.ID) (engine.Snapshot, error) {
+	f.called("get %s", id)
+	return f.snap, f.err
+}
+
+func (f *fake) Wait(ctx context.Context, _ job.Owner, id job.ID, wait time.Duration) (engine.Snapshot, error) {
+	f.called("wait %s", id)
+	return f.snap, f.waiting(ctx, wait)
+}
+
+func (f *fake) List(_ context.Context, filter store.Filter) ([]job.Job, job.ID, error) {
+	f.called("list")
+	f.filter = filter
+	return f.page, f.next, f.err
+}
+
+func (f *fake) Output(ctx context.Context, _ job.Owner, _ job.ID, after int64, wait time.Duration) (engine.Update, error) {
+	f.called("output")
+	f.after = after
+	return engine.Update{Job: f.snap.Job, Entries: f.entries}, f.waiting(ctx, wait)
+}
+
+func (f *fake) Result(context.Context, job.Owner, job.ID) (job.Result, error) {
+	f.called("result")
+	return f.res, f.resErr
+}
+
+func (f *fake) Watch(_ context.Context, _ job.Owner, _ job.ID, after int64) (Watcher, error) {
+	f.called("watch")
+	f.after = after
+	if f.err != nil {
+		return nil, f.err
+	}
+	return f.watch(after), nil
+}
+
+func (f *fake) Queue(name string) (engine.Queue, error) {
+	if name != "sim" {
+		return engine.Queue{}, job.Errorf(job.UnknownQueue, "there is no queue %s; there is sim", job.Quote(name))
+	}
+	return aQueue(), nil
+}
+
+func (f *fake) Queues(context.Context) ([]engine.QueueView, error) {
+	return []engine.QueueView{{
+		Queue:        aQueue(),
+		Counts:       store.Counts{Scheduled: 1, Queued: 2, Running: 3, Succeeded: 4, Failed: 5, Cancelled: 6, Expired: 7, Retried: 8},
+		OldestQueued: 1500 * time.Millisecond,
+		Wait:         time.Second, Run: 2 * time.Second,
+	}}, f.err
+}
+
+func aQueue() engine.Queue {
+	return engine.Queue{
+		Name: "sim", Executor: "sim", Concurrency: 8, MaxDepth: 100, MaxAttempts: 4,
+		Policy: job.Policy{
+			Timeouts: job.Timeouts{Lease: 30 * time.Second, RunSoft: 290 * time.Second, RunHard: 300 * time.Second},
+			Retry:    job.Retry{Backoff: 2 * time.Second, For: time.Hour, AfterOutput: job.RestartAfterOutput},
+		},
+	}
+}
+
+// handler is the face over the fake, behind what every face stands behind.
+func (f *fake) handler() http.Handler { return f.handlerUntil(nil) }
+
+func (f *fake) handlerUntil(stopping context.Context) http.Handler {
+	mux := http.NewServeMux()
+	New(Config{Engine: f, Stopping: stopping}).Register(mux)
+	return api.Front(mux, "127.0.0.1:8080")
+}
+
+// ask sends one request: a method, a path, a body, and headers in pairs.
+func (f *fake) ask(method, path, body string, headers ...string) *httptest.ResponseRecorder {
+	w := httptest.NewRecorder()
+	f.handler().ServeHTTP(w, request(method, path, body, headers...))
+	return w
+}
+
+func request(method, path, body string, headers ...string) *http.Request {
+	var reader io.Reader
+	if body != "" {
+		reader = strings.NewReader(body)
+	}
+	r := httptest.NewRequest(method, path, reader)
+	r.Host, r.RemoteAddr = "127.0.0.1:8080", "127.0.0.1:5000"
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Add(headers[i], headers[i+1])
+	}
+	return r
+}

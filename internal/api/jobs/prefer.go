@@ -1,0 +1,86 @@
+package jobs
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// prefer is what a request's Prefer header (RFC 7240) asks of this face:
+// "respond-async", which it does anyway, and "wait=N", N whole seconds. Of a
+// preference given twice the first counts; unknown ones are ignored, as the RFC
+// has it, but a wait that is none is refused: whoever sends it means something.
+type prefer struct {
+	async bool
+	waits bool
+	wait  time.Duration
+}
+
+func preferOf(h http.Header) (prefer, error) {
+	var p prefer
+	for _, line := range h["Prefer"] {
+		for item := range strings.SplitSeq(line, ",") {
+			if err := p.add(item); err != nil {
+				return prefer{}, err
+			}
+		}
+	}
+	return p, nil
+}
+
+func (p *prefer) add(item string) error {
+	item, _, _ = strings.Cut(item, ";") // no preference of ours has parameters
+	name, value, _ := strings.Cut(item, "=")
+	switch strings.ToLower(strings.TrimSpace(name)) {
+	case "respond-async":
+		p.async = true
+	case "wait":
+		wait, err := parseWait(strings.TrimSpace(value))
+		if err != nil {
+			return err
+		}
+		if !p.waits {
+			p.waits, p.wait = true, wait
+		}
+	}
+	return nil
+}
+
+const mostWait = int64(job.MaxWait / time.Second)
+
+func parseWait(text string) (time.Duration, error) {
+	if len(text) > 2 && text[0] == '"' && text[len(text)-1] == '"' {
+		text = text[1 : len(text)-1]
+	}
+	n, ok := parseNumber(text)
+	if !ok || n > mostWait {
+		return 0, job.Errorf(job.Invalid, "Prefer: wait=%s is not a wait; it takes whole seconds from 0 to %d", job.Quote(text), mostWait)
+	}
+	return time.Duration(n) * time.Second, nil
+}
+
+// apply tells the client which preferences counted.
+func (p prefer) apply(h http.Header) {
+	h["Vary"] = varyPrefer
+	if p.waits || p.async {
+		h["Preference-Applied"] = []string{p.String()}
+	}
+}
+
+// varyPrefer is never changed.
+var varyPrefer = []string{"Prefer"}
+
+// String is the header's value that asks for the same.
+func (p prefer) String() string {
+	var items []string
+	if p.async {
+		items = append(items, "respond-async")
+	}
+	if p.waits {
+		items = append(items, "wait="+strconv.FormatInt(int64(p.wait/time.Second), 10))
+	}
+	return strings.Join(items, ", ")
+}

@@ -1,0 +1,120 @@
+package jobs
+
+import (
+	"math"
+	"net/http"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// queueObject is a queue on the wire.
+type queueObject struct {
+	Name         string       `json:"name"`
+	Object       string       `json:"object"`
+	Executor     string       `json:"executor"`
+	Concurrency  int          `json:"concurrency"`
+	Counts       queueCounts  `json:"counts"`
+	Totals       queueTotals  `json:"totals"`
+	OldestQueued float64      `json:"oldest_queued_s"`
+	Limits       queueLimits  `json:"limits"`
+	Estimate     queueOutlook `json:"estimate"`
+}
+
+// queueCounts are the unfinished jobs, now.
+type queueCounts struct {
+	Scheduled int64 `json:"scheduled"`
+	Queued    int64 `json:"queued"`
+	Parked    int64 `json:"parked"`
+	Running   int64 `json:"running"`
+}
+
+// queueTotals are the ends and retries, ever.
+type queueTotals struct {
+	Succeeded int64 `json:"succeeded"`
+	Failed    int64 `json:"failed"`
+	Cancelled int64 `json:"cancelled"`
+	Expired   int64 `json:"expired"`
+	Retried   int64 `json:"retried"`
+}
+
+type queueLimits struct {
+	MaxDepth    int `json:"max_depth"`
+	MaxAttempts int `json:"max_attempts"`
+}
+
+// queueOutlook is what a job submitted now may expect; null before the first job
+// has ended.
+type queueOutlook struct {
+	Wait *float64 `json:"wait_s"`
+	Run  *float64 `json:"run_s"`
+}
+
+// queueList is every queue; there is no next page.
+type queueList struct {
+	Object string        `json:"object"`
+	Data   []queueObject `json:"data"`
+	Next   *string       `json:"next"`
+}
+
+func objectOf(q *engine.QueueView) queueObject {
+	c := q.Counts
+	o := queueObject{
+		Name: q.Name, Object: "queue", Executor: q.Executor, Concurrency: q.Concurrency,
+		Counts:       queueCounts{c.Scheduled, c.Queued, c.Parked, c.Running},
+		Totals:       queueTotals{c.Succeeded, c.Failed, c.Cancelled, c.Expired, c.Retried},
+		OldestQueued: rounded(q.OldestQueued),
+		Limits:       queueLimits{q.MaxDepth, q.MaxAttempts},
+	}
+	if q.Wait > 0 || q.Run > 0 {
+		wait, run := rounded(q.Wait), rounded(q.Run)
+		o.Estimate = queueOutlook{&wait, &run}
+	}
+	return o
+}
+
+// rounded is a duration in seconds, to the millisecond.
+func rounded(d time.Duration) float64 { return math.Round(d.Seconds()*1000) / 1000 }
+
+// queues answers every queue, by name.
+func (f *Face) queues(w http.ResponseWriter, r *http.Request) error {
+	if _, err := query(r); err != nil {
+		return err
+	}
+	views, err := f.engine.Queues(r.Context())
+	if err != nil {
+		return err
+	}
+	list := queueList{Object: "list", Data: make([]queueObject, len(views))}
+	for i := range views {
+		list.Data[i] = objectOf(&views[i])
+	}
+	dontStore(w)
+	api.WriteJSON(w, http.StatusOK, list)
+	return nil
+}
+
+// queue answers one queue.
+func (f *Face) queue(w http.ResponseWriter, r *http.Request) error {
+	if _, err := query(r); err != nil {
+		return err
+	}
+	name := r.PathValue("queue")
+	if _, err := f.engine.Queue(name); err != nil {
+		return err
+	}
+	views, err := f.engine.Queues(r.Context())
+	if err != nil {
+		return err
+	}
+	for i := range views {
+		if views[i].Name == name {
+			dontStore(w)
+			api.WriteJSON(w, http.StatusOK, objectOf(&views[i]))
+			return nil
+		}
+	}
+	return job.Errorf(job.UnknownQueue, "there is no queue %s", job.Quote(name))
+}

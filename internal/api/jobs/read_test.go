@@ -1,0 +1,277 @@
+package jobs
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// golden holds an answer to the one that is kept: a shape changes on purpose or
+// not at all.
+func golden(t *testing.T, name string, body []byte) {
+	t.Helper()
+	var got bytes.Buffer
+	if err := json.Indent(&got, body, "", "  "); err != nil {
+		t.Fatalf("no JSON: %v: %s", err, body)
+	}
+	got.WriteByte('\n')
+	file := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(file, got.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got.Bytes(), want) {
+		t.Errorf("%s has changed; run with -update if it should:\ngot  %swant %s", name, got.Bytes(), want)
+	}
+}
+
+// full is a job of which everything is known.
+func full() engine.Snapshot {
+	j := aJob()
+	j.Key, j.Priority, j.State, j.Attempt, j.Cursor = "ann", 2, job.Succeeded, 2, 17
+	j.Progress = job.Progress{Percent: 99.5, Status: "Formatting"}
+	j.Failure = &job.Failure{Code: "upstream_error", Message: `it said "no"`, Retryable: true, Attempt: 1}
+	j.Usage = json.RawMessage(`{"total_tokens":7}`)
+	j.Metadata = map[string]string{"b": "2", "a": "1"}
+	j.CancelRequestedAt, j.StartedAt, j.FinishedAt, j.ExpiresAt = moment.Add(3*time.Second), moment.Add(time.Second), moment.Add(time.Minute), moment.Add(24*time.Hour)
+	return engine.Snapshot{Job: j, Text: "Hé\n", Result: &job.Result{ContentType: "application/json; charset=utf-8", Body: []byte(`{"answer":42}`)}}
+}
+
+func TestTheShapeOfAJob(t *testing.T) {
+	waiting := newFake()
+	waiting.snap.Position, waiting.snap.Estimate = 3, 12345*time.Millisecond
+	golden(t, "job_queued.json", waiting.ask("GET", jobPath, "").Body.Bytes())
+	ended := newFake()
+	ended.snap = full()
+	golden(t, "job_ended.json", ended.ask("GET", jobPath, "").Body.Bytes())
+}
+
+func TestTheShapeOfAList(t *testing.T) {
+	f := newFake()
+	f.page, f.next = []job.Job{full().Job, aJob()}, anID
+	golden(t, "list.json", f.ask("GET", "/v1/jobs", "").Body.Bytes())
+	f.page, f.next = nil, job.ID{}
+	if got := f.ask("GET", "/v1/jobs", "").Body.String(); got != `{"object":"list","data":[],"next":null}` {
+		t.Errorf("an empty list: %s", got)
+	}
+}
+
+func TestTheShapeOfOutput(t *testing.T) {
+	f := newFake()
+	f.snap.State, f.snap.Cursor = job.Running, 5
+	f.entries = []job.Entry{
+		entry(1, job.Text, "a \"b\"\n\x01"), entry(2, job.JSON, `{"x": [1]}`), entry(3, job.Log, "line \xff"),
+		entry(4, job.Report, `{"percent":50,"status":"half"}`), entry(5, job.Restart, `{"attempt":2}`),
+	}
+	golden(t, "output.json", f.ask("GET", jobPath+"/output", "").Body.Bytes())
+}
+
+func TestTheShapeOfQueues(t *testing.T) {
+	f := newFake()
+	golden(t, "queues.json", f.ask("GET", "/v1/queues", "").Body.Bytes())
+	golden(t, "queue.json", f.ask("GET", "/v1/queues/sim", "").Body.Bytes())
+}
+
+// The result stands in the job only where it is JSON and small.
+func TestWhichResultsAreInline(t *testing.T) {
+	big := `"` + strings.Repeat("x", job.MaxInline-1) + `"`
+	for _, tt := range []struct {
+		rule, kind, body string
+		inline           bool
+	}{
+		{"JSON", "application/json", `{"a":1}`, true},
+		{"a kind of JSON", "application/ld+json", `{"a":1}`, true},
+		{"text", "text/plain", `1`, false},
+		{"no type", "", `1`, false},
+		{"what only says it is JSON", "application/json", `{"a":`, false},
+		{"nothing", "application/json", ``, false},
+		{"a byte too many", "application/json", big, false},
+		{"as much as fits", "application/json", big[:1] + big[2:], true},
+	} {
+		f := newFake()
+		f.snap.State = job.Succeeded
+		f.snap.Result = &job.Result{ContentType: tt.kind, Body: []byte(tt.body)}
+		var got struct{ Result json.RawMessage }
+		if err := json.Unmarshal(f.ask("GET", jobPath, "").Body.Bytes(), &got); err != nil {
+			t.Fatalf("%s: %v", tt.rule, err)
+		}
+		if want := map[bool]string{true: tt.body, false: "null"}[tt.inline]; string(got.Result) != want {
+			t.Errorf("%s: %.50s", tt.rule, got.Result)
+		}
+	}
+}
+
+func TestWhenToLookAgain(t *testing.T) {
+	for _, tt := range []struct {
+		state    job.State
+		estimate time.Duration
+		want     string
+	}{
+		{job.Queued, 0, "1000"}, {job.Running, time.Minute, "5000"}, {job.Running, 4 * time.Second, "2000"},
+		{job.Running, time.Millisecond, "250"}, {job.Failed, 0, "null"},
+	} {
+		f := newFake()
+		f.snap.State, f.snap.Estimate = tt.state, tt.estimate
+		if got := f.ask("GET", jobPath, "").Body.String(); !strings.Contains(got, `"poll_after_ms":`+tt.want+",") {
+			t.Errorf("%v, %v: %s", tt.state, tt.estimate, got)
+		}
+	}
+}
+
+func TestAGetMayBeHeld(t *testing.T) {
+	f := newFake()
+	w := f.ask("GET", jobPath, "", "Prefer", "wait=7, respond-async")
+	if w.Code != 200 || f.wait != 7*time.Second || w.Header().Get("Preference-Applied") != "respond-async, wait=7" || w.Header().Get("Vary") != "Prefer" {
+		t.Errorf("%d %v %v", w.Code, f.wait, w.Header())
+	}
+	f = newFake()
+	f.ask("GET", jobPath+"/output?after=0", "", "Prefer", "wait=60")
+	if f.wait != time.Minute {
+		t.Errorf("output waited %v", f.wait)
+	}
+}
+
+// A server that stops answers who is held with what there is.
+func TestAStoppingServerAnswersTheHeld(t *testing.T) {
+	for _, path := range []string{jobPath, jobPath + "/output"} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFake()
+			f.hold = func(ctx context.Context) error {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			stopping, stop := context.WithCancel(t.Context())
+			time.AfterFunc(5*time.Second, stop)
+			w := newRecorder()
+			f.handlerUntil(stopping).ServeHTTP(w, request("GET", path, "", "Prefer", "wait=60"))
+			if w.Code != 200 {
+				t.Errorf("%s: %d %s", path, w.Code, w.Body.String())
+			}
+		})
+	}
+}
+
+func TestFilters(t *testing.T) {
+	f := newFake()
+	f.ask("GET", "/v1/jobs?queue=sim&status=failed&key=&limit=100&after="+pageCursor(anID), "")
+	if f.filter.Key == nil || *f.filter.Key != "" {
+		t.Errorf("the empty key is a key: %v", f.filter.Key)
+	}
+	f.filter.Key = nil
+	if want := (store.Filter{Owner: owner, Queue: "sim", Status: job.Failed, After: anID, Limit: 100}); f.filter != want {
+		t.Errorf("%+v", f.filter)
+	}
+	f.ask("GET", "/v1/jobs", "")
+	if want := (store.Filter{Owner: owner, Limit: 20}); f.filter != want {
+		t.Errorf("%+v", f.filter)
+	}
+}
+
+// The cursor of output is the last entry's number, or where it stood.
+func TestTheCursorOfOutput(t *testing.T) {
+	f := newFake()
+	f.snap.Cursor = 9
+	for _, tt := range []struct {
+		entries []job.Entry
+		want    int64
+	}{
+		{nil, 4}, {[]job.Entry{entry(5, job.Text, "x"), entry(6, job.Text, "y")}, 6},
+	} {
+		f.entries = tt.entries
+		got := f.ask("GET", jobPath+"/output?after=4", "").Body.String()
+		if f.after != 4 || !strings.HasSuffix(got, fmt.Sprintf(`],"cursor":%d}`, tt.want)) {
+			t.Errorf("after %d: %s", f.after, got)
+		}
+	}
+}
+
+// A result is answered as it is, and never as a page of ours.
+func TestAResultIsAnsweredAsItIs(t *testing.T) {
+	for kind, want := range map[string]string{"text/html": "text/html", "": "application/octet-stream", "a/b\r\nX-Evil: 1": ""} {
+		f := newFake()
+		f.res = job.Result{ContentType: kind, Body: []byte(strings.Repeat("<b>", 100_000))}
+		w := f.ask("GET", jobPath+"/result", "")
+		h := w.Header()
+		if w.Code != 200 || w.Body.String() != string(f.res.Body) || want != "" && h.Get("Content-Type") != want || h.Get("X-Evil") != "" {
+			t.Errorf("%q: %d %v", kind, w.Code, h)
+		}
+		if h.Get("X-Content-Type-Options") != "nosniff" || !strings.Contains(h.Get("Content-Security-Policy"), "sandbox") {
+			t.Errorf("%q: %v", kind, h)
+		}
+	}
+}
+
+func TestAResultThatIsNot(t *testing.T) {
+	for _, tt := range []struct {
+		state  job.State
+		code   job.Code
+		failed string
+	}{
+		{job.Running, job.NotFinished, ""},
+		{job.Failed, job.Conflict, `"error":{"code":"upstream_error"`},
+		{job.Cancelled, job.Conflict, ""},
+		{job.Expired, job.Conflict, ""},
+	} {
+		f := newFake()
+		f.resErr = job.Errorf(job.NotFinished, "the job has not ended")
+		f.snap.State = tt.state
+		if tt.failed != "" {
+			f.snap.Failure = full().Failure
+		}
+		w := f.ask("GET", jobPath+"/result", "")
+		checkProblem(t, tt.state.String(), w.Code, w.Body.Bytes(), 409, tt.code, "")
+		if !strings.Contains(w.Body.String(), tt.failed) {
+			t.Errorf("%s: %s", tt.state, w.Body)
+		}
+	}
+}
+
+// 202 while the job goes on, 200 once it has ended.
+func TestHowChangesAreAnswered(t *testing.T) {
+	for _, tt := range []struct {
+		method, path string
+		state        job.State
+		status       int
+	}{
+		{"POST", "/cancel", job.Running, 202}, {"POST", "/cancel", job.Cancelled, 200}, {"POST", "/cancel", job.Succeeded, 200},
+		{"POST", "/retry", job.Queued, 202}, {"DELETE", "", job.Queued, 204},
+	} {
+		for _, body := range []string{"", "{}"} {
+			f := newFake()
+			f.snap.State = tt.state
+			w := f.ask(tt.method, jobPath+tt.path, body)
+			if w.Code != tt.status || len(f.calls) != 1 {
+				t.Errorf("%s %s of a %s job: %d %v", tt.method, tt.path, tt.state, w.Code, f.calls)
+			}
+			if w.Code == 204 && w.Body.Len() > 0 {
+				t.Errorf("a body: %s", w.Body)
+			}
+		}
+	}
+}
+
+func TestARefusedChange(t *testing.T) {
+	f := newFake()
+	f.err = job.Errorf(job.NotRetryable, "a succeeded job is not tried again")
+	w := f.ask("POST", jobPath+"/retry", "")
+	checkProblem(t, "retry", w.Code, w.Body.Bytes(), 409, job.NotRetryable, "")
+}

@@ -1,0 +1,137 @@
+package jobs
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// script is a watcher that tells what it was given, one update at a time, and then
+// waits for its context, as for a job that says nothing more.
+type script struct {
+	updates []engine.Update
+	err     error // after the updates, instead of waiting
+	mu      sync.Mutex
+	closed  bool
+}
+
+func updatesOf(j job.Job) []engine.Update { return []engine.Update{{Job: j}} }
+
+func (s *script) Next(ctx context.Context) (engine.Update, error) {
+	if len(s.updates) > 0 {
+		up := s.updates[0]
+		s.updates = s.updates[1:]
+		return up, nil
+	}
+	if s.err != nil {
+		return engine.Update{}, s.err
+	}
+	<-ctx.Done()
+	return engine.Update{}, ctx.Err()
+}
+
+func (s *script) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+}
+
+func (s *script) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
+}
+
+// recorder is an answer whose reader may stop reading: it takes stuckAfter bytes
+// (all, if 0) and then blocks until the write's deadline.
+type recorder struct {
+	Code       int
+	Body       bytes.Buffer
+	stuckAfter int
+	header     http.Header
+	deadline   time.Time
+	flushes    int
+	mu         sync.Mutex
+}
+
+func newRecorder() *recorder { return &recorder{header: http.Header{}} }
+
+func (w *recorder) Header() http.Header { return w.header }
+
+func (w *recorder) WriteHeader(status int) { w.Code = status }
+
+func (w *recorder) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.Code == 0 {
+		w.Code = http.StatusOK
+	}
+	if w.stuckAfter > 0 && w.Body.Len()+len(p) > w.stuckAfter {
+		time.Sleep(time.Until(w.deadline)) // in a bubble: nobody really waits
+		return 0, os.ErrDeadlineExceeded
+	}
+	return w.Body.Write(p)
+}
+
+func (w *recorder) Flush() { w.flushes++ }
+
+func (w *recorder) SetWriteDeadline(t time.Time) error {
+	w.deadline = t
+	return nil
+}
+
+func (w *recorder) text() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.Body.String()
+}
+
+// message is a server-sent event as a browser would dispatch it.
+type message struct{ event, id, data string }
+
+// parse reads a stream as a browser does: what is not ended by an empty line is
+// not there.
+func parse(stream string) []message {
+	var all []message
+	var m message
+	in := bufio.NewReader(strings.NewReader(stream))
+	for {
+		line, err := in.ReadString('\n')
+		if err == io.EOF {
+			return all
+		}
+		line = strings.TrimSuffix(line, "\n")
+		name, value, _ := strings.Cut(line, ":")
+		value = strings.TrimPrefix(value, " ")
+		switch {
+		case line == "":
+			if m.data != "" {
+				all = append(all, m)
+			}
+			m = message{id: m.id}
+		case name == "event":
+			m.event = value
+		case name == "id":
+			m.id = value
+		case name == "data":
+			m.data += value
+		}
+	}
+}
+
+func names(all []message) string {
+	var parts []string
+	for _, m := range all {
+		parts = append(parts, m.event+"@"+m.id)
+	}
+	return strings.Join(parts, " ")
+}

@@ -1,0 +1,159 @@
+package jobs
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// submission is the body of POST /v1/jobs.
+type submission struct {
+	Queue       string            `json:"queue"`
+	Input       json.RawMessage   `json:"input"` // any value; required
+	Priority    *int64            `json:"priority"`
+	Key         string            `json:"key"`
+	RunAt       *string           `json:"run_at"` // RFC 3339; not with delay_s
+	DelayS      *float64          `json:"delay_s"`
+	MaxAttempts *int64            `json:"max_attempts"`
+	Timeouts    *timeouts         `json:"timeouts"`
+	Retry       *retry            `json:"retry"`
+	Metadata    map[string]string `json:"metadata"`
+}
+
+// submit stores a job: 202 once it is on disk, or 200 with the job at its end.
+func (f *Face) submit(w http.ResponseWriter, r *http.Request) error {
+	if _, err := query(r); err != nil {
+		return err
+	}
+	prefer, err := preferOf(r.Header)
+	if err != nil {
+		return err
+	}
+	req, err := f.request(r)
+	if err != nil {
+		return err
+	}
+	snap, existing, err := f.store(r, req, prefer.wait)
+	if err != nil {
+		return err
+	}
+	h := w.Header()
+	prefer.apply(h)
+	h["Location"] = []string{selfURL(snap.ID)}
+	if existing {
+		h["Idempotent-Replay"] = []string{"true"}
+	}
+	f.answerJob(w, accepted(&snap.Job), &snap)
+	return nil
+}
+
+func (f *Face) store(r *http.Request, req engine.Request, wait time.Duration) (engine.Snapshot, bool, error) {
+	if wait == 0 {
+		return f.engine.Submit(r.Context(), req)
+	}
+	ctx, cancel := f.untilStop(r)
+	defer cancel()
+	return f.engine.SubmitAndWait(ctx, req, wait)
+}
+
+// accepted is the status of an answer to whoever asked for something that may take
+// a while.
+func accepted(j *job.Job) int {
+	if j.State.Ended() {
+		return http.StatusOK
+	}
+	return http.StatusAccepted
+}
+
+// request reads all that a submit says. Nothing of it is stored before all of it
+// was found good.
+func (f *Face) request(r *http.Request) (engine.Request, error) {
+	if err := api.RequireJSON(r); err != nil {
+		return engine.Request{}, err
+	}
+	key, err := idempotencyKey(r.Header)
+	if err != nil {
+		return engine.Request{}, err
+	}
+	body, err := api.ReadBody(r, job.MaxBody)
+	if err != nil {
+		return engine.Request{}, err
+	}
+	var s submission
+	if err := api.DecodeJSON(body, &s); err != nil {
+		return engine.Request{}, err
+	}
+	req, err := f.requestOf(&s)
+	if err != nil {
+		return engine.Request{}, err
+	}
+	req.Owner = api.Owner(r)
+	if key != "" {
+		// The same bytes are the same request: a client that repeats one repeats them.
+		req.IdempotencyKey, req.Hash = key, sha256.Sum256(body)
+	}
+	return req, nil
+}
+
+func (f *Face) requestOf(s *submission) (engine.Request, error) {
+	if err := s.check(); err != nil {
+		return engine.Request{}, err
+	}
+	req := engine.Request{Queue: s.Queue, Key: s.Key, Input: s.Input, Metadata: s.Metadata}
+	if s.Priority != nil {
+		req.Priority = int(*s.Priority)
+	}
+	if s.MaxAttempts != nil {
+		req.MaxAttempts = int(*s.MaxAttempts)
+	}
+	var err error
+	if req.Delay, err = s.delay(time.Now()); err != nil {
+		return engine.Request{}, err
+	}
+	if s.Timeouts != nil || s.Retry != nil {
+		req.Policy, err = f.policy(s)
+	}
+	return req, err
+}
+
+// policy is the queue's policy with the submitter's on top.
+func (f *Face) policy(s *submission) (*job.Policy, error) {
+	q, err := f.engine.Queue(s.Queue)
+	if err != nil {
+		return nil, err
+	}
+	p := q.Policy
+	if err := s.Timeouts.over(&p.Timeouts); err != nil {
+		return nil, err
+	}
+	if err := s.Retry.over(&p.Retry); err != nil {
+		return nil, err
+	}
+	return &p, nil
+}
+
+// idempotencyKey is the request's Idempotency-Key, or "".
+func idempotencyKey(h http.Header) (string, error) {
+	keys := h["Idempotency-Key"]
+	if len(keys) == 0 {
+		return "", nil
+	}
+	if len(keys) > 1 || keys[0] == "" || len(keys[0]) > job.MaxKey || !printable(keys[0]) {
+		return "", job.Errorf(job.Invalid, "Idempotency-Key must be one text of 1 to %d printable ASCII characters", job.MaxKey)
+	}
+	return keys[0], nil
+}
+
+func printable(text string) bool {
+	for i := range len(text) {
+		if text[i] < ' ' || text[i] > '~' {
+			return false
+		}
+	}
+	return true
+}

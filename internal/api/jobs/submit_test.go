@@ -1,0 +1,182 @@
+package jobs
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"reflect"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+func TestASubmitIsHandedToTheEngineWhole(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake()
+		in := time.Now().Add(90 * time.Minute).Format(time.RFC3339Nano)
+		body := `{"queue":"sim","input":{"a": [1, null]},"priority":2,"key":"ann","run_at":"` + in + `","max_attempts":7,
+			"timeouts":{"lease_s":60.5,"run_hard_s":10,"request_s":1,"first_output_s":2,"idle_output_s":3,"queue_s":4,"cancel_grace_s":0},
+			"retry":{"backoff_s":0.25,"backoff_max_s":9,"for_s":60,"on_timeout":true,"after_output":"fail"},
+			"metadata":{"b":"2","a":"1"}}`
+		w := f.ask("POST", "/v1/jobs", body, "Idempotency-Key", "once", "X-User-ID", "ann", "Content-Type", "application/json")
+		want := engine.Request{
+			Owner: job.Owner{User: "ann"}, Queue: "sim", Key: "ann", Priority: 2, Input: []byte(`{"a": [1, null]}`),
+			Delay: 90 * time.Minute, MaxAttempts: 7, Metadata: map[string]string{"a": "1", "b": "2"},
+			Policy: &job.Policy{
+				Timeouts: job.Timeouts{
+					Lease: 60500 * time.Millisecond, RunSoft: 10 * time.Second, RunHard: 10 * time.Second, Request: time.Second,
+					FirstOutput: 2 * time.Second, IdleOutput: 3 * time.Second, Queue: 4 * time.Second,
+				},
+				Retry: job.Retry{Backoff: 250 * time.Millisecond, BackoffMax: 9 * time.Second, For: time.Minute, OnTimeout: true, AfterOutput: job.FailAfterOutput},
+			},
+			IdempotencyKey: "once", Hash: sha256.Sum256([]byte(body)),
+		}
+		if !reflect.DeepEqual(f.request, want) {
+			t.Errorf("got  %+v\nwant %+v", f.request, want)
+		}
+		if w.Code != 202 || w.Header().Get("Location") != jobPath || w.Header().Get("Vary") != "Prefer" || w.Header().Get("Preference-Applied") != "" {
+			t.Errorf("%d %v", w.Code, w.Header())
+		}
+	})
+}
+
+// The least that can be said leaves everything else to the queue.
+func TestALeastSubmit(t *testing.T) {
+	for _, input := range []string{`null`, `0`, `""`, `[]`, `{"x":{}}`} {
+		f := newFake()
+		w := f.ask("POST", "/v1/jobs", `{"queue":"sim","input":`+input+`,"key":null,"metadata":null,"priority":null}`)
+		want := engine.Request{Owner: owner, Queue: "sim", Input: []byte(input)}
+		if w.Code != 202 || !reflect.DeepEqual(f.request, want) {
+			t.Errorf("%d %s: %+v", w.Code, w.Body, f.request)
+		}
+	}
+}
+
+// What is left out of a policy is the queue's.
+func TestAPolicyIsLaidOverTheQueues(t *testing.T) {
+	f := newFake()
+	f.ask("POST", "/v1/jobs", `{"queue":"sim","input":1,"timeouts":{"run_soft_s":5},"retry":{"for_s":0}}`)
+	want := aQueue().Policy
+	want.Timeouts.RunSoft, want.Retry.For = 5*time.Second, 0
+	if f.request.Policy == nil || *f.request.Policy != want {
+		t.Errorf("%+v", f.request.Policy)
+	}
+}
+
+func TestATimePastIsNow(t *testing.T) {
+	f := newFake()
+	f.ask("POST", "/v1/jobs", `{"queue":"sim","input":1,"run_at":"2001-01-01T00:00:00+02:00"}`)
+	if len(f.calls) != 1 || f.request.Delay != 0 {
+		t.Errorf("%v, %v", f.calls, f.request.Delay)
+	}
+}
+
+// 202 while the job goes on, 200 once it has ended; a replay says that it is one.
+func TestHowASubmitIsAnswered(t *testing.T) {
+	for _, tt := range []struct {
+		rule     string
+		state    job.State
+		existing bool
+		prefer   string
+		call     string
+		status   int
+		applied  string
+	}{
+		{"at once", job.Queued, false, "", "submit", 202, ""},
+		{"a delayed one", job.Scheduled, false, "", "submit", 202, ""},
+		{"held to its end", job.Succeeded, false, "wait=5", "submit and wait", 200, "wait=5"},
+		{"held in vain", job.Running, false, "wait=5", "submit and wait", 202, "wait=5"},
+		{"held for no time", job.Running, false, "wait=0", "submit", 202, "wait=0"},
+		{"asynchronous, as ever", job.Queued, false, "respond-async", "submit", 202, "respond-async"},
+		{"both", job.Failed, false, "respond-async, wait=60", "submit and wait", 200, "respond-async, wait=60"},
+		{"a replay of an unfinished one", job.Running, true, "", "submit", 202, ""},
+		{"a replay of an ended one", job.Failed, true, "", "submit", 200, ""},
+	} {
+		f := newFake()
+		f.snap.State, f.existing = tt.state, tt.existing
+		var headers []string
+		if tt.prefer != "" {
+			headers = []string{"Prefer", tt.prefer}
+		}
+		w := f.ask("POST", "/v1/jobs", `{"queue":"sim","input":1}`, headers...)
+		if w.Code != tt.status || w.Header().Get("Preference-Applied") != tt.applied || f.calls[0] != tt.call {
+			t.Errorf("%s: %d %v %v", tt.rule, w.Code, w.Header(), f.calls)
+		}
+		if got := w.Header().Get("Idempotent-Replay") == "true"; got != tt.existing {
+			t.Errorf("%s: replay: %v", tt.rule, got)
+		}
+	}
+}
+
+// What the engine refuses is answered with its status, and with Retry-After where
+// waiting helps.
+func TestRefusalsOfTheEngine(t *testing.T) {
+	full := job.Errorf(job.QueueFull, "the queue sim is full")
+	full.RetryAfter = 3 * time.Second
+	for _, tt := range []struct {
+		err        error
+		status     int
+		retryAfter string
+	}{
+		{full, 503, "3"},
+		{job.Errorf(job.UnknownQueue, "there is no queue"), 404, ""},
+		{job.Errorf(job.IdempotencyMismatch, "another body"), 422, ""},
+		{job.Errorf(job.NoSpace, "the disk is full"), 503, "1"},
+	} {
+		f := newFake()
+		f.err = tt.err
+		w := f.ask("POST", "/v1/jobs", `{"queue":"sim","input":1}`)
+		checkProblem(t, tt.err.Error(), w.Code, w.Body.Bytes(), tt.status, job.CodeOf(tt.err), "")
+		if got := w.Header().Get("Retry-After"); got != tt.retryAfter {
+			t.Errorf("%v: Retry-After %q", tt.err, got)
+		}
+	}
+}
+
+// An oversized body is refused by its length, before any of it is read.
+func TestAnOversizedSubmitIsNotRead(t *testing.T) {
+	f := newFake()
+	r := request("POST", "/v1/jobs", "")
+	r.Body, r.ContentLength = unreadable{t}, job.MaxBody+1
+	w := newRecorder()
+	f.handler().ServeHTTP(w, r)
+	checkProblem(t, "oversized", w.Code, w.Body.Bytes(), 413, job.TooLarge, "")
+}
+
+type unreadable struct{ t *testing.T }
+
+func (u unreadable) Read([]byte) (int, error) {
+	u.t.Error("the body was read")
+	return 0, nil
+}
+
+func (u unreadable) Close() error { return nil }
+
+// Whatever a body is, the answer is a job or a problem, and only a good one
+// reaches the engine.
+func FuzzSubmit(f *testing.F) {
+	for _, seed := range []string{
+		`{"queue":"sim","input":{}}`, `{"queue":"sim","input":1,"delay_s":1e9}`, `{"queue":"sim","input":1,"metadata":{"a":"b"}}`,
+		`{"queue":"sim","input":1,"run_at":"2030-01-31T09:00:00Z","timeouts":{"lease_s":3}}`, `{}`, `null`, `{"queue":"sim","input":"\ud83d"}`,
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, body string) {
+		fake := newFake()
+		w := fake.ask("POST", "/v1/jobs", body)
+		switch {
+		case w.Code == 202 && len(fake.calls) == 1 && json.Valid(fake.request.Input):
+		case w.Code >= 400 && w.Code < 500 && len(fake.calls) == 0:
+			var p api.Problem
+			if json.Unmarshal(w.Body.Bytes(), &p) != nil || p.Code == "" || strings.TrimSpace(p.Detail) == "" {
+				t.Errorf("no problem: %s", w.Body)
+			}
+		default:
+			t.Errorf("%d %s %v", w.Code, w.Body, fake.calls)
+		}
+	})
+}
