@@ -513,6 +513,42 @@ func TestThePromptNamesTheModelOnlyIfAsked(t *testing.T) {
 	}
 }
 
+// put writes a message's row as it might be found.
+func (d *desk) put(id conversation.MessageID, body string) {
+	d.Helper()
+	row := store.Row{Kind: "message", Parent: "/ann/" + id.Conversation.String(), ID: id.String(), Body: []byte(body)}
+	if err := d.Write(ctx, row); err != nil {
+		d.Fatal(err)
+	}
+}
+
+func TestAConversationHoldsOnlySoMuch(t *testing.T) {
+	d := newDesk(t)
+	made, err := d.Create(ctx, ann, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := `{"role":"assistant","task":"` + job.NewID().String() + `","status":"completed"}`
+	d.put(conversation.MessageID{Conversation: made.ID, Number: conversation.MaxMessages - 2}, ended)
+	d.ask(ann, made.ID, "the last")
+	d.put(conversation.MessageID{Conversation: made.ID, Number: conversation.MaxMessages}, ended)
+	_, err = d.Begin(ctx, ann, made.ID, "one more")
+	wantCode(t, err, job.TooLarge)
+}
+
+func TestARowThatCannotBeReadIsADefectOfOurs(t *testing.T) {
+	d := newDesk(t)
+	for _, body := range []string{"", "{", `{"role":"user"}`, `{"task":"job_"}`, `[]`} {
+		made, err := d.Create(ctx, ann, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.put(conversation.MessageID{Conversation: made.ID, Number: 1}, body)
+		_, _, err = d.Messages(ctx, ann, made.ID, conversation.MessageID{}, 10)
+		wantCode(t, err, job.Internal)
+	}
+}
+
 func TestIDsHaveOneText(t *testing.T) {
 	id := conversation.ID(job.NewUUID())
 	m := conversation.MessageID{Conversation: id, Number: 12}

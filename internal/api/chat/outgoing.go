@@ -21,8 +21,9 @@ type about struct {
 	Seq  int64  `json:"seq"`
 }
 
-// The messages to a client. A watch ends with one chat_response, or with one error
-// that has a status.
+// The messages to a client. The story of a task ends with one chat_response, or
+// with one error that has a status. An error about a task that has none ends only
+// the watch, or answers what the client asked.
 type (
 	acceptedFrame struct {
 		about

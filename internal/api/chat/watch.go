@@ -90,15 +90,15 @@ func (s *session) watch(task job.ID, after int64) error {
 	s.mu.Unlock()
 	s.others.Go(func() {
 		defer stop()
-		s.leave(ctx, task, s.follow(ctx, task, after))
+		s.end(ctx, task, s.follow(ctx, task, after))
 		close(w.gone)
 	})
 	return nil
 }
 
-// leave tells the last of a watch and lets go of it, in one step: whoever has heard
+// end tells the last of a watch and lets go of it, in one step: whoever has heard
 // the last may ask anew, and whoever finds the watch here will hear the last.
-func (s *session) leave(ctx context.Context, task job.ID, last any) {
+func (s *session) end(ctx context.Context, task job.ID, last any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.watches, task)
