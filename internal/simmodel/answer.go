@@ -39,7 +39,7 @@ func answer(messages []message) string {
 
 This answer comes from the simulated model that is built into Meanwhile. It understands nothing; it repeats the question to show that it arrived. %s
 
-The words come one at a time, the way a large model says them, and each one is on disk before you see it. So you can close this window in the middle of a sentence and come back later: the job goes on, and you will read all of it. That is also so if the server is stopped and started again in between.
+The words come one at a time, the way a large model says them. If you read this through Meanwhile, each one was on disk before you saw it. So you can close this window in the middle of a sentence and come back later: the job goes on, and you will read all of it. That is also so if the server is stopped and started again in between.
 
 To have real answers, name a model under "models" in the configuration file. Any server that speaks the chat API of OpenAI will do.`,
 		restated(messages), before(messages))

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"testing"
 	"unicode/utf8"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -16,7 +15,7 @@ import (
 // misused: by two goroutines at once, after Execute returned, after a refusal, or
 // with what a sink may not be given.
 type Recorder struct {
-	t    *testing.T
+	t    Complainer
 	busy atomic.Bool // a call is under way
 
 	mu      sync.Mutex
@@ -43,8 +42,13 @@ type Said struct {
 	Data string
 }
 
+// Complainer is what of a [testing.T] a recorder needs.
+type Complainer interface {
+	Errorf(format string, args ...any)
+}
+
 // NewRecorder makes an empty recorder.
-func NewRecorder(t *testing.T) *Recorder {
+func NewRecorder(t Complainer) *Recorder {
 	r := &Recorder{t: t}
 	r.changed.L = &r.mu
 	return r
