@@ -2,6 +2,7 @@ package config
 
 import (
 	"os"
+	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
@@ -69,6 +70,18 @@ func TestTheExampleShowsTheDefaultsOfTheChatQueue(t *testing.T) {
 	want.Model = chat.Model
 	if !reflect.DeepEqual(chat, want) {
 		t.Errorf("the example says\n%+v\nthe default is\n%+v", chat, want)
+	}
+}
+
+func TestTheOtherExamplesLoad(t *testing.T) {
+	files, err := filepath.Glob("../../examples/*/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no examples: %v", err)
+	}
+	for _, file := range files {
+		if _, err := Load(Sources{File: file}); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

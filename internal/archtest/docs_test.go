@@ -1,0 +1,68 @@
+package archtest
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+var (
+	link    = regexp.MustCompile(`\]\(([^)\s]+)\)`)
+	heading = regexp.MustCompile(`(?m)^#+ (.+)$`)
+)
+
+func TestEveryLinkOfTheDocumentationLeadsSomewhere(t *testing.T) {
+	pages, err := filepath.Glob(filepath.Join(top, "docs", "*.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range append(pages, filepath.Join(top, "README.md")) {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range link.FindAllStringSubmatch(string(text), -1) {
+			if !strings.Contains(l[1], "://") && !leads(page, l[1]) {
+				t.Errorf("%s links to %s, which is not there", strings.TrimPrefix(page, top+"/"), l[1])
+			}
+		}
+	}
+}
+
+// leads says whether a link of a page names a file, and a heading in it.
+func leads(page, to string) bool {
+	file, anchor, _ := strings.Cut(to, "#")
+	if file == "" {
+		file = filepath.Base(page)
+	}
+	text, err := os.ReadFile(filepath.Join(filepath.Dir(page), file))
+	if err != nil {
+		info, err := os.Stat(filepath.Join(filepath.Dir(page), file))
+		return err == nil && info.IsDir()
+	}
+	if anchor == "" {
+		return true
+	}
+	for _, h := range heading.FindAllStringSubmatch(string(text), -1) {
+		if anchorOf(h[1]) == anchor {
+			return true
+		}
+	}
+	return false
+}
+
+// anchorOf is the anchor that a heading gets.
+func anchorOf(title string) string {
+	kept := strings.Map(func(r rune) rune {
+		switch {
+		case r == ' ', r == '-', r == '_', r >= '0' && r <= '9', r >= 'a' && r <= 'z':
+			return r
+		case r >= 'A' && r <= 'Z':
+			return r + 'a' - 'A'
+		}
+		return -1
+	}, title)
+	return strings.ReplaceAll(kept, " ", "-")
+}

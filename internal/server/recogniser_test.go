@@ -1,0 +1,45 @@
+package server
+
+import (
+	"encoding/base64"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/config"
+)
+
+// The example reads its page through a running server.
+func TestTheRecogniserExampleReadsItsPage(t *testing.T) {
+	if _, err := exec.LookPath("tesseract"); err != nil {
+		const how = "the example runs tesseract, which is not installed: sudo apt-get install tesseract-ocr"
+		if os.Getenv("MEANWHILE_CI") != "" {
+			t.Fatal(how)
+		}
+		t.Skip(how)
+	}
+	t.Chdir("../..") // the example's paths are seen from the top
+	example, err := config.Load(config.Sources{File: "examples/recogniser/meanwhile.yaml"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("examples/recogniser/page.png")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := serve(t, func(c *config.Config) { c.Queues = example.Queues })
+	picture := base64.StdEncoding.EncodeToString(page)
+	status, j := s.call("POST", "/v1/jobs", `{"queue":"ocr","input":{"image":"`+picture+`"}}`, "Prefer", "wait=60")
+	if status != 200 || j["status"] != "succeeded" {
+		t.Fatalf("%d %v", status, j)
+	}
+	if status, text := s.text("GET", "/v1/jobs/"+j["id"].(string)+"/result", ""); status != 200 || !strings.Contains(text, "THE WAITING ROOM") {
+		t.Errorf("%d %q", status, text)
+	}
+	status, j = s.call("POST", "/v1/jobs", `{"queue":"ocr","input":{"image":"bm8gcGljdHVyZQ=="}}`, "Prefer", "wait=60")
+	if status != 200 || j["status"] != "failed" || j["attempt"] != 1.0 {
+		t.Errorf("what is no picture: %d %v", status, j)
+	}
+	s.quit()
+}
