@@ -17,24 +17,24 @@ func TestSubmissionsOnTheWire(t *testing.T) {
 	}{
 		{"only what was set is sent", Submission{Queue: "sim"}, `{"queue":"sim","input":null}`},
 		{
-			"a raw input is sent as it is", Submission{Queue: "sim", Input: json.RawMessage(`{"tokens":3}`)},
-			`{"queue":"sim","input":{"tokens":3}}`,
+			"a raw input is sent as it is", Submission{Queue: "sim", Input: json.RawMessage(`{ "a" : "<b>" }`)},
+			`{"queue":"sim","input":{ "a" : "<b>" }}`,
 		},
 		{
 			"durations are seconds, with fractions", Submission{Queue: "sim", Input: 1, Delay: 1500 * time.Millisecond},
-			`{"queue":"sim","input":1,"delay_s":1.5}`,
+			`{"queue":"sim","delay_s":1.5,"input":1}`,
 		},
 		{
 			"every clock has its name",
 			Submission{Queue: "q", Input: 1, Timeouts: Timeouts{
 				Lease: 1e9, RunSoft: 2e9, RunHard: 3e9, Request: 4e9, FirstOutput: 5e9, IdleOutput: 6e9, Queue: 7e9, CancelGrace: 8e9,
 			}},
-			`{"queue":"q","input":1,"timeouts":{"lease_s":1,"run_soft_s":2,"run_hard_s":3,"request_s":4,"first_output_s":5,"idle_output_s":6,"queue_s":7,"cancel_grace_s":8}}`,
+			`{"queue":"q","timeouts":{"lease_s":1,"run_soft_s":2,"run_hard_s":3,"request_s":4,"first_output_s":5,"idle_output_s":6,"queue_s":7,"cancel_grace_s":8},"input":1}`,
 		},
 		{
 			"a clock that is off is sent as 0",
 			Submission{Queue: "q", Input: 1, Timeouts: Timeouts{RunHard: Off}},
-			`{"queue":"q","input":1,"timeouts":{"run_hard_s":0}}`,
+			`{"queue":"q","timeouts":{"run_hard_s":0},"input":1}`,
 		},
 		{
 			"the rest has its name too",
@@ -43,8 +43,8 @@ func TestSubmissionsOnTheWire(t *testing.T) {
 				Retry:    RetryPolicy{Backoff: 1e9, BackoffMax: 2e9, For: 3e9, OnTimeout: &no, AfterOutput: "fail"},
 				Metadata: map[string]string{"a": "b"}, IdempotencyKey: "goes into the header",
 			},
-			`{"queue":"q","input":1,"key":"k","priority":2,"run_at":"1970-01-01T00:00:00Z","max_attempts":3,` +
-				`"retry":{"backoff_s":1,"backoff_max_s":2,"for_s":3,"on_timeout":false,"after_output":"fail"},"metadata":{"a":"b"}}`,
+			`{"queue":"q","key":"k","priority":2,"run_at":"1970-01-01T00:00:00Z","max_attempts":3,` +
+				`"retry":{"backoff_s":1,"backoff_max_s":2,"for_s":3,"on_timeout":false,"after_output":"fail"},"metadata":{"a":"b"},"input":1}`,
 		},
 	}
 	for _, tt := range tests {

@@ -1,0 +1,71 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"time"
+)
+
+// floorTime is how long the HTTP floor is measured.
+const floorTime = 2 * time.Second
+
+// NewFloor answers any submit from memory, with a job of the usual size: what the
+// same load costs when nothing is stored. It reads and decodes the request, as any
+// server must.
+func NewFloor() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			var body struct {
+				Queue string          `json:"queue"`
+				Input json.RawMessage `json:"input"`
+			}
+			if err := json.NewDecoder(io.LimitReader(r.Body, mostPayload*2)).Decode(&body); err != nil {
+				http.Error(w, err.Error(), http.StatusBadRequest)
+				return
+			}
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = io.WriteString(w, floorJob)
+	})
+}
+
+const floorJob = `{"id":"job_06b8k3v0000000000000000000","object":"job","queue":"sim","status":"queued","key":"","priority":5,` +
+	`"attempt":0,"max_attempts":4,"queue_position":0,"estimated_time_seconds":null,"progress":{"percent":0,"status":""},` +
+	`"output_text":"","cursor":0,"result":null,"error":null,"usage":null,"metadata":{},"cancel_requested_at":null,` +
+	`"created_at":"2030-01-31T09:00:00.000Z","run_at":"2030-01-31T09:00:00.000Z","started_at":null,"finished_at":null,` +
+	`"expires_at":null,"poll_after_ms":1000,"urls":{"self":"/v1/jobs/job_06b8k3v0000000000000000000",` +
+	`"output":"/v1/jobs/job_06b8k3v0000000000000000000/output","events":"/v1/jobs/job_06b8k3v0000000000000000000/events",` +
+	`"result":"/v1/jobs/job_06b8k3v0000000000000000000/result","cancel":"/v1/jobs/job_06b8k3v0000000000000000000/cancel"}}`
+
+// floor measures the submits of a bench against a server that keeps nothing, in a
+// process of its own as the real one is.
+func (o *Options) floor(ctx context.Context, clients int, dial connect) (*Figure, error) {
+	o.Step("the HTTP floor")
+	p, err := start(ctx, o.Floor, o.Log)
+	if err != nil {
+		return nil, err
+	}
+	defer p.stop()
+	c, closeClient, err := dial(ctx, p.url)
+	if err != nil {
+		return nil, err
+	}
+	defer closeClient()
+	s := o.submission()
+	began := time.Now()
+	out, err := drive(ctx, clients, newBudget(mostJobs, min(floorTime, o.Duration)), func(ctx context.Context) error {
+		_, err := c.Submit(ctx, s)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	took := time.Since(began)
+	n := len(out.samples)
+	return &Figure{
+		Name: "http_floor", How: "a submit answered from memory", Clients: clients, Jobs: n,
+		Seconds: seconds(took), PerS: perSecond(n, took), Latency: latencyOf(out.samples),
+	}, nil
+}

@@ -1,0 +1,175 @@
+package bench
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/client"
+)
+
+const (
+	lookEvery = 100 * time.Millisecond // at the server's own counts
+	drainWait = time.Minute            // until the last job has ended
+)
+
+// throughput submits as fast as so many connections can and counts, by the
+// server's own totals, what was done.
+func (o *Options) throughput(ctx context.Context, connections int, r *Report) error {
+	o.Step(fmt.Sprintf("throughput: %d connections, %s", connections, o.Duration))
+	f := Figure{
+		Name: "throughput", Clients: connections, Client: leanClient,
+		How: "jobs from their submit to their end; the latency is that of the acknowledged submit",
+	}
+	t, err := o.open(ctx)
+	if err != nil {
+		return err
+	}
+	err = o.flow(ctx, t.url, &f)
+	cpu := t.close()
+	if err != nil {
+		return err
+	}
+	f.Flow.ServerCPU = seconds(cpu)
+	if f.Floor, err = o.floor(ctx, connections, leaner); err != nil {
+		return err
+	}
+	r.Figures = append(r.Figures, f)
+	return nil
+}
+
+// flow is one throughput measurement.
+func (o *Options) flow(ctx context.Context, url string, f *Figure) error {
+	load, closeLoad, err := leaner(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer closeLoad()
+	look, closeLook, err := plain(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer closeLook()
+	before, err := look.Queue(ctx, "sim")
+	if err != nil {
+		return err
+	}
+
+	cpu, began := cpuTime(), time.Now()
+	g := startGauge(ctx, look, began)
+	out, err := drive(ctx, f.Clients, newBudget(o.MaxJobs, o.Duration), o.submitter(load))
+	submitted, used := time.Since(began), cpuTime()-cpu
+	err = errors.Join(err, g.stop())
+	if err != nil {
+		return err
+	}
+	atEnd, last, err := drain(ctx, look)
+	if err != nil {
+		return err
+	}
+	took := time.Since(began)
+
+	f.Jobs = len(out.samples)
+	done := last.Totals.Succeeded - before.Totals.Succeeded
+	f.Seconds, f.PerS, f.Latency = seconds(took), perSecond(int(done), took), latencyOf(out.samples)
+	f.Flow = &Flow{
+		SubmitSeconds: seconds(submitted), SubmittedPerS: perSecond(f.Jobs, submitted), Done: done, Refused: out.refused,
+		BacklogMost: max(g.most, atEnd), BacklogEnd: atEnd, Backlog: g.points,
+		DrainSeconds: seconds(took - submitted), ClientCPU: seconds(used),
+	}
+	if done < int64(f.Jobs) {
+		return fmt.Errorf("%d jobs were acknowledged and only %d are done", f.Jobs, done)
+	}
+	return nil
+}
+
+// submitter submits one job a call.
+func (o *Options) submitter(c *client.Client) func(context.Context) error {
+	template := o.submission()
+	return func(ctx context.Context) error {
+		s := template
+		if o.Keys {
+			s.IdempotencyKey = rand.Text()
+		}
+		_, err := c.Submit(ctx, s)
+		return err
+	}
+}
+
+// gauge looks at the backlog while a load runs.
+type gauge struct {
+	cancel context.CancelFunc
+	gone   chan struct{} // closed when it looks no more
+
+	// Owned by its goroutine until gone.
+	points []Point
+	most   int64
+	err    error
+}
+
+func startGauge(ctx context.Context, c *client.Client, began time.Time) *gauge {
+	ctx, cancel := context.WithCancel(ctx)
+	g := &gauge{cancel: cancel, gone: make(chan struct{})}
+	go func() {
+		defer close(g.gone)
+		g.run(ctx, c, began)
+	}()
+	return g
+}
+
+func (g *gauge) run(ctx context.Context, c *client.Client, began time.Time) {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		q, err := c.Queue(ctx, "sim")
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			g.err = err
+			return
+		}
+		n := q.Counts.Unfinished()
+		g.points = append(g.points, Point{seconds(time.Since(began)), n})
+		g.most = max(g.most, n)
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (g *gauge) stop() error {
+	g.cancel()
+	<-g.gone
+	return g.err
+}
+
+// drain waits until no job is left, and returns how many there were at first.
+func drain(ctx context.Context, c *client.Client) (atFirst int64, last *client.Queue, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, drainWait, fmt.Errorf("the backlog was not done within %s", drainWait))
+	defer cancel()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for first := true; ; first = false {
+		q, err := c.Queue(ctx, "sim")
+		if err != nil {
+			return atFirst, nil, err
+		}
+		n := q.Counts.Unfinished()
+		if first {
+			atFirst = n
+		}
+		if n == 0 {
+			return atFirst, q, nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return atFirst, nil, context.Cause(ctx)
+		}
+	}
+}

@@ -1,0 +1,77 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/client"
+)
+
+// way is a way to have a job done and know of it.
+type way struct {
+	how string
+	do  func(context.Context, *client.Client, client.Submission) (*client.Job, error)
+}
+
+// ways are those that sequential and parallel measure.
+func ways() []way {
+	return []way{
+		{"a job from its submit to its end, in one request that is held (Prefer: wait)", func(ctx context.Context, c *client.Client, s client.Submission) (*client.Job, error) {
+			return c.SubmitAndWait(ctx, s)
+		}},
+		{"a job from its submit to its end, submitted and then waited for by long-poll", func(ctx context.Context, c *client.Client, s client.Submission) (*client.Job, error) {
+			j, err := c.Submit(ctx, s)
+			if err != nil {
+				return nil, err
+			}
+			return c.Wait(ctx, j.ID)
+		}},
+	}
+}
+
+// waited measures jobs that are each waited for by one of so many clients.
+func (o *Options) waited(ctx context.Context, name string, clients int, r *Report) error {
+	for _, w := range ways() {
+		o.Step(fmt.Sprintf("%s: %d jobs, %s", name, o.Jobs, w.how))
+		f := Figure{Name: name, How: w.how, Client: plainClient, Clients: clients, Jobs: o.Jobs}
+		if err := o.waitOnce(ctx, &f, w); err != nil {
+			return err
+		}
+		floor, err := o.floor(ctx, clients, plain)
+		if err != nil {
+			return err
+		}
+		f.Floor = floor
+		r.Figures = append(r.Figures, f)
+	}
+	return nil
+}
+
+func (o *Options) waitOnce(ctx context.Context, f *Figure, w way) error {
+	t, err := o.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer t.close()
+	c, closeClient, err := plain(ctx, t.url)
+	if err != nil {
+		return err
+	}
+	defer closeClient()
+	s := o.submission()
+	began := time.Now()
+	out, err := drive(ctx, f.Clients, newBudget(o.Jobs, 0), func(ctx context.Context) error {
+		j, err := w.do(ctx, c, s)
+		if err == nil && j.Status != client.Succeeded {
+			err = fmt.Errorf("the job %s is %s", j.ID, j.Status)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	took := time.Since(began)
+	f.Seconds, f.PerS, f.Latency = seconds(took), perSecond(len(out.samples), took), latencyOf(out.samples)
+	return nil
+}

@@ -1,0 +1,99 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/meanwhile-run/meanwhile/bench"
+)
+
+type benchOptions struct {
+	bench.Options
+	json    bool
+	verbose bool
+}
+
+func newBenchCommand(env *Env) *cobra.Command {
+	o := benchOptions{Options: bench.Defaults()}
+	cmd := &cobra.Command{
+		Use:   "bench [NAME…]",
+		Short: "Measure a server",
+		Long: `Measure a server, as its users would see it, over HTTP:
+
+  sequential   jobs one after another, each waited for
+  parallel     the same by many clients at once
+  throughput   as many jobs as the connections can submit: submit, run, done, as
+               the server's own totals have it, with the backlog over time
+
+Without a NAME all are run. A server is started for each figure, from this same
+program, in a process of its own, on a free port, with a new data directory under
+--data that is removed afterwards; --server measures one that runs. Printed with
+the figures are the machine, the setting of fsync, the payload, and two floors
+measured in the same run: a sync of 4 KiB on the data's disk, and the same load
+on an HTTP server that answers from memory. Nothing is warmed up.`,
+		ValidArgs: bench.Names(),
+		Args:      usage(cobra.OnlyValidArgs),
+		RunE:      func(cmd *cobra.Command, names []string) error { return runBench(cmd.Context(), env, o, names) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.URL, "server", "", "measure the running server at this `URL`")
+	f.StringVar(&o.Data, "data", o.Data, "the directory, and so the disk, for the data of the servers it starts")
+	f.IntVar(&o.Jobs, "jobs", o.Jobs, "sequential and parallel: how many jobs")
+	f.IntVar(&o.Clients, "clients", o.Clients, "parallel: how many clients at once")
+	f.IntSliceVar(&o.Connections, "connections", o.Connections, "throughput: how many connections; it runs once for each")
+	f.DurationVar(&o.Duration, "duration", o.Duration, "throughput: how long jobs are submitted")
+	f.IntVar(&o.MaxJobs, "max-jobs", o.MaxJobs, "throughput: submit no more than this")
+	f.IntVar(&o.Payload, "payload", o.Payload, "bytes of a job's input")
+	f.BoolVar(&o.Keys, "keys", false, "throughput: submit with idempotency keys")
+	f.BoolVar(&o.json, "json", false, "print one JSON document")
+	f.BoolVar(&o.verbose, "verbose", false, "show what the servers say")
+	return cmd
+}
+
+func runBench(ctx context.Context, env *Env, o benchOptions, names []string) error {
+	program, err := os.Executable()
+	if err != nil {
+		return fmt.Errorf("this program cannot find itself: %w", err)
+	}
+	o.Names = names
+	o.Serve = []string{program, "serve", "--log-level", "warn"}
+	o.Floor = []string{program, "bench-floor"}
+	o.Step = func(now string) { fmt.Fprintf(env.Err, "… %s\n", now) }
+	if o.verbose {
+		o.Log = env.Err
+	}
+	if err := o.Check(); err != nil {
+		return usageError{err}
+	}
+	report, err := bench.Run(ctx, o.Options)
+	if o.json {
+		return errors.Join(printJSON(env.Out, report), err)
+	}
+	report.Print(env.Out)
+	return err
+}
+
+// newBenchFloorCommand is the other end of the HTTP floor. It is for bench alone.
+func newBenchFloorCommand(env *Env) *cobra.Command {
+	var listen string
+	cmd := &cobra.Command{
+		Use:    "bench-floor",
+		Short:  "Answer every submit from memory, for 'meanwhile bench'",
+		Hidden: true,
+		Args:   usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ln, err := new(net.ListenConfig).Listen(cmd.Context(), "tcp", listen)
+			if err != nil {
+				return fmt.Errorf("cannot listen: %w", err)
+			}
+			return serveUntil(cmd.Context(), ln, bench.NewFloor())
+		},
+	}
+	cmd.Flags().StringVar(&listen, "listen", "127.0.0.1:0", "the `host:port` to listen on")
+	return cmd
+}

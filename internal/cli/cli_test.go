@@ -1,0 +1,214 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"go.uber.org/goleak"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// asProgram makes the test binary the program itself: the benches start servers
+// from their own program, and here that is this one.
+const asProgram = "MEANWHILE_TEST_AS_PROGRAM"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		os.Exit(Main())
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// now is the time of the tests' commands.
+var now = time.Date(2030, 1, 31, 9, 0, 0, 0, time.UTC)
+
+// stage is where a test's command runs.
+type stage struct {
+	Env
+	out, err bytes.Buffer
+}
+
+// on makes a stage on which nothing is a terminal. The server is at url.
+func on(url string) *stage {
+	s := &stage{}
+	s.Env = Env{
+		In: strings.NewReader(""), Out: &s.out, Err: &s.err,
+		Environ: []string{"MEANWHILE_SERVER=" + url}, Now: func() time.Time { return now },
+	}
+	return s
+}
+
+// terminal makes everything a terminal.
+func (s *stage) terminal() *stage {
+	s.InTerminal, s.OutTerminal, s.ErrTerminal = true, true, true
+	return s
+}
+
+func (s *stage) typed(input string) *stage {
+	s.In = strings.NewReader(input)
+	return s
+}
+
+func (s *stage) run(t *testing.T, args ...string) int {
+	t.Helper()
+	return Run(t.Context(), &s.Env, args)
+}
+
+// want holds a command to its exit status and standard output.
+func (s *stage) want(t *testing.T, code int, out string, args ...string) {
+	t.Helper()
+	if got := s.run(t, args...); got != code {
+		t.Errorf("%q: exit status %d, want %d; standard error: %s", args, got, code, &s.err)
+	}
+	if s.out.String() != out {
+		t.Errorf("%q printed\n%q, want\n%q", args, s.out.String(), out)
+	}
+}
+
+func (s *stage) wantErr(t *testing.T, parts ...string) {
+	t.Helper()
+	for _, part := range parts {
+		if !strings.Contains(s.err.String(), part) {
+			t.Errorf("standard error is\n%s, want in it\n%s", &s.err, part)
+		}
+	}
+}
+
+// ours are all commands but cobra's own, by their path.
+func ours(t *testing.T) map[string]*cobra.Command {
+	all := map[string]*cobra.Command{}
+	var walk func(*cobra.Command)
+	walk = func(c *cobra.Command) {
+		all[c.CommandPath()] = c
+		for _, sub := range c.Commands() {
+			if name := sub.Name(); name != "completion" && name != "help" && !sub.Hidden {
+				walk(sub)
+			}
+		}
+	}
+	walk(NewRoot(&on("").Env))
+	if len(all) < 13 {
+		t.Fatalf("there are only %d commands", len(all))
+	}
+	return all
+}
+
+func TestHelpChangesOnPurpose(t *testing.T) {
+	golden := map[string]bool{}
+	for path := range ours(t) {
+		s := on("http://server.test")
+		s.run(t, append(strings.Fields(path)[1:], "--help")...)
+		file := filepath.Join("testdata", "help", strings.ReplaceAll(path, " ", "-")+".txt")
+		golden[file] = true
+		if *update {
+			write(t, file, s.out.Bytes())
+			continue
+		}
+		want, err := os.ReadFile(file)
+		if err != nil || s.out.String() != string(want) {
+			t.Errorf("the help of %q is not what %s has (%v); if that is right, run with -update\n%s", path, file, err, &s.out)
+		}
+	}
+	files, _ := filepath.Glob("testdata/help/*.txt")
+	for _, file := range files {
+		if !golden[file] {
+			t.Errorf("%s is the help of no command", file)
+		}
+	}
+}
+
+func write(t *testing.T, file string, text []byte) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestTheManualHasEverything(t *testing.T) {
+	text, err := os.ReadFile("../../docs/cli.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	manual := string(text)
+	for _, e := range exitTable {
+		if row := exitRow(e.code, e.meaning); !strings.Contains(manual, row) {
+			t.Errorf("docs/cli.md lacks the exit status %q", row)
+		}
+	}
+	for path, cmd := range ours(t) {
+		if !strings.Contains(manual, path) {
+			t.Errorf("docs/cli.md lacks %q", path)
+		}
+		for _, flag := range flagsOf(cmd) {
+			if !strings.Contains(manual, "`--"+flag) {
+				t.Errorf("docs/cli.md lacks %s --%s", path, flag)
+			}
+		}
+	}
+}
+
+// exitRow is a status as docs/cli.md has it.
+func exitRow(code int, meaning string) string { return fmt.Sprintf("| %d | %s |", code, meaning) }
+
+func flagsOf(cmd *cobra.Command) []string {
+	var names []string
+	cmd.LocalFlags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	return names
+}
+
+func TestWrongCommandLines(t *testing.T) {
+	for _, line := range []string{
+		"nope", "serve extra", "submit", "submit a b c", "submit sim {}{", "submit sim {} --priority high",
+		"submit sim {} --delay 1s --at 2030-01-31T09:00:00Z", "submit sim {} --at tomorrow", "submit sim {} --timeout run=1s",
+		"submit sim {} --timeout run_hard=-1s", "submit sim {} --timeout run_hard", "submit sim {} --retry on_timeout=maybe",
+		"submit sim {} --retry more=1", "submit sim {} --metadata x", "submit sim {} --wait --watch", "submit sim -",
+		"submit sim", "watch", "watch a b", "watch job_1 --after -1", "get", "get job_1 --result --json", "list extra",
+		"list --limit 0", "list --limit 5 --all", "cancel", "retry", "delete", "queues a b", "version extra",
+		"get job_1 --server localhost:8080", "bench nope", "bench --jobs 0", "bench --payload 1", "bench --duration -1s",
+		"bench --connections 0", "sim-upstream --fault strange", "serve --config /does/not/exist", "serve --listen nowhere",
+	} {
+		t.Run(line, func(t *testing.T) {
+			s := on("http://127.0.0.1:1")
+			s.want(t, exitUsage, "", strings.Fields(line)...)
+			s.wantErr(t, "meanwhile: ", " --help'.")
+		})
+	}
+}
+
+func TestTheVersion(t *testing.T) {
+	s := on("")
+	if code := s.run(t, "version"); code != exitOK || !strings.HasPrefix(s.out.String(), "meanwhile ") {
+		t.Errorf("exit status %d: %s", code, &s.out)
+	}
+	s = on("")
+	if code := s.run(t, "version", "--json"); code != exitOK || !strings.Contains(s.out.String(), `"go":"go1.`) {
+		t.Errorf("exit status %d: %s", code, &s.out)
+	}
+}
+
+func TestHelpWithoutACommand(t *testing.T) {
+	s := on("")
+	if code := s.run(t); code != exitOK || !strings.Contains(s.out.String(), "Exit status:") {
+		t.Errorf("exit status %d: %s", code, &s.out)
+	}
+}
+
+// cancelled is a context that has ended already, as after an interrupt.
+func cancelled(t *testing.T) context.Context {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	return ctx
+}

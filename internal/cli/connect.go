@@ -1,0 +1,67 @@
+package cli
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/meanwhile-run/meanwhile/client"
+)
+
+const defaultServer = "http://127.0.0.1:8080"
+
+// connection is what every command has that speaks to a server.
+type connection struct {
+	server string
+	user   string
+	json   bool
+}
+
+func (c *connection) addFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&c.server, "server", "", "the server's `URL`; without it MEANWHILE_SERVER, then "+defaultServer)
+	f.StringVar(&c.user, "user", "", "whose jobs they are, as X-User-ID; without it MEANWHILE_USER, then \"local\"")
+	f.BoolVar(&c.json, "json", false, "print JSON: one object a line")
+}
+
+// open makes the client.
+func (c *connection) open(env *Env, more ...client.Option) (*client.Client, error) {
+	options := []client.Option{
+		client.WithUser(cmp.Or(c.user, env.getenv("MEANWHILE_USER"))),
+		client.WithUserAgent("meanwhile-cli"),
+	}
+	cl, err := client.New(c.url(env), append(options, more...)...)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return cl, nil
+}
+
+func (c *connection) url(env *Env) string {
+	return cmp.Or(c.server, env.getenv("MEANWHILE_SERVER"), defaultServer)
+}
+
+// comeBack is the command that watches a job again.
+func (c *connection) comeBack(id string) string {
+	line := "meanwhile watch " + id
+	if c.server != "" {
+		line += " --server " + c.server
+	}
+	if c.user != "" {
+		line += " --user " + c.user
+	}
+	return line
+}
+
+// printJSON prints one object on a line of its own.
+func printJSON(w io.Writer, v any) error {
+	line, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("the answer cannot be written as JSON: %w", err)
+	}
+	_, err = w.Write(append(line, '\n'))
+	return err
+}

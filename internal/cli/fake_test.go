@@ -1,0 +1,111 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// fake is a server that answers what it was told to, and remembers what it was
+// asked.
+type fake struct {
+	*httptest.Server
+	mux *http.ServeMux
+
+	mu    sync.Mutex
+	asked []string // method, path and body
+}
+
+func newFake(t *testing.T) *fake {
+	f := &fake{mux: http.NewServeMux()}
+	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		f.mu.Lock()
+		f.asked = append(f.asked, strings.TrimSpace(r.Method+" "+r.URL.RequestURI()+" "+string(body)))
+		f.mu.Unlock()
+		f.mux.ServeHTTP(w, r)
+	}))
+	t.Cleanup(f.Server.Close)
+	f.on("GET /v1/queues/chat", 200, `{"name":"chat","executor":"llm"}`)
+	f.on("GET /v1/queues/sim", 200, `{"name":"sim","executor":"sim"}`)
+	return f
+}
+
+// on answers calls of a pattern.
+func (f *fake) on(pattern string, status int, body string) *fake {
+	f.mux.HandleFunc(pattern, func(w http.ResponseWriter, _ *http.Request) {
+		if status == 429 || status == 503 {
+			w.Header().Set("Retry-After", "3600")
+		}
+		w.WriteHeader(status)
+		_, _ = io.WriteString(w, body)
+	})
+	return f
+}
+
+// problem refuses calls of a pattern.
+func (f *fake) problem(pattern string, status int, code string) *fake {
+	return f.on(pattern, status, fmt.Sprintf(`{"status":%d,"code":"%s","detail":"this is %s"}`, status, code, code))
+}
+
+// streams tells a job's events, one connection after another; the last one is told
+// to all that follow. A connection that is not the last is cut after its events.
+func (f *fake) streams(id string, connections ...string) *fake {
+	n := 0
+	f.mux.HandleFunc("GET /v1/jobs/"+id+"/events", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, connections[min(n, len(connections)-1)])
+		n++
+	})
+	return f
+}
+
+func (f *fake) lastAsked() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.asked) == 0 {
+		return ""
+	}
+	return f.asked[len(f.asked)-1]
+}
+
+func event(name, data string) string { return "event: " + name + "\ndata: " + data + "\n\n" }
+
+// snapshot is the job with a status and a cursor.
+func snapshot(status string, cursor int) string {
+	return event("snapshot", fmt.Sprintf(`{"id":"job_1","status":%q,"cursor":%d,"progress":{"percent":0}}`, status, cursor))
+}
+
+func text(seq, attempt int, words string) string {
+	return event("output", fmt.Sprintf(`{"seq":%d,"attempt":%d,"kind":"text","data":%s}`, seq, attempt, quoted(words)))
+}
+
+func logLine(seq int, words string) string {
+	return event("output", fmt.Sprintf(`{"seq":%d,"attempt":1,"kind":"log","data":%s}`, seq, quoted(words)))
+}
+
+func restart(seq, attempt int) string {
+	return event("attempt", fmt.Sprintf(`{"seq":%d,"attempt":%d,"kind":"attempt","data":{"attempt":%d}}`, seq, attempt, attempt))
+}
+
+func progress(seq int, percent int, status string) string {
+	return event("progress", fmt.Sprintf(`{"seq":%d,"attempt":1,"kind":"progress","data":{"percent":%d,"status":%s}}`, seq, percent, quoted(status)))
+}
+
+func done(status string, cursor int) string {
+	return event("done", fmt.Sprintf(`{"id":"job_1","status":%q,"cursor":%d,"max_attempts":4,"result":{"echo":7},`+
+		`"error":{"code":"broken","message":"the work broke","attempt":4}}`, status, cursor))
+}
+
+func quoted(words string) string {
+	text, err := json.Marshal(words)
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
+}

@@ -1,0 +1,135 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/meanwhile-run/meanwhile/client"
+)
+
+type listOptions struct {
+	connection
+	queue, status, key string
+	limit              int
+	all                bool
+}
+
+func newListCommand(env *Env) *cobra.Command {
+	var o listOptions
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List jobs, newest first",
+		Args:  usage(cobra.NoArgs),
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.queue, "queue", "", "only jobs of this queue")
+	f.StringVar(&o.status, "status", "", "only jobs with this status: scheduled, queued, parked, running, succeeded, failed, cancelled, expired")
+	f.StringVar(&o.key, "key", "", "only jobs of this key")
+	f.IntVar(&o.limit, "limit", 20, "at most so many")
+	f.BoolVar(&o.all, "all", false, "all of them")
+	o.addFlags(cmd)
+	cmd.PreRunE = oneOf([]string{"limit", "all"})
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return runList(cmd.Context(), env, o, cmd.Flags().Changed("key"))
+	}
+	return cmd
+}
+
+func runList(ctx context.Context, env *Env, o listOptions, byKey bool) error {
+	if o.limit < 1 {
+		return usagef("--limit is at least 1; --all lists all")
+	}
+	c, err := o.open(env)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	filter := client.ListOptions{Queue: o.queue, Status: client.Status(o.status), Limit: 100}
+	if byKey {
+		filter.Key = &o.key
+	}
+	if !o.all {
+		filter.Limit = min(o.limit, 100)
+	}
+	print, finish := jobPrinter(env, o.json)
+	n := 0
+	for j, err := range c.List(ctx, filter) {
+		if err == nil {
+			err = print(&j)
+		}
+		if err != nil {
+			return err
+		}
+		if n++; n == o.limit && !o.all {
+			break
+		}
+	}
+	return finish()
+}
+
+// jobPrinter prints jobs as they come: as JSON, or as a table that finish ends.
+func jobPrinter(env *Env, asJSON bool) (print func(*client.Job) error, finish func() error) {
+	if asJSON {
+		return func(j *client.Job) error { return printJSON(env.Out, j) }, func() error { return nil }
+	}
+	t := newTable(env.Out, "ID", "QUEUE", "STATUS", "ATTEMPT", "PROGRESS", "AGE")
+	return func(j *client.Job) error {
+		return t.row(j.ID, j.Queue, string(j.Status), fmt.Sprintf("%d/%d", j.Attempt, j.MaxAttempts),
+			progressText(j), age(env.Now().Sub(j.CreatedAt)))
+	}, t.flush
+}
+
+// progressText is how far a job is, or why it failed.
+func progressText(j *client.Job) string {
+	if j.Error != nil && j.Status != client.Succeeded {
+		return j.Error.Code
+	}
+	if j.Status != client.Running {
+		return "-"
+	}
+	return fmt.Sprintf("%.0f%% %s", j.Progress.Percent, j.Progress.Status)
+}
+
+// age is a duration as people say it, to one unit.
+func age(d time.Duration) string {
+	switch {
+	case d < time.Second:
+		return "now"
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", d/time.Second)
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", d/time.Minute)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", d/time.Hour)
+	}
+	return fmt.Sprintf("%dd", d/(24*time.Hour))
+}
+
+// table aligns columns. Its cells are printable and on one line.
+type table struct{ w *tabwriter.Writer }
+
+func newTable(w io.Writer, head ...string) table {
+	t := table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
+	_ = t.row(head...) // into memory; flush has the error
+	return t
+}
+
+func (t table) row(cells ...string) error {
+	for i, cell := range cells {
+		end := "\t"
+		if i == len(cells)-1 {
+			end = "\n"
+		}
+		if _, err := io.WriteString(t.w, oneLine(cell, 48)+end); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t table) flush() error { return t.w.Flush() }

@@ -1,0 +1,138 @@
+package cli
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+const runningJob = `{"id":"job_1","object":"job","queue":"chat","status":"running","key":"k","priority":5,"attempt":2,"max_attempts":4,` +
+	`"estimated_time_seconds":2.5,"progress":{"percent":30,"status":"Generating response"},"output_text":"so far\nand on \u001b[31m",` +
+	`"error":{"code":"broken","message":"the work broke","attempt":1},"usage":{"total_tokens":3},"metadata":{"b":"2","a":"1"},` +
+	`"cancel_requested_at":"2030-01-31T08:59:30Z","created_at":"2030-01-31T08:58:00Z","started_at":"2030-01-31T08:58:01Z"}`
+
+func TestGet(t *testing.T) {
+	f := newFake(t).on("GET /v1/jobs/job_1", 200, runningJob)
+	want := `id         job_1
+queue      chat
+status     running, to be cancelled
+key        k
+priority   5
+attempt    2 of 4
+progress   30% Generating response
+time left  about 2.5 s
+metadata   a=1
+metadata   b=2
+created    2030-01-31T08:58:00Z
+started    2030-01-31T08:58:01Z
+error      the work broke (broken), in attempt 1
+text       so far and on [31m
+usage      {"total_tokens":3}
+`
+	on(f.URL).want(t, exitOK, want, "get", "job_1")
+	s := on(f.URL)
+	if code := s.run(t, "get", "job_1", "--json"); code != exitOK || !strings.HasPrefix(s.out.String(), `{"id":"job_1","object":"job","queue":"chat",`) {
+		t.Errorf("exit status %d: %s", code, &s.out)
+	}
+}
+
+func TestGetOfAJobThatWaits(t *testing.T) {
+	f := newFake(t).on("GET /v1/jobs/job_1", 200, `{"id":"job_1","status":"queued","queue_position":3}`)
+	s := on(f.URL)
+	if s.run(t, "get", "job_1"); !strings.Contains(s.out.String(), "queued, 3 before it") {
+		t.Errorf("printed %s", &s.out)
+	}
+	f = newFake(t).on("GET /v1/jobs/job_1", 200, `{"id":"job_1","status":"scheduled","run_at":"2030-01-31T10:00:00Z"}`)
+	s = on(f.URL)
+	if s.run(t, "get", "job_1"); !strings.Contains(s.out.String(), "runs at   2030-01-31T10:00:00Z") {
+		t.Errorf("printed %s", &s.out)
+	}
+}
+
+func TestGetResult(t *testing.T) {
+	f := newFake(t).on("GET /v1/jobs/job_1", 200, `{"id":"job_1","status":"succeeded"}`).on("GET /v1/jobs/job_1/result", 200, "a\x1b\x00b")
+	on(f.URL).want(t, exitOK, "a\x1b\x00b", "get", "job_1", "--result")
+	on(f.URL).terminal().want(t, exitOK, "ab\n", "get", "job_1", "--result")
+
+	f = newFake(t).on("GET /v1/jobs/job_1", 200, `{"id":"job_1","status":"failed"}`)
+	on(f.URL).want(t, exitFailed, "", "get", "job_1", "--result")
+
+	f = newFake(t).on("GET /v1/jobs/job_1", 200, `{"id":"job_1","status":"running"}`).problem("GET /v1/jobs/job_1/result", 409, "not_finished")
+	on(f.URL).want(t, exitError, "", "get", "job_1", "--result")
+}
+
+func TestGetAndWait(t *testing.T) {
+	f := newFake(t).on("GET /v1/jobs/job_1", 200, `{"id":"job_1","status":"expired"}`)
+	s := on(f.URL)
+	if code := s.run(t, "get", "job_1", "--wait"); code != exitCancelled || !strings.Contains(s.out.String(), "expired") {
+		t.Errorf("exit status %d: %s", code, &s.out)
+	}
+}
+
+func TestList(t *testing.T) {
+	page := `{"data":[` + runningJob + `,{"id":"job_0","queue":"sim\n\u001b[31m","status":"failed","attempt":4,"max_attempts":4,"error":{"code":"broken"},"created_at":"2030-01-29T08:00:00Z"}],"next":null}`
+	f := newFake(t).on("GET /v1/jobs", 200, page)
+	want := `ID     QUEUE     STATUS   ATTEMPT  PROGRESS  AGE
+job_1  chat      running  2/4      broken    2m
+job_0  sim [31m  failed   4/4      broken    2d
+`
+	on(f.URL).want(t, exitOK, want, "list")
+	s := on(f.URL)
+	if code := s.run(t, "list", "--limit", "1"); code != exitOK || strings.Count(s.out.String(), "\n") != 2 {
+		t.Errorf("exit status %d: %s", code, &s.out)
+	}
+	s = on(f.URL)
+	if code := s.run(t, "list", "--json", "--queue", "a b", "--status", "failed", "--key", "", "--all"); code != exitOK || strings.Count(s.out.String(), "\n") != 2 {
+		t.Errorf("exit status %d: %s", code, &s.out)
+	}
+	if want := "GET /v1/jobs?key=&limit=100&queue=a+b&status=failed"; f.lastAsked() != want {
+		t.Errorf("asked %s, want %s", f.lastAsked(), want)
+	}
+}
+
+func TestAges(t *testing.T) {
+	for text, seconds := range map[string]int{"now": 0, "1s": 1, "59s": 59, "1m": 60, "59m": 3599, "1h": 3600, "47h": 172799, "2d": 172800} {
+		if got := age(time.Duration(seconds) * time.Second); got != text {
+			t.Errorf("%d s are %s, want %s", seconds, got, text)
+		}
+	}
+}
+
+func TestCancelRetryDelete(t *testing.T) {
+	f := newFake(t).
+		on("POST /v1/jobs/job_1/cancel", 202, `{"id":"job_1","status":"running","cancel_requested_at":"2030-01-31T08:59:30Z"}`).
+		on("POST /v1/jobs/job_2/cancel", 200, `{"id":"job_2","status":"succeeded"}`).
+		on("POST /v1/jobs/job_1/retry", 202, `{"id":"job_1","status":"queued"}`).
+		problem("POST /v1/jobs/job_2/retry", 409, "not_retryable").
+		problem("POST /v1/jobs/job_3/cancel", 404, "not_found").
+		on("DELETE /v1/jobs/job_1", 204, "")
+	on(f.URL).want(t, exitOK, "job_1 running, to be cancelled\njob_2 succeeded\n", "cancel", "job_1", "job_2")
+	on(f.URL).want(t, exitOK, "job_1 queued\n", "retry", "job_1")
+	on(f.URL).want(t, exitError, "", "retry", "job_2")
+	on(f.URL).want(t, exitOK, "job_1 deleted\n", "delete", "job_1")
+	on(f.URL).want(t, exitOK, `{"id":"job_1","deleted":true}`+"\n", "delete", "job_1", "--json")
+
+	s := on(f.URL)
+	s.want(t, exitNotFound, "job_2 succeeded\n", "cancel", "job_3", "job_2")
+	s.wantErr(t, "job_3: this is not_found")
+
+	s = on(f.URL)
+	if code := s.run(t, "cancel", "job_1", "--json"); code != exitOK || !strings.HasPrefix(s.out.String(), `{"id":"job_1",`) {
+		t.Errorf("exit status %d: %s", code, &s.out)
+	}
+}
+
+func TestQueues(t *testing.T) {
+	sim := `{"name":"sim","executor":"sim","concurrency":8,"counts":{"scheduled":1,"queued":2,"parked":1,"running":3},"totals":{"succeeded":4,"failed":5},"oldest_queued_s":1.25,"limits":{"max_depth":100}}`
+	f := newFake(t).on("GET /v1/queues", 200, `{"data":[`+sim+`,{"name":"chat","executor":"llm"}]}`).problem("GET /v1/queues/nope", 404, "unknown_queue")
+	want := `QUEUE  EXECUTOR  RUNNING  QUEUED  SCHEDULED  SUCCEEDED  FAILED  OLDEST
+sim    sim       3/8      3/100   1          4          5       1.2s
+chat   llm       0/0      0/0     0          0          0       -
+`
+	on(f.URL).want(t, exitOK, want, "queues")
+	on(f.URL).want(t, exitNotFound, "", "queues", "nope")
+	s := on(f.URL)
+	if code := s.run(t, "queues", "chat", "--json"); code != exitOK || !strings.HasPrefix(s.out.String(), `{"name":"chat",`) {
+		t.Errorf("exit status %d: %s", code, &s.out)
+	}
+}

@@ -1,0 +1,98 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/meanwhile-run/meanwhile/internal/simmodel"
+)
+
+type simUpstreamOptions struct {
+	listen string
+	fault  string
+	simmodel.Options
+}
+
+func newSimUpstreamCommand(env *Env) *cobra.Command {
+	o := simUpstreamOptions{Options: simmodel.Defaults()}
+	cmd := &cobra.Command{
+		Use:   "sim-upstream",
+		Short: "Run a simulated model as a server of its own",
+		Long: `Run a simulated model as a server of its own, which speaks the chat completions
+protocol of OpenAI, streamed and not, and goes wrong where it is told to. Without a
+fault it answers any question, and the same question in the same way.
+
+A request may say otherwise in a field of its own:
+  "sim": {"first_token_ms": 500, "tokens_per_s": 25, "tokens": 100,
+          "fault": "429", "fault_after": 3, "fault_times": 2, "key": "some name",
+          "retry_after_s": 1}
+
+Faults: an HTTP status from 400 to 599 as the answer, or
+` + faultHelp(),
+		Args: usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return runSimUpstream(cmd.Context(), env, o) },
+	}
+	f := cmd.Flags()
+	f.StringVar(&o.listen, "listen", "127.0.0.1:8081", "the `host:port` to listen on; port 0 takes a free one")
+	f.StringSliceVar(&o.Models, "model", o.Models, "a `NAME` that it lists; it answers to any")
+	f.DurationVar(&o.FirstToken, "first-token", o.FirstToken, "from a request to the first token")
+	f.Float64Var(&o.TokensPerSecond, "tokens-per-second", o.TokensPerSecond, "the pace after it; 0 for all at once")
+	f.IntVar(&o.Tokens, "tokens", 0, "how many; 0 for as many as the answer has")
+	f.StringVar(&o.fault, "fault", "", "go wrong this way")
+	f.IntVar(&o.FaultAfter, "fault-after", o.FaultAfter, "tokens before a fault in the middle of a stream")
+	f.IntVar(&o.FaultTimes, "fault-times", 0, "only the first so many requests with the same key; 0 for all")
+	f.DurationVar(&o.RetryAfter, "retry-after", o.RetryAfter, "what a 429 or 503 asks for")
+	return cmd
+}
+
+func faultHelp() string {
+	line, text := " ", ""
+	for i, f := range simmodel.Faults() {
+		if i > 0 {
+			line += ","
+		}
+		if len(line)+len(f) > 76 {
+			text, line = text+line+"\n", " "
+		}
+		line += " " + string(f)
+	}
+	return text + line
+}
+
+func runSimUpstream(ctx context.Context, env *Env, o simUpstreamOptions) error {
+	var err error
+	if o.Fault, err = simmodel.ParseFault(o.fault); err != nil {
+		return usageError{err}
+	}
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", o.listen)
+	if err != nil {
+		return fmt.Errorf("cannot listen: %w", err)
+	}
+	fmt.Fprintf(env.Err, "A simulated model listens at http://%s/v1\n", ln.Addr())
+	return serveUntil(ctx, ln, simmodel.New(o.Options))
+}
+
+// serveUntil serves until ctx ends; requests under way are cut off then.
+func serveUntil(ctx context.Context, ln net.Listener, h http.Handler) error {
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
+	ctx, stop := context.WithCancel(ctx)
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		<-ctx.Done()
+		_ = srv.Close()
+	}()
+	err := srv.Serve(ln)
+	stop()
+	<-closed
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
+	return err
+}

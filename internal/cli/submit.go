@@ -1,0 +1,150 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/meanwhile-run/meanwhile/client"
+)
+
+type submitOptions struct {
+	connection
+	key, idempotencyKey string
+	priority            int
+	delay               time.Duration
+	at                  string
+	maxAttempts         int
+	timeouts, retry     []string
+	metadata            []string
+	wait, watch, follow bool
+}
+
+func newSubmitCommand(env *Env) *cobra.Command {
+	var o submitOptions
+	cmd := &cobra.Command{
+		Use:   "submit QUEUE [INPUT|-]",
+		Short: "Submit a job and print its id",
+		Long: `Submit a job and print its id once the job is on the server's disk.
+
+INPUT is JSON. For a queue whose executor is llm, such as "chat", it may also be
+plain text: the question. With - it is read from standard input, and so it is
+when there is no INPUT and standard input is not a terminal.
+
+With --watch the job's words follow as they come; with --wait they are printed at
+the end, or the result of a job that says nothing. An interrupt leaves the job
+running.
+
+` + policyHelp,
+		Example: `  meanwhile submit chat "How do tides work?" --watch
+  meanwhile submit sim '{"duration_ms": 2000, "tokens": 20}'
+  meanwhile submit chat --wait < question.txt > answer.txt`,
+		Args: usage(cobra.RangeArgs(1, 2)),
+		RunE: func(cmd *cobra.Command, args []string) error { return runSubmit(cmd.Context(), env, o, args) },
+	}
+	f := cmd.Flags()
+	f.BoolVar(&o.watch, "watch", false, "print what the job says, as it comes")
+	f.BoolVar(&o.wait, "wait", false, "wait until the job has ended, and print what it said or came to")
+	f.BoolVar(&o.follow, "follow", false, followUsage+"; implies --watch")
+	f.StringVar(&o.key, "key", "", "whose turn it is: jobs of different keys take turns")
+	f.IntVar(&o.priority, "priority", 0, "1 first, 9 last (default 5)")
+	f.DurationVar(&o.delay, "delay", 0, "run no sooner than this from now, such as 90s or 2h")
+	f.StringVar(&o.at, "at", "", "run no sooner than this `TIME`, such as 2030-01-31T09:00:00Z")
+	f.IntVar(&o.maxAttempts, "max-attempts", 0, "how often it may be tried, the first included (default: the queue's)")
+	f.StringArrayVar(&o.timeouts, "timeout", nil, "set a clock, `NAME=DURATION`; see above")
+	f.StringArrayVar(&o.retry, "retry", nil, "set what follows a failed attempt, `NAME=VALUE`; see above")
+	f.StringArrayVar(&o.metadata, "metadata", nil, "a `NAME=VALUE` to keep with the job; may be given 16 times")
+	f.StringVar(&o.idempotencyKey, "idempotency-key", "", "submitted again with this key, the job is not made again")
+	o.addFlags(cmd)
+	cmd.PreRunE = oneOf([]string{"delay", "at"}, []string{"wait", "watch"}, []string{"wait", "follow"})
+	return cmd
+}
+
+func runSubmit(ctx context.Context, env *Env, o submitOptions, args []string) error {
+	s, err := o.submission(args[0])
+	if err != nil {
+		return err
+	}
+	text, err := inputText(env, args[1:])
+	if err != nil {
+		return err
+	}
+	f := newFollower(env, o.connection, o.follow)
+	c, err := o.open(env, client.WithRetryHook(f.away))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if s.Input, err = understand(ctx, c, s.Queue, text); err != nil {
+		return err
+	}
+	switch {
+	case o.watch || o.follow:
+		return submitAndWatch(ctx, c, s, f)
+	case o.wait:
+		return submitAndWait(ctx, c, s, f)
+	}
+	j, err := c.Submit(ctx, s)
+	if err != nil {
+		return err
+	}
+	if o.json {
+		return printJSON(env.Out, j)
+	}
+	fmt.Fprintln(env.Out, j.ID)
+	if env.OutTerminal && env.ErrTerminal {
+		fmt.Fprintln(env.Err, "To watch it: "+o.comeBack(j.ID))
+	}
+	return nil
+}
+
+func submitAndWatch(ctx context.Context, c *client.Client, s client.Submission, f *follower) error {
+	j, err := c.Submit(ctx, s)
+	if err != nil {
+		return err
+	}
+	f.submitted(j)
+	return f.run(ctx, c, j.ID, 0)
+}
+
+// submitAndWait submits and prints what the job said, or came to, at its end.
+func submitAndWait(ctx context.Context, c *client.Client, s client.Submission, f *follower) error {
+	j, err := c.Submit(ctx, s)
+	if err != nil {
+		return err
+	}
+	id := j.ID
+	if j, err = c.Wait(ctx, id); err != nil {
+		return f.left(id, err)
+	}
+	if f.json {
+		return errors.Join(printJSON(f.screen.out, j), quietly(endError(j)))
+	}
+	f.atTheEnd()
+	if f.job = *j; j.Cursor == 0 {
+		return f.end(ctx, c)
+	}
+	return f.run(ctx, c, id, 0)
+}
+
+// submission is what the flags ask for.
+func (o *submitOptions) submission(queue string) (client.Submission, error) {
+	s := client.Submission{
+		Queue: queue, Key: o.key, Priority: o.priority, Delay: o.delay,
+		MaxAttempts: o.maxAttempts, IdempotencyKey: o.idempotencyKey,
+	}
+	var errs [4]error
+	if o.at != "" {
+		s.RunAt, errs[0] = time.Parse(time.RFC3339, o.at)
+	}
+	errs[1] = setTimeouts(&s.Timeouts, o.timeouts)
+	errs[2] = setRetry(&s.Retry, o.retry)
+	s.Metadata, errs[3] = pairs("--metadata", o.metadata)
+	if err := errors.Join(errs[:]...); err != nil {
+		return s, usageError{err}
+	}
+	return s, nil
+}

@@ -1,0 +1,165 @@
+package cli
+
+import (
+	"strings"
+	"testing"
+)
+
+const accepted = `{"id":"job_1","status":"queued"}`
+
+func TestWhatIsSubmitted(t *testing.T) {
+	tests := []struct {
+		rule  string
+		typed string
+		args  []string
+		body  string
+	}{
+		{"an object is the input", "", []string{"submit", "chat", ` {"tokens": 3} `}, `{"queue":"chat","input":{"tokens": 3}}`},
+		{"text for a model is a question", "", []string{"submit", "chat", "How do tides work?"}, `{"queue":"chat","input":{"messages":[{"role":"user","content":"How do tides work?"}]}}`},
+		{"a number for a model is a question", "", []string{"submit", "chat", "42"}, `{"queue":"chat","input":{"messages":[{"role":"user","content":"42"}]}}`},
+		{"a number for another queue is JSON", "", []string{"submit", "sim", "42"}, `{"queue":"sim","input":42}`},
+		{"a dash reads standard input", "{}\n", []string{"submit", "sim", "-"}, `{"queue":"sim","input":{}}`},
+		{"what is piped is read without one", "two\nlines\n", []string{"submit", "chat"}, `{"queue":"chat","input":{"messages":[{"role":"user","content":"two\nlines"}]}}`},
+		{
+			"flags are fields", "",
+			strings.Fields("submit sim {} --key k --priority 2 --delay 90s --max-attempts 3 --metadata a=b=c --timeout run_hard=1m --timeout queue=off --timeout lease=2.5 " +
+				"--retry backoff=1s --retry backoff_max=0 --retry for=1h --retry on_timeout=true --retry after_output=fail"),
+			`{"queue":"sim","key":"k","priority":2,"delay_s":90,"max_attempts":3,"timeouts":{"lease_s":2.5,"run_hard_s":60,"queue_s":0},` +
+				`"retry":{"backoff_s":1,"backoff_max_s":0,"for_s":3600,"on_timeout":true,"after_output":"fail"},"metadata":{"a":"b=c"},"input":{}}`,
+		},
+		{"a time is a time", "", strings.Fields("submit sim {} --at 2030-01-31T09:00:00Z"), `{"queue":"sim","run_at":"2030-01-31T09:00:00Z","input":{}}`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.rule, func(t *testing.T) {
+			f := newFake(t).on("POST /v1/jobs", 202, accepted)
+			on(f.URL).typed(tt.typed).want(t, exitOK, "job_1\n", tt.args...)
+			if want := "POST /v1/jobs " + tt.body; f.lastAsked() != want {
+				t.Errorf("asked\n%s, want\n%s", f.lastAsked(), want)
+			}
+		})
+	}
+}
+
+func TestInputsThatAreNotSent(t *testing.T) {
+	tests := []struct {
+		rule, typed, arg string
+		says             string
+	}{
+		{"text for a queue that asks no model", "", "hello", "not JSON"},
+		{"an object that is none, also for a model", "", `{"messages": `, "begins like a JSON object"},
+		{"nothing on standard input", " \n", "-", "is empty"},
+		{"too much on standard input", strings.Repeat("x", maxInput+1), "-", "larger than 1 MiB"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.rule, func(t *testing.T) {
+			f := newFake(t)
+			s := on(f.URL).typed(tt.typed)
+			s.want(t, exitUsage, "", "submit", "sim", tt.arg)
+			s.wantErr(t, tt.says)
+		})
+	}
+}
+
+func TestATerminalIsNotWaitedForInput(t *testing.T) {
+	s := on(newFake(t).URL).terminal()
+	s.want(t, exitUsage, "", "submit", "sim")
+	s.wantErr(t, "an input is missing")
+}
+
+func TestSubmitSaysHowToWatch(t *testing.T) {
+	f := newFake(t).on("POST /v1/jobs", 202, accepted)
+	s := on("http://elsewhere.test").terminal()
+	s.want(t, exitOK, "job_1\n", "submit", "sim", "{}", "--server", f.URL, "--user", "ada")
+	s.wantErr(t, "meanwhile watch job_1 --server "+f.URL+" --user ada\n")
+}
+
+func TestSubmitAndWait(t *testing.T) {
+	ended := func(status string) string {
+		return `{"id":"job_1","status":"` + status + `","cursor":0,"result":{"echo":7},"max_attempts":4,"error":{"code":"broken","message":"the work broke","attempt":4}}`
+	}
+	tests := []struct {
+		rule, status string
+		args         string
+		code         int
+		out          string
+		says         string
+	}{
+		{"the result of a job that says nothing", "succeeded", "--wait", exitOK, "{\"echo\":7}\n", ""},
+		{"why a job failed", "failed", "--wait", exitFailed, "", "job_1 failed in attempt 4 of 4: the work broke (broken)"},
+		{"that it was cancelled", "cancelled", "--wait", exitCancelled, "", "job_1 was cancelled"},
+		{"that it expired", "expired", "--wait", exitCancelled, "", "job_1 expired"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.rule, func(t *testing.T) {
+			f := newFake(t).on("POST /v1/jobs", 202, accepted).on("GET /v1/jobs/job_1", 200, ended(tt.status))
+			s := on(f.URL)
+			s.want(t, tt.code, tt.out, append(strings.Fields("submit sim {}"), tt.args)...)
+			s.wantErr(t, tt.says)
+		})
+	}
+	t.Run("the words of a job that speaks, of its last attempt", func(t *testing.T) {
+		f := newFake(t).on("POST /v1/jobs", 202, accepted).on("GET /v1/jobs/job_1", 200, `{"id":"job_1","status":"succeeded","cursor":3}`)
+		f.streams("job_1", snapshot("succeeded", 3)+text(1, 1, "wrong")+restart(2, 2)+text(3, 2, "right")+done("succeeded", 3))
+		on(f.URL).want(t, exitOK, "right\n", "submit", "sim", "{}", "--wait")
+	})
+	t.Run("the job as JSON", func(t *testing.T) {
+		f := newFake(t).on("POST /v1/jobs", 202, accepted).on("GET /v1/jobs/job_1", 200, ended("failed"))
+		s := on(f.URL)
+		if code := s.run(t, "submit", "sim", "{}", "--wait", "--json"); code != exitFailed {
+			t.Errorf("exit status %d", code)
+		}
+		if !strings.HasPrefix(s.out.String(), `{"id":"job_1",`) || strings.Count(s.out.String(), "\n") != 1 {
+			t.Errorf("printed %s", &s.out)
+		}
+	})
+}
+
+func TestSubmitAndWatch(t *testing.T) {
+	f := newFake(t).on("POST /v1/jobs", 202, accepted)
+	f.streams("job_1", snapshot("running", 0)+text(1, 1, "high ")+text(2, 1, "tide")+done("succeeded", 2))
+	s := on(f.URL)
+	s.want(t, exitOK, "high tide\n", "submit", "chat", "tides?", "--watch")
+	s.wantErr(t, "job_1\n")
+}
+
+func TestRefusalsAreExitStatuses(t *testing.T) {
+	tests := []struct {
+		rule   string
+		status int
+		code   string
+		exit   int
+		says   string
+	}{
+		{"no such queue", 404, "unknown_queue", exitNotFound, "this is unknown_queue"},
+		{"a full queue", 503, "queue_full", exitFull, "this is queue_full; try again in 1h0m0s"},
+		{"too many requests", 429, "too_many", exitFull, "this is too_many"},
+		{"a wrong request", 400, "invalid_request", exitError, "this is invalid_request"},
+		{"a defect", 500, "internal", exitError, "this is internal"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.rule, func(t *testing.T) {
+			f := newFake(t).problem("POST /v1/jobs", tt.status, tt.code)
+			s := on(f.URL)
+			s.want(t, tt.exit, "", "submit", "sim", "{}")
+			s.wantErr(t, tt.says)
+		})
+	}
+}
+
+func TestNoServer(t *testing.T) {
+	for _, line := range []string{"submit sim {}", "submit chat hello", "watch job_1", "get job_1", "get job_1 --wait", "list", "cancel job_1", "retry job_1", "delete job_1", "queues"} {
+		t.Run(line, func(t *testing.T) {
+			t.Parallel()
+			s := on("http://127.0.0.1:1")
+			s.want(t, exitUnreachable, "", strings.Fields(line)...)
+			s.wantErr(t, "cannot reach the server at http://127.0.0.1:1: is 'meanwhile serve' running?")
+		})
+	}
+}
+
+func TestAnInterruptWhileTheServerIsAway(t *testing.T) {
+	s := on("http://127.0.0.1:1")
+	if code := Run(cancelled(t), &s.Env, []string{"get", "job_1"}); code != exitInterrupted {
+		t.Errorf("exit status %d: %s", code, &s.err)
+	}
+}

@@ -1,0 +1,176 @@
+package cli
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+)
+
+func TestWhatIsShownOfAJob(t *testing.T) {
+	whole := snapshot("running", 0) + text(1, 1, "one ") + text(2, 1, "two\n") + done("succeeded", 2)
+	twice := snapshot("running", 0) + text(1, 1, "wrong") + restart(2, 2) + text(3, 2, "right") + done("succeeded", 3)
+	late := snapshot("running", 3) + text(1, 1, "wrong") + restart(2, 2) + text(3, 2, "right ") + text(4, 2, "too") + done("succeeded", 4)
+	const notice = "--- attempt 2 begins; what was said above no longer counts ---\n"
+	tests := []struct {
+		rule     string
+		events   string
+		terminal bool
+		args     string
+		code     int
+		out, err string
+	}{
+		{"its words", whole, false, "", exitOK, "one two\n", ""},
+		{"its words, with a line end that they lack", snapshot("running", 0) + text(1, 1, "one") + done("succeeded", 1), false, "", exitOK, "one\n", ""},
+		{"the last attempt only, where nobody looks", twice, false, "", exitOK, "right\n", ""},
+		{"every attempt, where it was asked for", twice, false, "--follow", exitOK, "wrong\nright\n", notice},
+		{"every attempt, as it comes, on a terminal", twice, true, "", exitOK, "wrong\nright\n", notice},
+		{"not what was over before we came", late, true, "", exitOK, "right too\n", ""},
+		{"what was over before we came, where it was asked for", late, true, "--follow", exitOK, "wrong\nright too\n", notice},
+		{"its result, when it says nothing", snapshot("running", 0) + done("succeeded", 0), false, "", exitOK, "{\"echo\":7}\n", ""},
+		{"its result, when only attempts that failed said something", snapshot("running", 0) + text(1, 1, "wrong") + restart(2, 2) + done("succeeded", 2), false, "", exitOK, "{\"echo\":7}\n", ""},
+		{"what it had said when it failed", snapshot("running", 0) + text(1, 1, "half") + done("failed", 1), false, "", exitFailed, "half\n", "meanwhile: job_1 failed in attempt 4 of 4: the work broke (broken)\n"},
+		{"that it was cancelled", snapshot("queued", 0) + done("cancelled", 0), false, "", exitCancelled, "", "meanwhile: job_1 was cancelled\n"},
+		{"its log, beside its words", snapshot("running", 0) + logLine(1, "started") + text(2, 1, "one\n") + done("succeeded", 2), false, "", exitOK, "one\n", "log: started\n"},
+		{"its words as they are, to a file", snapshot("running", 0) + text(1, 1, "\x1b[31mred\x07\n") + done("succeeded", 1), false, "", exitOK, "\x1b[31mred\x07\n", ""},
+		{"nothing that a terminal would obey", snapshot("running", 0) + text(1, 1, "\x1b]0;owned\x07\x1b[31mred\u009b2J\r\tx\n") + done("succeeded", 1), true, "--follow", exitOK, "]0;owned[31mred2J\tx\n", ""},
+		{"nothing that a terminal would obey, in its log", snapshot("running", 0) + logLine(1, "\x1b[2Jx") + done("cancelled", 1), false, "", exitCancelled, "", "log: [2Jx\nmeanwhile: job_1 was cancelled\n"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.rule, func(t *testing.T) {
+			s := on(newFake(t).streams("job_1", tt.events).URL)
+			s.OutTerminal = tt.terminal
+			s.want(t, tt.code, tt.out, append([]string{"watch", "job_1"}, strings.Fields(tt.args)...)...)
+			if s.err.String() != tt.err {
+				t.Errorf("standard error is\n%q, want\n%q", s.err.String(), tt.err)
+			}
+		})
+	}
+}
+
+func TestAWatchGoesOnThroughARestart(t *testing.T) {
+	f := newFake(t).streams("job_1",
+		snapshot("running", 0)+text(1, 1, "before "),
+		snapshot("running", 2)+text(2, 1, "after")+done("succeeded", 2))
+	s := on(f.URL)
+	s.want(t, exitOK, "before after\n", "watch", "job_1")
+	if want := "The server went away, waiting for it to come back…\nThe server is back.\n"; s.err.String() != want {
+		t.Errorf("standard error is\n%s, want\n%s", &s.err, want)
+	}
+}
+
+func TestWatchingNothing(t *testing.T) {
+	s := on(newFake(t).problem("GET /v1/jobs/job_1/events", 404, "not_found").URL)
+	s.want(t, exitNotFound, "", "watch", "job_1")
+	s.wantErr(t, "this is not_found")
+}
+
+func TestAWatchBeginsWhereItIsTold(t *testing.T) {
+	f := newFake(t)
+	f.mux.HandleFunc("GET /v1/jobs/job_1/events", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, snapshot("running", 7))
+		if r.Header.Get("Last-Event-ID") == "7" {
+			_, _ = io.WriteString(w, text(8, 1, "rest")+done("succeeded", 8))
+		}
+	})
+	on(f.URL).want(t, exitOK, "rest\n", "watch", "job_1", "--after", "7")
+}
+
+func TestWatchAsJSON(t *testing.T) {
+	f := newFake(t).streams("job_1", snapshot("running", 0)+text(1, 1, "\x1b")+progress(2, 50, "half")+restart(3, 2)+done("failed", 3))
+	s := on(f.URL).terminal()
+	if code := s.run(t, "watch", "job_1", "--json"); code != exitFailed {
+		t.Errorf("exit status %d", code)
+	}
+	lines := strings.Split(strings.TrimSpace(s.out.String()), "\n")
+	want := []string{`{"event":"snapshot","cursor":0,"job":{`, `{"event":"output","cursor":1,"entry":{"seq":1,`, `{"event":"progress","cursor":2,`, `{"event":"attempt","cursor":3,`, `{"event":"done","cursor":3,"job":{`}
+	if len(lines) != len(want) {
+		t.Fatalf("printed %d lines: %s", len(lines), &s.out)
+	}
+	for i, line := range lines {
+		if !strings.HasPrefix(line, want[i]) {
+			t.Errorf("line %d is %s, want %s…", i, line, want[i])
+		}
+	}
+	if s.err.Len() != 0 {
+		t.Errorf("standard error is %q", s.err.String())
+	}
+}
+
+func TestAnInterruptLeavesTheJobRunning(t *testing.T) {
+	ctx, interrupt := context.WithCancel(t.Context())
+	defer interrupt()
+	f := newFake(t)
+	f.mux.HandleFunc("GET /v1/jobs/job_1/events", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		_, _ = io.WriteString(w, snapshot("running", 0)+text(1, 1, "half"))
+		_ = http.NewResponseController(w).Flush()
+		interrupt()
+		<-r.Context().Done()
+	})
+	s := on(f.URL)
+	if code := Run(ctx, &s.Env, []string{"watch", "job_1"}); code != exitInterrupted {
+		t.Errorf("exit status %d", code)
+	}
+	s.wantErr(t, "The job goes on. To come back: meanwhile watch job_1\n")
+	for _, asked := range f.asked {
+		if !strings.HasPrefix(asked, "GET ") {
+			t.Errorf("asked %s", asked)
+		}
+	}
+}
+
+func TestTheProgressBar(t *testing.T) {
+	events := snapshot("queued", 0) + snapshot("running", 0) + progress(1, 10, "Analyzing query") + text(2, 1, "line\n") +
+		progress(3, 50, "Generating response") + text(4, 1, "no end") + progress(5, 100, "Complete") + done("succeeded", 5)
+	const erase = "\r\x1b[K"
+	queued := "[------------------------] 0% queued"
+	running := "[------------------------] 0% running"
+	ten := "[##----------------------] 10% Analyzing query"
+	half := "[############------------] 50% Generating response"
+	all := "[########################] 100% Complete"
+	tests := []struct {
+		rule                string
+		terminal, errOnly   bool
+		wantScreen, wantOut string
+	}{
+		{
+			"on a terminal it stands below complete lines only", true, false,
+			queued + erase + running + erase + ten + erase + "line\n" + ten + erase + half + erase + "no end\n", "",
+		},
+		{
+			"it stays when only the words go elsewhere", false, true,
+			queued + erase + running + erase + ten + erase + half + erase + all + erase, "line\nno end\n",
+		},
+		{"there is none when nobody looks", false, false, "", "line\nno end\n"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.rule, func(t *testing.T) {
+			s := on(newFake(t).streams("job_1", events).URL)
+			if tt.terminal {
+				s.terminal()
+				s.Out = &s.err // one screen
+			}
+			s.ErrTerminal = tt.terminal || tt.errOnly
+			s.want(t, exitOK, tt.wantOut, "watch", "job_1")
+			if s.err.String() != tt.wantScreen {
+				t.Errorf("the screen is\n%q, want\n%q", s.err.String(), tt.wantScreen)
+			}
+		})
+	}
+}
+
+func TestABarFitsItsTerminal(t *testing.T) {
+	s := on(newFake(t).streams("job_1", snapshot("running", 0)+progress(1, 50, strings.Repeat("x\x1b\n", 99))+done("cancelled", 1)).URL)
+	s.ErrTerminal = true
+	s.Environ = append(s.Environ, "COLUMNS=40")
+	s.run(t, "watch", "job_1")
+	for _, line := range strings.FieldsFunc(s.err.String(), func(r rune) bool { return r == '\r' || r == '\n' }) {
+		line = strings.TrimPrefix(line, "\x1b[K")
+		if len([]rune(line)) > 39 && strings.HasPrefix(line, "[") {
+			t.Errorf("a bar of %d characters: %q", len([]rune(line)), line)
+		}
+	}
+}
