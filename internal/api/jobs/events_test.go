@@ -186,8 +186,8 @@ func TestASilentStreamIsKeptAlive(t *testing.T) {
 			if got := strings.Count(w.text(), "\n:\n"); got != i {
 				t.Errorf("after %d s: %d comments", 15*i, got)
 			}
-			if w.flushes != 1+i {
-				t.Errorf("after %d s: %d flushes", 15*i, w.flushes)
+			if got := w.flushed(); got != 1+i {
+				t.Errorf("after %d s: %d flushes", 15*i, got)
 			}
 			time.Sleep(15 * time.Second)
 		}

@@ -82,11 +82,24 @@ func (w *recorder) Write(p []byte) (int, error) {
 	return w.Body.Write(p)
 }
 
-func (w *recorder) Flush() { w.flushes++ }
+func (w *recorder) Flush() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.flushes++
+}
 
 func (w *recorder) SetWriteDeadline(t time.Time) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	w.deadline = t
 	return nil
+}
+
+// flushed is how often what was written was sent.
+func (w *recorder) flushed() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.flushes
 }
 
 func (w *recorder) text() string {

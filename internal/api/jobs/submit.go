@@ -3,6 +3,7 @@ package jobs
 import (
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"net/http"
 	"time"
 
@@ -52,13 +53,35 @@ func (f *Face) submit(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// store has the engine store the job, and waits for its end if that was asked for.
 func (f *Face) store(r *http.Request, req engine.Request, wait time.Duration) (engine.Snapshot, bool, error) {
 	if wait == 0 {
-		return f.engine.Submit(r.Context(), req)
+		snap, existing, err := f.engine.Submit(r.Context(), req)
+		return snap, existing, ofInput(err)
 	}
 	ctx, cancel := f.untilStop(r)
 	defer cancel()
-	return f.engine.SubmitAndWait(ctx, req, wait)
+	req.ID = job.NewID() // by which to find the job if the server stops meanwhile
+	snap, existing, err := f.engine.SubmitAndWait(ctx, req, wait)
+	if err != nil && ctx.Err() != nil && r.Context().Err() == nil {
+		snap, err = f.engine.Get(r.Context(), req.Owner, req.ID)
+		if err != nil {
+			return snap, false, job.Because(job.ShuttingDown, err, "the server is stopping; submit the job again, with the same Idempotency-Key if it had one")
+		}
+	}
+	return snap, existing, ofInput(err)
+}
+
+// ofInput points a refusal of the input, whose field is the input's own, to where
+// the input stands in the request.
+func ofInput(err error) error {
+	e, ok := errors.AsType[*job.Error](err)
+	if !ok || e.Code != job.Invalid {
+		return err
+	}
+	moved := *e
+	moved.Field = "/input" + e.Field
+	return &moved
 }
 
 // accepted is the status of an answer to whoever asked for something that may take

@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/json"
 	"reflect"
@@ -134,6 +135,41 @@ func TestRefusalsOfTheEngine(t *testing.T) {
 		if got := w.Header().Get("Retry-After"); got != tt.retryAfter {
 			t.Errorf("%v: Retry-After %q", tt.err, got)
 		}
+	}
+}
+
+// What an executor refuses of its input is pointed to within the request.
+func TestARefusedInputIsPointedTo(t *testing.T) {
+	f := newFake()
+	f.err = &job.Error{Code: job.Invalid, Message: "messages must be a list", Field: "/messages"}
+	w := f.ask("POST", "/v1/jobs", `{"queue":"sim","input":{"messages":1}}`)
+	checkProblem(t, "refused input", w.Code, w.Body.Bytes(), 400, job.Invalid, "/input/messages")
+}
+
+// A server that stops answers a held submit with the job as it is; where it cannot
+// say whether there is one, it says that it is stopping.
+func TestAStoppingServerAnswersAHeldSubmit(t *testing.T) {
+	for _, tt := range []struct {
+		err    error
+		status int
+	}{
+		{nil, 202}, {job.Errorf(job.NotFound, "there is no such job"), 503},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFake()
+			f.err = tt.err
+			f.hold = func(ctx context.Context) error {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			stopping, stop := context.WithCancel(t.Context())
+			time.AfterFunc(5*time.Second, stop)
+			w := newRecorder()
+			f.handlerUntil(stopping).ServeHTTP(w, request("POST", "/v1/jobs", `{"queue":"sim","input":1}`, "Prefer", "wait=60"))
+			if w.Code != tt.status || f.calls[1] != "get "+f.request.ID.String() {
+				t.Errorf("%d %s %v", w.Code, w.text(), f.calls)
+			}
+		})
 	}
 }
 
