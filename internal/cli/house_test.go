@@ -1,0 +1,215 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/meanwhile-run/meanwhile/bench"
+	"github.com/meanwhile-run/meanwhile/internal/config"
+	"github.com/meanwhile-run/meanwhile/internal/server"
+)
+
+// The commands against the real server, where the rest of the tests have one that
+// pretends.
+
+// house starts a server in this process and returns its URL.
+func house(t *testing.T) string {
+	cfg := config.Default()
+	cfg.Listen, cfg.Data = "127.0.0.1:0", t.TempDir()
+	ctx, stop := context.WithCancel(context.Background())
+	s, err := server.Start(ctx, cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		stop()
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		stop()
+		if err := s.Wait(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s.URL()
+}
+
+func TestAJobsLifeOnTheCommandLine(t *testing.T) {
+	url := house(t)
+	on(url).want(t, exitOK, "The work takes its time,\n", "submit", "sim", `{"tokens":5}`, "--watch")
+	on(url).want(t, exitOK, `{"echo":{"a":1}}`+"\n", "submit", "sim", `{"echo":{"a":1}}`, "--wait")
+	on(url).want(t, exitFailed, "", "submit", "sim", `{"fail_attempts":1,"fail_code":"final:broken"}`, "--wait")
+
+	s := on(url)
+	if code := s.run(t, "submit", "sim", `{"duration_ms":3600000}`, "--key", "k", "--metadata", "a=b"); code != exitOK {
+		t.Fatalf("exit status %d: %s", code, &s.err)
+	}
+	id := strings.TrimSpace(s.out.String())
+	for _, call := range []struct {
+		exit int
+		args string
+		says string
+	}{
+		{exitOK, "get " + id, "a=b"},
+		{exitOK, "list --queue sim --status failed", "broken"},
+		{exitOK, "list --key k --json", `"id":"` + id},
+		{exitOK, "queues", "sim"},
+		{exitError, "retry " + id, ""},
+		{exitOK, "cancel " + id, id},
+		{exitCancelled, "get --wait " + id, "cancelled"},
+		{exitCancelled, "watch " + id, ""},
+		{exitOK, "retry " + id, id + " "},
+		{exitOK, "delete " + id, "deleted"},
+		{exitNotFound, "get " + id, ""},
+		{exitNotFound, "submit nope {}", ""},
+		{exitError, `submit sim {"mood":1}`, ""},
+	} {
+		s := on(url)
+		if code := s.run(t, strings.Fields(call.args)...); code != call.exit || !strings.Contains(s.out.String(), call.says) {
+			t.Errorf("%s: exit status %d, want %d; printed %s%s", call.args, code, call.exit, &s.out, &s.err)
+		}
+	}
+}
+
+func TestAQuestionToTheSimulatedModel(t *testing.T) {
+	s := on(house(t))
+	if code := s.run(t, "submit", "chat", `{"messages":[{"role":"user","content":"tides?"}],"sim":{"first_token_ms":0,"tokens_per_s":0}}`, "--watch"); code != exitOK || !strings.Contains(s.out.String(), "tides?") {
+		t.Errorf("exit status %d: %s%s", code, &s.out, &s.err)
+	}
+}
+
+func TestWhatNobodyMayDoTwice(t *testing.T) {
+	url := house(t)
+	first, second, third := on(url), on(url), on(url)
+	submit := func(s *stage, input string) int {
+		return s.run(t, "submit", "sim", input, "--idempotency-key", "once")
+	}
+	if submit(first, `{"echo":1}`) != exitOK || submit(second, `{"echo":1}`) != exitOK || first.out.String() != second.out.String() {
+		t.Errorf("one key made the jobs %s and %s", &first.out, &second.out)
+	}
+	if submit(third, `{"echo":2}`) != exitError {
+		t.Error("one key made two jobs of different content")
+	}
+}
+
+func TestTheSimulatedUpstreamAnswers(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	said, says := io.Pipe()
+	s := on("")
+	s.Err = says
+	ended := make(chan int)
+	go func() {
+		ended <- Run(ctx, &s.Env, strings.Fields("sim-upstream --listen 127.0.0.1:0 --first-token 0 --tokens-per-second 0 --model small --fault 401 --fault-times 1"))
+	}()
+	line := make([]byte, 200)
+	n, err := said.Read(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _, _ = io.Copy(io.Discard, said) }()
+	_, url, _ := strings.Cut(strings.TrimSpace(string(line[:n])), " at ")
+	for try, want := range []int{401, 200} {
+		if status := ask(t, url); status != want {
+			t.Errorf("the answer to try %d is %d, want %d", try, status, want)
+		}
+	}
+	stop()
+	if code := <-ended; code != exitOK {
+		t.Errorf("exit status %d", code)
+	}
+	_ = says.Close()
+}
+
+// ask asks a model and returns the status of its answer.
+func ask(t *testing.T, url string) int {
+	t.Helper()
+	res, err := http.Post(url+"/chat/completions", "application/json", strings.NewReader(`{"messages":[{"role":"user","content":"tides?"}],"sim":{"key":"k"}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	defer http.DefaultClient.CloseIdleConnections()
+	_, _ = io.Copy(io.Discard, res.Body)
+	return res.StatusCode
+}
+
+// measure runs a bench briefly, over servers in processes of their own: this test
+// binary, run as the program itself.
+func measure(t testing.TB, args ...string) bench.Report {
+	t.Helper()
+	t.Setenv(asProgram, "1")
+	s := on("")
+	args = append([]string{"bench", "--json", "--data", t.TempDir()}, args...)
+	if code := Run(t.Context(), &s.Env, args); code != exitOK {
+		t.Fatalf("exit status %d: %s", code, &s.err)
+	}
+	var r bench.Report
+	if err := json.Unmarshal(s.out.Bytes(), &r); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestABenchMeasuresItsOwnServer(t *testing.T) {
+	r := measure(t, "--jobs", "5", "--clients", "3", "--connections", "2,4", "--duration", "100ms", "--max-jobs", "50", "--keys")
+	if r.Fsync.Samples == 0 || r.Machine.Cores == 0 {
+		t.Errorf("the report is %+v", r)
+	}
+	for _, want := range []struct {
+		name    string
+		clients int
+	}{{"sequential", 1}, {"sequential", 1}, {"parallel", 3}, {"parallel", 3}, {"throughput", 2}, {"throughput", 4}} {
+		if len(r.Figures) == 0 {
+			t.Fatalf("%s with %d clients is missing", want.name, want.clients)
+		}
+		f := r.Figures[0]
+		r.Figures = r.Figures[1:]
+		if f.Name != want.name || f.Clients != want.clients || f.Jobs < 1 || f.Latency.Samples != f.Jobs || f.Floor == nil || f.Floor.Jobs < 1 {
+			t.Errorf("want %+v, the figure is %+v", want, f)
+		}
+		if f.Flow != nil && (f.Flow.Done != int64(f.Jobs) || len(f.Flow.Backlog) == 0) {
+			t.Errorf("the flow is %+v", f.Flow)
+		}
+	}
+}
+
+func TestABenchOfARunningServer(t *testing.T) {
+	r := measure(t, "sequential", "--jobs", "2", "--server", house(t), "--duration", "10ms")
+	if len(r.Figures) != 2 || r.Figures[0].Latency.Samples != 2 {
+		t.Errorf("the figures are %+v", r.Figures)
+	}
+}
+
+func TestABenchSaysWhyItsServerDoesNotStart(t *testing.T) {
+	t.Setenv(asProgram, "1")
+	t.Setenv("MEANWHILE_LOG_LEVEL", "info")
+	t.Setenv("MEANWHILE_SHUTDOWN_GRACE_S", "never")
+	s := on("")
+	if code := s.run(t, "bench", "sequential", "--data", t.TempDir()); code != exitError {
+		t.Errorf("exit status %d", code)
+	}
+	s.wantErr(t, "the server ended at once", "MEANWHILE_SHUTDOWN_GRACE_S")
+}
+
+func BenchmarkSequential(b *testing.B) { each(b, "sequential", "--jobs", "10", "--duration", "100ms") }
+
+func BenchmarkParallel(b *testing.B) {
+	each(b, "parallel", "--jobs", "40", "--clients", "20", "--duration", "100ms")
+}
+
+func BenchmarkThroughput(b *testing.B) {
+	each(b, "throughput", "--connections", "64", "--duration", "500ms")
+}
+
+// each runs a bench once for each turn and reports its first figure.
+func each(b *testing.B, args ...string) {
+	var r bench.Report
+	for range b.N {
+		r = measure(b, args...)
+	}
+	b.ReportMetric(r.Figures[0].PerS, "jobs/s")
+	b.ReportMetric(r.Figures[0].Latency.P50, "ms(P50)")
+}
