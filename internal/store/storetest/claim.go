@@ -11,6 +11,7 @@ func claimRules() []rule {
 	return []rule{
 		{"a claim hands over the job, its input and a lease", claimHandsOver},
 		{"a claim gets as many jobs as it has tokens, or as are ready", claimAsMany},
+		{"a claim without a time leases each job for as long as its policy says", claimForPolicy},
 		{"a claim takes jobs of its own queue only", claimOwnQueue},
 		{"a claim takes no job that waits for its time, runs or has ended", claimReadyOnly},
 		{"two claims never get the same job", claimsDiffer},
@@ -42,6 +43,21 @@ func claimHandsOver(w *world) {
 	w.at("StartedAt", c.Job.StartedAt, w.now())
 	equal(w, "the job as handed over", text(c.Job), text(w.job(c.Job.ID)))
 	equal(w, "the counts", w.counts(queue), store.Counts{Running: 1})
+}
+
+func claimForPolicy(w *world) {
+	lasts := func(d time.Duration) func(*store.Submit) {
+		return func(s *store.Submit) { s.Job.Policy.Timeouts.Lease = d }
+	}
+	w.do(w.newSubmit(lasts(time.Minute)), w.newSubmit(lasts(time.Second)))
+	op := w.newClaim(queue, 2)
+	op.LeaseFor = 0
+	w.do(op)
+	for _, c := range op.Claimed {
+		w.at("Until", c.Until, w.now().Add(c.Job.Policy.Timeouts.Lease))
+	}
+	w.pass(2 * time.Second)
+	equal(w, "the lapsed leases", len(w.listRunning(store.LapsedOnly)), 1)
 }
 
 func claimAsMany(w *world) {

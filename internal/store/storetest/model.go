@@ -1,5 +1,161 @@
 package storetest
 
-import "testing"
+import (
+	"fmt"
+	"time"
 
-func runModel(t *testing.T, s Suite) {}
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// model is what a store should hold, kept in memory in the plainest way: each of
+// its methods applies one op, in the order of a batch, and says what the op has to
+// answer. Which jobs a claim gets is the store's to choose; the model learns it.
+type model struct {
+	w       *world
+	jobs    map[job.ID]*modelled
+	order   []job.ID // of all jobs there ever were
+	gone    map[job.ID]modelGone
+	keys    map[ownedKey]*modelKey
+	counts  map[string]*store.Counts
+	entries int // how often jobs became queued
+}
+
+// modelled is a job as it should be.
+type modelled struct {
+	job.Job
+	token   job.Token
+	tokens  []job.Token // all there ever were
+	until   time.Time
+	first   int64     // the cursor when its attempt began
+	queueBy time.Time // zero when it does not expire
+	entered int       // when it became queued, among all jobs
+	deleted bool
+	said    string
+	key     *modelKey
+}
+
+type modelKey struct {
+	id    job.ID
+	hash  [32]byte
+	until time.Time
+}
+
+// modelGone is a job that its owner deleted.
+type modelGone struct {
+	owner job.Owner
+	at    time.Time
+}
+
+func newModel(w *world) *model {
+	return &model{
+		w: w, jobs: map[job.ID]*modelled{}, gone: map[job.ID]modelGone{},
+		keys: map[ownedKey]*modelKey{}, counts: map[string]*store.Counts{},
+	}
+}
+
+// expect applies an op that is no claim and returns what checks its answer.
+func (m *model) expect(op any) (check func()) {
+	switch op := op.(type) {
+	case *store.Renew:
+		return m.renew(op)
+	case *store.Append:
+		return m.append(op)
+	case *store.Finish:
+		return m.finish(op)
+	case *store.Cancel:
+		return m.cancel(op)
+	case *store.Delete:
+		return m.delete(op)
+	case *store.Retry:
+		return m.retry(op)
+	case *store.Submit:
+		return m.submit(op)
+	case *store.Due:
+		return m.due(op)
+	case *store.Prune:
+		return m.prune(op)
+	}
+	panic(fmt.Sprintf("storetest: the model knows no %T", op))
+}
+
+// refuses checks that an op is refused with the code; "" means that it applies.
+func (m *model) refuses(op any, code job.Code) {
+	m.w.Helper()
+	if got := job.CodeOf(errOf(op)); got != code {
+		m.w.Fatalf("%T %+v answers %q (%v), want %q", op, op, got, errOf(op), code)
+	}
+}
+
+func (m *model) refusal(op any, code job.Code) func() { return func() { m.refuses(op, code) } }
+
+// answers checks a job that an op answered.
+func (m *model) answers(op any, got job.Job, want string) {
+	m.w.Helper()
+	if text(got) != want {
+		m.w.Fatalf("%T answers\n  %s, want\n  %s", op, text(got), want)
+	}
+}
+
+func (m *model) count(queue string) *store.Counts {
+	c := m.counts[queue]
+	if c == nil {
+		c = &store.Counts{}
+		m.counts[queue] = c
+	}
+	return c
+}
+
+// move brings a job to a state, on the legal way only.
+func (m *model) move(j *modelled, to job.State) {
+	if !job.CanMove(j.State, to) {
+		panic(fmt.Sprintf("storetest: the model moves a job %s → %s", j.State, to))
+	}
+	c := m.count(j.Queue)
+	now := map[job.State]*int64{job.Scheduled: &c.Scheduled, job.Queued: &c.Queued, job.Running: &c.Running}
+	ever := map[job.State]*int64{job.Succeeded: &c.Succeeded, job.Failed: &c.Failed, job.Cancelled: &c.Cancelled, job.Expired: &c.Expired}
+	if n := now[j.State]; n != nil {
+		*n--
+	}
+	if n := now[to]; n != nil {
+		*n++
+	}
+	if n := ever[to]; n != nil {
+		*n++
+	}
+	j.State = to
+}
+
+// end brings a job to an end now.
+func (m *model) end(j *modelled, to job.State, kept time.Duration) {
+	m.move(j, to)
+	j.FinishedAt, j.ExpiresAt, j.queueBy = m.w.now(), m.w.now().Add(kept), time.Time{}
+	if j.deleted {
+		delete(m.jobs, j.ID)
+	}
+}
+
+// ready makes a job queued as of a time.
+func (m *model) ready(j *modelled, at time.Time) {
+	m.move(j, job.Queued)
+	m.entries++
+	j.RunAt, j.entered = at, m.entries
+}
+
+// holder is the job that a lease holds.
+func (m *model) holder(l job.Lease) *modelled {
+	j := m.jobs[l.Job]
+	if j == nil || j.State != job.Running || j.token != l.Token {
+		return nil
+	}
+	return j
+}
+
+// owned is the job of an owner, as far as the owner can see.
+func (m *model) owned(o job.Owner, id job.ID) *modelled {
+	j := m.jobs[id]
+	if j == nil || j.deleted || j.Owner != o {
+		return nil
+	}
+	return j
+}

@@ -8,10 +8,10 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// mostAhead bounds how many jobs may overtake a waiting one for each step of
-// priority between them: priority is a head start of so many turns, so that urgent
-// work goes first and nothing starves.
-const mostAhead = 5000
+// mostAhead bounds how many jobs of each waiting key may overtake a job that is one
+// step of priority less urgent: priority is a head start of so many turns, so that
+// urgent work goes first and nothing starves.
+const mostAhead = 1500
 
 func orderRules() []rule {
 	return []rule{
@@ -77,14 +77,14 @@ func orderPriority(w *world) {
 	}
 }
 
-// flood keeps the queue from running empty with jobs made by edit, and says after
-// how many claims the waiting one was claimed; -1 when it was not within the bound.
-func (w *world) flood(waiting job.ID, bound int, submit func(n int) []job.ID) int {
-	const batch = 250
-	submit(batch)
-	for n := 0; n < bound; n += batch {
-		submit(batch)
-		for i, c := range w.claim(queue, batch) {
+// flood keeps some jobs waiting, which more makes, and claims as many as come,
+// until it gets the waiting one. It says after how many, or -1 when past the bound.
+func (w *world) flood(waiting job.ID, some, bound int, more func(n int) []any) int {
+	w.do(more(some)...)
+	for n := 0; n < bound; n += some {
+		claim := w.newClaim(queue, some)
+		w.do(append(more(some), claim)...)
+		for i, c := range claim.Claimed {
 			if c.Job.ID == waiting {
 				return n + i
 			}
@@ -93,37 +93,41 @@ func (w *world) flood(waiting job.ID, bound int, submit func(n int) []job.ID) in
 	return -1
 }
 
+// moreKeys makes submits, each of a key of its own.
+func (w *world) moreKeys(n int) (ops []any) {
+	for range n {
+		s := w.newSubmit()
+		s.Job.Key = s.Job.ID.String()
+		ops = append(ops, s)
+	}
+	return ops
+}
+
 func orderNoStarving(w *world) {
 	low := w.submit(withPriority(6), withKey("low"))
-	if w.flood(low, mostAhead, func(n int) []job.ID { return w.submitMany(n, withKey("urgent")) }) < 0 {
-		w.Errorf("a job one step less urgent was overtaken more than %d times", mostAhead)
+	urgent := func(n int) (ops []any) {
+		for range n {
+			ops = append(ops, w.newSubmit(withKey("urgent")))
+		}
+		return ops
+	}
+	if w.flood(low, 250, mostAhead, urgent) < 0 {
+		w.Errorf("a job one step less urgent was overtaken by more than %d of one key", mostAhead)
 	}
 }
 
 func orderNoStarvingByKeys(w *world) {
 	low := w.submit(withPriority(6), withKey("low"))
-	if w.flood(low, mostAhead, w.submitKeys) < 0 {
-		w.Errorf("a job one step less urgent was overtaken by more than %d keys with one job each", mostAhead)
+	if w.flood(low, 1, 3*mostAhead, w.moreKeys) < 0 {
+		w.Errorf("a job one step less urgent was overtaken by more than %d for each of the three keys that waited", mostAhead)
 	}
 }
 
 func orderSecondJob(w *world) {
 	second := w.submitMany(2, withKey("two"))[1]
-	if w.flood(second, mostAhead, w.submitKeys) < 0 {
-		w.Errorf("the second job of a key was overtaken by more than %d keys with one job each", mostAhead)
+	if w.flood(second, 50, 1000, w.moreKeys) < 0 {
+		w.Errorf("with a hundred keys waiting the second job of a key was overtaken by more than a thousand")
 	}
-}
-
-// submitKeys submits n jobs, each of a key of its own.
-func (w *world) submitKeys(n int) []job.ID {
-	ops, ids := make([]any, n), make([]job.ID, n)
-	for i := range n {
-		s := w.newSubmit()
-		s.Job.Key = s.Job.ID.String()
-		ops[i], ids[i] = s, s.Job.ID
-	}
-	w.do(ops...)
-	return ids
 }
 
 func orderNoDebt(w *world) {

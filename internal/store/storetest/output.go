@@ -14,6 +14,7 @@ func outputRules() []rule {
 		{"numbers go on without a gap across attempts", outputAcrossAttempts},
 		{"an append that leaves a gap or overlaps is refused", outputGaps},
 		{"an append whose answer was lost may be sent again", outputAgain},
+		{"an append sent again does not set the progress back", outputAgainProgress},
 		{"an entry never changes", outputNeverChanges},
 		{"numbers that an earlier lease wrote are not this lease's", outputOfEarlierLease},
 		{"appends of one batch follow each other", outputInOneBatch},
@@ -100,6 +101,16 @@ func outputAgain(w *world) {
 	w.same("an append sent again changed the store", before, w.stored())
 	w.do(newAppend(c.Lease(), 1, 3, "d"))
 	equal(w, "all output", w.said(c.Job.ID), "abcd")
+}
+
+func outputAgainProgress(w *world) {
+	c := w.running()
+	first, second := newAppend(c.Lease(), 1, 0, "a"), newAppend(c.Lease(), 1, 1, "b")
+	first.Progress, second.Progress = &job.Progress{Percent: 10}, &job.Progress{Percent: 20}
+	w.do(first)
+	w.do(second)
+	w.do(freshOp(first))
+	equal(w, "the progress", w.job(c.Job.ID).Progress, *second.Progress)
 }
 
 func outputNeverChanges(w *world) {

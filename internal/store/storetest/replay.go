@@ -62,13 +62,28 @@ func (w *world) useLeases(b *store.Batch) {
 	}
 }
 
-// answers is all that a commit answered, as text.
+// answers is all that a commit answered, as text: of a refused op why, and what it met.
 func (w *world) answers(b *store.Batch) stored {
 	s := stored{"counts": fmt.Sprintf("%+v", b.Counts)}
 	for i, op := range opsOf(b) {
-		s[fmt.Sprintf("op %d %T", i, op)] = fmt.Sprintf("%q %s", job.CodeOf(errOf(op)), answerOf(op))
+		name := fmt.Sprintf("op %d %T", i, op)
+		if err := errOf(op); err != nil {
+			s[name] = fmt.Sprintf("%q %s", job.CodeOf(err), metBy(op))
+			continue
+		}
+		s[name] = answerOf(op)
 	}
 	return s
+}
+
+func metBy(op any) string {
+	switch op := op.(type) {
+	case *store.Write:
+		return string(op.Conflict)
+	case *store.Submit:
+		return string(op.Conflict)
+	}
+	return ""
 }
 
 func answerOf(op any) string {

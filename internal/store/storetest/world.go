@@ -46,10 +46,11 @@ type ownedKey struct {
 func newWorld(tb testing.TB, s Suite) *world {
 	w := newWorldAt(tb, tb, s, filepath.Join(tb.TempDir(), "store"))
 	w.twin = func() *world { return newWorld(tb, s) }
+	tb.Cleanup(func() { _ = w.store.Close() })
 	return w
 }
 
-// newWorldAt opens a store that tb closes, and whose rules fail f.
+// newWorldAt opens a store that the caller closes, and whose rules fail f.
 func newWorldAt(tb testing.TB, f failer, s Suite, place string) *world {
 	w := &world{failer: f, ctx: context.Background()}
 	w.micros.Store(time.Date(2031, 5, 7, 11, 0, 0, 0, time.UTC).UnixMicro())
@@ -57,7 +58,6 @@ func newWorldAt(tb testing.TB, f failer, s Suite, place string) *world {
 		return s.Open(tb, place, Options{Clock: w.now, RowsAtEnd: rowsAtEnd})
 	}
 	w.store = w.open()
-	tb.Cleanup(func() { _ = w.store.Close() })
 	return w
 }
 

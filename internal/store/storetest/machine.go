@@ -1,0 +1,237 @@
+package storetest
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// runModel commits random batches to the store and to a model of it, which
+// predicts every answer and everything that reads tell.
+func runModel(t *testing.T, s Suite) {
+	dir := t.TempDir()
+	runs := 0
+	rapid.Check(t, func(r *rapid.T) {
+		runs++
+		place := filepath.Join(dir, fmt.Sprint(runs))
+		if err := os.Mkdir(place, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(place)
+		w := newWorldAt(t, r, s, filepath.Join(place, "store"))
+		defer func() { _ = w.store.Close() }()
+		m := &machine{T: r, world: w, model: newModel(w)}
+		r.Repeat(map[string]func(*rapid.T){
+			"":       func(*rapid.T) { m.model.compare() },
+			"batch":  m.batch,
+			"upkeep": m.upkeep,
+			"again":  m.again,
+			"reopen": m.reopen,
+			"pass":   m.pass,
+		})
+	})
+}
+
+// machine draws what happens next.
+type machine struct {
+	*rapid.T
+	*world
+	model *model
+	last  *store.Batch
+}
+
+// Durations that no sum of the ops' own durations meets, so that nothing happens
+// at the very moment that something is due.
+var passes = []time.Duration{1009 * time.Millisecond, 31013 * time.Millisecond, 601007 * time.Millisecond, 7207001 * time.Millisecond}
+
+func (m *machine) pass(r *rapid.T) {
+	m.world.pass(rapid.SampledFrom(passes).Draw(r, "passes"))
+}
+
+// reopen closes the store and opens it again, now and then: it takes long.
+func (m *machine) reopen(r *rapid.T) {
+	if rapid.IntRange(0, 5).Draw(r, "reopens") == 0 {
+		m.world.reopen()
+	}
+}
+
+// batch commits a few ops of any kind.
+func (m *machine) batch(r *rapid.T) {
+	var ops []any
+	for range rapid.IntRange(1, 6).Draw(r, "ops") {
+		ops = append(ops, m.op(r))
+	}
+	m.commitBoth(ops)
+}
+
+// upkeep moves what is due and prunes. They are in batches of their own, for who
+// is due depends on what else is in the batch in ways that are nobody's promise.
+func (m *machine) upkeep(r *rapid.T) {
+	if rapid.Bool().Draw(r, "due") {
+		m.commitBoth([]any{newDue()})
+		return
+	}
+	m.commitBoth([]any{newPrune()})
+	m.commitBoth([]any{newPrune()})
+}
+
+func (m *machine) commitBoth(ops []any) {
+	b := batchOf(ops...)
+	var checks []func()
+	for _, op := range opsOf(b) {
+		if _, ok := op.(*store.Claim); !ok {
+			checks = append(checks, m.model.expect(op))
+		}
+	}
+	m.commit(b)
+	for _, check := range checks {
+		check()
+	}
+	for _, op := range b.Claims {
+		m.model.claimed(op)
+	}
+	for q, c := range b.Counts {
+		if *m.model.count(q) != c {
+			m.Fatalf("a commit answers the counts %+v of %s, want %+v", c, q, *m.model.count(q))
+		}
+	}
+	m.last = b
+}
+
+// again commits the last batch once more, as if its outcome had been unknown.
+func (m *machine) again(r *rapid.T) {
+	if m.last == nil {
+		r.Skip("nothing was committed yet")
+	}
+	before := m.answers(m.last)
+	m.commit(m.last)
+	m.same("a batch committed again answers otherwise", before, m.answers(m.last))
+}
+
+// Both a world and a run of rapid fail; the run is the one that counts.
+
+func (m *machine) Helper()                   { m.T.Helper() }
+func (m *machine) Errorf(f string, a ...any) { m.T.Errorf(f, a...) }
+func (m *machine) Fatalf(f string, a ...any) { m.T.Fatalf(f, a...) }
+
+// op draws one op.
+func (m *machine) op(r *rapid.T) any {
+	switch rapid.SampledFrom([]string{
+		"submit", "submit", "submit", "claim", "claim", "renew", "append", "append", "finish", "finish", "finish", "cancel", "delete", "retry",
+	}).Draw(r, "op") {
+	case "submit":
+		return m.drawSubmit(r)
+	case "claim":
+		return m.newClaim(m.drawQueue(r), rapid.IntRange(0, 4).Draw(r, "tokens"))
+	case "renew":
+		return newRenew(m.drawLease(r), rapid.SampledFrom([]time.Duration{time.Second, leaseFor, time.Hour}).Draw(r, "for"))
+	case "append":
+		l := m.drawLease(r)
+		return &store.Append{Lease: l, Entries: m.drawEntries(r, l, 1), Progress: m.drawProgress(r)}
+	case "finish":
+		return m.drawFinish(r)
+	case "cancel":
+		return &store.Cancel{Owner: m.drawOwner(r), ID: m.drawJob(r), Keep: keep}
+	case "delete":
+		return &store.Delete{Owner: m.drawOwner(r), ID: m.drawJob(r)}
+	default:
+		return &store.Retry{Owner: m.drawOwner(r), ID: m.drawJob(r)}
+	}
+}
+
+func (m *machine) drawQueue(r *rapid.T) string {
+	return rapid.SampledFrom([]string{"a", "a", "b"}).Draw(r, "queue")
+}
+
+func (m *machine) drawOwner(r *rapid.T) job.Owner {
+	return rapid.SampledFrom([]job.Owner{mine, mine, mine, theirs}).Draw(r, "owner")
+}
+
+// drawJob draws a job that there is or was, or one that never was.
+func (m *machine) drawJob(r *rapid.T) job.ID {
+	i := rapid.IntRange(0, len(m.model.order)).Draw(r, "job")
+	if i == len(m.model.order) {
+		return m.id()
+	}
+	return m.model.order[len(m.model.order)-1-i]
+}
+
+// drawLease draws the lease of a running job, or one that holds nothing any more.
+func (m *machine) drawLease(r *rapid.T) job.Lease {
+	var held []job.Lease
+	for _, id := range m.model.order {
+		if j := m.model.jobs[id]; j != nil && j.State == job.Running {
+			held = append(held, job.Lease{Job: id, Token: j.token})
+		}
+	}
+	if len(held) > 0 && rapid.IntRange(0, 9).Draw(r, "holds") > 0 {
+		return rapid.SampledFrom(held).Draw(r, "lease")
+	}
+	l := job.Lease{Job: m.drawJob(r)}
+	if j := m.model.jobs[l.Job]; j != nil && len(j.tokens) > 0 && rapid.Bool().Draw(r, "had") {
+		l.Token = rapid.SampledFrom(j.tokens).Draw(r, "token")
+	}
+	return l
+}
+
+// drawEntries draws entries that follow what was said, mostly.
+func (m *machine) drawEntries(r *rapid.T, l job.Lease, least int) []job.Entry {
+	var cursor int64
+	if j := m.model.jobs[l.Job]; j != nil {
+		cursor = j.Cursor
+	}
+	after := cursor + int64(rapid.SampledFrom([]int{0, 0, 0, 0, 1, -1, -2}).Draw(r, "after"))
+	texts := rapid.SliceOfN(rapid.SampledFrom([]string{"", "a", "bc", "\x00"}), least, 3).Draw(r, "texts")
+	return texted(1, max(after, 0), texts...)
+}
+
+func (m *machine) drawProgress(r *rapid.T) *job.Progress {
+	if rapid.Bool().Draw(r, "progress") {
+		return nil
+	}
+	return &job.Progress{Percent: float64(rapid.IntRange(0, 100).Draw(r, "percent")), Status: "Working"}
+}
+
+func (m *machine) drawSubmit(r *rapid.T) *store.Submit {
+	s := m.newSubmit(inQueue(m.drawQueue(r)), ownedBy(m.drawOwner(r)),
+		withKey(rapid.SampledFrom([]string{"", "k", "l"}).Draw(r, "key")),
+		withPriority(rapid.SampledFrom([]int{5, 5, 1, 9}).Draw(r, "priority")))
+	s.Input = []byte(inputOf(s.Job.ID))
+	switch rapid.IntRange(0, 5).Draw(r, "kind") {
+	case 0:
+		delayed(5 * time.Second)(s)
+	case 1:
+		leasedAs(m.token())(s)
+	case 2:
+		patient(20 * time.Second)(s)
+	}
+	if rapid.IntRange(0, 3).Draw(r, "once") == 0 {
+		once(rapid.SampledFrom([]string{"x", "y"}).Draw(r, "idempotency key"), rapid.SampledFrom([]string{"h", "h", "i"}).Draw(r, "hash"))(s)
+		if k := m.model.keys[ownedKey{s.Job.Owner, s.Idempotency.Key}]; k != nil && !k.until.After(m.now()) {
+			s.Idempotency = nil // about to be forgotten, or not: nobody promised
+		}
+	}
+	return s
+}
+
+func (m *machine) drawFinish(r *rapid.T) *store.Finish {
+	l := m.drawLease(r)
+	f := newFinish(l, rapid.SampledFrom([]job.State{job.Succeeded, job.Failed, job.Cancelled, job.Scheduled, job.Queued}).Draw(r, "to"))
+	f.Lapsed = rapid.IntRange(0, 3).Draw(r, "lapsed") == 0
+	f.Entries, f.Progress = m.drawEntries(r, l, 0), m.drawProgress(r)
+	if rapid.Bool().Draw(r, "usage") {
+		f.Usage = []byte(`{"tokens":1}`)
+	}
+	if !f.To.Ended() && rapid.Bool().Draw(r, "refund") {
+		f.Refund = true
+		f.Failure = &job.Failure{Code: "told_to_wait", Message: "not now", Retryable: true, Attempt: 1}
+	}
+	return f
+}

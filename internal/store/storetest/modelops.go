@@ -1,0 +1,269 @@
+package storetest
+
+import (
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func (m *model) submit(op *store.Submit) func() {
+	key := ownedKey{owner: op.Job.Owner}
+	if op.Idempotency != nil {
+		key.key = op.Idempotency.Key
+		if known := m.keys[key]; known != nil {
+			return m.submitKnown(op, known)
+		}
+	}
+	now := m.w.now()
+	j := &modelled{Job: op.Job}
+	j.CreatedAt, j.RunAt = now, now
+	m.jobs[j.ID] = j
+	m.order = append(m.order, j.ID)
+	m.enter(j, op)
+	if d := j.Policy.Timeouts.Queue; d > 0 && j.State != job.Running {
+		j.queueBy = j.RunAt.Add(d)
+	}
+	if op.Idempotency != nil {
+		j.key = &modelKey{id: j.ID, hash: op.Idempotency.Hash, until: now.Add(op.Idempotency.Keep)}
+		m.keys[key] = j.key
+	}
+	want := text(j.Job)
+	return func() {
+		m.refuses(op, "")
+		m.answers(op, op.Job, want)
+		if op.Existing != nil {
+			m.w.Fatalf("a new submit answers an existing job: %s", text(*op.Existing))
+		}
+	}
+}
+
+// enter gives a new job its first state.
+func (m *model) enter(j *modelled, op *store.Submit) {
+	switch {
+	case !op.Token.IsZero():
+		m.move(j, job.Running)
+		m.lease(j, op.Token, op.LeaseFor)
+	case op.Delay > 0:
+		m.move(j, job.Scheduled)
+		j.RunAt = m.w.now().Add(op.Delay)
+	default:
+		m.ready(j, m.w.now())
+	}
+}
+
+// lease begins an attempt of a running job.
+func (m *model) lease(j *modelled, token job.Token, d time.Duration) {
+	now := m.w.now()
+	j.Attempt++
+	if j.StartedAt.IsZero() {
+		j.StartedAt = now
+	}
+	j.Progress, j.queueBy = job.Progress{}, time.Time{}
+	j.token, j.until, j.first = token, now.Add(d), j.Cursor
+	j.tokens = append(j.tokens, token)
+}
+
+func (m *model) submitKnown(op *store.Submit, known *modelKey) func() {
+	if known.hash != op.Idempotency.Hash {
+		return m.refusal(op, job.IdempotencyMismatch)
+	}
+	j := m.owned(op.Job.Owner, known.id)
+	if j == nil {
+		return m.refusal(op, job.NotFound)
+	}
+	want := text(j.Job)
+	return func() {
+		m.refuses(op, "")
+		if op.Existing == nil {
+			m.w.Fatalf("a submit with a known key made a second job")
+		}
+		m.answers(op, *op.Existing, want)
+	}
+}
+
+func (m *model) renew(op *store.Renew) func() {
+	j := m.holder(op.Lease)
+	if j == nil {
+		return m.refusal(op, job.LeaseLost)
+	}
+	j.until = m.w.now().Add(op.For)
+	return m.told(op, &op.CancelRequested, !j.CancelRequestedAt.IsZero())
+}
+
+// told checks an op that applies and whether it tells of a cancel.
+func (m *model) told(op any, got *bool, want bool) func() {
+	return func() {
+		m.refuses(op, "")
+		if *got != want {
+			m.w.Fatalf("%T tells of a cancel: %v, want %v", op, *got, want)
+		}
+	}
+}
+
+func (m *model) append(op *store.Append) func() {
+	j := m.holder(op.Lease)
+	if j == nil {
+		return m.refusal(op, job.LeaseLost)
+	}
+	if !m.say(j, op.Entries, op.Progress) {
+		return m.refusal(op, job.Conflict)
+	}
+	return m.told(op, &op.CancelRequested, !j.CancelRequestedAt.IsZero())
+}
+
+// say adds entries to a job's log, unless they do not follow it.
+func (m *model) say(j *modelled, entries []job.Entry, p *job.Progress) bool {
+	if len(entries) > 0 {
+		first, last := entries[0].Seq, entries[len(entries)-1].Seq
+		switch {
+		case first > j.first && last <= j.Cursor:
+			return true // sent again
+		case first != j.Cursor+1:
+			return false
+		}
+	}
+	for _, e := range entries {
+		j.Cursor, j.OutputBytes, j.said = e.Seq, j.OutputBytes+int64(len(e.Data)), j.said+string(e.Data)
+	}
+	if p != nil {
+		j.Progress = *p
+	}
+	return true
+}
+
+func (m *model) finish(op *store.Finish) func() {
+	j := m.holder(op.Lease)
+	if j == nil || op.Lapsed && j.until.After(m.w.now()) {
+		return m.refusal(op, job.LeaseLost)
+	}
+	if !m.say(j, op.Entries, op.Progress) {
+		return m.refusal(op, job.Conflict)
+	}
+	if op.Usage != nil {
+		j.Usage = op.Usage
+	}
+	to := m.finishTo(j, op)
+	now := m.w.now()
+	return func() {
+		m.refuses(op, "")
+		if op.State != to || !op.At.Equal(now) {
+			m.w.Fatalf("a finish answers %s at %v, want %s at %v", op.State, op.At, to, now)
+		}
+	}
+}
+
+func (m *model) finishTo(j *modelled, op *store.Finish) job.State {
+	if !j.CancelRequestedAt.IsZero() {
+		kept := op.KeepCancelled
+		if op.To == job.Cancelled {
+			kept = op.Keep
+		}
+		m.end(j, job.Cancelled, kept)
+		return job.Cancelled
+	}
+	if op.To.Ended() {
+		switch op.To {
+		case job.Succeeded:
+			j.Failure = nil
+		case job.Failed:
+			j.Failure = op.Failure
+		}
+		m.end(j, op.To, op.Keep)
+		return op.To
+	}
+	if op.Failure != nil {
+		j.Failure = op.Failure
+	}
+	if op.Refund {
+		j.Attempt--
+	}
+	if op.To == job.Queued {
+		m.ready(j, m.w.now())
+	} else {
+		m.move(j, job.Scheduled)
+		j.RunAt = m.w.now().Add(op.Delay)
+	}
+	return op.To
+}
+
+func (m *model) cancel(op *store.Cancel) func() {
+	j := m.owned(op.Owner, op.ID)
+	if j == nil {
+		return m.refusal(op, job.NotFound)
+	}
+	ended := j.State.Waiting()
+	if ended {
+		m.end(j, job.Cancelled, op.Keep)
+	} else if j.State == job.Running && j.CancelRequestedAt.IsZero() {
+		j.CancelRequestedAt = m.w.now()
+	}
+	want := text(j.Job)
+	return func() {
+		m.refuses(op, "")
+		m.answers(op, op.Job, want)
+		if op.Ended != ended {
+			m.w.Fatalf("a cancel says that it ended the job: %v, want %v", op.Ended, ended)
+		}
+	}
+}
+
+func (m *model) delete(op *store.Delete) func() {
+	j := m.owned(op.Owner, op.ID)
+	if j == nil {
+		return m.deleteAgain(op)
+	}
+	running := j.State == job.Running
+	m.gone[j.ID] = modelGone{j.Owner, m.w.now()}
+	switch {
+	case running:
+		j.deleted = true
+		if j.CancelRequestedAt.IsZero() {
+			j.CancelRequestedAt = m.w.now()
+		}
+	case j.State.Waiting():
+		m.end(j, job.Cancelled, 0)
+		fallthrough
+	default:
+		delete(m.jobs, j.ID)
+	}
+	return func() {
+		m.refuses(op, "")
+		if op.Running != running {
+			m.w.Fatalf("a delete says that the job was running: %v, want %v", op.Running, running)
+		}
+	}
+}
+
+func (m *model) deleteAgain(op *store.Delete) func() {
+	gone, ok := m.gone[op.ID]
+	switch age := m.w.now().Sub(gone.at); {
+	case !ok || gone.owner != op.Owner || age > 2*day:
+		return m.refusal(op, job.NotFound)
+	case age < day:
+		return m.refusal(op, "")
+	}
+	return func() {} // about to be forgotten
+}
+
+func (m *model) retry(op *store.Retry) func() {
+	j := m.owned(op.Owner, op.ID)
+	switch {
+	case j == nil:
+		return m.refusal(op, job.NotFound)
+	case !j.State.Ended() || j.State == job.Succeeded:
+		return m.refusal(op, job.NotRetryable)
+	}
+	j.Attempt, j.Failure, j.Usage, j.Progress = 0, nil, nil, job.Progress{}
+	j.StartedAt, j.FinishedAt, j.ExpiresAt, j.CancelRequestedAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
+	m.ready(j, m.w.now())
+	m.count(j.Queue).Retried++
+	if d := j.Policy.Timeouts.Queue; d > 0 {
+		j.queueBy = m.w.now().Add(d)
+	}
+	want := text(j.Job)
+	return func() {
+		m.refuses(op, "")
+		m.answers(op, op.Job, want)
+	}
+}

@@ -1,0 +1,193 @@
+package storetest
+
+import (
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func (m *model) due(op *store.Due) func() {
+	now := m.w.now()
+	ready, expired := 0, 0
+	m.entries++ // what becomes ready at once has no order that the model knows
+	for _, id := range m.order {
+		j := m.jobs[id]
+		switch {
+		case j == nil || !j.State.Waiting():
+		case !j.queueBy.IsZero() && !j.queueBy.After(now):
+			j.Failure = op.Failure
+			m.end(j, job.Expired, op.Keep)
+			expired++
+		case j.State == job.Scheduled && !j.RunAt.After(now):
+			m.move(j, job.Queued)
+			j.entered = m.entries
+			ready++
+		}
+	}
+	return func() {
+		m.refuses(op, "")
+		if op.Ready != ready || len(op.Expired) != expired {
+			m.w.Fatalf("a due made %d jobs ready and expired %d, want %d and %d", op.Ready, len(op.Expired), ready, expired)
+		}
+		for _, j := range op.Expired {
+			m.answers(op, j, text(m.jobs[j.ID].Job))
+		}
+	}
+}
+
+func (m *model) prune(op *store.Prune) func() {
+	now := m.w.now()
+	deleted := 0
+	for _, id := range m.order {
+		if j := m.jobs[id]; j != nil && j.State.Ended() && !j.ExpiresAt.After(now) {
+			delete(m.jobs, id)
+			deleted++
+		}
+	}
+	for key, k := range m.keys {
+		if m.jobs[k.id] == nil && !k.until.After(now) {
+			delete(m.keys, key)
+		}
+	}
+	return func() {
+		m.refuses(op, "")
+		if op.Deleted != deleted {
+			m.w.Fatalf("a prune deleted %d jobs, want %d", op.Deleted, deleted)
+		}
+	}
+}
+
+// claimed learns which jobs a claim got, and checks that it might get them.
+func (m *model) claimed(op *store.Claim) {
+	m.refuses(op, "")
+	if want := min(int64(len(op.Tokens)), m.count(op.Queue).Queued); int64(len(op.Claimed)) != want {
+		m.w.Fatalf("a claim of %q got %d jobs, want %d", op.Queue, len(op.Claimed), want)
+	}
+	used := map[job.Token]bool{}
+	for _, token := range op.Tokens {
+		used[token] = false
+	}
+	for _, c := range op.Claimed {
+		if taken, ours := used[c.Token]; taken || !ours {
+			m.w.Fatalf("a claim used a token twice or made one up")
+		}
+		used[c.Token] = true
+		m.claimedOne(op, &c)
+	}
+}
+
+func (m *model) claimedOne(op *store.Claim, c *job.Claimed) {
+	j := m.jobs[c.Job.ID]
+	if j == nil || j.State != job.Queued || j.Queue != op.Queue {
+		m.w.Fatalf("a claim of %q got %s", op.Queue, text(c.Job))
+	}
+	for _, other := range m.jobs {
+		if other.State == job.Queued && other.Queue == j.Queue && other.Key == j.Key && other.Priority == j.Priority && other.entered < j.entered {
+			m.w.Fatalf("a claim got a job before another of its key that was ready earlier")
+		}
+	}
+	m.move(j, job.Running)
+	m.lease(j, c.Token, op.LeaseFor)
+	m.answers(op, c.Job, text(j.Job))
+	if !c.Until.Equal(j.until) || string(c.Input) != inputOf(j.ID) {
+		m.w.Fatalf("a claim gave a lease until %v and the input %q", c.Until, c.Input)
+	}
+}
+
+func inputOf(id job.ID) string { return "the input of " + id.String() }
+
+// compare reads everything and compares it with the model.
+func (m *model) compare() {
+	w := m.w
+	w.Helper()
+	counts, err := w.store.Counts(w.ctx)
+	if err != nil {
+		w.Fatalf("counts: %v", err)
+	}
+	for q, c := range m.counts {
+		if counts[q] != *c {
+			w.Fatalf("the counts of %s are %+v, want %+v", q, counts[q], *c)
+		}
+	}
+	m.compareJobs()
+	m.compareRunning()
+	m.compareKeys()
+	m.compareNextDue()
+}
+
+func (m *model) compareJobs() {
+	w := m.w
+	listed := map[job.ID]bool{}
+	for _, o := range []job.Owner{mine, theirs} {
+		for _, got := range w.all(store.Filter{Owner: o}) {
+			j := m.owned(o, got.ID)
+			if j == nil {
+				w.Fatalf("a job is listed that should not be: %s", text(got))
+			}
+			if text(got) != text(j.Job) {
+				w.Fatalf("a job is\n  %s, want\n  %s", text(got), text(j.Job))
+			}
+			_, entries, err := w.store.Output(w.ctx, o, j.ID, 0, 1<<20)
+			said := ""
+			for _, e := range entries {
+				said += string(e.Data)
+			}
+			if err != nil || said != j.said {
+				w.Fatalf("a job said %q, want %q: %v", said, j.said, err)
+			}
+			listed[got.ID] = true
+		}
+	}
+	for id, j := range m.jobs {
+		if !j.deleted && !listed[id] {
+			w.Fatalf("a job is not listed: %s", text(j.Job))
+		}
+	}
+}
+
+func (m *model) compareRunning() {
+	running := m.w.listRunning(store.AllRunning)
+	for _, r := range running {
+		if j := m.holder(job.Lease{Job: r.Job.ID, Token: r.Token}); j == nil {
+			m.w.Fatalf("a job is listed as running that should not be, or with another lease: %s", text(r.Job))
+		}
+	}
+	want := 0
+	for _, j := range m.jobs {
+		if j.State == job.Running {
+			want++
+		}
+	}
+	if len(running) != want {
+		m.w.Fatalf("%d jobs are listed as running, want %d", len(running), want)
+	}
+}
+
+func (m *model) compareKeys() {
+	for key, k := range m.keys {
+		id, hash, err := m.w.store.Idempotent(m.w.ctx, key.owner, key.key)
+		if expired := m.jobs[k.id] == nil && !k.until.After(m.w.now()); expired {
+			continue // about to be forgotten
+		}
+		if err != nil || id != k.id || hash != k.hash {
+			m.w.Fatalf("the idempotency key %q names %s, %v, want %s", key.key, id, err, k.id)
+		}
+	}
+}
+
+func (m *model) compareNextDue() {
+	var ready, expires time.Time
+	for _, j := range m.jobs {
+		if j.State == job.Scheduled && (ready.IsZero() || j.RunAt.Before(ready)) {
+			ready = j.RunAt
+		}
+		if j.State.Waiting() && !j.queueBy.IsZero() && (expires.IsZero() || j.queueBy.Before(expires)) {
+			expires = j.queueBy
+		}
+	}
+	r, e, err := m.w.store.NextDue(m.w.ctx)
+	if err != nil || !r.Equal(ready) || !e.Equal(expires) {
+		m.w.Fatalf("the next due are %v and %v, want %v and %v: %v", r, e, ready, expires, err)
+	}
+}
