@@ -85,10 +85,11 @@ func (s *Store) Commits() int {
 	return s.commits
 }
 
-// Every is a plan in which each n-th commit breaks at the step.
-func Every(n int, at Step) func(int, *store.Batch) Fault {
+// Every is a plan in which each n-th commit breaks at the step, beginning with the
+// one whose number is first.
+func Every(n int, at Step, first int) func(int, *store.Batch) Fault {
 	return func(commit int, _ *store.Batch) Fault {
-		if commit%n == 0 {
+		if commit >= first && (commit-first)%n == 0 {
 			return Fault{Step: at}
 		}
 		return Fault{}

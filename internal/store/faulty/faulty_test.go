@@ -59,7 +59,7 @@ func TestEachStepBreaksAsItsNameSays(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.says, func(t *testing.T) {
 			in := &inner{}
-			err := New(in, Plan{Commit: Every(1, tt.step)}).Commit(t.Context(), finish())
+			err := New(in, Plan{Commit: Every(1, tt.step, 1)}).Commit(t.Context(), finish())
 			if !errors.Is(err, tt.is) || errors.Is(err, tt.not) || in.applied != tt.applied {
 				t.Errorf("the commit returned %v and applied %d batches", err, in.applied)
 			}
@@ -69,7 +69,7 @@ func TestEachStepBreaksAsItsNameSays(t *testing.T) {
 
 func TestUnknownIsNowThisNowThat(t *testing.T) {
 	in := &inner{}
-	s := New(in, Plan{Commit: Every(1, Unknown), Seed: 1})
+	s := New(in, Plan{Commit: Every(1, Unknown, 1), Seed: 1})
 	for range 100 {
 		if err := s.Commit(t.Context(), finish()); !errors.Is(err, ErrLost) {
 			t.Fatalf("an unknown commit returned %v", err)
@@ -84,7 +84,7 @@ func TestUnknownIsNowThisNowThat(t *testing.T) {
 }
 
 func TestOneShotFaultsGoBeforeThePlan(t *testing.T) {
-	s := New(&inner{}, Plan{Commit: Every(1, Full)})
+	s := New(&inner{}, Plan{Commit: Every(1, Full, 1)})
 	s.Next(Fault{Step: BeforeCommit}, Fault{})
 	for i, want := range []error{store.ErrNotCommitted, nil, store.ErrFull} {
 		if err := s.Commit(t.Context(), finish()); !errors.Is(err, want) {
@@ -159,7 +159,7 @@ func TestPatientLeavesBadDataAndAFullDiskToItsCaller(t *testing.T) {
 	if err := Patient(s).Commit(t.Context(), finish()); !errors.Is(err, store.ErrData) {
 		t.Errorf("bad data returned %v", err)
 	}
-	s = New(&inner{}, Plan{Commit: Every(1, Full)})
+	s = New(&inner{}, Plan{Commit: Every(1, Full, 1)})
 	if err := Patient(s).Commit(t.Context(), finish()); !errors.Is(err, store.ErrFull) || s.Commits() != 1 {
 		t.Errorf("a full disk returned %v after %d commits", err, s.Commits())
 	}
@@ -167,7 +167,7 @@ func TestPatientLeavesBadDataAndAFullDiskToItsCaller(t *testing.T) {
 
 func TestFaultsAreSafeForManyGoroutines(t *testing.T) {
 	in := &inner{}
-	s := New(in, Plan{Commit: Every(2, Unknown)})
+	s := New(in, Plan{Commit: Every(2, Unknown, 1)})
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {
