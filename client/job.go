@@ -54,8 +54,8 @@ type Job struct {
 	OutputText string   `json:"output_text"` // said so far in this attempt, at most 64 KiB
 	Cursor     int64    `json:"cursor"`      // the number of the last output entry
 
-	// Result is what a succeeded job came to, when it is JSON of at most 64 KiB; nil or
-	// null otherwise: [Client.Result] has them all.
+	// Result is what a succeeded job came to, when it is JSON of at most 64 KiB; nil
+	// otherwise: [Client.Result] has them all.
 	Result json.RawMessage `json:"result,omitempty"`
 	// Error is what the last failed attempt came to; nil when none failed.
 	Error    *Failure          `json:"error"`

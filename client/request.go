@@ -46,7 +46,12 @@ func (c *Client) json(ctx context.Context, k *call, out any) (answer, error) {
 	if err != nil || out == nil {
 		return a, err
 	}
-	if err := json.Unmarshal(a.body, out); err != nil {
+	if j, ok := out.(*Job); ok {
+		err = j.UnmarshalJSON(a.body) // json.Unmarshal would read it twice before
+	} else {
+		err = json.Unmarshal(a.body, out)
+	}
+	if err != nil {
 		return a, badAnswer(a.status, err)
 	}
 	return a, nil

@@ -1,0 +1,259 @@
+package client
+
+import (
+	"encoding/json"
+	"strconv"
+	"time"
+)
+
+// UnmarshalJSON reads a job. A job is in every answer, and encoding/json would take
+// more time for it than the rest of a call takes, so that the shape in which
+// servers write it is read by hand; whatever differs from it (a field of a newer
+// server, an unusual spelling) is left to encoding/json.
+func (j *Job) UnmarshalJSON(data []byte) error {
+	fast := *j
+	if s := (scanner{text: data}); s.job(&fast) && s.atEnd() {
+		*j = fast
+		return nil
+	}
+	type plain Job // without this method
+	if err := json.Unmarshal(data, (*plain)(j)); err != nil {
+		return err
+	}
+	j.Result, j.Usage = nilForNull(j.Result), nilForNull(j.Usage)
+	return nil
+}
+
+func nilForNull(value json.RawMessage) json.RawMessage {
+	if string(value) == "null" {
+		return nil
+	}
+	return value
+}
+
+// scanner reads JSON that has no white space and no escapes where it looks. Its
+// methods say whether they read what they should have.
+type scanner struct {
+	text []byte
+	at   int
+}
+
+func (s *scanner) atEnd() bool { return s.at == len(s.text) }
+
+// next reads one byte.
+func (s *scanner) next(c byte) bool {
+	if s.at < len(s.text) && s.text[s.at] == c {
+		s.at++
+		return true
+	}
+	return false
+}
+
+// object reads an object whose members field reads; each name may come once.
+func (s *scanner) object(field func(name []byte) (which int, ok bool)) bool {
+	if !s.next('{') {
+		return false
+	}
+	if s.next('}') {
+		return true
+	}
+	for seen := 0; ; {
+		name, ok := s.word()
+		if !ok || !s.next(':') {
+			return false
+		}
+		which, ok := field(name)
+		if !ok || seen&(1<<which) != 0 {
+			return false
+		}
+		seen |= 1 << which
+		if s.next('}') {
+			return true
+		}
+		if !s.next(',') {
+			return false
+		}
+	}
+}
+
+// word reads a string of printable ASCII without escapes.
+func (s *scanner) word() ([]byte, bool) {
+	if !s.next('"') {
+		return nil, false
+	}
+	for i := s.at; i < len(s.text); i++ {
+		switch c := s.text[i]; {
+		case c == '"':
+			word := s.text[s.at:i]
+			s.at = i + 1
+			return word, true
+		case c < ' ' || c > '~' || c == '\\':
+			return nil, false
+		}
+	}
+	return nil, false
+}
+
+// null reads a null.
+func (s *scanner) null() bool {
+	if len(s.text)-s.at >= 4 && string(s.text[s.at:s.at+4]) == "null" {
+		s.at += 4
+		return true
+	}
+	return false
+}
+
+func (s *scanner) string(to *string) bool {
+	if s.null() {
+		return true
+	}
+	word, ok := s.word()
+	*to = string(word)
+	return ok
+}
+
+func (s *scanner) time(to *time.Time) bool {
+	if s.null() {
+		return true
+	}
+	start := s.at
+	_, ok := s.word()
+	return ok && to.UnmarshalJSON(s.text[start:s.at]) == nil
+}
+
+// number reads what a number is written with.
+func (s *scanner) number() string {
+	start := s.at
+	for s.at < len(s.text) && (s.text[s.at]-'0' <= 9 || s.text[s.at] == '.' || s.text[s.at] == '-') {
+		s.at++
+	}
+	return string(s.text[start:s.at])
+}
+
+// integer reads a number in the spelling in which it is written again.
+func (s *scanner) integer(to *int64) bool {
+	if s.null() {
+		return true
+	}
+	digits := s.number()
+	n, err := strconv.ParseInt(digits, 10, 64)
+	*to = n
+	return err == nil && strconv.FormatInt(n, 10) == digits
+}
+
+func (s *scanner) int(to *int) bool {
+	n := int64(*to)
+	ok := s.integer(&n)
+	*to = int(n)
+	return ok
+}
+
+func (s *scanner) float(to *float64) bool {
+	digits := s.number()
+	n, err := strconv.ParseFloat(digits, 64)
+	*to = n
+	return err == nil && strconv.FormatFloat(n, 'f', -1, 64) == digits
+}
+
+// optional reads a value that may be null, which leaves a nil pointer.
+func optional[T any](read func(*T) bool, s *scanner, to **T) bool {
+	*to = nil
+	if s.null() {
+		return true
+	}
+	*to = new(T)
+	return read(*to)
+}
+
+// job reads a job, and gives up on what is not in most answers: results, errors,
+// metadata, and text that is not plain ASCII.
+func (s *scanner) job(j *Job) bool {
+	return s.object(func(name []byte) (int, bool) {
+		switch string(name) {
+		case "id":
+			return 0, s.string(&j.ID)
+		case "object":
+			return 1, s.string(&j.Object)
+		case "queue":
+			return 2, s.string(&j.Queue)
+		case "status":
+			return 3, s.string((*string)(&j.Status))
+		case "key":
+			return 4, s.string(&j.Key)
+		case "priority":
+			return 5, s.int(&j.Priority)
+		case "attempt":
+			return 6, s.int(&j.Attempt)
+		case "max_attempts":
+			return 7, s.int(&j.MaxAttempts)
+		case "queue_position":
+			return 8, optional(s.int, s, &j.QueuePosition)
+		case "estimated_time_seconds":
+			return 9, optional(s.float, s, &j.EstimatedTimeSeconds)
+		case "progress":
+			return 10, s.progress(&j.Progress)
+		case "output_text":
+			return 11, s.string(&j.OutputText)
+		case "cursor":
+			return 12, s.integer(&j.Cursor)
+		case "result":
+			j.Result = nil
+			return 13, s.null()
+		case "error":
+			j.Error = nil
+			return 14, s.null()
+		case "usage":
+			j.Usage = nil
+			return 15, s.null()
+		case "metadata":
+			return 16, s.next('{') && s.next('}')
+		case "cancel_requested_at":
+			return 17, s.time(&j.CancelRequestedAt)
+		case "created_at":
+			return 18, s.time(&j.CreatedAt)
+		case "run_at":
+			return 19, s.time(&j.RunAt)
+		case "started_at":
+			return 20, s.time(&j.StartedAt)
+		case "finished_at":
+			return 21, s.time(&j.FinishedAt)
+		case "expires_at":
+			return 22, s.time(&j.ExpiresAt)
+		case "poll_after_ms":
+			return 23, s.int(&j.PollAfterMS)
+		case "urls":
+			return 24, s.urls(&j.URLs)
+		}
+		return 0, false
+	})
+}
+
+func (s *scanner) progress(p *Progress) bool {
+	return s.object(func(name []byte) (int, bool) {
+		switch string(name) {
+		case "percent":
+			return 0, s.float(&p.Percent)
+		case "status":
+			return 1, s.string(&p.Status)
+		}
+		return 0, false
+	})
+}
+
+func (s *scanner) urls(u *URLs) bool {
+	return s.object(func(name []byte) (int, bool) {
+		switch string(name) {
+		case "self":
+			return 0, s.string(&u.Self)
+		case "output":
+			return 1, s.string(&u.Output)
+		case "events":
+			return 2, s.string(&u.Events)
+		case "result":
+			return 3, s.string(&u.Result)
+		case "cancel":
+			return 4, s.string(&u.Cancel)
+		}
+		return 0, false
+	})
+}

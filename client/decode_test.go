@@ -1,0 +1,108 @@
+package client
+
+import (
+	"encoding/json"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// usual is a job as servers write it when it was just submitted.
+const usual = `{"id":"job_06b8k3v0000000000000000000","object":"job","queue":"sim","status":"queued","key":"k","priority":5,"attempt":0,"max_attempts":4,` +
+	`"queue_position":3,"estimated_time_seconds":1.25,"progress":{"percent":12.5,"status":"Working"},"output_text":"so far","cursor":7,"result":null,` +
+	`"error":null,"usage":null,"metadata":{},"cancel_requested_at":null,"created_at":"2030-01-31T09:00:00.123Z","run_at":"2030-01-31T09:00:00Z",` +
+	`"started_at":null,"finished_at":null,"expires_at":null,"poll_after_ms":1000,"urls":{"self":"/v1/jobs/job_1","output":"/v1/jobs/job_1/output",` +
+	`"events":"/v1/jobs/job_1/events","result":"/v1/jobs/job_1/result","cancel":"/v1/jobs/job_1/cancel"}}`
+
+// plainly reads a job as encoding/json would.
+func plainly(data []byte) (Job, error) {
+	type plain Job
+	var j plain
+	err := json.Unmarshal(data, &j)
+	return Job(j), err
+}
+
+// same compares two jobs; nothing, null and an empty object are the same.
+func same(a, b Job) bool {
+	for _, j := range []*Job{&a, &b} {
+		j.Result, j.Usage = nilForNull(j.Result), nilForNull(j.Usage)
+		if len(j.Metadata) == 0 {
+			j.Metadata = nil
+		}
+	}
+	return reflect.DeepEqual(a, b)
+}
+
+func TestTheUsualJobIsReadByHand(t *testing.T) {
+	s := scanner{text: []byte(usual)}
+	var j Job
+	if !s.job(&j) || !s.atEnd() {
+		t.Fatalf("gave up at %q", usual[s.at:])
+	}
+	if want, err := plainly([]byte(usual)); err != nil || !same(j, want) {
+		t.Errorf("read %+v, want %+v (%v)", j, want, err)
+	}
+}
+
+func TestJobsAreReadAsEncodingJSONReadsThem(t *testing.T) {
+	with := func(old, new string) string { return strings.Replace(usual, old, new, 1) }
+	for rule, text := range map[string]string{
+		"an empty object":         `{}`,
+		"white space":             " " + with(`,"queue"`, ", \n\"queue\"") + " ",
+		"an escape":               with(`"so far"`, `"so\nfar"`),
+		"other scripts":           with(`"so far"`, `"bis später"`),
+		"nothing":                 with(`"so far"`, `null`),
+		"a result":                with(`"result":null`, `"result":{"a":[1]}`),
+		"a failure":               with(`"error":null`, `"error":{"code":"x","attempt":1}`),
+		"metadata":                with(`"metadata":{}`, `"metadata":{"a":"b"}`),
+		"a field from later":      with(`"key"`, `"mood":[{}],"key"`),
+		"a name in upper case":    with(`"key"`, `"KEY"`),
+		"a name that comes twice": with(`"key":"k"`, `"key":"a","key":"b"`),
+		"an exponent":             with(`12.5`, `1e1`),
+		"a long number":           with(`12.5`, `12.50`),
+		"a time with an offset":   with(`09:00:00Z`, `09:00:00+01:00`),
+	} {
+		var j Job
+		err := json.Unmarshal([]byte(text), &j)
+		want, wantErr := plainly([]byte(text))
+		if err != nil || wantErr != nil || !same(j, want) {
+			t.Errorf("%s: read %+v (%v), want %+v (%v)", rule, j, err, want, wantErr)
+		}
+	}
+}
+
+func TestWhatIsNoJobIsNotRead(t *testing.T) {
+	with := func(old, new string) string { return strings.Replace(usual, old, new, 1) }
+	for rule, text := range map[string]string{
+		"nothing":              ``,
+		"half a job":           usual[:len(usual)/2],
+		"a job and a half":     usual + usual[:9],
+		"an array":             `[]`,
+		"a number as a name":   with(`"sim"`, `5`),
+		"a fraction of a job":  with(`"cursor":7`, `"cursor":7.5`),
+		"a number too large":   with(`"cursor":7`, `"cursor":99999999999999999999`),
+		"a zero before":        with(`"cursor":7`, `"cursor":07`),
+		"no number":            with(`"cursor":7`, `"cursor":`),
+		"a day that never was": with(`2030-01-31T09:00:00Z`, `2030-02-31T09:00:00Z`),
+		"a comma too many":     with(`"/v1/jobs/job_1/cancel"}`, `"/v1/jobs/job_1/cancel",}`),
+	} {
+		if err := new(Job).UnmarshalJSON([]byte(text)); err == nil {
+			t.Errorf("%s was read as a job", rule)
+		}
+	}
+}
+
+func FuzzDecodeJob(f *testing.F) {
+	f.Add([]byte(usual))
+	f.Add([]byte(`{"priority":-0,"progress":{"percent":0.1},"queue_position":null}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		s := scanner{text: text}
+		var j Job
+		if !s.job(&j) || !s.atEnd() {
+			return
+		}
+		if want, err := plainly(text); err != nil || !same(j, want) {
+			t.Errorf("%s is read as\n%+v, encoding/json has\n%+v (%v)", text, j, want, err)
+		}
+	})
+}
