@@ -111,6 +111,7 @@ func TestWhatIsRefused(t *testing.T) {
 		{"an escaped NUL in any value", `{"raw":{"a":"\u0000"}}`, "/raw/a", `\u0000`},
 		{"a NUL in a name", `{"raw":{"\u0000":1}}`, "/raw", `\u0000`},
 		{"a raw NUL", "{\"s\":\"\x00\"}", "/s", "control character"},
+		{"a raw NUL behind an escape", "{\"s\":\"\\n\x00\"}", "/s", "control character"},
 		{"a raw line break", "{\"s\":\"a\nb\"}", "/s", "control character"},
 		{"a NUL between tokens", "{\x00}", "", "name in quotes"},
 		{"half a surrogate pair", `{"s":"\ud83d"}`, "/s", "surrogate"},
@@ -140,6 +141,14 @@ func TestWhatIsRefused(t *testing.T) {
 
 func TestNestingAsDeepAsAllowed(t *testing.T) {
 	body := `{"raw":` + strings.Repeat("[", job.MaxDepth-1) + strings.Repeat("]", job.MaxDepth-1) + `}`
+	if err := DecodeJSON([]byte(body), new(everything)); err != nil {
+		t.Error(err)
+	}
+}
+
+// Only what is open at once counts as nested.
+func TestManyShallowValues(t *testing.T) {
+	body := `{"raw":[` + strings.Repeat("[{}],", 10*job.MaxDepth) + `[]]}`
 	if err := DecodeJSON([]byte(body), new(everything)); err != nil {
 		t.Error(err)
 	}

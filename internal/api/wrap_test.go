@@ -89,6 +89,17 @@ func TestAFlushBeginsTheAnswer(t *testing.T) {
 	}
 }
 
+// A hint before the answer is not the answer.
+func TestAnInformationalStatusBeginsNothing(t *testing.T) {
+	w, _, panicked := serve(func(w http.ResponseWriter, _ *http.Request) error {
+		w.WriteHeader(http.StatusEarlyHints)
+		return job.Errorf(job.NotFound, "there is no such thing")
+	})
+	if panicked != nil || !strings.Contains(w.Body.String(), "not_found") {
+		t.Errorf("%v, %s", panicked, w.Body)
+	}
+}
+
 func TestAnAbortPassesThrough(t *testing.T) {
 	w, logged, panicked := serve(func(http.ResponseWriter, *http.Request) error { panic(http.ErrAbortHandler) })
 	if panicked != http.ErrAbortHandler || logged != "" || w.Body.Len() > 0 {
@@ -108,10 +119,13 @@ func TestAHijackedConnectionIsLeftAlone(t *testing.T) {
 		_ = conn.Close()
 		return errors.New("after the end")
 	})
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() { done <- recover() }()
 		h.ServeHTTP(w, r)
 	}))
+	var complaints bytes.Buffer // of net/http, about a second answer
+	srv.Config.ErrorLog = slog.NewLogLogger(slog.NewTextHandler(&complaints, nil), slog.LevelError)
+	srv.Start()
 	defer srv.Close()
 	res, err := http.Get(srv.URL)
 	if err != nil {
@@ -122,7 +136,7 @@ func TestAHijackedConnectionIsLeftAlone(t *testing.T) {
 	if string(body) != "hello" {
 		t.Errorf("got %q", body)
 	}
-	if p := <-done; p != nil {
-		t.Errorf("panicked with %v", p)
+	if p := <-done; p != nil || complaints.Len() > 0 {
+		t.Errorf("panicked with %v: %s", p, &complaints)
 	}
 }

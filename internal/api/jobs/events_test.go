@@ -250,6 +250,52 @@ func TestASlowReaderIsDropped(t *testing.T) {
 	})
 }
 
+// What a watcher sees anew is a change of the job, not what it says.
+func TestWhatMakesASnapshot(t *testing.T) {
+	for _, tt := range []struct {
+		rule   string
+		change func(*job.Job)
+		want   bool
+	}{
+		{"another state", func(j *job.Job) { j.State = job.Scheduled }, true},
+		{"another attempt that runs already", func(j *job.Job) { j.Attempt = 2 }, true},
+		{"a cancel that was asked for", func(j *job.Job) { j.CancelRequestedAt = moment }, true},
+		{"output", func(j *job.Job) { j.Cursor = 2 }, false},
+		{"progress", func(j *job.Job) { j.Progress.Percent = 50 }, false},
+	} {
+		now := as(job.Running, 1)
+		tt.change(&now)
+		watch := &script{updates: []engine.Update{{Job: as(job.Running, 1)}, {Job: now}}, err: errGone}
+		f := newFake()
+		f.watch = func(int64) Watcher { return watch }
+		got := strings.Count(f.ask("GET", jobPath+"/events", "").Body.String(), "event: snapshot")
+		if (got == 2) != tt.want {
+			t.Errorf("%s: %d snapshots", tt.rule, got)
+		}
+	}
+}
+
+// A reader who is far behind is sent a bounded piece at a time, and what is asked
+// next on the connection has no deadline of the stream's.
+func TestALongLogIsSentInPieces(t *testing.T) {
+	f, w := newFake(), newRecorder()
+	up := engine.Update{Job: as(job.Succeeded, 100)}
+	for i := range int64(100) {
+		up.Entries = append(up.Entries, entry(i+1, job.Text, strings.Repeat("x", 4<<10)))
+	}
+	f.watch = func(int64) Watcher { return &script{updates: []engine.Update{up}} }
+	f.handler().ServeHTTP(w, request("GET", jobPath+"/events", ""))
+	if got := len(parse(w.text())); got != 102 {
+		t.Errorf("%d events", got)
+	}
+	if most := writePiece + 8<<10; w.largest > most {
+		t.Errorf("a write of %d bytes, more than %d", w.largest, most)
+	}
+	if w.flushed() < 6 || !w.deadline.IsZero() {
+		t.Errorf("%d flushes, deadline %v", w.flushed(), w.deadline)
+	}
+}
+
 // logged is a job's log, watched: each Next gives some of what follows the cursor.
 type logged struct {
 	t       *rapid.T

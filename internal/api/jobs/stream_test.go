@@ -60,6 +60,7 @@ type recorder struct {
 	header     http.Header
 	deadline   time.Time
 	flushes    int
+	largest    int // bytes written at once
 	mu         sync.Mutex
 }
 
@@ -75,6 +76,7 @@ func (w *recorder) Write(p []byte) (int, error) {
 	if w.Code == 0 {
 		w.Code = http.StatusOK
 	}
+	w.largest = max(w.largest, len(p))
 	if w.stuckAfter > 0 && w.Body.Len()+len(p) > w.stuckAfter {
 		time.Sleep(time.Until(w.deadline)) // in a bubble: nobody really waits
 		return 0, os.ErrDeadlineExceeded
