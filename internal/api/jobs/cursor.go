@@ -58,11 +58,21 @@ func parseEventID(text string) (eventID, error) {
 
 // eventIDOf is where a request goes on: Last-Event-ID, which a browser sends when
 // it reconnects, before ?after=, which stays as it was in the address.
-func eventIDOf(r *http.Request, after string) (eventID, error) {
+func eventIDOf(r *http.Request) (eventID, error) {
+	q, err := query(r, "after")
+	if err != nil {
+		return eventID{}, err
+	}
 	if last := r.Header.Get("Last-Event-ID"); last != "" {
 		return parseEventID(last)
 	}
-	return parseEventID(after)
+	return parseEventID(q.Get("after"))
+}
+
+// sawAll says whether there is nothing after the place, and never will be unless
+// the job is queued again.
+func (e eventID) sawAll(j *job.Job) bool {
+	return e.done && j.State.Ended() && e.seq == j.Cursor
 }
 
 func (e eventID) append(b []byte) []byte {

@@ -25,11 +25,7 @@ func (f *Face) events(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	q, err := query(r, "after")
-	if err != nil {
-		return err
-	}
-	from, err := eventIDOf(r, q.Get("after"))
+	from, err := eventIDOf(r)
 	if err != nil {
 		return err
 	}
@@ -47,7 +43,7 @@ func (f *Face) events(w http.ResponseWriter, r *http.Request) error {
 	if err := pastEnd(from.seq, &first.Job); err != nil {
 		return err
 	}
-	if from.done && first.Job.State.Ended() && from.seq == first.Job.Cursor {
+	if from.sawAll(&first.Job) {
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
