@@ -47,7 +47,7 @@ func newDesk(t *testing.T) *desk {
 func (d *desk) commit(b *store.Batch) {
 	d.Helper()
 	b.ID = store.NewBatch().ID
-	if err := d.store.Commit(ctx, b); err != nil {
+	if err := store.Commit(ctx, d.store, b); err != nil {
 		d.Fatal(err)
 	}
 }

@@ -169,7 +169,6 @@ func (e *Engine) deliverClaimed(c claim) {
 	if c.op.Err != nil {
 		e.log.Error("a claim was refused", "queue", c.op.Queue, "error", c.op.Err)
 	}
-	c.to.release(len(c.op.Tokens) - len(c.op.Claimed))
 	for _, claimed := range c.op.Claimed {
 		c.to.q.waited(claimed.Job.StartedAt.Sub(claimed.Job.RunAt))
 		e.deliver(c.to, claimed)

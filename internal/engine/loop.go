@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -14,6 +15,8 @@ const (
 	// A commit that fails is tried again after so long, doubled up to the most.
 	firstPause = 5 * time.Millisecond
 	mostPause  = time.Second
+	// unsettled is how many batches may be applied and not yet be on disk.
+	unsettled = 4
 	// slowCommit is a commit that says the disk, or the whole machine, stood still.
 	slowCommit = time.Second
 )
@@ -34,22 +37,68 @@ func (e *Engine) do(ctx context.Context, p *pending) error {
 	}
 }
 
-// loop commits what waits, batch after batch, until ctx has ended and nothing
-// waits any more.
+// loop applies what waits, batch after batch, until ctx has ended and nothing
+// waits any more. While one batch is synced the next is applied: the settler waits
+// for the disk and answers, in the same order. A disk that cannot be synced ends
+// the loop with its error.
 func (e *Engine) loop(ctx context.Context) error {
-	stop := context.AfterFunc(ctx, e.lanes.close)
-	defer stop()
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	defer context.AfterFunc(ctx, e.lanes.close)()
+	applied := make(chan *work, unsettled) // closed here
+	var settling sync.WaitGroup
+	settling.Go(func() { e.settler(applied, fail) })
 	for {
-		work := e.gather()
-		if work.batch.Len() > 0 {
-			e.commit(ctx, work)
+		if w := e.gather(); w.batch.Len() > 0 {
+			e.commit(ctx, w)
+			applied <- w
 			continue
 		}
 		if ctx.Err() != nil {
-			return nil
+			break
 		}
 		<-e.lanes.wake
 	}
+	close(applied)
+	settling.Wait()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// settler waits for applied batches to be on disk and answers whoever waits for
+// them. When a sync fails, nothing that was applied since the last one can be
+// trusted: it and all that comes is answered so, and fail is called.
+func (e *Engine) settler(applied <-chan *work, fail context.CancelCauseFunc) {
+	for w := range applied {
+		if w.err == nil {
+			w.err = e.sync(w)
+		}
+		if w.err == nil {
+			e.settle(w)
+			continue
+		}
+		if w.synced != nil {
+			fail(w.err)
+		}
+		e.refuse(w)
+	}
+}
+
+// sync waits for a batch to be on disk.
+func (e *Engine) sync(w *work) error {
+	err := w.synced()
+	if took := time.Since(w.began); took > slowCommit {
+		e.sweeper.unhealthy()
+		e.log.Warn("a commit was slow", "took", took, "ops", w.batch.Len())
+	}
+	if err != nil {
+		e.failing.Store(true)
+		e.log.Error("the disk cannot be trusted any more: the server stops", "error", err)
+		return job.Because(job.Unavailable, err, "the server's disk has failed: whether the request was stored is not known")
+	}
+	return nil
 }
 
 // work is one batch and who waits for it.
@@ -57,6 +106,11 @@ type work struct {
 	batch  *store.Batch
 	ops    []*pending
 	claims []claim
+
+	// Set by commit.
+	began  time.Time
+	synced func() error // nil unless the batch was applied
+	err    error        // why it was not
 }
 
 // claim is an op that the loop itself made, for a worker with free slots.
@@ -89,31 +143,36 @@ func (e *Engine) gather() *work {
 	return w
 }
 
-// commit commits a batch, until its outcome is known, and tells everyone.
+// commit applies a batch, and makes true what the loop knows of queues and slots.
 func (e *Engine) commit(ctx context.Context, w *work) {
-	start := time.Now()
-	err := e.persist(ctx, w.batch)
-	if took := time.Since(start); took > slowCommit || err != nil {
-		e.sweeper.unhealthy()
-		e.log.Warn("a commit was slow or failed", "took", took, "ops", w.batch.Len(), "error", err)
-	}
-	if err != nil {
-		e.refuse(w, err)
+	w.began = time.Now()
+	w.synced, w.err = e.persist(ctx, w.batch)
+	if w.err != nil {
 		return
 	}
-	e.settle(w)
+	for name, c := range w.batch.Counts {
+		if q := e.queues[name]; q != nil {
+			q.setCounts(c)
+		}
+	}
+	for _, c := range w.claims {
+		c.to.release(len(c.op.Tokens) - len(c.op.Claimed))
+	}
+	if e.moreReady() {
+		e.lanes.ring()
+	}
 }
 
-// persist applies a batch. A commit that failed is tried again, before anything
-// else: where its outcome was unknown the store finds out what became of it.
-func (e *Engine) persist(ctx context.Context, b *store.Batch) error {
+// persist applies a batch. What failed is tried again, before anything else:
+// where the outcome was unknown the store finds out what became of it.
+func (e *Engine) persist(ctx context.Context, b *store.Batch) (synced func() error, err error) {
 	pause := firstPause
 	for began := time.Now(); ; pause = min(2*pause, mostPause) {
-		err := e.store.Commit(context.WithoutCancel(ctx), b)
+		synced, err := e.store.Apply(context.WithoutCancel(ctx), b)
 		switch {
 		case err == nil:
 			e.failing.Store(false)
-			return nil
+			return synced, nil
 		case errors.Is(err, store.ErrData):
 			return e.isolate(ctx, b, err)
 		case errors.Is(err, store.ErrFull) && len(b.Submits) > 0:
@@ -124,7 +183,7 @@ func (e *Engine) persist(ctx context.Context, b *store.Batch) error {
 		e.sweeper.unhealthy()
 		e.log.Error("the store refused a commit, which is tried again", "error", err, "ops", b.Len(), "unknown", !errors.Is(err, store.ErrNotCommitted))
 		if ctx.Err() != nil && time.Since(began) > giveUpStopping {
-			return job.Because(job.Unavailable, err, "the store cannot be written, and the server is stopping")
+			return nil, job.Because(job.Unavailable, err, "the store cannot be written, and the server is stopping")
 		}
 		time.Sleep(pause)
 	}
@@ -135,17 +194,19 @@ const giveUpStopping = 5 * time.Second
 
 // isolate commits the halves of a batch in which some op's data is bad, until the
 // culprit stands alone and is refused.
-func (e *Engine) isolate(ctx context.Context, b *store.Batch, cause error) error {
+func (e *Engine) isolate(ctx context.Context, b *store.Batch, cause error) (synced func() error, err error) {
 	if b.Len() == 1 {
 		refuseOps(b, job.Because(job.Invalid, cause, "the store cannot take this data"))
-		return nil
+		return func() error { return nil }, nil
 	}
 	first, second := halves(b)
-	if err := e.persist(ctx, first); err != nil {
-		return err
+	one, err := e.persist(ctx, first)
+	if err != nil {
+		return nil, err
 	}
-	if err := e.persist(ctx, second); err != nil {
-		return err
+	two, err := e.persist(ctx, second)
+	if err != nil {
+		return nil, err
 	}
 	b.Counts = first.Counts
 	if b.Counts == nil {
@@ -154,7 +215,7 @@ func (e *Engine) isolate(ctx context.Context, b *store.Batch, cause error) error
 	for name, c := range second.Counts {
 		b.Counts[name] = c
 	}
-	return nil
+	return func() error { return firstOf(one(), two()) }, nil
 }
 
 // refuseSubmits takes the submits out of a batch for which the disk has no room,
@@ -167,37 +228,32 @@ func (e *Engine) refuseSubmits(b *store.Batch, cause error) {
 	b.Submits = nil
 }
 
-// refuse answers everyone in a batch that will not be committed.
-func (e *Engine) refuse(w *work, err error) {
-	for _, c := range w.claims {
-		c.to.release(len(c.op.Tokens))
+// refuse answers everyone in a batch that was not applied, or of which nobody
+// knows whether it is on disk.
+func (e *Engine) refuse(w *work) {
+	if w.synced == nil {
+		for _, c := range w.claims {
+			c.to.release(len(c.op.Tokens))
+		}
 	}
 	for _, p := range w.ops {
 		if p.to != nil {
 			p.to.release(1)
 		}
-		p.err = err
+		p.err = w.err
 		p.done <- true
 	}
 }
 
-// settle hands on what a committed batch made: jobs to workers, changes to
+// settle hands on what a batch made that is on disk: jobs to workers, changes to
 // watchers, answers to callers.
 func (e *Engine) settle(w *work) {
-	for name, c := range w.batch.Counts {
-		if q := e.queues[name]; q != nil {
-			q.setCounts(c)
-		}
-	}
 	for _, c := range w.claims {
 		e.deliverClaimed(c)
 	}
 	for _, p := range w.ops {
 		e.settled(p)
 		p.done <- true
-	}
-	if e.moreReady() {
-		e.lanes.ring()
 	}
 }
 

@@ -225,7 +225,7 @@ func (e *Engine) takeBack(ctx context.Context) error {
 			after = list[i].Job.ID
 			b.Finishes = append(b.Finishes, e.taken(&list[i], store.AllRunning))
 		}
-		if err := e.store.Commit(ctx, b); err != nil {
+		if err := store.Commit(ctx, e.store, b); err != nil {
 			return err
 		}
 		total += len(list)

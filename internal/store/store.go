@@ -15,23 +15,27 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Store keeps jobs. Commit is called by one goroutine at a time; the readers by
-// any number, at any time.
+// Store keeps jobs. Apply is called by one goroutine at a time; the readers, and
+// what Apply returns, by any number, at any time.
 type Store interface {
-	// Commit applies the batch in one transaction and returns when it is synced to
-	// disk: after a nil error no crash takes any of it back.
+	// Apply applies the batch in one transaction. When it returns, the next batch may
+	// be applied; when synced then returns nil, the batch and all before it are on
+	// disk, and no crash takes any of them back. Readers see nothing sooner than that.
 	//
 	// Kinds are applied in the order of the fields of [Batch], ops of a kind in
 	// theirs. An op that may not apply gets its own Err, changes nothing and harms no
 	// neighbour. Of ops of one kind that name the same job the first applies; the
 	// others are judged against what it left.
 	//
-	// A non-nil error says that the outcome is unknown, unless it wraps
-	// [ErrNotCommitted] or one that says so (nothing was applied, for certain). The
-	// caller then commits the same batch again, the very same value, before any other:
-	// if it had been applied after all, nothing is applied twice, and every op answers
-	// as it did the first time.
-	Commit(ctx context.Context, b *Batch) error
+	// An error says that the outcome is unknown, unless it wraps [ErrNotCommitted] or
+	// one that says so (nothing was applied, for certain). The caller then applies
+	// the same batch again, the very same value, before any other: if it had been
+	// applied after all, nothing is applied twice, and every op answers as it did the
+	// first time.
+	//
+	// An error of synced says that the disk cannot be trusted any more: what is on it
+	// is known only to who opens the store anew.
+	Apply(ctx context.Context, b *Batch) (synced func() error, err error)
 
 	Jobs
 	Upkeep
@@ -39,6 +43,15 @@ type Store interface {
 
 	// Close waits for readers and a commit under way, and releases everything.
 	Close() error
+}
+
+// Commit applies a batch and returns when it is on disk.
+func Commit(ctx context.Context, s Store, b *Batch) error {
+	synced, err := s.Apply(ctx, b)
+	if err != nil {
+		return err
+	}
+	return synced()
 }
 
 // Jobs are the reads a face needs. A job of another owner is [job.NotFound], as is

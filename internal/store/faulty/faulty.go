@@ -25,6 +25,7 @@ const (
 	AfterCommit              // all is applied, and the caller learns nothing
 	Unknown                  // one of the last two, by the flip of a coin
 	Full                     // nothing is applied, and the caller is told: store.ErrFull
+	BadSync                  // all is applied, and the disk cannot say whether it has it
 )
 
 // ErrLost is why the caller of a commit learns nothing of it.
@@ -41,7 +42,7 @@ type Fault struct {
 // Plan is how a store behaves. The zero value breaks nothing. Its functions may be
 // called by several goroutines at once.
 type Plan struct {
-	// Commit says what becomes of the n-th call of Commit; the first has the number 1.
+	// Commit says what becomes of the n-th call of Apply; the first has the number 1.
 	Commit func(n int, b *store.Batch) Fault
 	// Bad marks ops whose data the store cannot take: a batch that holds one is
 	// refused with store.ErrData.
@@ -78,7 +79,7 @@ func (s *Store) Next(faults ...Fault) {
 	s.next = append(s.next, faults...)
 }
 
-// Commits is how often Commit was called.
+// Commits is how often Apply was called.
 func (s *Store) Commits() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,32 +97,41 @@ func Every(n int, at Step, first int) func(int, *store.Batch) Fault {
 	}
 }
 
-// Commit breaks as planned, or commits; see [store.Store].
-func (s *Store) Commit(ctx context.Context, b *store.Batch) error {
+// Apply breaks as planned, or applies; see [store.Store].
+func (s *Store) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
 	f := s.fault(b)
 	call(f.Before)
-	err := s.commit(ctx, b, f)
-	call(f.After)
-	return err
+	synced, err := s.apply(ctx, b, f)
+	if err != nil {
+		call(f.After)
+		return nil, err
+	}
+	return func() error {
+		call(f.After)
+		if f.Step == BadSync {
+			return ErrLost
+		}
+		return synced()
+	}, nil
 }
 
-func (s *Store) commit(ctx context.Context, b *store.Batch, f Fault) error {
+func (s *Store) apply(ctx context.Context, b *store.Batch, f Fault) (synced func() error, err error) {
 	if s.plan.Bad != nil && anyOp(b, s.plan.Bad) {
-		return fmt.Errorf("faulty: %w: %w", store.ErrData, store.ErrNotCommitted)
+		return nil, fmt.Errorf("faulty: %w: %w", store.ErrData, store.ErrNotCommitted)
 	}
 	switch f.Step {
 	case BeforeCommit:
-		return fmt.Errorf("faulty: %w", store.ErrNotCommitted)
+		return nil, fmt.Errorf("faulty: %w", store.ErrNotCommitted)
 	case Full:
-		return fmt.Errorf("faulty: %w: %w", store.ErrFull, store.ErrNotCommitted)
+		return nil, fmt.Errorf("faulty: %w: %w", store.ErrFull, store.ErrNotCommitted)
 	case LostBefore:
-		return ErrLost
+		return nil, ErrLost
 	}
-	err := s.inner.Commit(ctx, b)
+	synced, err = s.inner.Apply(ctx, b)
 	if err == nil && f.Step == AfterCommit {
-		return ErrLost
+		return nil, ErrLost
 	}
-	return err
+	return synced, err
 }
 
 // fault takes what is to become of the next commit, with the coin flipped.

@@ -19,16 +19,16 @@ type inner struct {
 	again   int // commits of the batch that was applied last
 }
 
-func (in *inner) Commit(_ context.Context, b *store.Batch) error {
+func (in *inner) Apply(_ context.Context, b *store.Batch) (func() error, error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if b.ID == in.last {
 		in.again++
-		return nil
+	} else {
+		in.applied++
+		in.last = b.ID
 	}
-	in.applied++
-	in.last = b.ID
-	return nil
+	return func() error { return nil }, nil
 }
 
 func (in *inner) Counts(context.Context) (map[string]store.Counts, error) {
@@ -54,12 +54,13 @@ func TestEachStepBreaksAsItsNameSays(t *testing.T) {
 		{"before the commit nothing is applied and that is known", BeforeCommit, 0, store.ErrNotCommitted, store.ErrFull},
 		{"a commit lost on its way is not applied and nobody knows", LostBefore, 0, ErrLost, store.ErrNotCommitted},
 		{"after the commit all is applied and nobody knows", AfterCommit, 1, ErrLost, store.ErrNotCommitted},
+		{"after a bad sync all is applied and nobody knows", BadSync, 1, ErrLost, store.ErrNotCommitted},
 		{"on a full disk nothing is applied and that is known", Full, 0, store.ErrFull, ErrLost},
 	}
 	for _, tt := range tests {
 		t.Run(tt.says, func(t *testing.T) {
 			in := &inner{}
-			err := New(in, Plan{Commit: Every(1, tt.step, 1)}).Commit(t.Context(), finish())
+			err := store.Commit(t.Context(), New(in, Plan{Commit: Every(1, tt.step, 1)}), finish())
 			if !errors.Is(err, tt.is) || errors.Is(err, tt.not) || in.applied != tt.applied {
 				t.Errorf("the commit returned %v and applied %d batches", err, in.applied)
 			}
@@ -71,7 +72,7 @@ func TestUnknownIsNowThisNowThat(t *testing.T) {
 	in := &inner{}
 	s := New(in, Plan{Commit: Every(1, Unknown, 1), Seed: 1})
 	for range 100 {
-		if err := s.Commit(t.Context(), finish()); !errors.Is(err, ErrLost) {
+		if err := store.Commit(t.Context(), s, finish()); !errors.Is(err, ErrLost) {
 			t.Fatalf("an unknown commit returned %v", err)
 		}
 	}
@@ -87,7 +88,7 @@ func TestOneShotFaultsGoBeforeThePlan(t *testing.T) {
 	s := New(&inner{}, Plan{Commit: Every(1, Full, 1)})
 	s.Next(Fault{Step: BeforeCommit}, Fault{})
 	for i, want := range []error{store.ErrNotCommitted, nil, store.ErrFull} {
-		if err := s.Commit(t.Context(), finish()); !errors.Is(err, want) {
+		if err := store.Commit(t.Context(), s, finish()); !errors.Is(err, want) {
 			t.Errorf("commit %d returned %v, want %v", i+1, err, want)
 		}
 	}
@@ -99,10 +100,10 @@ func TestABatchWithAMarkedOpIsBadData(t *testing.T) {
 	s := New(in, Plan{Bad: func(op any) bool { return op == bad }})
 	b := finish()
 	b.Finishes = append(b.Finishes, bad)
-	if err := s.Commit(t.Context(), b); !errors.Is(err, store.ErrData) || in.applied != 0 {
+	if err := store.Commit(t.Context(), s, b); !errors.Is(err, store.ErrData) || in.applied != 0 {
 		t.Errorf("a batch with a marked op returned %v and applied %d", err, in.applied)
 	}
-	if err := s.Commit(t.Context(), finish()); err != nil {
+	if err := store.Commit(t.Context(), s, finish()); err != nil {
 		t.Errorf("a batch without a marked op returned %v", err)
 	}
 }
@@ -115,7 +116,7 @@ func TestACommitWaitsForWhatIsCalledAroundIt(t *testing.T) {
 		Before: func() { order = append(order, in.applied) },
 		After:  func() { order = append(order, in.applied) },
 	})
-	if err := s.Commit(t.Context(), finish()); err != nil {
+	if err := store.Commit(t.Context(), s, finish()); err != nil {
 		t.Fatal(err)
 	}
 	if len(order) != 2 || order[0] != 0 || order[1] != 1 {
@@ -146,7 +147,7 @@ func TestPatientCommitsUntilTheOutcomeIsKnown(t *testing.T) {
 	in := &inner{}
 	s := New(in, Plan{})
 	s.Next(Fault{Step: BeforeCommit}, Fault{Step: BeforeCommit}, Fault{Step: AfterCommit}, Fault{Step: LostBefore})
-	if err := Patient(s).Commit(t.Context(), finish()); err != nil {
+	if err := store.Commit(t.Context(), Patient(s), finish()); err != nil {
 		t.Fatal(err)
 	}
 	if in.applied != 1 || in.again != 1 || s.Commits() != 5 {
@@ -156,11 +157,11 @@ func TestPatientCommitsUntilTheOutcomeIsKnown(t *testing.T) {
 
 func TestPatientLeavesBadDataAndAFullDiskToItsCaller(t *testing.T) {
 	s := New(&inner{}, Plan{Bad: func(any) bool { return true }})
-	if err := Patient(s).Commit(t.Context(), finish()); !errors.Is(err, store.ErrData) {
+	if err := store.Commit(t.Context(), Patient(s), finish()); !errors.Is(err, store.ErrData) {
 		t.Errorf("bad data returned %v", err)
 	}
 	s = New(&inner{}, Plan{Commit: Every(1, Full, 1)})
-	if err := Patient(s).Commit(t.Context(), finish()); !errors.Is(err, store.ErrFull) || s.Commits() != 1 {
+	if err := store.Commit(t.Context(), Patient(s), finish()); !errors.Is(err, store.ErrFull) || s.Commits() != 1 {
 		t.Errorf("a full disk returned %v after %d commits", err, s.Commits())
 	}
 }
@@ -173,7 +174,7 @@ func TestFaultsAreSafeForManyGoroutines(t *testing.T) {
 		all.Go(func() {
 			for range 50 {
 				s.Next(Fault{})
-				_ = s.Commit(t.Context(), finish())
+				_ = store.Commit(t.Context(), s, finish())
 				_, _ = s.Counts(t.Context())
 			}
 		})

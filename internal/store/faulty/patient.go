@@ -16,12 +16,12 @@ type patient struct{ store.Store }
 // mostTries bounds the patience: a store that fails so often in a row is broken.
 const mostTries = 1000
 
-func (p patient) Commit(ctx context.Context, b *store.Batch) (err error) {
+func (p patient) Apply(ctx context.Context, b *store.Batch) (synced func() error, err error) {
 	for range mostTries {
-		err = p.Store.Commit(ctx, b)
+		synced, err = p.Store.Apply(ctx, b)
 		if err == nil || errors.Is(err, store.ErrData) || errors.Is(err, store.ErrFull) || ctx.Err() != nil {
-			return err
+			return synced, err
 		}
 	}
-	return err
+	return nil, err
 }

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -18,28 +19,43 @@ type tx struct {
 	changed map[string]*store.Counts // the queues whose counts this batch moved
 }
 
-// Commit applies a batch; see [store.Store].
-func (s *Store) Commit(ctx context.Context, b *store.Batch) error {
+// Apply applies a batch; see [store.Store].
+func (s *Store) Apply(ctx context.Context, b *store.Batch) (synced func() error, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		return fmt.Errorf("the store is closed: %w", store.ErrNotCommitted)
+	if err := s.usable(ctx, b); err != nil {
+		return nil, fmt.Errorf("%w: %w", err, store.ErrNotCommitted)
 	}
-	if s.stale {
-		if err := s.load(); err != nil {
-			return fmt.Errorf("load after a failed commit: %v: %w", err, store.ErrNotCommitted)
+	if b.ID != s.last { // else the commit that failed had been applied: its answers stand
+		if err := s.applyBatch(b); err != nil {
+			return nil, err
 		}
-		s.stale = false
 	}
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("%w: %w", err, store.ErrNotCommitted)
+	commit := s.syncer.seen()
+	return func() error { return s.syncer.wait(commit) }, nil
+}
+
+// usable says why a batch cannot be applied, and makes the memory true again
+// after a commit that failed.
+func (s *Store) usable(ctx context.Context, b *store.Batch) error {
+	switch {
+	case s.closed:
+		return errors.New("the store is closed")
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case b.ID == (store.BatchID{}):
+		return errors.New("the batch has no id")
+	case !s.stale:
+		return nil
 	}
-	if b.ID == (store.BatchID{}) {
-		return fmt.Errorf("the batch has no id: %w", store.ErrNotCommitted)
+	if err := s.load(); err != nil {
+		return fmt.Errorf("load after a failed commit: %w", err)
 	}
-	if b.ID == s.last {
-		return nil // the commit that failed had been applied: its answers stand
-	}
+	s.stale = false
+	return nil
+}
+
+func (s *Store) applyBatch(b *store.Batch) error {
 	t := &tx{Store: s, now: s.Now(), changed: map[string]*store.Counts{}}
 	if err := t.run(b); err != nil {
 		s.stale = true
@@ -60,7 +76,10 @@ func (t *tx) run(b *store.Batch) error {
 		_ = t.q.rollback.run()
 		return classify(err)
 	}
-	if err := t.q.commit.run(); err != nil {
+	t.syncer.begin()
+	err := t.q.commit.run()
+	t.syncer.end(err == nil)
+	if err != nil {
 		if !t.conn.AutocommitEnabled() {
 			_ = t.q.rollback.run()
 		}

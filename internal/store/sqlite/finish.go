@@ -22,9 +22,14 @@ func (t *tx) finish(op *store.Finish) error {
 		op.Err = job.Errorf(job.LeaseLost, "the lease on %s was renewed", op.Lease.Job)
 		return nil
 	}
-	var err error
-	if op.Err, err = t.say(h, op.Entries, op.Progress); op.Err != nil || err != nil {
-		return err
+	said, refusal := h.follows(op.Entries, op.Progress)
+	if op.Err = refusal; refusal != nil {
+		return nil
+	}
+	if !said {
+		if err := t.say(h, op.Entries, op.Progress); err != nil {
+			return err
+		}
 	}
 	to := op.To
 	if !h.job.CancelRequestedAt.IsZero() {

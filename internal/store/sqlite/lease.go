@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"math"
 	"slices"
 	"time"
 
@@ -43,46 +44,41 @@ func (t *tx) append(op *store.Append) error {
 		return nil
 	}
 	op.CancelRequested = !h.job.CancelRequestedAt.IsZero()
-	var err error
-	if op.Err, err = t.say(h, op.Entries, op.Progress); op.Err != nil || err != nil {
-		return err
-	}
-	if op.Progress == nil {
+	said, refusal := h.follows(op.Entries, op.Progress)
+	if op.Err = refusal; said || refusal != nil {
 		return nil
+	}
+	if err := t.say(h, op.Entries, op.Progress); err != nil || op.Progress == nil {
+		return err
 	}
 	return t.q.setProgress.bytes(encodeProgress(*op.Progress)).id(&op.Lease.Job).run()
 }
 
-// say adds entries to a running job's log. Entries that this lease has written
-// already are not added again.
-func (t *tx) say(h *held, entries []job.Entry, p *job.Progress) (refusal, err error) {
-	said, refusal := h.follows(entries)
-	if refusal != nil {
-		return refusal, nil
-	}
+// say adds entries that follow to a running job's log.
+func (t *tx) say(h *held, entries []job.Entry, p *job.Progress) error {
 	if p != nil {
 		h.job.Progress = *p
-	}
-	if said {
-		return nil, nil
 	}
 	for i := range entries {
 		e := &entries[i]
 		err := t.q.insertOutput.id(&h.job.ID).int(e.Seq).int(int64(e.Attempt)).int(int64(e.Kind)).int(int64(e.Events)).int(h.job.OutputBytes + int64(len(e.Data))).blob(e.Data).run()
 		if err != nil {
-			return nil, err
+			return err
 		}
 		h.job.Cursor = e.Seq
 		h.job.OutputBytes += int64(len(e.Data))
 	}
-	return nil, nil
+	return nil
 }
 
-// follows says whether entries were said before by this lease, or refuses those
-// that do not follow what was said.
-func (h *held) follows(entries []job.Entry) (said bool, refusal error) {
+// follows says whether entries were said before by this lease, or refuses what
+// cannot be said.
+func (h *held) follows(entries []job.Entry, p *job.Progress) (said bool, refusal error) {
+	if p != nil && (math.IsNaN(p.Percent) || math.IsInf(p.Percent, 0)) {
+		return false, job.Errorf(job.Invalid, "a progress of %v percent is no number", p.Percent)
+	}
 	if len(entries) == 0 {
-		return true, nil
+		return false, nil
 	}
 	first, last := entries[0].Seq, entries[len(entries)-1].Seq
 	for i := range entries {

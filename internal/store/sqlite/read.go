@@ -79,7 +79,11 @@ func (s *Store) read(ctx context.Context, f func(*reader) error) error {
 	if end := r.end.run(); err == nil {
 		err = end
 	}
-	return unreadable(err)
+	if err != nil {
+		return unreadable(err)
+	}
+	// What was read may not be on disk yet, and nobody sees what a crash takes back.
+	return unreadable(s.syncer.wait(s.syncer.seen()))
 }
 
 // unreadable turns an error of the database into one that a caller may see.

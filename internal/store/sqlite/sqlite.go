@@ -2,8 +2,10 @@
 // server and no C compiler.
 //
 // One connection writes, owned by Commit; a few read, each in short transactions
-// of their own. The journal is a write-ahead log that is synced at every commit,
-// and moved into the file by a connection of its own (see checkpoint.go).
+// of their own. The journal is a write-ahead log. A commit is over when its frames
+// are in the log, and durable when the log was synced (sync.go): the next one is
+// applied meanwhile, and a read waits until all that it saw is durable. A
+// connection of its own moves the log into the file (checkpoint.go).
 // What is running is mirrored in memory, so that a lease is checked without a
 // read; the mirror is thrown away whenever a commit did not succeed.
 package sqlite
@@ -46,6 +48,7 @@ type Store struct {
 	readers   chan *reader // the idle ones; Close takes them all
 	size      int
 	keeper    *keeper
+	syncer    *syncer
 
 	mu sync.Mutex
 	// Guarded by mu, which a commit holds from beginning to end.
@@ -129,12 +132,15 @@ func (s *Store) open(ctx context.Context, path string, o Options) (err error) {
 		}
 		s.readers <- r
 	}
+	if s.syncer, err = openSyncer(path, o.Unsynced); err != nil {
+		return err
+	}
 	s.keeper, err = startKeeper(path, &s.mu)
 	return err
 }
 
 func writerPragmas(o Options) []string {
-	sync := "FULL"
+	sync := "NORMAL" // safe from corruption; the syncer adds durability
 	if o.Unsynced {
 		sync = "OFF"
 	}
@@ -220,7 +226,7 @@ func (s *Store) Close() error {
 	}
 	// What is left of the log goes into the file, so that a copy of it is whole.
 	_ = sqlitex.ExecuteTransient(s.conn, "PRAGMA wal_checkpoint(TRUNCATE)", nil)
-	return errors.Join(append(errs, s.conn.Close())...)
+	return errors.Join(append(errs, s.conn.Close(), s.syncer.close())...)
 }
 
 // abandon closes what a failed opening left open.
@@ -233,6 +239,9 @@ func (s *Store) abandon() {
 	}
 	if s.conn != nil {
 		_ = s.conn.Close()
+	}
+	if s.syncer != nil {
+		_ = s.syncer.close()
 	}
 }
 

@@ -99,7 +99,7 @@ func batchOverContext(w *world) {
 	a, b := w.newSubmit(), w.newSubmit()
 	batch := batchOf(a, b)
 	w.remember(batch)
-	if err := w.store.Commit(over, batch); err != nil {
+	if err := store.Commit(over, w.store, batch); err != nil {
 		w.commit(batch)
 	}
 	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 2})

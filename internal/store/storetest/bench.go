@@ -34,7 +34,7 @@ func newBench(b *testing.B, s Suite) *bench {
 }
 
 func (b *bench) commit(batch *store.Batch) {
-	if err := b.store.Commit(context.Background(), batch); err != nil {
+	if err := store.Commit(context.Background(), b.store, batch); err != nil {
 		b.Fatal(err)
 	}
 }

@@ -3,6 +3,7 @@ package storetest
 import (
 	"bytes"
 	"errors"
+	"math"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ func poisonRules() []rule {
 	return []rule{
 		{"a poison submit harms none of a thousand others", poisonSubmits},
 		{"poison in output, results and failures harms no neighbour", poisonOutput},
+		{"progress that is no number harms no neighbour", poisonProgress},
 		{"refused ops of every kind harm none of a thousand others", poisonRefused},
 		{"a value that is taken is given back as it was", poisonKept},
 	}
@@ -23,9 +25,7 @@ func poisonRules() []rule {
 // culprits stand alone. It returns how many ops the store could not take.
 func (w *world) halved(ops ...any) (culprits int) {
 	w.Helper()
-	b := batchOf(ops...)
-	w.remember(b)
-	err := w.store.Commit(w.ctx, b)
+	err := w.commitTo(batchOf(ops...))
 	switch {
 	case err == nil:
 		return 0
@@ -118,6 +118,20 @@ func poisonOutput(w *world) {
 		if !w.job(bad.Job.ID).State.Ended() {
 			w.Errorf("a job that said %q cannot be ended", v)
 		}
+	}
+}
+
+func poisonProgress(w *world) {
+	for _, percent := range []float64{math.NaN(), math.Inf(1), math.Inf(-1), -1, 1e308} {
+		bad, good := w.running(), w.running()
+		say, f := newAppend(bad.Lease(), 1, 0, "a"), newFinish(bad.Lease(), job.Failed)
+		say.Progress, f.Progress = &job.Progress{Percent: percent}, &job.Progress{Percent: percent}
+		fine := newAppend(good.Lease(), 1, 0, "good")
+		w.halved(say, fine, f)
+		equal(w, "the output of the neighbour", w.said(good.Job.ID), "good")
+		w.try(newFinish(bad.Lease(), job.Failed)) // if the finish was not taken
+		equal(w, "the state", w.job(bad.Job.ID).State, job.Failed)
+		w.do(newFinish(good.Lease(), job.Succeeded))
 	}
 }
 

@@ -91,15 +91,21 @@ func (w *world) token() (t job.Token) {
 // commit applies a batch whose ops may be refused.
 func (w *world) commit(b *store.Batch) {
 	w.Helper()
+	if err := w.commitTo(b); err != nil {
+		w.Fatalf("the commit failed: %v", err)
+	}
+}
+
+// commitTo commits a batch that may fail, but must not make the store panic.
+func (w *world) commitTo(b *store.Batch) error {
+	w.Helper()
 	w.remember(b)
 	defer func() {
 		if p := recover(); p != nil {
 			w.Fatalf("the store panicked: %v", p)
 		}
 	}()
-	if err := w.store.Commit(w.ctx, b); err != nil {
-		w.Fatalf("the commit failed: %v", err)
-	}
+	return store.Commit(w.ctx, w.store, b)
 }
 
 // try commits the ops as one batch.

@@ -1,0 +1,114 @@
+package sqlite
+
+import (
+	"fmt"
+	"os"
+	"sync"
+)
+
+// syncer makes commits durable. A commit writes its frames to the log and lets the
+// next one begin; whoever has to know that it is on disk waits here. One sync
+// serves all commits before it, and all that wait for them.
+//
+// A log that cannot be synced cannot be trusted any more: what was written since
+// the last sync may be lost although it still reads as if it were there. So the
+// first error stays.
+type syncer struct {
+	log  *os.File // set once; nil when commits are not synced
+	sync func(*os.File) error
+
+	mu sync.Mutex
+	// Guarded by mu.
+	changed sync.Cond // tells of every change below
+	begun   uint64    // commits that readers may see already
+	written uint64    // commits whose frames are in the log: begun, or one less
+	synced  uint64    // commits that are on disk
+	syncing bool
+	err     error
+}
+
+func openSyncer(path string, unsynced bool) (*syncer, error) {
+	s := &syncer{sync: syncFile}
+	s.changed.L = &s.mu
+	if unsynced {
+		return s, nil
+	}
+	log, err := os.OpenFile(path+"-wal", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	s.log = log
+	return s, syncDir(path)
+}
+
+// begin counts a commit in before anyone can see its work.
+func (s *syncer) begin() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.begun++
+}
+
+// end says what became of the commit that was begun: whether its frames are in
+// the log. It returns the number to wait for.
+func (s *syncer) end(written bool) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if written {
+		s.written++
+	} else {
+		s.begun--
+	}
+	s.changed.Broadcast()
+	return s.written
+}
+
+// seen is the last commit whose work a read that is over may have seen.
+func (s *syncer) seen() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.begun
+}
+
+// wait returns when the commit is on disk, or says that this cannot be known. A
+// commit that was begun and came to nothing is not waited for.
+func (s *syncer) wait(commit uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for s.synced < commit && s.begun >= commit && s.err == nil {
+		if s.syncing || s.written < commit {
+			s.changed.Wait()
+		} else {
+			s.syncLocked()
+		}
+	}
+	if s.synced >= commit || s.begun < commit {
+		return nil
+	}
+	return s.err
+}
+
+// syncLocked syncs all that was written so far, without holding mu meanwhile.
+func (s *syncer) syncLocked() {
+	upTo := s.written
+	s.syncing = true
+	s.mu.Unlock()
+	var err error
+	if s.log != nil {
+		err = s.sync(s.log)
+	}
+	s.mu.Lock()
+	s.syncing = false
+	if err != nil {
+		s.err = fmt.Errorf("the log of the database cannot be synced to disk: %w", err)
+	} else {
+		s.synced = max(s.synced, upTo)
+	}
+	s.changed.Broadcast()
+}
+
+func (s *syncer) close() error {
+	if s.log == nil {
+		return nil
+	}
+	return s.log.Close()
+}
