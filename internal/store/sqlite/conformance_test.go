@@ -25,7 +25,7 @@ func untold(tb testing.TB, place string, o storetest.Options) store.Store {
 	return faulty.Patient(faulty.New(open(true)(tb, place, o), faulty.Plan{Commit: faulty.Every(2, faulty.Unknown, 1)}))
 }
 
-func TestConformance(t *testing.T) { storetest.Run(t, storetest.Suite{Open: open(true)}) }
+func TestConformance(t *testing.T) { storetest.Run(t, storetest.Suite{Open: open(false)}) }
 
 func TestConformanceWhenOutcomesAreUnknown(t *testing.T) {
 	storetest.Run(t, storetest.Suite{Open: untold})

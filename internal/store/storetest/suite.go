@@ -63,6 +63,7 @@ func topics() []topic {
 		{"owners", ownerRules()},
 		{"counts", countRules()},
 		{"batch", batchRules()},
+		{"pipeline", pipelineRules()},
 		{"poison", poisonRules()},
 		{"durable", durableRules()},
 		{"races", raceRules()},

@@ -1,0 +1,107 @@
+package storetest
+
+import (
+	"sync"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func pipelineRules() []rule {
+	return []rule{
+		{"batches are applied one after another while none of them is synced", applyBeforeSync},
+		{"syncs are waited for in any order and by many at once", syncAnyOrder},
+		{"a batch applied again before it was synced is applied once", applyAgainUnsynced},
+		{"a read does not wait for whoever applied the batch it sees", readBeforeSync},
+	}
+}
+
+// apply applies ops as one batch, each of which must apply, and does not wait
+// until it is on disk.
+func (w *world) apply(ops ...any) (b *store.Batch, synced func() error) {
+	w.Helper()
+	b = batchOf(ops...)
+	w.remember(b)
+	synced, err := w.store.Apply(w.ctx, b)
+	if err != nil {
+		w.Fatalf("the apply failed: %v", err)
+	}
+	for _, op := range ops {
+		if err := errOf(op); err != nil {
+			w.Fatalf("%T was refused: %v", op, err)
+		}
+	}
+	return b, synced
+}
+
+func (w *world) wait(synced func() error) {
+	w.Helper()
+	if err := synced(); err != nil {
+		w.Errorf("the sync failed: %v", err)
+	}
+}
+
+func applyBeforeSync(w *world) {
+	var last func() error
+	for range 20 {
+		s, claim := w.newSubmit(), w.newClaim(queue, 1)
+		w.apply(s)
+		w.apply(claim)
+		if len(claim.Claimed) != 1 || claim.Claimed[0].Job.ID != s.Job.ID {
+			w.Fatalf("a claim did not get the job of the batch before")
+		}
+		w.apply(newAppend(claim.Claimed[0].Lease(), 1, 0, "said"))
+		_, last = w.apply(newFinish(claim.Claimed[0].Lease(), job.Succeeded))
+	}
+	w.wait(last)
+	before := w.stored()
+	equal(w, "the counts", w.counts(queue), store.Counts{Succeeded: 20})
+	w.reopen()
+	w.same("what was applied before the last sync is not there any more", before, w.stored())
+}
+
+func syncAnyOrder(w *world) {
+	const batches = 40
+	var syncs [batches]func() error
+	for i := range syncs {
+		_, syncs[i] = w.apply(w.newSubmit())
+	}
+	var waiting sync.WaitGroup
+	for i := range syncs {
+		waiting.Go(func() { w.wait(syncs[batches-1-i]) })
+		if i%10 == 0 {
+			_, synced := w.apply(w.newSubmit())
+			waiting.Go(func() { w.wait(synced) })
+		}
+	}
+	waiting.Wait()
+	for _, synced := range syncs {
+		w.wait(synced) // and again: nothing is left to wait for
+	}
+	equal(w, "the counts", w.counts(queue), store.Counts{Queued: batches + batches/10})
+}
+
+func applyAgainUnsynced(w *world) {
+	b, first := w.apply(w.newSubmit(), w.newClaim(queue, 1))
+	answers := w.answers(b)
+	second, err := w.store.Apply(w.ctx, b)
+	if err != nil {
+		w.Fatalf("the second apply failed: %v", err)
+	}
+	w.wait(second)
+	w.wait(first)
+	w.same("an op applied again answers otherwise", answers, w.answers(b))
+	equal(w, "the counts", w.counts(queue), store.Counts{Running: 1})
+}
+
+func readBeforeSync(w *world) {
+	s := w.newSubmit()
+	_, synced := w.apply(s)
+	if j, err := w.store.Job(w.ctx, mine, s.Job.ID); err == nil {
+		equal(w, "the job as a read sees it", text(j), text(s.Job))
+	} else {
+		w.coded(job.NotFound, err) // it is not on disk yet
+	}
+	w.wait(synced)
+	equal(w, "the job as a read sees it", text(w.job(s.Job.ID)), text(s.Job))
+}
