@@ -14,6 +14,9 @@ const (
 	laneShare  = 4 // a quarter
 )
 
+// enough ops are worth a batch of their own while the one before is being synced.
+const enough = 64
+
 // The bounds of what waits for the loop. Only submits are refused: what a worker
 // writes is bounded by its leases, each of which has one write outstanding.
 const (
@@ -52,9 +55,11 @@ type lanes struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	waiting [laneCount][]*pending
-	bytes   int
-	closed  bool
+	waiting  [laneCount][]*pending
+	count    int // of what waits
+	bytes    int // of what waits
+	unsynced int // batches that are applied and not yet on disk
+	closed   bool
 }
 
 func newLanes() *lanes { return &lanes{wake: make(chan struct{}, 1)} }
@@ -71,12 +76,37 @@ func (l *lanes) put(p *pending) error {
 	}
 	l.waiting[p.lane] = append(l.waiting[p.lane], p)
 	l.bytes += p.bytes
-	l.ring()
+	l.count++
+	if l.count == 1 || l.count >= enough {
+		l.ring()
+	}
 	return nil
 }
 
 func overloaded() error {
 	return &job.Error{Code: job.Overloaded, Message: "the server has as much to write to disk as it may hold: try again in a moment", RetryAfter: retrySoon}
+}
+
+// syncing says that the disk is busy with a batch and too little waits for another
+// one to be worth its own cost: what comes meanwhile shares the next.
+func (l *lanes) syncing() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.unsynced > 0 && l.count < enough
+}
+
+// applied and synced count the batches on their way to the disk.
+func (l *lanes) applied() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.unsynced++
+}
+
+func (l *lanes) synced() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.unsynced--
+	l.ring()
 }
 
 func (l *lanes) ring() {
@@ -110,6 +140,7 @@ func (l *lanes) take() (ops []*pending) {
 	for _, p := range t.ops {
 		l.bytes -= p.bytes
 	}
+	l.count -= len(t.ops)
 	return t.ops
 }
 

@@ -49,8 +49,13 @@ func (e *Engine) loop(ctx context.Context) error {
 	var settling sync.WaitGroup
 	settling.Go(func() { e.settler(applied, fail) })
 	for {
+		if e.lanes.syncing() {
+			<-e.lanes.wake
+			continue
+		}
 		if w := e.gather(); w.batch.Len() > 0 {
 			e.commit(ctx, w)
+			e.lanes.applied()
 			applied <- w
 			continue
 		}
@@ -75,6 +80,7 @@ func (e *Engine) settler(applied <-chan *work, fail context.CancelCauseFunc) {
 		if w.err == nil {
 			w.err = e.sync(w)
 		}
+		e.lanes.synced()
 		if w.err == nil {
 			e.settle(w)
 			continue
