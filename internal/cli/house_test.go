@@ -100,7 +100,7 @@ func TestTheSimulatedUpstreamAnswers(t *testing.T) {
 	said, says := io.Pipe()
 	s := on("")
 	s.Err = says
-	ended := make(chan int)
+	ended := make(chan int, 1)
 	go func() {
 		ended <- Run(ctx, &s.Env, strings.Fields("sim-upstream --listen 127.0.0.1:0 --first-token 0 --tokens-per-second 0 --model small --fault 401 --fault-times 1"))
 	}()

@@ -1,0 +1,241 @@
+package bench
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/meanwhile-run/meanwhile/client"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestPercentilesAreOfExactSamples(t *testing.T) {
+	var hundred []time.Duration
+	for i := range 100 {
+		hundred = append(hundred, time.Duration(100-i)*time.Millisecond)
+	}
+	tests := []struct {
+		rule    string
+		samples []time.Duration
+		want    Latency
+	}{
+		{"of nothing there are none", nil, Latency{}},
+		{"one sample is every percentile", []time.Duration{time.Millisecond}, Latency{1, 1, 1, 1, 1, 1}},
+		{"of two the P50 is the smaller", []time.Duration{3e6, 1e6}, Latency{2, 2, 1, 3, 3, 3}},
+		{"of a hundred each is its own", hundred, Latency{100, 50.5, 50, 90, 99, 100}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.rule, func(t *testing.T) {
+			if got := latencyOf(tt.samples); got != tt.want {
+				t.Errorf("%+v, want %+v", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestTheInputHasItsSize(t *testing.T) {
+	for _, n := range []int{leastPayload, 500, mostPayload} {
+		if got := input(n); len(got) != n || !json.Valid(got) {
+			t.Errorf("%d bytes, want %d: %.60s", len(got), n, got)
+		}
+	}
+}
+
+func TestABudgetIsBoundedInCountAndTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBudget(3, 0)
+		n := 0
+		for b.take() {
+			n++
+		}
+		if n != 3 || b.take() {
+			t.Errorf("a budget of 3 was %d", n)
+		}
+		b = newBudget(1000, time.Second)
+		for n = 0; b.take(); n++ {
+			<-time.After(300 * time.Millisecond)
+		}
+		if n != 4 {
+			t.Errorf("a budget of a second was %d jobs of 300 ms", n)
+		}
+	})
+}
+
+func TestALoad(t *testing.T) {
+	full := &client.Error{Status: 503, Code: client.CodeQueueFull, RetryAfter: 10 * time.Second}
+	broken := errors.New("broken")
+	tests := []struct {
+		rule    string
+		budget  int
+		length  time.Duration
+		answers []error // in turn, the last for all that follow
+		jobs    int
+		refused int
+		took    time.Duration
+		err     error
+	}{
+		{"takes what the budget has", 5, 0, []error{nil}, 5, 0, 5 * time.Second, nil},
+		{"counts refusals and comes back when it was told to", 3, 0, []error{nil, full, nil}, 2, 1, 13 * time.Second, nil},
+		{"does not wait beyond its time", 100, 5 * time.Second, []error{nil, full}, 1, 1, 5 * time.Second, nil},
+		{"ends with the first error", 100, 0, []error{nil, nil, broken}, 2, 0, 3 * time.Second, broken},
+	}
+	for _, tt := range tests {
+		t.Run(tt.rule, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				start, n := time.Now(), 0
+				out, err := drive(t.Context(), 1, newBudget(tt.budget, tt.length), func(context.Context) error {
+					<-time.After(time.Second)
+					answer := tt.answers[min(n, len(tt.answers)-1)]
+					n++
+					return answer
+				})
+				if len(out.samples) != tt.jobs || out.refused != tt.refused || !errors.Is(err, tt.err) || time.Since(start) != tt.took {
+					t.Errorf("%d done, %d refused, %v after %s", len(out.samples), out.refused, err, time.Since(start))
+				}
+				for _, s := range out.samples {
+					if s != time.Second {
+						t.Errorf("a sample of %s", s)
+					}
+				}
+			})
+		})
+	}
+}
+
+func TestALoadHasItsClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		out, err := drive(t.Context(), 20, newBudget(100, 0), func(context.Context) error {
+			<-time.After(time.Second)
+			return nil
+		})
+		if err != nil || len(out.samples) != 100 || time.Since(start) != 5*time.Second {
+			t.Errorf("20 clients did %d jobs in %s: %v", len(out.samples), time.Since(start), err)
+		}
+	})
+}
+
+func TestALoadThatIsStopped(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	n := 0
+	_, err := drive(ctx, 1, newBudget(100, 0), func(context.Context) error {
+		if n++; n == 3 {
+			cancel()
+		}
+		return nil
+	})
+	if !errors.Is(err, context.Canceled) || n != 3 {
+		t.Errorf("%v after %d jobs", err, n)
+	}
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	for rule, set := range map[string]func(*Options){
+		"a bench that is not there": func(o *Options) { o.Names = []string{"nope"} },
+		"no jobs":                   func(o *Options) { o.Jobs = 0 },
+		"too many jobs":             func(o *Options) { o.MaxJobs = mostJobs + 1 },
+		"no clients":                func(o *Options) { o.Clients = 0 },
+		"too many connections":      func(o *Options) { o.Connections = []int{1, mostConnections + 1} },
+		"a payload without room":    func(o *Options) { o.Payload = leastPayload - 1 },
+		"an enormous payload":       func(o *Options) { o.Payload = mostPayload + 1 },
+		"no time":                   func(o *Options) { o.Duration = 0 },
+		"a year":                    func(o *Options) { o.Duration = 365 * 24 * time.Hour },
+	} {
+		o := Defaults()
+		if err := o.Check(); err != nil {
+			t.Fatal(err)
+		}
+		set(&o)
+		if _, err := Run(t.Context(), o); err == nil {
+			t.Errorf("%s was taken", rule)
+		}
+	}
+}
+
+func TestTheFloorLooksLikeAJob(t *testing.T) {
+	var j client.Job
+	if err := json.Unmarshal([]byte(floorJob), &j); err != nil || j.Queue != "sim" || !strings.HasPrefix(j.URLs.Cancel, "/v1/jobs/") {
+		t.Errorf("the floor answers %+v (%v)", j, err)
+	}
+}
+
+func TestFsyncLeavesNothingBehind(t *testing.T) {
+	dir := t.TempDir()
+	l, err := measureFsync(t.Context(), dir)
+	if err != nil || l.Samples == 0 || l.P50 > l.Most {
+		t.Errorf("%+v: %v", l, err)
+	}
+	if files, _ := os.ReadDir(dir); len(files) != 0 {
+		t.Errorf("left %v", files)
+	}
+	if _, err := measureFsync(t.Context(), dir+"/nowhere"); err == nil {
+		t.Error("a directory that is not there was measured")
+	}
+}
+
+func TestThisMachineIsDescribed(t *testing.T) {
+	m := thisMachine()
+	if m.CPU == "" || m.Cores < 1 || m.OS == "" || m.Go == "" {
+		t.Errorf("%+v", m)
+	}
+	if procField("/does/not/exist", "x") != "" {
+		t.Error("a file that is not there says something")
+	}
+}
+
+func TestAReportIsPrintedAndRead(t *testing.T) {
+	f := Figure{
+		Name: "throughput", How: "jobs", Client: leanClient, Clients: 64, Jobs: 10, Seconds: 2, PerS: 5,
+		Latency: Latency{10, 1, 1, 2, 3, 4}, Flow: &Flow{Done: 10, Refused: 1, BacklogMost: 7, Backlog: []Point{{0.1, 7}}},
+		Floor: &Figure{PerS: 50, Latency: Latency{100, 1, 0.5, 2, 3, 4}},
+	}
+	r := Report{Machine: thisMachine(), Setup: Setup{Payload: 500}, Figures: []Figure{f}}
+	var text strings.Builder
+	r.Print(&text)
+	for _, want := range []string{"500 bytes", "64 clients", "10 jobs", "7 at most", "1 refused", "0.10 of the floor's rate, 2.0 times its P50"} {
+		if want = strings.Replace(want, "10 jobs", "jobs        10", 1); !strings.Contains(text.String(), want) {
+			t.Errorf("the report lacks %q:\n%s", want, &text)
+		}
+	}
+	line, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var again Report
+	if err := json.Unmarshal(line, &again); err != nil || !reflect.DeepEqual(again, r) {
+		t.Errorf("read again it is %+v (%v)", again, err)
+	}
+}
+
+func TestACommandThatDoesNotServe(t *testing.T) {
+	for rule, tt := range map[string]struct {
+		command []string
+		says    string
+	}{
+		"it is not there":                {[]string{"/does/not/exist"}, "cannot be started"},
+		"it ends at once":                {[]string{"sh", "-c", "echo no luck; exit 3"}, "exit status 3"},
+		"it says why, and that is shown": {[]string{"sh", "-c", "echo no luck; exit 3"}, "no luck"},
+	} {
+		var log strings.Builder
+		if _, err := start(t.Context(), tt.command, &log); err == nil || !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("%s: %v", rule, err)
+		}
+	}
+}
+
+func TestAServerIsStoppedWhenNobodyWaitsForIt(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := start(ctx, []string{"sh", "-c", "exec sleep 60"}, os.Stderr); !errors.Is(err, context.Canceled) {
+		t.Errorf("the error is %v", err)
+	}
+}
