@@ -61,7 +61,7 @@ func (e *Engine) locate(ctx context.Context, s *Snapshot) error {
 		return nil
 	}
 	if s.State == job.Queued {
-		n, err := e.store.Position(ctx, s.ID, exactPosition)
+		n, err := e.store.Position(ctx, s.Owner, s.ID, exactPosition)
 		if err != nil {
 			return err
 		}

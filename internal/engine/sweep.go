@@ -237,9 +237,9 @@ func (e *Engine) takeBack(ctx context.Context) error {
 }
 
 // prune deletes the jobs past their time, a piece at a time in the loop's last
-// lane. Ids grow with time, so it stops where jobs are too young to be over.
+// lane. It begins with the oldest, and stops where jobs are too young to be over.
 func (s *sweeper) prune(ctx context.Context) error {
-	var after job.ID
+	var after int64
 	total := 0
 	for {
 		op := &store.Prune{After: after, Limit: sweepLimit}
@@ -248,7 +248,7 @@ func (s *sweeper) prune(ctx context.Context) error {
 		}
 		total += op.Deleted
 		after = op.Next
-		if after == (job.ID{}) || s.e.store.Now().Sub(after.Time()) < s.e.shortestKeep() {
+		if after == 0 || s.e.store.Now().Sub(op.Seen) < s.e.shortestKeep() {
 			break
 		}
 	}

@@ -228,17 +228,19 @@ type Due struct {
 }
 
 // Prune deletes ended jobs past their ExpiresAt with all they left, and idempotency
-// keys past theirs. It looks at no more than Limit jobs, the oldest first, from
-// after a cursor.
+// keys past theirs. It looks at no more than Limit jobs, about the oldest first,
+// from after a cursor.
 type Prune struct {
-	After job.ID
+	After int64 // a cursor; 0 begins with the oldest
 	Limit int
 
 	// out
 	Err     error
 	Deleted int
-	// Next is where the following prune continues; zero when this one saw the newest.
-	Next job.ID
+	// Next is where the following prune continues; 0 when this one saw the newest.
+	Next int64
+	// Seen is when the last job that this one looked at was submitted.
+	Seen time.Time
 }
 
 // Claim leases the next ready jobs of a queue: as many as there are tokens, or as

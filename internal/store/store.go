@@ -73,7 +73,7 @@ type Jobs interface {
 	Text(ctx context.Context, owner job.Owner, id job.ID, limit int) (string, error)
 	// Position is how many jobs of the queue will be claimed before this queued job,
 	// counted up to most. It is 0 for the next one, and for jobs that are not queued.
-	Position(ctx context.Context, id job.ID, most int) (int, error)
+	Position(ctx context.Context, owner job.Owner, id job.ID, most int) (int, error)
 	// Idempotent finds the job that an idempotency key of this owner made, and the
 	// hash of the request that made it. [job.NotFound] when the key is free.
 	Idempotent(ctx context.Context, owner job.Owner, key string) (job.ID, [32]byte, error)

@@ -67,9 +67,9 @@ func (s *Store) Text(ctx context.Context, owner job.Owner, id job.ID, limit int)
 }
 
 // Position counts who is before a queued job; see [store.Jobs].
-func (s *Store) Position(ctx context.Context, id job.ID, most int) (n int, err error) {
+func (s *Store) Position(ctx context.Context, owner job.Owner, id job.ID, most int) (n int, err error) {
 	if err = s.reading("Position"); err == nil {
-		n, err = s.inner.Position(ctx, id, most)
+		n, err = s.inner.Position(ctx, owner, id, most)
 	}
 	return n, err
 }

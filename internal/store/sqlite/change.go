@@ -14,11 +14,11 @@ const rememberDeletes = 24 * time.Hour
 
 // own finds a job of an owner, or says that there is none.
 func (t *tx) own(owner job.Owner, id job.ID) (*found, error, error) {
-	f, err := t.find(id)
+	f, err := t.find(owner, id)
 	if err != nil {
 		return nil, nil, err
 	}
-	if f == nil || f.deleted || f.job.Owner != owner {
+	if f == nil || f.deleted {
 		return nil, noJob(id), nil
 	}
 	return f, nil, nil
@@ -39,9 +39,9 @@ func (t *tx) cancel(op *store.Cancel) (err error) {
 	case f.job.State == job.Running && f.job.CancelRequestedAt.IsZero():
 		f.job.CancelRequestedAt = t.now
 		t.running[op.ID].job.CancelRequestedAt = t.now
-		err = t.q.requestCancel.time(t.now).id(&op.ID).run()
+		err = t.q.requestCancel.time(t.now).int(f.job.n).run()
 	}
-	op.Job = f.job
+	op.Job = f.job.Job
 	return err
 }
 
@@ -73,7 +73,7 @@ func (t *tx) delete(op *store.Delete) error {
 			return err
 		}
 	}
-	return t.remove(&f.job, f.idem)
+	return t.remove(f.job.n, f.job.Owner, f.idem)
 }
 
 // deleteAtEnd marks a running job: it is gone to every read, and removed when its
@@ -83,7 +83,7 @@ func (t *tx) deleteAtEnd(h *held) error {
 	if h.job.CancelRequestedAt.IsZero() {
 		h.job.CancelRequestedAt = t.now
 	}
-	return t.q.markDeleted.time(h.job.CancelRequestedAt).id(&h.job.ID).run()
+	return t.q.markDeleted.time(h.job.CancelRequestedAt).int(h.job.n).run()
 }
 
 func (t *tx) deletedBy(owner job.Owner, id job.ID) (bool, error) {
@@ -97,16 +97,16 @@ func (t *tx) deletedBy(owner job.Owner, id job.ID) (bool, error) {
 
 // remove deletes an ended job with all it left. Its idempotency key stays for as
 // long as was promised.
-func (t *tx) remove(j *job.Job, idem string) error {
+func (t *tx) remove(n int64, owner job.Owner, idem string) error {
 	for _, q := range [...]*query{t.q.deleteOutput, t.q.deleteInput, t.q.deleteResult, t.q.deleteJob} {
-		if err := q.id(&j.ID).run(); err != nil {
+		if err := q.int(n).run(); err != nil {
 			return err
 		}
 	}
 	if idem == "" {
 		return nil
 	}
-	return t.leaveKey(j.Owner, idem)
+	return t.leaveKey(owner, idem)
 }
 
 // leaveKey lets go of the idempotency key of a removed job: now, or when its time
@@ -134,7 +134,7 @@ func (t *tx) retry(op *store.Retry) error {
 	}
 	j := &f.job
 	if !job.CanMove(j.State, job.Queued) || !j.State.Ended() {
-		op.Job = *j
+		op.Job = j.Job
 		op.Err = job.Errorf(job.NotRetryable, "the job is %s: only a failed, cancelled or expired job can be retried", j.State)
 		return nil
 	}
@@ -142,15 +142,15 @@ func (t *tx) retry(op *store.Retry) error {
 	j.State, j.Attempt, j.RunAt = job.Queued, 0, t.now
 	j.StartedAt, j.FinishedAt, j.ExpiresAt, j.CancelRequestedAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	j.Failure, j.Usage, j.Progress = nil, nil, job.Progress{}
-	turn := t.turns.enter(j)
+	turn := t.turns.enter(&j.Job)
 	t.moved(j.Queue, from, job.Queued)
 	t.counted(j.Queue).Retried++
 	var queueBy time.Time
 	if d := j.Policy.Timeouts.Queue; d > 0 {
 		queueBy = t.now.Add(d)
 	}
-	op.Job = *j
-	return t.q.requeue.int(turn).time(j.RunAt).time(queueBy).id(&j.ID).run()
+	op.Job = j.Job
+	return t.q.requeue.int(turn).time(j.RunAt).time(queueBy).int(j.n).run()
 }
 
 func compareIDs(a, b job.ID) int { return bytes.Compare(a[:], b[:]) }

@@ -71,10 +71,10 @@ func (t *tx) end(h *held, op *store.Finish, to job.State) error {
 		return err
 	}
 	if h.deleted {
-		return t.remove(j, h.idem)
+		return t.remove(j.n, j.Owner, h.idem)
 	}
 	if result != nil && (len(result.Body) > 0 || result.ContentType != "") {
-		if err := t.q.insertResult.id(&j.ID).text(result.ContentType).blob(result.Body).run(); err != nil {
+		if err := t.q.insertResult.int(j.n).text(result.ContentType).blob(result.Body).run(); err != nil {
 			return err
 		}
 	}
@@ -102,41 +102,41 @@ func (t *tx) goBack(h *held, op *store.Finish, to job.State) error {
 	if to == job.Scheduled {
 		j.RunAt = stamp(t.now.Add(op.Delay))
 	} else {
-		turn = t.turns.enter(j)
+		turn = t.turns.enter(&j.Job)
 	}
 	return t.finishRow(j, turn)
 }
 
-func (t *tx) finishRow(j *job.Job, turn int64) error {
+func (t *tx) finishRow(j *row, turn int64) error {
 	return t.q.finish.int(int64(j.State)).int(turn).int(int64(j.Attempt)).time(j.RunAt).time(j.StartedAt).time(j.FinishedAt).time(j.ExpiresAt).
-		int(j.Cursor).int(j.OutputBytes).bytes(encodeProgress(j.Progress)).bytes(encodeFailure(j.Failure)).bytes(j.Usage).id(&j.ID).run()
+		int(j.Cursor).int(j.OutputBytes).bytes(encodeProgress(j.Progress)).bytes(encodeFailure(j.Failure)).bytes(j.Usage).int(j.n).run()
 }
 
 // endWaiting ends a job that has not been given to a worker.
-func (t *tx) endWaiting(j *job.Job, to job.State, keep time.Duration) error {
+func (t *tx) endWaiting(j *row, to job.State, keep time.Duration) error {
 	t.moved(j.Queue, j.State, to)
 	if j.State == job.Queued {
-		t.turns.leave(j)
+		t.turns.leave(&j.Job)
 	}
 	j.State, j.FinishedAt, j.ExpiresAt = to, t.now, t.now.Add(keep)
 	if err := t.rowsAtEndOf(j, nil); err != nil {
 		return err
 	}
-	return t.q.endWaiting.int(int64(to)).time(j.FinishedAt).time(j.ExpiresAt).bytes(encodeFailure(j.Failure)).id(&j.ID).run()
+	return t.q.endWaiting.int(int64(to)).time(j.FinishedAt).time(j.ExpiresAt).bytes(encodeFailure(j.Failure)).int(j.n).run()
 }
 
 // rowsAtEndOf stores the side rows of an ending job: the one path of all ends.
-func (t *tx) rowsAtEndOf(j *job.Job, result *job.Result) error {
+func (t *tx) rowsAtEndOf(j *row, result *job.Result) error {
 	if t.rowsAtEnd == nil || j.Ref == "" {
 		return nil
 	}
 	var failed error
 	text := func(limit int) string {
-		text, err := readText(t.q.text, j.ID, limit)
+		text, err := readText(t.q.text, j.n, limit)
 		failed = err
 		return text
 	}
-	rows := t.rowsAtEnd(store.End{Job: *j, Result: result, Text: text})
+	rows := t.rowsAtEnd(store.End{Job: j.Job, Result: result, Text: text})
 	if failed != nil {
 		return failed
 	}
@@ -147,9 +147,9 @@ func (t *tx) rowsAtEndOf(j *job.Job, result *job.Result) error {
 }
 
 // readText joins what a job's last attempt said, up to limit bytes.
-func readText(q *query, id job.ID, limit int) (string, error) {
+func readText(q *query, n int64, limit int) (string, error) {
 	var text []byte
-	err := q.id(&id).each(func(c column) error {
+	err := q.int(n).each(func(c column) error {
 		if len(text) < limit {
 			text = append(text, c.bytes(0)...)
 		}

@@ -33,7 +33,7 @@ func (t *tx) renew(op *store.Renew) error {
 	}
 	op.CancelRequested = !h.job.CancelRequestedAt.IsZero()
 	h.until = t.now.Add(op.For)
-	return t.q.setLeaseUntil.time(h.until).id(&op.Lease.Job).run()
+	return t.q.setLeaseUntil.time(h.until).int(h.job.n).run()
 }
 
 func (t *tx) append(op *store.Append) error {
@@ -51,7 +51,7 @@ func (t *tx) append(op *store.Append) error {
 	if err := t.say(h, op.Entries, op.Progress); err != nil || op.Progress == nil {
 		return err
 	}
-	return t.q.setProgress.bytes(encodeProgress(*op.Progress)).id(&op.Lease.Job).run()
+	return t.q.setProgress.bytes(encodeProgress(*op.Progress)).int(h.job.n).run()
 }
 
 // say adds entries that follow to a running job's log.
@@ -61,7 +61,7 @@ func (t *tx) say(h *held, entries []job.Entry, p *job.Progress) error {
 	}
 	for i := range entries {
 		e := &entries[i]
-		err := t.q.insertOutput.id(&h.job.ID).int(e.Seq).int(int64(e.Attempt)).int(int64(e.Kind)).int(int64(e.Events)).int(h.job.OutputBytes + int64(len(e.Data))).blob(e.Data).run()
+		err := t.q.insertOutput.int(h.job.n).int(e.Seq).int(int64(e.Attempt)).int(int64(e.Kind)).int(int64(e.Events)).int(h.job.OutputBytes + int64(len(e.Data))).blob(e.Data).run()
 		if err != nil {
 			return err
 		}
@@ -109,7 +109,7 @@ func (t *tx) claim(op *store.Claim) error {
 
 // candidate is a job that is ready.
 type candidate struct {
-	job  job.Job
+	job  row
 	turn int64
 	idem string
 }
@@ -119,7 +119,7 @@ func (t *tx) ready(queue string, limit int) (ready []candidate, err error) {
 		return nil, nil
 	}
 	err = t.q.next.text(queue).int(int64(limit)).each(func(c column) error {
-		j, err := scanJob(c)
+		j, err := scanRow(c)
 		const at = afterJobColumns
 		ready = append(ready, candidate{job: j, turn: c.int(at), idem: c.text(at + 1)})
 		return err
@@ -141,20 +141,20 @@ func (t *tx) take(op *store.Claim, c *candidate, token job.Token) error {
 		lease = j.Policy.Timeouts.Lease
 	}
 	until := t.now.Add(lease)
-	t.turns.taken(&j, c.turn)
+	t.turns.taken(&j.Job, c.turn)
 	t.moved(j.Queue, job.Queued, job.Running)
 	t.running[j.ID] = &held{job: j, token: token, from: j.Cursor, worker: op.Worker, until: until, idem: c.idem}
-	err := t.q.lease.int(int64(j.Attempt)).time(j.StartedAt).token(&token).text(op.Worker).time(until).id(&j.ID).run()
+	err := t.q.lease.int(int64(j.Attempt)).time(j.StartedAt).token(&token).text(op.Worker).time(until).int(j.n).run()
 	if err != nil {
 		return err
 	}
-	input, err := t.readInput(j.ID)
-	op.Claimed = append(op.Claimed, job.Claimed{Job: j, Input: input, Token: token, Until: until})
+	input, err := t.readInput(j.n)
+	op.Claimed = append(op.Claimed, job.Claimed{Job: j.Job, Input: input, Token: token, Until: until})
 	return err
 }
 
-func (t *tx) readInput(id job.ID) (input []byte, err error) {
-	_, err = t.q.input.id(&id).first(func(c column) error {
+func (t *tx) readInput(n int64) (input []byte, err error) {
+	_, err = t.q.input.int(n).first(func(c column) error {
 		input = c.bytes(0)
 		return nil
 	})
@@ -177,7 +177,7 @@ func (s *Store) Running(_ context.Context, which store.Which, after job.ID, limi
 	list := make([]store.Running, len(ids))
 	for i, id := range ids {
 		h := s.running[id]
-		list[i] = store.Running{Job: h.job, Token: h.token, Worker: h.worker}
+		list[i] = store.Running{Job: h.job.Job, Token: h.token, Worker: h.worker}
 	}
 	return list, nil
 }

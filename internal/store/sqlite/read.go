@@ -37,18 +37,18 @@ func openReader(path string) (*reader, error) {
 	}{
 		{&r.begin, "BEGIN"},
 		{&r.end, "COMMIT"},
-		{&r.job, "SELECT " + jobColumns + " FROM jobs WHERE id = ? AND tenant = ? AND usr = ? AND deleted = 0"},
+		{&r.job, "SELECT " + jobColumns + " FROM jobs WHERE tenant = ? AND usr = ? AND id = ? AND deleted = 0"},
 		{&r.list, "SELECT " + jobColumns + ", deleted FROM jobs WHERE tenant = ? AND usr = ? AND id < ? ORDER BY id DESC LIMIT ?"},
 		{&r.listFailed, "SELECT " + jobColumns + ", deleted FROM jobs WHERE state = 6 AND tenant = ? AND usr = ? AND id < ? ORDER BY id DESC LIMIT ?"},
-		{&r.input, "SELECT body FROM inputs WHERE id = ?"},
-		{&r.result, "SELECT content_type, body FROM results WHERE id = ?"},
+		{&r.input, "SELECT body FROM inputs WHERE n = ?"},
+		{&r.result, "SELECT content_type, body FROM results WHERE n = ?"},
 		{&r.output, "SELECT seq, attempt, kind, events, data FROM output WHERE job = ? AND seq > ? ORDER BY seq"},
 		{&r.outputEnd, outputEndSQL},
-		{&r.turn, "SELECT queue, turn FROM jobs WHERE id = ? AND state = 2"},
-		{&r.position, "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 2 AND queue = ? AND (turn, id) < (?, ?) LIMIT ?)"},
+		{&r.turn, "SELECT queue, turn, n FROM jobs WHERE tenant = ? AND usr = ? AND id = ? AND state = 2"},
+		{&r.position, "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 2 AND queue = ? AND (turn, n) < (?, ?) LIMIT ?)"},
 		{&r.idempotent, "SELECT job, hash FROM idempotency WHERE tenant = ? AND usr = ? AND key = ?"},
 		{&r.text, textSQL},
-		{&r.head, "SELECT run_at FROM jobs WHERE state = 2 AND queue = ? ORDER BY turn, id LIMIT 1"},
+		{&r.head, "SELECT run_at FROM jobs WHERE state = 2 AND queue = ? ORDER BY turn, n LIMIT 1"},
 		{&r.record, "SELECT body FROM records WHERE kind = ? AND parent = ? AND id = ?"},
 		{&r.recordsUp, "SELECT id, body FROM records WHERE kind = ? AND parent = ? AND id > ? ORDER BY id LIMIT ?"},
 		{&r.recordsDown, "SELECT id, body FROM records WHERE kind = ? AND parent = ? AND id < ? ORDER BY id DESC LIMIT ?"},
@@ -94,9 +94,9 @@ func unreadable(err error) error {
 	return job.Because(job.Unavailable, err, "the store cannot be read")
 }
 
-func (r *reader) find(owner job.Owner, id job.ID) (j job.Job, err error) {
-	found, err := r.job.id(&id).text(owner.Tenant).text(owner.User).first(func(c column) error {
-		j, err = scanJob(c)
+func (r *reader) find(owner job.Owner, id job.ID) (j row, err error) {
+	found, err := r.job.text(owner.Tenant).text(owner.User).id(&id).first(func(c column) error {
+		j, err = scanRow(c)
 		return err
 	})
 	if err == nil && !found {
@@ -109,11 +109,11 @@ func (r *reader) find(owner job.Owner, id job.ID) (j job.Job, err error) {
 }
 
 // complete asks the log for the cursor of a running job, whose row does not keep it.
-func (r *reader) complete(j *job.Job) error {
+func (r *reader) complete(j *row) error {
 	if j.State != job.Running {
 		return nil
 	}
-	_, err := r.outputEnd.id(&j.ID).first(func(c column) error {
+	_, err := r.outputEnd.int(j.n).first(func(c column) error {
 		j.Cursor, j.OutputBytes = c.int(0), c.int(1)
 		return nil
 	})
@@ -123,7 +123,8 @@ func (r *reader) complete(j *job.Job) error {
 // Job reads one job; see [store.Jobs].
 func (s *Store) Job(ctx context.Context, owner job.Owner, id job.ID) (j job.Job, err error) {
 	err = s.read(ctx, func(r *reader) error {
-		j, err = r.find(owner, id)
+		found, err := r.find(owner, id)
+		j = found.Job
 		return err
 	})
 	return j, err
@@ -132,10 +133,11 @@ func (s *Store) Job(ctx context.Context, owner job.Owner, id job.ID) (j job.Job,
 // Input reads a job's input; see [store.Jobs].
 func (s *Store) Input(ctx context.Context, owner job.Owner, id job.ID) (input []byte, err error) {
 	err = s.read(ctx, func(r *reader) error {
-		if _, err := r.find(owner, id); err != nil {
+		j, err := r.find(owner, id)
+		if err != nil {
 			return err
 		}
-		_, err := r.input.id(&id).first(func(c column) error {
+		_, err = r.input.int(j.n).first(func(c column) error {
 			input = c.bytes(0)
 			return nil
 		})
@@ -154,7 +156,7 @@ func (s *Store) Result(ctx context.Context, owner job.Owner, id job.ID) (res job
 		if j.State != job.Succeeded {
 			return job.Errorf(job.NotFinished, "the job has no result: it is %s", j.State)
 		}
-		_, err = r.result.id(&id).first(func(c column) error {
+		_, err = r.result.int(j.n).first(func(c column) error {
 			res = job.Result{ContentType: c.text(0), Body: c.bytes(1)}
 			return nil
 		})
@@ -166,18 +168,19 @@ func (s *Store) Result(ctx context.Context, owner job.Owner, id job.ID) (res job
 // Output reads a job and its log; see [store.Jobs].
 func (s *Store) Output(ctx context.Context, owner job.Owner, id job.ID, after int64, maxBytes int) (j job.Job, entries []job.Entry, err error) {
 	err = s.read(ctx, func(r *reader) error {
-		if j, err = r.find(owner, id); err != nil || j.Cursor <= after {
+		found, err := r.find(owner, id)
+		if j = found.Job; err != nil || j.Cursor <= after {
 			return err
 		}
-		entries, err = r.entries(id, after, maxBytes)
+		entries, err = r.entries(found.n, after, maxBytes)
 		return err
 	})
 	return j, entries, err
 }
 
-func (r *reader) entries(id job.ID, after int64, maxBytes int) (entries []job.Entry, err error) {
+func (r *reader) entries(n int64, after int64, maxBytes int) (entries []job.Entry, err error) {
 	size := 0
-	more, err := r.output.id(&id).int(after).row()
+	more, err := r.output.int(n).int(after).row()
 	for ; more && err == nil; more, err = r.output.row() {
 		c := column{stmt: r.output.stmt}
 		data := c.bytes(4)
@@ -193,34 +196,35 @@ func (r *reader) entries(id job.ID, after int64, maxBytes int) (entries []job.En
 // Text joins what a job's last attempt said; see [store.Jobs].
 func (s *Store) Text(ctx context.Context, owner job.Owner, id job.ID, limit int) (text string, err error) {
 	err = s.read(ctx, func(r *reader) error {
-		if _, err := r.find(owner, id); err != nil {
+		j, err := r.find(owner, id)
+		if err != nil {
 			return err
 		}
-		text, err = readText(r.text, id, limit)
+		text, err = readText(r.text, j.n, limit)
 		return err
 	})
 	return text, err
 }
 
 // Position counts who is before a queued job; see [store.Jobs].
-func (s *Store) Position(ctx context.Context, id job.ID, most int) (n int, err error) {
+func (s *Store) Position(ctx context.Context, owner job.Owner, id job.ID, most int) (before int, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		var queue string
-		var turn int64
-		queued, err := r.turn.id(&id).first(func(c column) error {
-			queue, turn = c.text(0), c.int(1)
+		var turn, n int64
+		queued, err := r.turn.text(owner.Tenant).text(owner.User).id(&id).first(func(c column) error {
+			queue, turn, n = c.text(0), c.int(1), c.int(2)
 			return nil
 		})
 		if err != nil || !queued {
 			return err
 		}
-		_, err = r.position.text(queue).int(turn).id(&id).int(int64(most)).first(func(c column) error {
-			n = int(c.int(0))
+		_, err = r.position.text(queue).int(turn).int(n).int(int64(most)).first(func(c column) error {
+			before = int(c.int(0))
 			return nil
 		})
 		return err
 	})
-	return n, err
+	return before, err
 }
 
 // Idempotent finds the job of a key; see [store.Jobs].
@@ -246,13 +250,17 @@ const scanFor = 50 * time.Millisecond
 // List reads a page of jobs; see [store.Jobs].
 func (s *Store) List(ctx context.Context, f store.Filter) (page []job.Job, next job.ID, err error) {
 	err = s.read(ctx, func(r *reader) error {
-		page, next, err = r.page(f)
+		rows, after, err := r.page(f)
+		for i := range rows {
+			page = append(page, rows[i].Job)
+		}
+		next = after
 		return err
 	})
 	return page, next, err
 }
 
-func (r *reader) page(f store.Filter) (page []job.Job, next job.ID, err error) {
+func (r *reader) page(f store.Filter) (page []row, next job.ID, err error) {
 	q := r.list
 	if f.Status == job.Failed {
 		q = r.listFailed
@@ -270,11 +278,11 @@ func (r *reader) page(f store.Filter) (page []job.Job, next job.ID, err error) {
 			next = before
 			break
 		}
-		before = c.id(0)
+		before = c.id(1)
 		if !wanted(c, &f) {
 			continue
 		}
-		j, err := scanJob(c)
+		j, err := scanRow(c)
 		if err != nil {
 			q.done()
 			return nil, next, err
@@ -292,9 +300,9 @@ func (r *reader) page(f store.Filter) (page []job.Job, next job.ID, err error) {
 // wanted says whether a row passes the filter, before it is read whole.
 func wanted(c column, f *store.Filter) bool {
 	return c.int(afterJobColumns) == 0 &&
-		(f.Queue == "" || c.text(3) == f.Queue) &&
-		(f.Key == nil || c.text(4) == *f.Key) &&
-		(f.Status == 0 || job.State(c.int(6)) == f.Status)
+		(f.Queue == "" || c.text(4) == f.Queue) &&
+		(f.Key == nil || c.text(5) == *f.Key) &&
+		(f.Status == 0 || job.State(c.int(7)) == f.Status)
 }
 
 // lastID sorts after every id.

@@ -10,11 +10,11 @@ import (
 )
 
 // jobColumns are the columns that scanJob reads, in its order.
-const jobColumns = `id, tenant, usr, queue, key, priority, state, attempt, max_attempts,
+const jobColumns = `n, id, tenant, usr, queue, key, priority, state, attempt, max_attempts,
 	cursor, out_bytes, progress, failure, usage, policy, extra,
 	created, run_at, started, finished, cancel_at, expires`
 
-const afterJobColumns = 22 // the first column behind jobColumns
+const afterJobColumns = 23 // the first column behind jobColumns
 
 // extra is the part of a row that most jobs do not have.
 type extra struct {
@@ -29,27 +29,38 @@ func encodeExtra(j *job.Job) ([]byte, error) {
 	return json.Marshal(extra{j.Metadata, j.Ref})
 }
 
+// row is a job and the number of its row.
+type row struct {
+	job.Job
+	n int64
+}
+
+func scanRow(c column) (row, error) {
+	j, err := scanJob(c)
+	return row{j, c.int(0)}, err
+}
+
 func scanJob(c column) (j job.Job, err error) {
 	j = job.Job{
-		ID:          c.id(0),
-		Owner:       job.Owner{Tenant: c.text(1), User: c.text(2)},
-		Queue:       c.text(3),
-		Key:         c.text(4),
-		Priority:    int(c.int(5)),
-		State:       job.State(c.int(6)),
-		Attempt:     int(c.int(7)),
-		MaxAttempts: int(c.int(8)),
-		Cursor:      c.int(9),
-		OutputBytes: c.int(10),
-		Usage:       c.bytes(13),
-		CreatedAt:   c.time(16), RunAt: c.time(17), StartedAt: c.time(18), FinishedAt: c.time(19),
-		CancelRequestedAt: c.time(20), ExpiresAt: c.time(21),
+		ID:          c.id(1),
+		Owner:       job.Owner{Tenant: c.text(2), User: c.text(3)},
+		Queue:       c.text(4),
+		Key:         c.text(5),
+		Priority:    int(c.int(6)),
+		State:       job.State(c.int(7)),
+		Attempt:     int(c.int(8)),
+		MaxAttempts: int(c.int(9)),
+		Cursor:      c.int(10),
+		OutputBytes: c.int(11),
+		Usage:       c.bytes(14),
+		CreatedAt:   c.time(17), RunAt: c.time(18), StartedAt: c.time(19), FinishedAt: c.time(20),
+		CancelRequestedAt: c.time(21), ExpiresAt: c.time(22),
 	}
-	if j.Policy, err = decodePolicy(c.bytes(14)); err != nil {
+	if j.Policy, err = decodePolicy(c.bytes(15)); err != nil {
 		return j, fmt.Errorf("job %s: %w", j.ID, err)
 	}
 	var x extra
-	if err := errors.Join(decode(c, 11, &j.Progress), decode(c, 12, &j.Failure), decode(c, 15, &x)); err != nil {
+	if err := errors.Join(decode(c, 12, &j.Progress), decode(c, 13, &j.Failure), decode(c, 16, &x)); err != nil {
 		return j, fmt.Errorf("job %s: %w", j.ID, err)
 	}
 	j.Metadata, j.Ref = x.Metadata, x.Ref

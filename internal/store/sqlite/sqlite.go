@@ -58,13 +58,14 @@ type Store struct {
 	running map[job.ID]*held
 	turns   turns
 	last    store.BatchID // the batch that was applied last
+	rows    int64         // the last row number that was given
 	stale   bool          // the memory above may be ahead of the disk: load it again
 	closed  bool
 }
 
 // held is a running job: its row, and the lease on it.
 type held struct {
-	job     job.Job
+	job     row
 	token   job.Token
 	from    int64 // the last entry of the attempts before
 	worker  string
@@ -253,6 +254,9 @@ func (s *Store) load() error {
 	if err := s.q.lastBatch.each(func(c column) error { c.stmt.ColumnBytes(0, s.last[:]); return nil }); err != nil {
 		return err
 	}
+	if err := s.q.lastRow.each(func(c column) error { s.rows = c.int(0); return nil }); err != nil {
+		return err
+	}
 	if err := s.q.loadCounts.each(s.loadCount); err != nil {
 		return err
 	}
@@ -279,7 +283,7 @@ func (s *Store) loadCount(c column) error {
 }
 
 func (s *Store) loadHeld(c column) error {
-	j, err := scanJob(c)
+	j, err := scanRow(c)
 	if err != nil {
 		return err
 	}
@@ -293,7 +297,7 @@ func (s *Store) loadHeld(c column) error {
 
 // loadOutput asks the log for what the row of a running job does not keep.
 func (s *Store) loadOutput(h *held) error {
-	_, err := s.q.outputEnd.id(&h.job.ID).first(func(c column) error {
+	_, err := s.q.outputEnd.int(h.job.n).first(func(c column) error {
 		h.job.Cursor, h.job.OutputBytes = c.int(0), c.int(1)
 		return nil
 	})

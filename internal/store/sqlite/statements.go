@@ -24,7 +24,7 @@ type statements struct {
 	insertDeleted, wasDeleted, oldDeleted, forget      *query
 	record, putRecord, deleteRecord, deleteRecords     *query
 	loadCounts, saveCounts, loadRunning, loadTurns     *query
-	lastBatch, setBatch                                *query
+	lastBatch, setBatch, lastRow                       *query
 }
 
 func prepareAll(conn *sqlite.Conn) (*statements, error) {
@@ -37,38 +37,38 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.commit, "COMMIT"},
 		{&q.rollback, "ROLLBACK"},
 
-		{&q.insertJob, `INSERT INTO jobs (id, tenant, usr, queue, key, priority, state, turn, attempt, max_attempts,
+		{&q.insertJob, `INSERT INTO jobs (n, id, tenant, usr, queue, key, priority, state, turn, attempt, max_attempts,
 			created, run_at, queue_by, started, lease, worker, lease_until, policy, extra, idem)
-			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`},
-		{&q.insertInput, "INSERT INTO inputs (id, body) VALUES (?,?)"},
-		{&q.insertResult, "INSERT INTO results (id, content_type, body) VALUES (?,?,?)"},
+			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`},
+		{&q.insertInput, "INSERT INTO inputs (n, body) VALUES (?,?)"},
+		{&q.insertResult, "INSERT INTO results (n, content_type, body) VALUES (?,?,?)"},
 		{&q.insertOutput, "INSERT INTO output (job, seq, attempt, kind, events, total, data) VALUES (?,?,?,?,?,?,?)"},
 
-		{&q.setProgress, "UPDATE jobs SET progress = ? WHERE id = ?"},
-		{&q.setLeaseUntil, "UPDATE jobs SET lease_until = ? WHERE id = ?"},
+		{&q.setProgress, "UPDATE jobs SET progress = ? WHERE n = ?"},
+		{&q.setLeaseUntil, "UPDATE jobs SET lease_until = ? WHERE n = ?"},
 		{&q.finish, `UPDATE jobs SET state = ?, turn = ?, attempt = ?, run_at = ?, started = ?, finished = ?, expires = ?,
-			cursor = ?, out_bytes = ?, progress = ?, failure = ?, usage = ?, queue_by = NULL, lease_until = NULL WHERE id = ?`},
+			cursor = ?, out_bytes = ?, progress = ?, failure = ?, usage = ?, queue_by = NULL, lease_until = NULL WHERE n = ?`},
 		{&q.lease, `UPDATE jobs SET state = 4, attempt = ?, started = ?, lease = ?, worker = ?, lease_until = ?,
-			progress = NULL, queue_by = NULL WHERE id = ?`},
-		{&q.requestCancel, "UPDATE jobs SET cancel_at = ? WHERE id = ?"},
-		{&q.markDeleted, "UPDATE jobs SET cancel_at = ?, deleted = 1 WHERE id = ?"},
-		{&q.endWaiting, "UPDATE jobs SET state = ?, finished = ?, expires = ?, failure = ?, queue_by = NULL WHERE id = ?"},
-		{&q.ready, "UPDATE jobs SET state = 2, turn = ? WHERE id = ?"},
+			progress = NULL, queue_by = NULL WHERE n = ?`},
+		{&q.requestCancel, "UPDATE jobs SET cancel_at = ? WHERE n = ?"},
+		{&q.markDeleted, "UPDATE jobs SET cancel_at = ?, deleted = 1 WHERE n = ?"},
+		{&q.endWaiting, "UPDATE jobs SET state = ?, finished = ?, expires = ?, failure = ?, queue_by = NULL WHERE n = ?"},
+		{&q.ready, "UPDATE jobs SET state = 2, turn = ? WHERE n = ?"},
 		{&q.requeue, `UPDATE jobs SET state = 2, turn = ?, run_at = ?, queue_by = ?, attempt = 0, started = NULL, finished = NULL,
-			cancel_at = NULL, expires = NULL, progress = NULL, failure = NULL, usage = NULL WHERE id = ?`},
+			cancel_at = NULL, expires = NULL, progress = NULL, failure = NULL, usage = NULL WHERE n = ?`},
 
-		{&q.job, "SELECT " + jobColumns + ", idem, deleted FROM jobs WHERE id = ?"},
-		{&q.input, "SELECT body FROM inputs WHERE id = ?"},
-		{&q.next, "SELECT " + jobColumns + ", turn, idem FROM jobs WHERE state = 2 AND queue = ? ORDER BY turn, id LIMIT ?"},
+		{&q.job, "SELECT " + jobColumns + ", idem, deleted FROM jobs WHERE tenant = ? AND usr = ? AND id = ?"},
+		{&q.input, "SELECT body FROM inputs WHERE n = ?"},
+		{&q.next, "SELECT " + jobColumns + ", turn, idem FROM jobs WHERE state = 2 AND queue = ? ORDER BY turn, n LIMIT ?"},
 		{&q.due, "SELECT " + jobColumns + " FROM jobs WHERE state = 1 AND run_at <= ? ORDER BY run_at LIMIT ?"},
 		{&q.expired, "SELECT " + jobColumns + " FROM jobs WHERE state <= 3 AND queue_by IS NOT NULL AND queue_by <= ? ORDER BY queue_by LIMIT ?"},
-		{&q.oldest, "SELECT id, tenant, usr, state, expires, idem FROM jobs WHERE id > ? ORDER BY id LIMIT ?"},
+		{&q.oldest, "SELECT n, tenant, usr, state, expires, idem, created FROM jobs WHERE n > ? ORDER BY n LIMIT ?"},
 		{&q.outputEnd, outputEndSQL},
 		{&q.text, textSQL},
 
-		{&q.deleteJob, "DELETE FROM jobs WHERE id = ?"},
-		{&q.deleteInput, "DELETE FROM inputs WHERE id = ?"},
-		{&q.deleteResult, "DELETE FROM results WHERE id = ?"},
+		{&q.deleteJob, "DELETE FROM jobs WHERE n = ?"},
+		{&q.deleteInput, "DELETE FROM inputs WHERE n = ?"},
+		{&q.deleteResult, "DELETE FROM results WHERE n = ?"},
 		{&q.deleteOutput, "DELETE FROM output WHERE job = ?"},
 
 		{&q.idempotent, "SELECT job, hash, until FROM idempotency WHERE tenant = ? AND usr = ? AND key = ?"},
@@ -87,6 +87,7 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.deleteRecord, "DELETE FROM records WHERE kind = ? AND parent = ? AND id = ?"},
 		{&q.deleteRecords, "DELETE FROM records WHERE kind = ? AND parent = ?"},
 
+		{&q.lastRow, "SELECT coalesce(max(n), 0) FROM jobs"},
 		{&q.lastBatch, "SELECT batch FROM applied"},
 		{&q.setBatch, "UPDATE applied SET batch = ?"},
 		{&q.loadCounts, "SELECT name, scheduled, queued, parked, running, succeeded, failed, cancelled, expired, retried FROM queues"},

@@ -40,7 +40,7 @@ func (t *tx) knownKey(op *store.Submit) (bool, error) {
 	if err != nil || !known {
 		return false, err
 	}
-	r, err := t.find(first)
+	r, err := t.find(o, first)
 	if err != nil {
 		return false, err
 	}
@@ -53,7 +53,7 @@ func (t *tx) knownKey(op *store.Submit) (bool, error) {
 	case r == nil || r.deleted:
 		op.Err = job.Errorf(job.NotFound, "the job that this idempotency key made has been deleted")
 	default:
-		op.Existing = &r.job
+		op.Existing = &r.job.Job
 	}
 	return true, nil
 }
@@ -71,12 +71,14 @@ func (t *tx) insertJob(op *store.Submit) error {
 		idem = op.Idempotency.Key
 	}
 	var until time.Time
+	t.rows++
+	n := t.rows
 	if j.State == job.Running {
 		until = t.now.Add(op.LeaseFor)
-		t.running[j.ID] = &held{job: *j, token: op.Token, worker: op.Worker, until: until, idem: idem}
+		t.running[j.ID] = &held{job: row{*j, n}, token: op.Token, worker: op.Worker, until: until, idem: idem}
 	}
 	t.moved(j.Queue, 0, j.State)
-	err = t.q.insertJob.id(&j.ID).text(j.Owner.Tenant).text(j.Owner.User).text(j.Queue).text(j.Key).
+	err = t.q.insertJob.int(n).id(&j.ID).text(j.Owner.Tenant).text(j.Owner.User).text(j.Queue).text(j.Key).
 		int(int64(j.Priority)).int(int64(j.State)).int(turn).int(int64(j.Attempt)).int(int64(j.MaxAttempts)).
 		time(j.CreatedAt).time(j.RunAt).time(queueBy).time(j.StartedAt).token(&op.Token).orNull(op.Worker).time(until).
 		blob(encodePolicy(j.Policy)).bytes(x).orNull(idem).run()
@@ -89,7 +91,7 @@ func (t *tx) insertJob(op *store.Submit) error {
 			return err
 		}
 	}
-	return t.q.insertInput.id(&j.ID).blob(op.Input).run()
+	return t.q.insertInput.int(n).blob(op.Input).run()
 }
 
 // place sets a new job's state and times, and finds its turn and when it expires.
@@ -115,20 +117,20 @@ func (t *tx) place(op *store.Submit) (queueBy time.Time, turn int64) {
 
 // found is a job's row as an op needs it.
 type found struct {
-	job     job.Job
+	job     row
 	idem    string
 	deleted bool
 }
 
-// find reads a job's row; nil when there is none. A job that runs is found in
-// memory, with what its row does not keep.
-func (t *tx) find(id job.ID) (*found, error) {
-	if h := t.running[id]; h != nil {
+// find reads the row of an owner's job; nil when there is none. A job that runs is
+// found in memory, with what its row does not keep.
+func (t *tx) find(owner job.Owner, id job.ID) (*found, error) {
+	if h := t.running[id]; h != nil && h.job.Owner == owner {
 		return &found{job: h.job, idem: h.idem, deleted: h.deleted}, nil
 	}
 	var f *found
-	_, err := t.q.job.id(&id).first(func(c column) error {
-		j, err := scanJob(c)
+	_, err := t.q.job.text(owner.Tenant).text(owner.User).id(&id).first(func(c column) error {
+		j, err := scanRow(c)
 		const at = afterJobColumns
 		f = &found{job: j, idem: c.text(at), deleted: c.int(at+1) != 0}
 		return err

@@ -22,16 +22,18 @@ func (t *tx) due(op *store.Due) error {
 			return err
 		}
 	}
-	op.Expired = expired
+	for i := range expired {
+		op.Expired = append(op.Expired, expired[i].Job)
+	}
 	ready, err := t.makeReady(op.Limit)
 	op.Ready = ready
 	op.More = ready == op.Limit || len(expired) == op.Limit
 	return err
 }
 
-func (t *tx) jobs(q *query) (list []job.Job, err error) {
+func (t *tx) jobs(q *query) (list []row, err error) {
 	err = q.each(func(c column) error {
-		j, err := scanJob(c)
+		j, err := scanRow(c)
 		list = append(list, j)
 		return err
 	})
@@ -45,9 +47,9 @@ func (t *tx) makeReady(limit int) (int, error) {
 		return 0, err
 	}
 	for i := range list {
-		turn := t.turns.enter(&list[i])
+		turn := t.turns.enter(&list[i].Job)
 		t.moved(list[i].Queue, job.Scheduled, job.Queued)
-		if err := t.q.ready.int(turn).id(&list[i].ID).run(); err != nil {
+		if err := t.q.ready.int(turn).int(list[i].n).run(); err != nil {
 			return 0, err
 		}
 	}
@@ -56,18 +58,18 @@ func (t *tx) makeReady(limit int) (int, error) {
 
 // old is an ended job that may be pruned.
 type old struct {
-	id    job.ID
+	n     int64
 	owner job.Owner
 	idem  string
 }
 
 func (t *tx) prune(op *store.Prune) error {
-	op.Err, op.Deleted, op.Next = nil, 0, job.ID{}
+	op.Err, op.Deleted, op.Next, op.Seen = nil, 0, 0, time.Time{}
 	var gone []old
 	seen := 0
-	err := t.q.oldest.id(&op.After).int(int64(op.Limit)).each(func(c column) error {
+	err := t.q.oldest.int(op.After).int(int64(op.Limit)).each(func(c column) error {
 		seen++
-		op.Next = c.id(0)
+		op.Next, op.Seen = c.int(0), c.time(6)
 		if expires := c.time(4); job.State(c.int(3)).Ended() && !expires.After(t.now) {
 			gone = append(gone, old{op.Next, job.Owner{Tenant: c.text(1), User: c.text(2)}, c.text(5)})
 		}
@@ -77,10 +79,10 @@ func (t *tx) prune(op *store.Prune) error {
 		return err
 	}
 	if seen < op.Limit {
-		op.Next = job.ID{}
+		op.Next = 0
 	}
 	for _, o := range gone {
-		if err := t.remove(&job.Job{ID: o.id, Owner: o.owner}, o.idem); err != nil {
+		if err := t.remove(o.n, o.owner, o.idem); err != nil {
 			return err
 		}
 	}

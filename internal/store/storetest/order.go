@@ -172,7 +172,7 @@ func orderPositions(w *world) {
 func orderPositionBound(w *world) {
 	all := w.submitMany(30)
 	for i, id := range all {
-		got, err := w.store.Position(w.ctx, id, 10)
+		got, err := w.store.Position(w.ctx, mine, id, 10)
 		if err != nil || got != min(i, 10) {
 			w.Errorf("the position of job %d, up to 10, is %d, %v", i, got, err)
 		}

@@ -46,7 +46,7 @@ func (w *world) storedJob(s stored, o job.Owner, j job.Job) {
 	s[id+" output"] = fmt.Sprint(entryTexts(entries), err)
 	spoken, err := w.store.Text(w.ctx, o, j.ID, 1<<20)
 	s[id+" text"] = fmt.Sprintf("%q %v", spoken, err)
-	position, err := w.store.Position(w.ctx, j.ID, 10_000)
+	position, err := w.store.Position(w.ctx, j.Owner, j.ID, 10_000)
 	s[id+" position"] = fmt.Sprint(position, err)
 }
 
@@ -187,7 +187,7 @@ func (w *world) said(id job.ID) string {
 
 func (w *world) position(id job.ID) int {
 	w.Helper()
-	n, err := w.store.Position(w.ctx, id, 10_000)
+	n, err := w.store.Position(w.ctx, mine, id, 10_000)
 	if err != nil {
 		w.Fatalf("position: %v", err)
 	}

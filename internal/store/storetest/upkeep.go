@@ -190,7 +190,7 @@ func pruneSpares(w *world) {
 	p := newPrune()
 	w.do(p)
 	equal(w, "the jobs deleted", p.Deleted, 0)
-	equal(w, "the cursor after the newest", p.Next, job.ID{})
+	equal(w, "the cursor after the newest", p.Next, 0)
 	w.same("a prune changed what was to stay", before, w.stored())
 	for _, id := range ids {
 		w.job(id)
@@ -206,18 +206,18 @@ func pruneCursor(w *world) {
 		}
 	}
 	w.pass(day)
-	deleted, after := 0, job.ID{}
+	deleted, after := 0, int64(0)
 	for rounds := 1; ; rounds++ {
 		p := &store.Prune{After: after, Limit: 7}
 		w.do(p)
 		deleted += p.Deleted
 		if p.Deleted > 7 || rounds > 2+jobs/7 {
-			w.Fatalf("prune %d of 7 jobs each deleted %d and goes on after %s", rounds, p.Deleted, p.Next)
+			w.Fatalf("prune %d of 7 jobs each deleted %d and goes on after %d", rounds, p.Deleted, p.Next)
 		}
-		if p.Next == (job.ID{}) {
+		if p.Next == 0 {
 			break
 		}
-		if string(p.Next[:]) <= string(after[:]) {
+		if p.Next <= after {
 			w.Fatalf("the cursor of a prune goes back")
 		}
 		after = p.Next

@@ -1,10 +1,11 @@
 -- Times are microseconds since 1970 by the store's clock; states and kinds are the
--- numbers of internal/job. Tables are WITHOUT ROWID and ordered by ids that grow,
--- so that writing appends.
+-- numbers of internal/job. A job has a row number besides its id: rows of growing
+-- numbers are appended densely, which those of other keys are not.
 
 -- One narrow row a job. What may be large lives beside it.
 CREATE TABLE jobs (
-  id           BLOB PRIMARY KEY,
+  n            INTEGER PRIMARY KEY,
+  id           BLOB NOT NULL,
   tenant       TEXT NOT NULL,
   usr          TEXT NOT NULL,
   queue        TEXT NOT NULL,
@@ -34,20 +35,22 @@ CREATE TABLE jobs (
   extra        BLOB,             -- JSON: metadata and ref
   idem         TEXT,             -- the idempotency key it was made with
   deleted      INTEGER NOT NULL DEFAULT 0  -- to be removed when its attempt ends
-) WITHOUT ROWID;
+);
+
+-- Every read asks for the owner: one index finds a job and lists an owner's.
+CREATE UNIQUE INDEX jobs_id ON jobs (tenant, usr, id);
 
 CREATE INDEX jobs_ready   ON jobs (queue, turn)   WHERE state = 2;
 CREATE INDEX jobs_running ON jobs (state)         WHERE state = 4;
 CREATE INDEX jobs_due     ON jobs (run_at)        WHERE state = 1;
 CREATE INDEX jobs_expire  ON jobs (queue_by)      WHERE state <= 3 AND queue_by IS NOT NULL;
-CREATE INDEX jobs_owner   ON jobs (tenant, usr);
-CREATE INDEX jobs_failed  ON jobs (tenant, usr)   WHERE state = 6;
+CREATE INDEX jobs_failed  ON jobs (tenant, usr, id) WHERE state = 6;
 
-CREATE TABLE inputs  (id BLOB PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE results (id BLOB PRIMARY KEY, content_type TEXT NOT NULL, body BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE inputs  (n INTEGER PRIMARY KEY, body BLOB NOT NULL);
+CREATE TABLE results (n INTEGER PRIMARY KEY, content_type TEXT NOT NULL, body BLOB NOT NULL);
 
 CREATE TABLE output (
-  job     BLOB NOT NULL,
+  job     INTEGER NOT NULL, -- the job's row number
   seq     INTEGER NOT NULL,
   attempt INTEGER NOT NULL,
   kind    INTEGER NOT NULL,
