@@ -42,7 +42,9 @@ func policy() job.Policy {
 
 func queues() []engine.Queue {
 	q := engine.Queue{Name: "sim", Executor: "sim", Concurrency: 2, MaxDepth: 3, MaxAttempts: 2, Policy: policy(), Keep: time.Hour, KeepFailed: 2 * time.Hour}
-	return []engine.Queue{q}
+	wide := q
+	wide.Name, wide.MaxDepth = "wide", 1000
+	return []engine.Queue{q, wide}
 }
 
 func openStore(t testing.TB, path string) store.Store {

@@ -1,0 +1,209 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
+)
+
+func breaking(t *testing.T, p faulty.Plan) (*house, *faulty.Store) {
+	s := faulty.New(openStore(t, filepath.Join(t.TempDir(), "jobs.db")), p)
+	return start(t, s), s
+}
+
+// When the outcome of every second commit is unknown, every job still runs once
+// and ends once.
+func TestUnknownOutcomesApplyOnce(t *testing.T) {
+	h, _ := breaking(t, faulty.Plan{Commit: faulty.Every(2, faulty.Unknown, 1)})
+	h.serve(2)
+	const jobs = 100
+	runs := map[job.ID]int{}
+	var working sync.WaitGroup
+	working.Go(func() {
+		for range jobs {
+			c := <-h.jobs
+			runs[c.Job.ID]++
+			h.finish(c, job.Outcome{})
+		}
+	})
+	for i := range jobs {
+		key := fmt.Sprint("key ", i)
+		for range 2 { // the second is the same request again
+			_, _, err := h.SubmitAndWait(context.Background(), engine.Request{Owner: local, Queue: "sim", IdempotencyKey: key}, 0)
+			if err != nil && job.CodeOf(err) != job.QueueFull && job.CodeOf(err) != job.Unavailable {
+				t.Fatal(err)
+			}
+			if err != nil {
+				_, _, err = h.insist(key)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	working.Wait()
+	if len(runs) != jobs {
+		t.Fatalf("%d jobs ran, want %d", len(runs), jobs)
+	}
+	for id, n := range runs {
+		if got, err := h.Get(context.Background(), local, id); n != 1 || err != nil || got.State != job.Succeeded {
+			t.Errorf("%s ran %d times and is %s: %v", id, n, got.State, err)
+		}
+	}
+}
+
+// insist submits until the store takes it.
+func (h *house) insist(key string) (engine.Snapshot, bool, error) {
+	for {
+		s, existing, err := h.Submit(context.Background(), engine.Request{Owner: local, Queue: "sim", IdempotencyKey: key})
+		if code := job.CodeOf(err); code != job.QueueFull && code != job.Unavailable {
+			return s, existing, err
+		}
+	}
+}
+
+// An op whose data the store cannot take is refused alone; those that shared its
+// batch are stored.
+func TestBadDataStandsAlone(t *testing.T) {
+	gate := make(chan struct{})
+	h, s := breaking(t, faulty.Plan{Bad: func(op any) bool {
+		submit, ok := op.(*store.Submit)
+		return ok && string(submit.Input) == "poison"
+	}})
+	// The first commit is held, so that all the others share a batch.
+	s.Next(faulty.Fault{Before: func() { <-gate }})
+	inputs := []string{"first", "a", "poison", "b"}
+	errs := make([]error, len(inputs))
+	var asking sync.WaitGroup
+	for i, input := range inputs {
+		asking.Go(func() {
+			_, _, errs[i] = h.Submit(context.Background(), engine.Request{Owner: local, Queue: "sim", Input: []byte(input)})
+		})
+	}
+	close(gate)
+	asking.Wait()
+	full := 0
+	for i, err := range errs {
+		switch {
+		case inputs[i] == "poison":
+			if job.CodeOf(err) != job.Invalid {
+				t.Errorf("the poison was answered %v", err)
+			}
+		case job.CodeOf(err) == job.QueueFull:
+			full++
+		case err != nil:
+			t.Errorf("%s shared its fate: %v", inputs[i], err)
+		}
+	}
+	if full > 1 {
+		t.Errorf("%d were refused for want of room", full)
+	}
+}
+
+// On a full disk submits are refused; work that runs can end.
+func TestFullDiskRefusesSubmitsOnly(t *testing.T) {
+	h, s := breaking(t, faulty.Plan{})
+	h.serve(1)
+	h.submit(engine.Request{})
+	c := <-h.jobs
+	s.Next(faulty.Fault{Step: faulty.Full})
+	_, _, err := h.Submit(context.Background(), engine.Request{Owner: local, Queue: "sim"})
+	var refused *job.Error
+	if !errors.As(err, &refused) || refused.Code != job.NoSpace || refused.RetryAfter == 0 {
+		t.Fatalf("a submit on a full disk was answered %v", err)
+	}
+	s.Next(faulty.Fault{Step: faulty.Full})
+	if state := h.finish(c, job.Outcome{}); state != job.Succeeded {
+		t.Fatalf("the running job went to %s", state)
+	}
+}
+
+// A disk that cannot be synced ends the engine: nobody is told that something is
+// stored, and Run says why.
+func TestBadSyncEndsTheEngine(t *testing.T) {
+	s := faulty.New(openStore(t, filepath.Join(t.TempDir(), "jobs.db")), faulty.Plan{})
+	e, err := engine.New(context.Background(), engine.Config{Store: s, Queues: queues()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- e.Run(context.Background()) }()
+	s.Next(faulty.Fault{Step: faulty.BadSync})
+	_, _, err = e.Submit(context.Background(), engine.Request{Owner: local, Queue: "sim"})
+	if job.CodeOf(err) != job.Unavailable {
+		t.Errorf("the submit was answered %v", err)
+	}
+	if err := <-ended; !errors.Is(err, faulty.ErrLost) {
+		t.Errorf("the engine ended with %v", err)
+	}
+	if _, _, err := e.Submit(context.Background(), engine.Request{Owner: local, Queue: "sim"}); job.CodeOf(err) != job.Unavailable {
+		t.Errorf("afterwards a submit was answered %v", err)
+	}
+	_ = s.Close()
+}
+
+// While the disk stands still intake is bounded: what does not fit is refused at
+// once, and what was taken is stored when the disk goes on.
+func TestStandstillBoundsIntake(t *testing.T) {
+	gate, stuck := make(chan struct{}), make(chan struct{})
+	h, s := breaking(t, faulty.Plan{})
+	s.Next(faulty.Fault{Before: func() { close(stuck); <-gate }})
+	answers := make(chan error)
+	ask := func() {
+		_, _, err := h.Submit(context.Background(), engine.Request{Owner: local, Queue: "wide", Input: make([]byte, 1<<20)})
+		answers <- err
+	}
+	go ask()
+	<-stuck
+	const asked = 100 // MiB, of which 64 fit
+	for range asked {
+		go ask()
+	}
+	refused := 0
+	for range asked - 63 {
+		if err := <-answers; job.CodeOf(err) != job.Overloaded {
+			t.Fatalf("past the bound a submit was answered %v", err)
+		}
+		refused++
+	}
+	close(gate)
+	for range asked + 1 - refused {
+		if err := <-answers; err != nil {
+			t.Errorf("what was taken was then refused: %v", err)
+		}
+	}
+}
+
+// A client that leaves while its submit is under way does not harm the job.
+func TestLeavingDuringASubmit(t *testing.T) {
+	gate, stuck := make(chan struct{}), make(chan struct{})
+	h, s := breaking(t, faulty.Plan{})
+	h.serve(1)
+	s.Next(faulty.Fault{Before: func() { close(stuck); <-gate }})
+	ctx, leave := context.WithCancel(context.Background())
+	id := job.NewID()
+	gone := make(chan error)
+	go func() {
+		_, _, err := h.Submit(ctx, engine.Request{ID: id, Owner: local, Queue: "sim"})
+		gone <- err
+	}()
+	<-stuck
+	leave()
+	if err := <-gone; !errors.Is(err, context.Canceled) {
+		t.Fatalf("the client was answered %v", err)
+	}
+	close(gate)
+	if c := <-h.jobs; c.Job.ID != id {
+		t.Fatal("another job runs")
+	} else if state := h.finish(c, job.Outcome{}); state != job.Succeeded {
+		t.Fatalf("the job went to %s", state)
+	}
+}
