@@ -1,0 +1,232 @@
+package engine
+
+import (
+	"context"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
+)
+
+// clock is a store's clock that a test moves.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) pass(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// swept is an engine whose sweeps a test makes by hand: only its loop runs.
+type swept struct {
+	*Engine
+	t      *testing.T
+	clock  *clock
+	jobs   chan job.Claimed
+	orders chan job.Order
+}
+
+func newSwept(t *testing.T, renewEvery time.Duration) *swept {
+	t.Helper()
+	c := &clock{now: time.Unix(1_800_000_000, 0)}
+	s, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "jobs.db"), sqlite.Options{Clock: c.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := Queue{Name: "q", Concurrency: 1, MaxDepth: 10, MaxAttempts: 2, Keep: time.Hour, KeepFailed: time.Hour}
+	q.Policy.Timeouts = job.Timeouts{Lease: 30 * time.Second, CancelGrace: 10 * time.Second}
+	q.Policy.Retry = job.Retry{Backoff: 2 * time.Second}
+	e, err := New(t.Context(), Config{Store: s, Queues: []Queue{q}, RenewEvery: renewEvery})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &swept{Engine: e, t: t, clock: c, jobs: make(chan job.Claimed, 10), orders: make(chan job.Order, 10)}
+	ctx, stop := context.WithCancel(context.Background())
+	var looping sync.WaitGroup
+	looping.Go(func() { _ = e.loop(ctx) })
+	t.Cleanup(func() { stop(); looping.Wait(); _ = s.Close() })
+	e.Serve(job.Worker{
+		Name: "w", Queue: "q", Slots: 1,
+		Deliver: func(c job.Claimed) { w.jobs <- c },
+		Order:   func(_ job.Lease, o job.Order) { w.orders <- o },
+	})
+	return w
+}
+
+func (w *swept) submit(r Request) job.ID {
+	w.t.Helper()
+	r.Owner.User, r.Queue = "u", "q"
+	s, _, err := w.Submit(w.t.Context(), r)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return s.ID
+}
+
+func (w *swept) sweep() {
+	w.t.Helper()
+	if err := w.sweeper.once(w.t.Context()); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *swept) get(id job.ID) Snapshot {
+	w.t.Helper()
+	s, err := w.Get(w.t.Context(), job.Owner{User: "u"}, id)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return s
+}
+
+// A worker that has gone silent loses its job: it is told, its slot is free, and
+// the job runs again at once, with the attempt counted. The last attempt fails.
+func TestSweepTakesLapsedLeases(t *testing.T) {
+	w := newSwept(t, time.Nanosecond)
+	id := w.submit(Request{})
+	first := <-w.jobs
+	w.clock.pass(29 * time.Second)
+	w.sweep()
+	if got := w.get(id); got.Attempt != 1 {
+		t.Fatalf("a lease that had not lapsed was taken: attempt %d", got.Attempt)
+	}
+	w.clock.pass(2 * time.Second)
+	w.sweep()
+	if o := <-w.orders; o != job.OrderLost {
+		t.Fatalf("the silent worker was ordered %d", o)
+	}
+	second := <-w.jobs
+	if second.Job.ID != id || second.Job.Attempt != 2 {
+		t.Fatalf("then attempt %d of %s runs", second.Job.Attempt, second.Job.ID)
+	}
+	if _, err := w.Finish(t.Context(), first.Lease(), job.Outcome{}); job.CodeOf(err) != job.LeaseLost {
+		t.Fatalf("the silent worker finished the job: %v", err)
+	}
+	w.clock.pass(time.Minute)
+	w.sweep()
+	if got := w.get(id); got.State != job.Failed || got.Failure.Code != "worker_lost" || !got.Failure.Retryable {
+		t.Fatalf("after the last attempt the job is %s: %+v", got.State, got.Failure)
+	}
+}
+
+// A lease is not taken while renewals have not been accepted for a whole interval.
+func TestSweepSparesAfterTroubleOfOurs(t *testing.T) {
+	w := newSwept(t, time.Hour)
+	id := w.submit(Request{})
+	c := <-w.jobs
+	w.clock.pass(time.Hour)
+	w.sweep()
+	if got := w.get(id); got.State != job.Running || got.Attempt != 1 {
+		t.Fatalf("the job is %s in attempt %d", got.State, got.Attempt)
+	}
+	if errs := w.Renew(t.Context(), []job.Lease{c.Lease()}); errs[0] != nil {
+		t.Fatalf("a late renewal was refused: %v", errs[0])
+	}
+}
+
+// Work that ignores a cancel loses its slot after the grace; its late result is
+// refused, and the job has ended as cancelled.
+func TestSweepEndsIgnoredCancels(t *testing.T) {
+	w := newSwept(t, time.Hour)
+	id := w.submit(Request{})
+	deaf := <-w.jobs
+	if _, err := w.Cancel(t.Context(), job.Owner{User: "u"}, id); err != nil {
+		t.Fatal(err)
+	}
+	if o := <-w.orders; o != job.OrderCancel {
+		t.Fatalf("the worker was ordered %d", o)
+	}
+	w.clock.pass(9 * time.Second)
+	w.sweep()
+	if got := w.get(id); got.State != job.Running {
+		t.Fatalf("within its grace the job became %s", got.State)
+	}
+	w.clock.pass(2 * time.Second)
+	w.sweep()
+	if o := <-w.orders; o != job.OrderLost {
+		t.Fatalf("after the grace the worker was ordered %d", o)
+	}
+	if got := w.get(id); got.State != job.Cancelled {
+		t.Fatalf("the job is %s", got.State)
+	}
+	next := w.submit(Request{})
+	if c := <-w.jobs; c.Job.ID != next {
+		t.Fatal("the slot is not free")
+	}
+	if _, err := w.Finish(t.Context(), deaf.Lease(), job.Outcome{}); job.CodeOf(err) != job.LeaseLost {
+		t.Fatalf("the late result was answered %v", err)
+	}
+}
+
+// Delays and backoffs end when the clock says so, and not before.
+func TestSweepMakesDue(t *testing.T) {
+	w := newSwept(t, time.Hour)
+	id := w.submit(Request{Delay: time.Minute})
+	w.clock.pass(59 * time.Second)
+	w.sweep()
+	if got := w.get(id); got.State != job.Scheduled {
+		t.Fatalf("too early the job is %s", got.State)
+	}
+	w.clock.pass(2 * time.Second)
+	w.sweep()
+	if c := <-w.jobs; c.Job.ID != id {
+		t.Fatal("another job runs")
+	}
+}
+
+// A job that waits longer than it is allowed to expires, and says why.
+func TestSweepExpires(t *testing.T) {
+	w := newSwept(t, time.Hour)
+	w.submit(Request{})
+	<-w.jobs
+	p := w.queues["q"].Policy
+	p.Timeouts.Queue = 5 * time.Second
+	id := w.submit(Request{Policy: &p})
+	w.clock.pass(6 * time.Second)
+	w.sweep()
+	if got := w.get(id); got.State != job.Expired || got.Failure == nil || got.Failure.Code != "queue_timeout" {
+		t.Fatalf("the job is %s: %+v", got.State, got.Failure)
+	}
+}
+
+// What is past its time is deleted, and nothing else.
+func TestSweepPrunes(t *testing.T) {
+	w := newSwept(t, time.Hour)
+	old := w.submit(Request{})
+	c := <-w.jobs
+	if _, err := w.Finish(t.Context(), c.Lease(), job.Outcome{}); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.pass(61 * time.Minute)
+	young := w.submit(Request{})
+	w.sweep()
+	if _, err := w.Get(t.Context(), job.Owner{User: "u"}, old); job.CodeOf(err) != job.NotFound {
+		t.Fatalf("the job past its time: %v", err)
+	}
+	w.get(young)
+}
+
+// After a trouble of ours no lease is taken for a whole renewal interval.
+func TestUnhealthyHoldsSweepsBack(t *testing.T) {
+	w := newSwept(t, time.Nanosecond)
+	if !w.sweeper.mayTake() {
+		t.Fatal("a healthy engine may take leases")
+	}
+	w.renewEvery = time.Hour
+	w.sweeper.unhealthy()
+	if w.sweeper.mayTake() {
+		t.Fatal("leases may be taken right after a trouble")
+	}
+}
