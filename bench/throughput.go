@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/client"
@@ -13,6 +14,7 @@ import (
 const (
 	lookEvery = 100 * time.Millisecond // at the server's own counts
 	drainWait = time.Minute            // until the last job has ended
+	loadGC    = 400                    // GOGC of the load, which shares its cores with the server
 )
 
 // throughput submits as fast as so many connections can and counts, by the
@@ -56,31 +58,35 @@ func (o *Options) flow(ctx context.Context, url string, f *Figure) error {
 	if err != nil {
 		return err
 	}
+	defer debug.SetGCPercent(debug.SetGCPercent(loadGC))
 
 	cpu, began := cpuTime(), time.Now()
 	g := startGauge(ctx, look, began)
 	out, err := drive(ctx, f.Clients, newBudget(o.MaxJobs, o.Duration), o.submitter(load))
 	submitted, used := time.Since(began), cpuTime()-cpu
-	err = errors.Join(err, g.stop())
-	if err != nil {
+	if err := errors.Join(err, g.stop()); err != nil {
 		return err
 	}
 	atEnd, last, err := drain(ctx, look)
 	if err != nil {
 		return err
 	}
-	took := time.Since(began)
-
-	f.Jobs = len(out.samples)
-	done := last.Totals.Succeeded - before.Totals.Succeeded
-	f.Seconds, f.PerS, f.Latency = seconds(took), perSecond(int(done), took), latencyOf(out.samples)
 	f.Flow = &Flow{
-		SubmitSeconds: seconds(submitted), SubmittedPerS: perSecond(f.Jobs, submitted), Done: done, Refused: out.refused,
+		Done: last.Totals.Succeeded - before.Totals.Succeeded, Refused: out.refused, ClientCPU: seconds(used),
 		BacklogMost: max(g.most, atEnd), BacklogEnd: atEnd, Backlog: g.points,
-		DrainSeconds: seconds(took - submitted), ClientCPU: seconds(used),
 	}
-	if done < int64(f.Jobs) {
-		return fmt.Errorf("%d jobs were acknowledged and only %d are done", f.Jobs, done)
+	return f.count(out, submitted, time.Since(began))
+}
+
+// count fills in what follows from a load that took so long to submit and, with
+// what was left, to be done.
+func (f *Figure) count(out outcome, submitted, took time.Duration) error {
+	f.Jobs = len(out.samples)
+	f.Seconds, f.PerS, f.Latency = seconds(took), perSecond(int(f.Flow.Done), took), latencyOf(out.samples)
+	f.Flow.SubmitSeconds, f.Flow.SubmittedPerS = seconds(submitted), perSecond(f.Jobs, submitted)
+	f.Flow.DrainSeconds = seconds(took - submitted)
+	if f.Flow.Done < int64(f.Jobs) {
+		return fmt.Errorf("%d jobs were acknowledged and only %d are done", f.Jobs, f.Flow.Done)
 	}
 	return nil
 }

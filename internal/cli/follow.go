@@ -84,16 +84,15 @@ func (f *follower) left(id string, err error) error {
 }
 
 // away is told of every wait for a server that cannot be reached, or has no room.
+// Of a short one before we have begun there is nothing to say.
 func (f *follower) away(r client.Retry) {
-	if r.Try != 1 {
-		return
-	}
-	if f.began {
+	switch {
+	case r.Try == 1 && f.began:
 		f.lost = true
 		f.screen.note("The server went away, waiting for it to come back…")
-		return
+	case !f.began && r.Delay >= time.Second:
+		f.screen.note("%v; trying again in %s…", r.Err, r.Delay.Round(time.Second))
 	}
-	f.screen.note("%s; trying again in %s…", sentence(r.Err), r.Delay.Round(100*time.Millisecond))
 }
 
 // show shows one event.

@@ -3,6 +3,9 @@ package cli
 import (
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/client"
 )
 
 const accepted = `{"id":"job_1","status":"queued"}`
@@ -161,5 +164,30 @@ func TestAnInterruptWhileTheServerIsAway(t *testing.T) {
 	s := on("http://127.0.0.1:1")
 	if code := Run(cancelled(t), &s.Env, []string{"get", "job_1"}); code != exitInterrupted {
 		t.Errorf("exit status %d: %s", code, &s.err)
+	}
+}
+
+func TestWhatIsSaidOfWaits(t *testing.T) {
+	full := &client.Error{Status: 503, Message: "the queue is full"}
+	tests := []struct {
+		rule  string
+		began bool
+		retry client.Retry
+		says  string
+	}{
+		{"of a short one nothing", false, client.Retry{Try: 1, Delay: time.Second / 10, Err: full}, ""},
+		{"of a long one why, and how long", false, client.Retry{Try: 2, Delay: 7 * time.Second, Err: full}, "the queue is full; trying again in 7s…\n"},
+		{"of a watch that it goes on", true, client.Retry{Try: 1, Delay: time.Second / 10, Err: full}, "The server went away, waiting for it to come back…\n"},
+		{"of the same outage nothing more", true, client.Retry{Try: 2, Delay: 7 * time.Second, Err: full}, ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.rule, func(t *testing.T) {
+			s := on("")
+			f := newFollower(&s.Env, connection{}, false)
+			f.began = tt.began
+			if f.away(tt.retry); s.err.String() != tt.says {
+				t.Errorf("said %q, want %q", s.err.String(), tt.says)
+			}
+		})
 	}
 }
