@@ -247,7 +247,7 @@ func TestAnswersThatNoServerGives(t *testing.T) {
 		h    http.HandlerFunc
 	}{
 		{"a page of HTML is no job", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html>") }},
-		{"a redirect is not followed", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", 302) }},
+		{"a redirect is not followed", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusFound) }},
 		{"an enormous answer is not read", func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "100000000")
 			_, _ = io.WriteString(w, "{")
