@@ -38,6 +38,7 @@ func (w *world) walk(f store.Filter, between func()) (got []job.Job) {
 		if next == (job.ID{}) {
 			return got
 		}
+		w.goesOn(f.After, next)
 		f.After = next
 		between()
 	}

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 // runModel commits random batches to the store and to a model of it, which
 // predicts every answer and everything that reads tell.
 func runModel(t *testing.T, s Suite) {
+	defer fewer("rapid.checks", "40")()
 	dir := t.TempDir()
 	runs := 0
 	rapid.Check(t, func(r *rapid.T) {
@@ -37,6 +39,17 @@ func runModel(t *testing.T, s Suite) {
 			"pass":   m.pass,
 		})
 	})
+}
+
+// fewer sets a flag whose default is too much for every run of the tests, unless
+// someone asked for a value. It returns what sets the default again.
+func fewer(name, value string) (undo func()) {
+	f := flag.Lookup(name)
+	if f.Value.String() != f.DefValue {
+		return func() {}
+	}
+	_ = f.Value.Set(value)
+	return func() { _ = f.Value.Set(f.DefValue) }
 }
 
 // machine draws what happens next.

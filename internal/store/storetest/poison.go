@@ -42,7 +42,7 @@ func (w *world) halved(ops ...any) (culprits int) {
 func nasty() []string {
 	return []string{
 		"", "\x00", "nul\x00inside", "\xff\xfe\x80", "\xed\xa0\x80", "'\"`;--", "%_\\", "\u2028\u202e",
-		"🫖", strings.Repeat("long ", 100_000), `{"json":true}`, "null", "NaN",
+		"🫖", strings.Repeat("long ", 20_000), `{"json":true}`, "null", "NaN",
 	}
 }
 

@@ -137,7 +137,16 @@ func (w *world) all(f store.Filter) (all []job.Job) {
 		if next == (job.ID{}) {
 			return all
 		}
+		w.goesOn(f.After, next)
 		f.After = next
+	}
+}
+
+// goesOn checks that the cursor of the next page is older than that of the last.
+func (w *world) goesOn(last, next job.ID) {
+	w.Helper()
+	if last != (job.ID{}) && string(next[:]) >= string(last[:]) {
+		w.Fatalf("the cursor of a list does not go on: %s after %s", next, last)
 	}
 }
 
