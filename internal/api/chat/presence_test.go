@@ -25,7 +25,7 @@ func TestAUserIsHereForAMinuteAfterEachHeartbeat(t *testing.T) {
 				t.Fatal("ann is gone too soon, or bob is here")
 			}
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		if p.here(ann) {
 			t.Fatal("ann is still here after a minute of silence")
 		}

@@ -173,7 +173,7 @@ func aQueue() engine.Queue {
 }
 
 // handler is the face over the fake, behind what every face stands behind.
-func (f *fake) handler() http.Handler { return f.handlerUntil(nil) }
+func (f *fake) handler() http.Handler { return f.handlerUntil(context.Background()) }
 
 func (f *fake) handlerUntil(stopping context.Context) http.Handler {
 	mux := http.NewServeMux()
