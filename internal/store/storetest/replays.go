@@ -96,6 +96,12 @@ func replaysOfOwners() []replayed {
 			return []any{newRetry(c.Job.ID)}
 		}},
 	}
+	all = append(all, replaysInStates()...)
+	return append(append(all, replaysOfWrites()...), replaysOfSubmits()...)
+}
+
+// replaysInStates are those of what an owner may ask for, in every state of a job.
+func replaysInStates() (all []replayed) {
 	for _, state := range reachable() {
 		in := func(op func(w *world, id job.ID) any) func(w *world) []any {
 			return func(w *world) []any {
@@ -109,7 +115,7 @@ func replaysOfOwners() []replayed {
 			replayed{"retry when " + state.String(), in(func(w *world, id job.ID) any { return newRetry(id) })},
 		)
 	}
-	return append(append(all, replaysOfWrites()...), replaysOfSubmits()...)
+	return all
 }
 
 func replaysOfWrites() []replayed {
@@ -200,7 +206,7 @@ func replaysOfUpkeep() []replayed {
 	}
 }
 
-func replaysOfMixes() []replayed {
+func replaysOfReleases() []replayed {
 	released := func(edit func(w *world, f *store.Finish)) func(w *world) []any {
 		return func(w *world) []any {
 			w.submitMany(2, inQueue("other"))
@@ -218,6 +224,11 @@ func replaysOfMixes() []replayed {
 			w.pass(leaseFor + time.Second)
 			f.Lapsed = true
 		})},
+	}
+}
+
+func replaysOfMixes() []replayed {
+	return []replayed{
 		{"release, cancel and retry of one job, and its claim", func(w *world) []any {
 			c := w.running(withRef("put:p"))
 			return []any{newFinish(c.Lease(), job.Queued), newCancel(c.Job.ID), newRetry(c.Job.ID), w.newClaim(queue, 1)}
