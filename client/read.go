@@ -30,6 +30,7 @@ func (c *Client) get(ctx context.Context, id string, wait time.Duration) (*Job, 
 func (c *Client) Wait(ctx context.Context, id string) (*Job, error) {
 	known := false
 	for away := 0; ; {
+		asked := time.Now()
 		j, a, err := c.get(ctx, id, maxWait)
 		switch {
 		case err != nil:
@@ -42,8 +43,8 @@ func (c *Client) Wait(ctx context.Context, id string) (*Job, error) {
 			return j, nil
 		}
 		known, away = true, 0
-		if a.header.Get("Preference-Applied") == "" {
-			// Something in between did not let the server hold the request.
+		if a.header.Get("Preference-Applied") == "" || time.Since(asked) < firstPause {
+			// The server is stopping, or something in between did not let it hold the request.
 			if err := sleep(ctx, max(time.Duration(j.PollAfterMS)*time.Millisecond, firstPause)); err != nil {
 				return nil, err
 			}

@@ -69,19 +69,24 @@ func TestWaitGivesUpOnAServerThatWasNeverThere(t *testing.T) {
 }
 
 func TestWaitAsksSlowlyWhereNobodyHoldsTheRequest(t *testing.T) {
-	inBubble(t, func(t *testing.T, n *network, c *Client) {
-		h, _ := script(func(w http.ResponseWriter, _ *http.Request) {
-			_, _ = io.WriteString(w, `{"id":"job_1","status":"queued","poll_after_ms":1500}`)
-		}, okJob)
-		n.up(h)
-		start := time.Now()
-		if _, err := c.Wait(t.Context(), "job_1"); err != nil {
-			t.Fatal(err)
-		}
-		if waited := time.Since(start); waited != 1500*time.Millisecond {
-			t.Errorf("asked again after %s", waited)
-		}
-	})
+	for rule, applied := range map[string]string{"nobody knows of it": "", "nobody does it": "wait=60"} {
+		t.Run(rule, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, n *network, c *Client) {
+				h, _ := script(func(w http.ResponseWriter, _ *http.Request) {
+					w.Header().Set("Preference-Applied", applied)
+					_, _ = io.WriteString(w, `{"id":"job_1","status":"queued","poll_after_ms":1500}`)
+				}, okJob)
+				n.up(h)
+				start := time.Now()
+				if _, err := c.Wait(t.Context(), "job_1"); err != nil {
+					t.Fatal(err)
+				}
+				if waited := time.Since(start); waited != 1500*time.Millisecond {
+					t.Errorf("asked again after %s", waited)
+				}
+			})
+		})
+	}
 }
 
 func TestWaitEndsWhereWaitingIsNoUse(t *testing.T) {

@@ -10,51 +10,6 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-func newCancelCommand(env *Env) *cobra.Command {
-	return newActCommand(env, action{
-		use: "cancel ID…", short: "Cancel jobs",
-		long: `Cancel jobs. A job that waits is cancelled at once; a running one is told to stop
-and ends as cancelled within its grace, whether it obeys or not; one that has
-ended stays as it is.`,
-		do: func(ctx context.Context, c *client.Client, id string) (any, string, error) {
-			j, err := c.Cancel(ctx, id)
-			if err != nil {
-				return nil, "", err
-			}
-			return j, statusText(j), nil
-		},
-	})
-}
-
-func newRetryCommand(env *Env) *cobra.Command {
-	return newActCommand(env, action{
-		use: "retry ID…", short: "Run failed, cancelled or expired jobs again",
-		long: `Queue failed, cancelled or expired jobs again, with all their attempts.`,
-		do: func(ctx context.Context, c *client.Client, id string) (any, string, error) {
-			j, err := c.Retry(ctx, id)
-			if err != nil {
-				return nil, "", err
-			}
-			return j, statusText(j), nil
-		},
-	})
-}
-
-func newDeleteCommand(env *Env) *cobra.Command {
-	type deleted struct {
-		ID      string `json:"id"`
-		Deleted bool   `json:"deleted"`
-	}
-	return newActCommand(env, action{
-		use: "delete ID…", short: "Delete jobs with all they left",
-		long: `Delete jobs with their input, output and result. A running job is cancelled
-first. Deleting a job again is no error.`,
-		do: func(ctx context.Context, c *client.Client, id string) (any, string, error) {
-			return deleted{id, true}, "deleted", c.Delete(ctx, id)
-		},
-	})
-}
-
 // action is something that is done to jobs, one after another.
 type action struct {
 	use, short, long string

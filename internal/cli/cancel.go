@@ -1,0 +1,25 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/meanwhile-run/meanwhile/client"
+)
+
+func newCancelCommand(env *Env) *cobra.Command {
+	return newActCommand(env, action{
+		use: "cancel ID…", short: "Cancel jobs",
+		long: `Cancel jobs. A job that waits is cancelled at once; a running one is told to stop
+and ends as cancelled within its grace, whether it obeys or not; one that has
+ended stays as it is.`,
+		do: func(ctx context.Context, c *client.Client, id string) (any, string, error) {
+			j, err := c.Cancel(ctx, id)
+			if err != nil {
+				return nil, "", err
+			}
+			return j, statusText(j), nil
+		},
+	})
+}

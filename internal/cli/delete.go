@@ -1,0 +1,24 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/meanwhile-run/meanwhile/client"
+)
+
+func newDeleteCommand(env *Env) *cobra.Command {
+	type deleted struct {
+		ID      string `json:"id"`
+		Deleted bool   `json:"deleted"`
+	}
+	return newActCommand(env, action{
+		use: "delete ID…", short: "Delete jobs with all they left",
+		long: `Delete jobs with their input, output and result. A running job is cancelled
+first. Deleting a job again is no error.`,
+		do: func(ctx context.Context, c *client.Client, id string) (any, string, error) {
+			return deleted{id, true}, "deleted", c.Delete(ctx, id)
+		},
+	})
+}
