@@ -1,0 +1,116 @@
+package server
+
+import (
+	"fmt"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/config"
+	"github.com/meanwhile-run/meanwhile/internal/simmodel"
+)
+
+// serveModel starts a server whose only model is a simulated one, over loopback.
+func serveModel(t *testing.T) *served {
+	upstream := httptest.NewServer(simmodel.New(simmodel.Defaults()))
+	t.Cleanup(upstream.Close)
+	t.Cleanup(upstream.CloseClientConnections)
+	return serve(t, func(c *config.Config) {
+		c.Models = []config.Model{{Name: "m", BaseURL: upstream.URL + "/v1", Concurrency: 64}}
+	})
+}
+
+// impatient are clocks and retries that make an upstream's every fault an end
+// within a moment.
+const impatient = `"max_attempts":2,
+	"timeouts":{"request_s":0.3,"first_output_s":0.6,"idle_output_s":0.3},
+	"retry":{"backoff_s":0.01,"for_s":0.3}`
+
+// A fault of the upstream that stays becomes the job's error, with what a person
+// can do about it, after as many attempts as may help; none leaves the job running.
+func TestEveryFaultOfTheUpstreamEndsTheJob(t *testing.T) {
+	s := serveModel(t)
+	for fault, want := range map[string]struct {
+		code     string
+		attempts float64
+	}{
+		"400":                {"upstream_rejected", 1},
+		"401":                {"upstream_unauthorized", 1},
+		"404":                {"upstream_not_found", 1},
+		"429":                {"upstream_rate_limited", 1},
+		"500":                {"upstream_error", 2},
+		"503":                {"upstream_unavailable", 1},
+		"hang":               {"upstream_timeout", 2},
+		"close":              {"upstream_disconnected", 2},
+		"hang-mid-stream":    {"idle_output_timeout", 2},
+		"close-mid-stream":   {"upstream_disconnected", 2},
+		"end-mid-stream":     {"upstream_incomplete", 2},
+		"error-mid-stream":   {"upstream_error", 2},
+		"malformed-sse":      {"upstream_bad_stream", 2},
+		"enormous-line":      {"upstream_bad_stream", 2},
+		"wrong-content-type": {"upstream_bad_answer", 2},
+	} {
+		t.Run(fault, func(t *testing.T) {
+			t.Parallel()
+			body := fmt.Sprintf(`{"queue":"chat","input":{"messages":[{"role":"user","content":"hello"}],
+				"sim":{"fault":%q,"first_token_ms":1,"tokens_per_s":1000,"retry_after_s":0.1}},%s}`, fault, impatient)
+			_, j := s.call("POST", "/v1/jobs", body, "Prefer", "wait=30")
+			failure, _ := j["error"].(map[string]any)
+			if j["status"] != "failed" || failure["code"] != want.code || failure["attempt"] != want.attempts {
+				t.Errorf("the job is %v with %v, want the code %s of attempt %v", j["status"], failure, want.code, want.attempts)
+			}
+			if message, _ := failure["message"].(string); len(message) < 20 {
+				t.Errorf("nobody can act on %q", message)
+			}
+		})
+	}
+}
+
+// A fault that passes costs an attempt, or none when the upstream asked to wait,
+// and then the answer is whole.
+func TestAPassingFaultOfTheUpstreamIsOvercome(t *testing.T) {
+	s := serveModel(t)
+	for fault, attempts := range map[string]float64{
+		"500": 2, "close": 2, "close-mid-stream": 2, "malformed-sse": 2, "429": 1, "503": 1,
+	} {
+		t.Run(fault, func(t *testing.T) {
+			t.Parallel()
+			body := fmt.Sprintf(`{"queue":"chat","input":{"messages":[{"role":"user","content":"hello"}],
+				"sim":{"fault":%q,"fault_times":1,"key":%[1]q,"first_token_ms":1,"tokens_per_s":5000,"tokens":20,"retry_after_s":0.1}},
+				"retry":{"backoff_s":0.01,"for_s":20}}`, fault)
+			_, j := s.call("POST", "/v1/jobs", body, "Prefer", "wait=30")
+			result, _ := j["result"].(map[string]any)
+			if j["status"] != "succeeded" || j["attempt"] != attempts || result["object"] != "chat.completion" {
+				t.Errorf("the job is %v after %v attempts (%v), want succeeded after %v", j["status"], j["attempt"], j["error"], attempts)
+			}
+		})
+	}
+}
+
+// Work that ignores its cancel loses its slot after the grace: the job has ended
+// as cancelled, the next one runs, and what the deaf one comes to is not kept.
+func TestWorkThatIgnoresItsCancelLosesItsSlot(t *testing.T) {
+	s := serve(t, func(c *config.Config) {
+		q := c.Queues["sim"]
+		q.Concurrency = 1
+		c.Queues["sim"] = q
+	})
+	_, deaf := s.call("POST", "/v1/jobs", `{"queue":"sim","input":{"duration_ms":2000,"ignore_cancel":true,"echo":"late"},"timeouts":{"cancel_grace_s":0.2}}`)
+	path := "/v1/jobs/" + deaf["id"].(string)
+	if status, j := s.call("POST", path+"/cancel", ""); status != 202 || j["cancel_requested_at"] == nil {
+		t.Fatalf("cancel: %d %v", status, j)
+	}
+	_, next := s.call("POST", "/v1/jobs", `{"queue":"sim","input":{"echo":1}}`, "Prefer", "wait=30")
+	if next["status"] != "succeeded" {
+		t.Errorf("the next job is %v", next["status"])
+	}
+	if _, j := s.call("GET", path, ""); j["status"] != "cancelled" {
+		t.Errorf("the cancelled job is %v", j["status"])
+	}
+	s.call("POST", "/v1/jobs", `{"queue":"sim","input":{"duration_ms":2500}}`, "Prefer", "wait=30") // the deaf one has ended by now
+	if status, _ := s.call("GET", path+"/result", ""); status != 409 {
+		t.Errorf("the late result: %d", status)
+	}
+	if _, j := s.call("GET", path, ""); j["status"] != "cancelled" || j["result"] != nil {
+		t.Errorf("after its late result the job is %v", j)
+	}
+}
