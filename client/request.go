@@ -115,17 +115,15 @@ func (c *Client) request(ctx context.Context, k *call) *http.Request {
 		u.Path, u.RawPath = c.base.Path+plain, c.base.EscapedPath()+k.path
 	}
 	u.RawQuery = k.query
-	r := &http.Request{
-		Method: k.method, URL: &u, Host: u.Host,
-		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: c.header(k),
-	}
+	r := new(http.Request).WithContext(ctx)
+	r.Method, r.URL, r.Host, r.Header = k.method, &u, u.Host, c.header(k)
+	r.Proto, r.ProtoMajor, r.ProtoMinor = "HTTP/1.1", 1, 1
 	if k.body != nil {
 		r.ContentLength = int64(len(k.body))
 		r.Body = io.NopCloser(bytes.NewReader(k.body))
 		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(k.body)), nil }
 	}
-	return r.WithContext(ctx)
+	return r
 }
 
 func (c *Client) header(k *call) http.Header {
