@@ -95,6 +95,13 @@ func (l *lanes) syncing() bool {
 	return l.unsynced > 0 && l.count < enough
 }
 
+// idle says that nothing waits and nothing is on its way to the disk.
+func (l *lanes) idle() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.unsynced == 0 && l.count == 0
+}
+
 // applied and synced count the batches on their way to the disk.
 func (l *lanes) applied() {
 	l.mu.Lock()

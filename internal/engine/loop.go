@@ -55,6 +55,10 @@ func (e *Engine) loop(ctx context.Context) error {
 		}
 		if w := e.gather(); w.batch.Len() > 0 {
 			e.commit(ctx, w)
+			if e.lanes.idle() { // nothing else to do meanwhile
+				e.finishOff(w, fail)
+				continue
+			}
 			e.lanes.applied()
 			applied <- w
 			continue
@@ -72,24 +76,29 @@ func (e *Engine) loop(ctx context.Context) error {
 	return nil
 }
 
-// settler waits for applied batches to be on disk and answers whoever waits for
-// them. When a sync fails, nothing that was applied since the last one can be
-// trusted: it and all that comes is answered so, and fail is called.
+// settler finishes off applied batches while the loop applies the next ones.
 func (e *Engine) settler(applied <-chan *work, fail context.CancelCauseFunc) {
 	for w := range applied {
-		if w.err == nil {
-			w.err = e.sync(w)
-		}
+		e.finishOff(w, fail)
 		e.lanes.synced()
-		if w.err == nil {
-			e.settle(w)
-			continue
-		}
-		if w.synced != nil {
-			fail(w.err)
-		}
-		e.refuse(w)
 	}
+}
+
+// finishOff waits for an applied batch to be on disk and answers whoever waits for
+// it. When the sync fails, nothing that was applied since the last one can be
+// trusted: it and all that comes is answered so, and fail is called.
+func (e *Engine) finishOff(w *work, fail context.CancelCauseFunc) {
+	if w.err == nil {
+		w.err = e.sync(w)
+	}
+	if w.err == nil {
+		e.settle(w)
+		return
+	}
+	if w.synced != nil {
+		fail(w.err)
+	}
+	e.refuse(w)
 }
 
 // sync waits for a batch to be on disk.

@@ -269,16 +269,16 @@ func (r *reader) page(f store.Filter) (page []row, next job.ID, err error) {
 	if before == (job.ID{}) {
 		before = lastID
 	}
-	start := time.Now()
+	looked, start := false, time.Now()
 	more, err := q.text(f.Owner.Tenant).text(f.Owner.User).id(&before).int(-1).row()
 	for ; more && err == nil; more, err = q.row() {
 		c := column{stmt: q.stmt}
-		if len(page) == f.Limit || time.Since(start) > scanFor {
+		if len(page) == f.Limit || looked && time.Since(start) > scanFor {
 			q.done()
 			next = before
 			break
 		}
-		before = c.id(1)
+		before, looked = c.id(1), true
 		if !wanted(c, &f) {
 			continue
 		}
