@@ -13,9 +13,9 @@ import (
 //
 // A passive checkpoint copies while commits go on. Only when all of the log has
 // been copied does the next commit begin it anew from the front, and under a load
-// that never pauses that moment does not come by itself: so once little is left,
-// or the log has grown past its bound, the keeper copies the rest while commits
-// wait.
+// that never pauses that moment does not come by itself: so once little is left the
+// keeper copies the rest while commits wait. A log that is begun anew stays the
+// size it has, and writing over it costs less than making it grow.
 type keeper struct {
 	conn  *sqlite.Conn
 	pass  *query
@@ -26,11 +26,10 @@ type keeper struct {
 }
 
 const (
-	checkpointEvery = time.Second / 2
+	checkpointEvery = time.Second / 4
 	pageSize        = 4096
-	finishAbove     = 4 << 20 / pageSize  // frames of log that are worth beginning anew
-	finishBelow     = 2 << 20 / pageSize  // frames left that are copied in a moment
-	logBound        = 64 << 20 / pageSize // frames at which commits have to wait
+	beginAnew       = 4 << 20 / pageSize   // frames of log that are worth beginning it anew
+	quicklyCopied   = 256 << 10 / pageSize // frames that commits may be made to wait for
 )
 
 func startKeeper(path string, pause sync.Locker) (*keeper, error) {
@@ -81,25 +80,34 @@ func (k *keeper) run() {
 	}
 }
 
+// checkpoint copies the log, and when it is long catches up with the commits that
+// go on meanwhile, until the little that is left can be copied while they wait.
 func (k *keeper) checkpoint() {
-	frames, copied, err := k.passive()
-	left := frames - copied
-	if err != nil || frames < finishAbove || left == 0 {
+	last, err := k.passive()
+	if err != nil || last < beginAnew {
 		return
 	}
-	if left <= finishBelow || frames >= logBound {
-		k.pause.Lock()
-		defer k.pause.Unlock()
-		_, _, _ = k.passive()
+	for range 8 {
+		now, err := k.passive()
+		if err != nil {
+			return
+		}
+		if now-last < quicklyCopied {
+			break
+		}
+		last = now
 	}
+	k.pause.Lock()
+	defer k.pause.Unlock()
+	_, _ = k.passive()
 }
 
-// passive copies what it can without making anyone wait, and says how many frames
-// the log has and how many of them are copied.
-func (k *keeper) passive() (frames, copied int64, err error) {
+// passive copies what was in the log when it began, without making anyone wait,
+// and says how many frames that were.
+func (k *keeper) passive() (frames int64, err error) {
 	_, err = k.pass.first(func(c column) error {
-		frames, copied = c.int(1), c.int(2)
+		frames = c.int(1)
 		return nil
 	})
-	return frames, copied, err
+	return frames, err
 }
