@@ -28,6 +28,7 @@ const (
 	headerWait  = 10 * time.Second
 	idleWait    = 2 * time.Minute
 	headerBytes = 32 << 10
+	logAhead    = 16 << 20        // what the log grows to under load
 	goodbye     = 5 * time.Second // for requests under way, once running work is over
 )
 
@@ -63,7 +64,7 @@ func build(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *house, 
 	if h.data, err = openData(cfg.Data); err != nil {
 		return nil, err
 	}
-	if h.store, err = sqlite.Open(ctx, h.data.database(), sqlite.Options{RowsAtEnd: conversation.RowsAtEnd}); err != nil {
+	if h.store, err = sqlite.Open(ctx, h.data.database(), sqlite.Options{RowsAtEnd: conversation.RowsAtEnd, LogAhead: logAhead}); err != nil {
 		return nil, fmt.Errorf("the store cannot be opened: %w", err)
 	}
 	executors, models, err := makeExecutors(cfg, log)

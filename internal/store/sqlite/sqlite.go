@@ -33,6 +33,10 @@ type Options struct {
 	Clock func() time.Time
 	// RowsAtEnd makes the side rows of jobs that end with a Ref; nil makes none.
 	RowsAtEnd store.RowsAtEnd
+	// LogAhead is how many bytes of write-ahead log are made when the store opens, so
+	// that commits write over them: that costs less than making the file grow. 0 lets
+	// it grow as it will.
+	LogAhead int64
 	// Readers is how many reads go on at once; 0 means 4.
 	Readers int
 	// Unsynced leaves out the sync of every commit: a crash of the machine then loses
@@ -133,7 +137,7 @@ func (s *Store) open(ctx context.Context, path string, o Options) (err error) {
 		}
 		s.readers <- r
 	}
-	if s.syncer, err = openSyncer(path, o.Unsynced); err != nil {
+	if s.syncer, err = openSyncer(path, o); err != nil {
 		return err
 	}
 	s.keeper, err = startKeeper(path, &s.mu)

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -27,10 +28,10 @@ type syncer struct {
 	err     error
 }
 
-func openSyncer(path string, unsynced bool) (*syncer, error) {
+func openSyncer(path string, o Options) (*syncer, error) {
 	s := &syncer{sync: syncFile}
 	s.changed.L = &s.mu
-	if unsynced {
+	if o.Unsynced {
 		return s, nil
 	}
 	log, err := os.OpenFile(path+"-wal", os.O_RDWR|os.O_CREATE, 0o600)
@@ -38,7 +39,23 @@ func openSyncer(path string, unsynced bool) (*syncer, error) {
 		return nil, err
 	}
 	s.log = log
+	if err := extend(log, o.LogAhead); err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
 	return s, syncDir(path)
+}
+
+// extend makes a log at least so long. What it adds is no frame to SQLite, which
+// reads a log up to the first that is none.
+func extend(log *os.File, size int64) error {
+	info, err := log.Stat()
+	if err != nil || info.Size() >= size {
+		return err
+	}
+	if _, err := log.WriteAt(make([]byte, size-info.Size()), info.Size()); err != nil {
+		return err
+	}
+	return log.Sync()
 }
 
 // begin counts a commit in before anyone can see its work.
