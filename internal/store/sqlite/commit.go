@@ -31,9 +31,12 @@ func (s *Store) Apply(ctx context.Context, b *store.Batch) (synced func() error,
 			return nil, err
 		}
 	}
-	commit := s.syncer.seen()
-	return func() error { return s.syncer.wait(commit) }, nil
+	commit, lone := s.syncer.seen(), b.Len() <= loneOps
+	return func() error { return s.syncer.wait(commit, lone) }, nil
 }
+
+// loneOps is how few ops in a batch say that the server has little to do.
+const loneOps = 4
 
 // usable says why a batch cannot be applied, and makes the memory true again
 // after a commit that failed.

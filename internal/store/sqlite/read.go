@@ -83,7 +83,7 @@ func (s *Store) read(ctx context.Context, f func(*reader) error) error {
 		return unreadable(err)
 	}
 	// What was read may not be on disk yet, and nobody sees what a crash takes back.
-	return unreadable(s.syncer.wait(s.syncer.seen()))
+	return unreadable(s.syncer.wait(s.syncer.seen(), false))
 }
 
 // unreadable turns an error of the database into one that a caller may see.

@@ -15,8 +15,8 @@ import (
 // the last sync may be lost although it still reads as if it were there. So the
 // first error stays.
 type syncer struct {
-	log  *os.File // set once; nil when commits are not synced
-	sync func(*os.File) error
+	log   *os.File   // set once; nil when commits are not synced
+	async *asyncSync // set once; nil where the system does not offer it
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -29,7 +29,7 @@ type syncer struct {
 }
 
 func openSyncer(path string, o Options) (*syncer, error) {
-	s := &syncer{sync: syncFile}
+	s := &syncer{}
 	s.changed.L = &s.mu
 	if o.Unsynced {
 		return s, nil
@@ -41,6 +41,9 @@ func openSyncer(path string, o Options) (*syncer, error) {
 	s.log = log
 	if err := extend(log, o.LogAhead); err != nil {
 		return nil, errors.Join(err, log.Close())
+	}
+	if s.async, err = newAsyncSync(log); err != nil {
+		s.async = nil // plain syncs do as well
 	}
 	return s, syncDir(path)
 }
@@ -87,15 +90,16 @@ func (s *syncer) seen() uint64 {
 }
 
 // wait returns when the commit is on disk, or says that this cannot be known. A
-// commit that was begun and came to nothing is not waited for.
-func (s *syncer) wait(commit uint64) error {
+// commit that was begun and came to nothing is not waited for. Lone says that
+// nothing else is going on: then a thread that blocks is the quickest.
+func (s *syncer) wait(commit uint64, lone bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for s.synced < commit && s.begun >= commit && s.err == nil {
 		if s.syncing || s.written < commit {
 			s.changed.Wait()
 		} else {
-			s.syncLocked()
+			s.syncLocked(lone)
 		}
 	}
 	if s.synced >= commit || s.begun < commit {
@@ -105,14 +109,11 @@ func (s *syncer) wait(commit uint64) error {
 }
 
 // syncLocked syncs all that was written so far, without holding mu meanwhile.
-func (s *syncer) syncLocked() {
+func (s *syncer) syncLocked(lone bool) {
 	upTo := s.written
 	s.syncing = true
 	s.mu.Unlock()
-	var err error
-	if s.log != nil {
-		err = s.sync(s.log)
-	}
+	err := s.sync(lone)
 	s.mu.Lock()
 	s.syncing = false
 	if err != nil {
@@ -123,9 +124,24 @@ func (s *syncer) syncLocked() {
 	s.changed.Broadcast()
 }
 
+func (s *syncer) sync(lone bool) error {
+	switch {
+	case s.log == nil:
+		return nil
+	case s.async == nil || lone:
+		return syncFile(s.log)
+	default:
+		return s.async.sync()
+	}
+}
+
 func (s *syncer) close() error {
 	if s.log == nil {
 		return nil
 	}
-	return s.log.Close()
+	var err error
+	if s.async != nil {
+		err = s.async.close()
+	}
+	return errors.Join(err, s.log.Close())
 }

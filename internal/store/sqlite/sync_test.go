@@ -1,0 +1,68 @@
+package sqlite
+
+import (
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+// Commits that are waited for in any order, alone and together, are all on disk in
+// the end, and one that came to nothing holds nobody up.
+func TestSyncerServesEveryWaiter(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "jobs.db")
+	s, err := openSyncer(path, Options{LogAhead: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(path + "-wal"); err != nil || info.Size() != 1<<20 {
+		t.Fatalf("the log has %v, want 1 MiB: %v", info, err)
+	}
+	var waiting sync.WaitGroup
+	for i := range 200 {
+		s.begin()
+		reader := s.seen()
+		written := i%7 != 0
+		commit := s.end(written)
+		waiting.Go(func() {
+			if err := s.wait(commit, i%2 == 0); err != nil {
+				t.Errorf("commit %d: %v", commit, err)
+			}
+			if err := s.wait(reader, false); err != nil {
+				t.Errorf("a reader of commit %d: %v", reader, err)
+			}
+		})
+	}
+	waiting.Wait()
+	if s.synced != s.written {
+		t.Errorf("%d of %d commits are on disk", s.synced, s.written)
+	}
+	if err := s.close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A sync that fails is told to all that wait, then and later: what is not on disk
+// may be lost.
+func TestAFailedSyncStays(t *testing.T) {
+	s, err := openSyncer(filepath.Join(t.TempDir(), "jobs.db"), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.begin()
+	first := s.end(true)
+	if err := s.wait(first, true); err != nil {
+		t.Fatal(err)
+	}
+	_ = s.log.Close() // the disk goes away
+	s.begin()
+	second := s.end(true)
+	for range 2 {
+		if s.wait(second, true) == nil {
+			t.Error("a commit that is not on disk is said to be")
+		}
+	}
+	if err := s.wait(first, true); err != nil {
+		t.Errorf("what was on disk is not any more: %v", err)
+	}
+}
