@@ -28,6 +28,9 @@ type Config struct {
 	// RenewEvery is how often workers renew, and so how long renewals must have been
 	// accepted before a sweep takes a lease; 0 means 10 s.
 	RenewEvery time.Duration
+	// MaxWatchers is how many watches and held requests there may be at once; 0 means
+	// 20,000.
+	MaxWatchers int
 	// IdempotencyKeep is how long an idempotency key is kept at least; 0 means 24 h.
 	IdempotencyKeep time.Duration
 }
@@ -35,15 +38,16 @@ type Config struct {
 // Engine is the rules over a store. Make it with New, then let Run run.
 type Engine struct {
 	// Set once.
-	store      store.Store
-	hub        *watch.Hub
-	log        *slog.Logger
-	queues     map[string]*queue
-	names      []string // of the queues, sorted
-	renewEvery time.Duration
-	keepKeys   time.Duration
-	lanes      *lanes
-	sweeper    *sweeper
+	store       store.Store
+	hub         *watch.Hub
+	log         *slog.Logger
+	queues      map[string]*queue
+	names       []string // of the queues, sorted
+	renewEvery  time.Duration
+	keepKeys    time.Duration
+	maxWatchers int
+	lanes       *lanes
+	sweeper     *sweeper
 
 	stopping atomic.Bool // no more submits
 	failing  atomic.Bool // the store has refused for a while: refuse submits at once
@@ -68,20 +72,24 @@ type live struct {
 // owner.
 func New(ctx context.Context, c Config) (*Engine, error) {
 	e := &Engine{
-		store:      c.Store,
-		hub:        watch.NewHub(),
-		log:        c.Log,
-		queues:     map[string]*queue{},
-		renewEvery: c.RenewEvery,
-		keepKeys:   c.IdempotencyKeep,
-		lanes:      newLanes(),
-		live:       map[job.ID]*live{},
+		store:       c.Store,
+		hub:         watch.NewHub(),
+		log:         c.Log,
+		queues:      map[string]*queue{},
+		renewEvery:  c.RenewEvery,
+		keepKeys:    c.IdempotencyKeep,
+		maxWatchers: c.MaxWatchers,
+		lanes:       newLanes(),
+		live:        map[job.ID]*live{},
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
 	if e.renewEvery == 0 {
 		e.renewEvery = 10 * time.Second
+	}
+	if e.maxWatchers == 0 {
+		e.maxWatchers = 20_000
 	}
 	if e.keepKeys == 0 {
 		e.keepKeys = 24 * time.Hour

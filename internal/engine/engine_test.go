@@ -289,3 +289,67 @@ func TestRestartTakesBack(t *testing.T) {
 		t.Fatalf("the old lease finished the job: %v", err)
 	}
 }
+
+// Past the bound of watchers one more is refused, and has room again when another
+// has left; jobs are taken all the same.
+func TestWatchersAreBounded(t *testing.T) {
+	s := openStore(t, filepath.Join(t.TempDir(), "jobs.db"))
+	e, err := engine.New(context.Background(), engine.Config{Store: s, Queues: queues(), MaxWatchers: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = e.Run(ctx) })
+	defer func() { stop(); running.Wait(); _ = s.Close() }()
+	snap, _, err := e.Submit(ctx, engine.Request{Owner: local, Queue: "sim"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := e.Watch(ctx, local, snap.ID, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.Watch(ctx, local, snap.ID, 0); job.CodeOf(err) != job.Overloaded {
+		t.Errorf("a second watcher was answered %v", err)
+	}
+	if _, err := e.Wait(ctx, local, snap.ID, time.Minute); job.CodeOf(err) != job.Overloaded {
+		t.Errorf("a held request was answered %v", err)
+	}
+	first.Close()
+	again, err := e.Watch(ctx, local, snap.ID, 0)
+	if err != nil {
+		t.Fatalf("after one has left: %v", err)
+	}
+	again.Close()
+}
+
+// What a job has said and its cursor are of one moment: whoever goes on from there
+// misses nothing and reads nothing twice.
+func TestTextAndCursorAreOfOneMoment(t *testing.T) {
+	h := open(t)
+	h.serve(1)
+	id := h.submit(engine.Request{}).ID
+	c := <-h.jobs
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for seq := range int64(300) {
+			if err := h.Append(context.Background(), c.Lease(), text(seq+1, "x"), nil); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}()
+	for talking := true; talking; {
+		select {
+		case <-done:
+			talking = false
+		default:
+		}
+		snap, err := h.Get(context.Background(), local, id)
+		if err != nil || int64(len(snap.Text)) != snap.Cursor {
+			t.Fatalf("%d characters beside the cursor %d: %v", len(snap.Text), snap.Cursor, err)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
@@ -17,11 +18,7 @@ const exactPosition = 100
 
 // Get returns a job as it is now.
 func (e *Engine) Get(ctx context.Context, owner job.Owner, id job.ID) (Snapshot, error) {
-	j, err := e.store.Job(ctx, owner, id)
-	if err != nil {
-		return Snapshot{}, err
-	}
-	return e.snapshot(ctx, j, nil)
+	return e.snapshot(ctx, &job.Job{ID: id, Owner: owner}, nil)
 }
 
 // fresh is the snapshot of a job that was just stored.
@@ -30,20 +27,21 @@ func (e *Engine) fresh(ctx context.Context, j *job.Job) (Snapshot, error) {
 	return s, e.locate(ctx, &s)
 }
 
-// snapshot completes a job with what is known around it. A result that the caller
-// knows already is not read.
-func (e *Engine) snapshot(ctx context.Context, j job.Job, result *job.Result) (s Snapshot, err error) {
-	s = Snapshot{Job: j, Result: result}
-	if err := e.locate(ctx, &s); err != nil {
-		return s, err
-	}
-	if j.Cursor > 0 {
-		if s.Text, err = e.store.Text(ctx, j.Owner, j.ID, job.MaxInline); err != nil {
+// snapshot shows a job with what is known around it: its state, its cursor and its
+// text are of one moment. What the caller knows of an ended job that has said
+// nothing is not read again.
+func (e *Engine) snapshot(ctx context.Context, known *job.Job, result *job.Result) (s Snapshot, err error) {
+	s = Snapshot{Job: *known, Result: result}
+	if !known.State.Ended() || known.Cursor > 0 {
+		if s.Job, s.Text, err = e.store.Text(ctx, known.Owner, known.ID, job.MaxInline); err != nil {
 			return s, err
 		}
 	}
-	if j.State == job.Succeeded && result == nil {
-		r, err := e.store.Result(ctx, j.Owner, j.ID)
+	if err := e.locate(ctx, &s); err != nil {
+		return s, err
+	}
+	if s.State == job.Succeeded && result == nil {
+		r, err := e.store.Result(ctx, s.Owner, s.ID)
 		if err != nil {
 			return s, err
 		}
@@ -97,9 +95,13 @@ func (e *Engine) runningFor(id job.ID) time.Duration {
 	return 0
 }
 
-// Wait is Get, held until the job has ended or the wait is over or ctx is.
+// Wait is Get, held until the job has ended or the wait is over. When ctx is over
+// first, its error says so. [job.Overloaded] past the bound of watchers.
 func (e *Engine) Wait(ctx context.Context, owner job.Owner, id job.ID, wait time.Duration) (Snapshot, error) {
-	sub := e.hub.Subscribe(id)
+	sub, err := e.subscribe(id)
+	if err != nil {
+		return Snapshot{}, err
+	}
 	j, err := e.store.Job(ctx, owner, id)
 	if err != nil {
 		sub.Close()
@@ -108,11 +110,23 @@ func (e *Engine) Wait(ctx context.Context, owner job.Owner, id job.ID, wait time
 	return e.await(ctx, sub, j, wait)
 }
 
+// subscribe follows a job, if there is room for one more watcher.
+func (e *Engine) subscribe(id job.ID) (*watch.Sub, error) {
+	if e.hub.Watchers() >= e.maxWatchers {
+		return nil, &job.Error{
+			Code:       job.Overloaded,
+			Message:    fmt.Sprintf("the server has all the %d watchers that it may", e.maxWatchers),
+			RetryAfter: 10 * time.Second,
+		}
+	}
+	return e.hub.Subscribe(id), nil
+}
+
 // await holds until the subscribed job has ended, and closes the subscription.
 func (e *Engine) await(ctx context.Context, sub *watch.Sub, j job.Job, wait time.Duration) (Snapshot, error) {
 	defer sub.Close()
 	if j.State.Ended() || wait <= 0 {
-		return e.snapshot(ctx, j, nil)
+		return e.snapshot(ctx, &j, nil)
 	}
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -147,7 +161,7 @@ func (e *Engine) ended(ctx context.Context, j job.Job, r *job.Result, err error)
 	if err != nil {
 		return Snapshot{}, err
 	}
-	return e.snapshot(ctx, j, r)
+	return e.snapshot(ctx, &j, r)
 }
 
 // List returns a page of the owner's jobs, newest first.
@@ -169,7 +183,7 @@ func (e *Engine) Output(ctx context.Context, owner job.Owner, id job.ID, after i
 	}
 	defer w.Close()
 	first, err := w.Next(ctx)
-	if err != nil || len(first.Entries) > 0 || first.Job.State.Ended() || wait <= 0 {
+	if err != nil || len(first.Entries) > 0 || first.Job.State.Ended() || wait <= 0 || after > first.Job.Cursor {
 		return first, err
 	}
 	waiting, stop := context.WithTimeout(ctx, wait)

@@ -36,22 +36,26 @@ func (e *Engine) Submit(ctx context.Context, r Request) (snap Snapshot, existing
 		return Snapshot{}, false, err
 	}
 	if existing {
-		snap, err = e.snapshot(ctx, *j, nil)
+		snap, err = e.snapshot(ctx, j, nil)
 	} else {
 		snap, err = e.fresh(ctx, j)
 	}
 	return snap, existing, err
 }
 
-// SubmitAndWait is Submit, held until the job has ended or the wait is over or ctx
-// is; then the snapshot is of that moment, without an error.
+// SubmitAndWait is Submit, held until the job has ended or the wait is over; then
+// the snapshot is of that moment. When ctx is over first, its error says so, and
+// the job goes on. [job.Overloaded], and no job, past the bound of watchers.
 func (e *Engine) SubmitAndWait(ctx context.Context, r Request, wait time.Duration) (Snapshot, bool, error) {
 	op, err := e.prepare(&r)
 	if err != nil {
 		return Snapshot{}, false, err
 	}
 	// Subscribed before the job exists, so that no end is missed and none is read.
-	sub := e.hub.Subscribe(op.Job.ID)
+	sub, err := e.subscribe(op.Job.ID)
+	if err != nil {
+		return Snapshot{}, false, err
+	}
 	j, existing, err := e.store1(ctx, op)
 	if err != nil || existing {
 		sub.Close()

@@ -20,10 +20,15 @@ type Watch struct {
 	behind bool    // the log is to be read: nothing was, or something was missed
 }
 
-// Watch follows a job from a cursor. Close it when done.
+// Watch follows a job from a cursor. Close it when done. [job.Overloaded] past the
+// bound of watchers.
 func (e *Engine) Watch(ctx context.Context, owner job.Owner, id job.ID, after int64) (*Watch, error) {
 	// Subscribed first: what is committed after the read is not missed.
-	w := &Watch{e: e, sub: e.hub.Subscribe(id), cursor: after, behind: true}
+	sub, err := e.subscribe(id)
+	if err != nil {
+		return nil, err
+	}
+	w := &Watch{e: e, sub: sub, cursor: after, behind: true}
 	j, err := e.store.Job(ctx, owner, id)
 	if err != nil {
 		w.sub.Close()

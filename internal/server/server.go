@@ -82,8 +82,8 @@ func (h *house) live(ctx context.Context, started chan<- struct{}) error {
 		err = fmt.Errorf("the listener failed: %w", faces.err)
 	}
 
-	h.engine.Stop()
 	h.health.set(stopping)
+	h.engine.Stop()
 	worked := work.stop()
 	h.leave() // held requests and streams end
 	served := faces.stop()

@@ -68,9 +68,9 @@ type Jobs interface {
 	// Output returns the job and the entries after the given number, in order and
 	// without a gap, up to about maxBytes of data but at least one if there is one.
 	Output(ctx context.Context, owner job.Owner, id job.ID, after int64, maxBytes int) (job.Job, []job.Entry, error)
-	// Text joins the text entries that the job's last attempt has said, up to limit
-	// bytes, never cut inside a character.
-	Text(ctx context.Context, owner job.Owner, id job.ID, limit int) (string, error)
+	// Text returns the job and what its last attempt has said: its text entries,
+	// joined, up to limit bytes, never cut inside a character.
+	Text(ctx context.Context, owner job.Owner, id job.ID, limit int) (job.Job, string, error)
 	// Position is how many jobs of the queue will be claimed before this queued job,
 	// counted up to most. It is 0 for the next one, and for jobs that are not queued.
 	Position(ctx context.Context, owner job.Owner, id job.ID, most int) (int, error)

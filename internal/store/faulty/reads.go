@@ -59,11 +59,11 @@ func (s *Store) Output(ctx context.Context, owner job.Owner, id job.ID, after in
 }
 
 // Text joins what a job's last attempt said; see [store.Jobs].
-func (s *Store) Text(ctx context.Context, owner job.Owner, id job.ID, limit int) (text string, err error) {
+func (s *Store) Text(ctx context.Context, owner job.Owner, id job.ID, limit int) (j job.Job, text string, err error) {
 	if err = s.reading("Text"); err == nil {
-		text, err = s.inner.Text(ctx, owner, id, limit)
+		j, text, err = s.inner.Text(ctx, owner, id, limit)
 	}
-	return text, err
+	return j, text, err
 }
 
 // Position counts who is before a queued job; see [store.Jobs].

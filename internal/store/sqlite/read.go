@@ -194,16 +194,16 @@ func (r *reader) entries(n int64, after int64, maxBytes int) (entries []job.Entr
 }
 
 // Text joins what a job's last attempt said; see [store.Jobs].
-func (s *Store) Text(ctx context.Context, owner job.Owner, id job.ID, limit int) (text string, err error) {
+func (s *Store) Text(ctx context.Context, owner job.Owner, id job.ID, limit int) (j job.Job, text string, err error) {
 	err = s.read(ctx, func(r *reader) error {
-		j, err := r.find(owner, id)
-		if err != nil {
+		found, err := r.find(owner, id)
+		if j = found.Job; err != nil || j.Cursor == 0 {
 			return err
 		}
-		text, err = readText(r.text, j.n, limit)
+		text, err = readText(r.text, found.n, limit)
 		return err
 	})
-	return text, err
+	return j, text, err
 }
 
 // Position counts who is before a queued job; see [store.Jobs].

@@ -44,7 +44,7 @@ func (w *world) storedJob(s stored, o job.Owner, j job.Job) {
 	s[id+" result"] = fmt.Sprintf("%q %v", result, job.CodeOf(err))
 	_, entries, err := w.store.Output(w.ctx, o, j.ID, 0, 1<<20)
 	s[id+" output"] = fmt.Sprint(entryTexts(entries), err)
-	spoken, err := w.store.Text(w.ctx, o, j.ID, 1<<20)
+	_, spoken, err := w.store.Text(w.ctx, o, j.ID, 1<<20)
 	s[id+" text"] = fmt.Sprintf("%q %v", spoken, err)
 	position, err := w.store.Position(w.ctx, j.Owner, j.ID, 10_000)
 	s[id+" position"] = fmt.Sprint(position, err)
@@ -223,7 +223,7 @@ func (w *world) gone(owner job.Owner, id job.ID) {
 	w.coded(job.NotFound, err)
 	_, _, err = w.store.Output(w.ctx, owner, id, 0, 1<<20)
 	w.coded(job.NotFound, err)
-	_, err = w.store.Text(w.ctx, owner, id, 1<<20)
+	_, _, err = w.store.Text(w.ctx, owner, id, 1<<20)
 	w.coded(job.NotFound, err)
 	for _, j := range w.all(store.Filter{Owner: owner}) {
 		if j.ID == id {

@@ -19,7 +19,7 @@ func textRules() []rule {
 
 func (w *world) text(id job.ID, limit int) string {
 	w.Helper()
-	text, err := w.store.Text(w.ctx, mine, id, limit)
+	_, text, err := w.store.Text(w.ctx, mine, id, limit)
 	if err != nil {
 		w.Fatalf("text: %v", err)
 	}
