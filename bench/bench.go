@@ -122,6 +122,6 @@ func (o *Options) setup() Setup {
 		dir = o.Data
 	}
 	s.Server = strings.Join(o.Serve, " ") + ", a new process with an empty data directory for each figure"
-	s.Data, s.Sync = dir, "every acknowledged write is synced (SQLite WAL, synchronous=FULL)"
+	s.Data, s.Sync = dir, "SQLite WAL; the log is synced before every acknowledgement"
 	return s
 }

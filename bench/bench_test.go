@@ -216,6 +216,17 @@ func TestAReportIsPrintedAndRead(t *testing.T) {
 	}
 }
 
+func TestTheReportSaysWhatIsSynced(t *testing.T) {
+	own := Options{Data: t.TempDir()}
+	if got := own.setup().Sync; got != "SQLite WAL; the log is synced before every acknowledgement" {
+		t.Errorf("of a server of its own it says %q", got)
+	}
+	other := Options{URL: "http://server.test"}
+	if got := other.setup().Sync; got != "as the running server has it" {
+		t.Errorf("of a server that runs it says %q", got)
+	}
+}
+
 func TestACommandThatDoesNotServe(t *testing.T) {
 	for rule, tt := range map[string]struct {
 		command []string

@@ -32,8 +32,8 @@ type Option func(*Client)
 func WithTransport(rt http.RoundTripper) Option { return func(c *Client) { c.trip = rt } }
 
 // WithUser says whose jobs they are, in the header X-User-ID. The server believes
-// it from loopback and from the proxies that it trusts. Without it, jobs belong to
-// the user "local".
+// it from programs on its own machine only; everyone else, and whoever sends none,
+// is the user "local".
 func WithUser(user string) Option { return func(c *Client) { c.user = user } }
 
 // WithUserAgent sets the header User-Agent.

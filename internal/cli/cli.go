@@ -27,6 +27,7 @@ type Env struct {
 	InTerminal  bool // whether a person would have to type what In says
 	OutTerminal bool
 	ErrTerminal bool
+	Columns     func() int       // how wide Err's terminal is now; 0 when nobody knows
 	Environ     []string         // as from os.Environ
 	Now         func() time.Time // for ages
 }
@@ -40,6 +41,7 @@ func Main() int {
 	env := &Env{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		InTerminal: isTerminal(os.Stdin), OutTerminal: isTerminal(os.Stdout), ErrTerminal: isTerminal(os.Stderr),
+		Columns: func() int { return columns(os.Stderr) },
 		Environ: os.Environ(), Now: time.Now,
 	}
 	return Run(ctx, env, os.Args[1:])
@@ -112,10 +114,14 @@ func (e *Env) getenv(name string) string {
 	return ""
 }
 
-// width is how many columns the terminal has, as far as anybody says.
+// width is how many columns the terminal has: as COLUMNS says, or the terminal
+// itself. Where nobody says it is a narrow one, which a bar surely fits.
 func (e *Env) width() int {
 	if n, err := strconv.Atoi(e.getenv("COLUMNS")); err == nil && n >= 20 {
 		return n
 	}
-	return 80
+	if n := e.Columns(); n > 1 {
+		return n
+	}
+	return 40
 }

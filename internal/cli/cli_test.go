@@ -44,6 +44,7 @@ func on(url string) *stage {
 	s.Env = Env{
 		In: strings.NewReader(""), Out: &s.out, Err: &s.err,
 		Environ: []string{"MEANWHILE_SERVER=" + url}, Now: func() time.Time { return now },
+		Columns: func() int { return 80 },
 	}
 	return s
 }
@@ -172,7 +173,8 @@ func flagsOf(cmd *cobra.Command) []string {
 func TestWrongCommandLines(t *testing.T) {
 	for _, line := range []string{
 		"nope", "serve extra", "submit", "submit a b c", "submit sim {}{", "submit sim {} --priority high",
-		"submit sim {} --delay 1s --at 2030-01-31T09:00:00Z", "submit sim {} --at tomorrow", "submit sim {} --timeout run=1s",
+		"submit sim {} --delay 1s --at 2030-01-31T09:00:00Z", "submit sim {} --at tomorrow", "submit sim {} --delay -5s", "submit sim {} --delay -5", "submit sim {} --delay=", "submit sim {} --delay soon",
+		"submit sim {} --timeout run=1s",
 		"submit sim {} --timeout run_hard=-1s", "submit sim {} --timeout run_hard", "submit sim {} --retry on_timeout=maybe",
 		"submit sim {} --retry more=1", "submit sim {} --metadata x", "submit sim {} --wait --watch", "submit sim -",
 		"submit sim", "watch", "watch a b", "watch job_1 --after -1", "get", "get job_1 --result --json", "list extra",

@@ -83,11 +83,12 @@ func (f *follower) left(id string, err error) error {
 	return quiet{err}
 }
 
-// away is told of every wait for a server that cannot be reached, or has no room.
+// away is told of every wait for a server that cannot be reached, or has no room,
+// and says that it is away once until it is back.
 // Of a short one before we have begun there is nothing to say.
 func (f *follower) away(r client.Retry) {
 	switch {
-	case r.Try == 1 && f.began:
+	case f.began && !f.lost:
 		f.lost = true
 		f.screen.note("The server went away, waiting for it to come back…")
 	case !f.began && r.Delay >= time.Second:

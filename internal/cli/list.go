@@ -84,15 +84,16 @@ func jobPrinter(env *Env, asJSON bool) (print func(*client.Job) error, finish fu
 	}, t.flush
 }
 
-// progressText is how far a job is, or why it failed.
+// progressText is how far a job is that runs, or why it ended without success. Why
+// an earlier attempt failed is no news of one that is to run again.
 func progressText(j *client.Job) string {
-	if j.Error != nil && j.Status != client.Succeeded {
+	switch {
+	case j.Status == client.Running:
+		return fmt.Sprintf("%.0f%% %s", j.Progress.Percent, j.Progress.Status)
+	case j.Status.Ended() && j.Status != client.Succeeded && j.Error != nil:
 		return j.Error.Code
 	}
-	if j.Status != client.Running {
-		return "-"
-	}
-	return fmt.Sprintf("%.0f%% %s", j.Progress.Percent, j.Progress.Status)
+	return "-"
 }
 
 // age is a duration as people say it, to one unit.

@@ -89,6 +89,15 @@ func duration(text string) (time.Duration, error) {
 	return d, nil
 }
 
+// delay reads how long to wait first: a duration, of which "off" is none.
+func delay(text string) (time.Duration, error) {
+	d, err := duration(text)
+	if d == client.Off {
+		d = 0
+	}
+	return d, err
+}
+
 // pairs reads NAME=VALUE pairs.
 func pairs(flag string, given []string) (map[string]string, error) {
 	if len(given) == 0 {

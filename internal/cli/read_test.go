@@ -70,11 +70,13 @@ func TestGetAndWait(t *testing.T) {
 }
 
 func TestList(t *testing.T) {
-	page := `{"data":[` + runningJob + `,{"id":"job_0","queue":"sim\n\u001b[31m","status":"failed","attempt":4,"max_attempts":4,"error":{"code":"broken"},"created_at":"2030-01-29T08:00:00Z"}],"next":null}`
+	page := `{"data":[` + runningJob + `,{"id":"job_0","queue":"sim\n\u001b[31m","status":"failed","attempt":4,"max_attempts":4,"error":{"code":"broken"},"created_at":"2030-01-29T08:00:00Z"},` +
+		`{"id":"job_2","queue":"sim","status":"queued","attempt":1,"max_attempts":4,"error":{"code":"broken"},"created_at":"2030-01-31T08:59:59Z"}],"next":null}`
 	f := newFake(t).on("GET /v1/jobs", 200, page)
-	want := `ID     QUEUE     STATUS   ATTEMPT  PROGRESS  AGE
-job_1  chat      running  2/4      broken    2m
-job_0  sim [31m  failed   4/4      broken    2d
+	want := `ID     QUEUE     STATUS   ATTEMPT  PROGRESS                 AGE
+job_1  chat      running  2/4      30% Generating response  2m
+job_0  sim [31m  failed   4/4      broken                   2d
+job_2  sim       queued   1/4      -                        1s
 `
 	on(f.URL).want(t, exitOK, want, "list")
 	s := on(f.URL)
@@ -82,7 +84,7 @@ job_0  sim [31m  failed   4/4      broken    2d
 		t.Errorf("exit status %d: %s", code, &s.out)
 	}
 	s = on(f.URL)
-	if code := s.run(t, "list", "--json", "--queue", "a b", "--status", "failed", "--key", "", "--all"); code != exitOK || strings.Count(s.out.String(), "\n") != 2 {
+	if code := s.run(t, "list", "--json", "--queue", "a b", "--status", "failed", "--key", "", "--all"); code != exitOK || strings.Count(s.out.String(), "\n") != 3 {
 		t.Errorf("exit status %d: %s", code, &s.out)
 	}
 	if want := "GET /v1/jobs?key=&limit=100&queue=a+b&status=failed"; f.lastAsked() != want {

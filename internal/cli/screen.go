@@ -15,7 +15,7 @@ type screen struct {
 	// Set once.
 	out, err         io.Writer
 	outTerm, errTerm bool
-	width            int
+	width            func() int // asked before each bar: windows are resized
 
 	bar     string // what the bar says; "" when there is none
 	drawn   bool   // whether it stands on the terminal now
@@ -24,7 +24,7 @@ type screen struct {
 }
 
 func newScreen(env *Env) *screen {
-	return &screen{out: env.Out, err: env.Err, outTerm: env.OutTerminal, errTerm: env.ErrTerminal, width: env.width()}
+	return &screen{out: env.Out, err: env.Err, outTerm: env.OutTerminal, errTerm: env.ErrTerminal, width: env.width}
 }
 
 // say writes what a job says.
@@ -61,8 +61,11 @@ func (s *screen) note(format string, args ...any) {
 
 // progress changes the bar.
 func (s *screen) progress(p client.Progress, status client.Status) {
-	text := bar(p, status, s.width-1)
-	if !s.errTerm || text == s.bar {
+	if !s.errTerm {
+		return
+	}
+	text := bar(p, status, s.width()-1)
+	if text == s.bar {
 		return
 	}
 	s.erase()

@@ -51,7 +51,10 @@ running.
 	f.BoolVar(&o.follow, "follow", false, followUsage+"; implies --watch")
 	f.StringVar(&o.key, "key", "", "whose turn it is: jobs of different keys take turns")
 	f.IntVar(&o.priority, "priority", 0, "1 first, 9 last (default 5)")
-	f.DurationVar(&o.delay, "delay", 0, "run no sooner than this from now, such as 90s or 2h")
+	f.Func("delay", "run no sooner than this `DURATION` from now, such as 90s or 2h", func(text string) (err error) {
+		o.delay, err = delay(text)
+		return err
+	})
 	f.StringVar(&o.at, "at", "", "run no sooner than this `TIME`, such as 2030-01-31T09:00:00Z")
 	f.IntVar(&o.maxAttempts, "max-attempts", 0, "how often it may be tried, the first included (default: the queue's)")
 	f.StringArrayVar(&o.timeouts, "timeout", nil, "set a clock, `NAME=DURATION`; see above")

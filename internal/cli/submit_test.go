@@ -30,6 +30,8 @@ func TestWhatIsSubmitted(t *testing.T) {
 			`{"queue":"sim","key":"k","priority":2,"delay_s":90,"max_attempts":3,"timeouts":{"lease_s":2.5,"run_hard_s":60,"queue_s":0},` +
 				`"retry":{"backoff_s":1,"backoff_max_s":0,"for_s":3600,"on_timeout":true,"after_output":"fail"},"metadata":{"a":"b=c"},"input":{}}`,
 		},
+		{"a delay may be a number of seconds", "", strings.Fields("submit sim {} --delay 90"), `{"queue":"sim","delay_s":90,"input":{}}`},
+		{"no delay is none", "", strings.Fields("submit sim {} --delay 0"), `{"queue":"sim","input":{}}`},
 		{"a time is a time", "", strings.Fields("submit sim {} --at 2030-01-31T09:00:00Z"), `{"queue":"sim","run_at":"2030-01-31T09:00:00Z","input":{}}`},
 	}
 	for _, tt := range tests {
@@ -170,21 +172,22 @@ func TestAnInterruptWhileTheServerIsAway(t *testing.T) {
 func TestWhatIsSaidOfWaits(t *testing.T) {
 	full := &client.Error{Status: 503, Message: "the queue is full"}
 	tests := []struct {
-		rule  string
-		began bool
-		retry client.Retry
-		says  string
+		rule        string
+		began, lost bool
+		retry       client.Retry
+		says        string
 	}{
-		{"of a short one nothing", false, client.Retry{Try: 1, Delay: time.Second / 10, Err: full}, ""},
-		{"of a long one why, and how long", false, client.Retry{Try: 2, Delay: 7 * time.Second, Err: full}, "the queue is full; trying again in 7s…\n"},
-		{"of a watch that it goes on", true, client.Retry{Try: 1, Delay: time.Second / 10, Err: full}, "The server went away, waiting for it to come back…\n"},
-		{"of the same outage nothing more", true, client.Retry{Try: 2, Delay: 7 * time.Second, Err: full}, ""},
+		{"of a short one nothing", false, false, client.Retry{Try: 1, Delay: time.Second / 10, Err: full}, ""},
+		{"of a long one why, and how long", false, false, client.Retry{Try: 2, Delay: 7 * time.Second, Err: full}, "the queue is full; trying again in 7s…\n"},
+		{"of a watch that it goes on", true, false, client.Retry{Try: 1, Delay: time.Second / 10, Err: full}, "The server went away, waiting for it to come back…\n"},
+		{"of another outage too, however soon it is", true, false, client.Retry{Try: 2, Delay: time.Second / 10, Err: full}, "The server went away, waiting for it to come back…\n"},
+		{"of the same outage nothing more", true, true, client.Retry{Try: 2, Delay: 7 * time.Second, Err: full}, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
 			s := on("")
 			f := newFollower(&s.Env, connection{}, false)
-			f.began = tt.began
+			f.began, f.lost = tt.began, tt.lost
 			if f.away(tt.retry); s.err.String() != tt.says {
 				t.Errorf("said %q, want %q", s.err.String(), tt.says)
 			}

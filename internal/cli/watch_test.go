@@ -60,6 +60,27 @@ func TestAWatchGoesOnThroughARestart(t *testing.T) {
 	}
 }
 
+func TestWhenTheServerIsSaidToBeAway(t *testing.T) {
+	const away, back = "The server went away, waiting for it to come back…\n", "The server is back.\n"
+	begin, end := snapshot("running", 0)+text(1, 1, "all"), snapshot("succeeded", 1)+done("succeeded", 1)
+	for _, tt := range []struct {
+		rule        string
+		connections []string
+		says        string
+	}{
+		{"once, however often it is tried", []string{begin, "", "", end}, away + back},
+		{"again, when it goes soon after it came back", []string{begin, snapshot("running", 1), end}, away + back + away + back},
+	} {
+		t.Run(tt.rule, func(t *testing.T) {
+			s := on(newFake(t).streams("job_1", tt.connections...).URL)
+			s.want(t, exitOK, "all\n", "watch", "job_1")
+			if s.err.String() != tt.says {
+				t.Errorf("standard error is\n%s, want\n%s", &s.err, tt.says)
+			}
+		})
+	}
+}
+
 func TestWatchingNothing(t *testing.T) {
 	s := on(newFake(t).problem("GET /v1/jobs/job_1/events", 404, "not_found").URL)
 	s.want(t, exitNotFound, "", "watch", "job_1")
@@ -163,14 +184,31 @@ func TestTheProgressBar(t *testing.T) {
 }
 
 func TestABarFitsItsTerminal(t *testing.T) {
-	s := on(newFake(t).streams("job_1", snapshot("running", 0)+progress(1, 50, strings.Repeat("x\x1b\n", 99))+done("cancelled", 1)).URL)
-	s.ErrTerminal = true
-	s.Environ = append(s.Environ, "COLUMNS=40")
-	s.run(t, "watch", "job_1")
-	for _, line := range strings.FieldsFunc(s.err.String(), func(r rune) bool { return r == '\r' || r == '\n' }) {
-		line = strings.TrimPrefix(line, "\x1b[K")
-		if len([]rune(line)) > 39 && strings.HasPrefix(line, "[") {
-			t.Errorf("a bar of %d characters: %q", len([]rune(line)), line)
-		}
+	for _, tt := range []struct {
+		rule     string
+		terminal int // its columns
+		variable string
+		longest  int
+	}{
+		{"the terminal's width counts", 50, "", 49},
+		{"also when it is next to nothing", 2, "", 1},
+		{"COLUMNS beats it", 120, "COLUMNS=60", 59},
+		{"COLUMNS that make no sense do not", 50, "COLUMNS=many", 49},
+		{"where nobody knows it is a narrow one", 0, "", 39},
+	} {
+		t.Run(tt.rule, func(t *testing.T) {
+			s := on(newFake(t).streams("job_1", snapshot("running", 0)+progress(1, 50, strings.Repeat("x\x1b\n", 99))+done("cancelled", 1)).URL)
+			s.ErrTerminal, s.Columns = true, func() int { return tt.terminal }
+			s.Environ = append(s.Environ, tt.variable)
+			s.run(t, "watch", "job_1")
+			shown, _, _ := strings.Cut(s.err.String(), "meanwhile: ")
+			longest := 0
+			for line := range strings.SplitSeq(shown, "\r\x1b[K") {
+				longest = max(longest, len([]rune(line)))
+			}
+			if longest != tt.longest {
+				t.Errorf("the longest bar has %d characters, want %d: %q", longest, tt.longest, shown)
+			}
+		})
 	}
 }

@@ -1,0 +1,35 @@
+package cli
+
+import (
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestATerminalSaysHowWideItIs(t *testing.T) {
+	tty, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Skipf("there are no terminals here: %v", err)
+	}
+	defer tty.Close()
+	for _, wide := range []int{132, 50} {
+		if err := unix.IoctlSetWinsize(int(tty.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: 24, Col: uint16(wide)}); err != nil {
+			t.Fatal(err)
+		}
+		if got := columns(tty); got != wide {
+			t.Errorf("a terminal of %d columns is %d wide", wide, got)
+		}
+	}
+}
+
+func TestWhatIsNoTerminalHasNoWidth(t *testing.T) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	if got := columns(null); got != 0 {
+		t.Errorf("it is %d wide", got)
+	}
+}
