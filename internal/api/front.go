@@ -14,11 +14,11 @@ const (
 	maxRequestID    = 128
 )
 
-// Front is what every face stands behind: request ids, the guard, and problems for
-// what the mux does not know. It registers "/" on the mux, so nobody else may.
+// Front is what every face stands behind: request ids, the time that a body may
+// take, the guard, and problems for what the mux does not know. It registers "/" on the mux, so nobody else may.
 func Front(mux *http.ServeMux, listenHosts ...string) http.Handler {
 	HandleUnknown(mux)
-	return Identify(Guard(listenHosts...)(mux))
+	return BoundBodies(Identify(Guard(listenHosts...)(mux)))
 }
 
 // Identify gives every answer an X-Request-ID, the caller's own where it sent a

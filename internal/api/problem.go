@@ -16,6 +16,7 @@ import (
 const (
 	MethodNotAllowed     job.Code = "method_not_allowed"     // the path exists, the method does not; the answer has Allow
 	UnsupportedMediaType job.Code = "unsupported_media_type" // the body is of a type that the call does not take
+	RequestTimeout       job.Code = "request_timeout"        // the body took too long to arrive
 )
 
 // StatusOf is the HTTP status of a code: the one table between the two.
@@ -31,6 +32,8 @@ func StatusOf(code job.Code) int {
 		return http.StatusMethodNotAllowed
 	case job.Conflict, job.NotFinished, job.NotRetryable, job.LeaseLost:
 		return http.StatusConflict
+	case RequestTimeout:
+		return http.StatusRequestTimeout
 	case job.TooLarge:
 		return http.StatusRequestEntityTooLarge
 	case UnsupportedMediaType:

@@ -24,6 +24,7 @@ func TestEveryCodeHasItsStatus(t *testing.T) {
 		{job.NotFound, 404, ""},
 		{job.UnknownQueue, 404, ""},
 		{MethodNotAllowed, 405, ""},
+		{RequestTimeout, 408, ""},
 		{job.Conflict, 409, ""},
 		{job.NotFinished, 409, ""},
 		{job.NotRetryable, 409, ""},

@@ -1,9 +1,11 @@
 package api
 
 import (
+	"errors"
 	"io"
 	"mime"
 	"net/http"
+	"os"
 	"strings"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -12,8 +14,8 @@ import (
 // ReadJSON reads a request's body strictly into v; see [DecodeJSON]. A body over
 // the limit is refused by its declared length before any of it is read, and by
 // its count where none was declared.
-func ReadJSON(r *http.Request, limit int64, v any) error {
-	body, err := ReadBody(r, limit)
+func ReadJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
+	body, err := ReadBody(w, r, limit)
 	if err != nil {
 		return err
 	}
@@ -24,8 +26,17 @@ func ReadJSON(r *http.Request, limit int64, v any) error {
 // only as the bytes arrive.
 const firstRead = 64 << 10
 
-// ReadBody reads the whole body, at most limit bytes.
-func ReadBody(r *http.Request, limit int64) ([]byte, error) {
+// ReadBody reads the whole body, at most limit bytes, in the time that
+// [BoundBodies] has set.
+func ReadBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
+	body, err := readAll(r, limit)
+	if err == nil {
+		bodyDone(w, r)
+	}
+	return body, err
+}
+
+func readAll(r *http.Request, limit int64) ([]byte, error) {
 	if r.ContentLength > limit {
 		return nil, tooLarge(limit)
 	}
@@ -51,6 +62,9 @@ func tooLarge(limit int64) *job.Error {
 }
 
 func cutOff(err error) *job.Error {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return job.Because(RequestTimeout, err, "the body did not arrive within %v", bodyWait)
+	}
 	return job.Because(job.Invalid, err, "the body ended before all of it had arrived")
 }
 

@@ -12,13 +12,18 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// about begins every message to a client: its type, its task, and the number of
-// the last output entry that the client has heard of once it has this message. A
-// watch from that number misses nothing and repeats nothing.
+// about begins every message to a client.
 type about struct {
 	Type string `json:"type"`
 	Task string `json:"task_id,omitempty"` // left out only of an error that is about no task
-	Seq  int64  `json:"seq"`
+}
+
+// numbered begins every message that tells of a task's story. Seq is the number of
+// the last output entry that the client has heard of once it has this message: a
+// watch from there misses nothing and repeats nothing.
+type numbered struct {
+	about
+	Seq int64 `json:"seq"`
 }
 
 // The messages to a client. The story of a task ends with one chat_response, or
@@ -27,32 +32,34 @@ type about struct {
 type (
 	acceptedFrame struct {
 		about
+		Seq            *int64 `json:"seq,omitempty"` // 0 where the story begins with it; nil where it is being told already
 		ClientID       string `json:"client_id,omitempty"`
 		ConversationID string `json:"conversation_id"`
 		Estimate       *int64 `json:"estimated_time_seconds"`
 		Position       int    `json:"queue_position"`
 	}
 	progressFrame struct {
-		about
+		numbered
 		job.Progress
 	}
 	deltaFrame struct {
-		about
+		numbered
 		Text string `json:"text"`
 	}
 	// resetFrame says that the task is tried again: all deltas before it are void.
 	resetFrame struct {
-		about
+		numbered
 		Attempt int `json:"attempt"`
 	}
 	responseFrame struct {
-		about
+		numbered
 		Answer         string `json:"answer"`
 		ConversationID string `json:"conversation_id"`
 		Truncated      bool   `json:"truncated,omitempty"` // the deltas were all of it
 	}
 	errorFrame struct {
 		about
+		Seq        *int64              `json:"seq,omitempty"` // nil in a refusal, which is no part of the story
 		ClientID   string              `json:"client_id,omitempty"`
 		Code       string              `json:"code"`
 		Message    string              `json:"message"`
@@ -80,7 +87,7 @@ func (n *narrator) tell(u engine.Update) []any {
 	var text []byte
 	flush := func() {
 		if len(text) > 0 {
-			out = append(out, deltaFrame{n.about("delta"), string(text)})
+			out = append(out, deltaFrame{n.numbered("delta"), string(text)})
 			text = nil
 		}
 	}
@@ -94,7 +101,7 @@ func (n *narrator) tell(u engine.Update) []any {
 			text = append(text, e.Data...)
 		case job.Restart:
 			n.told = job.Progress{}
-			out = append(out, resetFrame{n.about("reset"), e.Attempt})
+			out = append(out, resetFrame{n.numbered("reset"), e.Attempt})
 		case job.Report:
 			var p job.Progress
 			if json.Unmarshal(e.Data, &p) == nil {
@@ -119,22 +126,22 @@ func (n *narrator) progress(out []any, p job.Progress) []any {
 		return out
 	}
 	n.told = p
-	return append(out, progressFrame{n.about("progress"), p})
+	return append(out, progressFrame{n.numbered("progress"), p})
 }
 
 // conclude makes the last message of a watch.
 func (n *narrator) conclude(answer conversation.Message) any {
 	if answer.Status == conversation.Completed {
-		return responseFrame{n.about("chat_response"), answer.Content, answer.ID.Conversation.String(), answer.Truncated}
+		return responseFrame{n.numbered("chat_response"), answer.Content, answer.ID.Conversation.String(), answer.Truncated}
 	}
-	e := errorFrame{about: n.about("error"), Status: answer.Status}
+	e := errorFrame{about: about{"error", n.task}, Seq: &n.seq, Status: answer.Status}
 	if answer.Error != nil {
 		e.Code, e.Message = answer.Error.Code, answer.Error.Message
 	}
 	return e
 }
 
-func (n *narrator) about(kind string) about { return about{kind, n.task, n.seq} }
+func (n *narrator) numbered(kind string) numbered { return numbered{about{kind, n.task}, n.seq} }
 
 // refusal is the answer to a message that was not obeyed.
 func refusal(in incoming, err error) errorFrame {

@@ -54,8 +54,8 @@ func badCursor(name, text string) error {
 }
 
 // optionalJSON reads a small body, if there is one.
-func optionalJSON(r *http.Request, v any) error {
-	body, err := api.ReadBody(r, maxSmallBody)
+func optionalJSON(w http.ResponseWriter, r *http.Request, v any) error {
+	body, err := api.ReadBody(w, r, maxSmallBody)
 	if err != nil || len(body) == 0 {
 		return err
 	}
@@ -63,7 +63,7 @@ func optionalJSON(r *http.Request, v any) error {
 }
 
 // noBody takes an empty body or an empty object.
-func noBody(r *http.Request) error {
+func noBody(w http.ResponseWriter, r *http.Request) error {
 	var nothing struct{}
-	return optionalJSON(r, &nothing)
+	return optionalJSON(w, r, &nothing)
 }

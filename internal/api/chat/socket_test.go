@@ -63,6 +63,9 @@ func (st *story) hear(t testing.TB, a answer) {
 	default:
 		t.Fatalf("heard %v", a.body)
 	}
+	if a.at("seq") == nil {
+		return // it is no part of the story
+	}
 	seq := int64(a.at("seq").(float64))
 	if seq < st.seq {
 		t.Fatalf("after %d comes %v", st.seq, a.body)
@@ -124,15 +127,15 @@ func TestAQuestionSentAgainIsTheSameOne(t *testing.T) {
 	l.hearUntil("progress")
 	h.say("half ")
 	l.hear().want(t, 0, "type", "delta", "text", "half ")
-	l.send(query) // the watch goes on, and repeats nothing
-	l.hear().want(t, 0, same...)
+	l.send(query) // the watch goes on, and repeats nothing; the client stays where it is
+	l.hear().want(t, 0, same...).want(t, 0, "seq", nil)
 	h.say("done")
 	l.hear().want(t, 0, "type", "delta", "text", "done")
 	l.drop()
 
 	again := s.dial("ann")
 	again.send(query)
-	again.hear().want(t, 0, same...)
+	again.hear().want(t, 0, same...).want(t, 0, "seq", 0)
 	again.hear().want(t, 0, "type", "delta", "text", "half done", "seq", 2)
 	s.call("ann", "POST", "/api/chat", `{"query":"q"}`, "Idempotency-Key", "c-1").want(t, 202, "task_id", first.text("task_id"))
 	again.send(`{"type":"chat_query","query":"another","client_id":"c-1"}`)
@@ -209,7 +212,7 @@ func TestGarbageIsAnsweredAndTheSocketStays(t *testing.T) {
 		{strings.Repeat("[", 100_000), "invalid_request", ""},
 	} {
 		l.send("%s", c.message)
-		got := l.hear().want(t, 0, "type", "error", "code", c.code, "seq", 0)
+		got := l.hear().want(t, 0, "type", "error", "code", c.code, "seq", nil)
 		if field, _ := got.at("field").(string); field != c.field || got.text("message") == "" {
 			t.Fatalf("%.80q is answered with %v", c.message, got.body)
 		}
@@ -266,9 +269,12 @@ func TestASocketFollowsOnlySoManyTasks(t *testing.T) {
 	l.send(`{"type":"chat_query","query":"one more","client_id":"m"}`)
 	l.hearUntil("error").want(t, 0, "code", "too_large", "client_id", "m")
 	s.get("ann", fmt.Sprintf("/api/conversations?limit=%d", maxWatches+1)).want(t, 200, fmt.Sprintf("data.%d", maxWatches), nil)
+	more := s.ask("ann", "more")
+	l.send(`{"type":"cancel","task_id":"%s"}`, more.text("task_id"))
+	l.hearUntil("error").want(t, 0, "code", "too_large", "task_id", more.text("task_id"))
+	s.get("ann", "/api/chat/status/"+more.text("task_id")).want(t, 200, "status", "processing", "cancel_requested", nil)
 	s.next().done("a") // makes room for one
 	l.hearUntil("chat_response")
-	more := s.ask("ann", "more")
 	l.send(`{"type":"watch","task_id":"%s"}`, more.text("task_id"))
 	for a := l.hear(); a.text("task_id") != more.text("task_id"); a = l.hear() {
 		if a.text("type") == "error" {

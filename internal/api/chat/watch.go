@@ -42,19 +42,38 @@ func (s *session) query(in incoming) error {
 	if err != nil {
 		return err
 	}
-	s.send(acceptedFrame{
-		about:    about{Type: "accepted", Task: a.ID.String()},
+	accepted := acceptedFrame{
+		about:    about{"accepted", a.ID.String()},
 		ClientID: in.ClientID, ConversationID: a.conversation.String(),
 		Estimate: estimate(a.Snapshot), Position: a.Position,
-	})
-	if s.watching(a.ID) {
+	}
+	if s.amid(a.ID, accepted) {
 		return nil // the same question sent again
 	}
+	accepted.Seq = new(int64)
+	s.send(accepted)
 	return s.watch(a.ID, 0)
+}
+
+// amid sends a message into the story of a task, before its last; false, and
+// nothing is sent, when no story of it is being told.
+func (s *session) amid(task job.ID, frame any) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.watches[task] == nil {
+		return false
+	}
+	s.send(frame)
+	return true
 }
 
 // cancel asks for a task's end, and watches it to tell of it.
 func (s *session) cancel(in incoming) error {
+	if task, err := job.ParseID(in.TaskID); err == nil && !s.watching(task) {
+		if err := s.room(); err != nil {
+			return err
+		}
+	}
 	snap, err := s.face.cancel(s.ctx, s.owner, in.TaskID)
 	if err != nil || s.watching(snap.ID) {
 		return err

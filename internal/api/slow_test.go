@@ -1,0 +1,122 @@
+package api
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// single is a listener for one connection.
+type single struct {
+	conns chan net.Conn // closed by Close
+}
+
+func (l single) Accept() (net.Conn, error) {
+	if c, ok := <-l.conns; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (l single) Close() error   { close(l.conns); return nil }
+func (l single) Addr() net.Addr { return &net.TCPAddr{} }
+
+// converse gives talk a connection to a server with two calls: POST /read reads a
+// body and then holds its answer for an hour, and GET /held holds it without.
+func converse(t *testing.T, talk func(conn net.Conn, answers *bufio.Reader)) {
+	synctest.Test(t, func(t *testing.T) {
+		mux := http.NewServeMux()
+		hold := func(w http.ResponseWriter, r *http.Request) error {
+			select {
+			case <-time.After(time.Hour):
+				WriteJSON(w, 200, "held")
+				return nil
+			case <-r.Context().Done():
+				return errors.New("the client is said to have left")
+			}
+		}
+		mux.Handle("GET /held", Wrap(nil, hold))
+		mux.Handle("POST /read", Wrap(nil, func(w http.ResponseWriter, r *http.Request) error {
+			if _, err := ReadBody(w, r, 1000); err != nil {
+				return err
+			}
+			return hold(w, r)
+		}))
+		ours, theirs := net.Pipe()
+		l := single{make(chan net.Conn, 1)}
+		l.conns <- theirs
+		srv := &http.Server{Handler: Front(mux, "127.0.0.1:8080")}
+		done := make(chan struct{})
+		go func() { _ = srv.Serve(l); close(done) }()
+		talk(ours, bufio.NewReader(ours))
+		_ = ours.Close()
+		_ = srv.Close()
+		<-done
+		synctest.Wait()
+	})
+}
+
+// drip sends a head and then a byte a minute, until nobody takes it.
+func drip(conn net.Conn, head string) {
+	_, err := io.WriteString(conn, strings.ReplaceAll(head, "\n", "\r\n"))
+	for err == nil {
+		<-time.After(time.Minute) // of the bubble's own time
+		_, err = io.WriteString(conn, "x")
+	}
+}
+
+func TestABodyThatDripsIsRefusedInTime(t *testing.T) {
+	for name, tt := range map[string]struct {
+		head string
+		want int
+	}{
+		"read, with a length":    {"POST /read HTTP/1.1\nHost: 127.0.0.1:8080\nContent-Length: 500\n\n", 408},
+		"read, without a length": {"POST /read HTTP/1.1\nHost: 127.0.0.1:8080\nTransfer-Encoding: chunked\n\n", 408},
+		"refused unread":         {"POST /read HTTP/1.1\nHost: 127.0.0.1:8080\nContent-Length: 5000\n\n", 413},
+		"to no call":             {"POST /nothing HTTP/1.1\nHost: 127.0.0.1:8080\nContent-Length: 500\n\n", 404},
+		"to a stranger's host":   {"POST /read HTTP/1.1\nHost: elsewhere\nContent-Length: 500\n\n", 403},
+	} {
+		t.Run(name, func(t *testing.T) {
+			converse(t, func(conn net.Conn, answers *bufio.Reader) {
+				dripped := make(chan struct{})
+				go func() { drip(conn, tt.head); close(dripped) }()
+				defer func() { _ = conn.Close(); <-dripped }()
+				begun := time.Now()
+				res, err := http.ReadResponse(answers, nil)
+				if err != nil || res.StatusCode != tt.want {
+					t.Fatalf("answered with %v, %v", res, err)
+				}
+				if _, err := io.Copy(io.Discard, answers); err != nil {
+					t.Fatal(err)
+				}
+				if waited := time.Since(begun); waited > bodyWait+time.Second {
+					t.Errorf("the connection was held for %v", waited)
+				}
+			})
+		})
+	}
+}
+
+// A body that is here in time takes no time from the answer, and none from the
+// next request of the connection.
+func TestAHeldAnswerOutlivesTheTimeOfItsBody(t *testing.T) {
+	const request = " HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Length: 2\r\n\r\n{}"
+	converse(t, func(conn net.Conn, answers *bufio.Reader) {
+		for _, call := range []string{"POST /read", "GET /held", "POST /read"} {
+			go func() { _, _ = io.WriteString(conn, call+request) }()
+			res, err := http.ReadResponse(answers, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if body, err := io.ReadAll(res.Body); res.StatusCode != 200 || err != nil {
+				t.Fatalf("%s is answered with %d %s, %v", call, res.StatusCode, body, err)
+			}
+		}
+	})
+}
