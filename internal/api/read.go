@@ -14,8 +14,8 @@ import (
 // ReadJSON reads a request's body strictly into v; see [DecodeJSON]. A body over
 // the limit is refused by its declared length before any of it is read, and by
 // its count where none was declared.
-func ReadJSON(w http.ResponseWriter, r *http.Request, limit int64, v any) error {
-	body, err := ReadBody(w, r, limit)
+func ReadJSON(r *http.Request, limit int64, v any) error {
+	body, err := ReadBody(r, limit)
 	if err != nil {
 		return err
 	}
@@ -28,15 +28,7 @@ const firstRead = 64 << 10
 
 // ReadBody reads the whole body, at most limit bytes, in the time that
 // [BoundBodies] has set.
-func ReadBody(w http.ResponseWriter, r *http.Request, limit int64) ([]byte, error) {
-	body, err := readAll(r, limit)
-	if err == nil {
-		bodyDone(w, r)
-	}
-	return body, err
-}
-
-func readAll(r *http.Request, limit int64) ([]byte, error) {
+func ReadBody(r *http.Request, limit int64) ([]byte, error) {
 	if r.ContentLength > limit {
 		return nil, tooLarge(limit)
 	}

@@ -21,7 +21,7 @@ func (u untouchable) Read([]byte) (int, error) {
 func TestABodyOverTheLimitIsRefusedUnread(t *testing.T) {
 	r := httptest.NewRequest("POST", "/", untouchable{t})
 	r.ContentLength = 101
-	if err := ReadJSON(httptest.NewRecorder(), r, 100, new(everything)); job.CodeOf(err) != job.TooLarge {
+	if err := ReadJSON(r, 100, new(everything)); job.CodeOf(err) != job.TooLarge {
 		t.Error(err)
 	}
 }
@@ -41,7 +41,7 @@ func TestABodyWithoutALengthIsCounted(t *testing.T) {
 	body := new(counted)
 	r := httptest.NewRequest("POST", "/", body)
 	r.ContentLength = -1
-	if err := ReadJSON(httptest.NewRecorder(), r, 100<<10, new(everything)); job.CodeOf(err) != job.TooLarge {
+	if err := ReadJSON(r, 100<<10, new(everything)); job.CodeOf(err) != job.TooLarge {
 		t.Error(err)
 	}
 	if body.n > 200<<10 {
@@ -57,7 +57,7 @@ func TestBodiesUpToTheLimitAreRead(t *testing.T) {
 			if !declared {
 				r.ContentLength = -1
 			}
-			got, err := ReadBody(httptest.NewRecorder(), r, int64(size))
+			got, err := ReadBody(r, int64(size))
 			if err != nil || string(got) != text {
 				t.Errorf("%d bytes, declared %v: %d bytes, %v", size, declared, len(got), err)
 			}
@@ -70,7 +70,7 @@ func TestABodyThatIsCutOff(t *testing.T) {
 		broken := io.MultiReader(strings.NewReader(`{"s":"x`), &failing{})
 		r := httptest.NewRequest("POST", "/", broken)
 		r.ContentLength = length
-		err := ReadJSON(httptest.NewRecorder(), r, 1<<20, new(everything))
+		err := ReadJSON(r, 1<<20, new(everything))
 		if job.CodeOf(err) != job.Invalid || !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("length %d: %v", length, err)
 		}

@@ -27,8 +27,9 @@ func (l single) Accept() (net.Conn, error) {
 func (l single) Close() error   { close(l.conns); return nil }
 func (l single) Addr() net.Addr { return &net.TCPAddr{} }
 
-// converse gives talk a connection to a server with two calls: POST /read reads a
-// body and then holds its answer for an hour, and GET /held holds it without.
+// converse gives talk a connection to a server with three calls: POST /read reads a
+// body and then holds its answer for an hour, GET /held holds it without, and GET
+// /stream begins to answer before it does.
 func converse(t *testing.T, talk func(conn net.Conn, answers *bufio.Reader)) {
 	synctest.Test(t, func(t *testing.T) {
 		mux := http.NewServeMux()
@@ -43,7 +44,13 @@ func converse(t *testing.T, talk func(conn net.Conn, answers *bufio.Reader)) {
 		}
 		mux.Handle("GET /held", Wrap(nil, hold))
 		mux.Handle("POST /read", Wrap(nil, func(w http.ResponseWriter, r *http.Request) error {
-			if _, err := ReadBody(w, r, 1000); err != nil {
+			if _, err := ReadBody(r, 1000); err != nil {
+				return err
+			}
+			return hold(w, r)
+		}))
+		mux.Handle("GET /stream", Wrap(nil, func(w http.ResponseWriter, r *http.Request) error {
+			if err := http.NewResponseController(w).Flush(); err != nil {
 				return err
 			}
 			return hold(w, r)
@@ -108,7 +115,7 @@ func TestABodyThatDripsIsRefusedInTime(t *testing.T) {
 func TestAHeldAnswerOutlivesTheTimeOfItsBody(t *testing.T) {
 	const request = " HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Length: 2\r\n\r\n{}"
 	converse(t, func(conn net.Conn, answers *bufio.Reader) {
-		for _, call := range []string{"POST /read", "GET /held", "POST /read"} {
+		for _, call := range []string{"POST /read", "GET /held", "GET /stream", "POST /read"} {
 			go func() { _, _ = io.WriteString(conn, call+request) }()
 			res, err := http.ReadResponse(answers, nil)
 			if err != nil {

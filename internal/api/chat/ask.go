@@ -47,7 +47,7 @@ func (b *busy) Unwrap() error { return b.refusal }
 
 func (f *Face) postChat(w http.ResponseWriter, r *http.Request) error {
 	var q question
-	if err := api.ReadJSON(w, r, maxAsk, &q); err != nil {
+	if err := api.ReadJSON(r, maxAsk, &q); err != nil {
 		return err
 	}
 	key, err := idempotencyKey(r)

@@ -46,7 +46,7 @@ func (f *Face) postConversation(w http.ResponseWriter, r *http.Request) error {
 	var in struct {
 		Title string `json:"title"`
 	}
-	if err := optionalJSON(w, r, &in); err != nil {
+	if err := optionalJSON(r, &in); err != nil {
 		return err
 	}
 	if len(in.Title) > conversation.MaxTitle {

@@ -54,8 +54,8 @@ func badCursor(name, text string) error {
 }
 
 // optionalJSON reads a small body, if there is one.
-func optionalJSON(w http.ResponseWriter, r *http.Request, v any) error {
-	body, err := api.ReadBody(w, r, maxSmallBody)
+func optionalJSON(r *http.Request, v any) error {
+	body, err := api.ReadBody(r, maxSmallBody)
 	if err != nil || len(body) == 0 {
 		return err
 	}
@@ -63,7 +63,7 @@ func optionalJSON(w http.ResponseWriter, r *http.Request, v any) error {
 }
 
 // noBody takes an empty body or an empty object.
-func noBody(w http.ResponseWriter, r *http.Request) error {
+func noBody(r *http.Request) error {
 	var nothing struct{}
-	return optionalJSON(w, r, &nothing)
+	return optionalJSON(r, &nothing)
 }

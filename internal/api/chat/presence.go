@@ -51,7 +51,7 @@ func (p *presence) here(who job.Owner) bool {
 func (f *Face) Present(who job.Owner) bool { return f.present.here(who) }
 
 func (f *Face) postHeartbeat(w http.ResponseWriter, r *http.Request) error {
-	if err := noBody(w, r); err != nil {
+	if err := noBody(r); err != nil {
 		return err
 	}
 	if err := f.present.beat(api.Owner(r)); err != nil {

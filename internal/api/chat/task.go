@@ -25,7 +25,7 @@ func (f *Face) getStatus(w http.ResponseWriter, r *http.Request) error {
 
 // postCancel is idempotent: a task that has ended is answered as it ended.
 func (f *Face) postCancel(w http.ResponseWriter, r *http.Request) error {
-	if err := noBody(w, r); err != nil {
+	if err := noBody(r); err != nil {
 		return err
 	}
 	snap, err := f.cancel(r.Context(), api.Owner(r), r.PathValue("task"))

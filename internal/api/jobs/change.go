@@ -26,7 +26,7 @@ func (f *Face) change(w http.ResponseWriter, r *http.Request, do func(context.Co
 	if err != nil {
 		return err
 	}
-	if err := nothingMore(w, r); err != nil {
+	if err := nothingMore(r); err != nil {
 		return err
 	}
 	snap, err := do(r.Context(), owner, id)
@@ -43,7 +43,7 @@ func (f *Face) delete(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := nothingMore(w, r); err != nil {
+	if err := nothingMore(r); err != nil {
 		return err
 	}
 	if err := f.engine.Delete(r.Context(), owner, id); err != nil {
@@ -55,14 +55,14 @@ func (f *Face) delete(w http.ResponseWriter, r *http.Request) error {
 
 // nothingMore holds a request to its address: no parameters, and no body but an
 // empty object.
-func nothingMore(w http.ResponseWriter, r *http.Request) error {
+func nothingMore(r *http.Request) error {
 	if _, err := query(r); err != nil {
 		return err
 	}
 	if r.ContentLength == 0 {
 		return nil
 	}
-	body, err := api.ReadBody(w, r, job.MaxBody)
+	body, err := api.ReadBody(r, job.MaxBody)
 	if err != nil || len(body) == 0 {
 		return err
 	}

@@ -35,7 +35,7 @@ func (f *Face) submit(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	req, err := f.request(w, r)
+	req, err := f.request(r)
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func accepted(j *job.Job) int {
 
 // request reads all that a submit says. Nothing of it is stored before all of it
 // was found good.
-func (f *Face) request(w http.ResponseWriter, r *http.Request) (engine.Request, error) {
+func (f *Face) request(r *http.Request) (engine.Request, error) {
 	if err := api.RequireJSON(r); err != nil {
 		return engine.Request{}, err
 	}
@@ -103,7 +103,7 @@ func (f *Face) request(w http.ResponseWriter, r *http.Request) (engine.Request, 
 	if err != nil {
 		return engine.Request{}, err
 	}
-	body, err := api.ReadBody(w, r, job.MaxBody)
+	body, err := api.ReadBody(r, job.MaxBody)
 	if err != nil {
 		return engine.Request{}, err
 	}
