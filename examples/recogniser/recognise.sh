@@ -8,6 +8,7 @@ export OMP_THREAD_LIMIT=1 # a page takes one core; the queue says how many pages
 refuse() { echo "$1" >&2; exit 65; }
 
 command -v tesseract >/dev/null || { echo "tesseract is not installed: sudo apt-get install tesseract-ocr" >&2; exit 69; }
+tesseract --list-langs 2>&1 | grep -qx eng || { echo "tesseract lacks its English data: sudo apt-get install tesseract-ocr-eng" >&2; exit 69; }
 
 echo "progress 5 Reading the picture" >&2
 image=$(tr -d '\n' | sed -n 's/.*"image"[[:space:]]*:[[:space:]]*"\([^"]*\)".*/\1/p' | sed 's/\\[nr]//g; s/\\//g')

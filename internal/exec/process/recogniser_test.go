@@ -63,3 +63,12 @@ func TestTheExampleRefusesWhatIsNoPicture(t *testing.T) {
 		}
 	}
 }
+
+// What the server lacks is no fault of the input.
+func TestTheExampleWithoutItsLanguageIsTriedAgain(t *testing.T) {
+	t.Setenv("TESSDATA_PREFIX", t.TempDir())
+	e := recogniser(t)
+	if f := failing(t, e, `{"image": "bm8gcGljdHVyZQ=="}`); f.Class != job.Later || f.Code != "exit_69" || !strings.Contains(f.Message, "English data") {
+		t.Errorf("class %d, %s, %s", f.Class, f.Code, f.Message)
+	}
+}
