@@ -86,7 +86,25 @@ func (e *Engine) deleted(op *store.Delete) {
 	if op.Running {
 		e.stopWork(op.ID, job.Job{CancelRequestedAt: e.store.Now()})
 	}
-	e.hub.Publish(op.ID, watch.Event{Job: &job.Job{ID: op.ID}})
+	e.lookAgain(op.ID)
+}
+
+// lookAgain tells watchers that the job has changed in a way that only the store
+// knows.
+func (e *Engine) lookAgain(id job.ID) {
+	e.hub.Publish(id, watch.Event{Job: &job.Job{ID: id}})
+}
+
+// retried tells watchers of a job that was queued again, and the sweeper when it
+// will have waited too long.
+func (e *Engine) retried(op *store.Retry) {
+	if op.Err != nil {
+		return
+	}
+	e.publish(&op.Job)
+	if d := op.Job.Policy.Timeouts.Queue; d > 0 {
+		e.sweeper.dueAt(op.Job.RunAt.Add(d))
+	}
 }
 
 // Write stores side rows that belong to no job. Conflicts are as in Submit.

@@ -157,12 +157,31 @@ func (e *Engine) freeSlot(l job.Lease) {
 	}
 }
 
-// deliver hands a leased job to its worker.
+// deliver hands a leased job to its worker. One that has stopped serving since it
+// asked gives it back, at no cost of an attempt.
 func (e *Engine) deliver(to *server, c job.Claimed) {
 	e.mu.Lock()
 	e.live[c.Job.ID] = &live{job: c.Job, token: c.Token, to: to, since: time.Now()}
 	e.mu.Unlock()
-	to.Deliver(c)
+	if to.take(c) {
+		return
+	}
+	op := e.ending(&c.Job, job.Outcome{HandedBack: true}, false)
+	op.Lease = c.Lease()
+	if err := e.lanes.put(&pending{lane: laneUrgent, bytes: opBytes, op: op}); err != nil {
+		e.log.Warn("a job could not be handed back", "job", c.Job.ID, "error", err)
+	}
+}
+
+// take delivers a job, unless the server is gone. It holds mu, so that nothing is
+// delivered once stop has returned.
+func (s *server) take(c job.Claimed) bool {
+	s.q.mu.Lock()
+	defer s.q.mu.Unlock()
+	if !s.gone {
+		s.Deliver(c)
+	}
+	return !s.gone
 }
 
 func (e *Engine) deliverClaimed(c claim) {

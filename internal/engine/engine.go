@@ -123,6 +123,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	var duties sync.WaitGroup
 	sweeping, stop := context.WithCancel(ctx)
 	duties.Go(func() { e.sweeper.run(sweeping) })
+	duties.Go(func() { e.sweeper.runPruning(sweeping) })
 	err := e.loop(ctx)
 	stop()
 	duties.Wait()

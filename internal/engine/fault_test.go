@@ -137,7 +137,7 @@ func TestBadSyncEndsTheEngine(t *testing.T) {
 	if err := <-ended; !errors.Is(err, faulty.ErrLost) {
 		t.Errorf("the engine ended with %v", err)
 	}
-	if _, _, err := e.Submit(context.Background(), engine.Request{Owner: local, Queue: "sim"}); job.CodeOf(err) != job.Unavailable {
+	if _, _, err := e.Submit(context.Background(), engine.Request{Owner: local, Queue: "sim"}); job.CodeOf(err) != job.Unavailable && job.CodeOf(err) != job.ShuttingDown {
 		t.Errorf("afterwards a submit was answered %v", err)
 	}
 	_ = s.Close()

@@ -74,6 +74,7 @@ func (l *lanes) put(p *pending) error {
 	if p.lane == laneSubmit && (len(l.waiting[laneSubmit]) >= maxSubmitsWaiting || l.bytes+p.bytes > maxBytesWaiting) {
 		return overloaded()
 	}
+	p.done = make(chan bool, 1)
 	l.waiting[p.lane] = append(l.waiting[p.lane], p)
 	l.bytes += p.bytes
 	l.count++

@@ -25,10 +25,14 @@ const (
 // refusal is in the op; the error is why nobody knows of it, or that it was never
 // taken. When ctx ends first, the op goes on without its caller.
 func (e *Engine) do(ctx context.Context, p *pending) error {
-	p.done = make(chan bool, 1)
 	if err := e.lanes.put(p); err != nil {
 		return err
 	}
+	return p.wait(ctx)
+}
+
+// wait returns when the op's batch is settled, or ctx ends.
+func (p *pending) wait(ctx context.Context) error {
 	select {
 	case <-p.done:
 		return p.err
@@ -37,39 +41,42 @@ func (e *Engine) do(ctx context.Context, p *pending) error {
 	}
 }
 
-// loop applies what waits, batch after batch, until ctx has ended and nothing
-// waits any more. While one batch is synced the next is applied: the settler waits
+// loop applies what waits, batch after batch, until ctx has ended and what
+// was asked before is answered. While one batch is synced the next is applied: the settler waits
 // for the disk and answers, in the same order. A disk that cannot be synced ends
 // the loop with its error.
 func (e *Engine) loop(ctx context.Context) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	defer context.AfterFunc(ctx, e.lanes.close)()
+	defer context.AfterFunc(ctx, e.lanes.ring)()
 	applied := make(chan *work, unsettled) // closed here
 	var settling sync.WaitGroup
 	settling.Go(func() { e.settler(applied, fail) })
-	for {
+	for ctx.Err() == nil {
 		if e.lanes.syncing() {
 			<-e.lanes.wake
 			continue
 		}
-		if w := e.gather(); w.batch.Len() > 0 {
-			e.commit(ctx, w)
-			if e.lanes.idle() { // nothing else to do meanwhile
-				e.finishOff(w, fail)
-				continue
-			}
-			e.lanes.applied()
-			applied <- w
+		w := e.gather()
+		if w.batch.Len() == 0 {
+			<-e.lanes.wake
 			continue
 		}
-		if ctx.Err() != nil {
-			break
+		e.commit(ctx, w)
+		if e.lanes.idle() { // nothing else to do meanwhile
+			e.finishOff(w, fail)
+			continue
 		}
-		<-e.lanes.wake
+		e.lanes.applied()
+		applied <- w
 	}
 	close(applied)
 	settling.Wait()
+	e.lanes.close()
+	for w := e.gather(); w.batch.Len() > 0; w = e.gather() { // what came in between
+		e.commit(ctx, w)
+		e.finishOff(w, fail)
+	}
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -162,6 +169,7 @@ func (e *Engine) gather() *work {
 func (e *Engine) commit(ctx context.Context, w *work) {
 	w.began = time.Now()
 	w.synced, w.err = e.persist(ctx, w.batch)
+	defer e.answered(w)
 	if w.err != nil {
 		return
 	}
@@ -263,12 +271,12 @@ func (e *Engine) refuse(w *work) {
 // settle hands on what a batch made that is on disk: jobs to workers, changes to
 // watchers, answers to callers.
 func (e *Engine) settle(w *work) {
-	for _, c := range w.claims {
-		e.deliverClaimed(c)
-	}
 	for _, p := range w.ops {
 		e.settled(p)
 		p.done <- true
+	}
+	for _, c := range w.claims { // last, as they were applied: a job may have been finished and claimed
+		e.deliverClaimed(c)
 	}
 }
 
@@ -286,9 +294,7 @@ func (e *Engine) settled(p *pending) {
 	case *store.Delete:
 		e.deleted(op)
 	case *store.Retry:
-		if op.Err == nil {
-			e.publish(&op.Job)
-		}
+		e.retried(op)
 	case *store.Due:
 		for i := range op.Expired {
 			e.publish(&op.Expired[i])

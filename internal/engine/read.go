@@ -138,21 +138,18 @@ func (e *Engine) await(ctx context.Context, sub *watch.Sub, j job.Job, wait time
 		case <-ctx.Done():
 			return Snapshot{}, ctx.Err()
 		}
-		events, missed := sub.Take()
-		if missed {
-			now, err := e.store.Job(ctx, j.Owner, j.ID)
-			if err != nil || now.State.Ended() {
-				return e.ended(ctx, now, nil, err)
-			}
-		}
+		events, look := sub.Take()
 		for _, ev := range events {
-			switch {
-			case ev.Job == nil:
-			case ev.Job.State.Ended():
+			if ev.Job != nil && ev.Job.State.Ended() {
 				return e.ended(ctx, *ev.Job, ev.Result, nil)
-			case ev.Job.State == 0: // deleted
-				return e.Get(ctx, j.Owner, j.ID)
 			}
+			look = look || ev.Job != nil && ev.Job.State == 0 // only the store knows
+		}
+		if !look {
+			continue
+		}
+		if now, err := e.store.Job(ctx, j.Owner, j.ID); err != nil || now.State.Ended() {
+			return e.ended(ctx, now, nil, err)
 		}
 	}
 }

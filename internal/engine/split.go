@@ -60,6 +60,6 @@ func refuseOps(b *store.Batch, err error) {
 		op.Err = err
 	}
 	for _, op := range b.Claims {
-		op.Err = err
+		op.Err, op.Claimed = err, nil
 	}
 }

@@ -121,12 +121,16 @@ func (e *Engine) store1(ctx context.Context, op *store.Submit) (j *job.Job, exis
 	if err := q.admit(); err != nil {
 		return e.known(ctx, op, err)
 	}
-	defer q.answered()
 	size := opBytes + len(op.Input)
 	for i := range op.Rows {
 		size += len(op.Rows[i].Body)
 	}
-	if err := e.do(ctx, &pending{lane: laneSubmit, bytes: size, op: op}); err != nil {
+	p := &pending{lane: laneSubmit, bytes: size, op: op}
+	if err := e.lanes.put(p); err != nil {
+		q.admitted(-1)
+		return nil, false, err
+	}
+	if err := p.wait(ctx); err != nil {
 		return nil, false, err
 	}
 	if op.Err != nil {
@@ -158,10 +162,20 @@ func (q *queue) admit() error {
 	return nil
 }
 
-func (q *queue) answered() {
+// answered counts the submits of a batch out again: those that were stored are in
+// the queue's own counts by now.
+func (e *Engine) answered(w *work) {
+	for _, p := range w.ops {
+		if s, ok := p.op.(*store.Submit); ok {
+			e.queues[s.Job.Queue].admitted(-1)
+		}
+	}
+}
+
+func (q *queue) admitted(n int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.asked--
+	q.asked += n
 }
 
 // known answers a submit that was not admitted: with the job that its idempotency

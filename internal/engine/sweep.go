@@ -20,15 +20,12 @@ const (
 )
 
 // sweeper does what the clock asks for: due retries, lapsed leases, cancels that
-// nobody followed, retention. It never takes a lease until renewals have been
+// nobody followed; and, beside that, retention. It never takes a lease until renewals have been
 // accepted for a whole interval since the last trouble of ours: a stall of ours is
 // nobody's death.
 type sweeper struct {
 	e    *Engine
 	wake chan struct{} // has a value when the next due time moved; nobody closes it
-
-	// Owned by run.
-	pruned time.Time
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -85,14 +82,14 @@ func (s *sweeper) run(ctx context.Context) {
 			return
 		case <-s.wake:
 		case <-timer.C:
-			if time.Since(last) > pause+stall {
-				s.unhealthy()
-			}
 		}
-		last = time.Now()
+		if time.Since(last) > pause+stall {
+			s.unhealthy()
+		}
 		if err := s.once(ctx); err != nil && ctx.Err() == nil {
 			s.e.log.Error("a sweep failed and will be repeated", "error", err)
 		}
+		last = time.Now()
 	}
 }
 
@@ -115,15 +112,9 @@ func (s *sweeper) once(ctx context.Context) error {
 		return err
 	}
 	if s.mayTake() {
-		if err := s.end(ctx, store.LapsedOnly); err != nil {
-			return err
-		}
+		return s.end(ctx, store.LapsedOnly)
 	}
-	if time.Since(s.pruned) < pruneEvery {
-		return nil
-	}
-	s.pruned = time.Now()
-	return s.prune(ctx)
+	return nil
 }
 
 // due makes ready what the clock has made due.
@@ -135,7 +126,7 @@ func (s *sweeper) due(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 	for more := now; more; {
-		keep, _ := s.e.keep("")
+		keep, _ := s.e.keep(s.e.names[0])
 		op := &store.Due{Limit: sweepLimit, Keep: keep, Failure: queueTimeout()}
 		if err := s.e.urgent(ctx, op); err != nil {
 			s.dueAt(s.e.store.Now().Add(sweepEvery))
@@ -199,7 +190,13 @@ func (e *Engine) taken(r *store.Running, which store.Which) *store.Finish {
 	if which == store.CancelOnly {
 		outcome = job.Outcome{Cancelled: true}
 	}
-	op := e.ending(&r.Job, outcome, r.Job.Cursor > 0)
+	spoke := r.Job.Cursor > 0 // of a former process's work that is all that is known
+	e.mu.Lock()
+	if h := e.live[r.Job.ID]; h != nil && h.token == r.Token {
+		spoke = h.spoke
+	}
+	e.mu.Unlock()
+	op := e.ending(&r.Job, outcome, spoke)
 	op.Lease = job.Lease{Job: r.Job.ID, Token: r.Token}
 	op.Lapsed = which == store.LapsedOnly
 	if op.To == job.Scheduled {
@@ -236,6 +233,23 @@ func (e *Engine) takeBack(ctx context.Context) error {
 	return nil
 }
 
+// runPruning deletes what is past its time, now and again, until ctx ends. It is a
+// duty of its own, so that a long pass holds up nothing that is due.
+func (s *sweeper) runPruning(ctx context.Context) {
+	tick := time.NewTicker(pruneEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err := s.prune(ctx); err != nil && ctx.Err() == nil {
+			s.e.log.Error("deleting old jobs failed and will be repeated", "error", err)
+		}
+	}
+}
+
 // prune deletes the jobs past their time, a piece at a time in the loop's last
 // lane. It begins with the oldest, and stops where jobs are too young to be over.
 func (s *sweeper) prune(ctx context.Context) error {
@@ -248,7 +262,8 @@ func (s *sweeper) prune(ctx context.Context) error {
 		}
 		total += op.Deleted
 		after = op.Next
-		if after == 0 || s.e.store.Now().Sub(op.Seen) < s.e.shortestKeep() {
+		young := after == 0 || s.e.store.Now().Sub(op.Seen) < s.e.shortestKeep()
+		if young && !op.More {
 			break
 		}
 	}

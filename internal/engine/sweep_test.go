@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
@@ -211,7 +212,9 @@ func TestSweepPrunes(t *testing.T) {
 	}
 	w.clock.pass(61 * time.Minute)
 	young := w.submit(Request{})
-	w.sweep()
+	if err := w.sweeper.prune(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := w.Get(t.Context(), job.Owner{User: "u"}, old); job.CodeOf(err) != job.NotFound {
 		t.Fatalf("the job past its time: %v", err)
 	}
@@ -228,5 +231,77 @@ func TestUnhealthyHoldsSweepsBack(t *testing.T) {
 	w.sweeper.unhealthy()
 	if w.sweeper.mayTake() {
 		t.Fatal("leases may be taken right after a trouble")
+	}
+}
+
+// A sweep's finish and the next claim of the same job may share a batch: the old
+// worker is told, its slot is free, and the new one has the job.
+func TestATakenJobIsClaimedInTheSameBatch(t *testing.T) {
+	w := newSwept(t, time.Nanosecond)
+	second := make(chan job.Claimed, 1)
+	id := w.submit(Request{})
+	<-w.jobs
+	w.Serve(job.Worker{Name: "other", Queue: "q", Slots: 1, Deliver: func(c job.Claimed) { second <- c }})
+	w.clock.pass(time.Minute)
+	w.sweep()
+	if o := <-w.orders; o != job.OrderLost {
+		t.Fatalf("the silent worker was ordered %d", o)
+	}
+	var again job.Claimed
+	select {
+	case again = <-second:
+	case again = <-w.jobs:
+	}
+	if again.Job.ID != id || again.Job.Attempt != 2 {
+		t.Fatalf("attempt %d of %s runs", again.Job.Attempt, again.Job.ID)
+	}
+	if _, err := w.Finish(t.Context(), again.Lease(), job.Outcome{}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // both slots are free
+		w.submit(Request{})
+		select {
+		case <-second:
+		case <-w.jobs:
+		}
+	}
+}
+
+// A job that is claimed for a worker which has stopped serving meanwhile is handed
+// back, and costs no attempt.
+func TestAJobForWhoHasLeftIsHandedBack(t *testing.T) {
+	w := newSwept(t, time.Hour)
+	q := w.queues["q"]
+	gone := &server{Worker: job.Worker{Name: "gone", Queue: "q", Deliver: func(job.Claimed) { t.Error("it was delivered") }}, q: q, gone: true}
+	op := &store.Submit{Job: job.Job{ID: job.NewID(), Owner: job.Owner{User: "u"}, Queue: "q", Priority: 5, MaxAttempts: 1, Policy: q.Policy}}
+	op.Token, op.Worker, op.LeaseFor = job.NewToken(), "gone", time.Minute
+	if err := w.urgent(t.Context(), op); err != nil || op.Err != nil {
+		t.Fatal(err, op.Err)
+	}
+	w.deliver(gone, job.Claimed{Job: op.Job, Token: op.Token})
+	if c := <-w.jobs; c.Job.ID != op.Job.ID || c.Job.Attempt != 1 {
+		t.Fatalf("attempt %d of %s runs", c.Job.Attempt, c.Job.ID)
+	}
+}
+
+// A job that is tried again on request expires like any other that waits too long.
+func TestARetriedJobExpires(t *testing.T) {
+	w := newSwept(t, time.Hour)
+	p := w.queues["q"].Policy
+	p.Timeouts.Queue = 5 * time.Second
+	id := w.submit(Request{Policy: &p})
+	c := <-w.jobs
+	if _, err := w.Finish(t.Context(), c.Lease(), job.Outcome{Fault: &job.Fault{Code: "no"}}); err != nil {
+		t.Fatal(err)
+	}
+	w.submit(Request{}) // takes the slot
+	<-w.jobs
+	if _, err := w.Retry(t.Context(), job.Owner{User: "u"}, id); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.pass(6 * time.Second)
+	w.sweep()
+	if got := w.get(id); got.State != job.Expired {
+		t.Fatalf("the job is %s", got.State)
 	}
 }

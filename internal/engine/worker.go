@@ -29,7 +29,10 @@ func (e *Engine) Append(ctx context.Context, l job.Lease, entries []job.Entry, p
 		return err
 	}
 	size := sizeOf(entries)
-	if h.job.OutputBytes+size > job.MaxOutput {
+	e.mu.Lock()
+	said := h.job.OutputBytes
+	e.mu.Unlock()
+	if said+size > job.MaxOutput {
 		return job.Errorf(job.TooLarge, "the job has said more than %d MiB", job.MaxOutput>>20)
 	}
 	op := &store.Append{Lease: l, Entries: entries, Progress: p}
@@ -139,11 +142,15 @@ func (e *Engine) finished(op *store.Finish, taken bool) {
 	e.mu.Lock()
 	h := e.live[op.Lease.Job]
 	held := h != nil && h.token == op.Lease.Token
-	if held {
-		delete(e.live, op.Lease.Job)
+	if held && (op.Err == nil || job.CodeOf(op.Err) == job.LeaseLost) {
+		delete(e.live, op.Lease.Job) // after another refusal its worker may finish it otherwise
 	}
 	e.mu.Unlock()
-	if !held || op.Err != nil {
+	if op.Err != nil {
+		return
+	}
+	if !held {
+		e.lookAgain(op.Lease.Job)
 		return
 	}
 	h.said(op.Entries, op.Progress)
@@ -157,7 +164,7 @@ func (e *Engine) finished(op *store.Finish, taken bool) {
 	e.hub.Publish(j.ID, watch.Event{Entries: op.Entries, Progress: op.Progress, Job: j, Result: inline(j, op.Result)})
 }
 
-// after is the job as a finish left it. The store does the same to its row.
+// after is the job as a finish left it: what the store has made of its row.
 func (e *Engine) after(h *live, op *store.Finish) *job.Job {
 	j := h.job
 	j.State = op.State
@@ -172,6 +179,9 @@ func (e *Engine) after(h *live, op *store.Finish) *job.Job {
 		}
 		if op.Failure != nil {
 			j.Failure = op.Failure
+		}
+		if j.Attempt == 0 && j.Failure == nil {
+			j.StartedAt = time.Time{}
 		}
 		return &j
 	case op.State == job.Succeeded:
@@ -206,7 +216,7 @@ func (e *Engine) Renew(ctx context.Context, leases []job.Lease) []error {
 			waits = append(waits, nil)
 			continue
 		}
-		p := &pending{lane: laneUrgent, bytes: opBytes, done: make(chan bool, 1)}
+		p := &pending{lane: laneUrgent, bytes: opBytes}
 		p.op = &store.Renew{Lease: l, For: h.job.Policy.Timeouts.Lease}
 		errs[i] = e.lanes.put(p)
 		waits = append(waits, p)
@@ -220,14 +230,9 @@ func (e *Engine) Renew(ctx context.Context, leases []job.Lease) []error {
 }
 
 func (e *Engine) renewed(ctx context.Context, p *pending) error {
-	select {
-	case <-p.done:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 	op := p.op.(*store.Renew)
-	if p.err != nil || op.Err != nil {
-		return firstOf(p.err, op.Err)
+	if err := p.wait(ctx); err != nil || op.Err != nil {
+		return firstOf(err, op.Err)
 	}
 	if op.CancelRequested {
 		e.order(op.Lease, job.OrderCancel)

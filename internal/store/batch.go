@@ -239,6 +239,8 @@ type Prune struct {
 	Deleted int
 	// Next is where the following prune continues; 0 when this one saw the newest.
 	Next int64
+	// More says that more keys, or memories of deletes, are past their time.
+	More bool
 	// Seen is when the last job that this one looked at was submitted.
 	Seen time.Time
 }

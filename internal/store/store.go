@@ -20,7 +20,7 @@ import (
 type Store interface {
 	// Apply applies the batch in one transaction. When it returns, the next batch may
 	// be applied; when synced then returns nil, the batch and all before it are on
-	// disk, and no crash takes any of them back. Readers see nothing sooner than that.
+	// disk, and no crash takes any of them back. Reads of jobs and rows see nothing sooner.
 	//
 	// Kinds are applied in the order of the fields of [Batch], ops of a kind in
 	// theirs. An op that may not apply gets its own Err, changes nothing and harms no

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"errors"
 	"sync"
 	"time"
 
@@ -20,6 +21,7 @@ type keeper struct {
 	conn  *sqlite.Conn
 	pass  *query
 	pause sync.Locker // what a commit holds
+	sound func() bool // whether the log can be trusted: else it stays as it is
 	work  chan struct{}
 	quit  chan struct{}
 	done  sync.WaitGroup
@@ -32,12 +34,12 @@ const (
 	quicklyCopied   = 256 << 10 / pageSize // frames that commits may be made to wait for
 )
 
-func startKeeper(path string, pause sync.Locker) (*keeper, error) {
+func startKeeper(path string, pause sync.Locker, sound func() bool) (*keeper, error) {
 	conn, err := connect(path, []string{"PRAGMA synchronous = FULL", "PRAGMA wal_autocheckpoint = 0", "PRAGMA cache_size = -512"})
 	if err != nil {
 		return nil, err
 	}
-	k := &keeper{conn: conn, pause: pause, work: make(chan struct{}, 1), quit: make(chan struct{})}
+	k := &keeper{conn: conn, pause: pause, sound: sound, work: make(chan struct{}, 1), quit: make(chan struct{})}
 	if k.pass, err = prepare(conn, "PRAGMA wal_checkpoint(PASSIVE)"); err != nil {
 		_ = conn.Close()
 		return nil, err
@@ -102,9 +104,15 @@ func (k *keeper) checkpoint() {
 	_, _ = k.passive()
 }
 
+// errUnsound is why nothing is copied: what reads as the log may not be it.
+var errUnsound = errors.New("sqlite: the log cannot be trusted")
+
 // passive copies what was in the log when it began, without making anyone wait,
 // and says how many frames that were.
 func (k *keeper) passive() (frames int64, err error) {
+	if !k.sound() {
+		return 0, errUnsound
+	}
 	_, err = k.pass.first(func(c column) error {
 		frames = c.int(1)
 		return nil

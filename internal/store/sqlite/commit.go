@@ -26,10 +26,12 @@ func (s *Store) Apply(ctx context.Context, b *store.Batch) (synced func() error,
 	if err := s.usable(ctx, b); err != nil {
 		return nil, fmt.Errorf("%w: %w", err, store.ErrNotCommitted)
 	}
-	if b.ID != s.last { // else the commit that failed had been applied: its answers stand
-		if err := s.applyBatch(b); err != nil {
-			return nil, err
-		}
+	if b.ID == s.last {
+		// The commit that failed had been applied: its answers stand, its sync is to come.
+		s.syncer.begin()
+		s.syncer.end(true)
+	} else if err := s.applyBatch(b); err != nil {
+		return nil, err
 	}
 	commit, lone := s.syncer.seen(), b.Len() <= loneOps
 	return func() error { return s.syncer.wait(commit, lone) }, nil

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"errors"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -146,14 +147,20 @@ func (t *tx) rowsAtEndOf(j *row, result *job.Result) error {
 	return t.putRows(rows)
 }
 
+// errEnough ends a reading before its last row.
+var errEnough = errors.New("sqlite: enough was read")
+
 // readText joins what a job's last attempt said, up to limit bytes.
 func readText(q *query, n int64, limit int) (string, error) {
 	var text []byte
 	err := q.int(n).each(func(c column) error {
-		if len(text) < limit {
-			text = append(text, c.bytes(0)...)
+		if text = append(text, c.bytes(0)...); len(text) > limit {
+			return errEnough
 		}
 		return nil
 	})
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
 	return cut(text, limit), err
 }

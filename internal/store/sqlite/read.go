@@ -71,19 +71,26 @@ func (s *Store) read(ctx context.Context, f func(*reader) error) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() { s.readers <- r }()
+	err := r.do(f)
+	s.readers <- r
+	// What was read may not be on disk yet, and nobody sees what a crash takes back:
+	// not even that there is nothing.
+	if unsynced := s.syncer.wait(s.syncer.seen(), false); err == nil {
+		err = unsynced
+	}
+	return unreadable(err)
+}
+
+// do calls f between the begin and the end of a transaction.
+func (r *reader) do(f func(*reader) error) error {
 	if err := r.begin.run(); err != nil {
-		return unreadable(err)
+		return err
 	}
 	err := f(r)
 	if end := r.end.run(); err == nil {
 		err = end
 	}
-	if err != nil {
-		return unreadable(err)
-	}
-	// What was read may not be on disk yet, and nobody sees what a crash takes back.
-	return unreadable(s.syncer.wait(s.syncer.seen(), false))
+	return err
 }
 
 // unreadable turns an error of the database into one that a caller may see.

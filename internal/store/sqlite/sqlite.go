@@ -140,7 +140,7 @@ func (s *Store) open(ctx context.Context, path string, o Options) (err error) {
 	if s.syncer, err = openSyncer(path, o); err != nil {
 		return err
 	}
-	s.keeper, err = startKeeper(path, &s.mu)
+	s.keeper, err = startKeeper(path, &s.mu, func() bool { return !s.syncer.failed() })
 	return err
 }
 
@@ -228,6 +228,11 @@ func (s *Store) Close() error {
 	var errs []error
 	for range s.size {
 		errs = append(errs, (<-s.readers).conn.Close())
+	}
+	if s.syncer.failed() {
+		// Closing the last connection would copy the log: whoever opens it anew reads
+		// what is really there.
+		return errors.Join(append(errs, s.syncer.close())...)
 	}
 	// What is left of the log goes into the file, so that a copy of it is whole.
 	_ = sqlitex.ExecuteTransient(s.conn, "PRAGMA wal_checkpoint(TRUNCATE)", nil)

@@ -39,7 +39,10 @@ func openSyncer(path string, o Options) (*syncer, error) {
 		return nil, err
 	}
 	s.log = log
-	if err := extend(log, o.LogAhead); err != nil {
+	extend(log, o.LogAhead)
+	// What a process that was killed had written and not synced is read as if it had
+	// been: before anyone sees it, it is.
+	if err := syncFile(log); err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
 	if s.async, err = newAsyncSync(log); err != nil {
@@ -48,17 +51,13 @@ func openSyncer(path string, o Options) (*syncer, error) {
 	return s, syncDir(path)
 }
 
-// extend makes a log at least so long. What it adds is no frame to SQLite, which
-// reads a log up to the first that is none.
-func extend(log *os.File, size int64) error {
+// extend makes a log at least so long, where there is room. What it adds is no
+// frame to SQLite, which reads a log up to the first that is none.
+func extend(log *os.File, size int64) {
 	info, err := log.Stat()
-	if err != nil || info.Size() >= size {
-		return err
+	if err == nil && info.Size() < size {
+		_, _ = log.WriteAt(make([]byte, size-info.Size()), info.Size())
 	}
-	if _, err := log.WriteAt(make([]byte, size-info.Size()), info.Size()); err != nil {
-		return err
-	}
-	return log.Sync()
 }
 
 // begin counts a commit in before anyone can see its work.
@@ -89,20 +88,20 @@ func (s *syncer) seen() uint64 {
 	return s.begun
 }
 
-// wait returns when the commit is on disk, or says that this cannot be known. A
-// commit that was begun and came to nothing is not waited for. Lone says that
+// wait returns when the commit, and all before it, are on disk, or says that this
+// cannot be known. A commit that was begun and came to nothing is not waited for. Lone says that
 // nothing else is going on: then a thread that blocks is the quickest.
 func (s *syncer) wait(commit uint64, lone bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for s.synced < commit && s.begun >= commit && s.err == nil {
-		if s.syncing || s.written < commit {
+	for s.synced < min(commit, s.begun) && s.err == nil {
+		if s.syncing || s.written < min(commit, s.begun) {
 			s.changed.Wait()
 		} else {
 			s.syncLocked(lone)
 		}
 	}
-	if s.synced >= commit || s.begun < commit {
+	if s.synced >= min(commit, s.begun) {
 		return nil
 	}
 	return s.err
@@ -130,9 +129,18 @@ func (s *syncer) sync(lone bool) error {
 		return nil
 	case s.async == nil || lone:
 		return syncFile(s.log)
-	default:
-		return s.async.sync()
 	}
+	if err := s.async.sync(); !errors.Is(err, errNotSubmitted) {
+		return err
+	}
+	return syncFile(s.log)
+}
+
+// failed says whether the log cannot be trusted any more.
+func (s *syncer) failed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err != nil
 }
 
 func (s *syncer) close() error {

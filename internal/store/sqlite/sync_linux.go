@@ -61,6 +61,10 @@ type ioControl struct {
 	resultFD uint32
 }
 
+// errNotSubmitted says that nothing was synced, and why is the kernel's business:
+// a plain sync is to be used.
+var errNotSubmitted = errors.New("sqlite: the kernel took no asynchronous sync")
+
 type ioEvent struct {
 	data, obj uint64
 	res, res2 int64
@@ -79,6 +83,9 @@ func newAsyncSync(f *os.File) (*asyncSync, error) {
 	if _, _, errno := syscall.Syscall(syscall.SYS_IO_SETUP, 1, uintptr(unsafe.Pointer(&a.kernel)), 0); errno != 0 {
 		return nil, errors.Join(errno, a.ended.Close())
 	}
+	if err := a.sync(); err != nil { // older kernels offer it, and then refuse
+		return nil, errors.Join(err, a.close())
+	}
 	return a, nil
 }
 
@@ -87,15 +94,21 @@ func (a *asyncSync) sync() error {
 	control := &ioControl{opcode: cmdFdatasync, fd: a.fd, flags: flagEventFD, resultFD: a.event}
 	list := [1]*ioControl{control}
 	if _, _, errno := syscall.Syscall(syscall.SYS_IO_SUBMIT, a.kernel, 1, uintptr(unsafe.Pointer(&list))); errno != 0 {
-		return errno
+		return errNotSubmitted
 	}
 	var count [8]byte
 	if _, err := a.ended.Read(count[:]); err != nil {
 		return err
 	}
 	var event ioEvent
-	if _, _, errno := syscall.Syscall6(syscall.SYS_IO_GETEVENTS, a.kernel, 1, 1, uintptr(unsafe.Pointer(&event)), 0, 0); errno != 0 {
-		return errno
+	for {
+		_, _, errno := syscall.Syscall6(syscall.SYS_IO_GETEVENTS, a.kernel, 1, 1, uintptr(unsafe.Pointer(&event)), 0, 0)
+		if errno == 0 {
+			break
+		}
+		if errno != syscall.EINTR {
+			return errno
+		}
 	}
 	if event.res < 0 {
 		return syscall.Errno(-event.res)

@@ -16,6 +16,8 @@ func syncDir(string) error { return nil }
 // asyncSync is not offered here.
 type asyncSync struct{}
 
+var errNotSubmitted = errors.ErrUnsupported
+
 func newAsyncSync(*os.File) (*asyncSync, error) { return nil, errors.ErrUnsupported }
 func (*asyncSync) sync() error                  { return errors.ErrUnsupported }
 func (*asyncSync) close() error                 { return nil }

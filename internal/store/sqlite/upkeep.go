@@ -64,7 +64,7 @@ type old struct {
 }
 
 func (t *tx) prune(op *store.Prune) error {
-	op.Err, op.Deleted, op.Next, op.Seen = nil, 0, 0, time.Time{}
+	op.Err, op.Deleted, op.Next, op.Seen, op.More = nil, 0, 0, time.Time{}, false
 	var gone []old
 	seen := 0
 	err := t.q.oldest.int(op.After).int(int64(op.Limit)).each(func(c column) error {
@@ -87,30 +87,32 @@ func (t *tx) prune(op *store.Prune) error {
 		}
 	}
 	op.Deleted = len(gone)
-	return t.pruneLeftovers(op.Limit)
+	op.More, err = t.pruneLeftovers(op.Limit)
+	return err
 }
 
-// pruneLeftovers forgets what outlived its job for as long as was promised.
-func (t *tx) pruneLeftovers(limit int) error {
+// pruneLeftovers forgets what outlived its job for as long as was promised, and
+// says whether there may be more of it.
+func (t *tx) pruneLeftovers(limit int) (more bool, err error) {
 	type leftover struct {
 		row   int64
 		owner job.Owner
 		key   string
 	}
 	var keys []leftover
-	err := t.q.oldLeftovers.time(t.now).int(int64(limit)).each(func(c column) error {
+	err = t.q.oldLeftovers.time(t.now).int(int64(limit)).each(func(c column) error {
 		keys = append(keys, leftover{c.int(0), job.Owner{Tenant: c.text(1), User: c.text(2)}, c.text(3)})
 		return nil
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
 	for _, k := range keys {
 		if err := t.dropKey(k.owner, k.key); err != nil {
-			return err
+			return false, err
 		}
 		if err := t.q.deleteLeftover.int(k.row).run(); err != nil {
-			return err
+			return false, err
 		}
 	}
 	var ids []job.ID
@@ -123,7 +125,7 @@ func (t *tx) pruneLeftovers(limit int) error {
 			err = t.q.forget.id(&ids[i]).run()
 		}
 	}
-	return err
+	return len(keys) == limit || len(ids) == limit, err
 }
 
 // dropKey forgets an idempotency key whose time is over, unless it was used anew.
