@@ -48,7 +48,7 @@ var plan = []room{
 		"internal/api", "internal/api/jobs", "internal/api/chat"}},
 	{path: "internal/cli", may: []string{
 		"client", "bench", "internal/config", "internal/obs", "internal/server", "internal/simmodel"},
-		libraries: []string{"github.com/spf13/cobra", "github.com/spf13/pflag"}},
+		libraries: []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sys/unix"}},
 
 	{path: "internal/crash", may: []string{"client"}},
 	{path: "internal/archtest"},

@@ -38,7 +38,7 @@ func (t *timeouts) over(to *job.Timeouts) error {
 		{"/timeouts/first_output_s", t.FirstOutputS, 0, job.MaxDuration, &to.FirstOutput},
 		{"/timeouts/idle_output_s", t.IdleOutputS, 0, job.MaxDuration, &to.IdleOutput},
 		{"/timeouts/queue_s", t.QueueS, 0, job.MaxDuration, &to.Queue},
-		{"/timeouts/cancel_grace_s", t.CancelGraceS, 0, job.MaxDuration, &to.CancelGrace},
+		{"/timeouts/cancel_grace_s", t.CancelGraceS, time.Millisecond, job.MaxDuration, &to.CancelGrace},
 	}); err != nil {
 		return err
 	}

@@ -20,7 +20,7 @@ func TestASubmitIsHandedToTheEngineWhole(t *testing.T) {
 		f := newFake()
 		in := time.Now().Add(90 * time.Minute).Format(time.RFC3339Nano)
 		body := `{"queue":"sim","input":{"a": [1, null]},"priority":2,"key":"ann","run_at":"` + in + `","max_attempts":7,
-			"timeouts":{"lease_s":60.5,"run_hard_s":10,"request_s":1,"first_output_s":2,"idle_output_s":3,"queue_s":4,"cancel_grace_s":0},
+			"timeouts":{"lease_s":60.5,"run_hard_s":10,"request_s":1,"first_output_s":2,"idle_output_s":3,"queue_s":4,"cancel_grace_s":0.5},
 			"retry":{"backoff_s":0.25,"backoff_max_s":9,"for_s":60,"on_timeout":true,"after_output":"fail"},
 			"metadata":{"b":"2","a":"1"}}`
 		w := f.ask("POST", "/v1/jobs", body, "Idempotency-Key", "once", "X-User-ID", "ann", "Content-Type", "application/json")
@@ -30,7 +30,7 @@ func TestASubmitIsHandedToTheEngineWhole(t *testing.T) {
 			Policy: &job.Policy{
 				Timeouts: job.Timeouts{
 					Lease: 60500 * time.Millisecond, RunSoft: 10 * time.Second, RunHard: 10 * time.Second, Request: time.Second,
-					FirstOutput: 2 * time.Second, IdleOutput: 3 * time.Second, Queue: 4 * time.Second,
+					FirstOutput: 2 * time.Second, IdleOutput: 3 * time.Second, Queue: 4 * time.Second, CancelGrace: 500 * time.Millisecond,
 				},
 				Retry: job.Retry{Backoff: 250 * time.Millisecond, BackoffMax: 9 * time.Second, For: time.Minute, OnTimeout: true, AfterOutput: job.FailAfterOutput},
 			},
