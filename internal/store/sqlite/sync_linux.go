@@ -47,16 +47,12 @@ const (
 )
 
 type ioControl struct {
-	data     uint64
-	key      uint32
-	rwFlags  uint32
+	_        uint64 // data
+	_        uint64 // key, flags of reads and writes
 	opcode   uint16
-	priority int16
+	_        int16 // priority
 	fd       uint32
-	buf      uint64
-	bytes    uint64
-	offset   int64
-	reserved uint64
+	_        [4]uint64 // buffer, length, offset, reserved
 	flags    uint32
 	resultFD uint32
 }
@@ -66,8 +62,9 @@ type ioControl struct {
 var errNotSubmitted = errors.New("sqlite: the kernel took no asynchronous sync")
 
 type ioEvent struct {
-	data, obj uint64
-	res, res2 int64
+	_   [2]uint64 // data, control
+	res int64
+	_   int64
 }
 
 // newAsyncSync prepares to sync a file; an error says that the kernel does not

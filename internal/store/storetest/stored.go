@@ -3,7 +3,6 @@ package storetest
 import (
 	"encoding/json"
 	"fmt"
-	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -285,11 +284,5 @@ func claimedIDs(claimed []job.Claimed) (ids []job.ID) {
 	for _, c := range claimed {
 		ids = append(ids, c.Job.ID)
 	}
-	return ids
-}
-
-func sorted(ids []job.ID) []job.ID {
-	ids = slices.Clone(ids)
-	slices.SortFunc(ids, func(a, b job.ID) int { return strings.Compare(string(a[:]), string(b[:])) })
 	return ids
 }
