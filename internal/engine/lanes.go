@@ -15,7 +15,7 @@ const (
 )
 
 // enough ops are worth a batch of their own while the one before is being synced.
-const enough = 64
+const enough = 32
 
 // The bounds of what waits for the loop. Only submits are refused: what a worker
 // writes is bounded by its leases, each of which has one write outstanding.
