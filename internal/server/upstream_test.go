@@ -22,8 +22,8 @@ func serveModel(t *testing.T) *served {
 // impatient are clocks and retries that make an upstream's every fault an end
 // within a moment.
 const impatient = `"max_attempts":2,
-	"timeouts":{"request_s":0.3,"first_output_s":0.6,"idle_output_s":0.3},
-	"retry":{"backoff_s":0.01,"for_s":0.3}`
+	"timeouts":{"request_s":1,"first_output_s":3,"idle_output_s":1},
+	"retry":{"backoff_s":0.01,"for_s":1}`
 
 // A fault of the upstream that stays becomes the job's error, with what a person
 // can do about it, after as many attempts as may help; none leaves the job running.
