@@ -4,7 +4,6 @@ import (
 	"sync"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
-	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
 // A batch holds up to about so much, and each lane may have at least its share of it.
@@ -178,32 +177,4 @@ func (l *lanes) close() {
 	defer l.mu.Unlock()
 	l.closed = true
 	l.ring()
-}
-
-// into puts the op into its place in a batch.
-func (p *pending) into(b *store.Batch) {
-	switch op := p.op.(type) {
-	case *store.Renew:
-		b.Renews = append(b.Renews, op)
-	case *store.Append:
-		b.Appends = append(b.Appends, op)
-	case *store.Finish:
-		b.Finishes = append(b.Finishes, op)
-	case *store.Cancel:
-		b.Cancels = append(b.Cancels, op)
-	case *store.Delete:
-		b.Deletes = append(b.Deletes, op)
-	case *store.Retry:
-		b.Retries = append(b.Retries, op)
-	case *store.Write:
-		b.Writes = append(b.Writes, op)
-	case *store.Submit:
-		b.Submits = append(b.Submits, op)
-	case *store.Due:
-		b.Dues = append(b.Dues, op)
-	case *store.Prune:
-		b.Prunes = append(b.Prunes, op)
-	case *store.Claim:
-		b.Claims = append(b.Claims, op)
-	}
 }

@@ -154,7 +154,7 @@ func (e *Engine) gather() *work {
 		if s, ok := p.op.(*store.Submit); ok {
 			p.to = e.assign(s)
 		}
-		p.into(w.batch)
+		w.batch.Add(p.op)
 	}
 	for _, name := range e.names {
 		w.claims = append(w.claims, e.queues[name].claims(w.batch)...)

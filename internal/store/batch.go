@@ -3,6 +3,7 @@ package store
 import (
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -60,6 +61,36 @@ type Batch struct {
 
 	// Counts are the counts, after the batch, of every queue that the batch changed.
 	Counts map[string]Counts
+}
+
+// Add puts an op, a pointer to one of the types below, into its place.
+func (b *Batch) Add(op any) {
+	switch op := op.(type) {
+	case *Renew:
+		b.Renews = append(b.Renews, op)
+	case *Append:
+		b.Appends = append(b.Appends, op)
+	case *Finish:
+		b.Finishes = append(b.Finishes, op)
+	case *Cancel:
+		b.Cancels = append(b.Cancels, op)
+	case *Delete:
+		b.Deletes = append(b.Deletes, op)
+	case *Retry:
+		b.Retries = append(b.Retries, op)
+	case *Write:
+		b.Writes = append(b.Writes, op)
+	case *Submit:
+		b.Submits = append(b.Submits, op)
+	case *Due:
+		b.Dues = append(b.Dues, op)
+	case *Prune:
+		b.Prunes = append(b.Prunes, op)
+	case *Claim:
+		b.Claims = append(b.Claims, op)
+	default:
+		panic(fmt.Sprintf("store: %T is no op", op))
+	}
 }
 
 // Len is the number of ops in the batch.

@@ -200,32 +200,7 @@ func newWrite(rows ...store.Row) *store.Write { return &store.Write{Rows: rows} 
 func batchOf(ops ...any) *store.Batch {
 	b := store.NewBatch()
 	for _, op := range ops {
-		switch op := op.(type) {
-		case *store.Renew:
-			b.Renews = append(b.Renews, op)
-		case *store.Append:
-			b.Appends = append(b.Appends, op)
-		case *store.Finish:
-			b.Finishes = append(b.Finishes, op)
-		case *store.Cancel:
-			b.Cancels = append(b.Cancels, op)
-		case *store.Delete:
-			b.Deletes = append(b.Deletes, op)
-		case *store.Retry:
-			b.Retries = append(b.Retries, op)
-		case *store.Write:
-			b.Writes = append(b.Writes, op)
-		case *store.Submit:
-			b.Submits = append(b.Submits, op)
-		case *store.Due:
-			b.Dues = append(b.Dues, op)
-		case *store.Prune:
-			b.Prunes = append(b.Prunes, op)
-		case *store.Claim:
-			b.Claims = append(b.Claims, op)
-		default:
-			panic(fmt.Sprintf("storetest: %T is no op", op))
-		}
+		b.Add(op)
 	}
 	return b
 }
