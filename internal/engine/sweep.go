@@ -126,8 +126,7 @@ func (s *sweeper) due(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 	for more := now; more; {
-		keep, _ := s.e.keep(s.e.names[0])
-		op := &store.Due{Limit: sweepLimit, Keep: keep, Failure: queueTimeout()}
+		op := &store.Due{Limit: sweepLimit, Keep: s.e.keepExpired(), Failure: queueTimeout()}
 		if err := s.e.urgent(ctx, op); err != nil {
 			s.dueAt(s.e.store.Now().Add(sweepEvery))
 			return err

@@ -130,6 +130,16 @@ func (e *Engine) keep(queue string) (others, failed time.Duration) {
 	return 24 * time.Hour, 7 * 24 * time.Hour
 }
 
+// keepExpired is how long jobs are kept that expire: of all queues the longest, for
+// one op ends those of any.
+func (e *Engine) keepExpired() time.Duration {
+	longest := time.Duration(0)
+	for _, q := range e.queues {
+		longest = max(longest, q.Keep)
+	}
+	return longest
+}
+
 // finished lets go of a lease and tells watchers what became of the job.
 func (e *Engine) finished(op *store.Finish, taken bool) {
 	if op.Err != nil && taken {
