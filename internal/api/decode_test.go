@@ -174,7 +174,7 @@ func FuzzDecodeJSON(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		err := CheckJSON(data)
+		err := checkJSON(data)
 		if err == nil && !json.Valid(data) {
 			t.Fatalf("taken, and is no JSON: %q", data)
 		}
@@ -192,4 +192,16 @@ func FuzzDecodeJSON(f *testing.F) {
 			t.Fatalf("%q:\ngot  %+v\nwant %+v", data, got, want)
 		}
 	})
+}
+
+// checkJSON says whether data is exactly one JSON value that DecodeJSON takes.
+func checkJSON(data []byte) error {
+	s := scanner{data: data}
+	if err := s.skip(); err != nil {
+		return err
+	}
+	if s.space(); s.pos < len(data) {
+		return s.broken("there is more after the end of the value")
+	}
+	return nil
 }

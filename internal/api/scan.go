@@ -18,18 +18,6 @@ type scanner struct {
 	depth int
 }
 
-// CheckJSON says whether data is exactly one JSON value that [DecodeJSON] takes.
-func CheckJSON(data []byte) error {
-	s := scanner{data: data}
-	if err := s.skip(); err != nil {
-		return err
-	}
-	if s.space(); s.pos < len(data) {
-		return s.broken("there is more after the end of the value")
-	}
-	return nil
-}
-
 // broken is a syntax error where the scanner is.
 func (s *scanner) broken(why string) *job.Error {
 	return job.Errorf(job.Invalid, "the JSON is broken at byte %d: %s", s.pos, why)

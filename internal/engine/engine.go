@@ -134,8 +134,5 @@ func (e *Engine) Run(ctx context.Context) error {
 // on.
 func (e *Engine) Stop() { e.stopping.Store(true) }
 
-// Watchers is how many watches there are.
-func (e *Engine) Watchers() int { return e.hub.Watchers() }
-
 // die is a number in [0,1), for jitter.
 func die() float64 { return rand.Float64() }

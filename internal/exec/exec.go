@@ -17,8 +17,8 @@ type Executor interface {
 	Kind() string
 
 	// Check says whether an input could be worked on at all, before the job is
-	// stored: a *[job.Error] with the code [job.Invalid], or nil. It is quick and has no
-	// effect.
+	// stored: a *[job.Error] with the code [job.Invalid], or nil; its Field is a pointer
+	// into the input. It is quick and has no effect.
 	Check(input []byte) error
 
 	// Execute does one attempt and returns when it is over and nothing that it
@@ -44,7 +44,8 @@ type Task struct {
 // executor returns it.
 type Sink interface {
 	// Begin says that the work begins only now, after a wait for something scarce
-	// inside the executor: the attempt's clocks start again. Most never call it.
+	// inside the executor: the attempt's clocks start again. It may be called again
+	// and again while the wait goes on. Most never call it.
 	Begin()
 	// Text says a piece of the answer, UTF-8. Pieces may end inside a character.
 	Text(piece string) error

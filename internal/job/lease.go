@@ -7,7 +7,7 @@ import (
 )
 
 // Token proves that its holder runs one attempt of one job. It is made before the
-// commit that stores it, so that a replayed claim finds its own lease again. The
+// commit that stores it, so that a commit made again means the same lease. The
 // zero value holds nothing.
 type Token [16]byte
 

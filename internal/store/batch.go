@@ -212,7 +212,8 @@ type Write struct {
 // Submit stores a new job. The caller sets ID, Owner, Queue, Key, Priority,
 // MaxAttempts, Metadata, Policy and Ref of the job; the store sets its state and times.
 //
-// Refusals: job.IdempotencyMismatch; those of its rows (job.Conflict, job.NotFound).
+// Refusals: job.IdempotencyMismatch; job.NotFound, when the idempotency key is kept
+// longer than its job; those of its rows (job.Conflict, job.NotFound).
 type Submit struct {
 	Job   job.Job
 	Input []byte

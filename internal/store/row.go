@@ -40,5 +40,6 @@ type End struct {
 
 // RowsAtEnd makes the side rows of an ending job. A store calls it inside the
 // transaction for every job that ends with a Ref, whoever ends it. It is a pure
-// function of what it is given: a replay calls it again.
+// function of what it is given: a transaction that is tried again calls it again.
+// Rows whose conditions do not hold are left out: an end is never refused for them.
 type RowsAtEnd func(End) []Row

@@ -96,17 +96,6 @@ func (s *Sub) Close() {
 	}
 }
 
-// Watched says whether anyone follows the job.
-func (h *Hub) Watched(id job.ID) bool {
-	if h.watchers.Load() == 0 {
-		return false
-	}
-	s := h.shard(id)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.topics[id]) > 0
-}
-
 // Publish tells a job's watchers of a committed change. It never blocks.
 func (h *Hub) Publish(id job.ID, e Event) {
 	if h.watchers.Load() == 0 {
