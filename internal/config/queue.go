@@ -38,6 +38,7 @@ type Timeouts struct {
 	IdleOutput  time.Duration `yaml:"idle_output_s"`
 	Queue       time.Duration `yaml:"queue_s"`
 	CancelGrace time.Duration `yaml:"cancel_grace_s"`
+	Abandon     time.Duration `yaml:"abandon_s"`
 }
 
 // Retry is the retry policy of a queue's jobs. The fields are those of

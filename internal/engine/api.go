@@ -25,10 +25,31 @@ type Request struct {
 	// all that was asked.
 	IdempotencyKey string
 	Hash           [32]byte
+	// Files came with the request and are on disk already, under ID. When the job is not
+	// stored, or another answers for it, they are removed.
+	Files []job.File
+	Trace string // a traceparent, or ""
 	// Rows are a face's own rows, stored with the job or not at all.
 	Rows []store.Row
 	Ref  string
 }
+
+// Submitted is what became of one request of several.
+type Submitted struct {
+	Snapshot
+	Existing bool // the idempotency key was known
+	Err      error
+}
+
+// Verb is what can be done to many jobs at once.
+type Verb uint8
+
+// The verbs.
+const (
+	CancelAll Verb = 1 + iota
+	RetryAll
+	DeleteAll
+)
 
 // Snapshot is a job as it is shown: the job itself and what is known around it.
 type Snapshot struct {

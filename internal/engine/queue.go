@@ -12,7 +12,11 @@ type Queue struct {
 	Name        string
 	Executor    string // the kind, for people
 	Concurrency int    // jobs running at once in this process
+	MaxRunning  int    // jobs running at once over all processes; 0 for no limit
 	MaxDepth    int    // waiting jobs; one more is refused with [job.QueueFull]
+	MaxBytes    int64  // of the waiting jobs' input and files; 0 for no limit
+	KeyRunning  int    // jobs of one key running at once, the others are parked; 0 for no limit
+	KeyWaiting  int    // waiting jobs of one key; one more is refused with [job.KeyFull]; 0 for no limit
 	MaxAttempts int
 	Policy      job.Policy
 	Keep        time.Duration // ended jobs are kept this long

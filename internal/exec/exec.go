@@ -36,6 +36,15 @@ type Executor interface {
 type Task struct {
 	Job   job.Job // as it was claimed: Attempt counts this attempt
 	Input []byte  // not to be changed
+	// Files came with the job: read-only, at these paths for as long as the attempt
+	// lasts.
+	Files []File
+}
+
+// File is a file of a task.
+type File struct {
+	job.File
+	Path string // absolute
 }
 
 // Sink takes what an attempt says. One goroutine calls it at a time. It packs

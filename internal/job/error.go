@@ -20,12 +20,15 @@ const (
 	NotRetryable        Code = "not_retryable"        // only failed, cancelled and expired jobs can be retried
 	IdempotencyMismatch Code = "idempotency_mismatch" // the key was used before with another body
 	LeaseLost           Code = "lease_lost"           // the worker no longer holds the job
-	QueueFull           Code = "queue_full"           // the queue holds as many waiting jobs as it may
+	QueueFull           Code = "queue_full"           // the queue holds as many waiting jobs, or bytes, as it may
+	KeyFull             Code = "key_full"             // the key has as many waiting jobs as it may
+	BatchRefused        Code = "batch_refused"        // another job of an atomic batch was refused
 	Overloaded          Code = "overloaded"           // the server has as much to write as it may
 	NoSpace             Code = "no_space"             // the disk is full
 	ShuttingDown        Code = "shutting_down"        // the server is stopping
 	Unavailable         Code = "unavailable"          // the store cannot be reached or written
 	Forbidden           Code = "forbidden"            // the caller may not do this
+	BadToken            Code = "bad_token"            // the token is not ours, was altered, has expired, or is for something else
 	Internal            Code = "internal"             // a defect of ours
 )
 

@@ -41,6 +41,12 @@ type Job struct {
 
 	Metadata map[string]string
 	Policy   Policy
+	// Files came with the job; their bytes lie beside the store, under the job's id.
+	Files []File
+	// InputBytes is what the job weighs in its queue's bound: input and files.
+	InputBytes int64
+	// Trace is the caller's trace context, a traceparent of W3C Trace Context; "" for none.
+	Trace string
 	// Ref is what the face that submitted the job needs to find its own rows when the
 	// job ends; opaque to everyone else. "" for most jobs.
 	Ref string

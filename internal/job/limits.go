@@ -23,6 +23,10 @@ const (
 	MaxKey       = 256      // bytes of a job's key, or of an idempotency key
 	MaxQueueName = 64       // bytes
 	MaxListPage  = 100      // jobs
+	MaxBatch     = 1000     // jobs in one request
+	MaxFiles     = 32       // of a job
+	MaxFileName  = 255      // bytes
 	MaxWait      = 60 * time.Second
+	MinAbandon   = 2 * time.Minute
 	MaxDuration  = 366 * 24 * time.Hour // any delay or timeout
 )

@@ -22,6 +22,7 @@ type Timeouts struct {
 	IdleOutput  time.Duration `json:"idle_output,omitempty"`  // between two pieces
 	Queue       time.Duration `json:"queue,omitempty"`        // longer than this before its first attempt: expired
 	CancelGrace time.Duration `json:"cancel_grace,omitempty"` // after a cancel: then the slot is taken
+	Abandon     time.Duration `json:"abandon,omitempty"`      // nobody watched, asked or sent a heartbeat for so long: cancelled
 }
 
 // AfterOutput says what follows when an attempt fails that has already spoken.

@@ -44,7 +44,11 @@ type Batch struct {
 	// last one that it applied, in the same transaction: that is how the outcome of a
 	// failed commit is found out.
 	ID BatchID
+	// Limits are what the queues' jobs are held to, by queue; a queue that is not here
+	// has none. The store only reads them.
+	Limits map[string]Limits
 
+	Pauses   []*Pause
 	Renews   []*Renew
 	Appends  []*Append
 	Finishes []*Finish
@@ -61,11 +65,23 @@ type Batch struct {
 
 	// Counts are the counts, after the batch, of every queue that the batch changed.
 	Counts map[string]Counts
+	// Removed are the removed jobs that had files, which are to be deleted once the
+	// batch is on disk.
+	Removed []job.ID
+}
+
+// Limits are what a queue's jobs are held to by the commit itself; 0 is no limit.
+type Limits struct {
+	Running    int // of the queue, over all processes: no more are leased
+	KeyRunning int // of a key: one that becomes ready beyond it is parked
+	KeyWaiting int // of a key: a submit beyond it is refused with job.KeyFull
 }
 
 // Add puts an op, a pointer to one of the types below, into its place.
 func (b *Batch) Add(op any) {
 	switch op := op.(type) {
+	case *Pause:
+		b.Pauses = append(b.Pauses, op)
 	case *Renew:
 		b.Renews = append(b.Renews, op)
 	case *Append:
@@ -95,8 +111,18 @@ func (b *Batch) Add(op any) {
 
 // Len is the number of ops in the batch.
 func (b *Batch) Len() int {
-	return len(b.Renews) + len(b.Appends) + len(b.Finishes) + len(b.Cancels) + len(b.Deletes) +
+	return len(b.Pauses) + len(b.Renews) + len(b.Appends) + len(b.Finishes) + len(b.Cancels) + len(b.Deletes) +
 		len(b.Retries) + len(b.Writes) + len(b.Submits) + len(b.Dues) + len(b.Prunes) + len(b.Claims)
+}
+
+// Pause stops a queue from giving jobs to workers, or lets it go on. What runs is
+// not touched, and submits are taken. It is remembered for as long as the store.
+type Pause struct {
+	Queue  string
+	Paused bool
+
+	// out
+	Err error
 }
 
 // Renew extends a lease: it lasts For from the commit. A lease that is past its
@@ -210,16 +236,19 @@ type Write struct {
 }
 
 // Submit stores a new job. The caller sets ID, Owner, Queue, Key, Priority,
-// MaxAttempts, Metadata, Policy and Ref of the job; the store sets its state and times.
+// MaxAttempts, Metadata, Policy, Files, InputBytes, Trace and Ref of the job; the
+// store sets its state and times.
 //
 // Refusals: job.IdempotencyMismatch; job.NotFound, when the idempotency key is kept
-// longer than its job; those of its rows (job.Conflict, job.NotFound).
+// longer than its job; job.KeyFull; those of its rows (job.Conflict, job.NotFound);
+// job.BatchRefused. A known idempotency key is answered whatever the limits.
 type Submit struct {
 	Job   job.Job
 	Input []byte
 	Delay time.Duration // before it is ready; 0 for at once
 	// Token, when not zero, stores the job already leased for LeaseFor to Worker, as
 	// its first attempt: one write less than a submit and a claim. Not with Delay.
+	// Where the limits or a pause forbid that, it waits like any other; Job tells.
 	Token    job.Token
 	LeaseFor time.Duration
 	Worker   string
@@ -227,6 +256,9 @@ type Submit struct {
 	// owner with the same key answers the first one's job.
 	Idempotency *Idempotency
 	Rows        []Row
+	// Group, when not nil, is shared by submits that stand in a row in the batch and
+	// apply all or none: when one is refused, so are the others, with job.BatchRefused.
+	Group *Group
 
 	// out: Job is completed with state and times.
 	Err error
@@ -236,6 +268,9 @@ type Submit struct {
 	Conflict []byte
 }
 
+// Group ties submits together.
+type Group struct{ Size int } // how many they are
+
 // Idempotency is a submitter's promise that two requests are one.
 type Idempotency struct {
 	Key  string
@@ -244,7 +279,9 @@ type Idempotency struct {
 }
 
 // Due moves what the clock has made due: scheduled jobs whose time has come become
-// queued, waiting jobs past their queue time end as Expired. Up to Limit of each.
+// queued (or parked), waiting jobs past their queue time end as Expired, and parked
+// jobs whose key has room become queued: limits may have changed. Up to Limit of
+// each.
 type Due struct {
 	Limit int
 	// Failure and Keep are of the expired ones.
@@ -253,7 +290,7 @@ type Due struct {
 
 	// out
 	Err     error
-	Ready   int
+	Ready   int // became queued or parked, or were unparked
 	Expired []job.Job
 	// More says that a limit was reached.
 	More bool
@@ -261,10 +298,13 @@ type Due struct {
 
 // Prune deletes ended jobs past their ExpiresAt with all they left, and idempotency
 // keys past theirs. It looks at no more than Limit jobs, about the oldest first,
-// from after a cursor.
+// from after a cursor, and stops once it has deleted about Bytes.
 type Prune struct {
 	After int64 // a cursor; 0 begins with the oldest
 	Limit int
+	Bytes int64 // 0 for no bound
+	// Early deletes ended jobs before their time: the store holds more than it may.
+	Early bool
 
 	// out
 	Err     error
@@ -277,8 +317,8 @@ type Prune struct {
 	Seen time.Time
 }
 
-// Claim leases the next ready jobs of a queue: as many as there are tokens, or as
-// are ready. Each claimed job's Attempt counts the new attempt.
+// Claim leases the next ready jobs of a queue: as many as there are tokens, as are
+// ready, or as the queue's limit allows; none while it is paused. Each claimed job's Attempt counts the new attempt.
 type Claim struct {
 	Queue    string
 	Worker   string

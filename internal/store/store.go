@@ -93,6 +93,14 @@ type Upkeep interface {
 	// OldestQueued is since when the job that a queue will claim next has been ready;
 	// zero when none is queued.
 	OldestQueued(ctx context.Context, queue string) (time.Time, error)
+	// WithFiles lists jobs that have files, whoever's, in the order of a cursor that
+	// begins with 0 and ends with 0.
+	WithFiles(ctx context.Context, after int64, limit int) (ids []job.ID, next int64, err error)
+	// Abandonable lists unfinished jobs with a [job.Timeouts.Abandon], whoever's, in
+	// the order of a cursor that begins with 0 and ends with 0.
+	Abandonable(ctx context.Context, after int64, limit int) (jobs []job.Job, next int64, err error)
+	// Size is how many bytes the store holds, without what it could give back.
+	Size(ctx context.Context) (int64, error)
 	// Now is the store's clock, which alone decides leases and due times.
 	Now() time.Time
 }
@@ -128,8 +136,14 @@ type Filter struct {
 	Queue  string // "" for all
 	Key    *string
 	Status job.State // 0 for all
-	After  job.ID    // jobs older than this one; zero begins with the newest
-	Limit  int       // 1 to job.MaxListPage
+	// ErrorCode is that of the last failure; "" for all, failed or not.
+	ErrorCode string
+	// CreatedAfter and CreatedBefore bound when the job was submitted, themselves
+	// excluded; zero for no bound.
+	CreatedAfter, CreatedBefore time.Time
+	Metadata                    map[string]string // pairs that the job must have, all of them
+	After                       job.ID            // jobs older than this one; zero begins with the newest
+	Limit                       int               // 1 to job.MaxListPage
 }
 
 // RowPage is a page of side rows.
@@ -139,11 +153,14 @@ type RowPage struct {
 	Limit int
 }
 
-// Counts are the kept counts of one queue: waiting and running now, and how many
-// ever ended in each way or were tried again.
+// Counts are what is kept of one queue: how many wait and run now, how many ever
+// ended in each way or were tried again, the bytes of what waits, and whether it
+// is paused.
 type Counts struct {
 	Scheduled, Queued, Parked, Running             int64
 	Succeeded, Failed, Cancelled, Expired, Retried int64
+	WaitingBytes                                   int64 // [job.Job.InputBytes] of the waiting jobs
+	Paused                                         bool
 }
 
 // Waiting is how many jobs have yet to be given to a worker.

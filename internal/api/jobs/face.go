@@ -33,6 +33,9 @@ type Writer interface {
 	Cancel(ctx context.Context, owner job.Owner, id job.ID) (engine.Snapshot, error)
 	Retry(ctx context.Context, owner job.Owner, id job.ID) (engine.Snapshot, error)
 	Delete(ctx context.Context, owner job.Owner, id job.ID) error
+	SubmitMany(ctx context.Context, list []engine.Request, atomic bool) ([]engine.Submitted, error)
+	Many(ctx context.Context, v engine.Verb, f store.Filter) (done int, err error)
+	SetPaused(ctx context.Context, queue string, paused bool) (engine.QueueView, error)
 }
 
 // Reader reads jobs and queues.

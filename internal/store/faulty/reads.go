@@ -132,3 +132,27 @@ func (s *Store) Rows(ctx context.Context, kind, parent string, page store.RowPag
 	}
 	return rows, err
 }
+
+// WithFiles lists jobs that have files; see [store.Upkeep].
+func (s *Store) WithFiles(ctx context.Context, after int64, limit int) (ids []job.ID, next int64, err error) {
+	if err = s.reading("WithFiles"); err == nil {
+		ids, next, err = s.inner.WithFiles(ctx, after, limit)
+	}
+	return ids, next, err
+}
+
+// Abandonable lists jobs that may be abandoned; see [store.Upkeep].
+func (s *Store) Abandonable(ctx context.Context, after int64, limit int) (jobs []job.Job, next int64, err error) {
+	if err = s.reading("Abandonable"); err == nil {
+		jobs, next, err = s.inner.Abandonable(ctx, after, limit)
+	}
+	return jobs, next, err
+}
+
+// Size is how much the wrapped store holds.
+func (s *Store) Size(ctx context.Context) (size int64, err error) {
+	if err = s.reading("Size"); err == nil {
+		size, err = s.inner.Size(ctx)
+	}
+	return size, err
+}
