@@ -28,10 +28,14 @@ type fake struct {
 	calls []string
 
 	snap    engine.Snapshot
-	request engine.Request // of the last submit
-	filter  store.Filter   // of the last list
-	after   int64          // of the last output or watch
-	wait    time.Duration  // of the last call that waits
+	request engine.Request   // of the last submit
+	filter  store.Filter     // of the last list, or of what was done to many
+	many    []engine.Request // of the last batch
+	atomic  bool
+	verb    engine.Verb   // of what was last done to many
+	paused  *bool         // what a queue was last told
+	after   int64         // of the last output or watch
+	wait    time.Duration // of the last call that waits
 
 	err      error
 	existing bool
@@ -40,6 +44,8 @@ type fake struct {
 	entries  []job.Entry
 	res      job.Result
 	resErr   error
+	done     int                         // to how many something was done
+	answers  []engine.Submitted          // of a batch; nil answers each with the one job
 	hold     func(context.Context) error // what waiting is
 	watch    func(after int64) Watcher
 }
@@ -110,6 +116,36 @@ func (f *fake) Delete(context.Context, job.Owner, job.ID) error {
 	return f.err
 }
 
+func (f *fake) SubmitMany(_ context.Context, list []engine.Request, atomic bool) ([]engine.Submitted, error) {
+	f.called("submit many")
+	f.many, f.atomic = list, atomic
+	if f.err != nil {
+		return nil, f.err
+	}
+	if f.answers != nil {
+		return f.answers, nil
+	}
+	answers := make([]engine.Submitted, len(list))
+	for i := range answers {
+		answers[i].Snapshot = f.snap
+	}
+	return answers, nil
+}
+
+func (f *fake) Many(_ context.Context, v engine.Verb, filter store.Filter) (int, error) {
+	f.called("many")
+	f.verb, f.filter = v, filter
+	return f.done, f.err
+}
+
+func (f *fake) SetPaused(_ context.Context, queue string, paused bool) (engine.QueueView, error) {
+	f.called("set paused %s %v", queue, paused)
+	f.paused = &paused
+	view := aView()
+	view.Counts.Paused = paused
+	return view, f.err
+}
+
 func (f *fake) Get(_ context.Context, _ job.Owner, id job.ID) (engine.Snapshot, error) {
 	f.called("get %s", id)
 	return f.snap, f.err
@@ -154,12 +190,16 @@ func (f *fake) Queue(name string) (engine.Queue, error) {
 }
 
 func (f *fake) Queues(context.Context) ([]engine.QueueView, error) {
-	return []engine.QueueView{{
+	return []engine.QueueView{aView()}, f.err
+}
+
+func aView() engine.QueueView {
+	return engine.QueueView{
 		Queue:        aQueue(),
 		Counts:       store.Counts{Scheduled: 1, Queued: 2, Running: 3, Succeeded: 4, Failed: 5, Cancelled: 6, Expired: 7, Retried: 8},
 		OldestQueued: 1500 * time.Millisecond,
 		Wait:         time.Second, Run: 2 * time.Second,
-	}}, f.err
+	}
 }
 
 func aQueue() engine.Queue {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -177,11 +178,11 @@ func TestFilters(t *testing.T) {
 		t.Errorf("the empty key is a key: %v", f.filter.Key)
 	}
 	f.filter.Key = nil
-	if want := (store.Filter{Owner: owner, Queue: "sim", Status: job.Failed, After: anID, Limit: 100}); f.filter != want {
+	if want := (store.Filter{Owner: owner, Queue: "sim", Status: job.Failed, After: anID, Limit: 100}); !reflect.DeepEqual(f.filter, want) {
 		t.Errorf("%+v", f.filter)
 	}
 	f.ask("GET", "/v1/jobs", "")
-	if want := (store.Filter{Owner: owner, Limit: 20}); f.filter != want {
+	if want := (store.Filter{Owner: owner, Limit: 20}); !reflect.DeepEqual(f.filter, want) {
 		t.Errorf("%+v", f.filter)
 	}
 }
