@@ -35,6 +35,7 @@ func (e *Engine) cancelled(op *store.Cancel) {
 	switch {
 	case op.Err != nil:
 	case op.Ended:
+		e.abandons.forget(op.ID)
 		e.publish(&op.Job)
 	case op.Job.State == job.Running:
 		e.stopWork(op.ID, op.Job)
@@ -83,6 +84,7 @@ func (e *Engine) deleted(op *store.Delete) {
 	if op.Err != nil {
 		return
 	}
+	e.abandons.forget(op.ID)
 	if op.Running {
 		e.stopWork(op.ID, job.Job{CancelRequestedAt: e.store.Now()})
 	}
@@ -101,10 +103,9 @@ func (e *Engine) retried(op *store.Retry) {
 	if op.Err != nil {
 		return
 	}
+	e.abandons.add(&op.Job)
 	e.publish(&op.Job)
-	if d := op.Job.Policy.Timeouts.Queue; d > 0 {
-		e.sweeper.dueAt(op.Job.RunAt.Add(d))
-	}
+	e.awaits(&op.Job)
 }
 
 // Write stores side rows that belong to no job. Conflicts are as in Submit.

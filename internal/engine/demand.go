@@ -21,6 +21,7 @@ type queue struct {
 	// Guarded by mu.
 	counts  store.Counts // after the last commit
 	asked   int          // submits on their way
+	asking  int64        // their bytes
 	servers []*server    // in turn: the first that has a free slot gets the next job
 	pace    pace
 }
@@ -69,7 +70,7 @@ func (e *Engine) assign(op *store.Submit) *server {
 	q := e.queues[op.Job.Queue]
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if op.Delay > 0 || q.counts.Queued > 0 {
+	if op.Delay > 0 || q.counts.Queued > 0 || q.heldLocked(0) {
 		return nil
 	}
 	for i, s := range q.servers {
@@ -91,6 +92,9 @@ func (e *Engine) assign(op *store.Submit) *server {
 func (q *queue) claims(b *store.Batch) (list []claim) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.heldLocked(len(b.Finishes)) {
+		return nil
+	}
 	ready := int(q.counts.Queued) + q.madeReady(b)
 	for _, s := range q.servers {
 		n := min(s.free, ready, mostClaimed)
@@ -106,6 +110,12 @@ func (q *queue) claims(b *store.Batch) (list []claim) {
 		list = append(list, claim{op, s})
 	}
 	return list
+}
+
+// heldLocked says that the queue gives no jobs to workers for now: it is paused, or
+// has as many running as it may, even when so many of them are about to end.
+func (q *queue) heldLocked(ending int) bool {
+	return q.counts.Paused || q.MaxRunning > 0 && q.counts.Running-int64(ending) >= int64(q.MaxRunning)
 }
 
 // madeReady is how many jobs the batch may make ready, at most.
@@ -125,6 +135,8 @@ func (q *queue) madeReady(b *store.Batch) int {
 	for _, d := range b.Dues {
 		n += min(d.Limit, int(q.counts.Scheduled))
 	}
+	// The end of one job of a key lets go of a parked one.
+	n += min(len(b.Finishes)+len(b.Cancels)+len(b.Deletes)+len(b.Dues)*sweepLimit, int(q.counts.Parked))
 	return n
 }
 
@@ -133,7 +145,7 @@ func (e *Engine) moreReady() bool {
 	for _, name := range e.names {
 		q := e.queues[name]
 		q.mu.Lock()
-		more := q.counts.Queued > 0 && slices.ContainsFunc(q.servers, func(s *server) bool { return s.free > 0 })
+		more := q.counts.Queued > 0 && !q.heldLocked(0) && slices.ContainsFunc(q.servers, func(s *server) bool { return s.free > 0 })
 		q.mu.Unlock()
 		if more {
 			return true

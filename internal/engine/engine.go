@@ -33,6 +33,9 @@ type Config struct {
 	MaxWatchers int
 	// IdempotencyKeep is how long an idempotency key is kept at least; 0 means 24 h.
 	IdempotencyKeep time.Duration
+	// RemoveFiles deletes the files of jobs that are no more; nil when jobs have none.
+	// It is called by one goroutine, and may take its time.
+	RemoveFiles func([]job.ID)
 }
 
 // Engine is the rules over a store. Make it with New, then let Run run.
@@ -46,8 +49,11 @@ type Engine struct {
 	renewEvery  time.Duration
 	keepKeys    time.Duration
 	maxWatchers int
+	limits      map[string]store.Limits // of every queue; given to each batch
 	lanes       *lanes
 	sweeper     *sweeper
+	abandons    *abandons
+	removals    *removals
 
 	stopping atomic.Bool // no more submits
 	failing  atomic.Bool // the store has refused for a while: refuse submits at once
@@ -79,7 +85,10 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 		renewEvery:  c.RenewEvery,
 		keepKeys:    c.IdempotencyKeep,
 		maxWatchers: c.MaxWatchers,
+		limits:      map[string]store.Limits{},
 		lanes:       newLanes(),
+		abandons:    newAbandons(),
+		removals:    newRemovals(c.RemoveFiles),
 		live:        map[job.ID]*live{},
 	}
 	if e.log == nil {
@@ -96,11 +105,15 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 	}
 	for _, q := range c.Queues {
 		e.queues[q.Name] = &queue{Queue: q}
+		e.limits[q.Name] = store.Limits{Running: q.MaxRunning, KeyRunning: q.KeyRunning, KeyWaiting: q.KeyWaiting}
 		e.names = append(e.names, q.Name)
 	}
 	slices.Sort(e.names)
 	e.sweeper = newSweeper(e)
 	if err := e.takeBack(ctx); err != nil {
+		return nil, err
+	}
+	if err := e.loadAbandons(ctx); err != nil {
 		return nil, err
 	}
 	return e, e.loadCounts(ctx)
@@ -124,6 +137,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	sweeping, stop := context.WithCancel(ctx)
 	duties.Go(func() { e.sweeper.run(sweeping) })
 	duties.Go(func() { e.sweeper.runPruning(sweeping) })
+	duties.Go(func() { e.removals.run(sweeping) })
 	err := e.loop(ctx)
 	stop()
 	duties.Wait()

@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
 // A batch holds up to about so much, and each lane may have at least its share of it.
@@ -34,19 +35,23 @@ const (
 	laneCount
 )
 
-// pending is an op on its way through the loop.
+// pending is an op on its way through the loop, or several submits that go together.
 type pending struct {
-	lane  lane
-	bytes int
-	op    any // one of the op types of package store
+	lane    lane
+	bytes   int
+	op      any             // one of the op types of package store, but for Submit
+	submits []*store.Submit // instead of op
 	// taken says of a finish that a sweep takes the lease from its worker, who is told.
 	taken bool
 
 	// Set by the loop before done gets its value.
 	err  error
-	to   *server   // of a submit: whom it is to be delivered to
+	to   []*server // of each submit: whom it is to be delivered to, or nil
 	done chan bool // has room for the one value that the loop sends
 }
+
+// rows is how many ops it is.
+func (p *pending) rows() int { return max(len(p.submits), 1) }
 
 // lanes are what waits for the loop.
 type lanes struct {
@@ -57,6 +62,7 @@ type lanes struct {
 	waiting  [laneCount][]*pending
 	count    int // of what waits
 	bytes    int // of what waits
+	submits  int // of what waits, in its lane
 	unsynced int // batches that are applied and not yet on disk
 	closed   bool
 }
@@ -70,14 +76,18 @@ func (l *lanes) put(p *pending) error {
 	if l.closed {
 		return job.Errorf(job.ShuttingDown, "the server is stopping")
 	}
-	if p.lane == laneSubmit && (len(l.waiting[laneSubmit]) >= maxSubmitsWaiting || l.bytes+p.bytes > maxBytesWaiting) {
-		return overloaded()
+	if p.lane == laneSubmit {
+		if l.submits >= maxSubmitsWaiting || l.bytes+p.bytes > maxBytesWaiting {
+			return overloaded()
+		}
+		l.submits += p.rows()
 	}
 	p.done = make(chan bool, 1)
 	l.waiting[p.lane] = append(l.waiting[p.lane], p)
 	l.bytes += p.bytes
-	l.count++
-	if l.count == 1 || l.count >= enough {
+	first := l.count == 0
+	l.count += p.rows()
+	if first || l.count >= enough {
 		l.ring()
 	}
 	return nil
@@ -146,8 +156,11 @@ func (l *lanes) take() (ops []*pending) {
 	}
 	for _, p := range t.ops {
 		l.bytes -= p.bytes
+		l.count -= p.rows()
+		if p.lane == laneSubmit {
+			l.submits -= p.rows()
+		}
 	}
-	l.count -= len(t.ops)
 	return t.ops
 }
 
@@ -157,15 +170,18 @@ type taker struct {
 	rows, bytes int // the room that is left
 }
 
-// from takes ops from the front of a lane and says how many. The first op of a
-// batch is taken whatever its size.
+// from takes ops of up to so many rows from the front of a lane and says how many
+// ops. The first op of a lane's share is taken however many rows it is, and the
+// first op of a batch whatever its size.
 func (t *taker) from(waiting []*pending, most int) int {
 	for n, p := range waiting {
-		if n == most || t.rows == 0 || (t.bytes < p.bytes && len(t.ops) > 0) {
+		rows := p.rows()
+		if n > 0 && rows > most || most <= 0 || t.rows <= 0 || t.bytes < p.bytes && len(t.ops) > 0 {
 			return n
 		}
 		t.ops = append(t.ops, p)
-		t.rows--
+		most -= rows
+		t.rows -= rows
 		t.bytes -= p.bytes
 	}
 	return len(waiting)

@@ -145,16 +145,21 @@ type claim struct {
 // finishes free, submits given to whoever is free, and claims for the rest.
 func (e *Engine) gather() *work {
 	w := &work{batch: store.NewBatch(), ops: e.lanes.take()}
+	w.batch.Limits = e.limits
 	for _, p := range w.ops {
 		if f, ok := p.op.(*store.Finish); ok && !p.taken {
 			e.freeSlot(f.Lease)
 		}
 	}
 	for _, p := range w.ops {
-		if s, ok := p.op.(*store.Submit); ok {
-			p.to = e.assign(s)
+		if p.submits == nil {
+			w.batch.Add(p.op)
+			continue
 		}
-		w.batch.Add(p.op)
+		for i, s := range p.submits {
+			p.to[i] = e.assign(s)
+		}
+		w.batch.Submits = append(w.batch.Submits, p.submits...)
 	}
 	for _, name := range e.names {
 		w.claims = append(w.claims, e.queues[name].claims(w.batch)...)
@@ -218,7 +223,7 @@ const giveUpStopping = 5 * time.Second
 // isolate commits the halves of a batch in which some op's data is bad, until the
 // culprit stands alone and is refused.
 func (e *Engine) isolate(ctx context.Context, b *store.Batch, cause error) (synced func() error, err error) {
-	if b.Len() == 1 {
+	if b.Len() == 1 || oneGroup(b) {
 		refuseOps(b, job.Because(job.Invalid, cause, "the store cannot take this data"))
 		return func() error { return nil }, nil
 	}
@@ -231,13 +236,7 @@ func (e *Engine) isolate(ctx context.Context, b *store.Batch, cause error) (sync
 	if err != nil {
 		return nil, err
 	}
-	b.Counts = first.Counts
-	if b.Counts == nil {
-		b.Counts = map[string]store.Counts{}
-	}
-	for name, c := range second.Counts {
-		b.Counts[name] = c
-	}
+	join(b, first, second)
 	return func() error { return firstOf(one(), two()) }, nil
 }
 
@@ -260,8 +259,10 @@ func (e *Engine) refuse(w *work) {
 		}
 	}
 	for _, p := range w.ops {
-		if p.to != nil {
-			p.to.release(1)
+		for _, to := range p.to {
+			if to != nil {
+				to.release(1)
+			}
 		}
 		p.err = w.err
 		p.done <- true
@@ -278,13 +279,15 @@ func (e *Engine) settle(w *work) {
 	for _, c := range w.claims { // last, as they were applied: a job may have been finished and claimed
 		e.deliverClaimed(c)
 	}
+	e.removals.add(w.batch.Removed)
 }
 
 // settled does what follows from one committed op.
 func (e *Engine) settled(p *pending) {
+	for i, op := range p.submits {
+		e.submitted(op, p.to[i])
+	}
 	switch op := p.op.(type) {
-	case *store.Submit:
-		e.submitted(op, p.to)
 	case *store.Append:
 		e.appended(op)
 	case *store.Finish:
@@ -297,6 +300,7 @@ func (e *Engine) settled(p *pending) {
 		e.retried(op)
 	case *store.Due:
 		for i := range op.Expired {
+			e.abandons.forget(op.Expired[i].ID)
 			e.publish(&op.Expired[i])
 		}
 	}

@@ -7,39 +7,127 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// SubmitMany stores several jobs in one go and answers each, in order, once all is
-// on disk. Atomic: all are stored or none; the requests that were not to blame are
-// refused with [job.BatchRefused]. An error is of the whole, and nothing was asked.
+// SubmitMany stores several jobs in one commit and answers each, in their order, once
+// they are on disk. Atomic: all are stored or none; requests that were not to
+// blame are refused with [job.BatchRefused]. An error is of the whole: what was
+// stored is then not known.
+//
+// The position of a job in a long queue is an estimate here: counting it for each
+// would take longer than storing it.
 func (e *Engine) SubmitMany(ctx context.Context, list []Request, atomic bool) ([]Submitted, error) {
-	ops := make([]*store.Submit, len(list))
-	out := make([]Submitted, len(list))
-	var refused error
-	for i := range list {
-		if ops[i], out[i].Err = e.prepare(&list[i]); out[i].Err != nil {
-			refused = out[i].Err
-		}
+	m := &many{e: e, out: make([]Submitted, len(list)), ops: make([]*store.Submit, len(list))}
+	if refused := m.admit(ctx, list); atomic && refused {
+		m.dismiss()
+		return m.out, nil
 	}
-	if atomic && refused != nil {
-		return blamed(out), nil
-	}
-	if err := e.storeMany(ctx, ops, out, atomic); err != nil {
+	if err := m.store(ctx, atomic); err != nil {
 		return nil, err
 	}
-	return out, nil
+	return m.out, m.show(ctx)
 }
 
-// blamed refuses all of a group of which some were refused.
-func blamed(out []Submitted) []Submitted {
-	for i := range out {
-		if out[i].Err == nil {
-			out[i].Err = job.Errorf(job.BatchRefused, "another job of the batch was refused, so none was stored")
+// many is several submits on their way. Ops and answers have the places of their
+// requests; the op of a request that is answered already is nil.
+type many struct {
+	e   *Engine
+	ops []*store.Submit
+	out []Submitted
+}
+
+// admit prepares and counts in what may be stored, answers what a known
+// idempotency key answers, and says whether anything was refused.
+func (m *many) admit(ctx context.Context, list []Request) (refused bool) {
+	for i := range list {
+		op, err := m.e.prepare(&list[i])
+		if err == nil {
+			err = m.e.queues[op.Job.Queue].admit(op.Job.InputBytes)
+		}
+		if err == nil {
+			m.ops[i] = op
+			continue
+		}
+		m.out[i].Err = err
+		if op != nil {
+			m.answer(i)(m.e.known(ctx, op, err))
+		}
+		refused = refused || m.out[i].Err != nil
+	}
+	return refused
+}
+
+// answer notes what became of a request.
+func (m *many) answer(i int) func(j *job.Job, existing bool, err error) {
+	return func(j *job.Job, existing bool, err error) {
+		m.out[i] = Submitted{Existing: existing, Err: err}
+		if err == nil {
+			m.out[i].Job = *j
 		}
 	}
-	return out
 }
 
-// storeMany puts what was prepared through the loop, in one piece.
-func (e *Engine) storeMany(ctx context.Context, ops []*store.Submit, out []Submitted, atomic bool) error {
+// dismiss refuses what was admitted, because of what was not.
+func (m *many) dismiss() {
+	m.e.countOut(m.admitted())
+	for i := range m.out {
+		if m.out[i].Err == nil {
+			m.out[i] = Submitted{Err: job.Errorf(job.BatchRefused, "another job of the batch was refused, so none was stored")}
+		}
+	}
+}
+
+func (m *many) admitted() []*store.Submit {
+	list := make([]*store.Submit, 0, len(m.ops))
+	for _, op := range m.ops {
+		if op != nil {
+			list = append(list, op)
+		}
+	}
+	return list
+}
+
+// store puts what was admitted through the loop.
+func (m *many) store(ctx context.Context, atomic bool) error {
+	ops := m.admitted()
+	if len(ops) == 0 {
+		return nil
+	}
+	if atomic {
+		group := &store.Group{Size: len(ops)}
+		for _, op := range ops {
+			op.Group = group
+		}
+	}
+	if err := m.e.ask(ctx, ops); err != nil {
+		return err
+	}
+	for i, op := range m.ops {
+		if op != nil {
+			m.answer(i)(answerOf(op))
+		}
+	}
+	return nil
+}
+
+// show finds out what is known around each stored job.
+func (m *many) show(ctx context.Context) error {
+	for i := range m.out {
+		s := &m.out[i]
+		if s.Err != nil {
+			continue
+		}
+		var err error
+		switch {
+		case s.Existing:
+			s.Snapshot, err = m.e.snapshot(ctx, &s.Job, nil)
+		case s.State == job.Queued && m.e.queues[s.Queue].waiting() > exactPosition:
+			m.e.guess(&s.Snapshot)
+		default:
+			err = m.e.locate(ctx, &s.Snapshot)
+		}
+		if err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -48,15 +136,70 @@ func (e *Engine) storeMany(ctx context.Context, ops []*store.Submit, out []Submi
 // ended, a retry of one that cannot be) are passed over. What was done before an
 // error, or before ctx ended, stays done.
 func (e *Engine) Many(ctx context.Context, v Verb, f store.Filter) (done int, err error) {
-	return 0, nil
+	f.Limit = job.MaxListPage
+	for {
+		page, next, err := e.store.List(ctx, f)
+		if err != nil {
+			return done, err
+		}
+		n, err := e.each(ctx, v, page)
+		done += n
+		if err != nil || next == (job.ID{}) {
+			return done, err
+		}
+		f.After = next
+	}
 }
 
-// SetPaused stops a queue from giving jobs to workers, or lets it go on, and
-// remembers that on disk.
-func (e *Engine) SetPaused(ctx context.Context, queue string, paused bool) (QueueView, error) {
-	return QueueView{}, nil
+// each does one thing to every job of a page, in one go.
+func (e *Engine) each(ctx context.Context, v Verb, page []job.Job) (done int, err error) {
+	var asked []*pending
+	for i := range page {
+		op := e.change(v, &page[i])
+		if op == nil {
+			continue
+		}
+		p := &pending{lane: laneUrgent, bytes: opBytes, op: op}
+		if err := e.lanes.put(p); err != nil {
+			return done, err
+		}
+		asked = append(asked, p)
+	}
+	for _, p := range asked {
+		if err := p.wait(ctx); err != nil {
+			return done, err
+		}
+		if changed(p.op) {
+			done++
+		}
+	}
+	return done, nil
 }
 
-// Present says that a user is here: jobs of theirs that may be abandoned are not,
-// for the time being.
-func (e *Engine) Present(owner job.Owner) {}
+// change is the op that does a thing to a job; nil where it would be no change.
+func (e *Engine) change(v Verb, j *job.Job) any {
+	switch {
+	case v == CancelAll && !j.State.Ended() && j.CancelRequestedAt.IsZero():
+		keep, _ := e.keep(j.Queue)
+		return &store.Cancel{Owner: j.Owner, ID: j.ID, Keep: keep}
+	case v == RetryAll && j.State.Ended() && j.State != job.Succeeded:
+		return &store.Retry{Owner: j.Owner, ID: j.ID}
+	case v == DeleteAll:
+		return &store.Delete{Owner: j.Owner, ID: j.ID}
+	}
+	return nil
+}
+
+// changed says whether a change of one of many took place: a job may have moved on
+// since it was listed.
+func changed(op any) bool {
+	switch op := op.(type) {
+	case *store.Cancel:
+		return op.Err == nil && (op.Ended || op.Job.State == job.Running)
+	case *store.Retry:
+		return op.Err == nil
+	case *store.Delete:
+		return op.Err == nil
+	}
+	return false
+}

@@ -18,7 +18,11 @@ const exactPosition = 100
 
 // Get returns a job as it is now.
 func (e *Engine) Get(ctx context.Context, owner job.Owner, id job.ID) (Snapshot, error) {
-	return e.snapshot(ctx, &job.Job{ID: id, Owner: owner}, nil)
+	s, err := e.snapshot(ctx, &job.Job{ID: id, Owner: owner}, nil)
+	if err == nil {
+		e.abandons.asked(id)
+	}
+	return s, err
 }
 
 // fresh is the snapshot of a job that was just stored.
@@ -68,6 +72,19 @@ func (e *Engine) locate(ctx context.Context, s *Snapshot) error {
 		}
 		s.Position = n
 	}
+	e.foresee(s, q)
+	return nil
+}
+
+// guess is locate for a job that was just put at the end of a long queue.
+func (e *Engine) guess(s *Snapshot) {
+	q := e.queues[s.Queue]
+	s.Position = max(int(q.waiting())-1, 0)
+	e.foresee(s, q)
+}
+
+// foresee guesses when a job will end that has this position.
+func (e *Engine) foresee(s *Snapshot, q *queue) {
 	var running time.Duration
 	if s.State == job.Running {
 		running = e.runningFor(s.ID)
@@ -76,7 +93,6 @@ func (e *Engine) locate(ctx context.Context, s *Snapshot) error {
 	if s.State == job.Scheduled {
 		s.Estimate += max(s.RunAt.Sub(e.store.Now()), 0)
 	}
-	return nil
 }
 
 func (q *queue) waiting() int64 {
@@ -107,6 +123,7 @@ func (e *Engine) Wait(ctx context.Context, owner job.Owner, id job.ID, wait time
 		sub.Close()
 		return Snapshot{}, err
 	}
+	e.abandons.asked(id)
 	return e.await(ctx, sub, j, wait)
 }
 
@@ -196,19 +213,25 @@ func (e *Engine) Output(ctx context.Context, owner job.Owner, id job.ID, after i
 func (e *Engine) Queues(ctx context.Context) ([]QueueView, error) {
 	views := make([]QueueView, 0, len(e.names))
 	for _, name := range e.names {
-		v := e.queues[name].view()
-		if v.Counts.Queued > 0 {
-			since, err := e.store.OldestQueued(ctx, name)
-			if err != nil {
-				return nil, err
-			}
-			if !since.IsZero() {
-				v.OldestQueued = max(e.store.Now().Sub(since), 0)
-			}
+		v, err := e.queueView(ctx, name)
+		if err != nil {
+			return nil, err
 		}
 		views = append(views, v)
 	}
 	return views, nil
+}
+
+func (e *Engine) queueView(ctx context.Context, name string) (QueueView, error) {
+	v := e.queues[name].view()
+	if v.Counts.Queued == 0 {
+		return v, nil
+	}
+	since, err := e.store.OldestQueued(ctx, name)
+	if !since.IsZero() {
+		v.OldestQueued = max(e.store.Now().Sub(since), 0)
+	}
+	return v, err
 }
 
 func (q *queue) view() QueueView {

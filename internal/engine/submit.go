@@ -86,6 +86,9 @@ func (e *Engine) prepare(r *Request) (*store.Submit, error) {
 			return nil, err
 		}
 	}
+	if len(r.Files) > 0 && r.ID == (job.ID{}) {
+		return nil, job.Errorf(job.Internal, "files that belong to no job")
+	}
 	op := &store.Submit{Job: r.job(&q), Input: r.Input, Delay: r.Delay, Rows: r.Rows}
 	if r.IdempotencyKey != "" {
 		op.Idempotency = &store.Idempotency{Key: r.IdempotencyKey, Hash: r.Hash, Keep: e.keepKeys}
@@ -98,6 +101,10 @@ func (r *Request) job(q *Queue) job.Job {
 	j := job.Job{
 		ID: r.ID, Owner: r.Owner, Queue: r.Queue, Key: r.Key, Priority: r.Priority,
 		MaxAttempts: r.MaxAttempts, Metadata: r.Metadata, Policy: q.Policy, Ref: r.Ref,
+		Files: r.Files, InputBytes: int64(len(r.Input)), Trace: r.Trace,
+	}
+	for i := range r.Files {
+		j.InputBytes += r.Files[i].Size
 	}
 	if j.ID == (job.ID{}) {
 		j.ID = job.NewID()
@@ -117,22 +124,39 @@ func (r *Request) job(q *Queue) job.Job {
 // store1 puts one submit through the loop: the job it made, or the one that its
 // idempotency key had made before.
 func (e *Engine) store1(ctx context.Context, op *store.Submit) (j *job.Job, existing bool, err error) {
-	q := e.queues[op.Job.Queue]
-	if err := q.admit(); err != nil {
+	if err := e.queues[op.Job.Queue].admit(op.Job.InputBytes); err != nil {
 		return e.known(ctx, op, err)
 	}
+	if err := e.ask(ctx, []*store.Submit{op}); err != nil {
+		return nil, false, err
+	}
+	return answerOf(op)
+}
+
+// ask puts admitted submits through the loop, together.
+func (e *Engine) ask(ctx context.Context, ops []*store.Submit) error {
+	p := &pending{lane: laneSubmit, submits: ops, to: make([]*server, len(ops))}
+	for _, op := range ops {
+		p.bytes += weight(op)
+	}
+	if err := e.lanes.put(p); err != nil {
+		e.countOut(ops)
+		return err
+	}
+	return p.wait(ctx)
+}
+
+// weight is what a submit takes of the room for what waits to be written.
+func weight(op *store.Submit) int {
 	size := opBytes + len(op.Input)
 	for i := range op.Rows {
 		size += len(op.Rows[i].Body)
 	}
-	p := &pending{lane: laneSubmit, bytes: size, op: op}
-	if err := e.lanes.put(p); err != nil {
-		q.admitted(-1)
-		return nil, false, err
-	}
-	if err := p.wait(ctx); err != nil {
-		return nil, false, err
-	}
+	return size
+}
+
+// answerOf is what became of a submit that went through the loop.
+func answerOf(op *store.Submit) (j *job.Job, existing bool, err error) {
 	if op.Err != nil {
 		return nil, false, withConflict(op.Err, op.Conflict)
 	}
@@ -142,40 +166,73 @@ func (e *Engine) store1(ctx context.Context, op *store.Submit) (j *job.Job, exis
 	return &op.Job, false, nil
 }
 
-// admit counts a submit in, unless the queue holds all that it may.
-func (q *queue) admit() error {
+// Room says whether a queue would take a job of so many bytes now: before those are
+// received. Only the submit itself decides.
+func (e *Engine) Room(queue string, size int64) error {
+	if _, err := e.Queue(queue); err != nil {
+		return err
+	}
+	q := e.queues[queue]
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	return q.roomLocked(size)
+}
+
+// admit counts a submit in, unless the queue holds all that it may.
+func (q *queue) admit(size int64) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err := q.roomLocked(size); err != nil {
+		return err
+	}
+	q.asked++
+	q.asking += size
+	return nil
+}
+
+// roomLocked is the queue's word on one more job. A job that is larger than the
+// queue may hold is taken when nothing else waits.
+func (q *queue) roomLocked(size int64) error {
 	free := 0
 	for _, s := range q.servers {
 		free += s.free
 	}
 	waiting := int(q.counts.Waiting()) + q.asked - free
 	if q.MaxDepth > 0 && waiting >= q.MaxDepth {
-		return &job.Error{
-			Code:       job.QueueFull,
-			Message:    fmt.Sprintf("the queue %s is full: %d jobs wait in it", q.Name, q.counts.Waiting()),
-			RetryAfter: max(q.pace.run/2, retrySoon),
-		}
+		return q.fullLocked("%d jobs wait in it", q.counts.Waiting())
 	}
-	q.asked++
+	held := q.counts.WaitingBytes + q.asking
+	if q.MaxBytes > 0 && held > 0 && held+size > q.MaxBytes {
+		return q.fullLocked("the jobs that wait in it hold %d MiB", held>>20)
+	}
 	return nil
+}
+
+func (q *queue) fullLocked(format string, held int64) error {
+	return &job.Error{
+		Code:       job.QueueFull,
+		Message:    fmt.Sprintf("the queue %s is full: "+format, q.Name, held),
+		RetryAfter: max(q.pace.run/2, retrySoon),
+	}
 }
 
 // answered counts the submits of a batch out again: those that were stored are in
 // the queue's own counts by now.
 func (e *Engine) answered(w *work) {
 	for _, p := range w.ops {
-		if s, ok := p.op.(*store.Submit); ok {
-			e.queues[s.Job.Queue].admitted(-1)
-		}
+		e.countOut(p.submits)
 	}
 }
 
-func (q *queue) admitted(n int) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.asked += n
+// countOut takes back what admit counted in.
+func (e *Engine) countOut(ops []*store.Submit) {
+	for _, op := range ops {
+		q := e.queues[op.Job.Queue]
+		q.mu.Lock()
+		q.asked--
+		q.asking -= op.Job.InputBytes
+		q.mu.Unlock()
+	}
 }
 
 // known answers a submit that was not admitted: with the job that its idempotency
@@ -196,20 +253,33 @@ func (e *Engine) known(ctx context.Context, op *store.Submit, refusal error) (*j
 	return &j, true, err
 }
 
-// submitted hands a stored job to the worker it was assigned to.
+// submitted hands a stored job to the worker it was assigned to, or notes when the
+// clock has something to do about it.
 func (e *Engine) submitted(op *store.Submit, to *server) {
-	switch {
-	case to == nil:
-		if op.Err == nil && op.Existing == nil && op.Job.State == job.Scheduled {
-			e.sweeper.dueAt(op.Job.RunAt)
-		}
-		if op.Err == nil && op.Existing == nil && op.Job.Policy.Timeouts.Queue > 0 {
-			e.sweeper.dueAt(op.Job.RunAt.Add(op.Job.Policy.Timeouts.Queue))
-		}
-	case op.Err != nil || op.Existing != nil:
+	stored := op.Err == nil && op.Existing == nil
+	leased := stored && op.Job.State == job.Running
+	if stored {
+		e.abandons.add(&op.Job)
+	}
+	if to != nil && !leased {
 		to.release(1)
-	default:
+	}
+	switch {
+	case leased:
 		e.deliver(to, job.Claimed{Job: op.Job, Input: op.Input, Token: op.Token, Until: op.Job.StartedAt.Add(op.LeaseFor)})
+	case stored:
+		e.awaits(&op.Job)
+	}
+}
+
+// awaits tells the sweeper when a waiting job becomes ready, and when it will have
+// waited too long.
+func (e *Engine) awaits(j *job.Job) {
+	if j.State == job.Scheduled {
+		e.sweeper.dueAt(j.RunAt)
+	}
+	if d := j.Policy.Timeouts.Queue; d > 0 {
+		e.sweeper.dueAt(j.RunAt.Add(d))
 	}
 }
 

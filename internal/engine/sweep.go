@@ -27,6 +27,8 @@ type sweeper struct {
 	e    *Engine
 	wake chan struct{} // has a value when the next due time moved; nobody closes it
 
+	cared time.Time // when abandoned jobs were last looked for; owned by run
+
 	mu sync.Mutex
 	// Guarded by mu.
 	next    time.Time // by the store's clock; zero when nothing is due
@@ -110,6 +112,12 @@ func (s *sweeper) once(ctx context.Context) error {
 	}
 	if err := s.end(ctx, store.CancelOnly); err != nil {
 		return err
+	}
+	if time.Since(s.cared) >= abandonEvery {
+		s.cared = time.Now()
+		if err := s.e.abandon(ctx); err != nil {
+			return err
+		}
 	}
 	if s.mayTake() {
 		return s.end(ctx, store.LapsedOnly)

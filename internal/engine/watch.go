@@ -35,6 +35,7 @@ func (e *Engine) Watch(ctx context.Context, owner job.Owner, id job.ID, after in
 		return nil, err
 	}
 	w.job = j
+	e.abandons.asked(id)
 	return w, nil
 }
 

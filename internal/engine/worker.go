@@ -168,7 +168,9 @@ func (e *Engine) finished(op *store.Finish, taken bool) {
 	if q := e.queues[j.Queue]; q != nil && (op.State == job.Succeeded || op.State == job.Failed) {
 		q.ran(time.Since(h.since))
 	}
-	if op.State == job.Scheduled {
+	if op.State.Ended() {
+		e.abandons.forget(j.ID)
+	} else if op.State == job.Scheduled {
 		e.sweeper.dueAt(j.RunAt)
 	}
 	e.hub.Publish(j.ID, watch.Event{Entries: op.Entries, Progress: op.Progress, Job: j, Result: inline(j, op.Result)})

@@ -64,6 +64,14 @@ func (h *Hub) shard(id job.ID) *shard { return &h.shards[id[15]%64] }
 // Watchers is how many watchers there are.
 func (h *Hub) Watchers() int { return int(h.watchers.Load()) }
 
+// Watched says whether anyone follows a job.
+func (h *Hub) Watched(id job.ID) bool {
+	s := h.shard(id)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.topics[id]) > 0
+}
+
 // Subscribe follows a job from now on, whether or not it exists.
 func (h *Hub) Subscribe(id job.ID) *Sub {
 	sub := &Sub{hub: h, id: id, Ready: make(chan struct{}, 1)}

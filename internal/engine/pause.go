@@ -1,0 +1,25 @@
+package engine
+
+import (
+	"context"
+
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// SetPaused stops a queue from giving jobs to workers, or lets it go on, and returns
+// when that is on disk: a restart does not forget it. What runs goes on, and
+// submits are taken as before. [job.UnknownQueue] when there is no such queue.
+func (e *Engine) SetPaused(ctx context.Context, queue string, paused bool) (QueueView, error) {
+	if _, err := e.Queue(queue); err != nil {
+		return QueueView{}, err
+	}
+	op := &store.Pause{Queue: queue, Paused: paused}
+	if err := e.urgent(ctx, op); err != nil {
+		return QueueView{}, err
+	}
+	if op.Err != nil {
+		return QueueView{}, op.Err
+	}
+	e.log.Info("a queue was paused or resumed", "queue", queue, "paused", paused)
+	return e.queueView(ctx, queue)
+}
