@@ -20,7 +20,8 @@ import (
 // as leaving a field out, except for a RawMessage, which keeps it.
 //
 // Errors are *[job.Error] with the code [job.Invalid] and a pointer to the field.
-// A RawMessage aliases data.
+// A RawMessage aliases data. A list whose elements answer each for itself is an
+// [Items].
 func DecodeJSON(data []byte, v any) error {
 	d := decoder{scanner{data: data}}
 	if d.space(); d.pos == len(data) {
@@ -66,11 +67,14 @@ func (d *decoder) value(v reflect.Value) *job.Error {
 	case reflect.Float64:
 		return d.float(v)
 	case reflect.Struct:
+		if own, ok := v.Addr().Interface().(list); ok {
+			return own.read(d)
+		}
 		return d.object(v)
 	case reflect.Map:
 		return d.table(v)
 	case reflect.Slice:
-		return d.list(v)
+		return d.slice(v)
 	default:
 		panic(fmt.Sprintf("api: JSON is not read into a %s", v.Type()))
 	}
@@ -172,7 +176,7 @@ func (d *decoder) table(v reflect.Value) *job.Error {
 	})
 }
 
-func (d *decoder) list(v reflect.Value) *job.Error {
+func (d *decoder) slice(v reflect.Value) *job.Error {
 	if d.peek() != '[' {
 		return d.wrong("an array")
 	}

@@ -24,13 +24,15 @@ func StatusOf(code job.Code) int {
 	switch code {
 	case job.Invalid:
 		return http.StatusBadRequest
+	case job.BadToken:
+		return http.StatusUnauthorized
 	case job.Forbidden:
 		return http.StatusForbidden
 	case job.NotFound, job.UnknownQueue:
 		return http.StatusNotFound
 	case MethodNotAllowed:
 		return http.StatusMethodNotAllowed
-	case job.Conflict, job.NotFinished, job.NotRetryable, job.LeaseLost:
+	case job.Conflict, job.NotFinished, job.NotRetryable, job.LeaseLost, job.BatchRefused:
 		return http.StatusConflict
 	case RequestTimeout:
 		return http.StatusRequestTimeout
@@ -40,6 +42,8 @@ func StatusOf(code job.Code) int {
 		return http.StatusUnsupportedMediaType
 	case job.IdempotencyMismatch:
 		return http.StatusUnprocessableEntity
+	case job.KeyFull:
+		return http.StatusTooManyRequests
 	case job.QueueFull, job.Overloaded, job.NoSpace, job.ShuttingDown, job.Unavailable:
 		return http.StatusServiceUnavailable
 	default:
@@ -55,9 +59,36 @@ type Problem struct {
 	Status int          `json:"status"`
 	Detail string       `json:"detail"`
 	Code   job.Code     `json:"code"`
-	Field  string       `json:"field,omitempty"` // a JSON pointer to what is wrong
-	Error  *job.Failure `json:"error,omitempty"` // why the job failed, where that is the reason
+	Field  string       `json:"field,omitempty"`  // a JSON pointer to what is wrong
+	Error  *job.Failure `json:"error,omitempty"`  // why the job failed, where that is the reason
+	Errors []Fault      `json:"errors,omitempty"` // of a refusal of many: what is wrong with whom
 }
+
+// Fault is what is wrong with one of many that were refused together.
+type Fault struct {
+	Field  string   `json:"field"` // a JSON pointer to it
+	Status int      `json:"status"`
+	Code   job.Code `json:"code"`
+	Detail string   `json:"detail"`
+}
+
+// FaultOf is an error as one of many.
+func FaultOf(err error) Fault {
+	p := ProblemOf(err)
+	return Fault{Field: p.Field, Status: p.Status, Code: p.Code, Detail: p.Detail}
+}
+
+// Together is a refusal of many because of some: the problem is the first one's,
+// and carries those that are listed.
+type Together struct {
+	First error
+	All   []Fault
+}
+
+func (e *Together) Error() string { return e.First.Error() }
+
+// Unwrap gives the first.
+func (e *Together) Unwrap() error { return e.First }
 
 // JobFailed is a refusal because of how a job ended: the problem then carries the
 // job's own failure.
@@ -81,6 +112,9 @@ func ProblemOf(err error) Problem {
 	if e, ok := errors.AsType[*JobFailed](err); ok {
 		p.Error = e.Failure
 	}
+	if e, ok := errors.AsType[*Together](err); ok {
+		p.Errors = e.All
+	}
 	p.Status = StatusOf(p.Code)
 	p.Title = http.StatusText(p.Status)
 	return p
@@ -90,8 +124,8 @@ func ProblemOf(err error) Problem {
 // waiting helps: what the error says, and a second where it says nothing.
 func WriteError(w http.ResponseWriter, err error) {
 	p := ProblemOf(err)
-	if s := retryAfter(err, p.Status); s != "" {
-		w.Header().Set("Retry-After", s)
+	if s := RetryAfter(err); s > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(s))
 	}
 	body, jsonErr := json.Marshal(p)
 	if jsonErr != nil {
@@ -100,17 +134,15 @@ func WriteError(w http.ResponseWriter, err error) {
 	Write(w, p.Status, problemType, body)
 }
 
-// retryAfter is the header's value: whole seconds, rounded up; "" for none.
-func retryAfter(err error, status int) string {
+// RetryAfter is how long to wait before the same may succeed: whole seconds,
+// rounded up; 0 where waiting does not help.
+func RetryAfter(err error) int {
 	var wait time.Duration
 	if e, ok := errors.AsType[*job.Error](err); ok {
 		wait = e.RetryAfter
+		if status := StatusOf(e.Code); wait <= 0 && (status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests) {
+			wait = time.Second
+		}
 	}
-	if wait <= 0 && status == http.StatusServiceUnavailable {
-		wait = time.Second
-	}
-	if wait <= 0 {
-		return ""
-	}
-	return strconv.FormatInt(int64(math.Ceil(wait.Seconds())), 10)
+	return int(math.Ceil(max(wait, 0).Seconds()))
 }

@@ -20,6 +20,7 @@ func TestEveryCodeHasItsStatus(t *testing.T) {
 		retryAfter string
 	}{
 		{job.Invalid, 400, ""},
+		{job.BadToken, 401, ""},
 		{job.Forbidden, 403, ""},
 		{job.NotFound, 404, ""},
 		{job.UnknownQueue, 404, ""},
@@ -29,10 +30,12 @@ func TestEveryCodeHasItsStatus(t *testing.T) {
 		{job.NotFinished, 409, ""},
 		{job.NotRetryable, 409, ""},
 		{job.LeaseLost, 409, ""},
+		{job.BatchRefused, 409, ""},
 		{job.TooLarge, 413, ""},
 		{UnsupportedMediaType, 415, ""},
 		{job.IdempotencyMismatch, 422, ""},
 		{job.Internal, 500, ""},
+		{job.KeyFull, 429, "1"},
 		{job.QueueFull, 503, "1"},
 		{job.Overloaded, 503, "1"},
 		{job.NoSpace, 503, "1"},
@@ -85,5 +88,18 @@ func TestAFailedJobsProblemCarriesItsFailure(t *testing.T) {
 	}
 	if p.Code != job.Conflict || p.Error == nil || p.Error.Code != "upstream_error" {
 		t.Errorf("%+v", p)
+	}
+}
+
+// A refusal of many is the first one's, and says what is wrong with each.
+func TestARefusalOfManySaysWhy(t *testing.T) {
+	first, second := job.Errorf(job.UnknownQueue, "no queue"), job.Errorf(job.KeyFull, "full")
+	first.Field, second.Field = "/jobs/1", "/jobs/7"
+	w := httptest.NewRecorder()
+	WriteError(w, &Together{First: first, All: []Fault{FaultOf(first), FaultOf(second)}})
+	const want = `{"type":"about:blank","title":"Not Found","status":404,"detail":"no queue","code":"unknown_queue","field":"/jobs/1","errors":[` +
+		`{"field":"/jobs/1","status":404,"code":"unknown_queue","detail":"no queue"},{"field":"/jobs/7","status":429,"code":"key_full","detail":"full"}]}`
+	if got := w.Body.String(); w.Code != 404 || got != want {
+		t.Errorf("%d %s\nwant %s", w.Code, got, want)
 	}
 }

@@ -1,0 +1,52 @@
+package api
+
+import (
+	"reflect"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// Items is a list of which [DecodeJSON] takes no more than Most elements, and in
+// which each answers for itself: one that is not what T wants, and is JSON all the
+// same, keeps its refusal, and the others are read on.
+type Items[T any] struct {
+	Most  int
+	Given []Item[T]
+}
+
+// Item is an element of such a list.
+type Item[T any] struct {
+	Value T
+	Text  []byte     // its own JSON; it aliases what was read
+	Err   *job.Error // why it could not be read, or nil; its Field is within the element
+}
+
+// list is an [Items] of whatever kind.
+type list interface{ read(d *decoder) *job.Error }
+
+func (l *Items[T]) read(d *decoder) *job.Error {
+	if d.peek() != '[' {
+		return d.wrong("an array")
+	}
+	return d.items(func() *job.Error {
+		if len(l.Given) == l.Most {
+			return job.Errorf(job.TooLarge, "there are at most %d of them", l.Most)
+		}
+		l.Given = append(l.Given, Item[T]{})
+		return l.Given[len(l.Given)-1].read(d)
+	})
+}
+
+// read reads one element; the error is of JSON that is broken.
+func (it *Item[T]) read(d *decoder) *job.Error {
+	d.space()
+	before := d.scanner
+	if it.Err = d.value(reflect.ValueOf(&it.Value).Elem()); it.Err != nil {
+		d.scanner = before
+		if broken := d.skip(); broken != nil {
+			return broken
+		}
+	}
+	it.Text = d.data[before.pos:d.pos:d.pos]
+	return nil
+}

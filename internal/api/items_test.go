@@ -1,0 +1,92 @@
+package api
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+type several struct {
+	Before string       `json:"before"`
+	List   Items[inner] `json:"list"`
+	After  bool         `json:"after"`
+}
+
+// An element that is wrong keeps its refusal, and all others are read.
+func TestElementsAnswerForThemselves(t *testing.T) {
+	v := several{List: Items[inner]{Most: 9}}
+	const body = `{"before":"x","list":[ {"a":1} ,{"a":"one"},7,null,{"nope":[{}]},{"b/~c":[{"a":{}}]},{"a":2}],"after":true}`
+	if err := DecodeJSON([]byte(body), &v); err != nil {
+		t.Fatal(err)
+	}
+	if v.Before != "x" || !v.After || len(v.List.Given) != 7 || *v.List.Given[0].Value.A != 1 || *v.List.Given[6].Value.A != 2 {
+		t.Errorf("%+v", v)
+	}
+	for i, want := range []string{"", "/a", "", "", "/nope", "/b~1~0c/0/a", ""} {
+		it := v.List.Given[i]
+		if wrong := i%6 != 0 && i != 3; wrong != (it.Err != nil) || wrong && it.Err.Field != want {
+			t.Errorf("element %d: %+v, want %q", i, it.Err, want)
+		}
+	}
+	if got := string(v.List.Given[0].Text) + string(v.List.Given[4].Text); got != `{"a":1}{"nope":[{}]}` {
+		t.Errorf("the texts are %s", got)
+	}
+}
+
+// What is no JSON, or too much, refuses the whole.
+func TestAListIsRefusedWhole(t *testing.T) {
+	deep := strings.Repeat("[", job.MaxDepth) + strings.Repeat("]", job.MaxDepth)
+	for _, tt := range []struct {
+		rule, list string
+		code       job.Code
+		field      string
+	}{
+		{"no list", `{}`, job.Invalid, "/list"},
+		{"one too many", `[{},{},{},{}]`, job.TooLarge, "/list/3"},
+		{"broken behind a refusal", `[{},{"nope":01}]`, job.Invalid, "/list/1/nope"},
+		{"a name twice behind a refusal", `[{"nope":1,"x":1,"x":1}]`, job.Invalid, "/list/0/x"},
+		{"too deep by the list around it", `[{"nope":` + deep + `}]`, job.Invalid, anyField},
+		{"no end", `[{}`, job.Invalid, "/list"},
+	} {
+		v := several{List: Items[inner]{Most: 3}}
+		err := DecodeJSON([]byte(`{"list":`+tt.list+`}`), &v)
+		e, ok := errors.AsType[*job.Error](err)
+		if !ok || e.Code != tt.code || tt.field != anyField && e.Field != tt.field {
+			t.Errorf("%s: %+v, want %s at %s", tt.rule, e, tt.code, tt.field)
+		}
+	}
+}
+
+const anyField = "*"
+
+// A list is whole exactly if its JSON is, and every element's text is its own.
+func FuzzItems(f *testing.F) {
+	for _, seed := range []string{`[]`, `[{"a":1}]`, `[{"a":1},{"a":"x"},{}]`, `[{"nope":{"x":[1,"\ud83d"]}}]`, `[[[[]]],7,null]`, `[{"a":1]`, `null`} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, list []byte) {
+		v := Items[inner]{Most: 100}
+		err := DecodeJSON(list, &v)
+		switch {
+		case err == nil && !json.Valid(list):
+			t.Fatalf("%q was read", list)
+		case err != nil && json.Valid(list) && !faulty(list) && list[0] == '[' && strings.Count(string(list), ",") < 100:
+			t.Fatalf("%q was refused: %v", list, err)
+		}
+		if err != nil {
+			return
+		}
+		var texts []json.RawMessage
+		if err := json.Unmarshal(list, &texts); err != nil || len(texts) != len(v.Given) {
+			t.Fatalf("%q: %d elements, want %d (%v)", list, len(v.Given), len(texts), err)
+		}
+		for i, text := range texts {
+			if string(v.Given[i].Text) != string(text) {
+				t.Fatalf("element %d is %q, want %q", i, v.Given[i].Text, text)
+			}
+		}
+	})
+}
