@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,10 +13,13 @@ import (
 // nobody cares for them any more. It is a matter of memory: after a start everyone
 // has their whole time again.
 type abandons struct {
+	now func() time.Time // set once: the store's clock
+
 	mu sync.Mutex
 	// Guarded by mu.
 	jobs   map[job.ID]*cared
 	owners map[job.Owner]*here // those with a job in jobs, and no others
+	since  time.Time           // since when nothing of ours kept anyone from being seen
 }
 
 // cared is an unfinished job that may be abandoned.
@@ -32,8 +36,15 @@ type here struct {
 	seen time.Time // the last heartbeat
 }
 
-func newAbandons() *abandons {
-	return &abandons{jobs: map[job.ID]*cared{}, owners: map[job.Owner]*here{}}
+func newAbandons(now func() time.Time) *abandons {
+	return &abandons{now: now, jobs: map[job.ID]*cared{}, owners: map[job.Owner]*here{}}
+}
+
+// again gives everyone their whole time again: it was us who stood still.
+func (a *abandons) again() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.since = a.now()
 }
 
 // add remembers a job, if it may be abandoned: whoever submitted it is here.
@@ -45,7 +56,7 @@ func (a *abandons) add(j *job.Job) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if c := a.jobs[j.ID]; c != nil {
-		c.seen = time.Now()
+		c.seen = a.now()
 		return
 	}
 	owner := a.owners[j.Owner]
@@ -54,7 +65,7 @@ func (a *abandons) add(j *job.Job) {
 		a.owners[j.Owner] = owner
 	}
 	owner.jobs++
-	a.jobs[j.ID] = &cared{owner: owner, after: after, seen: time.Now()}
+	a.jobs[j.ID] = &cared{owner: owner, after: after, seen: a.now()}
 }
 
 // forget drops a job that has ended.
@@ -76,7 +87,7 @@ func (a *abandons) asked(id job.ID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if c := a.jobs[id]; c != nil {
-		c.seen = time.Now()
+		c.seen = a.now()
 	}
 }
 
@@ -87,7 +98,7 @@ func (e *Engine) Present(owner job.Owner) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if h := a.owners[owner]; h != nil {
-		h.seen = time.Now()
+		h.seen = a.now()
 	}
 }
 
@@ -97,17 +108,19 @@ func (a *abandons) left(watched func(job.ID) bool) map[job.ID]job.Owner {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	list := map[job.ID]job.Owner{}
-	now := time.Now()
+	now := a.now()
 	for id, c := range a.jobs {
 		if watched(id) {
 			c.seen = now
 		}
-		if now.Sub(c.seen) > c.after && now.Sub(c.owner.seen) > c.after {
+		if now.Sub(latest(c.seen, c.owner.seen, a.since)) > c.after {
 			list[id] = c.owner.name
 		}
 	}
 	return list
 }
+
+func latest(times ...time.Time) time.Time { return slices.MaxFunc(times, time.Time.Compare) }
 
 // abandonEvery is how often the sweep looks for abandoned jobs.
 const abandonEvery = 5 * time.Second

@@ -87,7 +87,7 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 		maxWatchers: c.MaxWatchers,
 		limits:      map[string]store.Limits{},
 		lanes:       newLanes(),
-		abandons:    newAbandons(),
+		abandons:    newAbandons(c.Store.Now),
 		removals:    newRemovals(c.RemoveFiles),
 		live:        map[job.ID]*live{},
 	}

@@ -56,10 +56,12 @@ func openStore(t testing.TB, path string) store.Store {
 	return s
 }
 
-// start opens an engine over a store and runs it until the test ends.
-func start(t testing.TB, s store.Store) *house {
+func start(t testing.TB, s store.Store) *house { return startWith(t, s, queues()) }
+
+// startWith opens an engine over a store and runs it until the test ends.
+func startWith(t testing.TB, s store.Store, q []engine.Queue) *house {
 	t.Helper()
-	e, err := engine.New(context.Background(), engine.Config{Store: s, Queues: queues()})
+	e, err := engine.New(context.Background(), engine.Config{Store: s, Queues: q})
 	if err != nil {
 		t.Fatal(err)
 	}

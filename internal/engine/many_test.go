@@ -1,0 +1,176 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// several are requests to one queue, numbered by their input.
+func several(queue string, n int) []engine.Request {
+	list := make([]engine.Request, n)
+	for i := range list {
+		list[i] = engine.Request{Owner: local, Queue: queue, Input: fmt.Appendf(nil, "%d", i)}
+	}
+	return list
+}
+
+func (h *house) submitMany(list []engine.Request, atomic bool) []engine.Submitted {
+	h.t.Helper()
+	out, err := h.SubmitMany(context.Background(), list, atomic)
+	if err != nil || len(out) != len(list) {
+		h.t.Fatalf("%d answers to %d requests, %v", len(out), len(list), err)
+	}
+	return out
+}
+
+// codes are the refusals, in order; "" for what was taken.
+func codes(out []engine.Submitted) []job.Code {
+	list := make([]job.Code, len(out))
+	for i := range out {
+		list[i] = job.CodeOf(out[i].Err)
+	}
+	return list
+}
+
+// Each request of several is answered for itself: those that are wrong, or for
+// which there is no room, harm no other.
+func TestSeveralRequestsAreAnsweredOneByOne(t *testing.T) {
+	h := open(t)
+	list := several("sim", 5) // its depth is 3
+	list[1].Queue = "nowhere"
+	out := h.submitMany(list, false)
+	want := []job.Code{"", job.UnknownQueue, "", "", job.QueueFull}
+	if got := codes(out); fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Fatalf("%v, want %v", got, want)
+	}
+	for i, position := range map[int]int{0: 0, 2: 1, 3: 2} {
+		if out[i].State != job.Queued || out[i].Position != position {
+			t.Errorf("job %d is %v at position %d, want %d", i, out[i].State, out[i].Position, position)
+		}
+	}
+}
+
+// Of an atomic batch none is stored when one cannot be, and the room that it asked
+// for is free again.
+func TestAnAtomicBatchIsStoredWholeOrNotAtAll(t *testing.T) {
+	h := open(t)
+	for range 3 {
+		if got := codes(h.submitMany(several("sim", 4), true)); fmt.Sprint(got) != fmt.Sprint([]job.Code{job.BatchRefused, job.BatchRefused, job.BatchRefused, job.QueueFull}) {
+			t.Fatalf("%v", got)
+		}
+	}
+	if page, _, _ := h.List(context.Background(), store.Filter{Owner: local, Limit: 10}); len(page) != 0 {
+		t.Fatalf("%d jobs were stored", len(page))
+	}
+	for _, s := range h.submitMany(several("sim", 3), true) {
+		if s.Err != nil {
+			t.Error(s.Err)
+		}
+	}
+}
+
+// A whole batch is larger than a lane's share of a commit, and is stored in one.
+func TestALargeBatchGoesThrough(t *testing.T) {
+	h := open(t)
+	out := h.submitMany(several("wide", job.MaxBatch), true)
+	for i := range out {
+		if out[i].Err != nil {
+			t.Fatal(i, out[i].Err)
+		}
+	}
+}
+
+// The same batch asked again answers the same jobs, even when the queue is full.
+func TestABatchAskedAgainIsTheSameJobs(t *testing.T) {
+	h := open(t)
+	list := several("sim", 3)
+	for i := range list {
+		list[i].IdempotencyKey = fmt.Sprint("key/", i)
+	}
+	first, again := h.submitMany(list, false), h.submitMany(list, false)
+	for i := range first {
+		if again[i].Err != nil || !again[i].Existing || again[i].ID != first[i].ID {
+			t.Errorf("%d: %v, %v, %v instead of %v", i, again[i].Err, again[i].Existing, again[i].ID, first[i].ID)
+		}
+	}
+}
+
+// Jobs given to a waiting worker and those that have to wait come from one batch.
+func TestABatchMeetsWaitingWorkers(t *testing.T) {
+	h := open(t)
+	h.serve(2)
+	out := h.submitMany(several("sim", 3), false)
+	if out[0].State != job.Running || out[1].State != job.Running || out[2].State != job.Queued {
+		t.Fatalf("%v, %v, %v", out[0].State, out[1].State, out[2].State)
+	}
+	for range out {
+		c := <-h.jobs
+		h.finish(c, job.Outcome{})
+	}
+}
+
+// What a filter selects is changed, what it does not is left, and what would be no
+// change is not counted.
+func TestManyJobsAreChangedByAFilter(t *testing.T) {
+	h := open(t)
+	h.submitMany(several("wide", 250), false)
+	other := several("sim", 1)
+	h.submitMany(other, false)
+	ctx := context.Background()
+	for _, step := range []struct {
+		verb   engine.Verb
+		filter store.Filter
+		want   int
+	}{
+		{engine.RetryAll, store.Filter{Owner: local, Queue: "wide"}, 0},
+		{engine.CancelAll, store.Filter{Owner: job.Owner{User: "other"}}, 0},
+		{engine.CancelAll, store.Filter{Owner: local, Queue: "wide"}, 250},
+		{engine.CancelAll, store.Filter{Owner: local, Queue: "wide"}, 0},
+		{engine.RetryAll, store.Filter{Owner: local, Status: job.Cancelled}, 250},
+		{engine.DeleteAll, store.Filter{Owner: local, Queue: "wide"}, 250},
+		{engine.DeleteAll, store.Filter{Owner: local}, 1},
+	} {
+		if n, err := h.Many(ctx, step.verb, step.filter); n != step.want || err != nil {
+			t.Fatalf("verb %d of %+v: %d, %v; want %d", step.verb, step.filter, n, err, step.want)
+		}
+	}
+}
+
+// A queue holds so many bytes of waiting jobs and no more; one job that is larger
+// than all of that is taken while nothing else waits.
+func TestAQueueIsBoundedInBytes(t *testing.T) {
+	q := queues()
+	q[0].MaxBytes, q[0].MaxDepth = 1000, 100
+	h := startWith(t, openStore(t, t.TempDir()+"/jobs.db"), q)
+	submit := func(size int) error {
+		_, _, err := h.Submit(context.Background(), engine.Request{Owner: local, Queue: "sim", Input: make([]byte, size)})
+		return err
+	}
+	if err := submit(2000); err != nil {
+		t.Fatal("into an empty queue:", err)
+	}
+	if err := submit(1); job.CodeOf(err) != job.QueueFull {
+		t.Fatal("into a full one:", err)
+	}
+	var refusal *job.Error
+	if err := h.Room("sim", 1); !errors.As(err, &refusal) || refusal.RetryAfter <= 0 {
+		t.Errorf("room: %v", err)
+	}
+	h.serve(1)
+	<-h.jobs // it waits no longer
+	if err := submit(400); err != nil {
+		t.Error(err)
+	}
+	if err := submit(601); job.CodeOf(err) != job.QueueFull {
+		t.Error("past the bound:", err)
+	}
+	if err := submit(600); err != nil {
+		t.Error("up to the bound:", err)
+	}
+}

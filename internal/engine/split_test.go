@@ -1,0 +1,55 @@
+package engine
+
+import (
+	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// However a batch is halved, a group of submits stays in one piece, and the halving
+// comes to an end.
+func TestHalvesNeverSplitAGroup(t *testing.T) {
+	for size := 1; size <= 5; size++ {
+		for before := range 4 {
+			for after := range 4 {
+				halve(t, batchWithGroup(before, size, after), before+size+after, size)
+			}
+		}
+	}
+}
+
+func batchWithGroup(before, size, after int) *store.Batch {
+	b := store.NewBatch()
+	group := &store.Group{Size: size}
+	for i := range before + size + after {
+		s := &store.Submit{}
+		if before <= i && i < before+size {
+			s.Group = group
+		}
+		b.Add(s)
+	}
+	return b
+}
+
+func halve(t *testing.T, b *store.Batch, total, size int) {
+	t.Helper()
+	if b.Len() == 1 || oneGroup(b) {
+		return
+	}
+	first, second := halves(b)
+	if first.Len() == 0 || second.Len() == 0 || first.Len()+second.Len() != b.Len() {
+		t.Fatalf("%d of %d ops were halved into %d and %d", b.Len(), total, first.Len(), second.Len())
+	}
+	for _, half := range []*store.Batch{first, second} {
+		grouped := 0
+		for _, s := range half.Submits {
+			if s.Group != nil {
+				grouped++
+			}
+		}
+		if grouped != 0 && grouped != size {
+			t.Fatalf("%d of a group of %d are alone", grouped, size)
+		}
+		halve(t, half, total, size)
+	}
+}
