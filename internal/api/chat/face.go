@@ -28,6 +28,7 @@ type Engine interface {
 	Output(ctx context.Context, owner job.Owner, id job.ID, after int64, wait time.Duration) (engine.Update, error)
 	Cancel(ctx context.Context, owner job.Owner, id job.ID) (engine.Snapshot, error)
 	Watch(ctx context.Context, owner job.Owner, id job.ID, after int64) (*engine.Watch, error)
+	Present(owner job.Owner)
 }
 
 // Config is what a face is made of.
@@ -50,8 +51,6 @@ type Face struct {
 	log           *slog.Logger
 	stopping      <-chan struct{}
 	patience      patience
-
-	present presence
 
 	mu      sync.Mutex
 	open    int  // guarded by mu: sockets

@@ -433,11 +433,11 @@ func TestAConversationOutlivesCommitsOfUnknownOutcome(t *testing.T) {
 func TestAHeartbeatSaysHowLongItCounts(t *testing.T) {
 	s := newSite(t, 1)
 	ann := job.Owner{User: "ann"}
-	if s.face.Present(ann) {
+	if s.beats.of(ann) > 0 {
 		t.Fatal("ann is here already")
 	}
 	s.call("ann", "POST", "/api/heartbeat", "").want(t, 200, "status", "ok", "expires_in_s", 60)
-	if !s.face.Present(ann) || s.face.Present(job.Owner{User: "bob"}) {
+	if s.beats.of(ann) != 1 || s.beats.of(job.Owner{User: "bob"}) > 0 {
 		t.Fatal("ann is not here, or bob is")
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,12 +34,33 @@ var background = context.Background()
 type site struct {
 	testing.TB
 	engine   *engine.Engine
+	beats    *heartbeats
 	talks    *conversation.Conversations
 	work     chan job.Claimed // what the worker was given
 	orders   chan job.ID      // what it was told to cancel
 	face     *Face
 	url      string
 	stopping chan struct{} // closed by the test that stops the server
+}
+
+// heartbeats is the engine, and counts whose heartbeats reach it.
+type heartbeats struct {
+	*engine.Engine
+	mu  sync.Mutex
+	who map[job.Owner]int // guarded by mu
+}
+
+func (h *heartbeats) Present(owner job.Owner) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.who[owner]++
+	h.Engine.Present(owner)
+}
+
+func (h *heartbeats) of(owner job.Owner) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.who[owner]
 }
 
 // newSite starts a site; its worker has that many slots.
@@ -70,7 +92,7 @@ func newSiteOver(t testing.TB, slots int, plan faulty.Plan) *site {
 	ran := make(chan error, 1)
 	go func() { ran <- e.Run(ctx) }()
 
-	s := &site{TB: t, engine: e, talks: conversation.New(db, e), work: make(chan job.Claimed, 1000), orders: make(chan job.ID, 1000)}
+	s := &site{TB: t, engine: e, beats: &heartbeats{Engine: e, who: map[job.Owner]int{}}, talks: conversation.New(db, e), work: make(chan job.Claimed, 1000), orders: make(chan job.ID, 1000)}
 	unserve := e.Serve(job.Worker{
 		Name: "hand", Queue: "chat", Slots: slots,
 		Deliver: func(c job.Claimed) { s.work <- c },
@@ -95,7 +117,7 @@ func newSiteOver(t testing.TB, slots int, plan faulty.Plan) *site {
 func (s *site) open(p patience) {
 	s.stopping = make(chan struct{})
 	stopping := s.stopping
-	s.face = New(Config{Engine: s.engine, Conversations: s.talks, Queue: "chat", Stopping: stopping})
+	s.face = New(Config{Engine: s.beats, Conversations: s.talks, Queue: "chat", Stopping: stopping})
 	s.face.patience = p
 	mux := http.NewServeMux()
 	s.face.Register(mux)

@@ -188,7 +188,7 @@ func TestAWatchAskedForAgainBeginsWhereItIsTold(t *testing.T) {
 	l.send(`{"type":"heartbeat"}`)
 	l.send(`{"type":"nothing"}`)
 	l.hear().want(t, 0, "type", "error", "field", "/type") // so nothing came twice
-	if !s.face.Present(job.Owner{User: "ann"}) {
+	if s.beats.of(job.Owner{User: "ann"}) != 1 {
 		t.Fatal("ann's heartbeat was not heard")
 	}
 }

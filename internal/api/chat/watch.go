@@ -29,7 +29,8 @@ func (s *session) obey(in incoming) error {
 	case "cancel":
 		return s.cancel(in)
 	default:
-		return s.face.present.beat(s.owner)
+		s.face.engine.Present(s.owner)
+		return nil
 	}
 }
 
