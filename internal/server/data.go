@@ -39,7 +39,7 @@ func openData(path string) (*dataDir, error) {
 func (d *dataDir) take() error {
 	err := syscall.Flock(int(d.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return fmt.Errorf("another server (pid %s) uses the data directory %s: stop it, or give this one another --data", d.holder(), d.path)
+		return fmt.Errorf("another server (pid %s) uses the data directory %s: stop it, or give this one another data directory (--data)", d.holder(), d.path)
 	}
 	if err != nil {
 		return fmt.Errorf("the data directory %s cannot be locked: %w", d.path, err)

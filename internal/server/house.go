@@ -23,6 +23,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
+// chatQueue is the queue that answers /api/chat.
+const chatQueue = "chat"
+
 // Bounds of the HTTP server. There is none on writing an answer: streams last.
 const (
 	headerWait  = 10 * time.Second
@@ -32,31 +35,35 @@ const (
 	goodbye     = 5 * time.Second // for requests under way, once running work is over
 )
 
-// house is all that a server is made of, put together and not yet running.
+// house is all that a server is made of. What it opens first (open) is there
+// before it is known which queues there are; the rest (furnish) follows when it is
+// to run.
 type house struct {
-	cfg      config.Config
-	log      *slog.Logger
-	data     *dataDir
-	store    *sqlite.Store
-	engine   *engine.Engine
-	models   *llm.Executor
-	runners  []*runner.Runner
-	chat     *chat.Face
-	health   health
-	listener net.Listener
+	cfg       config.Config
+	log       *slog.Logger
+	data      *dataDir
+	store     *sqlite.Store
+	models    *llm.Executor
+	executors map[string]exec.Executor // of each queue
+	listener  net.Listener             // nil for none
+
+	engine  *engine.Engine
+	runners []*runner.Runner
+	chat    *chat.Face // nil without a queue for it
+	health  health
+	door    *door // of those who come through the program that the server lives in
 
 	leaving context.Context // over when held requests and streams are to end
 	leave   context.CancelFunc
 }
 
-// build puts a server together, in the order of who needs whom. What was opened
-// before a failure is closed again.
-func build(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *house, err error) {
-	h := &house{cfg: cfg, log: log}
+// open takes what nobody else may have: the directory, the store, the address. What
+// was opened before a failure is closed again.
+func open(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *house, err error) {
+	h := &house{cfg: cfg, log: log, door: newDoor()}
 	h.leaving, h.leave = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
-			h.leave()
 			err = errors.Join(err, h.close())
 		}
 	}()
@@ -67,27 +74,36 @@ func build(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *house, 
 	if h.store, err = sqlite.Open(ctx, h.data.database(), sqlite.Options{RowsAtEnd: conversation.RowsAtEnd, LogAhead: logAhead}); err != nil {
 		return nil, fmt.Errorf("the store cannot be opened: %w", err)
 	}
-	executors, models, err := makeExecutors(cfg, log)
-	if err != nil {
+	if h.executors, h.models, err = makeExecutors(cfg, log); err != nil {
 		return nil, err
 	}
-	h.models = models
-	h.engine, err = engine.New(ctx, engine.Config{Store: h.store, Queues: engineQueues(cfg, executors), Log: log})
-	if err != nil {
-		return nil, fmt.Errorf("the store cannot be read: %w", err)
+	if cfg.Listen == "" {
+		return h, nil
 	}
-	h.runners = h.makeRunners(executors)
-	h.chat = chat.New(chat.Config{
-		Engine:        h.engine,
-		Conversations: conversation.New(h.store, h.engine),
-		Queue:         "chat",
-		Log:           log,
-		Stopping:      h.leaving.Done(),
-	})
 	if h.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", cfg.Listen); err != nil {
 		return nil, fmt.Errorf("cannot listen: %w", err)
 	}
 	return h, nil
+}
+
+// furnish makes what works in the house, in the order of who needs whom. Nothing of
+// it runs yet.
+func (h *house) furnish(ctx context.Context) (err error) {
+	h.engine, err = engine.New(ctx, engine.Config{Store: h.store, Queues: engineQueues(h.cfg, h.executors), Log: h.log})
+	if err != nil {
+		return fmt.Errorf("the store cannot be read: %w", err)
+	}
+	h.runners = h.makeRunners(h.executors)
+	if _, ok := h.cfg.Queues[chatQueue]; ok {
+		h.chat = chat.New(chat.Config{
+			Engine:        h.engine,
+			Conversations: conversation.New(h.store, h.engine),
+			Queue:         chatQueue,
+			Log:           h.log,
+			Stopping:      h.leaving.Done(),
+		})
+	}
+	return nil
 }
 
 // makeRunners makes a runner for each queue.
@@ -118,20 +134,40 @@ func (h *house) work(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// routes are all faces, behind what they share.
-func (h *house) routes() http.Handler {
+// routes are all faces, behind what they share, for an address that is listened
+// on; "" for any.
+func (h *house) routes(listen string) http.Handler {
 	mux := http.NewServeMux()
 	h.health.register(mux)
 	jobs.New(jobs.Config{Engine: jobs.Of(h.engine), Log: h.log, Stopping: h.leaving}).Register(mux)
-	h.chat.Register(mux)
-	return api.Front(mux, h.cfg.Listen)
+	if h.chat != nil {
+		h.chat.Register(mux)
+	}
+	return api.Front(mux, listen)
 }
 
 // serve answers requests until ctx ends; those under way are answered still, but
 // for those that take longer than a goodbye.
 func (h *house) serve(ctx context.Context) error {
+	h.door.open(h.routes(""))
+	err := h.listen(ctx)
+	if !h.door.shut(goodbye) {
+		h.log.Warn("some requests did not end")
+	}
+	if h.chat != nil {
+		h.chat.Wait()
+	}
+	return err
+}
+
+// listen is serve for those who come over the network.
+func (h *house) listen(ctx context.Context) error {
+	if h.listener == nil {
+		<-ctx.Done()
+		return nil
+	}
 	srv := &http.Server{
-		Handler:           h.routes(),
+		Handler:           h.routes(h.cfg.Listen),
 		ReadHeaderTimeout: headerWait,
 		IdleTimeout:       idleWait,
 		MaxHeaderBytes:    headerBytes,
@@ -151,13 +187,13 @@ func (h *house) serve(ctx context.Context) error {
 		h.log.Warn("some requests did not end and were cut off")
 		err = srv.Close()
 	}
-	h.chat.Wait()
 	<-failed
 	return err
 }
 
 // close lets go of what is open, the last opened first.
 func (h *house) close() error {
+	h.leave()
 	var errs []error
 	if h.listener != nil {
 		_ = h.listener.Close() // the HTTP server has closed it, if there was one

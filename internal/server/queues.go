@@ -17,8 +17,7 @@ import (
 // makeExecutors makes the executor of each queue. All llm queues share their
 // models, whose bounds hold over all of them; models is to be closed at the end.
 func makeExecutors(cfg config.Config, log *slog.Logger) (executors map[string]exec.Executor, models *llm.Executor, err error) {
-	models, err = makeModels(cfg.Models, log)
-	if err != nil {
+	if models, err = makeModels(cfg, log); err != nil {
 		return nil, nil, err
 	}
 	executors = map[string]exec.Executor{}
@@ -45,20 +44,33 @@ func makeExecutor(q config.Queue, models *llm.Executor) (exec.Executor, error) {
 	return nil, fmt.Errorf("there is no executor %s", q.Executor)
 }
 
-// makeModels makes the executor of models; without any, of the one that pretends.
-func makeModels(models []config.Model, log *slog.Logger) (*llm.Executor, error) {
+// makeModels makes the executor of models; without any, of the one that pretends. Nil
+// when nobody would use it.
+func makeModels(cfg config.Config, log *slog.Logger) (*llm.Executor, error) {
 	c := llm.Config{}
-	for _, m := range models {
+	for _, m := range cfg.Models {
 		c.Models = append(c.Models, llm.Model{
 			Name: m.Name, BaseURL: m.BaseURL, APIKey: m.APIKey, APIKeyEnv: m.APIKeyEnv, Concurrency: m.Concurrency,
 		})
 	}
-	if len(models) == 0 {
+	if !asksModels(cfg.Queues) {
+		return nil, nil
+	}
+	if len(cfg.Models) == 0 {
 		pretended := simmodel.Defaults()
 		log.Info("no models are configured: llm queues use the built-in simulated model", "model", pretended.Models[0])
 		c.Models = []llm.Model{{Name: pretended.Models[0], BaseURL: "http://simulated.invalid/v1", Transport: inProcess(pretended)}}
 	}
 	return llm.New(c)
+}
+
+func asksModels(queues map[string]config.Queue) bool {
+	for _, q := range queues {
+		if q.Executor == config.LLM {
+			return true
+		}
+	}
+	return false
 }
 
 // inProcess carries calls to a simulated model that lives in this process.

@@ -14,51 +14,156 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"net/http"
+	"sync"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/config"
+	"github.com/meanwhile-run/meanwhile/internal/exec"
+	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Server is a server that runs.
+// Server is a server: first it is opened, then it may be given queues, then it runs,
+// once.
 type Server struct {
 	house *house        // set once
 	gone  chan struct{} // closed when all is gone
 	err   error         // why it stopped; to be read after gone
+
+	mu    sync.Mutex
+	begun bool // guarded by mu: it runs, ran, or was closed
 }
 
-// Run runs a server until ctx ends, or until something fails that it cannot live
-// without. It returns when all is gone.
-func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
-	s, err := Start(ctx, cfg, log)
+// Open takes the data directory, opens the store, and listens when there is an
+// address. Nothing runs yet: call Run, or Close.
+func Open(ctx context.Context, cfg config.Config, log *slog.Logger) (*Server, error) {
+	h, err := open(ctx, cfg, log)
 	if err != nil {
+		return nil, err
+	}
+	return &Server{house: h, gone: make(chan struct{})}, nil
+}
+
+// Run is the whole life of a server that is a process of its own: it runs until ctx
+// ends, or until something fails that it cannot live without. It returns when all is
+// gone.
+func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
+	s, err := Open(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	memory := launch(paceCollector)
+	return errors.Join(s.Run(ctx), memory.stop())
+}
+
+// Start starts a server that runs until ctx ends, and returns when it is ready.
+func Start(ctx context.Context, cfg config.Config, log *slog.Logger) (*Server, error) {
+	s, err := Open(ctx, cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.start(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// Run runs the server until ctx ends, or until something fails that it cannot live
+// without. It returns when all is gone: nil when the server was told to stop.
+func (s *Server) Run(ctx context.Context) error {
+	if err := s.start(ctx); err != nil {
 		return err
 	}
 	return s.Wait()
 }
 
-// Start starts a server that runs until ctx ends, and returns when it is ready.
-func Start(ctx context.Context, cfg config.Config, log *slog.Logger) (*Server, error) {
-	h, err := build(ctx, cfg, log)
-	if err != nil {
-		return nil, err
+// start has the server live, and returns when it is ready.
+func (s *Server) start(ctx context.Context) error {
+	if !s.begin() {
+		return errors.New("this server runs already, or has been closed")
 	}
-	s := &Server{house: h, gone: make(chan struct{})}
+	if err := s.house.furnish(ctx); err != nil {
+		return errors.Join(err, s.abandon())
+	}
 	started := make(chan struct{})
 	go func() {
 		defer close(s.gone)
-		s.err = h.live(ctx, started)
+		s.err = s.house.live(ctx, started)
 	}()
 	<-started
-	return s, nil
+	return nil
 }
 
-// URL is where the server listens.
-func (s *Server) URL() string { return "http://" + s.house.listener.Addr().String() }
+// begin makes the caller the one who has the house; false when there was one.
+func (s *Server) begin() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first := !s.begun
+	s.begun = true
+	return first
+}
+
+// Close lets go of what Open took, for a server that was never run. It does nothing
+// to another.
+func (s *Server) Close() error {
+	if !s.begin() {
+		return nil
+	}
+	return s.abandon()
+}
+
+// abandon takes down a house in which nobody lived.
+func (s *Server) abandon() error {
+	defer close(s.gone)
+	s.house.door.shut(0)
+	return s.house.close()
+}
+
+// URL is where the server listens; "" when it does not.
+func (s *Server) URL() string { return s.house.url() }
+
+func (h *house) url() string {
+	if h.listener == nil {
+		return ""
+	}
+	return "http://" + h.listener.Addr().String()
+}
+
+// Handler is all faces, for the program that the server lives in. Requests wait, for
+// a while, until the server runs.
+func (s *Server) Handler() http.Handler { return s.house.door }
+
+// Gone is closed when the server has stopped and nothing of it is left.
+func (s *Server) Gone() <-chan struct{} { return s.gone }
 
 // Wait returns when all is gone: nil when the server was told to stop.
 func (s *Server) Wait() error {
 	<-s.gone
 	return s.err
+}
+
+// Add gives a server that does not run yet a queue whose executor the caller made.
+func (s *Server) Add(name string, q config.Queue, e exec.Executor) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	h := s.house
+	_, known := h.executors[name]
+	switch {
+	case s.begun:
+		return fmt.Errorf("the queue %s comes too late: the server runs already, or has been closed", job.Quote(name))
+	case known:
+		return fmt.Errorf("there is a queue %s already", job.Quote(name))
+	}
+	if err := config.CheckQueue(name, q); err != nil {
+		return err
+	}
+	h.cfg.Queues = maps.Clone(h.cfg.Queues) // it is the caller's
+	if h.cfg.Queues == nil {
+		h.cfg.Queues = map[string]config.Queue{}
+	}
+	h.cfg.Queues[name], h.executors[name] = q, e
+	return nil
 }
 
 // live is a server's life, from its first request to its last.
@@ -67,9 +172,8 @@ func (h *house) live(ctx context.Context, started chan<- struct{}) error {
 	engine := launch(h.engine.Run)
 	work := launch(h.work)
 	faces := launch(h.serve)
-	memory := launch(paceCollector)
 	h.health.set(ready)
-	h.log.Info("ready", "url", "http://"+h.listener.Addr().String(), "data", h.data.path)
+	h.log.Info("ready", "url", h.url(), "data", h.data.path)
 	close(started)
 
 	var err error
@@ -88,7 +192,7 @@ func (h *house) live(ctx context.Context, started chan<- struct{}) error {
 	h.leave() // held requests and streams end
 	served := faces.stop()
 	committed := engine.stop()
-	err = errors.Join(err, worked, served, committed, memory.stop(), h.close())
+	err = errors.Join(err, worked, served, committed, h.close())
 	h.log.Info("stopped", "after", time.Since(began).Round(time.Millisecond).String())
 	return err
 }
