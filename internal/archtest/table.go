@@ -24,6 +24,7 @@ var plan = []room{
 	{path: "internal/store/faulty", may: []string{"internal/job", "internal/store"}},
 	{path: "internal/store/storetest", may: []string{"internal/job", "internal/store"}, libraries: []string{"pgregory.net/rapid", "go.uber.org/goleak"}},
 
+	{path: "internal/files", may: []string{"internal/job"}},
 	{path: "internal/watch", may: []string{"internal/job"}},
 	{path: "internal/engine", may: []string{"internal/job", "internal/store", "internal/watch"}},
 
@@ -43,7 +44,7 @@ var plan = []room{
 	{path: "internal/obs"},
 	{path: "internal/config", may: []string{"internal/job"}, libraries: []string{"go.yaml.in/yaml/v3"}},
 	{path: "internal/server", may: []string{
-		"internal/config", "internal/job", "internal/store", "internal/store/sqlite", "internal/engine", "internal/conversation",
+		"internal/config", "internal/job", "internal/store", "internal/store/sqlite", "internal/engine", "internal/files", "internal/conversation",
 		"internal/runner", "internal/exec", "internal/exec/sim", "internal/exec/llm", "internal/exec/process", "internal/simmodel",
 		"internal/api", "internal/api/jobs", "internal/api/chat"}},
 	{path: "internal/cli", may: []string{
@@ -56,7 +57,7 @@ var plan = []room{
 
 // faces is what a face may see: the engine, the nouns, and of the store its
 // contract, whose words the engine speaks; never a store.
-var faces = []string{"internal/job", "internal/store", "internal/engine", "internal/watch", "internal/conversation"}
+var faces = []string{"internal/job", "internal/store", "internal/engine", "internal/watch", "internal/files", "internal/conversation"}
 
 // wall is an edge that the plan forbids, and what it would let happen. A path that
 // ends in /… stands for all under it.

@@ -1,0 +1,330 @@
+package files
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"testing/iotest"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+func open(t *testing.T, o Options) *Dir {
+	t.Helper()
+	d, err := Open(filepath.Join(t.TempDir(), "files"), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// receive has a stage take a file that must be taken.
+func receive(t *testing.T, s *Stage, name, text string) job.File {
+	t.Helper()
+	f, err := s.Receive(t.Context(), name, "text/plain", strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// kept stores a job's files.
+func kept(t *testing.T, d *Dir, names ...string) job.ID {
+	t.Helper()
+	s := d.Stage(job.NewID())
+	for _, name := range names {
+		receive(t, s, name, "of "+name)
+	}
+	if err := s.Keep(); err != nil {
+		t.Fatal(err)
+	}
+	return s.ID()
+}
+
+// all is every path under the root.
+func all(t *testing.T, d *Dir) (paths []string) {
+	t.Helper()
+	err := filepath.WalkDir(d.root, func(path string, _ os.DirEntry, err error) error {
+		if path != d.root {
+			rel, _ := filepath.Rel(d.root, path)
+			paths = append(paths, rel)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return paths
+}
+
+func TestAFileIsKeptAsItCame(t *testing.T) {
+	d := open(t, Options{})
+	for _, size := range []int{0, 1, piece - 1, piece, piece + 1, 3 * piece} {
+		text := strings.Repeat("x", size)
+		s := d.Stage(job.NewID())
+		f, err := s.Receive(t.Context(), "a.txt", "text/plain", iotest.HalfReader(strings.NewReader(text)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum := sha256.Sum256([]byte(text))
+		if want := (job.File{Name: "a.txt", ContentType: "text/plain", Size: int64(size), SHA256: hex.EncodeToString(sum[:])}); f != want {
+			t.Errorf("%d bytes are %+v", size, f)
+		}
+		if err := s.Keep(); err != nil {
+			t.Fatal(err)
+		}
+		path := d.Path(s.ID(), f)
+		if want := filepath.Join(d.root, s.ID().String(), "a.txt"); path != want || !filepath.IsAbs(path) {
+			t.Errorf("it lies at %s, want %s", path, want)
+		}
+		got, err := os.ReadFile(path)
+		if err != nil || string(got) != text {
+			t.Errorf("of %d bytes %d are there, %v", size, len(got), err)
+		}
+	}
+}
+
+func TestOnlyItsOwnerReadsIt(t *testing.T) {
+	d := open(t, Options{})
+	id := kept(t, d, "a")
+	for path, want := range map[string]os.FileMode{d.root: 0o700, d.of(id): 0o700, d.Path(id, job.File{Name: "a"}): 0o600} {
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
+			t.Errorf("%s: %v, %v", path, info.Mode(), err)
+		}
+	}
+}
+
+// Whatever a file is called, it lies in its job's directory, and nothing else does.
+func TestNames(t *testing.T) {
+	for sent, want := range map[string]string{
+		"scan.png":                      "scan.png",
+		"Überweisung 3.pdf":             "Überweisung 3.pdf",
+		"-rf":                           "-rf",
+		"CON":                           "CON",
+		"a:b":                           "a:b",
+		"../../etc/passwd":              "passwd",
+		`C:\Users\x\scan.png`:           "scan.png",
+		"/etc/passwd":                   "passwd",
+		"a/b\x00c":                      "bc",
+		".bashrc":                       "bashrc",
+		"...":                           "",
+		"..":                            "",
+		"":                              "",
+		"dir/":                          "",
+		"\x00":                          "",
+		" \u202e.gpj ":                  "gpj",
+		"a\nb\x1b[31m":                  "ab[31m",
+		"bad\xff.png":                   "bad.png",
+		"end. . ":                       "end",
+		strings.Repeat("n", 255):        strings.Repeat("n", 255),
+		strings.Repeat("n", 256):        "",
+		strings.Repeat("../", 99) + "x": "x",
+	} {
+		d := open(t, Options{})
+		s := d.Stage(job.NewID())
+		f, err := s.Receive(t.Context(), sent, "", strings.NewReader("x"))
+		if want == "" {
+			if job.CodeOf(err) != job.Invalid || len(all(t, d)) != 0 {
+				t.Errorf("%q: %v, %v", sent, err, all(t, d))
+			}
+			continue
+		}
+		if err != nil || f.Name != want {
+			t.Errorf("%q became %q, %v", sent, f.Name, err)
+		}
+		if got := all(t, d); !slices.Equal(got, []string{s.ID().String(), filepath.Join(s.ID().String(), want)}) {
+			t.Errorf("%q lies at %q", sent, got)
+		}
+	}
+}
+
+func TestWhatIsRefused(t *testing.T) {
+	broken := errors.New("the connection was cut")
+	for rule, tt := range map[string]struct {
+		options Options
+		before  []string // files received before, of a byte each
+		name    string
+		from    io.Reader
+		code    job.Code
+	}{
+		"a file too large":            {Options{MaxFile: 10}, nil, "a", strings.NewReader("12345678901"), job.TooLarge},
+		"files too large together":    {Options{MaxFile: 10}, []string{"1234567890", "123456789"}, "c", strings.NewReader("12"), job.TooLarge},
+		"one file too many":           {Options{}, slices.Repeat([]string{"x"}, job.MaxFiles), "c", strings.NewReader("x"), job.TooLarge},
+		"two of a name":               {Options{}, []string{"x"}, "../f0", strings.NewReader("x"), job.Invalid},
+		"a disk without room":         {Options{KeepFree: 1 << 60}, nil, "a", strings.NewReader("x"), job.NoSpace},
+		"too much at once":            {Options{MaxStaged: 10}, []string{"123456"}, "a", strings.NewReader("12345"), job.Overloaded},
+		"a connection that is cut":    {Options{}, nil, "a", io.MultiReader(strings.NewReader("some"), iotest.ErrReader(broken)), job.Internal},
+		"a cut at a piece's very end": {Options{}, nil, "a", io.MultiReader(bytes.NewReader(make([]byte, piece)), iotest.ErrReader(broken)), job.Internal},
+	} {
+		t.Run(rule, func(t *testing.T) {
+			d := open(t, tt.options)
+			s := d.Stage(job.NewID())
+			for i, text := range tt.before {
+				receive(t, s, fmt.Sprint("f", i), text)
+			}
+			_, err := s.Receive(t.Context(), tt.name, "", tt.from)
+			if job.CodeOf(err) != tt.code || tt.code == job.Internal && !errors.Is(err, broken) {
+				t.Errorf("refused with %q, %v", job.CodeOf(err), err)
+			}
+			s.Discard()
+			if left := all(t, d); len(left) != 0 || d.staged != 0 {
+				t.Errorf("left are %v and %d staged bytes", left, d.staged)
+			}
+		})
+	}
+}
+
+func TestAnUploadEndsWithItsContext(t *testing.T) {
+	d := open(t, Options{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	s := d.Stage(job.NewID())
+	if _, err := s.Receive(ctx, "a", "", strings.NewReader("x")); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	s.Discard()
+}
+
+// A disk that refuses a write is no defect, and leaves nothing counted.
+func TestADirectoryThatCannotBeWritten(t *testing.T) {
+	d := open(t, Options{})
+	if err := os.Remove(d.root); err != nil {
+		t.Fatal(err)
+	}
+	s := d.Stage(job.NewID())
+	if _, err := s.Receive(t.Context(), "a", "", strings.NewReader("x")); job.CodeOf(err) != job.Unavailable {
+		t.Error(err)
+	}
+	s.Discard()
+}
+
+// What is kept makes room for what comes, and a discard after it changes nothing.
+func TestKeptFilesAreNoLongerStaged(t *testing.T) {
+	d := open(t, Options{MaxStaged: 10})
+	for range 3 {
+		s := d.Stage(job.NewID())
+		f := receive(t, s, "a", "1234567")
+		if err := s.Keep(); err != nil {
+			t.Fatal(err)
+		}
+		s.Discard()
+		if file, err := d.Open(s.ID(), f); err != nil {
+			t.Error(err)
+		} else {
+			file.Close()
+		}
+	}
+}
+
+// A crash between the files and the job leaves a directory; the next start removes
+// it, and nothing else.
+func TestOrphansAreSweptAtTheNextStart(t *testing.T) {
+	before := open(t, Options{})
+	var stored []job.ID
+	for range 5 {
+		stored = append(stored, kept(t, before, "a"))
+	}
+	orphan := kept(t, before, "a", "b")
+	half := before.Stage(job.NewID())
+	receive(t, half, "c", "x")
+	if err := os.Mkdir(filepath.Join(before.root, "lost+found"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for time := half.ID().Time(); !job.NewID().Time().After(time); { // the next start is later
+	}
+
+	d, err := Open(before.root, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for time := d.opened; !job.NewID().Time().After(time); {
+	}
+	younger := kept(t, d, "d")
+	pages := 0
+	removed, err := d.Sweep(t.Context(), func(_ context.Context, after int64, limit int) ([]job.ID, int64, error) {
+		pages++
+		next := after + 2
+		if int(next) >= len(stored) {
+			return stored[after:], 0, nil
+		}
+		return stored[after:next], next, nil
+	})
+	if err != nil || removed != 2 || pages != 3 {
+		t.Errorf("removed %d in %d pages, %v", removed, pages, err)
+	}
+	left := all(t, d)
+	for _, id := range append(stored, younger) {
+		if !slices.Contains(left, id.String()) {
+			t.Errorf("%s is gone", id)
+		}
+	}
+	if slices.Contains(left, orphan.String()) || slices.Contains(left, half.ID().String()) || !slices.Contains(left, "lost+found") {
+		t.Errorf("left are %v", left)
+	}
+	if removed, err := d.Sweep(t.Context(), func(context.Context, int64, int) ([]job.ID, int64, error) { return stored, 0, nil }); removed != 0 || err != nil {
+		t.Errorf("a second sweep: %d, %v", removed, err)
+	}
+}
+
+// While nobody knows which jobs there are, everything stays.
+func TestASweepThatCannotAskRemovesNothing(t *testing.T) {
+	before := open(t, Options{})
+	id := kept(t, before, "a")
+	for time := id.Time(); !job.NewID().Time().After(time); {
+	}
+	d, err := Open(before.root, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	away := errors.New("away")
+	if _, err := d.Sweep(t.Context(), func(context.Context, int64, int) ([]job.ID, int64, error) { return nil, 0, away }); !errors.Is(err, away) {
+		t.Error(err)
+	}
+	if left := all(t, d); len(left) != 2 {
+		t.Errorf("left are %v", left)
+	}
+}
+
+func TestDeletedJobsLeaveNothing(t *testing.T) {
+	d := open(t, Options{})
+	first, second, stays := kept(t, d, "a"), kept(t, d, "b"), kept(t, d, "c")
+	d.Remove(first, job.NewID(), second)
+	if left := all(t, d); !slices.Equal(left, []string{stays.String(), filepath.Join(stays.String(), "c")}) {
+		t.Errorf("left are %v", left)
+	}
+	if _, err := d.Open(first, job.File{Name: "a"}); job.CodeOf(err) != job.NotFound {
+		t.Error(err)
+	}
+}
+
+// A file is never held whole.
+func TestALargeFileTakesLittleMemory(t *testing.T) {
+	const size = 64 << 20
+	d := open(t, Options{})
+	s := d.Stage(job.NewID())
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	f, err := s.Receive(t.Context(), "large", "", io.LimitReader(zeros{}, size))
+	runtime.ReadMemStats(&after)
+	if err != nil || f.Size != size {
+		t.Fatalf("%d bytes, %v", f.Size, err)
+	}
+	if took := after.TotalAlloc - before.TotalAlloc; took > 8<<20 {
+		t.Errorf("it took %d bytes of memory", took)
+	}
+	s.Discard()
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }

@@ -1,0 +1,15 @@
+//go:build linux || darwin
+
+package files
+
+import "syscall"
+
+// freeBytes is how much of the disk under a directory this process may still
+// write; not known where the system does not tell.
+func freeBytes(path string) (free int64, known bool) {
+	var s syscall.Statfs_t
+	if err := syscall.Statfs(path, &s); err != nil {
+		return 0, false
+	}
+	return int64(s.Bavail) * int64(s.Bsize), true
+}
