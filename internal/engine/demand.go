@@ -172,6 +172,7 @@ func (e *Engine) freeSlot(l job.Lease) {
 // deliver hands a leased job to its worker. One that has stopped serving since it
 // asked gives it back, at no cost of an attempt.
 func (e *Engine) deliver(to *server, c job.Claimed) {
+	e.observer.Began(c.Job.Queue, max(e.store.Now().Sub(c.Job.RunAt), 0))
 	e.mu.Lock()
 	e.live[c.Job.ID] = &live{job: c.Job, token: c.Token, to: to, since: time.Now()}
 	e.mu.Unlock()

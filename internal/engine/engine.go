@@ -36,6 +36,7 @@ type Config struct {
 	// RemoveFiles deletes the files of jobs that are no more; nil when jobs have none.
 	// It is called by one goroutine, and may take its time.
 	RemoveFiles func([]job.ID)
+	Observe     Observer // nil for nobody
 }
 
 // Engine is the rules over a store. Make it with New, then let Run run.
@@ -52,8 +53,10 @@ type Engine struct {
 	limits      map[string]store.Limits // of every queue; given to each batch
 	lanes       *lanes
 	sweeper     *sweeper
+	began       time.Time
 	abandons    *abandons
 	removals    *removals
+	observer    Observer
 
 	stopping atomic.Bool // no more submits
 	failing  atomic.Bool // the store has refused for a while: refuse submits at once
@@ -87,12 +90,17 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 		maxWatchers: c.MaxWatchers,
 		limits:      map[string]store.Limits{},
 		lanes:       newLanes(),
+		began:       time.Now(),
 		abandons:    newAbandons(c.Store.Now),
 		removals:    newRemovals(c.RemoveFiles),
+		observer:    c.Observe,
 		live:        map[job.ID]*live{},
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
+	}
+	if e.observer == nil {
+		e.observer = nobody{}
 	}
 	if e.renewEvery == 0 {
 		e.renewEvery = 10 * time.Second

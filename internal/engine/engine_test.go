@@ -61,10 +61,16 @@ func start(t testing.TB, s store.Store) *house { return startWith(t, s, queues()
 // startWith opens an engine over a store and runs it until the test ends.
 func startWith(t testing.TB, s store.Store, q []engine.Queue) *house {
 	t.Helper()
-	e, err := engine.New(context.Background(), engine.Config{Store: s, Queues: q})
+	return startConfig(t, engine.Config{Store: s, Queues: q})
+}
+
+func startConfig(t testing.TB, c engine.Config) *house {
+	t.Helper()
+	e, err := engine.New(context.Background(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
+	s := c.Store
 	h := &house{Engine: e, t: t, store: s, jobs: make(chan job.Claimed, 100), lost: make(chan job.Order, 100)}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup

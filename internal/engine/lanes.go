@@ -2,6 +2,7 @@ package engine
 
 import (
 	"sync"
+	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
@@ -24,25 +25,28 @@ const (
 	maxBytesWaiting   = 64 << 20
 )
 
-// lane orders ops by how much others depend on them.
-type lane uint8
+// Lane orders ops by how much others depend on them.
+type Lane uint8
 
+// The lanes.
 const (
-	laneUrgent lane = iota // renewals, finishes, cancels: they free what others wait for
+	laneUrgent Lane = iota // renewals, finishes, cancels: they free what others wait for
 	laneOutput             // appends
 	laneSubmit             // new work
 	laneUpkeep             // retention
-	laneCount
+	Lanes                  // how many there are
 )
 
 // pending is an op on its way through the loop, or several submits that go together.
 type pending struct {
-	lane    lane
+	lane    Lane
 	bytes   int
 	op      any             // one of the op types of package store, but for Submit
 	submits []*store.Submit // instead of op
 	// taken says of a finish that a sweep takes the lease from its worker, who is told.
 	taken bool
+
+	asked time.Time // when it was put into its lane
 
 	// Set by the loop before done gets its value.
 	err  error
@@ -59,7 +63,7 @@ type lanes struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	waiting  [laneCount][]*pending
+	waiting  [Lanes][]*pending
 	count    int // of what waits
 	bytes    int // of what waits
 	submits  int // of what waits, in its lane
@@ -71,6 +75,7 @@ func newLanes() *lanes { return &lanes{wake: make(chan struct{}, 1)} }
 
 // put adds an op, or says why there is no room for it.
 func (l *lanes) put(p *pending) error {
+	p.asked = time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -139,7 +144,7 @@ func (l *lanes) take() (ops []*pending) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	t := taker{rows: batchRows, bytes: batchBytes}
-	var from [laneCount]int
+	var from [Lanes]int
 	for share := range 2 {
 		for i := range l.waiting {
 			most := t.rows

@@ -272,6 +272,7 @@ func (e *Engine) refuse(w *work) {
 // settle hands on what a batch made that is on disk: jobs to workers, changes to
 // watchers, answers to callers.
 func (e *Engine) settle(w *work) {
+	at := time.Now()
 	for _, p := range w.ops {
 		e.settled(p)
 		p.done <- true
@@ -280,6 +281,7 @@ func (e *Engine) settle(w *work) {
 		e.deliverClaimed(c)
 	}
 	e.removals.add(w.batch.Removed)
+	e.observe(w, at)
 }
 
 // settled does what follows from one committed op.

@@ -16,14 +16,22 @@ import (
 // would take longer than storing it.
 func (e *Engine) SubmitMany(ctx context.Context, list []Request, atomic bool) ([]Submitted, error) {
 	m := &many{e: e, out: make([]Submitted, len(list)), ops: make([]*store.Submit, len(list))}
+	defer m.tell()
 	if refused := m.admit(ctx, list); atomic && refused {
 		m.dismiss()
 		return m.out, nil
 	}
 	if err := m.store(ctx, atomic); err != nil {
-		return nil, err
+		return nil, e.refused("submit", err)
 	}
 	return m.out, m.show(ctx)
+}
+
+// tell tells the observer of the requests that were refused.
+func (m *many) tell() {
+	for i := range m.out {
+		_ = m.e.refused("submit", m.out[i].Err)
+	}
 }
 
 // many is several submits on their way. Ops and answers have the places of their

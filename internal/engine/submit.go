@@ -29,11 +29,11 @@ func (e *Engine) Queue(name string) (Queue, error) {
 func (e *Engine) Submit(ctx context.Context, r Request) (snap Snapshot, existing bool, err error) {
 	op, err := e.prepare(&r)
 	if err != nil {
-		return Snapshot{}, false, err
+		return Snapshot{}, false, e.refused("submit", err)
 	}
 	j, existing, err := e.store1(ctx, op)
 	if err != nil {
-		return Snapshot{}, false, err
+		return Snapshot{}, false, e.refused("submit", err)
 	}
 	if existing {
 		snap, err = e.snapshot(ctx, j, nil)
@@ -49,18 +49,18 @@ func (e *Engine) Submit(ctx context.Context, r Request) (snap Snapshot, existing
 func (e *Engine) SubmitAndWait(ctx context.Context, r Request, wait time.Duration) (Snapshot, bool, error) {
 	op, err := e.prepare(&r)
 	if err != nil {
-		return Snapshot{}, false, err
+		return Snapshot{}, false, e.refused("submit", err)
 	}
 	// Subscribed before the job exists, so that no end is missed and none is read.
 	sub, err := e.subscribe(op.Job.ID)
 	if err != nil {
-		return Snapshot{}, false, err
+		return Snapshot{}, false, e.refused("submit", err)
 	}
 	j, existing, err := e.store1(ctx, op)
 	if err != nil || existing {
 		sub.Close()
 		if err != nil {
-			return Snapshot{}, false, err
+			return Snapshot{}, false, e.refused("submit", err)
 		}
 		snap, err := e.Wait(ctx, j.Owner, j.ID, wait)
 		return snap, true, err

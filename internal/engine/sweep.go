@@ -14,9 +14,10 @@ const (
 	sweepLimit = 500
 	// pruneEvery is the pause between two passes over the jobs past their time.
 	pruneEvery = 30 * time.Second
-	// stall is how much later than asked a tick may come before we take it that the
-	// whole process stood still.
-	stall = 2 * time.Second
+	// stall is how much later than asked a tick may come, or how far the store's clock
+	// may jump, before we take it that time did not pass for the workers as it did for
+	// us.
+	stall = 500 * time.Millisecond
 )
 
 // sweeper does what the clock asks for: due retries, lapsed leases, cancels that
@@ -27,7 +28,9 @@ type sweeper struct {
 	e    *Engine
 	wake chan struct{} // has a value when the next due time moved; nobody closes it
 
-	cared time.Time // when abandoned jobs were last looked for; owned by run
+	// Owned by run.
+	cared time.Time     // when abandoned jobs were last looked for
+	clock time.Duration // the store's clock against ours, at the last sweep
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -36,7 +39,24 @@ type sweeper struct {
 }
 
 func newSweeper(e *Engine) *sweeper {
-	return &sweeper{e: e, wake: make(chan struct{}, 1), healthy: time.Now()}
+	s := &sweeper{e: e, wake: make(chan struct{}, 1), healthy: time.Now()}
+	s.clock = s.drift()
+	return s
+}
+
+// drift is how far the store's clock is ahead of the time that has passed here.
+func (s *sweeper) drift() time.Duration { return s.e.store.Now().Sub(s.e.began) - time.Since(s.e.began) }
+
+// jumped says whether the store's clock has jumped since the last sweep: leases are
+// measured by it, and workers renew by their own.
+func (s *sweeper) jumped() bool {
+	before := s.clock
+	s.clock = s.drift()
+	by := (s.clock - before).Abs()
+	if by > stall {
+		s.e.log.Warn("the clock has jumped: no lease is taken until all had the time to renew", "by", by.String())
+	}
+	return by > stall
 }
 
 // dueAt says that something will be due.
@@ -109,6 +129,9 @@ func (s *sweeper) pause() time.Duration {
 
 // once does all that is to be done now.
 func (s *sweeper) once(ctx context.Context) error {
+	if s.jumped() {
+		s.unhealthy()
+	}
 	if err := s.due(ctx); err != nil {
 		return err
 	}
@@ -181,6 +204,7 @@ func (s *sweeper) end(ctx context.Context, which store.Which) error {
 			return err
 		}
 		if op.Err == nil {
+			s.e.observer.Took(which == store.CancelOnly)
 			s.e.log.Warn("a lease was taken", "job", list[i].Job.ID, "worker", list[i].Worker, "cancelled", which == store.CancelOnly, "state", op.State)
 		}
 	}
@@ -233,6 +257,11 @@ func (e *Engine) takeBack(ctx context.Context) error {
 		}
 		if err := store.Commit(ctx, e.store, b); err != nil {
 			return err
+		}
+		for i, op := range b.Finishes {
+			if op.Err == nil {
+				e.observer.Ended(list[i].Job.Queue, endingOf(op, true), 0)
+			}
 		}
 		total += len(list)
 	}

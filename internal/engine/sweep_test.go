@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -37,7 +38,16 @@ type swept struct {
 	clock  *clock
 	jobs   chan job.Claimed
 	orders chan job.Order
+	seen   *endings
 }
+
+// endings observes how attempts ended.
+type endings struct {
+	nobody
+	ended []Ending // written by the loop, before it answers
+}
+
+func (s *endings) Ended(_ string, how Ending, _ time.Duration) { s.ended = append(s.ended, how) }
 
 func newSwept(t *testing.T, renewEvery time.Duration) *swept {
 	t.Helper()
@@ -49,11 +59,12 @@ func newSwept(t *testing.T, renewEvery time.Duration) *swept {
 	q := Queue{Name: "q", Concurrency: 1, MaxDepth: 10, MaxAttempts: 2, Keep: time.Hour, KeepFailed: time.Hour}
 	q.Policy.Timeouts = job.Timeouts{Lease: 30 * time.Second, CancelGrace: 10 * time.Second}
 	q.Policy.Retry = job.Retry{Backoff: 2 * time.Second}
-	e, err := New(t.Context(), Config{Store: s, Queues: []Queue{q}, RenewEvery: renewEvery})
+	seen := &endings{}
+	e, err := New(t.Context(), Config{Store: s, Queues: []Queue{q}, RenewEvery: renewEvery, Observe: seen})
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &swept{Engine: e, t: t, clock: c, jobs: make(chan job.Claimed, 10), orders: make(chan job.Order, 10)}
+	w := &swept{Engine: e, t: t, clock: c, jobs: make(chan job.Claimed, 10), orders: make(chan job.Order, 10), seen: seen}
 	ctx, stop := context.WithCancel(context.Background())
 	var looping sync.WaitGroup
 	looping.Go(func() { _ = e.loop(ctx) })
@@ -120,6 +131,9 @@ func TestSweepTakesLapsedLeases(t *testing.T) {
 	if got := w.get(id); got.State != job.Failed || got.Failure.Code != "worker_lost" || !got.Failure.Retryable {
 		t.Fatalf("after the last attempt the job is %s: %+v", got.State, got.Failure)
 	}
+	if want := []Ending{EndedLost, EndedLost}; !slices.Equal(w.seen.ended, want) {
+		t.Errorf("the attempts ended as %v, not %v", w.seen.ended, want)
+	}
 }
 
 // A lease is not taken while renewals have not been accepted for a whole interval.
@@ -161,6 +175,9 @@ func TestSweepEndsIgnoredCancels(t *testing.T) {
 	}
 	if got := w.get(id); got.State != job.Cancelled {
 		t.Fatalf("the job is %s", got.State)
+	}
+	if want := []Ending{EndedCancelled}; !slices.Equal(w.seen.ended, want) {
+		t.Errorf("the attempt ended as %v, not %v", w.seen.ended, want)
 	}
 	next := w.submit(Request{})
 	if c := <-w.jobs; c.Job.ID != next {

@@ -59,6 +59,7 @@ func (e *Engine) appended(op *store.Append) {
 		h.said(op.Entries, op.Progress)
 	}
 	e.mu.Unlock()
+	e.observer.Said(sizeOf(op.Entries))
 	e.hub.Publish(op.Lease.Job, watch.Event{Entries: op.Entries, Progress: op.Progress})
 }
 
@@ -165,9 +166,12 @@ func (e *Engine) finished(op *store.Finish, taken bool) {
 	}
 	h.said(op.Entries, op.Progress)
 	j := e.after(h, op)
+	ran := time.Since(h.since)
 	if q := e.queues[j.Queue]; q != nil && (op.State == job.Succeeded || op.State == job.Failed) {
-		q.ran(time.Since(h.since))
+		q.ran(ran)
 	}
+	e.observer.Said(sizeOf(op.Entries))
+	e.observer.Ended(j.Queue, endingOf(op, taken), ran)
 	if op.State.Ended() {
 		e.abandons.forget(j.ID)
 	} else if op.State == job.Scheduled {

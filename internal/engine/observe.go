@@ -1,0 +1,137 @@
+package engine
+
+import (
+	"errors"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// Observer is told what the engine does, so that somebody can count it. Its methods
+// are called for every op, by goroutines that others wait for: they are quick and
+// never block.
+type Observer interface {
+	// Settled tells of an op that is on disk, and since when it was waited for.
+	Settled(l Lane, took time.Duration)
+	// Batch tells of a commit that is on disk, and how many ops it had.
+	Batch(ops int)
+	// Refused tells of an op ("submit", "append", "cancel" …) that was not applied. A
+	// submit may have been refused before it was an op.
+	Refused(op string, code job.Code)
+	// Began tells of an attempt that was given to a worker, and for how long its job
+	// had been ready.
+	Began(queue string, waited time.Duration)
+	// Ended tells of the end of an attempt, once that is on disk. It ran for 0 where
+	// nobody knows how long.
+	Ended(queue string, how Ending, ran time.Duration)
+	// Said tells of so many bytes of output on disk.
+	Said(bytes int64)
+	// Took tells of a lease that a sweep has taken: from a silent worker, or from one
+	// that did not follow a cancel.
+	Took(cancelled bool)
+}
+
+// Ending is how an attempt ended.
+type Ending uint8
+
+// The endings.
+const (
+	EndedSucceeded  Ending = iota
+	EndedFailed            // and so did the job
+	EndedRetried           // failed; the job is tried again
+	EndedWaited            // told to wait; the job goes back, at no cost
+	EndedCancelled         // because someone asked
+	EndedHandedBack        // its worker stopped
+	EndedLost              // its worker went silent, or died
+	Endings                // how many there are
+)
+
+var endingNames = [Endings]string{"succeeded", "failed", "retried", "waited", "cancelled", "handed_back", "lost"}
+
+// String is the ending's name.
+func (e Ending) String() string { return endingNames[e] }
+
+// String is the lane's name.
+func (l Lane) String() string { return laneNames[l] }
+
+var laneNames = [Lanes]string{"urgent", "output", "submit", "upkeep"}
+
+// nobody observes nothing.
+type nobody struct{}
+
+func (nobody) Settled(Lane, time.Duration)         {}
+func (nobody) Batch(int)                           {}
+func (nobody) Refused(string, job.Code)            {}
+func (nobody) Began(string, time.Duration)         {}
+func (nobody) Ended(string, Ending, time.Duration) {}
+func (nobody) Said(int64)                          {}
+func (nobody) Took(bool)                           {}
+
+// Watchers is how many watches and held requests there are, and may be.
+func (e *Engine) Watchers() (now, most int) { return e.hub.Watchers(), e.maxWatchers }
+
+// observe tells of a batch that was on disk at that time.
+func (e *Engine) observe(w *work, at time.Time) {
+	for _, p := range w.ops {
+		e.observer.Settled(p.lane, at.Sub(p.asked))
+		if op, err := refusal(p); err != nil {
+			_ = e.refused(op, err)
+		}
+	}
+	e.observer.Batch(w.batch.Len())
+}
+
+// refused tells of a refusal, and returns it. An error that is none (a caller who
+// left, a disk that failed a read) is not told of.
+func (e *Engine) refused(op string, err error) error {
+	if r, ok := errors.AsType[*job.Error](err); ok {
+		e.observer.Refused(op, r.Code)
+	}
+	return err
+}
+
+// refusal is why an op was not applied. Submits are not looked at: whoever asked for
+// them tells of those. That a sweep came too late is nobody's refusal.
+func refusal(p *pending) (name string, err error) {
+	switch op := p.op.(type) {
+	case *store.Append:
+		return "append", op.Err
+	case *store.Finish:
+		if !p.taken {
+			return "finish", op.Err
+		}
+	case *store.Renew:
+		return "renew", op.Err
+	case *store.Cancel:
+		return "cancel", op.Err
+	case *store.Delete:
+		return "delete", op.Err
+	case *store.Retry:
+		return "retry", op.Err
+	case *store.Write:
+		return "write", op.Err
+	case *store.Pause:
+		return "pause", op.Err
+	}
+	return "", nil
+}
+
+// endingOf is how an attempt ended by its finish, which was applied.
+func endingOf(op *store.Finish, taken bool) Ending {
+	switch {
+	case op.State == job.Cancelled:
+		return EndedCancelled
+	case taken:
+		return EndedLost
+	case op.State == job.Succeeded:
+		return EndedSucceeded
+	case op.State == job.Failed:
+		return EndedFailed
+	case op.State == job.Queued:
+		return EndedHandedBack
+	case op.Refund:
+		return EndedWaited
+	}
+	return EndedRetried
+}

@@ -1,0 +1,126 @@
+package engine_test
+
+import (
+	"context"
+	"maps"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// tally counts what an engine tells.
+type tally struct {
+	mu sync.Mutex
+	// guarded by mu
+	counts map[string]int
+	ops    int // of all batches
+	said   int64
+}
+
+func (t *tally) add(what string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.counts == nil {
+		t.counts = map[string]int{}
+	}
+	t.counts[what]++
+}
+
+func (t *tally) Settled(l engine.Lane, took time.Duration) {
+	t.add("lane " + l.String())
+	if took <= 0 {
+		t.add("no time")
+	}
+}
+
+func (t *tally) Batch(ops int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ops += ops
+}
+
+func (t *tally) Refused(op string, code job.Code)    { t.add(op + " " + string(code)) }
+func (t *tally) Began(queue string, _ time.Duration) { t.add("began " + queue) }
+func (t *tally) Took(bool)                           { t.add("took") }
+func (t *tally) Ended(q string, how engine.Ending, ran time.Duration) {
+	t.add("ended " + q + " " + how.String())
+	if ran > 0 {
+		t.add("ran")
+	}
+}
+
+func (t *tally) Said(bytes int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.said += bytes
+}
+
+func watched(t *testing.T, path string) (*house, *tally) {
+	seen := &tally{}
+	s := openStore(t, path)
+	return startConfig(t, engine.Config{Store: s, Queues: queues(), Observe: seen}), seen
+}
+
+// An observer is told of every op, attempt and refusal, once each.
+func TestAnObserverIsToldOfEverythingOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "jobs.db")
+	h, seen := watched(t, path)
+	h.serve(1)
+	ctx := context.Background()
+	next := func() job.Claimed { h.submit(engine.Request{}); return <-h.jobs }
+
+	c := next()
+	if err := h.Append(ctx, c.Lease(), text(1, "hello"), nil); err != nil {
+		t.Fatal(err)
+	}
+	h.Renew(ctx, []job.Lease{c.Lease()})
+	h.finish(c, job.Outcome{Entries: text(2, " world")})
+	h.finish(next(), job.Outcome{Fault: &job.Fault{Code: "x", Class: job.Final}})
+	c = next()
+	if _, err := h.Cancel(ctx, local, c.Job.ID); err != nil {
+		t.Fatal(err)
+	}
+	h.finish(c, job.Outcome{Cancelled: true})
+	h.finish(next(), job.Outcome{Fault: &job.Fault{Code: "x", Class: job.Wait}})
+	h.finish(<-h.jobs, job.Outcome{Fault: &job.Fault{Code: "x", Class: job.Later}})
+	h.finish(<-h.jobs, job.Outcome{HandedBack: true})
+	<-h.jobs // is lost with the process
+
+	_, _, _ = h.Submit(ctx, engine.Request{Owner: local, Queue: "nowhere"})
+	_, _ = h.SubmitMany(ctx, []engine.Request{{Owner: local, Queue: "sim"}, {Owner: local, Queue: "nowhere"}}, true)
+	_, _ = h.Retry(ctx, local, c.Job.ID)
+	_, _ = h.Retry(ctx, local, job.NewID())
+	h.stop()
+	want := map[string]int{
+		"began sim": 7, "ran": 6,
+		"ended sim succeeded": 1, "ended sim failed": 1, "ended sim cancelled": 1, "ended sim waited": 1,
+		"ended sim retried": 1, "ended sim handed_back": 1,
+		"submit unknown_queue": 2, "submit batch_refused": 1, "retry not_found": 1,
+	}
+	seen.expect(t, want, "lane")
+	if seen.said != int64(len("hello world")) {
+		t.Errorf("told of %d bytes of output", seen.said)
+	}
+	lanes := seen.counts["lane urgent"] + seen.counts["lane output"] + seen.counts["lane submit"]
+	if seen.counts["lane submit"] != 4 || seen.counts["lane output"] != 1 || seen.ops < lanes {
+		t.Errorf("told of %v in batches of %d ops", seen.counts, seen.ops)
+	}
+
+	again, seen := watched(t, path)
+	again.stop()
+	seen.expect(t, map[string]int{"ended sim lost": 1}, "lane")
+}
+
+// expect compares the counts with what is wanted, but for those of the prefix.
+func (t *tally) expect(tt *testing.T, want map[string]int, but string) {
+	tt.Helper()
+	got := maps.Clone(t.counts)
+	maps.DeleteFunc(got, func(what string, _ int) bool { return len(what) > len(but) && what[:len(but)] == but })
+	if !maps.Equal(got, want) {
+		tt.Errorf("told of\n%v, not of\n%v", got, want)
+	}
+}
