@@ -31,6 +31,7 @@ var plan = []room{
 	{path: "internal/exec", may: []string{"internal/job"}},
 	{path: "internal/exec/sim", may: []string{"internal/job", "internal/exec"}},
 	{path: "internal/exec/llm", may: []string{"internal/job", "internal/exec"}},
+	{path: "internal/exec/fn", may: []string{"internal/job", "internal/exec"}},
 	{path: "internal/exec/process", may: []string{"internal/job", "internal/exec"}},
 	{path: "internal/exec/exectest", may: []string{"internal/job", "internal/exec"}, libraries: []string{"go.uber.org/goleak"}},
 	{path: "internal/runner", may: []string{"internal/job", "internal/exec"}},
