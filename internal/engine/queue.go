@@ -21,6 +21,7 @@ type Queue struct {
 	Policy      job.Policy
 	Keep        time.Duration // ended jobs are kept this long
 	KeepFailed  time.Duration // failed ones this long
+	Files       bool          // jobs may come with files: its executor knows what to do with them
 	// Check refuses inputs that no attempt could work on. Nil takes everything.
 	Check func(input []byte) error
 }

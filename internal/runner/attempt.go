@@ -83,8 +83,16 @@ func (a *attempt) execute() (err error) {
 			err = panicked()
 		}
 	}()
+	return a.r.cfg.Executor.Execute(a.ctx, a.task(), a)
+}
+
+// task is the attempt as its executor gets it.
+func (a *attempt) task() exec.Task {
 	t := exec.Task{Job: a.claimed.Job, Input: a.claimed.Input}
-	return a.r.cfg.Executor.Execute(a.ctx, t, a)
+	for _, f := range t.Job.Files {
+		t.Files = append(t.Files, exec.File{File: f, Path: a.r.cfg.Files(t.Job.ID, f)})
+	}
+	return t
 }
 
 // seize makes the caller the one who stores the end; false when there was one.

@@ -23,6 +23,7 @@ func TestAttempt(t *testing.T) {
 		{"a panic is a fault of the attempt, is logged, and harms nobody else", survivesPanic},
 		{"a result past its bound is a final fault", refusesLargeResult},
 		{"the executor is given the job, the attempt and the input", givesTask},
+		{"the executor is given the files of the job, with where they lie", givesFiles},
 		{"the context ends with the attempt", endsContext},
 		{"what is said after the return goes nowhere", ignoresLateWords},
 		{"twenty attempts run at once and each has its own end", runsManyAtOnce},
@@ -124,6 +125,25 @@ func givesTask(t *testing.T) {
 	want(t, "the job", got.Job.ID, job.ID{15: 7})
 	want(t, "the attempt", got.Job.Attempt, 3)
 	want(t, "the input", string(got.Input), "work")
+	want(t, "the files", len(got.Files), 0)
+}
+
+func givesFiles(t *testing.T) {
+	var got exec.Task
+	h := open(t, func(_ context.Context, task exec.Task, _ exec.Sink) error {
+		got = task
+		return nil
+	}, func(c *Config) {
+		c.Files = func(id job.ID, f job.File) string { return "/files/" + id.String() + "/" + f.Name }
+	})
+	files := []job.File{{Name: "a", Size: 1}, {Name: "b", ContentType: "image/png"}}
+	rec := h.deliver(7, func(c *job.Claimed) { c.Job.Files = files })
+	synctest.Wait()
+	want(t, "a fault", h.ended(rec).Fault != nil, false)
+	want(t, "the number of files", len(got.Files), len(files))
+	for i, f := range files {
+		want(t, "a file", got.Files[i], exec.File{File: f, Path: "/files/" + job.ID{15: 7}.String() + "/" + f.Name})
+	}
 }
 
 func endsContext(t *testing.T) {

@@ -54,6 +54,8 @@ type Config struct {
 	RenewEvery time.Duration
 	// Grace is how long running work may go on when the runner is to stop; 0 for 25 s.
 	Grace time.Duration
+	// Files is the absolute path of a file that came with a job; nil where jobs have none.
+	Files func(job.ID, job.File) string
 }
 
 // Runner does the jobs of one queue. Make it with [New] and call Run once.

@@ -10,6 +10,12 @@
 //
 // which report progress: a number from 0 to 100 and, if there is more, a status.
 //
+// The files that came with the job are named to the command by their absolute
+// paths, which stand in the variables MEANWHILE_FILE_1, MEANWHILE_FILE_2 and so on
+// and, with what else is known of them, in MEANWHILE_FILES, a JSON array. In the
+// command's own arguments {file} stands for the path of the job's one file, and an
+// argument {files} for the paths of all. The command is to leave them as they are.
+//
 // Exit status 0 is success. 65, which sysexits.h calls EX_DATAERR, says that the
 // input is wrong, and the job fails at once; any other status, like an end by a
 // signal, may be tried again.
@@ -85,7 +91,10 @@ func (e *Executor) Execute(ctx context.Context, t meanwhile.Task, out meanwhile.
 		return context.Cause(ctx)
 	}
 	defer holdThread()()
-	r, err := e.start(t.Input)
+	if f := e.lacksFiles(t.Files); f != nil {
+		return f
+	}
+	r, err := e.start(t)
 	if err != nil {
 		return e.notStarted(err)
 	}
@@ -102,8 +111,8 @@ func (e *Executor) Execute(ctx context.Context, t meanwhile.Task, out meanwhile.
 }
 
 // command is the command for one attempt.
-func (e *Executor) command() *exec.Cmd {
-	cmd := exec.Command(e.config.Command[0], e.config.Command[1:]...)
+func (e *Executor) command(files []meanwhile.File) *exec.Cmd {
+	cmd := exec.Command(e.config.Command[0], withPaths(e.config.Command[1:], files)...)
 	cmd.Dir = e.config.Dir
 	cmd.Env = []string{}
 	for _, name := range e.config.Env {
@@ -111,6 +120,7 @@ func (e *Executor) command() *exec.Cmd {
 			cmd.Env = append(cmd.Env, name+"="+value)
 		}
 	}
+	cmd.Env = append(cmd.Env, aboutFiles(files)...)
 	cmd.SysProcAttr = inOwnGroup()
 	return cmd
 }

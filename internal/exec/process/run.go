@@ -9,6 +9,8 @@ import (
 	"os/exec"
 	"sync"
 	"time"
+
+	meanwhile "github.com/meanwhile-run/meanwhile/internal/exec"
 )
 
 // run is a command under way. Four goroutines serve it: one feeds its input, two
@@ -32,8 +34,8 @@ type piece struct {
 	data   []byte // the receiver's
 }
 
-func (e *Executor) start(input []byte) (*run, error) {
-	r := &run{cmd: e.command(), waits: e.waits, pieces: make(chan piece), ended: make(chan struct{})}
+func (e *Executor) start(t meanwhile.Task) (*run, error) {
+	r := &run{cmd: e.command(t.Files), waits: e.waits, pieces: make(chan piece), ended: make(chan struct{})}
 	theirs, err := r.pipes()
 	if err == nil {
 		r.cmd.Stdin, r.cmd.Stdout, r.cmd.Stderr = theirs[0], theirs[1], theirs[2]
@@ -44,7 +46,7 @@ func (e *Executor) start(input []byte) (*run, error) {
 		closeAll(r.ours)
 		return nil, err
 	}
-	r.helpers.Go(func() { r.feed(input) })
+	r.helpers.Go(func() { r.feed(t.Input) })
 	r.helpers.Go(r.wait)
 	r.helpers.Go(r.read)
 	return r, nil
