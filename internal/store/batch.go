@@ -19,6 +19,9 @@ var (
 	ErrData = errors.New("store: bad data in the batch")
 	// ErrFull says that nothing was applied because the disk is full.
 	ErrFull = errors.New("store: the disk is full")
+	// ErrDamaged says that what is on the disk is not what was written there. It will
+	// not get better: the same is said of every batch from then on.
+	ErrDamaged = errors.New("store: the data is damaged")
 )
 
 // BatchID names a batch; random, so that no two processes make the same.
@@ -298,11 +301,13 @@ type Due struct {
 
 // Prune deletes ended jobs past their ExpiresAt with all they left, and idempotency
 // keys past theirs. It looks at no more than Limit jobs, about the oldest first,
-// from after a cursor, and stops once it has deleted about Bytes.
+// from after a cursor, and stops once it has deleted about Bytes, or For has passed,
+// but not before it has looked at some.
 type Prune struct {
 	After int64 // a cursor; 0 begins with the oldest
 	Limit int
-	Bytes int64 // 0 for no bound
+	Bytes int64         // of input, output and result; 0 for no bound
+	For   time.Duration // how long it may hold up the batch; 0 for no bound
 	// Early deletes ended jobs before their time: the store holds more than it may.
 	Early bool
 

@@ -17,4 +17,10 @@ func (s *Store) Abandonable(ctx context.Context, after int64, limit int) (jobs [
 }
 
 // Size is how many bytes the store holds; see [store.Upkeep].
-func (s *Store) Size(ctx context.Context) (int64, error) { return 0, nil }
+func (s *Store) Size(ctx context.Context) (size int64, err error) {
+	err = s.read(ctx, func(r *reader) error {
+		_, err := r.held.first(func(c column) error { size = c.int(0); return nil })
+		return err
+	})
+	return size, err
+}

@@ -23,6 +23,7 @@ type reader struct {
 	record                 *query
 	recordsUp, recordsDown *query
 	nextReady, nextExpiry  *query
+	held                   *query
 }
 
 func openReader(path string) (*reader, error) {
@@ -53,6 +54,7 @@ func openReader(path string) (*reader, error) {
 		{&r.recordsUp, "SELECT id, body FROM records WHERE kind = ? AND parent = ? AND id > ? ORDER BY id LIMIT ?"},
 		{&r.recordsDown, "SELECT id, body FROM records WHERE kind = ? AND parent = ? AND id < ? ORDER BY id DESC LIMIT ?"},
 		{&r.nextReady, "SELECT run_at FROM jobs WHERE state = 1 ORDER BY run_at LIMIT 1"},
+		{&r.held, "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count(), pragma_freelist_count(), pragma_page_size()"},
 		{&r.nextExpiry, "SELECT queue_by FROM jobs WHERE state <= 3 AND queue_by IS NOT NULL ORDER BY queue_by LIMIT 1"},
 	} {
 		if *p.into, err = prepare(conn, p.sql); err != nil {

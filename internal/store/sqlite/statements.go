@@ -16,7 +16,7 @@ type statements struct {
 	setProgress, setLeaseUntil                         *query
 	finish, lease, requestCancel, markDeleted          *query
 	endWaiting, requeue, ready                         *query
-	job, input, next, due, expired, oldest             *query
+	job, input, next, due, expired, oldest, weight     *query
 	outputEnd, text                                    *query
 	deleteJob, deleteInput, deleteResult, deleteOutput *query
 	idempotent, insertIdempotent, deleteIdempotent     *query
@@ -62,7 +62,8 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.next, "SELECT " + jobColumns + ", turn, idem FROM jobs WHERE state = 2 AND queue = ? ORDER BY turn, n LIMIT ?"},
 		{&q.due, "SELECT " + jobColumns + " FROM jobs WHERE state = 1 AND run_at <= ? ORDER BY run_at LIMIT ?"},
 		{&q.expired, "SELECT " + jobColumns + " FROM jobs WHERE state <= 3 AND queue_by IS NOT NULL AND queue_by <= ? ORDER BY queue_by LIMIT ?"},
-		{&q.oldest, "SELECT n, tenant, usr, state, expires, idem, created FROM jobs WHERE n > ? ORDER BY n LIMIT ?"},
+		{&q.oldest, "SELECT n, tenant, usr, state, expires, idem, created, out_bytes FROM jobs WHERE n > ? ORDER BY n LIMIT ?"},
+		{&q.weight, `SELECT coalesce((SELECT length(body) FROM inputs WHERE n = ?1), 0) + coalesce((SELECT length(body) FROM results WHERE n = ?1), 0)`},
 		{&q.outputEnd, outputEndSQL},
 		{&q.text, textSQL},
 

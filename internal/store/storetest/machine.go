@@ -91,8 +91,12 @@ func (m *machine) upkeep(r *rapid.T) {
 		m.commitBoth([]any{newDue()})
 		return
 	}
-	m.commitBoth([]any{newPrune()})
-	m.commitBoth([]any{newPrune()})
+	early := rapid.IntRange(0, 5).Draw(r, "early") == 0
+	for range 2 {
+		p := newPrune()
+		p.Early = early
+		m.commitBoth([]any{p})
+	}
 }
 
 func (m *machine) commitBoth(ops []any) {

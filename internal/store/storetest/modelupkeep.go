@@ -40,7 +40,7 @@ func (m *model) prune(op *store.Prune) func() {
 	now := m.w.now()
 	deleted := 0
 	for _, id := range m.order {
-		if j := m.jobs[id]; j != nil && j.State.Ended() && !j.ExpiresAt.After(now) {
+		if j := m.jobs[id]; j != nil && j.State.Ended() && (op.Early || !j.ExpiresAt.After(now)) {
 			delete(m.jobs, id)
 			deleted++
 		}

@@ -59,6 +59,7 @@ func topics() []topic {
 		{"ends", endRules()},
 		{"due", dueRules()},
 		{"prune", pruneRules()},
+		{"retention", retentionRules()},
 		{"list", listRules()},
 		{"owners", ownerRules()},
 		{"counts", countRules()},

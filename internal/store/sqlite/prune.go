@@ -1,0 +1,169 @@
+package sqlite
+
+import (
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// pruneChunk is how many jobs a prune looks at before it asks whether it has done
+// enough.
+const pruneChunk = 32
+
+// pruning is a prune under way.
+type pruning struct {
+	*tx
+	op    *store.Prune
+	began time.Time
+	left  int   // how many jobs it may still look at
+	bytes int64 // of the jobs that it deleted
+}
+
+func (t *tx) prune(op *store.Prune) (err error) {
+	op.Err, op.Deleted, op.Next, op.Seen, op.More = nil, 0, op.After, time.Time{}, false
+	p := &pruning{tx: t, op: op, began: time.Now(), left: op.Limit}
+	for more := true; more && err == nil; {
+		more, err = p.chunk()
+	}
+	if err == nil {
+		err = p.leftovers()
+	}
+	return err
+}
+
+// enough says whether the prune has done what it may.
+func (p *pruning) enough() bool {
+	return p.left <= 0 || p.op.Bytes > 0 && p.bytes >= p.op.Bytes || p.late()
+}
+
+func (p *pruning) late() bool { return p.op.For > 0 && time.Since(p.began) >= p.op.For }
+
+// old is an ended job that may be pruned.
+type old struct {
+	n      int64
+	owner  job.Owner
+	idem   string
+	output int64 // bytes
+}
+
+// chunk looks at the next jobs and deletes those past their time. It says whether
+// to go on.
+func (p *pruning) chunk() (more bool, err error) {
+	gone, seen, err := p.look(min(pruneChunk, p.left))
+	if err != nil {
+		return false, err
+	}
+	for i := range gone {
+		if p.op.Bytes > 0 && p.bytes >= p.op.Bytes {
+			p.op.Next = gone[i].n - 1
+			return false, nil
+		}
+		if err := p.removeOld(&gone[i]); err != nil {
+			return false, err
+		}
+	}
+	if seen < min(pruneChunk, p.left) {
+		p.op.Next = 0
+		return false, nil
+	}
+	p.left -= seen
+	return !p.enough(), nil
+}
+
+// look reads a few jobs after the cursor, and moves it.
+func (p *pruning) look(limit int) (gone []old, seen int, err error) {
+	err = p.q.oldest.int(p.op.Next).int(int64(limit)).each(func(c column) error {
+		seen++
+		p.op.Next, p.op.Seen = c.int(0), c.time(6)
+		if job.State(c.int(3)).Ended() && (p.op.Early || !c.time(4).After(p.now)) {
+			gone = append(gone, old{c.int(0), job.Owner{Tenant: c.text(1), User: c.text(2)}, c.text(5), c.int(7)})
+		}
+		return nil
+	})
+	return gone, seen, err
+}
+
+func (p *pruning) removeOld(o *old) error {
+	if p.op.Bytes > 0 {
+		p.bytes += o.output
+		_, err := p.q.weight.int(o.n).first(func(c column) error { p.bytes += c.int(0); return nil })
+		if err != nil {
+			return err
+		}
+	}
+	p.op.Deleted++
+	return p.remove(o.n, o.owner, o.idem)
+}
+
+// leftover is an idempotency key that outlived its job.
+type leftover struct {
+	row   int64
+	owner job.Owner
+	key   string
+}
+
+// leftovers forgets what outlived its job for as long as was promised, and says
+// whether there may be more of it.
+func (p *pruning) leftovers() error {
+	for left := p.op.Limit; left > 0; left -= pruneChunk {
+		limit := min(pruneChunk, left)
+		keys, err := p.dropKeys(limit)
+		if err != nil {
+			return err
+		}
+		deletes, err := p.forgetDeletes(limit)
+		if err != nil {
+			return err
+		}
+		p.op.More = keys == limit || deletes == limit
+		if !p.op.More || p.late() {
+			return nil
+		}
+	}
+	return nil
+}
+
+func (p *pruning) dropKeys(limit int) (int, error) {
+	var keys []leftover
+	err := p.q.oldLeftovers.time(p.now).int(int64(limit)).each(func(c column) error {
+		keys = append(keys, leftover{c.int(0), job.Owner{Tenant: c.text(1), User: c.text(2)}, c.text(3)})
+		return nil
+	})
+	for i := range keys {
+		if err == nil {
+			err = p.dropKey(keys[i].owner, keys[i].key)
+		}
+		if err == nil {
+			err = p.q.deleteLeftover.int(keys[i].row).run()
+		}
+	}
+	return len(keys), err
+}
+
+func (p *pruning) forgetDeletes(limit int) (int, error) {
+	var ids []job.ID
+	err := p.q.oldDeleted.time(p.now).int(int64(limit)).each(func(c column) error {
+		ids = append(ids, c.id(0))
+		return nil
+	})
+	for i := range ids {
+		if err == nil {
+			err = p.q.forget.id(&ids[i]).run()
+		}
+	}
+	return len(ids), err
+}
+
+// dropKey forgets an idempotency key whose time is over, unless it was used anew.
+func (t *tx) dropKey(o job.Owner, key string) error {
+	var until time.Time
+	known, err := t.q.idempotent.text(o.Tenant).text(o.User).text(key).first(func(c column) error {
+		until = c.time(2)
+		return nil
+	})
+	if err != nil || !known || until.After(t.now) {
+		return err
+	}
+	return t.q.deleteIdempotent.text(o.Tenant).text(o.User).text(key).run()
+}

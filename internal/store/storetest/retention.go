@@ -1,0 +1,139 @@
+package storetest
+
+import (
+	"strings"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func retentionRules() []rule {
+	return []rule{
+		{"an early prune deletes ended jobs before their time, the oldest first", earlyOldest},
+		{"an early prune spares what has not ended", earlySpares},
+		{"an early prune leaves idempotency keys for as long as was promised", earlyKeys},
+		{"a prune stops once it has deleted about so many bytes, and goes on after its cursor", pruneBytes},
+		{"a prune that has no time still gets on", pruneHurries},
+		{"a store that holds more is bigger, and smaller once that is pruned", sizeFollows},
+	}
+}
+
+// history submits jobs that have ended, each with so many bytes of input, output and
+// result.
+func (w *world) history(jobs, size int) (ids []job.ID) {
+	w.Helper()
+	body := strings.Repeat("5", size)
+	for range jobs {
+		c := w.running(withInput(body))
+		f := newFinish(c.Lease(), job.Succeeded)
+		f.Entries, f.Result = texted(1, 0, body), &job.Result{ContentType: "text/plain", Body: []byte(body)}
+		w.do(f)
+		ids = append(ids, c.Job.ID)
+	}
+	return ids
+}
+
+func earlyOldest(w *world) {
+	ids := w.history(10, 10)
+	p := &store.Prune{Limit: 4, Early: true}
+	w.do(p)
+	equal(w, "the jobs deleted", p.Deleted, 4)
+	for _, id := range ids[:4] {
+		w.gone(mine, id)
+	}
+	for _, id := range ids[4:] {
+		w.job(id)
+	}
+	equal(w, "the counts", w.counts(queue), store.Counts{Succeeded: 10})
+}
+
+func earlySpares(w *world) {
+	var ids []job.ID
+	for _, state := range []job.State{job.Scheduled, job.Queued, job.Running} {
+		id, _ := w.inState(state)
+		ids = append(ids, id)
+	}
+	before := w.stored()
+	p := &store.Prune{Limit: 1000, Early: true}
+	w.do(p)
+	equal(w, "the jobs deleted", p.Deleted, 0)
+	w.same("an early prune changed what has not ended", before, w.stored())
+	for _, id := range ids {
+		w.job(id)
+	}
+}
+
+func earlyKeys(w *world) {
+	c := w.running(once("key", "asked"))
+	w.do(newFinish(c.Lease(), job.Succeeded))
+	w.do(&store.Prune{Limit: 10, Early: true})
+	w.gone(mine, c.Job.ID)
+	w.refused(job.NotFound, w.newSubmit(once("key", "asked")))
+	w.pass(day + time.Minute)
+	w.do(newPrune())
+	w.submit(once("key", "asked"))
+}
+
+func pruneBytes(w *world) {
+	const size = 1000
+	w.history(100, size)
+	w.pass(day)
+	after, deleted := int64(0), 0
+	for rounds := 0; ; rounds++ {
+		p := &store.Prune{After: after, Limit: 1000, Bytes: 9 * size}
+		w.do(p)
+		deleted += p.Deleted
+		if p.Deleted > 6 || rounds > 100 {
+			w.Fatalf("a prune of 9,000 bytes deleted %d jobs of 3,000", p.Deleted)
+		}
+		if p.Next == 0 {
+			break
+		}
+		if p.Deleted == 0 || p.Next <= after {
+			w.Fatalf("a prune of 9,000 bytes does not get on")
+		}
+		after = p.Next
+	}
+	equal(w, "the jobs deleted", deleted, 100)
+}
+
+func pruneHurries(w *world) {
+	w.history(200, 10)
+	w.pass(day)
+	after, deleted := int64(0), 0
+	for rounds := 0; deleted < 200; rounds++ {
+		p := &store.Prune{After: after, Limit: 1000, For: time.Nanosecond}
+		w.do(p)
+		if rounds == 0 && p.Deleted == 200 {
+			w.Errorf("a prune that has no time deleted everything")
+		}
+		if rounds > 200 {
+			w.Fatalf("a prune that has no time does not get on")
+		}
+		deleted, after = deleted+p.Deleted, p.Next
+	}
+	equal(w, "the jobs left", len(w.all(store.Filter{Owner: mine})), 0)
+}
+
+func sizeFollows(w *world) {
+	size := func() int64 {
+		w.Helper()
+		n, err := w.store.Size(w.ctx)
+		if err != nil {
+			w.Fatalf("size: %v", err)
+		}
+		return n
+	}
+	before := size()
+	w.history(20, 100_000)
+	full := size()
+	if full < before+20*300_000 {
+		w.Errorf("with 6 MB more the size went from %d to %d", before, full)
+	}
+	w.pass(day)
+	w.do(newPrune())
+	if after := size(); after > before+full/10 {
+		w.Errorf("pruned of 6 MB the size went from %d to %d", full, after)
+	}
+}
