@@ -4,8 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"testing/quick"
-	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
@@ -39,36 +37,4 @@ func TestTheLogIsBegunAnewUnderLoad(t *testing.T) {
 		}
 	}
 	t.Fatalf("after %d MiB the log still holds most of them", most>>20)
-}
-
-// A policy reads back as it was stored, to the millisecond.
-func TestPoliciesAreKept(t *testing.T) {
-	keep := func(lease, hard, queue, backoff, patience uint32, onTimeout, fail bool) bool {
-		ms := func(n uint32) time.Duration { return time.Duration(n) * time.Millisecond }
-		p := job.Policy{
-			Timeouts: job.Timeouts{Lease: ms(lease), RunHard: ms(hard), Queue: ms(queue), CancelGrace: ms(backoff)},
-			Retry:    job.Retry{Backoff: ms(backoff), For: ms(patience), OnTimeout: onTimeout, AfterOutput: job.RestartAfterOutput},
-		}
-		if fail {
-			p.Retry.AfterOutput = job.FailAfterOutput
-		}
-		got, err := decodePolicy(encodePolicy(p))
-		return err == nil && got == p
-	}
-	if err := quick.Check(keep, nil); err != nil {
-		t.Error(err)
-	}
-}
-
-// A policy that was cut short or is of a version to come is an error, not a guess.
-func TestDamagedPoliciesAreNoticed(t *testing.T) {
-	whole := encodePolicy(job.Policy{Timeouts: job.Timeouts{Lease: time.Hour}})
-	for n := range whole {
-		if _, err := decodePolicy(whole[:n]); err == nil {
-			t.Errorf("%d of %d bytes were read as a policy", n, len(whole))
-		}
-	}
-	if _, err := decodePolicy(append([]byte{policyVersion + 1}, whole[1:]...)); err == nil {
-		t.Error("a policy of another version was read")
-	}
 }

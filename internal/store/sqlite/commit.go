@@ -194,7 +194,8 @@ func (t *tx) saveCounts(b *store.Batch) error {
 		b.Counts[name] = *c
 		err := t.q.saveCounts.text(name).
 			int(c.Scheduled).int(c.Queued).int(c.Parked).int(c.Running).
-			int(c.Succeeded).int(c.Failed).int(c.Cancelled).int(c.Expired).int(c.Retried).run()
+			int(c.Succeeded).int(c.Failed).int(c.Cancelled).int(c.Expired).int(c.Retried).
+			int(c.WaitingBytes).flag(c.Paused).run()
 		if err != nil {
 			return err
 		}

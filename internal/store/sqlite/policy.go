@@ -21,7 +21,8 @@ func encodePolicy(p job.Policy) []byte {
 	} {
 		buf = binary.AppendVarint(buf, int64(d/time.Millisecond))
 	}
-	return append(buf, flag(r.OnTimeout), flag(r.AfterOutput == job.FailAfterOutput))
+	buf = append(buf, flag(r.OnTimeout), flag(r.AfterOutput == job.FailAfterOutput))
+	return binary.AppendVarint(buf, int64(t.Abandon/time.Millisecond))
 }
 
 func flag(on bool) byte {
@@ -57,5 +58,13 @@ func decodePolicy(buf []byte) (p job.Policy, err error) {
 	if buf[1] == 1 {
 		r.AfterOutput = job.FailAfterOutput
 	}
+	if buf = buf[2:]; len(buf) == 0 {
+		return p, nil // written before jobs could be abandoned
+	}
+	ms, n := binary.Varint(buf)
+	if n <= 0 {
+		return p, errPolicy
+	}
+	t.Abandon = time.Duration(ms) * time.Millisecond
 	return p, nil
 }

@@ -24,6 +24,7 @@ type reader struct {
 	recordsUp, recordsDown *query
 	nextReady, nextExpiry  *query
 	held                   *query
+	withFiles, abandonable *query
 }
 
 func openReader(path string) (*reader, error) {
@@ -56,6 +57,8 @@ func openReader(path string) (*reader, error) {
 		{&r.nextReady, "SELECT run_at FROM jobs WHERE state = 1 ORDER BY run_at LIMIT 1"},
 		{&r.held, "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count(), pragma_freelist_count(), pragma_page_size()"},
 		{&r.nextExpiry, "SELECT queue_by FROM jobs WHERE state <= 3 AND queue_by IS NOT NULL ORDER BY queue_by LIMIT 1"},
+		{&r.withFiles, "SELECT n, id FROM jobs WHERE files > 0 AND n > ? ORDER BY n LIMIT ?"},
+		{&r.abandonable, "SELECT " + jobColumns + ", deleted FROM jobs WHERE abandon IS NOT NULL AND state <= 4 AND n > ? ORDER BY n LIMIT ?"},
 	} {
 		if *p.into, err = prepare(conn, p.sql); err != nil {
 			_ = conn.Close()

@@ -12,21 +12,23 @@ import (
 // jobColumns are the columns that scanJob reads, in its order.
 const jobColumns = `n, id, tenant, usr, queue, key, priority, state, attempt, max_attempts,
 	cursor, out_bytes, progress, failure, usage, policy, extra,
-	created, run_at, started, finished, cancel_at, expires`
+	created, run_at, started, finished, cancel_at, expires, in_bytes`
 
-const afterJobColumns = 23 // the first column behind jobColumns
+const afterJobColumns = 24 // the first column behind jobColumns
 
 // extra is the part of a row that most jobs do not have.
 type extra struct {
 	Metadata map[string]string `json:"m,omitempty"`
 	Ref      string            `json:"r,omitempty"`
+	Files    []job.File        `json:"f,omitempty"`
+	Trace    string            `json:"t,omitempty"`
 }
 
 func encodeExtra(j *job.Job) ([]byte, error) {
-	if len(j.Metadata) == 0 && j.Ref == "" {
+	if len(j.Metadata) == 0 && j.Ref == "" && len(j.Files) == 0 && j.Trace == "" {
 		return nil, nil
 	}
-	return json.Marshal(extra{j.Metadata, j.Ref})
+	return json.Marshal(extra{j.Metadata, j.Ref, j.Files, j.Trace})
 }
 
 // row is a job and the number of its row.
@@ -55,6 +57,7 @@ func scanJob(c column) (j job.Job, err error) {
 		Usage:       c.bytes(14),
 		CreatedAt:   c.time(17), RunAt: c.time(18), StartedAt: c.time(19), FinishedAt: c.time(20),
 		CancelRequestedAt: c.time(21), ExpiresAt: c.time(22),
+		InputBytes: c.int(23),
 	}
 	if j.Policy, err = decodePolicy(c.bytes(15)); err != nil {
 		return j, fmt.Errorf("job %s: %w", j.ID, err)
@@ -63,7 +66,7 @@ func scanJob(c column) (j job.Job, err error) {
 	if err := errors.Join(decode(c, 12, &j.Progress), decode(c, 13, &j.Failure), decode(c, 16, &x)); err != nil {
 		return j, fmt.Errorf("job %s: %w", j.ID, err)
 	}
-	j.Metadata, j.Ref = x.Metadata, x.Ref
+	j.Metadata, j.Ref, j.Files, j.Trace = x.Metadata, x.Ref, x.Files, x.Trace
 	return j, nil
 }
 

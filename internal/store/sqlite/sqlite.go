@@ -287,6 +287,7 @@ func (s *Store) loadCount(c column) error {
 	s.counts[c.text(0)] = &store.Counts{
 		Scheduled: c.int(1), Queued: c.int(2), Parked: c.int(3), Running: c.int(4),
 		Succeeded: c.int(5), Failed: c.int(6), Cancelled: c.int(7), Expired: c.int(8), Retried: c.int(9),
+		WaitingBytes: c.int(10), Paused: c.int(11) != 0,
 	}
 	return nil
 }

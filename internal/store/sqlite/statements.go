@@ -38,8 +38,8 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.rollback, "ROLLBACK"},
 
 		{&q.insertJob, `INSERT INTO jobs (n, id, tenant, usr, queue, key, priority, state, turn, attempt, max_attempts,
-			created, run_at, queue_by, started, lease, worker, lease_until, policy, extra, idem)
-			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`},
+			created, run_at, queue_by, started, lease, worker, lease_until, policy, extra, idem, in_bytes, files, abandon)
+			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`},
 		{&q.insertInput, "INSERT INTO inputs (n, body) VALUES (?,?)"},
 		{&q.insertResult, "INSERT INTO results (n, content_type, body) VALUES (?,?,?)"},
 		{&q.insertOutput, "INSERT INTO output (job, seq, attempt, kind, events, total, data) VALUES (?,?,?,?,?,?,?)"},
@@ -91,9 +91,9 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.lastRow, "SELECT coalesce(max(n), 0) FROM jobs"},
 		{&q.lastBatch, "SELECT batch FROM applied"},
 		{&q.setBatch, "UPDATE applied SET batch = ?"},
-		{&q.loadCounts, "SELECT name, scheduled, queued, parked, running, succeeded, failed, cancelled, expired, retried FROM queues"},
-		{&q.saveCounts, `INSERT OR REPLACE INTO queues (name, scheduled, queued, parked, running, succeeded, failed, cancelled, expired, retried)
-			VALUES (?,?,?,?,?,?,?,?,?,?)`},
+		{&q.loadCounts, "SELECT name, scheduled, queued, parked, running, succeeded, failed, cancelled, expired, retried, waiting_bytes, paused FROM queues"},
+		{&q.saveCounts, `INSERT OR REPLACE INTO queues (name, scheduled, queued, parked, running, succeeded, failed, cancelled, expired, retried, waiting_bytes, paused)
+			VALUES (?,?,?,?,?,?,?,?,?,?,?,?)`},
 		{&q.loadRunning, "SELECT " + jobColumns + ", lease, worker, lease_until, deleted, idem FROM jobs WHERE state = 4"},
 		{&q.loadTurns, fmt.Sprintf(`SELECT queue, key, count(*), min(turn - (priority - %[1]d) * %[2]d), max(turn - (priority - %[1]d) * %[2]d)
 			FROM jobs WHERE state = 2 GROUP BY queue, key`, job.DefaultPriority, headStart)},

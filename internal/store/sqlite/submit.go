@@ -81,7 +81,8 @@ func (t *tx) insertJob(op *store.Submit) error {
 	err = t.q.insertJob.int(n).id(&j.ID).text(j.Owner.Tenant).text(j.Owner.User).text(j.Queue).text(j.Key).
 		int(int64(j.Priority)).int(int64(j.State)).int(turn).int(int64(j.Attempt)).int(int64(j.MaxAttempts)).
 		time(j.CreatedAt).time(j.RunAt).time(queueBy).time(j.StartedAt).token(&op.Token).orNull(op.Worker).time(until).
-		blob(encodePolicy(j.Policy)).bytes(x).orNull(idem).run()
+		blob(encodePolicy(j.Policy)).bytes(x).orNull(idem).
+		int(j.InputBytes).int(int64(len(j.Files))).micros(j.Policy.Timeouts.Abandon).run()
 	if err != nil {
 		return err
 	}

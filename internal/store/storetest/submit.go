@@ -78,10 +78,14 @@ func submitKeeps(w *world) {
 		s.Job.MaxAttempts = 17
 		s.Job.Metadata = map[string]string{"": "empty", "emoji 🫖": "", "line\nbreak": "\u2028"}
 		s.Job.Ref = "put:a/b?c"
+		s.Job.Files = []job.File{{Name: "a b.png", ContentType: "image/png", Size: 1 << 40, SHA256: "00ff"}, {Name: "ü"}}
+		s.Job.InputBytes = 1<<40 + 5
+		s.Job.Trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 		s.Job.Policy = job.Policy{
 			Timeouts: job.Timeouts{
 				Lease: time.Second, RunSoft: 2 * time.Minute, RunHard: 3 * time.Hour, Request: 1500 * time.Millisecond,
 				FirstOutput: 5 * time.Second, IdleOutput: 6 * time.Second, Queue: job.MaxDuration, CancelGrace: 8 * time.Second,
+				Abandon: 9 * time.Minute,
 			},
 			Retry: job.Retry{
 				Backoff: 250 * time.Millisecond, BackoffMax: time.Minute, For: time.Hour,

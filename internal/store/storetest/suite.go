@@ -61,6 +61,7 @@ func topics() []topic {
 		{"prune", pruneRules()},
 		{"retention", retentionRules()},
 		{"list", listRules()},
+		{"sweeps", sweepRules()},
 		{"owners", ownerRules()},
 		{"counts", countRules()},
 		{"batch", batchRules()},

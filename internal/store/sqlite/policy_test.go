@@ -1,0 +1,66 @@
+package sqlite
+
+import (
+	"testing"
+	"testing/quick"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// A policy reads back as it was stored, to the millisecond.
+func TestPoliciesAreKept(t *testing.T) {
+	keep := func(lease, hard, queue, backoff, patience, abandon uint32, onTimeout, fail bool) bool {
+		ms := func(n uint32) time.Duration { return time.Duration(n) * time.Millisecond }
+		p := job.Policy{
+			Timeouts: job.Timeouts{Lease: ms(lease), RunHard: ms(hard), Queue: ms(queue), CancelGrace: ms(backoff), Abandon: ms(abandon)},
+			Retry:    job.Retry{Backoff: ms(backoff), For: ms(patience), OnTimeout: onTimeout, AfterOutput: job.RestartAfterOutput},
+		}
+		if fail {
+			p.Retry.AfterOutput = job.FailAfterOutput
+		}
+		got, err := decodePolicy(encodePolicy(p))
+		return err == nil && got == p
+	}
+	if err := quick.Check(keep, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+// A policy that was stored before jobs could be abandoned reads as one of a job
+// that is not.
+func TestOlderPoliciesAreRead(t *testing.T) {
+	want := job.Policy{
+		Timeouts: job.Timeouts{Lease: time.Second, CancelGrace: time.Minute},
+		Retry:    job.Retry{For: time.Hour, OnTimeout: true, AfterOutput: job.FailAfterOutput},
+	}
+	older := []byte{
+		policyVersion,
+		0xd0, 0x0f, // 1 s
+		0, 0, 0, 0, 0, 0,
+		0xc0, 0xa9, 0x07, // 1 min
+		0, 0,
+		0x80, 0xba, 0xb7, 0x03, // 1 h
+		1, 1,
+	}
+	if got, err := decodePolicy(older); err != nil || got != want {
+		t.Errorf("an older policy reads as %+v, %v", got, err)
+	}
+}
+
+// A policy that was cut short or is of a version to come is an error, not a guess.
+func TestDamagedPoliciesAreNoticed(t *testing.T) {
+	whole := encodePolicy(job.Policy{Timeouts: job.Timeouts{Lease: time.Hour}})
+	older := len(whole) - 1 // without what was added since
+	for n := range older {
+		if _, err := decodePolicy(whole[:n]); err == nil {
+			t.Errorf("%d of %d bytes were read as a policy", n, len(whole))
+		}
+	}
+	if _, err := decodePolicy(append(whole[:older:older], 0x80)); err == nil {
+		t.Error("a policy with half a number at its end was read")
+	}
+	if _, err := decodePolicy(append([]byte{policyVersion + 1}, whole[1:]...)); err == nil {
+		t.Error("a policy of another version was read")
+	}
+}

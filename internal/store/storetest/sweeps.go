@@ -1,0 +1,100 @@
+package storetest
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func sweepRules() []rule {
+	return []rule{
+		{"jobs with files are listed for as long as there is a row of theirs", sweepFiles},
+		{"unfinished jobs that may be abandoned are listed, whoever's they are", sweepAbandonable},
+	}
+}
+
+func withFiles(names ...string) func(*store.Submit) {
+	return func(s *store.Submit) {
+		for _, name := range names {
+			s.Job.Files = append(s.Job.Files, job.File{Name: name, ContentType: "text/plain", Size: 3, SHA256: "00"})
+		}
+	}
+}
+
+func mayBeAbandoned(s *store.Submit) { s.Job.Policy.Timeouts.Abandon = 2 * time.Minute }
+
+// swept reads a list with a cursor to its end, a few at a time.
+func swept[T any](w *world, list func(ctx context.Context, after int64, limit int) ([]T, int64, error)) (all []T) {
+	w.Helper()
+	const few = 3
+	for after, pages := int64(0), 0; ; pages++ {
+		page, next, err := list(w.ctx, after, few)
+		if err != nil || len(page) > few || pages > 1000 {
+			w.Fatalf("page %d of %d has %d, %v", pages, few, len(page), err)
+		}
+		all = append(all, page...)
+		if next == 0 {
+			return all
+		}
+		if next <= after {
+			w.Fatalf("the cursor %d follows %d", next, after)
+		}
+		after = next
+	}
+}
+
+func sweepFiles(w *world) {
+	check := func(want ...job.ID) {
+		w.Helper()
+		equal(w, "the jobs with files", fmt.Sprint(swept(w, w.store.WithFiles)), fmt.Sprint(want))
+	}
+	check()
+	var all []job.ID
+	for i := range 7 {
+		w.submit()
+		all = append(all, w.submit(withFiles("a", "b"), ownedBy([]job.Owner{mine, theirs}[i%2])))
+	}
+	check(all...)
+	ended, running := w.running(inQueue("ended"), withFiles("a")), w.running(inQueue("running"), withFiles("a"))
+	w.do(newFinish(ended.Lease(), job.Succeeded), newDelete(running.Job.ID))
+	check(append(all, ended.Job.ID, running.Job.ID)...)
+	w.do(newDelete(all[0]), newDelete(ended.Job.ID), newFinish(running.Lease(), job.Cancelled))
+	check(all[1:]...)
+	w.reopen()
+	check(all[1:]...)
+}
+
+func sweepAbandonable(w *world) {
+	check := func(want ...job.ID) {
+		w.Helper()
+		got := swept(w, w.store.Abandonable)
+		equal(w, "the jobs that may be abandoned", fmt.Sprint(ids(got)), fmt.Sprint(want))
+		for _, j := range got {
+			read, err := w.store.Job(w.ctx, j.Owner, j.ID)
+			if err != nil || text(j) != text(read) {
+				w.Errorf("a job is listed as\n  %s, and read as\n  %s, %v", text(j), text(read), err)
+			}
+		}
+	}
+	check()
+	var all []job.ID
+	for i := range 5 {
+		w.submit()
+		all = append(all, w.submit(mayBeAbandoned, ownedBy([]job.Owner{mine, elsewhere}[i%2])))
+	}
+	c := w.running(inQueue("running"), mayBeAbandoned)
+	w.do(newAppend(c.Lease(), 1, 0, "said"))
+	scheduled := w.submit(delayed(time.Hour), mayBeAbandoned)
+	check(append(all, c.Job.ID, scheduled)...)
+	w.do(newFinish(c.Lease(), job.Succeeded), newDelete(all[2]), newCancel(scheduled))
+	check(all[0], all[1], all[3], all[4])
+	w.do(newRetry(scheduled))
+	deleted := w.running(inQueue("running"), mayBeAbandoned)
+	w.do(newDelete(deleted.Job.ID))
+	check(all[0], all[1], all[3], all[4], scheduled)
+	w.reopen()
+	check(all[0], all[1], all[3], all[4], scheduled)
+}
