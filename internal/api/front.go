@@ -14,16 +14,13 @@ const (
 	maxRequestID    = 128
 )
 
-// Front is what every face stands behind: request ids, the time that a body may
-// take, the guard, and problems for what the mux does not know. It registers "/" on the mux, so nobody else may.
+// Front is [Site.Front] of a site that is told nothing but where it listens.
 func Front(mux *http.ServeMux, listenHosts ...string) http.Handler {
-	HandleUnknown(mux)
-	return BoundBodies(Identify(Guard(listenHosts...)(mux)))
+	return (&Site{Listen: listenHosts}).Front(mux)
 }
 
 // Identify gives every answer an X-Request-ID, the caller's own where it sent a
-// usable one, and refuses a malformed X-User-ID: falling back to another user would
-// show them someone else's jobs.
+// usable one.
 func Identify(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := header(r, requestIDHeader)
@@ -31,10 +28,6 @@ func Identify(next http.Handler) http.Handler {
 			id = newRequestID()
 		}
 		w.Header()[requestIDHeader] = []string{id}
-		if !validUser(header(r, userHeader)) {
-			WriteError(w, job.Errorf(job.Invalid, "X-User-ID must be printable text of at most %d bytes", maxUser))
-			return
-		}
 		next.ServeHTTP(w, r)
 	})
 }

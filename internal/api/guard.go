@@ -5,48 +5,84 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Guard keeps web pages of other origins away. It refuses a request whose Origin
-// is not the host and port that it is sent to, so that no page can drive a server
-// that the reader's browser can reach; and, while every host listened on is
-// loopback, one whose Host is no loopback name, so that no page gets around that by
-// having its own name resolve to 127.0.0.1.
-//
-// The hosts may have ports. A host that is empty or unspecified listens beyond
-// loopback: then any Host is taken.
-func Guard(listenHosts ...string) func(http.Handler) http.Handler {
-	open := false
-	for _, h := range listenHosts {
-		open = open || !isLoopback(h)
-	}
-	return func(next http.Handler) http.Handler {
-		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if err := foreign(r, open); err != nil {
-				WriteError(w, err)
-				return
-			}
-			next.ServeHTTP(w, r)
-		})
+func (s *Site) beyondLoopback() bool {
+	return slices.ContainsFunc(s.Listen, func(host string) bool { return !isLoopback(host) })
+}
+
+// checkHost refuses a Host that is not ours, so that no page gets around the check
+// of its origin by having a name of its own resolve to our address. While every
+// host listened on is loopback, ours are loopback names and the public URL's; beyond
+// loopback, once there is a public URL, also addresses and the names that no
+// stranger can have. Beyond loopback without a public URL nobody knows our names,
+// and any is taken.
+func (s *Site) checkHost(host string, beyond bool) error {
+	switch {
+	case isLoopback(host) || s.PublicURL != nil && strings.EqualFold(nameOf(host), s.PublicURL.Hostname()):
+		return nil
+	case s.PublicURL == nil && !beyond:
+		return job.Errorf(job.Forbidden, "this server listens on loopback and is not %s: ask it as localhost or 127.0.0.1, or say in public_url how it is called", job.Quote(host))
+	case s.PublicURL == nil || beyond && isPrivateName(nameOf(host)):
+		return nil
+	default:
+		return job.Errorf(job.Forbidden, "this server is not %s: ask it as %s", job.Quote(host), job.Quote(s.PublicURL.Host))
 	}
 }
 
-// foreign says why a request does not come from our own origin.
-func foreign(r *http.Request, open bool) error {
-	if !open && !isLoopback(r.Host) {
-		return job.Errorf(job.Forbidden, "this server listens on loopback and is not %s: ask it as localhost or 127.0.0.1", job.Quote(r.Host))
+// isPrivateName says whether a host is an address, or a name that cannot be
+// registered in the public DNS: without a dot, or under local or internal.
+func isPrivateName(name string) bool {
+	if _, err := netip.ParseAddr(name); err == nil {
+		return true
 	}
+	name = strings.ToLower(strings.TrimSuffix(name, "."))
+	return name != "" && (!strings.Contains(name, ".") || strings.HasSuffix(name, ".local") || strings.HasSuffix(name, ".internal"))
+}
+
+// page is what a request's Origin says of the web page behind it.
+type page int
+
+const (
+	ours     page = iota // a page of this server, or a program: there is no Origin
+	friend               // a page that allowed_origins names
+	stranger             // any other
+)
+
+// pageOf compares the Origin with the host and port that the request was sent to,
+// with the public URL, and with who is allowed.
+func (s *Site) pageOf(r *http.Request) page {
 	origins, ok := r.Header["Origin"]
-	if !ok {
-		return nil
+	switch {
+	case !ok:
+		return ours
+	case len(origins) != 1:
+		return stranger
+	case sameOrigin(origins[0], r.Host) || s.PublicURL != nil && origins[0] == OriginOf(s.PublicURL):
+		return ours
+	case slices.Contains(s.AllowedOrigins, "*") || slices.Contains(s.AllowedOrigins, origins[0]):
+		return friend
+	default:
+		return stranger
 	}
-	if len(origins) != 1 || !sameOrigin(origins[0], r.Host) {
-		return job.Errorf(job.Forbidden, "a web page of %s may not use this server", job.Quote(strings.Join(origins, ", ")))
+}
+
+// OriginOf is the origin of a URL as browsers write it (RFC 6454, section 6.2): in
+// lower case, without the scheme's own port.
+func OriginOf(u *url.URL) string {
+	host := strings.ToLower(u.Host)
+	if port := u.Port(); port != "" && port == portOf(u.Scheme) {
+		host = strings.TrimSuffix(host, ":"+port)
 	}
-	return nil
+	return u.Scheme + "://" + host
+}
+
+func portOf(scheme string) string {
+	return map[string]string{"http": "80", "https": "443"}[scheme]
 }
 
 // sameOrigin compares the host and the port; a port left out is the one of the
@@ -56,7 +92,7 @@ func sameOrigin(origin, host string) bool {
 	if err != nil || u.Host == "" {
 		return false
 	}
-	port := map[string]string{"http": "80", "https": "443"}[u.Scheme]
+	port := portOf(u.Scheme)
 	return port != "" && strings.EqualFold(withPort(u.Host, port), withPort(host, port))
 }
 
@@ -67,14 +103,20 @@ func withPort(host, port string) string {
 	return net.JoinHostPort(strings.Trim(host, "[]"), port)
 }
 
+// nameOf is a host without its port and the brackets of an IPv6 address.
+func nameOf(host string) string {
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		return h
+	}
+	return strings.Trim(host, "[]")
+}
+
 // isLoopback says whether a host, with or without a port, is this machine alone.
 func isLoopback(host string) bool {
-	if h, _, err := net.SplitHostPort(host); err == nil {
-		host = h
-	}
-	if strings.EqualFold(host, "localhost") {
+	name := nameOf(host)
+	if strings.EqualFold(name, "localhost") {
 		return true
 	}
-	addr, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	addr, err := netip.ParseAddr(name)
 	return err == nil && addr.Unmap().IsLoopback()
 }

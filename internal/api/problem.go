@@ -127,6 +127,9 @@ func WriteError(w http.ResponseWriter, err error) {
 	if s := RetryAfter(err); s > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(s))
 	}
+	if p.Status == http.StatusUnauthorized {
+		w.Header()["Www-Authenticate"] = bearerChallenge
+	}
 	body, jsonErr := json.Marshal(p)
 	if jsonErr != nil {
 		panic(fmt.Errorf("api: a problem that is no JSON: %w", jsonErr))

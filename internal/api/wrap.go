@@ -57,7 +57,7 @@ func recovered(log *slog.Logger, res *response, r *http.Request, p any) {
 }
 
 func attributes(res *response, r *http.Request, more ...any) []any {
-	return append([]any{"method", r.Method, "path", r.URL.Path, "request_id", res.Header().Get("X-Request-ID")}, more...)
+	return append([]any{"method", r.Method, "path", r.URL.Path, "from", r.RemoteAddr, "request_id", res.Header().Get("X-Request-ID")}, more...)
 }
 
 // response remembers whether an answer has begun.
