@@ -1,0 +1,324 @@
+package api
+
+import (
+	"bytes"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+var noon = time.Date(2030, 1, 31, 12, 0, 0, 0, time.UTC)
+
+// tokensAt are the tokens of a key of equal bytes, by a clock that stands still.
+func tokensAt(now time.Time, key byte) *Tokens {
+	t, err := NewTokens(bytes.Repeat([]byte{key}, TokenKey))
+	if err != nil {
+		panic(err)
+	}
+	t.now = func() time.Time { return now }
+	return t
+}
+
+func aGrant() Grant {
+	return Grant{Owner: job.Owner{User: "ann"}, Job: job.ID{6: 0x70, 8: 0x80, 15: 1}, Expires: noon.Add(time.Hour)}
+}
+
+// What was sealed is read again, by its own server and until it expires.
+func TestATokenSaysWhatWasSealed(t *testing.T) {
+	tokens := tokensAt(noon, 1)
+	rapid.Check(t, func(t *rapid.T) {
+		g := Grant{
+			Owner:   job.Owner{Tenant: rapid.StringN(0, -1, 255).Draw(t, "tenant"), User: rapid.StringN(0, -1, 128).Draw(t, "user")},
+			Rights:  Rights(rapid.IntRange(0, 1).Draw(t, "rights")),
+			Expires: time.Unix(noon.Unix()+rapid.Int64Range(1, 1<<33).Draw(t, "life"), 0),
+		}
+		copy(g.Job[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "job"))
+		token := tokens.Seal(g)
+		got, err := tokens.Open(token)
+		if err != nil || got.Owner != g.Owner || got.Job != g.Job || got.Rights != g.Rights || !got.Expires.Equal(g.Expires) {
+			t.Fatalf("%+v, %v", got, err)
+		}
+		if again := tokens.Seal(got); again != token {
+			t.Fatalf("sealed again it is %s, not %s", again, token)
+		}
+		if _, err := tokensAt(noon, 2).Open(token); job.CodeOf(err) != job.BadToken {
+			t.Fatalf("another server says %v", err)
+		}
+		if _, err := tokensAt(g.Expires, 1).Open(token); job.CodeOf(err) != job.BadToken {
+			t.Fatalf("when it has expired: %v", err)
+		}
+	})
+}
+
+// One character more, less or other, and it is no token; and no refusal repeats it.
+func TestAnAlteredTokenIsRefused(t *testing.T) {
+	tokens := tokensAt(noon, 1)
+	token := tokens.Seal(aGrant())
+	refused := func(text string) {
+		t.Helper()
+		if g, err := tokens.Open(text); job.CodeOf(err) != job.BadToken || g != (Grant{}) {
+			t.Errorf("%q: %+v, %v", text, g, err)
+		} else if len(text) > 4 && strings.Contains(err.Error(), text[3:]) {
+			t.Errorf("the refusal repeats the token: %v", err)
+		}
+	}
+	for i := range token {
+		for _, c := range []byte("A_z9= \n%") {
+			if token[i] != c {
+				refused(token[:i] + string(c) + token[i+1:])
+			}
+			refused(token[:i] + string(c) + token[i:])
+		}
+		refused(token[:i])
+	}
+	for _, text := range []string{token + "A", token + "=", token + token, "wt_" + strings.Repeat("A", 2000), strings.ToUpper(token)} {
+		refused(text)
+	}
+}
+
+// A token does not show whose it is.
+func TestATokenSaysNothingToStrangers(t *testing.T) {
+	tokens := tokensAt(noon, 1)
+	g := aGrant()
+	g.Owner.User = strings.Repeat("ann", 40)
+	sealed, ok := decodeToken(tokens.Seal(g))
+	if !ok || bytes.Contains(sealed, []byte("ann")) || bytes.Contains(sealed, g.Job[:]) {
+		t.Errorf("%q", sealed)
+	}
+}
+
+func FuzzToken(f *testing.F) {
+	tokens := tokensAt(noon, 1)
+	f.Add(tokens.Seal(aGrant()))
+	f.Add(tokens.Seal(Grant{Expires: noon}))
+	f.Add("wt_")
+	f.Fuzz(func(t *testing.T, text string) {
+		g, err := tokens.Open(text)
+		if err == nil && tokens.Seal(g) != text {
+			t.Errorf("%q is read as %+v, whose token is another", text, g)
+		}
+		if err != nil && job.CodeOf(err) != job.BadToken {
+			t.Errorf("%q: %v", text, err)
+		}
+	})
+}
+
+// gate is a site with an app beside it, whose calls say who asks for what.
+func gate(origins ...string) http.Handler {
+	s := &Site{
+		Listen: []string{"127.0.0.1:8080"}, Tokens: tokensAt(noon, 1), TokenLife: time.Hour,
+		AllowedOrigins: origins,
+	}
+	mux := http.NewServeMux()
+	say := func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.RequestURI+r.URL.String()+header(r, "Authorization"), "wt_") {
+			panic("the token is still there")
+		}
+		WriteJSON(w, 200, Owner(r).User+" "+r.RequestURI)
+	}
+	for _, pattern := range []string{
+		"GET /v1/jobs/{id}", "GET /v1/jobs/{id}/output", "GET /v1/jobs/{id}/events", "GET /v1/jobs/{id}/result", "GET /v1/watch",
+		"POST /v1/jobs/{id}/cancel", "POST /v1/jobs/{id}/retry", "DELETE /v1/jobs/{id}", "GET /v1/jobs", "POST /v1/jobs", "GET /ws",
+	} {
+		mux.HandleFunc(pattern, say)
+	}
+	return s.Front(mux)
+}
+
+func at(h http.Handler, method, path string, headers ...string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest(method, path, nil)
+	r.Host, r.RemoteAddr = "127.0.0.1:8080", "127.0.0.1:5000"
+	for i := 0; i < len(headers); i += 2 {
+		r.Header.Add(headers[i], headers[i+1])
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+// A token is for one job and its calls, in its owner's name, and for nothing else.
+func TestWhatATokenOpens(t *testing.T) {
+	tokens := tokensAt(noon, 1)
+	g := aGrant()
+	his := g.Job.String()
+	other := job.ID{6: 0x70, 8: 0x80, 15: 2}.String()
+	reads := tokens.Seal(g)
+	g.Rights = MayCancel
+	cancels := tokens.Seal(g)
+	g.Expires = noon
+	expired := tokens.Seal(g)
+	for _, tt := range []struct {
+		rule         string
+		method, path string
+		token        string
+		status       int
+		code         string
+	}{
+		{"the job", "GET", "/v1/jobs/" + his, reads, 200, ""},
+		{"its head", "HEAD", "/v1/jobs/" + his, reads, 200, ""},
+		{"its output", "GET", "/v1/jobs/" + his + "/output", reads, 200, ""},
+		{"its events", "GET", "/v1/jobs/" + his + "/events", reads, 200, ""},
+		{"its result", "GET", "/v1/jobs/" + his + "/result", reads, 200, ""},
+		{"the socket", "GET", "/v1/watch", reads, 200, ""},
+		{"its cancel, where that was asked for", "POST", "/v1/jobs/" + his + "/cancel", cancels, 200, ""},
+		{"and only there", "POST", "/v1/jobs/" + his + "/cancel", reads, 403, "forbidden"},
+		{"no retry", "POST", "/v1/jobs/" + his + "/retry", cancels, 403, "forbidden"},
+		{"no delete", "DELETE", "/v1/jobs/" + his, cancels, 403, "forbidden"},
+		{"no list", "GET", "/v1/jobs", cancels, 403, "forbidden"},
+		{"no submit", "POST", "/v1/jobs", cancels, 403, "forbidden"},
+		{"no other face", "GET", "/ws", cancels, 403, "forbidden"},
+		{"no other job: to it that is not there", "GET", "/v1/jobs/" + other, reads, 404, "not_found"},
+		{"nor its cancel", "POST", "/v1/jobs/" + other + "/cancel", cancels, 404, "not_found"},
+		{"nor what is no job", "GET", "/v1/jobs/x/events", reads, 404, "not_found"},
+		{"what is nowhere is nowhere", "GET", "/v1/nowhere", reads, 404, "not_found"},
+		{"an expired one opens nothing", "GET", "/v1/jobs/" + his, expired, 401, "bad_token"},
+		{"nor does one of another server", "GET", "/v1/jobs/" + his, tokensAt(noon, 2).Seal(aGrant()), 401, "bad_token"},
+		{"nor an empty one", "GET", "/v1/jobs/" + his, "", 401, "bad_token"},
+		{"nor two", "GET", "/v1/jobs/" + his, reads + "&token=" + reads, 401, "bad_token"},
+		{"not even what needs none", "POST", "/v1/jobs", "wt_x", 401, "bad_token"},
+	} {
+		w := at(gate(), tt.method, tt.path+"?after=3&token="+tt.token, "X-User-ID", "bob")
+		if w.Code != tt.status || tt.code != "" && !strings.Contains(w.Body.String(), `"`+tt.code+`"`) {
+			t.Errorf("%s: %d %s, want %d %s", tt.rule, w.Code, w.Body, tt.status, tt.code)
+		}
+		if w.Code == 200 && tt.method != "HEAD" && w.Body.String() != `"ann `+tt.path+`?after=3"` {
+			t.Errorf("%s: %s", tt.rule, w.Body)
+		}
+		if (w.Header().Get("WWW-Authenticate") != "") != (tt.status == 401) {
+			t.Errorf("%s: WWW-Authenticate is %q", tt.rule, w.Header().Get("WWW-Authenticate"))
+		}
+		if tt.token != "" && strings.Contains(w.Body.String(), tt.token) {
+			t.Errorf("%s: the answer repeats the token: %s", tt.rule, w.Body)
+		}
+	}
+	if w := at(gate(), "GET", "/v1/jobs/"+his, "Authorization", "bearer "+reads); w.Code != 200 || w.Body.String() != `"ann /v1/jobs/`+his+`"` {
+		t.Errorf("as a header: %d %s", w.Code, w.Body)
+	}
+	if w := at(gate(), "GET", "/v1/jobs/"+his+"?token="+reads, "Authorization", "Bearer "+reads); w.Code != 401 {
+		t.Errorf("as a header and a parameter: %d %s", w.Code, w.Body)
+	}
+	if w := at(gate(), "GET", "/v1/jobs", "Authorization", "Bearer something-else"); w.Code != 200 {
+		t.Errorf("a header that is none: %d %s", w.Code, w.Body)
+	}
+}
+
+// A page of an allowed origin follows a job by its token and does nothing else; any
+// other page does nothing.
+func TestWhatPagesOfOtherOriginsMay(t *testing.T) {
+	const app = "https://app.example"
+	token := tokensAt(noon, 1).Seal(aGrant())
+	path := "/v1/jobs/" + aGrant().Job.String()
+	for _, tt := range []struct {
+		rule         string
+		allowed      []string
+		origin       string
+		method, path string
+		status       int
+	}{
+		{"with its token", []string{"https://other.example", app}, app, "GET", path + "?token=" + token, 200},
+		{"without", []string{app}, app, "GET", path, 403},
+		{"not as whoever is local", []string{app}, app, "POST", "/v1/jobs", 403},
+		{"nor for what needs nobody", []string{app}, app, "GET", "/v1/nowhere", 403},
+		{"with a bad token", []string{app}, app, "GET", path + "?token=wt_x", 401},
+		{"a page of another", []string{app}, "https://evil.example", "GET", path + "?token=" + token, 403},
+		{"another scheme", []string{app}, "http://app.example", "GET", path + "?token=" + token, 403},
+		{"another port", []string{app}, app + ":444", "GET", path + "?token=" + token, 403},
+		{"nobody is allowed", nil, app, "GET", path + "?token=" + token, 403},
+		{"all are allowed, with a token", []string{"*"}, "https://evil.example", "GET", path + "?token=" + token, 200},
+		{"and not without", []string{"*"}, "https://evil.example", "GET", path, 403},
+		{"a page without an origin is one of all", []string{"*"}, "null", "GET", path + "?token=" + token, 200},
+		{"and not one of some", []string{app}, "null", "GET", path + "?token=" + token, 403},
+	} {
+		w := at(gate(tt.allowed...), tt.method, tt.path, "Origin", tt.origin)
+		if w.Code != tt.status {
+			t.Errorf("%s: %d %s, want %d", tt.rule, w.Code, w.Body, tt.status)
+		}
+		readable := w.Header().Get("Access-Control-Allow-Origin")
+		if known := strings.Contains(strings.Join(tt.allowed, " "), tt.origin) || len(tt.allowed) == 1 && tt.allowed[0] == "*"; known && tt.origin != "http://app.example" && readable != tt.origin || !known && readable != "" {
+			t.Errorf("%s: Access-Control-Allow-Origin is %q", tt.rule, readable)
+		}
+		if w.Header().Get("Access-Control-Allow-Credentials") != "" {
+			t.Errorf("%s: credentials are allowed", tt.rule)
+		}
+		if varies := w.Header().Get("Vary") == "Origin"; varies != (len(tt.allowed) > 0) {
+			t.Errorf("%s: Vary is %q", tt.rule, w.Header().Get("Vary"))
+		}
+	}
+}
+
+func TestAPreflight(t *testing.T) {
+	path := "/v1/jobs/" + aGrant().Job.String() + "/output?token=wt_x"
+	ask := []string{"Access-Control-Request-Method", "GET", "Access-Control-Request-Headers", "prefer"}
+	w := at(gate("https://app.example"), "OPTIONS", path, append(ask, "Origin", "https://app.example")...)
+	h := w.Header()
+	if w.Code != 204 || h.Get("Access-Control-Allow-Origin") != "https://app.example" ||
+		!strings.Contains(h.Get("Access-Control-Allow-Headers"), "Prefer") || !strings.Contains(h.Get("Access-Control-Allow-Methods"), "GET") {
+		t.Errorf("%d %v", w.Code, h)
+	}
+	if w := at(gate("https://app.example"), "OPTIONS", path, append(ask, "Origin", "https://evil.example")...); w.Code != 403 || w.Header().Get("Access-Control-Allow-Headers") != "" {
+		t.Errorf("a stranger's: %d %v", w.Code, w.Header())
+	}
+	if w := at(gate("https://app.example"), "OPTIONS", "/v1/jobs", "Origin", "https://app.example"); w.Code != 403 {
+		t.Errorf("one that asks nothing is no preflight: %d %v", w.Code, w.Header())
+	}
+}
+
+func TestWhereAWatchURLLeads(t *testing.T) {
+	tokens := tokensAt(noon, 1)
+	for _, tt := range []struct {
+		rule string
+		site *Site
+		host string
+		tail string
+	}{
+		{"to the public URL, whatever the Host", &Site{PublicURL: aURL("https://jobs.example/m/")}, "127.0.0.1:8080", "https://jobs.example/m/v1/jobs/"},
+		{"to loopback as it was asked", &Site{}, "localhost:8080", "http://localhost:8080/v1/jobs/"},
+		{"by any other name it is a path: the name may lead to us from there only", &Site{}, "meanwhile:8080", "/v1/jobs/"},
+	} {
+		tt.site.Tokens, tt.site.TokenLife = tokens, time.Hour
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Host = tt.host
+		g := aGrant()
+		g.Expires = time.Time{}
+		at, token, _ := strings.Cut(tt.site.WatchURL(r, g), "?token=")
+		if at != tt.tail+g.Job.String()+"/events" {
+			t.Errorf("%s: %s", tt.rule, at)
+		}
+		if got, err := tokens.Open(token); err != nil || !got.Expires.Equal(noon.Add(time.Hour)) {
+			t.Errorf("%s: %+v, %v", tt.rule, got, err)
+		}
+	}
+}
+
+// Whoever has only a token gets no other by asking.
+func TestATokenBearsNoToken(t *testing.T) {
+	s := &Site{Tokens: tokensAt(noon, 1)}
+	mux := http.NewServeMux()
+	asked := 0
+	mux.HandleFunc("GET /v1/watch", func(_ http.ResponseWriter, r *http.Request) {
+		asked++
+		if got := s.WatchURL(r, aGrant()); got != "" {
+			t.Errorf("it gets %s", got)
+		}
+	})
+	if at(s.Front(mux), "GET", "/v1/watch?token="+s.Tokens.Seal(aGrant())); asked != 1 {
+		t.Error("it was not let in")
+	}
+	if got := (*Site)(nil).WatchURL(httptest.NewRequest("GET", "/", nil), aGrant()); got != "" {
+		t.Errorf("no site, and %q", got)
+	}
+}
+
+func BenchmarkSeal(b *testing.B) {
+	tokens, g := tokensAt(noon, 1), aGrant()
+	b.ReportAllocs()
+	for b.Loop() {
+		tokens.Seal(g)
+	}
+}
