@@ -15,6 +15,7 @@ type room struct {
 // decision.
 var plan = []room{
 	{path: "cmd/meanwhile", may: []string{"internal/cli"}},
+	{path: ".", may: []string{"client", "internal/config", "internal/exec", "internal/exec/fn", "internal/job", "internal/server"}},
 	{path: "client"},
 	{path: "bench", may: []string{"client"}},
 
@@ -38,11 +39,12 @@ var plan = []room{
 	{path: "internal/simmodel"},
 
 	{path: "internal/conversation", may: []string{"internal/job", "internal/store"}},
-	{path: "internal/api", may: faces},
+	{path: "internal/api", may: faces, libraries: []string{"github.com/coder/websocket"}},
 	{path: "internal/api/jobs", may: append([]string{"internal/api"}, faces...)},
-	{path: "internal/api/chat", may: append([]string{"internal/api"}, faces...), libraries: []string{"github.com/coder/websocket"}},
+	{path: "internal/api/chat", may: append([]string{"internal/api"}, faces...)},
 
-	{path: "internal/obs"},
+	{path: "internal/obs", may: []string{"internal/job", "internal/engine"},
+		libraries: []string{"github.com/prometheus/client_golang", "go.opentelemetry.io/otel"}},
 	{path: "internal/config", may: []string{"internal/job"}, libraries: []string{"go.yaml.in/yaml/v3"}},
 	{path: "internal/server", may: []string{
 		"internal/config", "internal/job", "internal/store", "internal/store/sqlite", "internal/engine", "internal/files", "internal/conversation",

@@ -62,7 +62,7 @@ func (f *Face) postChat(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	links := linksOf(a.ID)
+	links := f.linksOf(r, &a.Job)
 	w.Header().Set("Location", links.Status)
 	api.WriteJSON(w, http.StatusAccepted, acceptedView{
 		TaskID:         a.ID.String(),

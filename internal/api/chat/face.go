@@ -12,7 +12,6 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
@@ -37,6 +36,7 @@ type Config struct {
 	Conversations *conversation.Conversations
 	Queue         string       // the queue that answers
 	Log           *slog.Logger // nil for none
+	Site          *api.Site    // whose watch URLs it gives; nil: none
 	// Stopping is closed by whoever runs the server when it begins to stop: sockets
 	// are told to reconnect, and no new one is taken.
 	Stopping <-chan struct{}
@@ -49,13 +49,8 @@ type Face struct {
 	conversations *conversation.Conversations
 	queue         string
 	log           *slog.Logger
-	stopping      <-chan struct{}
-	patience      patience
-
-	mu      sync.Mutex
-	open    int  // guarded by mu: sockets
-	closed  bool // guarded by mu: no socket is taken any more
-	sockets sync.WaitGroup
+	site          *api.Site
+	sockets       api.Sockets
 }
 
 // New makes a face.
@@ -65,7 +60,8 @@ func New(c Config) *Face {
 	}
 	return &Face{
 		engine: c.Engine, conversations: c.Conversations, queue: c.Queue, log: c.Log,
-		stopping: c.Stopping, patience: usualPatience,
+		site:    c.Site,
+		sockets: api.Sockets{Stopping: c.Stopping, Patience: api.UsualPatience, Log: c.Log},
 	}
 }
 
@@ -87,9 +83,4 @@ func (f *Face) Register(mux *http.ServeMux) {
 
 // Wait takes no new socket and returns when every one has been closed. Call it
 // after Stopping was closed.
-func (f *Face) Wait() {
-	f.mu.Lock()
-	f.closed = true
-	f.mu.Unlock()
-	f.sockets.Wait()
-}
+func (f *Face) Wait() { f.sockets.Wait() }

@@ -109,16 +109,16 @@ func newSiteOver(t testing.TB, slots int, plan faulty.Plan) *site {
 		}
 		http.DefaultClient.CloseIdleConnections()
 	})
-	s.open(usualPatience)
+	s.open(api.UsualPatience)
 	return s
 }
 
 // open puts a new face before the engine, as a restart would.
-func (s *site) open(p patience) {
+func (s *site) open(p api.Patience) {
 	s.stopping = make(chan struct{})
 	stopping := s.stopping
 	s.face = New(Config{Engine: s.beats, Conversations: s.talks, Queue: "chat", Stopping: stopping})
-	s.face.patience = p
+	s.face.sockets.Patience = p
 	mux := http.NewServeMux()
 	s.face.Register(mux)
 	server := httptest.NewServer(api.Front(mux, "127.0.0.1"))

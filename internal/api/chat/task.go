@@ -15,7 +15,7 @@ func (f *Face) getStatus(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	view, err := f.viewTask(r.Context(), snap)
+	view, err := f.viewTask(r, snap)
 	if err != nil {
 		return err
 	}
@@ -32,7 +32,7 @@ func (f *Face) postCancel(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	view, err := f.viewTask(r.Context(), snap)
+	view, err := f.viewTask(r, snap)
 	if err != nil {
 		return err
 	}
@@ -75,12 +75,12 @@ func noTask(text string) *job.Error {
 	return job.Errorf(job.NotFound, "there is no task %s", job.Quote(text))
 }
 
-func (f *Face) viewTask(ctx context.Context, snap engine.Snapshot) (taskView, error) {
+func (f *Face) viewTask(r *http.Request, snap engine.Snapshot) (taskView, error) {
 	id, _ := conversation.ParseMessageID(snap.Ref)
 	v := taskView{
 		TaskID: snap.ID.String(), ConversationID: id.Conversation.String(),
 		Status: conversation.StatusOf(snap.State), Progress: progressOf(&snap.Job),
-		Content: whole(snap.Text), Estimate: estimate(snap), URLs: linksOf(snap.ID),
+		Content: whole(snap.Text), Estimate: estimate(snap), URLs: f.linksOf(r, &snap.Job),
 	}
 	if !snap.State.Ended() {
 		v.CancelRequested = !snap.CancelRequestedAt.IsZero()
@@ -89,7 +89,7 @@ func (f *Face) viewTask(ctx context.Context, snap engine.Snapshot) (taskView, er
 		}
 		return v, nil
 	}
-	m, err := f.answer(ctx, &snap.Job)
+	m, err := f.answer(r.Context(), &snap.Job)
 	if err != nil {
 		return v, err
 	}

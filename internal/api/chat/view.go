@@ -20,11 +20,16 @@ type links struct {
 	Cancel string `json:"cancel"`
 	Events string `json:"events"`
 	Socket string `json:"ws"`
+	Watch  string `json:"watch,omitempty"` // needs no other credential
 }
 
-func linksOf(task job.ID) links {
-	id := task.String()
-	return links{"/api/chat/status/" + id, "/api/chat/cancel/" + id, "/v1/jobs/" + id + "/events", "/ws"}
+// linksOf is where the asker of a request can follow a task.
+func (f *Face) linksOf(r *http.Request, j *job.Job) links {
+	id := j.ID.String()
+	return links{
+		"/api/chat/status/" + id, "/api/chat/cancel/" + id, "/v1/jobs/" + id + "/events", "/ws",
+		f.site.WatchURL(r, api.Grant{Owner: j.Owner, Job: j.ID}),
+	}
 }
 
 // acceptedView answers a question that was taken.

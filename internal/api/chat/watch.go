@@ -39,7 +39,7 @@ func (s *session) query(in incoming) error {
 	if err := s.room(); err != nil {
 		return err
 	}
-	a, err := s.face.ask(s.ctx, s.owner, question{in.Query, in.ConversationID, in.Model}, in.ClientID)
+	a, err := s.face.ask(s.Context(), s.owner, question{in.Query, in.ConversationID, in.Model}, in.ClientID)
 	if err != nil {
 		return err
 	}
@@ -75,7 +75,7 @@ func (s *session) cancel(in incoming) error {
 			return err
 		}
 	}
-	snap, err := s.face.cancel(s.ctx, s.owner, in.TaskID)
+	snap, err := s.face.cancel(s.Context(), s.owner, in.TaskID)
 	if err != nil || s.watching(snap.ID) {
 		return err
 	}
@@ -103,12 +103,12 @@ func (s *session) watch(task job.ID, after int64) error {
 	if err := s.room(); err != nil {
 		return err
 	}
-	ctx, stop := context.WithCancel(s.ctx)
+	ctx, stop := context.WithCancel(s.Context())
 	w := &watch{stop, make(chan struct{})}
 	s.mu.Lock()
 	s.watches[task] = w
 	s.mu.Unlock()
-	s.others.Go(func() {
+	s.Go(func() {
 		defer stop()
 		s.end(ctx, task, s.follow(ctx, task, after))
 		close(w.gone)
