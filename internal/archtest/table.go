@@ -48,7 +48,7 @@ var plan = []room{
 	{path: "internal/config", may: []string{"internal/job"}, libraries: []string{"go.yaml.in/yaml/v3"}},
 	{path: "internal/server", may: []string{
 		"internal/config", "internal/job", "internal/store", "internal/store/sqlite", "internal/engine", "internal/files", "internal/conversation",
-		"internal/runner", "internal/exec", "internal/exec/sim", "internal/exec/llm", "internal/exec/process", "internal/simmodel",
+		"internal/obs", "internal/runner", "internal/exec", "internal/exec/sim", "internal/exec/llm", "internal/exec/process", "internal/simmodel",
 		"internal/api", "internal/api/jobs", "internal/api/chat"}},
 	{path: "internal/cli", may: []string{
 		"client", "bench", "internal/config", "internal/obs", "internal/server", "internal/simmodel"},

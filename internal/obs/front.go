@@ -1,0 +1,104 @@
+package obs
+
+import (
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Front stands before all handlers of a server and sees every request: it counts and
+// times it, begins its span, and logs it where debug is logged.
+type Front struct {
+	// set once
+	metrics *Metrics
+	traces  *Traces // nil without tracing
+	log     *slog.Logger
+	answers sync.Pool // of *answer
+}
+
+// NewFront makes a front. Without traces no request has a span.
+func NewFront(m *Metrics, t *Traces, log *slog.Logger) *Front {
+	return &Front{metrics: m, traces: t, log: log, answers: sync.Pool{New: func() any { return new(answer) }}}
+}
+
+// Around is next with the front before it.
+func (f *Front) Around(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a := f.answers.Get().(*answer)
+		*a = answer{ResponseWriter: w, began: time.Now()}
+		r = f.traces.begin(a, r)
+		defer f.done(a, r)
+		next.ServeHTTP(a, r)
+		a.whole = true
+	})
+}
+
+// done tells of an answered request.
+func (f *Front) done(a *answer, r *http.Request) {
+	took := time.Since(a.began)
+	f.metrics.requests.count(a, r.Method, took)
+	a.endSpan(r)
+	if f.log.Enabled(r.Context(), slog.LevelDebug) {
+		f.log.Debug("a request was answered", "method", r.Method, "path", r.URL.Path, "route", a.route(), "status", a.code(),
+			"took", took.String(), "request_id", a.Header().Get("X-Request-Id"), "trace_id", a.traceID(r))
+	}
+	*a = answer{} // whoever kept it holds nothing
+	f.answers.Put(a)
+}
+
+// answer is a response writer that remembers what it was told. It is used by one
+// request at a time.
+type answer struct {
+	http.ResponseWriter
+	began   time.Time
+	status  int    // 0 before the answer has begun
+	pattern string // of the mux, which took the request; "" while nobody has
+	whole   bool   // its handler has returned
+	span    span   // none without tracing
+}
+
+// WriteHeader notes the status.
+func (a *answer) WriteHeader(status int) {
+	if a.status < http.StatusOK {
+		a.status = status
+	}
+	a.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap lets an [http.ResponseController] reach the connection.
+func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+// Routed is told which pattern of the mux took the request.
+func (a *answer) Routed(pattern string) { a.pattern = pattern }
+
+// code is the status that the client was sent; 0 when the answer was cut off before.
+func (a *answer) code() int {
+	if a.status == 0 && a.whole {
+		return http.StatusOK // as net/http has it
+	}
+	return a.status
+}
+
+// route is the path of the pattern, without its method.
+func (a *answer) route() string {
+	if i := strings.IndexByte(a.pattern, '/'); i >= 0 && a.pattern != "/" {
+		return a.pattern[i:]
+	}
+	return "unknown"
+}
+
+// lasting says that the answer took as long as it did because that was asked for: a
+// stream, a socket, or a held request.
+func (a *answer) lasting() bool {
+	if a.status == http.StatusSwitchingProtocols {
+		return true
+	}
+	h := a.Header()
+	if kind := h["Content-Type"]; len(kind) > 0 && kind[0] == "text/event-stream" {
+		return true
+	}
+	held := h["Preference-Applied"]
+	return len(held) > 0 && strings.Contains(held[0], "wait=")
+}

@@ -1,0 +1,164 @@
+package obs
+
+import (
+	"net/http"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// Metrics are a server's numbers, in a registry of their own. It is an
+// [engine.Observer]; what is better asked than told (queues, watchers, disk) is read
+// when somebody looks: see [Sources].
+//
+// docs/operations.md describes every metric, and a test holds the page to it.
+type Metrics struct {
+	// set once
+	registry *prometheus.Registry
+	waits    *prometheus.HistogramVec // of jobs, by queue
+	runs     *prometheus.HistogramVec // of attempts, by queue
+	attempts *prometheus.CounterVec   // by queue and outcome
+	refused  *prometheus.CounterVec   // by op and code
+	commits  [engine.Lanes]prometheus.Observer
+	batches  prometheus.Observer
+	output   prometheus.Counter
+	taken    [2]prometheus.Counter // leases: of the silent, and of those that did not follow a cancel
+	requests requests
+
+	mu     sync.RWMutex
+	queues map[string]*queueMetrics // guarded by mu
+}
+
+// queueMetrics are those of one queue that are told of with every job.
+type queueMetrics struct {
+	wait, run prometheus.Observer
+	ended     [engine.Endings]prometheus.Counter
+}
+
+// Where the buckets of the histograms end, in seconds but for the ops of a batch.
+var (
+	jobBuckets     = []float64{.001, .01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600}
+	commitBuckets  = []float64{.0005, .001, .002, .004, .008, .016, .032, .064, .125, .25, .5, 1, 2, 4, 8}
+	requestBuckets = []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10}
+	opsBuckets     = []float64{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048}
+)
+
+// NewMetrics makes the metrics of one server.
+func NewMetrics() *Metrics {
+	m := &Metrics{registry: prometheus.NewRegistry(), queues: map[string]*queueMetrics{}}
+	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
+		return register(m, prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels))
+	}
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return register(m, prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels))
+	}
+	m.waits = histogram("meanwhile_job_wait_seconds", "How long a job that was given to a worker had been ready.", jobBuckets, "queue")
+	m.runs = histogram("meanwhile_attempt_run_seconds", "How long an attempt ran, however it ended.", jobBuckets, "queue")
+	m.attempts = counter("meanwhile_attempts_total", "Attempts that have ended, by how.", "queue", "outcome")
+	m.refused = counter("meanwhile_ops_refused_total", "Operations that were refused, by why.", "op", "code")
+	m.batches = histogram("meanwhile_commit_batch_ops", "Operations in a commit.", opsBuckets).WithLabelValues()
+	m.output = counter("meanwhile_output_bytes_total", "Bytes of output that were stored.").WithLabelValues()
+
+	commits := histogram("meanwhile_commit_seconds", "From an operation's being asked for to its being on disk.", commitBuckets, "lane")
+	for l := range engine.Lanes {
+		m.commits[l] = commits.WithLabelValues(l.String())
+	}
+	taken := counter("meanwhile_leases_taken_total", "Leases that a sweep has taken from their worker.", "reason")
+	m.taken = [2]prometheus.Counter{taken.WithLabelValues("silent"), taken.WithLabelValues("cancel_ignored")}
+	m.requests.total = counter("meanwhile_http_requests_total", "HTTP requests that were answered.", "route", "method", "status")
+	m.requests.seconds = histogram("meanwhile_http_request_seconds", "How long an HTTP answer took; held requests and streams are left out.", requestBuckets, "route", "method")
+	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
+	return m
+}
+
+func register[C prometheus.Collector](m *Metrics, c C) C {
+	m.registry.MustRegister(c)
+	return c
+}
+
+// buildInfo is what the program was built from, as labels of a 1.
+func buildInfo() prometheus.Collector {
+	labels := prometheus.Labels{"version": "(devel)", "revision": "", "go": runtime.Version()}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		if info.Main.Version != "" {
+			labels["version"] = info.Main.Version
+		}
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				labels["revision"] = s.Value
+			}
+		}
+	}
+	g := prometheus.NewGauge(prometheus.GaugeOpts{Name: "meanwhile_build_info", Help: "What the server was built from; always 1.", ConstLabels: labels})
+	g.Set(1)
+	return g
+}
+
+// Handler answers with all metrics, in the format of Prometheus.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, ErrorHandling: promhttp.ContinueOnError})
+}
+
+// queue finds the metrics of a queue, or begins them.
+func (m *Metrics) queue(name string) *queueMetrics {
+	m.mu.RLock()
+	q := m.queues[name]
+	m.mu.RUnlock()
+	if q != nil {
+		return q
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	q = &queueMetrics{wait: m.waits.WithLabelValues(name), run: m.runs.WithLabelValues(name)}
+	for how := range engine.Endings {
+		q.ended[how] = m.attempts.WithLabelValues(name, how.String())
+	}
+	m.queues[strings.Clone(name)] = q
+	return q
+}
+
+// Settled counts an op that is on disk.
+func (m *Metrics) Settled(l engine.Lane, took time.Duration) { m.commits[l].Observe(took.Seconds()) }
+
+// Batch counts a commit.
+func (m *Metrics) Batch(ops int) { m.batches.Observe(float64(ops)) }
+
+// Refused counts a refusal.
+func (m *Metrics) Refused(op string, code job.Code) {
+	m.refused.WithLabelValues(op, string(code)).Inc()
+}
+
+// Began counts the start of an attempt.
+func (m *Metrics) Began(queue string, waited time.Duration) {
+	m.queue(queue).wait.Observe(waited.Seconds())
+}
+
+// Ended counts the end of an attempt.
+func (m *Metrics) Ended(queue string, how engine.Ending, ran time.Duration) {
+	q := m.queue(queue)
+	q.ended[how].Inc()
+	if ran > 0 {
+		q.run.Observe(ran.Seconds())
+	}
+}
+
+// Said counts output.
+func (m *Metrics) Said(bytes int64) { m.output.Add(float64(bytes)) }
+
+// Took counts a lease that a sweep has taken.
+func (m *Metrics) Took(cancelled bool) {
+	if cancelled {
+		m.taken[1].Inc()
+		return
+	}
+	m.taken[0].Inc()
+}

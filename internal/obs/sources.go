@@ -1,0 +1,124 @@
+package obs
+
+import (
+	"context"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+)
+
+// Sources are asked when somebody looks at the metrics, and cost nothing before.
+type Sources struct {
+	// Queues are the engine's; so is Watchers: how many there are, and may be.
+	Queues   func(context.Context) ([]engine.QueueView, error)
+	Watchers func() (now, most int)
+	// Size is how many bytes the store holds, Free how many the disk has left.
+	Size func(context.Context) (int64, error)
+	Free func() (int64, error)
+	// Circuits says of each model whether its circuit is open: it is not called for a
+	// while.
+	Circuits func() map[string]bool
+}
+
+// Follow has the metrics show what the sources know. Any of them may be nil.
+func (m *Metrics) Follow(s Sources) { m.registry.MustRegister(&s) }
+
+// scrapeTime is how long the sources may take, together.
+const scrapeTime = 5 * time.Second
+
+func described(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(name, help, labels, nil)
+}
+
+var (
+	queueJobs        = described("meanwhile_queue_jobs", "Unfinished jobs of a queue.", "queue", "state")
+	queueDepth       = described("meanwhile_queue_max_depth", "Waiting jobs that a queue takes at most.", "queue")
+	queueBytes       = described("meanwhile_queue_waiting_bytes", "Bytes of input and files of a queue's waiting jobs.", "queue")
+	queueMaxBytes    = described("meanwhile_queue_max_bytes", "Bytes of waiting jobs that a queue takes at most; not there without a limit.", "queue")
+	queueOldest      = described("meanwhile_queue_oldest_seconds", "For how long the job that is next has been ready; 0 when none waits.", "queue")
+	queuePaused      = described("meanwhile_queue_paused", "1 for a queue that is paused, else 0.", "queue")
+	queueConcurrency = described("meanwhile_queue_concurrency", "Jobs of a queue that may run at once in this server.", "queue")
+	jobsEnded        = described("meanwhile_jobs_ended_total", "Jobs of a queue that have ended, ever: restarts do not begin anew.", "queue", "state")
+	watchersNow      = described("meanwhile_watchers", "Watches and held requests.")
+	watchersMost     = described("meanwhile_watchers_max", "Watches and held requests that there may be.")
+	storeBytes       = described("meanwhile_store_bytes", "Bytes that the store holds, without what it could give back.")
+	diskFree         = described("meanwhile_disk_free_bytes", "Bytes that are free on the disk of the data directory.")
+	circuitOpen      = described("meanwhile_model_circuit_open", "1 for a model that is not called for a while, because it kept failing; else 0.", "model")
+)
+
+// Describe implements [prometheus.Collector].
+func (s *Sources) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{
+		queueJobs, queueDepth, queueBytes, queueMaxBytes, queueOldest, queuePaused, queueConcurrency, jobsEnded,
+		watchersNow, watchersMost, storeBytes, diskFree, circuitOpen,
+	} {
+		to <- d
+	}
+}
+
+// Collect implements [prometheus.Collector].
+func (s *Sources) Collect(to chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), scrapeTime)
+	defer cancel()
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	s.collectQueues(ctx, to, gauge)
+	if s.Watchers != nil {
+		now, most := s.Watchers()
+		gauge(watchersNow, float64(now))
+		gauge(watchersMost, float64(most))
+	}
+	if s.Size != nil {
+		if size, err := s.Size(ctx); err == nil {
+			gauge(storeBytes, float64(size))
+		}
+	}
+	if s.Free != nil {
+		if free, err := s.Free(); err == nil {
+			gauge(diskFree, float64(free))
+		}
+	}
+	if s.Circuits != nil {
+		for model, open := range s.Circuits() {
+			gauge(circuitOpen, number(open), model)
+		}
+	}
+}
+
+func (s *Sources) collectQueues(ctx context.Context, to chan<- prometheus.Metric, gauge func(*prometheus.Desc, float64, ...string)) {
+	if s.Queues == nil {
+		return
+	}
+	views, err := s.Queues(ctx)
+	if err != nil {
+		to <- prometheus.NewInvalidMetric(queueJobs, err)
+		return
+	}
+	for _, v := range views {
+		c := v.Counts
+		for state, n := range map[string]int64{"scheduled": c.Scheduled, "queued": c.Queued, "parked": c.Parked, "running": c.Running} {
+			gauge(queueJobs, float64(n), v.Name, state)
+		}
+		for state, n := range map[string]int64{"succeeded": c.Succeeded, "failed": c.Failed, "cancelled": c.Cancelled, "expired": c.Expired} {
+			to <- prometheus.MustNewConstMetric(jobsEnded, prometheus.CounterValue, float64(n), v.Name, state)
+		}
+		gauge(queueDepth, float64(v.MaxDepth), v.Name)
+		gauge(queueBytes, float64(c.WaitingBytes), v.Name)
+		if v.MaxBytes > 0 {
+			gauge(queueMaxBytes, float64(v.MaxBytes), v.Name)
+		}
+		gauge(queueOldest, v.OldestQueued.Seconds(), v.Name)
+		gauge(queuePaused, number(c.Paused), v.Name)
+		gauge(queueConcurrency, float64(v.Concurrency), v.Name)
+	}
+}
+
+func number(yes bool) float64 {
+	if yes {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,207 @@
+package obs
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdk "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// Tracing is where a server's traces go.
+type Tracing struct {
+	Endpoint string            // the base URL of an OTLP/HTTP collector
+	Headers  map[string]string // sent along, for collectors that ask for a key
+	Ratio    float64           // of the traces that begin here, how many are kept: 0 to 1
+}
+
+// Traces follows a request from its arrival over the attempts of its job to the
+// calls that those make. Its spans are those of OpenTelemetry; nothing outside this
+// package knows of that, but hands on a traceparent (W3C Trace Context) as a text.
+//
+// A nil *Traces follows nothing, and costs nothing. A traceparent that a caller sent
+// is then stored with the job and passed on as it is.
+type Traces struct {
+	// set once
+	provider *sdk.TracerProvider
+	tracer   trace.Tracer
+}
+
+const scopeName = "github.com/meanwhile-run/meanwhile"
+
+// NewTraces begins to export spans, from a goroutine that Close ends.
+func NewTraces(c Tracing, log *slog.Logger) (*Traces, error) {
+	out, err := newExporter(c, log)
+	if err != nil {
+		return nil, err
+	}
+	about, err := resource.New(context.Background(),
+		resource.WithAttributes(attribute.String("service.name", "meanwhile")),
+		resource.WithFromEnv()) // OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say otherwise, or more
+	if err != nil {
+		return nil, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES cannot be read: %w", err)
+	}
+	provider := sdk.NewTracerProvider(
+		sdk.WithBatcher(out),
+		sdk.WithResource(about),
+		sdk.WithSampler(sdk.ParentBased(sdk.TraceIDRatioBased(c.Ratio))),
+	)
+	return &Traces{provider: provider, tracer: provider.Tracer(scopeName)}, nil
+}
+
+// Close exports what is left, for as long as ctx allows.
+func (t *Traces) Close(ctx context.Context) error {
+	if t == nil {
+		return nil
+	}
+	return t.provider.Shutdown(ctx)
+}
+
+// traceparent is the header's name, as net/http spells it.
+const traceparent = "Traceparent"
+
+var w3c = propagation.TraceContext{}
+
+// under is ctx, so that spans begun in it are children of the traceparent; one that
+// is none makes no difference.
+func under(ctx context.Context, parent string) context.Context {
+	return w3c.Extract(ctx, propagation.MapCarrier{"traceparent": parent})
+}
+
+// parentOf is the traceparent by which others make themselves children of ctx's span.
+func parentOf(ctx context.Context) string {
+	carrier := propagation.MapCarrier{}
+	w3c.Inject(ctx, carrier)
+	return carrier["traceparent"]
+}
+
+// span is the span of a request; the zero value is none.
+type span struct{ trace.Span }
+
+// begin begins the span of a request. The request goes on with the span as its
+// traceparent, so that whoever stores the header stores what its job is a child of.
+func (t *Traces) begin(a *answer, r *http.Request) *http.Request {
+	if t == nil || unseen(r.URL.Path) {
+		return r
+	}
+	ctx := w3c.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+	ctx, a.span.Span = t.tracer.Start(ctx, r.Method, trace.WithSpanKind(trace.SpanKindServer), trace.WithTimestamp(a.began))
+	r = r.WithContext(ctx)
+	r.Header = r.Header.Clone()
+	r.Header[traceparent] = []string{parentOf(ctx)}
+	return r
+}
+
+// unseen says of a path that what watches over the server asks for it, again and
+// again.
+func unseen(path string) bool {
+	return path == "/healthz" || path == "/readyz" || path == "/metrics"
+}
+
+func (a *answer) endSpan(r *http.Request) {
+	if a.span.Span == nil {
+		return
+	}
+	route, code := a.route(), a.code()
+	a.span.SetName(methodOf(r.Method) + " " + route)
+	a.span.SetAttributes(
+		attribute.String("http.request.method", methodOf(r.Method)),
+		attribute.String("http.route", route),
+		attribute.String("url.path", r.URL.Path),
+		attribute.Int("http.response.status_code", code),
+	)
+	if code >= http.StatusInternalServerError || code == 0 {
+		a.span.SetStatus(codes.Error, http.StatusText(code))
+	}
+	a.span.End()
+}
+
+// traceID is the trace that the request is part of, as far as anyone said.
+func (a *answer) traceID(r *http.Request) string {
+	ctx := r.Context()
+	if a.span.Span == nil {
+		ctx = w3c.Extract(ctx, propagation.HeaderCarrier(r.Header))
+	}
+	if id := trace.SpanContextFromContext(ctx).TraceID(); id.IsValid() {
+		return id.String()
+	}
+	return ""
+}
+
+// Attempt begins the span of an attempt, under what the job was submitted by. The
+// context and the traceparent are for whatever the attempt does; ended is to be
+// called at its end, without an outcome when its lease was lost.
+func (t *Traces) Attempt(ctx context.Context, j *job.Job) (_ context.Context, parent string, ended func(*job.Outcome)) {
+	ctx, s := t.tracer.Start(under(ctx, j.Trace), "job "+j.Queue, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
+		attribute.String("meanwhile.job.id", j.ID.String()),
+		attribute.String("meanwhile.queue", j.Queue),
+		attribute.Int("meanwhile.attempt", j.Attempt),
+		attribute.Float64("meanwhile.queue_wait_s", max(time.Since(j.RunAt), 0).Seconds()),
+	))
+	return ctx, parentOf(ctx), func(o *job.Outcome) {
+		word, code := wordOf(o)
+		s.SetAttributes(attribute.String("meanwhile.outcome", word))
+		if code != "" {
+			s.SetAttributes(attribute.String("error.type", code))
+			s.SetStatus(codes.Error, code)
+		}
+		s.End()
+	}
+}
+
+// wordOf says in a word what an attempt came to, and with which code it failed.
+func wordOf(o *job.Outcome) (word, code string) {
+	switch {
+	case o == nil:
+		return "lost", "lease_lost"
+	case o.Cancelled:
+		return "cancelled", ""
+	case o.HandedBack:
+		return "handed_back", ""
+	case o.Fault != nil:
+		return "failed", o.Fault.Code
+	}
+	return "succeeded", ""
+}
+
+// Call begins the span of a call to a model's server, in an attempt's context. The
+// server is sent the traceparent; ended is to be called at the end of its answer, with
+// the status, 0 for none, and what it said of its usage.
+func (t *Traces) Call(ctx context.Context, model string) (parent string, ended func(status int, usage []byte, err error)) {
+	ctx, s := t.tracer.Start(ctx, "upstream call", trace.WithSpanKind(trace.SpanKindClient),
+		trace.WithAttributes(attribute.String("gen_ai.operation.name", "chat"), attribute.String("gen_ai.request.model", model)))
+	return parentOf(ctx), func(status int, usage []byte, err error) {
+		if status != 0 {
+			s.SetAttributes(attribute.Int("http.response.status_code", status))
+		}
+		s.SetAttributes(tokensOf(usage)...)
+		if err != nil {
+			code := job.FaultOf(err).Code
+			s.SetAttributes(attribute.String("error.type", code))
+			s.SetStatus(codes.Error, code)
+		}
+		s.End()
+	}
+}
+
+// tokensOf reads a usage as servers of chat completions write it.
+func tokensOf(usage []byte) []attribute.KeyValue {
+	var u struct {
+		Prompt     int `json:"prompt_tokens"`
+		Completion int `json:"completion_tokens"`
+	}
+	if json.Unmarshal(usage, &u) != nil {
+		return nil
+	}
+	return []attribute.KeyValue{attribute.Int("gen_ai.usage.input_tokens", u.Prompt), attribute.Int("gen_ai.usage.output_tokens", u.Completion)}
+}
