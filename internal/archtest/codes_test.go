@@ -23,7 +23,7 @@ func TestEveryCodeOfAFailureIsInTheDocumentation(t *testing.T) {
 		t.Fatal(err)
 	}
 	found := 0
-	for _, room := range []string{"exec/llm", "exec/process", "exec/sim", "runner", "engine", "job"} {
+	for _, room := range []string{"exec/llm", "exec/process", "exec/fn", "exec/sim", "runner", "engine", "job"} {
 		for file, text := range codeOf(t, filepath.Join(top, "internal", room)) {
 			for _, form := range faultCodes {
 				for _, m := range form.FindAllStringSubmatch(text, -1) {

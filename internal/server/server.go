@@ -134,9 +134,6 @@ func (h *house) url() string {
 // a while, until the server runs.
 func (s *Server) Handler() http.Handler { return s.house.door }
 
-// Gone is closed when the server has stopped and nothing of it is left.
-func (s *Server) Gone() <-chan struct{} { return s.gone }
-
 // Wait returns when all is gone: nil when the server was told to stop.
 func (s *Server) Wait() error {
 	<-s.gone

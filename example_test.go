@@ -1,0 +1,174 @@
+package meanwhile_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile"
+)
+
+// Greeting is what the examples' queue takes.
+type Greeting struct {
+	Name string `json:"name"`
+}
+
+// A program hands over slow work and reads what it came to.
+func Example() {
+	data, remove := exampleData()
+	defer remove()
+	ctx, stop := context.WithCancel(context.Background())
+	s, err := meanwhile.Open(ctx, meanwhile.Config{Data: data})
+	if err != nil {
+		log.Fatal(err)
+	}
+	meanwhile.Handle(s, "greet", func(_ context.Context, _ *meanwhile.Task, in Greeting) (string, error) {
+		return "Hello, " + in.Name + "!", nil
+	}, meanwhile.Concurrency(4))
+
+	stopped := make(chan error)
+	go func() { stopped <- s.Run(ctx) }()
+
+	job, err := s.Submit(ctx, meanwhile.Submission{Queue: "greet", Input: Greeting{Name: "Ann"}})
+	if err != nil {
+		log.Fatal(err)
+	}
+	if job, err = s.Wait(ctx, job.ID); err != nil { // or tomorrow, or in another process
+		log.Fatal(err)
+	}
+	text, err := meanwhile.ResultOf[string](ctx, s, job.ID)
+	fmt.Println(job.Status, text, err)
+
+	stop()
+	fmt.Println(<-stopped)
+	// Output:
+	// succeeded Hello, Ann! <nil>
+	// <nil>
+}
+
+// A function speaks while it works, and whoever watches hears it; who comes late hears
+// all of it.
+func ExampleServer_Watch() {
+	data, remove := exampleData()
+	defer remove()
+	ctx, stop := context.WithCancel(context.Background())
+	s, err := meanwhile.Open(ctx, meanwhile.Config{Data: data})
+	if err != nil {
+		log.Fatal(err)
+	}
+	meanwhile.Handle(s, "count", func(_ context.Context, t *meanwhile.Task, to int) (int, error) {
+		for i := range to {
+			if err := t.Text(fmt.Sprint(i+1, " ")); err != nil {
+				return 0, err
+			}
+		}
+		return to, t.Progress(100, "Counted")
+	})
+	stopped := make(chan error)
+	go func() { stopped <- s.Run(ctx) }()
+
+	job, err := s.Submit(ctx, meanwhile.Submission{Queue: "count", Input: 3})
+	if err != nil {
+		log.Fatal(err)
+	}
+	var said strings.Builder
+	for event, err := range s.Watch(ctx, job.ID, 0) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		switch event.Type {
+		case meanwhile.Said:
+			said.WriteString(event.Entry.Text())
+		case meanwhile.Done:
+			fmt.Printf("%s, it said %q and came to %s\n", event.Job.Status, said.String(), event.Job.Result)
+		}
+	}
+	stop()
+	<-stopped
+	// Output:
+	// succeeded, it said "1 2 3 " and came to 3
+}
+
+// The HTTP interface beside the program's own pages.
+func ExampleServer_Handler() {
+	data, remove := exampleData()
+	defer remove()
+	ctx, stop := context.WithCancel(context.Background())
+	s, err := meanwhile.Open(ctx, meanwhile.Config{
+		Data: data,
+		User: func(r *http.Request) string { // in truth from the program's own session
+			user, _, _ := r.BasicAuth()
+			return user
+		},
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	meanwhile.Handle(s, "greet", func(_ context.Context, t *meanwhile.Task, in Greeting) (string, error) {
+		return fmt.Sprintf("%s greets %s", t.User, in.Name), nil
+	})
+	stopped := make(chan error)
+	go func() { stopped <- s.Run(ctx) }()
+
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "the program's own page") })
+	mux.Handle("/v1/", s.Handler())
+	web := httptest.NewServer(mux)
+	defer web.Close()
+
+	req, _ := http.NewRequest("POST", web.URL+"/v1/jobs", strings.NewReader(`{"queue": "greet", "input": {"name": "Bob"}}`))
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Prefer", "wait=10")
+	req.SetBasicAuth("ann", "secret")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer res.Body.Close()
+	var job meanwhile.Job
+	if err := json.NewDecoder(res.Body).Decode(&job); err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s: %s\n", job.Status, job.Result)
+
+	stop()
+	<-stopped
+	// Output:
+	// succeeded: "ann greets Bob"
+}
+
+// What follows an error is for the function to say.
+func ExampleRetryAfter() {
+	busy := errors.New("the printer is busy")
+	print := func(_ context.Context, t *meanwhile.Task, page string) (any, error) {
+		switch {
+		case page == "":
+			return nil, meanwhile.Final(meanwhile.Coded("empty_page", errors.New("the page is empty")))
+		case t.Attempt == 1:
+			return nil, busy // tried again, as often as the queue says
+		case t.Attempt == 2:
+			return nil, meanwhile.RetryAfter(busy, 30*time.Second) // costs no attempt
+		}
+		return "printed", nil
+	}
+	_, err := print(context.Background(), new(meanwhile.Task), "")
+	fmt.Println(err)
+	// Output:
+	// the page is empty
+}
+
+// exampleData is a directory for an example's data, and what removes it again.
+func exampleData() (dir string, remove func()) {
+	dir, err := os.MkdirTemp("", "meanwhile-example-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	return dir, func() { os.RemoveAll(dir) }
+}
