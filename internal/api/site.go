@@ -55,7 +55,7 @@ func (s *Site) guard(mux *http.ServeMux) http.Handler {
 			WriteError(w, err)
 			return
 		}
-		mux.ServeHTTP(w, r)
+		route(mux, w, r)
 	})
 }
 

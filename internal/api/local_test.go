@@ -1,0 +1,60 @@
+package api
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"testing"
+)
+
+// What is for programs on this machine answers nobody else, nor for anybody else.
+func TestLocalAnswersThisMachineAlone(t *testing.T) {
+	mux := http.NewServeMux()
+	mux.Handle("GET /inner", Local(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
+	front := (&Site{Listen: []string{"0.0.0.0:80"}}).Front(mux)
+	for name, c := range map[string]struct {
+		from, through string
+		want          int
+	}{
+		"this machine":                        {"127.0.0.1:5", "", 200},
+		"this machine, over IPv6":             {"[::1]:5", "", 200},
+		"another":                             {"192.0.2.7:5", "", 403},
+		"another, which says that it is this": {"192.0.2.7:5", "127.0.0.1", 403},
+		"another, through a proxy on this":    {"127.0.0.1:5", "192.0.2.7", 403},
+		"no address":                          {"@", "", 403},
+	} {
+		r := httptest.NewRequest("GET", "http://localhost/inner", nil)
+		r.RemoteAddr = c.from
+		if c.through != "" {
+			r.Header.Set("X-Forwarded-For", c.through)
+		}
+		w := httptest.NewRecorder()
+		if front.ServeHTTP(w, r); w.Code != c.want {
+			t.Errorf("%s: %d, want %d", name, w.Code, c.want)
+		}
+	}
+}
+
+// seen is a response writer that wants to know its route.
+type seen struct {
+	http.ResponseWriter
+	pattern string
+}
+
+func (s *seen) Routed(pattern string) { s.pattern = pattern }
+
+// Whoever stands before the front is told the pattern, whatever the front made of the
+// request.
+func TestTheFrontTellsThePattern(t *testing.T) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /a/{b}", func(http.ResponseWriter, *http.Request) {})
+	front := (&Site{Listen: []string{"0.0.0.0:80"}}).Front(mux)
+	for path, want := range map[string]string{"/a/1": "GET /a/{b}", "/c": "/"} {
+		r := httptest.NewRequest("GET", "http://localhost"+path, nil)
+		r.RemoteAddr = "192.0.2.7:5"
+		r.Header.Set("X-User-ID", "who is not believed")
+		w := &seen{ResponseWriter: httptest.NewRecorder()}
+		if front.ServeHTTP(w, r); w.pattern != want {
+			t.Errorf("%s: told of the pattern %q, want %q", path, w.pattern, want)
+		}
+	}
+}
