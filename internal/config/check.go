@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,6 +21,7 @@ const (
 // check looks at what was read as a whole: bounds, and what must fit together.
 func (l *loader) check(cfg *Config) {
 	l.checkListen(cfg)
+	l.checkWeb(cfg)
 	l.must(cfg.Data != "", "data", "this must name a directory")
 	l.oneOf(cfg.Log.Level, "log.level", "debug", "info", "warn", "error")
 	l.oneOf(cfg.Log.Format, "log.format", "auto", "text", "json")
@@ -48,10 +48,10 @@ func (l *loader) checkModels(models []Model) []string {
 	var names []string
 	for i := range models {
 		m, key := &models[i], fmt.Sprintf("models[%d]", i)
-		u, err := url.Parse(m.BaseURL)
+		_, isURL := parseBaseURL(m.BaseURL)
 		l.must(m.Name != "", key+".name", "a model needs a name")
 		l.must(!slices.Contains(names, m.Name), key+".name", "there are two models %s", job.Quote(m.Name))
-		l.must(err == nil && isBaseURL(u), key+".base_url",
+		l.must(isURL, key+".base_url",
 			"this must be the URL of an OpenAI-compatible server, up to /chat/completions, such as http://127.0.0.1:11434/v1")
 		l.between(m.Concurrency, 0, mostRunning, key+".concurrency")
 		if m.APIKeyEnv != "" {
@@ -61,10 +61,6 @@ func (l *loader) checkModels(models []Model) []string {
 		names = append(names, m.Name)
 	}
 	return names
-}
-
-func isBaseURL(u *url.URL) bool {
-	return u.Host != "" && (u.Scheme == "http" || u.Scheme == "https") && u.User == nil && u.RawQuery == "" && u.Fragment == ""
 }
 
 func (l *loader) checkQueue(q Queue, key string, models []string) {

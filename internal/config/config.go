@@ -16,14 +16,18 @@ import (
 // Config is a server's configuration. Durations are written in seconds, fractions
 // allowed, under keys that end in _s.
 type Config struct {
-	Listen        string           `yaml:"listen"`           // host:port; port 0 takes a free one
-	Insecure      bool             `yaml:"insecure"`         // allow listening beyond loopback, where anyone who connects may do anything
-	Data          string           `yaml:"data"`             // the directory that holds everything
-	ShutdownGrace time.Duration    `yaml:"shutdown_grace_s"` // how long running work may finish once the server stops
-	Models        []Model          `yaml:"models"`           // none: the built-in simulated model
-	Queues        map[string]Queue `yaml:"queues"`           // on top of those of the box
-	Retention     Retention        `yaml:"retention"`
-	Log           Log              `yaml:"log"`
+	Listen         string           `yaml:"listen"`           // host:port; port 0 takes a free one
+	Insecure       bool             `yaml:"insecure"`         // allow listening beyond loopback, where anyone who connects may do anything
+	PublicURL      string           `yaml:"public_url"`       // how browsers reach the server; "": by the address they ask
+	AllowedOrigins []string         `yaml:"allowed_origins"`  // of pages that may follow jobs by their watch tokens; "*" for all
+	TrustedProxies []string         `yaml:"trusted_proxies"`  // addresses and networks that are believed about who asks
+	WatchTTL       time.Duration    `yaml:"watch_ttl_s"`      // how long a watch token is good
+	Data           string           `yaml:"data"`             // the directory that holds everything
+	ShutdownGrace  time.Duration    `yaml:"shutdown_grace_s"` // how long running work may finish once the server stops
+	Models         []Model          `yaml:"models"`           // none: the built-in simulated model
+	Queues         map[string]Queue `yaml:"queues"`           // on top of those of the box
+	Retention      Retention        `yaml:"retention"`
+	Log            Log              `yaml:"log"`
 }
 
 // Model is an upstream that speaks the OpenAI chat completions protocol.
@@ -56,6 +60,7 @@ func Default() Config {
 	chat.Retry.For = 2 * time.Minute
 	return Config{
 		Listen:        "127.0.0.1:8080",
+		WatchTTL:      24 * time.Hour,
 		Data:          "./meanwhile-data",
 		ShutdownGrace: 25 * time.Second,
 		Queues:        map[string]Queue{"chat": chat, "sim": Defaults(Sim)},

@@ -96,7 +96,7 @@ func TestAProblemNamesItsPlaceItsKeyAndWhatWouldBeRight(t *testing.T) {
 		{"listen: [127.0.0.1]", `m.yaml:1: listen: this must be a text`},
 		{"\nlisten: a\ndata: b\nlisten: c", `m.yaml:4: "listen": this key is here twice`},
 		{"data: ''", `m.yaml:1: data: this must name a directory`},
-		{"lisen: x", `m.yaml:1: "lisen": there is no such key; those here are listen, insecure, data,`},
+		{"lisen: x", `m.yaml:1: "lisen": there is no such key; those here are listen, insecure, public_url,`},
 		{"log: {level: loud}", `m.yaml:1: log.level: this must be one of debug, info, warn, error, not "loud"`},
 		{"log: text", `m.yaml:1: log: this must be keys with values`},
 		{"insecure: maybe", `m.yaml:1: insecure: this must be true or false, not "maybe"`},

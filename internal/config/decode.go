@@ -25,6 +25,7 @@ type decoder struct {
 var (
 	durationType = reflect.TypeFor[time.Duration]()
 	queuesType   = reflect.TypeFor[map[string]Queue]()
+	listType     = reflect.TypeFor[[]string]()
 )
 
 func (d *decoder) at(n *yaml.Node) string { return fmt.Sprintf("%s:%d", d.file, n.Line) }
@@ -137,7 +138,7 @@ func (d *decoder) pairs(n *yaml.Node, key string) iter.Seq2[*yaml.Node, *yaml.No
 	}
 }
 
-// setScalar reads text as a value of v's kind.
+// setScalar reads text as a value of v's kind; as a list, where a variable sets one.
 func setScalar(v reflect.Value, text string) error {
 	refused := fmt.Errorf("this must be %s, not %s", wanted(v), job.Quote(text))
 	switch {
@@ -158,6 +159,8 @@ func setScalar(v reflect.Value, text string) error {
 			return refused
 		}
 		v.SetBool(text == "true")
+	case v.Type() == listType:
+		v.Set(reflect.ValueOf(listOf(text)))
 	default:
 		v.SetString(text)
 	}

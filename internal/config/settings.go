@@ -27,7 +27,7 @@ func Flags() []Flag {
 }
 
 // Variable is the environment variable that sets a key. Every key has one but
-// those of models and queues.
+// those of models and queues; a list is written with commas.
 func Variable(key string) string {
 	return "MEANWHILE_" + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
 }
@@ -53,7 +53,7 @@ func (l *loader) set(v reflect.Value, where, key, text string) {
 	}
 }
 
-// leaves yields every key that holds a single value.
+// leaves yields every key that holds a single value or a list of texts.
 func leaves(v reflect.Value, prefix string) iter.Seq2[string, reflect.Value] {
 	return func(yield func(key string, field reflect.Value) bool) {
 		for _, name := range keysOf(v.Type()) {
@@ -66,7 +66,11 @@ func leaves(v reflect.Value, prefix string) iter.Seq2[string, reflect.Value] {
 						return
 					}
 				}
-			case reflect.Slice, reflect.Map:
+			case reflect.Map:
+			case reflect.Slice:
+				if field.Type() == listType && !yield(key, field) {
+					return
+				}
 			default:
 				if !yield(key, field) {
 					return
