@@ -83,7 +83,8 @@ func (s *Server) start(ctx context.Context) error {
 	if !s.begin() {
 		return errors.New("this server runs already, or has been closed")
 	}
-	if err := s.house.furnish(ctx); err != nil {
+	// A stop that comes this early is an orderly one, too.
+	if err := s.house.furnish(context.WithoutCancel(ctx)); err != nil {
 		return errors.Join(err, s.abandon())
 	}
 	started := make(chan struct{})
