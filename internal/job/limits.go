@@ -24,6 +24,7 @@ const (
 	MaxQueueName = 64       // bytes
 	MaxListPage  = 100      // jobs
 	MaxBatch     = 1000     // jobs in one request
+	MaxBatchBody = 16 << 20 // a JSON request with many jobs
 	MaxFiles     = 32       // of a job
 	MaxFileName  = 255      // bytes
 	MaxWait      = 60 * time.Second

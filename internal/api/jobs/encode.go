@@ -54,15 +54,25 @@ func appendJob(b []byte, j *job.Job, around *engine.Snapshot) []byte {
 	b = strconv.AppendInt(append(b, `,"priority":`...), int64(j.Priority), 10)
 	b = strconv.AppendInt(append(b, `,"attempt":`...), int64(j.Attempt), 10)
 	b = strconv.AppendInt(append(b, `,"max_attempts":`...), int64(j.MaxAttempts), 10)
+	b = appendAbandon(append(b, `,"abandon_after_s":`...), j.Policy.Timeouts.Abandon)
 	b = appendPlace(b, j, around)
 	b = appendProgress(append(b, `,"progress":`...), j.Progress)
 	b = appendSaid(b, j, around)
 	b = appendFailure(append(b, `,"error":`...), j.Failure)
 	b = appendValue(append(b, `,"usage":`...), j.Usage)
+	b = appendFiles(append(b, `,"files":`...), j.Files)
 	b = appendPairs(append(b, `,"metadata":`...), j.Metadata)
 	b = appendTimes(b, j)
 	b = appendPoll(append(b, `,"poll_after_ms":`...), j, around)
 	return append(appendURLs(append(b, `,"urls":`...), j.ID), '}')
+}
+
+// appendAbandon writes for how long nobody may ask for the job; null for ever.
+func appendAbandon(b []byte, after time.Duration) []byte {
+	if after <= 0 {
+		return append(b, "null"...)
+	}
+	return appendSeconds(b, after)
 }
 
 // appendPlace writes where the job stands among the others.
@@ -158,6 +168,17 @@ func appendFailure(b []byte, f *job.Failure) []byte {
 	b = appendString(append(b, `,"message":`...), f.Message)
 	b = strconv.AppendBool(append(b, `,"retryable":`...), f.Retryable)
 	return append(strconv.AppendInt(append(b, `,"attempt":`...), int64(f.Attempt), 10), '}')
+}
+
+func appendFiles(b []byte, files []job.File) []byte {
+	b = append(b, '[')
+	for i := range files {
+		b = appendString(append(comma(b, i), `{"name":`...), files[i].Name)
+		b = appendString(append(b, `,"content_type":`...), files[i].ContentType)
+		b = strconv.AppendInt(append(b, `,"size":`...), files[i].Size, 10)
+		b = append(appendString(append(b, `,"sha256":`...), files[i].SHA256), '}')
+	}
+	return append(b, ']')
 }
 
 func appendPairs(b []byte, pairs map[string]string) []byte {

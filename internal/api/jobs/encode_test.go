@@ -54,6 +54,7 @@ func TestAJobIsAlwaysJSON(t *testing.T) {
 			Job: job.Job{
 				ID: anID, Queue: text.Draw(t, "queue"), Key: text.Draw(t, "key"), State: rapid.SampledFrom(job.States()).Draw(t, "state"),
 				Usage:    []byte(text.Draw(t, "usage")),
+				Files:    []job.File{{Name: text.Draw(t, "name"), ContentType: text.Draw(t, "type"), SHA256: text.Draw(t, "hash")}},
 				Metadata: rapid.MapOf(text, text).Draw(t, "metadata"),
 				Progress: job.Progress{
 					Percent: rapid.SampledFrom([]float64{0, 33.3, 1e-9, 1e300, math.NaN(), math.Inf(-1)}).Draw(t, "percent"),

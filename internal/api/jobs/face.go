@@ -84,6 +84,7 @@ type Face struct {
 	log      *slog.Logger
 	stopping context.Context
 	buffers  sync.Pool // of *[]byte, for answers
+	intake   intake    // of batches
 }
 
 // New makes the face.
@@ -102,17 +103,23 @@ func New(c Config) *Face {
 // Register adds the face's calls to a mux.
 func (f *Face) Register(mux *http.ServeMux) {
 	for pattern, handler := range map[string]api.Handler{
-		"POST /v1/jobs":             f.submit,
-		"GET /v1/jobs":              f.list,
-		"GET /v1/jobs/{id}":         f.get,
-		"DELETE /v1/jobs/{id}":      f.delete,
-		"GET /v1/jobs/{id}/output":  f.output,
-		"GET /v1/jobs/{id}/events":  f.events,
-		"GET /v1/jobs/{id}/result":  f.result,
-		"POST /v1/jobs/{id}/cancel": f.cancel,
-		"POST /v1/jobs/{id}/retry":  f.retry,
-		"GET /v1/queues":            f.queues,
-		"GET /v1/queues/{queue}":    f.queue,
+		"POST /v1/jobs":                  f.submit,
+		"POST /v1/jobs/batch":            f.submitBatch,
+		"GET /v1/jobs":                   f.list,
+		"GET /v1/jobs/{id}":              f.get,
+		"DELETE /v1/jobs/{id}":           f.delete,
+		"GET /v1/jobs/{id}/output":       f.output,
+		"GET /v1/jobs/{id}/events":       f.events,
+		"GET /v1/jobs/{id}/result":       f.result,
+		"POST /v1/jobs/{id}/cancel":      f.cancel,
+		"POST /v1/jobs/{id}/retry":       f.retry,
+		"POST /v1/jobs/cancel":           f.changeMany(engine.CancelAll),
+		"POST /v1/jobs/retry":            f.changeMany(engine.RetryAll),
+		"POST /v1/jobs/delete":           f.changeMany(engine.DeleteAll),
+		"GET /v1/queues":                 f.queues,
+		"GET /v1/queues/{queue}":         f.queue,
+		"POST /v1/queues/{queue}/pause":  f.setPaused(true),
+		"POST /v1/queues/{queue}/resume": f.setPaused(false),
 	} {
 		mux.Handle(pattern, api.Wrap(f.log, handler))
 	}

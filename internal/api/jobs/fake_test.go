@@ -34,6 +34,7 @@ type fake struct {
 	atomic  bool
 	verb    engine.Verb   // of what was last done to many
 	paused  *bool         // what a queue was last told
+	room    int64         // what was last asked for
 	after   int64         // of the last output or watch
 	wait    time.Duration // of the last call that waits
 
@@ -48,6 +49,8 @@ type fake struct {
 	answers  []engine.Submitted          // of a batch; nil answers each with the one job
 	hold     func(context.Context) error // what waiting is
 	watch    func(after int64) Watcher
+	noRoom   error
+	known    string // an idempotency key
 }
 
 var (
@@ -132,9 +135,12 @@ func (f *fake) SubmitMany(_ context.Context, list []engine.Request, atomic bool)
 	return answers, nil
 }
 
-func (f *fake) Many(_ context.Context, v engine.Verb, filter store.Filter) (int, error) {
+func (f *fake) Many(ctx context.Context, v engine.Verb, filter store.Filter) (int, error) {
 	f.called("many")
 	f.verb, f.filter = v, filter
+	if f.hold != nil {
+		return f.done, f.hold(ctx)
+	}
 	return f.done, f.err
 }
 
@@ -145,6 +151,13 @@ func (f *fake) SetPaused(_ context.Context, queue string, paused bool) (engine.Q
 	view.Counts.Paused = paused
 	return view, f.err
 }
+
+func (f *fake) Room(_ string, size int64) error {
+	f.room = size
+	return f.noRoom
+}
+
+func (f *fake) Knows(_ context.Context, _ job.Owner, key string) bool { return key == f.known }
 
 func (f *fake) Get(_ context.Context, _ job.Owner, id job.ID) (engine.Snapshot, error) {
 	f.called("get %s", id)
@@ -196,7 +209,7 @@ func (f *fake) Queues(context.Context) ([]engine.QueueView, error) {
 func aView() engine.QueueView {
 	return engine.QueueView{
 		Queue:        aQueue(),
-		Counts:       store.Counts{Scheduled: 1, Queued: 2, Running: 3, Succeeded: 4, Failed: 5, Cancelled: 6, Expired: 7, Retried: 8},
+		Counts:       store.Counts{Scheduled: 1, Queued: 2, Parked: 9, Running: 3, Succeeded: 4, Failed: 5, Cancelled: 6, Expired: 7, Retried: 8, WaitingBytes: 4096},
 		OldestQueued: 1500 * time.Millisecond,
 		Wait:         time.Second, Run: 2 * time.Second,
 	}
@@ -204,7 +217,8 @@ func aView() engine.QueueView {
 
 func aQueue() engine.Queue {
 	return engine.Queue{
-		Name: "sim", Executor: "sim", Concurrency: 8, MaxDepth: 100, MaxAttempts: 4,
+		Name: "sim", Executor: "sim", Concurrency: 8, MaxAttempts: 4,
+		MaxRunning: 16, MaxDepth: 100, MaxBytes: 1 << 30, KeyRunning: 2, KeyWaiting: 50,
 		Policy: job.Policy{
 			Timeouts: job.Timeouts{Lease: 30 * time.Second, RunSoft: 290 * time.Second, RunHard: 300 * time.Second},
 			Retry:    job.Retry{Backoff: 2 * time.Second, For: time.Hour, AfterOutput: job.RestartAfterOutput},

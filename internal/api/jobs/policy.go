@@ -52,6 +52,23 @@ func (t *timeouts) over(to *job.Timeouts) error {
 	return nil
 }
 
+// abandon sets for how long nobody may ask for the job; 0 is for ever.
+func (s *submission) abandon(to *job.Timeouts) error {
+	if s.AbandonAfterS == nil {
+		return nil
+	}
+	if *s.AbandonAfterS == 0 {
+		to.Abandon = 0
+		return nil
+	}
+	d, err := seconds("/abandon_after_s", *s.AbandonAfterS, job.MinAbandon, job.MaxDuration)
+	if err != nil {
+		return refuse("/abandon_after_s", "abandon_after_s is %g to %g seconds, or 0 for a job that is never abandoned", job.MinAbandon.Seconds(), job.MaxDuration.Seconds())
+	}
+	to.Abandon = d
+	return nil
+}
+
 // retry is the retry policy that a submitter sets; what is left out is the queue's.
 type retry struct {
 	BackoffS    *float64 `json:"backoff_s"`

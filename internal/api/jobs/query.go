@@ -11,7 +11,7 @@ import (
 )
 
 // query reads a request's query, in which only the given parameters may stand,
-// each once.
+// each once; one that ends in a star stands for all that begin like it.
 func query(r *http.Request, known ...string) (url.Values, error) {
 	if r.URL.RawQuery == "" {
 		return nil, nil
@@ -22,15 +22,24 @@ func query(r *http.Request, known ...string) (url.Values, error) {
 	}
 	for name, given := range values {
 		switch {
-		case !slices.Contains(known, name) && len(known) == 0:
+		case len(known) == 0:
 			return nil, job.Errorf(job.Invalid, "there is no parameter %s; this call takes none", job.Quote(name))
-		case !slices.Contains(known, name):
+		case !isKnown(known, name):
 			return nil, job.Errorf(job.Invalid, "there is no parameter %s; there are %s", job.Quote(name), strings.Join(known, ", "))
 		case len(given) > 1:
 			return nil, job.Errorf(job.Invalid, "the parameter %s is given twice", job.Quote(name))
-		case !utf8.ValidString(given[0]) || strings.ContainsRune(given[0], 0):
+		case !isText(name) || !isText(given[0]):
 			return nil, job.Errorf(job.Invalid, "the parameter %s is not valid UTF-8 text", job.Quote(name))
 		}
 	}
 	return values, nil
+}
+
+func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
+
+func isKnown(known []string, name string) bool {
+	return slices.ContainsFunc(known, func(k string) bool {
+		prefix, open := strings.CutSuffix(k, "*")
+		return k == name || open && len(name) > len(prefix) && strings.HasPrefix(name, prefix)
+	})
 }

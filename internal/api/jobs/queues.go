@@ -16,9 +16,11 @@ type queueObject struct {
 	Object       string       `json:"object"`
 	Executor     string       `json:"executor"`
 	Concurrency  int          `json:"concurrency"`
+	Paused       bool         `json:"paused"`
 	Counts       queueCounts  `json:"counts"`
 	Totals       queueTotals  `json:"totals"`
 	OldestQueued float64      `json:"oldest_queued_s"`
+	WaitingBytes int64        `json:"waiting_bytes"` // of the waiting jobs' input and files
 	Limits       queueLimits  `json:"limits"`
 	Estimate     queueOutlook `json:"estimate"`
 }
@@ -40,9 +42,18 @@ type queueTotals struct {
 	Retried   int64 `json:"retried"`
 }
 
+// queueLimits are what a queue takes; 0 is no limit.
 type queueLimits struct {
-	MaxDepth    int `json:"max_depth"`
-	MaxAttempts int `json:"max_attempts"`
+	MaxRunning  int         `json:"max_running"`
+	MaxDepth    int         `json:"max_depth"`
+	MaxBytes    int64       `json:"max_bytes"`
+	PerKey      queuePerKey `json:"per_key"`
+	MaxAttempts int         `json:"max_attempts"`
+}
+
+type queuePerKey struct {
+	Running int `json:"running"`
+	Waiting int `json:"waiting"`
 }
 
 // queueOutlook is what a job submitted now may expect; null before the first job
@@ -62,11 +73,14 @@ type queueList struct {
 func objectOf(q *engine.QueueView) queueObject {
 	c := q.Counts
 	o := queueObject{
-		Name: q.Name, Object: "queue", Executor: q.Executor, Concurrency: q.Concurrency,
+		Name: q.Name, Object: "queue", Executor: q.Executor, Concurrency: q.Concurrency, Paused: c.Paused,
 		Counts:       queueCounts{c.Scheduled, c.Queued, c.Parked, c.Running},
 		Totals:       queueTotals{c.Succeeded, c.Failed, c.Cancelled, c.Expired, c.Retried},
-		OldestQueued: rounded(q.OldestQueued),
-		Limits:       queueLimits{q.MaxDepth, q.MaxAttempts},
+		OldestQueued: rounded(q.OldestQueued), WaitingBytes: c.WaitingBytes,
+		Limits: queueLimits{
+			MaxRunning: q.MaxRunning, MaxDepth: q.MaxDepth, MaxBytes: q.MaxBytes,
+			PerKey: queuePerKey{q.KeyRunning, q.KeyWaiting}, MaxAttempts: q.MaxAttempts,
+		},
 	}
 	if q.Wait > 0 || q.Run > 0 {
 		wait, run := rounded(q.Wait), rounded(q.Run)
@@ -117,4 +131,20 @@ func (f *Face) queue(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	return job.Errorf(job.UnknownQueue, "there is no queue %s", job.Quote(name))
+}
+
+// setPaused stops a queue from giving jobs to workers, or lets it go on, and
+// answers the queue.
+func (f *Face) setPaused(paused bool) api.Handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		if err := nothingMore(r); err != nil {
+			return err
+		}
+		view, err := f.engine.SetPaused(r.Context(), r.PathValue("queue"), paused)
+		if err != nil {
+			return err
+		}
+		api.WriteJSON(w, http.StatusOK, objectOf(&view))
+		return nil
+	}
 }

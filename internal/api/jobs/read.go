@@ -9,7 +9,6 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
-	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
 // get answers a job, at once or when it has ended.
@@ -46,8 +45,6 @@ func dontStore(w http.ResponseWriter) { w.Header()["Cache-Control"] = noStore }
 // noStore is never changed.
 var noStore = []string{"no-store"}
 
-const defaultPage = 20 // jobs
-
 // list answers a page of jobs, newest first.
 func (f *Face) list(w http.ResponseWriter, r *http.Request) error {
 	filter, err := filterOf(r)
@@ -78,34 +75,6 @@ func comma(b []byte, i int) []byte {
 		b = append(b, ',')
 	}
 	return b
-}
-
-func filterOf(r *http.Request) (store.Filter, error) {
-	f := store.Filter{Owner: api.Owner(r), Limit: defaultPage}
-	q, err := query(r, "queue", "status", "key", "limit", "after")
-	if err != nil {
-		return f, err
-	}
-	f.Queue = q.Get("queue")
-	if q.Has("key") {
-		key := q.Get("key")
-		f.Key = &key
-	}
-	if status := q.Get("status"); status != "" {
-		var ok bool
-		if f.Status, ok = job.ParseState(status); !ok {
-			return f, job.Errorf(job.Invalid, "%s is not a status; there are %v", job.Quote(status), job.States())
-		}
-	}
-	if limit := q.Get("limit"); limit != "" {
-		n, ok := parseNumber(limit)
-		if !ok || n < 1 || n > job.MaxListPage {
-			return f, job.Errorf(job.Invalid, "limit is 1 to %d, not %s", job.MaxListPage, job.Quote(limit))
-		}
-		f.Limit = int(n)
-	}
-	f.After, err = parsePageCursor(q.Get("after"))
-	return f, err
 }
 
 // output answers the entries after a number, at once or at the next change.

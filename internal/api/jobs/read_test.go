@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -16,7 +15,6 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
-	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -53,6 +51,8 @@ func full() engine.Snapshot {
 	j.Failure = &job.Failure{Code: "upstream_error", Message: `it said "no"`, Retryable: true, Attempt: 1}
 	j.Usage = json.RawMessage(`{"total_tokens":7}`)
 	j.Metadata = map[string]string{"b": "2", "a": "1"}
+	j.Files = []job.File{{Name: "scan \"1\".png", ContentType: "image/png", Size: 17, SHA256: "9f86d0"}, {Name: "b"}}
+	j.Policy.Timeouts.Abandon = 150 * time.Second
 	j.CancelRequestedAt, j.StartedAt, j.FinishedAt, j.ExpiresAt = moment.Add(3*time.Second), moment.Add(time.Second), moment.Add(time.Minute), moment.Add(24*time.Hour)
 	return engine.Snapshot{Job: j, Text: "Hé\n", Result: &job.Result{ContentType: "application/json; charset=utf-8", Body: []byte(`{"answer":42}`)}}
 }
@@ -168,22 +168,6 @@ func TestAStoppingServerAnswersTheHeld(t *testing.T) {
 				t.Errorf("%s: %d %s", path, w.Code, w.Body.String())
 			}
 		})
-	}
-}
-
-func TestFilters(t *testing.T) {
-	f := newFake()
-	f.ask("GET", "/v1/jobs?queue=sim&status=failed&key=&limit=100&after="+pageCursor(anID), "")
-	if f.filter.Key == nil || *f.filter.Key != "" {
-		t.Errorf("the empty key is a key: %v", f.filter.Key)
-	}
-	f.filter.Key = nil
-	if want := (store.Filter{Owner: owner, Queue: "sim", Status: job.Failed, After: anID, Limit: 100}); !reflect.DeepEqual(f.filter, want) {
-		t.Errorf("%+v", f.filter)
-	}
-	f.ask("GET", "/v1/jobs", "")
-	if want := (store.Filter{Owner: owner, Limit: 20}); !reflect.DeepEqual(f.filter, want) {
-		t.Errorf("%+v", f.filter)
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// submission is the body of POST /v1/jobs.
+// submission is the body of POST /v1/jobs, and one of many of POST /v1/jobs/batch.
 type submission struct {
 	Queue       string            `json:"queue"`
 	Input       json.RawMessage   `json:"input"` // any value; required
@@ -24,6 +24,10 @@ type submission struct {
 	Timeouts    *timeouts         `json:"timeouts"`
 	Retry       *retry            `json:"retry"`
 	Metadata    map[string]string `json:"metadata"`
+	// AbandonAfterS is how long nobody may ask for the job before it is cancelled.
+	AbandonAfterS *float64 `json:"abandon_after_s"`
+	// IdempotencyKey is of one of many; one alone has it in the header.
+	IdempotencyKey *string `json:"idempotency_key"`
 }
 
 // submit stores a job: 202 once it is on disk, or 200 with the job at its end.
@@ -111,6 +115,9 @@ func (f *Face) request(r *http.Request) (engine.Request, error) {
 	if err := api.DecodeJSON(body, &s); err != nil {
 		return engine.Request{}, err
 	}
+	if s.IdempotencyKey != nil {
+		return engine.Request{}, refuse("/idempotency_key", "the key of one job stands in the header Idempotency-Key")
+	}
 	req, err := f.requestOf(&s)
 	if err != nil {
 		return engine.Request{}, err
@@ -138,7 +145,7 @@ func (f *Face) requestOf(s *submission) (engine.Request, error) {
 	if req.Delay, err = s.delay(time.Now()); err != nil {
 		return engine.Request{}, err
 	}
-	if s.Timeouts != nil || s.Retry != nil {
+	if s.Timeouts != nil || s.Retry != nil || s.AbandonAfterS != nil {
 		req.Policy, err = f.policy(s)
 	}
 	return req, err
@@ -157,6 +164,9 @@ func (f *Face) policy(s *submission) (*job.Policy, error) {
 	if err := s.Retry.over(&p.Retry); err != nil {
 		return nil, err
 	}
+	if err := s.abandon(&p.Timeouts); err != nil {
+		return nil, err
+	}
 	return &p, nil
 }
 
@@ -166,11 +176,13 @@ func idempotencyKey(h http.Header) (string, error) {
 	if len(keys) == 0 {
 		return "", nil
 	}
-	if len(keys) > 1 || keys[0] == "" || len(keys[0]) > job.MaxKey || !printable(keys[0]) {
+	if len(keys) > 1 || !usableKey(keys[0]) {
 		return "", job.Errorf(job.Invalid, "Idempotency-Key must be one text of 1 to %d printable ASCII characters", job.MaxKey)
 	}
 	return keys[0], nil
 }
+
+func usableKey(key string) bool { return key != "" && len(key) <= job.MaxKey && printable(key) }
 
 func printable(text string) bool {
 	for i := range len(text) {

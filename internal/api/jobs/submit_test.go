@@ -68,6 +68,17 @@ func TestAPolicyIsLaidOverTheQueues(t *testing.T) {
 	}
 }
 
+// A job is abandoned as its submitter says, or as its queue does.
+func TestWhenAJobIsAbandoned(t *testing.T) {
+	for given, want := range map[string]time.Duration{"120": 2 * time.Minute, "0": 0, "180.5": 180500 * time.Millisecond} {
+		f := newFake()
+		f.ask("POST", "/v1/jobs", `{"queue":"sim","input":1,"abandon_after_s":`+given+`}`)
+		if p := f.request.Policy; p == nil || p.Timeouts.Abandon != want || p.Timeouts.Lease != aQueue().Policy.Timeouts.Lease {
+			t.Errorf("%s: %+v", given, p)
+		}
+	}
+}
+
 func TestATimePastIsNow(t *testing.T) {
 	f := newFake()
 	f.ask("POST", "/v1/jobs", `{"queue":"sim","input":1,"run_at":"2001-01-01T00:00:00+02:00"}`)

@@ -1,0 +1,152 @@
+package jobs
+
+import (
+	"errors"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+const (
+	defaultPage    = 20 // jobs
+	mostErrorCode  = 64 // bytes of an error code that is asked for
+	metadataPrefix = "metadata."
+)
+
+// selection is what chooses jobs: the body of the calls that change many, and of a
+// list its query. What is nil chooses nothing; what is given must be met.
+type selection struct {
+	Queue         *string           `json:"queue"`
+	Status        *string           `json:"status"`
+	Key           *string           `json:"key"` // the empty key is a key like any other
+	ErrorCode     *string           `json:"error_code"`
+	CreatedBefore *string           `json:"created_before"` // RFC 3339
+	CreatedAfter  *string           `json:"created_after"`
+	Metadata      map[string]string `json:"metadata"`
+	All           bool              `json:"all"` // every job, said in so many words
+}
+
+// check refuses a change of many that does not say of which.
+func (s *selection) check() error {
+	some := s.Queue != nil || s.Status != nil || s.Key != nil || s.ErrorCode != nil ||
+		s.CreatedBefore != nil || s.CreatedAfter != nil || len(s.Metadata) > 0
+	switch {
+	case some && s.All:
+		return refuse("/all", "give filters, or all, not both")
+	case !some && !s.All:
+		return job.Errorf(job.Invalid, "say which jobs: by queue, status, key, error_code, created_before, created_after or metadata; or with \"all\": true")
+	}
+	return nil
+}
+
+// filter is the selection in the store's words. Refusals point to their field.
+func (s *selection) filter(owner job.Owner) (store.Filter, error) {
+	f := store.Filter{Owner: owner, Key: s.Key, Metadata: s.Metadata}
+	var err error
+	if f.Queue, err = named("/queue", s.Queue, job.MaxQueueName); err != nil {
+		return f, err
+	}
+	if f.ErrorCode, err = named("/error_code", s.ErrorCode, mostErrorCode); err != nil {
+		return f, err
+	}
+	if s.Status != nil {
+		var ok bool
+		if f.Status, ok = job.ParseState(*s.Status); !ok {
+			return f, refuse("/status", "%s is not a status; there are %v", job.Quote(*s.Status), job.States())
+		}
+	}
+	if s.Key != nil && len(*s.Key) > job.MaxKey {
+		return f, refuse("/key", "key has at most %d bytes", job.MaxKey)
+	}
+	if f.CreatedBefore, err = instant("/created_before", s.CreatedBefore); err != nil {
+		return f, err
+	}
+	if f.CreatedAfter, err = instant("/created_after", s.CreatedAfter); err != nil {
+		return f, err
+	}
+	return f, checkMetadata(s.Metadata)
+}
+
+// named reads a name that is asked for.
+func named(field string, text *string, most int) (string, error) {
+	if text == nil {
+		return "", nil
+	}
+	if *text == "" || len(*text) > most {
+		return "", refuse(field, "%s has 1 to %d bytes", field[1:], most)
+	}
+	return *text, nil
+}
+
+// instant reads a time that is asked for.
+func instant(field string, text *string) (time.Time, error) {
+	if text == nil {
+		return time.Time{}, nil
+	}
+	at, err := time.Parse(time.RFC3339Nano, *text)
+	if err != nil {
+		return time.Time{}, refuse(field, "%s is not a time of RFC 3339, such as 2030-01-31T09:00:00Z", job.Quote(*text))
+	}
+	return at, nil
+}
+
+// filterOf is the page of a list that a request asks for.
+func filterOf(r *http.Request) (store.Filter, error) {
+	q, err := query(r, "queue", "status", "key", "error_code", "created_before", "created_after", metadataPrefix+"*", "limit", "after")
+	if err != nil {
+		return store.Filter{}, err
+	}
+	f, err := selectionOf(q).filter(api.Owner(r))
+	if err != nil {
+		return f, ofQuery(err)
+	}
+	f.Limit = defaultPage
+	if limit := q.Get("limit"); limit != "" {
+		n, ok := parseNumber(limit)
+		if !ok || n < 1 || n > job.MaxListPage {
+			return f, job.Errorf(job.Invalid, "limit is 1 to %d, not %s", job.MaxListPage, job.Quote(limit))
+		}
+		f.Limit = int(n)
+	}
+	f.After, err = parsePageCursor(q.Get("after"))
+	return f, err
+}
+
+// ofQuery takes from a refusal the pointer into a body, where there is none.
+func ofQuery(err error) error {
+	e, ok := errors.AsType[*job.Error](err)
+	if !ok {
+		return err
+	}
+	moved := *e
+	moved.Field = ""
+	return &moved
+}
+
+// selectionOf is what a query selects. A parameter without a value is as good as
+// none, but for the key: forms send all of their fields.
+func selectionOf(q url.Values) *selection {
+	s := &selection{}
+	for name, to := range map[string]**string{
+		"queue": &s.Queue, "status": &s.Status, "key": &s.Key, "error_code": &s.ErrorCode,
+		"created_before": &s.CreatedBefore, "created_after": &s.CreatedAfter,
+	} {
+		if value := q.Get(name); value != "" || name == "key" && q.Has(name) {
+			*to = &value
+		}
+	}
+	for name := range q {
+		if pair, ok := strings.CutPrefix(name, metadataPrefix); ok {
+			if s.Metadata == nil {
+				s.Metadata = map[string]string{}
+			}
+			s.Metadata[pair] = q.Get(name)
+		}
+	}
+	return s
+}

@@ -1,0 +1,97 @@
+package jobs
+
+import (
+	"context"
+	"reflect"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// Many jobs are changed by what selects them, and the answer is how many.
+func TestAChangeOfMany(t *testing.T) {
+	ann := job.Owner{User: "ann"}
+	for _, tt := range []struct {
+		path, body string
+		verb       engine.Verb
+		filter     store.Filter
+	}{
+		{"/cancel", `{"all":true}`, engine.CancelAll, store.Filter{Owner: ann}},
+		{"/retry", `{"queue":"sim","status":"failed","error_code":"upstream_500"}`, engine.RetryAll, store.Filter{Owner: ann, Queue: "sim", Status: job.Failed, ErrorCode: "upstream_500"}},
+		{"/delete", `{"created_before":"2030-01-31T09:00:00Z","metadata":{"a":"b"}}`, engine.DeleteAll, store.Filter{Owner: ann, CreatedBefore: time.Date(2030, 1, 31, 9, 0, 0, 0, time.UTC), Metadata: map[string]string{"a": "b"}}},
+	} {
+		f := newFake()
+		f.done = 17
+		w := f.ask("POST", "/v1/jobs"+tt.path, tt.body, "X-User-ID", "ann")
+		if w.Code != 200 || w.Body.String() != `{"object":"count","done":17}` || f.verb != tt.verb || !reflect.DeepEqual(f.filter, tt.filter) {
+			t.Errorf("%s %s: %d %s, verb %d of %+v", tt.path, tt.body, w.Code, w.Body, f.verb, f.filter)
+		}
+	}
+}
+
+// A key is an empty one only where that is said.
+func TestAChangeByTheEmptyKey(t *testing.T) {
+	f := newFake()
+	f.ask("POST", "/v1/jobs/cancel", `{"key":""}`)
+	if len(f.calls) != 1 || f.filter.Key == nil || *f.filter.Key != "" {
+		t.Errorf("%v %+v", f.calls, f.filter)
+	}
+}
+
+// What was done when time runs out, or the server stops, is the answer, with word
+// that there is more.
+func TestAChangeThatTakesTooLong(t *testing.T) {
+	for _, stops := range []time.Duration{time.Hour, 3 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			f := newFake()
+			f.done = 3
+			f.hold = func(ctx context.Context) error {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			stopping, stop := context.WithCancel(t.Context())
+			timer := time.AfterFunc(stops, stop)
+			defer timer.Stop()
+			began, w := time.Now(), newRecorder()
+			f.handlerUntil(stopping).ServeHTTP(w, request("POST", "/v1/jobs/delete", `{"all":true}`))
+			if w.Code != 200 || w.text() != `{"object":"count","done":3,"more":true}` {
+				t.Errorf("%d %s", w.Code, w.text())
+			}
+			if took := time.Since(began); took != min(stops, changeTime) {
+				t.Errorf("it took %s", took)
+			}
+		})
+	}
+}
+
+// A refusal on the way is the answer, whatever was done before it.
+func TestAChangeOfManyThatIsRefused(t *testing.T) {
+	f := newFake()
+	f.done, f.err = 3, job.Errorf(job.Unavailable, "the store is away")
+	w := f.ask("POST", "/v1/jobs/cancel", `{"all":true}`)
+	checkProblem(t, "refused", w.Code, w.Body.Bytes(), 503, job.Unavailable, "")
+}
+
+// A queue is paused and resumed by its name, and answered as it is then.
+func TestPauses(t *testing.T) {
+	for path, paused := range map[string]bool{"pause": true, "resume": false} {
+		for _, body := range []string{"", "{}"} {
+			f := newFake()
+			w := f.ask("POST", "/v1/queues/sim/"+path, body)
+			if f.paused == nil || *f.paused != paused || w.Code != 200 {
+				t.Errorf("%s: %d %s", path, w.Code, w.Body)
+			}
+			if body == "" && paused {
+				golden(t, "queue_paused.json", w.Body.Bytes())
+			}
+		}
+	}
+	f := newFake()
+	f.err = job.Errorf(job.UnknownQueue, "there is no queue")
+	w := f.ask("POST", "/v1/queues/nope/pause", "")
+	checkProblem(t, "an unknown queue", w.Code, w.Body.Bytes(), 404, job.UnknownQueue, "")
+}
