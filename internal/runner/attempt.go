@@ -35,7 +35,9 @@ type attempt struct {
 	letGoAt  time.Time   // when an executor that was asked to stop is waited for no longer
 	result   *job.Result
 	usage    []byte
-	speech   *speech // nil while the executor has said nothing
+	speech   *speech            // nil while the executor has said nothing
+	trace    string             // the traceparent of what the executor calls
+	ended    func(*job.Outcome) // tells who follows the attempt; nil for nobody
 }
 
 // defaultGrace is how long an executor may take to stop when its job does not say.
@@ -67,7 +69,7 @@ func (a *attempt) begin() bool {
 	if a.why != nil {
 		return false
 	}
-	a.ctx, a.cancel = context.WithCancelCause(a.r.values)
+	a.ctx, a.cancel = context.WithCancelCause(a.followLocked())
 	if a.clocks.set() {
 		a.startClocksLocked()
 	}
@@ -89,6 +91,7 @@ func (a *attempt) execute() (err error) {
 // task is the attempt as its executor gets it.
 func (a *attempt) task() exec.Task {
 	t := exec.Task{Job: a.claimed.Job, Input: a.claimed.Input}
+	t.Job.Trace = a.trace
 	for _, f := range t.Job.Files {
 		t.Files = append(t.Files, exec.File{File: f, Path: a.r.cfg.Files(t.Job.ID, f)})
 	}
@@ -119,9 +122,13 @@ func (a *attempt) seizeLocked() bool {
 // settle stores the end of a seized attempt. err is what its executor returned.
 func (a *attempt) settle(err error) {
 	a.hush()
-	if o, ok := a.outcome(err); ok {
-		a.finish(o)
+	o, ok := a.outcome(err)
+	if !ok {
+		a.tell(nil)
+		return
 	}
+	a.finish(o)
+	a.tell(&o)
 }
 
 // outcome is what the attempt came to; none when its lease is gone.

@@ -56,6 +56,8 @@ type Config struct {
 	Grace time.Duration
 	// Files is the absolute path of a file that came with a job; nil where jobs have none.
 	Files func(job.ID, job.File) string
+	// Follow is told of every attempt; nil for nobody.
+	Follow Follow
 }
 
 // Runner does the jobs of one queue. Make it with [New] and call Run once.

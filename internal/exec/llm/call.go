@@ -29,6 +29,7 @@ type call struct {
 	model    *model
 	out      exec.Sink
 	patience time.Duration // for the server to begin its answer; 0 without end
+	trace    string        // the traceparent that is sent along; "" for none
 	cancel   context.CancelCauseFunc
 	clock    *time.Timer // ends the call when the patience is over; nil without end
 
@@ -36,6 +37,8 @@ type call struct {
 	size    int     // bytes said, of text and events
 	pieces  int     // chunks that said something
 	percent float64 // reported last
+	status  int     // of the answer; 0 while there is none
+	usage   []byte  // what the server said last of it
 }
 
 func (c *call) do(ctx context.Context, body []byte) error {
@@ -53,6 +56,7 @@ func (c *call) do(ctx context.Context, body []byte) error {
 		return c.broken(ctx, err)
 	}
 	defer resp.Body.Close()
+	c.status = resp.StatusCode
 	return c.relay(ctx, resp)
 }
 
@@ -88,6 +92,9 @@ func (c *call) request(ctx context.Context, body []byte) *http.Request {
 	req.Header.Set("User-Agent", "meanwhile")
 	if c.model.APIKey != "" {
 		req.Header.Set("Authorization", "Bearer "+c.model.APIKey)
+	}
+	if c.trace != "" {
+		req.Header.Set("Traceparent", c.trace)
 	}
 	return req
 }
@@ -136,6 +143,7 @@ func (c *call) take(data []byte) error {
 // say relays what a chunk says: its oddities, then its text.
 func (c *call) say(data []byte, k chunk) error {
 	if !isEmpty(k.Usage) {
+		c.usage = k.Usage
 		c.out.Usage(k.Usage)
 	}
 	text, odd := k.text(), k.odd()

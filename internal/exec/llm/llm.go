@@ -39,6 +39,8 @@ type Config struct {
 	// Transport carries the calls to models that have none of their own; nil for
 	// one with sensible bounds.
 	Transport http.RoundTripper
+	// Follow is told of every call; nil for nobody.
+	Follow Follow
 }
 
 // Model is a model and the server that runs it.
@@ -59,12 +61,13 @@ type Executor struct {
 	models   map[string]*model
 	names    []string
 	fallback *model
+	follow   Follow // nil for nobody
 	close    func()
 }
 
 // New makes an executor. Its error says what is wrong with the configuration.
 func New(c Config) (*Executor, error) {
-	e := &Executor{models: make(map[string]*model), close: func() {}}
+	e := &Executor{models: make(map[string]*model), follow: c.Follow, close: func() {}}
 	if c.Transport == nil {
 		own := newTransport()
 		c.Transport, e.close = own, own.CloseIdleConnections
@@ -128,8 +131,8 @@ func (e *Executor) Execute(ctx context.Context, t exec.Task, out exec.Sink) erro
 		return err
 	}
 	defer req.model.release()
-	c := call{model: req.model, out: out, patience: t.Job.Policy.Timeouts.Request}
-	return c.do(ctx, req.body())
+	c := call{model: req.model, out: out, patience: t.Job.Policy.Timeouts.Request, trace: t.Job.Trace}
+	return c.followed(ctx, e.follow, req.body())
 }
 
 // model is a model that is ready to be called.

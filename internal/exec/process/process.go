@@ -21,7 +21,8 @@
 // signal, may be tried again.
 //
 // The command runs without a shell, in the server's working directory, and sees no
-// environment variable but those that the configuration names. It leads a process
+// environment variable but those that the configuration names, those that tell of the
+// job's files, and TRACEPARENT, where the job is part of a trace. It leads a process
 // group of its own. When an attempt is to stop the group gets SIGTERM, and SIGKILL
 // [Grace] later; whatever of the group is left when the command has ended is
 // killed at once. On Linux the command is also killed when the server itself is.
@@ -111,8 +112,8 @@ func (e *Executor) Execute(ctx context.Context, t meanwhile.Task, out meanwhile.
 }
 
 // command is the command for one attempt.
-func (e *Executor) command(files []meanwhile.File) *exec.Cmd {
-	cmd := exec.Command(e.config.Command[0], withPaths(e.config.Command[1:], files)...)
+func (e *Executor) command(t meanwhile.Task) *exec.Cmd {
+	cmd := exec.Command(e.config.Command[0], withPaths(e.config.Command[1:], t.Files)...)
 	cmd.Dir = e.config.Dir
 	cmd.Env = []string{}
 	for _, name := range e.config.Env {
@@ -120,7 +121,10 @@ func (e *Executor) command(files []meanwhile.File) *exec.Cmd {
 			cmd.Env = append(cmd.Env, name+"="+value)
 		}
 	}
-	cmd.Env = append(cmd.Env, aboutFiles(files)...)
+	cmd.Env = append(cmd.Env, aboutFiles(t.Files)...)
+	if t.Job.Trace != "" {
+		cmd.Env = append(cmd.Env, "TRACEPARENT="+t.Job.Trace)
+	}
 	cmd.SysProcAttr = inOwnGroup()
 	return cmd
 }

@@ -326,3 +326,23 @@ func TestWhatAPipeHoldsIsReadPastTheDeadline(t *testing.T) {
 		t.Errorf("of %d bytes it read %d, %v", len(text), len(got), err)
 	}
 }
+
+// A command is told of the trace that its job is part of, and of nothing where there
+// is none.
+func TestTheTraceIsAVariable(t *testing.T) {
+	for _, trace := range []string{"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", ""} {
+		task := exectest.Task([]byte(`printf '%s' "${TRACEPARENT-unset}"`))
+		task.Job.Trace = trace
+		a := exectest.Start(t, shell(t), task)
+		if err := a.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		want := trace
+		if trace == "" {
+			want = "unset"
+		}
+		if got := a.Sink.Record().Text(); got != want {
+			t.Errorf("with the trace %q the command saw %q", trace, got)
+		}
+	}
+}

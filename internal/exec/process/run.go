@@ -35,7 +35,7 @@ type piece struct {
 }
 
 func (e *Executor) start(t meanwhile.Task) (*run, error) {
-	r := &run{cmd: e.command(t.Files), waits: e.waits, pieces: make(chan piece), ended: make(chan struct{})}
+	r := &run{cmd: e.command(t), waits: e.waits, pieces: make(chan piece), ended: make(chan struct{})}
 	theirs, err := r.pipes()
 	if err == nil {
 		r.cmd.Stdin, r.cmd.Stdout, r.cmd.Stderr = theirs[0], theirs[1], theirs[2]
