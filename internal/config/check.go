@@ -16,6 +16,7 @@ const (
 	mostRunning = 100_000
 	mostWaiting = 100_000_000
 	mostLease   = time.Hour
+	mostFile    = 1 << 40
 )
 
 // check looks at what was read as a whole: bounds, and what must fit together.
@@ -26,6 +27,7 @@ func (l *loader) check(cfg *Config) {
 	l.oneOf(cfg.Log.Level, "log.level", "debug", "info", "warn", "error")
 	l.oneOf(cfg.Log.Format, "log.format", "auto", "text", "json")
 	l.must(cfg.Queues["chat"].Executor == LLM, "queues.chat.executor", "this must be llm: the queue chat answers /api/chat; give another queue this executor")
+	l.between(cfg.Files.MaxBytes, 1, mostFile, "files.max_bytes")
 	names := l.checkModels(cfg.Models)
 	for _, name := range slices.Sorted(maps.Keys(cfg.Queues)) {
 		l.checkQueue(cfg.Queues[name], "queues."+name, names)
@@ -68,7 +70,11 @@ func (l *loader) checkQueue(q Queue, key string, models []string) {
 		return
 	}
 	l.between(q.Concurrency, 1, mostRunning, key+".concurrency")
+	l.between(q.MaxRunning, 0, mostRunning, key+".max_running")
 	l.between(q.MaxDepth, 1, mostWaiting, key+".max_depth")
+	l.must(q.MaxBytes >= 0, key+".max_bytes", "this must not be negative; 0 is no limit")
+	l.between(q.PerKey.Running, 0, mostRunning, key+".per_key.running")
+	l.between(q.PerKey.Waiting, 0, mostWaiting, key+".per_key.waiting")
 	l.between(q.MaxAttempts, 1, job.MostAttempts, key+".max_attempts")
 	l.checkTimeouts(q.Timeouts, key+".timeouts")
 	l.oneOf(string(q.Retry.AfterOutput), key+".retry.after_output", string(job.RestartAfterOutput), string(job.FailAfterOutput))
@@ -80,6 +86,7 @@ func (l *loader) checkQueue(q Queue, key string, models []string) {
 func (l *loader) checkTimeouts(t Timeouts, key string) {
 	l.must(t.Lease >= time.Second && t.Lease <= mostLease, key+".lease_s", "this must be 1 to %.0f seconds", mostLease.Seconds())
 	l.must(t.CancelGrace > 0, key+".cancel_grace_s", "this must be more than 0: a cancel is noticed by the next renewal at the latest")
+	l.must(t.Abandon == 0 || t.Abandon >= job.MinAbandon, key+".abandon_s", "this must be %.0f seconds at least, or 0 for jobs that are never abandoned", job.MinAbandon.Seconds())
 	l.must(t.RunHard == 0 || t.RunSoft <= t.RunHard, key+".run_soft_s", "this must not be longer than run_hard_s, which is %v", t.RunHard)
 }
 
@@ -90,6 +97,11 @@ func (l *loader) checkProcess(q Queue, key string) {
 		return
 	}
 	l.must(len(q.Command) > 0 && q.Command[0] != "", key+".command", "a process queue needs a command: a list, the program first")
+	for i, arg := range q.Command {
+		l.must(i > 0 || !strings.Contains(arg, "{file"), fmt.Sprintf("%s.command[%d]", key, i), "this is the program to run; {file} and {files} stand in its arguments")
+		l.must(arg == "{files}" || !strings.Contains(arg, "{files}"), fmt.Sprintf("%s.command[%d]", key, i),
+			"{files} stands for several arguments, so it is one of its own; for the path of a job's one file write {file}")
+	}
 	for i, name := range q.Env {
 		l.must(name != "" && !strings.ContainsAny(name, "=\x00"), fmt.Sprintf("%s.env[%d]", key, i),
 			"this must be the name of a variable of the server's own environment, without a value")

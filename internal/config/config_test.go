@@ -54,7 +54,7 @@ models: [{name: m, base_url: "http://127.0.0.1:1/v1", api_key_env: KEY}]
 queues:
   chat: {concurrency: 3}
   ocr: {executor: process, command: [tesseract, -, 5], env: [PATH]}
-  sim: {executor: llm, timeouts: {idle_output_s: 0}}
+  sim: {executor: llm, timeouts: {idle_output_s: 0, abandon_s: 120}, max_running: 1, max_bytes: 5000000000, per_key: {running: 2}}
 `, "KEY=secret")
 	if cfg.Listen != "127.0.0.1:0" || cfg.ShutdownGrace != 500*time.Millisecond || cfg.Models[0].APIKey != "secret" {
 		t.Errorf("%+v", cfg)
@@ -64,6 +64,9 @@ queues:
 	}
 	if ocr := cfg.Queues["ocr"]; ocr.Command[2] != "5" || ocr.MaxDepth != 10_000 || ocr.Timeouts.RunHard != 0 {
 		t.Errorf("a new queue begins with its executor's defaults: %+v", ocr)
+	}
+	if sim := cfg.Queues["sim"]; sim.MaxRunning != 1 || sim.MaxBytes != 5_000_000_000 || sim.PerKey != (PerKey{Running: 2, Waiting: 1000}) || sim.Timeouts.Abandon != 2*time.Minute {
+		t.Errorf("the limits of a queue: %+v", sim)
 	}
 	if sim := cfg.Queues["sim"]; sim.Concurrency != 32 || sim.Timeouts.IdleOutput != 0 || sim.Timeouts.FirstOutput != 120*time.Second {
 		t.Errorf("a queue that changes its executor begins anew: %+v", sim)
@@ -106,6 +109,13 @@ func TestAProblemNamesItsPlaceItsKeyAndWhatWouldBeRight(t *testing.T) {
 		{"shutdown_grace_s: 1e300", `this must be a number of seconds, 0 to 31622400`},
 		{"queues:\n  chat:\n    concurrency: 0", `m.yaml:3: queues.chat.concurrency: this must be 1 to 100000, not 0`},
 		{"queues: {chat: {concurrency: 1.5}}", `queues.chat.concurrency: this must be a whole number, not "1.5"`},
+		{"queues: {chat: {max_running: -1}}", `queues.chat.max_running: this must be 0 to 100000, not -1`},
+		{"queues: {chat: {max_bytes: -1}}", `queues.chat.max_bytes: this must not be negative`},
+		{"queues: {chat: {max_bytes: 1GiB}}", `queues.chat.max_bytes: this must be a whole number, not "1GiB"`},
+		{"queues: {chat: {per_key: 5}}", `queues.chat.per_key: this must be keys with values`},
+		{"queues: {chat: {per_key: {running: -1}}}", `queues.chat.per_key.running: this must be 0 to 100000, not -1`},
+		{"queues: {chat: {per_key: {waiting: -1}}}", `queues.chat.per_key.waiting: this must be 0 to 100000000, not -1`},
+		{"queues: {chat: {timeouts: {abandon_s: 119}}}", `queues.chat.timeouts.abandon_s: this must be 120 seconds at least, or 0`},
 		{"queues: {chat: {max_attempts: 101}}", `queues.chat.max_attempts: this must be 1 to 100, not 101`},
 		{"queues: {chat: {timeouts: {lease_s: 0}}}", `queues.chat.timeouts.lease_s: this must be 1 to 3600 seconds`},
 		{"queues: {chat: {timeouts: {run_hard_s: 10}}}", `queues.chat.timeouts.run_soft_s: this must not be longer than run_hard_s, which is 10s`},

@@ -148,12 +148,12 @@ func setScalar(v reflect.Value, text string) error {
 			return refused
 		}
 		v.SetInt(int64(time.Duration(math.Round(s * float64(time.Second)))))
-	case v.Kind() == reflect.Int:
-		n, err := strconv.Atoi(text)
+	case v.CanInt():
+		n, err := strconv.ParseInt(text, 10, v.Type().Bits())
 		if err != nil {
 			return refused
 		}
-		v.SetInt(int64(n))
+		v.SetInt(n)
 	case v.Kind() == reflect.Bool:
 		if text != "true" && text != "false" {
 			return refused
@@ -172,7 +172,7 @@ func wanted(v reflect.Value) string {
 	switch {
 	case v.Type() == durationType:
 		return fmt.Sprintf("a number of seconds, 0 to %.0f", job.MaxDuration.Seconds())
-	case v.Kind() == reflect.Int:
+	case v.CanInt():
 		return "a whole number"
 	case v.Kind() == reflect.Bool:
 		return "true or false"

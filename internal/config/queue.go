@@ -17,14 +17,23 @@ const (
 // Queue is where jobs of one kind wait, and how they are done.
 type Queue struct {
 	Executor    string   `yaml:"executor"`
-	Concurrency int      `yaml:"concurrency"`  // jobs running at once
-	MaxDepth    int      `yaml:"max_depth"`    // jobs waiting; one more is refused
+	Concurrency int      `yaml:"concurrency"` // jobs running at once in one server
+	MaxRunning  int      `yaml:"max_running"` // jobs running at once over all servers on one database; 0 for no limit
+	MaxDepth    int      `yaml:"max_depth"`   // jobs waiting; one more is refused
+	MaxBytes    int64    `yaml:"max_bytes"`   // of the waiting jobs' input and files; 0 for no limit
+	PerKey      PerKey   `yaml:"per_key"`
 	MaxAttempts int      `yaml:"max_attempts"` // the first included
 	Timeouts    Timeouts `yaml:"timeouts"`
 	Retry       Retry    `yaml:"retry"`
 	Model       string   `yaml:"model"`   // llm: for jobs that name none; "" for the first of the models
 	Command     []string `yaml:"command"` // process: the program and its arguments; no shell
 	Env         []string `yaml:"env"`     // process: variables that the command is given; others it does not see
+}
+
+// PerKey is what one key may have in a queue; 0 for no limit.
+type PerKey struct {
+	Running int `yaml:"running"` // jobs at once; the others are parked
+	Waiting int `yaml:"waiting"` // one more is refused
 }
 
 // Timeouts are the clocks of a queue's jobs; 0 turns one off. The fields are those
@@ -61,6 +70,8 @@ func Defaults(executor string) Queue {
 	q := Queue{
 		Executor:    executor,
 		MaxDepth:    10_000,
+		MaxBytes:    1 << 30,
+		PerKey:      PerKey{Waiting: 1000},
 		MaxAttempts: job.DefaultMaxAttempts,
 		Timeouts:    Timeouts{Lease: 30 * time.Second, CancelGrace: 10 * time.Second},
 		Retry: Retry{
