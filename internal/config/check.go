@@ -27,7 +27,7 @@ func (l *loader) check(cfg *Config) {
 	l.oneOf(cfg.Log.Level, "log.level", "debug", "info", "warn", "error")
 	l.oneOf(cfg.Log.Format, "log.format", "auto", "text", "json")
 	l.must(cfg.Queues["chat"].Executor == LLM, "queues.chat.executor", "this must be llm: the queue chat answers /api/chat; give another queue this executor")
-	l.between(cfg.Files.MaxBytes, 1, mostFile, "files.max_bytes")
+	l.must(0 < cfg.Files.MaxBytes && cfg.Files.MaxBytes <= mostFile, "files.max_bytes", "this must be 1 to %d, not %d", int64(mostFile), cfg.Files.MaxBytes)
 	names := l.checkModels(cfg.Models)
 	for _, name := range slices.Sorted(maps.Keys(cfg.Queues)) {
 		l.checkQueue(cfg.Queues[name], "queues."+name, names)
@@ -98,9 +98,10 @@ func (l *loader) checkProcess(q Queue, key string) {
 	}
 	l.must(len(q.Command) > 0 && q.Command[0] != "", key+".command", "a process queue needs a command: a list, the program first")
 	for i, arg := range q.Command {
-		l.must(i > 0 || !strings.Contains(arg, "{file"), fmt.Sprintf("%s.command[%d]", key, i), "this is the program to run; {file} and {files} stand in its arguments")
-		l.must(arg == "{files}" || !strings.Contains(arg, "{files}"), fmt.Sprintf("%s.command[%d]", key, i),
-			"{files} stands for several arguments, so it is one of its own; for the path of a job's one file write {file}")
+		at := fmt.Sprintf("%s.command[%d]", key, i)
+		l.must(i > 0 || arg != "{file}" && arg != "{files}", at, "this is the program to run; {file} and {files} stand among its arguments")
+		l.must(arg == "{files}" || !strings.Contains(arg, "{files}"), at,
+			"{files} stands for several arguments, and so is one of its own; the path of a job's one file is {file}")
 	}
 	for i, name := range q.Env {
 		l.must(name != "" && !strings.ContainsAny(name, "=\x00"), fmt.Sprintf("%s.env[%d]", key, i),

@@ -26,6 +26,7 @@ type Config struct {
 	ShutdownGrace  time.Duration    `yaml:"shutdown_grace_s"` // how long running work may finish once the server stops
 	Models         []Model          `yaml:"models"`           // none: the built-in simulated model
 	Queues         map[string]Queue `yaml:"queues"`           // on top of those of the box
+	Files          Files            `yaml:"files"`
 	Retention      Retention        `yaml:"retention"`
 	Log            Log              `yaml:"log"`
 }
@@ -39,6 +40,11 @@ type Model struct {
 	// APIKey is what the variable held when the configuration was loaded. It is never
 	// written anywhere.
 	APIKey string `yaml:"-"`
+}
+
+// Files bounds the files that come with jobs.
+type Files struct {
+	MaxBytes int64 `yaml:"max_bytes"` // of one file; those of a job together may have twice as many
 }
 
 // Retention is how long ended jobs are kept, with all they left.
@@ -64,6 +70,7 @@ func Default() Config {
 		Data:          "./meanwhile-data",
 		ShutdownGrace: 25 * time.Second,
 		Queues:        map[string]Queue{"chat": chat, "sim": Defaults(Sim)},
+		Files:         Files{MaxBytes: 512 << 20},
 		Retention:     Retention{Failed: 7 * 24 * time.Hour, Others: 24 * time.Hour},
 		Log:           Log{Level: "info", Format: "auto"},
 	}
