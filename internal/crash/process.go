@@ -51,9 +51,10 @@ func install(ctx context.Context, dir, binary string) (*installation, error) {
 
 func (in *installation) url() string { return "http://" + in.listen }
 
-// start runs the server and returns how long it took until it was ready.
-func (in *installation) start(ctx context.Context) (time.Duration, error) {
+// start runs the server, with more arguments, and returns how long it took until it was ready.
+func (in *installation) start(ctx context.Context, args ...string) (time.Duration, error) {
 	in.cmd = exec.Command(in.binary, "serve", "--listen", in.listen, "--data", filepath.Join(in.dir, "data"), "--log-format", "json")
+	in.cmd.Args = append(in.cmd.Args, args...)
 	in.cmd.Stdout, in.cmd.Stderr = in.log, in.log
 	began := time.Now()
 	if err := in.cmd.Start(); err != nil {

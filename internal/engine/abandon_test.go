@@ -16,9 +16,11 @@ func abandonable() Request {
 	return Request{Policy: &p}
 }
 
-// look lets the next sweep look for abandoned jobs.
+// look lets the next sweep look for abandoned jobs. What the clock was moved by has
+// really passed: it did not jump.
 func (w *swept) look() {
 	w.sweeper.cared = time.Time{}
+	w.sweeper.clock = w.sweeper.drift()
 	w.sweep()
 }
 

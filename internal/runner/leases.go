@@ -22,7 +22,8 @@ func (r *Runner) keepLeases(ctx context.Context) {
 	out := 0                      // calls: at most one
 	due := time.Now().Add(r.every())
 	for {
-		timer := time.NewTimer(time.Until(earlier(due, r.firstLapse())))
+		wake := earlier(due, r.firstLapse())
+		timer := time.NewTimer(time.Until(wake))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
@@ -33,6 +34,10 @@ func (r *Runner) keepLeases(ctx context.Context) {
 		case <-r.hurry:
 			due = earlier(due, time.Now().Add(r.every()))
 		case <-timer.C:
+			if time.Since(wake) > stoodStill {
+				r.askFirst(time.Now())
+				due = wake
+			}
 			r.stopLapsed(time.Now())
 			if time.Now().Before(due) {
 				continue
@@ -49,6 +54,22 @@ func (r *Runner) keepLeases(ctx context.Context) {
 			}
 		}
 		timer.Stop()
+	}
+}
+
+// stoodStill is how late a wake-up says that the whole process, or the machine,
+// was stopped for a while.
+const stoodStill = 500 * time.Millisecond
+
+// askFirst gives leases that ran out while we stood still a little longer: nobody
+// has refused to renew them, and whether another has the job only the source knows.
+func (r *Runner) askFirst(now time.Time) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, a := range r.held {
+		if at := a.lapsesAt(); !at.IsZero() && !at.After(now) {
+			a.asked = now.Add(-a.claimed.Job.Policy.Timeouts.Lease * 2 / 3)
+		}
 	}
 }
 

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/client"
+)
+
+// quickLeases is a configuration whose leases last two seconds.
+const quickLeases = `
+queues:
+  sim:
+    timeouts:
+      lease_s: 2
+`
+
+// A server that is stopped for longer than a lease, as a laptop that sleeps or a
+// machine that swaps, goes on with its jobs where they were: its stall is nobody's
+// death, and no job runs twice.
+func TestAStallLongerThanALeaseCostsNoJobItsWorker(t *testing.T) {
+	dir := t.TempDir()
+	in, err := install(t.Context(), dir, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(dir, "config.yaml")
+	if err := os.WriteFile(config, []byte(quickLeases), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := in.start(t.Context(), "--config", config); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = in.kill() }()
+	c, err := client.New(in.url())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ids := submitLong(t, c, 20)
+	for _, sig := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGCONT} {
+		if err := in.cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+		if sig == syscall.SIGSTOP {
+			time.Sleep(5 * time.Second) // it is the wait that is tested
+		}
+	}
+	for _, id := range ids {
+		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		j, err := c.Wait(ctx, id)
+		cancel()
+		if err != nil || j.Status != client.Succeeded || j.Attempt != 1 {
+			t.Errorf("%s: %+v, %v; want it succeeded at its first attempt", id, j, err)
+			continue
+		}
+		restarts(t, c, id)
+	}
+}
+
+// submitLong submits jobs that speak all the while and take longer than the stall.
+func submitLong(t *testing.T, c *client.Client, n int) (ids []string) {
+	t.Helper()
+	for range n {
+		j, err := c.Submit(t.Context(), client.Submission{Queue: "sim", Input: json.RawMessage(`{"duration_ms":9000,"tokens":90}`)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, j.ID)
+	}
+	return ids
+}
+
+// restarts holds a job's log to one attempt.
+func restarts(t *testing.T, c *client.Client, id string) {
+	t.Helper()
+	out, err := c.Output(t.Context(), id, 0, 0)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	for _, e := range out.Entries {
+		if e.Kind == client.Restart {
+			t.Errorf("%s began again: entry %d", id, e.Seq)
+		}
+	}
+}
