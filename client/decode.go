@@ -166,7 +166,7 @@ func optional[T any](read func(*T) bool, s *scanner, to **T) bool {
 }
 
 // job reads a job, and gives up on what is not in most answers: results, errors,
-// metadata, and text that is not plain ASCII.
+// metadata, files, and text that is not plain ASCII.
 func (s *scanner) job(j *Job) bool {
 	return s.object(func(name []byte) (int, bool) {
 		switch string(name) {
@@ -223,6 +223,10 @@ func (s *scanner) job(j *Job) bool {
 			return 23, s.int(&j.PollAfterMS)
 		case "urls":
 			return 24, s.urls(&j.URLs)
+		case "abandon_after_s":
+			return 25, s.null()
+		case "files":
+			return 26, s.next('[') && s.next(']')
 		}
 		return 0, false
 	})
@@ -253,6 +257,8 @@ func (s *scanner) urls(u *URLs) bool {
 			return 3, s.string(&u.Result)
 		case "cancel":
 			return 4, s.string(&u.Cancel)
+		case "watch":
+			return 5, s.string(&u.Watch)
 		}
 		return 0, false
 	})

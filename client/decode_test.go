@@ -8,11 +8,11 @@ import (
 )
 
 // usual is a job as servers write it when it was just submitted.
-const usual = `{"id":"job_06b8k3v0000000000000000000","object":"job","queue":"sim","status":"queued","key":"k","priority":5,"attempt":0,"max_attempts":4,` +
+const usual = `{"id":"job_06b8k3v0000000000000000000","object":"job","queue":"sim","status":"queued","key":"k","priority":5,"attempt":0,"max_attempts":4,"abandon_after_s":null,` +
 	`"queue_position":3,"estimated_time_seconds":1.25,"progress":{"percent":12.5,"status":"Working"},"output_text":"so far","cursor":7,"result":null,` +
-	`"error":null,"usage":null,"metadata":{},"cancel_requested_at":null,"created_at":"2030-01-31T09:00:00.123Z","run_at":"2030-01-31T09:00:00Z",` +
+	`"error":null,"usage":null,"files":[],"metadata":{},"cancel_requested_at":null,"created_at":"2030-01-31T09:00:00.123Z","run_at":"2030-01-31T09:00:00Z",` +
 	`"started_at":null,"finished_at":null,"expires_at":null,"poll_after_ms":1000,"urls":{"self":"/v1/jobs/job_1","output":"/v1/jobs/job_1/output",` +
-	`"events":"/v1/jobs/job_1/events","result":"/v1/jobs/job_1/result","cancel":"/v1/jobs/job_1/cancel"}}`
+	`"events":"/v1/jobs/job_1/events","result":"/v1/jobs/job_1/result","cancel":"/v1/jobs/job_1/cancel","watch":"http://127.0.0.1:8080/v1/jobs/job_1/events?token=wt_1"}}`
 
 // plainly reads a job as encoding/json would.
 func plainly(data []byte) (Job, error) {
@@ -84,7 +84,7 @@ func TestWhatIsNoJobIsNotRead(t *testing.T) {
 		"a zero before":        with(`"cursor":7`, `"cursor":07`),
 		"no number":            with(`"cursor":7`, `"cursor":`),
 		"a day that never was": with(`2030-01-31T09:00:00Z`, `2030-02-31T09:00:00Z`),
-		"a comma too many":     with(`"/v1/jobs/job_1/cancel"}`, `"/v1/jobs/job_1/cancel",}`),
+		"a comma too many":     with(`=wt_1"}`, `=wt_1",}`),
 	} {
 		if err := new(Job).UnmarshalJSON([]byte(text)); err == nil {
 			t.Errorf("%s was read as a job", rule)

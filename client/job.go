@@ -91,12 +91,17 @@ type Failure struct {
 }
 
 // URLs are where a job can be asked for: paths on the server.
+//
+// Watch is for a browser: its EventSource follows the job there with no other
+// credential, until the token in it expires. It is absolute where the server knows how
+// browsers reach it, and "" where the answer has none: in what a watch tells.
 type URLs struct {
 	Self   string `json:"self"`
 	Output string `json:"output,omitempty"`
 	Events string `json:"events,omitempty"`
 	Result string `json:"result,omitempty"`
 	Cancel string `json:"cancel,omitempty"`
+	Watch  string `json:"watch,omitempty"`
 }
 
 // Kind is the kind of an output entry.
