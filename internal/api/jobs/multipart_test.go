@@ -1,0 +1,557 @@
+package jobs
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime/multipart"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/textproto"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/files"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// filing is the face over a fake engine whose queue sim takes files, with a real
+// directory for them.
+type filing struct {
+	*fake
+	root string
+	dir  *files.Dir
+	face http.Handler
+}
+
+func newFiling(t testing.TB, o files.Options) *filing {
+	t.Helper()
+	f := &filing{fake: newFake(), root: filepath.Join(t.TempDir(), "files")}
+	var err error
+	if f.dir, err = files.Open(f.root, o); err != nil {
+		t.Fatal(err)
+	}
+	mux := http.NewServeMux()
+	New(Config{Engine: f, Files: f.dir}).Register(mux)
+	f.face = api.Front(mux, "127.0.0.1:8080")
+	return f
+}
+
+func (f *filing) Queue(name string) (engine.Queue, error) {
+	if name == "plain" {
+		return engine.Queue{Name: "plain", Executor: "llm"}, nil
+	}
+	q, err := f.fake.Queue(name)
+	q.Files = true
+	return q, err
+}
+
+// Submit answers as the engine does: with the job that was asked for.
+func (f *filing) Submit(ctx context.Context, r engine.Request) (engine.Snapshot, bool, error) {
+	snap, existing, err := f.fake.Submit(ctx, r)
+	if !existing && err == nil {
+		snap.ID, snap.Files = r.ID, r.Files
+	}
+	return snap, existing, err
+}
+
+// post submits a form.
+func (f *filing) post(body io.Reader, kind string, headers ...string) *httptest.ResponseRecorder {
+	r := httptest.NewRequest("POST", "/v1/jobs", body)
+	r.Host, r.RemoteAddr = "127.0.0.1:8080", "127.0.0.1:5000"
+	r.Header.Set("Content-Type", kind)
+	for i := 0; i+1 < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	w := httptest.NewRecorder()
+	f.face.ServeHTTP(w, r)
+	return w
+}
+
+// left are the directories of jobs that there are.
+func (f *filing) left(t testing.TB) []os.DirEntry {
+	t.Helper()
+	entries, err := os.ReadDir(f.root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return entries
+}
+
+// part is one part of a form.
+type part struct {
+	name, file, kind, text string
+	headers                []string // more of them, in pairs
+}
+
+// aPart is the least that a submit says.
+var aPart = part{name: "job", text: `{"queue":"sim","input":{"a":1}}`}
+
+const boundary = "b0undary"
+
+// form is a body of those parts, and its Content-Type.
+func form(parts ...part) (body *bytes.Buffer, kind string) {
+	body = new(bytes.Buffer)
+	w := multipart.NewWriter(body)
+	_ = w.SetBoundary(boundary)
+	for _, p := range parts {
+		h := textproto.MIMEHeader{}
+		h.Set("Content-Disposition", p.disposition())
+		if p.kind != "" {
+			h.Set("Content-Type", p.kind)
+		}
+		for i := 0; i+1 < len(p.headers); i += 2 {
+			h.Set(p.headers[i], p.headers[i+1])
+		}
+		to, _ := w.CreatePart(h)
+		_, _ = io.WriteString(to, p.text)
+	}
+	_ = w.Close()
+	return body, w.FormDataContentType()
+}
+
+func (p part) disposition() string {
+	text := "form-data"
+	if p.name != "" {
+		text += fmt.Sprintf(`; name="%s"`, p.name)
+	}
+	if p.file != "" {
+		text += fmt.Sprintf(`; filename="%s"`, strings.ReplaceAll(p.file, `"`, `\"`))
+	}
+	return text
+}
+
+func TestASubmitWithFilesIsHandedToTheEngineWhole(t *testing.T) {
+	page := part{name: "page", file: "scan.png", kind: "image/png", text: "\x89PNG\r\n--b0undar"}
+	more := part{name: "page", file: "dir/two.txt", text: ""}
+	for rule, parts := range map[string][]part{
+		"the job first":   {aPart, page, more},
+		"the job last":    {page, more, aPart},
+		"the job between": {page, aPart, more},
+	} {
+		f := newFiling(t, files.Options{})
+		body, kind := form(parts...)
+		w := f.post(body, kind, "X-User-ID", "ann", "Idempotency-Key", "once")
+		id := f.request.ID
+		want := engine.Request{
+			ID: id, Owner: job.Owner{User: "ann"}, Queue: "sim", Input: []byte(`{"a":1}`), IdempotencyKey: "once", Hash: f.request.Hash,
+			Files: []job.File{
+				{Name: "scan.png", ContentType: "image/png", Size: 15, SHA256: "b1f9eb2ba5ecfba9ba3a93a3d51d5bf2b9a1ac5d2c7a4fdf3a2ab0ef2a0f3a70"},
+				{Name: "two.txt", ContentType: "application/octet-stream", SHA256: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"},
+			},
+		}
+		if len(f.request.Files) == 2 {
+			want.Files[0].SHA256 = f.request.Files[0].SHA256 // files are hashed by their own room, and tested there
+		}
+		if !reflect.DeepEqual(f.request, want) || w.Code != 202 || w.Header().Get("Location") != selfURL(id) {
+			t.Errorf("%s: %d %s\n%+v", rule, w.Code, w.Body, f.request)
+		}
+		got, err := os.ReadFile(filepath.Join(f.root, id.String(), "scan.png"))
+		if err != nil || string(got) != page.text {
+			t.Errorf("%s: there is %q, %v", rule, got, err)
+		}
+	}
+}
+
+func TestAnInputMayBeLeftOutWithFiles(t *testing.T) {
+	f := newFiling(t, files.Options{})
+	body, kind := form(part{name: "job", file: "job.json", text: `{"queue":"sim"}`}, part{name: "p", file: "a", text: "x"})
+	if w := f.post(body, kind); w.Code != 202 || string(f.request.Input) != "null" {
+		t.Errorf("%d %s, %q", w.Code, w.Body, f.request.Input)
+	}
+	body, kind = form(part{name: "job", text: `{"queue":"plain"}`})
+	if w := f.post(body, kind); w.Code != 202 || len(f.request.Files) != 0 || len(f.left(t)) != 1 {
+		t.Errorf("without files: %d %s", w.Code, w.Body)
+	}
+}
+
+// What is refused stores nothing and leaves no file, wherever in the form it stood.
+func TestFormsThatAreRefused(t *testing.T) {
+	file := part{name: "p", file: "a.txt", text: "x"}
+	many := func(n int) (parts []part) {
+		for i := range n {
+			parts = append(parts, part{name: "p", file: fmt.Sprint("f", i), text: "x"})
+		}
+		return parts
+	}
+	small, hundred := files.Options{MaxFile: 100}, strings.Repeat("x", 100)
+	for rule, tt := range map[string]struct {
+		options files.Options
+		parts   []part
+		code    job.Code
+		says    string
+	}{
+		"no parts":                   {parts: nil, code: job.Invalid, says: "missing"},
+		"no job":                     {parts: []part{file}, code: job.Invalid, says: "the part job is missing"},
+		"two jobs":                   {parts: []part{aPart, file, aPart}, code: job.Invalid, says: "two parts job"},
+		"a job that is no JSON":      {parts: []part{file, {name: "job", text: "queue=sim"}}, code: job.Invalid},
+		"an empty job":               {parts: []part{file, {name: "job"}}, code: job.Invalid},
+		"a job too large":            {parts: []part{{name: "job", text: strings.Repeat(" ", job.MaxBody) + "{}"}}, code: job.TooLarge, says: "the part job"},
+		"an unknown queue":           {parts: []part{file, {name: "job", text: `{"queue":"x"}`}}, code: job.UnknownQueue},
+		"a queue without files":      {parts: []part{{name: "job", text: `{"queue":"plain"}`}, file}, code: job.Invalid, says: "the queue plain takes no files"},
+		"and the job last":           {parts: []part{file, {name: "job", text: `{"queue":"plain"}`}}, code: job.Invalid, says: "the queue plain takes no files"},
+		"an unknown field":           {parts: []part{file, {name: "job", text: `{"queue":"sim","x":1}`}}, code: job.Invalid},
+		"a key in the job":           {parts: []part{file, {name: "job", text: `{"queue":"sim","idempotency_key":"k"}`}}, code: job.Invalid},
+		"a part without a name":      {parts: []part{aPart, {file: "a", text: "x"}}, code: job.Invalid, says: "has no name"},
+		"a part that is no file":     {parts: []part{aPart, file, {name: "input", text: "x"}}, code: job.Invalid, says: "is no file"},
+		"files of one name":          {parts: []part{aPart, file, {name: "q", file: "x/a.txt"}}, code: job.Invalid, says: "two files"},
+		"a name that is none":        {parts: []part{aPart, {name: "p", file: ".."}}, code: job.Invalid, says: "no name of a file"},
+		"a name too long":            {parts: []part{aPart, {name: "p", file: strings.Repeat("n", 256)}}, code: job.Invalid, says: "255"},
+		"33 files":                   {parts: append(many(33), aPart), code: job.TooLarge, says: "32"},
+		"a file too large":           {options: small, parts: []part{aPart, {name: "p", file: "a", text: hundred + "x"}}, code: job.TooLarge},
+		"files too large together":   {options: small, parts: []part{aPart, {name: "p", file: "a", text: hundred}, {name: "p", file: "b", text: hundred}, file}, code: job.TooLarge, says: "together"},
+		"headers too large":          {parts: []part{aPart, {name: "p", file: "a", headers: []string{"X-Long", strings.Repeat("x", 2*maxHeaders)}}}, code: job.TooLarge, says: "headers"},
+		"a transfer encoding":        {parts: []part{aPart, {name: "p", file: "a", headers: []string{"Content-Transfer-Encoding", "base64"}}}, code: job.Invalid, says: "as they are"},
+		"a disk without room":        {options: files.Options{KeepFree: 1 << 60}, parts: []part{aPart, file}, code: job.NoSpace},
+		"more than is taken at once": {options: files.Options{MaxStaged: 1}, parts: []part{aPart, file, {name: "p", file: "b", text: "y"}}, code: job.Overloaded},
+	} {
+		t.Run(rule, func(t *testing.T) {
+			f := newFiling(t, tt.options)
+			body, kind := form(tt.parts...)
+			w := f.post(body, kind)
+			checkProblem(t, rule, w.Code, w.Body.Bytes(), api.StatusOf(tt.code), tt.code, anyField)
+			if !strings.Contains(w.Body.String(), tt.says) {
+				t.Errorf("it says %s", w.Body)
+			}
+			if left := f.left(t); len(left) != 0 || len(f.calls) != 0 {
+				t.Errorf("left are %v, the engine was called with %v", left, f.calls)
+			}
+		})
+	}
+}
+
+// Whatever stands in a form's place, it is refused with a sentence.
+func TestBodiesThatAreNoForms(t *testing.T) {
+	whole, _ := form(aPart, part{name: "p", file: "a", text: strings.Repeat("x", 1000)})
+	kind := "multipart/form-data; boundary=" + boundary
+	for rule, tt := range map[string]struct {
+		body, kind string
+		code       job.Code
+	}{
+		"no boundary":        {whole.String(), "multipart/form-data", job.Invalid},
+		"a long boundary":    {whole.String(), "multipart/form-data; boundary=" + strings.Repeat("b", 71), job.Invalid},
+		"another boundary":   {whole.String(), "multipart/form-data; boundary=other", job.Invalid},
+		"of another kind":    {whole.String(), "multipart/mixed; boundary=" + boundary, api.UnsupportedMediaType},
+		"empty":              {"", kind, job.Invalid},
+		"JSON":               {`{"queue":"sim","input":1}`, kind, job.Invalid},
+		"cut in a file":      {whole.String()[:whole.Len()-100], kind, job.Invalid},
+		"cut in a header":    {whole.String()[:200], kind, job.Invalid},
+		"without an end":     {strings.TrimSuffix(whole.String(), "--\r\n"), kind, job.Invalid},
+		"a long preamble":    {strings.Repeat("x\r\n", maxHeaders) + whole.String(), kind, job.TooLarge},
+		"a long epilogue":    {whole.String() + strings.Repeat("x", 2*maxHeaders), kind, job.TooLarge},
+		"a header of no end": {"--" + boundary + "\r\nX: " + strings.Repeat("x", 2*maxHeaders), kind, job.TooLarge},
+	} {
+		t.Run(rule, func(t *testing.T) {
+			f := newFiling(t, files.Options{})
+			w := f.post(strings.NewReader(tt.body), tt.kind)
+			checkProblem(t, rule, w.Code, w.Body.Bytes(), api.StatusOf(tt.code), tt.code, "")
+			if left := f.left(t); len(left) != 0 || len(f.calls) != 0 {
+				t.Errorf("left are %v, the engine was called with %v", left, f.calls)
+			}
+		})
+	}
+}
+
+// Of what the engine refuses nothing stays; where it cannot say, the files do.
+func TestFilesOfJobsThatWereNotStored(t *testing.T) {
+	for rule, tt := range map[string]struct {
+		err      error
+		existing bool
+		status   int
+		left     int
+	}{
+		"stored":                        {nil, false, 202, 1},
+		"answered by another job":       {nil, true, 202, 0},
+		"a full queue":                  {job.Errorf(job.QueueFull, "full"), false, 503, 0},
+		"a key used for something else": {job.Errorf(job.IdempotencyMismatch, "another"), false, 422, 0},
+		"a server that stops":           {job.Errorf(job.ShuttingDown, "stopping"), false, 503, 0},
+		"a disk that failed":            {job.Errorf(job.Unavailable, "who knows"), false, 503, 1},
+		"a defect":                      {errors.New("who knows"), false, 500, 1},
+	} {
+		f := newFiling(t, files.Options{})
+		f.err, f.existing = tt.err, tt.existing
+		body, kind := form(aPart, part{name: "p", file: "a", text: "x"})
+		w := f.post(body, kind)
+		if left := f.left(t); w.Code != tt.status || len(left) != tt.left {
+			t.Errorf("%s: %d %s, left are %v", rule, w.Code, w.Body, left)
+		}
+		if replay := w.Header().Get("Idempotent-Replay") == "true"; replay != tt.existing {
+			t.Errorf("%s: replay: %v", rule, replay)
+		}
+	}
+}
+
+// The same request sent again is the same however it is cut into parts, and one
+// with another file is not.
+func TestTheHashCoversTheFiles(t *testing.T) {
+	file := part{name: "p", file: "a", kind: "text/plain", text: "x"}
+	hash := func(parts ...part) [32]byte {
+		f := newFiling(t, files.Options{})
+		body, kind := form(parts...)
+		if w := f.post(body, kind, "Idempotency-Key", "k"); w.Code != 202 {
+			t.Fatal(w.Body)
+		}
+		return f.request.Hash
+	}
+	first := hash(aPart, file)
+	if again := hash(aPart, file); again != first || first == ([32]byte{}) {
+		t.Error("the same request has another hash")
+	}
+	if last := hash(file, aPart); last != first {
+		t.Error("where the job stands matters")
+	}
+	for rule, parts := range map[string][]part{
+		"no file":          {aPart},
+		"other bytes":      {aPart, {name: "p", file: "a", kind: "text/plain", text: "y"}},
+		"another name":     {aPart, {name: "p", file: "b", kind: "text/plain", text: "x"}},
+		"another type":     {aPart, {name: "p", file: "a", kind: "text/html", text: "x"}},
+		"one more":         {aPart, file, {name: "p", file: "b", kind: "text/plain", text: "x"}},
+		"other job's text": {{name: "job", text: aPart.text + " "}, file},
+	} {
+		if hash(parts...) == first {
+			t.Errorf("%s has the same hash", rule)
+		}
+	}
+}
+
+// A queue without room says so before it is sent the files, but not to a request
+// that was made before.
+func TestRoomIsAskedForBeforeTheFiles(t *testing.T) {
+	body, kind := form(aPart, part{name: "p", file: "a", text: strings.Repeat("x", 200<<10)})
+	for rule, tt := range map[string]struct {
+		key    string
+		length int64
+		room   int64 // that was asked for, about
+		status int
+	}{
+		"with a length":              {"", int64(body.Len()), 136 << 10, 503},
+		"without one":                {"", -1, 7, 503},
+		"with a new key":             {"new", int64(body.Len()), 136 << 10, 503},
+		"with a key that was before": {"known", int64(body.Len()), 136 << 10, 202},
+	} {
+		f := newFiling(t, files.Options{})
+		f.noRoom, f.known = job.Errorf(job.QueueFull, "full"), "known"
+		read := &counting{from: bytes.NewReader(body.Bytes())}
+		r := httptest.NewRequest("POST", "/v1/jobs", read)
+		r.Host, r.RemoteAddr, r.ContentLength = "127.0.0.1:8080", "127.0.0.1:5000", tt.length
+		r.Header.Set("Content-Type", kind)
+		if tt.key != "" {
+			r.Header.Set("Idempotency-Key", tt.key)
+		}
+		w := httptest.NewRecorder()
+		f.face.ServeHTTP(w, r)
+		if w.Code != tt.status || f.room < tt.room || f.room > tt.room+(1<<10) {
+			t.Errorf("%s: %d %s, room for %d", rule, w.Code, w.Body, f.room)
+		}
+		if early := read.n < 8<<10; early != (tt.status == 503) {
+			t.Errorf("%s: %d bytes were read", rule, read.n)
+		}
+	}
+}
+
+type counting struct {
+	from io.Reader
+	n    int
+}
+
+func (c *counting) Read(p []byte) (int, error) {
+	n, err := c.from.Read(p)
+	c.n += n
+	return n, err
+}
+
+// What is too large by its own word is not read at all.
+func TestALengthThatIsTooLarge(t *testing.T) {
+	f := newFiling(t, files.Options{MaxFile: 1 << 20})
+	body, kind := form(aPart)
+	r := httptest.NewRequest("POST", "/v1/jobs", &counting{from: body})
+	r.Host, r.RemoteAddr, r.ContentLength = "127.0.0.1:8080", "127.0.0.1:5000", 1<<30
+	r.Header.Set("Content-Type", kind)
+	w := httptest.NewRecorder()
+	f.face.ServeHTTP(w, r)
+	if read := r.Body.(*counting).n; w.Code != 413 || read != 0 {
+		t.Errorf("%d %s after %d bytes", w.Code, w.Body, read)
+	}
+}
+
+func (c *counting) Close() error { return nil }
+
+// Of more uploads than there may be at once the last is told so, and room is made
+// by the end of any.
+func TestUploadsAtOnceAreBounded(t *testing.T) {
+	f := newFiling(t, files.Options{})
+	body, kind := form(aPart, part{name: "p", file: "a", text: "x"})
+	ends := make(chan *httptest.ResponseRecorder)
+	var senders []*io.PipeWriter
+	for range maxUploads {
+		r, w := io.Pipe()
+		senders = append(senders, w)
+		go func() { ends <- f.post(r, kind) }()
+		if _, err := w.Write(body.Bytes()[:10]); err != nil { // read by an upload under way
+			t.Fatal(err)
+		}
+	}
+	w := f.post(bytes.NewReader(body.Bytes()), kind)
+	checkProblem(t, "one too many", w.Code, w.Body.Bytes(), 503, job.Overloaded, "")
+	for _, s := range senders {
+		s.CloseWithError(io.ErrUnexpectedEOF)
+		if w := <-ends; w.Code != 400 {
+			t.Errorf("an upload that was cut off: %d %s", w.Code, w.Body)
+		}
+	}
+	if w := f.post(bytes.NewReader(body.Bytes()), kind); w.Code != 202 {
+		t.Errorf("with room again: %d %s", w.Code, w.Body)
+	}
+	if left := f.left(t); len(left) != 1 {
+		t.Errorf("left are %v", left)
+	}
+}
+
+// A connection that breaks off in the middle of a file leaves nothing.
+func TestAnUploadThatIsCutOff(t *testing.T) {
+	f := newFiling(t, files.Options{})
+	ended := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer close(ended)
+		f.face.ServeHTTP(w, r)
+	}))
+	defer server.Close()
+	conn, err := net.Dial("tcp", server.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, kind := form(aPart, part{name: "p", file: "a", text: strings.Repeat("x", 1<<20)})
+	w := bufio.NewWriter(conn)
+	fmt.Fprintf(w, "POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n", kind, body.Len())
+	_, _ = w.Write(body.Bytes()[:body.Len()/2])
+	if err := errors.Join(w.Flush(), conn.Close()); err != nil {
+		t.Fatal(err)
+	}
+	<-ended
+	if left := f.left(t); len(left) != 0 || len(f.calls) != 0 {
+		t.Errorf("left are %v, the engine was called with %v", left, f.calls)
+	}
+}
+
+// A large upload is never held whole.
+func TestALargeUploadTakesLittleMemory(t *testing.T) {
+	const size = 64 << 20
+	f := newFiling(t, files.Options{})
+	head, kind := form(aPart, part{name: "p", file: "large", text: "|"})
+	before, after, _ := strings.Cut(head.String(), "|")
+	body := io.MultiReader(strings.NewReader(before), io.LimitReader(letters{}, size), strings.NewReader(after))
+	var then, now runtime.MemStats
+	runtime.ReadMemStats(&then)
+	w := f.post(body, kind)
+	runtime.ReadMemStats(&now)
+	if w.Code != 202 || f.request.Files[0].Size != size {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	if took := now.TotalAlloc - then.TotalAlloc; took > 8<<20 {
+		t.Errorf("it took %d bytes of memory", took)
+	}
+}
+
+type letters struct{}
+
+func (letters) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = 'x'
+	}
+	return len(p), nil
+}
+
+// Whatever comes, it is stored whole or not at all, and never outside its place.
+func FuzzForm(f *testing.F) {
+	for _, parts := range [][]part{
+		{aPart},
+		{aPart, {name: "p", file: "../../etc/passwd", text: "x"}},
+		{{name: "p", file: "CON", kind: "image/png", text: "x"}, aPart},
+		{aPart, {name: "p", file: "a", text: "x"}, {name: "p", file: "A", text: "y"}},
+		{aPart, aPart},
+		{{file: "a"}},
+		{aPart, {name: "p", file: "a", headers: []string{"Content-Transfer-Encoding", "quoted-printable"}, text: "=00"}},
+	} {
+		body, _ := form(parts...)
+		f.Add(body.Bytes())
+	}
+	f.Add([]byte("--" + boundary + "\nContent-Disposition: form-data; name=job\n\n{\"queue\":\"sim\"}\n--" + boundary + "--"))
+	f.Add([]byte("--" + boundary + "\r\nContent-Disposition: form-data; name=p; filename*=UTF-8''a%00%2f..\r\n\r\n\r\n--" + boundary + "--\r\n"))
+	s := newFiling(f, files.Options{MaxFile: 1 << 20})
+	f.Fuzz(func(t *testing.T, body []byte) {
+		s.calls, s.request = nil, engine.Request{}
+		w := s.post(bytes.NewReader(body), "multipart/form-data; boundary="+boundary)
+		left := s.left(t)
+		switch {
+		case w.Code == 202:
+			s.check(t)
+		case w.Code >= 500 || w.Code < 400:
+			t.Errorf("%d %s", w.Code, w.Body)
+		case len(left) != 0 || len(s.calls) != 0:
+			t.Errorf("refused with %d, left are %v", w.Code, left)
+		}
+		if outside, err := os.ReadDir(filepath.Dir(s.root)); err != nil || len(outside) != 1 {
+			t.Errorf("beside the directory are %v, %v", outside, err)
+		}
+		s.dir.Remove(s.request.ID)
+	})
+}
+
+// check holds what is on the disk to what the engine was told.
+func (f *filing) check(t *testing.T) {
+	for _, file := range f.request.Files {
+		info, err := os.Stat(f.dir.Path(f.request.ID, file))
+		if err != nil || info.Size() != file.Size {
+			t.Errorf("%+v is %v, %v", file, info, err)
+		}
+	}
+	if left := f.left(t); len(left) > 1 || len(left) == 0 && len(f.request.Files) > 0 {
+		t.Errorf("left are %v", left)
+	}
+}
+
+func TestAFileIsGivenBack(t *testing.T) {
+	f := newFiling(t, files.Options{})
+	body, kind := form(aPart, part{name: "p", file: `a "b".html`, kind: "text/html", text: "<script>"}, part{name: "p", file: "ü", text: "0123456789"})
+	if w := f.post(body, kind); w.Code != 202 {
+		t.Fatal(w.Body)
+	}
+	f.snap.ID, f.snap.Files = f.request.ID, f.request.Files
+	get := func(name string, headers ...string) *httptest.ResponseRecorder {
+		w := httptest.NewRecorder()
+		f.face.ServeHTTP(w, request("GET", selfURL(f.request.ID)+"/files/"+name, "", headers...))
+		return w
+	}
+	w := get("a%20%22b%22.html")
+	h := w.Header()
+	if w.Code != 200 || w.Body.String() != "<script>" || h.Get("Content-Type") != "text/html" || h.Get("Content-Length") != "8" ||
+		h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Content-Disposition") != `attachment; filename="a \"b\".html"` || h.Get("Cache-Control") != "no-store" {
+		t.Errorf("%d %q %v", w.Code, w.Body, h)
+	}
+	if w := get("%C3%BC", "Range", "bytes=2-4"); w.Code != 206 || w.Body.String() != "234" || w.Header().Get("Content-Disposition") != "attachment; filename*=utf-8''%C3%BC" {
+		t.Errorf("a part: %d %q %v", w.Code, w.Body, w.Header())
+	}
+	for _, name := range []string{"c", "..%2F..%2Ffiles", "%C3%BC%00"} {
+		w := get(name)
+		checkProblem(t, name, w.Code, w.Body.Bytes(), 404, job.NotFound, "")
+	}
+	if w := get("%C3%BC?x=1"); w.Code != 400 {
+		t.Errorf("a parameter: %d %s", w.Code, w.Body)
+	}
+	f.dir.Remove(f.request.ID)
+	w = get("%C3%BC")
+	checkProblem(t, "a file that is gone", w.Code, w.Body.Bytes(), 404, job.NotFound, "")
+	f.err = job.Errorf(job.NotFound, "there is no such job")
+	w = get("%C3%BC")
+	checkProblem(t, "another's job", w.Code, w.Body.Bytes(), 404, job.NotFound, "")
+}
