@@ -26,6 +26,8 @@ func (l *loader) check(cfg *Config) {
 	l.must(cfg.Data != "", "data", "this must name a directory")
 	l.oneOf(cfg.Log.Level, "log.level", "debug", "info", "warn", "error")
 	l.oneOf(cfg.Log.Format, "log.format", "auto", "text", "json")
+	l.checkMetrics(cfg.Metrics)
+	l.checkTracing(&cfg.Tracing)
 	l.must(cfg.Queues["chat"].Executor == LLM, "queues.chat.executor", "this must be llm: the queue chat answers /api/chat; give another queue this executor")
 	l.must(0 < cfg.Files.MaxBytes && cfg.Files.MaxBytes <= mostFile, "files.max_bytes", "this must be 1 to %d, not %d", int64(mostFile), cfg.Files.MaxBytes)
 	names := l.checkModels(cfg.Models)

@@ -29,6 +29,9 @@ type Config struct {
 	Files          Files            `yaml:"files"`
 	Retention      Retention        `yaml:"retention"`
 	Log            Log              `yaml:"log"`
+	Metrics        Metrics          `yaml:"metrics"`
+	Tracing        Tracing          `yaml:"tracing"`
+	Pprof          bool             `yaml:"pprof"` // answer /debug/pprof/ to programs on this machine
 }
 
 // Model is an upstream that speaks the OpenAI chat completions protocol.
@@ -73,6 +76,7 @@ func Default() Config {
 		Files:         Files{MaxBytes: 512 << 20},
 		Retention:     Retention{Failed: 7 * 24 * time.Hour, Others: 24 * time.Hour},
 		Log:           Log{Level: "info", Format: "auto"},
+		Tracing:       Tracing{Ratio: 1},
 	}
 }
 

@@ -154,6 +154,12 @@ func setScalar(v reflect.Value, text string) error {
 			return refused
 		}
 		v.SetInt(n)
+	case v.CanFloat():
+		n, err := strconv.ParseFloat(text, 64)
+		if err != nil || math.IsNaN(n) || math.IsInf(n, 0) {
+			return refused
+		}
+		v.SetFloat(n)
 	case v.Kind() == reflect.Bool:
 		if text != "true" && text != "false" {
 			return refused
@@ -174,6 +180,8 @@ func wanted(v reflect.Value) string {
 		return fmt.Sprintf("a number of seconds, 0 to %.0f", job.MaxDuration.Seconds())
 	case v.CanInt():
 		return "a whole number"
+	case v.CanFloat():
+		return "a number"
 	case v.Kind() == reflect.Bool:
 		return "true or false"
 	default:

@@ -23,6 +23,7 @@ func Flags() []Flag {
 		{Name: "shutdown-grace", Key: "shutdown_grace_s", Usage: "how many seconds running work may finish once the server stops"},
 		{Name: "log-level", Key: "log.level", Usage: "debug, info, warn or error"},
 		{Name: "log-format", Key: "log.format", Usage: "text, json, or auto: text on a terminal"},
+		{Name: "pprof", Key: "pprof", Usage: "answer /debug/pprof/ to programs on this machine", Bool: true},
 	}
 }
 

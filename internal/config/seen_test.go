@@ -1,0 +1,51 @@
+package config
+
+import (
+	"maps"
+	"strings"
+	"testing"
+)
+
+func TestTheCollectorIsTheFilesOrTheStandardVariables(t *testing.T) {
+	for name, c := range map[string]struct {
+		yaml string
+		env  []string
+		want Tracing
+	}{
+		"nothing":                {"", nil, Tracing{Ratio: 1}},
+		"the file":               {"tracing: {endpoint: http://a:1, ratio: 0.25}", nil, Tracing{Endpoint: "http://a:1", Ratio: 0.25}},
+		"our variable":           {"", []string{"MEANWHILE_TRACING_ENDPOINT=http://a:1"}, Tracing{Endpoint: "http://a:1", Ratio: 1}},
+		"the standard one":       {"", []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://b:1/otlp"}, Tracing{Endpoint: "http://b:1/otlp", Ratio: 1}},
+		"ours beats theirs":      {"tracing: {endpoint: http://a:1}", []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://b:1"}, Tracing{Endpoint: "http://a:1", Ratio: 1}},
+		"headers":                {"tracing: {endpoint: http://a:1}", []string{"OTEL_EXPORTER_OTLP_HEADERS=a=1, b = x%20y=z ,"}, Tracing{Endpoint: "http://a:1", Ratio: 1, Headers: map[string]string{"a": "1", "b": "x y=z"}}},
+		"headers without a goal": {"", []string{"OTEL_EXPORTER_OTLP_HEADERS=a=1"}, Tracing{Ratio: 1}},
+	} {
+		got := mustLoad(t, c.yaml, c.env...).Tracing
+		if got.Endpoint != c.want.Endpoint || got.Ratio != c.want.Ratio || !maps.Equal(got.Headers, c.want.Headers) {
+			t.Errorf("%s: %+v, not %+v", name, got, c.want)
+		}
+	}
+}
+
+func TestWhatIsWrongWithBeingSeenIsSaid(t *testing.T) {
+	for yaml, want := range map[string]string{
+		"metrics: {listen: nowhere}":      `metrics.listen: this must be host:port`,
+		"metrics: {listen: 'a:99999'}":    `metrics.listen: this must be host:port`,
+		"tracing: {endpoint: a.b}":        `tracing.endpoint: this must be the URL`,
+		"tracing: {endpoint: 'grpc://a'}": `tracing.endpoint: this must be the URL`,
+		"tracing: {ratio: 1.5}":           `tracing.ratio: this must be 0 to 1, not 1.5`,
+		"tracing: {ratio: most}":          `tracing.ratio: this must be a number, not "most"`,
+		"tracing: {ratio: .nan}":          `tracing.ratio: this must be a number`,
+		"pprof: yes":                      `pprof: this must be true or false`,
+	} {
+		if _, err := load(t, yaml); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", yaml, err)
+		}
+	}
+	if _, err := load(t, "", "OTEL_EXPORTER_OTLP_ENDPOINT=collector"); err == nil || !strings.Contains(err.Error(), "OTEL_EXPORTER_OTLP_ENDPOINT: tracing.endpoint: this must be the URL") {
+		t.Errorf("a collector that is no URL: %v", err)
+	}
+	if _, err := load(t, "tracing: {endpoint: http://a}", "OTEL_EXPORTER_OTLP_HEADERS=a"); err == nil || !strings.Contains(err.Error(), "OTEL_EXPORTER_OTLP_HEADERS: this must be name=value") {
+		t.Errorf("a header without a value: %v", err)
+	}
+}
