@@ -53,7 +53,7 @@ func (f *Face) submitBatch(w http.ResponseWriter, r *http.Request) error {
 	if allExisting(became) {
 		w.Header()["Idempotent-Replay"] = []string{"true"}
 	}
-	f.answerBatch(w, became)
+	f.answerBatch(w, became, func(j *job.Job) string { return f.watchURL(r, prefer, j) })
 	return nil
 }
 
@@ -200,7 +200,7 @@ func allExisting(became []engine.Submitted) bool {
 const usualAnswer = 1 << 10
 
 // answerBatch writes each job, or why it was refused.
-func (f *Face) answerBatch(w http.ResponseWriter, became []engine.Submitted) {
+func (f *Face) answerBatch(w http.ResponseWriter, became []engine.Submitted, watch func(*job.Job) string) {
 	f.answer(w, http.StatusOK, func(b []byte) []byte {
 		b = append(slices.Grow(b, len(became)*usualAnswer), `{"object":"list","data":[`...)
 		for i := range became {
@@ -209,7 +209,7 @@ func (f *Face) answerBatch(w http.ResponseWriter, became []engine.Submitted) {
 				b = f.appendRefusal(b, err)
 				continue
 			}
-			b = appendJob(b, &became[i].Job, &became[i].Snapshot)
+			b = appendJob(b, &became[i].Job, &became[i].Snapshot, watch(&became[i].Job))
 		}
 		return append(b, "]}"...)
 	})

@@ -33,7 +33,7 @@ func (f *Face) change(w http.ResponseWriter, r *http.Request, do func(context.Co
 	if err != nil {
 		return err
 	}
-	f.answerJob(w, accepted(&snap.Job), &snap)
+	f.answerJob(w, accepted(&snap.Job), &snap, f.watchURL(r, prefer{}, &snap.Job))
 	return nil
 }
 

@@ -39,14 +39,28 @@ func (f *Face) giveBack(pooled *[]byte, used []byte) {
 	}
 }
 
-func (f *Face) answerJob(w http.ResponseWriter, status int, snap *engine.Snapshot) {
-	f.answer(w, status, func(b []byte) []byte { return appendJob(b, &snap.Job, snap) })
+// answerJob answers a job, with the address at which a browser follows it.
+func (f *Face) answerJob(w http.ResponseWriter, status int, snap *engine.Snapshot, watch string) {
+	f.answer(w, status, func(b []byte) []byte { return appendJob(b, &snap.Job, snap, watch) })
+}
+
+// watchURL is where a browser follows a job with nothing else, as the request
+// prefers; "" for whoever has come by such an address.
+func (f *Face) watchURL(r *http.Request, p prefer, j *job.Job) string {
+	g := api.Grant{Owner: j.Owner, Job: j.ID}
+	if p.cancels {
+		g.Rights = api.MayCancel
+	}
+	if p.lives > 0 {
+		g.Expires = time.Now().Add(p.lives)
+	}
+	return f.site.WatchURL(r, g)
 }
 
 // appendJob writes the job object. What is known only around a job (its place in
 // the queue, its text so far, its result) is null where around is nil: in lists and
-// in the snapshots of a watch.
-func appendJob(b []byte, j *job.Job, around *engine.Snapshot) []byte {
+// in the snapshots of a watch. So is the watch URL where it is "".
+func appendJob(b []byte, j *job.Job, around *engine.Snapshot, watch string) []byte {
 	b = appendString(append(b, `{"id":`...), j.ID.String())
 	b = appendString(append(b, `,"object":"job","queue":`...), j.Queue)
 	b = appendString(append(b, `,"status":`...), j.State.String())
@@ -64,7 +78,7 @@ func appendJob(b []byte, j *job.Job, around *engine.Snapshot) []byte {
 	b = appendPairs(append(b, `,"metadata":`...), j.Metadata)
 	b = appendTimes(b, j)
 	b = appendPoll(append(b, `,"poll_after_ms":`...), j, around)
-	return append(appendURLs(append(b, `,"urls":`...), j.ID), '}')
+	return append(appendURLs(append(b, `,"urls":`...), j.ID, watch), '}')
 }
 
 // appendAbandon writes for how long nobody may ask for the job; null for ever.
@@ -141,14 +155,17 @@ func appendPoll(b []byte, j *job.Job, around *engine.Snapshot) []byte {
 	return strconv.AppendInt(b, poll.Milliseconds(), 10)
 }
 
-func appendURLs(b []byte, id job.ID) []byte {
+func appendURLs(b []byte, id job.ID, watch string) []byte {
 	self := selfURL(id)
 	b = append(append(b, `{"self":"`...), self...)
 	b = append(append(append(b, `","output":"`...), self...), `/output`...)
 	b = append(append(append(b, `","events":"`...), self...), `/events`...)
 	b = append(append(append(b, `","result":"`...), self...), `/result`...)
 	b = append(append(append(b, `","cancel":"`...), self...), `/cancel`...)
-	return append(b, `"}`...)
+	if watch == "" {
+		return append(b, `","watch":null}`...)
+	}
+	return append(appendString(append(b, `","watch":`...), watch), '}')
 }
 
 func appendProgress(b []byte, p job.Progress) []byte {

@@ -66,7 +66,7 @@ func TestAJobIsAlwaysJSON(t *testing.T) {
 			Estimate: time.Duration(rapid.Int64().Draw(t, "estimate")),
 			Result:   &job.Result{ContentType: "application/json", Body: []byte(text.Draw(t, "result"))},
 		}
-		if body := appendJob(nil, &snap.Job, &snap); !json.Valid(body) {
+		if body := appendJob(nil, &snap.Job, &snap, text.Draw(t, "watch")); !json.Valid(body) {
 			t.Fatalf("%q", body)
 		}
 	})

@@ -151,7 +151,7 @@ func changed(was, is *job.Job) bool {
 // the two are still to come.
 func (s *stream) snapshot(j *job.Job) {
 	s.shown = *j
-	s.event("snapshot", false, func(b []byte) []byte { return appendJob(b, j, nil) })
+	s.event("snapshot", false, func(b []byte) []byte { return appendJob(b, j, nil, "") })
 }
 
 func (s *stream) entries(entries []job.Entry) error {
@@ -187,9 +187,9 @@ func (s *stream) done(j *job.Job) {
 	ended := err == nil && snap.State.Ended() && snap.FinishedAt.Equal(j.FinishedAt)
 	s.event("done", true, func(b []byte) []byte {
 		if ended {
-			return appendJob(b, &snap.Job, &snap)
+			return appendJob(b, &snap.Job, &snap, "")
 		}
-		return appendJob(b, j, nil)
+		return appendJob(b, j, nil, "")
 	})
 }
 

@@ -72,6 +72,7 @@ func (d direct) Watch(ctx context.Context, owner job.Owner, id job.ID, after int
 // Config is what a face needs.
 type Config struct {
 	Engine Engine
+	Site   *api.Site    // whose watch URLs it gives; nil: none
 	Log    *slog.Logger // nil: silent
 	// Stopping is over when the server stops: held requests are then answered with
 	// what there is, and streams end so that their watchers reconnect. Nil: never.
@@ -81,6 +82,7 @@ type Config struct {
 // Face answers the calls. It starts no goroutine.
 type Face struct {
 	engine   Engine
+	site     *api.Site
 	log      *slog.Logger
 	stopping context.Context
 	buffers  sync.Pool // of *[]byte, for answers
@@ -89,7 +91,7 @@ type Face struct {
 
 // New makes the face.
 func New(c Config) *Face {
-	f := &Face{engine: c.Engine, log: c.Log, stopping: c.Stopping}
+	f := &Face{engine: c.Engine, site: c.Site, log: c.Log, stopping: c.Stopping}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
 	}

@@ -10,13 +10,16 @@ import (
 )
 
 // prefer is what a request's Prefer header (RFC 7240) asks of this face:
-// "respond-async", which it does anyway, and "wait=N", N whole seconds. Of a
+// "respond-async", which it does anyway; "wait=N", N whole seconds; and how far the
+// watch URL of the answer is to reach: "watch=cancel", "watch-ttl=N". Of a
 // preference given twice the first counts; unknown ones are ignored, as the RFC
 // has it, but a wait that is none is refused: whoever sends it means something.
 type prefer struct {
-	async bool
-	waits bool
-	wait  time.Duration
+	async   bool
+	waits   bool
+	wait    time.Duration
+	cancels bool          // the watch URL may cancel
+	lives   time.Duration // of the watch URL; 0 for the usual time
 }
 
 func preferOf(h http.Header) (prefer, error) {
@@ -38,23 +41,45 @@ func (p *prefer) add(item string) error {
 	case "respond-async":
 		p.async = true
 	case "wait":
-		wait, err := parseWait(strings.TrimSpace(value))
+		wait, err := parseWait(unquoted(value))
 		if err != nil {
 			return err
 		}
 		if !p.waits {
 			p.waits, p.wait = true, wait
 		}
+	case "watch":
+		if unquoted(value) != "cancel" {
+			return job.Errorf(job.Invalid, "Prefer: watch=%s says nothing; watch=cancel makes a watch URL that may cancel its job", job.Quote(value))
+		}
+		p.cancels = true
+	case "watch-ttl":
+		lives, ok := parseNumber(unquoted(value))
+		if !ok || lives < 1 || lives > mostLife {
+			return job.Errorf(job.Invalid, "Prefer: watch-ttl=%s is no time; it takes whole seconds from 1 to %d", job.Quote(value), mostLife)
+		}
+		if p.lives == 0 {
+			p.lives = time.Duration(lives) * time.Second
+		}
 	}
 	return nil
 }
 
-const mostWait = int64(job.MaxWait / time.Second)
+const (
+	mostWait = int64(job.MaxWait / time.Second)
+	mostLife = int64(job.MaxDuration / time.Second)
+)
 
-func parseWait(text string) (time.Duration, error) {
+// unquoted is a value without the space and the quotes around it.
+func unquoted(text string) string {
+	text = strings.TrimSpace(text)
 	if len(text) > 2 && text[0] == '"' && text[len(text)-1] == '"' {
 		text = text[1 : len(text)-1]
 	}
+	return text
+}
+
+func parseWait(text string) (time.Duration, error) {
 	n, ok := parseNumber(text)
 	if !ok || n > mostWait {
 		return 0, job.Errorf(job.Invalid, "Prefer: wait=%s is not a wait; it takes whole seconds from 0 to %d", job.Quote(text), mostWait)
@@ -64,8 +89,12 @@ func parseWait(text string) (time.Duration, error) {
 
 // apply tells the client which preferences counted.
 func (p prefer) apply(h http.Header) {
-	h["Vary"] = varyPrefer
-	if p.waits || p.async {
+	if _, varies := h["Vary"]; varies {
+		h.Add("Vary", "Prefer")
+	} else {
+		h["Vary"] = varyPrefer
+	}
+	if p != (prefer{}) {
 		h["Preference-Applied"] = []string{p.String()}
 	}
 }
@@ -81,6 +110,12 @@ func (p prefer) String() string {
 	}
 	if p.waits {
 		items = append(items, "wait="+strconv.FormatInt(int64(p.wait/time.Second), 10))
+	}
+	if p.cancels {
+		items = append(items, "watch=cancel")
+	}
+	if p.lives > 0 {
+		items = append(items, "watch-ttl="+strconv.FormatInt(int64(p.lives/time.Second), 10))
 	}
 	return strings.Join(items, ", ")
 }

@@ -27,6 +27,11 @@ func TestPrefer(t *testing.T) {
 		{"both on two lines", []string{"wait=5", "respond-async"}, prefer{async: true, waits: true, wait: 5 * time.Second}, true},
 		{"the first of two counts", []string{"wait=5, wait=6"}, prefer{waits: true, wait: 5 * time.Second}, true},
 		{"others are ignored", []string{"return=minimal, handling=lenient; x, foo"}, prefer{}, true},
+		{"a watch URL that may cancel", []string{"watch=cancel"}, prefer{cancels: true}, true},
+		{"for a minute", []string{"watch=cancel, Watch-TTL=60, watch-ttl=70"}, prefer{cancels: true, lives: time.Minute}, true},
+		{"that may do something else", []string{"watch=delete"}, prefer{}, false},
+		{"that lives for no time", []string{"watch-ttl=0"}, prefer{}, false},
+		{"that lives for ever", []string{"watch-ttl=99999999999"}, prefer{}, false},
 		{"a second beyond", []string{"wait=61"}, prefer{}, false},
 		{"an overflow", []string{"wait=99999999999999999999"}, prefer{}, false},
 		{"a negative one", []string{"wait=-1"}, prefer{}, false},
@@ -49,7 +54,7 @@ func TestPrefer(t *testing.T) {
 
 // What was understood can be said again, and is understood as the same.
 func FuzzPrefer(f *testing.F) {
-	for _, seed := range []string{"wait=5", "respond-async, wait=60", "WAIT=1;q=2,x", `wait="7"`, ",,=,;", "wait=-1"} {
+	for _, seed := range []string{"wait=5", "respond-async, wait=60", "WAIT=1;q=2,x", `wait="7"`, "watch=cancel", `watch-ttl="60"`, ",,=,;", "wait=-1"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, line string) {

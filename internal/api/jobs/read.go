@@ -35,7 +35,7 @@ func (f *Face) get(w http.ResponseWriter, r *http.Request) error {
 	}
 	prefer.apply(w.Header())
 	dontStore(w)
-	f.answerJob(w, http.StatusOK, &snap)
+	f.answerJob(w, http.StatusOK, &snap, f.watchURL(r, prefer, &snap.Job))
 	return nil
 }
 
@@ -59,7 +59,7 @@ func (f *Face) list(w http.ResponseWriter, r *http.Request) error {
 	f.answer(w, http.StatusOK, func(b []byte) []byte {
 		b = append(b, `{"object":"list","data":[`...)
 		for i := range page {
-			b = appendJob(comma(b, i), &page[i], nil)
+			b = appendJob(comma(b, i), &page[i], nil, f.watchURL(r, prefer{}, &page[i]))
 		}
 		b = append(b, `],"next":`...)
 		if next == (job.ID{}) {
@@ -111,7 +111,7 @@ func (f *Face) output(w http.ResponseWriter, r *http.Request) error {
 }
 
 func appendOutput(b []byte, up *engine.Update, cursor int64) []byte {
-	b = appendJob(append(b, `{"job":`...), &up.Job, nil)
+	b = appendJob(append(b, `{"job":`...), &up.Job, nil, "")
 	b = append(b, `,"data":[`...)
 	for i := range up.Entries {
 		b = appendEntry(comma(b, i), &up.Entries[i])

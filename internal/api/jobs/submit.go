@@ -53,7 +53,7 @@ func (f *Face) submit(w http.ResponseWriter, r *http.Request) error {
 	if existing {
 		h["Idempotent-Replay"] = []string{"true"}
 	}
-	f.answerJob(w, accepted(&snap.Job), &snap)
+	f.answerJob(w, accepted(&snap.Job), &snap, f.watchURL(r, prefer, &snap.Job))
 	return nil
 }
 
