@@ -15,15 +15,15 @@ const (
 )
 
 // packer gathers pieces into entries: text is joined, of progress only the last
-// before a chunk is kept, everything else is an entry of its own. It has neither
-// lock nor clock.
+// before it is taken is kept, everything else is an entry of its own. It has
+// neither lock nor clock.
 //
 // Text is UTF-8 in the end, whatever was said: a piece that ends inside a
 // character is held back until the rest has come, and every byte that is part of
 // no character becomes U+FFFD, so that the text does not depend on how it was cut.
 //
 // Its methods that gather answer false, and gather nothing, when the job's output
-// would pass its bound.
+// would pass its bound. Progress that would is left out: it is no reason to fail.
 type packer struct {
 	attempt int
 	seq     int64 // of the last entry gathered
@@ -32,9 +32,9 @@ type packer struct {
 	entries []job.Entry
 	bytes   int    // of the data of entries
 	cut     string // the beginning of a character
-	report  []byte // the progress that is gathered, as JSON; nil when none is
-	// progress is the last that was said in this attempt.
-	progress job.Progress
+
+	progress job.Progress // the last that was said in this attempt
+	reported job.Progress // the last that was taken
 }
 
 // chunk is what one append stores.
@@ -105,23 +105,19 @@ func (p *packer) add(kind job.Kind, data []byte) bool {
 }
 
 // tell replaces the progress that is gathered. Percent never falls.
-func (p *packer) tell(progress job.Progress) bool {
+func (p *packer) tell(progress job.Progress) {
 	progress.Percent = min(max(progress.Percent, p.progress.Percent), 100)
 	if math.IsNaN(progress.Percent) {
 		progress.Percent = p.progress.Percent
 	}
 	progress.Status = valid(progress.Status)
-	if progress == p.progress {
-		return true
-	}
-	report, _ := json.Marshal(progress) // cannot fail: a finite number and a text
-	more := len(report) - len(p.report)
-	if !p.fits(more) {
-		return false
-	}
-	p.total += more
-	p.progress, p.report = progress, report
-	return true
+	p.progress = progress
+}
+
+// news says that the progress is worth a write of its own: another status, or a
+// whole percent more.
+func (p *packer) news() bool {
+	return p.progress.Status != p.reported.Status || p.progress.Percent >= p.reported.Percent+1
 }
 
 // end says that no piece will follow: the beginning of a character stays one.
@@ -133,22 +129,27 @@ func (p *packer) end() {
 	}
 }
 
-// take hands over what is gathered.
-func (p *packer) take() chunk {
+// take hands over what is gathered, with the progress if it is to be told.
+func (p *packer) take(tell bool) chunk {
 	c := chunk{size: p.size()}
-	if p.report != nil {
-		p.seq++
-		p.entries = append(p.entries, job.Entry{Seq: p.seq, Attempt: p.attempt, Kind: job.Report, Events: 1, Data: p.report})
-		progress := p.progress
-		c.progress = &progress
+	if tell && p.progress != p.reported {
+		c.progress = p.report()
 	}
 	c.entries = p.entries
-	p.entries, p.bytes, p.report = nil, 0, nil
+	p.entries, p.bytes = nil, 0
 	return c
 }
 
-// empty says that there is nothing to take.
-func (p *packer) empty() bool { return len(p.entries) == 0 && p.report == nil }
+// report adds the progress as an entry; nil when it does not fit.
+func (p *packer) report() *job.Progress {
+	p.reported = p.progress
+	data, _ := json.Marshal(p.progress) // cannot fail: a finite number and a text
+	if !p.add(job.Report, data) {
+		return nil
+	}
+	progress := p.progress
+	return &progress
+}
 
 // size is what the gathered entries take of the buffer's bound.
 func (p *packer) size() int { return p.bytes + entryCost*len(p.entries) }

@@ -2,6 +2,7 @@ package runner
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -30,7 +31,7 @@ func TestPackerKeepsWhatWasSaid(t *testing.T) {
 			case 2:
 				p.tell(job.Progress{Percent: rapid.Float64().Draw(t, "percent")})
 			case 3, 4:
-				l.read(t, p.take())
+				l.read(t, p.take(rapid.Bool().Draw(t, "tell")))
 			default:
 				piece := rapid.SampledFrom(ends).Draw(t, "piece")
 				p.text(piece)
@@ -38,7 +39,7 @@ func TestPackerKeepsWhatWasSaid(t *testing.T) {
 			}
 		}
 		p.end()
-		l.read(t, p.take())
+		l.read(t, p.take(true))
 		l.compare(t, &p)
 	})
 }
@@ -104,7 +105,7 @@ func (l *log) compare(t *rapid.T, p *packer) {
 	if got, want := strings.Join(l.reads, "; "), strings.Join(l.others, "; "); got != want {
 		t.Fatalf("%q was said and %q is kept", want, got)
 	}
-	if !p.empty() || p.size() != 0 || p.total != l.bytes {
+	if p.size() != 0 || p.total != l.bytes {
 		t.Fatalf("after all was taken: %d gathered, %d counted, %d read", p.size(), p.total, l.bytes)
 	}
 }
@@ -122,7 +123,6 @@ func TestPackerBounds(t *testing.T) {
 		{"so it does in a log line", func(p *packer) bool { return p.log("a\xff") }, false},
 		{"an event that fits is kept", func(p *packer) bool { return p.event([]byte("123")) }, true},
 		{"an event that does not is refused", func(p *packer) bool { return p.event([]byte("1234")) }, false},
-		{"progress counts as what is stored of it", func(p *packer) bool { return p.tell(job.Progress{Percent: 1}) }, false},
 		{"so does the note of a new attempt", (*packer).restart, false},
 		{"the beginning of a character counts once it is whole", func(p *packer) bool { return p.text("\xf0\x9f\x98") }, true},
 	}
@@ -130,7 +130,7 @@ func TestPackerBounds(t *testing.T) {
 		t.Run(tt.rule, func(t *testing.T) {
 			p := full()
 			want(t, "whether it fits", tt.say(p), tt.fits)
-			if !tt.fits && !p.empty() {
+			if !tt.fits && len(p.entries) > 0 {
 				t.Fatalf("it was gathered: %v", p.entries)
 			}
 			p.end()
@@ -141,12 +141,40 @@ func TestPackerBounds(t *testing.T) {
 	}
 }
 
+func TestProgressThatDoesNotFitIsLeftOut(t *testing.T) {
+	p := packer{total: job.MaxOutput - 3}
+	p.tell(job.Progress{Percent: 1})
+	c := p.take(true)
+	if len(c.entries) > 0 || c.progress != nil || p.news() {
+		t.Fatalf("%+v", c)
+	}
+	want(t, "whether text still fits", p.text("abc"), true)
+}
+
+// A status that changes is news, and so is a whole percent; nothing else is.
+func TestWhatIsNewsOfProgress(t *testing.T) {
+	var p packer
+	for _, tt := range []struct {
+		percent float64
+		status  string
+		news    bool
+	}{
+		{0, "", false}, {0.9, "", false}, {1, "", true}, {1.9, "", false}, {2.5, "", true}, {2.5, "Working", true}, {2.6, "Working", false},
+	} {
+		p.tell(job.Progress{Percent: tt.percent, Status: tt.status})
+		want(t, fmt.Sprint(tt.percent, " ", tt.status), p.news(), tt.news)
+		if tt.news {
+			p.take(true)
+		}
+	}
+}
+
 func TestPackerSplitsLongText(t *testing.T) {
 	var p packer
 	for range 3 {
 		p.text(strings.Repeat("é", mostText/4))
 	}
-	c := p.take()
+	c := p.take(true)
 	want(t, "the number of entries", len(c.entries), 2)
 	want(t, "the size of the first", len(c.entries[0].Data), mostText)
 	want(t, "the size of the second", len(c.entries[1].Data), mostText/2)
@@ -157,9 +185,7 @@ func TestProgressIsANumberFromZeroToAHundred(t *testing.T) {
 	for _, tt := range []struct{ said, kept float64 }{
 		{-5, 0}, {math.NaN(), 0}, {math.Inf(-1), 0}, {40, 40}, {math.NaN(), 40}, {30, 40}, {1e9, 100}, {math.Inf(1), 100},
 	} {
-		if !p.tell(job.Progress{Percent: tt.said, Status: "at\xff"}) {
-			t.Fatalf("%v was refused", tt.said)
-		}
+		p.tell(job.Progress{Percent: tt.said, Status: "at\xff"})
 		want(t, "the progress", p.progress, job.Progress{Percent: tt.kept, Status: "at�"})
 	}
 }

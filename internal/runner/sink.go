@@ -58,7 +58,7 @@ func (a *attempt) Log(line string) error {
 func (a *attempt) Progress(p job.Progress) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.gatherLocked(func(pk *packer) bool { return pk.tell(p) })
+	return a.gatherLocked(func(pk *packer) bool { pk.tell(p); return true })
 }
 
 // Result sets what the job comes to.
@@ -150,13 +150,13 @@ func (a *attempt) gatherLocked(add func(*packer) bool) error {
 		return err
 	}
 	s := a.speechLocked()
-	first := s.packer.empty()
+	before := s.urgency()
 	if !add(&s.packer) {
 		f := outputTooLarge()
 		a.haltLocked(f, f, a.graceLocked())
 		return f
 	}
-	if first || s.packer.bytes >= flushAt {
+	if s.urgency() > before {
 		notify(s.wake)
 	}
 	return nil

@@ -8,10 +8,13 @@ import (
 )
 
 // When gathered output is appended: the first at once, then what came in
-// flushEvery, or sooner when it is flushAt bytes.
+// flushEvery, or sooner when it is flushAt bytes. Progress costs as much again as
+// what it goes with: it is told every reportEvery at most, together with what is
+// appended anyway, and alone when nothing was for as long.
 const (
-	flushEvery = 25 * time.Millisecond
-	flushAt    = 1 << 10
+	flushEvery  = 25 * time.Millisecond
+	flushAt     = 1 << 10
+	reportEvery = 250 * time.Millisecond
 )
 
 // speech is what an attempt says: gathered by its executor, appended by its
@@ -27,6 +30,7 @@ type speech struct {
 	packer  packer
 	writing int       // the size of the chunk that is being appended
 	tookAt  time.Time // when the last chunk was taken
+	toldAt  time.Time // when the last chunk with progress was
 	mute    bool      // a chunk was not stored: nothing may follow it
 }
 
@@ -49,19 +53,50 @@ func (a *attempt) speechLocked() *speech {
 // held is what was said and is not on disk.
 func (s *speech) held() int { return s.packer.size() + s.writing }
 
-// take is the chunk to append now; without entries, how long until there is one,
-// and 0 while nothing is gathered.
-func (s *speech) take(now time.Time) (c chunk, wait time.Duration) {
-	if s.mute || s.packer.empty() {
-		return chunk{}, 0
+// urgency is how soon what is gathered is to be appended.
+type urgency int
+
+const (
+	never    urgency = iota // there is nothing to append
+	whenIdle                // progress, which goes with something else if it can
+	soon                    // output
+	atOnce                  // as much as a chunk is to have
+)
+
+func (s *speech) urgency() urgency {
+	switch p := &s.packer; {
+	case s.mute:
+		return never
+	case p.bytes >= flushAt:
+		return atOnce
+	case len(p.entries) > 0, s.toldAt.IsZero() && p.news():
+		return soon
+	case p.news():
+		return whenIdle
 	}
-	wait = s.tookAt.Add(flushEvery).Sub(now)
-	if wait > 0 && s.packer.bytes < flushAt {
+	return never
+}
+
+// take is the chunk to append at that moment; without entries, how long until there
+// is one, and 0 while nothing is to be appended.
+func (s *speech) take(at time.Time) (c chunk, wait time.Duration) {
+	switch s.urgency() {
+	case never:
+		return chunk{}, 0
+	case whenIdle:
+		wait = s.tookAt.Add(reportEvery).Sub(at)
+	case soon:
+		wait = s.tookAt.Add(flushEvery).Sub(at)
+	case atOnce:
+	}
+	if wait > 0 {
 		return chunk{}, wait
 	}
-	s.tookAt = now
-	c = s.packer.take()
-	s.writing = c.size
+	c = s.packer.take(s.packer.news() && at.Sub(s.toldAt) >= reportEvery)
+	s.tookAt, s.writing = at, c.size
+	if c.progress != nil {
+		s.toldAt = at
+	}
 	return c, 0
 }
 
@@ -142,6 +177,6 @@ func (a *attempt) lastWordsLocked() ([]job.Entry, *job.Progress) {
 		return nil, nil
 	}
 	s.packer.end()
-	c := s.packer.take()
+	c := s.packer.take(true)
 	return c.entries, c.progress
 }

@@ -24,6 +24,8 @@ func TestOutput(t *testing.T) {
 		{"numbers continue from the job's cursor", continuesNumbers},
 		{"kinds keep their order, and text around them is not joined", keepsOrder},
 		{"of progress the last before an append is kept, as an entry and as the job's", coalescesProgress},
+		{"progress alone is appended every 250 ms at most, the first at once and the last with the end", tellsProgressSlowly},
+		{"progress goes with the output that is appended anyway, four times a second", progressRides},
 		{"an event's buffer may be used again", copiesEvents},
 		{"a character that is cut is stored whole, or as U+FFFD when it never is", keepsCharacters},
 		{"past its buffer the executor waits until an append is done", waitsForRoom},
@@ -208,6 +210,50 @@ func coalescesProgress(t *testing.T) {
 	want(t, "the number of entries", len(rec.now().said), 2)
 }
 
+func tellsProgressSlowly(t *testing.T) {
+	h := open(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
+		for i := range 1000 { // in 10 s
+			_ = out.Progress(job.Progress{Percent: float64(i) / 10, Status: "Counting"})
+			elapse(10 * time.Millisecond)
+		}
+		return nil
+	})
+	rec := h.deliver(1)
+	synctest.Wait()
+	want(t, "the first report", rec.now().reports[0], job.Progress{Status: "Counting"})
+	pass(250*time.Millisecond - 1)
+	want(t, "reports before the next is due", len(rec.now().reports), 1)
+	pass(1)
+	want(t, "reports when the next is due", len(rec.now().reports), 2)
+	pass(time.Minute)
+	reports := rec.now().reports
+	if n := len(reports); n < 38 || n > 41 {
+		t.Errorf("%d reports in 10 s", n)
+	}
+	want(t, "the last progress", reports[len(reports)-1].Percent, 99.9)
+}
+
+func progressRides(t *testing.T) {
+	h := open(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
+		for i := range 200 { // in 10 s
+			_ = out.Progress(job.Progress{Percent: float64(i) / 2, Status: "Speaking"})
+			_ = out.Text("word ")
+			elapse(50 * time.Millisecond)
+		}
+		return nil
+	})
+	rec := h.deliver(1)
+	pass(time.Minute)
+	if n := len(rec.now().reports); n < 35 || n > 42 {
+		t.Errorf("%d reports in 10 s", n)
+	}
+	for i, entries := range rec.now().appends {
+		if i > 0 && len(entries) == 1 && entries[0].Kind == job.Report {
+			t.Fatal("a report was appended alone, while text went out twenty times a second")
+		}
+	}
+}
+
 func copiesEvents(t *testing.T) {
 	h := open(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
 		buf := []byte("1")
@@ -298,10 +344,9 @@ func cancelFreesWaiter(t *testing.T) {
 
 func boundsOutput(t *testing.T) {
 	for name, speak := range map[string]func(exec.Sink, string) error{
-		"text":     func(out exec.Sink, s string) error { return out.Text(s) },
-		"event":    func(out exec.Sink, s string) error { return out.Event([]byte(s)) },
-		"log":      func(out exec.Sink, s string) error { return out.Log(s) },
-		"progress": func(out exec.Sink, s string) error { return out.Progress(job.Progress{Status: s}) },
+		"text":  func(out exec.Sink, s string) error { return out.Text(s) },
+		"event": func(out exec.Sink, s string) error { return out.Event([]byte(s)) },
+		"log":   func(out exec.Sink, s string) error { return out.Log(s) },
 	} {
 		var fits, past, after error
 		h := open(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
