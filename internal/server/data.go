@@ -63,5 +63,8 @@ func (d *dataDir) holder() string {
 // database is the path of the store's file.
 func (d *dataDir) database() string { return filepath.Join(d.path, "meanwhile.db") }
 
+// files is where the files of jobs lie.
+func (d *dataDir) files() string { return filepath.Join(d.path, "files") }
+
 // release lets another server use the directory.
 func (d *dataDir) release() error { return d.lock.Close() }

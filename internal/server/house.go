@@ -19,6 +19,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/exec"
 	"github.com/meanwhile-run/meanwhile/internal/exec/llm"
+	"github.com/meanwhile-run/meanwhile/internal/files"
 	"github.com/meanwhile-run/meanwhile/internal/runner"
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
@@ -47,6 +48,7 @@ type house struct {
 	executors map[string]exec.Executor // of each queue
 	listener  net.Listener             // nil for none
 
+	files   *files.Dir // that came with jobs
 	engine  *engine.Engine
 	runners []*runner.Runner
 	chat    *chat.Face // nil without a queue for it
@@ -89,7 +91,10 @@ func open(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *house, e
 // furnish makes what works in the house, in the order of who needs whom. Nothing of
 // it runs yet.
 func (h *house) furnish(ctx context.Context) (err error) {
-	h.engine, err = engine.New(ctx, engine.Config{Store: h.store, Queues: engineQueues(h.cfg, h.executors), Log: h.log})
+	if err := h.openFiles(ctx); err != nil {
+		return err
+	}
+	h.engine, err = engine.New(ctx, engine.Config{RemoveFiles: h.removeFiles, Store: h.store, Queues: engineQueues(h.cfg, h.executors), Log: h.log})
 	if err != nil {
 		return fmt.Errorf("the store cannot be read: %w", err)
 	}
@@ -117,6 +122,7 @@ func (h *house) makeRunners(executors map[string]exec.Executor) []*runner.Runner
 			Slots:    h.cfg.Queues[name].Concurrency,
 			Name:     fmt.Sprintf("server-%d", os.Getpid()),
 			Log:      h.log,
+			Files:    h.files.Path,
 			Grace:    max(h.cfg.ShutdownGrace, 1), // for a runner 0 is its own default
 		}))
 	}
@@ -139,7 +145,7 @@ func (h *house) work(ctx context.Context) error {
 func (h *house) routes(listen string) http.Handler {
 	mux := http.NewServeMux()
 	h.health.register(mux)
-	jobs.New(jobs.Config{Engine: jobs.Of(h.engine), Log: h.log, Stopping: h.leaving}).Register(mux)
+	jobs.New(jobs.Config{Engine: jobs.Of(h.engine), Files: h.files, Log: h.log, Stopping: h.leaving}).Register(mux)
 	if h.chat != nil {
 		h.chat.Register(mux)
 	}

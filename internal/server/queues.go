@@ -93,6 +93,7 @@ func engineQueues(cfg config.Config, executors map[string]exec.Executor) []engin
 			Policy:      q.Policy(),
 			Keep:        cfg.Retention.Others,
 			KeepFailed:  cfg.Retention.Failed,
+			Files:       takesFiles(executors[name]),
 			Check:       executors[name].Check,
 		})
 	}

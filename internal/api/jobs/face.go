@@ -11,10 +11,12 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/files"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
@@ -36,6 +38,8 @@ type Writer interface {
 	SubmitMany(ctx context.Context, list []engine.Request, atomic bool) ([]engine.Submitted, error)
 	Many(ctx context.Context, v engine.Verb, f store.Filter) (done int, err error)
 	SetPaused(ctx context.Context, queue string, paused bool) (engine.QueueView, error)
+	Room(queue string, size int64) error
+	Knows(ctx context.Context, owner job.Owner, key string) bool
 }
 
 // Reader reads jobs and queues.
@@ -72,7 +76,7 @@ func (d direct) Watch(ctx context.Context, owner job.Owner, id job.ID, after int
 // Config is what a face needs.
 type Config struct {
 	Engine Engine
-	Site   *api.Site    // whose watch URLs it gives; nil: none
+	Files  *files.Dir   // where the files of jobs lie; nil: there are none
 	Log    *slog.Logger // nil: silent
 	// Stopping is over when the server stops: held requests are then answered with
 	// what there is, and streams end so that their watchers reconnect. Nil: never.
@@ -82,7 +86,8 @@ type Config struct {
 // Face answers the calls. It starts no goroutine.
 type Face struct {
 	engine   Engine
-	site     *api.Site
+	files    *files.Dir
+	uploads  atomic.Int64 // under way
 	log      *slog.Logger
 	stopping context.Context
 	buffers  sync.Pool // of *[]byte, for answers
@@ -91,7 +96,7 @@ type Face struct {
 
 // New makes the face.
 func New(c Config) *Face {
-	f := &Face{engine: c.Engine, site: c.Site, log: c.Log, stopping: c.Stopping}
+	f := &Face{engine: c.Engine, files: c.Files, log: c.Log, stopping: c.Stopping}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
 	}
@@ -113,6 +118,7 @@ func (f *Face) Register(mux *http.ServeMux) {
 		"GET /v1/jobs/{id}/output":       f.output,
 		"GET /v1/jobs/{id}/events":       f.events,
 		"GET /v1/jobs/{id}/result":       f.result,
+		"GET /v1/jobs/{id}/files/{name}": f.file,
 		"POST /v1/jobs/{id}/cancel":      f.cancel,
 		"POST /v1/jobs/{id}/retry":       f.retry,
 		"POST /v1/jobs/cancel":           f.changeMany(engine.CancelAll),

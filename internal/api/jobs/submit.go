@@ -39,6 +39,9 @@ func (f *Face) submit(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if f.files != nil && isForm(r) {
+		return f.submitForm(w, r, prefer)
+	}
 	req, err := f.request(r)
 	if err != nil {
 		return err
@@ -47,14 +50,19 @@ func (f *Face) submit(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	f.answerSubmit(w, r, prefer, engine.Submitted{Snapshot: snap, Existing: existing})
+	return nil
+}
+
+// answerSubmit answers with the job that a submit made, or had made before.
+func (f *Face) answerSubmit(w http.ResponseWriter, r *http.Request, p prefer, s engine.Submitted) {
 	h := w.Header()
-	prefer.apply(h)
-	h["Location"] = []string{selfURL(snap.ID)}
-	if existing {
+	p.apply(h)
+	h["Location"] = []string{selfURL(s.ID)}
+	if s.Existing {
 		h["Idempotent-Replay"] = []string{"true"}
 	}
-	f.answerJob(w, accepted(&snap.Job), &snap, f.watchURL(r, prefer, &snap.Job))
-	return nil
+	f.answerJob(w, accepted(&s.Job), &s.Snapshot)
 }
 
 // store has the engine store the job, and waits for its end if that was asked for.
@@ -111,23 +119,29 @@ func (f *Face) request(r *http.Request) (engine.Request, error) {
 	if err != nil {
 		return engine.Request{}, err
 	}
-	var s submission
-	if err := api.DecodeJSON(body, &s); err != nil {
+	req, err := f.asked(r, body, submission{})
+	if err != nil {
+		return engine.Request{}, err
+	}
+	if key != "" {
+		// The same bytes are the same request: a client that repeats one repeats them.
+		req.IdempotencyKey, req.Hash = key, sha256.Sum256(body)
+	}
+	return req, nil
+}
+
+// asked is what the JSON of one submit asks for, laid over what it says when it says
+// nothing.
+func (f *Face) asked(r *http.Request, text []byte, s submission) (engine.Request, error) {
+	if err := api.DecodeJSON(text, &s); err != nil {
 		return engine.Request{}, err
 	}
 	if s.IdempotencyKey != nil {
 		return engine.Request{}, refuse("/idempotency_key", "the key of one job stands in the header Idempotency-Key")
 	}
 	req, err := f.requestOf(&s)
-	if err != nil {
-		return engine.Request{}, err
-	}
 	req.Owner = api.Owner(r)
-	if key != "" {
-		// The same bytes are the same request: a client that repeats one repeats them.
-		req.IdempotencyKey, req.Hash = key, sha256.Sum256(body)
-	}
-	return req, nil
+	return req, err
 }
 
 func (f *Face) requestOf(s *submission) (engine.Request, error) {

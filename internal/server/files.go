@@ -1,0 +1,34 @@
+package server
+
+import (
+	"context"
+
+	"github.com/meanwhile-run/meanwhile/internal/exec"
+	"github.com/meanwhile-run/meanwhile/internal/files"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// openFiles opens the directory of the files that come with jobs, and sweeps out what
+// a crash has left there. Nothing runs yet, so that what no job names never will be.
+func (h *house) openFiles(ctx context.Context) (err error) {
+	if h.files, err = files.Open(h.data.files(), files.Options{MaxFile: h.cfg.Files.MaxBytes, Log: h.log}); err != nil {
+		return err
+	}
+	swept, err := h.files.Sweep(ctx, h.store.WithFiles)
+	if swept > 0 {
+		h.log.Info("files that belonged to no job were removed", "jobs", swept)
+	}
+	return err
+}
+
+// removeFiles removes the files of jobs that are no more.
+func (h *house) removeFiles(ids []job.ID) { h.files.Remove(ids...) }
+
+// takesFiles says whether an executor knows what to do with files.
+func takesFiles(e exec.Executor) bool {
+	switch e.Kind() {
+	case "process", "func":
+		return true
+	}
+	return false
+}
