@@ -77,6 +77,7 @@ func (d direct) Watch(ctx context.Context, owner job.Owner, id job.ID, after int
 type Config struct {
 	Engine Engine
 	Files  *files.Dir   // where the files of jobs lie; nil: there are none
+	Site   *api.Site    // whose watch URLs it gives; nil: none
 	Log    *slog.Logger // nil: silent
 	// Stopping is over when the server stops: held requests are then answered with
 	// what there is, and streams end so that their watchers reconnect. Nil: never.
@@ -88,6 +89,7 @@ type Face struct {
 	engine   Engine
 	files    *files.Dir
 	uploads  atomic.Int64 // under way
+	site     *api.Site
 	log      *slog.Logger
 	stopping context.Context
 	buffers  sync.Pool // of *[]byte, for answers
@@ -96,7 +98,7 @@ type Face struct {
 
 // New makes the face.
 func New(c Config) *Face {
-	f := &Face{engine: c.Engine, files: c.Files, log: c.Log, stopping: c.Stopping}
+	f := &Face{engine: c.Engine, files: c.Files, site: c.Site, log: c.Log, stopping: c.Stopping}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
 	}

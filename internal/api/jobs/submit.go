@@ -62,7 +62,7 @@ func (f *Face) answerSubmit(w http.ResponseWriter, r *http.Request, p prefer, s 
 	if s.Existing {
 		h["Idempotent-Replay"] = []string{"true"}
 	}
-	f.answerJob(w, accepted(&s.Job), &s.Snapshot)
+	f.answerJob(w, accepted(&s.Job), &s.Snapshot, f.watchURL(r, p, &s.Job))
 }
 
 // store has the engine store the job, and waits for its end if that was asked for.
