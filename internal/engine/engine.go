@@ -33,6 +33,9 @@ type Config struct {
 	MaxWatchers int
 	// IdempotencyKeep is how long an idempotency key is kept at least; 0 means 24 h.
 	IdempotencyKeep time.Duration
+	// MaxBytes is how much the store may hold: past it the oldest ended jobs are
+	// deleted before their time; 0 for no bound.
+	MaxBytes int64
 	// RemoveFiles deletes the files of jobs that are no more; nil when jobs have none.
 	// It is called by one goroutine, and may take its time.
 	RemoveFiles func([]job.ID)
@@ -53,6 +56,7 @@ type Engine struct {
 	limits      map[string]store.Limits // of every queue; given to each batch
 	lanes       *lanes
 	sweeper     *sweeper
+	pruner      *pruner
 	began       time.Time
 	abandons    *abandons
 	removals    *removals
@@ -118,6 +122,7 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 	}
 	slices.Sort(e.names)
 	e.sweeper = newSweeper(e)
+	e.pruner = newPruner(e, c.MaxBytes)
 	if err := e.takeBack(ctx); err != nil {
 		return nil, err
 	}
@@ -144,7 +149,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	var duties sync.WaitGroup
 	sweeping, stop := context.WithCancel(ctx)
 	duties.Go(func() { e.sweeper.run(sweeping) })
-	duties.Go(func() { e.sweeper.runPruning(sweeping) })
+	duties.Go(func() { e.pruner.run(sweeping) })
 	duties.Go(func() { e.removals.run(sweeping) })
 	err := e.loop(ctx)
 	stop()

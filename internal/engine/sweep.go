@@ -12,8 +12,6 @@ import (
 const (
 	sweepEvery = time.Second
 	sweepLimit = 500
-	// pruneEvery is the pause between two passes over the jobs past their time.
-	pruneEvery = 30 * time.Second
 	// stall is how much later than asked a tick may come, or how far the store's clock
 	// may jump, before we take it that time did not pass for the workers as it did for
 	// us.
@@ -21,9 +19,8 @@ const (
 )
 
 // sweeper does what the clock asks for: due retries, lapsed leases, cancels that
-// nobody followed; and, beside that, retention. It never takes a lease until renewals have been
-// accepted for a whole interval since the last trouble of ours: a stall of ours is
-// nobody's death.
+// nobody followed. It never takes a lease until renewals have been accepted for a
+// whole interval since the last trouble of ours: a stall of ours is nobody's death.
 type sweeper struct {
 	e    *Engine
 	wake chan struct{} // has a value when the next due time moved; nobody closes it
@@ -271,51 +268,3 @@ func (e *Engine) takeBack(ctx context.Context) error {
 	return nil
 }
 
-// runPruning deletes what is past its time, now and again, until ctx ends. It is a
-// duty of its own, so that a long pass holds up nothing that is due.
-func (s *sweeper) runPruning(ctx context.Context) {
-	tick := time.NewTicker(pruneEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
-		if err := s.prune(ctx); err != nil && ctx.Err() == nil {
-			s.e.log.Error("deleting old jobs failed and will be repeated", "error", err)
-		}
-	}
-}
-
-// prune deletes the jobs past their time, a piece at a time in the loop's last
-// lane. It begins with the oldest, and stops where jobs are too young to be over.
-func (s *sweeper) prune(ctx context.Context) error {
-	var after int64
-	total := 0
-	for {
-		op := &store.Prune{After: after, Limit: sweepLimit}
-		if err := s.e.do(ctx, &pending{lane: laneUpkeep, bytes: opBytes, op: op}); err != nil {
-			return err
-		}
-		total += op.Deleted
-		after = op.Next
-		young := after == 0 || s.e.store.Now().Sub(op.Seen) < s.e.shortestKeep()
-		if young && !op.More {
-			break
-		}
-	}
-	if total > 0 {
-		s.e.log.Info("deleted the jobs past their time", "jobs", total)
-	}
-	return nil
-}
-
-// shortestKeep is the shortest time that any ended job is kept.
-func (e *Engine) shortestKeep() time.Duration {
-	shortest := 24 * time.Hour
-	for _, q := range e.queues {
-		shortest = min(shortest, q.Keep, q.KeepFailed)
-	}
-	return shortest
-}

@@ -229,7 +229,7 @@ func TestSweepPrunes(t *testing.T) {
 	}
 	w.clock.pass(61 * time.Minute)
 	young := w.submit(Request{})
-	if err := w.sweeper.prune(t.Context()); err != nil {
+	if err := w.pruner.pass(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.Get(t.Context(), job.Owner{User: "u"}, old); job.CodeOf(err) != job.NotFound {

@@ -1,0 +1,172 @@
+package engine
+
+import (
+	"context"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+const (
+	// pruneEvery is the pause between two passes over the jobs past their time, and
+	// wholeEvery between two that begin with the oldest job: those that were kept by
+	// the pass before, as failed jobs are for a week, are not looked at each time.
+	pruneEvery = 30 * time.Second
+	wholeEvery = 10 * time.Minute
+	// sizeEvery is how often a store with a bound is asked for its size; fullEvery when
+	// there was nothing left that could be deleted.
+	sizeEvery = 5 * time.Second
+	fullEvery = time.Minute
+
+	// A piece is small enough that a commit is hardly slower for it.
+	pieceRows  = 500
+	pieceBytes = 4 << 20
+	pieceTime  = 2 * time.Millisecond
+	// After a piece the loop has so many times as long for others: less when the store
+	// holds more than it may, and when nobody else is there.
+	pauseTimes     = 19
+	pauseTimesFull = 3
+	pauseTimesIdle = 1
+)
+
+// pruner deletes ended jobs: those past their time, and, when the store holds more
+// than it may, the oldest before it. It works in small pieces in the loop's last
+// lane, and leaves most of the time to others.
+type pruner struct {
+	// Set once.
+	e    *Engine
+	most int64 // bytes; 0 for no bound
+
+	// Owned by run.
+	from  int64     // where the next pass begins
+	whole time.Time // when a pass last began with the oldest job
+	full  time.Time // when all that could be deleted was, and the store still held too much
+}
+
+func newPruner(e *Engine, most int64) *pruner { return &pruner{e: e, most: most} }
+
+// run deletes now and again until ctx ends. It is a duty of its own, so that a
+// long pass holds up nothing that is due. What fails is logged, and done by the
+// next pass.
+func (p *pruner) run(ctx context.Context) {
+	pass, size := time.NewTicker(pruneEvery), time.NewTicker(sizeEvery)
+	defer pass.Stop()
+	defer size.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return
+		case <-pass.C:
+			err = p.pass(ctx)
+		case <-size.C:
+			err = p.shrink(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			p.e.log.Error("deleting old jobs failed and will be repeated", "error", err)
+		}
+	}
+}
+
+// pass deletes the jobs past their time. It begins where the last one ended, or
+// now and then with the oldest, and stops where jobs are too young to be over.
+func (p *pruner) pass(ctx context.Context) error {
+	if now := time.Now(); now.Sub(p.whole) >= wholeEvery {
+		p.from, p.whole = 0, now
+	}
+	total := 0
+	for {
+		op := &store.Prune{After: p.from, Limit: pieceRows, Bytes: pieceBytes, For: pieceTime}
+		if err := p.piece(ctx, op); err != nil {
+			return err
+		}
+		total += op.Deleted
+		young := op.Next == 0 || p.e.store.Now().Sub(op.Seen) < p.e.shortestKeep()
+		if young && !op.More {
+			break
+		}
+		if !young {
+			p.from = op.Next
+		}
+		if err := p.rest(ctx, pauseTimes); err != nil {
+			return err
+		}
+	}
+	if total > 0 {
+		p.e.log.Info("deleted the jobs past their time", "jobs", total)
+	}
+	return nil
+}
+
+// shrink deletes the oldest ended jobs before their time when the store holds more
+// than it may, until it holds nine tenths of that.
+func (p *pruner) shrink(ctx context.Context) error {
+	if p.most == 0 || time.Since(p.full) < fullEvery {
+		return nil
+	}
+	size, err := p.e.store.Size(ctx)
+	if err != nil || size <= p.most {
+		return err
+	}
+	before, total, after := size, 0, int64(0)
+	for enough := p.most / 10 * 9; size > enough; {
+		op := &store.Prune{After: after, Limit: pieceRows, Bytes: min(pieceBytes, size-enough), For: pieceTime, Early: true}
+		if err := p.piece(ctx, op); err != nil {
+			return err
+		}
+		total, after = total+op.Deleted, op.Next
+		if size, err = p.e.store.Size(ctx); err != nil {
+			return err
+		}
+		if after == 0 {
+			break
+		}
+		if err := p.rest(ctx, pauseTimesFull); err != nil {
+			return err
+		}
+	}
+	p.tell(before, size, total)
+	return nil
+}
+
+// tell says what a shrink came to.
+func (p *pruner) tell(before, after int64, jobs int) {
+	p.e.log.Warn("the store held more than it may: the oldest ended jobs were deleted before their time",
+		"jobs", jobs, "bytes", before, "now", after, "most", p.most)
+	if after > p.most {
+		p.full = time.Now()
+		p.e.log.Warn("the store still holds more than it may: what is left is unfinished work and conversations", "bytes", after, "most", p.most)
+	}
+}
+
+// piece puts one piece through the loop.
+func (p *pruner) piece(ctx context.Context, op *store.Prune) error {
+	if err := p.e.do(ctx, &pending{lane: laneUpkeep, bytes: opBytes, op: op}); err != nil {
+		return err
+	}
+	return op.Err
+}
+
+// rest leaves the loop to others.
+func (p *pruner) rest(ctx context.Context, times time.Duration) error {
+	if p.e.lanes.idle() {
+		times = pauseTimesIdle
+	}
+	pause := time.NewTimer(times * pieceTime)
+	defer pause.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-pause.C:
+		return nil
+	}
+}
+
+// shortestKeep is the shortest time that any ended job is kept.
+func (e *Engine) shortestKeep() time.Duration {
+	shortest := 24 * time.Hour
+	for _, q := range e.queues {
+		shortest = min(shortest, q.Keep, q.KeepFailed)
+	}
+	return shortest
+}
