@@ -1,0 +1,136 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// heartbeat is how long a watcher hears nothing before a sign of life: less than
+// the minute after which proxies cut idle connections.
+const heartbeat = 15 * time.Second
+
+// errGone says that the reader left, or does not read.
+var errGone = errors.New("jobs: the reader is gone")
+
+// teller carries events to one watcher. Its errors are errGone.
+type teller interface {
+	// tell carries one event, whose data is JSON, or gathers it.
+	tell(event string, at eventID, data func([]byte) []byte) error
+	// send sends what was gathered.
+	send() error
+	// quiet is told of a silent while.
+	quiet() error
+}
+
+// story is what one watcher is told of a job: a snapshot, the entries after a cursor,
+// a snapshot for each change of the job's state, and at its end done. It is used by
+// one goroutine.
+type story struct {
+	out teller
+	// full asks for the job with all that is known around it.
+	full func() (engine.Snapshot, error)
+
+	cursor int64   // of the last event
+	shown  job.Job // of the last snapshot
+}
+
+// follow tells updates until the job has ended and all of it was told, or the watch
+// or the reader is gone.
+func (s *story) follow(ctx context.Context, watch Watcher, up engine.Update) error {
+	if err := s.snapshot(&up.Job); err != nil {
+		return err
+	}
+	for {
+		if err := s.entries(up.Entries); err != nil {
+			return err
+		}
+		if up.Job.State.Ended() && s.cursor >= up.Job.Cursor {
+			return s.done(&up.Job)
+		}
+		if changed(&s.shown, &up.Job) {
+			if err := s.snapshot(&up.Job); err != nil {
+				return err
+			}
+		}
+		if err := s.out.send(); err != nil {
+			return err
+		}
+		var err error
+		if up, err = s.next(ctx, watch); err != nil {
+			return err
+		}
+	}
+}
+
+// next waits for the next update, with a sign of life for each silent while.
+func (s *story) next(ctx context.Context, watch Watcher) (engine.Update, error) {
+	for {
+		tick, cancel := context.WithTimeout(ctx, heartbeat)
+		up, err := watch.Next(tick)
+		silent := tick.Err() != nil && ctx.Err() == nil
+		cancel()
+		if err == nil || !silent {
+			return up, err
+		}
+		if err := s.out.quiet(); err != nil {
+			return engine.Update{}, err
+		}
+	}
+}
+
+// changed says whether a watcher should see the job anew: entries and progress are
+// events of their own.
+func changed(was, is *job.Job) bool {
+	return was.State != is.State || was.Attempt != is.Attempt || !was.CancelRequestedAt.Equal(is.CancelRequestedAt)
+}
+
+// snapshot carries the cursor it was sent at, not the job's: the entries between
+// the two are still to come.
+func (s *story) snapshot(j *job.Job) error {
+	s.shown = *j
+	return s.out.tell("snapshot", eventID{seq: s.cursor}, func(b []byte) []byte { return appendJob(b, j, nil, "") })
+}
+
+func (s *story) entries(entries []job.Entry) error {
+	for i := range entries {
+		e := &entries[i]
+		s.cursor = e.Seq
+		if err := s.out.tell(eventName(e.Kind), eventID{seq: e.Seq}, func(b []byte) []byte { return appendEntry(b, e) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eventName is the event that an entry of the kind makes.
+func eventName(k job.Kind) string {
+	switch k {
+	case job.Report:
+		return "progress"
+	case job.Restart:
+		return "attempt"
+	default:
+		return "output"
+	}
+}
+
+// done ends the story with the job and its result. If the job is another by now
+// (deleted, or queued again), it is shown as the watch saw it end.
+func (s *story) done(j *job.Job) error {
+	snap, err := s.full()
+	ended := err == nil && snap.State.Ended() && snap.FinishedAt.Equal(j.FinishedAt)
+	err = s.out.tell("done", eventID{s.cursor, true}, func(b []byte) []byte {
+		if ended {
+			return appendJob(b, &snap.Job, &snap, "")
+		}
+		return appendJob(b, j, nil, "")
+	})
+	if err != nil {
+		return err
+	}
+	return s.out.send()
+}
