@@ -26,6 +26,8 @@ type exporter struct {
 	headers map[string]string
 	client  *http.Client
 	log     *slog.Logger
+	base    context.Context // of every call; over when nobody waits for spans any more
+	giveUp  context.CancelFunc
 
 	failing atomic.Bool // it was said that spans are lost
 }
@@ -41,12 +43,14 @@ func newExporter(c Tracing, log *slog.Logger) (*exporter, error) {
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
 		return nil, fmt.Errorf("the tracing endpoint must be a URL like http://127.0.0.1:4318, not %q", c.Endpoint)
 	}
-	return &exporter{
+	e := &exporter{
 		url:     base.JoinPath("v1/traces").String(),
 		headers: c.Headers,
 		client:  &http.Client{Timeout: exportTime, Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, IdleConnTimeout: 30 * time.Second}},
 		log:     log,
-	}, nil
+	}
+	e.base, e.giveUp = context.WithCancel(context.Background())
+	return e, nil
 }
 
 // ExportSpans posts spans. Those that no try got across are lost, which is logged
@@ -88,6 +92,9 @@ func (e *exporter) insist(ctx context.Context, body []byte) error {
 		case <-ctx.Done():
 			timer.Stop()
 			return err
+		case <-e.base.Done():
+			timer.Stop()
+			return err
 		}
 		pause *= 2
 	}
@@ -96,6 +103,9 @@ func (e *exporter) insist(ctx context.Context, body []byte) error {
 // post posts once. After an error wait is how long the collector asks to be left
 // alone, below 0 where trying again would not help.
 func (e *exporter) post(ctx context.Context, body []byte) (wait time.Duration, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(e.base, cancel)()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.url, bytes.NewReader(body))
 	if err != nil {
 		return -1, err

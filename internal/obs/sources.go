@@ -16,7 +16,7 @@ type Sources struct {
 	Watchers func() (now, most int)
 	// Size is how many bytes the store holds, Free how many the disk has left.
 	Size func(context.Context) (int64, error)
-	Free func() (int64, error)
+	Free func() (free int64, known bool)
 	// Circuits says of each model whether its circuit is open: it is not called for a
 	// while.
 	Circuits func() map[string]bool
@@ -77,7 +77,7 @@ func (s *Sources) Collect(to chan<- prometheus.Metric) {
 		}
 	}
 	if s.Free != nil {
-		if free, err := s.Free(); err == nil {
+		if free, known := s.Free(); known {
 			gauge(diskFree, float64(free))
 		}
 	}

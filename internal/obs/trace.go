@@ -35,6 +35,7 @@ type Traces struct {
 	// set once
 	provider *sdk.TracerProvider
 	tracer   trace.Tracer
+	out      *exporter
 }
 
 const scopeName = "github.com/meanwhile-run/meanwhile"
@@ -56,15 +57,18 @@ func NewTraces(c Tracing, log *slog.Logger) (*Traces, error) {
 		sdk.WithResource(about),
 		sdk.WithSampler(sdk.ParentBased(sdk.TraceIDRatioBased(c.Ratio))),
 	)
-	return &Traces{provider: provider, tracer: provider.Tracer(scopeName)}, nil
+	return &Traces{provider: provider, tracer: provider.Tracer(scopeName), out: out}, nil
 }
 
-// Close exports what is left, for as long as ctx allows.
+// Close exports what is left, for as long as ctx allows, and returns when nothing is
+// under way any more.
 func (t *Traces) Close(ctx context.Context) error {
 	if t == nil {
 		return nil
 	}
-	return t.provider.Shutdown(ctx)
+	defer t.out.giveUp()
+	defer context.AfterFunc(ctx, t.out.giveUp)()
+	return t.provider.Shutdown(context.WithoutCancel(ctx))
 }
 
 // traceparent is the header's name, as net/http spells it.

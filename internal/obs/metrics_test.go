@@ -1,0 +1,247 @@
+package obs
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// read is what the metrics say of ours, without their times.
+func read(t *testing.T, m *Metrics) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	if w.Code != http.StatusOK {
+		t.Fatalf("%d %s", w.Code, w.Body)
+	}
+	return w.Body.String()
+}
+
+// expect looks for lines.
+func expect(t *testing.T, m *Metrics, lines ...string) {
+	t.Helper()
+	text := read(t, m)
+	for _, line := range lines {
+		if !strings.Contains(text, "\n"+line+"\n") {
+			name, _, _ := strings.Cut(line, "{")
+			t.Errorf("there is no line %s; there are\n%s", line, strings.Join(regexp.MustCompile(`(?m)^`+name+`.*$`).FindAllString(text, -1), "\n"))
+		}
+	}
+}
+
+func TestWhatTheEngineTellsIsCounted(t *testing.T) {
+	m := NewMetrics()
+	m.Settled(0, 3*time.Millisecond)
+	m.Batch(5)
+	m.Refused("submit", job.QueueFull)
+	m.Began("chat", 20*time.Millisecond)
+	m.Ended("chat", engine.EndedSucceeded, 3*time.Second)
+	m.Ended("chat", engine.EndedLost, 0)
+	m.Said(11)
+	m.Took(false)
+	m.Took(true)
+	expect(t, m,
+		`meanwhile_commit_seconds_bucket{lane="urgent",le="0.002"} 0`,
+		`meanwhile_commit_seconds_bucket{lane="urgent",le="0.004"} 1`,
+		`meanwhile_commit_seconds_count{lane="upkeep"} 0`,
+		`meanwhile_commit_batch_ops_bucket{le="8"} 1`,
+		`meanwhile_ops_refused_total{code="queue_full",op="submit"} 1`,
+		`meanwhile_job_wait_seconds_bucket{queue="chat",le="0.05"} 1`,
+		`meanwhile_attempts_total{outcome="succeeded",queue="chat"} 1`,
+		`meanwhile_attempts_total{outcome="lost",queue="chat"} 1`,
+		`meanwhile_attempts_total{outcome="failed",queue="chat"} 0`,
+		`meanwhile_attempt_run_seconds_sum{queue="chat"} 3`,
+		`meanwhile_attempt_run_seconds_count{queue="chat"} 1`,
+		`meanwhile_output_bytes_total 11`,
+		`meanwhile_leases_taken_total{reason="silent"} 1`,
+		`meanwhile_leases_taken_total{reason="cancel_ignored"} 1`,
+	)
+}
+
+func TestTheSourcesAreAskedWhenSomebodyLooks(t *testing.T) {
+	m := NewMetrics()
+	asked := 0
+	m.Follow(Sources{
+		Queues: func(context.Context) ([]engine.QueueView, error) {
+			asked++
+			return []engine.QueueView{{
+				Queue:        engine.Queue{Name: "chat", MaxDepth: 7, Concurrency: 3},
+				Counts:       store.Counts{Queued: 2, Running: 1, Failed: 4, WaitingBytes: 99, Paused: true},
+				OldestQueued: 1500 * time.Millisecond,
+			}}, nil
+		},
+		Watchers: func() (int, int) { return 5, 20 },
+		Size:     func(context.Context) (int64, error) { return 4096, nil },
+		Free:     func() (int64, bool) { return 0, false },
+		Circuits: func() map[string]bool { return map[string]bool{"m": true, "n": false} },
+	})
+	if asked != 0 {
+		t.Error("the queues were asked although nobody looked")
+	}
+	expect(t, m,
+		`meanwhile_queue_jobs{queue="chat",state="queued"} 2`,
+		`meanwhile_queue_jobs{queue="chat",state="parked"} 0`,
+		`meanwhile_queue_max_depth{queue="chat"} 7`,
+		`meanwhile_queue_waiting_bytes{queue="chat"} 99`,
+		`meanwhile_queue_oldest_seconds{queue="chat"} 1.5`,
+		`meanwhile_queue_paused{queue="chat"} 1`,
+		`meanwhile_queue_concurrency{queue="chat"} 3`,
+		`meanwhile_jobs_ended_total{queue="chat",state="failed"} 4`,
+		`meanwhile_watchers 5`, `meanwhile_watchers_max 20`, `meanwhile_store_bytes 4096`,
+		`meanwhile_model_circuit_open{model="m"} 1`, `meanwhile_model_circuit_open{model="n"} 0`,
+	)
+	for _, absent := range []string{"meanwhile_queue_max_bytes", "meanwhile_disk_free_bytes"} {
+		if strings.Contains(read(t, m), absent+" ") || strings.Contains(read(t, m), absent+"{") {
+			t.Errorf("%s is there although nobody knows it", absent)
+		}
+	}
+}
+
+// A source that cannot answer costs its own metrics and no others.
+func TestASourceThatFailsHidesNothingElse(t *testing.T) {
+	m := NewMetrics()
+	m.Follow(Sources{
+		Queues:   func(context.Context) ([]engine.QueueView, error) { return nil, io.ErrUnexpectedEOF },
+		Watchers: func() (int, int) { return 5, 20 },
+	})
+	expect(t, m, `meanwhile_watchers 5`)
+}
+
+// around is a front with its metrics before a handler.
+func around(h http.Handler) (*Metrics, http.Handler) {
+	m := NewMetrics()
+	return m, NewFront(m, nil, slog.New(slog.DiscardHandler)).Around(h)
+}
+
+func TestRequestsAreCountedByRouteMethodAndStatus(t *testing.T) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /jobs/{id}", func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "ok") })
+	mux.HandleFunc("POST /jobs", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(202) })
+	mux.HandleFunc("GET /nothing", func(w http.ResponseWriter, r *http.Request) {})
+	mux.HandleFunc("GET /cut", func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) })
+	mux.HandleFunc("GET /stream", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			t.Error(err)
+		}
+	})
+	mux.HandleFunc("GET /held", func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Preference-Applied", "wait=5") })
+	mux.HandleFunc("GET /hints", func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(103)
+		w.WriteHeader(404)
+		w.WriteHeader(500)
+	})
+	mux.HandleFunc("/", http.NotFound)
+	m, h := around(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		other := r.WithContext(r.Context()) // the mux may be asked with another request
+		defer func() { w.(interface{ Routed(string) }).Routed(other.Pattern) }()
+		mux.ServeHTTP(w, other)
+	}))
+	for _, line := range []string{
+		"GET /jobs/1", "GET /jobs/2", "HEAD /jobs/3", "POST /jobs", "GET /nothing", "GET /cut", "GET /stream",
+		"GET /held", "GET /hints", "GET /elsewhere", "BREW /jobs",
+	} {
+		method, path, _ := strings.Cut(line, " ")
+		func() {
+			defer func() { _ = recover() }()
+			h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(method, path, nil))
+		}()
+	}
+	expect(t, m,
+		`meanwhile_http_requests_total{method="GET",route="/jobs/{id}",status="2xx"} 2`,
+		`meanwhile_http_requests_total{method="HEAD",route="/jobs/{id}",status="2xx"} 1`,
+		`meanwhile_http_requests_total{method="POST",route="/jobs",status="2xx"} 1`,
+		`meanwhile_http_requests_total{method="GET",route="/nothing",status="2xx"} 1`,
+		`meanwhile_http_requests_total{method="GET",route="/cut",status="cut"} 1`,
+		`meanwhile_http_requests_total{method="GET",route="/stream",status="2xx"} 1`,
+		`meanwhile_http_requests_total{method="GET",route="/hints",status="4xx"} 1`,
+		`meanwhile_http_requests_total{method="GET",route="unknown",status="4xx"} 1`,
+		`meanwhile_http_requests_total{method="other",route="unknown",status="4xx"} 1`,
+		`meanwhile_http_request_seconds_count{method="GET",route="/jobs/{id}"} 2`,
+		`meanwhile_http_request_seconds_count{method="GET",route="/stream"} 0`,
+		`meanwhile_http_request_seconds_count{method="GET",route="/held"} 0`,
+	)
+}
+
+// The front lets a handler take the connection over, and counts that as 1xx.
+func TestASocketIsCounted(t *testing.T) {
+	m, h := around(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.WriteHeader(http.StatusSwitchingProtocols)
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_ = conn.Close()
+	}))
+	server := httptest.NewServer(h)
+	defer server.Close()
+	if res, err := http.Get(server.URL); err == nil {
+		_ = res.Body.Close()
+	}
+	server.Close()
+	expect(t, m, `meanwhile_http_requests_total{method="GET",route="unknown",status="1xx"} 1`, `meanwhile_http_request_seconds_count{method="GET",route="unknown"} 0`)
+}
+
+// A request costs the front no memory.
+func TestTheFrontAllocatesNothing(t *testing.T) {
+	_, h := around(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(204) }))
+	w, r := httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil)
+	if n := testing.AllocsPerRun(100, func() { h.ServeHTTP(w, r) }); n >= 1 {
+		t.Errorf("%v allocations a request", n)
+	}
+}
+
+func BenchmarkFront(b *testing.B) {
+	_, h := around(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(204) }))
+	w, r := httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		h.ServeHTTP(w, r)
+	}
+}
+
+// What one job's life costs: three ops, a start, an end, two requests.
+func BenchmarkAJob(b *testing.B) {
+	m := NewMetrics()
+	b.ReportAllocs()
+	for b.Loop() {
+		m.Settled(0, time.Millisecond)
+		m.Settled(2, time.Millisecond)
+		m.Began("sim", time.Millisecond)
+		m.Ended("sim", engine.EndedSucceeded, time.Millisecond)
+		m.Said(100)
+	}
+}
+
+// At the level debug each request is a line, with what finds it again elsewhere.
+func TestRequestsAreLogged(t *testing.T) {
+	var out strings.Builder
+	front := NewFront(NewMetrics(), nil, slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	h := front.Around(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Request-ID", "r-1")
+		w.(interface{ Routed(string) }).Routed("GET /jobs/{id}")
+		w.WriteHeader(404)
+	}))
+	r := httptest.NewRequest("GET", "/jobs/1?token=secret", nil)
+	r.Header.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+	h.ServeHTTP(httptest.NewRecorder(), r)
+	for _, want := range []string{"level=DEBUG", "route=/jobs/{id}", "path=/jobs/1 ", "status=404", "request_id=r-1", "trace_id=0af7651916cd43dd8448eb211c80319c", "took="} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%s is not in %s", want, out.String())
+		}
+	}
+	if strings.Contains(out.String(), "secret") {
+		t.Errorf("a token is in the log: %s", out.String())
+	}
+}
