@@ -224,8 +224,9 @@ func (s *scanner) job(j *Job) bool {
 		case "urls":
 			return 24, s.urls(&j.URLs)
 		case "abandon_after_s":
-			return 25, s.null()
+			return 25, s.null() || s.float(&j.AbandonAfterS)
 		case "files":
+			j.Files = nil
 			return 26, s.next('[') && s.next(']')
 		}
 		return 0, false

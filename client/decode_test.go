@@ -22,12 +22,15 @@ func plainly(data []byte) (Job, error) {
 	return Job(j), err
 }
 
-// same compares two jobs; nothing, null and an empty object are the same.
+// same compares two jobs; nothing, null and what is empty are the same.
 func same(a, b Job) bool {
 	for _, j := range []*Job{&a, &b} {
 		j.Result, j.Usage = nilForNull(j.Result), nilForNull(j.Usage)
 		if len(j.Metadata) == 0 {
 			j.Metadata = nil
+		}
+		if len(j.Files) == 0 {
+			j.Files = nil
 		}
 	}
 	return reflect.DeepEqual(a, b)
@@ -54,6 +57,8 @@ func TestJobsAreReadAsEncodingJSONReadsThem(t *testing.T) {
 		"nothing":                 with(`"so far"`, `null`),
 		"a result":                with(`"result":null`, `"result":{"a":[1]}`),
 		"a failure":               with(`"error":null`, `"error":{"code":"x","attempt":1}`),
+		"a job to be abandoned":   with(`"abandon_after_s":null`, `"abandon_after_s":180.5`),
+		"files":                   with(`"files":[]`, `"files":[{"name":"a","content_type":"b","size":3,"sha256":"c"}]`),
 		"metadata":                with(`"metadata":{}`, `"metadata":{"a":"b"}`),
 		"a field from later":      with(`"key"`, `"mood":[{}],"key"`),
 		"a name in upper case":    with(`"key"`, `"KEY"`),

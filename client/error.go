@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -24,7 +25,10 @@ type Error struct {
 	RetryAfter time.Duration
 	// Failure is why the job failed, where that is the reason for the refusal.
 	Failure *Failure
-	Err     error // the cause, when no answer came; otherwise nil
+	// All says of an atomic batch that was refused why each of the jobs to blame was,
+	// up to the first 20; their Field says which.
+	All []*Error
+	Err error // the cause, when no answer came; otherwise nil
 }
 
 // The codes that programs most often ask for. A server may send others.
@@ -38,6 +42,7 @@ const (
 	CodeNotRetryable        = "not_retryable"        // only failed, cancelled and expired jobs can be retried
 	CodeIdempotencyMismatch = "idempotency_mismatch" // the key was used before with another body
 	CodeQueueFull           = "queue_full"           // the queue holds as many waiting jobs as it may
+	CodeKeyFull             = "key_full"             // the key has as many waiting jobs as it may
 	CodeOverloaded          = "overloaded"           // the server has as much to write as it may
 	CodeUnavailable         = "unavailable"          // the server's store cannot be reached or written
 
@@ -70,6 +75,23 @@ type problem struct {
 	Code   string   `json:"code"`
 	Field  string   `json:"field"`
 	Error  *Failure `json:"error"`
+	// Of one of many.
+	Status     int     `json:"status"`
+	RetryAfter float64 `json:"retry_after_s"`
+	// Of a refusal of many.
+	Errors []problem `json:"errors"`
+}
+
+// refused is the problem as an error.
+func (p *problem) refused() *Error {
+	e := &Error{
+		Status: p.Status, Code: p.Code, Message: cmp.Or(p.Detail, p.Title), Field: p.Field, Failure: p.Error,
+		RetryAfter: bounded(p.RetryAfter),
+	}
+	for i := range p.Errors {
+		e.All = append(e.All, p.Errors[i].refused())
+	}
+	return e
 }
 
 const maxProblem = 64 << 10 // bytes of a refusal's body that are read
@@ -77,18 +99,13 @@ const maxProblem = 64 << 10 // bytes of a refusal's body that are read
 // refusal reads the answer of a call that was refused. What is no problem document
 // (a proxy in between, another program on that port) still becomes an Error.
 func refusal(res *http.Response) *Error {
-	e := &Error{Status: res.StatusCode, RetryAfter: retryAfter(res.Header)}
+	e := &Error{Code: CodeBadAnswer, Message: fmt.Sprintf("the server answered %d %s without saying why", res.StatusCode, http.StatusText(res.StatusCode))}
 	body, _ := io.ReadAll(io.LimitReader(res.Body, maxProblem))
 	var p problem
 	if json.Unmarshal(body, &p) == nil && p.Code != "" {
-		e.Code, e.Message, e.Field, e.Failure = p.Code, p.Detail, p.Field, p.Error
-		if e.Message == "" {
-			e.Message = p.Title
-		}
-		return e
+		e = p.refused()
 	}
-	e.Code = CodeBadAnswer
-	e.Message = fmt.Sprintf("the server answered %d %s without saying why", res.StatusCode, http.StatusText(res.StatusCode))
+	e.Status, e.RetryAfter = res.StatusCode, retryAfter(res.Header)
 	return e
 }
 
@@ -96,7 +113,15 @@ func refusal(res *http.Response) *Error {
 // server and counts as nothing.
 func retryAfter(h http.Header) time.Duration {
 	seconds, err := strconv.ParseFloat(h.Get("Retry-After"), 64)
-	if err != nil || !(seconds > 0) {
+	if err != nil {
+		return 0
+	}
+	return bounded(seconds)
+}
+
+// bounded is a wait in seconds of at most a day.
+func bounded(seconds float64) time.Duration {
+	if !(seconds > 0) {
 		return 0
 	}
 	return time.Duration(min(seconds, 86400) * float64(time.Second))

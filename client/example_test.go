@@ -101,7 +101,7 @@ func ExampleClient_List() {
 	defer c.Close()
 
 	ctx := context.Background()
-	for job, err := range c.List(ctx, client.ListOptions{Queue: "chat", Status: client.Failed}) {
+	for job, err := range c.List(ctx, client.ListOptions{Filter: client.Filter{Queue: "chat", Status: client.Failed}}) {
 		if err != nil {
 			fmt.Println(err)
 			break

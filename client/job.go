@@ -42,6 +42,9 @@ type Job struct {
 	Priority    int    `json:"priority"` // 1 first, 9 last
 	Attempt     int    `json:"attempt"`  // how many attempts were started
 	MaxAttempts int    `json:"max_attempts"`
+	// AbandonAfterS is for how many seconds nobody may watch the job, ask for it or
+	// send a heartbeat before it is cancelled; 0 for as long as it takes.
+	AbandonAfterS float64 `json:"abandon_after_s"`
 
 	// QueuePosition is how many jobs of the queue will run before this one: exact to
 	// 100, an estimate beyond; nil unless the job is queued.
@@ -60,6 +63,7 @@ type Job struct {
 	// Error is what the last failed attempt came to; nil when none failed.
 	Error    *Failure          `json:"error"`
 	Usage    json.RawMessage   `json:"usage,omitempty"` // what the work cost; for a model call its token counts
+	Files    []File            `json:"files"`           // they came with the job
 	Metadata map[string]string `json:"metadata"`
 
 	// Zero until they happened.
@@ -74,6 +78,14 @@ type Job struct {
 	// the job has ended.
 	PollAfterMS int  `json:"poll_after_ms"`
 	URLs        URLs `json:"urls"`
+}
+
+// File is a file that came with a job.
+type File struct {
+	Name        string `json:"name"`
+	ContentType string `json:"content_type"`
+	Size        int64  `json:"size"`   // bytes
+	SHA256      string `json:"sha256"` // of its bytes, in hexadecimal
 }
 
 // Progress says how far an attempt has come.

@@ -6,15 +6,29 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 )
+
+// Filter selects jobs. What is zero selects nothing; what is set must be met.
+type Filter struct {
+	Queue     string
+	Status    Status
+	Key       *string // nil for all; the empty key is a key like any other
+	ErrorCode string  // of the last failed attempt
+	// CreatedAfter and CreatedBefore bound when the job was submitted, themselves
+	// excluded.
+	CreatedAfter, CreatedBefore time.Time
+	Metadata                    map[string]string // pairs that the job must have, all of them
+	// All selects every job in [Client.CancelAll], [Client.RetryAll] and
+	// [Client.DeleteAll], which refuse an empty filter. Lists do not need it.
+	All bool
+}
 
 // ListOptions selects jobs; the zero value selects all of them.
 type ListOptions struct {
-	Queue  string  // "" for all
-	Status Status  // "" for all
-	Key    *string // nil for all; the empty key is a key like any other
-	Limit  int     // jobs a page, 1 to 100; 0 for the server's default
-	After  string  // the cursor of a page: a Page's Next
+	Filter
+	Limit int    // jobs a page, 1 to 100; 0 for the server's default
+	After string // the cursor of a page: a Page's Next
 }
 
 // Page is a page of jobs, newest first.
@@ -67,7 +81,13 @@ func (o *ListOptions) query() string {
 	}
 	set("queue", o.Queue)
 	set("status", string(o.Status))
+	set("error_code", o.ErrorCode)
+	set("created_after", timeText(o.CreatedAfter))
+	set("created_before", timeText(o.CreatedBefore))
 	set("after", o.After)
+	for name, value := range o.Metadata {
+		q.Set("metadata."+name, value)
+	}
 	if o.Key != nil {
 		q.Set("key", *o.Key)
 	}
@@ -75,4 +95,12 @@ func (o *ListOptions) query() string {
 		q.Set("limit", strconv.Itoa(o.Limit))
 	}
 	return q.Encode()
+}
+
+// timeText is a time as the server reads it, "" for the zero time.
+func timeText(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339Nano)
 }

@@ -8,15 +8,18 @@ import (
 
 // Queue is a queue as the server sees it now.
 type Queue struct {
-	Name        string        `json:"name"`
-	Object      string        `json:"object"`      // "queue"
-	Executor    string        `json:"executor"`    // how its jobs are done: "sim", "llm", "process"
-	Concurrency int           `json:"concurrency"` // jobs running at once in the server's process
-	Counts      QueueCounts   `json:"counts"`
-	Totals      QueueTotals   `json:"totals"`
-	OldestS     float64       `json:"oldest_queued_s"` // how long the longest-waiting queued job has waited, in seconds
-	Limits      QueueLimits   `json:"limits"`
-	Estimate    QueueEstimate `json:"estimate"`
+	Name        string      `json:"name"`
+	Object      string      `json:"object"`      // "queue"
+	Executor    string      `json:"executor"`    // how its jobs are done: "sim", "llm", "process"
+	Concurrency int         `json:"concurrency"` // jobs running at once in the server's process
+	Paused      bool        `json:"paused"`      // it gives no jobs to workers
+	Counts      QueueCounts `json:"counts"`
+	Totals      QueueTotals `json:"totals"`
+	OldestS     float64     `json:"oldest_queued_s"` // how long the longest-waiting queued job has waited, in seconds
+	// WaitingBytes are the waiting jobs' input and files.
+	WaitingBytes int64         `json:"waiting_bytes"`
+	Limits       QueueLimits   `json:"limits"`
+	Estimate     QueueEstimate `json:"estimate"`
 }
 
 // QueueCounts are the unfinished jobs of a queue, now.
@@ -40,10 +43,19 @@ type QueueTotals struct {
 	Retried   int64 `json:"retried"`
 }
 
-// QueueLimits are what a queue takes.
+// QueueLimits are what a queue takes; 0 is no limit.
 type QueueLimits struct {
-	MaxDepth    int `json:"max_depth"`    // waiting jobs; one more is refused with CodeQueueFull
-	MaxAttempts int `json:"max_attempts"` // of a job that asks for no other
+	MaxRunning  int       `json:"max_running"` // jobs running at once over all of the servers on one database
+	MaxDepth    int       `json:"max_depth"`   // waiting jobs; one more is refused with CodeQueueFull
+	MaxBytes    int64     `json:"max_bytes"`   // of the waiting jobs' input and files; past it CodeQueueFull
+	PerKey      KeyLimits `json:"per_key"`
+	MaxAttempts int       `json:"max_attempts"` // of a job that asks for no other
+}
+
+// KeyLimits are what one key may have in a queue; 0 is no limit.
+type KeyLimits struct {
+	Running int `json:"running"` // jobs at once; the others are parked
+	Waiting int `json:"waiting"` // jobs; one more is refused with CodeKeyFull
 }
 
 // QueueEstimate is what a job submitted now would wait and run, in seconds, learned
@@ -66,6 +78,25 @@ func (c *Client) Queues(ctx context.Context) ([]Queue, error) {
 func (c *Client) Queue(ctx context.Context, name string) (*Queue, error) {
 	q := new(Queue)
 	if _, err := c.json(ctx, &call{method: http.MethodGet, path: "/v1/queues/" + url.PathEscape(name)}, q); err != nil {
+		return nil, err
+	}
+	return q, nil
+}
+
+// Pause stops a queue from giving jobs to workers until [Client.Resume], also
+// through restarts of the server. What runs goes on, and submits are taken.
+func (c *Client) Pause(ctx context.Context, queue string) (*Queue, error) {
+	return c.actOnQueue(ctx, queue, "/pause")
+}
+
+// Resume lets a paused queue go on.
+func (c *Client) Resume(ctx context.Context, queue string) (*Queue, error) {
+	return c.actOnQueue(ctx, queue, "/resume")
+}
+
+func (c *Client) actOnQueue(ctx context.Context, queue, verb string) (*Queue, error) {
+	q := new(Queue)
+	if _, err := c.json(ctx, &call{method: http.MethodPost, path: "/v1/queues/" + url.PathEscape(queue) + verb}, q); err != nil {
 		return nil, err
 	}
 	return q, nil

@@ -119,7 +119,7 @@ func TestListGoesThroughAllPages(t *testing.T) {
 		_, _ = io.WriteString(w, pages[r.URL.Query().Get("after")])
 	})
 	empty := ""
-	o := ListOptions{Queue: "a b", Status: Failed, Key: &empty, Limit: 2}
+	o := ListOptions{Filter: Filter{Queue: "a b", Status: Failed, Key: &empty}, Limit: 2}
 	var ids []string
 	for j, err := range c.List(t.Context(), o) {
 		if err != nil {

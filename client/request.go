@@ -46,9 +46,12 @@ func (c *Client) json(ctx context.Context, k *call, out any) (answer, error) {
 	if err != nil || out == nil {
 		return a, err
 	}
-	if j, ok := out.(*Job); ok {
-		err = j.UnmarshalJSON(a.body) // json.Unmarshal would read it twice before
-	} else {
+	switch out := out.(type) {
+	case *Job:
+		err = out.UnmarshalJSON(a.body) // json.Unmarshal would read it twice before
+	case *submittedList:
+		err = out.read(a.body)
+	default:
 		err = json.Unmarshal(a.body, out)
 	}
 	if err != nil {

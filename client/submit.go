@@ -29,6 +29,10 @@ type Submission struct {
 	Retry       RetryPolicy
 	Metadata    map[string]string // at most 16 pairs of 64 and 512 bytes
 
+	// AbandonAfter cancels the job once nobody has watched it, asked for it or sent a
+	// heartbeat for so long: 2 minutes at least; [Off] for never.
+	AbandonAfter time.Duration
+
 	// IdempotencyKey makes the job once: a second submission with the same key and
 	// content answers the first one's job, another content is the error
 	// [CodeIdempotencyMismatch]. The server remembers it as long as the job, and 24
@@ -83,7 +87,7 @@ func (c *Client) SubmitAndWait(ctx context.Context, s Submission) (*Job, error) 
 }
 
 func (c *Client) submit(ctx context.Context, s Submission, wait time.Duration) (*Job, error) {
-	body, err := s.encode()
+	body, err := s.encode("")
 	if err != nil {
 		return nil, err
 	}
@@ -117,6 +121,8 @@ type (
 		Timeouts    wireTimeouts      `json:"timeouts,omitzero"`
 		Retry       wireRetry         `json:"retry,omitzero"`
 		Metadata    map[string]string `json:"metadata,omitempty"`
+		Abandon     seconds           `json:"abandon_after_s,omitempty"`
+		Idempotency string            `json:"idempotency_key,omitempty"` // of one of many; one alone has it in the header
 	}
 	wireTimeouts struct {
 		Lease       seconds `json:"lease_s,omitempty"`
@@ -144,9 +150,10 @@ func (s seconds) MarshalJSON() ([]byte, error) {
 	return json.Marshal(max(time.Duration(s), 0).Seconds())
 }
 
-// encode writes the submission. A raw input is checked and then copied: writing it
+// encode writes the submission, with its idempotency key where it is one of many. A
+// raw input is checked and then copied: writing it
 // again as encoding/json would costs more than all the rest.
-func (s *Submission) encode() ([]byte, error) {
+func (s *Submission) encode(key string) ([]byte, error) {
 	input, raw := s.Input.(json.RawMessage)
 	var err error
 	switch {
@@ -158,7 +165,9 @@ func (s *Submission) encode() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client: the input cannot be written as JSON: %w", err)
 	}
-	rest, err := json.Marshal(s.wire())
+	wire := s.wire()
+	wire.Idempotency = key
+	rest, err := json.Marshal(wire)
 	if err != nil {
 		return nil, fmt.Errorf("client: the submission cannot be written as JSON: %w", err)
 	}
@@ -173,7 +182,7 @@ func (s *Submission) wire() wireSubmission {
 	t, r := s.Timeouts, s.Retry
 	return wireSubmission{
 		Queue: s.Queue, Key: s.Key, Priority: s.Priority,
-		Delay: seconds(s.Delay), RunAt: s.RunAt, MaxAttempts: s.MaxAttempts, Metadata: s.Metadata,
+		Delay: seconds(s.Delay), RunAt: s.RunAt, MaxAttempts: s.MaxAttempts, Metadata: s.Metadata, Abandon: seconds(s.AbandonAfter),
 		Timeouts: wireTimeouts{
 			Lease: seconds(t.Lease), RunSoft: seconds(t.RunSoft), RunHard: seconds(t.RunHard), Request: seconds(t.Request),
 			FirstOutput: seconds(t.FirstOutput), IdleOutput: seconds(t.IdleOutput),

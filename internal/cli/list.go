@@ -49,7 +49,7 @@ func runList(ctx context.Context, env *Env, o listOptions, byKey bool) error {
 		return err
 	}
 	defer c.Close()
-	filter := client.ListOptions{Queue: o.queue, Status: client.Status(o.status), Limit: 100}
+	filter := client.ListOptions{Filter: client.Filter{Queue: o.queue, Status: client.Status(o.status)}, Limit: 100}
 	if byKey {
 		filter.Key = &o.key
 	}

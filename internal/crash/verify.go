@@ -125,7 +125,7 @@ func (c *crowd) checkResult(k *known, j *client.Job) {
 // checkList compares the server's list with the record.
 func (c *crowd) checkList(ctx context.Context) {
 	listed := map[string]bool{}
-	for j, err := range c.patient.List(ctx, client.ListOptions{Queue: "sim", Limit: 100}) {
+	for j, err := range c.patient.List(ctx, client.ListOptions{Filter: client.Filter{Queue: "sim"}, Limit: 100}) {
 		if err != nil {
 			c.rec.blame("the list cannot be read: %v", err)
 			return

@@ -1,0 +1,151 @@
+package client
+
+import (
+	"io"
+	"net/http"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+)
+
+// heard is what a server heard: each body, and each Idempotency-Key.
+type heard struct{ bodies, keys []string }
+
+// answering makes a client of a server that gives one answer.
+func (h *heard) answering(t *testing.T, answer string) *Client {
+	c := against(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		h.bodies, h.keys = append(h.bodies, r.Method+" "+r.URL.Path+" "+string(body)), append(h.keys, r.Header.Get("Idempotency-Key"))
+		_, _ = io.WriteString(w, answer)
+	})
+	c.retries = 1 // so that calls carry keys
+	return c
+}
+
+func TestWhatBecameOfABatch(t *testing.T) {
+	var h heard
+	c := h.answering(t, `{"object":"list","data":[{"id":"job_1","object":"job"},`+
+		`{"object":"error","status":429,"code":"key_full","detail":"full","field":"/jobs/1","retry_after_s":2},`+usual+`]}`)
+	got, err := c.SubmitBatch(t.Context(), Batch{Jobs: []Submission{{Queue: "a"}, {Queue: "b", Input: 1, AbandonAfter: 3 * time.Minute}, {Queue: "c", AbandonAfter: Off}}})
+	if err != nil || len(got) != 3 {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	want := `POST /v1/jobs/batch {"jobs":[{"queue":"a","input":null},{"queue":"b","abandon_after_s":180,"input":1},{"queue":"c","abandon_after_s":0,"input":null}]}`
+	if h.bodies[0] != want {
+		t.Errorf("sent\n%s, want\n%s", h.bodies[0], want)
+	}
+	refused := &Error{Status: 429, Code: CodeKeyFull, Message: "full", Field: "/jobs/1", RetryAfter: 2 * time.Second}
+	if got[0].Job.ID != "job_1" || got[0].Err != nil || got[1].Job != nil || !reflect.DeepEqual(got[1].Err, refused) || got[2].Job.Cursor != 7 {
+		t.Errorf("%+v %+v", got, got[1].Err)
+	}
+}
+
+// A batch is read by hand where it can be, and both ways read the same.
+func TestTheUsualBatchIsReadByHand(t *testing.T) {
+	text := `{"object":"list","data":[` + usual + "," + usual + `]}`
+	var byHand, plainly []Submitted
+	s := scanner{text: []byte(text)}
+	if !s.batch(&byHand) || !s.atEnd() {
+		t.Fatalf("gave up at %q", text[s.at:])
+	}
+	list := submittedList{}
+	if err := list.read([]byte(strings.Replace(text, `{"object"`, `{ "object"`, 1))); err != nil {
+		t.Fatal(err)
+	}
+	if plainly = list.Data; len(plainly) != 2 || !same(*byHand[1].Job, *plainly[1].Job) {
+		t.Errorf("%+v, %+v", byHand, plainly)
+	}
+}
+
+// However a batch is sent, a repeated try makes no job twice.
+func TestTheKeysOfABatch(t *testing.T) {
+	answer := `{"object":"list","data":[{"id":"job_1"},{"id":"job_2"}]}`
+	for _, tt := range []struct {
+		rule        string
+		batch       Batch
+		header      string // "*" for one of the client's own
+		firstsOwn   string
+		secondsOwns bool
+	}{
+		{"none has one, so the batch is given one", Batch{Jobs: []Submission{{Queue: "a"}, {Queue: "a"}}}, "*", "", false},
+		{"the batch's own is sent", Batch{Jobs: []Submission{{Queue: "a"}, {Queue: "a"}}, IdempotencyKey: "import", Atomic: true}, "import", "", false},
+		{"one has one, so the other is given one", Batch{Jobs: []Submission{{Queue: "a", IdempotencyKey: "mine"}, {Queue: "a"}}}, "", "mine", true},
+	} {
+		t.Run(tt.rule, func(t *testing.T) {
+			var h heard
+			if _, err := h.answering(t, answer).SubmitBatch(t.Context(), tt.batch); err != nil {
+				t.Fatal(err)
+			}
+			if tt.header == "*" != (len(h.keys[0]) == 32) || tt.header != "*" && h.keys[0] != tt.header {
+				t.Errorf("the header is %q", h.keys[0])
+			}
+			if tt.firstsOwn != "" && !strings.Contains(h.bodies[0], `"idempotency_key":"`+tt.firstsOwn+`"`) {
+				t.Errorf("sent %s", h.bodies[0])
+			}
+			if n := strings.Count(h.bodies[0], "idempotency_key"); n > 0 != tt.secondsOwns || tt.secondsOwns && n != 2 {
+				t.Errorf("%d jobs have keys: %s", n, h.bodies[0])
+			}
+			if strings.Contains(h.bodies[0], `"atomic":true`) != tt.batch.Atomic {
+				t.Errorf("sent %s", h.bodies[0])
+			}
+		})
+	}
+}
+
+func TestABatchThatIsRefusedSaysWhoIsToBlame(t *testing.T) {
+	c := against(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(503)
+		_, _ = io.WriteString(w, `{"status":503,"code":"queue_full","detail":"full","field":"/jobs/3","errors":[`+
+			`{"field":"/jobs/3","status":503,"code":"queue_full","detail":"full"},{"field":"/jobs/5/queue","status":400,"code":"invalid_request","detail":"none"}]}`)
+	})
+	_, err := c.SubmitBatch(t.Context(), Batch{Jobs: make([]Submission, 6), Atomic: true})
+	e := wantCode(t, err, CodeQueueFull)
+	if e.Field != "/jobs/3" || len(e.All) != 2 || e.All[1].Field != "/jobs/5/queue" || e.All[1].Code != CodeInvalid || e.All[1].Message != "none" {
+		t.Errorf("%+v", e)
+	}
+}
+
+func TestBatchesThatNoServerAnswers(t *testing.T) {
+	for rule, answer := range map[string]string{
+		"one job for two": `{"object":"list","data":[{"id":"job_1"}]}`, "none for two": `{"object":"list","data":[]}`,
+		"a number": `7`, "a job": usual, "half a list": `{"object":"list","data":[{"id":"job_1"},`, "a list of numbers": `{"object":"list","data":[1,2]}`,
+	} {
+		t.Run(rule, func(t *testing.T) {
+			_, err := new(heard).answering(t, answer).SubmitBatch(t.Context(), Batch{Jobs: make([]Submission, 2)})
+			wantCode(t, err, CodeBadAnswer)
+		})
+	}
+}
+
+// Reading by hand reads what encoding/json reads.
+func FuzzDecodeBatch(f *testing.F) {
+	f.Add([]byte(`{"object":"list","data":[` + usual + `]}`))
+	f.Add([]byte(`{"object":"list","data":[{"object":"error","code":"x"},{}]}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		s := scanner{text: text}
+		var byHand []Submitted
+		if !s.batch(&byHand) || !s.atEnd() {
+			return
+		}
+		list := submittedList{}
+		if err := list.read(append([]byte(" "), text...)); err != nil || len(list.Data) != len(byHand) {
+			t.Fatalf("%q: %d by hand, %d plainly (%v)", text, len(byHand), len(list.Data), err)
+		}
+		for i := range byHand {
+			if plain := list.Data[i].Job; plain == nil || !same(*byHand[i].Job, *plain) {
+				t.Errorf("%q: job %d is read as %+v, plainly as %+v", text, i, byHand[i].Job, list.Data[i])
+			}
+		}
+	})
+}
+
+func BenchmarkDecodeBatch(b *testing.B) {
+	text := []byte(`{"object":"list","data":[` + strings.Repeat(usual+",", 99) + usual + `]}`)
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := new(submittedList).read(text); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

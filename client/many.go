@@ -1,0 +1,70 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"time"
+)
+
+// CancelAll asks for the end of every job that f selects, as [Client.Cancel] does,
+// and says of how many; those that have ended are not counted. What was done before
+// an error stays done.
+func (c *Client) CancelAll(ctx context.Context, f Filter) (int, error) {
+	return c.many(ctx, &call{path: "/v1/jobs/cancel"}, f)
+}
+
+// RetryAll queues every failed, cancelled or expired job that f selects, and says
+// how many.
+func (c *Client) RetryAll(ctx context.Context, f Filter) (int, error) {
+	return c.many(ctx, &call{path: "/v1/jobs/retry", once: true}, f)
+}
+
+// DeleteAll removes every job that f selects, as [Client.Delete] does, and says how
+// many.
+func (c *Client) DeleteAll(ctx context.Context, f Filter) (int, error) {
+	return c.many(ctx, &call{path: "/v1/jobs/delete"}, f)
+}
+
+// many makes the call until the server has come to its last job.
+func (c *Client) many(ctx context.Context, k *call, f Filter) (done int, err error) {
+	k.method = http.MethodPost
+	if k.body, err = json.Marshal(f.wire()); err != nil {
+		return 0, err
+	}
+	for {
+		var count struct {
+			Done int  `json:"done"`
+			More bool `json:"more"`
+		}
+		if _, err := c.json(ctx, k, &count); err != nil {
+			return done, err
+		}
+		done += count.Done
+		switch {
+		case !count.More:
+			return done, nil
+		case count.Done == 0:
+			return done, &Error{Code: CodeOverloaded, Message: "the server found none of the jobs in its time; a narrower filter is found sooner"}
+		}
+	}
+}
+
+// wireFilter is a filter as the body of a request.
+type wireFilter struct {
+	Queue         string            `json:"queue,omitempty"`
+	Status        Status            `json:"status,omitempty"`
+	Key           *string           `json:"key,omitempty"`
+	ErrorCode     string            `json:"error_code,omitempty"`
+	CreatedAfter  time.Time         `json:"created_after,omitzero"`
+	CreatedBefore time.Time         `json:"created_before,omitzero"`
+	Metadata      map[string]string `json:"metadata,omitempty"`
+	All           bool              `json:"all,omitempty"`
+}
+
+func (f *Filter) wire() wireFilter {
+	return wireFilter{
+		Queue: f.Queue, Status: f.Status, Key: f.Key, ErrorCode: f.ErrorCode,
+		CreatedAfter: f.CreatedAfter.UTC(), CreatedBefore: f.CreatedBefore.UTC(), Metadata: f.Metadata, All: f.All,
+	}
+}
