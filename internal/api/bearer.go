@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
@@ -34,10 +35,7 @@ func GrantOf(r *http.Request) (Grant, bool) {
 // redeem makes a request with a token the request of the token's owner, and takes
 // the token out of it, so that nothing behind can log it.
 func (s *Site) redeem(mux *http.ServeMux, r *http.Request, token string) (*http.Request, error) {
-	if s.Tokens == nil {
-		return nil, badToken("this server has no watch tokens")
-	}
-	g, err := s.Tokens.Open(token)
+	g, err := s.OpenToken(token)
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +54,15 @@ func (s *Site) redeem(mux *http.ServeMux, r *http.Request, token string) (*http.
 	return r, g.May(right)
 }
 
-// mayTouch holds a token to its job. To it any other is not there.
+// OpenToken is [Tokens.Open] of the site's tokens.
+func (s *Site) OpenToken(token string) (Grant, error) {
+	if s == nil || s.Tokens == nil {
+		return Grant{}, badToken("this server has no watch tokens")
+	}
+	return s.Tokens.Open(token)
+}
+
+// mayTouch holds a token to its job.
 func (g *Grant) mayTouch(path string) error {
 	rest, ok := strings.CutPrefix(path, "/v1/jobs/")
 	if !ok {
@@ -64,10 +70,26 @@ func (g *Grant) mayTouch(path string) error {
 	}
 	text, _, _ := strings.Cut(rest, "/")
 	id, err := job.ParseID(text)
-	if err == nil && id != g.Job {
-		err = job.Errorf(job.NotFound, "there is no job %s", job.Quote(text))
+	if err != nil {
+		return err
 	}
-	return err
+	return g.Of(id)
+}
+
+// Of refuses any job but the token's: to it that is not there.
+func (g *Grant) Of(id job.ID) error {
+	if id == g.Job {
+		return nil
+	}
+	return job.Errorf(job.NotFound, "there is no job %s", job.Quote(id.String()))
+}
+
+// Current refuses a token that has expired since it was opened.
+func (g *Grant) Current() error {
+	if time.Now().Before(g.Expires) {
+		return nil
+	}
+	return errExpired
 }
 
 // May refuses what the token has no right to.

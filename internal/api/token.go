@@ -103,10 +103,12 @@ func (t *Tokens) Open(text string) (Grant, error) {
 		return Grant{}, badToken("this watch token is of another version of the server: get the job's urls.watch anew")
 	}
 	if !t.now().Before(g.Expires) {
-		return Grant{}, badToken("this watch token has expired: get the job's urls.watch anew")
+		return Grant{}, errExpired
 	}
 	return g, nil
 }
+
+var errExpired = badToken("this watch token has expired: get the job's urls.watch anew")
 
 func badToken(sentence string) error { return job.Errorf(job.BadToken, "%s", sentence) }
 

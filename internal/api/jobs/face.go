@@ -84,7 +84,8 @@ type Config struct {
 	Stopping context.Context
 }
 
-// Face answers the calls. It starts no goroutine.
+// Face answers the calls. It starts no goroutine but those of its sockets, which
+// Wait waits for.
 type Face struct {
 	engine   Engine
 	files    *files.Dir
@@ -93,7 +94,8 @@ type Face struct {
 	log      *slog.Logger
 	stopping context.Context
 	buffers  sync.Pool // of *[]byte, for answers
-	intake   intake    // of batches
+	sockets  api.Sockets
+	intake   intake // of batches
 }
 
 // New makes the face.
@@ -105,6 +107,7 @@ func New(c Config) *Face {
 	if f.stopping == nil {
 		f.stopping = context.Background()
 	}
+	f.sockets = api.Sockets{Stopping: f.stopping.Done(), Patience: api.UsualPatience, Log: f.log}
 	f.buffers.New = func() any { return new([]byte) }
 	return f
 }
@@ -119,6 +122,7 @@ func (f *Face) Register(mux *http.ServeMux) {
 		"DELETE /v1/jobs/{id}":           f.delete,
 		"GET /v1/jobs/{id}/output":       f.output,
 		"GET /v1/jobs/{id}/events":       f.events,
+		"GET /v1/watch":                  f.watchSocket,
 		"GET /v1/jobs/{id}/result":       f.result,
 		"GET /v1/jobs/{id}/files/{name}": f.file,
 		"POST /v1/jobs/{id}/cancel":      f.cancel,
@@ -134,6 +138,10 @@ func (f *Face) Register(mux *http.ServeMux) {
 		mux.Handle(pattern, api.Wrap(f.log, handler))
 	}
 }
+
+// Wait takes no new socket and returns when every one has been closed. Call it
+// after Stopping is over.
+func (f *Face) Wait() { f.sockets.Wait() }
 
 // subject is the job that a request names, and who asks.
 func subject(r *http.Request) (job.Owner, job.ID, error) {

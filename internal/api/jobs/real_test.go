@@ -25,6 +25,8 @@ type site struct {
 	url    string
 	work   chan job.Claimed // what the worker was given
 	stop   func()           // as the server's stop does: what is held is let go
+	face   *Face
+	close  func() // of what is open
 }
 
 const siteSlots = 2
@@ -50,15 +52,9 @@ func newSite(t *testing.T) *site {
 		Name: "hand", Queue: "sim", Slots: siteSlots,
 		Deliver: func(c job.Claimed) { s.work <- c }, Order: func(job.Lease, job.Order) {},
 	})
-	mux := http.NewServeMux()
-	stopping, stop := context.WithCancel(context.Background())
-	s.stop = stop
-	New(Config{Engine: Of(e), Stopping: stopping}).Register(mux)
-	server := httptest.NewServer(api.Front(mux, "127.0.0.1"))
-	s.url = server.URL
+	s.open(api.UsualPatience)
 	t.Cleanup(func() {
-		stop()
-		server.Close()
+		s.close()
 		unserve()
 		stopEngine()
 		if err := <-ran; err != nil {
@@ -70,6 +66,30 @@ func newSite(t *testing.T) *site {
 		http.DefaultClient.CloseIdleConnections()
 	})
 	return s
+}
+
+// open puts a new face before the engine, as a restart would.
+func (s *site) open(p api.Patience) {
+	if s.close != nil {
+		s.close()
+	}
+	tokens, err := api.NewTokens(make([]byte, api.TokenKey))
+	if err != nil {
+		s.Fatal(err)
+	}
+	neighbours := &api.Site{Listen: []string{"127.0.0.1"}, AllowedOrigins: []string{"https://app.example"}, Tokens: tokens, TokenLife: time.Hour}
+	stopping, stop := context.WithCancel(context.Background())
+	s.face = New(Config{Engine: Of(s.engine), Site: neighbours, Stopping: stopping})
+	s.face.sockets.Patience = p
+	mux := http.NewServeMux()
+	s.face.Register(mux)
+	server := httptest.NewServer(neighbours.Front(mux))
+	s.url, s.stop = server.URL, stop
+	s.close = func() {
+		stop()
+		server.Close()
+		s.face.Wait()
+	}
 }
 
 // call makes a request and returns the answer with its body read.
