@@ -43,6 +43,7 @@ type house struct {
 	cfg       config.Config
 	log       *slog.Logger
 	data      *dataDir
+	seen      *seen
 	store     *sqlite.Store
 	models    *llm.Executor
 	executors map[string]exec.Executor // of each queue
@@ -76,7 +77,10 @@ func open(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *house, e
 	if h.store, err = sqlite.Open(ctx, h.data.database(), sqlite.Options{RowsAtEnd: conversation.RowsAtEnd, LogAhead: logAhead}); err != nil {
 		return nil, fmt.Errorf("the store cannot be opened: %w", err)
 	}
-	if h.executors, h.models, err = makeExecutors(cfg, log); err != nil {
+	if h.seen, err = openSeen(ctx, cfg, log); err != nil {
+		return nil, err
+	}
+	if h.executors, h.models, err = makeExecutors(cfg, h.seen.calls(), log); err != nil {
 		return nil, err
 	}
 	if cfg.Listen == "" {
@@ -94,10 +98,11 @@ func (h *house) furnish(ctx context.Context) (err error) {
 	if err := h.openFiles(ctx); err != nil {
 		return err
 	}
-	h.engine, err = engine.New(ctx, engine.Config{RemoveFiles: h.removeFiles, Store: h.store, Queues: engineQueues(h.cfg, h.executors), Log: h.log})
+	h.engine, err = engine.New(ctx, engine.Config{RemoveFiles: h.removeFiles, Store: h.store, Queues: engineQueues(h.cfg, h.executors), Log: h.log, Observe: h.seen.metrics})
 	if err != nil {
 		return fmt.Errorf("the store cannot be read: %w", err)
 	}
+	h.follow()
 	h.runners = h.makeRunners(h.executors)
 	if _, ok := h.cfg.Queues[chatQueue]; ok {
 		h.chat = chat.New(chat.Config{
@@ -123,6 +128,7 @@ func (h *house) makeRunners(executors map[string]exec.Executor) []*runner.Runner
 			Name:     fmt.Sprintf("server-%d", os.Getpid()),
 			Log:      h.log,
 			Files:    h.files.Path,
+			Follow:   h.seen.attempts(),
 			Grace:    max(h.cfg.ShutdownGrace, 1), // for a runner 0 is its own default
 		}))
 	}
@@ -145,11 +151,12 @@ func (h *house) work(ctx context.Context) error {
 func (h *house) routes(listen string) http.Handler {
 	mux := http.NewServeMux()
 	h.health.register(mux)
+	h.seen.register(mux)
 	jobs.New(jobs.Config{Engine: jobs.Of(h.engine), Files: h.files, Log: h.log, Stopping: h.leaving}).Register(mux)
 	if h.chat != nil {
 		h.chat.Register(mux)
 	}
-	return api.Front(mux, listen)
+	return h.seen.front.Around(api.Front(mux, listen))
 }
 
 // serve answers requests until ctx ends; those under way are answered still, but
@@ -206,6 +213,9 @@ func (h *house) close() error {
 	}
 	if h.models != nil {
 		h.models.Close()
+	}
+	if h.seen != nil {
+		errs = append(errs, h.seen.close())
 	}
 	if h.store != nil {
 		errs = append(errs, h.store.Close())

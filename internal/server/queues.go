@@ -16,8 +16,8 @@ import (
 
 // makeExecutors makes the executor of each queue. All llm queues share their
 // models, whose bounds hold over all of them; models is to be closed at the end.
-func makeExecutors(cfg config.Config, log *slog.Logger) (executors map[string]exec.Executor, models *llm.Executor, err error) {
-	if models, err = makeModels(cfg, log); err != nil {
+func makeExecutors(cfg config.Config, follow llm.Follow, log *slog.Logger) (executors map[string]exec.Executor, models *llm.Executor, err error) {
+	if models, err = makeModels(cfg, follow, log); err != nil {
 		return nil, nil, err
 	}
 	executors = map[string]exec.Executor{}
@@ -46,8 +46,8 @@ func makeExecutor(q config.Queue, models *llm.Executor) (exec.Executor, error) {
 
 // makeModels makes the executor of models; without any, of the one that pretends. Nil
 // when nobody would use it.
-func makeModels(cfg config.Config, log *slog.Logger) (*llm.Executor, error) {
-	c := llm.Config{}
+func makeModels(cfg config.Config, follow llm.Follow, log *slog.Logger) (*llm.Executor, error) {
+	c := llm.Config{Follow: follow}
 	for _, m := range cfg.Models {
 		c.Models = append(c.Models, llm.Model{
 			Name: m.Name, BaseURL: m.BaseURL, APIKey: m.APIKey, APIKeyEnv: m.APIKeyEnv, Concurrency: m.Concurrency,

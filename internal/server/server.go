@@ -170,6 +170,7 @@ func (h *house) live(ctx context.Context, started chan<- struct{}) error {
 	engine := launch(h.engine.Run)
 	work := launch(h.work)
 	faces := launch(h.serve)
+	numbers := launch(h.seen.run)
 	h.health.set(ready)
 	h.log.Info("ready", "url", h.url(), "data", h.data.path)
 	close(started)
@@ -190,7 +191,7 @@ func (h *house) live(ctx context.Context, started chan<- struct{}) error {
 	h.leave() // held requests and streams end
 	served := faces.stop()
 	committed := engine.stop()
-	err = errors.Join(err, worked, served, committed, h.close())
+	err = errors.Join(err, worked, served, committed, numbers.stop(), h.close())
 	h.log.Info("stopped", "after", time.Since(began).Round(time.Millisecond).String())
 	return err
 }

@@ -27,6 +27,7 @@ type question struct {
 	Query          string `json:"query"`
 	ConversationID string `json:"conversation_id"` // "" begins one
 	Model          string `json:"model"`           // "" for the queue's first
+	trace          string `json:"-"`               // what its job is a child of, a traceparent or ""
 }
 
 // asked is a question that is on disk.
@@ -50,6 +51,7 @@ func (f *Face) postChat(w http.ResponseWriter, r *http.Request) error {
 	if err := api.ReadJSON(r, maxAsk, &q); err != nil {
 		return err
 	}
+	q.trace = api.Traceparent(r)
 	key, err := idempotencyKey(r)
 	if err != nil {
 		return err
@@ -97,7 +99,7 @@ func (f *Face) ask(ctx context.Context, owner job.Owner, q question, key string)
 		ID: task, Owner: owner, Queue: f.queue, Key: owner.User,
 		Input:          turn.Prompt(q.Model),
 		IdempotencyKey: key, Hash: q.hash(owner),
-		Rows: turn.Rows(task), Ref: turn.Ref(),
+		Rows: turn.Rows(task), Ref: turn.Ref(), Trace: q.trace,
 	})
 	if err != nil {
 		return asked{}, refused(err, q)

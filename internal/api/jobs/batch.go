@@ -100,14 +100,14 @@ func (f *Face) storeBatch(r *http.Request, b *batch) ([]engine.Submitted, error)
 	became := make([]engine.Submitted, len(b.Jobs.Given))
 	requests := make([]engine.Request, 0, len(became))
 	places := make([]int, 0, len(became)) // of the requests
-	owner := api.Owner(r)
+	owner, trace := api.Owner(r), api.Traceparent(r)
 	for i := range became {
 		req, err := f.requestOfItem(b, i)
 		if err != nil {
 			became[i].Err = ofItem(i, err)
 			continue
 		}
-		req.Owner = owner
+		req.Owner, req.Trace = owner, trace
 		requests, places = append(requests, req), append(places, i)
 	}
 	if len(requests) == 0 || b.Atomic && len(requests) < len(became) {

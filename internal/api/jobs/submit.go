@@ -140,7 +140,7 @@ func (f *Face) asked(r *http.Request, text []byte, s submission) (engine.Request
 		return engine.Request{}, refuse("/idempotency_key", "the key of one job stands in the header Idempotency-Key")
 	}
 	req, err := f.requestOf(&s)
-	req.Owner = api.Owner(r)
+	req.Owner, req.Trace = api.Owner(r), api.Traceparent(r)
 	return req, err
 }
 
