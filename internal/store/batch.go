@@ -45,7 +45,7 @@ func NewBatch() *Batch {
 type Batch struct {
 	// ID names the batch, and is made before its first commit. A store remembers the
 	// last one that it applied, in the same transaction: that is how the outcome of a
-	// failed commit is found out.
+	// failed commit is found out. One that changed nothing need not outlive the process.
 	ID BatchID
 	// Limits are what the queues' jobs are held to, by queue; a queue that is not here
 	// has none. The store only reads them.

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"errors"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -17,30 +18,50 @@ import (
 // that never pauses that moment does not come by itself: so once little is left the
 // keeper copies the rest while commits wait. A log that is begun anew stays the
 // size it has, and writing over it costs less than making it grow.
+//
+// A read that is under way holds on to the log that it began with. Reads follow each
+// other closely, so a log that has grown long is begun anew while commits wait until
+// those reads are over, which is soon: none of ours lasts. What lasts is a backup,
+// and meanwhile the log grows.
 type keeper struct {
-	conn  *sqlite.Conn
-	pass  *query
-	pause sync.Locker // what a commit holds
-	sound func() bool // whether the log can be trusted: else it stays as it is
-	work  chan struct{}
-	quit  chan struct{}
-	done  sync.WaitGroup
+	// Set once.
+	log     *slog.Logger
+	conn    *sqlite.Conn
+	pass    *query
+	restart *query
+	pause   sync.Locker // what a commit holds
+	sound   func() bool // whether the log can be trusted: else it stays as it is
+
+	work chan struct{}
+	quit chan struct{}
+	done sync.WaitGroup
+
+	// Owned by run.
+	tooLong int64 // frames of log that are not put up with
+	failing bool  // the last checkpoint failed, and that was said
 }
 
 const (
 	checkpointEvery = time.Second / 4
 	pageSize        = 4096
-	beginAnew       = 4 << 20 / pageSize   // frames of log that are worth beginning it anew
-	quicklyCopied   = 256 << 10 / pageSize // frames that commits may be made to wait for
+	beginAnew       = 4 << 20 / pageSize     // frames of log that are worth beginning it anew
+	quicklyCopied   = 256 << 10 / pageSize   // frames that commits may be made to wait for
+	longLog         = 16 << 20 / pageSize    // frames for which commits are made to wait for readers
+	mostLog         = 64 << 20               // bytes that the log has at most, and keeps
+	readersEnd      = 100 * time.Millisecond // how long they are waited for
 )
 
-func startKeeper(path string, pause sync.Locker, sound func() bool) (*keeper, error) {
+func startKeeper(path string, pause sync.Locker, sound func() bool, log *slog.Logger) (*keeper, error) {
 	conn, err := connect(path, []string{"PRAGMA synchronous = FULL", "PRAGMA wal_autocheckpoint = 0", "PRAGMA cache_size = -512"})
 	if err != nil {
 		return nil, err
 	}
-	k := &keeper{conn: conn, pause: pause, sound: sound, work: make(chan struct{}, 1), quit: make(chan struct{})}
-	if k.pass, err = prepare(conn, "PRAGMA wal_checkpoint(PASSIVE)"); err != nil {
+	conn.SetBusyTimeout(readersEnd)
+	k := &keeper{log: log, conn: conn, pause: pause, sound: sound, work: make(chan struct{}, 1), quit: make(chan struct{}), tooLong: longLog}
+	if k.pass, err = prepare(conn, "PRAGMA wal_checkpoint(PASSIVE)"); err == nil {
+		k.restart, err = prepare(conn, "PRAGMA wal_checkpoint(RESTART)")
+	}
+	if err != nil {
 		_ = conn.Close()
 		return nil, err
 	}
@@ -78,44 +99,81 @@ func (k *keeper) run() {
 			return
 		case <-tick.C:
 		}
-		k.checkpoint()
+		k.tell(k.checkpoint())
 	}
+}
+
+// tell says once that checkpoints fail, and once that they go on.
+func (k *keeper) tell(err error) {
+	switch {
+	case errors.Is(err, errUnsound): // whoever noticed has said so
+	case err != nil && !k.failing:
+		k.log.Error("the log of the database cannot be copied into it, and grows; it is tried again with every commit", "error", err)
+	case err == nil && k.failing:
+		k.log.Info("the log of the database is copied into it again")
+	}
+	k.failing = err != nil
 }
 
 // checkpoint copies the log, and when it is long catches up with the commits that
 // go on meanwhile, until the little that is left can be copied while they wait.
-func (k *keeper) checkpoint() {
-	last, err := k.passive()
-	if err != nil || last < beginAnew {
-		return
+func (k *keeper) checkpoint() error {
+	last, err := k.copy(k.pass)
+	if err != nil || last.frames < beginAnew {
+		return err
 	}
 	for range 8 {
-		now, err := k.passive()
+		now, err := k.copy(k.pass)
 		if err != nil {
-			return
+			return err
 		}
-		if now-last < quicklyCopied {
+		if now.frames-last.frames < quicklyCopied {
 			break
 		}
 		last = now
 	}
 	k.pause.Lock()
 	defer k.pause.Unlock()
-	_, _ = k.passive()
+	last, err = k.copy(k.pass)
+	if err != nil || last.frames < longLog {
+		k.tooLong = longLog
+		return err
+	}
+	if last.frames < k.tooLong {
+		return nil
+	}
+	return k.waitForReaders()
+}
+
+// waitForReaders makes the next commit begin the log anew, once the reads under way
+// are over. The caller holds up the commits. When a read does not end, as that of a
+// backup, the log may grow to twice its size before they are held up again.
+func (k *keeper) waitForReaders() error {
+	l, err := k.copy(k.restart)
+	k.tooLong = longLog
+	if l.held {
+		k.tooLong = 2 * l.frames
+	}
+	return err
 }
 
 // errUnsound is why nothing is copied: what reads as the log may not be it.
 var errUnsound = errors.New("sqlite: the log cannot be trusted")
 
-// passive copies what was in the log when it began, without making anyone wait,
-// and says how many frames that were.
-func (k *keeper) passive() (frames int64, err error) {
+// copied is what a checkpoint came to.
+type copied struct {
+	frames int64 // in the log
+	held   bool  // a read held on to it, or another checkpoint
+}
+
+// copy copies what is in the log when it begins.
+func (k *keeper) copy(how *query) (l copied, err error) {
 	if !k.sound() {
-		return 0, errUnsound
+		return l, errUnsound
 	}
-	_, err = k.pass.first(func(c column) error {
-		frames = c.int(1)
+	_, err = how.first(func(c column) error {
+		l = copied{frames: c.int(1), held: c.int(0) != 0}
 		return nil
 	})
-	return frames, err
+	return l, err
 }

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -37,4 +38,77 @@ func TestTheLogIsBegunAnewUnderLoad(t *testing.T) {
 		}
 	}
 	t.Fatalf("after %d MiB the log still holds most of them", most>>20)
+}
+
+// Reads that follow each other without a pause hold on to the log by turns: it is
+// begun anew nevertheless, and stays within its bound.
+func TestTheLogStaysWithinItsBoundBesideReaders(t *testing.T) {
+	a := newAged(t, Options{Unsynced: true})
+	done := make(chan struct{})
+	var reading sync.WaitGroup
+	defer reading.Wait()
+	defer close(done)
+	for range 3 {
+		reading.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if _, _, err := a.List(t.Context(), store.Filter{Owner: job.Owner{User: "u"}, Limit: 100}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for written := 0; written < 200<<20; written += 3 << 20 {
+		a.end(250, 4<<10)
+		info, err := os.Stat(a.path + "-wal")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Size() > mostLog {
+			t.Fatalf("after %d MiB the log has %d", written>>20, info.Size()>>20)
+		}
+	}
+}
+
+// A read that lasts, as a backup's, lets the log grow; once it is over the log is
+// begun anew and cut to its bound.
+func TestTheLogIsCutOnceALongReadIsOver(t *testing.T) {
+	a := newAged(t, Options{Unsynced: true})
+	a.still()
+	r := <-a.readers
+	if err := r.begin.run(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.head.text("q").row(); err != nil {
+		t.Fatal(err)
+	}
+	for range 30 {
+		a.end(250, 4<<10)
+	}
+	if err := a.keeper.checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	if info, _ := os.Stat(a.path + "-wal"); info.Size() < mostLog {
+		t.Fatalf("the test is to show a long log; it has %d bytes", info.Size())
+	}
+	if a.keeper.tooLong <= longLog {
+		t.Error("commits are held up again and again for a read that lasts")
+	}
+	r.head.done()
+	if err := r.end.run(); err != nil {
+		t.Fatal(err)
+	}
+	a.readers <- r
+	a.keeper.tooLong = longLog
+	if err := a.keeper.checkpoint(); err != nil {
+		t.Fatal(err)
+	}
+	a.end(1, 10)
+	if info, _ := os.Stat(a.path + "-wal"); info.Size() > mostLog {
+		t.Errorf("the log still has %d bytes", info.Size())
+	}
 }

@@ -17,6 +17,7 @@ type tx struct {
 	*Store
 	now     time.Time
 	changed map[string]*store.Counts // the queues whose counts this batch moved
+	wrote   bool                     // it changed something
 }
 
 // Apply applies a batch; see [store.Store].
@@ -67,7 +68,9 @@ func (s *Store) applyBatch(b *store.Batch) error {
 		return err
 	}
 	s.last = b.ID
-	s.keeper.wrote()
+	if t.wrote {
+		s.behind()
+	}
 	return nil
 }
 
@@ -122,7 +125,7 @@ func (t *tx) apply(b *store.Batch) error {
 		func() error { return each(b.Prunes, t.prune) },
 		func() error { return each(b.Claims, t.claim) },
 		func() error { return t.saveCounts(b) },
-		t.q.setBatch.blob(b.ID[:]).run,
+		func() error { return t.remember(b) },
 	} {
 		if err := kind(); err != nil {
 			return err

@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -39,6 +40,11 @@ type Options struct {
 	LogAhead int64
 	// Readers is how many reads go on at once; 0 means 4.
 	Readers int
+	// Log is told of what goes wrong behind the commits; nil discards.
+	Log *slog.Logger
+	// MaxPages is how many pages of 4 KiB the file may have; 0 for no bound. For tests
+	// of a full disk.
+	MaxPages int64
 	// Unsynced leaves out the sync of every commit: a crash of the machine then loses
 	// acknowledged jobs. For tests of what does not depend on it.
 	Unsynced bool
@@ -52,6 +58,7 @@ type Store struct {
 	readers   chan *reader // the idle ones; Close takes them all
 	size      int
 	keeper    *keeper
+	vacuum    *vacuum
 	syncer    *syncer
 
 	mu sync.Mutex
@@ -62,6 +69,7 @@ type Store struct {
 	running map[job.ID]*held
 	turns   turns
 	last    store.BatchID // the batch that was applied last
+	changes int64         // rows that this connection ever changed, after that batch
 	rows    int64         // the last row number that was given
 	stale   bool          // the memory above may be ahead of the disk: load it again
 	closed  bool
@@ -102,6 +110,9 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	if s.size == 0 {
 		s.size = 4
 	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
 	if err := s.open(ctx, path, o); err != nil {
 		s.abandon()
 		return nil, fmt.Errorf("open %s: %w", path, err)
@@ -140,11 +151,16 @@ func (s *Store) open(ctx context.Context, path string, o Options) (err error) {
 	if s.syncer, err = openSyncer(path, o); err != nil {
 		return err
 	}
-	s.keeper, err = startKeeper(path, &s.mu, func() bool { return !s.syncer.failed() })
-	return err
+	if s.keeper, err = startKeeper(path, &s.mu, s.sound, o.Log); err != nil {
+		return err
+	}
+	return s.startVacuum(o.Log)
 }
 
-func writerPragmas(o Options) []string {
+func writerPragmas(o Options) (list []string) {
+	if o.MaxPages > 0 {
+		defer func() { list = append(list, fmt.Sprintf("PRAGMA max_page_count = %d", o.MaxPages)) }()
+	}
 	sync := "NORMAL" // safe from corruption; the syncer adds durability
 	if o.Unsynced {
 		sync = "OFF"
@@ -156,7 +172,7 @@ func writerPragmas(o Options) []string {
 		"PRAGMA wal_autocheckpoint = 0", // a connection of its own does that
 		"PRAGMA cache_size = -16384",
 		"PRAGMA temp_store = MEMORY",
-		"PRAGMA journal_size_limit = 67108864",
+		fmt.Sprintf("PRAGMA journal_size_limit = %d", mostLog),
 	}
 }
 
@@ -224,6 +240,7 @@ func (s *Store) Close() error {
 	if again {
 		return nil
 	}
+	s.vacuum.stop()
 	s.keeper.stop()
 	var errs []error
 	for range s.size {
@@ -241,6 +258,9 @@ func (s *Store) Close() error {
 
 // abandon closes what a failed opening left open.
 func (s *Store) abandon() {
+	if s.vacuum != nil {
+		s.vacuum.stop()
+	}
 	if s.keeper != nil {
 		s.keeper.stop()
 	}

@@ -24,7 +24,7 @@ type statements struct {
 	insertDeleted, wasDeleted, oldDeleted, forget      *query
 	record, putRecord, deleteRecord, deleteRecords     *query
 	loadCounts, saveCounts, loadRunning, loadTurns     *query
-	lastBatch, setBatch, lastRow                       *query
+	lastBatch, setBatch, lastRow, changes              *query
 }
 
 func prepareAll(conn *sqlite.Conn) (*statements, error) {
@@ -91,6 +91,7 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.lastRow, "SELECT coalesce(max(n), 0) FROM jobs"},
 		{&q.lastBatch, "SELECT batch FROM applied"},
 		{&q.setBatch, "UPDATE applied SET batch = ?"},
+		{&q.changes, "SELECT total_changes()"},
 		{&q.loadCounts, "SELECT name, scheduled, queued, parked, running, succeeded, failed, cancelled, expired, retried, waiting_bytes, paused FROM queues"},
 		{&q.saveCounts, `INSERT OR REPLACE INTO queues (name, scheduled, queued, parked, running, succeeded, failed, cancelled, expired, retried, waiting_bytes, paused)
 			VALUES (?,?,?,?,?,?,?,?,?,?,?,?)`},

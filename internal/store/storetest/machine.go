@@ -72,7 +72,25 @@ func (m *machine) pass(r *rapid.T) {
 func (m *machine) reopen(r *rapid.T) {
 	if rapid.IntRange(0, 5).Draw(r, "reopens") == 0 {
 		m.world.reopen()
+		if m.last != nil && !wrote(m.last) {
+			m.last = nil // a store need not remember what changed nothing
+		}
 	}
+}
+
+// wrote says whether a batch has an op that surely changed something.
+func wrote(b *store.Batch) bool {
+	for _, op := range b.Submits {
+		if op.Err == nil && op.Existing == nil {
+			return true
+		}
+	}
+	for _, op := range b.Finishes {
+		if op.Err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // batch commits a few ops of any kind.

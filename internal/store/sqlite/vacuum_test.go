@@ -1,0 +1,119 @@
+package sqlite
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// still stops who works behind the commits, so that a test makes their steps.
+func (a *aged) still() {
+	a.vacuum.stop()
+	a.vacuum.quit = make(chan struct{})
+	close(a.keeper.quit)
+	a.keeper.done.Wait()
+	a.keeper.quit = make(chan struct{})
+}
+
+func (a *aged) prune() {
+	a.tb.Helper()
+	a.now = a.now.Add(2 * time.Hour)
+	b := store.NewBatch()
+	b.Prunes = []*store.Prune{{Limit: 1 << 20}}
+	a.commit(b)
+}
+
+func (a *aged) file() int64 {
+	a.tb.Helper()
+	if err := a.keeper.checkpoint(); err != nil {
+		a.tb.Fatal(err)
+	}
+	info, err := os.Stat(a.path)
+	if err != nil {
+		a.tb.Fatal(err)
+	}
+	return info.Size()
+}
+
+func TestAFileShrinksOnceWhatItHeldIsGone(t *testing.T) {
+	a := newAged(t, Options{Unsynced: true})
+	a.still()
+	a.end(1000, 20_000)
+	full := a.file()
+	a.prune()
+	for range freeWindow {
+		if a.vacuum.window.spare() > 0 {
+			t.Fatal("pages are given back before it is known that nothing needs them")
+		}
+		if err := a.vacuum.count(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	steps := 0
+	for ; a.vacuum.window.spare() > 0; steps++ {
+		if err := a.vacuum.give(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if size := a.file(); size > full/2 || size < freeReserve*pageSize/2 {
+		t.Errorf("of %d bytes %d are left after %d steps", full, size, steps)
+	}
+	if steps < 3 {
+		t.Errorf("it was all given back in %d steps", steps)
+	}
+	a.end(10, 20_000) // and it is sound
+}
+
+// Pages that are used again from time to time are kept.
+func TestPagesThatAreNeededAgainAreKept(t *testing.T) {
+	w := window{}
+	for i := range int64(2*freeWindow + 1) {
+		free := int64(100_000)
+		if i == freeWindow {
+			free = freeReserve + 1000
+		}
+		w.add(free, 120_000)
+		if got := w.spare(); i == freeWindow && got > 1000 {
+			t.Errorf("%d pages are to spare, of which 1000 were", got)
+		}
+	}
+	if w.spare() < 80_000 {
+		t.Errorf("a need that is a window ago still counts: %d pages are to spare", w.spare())
+	}
+}
+
+// At rest nothing is written: neither by the vacuum nor by anyone else.
+func TestAtRestNothingIsWritten(t *testing.T) {
+	a := newAged(t, Options{Unsynced: true})
+	a.still()
+	a.end(100, 20_000)
+	a.prune()
+	a.file()
+	before := a.state()
+	for range 3 * freeWindow {
+		if err := a.vacuum.second(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	idle := store.NewBatch()
+	idle.Prunes = []*store.Prune{{Limit: 100}}
+	a.commit(idle)
+	a.file()
+	if after := a.state(); after != before {
+		t.Errorf("the files were %s, and are %s", before, after)
+	}
+}
+
+// state is what the files look like from outside.
+func (a *aged) state() (s string) {
+	for _, name := range []string{a.path, a.path + "-wal"} {
+		info, err := os.Stat(name)
+		if err != nil {
+			a.tb.Fatal(err)
+		}
+		s += info.ModTime().String() + " "
+	}
+	return s
+}
