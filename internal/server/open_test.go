@@ -15,7 +15,9 @@ import (
 
 // openHouse opens a server without an address.
 func openHouse(t *testing.T, data string) *Server {
-	s, err := Open(t.Context(), config.Config{Data: data}, slog.New(slog.DiscardHandler))
+	cfg := config.Default()
+	cfg.Data, cfg.Listen, cfg.Queues = data, "", nil
+	s, err := Open(t.Context(), cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

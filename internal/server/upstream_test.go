@@ -9,13 +9,16 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/simmodel"
 )
 
-// serveModel starts a server whose only model is a simulated one, over loopback.
-func serveModel(t *testing.T) *served {
+// serveModels starts a server with models of these names, all of one simulated
+// server over loopback.
+func serveModels[V any](t *testing.T, names map[string]V) *served {
 	upstream := httptest.NewServer(simmodel.New(simmodel.Defaults()))
 	t.Cleanup(upstream.Close)
 	t.Cleanup(upstream.CloseClientConnections)
 	return serve(t, func(c *config.Config) {
-		c.Models = []config.Model{{Name: "m", BaseURL: upstream.URL + "/v1", Concurrency: 64}}
+		for name := range names {
+			c.Models = append(c.Models, config.Model{Name: name, BaseURL: upstream.URL + "/v1", Concurrency: 64})
+		}
 	})
 }
 
@@ -28,8 +31,7 @@ const impatient = `"max_attempts":2,
 // A fault of the upstream that stays becomes the job's error, with what a person
 // can do about it, after as many attempts as may help; none leaves the job running.
 func TestEveryFaultOfTheUpstreamEndsTheJob(t *testing.T) {
-	s := serveModel(t)
-	for fault, want := range map[string]struct {
+	faults := map[string]struct {
 		code     string
 		attempts float64
 	}{
@@ -38,7 +40,7 @@ func TestEveryFaultOfTheUpstreamEndsTheJob(t *testing.T) {
 		"404":                {"upstream_not_found", 1},
 		"429":                {"upstream_rate_limited", 1},
 		"500":                {"upstream_error", 2},
-		"503":                {"upstream_unavailable", 1},
+		"503":                {"circuit_open", 1}, // after a few waits that cost nothing
 		"hang":               {"upstream_timeout", 2},
 		"close":              {"upstream_disconnected", 2},
 		"hang-mid-stream":    {"idle_output_timeout", 2},
@@ -48,11 +50,13 @@ func TestEveryFaultOfTheUpstreamEndsTheJob(t *testing.T) {
 		"malformed-sse":      {"upstream_bad_stream", 2},
 		"enormous-line":      {"upstream_bad_stream", 2},
 		"wrong-content-type": {"upstream_bad_answer", 2},
-	} {
+	}
+	s := serveModels(t, faults) // each fails alone, without opening the circuit of another
+	for fault, want := range faults {
 		t.Run(fault, func(t *testing.T) {
 			t.Parallel()
-			body := fmt.Sprintf(`{"queue":"chat","input":{"messages":[{"role":"user","content":"hello"}],
-				"sim":{"fault":%q,"first_token_ms":1,"tokens_per_s":1000,"retry_after_s":0.1}},%s}`, fault, impatient)
+			body := fmt.Sprintf(`{"queue":"chat","input":{"model":%[1]q,"messages":[{"role":"user","content":"hello"}],
+				"sim":{"fault":%[1]q,"first_token_ms":1,"tokens_per_s":1000,"retry_after_s":0.1}},%[2]s}`, fault, impatient)
 			_, j := s.call("POST", "/v1/jobs", body, "Prefer", "wait=30")
 			failure, _ := j["error"].(map[string]any)
 			if j["status"] != "failed" || failure["code"] != want.code || failure["attempt"] != want.attempts {
@@ -68,14 +72,15 @@ func TestEveryFaultOfTheUpstreamEndsTheJob(t *testing.T) {
 // A fault that passes costs an attempt, or none when the upstream asked to wait,
 // and then the answer is whole.
 func TestAPassingFaultOfTheUpstreamIsOvercome(t *testing.T) {
-	s := serveModel(t)
-	for fault, attempts := range map[string]float64{
+	faults := map[string]float64{
 		"500": 2, "close": 2, "close-mid-stream": 2, "malformed-sse": 2, "429": 1, "503": 1,
-	} {
+	}
+	s := serveModels(t, faults)
+	for fault, attempts := range faults {
 		t.Run(fault, func(t *testing.T) {
 			t.Parallel()
-			body := fmt.Sprintf(`{"queue":"chat","input":{"messages":[{"role":"user","content":"hello"}],
-				"sim":{"fault":%q,"fault_times":1,"key":%[1]q,"first_token_ms":1,"tokens_per_s":5000,"tokens":20,"retry_after_s":0.1}},
+			body := fmt.Sprintf(`{"queue":"chat","input":{"model":%[1]q,"messages":[{"role":"user","content":"hello"}],
+				"sim":{"fault":%[1]q,"fault_times":1,"key":%[1]q,"first_token_ms":1,"tokens_per_s":5000,"tokens":20,"retry_after_s":0.1}},
 				"retry":{"backoff_s":0.01,"for_s":20}}`, fault)
 			_, j := s.call("POST", "/v1/jobs", body, "Prefer", "wait=30")
 			result, _ := j["result"].(map[string]any)

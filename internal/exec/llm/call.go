@@ -27,6 +27,7 @@ var errNoAnswer = errors.New("llm: the model server did not answer in time")
 type call struct {
 	// set once
 	model    *model
+	pass     *pass
 	out      exec.Sink
 	patience time.Duration // for the server to begin its answer; 0 without end
 	trace    string        // the traceparent that is sent along; "" for none
@@ -133,6 +134,7 @@ func (c *call) take(data []byte) error {
 	if !isEmpty(k.Error) {
 		return c.model.inStream(k.Error)
 	}
+	c.pass.answers()
 	if err := c.say(data, k); err != nil {
 		return err
 	}

@@ -24,6 +24,9 @@ const (
 	codeBadStream = "upstream_bad_stream"
 	codeBadAnswer = "upstream_bad_answer"
 	codeTimeout   = "upstream_timeout"
+
+	codeRateLimited = "upstream_rate_limited"
+	codeConflict    = "upstream_conflict"
 )
 
 // fault makes a fault whose message says what the model's server did.
@@ -60,9 +63,9 @@ func (m *model) byStatus(status int, how, said string) *job.Fault {
 	case status == http.StatusRequestTimeout:
 		code, class, did = codeTimeout, job.Later, "took too long"
 	case status == http.StatusConflict || status == http.StatusTooEarly:
-		code, class, did = "upstream_conflict", job.Later, "cannot do it at this moment"
+		code, class, did = codeConflict, job.Later, "cannot do it at this moment"
 	case status == http.StatusTooManyRequests:
-		code, class, did = "upstream_rate_limited", job.Wait, "asks to wait: too many requests"
+		code, class, did = codeRateLimited, job.Wait, "asks to wait: too many requests"
 	case status == http.StatusServiceUnavailable:
 		code, class, did = "upstream_unavailable", job.Wait, "asks to wait: it is not available"
 	case status >= 500:

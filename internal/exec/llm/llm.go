@@ -21,6 +21,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -41,6 +42,7 @@ type Config struct {
 	Transport http.RoundTripper
 	// Follow is told of every call; nil for nobody.
 	Follow Follow
+	Log    *slog.Logger // nil for none
 }
 
 // Model is a model and the server that runs it.
@@ -72,8 +74,11 @@ func New(c Config) (*Executor, error) {
 		own := newTransport()
 		c.Transport, e.close = own, own.CloseIdleConnections
 	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
 	for _, m := range c.Models {
-		known, err := newModel(m, c.Transport)
+		known, err := newModel(m, c)
 		if err != nil {
 			return nil, fmt.Errorf("the model %s: %w", job.Quote(m.Name), err)
 		}
@@ -131,8 +136,22 @@ func (e *Executor) Execute(ctx context.Context, t exec.Task, out exec.Sink) erro
 		return err
 	}
 	defer req.model.release()
-	c := call{model: req.model, out: out, patience: t.Job.Policy.Timeouts.Request, trace: t.Job.Trace}
-	return c.followed(ctx, e.follow, req.body())
+	pass, err := req.model.circuit.enter(ctx, out)
+	if err != nil {
+		return err
+	}
+	defer pass.drop()
+	c := call{model: req.model, pass: pass, out: out, patience: t.Job.Policy.Timeouts.Request, trace: t.Job.Trace}
+	return pass.end(ctx, c.followed(ctx, e.follow, req.body()))
+}
+
+// Circuits shows the circuit of each model, in the order of the configuration.
+func (e *Executor) Circuits() []Circuit {
+	list := make([]Circuit, 0, len(e.names))
+	for _, name := range e.names {
+		list = append(list, e.models[name].circuit.show())
+	}
+	return list
 }
 
 // model is a model that is ready to be called.
@@ -141,9 +160,11 @@ type model struct {
 	url    *url.URL
 	client *http.Client
 	slots  chan struct{} // a place for every call under way; nil without a bound
+
+	circuit *circuit
 }
 
-func newModel(m Model, fallback http.RoundTripper) (*model, error) {
+func newModel(m Model, c Config) (*model, error) {
 	if m.Name == "" {
 		return nil, errors.New("it has no name")
 	}
@@ -151,7 +172,7 @@ func newModel(m Model, fallback http.RoundTripper) (*model, error) {
 		m.Upstream = m.Name
 	}
 	if m.Transport == nil {
-		m.Transport = fallback
+		m.Transport = c.Transport
 	}
 	base, err := url.Parse(m.BaseURL)
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
@@ -160,7 +181,7 @@ func newModel(m Model, fallback http.RoundTripper) (*model, error) {
 	if base.User != nil || base.RawQuery != "" || base.Fragment != "" {
 		return nil, errors.New("its base_url must be without a user, a query and a fragment; a key goes into the variable that api_key_env names")
 	}
-	ready := &model{Model: m, url: base.JoinPath("chat/completions")}
+	ready := &model{Model: m, url: base.JoinPath("chat/completions"), circuit: newCircuit(m.Name, c.Log)}
 	// A redirect is not followed: it could lead the key to another host.
 	ready.client = &http.Client{Transport: m.Transport, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return http.ErrUseLastResponse
