@@ -1,7 +1,6 @@
 package server
 
 import (
-	"encoding/base64"
 	"os"
 	"os/exec"
 	"strings"
@@ -24,20 +23,19 @@ func TestTheRecogniserExampleReadsItsPage(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s := serve(t, func(c *config.Config) { c.Queues = example.Queues })
 	page, err := os.ReadFile("examples/recogniser/page.png")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := serve(t, func(c *config.Config) { c.Queues = example.Queues })
-	picture := base64.StdEncoding.EncodeToString(page)
-	status, j := s.call("POST", "/v1/jobs", `{"queue":"ocr","input":{"image":"`+picture+`"}}`, "Prefer", "wait=60")
+	status, j := s.submitFiles(`{"queue":"ocr"}`, map[string]string{"page.png": string(page)}, "Prefer", "wait=60")
 	if status != 200 || j["status"] != "succeeded" {
 		t.Fatalf("%d %v", status, j)
 	}
 	if status, text := s.text("GET", "/v1/jobs/"+j["id"].(string)+"/result", ""); status != 200 || !strings.Contains(text, "THE WAITING ROOM") {
 		t.Errorf("%d %q", status, text)
 	}
-	status, j = s.call("POST", "/v1/jobs", `{"queue":"ocr","input":{"image":"bm8gcGljdHVyZQ=="}}`, "Prefer", "wait=60")
+	status, j = s.submitFiles(`{"queue":"ocr"}`, map[string]string{"page.png": "no picture"}, "Prefer", "wait=60")
 	if status != 200 || j["status"] != "failed" || j["attempt"] != 1.0 {
 		t.Errorf("what is no picture: %d %v", status, j)
 	}

@@ -3,13 +3,15 @@
 package process
 
 import (
-	"encoding/base64"
-	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	meanwhile "github.com/meanwhile-run/meanwhile/internal/exec"
+	"github.com/meanwhile-run/meanwhile/internal/exec/exectest"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
@@ -21,21 +23,37 @@ func recogniser(t *testing.T) *Executor {
 	if _, err := exec.LookPath("tesseract"); err != nil {
 		t.Skip("tesseract is not installed, so the OCR example cannot run: sudo apt-get install tesseract-ocr")
 	}
-	e, err := New(Config{Command: []string{"sh", "recognise.sh"}, Env: []string{"PATH", "TESSDATA_PREFIX"}, Dir: example})
+	e, err := New(Config{Command: []string{"sh", "recognise.sh", "{file}"}, Env: []string{"PATH", "TESSDATA_PREFIX"}, Dir: example})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return e
 }
 
-func TestTheExampleReadsItsPage(t *testing.T) {
+// recognise has the example work on a file with that in it.
+func recognise(t *testing.T, picture []byte) (exectest.Record, error) {
+	t.Helper()
 	e := recogniser(t)
+	path := filepath.Join(t.TempDir(), "a page.png")
+	if err := os.WriteFile(path, picture, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	task := exectest.Task([]byte("null"))
+	task.Files = []meanwhile.File{{Path: path, File: job.File{Name: "a page.png"}}}
+	a := exectest.Start(t, e, task)
+	err := a.Wait()
+	return a.Sink.Record(), err
+}
+
+func TestTheExampleReadsItsPage(t *testing.T) {
 	page, err := os.ReadFile(example + "/page.png")
 	if err != nil {
 		t.Fatal(err)
 	}
-	input, _ := json.MarshalIndent(map[string]string{"image": base64.StdEncoding.EncodeToString(page)}, "", "  ")
-	r := succeed(t, e, string(input))
+	r, err := recognise(t, page)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, line := range []string{"THE WAITING ROOM\n", "you go on with your day. The letter travels meanwhile.\n"} {
 		if !strings.Contains(r.Text(), line) {
 			t.Errorf("the text lacks %q:\n%s", line, r.Text())
@@ -50,25 +68,28 @@ func TestTheExampleReadsItsPage(t *testing.T) {
 }
 
 func TestTheExampleRefusesWhatIsNoPicture(t *testing.T) {
-	e := recogniser(t)
-	for input, says := range map[string]string{
-		`{}`:                            `must be {"image": "..."}`,
-		`{"image": 5}`:                  `must be {"image": "..."}`,
-		`{"image": "no base64!"}`:       "is not base64",
-		`{"image": "bm8gcGljdHVyZQ=="}`: "is not a picture",
+	elsewhere, err := filepath.Abs(example + "/page.png")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for picture, says := range map[string]string{
+		"":                       "is not a picture",
+		"no picture":             "is not a picture",
+		elsewhere + "\n":         "is not a picture", // tesseract itself would read that page
+		"\x89PNG\r\n\x1a\n oops": "is not a picture that tesseract can read",
 	} {
-		f := failing(t, e, input)
-		if f.Class != job.Final || !strings.Contains(f.Message, says) {
-			t.Errorf("%s: class %d, %s", input, f.Class, f.Message)
+		var f *job.Fault
+		if _, err := recognise(t, []byte(picture)); !errors.As(err, &f) || f.Class != job.Final || !strings.Contains(f.Message, says) {
+			t.Errorf("%q: %v", picture, err)
 		}
 	}
 }
 
-// What the server lacks is no fault of the input.
+// What the server lacks is no fault of the picture.
 func TestTheExampleWithoutItsLanguageIsTriedAgain(t *testing.T) {
 	t.Setenv("TESSDATA_PREFIX", t.TempDir())
-	e := recogniser(t)
-	if f := failing(t, e, `{"image": "bm8gcGljdHVyZQ=="}`); f.Class != job.Later || f.Code != "exit_69" || !strings.Contains(f.Message, "English data") {
-		t.Errorf("class %d, %s, %s", f.Class, f.Code, f.Message)
+	var f *job.Fault
+	if _, err := recognise(t, []byte("no picture")); !errors.As(err, &f) || f.Class != job.Later || f.Code != "exit_69" || !strings.Contains(f.Message, "English data") {
+		t.Error(err)
 	}
 }

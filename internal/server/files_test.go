@@ -1,0 +1,142 @@
+package server
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"maps"
+	"mime/multipart"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/config"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// submitFiles submits a job with files.
+func (s *served) submitFiles(text string, list map[string]string, headers ...string) (int, map[string]any) {
+	s.t.Helper()
+	var body bytes.Buffer
+	form := multipart.NewWriter(&body)
+	if err := form.WriteField("job", text); err != nil {
+		s.t.Fatal(err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(list)) {
+		part, err := form.CreateFormFile("file", name)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		_, _ = io.WriteString(part, list[name])
+	}
+	_ = form.Close()
+	return s.call("POST", "/v1/jobs", body.String(), append(headers, "Content-Type", form.FormDataContentType())...)
+}
+
+// onDisk are the directories of jobs with files.
+func (s *served) onDisk() (names []string) {
+	s.t.Helper()
+	entries, err := os.ReadDir(filepath.Join(s.cfg.Data, "files"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// shelf is a queue whose jobs say what is in their files.
+func shelf(c *config.Config) {
+	q := config.Defaults(config.Process)
+	q.Command, q.Env = []string{"cat", "{files}"}, []string{"PATH"}
+	c.Queues = maps.Clone(c.Queues)
+	c.Queues["shelf"] = q
+}
+
+// A job with files works on them, shows them, gives them back, and takes them along
+// when it is deleted.
+func TestTheLifeOfFiles(t *testing.T) {
+	s := serve(t, shelf)
+	list := map[string]string{"a.txt": "one ", "b.txt": "two"}
+	status, j := s.submitFiles(`{"queue":"shelf"}`, list, "Prefer", "wait=30", "Idempotency-Key", "k")
+	if status != 200 || j["status"] != "succeeded" || j["output_text"] != "one two" {
+		t.Fatalf("%d %v", status, j)
+	}
+	id := j["id"].(string)
+	if shown, _ := json.Marshal(j["files"]); !bytes.Contains(shown, []byte(`"name":"a.txt"`)) || !bytes.Contains(shown, []byte(`"size":4`)) {
+		t.Errorf("it shows %s", shown)
+	}
+	if status, text := s.text("GET", "/v1/jobs/"+id+"/files/b.txt", ""); status != 200 || text != "two" {
+		t.Errorf("%d %q", status, text)
+	}
+	if status, _ := s.call("GET", "/v1/jobs/"+id+"/files/b.txt", "", "X-User-ID", "someone"); status != 404 {
+		t.Errorf("to someone else: %d", status)
+	}
+	if status, again := s.submitFiles(`{"queue":"shelf"}`, list, "Idempotency-Key", "k"); status != 200 || again["id"] != id {
+		t.Errorf("again: %d %v", status, again)
+	}
+	list["b.txt"] = "three"
+	if status, other := s.submitFiles(`{"queue":"shelf"}`, list, "Idempotency-Key", "k"); status != 422 {
+		t.Errorf("another file: %d %v", status, other)
+	}
+	if got := s.onDisk(); !slices.Equal(got, []string{id}) {
+		t.Errorf("on the disk are %v", got)
+	}
+	if status, text := s.text("DELETE", "/v1/jobs/"+id, ""); status != http.StatusNoContent {
+		t.Errorf("%d %s", status, text)
+	}
+	for late := time.Now().Add(time.Minute); len(s.onDisk()) > 0; runtime.Gosched() { // they go once the delete is on the disk
+		if time.Now().After(late) {
+			t.Fatalf("of a deleted job there are %v", s.onDisk())
+		}
+	}
+	s.quit()
+}
+
+func TestQueuesThatTakeNoFiles(t *testing.T) {
+	s := serve(t, shelf)
+	for _, queue := range []string{"sim", "chat"} {
+		if status, refusal := s.submitFiles(`{"queue":"`+queue+`"}`, map[string]string{"a": "x"}); status != 400 || refusal["field"] != "/queue" {
+			t.Errorf("%s: %d %v", queue, status, refusal)
+		}
+	}
+	status, j := s.call("POST", "/v1/jobs", `{"queue":"shelf","input":1}`, "Prefer", "wait=30")
+	if status != 200 || j["status"] != "failed" || j["error"].(map[string]any)["code"] != "wrong_files" {
+		t.Errorf("a command without its files: %d %v", status, j)
+	}
+	if got := s.onDisk(); len(got) != 0 {
+		t.Errorf("on the disk are %v", got)
+	}
+	s.quit()
+}
+
+// What a crash left between the files and their job is gone after the next start,
+// and what belongs to a job is there.
+func TestACrashLeavesNoFilesBehind(t *testing.T) {
+	first := serve(t, shelf)
+	_, j := first.submitFiles(`{"queue":"shelf","delay_s":3600}`, map[string]string{"a": "kept"})
+	orphan := first.house.files.Stage(job.NewID())
+	if _, err := orphan.Receive(t.Context(), "a", "", bytes.NewReader([]byte("left"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := orphan.Keep(); err != nil {
+		t.Fatal(err)
+	}
+	first.quit()
+	for !time.Now().After(orphan.ID().Time().Add(time.Millisecond)) {
+	}
+	second := serve(t, func(c *config.Config) { shelf(c); c.Data = first.cfg.Data })
+	id := j["id"].(string)
+	if got := second.onDisk(); !slices.Equal(got, []string{id}) {
+		t.Errorf("on the disk are %v", got)
+	}
+	if status, text := second.text("GET", "/v1/jobs/"+id+"/files/a", ""); status != 200 || text != "kept" {
+		t.Errorf("%d %q", status, text)
+	}
+	second.quit()
+}
