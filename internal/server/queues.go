@@ -47,7 +47,7 @@ func makeExecutor(q config.Queue, models *llm.Executor) (exec.Executor, error) {
 // makeModels makes the executor of models; without any, of the one that pretends. Nil
 // when nobody would use it.
 func makeModels(cfg config.Config, follow llm.Follow, log *slog.Logger) (*llm.Executor, error) {
-	c := llm.Config{Follow: follow}
+	c := llm.Config{Follow: follow, Log: log}
 	for _, m := range cfg.Models {
 		c.Models = append(c.Models, llm.Model{
 			Name: m.Name, BaseURL: m.BaseURL, APIKey: m.APIKey, APIKeyEnv: m.APIKeyEnv, Concurrency: m.Concurrency,
