@@ -31,6 +31,8 @@ printed and nothing else, byte for byte.
 With --wait or --result the exit status says how the job ended.`,
 		Args: usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return runGet(cmd.Context(), env, o, args[0]) },
+
+		ValidArgsFunction: completeJob(env, &o.connection),
 	}
 	cmd.Flags().BoolVar(&o.wait, "wait", false, "wait until the job has ended")
 	cmd.Flags().BoolVar(&o.result, "result", false, "print the result")

@@ -34,9 +34,17 @@ func inputText(env *Env, args []string) ([]byte, error) {
 	return text, nil
 }
 
+// reader makes inputs for the jobs of a queue. How the queue does its jobs it asks
+// the server once, and only when it has to know.
+type reader struct {
+	c        *client.Client
+	queue    string
+	executor string // "" until it was asked for
+}
+
 // understand makes a job's input of a text: JSON as it is; for a queue that asks a
 // model, any other text as the question of a conversation.
-func understand(ctx context.Context, c *client.Client, queue string, text []byte) (json.RawMessage, error) {
+func (r *reader) understand(ctx context.Context, text []byte) (json.RawMessage, error) {
 	trimmed := bytes.TrimSpace(text)
 	valid := json.Valid(trimmed)
 	if bytes.HasPrefix(trimmed, []byte("{")) {
@@ -45,14 +53,18 @@ func understand(ctx context.Context, c *client.Client, queue string, text []byte
 		}
 		return trimmed, nil
 	}
-	q, err := c.Queue(ctx, queue)
+	if r.executor == "" {
+		q, err := r.c.Queue(ctx, r.queue)
+		if err != nil {
+			return nil, err
+		}
+		r.executor = q.Executor
+	}
 	switch {
-	case err != nil:
-		return nil, err
-	case q.Executor == "llm":
+	case r.executor == "llm":
 		return question(string(text))
 	case !valid:
-		return nil, usagef("the input is not JSON, which the queue %s takes; an object looks like '{\"name\": \"value\"}'", queue)
+		return nil, usagef("the input is not JSON, which the queue %s takes; an object looks like '{\"name\": \"value\"}'", r.queue)
 	}
 	return trimmed, nil
 }

@@ -14,9 +14,9 @@ import (
 
 type listOptions struct {
 	connection
-	queue, status, key string
-	limit              int
-	all                bool
+	filterFlags
+	limit int
+	all   bool
 }
 
 func newListCommand(env *Env) *cobra.Command {
@@ -27,20 +27,22 @@ func newListCommand(env *Env) *cobra.Command {
 		Args:  usage(cobra.NoArgs),
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.queue, "queue", "", "only jobs of this queue")
-	f.StringVar(&o.status, "status", "", "only jobs with this status: scheduled, queued, parked, running, succeeded, failed, cancelled, expired")
-	f.StringVar(&o.key, "key", "", "only jobs of this key")
+	o.filterFlags.addFlags(env, cmd)
 	f.IntVar(&o.limit, "limit", 20, "at most so many")
 	f.BoolVar(&o.all, "all", false, "all of them")
-	o.addFlags(cmd)
+	o.connection.addFlags(cmd)
+	completeFilters(env, &o.connection, cmd)
 	cmd.PreRunE = oneOf([]string{"limit", "all"})
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		return runList(cmd.Context(), env, o, cmd.Flags().Changed("key"))
+		if err := o.read(cmd); err != nil {
+			return err
+		}
+		return runList(cmd.Context(), env, o)
 	}
 	return cmd
 }
 
-func runList(ctx context.Context, env *Env, o listOptions, byKey bool) error {
+func runList(ctx context.Context, env *Env, o listOptions) error {
 	if o.limit < 1 {
 		return usagef("--limit is at least 1; --all lists all")
 	}
@@ -49,16 +51,13 @@ func runList(ctx context.Context, env *Env, o listOptions, byKey bool) error {
 		return err
 	}
 	defer c.Close()
-	filter := client.ListOptions{Filter: client.Filter{Queue: o.queue, Status: client.Status(o.status)}, Limit: 100}
-	if byKey {
-		filter.Key = &o.key
-	}
+	asked := client.ListOptions{Filter: o.filter, Limit: 100}
 	if !o.all {
-		filter.Limit = min(o.limit, 100)
+		asked.Limit = min(o.limit, 100)
 	}
 	print, finish := jobPrinter(env, o.json)
 	n := 0
-	for j, err := range c.List(ctx, filter) {
+	for j, err := range c.List(ctx, asked) {
 		if err == nil {
 			err = print(&j)
 		}

@@ -14,14 +14,58 @@ func newQueuesCommand(env *Env) *cobra.Command {
 	var o connection
 	cmd := &cobra.Command{
 		Use:   "queues [NAME]",
-		Short: "Show the server's queues",
-		Long: `Show the server's queues: how their jobs are done, how many wait and run now, how
-many ever succeeded and failed, and how long the longest-waiting one has waited.`,
+		Short: "Show the server's queues, pause and resume them",
+		Long: `Show the server's queues: how their jobs are done, how many run and wait now, how
+many are parked until their key has room, how many ever succeeded and failed, and
+how long the longest-waiting one has waited.`,
 		Args: usage(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return runQueues(cmd.Context(), env, o, args) },
+
+		ValidArgsFunction: completeQueues(env, &o),
+	}
+	o.addFlags(cmd)
+	cmd.AddCommand(
+		newPauseCommand(env, "pause", "Stop a queue from giving jobs to workers", `Stop a queue from giving jobs to workers, until it is resumed, also through
+restarts of the server. What runs goes on, and jobs are still taken.`, (*client.Client).Pause),
+		newPauseCommand(env, "resume", "Let a paused queue go on", "Let a paused queue go on.", (*client.Client).Resume),
+	)
+	return cmd
+}
+
+// newPauseCommand makes the command that pauses a queue, or the one that resumes it.
+func newPauseCommand(env *Env, name, short, long string, do func(*client.Client, context.Context, string) (*client.Queue, error)) *cobra.Command {
+	var o connection
+	cmd := &cobra.Command{
+		Use: name + " NAME", Short: short, Long: long,
+		Args: usage(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := o.open(env)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			q, err := do(c, cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			return printPaused(env, o.json, q)
+		},
+		ValidArgsFunction: completeQueues(env, &o),
 	}
 	o.addFlags(cmd)
 	return cmd
+}
+
+func printPaused(env *Env, asJSON bool, q *client.Queue) error {
+	if asJSON {
+		return printJSON(env.Out, q)
+	}
+	state := "goes on"
+	if q.Paused {
+		state = "is paused"
+	}
+	_, err := fmt.Fprintf(env.Out, "%s %s\n", printable(q.Name), state)
+	return err
 }
 
 func runQueues(ctx context.Context, env *Env, o connection, args []string) error {
@@ -42,10 +86,10 @@ func runQueues(ctx context.Context, env *Env, o connection, args []string) error
 		}
 		return nil
 	}
-	t := newTable(env.Out, "QUEUE", "EXECUTOR", "RUNNING", "QUEUED", "SCHEDULED", "SUCCEEDED", "FAILED", "OLDEST")
+	t := newTable(env.Out, "QUEUE", "EXECUTOR", "RUNNING", "QUEUED", "PARKED", "SCHEDULED", "SUCCEEDED", "FAILED", "OLDEST")
 	for _, q := range queues {
-		err := t.row(q.Name, q.Executor, fmt.Sprintf("%d/%d", q.Counts.Running, q.Concurrency),
-			fmt.Sprintf("%d/%d", q.Counts.Queued+q.Counts.Parked, q.Limits.MaxDepth), strconv.FormatInt(q.Counts.Scheduled, 10),
+		err := t.row(nameOf(&q), q.Executor, fmt.Sprintf("%d/%d", q.Counts.Running, q.Concurrency),
+			fmt.Sprintf("%d/%d", q.Counts.Queued, q.Limits.MaxDepth), strconv.FormatInt(q.Counts.Parked, 10), strconv.FormatInt(q.Counts.Scheduled, 10),
 			strconv.FormatInt(q.Totals.Succeeded, 10), strconv.FormatInt(q.Totals.Failed, 10), oldest(&q))
 		if err != nil {
 			return err
@@ -63,6 +107,14 @@ func findQueues(ctx context.Context, c *client.Client, names []string) ([]client
 		return nil, err
 	}
 	return []client.Queue{*q}, nil
+}
+
+// nameOf is the queue's name, and whether it is paused.
+func nameOf(q *client.Queue) string {
+	if q.Paused {
+		return q.Name + " (paused)"
+	}
+	return q.Name
 }
 
 func oldest(q *client.Queue) string {

@@ -90,6 +90,10 @@ job_2  sim       queued   1/4      -                        1s
 	if want := "GET /v1/jobs?key=&limit=100&queue=a+b&status=failed"; f.lastAsked() != want {
 		t.Errorf("asked %s, want %s", f.lastAsked(), want)
 	}
+	on(f.URL).run(t, strings.Fields("list --error-code x --created-after 90m --created-before 2030-01-31T10:00:00+02:00 --metadata a=b --metadata c=")...)
+	if want := "GET /v1/jobs?created_after=2030-01-31T07%3A30%3A00Z&created_before=2030-01-31T08%3A00%3A00Z&error_code=x&limit=20&metadata.a=b&metadata.c="; f.lastAsked() != want {
+		t.Errorf("asked %s, want %s", f.lastAsked(), want)
+	}
 }
 
 func TestAges(t *testing.T) {
@@ -126,15 +130,29 @@ func TestCancelRetryDelete(t *testing.T) {
 
 func TestQueues(t *testing.T) {
 	sim := `{"name":"sim","executor":"sim","concurrency":8,"counts":{"scheduled":1,"queued":2,"parked":1,"running":3},"totals":{"succeeded":4,"failed":5},"oldest_queued_s":1.25,"limits":{"max_depth":100}}`
-	f := newFake(t).on("GET /v1/queues", 200, `{"data":[`+sim+`,{"name":"chat","executor":"llm"}]}`).problem("GET /v1/queues/nope", 404, "unknown_queue")
-	want := `QUEUE  EXECUTOR  RUNNING  QUEUED  SCHEDULED  SUCCEEDED  FAILED  OLDEST
-sim    sim       3/8      3/100   1          4          5       1.2s
-chat   llm       0/0      0/0     0          0          0       -
+	f := newFake(t).on("GET /v1/queues", 200, `{"data":[`+sim+`,{"name":"chat","executor":"llm","paused":true}]}`).problem("GET /v1/queues/nope", 404, "unknown_queue")
+	want := `QUEUE          EXECUTOR  RUNNING  QUEUED  PARKED  SCHEDULED  SUCCEEDED  FAILED  OLDEST
+sim            sim       3/8      2/100   1       1          4          5       1.2s
+chat (paused)  llm       0/0      0/0     0       0          0          0       -
 `
 	on(f.URL).want(t, exitOK, want, "queues")
 	on(f.URL).want(t, exitNotFound, "", "queues", "nope")
 	s := on(f.URL)
 	if code := s.run(t, "queues", "chat", "--json"); code != exitOK || !strings.HasPrefix(s.out.String(), `{"name":"chat",`) {
+		t.Errorf("exit status %d: %s", code, &s.out)
+	}
+}
+
+func TestPauseAndResume(t *testing.T) {
+	f := newFake(t).
+		on("POST /v1/queues/sim/pause", 200, `{"name":"sim","paused":true}`).
+		on("POST /v1/queues/sim/resume", 200, `{"name":"sim"}`).
+		problem("POST /v1/queues/nope/pause", 404, "unknown_queue")
+	on(f.URL).want(t, exitOK, "sim is paused\n", "queues", "pause", "sim")
+	on(f.URL).want(t, exitOK, "sim goes on\n", "queues", "resume", "sim")
+	on(f.URL).want(t, exitNotFound, "", "queues", "pause", "nope")
+	s := on(f.URL)
+	if code := s.run(t, "queues", "pause", "sim", "--json"); code != exitOK || !strings.Contains(s.out.String(), `"paused":true`) {
 		t.Errorf("exit status %d: %s", code, &s.out)
 	}
 }

@@ -21,13 +21,15 @@ type submitOptions struct {
 	timeouts, retry     []string
 	metadata            []string
 	wait, watch, follow bool
+	abandonAfter        time.Duration
+	lines               string // a file, or - for standard input
 }
 
 func newSubmitCommand(env *Env) *cobra.Command {
 	var o submitOptions
 	cmd := &cobra.Command{
 		Use:   "submit QUEUE [INPUT|-]",
-		Short: "Submit a job and print its id",
+		Short: "Submit a job and print its id, or a job for each line of a file",
 		Long: `Submit a job and print its id once the job is on the server's disk.
 
 INPUT is JSON. For a queue whose executor is llm, such as "chat", it may also be
@@ -38,12 +40,26 @@ With --watch the job's words follow as they come; with --wait they are printed a
 the end, or the result of a job that says nothing. An interrupt leaves the job
 running.
 
+With --lines every line of a file is the INPUT of a job of its own. They are sent
+in batches, and their ids printed in the order of the lines. While the queue is
+full they wait for room. A line that is refused is named on standard error and
+keeps no other from being submitted. With --idempotency-key KEY a line's own key
+is KEY/ and the line's number, so that the same file can be sent again after an
+interrupt.
+
 ` + policyHelp,
 		Example: `  meanwhile submit chat "How do tides work?" --watch
   meanwhile submit sim '{"duration_ms": 2000, "tokens": 20}'
-  meanwhile submit chat --wait < question.txt > answer.txt`,
+  meanwhile submit chat --wait < question.txt > answer.txt
+  meanwhile submit sim --lines jobs.jsonl --idempotency-key monday > ids.txt`,
 		Args: usage(cobra.RangeArgs(1, 2)),
-		RunE: func(cmd *cobra.Command, args []string) error { return runSubmit(cmd.Context(), env, o, args) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if o.lines != "" {
+				return runLines(cmd.Context(), env, o, args)
+			}
+			return runSubmit(cmd.Context(), env, o, args)
+		},
+		ValidArgsFunction: completeQueues(env, &o.connection),
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.watch, "watch", false, "print what the job says, as it comes")
@@ -60,9 +76,15 @@ running.
 	f.StringArrayVar(&o.timeouts, "timeout", nil, "set a clock, `NAME=DURATION`; see above")
 	f.StringArrayVar(&o.retry, "retry", nil, "set what follows a failed attempt, `NAME=VALUE`; see above")
 	f.StringArrayVar(&o.metadata, "metadata", nil, "a `NAME=VALUE` to keep with the job; may be given 16 times")
+	f.Func("abandon-after", "cancel it when nobody has watched it or asked for it for this `DURATION`, 2m at least; off for never", func(text string) (err error) {
+		o.abandonAfter, err = duration(text)
+		return err
+	})
+	f.StringVar(&o.lines, "lines", "", "submit a job for each line of this `FILE`, or of standard input: -")
 	f.StringVar(&o.idempotencyKey, "idempotency-key", "", "submitted again with this key, the job is not made again")
 	o.addFlags(cmd)
-	cmd.PreRunE = oneOf([]string{"delay", "at"}, []string{"wait", "watch"}, []string{"wait", "follow"})
+	cmd.PreRunE = oneOf([]string{"delay", "at"}, []string{"wait", "watch"}, []string{"wait", "follow"},
+		[]string{"lines", "wait"}, []string{"lines", "watch"}, []string{"lines", "follow"})
 	return cmd
 }
 
@@ -81,7 +103,8 @@ func runSubmit(ctx context.Context, env *Env, o submitOptions, args []string) er
 		return err
 	}
 	defer c.Close()
-	if s.Input, err = understand(ctx, c, s.Queue, text); err != nil {
+	inputs := reader{c: c, queue: s.Queue}
+	if s.Input, err = inputs.understand(ctx, text); err != nil {
 		return err
 	}
 	switch {
@@ -137,7 +160,7 @@ func submitAndWait(ctx context.Context, c *client.Client, s client.Submission, f
 func (o *submitOptions) submission(queue string) (client.Submission, error) {
 	s := client.Submission{
 		Queue: queue, Key: o.key, Priority: o.priority, Delay: o.delay,
-		MaxAttempts: o.maxAttempts, IdempotencyKey: o.idempotencyKey,
+		MaxAttempts: o.maxAttempts, IdempotencyKey: o.idempotencyKey, AbandonAfter: o.abandonAfter,
 	}
 	var errs [4]error
 	if o.at != "" {

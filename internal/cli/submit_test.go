@@ -30,6 +30,8 @@ func TestWhatIsSubmitted(t *testing.T) {
 			`{"queue":"sim","key":"k","priority":2,"delay_s":90,"max_attempts":3,"timeouts":{"lease_s":2.5,"run_hard_s":60,"queue_s":0},` +
 				`"retry":{"backoff_s":1,"backoff_max_s":0,"for_s":3600,"on_timeout":true,"after_output":"fail"},"metadata":{"a":"b=c"},"input":{}}`,
 		},
+		{"a job may be abandoned", "", strings.Fields("submit sim {} --abandon-after 3m"), `{"queue":"sim","abandon_after_s":180,"input":{}}`},
+		{"or never be", "", strings.Fields("submit sim {} --abandon-after off"), `{"queue":"sim","abandon_after_s":0,"input":{}}`},
 		{"a delay may be a number of seconds", "", strings.Fields("submit sim {} --delay 90"), `{"queue":"sim","delay_s":90,"input":{}}`},
 		{"no delay is none", "", strings.Fields("submit sim {} --delay 0"), `{"queue":"sim","input":{}}`},
 		{"a time is a time", "", strings.Fields("submit sim {} --at 2030-01-31T09:00:00Z"), `{"queue":"sim","run_at":"2030-01-31T09:00:00Z","input":{}}`},

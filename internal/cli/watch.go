@@ -35,6 +35,8 @@ A job that says nothing prints its result. Log lines go to standard error. With
 and done, each with the cursor that --after takes.`,
 		Args: usage(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return runWatch(cmd.Context(), env, o, args[0]) },
+
+		ValidArgsFunction: completeJob(env, &o.connection),
 	}
 	cmd.Flags().Int64Var(&o.after, "after", 0, "begin after the output entry of this `NUMBER`")
 	cmd.Flags().BoolVar(&o.follow, "follow", false, followUsage)
