@@ -130,5 +130,18 @@ func (h *house) follow() {
 		Watchers: h.engine.Watchers,
 		Size:     h.store.Size,
 		Free:     h.files.Free,
+		Circuits: h.circuits,
 	})
+}
+
+// circuits says of each model whether its circuit is open.
+func (h *house) circuits() map[string]bool {
+	open := map[string]bool{}
+	if h.models == nil {
+		return open
+	}
+	for _, c := range h.models.Circuits() {
+		open[c.Model] = c.Open
+	}
+	return open
 }

@@ -1,0 +1,202 @@
+package server
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/config"
+	"github.com/meanwhile-run/meanwhile/internal/simmodel"
+)
+
+// span is a span as a collector is told of it.
+type span struct {
+	TraceID, SpanID, ParentSpanID, Name string
+	Attributes                          []struct {
+		Key   string
+		Value struct{ StringValue, IntValue string }
+	}
+}
+
+// attribute is a text or a number that the span says.
+func (s span) attribute(key string) string {
+	for _, a := range s.Attributes {
+		if a.Key == key {
+			return a.Value.StringValue + a.Value.IntValue
+		}
+	}
+	return ""
+}
+
+// collector is where traces go in a test.
+type collector struct {
+	url string
+
+	mu    sync.Mutex
+	spans map[string][]span // by name; guarded by mu
+}
+
+func collect(t *testing.T) *collector {
+	c := &collector{spans: map[string][]span{}}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var body struct {
+			ResourceSpans []struct{ ScopeSpans []struct{ Spans []span } }
+		}
+		if err := json.NewDecoder(r.Body).Decode(&body); err != nil || r.URL.Path != "/v1/traces" {
+			t.Errorf("a collector was sent %v at %s", err, r.URL.Path)
+		}
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		for _, of := range body.ResourceSpans {
+			for _, s := range of.ScopeSpans[0].Spans {
+				c.spans[s.Name] = append(c.spans[s.Name], s)
+			}
+		}
+	}))
+	t.Cleanup(server.Close)
+	c.url = server.URL
+	return c
+}
+
+// one is the only span of a name.
+func (c *collector) one(t *testing.T, name string) span {
+	t.Helper()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.spans[name]) != 1 {
+		t.Fatalf("there are %d spans %q: %v", len(c.spans[name]), name, c.spans)
+	}
+	return c.spans[name][0]
+}
+
+// heard is an upstream, and the traceparents that it was sent.
+func heard(t *testing.T) (url string, sent <-chan string) {
+	c := make(chan string, 10)
+	model := simmodel.New(simmodel.Options{})
+	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c <- r.Header.Get("Traceparent")
+		model.ServeHTTP(w, r)
+	}))
+	t.Cleanup(upstream.Close)
+	t.Cleanup(upstream.CloseClientConnections)
+	return upstream.URL + "/v1", c
+}
+
+const (
+	theirTrace = "0af7651916cd43dd8448eb211c80319c"
+	theirs     = "00-" + theirTrace + "-b7ad6b7169203331-01"
+	question   = `{"queue":"chat","input":{"messages":[{"role":"user","content":"hello"}]}}`
+)
+
+// One trace holds the submit, the attempt and the upstream call, each under the one
+// before, although the server that took the job was not the one that did it.
+func TestATraceFollowsAJobOverARestart(t *testing.T) {
+	c := collect(t)
+	upstream, sent := heard(t)
+	settings := func(c2 *config.Config) {
+		c2.Models = []config.Model{{Name: "m", BaseURL: upstream}}
+		c2.Tracing = config.Tracing{Endpoint: c.url, Ratio: 1}
+	}
+	first := serve(t, settings)
+	if status, _ := first.text("POST", "/v1/queues/chat/pause", ""); status != 200 {
+		t.Fatalf("pause: %d", status)
+	}
+	_, j := first.call("POST", "/v1/jobs", question, "Traceparent", theirs)
+	first.quit()
+
+	second := serve(t, func(c *config.Config) { settings(c); c.Data = first.cfg.Data })
+	second.text("POST", "/v1/queues/chat/resume", "")
+	id, _ := j["id"].(string)
+	if _, end := second.call("GET", "/v1/jobs/"+id, "", "Prefer", "wait=30"); end["status"] != "succeeded" {
+		t.Fatalf("the job ended as %v", end)
+	}
+	second.quit()
+
+	submit, attempt, call := c.one(t, "POST /v1/jobs"), c.one(t, "job chat"), c.one(t, "upstream call")
+	for _, s := range []span{submit, attempt, call} {
+		if s.TraceID != theirTrace {
+			t.Errorf("%s is of the trace %s", s.Name, s.TraceID)
+		}
+	}
+	if submit.ParentSpanID != theirs[36:52] || attempt.ParentSpanID != submit.SpanID || call.ParentSpanID != attempt.SpanID {
+		t.Errorf("%s is under %s, %s under %s, %s under %s", submit.SpanID, submit.ParentSpanID, attempt.SpanID, attempt.ParentSpanID, call.SpanID, call.ParentSpanID)
+	}
+	if got, want := <-sent, "00-"+theirTrace+"-"+call.SpanID+"-01"; got != want {
+		t.Errorf("the upstream was sent %s, not %s", got, want)
+	}
+	if attempt.attribute("meanwhile.job.id") != id || attempt.attribute("meanwhile.outcome") != "succeeded" ||
+		call.attribute("gen_ai.request.model") != "m" || call.attribute("http.response.status_code") != "200" || call.attribute("gen_ai.usage.output_tokens") == "" {
+		t.Errorf("they say %+v and %+v", attempt.Attributes, call.Attributes)
+	}
+}
+
+// A question of the chat is traced like any job; without a caller's trace it begins
+// one.
+func TestAQuestionBeginsATrace(t *testing.T) {
+	c := collect(t)
+	s := serve(t, func(c2 *config.Config) { c2.Tracing = config.Tracing{Endpoint: c.url, Ratio: 1} })
+	_, task := s.call("POST", "/api/chat", `{"query":"How do tides work?"}`)
+	id, _ := task["task_id"].(string)
+	s.text("POST", "/api/chat/cancel/"+id, "")
+	s.call("GET", "/v1/jobs/"+id, "", "Prefer", "wait=30")
+	s.quit()
+	ask, attempt := c.one(t, "POST /api/chat"), c.one(t, "job chat")
+	if ask.ParentSpanID != "" || attempt.TraceID != ask.TraceID || attempt.ParentSpanID != ask.SpanID || attempt.attribute("meanwhile.outcome") != "cancelled" {
+		t.Errorf("%+v is not under %+v", attempt, ask)
+	}
+}
+
+// Without a collector the caller's traceparent is stored and passed on as it is.
+func TestWithoutTracingATraceparentIsPassedOn(t *testing.T) {
+	upstream, sent := heard(t)
+	s := serve(t, func(c *config.Config) { c.Models = []config.Model{{Name: "m", BaseURL: upstream}} })
+	s.call("POST", "/v1/jobs", question, "Traceparent", theirs, "Prefer", "wait=30")
+	if got := <-sent; got != theirs {
+		t.Errorf("the upstream was sent %q", got)
+	}
+	s.call("POST", "/v1/jobs", question, "Traceparent", "nonsense", "Prefer", "wait=30")
+	if got := <-sent; got != "" {
+		t.Errorf("of nonsense the upstream was sent %q", got)
+	}
+	s.call("POST", "/v1/jobs/batch", `{"jobs":[`+question+`]}`, "Traceparent", theirs)
+	if got := <-sent; got != theirs {
+		t.Errorf("of a batch the upstream was sent %q", got)
+	}
+}
+
+func TestMetricsAreAtAnAddressOfTheirOwnWhereThatIsSaid(t *testing.T) {
+	s := serve(t, func(c *config.Config) { c.Metrics.Listen = "127.0.0.1:0" })
+	if status, _ := s.text("GET", "/metrics", ""); status != 404 {
+		t.Errorf("the server's own address answers /metrics with %d", status)
+	}
+	other := "http://" + s.house.seen.listener.Addr().String()
+	for path, want := range map[string]int{"/metrics": 200, "/v1/jobs": 404, "/debug/pprof/": 404} {
+		res, err := http.Get(other + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close()
+		if res.StatusCode != want {
+			t.Errorf("the metrics' address answers %s with %d", path, res.StatusCode)
+		}
+	}
+	s.quit()
+	if _, err := http.Get(other + "/metrics"); err == nil {
+		t.Error("the metrics outlive the server")
+	}
+}
+
+func TestProfilesAreAskedForWhereThatIsSaid(t *testing.T) {
+	if status, _ := serve(t, nil).text("GET", "/debug/pprof/", ""); status != 404 {
+		t.Errorf("unasked for, /debug/pprof/ answers %d", status)
+	}
+	s := serve(t, func(c *config.Config) { c.Pprof = true })
+	for path, want := range map[string]string{"/debug/pprof/": "goroutine", "/debug/pprof/goroutine?debug=1": "goroutine profile", "/debug/pprof/cmdline": "server.test"} {
+		if status, text := s.text("GET", path, ""); status != 200 || !strings.Contains(text, want) {
+			t.Errorf("%s: %d %.80s", path, status, text)
+		}
+	}
+}
