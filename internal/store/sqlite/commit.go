@@ -25,14 +25,14 @@ func (s *Store) Apply(ctx context.Context, b *store.Batch) (synced func() error,
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.usable(ctx, b); err != nil {
-		return nil, fmt.Errorf("%w: %w", err, store.ErrNotCommitted)
+		return nil, fmt.Errorf("%w: %w", s.notice(err), store.ErrNotCommitted)
 	}
 	if b.ID == s.last {
 		// The commit that failed had been applied: its answers stand, its sync is to come.
 		s.syncer.begin()
 		s.syncer.end(true)
 	} else if err := s.applyBatch(b); err != nil {
-		return nil, err
+		return nil, s.notice(err)
 	}
 	commit, lone := s.syncer.seen(), b.Len() <= loneOps
 	return func() error { return s.syncer.wait(commit, lone) }, nil
@@ -47,6 +47,8 @@ func (s *Store) usable(ctx context.Context, b *store.Batch) error {
 	switch {
 	case s.closed:
 		return errors.New("the store is closed")
+	case s.broken.Load():
+		return store.ErrDamaged
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case b.ID == (store.BatchID{}):

@@ -83,7 +83,7 @@ func (s *Store) read(ctx context.Context, f func(*reader) error) error {
 	if unsynced := s.syncer.wait(s.syncer.seen(), false); err == nil {
 		err = unsynced
 	}
-	return unreadable(err)
+	return unreadable(s.notice(err))
 }
 
 // do calls f between the begin and the end of a transaction.

@@ -18,6 +18,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"zombiezen.com/go/sqlite"
@@ -60,6 +61,8 @@ type Store struct {
 	keeper    *keeper
 	vacuum    *vacuum
 	syncer    *syncer
+
+	broken atomic.Bool // the file was found damaged: nothing more is written to it
 
 	mu sync.Mutex
 	// Guarded by mu, which a commit holds from beginning to end.
@@ -115,7 +118,7 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	}
 	if err := s.open(ctx, path, o); err != nil {
 		s.abandon()
-		return nil, fmt.Errorf("open %s: %w", path, err)
+		return nil, explain(path, err)
 	}
 	return s, nil
 }
@@ -128,6 +131,9 @@ func monotonic() func() time.Time {
 }
 
 func (s *Store) open(ctx context.Context, path string, o Options) (err error) {
+	if err := inspect(path); err != nil {
+		return err
+	}
 	if s.conn, err = connect(path, writerPragmas(o)); err != nil {
 		return err
 	}
@@ -176,12 +182,15 @@ func writerPragmas(o Options) (list []string) {
 	}
 }
 
+// busyTimeout is how long another program's lock is waited for.
+const busyTimeout = 5 * time.Second
+
 func connect(path string, pragmas []string) (*sqlite.Conn, error) {
 	conn, err := sqlite.OpenConn(path, sqlite.OpenReadWrite|sqlite.OpenCreate)
 	if err != nil {
 		return nil, err
 	}
-	conn.SetBusyTimeout(5 * time.Second)
+	conn.SetBusyTimeout(busyTimeout)
 	for _, p := range pragmas {
 		if err := sqlitex.ExecuteTransient(conn, p, nil); err != nil {
 			_ = conn.Close()
@@ -200,9 +209,6 @@ func migrate(conn *sqlite.Conn) error {
 	version, err := pragma(conn, "user_version")
 	if err != nil {
 		return err
-	}
-	if version > int64(len(names)) {
-		return fmt.Errorf("%w (schema %d; this program knows %d): run that version, or begin with another data directory", ErrNewer, version, len(names))
 	}
 	for i := int(version); i < len(names); i++ {
 		if err := applyMigration(conn, names[i], i+1); err != nil {
@@ -246,7 +252,7 @@ func (s *Store) Close() error {
 	for range s.size {
 		errs = append(errs, (<-s.readers).conn.Close())
 	}
-	if s.syncer.failed() {
+	if !s.sound() {
 		// Closing the last connection would copy the log: whoever opens it anew reads
 		// what is really there.
 		return errors.Join(append(errs, s.syncer.close())...)

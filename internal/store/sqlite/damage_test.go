@@ -1,0 +1,188 @@
+package sqlite
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// written is a database with some jobs in it that was closed well.
+func written(t *testing.T) (path string) {
+	a := newAged(t, Options{Unsynced: true})
+	a.end(100, 1000)
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return a.path
+}
+
+func overwrite(t *testing.T, path string, at int64, with []byte) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(with, at); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func execute(t *testing.T, path, sql string) {
+	t.Helper()
+	conn, err := sqlite.OpenConn(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := sqlitex.ExecuteScript(conn, sql, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// killed makes a file look as if its last user had been killed: a log is left.
+func killed(t *testing.T, path string) {
+	t.Helper()
+	if err := os.WriteFile(path+"-wal", make([]byte, 1<<16), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// What cannot be used is refused with a sentence that says what to do, and left as
+// it is.
+func TestAFileThatCannotBeUsedIsRefused(t *testing.T) {
+	for _, c := range []struct {
+		says   string
+		spoil  func(t *testing.T, path string)
+		is     error
+		advice string
+	}{
+		{"another beginning", func(t *testing.T, path string) { overwrite(t, path, 0, []byte("garbage")) }, store.ErrDamaged, "put a backup"},
+		{"a file of text", func(t *testing.T, path string) { _ = os.WriteFile(path, []byte("hello"), 0o600) }, store.ErrDamaged, "put a backup"},
+		{"cut in half", func(t *testing.T, path string) { _ = os.Truncate(path, 100_000) }, store.ErrDamaged, "put a backup"},
+		{"a schema that reads as something else", func(t *testing.T, path string) { overwrite(t, path, 100, make([]byte, 3000)) }, store.ErrDamaged, "put a backup"},
+		{"pages flipped before a kill", func(t *testing.T, path string) {
+			overwrite(t, path, 10*pageSize, bytes.Repeat([]byte{0xAA}, 10*pageSize))
+			killed(t, path)
+		}, store.ErrDamaged, "put a backup"},
+		{"another program's database", func(t *testing.T, path string) { execute(t, path, "PRAGMA application_id = 1") }, ErrForeign, "another data directory"},
+		{"a database of nobody's with tables", func(t *testing.T, path string) {
+			_ = os.Remove(path)
+			execute(t, path, "CREATE TABLE a (b)")
+		}, ErrForeign, "another data directory"},
+		{"a newer schema", func(t *testing.T, path string) { execute(t, path, "PRAGMA user_version = 1000") }, ErrNewer, "run that version"},
+	} {
+		t.Run(c.says, func(t *testing.T) {
+			path := written(t)
+			c.spoil(t, path)
+			before, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := Open(t.Context(), path, Options{})
+			if err == nil {
+				_ = s.Close()
+			}
+			if !errors.Is(err, c.is) || !strings.Contains(err.Error(), c.advice) || !strings.Contains(err.Error(), path) {
+				t.Errorf("it is refused with %v", err)
+			}
+			if after, err := os.ReadFile(path); err != nil || !bytes.Equal(before, after) {
+				t.Errorf("the refused file was changed: %v", err)
+			}
+		})
+	}
+}
+
+func TestAFileThatCanBeUsedIsOpened(t *testing.T) {
+	for says, spoil := range map[string]func(t *testing.T, path string){
+		"closed well":    func(*testing.T, string) {},
+		"left by a kill": killed,
+		"not there":      func(t *testing.T, path string) { _ = os.Remove(path) },
+		"empty":          func(t *testing.T, path string) { _ = os.Truncate(path, 0) },
+		"without a table": func(t *testing.T, path string) {
+			_ = os.Remove(path)
+			execute(t, path, "CREATE TABLE a (b); DROP TABLE a")
+		},
+	} {
+		t.Run(says, func(t *testing.T) {
+			path := written(t)
+			spoil(t, path)
+			s, err := Open(t.Context(), path, Options{Unsynced: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = s.Close()
+		})
+	}
+}
+
+// A file that turns out to be damaged while it is used is not written to any more:
+// the same is said of every batch, whoever noticed.
+func TestDamageEndsTheWriting(t *testing.T) {
+	path := written(t)
+	overwrite(t, path, 60*pageSize, bytes.Repeat([]byte{0xAA}, 30*pageSize))
+	s, err := Open(t.Context(), path, Options{Unsynced: true, Clock: func() time.Time { return time.Unix(1_900_000_000, 0) }})
+	if err != nil {
+		t.Fatalf("the damage was found at once: %v", err)
+	}
+	defer func() { _ = s.Close() }()
+	all := func() *store.Batch {
+		b := store.NewBatch()
+		b.Prunes = []*store.Prune{{Limit: 1000, Early: true}}
+		return b
+	}
+	err = store.Commit(t.Context(), s, all())
+	if !errors.Is(err, store.ErrDamaged) {
+		t.Fatalf("a prune of damaged pages: %v", err)
+	}
+	b := store.NewBatch()
+	b.Submits = []*store.Submit{{Job: job.Job{ID: job.NewID(), Queue: "q", Priority: 5, MaxAttempts: 1}}}
+	if err := store.Commit(t.Context(), s, b); !errors.Is(err, store.ErrDamaged) || !errors.Is(err, store.ErrNotCommitted) {
+		t.Errorf("the batch after: %v", err)
+	}
+}
+
+func TestAReadThatFindsDamageEndsTheWriting(t *testing.T) {
+	a := newAged(t, Options{Unsynced: true})
+	err := a.read(t.Context(), func(*reader) error { return store.ErrDamaged })
+	if job.CodeOf(err) != job.Unavailable {
+		t.Errorf("the reader is told %v", err)
+	}
+	b := store.NewBatch()
+	b.Prunes = []*store.Prune{{Limit: 1}}
+	if err := store.Commit(t.Context(), a.Store, b); !errors.Is(err, store.ErrDamaged) {
+		t.Errorf("the next batch: %v", err)
+	}
+}
+
+func TestACheckTellsEveryDefect(t *testing.T) {
+	path := written(t)
+	var found []string
+	tell := func(defect string) { found = append(found, defect) }
+	if err := Check(t.Context(), path, tell); err != nil || len(found) > 0 {
+		t.Fatalf("a whole file: %v %q", err, found)
+	}
+	overwrite(t, path, 10*pageSize, bytes.Repeat([]byte{0xAA}, 10*pageSize))
+	if err := Check(t.Context(), path, tell); !errors.Is(err, store.ErrDamaged) || len(found) == 0 {
+		t.Errorf("a damaged file: %v %q", err, found)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := Check(ctx, path, tell); err == nil || errors.Is(err, store.ErrDamaged) {
+		t.Errorf("an interrupted check: %v", err)
+	}
+	if err := Check(t.Context(), filepath.Join(t.TempDir(), "none.db"), tell); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no file: %v", err)
+	}
+}
