@@ -49,9 +49,11 @@ type house struct {
 	executors map[string]exec.Executor // of each queue
 	listener  net.Listener             // nil for none
 
+	site    *api.Site  // where the server stands, wherever it listens
 	files   *files.Dir // that came with jobs
 	engine  *engine.Engine
 	runners []*runner.Runner
+	jobs    *jobs.Face
 	chat    *chat.Face // nil without a queue for it
 	health  health
 	door    *door // of those who come through the program that the server lives in
@@ -76,6 +78,9 @@ func open(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *house, e
 	}
 	if h.store, err = sqlite.Open(ctx, h.data.database(), sqlite.Options{RowsAtEnd: conversation.RowsAtEnd, LogAhead: logAhead}); err != nil {
 		return nil, fmt.Errorf("the store cannot be opened: %w", err)
+	}
+	if h.site, err = makeSite(cfg, h.data); err != nil {
+		return nil, err
 	}
 	if h.seen, err = openSeen(ctx, cfg, log); err != nil {
 		return nil, err
@@ -104,12 +109,14 @@ func (h *house) furnish(ctx context.Context) (err error) {
 	}
 	h.follow()
 	h.runners = h.makeRunners(h.executors)
+	h.jobs = jobs.New(jobs.Config{Engine: jobs.Of(h.engine), Files: h.files, Site: h.site, Log: h.log, Stopping: h.leaving})
 	if _, ok := h.cfg.Queues[chatQueue]; ok {
 		h.chat = chat.New(chat.Config{
 			Engine:        h.engine,
 			Conversations: conversation.New(h.store, h.engine),
 			Queue:         chatQueue,
 			Log:           h.log,
+			Site:          h.site,
 			Stopping:      h.leaving.Done(),
 		})
 	}
@@ -152,11 +159,13 @@ func (h *house) routes(listen string) http.Handler {
 	mux := http.NewServeMux()
 	h.health.register(mux)
 	h.seen.register(mux)
-	jobs.New(jobs.Config{Engine: jobs.Of(h.engine), Files: h.files, Log: h.log, Stopping: h.leaving}).Register(mux)
+	h.jobs.Register(mux)
 	if h.chat != nil {
 		h.chat.Register(mux)
 	}
-	return h.seen.front.Around(api.Front(mux, listen))
+	site := *h.site
+	site.Listen = []string{listen}
+	return h.seen.front.Around(site.Front(mux))
 }
 
 // serve answers requests until ctx ends; those under way are answered still, but
@@ -167,6 +176,7 @@ func (h *house) serve(ctx context.Context) error {
 	if !h.door.shut(goodbye) {
 		h.log.Warn("some requests did not end")
 	}
+	h.jobs.Wait()
 	if h.chat != nil {
 		h.chat.Wait()
 	}

@@ -1,0 +1,84 @@
+package server
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/config"
+)
+
+// makeSite is where the server stands, by its configuration and the key of its watch
+// tokens.
+func makeSite(cfg config.Config, data *dataDir) (*api.Site, error) {
+	key, err := data.watchKey()
+	if err != nil {
+		return nil, err
+	}
+	tokens, err := api.NewTokens(key)
+	if err != nil {
+		return nil, err
+	}
+	return &api.Site{
+		PublicURL:      cfg.Public(),
+		AllowedOrigins: cfg.AllowedOrigins,
+		TrustedProxies: cfg.Proxies(),
+		Tokens:         tokens,
+		TokenLife:      cfg.WatchTTL,
+	}, nil
+}
+
+// watchKey is the secret that watch tokens are sealed with. The first start makes it;
+// the tokens last as long as it stays.
+func (d *dataDir) watchKey() ([]byte, error) {
+	path := filepath.Join(d.path, "watch.key")
+	key, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return d.makeWatchKey(path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the key of the watch tokens cannot be read: %w", err)
+	}
+	if len(key) != api.TokenKey {
+		return nil, fmt.Errorf("%s is damaged: it has %d bytes, not %d; delete it and a new one is made, to which the watch URLs given out so far are strangers", path, len(key), api.TokenKey)
+	}
+	return key, nil
+}
+
+// makeWatchKey writes a key beside its place and then moves it there, whole.
+func (d *dataDir) makeWatchKey(path string) ([]byte, error) {
+	key := make([]byte, api.TokenKey)
+	rand.Read(key) // never fails
+	err := writeSynced(path+".new", key)
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err == nil {
+		err = syncDir(d.path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the key of the watch tokens cannot be kept: %w", err)
+	}
+	return key, nil
+}
+
+func writeSynced(path string, content []byte) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(content)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
