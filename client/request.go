@@ -24,6 +24,7 @@ type call struct {
 	path   string // below the base, escaped
 	query  string
 	body   []byte
+	form   *form         // with files, instead of a body
 	key    string        // Idempotency-Key
 	wait   time.Duration // Prefer: wait
 	accept string
@@ -31,6 +32,8 @@ type call struct {
 	// once says that a repetition could do something else than the first try; it is
 	// then only repeated after an answer which says that nothing was done.
 	once bool
+
+	sending *sending // the form, in one try
 }
 
 // answer is what came back, whole.
@@ -75,11 +78,19 @@ func (c *Client) send(ctx context.Context, k *call) (answer, error) {
 
 // try makes the call once and reads the whole answer.
 func (c *Client) try(ctx context.Context, k *call) (answer, error) {
+	if k.form != nil {
+		return c.tryForm(ctx, k)
+	}
 	if c.timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, c.timeout+k.wait, errNoAnswer)
 		defer cancel()
 	}
+	return c.exchange(ctx, k)
+}
+
+// exchange sends the request and reads the whole answer.
+func (c *Client) exchange(ctx context.Context, k *call) (answer, error) {
 	res, err := c.open(ctx, k)
 	if err != nil {
 		return answer{}, err
@@ -126,6 +137,9 @@ func (c *Client) request(ctx context.Context, k *call) *http.Request {
 		r.Body = io.NopCloser(bytes.NewReader(k.body))
 		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(k.body)), nil }
 	}
+	if k.sending != nil {
+		r.Body, r.ContentLength = k.sending, k.sending.size
+	}
 	return r
 }
 
@@ -143,6 +157,10 @@ func (c *Client) header(k *call) http.Header {
 	set("Last-Event-Id", k.last)
 	if k.body != nil {
 		set("Content-Type", "application/json")
+	}
+	if k.sending != nil {
+		set("Content-Type", k.sending.kind)
+		set("Expect", "100-continue") // a server that is full says so before
 	}
 	if k.wait > 0 {
 		set("Prefer", "wait="+waitSeconds(k.wait))

@@ -1,0 +1,203 @@
+package client
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/iotest"
+	"time"
+)
+
+// text is an attachment of that content.
+func text(name, content string, size int64) Attachment {
+	return Attachment{Name: name, Open: func() (io.ReadCloser, int64, error) {
+		return io.NopCloser(strings.NewReader(content)), size, nil
+	}}
+}
+
+// formOf reads what came as a form, each part on a line.
+func formOf(t *testing.T, r *http.Request) string {
+	parts, err := r.MultipartReader()
+	if err != nil {
+		t.Error(err)
+		return ""
+	}
+	var said strings.Builder
+	for {
+		p, err := parts.NextRawPart()
+		if err != nil {
+			if err != io.EOF {
+				t.Error(err)
+			}
+			return said.String()
+		}
+		content, err := io.ReadAll(p)
+		if err != nil {
+			t.Error(err)
+		}
+		said.WriteString(strings.Join([]string{p.FormName(), p.FileName(), p.Header.Get("Content-Type"), string(content)}, "|") + "\n")
+	}
+}
+
+func TestFilesOnTheWire(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "scan.png")
+	if err := os.WriteFile(path, []byte("\x89PNG"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const job = `job||application/json|{"queue":"ocr","input":null}` + "\n"
+	for rule, tt := range map[string]struct {
+		files []Attachment
+		want  string
+		sized bool
+	}{
+		"none":               {nil, job, true},
+		"one of this disk":   {[]Attachment{Path(path)}, job + "file|scan.png|image/png|\x89PNG\n", true},
+		"an empty one":       {[]Attachment{text("a", "", 0)}, job + "file|a||\n", true},
+		"two of known size":  {[]Attachment{text("a", "x", 1), text("b", "yy", 2)}, job + "file|a||x\nfile|b||yy\n", true},
+		"one of no size":     {[]Attachment{text("a", "x", 1), text("b", "yy", -1)}, job + "file|a||x\nfile|b||yy\n", false},
+		"names that are odd": {[]Attachment{text(`ü "1"\2.txt`, "x", 1)}, job + "file|ü \"1\"\\2.txt||x\n", true},
+	} {
+		t.Run(rule, func(t *testing.T) {
+			var said string
+			var length int64
+			c := against(t, func(w http.ResponseWriter, r *http.Request) {
+				said, length = formOf(t, r), r.ContentLength
+				okJob(w, r)
+			})
+			if _, err := c.SubmitFiles(t.Context(), Submission{Queue: "ocr"}, tt.files...); err != nil {
+				t.Fatal(err)
+			}
+			if said != tt.want || (length > 0) != tt.sized {
+				t.Errorf("said\n%s\nwith the length %d", said, length)
+			}
+		})
+	}
+}
+
+// A server that is full has nothing sent to it, and each try reads the files anew.
+func TestFilesAreSentAgain(t *testing.T) {
+	inBubble(t, func(t *testing.T, n *network, c *Client) {
+		opened, keys := 0, map[string]bool{}
+		file := text("a", "", -1)
+		file.Open = func() (io.ReadCloser, int64, error) {
+			opened++
+			return io.NopCloser(strings.NewReader(strings.Repeat("x", 1<<20))), 1 << 20, nil
+		}
+		var said string
+		n.up(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			keys[r.Header.Get("Idempotency-Key")] = true
+			switch opened {
+			case 1:
+				refuse(w, 503, CodeQueueFull, "1")
+			case 2:
+				_, _ = io.CopyN(io.Discard, r.Body, 1<<19)
+				cut()
+			default:
+				said = formOf(t, r)
+				okJob(w, r)
+			}
+		}))
+		if _, err := c.SubmitFiles(t.Context(), Submission{Queue: "ocr"}, file); err != nil {
+			t.Fatal(err)
+		}
+		if opened != 3 || len(keys) != 1 || strings.Count(said, "x") < 1<<20 {
+			t.Errorf("it opened the file %d times, with the keys %v", opened, keys)
+		}
+	})
+}
+
+// What is refused before the files were read is refused at once.
+func TestARefusalDoesNotWaitForTheFiles(t *testing.T) {
+	var sent atomic.Int64
+	c := against(t, func(w http.ResponseWriter, r *http.Request) { refuse(w, 400, CodeInvalid, "") })
+	_, err := c.SubmitFiles(t.Context(), Submission{Queue: "sim"}, Attachment{Name: "a", Open: func() (io.ReadCloser, int64, error) {
+		return io.NopCloser(counted{zeros{}, &sent}), 1 << 40, nil
+	}})
+	wantCode(t, err, CodeInvalid)
+	if sent.Load() != 0 {
+		t.Errorf("%d bytes were sent", sent.Load())
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+type counted struct {
+	io.Reader
+	n *atomic.Int64
+}
+
+func (c counted) Read(p []byte) (int, error) {
+	n, err := c.Reader.Read(p)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+// A file that cannot be read is nobody else's fault: it is not tried again.
+func TestFilesThatCannotBeRead(t *testing.T) {
+	broken, closed := errors.New("broken"), false
+	tried := 0
+	c := against(t, func(w http.ResponseWriter, r *http.Request) {
+		tried++
+		_, _ = io.Copy(io.Discard, r.Body)
+		okJob(w, r)
+	})
+	whole := Attachment{Name: "whole", Open: func() (io.ReadCloser, int64, error) {
+		return closing{strings.NewReader("x"), &closed}, 1, nil
+	}}
+	_, err := c.SubmitFiles(t.Context(), Submission{Queue: "ocr"}, whole, Path(filepath.Join(t.TempDir(), "missing")))
+	if !errors.Is(err, os.ErrNotExist) || tried != 0 || !closed {
+		t.Errorf("a file that is not there: %v after %d tries, closed: %v", err, tried, closed)
+	}
+	_, err = c.SubmitFiles(t.Context(), Submission{Queue: "ocr"}, Attachment{Name: "a", Open: func() (io.ReadCloser, int64, error) {
+		return io.NopCloser(io.MultiReader(bytes.NewReader(make([]byte, 1<<20)), iotest.ErrReader(broken))), 2 << 20, nil
+	}})
+	if !errors.Is(err, broken) || tried > 1 {
+		t.Errorf("a file that breaks off: %v after %d tries", err, tried)
+	}
+}
+
+type closing struct {
+	io.Reader
+	closed *bool
+}
+
+func (c closing) Close() error { *c.closed = true; return nil }
+
+// Sending may take as long as something moves; a server that takes nothing more is
+// given up on.
+func TestSendingFilesTakesItsTime(t *testing.T) {
+	const pieces = 20
+	file := text("a", strings.Repeat("x", pieces<<20), pieces<<20)
+	inBubble(t, func(t *testing.T, n *network, c *Client) {
+		n.up(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			for range pieces {
+				<-time.After(20 * time.Second)
+				_, _ = io.CopyN(io.Discard, r.Body, 1<<20)
+			}
+			_, _ = io.Copy(io.Discard, r.Body)
+			okJob(w, r)
+		}))
+		begun := time.Now()
+		if _, err := c.SubmitFiles(t.Context(), Submission{Queue: "ocr"}, file); err != nil || time.Since(begun) < pieces*20*time.Second {
+			t.Errorf("%v after %v", err, time.Since(begun))
+		}
+	})
+	inBubble(t, func(t *testing.T, n *network, c *Client) {
+		over := make(chan struct{})
+		n.up(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.CopyN(io.Discard, r.Body, 1<<20)
+			<-over
+		}))
+		_, err := c.SubmitFiles(t.Context(), Submission{Queue: "ocr"}, file)
+		wantCode(t, err, CodeUnreachable)
+		close(over)
+	}, WithRetries(0))
+}
