@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -22,7 +23,8 @@ type submitOptions struct {
 	metadata            []string
 	wait, watch, follow bool
 	abandonAfter        time.Duration
-	lines               string // a file, or - for standard input
+	lines               string   // a file, or - for standard input
+	files               []string // that the job comes with
 }
 
 func newSubmitCommand(env *Env) *cobra.Command {
@@ -34,7 +36,8 @@ func newSubmitCommand(env *Env) *cobra.Command {
 
 INPUT is JSON. For a queue whose executor is llm, such as "chat", it may also be
 plain text: the question. With - it is read from standard input, and so it is
-when there is no INPUT and standard input is not a terminal.
+when there is no INPUT and standard input is not a terminal. A job that comes with
+a --file needs no INPUT, and then has null.
 
 With --watch the job's words follow as they come; with --wait they are printed at
 the end, or the result of a job that says nothing. An interrupt leaves the job
@@ -51,6 +54,7 @@ interrupt.
 		Example: `  meanwhile submit chat "How do tides work?" --watch
   meanwhile submit sim '{"duration_ms": 2000, "tokens": 20}'
   meanwhile submit chat --wait < question.txt > answer.txt
+  meanwhile submit ocr --file scan.png --watch
   meanwhile submit sim --lines jobs.jsonl --idempotency-key monday > ids.txt`,
 		Args: usage(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -81,10 +85,11 @@ interrupt.
 		return err
 	})
 	f.StringVar(&o.lines, "lines", "", "submit a job for each line of this `FILE`, or of standard input: -")
+	f.StringArrayVar(&o.files, "file", nil, "a `PATH` of a file that the job is to work on; may be given 32 times")
 	f.StringVar(&o.idempotencyKey, "idempotency-key", "", "submitted again with this key, the job is not made again")
 	o.addFlags(cmd)
 	cmd.PreRunE = oneOf([]string{"delay", "at"}, []string{"wait", "watch"}, []string{"wait", "follow"},
-		[]string{"lines", "wait"}, []string{"lines", "watch"}, []string{"lines", "follow"})
+		[]string{"lines", "wait"}, []string{"lines", "watch"}, []string{"lines", "follow"}, []string{"lines", "file"})
 	return cmd
 }
 
@@ -93,31 +98,32 @@ func runSubmit(ctx context.Context, env *Env, o submitOptions, args []string) er
 	if err != nil {
 		return err
 	}
-	text, err := inputText(env, args[1:])
+	f := newFollower(env, o.connection, o.follow)
+	a, err := attach(o.files, f.screen)
 	if err != nil {
 		return err
 	}
-	f := newFollower(env, o.connection, o.follow)
-	c, err := o.open(env, client.WithRetryHook(f.away))
+	c, err := o.open(env, client.WithRetryHook(a.undisturbed(f.away)))
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	inputs := reader{c: c, queue: s.Queue}
-	if s.Input, err = inputs.understand(ctx, text); err != nil {
+	if len(args) > 1 || len(a.files) == 0 {
+		if s.Input, err = readInput(ctx, env, c, args); err != nil {
+			return err
+		}
+	}
+	j, err := a.submit(ctx, c, s)
+	if err != nil {
 		return err
 	}
 	switch {
 	case o.watch || o.follow:
-		return submitAndWatch(ctx, c, s, f)
+		f.submitted(j)
+		return f.run(ctx, c, j.ID, 0)
 	case o.wait:
-		return submitAndWait(ctx, c, s, f)
-	}
-	j, err := c.Submit(ctx, s)
-	if err != nil {
-		return err
-	}
-	if o.json {
+		return waitFor(ctx, c, j.ID, f)
+	case o.json:
 		return printJSON(env.Out, j)
 	}
 	fmt.Fprintln(env.Out, j.ID)
@@ -127,23 +133,20 @@ func runSubmit(ctx context.Context, env *Env, o submitOptions, args []string) er
 	return nil
 }
 
-func submitAndWatch(ctx context.Context, c *client.Client, s client.Submission, f *follower) error {
-	j, err := c.Submit(ctx, s)
+// readInput is the input that was given for the job.
+func readInput(ctx context.Context, env *Env, c *client.Client, args []string) (json.RawMessage, error) {
+	text, err := inputText(env, args[1:])
 	if err != nil {
-		return err
+		return nil, err
 	}
-	f.submitted(j)
-	return f.run(ctx, c, j.ID, 0)
+	inputs := reader{c: c, queue: args[0]}
+	return inputs.understand(ctx, text)
 }
 
-// submitAndWait submits and prints what the job said, or came to, at its end.
-func submitAndWait(ctx context.Context, c *client.Client, s client.Submission, f *follower) error {
-	j, err := c.Submit(ctx, s)
+// waitFor prints what a job said, or came to, at its end.
+func waitFor(ctx context.Context, c *client.Client, id string, f *follower) error {
+	j, err := c.Wait(ctx, id)
 	if err != nil {
-		return err
-	}
-	id := j.ID
-	if j, err = c.Wait(ctx, id); err != nil {
 		return f.left(id, err)
 	}
 	if f.json {

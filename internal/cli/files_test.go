@@ -1,0 +1,93 @@
+package cli
+
+import (
+	"bytes"
+	"io"
+	"mime/multipart"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// aFile is a file of so many bytes.
+func aFile(t *testing.T, name string, size int) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, bytes.Repeat([]byte("x"), size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// formSent is the last form that a server was sent: the job's JSON, and what its
+// files are called.
+func formSent(t *testing.T, f *fake) (job string, files []string) {
+	t.Helper()
+	body := strings.TrimPrefix(f.lastAsked(), "POST /v1/jobs ")
+	boundary, _, _ := strings.Cut(strings.TrimPrefix(body, "--"), "\r\n")
+	for parts := multipart.NewReader(strings.NewReader(body), boundary); ; {
+		p, err := parts.NextPart()
+		if err == io.EOF {
+			return job, files
+		}
+		if err != nil {
+			t.Fatalf("%v in %.200q", err, body)
+		}
+		if text, _ := io.ReadAll(p); p.FormName() == "job" {
+			job = string(text)
+		} else {
+			files = append(files, p.FileName())
+		}
+	}
+}
+
+func TestFilesAreSubmitted(t *testing.T) {
+	one, two := aFile(t, "scan.png", 3), aFile(t, "notes.txt", 0)
+	for rule, tt := range map[string]struct {
+		typed string
+		args  []string
+		job   string
+		files string
+	}{
+		"one, without an input": {"not read", []string{"--file", one}, `{"queue":"sim","input":null}`, "scan.png"},
+		"two, with an input":    {"", []string{`{"dpi":300}`, "--file", one, "--file", two}, `{"queue":"sim","input":{"dpi":300}}`, "scan.png notes.txt"},
+		"an input that is read": {"[1]", []string{"-", "--file", two}, `{"queue":"sim","input":[1]}`, "notes.txt"},
+	} {
+		t.Run(rule, func(t *testing.T) {
+			f := newFake(t).on("POST /v1/jobs", 202, accepted)
+			on(f.URL).typed(tt.typed).want(t, exitOK, "job_1\n", append([]string{"submit", "sim"}, tt.args...)...)
+			if job, files := formSent(t, f); job != tt.job || strings.Join(files, " ") != tt.files {
+				t.Errorf("sent %s and %v", job, files)
+			}
+		})
+	}
+}
+
+func TestFilesThatAreNone(t *testing.T) {
+	for path, says := range map[string]string{
+		filepath.Join(t.TempDir(), "missing"): "no such file",
+		t.TempDir():                           "is a directory",
+	} {
+		f := newFake(t)
+		s := on(f.URL)
+		s.want(t, exitUsage, "", "submit", "sim", "--file", path)
+		if s.wantErr(t, says); f.lastAsked() != "" {
+			t.Errorf("the server was asked %s", f.lastAsked())
+		}
+	}
+}
+
+// A large file shows how much of it was sent, on a terminal, and leaves no bar.
+func TestALargeFileShowsHowMuchWasSent(t *testing.T) {
+	path := aFile(t, "long.wav", worthShowing)
+	f := newFake(t).on("POST /v1/jobs", 202, accepted)
+	s := on(f.URL).terminal()
+	s.want(t, exitOK, "job_1\n", "submit", "sim", "--file", path)
+	s.wantErr(t, "100% Sending long.wav\r\x1b[K")
+	s = on(f.URL)
+	s.want(t, exitOK, "job_1\n", "submit", "sim", "--file", path)
+	if s.err.Len() != 0 {
+		t.Errorf("it says %q", s.err.String())
+	}
+}
