@@ -71,7 +71,14 @@ type Batch struct {
 	// Removed are the removed jobs that had files, which are to be deleted once the
 	// batch is on disk.
 	Removed []job.ID
+	// Damaged are jobs whose record was found damaged on the disk. What could be read
+	// of it is kept; those that had not ended were ended as failed, with the code
+	// [DamagedJob]. They are for the log.
+	Damaged []job.ID
 }
+
+// DamagedJob is the failure's code of a job whose record was damaged on the disk.
+const DamagedJob = "damaged_job"
 
 // Limits are what a queue's jobs are held to by the commit itself; 0 is no limit.
 type Limits struct {
@@ -271,7 +278,9 @@ type Submit struct {
 	Conflict []byte
 }
 
-// Group ties submits together.
+// Group ties submits together. Whether all may apply is found out before any does,
+// with the conditions of their rows checked as if they were one op's; what the group
+// itself adds counts for [Limits.KeyWaiting]. If it is not whole, nothing of it applies.
 type Group struct{ Size int } // how many they are
 
 // Idempotency is a submitter's promise that two requests are one.

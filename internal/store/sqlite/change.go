@@ -73,7 +73,7 @@ func (t *tx) delete(op *store.Delete) error {
 			return err
 		}
 	}
-	return t.remove(f.job.n, f.job.Owner, f.idem)
+	return t.remove(goneOf(&f.job, f.idem))
 }
 
 // deleteAtEnd marks a running job: it is gone to every read, and removed when its
@@ -95,18 +95,34 @@ func (t *tx) deletedBy(owner job.Owner, id job.ID) (bool, error) {
 	return known && by == owner, err
 }
 
+// gone is a job that is to be removed.
+type gone struct {
+	n     int64
+	id    job.ID
+	files int
+	owner job.Owner
+	idem  string
+}
+
+func goneOf(j *row, idem string) gone {
+	return gone{n: j.n, id: j.ID, files: j.files, owner: j.Owner, idem: idem}
+}
+
 // remove deletes an ended job with all it left. Its idempotency key stays for as
 // long as was promised.
-func (t *tx) remove(n int64, owner job.Owner, idem string) error {
+func (t *tx) remove(g gone) error {
 	for _, q := range [...]*query{t.q.deleteOutput, t.q.deleteInput, t.q.deleteResult, t.q.deleteJob} {
-		if err := q.int(n).run(); err != nil {
+		if err := q.int(g.n).run(); err != nil {
 			return err
 		}
 	}
-	if idem == "" {
+	if g.files > 0 {
+		t.batch.Removed = append(t.batch.Removed, g.id)
+	}
+	if g.idem == "" {
 		return nil
 	}
-	return t.leaveKey(owner, idem)
+	return t.leaveKey(g.owner, g.idem)
 }
 
 // leaveKey lets go of the idempotency key of a removed job: now, or when its time
@@ -133,24 +149,38 @@ func (t *tx) retry(op *store.Retry) error {
 		return err
 	}
 	j := &f.job
-	if !job.CanMove(j.State, job.Queued) || !j.State.Ended() {
+	if op.Err = notRetryable(&j.Job); op.Err != nil {
 		op.Job = j.Job
-		op.Err = job.Errorf(job.NotRetryable, "the job is %s: only a failed, cancelled or expired job can be retried", j.State)
 		return nil
 	}
-	from := j.State
-	j.State, j.Attempt, j.RunAt = job.Queued, 0, t.now
+	to := t.readyState(&j.Job)
+	turn := t.move(&j.Job, to)
+	j.Attempt, j.RunAt = 0, t.now
 	j.StartedAt, j.FinishedAt, j.ExpiresAt, j.CancelRequestedAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	j.Failure, j.Usage, j.Progress = nil, nil, job.Progress{}
-	turn := t.turns.enter(&j.Job)
-	t.moved(j.Queue, from, job.Queued)
 	t.counted(j.Queue).Retried++
 	var queueBy time.Time
 	if d := j.Policy.Timeouts.Queue; d > 0 {
 		queueBy = t.now.Add(d)
 	}
 	op.Job = j.Job
-	return t.q.requeue.int(turn).time(j.RunAt).time(queueBy).int(j.n).run()
+	if d := j.Policy.Timeouts.Abandon; d > 0 {
+		if err := t.q.setAbandon.micros(d).int(j.n).run(); err != nil {
+			return err
+		}
+	}
+	return t.q.requeue.int(int64(to)).text(lane(to, j.Key)).int(turn).time(j.RunAt).time(queueBy).int(j.n).run()
+}
+
+// notRetryable says why a job cannot be retried; nil when it can.
+func notRetryable(j *job.Job) error {
+	switch {
+	case !j.State.Ended() || !job.CanMove(j.State, job.Queued):
+		return job.Errorf(job.NotRetryable, "the job is %s: only a failed, cancelled or expired job can be retried", j.State)
+	case j.Failure != nil && j.Failure.Code == store.DamagedJob:
+		return job.Errorf(job.NotRetryable, "the job's record was damaged, and with it what a retry would need: submit it anew")
+	}
+	return nil
 }
 
 func compareIDs(a, b job.ID) int { return bytes.Compare(a[:], b[:]) }

@@ -15,9 +15,11 @@ import (
 // tx is one batch being applied. It lives as long as the commit that made it.
 type tx struct {
 	*Store
+	batch   *store.Batch
 	now     time.Time
 	changed map[string]*store.Counts // the queues whose counts this batch moved
 	wrote   bool                     // it changed something
+	freed   []freed                  // what the op that is being applied made room for
 }
 
 // Apply applies a batch; see [store.Store].
@@ -64,7 +66,8 @@ func (s *Store) usable(ctx context.Context, b *store.Batch) error {
 }
 
 func (s *Store) applyBatch(b *store.Batch) error {
-	t := &tx{Store: s, now: s.Now(), changed: map[string]*store.Counts{}}
+	b.Removed, b.Damaged = nil, nil
+	t := &tx{Store: s, batch: b, now: s.Now(), changed: map[string]*store.Counts{}}
 	if err := t.run(b); err != nil {
 		s.stale = true
 		return err
@@ -115,17 +118,19 @@ func classify(err error) error {
 // apply applies the ops, kind by kind, in the order of the batch's fields.
 func (t *tx) apply(b *store.Batch) error {
 	for _, kind := range [...]func() error{
-		func() error { return each(b.Renews, t.renew) },
-		func() error { return each(b.Appends, t.append) },
-		func() error { return each(b.Finishes, t.finish) },
-		func() error { return each(b.Cancels, t.cancel) },
-		func() error { return each(b.Deletes, t.delete) },
-		func() error { return each(b.Retries, t.retry) },
-		func() error { return each(b.Writes, t.write) },
-		func() error { return each(b.Submits, t.submit) },
-		func() error { return each(b.Dues, t.due) },
-		func() error { return each(b.Prunes, t.prune) },
-		func() error { return each(b.Claims, t.claim) },
+		t.endDamaged,
+		func() error { return each(t, b.Pauses, t.pause) },
+		func() error { return each(t, b.Renews, t.renew) },
+		func() error { return each(t, b.Appends, t.append) },
+		func() error { return each(t, b.Finishes, t.finish) },
+		func() error { return each(t, b.Cancels, t.cancel) },
+		func() error { return each(t, b.Deletes, t.delete) },
+		func() error { return each(t, b.Retries, t.retry) },
+		func() error { return each(t, b.Writes, t.write) },
+		func() error { return t.submits(b.Submits) },
+		func() error { return each(t, b.Dues, t.due) },
+		func() error { return each(t, b.Prunes, t.prune) },
+		func() error { return each(t, b.Claims, t.claim) },
 		func() error { return t.saveCounts(b) },
 		func() error { return t.remember(b) },
 	} {
@@ -136,11 +141,14 @@ func (t *tx) apply(b *store.Batch) error {
 	return nil
 }
 
-// each applies f to every op. A refusal stays with its op; another error is of the
-// whole batch and ends it.
-func each[Op any](ops []*Op, f func(*Op) error) error {
+// each applies f to every op, and gives on the room that it made. A refusal stays
+// with its op; another error is of the whole batch and ends it.
+func each[Op any](t *tx, ops []*Op, f func(*Op) error) error {
 	for _, op := range ops {
 		if err := f(op); err != nil {
+			return err
+		}
+		if _, err := t.unparkFreed(); err != nil {
 			return err
 		}
 	}
@@ -158,17 +166,38 @@ func (t *tx) counted(queue string) *store.Counts {
 	return c
 }
 
-// moved keeps the counts when a job goes from one state to another. The zero state
-// is no state: before the submit, or after the delete.
-func (t *tx) moved(queue string, from, to job.State) {
-	if from != 0 && !job.CanMove(from, to) {
+// move brings a job to a state, by a legal move: here all is counted. It returns the
+// turn of a job that is queued or parked now. The zero state is no state: before
+// the submit.
+func (t *tx) move(j *job.Job, to job.State) (turn int64) {
+	from := j.State
+	if !job.CanMove(from, to) {
 		panic(fmt.Sprintf("sqlite: %s → %s is no legal move", from, to))
 	}
-	c := t.counted(queue)
-	if from == 0 || !from.Ended() { // what ever ended stays counted
+	return t.count(j, to)
+}
+
+// count is move where the law is not asked: a job whose row is damaged ends as
+// failed wherever it stood.
+func (t *tx) count(j *job.Job, to job.State) (turn int64) {
+	from, c := j.State, t.counted(j.Queue)
+	if !from.Ended() { // what ever ended stays counted
 		add(c, from, -1)
 	}
 	add(c, to, 1)
+	if from.Waiting() {
+		c.WaitingBytes -= j.InputBytes
+	}
+	if to.Waiting() {
+		c.WaitingBytes += j.InputBytes
+	}
+	q := t.turns.of(j.Queue)
+	k, turn := q.move(j, from, to)
+	if k.jobs[job.Parked] > 0 && busy(from) && !busy(to) {
+		t.free(q, j, k)
+	}
+	j.State = to
+	return turn
 }
 
 func add(c *store.Counts, s job.State, n int64) {
@@ -190,6 +219,12 @@ func add(c *store.Counts, s job.State, n int64) {
 	case job.Expired:
 		c.Expired += n
 	}
+}
+
+func (t *tx) pause(op *store.Pause) error {
+	op.Err = nil
+	t.counted(op.Queue).Paused = op.Paused
+	return nil
 }
 
 // saveCounts writes the counts that the batch moved, and answers them.

@@ -42,9 +42,10 @@ func (r *reader) unfinished(after int64, limit int) (seen int, last int64, jobs 
 		if c.int(afterJobColumns) != 0 {
 			return nil
 		}
-		j, err := scanRow(c)
-		rows = append(rows, j)
-		return err
+		if j, err := scanRow(c); err == nil {
+			rows = append(rows, j)
+		}
+		return nil
 	})
 	for i := range rows {
 		if err == nil {

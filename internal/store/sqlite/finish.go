@@ -37,7 +37,6 @@ func (t *tx) finish(op *store.Finish) error {
 		to = job.Cancelled
 	}
 	op.State, op.At = to, t.now
-	t.moved(h.job.Queue, job.Running, to)
 	delete(t.running, op.Lease.Job)
 	if to.Ended() {
 		return t.end(h, op, to)
@@ -48,7 +47,8 @@ func (t *tx) finish(op *store.Finish) error {
 // end ends a job whose attempt is over.
 func (t *tx) end(h *held, op *store.Finish, to job.State) error {
 	j := &h.job
-	j.State, j.FinishedAt = to, t.now
+	t.move(&j.Job, to)
+	j.FinishedAt = t.now
 	if op.Usage != nil {
 		j.Usage = op.Usage
 	}
@@ -72,20 +72,32 @@ func (t *tx) end(h *held, op *store.Finish, to job.State) error {
 		return err
 	}
 	if h.deleted {
-		return t.remove(j.n, j.Owner, h.idem)
+		return t.remove(goneOf(j, h.idem))
 	}
 	if result != nil && (len(result.Body) > 0 || result.ContentType != "") {
 		if err := t.q.insertResult.int(j.n).text(result.ContentType).blob(result.Body).run(); err != nil {
 			return err
 		}
 	}
-	return t.finishRow(j, 0)
+	if err := t.neverAbandoned(j); err != nil {
+		return err
+	}
+	return t.q.end.int(int64(to)).time(j.FinishedAt).time(j.ExpiresAt).
+		int(j.Cursor).int(j.OutputBytes).bytes(encodeProgress(j.Progress)).bytes(encodeFailure(j.Failure)).bytes(j.Usage).int(j.n).run()
+}
+
+// neverAbandoned takes a job that ends out of those that may be abandoned.
+func (t *tx) neverAbandoned(j *row) error {
+	if j.Policy.Timeouts.Abandon == 0 {
+		return nil
+	}
+	return t.q.setAbandon.micros(0).int(j.n).run()
 }
 
 // goBack makes a job wait again whose attempt is over.
 func (t *tx) goBack(h *held, op *store.Finish, to job.State) error {
 	j := &h.job
-	j.State = to
+	turn := t.move(&j.Job, to)
 	if op.Refund {
 		j.Attempt--
 	}
@@ -99,28 +111,25 @@ func (t *tx) goBack(h *held, op *store.Finish, to job.State) error {
 		j.StartedAt = time.Time{}
 	}
 	j.RunAt = t.now
-	var turn int64
+	q := t.q.goBack.int(int64(to))
 	if to == job.Scheduled {
 		j.RunAt = stamp(t.now.Add(op.Delay))
+		q.bytes(nil).int(turn).time(j.RunAt)
 	} else {
-		turn = t.turns.enter(&j.Job)
+		q.text(lane(to, j.Key)).int(turn).bytes(nil)
 	}
-	return t.finishRow(j, turn)
-}
-
-func (t *tx) finishRow(j *row, turn int64) error {
-	return t.q.finish.int(int64(j.State)).int(turn).int(int64(j.Attempt)).time(j.RunAt).time(j.StartedAt).time(j.FinishedAt).time(j.ExpiresAt).
+	return q.int(int64(j.Attempt)).time(j.RunAt).time(j.StartedAt).
 		int(j.Cursor).int(j.OutputBytes).bytes(encodeProgress(j.Progress)).bytes(encodeFailure(j.Failure)).bytes(j.Usage).int(j.n).run()
 }
 
 // endWaiting ends a job that has not been given to a worker.
 func (t *tx) endWaiting(j *row, to job.State, keep time.Duration) error {
-	t.moved(j.Queue, j.State, to)
-	if j.State == job.Queued {
-		t.turns.leave(&j.Job)
-	}
-	j.State, j.FinishedAt, j.ExpiresAt = to, t.now, t.now.Add(keep)
+	t.move(&j.Job, to)
+	j.FinishedAt, j.ExpiresAt = t.now, t.now.Add(keep)
 	if err := t.rowsAtEndOf(j, nil); err != nil {
+		return err
+	}
+	if err := t.neverAbandoned(j); err != nil {
 		return err
 	}
 	return t.q.endWaiting.int(int64(to)).time(j.FinishedAt).time(j.ExpiresAt).bytes(encodeFailure(j.Failure)).int(j.n).run()

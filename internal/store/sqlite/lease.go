@@ -93,15 +93,31 @@ func (h *held) follows(entries []job.Entry, p *job.Progress) (said bool, refusal
 	return said, nil
 }
 
+// mostAside bounds the jobs that one claim may find in the line and not lease.
+const mostAside = 1000
+
 func (t *tx) claim(op *store.Claim) error {
 	op.Err, op.Claimed = nil, nil
-	ready, err := t.ready(op.Queue, len(op.Tokens))
-	if err != nil {
-		return err
-	}
-	for i := range ready {
-		if err := t.take(op, &ready[i], op.Tokens[i]); err != nil {
+	for aside := 0; aside <= mostAside; {
+		want := t.claimable(op) - len(op.Claimed)
+		if want <= 0 {
+			break
+		}
+		ready, err := t.ready(op.Queue, want)
+		if err != nil {
 			return err
+		}
+		if len(ready) == 0 {
+			break
+		}
+		for i := range ready {
+			taken, err := t.takeOrSet(op, &ready[i])
+			if err != nil {
+				return err
+			}
+			if !taken {
+				aside++
+			}
 		}
 	}
 	return nil
@@ -109,28 +125,41 @@ func (t *tx) claim(op *store.Claim) error {
 
 // candidate is a job that is ready.
 type candidate struct {
-	job  row
-	turn int64
-	idem string
+	job     row
+	damaged bool // its row cannot be read whole
+	turn    int64
+	idem    string
 }
 
 func (t *tx) ready(queue string, limit int) (ready []candidate, err error) {
-	if c := t.counts[queue]; c == nil || c.Queued == 0 {
-		return nil, nil
-	}
 	err = t.q.next.text(queue).int(int64(limit)).each(func(c column) error {
-		j, err := scanRow(c)
+		j, damage := scanRow(c)
 		const at = afterJobColumns
-		ready = append(ready, candidate{job: j, turn: c.int(at), idem: c.text(at + 1)})
-		return err
+		ready = append(ready, candidate{job: j, damaged: damage != nil, turn: c.int(at), idem: c.text(at + 1)})
+		return nil
 	})
 	return ready, err
+}
+
+// takeOrSet leases a ready job, or sets it aside: one that is damaged fails, and one
+// whose key runs as many as it may, because the limit was not there when it was
+// queued, is parked.
+func (t *tx) takeOrSet(op *store.Claim, c *candidate) (taken bool, err error) {
+	limit := t.batch.Limits[op.Queue].KeyRunning
+	switch {
+	case c.damaged:
+		return false, t.mend(&c.job)
+	case limit > 0 && int(t.turns.of(op.Queue).key(c.job.Key).jobs[job.Running]) >= limit:
+		return false, t.park(&c.job, c.turn)
+	}
+	return true, t.take(op, c, op.Tokens[len(op.Claimed)])
 }
 
 // take leases one ready job.
 func (t *tx) take(op *store.Claim, c *candidate, token job.Token) error {
 	j := c.job
-	j.State = job.Running
+	t.turns.of(j.Queue).pass(j.Priority, c.turn)
+	t.move(&j.Job, job.Running)
 	j.Attempt++
 	j.Progress = job.Progress{}
 	if j.StartedAt.IsZero() {
@@ -141,8 +170,6 @@ func (t *tx) take(op *store.Claim, c *candidate, token job.Token) error {
 		lease = j.Policy.Timeouts.Lease
 	}
 	until := t.now.Add(lease)
-	t.turns.taken(&j.Job, c.turn)
-	t.moved(j.Queue, job.Queued, job.Running)
 	t.running[j.ID] = &held{job: j, token: token, from: j.Cursor, worker: op.Worker, until: until, idem: c.idem}
 	err := t.q.lease.int(int64(j.Attempt)).time(j.StartedAt).token(&token).text(op.Worker).time(until).int(j.n).run()
 	if err != nil {

@@ -41,25 +41,23 @@ func (p *pruning) late() bool { return p.op.For > 0 && time.Since(p.began) >= p.
 
 // old is an ended job that may be pruned.
 type old struct {
-	n      int64
-	owner  job.Owner
-	idem   string
+	gone
 	output int64 // bytes
 }
 
 // chunk looks at the next jobs and deletes those past their time. It says whether
 // to go on.
 func (p *pruning) chunk() (more bool, err error) {
-	gone, seen, err := p.look(min(pruneChunk, p.left))
+	list, seen, err := p.look(min(pruneChunk, p.left))
 	if err != nil {
 		return false, err
 	}
-	for i := range gone {
+	for i := range list {
 		if p.op.Bytes > 0 && p.bytes >= p.op.Bytes {
-			p.op.Next = gone[i].n - 1
+			p.op.Next = list[i].n - 1
 			return false, nil
 		}
-		if err := p.removeOld(&gone[i]); err != nil {
+		if err := p.removeOld(&list[i]); err != nil {
 			return false, err
 		}
 	}
@@ -72,16 +70,16 @@ func (p *pruning) chunk() (more bool, err error) {
 }
 
 // look reads a few jobs after the cursor, and moves it.
-func (p *pruning) look(limit int) (gone []old, seen int, err error) {
+func (p *pruning) look(limit int) (list []old, seen int, err error) {
 	err = p.q.oldest.int(p.op.Next).int(int64(limit)).each(func(c column) error {
 		seen++
 		p.op.Next, p.op.Seen = c.int(0), c.time(6)
 		if job.State(c.int(3)).Ended() && (p.op.Early || !c.time(4).After(p.now)) {
-			gone = append(gone, old{c.int(0), job.Owner{Tenant: c.text(1), User: c.text(2)}, c.text(5), c.int(7)})
+			list = append(list, old{scanGone(c), c.int(7)})
 		}
 		return nil
 	})
-	return gone, seen, err
+	return list, seen, err
 }
 
 func (p *pruning) removeOld(o *old) error {
@@ -93,7 +91,14 @@ func (p *pruning) removeOld(o *old) error {
 		}
 	}
 	p.op.Deleted++
-	return p.remove(o.n, o.owner, o.idem)
+	return p.remove(o.gone)
+}
+
+func scanGone(c column) gone {
+	return gone{
+		n: c.int(0), id: c.id(8), files: int(c.int(9)),
+		owner: job.Owner{Tenant: c.text(1), User: c.text(2)}, idem: c.text(5),
+	}
 }
 
 // leftover is an idempotency key that outlived its job.

@@ -46,6 +46,8 @@ func (q *query) bytes(v []byte) *query {
 	return q
 }
 
+func (q *query) null() *query { return q.bytes(nil) }
+
 // blob binds a blob that may be empty but not NULL.
 func (q *query) blob(v []byte) *query {
 	q.stmt.BindBytes(q.next, v)
@@ -149,6 +151,15 @@ func (c column) bytes(i int) []byte {
 	b := make([]byte, c.stmt.ColumnLen(i))
 	c.stmt.ColumnBytes(i, b)
 	return b
+}
+
+// raw reads a text or blob into a buffer, which it makes longer where it must.
+func (c column) raw(i int, buf []byte) []byte {
+	n := c.stmt.ColumnLen(i)
+	if n > cap(buf) {
+		buf = make([]byte, n, 2*n)
+	}
+	return buf[:c.stmt.ColumnBytes(i, buf[:n])]
 }
 
 func (c column) id(i int) (v job.ID) {

@@ -2,12 +2,11 @@ package sqlite
 
 import (
 	"context"
-	"time"
+	"errors"
 
 	"zombiezen.com/go/sqlite"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
-	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
 // reader is a connection that reads, with its statements. Whoever took it from
@@ -40,25 +39,25 @@ func openReader(path string) (*reader, error) {
 		{&r.begin, "BEGIN"},
 		{&r.end, "COMMIT"},
 		{&r.job, "SELECT " + jobColumns + " FROM jobs WHERE tenant = ? AND usr = ? AND id = ? AND deleted = 0"},
-		{&r.list, "SELECT " + jobColumns + ", deleted FROM jobs WHERE tenant = ? AND usr = ? AND id < ? ORDER BY id DESC LIMIT ?"},
-		{&r.listFailed, "SELECT " + jobColumns + ", deleted FROM jobs WHERE state = 6 AND tenant = ? AND usr = ? AND id < ? ORDER BY id DESC LIMIT ?"},
+		{&r.list, "SELECT " + jobColumns + ", deleted FROM jobs WHERE tenant = ? AND usr = ? AND id < ? AND id > ? ORDER BY id DESC"},
+		{&r.listFailed, "SELECT " + jobColumns + ", deleted FROM jobs WHERE state = 6 AND tenant = ? AND usr = ? AND id < ? AND id > ? ORDER BY id DESC"},
 		{&r.input, "SELECT body FROM inputs WHERE n = ?"},
 		{&r.result, "SELECT content_type, body FROM results WHERE n = ?"},
 		{&r.output, "SELECT seq, attempt, kind, events, data FROM output WHERE job = ? AND seq > ? ORDER BY seq"},
 		{&r.outputEnd, outputEndSQL},
 		{&r.turn, "SELECT queue, turn, n FROM jobs WHERE tenant = ? AND usr = ? AND id = ? AND state = 2"},
-		{&r.position, "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 2 AND queue = ? AND (turn, n) < (?, ?) LIMIT ?)"},
+		{&r.position, "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE queue = ? AND lane = '' AND (turn, n) < (?, ?) LIMIT ?)"},
 		{&r.idempotent, "SELECT job, hash FROM idempotency WHERE tenant = ? AND usr = ? AND key = ?"},
 		{&r.text, textSQL},
-		{&r.head, "SELECT run_at FROM jobs WHERE state = 2 AND queue = ? ORDER BY turn, n LIMIT 1"},
+		{&r.head, "SELECT run_at FROM jobs WHERE queue = ? AND lane = '' ORDER BY turn, n LIMIT 1"},
 		{&r.record, "SELECT body FROM records WHERE kind = ? AND parent = ? AND id = ?"},
 		{&r.recordsUp, "SELECT id, body FROM records WHERE kind = ? AND parent = ? AND id > ? ORDER BY id LIMIT ?"},
 		{&r.recordsDown, "SELECT id, body FROM records WHERE kind = ? AND parent = ? AND id < ? ORDER BY id DESC LIMIT ?"},
-		{&r.nextReady, "SELECT run_at FROM jobs WHERE state = 1 ORDER BY run_at LIMIT 1"},
+		{&r.nextReady, "SELECT due FROM jobs WHERE due IS NOT NULL ORDER BY due LIMIT 1"},
 		{&r.held, "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count(), pragma_freelist_count(), pragma_page_size()"},
-		{&r.nextExpiry, "SELECT queue_by FROM jobs WHERE state <= 3 AND queue_by IS NOT NULL ORDER BY queue_by LIMIT 1"},
+		{&r.nextExpiry, "SELECT queue_by FROM jobs WHERE queue_by IS NOT NULL ORDER BY queue_by LIMIT 1"},
 		{&r.withFiles, "SELECT n, id FROM jobs WHERE files > 0 AND n > ? ORDER BY n LIMIT ?"},
-		{&r.abandonable, "SELECT " + jobColumns + ", deleted FROM jobs WHERE abandon IS NOT NULL AND state <= 4 AND n > ? ORDER BY n LIMIT ?"},
+		{&r.abandonable, "SELECT " + jobColumns + ", deleted FROM jobs WHERE abandon IS NOT NULL AND n > ? ORDER BY n LIMIT ?"},
 	} {
 		if *p.into, err = prepare(conn, p.sql); err != nil {
 			_ = conn.Close()
@@ -100,7 +99,8 @@ func (r *reader) do(f func(*reader) error) error {
 
 // unreadable turns an error of the database into one that a caller may see.
 func unreadable(err error) error {
-	if err == nil || job.CodeOf(err) != job.Internal {
+	var known *job.Error
+	if err == nil || errors.As(err, &known) {
 		return err
 	}
 	return job.Because(job.Unavailable, err, "the store cannot be read")
@@ -111,10 +111,12 @@ func (r *reader) find(owner job.Owner, id job.ID) (j row, err error) {
 		j, err = scanRow(c)
 		return err
 	})
-	if err == nil && !found {
+	switch {
+	case errors.Is(err, errDamaged):
+		return j, job.Because(job.Internal, err, "the record of the job %s is damaged on the server's disk", id)
+	case err == nil && !found:
 		return j, noJob(id)
-	}
-	if err != nil {
+	case err != nil:
 		return j, err
 	}
 	return j, r.complete(&j)
@@ -253,72 +255,4 @@ func (s *Store) Idempotent(ctx context.Context, owner job.Owner, key string) (id
 		return err
 	})
 	return id, hash, err
-}
-
-// scanFor bounds one page's look at rows that the filter does not want: past it
-// the page is cut short, and its cursor goes on from there.
-const scanFor = 50 * time.Millisecond
-
-// List reads a page of jobs; see [store.Jobs].
-func (s *Store) List(ctx context.Context, f store.Filter) (page []job.Job, next job.ID, err error) {
-	err = s.read(ctx, func(r *reader) error {
-		rows, after, err := r.page(f)
-		for i := range rows {
-			page = append(page, rows[i].Job)
-		}
-		next = after
-		return err
-	})
-	return page, next, err
-}
-
-func (r *reader) page(f store.Filter) (page []row, next job.ID, err error) {
-	q := r.list
-	if f.Status == job.Failed {
-		q = r.listFailed
-	}
-	before := f.After
-	if before == (job.ID{}) {
-		before = lastID
-	}
-	looked, start := false, time.Now()
-	more, err := q.text(f.Owner.Tenant).text(f.Owner.User).id(&before).int(-1).row()
-	for ; more && err == nil; more, err = q.row() {
-		c := column{stmt: q.stmt}
-		if len(page) == f.Limit || looked && time.Since(start) > scanFor {
-			q.done()
-			next = before
-			break
-		}
-		before, looked = c.id(1), true
-		if !wanted(c, &f) {
-			continue
-		}
-		j, err := scanRow(c)
-		if err != nil {
-			q.done()
-			return nil, next, err
-		}
-		page = append(page, j)
-	}
-	for i := range page {
-		if err == nil {
-			err = r.complete(&page[i])
-		}
-	}
-	return page, next, err
-}
-
-// wanted says whether a row passes the filter, before it is read whole.
-func wanted(c column, f *store.Filter) bool {
-	return c.int(afterJobColumns) == 0 &&
-		(f.Queue == "" || c.text(4) == f.Queue) &&
-		(f.Key == nil || c.text(5) == *f.Key) &&
-		(f.Status == 0 || job.State(c.int(7)) == f.Status)
-}
-
-// lastID sorts after every id.
-var lastID = job.ID{
-	0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
-	0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
 }

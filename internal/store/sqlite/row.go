@@ -12,9 +12,9 @@ import (
 // jobColumns are the columns that scanJob reads, in its order.
 const jobColumns = `n, id, tenant, usr, queue, key, priority, state, attempt, max_attempts,
 	cursor, out_bytes, progress, failure, usage, policy, extra,
-	created, run_at, started, finished, cancel_at, expires, in_bytes`
+	created, run_at, started, finished, cancel_at, expires, in_bytes, files`
 
-const afterJobColumns = 24 // the first column behind jobColumns
+const afterJobColumns = 25 // the first column behind jobColumns
 
 // extra is the part of a row that most jobs do not have.
 type extra struct {
@@ -31,17 +31,20 @@ func encodeExtra(j *job.Job) ([]byte, error) {
 	return json.Marshal(extra{j.Metadata, j.Ref, j.Files, j.Trace})
 }
 
-// row is a job and the number of its row.
+// row is a job and what its row has besides.
 type row struct {
 	job.Job
-	n int64
+	n     int64 // the number of the row
+	files int   // how many, also when it cannot be read what they are
 }
 
 func scanRow(c column) (row, error) {
 	j, err := scanJob(c)
-	return row{j, c.int(0)}, err
+	return row{j, c.int(0), int(c.int(24))}, err
 }
 
+// scanJob reads a job. With an error it returns what could be read: all but what is
+// damaged.
 func scanJob(c column) (j job.Job, err error) {
 	j = job.Job{
 		ID:          c.id(1),
@@ -59,23 +62,28 @@ func scanJob(c column) (j job.Job, err error) {
 		CancelRequestedAt: c.time(21), ExpiresAt: c.time(22),
 		InputBytes: c.int(23),
 	}
-	if j.Policy, err = decodePolicy(c.bytes(15)); err != nil {
-		return j, fmt.Errorf("job %s: %w", j.ID, err)
-	}
 	var x extra
-	if err := errors.Join(decode(c, 12, &j.Progress), decode(c, 13, &j.Failure), decode(c, 16, &x)); err != nil {
-		return j, fmt.Errorf("job %s: %w", j.ID, err)
+	policy, failed := decodePolicy(c.bytes(15))
+	failed = errors.Join(failed, decode(c, 12, &j.Progress), decode(c, 13, &j.Failure), decode(c, 16, &x))
+	j.Policy, j.Metadata, j.Ref, j.Files, j.Trace = policy, x.Metadata, x.Ref, x.Files, x.Trace
+	if failed != nil {
+		return j, fmt.Errorf("%w: %s: %w", errDamaged, j.ID, failed)
 	}
-	j.Metadata, j.Ref, j.Files, j.Trace = x.Metadata, x.Ref, x.Files, x.Trace
 	return j, nil
 }
 
-// decode reads a JSON column; NULL leaves the value as it is.
-func decode(c column, i int, into any) error {
+// decode reads a JSON column; NULL, and what is no JSON of its kind, leave the value
+// as it is.
+func decode[T any](c column, i int, into *T) error {
 	if c.stmt.ColumnIsNull(i) {
 		return nil
 	}
-	return json.Unmarshal(c.bytes(i), into)
+	var v T
+	err := json.Unmarshal(c.bytes(i), &v)
+	if err == nil {
+		*into = v
+	}
+	return err
 }
 
 func encodeProgress(p job.Progress) []byte {

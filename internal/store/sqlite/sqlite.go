@@ -74,6 +74,7 @@ type Store struct {
 	last    store.BatchID // the batch that was applied last
 	changes int64         // rows that this connection ever changed, after that batch
 	rows    int64         // the last row number that was given
+	damaged []job.ID      // running jobs whose rows are, and which the next batch ends
 	stale   bool          // the memory above may be ahead of the disk: load it again
 	closed  bool
 }
@@ -279,63 +280,4 @@ func (s *Store) abandon() {
 	if s.syncer != nil {
 		_ = s.syncer.close()
 	}
-}
-
-// load fills the memory from the disk: kept counts, running jobs, turns.
-func (s *Store) load() error {
-	s.counts = map[string]*store.Counts{}
-	s.turns = turns{}
-	clear(s.running)
-	if err := s.q.lastBatch.each(func(c column) error { c.stmt.ColumnBytes(0, s.last[:]); return nil }); err != nil {
-		return err
-	}
-	if err := s.q.lastRow.each(func(c column) error { s.rows = c.int(0); return nil }); err != nil {
-		return err
-	}
-	if err := s.q.loadCounts.each(s.loadCount); err != nil {
-		return err
-	}
-	if err := s.q.loadRunning.each(s.loadHeld); err != nil {
-		return err
-	}
-	for _, h := range s.running {
-		if err := s.loadOutput(h); err != nil {
-			return err
-		}
-	}
-	return s.q.loadTurns.each(func(c column) error {
-		s.turns.restore(c.text(0), c.text(1), int(c.int(2)), c.int(3), c.int(4))
-		return nil
-	})
-}
-
-func (s *Store) loadCount(c column) error {
-	s.counts[c.text(0)] = &store.Counts{
-		Scheduled: c.int(1), Queued: c.int(2), Parked: c.int(3), Running: c.int(4),
-		Succeeded: c.int(5), Failed: c.int(6), Cancelled: c.int(7), Expired: c.int(8), Retried: c.int(9),
-		WaitingBytes: c.int(10), Paused: c.int(11) != 0,
-	}
-	return nil
-}
-
-func (s *Store) loadHeld(c column) error {
-	j, err := scanRow(c)
-	if err != nil {
-		return err
-	}
-	const at = afterJobColumns
-	s.running[j.ID] = &held{
-		job: j, token: c.token(at), from: j.Cursor, worker: c.text(at + 1),
-		until: c.time(at + 2), deleted: c.int(at+3) != 0, idem: c.text(at + 4),
-	}
-	return nil
-}
-
-// loadOutput asks the log for what the row of a running job does not keep.
-func (s *Store) loadOutput(h *held) error {
-	_, err := s.q.outputEnd.int(h.job.n).first(func(c column) error {
-		h.job.Cursor, h.job.OutputBytes = c.int(0), c.int(1)
-		return nil
-	})
-	return err
 }

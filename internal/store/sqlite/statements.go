@@ -1,11 +1,7 @@
 package sqlite
 
 import (
-	"fmt"
-
 	"zombiezen.com/go/sqlite"
-
-	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
 // statements are what the writing connection says, prepared once.
@@ -14,16 +10,18 @@ type statements struct {
 
 	insertJob, insertInput, insertResult, insertOutput *query
 	setProgress, setLeaseUntil                         *query
-	finish, lease, requestCancel, markDeleted          *query
-	endWaiting, requeue, ready                         *query
+	goBack, lease, requestCancel, markDeleted          *query
+	end, endWaiting, requeue, ready                    *query
 	job, input, next, due, expired, oldest, weight     *query
+	parked, mend, setAbandon                           *query
 	outputEnd, text                                    *query
 	deleteJob, deleteInput, deleteResult, deleteOutput *query
 	idempotent, insertIdempotent, deleteIdempotent     *query
 	insertLeftover, oldLeftovers, deleteLeftover       *query
 	insertDeleted, wasDeleted, oldDeleted, forget      *query
 	record, putRecord, deleteRecord, deleteRecords     *query
-	loadCounts, saveCounts, loadRunning, loadTurns     *query
+	loadCounts, saveCounts                             *query
+	loadRunning, loadLine, loadDue                     *query
 	lastBatch, setBatch, lastRow, changes              *query
 }
 
@@ -38,31 +36,38 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.rollback, "ROLLBACK"},
 
 		{&q.insertJob, `INSERT INTO jobs (n, id, tenant, usr, queue, key, priority, state, turn, attempt, max_attempts,
-			created, run_at, queue_by, started, lease, worker, lease_until, policy, extra, idem, in_bytes, files, abandon)
-			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`},
+			created, run_at, queue_by, started, policy, extra, idem, in_bytes, files, abandon, lane, due, lease, worker, lease_until)
+			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`},
 		{&q.insertInput, "INSERT INTO inputs (n, body) VALUES (?,?)"},
 		{&q.insertResult, "INSERT INTO results (n, content_type, body) VALUES (?,?,?)"},
 		{&q.insertOutput, "INSERT INTO output (job, seq, attempt, kind, events, total, data) VALUES (?,?,?,?,?,?,?)"},
 
 		{&q.setProgress, "UPDATE jobs SET progress = ? WHERE n = ?"},
 		{&q.setLeaseUntil, "UPDATE jobs SET lease_until = ? WHERE n = ?"},
-		{&q.finish, `UPDATE jobs SET state = ?, turn = ?, attempt = ?, run_at = ?, started = ?, finished = ?, expires = ?,
-			cursor = ?, out_bytes = ?, progress = ?, failure = ?, usage = ?, queue_by = NULL, lease_until = NULL WHERE n = ?`},
-		{&q.lease, `UPDATE jobs SET state = 4, attempt = ?, started = ?, lease = ?, worker = ?, lease_until = ?,
+		// Columns of indexes are set only where they change: what is not set costs nothing.
+		{&q.end, `UPDATE jobs SET state = ?, finished = ?, expires = ?, cursor = ?, out_bytes = ?, progress = ?, failure = ?, usage = ?,
+			lease_until = NULL WHERE n = ?`},
+		{&q.goBack, `UPDATE jobs SET state = ?, lane = ?, turn = ?, due = ?, attempt = ?, run_at = ?, started = ?,
+			cursor = ?, out_bytes = ?, progress = ?, failure = ?, usage = ?, lease_until = NULL WHERE n = ?`},
+		{&q.lease, `UPDATE jobs SET state = 4, lane = NULL, attempt = ?, started = ?, lease = ?, worker = ?, lease_until = ?,
 			progress = NULL, queue_by = NULL WHERE n = ?`},
 		{&q.requestCancel, "UPDATE jobs SET cancel_at = ? WHERE n = ?"},
 		{&q.markDeleted, "UPDATE jobs SET cancel_at = ?, deleted = 1 WHERE n = ?"},
-		{&q.endWaiting, "UPDATE jobs SET state = ?, finished = ?, expires = ?, failure = ?, queue_by = NULL WHERE n = ?"},
-		{&q.ready, "UPDATE jobs SET state = 2, turn = ? WHERE n = ?"},
-		{&q.requeue, `UPDATE jobs SET state = 2, turn = ?, run_at = ?, queue_by = ?, attempt = 0, started = NULL, finished = NULL,
+		{&q.endWaiting, "UPDATE jobs SET state = ?, lane = NULL, due = NULL, queue_by = NULL, finished = ?, expires = ?, failure = ? WHERE n = ?"},
+		{&q.ready, "UPDATE jobs SET state = ?, lane = ?, turn = ?, due = NULL WHERE n = ?"},
+		{&q.requeue, `UPDATE jobs SET state = ?, lane = ?, turn = ?, run_at = ?, queue_by = ?, attempt = 0, started = NULL, finished = NULL,
 			cancel_at = NULL, expires = NULL, progress = NULL, failure = NULL, usage = NULL WHERE n = ?`},
+		{&q.setAbandon, "UPDATE jobs SET abandon = ? WHERE n = ?"},
+		{&q.mend, `UPDATE jobs SET state = ?, lane = NULL, due = NULL, queue_by = NULL, abandon = NULL, lease_until = NULL, finished = ?, expires = ?,
+			cursor = ?, out_bytes = ?, progress = ?, failure = ?, usage = NULL, policy = ?, extra = ? WHERE n = ?`},
 
 		{&q.job, "SELECT " + jobColumns + ", idem, deleted FROM jobs WHERE tenant = ? AND usr = ? AND id = ?"},
 		{&q.input, "SELECT body FROM inputs WHERE n = ?"},
-		{&q.next, "SELECT " + jobColumns + ", turn, idem FROM jobs WHERE state = 2 AND queue = ? ORDER BY turn, n LIMIT ?"},
-		{&q.due, "SELECT " + jobColumns + " FROM jobs WHERE state = 1 AND run_at <= ? ORDER BY run_at LIMIT ?"},
-		{&q.expired, "SELECT " + jobColumns + " FROM jobs WHERE state <= 3 AND queue_by IS NOT NULL AND queue_by <= ? ORDER BY queue_by LIMIT ?"},
-		{&q.oldest, "SELECT n, tenant, usr, state, expires, idem, created, out_bytes FROM jobs WHERE n > ? ORDER BY n LIMIT ?"},
+		{&q.next, "SELECT " + jobColumns + ", turn, idem FROM jobs WHERE queue = ? AND lane = '' ORDER BY turn, n LIMIT ?"},
+		{&q.parked, "SELECT n, priority FROM jobs WHERE queue = ? AND lane = ? ORDER BY turn, n LIMIT ?"},
+		{&q.due, "SELECT " + jobColumns + " FROM jobs WHERE due <= ? ORDER BY due LIMIT ?"},
+		{&q.expired, "SELECT " + jobColumns + " FROM jobs WHERE queue_by <= ? ORDER BY queue_by LIMIT ?"},
+		{&q.oldest, "SELECT n, tenant, usr, state, expires, idem, created, out_bytes, id, files FROM jobs WHERE n > ? ORDER BY n LIMIT ?"},
 		{&q.weight, `SELECT coalesce((SELECT length(body) FROM inputs WHERE n = ?1), 0) + coalesce((SELECT length(body) FROM results WHERE n = ?1), 0)`},
 		{&q.outputEnd, outputEndSQL},
 		{&q.text, textSQL},
@@ -96,8 +101,8 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.saveCounts, `INSERT OR REPLACE INTO queues (name, scheduled, queued, parked, running, succeeded, failed, cancelled, expired, retried, waiting_bytes, paused)
 			VALUES (?,?,?,?,?,?,?,?,?,?,?,?)`},
 		{&q.loadRunning, "SELECT " + jobColumns + ", lease, worker, lease_until, deleted, idem FROM jobs WHERE state = 4"},
-		{&q.loadTurns, fmt.Sprintf(`SELECT queue, key, count(*), min(turn - (priority - %[1]d) * %[2]d), max(turn - (priority - %[1]d) * %[2]d)
-			FROM jobs WHERE state = 2 GROUP BY queue, key`, job.DefaultPriority, headStart)},
+		{&q.loadLine, "SELECT queue, lane, turn, key, priority FROM jobs WHERE lane IS NOT NULL"},
+		{&q.loadDue, "SELECT queue, key FROM jobs WHERE due IS NOT NULL"},
 	} {
 		var err error
 		if *p.into, err = prepare(conn, p.sql); err != nil {

@@ -7,15 +7,41 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
+// submits applies submits one by one, those of a group all or none.
+func (t *tx) submits(ops []*store.Submit) error {
+	for len(ops) > 0 {
+		n, apply := 1, t.submit
+		if ops[0].Group != nil {
+			n, apply = grouped(ops), t.submitChecked
+			if err := t.checkGroup(ops[:n]); err != nil {
+				return err
+			}
+		}
+		if err := each(t, ops[:n], apply); err != nil {
+			return err
+		}
+		ops = ops[n:]
+	}
+	return nil
+}
+
 func (t *tx) submit(op *store.Submit) error {
 	op.Err, op.Existing, op.Conflict = nil, nil, nil
 	if known, err := t.knownKey(op); known || err != nil {
 		return err
 	}
+	if op.Err = t.keyFull(op, added{}); op.Err != nil {
+		return nil
+	}
 	var err error
 	if op.Conflict, op.Err, err = t.checkRows(op.Rows); op.Err != nil || err != nil {
 		return err
 	}
+	return t.create(op)
+}
+
+// create stores a new job that nothing speaks against.
+func (t *tx) create(op *store.Submit) error {
 	if err := t.insertJob(op); err != nil {
 		return err
 	}
@@ -49,13 +75,17 @@ func (t *tx) knownKey(op *store.Submit) (bool, error) {
 		// Neither the job nor the promise is left: the key is free again.
 		return false, t.q.deleteIdempotent.text(o.Tenant).text(o.User).text(k.Key).run()
 	case hash != k.Hash:
-		op.Err = job.Errorf(job.IdempotencyMismatch, "this idempotency key was used before, for another request")
+		op.Err = otherRequest()
 	case r == nil || r.deleted:
 		op.Err = job.Errorf(job.NotFound, "the job that this idempotency key made has been deleted")
 	default:
 		op.Existing = &r.job.Job
 	}
 	return true, nil
+}
+
+func otherRequest() error {
+	return job.Errorf(job.IdempotencyMismatch, "this idempotency key was used before, for another request")
 }
 
 // insertJob writes the rows of a new job.
@@ -70,20 +100,24 @@ func (t *tx) insertJob(op *store.Submit) error {
 	if op.Idempotency != nil {
 		idem = op.Idempotency.Key
 	}
-	var until time.Time
 	t.rows++
 	n := t.rows
-	if j.State == job.Running {
-		until = t.now.Add(op.LeaseFor)
-		t.running[j.ID] = &held{job: row{*j, n}, token: op.Token, worker: op.Worker, until: until, idem: idem}
-	}
-	t.moved(j.Queue, 0, j.State)
-	err = t.q.insertJob.int(n).id(&j.ID).text(j.Owner.Tenant).text(j.Owner.User).text(j.Queue).text(j.Key).
+	q := t.q.insertJob.int(n).id(&j.ID).text(j.Owner.Tenant).text(j.Owner.User).text(j.Queue).text(j.Key).
 		int(int64(j.Priority)).int(int64(j.State)).int(turn).int(int64(j.Attempt)).int(int64(j.MaxAttempts)).
-		time(j.CreatedAt).time(j.RunAt).time(queueBy).time(j.StartedAt).token(&op.Token).orNull(op.Worker).time(until).
+		time(j.CreatedAt).time(j.RunAt).time(queueBy).time(j.StartedAt).
 		blob(encodePolicy(j.Policy)).bytes(x).orNull(idem).
-		int(j.InputBytes).int(int64(len(j.Files))).micros(j.Policy.Timeouts.Abandon).run()
-	if err != nil {
+		int(j.InputBytes).int(int64(len(j.Files))).micros(j.Policy.Timeouts.Abandon)
+	until := t.now.Add(op.LeaseFor)
+	switch j.State {
+	case job.Running:
+		t.running[j.ID] = &held{job: row{*j, n, len(j.Files)}, token: op.Token, worker: op.Worker, until: until, idem: idem}
+		q.null().null().token(&op.Token).orNull(op.Worker).time(until)
+	case job.Scheduled:
+		q.null().time(j.RunAt).null().null().null()
+	default:
+		q.text(lane(j.State, j.Key)).null().null().null().null()
+	}
+	if err := q.run(); err != nil {
 		return err
 	}
 	if k := op.Idempotency; k != nil {
@@ -98,17 +132,16 @@ func (t *tx) insertJob(op *store.Submit) error {
 // place sets a new job's state and times, and finds its turn and when it expires.
 func (t *tx) place(op *store.Submit) (queueBy time.Time, turn int64) {
 	j := &op.Job
-	j.CreatedAt, j.RunAt = t.now, t.now
+	to := t.firstState(op, added{})
+	j.State, j.CreatedAt, j.RunAt = 0, t.now, t.now
 	j.Attempt, j.StartedAt = 0, time.Time{}
-	switch {
-	case !op.Token.IsZero():
-		j.State, j.Attempt, j.StartedAt = job.Running, 1, t.now
-		return time.Time{}, t.turns.of(j.Queue).now
-	case op.Delay > 0:
-		j.State, j.RunAt = job.Scheduled, stamp(t.now.Add(op.Delay))
-	default:
-		j.State = job.Queued
-		turn = t.turns.enter(j)
+	turn = t.move(j, to)
+	switch to {
+	case job.Running:
+		j.Attempt, j.StartedAt = 1, t.now
+		return time.Time{}, turn
+	case job.Scheduled:
+		j.RunAt = stamp(t.now.Add(op.Delay))
 	}
 	if d := j.Policy.Timeouts.Queue; d > 0 {
 		queueBy = j.RunAt.Add(d)
@@ -130,11 +163,15 @@ func (t *tx) find(owner job.Owner, id job.ID) (*found, error) {
 		return &found{job: h.job, idem: h.idem, deleted: h.deleted}, nil
 	}
 	var f *found
+	var damage error
 	_, err := t.q.job.text(owner.Tenant).text(owner.User).id(&id).first(func(c column) error {
-		j, err := scanRow(c)
 		const at = afterJobColumns
-		f = &found{job: j, idem: c.text(at), deleted: c.int(at+1) != 0}
-		return err
+		f = &found{idem: c.text(at), deleted: c.int(at+1) != 0}
+		f.job, damage = scanRow(c)
+		return nil
 	})
+	if err == nil && damage != nil {
+		err = t.mend(&f.job)
+	}
 	return f, err
 }

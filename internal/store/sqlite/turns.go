@@ -8,8 +8,8 @@ const (
 	// headStart is what one step of priority is worth: a thousand turns, so that the
 	// highest is ahead of four thousand jobs of one key, and nothing starves.
 	headStart = 1000 * turnCost
-	// mostKeys bounds the memory of keys that are owed a later turn and wait for none.
-	mostKeys = 1 << 16
+	// mostDebts bounds the memory of keys that are owed a later turn and have no job.
+	mostDebts = 1 << 16
 )
 
 // turns is fair queueing: keys of a queue take turns, however many jobs each has.
@@ -20,101 +20,175 @@ const (
 // the turn that was claimed. So a key that waits is not overtaken by new keys for
 // ever.
 //
-// It lives in memory, owned by the commit, and is made anew from the queued jobs
+// A parked job is in no queue's line and costs its key no turn until it is there.
+//
+// It lives in memory, owned by the commit, and is made anew from the waiting jobs
 // when the store opens: a debt without a queued job is forgotten.
 type turns map[string]*queueTurns
 
 type queueTurns struct {
-	now    int64               // the turn that the queue is at
-	last   int64               // after the furthest turn that was ever given
-	active int64               // keys with a queued job
-	keys   map[string]*keyTurn // those with a queued job, or a turn to come
+	now    int64 // the turn that the queue is at
+	last   int64 // after the furthest turn that was ever given
+	active int   // keys with a queued job
+	keys   map[string]*keyTurn
+	debts  int // keys without a job, which are there for the turn they are owed
+	tidyAt int // how many debts are worth looking which of them are over
+
+	// limit is what the last look for parked jobs with room held keys to; missed says
+	// that room may have come since which nobody took.
+	limit  int
+	missed bool
 }
 
+// keyTurn is a key with jobs that are not over, or with a turn to come.
 type keyTurn struct {
-	next   int64 // the earliest turn of its next job
-	queued int
+	next   int64                  // the earliest turn of its next queued job
+	behind int64                  // the earliest turn of its next parked job
+	jobs   [job.Running + 1]int32 // by state
 }
+
+// busy is how much of a limit on running jobs is taken, or about to be.
+func (k *keyTurn) busy() int { return int(k.jobs[job.Queued] + k.jobs[job.Running]) }
+
+func (k *keyTurn) waiting() int {
+	return int(k.jobs[job.Scheduled] + k.jobs[job.Queued] + k.jobs[job.Parked])
+}
+
+func (k *keyTurn) idle() bool { return k.jobs == [job.Running + 1]int32{} }
 
 func (t turns) of(queue string) *queueTurns {
 	q := t[queue]
 	if q == nil {
-		q = &queueTurns{keys: map[string]*keyTurn{}}
+		q = &queueTurns{keys: map[string]*keyTurn{}, tidyAt: 64, missed: true}
 		t[queue] = q
 	}
 	return q
 }
 
-// enter gives a job that becomes queued its place in the order.
-func (t turns) enter(j *job.Job) int64 {
-	q := t.of(j.Queue)
-	if q.active == 0 {
+// noJobs is what is known of a key that nothing is known of.
+var noJobs keyTurn
+
+// key returns what is known of a key, to be read only.
+func (q *queueTurns) key(name string) *keyTurn {
+	if k := q.keys[name]; k != nil {
+		return k
+	}
+	return &noJobs
+}
+
+// move counts a job that goes from one state to another, and gives one that becomes
+// queued or parked its turn. The zero state is no job.
+func (q *queueTurns) move(j *job.Job, from, to job.State) (k *keyTurn, turn int64) {
+	if to == job.Queued && q.active == 0 {
 		q.rest()
 	}
-	k := q.keys[j.Key]
+	k = q.keys[j.Key]
 	if k == nil {
 		k = &keyTurn{}
 		q.keys[j.Key] = k
+		q.debts++ // until its job is counted
 	}
-	if k.queued == 0 {
-		q.active++
+	switch to {
+	case job.Queued:
+		turn = q.enter(k) + offset(j.Priority)
+	case job.Parked:
+		k.behind = max(q.now, k.next, k.behind) + turnCost
+		turn = k.behind - turnCost + offset(j.Priority)
 	}
-	turn := max(q.now, k.next)
-	k.queued++
-	k.next = turn + turnCost
-	q.last = max(q.last, k.next)
-	return turn + offset(j.Priority)
+	q.count(j.Key, k, from, to)
+	return k, turn
 }
 
-// leave notes that a queued job is queued no longer, by whatever way.
-func (t turns) leave(j *job.Job) {
-	q := t.of(j.Queue)
-	k := q.keys[j.Key]
-	if k == nil || k.queued == 0 {
-		return
-	}
-	if k.queued--; k.queued > 0 {
-		return
-	}
-	q.active--
-	if k.next <= q.now {
-		delete(q.keys, j.Key)
-	} else if len(q.keys) > mostKeys {
-		q.forget()
-	}
-}
-
-// taken passes the queue's turn on when a job was claimed.
-func (t turns) taken(j *job.Job, turn int64) {
-	q := t.of(j.Queue)
-	q.now = max(q.now+max(turnCost/max(q.active, 1), 1), turn-offset(j.Priority))
-	t.leave(j)
-}
-
-// rest forgets all debts: nobody waits, so nobody was overtaken.
+// rest makes all debts be over: nobody waits, so nobody was overtaken.
 func (q *queueTurns) rest() {
 	q.now = max(q.now, q.last)
-	clear(q.keys)
+	if 4*q.debts > len(q.keys) {
+		q.tidy()
+	}
 }
 
-// forget drops the debts of keys that wait for nothing.
-func (q *queueTurns) forget() {
+// enter gives a key its next turn.
+func (q *queueTurns) enter(k *keyTurn) int64 {
+	turn := max(q.now, k.next)
+	k.next = turn + turnCost
+	q.last = max(q.last, k.next)
+	return turn
+}
+
+func (q *queueTurns) count(name string, k *keyTurn, from, to job.State) {
+	was, idle := k.jobs[job.Queued], k.idle()
+	if from != 0 && from <= job.Running {
+		k.jobs[from]--
+	}
+	if to <= job.Running {
+		k.jobs[to]++
+	}
+	switch is := k.jobs[job.Queued]; {
+	case was == 0 && is > 0:
+		q.active++
+	case was > 0 && is == 0:
+		q.active--
+	}
+	switch {
+	case idle && !k.idle():
+		q.debts--
+	case !idle && k.idle():
+		q.debts++
+		q.left(name, k)
+	}
+}
+
+// left forgets a key that has no job any more, unless it is owed a later turn.
+func (q *queueTurns) left(name string, k *keyTurn) {
+	if k.next <= q.now {
+		delete(q.keys, name)
+		q.debts--
+	} else if q.debts > q.tidyAt {
+		q.tidy()
+	}
+}
+
+// tidy forgets the debts that are over, and all of them when they are too many. It
+// waits longer for the next time the more there are left, so that a key costs
+// little, however many there are.
+func (q *queueTurns) tidy() {
+	all := q.debts > mostDebts
 	for name, k := range q.keys {
-		if k.queued == 0 {
+		if k.idle() && (all || k.next <= q.now) {
 			delete(q.keys, name)
+			q.debts--
 		}
 	}
+	q.tidyAt = max(64, 2*q.debts, len(q.keys)/4)
 }
 
-// restore notes a key's queued jobs, which the store held when it opened.
-func (t turns) restore(queue, key string, queued int, first, last int64) {
-	q := t.of(queue)
-	if q.active == 0 || first < q.now {
-		q.now = first
+// pass moves the queue's turn on when a job is about to be claimed.
+func (q *queueTurns) pass(priority int, turn int64) {
+	q.now = max(q.now+max(turnCost/int64(max(q.active, 1)), 1), turn-offset(priority))
+}
+
+// restore counts a waiting job that the store held when it opened.
+func (q *queueTurns) restore(key []byte, state job.State, priority int, turn int64) {
+	k := q.keys[string(key)]
+	if k == nil {
+		k = &keyTurn{}
+		q.keys[string(key)] = k
 	}
-	q.active++
-	q.keys[key] = &keyTurn{next: last + turnCost, queued: queued}
-	q.last = max(q.last, last+turnCost)
+	k.jobs[state]++
+	turn -= offset(priority)
+	switch state {
+	case job.Queued:
+		if k.jobs[job.Queued] == 1 {
+			q.active++
+		}
+		if q.last == 0 || turn < q.now {
+			q.now = turn
+		}
+		k.next = max(k.next, turn+turnCost)
+		q.last = max(q.last, k.next)
+	case job.Parked:
+		k.behind = max(k.behind, turn+turnCost)
+	}
 }
 
 func offset(priority int) int64 { return int64(priority-job.DefaultPriority) * headStart }

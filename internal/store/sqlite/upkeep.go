@@ -10,50 +10,51 @@ import (
 
 func (t *tx) due(op *store.Due) error {
 	op.Err, op.Ready, op.Expired, op.More = nil, 0, nil, false
-	expired, err := t.jobs(t.q.expired.time(t.now).int(int64(op.Limit)))
+	expired, err := t.expire(op)
 	if err != nil {
 		return err
 	}
-	for i := range expired {
-		if op.Failure != nil {
-			expired[i].Failure = op.Failure
-		}
-		if err := t.endWaiting(&expired[i], job.Expired, op.Keep); err != nil {
-			return err
-		}
+	// Those that were there before those that become ready now.
+	followed, err := t.unparkFreed()
+	if err != nil {
+		return err
 	}
-	for i := range expired {
-		op.Expired = append(op.Expired, expired[i].Job)
+	unparked, err := t.unparkAll(op.Limit)
+	if err != nil {
+		return err
 	}
 	ready, err := t.makeReady(op.Limit)
-	op.Ready = ready
-	op.More = ready == op.Limit || len(expired) == op.Limit
+	op.Ready = followed + unparked + ready
+	op.More = expired == op.Limit || unparked == op.Limit || ready == op.Limit
 	return err
 }
 
-func (t *tx) jobs(q *query) (list []row, err error) {
-	err = q.each(func(c column) error {
-		j, err := scanRow(c)
-		list = append(list, j)
-		return err
-	})
-	return list, err
+// expire ends waiting jobs past their queue time, and says how many it looked at.
+func (t *tx) expire(op *store.Due) (int, error) {
+	rows, n, err := t.readable(t.q.expired.time(t.now).int(int64(op.Limit)))
+	for i := range rows {
+		if err != nil {
+			break
+		}
+		if op.Failure != nil {
+			rows[i].Failure = op.Failure
+		}
+		err = t.endWaiting(&rows[i], job.Expired, op.Keep)
+		op.Expired = append(op.Expired, rows[i].Job)
+	}
+	return n, err
 }
 
-// makeReady queues the scheduled jobs whose time has come.
+// makeReady queues or parks the scheduled jobs whose time has come, and says how
+// many it looked at.
 func (t *tx) makeReady(limit int) (int, error) {
-	list, err := t.jobs(t.q.due.time(t.now).int(int64(limit)))
-	if err != nil {
-		return 0, err
-	}
-	for i := range list {
-		turn := t.turns.enter(&list[i].Job)
-		t.moved(list[i].Queue, job.Scheduled, job.Queued)
-		if err := t.q.ready.int(turn).int(list[i].n).run(); err != nil {
-			return 0, err
+	rows, n, err := t.readable(t.q.due.time(t.now).int(int64(limit)))
+	for i := range rows {
+		if err == nil {
+			err = t.line(&rows[i], t.readyState(&rows[i].Job))
 		}
 	}
-	return len(list), nil
+	return n, err
 }
 
 // Counts returns the kept counts; see [store.Upkeep].

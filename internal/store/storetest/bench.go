@@ -14,7 +14,7 @@ import (
 // Benchmarks measures the store with its own clock and one committer, as the
 // commit loop uses it: whole batches, inputs of 500 bytes.
 func Benchmarks(b *testing.B, s Suite) {
-	for _, size := range []int{1, 64, 256} {
+	for _, size := range []int{1, 64, 100, 256} {
 		b.Run(fmt.Sprintf("submit+claim+finish/batch=%d", size), func(b *testing.B) { newBench(b, s).claimed(size) })
 		b.Run(fmt.Sprintf("submit-leased+finish/batch=%d", size), func(b *testing.B) { newBench(b, s).leased(size) })
 		b.Run(fmt.Sprintf("append/batch=%d", size), func(b *testing.B) { newBench(b, s).appends(size) })

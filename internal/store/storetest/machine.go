@@ -1,10 +1,12 @@
 package storetest
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -30,10 +32,12 @@ func runModel(t *testing.T, s Suite) {
 		w := newWorldAt(t, r, s, filepath.Join(place, "store"))
 		defer func() { _ = w.store.Close() }()
 		m := &machine{T: r, world: w, model: newModel(w)}
+		m.limit("a", m.drawLimits(r))
 		r.Repeat(map[string]func(*rapid.T){
 			"":       func(*rapid.T) { m.model.compare() },
 			"batch":  m.batch,
 			"upkeep": m.upkeep,
+			"limits": m.raise,
 			"again":  m.again,
 			"reopen": m.reopen,
 			"pass":   m.pass,
@@ -99,6 +103,13 @@ func (m *machine) batch(r *rapid.T) {
 	for range rapid.IntRange(1, 6).Draw(r, "ops") {
 		ops = append(ops, m.op(r))
 	}
+	if rapid.IntRange(0, 4).Draw(r, "group") == 0 {
+		var group []*store.Submit
+		for range rapid.IntRange(1, 3).Draw(r, "size") {
+			group = append(group, m.drawSubmit(r))
+		}
+		ops = append(ops, grouped(group...)...)
+	}
 	m.commitBoth(ops)
 }
 
@@ -119,16 +130,31 @@ func (m *machine) upkeep(r *rapid.T) {
 
 func (m *machine) commitBoth(ops []any) {
 	b := batchOf(ops...)
+	m.model.began, m.model.removed = m.model.entries, nil
 	var checks []func()
 	for _, op := range opsOf(b) {
-		if _, ok := op.(*store.Claim); !ok {
+		switch op := op.(type) {
+		case *store.Claim:
+		case *store.Due:
 			checks = append(checks, m.model.expect(op))
+		case *store.Submit:
+			if op.Group == nil {
+				checks = append(checks, m.model.submit(op))
+			} else if group := groupOf(b, op.Group); group[0] == op {
+				checks = append(checks, m.model.group(group))
+			}
+		default:
+			checks = append(checks, m.model.following(op))
 		}
 	}
 	m.commit(b)
 	for _, check := range checks {
 		check()
 	}
+	if got, want := sorted(b.Removed), sorted(m.model.removed); !slices.Equal(got, want) {
+		m.Fatalf("a commit removed the jobs with files %v, want %v", got, want)
+	}
+	m.model.learn(b)
 	for _, op := range b.Claims {
 		m.model.claimed(op)
 	}
@@ -159,10 +185,12 @@ func (m *machine) Fatalf(f string, a ...any) { m.T.Fatalf(f, a...) }
 // op draws one op.
 func (m *machine) op(r *rapid.T) any {
 	switch rapid.SampledFrom([]string{
-		"submit", "submit", "submit", "claim", "claim", "renew", "append", "append", "finish", "finish", "finish", "cancel", "delete", "retry",
+		"submit", "submit", "submit", "claim", "claim", "renew", "append", "append", "finish", "finish", "finish", "cancel", "delete", "retry", "pause",
 	}).Draw(r, "op") {
 	case "submit":
 		return m.drawSubmit(r)
+	case "pause":
+		return pausing(m.drawQueue(r), rapid.IntRange(0, 2).Draw(r, "pauses") == 0)
 	case "claim":
 		return m.newClaim(m.drawQueue(r), rapid.IntRange(0, 4).Draw(r, "tokens"))
 	case "renew":
@@ -179,6 +207,41 @@ func (m *machine) op(r *rapid.T) any {
 	default:
 		return &store.Retry{Owner: m.drawOwner(r), ID: m.drawJob(r)}
 	}
+}
+
+func (m *machine) drawLimits(r *rapid.T) store.Limits {
+	return store.Limits{
+		Running:    rapid.SampledFrom([]int{0, 0, 2}).Draw(r, "running"),
+		KeyRunning: rapid.SampledFrom([]int{0, 1, 1, 2}).Draw(r, "of a key running"),
+		KeyWaiting: rapid.SampledFrom([]int{0, 0, 4}).Draw(r, "of a key waiting"),
+	}
+}
+
+// raise lets more of a key run, or as many as will, from the next due on.
+func (m *machine) raise(r *rapid.T) {
+	l := m.limits["a"]
+	if l.KeyRunning == 0 || rapid.IntRange(0, 3).Draw(r, "raises") > 0 {
+		r.Skip("the limit stays")
+	}
+	l.KeyRunning = rapid.SampledFrom([]int{l.KeyRunning + 1, l.KeyRunning + 1, 0}).Draw(r, "to")
+	m.limit("a", l)
+	m.commitBoth([]any{newDue()})
+}
+
+// groupOf lists the submits of a group.
+func groupOf(b *store.Batch, g *store.Group) (group []*store.Submit) {
+	for _, op := range b.Submits {
+		if op.Group == g {
+			group = append(group, op)
+		}
+	}
+	return group
+}
+
+func sorted(ids []job.ID) []job.ID {
+	ids = slices.Clone(ids)
+	slices.SortFunc(ids, func(a, b job.ID) int { return bytes.Compare(a[:], b[:]) })
+	return ids
 }
 
 func (m *machine) drawQueue(r *rapid.T) string {
@@ -239,6 +302,13 @@ func (m *machine) drawSubmit(r *rapid.T) *store.Submit {
 		withKey(rapid.SampledFrom([]string{"", "k", "l"}).Draw(r, "key")),
 		withPriority(rapid.SampledFrom([]int{5, 5, 1, 9}).Draw(r, "priority")))
 	s.Input = []byte(inputOf(s.Job.ID))
+	s.Job.InputBytes = int64(rapid.IntRange(0, 2).Draw(r, "weighs"))
+	if rapid.IntRange(0, 3).Draw(r, "files") == 0 {
+		withFiles("a", "b")(s)
+	}
+	if rapid.IntRange(0, 3).Draw(r, "abandon") == 0 {
+		mayBeAbandoned(s)
+	}
 	switch rapid.IntRange(0, 5).Draw(r, "kind") {
 	case 0:
 		delayed(5 * time.Second)(s)

@@ -18,7 +18,9 @@ type model struct {
 	gone    map[job.ID]modelGone
 	keys    map[ownedKey]*modelKey
 	counts  map[string]*store.Counts
-	entries int // how often jobs became queued
+	entries int // how often jobs became ready
+	began   int // entries before the batch
+	removed []job.ID
 }
 
 // modelled is a job as it should be.
@@ -29,7 +31,9 @@ type modelled struct {
 	until   time.Time
 	first   int64     // the cursor when its attempt began
 	queueBy time.Time // zero when it does not expire
-	entered int       // when it became queued, among all jobs
+	ready   int       // when it became queued or parked, among all jobs
+	entered int       // when it became queued
+	either  bool      // it is parked, or was: of several such jobs the store may choose
 	deleted bool
 	said    string
 	key     *modelKey
@@ -75,6 +79,9 @@ func (m *model) expect(op any) (check func()) {
 		return m.due(op)
 	case *store.Prune:
 		return m.prune(op)
+	case *store.Pause:
+		m.count(op.Queue).Paused = op.Paused
+		return m.refusal(op, "")
 	}
 	panic(fmt.Sprintf("storetest: the model knows no %T", op))
 }
@@ -112,7 +119,7 @@ func (m *model) move(j *modelled, to job.State) {
 		panic(fmt.Sprintf("storetest: the model moves a job %s → %s", j.State, to))
 	}
 	c := m.count(j.Queue)
-	now := map[job.State]*int64{job.Scheduled: &c.Scheduled, job.Queued: &c.Queued, job.Running: &c.Running}
+	now := map[job.State]*int64{job.Scheduled: &c.Scheduled, job.Queued: &c.Queued, job.Parked: &c.Parked, job.Running: &c.Running}
 	ever := map[job.State]*int64{job.Succeeded: &c.Succeeded, job.Failed: &c.Failed, job.Cancelled: &c.Cancelled, job.Expired: &c.Expired}
 	if n := now[j.State]; n != nil {
 		*n--
@@ -123,6 +130,12 @@ func (m *model) move(j *modelled, to job.State) {
 	if n := ever[to]; n != nil {
 		*n++
 	}
+	if j.State.Waiting() {
+		c.WaitingBytes -= j.InputBytes
+	}
+	if to.Waiting() {
+		c.WaitingBytes += j.InputBytes
+	}
 	j.State = to
 }
 
@@ -131,15 +144,21 @@ func (m *model) end(j *modelled, to job.State, kept time.Duration) {
 	m.move(j, to)
 	j.FinishedAt, j.ExpiresAt, j.queueBy = m.w.now(), m.w.now().Add(kept), time.Time{}
 	if j.deleted {
-		delete(m.jobs, j.ID)
+		m.remove(j)
 	}
 }
 
-// ready makes a job queued as of a time.
+func (m *model) remove(j *modelled) {
+	delete(m.jobs, j.ID)
+	if len(j.Files) > 0 {
+		m.removed = append(m.removed, j.ID)
+	}
+}
+
+// ready makes a job queued or parked as of a time.
 func (m *model) ready(j *modelled, at time.Time) {
-	m.move(j, job.Queued)
-	m.entries++
-	j.RunAt, j.entered = at, m.entries
+	m.enter(j, m.readyState(j))
+	j.RunAt = at
 }
 
 // holder is the job that a lease holds.

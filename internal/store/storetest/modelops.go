@@ -15,12 +15,15 @@ func (m *model) submit(op *store.Submit) func() {
 			return m.submitKnown(op, known)
 		}
 	}
+	if m.keyFull(op) {
+		return m.refusal(op, job.KeyFull)
+	}
 	now := m.w.now()
 	j := &modelled{Job: op.Job}
 	j.CreatedAt, j.RunAt = now, now
 	m.jobs[j.ID] = j
 	m.order = append(m.order, j.ID)
-	m.enter(j, op)
+	m.begin(j, op)
 	if d := j.Policy.Timeouts.Queue; d > 0 && j.State != job.Running {
 		j.queueBy = j.RunAt.Add(d)
 	}
@@ -38,13 +41,13 @@ func (m *model) submit(op *store.Submit) func() {
 	}
 }
 
-// enter gives a new job its first state.
-func (m *model) enter(j *modelled, op *store.Submit) {
-	switch {
-	case !op.Token.IsZero():
+// begin gives a new job its first state.
+func (m *model) begin(j *modelled, op *store.Submit) {
+	switch m.firstState(op) {
+	case job.Running:
 		m.move(j, job.Running)
 		m.lease(j, op.Token, op.LeaseFor)
-	case op.Delay > 0:
+	case job.Scheduled:
 		m.move(j, job.Scheduled)
 		j.RunAt = m.w.now().Add(op.Delay)
 	default:
@@ -72,13 +75,16 @@ func (m *model) submitKnown(op *store.Submit, known *modelKey) func() {
 	if j == nil {
 		return m.refusal(op, job.NotFound)
 	}
-	want := text(j.Job)
+	want := j.Job
 	return func() {
 		m.refuses(op, "")
 		if op.Existing == nil {
 			m.w.Fatalf("a submit with a known key made a second job")
 		}
-		m.answers(op, *op.Existing, want)
+		if ready(want.State) && ready(op.Existing.State) {
+			want.State = op.Existing.State // which of two is parked is the store's to choose
+		}
+		m.answers(op, *op.Existing, text(want))
 	}
 }
 
@@ -179,7 +185,8 @@ func (m *model) finishTo(j *modelled, op *store.Finish) job.State {
 		j.Attempt--
 	}
 	if op.To == job.Queued {
-		m.ready(j, m.w.now())
+		m.enter(j, job.Queued)
+		j.RunAt = m.w.now()
 	} else {
 		m.move(j, job.Scheduled)
 		j.RunAt = m.w.now().Add(op.Delay)
@@ -225,7 +232,7 @@ func (m *model) delete(op *store.Delete) func() {
 		m.end(j, job.Cancelled, 0)
 		fallthrough
 	default:
-		delete(m.jobs, j.ID)
+		m.remove(j)
 	}
 	return func() {
 		m.refuses(op, "")

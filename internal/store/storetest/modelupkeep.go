@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"slices"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -10,20 +11,29 @@ import (
 func (m *model) due(op *store.Due) func() {
 	now := m.w.now()
 	ready, expired := 0, 0
-	m.entries++ // what becomes ready at once has no order that the model knows
-	for _, id := range m.order {
-		j := m.jobs[id]
-		switch {
-		case j == nil || !j.State.Waiting():
-		case !j.queueBy.IsZero() && !j.queueBy.After(now):
-			j.Failure = op.Failure
-			m.end(j, job.Expired, op.Keep)
-			expired++
-		case j.State == job.Scheduled && !j.RunAt.After(now):
-			m.move(j, job.Queued)
-			j.entered = m.entries
-			ready++
+	freed := map[modelKeyed]int{}
+	for _, j := range m.all(func(j *modelled) bool { return j.State.Waiting() && !j.queueBy.IsZero() && !j.queueBy.After(now) }) {
+		if j.State == job.Queued {
+			freed[keyed(j)]++
 		}
+		j.Failure = op.Failure
+		m.end(j, job.Expired, op.Keep)
+		expired++
+	}
+	for key := range freed {
+		ready += m.follow(key, freed[key])
+	}
+	for _, j := range m.all(func(j *modelled) bool { return j.State == job.Parked }) {
+		ready += m.follow(keyed(j), len(m.jobs)) // where a limit was raised
+	}
+	at := m.entries + 1 // what becomes ready at once has no order that the model knows
+	for _, j := range m.all(func(j *modelled) bool { return j.State == job.Scheduled && !j.RunAt.After(now) }) {
+		m.enter(j, m.readyState(j))
+		j.ready, j.either = at, true
+		if j.entered > 0 {
+			j.entered = at
+		}
+		ready++
 	}
 	return func() {
 		m.refuses(op, "")
@@ -41,7 +51,7 @@ func (m *model) prune(op *store.Prune) func() {
 	deleted := 0
 	for _, id := range m.order {
 		if j := m.jobs[id]; j != nil && j.State.Ended() && (op.Early || !j.ExpiresAt.After(now)) {
-			delete(m.jobs, id)
+			m.remove(j)
 			deleted++
 		}
 	}
@@ -61,7 +71,7 @@ func (m *model) prune(op *store.Prune) func() {
 // claimed learns which jobs a claim got, and checks that it might get them.
 func (m *model) claimed(op *store.Claim) {
 	m.refuses(op, "")
-	if want := min(int64(len(op.Tokens)), m.count(op.Queue).Queued); int64(len(op.Claimed)) != want {
+	if want := m.claimable(op); len(op.Claimed) != want {
 		m.w.Fatalf("a claim of %q got %d jobs, want %d", op.Queue, len(op.Claimed), want)
 	}
 	used := map[job.Token]bool{}
@@ -114,6 +124,7 @@ func (m *model) compare() {
 	m.compareRunning()
 	m.compareKeys()
 	m.compareNextDue()
+	m.compareSwept()
 }
 
 func (m *model) compareJobs() {
@@ -190,4 +201,24 @@ func (m *model) compareNextDue() {
 	if err != nil || !r.Equal(ready) || !e.Equal(expires) {
 		m.w.Fatalf("the next due are %v and %v, want %v and %v: %v", r, e, ready, expires, err)
 	}
+}
+
+func (m *model) compareSwept() {
+	with := m.all(func(j *modelled) bool { return len(j.Files) > 0 })
+	if got, want := swept(m.w, m.w.store.WithFiles), modelledIDs(with); !slices.Equal(got, want) {
+		m.w.Fatalf("the jobs with files are %v, want %v", got, want)
+	}
+	may := m.all(func(j *modelled) bool {
+		return !j.State.Ended() && !j.deleted && j.Policy.Timeouts.Abandon > 0
+	})
+	if got, want := ids(swept(m.w, m.w.store.Abandonable)), modelledIDs(may); !slices.Equal(got, want) {
+		m.w.Fatalf("the jobs that may be abandoned are %v, want %v", got, want)
+	}
+}
+
+func modelledIDs(list []*modelled) (ids []job.ID) {
+	for _, j := range list {
+		ids = append(ids, j.ID)
+	}
+	return ids
 }

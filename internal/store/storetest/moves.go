@@ -14,10 +14,9 @@ func moveRules() []rule {
 	}
 }
 
-// reachable lists the states that a test can bring a job to. Parked is not among
-// them: it comes with limits per key.
+// reachable lists the states that a test can bring a job to.
 func reachable() []job.State {
-	return []job.State{job.Scheduled, job.Queued, job.Running, job.Succeeded, job.Failed, job.Cancelled, job.Expired}
+	return []job.State{job.Scheduled, job.Queued, job.Parked, job.Running, job.Succeeded, job.Failed, job.Cancelled, job.Expired}
 }
 
 // inState makes a job in the state, in a queue named after it, with the last lease
@@ -29,6 +28,10 @@ func (w *world) inState(state job.State) (job.ID, job.Lease) {
 	case job.Scheduled:
 		return w.submit(in, delayed(time.Hour)), job.Lease{}
 	case job.Queued:
+		return w.submit(in), job.Lease{}
+	case job.Parked:
+		w.limit(state.String(), store.Limits{KeyRunning: 1})
+		w.submit(in, leasedAs(w.token()))
 		return w.submit(in), job.Lease{}
 	case job.Expired:
 		id := w.submit(in, patient(time.Second))
@@ -62,10 +65,16 @@ func movesByOps() []move {
 		w.pass(2 * time.Hour)
 		return newDue()
 	}
+	unlimited := func(w *world, _ job.ID, _ job.Lease) any {
+		w.limits = nil
+		return newDue()
+	}
 	return []move{
 		{job.Scheduled, job.Queued, due},
 		{job.Scheduled, job.Cancelled, cancel},
 		{job.Queued, job.Running, claim},
+		{job.Parked, job.Queued, unlimited},
+		{job.Parked, job.Cancelled, cancel},
 		{job.Queued, job.Cancelled, cancel},
 		{job.Running, job.Succeeded, finish(job.Succeeded)},
 		{job.Running, job.Failed, finish(job.Failed)},

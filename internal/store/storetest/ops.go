@@ -207,6 +207,7 @@ func batchOf(ops ...any) *store.Batch {
 
 // opsOf lists a batch's ops in the order in which they are applied.
 func opsOf(b *store.Batch) (ops []any) {
+	ops = gather(ops, b.Pauses)
 	ops = gather(ops, b.Renews)
 	ops = gather(ops, b.Appends)
 	ops = gather(ops, b.Finishes)
@@ -230,6 +231,8 @@ func gather[T any](ops []any, of []T) []any {
 // errOf is what became of an op.
 func errOf(op any) error {
 	switch op := op.(type) {
+	case *store.Pause:
+		return op.Err
 	case *store.Renew:
 		return op.Err
 	case *store.Append:
@@ -267,6 +270,8 @@ func fresh(b *store.Batch) *store.Batch {
 
 func freshOp(op any) any {
 	switch op := op.(type) {
+	case *store.Pause:
+		return copied(op)
 	case *store.Renew:
 		return copied(op)
 	case *store.Append:

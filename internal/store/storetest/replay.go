@@ -56,7 +56,7 @@ func (w *world) useLeases(b *store.Batch) {
 		}
 	}
 	for _, op := range b.Submits {
-		if op.Err == nil && op.Existing == nil && !op.Token.IsZero() {
+		if op.Err == nil && op.Existing == nil && op.Job.State == job.Running {
 			w.do(newFinish(job.Lease{Job: op.Job.ID, Token: op.Token}, job.Succeeded))
 		}
 	}
@@ -64,7 +64,7 @@ func (w *world) useLeases(b *store.Batch) {
 
 // answers is all that a commit answered, as text: of a refused op why, and what it met.
 func (w *world) answers(b *store.Batch) stored {
-	s := stored{"counts": fmt.Sprintf("%+v", b.Counts)}
+	s := stored{"counts": fmt.Sprintf("%+v", b.Counts), "removed": fmt.Sprint(b.Removed, b.Damaged)}
 	for i, op := range opsOf(b) {
 		name := fmt.Sprintf("op %d %T", i, op)
 		if err := errOf(op); err != nil {
@@ -88,6 +88,8 @@ func metBy(op any) string {
 
 func answerOf(op any) string {
 	switch op := op.(type) {
+	case *store.Pause:
+		return ""
 	case *store.Renew:
 		return fmt.Sprint(op.CancelRequested)
 	case *store.Append:
@@ -135,6 +137,8 @@ var errStale = errors.New("storetest: an answer of a commit that came to nothing
 func stale(op any) {
 	old := job.Job{ID: job.ID{9}, State: job.Parked}
 	switch op := op.(type) {
+	case *store.Pause:
+		op.Err = errStale
 	case *store.Renew:
 		op.Err, op.CancelRequested = errStale, true
 	case *store.Append:
@@ -176,6 +180,7 @@ func staleAnswers(w *world) {
 		stale(op)
 	}
 	dirty.Counts = map[string]store.Counts{"stale": {Queued: 9}}
+	dirty.Removed, dirty.Damaged = []job.ID{{9}}, []job.ID{{9}}
 	twin.commit(dirty)
 	w.same("an op has a stale answer", want, twin.answers(dirty))
 }

@@ -116,7 +116,12 @@ func entryTexts(entries []job.Entry) string {
 
 func (w *world) job(id job.ID) job.Job {
 	w.Helper()
-	j, err := w.store.Job(w.ctx, mine, id)
+	return w.jobOf(mine, id)
+}
+
+func (w *world) jobOf(o job.Owner, id job.ID) job.Job {
+	w.Helper()
+	j, err := w.store.Job(w.ctx, o, id)
 	if err != nil {
 		w.Fatalf("reading a job that is there: %v", err)
 	}
@@ -238,7 +243,7 @@ func (w *world) audit() {
 	for _, o := range w.owners {
 		for _, j := range w.all(store.Filter{Owner: o}) {
 			c := counted[j.Queue]
-			countWaiting(&c, j.State)
+			countWaiting(&c, j)
 			counted[j.Queue] = c
 		}
 	}
@@ -252,7 +257,7 @@ func (w *world) audit() {
 		w.Fatalf("counts: %v", err)
 	}
 	for q, k := range kept {
-		unfinished := store.Counts{Scheduled: k.Scheduled, Queued: k.Queued, Parked: k.Parked, Running: k.Running}
+		unfinished := store.Counts{Scheduled: k.Scheduled, Queued: k.Queued, Parked: k.Parked, Running: k.Running, WaitingBytes: k.WaitingBytes}
 		equal(w, "the kept counts of "+q, unfinished, counted[q])
 	}
 	for q := range counted {
@@ -262,8 +267,11 @@ func (w *world) audit() {
 	}
 }
 
-func countWaiting(c *store.Counts, s job.State) {
-	switch s {
+func countWaiting(c *store.Counts, j job.Job) {
+	if j.State.Waiting() {
+		c.WaitingBytes += j.InputBytes
+	}
+	switch j.State {
 	case job.Scheduled:
 		c.Scheduled++
 	case job.Queued:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
@@ -28,6 +29,8 @@ type world struct {
 	store store.Store
 	open  func() store.Store // opens the same place again
 	twin  func() *world      // makes another world of the same kind
+
+	limits map[string]store.Limits // of the batches to come
 
 	micros atomic.Int64 // the clock; read by the store from any goroutine
 	ids    uint64       // how many ids and tokens were made
@@ -100,6 +103,9 @@ func (w *world) commit(b *store.Batch) {
 func (w *world) commitTo(b *store.Batch) error {
 	w.Helper()
 	w.remember(b)
+	if b.Limits == nil {
+		b.Limits = maps.Clone(w.limits)
+	}
 	defer func() {
 		if p := recover(); p != nil {
 			w.Fatalf("the store panicked: %v", p)

@@ -1,0 +1,117 @@
+package sqlite
+
+import (
+	"context"
+	"encoding/binary"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// scanFor bounds one page's look at rows that the filter does not want: past it
+// the page is cut short, and its cursor goes on from there.
+const scanFor = 50 * time.Millisecond
+
+// List reads a page of jobs; see [store.Jobs].
+func (s *Store) List(ctx context.Context, f store.Filter) (page []job.Job, next job.ID, err error) {
+	err = s.read(ctx, func(r *reader) error {
+		rows, after, err := r.page(f)
+		for i := range rows {
+			page = append(page, rows[i].Job)
+		}
+		next = after
+		return err
+	})
+	return page, next, err
+}
+
+func (r *reader) page(f store.Filter) (page []row, next job.ID, err error) {
+	q := r.list
+	if f.Status == job.Failed {
+		q = r.listFailed
+	}
+	before, oldest := between(&f)
+	looked, start := false, time.Now()
+	more, err := q.text(f.Owner.Tenant).text(f.Owner.User).id(&before).id(&oldest).row()
+	for ; more && err == nil; more, err = q.row() {
+		c := column{stmt: q.stmt}
+		if len(page) == f.Limit || looked && time.Since(start) > scanFor {
+			q.done()
+			next = before
+			break
+		}
+		before, looked = c.id(1), true
+		if !wanted(c, &f) {
+			continue
+		}
+		if j, err := scanRow(c); err == nil && wantedWhole(&j.Job, &f) {
+			page = append(page, j)
+		}
+	}
+	for i := range page {
+		if err == nil {
+			err = r.complete(&page[i])
+		}
+	}
+	return page, next, err
+}
+
+// between are the ids between which the wanted jobs lie, as far as that is known.
+func between(f *store.Filter) (before, after job.ID) {
+	before = f.After
+	if before == (job.ID{}) {
+		before = lastID
+	}
+	if !f.CreatedBefore.IsZero() {
+		if id := idAt(f.CreatedBefore.Add(idsApart)); compareIDs(id, before) < 0 {
+			before = id
+		}
+	}
+	if !f.CreatedAfter.IsZero() {
+		after = idAt(f.CreatedAfter.Add(-idsApart))
+	}
+	return before, after
+}
+
+// idsApart is how far the time in an id may be from when the job was stored: ids are
+// made before a body has come in, and by the wall clock.
+const idsApart = time.Hour
+
+// idAt is the least id of a time.
+func idAt(t time.Time) (id job.ID) {
+	ms := max(t.UnixMilli(), 0)
+	binary.BigEndian.PutUint64(id[:], uint64(ms)<<16)
+	return id
+}
+
+// wanted says whether a row may pass the filter, before it is read whole.
+func wanted(c column, f *store.Filter) bool {
+	return c.int(afterJobColumns) == 0 &&
+		(f.Queue == "" || c.text(4) == f.Queue) &&
+		(f.Key == nil || c.text(5) == *f.Key) &&
+		(f.Status == 0 || job.State(c.int(7)) == f.Status) &&
+		(f.ErrorCode == "" || !c.stmt.ColumnIsNull(13)) &&
+		(len(f.Metadata) == 0 || !c.stmt.ColumnIsNull(16)) &&
+		(f.CreatedAfter.IsZero() || c.time(17).After(f.CreatedAfter)) &&
+		(f.CreatedBefore.IsZero() || c.time(17).Before(f.CreatedBefore))
+}
+
+// wantedWhole says whether a job passes what is left of the filter.
+func wantedWhole(j *job.Job, f *store.Filter) bool {
+	if f.ErrorCode != "" && (j.Failure == nil || j.Failure.Code != f.ErrorCode) {
+		return false
+	}
+	for name, value := range f.Metadata {
+		if got, ok := j.Metadata[name]; !ok || got != value {
+			return false
+		}
+	}
+	return true
+}
+
+// lastID sorts after every id.
+var lastID = job.ID{
+	0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+	0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+}

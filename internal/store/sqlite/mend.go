@@ -1,0 +1,80 @@
+package sqlite
+
+import (
+	"errors"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// errDamaged is why a row cannot be read whole. What can be read of it is.
+var errDamaged = errors.New("sqlite: a job's row is damaged")
+
+// keepDamaged is how long a job is kept that ended because its row was damaged.
+const keepDamaged = 7 * 24 * time.Hour
+
+// readable reads rows of waiting jobs. Those that are damaged end: whoever acts on
+// jobs goes on with the others. It says how many there were in all.
+func (t *tx) readable(q *query) (rows []row, n int, err error) {
+	var damaged []row
+	err = q.each(func(c column) error {
+		n++
+		j, damage := scanRow(c)
+		if damage != nil {
+			damaged = append(damaged, j)
+		} else {
+			rows = append(rows, j)
+		}
+		return nil
+	})
+	for i := range damaged {
+		if err == nil {
+			err = t.mend(&damaged[i])
+		}
+	}
+	return rows, n, err
+}
+
+// mend makes a damaged row one that can be read again: what cannot be is left out,
+// and a job that had not ended ends as failed.
+func (t *tx) mend(j *row) error {
+	t.batch.Damaged = append(t.batch.Damaged, j.ID)
+	if !j.State.Ended() {
+		t.count(&j.Job, job.Failed)
+		j.FinishedAt, j.ExpiresAt = t.now, t.now.Add(keepDamaged)
+		j.Failure = &job.Failure{
+			Code: store.DamagedJob, Attempt: j.Attempt,
+			Message: "the job's record was damaged on the server's disk: submit it anew",
+		}
+		if err := t.rowsAtEndOf(j, nil); err != nil {
+			return err
+		}
+	}
+	x, err := encodeExtra(&j.Job)
+	if err != nil {
+		return err
+	}
+	return t.q.mend.int(int64(j.State)).time(j.FinishedAt).time(j.ExpiresAt).int(j.Cursor).int(j.OutputBytes).
+		bytes(encodeProgress(j.Progress)).bytes(encodeFailure(j.Failure)).blob(encodePolicy(j.Policy)).bytes(x).int(j.n).run()
+}
+
+// endDamaged ends the running jobs whose rows were found damaged when the store was
+// opened.
+func (t *tx) endDamaged() error {
+	for _, id := range t.damaged {
+		h := t.running[id]
+		delete(t.running, id)
+		if err := t.mend(&h.job); err != nil {
+			return err
+		}
+		if h.deleted {
+			if err := t.remove(goneOf(&h.job, h.idem)); err != nil {
+				return err
+			}
+		}
+	}
+	t.damaged = nil
+	_, err := t.unparkFreed()
+	return err
+}

@@ -1,0 +1,96 @@
+package storetest
+
+import (
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func fullRules() []rule {
+	return []rule{
+		{"a submit beyond what may wait of its key is refused", fullRefuses},
+		{"a job that is stored already leased does not wait", fullLeased},
+		{"a known idempotency key is answered however full its key is", fullKnown},
+		{"a key has room again when one of its jobs ran, ended or went", fullAgain},
+		{"a retry is never refused for its key", fullRetry},
+	}
+}
+
+func fullRefuses(w *world) {
+	w.limit(queue, store.Limits{KeyWaiting: 3, KeyRunning: 1})
+	w.submit(delayed(time.Hour))
+	w.submitMany(2) // one is parked
+	for _, edit := range []func(*store.Submit){delayed(0), delayed(time.Minute), leasedAs(w.token()), once("k", "a")} {
+		s := w.newSubmit(edit)
+		w.refused(job.KeyFull, s)
+		w.gone(mine, s.Job.ID)
+	}
+	w.submit(withKey("other"))
+	w.submit(inQueue("other"))
+	w.reopen()
+	w.refused(job.KeyFull, w.newSubmit())
+	ops := []*store.Submit{w.newSubmit(withKey("new")), w.newSubmit(withKey("new")), w.newSubmit(withKey("new")), w.newSubmit(withKey("new"))}
+	w.try(ops[0], ops[1], ops[2], ops[3])
+	equal(w, "the refusal of the third", ops[2].Err, nil)
+	w.coded(job.KeyFull, ops[3].Err)
+}
+
+func fullLeased(w *world) {
+	w.limit(queue, store.Limits{KeyWaiting: 1})
+	for range 5 {
+		w.submit(leasedAs(w.token()))
+	}
+	w.submit()
+	w.refused(job.KeyFull, w.newSubmit())
+	w.submit(leasedAs(w.token()))
+	w.do(&store.Pause{Queue: queue, Paused: true})
+	w.refused(job.KeyFull, w.newSubmit(leasedAs(w.token())))
+}
+
+func fullKnown(w *world) {
+	w.limit(queue, store.Limits{KeyWaiting: 1})
+	id := w.submit(once("k", "a"))
+	s := w.newSubmit(once("k", "a"))
+	w.do(s)
+	if s.Existing == nil || s.Existing.ID != id {
+		w.Errorf("a known key is not answered")
+	}
+	w.refused(job.IdempotencyMismatch, w.newSubmit(once("k", "b")))
+	w.refused(job.KeyFull, w.newSubmit(once("l", "a")))
+}
+
+func fullAgain(w *world) {
+	w.limit(queue, store.Limits{KeyWaiting: 1})
+	full := func(when string) job.ID {
+		w.Helper()
+		s := w.newSubmit(patient(time.Minute))
+		w.try(s)
+		if s.Err != nil {
+			w.Fatalf("after %s: %v", when, s.Err)
+		}
+		w.refused(job.KeyFull, w.newSubmit())
+		return s.Job.ID
+	}
+	full("nothing")
+	c := w.claimOne(queue)
+	id := full("a claim")
+	w.do(newCancel(id))
+	id = full("a cancel")
+	w.do(newDelete(id))
+	full("a delete")
+	w.pass(time.Hour)
+	w.do(newDue())
+	w.do(newCancel(full("an expiry")))
+	w.do(newFinish(c.Lease(), job.Scheduled))
+	w.refused(job.KeyFull, w.newSubmit())
+}
+
+func fullRetry(w *world) {
+	w.limit(queue, store.Limits{KeyWaiting: 1})
+	id := w.submit()
+	w.do(newCancel(id))
+	w.submit()
+	w.do(newRetry(id))
+	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 2, Cancelled: 1, Retried: 1})
+}

@@ -1,0 +1,156 @@
+package storetest
+
+import (
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func groupRules() []rule {
+	return []rule{
+		{"a group applies whole, in its order", groupApplies},
+		{"when one of a group is refused, all are, and its neighbours are not", groupRefused},
+		{"a group itself counts for what may wait of a key", groupCounts},
+		{"known idempotency keys in a group answer their jobs and refuse nothing", groupKnown},
+		{"a group that is not whole does not apply", groupSplit},
+		{"groups in a row are told apart", groupsApart},
+	}
+}
+
+// grouped makes a group of submits.
+func grouped(submits ...*store.Submit) (ops []any) {
+	g := &store.Group{Size: len(submits)}
+	for _, s := range submits {
+		s.Group = g
+		ops = append(ops, s)
+	}
+	return ops
+}
+
+func (w *world) newSubmits(n int, edits ...func(*store.Submit)) (all []*store.Submit) {
+	for range n {
+		all = append(all, w.newSubmit(edits...))
+	}
+	return all
+}
+
+func groupApplies(w *world) {
+	all := w.newSubmits(5, withFiles("a"))
+	all = append(all, w.newSubmit(leasedAs(w.token())), w.newSubmit(delayed(1)), w.newSubmit(once("k", "a"), withRows(put("p", "a", "x"))))
+	w.do(grouped(all...)...)
+	for _, s := range all {
+		equal(w, "the answer", text(s.Job), text(w.job(s.Job.ID)))
+	}
+	for i, c := range w.claim(queue, 5) {
+		equal(w, "the job claimed", c.Job.ID, all[i].Job.ID)
+	}
+	equal(w, "the rows", len(w.rows("note", "p")), 1)
+}
+
+func groupRefused(w *world) {
+	w.limit(queue, store.Limits{KeyWaiting: 100})
+	w.submit(once("known", "a"))
+	w.do(newWrite(put("p", "there", "was here")))
+	for name, bad := range map[string]struct {
+		edit func(*store.Submit)
+		code job.Code
+	}{
+		"a row that is there":   {withRows(put("p", "new", ""), doing(store.Insert, put("p", "there", ""))), job.Conflict},
+		"a row that is missing": {withRows(put("p", "new", ""), doing(store.Require, put("p", "absent", ""))), job.NotFound},
+		"another request":       {once("known", "b"), job.IdempotencyMismatch},
+	} {
+		group := w.newSubmits(4, withRows(put("p", "new", "")))
+		group[1].Rows, group[2].Idempotency = nil, &store.Idempotency{Key: "free", Keep: day}
+		bad.edit(group[1])
+		before, after := w.newSubmit(withKey("before")), w.newSubmit(withKey("after"))
+		w.try(append(append([]any{before}, grouped(group...)...), after)...)
+		for i, s := range group {
+			want := job.BatchRefused
+			if i == 1 {
+				want = bad.code
+			}
+			w.coded(want, s.Err)
+			w.gone(mine, s.Job.ID)
+		}
+		if before.Err != nil || after.Err != nil {
+			w.Errorf("with %s the neighbours were refused: %v, %v", name, before.Err, after.Err)
+		}
+		_, _, err := w.store.Idempotent(w.ctx, mine, "free")
+		w.coded(job.NotFound, err)
+	}
+	equal(w, "the rows", len(w.rows("note", "p")), 1)
+	equal(w, "the jobs", w.counts(queue).Queued, 7)
+}
+
+func groupCounts(w *world) {
+	w.limit(queue, store.Limits{KeyWaiting: 5})
+	w.submitMany(2)
+	tooMany := append(w.newSubmits(4), w.newSubmits(5, withKey("other"))...)
+	w.try(grouped(tooMany...)...)
+	for i, s := range tooMany {
+		if i == 3 {
+			w.coded(job.KeyFull, s.Err)
+		} else {
+			w.coded(job.BatchRefused, s.Err)
+		}
+	}
+	equal(w, "the jobs after a group with one too many", w.counts(queue).Queued, 2)
+	w.do(grouped(append(append(w.newSubmits(3), w.newSubmits(5, withKey("other"))...), w.newSubmits(9, inQueue("free"))...)...)...)
+	equal(w, "the jobs after a group that fits", w.counts(queue).Queued, 10)
+
+	w.limit(queue, store.Limits{KeyWaiting: 1, KeyRunning: 3, Running: 2})
+	leased := func(n int) []*store.Submit { // two run, the third is queued, the fourth parked
+		all := w.newSubmits(n, withKey("leased"))
+		for _, s := range all {
+			leasedAs(w.token())(s)
+		}
+		return all
+	}
+	w.try(grouped(leased(4)...)...)
+	equal(w, "the running jobs of a group with one too many", w.counts(queue).Running, 0)
+	w.do(grouped(leased(3)...)...)
+	equal(w, "the running jobs of a group that fits", w.counts(queue).Running, 2)
+}
+
+func groupKnown(w *world) {
+	w.limit(queue, store.Limits{KeyWaiting: 3})
+	id := w.submit(once("known", "a"))
+	w.submit()
+	group := []*store.Submit{w.newSubmit(once("known", "a")), w.newSubmit(once("new", "a")), w.newSubmit(once("new", "a"))}
+	w.do(grouped(group...)...)
+	if group[0].Existing == nil || group[0].Existing.ID != id {
+		w.Errorf("a known key is not answered")
+	}
+	equal(w, "whether the new one existed", group[1].Existing == nil, true)
+	if group[2].Existing == nil || group[2].Existing.ID != group[1].Job.ID {
+		w.Errorf("a key used twice in a group made two jobs")
+	}
+	again := []*store.Submit{w.newSubmit(once("known", "a")), w.newSubmit(once("other", "a"), withKey("k")), w.newSubmit(once("other", "b"), withKey("k"))}
+	w.try(grouped(again...)...)
+	w.coded(job.BatchRefused, again[0].Err)
+	w.coded(job.BatchRefused, again[1].Err)
+	w.coded(job.IdempotencyMismatch, again[2].Err)
+	if again[0].Existing != nil {
+		w.Errorf("a refused submit answers a job")
+	}
+	equal(w, "the jobs", w.counts(queue).Queued, 3)
+}
+
+func groupSplit(w *world) {
+	group := w.newSubmits(3)
+	all := grouped(group...)
+	w.try(all[:2]...)
+	for _, s := range group[:2] {
+		w.coded(job.BatchRefused, s.Err)
+		w.gone(mine, s.Job.ID)
+	}
+}
+
+func groupsApart(w *world) {
+	w.limit(queue, store.Limits{KeyWaiting: 3})
+	one, two, three := w.newSubmits(2), w.newSubmits(2), w.newSubmits(1)
+	w.try(append(append(grouped(one...), grouped(two...)...), grouped(three...)...)...)
+	equal(w, "the first group's refusal", one[0].Err, nil)
+	w.coded(job.BatchRefused, two[0].Err)
+	w.coded(job.KeyFull, two[1].Err)
+	equal(w, "the third group's refusal", three[0].Err, nil)
+}

@@ -1,0 +1,318 @@
+package storetest
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func limitRules() []rule {
+	return []rule{
+		{"a job whose key has as many queued and running as it may is parked", limitParks},
+		{"a key at its limit does not hold up other keys", limitHoldsUpNobody},
+		{"whatever takes a job of a full key away lets its next one follow", limitFollows},
+		{"parked jobs follow by priority, then in the order they came", limitOrder},
+		{"a job that is handed back keeps its place", limitHandedBack},
+		{"a submit with a token of a full key is parked", limitOfLeased},
+		{"a job of a full key that becomes due or is retried is parked", limitOfReturning},
+		{"a parked job can be cancelled and deleted, and expires", limitParkedEnds},
+		{"a claim gets the job that followed in its own batch", limitThenClaim},
+		{"parked jobs with room are queued by a due when the limit was raised or taken away", limitRaised},
+		{"a limit that was lowered holds for the next claim", limitLowered},
+		{"parked jobs follow after the store was opened again", limitReopened},
+		{"no more jobs of a queue run than its limit says, whoever asks", limitRunning},
+	}
+}
+
+// limit sets what the jobs of a queue are held to from the next batch on.
+func (w *world) limit(q string, l store.Limits) {
+	if w.limits == nil {
+		w.limits = map[string]store.Limits{}
+	}
+	w.limits[q] = l
+}
+
+// states checks the state of each job.
+func (w *world) states(when string, want job.State, jobs ...job.ID) {
+	w.Helper()
+	for i, id := range jobs {
+		if got := w.job(id).State; got != want {
+			w.Errorf("%s: job %d is %s, want %s", when, i, got, want)
+		}
+	}
+}
+
+func limitParks(w *world) {
+	w.limit(queue, store.Limits{KeyRunning: 2})
+	all := w.submitMany(4, withKey("a"))
+	s := w.newSubmit(withKey("a"))
+	b := w.do(s)
+	equal(w, "the state that the submit answers", s.Job.State, job.Parked)
+	w.states("at first", job.Queued, all[:2]...)
+	w.states("at first", job.Parked, all[2], all[3], s.Job.ID)
+	w.at("RunAt of a parked job", s.Job.RunAt, w.now())
+	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 2, Parked: 3})
+	equal(w, "the counts answered", b.Counts[queue], store.Counts{Queued: 2, Parked: 3})
+	equal(w, "the position of a parked job", w.position(all[2]), 0)
+	equal(w, "the jobs claimed of a key that may run two", len(w.claim(queue, 9)), 2)
+	w.states("with two that run", job.Parked, all[2], all[3], s.Job.ID)
+	equal(w, "the same key's job in another queue", w.job(w.submit(withKey("a"), inQueue("other"))).State, job.Queued)
+}
+
+func limitHoldsUpNobody(w *world) {
+	w.limit(queue, store.Limits{KeyRunning: 1})
+	w.submitMany(300, withKey("busy"))
+	var others []job.ID
+	for i := range 20 {
+		others = append(others, w.submit(withKey(fmt.Sprint(i))))
+	}
+	first := w.claimOne(queue)
+	equal(w, "the first key", first.Job.Key, "busy")
+	got := claimedIDs(w.claim(queue, 20))
+	equal(w, "the jobs claimed besides", fmt.Sprint(got), fmt.Sprint(others))
+	for range 5 { // the full key takes its turns among others
+		w.submitMany(3, withKey("late"))
+		w.do(newFinish(first.Lease(), job.Succeeded))
+		pair := w.claim(queue, 2)
+		if len(pair) != 2 || pair[0].Job.Key == pair[1].Job.Key {
+			w.Fatalf("two keys with jobs did not take turns")
+		}
+		for i := range pair {
+			if pair[i].Job.Key == "busy" {
+				first = &pair[i]
+			} else {
+				w.do(newFinish(pair[i].Lease(), job.Succeeded))
+			}
+		}
+	}
+}
+
+func limitFollows(w *world) {
+	w.limit(queue, store.Limits{KeyRunning: 1})
+	running := func(w *world) job.Lease { return w.claimOne(queue).Lease() }
+	for name, takeAway := range map[string]func(w *world, first job.ID){
+		"success":       func(w *world, _ job.ID) { w.do(newFinish(running(w), job.Succeeded)) },
+		"failure":       func(w *world, _ job.ID) { w.do(newFinish(running(w), job.Failed)) },
+		"backoff":       func(w *world, _ job.ID) { w.do(newFinish(running(w), job.Scheduled)) },
+		"sweep":         func(w *world, _ job.ID) { l := running(w); w.pass(time.Hour); w.do(newLapse(l, job.Failed)) },
+		"cancel queued": func(w *world, first job.ID) { w.do(newCancel(first)) },
+		"cancel running": func(w *world, first job.ID) {
+			l := running(w)
+			w.do(newCancel(first))
+			w.do(newFinish(l, job.Succeeded))
+		},
+		"delete queued": func(w *world, first job.ID) { w.do(newDelete(first)) },
+		"delete running": func(w *world, first job.ID) {
+			l := running(w)
+			w.do(newDelete(first), newFinish(l, job.Queued))
+		},
+		"expiry": func(w *world, _ job.ID) { w.pass(2 * time.Minute); w.do(newDue()) },
+	} {
+		first := w.submit(patient(time.Minute))
+		rest := w.submitMany(3)
+		takeAway(w, first)
+		if got := w.job(rest[0]).State; got != job.Queued {
+			w.Errorf("after %s the next job of the key is %s", name, got)
+		}
+		w.states("after "+name, job.Parked, rest[1:]...)
+		w.try(newDelete(first), newDelete(rest[2]), newDelete(rest[1]), newDelete(rest[0]))
+		w.audit()
+	}
+}
+
+func limitOrder(w *world) {
+	w.limit(queue, store.Limits{KeyRunning: 1})
+	last := w.claimOneOf(w.submit())
+	var want []job.ID
+	for _, p := range []int{9, 5, 1} {
+		want = append(w.submitMany(3, withPriority(p)), want...)
+	}
+	other := w.submitMany(9, withKey("other")) // which follow each other meanwhile
+	for i, id := range want {
+		if i == len(want)/2 {
+			w.reopen()
+		}
+		w.do(newFinish(last.Lease(), job.Succeeded))
+		last = w.claimOneOf(id)
+	}
+	w.states("the other key's", job.Parked, other[1:]...)
+}
+
+// claimOneOf claims until it gets a job, and gives the others back.
+func (w *world) claimOneOf(id job.ID) *job.Claimed {
+	w.Helper()
+	var found *job.Claimed
+	claimed := w.claim(queue, 100)
+	for i := range claimed {
+		if claimed[i].Job.ID == id {
+			found = &claimed[i]
+		} else {
+			w.do(newFinish(claimed[i].Lease(), job.Queued))
+		}
+	}
+	if found == nil {
+		w.Fatalf("a job that should be queued was not claimed")
+	}
+	return found
+}
+
+func limitHandedBack(w *world) {
+	w.limit(queue, store.Limits{KeyRunning: 1})
+	first, rest := w.submit(), w.submitMany(2)
+	c := w.claimOne(queue)
+	w.do(newFinish(c.Lease(), job.Queued))
+	w.states("handed back", job.Queued, first)
+	w.states("handed back", job.Parked, rest...)
+	equal(w, "the job claimed", w.claimOne(queue).Job.ID, first)
+}
+
+func limitOfLeased(w *world) {
+	w.limit(queue, store.Limits{KeyRunning: 1})
+	one, two := w.newSubmit(leasedAs(w.token())), w.newSubmit(leasedAs(w.token()))
+	w.do(one, two)
+	equal(w, "the first one's state", one.Job.State, job.Running)
+	equal(w, "the second one's state", two.Job.State, job.Parked)
+	equal(w, "the second one's attempts", two.Job.Attempt, 0)
+	equal(w, "the running jobs", len(w.listRunning(store.AllRunning)), 1)
+	lease := job.Lease{Job: two.Job.ID, Token: two.Token}
+	w.refused(job.LeaseLost, newRenew(lease, leaseFor), newFinish(lease, job.Succeeded))
+	w.do(newFinish(job.Lease{Job: one.Job.ID, Token: one.Token}, job.Succeeded))
+	equal(w, "the job claimed", w.claimOne(queue).Job.ID, two.Job.ID)
+}
+
+func limitOfReturning(w *world) {
+	w.limit(queue, store.Limits{KeyRunning: 1})
+	late, cancelled := w.submit(delayed(time.Minute)), w.submit()
+	w.do(newCancel(cancelled))
+	w.submit()
+	retry := newRetry(cancelled)
+	w.do(retry)
+	equal(w, "the state that the retry answers", retry.Job.State, job.Parked)
+	w.pass(2 * time.Minute)
+	due := newDue()
+	w.do(due)
+	equal(w, "the jobs made ready", due.Ready, 1)
+	w.states("beside a queued one", job.Parked, late, cancelled)
+	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 1, Parked: 2, Cancelled: 1, Retried: 1})
+}
+
+func limitParkedEnds(w *world) {
+	w.limit(queue, store.Limits{KeyRunning: 1})
+	first := w.submit()
+	cancelled, deleted, expiring, last := w.submit(), w.submit(), w.submit(patient(time.Minute)), w.submit()
+	op := newCancel(cancelled)
+	w.do(op, newDelete(deleted))
+	equal(w, "whether the cancel ended it", op.Ended, true)
+	w.gone(mine, deleted)
+	w.pass(2 * time.Minute)
+	w.do(newDue())
+	w.states("too late", job.Expired, expiring)
+	w.states("still", job.Queued, first)
+	w.states("still", job.Parked, last)
+	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 1, Parked: 1, Cancelled: 2, Expired: 1})
+}
+
+func limitThenClaim(w *world) {
+	w.limit(queue, store.Limits{KeyRunning: 1})
+	c := w.claimOneOf(w.submit())
+	next := w.submit()
+	claim := w.newClaim(queue, 3)
+	w.do(newFinish(c.Lease(), job.Succeeded), claim)
+	if len(claim.Claimed) != 1 || claim.Claimed[0].Job.ID != next {
+		w.Errorf("the job that followed was not claimed: got %d", len(claim.Claimed))
+	}
+}
+
+func limitRaised(w *world) {
+	w.limit(queue, store.Limits{KeyRunning: 1})
+	a, b := w.submitMany(6, withKey("a")), w.submitMany(6, withKey("b"))
+	due := newDue()
+	w.do(due)
+	equal(w, "the jobs made ready with the same limit", due.Ready, 0)
+
+	w.limit(queue, store.Limits{KeyRunning: 3})
+	due = newDue()
+	w.do(due)
+	equal(w, "the jobs made ready with a higher one", due.Ready, 4)
+	w.states("of three", job.Queued, append(a[:3:3], b[:3]...)...)
+	w.states("of three", job.Parked, append(a[3:], b[3:]...)...)
+
+	w.limits = nil
+	ready, more := 0, true
+	for rounds := 0; more && rounds < 10; rounds++ {
+		due := &store.Due{Limit: 4, Keep: keep}
+		w.do(due)
+		if due.Ready > 4 {
+			w.Errorf("a due of 4 made %d jobs ready", due.Ready)
+		}
+		ready, more = ready+due.Ready, due.More
+	}
+	equal(w, "the jobs made ready without a limit", ready, 6)
+	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 12})
+}
+
+func limitLowered(w *world) {
+	all, other := w.submitMany(5, withKey("a")), w.submit(withKey("b"))
+	w.limit(queue, store.Limits{KeyRunning: 2})
+	behind := w.submit(withKey("a"))
+	w.states("submitted beyond the limit", job.Parked, behind)
+	c := w.claim(queue, 9)
+	got := claimedIDs(c)
+	if len(got) != 3 || !slices.Contains(got, other) || !slices.Contains(got, all[0]) || !slices.Contains(got, all[1]) {
+		w.Fatalf("with two that may run of one key %d jobs were claimed", len(got))
+	}
+	w.states("beyond the limit", job.Parked, append(all[2:], behind)...)
+	for _, next := range append(all[2:], behind) {
+		for i := range c {
+			w.do(newFinish(c[i].Lease(), job.Succeeded))
+		}
+		if c = w.claim(queue, 1); len(c) != 1 || c[0].Job.ID != next {
+			w.Fatalf("a job that was queued before the limit does not go before the others")
+		}
+	}
+}
+
+func limitReopened(w *world) {
+	w.limit(queue, store.Limits{KeyRunning: 2})
+	scheduled := w.submit(delayed(time.Minute))
+	all := w.submitMany(6)
+	c := w.claimOne(queue)
+	w.reopen()
+	w.states("opened again", job.Parked, w.submit())
+	w.pass(2 * time.Minute)
+	w.do(newDue())
+	w.states("opened again", job.Parked, scheduled)
+	w.do(newFinish(c.Lease(), job.Succeeded))
+	w.states("opened again", job.Queued, all[1], all[2])
+	w.states("opened again", job.Parked, all[3:]...)
+	w.limits = nil
+	w.reopen()
+	due := newDue()
+	w.do(due)
+	equal(w, "the jobs made ready without a limit", due.Ready, 5)
+}
+
+func limitRunning(w *world) {
+	w.limit(queue, store.Limits{Running: 3})
+	w.submitMany(10, withKey("a"))
+	one, two := w.newClaim(queue, 2), w.newClaim(queue, 5)
+	w.do(one, two)
+	equal(w, "the jobs claimed", len(one.Claimed)+len(two.Claimed), 3)
+	s := w.newSubmit(leasedAs(w.token()), withKey("b"))
+	w.do(s)
+	equal(w, "the state of a submit with a token", s.Job.State, job.Queued)
+	equal(w, "the jobs claimed beyond", len(w.claim(queue, 5)), 0)
+	claim := w.newClaim(queue, 5)
+	w.do(newFinish(one.Claimed[0].Lease(), job.Succeeded), newFinish(one.Claimed[1].Lease(), job.Queued), claim)
+	equal(w, "the jobs claimed in place of two", len(claim.Claimed), 2)
+	w.reopen()
+	equal(w, "the jobs claimed beyond", len(w.claim(queue, 5)), 0)
+	w.limit(queue, store.Limits{Running: 1})
+	equal(w, "the jobs claimed beyond a lower limit", len(w.claim(queue, 5)), 0)
+	equal(w, "the jobs claimed of another queue", len(w.claim("other", 5)), 0)
+	w.limits = nil
+	equal(w, "the jobs claimed without a limit", len(w.claim(queue, 50)), 7)
+}
