@@ -1,0 +1,222 @@
+package engine_test
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// limited is a house whose queue sim has these limits, and a worker with eight slots.
+func limited(t *testing.T, limit func(q *engine.Queue)) *house {
+	t.Helper()
+	q := queues()
+	q[0].MaxDepth = 100
+	limit(&q[0])
+	h := startWith(t, openStore(t, filepath.Join(t.TempDir(), "jobs.db")), q)
+	h.serve(8)
+	return h
+}
+
+// keyed submits a job of a key.
+func (h *house) keyed(key string) engine.Snapshot {
+	h.t.Helper()
+	return h.submit(engine.Request{Key: key, Input: []byte(key)})
+}
+
+// taken are the keys of the jobs that the worker is given next, so many of them.
+func (h *house) taken(n int) (claims []job.Claimed) {
+	h.t.Helper()
+	for range n {
+		claims = append(claims, <-h.jobs)
+	}
+	return claims
+}
+
+// nothingMore fails when the worker is given another job. A write that comes after
+// whatever would have given it has gone through the loop.
+func (h *house) nothingMore() {
+	h.t.Helper()
+	if _, err := h.Queues(context.Background()); err != nil {
+		h.t.Fatal(err)
+	}
+	if err := h.Write(context.Background()); err != nil {
+		h.t.Fatal(err)
+	}
+	if len(h.jobs) > 0 {
+		h.t.Fatalf("a job of %s was given out", (<-h.jobs).Job.Key)
+	}
+}
+
+func (h *house) state(s engine.Snapshot) job.State {
+	h.t.Helper()
+	now, err := h.Get(context.Background(), local, s.ID)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return now.State
+}
+
+// A key has no more running than it may: its others are parked, other keys' jobs
+// pass them, and the end of one lets go of the next, in order.
+func TestAKeyHasOnlySoManyRunning(t *testing.T) {
+	h := limited(t, func(q *engine.Queue) { q.KeyRunning = 2 })
+	var big []engine.Snapshot
+	for range 5 {
+		big = append(big, h.keyed("big"))
+	}
+	small := h.keyed("small")
+	claims := h.taken(3)[:2] // small's, the third, does not end
+	if small.State != job.Running || big[1].State != job.Running || big[2].State != job.Parked || big[4].State != job.Parked {
+		t.Fatalf("small is %v; of big the second is %v, the third %v, the last %v", small.State, big[1].State, big[2].State, big[4].State)
+	}
+	h.nothingMore()
+	for i := range 3 {
+		h.finish(claims[0], job.Outcome{})
+		claims = append(claims[1:], <-h.jobs)
+		if claims[len(claims)-1].Job.ID != big[2+i].ID {
+			t.Fatalf("after %d ends another job than the next was given out", i+1)
+		}
+	}
+}
+
+// A cancelled job gives its key's room to the next.
+func TestACancelLetsGoOfAParkedJob(t *testing.T) {
+	h := limited(t, func(q *engine.Queue) { q.KeyRunning = 1 })
+	first, second := h.keyed("k"), h.keyed("k")
+	c := <-h.jobs
+	if _, err := h.Cancel(context.Background(), local, first.ID); err != nil {
+		t.Fatal(err)
+	}
+	h.finish(c, job.Outcome{Cancelled: true})
+	if next := <-h.jobs; next.Job.ID != second.ID {
+		t.Error("another job was given out")
+	}
+}
+
+// A key with as many waiting as it may is told so, with 429's code and when to come
+// again; another key is not; and a known idempotency key is answered.
+func TestAKeyHasOnlySoManyWaiting(t *testing.T) {
+	h := limited(t, func(q *engine.Queue) { q.KeyRunning, q.KeyWaiting = 1, 2 })
+	request := engine.Request{Owner: local, Queue: "sim", Key: "k", IdempotencyKey: "first"}
+	ask := func(r engine.Request) error {
+		_, _, err := h.Submit(context.Background(), r)
+		return err
+	}
+	for range 2 {
+		if err := ask(request); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other := request
+	other.IdempotencyKey = ""
+	for i, want := range []job.Code{"", "", job.KeyFull} {
+		if got := job.CodeOf(ask(other)); got != want {
+			t.Fatalf("submit %d: %q, want %q", i, got, want)
+		}
+	}
+	other.Key = "another"
+	if err := ask(other); err != nil {
+		t.Error("another key:", err)
+	}
+	if err := ask(request); err != nil {
+		t.Error("a known idempotency key:", err)
+	}
+}
+
+// No more of a queue run than max_running says, however many slots are free.
+func TestAQueueHasOnlySoManyRunning(t *testing.T) {
+	h := limited(t, func(q *engine.Queue) { q.MaxRunning = 3 })
+	for i := range 7 {
+		h.keyed(fmt.Sprint(i))
+	}
+	claims := h.taken(3)
+	h.nothingMore()
+	for range 4 {
+		h.finish(claims[0], job.Outcome{})
+		claims = append(claims[1:], <-h.jobs)
+		h.nothingMore()
+	}
+}
+
+// A paused queue takes jobs and gives none, also after a restart; resumed it goes
+// on.
+func TestAPausedQueueGivesNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "jobs.db")
+	h := start(t, openStore(t, path))
+	h.serve(2)
+	ctx := context.Background()
+	if v, err := h.SetPaused(ctx, "sim", true); err != nil || !v.Counts.Paused {
+		t.Fatalf("%+v, %v", v.Counts, err)
+	}
+	if s := h.submit(engine.Request{}); s.State != job.Queued {
+		t.Fatalf("a job of a paused queue is %v", s.State)
+	}
+	h.nothingMore()
+	h.stop()
+
+	h = start(t, openStore(t, path))
+	h.serve(2)
+	h.submit(engine.Request{})
+	h.nothingMore()
+	if v, err := h.SetPaused(ctx, "sim", false); err != nil || v.Counts.Paused {
+		t.Fatalf("%+v, %v", v.Counts, err)
+	}
+	h.taken(2)
+	if _, err := h.SetPaused(ctx, "nowhere", true); job.CodeOf(err) != job.UnknownQueue {
+		t.Error("a queue that is not there:", err)
+	}
+}
+
+// A limit that is gone, or larger, after a restart lets go of what it had parked.
+func TestAChangedLimitLetsGo(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "jobs.db")
+	q := queues()
+	q[0].KeyRunning = 1
+	h := startWith(t, openStore(t, path), q)
+	for range 3 {
+		h.keyed("k")
+	}
+	h.stop()
+	h = start(t, openStore(t, path))
+	h.serve(3)
+	h.taken(3)
+}
+
+// A retry of a failed job respects its key's limit too.
+func TestARetryIsParkedBehindItsKey(t *testing.T) {
+	h := limited(t, func(q *engine.Queue) { q.KeyRunning = 1 })
+	failed := h.keyed("k")
+	h.finish(<-h.jobs, job.Outcome{Fault: &job.Fault{Code: "x", Message: "x"}})
+	h.keyed("k")
+	c := <-h.jobs
+	snap, err := h.Retry(context.Background(), local, failed.ID)
+	if err != nil || snap.State != job.Parked {
+		t.Fatalf("the retried job is %v, %v", snap.State, err)
+	}
+	h.finish(c, job.Outcome{})
+	if next := <-h.jobs; next.Job.ID != failed.ID || next.Job.Attempt != 1 {
+		t.Errorf("%+v was given out", next.Job)
+	}
+}
+
+// A delayed job that becomes ready is parked like any other.
+func TestADelayedJobIsParkedWhenItIsDue(t *testing.T) {
+	h := limited(t, func(q *engine.Queue) { q.KeyRunning = 1 })
+	h.keyed("k")
+	c := <-h.jobs
+	late := h.submit(engine.Request{Key: "k", Delay: 10 * time.Millisecond})
+	w, err := h.Watch(context.Background(), local, late.ID, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	h.finish(c, job.Outcome{})
+	if next := <-h.jobs; next.Job.ID != late.ID {
+		t.Error("another job was given out")
+	}
+}
