@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -116,11 +115,7 @@ func (s *seen) close() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), lastSpans)
 	defer cancel()
-	err := s.traces.Close(ctx)
-	if errors.Is(err, context.DeadlineExceeded) {
-		return nil // spans are no reason for a server to have failed
-	}
-	return err
+	return s.traces.Close(ctx)
 }
 
 // follow has the metrics show what the house knows.
