@@ -10,16 +10,26 @@ import (
 	"time"
 )
 
+// All is the name that stands for every bench.
+const All = "all"
+
 // Names are the benches there are, in the order in which they run.
-func Names() []string { return []string{"sequential", "parallel", "throughput"} }
+func Names() []string {
+	return append(usual(), "idle", "watchers", "isolation", "streams", "fairness", "retention", "backlog")
+}
+
+// usual are the benches that run when none is named: those that need a server and
+// nothing else, and are over within a minute.
+func usual() []string { return []string{"sequential", "parallel", "throughput"} }
 
 // Options say what to measure. [Defaults] has those of the figures that are quoted.
 type Options struct {
-	Names []string // which benches; all when empty
+	Names []string // which benches; [All] for every one, the first three when empty
 
 	URL   string           // a running server to measure; "" to start one for each figure
 	Serve []string         // the command that starts a server; --listen and --data are added to it
 	Floor []string         // the command that serves [NewFloor]; --listen is added to it
+	Model []string         // the command that serves a model whose every token is its time; --listen is added to it
 	Data  string           // the directory in which temporary data directories are made
 	Log   io.Writer        // takes what the servers say
 	Step  func(now string) // is told what is being measured
@@ -27,10 +37,16 @@ type Options struct {
 	Jobs        int           // of sequential and parallel
 	Clients     int           // of parallel
 	Connections []int         // of throughput, which runs once for each
-	Duration    time.Duration // of throughput
+	Duration    time.Duration // how long a load is kept up
 	MaxJobs     int           // throughput submits no more than this
 	Payload     int           // bytes of a job's input
-	Keys        bool          // whether throughput's submits carry idempotency keys
+	Idempotent  bool          // whether throughput's submits carry idempotency keys
+	Keys        int           // over how many keys throughput spreads its jobs; 0 for none
+	Batch       int           // how many jobs throughput submits in one request; 0 for one, by the call for one
+
+	// Scale is the part of the jobs and watchers that the benches after throughput
+	// take; 1 for those that their numbers are said of.
+	Scale float64
 }
 
 // Defaults are the options of the figures that are quoted.
@@ -38,6 +54,7 @@ func Defaults() Options {
 	return Options{
 		Data: ".", Log: io.Discard, Step: func(string) {},
 		Jobs: 100, Clients: 20, Connections: []int{64, 256}, Duration: 10 * time.Second, MaxJobs: 2_000_000, Payload: 500,
+		Scale: 1,
 	}
 }
 
@@ -48,13 +65,22 @@ const (
 	leastPayload    = 32        // bytes: the input's own words
 	mostPayload     = 512 << 10 // bytes
 	mostDuration    = time.Hour
+	mostKeys        = 1_000_000
+	mostBatch       = 1000
+	leastScale      = 0.0001
+	mostScale       = 100
 )
 
 // Check says what is wrong with the options.
 func (o *Options) Check() error {
 	for _, name := range o.Names {
-		if !slices.Contains(Names(), name) {
+		if name != All && !slices.Contains(Names(), name) {
 			return fmt.Errorf("there is no bench %q; there are %v", name, Names())
+		}
+	}
+	for _, name := range o.names() {
+		if o.URL != "" && !slices.Contains(usual(), name) {
+			return fmt.Errorf("%s measures a server of its own: it cannot be told which", name)
 		}
 	}
 	for _, n := range append([]int{o.Clients}, o.Connections...) {
@@ -69,9 +95,29 @@ func (o *Options) Check() error {
 		return fmt.Errorf("a payload has %d to %d bytes, not %d", leastPayload, mostPayload, o.Payload)
 	case o.Duration <= 0 || o.Duration > mostDuration:
 		return fmt.Errorf("a duration is more than 0 and at most %s", mostDuration)
+	case o.Keys < 0 || o.Keys > mostKeys:
+		return fmt.Errorf("there are 0 to %d keys, not %d", mostKeys, o.Keys)
+	case o.Batch < 0 || o.Batch > mostBatch:
+		return fmt.Errorf("a batch has up to %d jobs, not %d", mostBatch, o.Batch)
+	case !(o.Scale >= leastScale && o.Scale <= mostScale):
+		return fmt.Errorf("a scale is %g to %d, not %g", leastScale, mostScale, o.Scale)
 	}
 	return nil
 }
+
+// names are the benches to run, in their order.
+func (o *Options) names() []string {
+	switch {
+	case len(o.Names) == 0:
+		return usual()
+	case slices.Contains(o.Names, All):
+		return Names()
+	}
+	return slices.DeleteFunc(Names(), func(name string) bool { return !slices.Contains(o.Names, name) })
+}
+
+// scaled is a number of jobs or watchers, to scale.
+func (o *Options) scaled(n int) int { return max(1, int(float64(n)*o.Scale)) }
 
 // Run runs the benches. The report has what was measured up to the first error.
 func Run(ctx context.Context, o Options) (*Report, error) {
@@ -84,12 +130,13 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	if r.Fsync, err = measureFsync(ctx, o.Data); err != nil {
 		return r, err
 	}
-	for _, name := range Names() {
-		if len(o.Names) > 0 && !slices.Contains(o.Names, name) {
-			continue
-		}
+	for _, name := range o.names() {
+		began, others := len(r.Figures), startCompany()
 		if err := o.run(ctx, name, r); err != nil {
 			return r, fmt.Errorf("bench %s: %w", name, err)
+		}
+		for i := began; i < len(r.Figures); i++ {
+			r.Figures[i].Others = others.cores()
 		}
 	}
 	return r, nil
@@ -101,7 +148,38 @@ func (o *Options) run(ctx context.Context, name string, r *Report) error {
 		return o.waited(ctx, name, 1, r)
 	case "parallel":
 		return o.waited(ctx, name, o.Clients, r)
+	case "throughput":
+		return o.throughputs(ctx, r)
 	}
+	f := Figure{Name: name}
+	if err := o.own(name)(ctx, &f); err != nil {
+		return err
+	}
+	r.Figures = append(r.Figures, f)
+	return nil
+}
+
+// own is a bench that starts and sets up the server that it measures.
+func (o *Options) own(name string) func(context.Context, *Figure) error {
+	switch name {
+	case "idle":
+		return o.idle
+	case "watchers":
+		return o.watchers
+	case "isolation":
+		return o.isolation
+	case "streams":
+		return o.streams
+	case "fairness":
+		return o.fairness
+	case "retention":
+		return o.retention
+	default:
+		return o.backlog
+	}
+}
+
+func (o *Options) throughputs(ctx context.Context, r *Report) error {
 	for _, connections := range o.Connections {
 		if err := o.throughput(ctx, connections, r); err != nil {
 			return err
@@ -112,7 +190,7 @@ func (o *Options) run(ctx context.Context, name string, r *Report) error {
 
 // setup describes how it is measured.
 func (o *Options) setup() Setup {
-	s := Setup{Payload: o.Payload, Keys: o.Keys}
+	s := Setup{Payload: o.Payload, Idempotent: o.Idempotent, Keys: o.Keys, Batch: o.Batch, Scale: o.Scale}
 	if o.URL != "" {
 		s.Server, s.Data, s.Sync = o.URL, "of the running server", "as the running server has it"
 		return s

@@ -140,15 +140,19 @@ func TestALoadThatIsStopped(t *testing.T) {
 
 func TestOptionsAreChecked(t *testing.T) {
 	for rule, set := range map[string]func(*Options){
-		"a bench that is not there": func(o *Options) { o.Names = []string{"nope"} },
-		"no jobs":                   func(o *Options) { o.Jobs = 0 },
-		"too many jobs":             func(o *Options) { o.MaxJobs = mostJobs + 1 },
-		"no clients":                func(o *Options) { o.Clients = 0 },
-		"too many connections":      func(o *Options) { o.Connections = []int{1, mostConnections + 1} },
-		"a payload without room":    func(o *Options) { o.Payload = leastPayload - 1 },
-		"an enormous payload":       func(o *Options) { o.Payload = mostPayload + 1 },
-		"no time":                   func(o *Options) { o.Duration = 0 },
-		"a year":                    func(o *Options) { o.Duration = 365 * 24 * time.Hour },
+		"a bench that is not there":           func(o *Options) { o.Names = []string{"nope"} },
+		"no jobs":                             func(o *Options) { o.Jobs = 0 },
+		"too many jobs":                       func(o *Options) { o.MaxJobs = mostJobs + 1 },
+		"no clients":                          func(o *Options) { o.Clients = 0 },
+		"too many connections":                func(o *Options) { o.Connections = []int{1, mostConnections + 1} },
+		"a payload without room":              func(o *Options) { o.Payload = leastPayload - 1 },
+		"an enormous payload":                 func(o *Options) { o.Payload = mostPayload + 1 },
+		"no time":                             func(o *Options) { o.Duration = 0 },
+		"a year":                              func(o *Options) { o.Duration = 365 * 24 * time.Hour },
+		"a batch without end":                 func(o *Options) { o.Batch = mostBatch + 1 },
+		"keys without end":                    func(o *Options) { o.Keys = -1 },
+		"no scale":                            func(o *Options) { o.Scale = 0 },
+		"a server that it would start itself": func(o *Options) { o.Names, o.URL = []string{"idle"}, "http://server.test" },
 	} {
 		o := Defaults()
 		if err := o.Check(); err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -13,22 +14,49 @@ const floorTime = 2 * time.Second
 
 // NewFloor answers any submit from memory, with a job of the usual size: what the
 // same load costs when nothing is stored. It reads and decodes the request, as any
-// server must.
+// server must. It has watchers too: whoever asks for floorEvents is told of the end
+// by floorEnd.
 func NewFloor() http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodPost {
-			var body struct {
-				Queue string          `json:"queue"`
-				Input json.RawMessage `json:"input"`
-			}
-			if err := json.NewDecoder(io.LimitReader(r.Body, mostPayload*2)).Decode(&body); err != nil {
-				http.Error(w, err.Error(), http.StatusBadRequest)
-				return
-			}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", floorAnswer)
+	var once sync.Once
+	ended := make(chan struct{})
+	mux.HandleFunc("GET "+floorEvents, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		flusher := http.NewResponseController(w)
+		_, _ = io.WriteString(w, "event: snapshot\ndata: "+floorJob+"\n\n")
+		_ = flusher.Flush()
+		select {
+		case <-ended:
+			_, _ = io.WriteString(w, "event: done\ndata: "+floorJob+"\n\n")
+		case <-r.Context().Done():
 		}
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = io.WriteString(w, floorJob)
 	})
+	mux.HandleFunc("POST "+floorEnd, func(w http.ResponseWriter, r *http.Request) {
+		once.Do(func() { close(ended) })
+	})
+	return mux
+}
+
+// The calls of the floor's watchers.
+const (
+	floorEvents = "/events"
+	floorEnd    = "/end"
+)
+
+func floorAnswer(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodPost {
+		var body struct {
+			Queue string          `json:"queue"`
+			Input json.RawMessage `json:"input"`
+		}
+		if err := json.NewDecoder(io.LimitReader(r.Body, mostPayload*2)).Decode(&body); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = io.WriteString(w, floorJob)
 }
 
 const floorJob = `{"id":"job_06b8k3v0000000000000000000","object":"job","queue":"sim","status":"queued","key":"","priority":5,` +

@@ -58,3 +58,60 @@ func cpuTime() time.Duration {
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
+
+// ownTime is what this process and the servers that it has started and seen end
+// have used up to now.
+func ownTime() time.Duration {
+	var children syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_CHILDREN, &children); err != nil {
+		return cpuTime()
+	}
+	return cpuTime() + time.Duration(children.Utime.Nano()+children.Stime.Nano())
+}
+
+// busyTime is what all programs of the machine have used of its processors since it
+// started; false where the kernel does not say (proc(5), /proc/stat).
+func busyTime() (time.Duration, bool) {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, false
+	}
+	line, _, _ := strings.Cut(string(text), "\n")
+	fields := strings.Fields(line)
+	if len(fields) < 9 || fields[0] != "cpu" {
+		return 0, false
+	}
+	var ticks int64
+	for i, field := range fields[1:9] {
+		n, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0, false
+		}
+		if i != 3 && i != 4 { // idle, and idle while a disk works
+			ticks += n
+		}
+	}
+	return time.Duration(ticks) * tickTime, true
+}
+
+// company measures what other programs take of the processors while a bench runs:
+// a figure that was taken in company says less.
+type company struct {
+	began     time.Time
+	own, busy time.Duration
+}
+
+func startCompany() company {
+	busy, _ := busyTime()
+	return company{time.Now(), ownTime(), busy}
+}
+
+// cores is how many processors were busy with others; 0 where that is unknown.
+func (c company) cores() float64 {
+	busy, known := busyTime()
+	if !known {
+		return 0
+	}
+	others := (busy - c.busy) - (ownTime() - c.own)
+	return max(0, others.Seconds()/time.Since(c.began).Seconds())
+}

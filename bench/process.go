@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
 	"os/exec"
 	"sync"
 	"syscall"
@@ -79,6 +78,7 @@ func (p *process) ready(ctx context.Context) error {
 	return nil
 }
 
+// answers says whether somebody is there who does not ask to wait.
 func answers(ctx context.Context, url string) bool {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -90,7 +90,7 @@ func answers(ctx context.Context, url string) bool {
 		return false
 	}
 	_ = res.Body.Close()
-	return res.StatusCode == http.StatusOK
+	return res.StatusCode < http.StatusInternalServerError
 }
 
 // stop ends the process in good order, by force when it does not, and returns the
@@ -102,6 +102,12 @@ func (p *process) stop() time.Duration {
 	<-p.gone
 	state := p.cmd.ProcessState
 	return state.UserTime() + state.SystemTime()
+}
+
+// kill ends the process as a crash would.
+func (p *process) kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.gone
 }
 
 // tail keeps the last of what is written to it, and hands all of it on.
@@ -126,40 +132,4 @@ func (t *tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return string(bytes.TrimSpace(t.last))
-}
-
-// target is a server to measure.
-type target struct {
-	url  string
-	proc *process // nil when it was running before
-	dir  string   // of its data; "" when it is not ours
-}
-
-// open finds the server, or starts one with an empty data directory.
-func (o *Options) open(ctx context.Context) (*target, error) {
-	if o.URL != "" {
-		return &target{url: o.URL}, nil
-	}
-	dir, err := os.MkdirTemp(o.Data, "meanwhile-bench-")
-	if err != nil {
-		return nil, fmt.Errorf("the data directory cannot be made: %w", err)
-	}
-	command := append(o.Serve[:len(o.Serve):len(o.Serve)], "--data", dir)
-	t := &target{dir: dir}
-	if t.proc, err = start(ctx, command, o.Log); err != nil {
-		_ = os.RemoveAll(dir)
-		return nil, err
-	}
-	t.url = t.proc.url
-	return t, nil
-}
-
-// close stops the server, if it is ours, removes its data and returns the CPU time
-// that it used.
-func (t *target) close() (cpu time.Duration) {
-	if t.proc != nil {
-		cpu = t.proc.stop()
-		_ = os.RemoveAll(t.dir)
-	}
-	return cpu
 }

@@ -18,24 +18,30 @@ type Report struct {
 
 // Setup is how it was measured.
 type Setup struct {
-	Server  string `json:"server"` // its URL, or how it was started
-	Data    string `json:"data"`   // where the data was
-	Sync    string `json:"sync"`
-	Payload int    `json:"payload_bytes"`
-	Keys    bool   `json:"idempotency_keys"`
+	Server     string  `json:"server"` // its URL, or how it was started
+	Data       string  `json:"data"`   // where the data was
+	Sync       string  `json:"sync"`
+	Payload    int     `json:"payload_bytes"`
+	Idempotent bool    `json:"idempotency_keys"`
+	Keys       int     `json:"keys"`
+	Batch      int     `json:"batch"`
+	Scale      float64 `json:"scale"`
 }
 
 // Figure is one measurement.
 type Figure struct {
 	Name    string  `json:"name"`
 	How     string  `json:"how"`
-	Client  string  `json:"client"`  // what speaks HTTP for the load
-	Clients int     `json:"clients"` // at once, each with a connection of its own
-	Jobs    int     `json:"jobs"`    // acknowledged
-	Seconds float64 `json:"seconds"` // from the first request to the last job's end
-	PerS    float64 `json:"done_per_s"`
-	Latency Latency `json:"latency"` // of what How says
+	Client  string  `json:"client,omitempty"`  // what speaks HTTP for the load
+	Clients int     `json:"clients,omitempty"` // at once, each with a connection of its own
+	Jobs    int     `json:"jobs,omitempty"`    // acknowledged
+	Seconds float64 `json:"seconds,omitempty"` // from the first request to the last job's end
+	PerS    float64 `json:"done_per_s,omitempty"`
+	Latency Latency `json:"latency,omitzero"` // of what How says
 	Flow    *Flow   `json:"flow,omitempty"`
+	Others  float64 `json:"others_cores"` // that other programs kept busy meanwhile
+	Facts   []Fact  `json:"facts,omitempty"`
+	Goals   []Goal  `json:"goals,omitempty"`
 	Floor   *Figure `json:"http_floor,omitempty"` // the same load, answered from memory
 }
 
@@ -113,7 +119,7 @@ func (r *Report) Print(w io.Writer) {
 	fmt.Fprintf(w, "machine   %s, %d cores, %.1f GiB, %s, %s\n", m.CPU, m.Cores, float64(m.Memory)/(1<<30), m.OS, m.Go)
 	fmt.Fprintf(w, "server    %s\n", r.Setup.Server)
 	fmt.Fprintf(w, "data      %s; %s\n", r.Setup.Data, r.Setup.Sync)
-	fmt.Fprintf(w, "payload   %d bytes of input, given back as the result; idempotency keys: %t\n", r.Setup.Payload, r.Setup.Keys)
+	fmt.Fprintf(w, "payload   %d bytes of input, given back as the result; idempotency keys: %t\n", r.Setup.Payload, r.Setup.Idempotent)
 	fmt.Fprintf(w, "fsync     4 KiB: %s\n", r.Fsync)
 	for i := range r.Figures {
 		r.Figures[i].print(w)
@@ -122,15 +128,24 @@ func (r *Report) Print(w io.Writer) {
 
 func (f *Figure) print(w io.Writer) {
 	fmt.Fprintf(w, "\n%s: %s\n", f.Name, f.How)
-	fmt.Fprintf(w, "  load        %d clients at once, by %s\n", f.Clients, f.Client)
-	fmt.Fprintf(w, "  jobs        %d in %.3f s: %.0f/s done\n", f.Jobs, f.Seconds, f.PerS)
-	fmt.Fprintf(w, "  latency     %s\n", f.Latency)
+	fmt.Fprintf(w, "  others      kept %.2f cores busy meanwhile\n", f.Others)
+	if f.Jobs > 0 {
+		fmt.Fprintf(w, "  load        %d clients at once, by %s\n", f.Clients, f.Client)
+		fmt.Fprintf(w, "  jobs        %d in %.3f s: %.0f/s done\n", f.Jobs, f.Seconds, f.PerS)
+		fmt.Fprintf(w, "  latency     %s\n", f.Latency)
+	}
 	if f.Flow != nil {
 		f.Flow.print(w)
 	}
 	if f.Floor != nil {
 		fmt.Fprintf(w, "  HTTP floor  the same load, answered from memory: %.0f/s; %s\n", f.Floor.PerS, f.Floor.Latency)
 		fmt.Fprintf(w, "  ratio       %.2f of the floor's rate, %.1f times its P50\n", f.PerS/f.Floor.PerS, f.Latency.P50/f.Floor.Latency.P50)
+	}
+	for _, fact := range f.Facts {
+		fact.print(w)
+	}
+	for _, goal := range f.Goals {
+		goal.print(w)
 	}
 }
 

@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"strconv"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/client"
@@ -24,6 +27,9 @@ func (o *Options) throughput(ctx context.Context, connections int, r *Report) er
 	f := Figure{
 		Name: "throughput", Clients: connections, Client: leanClient,
 		How: "jobs from their submit to their end; the latency is that of the acknowledged submit",
+	}
+	if o.Batch > 0 {
+		f.How = fmt.Sprintf("jobs from their submit, %d in a request, to their end; the latency is that of the acknowledged request", o.Batch)
 	}
 	t, err := o.open(ctx)
 	if err != nil {
@@ -62,7 +68,11 @@ func (o *Options) flow(ctx context.Context, url string, f *Figure) error {
 
 	cpu, began := cpuTime(), time.Now()
 	g := startGauge(ctx, look, began)
-	out, err := drive(ctx, f.Clients, newBudget(o.MaxJobs, o.Duration), o.submitter(load))
+	submit, requests := o.submitter(load), newBudget(o.MaxJobs/max(o.Batch, 1), o.Duration)
+	if o.Batch > 0 {
+		submit = o.batcher(load, look)
+	}
+	out, err := drive(ctx, f.Clients, requests, submit)
 	submitted, used := time.Since(began), cpuTime()-cpu
 	if err := errors.Join(err, g.stop()); err != nil {
 		return err
@@ -75,18 +85,21 @@ func (o *Options) flow(ctx context.Context, url string, f *Figure) error {
 		Done: last.Totals.Succeeded - before.Totals.Succeeded, Refused: out.refused, ClientCPU: seconds(used),
 		BacklogMost: max(g.most, atEnd), BacklogEnd: atEnd, Backlog: g.points,
 	}
-	return f.count(out, submitted, time.Since(began))
+	return o.count(f, out, submitted, time.Since(began))
 }
 
 // count fills in what follows from a load that took so long to submit and, with
 // what was left, to be done.
-func (f *Figure) count(out outcome, submitted, took time.Duration) error {
-	f.Jobs = len(out.samples)
+func (o *Options) count(f *Figure, out outcome, submitted, took time.Duration) error {
+	f.Jobs = len(out.samples) * max(o.Batch, 1)
 	f.Seconds, f.PerS, f.Latency = seconds(took), perSecond(int(f.Flow.Done), took), latencyOf(out.samples)
 	f.Flow.SubmitSeconds, f.Flow.SubmittedPerS = seconds(submitted), perSecond(f.Jobs, submitted)
 	f.Flow.DrainSeconds = seconds(took - submitted)
 	if f.Flow.Done < int64(f.Jobs) {
 		return fmt.Errorf("%d jobs were acknowledged and only %d are done", f.Jobs, f.Flow.Done)
+	}
+	if o.Batch >= worthBatching {
+		f.least("jobs done", f.PerS, 32_000, "a second")
 	}
 	return nil
 }
@@ -94,14 +107,75 @@ func (f *Figure) count(out outcome, submitted, took time.Duration) error {
 // submitter submits one job a call.
 func (o *Options) submitter(c *client.Client) func(context.Context) error {
 	template := o.submission()
+	var n atomic.Int64
 	return func(ctx context.Context) error {
 		s := template
-		if o.Keys {
+		s.Key = o.key(n.Add(1))
+		if o.Idempotent {
 			s.IdempotencyKey = rand.Text()
 		}
 		_, err := c.Submit(ctx, s)
 		return err
 	}
+}
+
+// key is the key of a job: they take turns where there are several.
+func (o *Options) key(n int64) string {
+	if o.Keys == 0 {
+		return ""
+	}
+	return "key " + strconv.FormatInt(n%int64(o.Keys), 10)
+}
+
+const (
+	// mostBacklog is how many jobs batches may be ahead of what is done.
+	mostBacklog = 5000
+	// worthBatching is the size of a batch from which on its number is promised.
+	worthBatching = 100
+)
+
+// batcher submits a batch a call, when the backlog is short enough for it. The
+// batches are made once: writing them again each time is the load's cost, not the
+// server's.
+func (o *Options) batcher(c, look *client.Client) func(context.Context) error {
+	template := o.submission()
+	batch := make([]client.Submission, o.Batch)
+	for i := range batch {
+		batch[i] = template
+		batch[i].Key = o.key(int64(i))
+	}
+	var ahead gate
+	return func(ctx context.Context) error {
+		if err := ahead.wait(ctx, look, o.Batch); err != nil {
+			return err
+		}
+		return submitMany(ctx, c, batch)
+	}
+}
+
+// gate holds submits back while too many jobs are not done.
+type gate struct {
+	mu   sync.Mutex // held by the one who looks; others wait for what it sees
+	free int        // guarded by mu: jobs that may be submitted before anyone looks again
+}
+
+func (b *gate) wait(ctx context.Context, c *client.Client, n int) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for b.free < n {
+		q, err := c.Queue(ctx, "sim")
+		if err != nil {
+			return err
+		}
+		if b.free = mostBacklog - int(q.Counts.Unfinished()); b.free >= n {
+			break
+		}
+		if err := pause(ctx, time.Millisecond); err != nil {
+			return err
+		}
+	}
+	b.free -= n
+	return nil
 }
 
 // gauge looks at the backlog while a load runs.

@@ -30,13 +30,21 @@ func newBenchCommand(env *Env) *cobra.Command {
   throughput   as many jobs as the connections can submit: submit, run, done, as
                the server's own totals have it, with the backlog over time
 
-Without a NAME all are run. A server is started for each figure, from this same
+  idle         a server with nothing to do
+  watchers     10,000 watchers of a job that waits, all told of its end at once
+  isolation    reading conversations while 5,000 jobs say two words a second each
+  streams      1,000 answers of a model, watched token by token
+  fairness     one key with 100,000 jobs, and 50 keys with one job each
+  retention    600,000 ended jobs deleted under full load
+  backlog      a queue with 1,000,000 jobs in it, beside an empty one
+
+Without a NAME the first three are run, with "all" every one. A server is started for each figure, from this same
 program, in a process of its own, on a free port, with a new data directory under
 --data that is removed afterwards; --server measures one that runs. Printed with
 the figures are the machine, the setting of fsync, the payload, and two floors
 measured in the same run: a sync of 4 KiB on the data's disk, and the same load
 on an HTTP server that answers from memory. Nothing is warmed up.`,
-		ValidArgs: bench.Names(),
+		ValidArgs: append(bench.Names(), bench.All),
 		Args:      usage(cobra.OnlyValidArgs),
 		RunE:      func(cmd *cobra.Command, names []string) error { return runBench(cmd.Context(), env, o, names) },
 	}
@@ -46,10 +54,13 @@ on an HTTP server that answers from memory. Nothing is warmed up.`,
 	f.IntVar(&o.Jobs, "jobs", o.Jobs, "sequential and parallel: how many jobs")
 	f.IntVar(&o.Clients, "clients", o.Clients, "parallel: how many clients at once")
 	f.IntSliceVar(&o.Connections, "connections", o.Connections, "throughput: how many connections; it runs once for each")
-	f.DurationVar(&o.Duration, "duration", o.Duration, "throughput: how long jobs are submitted")
+	f.DurationVar(&o.Duration, "duration", o.Duration, "how long a load is kept up")
 	f.IntVar(&o.MaxJobs, "max-jobs", o.MaxJobs, "throughput: submit no more than this")
 	f.IntVar(&o.Payload, "payload", o.Payload, "bytes of a job's input")
-	f.BoolVar(&o.Keys, "keys", false, "throughput: submit with idempotency keys")
+	f.IntVar(&o.Keys, "keys", 0, "throughput: spread the jobs over so many keys")
+	f.IntVar(&o.Batch, "batch", 0, "throughput: submit so many jobs in one request")
+	f.BoolVar(&o.Idempotent, "idempotent", false, "throughput: submit with idempotency keys")
+	f.Float64Var(&o.Scale, "scale", o.Scale, "the benches after throughput: this part of their jobs and watchers")
 	f.BoolVar(&o.json, "json", false, "print one JSON document")
 	f.BoolVar(&o.verbose, "verbose", false, "show what the servers say")
 	return cmd
@@ -63,6 +74,7 @@ func runBench(ctx context.Context, env *Env, o benchOptions, names []string) err
 	o.Names = names
 	o.Serve = []string{program, "serve", "--log-level", "warn"}
 	o.Floor = []string{program, "bench-floor"}
+	o.Model = []string{program, "sim-upstream", "--stamps"}
 	o.Step = func(now string) { fmt.Fprintf(env.Err, "… %s\n", now) }
 	if o.verbose {
 		o.Log = env.Err

@@ -6,6 +6,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -154,7 +156,7 @@ func measure(t testing.TB, args ...string) bench.Report {
 }
 
 func TestABenchMeasuresItsOwnServer(t *testing.T) {
-	r := measure(t, "--jobs", "5", "--clients", "3", "--connections", "2,4", "--duration", "100ms", "--max-jobs", "50", "--keys")
+	r := measure(t, "--jobs", "5", "--clients", "3", "--connections", "2,4", "--duration", "100ms", "--max-jobs", "50", "--idempotent", "--keys", "3")
 	if r.Fsync.Samples == 0 || r.Machine.Cores == 0 {
 		t.Errorf("the report is %+v", r)
 	}
@@ -173,6 +175,32 @@ func TestABenchMeasuresItsOwnServer(t *testing.T) {
 		if f.Flow != nil && (f.Flow.Done != int64(f.Jobs) || len(f.Flow.Backlog) == 0) {
 			t.Errorf("the flow is %+v", f.Flow)
 		}
+	}
+}
+
+// Every bench runs, however little of it, and says how its numbers compare with what
+// is promised. Whether they are met is for a run of the real size to say.
+func TestEveryBenchRuns(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("what a process uses is read from /proc")
+	}
+	r := measure(t, "all", "--scale", "0.002", "--jobs", "2", "--clients", "2", "--connections", "2", "--duration", "100ms")
+	var names []string
+	for _, f := range r.Figures {
+		if f.Flow == nil && f.Jobs == 0 && (len(f.Goals) == 0 || len(f.Facts) == 0) {
+			t.Errorf("%s says nothing: %+v", f.Name, f)
+		}
+		names = append(names, f.Name)
+	}
+	if got := slices.Compact(names); !slices.Equal(got, bench.Names()) {
+		t.Errorf("these ran: %v", got)
+	}
+}
+
+func TestABenchOfBatches(t *testing.T) {
+	r := measure(t, "throughput", "--batch", "100", "--keys", "7", "--connections", "2", "--duration", "100ms", "--max-jobs", "1000")
+	if f := r.Figures[0]; f.Jobs < 100 || f.Jobs > 1000 || f.Flow.Done != int64(f.Jobs) || len(f.Goals) != 1 {
+		t.Errorf("the figure is %+v", f)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"hash/fnv"
 	"io"
 	"net/http"
+	"strconv"
 	"time"
 )
 
@@ -111,7 +112,13 @@ func (c *call) stream() {
 		if i == c.options.FaultAfter && c.midway() {
 			return
 		}
-		if !c.sleepUntil(c.due(i)) || !c.chunk(map[string]any{"content": token}, nil) {
+		if !c.sleepUntil(c.due(i)) {
+			return
+		}
+		if c.options.Stamps {
+			token = strconv.FormatInt(time.Now().UnixMicro(), 10) + " "
+		}
+		if !c.chunk(map[string]any{"content": token}, nil) {
 			return
 		}
 	}

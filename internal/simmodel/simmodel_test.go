@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -318,4 +319,26 @@ func TestOtherPathsAreNotFound(t *testing.T) {
 	if w.Code != 404 || decode(t, w.Body.String()).Error == nil {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
+}
+
+func TestAStampedTokenIsTheTimeItIsSent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		rt := Transport(New(Options{Stamps: true, FirstToken: time.Second, TokensPerSecond: 1, Tokens: 3}))
+		_, _, said := ask(t, rt, `{"stream":true,"messages":[{"role":"user","content":"when?"}]}`)
+		var text string
+		for _, event := range events(said) {
+			var c chunk
+			if json.Unmarshal([]byte(event), &c) == nil && len(c.Choices) > 0 {
+				text += c.Choices[0].Delta.Content
+			}
+		}
+		want := ""
+		for i := range 3 {
+			want += fmt.Sprintf("%d ", start.Add(time.Duration(i+1)*time.Second).UnixMicro())
+		}
+		if text != want {
+			t.Errorf("it said %q, want %q", text, want)
+		}
+	})
 }

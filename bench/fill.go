@@ -1,0 +1,72 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/client"
+)
+
+// A server is filled with jobs in batches of so many, over so many connections.
+const (
+	fillBatch       = 500
+	fillConnections = 4
+)
+
+// fill submits n jobs, all alike.
+func fill(ctx context.Context, url string, n int, s client.Submission) error {
+	c, closeClient, err := leaner(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer closeClient()
+	batches := (n + fillBatch - 1) / fillBatch
+	_, err = drive(ctx, fillConnections, newBudget(batches-1, 0), func(ctx context.Context) error {
+		return submitMany(ctx, c, alike(s, fillBatch))
+	})
+	if err != nil {
+		return err
+	}
+	return submitMany(ctx, c, alike(s, n-(batches-1)*fillBatch))
+}
+
+func alike(s client.Submission, n int) []client.Submission {
+	jobs := make([]client.Submission, n)
+	for i := range jobs {
+		jobs[i] = s
+	}
+	return jobs
+}
+
+// submitMany submits a batch. That a job of it was refused is an error.
+func submitMany(ctx context.Context, c *client.Client, jobs []client.Submission) error {
+	answers, err := c.SubmitBatch(ctx, client.Batch{Jobs: jobs})
+	if err != nil {
+		return err
+	}
+	for i, a := range answers {
+		if a.Err != nil {
+			return fmt.Errorf("job %d of the batch: %w", i, a.Err)
+		}
+	}
+	return nil
+}
+
+// untilDone waits until no job is unfinished.
+func untilDone(ctx context.Context, c *client.Client) (*client.Queue, error) {
+	return untilQueue(ctx, c, func(q *client.Queue) bool { return q.Counts.Unfinished() == 0 })
+}
+
+// untilQueue looks at the queue until it is as it should be.
+func untilQueue(ctx context.Context, c *client.Client, is func(*client.Queue) bool) (*client.Queue, error) {
+	for {
+		q, err := c.Queue(ctx, "sim")
+		if err != nil || is(q) {
+			return q, err
+		}
+		if err := pause(ctx, 10*time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
+}

@@ -1,0 +1,219 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/client"
+)
+
+const (
+	manyStreams     = 1000
+	tokensPerSecond = 20
+	firstToken      = 200 * time.Millisecond
+)
+
+// streams measures how long a token takes from a model to whoever watches its job,
+// with the same model watched directly beside it.
+func (o *Options) streams(ctx context.Context, f *Figure) error {
+	n := o.scaled(manyStreams)
+	f.How = fmt.Sprintf("%d answers of %d tokens, %d a second, each watched by server-sent events", n, o.tokens(), tokensPerSecond)
+	model, err := start(ctx, o.Model, o.Log)
+	if err != nil {
+		return err
+	}
+	defer model.stop()
+	t, err := o.openOwn(ctx, modelQueue(n, model.url))
+	if err != nil {
+		return err
+	}
+	defer t.close()
+
+	o.Step("the floor: as many watchers of the model itself")
+	direct, err := o.hearAll(ctx, n, o.askModel(model.url))
+	if err != nil {
+		return err
+	}
+	o.Step("streams: " + f.How)
+	c, closeClient, err := t.client()
+	if err != nil {
+		return err
+	}
+	defer closeClient()
+	run, err := o.watchModel(ctx, t, model, n, c)
+	if err != nil {
+		return err
+	}
+	run.report(f, direct)
+	return nil
+}
+
+// modelQueue is the configuration of a server that asks that model so many things
+// at once.
+func modelQueue(concurrency int, url string) string {
+	return fmt.Sprintf("shutdown_grace_s: 0\nmodels:\n  - name: sim\n    base_url: %s/v1\nqueues:\n  chat:\n    concurrency: %d\n    max_depth: %d\n",
+		url, concurrency, concurrency+100)
+}
+
+// tokens are those of an answer that takes the whole time.
+func (o *Options) tokens() int { return max(2, int(o.Duration.Seconds()*tokensPerSecond)) }
+
+// heard is what watchers saw.
+type heard struct {
+	delays []time.Duration // of each token, from the model's write to the watcher's read
+	events int             // that carried tokens
+}
+
+// streamed is one run through the server.
+type streamed struct {
+	heard
+	server, model, load time.Duration // CPU time
+	written             int64         // bytes, to the disk
+	took                time.Duration
+}
+
+func (o *Options) watchModel(ctx context.Context, t *target, model *process, n int, c *client.Client) (streamed, error) {
+	before, err := usages(t.proc, model)
+	if err != nil {
+		return streamed{}, err
+	}
+	used, began := cpuTime(), time.Now()
+	h, err := o.hearAll(ctx, n, o.askServer(c, t.url))
+	if err != nil {
+		return streamed{}, err
+	}
+	took, load := time.Since(began), cpuTime()-used
+	after, err := usages(t.proc, model)
+	if err != nil {
+		return streamed{}, err
+	}
+	return streamed{
+		heard: h, server: after[0].cpu - before[0].cpu, model: after[1].cpu - before[1].cpu, load: load,
+		written: after[0].written - before[0].written, took: took,
+	}, nil
+}
+
+func (s streamed) report(f *Figure, direct heard) {
+	f.fact("took", s.took.Seconds(), "s")
+	f.fact("tokens", float64(len(s.delays)), "")
+	f.fact("entries", float64(s.events), "")
+	f.fact("written", mib(s.written), "MiB")
+	f.fact("written for an entry", float64(s.written)/float64(max(s.events, 1)), "bytes")
+	busy := func(cpu time.Duration) float64 { return 100 * cpu.Seconds() / s.took.Seconds() }
+	f.fact("CPU of the server", busy(s.server), "% of a core")
+	f.fact("CPU of the model", busy(s.model), "% of a core")
+	f.fact("CPU of the watchers", busy(s.load), "% of a core")
+	f.spread("delay without a server", direct.delays)
+	l := f.spread("delay", s.delays)
+	f.most("delay of a token, P50", l.P50, 30, "ms")
+	f.most("delay of a token, P99", l.P99, 120, "ms")
+}
+
+// question is a chat-completions body. The answers begin at different times, so
+// that no two models speak in step.
+func (o *Options) question(i int) json.RawMessage {
+	first := firstToken + time.Duration(i)*time.Second/tokensPerSecond/7%(time.Second/tokensPerSecond)
+	return json.RawMessage(fmt.Sprintf(`{"model":"sim","stream":true,"messages":[{"role":"user","content":"question %d"}],`+
+		`"sim":{"tokens":%d,"tokens_per_s":%d,"first_token_ms":%.3f}}`, i, o.tokens(), tokensPerSecond, float64(first)/1e6))
+}
+
+// listen opens the stream that answers the question of that number.
+type listen func(ctx context.Context, i int) (*stream, error)
+
+func (o *Options) askModel(url string) listen {
+	return func(ctx context.Context, i int) (*stream, error) {
+		return openStream(ctx, host(url), postRequest(host(url), "/v1/chat/completions", string(o.question(i))))
+	}
+}
+
+func (o *Options) askServer(c *client.Client, url string) listen {
+	return func(ctx context.Context, i int) (*stream, error) {
+		j, err := c.Submit(ctx, client.Submission{Queue: "chat", Input: o.question(i)})
+		if err != nil {
+			return nil, err
+		}
+		return openStream(ctx, host(url), getRequest(host(url), "/v1/jobs/"+j.ID+"/events"))
+	}
+}
+
+// hearAll asks n questions and listens to all answers to their end.
+func (o *Options) hearAll(ctx context.Context, n int, ask listen) (heard, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	parts := make([]heard, n)
+	dialing := make(chan struct{}, dialsAtOnce)
+	var all sync.WaitGroup
+	for i := range n {
+		all.Go(func() {
+			dialing <- struct{}{}
+			s, err := ask(ctx, i)
+			<-dialing
+			if err == nil {
+				parts[i], err = hear(s, o.tokens())
+				s.close()
+			}
+			if err != nil {
+				cancel(fmt.Errorf("answer %d of %d: %w", i+1, n, err))
+			}
+		})
+	}
+	all.Wait()
+	var sum heard
+	for _, p := range parts {
+		sum.delays = append(sum.delays, p.delays...)
+		sum.events += p.events
+	}
+	return sum, context.Cause(ctx)
+}
+
+// hear listens until the stream is done, and to so many tokens.
+func hear(s *stream, tokens int) (heard, error) {
+	var h heard
+	for {
+		event, data, err := s.next()
+		if err != nil {
+			return h, err
+		}
+		now := time.Now()
+		n := len(h.delays)
+		for _, at := range stamps(data) {
+			h.delays = append(h.delays, now.Sub(at))
+		}
+		if len(h.delays) > n {
+			h.events++
+		}
+		if event == "done" || string(data) == "[DONE]" {
+			break
+		}
+	}
+	if len(h.delays) != tokens {
+		return h, fmt.Errorf("%d tokens came, not %d", len(h.delays), tokens)
+	}
+	return h, nil
+}
+
+// stamps are the times that an event's text is made of: microseconds since 1970,
+// each with a space after it. Of an entry it is the data, of a model's own event
+// the content.
+func stamps(data []byte) []time.Time {
+	_, text, found := bytes.Cut(data, []byte(`"kind":"text","data":"`))
+	if !found {
+		_, text, found = bytes.Cut(data, []byte(`"delta":{"content":"`))
+	}
+	if !found {
+		return nil
+	}
+	text, _, _ = bytes.Cut(text, []byte(`"`))
+	var at []time.Time
+	for _, word := range bytes.Fields(text) {
+		if us, err := strconv.ParseInt(string(word), 10, 64); err == nil {
+			at = append(at, time.UnixMicro(us))
+		}
+	}
+	return at
+}
