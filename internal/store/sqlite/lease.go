@@ -99,7 +99,7 @@ const mostAside = 1000
 func (t *tx) claim(op *store.Claim) error {
 	op.Err, op.Claimed = nil, nil
 	for aside := 0; aside <= mostAside; {
-		want := t.claimable(op) - len(op.Claimed)
+		want := t.claimable(op)
 		if want <= 0 {
 			break
 		}

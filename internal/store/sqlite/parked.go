@@ -133,13 +133,13 @@ func (t *tx) park(j *row, turn int64) error {
 	return t.q.ready.int(int64(job.Parked)).text(lane(job.Parked, j.Key)).int(turn).int(j.n).run()
 }
 
-// claimable is how many jobs a claim may lease.
+// claimable is how many more jobs a claim may lease.
 func (t *tx) claimable(op *store.Claim) int {
 	c := t.counts[op.Queue]
 	if c == nil || c.Paused {
 		return 0
 	}
-	n := min(len(op.Tokens), int(c.Queued))
+	n := min(len(op.Tokens)-len(op.Claimed), int(c.Queued))
 	if limit := t.batch.Limits[op.Queue].Running; limit > 0 {
 		n = min(n, limit-int(c.Running))
 	}

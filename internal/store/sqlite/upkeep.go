@@ -23,9 +23,9 @@ func (t *tx) due(op *store.Due) error {
 	if err != nil {
 		return err
 	}
-	ready, err := t.makeReady(op.Limit)
+	ready, late, err := t.makeReady(op.Limit)
 	op.Ready = followed + unparked + ready
-	op.More = expired == op.Limit || unparked == op.Limit || ready == op.Limit
+	op.More = expired == op.Limit || unparked == op.Limit || late == op.Limit
 	return err
 }
 
@@ -46,15 +46,15 @@ func (t *tx) expire(op *store.Due) (int, error) {
 }
 
 // makeReady queues or parks the scheduled jobs whose time has come, and says how
-// many it looked at.
-func (t *tx) makeReady(limit int) (int, error) {
-	rows, n, err := t.readable(t.q.due.time(t.now).int(int64(limit)))
+// many, and at how many it looked.
+func (t *tx) makeReady(limit int) (ready, late int, err error) {
+	rows, late, err := t.readable(t.q.due.time(t.now).int(int64(limit)))
 	for i := range rows {
 		if err == nil {
 			err = t.line(&rows[i], t.readyState(&rows[i].Job))
 		}
 	}
-	return n, err
+	return len(rows), late, err
 }
 
 // Counts returns the kept counts; see [store.Upkeep].

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -15,6 +16,9 @@ func listRules() []rule {
 		{"pages under writes show no job twice and miss none that stayed", listUnderWrites},
 		{"pages of one state under writes miss no job that stayed in it", listStateUnderWrites},
 		{"a listed job is the job that a read gives", listedJobs},
+		{"jobs are listed by the code of their last failure, if they have one", listByCode},
+		{"jobs are listed by when they were stored, whatever their ids say", listByTime},
+		{"jobs are listed by metadata that they have all of", listByMetadata},
 	}
 }
 
@@ -99,6 +103,76 @@ func matches(f store.Filter, j job.Job) bool {
 }
 
 func ptr[T any](v T) *T { return &v }
+
+func (w *world) listed(what string, f store.Filter, want ...job.ID) {
+	w.Helper()
+	f.Owner = mine
+	want = slices.Clone(want)
+	slices.Reverse(want) // newest first
+	equal(w, "the list "+what, fmt.Sprint(ids(w.all(f))), fmt.Sprint(want))
+}
+
+func listByCode(w *world) {
+	bad, again, other, well := w.running(), w.running(), w.running(), w.running()
+	w.submit()
+	w.do(newFinish(bad.Lease(), job.Failed), newFinish(again.Lease(), job.Scheduled), newFinish(well.Lease(), job.Succeeded))
+	failed := newFinish(other.Lease(), job.Failed)
+	failed.Failure = &job.Failure{Code: "bad_input_2", Message: "bad_input"}
+	w.do(failed)
+	w.listed("of failed jobs", store.Filter{ErrorCode: "bad_input"}, bad.Job.ID)
+	w.listed("of jobs that wait to be tried again", store.Filter{ErrorCode: "upstream_error"}, again.Job.ID)
+	w.listed("of both conditions", store.Filter{ErrorCode: "bad_input_2", Status: job.Failed}, other.Job.ID)
+	w.listed("of conditions that no job meets", store.Filter{ErrorCode: "upstream_error", Status: job.Failed})
+	w.listed("of a code that no job has", store.Filter{ErrorCode: "bad"})
+	w.do(newRetry(bad.Job.ID))
+	w.listed("of failed jobs", store.Filter{ErrorCode: "bad_input"})
+}
+
+func listByTime(w *world) {
+	var all []job.ID
+	at := func(i int) time.Time { return w.job(all[i]).CreatedAt }
+	early := w.id() // made long before its job is stored
+	for i := range 6 {
+		w.pass(7 * time.Minute)
+		all = append(all, w.submit(inQueue([]string{"a", "b"}[i%2])))
+	}
+	w.do(w.newSubmit(func(s *store.Submit) { s.Job.ID = early }))
+	last := at(5)
+	w.listed("of jobs after", store.Filter{CreatedAfter: at(3)}, early, all[4], all[5])
+	w.listed("of jobs before", store.Filter{CreatedBefore: at(2)}, all[0], all[1])
+	w.listed("of jobs between", store.Filter{CreatedAfter: at(1), CreatedBefore: at(4)}, all[2], all[3])
+	w.listed("of a queue's jobs between", store.Filter{CreatedAfter: at(0), CreatedBefore: at(4), Queue: "b"}, all[1], all[3])
+	w.listed("of jobs before the last moment", store.Filter{CreatedBefore: last.Add(time.Microsecond), CreatedAfter: last.Add(-time.Microsecond)}, early, all[5])
+	w.listed("of jobs of another day", store.Filter{CreatedAfter: last.Add(day)})
+	w.listed("of jobs of another year", store.Filter{CreatedBefore: time.Unix(0, 0)})
+	w.listed("of jobs of another century", store.Filter{CreatedBefore: time.Unix(-1<<33, 0)})
+}
+
+func listByMetadata(w *world) {
+	with := func(pairs ...string) job.ID {
+		return w.submit(func(s *store.Submit) {
+			s.Job.Metadata = map[string]string{}
+			for i := 0; i < len(pairs); i += 2 {
+				s.Job.Metadata[pairs[i]] = pairs[i+1]
+			}
+		})
+	}
+	w.submit(withRef("put:p"))
+	a, ab, b, empty := with("a", "1"), with("a", "1", "b", "2"), with("b", "2"), with("a", "")
+	pairs := func(p ...string) store.Filter {
+		f := store.Filter{Metadata: map[string]string{}}
+		for i := 0; i < len(p); i += 2 {
+			f.Metadata[p[i]] = p[i+1]
+		}
+		return f
+	}
+	w.listed("of a pair", pairs("a", "1"), a, ab)
+	w.listed("of two pairs", pairs("a", "1", "b", "2"), ab)
+	w.listed("of another pair", pairs("b", "2"), ab, b)
+	w.listed("of an empty value", pairs("a", ""), empty)
+	w.listed("of a name that no job has", pairs("c", ""))
+	w.listed("of a value that no job has", pairs("a", "2"))
+}
 
 // stirred makes jobs of which every third is to stay, and a function that changes
 // some of the others and adds new ones.

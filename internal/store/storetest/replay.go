@@ -22,7 +22,7 @@ type replayed struct {
 // again, because its owner did not learn of it, changes nothing and answers as it
 // did the first time.
 func runReplays(t *testing.T, s Suite) {
-	for _, group := range [][]replayed{replaysOfWorkers(), replaysOfOwners(), replaysOfUpkeep(), replaysOfReleases(), replaysOfMixes()} {
+	for _, group := range [][]replayed{replaysOfWorkers(), replaysOfOwners(), replaysOfUpkeep(), replaysOfReleases(), replaysOfLimits(), replaysOfMixes()} {
 		for _, r := range group {
 			t.Run(r.says, func(t *testing.T) { r.run(newWorld(t, s)) })
 		}

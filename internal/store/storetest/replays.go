@@ -227,6 +227,75 @@ func replaysOfReleases() []replayed {
 	}
 }
 
+func replaysOfLimits() []replayed {
+	limited := func(l store.Limits, ops func(w *world) []any) func(w *world) []any {
+		return func(w *world) []any {
+			w.limit(queue, l)
+			return ops(w)
+		}
+	}
+	one := store.Limits{KeyRunning: 1}
+	return []replayed{
+		{"pause and its end", func(w *world) []any {
+			w.submit()
+			w.do(pausing("other", true))
+			return []any{pausing(queue, true), pausing("other", false), pausing("new", true), w.newClaim(queue, 1), w.newSubmit(leasedAs(w.token()))}
+		}},
+		{"finish that lets a parked job follow, and its claim", limited(one, func(w *world) []any {
+			c := w.running()
+			w.submitMany(3, weighing(5))
+			return []any{newFinish(c.Lease(), job.Succeeded), w.newClaim(queue, 3)}
+		})},
+		{"cancel and delete that let parked jobs follow", limited(one, func(w *world) []any {
+			all := w.submitMany(5, weighing(5))
+			return []any{newCancel(all[0]), newDelete(all[1]), newCancel(all[4])}
+		})},
+		{"release, retry and submit of a full key", limited(one, func(w *world) []any {
+			c, failed := w.running(), w.newSubmit(leasedAs(w.token()), withKey("other"))
+			w.do(failed)
+			w.do(newFinish(job.Lease{Job: failed.Job.ID, Token: failed.Token}, job.Failed))
+			return []any{newFinish(c.Lease(), job.Queued), newRetry(failed.Job.ID), w.newSubmit(), w.newSubmit(leasedAs(w.token()))}
+		})},
+		{"due that queues, parks and expires", limited(one, func(w *world) []any {
+			w.submit(patient(time.Second))
+			w.submitMany(2, delayed(time.Second))
+			w.submit()
+			w.pass(2 * time.Second)
+			return []any{newDue()}
+		})},
+		{"due after a limit was raised", limited(one, func(w *world) []any {
+			w.submitMany(5)
+			w.limit(queue, store.Limits{KeyRunning: 3})
+			return []any{newDue(), w.newClaim(queue, 2)}
+		})},
+		{"claim after a limit was lowered", func(w *world) []any {
+			w.submitMany(5)
+			w.limit(queue, one)
+			return []any{w.newClaim(queue, 4)}
+		}},
+		{"claims of a queue that runs as many as it may", limited(store.Limits{Running: 2}, func(w *world) []any {
+			w.running()
+			w.submitMany(5)
+			return []any{w.newSubmit(leasedAs(w.token())), w.newClaim(queue, 4), w.newClaim(queue, 4)}
+		})},
+		{"submits of a key that is full", limited(store.Limits{KeyWaiting: 2}, func(w *world) []any {
+			w.submit(once("k", "a"))
+			return []any{w.newSubmit(), w.newSubmit(), w.newSubmit(once("k", "a"))}
+		})},
+		{"groups, one of which is refused", limited(store.Limits{KeyWaiting: 3}, func(w *world) []any {
+			w.submit(once("k", "a"))
+			ops := grouped(w.newSubmit(), w.newSubmit(once("k", "a")), w.newSubmit(once("l", "a"), withFiles("a")))
+			return append(ops, grouped(w.newSubmit(withKey("free")), w.newSubmit())...)
+		})},
+		{"removals of jobs with files", func(w *world) []any {
+			queued, old, c := w.submit(withFiles("a")), w.running(withFiles("a"), inQueue("old")), w.running(withFiles("a"), inQueue("deleted"))
+			w.do(newFinish(old.Lease(), job.Succeeded), newDelete(c.Job.ID))
+			w.pass(2 * keep)
+			return []any{newDelete(queued), newFinish(c.Lease(), job.Failed), newPrune()}
+		}},
+	}
+}
+
 func replaysOfMixes() []replayed {
 	return []replayed{
 		{"release, cancel and retry of one job, and its claim", func(w *world) []any {
@@ -280,14 +349,14 @@ func everyKind(w *world) []any {
 	w.do(newWrite(put("p", "there", "x")))
 	w.pass(2 * time.Second)
 	return []any{
-		newRenew(running[0].Lease(), leaseFor), newRenew(lost, leaseFor),
+		pausing("other", true), newRenew(running[0].Lease(), leaseFor), newRenew(lost, leaseFor),
 		newAppend(running[1].Lease(), 1, 0, "a"), newAppend(running[1].Lease(), 1, 5, "gap"),
 		newFinish(running[1].Lease(), job.Succeeded), newFinish(running[2].Lease(), job.Queued), newFinish(lost, job.Failed),
 		newCancel(running[0].Job.ID), newCancel(w.id()),
 		newDelete(ended), newDelete(w.id()), newRetry(failed), newRetry(w.id()),
 		newWrite(put("p", "new", "")), newWrite(doing(store.Insert, put("p", "there", ""))),
 		w.newSubmit(once("k", "a")), w.newSubmit(once("k", "a")), w.newSubmit(leasedAs(w.token())),
-		w.newSubmit(withRows(doing(store.Require, put("p", "absent", "")))),
+		w.newSubmit(withRows(doing(store.Require, put("p", "absent", "")))), grouped(w.newSubmit(withFiles("a")))[0],
 		newDue(), &store.Prune{Limit: 100},
 		w.newClaim(queue, 3), w.newClaim(job.Failed.String(), 1), &store.Cancel{Owner: theirs, ID: old, Keep: keep},
 	}

@@ -12,6 +12,7 @@ import (
 func sweepRules() []rule {
 	return []rule{
 		{"jobs with files are listed for as long as there is a row of theirs", sweepFiles},
+		{"a commit tells which jobs with files it removed, by whatever op", sweepRemoved},
 		{"unfinished jobs that may be abandoned are listed, whoever's they are", sweepAbandonable},
 	}
 }
@@ -65,6 +66,30 @@ func sweepFiles(w *world) {
 	check(all[1:]...)
 	w.reopen()
 	check(all[1:]...)
+}
+
+func sweepRemoved(w *world) {
+	removed := func(how string, b *store.Batch, want ...job.ID) {
+		w.Helper()
+		equal(w, "the jobs that "+how+" removed", fmt.Sprint(b.Removed), fmt.Sprint(want))
+	}
+	with, without := w.submit(withFiles("a")), w.submit()
+	removed("a cancel", w.do(newCancel(with), newCancel(without)))
+	removed("a delete", w.do(newDelete(with), newDelete(without)), with)
+	removed("a second delete", w.do(newDelete(with)))
+	removed("a refused delete", w.try(&store.Delete{Owner: theirs, ID: w.submit(withFiles("a"), inQueue("other"))}))
+
+	c := w.running(withFiles("a", "b"))
+	removed("the delete of a running job", w.do(newDelete(c.Job.ID)))
+	w.reopen()
+	removed("its end", w.do(newFinish(c.Lease(), job.Succeeded)), c.Job.ID)
+
+	w.do(newFinish(w.running().Lease(), job.Succeeded))
+	old := w.running(withFiles("a"))
+	removed("a finish", w.do(newFinish(old.Lease(), job.Succeeded)))
+	w.pass(2 * keep)
+	removed("a prune", w.do(newPrune()), old.Job.ID)
+	removed("a second prune", w.do(newPrune()))
 }
 
 func sweepAbandonable(w *world) {

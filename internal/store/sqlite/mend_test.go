@@ -1,0 +1,192 @@
+package sqlite
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"zombiezen.com/go/sqlite/sqlitex"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// damaging is a store whose rows a test damages, with a clock that it moves.
+type damaging struct {
+	*testing.T
+	*Store
+	path string
+	now  time.Time
+}
+
+func newDamaging(t *testing.T) *damaging {
+	d := &damaging{T: t, path: filepath.Join(t.TempDir(), "jobs.db"), now: time.Date(2031, 5, 7, 11, 0, 0, 0, time.UTC)}
+	d.open()
+	t.Cleanup(func() { _ = d.Store.Close() })
+	return d
+}
+
+func (d *damaging) open() {
+	d.Helper()
+	s, err := Open(d.Context(), d.path, Options{Clock: func() time.Time { return d.now }, Unsynced: true})
+	if err != nil {
+		d.Fatal(err)
+	}
+	d.Store = s
+}
+
+func (d *damaging) do(ops ...any) *store.Batch {
+	d.Helper()
+	b := store.NewBatch()
+	for _, op := range ops {
+		b.Add(op)
+	}
+	if err := store.Commit(d.Context(), d.Store, b); err != nil {
+		d.Fatalf("a damaged row stopped the batch: %v", err)
+	}
+	return b
+}
+
+var someone = job.Owner{User: "someone"}
+
+func (d *damaging) submit(edits ...func(*store.Submit)) job.ID {
+	d.Helper()
+	s := &store.Submit{Input: []byte("{}"), Job: job.Job{
+		ID: job.NewID(), Owner: someone, Queue: "q", Priority: 5, MaxAttempts: 3, Metadata: map[string]string{"a": "b"},
+		Policy: job.Policy{Timeouts: job.Timeouts{Lease: time.Minute, Abandon: time.Hour}, Retry: job.Retry{AfterOutput: job.RestartAfterOutput}},
+	}}
+	for _, edit := range edits {
+		edit(s)
+	}
+	d.do(s)
+	return s.Job.ID
+}
+
+// damage spoils a column of a job's row.
+func (d *damaging) damage(column string, jobs ...job.ID) {
+	d.Helper()
+	for _, id := range jobs {
+		sql := fmt.Sprintf("UPDATE jobs SET %s = x'7b00ff' WHERE id = ?", column)
+		if err := sqlitex.Execute(d.conn, sql, &sqlitex.ExecOptions{Args: []any{id[:]}}); err != nil {
+			d.Fatal(err)
+		}
+	}
+}
+
+// failed checks that jobs have failed for their damage, and can be read again.
+func (d *damaging) failed(b *store.Batch, jobs ...job.ID) {
+	d.Helper()
+	for _, id := range jobs {
+		if !slices.Contains(b.Damaged, id) {
+			d.Errorf("a batch does not tell that it met a damaged row")
+		}
+		j, err := d.Job(d.Context(), someone, id)
+		if err != nil || j.State != job.Failed || j.Failure == nil || j.Failure.Code != store.DamagedJob {
+			d.Errorf("a job whose row was damaged is %s with the failure %+v: %v", j.State, j.Failure, err)
+		}
+	}
+	if len(b.Damaged) != len(jobs) {
+		d.Errorf("a batch tells of %d damaged rows, want %d", len(b.Damaged), len(jobs))
+	}
+}
+
+func claimOf(n int) *store.Claim {
+	c := &store.Claim{Queue: "q", Worker: "w", LeaseFor: time.Minute}
+	for range n {
+		c.Tokens = append(c.Tokens, job.NewToken())
+	}
+	return c
+}
+
+// A claim gets the sound jobs; those whose rows are damaged fail.
+func TestClaimsGoAroundDamagedRows(t *testing.T) {
+	for _, column := range []string{"policy", "extra", "failure", "progress"} {
+		d := newDamaging(t)
+		bad, sound, worse := d.submit(), d.submit(), d.submit()
+		d.damage(column, bad, worse)
+		claim := claimOf(2)
+		b := d.do(claim)
+		if len(claim.Claimed) != 1 || claim.Claimed[0].Job.ID != sound {
+			t.Errorf("with the %s of two rows damaged %d jobs were claimed, want the sound one", column, len(claim.Claimed))
+		}
+		d.failed(b, bad, worse)
+		if c := b.Counts["q"]; c != (store.Counts{Running: 1, Failed: 2}) {
+			t.Errorf("the counts are %+v", c)
+		}
+	}
+}
+
+// A due goes on to the sound jobs.
+func TestDuesGoAroundDamagedRows(t *testing.T) {
+	d := newDamaging(t)
+	delayed := func(s *store.Submit) { s.Delay = time.Minute }
+	patient := func(s *store.Submit) { s.Job.Policy.Timeouts.Queue = time.Minute }
+	badLate, late, badPatient, patientOne := d.submit(delayed), d.submit(delayed), d.submit(patient), d.submit(patient)
+	d.damage("policy", badLate, badPatient)
+	d.now = d.now.Add(time.Hour)
+	due := &store.Due{Limit: 10, Keep: time.Hour}
+	b := d.do(due)
+	d.failed(b, badLate, badPatient)
+	if due.Ready != 1 || len(due.Expired) != 1 || due.Expired[0].ID != patientOne {
+		t.Errorf("a due made %d jobs ready and expired %d, want one each", due.Ready, len(due.Expired))
+	}
+	if j, err := d.Job(d.Context(), someone, late); err != nil || j.State != job.Queued {
+		t.Errorf("the sound job is %s: %v", j.State, err)
+	}
+}
+
+// A running job whose row is damaged fails once the store was opened again, and
+// lets a parked one of its key follow.
+func TestDamagedRunningJobsEnd(t *testing.T) {
+	d := newDamaging(t)
+	leased := func(s *store.Submit) { s.Token, s.LeaseFor, s.Worker = job.NewToken(), time.Minute, "w" }
+	bad, sound := d.submit(leased), d.submit(leased)
+	d.damage("extra", bad)
+	if err := d.Close(); err != nil {
+		t.Fatal(err)
+	}
+	d.open()
+	d.failed(d.do(), bad)
+	running, err := d.Running(d.Context(), store.AllRunning, job.ID{}, 10)
+	if err != nil || len(running) != 1 || running[0].Job.ID != sound {
+		t.Errorf("%d jobs run, want the sound one: %v", len(running), err)
+	}
+	if b := d.do(); len(b.Damaged) > 0 {
+		t.Error("a damaged row is found twice")
+	}
+}
+
+// Lists leave a damaged row out; its owner can cancel and delete it, and is told why
+// it cannot be retried. A prune deletes it when its time has come.
+func TestDamagedRowsAndTheirOwners(t *testing.T) {
+	d := newDamaging(t)
+	bad, sound, deleted := d.submit(), d.submit(), d.submit()
+	d.damage("policy", bad, deleted)
+	page, _, err := d.List(d.Context(), store.Filter{Owner: someone, Limit: 10})
+	if err != nil || len(page) != 1 || page[0].ID != sound {
+		t.Errorf("a list has %d jobs, want the sound one: %v", len(page), err)
+	}
+	if may, _, err := d.Abandonable(d.Context(), 0, 10); err != nil || len(may) != 1 {
+		t.Errorf("%d jobs may be abandoned, want the sound one: %v", len(may), err)
+	}
+	if _, err := d.Job(d.Context(), someone, bad); job.CodeOf(err) != job.Internal {
+		t.Errorf("reading a damaged row answers %v", err)
+	}
+	retry := &store.Retry{Owner: someone, ID: bad}
+	d.failed(d.do(retry), bad)
+	if job.CodeOf(retry.Err) != job.NotRetryable {
+		t.Errorf("the retry of a job whose record was damaged answers %v", retry.Err)
+	}
+	cancel, remove := &store.Cancel{Owner: someone, ID: bad}, &store.Delete{Owner: someone, ID: deleted}
+	d.do(cancel, remove)
+	if cancel.Err != nil || cancel.Job.State != job.Failed || remove.Err != nil {
+		t.Errorf("a cancel answers %v, a delete %v", cancel.Err, remove.Err)
+	}
+	d.now = d.now.Add(keepDamaged + time.Hour)
+	prune := &store.Prune{Limit: 10}
+	if d.do(prune); prune.Deleted != 1 {
+		t.Errorf("a prune deleted %d jobs, want 1", prune.Deleted)
+	}
+}
