@@ -164,6 +164,7 @@ func TestWhatIsRefused(t *testing.T) {
 		"a disk without room":         {Options{KeepFree: 1 << 60}, nil, "a", strings.NewReader("x"), job.NoSpace},
 		"too much at once":            {Options{MaxStaged: 10}, []string{"123456"}, "a", strings.NewReader("12345"), job.Overloaded},
 		"a connection that is cut":    {Options{}, nil, "a", io.MultiReader(strings.NewReader("some"), iotest.ErrReader(broken)), job.Internal},
+		"a cut that is an end":        {Options{}, nil, "a", io.MultiReader(strings.NewReader("some"), iotest.ErrReader(io.ErrUnexpectedEOF)), job.Internal},
 		"a cut at a piece's very end": {Options{}, nil, "a", io.MultiReader(bytes.NewReader(make([]byte, piece)), iotest.ErrReader(broken)), job.Internal},
 	} {
 		t.Run(rule, func(t *testing.T) {
@@ -173,7 +174,7 @@ func TestWhatIsRefused(t *testing.T) {
 				receive(t, s, fmt.Sprint("f", i), text)
 			}
 			_, err := s.Receive(t.Context(), tt.name, "", tt.from)
-			if job.CodeOf(err) != tt.code || tt.code == job.Internal && !errors.Is(err, broken) {
+			if job.CodeOf(err) != tt.code || tt.code == job.Internal && !errors.Is(err, broken) && !errors.Is(err, io.ErrUnexpectedEOF) {
 				t.Errorf("refused with %q, %v", job.CodeOf(err), err)
 			}
 			s.Discard()

@@ -107,9 +107,8 @@ func (s *Stage) fill(ctx context.Context, file *os.File, f *job.File, from io.Re
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
-		n, err := io.ReadFull(from, s.buf)
-		ended := err == io.EOF || err == io.ErrUnexpectedEOF
-		if err != nil && !ended {
+		n, ended, err := full(from, s.buf)
+		if err != nil {
 			return err
 		}
 		f.Size += int64(n)
@@ -125,6 +124,23 @@ func (s *Stage) fill(ctx context.Context, file *os.File, f *job.File, from io.Re
 			return unwritten(file.Sync())
 		}
 	}
+}
+
+// full reads until p is full or what comes has ended. An end is io.EOF and nothing
+// else: io.ErrUnexpectedEOF, which io.ReadFull makes of an end, is how a reader says
+// that it was cut off.
+func full(from io.Reader, p []byte) (n int, ended bool, err error) {
+	for n < len(p) {
+		m, err := from.Read(p[n:])
+		n += m
+		if err != nil {
+			if err == io.EOF {
+				return n, true, nil
+			}
+			return n, false, err
+		}
+	}
+	return n, false, nil
 }
 
 // take counts so many more bytes of a file, or says why they are too many.
