@@ -36,6 +36,10 @@ type Config struct {
 	// MaxBytes is how much the store may hold: past it the oldest ended jobs are
 	// deleted before their time; 0 for no bound.
 	MaxBytes int64
+	// Free says how many bytes are free on the disk that the store is on; nil when
+	// nobody knows. While there are less than MinFree no new work is taken.
+	Free    func() (int64, error)
+	MinFree int64
 	// RemoveFiles deletes the files of jobs that are no more; nil when jobs have none.
 	// It is called by one goroutine, and may take its time.
 	RemoveFiles func([]job.ID)
@@ -57,6 +61,7 @@ type Engine struct {
 	lanes       *lanes
 	sweeper     *sweeper
 	pruner      *pruner
+	disk        *disk
 	began       time.Time
 	abandons    *abandons
 	removals    *removals
@@ -121,6 +126,7 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 		e.names = append(e.names, q.Name)
 	}
 	slices.Sort(e.names)
+	e.disk = &disk{free: c.Free, least: c.MinFree, log: e.log}
 	e.sweeper = newSweeper(e)
 	e.pruner = newPruner(e, c.MaxBytes)
 	if err := e.takeBack(ctx); err != nil {

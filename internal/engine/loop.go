@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -102,7 +103,7 @@ func (e *Engine) finishOff(w *work, fail context.CancelCauseFunc) {
 		e.settle(w)
 		return
 	}
-	if w.synced != nil {
+	if w.synced != nil || errors.Is(w.err, store.ErrDamaged) {
 		fail(w.err)
 	}
 	e.refuse(w)
@@ -110,7 +111,9 @@ func (e *Engine) finishOff(w *work, fail context.CancelCauseFunc) {
 
 // sync waits for a batch to be on disk.
 func (e *Engine) sync(w *work) error {
+	e.sweeper.waits(w.began)
 	err := w.synced()
+	e.sweeper.waits(time.Time{})
 	if took := time.Since(w.began); took > slowCommit {
 		e.sweeper.unhealthy()
 		e.log.Warn("a commit was slow", "took", took, "ops", w.batch.Len())
@@ -144,7 +147,7 @@ type claim struct {
 // gather makes the next batch: what waits in the lanes, the slots that its
 // finishes free, submits given to whoever is free, and claims for the rest.
 func (e *Engine) gather() *work {
-	w := &work{batch: store.NewBatch(), ops: e.lanes.take()}
+	w := &work{batch: store.NewBatch(), ops: e.spareHealthy(e.lanes.take())}
 	w.batch.Limits = e.limits
 	for _, p := range w.ops {
 		if f, ok := p.op.(*store.Finish); ok && !p.taken {
@@ -170,10 +173,27 @@ func (e *Engine) gather() *work {
 	return w
 }
 
+// spareHealthy refuses to take leases that a sweep found lapsed before a trouble of
+// ours was over: their workers could not renew them.
+func (e *Engine) spareHealthy(ops []*pending) []*pending {
+	return slices.DeleteFunc(ops, func(p *pending) bool {
+		f, ok := p.op.(*store.Finish)
+		if !ok || !f.Lapsed || e.sweeper.mayTake() {
+			return false
+		}
+		f.Err = job.Errorf(job.LeaseLost, "the server itself stood still: the worker has its time to renew")
+		p.done <- true
+		return true
+	})
+}
+
 // commit applies a batch, and makes true what the loop knows of queues and slots.
 func (e *Engine) commit(ctx context.Context, w *work) {
 	w.began = time.Now()
 	w.synced, w.err = e.persist(ctx, w.batch)
+	if errors.Is(w.err, store.ErrFull) {
+		e.squeeze(ctx, w)
+	}
 	defer e.answered(w)
 	if w.err != nil {
 		return
@@ -192,9 +212,11 @@ func (e *Engine) commit(ctx context.Context, w *work) {
 }
 
 // persist applies a batch. What failed is tried again, before anything else:
-// where the outcome was unknown the store finds out what became of it.
+// where the outcome was unknown the store finds out what became of it. On a disk
+// that is full or cannot be written new work is refused, so that it does not wait
+// with the rest; a full one is for the caller to wait for, and damage ends it all.
 func (e *Engine) persist(ctx context.Context, b *store.Batch) (synced func() error, err error) {
-	pause := firstPause
+	pause, certain := firstPause, true // that nothing was ever applied
 	for began := time.Now(); ; pause = min(2*pause, mostPause) {
 		synced, err := e.store.Apply(context.WithoutCancel(ctx), b)
 		switch {
@@ -203,17 +225,46 @@ func (e *Engine) persist(ctx context.Context, b *store.Batch) (synced func() err
 			return synced, nil
 		case errors.Is(err, store.ErrData):
 			return e.isolate(ctx, b, err)
-		case errors.Is(err, store.ErrFull) && len(b.Submits) > 0:
-			e.refuseSubmits(b, err)
-			continue
+		case errors.Is(err, store.ErrDamaged):
+			e.failing.Store(true)
+			e.log.Error("the data is damaged, and the server stops: put a backup in the place of its data directory", "error", err)
+			return nil, job.Because(job.Unavailable, err, "the server's data is damaged, and it stops")
+		case errors.Is(err, store.ErrFull):
+			e.disk.met(err)
+			if refuseGrowth(b, noSpace(err)) {
+				continue
+			}
+			return nil, err
 		}
+		certain = certain && errors.Is(err, store.ErrNotCommitted)
 		e.failing.Store(true)
 		e.sweeper.unhealthy()
 		e.log.Error("the store refused a commit, which is tried again", "error", err, "ops", b.Len(), "unknown", !errors.Is(err, store.ErrNotCommitted))
 		if ctx.Err() != nil && time.Since(began) > giveUpStopping {
 			return nil, job.Because(job.Unavailable, err, "the store cannot be written, and the server is stopping")
 		}
+		if certain && time.Since(began) > mostWait {
+			refuseGrowth(b, unwritable(err))
+		}
 		time.Sleep(pause)
+	}
+}
+
+// mostWait is how long new work waits for a store that cannot be written.
+const mostWait = time.Second
+
+func unwritable(cause error) error {
+	return &job.Error{Code: job.Unavailable, Message: "the server cannot write to its disk at the moment", RetryAfter: retrySoon, Err: cause}
+}
+
+// insist is persist for a part of a batch, which waits for room by itself.
+func (e *Engine) insist(ctx context.Context, b *store.Batch) (synced func() error, err error) {
+	for {
+		synced, err = e.persist(ctx, b)
+		if !errors.Is(err, store.ErrFull) || ctx.Err() != nil {
+			return synced, err
+		}
+		time.Sleep(fullPause)
 	}
 }
 
@@ -228,26 +279,16 @@ func (e *Engine) isolate(ctx context.Context, b *store.Batch, cause error) (sync
 		return func() error { return nil }, nil
 	}
 	first, second := halves(b)
-	one, err := e.persist(ctx, first)
+	one, err := e.insist(ctx, first)
 	if err != nil {
 		return nil, err
 	}
-	two, err := e.persist(ctx, second)
+	two, err := e.insist(ctx, second)
 	if err != nil {
 		return nil, err
 	}
 	join(b, first, second)
 	return func() error { return firstOf(one(), two()) }, nil
-}
-
-// refuseSubmits takes the submits out of a batch for which the disk has no room,
-// so that what ends work, and so makes room, may go on.
-func (e *Engine) refuseSubmits(b *store.Batch, cause error) {
-	e.log.Error("the disk is full: submits are refused", "error", cause, "submits", len(b.Submits))
-	for _, s := range b.Submits {
-		s.Err = &job.Error{Code: job.NoSpace, Message: "the server's disk is full", RetryAfter: 30 * time.Second, Err: cause}
-	}
-	b.Submits = nil
 }
 
 // refuse answers everyone in a batch that was not applied, or of which nobody

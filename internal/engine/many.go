@@ -48,7 +48,7 @@ func (m *many) admit(ctx context.Context, list []Request) (refused bool) {
 	for i := range list {
 		op, err := m.e.prepare(&list[i])
 		if err == nil {
-			err = m.e.queues[op.Job.Queue].admit(op.Job.InputBytes)
+			err = m.e.admit(op)
 		}
 		if err == nil {
 			m.ops[i] = op

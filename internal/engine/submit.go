@@ -75,7 +75,7 @@ func (e *Engine) prepare(r *Request) (*store.Submit, error) {
 		return nil, &job.Error{Code: job.ShuttingDown, Message: "the server is stopping", RetryAfter: retrySoon}
 	}
 	if e.failing.Load() {
-		return nil, &job.Error{Code: job.Unavailable, Message: "the server cannot write to its disk at the moment", RetryAfter: retrySoon}
+		return nil, unwritable(nil)
 	}
 	q, err := e.Queue(r.Queue)
 	if err != nil {
@@ -121,10 +121,18 @@ func (r *Request) job(q *Queue) job.Job {
 	return j
 }
 
+// admit counts a submit in, unless there is no room for it.
+func (e *Engine) admit(op *store.Submit) error {
+	if err := e.disk.room(); err != nil {
+		return err
+	}
+	return e.queues[op.Job.Queue].admit(op.Job.InputBytes)
+}
+
 // store1 puts one submit through the loop: the job it made, or the one that its
 // idempotency key had made before.
 func (e *Engine) store1(ctx context.Context, op *store.Submit) (j *job.Job, existing bool, err error) {
-	if err := e.queues[op.Job.Queue].admit(op.Job.InputBytes); err != nil {
+	if err := e.admit(op); err != nil {
 		return e.known(ctx, op, err)
 	}
 	if err := e.ask(ctx, []*store.Submit{op}); err != nil {
@@ -170,6 +178,9 @@ func answerOf(op *store.Submit) (j *job.Job, existing bool, err error) {
 // received. Only the submit itself decides.
 func (e *Engine) Room(queue string, size int64) error {
 	if _, err := e.Queue(queue); err != nil {
+		return err
+	}
+	if err := e.disk.room(); err != nil {
 		return err
 	}
 	q := e.queues[queue]

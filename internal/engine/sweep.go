@@ -33,6 +33,7 @@ type sweeper struct {
 	// Guarded by mu.
 	next    time.Time // by the store's clock; zero when nothing is due
 	healthy time.Time // since when nothing of ours went wrong
+	waiting time.Time // since when the oldest commit waits for the disk; zero when none does
 }
 
 func newSweeper(e *Engine) *sweeper {
@@ -85,7 +86,15 @@ func (s *sweeper) unhealthy() {
 func (s *sweeper) mayTake() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return time.Since(s.healthy) >= s.e.renewEvery
+	slow := !s.waiting.IsZero() && time.Since(s.waiting) > slowCommit
+	return !slow && time.Since(s.healthy) >= s.e.renewEvery
+}
+
+// waits notes since when the oldest commit waits for the disk; zero for none.
+func (s *sweeper) waits(since time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting = since
 }
 
 // run sweeps until ctx ends. What fails is logged, and done again by the next

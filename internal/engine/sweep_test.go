@@ -39,6 +39,7 @@ type swept struct {
 	jobs   chan job.Claimed
 	orders chan job.Order
 	seen   *endings
+	stop   func()
 }
 
 // endings observes how attempts ended.
@@ -56,11 +57,18 @@ func newSwept(t *testing.T, renewEvery time.Duration) *swept {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return sweptOver(t, c, Config{Store: s, RenewEvery: renewEvery})
+}
+
+// sweptOver is newSwept over a store of the caller's, with a queue q and one slot.
+func sweptOver(t *testing.T, c *clock, cfg Config) *swept {
+	t.Helper()
 	q := Queue{Name: "q", Concurrency: 1, MaxDepth: 10, MaxAttempts: 2, Keep: time.Hour, KeepFailed: time.Hour}
 	q.Policy.Timeouts = job.Timeouts{Lease: 30 * time.Second, CancelGrace: 10 * time.Second}
 	q.Policy.Retry = job.Retry{Backoff: 2 * time.Second}
 	seen := &endings{}
-	e, err := New(t.Context(), Config{Store: s, Queues: []Queue{q}, RenewEvery: renewEvery, Observe: seen})
+	cfg.Queues, cfg.Observe = []Queue{q}, seen
+	e, err := New(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +76,8 @@ func newSwept(t *testing.T, renewEvery time.Duration) *swept {
 	ctx, stop := context.WithCancel(context.Background())
 	var looping sync.WaitGroup
 	looping.Go(func() { _ = e.loop(ctx) })
-	t.Cleanup(func() { stop(); looping.Wait(); _ = s.Close() })
+	w.stop = func() { stop(); looping.Wait() }
+	t.Cleanup(func() { w.stop(); _ = cfg.Store.Close() })
 	e.Serve(job.Worker{
 		Name: "w", Queue: "q", Slots: 1,
 		Deliver: func(c job.Claimed) { w.jobs <- c },

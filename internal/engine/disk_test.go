@@ -1,0 +1,438 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
+	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
+)
+
+// rough is an engine on a disk that a test makes full, slow or unwritable.
+type rough struct {
+	*swept
+	faulty *faulty.Store
+	free   atomic.Int64
+	// fault says what becomes of a commit; nil for nothing. It is replaced while the
+	// engine runs.
+	fault atomic.Pointer[func(b *store.Batch) faulty.Fault]
+}
+
+func newRough(t *testing.T, o sqlite.Options) *rough {
+	t.Helper()
+	r := &rough{}
+	r.free.Store(1 << 40)
+	c := &clock{now: time.Unix(1_800_000_000, 0)}
+	o.Clock = c.Now
+	inner, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "jobs.db"), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.faulty = faulty.New(inner, faulty.Plan{Commit: func(_ int, b *store.Batch) faulty.Fault {
+		if f := r.fault.Load(); f != nil {
+			return (*f)(b)
+		}
+		return faulty.Fault{}
+	}})
+	r.swept = sweptOver(t, c, Config{
+		Store: r.faulty, RenewEvery: time.Hour,
+		Free: func() (int64, error) { return r.free.Load(), nil }, MinFree: 64 << 20,
+	})
+	r.sweeper.healthy = time.Now().Add(-2 * time.Hour)
+	return r
+}
+
+// breaks makes commits fail that the function picks.
+func (r *rough) breaks(step faulty.Step, picks func(b *store.Batch) bool) {
+	f := func(b *store.Batch) faulty.Fault {
+		if picks(b) {
+			return faulty.Fault{Step: step}
+		}
+		return faulty.Fault{}
+	}
+	r.fault.Store(&f)
+}
+
+func (r *rough) heals() { r.fault.Store(nil) }
+
+// lookAnew lets the next submit ask for the room on the disk.
+func (r *rough) lookAnew() {
+	r.disk.mu.Lock()
+	defer r.disk.mu.Unlock()
+	r.disk.looked, r.disk.full = time.Time{}, time.Time{}
+}
+
+func (r *rough) try(request Request) (Snapshot, bool, error) {
+	request.Owner.User, request.Queue = "u", "q"
+	return r.Submit(r.t.Context(), request)
+}
+
+func everything(b *store.Batch) bool { return b.Len() > 0 }
+
+func said(seq int64) []job.Entry {
+	return []job.Entry{{Seq: seq, Attempt: 1, Kind: job.Text, Events: 1, Data: []byte("word")}}
+}
+
+// With less room than is kept back no new work is taken, and nothing is written for
+// it; what was asked before is answered, what runs goes on, and all is well again
+// when there is room.
+func TestLittleRoomRefusesNewWork(t *testing.T) {
+	r := newRough(t, sqlite.Options{Unsynced: true})
+	first, _, err := r.try(Request{IdempotencyKey: "k"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := <-r.jobs
+	r.free.Store(64<<20 - 1)
+	r.lookAnew()
+	commits := r.faulty.Commits()
+	_, _, err = r.try(Request{})
+	var refused *job.Error
+	if !errors.As(err, &refused) || refused.Code != job.NoSpace || refused.RetryAfter == 0 {
+		t.Errorf("a submit is answered %v", err)
+	}
+	if out, err := r.SubmitMany(t.Context(), []Request{{Owner: job.Owner{User: "u"}, Queue: "q"}}, false); err != nil || job.CodeOf(out[0].Err) != job.NoSpace {
+		t.Errorf("submits in a batch are answered %v %v", out, err)
+	}
+	if err := r.Room("q", 1); job.CodeOf(err) != job.NoSpace {
+		t.Errorf("before a body is received: %v", err)
+	}
+	if again, existing, err := r.try(Request{IdempotencyKey: "k"}); err != nil || !existing || again.ID != first.ID {
+		t.Errorf("a key that is known is answered %v", err)
+	}
+	if n := r.faulty.Commits(); n != commits {
+		t.Errorf("%d commits were made of what was refused", n-commits)
+	}
+	if err := r.Append(t.Context(), c.Lease(), said(1), nil); err != nil {
+		t.Errorf("output of running work: %v", err)
+	}
+	if _, err := r.Finish(t.Context(), c.Lease(), job.Outcome{}); err != nil {
+		t.Errorf("the end of running work: %v", err)
+	}
+	r.free.Store(64 << 20)
+	r.lookAnew()
+	if _, _, err := r.try(Request{}); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
+}
+
+// While the disk is full renewals and ends go before output, which waits; no lease
+// is taken; nothing is lost, and nobody has to ask again.
+func TestAFullDiskKeepsWorkAlive(t *testing.T) { synctest.Test(t, aFullDiskKeepsWorkAlive) }
+
+func aFullDiskKeepsWorkAlive(t *testing.T) {
+	r := newRough(t, sqlite.Options{Unsynced: true})
+	r.submit(Request{})
+	c := <-r.jobs
+	r.breaks(faulty.Full, func(b *store.Batch) bool { return len(b.Appends)+len(b.Dues)+len(b.Writes)+len(b.Submits) > 0 })
+	appended := make(chan error, 1)
+	go func() { appended <- r.Append(t.Context(), c.Lease(), said(1), nil) }()
+	for range 2 {
+		if err := r.Renew(t.Context(), []job.Lease{c.Lease()})[0]; err != nil {
+			t.Fatalf("a renewal on a full disk: %v", err)
+		}
+	}
+	if r.sweeper.mayTake() {
+		t.Error("leases may be taken on a full disk")
+	}
+	if err := r.Write(t.Context(), store.Row{Kind: "k", Parent: "p", ID: "i", Body: []byte("b")}); job.CodeOf(err) != job.NoSpace {
+		t.Errorf("a row on a full disk: %v", err)
+	}
+	if _, _, err := r.try(Request{}); job.CodeOf(err) != job.NoSpace {
+		t.Errorf("a submit on a full disk: %v", err)
+	}
+	select {
+	case err := <-appended:
+		t.Fatalf("output that has no room is answered %v", err)
+	default:
+	}
+	r.heals()
+	if err := <-appended; err != nil {
+		t.Errorf("output that had to wait: %v", err)
+	}
+	if _, err := r.Finish(t.Context(), c.Lease(), job.Outcome{}); err != nil {
+		t.Error(err)
+	}
+	r.lookAnew()
+	r.submit(Request{})
+	<-r.jobs
+}
+
+// When not even ends have room, renewals are tried alone.
+func TestAFullDiskTakesRenewalsAlone(t *testing.T) { synctest.Test(t, aFullDiskTakesRenewalsAlone) }
+
+func aFullDiskTakesRenewalsAlone(t *testing.T) {
+	r := newRough(t, sqlite.Options{Unsynced: true})
+	r.submit(Request{})
+	c := <-r.jobs
+	r.breaks(faulty.Full, func(b *store.Batch) bool { return b.Len() > len(b.Renews) })
+	ended := make(chan error, 1)
+	go func() {
+		_, err := r.Finish(t.Context(), c.Lease(), job.Outcome{})
+		ended <- err
+	}()
+	for range 2 {
+		if err := r.Renew(t.Context(), []job.Lease{c.Lease()})[0]; err != nil && job.CodeOf(err) != job.LeaseLost {
+			t.Fatalf("a renewal on a full disk: %v", err)
+		}
+	}
+	select {
+	case err := <-ended:
+		t.Fatalf("an end that has no room is answered %v", err)
+	default:
+	}
+	r.heals()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// A server that stops on a full disk does not wait for room.
+func TestAFullDiskHoldsUpNoStop(t *testing.T) { synctest.Test(t, aFullDiskHoldsUpNoStop) }
+
+func aFullDiskHoldsUpNoStop(t *testing.T) {
+	r := newRough(t, sqlite.Options{Unsynced: true})
+	r.submit(Request{})
+	c := <-r.jobs
+	r.breaks(faulty.Full, everything)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := r.Finish(context.Background(), c.Lease(), job.Outcome{})
+		ended <- err
+	}()
+	for !r.isFull() {
+		time.Sleep(0)
+	}
+	r.stop()
+	if err := <-ended; job.CodeOf(err) != job.NoSpace {
+		t.Errorf("the end is answered %v", err)
+	}
+}
+
+func (r *rough) isFull() bool {
+	r.disk.mu.Lock()
+	defer r.disk.mu.Unlock()
+	return !r.disk.full.IsZero()
+}
+
+// SQLite's own full disk: work that runs still ends, and what is deleted makes room.
+func TestADatabaseThatCannotGrow(t *testing.T) {
+	r := newRough(t, sqlite.Options{Unsynced: true, MaxPages: 300})
+	var ids []job.ID
+	for {
+		snap, _, err := r.try(Request{Input: make([]byte, 50_000)})
+		if job.CodeOf(err) == job.NoSpace {
+			break
+		}
+		if err != nil || len(ids) > 100 {
+			t.Fatalf("after %d submits of 50 KB: %v", len(ids), err)
+		}
+		ids = append(ids, snap.ID)
+		c := <-r.jobs
+		if _, err := r.Finish(t.Context(), c.Lease(), job.Outcome{}); err != nil {
+			t.Fatalf("an end on a disk that is nearly full: %v", err)
+		}
+	}
+	for _, id := range ids[:len(ids)/2] {
+		if err := r.Delete(t.Context(), job.Owner{User: "u"}, id); err != nil {
+			t.Fatalf("a delete on a full disk: %v", err)
+		}
+	}
+	r.lookAnew()
+	if _, _, err := r.try(Request{Input: make([]byte, 50_000)}); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
+}
+
+// A directory that has become read-only: new work is refused soon, what runs is
+// kept, and goes on when it can be written again.
+func TestAnUnwritableDiskKeepsRunningWork(t *testing.T) { synctest.Test(t, anUnwritableDiskKeepsRunningWork) }
+
+func anUnwritableDiskKeepsRunningWork(t *testing.T) {
+	r := newRough(t, sqlite.Options{Unsynced: true})
+	r.submit(Request{})
+	c := <-r.jobs
+	r.breaks(faulty.BeforeCommit, everything)
+	_, _, err := r.try(Request{})
+	var refused *job.Error
+	if !errors.As(err, &refused) || refused.Code != job.Unavailable || refused.RetryAfter == 0 {
+		t.Fatalf("the submit that finds it out is answered %v", err)
+	}
+	if _, _, err := r.try(Request{}); job.CodeOf(err) != job.Unavailable {
+		t.Fatalf("the next submit is answered %v", err)
+	}
+	if r.sweeper.mayTake() {
+		t.Error("leases may be taken")
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := r.Finish(t.Context(), c.Lease(), job.Outcome{})
+		ended <- err
+	}()
+	r.heals()
+	if err := <-ended; err != nil {
+		t.Errorf("the running job: %v", err)
+	}
+	r.submit(Request{})
+	<-r.jobs
+}
+
+// Damaged data ends the engine, with its reason.
+func TestDamagedDataEndsTheEngine(t *testing.T) {
+	s := &damaged{Store: faulty.New(openPlain(t), faulty.Plan{})}
+	e, err := New(t.Context(), Config{Store: s, Queues: []Queue{{Name: "q"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- e.Run(context.Background()) }()
+	s.now.Store(true)
+	if _, _, err := e.Submit(t.Context(), Request{Queue: "q"}); job.CodeOf(err) != job.Unavailable {
+		t.Errorf("the submit is answered %v", err)
+	}
+	if err := <-ended; !errors.Is(err, store.ErrDamaged) {
+		t.Errorf("the engine ended with %v", err)
+	}
+}
+
+// damaged is a store that finds out that its data is.
+type damaged struct {
+	store.Store
+	now atomic.Bool
+}
+
+func (d *damaged) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
+	if d.now.Load() {
+		return nil, store.ErrDamaged
+	}
+	return d.Store.Apply(ctx, b)
+}
+
+func openPlain(t *testing.T) store.Store {
+	t.Helper()
+	s, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "jobs.db"), sqlite.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
+// A disk that takes longer for a sync than a lease lasts: whoever could not renew
+// meanwhile keeps the job, work gets on, and what waits to be written is bounded.
+func TestASlowDiskTakesNoLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const slow = 45 * time.Second
+		inner, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "jobs.db"), sqlite.Options{Unsynced: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := faulty.New(inner, faulty.Plan{Commit: func(int, *store.Batch) faulty.Fault {
+			return faulty.Fault{After: func() { time.Sleep(slow) }}
+		}})
+		q := Queue{Name: "q", Concurrency: 100, MaxAttempts: 3, Keep: time.Hour, KeepFailed: time.Hour}
+		q.Policy.Timeouts = job.Timeouts{Lease: 30 * time.Second}
+		e, err := New(t.Context(), Config{Store: s, Queues: []Queue{q}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		var all sync.WaitGroup
+		all.Go(func() { _ = e.Run(ctx) })
+		var lost, ended atomic.Int32
+		var working sync.WaitGroup
+		e.Serve(job.Worker{
+			Name: "w", Queue: "q", Slots: 100,
+			Deliver: func(c job.Claimed) { working.Go(func() { tenRenewals(e, c, &ended) }) },
+			Order:   func(_ job.Lease, o job.Order) { lost.Add(1) },
+		})
+		const jobs = 80
+		for range jobs {
+			all.Go(func() {
+				_, _, err := e.SubmitAndWait(t.Context(), Request{Queue: "q"}, time.Hour)
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		time.Sleep(time.Hour)
+		working.Wait()
+		stop()
+		all.Wait()
+		if lost.Load() > 0 || ended.Load() != jobs {
+			t.Errorf("%d of %d jobs ended, and %d were taken from healthy workers", ended.Load(), jobs, lost.Load())
+		}
+		_ = s.Close()
+	})
+}
+
+// tenRenewals does a job in which ten renewals are due, each as soon as the one before
+// was answered and ten seconds have passed.
+func tenRenewals(e *Engine, c job.Claimed, ended *atomic.Int32) {
+	for range 10 {
+		time.Sleep(10 * time.Second)
+		if e.Renew(context.Background(), []job.Lease{c.Lease()})[0] != nil {
+			return
+		}
+	}
+	if _, err := e.Finish(context.Background(), c.Lease(), job.Outcome{}); err == nil {
+		ended.Add(1)
+	}
+}
+
+// While syncs are slow a batch has the renewals first, and intake is bounded.
+func TestASlowDiskBoundsIntake(t *testing.T) {
+	r := newRough(t, sqlite.Options{Unsynced: true})
+	r.submit(Request{})
+	c := <-r.jobs
+	stuck, gate := make(chan struct{}), make(chan struct{})
+	r.faulty.Next(faulty.Fault{Before: func() { close(stuck); <-gate }})
+	answers := make(chan error, 200)
+	r.queues["q"].MaxDepth = 0
+	ask := func(size int) {
+		_, _, err := r.try(Request{Input: make([]byte, size)})
+		answers <- err
+	}
+	go ask(1)
+	<-stuck
+	const asked = 100 // MiB, of which 64 fit
+	for range asked {
+		go ask(1 << 20)
+	}
+	for range asked - 64 {
+		if err := <-answers; job.CodeOf(err) != job.Overloaded {
+			t.Fatalf("past the bound a submit is answered %v", err)
+		}
+	}
+	var first atomic.Int64
+	look := func(b *store.Batch) faulty.Fault {
+		if len(b.Renews) > 0 && len(b.Submits) < 64 {
+			first.Store(1)
+		}
+		return faulty.Fault{}
+	}
+	r.fault.Store(&look)
+	renewed := make(chan error, 1)
+	p := &pending{lane: laneUrgent, bytes: opBytes, op: &store.Renew{Lease: c.Lease(), For: time.Minute}}
+	if err := r.lanes.put(p); err != nil {
+		t.Fatal(err)
+	}
+	go func() { renewed <- p.wait(t.Context()) }()
+	close(gate)
+	if err := <-renewed; err != nil || first.Load() == 0 {
+		t.Errorf("the renewal came after all that was asked before it: %v", err)
+	}
+	for range 65 {
+		if err := <-answers; err != nil {
+			t.Errorf("what was taken was then refused: %v", err)
+		}
+	}
+}
