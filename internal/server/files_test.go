@@ -140,3 +140,33 @@ func TestACrashLeavesNoFilesBehind(t *testing.T) {
 	}
 	second.quit()
 }
+
+// A full queue refuses files, and still answers a submit that was made before.
+func TestAFullQueueAnswersAKnownSubmitWithFiles(t *testing.T) {
+	s := serve(t, func(c *config.Config) {
+		shelf(c)
+		q := c.Queues["shelf"]
+		q.Concurrency, q.MaxDepth = 1, 1
+		c.Queues["shelf"] = q
+	})
+	const later = `{"queue":"shelf","delay_s":3600}`
+	list := map[string]string{"a": "x"}
+	_, first := s.submitFiles(later, list, "Idempotency-Key", "first")
+	stored, status, answer := 1, 0, map[string]any(nil)
+	for stored < 5 {
+		if status, answer = s.submitFiles(later, list); status != 202 {
+			break
+		}
+		stored++
+	}
+	if status != 503 || answer["code"] != "queue_full" {
+		t.Errorf("after %d jobs: %d %v", stored, status, answer)
+	}
+	if status, again := s.submitFiles(later, list, "Idempotency-Key", "first"); status != 202 || again["id"] != first["id"] {
+		t.Errorf("the first one again: %d %v", status, again)
+	}
+	if got := s.onDisk(); len(got) != stored {
+		t.Errorf("of %d jobs on the disk are %v", stored, got)
+	}
+	s.quit()
+}
