@@ -84,6 +84,15 @@ func (in *installation) ready(ctx context.Context) bool {
 	return res.StatusCode == http.StatusOK
 }
 
+// stall stops the process for that long, and lets it go on.
+func (in *installation) stall(d time.Duration) error {
+	if err := in.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	time.Sleep(d)
+	return in.cmd.Process.Signal(syscall.SIGCONT)
+}
+
 // kill is kill -9: the server gets no chance to do anything. It returns when the
 // process is gone.
 func (in *installation) kill() error {

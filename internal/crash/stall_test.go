@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
-	"syscall"
 	"testing"
 	"time"
 
@@ -42,13 +41,8 @@ func TestAStallLongerThanALeaseCostsNoJobItsWorker(t *testing.T) {
 		t.Fatal(err)
 	}
 	ids := submitLong(t, c, 20)
-	for _, sig := range []syscall.Signal{syscall.SIGSTOP, syscall.SIGCONT} {
-		if err := in.cmd.Process.Signal(sig); err != nil {
-			t.Fatal(err)
-		}
-		if sig == syscall.SIGSTOP {
-			time.Sleep(5 * time.Second) // it is the wait that is tested
-		}
+	if err := in.stall(5 * time.Second); err != nil {
+		t.Fatal(err)
 	}
 	for _, id := range ids {
 		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
