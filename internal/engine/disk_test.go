@@ -403,11 +403,11 @@ func TestASlowDiskBoundsIntake(t *testing.T) {
 	}
 	go ask(1)
 	<-stuck
-	const asked = 100 // MiB, of which 64 fit
+	const asked, fit = 100, 63 // MiB, and a little more for each
 	for range asked {
 		go ask(1 << 20)
 	}
-	for range asked - 64 {
+	for range asked - fit {
 		if err := <-answers; job.CodeOf(err) != job.Overloaded {
 			t.Fatalf("past the bound a submit is answered %v", err)
 		}
@@ -430,7 +430,7 @@ func TestASlowDiskBoundsIntake(t *testing.T) {
 	if err := <-renewed; err != nil || first.Load() == 0 {
 		t.Errorf("the renewal came after all that was asked before it: %v", err)
 	}
-	for range 65 {
+	for range fit + 1 {
 		if err := <-answers; err != nil {
 			t.Errorf("what was taken was then refused: %v", err)
 		}
