@@ -43,6 +43,8 @@ type Sub struct {
 	// Ready has a value when there is something to take. Nobody closes it.
 	Ready chan struct{}
 
+	at int // its place among the job's watchers; guarded by the shard's mu
+
 	mu     sync.Mutex
 	events []Event // guarded by mu
 	unread int     // bytes in events; guarded by mu
@@ -77,6 +79,7 @@ func (h *Hub) Subscribe(id job.ID) *Sub {
 	sub := &Sub{hub: h, id: id, Ready: make(chan struct{}, 1)}
 	s := h.shard(id)
 	s.mu.Lock()
+	sub.at = len(s.topics[id])
 	s.topics[id] = append(s.topics[id], sub)
 	s.mu.Unlock()
 	h.watchers.Add(1)
@@ -89,19 +92,14 @@ func (s *Sub) Close() {
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	subs := sh.topics[s.id]
-	for i, other := range subs {
-		if other != s {
-			continue
-		}
-		s.hub.watchers.Add(-1)
-		if len(subs) == 1 {
-			delete(sh.topics, s.id)
-			return
-		}
-		rest := make([]*Sub, 0, len(subs)-1)
-		sh.topics[s.id] = append(append(rest, subs[:i]...), subs[i+1:]...)
-		return
+	last := len(subs) - 1
+	subs[s.at], subs[last].at = subs[last], s.at
+	subs[last] = nil
+	sh.topics[s.id] = subs[:last]
+	if last == 0 {
+		delete(sh.topics, s.id)
 	}
+	s.hub.watchers.Add(-1)
 }
 
 // Publish tells a job's watchers of a committed change. It never blocks.
