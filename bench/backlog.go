@@ -35,7 +35,7 @@ func (o *Options) backlog(ctx context.Context, f *Figure) error {
 	full.report(f, "full")
 	f.least("submits, full beside empty", 100*full.submitted/empty.submitted, 80, "%")
 	f.least("claims, full beside empty", 100*full.claimed/empty.claimed, 80, "%")
-	f.most("growth of memory", mib(full.filled-full.before), 64, "MiB")
+	f.most("growth of memory", mib(full.rested-full.before), 64, "MiB")
 	f.most("ready after a restart", full.restarted.Seconds(), 2, "s")
 	return nil
 }
@@ -44,6 +44,7 @@ func (o *Options) backlog(ctx context.Context, f *Figure) error {
 type laden struct {
 	jobs           int
 	before, filled int64 // bytes of memory, before and after it was filled
+	rested         int64 // and when the garbage of filling it had time to be collected
 	filledAt       float64
 	restarted      time.Duration // from the start of the process until it was ready
 	submits        []time.Duration
@@ -55,7 +56,8 @@ func (l laden) report(f *Figure, name string) {
 	if l.jobs > 0 {
 		f.fact("filled at", l.filledAt, "jobs/s")
 		f.fact("memory before", mib(l.before), "MiB")
-		f.fact("memory when full", mib(l.filled), "MiB")
+		f.fact("memory when just filled", mib(l.filled), "MiB")
+		f.fact("memory seconds later", mib(l.rested), "MiB")
 	}
 	f.fact(name+": submitted", l.submitted, "a second")
 	f.spread(name+": a submit", l.submits)
@@ -71,7 +73,7 @@ func (o *Options) onQueue(ctx context.Context, n, claims int) (l laden, err erro
 		return l, err
 	}
 	defer t.close()
-	if err := l.fill(ctx, t, o.submission()); err != nil {
+	if err := l.fill(ctx, t, o); err != nil {
 		return l, err
 	}
 	if n > 0 {
@@ -95,7 +97,7 @@ func (o *Options) onQueue(ctx context.Context, n, claims int) (l laden, err erro
 }
 
 // fill pauses the queue and fills it.
-func (l *laden) fill(ctx context.Context, t *target, s client.Submission) error {
+func (l *laden) fill(ctx context.Context, t *target, o *Options) error {
 	c, closeClient, err := t.client()
 	if err != nil {
 		return err
@@ -111,12 +113,19 @@ func (l *laden) fill(ctx context.Context, t *target, s client.Submission) error 
 		return err
 	}
 	began := time.Now()
-	if err := fill(ctx, t.url, l.jobs, s); err != nil {
+	if err := fill(ctx, t.url, l.jobs, o.submission()); err != nil {
 		return err
 	}
 	l.filledAt = perSecond(l.jobs, time.Since(began))
 	after, err := t.proc.usage()
-	l.before, l.filled = before.resident, after.resident
+	if err != nil {
+		return err
+	}
+	if err := pause(ctx, min(2*restTime, o.Duration)); err != nil {
+		return err
+	}
+	rested, err := t.proc.usage()
+	l.before, l.filled, l.rested = before.resident, after.resident, rested.resident
 	return err
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 )
@@ -19,6 +20,7 @@ const floorTime = 2 * time.Second
 func NewFloor() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", floorAnswer)
+	mux.HandleFunc("POST /v1/jobs/batch", floorBatch)
 	var once sync.Once
 	ended := make(chan struct{})
 	mux.HandleFunc("GET "+floorEvents, func(w http.ResponseWriter, r *http.Request) {
@@ -44,20 +46,42 @@ const (
 	floorEnd    = "/end"
 )
 
+// floorSubmission is what the floor reads of a submit.
+type floorSubmission struct {
+	Queue string          `json:"queue"`
+	Input json.RawMessage `json:"input"`
+}
+
 func floorAnswer(w http.ResponseWriter, r *http.Request) {
-	if r.Method == http.MethodPost {
-		var body struct {
-			Queue string          `json:"queue"`
-			Input json.RawMessage `json:"input"`
-		}
-		if err := json.NewDecoder(io.LimitReader(r.Body, mostPayload*2)).Decode(&body); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
+	if r.Method == http.MethodPost && !floorRead(w, r, new(floorSubmission)) {
+		return
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = io.WriteString(w, floorJob)
 }
+
+// floorBatch answers a batch with as many jobs.
+func floorBatch(w http.ResponseWriter, r *http.Request) {
+	var batch struct {
+		Jobs []floorSubmission `json:"jobs"`
+	}
+	if !floorRead(w, r, &batch) {
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	jobs := strings.Repeat(floorJob+",", len(batch.Jobs))
+	_, _ = io.WriteString(w, `{"object":"list","data":[`+strings.TrimSuffix(jobs, ",")+`]}`)
+}
+
+func floorRead(w http.ResponseWriter, r *http.Request, body any) bool {
+	err := json.NewDecoder(io.LimitReader(r.Body, mostBody)).Decode(body)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+	}
+	return err == nil
+}
+
+const mostBody = 32 << 20 // bytes: more than any batch that is sent
 
 const floorJob = `{"id":"job_06b8k3v0000000000000000000","object":"job","queue":"sim","status":"queued","key":"","priority":5,` +
 	`"attempt":0,"max_attempts":4,"queue_position":0,"estimated_time_seconds":null,"progress":{"percent":0,"status":""},` +
@@ -70,6 +94,11 @@ const floorJob = `{"id":"job_06b8k3v0000000000000000000","object":"job","queue":
 // floor measures the submits of a bench against a server that keeps nothing, in a
 // process of its own as the real one is.
 func (o *Options) floor(ctx context.Context, clients int, dial connect) (*Figure, error) {
+	return o.floorOf(ctx, clients, dial, 1)
+}
+
+// floorOf is the floor of submits with so many jobs in each.
+func (o *Options) floorOf(ctx context.Context, clients int, dial connect, each int) (*Figure, error) {
 	o.Step("the HTTP floor")
 	p, err := start(ctx, o.Floor, o.Log)
 	if err != nil {
@@ -84,6 +113,9 @@ func (o *Options) floor(ctx context.Context, clients int, dial connect) (*Figure
 	s := o.submission()
 	began := time.Now()
 	out, err := drive(ctx, clients, newBudget(mostJobs, min(floorTime, o.Duration)), func(ctx context.Context) error {
+		if each > 1 {
+			return submitMany(ctx, c, alike(s, each))
+		}
 		_, err := c.Submit(ctx, s)
 		return err
 	})
@@ -91,7 +123,7 @@ func (o *Options) floor(ctx context.Context, clients int, dial connect) (*Figure
 		return nil, err
 	}
 	took := time.Since(began)
-	n := len(out.samples)
+	n := len(out.samples) * each
 	return &Figure{
 		Name: "http_floor", How: "a submit answered from memory", Clients: clients, Jobs: n,
 		Seconds: seconds(took), PerS: perSecond(n, took), Latency: latencyOf(out.samples),

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/meanwhile-run/meanwhile/client"
 )
 
 func TestWhichBenchesRun(t *testing.T) {
@@ -119,6 +121,19 @@ func TestACrowdIsToldOfTheEnd(t *testing.T) {
 	}
 	if _, err := openAll(t.Context(), 3, host(srv.URL), "/"); err == nil {
 		t.Error("a page that is no stream was watched")
+	}
+}
+
+func TestTheFloorAnswersABatch(t *testing.T) {
+	srv := httptest.NewServer(NewFloor())
+	defer srv.Close()
+	c, closeClient, err := leaner(t.Context(), srv.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeClient()
+	if err := submitMany(t.Context(), c, alike(client.Submission{Queue: "sim", Input: input(leastPayload)}, 3)); err != nil {
+		t.Error(err)
 	}
 }
 

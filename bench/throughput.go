@@ -41,7 +41,7 @@ func (o *Options) throughput(ctx context.Context, connections int, r *Report) er
 		return err
 	}
 	f.Flow.ServerCPU = seconds(cpu)
-	if f.Floor, err = o.floor(ctx, connections, leaner); err != nil {
+	if f.Floor, err = o.floorOf(ctx, connections, leaner, max(o.Batch, 1)); err != nil {
 		return err
 	}
 	r.Figures = append(r.Figures, f)
