@@ -4,6 +4,8 @@ import (
 	"io"
 	"net/http"
 	"sync/atomic"
+
+	"github.com/meanwhile-run/meanwhile/internal/api"
 )
 
 // phase is where a server stands in its life.
@@ -23,17 +25,17 @@ type health struct{ now atomic.Int32 }
 
 func (h *health) set(p phase) { h.now.Store(int32(p)) }
 
-func (h *health) register(mux *http.ServeMux) {
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
+func (h *health) register(mux api.Mux) {
+	mux.Handle("GET /healthz", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		say(w, http.StatusOK, "alive")
-	})
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+	}))
+	mux.Handle("GET /readyz", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		p, status := phase(h.now.Load()), http.StatusOK
 		if p != ready {
 			status = http.StatusServiceUnavailable
 		}
 		say(w, status, phaseNames[p])
-	})
+	}))
 }
 
 func say(w http.ResponseWriter, status int, word string) {

@@ -76,7 +76,7 @@ func open(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *house, e
 	if h.data, err = openData(cfg.Data); err != nil {
 		return nil, err
 	}
-	if h.store, err = sqlite.Open(ctx, h.data.database(), sqlite.Options{RowsAtEnd: conversation.RowsAtEnd, LogAhead: logAhead}); err != nil {
+	if h.store, err = sqlite.Open(ctx, h.data.database(), sqlite.Options{RowsAtEnd: conversation.RowsAtEnd, LogAhead: logAhead, Log: log}); err != nil {
 		return nil, fmt.Errorf("the store cannot be opened: %w", err)
 	}
 	if h.site, err = makeSite(cfg, h.data); err != nil {
@@ -103,7 +103,16 @@ func (h *house) furnish(ctx context.Context) (err error) {
 	if err := h.openFiles(ctx); err != nil {
 		return err
 	}
-	h.engine, err = engine.New(ctx, engine.Config{RemoveFiles: h.removeFiles, Store: h.store, Queues: engineQueues(h.cfg, h.executors), Log: h.log, Observe: h.seen.metrics})
+	h.engine, err = engine.New(ctx, engine.Config{
+		Store:       h.store,
+		Queues:      engineQueues(h.cfg, h.executors),
+		Log:         h.log,
+		MaxBytes:    h.cfg.Retention.MaxBytes,
+		Free:        h.freeBytes,
+		MinFree:     h.cfg.MinFreeBytes,
+		RemoveFiles: h.removeFiles,
+		Observe:     h.seen.metrics,
+	})
 	if err != nil {
 		return fmt.Errorf("the store cannot be read: %w", err)
 	}
@@ -157,15 +166,20 @@ func (h *house) work(ctx context.Context) error {
 // on; "" for any.
 func (h *house) routes(listen string) http.Handler {
 	mux := http.NewServeMux()
+	h.register(mux)
+	site := *h.site
+	site.Listen = []string{listen}
+	return h.seen.front.Around(site.Front(mux))
+}
+
+// register adds all that is answered to a mux.
+func (h *house) register(mux api.Mux) {
 	h.health.register(mux)
 	h.seen.register(mux)
 	h.jobs.Register(mux)
 	if h.chat != nil {
 		h.chat.Register(mux)
 	}
-	site := *h.site
-	site.Listen = []string{listen}
-	return h.seen.front.Around(site.Front(mux))
 }
 
 // serve answers requests until ctx ends; those under way are answered still, but

@@ -65,7 +65,7 @@ func (s *seen) calls() llm.Follow {
 }
 
 // register adds what only programs on this machine may ask.
-func (s *seen) register(mux *http.ServeMux) {
+func (s *seen) register(mux api.Mux) {
 	if s.listener == nil {
 		mux.Handle("GET /metrics", api.Local(s.metrics.Handler()))
 	}

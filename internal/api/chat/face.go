@@ -11,7 +11,6 @@ package chat
 import (
 	"context"
 	"log/slog"
-	"net/http"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
@@ -66,7 +65,7 @@ func New(c Config) *Face {
 }
 
 // Register adds the face's calls to a mux.
-func (f *Face) Register(mux *http.ServeMux) {
+func (f *Face) Register(mux api.Mux) {
 	handle := func(pattern string, h api.Handler, params ...string) {
 		mux.Handle(pattern, api.Wrap(f.log, onlyParams(params, h)))
 	}

@@ -113,7 +113,7 @@ func New(c Config) *Face {
 }
 
 // Register adds the face's calls to a mux.
-func (f *Face) Register(mux *http.ServeMux) {
+func (f *Face) Register(mux api.Mux) {
 	for pattern, handler := range map[string]api.Handler{
 		"POST /v1/jobs":                  f.submit,
 		"POST /v1/jobs/batch":            f.submitBatch,
