@@ -1,0 +1,154 @@
+package server
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/config"
+)
+
+// dictation is a model that says what the test has it say, when it does.
+type dictation struct {
+	words chan string // closed when all is said
+}
+
+func (d dictation) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	say := func(text string) {
+		fmt.Fprintf(w, "data: %s\n\n", text)
+		w.(http.Flusher).Flush()
+	}
+	say(`{"choices":[{"index":0,"delta":{"role":"assistant"}}]}`)
+	for talking := true; talking; {
+		var word string
+		select {
+		case word, talking = <-d.words:
+			say(fmt.Sprintf(`{"choices":[{"index":0,"delta":{"content":%q}}]}`, word))
+		case <-r.Context().Done():
+			return
+		}
+	}
+	say(`{"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}`)
+	say(`[DONE]`)
+}
+
+// freePort is an address on which nobody listens.
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// servePHP runs the example on PHP's own server, which has one worker.
+func servePHP(t *testing.T, addr, meanwhile string) {
+	t.Helper()
+	cmd := exec.Command(program(t, "php"), "-S", addr, "-t", "../../examples/php")
+	cmd.Env = append(os.Environ(), "MEANWHILE_URL="+meanwhile)
+	cmd.WaitDelay = time.Second
+	said, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	lineWith(t, said, "started")
+}
+
+// A page of PHP hands a question over and is free; its browser follows the answer,
+// reloaded amid it, offline and back, and in two tabs.
+func TestThePHPExampleInABrowser(t *testing.T) {
+	b := openBrowser(t)
+	model := dictation{make(chan string)}
+	upstream := httptest.NewServer(model)
+	t.Cleanup(upstream.Close)
+	addr := freePort(t)
+	page, network := "http://"+addr+"/", layWire(t)
+	s := serve(t, func(c *config.Config) {
+		c.Models = []config.Model{{Name: "dictated", BaseURL: upstream.URL + "/v1"}}
+		c.AllowedOrigins, c.PublicURL = []string{"http://" + addr}, network.url()
+	})
+	network.connect(s.house.listener.Addr())
+	servePHP(t, addr, s.URL())
+
+	first := b.open(page)
+	first.until("button", `text === 'Ask'`)
+	first.leave(`document.querySelector('[name=question]').value = 'How do tides <work>?'; document.querySelector('form').submit()`)
+	model.words <- "The moon "
+	first.until("#answer", `text === 'The moon '`)
+	if job := first.run(`location.search`); job == "" {
+		t.Fatal("the page has no job")
+	}
+
+	first.leave(`location.reload()`)
+	first.until("#answer", `text === 'The moon '`)
+	model.words <- "pulls "
+	first.until("#answer", `text === 'The moon pulls '`)
+
+	second := b.open(first.run(`location.href`)) // PHP is free to answer it
+	second.until("#answer", `text === 'The moon pulls '`)
+
+	first.offline(true)
+	network.cut() // for the second tab this is a hiccup
+	first.until("#state", `text.startsWith('offline')`)
+	model.words <- "the "
+	model.words <- "sea."
+	second.until("#answer", `text === 'The moon pulls the sea.'`)
+	if got := first.run(`document.querySelector('#answer').textContent`); got != "The moon pulls " {
+		t.Errorf("offline the first tab shows %q", got)
+	}
+	first.offline(false)
+	first.until("#answer", `text === 'The moon pulls the sea.'`)
+
+	close(model.words)
+	for name, tab := range map[string]*tab{"first": first, "second": second} {
+		tab.until("#state", `text === 'succeeded'`)
+		if got := tab.run(`document.querySelector('#answer').textContent`); got != "The moon pulls the sea." {
+			t.Errorf("in the end the %s tab shows %q", name, got)
+		}
+	}
+	second.leave(`location.reload()`) // when all is over
+	second.until("#state", `text === 'succeeded'`)
+	second.until("#answer", `text === 'The moon pulls the sea.'`)
+}
+
+// Without Meanwhile the page says so; without the right to a job it shows none.
+func TestThePHPExampleWhenThingsAreNotThere(t *testing.T) {
+	addr := freePort(t)
+	s := serve(t, nil)
+	servePHP(t, addr, s.URL())
+	get := func(query string) string {
+		t.Helper()
+		res, err := http.Get("http://" + addr + "/" + query)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		text, err := io.ReadAll(res.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(text)
+	}
+	id, _ := s.watchURL(`{}`, "X-User-ID", "ann")
+	if text := get("?job=" + id); !strings.Contains(text, "there is no job") || strings.Contains(text, "wt_") {
+		t.Errorf("someone else's job: %s", text)
+	}
+	s.quit()
+	if text := get("?job=" + id); !strings.Contains(text, "Meanwhile does not answer.") {
+		t.Errorf("without a server: %s", text)
+	}
+}
