@@ -23,6 +23,7 @@ type Config struct {
 	TrustedProxies []string         `yaml:"trusted_proxies"`  // addresses and networks that are believed about who asks
 	WatchTTL       time.Duration    `yaml:"watch_ttl_s"`      // how long a watch token is good
 	Data           string           `yaml:"data"`             // the directory that holds everything
+	MinFreeBytes   int64            `yaml:"min_free_bytes"`   // of the disk; with less no new work is taken
 	ShutdownGrace  time.Duration    `yaml:"shutdown_grace_s"` // how long running work may finish once the server stops
 	Models         []Model          `yaml:"models"`           // none: the built-in simulated model
 	Queues         map[string]Queue `yaml:"queues"`           // on top of those of the box
@@ -54,6 +55,9 @@ type Files struct {
 type Retention struct {
 	Failed time.Duration `yaml:"failed_s"`
 	Others time.Duration `yaml:"others_s"`
+	// MaxBytes is how much the database may hold: past it the oldest ended jobs go
+	// before their time; 0 for no bound.
+	MaxBytes int64 `yaml:"max_bytes"`
 }
 
 // Log is how the server tells its story.
@@ -71,10 +75,11 @@ func Default() Config {
 		Listen:        "127.0.0.1:8080",
 		WatchTTL:      24 * time.Hour,
 		Data:          "./meanwhile-data",
+		MinFreeBytes:  64 << 20,
 		ShutdownGrace: 25 * time.Second,
 		Queues:        map[string]Queue{"chat": chat, "sim": Defaults(Sim)},
 		Files:         Files{MaxBytes: 512 << 20},
-		Retention:     Retention{Failed: 7 * 24 * time.Hour, Others: 24 * time.Hour},
+		Retention:     Retention{Failed: 7 * 24 * time.Hour, Others: 24 * time.Hour, MaxBytes: 16 << 30},
 		Log:           Log{Level: "info", Format: "auto"},
 		Tracing:       Tracing{Ratio: 1},
 	}

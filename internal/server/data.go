@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,18 +23,75 @@ type dataDir struct {
 // the lock file is for people.
 func openData(path string) (*dataDir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
-		return nil, fmt.Errorf("the data directory cannot be made: %w", err)
+		return nil, unusable(path, "made", err)
 	}
 	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("the data directory cannot be used: %w", err)
+		return nil, unusable(path, "used", err)
 	}
 	d := &dataDir{path: path, lock: lock}
-	if err := d.take(); err != nil {
+	if err = d.take(); err == nil {
+		err = d.markLayout()
+	}
+	if err != nil {
 		lock.Close()
 		return nil, err
 	}
 	return d, nil
+}
+
+// unusable says why a data directory cannot be made or used, and what to do.
+func unusable(path, how string, err error) error {
+	advice := ""
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		advice = "; make it writable for the user that the server runs as, or name another (--data)"
+	}
+	return fmt.Errorf("the data directory %s cannot be %s: %w%s", path, how, err, advice)
+}
+
+// What lies where in a data directory.
+const (
+	layoutFile   = "version"
+	watchKeyFile = "watch.key"
+)
+
+// layout is the number of all that: a directory tells it, and one of another number
+// is not for this program.
+const layout = "1"
+
+// checkLayout refuses a directory of another layout. One that tells none is new, or
+// from before there were numbers.
+func checkLayout(path string) error {
+	text, err := os.ReadFile(filepath.Join(path, layoutFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return unusable(path, "used", err)
+	}
+	if is := strings.TrimSpace(string(text)); is != layout {
+		return fmt.Errorf("the data directory %s is of the layout %.20q, and this version of the program knows %s: run the version that made it, or name another directory (--data)", path, is, layout)
+	}
+	return nil
+}
+
+// markLayout checks the layout, and writes it into a directory that tells none.
+func (d *dataDir) markLayout() error {
+	if err := checkLayout(d.path); err != nil {
+		return err
+	}
+	path := filepath.Join(d.path, layoutFile)
+	if _, err := os.Stat(path); err == nil {
+		return nil
+	}
+	err := writeSynced(path+".new", []byte(layout+"\n"))
+	if err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		return unusable(d.path, "written", err)
+	}
+	return syncDir(d.path)
 }
 
 func (d *dataDir) take() error {
@@ -61,10 +119,14 @@ func (d *dataDir) holder() string {
 }
 
 // database is the path of the store's file.
-func (d *dataDir) database() string { return filepath.Join(d.path, "meanwhile.db") }
+func (d *dataDir) database() string { return databaseIn(d.path) }
+
+func databaseIn(path string) string { return filepath.Join(path, "meanwhile.db") }
 
 // files is where the files of jobs lie.
-func (d *dataDir) files() string { return filepath.Join(d.path, "files") }
+func (d *dataDir) files() string { return filesIn(d.path) }
+
+func filesIn(path string) string { return filepath.Join(path, "files") }
 
 // release lets another server use the directory.
 func (d *dataDir) release() error { return d.lock.Close() }

@@ -108,7 +108,7 @@ func (h *house) furnish(ctx context.Context) (err error) {
 		Queues:      engineQueues(h.cfg, h.executors),
 		Log:         h.log,
 		MaxBytes:    h.cfg.Retention.MaxBytes,
-		Free:        h.freeBytes,
+		Free:        h.free(),
 		MinFree:     h.cfg.MinFreeBytes,
 		RemoveFiles: h.removeFiles,
 		Observe:     h.seen.metrics,

@@ -35,7 +35,7 @@ func makeSite(cfg config.Config, data *dataDir) (*api.Site, error) {
 // watchKey is the secret that watch tokens are sealed with. The first start makes it;
 // the tokens last as long as it stays.
 func (d *dataDir) watchKey() ([]byte, error) {
-	path := filepath.Join(d.path, "watch.key")
+	path := filepath.Join(d.path, watchKeyFile)
 	key, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return d.makeWatchKey(path)

@@ -1,0 +1,260 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/config"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+func silent(int64, int64) {}
+
+// load submits jobs of all kinds until it is stopped, and knows which were
+// acknowledged.
+type load struct {
+	*served
+	stop func() // and waits
+
+	mu    sync.Mutex
+	acked []string          // guarded by mu
+	files map[string]string // job → what is in its file; guarded by mu
+}
+
+func startLoad(s *served) *load {
+	l := &load{served: s, files: map[string]string{}}
+	done := make(chan struct{})
+	var all sync.WaitGroup
+	for n := range 4 {
+		all.Go(func() {
+			for i := 0; ; i++ {
+				select {
+				case <-done:
+					return
+				default:
+					l.submit(n, i)
+				}
+			}
+		})
+	}
+	l.stop = sync.OnceFunc(func() { close(done); all.Wait() })
+	s.t.Cleanup(l.stop)
+	return l
+}
+
+func (l *load) submit(n, i int) {
+	text := fmt.Sprintf("job %d of %d", i, n)
+	var status int
+	var j map[string]any
+	switch i % 4 {
+	case 0:
+		status, j = l.submitFiles(`{"queue":"shelf"}`, map[string]string{"a.txt": text})
+	case 1:
+		status, j = l.call("POST", "/v1/jobs", `{"queue":"sim","input":{"duration_ms":300000}}`)
+	case 2:
+		status, j = l.call("POST", "/v1/jobs", `{"queue":"sim","input":{"tokens":3}}`, "Prefer", "wait=30")
+	default:
+		status, j = l.call("POST", "/v1/jobs", fmt.Sprintf(`{"queue":"sim","input":{"echo":%q}}`, text), "Prefer", "wait=30")
+	}
+	if status != 202 && status != 200 {
+		return // full: it is a load
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	id := j["id"].(string)
+	l.acked = append(l.acked, id)
+	if i%4 == 0 {
+		l.files[id] = text
+	}
+}
+
+// sofar is what was acknowledged until now, once that is enough.
+func (l *load) sofar(enough int) []string {
+	for {
+		l.mu.Lock()
+		acked := append([]string(nil), l.acked...)
+		l.mu.Unlock()
+		if len(acked) >= enough {
+			return acked
+		}
+	}
+}
+
+// A copy of a server that is under load holds every job that was acknowledged
+// before the backup began, with its files; a server that starts on it goes on with
+// what had not ended.
+func TestACopyOfARunningServerRestores(t *testing.T) {
+	s := serve(t, shelf)
+	l := startLoad(s)
+	acked := l.sofar(100)
+	before := map[string]map[string]any{}
+	for _, id := range acked {
+		_, before[id] = s.call("GET", "/v1/jobs/"+id, "")
+	}
+	to := filepath.Join(t.TempDir(), "deep", "copy")
+	copied, err := Backup(t.Context(), s.cfg.Data, to, silent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.stop()
+	s.quit()
+	if copied.Files == 0 || copied.Database == 0 || len(copied.Gone) > 0 {
+		t.Errorf("%+v", copied)
+	}
+
+	again := serve(t, func(c *config.Config) { shelf(c); c.Data = to })
+	for _, id := range acked {
+		status, is := again.call("GET", "/v1/jobs/"+id, "")
+		if status != 200 {
+			t.Fatalf("%s was acknowledged before the backup, and is not in it: %d %v", id, status, is)
+		}
+		if was := before[id]; was["status"] == "succeeded" && (is["status"] != "succeeded" || text(is["result"]) != text(was["result"]) || is["output_text"] != was["output_text"]) {
+			t.Errorf("it was\n%v and is\n%v", was, is)
+		}
+		if want, ok := l.files[id]; ok {
+			if status, got := again.text("GET", "/v1/jobs/"+id+"/files/a.txt", ""); status != 200 || got != want {
+				t.Errorf("the file of %s: %d %q", id, status, got)
+			}
+			if status, j := again.call("GET", "/v1/jobs/"+id, "", "Prefer", "wait=30"); status != 200 || j["status"] != "succeeded" || j["output_text"] != want {
+				t.Errorf("the job that reads its file: %d %v", status, j)
+			}
+		}
+	}
+	if status, j := again.call("POST", "/v1/jobs", `{"queue":"sim","input":{"echo":1}}`, "Prefer", "wait=30"); status != 200 || j["status"] != "succeeded" {
+		t.Errorf("a new job on the copy: %d %v", status, j)
+	}
+	again.quit()
+}
+
+func text(v any) string {
+	raw, _ := json.Marshal(v)
+	return string(raw)
+}
+
+// Files whose job is gone by the moment of the copy are not in it; files that were
+// not whole when they were taken are taken again.
+func TestACopyHasTheFilesOfItsJobsAndNoOthers(t *testing.T) {
+	s := serve(t, shelf)
+	_, j := s.submitFiles(`{"queue":"shelf"}`, map[string]string{"a.txt": "one", "b.txt": "two"}, "Prefer", "wait=30")
+	_, gone := s.submitFiles(`{"queue":"shelf"}`, map[string]string{"c.txt": "three"}, "Prefer", "wait=30")
+	s.quit()
+	id, lost := j["id"].(string), gone["id"].(string)
+	to := filepath.Join(t.TempDir(), "copy")
+	c := &copying{ctx: t.Context(), from: s.cfg.Data, to: to, partial: to + ".partial"}
+	if err := os.MkdirAll(filepath.Join(filesIn(c.partial), id), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	half := filepath.Join(filesIn(c.partial), id, "a.txt")
+	stray := filepath.Join(filesIn(c.partial), job.NewID().String())
+	if err := errors.Join(os.WriteFile(half, []byte("o"), 0o600), os.Mkdir(stray, 0o700), os.RemoveAll(filepath.Join(filesIn(c.from), lost))); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []func() error{
+		func() error { return copyFile(databaseIn(c.from), databaseIn(c.partial)) },
+		c.completeFiles, c.copyRest, c.finish,
+	} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := os.ReadFile(filepath.Join(filesIn(to), id, "a.txt")); err != nil || string(got) != "one" {
+		t.Errorf("the file that was half there: %q %v", got, err)
+	}
+	if names, _ := os.ReadDir(filesIn(to)); len(names) > 2 {
+		t.Errorf("there are the directories %v", names)
+	}
+	if len(c.Gone) != 1 || c.Gone[0].String() != lost || c.Files != 2 || c.Bytes != 6 || c.Jobs != 2 {
+		t.Errorf("%+v", c.Copied)
+	}
+}
+
+func TestABackupThatCannotBeIsRefused(t *testing.T) {
+	s := serve(t, nil)
+	full := t.TempDir()
+	if err := os.WriteFile(filepath.Join(full, "x"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	taken := filepath.Join(t.TempDir(), "copy")
+	if err := os.Mkdir(taken+".partial", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	other := t.TempDir()
+	if err := errors.Join(os.WriteFile(databaseIn(other), []byte("no database"), 0o600), os.WriteFile(filepath.Join(other, layoutFile), []byte("2\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ from, to, says string }{
+		{s.cfg.Data, full, "not empty"},
+		{s.cfg.Data, filepath.Join(s.cfg.Data, "copy"), "within"},
+		{s.cfg.Data, s.cfg.Data, "within"},
+		{s.cfg.Data, taken, "another backup"},
+		{full, filepath.Join(t.TempDir(), "copy"), "no data directory"},
+		{filepath.Join(full, "none"), filepath.Join(t.TempDir(), "copy"), "no data directory"},
+		{other, filepath.Join(t.TempDir(), "copy"), "layout"},
+	} {
+		if _, err := Backup(t.Context(), c.from, c.to, silent); err == nil || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s to %s: %v", c.from, c.to, err)
+		}
+	}
+	if _, err := Backup(t.Context(), s.cfg.Data, filepath.Join(t.TempDir(), "copy"), silent); err != nil {
+		t.Errorf("a good one: %v", err)
+	}
+	s.quit()
+}
+
+func TestABackupThatIsInterruptedLeavesNothing(t *testing.T) {
+	s := serve(t, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	dir := t.TempDir()
+	if _, err := Backup(ctx, s.cfg.Data, filepath.Join(dir, "copy"), silent); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+	if names, err := os.ReadDir(dir); err != nil || len(names) > 0 {
+		t.Errorf("there are %v: %v", names, err)
+	}
+	s.quit()
+}
+
+// A directory of another layout is refused, and one that tells none is marked.
+func TestADataDirectoryTellsItsLayout(t *testing.T) {
+	dir := t.TempDir()
+	d, err := openData(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.release()
+	if text, err := os.ReadFile(filepath.Join(dir, layoutFile)); err != nil || string(text) != "1\n" {
+		t.Errorf("%q %v", text, err)
+	}
+	if d, err = openData(dir); err != nil {
+		t.Fatal(err)
+	}
+	d.release()
+	for _, other := range []string{"2\n", "", "x"} {
+		if err := os.WriteFile(filepath.Join(dir, layoutFile), []byte(other), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := openData(dir); err == nil || !strings.Contains(err.Error(), "layout") || !strings.Contains(err.Error(), "run the version that made it") {
+			t.Errorf("%q: %v", other, err)
+		}
+	}
+}
+
+// As root no permission binds: the sentence is what can be tested of a directory
+// that cannot be written.
+func TestADirectoryThatCannotBeWrittenSaysWhatToDo(t *testing.T) {
+	for _, cause := range []error{fs.ErrPermission, &fs.PathError{Op: "open", Path: "lock", Err: syscall.EROFS}} {
+		if err := unusable("/data", "used", cause); !strings.Contains(err.Error(), "make it writable") || !errors.Is(err, cause) {
+			t.Error(err)
+		}
+	}
+}
