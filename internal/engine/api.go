@@ -74,7 +74,8 @@ type QueueView struct {
 	// OldestQueued is how long the longest-waiting queued job has waited.
 	OldestQueued time.Duration
 	// Wait and Run are what a job submitted now would wait and run, learned from what
-	// really happened; zero before the first job ended.
+	// really happened; zero before the first job ended. Nobody knows the wait in a
+	// paused queue.
 	Wait, Run time.Duration
 }
 

@@ -173,8 +173,10 @@ func (e *Engine) freeSlot(l job.Lease) {
 // asked gives it back, at no cost of an attempt.
 func (e *Engine) deliver(to *server, c job.Claimed) {
 	e.observer.Began(c.Job.Queue, max(e.store.Now().Sub(c.Job.RunAt), 0))
+	began := time.Now()
+	to.q.began(began)
 	e.mu.Lock()
-	e.live[c.Job.ID] = &live{job: c.Job, token: c.Token, to: to, since: time.Now()}
+	e.live[c.Job.ID] = &live{job: c.Job, token: c.Token, to: to, since: began}
 	e.mu.Unlock()
 	if to.take(c) {
 		return
@@ -202,7 +204,6 @@ func (e *Engine) deliverClaimed(c claim) {
 		e.log.Error("a claim was refused", "queue", c.op.Queue, "error", c.op.Err)
 	}
 	for _, claimed := range c.op.Claimed {
-		c.to.q.waited(claimed.Job.StartedAt.Sub(claimed.Job.RunAt))
 		e.deliver(c.to, claimed)
 		e.publish(&claimed.Job)
 	}

@@ -25,10 +25,14 @@ func (e *Engine) Get(ctx context.Context, owner job.Owner, id job.ID) (Snapshot,
 	return s, err
 }
 
-// fresh is the snapshot of a job that was just stored.
-func (e *Engine) fresh(ctx context.Context, j *job.Job) (Snapshot, error) {
+// fresh is the snapshot of a job that was just stored, when so many were queued.
+func (e *Engine) fresh(ctx context.Context, j *job.Job, queued int) (Snapshot, error) {
 	s := Snapshot{Job: *j}
-	return s, e.locate(ctx, &s)
+	err := e.locate(ctx, &s)
+	if err == nil && s.State == job.Queued {
+		e.queues[s.Queue].came(s.Position, queued)
+	}
+	return s, err
 }
 
 // snapshot shows a job with what is known around it: its state, its cursor and its
@@ -85,14 +89,14 @@ func (e *Engine) guess(s *Snapshot) {
 
 // foresee guesses when a job will end that has this position.
 func (e *Engine) foresee(s *Snapshot, q *queue) {
-	var running time.Duration
-	if s.State == job.Running {
+	var delay, running time.Duration
+	switch s.State {
+	case job.Running:
 		running = e.runningFor(s.ID)
+	case job.Scheduled:
+		delay = max(s.RunAt.Sub(e.store.Now()), 0)
 	}
-	s.Estimate = q.estimate(s.State != job.Running, s.Position, running)
-	if s.State == job.Scheduled {
-		s.Estimate += max(s.RunAt.Sub(e.store.Now()), 0)
-	}
+	s.Estimate = q.estimate(s, delay, running)
 }
 
 func (q *queue) waiting() int64 {
@@ -237,5 +241,7 @@ func (e *Engine) queueView(ctx context.Context, name string) (QueueView, error) 
 func (q *queue) view() QueueView {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return QueueView{Queue: q.Queue, Counts: q.counts, Wait: q.pace.wait, Run: q.pace.run}
+	v := QueueView{Queue: q.Queue, Counts: q.counts}
+	v.Wait, v.Run = q.outlookLocked(time.Now())
+	return v
 }

@@ -31,6 +31,7 @@ func (e *Engine) Submit(ctx context.Context, r Request) (snap Snapshot, existing
 	if err != nil {
 		return Snapshot{}, false, e.refused("submit", err)
 	}
+	queued := e.queues[op.Job.Queue].waiting()
 	j, existing, err := e.store1(ctx, op)
 	if err != nil {
 		return Snapshot{}, false, e.refused("submit", err)
@@ -38,7 +39,7 @@ func (e *Engine) Submit(ctx context.Context, r Request) (snap Snapshot, existing
 	if existing {
 		snap, err = e.snapshot(ctx, j, nil)
 	} else {
-		snap, err = e.fresh(ctx, j)
+		snap, err = e.fresh(ctx, j, int(queued))
 	}
 	return snap, existing, err
 }
@@ -223,7 +224,7 @@ func (q *queue) fullLocked(format string, held int64) error {
 	return &job.Error{
 		Code:       job.QueueFull,
 		Message:    fmt.Sprintf("the queue %s is full: "+format, q.Name, held),
-		RetryAfter: max(q.pace.run/2, retrySoon),
+		RetryAfter: max(q.roomInLocked(), retrySoon),
 	}
 }
 

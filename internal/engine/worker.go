@@ -153,10 +153,14 @@ func (e *Engine) finished(op *store.Finish, taken bool) {
 	e.mu.Lock()
 	h := e.live[op.Lease.Job]
 	held := h != nil && h.token == op.Lease.Token
-	if held && (op.Err == nil || job.CodeOf(op.Err) == job.LeaseLost) {
+	gone := held && (op.Err == nil || job.CodeOf(op.Err) == job.LeaseLost)
+	if gone {
 		delete(e.live, op.Lease.Job) // after another refusal its worker may finish it otherwise
 	}
 	e.mu.Unlock()
+	if gone {
+		h.to.q.over(h.since)
+	}
 	if op.Err != nil {
 		return
 	}

@@ -57,7 +57,7 @@ type queuePerKey struct {
 }
 
 // queueOutlook is what a job submitted now may expect; null before the first job
-// has ended.
+// has ended, and the wait in a paused queue.
 type queueOutlook struct {
 	Wait *float64 `json:"wait_s"`
 	Run  *float64 `json:"run_s"`
@@ -82,9 +82,11 @@ func objectOf(q *engine.QueueView) queueObject {
 			PerKey: queuePerKey{q.KeyRunning, q.KeyWaiting}, MaxAttempts: q.MaxAttempts,
 		},
 	}
-	if q.Wait > 0 || q.Run > 0 {
+	if q.Run > 0 {
 		wait, run := rounded(q.Wait), rounded(q.Run)
-		o.Estimate = queueOutlook{&wait, &run}
+		if o.Estimate.Run = &run; !c.Paused {
+			o.Estimate.Wait = &wait
+		}
 	}
 	return o
 }
