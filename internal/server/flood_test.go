@@ -1,0 +1,197 @@
+package server
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/config"
+)
+
+// floodSize is how many connections the largest flood has: MEANWHILE_FLOOD, or few
+// enough for every day. Both ends are in this process, so each takes two files.
+func floodSize(t *testing.T) int {
+	t.Helper()
+	n := 2000
+	if text := os.Getenv("MEANWHILE_FLOOD"); text != "" {
+		var err error
+		if n, err = strconv.Atoi(text); err != nil {
+			t.Fatalf("MEANWHILE_FLOOD is a number of connections, not %q", text)
+		}
+	}
+	const others = 500 // files
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if need := uint64(2*n + others); limit.Cur < need {
+		raised := syscall.Rlimit{Cur: need, Max: max(limit.Max, need)}
+		if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &raised); err != nil {
+			n = (int(limit.Cur) - others) / 2
+			t.Logf("%d connections, because this process may have %d files open", n, limit.Cur)
+		} else {
+			t.Cleanup(func() { _ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit) })
+		}
+	}
+	return n
+}
+
+// dialAll opens n connections to the server, each of which says a text.
+func (s *served) dialAll(n int, text string) []net.Conn {
+	s.t.Helper()
+	all := make([]net.Conn, n)
+	for i := range all {
+		conn, err := net.Dial("tcp", s.house.listener.Addr().String())
+		if err == nil {
+			_, err = io.WriteString(conn, text)
+		}
+		if err != nil {
+			s.t.Fatalf("connection %d: %v", i, err)
+		}
+		s.t.Cleanup(func() { _ = conn.Close() })
+		all[i] = conn
+	}
+	return all
+}
+
+// stillWorks submits a job and reads its end.
+func (s *served) stillWorks(when string) {
+	s.t.Helper()
+	http.DefaultClient.CloseIdleConnections() // the next one has to get in like any other
+	if status, j := s.call("POST", "/v1/jobs", `{"queue":"sim","input":{"tokens":2}}`, "Prefer", "wait=60"); status != 200 || j["status"] != "succeeded" {
+		s.t.Errorf("%s: %d %v", when, status, j)
+	}
+}
+
+// Connections that never finish a request's head are dropped in time; whoever speaks
+// is heard meanwhile. MEANWHILE_FLOOD=10000 is the full number.
+func TestAFloodOfHalfOpenConnections(t *testing.T) {
+	t.Parallel()
+	s := serve(t, nil)
+	n := floodSize(t)
+	open := append(s.dialAll(n/2, ""), s.dialAll(n-n/2, "GET /v1/jobs HTTP/1.1\r\nHost: localhost\r\nX-Half: ")...)
+	s.stillWorks("while they are open")
+	for i, conn := range open {
+		if answer, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(answer)+"HTTP/1.1 4", "HTTP/1.1 4") {
+			t.Fatalf("connection %d ends with %q, %v", i, answer, err)
+		}
+	}
+	s.stillWorks("after")
+}
+
+// A head larger than any that is meant is refused before it is taken in.
+func TestAFloodOfHeaders(t *testing.T) {
+	t.Parallel()
+	s := serve(t, nil)
+	line := "X-Flood: " + strings.Repeat("x", 1000) + "\r\n"
+	var all sync.WaitGroup
+	for i, conn := range s.dialAll(100, "GET /v1/jobs HTTP/1.1\r\nHost: localhost\r\n") {
+		all.Go(func() {
+			refused := make(chan string, 1)
+			go func() {
+				status, _ := bufio.NewReader(conn).ReadString('\n')
+				refused <- status
+			}()
+			sent := 0
+			for _, err := io.WriteString(conn, line); err == nil && sent < 8<<20; _, err = io.WriteString(conn, line) {
+				sent += len(line)
+			}
+			// Whoever goes on sending may have its answer lost by the reset that follows it.
+			if status := <-refused; status != "" && !strings.Contains(status, " 431 ") || sent >= 8<<20 {
+				t.Errorf("connection %d: %q after %d bytes", i, status, sent)
+			}
+		})
+	}
+	s.stillWorks("while they send")
+	all.Wait()
+	one := s.dialAll(1, "GET /v1/jobs HTTP/1.1\r\nHost: localhost\r\n"+strings.Repeat(line, 40)+"\r\n")[0]
+	if status, err := bufio.NewReader(one).ReadString('\n'); err != nil || !strings.Contains(status, " 431 ") {
+		t.Errorf("answered with %q, %v", status, err)
+	}
+}
+
+// Bodies that arrive slowly, or never, keep nobody else from being served, and what
+// did not arrive is not stored.
+func TestAFloodOfSlowUploads(t *testing.T) {
+	t.Parallel()
+	s := serve(t, nil)
+	head := "POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nX-User-ID: slow\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
+	before := heap()
+	open := s.dialAll(500, head+`{"queue":"sim",`)
+	s.stillWorks("while they come")
+	if grown := heap() - before; grown > int64(len(open))*256<<10 {
+		t.Errorf("%d bodies that were not sent take %d bytes", len(open), grown)
+	}
+	for _, conn := range open {
+		_ = conn.Close()
+	}
+	if _, list := s.call("GET", "/v1/jobs", "", "X-User-ID", "slow"); len(list["data"].([]any)) != 0 {
+		t.Errorf("stored: %v", list)
+	}
+}
+
+// heap is how much memory is in use, in bytes.
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapInuse)
+}
+
+// Readers of a long log that do not read take little memory, and none of the speed of
+// those that do.
+func TestAFloodOfSlowReaders(t *testing.T) {
+	t.Parallel()
+	s := serve(t, func(c *config.Config) {
+		q := config.Defaults(config.Process)
+		q.Command = []string{"sh", "-c", "head -c 8000000 /dev/zero | tr '\\0' x | fold -w 1000"}
+		q.Env = []string{"PATH"}
+		c.Queues["talk"] = q
+	})
+	_, j := s.call("POST", "/v1/jobs", `{"queue":"talk","input":1}`)
+	id, _ := j["id"].(string)
+	const n = 200
+	before := heap()
+	open := s.dialAll(n, "GET /v1/jobs/"+id+"/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	s.stillWorks("while they do not read")
+	if status, text := s.text("GET", "/v1/jobs/"+id+"/events", ""); status != 200 || !strings.Contains(text, "event: done") || len(text) < 8_000_000 {
+		t.Errorf("who reads: %d, %d bytes", status, len(text))
+	}
+	if grown := heap() - before; grown > int64(n)*1<<20 {
+		t.Errorf("%d readers take %d bytes", n, grown)
+	}
+	if err := readSome(open[0]); err != nil {
+		t.Errorf("one that begins to read: %v", err)
+	}
+	for _, conn := range open {
+		_ = conn.Close()
+	}
+	s.stillWorks("after")
+}
+
+// readSome reads the beginning of a stream.
+func readSome(conn net.Conn) error {
+	r := bufio.NewReader(conn)
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil {
+			return fmt.Errorf("no event: %w", err)
+		}
+		if strings.HasPrefix(line, "event: output") {
+			return nil
+		}
+		if strings.HasPrefix(line, "event: done") {
+			return errors.New("done without output")
+		}
+	}
+}
