@@ -83,8 +83,8 @@ const DamagedJob = "damaged_job"
 // Limits are what a queue's jobs are held to by the commit itself; 0 is no limit.
 type Limits struct {
 	Running    int // of the queue, over all processes: no more are leased
-	KeyRunning int // of a key: one that becomes ready beyond it is parked
-	KeyWaiting int // of a key: a submit beyond it is refused with job.KeyFull
+	KeyRunning int // of a key other than "": one that becomes ready beyond it is parked
+	KeyWaiting int // of a key other than "": a submit beyond it is refused with job.KeyFull
 }
 
 // Add puts an op, a pointer to one of the types below, into its place.

@@ -17,15 +17,14 @@ func (t *tx) firstState(op *store.Submit, a added) job.State {
 	if op.Delay > 0 {
 		return job.Scheduled
 	}
-	j, limits := &op.Job, t.batch.Limits[op.Job.Queue]
-	if limits.KeyRunning > 0 && t.turns.of(j.Queue).key(j.Key).busy()+a.keyBusy >= limits.KeyRunning {
+	q := t.queue(op.Job.Queue)
+	if most := q.held(op.Job.Key).KeyRunning; most > 0 && q.key(op.Job.Key).busy()+a.keyBusy >= most {
 		return job.Parked
 	}
 	if op.Token.IsZero() {
 		return job.Queued
 	}
-	c := t.counts[j.Queue]
-	if c != nil && (c.Paused || limits.Running > 0 && int(c.Running)+a.running >= limits.Running) {
+	if most := q.limits.Running; q.counts.Paused || most > 0 && int(q.counts.Running)+a.running >= most {
 		return job.Queued
 	}
 	return job.Running
@@ -33,12 +32,12 @@ func (t *tx) firstState(op *store.Submit, a added) job.State {
 
 // keyFull refuses a job that would wait beyond its key's limit.
 func (t *tx) keyFull(op *store.Submit, a added) error {
-	j := &op.Job
-	most := t.batch.Limits[j.Queue].KeyWaiting
+	j, q := &op.Job, t.queue(op.Job.Queue)
+	most := q.held(j.Key).KeyWaiting
 	if most == 0 || !t.firstState(op, a).Waiting() {
 		return nil
 	}
-	if n := t.turns.of(j.Queue).key(j.Key).waiting() + a.keyWaiting; n >= most {
+	if n := q.key(j.Key).waiting() + a.keyWaiting; n >= most {
 		return job.Errorf(job.KeyFull, "the key %s has %d jobs waiting in the queue %s, of %d that it may have: try again when some have run", job.Quote(j.Key), n, j.Queue, most)
 	}
 	return nil

@@ -145,11 +145,12 @@ func (t *tx) ready(queue string, limit int) (ready []candidate, err error) {
 // whose key runs as many as it may, because the limit was not there when it was
 // queued, is parked.
 func (t *tx) takeOrSet(op *store.Claim, c *candidate) (taken bool, err error) {
-	limit := t.batch.Limits[op.Queue].KeyRunning
+	q := t.queue(op.Queue)
+	limit := q.held(c.job.Key).KeyRunning
 	switch {
 	case c.damaged:
 		return false, t.mend(&c.job)
-	case limit > 0 && int(t.turns.of(op.Queue).key(c.job.Key).jobs[job.Running]) >= limit:
+	case limit > 0 && int(q.key(c.job.Key).jobs[job.Running]) >= limit:
 		return false, t.park(&c.job, c.turn)
 	}
 	return true, t.take(op, c, op.Tokens[len(op.Claimed)])
@@ -158,7 +159,7 @@ func (t *tx) takeOrSet(op *store.Claim, c *candidate) (taken bool, err error) {
 // take leases one ready job.
 func (t *tx) take(op *store.Claim, c *candidate, token job.Token) error {
 	j := c.job
-	t.turns.of(j.Queue).pass(j.Priority, c.turn)
+	t.queue(j.Queue).pass(j.Priority, c.turn)
 	t.move(&j.Job, job.Running)
 	j.Attempt++
 	j.Progress = job.Progress{}
@@ -170,7 +171,7 @@ func (t *tx) take(op *store.Claim, c *candidate, token job.Token) error {
 		lease = j.Policy.Timeouts.Lease
 	}
 	until := t.now.Add(lease)
-	t.running[j.ID] = &held{job: j, token: token, from: j.Cursor, worker: op.Worker, until: until, idem: c.idem}
+	t.hold(&held{job: j, token: token, from: j.Cursor, worker: op.Worker, until: until, idem: c.idem})
 	err := t.q.lease.int(int64(j.Attempt)).time(j.StartedAt).token(&token).text(op.Worker).time(until).int(j.n).run()
 	if err != nil {
 		return err

@@ -23,8 +23,8 @@ func busy(s job.State) bool { return s == job.Queued || s == job.Running }
 
 // readyState is how a job that becomes ready waits.
 func (t *tx) readyState(j *job.Job) job.State {
-	limit := t.batch.Limits[j.Queue].KeyRunning
-	if limit > 0 && t.turns.of(j.Queue).key(j.Key).busy() >= limit {
+	q := t.queue(j.Queue)
+	if limit := q.held(j.Key).KeyRunning; limit > 0 && q.key(j.Key).busy() >= limit {
 		return job.Parked
 	}
 	return job.Queued
@@ -34,8 +34,8 @@ func (t *tx) readyState(j *job.Job) job.State {
 type freed struct{ queue, key string }
 
 // free notes that a job gave up its place while others of its key are parked.
-func (t *tx) free(q *queueTurns, j *job.Job, k *keyTurn) {
-	if t.room(j.Queue, k) > 0 {
+func (t *tx) free(q *queueState, j *job.Job, k *keyTurn) {
+	if q.room(j.Key, k) > 0 {
 		t.freed = append(t.freed, freed{j.Queue, j.Key})
 	} else {
 		q.missed = true // the limit may be raised again
@@ -43,9 +43,9 @@ func (t *tx) free(q *queueTurns, j *job.Job, k *keyTurn) {
 }
 
 // room is how many parked jobs of a key may be queued now.
-func (t *tx) room(queue string, k *keyTurn) int {
+func (q *queueState) room(key string, k *keyTurn) int {
 	parked := int(k.jobs[job.Parked])
-	if limit := t.batch.Limits[queue].KeyRunning; limit > 0 {
+	if limit := q.held(key).KeyRunning; limit > 0 {
 		return min(parked, limit-k.busy())
 	}
 	return parked
@@ -54,8 +54,8 @@ func (t *tx) room(queue string, k *keyTurn) int {
 // unparkFreed lets one parked job follow for each that gave up its place.
 func (t *tx) unparkFreed() (unparked int, err error) {
 	for _, f := range t.freed {
-		k := t.turns.of(f.queue).key(f.key)
-		n, err := t.unpark(f.queue, f.key, min(1, t.room(f.queue, k)))
+		q := t.queue(f.queue)
+		n, err := t.unpark(f.queue, f.key, min(1, q.room(f.key, q.key(f.key))))
 		if err != nil {
 			return 0, err
 		}
@@ -67,12 +67,13 @@ func (t *tx) unparkFreed() (unparked int, err error) {
 
 // unparkAll looks for parked jobs with room where a limit may have changed.
 func (t *tx) unparkAll(most int) (unparked int, err error) {
-	for name, q := range t.turns {
-		limit := t.batch.Limits[name].KeyRunning
+	for name := range t.queues {
+		q := t.queue(name)
+		limit := q.limits.KeyRunning
 		if q.limit == limit && !q.missed {
 			continue
 		}
-		if c := t.counts[name]; c != nil && c.Parked > 0 {
+		if q.counts.Parked > 0 {
 			n, err := t.unparkQueue(name, q, most-unparked)
 			if err != nil {
 				return 0, err
@@ -84,12 +85,12 @@ func (t *tx) unparkAll(most int) (unparked int, err error) {
 	return unparked, nil
 }
 
-func (t *tx) unparkQueue(queue string, q *queueTurns, most int) (unparked int, err error) {
+func (t *tx) unparkQueue(queue string, q *queueState, most int) (unparked int, err error) {
 	for key, k := range q.keys {
 		if k.jobs[job.Parked] == 0 {
 			continue
 		}
-		n, err := t.unpark(queue, key, min(t.room(queue, k), most-unparked))
+		n, err := t.unpark(queue, key, min(q.room(key, k), most-unparked))
 		if err != nil {
 			return 0, err
 		}
@@ -135,13 +136,13 @@ func (t *tx) park(j *row, turn int64) error {
 
 // claimable is how many more jobs a claim may lease.
 func (t *tx) claimable(op *store.Claim) int {
-	c := t.counts[op.Queue]
-	if c == nil || c.Paused {
+	q := t.queue(op.Queue)
+	if q.counts.Paused {
 		return 0
 	}
-	n := min(len(op.Tokens)-len(op.Claimed), int(c.Queued))
-	if limit := t.batch.Limits[op.Queue].Running; limit > 0 {
-		n = min(n, limit-int(c.Running))
+	n := min(len(op.Tokens)-len(op.Claimed), int(q.counts.Queued))
+	if limit := q.limits.Running; limit > 0 {
+		n = min(n, limit-int(q.counts.Running))
 	}
 	return n
 }

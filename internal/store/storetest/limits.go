@@ -13,6 +13,7 @@ func limitRules() []rule {
 	return []rule{
 		{"a job whose key has as many queued and running as it may is parked", limitParks},
 		{"a key at its limit does not hold up other keys", limitHoldsUpNobody},
+		{"jobs without a key are held to no limit of keys", limitOfNobody},
 		{"whatever takes a job of a full key away lets its next one follow", limitFollows},
 		{"parked jobs follow by priority, then in the order they came", limitOrder},
 		{"a job that is handed back keeps its place", limitHandedBack},
@@ -43,6 +44,12 @@ func (w *world) states(when string, want job.State, jobs ...job.ID) {
 			w.Errorf("%s: job %d is %s, want %s", when, i, got, want)
 		}
 	}
+}
+
+func limitOfNobody(w *world) {
+	w.limit(queue, store.Limits{KeyRunning: 1, KeyWaiting: 1})
+	w.states("at first", job.Queued, w.submitMany(3)...)
+	equal(w, "the jobs claimed", len(w.claim(queue, 9)), 3)
 }
 
 func limitParks(w *world) {

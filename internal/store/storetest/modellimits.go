@@ -31,7 +31,7 @@ func (m *model) of(k modelKeyed, is func(job.State) bool) int {
 // full says whether a key has as many queued and running as it may.
 func (m *model) full(k modelKeyed) bool {
 	limit := m.w.limits[k.queue].KeyRunning
-	return limit > 0 && m.of(k, busy) >= limit
+	return limit > 0 && k.key != "" && m.of(k, busy) >= limit
 }
 
 func (m *model) readyState(j *modelled) job.State {
@@ -150,7 +150,7 @@ func (m *model) firstState(op *store.Submit) job.State {
 
 func (m *model) keyFull(op *store.Submit) bool {
 	most := m.w.limits[op.Job.Queue].KeyWaiting
-	return most > 0 && m.firstState(op).Waiting() && m.of(modelKeyed{op.Job.Queue, op.Job.Key}, job.State.Waiting) >= most
+	return most > 0 && op.Job.Key != "" && m.firstState(op).Waiting() && m.of(modelKeyed{op.Job.Queue, op.Job.Key}, job.State.Waiting) >= most
 }
 
 // claimable is how many jobs a claim has to get.
