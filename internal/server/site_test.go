@@ -169,8 +169,8 @@ func TestAQuestionIsFollowedByItsWatchURL(t *testing.T) {
 	if status != 202 || !strings.HasPrefix(url, "https://jobs.example/v1/jobs/"+a["task_id"].(string)+"/events?token=wt_") {
 		t.Fatalf("%d %v", status, a)
 	}
-	url = strings.Replace(url, "https://jobs.example", s.URL(), 1)
-	if res, text := s.stranger("GET", url); res.StatusCode != 200 || !strings.Contains(text, "event: done") {
+	url = strings.Replace(strings.Replace(url, "https://jobs.example", s.URL(), 1), "/events", "/output", 1)
+	if res, text := s.stranger("GET", url, "Prefer", "wait=60"); res.StatusCode != 200 || !strings.Contains(text, `"kind"`) {
 		t.Errorf("%d %s", res.StatusCode, text)
 	}
 }
