@@ -96,6 +96,8 @@ disk, answered at once with an id, run in the background, and watched from anywh
 		newRetryCommand(env),
 		newDeleteCommand(env),
 		newQueuesCommand(env),
+		newBackupCommand(env),
+		newCheckCommand(env),
 		newSimUpstreamCommand(env),
 		newBenchCommand(env),
 		newBenchFloorCommand(env),

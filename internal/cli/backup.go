@@ -1,0 +1,136 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/meanwhile-run/meanwhile/internal/config"
+	"github.com/meanwhile-run/meanwhile/internal/server"
+)
+
+func newBackupCommand(env *Env) *cobra.Command {
+	var data string
+	cmd := &cobra.Command{
+		Use:   "backup DEST",
+		Short: "Copy a data directory, also while a server uses it",
+		Long: `Copy a data directory, with its files, into the new directory DEST, also while a
+server uses it. The copy is of one moment: it has every job that was acknowledged
+before the backup began. Nothing is at DEST before all of it is there and synced.
+
+To restore, start a server on the copy:
+
+  meanwhile serve --data DEST
+
+Files are hard-linked where DEST is on the same disk: keep a copy elsewhere too.`,
+		Args: usage(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return runBackup(cmd.Context(), env, env.dataDir(data), args[0])
+		},
+	}
+	addData(cmd, &data)
+	return cmd
+}
+
+func runBackup(ctx context.Context, env *Env, from, to string) error {
+	began := env.Now()
+	m := &meter{env: env}
+	copied, err := server.Backup(ctx, from, to, m.show)
+	m.clear()
+	if ctx.Err() != nil && err != nil {
+		return context.Canceled // what was copied is gone
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(env.Out, "%s: database %s, %d files of %d jobs %s, in %s\n", to, size(copied.Database),
+		copied.Files, copied.Jobs, size(copied.Bytes), env.Now().Sub(began).Round(100*time.Millisecond))
+	for _, id := range copied.Gone {
+		fmt.Fprintf(env.Err, "%s was deleted meanwhile: it is in the copy without its files\n", id)
+	}
+	return nil
+}
+
+func newCheckCommand(env *Env) *cobra.Command {
+	var data string
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Read a whole data directory and tell what is damaged",
+		Long: `Read the whole database of a data directory, and look for the files of its jobs,
+also while a server uses it. Every defect is a line on standard output. The exit
+status is 1 when there is one.`,
+		Args: usage(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error { return runCheck(cmd.Context(), env, env.dataDir(data)) },
+	}
+	addData(cmd, &data)
+	return cmd
+}
+
+func runCheck(ctx context.Context, env *Env, data string) error {
+	defects := 0
+	err := server.Check(ctx, data, func(defect string) {
+		defects++
+		fmt.Fprintln(env.Out, oneLine(defect, 1000))
+	})
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case defects > 0:
+		return fmt.Errorf("%s is damaged: begin with a backup of it, or with another directory", data)
+	case err == nil:
+		fmt.Fprintf(env.Out, "%s is whole\n", data)
+	}
+	return err
+}
+
+func addData(cmd *cobra.Command, data *string) {
+	cmd.Flags().StringVar(data, "data", "", "the `DIR` that holds the data; without it MEANWHILE_DATA, or "+config.Default().Data)
+}
+
+// dataDir is the data directory that is meant.
+func (e *Env) dataDir(flag string) string {
+	for _, dir := range []string{flag, e.getenv(config.Variable("data"))} {
+		if dir != "" {
+			return dir
+		}
+	}
+	return config.Default().Data
+}
+
+// meter shows on a terminal how far a copy is.
+type meter struct {
+	env   *Env
+	last  string
+	drawn bool
+}
+
+func (m *meter) show(done, total int64) {
+	if !m.env.ErrTerminal || total == 0 {
+		return
+	}
+	if line := fmt.Sprintf("%d%% of %s", done*100/total, size(total)); line != m.last {
+		fmt.Fprintf(m.env.Err, "\r\x1b[K%s", line)
+		m.last, m.drawn = line, true
+	}
+}
+
+func (m *meter) clear() {
+	if m.drawn {
+		fmt.Fprint(m.env.Err, "\r\x1b[K")
+	}
+}
+
+// size is a number of bytes for people.
+func size(bytes int64) string {
+	const units = "KMGT"
+	if bytes < 1<<10 {
+		return fmt.Sprintf("%d B", bytes)
+	}
+	n, unit := float64(bytes)/(1<<10), 0
+	for n >= 1<<10 && unit < len(units)-1 {
+		n, unit = n/(1<<10), unit+1
+	}
+	return fmt.Sprintf("%.1f %ciB", n, units[unit])
+}

@@ -1,0 +1,96 @@
+package cli
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A copy of a server's directory, taken while it runs in another process, is one on
+// which the next server goes on.
+func TestABackupOfARunningServer(t *testing.T) {
+	k := newKillable(t)
+	k.start(t)
+	url := "http://" + k.listen
+	s := on(url)
+	if code := s.run(t, "submit", "sim", `{"echo":"kept"}`, "--wait", "--json"); code != exitOK {
+		t.Fatalf("exit status %d: %s", code, &s.err)
+	}
+	_, id, _ := strings.Cut(s.out.String(), `"id":"`)
+	id, _, _ = strings.Cut(id, `"`)
+
+	to := filepath.Join(t.TempDir(), "copy")
+	b := on(url).terminal()
+	if code := b.run(t, "backup", to, "--data", k.data); code != exitOK || !strings.HasPrefix(b.out.String(), to+": database ") {
+		t.Fatalf("exit status %d: %s%s", code, &b.out, &b.err)
+	}
+	b.wantErr(t, "100% of ")
+	again := on(url)
+	if code := again.run(t, "backup", to, "--data", k.data); code != exitError {
+		t.Errorf("onto a copy that is there: exit status %d", code)
+	}
+	again.wantErr(t, "not empty")
+
+	k.kill()
+	k.data = to
+	k.start(t)
+	got := on(url)
+	if code := got.run(t, "get", id, "--result"); code != exitOK || !strings.Contains(got.out.String(), "kept") {
+		t.Errorf("exit status %d: %s%s", code, &got.out, &got.err)
+	}
+}
+
+func TestAnInterruptedBackup(t *testing.T) {
+	k := newKillable(t)
+	k.start(t)
+	dir := t.TempDir()
+	s := on("")
+	if code := Run(cancelled(t), &s.Env, []string{"backup", filepath.Join(dir, "copy"), "--data", k.data}); code != exitInterrupted {
+		t.Errorf("exit status %d: %s", code, &s.err)
+	}
+	if names, _ := os.ReadDir(dir); len(names) > 0 {
+		t.Errorf("it left %v", names)
+	}
+}
+
+func TestACheckOfADataDirectory(t *testing.T) {
+	k := newKillable(t)
+	k.start(t)
+	whole := on("")
+	whole.Environ = append(whole.Environ, "MEANWHILE_DATA="+k.data)
+	whole.want(t, exitOK, k.data+" is whole\n", "check")
+	k.kill()
+
+	copied := filepath.Join(t.TempDir(), "copy")
+	if code := on("").run(t, "backup", copied, "--data", k.data); code != exitOK {
+		t.Fatalf("exit status %d", code)
+	}
+	f, err := os.OpenFile(filepath.Join(copied, "meanwhile.db"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(bytes.Repeat([]byte{0xAA}, 20_000), 40_000); err != nil {
+		t.Fatal(err)
+	}
+	_ = f.Close()
+	damaged := on("")
+	if code := damaged.run(t, "check", "--data", copied); code != exitError || damaged.out.Len() == 0 {
+		t.Errorf("exit status %d: %s", code, &damaged.out)
+	}
+	damaged.wantErr(t, "is damaged")
+
+	none := on("")
+	if code := none.run(t, "check", "--data", t.TempDir()); code != exitError {
+		t.Errorf("nothing to check: exit status %d", code)
+	}
+}
+
+func TestBytesForPeople(t *testing.T) {
+	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536 << 10: "1.5 MiB", 16 << 30: "16.0 GiB", 5 << 50: "5120.0 TiB"} {
+		if got := size(n); got != want {
+			t.Errorf("%d is %s, want %s", n, got, want)
+		}
+	}
+}
