@@ -61,6 +61,13 @@ func MaxWaiting(n int) QueueOption {
 	return QueueOption{func(q *config.Queue) { q.MaxDepth = n }}
 }
 
+// PerKey bounds the jobs of one key: so many run at once, the others are parked until
+// it is their turn, and so many may wait, one more is refused; 0 is no bound. Without
+// it a key may run as many as the queue does, and 1,000 may wait.
+func PerKey(running, waiting int) QueueOption {
+	return QueueOption{func(q *config.Queue) { q.PerKey.Running, q.PerKey.Waiting = running, waiting }}
+}
+
 // MaxAttempts is how often a job is tried, the first time included; without it 4.
 func MaxAttempts(n int) QueueOption {
 	return QueueOption{func(q *config.Queue) { q.MaxAttempts = n }}

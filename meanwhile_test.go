@@ -227,6 +227,44 @@ func TestACancelReachesTheFunction(t *testing.T) {
 	}
 }
 
+func TestAKeyHasItsBounds(t *testing.T) {
+	s := open(t, meanwhile.Config{})
+	began, letGo := make(chan string), make(chan struct{})
+	meanwhile.Handle(s, "slow", func(_ context.Context, t *meanwhile.Task, _ any) (any, error) {
+		began <- t.Key
+		<-letGo
+		return nil, nil
+	}, meanwhile.Concurrency(4), meanwhile.PerKey(1, 2))
+	run(t, s)
+	ask := func(key string) (*meanwhile.Job, error) {
+		return s.Submit(t.Context(), meanwhile.Submission{Queue: "slow", Input: 1, Key: key})
+	}
+	for range 3 {
+		if _, err := ask("a"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if key := <-began; key != "a" {
+		t.Errorf("a job of %s began", key)
+	}
+	if _, err := ask("a"); client.CodeOf(err) != "key_full" {
+		t.Errorf("a third job of the key may wait: %v", err)
+	}
+	last, err := ask("b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if key := <-began; key != "b" {
+		t.Errorf("a job of %s ran beside that of its key", key)
+	}
+	close(letGo)
+	<-began
+	<-began
+	if _, err := s.Wait(t.Context(), last.ID); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestAnIdempotencyKeyMakesOneJob(t *testing.T) {
 	s := open(t, meanwhile.Config{})
 	meanwhile.Handle(s, "echo", echo)

@@ -1,0 +1,197 @@
+package server
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/config"
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/exec"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/runner"
+	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
+)
+
+const streams = 1000 // at once
+
+// cpu is the processor time of this process so far.
+func cpu() time.Duration {
+	var use syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &use)
+	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
+}
+
+// office is an engine over a synced store, with room for all streams.
+func office(b *testing.B) *engine.Engine {
+	store, err := sqlite.Open(context.Background(), filepath.Join(b.TempDir(), "jobs.db"), sqlite.Options{LogAhead: logAhead})
+	if err != nil {
+		b.Fatal(err)
+	}
+	e, err := engine.New(context.Background(), engine.Config{Store: store, Queues: []engine.Queue{{
+		Name: "talk", Concurrency: streams, MaxDepth: 2 * streams, MaxAttempts: 1, Policy: config.FuncQueue().Policy(), Keep: time.Hour, KeepFailed: time.Hour,
+	}}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	gone := make(chan error)
+	go func() { gone <- e.Run(ctx) }()
+	b.Cleanup(func() {
+		stop()
+		<-gone
+		_ = store.Close()
+	})
+	return e
+}
+
+func submitAll(b *testing.B, e *engine.Engine) (ids []job.ID) {
+	for range streams {
+		snap, _, err := e.Submit(context.Background(), engine.Request{Owner: job.Owner{User: "local"}, Queue: "talk", Input: []byte("{}")})
+		if err != nil {
+			b.Fatal(err)
+		}
+		ids = append(ids, snap.ID)
+	}
+	return ids
+}
+
+// BenchmarkAppend is what a piece of output costs the engine and the store, synced: a
+// thousand leases append as fast as they are answered.
+func BenchmarkAppend(b *testing.B) {
+	b.Run("text", func(b *testing.B) { benchmarkAppend(b, false) })
+	b.Run("text and progress", func(b *testing.B) { benchmarkAppend(b, true) })
+}
+
+func benchmarkAppend(b *testing.B, progress bool) {
+	e := office(b)
+	claims := make(chan job.Claimed, streams)
+	defer e.Serve(job.Worker{Name: "bench", Queue: "talk", Slots: streams, Deliver: func(c job.Claimed) { claims <- c }})()
+	submitAll(b, e)
+	var left atomic.Int64
+	left.Store(int64(b.N))
+	var all sync.WaitGroup
+	b.ResetTimer()
+	began := cpu()
+	for range streams {
+		c := <-claims
+		all.Go(func() {
+			for seq := int64(1); left.Add(-1) >= 0; seq++ {
+				entries := []job.Entry{{Seq: seq, Attempt: 1, Kind: job.Text, Events: 1, Data: []byte("token ")}}
+				var p *job.Progress
+				if progress {
+					p = &job.Progress{Percent: 50, Status: "Generating response"}
+					seq++
+					entries = append(entries, job.Entry{Seq: seq, Attempt: 1, Kind: job.Report, Events: 1, Data: []byte(`{"percent":50,"status":"Generating response"}`)})
+				}
+				if err := e.Append(context.Background(), c.Lease(), entries, p); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	b.StopTimer()
+	b.ReportMetric(float64((cpu()-began).Microseconds())/float64(b.N), "cpu-µs/append")
+}
+
+// talker says b.N words in all, over all streams, twenty a second each, and remembers
+// when.
+type talker struct {
+	left atomic.Int64
+	said sync.Map // of a job's id and the bytes said so far: when
+}
+
+type spoken struct {
+	id    job.ID
+	bytes int
+}
+
+func (*talker) Kind() string       { return "talker" }
+func (*talker) Check([]byte) error { return nil }
+
+func (k *talker) Execute(ctx context.Context, t exec.Task, out exec.Sink) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for n := 1; k.left.Add(-1) >= 0; n++ {
+		<-tick.C
+		if err := out.Progress(job.Progress{Percent: 30 + 49*float64(n)/float64(n+200), Status: "Generating response"}); err != nil {
+			return err
+		}
+		k.said.Store(spoken{t.Job.ID, n * len("token ")}, time.Now())
+		if err := out.Text("token "); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// BenchmarkStreams is a thousand jobs that each say twenty words a second, each
+// watched: what a word costs, and how long it takes to its watcher.
+func BenchmarkStreams(b *testing.B) {
+	e := office(b)
+	k := &talker{}
+	k.left.Store(int64(b.N))
+	r := runner.New(runner.Config{Source: e, Queue: "talk", Executor: k, Slots: streams, Name: "bench", Log: slog.New(slog.DiscardHandler)})
+	ctx, stop := context.WithCancel(context.Background())
+	gone := make(chan error)
+	b.ResetTimer()
+	began := cpu()
+	var all sync.WaitGroup
+	delays := make([][]time.Duration, streams)
+	for i, id := range submitAll(b, e) {
+		all.Go(func() { delays[i] = k.listen(b, e, id) })
+	}
+	go func() { gone <- r.Run(ctx) }()
+	all.Wait()
+	b.StopTimer()
+	used := cpu() - began
+	stop()
+	<-gone
+	every := slices.Concat(delays...)
+	slices.Sort(every)
+	b.ReportMetric(float64(used.Microseconds())/float64(b.N), "cpu-µs/word")
+	b.ReportMetric(float64(len(every))/float64(b.N), "updates/word")
+	b.ReportMetric(float64(every[len(every)/2].Microseconds())/1000, "p50-ms")
+	b.ReportMetric(float64(every[len(every)*99/100].Microseconds())/1000, "p99-ms")
+}
+
+// listen watches a job to its end: how long the last word of each update took.
+func (k *talker) listen(b *testing.B, e *engine.Engine, id job.ID) (delays []time.Duration) {
+	w, err := e.Watch(context.Background(), job.Owner{User: "local"}, id, 0)
+	if err != nil {
+		b.Error(err)
+		return nil
+	}
+	defer w.Close()
+	for heard := 0; ; {
+		up, err := w.Next(context.Background())
+		if err == io.EOF {
+			return delays
+		}
+		if err != nil {
+			b.Error(err)
+			return delays
+		}
+		before := heard
+		for _, entry := range up.Entries {
+			if entry.Kind == job.Text {
+				heard += len(entry.Data)
+			}
+		}
+		if at, ok := k.said.Load(spoken{id, heard}); ok && heard > before {
+			delays = append(delays, time.Since(at.(time.Time)))
+		}
+		if up.Job.State.Ended() && len(up.Entries) == 0 {
+			return delays
+		}
+	}
+}
