@@ -118,6 +118,9 @@ func (t *tx) remove(g gone) error {
 	}
 	if g.files > 0 {
 		t.batch.Removed = append(t.batch.Removed, g.id)
+		if err := t.q.deleteWithFiles.int(g.n).run(); err != nil {
+			return err
+		}
 	}
 	if g.idem == "" {
 		return nil
@@ -158,16 +161,14 @@ func (t *tx) retry(op *store.Retry) error {
 	j.Attempt, j.RunAt = 0, t.now
 	j.StartedAt, j.FinishedAt, j.ExpiresAt, j.CancelRequestedAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	j.Failure, j.Usage, j.Progress = nil, nil, job.Progress{}
-	t.counted(j.Queue).Retried++
+	t.counted(j.Queue).counts.Retried++
 	var queueBy time.Time
 	if d := j.Policy.Timeouts.Queue; d > 0 {
 		queueBy = t.now.Add(d)
 	}
 	op.Job = j.Job
-	if d := j.Policy.Timeouts.Abandon; d > 0 {
-		if err := t.q.setAbandon.micros(d).int(j.n).run(); err != nil {
-			return err
-		}
+	if err := t.mayBeAbandoned(&j.Job, j.n); err != nil {
+		return err
 	}
 	return t.q.requeue.int(int64(to)).text(lane(to, j.Key)).int(turn).time(j.RunAt).time(queueBy).int(j.n).run()
 }

@@ -15,11 +15,12 @@ import (
 // tx is one batch being applied. It lives as long as the commit that made it.
 type tx struct {
 	*Store
-	batch   *store.Batch
-	now     time.Time
-	changed map[string]*store.Counts // the queues whose counts this batch moved
-	wrote   bool                     // it changed something
-	freed   []freed                  // what the op that is being applied made room for
+	batch  *store.Batch
+	number int64 // among the batches of this process
+	now    time.Time
+	wrote  bool     // it changed something
+	moved  []string // the queues whose counts it changed
+	freed  []freed  // what the op that is being applied made room for
 }
 
 // Apply applies a batch; see [store.Store].
@@ -67,7 +68,8 @@ func (s *Store) usable(ctx context.Context, b *store.Batch) error {
 
 func (s *Store) applyBatch(b *store.Batch) error {
 	b.Removed, b.Damaged = nil, nil
-	t := &tx{Store: s, batch: b, now: s.Now(), changed: map[string]*store.Counts{}}
+	s.batches++
+	t := &tx{Store: s, batch: b, number: s.batches, now: s.Now()}
 	if err := t.run(b); err != nil {
 		s.stale = true
 		return err
@@ -131,7 +133,8 @@ func (t *tx) apply(b *store.Batch) error {
 		func() error { return each(t, b.Dues, t.due) },
 		func() error { return each(t, b.Prunes, t.prune) },
 		func() error { return each(t, b.Claims, t.claim) },
-		func() error { return t.saveCounts(b) },
+		t.saveCounts,
+		t.saveMarks,
 		func() error { return t.remember(b) },
 	} {
 		if err := kind(); err != nil {
@@ -155,17 +158,6 @@ func each[Op any](t *tx, ops []*Op, f func(*Op) error) error {
 	return nil
 }
 
-// counted returns the counts of a queue that the batch is about to move.
-func (t *tx) counted(queue string) *store.Counts {
-	c := t.counts[queue]
-	if c == nil {
-		c = &store.Counts{}
-		t.counts[queue] = c
-	}
-	t.changed[queue] = c
-	return c
-}
-
 // move brings a job to a state, by a legal move: here all is counted. It returns the
 // turn of a job that is queued or parked now. The zero state is no state: before
 // the submit.
@@ -180,7 +172,8 @@ func (t *tx) move(j *job.Job, to job.State) (turn int64) {
 // count is move where the law is not asked: a job whose row is damaged ends as
 // failed wherever it stood.
 func (t *tx) count(j *job.Job, to job.State) (turn int64) {
-	from, c := j.State, t.counted(j.Queue)
+	from, q := j.State, t.counted(j.Queue)
+	c := &q.counts
 	if !from.Ended() { // what ever ended stays counted
 		add(c, from, -1)
 	}
@@ -191,7 +184,6 @@ func (t *tx) count(j *job.Job, to job.State) (turn int64) {
 	if to.Waiting() {
 		c.WaitingBytes += j.InputBytes
 	}
-	q := t.turns.of(j.Queue)
 	k, turn := q.move(j, from, to)
 	if k.jobs[job.Parked] > 0 && busy(from) && !busy(to) {
 		t.free(q, j, k)
@@ -219,26 +211,4 @@ func add(c *store.Counts, s job.State, n int64) {
 	case job.Expired:
 		c.Expired += n
 	}
-}
-
-func (t *tx) pause(op *store.Pause) error {
-	op.Err = nil
-	t.counted(op.Queue).Paused = op.Paused
-	return nil
-}
-
-// saveCounts writes the counts that the batch moved, and answers them.
-func (t *tx) saveCounts(b *store.Batch) error {
-	b.Counts = make(map[string]store.Counts, len(t.changed))
-	for name, c := range t.changed {
-		b.Counts[name] = *c
-		err := t.q.saveCounts.text(name).
-			int(c.Scheduled).int(c.Queued).int(c.Parked).int(c.Running).
-			int(c.Succeeded).int(c.Failed).int(c.Cancelled).int(c.Expired).int(c.Retried).
-			int(c.WaitingBytes).flag(c.Paused).run()
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

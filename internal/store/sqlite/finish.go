@@ -37,7 +37,7 @@ func (t *tx) finish(op *store.Finish) error {
 		to = job.Cancelled
 	}
 	op.State, op.At = to, t.now
-	delete(t.running, op.Lease.Job)
+	t.letGo(op.Lease.Job)
 	if to.Ended() {
 		return t.end(h, op, to)
 	}
@@ -86,12 +86,20 @@ func (t *tx) end(h *held, op *store.Finish, to job.State) error {
 		int(j.Cursor).int(j.OutputBytes).bytes(encodeProgress(j.Progress)).bytes(encodeFailure(j.Failure)).bytes(j.Usage).int(j.n).run()
 }
 
-// neverAbandoned takes a job that ends out of those that may be abandoned.
+// mayBeAbandoned lists a job that is not over among those that may be abandoned, if
+// it may; neverAbandoned takes it out again when it ends.
+func (t *tx) mayBeAbandoned(j *job.Job, n int64) error {
+	if j.Policy.Timeouts.Abandon == 0 {
+		return nil
+	}
+	return t.q.insertAbandonable.int(n).run()
+}
+
 func (t *tx) neverAbandoned(j *row) error {
 	if j.Policy.Timeouts.Abandon == 0 {
 		return nil
 	}
-	return t.q.setAbandon.micros(0).int(j.n).run()
+	return t.q.deleteAbandonable.int(j.n).run()
 }
 
 // goBack makes a job wait again whose attempt is over.

@@ -51,6 +51,9 @@ func (t *tx) mend(j *row) error {
 			return err
 		}
 	}
+	if err := t.q.deleteAbandonable.int(j.n).run(); err != nil {
+		return err
+	}
 	x, err := encodeExtra(&j.Job)
 	if err != nil {
 		return err
@@ -64,7 +67,7 @@ func (t *tx) mend(j *row) error {
 func (t *tx) endDamaged() error {
 	for _, id := range t.damaged {
 		h := t.running[id]
-		delete(t.running, id)
+		t.letGo(id)
 		if err := t.mend(&h.job); err != nil {
 			return err
 		}

@@ -73,14 +73,6 @@ func (q *query) time(t time.Time) *query {
 	return q.int(t.UnixMicro())
 }
 
-// micros binds a duration in microseconds; zero is NULL.
-func (q *query) micros(d time.Duration) *query {
-	if d == 0 {
-		return q.bytes(nil)
-	}
-	return q.int(d.Microseconds())
-}
-
 // flag binds yes as 1 and no as 0.
 func (q *query) flag(on bool) *query { return q.int(int64(flag(on))) }
 

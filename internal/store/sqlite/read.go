@@ -56,8 +56,8 @@ func openReader(path string) (*reader, error) {
 		{&r.nextReady, "SELECT due FROM jobs WHERE due IS NOT NULL ORDER BY due LIMIT 1"},
 		{&r.held, "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count(), pragma_freelist_count(), pragma_page_size()"},
 		{&r.nextExpiry, "SELECT queue_by FROM jobs WHERE queue_by IS NOT NULL ORDER BY queue_by LIMIT 1"},
-		{&r.withFiles, "SELECT n, id FROM jobs WHERE files > 0 AND n > ? ORDER BY n LIMIT ?"},
-		{&r.abandonable, "SELECT " + jobColumns + ", deleted FROM jobs WHERE abandon IS NOT NULL AND n > ? ORDER BY n LIMIT ?"},
+		{&r.withFiles, "SELECT n, id FROM with_files WHERE n > ? ORDER BY n LIMIT ?"},
+		{&r.abandonable, "SELECT " + jobColumns + ", deleted FROM abandonable JOIN jobs USING (n) WHERE n > ? ORDER BY n LIMIT ?"},
 	} {
 		if *p.into, err = prepare(conn, p.sql); err != nil {
 			_ = conn.Close()

@@ -68,12 +68,13 @@ type Store struct {
 	// Guarded by mu, which a commit holds from beginning to end.
 	conn    *sqlite.Conn
 	q       *statements
-	counts  map[string]*store.Counts
+	queues  map[string]*queueState
 	running map[job.ID]*held
-	turns   turns
+	marks   marks
 	last    store.BatchID // the batch that was applied last
 	changes int64         // rows that this connection ever changed, after that batch
 	rows    int64         // the last row number that was given
+	batches int64         // how many were applied
 	damaged []job.ID      // running jobs whose rows are, and which the next batch ends
 	stale   bool          // the memory above may be ahead of the disk: load it again
 	closed  bool

@@ -8,12 +8,16 @@ import (
 type statements struct {
 	begin, commit, rollback *query
 
-	insertJob, insertInput, insertResult, insertOutput *query
+	insertRunning, insertWaiting                       *query
+	insertInput, insertResult, insertOutput            *query
 	setProgress, setLeaseUntil                         *query
 	goBack, lease, requestCancel, markDeleted          *query
 	end, endWaiting, requeue, ready                    *query
 	job, input, next, due, expired, oldest, weight     *query
-	parked, mend, setAbandon                           *query
+	parked, mend                                       *query
+	insertAbandonable, deleteAbandonable               *query
+	insertWithFiles, deleteWithFiles                   *query
+	setMark, deleteMark, loadMarks, runningRow         *query
 	outputEnd, text                                    *query
 	deleteJob, deleteInput, deleteResult, deleteOutput *query
 	idempotent, insertIdempotent, deleteIdempotent     *query
@@ -21,7 +25,7 @@ type statements struct {
 	insertDeleted, wasDeleted, oldDeleted, forget      *query
 	record, putRecord, deleteRecord, deleteRecords     *query
 	loadCounts, saveCounts                             *query
-	loadRunning, loadLine, loadDue                     *query
+	loadLine, loadDue                                  *query
 	lastBatch, setBatch, lastRow, changes              *query
 }
 
@@ -35,9 +39,12 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.commit, "COMMIT"},
 		{&q.rollback, "ROLLBACK"},
 
-		{&q.insertJob, `INSERT INTO jobs (n, id, tenant, usr, queue, key, priority, state, turn, attempt, max_attempts,
-			created, run_at, queue_by, started, policy, extra, idem, in_bytes, files, abandon, lane, due, lease, worker, lease_until)
-			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)`},
+		{&q.insertRunning, `INSERT INTO jobs (n, id, tenant, usr, queue, key, priority, max_attempts, created, run_at, started,
+			lease, worker, lease_until, policy, extra, idem, in_bytes, files, state, turn, attempt)
+			VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?9,?9,?10,?11,?12,?13,?14,?15,?16,?17,4,0,1)`},
+		{&q.insertWaiting, `INSERT INTO jobs (n, id, tenant, usr, queue, key, priority, state, turn, max_attempts, created, run_at, queue_by,
+			policy, extra, idem, in_bytes, files, lane, due, attempt)
+			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,0)`},
 		{&q.insertInput, "INSERT INTO inputs (n, body) VALUES (?,?)"},
 		{&q.insertResult, "INSERT INTO results (n, content_type, body) VALUES (?,?,?)"},
 		{&q.insertOutput, "INSERT INTO output (job, seq, attempt, kind, events, total, data) VALUES (?,?,?,?,?,?,?)"},
@@ -57,8 +64,13 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.ready, "UPDATE jobs SET state = ?, lane = ?, turn = ?, due = NULL WHERE n = ?"},
 		{&q.requeue, `UPDATE jobs SET state = ?, lane = ?, turn = ?, run_at = ?, queue_by = ?, attempt = 0, started = NULL, finished = NULL,
 			cancel_at = NULL, expires = NULL, progress = NULL, failure = NULL, usage = NULL WHERE n = ?`},
-		{&q.setAbandon, "UPDATE jobs SET abandon = ? WHERE n = ?"},
-		{&q.mend, `UPDATE jobs SET state = ?, lane = NULL, due = NULL, queue_by = NULL, abandon = NULL, lease_until = NULL, finished = ?, expires = ?,
+		{&q.insertAbandonable, "INSERT OR IGNORE INTO abandonable (n) VALUES (?)"},
+		{&q.deleteAbandonable, "DELETE FROM abandonable WHERE n = ?"},
+		{&q.insertWithFiles, "INSERT INTO with_files (n, id) VALUES (?,?)"},
+		{&q.deleteWithFiles, "DELETE FROM with_files WHERE n = ?"},
+		{&q.setMark, "INSERT OR REPLACE INTO running (n64, bits) VALUES (?,?)"},
+		{&q.deleteMark, "DELETE FROM running WHERE n64 = ?"},
+		{&q.mend, `UPDATE jobs SET state = ?, lane = NULL, due = NULL, queue_by = NULL, lease_until = NULL, finished = ?, expires = ?,
 			cursor = ?, out_bytes = ?, progress = ?, failure = ?, usage = NULL, policy = ?, extra = ? WHERE n = ?`},
 
 		{&q.job, "SELECT " + jobColumns + ", idem, deleted FROM jobs WHERE tenant = ? AND usr = ? AND id = ?"},
@@ -100,7 +112,8 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.loadCounts, "SELECT name, scheduled, queued, parked, running, succeeded, failed, cancelled, expired, retried, waiting_bytes, paused FROM queues"},
 		{&q.saveCounts, `INSERT OR REPLACE INTO queues (name, scheduled, queued, parked, running, succeeded, failed, cancelled, expired, retried, waiting_bytes, paused)
 			VALUES (?,?,?,?,?,?,?,?,?,?,?,?)`},
-		{&q.loadRunning, "SELECT " + jobColumns + ", lease, worker, lease_until, deleted, idem FROM jobs WHERE state = 4"},
+		{&q.loadMarks, "SELECT n64, bits FROM running"},
+		{&q.runningRow, "SELECT " + jobColumns + ", lease, worker, lease_until, deleted, idem FROM jobs WHERE n = ? AND state = 4"},
 		{&q.loadLine, "SELECT queue, lane, turn, key, priority FROM jobs WHERE lane IS NOT NULL"},
 		{&q.loadDue, "SELECT queue, key FROM jobs WHERE due IS NOT NULL"},
 	} {

@@ -91,7 +91,7 @@ func otherRequest() error {
 // insertJob writes the rows of a new job.
 func (t *tx) insertJob(op *store.Submit) error {
 	j := &op.Job
-	queueBy, turn := t.place(op)
+	turn := t.place(op)
 	x, err := encodeExtra(j)
 	if err != nil {
 		return err
@@ -102,22 +102,18 @@ func (t *tx) insertJob(op *store.Submit) error {
 	}
 	t.rows++
 	n := t.rows
-	q := t.q.insertJob.int(n).id(&j.ID).text(j.Owner.Tenant).text(j.Owner.User).text(j.Queue).text(j.Key).
-		int(int64(j.Priority)).int(int64(j.State)).int(turn).int(int64(j.Attempt)).int(int64(j.MaxAttempts)).
-		time(j.CreatedAt).time(j.RunAt).time(queueBy).time(j.StartedAt).
-		blob(encodePolicy(j.Policy)).bytes(x).orNull(idem).
-		int(j.InputBytes).int(int64(len(j.Files))).micros(j.Policy.Timeouts.Abandon)
-	until := t.now.Add(op.LeaseFor)
-	switch j.State {
-	case job.Running:
-		t.running[j.ID] = &held{job: row{*j, n, len(j.Files)}, token: op.Token, worker: op.Worker, until: until, idem: idem}
-		q.null().null().token(&op.Token).orNull(op.Worker).time(until)
-	case job.Scheduled:
-		q.null().time(j.RunAt).null().null().null()
-	default:
-		q.text(lane(j.State, j.Key)).null().null().null().null()
+	if j.State == job.Running {
+		err = t.insertRunning(op, n, x, idem)
+	} else {
+		err = t.insertWaiting(j, n, turn, x, idem)
 	}
-	if err := q.run(); err != nil {
+	if err == nil && len(j.Files) > 0 {
+		err = t.q.insertWithFiles.int(n).id(&j.ID).run()
+	}
+	if err == nil {
+		err = t.mayBeAbandoned(j, n)
+	}
+	if err != nil {
 		return err
 	}
 	if k := op.Idempotency; k != nil {
@@ -129,8 +125,32 @@ func (t *tx) insertJob(op *store.Submit) error {
 	return t.q.insertInput.int(n).blob(op.Input).run()
 }
 
-// place sets a new job's state and times, and finds its turn and when it expires.
-func (t *tx) place(op *store.Submit) (queueBy time.Time, turn int64) {
+// insertRunning writes the row of a job that is stored already leased.
+func (t *tx) insertRunning(op *store.Submit, n int64, extra []byte, idem string) error {
+	j, until := &op.Job, t.now.Add(op.LeaseFor)
+	t.hold(&held{job: row{*j, n, len(j.Files)}, token: op.Token, worker: op.Worker, until: until, idem: idem})
+	return t.q.insertRunning.int(n).id(&j.ID).text(j.Owner.Tenant).text(j.Owner.User).text(j.Queue).text(j.Key).
+		int(int64(j.Priority)).int(int64(j.MaxAttempts)).time(t.now).token(&op.Token).orNull(op.Worker).time(until).
+		blob(encodePolicy(j.Policy)).bytes(extra).orNull(idem).int(j.InputBytes).int(int64(len(j.Files))).run()
+}
+
+// insertWaiting writes the row of any other new job.
+func (t *tx) insertWaiting(j *job.Job, n, turn int64, extra []byte, idem string) error {
+	var queueBy time.Time
+	if d := j.Policy.Timeouts.Queue; d > 0 {
+		queueBy = j.RunAt.Add(d)
+	}
+	q := t.q.insertWaiting.int(n).id(&j.ID).text(j.Owner.Tenant).text(j.Owner.User).text(j.Queue).text(j.Key).
+		int(int64(j.Priority)).int(int64(j.State)).int(turn).int(int64(j.MaxAttempts)).time(t.now).time(j.RunAt).time(queueBy).
+		blob(encodePolicy(j.Policy)).bytes(extra).orNull(idem).int(j.InputBytes).int(int64(len(j.Files)))
+	if j.State == job.Scheduled {
+		return q.null().time(j.RunAt).run()
+	}
+	return q.text(lane(j.State, j.Key)).null().run()
+}
+
+// place sets a new job's state and times, and finds its turn.
+func (t *tx) place(op *store.Submit) (turn int64) {
 	j := &op.Job
 	to := t.firstState(op, added{})
 	j.State, j.CreatedAt, j.RunAt = 0, t.now, t.now
@@ -139,14 +159,10 @@ func (t *tx) place(op *store.Submit) (queueBy time.Time, turn int64) {
 	switch to {
 	case job.Running:
 		j.Attempt, j.StartedAt = 1, t.now
-		return time.Time{}, turn
 	case job.Scheduled:
 		j.RunAt = stamp(t.now.Add(op.Delay))
 	}
-	if d := j.Policy.Timeouts.Queue; d > 0 {
-		queueBy = j.RunAt.Add(d)
-	}
-	return queueBy, turn
+	return turn
 }
 
 // found is a job's row as an op needs it.

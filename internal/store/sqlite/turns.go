@@ -12,7 +12,7 @@ const (
 	mostDebts = 1 << 16
 )
 
-// turns is fair queueing: keys of a queue take turns, however many jobs each has.
+// queueTurns is fair queueing: keys of a queue take turns, however many jobs each has.
 // A job that becomes queued gets the turn that the queue is at, or the one after
 // its key's last job, whichever is later; claims go by turns, oldest first among
 // equals. The queue's turn passes as if all keys that wait were served at once: a
@@ -24,8 +24,6 @@ const (
 //
 // It lives in memory, owned by the commit, and is made anew from the waiting jobs
 // when the store opens: a debt without a queued job is forgotten.
-type turns map[string]*queueTurns
-
 type queueTurns struct {
 	now    int64 // the turn that the queue is at
 	last   int64 // after the furthest turn that was ever given
@@ -56,13 +54,8 @@ func (k *keyTurn) waiting() int {
 
 func (k *keyTurn) idle() bool { return k.jobs == [job.Running + 1]int32{} }
 
-func (t turns) of(queue string) *queueTurns {
-	q := t[queue]
-	if q == nil {
-		q = &queueTurns{keys: map[string]*keyTurn{}, tidyAt: 64, missed: true}
-		t[queue] = q
-	}
-	return q
+func newTurns() queueTurns {
+	return queueTurns{keys: map[string]*keyTurn{}, tidyAt: 64, missed: true}
 }
 
 // noJobs is what is known of a key that nothing is known of.

@@ -61,9 +61,11 @@ func (t *tx) makeReady(limit int) (ready, late int, err error) {
 func (s *Store) Counts(context.Context) (map[string]store.Counts, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	counts := make(map[string]store.Counts, len(s.counts))
-	for name, c := range s.counts {
-		counts[name] = *c
+	counts := make(map[string]store.Counts, len(s.queues))
+	for name, q := range s.queues {
+		if q.kept {
+			counts[name] = q.counts
+		}
 	}
 	return counts, nil
 }

@@ -12,28 +12,41 @@ import (
 )
 
 // Benchmarks measures the store with its own clock and one committer, as the
-// commit loop uses it: whole batches, inputs of 500 bytes.
+// commit loop uses it: whole batches, inputs of 500 bytes, jobs of a few keys; and
+// once with a hundred keys of which each may run a few.
 func Benchmarks(b *testing.B, s Suite) {
 	for _, size := range []int{1, 64, 100, 256} {
 		b.Run(fmt.Sprintf("submit+claim+finish/batch=%d", size), func(b *testing.B) { newBench(b, s).claimed(size) })
 		b.Run(fmt.Sprintf("submit-leased+finish/batch=%d", size), func(b *testing.B) { newBench(b, s).leased(size) })
 		b.Run(fmt.Sprintf("append/batch=%d", size), func(b *testing.B) { newBench(b, s).appends(size) })
 	}
+	b.Run("submit+claim+finish/keys=100/batch=100", func(b *testing.B) { newBench(b, s).keyed(0).claimed(100) })
+	b.Run("submit+claim+finish/keys=100/limited/batch=100", func(b *testing.B) { newBench(b, s).keyed(2).claimed(100) })
+	b.Run("submit-leased+finish/keys=100/batch=100", func(b *testing.B) { newBench(b, s).keyed(0).leased(100) })
 }
 
 type bench struct {
 	*testing.B
-	store store.Store
-	bytes []byte
+	store  store.Store
+	bytes  []byte
+	keys   int
+	limits map[string]store.Limits
 }
 
 func newBench(b *testing.B, s Suite) *bench {
 	st := s.Open(b, filepath.Join(b.TempDir(), "store"), Options{})
 	b.Cleanup(func() { _ = st.Close() })
-	return &bench{B: b, store: st, bytes: bytes.Repeat([]byte("5"), 500)}
+	return &bench{B: b, store: st, bytes: bytes.Repeat([]byte("5"), 500), keys: 16}
+}
+
+// keyed is a bench of a hundred keys, of which each may run so many; 0 for any.
+func (b *bench) keyed(running int) *bench {
+	b.keys, b.limits = 100, map[string]store.Limits{queue: {KeyRunning: running}}
+	return b
 }
 
 func (b *bench) commit(batch *store.Batch) {
+	batch.Limits = b.limits
 	if err := store.Commit(context.Background(), b.store, batch); err != nil {
 		b.Fatal(err)
 	}
@@ -49,7 +62,7 @@ func (b *bench) submits(n int, leased bool) []*store.Submit {
 	for i := range all {
 		id := job.NewID()
 		all[i] = &store.Submit{Input: b.bytes, Job: job.Job{
-			ID: id, Owner: mine, Queue: queue, Key: string(rune('a' + i%16)),
+			ID: id, Owner: mine, Queue: queue, Key: string(rune('a' + i%b.keys)),
 			Priority: job.DefaultPriority, MaxAttempts: job.DefaultMaxAttempts,
 		}}
 		if leased {

@@ -48,8 +48,13 @@ func (w *world) states(when string, want job.State, jobs ...job.ID) {
 
 func limitOfNobody(w *world) {
 	w.limit(queue, store.Limits{KeyRunning: 1, KeyWaiting: 1})
-	w.states("at first", job.Queued, w.submitMany(3)...)
+	w.states("at first", job.Queued, w.submitMany(3, withKey(""))...)
+	s := w.newSubmit(withKey(""), leasedAs(w.token()))
+	w.do(s)
+	equal(w, "the state of a submit with a token", s.Job.State, job.Running)
 	equal(w, "the jobs claimed", len(w.claim(queue, 9)), 3)
+	w.submit()
+	w.refused(job.KeyFull, w.newSubmit())
 }
 
 func limitParks(w *world) {
