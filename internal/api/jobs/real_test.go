@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -83,7 +84,11 @@ func (s *site) open(p api.Patience) {
 	s.face.sockets.Patience = p
 	mux := http.NewServeMux()
 	s.face.Register(mux)
-	server := httptest.NewServer(neighbours.Front(mux))
+	server := httptest.NewUnstartedServer(neighbours.Front(mux))
+	if p != api.UsualPatience { // a test of clients that do not read
+		server.Config.ConnState = func(c net.Conn, _ http.ConnState) { _ = c.(*net.TCPConn).SetWriteBuffer(4096) }
+	}
+	server.Start()
 	s.url, s.stop = server.URL, stop
 	s.close = func() {
 		stop()

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -50,6 +52,24 @@ func (s *site) dial(path string, headers ...string) *line {
 		h.Add(headers[i], headers[i+1])
 	}
 	conn, _, err := websocket.Dial(s.Context(), s.url+path, &websocket.DialOptions{HTTPHeader: h})
+	if err != nil {
+		s.Fatal(err)
+	}
+	conn.SetReadLimit(-1)
+	s.Cleanup(func() { _ = conn.CloseNow() })
+	return &line{s.T, conn}
+}
+
+// dialDeaf is dial of a client that takes little in without reading it.
+func (s *site) dialDeaf(path string) *line {
+	s.Helper()
+	dialer := net.Dialer{Control: func(_, _ string, c syscall.RawConn) (err error) {
+		_ = c.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096) })
+		return err
+	}}
+	transport := &http.Transport{DialContext: dialer.DialContext}
+	s.Cleanup(transport.CloseIdleConnections)
+	conn, _, err := websocket.Dial(s.Context(), s.url+path, &websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}})
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -317,7 +337,7 @@ func TestASlowSocketIsDropped(t *testing.T) {
 	s.open(api.Patience{Write: 100 * time.Millisecond, Ping: time.Hour, Pong: time.Hour})
 	id := s.want(202, nil, "POST", "/v1/jobs", small)
 	c := <-s.work
-	l := s.dial("/v1/watch")
+	l := s.dialDeaf("/v1/watch")
 	l.send(`{"type":"watch","id":"%s"}`, id)
 	piece := strings.Repeat("x", 60<<10)
 	const pieces = 200 // more than any socket's buffers hold
@@ -357,7 +377,7 @@ func TestAFloodOfMessages(t *testing.T) {
 	id := s.want(202, nil, "POST", "/v1/jobs", small)
 	other := s.dial("/v1/watch")
 	for _, message := range []string{`{"type":"watch","id":"` + id + `"}`, `{"type":"nonsense"}`, `{"type":"watch","id":"` + strings.Repeat("x", 30<<10) + `"}`} {
-		l := s.dial("/v1/watch")
+		l := s.dialDeaf("/v1/watch")
 		for n := 0; l.conn.Write(t.Context(), websocket.MessageText, []byte(message)) == nil; n++ {
 			if n%1000 == 0 {
 				s.want(200, values{"id": id}, "GET", "/v1/jobs/"+id, "")
