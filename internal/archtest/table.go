@@ -37,6 +37,7 @@ var plan = []room{
 	{path: "internal/exec/exectest", may: []string{"internal/job", "internal/exec"}, libraries: []string{"go.uber.org/goleak"}},
 	{path: "internal/runner", may: []string{"internal/job", "internal/exec"}},
 	{path: "internal/simmodel"},
+	{path: "internal/loopback"},
 
 	{path: "internal/conversation", may: []string{"internal/job", "internal/store"}},
 	{path: "internal/api", may: faces, libraries: []string{"github.com/coder/websocket"}},
@@ -48,7 +49,7 @@ var plan = []room{
 	{path: "internal/config", may: []string{"internal/job"}, libraries: []string{"go.yaml.in/yaml/v3"}},
 	{path: "internal/server", may: []string{
 		"internal/config", "internal/job", "internal/store", "internal/store/sqlite", "internal/engine", "internal/files", "internal/conversation",
-		"internal/obs", "internal/runner", "internal/exec", "internal/exec/sim", "internal/exec/llm", "internal/exec/process", "internal/simmodel",
+		"internal/obs", "internal/runner", "internal/exec", "internal/exec/sim", "internal/exec/llm", "internal/exec/process", "internal/simmodel", "internal/loopback",
 		"internal/api", "internal/api/jobs", "internal/api/chat"}},
 	{path: "internal/cli", may: []string{
 		"client", "bench", "internal/config", "internal/obs", "internal/server", "internal/simmodel"},

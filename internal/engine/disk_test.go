@@ -254,7 +254,9 @@ func TestADatabaseThatCannotGrow(t *testing.T) {
 
 // A directory that has become read-only: new work is refused soon, what runs is
 // kept, and goes on when it can be written again.
-func TestAnUnwritableDiskKeepsRunningWork(t *testing.T) { synctest.Test(t, anUnwritableDiskKeepsRunningWork) }
+func TestAnUnwritableDiskKeepsRunningWork(t *testing.T) {
+	synctest.Test(t, anUnwritableDiskKeepsRunningWork)
+}
 
 func anUnwritableDiskKeepsRunningWork(t *testing.T) {
 	r := newRough(t, sqlite.Options{Unsynced: true})

@@ -16,6 +16,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/exec"
 	"github.com/meanwhile-run/meanwhile/internal/exec/llm"
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/loopback"
 	"github.com/meanwhile-run/meanwhile/internal/simmodel"
 )
 
@@ -50,7 +51,7 @@ func (c counting) Execute(ctx context.Context, t exec.Task, out exec.Sink) error
 // its return all are done.
 func TestAnOutageOfAModelCostsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		way := &outage{RoundTripper: simmodel.Transport(simmodel.New(simmodel.Options{Tokens: 20, TokensPerSecond: 20}))}
+		way := &outage{RoundTripper: loopback.Transport(simmodel.New(simmodel.Options{Tokens: 20, TokensPerSecond: 20}))}
 		way.cut.Store(true)
 		models, err := llm.New(llm.Config{Models: []llm.Model{{Name: "m", BaseURL: "http://upstream.invalid/v1", Transport: way}}})
 		if err != nil {

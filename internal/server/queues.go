@@ -11,6 +11,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/exec/llm"
 	"github.com/meanwhile-run/meanwhile/internal/exec/process"
 	"github.com/meanwhile-run/meanwhile/internal/exec/sim"
+	"github.com/meanwhile-run/meanwhile/internal/loopback"
 	"github.com/meanwhile-run/meanwhile/internal/simmodel"
 )
 
@@ -74,7 +75,7 @@ func asksModels(queues map[string]config.Queue) bool {
 }
 
 // inProcess carries calls to a simulated model that lives in this process.
-func inProcess(o simmodel.Options) http.RoundTripper { return simmodel.Transport(simmodel.New(o)) }
+func inProcess(o simmodel.Options) http.RoundTripper { return loopback.Transport(simmodel.New(o)) }
 
 // engineQueues are the queues in the engine's words.
 func engineQueues(cfg config.Config, executors map[string]exec.Executor) []engine.Queue {

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/meanwhile-run/meanwhile/internal/loopback"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -75,7 +77,7 @@ func decode(t *testing.T, data string) chunk {
 }
 
 func TestAStreamIsRoleWordsFinishUsageDone(t *testing.T) {
-	_, header, body := ask(t, Transport(New(Options{})),
+	_, header, body := ask(t, loopback.Transport(New(Options{})),
 		`{"model":"any","stream":true,"stream_options":{"include_usage":true},"messages":[{"role":"user","content":"Why is it slow?"}]}`)
 	if got := header.Get("Content-Type"); got != "text/event-stream" {
 		t.Errorf("the content type is %q", got)
@@ -109,7 +111,7 @@ func TestAStreamIsRoleWordsFinishUsageDone(t *testing.T) {
 }
 
 func TestTheSameQuestionHasTheSameAnswerStreamedOrNot(t *testing.T) {
-	rt := Transport(New(Options{}))
+	rt := loopback.Transport(New(Options{}))
 	question := `"messages":[{"role":"system","content":"Be brief."},{"role":"user","content":[{"type":"text","text":"Part one"},{"type":"image_url"},{"type":"text","text":"part two"}]}]`
 	_, _, one := ask(t, rt, `{`+question+`}`)
 	_, _, two := ask(t, rt, `{`+question+`}`)
@@ -135,7 +137,7 @@ func TestTheSameQuestionHasTheSameAnswerStreamedOrNot(t *testing.T) {
 }
 
 func TestSoManyTokensAsAsked(t *testing.T) {
-	rt := Transport(New(Options{}))
+	rt := loopback.Transport(New(Options{}))
 	for body, want := range map[string]struct {
 		tokens int
 		finish string
@@ -154,7 +156,7 @@ func TestSoManyTokensAsAsked(t *testing.T) {
 }
 
 func TestWrongRequestsAreRefusedWithASentence(t *testing.T) {
-	rt := Transport(New(Options{}))
+	rt := loopback.Transport(New(Options{}))
 	for _, body := range []string{
 		``, `[]`, `{}`, `{"messages":[]}`, `{"messages":"hello"}`,
 		`{"messages":[{"role":"user"}],"sim":{"speed":1}}`,
@@ -174,7 +176,7 @@ func TestWrongRequestsAreRefusedWithASentence(t *testing.T) {
 func TestTimeToFirstTokenAndPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		begun := time.Now()
-		resp, err := post(t, Transport(New(Options{FirstToken: 2 * time.Second, TokensPerSecond: 10, Tokens: 21})),
+		resp, err := post(t, loopback.Transport(New(Options{FirstToken: 2 * time.Second, TokensPerSecond: 10, Tokens: 21})),
 			`{"stream":true,"messages":[{"role":"user","content":"x"}]}`)
 		if err != nil {
 			t.Fatal(err)
@@ -193,7 +195,7 @@ func TestTimeToFirstTokenAndPace(t *testing.T) {
 }
 
 func TestFaultsWithAStatus(t *testing.T) {
-	rt := Transport(New(Options{RetryAfter: 1500 * time.Millisecond}))
+	rt := loopback.Transport(New(Options{RetryAfter: 1500 * time.Millisecond}))
 	for fault, want := range map[string]struct {
 		status     int
 		retryAfter string
@@ -206,7 +208,7 @@ func TestFaultsWithAStatus(t *testing.T) {
 }
 
 func TestAFaultForTheFirstRequestsWithAKey(t *testing.T) {
-	rt := Transport(New(Options{}))
+	rt := loopback.Transport(New(Options{}))
 	var got []int
 	for _, key := range []string{"a", "a", "b", "a", "b", "b"} {
 		status, _, _ := ask(t, rt, `{"messages":[{"role":"user"}],"sim":{"fault":"500","fault_times":2,"key":"`+key+`"}}`)
@@ -226,7 +228,7 @@ func TestFaultsInTheMiddleOfAStream(t *testing.T) {
 	defer server.Close()
 	wire := &http.Transport{}
 	defer wire.CloseIdleConnections()
-	for name, rt := range map[string]http.RoundTripper{"wire": wire, "memory": Transport(New(Options{FaultAfter: 2}))} {
+	for name, rt := range map[string]http.RoundTripper{"wire": wire, "memory": loopback.Transport(New(Options{FaultAfter: 2}))} {
 		for fault, check := range map[Fault]func(body string, err error) bool{
 			CloseMidStream: func(body string, err error) bool { return err != nil && strings.Count(body, "data: ") == 3 },
 			EndMidStream:   func(body string, err error) bool { return err == nil && !strings.Contains(body, "[DONE]") },
@@ -253,7 +255,7 @@ func TestFaultsInTheMiddleOfAStream(t *testing.T) {
 }
 
 func TestCloseBeforeTheAnswerBreaksTheConnection(t *testing.T) {
-	_, err := post(t, Transport(New(Options{Fault: Close})), `{"messages":[{"role":"user"}]}`)
+	_, err := post(t, loopback.Transport(New(Options{Fault: Close})), `{"messages":[{"role":"user"}]}`)
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("the error is %v", err)
 	}
@@ -266,7 +268,7 @@ func TestACallerWhoLeavesIsNoticed(t *testing.T) {
 	} {
 		left := make(chan struct{})
 		h := New(Options{Fault: HangMidStream, FaultAfter: 1})
-		rt := Transport(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rt := loopback.Transport(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			defer close(left)
 			h.ServeHTTP(w, r)
 		}))
@@ -296,7 +298,7 @@ func TestACallThatIsCancelledBeforeTheAnswerReturns(t *testing.T) {
 		defer cancel()
 		req, _ := http.NewRequestWithContext(ctx, "POST", "http://sim.invalid/v1/chat/completions",
 			strings.NewReader(`{"messages":[{"role":"user"}]}`))
-		_, err := Transport(New(Options{Fault: Hang})).RoundTrip(req)
+		_, err := loopback.Transport(New(Options{Fault: Hang})).RoundTrip(req)
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("the error is %v", err)
 		}
@@ -324,7 +326,7 @@ func TestOtherPathsAreNotFound(t *testing.T) {
 func TestAStampedTokenIsTheTimeItIsSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
-		rt := Transport(New(Options{Stamps: true, FirstToken: time.Second, TokensPerSecond: 1, Tokens: 3}))
+		rt := loopback.Transport(New(Options{Stamps: true, FirstToken: time.Second, TokensPerSecond: 1, Tokens: 3}))
 		_, _, said := ask(t, rt, `{"stream":true,"messages":[{"role":"user","content":"when?"}]}`)
 		var text string
 		for _, event := range events(said) {

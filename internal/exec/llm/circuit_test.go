@@ -16,6 +16,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/exec"
 	"github.com/meanwhile-run/meanwhile/internal/exec/exectest"
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/loopback"
 	"github.com/meanwhile-run/meanwhile/internal/simmodel"
 )
 
@@ -271,8 +272,8 @@ func TestEachModelHasItsOwnCircuit(t *testing.T) {
 		bad, good := newUpstream(), newUpstream()
 		bad.fail("500")
 		e := must(t, Config{Models: []Model{
-			{Name: "bad", BaseURL: "http://bad.invalid/v1", Transport: simmodel.Transport(bad)},
-			{Name: "good", BaseURL: "http://good.invalid/v1", Transport: simmodel.Transport(good)},
+			{Name: "bad", BaseURL: "http://bad.invalid/v1", Transport: loopback.Transport(bad)},
+			{Name: "good", BaseURL: "http://good.invalid/v1", Transport: loopback.Transport(good)},
 		}})
 		for range mostInARow {
 			_ = attempt(t, e)
@@ -294,7 +295,7 @@ func TestACircuitTellsTheLog(t *testing.T) {
 		u := newUpstream()
 		e := must(t, Config{
 			Models:    []Model{{Name: "m", BaseURL: "http://upstream.invalid/v1"}},
-			Transport: simmodel.Transport(u),
+			Transport: loopback.Transport(u),
 			Log:       slog.New(slog.NewTextHandler(&told, nil)),
 		})
 		u.fail("500")

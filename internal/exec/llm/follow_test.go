@@ -8,6 +8,7 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/exec/exectest"
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/loopback"
 	"github.com/meanwhile-run/meanwhile/internal/simmodel"
 )
 
@@ -18,7 +19,7 @@ func traceOf(t *testing.T, follow Follow) string {
 	upstream := simmodel.New(simmodel.Options{})
 	e := must(t, Config{
 		Models: []Model{{Name: "m", BaseURL: "http://upstream.invalid/v1"}},
-		Transport: simmodel.Transport(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		Transport: loopback.Transport(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			sent = r.Header.Get("Traceparent")
 			upstream.ServeHTTP(w, r)
 		})),
@@ -59,7 +60,7 @@ func TestACallIsFollowedToItsEnd(t *testing.T) {
 		told := 0
 		e := must(t, Config{
 			Models:    []Model{{Name: "m", BaseURL: "http://upstream.invalid/v1"}},
-			Transport: simmodel.Transport(simmodel.New(simmodel.Options{})),
+			Transport: loopback.Transport(simmodel.New(simmodel.Options{})),
 			Follow: func(_ context.Context, model string) (string, func(int, []byte, error)) {
 				return "", func(status int, usage []byte, err error) {
 					told++

@@ -20,6 +20,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/exec"
 	"github.com/meanwhile-run/meanwhile/internal/exec/exectest"
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/loopback"
 	"github.com/meanwhile-run/meanwhile/internal/simmodel"
 )
 
@@ -44,7 +45,7 @@ func inMemory(t *testing.T, h http.Handler) *Executor {
 	t.Helper()
 	return must(t, Config{
 		Models:    []Model{{Name: "m", BaseURL: "http://upstream.invalid/v1"}},
-		Transport: simmodel.Transport(h),
+		Transport: loopback.Transport(h),
 	})
 }
 
@@ -190,7 +191,7 @@ func TestTheInputIsSentOnAsItIs(t *testing.T) {
 func TestTheModelOfTheQueueIsTheDefault(t *testing.T) {
 	e := must(t, Config{
 		Models:    []Model{{Name: "a", BaseURL: "http://upstream.invalid/v1"}, {Name: "b", BaseURL: "http://upstream.invalid/v1"}},
-		Transport: simmodel.Transport(simmodel.New(simmodel.Options{})),
+		Transport: loopback.Transport(simmodel.New(simmodel.Options{})),
 	})
 	other, err := e.WithDefault("b")
 	if err != nil {
@@ -261,7 +262,7 @@ func TestCallsBeyondTheBoundWaitForEachOther(t *testing.T) {
 		h := simmodel.New(simmodel.Options{FirstToken: 1500 * time.Millisecond})
 		e := must(t, Config{
 			Models: []Model{{Name: "m", BaseURL: "http://upstream.invalid/v1", Concurrency: 2}},
-			Transport: simmodel.Transport(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			Transport: loopback.Transport(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				most.Store(max(most.Load(), now.Add(1)))
 				defer now.Add(-1)
 				h.ServeHTTP(w, r)
@@ -292,7 +293,7 @@ func TestACancelledWaitTakesNoPlace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := must(t, Config{
 			Models:    []Model{{Name: "m", BaseURL: "http://upstream.invalid/v1", Concurrency: 1}},
-			Transport: simmodel.Transport(simmodel.New(simmodel.Options{FirstToken: time.Minute})),
+			Transport: loopback.Transport(simmodel.New(simmodel.Options{FirstToken: time.Minute})),
 		})
 		first := exectest.Start(t, e, exectest.Task([]byte(hello)))
 		synctest.Wait()

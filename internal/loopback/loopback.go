@@ -1,4 +1,6 @@
-package simmodel
+// Package loopback carries HTTP requests to a handler in the same process: the
+// embedded server's own callers, and the simulated model.
+package loopback
 
 import (
 	"context"
