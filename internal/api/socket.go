@@ -44,7 +44,7 @@ type Sockets struct {
 // most limit bytes. Where the page behind it may come from, [Site.Front] has
 // checked.
 func (s *Sockets) Serve(w http.ResponseWriter, r *http.Request, limit int64, talk func(*Socket)) error {
-	if !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
+	if !isHandshake(r) {
 		return job.Errorf(job.Invalid, "this is a WebSocket: connect to it as ws, not http")
 	}
 	if err := s.enter(); err != nil {
@@ -60,6 +60,16 @@ func (s *Sockets) Serve(w http.ResponseWriter, r *http.Request, limit int64, tal
 	ctx, drop := context.WithCancel(context.WithoutCancel(r.Context()))
 	(&Socket{conn: conn, patience: s.Patience, ctx: ctx, drop: drop}).run(s.Stopping, talk)
 	return nil
+}
+
+// isHandshake says whether a request asks for a WebSocket as RFC 6455, section 4.2.1,
+// has it.
+func isHandshake(r *http.Request) bool {
+	h := r.Header
+	return r.Method == http.MethodGet && r.ProtoAtLeast(1, 1) &&
+		strings.EqualFold(h.Get("Upgrade"), "websocket") &&
+		strings.Contains(strings.ToLower(strings.Join(h["Connection"], ",")), "upgrade") &&
+		h.Get("Sec-WebSocket-Version") == "13" && len(h["Sec-Websocket-Key"]) == 1
 }
 
 // enter makes room for one more socket.

@@ -43,6 +43,8 @@ var plan = []room{
 	{path: "internal/api", may: faces, libraries: []string{"github.com/coder/websocket"}},
 	{path: "internal/api/jobs", may: append([]string{"internal/api"}, faces...)},
 	{path: "internal/api/chat", may: append([]string{"internal/api"}, faces...)},
+	{path: "internal/api/openapi", may: []string{"internal/api"}, libraries: []string{"go.yaml.in/yaml/v3"}},
+	{path: "internal/api/openapi/openapitest", may: []string{"internal/api/openapi"}, libraries: []string{"github.com/santhosh-tekuri/jsonschema/v6"}},
 
 	{path: "internal/obs", may: []string{"internal/job", "internal/engine"},
 		libraries: []string{"github.com/prometheus/client_golang", "go.opentelemetry.io/otel"}},
@@ -50,7 +52,7 @@ var plan = []room{
 	{path: "internal/server", may: []string{
 		"internal/config", "internal/job", "internal/store", "internal/store/sqlite", "internal/engine", "internal/files", "internal/conversation",
 		"internal/obs", "internal/runner", "internal/exec", "internal/exec/sim", "internal/exec/llm", "internal/exec/process", "internal/simmodel", "internal/loopback",
-		"internal/api", "internal/api/jobs", "internal/api/chat"}},
+		"internal/api", "internal/api/jobs", "internal/api/chat", "internal/api/openapi"}},
 	{path: "internal/cli", may: []string{
 		"client", "bench", "internal/config", "internal/obs", "internal/server", "internal/simmodel"},
 		libraries: []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sys/unix"}},

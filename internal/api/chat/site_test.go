@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/openapi/openapitest"
 	"github.com/meanwhile-run/meanwhile/internal/conversation"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -121,7 +122,7 @@ func (s *site) open(p api.Patience) {
 	s.face.sockets.Patience = p
 	mux := http.NewServeMux()
 	s.face.Register(mux)
-	server := httptest.NewServer(api.Front(mux, "127.0.0.1"))
+	server := httptest.NewServer(openapitest.Handler(s.TB, api.Front(mux, "127.0.0.1")))
 	s.url = server.URL
 	face := s.face
 	s.Cleanup(func() {
@@ -317,6 +318,7 @@ func (l *line) listen() (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
+	openapitest.Message(l.s, "ChatMessage", data)
 	a := answer{}
 	if err := json.NewDecoder(bytes.NewReader(data)).Decode(&a.body); err != nil {
 		l.s.Fatalf("heard %q", data)

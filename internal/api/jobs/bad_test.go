@@ -134,7 +134,7 @@ func TestBadRequestsAreRefusedAndStoreNothing(t *testing.T) {
 		{"a parameter of queues", "GET", "/v1/queues?name=sim", ``, nil, 400, job.Invalid},
 		{"an unknown queue", "GET", "/v1/queues/nope", ``, nil, 404, job.UnknownQueue},
 	} {
-		f := newFake()
+		f := newFake(t)
 		w := f.ask(tt.method, tt.path, tt.body, tt.headers...)
 		checkProblem(t, tt.rule, w.Code, w.Body.Bytes(), tt.status, tt.code, anyField)
 		if len(f.calls) > 0 {
@@ -215,7 +215,7 @@ func TestBadFieldsAreRefusedByName(t *testing.T) {
 		{"an unknown choice", "/retry/after_output", `"queue":"sim","input":1,"retry":{"after_output":"maybe"}`},
 		{"a choice in the wrong type", "/retry/on_timeout", `"queue":"sim","input":1,"retry":{"on_timeout":"yes"}`},
 	} {
-		f := newFake()
+		f := newFake(t)
 		w := f.ask("POST", "/v1/jobs", "{"+tt.body+"}")
 		checkProblem(t, tt.rule, w.Code, w.Body.Bytes(), 400, job.Invalid, tt.field)
 		if len(f.calls) > 0 {
@@ -226,7 +226,7 @@ func TestBadFieldsAreRefusedByName(t *testing.T) {
 
 // A policy for a queue that does not exist is the queue's problem.
 func TestAPolicyForAnUnknownQueue(t *testing.T) {
-	f := newFake()
+	f := newFake(t)
 	w := f.ask("POST", "/v1/jobs", `{"queue":"nope","input":1,"retry":{}}`)
 	checkProblem(t, "unknown queue", w.Code, w.Body.Bytes(), 404, job.UnknownQueue, "")
 }
@@ -234,7 +234,7 @@ func TestAPolicyForAnUnknownQueue(t *testing.T) {
 // A cursor that the job's output has not reached was never handed out.
 func TestACursorPastTheEnd(t *testing.T) {
 	for _, path := range []string{"/output?after=4", "/events?after=4", "/events?after=4.done"} {
-		f := newFake()
+		f := newFake(t)
 		f.snap.Cursor = 3
 		f.watch = func(int64) Watcher { return &script{updates: updatesOf(f.snap.Job)} }
 		w := f.ask("GET", jobPath+path, "")

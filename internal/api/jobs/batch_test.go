@@ -18,7 +18,7 @@ import (
 
 // Each job of a batch is handed to the engine whole, as one alone would be.
 func TestABatchIsHandedToTheEngineWhole(t *testing.T) {
-	f := newFake()
+	f := newFake(t)
 	second := `{"queue":"sim","input":{"a": [1]},"priority":2,"key":"ann","max_attempts":7,"metadata":{"a":"1"},"idempotency_key":"once"}`
 	w := f.ask("POST", "/v1/jobs/batch", `{"jobs":[ {"queue":"sim","input":1} , `+second+`]}`, "X-User-ID", "ann")
 	want := []engine.Request{
@@ -38,7 +38,7 @@ func TestABatchIsHandedToTheEngineWhole(t *testing.T) {
 
 // The header's key gives each job its own: the key and its place.
 func TestTheKeyOfABatch(t *testing.T) {
-	f := newFake()
+	f := newFake(t)
 	item := `{"queue":"sim","input":1}`
 	f.ask("POST", "/v1/jobs/batch", `{"jobs":[`+item+`,`+item+`],"atomic":true}`, "Idempotency-Key", "import", "Prefer", "respond-async")
 	if len(f.many) != 2 || !f.atomic {
@@ -54,7 +54,7 @@ func TestTheKeyOfABatch(t *testing.T) {
 // What is refused is refused by itself, by whoever refuses it, and points into the
 // batch; the others are stored, and all stand in their places.
 func TestWhatBecomesOfEachJob(t *testing.T) {
-	f := newFake()
+	f := newFake(t)
 	full := job.Errorf(job.KeyFull, "the key has as many waiting jobs as it may")
 	full.RetryAfter = 1500 * time.Millisecond
 	f.answers = []engine.Submitted{
@@ -81,7 +81,7 @@ func TestWhatBecomesOfEachJob(t *testing.T) {
 // An atomic batch of which a job is refused is refused, with whose fault it is, and
 // nothing was asked of the engine if the request alone showed it.
 func TestAnAtomicBatchIsRefusedWhole(t *testing.T) {
-	f := newFake()
+	f := newFake(t)
 	w := f.ask("POST", "/v1/jobs/batch", `{"atomic":true,"jobs":[{"queue":"sim","input":1},{"queue":"sim"},{"queue":"sim","input":1,"priority":0}]}`)
 	checkProblem(t, "by its fields", w.Code, w.Body.Bytes(), 400, job.Invalid, "/jobs/1/input")
 	golden(t, "batch_refused.json", w.Body.Bytes())
@@ -105,7 +105,7 @@ func TestAnAtomicBatchIsRefusedWhole(t *testing.T) {
 
 // The list of who is to blame is bounded.
 func TestManyAreToBlame(t *testing.T) {
-	w := newFake().ask("POST", "/v1/jobs/batch", `{"atomic":true,"jobs":[`+strings.Repeat(`{},`, 999)+`{}]}`)
+	w := newFake(t).ask("POST", "/v1/jobs/batch", `{"atomic":true,"jobs":[`+strings.Repeat(`{},`, 999)+`{}]}`)
 	var p api.Problem
 	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || len(p.Errors) != mostBlamed || p.Errors[19].Field != "/jobs/19/queue" {
 		t.Errorf("%v %+v", err, p.Errors)
@@ -115,7 +115,7 @@ func TestManyAreToBlame(t *testing.T) {
 // A batch of which every job was there before is a replay.
 func TestAReplayedBatch(t *testing.T) {
 	for _, replays := range []int{0, 1, 2} {
-		f := newFake()
+		f := newFake(t)
 		f.answers = []engine.Submitted{{Snapshot: f.snap, Existing: replays > 0}, {Snapshot: f.snap, Existing: replays > 1}}
 		w := f.ask("POST", "/v1/jobs/batch", `{"jobs":[{"queue":"sim","input":1},{"queue":"sim","input":1}]}`)
 		if got := w.Header().Get("Idempotent-Replay") == "true"; got != (replays == 2) {
@@ -125,7 +125,7 @@ func TestAReplayedBatch(t *testing.T) {
 }
 
 func TestABatchThatCouldNotBeStored(t *testing.T) {
-	f := newFake()
+	f := newFake(t)
 	f.err = job.Errorf(job.ShuttingDown, "the server is stopping")
 	w := f.ask("POST", "/v1/jobs/batch", oneJob)
 	checkProblem(t, "stopping", w.Code, w.Body.Bytes(), 503, job.ShuttingDown, "")
@@ -134,7 +134,7 @@ func TestABatchThatCouldNotBeStored(t *testing.T) {
 // A batch may be larger than one job, and has a bound of its own, which is held
 // before the body is read.
 func TestTheBoundOfABatch(t *testing.T) {
-	f := newFake()
+	f := newFake(t)
 	item := `{"queue":"sim","input":"` + strings.Repeat("x", 1000) + `"}`
 	if w := f.ask("POST", "/v1/jobs/batch", `{"jobs":[`+strings.Repeat(item+",", job.MaxBatch-1)+item+`]}`); w.Code != 200 || len(f.many) != job.MaxBatch {
 		t.Errorf("%d, %d jobs", w.Code, len(f.many))
@@ -180,7 +180,7 @@ func FuzzBatch(f *testing.F) {
 		f.Add(seed, "key")
 	}
 	f.Fuzz(func(t *testing.T, body, key string) {
-		fake := newFake()
+		fake := newFake(t)
 		r := request("POST", "/v1/jobs/batch", body)
 		if key != "" {
 			r.Header["Idempotency-Key"] = []string{key}
@@ -229,7 +229,7 @@ func BenchmarkBatch(b *testing.B) {
 	item := []byte(`{"queue":"sim","key":"user-17","input":{"duration_ms":0,"echo":"` + strings.Repeat("x", 430) + `"}}`)
 	body := append([]byte(`{"jobs":[`), bytes.Repeat(append(item, ','), 99)...)
 	body = append(append(body, item...), "]}"...)
-	f := silent()
+	f := silent(b)
 	f.answers = make([]engine.Submitted, 100)
 	for i := range f.answers {
 		f.answers[i].Snapshot = f.snap

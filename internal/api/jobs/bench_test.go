@@ -18,8 +18,8 @@ func (s *sink) WriteHeader(int)             {}
 func (s *sink) Write(p []byte) (int, error) { return len(p), nil }
 
 // silent is the engine at no cost.
-func silent() *fake {
-	f := newFake()
+func silent(b *testing.B) *fake {
+	f := newFake(b)
 	f.snap.State, f.snap.Attempt, f.snap.StartedAt = job.Running, 1, moment
 	return f
 }
@@ -42,17 +42,17 @@ func bench(b *testing.B, f *fake, r *http.Request, body []byte) {
 // net/http's own work and the engine's.
 func BenchmarkSubmit(b *testing.B) {
 	body := []byte(`{"queue":"sim","input":{"duration_ms":0,"echo":"` + strings.Repeat("x", 450) + `"}}`)
-	bench(b, silent(), request("POST", "/v1/jobs", "", "Content-Type", "application/json"), body)
+	bench(b, silent(b), request("POST", "/v1/jobs", "", "Content-Type", "application/json"), body)
 }
 
 // BenchmarkSubmitOnce has an Idempotency-Key and metadata too.
 func BenchmarkSubmitOnce(b *testing.B) {
 	body := []byte(`{"queue":"sim","key":"ann","priority":3,"metadata":{"order":"17","kind":"ocr"},"input":{"echo":"` + strings.Repeat("x", 400) + `"}}`)
-	bench(b, silent(), request("POST", "/v1/jobs", "", "Content-Type", "application/json", "Idempotency-Key", "abc"), body)
+	bench(b, silent(b), request("POST", "/v1/jobs", "", "Content-Type", "application/json", "Idempotency-Key", "abc"), body)
 }
 
 func BenchmarkGet(b *testing.B) {
-	f := silent()
+	f := silent(b)
 	f.snap = full()
 	bench(b, f, request("GET", jobPath, ""), nil)
 }

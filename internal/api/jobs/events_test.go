@@ -30,7 +30,7 @@ func as(state job.State, cursor int64) job.Job {
 }
 
 func TestAStreamFromBeginningToEnd(t *testing.T) {
-	f := newFake()
+	f := newFake(t)
 	f.snap.Job = as(job.Succeeded, 4)
 	f.snap.Text = "Hello"
 	f.snap.Result = &job.Result{ContentType: "application/json", Body: []byte("{\n\"a\":\r\n1}")}
@@ -78,7 +78,7 @@ func TestDoneOfAJobThatIsAnotherByNow(t *testing.T) {
 		"queued again": func(f *fake) { f.snap.Job = as(job.Queued, 1) },
 		"ended anew":   func(f *fake) { f.snap.Job = as(job.Failed, 1); f.snap.FinishedAt = moment.Add(time.Hour) },
 	} {
-		f := newFake()
+		f := newFake(t)
 		f.watch = func(int64) Watcher {
 			change(f)
 			return &script{updates: updatesOf(as(job.Succeeded, 0))}
@@ -99,7 +99,7 @@ func TestWhereAStreamGoesOn(t *testing.T) {
 	}{
 		{"", "", 0}, {"?after=2", "", 2}, {"?after=2", "3", 3}, {"", "3", 3}, {"?after=2.done", "", 2}, {"?after=", "", 0},
 	} {
-		f := newFake()
+		f := newFake(t)
 		f.watch = func(int64) Watcher {
 			return &script{updates: []engine.Update{{Job: as(job.Succeeded, 3), Entries: []job.Entry{entry(3, job.Text, "x")}}}}
 		}
@@ -127,7 +127,7 @@ func TestComingBackFromDone(t *testing.T) {
 		{"tried again and ended again", "2.done", as(job.Failed, 3), 200},
 		{"queued again", "3.done", as(job.Queued, 3), 200},
 	} {
-		f := newFake()
+		f := newFake(t)
 		f.watch = func(int64) Watcher {
 			ended := as(job.Failed, 3)
 			up := engine.Update{Job: ended, Entries: []job.Entry{entry(3, job.Text, "x")}}
@@ -148,14 +148,14 @@ func TestComingBackFromDone(t *testing.T) {
 
 // A refusal before the first event is a problem, not a stream.
 func TestAWatchThatIsRefused(t *testing.T) {
-	f := newFake()
+	f := newFake(t)
 	f.err = job.Errorf(job.NotFound, "there is no such job")
 	w := f.ask("GET", jobPath+"/events", "")
 	checkProblem(t, "not found", w.Code, w.Body.Bytes(), 404, job.NotFound, "")
 }
 
 func TestAHeadOfEventsEndsAtOnce(t *testing.T) {
-	f := newFake()
+	f := newFake(t)
 	f.watch = func(int64) Watcher { return &script{updates: updatesOf(aJob())} }
 	if w := f.ask("HEAD", jobPath+"/events", ""); w.Code != 200 || w.Header().Get("Content-Type") != "text/event-stream" || w.Body.Len() > 0 {
 		t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
@@ -177,7 +177,7 @@ func streaming(f *fake, w *recorder, stopping context.Context) (leave func(), en
 // A silent stream says every 15 seconds that it lives, and each event is flushed.
 func TestASilentStreamIsKeptAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, w := newFake(), newRecorder()
+		f, w := newFake(t), newRecorder()
 		watch := &script{updates: updatesOf(aJob())}
 		f.watch = func(int64) Watcher { return watch }
 		leave, ended := streaming(f, w, nil)
@@ -202,7 +202,7 @@ func TestASilentStreamIsKeptAlive(t *testing.T) {
 // A server that stops sends its watchers away with the wish to come back.
 func TestAStoppingServerEndsItsStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, w := newFake(), newRecorder()
+		f, w := newFake(t), newRecorder()
 		f.watch = func(int64) Watcher { return &script{updates: updatesOf(aJob())} }
 		stopping, stop := context.WithCancel(context.Background())
 		leave, ended := streaming(f, w, stopping)
@@ -221,7 +221,7 @@ func TestAStoppingServerEndsItsStreams(t *testing.T) {
 
 // A watch that breaks ends the stream in the same way, and nothing is lost.
 func TestABrokenWatchEndsTheStream(t *testing.T) {
-	f := newFake()
+	f := newFake(t)
 	f.watch = func(int64) Watcher {
 		return &script{updates: updatesOf(aJob()), err: job.Errorf(job.Unavailable, "the store is gone")}
 	}
@@ -234,7 +234,7 @@ func TestABrokenWatchEndsTheStream(t *testing.T) {
 // A reader who takes nothing for half a minute is dropped, and so is the watch.
 func TestASlowReaderIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f, w := newFake(), newRecorder()
+		f, w := newFake(t), newRecorder()
 		w.stuckAfter = 1
 		watch := &script{updates: updatesOf(aJob())}
 		f.watch = func(int64) Watcher { return watch }
@@ -266,7 +266,7 @@ func TestWhatMakesASnapshot(t *testing.T) {
 		now := as(job.Running, 1)
 		tt.change(&now)
 		watch := &script{updates: []engine.Update{{Job: as(job.Running, 1)}, {Job: now}}, err: errGone}
-		f := newFake()
+		f := newFake(t)
 		f.watch = func(int64) Watcher { return watch }
 		got := strings.Count(f.ask("GET", jobPath+"/events", "").Body.String(), "event: snapshot")
 		if (got == 2) != tt.want {
@@ -278,7 +278,7 @@ func TestWhatMakesASnapshot(t *testing.T) {
 // A reader who is far behind is sent a bounded piece at a time, and what is asked
 // next on the connection has no deadline of the stream's.
 func TestALongLogIsSentInPieces(t *testing.T) {
-	f, w := newFake(), newRecorder()
+	f, w := newFake(t), newRecorder()
 	up := engine.Update{Job: as(job.Succeeded, 100)}
 	for i := range int64(100) {
 		up.Entries = append(up.Entries, entry(i+1, job.Text, strings.Repeat("x", 4<<10)))
@@ -329,7 +329,7 @@ func TestWhateverIsCutTheStreamsJoinToTheLog(t *testing.T) {
 		for i := range rapid.IntRange(0, 12).Draw(t, "entries") {
 			entries = append(entries, entry(int64(i+1), rapid.SampledFrom(kinds).Draw(t, "kind"), fmt.Sprintf(`{"n":%d}`, i+1)))
 		}
-		f := newFake()
+		f := newFake(t)
 		f.snap.Job = as(job.Succeeded, int64(len(entries)))
 		f.watch = func(after int64) Watcher {
 			return &logged{t: t, entries: entries, cursor: after, left: rapid.IntRange(0, 4).Draw(t, "updates")}

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/openapi/openapitest"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
@@ -24,6 +25,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // fake is an engine that answers what it was told to and remembers what it was
 // asked. A nil field answers the fake's one job.
 type fake struct {
+	t openapitest.T
+
 	mu    sync.Mutex
 	calls []string
 
@@ -74,7 +77,7 @@ func aJob() job.Job {
 	}
 }
 
-func newFake() *fake { return &fake{snap: engine.Snapshot{Job: aJob()}} }
+func newFake(t openapitest.T) *fake { return &fake{t: t, snap: engine.Snapshot{Job: aJob()}} }
 
 func (f *fake) called(format string, args ...any) {
 	f.mu.Lock()
@@ -232,7 +235,7 @@ func (f *fake) handler() http.Handler { return f.handlerUntil(context.Background
 func (f *fake) handlerUntil(stopping context.Context) http.Handler {
 	mux := http.NewServeMux()
 	New(Config{Engine: f, Stopping: stopping}).Register(mux)
-	return api.Front(mux, "127.0.0.1:8080")
+	return openapitest.Handler(f.t, api.Front(mux, "127.0.0.1:8080"))
 }
 
 // ask sends one request: a method, a path, a body, and headers in pairs.

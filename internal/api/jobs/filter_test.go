@@ -27,7 +27,7 @@ func TestFilters(t *testing.T) {
 		},
 		"?metadata.order=17&metadata.a%20b=&metadata.x.y=%C3%A9": {Limit: 20, Metadata: map[string]string{"order": "17", "a b": "", "x.y": "é"}},
 	} {
-		f := newFake()
+		f := newFake(t)
 		w := f.ask("GET", "/v1/jobs"+query, "")
 		want.Owner = owner
 		got := f.filter
@@ -57,7 +57,7 @@ func FuzzFilters(f *testing.F) {
 		if name == "limit" || name == "after" || name == "all" || value == "" && name != "key" || !utf8.ValidString(name+value) {
 			return // they are not in both
 		}
-		listed, changed := newFake(), newFake()
+		listed, changed := newFake(t), newFake(t)
 		list := listed.ask("GET", "/v1/jobs?"+url.Values{name: {value}}.Encode(), "")
 		change := changed.ask("POST", "/v1/jobs/cancel", bodyOf(t, name, value))
 		listed.filter.Limit = 0

@@ -30,7 +30,7 @@ func serve(t *testing.T, f *fake) (addr string, over chan string) {
 
 // Leaving in the midst of a submit's body stores nothing.
 func TestLeavingWhileSubmitting(t *testing.T) {
-	f := newFake()
+	f := newFake(t)
 	addr, over := serve(t, f)
 	const body = `{"queue":"sim","input":{"a":1}}`
 	for sent := range len(body) {
@@ -50,7 +50,7 @@ func TestLeavingWhileSubmitting(t *testing.T) {
 // Leaving while held ends the wait, and nothing else happens to the job.
 func TestLeavingWhileHeld(t *testing.T) {
 	for _, method := range []string{"GET", "POST"} {
-		f := newFake()
+		f := newFake(t)
 		holding, ended := make(chan struct{}), make(chan struct{})
 		f.hold = func(ctx context.Context) error {
 			close(holding)
@@ -80,7 +80,7 @@ func TestLeavingWhileHeld(t *testing.T) {
 
 // Leaving a stream closes its watch.
 func TestLeavingAStream(t *testing.T) {
-	f := newFake()
+	f := newFake(t)
 	watch := &script{updates: []engine.Update{{Job: aJob()}}}
 	f.watch = func(int64) Watcher { return watch }
 	addr, over := serve(t, f)

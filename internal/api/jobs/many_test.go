@@ -24,7 +24,7 @@ func TestAChangeOfMany(t *testing.T) {
 		{"/retry", `{"queue":"sim","status":"failed","error_code":"upstream_500"}`, engine.RetryAll, store.Filter{Owner: ann, Queue: "sim", Status: job.Failed, ErrorCode: "upstream_500"}},
 		{"/delete", `{"created_before":"2030-01-31T09:00:00Z","metadata":{"a":"b"}}`, engine.DeleteAll, store.Filter{Owner: ann, CreatedBefore: time.Date(2030, 1, 31, 9, 0, 0, 0, time.UTC), Metadata: map[string]string{"a": "b"}}},
 	} {
-		f := newFake()
+		f := newFake(t)
 		f.done = 17
 		w := f.ask("POST", "/v1/jobs"+tt.path, tt.body, "X-User-ID", "ann")
 		if w.Code != 200 || w.Body.String() != `{"object":"count","done":17}` || f.verb != tt.verb || !reflect.DeepEqual(f.filter, tt.filter) {
@@ -35,7 +35,7 @@ func TestAChangeOfMany(t *testing.T) {
 
 // A key is an empty one only where that is said.
 func TestAChangeByTheEmptyKey(t *testing.T) {
-	f := newFake()
+	f := newFake(t)
 	f.ask("POST", "/v1/jobs/cancel", `{"key":""}`)
 	if len(f.calls) != 1 || f.filter.Key == nil || *f.filter.Key != "" {
 		t.Errorf("%v %+v", f.calls, f.filter)
@@ -47,7 +47,7 @@ func TestAChangeByTheEmptyKey(t *testing.T) {
 func TestAChangeThatTakesTooLong(t *testing.T) {
 	for _, stops := range []time.Duration{time.Hour, 3 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
-			f := newFake()
+			f := newFake(t)
 			f.done = 3
 			f.hold = func(ctx context.Context) error {
 				<-ctx.Done()
@@ -70,7 +70,7 @@ func TestAChangeThatTakesTooLong(t *testing.T) {
 
 // A refusal on the way is the answer, whatever was done before it.
 func TestAChangeOfManyThatIsRefused(t *testing.T) {
-	f := newFake()
+	f := newFake(t)
 	f.done, f.err = 3, job.Errorf(job.Unavailable, "the store is away")
 	w := f.ask("POST", "/v1/jobs/cancel", `{"all":true}`)
 	checkProblem(t, "refused", w.Code, w.Body.Bytes(), 503, job.Unavailable, "")
@@ -80,7 +80,7 @@ func TestAChangeOfManyThatIsRefused(t *testing.T) {
 func TestPauses(t *testing.T) {
 	for path, paused := range map[string]bool{"pause": true, "resume": false} {
 		for _, body := range []string{"", "{}"} {
-			f := newFake()
+			f := newFake(t)
 			w := f.ask("POST", "/v1/queues/sim/"+path, body)
 			if f.paused == nil || *f.paused != paused || w.Code != 200 {
 				t.Errorf("%s: %d %s", path, w.Code, w.Body)
@@ -90,7 +90,7 @@ func TestPauses(t *testing.T) {
 			}
 		}
 	}
-	f := newFake()
+	f := newFake(t)
 	f.err = job.Errorf(job.UnknownQueue, "there is no queue")
 	w := f.ask("POST", "/v1/queues/nope/pause", "")
 	checkProblem(t, "an unknown queue", w.Code, w.Body.Bytes(), 404, job.UnknownQueue, "")

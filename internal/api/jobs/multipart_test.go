@@ -20,6 +20,7 @@ import (
 	"testing"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/openapi/openapitest"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/files"
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -36,7 +37,7 @@ type filing struct {
 
 func newFiling(t testing.TB, o files.Options) *filing {
 	t.Helper()
-	f := &filing{fake: newFake(), root: filepath.Join(t.TempDir(), "files")}
+	f := &filing{fake: newFake(t), root: filepath.Join(t.TempDir(), "files")}
 	var err error
 	if f.dir, err = files.Open(f.root, o); err != nil {
 		t.Fatal(err)
@@ -65,6 +66,9 @@ func (f *filing) Submit(ctx context.Context, r engine.Request) (engine.Snapshot,
 	return snap, existing, err
 }
 
+// held is the face, whose answers are held against their description.
+func (f *filing) held() http.Handler { return openapitest.Handler(f.t, f.face) }
+
 // post submits a form.
 func (f *filing) post(body io.Reader, kind string, headers ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest("POST", "/v1/jobs", body)
@@ -74,7 +78,7 @@ func (f *filing) post(body io.Reader, kind string, headers ...string) *httptest.
 		r.Header.Set(headers[i], headers[i+1])
 	}
 	w := httptest.NewRecorder()
-	f.face.ServeHTTP(w, r)
+	f.held().ServeHTTP(w, r)
 	return w
 }
 
@@ -349,7 +353,7 @@ func TestRoomIsAskedForBeforeTheFiles(t *testing.T) {
 			r.Header.Set("Idempotency-Key", tt.key)
 		}
 		w := httptest.NewRecorder()
-		f.face.ServeHTTP(w, r)
+		f.held().ServeHTTP(w, r)
 		if w.Code != tt.status || f.room < tt.room || f.room > tt.room+(1<<10) {
 			t.Errorf("%s: %d %s, room for %d", rule, w.Code, w.Body, f.room)
 		}
@@ -378,7 +382,7 @@ func TestALengthThatIsTooLarge(t *testing.T) {
 	r.Host, r.RemoteAddr, r.ContentLength = "127.0.0.1:8080", "127.0.0.1:5000", 1<<30
 	r.Header.Set("Content-Type", kind)
 	w := httptest.NewRecorder()
-	f.face.ServeHTTP(w, r)
+	f.held().ServeHTTP(w, r)
 	if read := r.Body.(*counting).n; w.Code != 413 || read != 0 {
 		t.Errorf("%d %s after %d bytes", w.Code, w.Body, read)
 	}
@@ -423,7 +427,7 @@ func TestAnUploadThatIsCutOff(t *testing.T) {
 	ended := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer close(ended)
-		f.face.ServeHTTP(w, r)
+		f.held().ServeHTTP(w, r)
 	}))
 	defer server.Close()
 	conn, err := net.Dial("tcp", server.Listener.Addr().String())
@@ -489,7 +493,7 @@ func FuzzForm(f *testing.F) {
 	f.Add([]byte("--" + boundary + "\r\nContent-Disposition: form-data; name=p; filename*=UTF-8''a%00%2f..\r\n\r\n\r\n--" + boundary + "--\r\n"))
 	s := newFiling(f, files.Options{MaxFile: 1 << 20})
 	f.Fuzz(func(t *testing.T, body []byte) {
-		s.calls, s.request = nil, engine.Request{}
+		s.t, s.calls, s.request = t, nil, engine.Request{}
 		w := s.post(bytes.NewReader(body), "multipart/form-data; boundary="+boundary)
 		left := s.left(t)
 		switch {
@@ -529,7 +533,7 @@ func TestAFileIsGivenBack(t *testing.T) {
 	f.snap.ID, f.snap.Files = f.request.ID, f.request.Files
 	get := func(name string, headers ...string) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
-		f.face.ServeHTTP(w, request("GET", selfURL(f.request.ID)+"/files/"+name, "", headers...))
+		f.held().ServeHTTP(w, request("GET", selfURL(f.request.ID)+"/files/"+name, "", headers...))
 		return w
 	}
 	w := get("a%20%22b%22.html")

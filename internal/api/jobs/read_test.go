@@ -51,23 +51,23 @@ func full() engine.Snapshot {
 	j.Failure = &job.Failure{Code: "upstream_error", Message: `it said "no"`, Retryable: true, Attempt: 1}
 	j.Usage = json.RawMessage(`{"total_tokens":7}`)
 	j.Metadata = map[string]string{"b": "2", "a": "1"}
-	j.Files = []job.File{{Name: "scan \"1\".png", ContentType: "image/png", Size: 17, SHA256: "9f86d0"}, {Name: "b"}}
+	j.Files = []job.File{{Name: "scan \"1\".png", ContentType: "image/png", Size: 17, SHA256: "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"}, {Name: "b", SHA256: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"}}
 	j.Policy.Timeouts.Abandon = 150 * time.Second
 	j.CancelRequestedAt, j.StartedAt, j.FinishedAt, j.ExpiresAt = moment.Add(3*time.Second), moment.Add(time.Second), moment.Add(time.Minute), moment.Add(24*time.Hour)
 	return engine.Snapshot{Job: j, Text: "Hé\n", Result: &job.Result{ContentType: "application/json; charset=utf-8", Body: []byte(`{"answer":42}`)}}
 }
 
 func TestTheShapeOfAJob(t *testing.T) {
-	waiting := newFake()
+	waiting := newFake(t)
 	waiting.snap.Position, waiting.snap.Estimate = 3, 12345*time.Millisecond
 	golden(t, "job_queued.json", waiting.ask("GET", jobPath, "").Body.Bytes())
-	ended := newFake()
+	ended := newFake(t)
 	ended.snap = full()
 	golden(t, "job_ended.json", ended.ask("GET", jobPath, "").Body.Bytes())
 }
 
 func TestTheShapeOfAList(t *testing.T) {
-	f := newFake()
+	f := newFake(t)
 	f.page, f.next = []job.Job{full().Job, aJob()}, anID
 	golden(t, "list.json", f.ask("GET", "/v1/jobs", "").Body.Bytes())
 	f.page, f.next = nil, job.ID{}
@@ -77,7 +77,7 @@ func TestTheShapeOfAList(t *testing.T) {
 }
 
 func TestTheShapeOfOutput(t *testing.T) {
-	f := newFake()
+	f := newFake(t)
 	f.snap.State, f.snap.Cursor = job.Running, 5
 	f.entries = []job.Entry{
 		entry(1, job.Text, "a \"b\"\n\x01"), entry(2, job.JSON, `{"x": [1]}`), entry(3, job.Log, "line \xff"),
@@ -87,7 +87,7 @@ func TestTheShapeOfOutput(t *testing.T) {
 }
 
 func TestTheShapeOfQueues(t *testing.T) {
-	f := newFake()
+	f := newFake(t)
 	golden(t, "queues.json", f.ask("GET", "/v1/queues", "").Body.Bytes())
 	golden(t, "queue.json", f.ask("GET", "/v1/queues/sim", "").Body.Bytes())
 }
@@ -108,7 +108,7 @@ func TestWhichResultsAreInline(t *testing.T) {
 		{"a byte too many", "application/json", big, false},
 		{"as much as fits", "application/json", big[:1] + big[2:], true},
 	} {
-		f := newFake()
+		f := newFake(t)
 		f.snap.State = job.Succeeded
 		f.snap.Result = &job.Result{ContentType: tt.kind, Body: []byte(tt.body)}
 		var got struct{ Result json.RawMessage }
@@ -130,7 +130,7 @@ func TestWhenToLookAgain(t *testing.T) {
 		{job.Queued, 0, "1000"}, {job.Running, time.Minute, "5000"}, {job.Running, 4 * time.Second, "2000"},
 		{job.Running, time.Millisecond, "250"}, {job.Failed, 0, "null"},
 	} {
-		f := newFake()
+		f := newFake(t)
 		f.snap.State, f.snap.Estimate = tt.state, tt.estimate
 		if got := f.ask("GET", jobPath, "").Body.String(); !strings.Contains(got, `"poll_after_ms":`+tt.want+",") {
 			t.Errorf("%v, %v: %s", tt.state, tt.estimate, got)
@@ -139,12 +139,12 @@ func TestWhenToLookAgain(t *testing.T) {
 }
 
 func TestAGetMayBeHeld(t *testing.T) {
-	f := newFake()
+	f := newFake(t)
 	w := f.ask("GET", jobPath, "", "Prefer", "wait=7, respond-async")
 	if w.Code != 200 || f.wait != 7*time.Second || w.Header().Get("Preference-Applied") != "respond-async, wait=7" || w.Header().Get("Vary") != "Prefer" {
 		t.Errorf("%d %v %v", w.Code, f.wait, w.Header())
 	}
-	f = newFake()
+	f = newFake(t)
 	f.ask("GET", jobPath+"/output?after=0", "", "Prefer", "wait=60")
 	if f.wait != time.Minute {
 		t.Errorf("output waited %v", f.wait)
@@ -155,7 +155,7 @@ func TestAGetMayBeHeld(t *testing.T) {
 func TestAStoppingServerAnswersTheHeld(t *testing.T) {
 	for _, path := range []string{jobPath, jobPath + "/output"} {
 		synctest.Test(t, func(t *testing.T) {
-			f := newFake()
+			f := newFake(t)
 			f.hold = func(ctx context.Context) error {
 				<-ctx.Done()
 				return ctx.Err()
@@ -173,7 +173,7 @@ func TestAStoppingServerAnswersTheHeld(t *testing.T) {
 
 // The cursor of output is the last entry's number, or where it stood.
 func TestTheCursorOfOutput(t *testing.T) {
-	f := newFake()
+	f := newFake(t)
 	f.snap.Cursor = 9
 	for _, tt := range []struct {
 		entries []job.Entry
@@ -192,7 +192,7 @@ func TestTheCursorOfOutput(t *testing.T) {
 // A result is answered as it is, and never as a page of ours.
 func TestAResultIsAnsweredAsItIs(t *testing.T) {
 	for kind, want := range map[string]string{"text/html": "text/html", "": "application/octet-stream", "a/b\r\nX-Evil: 1": ""} {
-		f := newFake()
+		f := newFake(t)
 		f.res = job.Result{ContentType: kind, Body: []byte(strings.Repeat("<b>", 100_000))}
 		w := f.ask("GET", jobPath+"/result", "")
 		h := w.Header()
@@ -216,7 +216,7 @@ func TestAResultThatIsNot(t *testing.T) {
 		{job.Cancelled, job.Conflict, ""},
 		{job.Expired, job.Conflict, ""},
 	} {
-		f := newFake()
+		f := newFake(t)
 		f.resErr = job.Errorf(job.NotFinished, "the job has not ended")
 		f.snap.State = tt.state
 		if tt.failed != "" {
@@ -241,7 +241,7 @@ func TestHowChangesAreAnswered(t *testing.T) {
 		{"POST", "/retry", job.Queued, 202}, {"DELETE", "", job.Queued, 204},
 	} {
 		for _, body := range []string{"", "{}"} {
-			f := newFake()
+			f := newFake(t)
 			f.snap.State = tt.state
 			w := f.ask(tt.method, jobPath+tt.path, body)
 			if w.Code != tt.status || len(f.calls) != 1 {
@@ -255,7 +255,7 @@ func TestHowChangesAreAnswered(t *testing.T) {
 }
 
 func TestARefusedChange(t *testing.T) {
-	f := newFake()
+	f := newFake(t)
 	f.err = job.Errorf(job.NotRetryable, "a succeeded job is not tried again")
 	w := f.ask("POST", jobPath+"/retry", "")
 	checkProblem(t, "retry", w.Code, w.Body.Bytes(), 409, job.NotRetryable, "")

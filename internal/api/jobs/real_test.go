@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/openapi/openapitest"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
@@ -84,7 +85,7 @@ func (s *site) open(p api.Patience) {
 	s.face.sockets.Patience = p
 	mux := http.NewServeMux()
 	s.face.Register(mux)
-	server := httptest.NewUnstartedServer(neighbours.Front(mux))
+	server := httptest.NewUnstartedServer(openapitest.Handler(s, neighbours.Front(mux)))
 	if p != api.UsualPatience { // a test of clients that do not read
 		server.Config.ConnState = func(c net.Conn, _ http.ConnState) { _ = c.(*net.TCPConn).SetWriteBuffer(4096) }
 	}

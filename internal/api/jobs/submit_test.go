@@ -17,7 +17,7 @@ import (
 
 func TestASubmitIsHandedToTheEngineWhole(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFake()
+		f := newFake(t)
 		in := time.Now().Add(90 * time.Minute).Format(time.RFC3339Nano)
 		body := `{"queue":"sim","input":{"a": [1, null]},"priority":2,"key":"ann","run_at":"` + in + `","max_attempts":7,
 			"timeouts":{"lease_s":60.5,"run_hard_s":10,"request_s":1,"first_output_s":2,"idle_output_s":3,"queue_s":4,"cancel_grace_s":0.5},
@@ -48,7 +48,7 @@ func TestASubmitIsHandedToTheEngineWhole(t *testing.T) {
 // The least that can be said leaves everything else to the queue.
 func TestALeastSubmit(t *testing.T) {
 	for _, input := range []string{`null`, `0`, `""`, `[]`, `{"x":{}}`} {
-		f := newFake()
+		f := newFake(t)
 		w := f.ask("POST", "/v1/jobs", `{"queue":"sim","input":`+input+`,"key":null,"metadata":null,"priority":null}`)
 		want := engine.Request{Owner: owner, Queue: "sim", Input: []byte(input)}
 		if w.Code != 202 || !reflect.DeepEqual(f.request, want) {
@@ -59,7 +59,7 @@ func TestALeastSubmit(t *testing.T) {
 
 // What is left out of a policy is the queue's.
 func TestAPolicyIsLaidOverTheQueues(t *testing.T) {
-	f := newFake()
+	f := newFake(t)
 	f.ask("POST", "/v1/jobs", `{"queue":"sim","input":1,"timeouts":{"run_soft_s":5},"retry":{"for_s":0}}`)
 	want := aQueue().Policy
 	want.Timeouts.RunSoft, want.Retry.For = 5*time.Second, 0
@@ -71,7 +71,7 @@ func TestAPolicyIsLaidOverTheQueues(t *testing.T) {
 // A job is abandoned as its submitter says, or as its queue does.
 func TestWhenAJobIsAbandoned(t *testing.T) {
 	for given, want := range map[string]time.Duration{"120": 2 * time.Minute, "0": 0, "180.5": 180500 * time.Millisecond} {
-		f := newFake()
+		f := newFake(t)
 		f.ask("POST", "/v1/jobs", `{"queue":"sim","input":1,"abandon_after_s":`+given+`}`)
 		if p := f.request.Policy; p == nil || p.Timeouts.Abandon != want || p.Timeouts.Lease != aQueue().Policy.Timeouts.Lease {
 			t.Errorf("%s: %+v", given, p)
@@ -80,7 +80,7 @@ func TestWhenAJobIsAbandoned(t *testing.T) {
 }
 
 func TestATimePastIsNow(t *testing.T) {
-	f := newFake()
+	f := newFake(t)
 	f.ask("POST", "/v1/jobs", `{"queue":"sim","input":1,"run_at":"2001-01-01T00:00:00+02:00"}`)
 	if len(f.calls) != 1 || f.request.Delay != 0 {
 		t.Errorf("%v, %v", f.calls, f.request.Delay)
@@ -108,7 +108,7 @@ func TestHowASubmitIsAnswered(t *testing.T) {
 		{"a replay of an unfinished one", job.Running, true, "", "submit", 202, ""},
 		{"a replay of an ended one", job.Failed, true, "", "submit", 200, ""},
 	} {
-		f := newFake()
+		f := newFake(t)
 		f.snap.State, f.existing = tt.state, tt.existing
 		var headers []string
 		if tt.prefer != "" {
@@ -139,7 +139,7 @@ func TestRefusalsOfTheEngine(t *testing.T) {
 		{job.Errorf(job.IdempotencyMismatch, "another body"), 422, ""},
 		{job.Errorf(job.NoSpace, "the disk is full"), 503, "1"},
 	} {
-		f := newFake()
+		f := newFake(t)
 		f.err = tt.err
 		w := f.ask("POST", "/v1/jobs", `{"queue":"sim","input":1}`)
 		checkProblem(t, tt.err.Error(), w.Code, w.Body.Bytes(), tt.status, job.CodeOf(tt.err), "")
@@ -151,7 +151,7 @@ func TestRefusalsOfTheEngine(t *testing.T) {
 
 // What an executor refuses of its input is pointed to within the request.
 func TestARefusedInputIsPointedTo(t *testing.T) {
-	f := newFake()
+	f := newFake(t)
 	f.err = &job.Error{Code: job.Invalid, Message: "messages must be a list", Field: "/messages"}
 	w := f.ask("POST", "/v1/jobs", `{"queue":"sim","input":{"messages":1}}`)
 	checkProblem(t, "refused input", w.Code, w.Body.Bytes(), 400, job.Invalid, "/input/messages")
@@ -167,7 +167,7 @@ func TestAStoppingServerAnswersAHeldSubmit(t *testing.T) {
 		{nil, 202}, {job.Errorf(job.NotFound, "there is no such job"), 503},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			f := newFake()
+			f := newFake(t)
 			f.err = tt.err
 			f.hold = func(ctx context.Context) error {
 				<-ctx.Done()
@@ -186,7 +186,7 @@ func TestAStoppingServerAnswersAHeldSubmit(t *testing.T) {
 
 // An oversized body is refused by its length, before any of it is read.
 func TestAnOversizedSubmitIsNotRead(t *testing.T) {
-	f := newFake()
+	f := newFake(t)
 	r := request("POST", "/v1/jobs", "")
 	r.Body, r.ContentLength = unreadable{t}, job.MaxBody+1
 	w := newRecorder()
@@ -213,7 +213,7 @@ func FuzzSubmit(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, body string) {
-		fake := newFake()
+		fake := newFake(t)
 		w := fake.ask("POST", "/v1/jobs", body)
 		switch {
 		case w.Code == 202 && len(fake.calls) == 1 && json.Valid(fake.request.Input):

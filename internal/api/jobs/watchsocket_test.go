@@ -16,6 +16,7 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/openapi/openapitest"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
@@ -91,6 +92,7 @@ func (l *line) hear() heard {
 	if err != nil {
 		l.Fatal(err)
 	}
+	openapitest.Message(l, "WatchMessage", text)
 	var h heard
 	if err := json.Unmarshal(text, &h); err != nil {
 		l.Fatalf("%v: %s", err, text)
@@ -325,7 +327,7 @@ func TestAStoppingServerClosesItsSockets(t *testing.T) {
 		t.Errorf("closed with %v", err)
 	}
 	s.face.Wait()
-	if res, _ := s.call("GET", "/v1/watch", "", "Upgrade", "websocket", "Connection", "Upgrade"); res.StatusCode != 503 {
+	if res, _ := s.call("GET", "/v1/watch", "", "Upgrade", "websocket", "Connection", "Upgrade", "Sec-WebSocket-Version", "13", "Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="); res.StatusCode != 503 {
 		t.Errorf("a new socket: %d", res.StatusCode)
 	}
 }

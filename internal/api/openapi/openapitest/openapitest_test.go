@@ -1,0 +1,164 @@
+package openapitest
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+)
+
+// judge is a test that remembers what it was failed for.
+type judge struct{ faults []string }
+
+func (j *judge) Helper() {}
+
+func (j *judge) Errorf(format string, args ...any) {
+	j.faults = append(j.faults, fmt.Sprintf(format, args...))
+}
+
+const (
+	notFound  = `{"type":"about:blank","title":"Not Found","status":404,"detail":"there is no job","code":"not_found"}`
+	stopping  = `{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"the server is stopping","code":"shutting_down"}`
+	heartbeat = `{"status":"ok","expires_in_s":60}`
+	progress  = "event: progress\nid: 1\ndata: {\"seq\":1,\"attempt\":1,\"kind\":\"progress\",\"data\":{}}\n\n"
+	job       = "/v1/jobs/job_06gzv0hv4nx3x2tbamncww1dcw"
+)
+
+// exchanges are answers, with what is wrong with each; "" for nothing.
+var exchanges = []struct {
+	rule          string
+	method, path  string
+	status        int
+	kind, body    string
+	header, wrong string
+}{
+	{"what is described passes", "POST", "/api/heartbeat", 200, "application/json", heartbeat, "", ""},
+	{"a status that the call has not", "POST", "/api/heartbeat", 201, "application/json", heartbeat, "", "no such answer"},
+	{"a type that the answer has not", "POST", "/api/heartbeat", 200, "text/html", heartbeat, "", "text/html"},
+	{"a field that the schema has not", "POST", "/api/heartbeat", 200, "application/json", `{"status":"ok","expires_in_s":60,"more":1}`, "", "additional properties 'more'"},
+	{"a field that is missing", "POST", "/api/heartbeat", 200, "application/json", `{"status":"ok"}`, "", "expires_in_s"},
+	{"no JSON", "POST", "/api/heartbeat", 200, "application/json", `{`, "", "no JSON"},
+	{"a body where there is none", "DELETE", job, 204, "", "x", "", "no body"},
+	{"a problem", "GET", job, 404, "application/problem+json", notFound, "", ""},
+	{"a code that the answer has not", "GET", job, 404, "application/problem+json", strings.Replace(notFound, "not_found", "conflict", 1), "", "value must be 'not_found'"},
+	{"a problem of another status", "GET", job, 404, "application/problem+json", strings.Replace(notFound, "404", "400", 1), "", "the problem says 400"},
+	{"a 503 says when to come back", "GET", job, 503, "application/problem+json", stopping, "Retry-After: 1", ""},
+	{"a 503 that does not", "GET", job, 503, "application/problem+json", stopping, "", "no Retry-After"},
+	{"a header that says nonsense", "GET", job, 503, "application/problem+json", stopping, "Retry-After: soon", "soon"},
+	{"a path that is not there", "GET", "/nowhere", 404, "application/problem+json", notFound, "", ""},
+	{"a path that is served in secret", "GET", "/secret", 200, "text/plain", "x", "", "nothing is described there"},
+	{"an event", "GET", job + "/events", 200, "text/event-stream", ":\n\n" + progress, "", ""},
+	{"an event that broke off is not looked at", "GET", job + "/events", 200, "text/event-stream", progress + "event: noth", "", ""},
+	{"an event of no known name", "GET", job + "/events", 200, "text/event-stream", strings.Replace(progress, "progress", "news", 1), "", "no event"},
+	{"an event with other data", "GET", job + "/events", 200, "text/event-stream", strings.Replace(progress, `"seq":1`, `"seq":0`, 1), "", "seq"},
+	{"an event whose id is none", "GET", job + "/events", 200, "text/event-stream", strings.Replace(progress, "id: 1", "id: 01", 1), "", "id \"01\""},
+	{"only done is done", "GET", job + "/events", 200, "text/event-stream", strings.Replace(progress, "id: 1", "id: 1.done", 1), "", "1.done"},
+	{"words of a text", "GET", "/healthz", 200, "text/plain; charset=utf-8", "dead\n", "", "alive"},
+}
+
+func TestWhatIsNotAsDescribedFailsItsTest(t *testing.T) {
+	for _, c := range exchanges {
+		answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", c.kind)
+			if name, value, ok := strings.Cut(c.header, ": "); ok {
+				w.Header().Set(name, value)
+			}
+			w.WriteHeader(c.status)
+			_, _ = w.Write([]byte(c.body))
+		})
+		j := &judge{}
+		Handler(j, answer).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(c.method, c.path, nil))
+		checkFaults(t, "handler: "+c.rule, j, c.wrong)
+
+		j = &judge{}
+		server := httptest.NewServer(answer)
+		req, _ := http.NewRequest(c.method, server.URL+c.path, nil)
+		if res, err := (&http.Client{Transport: Transport(j)}).Do(req); err == nil {
+			for buf := make([]byte, 100); err == nil; {
+				_, err = res.Body.Read(buf)
+			}
+			res.Body.Close()
+		}
+		server.Close()
+		if c.status != http.StatusNoContent { // with which no server sends a body
+			checkFaults(t, "transport: "+c.rule, j, c.wrong)
+		}
+	}
+}
+
+func checkFaults(t *testing.T, rule string, j *judge, wrong string) {
+	t.Helper()
+	switch {
+	case wrong == "" && len(j.faults) > 0:
+		t.Errorf("%s: %v", rule, j.faults)
+	case wrong != "" && (len(j.faults) != 1 || !strings.Contains(j.faults[0], wrong)):
+		t.Errorf("%s: %q, want a fault about %q", rule, j.faults, wrong)
+	}
+}
+
+// A request that is taken is not described as one that is not.
+func TestWhatIsTakenIsDescribed(t *testing.T) {
+	for body, wrong := range map[string]string{
+		`{"title":"x"}`: "", `{"title":null}`: "", ``: "",
+		`{"title":1}`: "described otherwise", `{"name":"x"}`: "described otherwise",
+	} {
+		j := &judge{}
+		Handler(j, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_ = json.NewDecoder(r.Body).Decode(&struct{}{})
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusCreated)
+			_, _ = w.Write([]byte(`{"id":"conv_06gzv0hv4nx3x2tbamncww1dcw","title":"x","created_at":"2030-01-31T09:00:00Z"}`))
+		})).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("POST", "/api/conversations", strings.NewReader(body)))
+		checkFaults(t, body, j, wrong)
+	}
+}
+
+func TestAMessageIsHeldToItsSchema(t *testing.T) {
+	for text, wrong := range map[string]string{
+		`{"type":"unwatched","id":"job_06gzv0hv4nx3x2tbamncww1dcw"}`: "",
+		`{"type":"watched","id":"job_06gzv0hv4nx3x2tbamncww1dcw"}`:   "none matched",
+	} {
+		j := &judge{}
+		Message(j, "WatchMessage", []byte(text))
+		checkFaults(t, text, j, wrong)
+	}
+}
+
+// Every schema can be compiled, and every example is one.
+func TestTheExamplesAreAsTheirSchemasSay(t *testing.T) {
+	s, seen := description(), 0
+	for name := range s.at("/components/schemas").(map[string]any) {
+		if _, err := s.schema("/components/schemas/" + name); err != nil {
+			t.Error(err)
+		}
+	}
+	var look func(place string, v any)
+	look = func(place string, v any) {
+		in, ok := v.(map[string]any)
+		if !ok {
+			return
+		}
+		examples, _ := in["examples"].([]any)
+		for _, example := range examples {
+			seen++
+			if err := s.validateValue(place, example); err != nil {
+				t.Error(err)
+			}
+		}
+		if example, ok := in["example"]; ok && in["x-events"] == nil {
+			seen++
+			if err := s.validateValue(place+"/schema", example); err != nil {
+				t.Error(err)
+			}
+		}
+		for key, member := range in {
+			look(place+"/"+escape(key), member)
+		}
+	}
+	look("", s.doc)
+	if seen < 10 {
+		t.Errorf("only %d examples were found", seen)
+	}
+}
