@@ -23,10 +23,9 @@ const (
 	pieceBytes = 4 << 20
 	pieceTime  = 2 * time.Millisecond
 	// After a piece the loop has so many times as long for others: less when the store
-	// holds more than it may, and when nobody else is there.
-	pauseTimes     = 19
+	// holds more than it may.
+	pauseTimes     = 32
 	pauseTimesFull = 3
-	pauseTimesIdle = 1
 )
 
 // pruner deletes ended jobs: those past their time, and, when the store holds more
@@ -149,9 +148,6 @@ func (p *pruner) piece(ctx context.Context, op *store.Prune) error {
 
 // rest leaves the loop to others.
 func (p *pruner) rest(ctx context.Context, times time.Duration) error {
-	if p.e.lanes.idle() {
-		times = pauseTimesIdle
-	}
 	pause := time.NewTimer(times * pieceTime)
 	defer pause.Stop()
 	select {

@@ -1,0 +1,134 @@
+package engine
+
+import (
+	"context"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
+)
+
+// BenchmarkRetention measures what deleting a long history costs those who submit
+// jobs meanwhile: 64 clients submit for a second while it is deleted, for another
+// while it is not, and so on, so that what else the machine does weighs on both.
+// Run it with -benchtime 10x: so many pairs of seconds.
+func BenchmarkRetention(b *testing.B) {
+	const history = 10_000 // a pair of seconds
+	h := openHistory(b, history*b.N)
+	var with, without []time.Duration
+	for range b.N {
+		h.pruning.Store(true)
+		with = append(with, h.submitFor(time.Second)...)
+		h.pruning.Store(false)
+		without = append(without, h.submitFor(time.Second)...)
+	}
+	b.ReportMetric(float64(len(without)/b.N), "jobs/s")
+	b.ReportMetric(float64(len(with)/b.N), "jobs/s(pruning)")
+	b.ReportMetric(float64(h.pruned.Load()/int64(b.N)), "pruned/s")
+	b.ReportMetric(at(without, 99), "ms(P99)")
+	b.ReportMetric(at(with, 99), "ms(P99,pruning)")
+}
+
+// at is a percentile, in milliseconds.
+func at(took []time.Duration, percent int) float64 {
+	slices.Sort(took)
+	return float64(took[len(took)*percent/100].Microseconds()) / 1000
+}
+
+// long is an engine at work over a store with a history past its time.
+type long struct {
+	*Engine
+	b       *testing.B
+	pruning atomic.Bool
+	pruned  atomic.Int64
+}
+
+func openHistory(b *testing.B, jobs int) *long {
+	b.Helper()
+	var ahead atomic.Int64
+	begin := time.Now()
+	s, err := sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "jobs.db"), sqlite.Options{
+		LogAhead: 16 << 20,
+		Clock:    func() time.Time { return begin.Add(time.Since(begin) + time.Duration(ahead.Load())) },
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	q := Queue{Name: "q", Concurrency: 256, MaxAttempts: 1, Keep: time.Hour, KeepFailed: time.Hour}
+	q.Policy.Timeouts.Lease = time.Hour
+	e, err := New(b.Context(), Config{Store: s, Queues: []Queue{q}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	h := &long{Engine: e, b: b}
+	ctx, stop := context.WithCancel(context.Background())
+	var all, working sync.WaitGroup
+	all.Go(func() { _ = e.loop(ctx) })
+	given := make(chan job.Claimed, 1000)
+	e.Serve(job.Worker{Name: "w", Queue: "q", Slots: 256, Deliver: func(c job.Claimed) { given <- c }})
+	for range 64 {
+		working.Go(func() {
+			for c := range given {
+				_, _ = e.Finish(context.Background(), c.Lease(), job.Outcome{Result: &job.Result{Body: c.Input}})
+			}
+		})
+	}
+	for left := jobs; left > 0; {
+		left -= len(h.submitFor(time.Second / 10))
+	}
+	ahead.Store(int64(2 * time.Hour))
+	all.Go(func() { h.prune(ctx) })
+	b.Cleanup(func() {
+		stop()
+		all.Wait()
+		close(given)
+		working.Wait()
+		_ = s.Close()
+	})
+	return h
+}
+
+// prune is a pass that goes on whenever it is wanted.
+func (h *long) prune(ctx context.Context) {
+	for after := int64(0); ctx.Err() == nil; {
+		if !h.pruning.Load() {
+			_ = h.pruner.rest(ctx, pauseTimes)
+			continue
+		}
+		op := &store.Prune{After: after, Limit: pieceRows, Bytes: pieceBytes, For: pieceTime}
+		if err := h.pruner.piece(ctx, op); err != nil {
+			return
+		}
+		after = op.Next
+		h.pruned.Add(int64(op.Deleted))
+		_ = h.pruner.rest(ctx, pauseTimes)
+	}
+}
+
+// submitFor submits jobs by 64 clients and returns how long each took to be on disk.
+func (h *long) submitFor(d time.Duration) []time.Duration {
+	took := make([][]time.Duration, 64)
+	var asking sync.WaitGroup
+	start := time.Now()
+	for i := range took {
+		asking.Go(func() {
+			input := make([]byte, 500)
+			for time.Since(start) < d {
+				began := time.Now()
+				if _, _, err := h.Submit(context.Background(), Request{Owner: job.Owner{User: "u"}, Queue: "q", Input: input}); err != nil {
+					h.b.Error(err)
+					return
+				}
+				took[i] = append(took[i], time.Since(began))
+			}
+		})
+	}
+	asking.Wait()
+	return slices.Concat(took...)
+}
