@@ -76,7 +76,7 @@ func (w *Watch) read(ctx context.Context) (Update, error) {
 		w.cursor = entries[len(entries)-1].Seq
 	}
 	w.behind = w.cursor < j.Cursor
-	return Update{Job: j, Entries: entries}, nil
+	return Update{Job: &w.job, Entries: entries}, nil
 }
 
 // take joins the events since the last update into one. No news are those that
@@ -90,7 +90,7 @@ func (w *Watch) take() (u Update, news bool) {
 		}
 		news = w.apply(&u, ev) || news
 	}
-	u.Job = w.job
+	u.Job = &w.job
 	return u, news && !w.behind || len(u.Entries) > 0
 }
 

@@ -118,7 +118,7 @@ func (f *Face) message(ctx context.Context, owner job.Owner, m conversation.Mess
 	case err != nil:
 		return messageView{}, err
 	case u.Job.State.Ended(): // since the message was read
-		m, err = f.answer(ctx, &u.Job)
+		m, err = f.answer(ctx, u.Job)
 		return viewMessage(m), err
 	}
 	v := viewMessage(m)

@@ -113,7 +113,7 @@ func (n *narrator) tell(u engine.Update) []any {
 	if n.seq < u.Job.Cursor {
 		return out // the job is further than these entries
 	}
-	p := progressOf(&u.Job)
+	p := progressOf(u.Job)
 	if u.Job.State.Waiting() && p.Percent < n.told.Percent {
 		n.told = job.Progress{} // the attempt is over, and what it had reached
 	}

@@ -113,7 +113,7 @@ func (f *Face) answer(ctx context.Context, j *job.Job) (conversation.Message, er
 		return m, err
 	}
 	text, cursor := saidSoFar(u)
-	m, _ = conversation.AnswerOf(&u.Job, nil, func(int) string { return text })
+	m, _ = conversation.AnswerOf(u.Job, nil, func(int) string { return text })
 	m.Truncated = m.Truncated || cursor < u.Job.Cursor
 	return m, nil
 }

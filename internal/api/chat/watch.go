@@ -148,14 +148,14 @@ func (s *session) follow(ctx context.Context, task job.ID, after int64) (last an
 	}
 	defer w.Close()
 	n := narrator{task: task.String(), seq: after}
-	var j job.Job
+	var j *job.Job
 	for {
 		u, err := w.Next(ctx)
 		if errors.Is(err, io.EOF) {
-			return s.conclusion(ctx, &n, &j)
+			return s.conclusion(ctx, &n, j)
 		}
 		if err == nil {
-			err = mayFollow(&u.Job, after)
+			err = mayFollow(u.Job, after)
 		}
 		if err != nil {
 			return s.fault(ctx, task, err)

@@ -33,10 +33,10 @@ func (f *Face) events(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := pastEnd(from.seq, &first.Job); err != nil {
+	if err := pastEnd(from.seq, first.Job); err != nil {
 		return err
 	}
-	if from.sawAll(&first.Job) {
+	if from.sawAll(first.Job) {
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}

@@ -81,7 +81,7 @@ func TestLeavingWhileHeld(t *testing.T) {
 // Leaving a stream closes its watch.
 func TestLeavingAStream(t *testing.T) {
 	f := newFake(t)
-	watch := &script{updates: []engine.Update{{Job: aJob()}}}
+	watch := &script{updates: []engine.Update{{Job: new(aJob())}}}
 	f.watch = func(int64) Watcher { return watch }
 	addr, over := serve(t, f)
 	ctx, leave := context.WithCancel(t.Context())

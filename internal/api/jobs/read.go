@@ -101,7 +101,7 @@ func (f *Face) output(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := pastEnd(after, &up.Job); err != nil {
+	if err := pastEnd(after, up.Job); err != nil {
 		return err
 	}
 	prefer.apply(w.Header())
@@ -111,7 +111,7 @@ func (f *Face) output(w http.ResponseWriter, r *http.Request) error {
 }
 
 func appendOutput(b []byte, up *engine.Update, cursor int64) []byte {
-	b = appendJob(append(b, `{"job":`...), &up.Job, nil, "")
+	b = appendJob(append(b, `{"job":`...), up.Job, nil, "")
 	b = append(b, `,"data":[`...)
 	for i := range up.Entries {
 		b = appendEntry(comma(b, i), &up.Entries[i])

@@ -34,14 +34,26 @@ type story struct {
 	// full asks for the job with all that is known around it.
 	full func() (engine.Snapshot, error)
 
-	cursor int64   // of the last event
-	shown  job.Job // of the last snapshot
+	cursor int64    // of the last event
+	shown  standing // in the last snapshot
+}
+
+// standing is what a watcher is shown a job anew for: entries and progress are
+// events of their own.
+type standing struct {
+	state     job.State
+	attempt   int
+	cancelled bool // a cancel was requested
+}
+
+func standingOf(j *job.Job) standing {
+	return standing{j.State, j.Attempt, !j.CancelRequestedAt.IsZero()}
 }
 
 // follow tells updates until the job has ended and all of it was told, or the watch
 // or the reader is gone.
 func (s *story) follow(ctx context.Context, watch Watcher, up engine.Update) error {
-	if err := s.snapshot(&up.Job); err != nil {
+	if err := s.snapshot(up.Job); err != nil {
 		return err
 	}
 	for {
@@ -49,10 +61,10 @@ func (s *story) follow(ctx context.Context, watch Watcher, up engine.Update) err
 			return err
 		}
 		if up.Job.State.Ended() && s.cursor >= up.Job.Cursor {
-			return s.done(&up.Job)
+			return s.done(up.Job)
 		}
-		if changed(&s.shown, &up.Job) {
-			if err := s.snapshot(&up.Job); err != nil {
+		if standingOf(up.Job) != s.shown {
+			if err := s.snapshot(up.Job); err != nil {
 				return err
 			}
 		}
@@ -82,16 +94,10 @@ func (s *story) next(ctx context.Context, watch Watcher) (engine.Update, error) 
 	}
 }
 
-// changed says whether a watcher should see the job anew: entries and progress are
-// events of their own.
-func changed(was, is *job.Job) bool {
-	return was.State != is.State || was.Attempt != is.Attempt || !was.CancelRequestedAt.Equal(is.CancelRequestedAt)
-}
-
 // snapshot carries the cursor it was sent at, not the job's: the entries between
 // the two are still to come.
 func (s *story) snapshot(j *job.Job) error {
-	s.shown = *j
+	s.shown = standingOf(j)
 	return s.out.tell("snapshot", eventID{seq: s.cursor}, func(b []byte) []byte { return appendJob(b, j, nil, "") })
 }
 

@@ -24,7 +24,7 @@ type script struct {
 	closed  bool
 }
 
-func updatesOf(j job.Job) []engine.Update { return []engine.Update{{Job: j}} }
+func updatesOf(j job.Job) []engine.Update { return []engine.Update{{Job: new(j)}} }
 
 func (s *script) Next(ctx context.Context) (engine.Update, error) {
 	if len(s.updates) > 0 {

@@ -140,7 +140,7 @@ func (s *session) watch(owner job.Owner, id job.ID, after int64) error {
 	}
 	first, err := watch.Next(ctx)
 	if err == nil {
-		err = pastEnd(after, &first.Job)
+		err = pastEnd(after, first.Job)
 	}
 	if err != nil {
 		watch.Close()
