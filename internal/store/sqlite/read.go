@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"errors"
+	"time"
 
 	"zombiezen.com/go/sqlite"
 
@@ -192,13 +193,14 @@ func (s *Store) Output(ctx context.Context, owner job.Owner, id job.ID, after in
 	return j, entries, err
 }
 
+// entries reads what follows an entry: so many bytes, or as much as there is time for.
 func (r *reader) entries(n int64, after int64, maxBytes int) (entries []job.Entry, err error) {
-	size := 0
+	size, start := 0, time.Now()
 	more, err := r.output.int(n).int(after).row()
 	for ; more && err == nil; more, err = r.output.row() {
 		c := column{stmt: r.output.stmt}
 		data := c.bytes(4)
-		if size += len(data); size > maxBytes && len(entries) > 0 {
+		if size += len(data); len(entries) > 0 && (size > maxBytes || time.Since(start) > scanFor) {
 			r.output.done()
 			return entries, nil
 		}
