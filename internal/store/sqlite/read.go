@@ -3,7 +3,6 @@ package sqlite
 import (
 	"context"
 	"errors"
-	"time"
 
 	"zombiezen.com/go/sqlite"
 
@@ -193,14 +192,18 @@ func (s *Store) Output(ctx context.Context, owner job.Owner, id job.ID, after in
 	return j, entries, err
 }
 
-// entries reads what follows an entry: so many bytes, or as much as there is time for.
+// entryCosts is what an entry weighs besides its data, in a bound of bytes: reading
+// many small ones takes its time too.
+const entryCosts = 64
+
+// entries reads what follows an entry, up to about so many bytes.
 func (r *reader) entries(n int64, after int64, maxBytes int) (entries []job.Entry, err error) {
-	size, start := 0, time.Now()
+	size := 0
 	more, err := r.output.int(n).int(after).row()
 	for ; more && err == nil; more, err = r.output.row() {
 		c := column{stmt: r.output.stmt}
 		data := c.bytes(4)
-		if size += len(data); len(entries) > 0 && (size > maxBytes || time.Since(start) > scanFor) {
+		if size += entryCosts + len(data); size > maxBytes && len(entries) > 0 {
 			r.output.done()
 			return entries, nil
 		}
