@@ -135,6 +135,7 @@ func aFullDiskKeepsWorkAlive(t *testing.T) {
 	r.breaks(faulty.Full, func(b *store.Batch) bool { return len(b.Appends)+len(b.Dues)+len(b.Writes)+len(b.Submits) > 0 })
 	appended := make(chan error, 1)
 	go func() { appended <- r.Append(t.Context(), c.Lease(), said(1), nil) }()
+	synctest.Wait() // it has met the full disk
 	for range 2 {
 		if err := r.Renew(t.Context(), []job.Lease{c.Lease()})[0]; err != nil {
 			t.Fatalf("a renewal on a full disk: %v", err)
@@ -179,6 +180,7 @@ func aFullDiskTakesRenewalsAlone(t *testing.T) {
 		_, err := r.Finish(t.Context(), c.Lease(), job.Outcome{})
 		ended <- err
 	}()
+	synctest.Wait() // it has met the full disk
 	for range 2 {
 		if err := r.Renew(t.Context(), []job.Lease{c.Lease()})[0]; err != nil && job.CodeOf(err) != job.LeaseLost {
 			t.Fatalf("a renewal on a full disk: %v", err)
@@ -208,19 +210,11 @@ func aFullDiskHoldsUpNoStop(t *testing.T) {
 		_, err := r.Finish(context.Background(), c.Lease(), job.Outcome{})
 		ended <- err
 	}()
-	for !r.isFull() {
-		time.Sleep(0)
-	}
+	synctest.Wait() // it has met the full disk
 	r.stop()
 	if err := <-ended; job.CodeOf(err) != job.NoSpace {
 		t.Errorf("the end is answered %v", err)
 	}
-}
-
-func (r *rough) isFull() bool {
-	r.disk.mu.Lock()
-	defer r.disk.mu.Unlock()
-	return !r.disk.full.IsZero()
 }
 
 // SQLite's own full disk: work that runs still ends, and what is deleted makes room.
@@ -279,6 +273,7 @@ func anUnwritableDiskKeepsRunningWork(t *testing.T) {
 		_, err := r.Finish(t.Context(), c.Lease(), job.Outcome{})
 		ended <- err
 	}()
+	synctest.Wait() // it waits with the others
 	r.heals()
 	if err := <-ended; err != nil {
 		t.Errorf("the running job: %v", err)
