@@ -26,13 +26,18 @@ func NewFront(m *Metrics, t *Traces, log *slog.Logger) *Front {
 // Around is next with the front before it.
 func (f *Front) Around(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		a := f.answers.Get().(*answer)
-		*a = answer{ResponseWriter: w, began: time.Now()}
+		a := f.begin(w)
 		r = f.traces.begin(a, r)
 		defer f.done(a, r)
 		next.ServeHTTP(a, r)
 		a.whole = true
 	})
+}
+
+func (f *Front) begin(w http.ResponseWriter) *answer {
+	a := f.answers.Get().(*answer)
+	*a = answer{ResponseWriter: w, began: time.Now()}
+	return a
 }
 
 // done tells of an answered request.

@@ -80,7 +80,7 @@ func TestAnyCutTellsTheSameStory(t *testing.T) {
 		n := narrator{task: "t"}
 		for told := 0; told < len(log); {
 			upto := rapid.IntRange(told+1, len(log)).Draw(t, "upto")
-			u := engine.Update{Entries: log[told:upto]}
+			u := engine.Update{Job: &job.Job{}, Entries: log[told:upto]}
 			u.Job.State, u.Job.Cursor = job.Running, int64(rapid.IntRange(upto, len(log)).Draw(t, "cursor"))
 			u.Job.Progress = lastReport(log[:u.Job.Cursor])
 			frames := n.tell(u)
@@ -96,7 +96,7 @@ func TestAnyCutTellsTheSameStory(t *testing.T) {
 				break // and it never finds out
 			}
 		}
-		rest := engine.Update{Entries: log[client.seq:]}
+		rest := engine.Update{Job: &job.Job{}, Entries: log[client.seq:]}
 		rest.Job.State, rest.Job.Cursor = job.Succeeded, int64(len(log))
 		client.percent = 0
 		n = narrator{task: "t", seq: client.seq}
@@ -122,7 +122,7 @@ func lastReport(log []job.Entry) (p job.Progress) {
 
 func TestWhatALateWatcherMissedComesInBoundedPieces(t *testing.T) {
 	piece := strings.Repeat("x", 1000)
-	var u engine.Update
+	u := engine.Update{Job: &job.Job{}}
 	for i := range 100 {
 		u.Entries = append(u.Entries, job.Entry{Seq: int64(i + 1), Kind: job.Text, Data: []byte(piece)})
 	}

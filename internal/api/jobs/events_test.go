@@ -35,11 +35,11 @@ func TestAStreamFromBeginningToEnd(t *testing.T) {
 	f.snap.Text = "Hello"
 	f.snap.Result = &job.Result{ContentType: "application/json", Body: []byte("{\n\"a\":\r\n1}")}
 	watch := &script{updates: []engine.Update{
-		{Job: aJob()},
-		{Job: as(job.Running, 1), Entries: []job.Entry{entry(1, job.Report, `{"percent":10}`)}},
-		{Job: as(job.Running, 2), Entries: []job.Entry{entry(2, job.Text, "Hel\nlo")}},
-		{Job: as(job.Running, 3), Entries: []job.Entry{entry(3, job.Restart, "")}},
-		{Job: as(job.Succeeded, 4), Entries: []job.Entry{entry(4, job.JSON, "{\"tool\":\n\"x\"}")}},
+		{Job: new(aJob())},
+		{Job: new(as(job.Running, 1)), Entries: []job.Entry{entry(1, job.Report, `{"percent":10}`)}},
+		{Job: new(as(job.Running, 2)), Entries: []job.Entry{entry(2, job.Text, "Hel\nlo")}},
+		{Job: new(as(job.Running, 3)), Entries: []job.Entry{entry(3, job.Restart, "")}},
+		{Job: new(as(job.Succeeded, 4)), Entries: []job.Entry{entry(4, job.JSON, "{\"tool\":\n\"x\"}")}},
 	}}
 	f.watch = func(int64) Watcher { return watch }
 	w := f.ask("GET", jobPath+"/events", "")
@@ -101,7 +101,7 @@ func TestWhereAStreamGoesOn(t *testing.T) {
 	} {
 		f := newFake(t)
 		f.watch = func(int64) Watcher {
-			return &script{updates: []engine.Update{{Job: as(job.Succeeded, 3), Entries: []job.Entry{entry(3, job.Text, "x")}}}}
+			return &script{updates: []engine.Update{{Job: new(as(job.Succeeded, 3)), Entries: []job.Entry{entry(3, job.Text, "x")}}}}
 		}
 		var headers []string
 		if tt.last != "" {
@@ -130,11 +130,11 @@ func TestComingBackFromDone(t *testing.T) {
 		f := newFake(t)
 		f.watch = func(int64) Watcher {
 			ended := as(job.Failed, 3)
-			up := engine.Update{Job: ended, Entries: []job.Entry{entry(3, job.Text, "x")}}
+			up := engine.Update{Job: new(ended), Entries: []job.Entry{entry(3, job.Text, "x")}}
 			if strings.HasPrefix(tt.last, "3") {
 				up.Entries = nil
 			}
-			return &script{updates: []engine.Update{{Job: tt.now, Entries: up.Entries}, {Job: ended}}}
+			return &script{updates: []engine.Update{{Job: new(tt.now), Entries: up.Entries}, {Job: new(ended)}}}
 		}
 		w := f.ask("GET", jobPath+"/events", "", "Last-Event-ID", tt.last)
 		if w.Code != tt.status || w.Code == 204 && w.Body.Len() > 0 {
@@ -265,7 +265,7 @@ func TestWhatMakesASnapshot(t *testing.T) {
 	} {
 		now := as(job.Running, 1)
 		tt.change(&now)
-		watch := &script{updates: []engine.Update{{Job: as(job.Running, 1)}, {Job: now}}, err: errGone}
+		watch := &script{updates: []engine.Update{{Job: new(as(job.Running, 1))}, {Job: new(now)}}, err: errGone}
 		f := newFake(t)
 		f.watch = func(int64) Watcher { return watch }
 		got := strings.Count(f.ask("GET", jobPath+"/events", "").Body.String(), "event: snapshot")
@@ -279,7 +279,7 @@ func TestWhatMakesASnapshot(t *testing.T) {
 // next on the connection has no deadline of the stream's.
 func TestALongLogIsSentInPieces(t *testing.T) {
 	f, w := newFake(t), newRecorder()
-	up := engine.Update{Job: as(job.Succeeded, 100)}
+	up := engine.Update{Job: new(as(job.Succeeded, 100))}
 	for i := range int64(100) {
 		up.Entries = append(up.Entries, entry(i+1, job.Text, strings.Repeat("x", 4<<10)))
 	}
@@ -307,12 +307,12 @@ type logged struct {
 func (l *logged) Next(context.Context) (engine.Update, error) {
 	end := int64(len(l.entries))
 	if l.left--; l.left < 0 {
-		return engine.Update{Job: as(job.Succeeded, end), Entries: l.entries[l.cursor:]}, nil
+		return engine.Update{Job: new(as(job.Succeeded, end)), Entries: l.entries[l.cursor:]}, nil
 	}
 	upTo := rapid.Int64Range(l.cursor, end).Draw(l.t, "up to")
-	up := engine.Update{Job: as(job.Running, upTo), Entries: l.entries[l.cursor:upTo]}
+	up := engine.Update{Job: new(as(job.Running, upTo)), Entries: l.entries[l.cursor:upTo]}
 	if rapid.Bool().Draw(l.t, "behind") {
-		up.Job = as(job.Succeeded, end) // the job is further than this update tells
+		up.Job = new(as(job.Succeeded, end)) // the job is further than this update tells
 	}
 	l.cursor = upTo
 	return up, nil

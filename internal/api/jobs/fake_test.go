@@ -181,7 +181,7 @@ func (f *fake) List(_ context.Context, filter store.Filter) ([]job.Job, job.ID, 
 func (f *fake) Output(ctx context.Context, _ job.Owner, _ job.ID, after int64, wait time.Duration) (engine.Update, error) {
 	f.called("output")
 	f.after = after
-	return engine.Update{Job: f.snap.Job, Entries: f.entries}, f.waiting(ctx, wait)
+	return engine.Update{Job: new(f.snap.Job), Entries: f.entries}, f.waiting(ctx, wait)
 }
 
 func (f *fake) Result(context.Context, job.Owner, job.ID) (job.Result, error) {

@@ -444,7 +444,7 @@ var _ teller = (*frames)(nil)
 func TestAFrameThatNobodyTakes(t *testing.T) {
 	gone := &deaf{}
 	s := story{out: gone, full: func() (engine.Snapshot, error) { return engine.Snapshot{}, nil }}
-	err := s.follow(context.Background(), &script{}, engine.Update{Job: as(job.Succeeded, 1), Entries: []job.Entry{entry(1, job.Text, "x")}})
+	err := s.follow(context.Background(), &script{}, engine.Update{Job: new(as(job.Succeeded, 1)), Entries: []job.Entry{entry(1, job.Text, "x")}})
 	if !errors.Is(err, errGone) || gone.asked != 1 {
 		t.Errorf("%v after %d events", err, gone.asked)
 	}

@@ -9,9 +9,16 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// reader is a connection that reads, with its statements. Whoever took it from
-// the store's channel owns it until it is put back.
+// reader is a connection that reads, with its statements, and the goroutine that
+// they are called on. Whoever took it from the store's channel owns it until it is
+// put back.
+//
+// SQLite needs a deep stack, which a goroutine keeps: thousands of callers who read
+// once and then wait for something would each keep one.
 type reader struct {
+	calls   chan func(*reader) error // closed by close
+	answers chan error
+
 	conn                   *sqlite.Conn
 	begin, end             *query
 	job, list, listFailed  *query
@@ -31,7 +38,7 @@ func openReader(path string) (*reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{conn: conn}
+	r := &reader{conn: conn, calls: make(chan func(*reader) error), answers: make(chan error)}
 	for _, p := range []struct {
 		into **query
 		sql  string
@@ -64,7 +71,23 @@ func openReader(path string) (*reader, error) {
 			return nil, err
 		}
 	}
+	go r.run()
 	return r, nil
+}
+
+// run answers calls until there are no more.
+func (r *reader) run() {
+	defer close(r.answers)
+	for f := range r.calls {
+		r.answers <- r.do(f)
+	}
+}
+
+// close ends the goroutine, waits for it, and closes the connection.
+func (r *reader) close() error {
+	close(r.calls)
+	<-r.answers
+	return r.conn.Close()
 }
 
 // read lends a reader to f. All that f reads is of one moment.
@@ -75,7 +98,8 @@ func (s *Store) read(ctx context.Context, f func(*reader) error) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	err := r.do(f)
+	r.calls <- f
+	err := <-r.answers
 	s.readers <- r
 	// What was read may not be on disk yet, and nobody sees what a crash takes back:
 	// not even that there is nothing.

@@ -252,7 +252,7 @@ func (s *Store) Close() error {
 	s.keeper.stop()
 	var errs []error
 	for range s.size {
-		errs = append(errs, (<-s.readers).conn.Close())
+		errs = append(errs, (<-s.readers).close())
 	}
 	if !s.sound() {
 		// Closing the last connection would copy the log: whoever opens it anew reads
@@ -273,7 +273,7 @@ func (s *Store) abandon() {
 		s.keeper.stop()
 	}
 	for len(s.readers) > 0 {
-		_ = (<-s.readers).conn.Close()
+		_ = (<-s.readers).close()
 	}
 	if s.conn != nil {
 		_ = s.conn.Close()
