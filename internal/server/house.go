@@ -14,6 +14,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/api/chat"
 	"github.com/meanwhile-run/meanwhile/internal/api/jobs"
+	"github.com/meanwhile-run/meanwhile/internal/api/openapi"
 	"github.com/meanwhile-run/meanwhile/internal/config"
 	"github.com/meanwhile-run/meanwhile/internal/conversation"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
@@ -176,6 +177,7 @@ func (h *house) routes(listen string) http.Handler {
 func (h *house) register(mux api.Mux) {
 	h.health.register(mux)
 	h.seen.register(mux)
+	openapi.Register(mux)
 	h.jobs.Register(mux)
 	if h.chat != nil {
 		h.chat.Register(mux)

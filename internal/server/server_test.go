@@ -14,6 +14,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/meanwhile-run/meanwhile/internal/api/openapi/openapitest"
 	"github.com/meanwhile-run/meanwhile/internal/config"
 )
 
@@ -88,7 +89,8 @@ func (s *served) send(method, path, body string, headers ...string) *http.Respon
 	for i := 0; i+1 < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
 	}
-	res, err := http.DefaultClient.Do(req)
+	held := &http.Client{Transport: openapitest.Transport(s.t)}
+	res, err := held.Do(req)
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -100,16 +100,14 @@ func callsOf(doc tree) []call {
 	var all []call
 	for _, p := range doc.at("paths").pairs() {
 		shared := p.value.at("parameters").items()
-		for _, method := range []string{"get", "post", "delete"} {
-			if op := p.value.at(method); op.node != nil {
-				all = append(all, call{op, capitals[method], p.key, shared})
+		for _, op := range p.value.pairs() {
+			if op.key != "parameters" {
+				all = append(all, call{op.value, strings.ToUpper(op.key), p.key, shared})
 			}
 		}
 	}
 	return all
 }
-
-var capitals = map[string]string{"get": "GET", "post": "POST", "delete": "DELETE"}
 
 // codesOf lists the codes that an answer may have.
 func codesOf(doc, answer tree) (codes []string) {

@@ -1,0 +1,66 @@
+package server
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// patterns is a mux that only remembers what it is given.
+type patterns []string
+
+func (p *patterns) Handle(pattern string, _ http.Handler) { *p = append(*p, pattern) }
+
+// described are the calls of the description that a server gives of itself.
+func described(t *testing.T, s *served) []string {
+	t.Helper()
+	status, text := s.text("GET", "/openapi.json", "")
+	var doc struct {
+		Paths map[string]map[string]json.RawMessage
+	}
+	if err := json.Unmarshal([]byte(text), &doc); err != nil || status != 200 {
+		t.Fatalf("%d: %v", status, err)
+	}
+	var calls []string
+	for path, methods := range doc.Paths {
+		for method := range methods {
+			if method != "parameters" {
+				calls = append(calls, strings.ToUpper(method)+" "+path)
+			}
+		}
+	}
+	return calls
+}
+
+// Nothing is answered that is not described, and nothing described that is not answered.
+func TestTheDescriptionHasEveryCallAndNoOther(t *testing.T) {
+	s := serve(t, nil)
+	var answered patterns
+	s.house.register(&answered)
+	calls := described(t, s)
+	for _, call := range answered {
+		if !slices.Contains(calls, call) {
+			t.Errorf("%s is answered and not described: see internal/api/openapi", call)
+		}
+	}
+	for _, call := range calls {
+		if !slices.Contains(answered, call) {
+			t.Errorf("%s is described and not answered", call)
+		}
+	}
+}
+
+func TestTheDescriptionIsAPageToo(t *testing.T) {
+	s := serve(t, nil)
+	status, text := s.text("GET", "/docs", "")
+	if status != 200 {
+		t.Fatalf("%d %s", status, text)
+	}
+	for _, call := range described(t, s) {
+		if _, path, _ := strings.Cut(call, " "); !strings.Contains(text, "<code>"+path+"</code>") {
+			t.Errorf("it does not name %s", call)
+		}
+	}
+}
