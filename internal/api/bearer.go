@@ -97,7 +97,7 @@ func (g *Grant) May(right Rights) error {
 	if g.Rights&right == right {
 		return nil
 	}
-	return job.Errorf(job.Forbidden, "this watch token may read its job, not cancel it: a submit asks for that with \"watch\": {\"cancel\": true}")
+	return job.Errorf(job.Forbidden, "this watch token may read its job, not cancel it: a submit asks for that with Prefer: watch=cancel")
 }
 
 // tokenOf finds a request's token: the parameter token, which an EventSource and a
