@@ -43,7 +43,9 @@ func newSweeper(e *Engine) *sweeper {
 }
 
 // drift is how far the store's clock is ahead of the time that has passed here.
-func (s *sweeper) drift() time.Duration { return s.e.store.Now().Sub(s.e.began) - time.Since(s.e.began) }
+func (s *sweeper) drift() time.Duration {
+	return s.e.store.Now().Sub(s.e.began) - time.Since(s.e.began)
+}
 
 // jumped says whether the store's clock has jumped since the last sweep: leases are
 // measured by it, and workers renew by their own.
@@ -100,7 +102,7 @@ func (s *sweeper) waits(since time.Time) {
 // run sweeps until ctx ends. What fails is logged, and done again by the next
 // sweep.
 func (s *sweeper) run(ctx context.Context) {
-	s.askNext(ctx)
+	s.dueAt(s.e.store.Now()) // also for parked jobs, whose limits may be others than before
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	last := time.Now()
@@ -276,4 +278,3 @@ func (e *Engine) takeBack(ctx context.Context) error {
 	}
 	return nil
 }
-
