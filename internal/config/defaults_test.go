@@ -1,0 +1,113 @@
+package config
+
+import (
+	"fmt"
+	"os"
+	"reflect"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+var (
+	row     = regexp.MustCompile("(?m)^\\| `([a-z_*.\\[\\]]+)` \\| ([^|]*) \\|")
+	comment = regexp.MustCompile(` \([^)]*\)`)
+	of      = regexp.MustCompile("^`([a-z]+)` (.+)$")
+)
+
+// The page says the default of every key: one for all, or one for an executor, for
+// the queue chat, and for what is "else".
+func TestThePageSaysEveryDefault(t *testing.T) {
+	page, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	checked := 0
+	for _, r := range row.FindAllStringSubmatch(string(page), -1) {
+		key, cell := r[1], comment.ReplaceAllString(r[2], "")
+		for subject, is := range defaultsOf(key) {
+			checked++
+			if said := said(cell, subject); said != is {
+				t.Errorf("docs/configuration.md says that %s is %q for %s; it is %q", key, said, subject, is)
+			}
+		}
+	}
+	if checked < 60 {
+		t.Errorf("only %d defaults were looked at", checked)
+	}
+}
+
+// defaultsOf is what a key is where nobody says anything, by whom that is asked for.
+func defaultsOf(key string) map[string]string {
+	within, ofQueue := strings.CutPrefix(key, "queues.*.")
+	switch {
+	case strings.HasPrefix(key, "models[]."):
+		return map[string]string{"a model": leaf(Model{}, strings.TrimPrefix(key, "models[]."))}
+	case !ofQueue:
+		return map[string]string{"a server": leaf(Default(), key)}
+	case within == "executor":
+		return nil
+	default:
+		return map[string]string{
+			LLM: leaf(Defaults(LLM), within), Process: leaf(Defaults(Process), within),
+			Sim: leaf(Defaults(Sim), within), "chat": leaf(Default().Queues["chat"], within),
+		}
+	}
+}
+
+// leaf is a key's value, as the file writes it.
+func leaf(of any, key string) string {
+	v := reflect.ValueOf(of)
+	for name := range strings.SplitSeq(key, ".") {
+		v, _ = fieldOf(v, name)
+	}
+	switch x := v.Interface().(type) {
+	case time.Duration:
+		return strconv.FormatFloat(x.Seconds(), 'f', -1, 64)
+	case []string:
+		return strings.Join(x, ",")
+	default:
+		return fmt.Sprint(x)
+	}
+}
+
+// said is what a cell of the page says for a subject.
+func said(cell, subject string) string {
+	names := []string{subject, "else", ""}
+	if subject == "chat" {
+		names = []string{"chat", LLM, "else", ""}
+	}
+	values := map[string]string{}
+	for _, piece := range regexp.MustCompile(`[,;] `).Split(cell, -1) {
+		name, value := "", piece
+		if m := of.FindStringSubmatch(piece); m != nil {
+			name, value = m[1], m[2]
+		} else if rest, ok := strings.CutPrefix(piece, "else "); ok {
+			name, value = "else", rest
+		}
+		values[name] = value
+	}
+	for _, name := range names {
+		if value, ok := values[name]; ok {
+			return plain(value)
+		}
+	}
+	return "nothing"
+}
+
+func plain(value string) string {
+	switch value {
+	case "none", "–", "the first of `models`":
+		return ""
+	case "the cores":
+		return strconv.Itoa(runtime.GOMAXPROCS(0))
+	}
+	value = strings.Trim(value, "`")
+	if number := strings.ReplaceAll(value, ",", ""); regexp.MustCompile(`^[0-9.]+$`).MatchString(number) {
+		return number
+	}
+	return value
+}
