@@ -105,7 +105,7 @@ func (m *many) store(ctx context.Context, atomic bool) error {
 			op.Group = group
 		}
 	}
-	if err := m.e.ask(ctx, ops); err != nil {
+	if err := m.e.ask(ctx, &pending{submits: ops, to: make([]*server, len(ops))}); err != nil {
 		return err
 	}
 	for i, op := range m.ops {

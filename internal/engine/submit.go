@@ -136,20 +136,29 @@ func (e *Engine) store1(ctx context.Context, op *store.Submit) (j *job.Job, exis
 	if err := e.admit(op); err != nil {
 		return e.known(ctx, op, err)
 	}
-	if err := e.ask(ctx, []*store.Submit{op}); err != nil {
+	l := &loneSubmit{ops: [1]*store.Submit{op}}
+	l.submits, l.to = l.ops[:], l.server[:]
+	if err := e.ask(ctx, &l.pending); err != nil {
 		return nil, false, err
 	}
 	return answerOf(op)
 }
 
+// loneSubmit is a submit that comes alone, in one piece of memory.
+type loneSubmit struct {
+	pending
+	ops    [1]*store.Submit
+	server [1]*server
+}
+
 // ask puts admitted submits through the loop, together.
-func (e *Engine) ask(ctx context.Context, ops []*store.Submit) error {
-	p := &pending{lane: laneSubmit, submits: ops, to: make([]*server, len(ops))}
-	for _, op := range ops {
+func (e *Engine) ask(ctx context.Context, p *pending) error {
+	p.lane = laneSubmit
+	for _, op := range p.submits {
 		p.bytes += weight(op)
 	}
 	if err := e.lanes.put(p); err != nil {
-		e.countOut(ops)
+		e.countOut(p.submits)
 		return err
 	}
 	return p.wait(ctx)

@@ -16,6 +16,7 @@ const (
 type patient struct {
 	w    http.ResponseWriter
 	ctrl *http.ResponseController
+	set  time.Time // when the deadline was last moved
 }
 
 func patience(w http.ResponseWriter) *patient {
@@ -25,7 +26,7 @@ func patience(w http.ResponseWriter) *patient {
 // Write writes all of p or says why not.
 func (p *patient) Write(data []byte) (int, error) {
 	for done := 0; ; {
-		if err := p.deadline(time.Now().Add(writeTime)); err != nil {
+		if err := p.allow(); err != nil {
 			return done, err
 		}
 		piece := data[done:min(done+writePiece, len(data))]
@@ -35,6 +36,17 @@ func (p *patient) Write(data []byte) (int, error) {
 			return done, err
 		}
 	}
+}
+
+// allow gives the reader its time for a piece, and a little more or less: to move a
+// deadline for every word of a stream would cost as much as the word.
+func (p *patient) allow() error {
+	now := time.Now()
+	if now.Sub(p.set) < writeTime/6 {
+		return nil
+	}
+	p.set = now
+	return p.deadline(now.Add(writeTime))
 }
 
 // flush sends what was written.

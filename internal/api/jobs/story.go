@@ -36,6 +36,9 @@ type story struct {
 
 	cursor int64    // of the last event
 	shown  standing // in the last snapshot
+
+	beat  context.Context // ends when a sign of life is due; nil when it is to begin anew
+	still context.CancelFunc
 }
 
 // standing is what a watcher is shown a job anew for: entries and progress are
@@ -53,6 +56,7 @@ func standingOf(j *job.Job) standing {
 // follow tells updates until the job has ended and all of it was told, or the watch
 // or the reader is gone.
 func (s *story) follow(ctx context.Context, watch Watcher, up engine.Update) error {
+	defer s.rest()
 	if err := s.snapshot(up.Job); err != nil {
 		return err
 	}
@@ -78,19 +82,28 @@ func (s *story) follow(ctx context.Context, watch Watcher, up engine.Update) err
 	}
 }
 
-// next waits for the next update, with a sign of life for each silent while.
+// next waits for the next update, with a sign of life every while.
 func (s *story) next(ctx context.Context, watch Watcher) (engine.Update, error) {
 	for {
-		tick, cancel := context.WithTimeout(ctx, heartbeat)
-		up, err := watch.Next(tick)
-		silent := tick.Err() != nil && ctx.Err() == nil
-		cancel()
-		if err == nil || !silent {
+		if s.beat == nil {
+			s.beat, s.still = context.WithTimeout(ctx, heartbeat)
+		}
+		up, err := watch.Next(s.beat)
+		if err == nil || s.beat.Err() == nil || ctx.Err() != nil {
 			return up, err
 		}
+		s.rest()
 		if err := s.out.quiet(); err != nil {
 			return engine.Update{}, err
 		}
+	}
+}
+
+// rest lets go of the heartbeat. It is to be called when the story is over.
+func (s *story) rest() {
+	if s.beat != nil {
+		s.still()
+		s.beat = nil
 	}
 }
 
