@@ -1,0 +1,201 @@
+package cli
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/meanwhile-run/meanwhile/client"
+	"github.com/meanwhile-run/meanwhile/internal/config"
+	"github.com/meanwhile-run/meanwhile/internal/server"
+	"github.com/meanwhile-run/meanwhile/internal/simmodel"
+)
+
+var (
+	block   = regexp.MustCompile("(?ms)^```(sh|console|)\n(.*?)^```")
+	goes    = regexp.MustCompile(`^\s*([A-Z]+=\$\()?(curl|meanwhile|bin/meanwhile) `)
+	serving = regexp.MustCompile(`(?m)^(\$ )?(go run \./cmd/meanwhile|bin/meanwhile|meanwhile) (serve.*)$`)
+)
+
+// Every call of curl and of the program that README and docs show does what it is
+// shown for: all of them are run, against a server that has what they speak of.
+func TestTheCommandsOfTheManualWork(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("curl is not installed")
+	}
+	m := newManual(t)
+	ran := 0
+	for page, text := range pages(t) {
+		for _, b := range block.FindAllStringSubmatch(text, -1) {
+			if commands := commandsOf(b[2]); commands != "" {
+				ran++
+				m.run(t, page, commands)
+			}
+		}
+	}
+	if ran < 15 {
+		t.Errorf("only %d blocks have commands: they are written in a way that this test does not see", ran)
+	}
+}
+
+func pages(t *testing.T) map[string]string {
+	t.Helper()
+	files, err := filepath.Glob("../../docs/*.md")
+	if err != nil || len(files) < 8 {
+		t.Fatalf("%v %v", files, err)
+	}
+	all := map[string]string{}
+	for _, file := range append(files, "../../README.md") {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[file] = string(text)
+	}
+	return all
+}
+
+// commandsOf are the calls of a block; not those of servers, which this test has, and
+// not what they print.
+func commandsOf(text string) string {
+	var kept []string
+	goesOn := false
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(strings.TrimPrefix(line, "$ "), "\n")
+		if goesOn || goes.MatchString(line) && !serving.MatchString(line) {
+			kept = append(kept, line)
+			goesOn = strings.HasSuffix(line, `\`)
+		}
+	}
+	return strings.Join(kept, "\n")
+}
+
+// readmesJob is the job whose answers README shows.
+const readmesJob = "job_06gzv0hv4nx3x2tbamncww1dcw"
+
+// manual is a server that has what the manual speaks of, and where its commands run.
+type manual struct {
+	dir, program string
+	words        *strings.Replacer
+}
+
+func newManual(t *testing.T) *manual {
+	model := httptest.NewServer(simmodel.New(simmodel.Options{}))
+	t.Cleanup(model.Close)
+	cfg := config.Default()
+	cfg.Listen, cfg.Data = "127.0.0.1:0", t.TempDir()
+	cfg.Models = []config.Model{{Name: "sim", BaseURL: model.URL + "/v1"}}
+	for name, command := range map[string][]string{"ocr": {"wc", "-c", "{file}"}, "count": {"wc", "-c"}} {
+		q := config.Defaults(config.Process)
+		q.Command = command
+		cfg.Queues[name] = q
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	s, err := server.Start(ctx, cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		stop()
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stop(); _ = s.Wait(); http.DefaultClient.CloseIdleConnections() })
+
+	m := &manual{dir: t.TempDir()}
+	if m.program, err = os.Executable(); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv(asProgram, "1")
+	t.Setenv("MEANWHILE_SERVER", s.URL())
+	m.lay(t)
+	id := m.ask(t, s.URL())
+	m.words = strings.NewReplacer(
+		"http://127.0.0.1:8080", s.URL(), "$ID", id, "$TASK", id, "job_…", id, readmesJob, id,
+		"/var/lib/meanwhile", cfg.Data, "/backup/monday", filepath.Join(m.dir, "backup"),
+	)
+	return m
+}
+
+// lay puts the files there that the commands name.
+func (m *manual) lay(t *testing.T) {
+	t.Helper()
+	top, err := filepath.Abs("../..")
+	if err == nil {
+		err = os.Symlink(filepath.Join(top, "examples"), filepath.Join(m.dir, "examples"))
+	}
+	for name, text := range map[string]string{"scan.png": "a picture", "jobs.jsonl": "{\"echo\":1}\n{\"echo\":2}\n"} {
+		if err == nil {
+			err = os.WriteFile(filepath.Join(m.dir, name), []byte(text), 0o600)
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ask asks a question, which makes a job and a task of the same id, and waits for its
+// end.
+func (m *manual) ask(t *testing.T, url string) (id string) {
+	t.Helper()
+	res, err := http.Post(url+"/api/chat", "application/json", strings.NewReader(`{"query":"tides?"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	_, rest, ok := strings.Cut(string(text), `"task_id":"`)
+	if id, _, _ = strings.Cut(rest, `"`); err != nil || !ok {
+		t.Fatalf("%v %s", err, text)
+	}
+	c, err := client.New(url)
+	if err == nil {
+		_, err = c.Wait(t.Context(), id)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// run runs commands as they stand, but for where the server is and which job is meant.
+func (m *manual) run(t *testing.T, page, commands string) {
+	t.Helper()
+	const shell = `set -eu
+program=$1
+meanwhile() { "$program" "$@"; }
+curl() { command curl --fail-with-body --max-time 60 "$@"; }
+`
+	script := shell + strings.ReplaceAll(m.words.Replace(commands), "bin/meanwhile", "meanwhile")
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", script, "sh", m.program)
+	cmd.Dir = m.dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%s shows\n%s\nwhich ends with %v:\n%s", page, commands, err, out)
+	}
+}
+
+// The servers that the manual starts are told only what there is.
+func TestTheServersOfTheManualStart(t *testing.T) {
+	found := 0
+	for page, text := range pages(t) {
+		for _, line := range serving.FindAllStringSubmatch(text, -1) {
+			found++
+			words, _, _ := strings.Cut(line[3], "#")
+			args := strings.Fields(words)
+			cmd, rest, err := NewRoot(&on("").Env).Find(args)
+			if err == nil {
+				err = cmd.ParseFlags(rest)
+			}
+			if err != nil || cmd.Name() != "serve" || cmd.Flags().NArg() > 0 {
+				t.Errorf("%s: %s: %v", page, line[0], err)
+			}
+		}
+	}
+	if found < 5 {
+		t.Errorf("only %d servers were found", found)
+	}
+}
