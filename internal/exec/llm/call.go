@@ -127,6 +127,13 @@ func (c *call) drain(body io.Reader) {
 
 // take relays one event.
 func (c *call) take(data []byte) error {
+	if text, ok := c.answer.plain(data); ok {
+		if err := c.sayText(text); err != nil {
+			return err
+		}
+		c.answer.addText(text)
+		return nil
+	}
 	var k chunk
 	if err := json.Unmarshal(data, &k); err != nil {
 		return c.model.fault(codeBadStream, job.Later, "sent an event that is no chat-completions chunk", err)
@@ -169,6 +176,18 @@ func (c *call) say(data []byte, k chunk) error {
 	}
 	if text == "" {
 		return nil
+	}
+	return c.out.Text(text)
+}
+
+// sayText relays what a plain chunk says.
+func (c *call) sayText(text string) error {
+	c.size += len(text)
+	if c.size > job.MaxOutput {
+		return c.tooLarge()
+	}
+	if err := c.reportPiece(); err != nil {
+		return err
 	}
 	return c.out.Text(text)
 }

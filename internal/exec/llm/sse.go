@@ -11,25 +11,35 @@ import (
 // maxEvent bounds a line of a stream, and all data of one event.
 const maxEvent = 1 << 20
 
+// window is how much of a stream is looked at together: a few tokens' events.
+// Thousands of streams may be open.
+const window = 2 << 10
+
 // events cuts a stream into server-sent events, as the HTML standard describes it
 // (section 9.2.6, "Interpreting an event stream"). Names, ids and comments are of
 // no use to us and are skipped.
 type events struct {
 	in   *bufio.Reader
-	line []byte
-	data []byte
-	cr   bool // the last line ended with a carriage return: a line feed would belong to it
-	read bool // the first line was read
+	line []byte // the last, of an event that is not usual
+	data []byte // of that event
+	cr   bool   // the last line ended with a carriage return: a line feed would belong to it
+	read bool   // the first line was read
 }
 
 func newEvents(stream io.Reader) *events {
-	return &events{in: bufio.NewReaderSize(stream, 16<<10)}
+	return &events{in: bufio.NewReaderSize(stream, window)}
 }
 
 // next returns the data of the next event; it is valid until the call after. An
 // event that the end of the stream cuts off is not returned. The error is io.EOF
 // at a clean end, a *[job.Fault] when a bound is passed, or the stream's.
 func (e *events) next() ([]byte, error) {
+	if _, err := e.in.Peek(1); err != nil {
+		return nil, err
+	}
+	if data, ok := e.usual(); ok {
+		return data, nil
+	}
 	e.data = e.data[:0]
 	for some := false; ; {
 		if err := e.nextLine(); err != nil {
@@ -51,6 +61,22 @@ func (e *events) next() ([]byte, error) {
 			return nil, tooLong()
 		}
 	}
+}
+
+// usual is the data of an event that is one line of data, ended by line feeds, if the
+// next event is one and all of it has come. It is not copied.
+func (e *events) usual() (data []byte, ok bool) {
+	if e.cr || !e.read {
+		return nil, false
+	}
+	come, _ := e.in.Peek(e.in.Buffered())
+	end := bytes.Index(come, []byte("\n\n"))
+	line, found := bytes.CutPrefix(come[:max(end, 0)], []byte("data:"))
+	if !found || bytes.IndexByte(line, '\n') >= 0 || bytes.IndexByte(line, '\r') >= 0 {
+		return nil, false
+	}
+	_, _ = e.in.Discard(end + 2)
+	return bytes.TrimPrefix(line, []byte(" ")), true
 }
 
 // nextLine reads a line without its end, which is CR LF, LF or CR.

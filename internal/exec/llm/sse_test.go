@@ -52,6 +52,19 @@ func TestEventsAsTheStandardCutsThem(t *testing.T) {
 	}
 }
 
+// Where the window of what was read ends makes no difference.
+func TestEventsOfAllLengthsFollowEachOther(t *testing.T) {
+	var stream strings.Builder
+	var want []string
+	for n := range 3 * window / 7 {
+		want = append(want, strings.Repeat("x", 7*n))
+		stream.WriteString("data: " + want[n] + "\n\n")
+	}
+	if got, err := all(strings.NewReader(stream.String())); !errors.Is(err, io.EOF) || !reflect.DeepEqual(got, want) {
+		t.Errorf("%d events, %v; want %d, as they were", len(got), err, len(want))
+	}
+}
+
 func TestALineAndAnEventAreBounded(t *testing.T) {
 	fits := strings.Repeat("x", maxEvent-len("data: "))
 	if got, err := all(strings.NewReader("data: " + fits + "\n\n")); !errors.Is(err, io.EOF) || len(got) != 1 {
