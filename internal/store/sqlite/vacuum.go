@@ -48,7 +48,7 @@ const (
 	stepEvery   = 50 * time.Millisecond // between two steps
 	stepTime    = 2 * time.Millisecond  // what a step should take
 	firstStep   = 16                    // pages
-	mostStep    = 2048
+	mostStep    = 256
 )
 
 // window is how many pages were free at the last looks.
