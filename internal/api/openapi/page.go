@@ -73,7 +73,7 @@ var code = regexp.MustCompile("`([^`]+)`")
 // prose is a description as HTML: its code and its paragraphs.
 func prose(text string) template.HTML {
 	text = code.ReplaceAllString(template.HTMLEscapeString(strings.TrimSpace(text)), "<code>$1</code>")
-	return template.HTML(strings.ReplaceAll(text, "\n\n", "<p>")) //nolint:gosec // it was escaped
+	return template.HTML(strings.ReplaceAll(text, "\n\n", "<p>")) // it was escaped
 }
 
 func viewOf(doc tree) view {
