@@ -103,7 +103,9 @@ func viewOfCall(doc tree, c call) callView {
 	for _, p := range append(c.shared, c.at("parameters").items()...) {
 		p = doc.follow(p)
 		r := rowOf(doc, p.at("name").text(), p.at("schema"))
-		r.Where, r.Text, r.Required = p.at("in").text(), p.at("description").text(), p.at("required").text() == "true"
+		if r.Where, r.Text = p.at("in").text(), p.at("description").text(); p.at("required").text() == "true" {
+			r.Mark = "required"
+		}
 		v.Takes = append(v.Takes, r)
 	}
 	for _, a := range c.at("responses").pairs() {

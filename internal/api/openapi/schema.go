@@ -15,7 +15,7 @@ type schema struct {
 // row is a member of an object, or a parameter.
 type row struct {
 	Name, Where, Text string // Where is of a parameter
-	Required          bool
+	Mark              string // required or optional, whichever is the exception
 	Type              []part
 	Bounds            string
 }
@@ -57,9 +57,15 @@ func rowsOf(doc tree, within string, s tree) []row {
 		required[name.text()] = true
 	}
 	var all []row
-	for _, p := range s.at("properties").pairs() {
+	members := s.at("properties").pairs()
+	for _, p := range members {
 		r := rowOf(doc, within+p.key, p.value)
-		r.Required = required[p.key]
+		switch most := 2*len(required) > len(members); {
+		case most && !required[p.key]:
+			r.Mark = "optional"
+		case !most && required[p.key]:
+			r.Mark = "required"
+		}
 		all = append(all, r)
 		inner := p.value
 		if items := inner.at("items"); items.node != nil {
