@@ -106,7 +106,6 @@ func TestTheManualHasEveryMetric(t *testing.T) {
 // expressions checks what Prometheus is asked against what a server shows.
 type expressions struct {
 	known map[string]metric
-	words map[string]bool // of the language
 }
 
 var (
