@@ -52,15 +52,6 @@ func (h *house) nothingMore() {
 	}
 }
 
-func (h *house) state(s engine.Snapshot) job.State {
-	h.t.Helper()
-	now, err := h.Get(context.Background(), local, s.ID)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	return now.State
-}
-
 // A key has no more running than it may: its others are parked, other keys' jobs
 // pass them, and the end of one lets go of the next, in order.
 func TestAKeyHasOnlySoManyRunning(t *testing.T) {

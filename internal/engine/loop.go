@@ -322,6 +322,10 @@ func (e *Engine) settle(w *work) {
 		e.deliverClaimed(c)
 	}
 	e.removals.add(w.batch.Removed)
+	for _, id := range w.batch.Damaged {
+		e.log.Error("the record of a job is damaged on the disk: the job has failed, and others go on; `meanwhile check` looks at all of the data", "job", id)
+		e.lookAgain(id)
+	}
 	e.observe(w, at)
 }
 

@@ -67,6 +67,7 @@ func join(b, first, second *store.Batch) {
 	maps.Copy(b.Counts, first.Counts)
 	maps.Copy(b.Counts, second.Counts)
 	b.Removed = append(first.Removed, second.Removed...)
+	b.Damaged = append(first.Damaged, second.Damaged...)
 }
 
 // refuseOps gives every op of a batch the same refusal.

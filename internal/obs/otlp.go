@@ -110,6 +110,6 @@ func valueOf(v attribute.Value) anyValue {
 		f := v.AsFloat64()
 		return anyValue{Double: &f}
 	}
-	text := v.Emit()
+	text := v.String()
 	return anyValue{String: &text}
 }

@@ -122,7 +122,7 @@ func TestWhileACircuitIsOpenNobodyCalls(t *testing.T) {
 		if called != mostInARow+1 || !shown.Open || shown.Failures != mostInARow+1 || shown.Since.IsZero() {
 			t.Fatalf("%d calls, %+v", called, shown)
 		}
-		for shown.RetryAt.Sub(time.Now()) > standInLine {
+		for time.Until(shown.RetryAt) > standInLine {
 			began := time.Now()
 			f := faultOf(t, attempt(t, e))
 			if f.Code != "circuit_open" || f.Class != job.Wait || time.Since(began) != standInLine || !strings.Contains(f.Message, "(500)") {
