@@ -184,12 +184,16 @@ func TestASocketIsCounted(t *testing.T) {
 		}
 		_ = conn.Close()
 	}))
-	server := httptest.NewServer(h)
+	told := make(chan struct{}, 1) // the server does not wait for who takes a connection over
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(w, r)
+		told <- struct{}{}
+	}))
 	defer server.Close()
 	if res, err := http.Get(server.URL); err == nil {
 		_ = res.Body.Close()
 	}
-	server.Close()
+	<-told
 	expect(t, m, `meanwhile_http_requests_total{method="GET",route="unknown",status="1xx"} 1`, `meanwhile_http_request_seconds_count{method="GET",route="unknown"} 0`)
 }
 
