@@ -55,6 +55,25 @@ func BenchmarkSpeakingJob(b *testing.B) {
 	})
 }
 
+// BenchmarkLongJob says a thousand pieces as fast as it can, and reports progress with
+// every eighth.
+func BenchmarkLongJob(b *testing.B) {
+	const pieces = 1 << 10
+	body := []byte("{}")
+	benchmark(b, func(_ context.Context, _ exec.Task, out exec.Sink) error {
+		for i := range pieces {
+			if i%8 == 0 {
+				_ = out.Progress(job.Progress{Percent: float64(i) / pieces * 100, Status: "Generating response"})
+			}
+			if err := out.Text("word "); err != nil {
+				return err
+			}
+		}
+		out.Result(job.Result{ContentType: "application/json", Body: body})
+		return nil
+	})
+}
+
 func benchmark(b *testing.B, s script) {
 	const slots = 64
 	m := &treadmill{serving: make(chan job.Worker, 1), free: make(chan struct{}, slots)}

@@ -194,6 +194,8 @@ func newModel(m Model, c Config) (*model, error) {
 
 // newTransport bounds what a server that misbehaves could cost, short of the
 // answer itself. It asks for no compression: a compressed stream comes in bursts.
+// Thousands of calls may be open, and each keeps its buffers; a request that is
+// larger than its buffer is written past it.
 func newTransport() *http.Transport {
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
@@ -204,6 +206,7 @@ func newTransport() *http.Transport {
 		IdleConnTimeout:        90 * time.Second,
 		MaxResponseHeaderBytes: 256 << 10,
 		DisableCompression:     true,
+		WriteBufferSize:        1 << 10,
 	}
 }
 
