@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"zombiezen.com/go/sqlite"
@@ -32,9 +33,12 @@ type keeper struct {
 	pause   sync.Locker // what a commit holds
 	sound   func() bool // whether the log can be trusted: else it stays as it is
 
-	work chan struct{}
+	work chan struct{} // has a value when something was written
+	soon chan struct{} // has a value when that was much
 	quit chan struct{}
 	done sync.WaitGroup
+
+	written atomic.Int64 // bytes, about, since the last checkpoint began
 
 	// Owned by run.
 	tooLong int64 // frames of log that are not put up with
@@ -46,6 +50,7 @@ const (
 	pageSize        = 4096
 	beginAnew       = 4 << 20 / pageSize     // frames of log that are worth beginning it anew
 	quicklyCopied   = 256 << 10 / pageSize   // frames that commits may be made to wait for
+	muchWritten     = 8 << 20                // bytes that are not to wait for the next tick
 	longLog         = 16 << 20 / pageSize    // frames for which commits are made to wait for readers
 	mostLog         = 64 << 20               // bytes that the log has at most, and keeps
 	readersEnd      = 100 * time.Millisecond // how long they are waited for
@@ -57,7 +62,7 @@ func startKeeper(path string, pause sync.Locker, sound func() bool, log *slog.Lo
 		return nil, err
 	}
 	conn.SetBusyTimeout(readersEnd)
-	k := &keeper{log: log, conn: conn, pause: pause, sound: sound, work: make(chan struct{}, 1), quit: make(chan struct{}), tooLong: longLog}
+	k := &keeper{log: log, conn: conn, pause: pause, sound: sound, work: make(chan struct{}, 1), soon: make(chan struct{}, 1), quit: make(chan struct{}), tooLong: longLog}
 	if k.pass, err = prepare(conn, "PRAGMA wal_checkpoint(PASSIVE)"); err == nil {
 		k.restart, err = prepare(conn, "PRAGMA wal_checkpoint(RESTART)")
 	}
@@ -69,10 +74,19 @@ func startKeeper(path string, pause sync.Locker, sound func() bool, log *slog.Lo
 	return k, nil
 }
 
-// wrote tells the keeper that the log has grown. It never blocks.
-func (k *keeper) wrote() {
+// wrote tells the keeper that the log has grown, by about so many bytes. It never
+// blocks.
+func (k *keeper) wrote(bytes int64) {
+	notify(k.work)
+	if k.written.Add(bytes) > muchWritten {
+		notify(k.soon)
+	}
+}
+
+// notify wakes whoever reads the channel, now or later; its buffer is one.
+func notify(c chan struct{}) {
 	select {
-	case k.work <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -98,7 +112,9 @@ func (k *keeper) run() {
 		case <-k.quit:
 			return
 		case <-tick.C:
+		case <-k.soon:
 		}
+		k.written.Store(0)
 		k.tell(k.checkpoint())
 	}
 }

@@ -76,7 +76,7 @@ func (s *Store) applyBatch(b *store.Batch) error {
 	}
 	s.last = b.ID
 	if t.wrote {
-		s.behind()
+		s.behind(b)
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
 
+	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
@@ -28,7 +29,7 @@ type vacuum struct {
 	try  func() bool // takes pace, unless a commit has it
 	conn *sqlite.Conn
 	look *query
-	told func() // that the log has grown
+	told func(bytes int64) // that the log has grown
 
 	sound func() bool // whether the file can be trusted: else it stays as it is
 
@@ -116,9 +117,35 @@ func (t *tx) remember(b *store.Batch) error {
 }
 
 // behind tells who works behind the commits that something was written.
-func (s *Store) behind() {
-	s.keeper.wrote()
+func (s *Store) behind(b *store.Batch) {
+	s.keeper.wrote(weight(b))
 	s.vacuum.wrote()
+}
+
+// weight is about how many bytes of log a batch makes: its data, and what stands
+// beside it.
+func weight(b *store.Batch) int64 {
+	const each = 1 << 10
+	size := int64(b.Len()) * each
+	for _, op := range b.Submits {
+		size += int64(len(op.Input))
+	}
+	for _, op := range b.Appends {
+		size += pageSize + int64(sizeOf(op.Entries)) // a page of each job's log
+	}
+	for _, op := range b.Finishes {
+		if size += int64(sizeOf(op.Entries)); op.Result != nil {
+			size += int64(len(op.Result.Body))
+		}
+	}
+	return size
+}
+
+func sizeOf(entries []job.Entry) (size int) {
+	for i := range entries {
+		size += len(entries[i].Data)
+	}
+	return size
 }
 
 // wrote tells that pages may have become free. It never blocks.
@@ -208,7 +235,7 @@ func (v *vacuum) give() error {
 	took := max(time.Since(began), time.Microsecond)
 	v.step = min(max(int64(float64(n)*float64(stepTime)/float64(took)), 1), 2*v.step, mostStep)
 	v.window.gave(n)
-	v.told()
+	v.told(int64(n) * pageSize)
 	return nil
 }
 
