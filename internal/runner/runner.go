@@ -69,12 +69,16 @@ type Runner struct {
 	giveUp context.CancelFunc
 	hurry  chan struct{} // tells keepLeases of a shorter interval; never closed
 	quiet  chan struct{} // tells drain that nothing is active; never closed
+	next   chan *attempt // work for goroutines at rest: see pool.go; never closed
+
+	rested sync.WaitGroup // the goroutines that rest
 
 	mu sync.Mutex // never held while an attempt's mu is taken; the reverse is fine
 	// guarded by mu
 	phase    phase
 	held     map[job.Token]*attempt // the leases to be kept alive
 	active   int                    // goroutines at work on attempts
+	resting  int                    // goroutines that wait for the next one
 	interval time.Duration          // between renewals
 }
 
@@ -102,6 +106,7 @@ func New(c Config) *Runner {
 		cfg:      c,
 		hurry:    make(chan struct{}, 1),
 		quiet:    make(chan struct{}, 1),
+		next:     make(chan *attempt, mostResting),
 		held:     make(map[job.Token]*attempt, c.Slots),
 		interval: c.RenewEvery,
 	}
@@ -136,6 +141,7 @@ func (r *Runner) Run(ctx context.Context) error {
 	err := r.drain()
 	stopKeeping()
 	<-kept
+	r.rested.Wait()
 	r.enterPhase(closed)
 	return err
 }
@@ -157,7 +163,7 @@ func (r *Runner) deliver(c job.Claimed) {
 	r.held[c.Token] = a
 	r.active++
 	r.hastenLocked(c.Job.Policy.Timeouts.Lease)
-	go a.run()
+	r.startLocked(a)
 }
 
 // order passes an order on to the attempt it is for. The source calls it.

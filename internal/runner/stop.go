@@ -33,6 +33,7 @@ func (r *Runner) enterPhase(p phase) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.phase = p
+	r.wakeLocked()
 }
 
 // quietWithin waits until nothing is active, and no longer than that.
