@@ -15,12 +15,13 @@ import (
 // tx is one batch being applied. It lives as long as the commit that made it.
 type tx struct {
 	*Store
-	batch  *store.Batch
-	number int64 // among the batches of this process
-	now    time.Time
-	wrote  bool     // it changed something
-	moved  []string // the queues whose counts it changed
-	freed  []freed  // what the op that is being applied made room for
+	batch     *store.Batch
+	number    int64 // among the batches of this process
+	now       time.Time
+	wrote     bool     // it changed something
+	wroteRows bool     // side rows among it
+	moved     []string // the queues whose counts it changed
+	freed     []freed  // what the op that is being applied made room for
 }
 
 // Apply applies a batch; see [store.Store].
@@ -32,7 +33,7 @@ func (s *Store) Apply(ctx context.Context, b *store.Batch) (synced func() error,
 	}
 	if b.ID == s.last {
 		// The commit that failed had been applied: its answers stand, its sync is to come.
-		s.syncer.begin()
+		s.syncer.begin(true)
 		s.syncer.end(true)
 	} else if err := s.applyBatch(b); err != nil {
 		return nil, s.notice(err)
@@ -91,7 +92,7 @@ func (t *tx) run(b *store.Batch) error {
 		_ = t.q.rollback.run()
 		return classify(err)
 	}
-	t.syncer.begin()
+	t.syncer.begin(t.wroteRows)
 	err := t.q.commit.run()
 	t.syncer.end(err == nil)
 	if err != nil {

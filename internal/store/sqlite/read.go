@@ -90,8 +90,20 @@ func (r *reader) close() error {
 	return r.conn.Close()
 }
 
-// read lends a reader to f. All that f reads is of one moment.
+// read lends a reader to f. All that f reads is of one moment, and on disk.
 func (s *Store) read(ctx context.Context, f func(*reader) error) error {
+	return s.lend(ctx, f, s.syncer.seen)
+}
+
+// readRows is read for an f that reads nothing but side rows: it does not wait for
+// the disk beside jobs that speak all the time.
+func (s *Store) readRows(ctx context.Context, f func(*reader) error) error {
+	return s.lend(ctx, f, s.syncer.seenRows)
+}
+
+// lend lends a reader to f, and returns when the last commit that it may have seen
+// is on disk.
+func (s *Store) lend(ctx context.Context, f func(*reader) error, seen func() uint64) error {
 	var r *reader
 	select {
 	case r = <-s.readers:
@@ -103,7 +115,7 @@ func (s *Store) read(ctx context.Context, f func(*reader) error) error {
 	s.readers <- r
 	// What was read may not be on disk yet, and nobody sees what a crash takes back:
 	// not even that there is nothing.
-	if unsynced := s.syncer.wait(s.syncer.seen(), false); err == nil {
+	if unsynced := s.syncer.wait(seen(), false); err == nil {
 		err = unsynced
 	}
 	return unreadable(s.notice(err))

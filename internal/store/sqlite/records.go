@@ -48,6 +48,7 @@ func (t *tx) putRows(rows []store.Row) error {
 }
 
 func (t *tx) putRow(r *store.Row) error {
+	t.wroteRows = true
 	switch r.Do {
 	case store.Update:
 		body, err := readRecord(t.q.record, r.Kind, r.Parent, r.ID)
@@ -75,7 +76,7 @@ func (t *tx) write(op *store.Write) (err error) {
 
 // Row reads one side row; see [store.Records].
 func (s *Store) Row(ctx context.Context, kind, parent, id string) (row store.Row, err error) {
-	err = s.read(ctx, func(r *reader) error {
+	err = s.readRows(ctx, func(r *reader) error {
 		body, err := readRecord(r.record, kind, parent, id)
 		if err == nil && body == nil {
 			return job.Errorf(job.NotFound, "there is no %s %s", kind, job.Quote(id))
@@ -88,7 +89,7 @@ func (s *Store) Row(ctx context.Context, kind, parent, id string) (row store.Row
 
 // Rows lists side rows; see [store.Records].
 func (s *Store) Rows(ctx context.Context, kind, parent string, page store.RowPage) (rows []store.Row, err error) {
-	err = s.read(ctx, func(r *reader) error {
+	err = s.readRows(ctx, func(r *reader) error {
 		q := r.recordsUp
 		if page.Desc {
 			q = r.recordsDown

@@ -22,6 +22,7 @@ type syncer struct {
 	// Guarded by mu.
 	changed sync.Cond // tells of every change below
 	begun   uint64    // commits that readers may see already
+	rows    uint64    // the last of them that wrote side rows
 	written uint64    // commits whose frames are in the log: begun, or one less
 	synced  uint64    // commits that are on disk
 	syncing bool
@@ -60,11 +61,15 @@ func extend(log *os.File, size int64) {
 	}
 }
 
-// begin counts a commit in before anyone can see its work.
-func (s *syncer) begin() {
+// begin counts a commit in before anyone can see its work, and notes whether it wrote
+// side rows.
+func (s *syncer) begin(rows bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.begun++
+	if rows {
+		s.rows = s.begun
+	}
 }
 
 // end says what became of the commit that was begun: whether its frames are in
@@ -86,6 +91,14 @@ func (s *syncer) seen() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.begun
+}
+
+// seenRows is the last commit whose side rows a read that is over may have seen.
+// Those that came later wrote none: whoever reads only rows need not wait for them.
+func (s *syncer) seenRows() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.rows
 }
 
 // wait returns when the commit, and all before it, are on disk, or says that this

@@ -20,7 +20,7 @@ func TestSyncerServesEveryWaiter(t *testing.T) {
 	}
 	var waiting sync.WaitGroup
 	for i := range 200 {
-		s.begin()
+		s.begin(true)
 		reader := s.seen()
 		written := i%7 != 0
 		commit := s.end(written)
@@ -49,13 +49,13 @@ func TestAFailedSyncStays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.begin()
+	s.begin(true)
 	first := s.end(true)
 	if err := s.wait(first, true); err != nil {
 		t.Fatal(err)
 	}
 	_ = s.log.Close() // the disk goes away
-	s.begin()
+	s.begin(true)
 	second := s.end(true)
 	for range 2 {
 		if s.wait(second, true) == nil {
@@ -64,5 +64,22 @@ func TestAFailedSyncStays(t *testing.T) {
 	}
 	if err := s.wait(first, true); err != nil {
 		t.Errorf("what was on disk is not any more: %v", err)
+	}
+}
+
+// Whoever reads side rows waits for the last commit that wrote some, and for none
+// after it.
+func TestRowsWaitForTheCommitThatWroteThem(t *testing.T) {
+	s := &syncer{}
+	s.changed.L = &s.mu
+	for i, c := range []struct {
+		rows bool
+		want uint64
+	}{{false, 0}, {true, 2}, {false, 2}, {false, 2}, {true, 5}} {
+		s.begin(c.rows)
+		if got := s.seenRows(); got != c.want || s.seen() != uint64(i+1) {
+			t.Fatalf("after commit %d rows wait for %d, want %d", i+1, got, c.want)
+		}
+		s.end(true)
 	}
 }
