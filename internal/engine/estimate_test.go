@@ -154,10 +154,10 @@ func TestEstimatesAreWithinAFactorOfTwoWhileTheLoadChanges(t *testing.T) {
 			s.come(load.lasts, load.every)
 			judge(load.name)
 		}
-		s.work.Wait()
+		time.Sleep(10 * time.Minute) // all have run
 		s.change(2 * time.Second)
 		s.come(time.Minute, time.Second)
-		s.work.Wait()
+		time.Sleep(10 * time.Minute)
 		for range 100 {
 			s.ask()
 		}
@@ -172,7 +172,6 @@ func TestEstimatesAreWithinAFactorOfTwoWhileTheLoadChanges(t *testing.T) {
 		if 20*good < 19*all {
 			t.Errorf("of %d estimates %d were within a factor of two", all, good)
 		}
-		s.work.Wait()
 		s.stop()
 	})
 }
