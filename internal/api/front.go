@@ -14,11 +14,6 @@ const (
 	maxRequestID    = 128
 )
 
-// Front is [Site.Front] of a site that is told nothing but where it listens.
-func Front(mux *http.ServeMux, listenHosts ...string) http.Handler {
-	return (&Site{Listen: listenHosts}).Front(mux)
-}
-
 // Identify gives every answer an X-Request-ID, the caller's own where it sent a
 // usable one.
 func Identify(next http.Handler) http.Handler {

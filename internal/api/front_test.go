@@ -13,7 +13,7 @@ func front() http.Handler {
 	mux.HandleFunc("GET /v1/things/{id}", ok)
 	mux.HandleFunc("DELETE /v1/things/{id}", ok)
 	mux.HandleFunc("POST /v1/things", ok)
-	return Front(mux, "127.0.0.1:8080")
+	return (&Site{Listen: []string{"127.0.0.1:8080"}}).Front(mux)
 }
 
 func ask(method, path string, header ...string) *httptest.ResponseRecorder {

@@ -58,7 +58,7 @@ func converse(t *testing.T, talk func(conn net.Conn, answers *bufio.Reader)) {
 		ours, theirs := net.Pipe()
 		l := single{make(chan net.Conn, 1)}
 		l.conns <- theirs
-		srv := &http.Server{Handler: Front(mux, "127.0.0.1:8080")}
+		srv := &http.Server{Handler: (&Site{Listen: []string{"127.0.0.1:8080"}}).Front(mux)}
 		done := make(chan struct{})
 		go func() { _ = srv.Serve(l); close(done) }()
 		talk(ours, bufio.NewReader(ours))

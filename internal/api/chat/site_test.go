@@ -122,7 +122,7 @@ func (s *site) open(p api.Patience) {
 	s.face.sockets.Patience = p
 	mux := http.NewServeMux()
 	s.face.Register(mux)
-	server := httptest.NewServer(openapitest.Handler(s.TB, api.Front(mux, "127.0.0.1")))
+	server := httptest.NewServer(openapitest.Handler(s.TB, (&api.Site{Listen: []string{"127.0.0.1"}}).Front(mux)))
 	s.url = server.URL
 	face := s.face
 	s.Cleanup(func() {
