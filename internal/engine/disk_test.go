@@ -391,7 +391,7 @@ func TestASlowDiskBoundsIntake(t *testing.T) {
 	r.submit(Request{})
 	c := <-r.jobs
 	stuck, gate := make(chan struct{}), make(chan struct{})
-	r.faulty.Next(faulty.Fault{Before: func() { close(stuck); <-gate }})
+	r.faulty.Next(faulty.Fault{On: faulty.Op[store.Submit], Before: func() { close(stuck); <-gate }})
 	answers := make(chan error, 200)
 	r.queues["q"].MaxDepth = 0
 	ask := func(size int) {

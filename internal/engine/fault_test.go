@@ -79,7 +79,7 @@ func TestBadDataStandsAlone(t *testing.T) {
 		return ok && string(submit.Input) == "poison"
 	}})
 	// The first commit is held, so that all the others share a batch.
-	s.Next(faulty.Fault{Before: func() { <-gate }})
+	s.Next(faulty.Fault{On: faulty.Op[store.Submit], Before: func() { <-gate }})
 	inputs := []string{"first", "a", "poison", "b"}
 	errs := make([]error, len(inputs))
 	var asking sync.WaitGroup
@@ -107,13 +107,13 @@ func TestFullDiskRefusesSubmitsOnly(t *testing.T) {
 	h.serve(1)
 	h.submit(engine.Request{})
 	c := <-h.jobs
-	s.Next(faulty.Fault{Step: faulty.Full})
+	s.Next(faulty.Fault{On: faulty.Op[store.Submit], Step: faulty.Full})
 	_, _, err := h.Submit(context.Background(), engine.Request{Owner: local, Queue: "sim"})
 	var refused *job.Error
 	if !errors.As(err, &refused) || refused.Code != job.NoSpace || refused.RetryAfter == 0 {
 		t.Fatalf("a submit on a full disk was answered %v", err)
 	}
-	s.Next(faulty.Fault{Step: faulty.Full})
+	s.Next(faulty.Fault{On: faulty.Op[store.Finish], Step: faulty.Full})
 	if state := h.finish(c, job.Outcome{}); state != job.Succeeded {
 		t.Fatalf("the running job went to %s", state)
 	}
@@ -129,7 +129,7 @@ func TestBadSyncEndsTheEngine(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- e.Run(context.Background()) }()
-	s.Next(faulty.Fault{Step: faulty.BadSync})
+	s.Next(faulty.Fault{On: faulty.Op[store.Submit], Step: faulty.BadSync})
 	_, _, err = e.Submit(context.Background(), engine.Request{Owner: local, Queue: "sim"})
 	if job.CodeOf(err) != job.Unavailable {
 		t.Errorf("the submit was answered %v", err)
@@ -148,7 +148,7 @@ func TestBadSyncEndsTheEngine(t *testing.T) {
 func TestStandstillBoundsIntake(t *testing.T) {
 	gate, stuck := make(chan struct{}), make(chan struct{})
 	h, s := breaking(t, faulty.Plan{})
-	s.Next(faulty.Fault{Before: func() { close(stuck); <-gate }})
+	s.Next(faulty.Fault{On: faulty.Op[store.Submit], Before: func() { close(stuck); <-gate }})
 	answers := make(chan error)
 	ask := func() {
 		_, _, err := h.Submit(context.Background(), engine.Request{Owner: local, Queue: "wide", Input: make([]byte, 1<<20)})
@@ -180,7 +180,7 @@ func TestLeavingDuringASubmit(t *testing.T) {
 	gate, stuck := make(chan struct{}), make(chan struct{})
 	h, s := breaking(t, faulty.Plan{})
 	h.serve(1)
-	s.Next(faulty.Fault{Before: func() { close(stuck); <-gate }})
+	s.Next(faulty.Fault{On: faulty.Op[store.Submit], Before: func() { close(stuck); <-gate }})
 	ctx, leave := context.WithCancel(context.Background())
 	id := job.NewID()
 	gone := make(chan error)

@@ -37,6 +37,15 @@ type Fault struct {
 	// Before and After are called, when set, before the commit would be applied and
 	// between that and its answer. A commit waits for them: that is how it is slow.
 	Before, After func()
+	// On, when set, keeps the fault given to Next for the next commit that holds such
+	// an op: an engine also commits what it does by itself, at times of its own.
+	On func(op any) bool
+}
+
+// Op is true of the ops of one type, as in On: Op[store.Submit].
+func Op[T any](op any) bool {
+	_, is := op.(*T)
+	return is
 }
 
 // Plan is how a store behaves. The zero value breaks nothing. Its functions may be
@@ -72,7 +81,7 @@ func New(inner store.Store, p Plan) *Store {
 }
 
 // Next says what becomes of the coming commits, one fault for each, whatever the
-// plan says of them.
+// plan says of them. A fault that waits for its op holds up the ones after it.
 func (s *Store) Next(faults ...Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -140,7 +149,7 @@ func (s *Store) fault(b *store.Batch) (f Fault) {
 	s.commits++
 	n := s.commits
 	heads := s.coin.IntN(2) == 0
-	planned := len(s.next) == 0
+	planned := len(s.next) == 0 || s.next[0].On != nil && !anyOp(b, s.next[0].On)
 	if !planned {
 		f, s.next = s.next[0], s.next[1:]
 	}

@@ -94,6 +94,21 @@ func TestOneShotFaultsGoBeforeThePlan(t *testing.T) {
 	}
 }
 
+func TestAFaultWaitsForItsOp(t *testing.T) {
+	s := New(&inner{}, Plan{})
+	s.Next(Fault{On: Op[store.Submit], Step: Full})
+	submit := finish()
+	submit.Submits = append(submit.Submits, &store.Submit{})
+	for i, c := range []struct {
+		b    *store.Batch
+		want error
+	}{{finish(), nil}, {submit, store.ErrFull}, {submit, nil}} {
+		if err := store.Commit(t.Context(), s, c.b); !errors.Is(err, c.want) {
+			t.Errorf("commit %d returned %v, want %v", i+1, err, c.want)
+		}
+	}
+}
+
 func TestABatchWithAMarkedOpIsBadData(t *testing.T) {
 	in := &inner{}
 	bad := &store.Finish{To: job.Succeeded}
