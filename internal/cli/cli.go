@@ -50,7 +50,7 @@ func Main() int {
 // Run runs one command line and returns its exit status.
 func Run(ctx context.Context, env *Env, args []string) int {
 	root := NewRoot(env)
-	root.SetArgs(args)
+	root.SetArgs(append([]string{}, args...)) // nil would be the process's own
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
