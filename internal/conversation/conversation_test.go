@@ -202,6 +202,48 @@ func TestAJobTriedAgainRewritesItsOwnAnswer(t *testing.T) {
 	d.wantSaid(ann, id, "user: first", "assistant: 1 [completed]", "user: second", "assistant: 2 [completed]")
 }
 
+func TestARetryMakesItsAnswerPendingAgain(t *testing.T) {
+	d := newDesk(t)
+	id, task := d.ask(ann, conversation.ID{}, "first")
+	d.say(task, 1, "half")
+	d.end(task, store.Finish{To: job.Failed, Failure: &job.Failure{Code: "c", Message: "m"}})
+	d.wantSaid(ann, id, "user: first", "assistant: half [failed]")
+
+	retry := &store.Retry{Owner: ann, ID: task}
+	d.commit(&store.Batch{Retries: []*store.Retry{retry}})
+	if retry.Err != nil {
+		t.Fatal(retry.Err)
+	}
+	d.wantSaid(ann, id, "user: first", "assistant:  [processing]")
+	if m, err := d.Message(ctx, ann, conversation.MessageID{Conversation: id, Number: 2}); err != nil || m.Error != nil || m.Task != task {
+		t.Fatalf("the message is %v, %v", m, err)
+	}
+	wantCode(t, d.submit(ann, d.begin(ann, id, "second")).Err, job.Conflict)
+
+	var cancelled []job.ID
+	err := d.Delete(ctx, ann, id, func(task job.ID) error { cancelled = append(cancelled, task); return nil })
+	if err != nil || len(cancelled) != 1 || cancelled[0] != task {
+		t.Fatalf("error %v, cancelled %v, want %s", err, cancelled, task)
+	}
+}
+
+// Once more, when the conversation is gone: nothing of it comes back.
+func TestARetryBringsNoDeletedAnswerBack(t *testing.T) {
+	d := newDesk(t)
+	id, task := d.ask(ann, conversation.ID{}, "q")
+	d.end(task, store.Finish{To: job.Cancelled})
+	if err := d.Delete(ctx, ann, id, nil); err != nil {
+		t.Fatal(err)
+	}
+	retry := &store.Retry{Owner: ann, ID: task}
+	d.commit(&store.Batch{Retries: []*store.Retry{retry}})
+	if retry.Err != nil {
+		t.Fatal(retry.Err)
+	}
+	_, err := d.Message(ctx, ann, conversation.MessageID{Conversation: id, Number: 2})
+	wantCode(t, err, job.NotFound)
+}
+
 func TestNothingIsAnyoneElses(t *testing.T) {
 	d := newDesk(t)
 	id, _ := d.ask(ann, conversation.ID{}, "q")

@@ -13,9 +13,13 @@ import (
 const mostResult = 2 << 20
 
 // RowsAtEnd is the [store.RowsAtEnd] of conversations: a job that was asked in one
-// leaves its answer there. Jobs with another Ref, or none, leave nothing; nor does
-// one whose conversation was deleted meanwhile.
+// leaves its answer there, and a retry makes that answer pending again. Jobs with
+// another Ref, or none, leave nothing; nor does one whose conversation was deleted
+// meanwhile.
 func RowsAtEnd(end store.End) []store.Row {
+	if id, ok := ParseMessageID(end.Job.Ref); ok && !end.Job.State.Ended() {
+		return []store.Row{pendingAnswer(id, end.Job.ID).row(end.Job.Owner, store.Update)}
+	}
 	m, ok := AnswerOf(&end.Job, end.Result, end.Text)
 	if !ok {
 		return nil

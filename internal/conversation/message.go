@@ -73,7 +73,7 @@ func ParseMessageID(text string) (MessageID, bool) {
 
 // Message is a question or an answer. A question never changes. An answer is
 // stored with its question, empty and processing; the end of its job gives it its
-// content and its status, once, or once more if someone has the job tried again.
+// content and its status. A retry of the job empties it again until the next end.
 type Message struct {
 	ID   MessageID
 	Role Role
@@ -132,6 +132,11 @@ func readMessage(r store.Row) (Message, error) {
 // messagesOf is the parent of a conversation's messages. It begins with the owner:
 // to anyone else there is nothing under it.
 func messagesOf(owner job.Owner, id ID) string { return parentOf(owner) + "/" + id.String() }
+
+// pendingAnswer is an answer that a job is to write.
+func pendingAnswer(id MessageID, task job.ID) Message {
+	return Message{ID: id, Role: Assistant, Task: task, Status: Processing}
+}
 
 // pending says whether the message is an answer whose job has not ended.
 func (m Message) pending() bool { return m.Status == Processing }

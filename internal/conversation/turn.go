@@ -90,7 +90,6 @@ func (t Turn) answer() MessageID { return MessageID{t.conversation.ID, t.number 
 // was met tells [TaskOf] the job; with [job.NotFound] when the conversation is gone.
 func (t Turn) Rows(task job.ID) []store.Row {
 	asked := Message{ID: MessageID{t.conversation.ID, t.number}, Role: User, Task: task, Content: t.query}
-	pending := Message{ID: t.answer(), Role: Assistant, Task: task, Status: Processing}
 	do := store.Require
 	if t.fresh {
 		do = store.Put
@@ -98,7 +97,7 @@ func (t Turn) Rows(task job.ID) []store.Row {
 	rows := []store.Row{
 		t.conversation.row(t.owner, do),
 		asked.row(t.owner, store.Insert),
-		pending.row(t.owner, store.Put),
+		pendingAnswer(t.answer(), task).row(t.owner, store.Put),
 	}
 	if t.titled {
 		rows = append(rows, t.conversation.row(t.owner, store.Update))

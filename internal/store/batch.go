@@ -224,7 +224,8 @@ type Delete struct {
 }
 
 // Retry makes a failed, cancelled or expired job queued again, with its attempts
-// counted from zero, its failure and finish cleared, and its output kept.
+// counted from zero, its failure and finish cleared, and its output kept. What its
+// end left in side rows is made anew; see [RowsAtEnd].
 // Refusals: job.NotFound, job.NotRetryable.
 type Retry struct {
 	Owner job.Owner

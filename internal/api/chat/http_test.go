@@ -152,6 +152,73 @@ func TestAPageReloadedMidAnswerGoesOnWhereItWas(t *testing.T) {
 	l.hear().want(t, 0, "type", "chat_response", "answer", "one twö three")
 }
 
+func TestARetriedTaskIsFollowedLikeAnyOther(t *testing.T) {
+	for _, retry := range []struct {
+		rule string
+		do   func(*site, job.ID) error
+	}{
+		{"one", func(s *site, id job.ID) error {
+			_, err := s.engine.Retry(background, job.Owner{User: "ann"}, id)
+			return err
+		}},
+		{"many", func(s *site, _ job.ID) error {
+			n, err := s.engine.Many(background, engine.RetryAll, store.Filter{Owner: job.Owner{User: "ann"}, Status: job.Failed})
+			if err == nil && n != 1 {
+				return fmt.Errorf("%d were retried", n)
+			}
+			return err
+		}},
+	} {
+		t.Run(retry.rule, func(t *testing.T) {
+			s := newSite(t, 1)
+			a := s.ask("ann", "q")
+			messages := "/api/conversations/" + a.text("conversation_id") + "/messages"
+			h := s.next()
+			h.say("half")
+			h.fail("upstream_error")
+			s.get("ann", messages).want(t, 200, "data.1.status", "failed", "data.1.content", "half", "data.1.error.code", "upstream_error")
+			if err := retry.do(s, h.claimed.Job.ID); err != nil {
+				t.Fatal(err)
+			}
+			s.get("ann", messages).want(t, 200, "data.1.status", "processing", "data.1.error", nil, "data.1.cursor", 1)
+			s.call("ann", "POST", "/api/chat", `{"query":"q","conversation_id":"`+a.text("conversation_id")+`"}`).want(t, 409, "task_id", h.id())
+
+			h = s.next()
+			h.append(job.Restart, `{"attempt":1}`, nil)
+			h.say("who")
+			page := s.get("ann", messages).want(t, 200, "data.1.status", "processing", "data.1.content", "who", "data.1.cursor", 3)
+			l := s.dial("ann")
+			l.send(`{"type":"watch","task_id":"%s","after":%s}`, h.id(), page.text("data.1.cursor"))
+			l.hear().want(t, 0, "type", "progress", "percent", 0, "seq", 3)
+			h.say("le")
+			l.hear().want(t, 0, "type", "delta", "text", "le", "seq", 4)
+			h.done("whole")
+			l.hearUntil("chat_response").want(t, 0, "answer", "whole")
+			s.get("ann", messages).want(t, 200, "data.1.status", "completed", "data.1.content", "whole", "data.1.error", nil, "data.2", nil)
+		})
+	}
+}
+
+// Whoever was told of an end before the retry is told that end.
+func TestAnEndIsToldAsItWasAlthoughTheTaskWasRetriedSince(t *testing.T) {
+	s := newSite(t, 1)
+	s.ask("ann", "q")
+	h := s.next()
+	h.say("half")
+	h.fail("upstream_error")
+	failed, err := s.engine.Get(background, job.Owner{User: "ann"}, h.claimed.Job.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.engine.Retry(background, job.Owner{User: "ann"}, failed.ID); err != nil {
+		t.Fatal(err)
+	}
+	m, err := s.face.answer(background, &failed.Job)
+	if err != nil || m.Status != conversation.Failed || m.Content != "half" || m.Error == nil || m.Error.Code != "upstream_error" {
+		t.Fatalf("the answer is %+v, %v", m, err)
+	}
+}
+
 func TestAKeyMakesAQuestionApplyOnce(t *testing.T) {
 	s := newSite(t, 1)
 	ask := func(user, body, key string) answer {

@@ -101,11 +101,11 @@ func (f *Face) viewTask(r *http.Request, snap engine.Snapshot) (taskView, error)
 }
 
 // answer is the message that an ended task left in its conversation; where the
-// conversation was deleted, the one that it would have left.
+// conversation was deleted, or the task retried since, the one that it would have left.
 func (f *Face) answer(ctx context.Context, j *job.Job) (conversation.Message, error) {
 	id, _ := conversation.ParseMessageID(j.Ref)
 	m, err := f.conversations.Message(ctx, j.Owner, id)
-	if job.CodeOf(err) != job.NotFound {
+	if err == nil && m.Status == conversation.StatusOf(j.State) || err != nil && job.CodeOf(err) != job.NotFound {
 		return m, err
 	}
 	u, err := f.engine.Output(ctx, j.Owner, j.ID, 0, 0)
@@ -113,7 +113,7 @@ func (f *Face) answer(ctx context.Context, j *job.Job) (conversation.Message, er
 		return m, err
 	}
 	text, cursor := saidSoFar(u)
-	m, _ = conversation.AnswerOf(u.Job, nil, func(int) string { return text })
+	m, _ = conversation.AnswerOf(j, nil, func(int) string { return text })
 	m.Truncated = m.Truncated || cursor < u.Job.Cursor
 	return m, nil
 }

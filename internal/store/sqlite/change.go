@@ -170,6 +170,9 @@ func (t *tx) retry(op *store.Retry) error {
 	if err := t.mayBeAbandoned(&j.Job, j.n); err != nil {
 		return err
 	}
+	if err := t.rowsAtEndOf(j, nil); err != nil {
+		return err
+	}
 	return t.q.requeue.int(int64(to)).text(lane(to, j.Key)).int(turn).time(j.RunAt).time(queueBy).int(j.n).run()
 }
 

@@ -143,7 +143,8 @@ func (t *tx) endWaiting(j *row, to job.State, keep time.Duration) error {
 	return t.q.endWaiting.int(int64(to)).time(j.FinishedAt).time(j.ExpiresAt).bytes(encodeFailure(j.Failure)).int(j.n).run()
 }
 
-// rowsAtEndOf stores the side rows of an ending job: the one path of all ends.
+// rowsAtEndOf stores the side rows of an ending job, or of one that a retry queues
+// again: the one path of all ends.
 func (t *tx) rowsAtEndOf(j *row, result *job.Result) error {
 	if t.rowsAtEnd == nil || j.Ref == "" {
 		return nil

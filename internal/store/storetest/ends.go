@@ -68,6 +68,7 @@ func endRules() []rule {
 		{"a job that goes back has not ended", endsNotByGoingBack},
 		{"a job without a ref leaves no rows", endsWithoutRef},
 		{"each end of a retried job leaves its rows", endsAfterRetry},
+		{"a retry leaves the rows of a job whose end is taken back, in the same commit", endsTakenBack},
 		{"the text of an end is what the last attempt said", endsText},
 		{"the text of an end is text alone, joined, up to the limit", endsTextOnly},
 		{"the text of a job cancelled in its backoff is what it had said", endsTextOfWaiting},
@@ -135,6 +136,26 @@ func endsAfterRetry(w *world) {
 	w.do(newRetry(c.Job.ID))
 	w.do(newFinish(w.claimOne(queue).Lease(), job.Succeeded))
 	w.ended("p", ending{State: "succeeded", Result: "result"})
+}
+
+func endsTakenBack(w *world) {
+	for _, state := range []job.State{job.Failed, job.Cancelled} {
+		parent := state.String()
+		c := w.running(withRef("put:" + parent))
+		f := newFinish(c.Lease(), state)
+		f.Entries = texted(1, 0, "said")
+		w.do(f)
+		w.do(newRetry(c.Job.ID))
+		w.ended(parent, ending{State: "queued", Text: "said"})
+		w.do(newCancel(c.Job.ID))
+		w.ended(parent, ending{State: "cancelled", Text: "said"})
+	}
+	id := w.submit(withRef("update:absent"))
+	w.do(newCancel(id), newRetry(id))
+	equal(w, "the rows where none was", len(w.rows(endKind, "absent")), 0)
+	w.do(newWrite(store.Row{Kind: endKind, Parent: "absent", ID: "end", Body: []byte("pending")}))
+	w.refused(job.NotRetryable, newRetry(id))
+	equal(w, "the row after a retry that was refused", string(w.rows(endKind, "absent")[0].Body), "pending")
 }
 
 // restarted begins a later attempt the way a worker does: with an entry that says so.
