@@ -32,7 +32,8 @@ type Entry struct {
 	Data    []byte
 }
 
-// Progress says how far an attempt has come. Percent never falls within an attempt.
+// Progress says how far an attempt has come. Percent never falls within an attempt,
+// and one that told any and succeeds ends at 100.
 type Progress struct {
 	Percent float64 `json:"percent"` // 0 to 100
 	Status  string  `json:"status,omitempty"`

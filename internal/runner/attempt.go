@@ -149,6 +149,7 @@ func (a *attempt) outcome(err error) (o job.Outcome, ok bool) {
 		o.Fault = job.FaultOf(err)
 	default:
 		o.Result = a.result
+		a.completeLocked()
 	}
 	o.Usage = a.usage
 	o.Entries, o.Progress = a.lastWordsLocked()

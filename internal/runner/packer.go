@@ -114,6 +114,13 @@ func (p *packer) tell(progress job.Progress) {
 	p.progress = progress
 }
 
+// complete brings the progress of an attempt that told some to its end.
+func (p *packer) complete() {
+	if p.progress != (job.Progress{}) {
+		p.progress.Percent = 100
+	}
+}
+
 // news says that the progress is worth a write of its own: another status, or a
 // whole percent more.
 func (p *packer) news() bool {

@@ -170,6 +170,14 @@ func (a *attempt) hush() {
 	}
 }
 
+// completeLocked says of an attempt that has succeeded, and told how far it was,
+// that it is all done.
+func (a *attempt) completeLocked() {
+	if a.speech != nil {
+		a.speech.packer.complete()
+	}
+}
+
 // lastWordsLocked are what is gathered and was not appended.
 func (a *attempt) lastWordsLocked() ([]job.Entry, *job.Progress) {
 	s := a.speech

@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -25,6 +26,7 @@ func TestOutput(t *testing.T) {
 		{"kinds keep their order, and text around them is not joined", keepsOrder},
 		{"of progress the last before an append is kept, as an entry and as the job's", coalescesProgress},
 		{"progress alone is appended every 250 ms at most, the first at once and the last with the end", tellsProgressSlowly},
+		{"an attempt that told its progress and succeeds ends at 100 percent", succeedsWhole},
 		{"progress goes with the output that is appended anyway, four times a second", progressRides},
 		{"an event's buffer may be used again", copiesEvents},
 		{"a character that is cut is stored whole, or as U+FFFD when it never is", keepsCharacters},
@@ -204,10 +206,10 @@ func coalescesProgress(t *testing.T) {
 	pass(10 * time.Millisecond)
 	close(disk)
 	pass(time.Minute)
-	want(t, "the number of reports", len(rec.now().reports), 2)
+	want(t, "the number of reports, the end's included", len(rec.now().reports), 3)
 	want(t, "the first report", rec.now().reports[0], job.Progress{Percent: 10, Status: "Analyzing query"})
 	want(t, "the second report", rec.now().reports[1], job.Progress{Percent: 55, Status: "Generating response"})
-	want(t, "the number of entries", len(rec.now().said), 2)
+	want(t, "the number of entries", len(rec.now().said), 3)
 }
 
 func tellsProgressSlowly(t *testing.T) {
@@ -227,10 +229,34 @@ func tellsProgressSlowly(t *testing.T) {
 	want(t, "reports when the next is due", len(rec.now().reports), 2)
 	pass(time.Minute)
 	reports := rec.now().reports
-	if n := len(reports); n < 38 || n > 41 {
+	if n := len(reports); n < 38 || n > 42 {
 		t.Errorf("%d reports in 10 s", n)
 	}
-	want(t, "the last progress", reports[len(reports)-1].Percent, 99.9)
+	want(t, "the last progress", reports[len(reports)-1].Percent, 100.0)
+}
+
+func succeedsWhole(t *testing.T) {
+	fault := &job.Fault{Code: "c", Class: job.Final}
+	for _, tt := range []struct {
+		says job.Progress
+		ends error
+		want string
+	}{
+		{job.Progress{Percent: 55, Status: "Page 3"}, nil, `progress {"percent":55,"status":"Page 3"}; progress {"percent":100,"status":"Page 3"}`},
+		{job.Progress{Status: "Beginning"}, nil, `progress {"percent":0,"status":"Beginning"}; progress {"percent":100,"status":"Beginning"}`},
+		{job.Progress{Percent: 100}, nil, `progress {"percent":100}`},
+		{job.Progress{}, nil, ``},
+		{job.Progress{Percent: 55}, fault, `progress {"percent":55}`},
+	} {
+		h := open(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
+			_ = out.Progress(tt.says)
+			elapse(time.Second)
+			return tt.ends
+		})
+		rec := h.deliver(1)
+		pass(time.Minute)
+		want(t, fmt.Sprintf("what %+v and %v come to", tt.says, tt.ends), rec.told(), tt.want)
+	}
 }
 
 func progressRides(t *testing.T) {

@@ -243,7 +243,7 @@ func (c *call) whole(ctx context.Context, body io.Reader) error {
 }
 
 func (c *call) finish(completion []byte) error {
-	if err := c.report(80, "Formatting"); err != nil {
+	if err := c.report(100, "Complete"); err != nil {
 		return err
 	}
 	c.out.Result(job.Result{ContentType: "application/json", Body: completion})

@@ -219,7 +219,7 @@ func TestProgressRisesWithTheTokens(t *testing.T) {
 	last := len(reports) - 1
 	if reports[0] != (job.Progress{Percent: 10, Status: "Analyzing query"}) ||
 		reports[1] != (job.Progress{Percent: 30, Status: "Generating response"}) ||
-		reports[last] != (job.Progress{Percent: 80, Status: "Formatting"}) {
+		reports[last] != (job.Progress{Percent: 100, Status: "Complete"}) {
 		t.Errorf("the reports are %v", reports)
 	}
 	for i := range reports[1:] {
