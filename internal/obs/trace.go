@@ -142,6 +142,24 @@ func (a *answer) traceID(r *http.Request) string {
 	return ""
 }
 
+// Question begins the span of a question that came over a socket, under the request
+// that opened it. The traceparent is for the question's job; ended is to be called with
+// the job that was made, or with why none was and the status that HTTP has for that.
+func (t *Traces) Question(ctx context.Context, parent string) (_ string, ended func(task job.ID, status int, err error)) {
+	ctx, s := t.tracer.Start(under(ctx, parent), "chat_query", trace.WithSpanKind(trace.SpanKindServer))
+	return parentOf(ctx), func(task job.ID, status int, err error) {
+		if err == nil {
+			s.SetAttributes(attribute.String("meanwhile.job.id", task.String()))
+		} else {
+			s.SetAttributes(attribute.String("error.type", string(job.CodeOf(err))))
+		}
+		if status >= http.StatusInternalServerError {
+			s.SetStatus(codes.Error, http.StatusText(status))
+		}
+		s.End()
+	}
+}
+
 // Attempt begins the span of an attempt, under what the job was submitted by. The
 // context and the traceparent are for whatever the attempt does; ended is to be
 // called at its end, without an outcome when its lease was lost.

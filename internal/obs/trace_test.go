@@ -162,6 +162,28 @@ func TestATraceHoldsRequestAttemptAndCall(t *testing.T) {
 	}
 }
 
+// A question that was refused says why; only what is our fault is an error.
+func TestARefusedQuestionSaysWhy(t *testing.T) {
+	for _, tt := range []struct {
+		code   job.Code
+		status int
+		fails  int
+	}{{job.Conflict, 409, 0}, {job.Unavailable, 503, 2}} {
+		c := &collector{}
+		traced(t, c, 0, silent, func(traces *Traces) {
+			trace, ended := traces.Question(context.Background(), theirs)
+			if trace[:35] != theirs[:35] || trace == theirs {
+				t.Errorf("the question passes on %s", trace)
+			}
+			ended(job.ID{}, tt.status, job.Errorf(tt.code, "no"))
+		})
+		s := c.spans["chat_query"]
+		if got := s.attributes(); s.ParentID != theirs[36:52] || got["error.type"] != string(tt.code) || got["meanwhile.job.id"] != "" || s.Status.Code != tt.fails {
+			t.Errorf("of %s it says %+v", tt.code, s)
+		}
+	}
+}
+
 // What nobody samples is not exported, and what it calls is told so.
 func TestTheRatioHoldsForTracesThatBeginHere(t *testing.T) {
 	c := &collector{}

@@ -127,6 +127,7 @@ func (h *house) furnish(ctx context.Context) (err error) {
 			Queue:         chatQueue,
 			Log:           h.log,
 			Site:          h.site,
+			Follow:        h.seen.questions(),
 			Stopping:      h.leaving.Done(),
 		})
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/chat"
 	"github.com/meanwhile-run/meanwhile/internal/config"
 	"github.com/meanwhile-run/meanwhile/internal/exec/llm"
 	"github.com/meanwhile-run/meanwhile/internal/obs"
@@ -49,7 +50,7 @@ func openSeen(ctx context.Context, cfg config.Config, log *slog.Logger) (s *seen
 	return s, nil
 }
 
-// attempts and calls are followed where there is tracing.
+// attempts, calls and the questions of sockets are followed where there is tracing.
 func (s *seen) attempts() runner.Follow {
 	if s.traces == nil {
 		return nil
@@ -62,6 +63,13 @@ func (s *seen) calls() llm.Follow {
 		return nil
 	}
 	return s.traces.Call
+}
+
+func (s *seen) questions() chat.Follow {
+	if s.traces == nil {
+		return nil
+	}
+	return s.traces.Question
 }
 
 // register adds what only programs on this machine may ask.

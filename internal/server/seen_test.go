@@ -8,6 +8,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/coder/websocket"
+
 	"github.com/meanwhile-run/meanwhile/internal/config"
 	"github.com/meanwhile-run/meanwhile/internal/simmodel"
 )
@@ -149,6 +151,55 @@ func TestAQuestionBeginsATrace(t *testing.T) {
 	}
 }
 
+// askOver asks a question over a socket that was opened with a traceparent, and returns
+// its job once that has ended.
+func (s *served) askOver(traceparent string) (task string) {
+	s.t.Helper()
+	conn, _, err := websocket.Dial(s.t.Context(), s.URL()+"/ws", &websocket.DialOptions{HTTPHeader: http.Header{"Traceparent": {traceparent}}})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer conn.CloseNow()
+	if err := conn.Write(s.t.Context(), websocket.MessageText, []byte(`{"type":"chat_query","query":"hello"}`)); err != nil {
+		s.t.Fatal(err)
+	}
+	for {
+		_, data, err := conn.Read(s.t.Context())
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		var said struct {
+			Type   string
+			TaskID string `json:"task_id"`
+		}
+		if err := json.Unmarshal(data, &said); err != nil || said.Type == "error" {
+			s.t.Fatalf("heard %s", data)
+		}
+		if said.Type == "chat_response" {
+			return said.TaskID
+		}
+	}
+}
+
+// So is one that comes over a socket: under what opened it, although that goes on.
+func TestAQuestionOverASocketHasASpan(t *testing.T) {
+	c := collect(t)
+	upstream, sent := heard(t)
+	s := serve(t, func(c2 *config.Config) {
+		c2.Models = []config.Model{{Name: "m", BaseURL: upstream}}
+		c2.Tracing = config.Tracing{Endpoint: c.url, Ratio: 1}
+	})
+	task := s.askOver(theirs)
+	s.quit()
+	ask, attempt, call := c.one(t, "chat_query"), c.one(t, "job chat"), c.one(t, "upstream call")
+	if ask.TraceID != theirTrace || ask.ParentSpanID == "" || attempt.ParentSpanID != ask.SpanID || call.ParentSpanID != attempt.SpanID {
+		t.Errorf("%+v, %+v and %+v are not each under the one before", ask, attempt, call)
+	}
+	if got, want := <-sent, "00-"+theirTrace+"-"+call.SpanID+"-01"; got != want || ask.attribute("meanwhile.job.id") != task {
+		t.Errorf("of %+v the upstream was sent %s, not %s", ask, got, want)
+	}
+}
+
 // Without a collector the caller's traceparent is stored and passed on as it is.
 func TestWithoutTracingATraceparentIsPassedOn(t *testing.T) {
 	upstream, sent := heard(t)
@@ -164,6 +215,10 @@ func TestWithoutTracingATraceparentIsPassedOn(t *testing.T) {
 	s.call("POST", "/v1/jobs/batch", `{"jobs":[`+question+`]}`, "Traceparent", theirs)
 	if got := <-sent; got != theirs {
 		t.Errorf("of a batch the upstream was sent %q", got)
+	}
+	s.askOver(theirs)
+	if got := <-sent; got != theirs {
+		t.Errorf("of a question over a socket the upstream was sent %q", got)
 	}
 }
 

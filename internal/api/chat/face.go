@@ -36,6 +36,7 @@ type Config struct {
 	Queue         string       // the queue that answers
 	Log           *slog.Logger // nil for none
 	Site          *api.Site    // whose watch URLs it gives; nil: none
+	Follow        Follow       // nil for nobody
 	// Stopping is closed by whoever runs the server when it begins to stop: sockets
 	// are told to reconnect, and no new one is taken.
 	Stopping <-chan struct{}
@@ -49,6 +50,7 @@ type Face struct {
 	queue         string
 	log           *slog.Logger
 	site          *api.Site
+	follow        Follow
 	sockets       api.Sockets
 }
 
@@ -59,7 +61,7 @@ func New(c Config) *Face {
 	}
 	return &Face{
 		engine: c.Engine, conversations: c.Conversations, queue: c.Queue, log: c.Log,
-		site:    c.Site,
+		site: c.Site, follow: c.Follow,
 		sockets: api.Sockets{Stopping: c.Stopping, Patience: api.UsualPatience, Log: c.Log},
 	}
 }

@@ -17,17 +17,19 @@ const (
 // watch has a goroutine of its own. Leaving ends them all, and nothing of the tasks.
 type session struct {
 	*api.Socket
-	face  *Face     // set once
-	owner job.Owner // set once
+	// set once
+	face  *Face
+	owner job.Owner
+	trace string // the traceparent that the socket came with, or ""
 
 	mu      sync.Mutex
 	watches map[job.ID]*watch // guarded by mu
 }
 
 func (f *Face) getSocket(w http.ResponseWriter, r *http.Request) error {
-	owner := api.Owner(r)
+	owner, trace := api.Owner(r), api.Traceparent(r)
 	return f.sockets.Serve(w, r, maxMessage, func(socket *api.Socket) {
-		s := &session{Socket: socket, face: f, owner: owner, watches: map[job.ID]*watch{}}
+		s := &session{Socket: socket, face: f, owner: owner, trace: trace, watches: map[job.ID]*watch{}}
 		s.read()
 	})
 }

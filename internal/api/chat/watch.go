@@ -39,7 +39,7 @@ func (s *session) query(in incoming) error {
 	if err := s.room(); err != nil {
 		return err
 	}
-	a, err := s.face.ask(s.Context(), s.owner, question{Query: in.Query, ConversationID: in.ConversationID, Model: in.Model}, in.ClientID)
+	a, err := s.askFollowed(question{Query: in.Query, ConversationID: in.ConversationID, Model: in.Model}, in.ClientID)
 	if err != nil {
 		return err
 	}
