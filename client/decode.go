@@ -12,13 +12,21 @@ import (
 // server, an unusual spelling) is left to encoding/json.
 func (j *Job) UnmarshalJSON(data []byte) error {
 	fast := *j
+	fast.brief = true
 	if s := (scanner{text: data}); s.job(&fast) && s.atEnd() {
 		*j = fast
 		return nil
 	}
 	type plain Job // without this method
-	if err := json.Unmarshal(data, (*plain)(j)); err != nil {
+	said := struct {
+		*plain
+		OutputText *string `json:"output_text"`
+	}{plain: (*plain)(j)}
+	if err := json.Unmarshal(data, &said); err != nil {
 		return err
+	}
+	if j.brief = said.OutputText == nil; !j.brief {
+		j.OutputText = *said.OutputText
 	}
 	j.Result, j.Usage = nilForNull(j.Result), nilForNull(j.Usage)
 	return nil
@@ -193,7 +201,8 @@ func (s *scanner) job(j *Job) bool {
 		case "progress":
 			return 10, s.progress(&j.Progress)
 		case "output_text":
-			return 11, s.string(&j.OutputText)
+			j.brief = s.null()
+			return 11, j.brief || s.string(&j.OutputText)
 		case "cursor":
 			return 12, s.integer(&j.Cursor)
 		case "result":

@@ -25,7 +25,7 @@ func plainly(data []byte) (Job, error) {
 // same compares two jobs; nothing, null and what is empty are the same.
 func same(a, b Job) bool {
 	for _, j := range []*Job{&a, &b} {
-		j.Result, j.Usage = nilForNull(j.Result), nilForNull(j.Usage)
+		j.Result, j.Usage, j.brief = nilForNull(j.Result), nilForNull(j.Usage), false
 		if len(j.Metadata) == 0 {
 			j.Metadata = nil
 		}

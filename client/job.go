@@ -59,25 +59,29 @@ type Job struct {
 
 	// Result is what a succeeded job came to, when it is JSON of at most 64 KiB; nil
 	// otherwise: [Client.Result] has them all.
-	Result json.RawMessage `json:"result,omitempty"`
+	Result json.RawMessage `json:"result"`
 	// Error is what the last failed attempt came to; nil when none failed.
 	Error    *Failure          `json:"error"`
-	Usage    json.RawMessage   `json:"usage,omitempty"` // what the work cost; for a model call its token counts
-	Files    []File            `json:"files"`           // they came with the job
+	Usage    json.RawMessage   `json:"usage"` // what the work cost; for a model call its token counts
+	Files    []File            `json:"files"` // they came with the job
 	Metadata map[string]string `json:"metadata"`
 
 	// Zero until they happened.
-	CancelRequestedAt time.Time `json:"cancel_requested_at,omitzero"`
+	CancelRequestedAt time.Time `json:"cancel_requested_at"`
 	CreatedAt         time.Time `json:"created_at"`
-	RunAt             time.Time `json:"run_at,omitzero"` // when a scheduled job becomes ready; for others, when it last did
-	StartedAt         time.Time `json:"started_at,omitzero"`
-	FinishedAt        time.Time `json:"finished_at,omitzero"`
-	ExpiresAt         time.Time `json:"expires_at,omitzero"` // when an ended job may be deleted
+	RunAt             time.Time `json:"run_at"` // when a scheduled job becomes ready; for others, when it last did
+	StartedAt         time.Time `json:"started_at"`
+	FinishedAt        time.Time `json:"finished_at"`
+	ExpiresAt         time.Time `json:"expires_at"` // when an ended job may be deleted
 
 	// PollAfterMS is how long to wait before asking again, in milliseconds; 0 when
 	// the job has ended.
 	PollAfterMS int  `json:"poll_after_ms"`
 	URLs        URLs `json:"urls"`
+
+	// brief says that the answer left out what lists leave out, so that what is empty
+	// here was not said. Written as JSON it is not said again.
+	brief bool
 }
 
 // File is a file that came with a job.
@@ -91,7 +95,7 @@ type File struct {
 // Progress says how far an attempt has come.
 type Progress struct {
 	Percent float64 `json:"percent"` // 0 to 100; never falls within an attempt
-	Status  string  `json:"status,omitempty"`
+	Status  string  `json:"status"`
 }
 
 // Failure is why an attempt failed.
@@ -109,11 +113,11 @@ type Failure struct {
 // browsers reach it, and "" where the answer has none: in what a watch tells.
 type URLs struct {
 	Self   string `json:"self"`
-	Output string `json:"output,omitempty"`
-	Events string `json:"events,omitempty"`
-	Result string `json:"result,omitempty"`
-	Cancel string `json:"cancel,omitempty"`
-	Watch  string `json:"watch,omitempty"`
+	Output string `json:"output"`
+	Events string `json:"events"`
+	Result string `json:"result"`
+	Cancel string `json:"cancel"`
+	Watch  string `json:"watch"`
 }
 
 // Kind is the kind of an output entry.

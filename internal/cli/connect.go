@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
@@ -56,12 +57,14 @@ func (c *connection) comeBack(id string) string {
 	return line
 }
 
-// printJSON prints one object on a line of its own.
+// printJSON prints one object on a line of its own, text as it is.
 func printJSON(w io.Writer, v any) error {
-	line, err := json.Marshal(v)
-	if err != nil {
+	var line bytes.Buffer
+	enc := json.NewEncoder(&line)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
 		return fmt.Errorf("the answer cannot be written as JSON: %w", err)
 	}
-	_, err = w.Write(append(line, '\n'))
+	_, err := w.Write(line.Bytes())
 	return err
 }

@@ -1,6 +1,10 @@
 package cli
 
 import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -33,6 +37,61 @@ usage      {"total_tokens":3}
 	s := on(f.URL)
 	if code := s.run(t, "get", "job_1", "--json"); code != exitOK || !strings.HasPrefix(s.out.String(), `{"id":"job_1","object":"job","queue":"chat",`) {
 		t.Errorf("exit status %d: %s", code, &s.out)
+	}
+}
+
+// answered is a golden answer of the server's, on one line.
+func answered(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "api", "jobs", "testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var line bytes.Buffer
+	if err := json.Compact(&line, text); err != nil {
+		t.Fatal(err)
+	}
+	return line.String()
+}
+
+// What is null in an answer is null with --json, and everything else is the same too.
+func TestJSONIsWhatTheServerSays(t *testing.T) {
+	var list struct{ Data []json.RawMessage }
+	if err := json.Unmarshal([]byte(answered(t, "list.json")), &list); err != nil || len(list.Data) < 2 {
+		t.Fatal(err, len(list.Data))
+	}
+	var lines strings.Builder
+	for _, j := range list.Data {
+		lines.Write(j)
+		lines.WriteByte('\n')
+	}
+	snapshot := string(list.Data[0])
+	f := newFake(t).
+		on("GET /v1/jobs/job_1", 200, answered(t, "job_queued.json")).
+		on("GET /v1/jobs/job_2", 200, answered(t, "job_ended.json")).
+		on("POST /v1/jobs/job_1/cancel", 200, answered(t, "job_ended.json")).
+		on("POST /v1/jobs", 202, answered(t, "job_queued.json")).
+		on("GET /v1/jobs", 200, `{"data":[`+strings.ReplaceAll(strings.TrimSpace(lines.String()), "\n", ",")+`],"next":null}`).
+		on("GET /v1/queues/one", 200, answered(t, "queue.json")).
+		on("GET /v1/queues/two", 200, answered(t, "queue_paused.json")).
+		streams("job_3", event("snapshot", snapshot)+event("done", strings.Replace(snapshot, `"cursor":17`, `"cursor":0`, 1)))
+	for command, want := range map[string]string{
+		"get job_1 --json":     answered(t, "job_queued.json") + "\n",
+		"get job_2 --json":     answered(t, "job_ended.json") + "\n",
+		"cancel job_1 --json":  answered(t, "job_ended.json") + "\n",
+		"submit sim {} --json": answered(t, "job_queued.json") + "\n",
+		"list --json":          lines.String(),
+		"queues one --json":    answered(t, "queue.json") + "\n",
+		"queues two --json":    answered(t, "queue_paused.json") + "\n",
+		"watch job_3 --json":   `{"event":"snapshot","cursor":0,"job":` + snapshot + "}\n" + `{"event":"done","cursor":0,"job":` + strings.Replace(snapshot, `"cursor":17`, `"cursor":0`, 1) + "}\n",
+	} {
+		t.Run(command, func(t *testing.T) {
+			s := on(f.URL)
+			s.run(t, strings.Fields(command)...)
+			if got := s.out.String(); got != want {
+				t.Errorf("printed\n%s, not\n%s", got, want)
+			}
+		})
 	}
 }
 
