@@ -133,7 +133,7 @@ func TestWhatAFunctionSaysIsSeen(t *testing.T) {
 	})
 	run(t, s)
 	j := do(t, s.Client, "speak", nil)
-	if j.OutputText != "ab" || j.Progress.Percent != 50 || string(j.Usage) != `{"pages":2}` {
+	if j.OutputText != "ab" || j.Progress != (meanwhile.Progress{Percent: 100}) || string(j.Usage) != `{"pages":2}` {
 		t.Errorf("%+v", j)
 	}
 	out, err := s.Output(t.Context(), j.ID, 0, 0)

@@ -114,10 +114,11 @@ func (p *packer) tell(progress job.Progress) {
 	p.progress = progress
 }
 
-// complete brings the progress of an attempt that told some to its end.
+// complete brings the progress of an attempt that told some to its end. What it said
+// that it was doing on the way there, it does no more.
 func (p *packer) complete() {
-	if p.progress != (job.Progress{}) {
-		p.progress.Percent = 100
+	if p.progress != (job.Progress{}) && p.progress.Percent < 100 {
+		p.progress = job.Progress{Percent: 100}
 	}
 }
 

@@ -242,9 +242,9 @@ func succeedsWhole(t *testing.T) {
 		ends error
 		want string
 	}{
-		{job.Progress{Percent: 55, Status: "Page 3"}, nil, `progress {"percent":55,"status":"Page 3"}; progress {"percent":100,"status":"Page 3"}`},
-		{job.Progress{Status: "Beginning"}, nil, `progress {"percent":0,"status":"Beginning"}; progress {"percent":100,"status":"Beginning"}`},
-		{job.Progress{Percent: 100}, nil, `progress {"percent":100}`},
+		{job.Progress{Percent: 55, Status: "Page 3"}, nil, `progress {"percent":55,"status":"Page 3"}; progress {"percent":100}`},
+		{job.Progress{Status: "Beginning"}, nil, `progress {"percent":0,"status":"Beginning"}; progress {"percent":100}`},
+		{job.Progress{Percent: 100, Status: "Packed"}, nil, `progress {"percent":100,"status":"Packed"}`},
 		{job.Progress{}, nil, ``},
 		{job.Progress{Percent: 55}, fault, `progress {"percent":55}`},
 	} {
