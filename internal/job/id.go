@@ -68,6 +68,9 @@ func NewID() ID { return ID(NewUUID()) }
 // String is the public form: "job_" and 26 characters.
 func (id ID) String() string { return UUID(id).Text("job_") }
 
+// MarshalText is the public form too, for a log whose lines are JSON.
+func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
 // Time is the moment the job was submitted, to the millisecond.
 func (id ID) Time() time.Time { return UUID(id).Time() }
 

@@ -1,6 +1,7 @@
 package job_test
 
 import (
+	"log/slog"
 	"strings"
 	"testing"
 	"time"
@@ -68,4 +69,16 @@ func FuzzParseID(f *testing.F) {
 			t.Fatalf("%q was read as %s", text, id)
 		}
 	})
+}
+
+// An operator who reads a job's id in the log can ask for the job by it, whatever the
+// log's format.
+func TestALogTellsIDsAsTheAPIDoes(t *testing.T) {
+	id := job.NewID()
+	var text, json strings.Builder
+	slog.New(slog.NewTextHandler(&text, nil)).Info("it failed", "job", id)
+	slog.New(slog.NewJSONHandler(&json, nil)).Info("it failed", "job", id)
+	if !strings.Contains(text.String(), "job="+id.String()) || !strings.Contains(json.String(), `"job":"`+id.String()+`"`) {
+		t.Errorf("%s%s", &text, &json)
+	}
 }
