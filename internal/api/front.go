@@ -55,13 +55,25 @@ func HandleUnknown(mux *http.ServeMux) {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		allowed := methodsOf(mux, r)
 		if len(allowed) == 0 {
-			WriteError(w, job.Errorf(job.NotFound, "there is nothing at %s", job.Quote(r.URL.Path)))
+			nothingAt(w, r)
 			return
 		}
 		w.Header().Set("Allow", strings.Join(allowed, ", "))
 		WriteError(w, job.Errorf(MethodNotAllowed, "%s is not a method of %s; it has %s",
 			job.Quote(r.Method), job.Quote(r.URL.Path), strings.Join(allowed, ", ")))
 	})
+}
+
+// nothingAt says what may be wrong with a path that nobody serves.
+func nothingAt(w http.ResponseWriter, r *http.Request) {
+	hint := ""
+	switch p := r.URL.Path; {
+	case strings.Contains(p, "//"):
+		hint = ": a part of it is empty, where the id of a job may be meant"
+	case !strings.HasPrefix(p, "/v1/"):
+		hint = ": /docs has what there is"
+	}
+	WriteError(w, job.Errorf(job.NotFound, "there is nothing at %s%s", job.Quote(r.URL.Path), hint))
 }
 
 // methodsOf asks the mux which methods the request's path has.

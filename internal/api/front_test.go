@@ -41,6 +41,10 @@ func TestWhatNobodyServes(t *testing.T) {
 		{"GET", "/v1/nothing", 404, ""},
 		{"GET", "/", 404, ""},
 		{"POST", "/v1/things/", 404, ""},
+		{"POST", "/v1//things", 404, ""},
+		{"POST", "//v1/things", 404, ""},
+		{"DELETE", "/v1/things/../things/7", 404, ""},
+		{"DELETE", "/v1/things/.", 404, ""},
 	} {
 		w := ask(tt.method, tt.path)
 		if w.Code != tt.status || w.Header().Get("Allow") != tt.allow {
@@ -48,6 +52,15 @@ func TestWhatNobodyServes(t *testing.T) {
 		}
 		if w.Code >= 400 && w.Header().Get("Content-Type") != "application/problem+json" {
 			t.Errorf("%s %s: no problem: %s", tt.method, tt.path, w.Body)
+		}
+	}
+}
+
+// Who mistook a path is told where the paths are.
+func TestWhatNobodyServesSaysWhereToLook(t *testing.T) {
+	for path, hint := range map[string]string{"/": "/docs", "/jobs": "/docs", "/v1/things//cancel": "empty"} {
+		if w := ask("POST", path); !strings.Contains(w.Body.String(), hint) {
+			t.Errorf("%s: %s", path, w.Body)
 		}
 	}
 }

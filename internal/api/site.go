@@ -62,7 +62,7 @@ func (s *Site) guard(mux *http.ServeMux) http.Handler {
 // admit says who asks, and refuses who may not.
 func (s *Site) admit(mux *http.ServeMux, r *http.Request, from page) (*http.Request, error) {
 	if from == stranger {
-		return nil, job.Errorf(job.Forbidden, "a web page of %s may not use this server", job.Quote(strings.Join(r.Header["Origin"], ", ")))
+		return nil, job.Errorf(job.Forbidden, "a web page of %s may not use this server; allowed_origins in its configuration names those that may follow jobs", job.Quote(strings.Join(r.Header["Origin"], ", ")))
 	}
 	token, bearer := tokenOf(r)
 	if !bearer && from == friend {
