@@ -101,7 +101,7 @@ func (a *answer) lasting() bool {
 		return true
 	}
 	h := a.Header()
-	if kind := h["Content-Type"]; len(kind) > 0 && kind[0] == "text/event-stream" {
+	if kind := h["Content-Type"]; len(kind) > 0 && strings.HasPrefix(kind[0], "text/event-stream") {
 		return true
 	}
 	held := h["Preference-Applied"]

@@ -130,7 +130,7 @@ func TestRequestsAreCountedByRouteMethodAndStatus(t *testing.T) {
 	mux.HandleFunc("GET /nothing", func(w http.ResponseWriter, r *http.Request) {})
 	mux.HandleFunc("GET /cut", func(w http.ResponseWriter, r *http.Request) { panic(http.ErrAbortHandler) })
 	mux.HandleFunc("GET /stream", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Type", "text/event-stream")
+		w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
 		if err := http.NewResponseController(w).Flush(); err != nil {
 			t.Error(err)
 		}

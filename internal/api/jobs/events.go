@@ -107,7 +107,7 @@ type stream struct {
 // newStream begins the answer.
 func (f *Face) newStream(w http.ResponseWriter) *stream {
 	h := w.Header()
-	h.Set("Content-Type", "text/event-stream")
+	h.Set("Content-Type", "text/event-stream; charset=utf-8") // some clients take other text for Latin-1
 	h.Set("X-Accel-Buffering", "no") // or nginx would keep the events until its buffer is full
 	dontStore(w)
 	w.WriteHeader(http.StatusOK)

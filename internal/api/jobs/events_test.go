@@ -61,7 +61,7 @@ func TestAStreamFromBeginningToEnd(t *testing.T) {
 	if done := got[6].data; !strings.Contains(done, `"result":{ "a":  1}`) || !strings.Contains(done, `"output_text":"Hello"`) {
 		t.Errorf("done: %s", done)
 	}
-	for name, want := range map[string]string{"Content-Type": "text/event-stream", "X-Accel-Buffering": "no", "Cache-Control": "no-store"} {
+	for name, want := range map[string]string{"Content-Type": "text/event-stream; charset=utf-8", "X-Accel-Buffering": "no", "Cache-Control": "no-store"} {
 		if w.Header().Get(name) != want {
 			t.Errorf("%s: %q", name, w.Header().Get(name))
 		}
@@ -157,7 +157,7 @@ func TestAWatchThatIsRefused(t *testing.T) {
 func TestAHeadOfEventsEndsAtOnce(t *testing.T) {
 	f := newFake(t)
 	f.watch = func(int64) Watcher { return &script{updates: updatesOf(aJob())} }
-	if w := f.ask("HEAD", jobPath+"/events", ""); w.Code != 200 || w.Header().Get("Content-Type") != "text/event-stream" || w.Body.Len() > 0 {
+	if w := f.ask("HEAD", jobPath+"/events", ""); w.Code != 200 || w.Header().Get("Content-Type") != "text/event-stream; charset=utf-8" || w.Body.Len() > 0 {
 		t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
 	}
 }
