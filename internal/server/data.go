@@ -9,6 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/meanwhile-run/meanwhile/internal/config"
+	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
 // dataDir is a data directory that this process holds: no other server may use it
@@ -47,6 +50,20 @@ func unusable(path, how string, err error) error {
 		advice = "; make it writable for the user that the server runs as, or name another (--data)"
 	}
 	return fmt.Errorf("the data directory %s cannot be %s: %w%s", path, how, err, advice)
+}
+
+// roomToStart is what a start writes at most before it takes work.
+const roomToStart = logAhead + 4<<20
+
+// noRoom says of a start that failed because the disk is full what to do: how much
+// room would do, so that work is taken too. Other errors it leaves as they are.
+func noRoom(cfg config.Config, err error) error {
+	if !errors.Is(err, store.ErrFull) && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+		return err
+	}
+	const mib = 1 << 20
+	room := (max(cfg.MinFreeBytes, roomToStart) + mib - 1) / mib
+	return fmt.Errorf("the disk that holds the data directory %s is full: make at least %d MiB of room on it, or name another directory (--data): %w", cfg.Data, room, err)
 }
 
 // What lies where in a data directory.

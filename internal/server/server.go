@@ -40,7 +40,7 @@ type Server struct {
 func Open(ctx context.Context, cfg config.Config, log *slog.Logger) (*Server, error) {
 	h, err := open(ctx, cfg, log)
 	if err != nil {
-		return nil, err
+		return nil, noRoom(cfg, err)
 	}
 	return &Server{house: h, gone: make(chan struct{})}, nil
 }
@@ -85,7 +85,7 @@ func (s *Server) start(ctx context.Context) error {
 	}
 	// A stop that comes this early is an orderly one, too.
 	if err := s.house.furnish(context.WithoutCancel(ctx)); err != nil {
-		return errors.Join(err, s.abandon())
+		return errors.Join(noRoom(s.house.cfg, err), s.abandon())
 	}
 	started := make(chan struct{})
 	go func() {

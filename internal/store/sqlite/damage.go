@@ -165,14 +165,22 @@ func explain(path string, err error) error {
 		advice = "begin with another data directory"
 	case code == sqlite.ResultReadOnly, code == sqlite.ResultCantOpen, code == sqlite.ResultPerm, errors.Is(err, os.ErrPermission), errors.Is(err, syscall.EROFS):
 		advice = "make the file and its directory writable for the user that the server runs as"
-	case code == sqlite.ResultFull:
-		advice = "the disk is full: make room on it"
+	case noRoom(err):
+		return fmt.Errorf("open %s: %w: %w", path, err, store.ErrFull)
 	case code == sqlite.ResultBusy, code == sqlite.ResultLocked:
 		advice = "another program holds the file: let it end"
 	default:
 		return fmt.Errorf("open %s: %w", path, err)
 	}
 	return fmt.Errorf("open %s: %w; %s", path, err, advice)
+}
+
+// noRoom says of an error that the disk is full. SQLite has a word of its own for the
+// memory that connections share, which is a file too.
+func noRoom(err error) bool {
+	code := sqlite.ErrCode(err)
+	return code.ToPrimary() == sqlite.ResultFull || code == sqlite.ResultIOErrSHMSize ||
+		errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // sound says whether what is on the disk can be trusted.

@@ -56,8 +56,11 @@ func openSyncer(path string, o Options) (*syncer, error) {
 // frame to SQLite, which reads a log up to the first that is none.
 func extend(log *os.File, size int64) {
 	info, err := log.Stat()
-	if err == nil && info.Size() < size {
-		_, _ = log.WriteAt(make([]byte, size-info.Size()), info.Size())
+	if err != nil || info.Size() >= size {
+		return
+	}
+	if _, err := log.WriteAt(make([]byte, size-info.Size()), info.Size()); err != nil {
+		_ = log.Truncate(info.Size()) // what room there is, others need
 	}
 }
 
