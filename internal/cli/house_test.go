@@ -23,15 +23,22 @@ import (
 func house(t *testing.T) string {
 	cfg := config.Default()
 	cfg.Listen, cfg.Data = "127.0.0.1:0", t.TempDir()
+	return live(t, cfg)
+}
+
+// live runs a server until the test's end, and returns its URL.
+func live(t *testing.T, cfg config.Config) string {
 	ctx, stop := context.WithCancel(context.Background())
-	s, err := server.Start(ctx, cfg, slog.New(slog.DiscardHandler))
+	s, err := server.Open(ctx, cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
 		stop()
 		t.Fatal(err)
 	}
+	ran := make(chan error, 1)
+	go func() { ran <- s.Run(ctx) }()
 	t.Cleanup(func() {
 		stop()
-		if err := s.Wait(); err != nil {
+		if err := <-ran; err != nil {
 			t.Error(err)
 		}
 	})

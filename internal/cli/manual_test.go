@@ -1,9 +1,7 @@
 package cli
 
 import (
-	"context"
 	"io"
-	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -15,7 +13,6 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/client"
 	"github.com/meanwhile-run/meanwhile/internal/config"
-	"github.com/meanwhile-run/meanwhile/internal/server"
 	"github.com/meanwhile-run/meanwhile/internal/simmodel"
 )
 
@@ -98,24 +95,20 @@ func newManual(t *testing.T) *manual {
 		q.Command = command
 		cfg.Queues[name] = q
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	s, err := server.Start(ctx, cfg, slog.New(slog.DiscardHandler))
-	if err != nil {
-		stop()
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { stop(); _ = s.Wait(); http.DefaultClient.CloseIdleConnections() })
+	url := live(t, cfg)
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
 
-	m := &manual{dir: t.TempDir()}
-	if m.program, err = os.Executable(); err != nil {
+	program, err := os.Executable()
+	if err != nil {
 		t.Fatal(err)
 	}
+	m := &manual{dir: t.TempDir(), program: program}
 	t.Setenv(asProgram, "1")
-	t.Setenv("MEANWHILE_SERVER", s.URL())
+	t.Setenv("MEANWHILE_SERVER", url)
 	m.lay(t)
-	id := m.ask(t, s.URL())
+	id := m.ask(t, url)
 	m.words = strings.NewReplacer(
-		"http://127.0.0.1:8080", s.URL(), "$ID", id, "$TASK", id, "job_…", id, readmesJob, id,
+		"http://127.0.0.1:8080", url, "$ID", id, "$TASK", id, "job_…", id, readmesJob, id,
 		"/var/lib/meanwhile", cfg.Data, "/backup/monday", filepath.Join(m.dir, "backup"),
 	)
 	return m

@@ -82,7 +82,11 @@ func (d *desk) ask(owner job.Owner, id conversation.ID, query string) (conversat
 	if op.Err != nil {
 		d.Fatal(op.Err)
 	}
-	return turn.Conversation(), op.Job.ID
+	answer, ok := conversation.ParseMessageID(op.Job.Ref)
+	if !ok {
+		d.Fatalf("the job refers to %q", op.Job.Ref)
+	}
+	return answer.Conversation, op.Job.ID
 }
 
 func (d *desk) begin(owner job.Owner, id conversation.ID, query string) conversation.Turn {

@@ -77,9 +77,6 @@ func (t Turn) after(earlier []Message) (Turn, error) {
 	return t, nil
 }
 
-// Conversation names the turn's conversation.
-func (t Turn) Conversation() ID { return t.conversation.ID }
-
 // Ref is what the job must carry for [RowsAtEnd] to find its answer.
 func (t Turn) Ref() string { return t.answer().String() }
 

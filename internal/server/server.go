@@ -57,18 +57,6 @@ func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	return errors.Join(s.Run(ctx), memory.stop())
 }
 
-// Start starts a server that runs until ctx ends, and returns when it is ready.
-func Start(ctx context.Context, cfg config.Config, log *slog.Logger) (*Server, error) {
-	s, err := Open(ctx, cfg, log)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.start(ctx); err != nil {
-		return nil, err
-	}
-	return s, nil
-}
-
 // Run runs the server until ctx ends, or until something fails that it cannot live
 // without. It returns when all is gone: nil when the server was told to stop.
 func (s *Server) Run(ctx context.Context) error {

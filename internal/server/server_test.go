@@ -38,7 +38,10 @@ func serve(t *testing.T, change func(*config.Config)) *served {
 		change(&cfg)
 	}
 	ctx, stop := context.WithCancel(t.Context())
-	s, err := Start(ctx, cfg, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	s, err := Open(ctx, cfg, slog.New(slog.NewTextHandler(t.Output(), nil)))
+	if err == nil {
+		err = s.start(ctx)
+	}
 	if err != nil {
 		stop()
 		t.Fatal(err)
@@ -191,12 +194,12 @@ func TestAServerThatCannotStartSaysWhyAndLeavesNothing(t *testing.T) {
 
 	other := config.Default()
 	other.Listen, other.Data = "127.0.0.1:0", s.cfg.Data
-	if _, err := Start(t.Context(), other, log); err == nil || !strings.Contains(err.Error(), "another server (pid") {
+	if _, err := Open(t.Context(), other, log); err == nil || !strings.Contains(err.Error(), "another server (pid") {
 		t.Errorf("the same data directory: %v", err)
 	}
 	other.Data = t.TempDir()
 	other.Listen = strings.TrimPrefix(s.URL(), "http://")
-	if _, err := Start(t.Context(), other, log); err == nil || !strings.Contains(err.Error(), "cannot listen") {
+	if _, err := Open(t.Context(), other, log); err == nil || !strings.Contains(err.Error(), "cannot listen") {
 		t.Errorf("the same address: %v", err)
 	}
 	d, err := openData(other.Data)

@@ -153,7 +153,7 @@ func TestADamagedKeyIsRefused(t *testing.T) {
 	}
 	cfg := config.Default()
 	cfg.Listen, cfg.Data = "127.0.0.1:0", data
-	if s, err := Start(t.Context(), cfg, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "watch.key is damaged") {
+	if s, err := Open(t.Context(), cfg, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "watch.key is damaged") {
 		if err == nil {
 			_ = s.Close()
 		}
@@ -195,8 +195,11 @@ func TestNoTokenIsLogged(t *testing.T) {
 	allowApp(&cfg)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	server, err := Start(ctx, cfg, slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	server, err := Open(ctx, cfg, slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := server.start(ctx); err != nil {
 		t.Fatal(err)
 	}
 	s := &served{Server: server, t: t, stop: stop, cfg: cfg}
