@@ -3,11 +3,14 @@ package api
 import (
 	"bufio"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"runtime/debug"
 	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
 // Handler answers a request, or returns why it cannot. It returns an error before
@@ -44,7 +47,25 @@ func failed(log *slog.Logger, res *response, r *http.Request, err error) {
 	case p.Status > http.StatusInternalServerError:
 		log.Warn("a request was refused", attributes(res, r, "code", p.Code, "error", err)...)
 	}
+	if !res.begun && !res.hijacked && p.Status < http.StatusInternalServerError && p.Status != http.StatusTooManyRequests {
+		readOut(r)
+	}
 	res.end(err)
+}
+
+// mostReadOut is how much of a refused body is read for nothing: as much as the
+// longest body that is taken has.
+const mostReadOut = job.MaxBatchBody
+
+// readOut reads what is left of a body that is refused. A client that sends all of it
+// before it listens would meet a closed connection else, and never hear why. One that
+// asked before it sent has not sent any; one that sends far too much may meet it; and
+// a server that has too much to do does not do this too.
+func readOut(r *http.Request) {
+	if r.Body == nil || r.ContentLength > mostReadOut || header(r, "Expect") != "" {
+		return
+	}
+	_, _ = io.CopyN(io.Discard, r.Body, mostReadOut)
 }
 
 // recovered answers a panic.

@@ -57,6 +57,49 @@ func TestAPanicIsA500WithItsStackInTheLog(t *testing.T) {
 	}
 }
 
+// A client that sends all before it listens hears why it was refused, unless it sends
+// far too much or the server has enough to do.
+func TestARefusedBodyIsReadOut(t *testing.T) {
+	wrong := job.Errorf(job.TooLarge, "too large")
+	for _, tt := range []struct {
+		rule   string
+		err    error
+		length int64
+		expect string
+		read   bool
+	}{
+		{"what is sent already", wrong, 2 << 20, "", true},
+		{"with no length given", wrong, -1, "", true},
+		{"far too much", wrong, mostReadOut + 1, "", false},
+		{"nothing is sent yet", wrong, 2 << 20, "100-continue", false},
+		{"the server is full", job.Errorf(job.Overloaded, "full"), 2 << 20, "", false},
+		{"the key is full", job.Errorf(job.KeyFull, "full"), 2 << 20, "", false},
+	} {
+		body := strings.NewReader(strings.Repeat("x", 2<<20))
+		r := httptest.NewRequest("POST", "/x", body)
+		r.ContentLength = tt.length
+		if tt.expect != "" {
+			r.Header.Set("Expect", tt.expect)
+		}
+		w := httptest.NewRecorder()
+		Wrap(nil, func(http.ResponseWriter, *http.Request) error { return tt.err }).ServeHTTP(w, r)
+		if w.Code < 400 || (body.Len() == 0) != tt.read {
+			t.Errorf("%s: %d, %d bytes were left", tt.rule, w.Code, body.Len())
+		}
+	}
+}
+
+// What is left of a body that never ends is not waited for.
+func TestARefusedBodyIsReadOutWithinBounds(t *testing.T) {
+	body := new(counted)
+	r := httptest.NewRequest("POST", "/x", body)
+	r.ContentLength = -1
+	Wrap(nil, func(http.ResponseWriter, *http.Request) error { return tooLarge(1) }).ServeHTTP(httptest.NewRecorder(), r)
+	if body.n > mostReadOut+1<<20 {
+		t.Errorf("%d bytes were read", body.n)
+	}
+}
+
 // Half an answer is cut off, not completed with a problem.
 func TestAnErrorAfterTheAnswerBeganCutsTheConnection(t *testing.T) {
 	for name, fail := range map[string]func() error{
