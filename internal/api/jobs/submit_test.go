@@ -184,11 +184,11 @@ func TestAStoppingServerAnswersAHeldSubmit(t *testing.T) {
 	}
 }
 
-// An oversized body is refused by its length, before any of it is read.
+// A body that is far too large is refused by its length, before any of it is read.
 func TestAnOversizedSubmitIsNotRead(t *testing.T) {
 	f := newFake(t)
 	r := request("POST", "/v1/jobs", "")
-	r.Body, r.ContentLength = unreadable{t}, job.MaxBody+1
+	r.Body, r.ContentLength = unreadable{t}, job.MaxBatchBody+1
 	w := newRecorder()
 	f.handler().ServeHTTP(w, r)
 	checkProblem(t, "oversized", w.Code, w.Body.Bytes(), 413, job.TooLarge, "")
