@@ -22,6 +22,7 @@ type tx struct {
 	wroteRows bool     // side rows among it
 	moved     []string // the queues whose counts it changed
 	freed     []freed  // what the op that is being applied made room for
+	spoken    []*held  // running jobs of which readers are to be told anew
 }
 
 // Apply applies a batch; see [store.Store].
@@ -76,6 +77,7 @@ func (s *Store) applyBatch(b *store.Batch) error {
 		return err
 	}
 	s.last = b.ID
+	t.tellAll()
 	if t.wrote {
 		s.behind(b)
 	}
@@ -134,6 +136,7 @@ func (t *tx) apply(b *store.Batch) error {
 		func() error { return each(t, b.Dues, t.due) },
 		func() error { return each(t, b.Prunes, t.prune) },
 		func() error { return each(t, b.Claims, t.claim) },
+		t.trimTail,
 		t.saveCounts,
 		t.saveMarks,
 		func() error { return t.remember(b) },

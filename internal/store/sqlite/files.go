@@ -47,10 +47,10 @@ func (r *reader) unfinished(after int64, limit int) (seen int, last int64, jobs 
 		}
 		return nil
 	})
+	if err == nil {
+		err = r.completeAll(rows)
+	}
 	for i := range rows {
-		if err == nil {
-			err = r.complete(&rows[i])
-		}
 		jobs = append(jobs, rows[i].Job)
 	}
 	return seen, last, jobs, err

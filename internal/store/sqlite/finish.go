@@ -27,10 +27,14 @@ func (t *tx) finish(op *store.Finish) error {
 	if op.Err = refusal; refusal != nil {
 		return nil
 	}
-	if !said {
-		if err := t.say(h, op.Entries, op.Progress); err != nil {
-			return err
-		}
+	last := op.Entries
+	if said {
+		last = nil
+	} else if op.Progress != nil {
+		h.job.Progress = *op.Progress
+	}
+	if err := t.sayLast(h, last); err != nil {
+		return err
 	}
 	to := op.To
 	if !h.job.CancelRequestedAt.IsZero() {
@@ -151,7 +155,7 @@ func (t *tx) rowsAtEndOf(j *row, result *job.Result) error {
 	}
 	var failed error
 	text := func(limit int) string {
-		text, err := readText(t.q.text, j.n, limit)
+		text, err := readText(t.q.text, j.n, aside{}, limit)
 		failed = err
 		return text
 	}
@@ -168,17 +172,31 @@ func (t *tx) rowsAtEndOf(j *row, result *job.Result) error {
 // errEnough ends a reading before its last row.
 var errEnough = errors.New("sqlite: enough was read")
 
-// readText joins what a job's last attempt said, up to limit bytes.
-func readText(q *query, n int64, limit int) (string, error) {
+// readText joins what a job's last attempt said, up to limit bytes. What is told aside
+// follows what the query finds in the log.
+func readText(q *query, n int64, told aside, limit int) (string, error) {
 	var text []byte
+	add := func(e job.Entry) {
+		if e.Kind == job.Text && len(text) <= limit {
+			text = append(text, e.Data...)
+		}
+	}
 	err := q.int(n).each(func(c column) error {
-		if text = append(text, c.bytes(0)...); len(text) > limit {
+		if c.int(0) != kindBlock {
+			add(job.Entry{Kind: job.Text, Data: c.bytes(1)})
+		} else if err := eachEntry(c.bytes(1), add); err != nil {
+			return err
+		}
+		if len(text) > limit {
 			return errEnough
 		}
 		return nil
 	})
 	if errors.Is(err, errEnough) {
 		err = nil
+	}
+	if err == nil {
+		err = eachEntry(told.block, add)
 	}
 	return cut(text, limit), err
 }

@@ -48,27 +48,18 @@ func (t *tx) append(op *store.Append) error {
 	if op.Err = refusal; said || refusal != nil {
 		return nil
 	}
-	if err := t.say(h, op.Entries, op.Progress); err != nil || op.Progress == nil {
+	t.tell(h)
+	if op.Progress != nil {
+		h.job.Progress = *op.Progress
+	}
+	if small(op.Entries) {
+		return t.sayAside(h, op.Entries, op.Progress)
+	}
+	h.progressAside = h.progressAside || op.Progress != nil
+	if err := t.intoLog(h); err != nil {
 		return err
 	}
-	return t.q.setProgress.bytes(encodeProgress(*op.Progress)).int(h.job.n).run()
-}
-
-// say adds entries that follow to a running job's log.
-func (t *tx) say(h *held, entries []job.Entry, p *job.Progress) error {
-	if p != nil {
-		h.job.Progress = *p
-	}
-	for i := range entries {
-		e := &entries[i]
-		err := t.q.insertOutput.int(h.job.n).int(e.Seq).int(int64(e.Attempt)).int(int64(e.Kind)).int(int64(e.Events)).int(h.job.OutputBytes + int64(len(e.Data))).blob(e.Data).run()
-		if err != nil {
-			return err
-		}
-		h.job.Cursor = e.Seq
-		h.job.OutputBytes += int64(len(e.Data))
-	}
-	return nil
+	return t.sayInLog(h, op.Entries)
 }
 
 // follows says whether entries were said before by this lease, or refuses what

@@ -49,10 +49,8 @@ func (r *reader) page(f store.Filter) (page []row, next job.ID, err error) {
 			page = append(page, j)
 		}
 	}
-	for i := range page {
-		if err == nil {
-			err = r.complete(&page[i])
-		}
+	if err == nil {
+		err = r.completeAll(page)
 	}
 	return page, next, err
 }

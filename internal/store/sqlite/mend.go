@@ -67,6 +67,9 @@ func (t *tx) mend(j *row) error {
 func (t *tx) endDamaged() error {
 	for _, id := range t.damaged {
 		h := t.running[id]
+		if err := t.blockIntoLog(h); err != nil {
+			return err
+		}
 		t.letGo(id)
 		if err := t.mend(&h.job); err != nil {
 			return err

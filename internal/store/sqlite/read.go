@@ -19,6 +19,7 @@ type reader struct {
 	calls   chan func(*reader) error // closed by close
 	answers chan error
 
+	told                   *told
 	conn                   *sqlite.Conn
 	begin, end             *query
 	job, list, listFailed  *query
@@ -33,12 +34,12 @@ type reader struct {
 	withFiles, abandonable *query
 }
 
-func openReader(path string) (*reader, error) {
+func openReader(path string, told *told) (*reader, error) {
 	conn, err := connect(path, []string{"PRAGMA query_only = ON", "PRAGMA cache_size = -2048"})
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{conn: conn, calls: make(chan func(*reader) error), answers: make(chan error)}
+	r := &reader{told: told, conn: conn, calls: make(chan func(*reader) error), answers: make(chan error)}
 	for _, p := range []struct {
 		into **query
 		sql  string
@@ -143,30 +144,55 @@ func unreadable(err error) error {
 }
 
 func (r *reader) find(owner job.Owner, id job.ID) (j row, err error) {
+	j, _, err = r.findTold(owner, id)
+	return j, err
+}
+
+// findTold finds a job, and what it has said that may not be in its log. That is asked
+// for first, before the reader's moment: whatever leaves it meanwhile is in the log then.
+func (r *reader) findTold(owner job.Owner, id job.ID) (j row, told aside, err error) {
+	told = r.told.of(id)
 	found, err := r.job.text(owner.Tenant).text(owner.User).id(&id).first(func(c column) error {
 		j, err = scanRow(c)
 		return err
 	})
 	switch {
 	case errors.Is(err, errDamaged):
-		return j, job.Because(job.Internal, err, "the record of the job %s is damaged on the server's disk", id)
+		return j, told, job.Because(job.Internal, err, "the record of the job %s is damaged on the server's disk", id)
 	case err == nil && !found:
-		return j, noJob(id)
+		return j, told, noJob(id)
 	case err != nil:
-		return j, err
+		return j, told, err
 	}
-	return j, r.complete(&j)
+	told, err = r.complete(&j, told)
+	return j, told, err
 }
 
-// complete asks the log for the cursor of a running job, whose row does not keep it.
-func (r *reader) complete(j *row) error {
+// complete gives a running job what its row does not keep: its cursor, by the log or,
+// if that is further, by what was told aside. It returns that, if it is not in the log.
+func (r *reader) complete(j *row, told aside) (aside, error) {
 	if j.State != job.Running {
-		return nil
+		return aside{}, nil
 	}
 	_, err := r.outputEnd.int(j.n).first(func(c column) error {
 		j.Cursor, j.OutputBytes = c.int(0), c.int(1)
 		return nil
 	})
+	if told.cursor <= j.Cursor {
+		return aside{}, err
+	}
+	j.Cursor, j.OutputBytes, j.Progress = told.cursor, told.total, told.progress
+	return told, err
+}
+
+// completeAll completes jobs whose rows were just read. Of one that has ended since, it
+// sees as much as was in the log.
+func (r *reader) completeAll(page []row) (err error) {
+	for i := range page {
+		if j := &page[i]; err == nil && j.State == job.Running {
+			_, err = r.complete(j, r.told.of(j.ID))
+		}
+	}
 	return err
 }
 
@@ -218,11 +244,13 @@ func (s *Store) Result(ctx context.Context, owner job.Owner, id job.ID) (res job
 // Output reads a job and its log; see [store.Jobs].
 func (s *Store) Output(ctx context.Context, owner job.Owner, id job.ID, after int64, maxBytes int) (j job.Job, entries []job.Entry, err error) {
 	err = s.read(ctx, func(r *reader) error {
-		found, err := r.find(owner, id)
+		found, told, err := r.findTold(owner, id)
 		if j = found.Job; err != nil || j.Cursor <= after {
 			return err
 		}
-		entries, err = r.entries(found.n, after, maxBytes)
+		log := &portion{after: after, left: maxBytes}
+		err = r.entries(found.n, told, log)
+		entries = log.entries
 		return err
 	})
 	return j, entries, err
@@ -232,30 +260,71 @@ func (s *Store) Output(ctx context.Context, owner job.Owner, id job.ID, after in
 // many small ones takes its time too.
 const entryCosts = 64
 
-// entries reads what follows an entry, up to about so many bytes.
-func (r *reader) entries(n int64, after int64, maxBytes int) (entries []job.Entry, err error) {
-	size := 0
-	more, err := r.output.int(n).int(after).row()
+// portion is what a read takes of a log: the entries that follow one, up to about so
+// many bytes.
+type portion struct {
+	entries []job.Entry
+	after   int64
+	left    int
+	full    bool
+}
+
+// add takes an entry, unless it came before or there is no room for it.
+func (p *portion) add(e job.Entry) {
+	if e.Seq <= p.after || p.full {
+		return
+	}
+	if p.left -= entryCosts + len(e.Data); p.left < 0 && len(p.entries) > 0 {
+		p.full = true
+		return
+	}
+	p.entries = append(p.entries, e)
+}
+
+// addBlock takes the entries of a block whose last number is known.
+func (p *portion) addBlock(block []byte, last int64) error {
+	n, err := countEntries(block)
+	if err != nil {
+		return err
+	}
+	seq := last - n
+	return eachEntry(block, func(e job.Entry) {
+		seq++
+		e.Seq = seq
+		p.add(e)
+	})
+}
+
+// entries reads a portion of a job's log, and of what was told aside.
+func (r *reader) entries(n int64, told aside, p *portion) error {
+	more, err := r.output.int(n).int(p.after).row()
 	for ; more && err == nil; more, err = r.output.row() {
 		c := column{stmt: r.output.stmt}
-		data := c.bytes(4)
-		if size += entryCosts + len(data); size > maxBytes && len(entries) > 0 {
-			r.output.done()
-			return entries, nil
+		last := c.int(0)
+		if kind := c.int(2); kind != kindBlock {
+			p.add(job.Entry{Seq: last, Attempt: int(c.int(1)), Kind: job.Kind(kind), Events: int(c.int(3)), Data: c.bytes(4)})
+		} else {
+			err = p.addBlock(c.bytes(4), last)
 		}
-		entries = append(entries, job.Entry{Seq: c.int(0), Attempt: int(c.int(1)), Kind: job.Kind(c.int(2)), Events: int(c.int(3)), Data: data})
+		if p.full || err != nil {
+			r.output.done()
+			return err
+		}
 	}
-	return entries, err
+	if err == nil {
+		err = p.addBlock(told.block, told.cursor)
+	}
+	return err
 }
 
 // Text joins what a job's last attempt said; see [store.Jobs].
 func (s *Store) Text(ctx context.Context, owner job.Owner, id job.ID, limit int) (j job.Job, text string, err error) {
 	err = s.read(ctx, func(r *reader) error {
-		found, err := r.find(owner, id)
+		found, told, err := r.findTold(owner, id)
 		if j = found.Job; err != nil || j.Cursor == 0 {
 			return err
 		}
-		text, err = readText(r.text, found.n, limit)
+		text, err = readText(r.text, found.n, told, limit)
 		return err
 	})
 	return j, text, err

@@ -44,7 +44,11 @@ func (t *tx) hold(h *held) {
 
 // letGo takes a job out of the memory that runs no more.
 func (t *tx) letGo(id job.ID) {
-	t.marks.set(t.running[id].job.n, false)
+	h := t.running[id]
+	if h.spoke {
+		t.spoken = append(t.spoken, h)
+	}
+	t.marks.set(h.job.n, false)
 	delete(t.running, id)
 }
 
@@ -88,6 +92,10 @@ func (s *Store) loadRunning() error {
 			err = s.loadOutput(h)
 		}
 	}
+	if err == nil {
+		err = s.loadTail()
+	}
+	s.tellLoaded()
 	return err
 }
 

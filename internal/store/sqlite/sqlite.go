@@ -61,6 +61,7 @@ type Store struct {
 	keeper    *keeper
 	vacuum    *vacuum
 	syncer    *syncer
+	told      *told
 
 	broken atomic.Bool // the file was found damaged: nothing more is written to it
 
@@ -71,6 +72,7 @@ type Store struct {
 	queues  map[string]*queueState
 	running map[job.ID]*held
 	marks   marks
+	tail    tail
 	last    store.BatchID // the batch that was applied last
 	changes int64         // rows that this connection ever changed, after that batch
 	rows    int64         // the last row number that was given
@@ -89,6 +91,12 @@ type held struct {
 	until   time.Time
 	deleted bool
 	idem    string
+
+	// What it has said and has in the tail.
+	block         []byte
+	firstAside    int64 // the first row of it; 0 for none
+	progressAside bool  // the row of the job does not have its progress
+	spoke         bool  // readers were told of it
 }
 
 //go:embed migrations/*.sql
@@ -108,6 +116,7 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 		rowsAtEnd: o.RowsAtEnd,
 		size:      o.Readers,
 		running:   map[job.ID]*held{},
+		told:      &told{},
 	}
 	if s.clock == nil {
 		s.clock = monotonic()
@@ -150,7 +159,7 @@ func (s *Store) open(ctx context.Context, path string, o Options) (err error) {
 	}
 	s.readers = make(chan *reader, s.size)
 	for range s.size {
-		r, err := openReader(path)
+		r, err := openReader(path, s.told)
 		if err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ type statements struct {
 
 	insertRunning, insertWaiting                       *query
 	insertInput, insertResult, insertOutput            *query
+	insertTail, trimTail, loadTail                     *query
 	setProgress, setLeaseUntil                         *query
 	goBack, lease, requestCancel, markDeleted          *query
 	end, endWaiting, requeue, ready                    *query
@@ -48,6 +49,9 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.insertInput, "INSERT INTO inputs (n, body) VALUES (?,?)"},
 		{&q.insertResult, "INSERT INTO results (n, content_type, body) VALUES (?,?,?)"},
 		{&q.insertOutput, "INSERT INTO output (job, seq, attempt, kind, events, total, data) VALUES (?,?,?,?,?,?,?)"},
+		{&q.insertTail, "INSERT INTO tail (n, job, seq, total, progress, data) VALUES (?,?,?,?,?,?)"},
+		{&q.trimTail, "DELETE FROM tail WHERE n < ?"},
+		{&q.loadTail, "SELECT n, job, seq, total, progress, data FROM tail ORDER BY n"},
 
 		{&q.setProgress, "UPDATE jobs SET progress = ? WHERE n = ?"},
 		{&q.setLeaseUntil, "UPDATE jobs SET lease_until = ? WHERE n = ?"},
@@ -125,8 +129,8 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 	return q, nil
 }
 
-// textSQL reads what the last attempt said: the text since the last restart.
-const textSQL = `SELECT data FROM output WHERE job = ?1 AND kind = 1
+// textSQL reads what the last attempt said: text and blocks since the last restart.
+const textSQL = `SELECT kind, data FROM output WHERE job = ?1 AND kind <= 1
 	AND seq > coalesce((SELECT max(seq) FROM output WHERE job = ?1 AND kind = 5), 0) ORDER BY seq`
 
 // outputEndSQL reads the number of the last entry, and how much was said up to it.

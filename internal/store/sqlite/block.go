@@ -1,0 +1,58 @@
+package sqlite
+
+import (
+	"encoding/binary"
+	"errors"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// kindBlock is, in a row of the log, no kind of entry: the row holds a block.
+const kindBlock = 0
+
+// A block is the bytes of entries whose numbers follow each other: of each its kind,
+// attempt, events and length as varints, then its data. Its last entry's number is
+// kept beside it. Two blocks that follow each other are one block when joined.
+
+// appendBlock adds entries to a block.
+func appendBlock(block []byte, entries []job.Entry) []byte {
+	for i := range entries {
+		e := &entries[i]
+		for _, v := range [...]uint64{uint64(e.Kind), uint64(e.Attempt), uint64(e.Events), uint64(len(e.Data))} {
+			block = binary.AppendUvarint(block, v)
+		}
+		block = append(block, e.Data...)
+	}
+	return block
+}
+
+var errBlock = errors.New("sqlite: a block of output is damaged")
+
+// eachEntry calls f for every entry of a block, in order, without their numbers. Their
+// data is part of the block.
+func eachEntry(block []byte, f func(job.Entry)) error {
+	for len(block) > 0 {
+		var v [4]uint64
+		for i := range v {
+			n := 0
+			if v[i], n = binary.Uvarint(block); n <= 0 {
+				return errBlock
+			}
+			block = block[n:]
+		}
+		if v[3] > uint64(len(block)) || v[0] == 0 || v[0] > 0xff || v[1] > maxInt || v[2] > maxInt {
+			return errBlock
+		}
+		f(job.Entry{Kind: job.Kind(v[0]), Attempt: int(v[1]), Events: int(v[2]), Data: block[:v[3]:v[3]]})
+		block = block[v[3]:]
+	}
+	return nil
+}
+
+const maxInt = 1<<31 - 1
+
+// countEntries counts the entries of a block.
+func countEntries(block []byte) (n int64, err error) {
+	err = eachEntry(block, func(job.Entry) { n++ })
+	return n, err
+}

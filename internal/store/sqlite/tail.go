@@ -1,0 +1,221 @@
+package sqlite
+
+import "github.com/meanwhile-run/meanwhile/internal/job"
+
+const (
+	// fullBlock is how many bytes of entries are worth a row of a job's log.
+	fullBlock = 2 << 10
+	// bulky is how many bytes fill pages by themselves: what is said at once and is
+	// more goes into the log directly.
+	bulky = 1 << 10
+	// mostTail is how many bytes the tail may hold before the jobs that hold it up, by
+	// saying little, get a row of the log early.
+	mostTail = 8 << 20
+	// A commit deletes rows of the tail that nobody needs any more when there are
+	// worthTrim of them, and no more than mostTrim.
+	worthTrim = 512
+	mostTrim  = 4096
+	tailRow   = 32 // bytes that a row costs besides its data, about
+)
+
+// tail is what running jobs have said and is not in their logs yet.
+//
+// An append is a few bytes, and each job's log lies in pages of its own: a commit
+// that carries a word of each of a hundred jobs would write a hundred pages. So it
+// writes them, in the order in which they come, to the end of one table. The same
+// entries are kept in memory, by job, as a block; when that is full, or the
+// attempt is over, it becomes one row of the job's log, and its rows of the table are
+// void. The table is read only when the store opens.
+//
+// Owned by the commit.
+type tail struct {
+	next  int64  // the row to be written
+	from  int64  // no row before it is left
+	bytes int64  // of all rows that were ever added
+	heads []head // jobs, by the first of their rows that is not void; some have gone
+}
+
+// head is the first row of a running job's that was not void when it was added.
+type head struct {
+	job job.ID
+	row int64
+	at  int64 // bytes that were added before it
+}
+
+func (t *tail) add(h *held, size int) (row int64) {
+	row = t.next
+	t.next++
+	if h.firstAside == 0 {
+		h.firstAside = row
+		t.heads = append(t.heads, head{h.job.ID, row, t.bytes})
+	}
+	t.bytes += int64(size) + tailRow
+	return row
+}
+
+// small says whether entries are worth going to the tail first. A restart is not: the
+// log finds what an attempt said by it.
+func small(entries []job.Entry) bool {
+	size := 0
+	for i := range entries {
+		size += len(entries[i].Data)
+		if entries[i].Kind == job.Restart {
+			return false
+		}
+	}
+	return size < bulky
+}
+
+// sayAside writes entries that follow to the tail, or, with what the job said there
+// before, into its log when that is worth a row.
+func (t *tx) sayAside(h *held, entries []job.Entry, p *job.Progress) error {
+	before := len(h.block)
+	h.block = appendBlock(h.block, entries)
+	h.said(entries)
+	h.progressAside = h.progressAside || p != nil
+	if len(h.block) >= fullBlock {
+		return t.intoLog(h)
+	}
+	added := h.block[before:]
+	q := t.q.insertTail.int(t.tail.add(h, len(added))).int(h.job.n).int(h.job.Cursor).int(h.job.OutputBytes)
+	if p == nil {
+		return q.null().blob(added).run()
+	}
+	return q.bytes(encodeProgress(*p)).blob(added).run()
+}
+
+// sayInLog writes entries that follow into a job's log, which has all that it said
+// before.
+func (t *tx) sayInLog(h *held, entries []job.Entry) error {
+	for i := range entries {
+		e := &entries[i]
+		h.said(entries[i : i+1])
+		err := t.q.insertOutput.int(h.job.n).int(e.Seq).int(int64(e.Attempt)).int(int64(e.Kind)).int(int64(e.Events)).int(h.job.OutputBytes).blob(e.Data).run()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sayLast writes the entries that an attempt ends with into the log, with all that it
+// has in the tail.
+func (t *tx) sayLast(h *held, entries []job.Entry) error {
+	if !small(entries) {
+		if err := t.blockIntoLog(h); err != nil {
+			return err
+		}
+		return t.sayInLog(h, entries)
+	}
+	h.block = appendBlock(h.block, entries)
+	h.said(entries)
+	return t.blockIntoLog(h)
+}
+
+// intoLog moves what a job, which goes on, has in the tail into its log and its row.
+func (t *tx) intoLog(h *held) error {
+	if h.progressAside {
+		if err := t.q.setProgress.bytes(encodeProgress(h.job.Progress)).int(h.job.n).run(); err != nil {
+			return err
+		}
+	}
+	return t.blockIntoLog(h)
+}
+
+// blockIntoLog moves the entries that a job has in the tail into its log.
+func (t *tx) blockIntoLog(h *held) error {
+	if len(h.block) == 0 {
+		return nil
+	}
+	err := t.q.insertOutput.int(h.job.n).int(h.job.Cursor).int(int64(h.job.Attempt)).int(kindBlock).int(0).int(h.job.OutputBytes).blob(h.block).run()
+	h.block, h.firstAside, h.progressAside = nil, 0, false // a reader may have the old block
+	return err
+}
+
+// trimTail deletes rows of the tail that are void, and makes some void when it has
+// become long.
+func (t *tx) trimTail() error {
+	first := t.oldestAside()
+	for ; first != nil && t.tail.bytes-first.at > mostTail; first = t.oldestAside() {
+		h := t.running[first.job]
+		t.tell(h)
+		if err := t.intoLog(h); err != nil {
+			return err
+		}
+	}
+	upTo := t.tail.next
+	if first != nil {
+		upTo = first.row
+	}
+	if upTo-t.tail.from < worthTrim {
+		return nil
+	}
+	t.tail.from = min(upTo, t.tail.from+mostTrim)
+	return t.q.trimTail.int(t.tail.from).run()
+}
+
+// oldestAside is the head of all rows that are not void; nil when there is none.
+func (t *tx) oldestAside() *head {
+	for len(t.tail.heads) > 0 {
+		first := &t.tail.heads[0]
+		if h := t.running[first.job]; h != nil && h.firstAside == first.row {
+			return first
+		}
+		t.tail.heads = t.tail.heads[1:]
+	}
+	t.tail.heads = nil
+	return nil
+}
+
+// loadTail takes what running jobs have in the tail into the memory. Rows whose
+// entries are in the log already are void.
+func (s *Store) loadTail() error {
+	jobs := make(map[int64]*held, len(s.running))
+	for _, h := range s.running {
+		jobs[h.job.n] = h
+	}
+	s.tail = tail{next: 1}
+	err := s.q.loadTail.each(func(c column) error {
+		row := c.int(0)
+		if s.tail.from == 0 {
+			s.tail.from = row
+		}
+		s.tail.next = row
+		if h := jobs[c.int(1)]; h != nil && c.int(2) > h.job.Cursor {
+			if !s.loadAside(h, c) {
+				s.damaged = append(s.damaged, h.job.ID)
+				delete(jobs, h.job.n)
+			}
+		}
+		s.tail.next = row + 1
+		return nil
+	})
+	s.tail.from = max(s.tail.from, 1)
+	return err
+}
+
+// loadAside adds a row of the tail to what its job has said; it says whether the row
+// follows, and is whole.
+func (s *Store) loadAside(h *held, c column) (whole bool) {
+	data := c.bytes(5)
+	n, err := countEntries(data)
+	if err != nil || n == 0 || c.int(2) != h.job.Cursor+n {
+		return false
+	}
+	if err := decode(c, 4, &h.job.Progress); err != nil {
+		return false
+	}
+	s.tail.add(h, len(data))
+	h.progressAside = h.progressAside || !c.stmt.ColumnIsNull(4)
+	h.block = append(h.block, data...)
+	h.job.Cursor, h.job.OutputBytes = c.int(2), c.int(3)
+	return true
+}
+
+// said counts entries that follow.
+func (h *held) said(entries []job.Entry) {
+	for i := range entries {
+		h.job.Cursor = entries[i].Seq
+		h.job.OutputBytes += int64(len(entries[i].Data))
+	}
+}
