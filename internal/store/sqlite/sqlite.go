@@ -7,7 +7,9 @@
 // applied meanwhile, and a read waits until all that it saw is durable. A
 // connection of its own moves the log into the file (checkpoint.go).
 // What is running is mirrored in memory, so that a lease is checked without a
-// read; the mirror is thrown away whenever a commit did not succeed.
+// read; the mirror is thrown away whenever a commit did not succeed. What running
+// jobs say shares the pages of one table until it is worth a row of a job's own log
+// (tail.go).
 package sqlite
 
 import (
