@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/hex"
+	"math"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -58,10 +59,15 @@ func HandleUnknown(mux *http.ServeMux) {
 			nothingAt(w, r)
 			return
 		}
-		w.Header().Set("Allow", strings.Join(allowed, ", "))
-		WriteError(w, job.Errorf(MethodNotAllowed, "%s is not a method of %s; it has %s",
-			job.Quote(r.Method), job.Quote(r.URL.Path), strings.Join(allowed, ", ")))
+		WriteError(w, NotAllowed(w, r, allowed...))
 	})
+}
+
+// NotAllowed is the refusal of a request's method, for an answer that it gives Allow.
+func NotAllowed(w http.ResponseWriter, r *http.Request, allowed ...string) error {
+	all := strings.Join(allowed, ", ")
+	w.Header().Set("Allow", all)
+	return job.Errorf(MethodNotAllowed, "%s is not a method of %s; it has %s", job.Quote(r.Method), job.Quote(r.URL.Path), all)
 }
 
 // nothingAt says what may be wrong with a path that nobody serves.
@@ -76,12 +82,22 @@ func nothingAt(w http.ResponseWriter, r *http.Request) {
 	WriteError(w, job.Errorf(job.NotFound, "there is nothing at %s%s", job.Quote(r.URL.Path), hint))
 }
 
-// methodsOf asks the mux which methods the request's path has.
+// methodsOf asks the mux which methods the request's path has. Where it is the name of
+// a call to some, it is nothing's id to the others.
 func methodsOf(mux *http.ServeMux, r *http.Request) []string {
 	var allowed []string
+	fewest := math.MaxInt // wildcards
 	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
 		probe := &http.Request{Method: method, URL: r.URL, Host: r.Host}
-		if _, pattern := mux.Handler(probe); pattern != "/" && pattern != "" {
+		_, pattern := mux.Handler(probe)
+		if pattern == "/" || pattern == "" {
+			continue
+		}
+		wild := strings.Count(pattern, "{")
+		if wild < fewest {
+			allowed, fewest = nil, wild
+		}
+		if wild == fewest {
 			allowed = append(allowed, method)
 		}
 	}

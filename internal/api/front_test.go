@@ -13,6 +13,7 @@ func front() http.Handler {
 	mux.HandleFunc("GET /v1/things/{id}", ok)
 	mux.HandleFunc("DELETE /v1/things/{id}", ok)
 	mux.HandleFunc("POST /v1/things", ok)
+	mux.HandleFunc("POST /v1/things/many", ok)
 	return (&Site{Listen: []string{"127.0.0.1:8080"}}).Front(mux)
 }
 
@@ -37,6 +38,7 @@ func TestWhatNobodyServes(t *testing.T) {
 		{"HEAD", "/v1/things/7", 200, ""},
 		{"POST", "/v1/things/7", 405, "GET, HEAD, DELETE"},
 		{"OPTIONS", "/v1/things", 405, "POST"},
+		{"PUT", "/v1/things/many", 405, "POST"}, // a call's name is no thing's
 		{"BREW", "/v1/things", 405, "POST"},
 		{"GET", "/v1/nothing", 404, ""},
 		{"GET", "/", 404, ""},

@@ -3,6 +3,7 @@ package jobs
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -14,6 +15,18 @@ import (
 const oneJob = `{"jobs":[{"queue":"sim","input":1}]}`
 
 const jobPath = "/v1/jobs/job_000000000xr03001081g81860w"
+
+// The names of calls for many are no ids to the calls for one.
+func TestTheNameOfACallIsNoID(t *testing.T) {
+	for _, word := range []string{"batch", "cancel", "retry", "delete"} {
+		for _, method := range []string{"GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"} {
+			w := newFake(t).ask(method, "/v1/jobs/"+word, "")
+			if w.Code != http.StatusMethodNotAllowed || w.Header().Get("Allow") != "POST" {
+				t.Errorf("%s of %s: %d with Allow %q", method, word, w.Code, w.Header().Get("Allow"))
+			}
+		}
+	}
+}
 
 // A bad request is refused with a problem that has a code and a sentence, and the
 // engine hears nothing of it.
@@ -103,7 +116,7 @@ func TestBadRequestsAreRefusedAndStoreNothing(t *testing.T) {
 		{"a batch with a key that leaves no room", "POST", "/v1/jobs/batch", oneJob, []string{"Idempotency-Key", strings.Repeat("k", 253)}, 400, job.Invalid},
 		{"a batch whose jobs have keys too", "POST", "/v1/jobs/batch", `{"jobs":[{"queue":"sim","input":1,"idempotency_key":"a"}]}`, []string{"Idempotency-Key", "b"}, 400, job.Invalid},
 		{"a wrong method on a batch", "PUT", "/v1/jobs/batch", oneJob, nil, 405, api.MethodNotAllowed},
-		{"a batch that is read", "GET", "/v1/jobs/batch", ``, nil, 404, job.NotFound},
+		{"a batch that is read", "GET", "/v1/jobs/batch", ``, nil, 405, api.MethodNotAllowed},
 
 		{"a pause with parameters", "POST", "/v1/queues/sim/pause?for=5", ``, nil, 400, job.Invalid},
 		{"a pause with a body", "POST", "/v1/queues/sim/pause", `{"for_s":5}`, nil, 400, job.Invalid},

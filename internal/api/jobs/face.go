@@ -118,8 +118,8 @@ func (f *Face) Register(mux api.Mux) {
 		"POST /v1/jobs":                  f.submit,
 		"POST /v1/jobs/batch":            f.submitBatch,
 		"GET /v1/jobs":                   f.list,
-		"GET /v1/jobs/{id}":              f.get,
-		"DELETE /v1/jobs/{id}":           f.delete,
+		"GET /v1/jobs/{id}":              aboutOne(f.get),
+		"DELETE /v1/jobs/{id}":           aboutOne(f.delete),
 		"GET /v1/jobs/{id}/output":       f.output,
 		"GET /v1/jobs/{id}/events":       f.events,
 		"GET /v1/watch":                  f.watchSocket,
@@ -136,6 +136,22 @@ func (f *Face) Register(mux api.Mux) {
 		"POST /v1/queues/{queue}/resume": f.setPaused(false),
 	} {
 		mux.Handle(pattern, api.Wrap(f.log, handler))
+	}
+}
+
+// aboutOne is a call about one job. The names of the calls for many stand where its id
+// would, and have other methods.
+func aboutOne(call api.Handler) api.Handler {
+	return func(w http.ResponseWriter, r *http.Request) error {
+		err := call(w, r)
+		if job.CodeOf(err) != job.NotFound {
+			return err
+		}
+		switch r.PathValue("id") {
+		case "batch", "cancel", "retry", "delete":
+			return api.NotAllowed(w, r, http.MethodPost)
+		}
+		return err
 	}
 }
 

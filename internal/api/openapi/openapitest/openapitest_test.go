@@ -48,6 +48,7 @@ var exchanges = []struct {
 	{"a 503 that does not", "GET", job, 503, "application/problem+json", stopping, "", "no Retry-After"},
 	{"a header that says nonsense", "GET", job, 503, "application/problem+json", stopping, "Retry-After: soon", "soon"},
 	{"a path that is not there", "GET", "/nowhere", 404, "application/problem+json", notFound, "", ""},
+	{"a call's own path is no job's", "GET", "/v1/jobs/batch", 200, "text/plain", "x", "", "nothing is described there"},
 	{"a path that is served in secret", "GET", "/secret", 200, "text/plain", "x", "", "nothing is described there"},
 	{"an event", "GET", job + "/events", 200, "text/event-stream", ":\n\n" + progress, "", ""},
 	{"an event that broke off is not looked at", "GET", job + "/events", 200, "text/event-stream", progress + "event: noth", "", ""},

@@ -51,11 +51,12 @@ var description = sync.OnceValue(func() *spec {
 	return s
 })
 
-// callOf is the place of the call that a request is; "" when it is none.
+// callOf is the place of the call that a request is; "" when it is none. A path that is
+// described by itself is no other's with a parameter, whatever methods they have.
 func (s *spec) callOf(r *http.Request) string {
 	_, pattern := s.calls.Handler(r)
 	method, path, ok := strings.Cut(pattern, " ")
-	if !ok {
+	if !ok || path != r.URL.Path && s.at("/paths/"+escape(r.URL.Path)) != nil {
 		return ""
 	}
 	return "/paths/" + escape(path) + "/" + strings.ToLower(method)
