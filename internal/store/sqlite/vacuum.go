@@ -131,7 +131,7 @@ func weight(b *store.Batch) int64 {
 		size += int64(len(op.Input))
 	}
 	for _, op := range b.Appends {
-		size += pageSize + int64(sizeOf(op.Entries)) // a page of each job's log
+		size += int64(sizeOf(op.Entries))
 	}
 	for _, op := range b.Finishes {
 		if size += int64(sizeOf(op.Entries)); op.Result != nil {
