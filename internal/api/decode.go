@@ -1,6 +1,7 @@
 package api
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -23,9 +24,12 @@ import (
 // A RawMessage aliases data. A list whose elements answer each for itself is an
 // [Items].
 func DecodeJSON(data []byte, v any) error {
-	d := decoder{scanner{data: data}}
+	d := decoder{scanner: scanner{data: data}}
 	if d.space(); d.pos == len(data) {
 		return job.Errorf(job.Invalid, "there is no body; send JSON")
+	}
+	if bytes.HasPrefix(data, []byte("\ufeff")) {
+		return job.Errorf(job.Invalid, "the JSON begins with a byte order mark; send it without one")
 	}
 	if err := d.value(reflect.ValueOf(v).Elem()); err != nil {
 		return err
@@ -36,7 +40,10 @@ func DecodeJSON(data []byte, v any) error {
 	return nil
 }
 
-type decoder struct{ scanner }
+type decoder struct {
+	scanner
+	name []byte // of the field whose value is read; nil at the beginning, and in an array
+}
 
 var rawType = reflect.TypeFor[json.RawMessage]()
 
@@ -109,7 +116,7 @@ func (d *decoder) int(v reflect.Value) *job.Error {
 	}
 	n, bad := strconv.ParseInt(text, 10, v.Type().Bits())
 	if bad != nil {
-		return job.Errorf(job.Invalid, "it must be a whole number, not %s", job.Quote(text))
+		return job.Errorf(job.Invalid, "%s must be a whole number, not %s", d.what(), job.Quote(text))
 	}
 	v.SetInt(n)
 	return nil
@@ -147,12 +154,13 @@ func (d *decoder) object(v reflect.Value) *job.Error {
 	return d.each(func(name []byte) *job.Error {
 		i := fieldNamed(v.Type(), name)
 		if i < 0 {
-			return job.Errorf(job.Invalid, "there is no field %s", job.Quote(string(name)))
+			return job.Errorf(job.Invalid, "there is no field %s; there are %s", job.Quote(string(name)), fieldsOf(v.Type()))
 		}
 		if seen&(1<<i) != 0 {
 			return twice(name)
 		}
 		seen |= 1 << i
+		d.name = name
 		return d.value(v.Field(i))
 	})
 }
@@ -168,6 +176,7 @@ func (d *decoder) table(v reflect.Value) *job.Error {
 			return twice(name)
 		}
 		item := reflect.New(v.Type().Elem()).Elem()
+		d.name = name
 		if err := d.value(item); err != nil {
 			return err
 		}
@@ -182,6 +191,7 @@ func (d *decoder) slice(v reflect.Value) *job.Error {
 	}
 	v.Set(reflect.MakeSlice(v.Type(), 0, 0))
 	return d.items(func() *job.Error {
+		d.name = nil
 		item := reflect.New(v.Type().Elem()).Elem()
 		if err := d.value(item); err != nil {
 			return err
@@ -197,7 +207,19 @@ func (d *decoder) wrong(want string) *job.Error {
 	if kind == "" {
 		return d.broken("a value is missing")
 	}
-	return job.Errorf(job.Invalid, "it must be %s, not %s", want, kind)
+	return job.Errorf(job.Invalid, "%s must be %s, not %s", d.what(), want, kind)
+}
+
+// what names the value that is read, in a sentence.
+func (d *decoder) what() string {
+	switch {
+	case d.name != nil:
+		return job.Quote(string(d.name))
+	case d.depth > 0:
+		return "it"
+	default:
+		return "the JSON"
+	}
 }
 
 func kindAt(c byte) string {
@@ -226,4 +248,18 @@ func fieldNamed(t reflect.Type, name []byte) int {
 		}
 	}
 	return -1
+}
+
+// fieldsOf lists the fields that a struct is read from, for who mistook one.
+func fieldsOf(t reflect.Type) string {
+	names := make([]string, 0, t.NumField())
+	for i := range t.NumField() {
+		if tag, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ","); tag != "" && tag != "-" {
+			names = append(names, tag)
+		}
+	}
+	if len(names) == 0 {
+		return "none"
+	}
+	return strings.Join(names, ", ")
 }

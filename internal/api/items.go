@@ -28,9 +28,11 @@ func (l *Items[T]) read(d *decoder) *job.Error {
 	if d.peek() != '[' {
 		return d.wrong("an array")
 	}
+	list := d.what()
 	return d.items(func() *job.Error {
+		d.name = nil
 		if len(l.Given) == l.Most {
-			return job.Errorf(job.TooLarge, "there are at most %d of them", l.Most)
+			return job.Errorf(job.TooLarge, "%s has at most %d elements", list, l.Most)
 		}
 		l.Given = append(l.Given, Item[T]{})
 		return l.Given[len(l.Given)-1].read(d)

@@ -81,6 +81,17 @@ type failing struct{}
 
 func (*failing) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
+func TestAPackedBodyIsNotTaken(t *testing.T) {
+	for packed, ok := range map[string]bool{"": true, "identity": true, "gzip": false, "br, gzip": false} {
+		r := httptest.NewRequest("POST", "/", nil)
+		r.Header.Set("Content-Encoding", packed)
+		err := RequireJSON(r)
+		if (err == nil) != ok || err != nil && job.CodeOf(err) != UnsupportedMediaType {
+			t.Errorf("%q: %v", packed, err)
+		}
+	}
+}
+
 func TestOnlyJSONIsTaken(t *testing.T) {
 	for text, ok := range map[string]bool{
 		"":                                  true,

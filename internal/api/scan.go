@@ -117,7 +117,7 @@ func (s *scanner) items(item func() *job.Error) *job.Error {
 // sequence walks over what stands between brackets, separated by commas.
 func (s *scanner) sequence(end byte, one func(i int) *job.Error) *job.Error {
 	if s.depth++; s.depth > job.MaxDepth {
-		return job.Errorf(job.Invalid, "it is nested deeper than %d levels", job.MaxDepth)
+		return job.Errorf(job.Invalid, "the JSON is nested deeper than %d levels", job.MaxDepth)
 	}
 	defer func() { s.depth-- }()
 	s.pos++

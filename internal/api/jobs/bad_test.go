@@ -28,6 +28,23 @@ func TestTheNameOfACallIsNoID(t *testing.T) {
 	}
 }
 
+// Who reads nothing but the sentence of a refusal knows what to correct.
+func TestARefusalSaysWhatWouldBeRight(t *testing.T) {
+	for _, tt := range []struct{ rule, method, path, body, says string }{
+		{"a wrong name", "POST", "/v1/jobs", `{"queu":"sim","input":1}`, "there are queue, input, "},
+		{"a wrong name further in", "POST", "/v1/jobs", `{"queue":"sim","input":1,"timeouts":{"run_hard":1}}`, "run_hard_s, "},
+		{"a unit in a number", "POST", "/v1/jobs", `{"queue":"sim","input":1,"delay_s":"10s"}`, "delay_s\\\" must be a number"},
+		{"a negative delay", "POST", "/v1/jobs", `{"queue":"sim","input":1,"delay_s":-1}`, "delay_s is 0 to 31622400 seconds"},
+		{"no lease", "POST", "/v1/jobs", `{"queue":"sim","input":1,"timeouts":{"lease_s":0}}`, "\"lease_s is 1 to 3600 seconds"},
+		{"soon abandoned", "POST", "/v1/jobs", `{"queue":"sim","input":1,"abandon_after_s":10}`, "120 to 31622400 seconds"},
+		{"a status that is none", "GET", "/v1/jobs?status=done", ``, "scheduled, queued, parked, running"},
+	} {
+		if w := newFake(t).ask(tt.method, tt.path, tt.body); w.Code != 400 || !strings.Contains(w.Body.String(), tt.says) {
+			t.Errorf("%s: %d %s", tt.rule, w.Code, w.Body)
+		}
+	}
+}
+
 // A bad request is refused with a problem that has a code and a sentence, and the
 // engine hears nothing of it.
 func TestBadRequestsAreRefusedAndStoreNothing(t *testing.T) {

@@ -2,6 +2,8 @@ package jobs
 
 import (
 	"fmt"
+	"path"
+	"strconv"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -72,7 +74,10 @@ func (s *submission) delay(now time.Time) (time.Duration, error) {
 // seconds reads a duration in seconds, between bounds.
 func seconds(field string, s float64, least, most time.Duration) (time.Duration, error) {
 	if s < least.Seconds() || s > most.Seconds() {
-		return 0, refuse(field, "%s is %g to %g seconds", field[1:], least.Seconds(), most.Seconds())
+		return 0, refuse(field, "%s is %s to %s seconds", path.Base(field), inSeconds(least), inSeconds(most))
 	}
 	return time.Duration(s * float64(time.Second)), nil
 }
+
+// inSeconds writes a duration as requests do: without an exponent.
+func inSeconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }

@@ -108,7 +108,7 @@ type stream struct {
 func (f *Face) newStream(w http.ResponseWriter) *stream {
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream; charset=utf-8") // some clients take other text for Latin-1
-	h.Set("X-Accel-Buffering", "no") // or nginx would keep the events until its buffer is full
+	h.Set("X-Accel-Buffering", "no")                          // or nginx would keep the events until its buffer is full
 	dontStore(w)
 	w.WriteHeader(http.StatusOK)
 	return &stream{out: patience(w), face: f}

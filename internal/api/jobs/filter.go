@@ -57,7 +57,7 @@ func (s *selection) filter(owner job.Owner) (store.Filter, error) {
 	if s.Status != nil {
 		var ok bool
 		if f.Status, ok = job.ParseState(*s.Status); !ok {
-			return f, refuse("/status", "%s is not a status; there are %v", job.Quote(*s.Status), job.States())
+			return f, refuse("/status", "%s is not a status; there are %s", job.Quote(*s.Status), states())
 		}
 	}
 	if s.Key != nil && len(*s.Key) > job.MaxKey {
@@ -70,6 +70,15 @@ func (s *selection) filter(owner job.Owner) (store.Filter, error) {
 		return f, err
 	}
 	return f, checkMetadata(s.Metadata)
+}
+
+// states lists the statuses that there are.
+func states() string {
+	var names []string
+	for _, s := range job.States() {
+		names = append(names, s.String())
+	}
+	return strings.Join(names, ", ")
 }
 
 // named reads a name that is asked for.

@@ -46,7 +46,7 @@ func (t *timeouts) over(to *job.Timeouts) error {
 		return nil
 	}
 	if t.RunSoftS != nil && *t.RunSoftS > 0 {
-		return refuse("/timeouts/run_soft_s", "run_soft_s is no longer than run_hard_s, which is %g", to.RunHard.Seconds())
+		return refuse("/timeouts/run_soft_s", "run_soft_s is no longer than run_hard_s, which is %s", inSeconds(to.RunHard))
 	}
 	to.RunSoft = to.RunHard // the queue's soft limit means nothing past a shorter hard one
 	return nil
@@ -63,7 +63,7 @@ func (s *submission) abandon(to *job.Timeouts) error {
 	}
 	d, err := seconds("/abandon_after_s", *s.AbandonAfterS, job.MinAbandon, job.MaxDuration)
 	if err != nil {
-		return refuse("/abandon_after_s", "abandon_after_s is %g to %g seconds, or 0 for a job that is never abandoned", job.MinAbandon.Seconds(), job.MaxDuration.Seconds())
+		return refuse("/abandon_after_s", "abandon_after_s is %s to %s seconds, or 0 for a job that is never abandoned", inSeconds(job.MinAbandon), inSeconds(job.MaxDuration))
 	}
 	to.Abandon = d
 	return nil
