@@ -9,9 +9,13 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// scanFor bounds one page's look at rows that the filter does not want: past it
-// the page is cut short, and its cursor goes on from there.
-const scanFor = 50 * time.Millisecond
+// One page's look at rows that the filter does not want is bounded: past both of these
+// the page is cut short, and its cursor goes on from there. A short list is never cut,
+// however slow the machine is.
+const (
+	scanRows = 1000
+	scanFor  = 50 * time.Millisecond
+)
 
 // List reads a page of jobs; see [store.Jobs].
 func (s *Store) List(ctx context.Context, f store.Filter) (page []job.Job, next job.ID, err error) {
@@ -32,16 +36,17 @@ func (r *reader) page(f store.Filter) (page []row, next job.ID, err error) {
 		q = r.listFailed
 	}
 	before, oldest := between(&f)
-	looked, start := false, time.Now()
+	looked, start := 0, time.Now()
 	more, err := q.text(f.Owner.Tenant).text(f.Owner.User).id(&before).id(&oldest).row()
 	for ; more && err == nil; more, err = q.row() {
 		c := column{stmt: q.stmt}
-		if len(page) == f.Limit || looked && time.Since(start) > scanFor {
+		if len(page) == f.Limit || looked >= scanRows && time.Since(start) > r.scanFor {
 			q.done()
 			next = before
 			break
 		}
-		before, looked = c.id(1), true
+		before = c.id(1)
+		looked++
 		if !wanted(c, &f) {
 			continue
 		}

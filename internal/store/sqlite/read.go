@@ -3,6 +3,7 @@ package sqlite
 import (
 	"context"
 	"errors"
+	"time"
 
 	"zombiezen.com/go/sqlite"
 
@@ -18,6 +19,7 @@ import (
 type reader struct {
 	calls   chan func(*reader) error // closed by close
 	answers chan error
+	scanFor time.Duration // see [scanFor]
 
 	told                   *told
 	conn                   *sqlite.Conn
@@ -39,7 +41,7 @@ func openReader(path string, told *told) (*reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{told: told, conn: conn, calls: make(chan func(*reader) error), answers: make(chan error)}
+	r := &reader{told: told, conn: conn, calls: make(chan func(*reader) error), answers: make(chan error), scanFor: scanFor}
 	for _, p := range []struct {
 		into **query
 		sql  string
