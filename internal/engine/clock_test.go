@@ -2,6 +2,7 @@ package engine
 
 import (
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -11,32 +12,34 @@ import (
 // ever. Nobody loses a job for that: renewals come first, and put it right.
 func TestAClockThatJumpsTakesNoLease(t *testing.T) {
 	for name, by := range map[string]time.Duration{"forwards": 24 * time.Hour, "back": -24 * time.Hour} {
-		t.Run(name, func(t *testing.T) {
-			w := newSwept(t, time.Hour) // renewals would have to be accepted for so long
-			w.sweeper.healthy = time.Now().Add(-2 * time.Hour)
-			id := w.submit(Request{})
-			c := <-w.jobs
-			w.clock.pass(by)
-			w.sweep()
-			if len(w.orders) > 0 || w.get(id).State != job.Running {
-				t.Fatal("a jump of the clock took a healthy job from its worker")
-			}
-			if err := w.Renew(t.Context(), []job.Lease{c.Lease()})[0]; err != nil {
-				t.Fatal(err)
-			}
-			w.sweeper.healthy = time.Now().Add(-2 * time.Hour)
-			w.clock.pass(29 * time.Second)
-			w.sweeper.clock = w.sweeper.drift() // that much has really passed
-			w.sweep()
-			if len(w.orders) > 0 {
-				t.Fatal("a renewed lease was taken before its time")
-			}
-			w.clock.pass(2 * time.Second)
-			w.sweeper.clock = w.sweeper.drift()
-			w.sweep()
-			if o := <-w.orders; o != job.OrderLost {
-				t.Fatalf("the silent worker was ordered %v", o)
-			}
-		})
+		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { jumps(t, by) }) })
+	}
+}
+
+func jumps(t *testing.T, by time.Duration) {
+	w := newSwept(t, time.Hour) // renewals would have to be accepted for so long
+	w.sweeper.healthy = time.Now().Add(-2 * time.Hour)
+	id := w.submit(Request{})
+	c := <-w.jobs
+	w.clock.pass(by)
+	w.sweep()
+	if len(w.orders) > 0 || w.get(id).State != job.Running {
+		t.Fatal("a jump of the clock took a healthy job from its worker")
+	}
+	if err := w.Renew(t.Context(), []job.Lease{c.Lease()})[0]; err != nil {
+		t.Fatal(err)
+	}
+	w.sweeper.healthy = time.Now().Add(-2 * time.Hour)
+	w.clock.pass(29 * time.Second)
+	w.sweeper.clock = w.sweeper.drift() // that much has really passed
+	w.sweep()
+	if len(w.orders) > 0 {
+		t.Fatal("a renewed lease was taken before its time")
+	}
+	w.clock.pass(2 * time.Second)
+	w.sweeper.clock = w.sweeper.drift()
+	w.sweep()
+	if o := <-w.orders; o != job.OrderLost {
+		t.Fatalf("the silent worker was ordered %v", o)
 	}
 }
