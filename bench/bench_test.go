@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"reflect"
 	"strings"
@@ -66,6 +67,11 @@ func TestABudgetIsBoundedInCountAndTime(t *testing.T) {
 		}
 		if n != 4 {
 			t.Errorf("a budget of a second was %d jobs of 300 ms", n)
+		}
+		b = newBudget(1000, time.Nanosecond)
+		<-time.After(time.Second)
+		if !b.take() || b.take() {
+			t.Error("a budget whose time was over at once was not one job")
 		}
 	})
 }
@@ -244,6 +250,22 @@ func TestACommandThatDoesNotServe(t *testing.T) {
 		if _, err := start(t.Context(), tt.command, &log); err == nil || !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%s: %v", rule, err)
 		}
+	}
+}
+
+// A server's address is known once it was written to its end, in however many pieces.
+func TestAServerSaysWhereItListens(t *testing.T) {
+	said := &tail{also: io.Discard, told: make(chan string, 1)}
+	for _, piece := range []string{"at http://other.test:1 there is nobody\n", `{"msg":"ready","url":"http://127.0`, ".0.1:41", `23","data":"x"}`, "\nhttp://127.0.0.1:5/"} {
+		if len(said.told) > 0 && !strings.HasPrefix(piece, "\n") {
+			t.Errorf("it was told before %q", piece)
+		}
+		if _, err := io.WriteString(said, piece); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := <-said.told; got != "http://127.0.0.1:4123" || len(said.told) > 0 {
+		t.Errorf("the address is %q", got)
 	}
 }
 

@@ -15,10 +15,12 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// budget bounds a load in count and time.
+// budget bounds a load in count and time. However short the time is, and however slow
+// the machine, it is enough for one: nothing can be said of a load that was none.
 type budget struct {
 	left  atomic.Int64
-	until time.Time // zero for no end
+	begun atomic.Bool // one was taken off
+	until time.Time   // zero for no end
 }
 
 func newBudget(jobs int, d time.Duration) *budget {
@@ -32,7 +34,8 @@ func newBudget(jobs int, d time.Duration) *budget {
 
 // take takes one job off, and says whether there was one.
 func (b *budget) take() bool {
-	return (b.until.IsZero() || time.Now().Before(b.until)) && b.left.Add(-1) >= 0
+	first := b.begun.CompareAndSwap(false, true)
+	return (first || b.until.IsZero() || time.Now().Before(b.until)) && b.left.Add(-1) >= 0
 }
 
 // outcome is what a load met.

@@ -178,10 +178,10 @@ func (b *gate) wait(ctx context.Context, c *client.Client, n int) error {
 	return nil
 }
 
-// gauge looks at the backlog while a load runs.
+// gauge looks at the backlog while a load runs, and once at least.
 type gauge struct {
-	cancel context.CancelFunc
-	gone   chan struct{} // closed when it looks no more
+	quit chan struct{} // closed by stop
+	gone chan struct{} // closed when it looks no more
 
 	// Owned by its goroutine until gone.
 	points []Point
@@ -190,8 +190,7 @@ type gauge struct {
 }
 
 func startGauge(ctx context.Context, c *client.Client, began time.Time) *gauge {
-	ctx, cancel := context.WithCancel(ctx)
-	g := &gauge{cancel: cancel, gone: make(chan struct{})}
+	g := &gauge{quit: make(chan struct{}), gone: make(chan struct{})}
 	go func() {
 		defer close(g.gone)
 		g.run(ctx, c, began)
@@ -204,10 +203,7 @@ func (g *gauge) run(ctx context.Context, c *client.Client, began time.Time) {
 	defer tick.Stop()
 	for {
 		q, err := c.Queue(ctx, "sim")
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil:
+		if err != nil {
 			g.err = err
 			return
 		}
@@ -216,6 +212,8 @@ func (g *gauge) run(ctx context.Context, c *client.Client, began time.Time) {
 		g.most = max(g.most, n)
 		select {
 		case <-tick.C:
+		case <-g.quit:
+			return
 		case <-ctx.Done():
 			return
 		}
@@ -223,7 +221,7 @@ func (g *gauge) run(ctx context.Context, c *client.Client, began time.Time) {
 }
 
 func (g *gauge) stop() error {
-	g.cancel()
+	close(g.quit)
 	<-g.gone
 	return g.err
 }

@@ -73,7 +73,7 @@ func runBench(ctx context.Context, env *Env, o benchOptions, names []string) err
 		return fmt.Errorf("this program cannot find itself: %w", err)
 	}
 	o.Names = names
-	o.Serve = []string{program, "serve", "--log-level", "warn"}
+	o.Serve = []string{program, "serve"}
 	o.Floor = []string{program, "bench-floor"}
 	o.Model = []string{program, "sim-upstream", "--stamps"}
 	o.Step = func(now string) { fmt.Fprintf(env.Err, "… %s\n", now) }
@@ -104,6 +104,7 @@ func newBenchFloorCommand(env *Env) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("cannot listen: %w", err)
 			}
+			fmt.Fprintf(env.Err, "The floor listens at http://%s\n", ln.Addr())
 			return serveUntil(cmd.Context(), ln, bench.NewFloor())
 		},
 	}
