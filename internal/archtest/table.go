@@ -38,6 +38,7 @@ var plan = []room{
 	{path: "internal/runner", may: []string{"internal/job", "internal/exec"}},
 	{path: "internal/simmodel"},
 	{path: "internal/loopback"},
+	{path: "internal/wire"},
 
 	{path: "internal/conversation", may: []string{"internal/job", "internal/store"}},
 	{path: "internal/api", may: faces, libraries: []string{"github.com/coder/websocket"}},

@@ -13,7 +13,7 @@ import (
 func TestABackupOfARunningServer(t *testing.T) {
 	k := newKillable(t)
 	k.start(t)
-	url := "http://" + k.listen
+	url := k.url()
 	s := on(url)
 	if code := s.run(t, "submit", "sim", `{"echo":"kept"}`, "--wait", "--json"); code != exitOK {
 		t.Fatalf("exit status %d: %s", code, &s.err)

@@ -3,32 +3,36 @@ package cli
 import (
 	"bufio"
 	"bytes"
+	"fmt"
 	"io"
-	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/wire"
 )
 
 // killable is a server in a process of its own: this test binary, run as the
-// program itself.
+// program itself. Its address stays the same, wherever the process listens.
 type killable struct {
-	listen, data string
+	wire         *wire.Wire
+	config, data string // config is a file, or ""
 	cmd          *exec.Cmd
 }
 
 func newKillable(t *testing.T) *killable {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
 	t.Setenv(asProgram, "1")
-	k := &killable{listen: ln.Addr().String(), data: t.TempDir()}
+	k := &killable{wire: wire.Lay(t), data: t.TempDir()}
 	t.Cleanup(k.kill)
 	return k
 }
+
+func (k *killable) url() string { return k.wire.URL() }
 
 // start starts it and returns when it says that it is ready.
 func (k *killable) start(t *testing.T) {
@@ -37,7 +41,10 @@ func (k *killable) start(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.cmd = exec.Command(program, "serve", "--listen", k.listen, "--data", k.data, "--log-format", "json")
+	k.cmd = exec.Command(program, "serve", "--listen", "127.0.0.1:0", "--data", k.data, "--log-format", "json")
+	if k.config != "" {
+		k.cmd.Args = append(k.cmd.Args, "--config", k.config)
+	}
 	log, err := k.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +54,9 @@ func (k *killable) start(t *testing.T) {
 	}
 	lines := bufio.NewScanner(log)
 	for lines.Scan() {
-		if strings.Contains(lines.Text(), `"msg":"ready"`) {
+		if _, rest, ready := strings.Cut(lines.Text(), `"msg":"ready","url":"http://`); ready {
+			at, _, _ := strings.Cut(rest, `"`)
+			k.wire.Lead(at)
 			go func() { _, _ = io.Copy(io.Discard, log) }()
 			return
 		}
@@ -61,16 +70,47 @@ func (k *killable) kill() {
 		_ = k.cmd.Process.Kill()
 		_ = k.cmd.Wait()
 		k.cmd = nil
+		k.wire.Lead("")
+	}
+}
+
+// hesitant is a model that stops in the middle of its first answer, and completes
+// the others.
+type hesitant struct{ asked atomic.Int32 }
+
+func (m *hesitant) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "text/event-stream")
+	say := func(words, reason string) {
+		fmt.Fprintf(w, "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":%q},\"finish_reason\":%s}]}\n\n", words, reason)
+		_ = http.NewResponseController(w).Flush()
+	}
+	say("The work takes its time, ", "null")
+	if m.asked.Add(1) == 1 {
+		<-r.Context().Done()
+		return
+	}
+	say("and comes to its end.", `"stop"`)
+}
+
+// with has the server that is started next use a model.
+func (k *killable) with(t *testing.T, model http.Handler) {
+	t.Helper()
+	upstream := httptest.NewServer(model)
+	t.Cleanup(upstream.Close)
+	k.config = filepath.Join(t.TempDir(), "meanwhile.yaml")
+	if err := os.WriteFile(k.config, fmt.Appendf(nil, "models: [{name: m, base_url: %q}]\n", upstream.URL+"/v1"), 0o600); err != nil {
+		t.Fatal(err)
 	}
 }
 
 func TestAnAnswerIsReadThroughAKillOfTheServer(t *testing.T) {
 	k := newKillable(t)
+	k.with(t, &hesitant{})
 	k.start(t)
-	url := "http://" + k.listen
+	url := k.url()
 
 	submitted := on(url)
-	if code := submitted.run(t, "submit", "sim", `{"tokens":60,"tokens_per_s":60}`); code != exitOK {
+	if code := submitted.run(t, "submit", "chat", "how?"); code != exitOK {
 		t.Fatalf("exit status %d: %s", code, &submitted.err)
 	}
 	id := strings.TrimSpace(submitted.out.String())

@@ -49,7 +49,7 @@ func lineWith(t *testing.T, out io.Reader, text string) string {
 }
 
 // patience is after how long a test that waits for a browser has failed.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // browser is a headless Chromium, driven by its DevTools protocol.
 type browser struct {

@@ -3,7 +3,6 @@ package server
 import (
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/config"
+	"github.com/meanwhile-run/meanwhile/internal/wire"
 )
 
 // dictation is a model that says what the test has it say, when it does.
@@ -40,21 +40,10 @@ func (d dictation) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	say(`[DONE]`)
 }
 
-// freePort is an address on which nobody listens.
-func freePort(t *testing.T) string {
+// servePHP runs the example on PHP's own server, which has one worker, on a free port.
+func servePHP(t *testing.T, meanwhile string) (url string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
-// servePHP runs the example on PHP's own server, which has one worker.
-func servePHP(t *testing.T, addr, meanwhile string) {
-	t.Helper()
-	cmd := exec.Command(program(t, "php"), "-S", addr, "-t", "../../examples/php")
+	cmd := exec.Command(program(t, "php"), "-S", "127.0.0.1:0", "-t", "../../examples/php")
 	cmd.Env = append(os.Environ(), "MEANWHILE_URL="+meanwhile)
 	cmd.WaitDelay = time.Second
 	said, err := cmd.StderrPipe()
@@ -65,7 +54,9 @@ func servePHP(t *testing.T, addr, meanwhile string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	lineWith(t, said, "started")
+	_, url, _ = strings.Cut(lineWith(t, said, "started"), "(")
+	url, _, _ = strings.Cut(url, ")")
+	return url
 }
 
 // A page of PHP hands a question over and is free; its browser follows the answer,
@@ -75,16 +66,15 @@ func TestThePHPExampleInABrowser(t *testing.T) {
 	model := dictation{make(chan string)}
 	upstream := httptest.NewServer(model)
 	t.Cleanup(upstream.Close)
-	addr := freePort(t)
-	page, network := "http://"+addr+"/", layWire(t)
+	network := wire.Lay(t) // PHP is to know the server, and the server PHP
+	page := servePHP(t, network.URL())
 	s := serve(t, func(c *config.Config) {
 		c.Models = []config.Model{{Name: "dictated", BaseURL: upstream.URL + "/v1"}}
-		c.AllowedOrigins, c.PublicURL = []string{"http://" + addr}, network.url()
+		c.AllowedOrigins, c.PublicURL = []string{page}, network.URL()
 	})
-	network.connect(s.house.listener.Addr())
-	servePHP(t, addr, s.URL())
+	network.Lead(s.house.listener.Addr().String())
 
-	first := b.open(page)
+	first := b.open(page + "/")
 	first.until("button", `text === 'Ask'`)
 	first.leave(`document.querySelector('[name=question]').value = 'How do tides <work>?'; document.querySelector('form').submit()`)
 	model.words <- "The moon "
@@ -102,7 +92,7 @@ func TestThePHPExampleInABrowser(t *testing.T) {
 	second.until("#answer", `text === 'The moon pulls '`)
 
 	first.offline(true)
-	network.cut() // for the second tab this is a hiccup
+	network.Cut() // for the second tab this is a hiccup
 	first.until("#state", `text.startsWith('offline')`)
 	model.words <- "the "
 	model.words <- "sea."
@@ -127,12 +117,11 @@ func TestThePHPExampleInABrowser(t *testing.T) {
 
 // Without Meanwhile the page says so; without the right to a job it shows none.
 func TestThePHPExampleWhenThingsAreNotThere(t *testing.T) {
-	addr := freePort(t)
 	s := serve(t, nil)
-	servePHP(t, addr, s.URL())
+	page := servePHP(t, s.URL())
 	get := func(query string) string {
 		t.Helper()
-		res, err := http.Get("http://" + addr + "/" + query)
+		res, err := http.Get(page + "/" + query)
 		if err != nil {
 			t.Fatal(err)
 		}
