@@ -24,12 +24,12 @@ type crowd struct {
 	seats    chan struct{} // one for each watcher at a time
 }
 
-func newCrowd(url string, rec *record) (*crowd, error) {
-	once, err := client.New(url, client.WithRetries(0))
+func newCrowd(in *installation, rec *record) (*crowd, error) {
+	once, err := in.client(client.WithRetries(0))
 	if err != nil {
 		return nil, err
 	}
-	patient, err := client.New(url, client.WithRetries(100))
+	patient, err := in.client(client.WithRetries(100))
 	return &crowd{rec: rec, once: once, patient: patient, seats: make(chan struct{}, 64)}, err
 }
 

@@ -57,7 +57,7 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	rec := newRecord()
-	c, err := newCrowd(in.url(), rec)
+	c, err := newCrowd(in, rec)
 	if err != nil {
 		return err
 	}
@@ -83,7 +83,7 @@ type harness struct {
 // story is the run: rounds that end with a kill, then one last start, in which
 // everything comes to its end.
 func (h *harness) story(ctx context.Context) error {
-	life, end := context.WithTimeout(ctx, time.Duration(h.rounds)*30*time.Second+2*time.Minute)
+	life, end := context.WithTimeout(ctx, time.Duration(h.rounds)*2*time.Minute+10*time.Minute)
 	defer end()
 	for n := 1; n <= h.rounds; n++ {
 		if err := h.round(life, n); err != nil {

@@ -9,26 +9,37 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"sync"
 	"syscall"
 	"time"
+
+	"github.com/meanwhile-run/meanwhile/client"
 )
 
 // installation is a built server and its data directory; one process of it runs
-// at a time, always at the same address.
+// at a time. Each takes a port that is free and says which: one chosen for it could
+// be another program's by then. Its clients find it all the same.
 type installation struct {
 	// set once
-	dir    string
-	binary string
-	listen string
-	log    *os.File
+	dir       string
+	binary    string
+	log       *os.File
+	transport *http.Transport // leads to the process that runs, whatever the address
 
 	cmd *exec.Cmd // nil while none runs
+
+	mu sync.Mutex
+	at string // where the process that was started last listens; "" until it says so. Guarded by mu
 }
 
-// install picks a port for a server in dir, and builds it there unless a binary is
+// install makes a place for a server in dir, and builds it there unless a binary is
 // given.
 func install(ctx context.Context, dir, binary string) (*installation, error) {
-	in := &installation{dir: dir, binary: binary}
+	in := &installation{dir: dir, binary: binary, transport: http.DefaultTransport.(*http.Transport).Clone()}
+	in.transport.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, in.address())
+	}
 	if binary == "" {
 		in.binary = filepath.Join(dir, "meanwhile")
 		build := exec.CommandContext(ctx, "go", "build", "-o", in.binary, "github.com/meanwhile-run/meanwhile/cmd/meanwhile")
@@ -37,31 +48,66 @@ func install(ctx context.Context, dir, binary string) (*installation, error) {
 			return nil, fmt.Errorf("the server does not build: %w", err)
 		}
 	}
-	port, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	in.listen = port.Addr().String()
-	if err := port.Close(); err != nil {
-		return nil, err
-	}
+	var err error
 	in.log, err = os.Create(filepath.Join(dir, "server.log"))
 	return in, err
 }
 
-func (in *installation) url() string { return "http://" + in.listen }
+// anywhere is the server's URL for whoever goes by the installation's transport.
+const anywhere = "http://127.0.0.1"
+
+// client makes a client that finds the server wherever it listens.
+func (in *installation) client(options ...client.Option) (*client.Client, error) {
+	return client.New(anywhere, append(options, client.WithTransport(in.transport))...)
+}
+
+// address is where the server listens; nobody does at "".
+func (in *installation) address() string {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.at
+}
+
+func (in *installation) listens(at string) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.at = at
+}
+
+// told passes on what a process says, and learns from it where that listens.
+type told struct {
+	*installation
+	said []byte // until it is known
+	done bool
+}
+
+var readyAt = regexp.MustCompile(`"msg":"ready","url":"http://([^"]+)"`)
+
+func (t *told) Write(p []byte) (int, error) {
+	if !t.done {
+		t.said = append(t.said, p...)
+		if at := readyAt.FindSubmatch(t.said); at != nil {
+			t.listens(string(at[1]))
+			t.said, t.done = nil, true
+		}
+	}
+	return t.log.Write(p)
+}
+
+// patience is how long a start may take before it is held to have failed.
+const patience = 2 * time.Minute
 
 // start runs the server, with more arguments, and returns how long it took until it was ready.
 func (in *installation) start(ctx context.Context, args ...string) (time.Duration, error) {
-	in.cmd = exec.Command(in.binary, "serve", "--listen", in.listen, "--data", filepath.Join(in.dir, "data"), "--log-format", "json")
+	in.listens("")
+	in.cmd = exec.Command(in.binary, "serve", "--listen", "127.0.0.1:0", "--data", filepath.Join(in.dir, "data"), "--log-format", "json")
 	in.cmd.Args = append(in.cmd.Args, args...)
-	in.cmd.Stdout, in.cmd.Stderr = in.log, in.log
+	in.cmd.Stdout, in.cmd.Stderr = in.log, &told{installation: in}
 	began := time.Now()
 	if err := in.cmd.Start(); err != nil {
 		return 0, err
 	}
-	const patience = 30 * time.Second
-	for !in.ready(ctx) {
+	for in.address() == "" || !in.ready(ctx) {
 		if ctx.Err() != nil || time.Since(began) > patience {
 			return 0, errors.Join(fmt.Errorf("the server was not ready after %v", time.Since(began)), in.kill())
 		}
@@ -71,12 +117,12 @@ func (in *installation) start(ctx context.Context, args ...string) (time.Duratio
 }
 
 func (in *installation) ready(ctx context.Context) bool {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, in.url()+"/readyz", nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, anywhere+"/readyz", nil)
 	if err != nil {
 		return false
 	}
 	req.Close = true
-	res, err := http.DefaultClient.Do(req)
+	res, err := in.transport.RoundTrip(req)
 	if err != nil {
 		return false
 	}
@@ -96,6 +142,7 @@ func (in *installation) stall(d time.Duration) error {
 // kill is kill -9: the server gets no chance to do anything. It returns when the
 // process is gone.
 func (in *installation) kill() error {
+	in.listens("") // its port may be another program's soon
 	err := in.cmd.Process.Kill()
 	_ = in.cmd.Wait() // it was killed, which Wait calls an error
 	in.cmd = nil

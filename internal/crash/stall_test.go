@@ -36,7 +36,7 @@ func TestAStallLongerThanALeaseCostsNoJobItsWorker(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = in.kill() }()
-	c, err := client.New(in.url())
+	c, err := in.client()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,7 +45,7 @@ func TestAStallLongerThanALeaseCostsNoJobItsWorker(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, id := range ids {
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 		j, err := c.Wait(ctx, id)
 		cancel()
 		if err != nil || j.Status != client.Succeeded || j.Attempt != 1 {
