@@ -93,7 +93,7 @@ func sameOrigin(origin, host string) bool {
 		return false
 	}
 	port := portOf(u.Scheme)
-	return port != "" && strings.EqualFold(withPort(u.Host, port), withPort(host, port))
+	return port != "" && strings.EqualFold(u.Hostname(), nameOf(host)) && strings.EqualFold(withPort(u.Host, port), withPort(host, port))
 }
 
 func withPort(host, port string) string {

@@ -11,8 +11,8 @@ import (
 // No pair of an Origin and a Host is taken for our own page unless both name the
 // same host, and no Host is taken for loopback that a stranger could have.
 func FuzzOriginAndHost(f *testing.F) {
-	for _, origin := range []string{"http://localhost:8080", "https://jobs.example", "null", "http://127.0.0.1:8080.evil.example", "http://[::1]:8080", "http://a@127.0.0.1:8080", "http://%zz", "HTTP://LOCALHOST"} {
-		for _, host := range []string{"localhost:8080", "127.0.0.1:8080", "[::1]:8080", "jobs.example", "", ":8080", "::1", "127.1", "localhost.", "[::1]x"} {
+	for _, origin := range []string{"http://localhost:8080", "https://jobs.example", "null", "http://127.0.0.1:8080.evil.example", "http://[::1]:8080", "http://a@127.0.0.1:8080", "http://%zz", "HTTP://LOCALHOST", "http://]:"} {
+		for _, host := range []string{"localhost:8080", "127.0.0.1:8080", "[::1]:8080", "jobs.example", "", ":8080", "::1", "127.1", "localhost.", "[::1]x", ":]"} {
 			f.Add(origin, host)
 		}
 	}
