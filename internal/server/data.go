@@ -28,13 +28,19 @@ func openData(path string) (*dataDir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, unusable(path, "made", err)
 	}
-	lock, err := os.OpenFile(filepath.Join(path, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err := checkOurs(path); err != nil {
+		return nil, err
+	}
+	lock, err := os.OpenFile(filepath.Join(path, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, unusable(path, "used", err)
 	}
 	d := &dataDir{path: path, lock: lock}
 	if err = d.take(); err == nil {
 		err = d.markLayout()
+	}
+	if err == nil {
+		err = d.keepToItself()
 	}
 	if err != nil {
 		lock.Close()
@@ -66,8 +72,43 @@ func noRoom(cfg config.Config, err error) error {
 	return fmt.Errorf("the disk that holds the data directory %s is full: make at least %d MiB of room on it, or name another directory (--data): %w", cfg.Data, room, err)
 }
 
+// checkOurs refuses a directory that is somebody else's: it has things in it, and
+// nothing that says that a server was here.
+func checkOurs(path string) error {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return unusable(path, "used", err)
+	}
+	strange := ""
+	for _, e := range entries {
+		switch name := e.Name(); {
+		case name == layoutFile || name == filepath.Base(databaseIn(path)):
+			return nil
+		case strange == "" && !mayBeThere(name):
+			strange = name
+		}
+	}
+	if strange != "" {
+		return fmt.Errorf("the directory %s holds other things, such as %q, and no data of a server: give it one of its own, empty or new (--data)", path, strange)
+	}
+	return nil
+}
+
+// mayBeThere tells names in a directory that is to be a new data directory: what a
+// start that was broken off has left, what a file system puts there, and what is
+// hidden or called like the program.
+func mayBeThere(name string) bool {
+	switch name {
+	case lockFile, watchKeyFile, filesDir, layoutFile + ".new", "lost+found":
+		return true
+	}
+	return strings.HasPrefix(name, ".") || strings.HasPrefix(name, "meanwhile")
+}
+
 // What lies where in a data directory.
 const (
+	lockFile     = "lock"
+	filesDir     = "files"
 	layoutFile   = "version"
 	watchKeyFile = "watch.key"
 )
@@ -140,10 +181,20 @@ func (d *dataDir) database() string { return databaseIn(d.path) }
 
 func databaseIn(path string) string { return filepath.Join(path, "meanwhile.db") }
 
+// keepToItself makes a new database's file before SQLite does, which would let
+// everybody on the machine read it where they can enter the directory.
+func (d *dataDir) keepToItself() error {
+	file, err := os.OpenFile(d.database(), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return unusable(d.path, "written", err)
+	}
+	return file.Close()
+}
+
 // files is where the files of jobs lie.
 func (d *dataDir) files() string { return filesIn(d.path) }
 
-func filesIn(path string) string { return filepath.Join(path, "files") }
+func filesIn(path string) string { return filepath.Join(path, filesDir) }
 
 // release lets another server use the directory.
 func (d *dataDir) release() error { return d.lock.Close() }

@@ -2,10 +2,13 @@ package server
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/config"
 )
 
 func TestADataDirectoryIsMadeForItsOwnerAlone(t *testing.T) {
@@ -18,6 +21,63 @@ func TestADataDirectoryIsMadeForItsOwnerAlone(t *testing.T) {
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+}
+
+// What a job says is for the server's user alone, also in a directory that others may
+// enter.
+func TestNobodyElseReadsANewDatabase(t *testing.T) {
+	path := t.TempDir()
+	if err := os.Chmod(path, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h, err := open(t.Context(), config.Config{Data: path}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.close()
+	for _, name := range []string{"meanwhile.db", "meanwhile.db-wal", "watch.key", "version", "lock"} {
+		info, err := os.Stat(filepath.Join(path, name))
+		if err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+}
+
+// A directory with somebody else's things is left as it is.
+func TestADirectoryThatIsSomebodyElsesIsRefused(t *testing.T) {
+	for _, tt := range []struct {
+		rule  string
+		names []string
+		ours  bool
+	}{
+		{"an empty one is new", nil, true},
+		{"a checkout", []string{"README.md", ".git"}, false},
+		{"a site with files of its own", []string{"files", "index.php"}, false},
+		{"a start that was broken off", []string{"lock", "version.new", "watch.key", "files"}, true},
+		{"the root of a disk", []string{"lost+found", ".keep"}, true},
+		{"a configuration and a log beside the data", []string{"meanwhile.yaml", "meanwhile.log"}, true},
+		{"a directory of ours with a note in it", []string{"version", "README.txt"}, true},
+		{"one from before there were numbers", []string{"meanwhile.db", "notes"}, true},
+	} {
+		path := t.TempDir()
+		for _, name := range tt.names {
+			if err := os.WriteFile(filepath.Join(path, name), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err := checkOurs(path)
+		if (err == nil) != tt.ours {
+			t.Errorf("%s: %v", tt.rule, err)
+		}
+		if !tt.ours {
+			if _, err := openData(path); err == nil || !strings.Contains(err.Error(), "one of its own") {
+				t.Errorf("%s: %v", tt.rule, err)
+			}
+			if left, _ := os.ReadDir(path); len(left) != len(tt.names) {
+				t.Errorf("%s: something was left in it: %v", tt.rule, left)
+			}
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
@@ -92,10 +93,27 @@ func open(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *house, e
 	if cfg.Listen == "" {
 		return h, nil
 	}
-	if h.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", cfg.Listen); err != nil {
-		return nil, fmt.Errorf("cannot listen: %w", err)
+	if h.listener, err = listenAt(ctx, cfg.Listen, "--listen"); err != nil {
+		return nil, err
 	}
 	return h, nil
+}
+
+// listenAt takes an address. The error says what is in the way, and where another
+// address is named.
+func listenAt(ctx context.Context, addr, where string) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	if err == nil {
+		return l, nil
+	}
+	why := "see whether it is an address of this machine"
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		why = "another program does; stop it"
+	case errors.Is(err, syscall.EACCES):
+		why = "ports below 1024 are for root and for who has CAP_NET_BIND_SERVICE; run it so"
+	}
+	return nil, fmt.Errorf("cannot listen at %s: %s, or name another (%s): %w", addr, why, where, err)
 }
 
 // furnish makes what works in the house, in the order of who needs whom. Nothing of

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -43,8 +42,8 @@ func openSeen(ctx context.Context, cfg config.Config, log *slog.Logger) (s *seen
 	if cfg.Metrics.Listen == "" {
 		return s, nil
 	}
-	if s.listener, err = new(net.ListenConfig).Listen(ctx, "tcp", cfg.Metrics.Listen); err != nil {
-		return s, fmt.Errorf("cannot listen for metrics: %w", err)
+	if s.listener, err = listenAt(ctx, cfg.Metrics.Listen, "metrics.listen"); err != nil {
+		return s, err
 	}
 	log.Info("metrics are at an address of their own", "url", "http://"+s.listener.Addr().String()+"/metrics")
 	return s, nil

@@ -199,8 +199,12 @@ func TestAServerThatCannotStartSaysWhyAndLeavesNothing(t *testing.T) {
 	}
 	other.Data = t.TempDir()
 	other.Listen = strings.TrimPrefix(s.URL(), "http://")
-	if _, err := Open(t.Context(), other, log); err == nil || !strings.Contains(err.Error(), "cannot listen") {
+	if _, err := Open(t.Context(), other, log); err == nil || !strings.Contains(err.Error(), "another program does; stop it, or name another (--listen)") {
 		t.Errorf("the same address: %v", err)
+	}
+	other.Listen, other.Metrics.Listen = "127.0.0.1:0", other.Listen
+	if _, err := Open(t.Context(), other, log); err == nil || !strings.Contains(err.Error(), "name another (metrics.listen)") {
+		t.Errorf("the same address for metrics: %v", err)
 	}
 	d, err := openData(other.Data)
 	if err != nil {
