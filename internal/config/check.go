@@ -58,7 +58,9 @@ func (l *loader) checkModels(models []Model) []string {
 		l.must(m.Name != "", key+".name", "a model needs a name")
 		l.must(!slices.Contains(names, m.Name), key+".name", "there are two models %s", job.Quote(m.Name))
 		l.must(isURL, key+".base_url",
-			"this must be the URL of an OpenAI-compatible server, up to /chat/completions, such as http://127.0.0.1:11434/v1")
+			"this must be the URL of an OpenAI-compatible server, up to and without /chat/completions, such as http://127.0.0.1:11434/v1")
+		l.must(!strings.HasSuffix(strings.TrimRight(m.BaseURL, "/"), "/chat/completions"), key+".base_url",
+			"leave /chat/completions out: every call adds it")
 		l.between(m.Concurrency, 0, mostRunning, key+".concurrency")
 		if m.APIKeyEnv != "" {
 			m.APIKey = l.env[m.APIKeyEnv]
@@ -82,7 +84,8 @@ func (l *loader) checkQueue(q Queue, key string, models []string) {
 	l.between(q.MaxAttempts, 1, job.MostAttempts, key+".max_attempts")
 	l.checkTimeouts(q.Timeouts, key+".timeouts")
 	l.oneOf(string(q.Retry.AfterOutput), key+".retry.after_output", string(job.RestartAfterOutput), string(job.FailAfterOutput))
-	l.must(q.Retry.Backoff <= q.Retry.BackoffMax, key+".retry.backoff_s", "this must not be longer than backoff_max_s, which is %v", q.Retry.BackoffMax)
+	l.must(q.Retry.Backoff <= q.Retry.BackoffMax, key+".retry.backoff_s",
+		"this is %v, and must not be longer than backoff_max_s, which is %v", q.Retry.Backoff, q.Retry.BackoffMax)
 	l.checkProcess(q, key)
 	l.checkModel(q, key, models)
 }
@@ -91,7 +94,7 @@ func (l *loader) checkTimeouts(t Timeouts, key string) {
 	l.must(t.Lease >= time.Second && t.Lease <= mostLease, key+".lease_s", "this must be 1 to %.0f seconds", mostLease.Seconds())
 	l.must(t.CancelGrace > 0, key+".cancel_grace_s", "this must be more than 0: a cancel is noticed by the next renewal at the latest")
 	l.must(t.Abandon == 0 || t.Abandon >= job.MinAbandon, key+".abandon_s", "this must be %.0f seconds at least, or 0 for jobs that are never abandoned", job.MinAbandon.Seconds())
-	l.must(t.RunHard == 0 || t.RunSoft <= t.RunHard, key+".run_soft_s", "this must not be longer than run_hard_s, which is %v", t.RunHard)
+	l.must(t.RunHard == 0 || t.RunSoft <= t.RunHard, key+".run_soft_s", "this is %v, and must not be longer than run_hard_s, which is %v", t.RunSoft, t.RunHard)
 }
 
 func (l *loader) checkProcess(q Queue, key string) {
@@ -118,7 +121,7 @@ func (l *loader) checkModel(q Queue, key string, models []string) {
 		return
 	}
 	if l.must(q.Executor == LLM, key+".model", "only a queue with the executor llm has a model") {
-		l.must(slices.Contains(models, q.Model), key+".model", "there is no model %s under models", job.Quote(q.Model))
+		l.must(slices.Contains(models, q.Model) || l.told("models"), key+".model", "there is no model %s under models", job.Quote(q.Model))
 	}
 }
 
@@ -139,8 +142,11 @@ func (l *loader) must(ok bool, key, format string, args ...any) bool {
 }
 
 // fail reports a problem with a key, at the place that set it, or the nearest
-// around it.
+// around it. Of what could not even be read enough was told.
 func (l *loader) fail(key, format string, args ...any) {
+	if l.told(key) {
+		return
+	}
 	around := key
 	for around != "" && l.where[around] == "" {
 		around = around[:max(strings.LastIndexAny(around, ".["), 0)]

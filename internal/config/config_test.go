@@ -112,14 +112,14 @@ func TestAProblemNamesItsPlaceItsKeyAndWhatWouldBeRight(t *testing.T) {
 		{"queues: {chat: {max_running: -1}}", `queues.chat.max_running: this must be 0 to 100000, not -1`},
 		{"queues: {chat: {max_bytes: -1}}", `queues.chat.max_bytes: this must not be negative`},
 		{"queues: {chat: {max_bytes: 1GiB}}", `queues.chat.max_bytes: this must be a whole number, not "1GiB"`},
-		{"queues: {chat: {per_key: 5}}", `queues.chat.per_key: this must be keys with values`},
+		{"queues: {chat: {per_key: 5}}", `queues.chat.per_key: this must be keys with values: running, waiting`},
 		{"queues: {chat: {per_key: {running: -1}}}", `queues.chat.per_key.running: this must be 0 to 100000, not -1`},
 		{"queues: {chat: {per_key: {waiting: -1}}}", `queues.chat.per_key.waiting: this must be 0 to 100000000, not -1`},
 		{"queues: {chat: {timeouts: {abandon_s: 119}}}", `queues.chat.timeouts.abandon_s: this must be 120 seconds at least, or 0`},
 		{"queues: {chat: {max_attempts: 101}}", `queues.chat.max_attempts: this must be 1 to 100, not 101`},
 		{"queues: {chat: {timeouts: {lease_s: 0}}}", `queues.chat.timeouts.lease_s: this must be 1 to 3600 seconds`},
-		{"queues: {chat: {timeouts: {run_hard_s: 10}}}", `queues.chat.timeouts.run_soft_s: this must not be longer than run_hard_s, which is 10s`},
-		{"queues: {chat: {retry: {backoff_s: 61}}}", `queues.chat.retry.backoff_s: this must not be longer than backoff_max_s`},
+		{"queues: {chat: {timeouts: {run_soft_s: 20, run_hard_s: 10}}}", `queues.chat.timeouts.run_soft_s: this is 20s, and must not be longer than run_hard_s, which is 10s`},
+		{"queues: {chat: {retry: {backoff_s: 61}}}", `queues.chat.retry.backoff_s: this is 1m1s, and must not be longer than backoff_max_s, which is 1m0s`},
 		{"queues: {chat: {retry: {after_output: stop}}}", `queues.chat.retry.after_output: this must be one of restart, fail, not "stop"`},
 		{"queues: {chat: {command: [a]}}", `queues.chat.command: only a queue with the executor process has a command`},
 		{"queues: {chat: {model: x}}", `queues.chat.model: there is no model "x" under models`},
@@ -128,7 +128,7 @@ func TestAProblemNamesItsPlaceItsKeyAndWhatWouldBeRight(t *testing.T) {
 		{"queues: {new: {executor: http}}", `queues.new.executor: this must be one of sim, llm, process, not "http"`},
 		{"queues: {chat: {executor: sim}}", `queues.chat.executor: this must be llm: the queue chat answers /api/chat`},
 		{"queues: {p: {executor: process}}", `m.yaml:1: queues.p.command: a process queue needs a command`},
-		{"queues: {p: {executor: process, command: a b}}", `queues.p.command: this must be a list`},
+		{"queues: {p: {executor: process, command: a b}}", `queues.p.command: this must be a list, such as [one, another]`},
 		{"queues: {p: {executor: process, command: ['{file}', x]}}", `queues.p.command[0]: this is the program to run`},
 		{"queues: {p: {executor: process, command: [a, '--in={files}']}}", `queues.p.command[1]: {files} stands for several arguments`},
 		{"files: {max_bytes: 0}", `m.yaml:1: files.max_bytes: this must be 1 to 1099511627776, not 0`},
@@ -139,7 +139,17 @@ func TestAProblemNamesItsPlaceItsKeyAndWhatWouldBeRight(t *testing.T) {
 		{"models: [{name: m, base_url: 'http://a'}, {name: m, base_url: 'http://b'}]", `models[1].name: there are two models "m"`},
 		{"models: [{name: m, base_url: 'http://a', api_key_env: K}]", `models[0].api_key_env: the variable "K" is not set`},
 		{"a: &x 1\ndata: *x", `m.yaml:2: data: anchors and aliases are not read here`},
-		{"listen: [", `m.yaml: this is not YAML: line 1:`},
+		{"listen: [", `m.yaml:1: this is not YAML: did not find`},
+		{"queues:\n  chat:\n    concurrency: 4\n   max_depth: 3\n\nlog:\n  level: info", `m.yaml:4: this is not YAML: did not find expected key`},
+		{"queues:\n\tchat:\n\t\tconcurrency: 4", `m.yaml:2: this is not YAML: a line is indented with spaces, not with tabs`},
+		{"data: here\nlisten: \"127.0.0.1:1\nlog: {level: info}", `m.yaml:2: this is not YAML:`},
+		{"allowed_origins: [\n'http://a.example',\n'http://b.example'\ndata: x", `m.yaml:1: this is not YAML:`},
+		{"#" + strings.Repeat("x", searched) + "\nlisten: [", `m.yaml: this is not YAML: line 2:`},
+		{"queues: {p: {executor: process, command: [cat, {file}]}}", `queues.p.command[1]: this must be a text; what has braces stands in quotes, such as "{file}"`},
+		{"queues:\n  p: {executor: process, command: [a], env: {PATH: /bin}}", `queues.p.env: this must be a list`},
+		{"queues: [chat]", `queues: this must be the names of queues`},
+		{"models: {m: {base_url: 'http://a'}}", `models: this must be a list, with a dash before each`},
+		{"models: [{name: m, base_url: 'http://a/v1/chat/completions'}]", `models[0].base_url: leave /chat/completions out`},
 		{"data: a\n---\ndata: b", `m.yaml: there is to be one YAML document in the file`},
 		{"just words", `m.yaml:1: this must be keys with values`},
 	} {
@@ -170,6 +180,35 @@ func TestAllProblemsAreToldAtOnce(t *testing.T) {
 	_, err := load(t, "lisen: x\nqueues: {chat: {concurrency: many, depth: 3}}\n")
 	if got := strings.Count(err.Error(), "m.yaml:"); got != 3 {
 		t.Errorf("%d problems, want 3:\n%v", got, err)
+	}
+}
+
+// What must fit together is looked at too where something else is wrong, and nothing is
+// told twice.
+func TestProblemsOfMeaningAreToldBesideProblemsOfForm(t *testing.T) {
+	_, err := load(t, `
+lisen: x
+models: {m: {base_url: 'http://a'}}
+queues:
+  chat: {concurrency: 0, max_dept: 4, model: m}
+  p: {executor: process, command: a b}
+  q: {executor: process, command: [a, {file}]}
+`)
+	for _, want := range []string{":2: ", ":3: models: ", ":5: queues.chat.\"max_dept\"", ":5: queues.chat.concurrency", ":6: queues.p.command", ":7: queues.q.command[1]"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%s is not told:\n%v", want, err)
+		}
+	}
+	if got := strings.Count(err.Error(), "m.yaml:"); got != 6 {
+		t.Errorf("%d problems, want 6:\n%v", got, err)
+	}
+}
+
+// A hard limit that is shorter than the usual soft one is one for both.
+func TestAShorterHardLimitBringsTheSoftOneAlong(t *testing.T) {
+	cfg := mustLoad(t, "queues: {chat: {timeouts: {run_hard_s: 10}}}")
+	if got := cfg.Queues["chat"].Timeouts; got.RunHard != 10*time.Second || got.RunSoft != got.RunHard {
+		t.Errorf("%+v", got)
 	}
 }
 

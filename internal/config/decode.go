@@ -45,12 +45,20 @@ func (d *decoder) value(v reflect.Value, n *yaml.Node, key string) {
 	case v.Kind() == reflect.Slice:
 		d.list(v, n, key)
 	case n.Kind != yaml.ScalarNode:
-		d.problem(d.at(n), key, "this must be %s", wanted(v))
+		d.problem(d.at(n), key, "this must be %s%s", wanted(v), unquoted(n))
 	default:
 		if err := setScalar(v, n.Value); err != nil {
 			d.problem(d.at(n), key, "%v", err)
 		}
 	}
+}
+
+// unquoted is a hint for who wrote {file} where a text belongs.
+func unquoted(n *yaml.Node) string {
+	if n.Kind == yaml.MappingNode && n.Style&yaml.FlowStyle != 0 {
+		return `; what has braces stands in quotes, such as "{file}"`
+	}
+	return ""
 }
 
 func isNull(n *yaml.Node) bool {
@@ -59,10 +67,11 @@ func isNull(n *yaml.Node) bool {
 
 // structure lays a mapping over a struct.
 func (d *decoder) structure(v reflect.Value, n *yaml.Node, key string) {
-	for name, value := range d.pairs(n, key) {
+	known := strings.Join(keysOf(v.Type()), ", ")
+	for name, value := range d.pairs(n, key, "keys with values: "+known) {
 		field, ok := fieldOf(v, name.Value)
 		if !ok {
-			d.problem(d.at(name), join(key, job.Quote(name.Value)), "there is no such key; those here are %s", strings.Join(keysOf(v.Type()), ", "))
+			d.problem(d.at(name), join(key, job.Quote(name.Value)), "there is no such key; those here are %s", known)
 			continue
 		}
 		d.value(field, value, join(key, name.Value))
@@ -74,7 +83,7 @@ func (d *decoder) structure(v reflect.Value, n *yaml.Node, key string) {
 // becomes another.
 func (d *decoder) queues(v reflect.Value, n *yaml.Node, key string) {
 	all := v.Interface().(map[string]Queue)
-	for at, value := range d.pairs(n, key) {
+	for at, value := range d.pairs(n, key, "the names of queues, each with its keys and values under it") {
 		name := at.Value
 		if !validQueueName(name) {
 			d.problem(d.at(at), join(key, job.Quote(name)), "a queue's name is 1 to %d of a-z, 0-9, _ and -, and begins with a letter or digit", job.MaxQueueName)
@@ -88,6 +97,9 @@ func (d *decoder) queues(v reflect.Value, n *yaml.Node, key string) {
 			continue
 		}
 		d.value(reflect.ValueOf(&q).Elem(), value, join(key, name))
+		if t := &q.Timeouts; d.where[join(key, name)+".timeouts.run_soft_s"] == "" && 0 < t.RunHard && t.RunHard < t.RunSoft {
+			t.RunSoft = t.RunHard // the usual soft limit means nothing past a shorter hard one
+		}
 		all[name] = q
 	}
 }
@@ -105,7 +117,11 @@ func scalarUnder(n *yaml.Node, name string) string {
 // list replaces a slice.
 func (d *decoder) list(v reflect.Value, n *yaml.Node, key string) {
 	if n.Kind != yaml.SequenceNode {
-		d.problem(d.at(n), key, "this must be a list")
+		like := "such as [one, another]"
+		if v.Type().Elem().Kind() == reflect.Struct {
+			like = "with a dash before each"
+		}
+		d.problem(d.at(n), key, "this must be a list, %s", like)
 		return
 	}
 	items := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content))
@@ -116,11 +132,11 @@ func (d *decoder) list(v reflect.Value, n *yaml.Node, key string) {
 }
 
 // pairs yields the nodes of a mapping's keys and values, and reports what is no
-// mapping and keys that are there twice.
-func (d *decoder) pairs(n *yaml.Node, key string) iter.Seq2[*yaml.Node, *yaml.Node] {
+// mapping, which it should be, and keys that are there twice.
+func (d *decoder) pairs(n *yaml.Node, key, should string) iter.Seq2[*yaml.Node, *yaml.Node] {
 	return func(yield func(name, value *yaml.Node) bool) {
 		if n.Kind != yaml.MappingNode {
-			d.problem(d.at(n), key, "this must be keys with values")
+			d.problem(d.at(n), key, "this must be %s", should)
 			return
 		}
 		seen := map[string]bool{}

@@ -28,9 +28,10 @@ func FuzzFile(f *testing.F) {
 		}
 		l.check(&cfg)
 		first := len(l.problems)
+		l.problems = nil // what was told is not told again
 		l.check(&cfg)
-		if len(l.problems) != 2*first {
-			t.Errorf("checked twice, %d and %d problems", first, len(l.problems)-first)
+		if len(l.problems) != first {
+			t.Errorf("checked twice, %d and %d problems", first, len(l.problems))
 		}
 		for name, q := range cfg.Queues {
 			if first == 0 && (!validQueueName(name) || q.Concurrency < 1 || q.MaxDepth < 1 || q.Timeouts.Lease <= 0) {

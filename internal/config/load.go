@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -46,7 +47,7 @@ func Load(src Sources) (Config, error) {
 		l.file(&cfg, file)
 	}
 	l.settings(&cfg, src.Flags)
-	if len(l.problems) == 0 {
+	if !l.told("") {
 		l.check(&cfg)
 	}
 	return cfg, errors.Join(l.problems...)
@@ -61,6 +62,16 @@ type loader struct {
 
 func (l *loader) problem(where, key, format string, args ...any) {
 	l.problems = append(l.problems, &Problem{Where: where, Key: key, Message: fmt.Sprintf(format, args...)})
+}
+
+// told says whether there is a problem with the key, or with something in it; of ""
+// with a file as a whole.
+func (l *loader) told(key string) bool {
+	return slices.ContainsFunc(l.problems, func(err error) bool {
+		p, _ := errors.AsType[*Problem](err)
+		in, ok := strings.CutPrefix(p.Key, key)
+		return ok && (in == "" || key != "" && strings.ContainsAny(in[:1], ".["))
+	})
 }
 
 func (l *loader) file(cfg *Config, name string) {
@@ -93,7 +104,7 @@ func (l *loader) yaml(cfg *Config, name string, text []byte) {
 	case errors.Is(err, io.EOF):
 		return // an empty file says nothing
 	case err != nil:
-		l.problem(name, "", "this is not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
+		l.notYAML(name, text, err)
 		return
 	}
 	if !errors.Is(dec.Decode(&more), io.EOF) {
@@ -102,6 +113,33 @@ func (l *loader) yaml(cfg *Config, name string, text []byte) {
 	}
 	d := decoder{loader: l, file: name}
 	d.value(reflect.ValueOf(cfg).Elem(), doc.Content[0], "")
+}
+
+// searched bounds the files in which a mistake is looked for: that takes as many
+// readings as there are lines.
+const searched = 32 << 10 // bytes
+
+// notYAML says where a text stops being YAML, and why. The reader of YAML names the line
+// at which it began to read what it got lost in; the mistake is on the line behind the
+// longest beginning of the text that can be read.
+func (l *loader) notYAML(name string, text []byte, err error) {
+	why := strings.TrimPrefix(err.Error(), "yaml: ")
+	if len(text) > searched {
+		l.problem(name, "", "this is not YAML: %s", why)
+		return
+	}
+	lines := bytes.SplitAfter(text, []byte("\n"))
+	good := len(lines) - 1
+	for good > 0 && yaml.Unmarshal(bytes.Join(lines[:good], nil), new(yaml.Node)) != nil {
+		good--
+	}
+	if _, sentence, ok := strings.Cut(why, ": "); ok {
+		why = sentence // without the other line
+	}
+	if bad := lines[good]; bytes.ContainsRune(bad[:len(bad)-len(bytes.TrimLeft(bad, " \t"))], '\t') {
+		why = "a line is indented with spaces, not with tabs"
+	}
+	l.problem(fmt.Sprintf("%s:%d", name, good+1), "", "this is not YAML: %s", why)
 }
 
 func environ(list []string) map[string]string {
