@@ -1,7 +1,10 @@
 package obs
 
 import (
+	"bufio"
+	"context"
 	"log/slog"
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -40,17 +43,37 @@ func (f *Front) begin(w http.ResponseWriter) *answer {
 	return a
 }
 
-// done tells of an answered request.
+// done is called when the handler has returned. With it the answer is over, unless its
+// connection was taken over: then it is when that is closed.
 func (f *Front) done(a *answer, r *http.Request) {
-	took := time.Since(a.began)
-	f.metrics.requests.count(a, r.Method, took)
-	a.endSpan(r)
-	if f.log.Enabled(r.Context(), slog.LevelDebug) {
-		f.log.Debug("a request was answered", "method", r.Method, "path", r.URL.Path, "route", a.route(), "status", a.code(),
-			"took", took.String(), "request_id", a.Header().Get("X-Request-Id"), "trace_id", a.traceID(r))
+	f.note(a, r)
+	a.ResponseWriter = nil // whoever kept it holds nothing
+	if a.taken != nil {
+		a.taken.returned(func() { f.tell(a) })
+		return
 	}
-	*a = answer{} // whoever kept it holds nothing
+	f.tell(a)
+	*a = answer{}
 	f.answers.Put(a)
+}
+
+// note keeps what will be told of an answer.
+func (f *Front) note(a *answer, r *http.Request) {
+	a.method, a.path, a.lasts = r.Method, r.URL.Path, a.lasting()
+	if f.log.Enabled(r.Context(), slog.LevelDebug) {
+		a.requestID, a.trace = a.Header().Get("X-Request-Id"), a.traceID(r)
+	}
+}
+
+// tell tells of an answer that is over.
+func (f *Front) tell(a *answer) {
+	took := time.Since(a.began)
+	f.metrics.requests.count(a, took)
+	a.endSpan()
+	if f.log.Enabled(context.Background(), slog.LevelDebug) {
+		f.log.Debug("a request was answered", "method", a.method, "path", a.path, "route", a.route(), "status", a.code(),
+			"took", took.String(), "request_id", a.requestID, "trace_id", a.trace)
+	}
 }
 
 // answer is a response writer that remembers what it was told. It is used by one
@@ -62,6 +85,12 @@ type answer struct {
 	pattern string // of the mux, which took the request; "" while nobody has
 	whole   bool   // its handler has returned
 	span    span   // none without tracing
+	taken   *taken // its connection, if that was taken over
+
+	// noted when its handler has returned
+	method, path     string
+	lasts            bool
+	requestID, trace string // where they are logged
 }
 
 // WriteHeader notes the status.
@@ -74,6 +103,16 @@ func (a *answer) WriteHeader(status int) {
 
 // Unwrap lets an [http.ResponseController] reach the connection.
 func (a *answer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+
+// Hijack hands the connection over.
+func (a *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(a.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	a.taken = newTaken(conn)
+	return a.taken, rw, nil
+}
 
 // Routed is told which pattern of the mux took the request.
 func (a *answer) Routed(pattern string) { a.pattern = pattern }

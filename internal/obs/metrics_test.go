@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -195,6 +196,42 @@ func TestASocketIsCounted(t *testing.T) {
 	}
 	<-told
 	expect(t, m, `meanwhile_http_requests_total{method="GET",route="unknown",status="1xx"} 1`, `meanwhile_http_request_seconds_count{method="GET",route="unknown"} 0`)
+}
+
+// An answer that outlasts its handler is told of when its connection is closed.
+func TestAnAnswerThatGoesOnIsCountedAtItsEnd(t *testing.T) {
+	const counted = `meanwhile_http_requests_total{method="GET",route="unknown",status="2xx"}`
+	conns := make(chan net.Conn, 1)
+	m, h := around(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		if err := http.NewResponseController(w).Flush(); err != nil {
+			t.Error(err)
+		}
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		conns <- conn
+	}))
+	told := make(chan struct{}, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.ServeHTTP(w, r)
+		told <- struct{}{}
+	}))
+	defer server.Close()
+	res, err := http.Get(server.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	<-told
+	if text := read(t, m); strings.Contains(text, counted) {
+		t.Error("it was counted before its end")
+	}
+	conn := <-conns
+	_, _ = conn.Close(), conn.Close()
+	expect(t, m, counted+" 1", `meanwhile_http_request_seconds_count{method="GET",route="unknown"} 0`)
 }
 
 // A request costs the front no memory.

@@ -29,10 +29,10 @@ type requestMetrics struct {
 	seconds prometheus.Observer
 }
 
-func (q *requests) count(a *answer, method string, took time.Duration) {
-	m := q.of(requestKind{a.pattern, methodOf(method), a.code() / 100}, a)
+func (q *requests) count(a *answer, took time.Duration) {
+	m := q.of(requestKind{a.pattern, methodOf(a.method), a.code() / 100}, a)
 	m.total.Inc()
-	if !a.lasting() {
+	if !a.lasts {
 		m.seconds.Observe(took.Seconds())
 	}
 }

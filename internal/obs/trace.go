@@ -112,16 +112,16 @@ func unseen(path string) bool {
 	return path == "/healthz" || path == "/readyz" || path == "/metrics"
 }
 
-func (a *answer) endSpan(r *http.Request) {
+func (a *answer) endSpan() {
 	if a.span.Span == nil {
 		return
 	}
 	route, code := a.route(), a.code()
-	a.span.SetName(methodOf(r.Method) + " " + route)
+	a.span.SetName(methodOf(a.method) + " " + route)
 	a.span.SetAttributes(
-		attribute.String("http.request.method", methodOf(r.Method)),
+		attribute.String("http.request.method", methodOf(a.method)),
 		attribute.String("http.route", route),
-		attribute.String("url.path", r.URL.Path),
+		attribute.String("url.path", a.path),
 		attribute.Int("http.response.status_code", code),
 	)
 	if code >= http.StatusInternalServerError || code == 0 {

@@ -229,6 +229,7 @@ func (h *house) listen(ctx context.Context) error {
 		ReadHeaderTimeout: headerWait,
 		IdleTimeout:       idleWait,
 		MaxHeaderBytes:    headerBytes,
+		BaseContext:       func(net.Listener) context.Context { return api.Direct(context.Background()) },
 		ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
 	}
 	failed := make(chan error, 1)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -158,6 +159,47 @@ func TestWatchersAreToldToReconnectWhenTheServerStops(t *testing.T) {
 	}
 	if err := lines.Err(); err != nil {
 		t.Errorf("the stream was cut off, not ended: %v", err)
+	}
+}
+
+// untilMetric asks for the metrics until they have a line.
+func (s *served) untilMetric(line string) {
+	s.t.Helper()
+	for text := ""; !strings.Contains(text, "\n"+line+"\n"); {
+		_, text = s.text("GET", "/metrics", "")
+	}
+}
+
+// Who leaves is not counted among the watchers any more, although nothing is said
+// that would find it gone.
+func TestWatchersThatLeaveAreMissedAtOnce(t *testing.T) {
+	s := serve(t, nil)
+	_, j := s.call("POST", "/v1/jobs", `{"queue":"sim","input":{"echo":1},"delay_s":300}`)
+	open := s.dialAll(10, "GET /v1/jobs/"+j["id"].(string)+"/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	s.untilMetric("meanwhile_watchers 10")
+	for _, conn := range open {
+		_ = conn.Close()
+	}
+	s.untilMetric("meanwhile_watchers 0")
+	s.untilMetric(`meanwhile_http_requests_total{method="GET",route="/v1/jobs/{id}/events",status="2xx"} 10`)
+}
+
+func TestAServerThatStopsLeavesNoWatcherBehind(t *testing.T) {
+	s := serve(t, nil)
+	_, j := s.call("POST", "/v1/jobs", `{"queue":"sim","input":{"echo":1},"delay_s":300}`)
+	const n = 100
+	open := s.dialAll(n, "GET /v1/jobs/"+j["id"].(string)+"/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	s.untilMetric(fmt.Sprintf("meanwhile_watchers %d", n))
+	s.quit()
+	for i, conn := range open {
+		answer, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatalf("watcher %d: %v", i, err)
+		}
+		text, err := io.ReadAll(answer.Body)
+		if err != nil || !strings.Contains(string(text), "event: snapshot") || !strings.Contains(string(text), "\nretry: 1000\n") {
+			t.Errorf("watcher %d was told %q, %v", i, text, err)
+		}
 	}
 }
 

@@ -14,85 +14,128 @@ import (
 // events streams a job as server-sent events: its [story]. Every event's id is a
 // cursor to come back with; who comes back from done gets 204, which tells an
 // EventSource to stop.
+//
+// The handler tells what is known already. What is still to come is told on a line,
+// where the answer can become one.
 func (f *Face) events(w http.ResponseWriter, r *http.Request) error {
-	l, err := f.listen(r)
+	ctx, leave := f.untilStop(r)
+	defer leave()
+	l, first, err := f.listen(ctx, r)
 	if err != nil {
 		return err
 	}
-	defer l.close()
-	if l.from.sawAll(l.first.Job) {
+	handedOver := false
+	defer func() {
+		if !handedOver {
+			l.close()
+		}
+	}()
+	if l.from.sawAll(first.Job) {
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	out := f.newStream(w)
-	defer out.close()
+	lasts := !first.Job.State.Ended() && f.lines.Announce(w, r)
+	l.begin(w)
 	if r.Method == http.MethodHead {
 		return nil
 	}
-	s := &story{out: out, cursor: l.from.seq, full: l.full}
-	return l.cut(out, s.follow(l.ctx, l.watch, l.first))
-}
-
-// listener is a request that follows a job. What it needs is kept out of the stack of
-// the goroutine that waits with it: there are thousands.
-type listener struct {
-	face  *Face
-	r     *http.Request
-	owner job.Owner
-	id    job.ID
-	from  eventID
-	ctx   context.Context // ends with the request, or when the server stops
-	leave context.CancelFunc
-	watch Watcher
-	first engine.Update
-}
-
-// listen begins to follow the job that a request names.
-func (f *Face) listen(r *http.Request) (_ *listener, err error) {
-	l := &listener{face: f, r: r}
-	if l.owner, l.id, err = subject(r); err != nil {
-		return nil, err
+	over, err := l.story.begin(first)
+	if lasts && !over && err == nil {
+		if handedOver = l.takeLine(w, r); handedOver {
+			return nil
+		}
 	}
-	if l.from, err = eventIDOf(r); err != nil {
-		return nil, err
+	if !over && err == nil {
+		err = l.story.goOn(ctx, l.watch)
 	}
-	l.ctx, l.leave = f.untilStop(r)
-	if l.watch, err = f.engine.Watch(l.ctx, l.owner, l.id, l.from.seq); err != nil {
-		l.leave()
-		return nil, err
-	}
-	if l.first, err = l.watch.Next(l.ctx); err == nil {
-		err = pastEnd(l.from.seq, l.first.Job)
-	}
-	if err != nil {
-		l.close()
-		return nil, err
-	}
-	return l, nil
-}
-
-func (l *listener) close() {
-	l.watch.Close()
-	l.leave()
-}
-
-func (l *listener) full() (engine.Snapshot, error) {
-	return l.face.engine.Get(l.r.Context(), l.owner, l.id)
-}
-
-// cut tells a reader who is still there that the stream ends before the job has.
-func (l *listener) cut(out *stream, err error) error {
-	if err != nil && !errors.Is(err, errGone) && l.r.Context().Err() == nil {
-		out.farewell()
-		l.face.logCut(l.r, err)
-	}
+	_ = l.end(ctx, err) // a reader who is gone needs no answer
 	return nil
 }
 
+// listener is a request that follows a job. Nothing of the request itself is kept:
+// there are thousands.
+type listener struct {
+	face  *Face
+	owner job.Owner
+	id    job.ID
+	from  eventID
+	watch Watcher
+	out   *stream // nil before the answer begins
+	story story
+}
+
+// listen begins to follow the job that a request names, and takes the first look.
+func (f *Face) listen(ctx context.Context, r *http.Request) (_ *listener, first engine.Update, err error) {
+	l := &listener{face: f}
+	if l.owner, l.id, err = subject(r); err != nil {
+		return nil, first, err
+	}
+	if l.from, err = eventIDOf(r); err != nil {
+		return nil, first, err
+	}
+	if l.watch, err = f.engine.Watch(ctx, l.owner, l.id, l.from.seq); err != nil {
+		return nil, first, err
+	}
+	if first, err = l.watch.Next(ctx); err == nil {
+		err = pastEnd(l.from.seq, first.Job)
+	}
+	if err != nil {
+		l.close()
+		return nil, first, err
+	}
+	return l, first, nil
+}
+
+// begin begins the answer.
+func (l *listener) begin(w http.ResponseWriter) {
+	l.out = l.face.newStream(w)
+	l.story = story{out: l.out, cursor: l.from.seq, full: l.full}
+}
+
+// takeLine has the rest told on a line, if there is one to be had.
+func (l *listener) takeLine(w http.ResponseWriter, r *http.Request) bool {
+	line, ok := l.face.lines.Take(w, r)
+	if !ok {
+		return false
+	}
+	l.out.out = &patient{to: line}
+	line.Go(func() error {
+		defer l.close()
+		return l.end(line.Context(), l.story.goOn(line.Context(), l.watch))
+	})
+	return true
+}
+
+// close lets go of the job, and of what was not sent.
+func (l *listener) close() {
+	if l.out != nil {
+		l.out.close()
+	}
+	l.watch.Close()
+}
+
+// full outlasts the stop of the server: the end of a job is told still.
+func (l *listener) full() (engine.Snapshot, error) {
+	return l.face.engine.Get(context.WithoutCancel(l.face.stopping), l.owner, l.id)
+}
+
+// end tells a reader who is still there that the stream ends before the job has. Its
+// error is errGone.
+func (l *listener) end(ctx context.Context, err error) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, errGone), ctx.Err() != nil && l.face.stopping.Err() == nil:
+		return errGone
+	}
+	l.face.logCut(l.id, err)
+	return l.out.farewell()
+}
+
 // logCut says why a stream ended before its job did, where that is our doing.
-func (f *Face) logCut(r *http.Request, err error) {
+func (f *Face) logCut(id job.ID, err error) {
 	if f.stopping.Err() == nil && job.CodeOf(err) != job.NotFound {
-		f.log.Warn("a stream was cut", "path", r.URL.Path, "error", err)
+		f.log.Warn("a stream was cut", "job", id.String(), "error", err)
 	}
 }
 
@@ -168,10 +211,10 @@ func (s *stream) quiet() error {
 }
 
 // farewell tells the reader to come back soon.
-func (s *stream) farewell() {
+func (s *stream) farewell() error {
 	s.begin()
 	s.buf = append(s.buf[:0], "retry: 1000\n: the stream ends here; it goes on where you come back to\n\n"...)
-	_ = s.send()
+	return s.send()
 }
 
 // send writes what is gathered and flushes it.

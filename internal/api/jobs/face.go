@@ -84,8 +84,8 @@ type Config struct {
 	Stopping context.Context
 }
 
-// Face answers the calls. It starts no goroutine but those of its sockets, which
-// Wait waits for.
+// Face answers the calls. It starts no goroutine but those of its sockets and lines,
+// which Wait waits for.
 type Face struct {
 	engine   Engine
 	files    *files.Dir
@@ -95,6 +95,7 @@ type Face struct {
 	stopping context.Context
 	buffers  sync.Pool // of *[]byte, for answers
 	sockets  api.Sockets
+	lines    api.Lines
 	intake   intake // of batches
 }
 
@@ -108,6 +109,7 @@ func New(c Config) *Face {
 		f.stopping = context.Background()
 	}
 	f.sockets = api.Sockets{Stopping: f.stopping.Done(), Patience: api.UsualPatience, Log: f.log}
+	f.lines = api.Lines{Stopping: f.stopping, Log: f.log}
 	f.buffers.New = func() any { return new([]byte) }
 	return f
 }
@@ -155,9 +157,12 @@ func aboutOne(call api.Handler) api.Handler {
 	}
 }
 
-// Wait takes no new socket and returns when every one has been closed. Call it
-// after Stopping is over.
-func (f *Face) Wait() { f.sockets.Wait() }
+// Wait takes no new socket and no line, and returns when every one has been closed.
+// Call it after Stopping is over.
+func (f *Face) Wait() {
+	f.sockets.Wait()
+	f.lines.Wait()
+}
 
 // subject is the job that a request names, and who asks.
 func subject(r *http.Request) (job.Owner, job.ID, error) {

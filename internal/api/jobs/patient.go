@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"errors"
+	"io"
 	"net/http"
 	"time"
 )
@@ -14,13 +15,25 @@ const (
 // patient writes to a reader who may be slow, in pieces, and gives up on one who
 // does not take a piece in time.
 type patient struct {
-	w    http.ResponseWriter
-	ctrl *http.ResponseController
-	set  time.Time // when the deadline was last moved
+	to  carrier
+	set time.Time // when the deadline was last moved
+}
+
+// carrier takes what is written to the client: net/http, or a line.
+type carrier interface {
+	io.Writer
+	Flush() error
+	SetWriteDeadline(time.Time) error
+}
+
+// handlers is what net/http carries while a handler runs.
+type handlers struct {
+	http.ResponseWriter
+	*http.ResponseController
 }
 
 func patience(w http.ResponseWriter) *patient {
-	return &patient{w: w, ctrl: http.NewResponseController(w)}
+	return &patient{to: handlers{w, http.NewResponseController(w)}}
 }
 
 // Write writes all of p or says why not.
@@ -30,7 +43,7 @@ func (p *patient) Write(data []byte) (int, error) {
 			return done, err
 		}
 		piece := data[done:min(done+writePiece, len(data))]
-		n, err := p.w.Write(piece)
+		n, err := p.to.Write(piece)
 		done += n
 		if err != nil || done == len(data) {
 			return done, err
@@ -51,7 +64,7 @@ func (p *patient) allow() error {
 
 // flush sends what was written.
 func (p *patient) flush() error {
-	if err := p.ctrl.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if err := p.to.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}
 	return nil
@@ -61,7 +74,7 @@ func (p *patient) flush() error {
 func (p *patient) release() { _ = p.deadline(time.Time{}) }
 
 func (p *patient) deadline(t time.Time) error {
-	if err := p.ctrl.SetWriteDeadline(t); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if err := p.to.SetWriteDeadline(t); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return err
 	}
 	return nil

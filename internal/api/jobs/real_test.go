@@ -86,6 +86,7 @@ func (s *site) open(p api.Patience) {
 	mux := http.NewServeMux()
 	s.face.Register(mux)
 	server := httptest.NewUnstartedServer(openapitest.Handler(s, neighbours.Front(mux)))
+	server.Config.BaseContext = func(net.Listener) context.Context { return api.Direct(context.Background()) }
 	if p != api.UsualPatience { // a test of clients that do not read
 		server.Config.ConnState = func(c net.Conn, _ http.ConnState) { _ = c.(*net.TCPConn).SetWriteBuffer(4096) }
 	}

@@ -53,33 +53,52 @@ func standingOf(j *job.Job) standing {
 	return standing{j.State, j.Attempt, !j.CancelRequestedAt.IsZero()}
 }
 
-// follow tells updates until the job has ended and all of it was told, or the watch
-// or the reader is gone.
-func (s *story) follow(ctx context.Context, watch Watcher, up engine.Update) error {
-	defer s.rest()
-	if err := s.snapshot(up.Job); err != nil {
+// follow tells a job's story from its first update to its end.
+func (s *story) follow(ctx context.Context, watch Watcher, first engine.Update) error {
+	over, err := s.begin(first)
+	if over || err != nil {
 		return err
 	}
+	return s.goOn(ctx, watch)
+}
+
+// begin tells the first update. It is over when the job has ended and all of it was
+// told.
+func (s *story) begin(first engine.Update) (over bool, err error) {
+	if err := s.snapshot(first.Job); err != nil {
+		return false, err
+	}
+	return s.update(first)
+}
+
+// goOn tells the updates that follow until it is over, or the watch or the reader is
+// gone.
+func (s *story) goOn(ctx context.Context, watch Watcher) error {
+	defer s.rest()
 	for {
-		if err := s.entries(up.Entries); err != nil {
+		up, err := s.next(ctx, watch)
+		if err != nil {
 			return err
 		}
-		if up.Job.State.Ended() && s.cursor >= up.Job.Cursor {
-			return s.done(up.Job)
-		}
-		if standingOf(up.Job) != s.shown {
-			if err := s.snapshot(up.Job); err != nil {
-				return err
-			}
-		}
-		if err := s.out.send(); err != nil {
-			return err
-		}
-		var err error
-		if up, err = s.next(ctx, watch); err != nil {
+		if over, err := s.update(up); over || err != nil {
 			return err
 		}
 	}
+}
+
+func (s *story) update(up engine.Update) (over bool, err error) {
+	if err := s.entries(up.Entries); err != nil {
+		return false, err
+	}
+	if up.Job.State.Ended() && s.cursor >= up.Job.Cursor {
+		return true, s.done(up.Job)
+	}
+	if standingOf(up.Job) != s.shown {
+		if err := s.snapshot(up.Job); err != nil {
+			return false, err
+		}
+	}
+	return false, s.out.send()
 }
 
 // next waits for the next update, with a sign of life every while.

@@ -1,0 +1,238 @@
+package jobs
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// lone is a listener for one connection.
+type lone struct{ conns chan net.Conn } // closed by Close
+
+func (l lone) Accept() (net.Conn, error) {
+	if c, ok := <-l.conns; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (l lone) Close() error   { close(l.conns); return nil }
+func (l lone) Addr() net.Addr { return &net.TCPAddr{} }
+
+// follower is a client that follows the fake's job over a connection of its own.
+type follower struct {
+	conn   net.Conn
+	answer *http.Response
+	in     *bufio.Reader
+	raw    bytes.Buffer       // all that was read
+	stop   context.CancelFunc // of the server
+	face   *Face
+}
+
+// following has a client follow a job, in a bubble. Direct is how the server's own
+// listener serves it: its answer becomes a line.
+func following(t *testing.T, f *fake, direct bool, head string, do func(*follower)) {
+	t.Helper()
+	ours, theirs := net.Pipe()
+	c := &follower{conn: ours}
+	var stopping context.Context
+	stopping, c.stop = context.WithCancel(context.Background())
+	c.face = New(Config{Engine: f, Stopping: stopping})
+	mux := http.NewServeMux()
+	c.face.Register(mux)
+	site := &api.Site{Listen: []string{"127.0.0.1:8080"}, AllowedOrigins: []string{"https://app.example"}, Tokens: someTokens(t)}
+	srv := &http.Server{Handler: site.Front(mux)}
+	if direct {
+		srv.BaseContext = func(net.Listener) context.Context { return api.Direct(context.Background()) }
+	}
+	l := lone{make(chan net.Conn, 1)}
+	l.conns <- theirs
+	served := make(chan struct{})
+	go func() { _ = srv.Serve(l); close(served) }()
+	go func() { _, _ = io.WriteString(ours, strings.ReplaceAll(head, "\n", "\r\n")) }()
+	c.in = bufio.NewReader(io.TeeReader(ours, &c.raw))
+	answer, err := http.ReadResponse(c.in, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.answer = answer
+	do(c)
+	c.stop()
+	_ = ours.Close()
+	_ = srv.Close()
+	<-served
+	c.face.Wait()
+	synctest.Wait()
+}
+
+func someTokens(t *testing.T) *api.Tokens {
+	t.Helper()
+	tokens, err := api.NewTokens(make([]byte, api.TokenKey))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tokens
+}
+
+const eventsHead = "GET " + jobPath + "/events HTTP/1.1\nHost: 127.0.0.1:8080\nX-Request-ID: it\n\n"
+
+// until reads to a text.
+func (c *follower) until(t *testing.T, text string) {
+	t.Helper()
+	for b := make([]byte, 1<<10); !strings.Contains(c.raw.String(), text); {
+		if _, err := c.answer.Body.Read(b); err != nil {
+			t.Fatalf("%v, after %q", err, &c.raw)
+		}
+	}
+}
+
+// aStory is a job that says something in each of its updates, and ends.
+func aStory(f *fake) *script {
+	f.snap.Job = as(job.Succeeded, 3)
+	watch := &script{updates: []engine.Update{
+		{Job: new(as(job.Running, 1)), Entries: []job.Entry{entry(1, job.Text, "one ")}},
+		{Job: new(as(job.Running, 2)), Entries: []job.Entry{entry(2, job.Text, strings.Repeat("two ", 20<<10))}},
+		{Job: new(as(job.Succeeded, 3)), Entries: []job.Entry{entry(3, job.Text, "three")}},
+	}}
+	f.watch = func(int64) Watcher { return watch }
+	return watch
+}
+
+// A line says what net/http would, byte for byte, but that it ends the connection.
+func TestALineSaysWhatAHandlerSays(t *testing.T) {
+	for name, head := range map[string]string{
+		"HTTP/1.1":  eventsHead,
+		"HTTP/1.0":  strings.Replace(eventsHead, "HTTP/1.1", "HTTP/1.0", 1),
+		"of a page": strings.Replace(eventsHead, "\nX-", "\nOrigin: http://127.0.0.1:8080\nX-", 1),
+		"of a friend": strings.Replace(eventsHead, "\nX-", "\nOrigin: https://app.example\nAuthorization: Bearer "+
+			someTokens(t).Seal(api.Grant{Owner: job.Owner{User: "ann"}, Job: aJob().ID, Expires: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)})+"\nX-", 1),
+	} {
+		said := map[bool]string{}
+		for _, direct := range []bool{true, false} {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFake(t)
+				watch := aStory(f)
+				following(t, f, direct, head, func(c *follower) {
+					if _, err := io.ReadAll(c.answer.Body); err != nil {
+						t.Error(err)
+					}
+					said[direct] = c.raw.String()
+				})
+				if !watch.isClosed() {
+					t.Error("the watch was left open")
+				}
+			})
+		}
+		want := strings.Replace(said[false], "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1)
+		if got := inOrder(said[true]); got != inOrder(want) {
+			t.Errorf("%s:\na line  %.1000q\nnot one %.1000q", name, got, inOrder(want))
+		}
+	}
+}
+
+// inOrder is an answer with the lines of its head in order: net/http writes its own
+// last.
+func inOrder(answer string) string {
+	head, body, _ := strings.Cut(answer, "\r\n\r\n")
+	lines := strings.Split(head, "\r\n")
+	slices.Sort(lines)
+	return strings.Join(lines, "\n") + "\n\n" + body
+}
+
+// An answer that is whole already leaves the connection to the next request.
+func TestAnEndedJobTakesNoLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		f.watch = func(int64) Watcher { return &script{updates: updatesOf(as(job.Succeeded, 0))} }
+		following(t, f, true, eventsHead+eventsHead, func(c *follower) {
+			for again := range 2 {
+				if again > 0 {
+					c.answer, _ = http.ReadResponse(c.in, nil)
+				}
+				if text, err := io.ReadAll(c.answer.Body); err != nil || c.answer.Close || !strings.Contains(string(text), "event: done") {
+					t.Errorf("%q, %v, closed: %v", text, err, c.answer.Close)
+				}
+			}
+		})
+	})
+}
+
+// Leaving ends the watch at once, before there is anything to say.
+func TestALineEndsWithItsReader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		watch := &script{updates: updatesOf(aJob())}
+		f.watch = func(int64) Watcher { return watch }
+		following(t, f, true, eventsHead, func(c *follower) {
+			c.until(t, "event: snapshot")
+			began := time.Now()
+			_ = c.conn.Close()
+			synctest.Wait()
+			if !watch.isClosed() || time.Since(began) > 0 {
+				t.Error("the watch was left open")
+			}
+		})
+	})
+}
+
+// A line that is silent says every 15 seconds that it lives, and at the server's stop
+// that it is to be taken up again.
+func TestALineIsKeptAliveUntilTheServerStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		watch := &script{updates: updatesOf(aJob())}
+		f.watch = func(int64) Watcher { return watch }
+		following(t, f, true, eventsHead, func(c *follower) {
+			began := time.Now()
+			c.until(t, "\n:\n\n\r\n3\r\n:\n\n")
+			if waited := time.Since(began); waited != 2*heartbeat {
+				t.Errorf("two signs of life took %v", waited)
+			}
+			c.stop()
+			rest, err := io.ReadAll(c.answer.Body)
+			if err != nil || !strings.HasPrefix(string(rest), "retry: 1000\n:") {
+				t.Errorf("%q, %v", rest, err)
+			}
+			c.face.Wait()
+			if !watch.isClosed() {
+				t.Error("the watch was left open")
+			}
+		})
+	})
+}
+
+// Who takes nothing for half a minute is dropped from a line too.
+func TestASlowReaderIsDroppedFromALine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		watch := aStory(f)
+		following(t, f, true, eventsHead, func(c *follower) {
+			c.until(t, "event: output")
+			time.Sleep(writeTime - 1) // of the bubble's own time
+			synctest.Wait()
+			if watch.isClosed() {
+				t.Error("dropped before its time")
+			}
+			time.Sleep(1)
+			synctest.Wait()
+			if !watch.isClosed() {
+				t.Error("the watch was left open")
+			}
+			if rest, err := io.ReadAll(c.answer.Body); err != io.ErrUnexpectedEOF {
+				t.Errorf("it ends with %q, %v", rest, err)
+			}
+		})
+	})
+}

@@ -1,0 +1,190 @@
+package api
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// Lines are the answers of a face that go on when their handlers have returned. One
+// that waits for news needs little, and net/http holds a large stack and three
+// buffers for it: so its connection is taken over, and closed at its end.
+type Lines struct {
+	// set once
+	Stopping context.Context // over when the server begins to stop
+	Log      *slog.Logger
+
+	mu     sync.Mutex
+	open   map[*Line]struct{} // guarded by mu
+	closed bool               // guarded by mu: no line is taken any more
+	all    sync.WaitGroup     // of the lines' goroutines, and who is about to take one
+	chunks sync.Pool          // of *[]byte
+}
+
+const (
+	// mostHeard is how many bytes a client may say on a line. There is nothing to say:
+	// it may have sent a next request ahead, which is not answered.
+	mostHeard = 64 << 10
+	// lineGoodbye is how long a client has to take the last words of a server that stops.
+	lineGoodbye = 5 * time.Second
+)
+
+type directKey struct{}
+
+// Direct marks the requests of a server that hands them to [Site.Front] with nothing
+// around that would mind an answer which outlasts its handler: no compression, no
+// count of what is under way. It is for [http.Server.BaseContext].
+func Direct(ctx context.Context) context.Context { return context.WithValue(ctx, directKey{}, true) }
+
+// Announce says whether the answer to a request may become a line, and has it say
+// then that the connection will be closed. It is to be called before the answer
+// begins.
+func (s *Lines) Announce(w http.ResponseWriter, r *http.Request) bool {
+	if r.Context().Value(directKey{}) == nil || r.ProtoMajor != 1 || r.Method != http.MethodGet || r.Body != http.NoBody {
+		return false
+	}
+	w.Header()["Connection"] = []string{"close"}
+	return true
+}
+
+// Take makes an announced answer a line, when its beginning has been flushed. Then
+// [Line.Go] is to be called, and the handler to return. It is false where the
+// connection cannot be had: nothing has changed then.
+func (s *Lines) Take(w http.ResponseWriter, r *http.Request) (*Line, bool) {
+	if !s.enter() {
+		return nil, false
+	}
+	conn, _, err := http.NewResponseController(w).Hijack() // what its buffers hold is not for us
+	if err != nil {
+		s.all.Done()
+		return nil, false
+	}
+	l := &Line{lines: s, conn: conn, chunked: r.ProtoAtLeast(1, 1)}
+	l.ctx, l.left = context.WithCancel(s.Stopping)
+	s.add(l)
+	return l, true
+}
+
+func (s *Lines) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		s.all.Add(1)
+	}
+	return !s.closed
+}
+
+func (s *Lines) add(l *Line) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.open == nil {
+		s.open = map[*Line]struct{}{}
+	}
+	s.open[l] = struct{}{}
+}
+
+func (s *Lines) leave(l *Line) {
+	s.mu.Lock()
+	delete(s.open, l)
+	s.mu.Unlock()
+	s.all.Done()
+}
+
+// Wait takes no new line and returns when every one is over. A client that does not
+// take its last words in time is cut off. Call it after Stopping is over.
+func (s *Lines) Wait() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	defer time.AfterFunc(lineGoodbye, s.cut).Stop()
+	s.all.Wait()
+}
+
+// cut closes the connections of all lines.
+func (s *Lines) cut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for l := range s.open {
+		_ = l.conn.Close()
+	}
+}
+
+// Line is an answer that goes on by itself. One goroutine speaks; another listens for
+// the client to leave.
+type Line struct {
+	// set once
+	lines   *Lines
+	conn    net.Conn
+	chunked bool // the answer's transfer coding; else the end of the connection is its end
+	ctx     context.Context
+	left    context.CancelFunc
+}
+
+// Context ends when the client has left, or the server begins to stop.
+func (l *Line) Context() context.Context { return l.ctx }
+
+// Go has talk speak on the line, in a goroutine of its own. The answer is whole when
+// talk returns nil; else its client sees that it was broken off.
+func (l *Line) Go(talk func() error) {
+	l.lines.all.Go(l.listen)
+	go l.run(talk)
+}
+
+func (l *Line) run(talk func() error) {
+	defer l.lines.leave(l)
+	defer l.conn.Close()
+	defer func() {
+		if p := recover(); p != nil {
+			l.lines.Log.Error("a stream met a defect", "panic", p, "stack", string(debug.Stack()))
+		}
+	}()
+	if talk() == nil && l.chunked {
+		_, _ = io.WriteString(l.conn, "0\r\n\r\n")
+	}
+}
+
+// listen returns when the client has left, or says too much, or the line is over.
+func (l *Line) listen() {
+	defer l.left()
+	scrap := make([]byte, 64)
+	for heard := 0; heard < mostHeard; {
+		n, err := l.conn.Read(scrap)
+		if err != nil {
+			return
+		}
+		heard += n
+	}
+}
+
+// Write sends p, as a chunk where the answer has chunks (RFC 9112, section 7.1).
+func (l *Line) Write(p []byte) (int, error) {
+	if len(p) == 0 { // an empty chunk would be the last
+		return 0, nil
+	}
+	if !l.chunked {
+		return l.conn.Write(p)
+	}
+	pooled, _ := l.lines.chunks.Get().(*[]byte)
+	if pooled == nil {
+		pooled = new([]byte)
+	}
+	defer l.lines.chunks.Put(pooled)
+	b := append(strconv.AppendInt((*pooled)[:0], int64(len(p)), 16), "\r\n"...)
+	*pooled = append(append(b, p...), "\r\n"...)
+	if _, err := l.conn.Write(*pooled); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+// Flush does nothing: what was written was sent.
+func (l *Line) Flush() error { return nil }
+
+// SetWriteDeadline bounds how long a slow reader may take.
+func (l *Line) SetWriteDeadline(t time.Time) error { return l.conn.SetWriteDeadline(t) }

@@ -1,0 +1,261 @@
+package api
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// caller is a client on the line of a server: it has sent a request, and read "one"
+// of its answer. What the server says next, say says.
+type caller struct {
+	*testing.T
+	conn     net.Conn
+	answer   *http.Response
+	lines    *Lines
+	stop     context.CancelFunc // of the server
+	returned chan struct{}      // closed when the handler has returned
+	say      chan string        // closed at the end of the answer
+	end      chan func() error  // how else the answer may end
+	ctx      context.Context    // of the line, once it is taken
+	log      bytes.Buffer
+}
+
+// call calls a server in a bubble, which ends when do does.
+func call(t *testing.T, request string, do func(*caller)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		c := &caller{T: t, conn: ours, returned: make(chan struct{}), say: make(chan string), end: make(chan func() error)}
+		var stopping context.Context
+		stopping, c.stop = context.WithCancel(context.Background())
+		c.lines = &Lines{Stopping: stopping, Log: slog.New(slog.NewTextHandler(&c.log, nil))}
+		l := single{make(chan net.Conn, 1)}
+		l.conns <- theirs
+		srv := &http.Server{Handler: Wrap(nil, c.serve), BaseContext: func(net.Listener) context.Context { return Direct(context.Background()) }}
+		served := make(chan struct{})
+		go func() { _ = srv.Serve(l); close(served) }()
+		go func() { _, _ = io.WriteString(ours, strings.ReplaceAll(request, "\n", "\r\n")) }()
+		answer, err := http.ReadResponse(bufio.NewReader(ours), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.answer = answer
+		c.hear("one ")
+		<-c.returned // and the line is open
+		do(c)
+		c.stop()
+		_ = ours.Close()
+		_ = srv.Close()
+		<-served
+		c.lines.Wait()
+	})
+}
+
+func (c *caller) serve(w http.ResponseWriter, r *http.Request) error {
+	defer close(c.returned)
+	if !c.lines.Announce(w, r) {
+		return errors.New("it may not become a line")
+	}
+	_, _ = io.WriteString(w, "one ")
+	if err := http.NewResponseController(w).Flush(); err != nil {
+		return err
+	}
+	line, ok := c.lines.Take(w, r)
+	if !ok {
+		return errors.New("there is no line")
+	}
+	c.ctx = line.Context()
+	line.Go(func() error { return c.speak(line) })
+	return nil
+}
+
+// speak says what it is told to, until the line's end.
+func (c *caller) speak(l *Line) error {
+	for {
+		select {
+		case text, more := <-c.say:
+			if !more {
+				return nil
+			}
+			if _, err := io.WriteString(l, text); err != nil {
+				return err
+			}
+		case end := <-c.end:
+			return end()
+		case <-l.Context().Done():
+			_, err := io.WriteString(l, "goodbye")
+			return err
+		}
+	}
+}
+
+// hear reads a text.
+func (c *caller) hear(text string) {
+	c.Helper()
+	heard := make([]byte, len(text))
+	if _, err := io.ReadFull(c.answer.Body, heard); err != nil || string(heard) != text {
+		c.Fatalf("heard %q, %v; want %q", heard, err, text)
+	}
+}
+
+// rest reads to the end, and says how the answer ended.
+func (c *caller) rest() (string, error) {
+	c.Helper()
+	text, err := io.ReadAll(c.answer.Body)
+	if _, more := c.conn.Read(make([]byte, 1)); more != io.EOF {
+		c.Errorf("the connection is still there: %v", more)
+	}
+	return string(text), err
+}
+
+const (
+	plainCall = "GET / HTTP/1.1\nHost: x\n\n"
+	oldCall   = "GET / HTTP/1.0\nHost: x\n\n"
+)
+
+func TestALineGoesOnWithoutItsHandler(t *testing.T) {
+	for _, request := range []string{plainCall, oldCall} {
+		call(t, request, func(c *caller) {
+			c.say <- "two "
+			c.hear("two ")
+			c.say <- ""
+			c.say <- "three"
+			close(c.say)
+			if text, err := c.rest(); text != "three" || err != nil {
+				t.Errorf("%q ends with %q, %v", request, text, err)
+			}
+			if !c.answer.Close {
+				t.Errorf("%q: the client was not told that its connection would be closed", request)
+			}
+		})
+	}
+}
+
+// Whoever leaves is missed at once, not when there is something to say.
+func TestALineEndsWithItsClient(t *testing.T) {
+	call(t, plainCall, func(c *caller) {
+		began := time.Now()
+		_ = c.conn.Close()
+		<-c.ctx.Done()
+		if waited := time.Since(began); waited > 0 {
+			t.Errorf("it was noticed after %v", waited)
+		}
+	})
+}
+
+// A request that was sent ahead is not answered, and harms nothing.
+func TestAClientThatSpeaksOnItsLine(t *testing.T) {
+	call(t, plainCall, func(c *caller) {
+		if _, err := io.WriteString(c.conn, strings.Repeat(plainCall, 100)); err != nil {
+			t.Fatal(err)
+		}
+		c.say <- "two"
+		close(c.say)
+		if text, err := c.rest(); text != "two" || err != nil {
+			t.Errorf("%q, %v", text, err)
+		}
+	})
+	call(t, "GET / HTTP/1.1\nHost: x\n\nGET / HTTP/1.1\nHost: x\n\n", func(c *caller) { // in one packet
+		close(c.say)
+		if text, err := c.rest(); text != "" || err != nil {
+			t.Errorf("%q, %v", text, err)
+		}
+	})
+}
+
+func TestAClientThatSpeaksTooMuchIsDropped(t *testing.T) {
+	call(t, plainCall, func(c *caller) {
+		go func() { _, _ = c.conn.Write(make([]byte, mostHeard)) }()
+		<-c.ctx.Done()
+	})
+}
+
+func TestAStopEndsTheLinesAndWaitsForThem(t *testing.T) {
+	call(t, plainCall, func(c *caller) {
+		gone := make(chan struct{})
+		c.stop()
+		go func() { c.lines.Wait(); close(gone) }()
+		synctest.Wait()
+		select {
+		case <-gone:
+			t.Error("a line was left behind")
+		default:
+		}
+		if text, err := c.rest(); text != "goodbye" || err != nil {
+			t.Errorf("%q, %v", text, err)
+		}
+		<-gone
+	})
+}
+
+// A client that takes nothing keeps no server from its end.
+func TestAStopCutsOffWhoDoesNotListen(t *testing.T) {
+	call(t, plainCall, func(c *caller) {
+		began := time.Now()
+		c.stop()
+		c.lines.Wait()
+		if waited := time.Since(began); waited != lineGoodbye {
+			t.Errorf("it took %v", waited)
+		}
+	})
+}
+
+// Nobody takes half an answer for a whole one, and a defect ends no server.
+func TestALineThatFailsIsBrokenOff(t *testing.T) {
+	for name, fail := range map[string]func() error{
+		"error":  func() error { return errors.New("late") },
+		"defect": func() error { panic("oops") },
+	} {
+		call(t, plainCall, func(c *caller) {
+			c.say <- "half"
+			c.hear("half")
+			c.end <- fail
+			if text, err := c.rest(); text != "" || err != io.ErrUnexpectedEOF {
+				t.Errorf("%s: %q, %v", name, text, err)
+			}
+			c.stop()
+			c.lines.Wait()
+			if logged := strings.Contains(c.log.String(), "oops"); logged != (name == "defect") {
+				t.Errorf("%s: the log is %q", name, &c.log)
+			}
+		})
+	}
+}
+
+func TestWhatIsNoLine(t *testing.T) {
+	direct := func(method string, body io.Reader) *http.Request {
+		return httptest.NewRequest(method, "/", body).WithContext(Direct(context.Background()))
+	}
+	second := direct("GET", nil)
+	second.ProtoMajor, second.ProtoMinor = 2, 0
+	for name, r := range map[string]*http.Request{
+		"a request that came through another's hands": httptest.NewRequest("GET", "/", nil),
+		"one of HTTP/2":    second,
+		"one for the head": direct("HEAD", nil),
+		"one with a body":  direct("GET", strings.NewReader("x")),
+	} {
+		w := httptest.NewRecorder()
+		if new(Lines).Announce(w, r) || len(w.Header()) > 0 {
+			t.Errorf("%s was taken: %v", name, w.Header())
+		}
+	}
+	lines := &Lines{Stopping: context.Background()}
+	if _, ok := lines.Take(httptest.NewRecorder(), direct("GET", nil)); ok {
+		t.Error("a connection was taken that nobody has")
+	}
+	lines.Wait()
+	if _, ok := lines.Take(httptest.NewRecorder(), direct("GET", nil)); ok {
+		t.Error("a line was taken after the last")
+	}
+}
