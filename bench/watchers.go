@@ -51,7 +51,7 @@ func (o *Options) watchers(ctx context.Context, f *Figure) error {
 	}
 	got.report(f, "")
 	floor.report(f, ", bare net/http")
-	f.most("memory of a watcher", got.each, 32, "KiB")
+	f.most("memory of a watcher", got.each, 16, "KiB")
 	f.most("all told after", got.told.Seconds(), 1, "s")
 	return nil
 }

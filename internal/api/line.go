@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"runtime/debug"
 	"strconv"
 	"sync"
 	"time"
@@ -42,11 +41,13 @@ type directKey struct{}
 // count of what is under way. It is for [http.Server.BaseContext].
 func Direct(ctx context.Context) context.Context { return context.WithValue(ctx, directKey{}, true) }
 
+func isDirect(r *http.Request) bool { return r.Context().Value(directKey{}) != nil }
+
 // Announce says whether the answer to a request may become a line, and has it say
 // then that the connection will be closed. It is to be called before the answer
 // begins.
 func (s *Lines) Announce(w http.ResponseWriter, r *http.Request) bool {
-	if r.Context().Value(directKey{}) == nil || r.ProtoMajor != 1 || r.Method != http.MethodGet || r.Body != http.NoBody {
+	if !isDirect(r) || r.ProtoMajor != 1 || r.Method != http.MethodGet || r.Body != http.NoBody {
 		return false
 	}
 	w.Header()["Connection"] = []string{"close"}
@@ -139,11 +140,7 @@ func (l *Line) Go(talk func() error) {
 func (l *Line) run(talk func() error) {
 	defer l.lines.leave(l)
 	defer l.conn.Close()
-	defer func() {
-		if p := recover(); p != nil {
-			l.lines.Log.Error("a stream met a defect", "panic", p, "stack", string(debug.Stack()))
-		}
-	}()
+	defer caught(l.lines.Log, "a stream met a defect")
 	if talk() == nil && l.chunked {
 		_, _ = io.WriteString(l.conn, "0\r\n\r\n")
 	}

@@ -14,7 +14,11 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // caller is a client on the line of a server: it has sent a request, and read "one"
 // of its answer. What the server says next, say says.

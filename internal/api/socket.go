@@ -39,10 +39,10 @@ type Sockets struct {
 	all    sync.WaitGroup
 }
 
-// Serve makes a request a socket, has talk speak with the client, and returns when
-// the socket is closed and all that was started on it is gone. Messages are of at
-// most limit bytes. Where the page behind it may come from, [Site.Front] has
-// checked.
+// Serve makes a request a socket and has talk speak with the client, until the socket
+// is closed and all that was started on it is gone: on a goroutine of its own where
+// the answer to r may outlast its handler, else before it returns. Messages are of at
+// most limit bytes. Where the page behind it may come from, [Site.Front] has checked.
 func (s *Sockets) Serve(w http.ResponseWriter, r *http.Request, limit int64, talk func(*Socket)) error {
 	if !isHandshake(r) {
 		return job.Errorf(job.Invalid, "this is a WebSocket: connect to it as ws, not http")
@@ -50,16 +50,27 @@ func (s *Sockets) Serve(w http.ResponseWriter, r *http.Request, limit int64, tal
 	if err := s.enter(); err != nil {
 		return err
 	}
-	defer s.leave()
 	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true}) // of the origin, see above
 	if err != nil {
+		s.leave()
 		s.Log.Debug("a socket was refused", "error", err)
 		return nil // Accept has answered
 	}
 	conn.SetReadLimit(limit)
 	ctx, drop := context.WithCancel(context.WithoutCancel(r.Context()))
-	(&Socket{conn: conn, patience: s.Patience, ctx: ctx, drop: drop}).run(s.Stopping, talk)
+	socket := &Socket{conn: conn, patience: s.Patience, ctx: ctx, drop: drop}
+	if isDirect(r) {
+		go s.run(socket, talk)
+	} else {
+		s.run(socket, talk)
+	}
 	return nil
+}
+
+func (s *Sockets) run(socket *Socket, talk func(*Socket)) {
+	defer s.leave()
+	defer caught(s.Log, "a socket met a defect")
+	socket.run(s.Stopping, talk)
 }
 
 // isHandshake says whether a request asks for a WebSocket as RFC 6455, section 4.2.1,
@@ -122,12 +133,12 @@ type Socket struct {
 }
 
 func (s *Socket) run(stopping <-chan struct{}, talk func(*Socket)) {
+	defer s.conn.CloseNow()
+	defer s.others.Wait()
+	defer s.drop()
 	s.others.Go(s.ping)
 	s.others.Go(func() { s.closeWhen(stopping) })
 	talk(s)
-	s.drop()
-	s.others.Wait()
-	_ = s.conn.CloseNow()
 }
 
 // Context ends with the socket.

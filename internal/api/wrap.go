@@ -77,6 +77,13 @@ func recovered(log *slog.Logger, res *response, r *http.Request, p any) {
 	res.end(errors.New("panic"))
 }
 
+// caught, deferred, logs a defect of what outlasts its handler.
+func caught(log *slog.Logger, sentence string) {
+	if p := recover(); p != nil {
+		log.Error(sentence, "panic", p, "stack", string(debug.Stack()))
+	}
+}
+
 func attributes(res *response, r *http.Request, more ...any) []any {
 	return append([]any{"method", r.Method, "path", r.URL.Path, "from", r.RemoteAddr, "request_id", res.Header().Get("X-Request-ID")}, more...)
 }

@@ -2,11 +2,16 @@ package jobs
 
 import (
 	"bytes"
+	"context"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 
+	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
@@ -55,4 +60,55 @@ func BenchmarkGet(b *testing.B) {
 	f := silent(b)
 	f.snap = full()
 	bench(b, f, request("GET", jobPath, ""), nil)
+}
+
+// chatter is a watcher of a job that says b.N words.
+type chatter struct {
+	left int64
+	seq  int64
+}
+
+func (c *chatter) Next(context.Context) (engine.Update, error) {
+	c.seq++
+	state := job.Running
+	if c.seq >= c.left {
+		state = job.Succeeded
+	}
+	return engine.Update{Job: new(as(state, c.seq)), Entries: []job.Entry{entry(c.seq, job.Text, "token ")}}, nil
+}
+
+func (c *chatter) Close() {}
+
+// BenchmarkEvent is a word that is told to a watcher, from the update to the last byte
+// of the client's reading, by net/http and on a line.
+func BenchmarkEvent(b *testing.B) {
+	b.Run("handler", func(b *testing.B) { benchmarkEvent(b, false) })
+	b.Run("line", func(b *testing.B) { benchmarkEvent(b, true) })
+}
+
+func benchmarkEvent(b *testing.B, direct bool) {
+	f := silent(b)
+	f.snap.Job = as(job.Succeeded, int64(b.N))
+	f.watch = func(int64) Watcher { return &chatter{left: int64(b.N)} }
+	server := httptest.NewUnstartedServer(f.handler())
+	if direct {
+		server.Config.BaseContext = func(net.Listener) context.Context { return api.Direct(context.Background()) }
+	}
+	server.Start()
+	defer server.Close()
+	r, err := http.NewRequest("GET", server.URL+jobPath+"/events", nil)
+	if err != nil {
+		b.Fatal(err)
+	}
+	r.Host = "127.0.0.1:8080"
+	b.ReportAllocs()
+	b.ResetTimer()
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer res.Body.Close()
+	if _, err := io.Copy(io.Discard, res.Body); err != nil {
+		b.Fatal(err)
+	}
 }

@@ -1,0 +1,73 @@
+package api
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// dialed opens a socket to a server on which talk speaks. Returned is closed when its
+// handler has.
+func dialed(t *testing.T, direct bool, log *slog.Logger, talk func(*Socket)) (conn *websocket.Conn, returned chan struct{}, wait func()) {
+	t.Helper()
+	stopping := make(chan struct{})
+	sockets := &Sockets{Stopping: stopping, Patience: UsualPatience, Log: log}
+	returned = make(chan struct{})
+	server := httptest.NewUnstartedServer(Wrap(log, func(w http.ResponseWriter, r *http.Request) error {
+		defer close(returned)
+		return sockets.Serve(w, r, 1<<10, talk)
+	}))
+	if direct {
+		server.Config.BaseContext = func(net.Listener) context.Context { return Direct(context.Background()) }
+	}
+	server.Start()
+	t.Cleanup(server.Close)
+	conn, _, err := websocket.Dial(t.Context(), server.URL, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.CloseNow() })
+	return conn, returned, func() { close(stopping); sockets.Wait() }
+}
+
+func TestASocketGoesOnWithoutItsHandler(t *testing.T) {
+	conn, returned, wait := dialed(t, true, slog.New(slog.DiscardHandler), func(s *Socket) {
+		for text, _, ok := s.Read(); ok; text, _, ok = s.Read() {
+			s.Send(text)
+		}
+	})
+	<-returned
+	if err := conn.Write(t.Context(), websocket.MessageText, []byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	if _, text, err := conn.Read(t.Context()); err != nil || string(text) != "hello" {
+		t.Errorf("heard %q, %v", text, err)
+	}
+	_ = conn.Close(websocket.StatusNormalClosure, "")
+	wait()
+}
+
+// A defect ends its socket, and no server.
+func TestASocketThatMeetsADefectIsClosed(t *testing.T) {
+	for _, direct := range []bool{true, false} {
+		var said bytes.Buffer
+		conn, _, wait := dialed(t, direct, slog.New(slog.NewTextHandler(&said, nil)), func(*Socket) { panic("oops") })
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		if _, text, err := conn.Read(ctx); err == nil || ctx.Err() != nil {
+			t.Errorf("direct %v: heard %q, %v", direct, text, err)
+		}
+		cancel()
+		wait()
+		if !strings.Contains(said.String(), "oops") {
+			t.Errorf("direct %v: the log is %q", direct, &said)
+		}
+	}
+}
