@@ -26,6 +26,9 @@ func makeExecutors(cfg config.Config, follow llm.Follow, log *slog.Logger) (exec
 		if executors[name], err = makeExecutor(q, models); err != nil {
 			return nil, models, fmt.Errorf("the queue %s: %w", name, err)
 		}
+		if p, ok := executors[name].(*process.Executor); ok && p.Installed() != nil {
+			log.Warn("the command of a queue cannot be run: until that is mended its jobs fail", "queue", name, "error", p.Installed())
+		}
 	}
 	return executors, models, nil
 }

@@ -80,6 +80,13 @@ func New(c Config) (*Executor, error) {
 	return &Executor{config: c, waits: waits{grace: Grace, lastWords: time.Second}}, nil
 }
 
+// Installed says why the program could not be run now; nil where nothing speaks
+// against it.
+func (e *Executor) Installed() error {
+	_, err := exec.LookPath(e.config.Command[0])
+	return err
+}
+
 // Kind is "process".
 func (e *Executor) Kind() string { return "process" }
 

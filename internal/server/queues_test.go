@@ -1,0 +1,23 @@
+package server
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/config"
+)
+
+// Who mistook a command hears of it at the start, not from the first job.
+func TestACommandThatIsNotThereIsToldOfAtTheStart(t *testing.T) {
+	for command, told := range map[string]bool{"sh": false, "./no-such-program": true, "/": true} {
+		q := config.Defaults(config.Process)
+		q.Command = []string{command}
+		var log bytes.Buffer
+		_, _, err := makeExecutors(config.Config{Queues: map[string]config.Queue{"q": q}}, nil, slog.New(slog.NewTextHandler(&log, nil)))
+		if err != nil || strings.Contains(log.String(), "level=WARN") != told {
+			t.Errorf("%s: %v, %q", command, err, &log)
+		}
+	}
+}
