@@ -74,10 +74,7 @@ func New(baseURL string, options ...Option) (*Client, error) {
 
 func parseBase(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
-	if err != nil {
-		return nil, fmt.Errorf("client: the server's URL cannot be read: %w", err)
-	}
-	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("client: the server's URL is %q; it must look like http://127.0.0.1:8080", text)
 	}
 	if u.RawQuery != "" || u.Fragment != "" {

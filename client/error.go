@@ -99,7 +99,7 @@ const maxProblem = 64 << 10 // bytes of a refusal's body that are read
 // refusal reads the answer of a call that was refused. What is no problem document
 // (a proxy in between, another program on that port) still becomes an Error.
 func refusal(res *http.Response) *Error {
-	e := &Error{Code: CodeBadAnswer, Message: fmt.Sprintf("the server answered %d %s without saying why", res.StatusCode, http.StatusText(res.StatusCode))}
+	e := &Error{Code: CodeBadAnswer, Message: fmt.Sprintf("the server answered %d %s without saying why; is the URL right?", res.StatusCode, http.StatusText(res.StatusCode))}
 	body, _ := io.ReadAll(io.LimitReader(res.Body, maxProblem))
 	var p problem
 	if json.Unmarshal(body, &p) == nil && p.Code != "" {

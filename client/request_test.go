@@ -219,11 +219,11 @@ func TestRefusalsAreRead(t *testing.T) {
 		},
 		{
 			"an answer of some other program is not shown as the server's", `<html>nginx</html>`, "text/html",
-			Error{Status: 418, Code: CodeBadAnswer, Message: "the server answered 418 I'm a teapot without saying why"},
+			Error{Status: 418, Code: CodeBadAnswer, Message: "the server answered 418 I'm a teapot without saying why; is the URL right?"},
 		},
 		{
 			"an endless refusal is not read to its end", strings.Repeat(" ", 1<<20) + `{"code":"x"}`, "application/problem+json",
-			Error{Status: 418, Code: CodeBadAnswer, Message: "the server answered 418 I'm a teapot without saying why"},
+			Error{Status: 418, Code: CodeBadAnswer, Message: "the server answered 418 I'm a teapot without saying why; is the URL right?"},
 		},
 	}
 	for _, tt := range tests {

@@ -194,6 +194,23 @@ func TestWrongCommandLines(t *testing.T) {
 	}
 }
 
+func TestAWrongCommandLineIsToldWhatIsRight(t *testing.T) {
+	for line, says := range map[string]string{
+		"watch":                          "it is written 'meanwhile watch ID",
+		"backup":                         "it is written 'meanwhile backup DEST",
+		"serve meanwhile.yaml":           "it is written 'meanwhile serve [flags]'",
+		"nope":                           "unknown command \"nope\"",
+		"submit sim {} --timeout run=1s": "there are lease, run_soft, run_hard",
+		"submit sim {} --retry more=1":   "there are backoff, backoff_max",
+		"list --server localhost:8080":   "must look like http://",
+		"list --server 127.0.0.1:8080":   "must look like http://",
+	} {
+		s := on("http://127.0.0.1:1")
+		s.want(t, exitUsage, "", strings.Fields(line)...)
+		s.wantErr(t, says)
+	}
+}
+
 func TestTheVersion(t *testing.T) {
 	s := on("")
 	if code := s.run(t, "version"); code != exitOK || !strings.HasPrefix(s.out.String(), "meanwhile ") {

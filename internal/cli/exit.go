@@ -60,11 +60,15 @@ func (e usageError) Unwrap() error { return e.err }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// usage makes the errors of a check of arguments usage errors.
+// usage makes the errors of a check of arguments usage errors, which show how the
+// command is written.
 func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
-			return usageError{err}
+			if !cmd.HasParent() {
+				return usageError{err}
+			}
+			return usagef("it is written '%s'", cmd.UseLine())
 		}
 		return nil
 	}

@@ -61,6 +61,8 @@ func (r *reader) understand(ctx context.Context, text []byte) (json.RawMessage, 
 		r.executor = q.Executor
 	}
 	switch {
+	case r.executor == "llm" && len(trimmed) == 0:
+		return nil, usagef("the question is empty")
 	case r.executor == "llm":
 		return question(string(text))
 	case !valid:

@@ -16,6 +16,8 @@ const policyHelp = `--timeout sets a clock of the job, such as run_hard=60s; "of
   backoff=2s, backoff_max=1m, for=1h, on_timeout=true, after_output=fail (or
   restart)`
 
+const clockNames = "lease, run_soft, run_hard, request, first_output, idle_output, queue and cancel_grace"
+
 // clockOf finds a clock by its name; nil when there is none.
 func clockOf(t *client.Timeouts, name string) *time.Duration {
 	return map[string]*time.Duration{
@@ -29,7 +31,7 @@ func setTimeouts(t *client.Timeouts, given []string) error {
 		name, value, _ := strings.Cut(text, "=")
 		clock := clockOf(t, name)
 		if clock == nil {
-			return fmt.Errorf("--timeout %s: there is no clock %q", text, name)
+			return fmt.Errorf("--timeout %s: there is no clock %q; there are %s", text, name, clockNames)
 		}
 		var err error
 		if *clock, err = duration(value); err != nil {
@@ -64,7 +66,7 @@ func setRetryField(r *client.RetryPolicy, name, value string) (err error) {
 	case "after_output":
 		r.AfterOutput = value
 	default:
-		err = fmt.Errorf("there is no setting %q", name)
+		err = fmt.Errorf("there is no setting %q; there are backoff, backoff_max, for, on_timeout and after_output", name)
 	}
 	return err
 }

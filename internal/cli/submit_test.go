@@ -47,6 +47,15 @@ func TestWhatIsSubmitted(t *testing.T) {
 	}
 }
 
+// A variable of the shell that is empty is no question.
+func TestAnEmptyQuestionIsNotSent(t *testing.T) {
+	for _, text := range []string{"", " \n"} {
+		s := on(newFake(t).URL)
+		s.want(t, exitUsage, "", "submit", "chat", text)
+		s.wantErr(t, "the question is empty")
+	}
+}
+
 func TestInputsThatAreNotSent(t *testing.T) {
 	tests := []struct {
 		rule, typed, arg string

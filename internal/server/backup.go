@@ -41,8 +41,11 @@ func Backup(ctx context.Context, from, to string, progress func(done, total int6
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return c.Copied, fmt.Errorf("the directory of the copy cannot be made: %w", err)
 	}
-	if err := os.Mkdir(c.partial, 0o700); err != nil {
-		return c.Copied, fmt.Errorf("%s cannot be made: is another backup under way, or was one killed? Then delete it: %w", c.partial, err)
+	switch err := os.Mkdir(c.partial, 0o700); {
+	case errors.Is(err, fs.ErrExist):
+		return c.Copied, fmt.Errorf("%s is there already: is another backup under way, or was one killed? Then delete it: %w", c.partial, err)
+	case err != nil:
+		return c.Copied, fmt.Errorf("the directory of the copy cannot be made: %w", err)
 	}
 	err := c.copy(progress)
 	if err != nil {
@@ -60,10 +63,7 @@ type copying struct {
 
 // check refuses what cannot be copied, or not to there.
 func (c *copying) check() error {
-	if _, err := os.Stat(databaseIn(c.from)); err != nil {
-		return fmt.Errorf("%s is no data directory of a server: %w", c.from, err)
-	}
-	if err := checkLayout(c.from); err != nil {
+	if err := checkData(c.from); err != nil {
 		return err
 	}
 	if inside(c.to, c.from) {

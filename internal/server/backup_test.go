@@ -204,6 +204,9 @@ func TestABackupThatCannotBeIsRefused(t *testing.T) {
 			t.Errorf("%s to %s: %v", c.from, c.to, err)
 		}
 	}
+	if err := Check(t.Context(), full, func(string) {}); err == nil || !strings.Contains(err.Error(), "no data directory") {
+		t.Errorf("what is no data directory was read: %v", err)
+	}
 	if _, err := Backup(t.Context(), s.cfg.Data, filepath.Join(t.TempDir(), "copy"), silent); err != nil {
 		t.Errorf("a good one: %v", err)
 	}

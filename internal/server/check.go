@@ -14,7 +14,7 @@ import (
 // looks for the files of its jobs, and calls found for each defect. An error says
 // that the directory cannot be used, or not be read.
 func Check(ctx context.Context, data string, found func(defect string)) error {
-	if err := checkLayout(data); err != nil {
+	if err := checkData(data); err != nil {
 		return err
 	}
 	if err := sqlite.Check(ctx, databaseIn(data), found); err != nil {
@@ -30,6 +30,14 @@ func Check(ctx context.Context, data string, found func(defect string)) error {
 		found(fmt.Sprintf("the file %s is not there, or not whole", path))
 	}
 	return err
+}
+
+// checkData refuses a directory that no server has used, or one of another layout.
+func checkData(path string) error {
+	if _, err := os.Stat(databaseIn(path)); err != nil {
+		return fmt.Errorf("%s is no data directory of a server: %w", path, err)
+	}
+	return checkLayout(path)
 }
 
 // missingFiles are the files that jobs should have, by their paths; of some paths

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"reflect"
 	"strings"
 
 	"github.com/meanwhile-run/meanwhile/internal/exec"
@@ -89,12 +90,45 @@ func unfit(err error) *job.Error {
 	refusal := job.Errorf(job.Invalid, "the input does not fit what the queue takes: %s", strings.TrimPrefix(err.Error(), "json: "))
 	var kind *json.UnmarshalTypeError
 	if errors.As(err, &kind) {
-		refusal.Message = fmt.Sprintf("the input has a %s where the queue takes a %s", kind.Value, kind.Type)
+		refusal.Message = fmt.Sprintf("the input has %s where the queue takes %s", withArticle(kind.Value), inJSON(kind.Type))
 		if kind.Field != "" {
 			refusal.Field = "/" + strings.ReplaceAll(kind.Field, ".", "/")
 		}
 	}
 	return refusal
+}
+
+// inJSON says what a value of a Go type is in JSON: whoever submits may know no Go.
+func inJSON(t reflect.Type) string {
+	if t == reflect.TypeFor[[]byte]() {
+		return "a string"
+	}
+	switch t.Kind() {
+	case reflect.Pointer:
+		return inJSON(t.Elem())
+	case reflect.Struct, reflect.Map:
+		return "an object"
+	case reflect.Slice, reflect.Array:
+		return "an array"
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Float32, reflect.Float64:
+		return "a number"
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return "a whole number"
+	default:
+		return "a " + t.String()
+	}
+}
+
+func withArticle(word string) string {
+	if strings.HasPrefix(word, "a") || strings.HasPrefix(word, "o") { // array, object
+		return "an " + word
+	}
+	return "a " + word
 }
 
 // encode is the result that a function's value becomes.

@@ -84,6 +84,20 @@ func TestTheFieldThatDoesNotFitIsNamed(t *testing.T) {
 	}
 }
 
+// A refusal speaks of JSON: whoever submits over HTTP may know no Go.
+func TestARefusalSpeaksOfJSON(t *testing.T) {
+	for input, want := range map[string]string{
+		`{"words":"x"}`:        "the input has a string where the queue takes an array",
+		`{"words":{}}`:         "the input has an object where the queue takes an array",
+		`{"inside":{"N":"x"}}`: "the input has a string where the queue takes a whole number",
+		`[]`:                   "the input has an array where the queue takes an object",
+	} {
+		if err := fn.New(work).Check([]byte(input)); err == nil || err.Error() != want {
+			t.Errorf("%s: %v, want %q", input, err, want)
+		}
+	}
+}
+
 // What was stored before a field was dropped is still worked on.
 func TestAnOldInputIsReadAsFarAsItFits(t *testing.T) {
 	a := exectest.Start(t, fn.New(work), exectest.Task([]byte(`{"words":["a"],"dropped":1}`)))
