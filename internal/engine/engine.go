@@ -33,9 +33,12 @@ type Config struct {
 	MaxWatchers int
 	// IdempotencyKeep is how long an idempotency key is kept at least; 0 means 24 h.
 	IdempotencyKeep time.Duration
-	// MaxBytes is how much the store may hold: past it the oldest ended jobs are
-	// deleted before their time; 0 for no bound.
+	// MaxBytes is how much the store and the files of jobs may hold: past it the oldest
+	// ended jobs are deleted before their time; 0 for no bound.
 	MaxBytes int64
+	// FileBytes is how much the files of jobs hold; nil when jobs have none. It is called
+	// by one goroutine, and may take its time.
+	FileBytes func(context.Context) (int64, error)
 	// Free says how many bytes are free on the disk that the store is on; nil when
 	// nobody knows. While there are less than MinFree no new work is taken.
 	Free    func() (int64, error)
@@ -129,6 +132,7 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 	e.disk = &disk{free: c.Free, least: c.MinFree, log: e.log}
 	e.sweeper = newSweeper(e)
 	e.pruner = newPruner(e, c.MaxBytes)
+	e.pruner.fileBytes = c.FileBytes
 	if err := e.takeBack(ctx); err != nil {
 		return nil, err
 	}

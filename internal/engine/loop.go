@@ -314,6 +314,7 @@ func (e *Engine) refuse(w *work) {
 // watchers, answers to callers.
 func (e *Engine) settle(w *work) {
 	at := time.Now()
+	e.removals.add(w.batch.Removed) // before anyone is told: who then waits for them waits for these, too
 	for _, p := range w.ops {
 		e.settled(p)
 		p.done <- true
@@ -321,7 +322,6 @@ func (e *Engine) settle(w *work) {
 	for _, c := range w.claims { // last, as they were applied: a job may have been finished and claimed
 		e.deliverClaimed(c)
 	}
-	e.removals.add(w.batch.Removed)
 	for _, id := range w.batch.Damaged {
 		e.log.Error("the record of a job is damaged on the disk: the job has failed, and others go on; `meanwhile check` looks at all of the data", "job", id)
 		e.lookAgain(id)

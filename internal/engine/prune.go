@@ -33,8 +33,9 @@ const (
 // lane, and leaves most of the time to others.
 type pruner struct {
 	// Set once.
-	e    *Engine
-	most int64 // bytes; 0 for no bound
+	e         *Engine
+	most      int64                                // bytes; 0 for no bound
+	fileBytes func(context.Context) (int64, error) // nil when jobs have no files
 
 	// Owned by run.
 	from  int64     // where the next pass begins
@@ -97,13 +98,27 @@ func (p *pruner) pass(ctx context.Context) error {
 	return nil
 }
 
-// shrink deletes the oldest ended jobs before their time when the store holds more
-// than it may, until it holds nine tenths of that.
+// size is how much the store and the files of jobs hold. Files that are being removed
+// are waited for: what they held is no reason to delete more.
+func (p *pruner) size(ctx context.Context) (int64, error) {
+	size, err := p.e.store.Size(ctx)
+	if err != nil || p.fileBytes == nil {
+		return size, err
+	}
+	if err := p.e.removals.wait(ctx); err != nil {
+		return 0, err
+	}
+	files, err := p.fileBytes(ctx)
+	return size + files, err
+}
+
+// shrink deletes the oldest ended jobs before their time when there is more of them
+// than may be, until there is nine tenths of that.
 func (p *pruner) shrink(ctx context.Context) error {
 	if p.most == 0 || time.Since(p.full) < fullEvery {
 		return nil
 	}
-	size, err := p.e.store.Size(ctx)
+	size, err := p.size(ctx)
 	if err != nil || size <= p.most {
 		return err
 	}
@@ -114,7 +129,7 @@ func (p *pruner) shrink(ctx context.Context) error {
 			return err
 		}
 		total, after = total+op.Deleted, op.Next
-		if size, err = p.e.store.Size(ctx); err != nil {
+		if size, err = p.size(ctx); err != nil {
 			return err
 		}
 		if after == 0 {
@@ -130,11 +145,11 @@ func (p *pruner) shrink(ctx context.Context) error {
 
 // tell says what a shrink came to.
 func (p *pruner) tell(before, after int64, jobs int) {
-	p.e.log.Warn("the store held more than it may: the oldest ended jobs were deleted before their time",
+	p.e.log.Warn("there was more than may be: the oldest ended jobs were deleted before their time",
 		"jobs", jobs, "bytes", before, "now", after, "most", p.most)
 	if after > p.most {
 		p.full = time.Now()
-		p.e.log.Warn("the store still holds more than it may: what is left is unfinished work and conversations", "bytes", after, "most", p.most)
+		p.e.log.Warn("there is still more than may be: what is left is unfinished work and conversations", "bytes", after, "most", p.most)
 	}
 }
 

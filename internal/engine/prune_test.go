@@ -1,10 +1,15 @@
 package engine
 
 import (
+	"context"
+	"path/filepath"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
 // end runs jobs of so many bytes to their end.
@@ -64,6 +69,79 @@ func TestShrinkDeletesTheOldest(t *testing.T) {
 		t.Errorf("the store holds %d of the %d bytes that it may", size, p.most)
 	}
 	w.get(waiting)
+}
+
+// shelf is the files of jobs, which take a while to be removed.
+type shelf struct {
+	mu    sync.Mutex
+	bytes map[job.ID]int64 // guarded by mu
+}
+
+func (s *shelf) put(id job.ID, bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bytes[id] = bytes
+}
+
+func (s *shelf) remove(ids []job.ID) {
+	time.Sleep(time.Minute)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range ids {
+		delete(s.bytes, id)
+	}
+}
+
+func (s *shelf) size(context.Context) (total int64, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, n := range s.bytes {
+		total += n
+	}
+	return total, nil
+}
+
+// The files of jobs count, and those that are on their way out are waited for: no more
+// jobs are deleted than have to be.
+func TestShrinkCountsFiles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, files := &clock{now: time.Unix(1_800_000_000, 0)}, &shelf{bytes: map[job.ID]int64{}}
+		s, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "jobs.db"), sqlite.Options{Clock: c.Now, Unsynced: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := sweptOver(t, c, Config{Store: s, RenewEvery: time.Hour, RemoveFiles: files.remove, FileBytes: files.size})
+		ctx, stop := context.WithCancel(t.Context())
+		var removing sync.WaitGroup
+		removing.Go(func() { w.removals.run(ctx) })
+		defer removing.Wait()
+		defer stop()
+		const size = 10 << 20
+		var ids []job.ID
+		for range 10 {
+			id := w.submit(Request{ID: job.NewID(), Files: []job.File{{Name: "a", Size: size}}, Input: []byte("{}")})
+			files.put(id, size)
+			claimed := <-w.jobs
+			if _, err := w.Finish(t.Context(), claimed.Lease(), job.Outcome{}); err != nil {
+				t.Fatal(err)
+			}
+			ids = append(ids, id)
+		}
+		w.pruner.most = 10*size + w.size()
+		if err := w.pruner.shrink(t.Context()); err != nil || w.left(ids) != 10 {
+			t.Fatalf("with room left, %d of 10 jobs are there: %v", w.left(ids), err)
+		}
+		w.pruner.most = 5*size + size/2 + w.size()
+		if err := w.pruner.shrink(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if n := w.left(ids); n != 4 || w.left(ids[6:]) != 4 {
+			t.Errorf("%d jobs are left, %d of them among the newest four", n, w.left(ids[6:]))
+		}
+		if held, _ := files.size(t.Context()); held != 4*size {
+			t.Errorf("of the files %d bytes are left", held)
+		}
+	})
 }
 
 // A store of which nothing can be deleted is left alone for a while.

@@ -13,8 +13,9 @@ type removals struct {
 	remove func([]job.ID)
 	wake   chan struct{} // has a value when there is something to do; nobody closes it
 
-	mu  sync.Mutex
-	ids []job.ID // guarded by mu
+	mu   sync.Mutex
+	ids  []job.ID      // guarded by mu
+	gone chan struct{} // closed by run when nothing is left to delete; nil while nothing is; guarded by mu
 }
 
 func newRemovals(remove func([]job.ID)) *removals {
@@ -28,10 +29,29 @@ func (r *removals) add(ids []job.ID) {
 	}
 	r.mu.Lock()
 	r.ids = append(r.ids, ids...)
+	if r.gone == nil {
+		r.gone = make(chan struct{})
+	}
 	r.mu.Unlock()
 	select {
 	case r.wake <- struct{}{}:
 	default:
+	}
+}
+
+// wait returns once there was a moment at which nothing was left to delete.
+func (r *removals) wait(ctx context.Context) error {
+	r.mu.Lock()
+	gone := r.gone
+	r.mu.Unlock()
+	if gone == nil {
+		return nil
+	}
+	select {
+	case <-gone:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -43,12 +63,21 @@ func (r *removals) run(ctx context.Context) {
 			return
 		case <-r.wake:
 		}
-		r.mu.Lock()
-		ids := r.ids
-		r.ids = nil
-		r.mu.Unlock()
-		if len(ids) > 0 {
+		for ids := r.take(); len(ids) > 0; ids = r.take() {
 			r.remove(ids)
 		}
 	}
+}
+
+// take takes what is to be deleted; when that is nothing, all is gone.
+func (r *removals) take() []job.ID {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ids := r.ids
+	r.ids = nil
+	if len(ids) == 0 && r.gone != nil {
+		close(r.gone)
+		r.gone = nil
+	}
+	return ids
 }

@@ -29,6 +29,7 @@ type Options struct {
 	MaxFile   int64 // bytes of a file; 512 MiB
 	MaxStaged int64 // bytes of all files whose jobs are not stored yet; 16 files of the largest size
 	KeepFree  int64 // bytes of the disk that no file may take; 64 MiB
+	Sized     bool  // [Dir.Size] is asked for
 	Log       *slog.Logger
 }
 
@@ -49,6 +50,8 @@ type Dir struct {
 
 	mu     sync.Mutex
 	staged int64 // guarded by mu: bytes of the files whose jobs are not stored yet
+
+	sizes sizes
 }
 
 // Open makes the directory when it is missing.
@@ -105,8 +108,16 @@ func (d *Dir) Open(id job.ID, f job.File) (*os.File, error) {
 // removed is found again by the next [Dir.Sweep].
 func (d *Dir) Remove(ids ...job.ID) {
 	for _, id := range ids {
-		if err := os.RemoveAll(d.of(id)); err != nil {
-			d.options.Log.Warn("files that belong to no job could not be removed; the next start tries again", "directory", d.of(id), "error", err)
+		if d.options.Sized {
+			d.sizes.removing(id, d.of(id))
 		}
+		d.removeAll(id)
+	}
+}
+
+// removeAll removes files that nobody counted.
+func (d *Dir) removeAll(id job.ID) {
+	if err := os.RemoveAll(d.of(id)); err != nil {
+		d.options.Log.Warn("files that belong to no job could not be removed; the next start tries again", "directory", d.of(id), "error", err)
 	}
 }

@@ -277,6 +277,89 @@ func TestOrphansAreSweptAtTheNextStart(t *testing.T) {
 	}
 }
 
+// size is how many bytes there are, as is known.
+func size(t *testing.T, d *Dir) int64 {
+	t.Helper()
+	n, err := d.Size(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// The size is that of the files that are kept, whoever kept them, as soon as they are
+// and until they are removed.
+func TestTheSizeIsThatOfTheFilesOfJobs(t *testing.T) {
+	before := open(t, Options{Sized: true})
+	var stored []job.ID
+	for range 3 {
+		stored = append(stored, kept(t, before, "a", "b")) // of 4 bytes each
+	}
+	kept(t, before, "c")
+	for time := stored[2].Time(); !job.NewID().Time().After(time); { // the next start is later
+	}
+	d, err := Open(before.root, Options{Sized: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for time := d.opened; !job.NewID().Time().After(time); {
+	}
+	if _, err := d.Sweep(t.Context(), func(context.Context, int64, int) ([]job.ID, int64, error) { return stored, 0, nil }); err != nil {
+		t.Fatal(err)
+	}
+	d.Remove(stored[0]) // before it was counted
+	s := d.Stage(job.NewID())
+	receive(t, s, "d", "ten bytes.")
+	for _, step := range []struct {
+		does string
+		do   func()
+		size int64
+	}{
+		{"what an earlier process left is counted, what is being received is not", func() {}, 16},
+		{"what is kept is counted", func() { s.Keep() }, 26},
+		{"what is discarded never was", func() {
+			s := d.Stage(job.NewID())
+			receive(t, s, "e", "no")
+			s.Discard()
+		}, 26},
+		{"a stage without files has no size", func() { d.Stage(job.NewID()).Keep() }, 26},
+		{"what is removed is counted no more, also if it was counted late", func() { d.Remove(stored[1], s.ID()) }, 8},
+		{"what is gone is not removed again", func() { d.Remove(stored[1], s.ID(), job.NewID()) }, 8},
+		{"in the end there is nothing", func() { d.Remove(stored[2]) }, 0},
+	} {
+		step.do()
+		if got := size(t, d); got != step.size {
+			t.Errorf("%s: the size is %d, want %d", step.does, got, step.size)
+		}
+	}
+	if left := all(t, d); len(left) > 0 {
+		t.Errorf("left are %v", left)
+	}
+}
+
+// Whoever is in a hurry gets no size rather than a wrong one.
+func TestACountThatIsBrokenOffGoesOn(t *testing.T) {
+	before := open(t, Options{})
+	ids := []job.ID{kept(t, before, "a"), kept(t, before, "b")}
+	for time := ids[1].Time(); !job.NewID().Time().After(time); {
+	}
+	d, err := Open(before.root, Options{Sized: true})
+	if err == nil {
+		_, err = d.Sweep(t.Context(), func(context.Context, int64, int) ([]job.ID, int64, error) { return ids, 0, nil })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if n, err := d.Size(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("%d, %v", n, err)
+	}
+	if n := size(t, d); n != 8 {
+		t.Errorf("the size is %d", n)
+	}
+}
+
 // While nobody knows which jobs there are, everything stays.
 func TestASweepThatCannotAskRemovesNothing(t *testing.T) {
 	before := open(t, Options{})

@@ -187,6 +187,7 @@ func (s *Stage) Keep() error {
 				return unwritten(err)
 			}
 		}
+		s.dir.sizes.kept(s.bytes)
 	}
 	s.release()
 	return nil
@@ -198,7 +199,7 @@ func (s *Stage) Discard() {
 		return
 	}
 	if s.made {
-		s.dir.Remove(s.id)
+		s.dir.removeAll(s.id)
 	}
 	s.release()
 }

@@ -20,7 +20,7 @@ const sweepPage = 1000 // ids
 // opening of d: a crash has left them. It is called once, before files are
 // received. What is not called like a job is left alone.
 func (d *Dir) Sweep(ctx context.Context, list Lister) (removed int, err error) {
-	orphans, err := d.older()
+	there, orphans, err := d.look()
 	if err != nil {
 		return 0, fmt.Errorf("the directory of the jobs' files cannot be read: %w", err)
 	}
@@ -34,31 +34,41 @@ func (d *Dir) Sweep(ctx context.Context, list Lister) (removed int, err error) {
 		}
 	}
 	for id := range orphans {
-		d.Remove(id)
+		d.removeAll(id)
+		delete(there, id)
 	}
+	d.sizes.found(there)
 	return len(orphans), nil
 }
 
-// older are the directories whose jobs' ids were made before d was opened.
-func (d *Dir) older() (map[job.ID]struct{}, error) {
+// look finds the directories of jobs, where they are to be counted, and those of them
+// whose jobs' ids were made before d was opened.
+func (d *Dir) look() (there, older map[job.ID]struct{}, err error) {
 	dir, err := os.Open(d.root)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer dir.Close()
-	ids := map[job.ID]struct{}{}
+	there, older = map[job.ID]struct{}{}, map[job.ID]struct{}{}
 	for {
 		names, err := dir.Readdirnames(sweepPage)
 		for _, name := range names {
-			if id, err := job.ParseID(name); err == nil && id.Time().Before(d.opened) {
-				ids[id] = struct{}{}
+			id, err := job.ParseID(name)
+			if err != nil {
+				continue
+			}
+			if d.options.Sized {
+				there[id] = struct{}{}
+			}
+			if id.Time().Before(d.opened) {
+				older[id] = struct{}{}
 			}
 		}
 		if errors.Is(err, io.EOF) {
-			return ids, nil
+			return there, older, nil
 		}
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 }

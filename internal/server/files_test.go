@@ -2,8 +2,10 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
+	"log/slog"
 	"maps"
 	"mime/multipart"
 	"net/http"
@@ -12,9 +14,12 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/config"
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/exec/sim"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
@@ -169,4 +174,69 @@ func TestAFullQueueAnswersAKnownSubmitWithFiles(t *testing.T) {
 		t.Errorf("of %d jobs on the disk are %v", stored, got)
 	}
 	s.quit()
+}
+
+// The files of jobs count in the bound of what is kept, also those that were there at
+// the start: the oldest ended jobs go with theirs.
+func TestTheBoundOfWhatIsKeptCountsFiles(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := config.Default()
+		cfg.Data, cfg.Listen, cfg.Queues, cfg.Retention.MaxBytes = t.TempDir(), "", nil, 16<<20
+		owner := job.Owner{User: "local"}
+		var ids []job.ID
+		run := func(work func(*house)) {
+			s, err := Open(t.Context(), cfg, slog.New(slog.NewTextHandler(t.Output(), nil)))
+			if err == nil {
+				err = s.Add("shelf", config.FuncQueue(), sim.Executor{})
+			}
+			ctx, stop := context.WithCancel(t.Context())
+			if err == nil {
+				err = s.start(ctx)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			work(s.house)
+			stop()
+			if err := s.Wait(); err != nil {
+				t.Error(err)
+			}
+		}
+		submit := func(h *house) {
+			stage := h.files.Stage(job.NewID())
+			_, err := stage.Receive(t.Context(), "a", "text/plain", bytes.NewReader(make([]byte, 1<<20)))
+			if err == nil {
+				err = stage.Keep()
+			}
+			if err == nil {
+				_, _, err = h.engine.Submit(t.Context(), engine.Request{ID: stage.ID(), Owner: owner, Queue: "shelf", Input: []byte("{}"), Files: stage.Files()})
+			}
+			if err == nil {
+				_, err = h.engine.Wait(t.Context(), owner, stage.ID(), time.Hour)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids = append(ids, stage.ID())
+		}
+		run(func(h *house) {
+			for range 4 {
+				submit(h)
+			}
+		})
+		cfg.Retention.MaxBytes = 5 << 20
+		run(func(h *house) {
+			for range 4 {
+				submit(h)
+			}
+			time.Sleep(time.Minute)
+			for i, id := range ids {
+				_, err := h.engine.Get(t.Context(), owner, id)
+				_, gone := os.Stat(h.files.Path(id, job.File{Name: "a"}))
+				if left := i >= 4; left != (err == nil) || left != (gone == nil) {
+					t.Errorf("job %d of 8: %v, its file: %v", i+1, err, gone)
+				}
+			}
+		})
+	})
 }

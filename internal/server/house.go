@@ -127,6 +127,7 @@ func (h *house) furnish(ctx context.Context) (err error) {
 		Queues:      engineQueues(h.cfg, h.executors),
 		Log:         h.log,
 		MaxBytes:    h.cfg.Retention.MaxBytes,
+		FileBytes:   h.files.Size,
 		Free:        h.free(),
 		MinFree:     h.cfg.MinFreeBytes,
 		RemoveFiles: h.removeFiles,

@@ -316,7 +316,7 @@ type Due struct {
 type Prune struct {
 	After int64 // a cursor; 0 begins with the oldest
 	Limit int
-	Bytes int64         // of input, output and result; 0 for no bound
+	Bytes int64         // of input, output and result, with Early also of files; 0 for no bound
 	For   time.Duration // how long it may hold up the batch; 0 for no bound
 	// Early deletes ended jobs before their time: the store holds more than it may.
 	Early bool

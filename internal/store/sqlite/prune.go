@@ -43,6 +43,7 @@ func (p *pruning) late() bool { return p.op.For > 0 && time.Since(p.began) >= p.
 type old struct {
 	gone
 	output int64 // bytes
+	input  int64 // bytes, with those of its files
 }
 
 // chunk looks at the next jobs and deletes those past their time. It says whether
@@ -75,7 +76,7 @@ func (p *pruning) look(limit int) (list []old, seen int, err error) {
 		seen++
 		p.op.Next, p.op.Seen = c.int(0), c.time(6)
 		if job.State(c.int(3)).Ended() && (p.op.Early || !c.time(4).After(p.now)) {
-			list = append(list, old{scanGone(c), c.int(7)})
+			list = append(list, old{scanGone(c), c.int(7), c.int(10)})
 		}
 		return nil
 	})
@@ -85,6 +86,9 @@ func (p *pruning) look(limit int) (list []old, seen int, err error) {
 func (p *pruning) removeOld(o *old) error {
 	if p.op.Bytes > 0 {
 		p.bytes += o.output
+		if p.op.Early && o.files > 0 {
+			p.bytes += o.input
+		}
 		_, err := p.q.weight.int(o.n).first(func(c column) error { p.bytes += c.int(0); return nil })
 		if err != nil {
 			return err

@@ -83,7 +83,7 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.parked, "SELECT n, priority FROM jobs WHERE queue = ? AND lane = ? ORDER BY turn, n LIMIT ?"},
 		{&q.due, "SELECT " + jobColumns + " FROM jobs WHERE due <= ? ORDER BY due LIMIT ?"},
 		{&q.expired, "SELECT " + jobColumns + " FROM jobs WHERE queue_by <= ? ORDER BY queue_by LIMIT ?"},
-		{&q.oldest, "SELECT n, tenant, usr, state, expires, idem, created, out_bytes, id, files FROM jobs WHERE n > ? ORDER BY n LIMIT ?"},
+		{&q.oldest, "SELECT n, tenant, usr, state, expires, idem, created, out_bytes, id, files, in_bytes FROM jobs WHERE n > ? ORDER BY n LIMIT ?"},
 		{&q.weight, `SELECT coalesce((SELECT length(body) FROM inputs WHERE n = ?1), 0) + coalesce((SELECT length(body) FROM results WHERE n = ?1), 0)`},
 		{&q.outputEnd, outputEndSQL},
 		{&q.text, textSQL},

@@ -14,6 +14,7 @@ func retentionRules() []rule {
 		{"an early prune spares what has not ended", earlySpares},
 		{"an early prune leaves idempotency keys for as long as was promised", earlyKeys},
 		{"a prune stops once it has deleted about so many bytes, and goes on after its cursor", pruneBytes},
+		{"an early prune counts the files of jobs among the bytes that it deletes", earlyFiles},
 		{"a prune that has no time still gets on", pruneHurries},
 		{"a store that holds more is bigger, and smaller once that is pruned", sizeFollows},
 	}
@@ -96,6 +97,23 @@ func pruneBytes(w *world) {
 		after = p.Next
 	}
 	equal(w, "the jobs deleted", deleted, 100)
+}
+
+func earlyFiles(w *world) {
+	const size = 1 << 20
+	for range 6 {
+		c := w.running(func(s *store.Submit) {
+			s.Job.Files, s.Job.InputBytes = []job.File{{Name: "a", Size: size}}, size+2
+		})
+		w.do(newFinish(c.Lease(), job.Succeeded))
+	}
+	early := &store.Prune{Limit: 1000, Bytes: 2 * size, Early: true}
+	w.do(early)
+	equal(w, "the jobs of a MiB deleted before their time for two", early.Deleted, 2)
+	w.pass(day)
+	due := &store.Prune{Limit: 1000, Bytes: 2 * size}
+	w.do(due)
+	equal(w, "the jobs past their time deleted for two MiB of the store", due.Deleted, 4)
 }
 
 func pruneHurries(w *world) {
