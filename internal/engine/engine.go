@@ -142,11 +142,16 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 	return e, e.loadCounts(ctx)
 }
 
+// loadCounts tells the queues what is in them. Jobs of a queue that there is no more
+// wait until it is there again: nobody would notice, were it not said.
 func (e *Engine) loadCounts(ctx context.Context) error {
 	counts, err := e.store.Counts(ctx)
 	for name, c := range counts {
-		if q := e.queues[name]; q != nil {
+		switch q := e.queues[name]; {
+		case q != nil:
 			q.setCounts(c)
+		case c.Waiting() > 0:
+			e.log.Warn("jobs wait in a queue that there is not: they run when it is configured again, or can be cancelled", "queue", name, "jobs", c.Waiting())
 		}
 	}
 	return err

@@ -1,9 +1,11 @@
 package engine_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -116,6 +118,24 @@ func (h *house) finish(c job.Claimed, o job.Outcome) job.State {
 
 func text(seq int64, said string) []job.Entry {
 	return []job.Entry{{Seq: seq, Attempt: 1, Kind: job.Text, Events: 1, Data: []byte(said)}}
+}
+
+// Jobs of a queue that was taken out of the configuration, or renamed, are told of.
+func TestJobsThatWaitInNoQueueAreToldOf(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "jobs.db")
+	h := start(t, openStore(t, path))
+	h.submit(engine.Request{Input: []byte(`1`)})
+	h.stop()
+	for _, tt := range []struct {
+		queues []engine.Queue
+		told   string
+	}{{queues(), ""}, {queues()[1:], "queue=sim jobs=1"}} {
+		var log bytes.Buffer
+		startConfig(t, engine.Config{Store: openStore(t, path), Queues: tt.queues, Log: slog.New(slog.NewTextHandler(&log, nil))}).stop()
+		if tt.told == "" && log.Len() > 0 || !strings.Contains(log.String(), tt.told) {
+			t.Errorf("%d queues: %q, want %q", len(tt.queues), &log, tt.told)
+		}
+	}
 }
 
 // A submit that meets a free worker runs at once, and its result can be read.
