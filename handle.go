@@ -2,6 +2,7 @@ package meanwhile
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/config"
@@ -26,9 +27,12 @@ import (
 // kept.
 //
 // Handle panics where a mux would: when there is a queue of that name already, in the
-// configuration or by Handle, when the name is none (a-z, 0-9, _ and -), when an option
-// makes no sense, and when the server runs already.
+// configuration or by Handle, when the name is none (a-z, 0-9, _ and -), when work is
+// nil or an option makes no sense, and when the server runs already.
 func Handle[In, Out any](s *Server, queue string, work func(context.Context, *Task, In) (Out, error), options ...QueueOption) {
+	if work == nil {
+		panic(fmt.Sprintf("meanwhile: the queue %q has no function: work is nil", queue))
+	}
 	q := config.FuncQueue()
 	for _, o := range options {
 		o.set(&q)

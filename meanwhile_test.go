@@ -362,15 +362,20 @@ func TestAConfigurationThatIsWrongIsRefused(t *testing.T) {
 func TestHandlePanicsWhereAMuxWould(t *testing.T) {
 	s := open(t, meanwhile.Config{})
 	meanwhile.Handle(s, "echo", echo)
-	refused := func(what, queue string, options ...meanwhile.QueueOption) {
+	panics := func(what string, handle func()) {
 		t.Helper()
 		defer func() {
 			if recover() == nil {
 				t.Errorf("%s: no panic", what)
 			}
 		}()
-		meanwhile.Handle(s, queue, echo, options...)
+		handle()
 	}
+	refused := func(what, queue string, options ...meanwhile.QueueOption) {
+		t.Helper()
+		panics(what, func() { meanwhile.Handle(s, queue, echo, options...) })
+	}
+	panics("no function", func() { meanwhile.Handle[int, int](s, "nil", nil) })
 	refused("a queue twice", "echo")
 	refused("a name that is none", "Echo!")
 	refused("no concurrency", "none", meanwhile.Concurrency(0))
