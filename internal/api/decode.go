@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/strictjson"
 )
 
 // DecodeJSON reads exactly one JSON value into v, which points to a struct with
@@ -24,8 +25,8 @@ import (
 // A RawMessage aliases data. A list whose elements answer each for itself is an
 // [Items].
 func DecodeJSON(data []byte, v any) error {
-	d := decoder{scanner: scanner{data: data}}
-	if d.space(); d.pos == len(data) {
+	d := decoder{Scanner: strictjson.New(data)}
+	if d.AtEnd() {
 		return job.Errorf(job.Invalid, "there is no body; send JSON")
 	}
 	if bytes.HasPrefix(data, []byte("\ufeff")) {
@@ -34,14 +35,14 @@ func DecodeJSON(data []byte, v any) error {
 	if err := d.value(reflect.ValueOf(v).Elem()); err != nil {
 		return err
 	}
-	if d.space(); d.pos < len(data) {
-		return d.broken("there is more after the end of the value")
+	if !d.AtEnd() {
+		return d.Broken("there is more after the end of the value")
 	}
 	return nil
 }
 
 type decoder struct {
-	scanner
+	strictjson.Scanner
 	name []byte // of the field whose value is read; nil at the beginning, and in an array
 }
 
@@ -50,16 +51,15 @@ var rawType = reflect.TypeFor[json.RawMessage]()
 // value reads the next value into v.
 func (d *decoder) value(v reflect.Value) *job.Error {
 	if v.Type() == rawType {
-		d.space()
-		start := d.pos
-		if err := d.skip(); err != nil {
+		text, err := d.Value()
+		if err != nil {
 			return err
 		}
-		v.SetBytes(d.data[start:d.pos:d.pos])
+		v.SetBytes(text)
 		return nil
 	}
-	if d.peek() == 'n' {
-		return d.literal("null")
+	if d.Peek() == 'n' {
+		return d.Literal("null")
 	}
 	switch v.Kind() {
 	case reflect.Pointer:
@@ -88,10 +88,10 @@ func (d *decoder) value(v reflect.Value) *job.Error {
 }
 
 func (d *decoder) text(v reflect.Value) *job.Error {
-	if d.peek() != '"' {
+	if d.Peek() != '"' {
 		return d.wrong("a string")
 	}
-	text, err := d.string()
+	text, err := d.String()
 	if err == nil {
 		v.SetString(string(text))
 	}
@@ -99,12 +99,12 @@ func (d *decoder) text(v reflect.Value) *job.Error {
 }
 
 func (d *decoder) bool(v reflect.Value) *job.Error {
-	switch d.peek() {
+	switch d.Peek() {
 	case 't':
 		v.SetBool(true)
-		return d.literal("true")
+		return d.Literal("true")
 	case 'f':
-		return d.literal("false")
+		return d.Literal("false")
 	}
 	return d.wrong("true or false")
 }
@@ -136,28 +136,25 @@ func (d *decoder) float(v reflect.Value) *job.Error {
 }
 
 func (d *decoder) numberText(want string) (string, *job.Error) {
-	if c := d.peek(); c != '-' && !isDigit(c) {
+	if kindAt(d.Peek()) != aNumber {
 		return "", d.wrong(want)
 	}
-	start := d.pos
-	if err := d.number(); err != nil {
-		return "", err
-	}
-	return string(d.data[start:d.pos]), nil
+	text, err := d.Value()
+	return string(text), err
 }
 
 func (d *decoder) object(v reflect.Value) *job.Error {
-	if d.peek() != '{' {
+	if d.Peek() != '{' {
 		return d.wrong("an object")
 	}
 	var seen uint64
-	return d.each(func(name []byte) *job.Error {
+	return d.Each(func(name []byte) *job.Error {
 		i := fieldNamed(v.Type(), name)
 		if i < 0 {
 			return job.Errorf(job.Invalid, "there is no field %s; there are %s", job.Quote(string(name)), fieldsOf(v.Type()))
 		}
 		if seen&(1<<i) != 0 {
-			return twice(name)
+			return strictjson.Twice(name)
 		}
 		seen |= 1 << i
 		d.name = name
@@ -166,14 +163,14 @@ func (d *decoder) object(v reflect.Value) *job.Error {
 }
 
 func (d *decoder) table(v reflect.Value) *job.Error {
-	if d.peek() != '{' {
+	if d.Peek() != '{' {
 		return d.wrong("an object")
 	}
 	v.Set(reflect.MakeMap(v.Type()))
-	return d.each(func(name []byte) *job.Error {
+	return d.Each(func(name []byte) *job.Error {
 		key := reflect.ValueOf(string(name))
 		if v.MapIndex(key).IsValid() {
-			return twice(name)
+			return strictjson.Twice(name)
 		}
 		item := reflect.New(v.Type().Elem()).Elem()
 		d.name = name
@@ -186,11 +183,11 @@ func (d *decoder) table(v reflect.Value) *job.Error {
 }
 
 func (d *decoder) slice(v reflect.Value) *job.Error {
-	if d.peek() != '[' {
+	if d.Peek() != '[' {
 		return d.wrong("an array")
 	}
 	v.Set(reflect.MakeSlice(v.Type(), 0, 0))
-	return d.items(func() *job.Error {
+	return d.Items(func() *job.Error {
 		d.name = nil
 		item := reflect.New(v.Type().Elem()).Elem()
 		if err := d.value(item); err != nil {
@@ -203,9 +200,9 @@ func (d *decoder) slice(v reflect.Value) *job.Error {
 
 // wrong says what should have stood where the scanner is.
 func (d *decoder) wrong(want string) *job.Error {
-	kind := kindAt(d.peek())
+	kind := kindAt(d.Peek())
 	if kind == "" {
-		return d.broken("a value is missing")
+		return d.Broken("a value is missing")
 	}
 	return job.Errorf(job.Invalid, "%s must be %s, not %s", d.what(), want, kind)
 }
@@ -215,13 +212,16 @@ func (d *decoder) what() string {
 	switch {
 	case d.name != nil:
 		return job.Quote(string(d.name))
-	case d.depth > 0:
+	case d.Inside():
 		return "it"
 	default:
 		return "the JSON"
 	}
 }
 
+const aNumber = "a number"
+
+// kindAt is the kind of value that begins with a character; "" for none.
 func kindAt(c byte) string {
 	switch {
 	case c == '"':
@@ -232,8 +232,8 @@ func kindAt(c byte) string {
 		return "an array"
 	case c == 't' || c == 'f':
 		return "a boolean"
-	case c == '-' || isDigit(c):
-		return "a number"
+	case c == '-' || '0' <= c && c <= '9':
+		return aNumber
 	default:
 		return ""
 	}

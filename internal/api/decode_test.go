@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/strictjson"
 )
 
 // everything has a field of each kind that requests use.
@@ -196,12 +197,12 @@ func FuzzDecodeJSON(f *testing.F) {
 
 // checkJSON says whether data is exactly one JSON value that DecodeJSON takes.
 func checkJSON(data []byte) error {
-	s := scanner{data: data}
-	if err := s.skip(); err != nil {
+	s := strictjson.New(data)
+	if err := s.Skip(); err != nil {
 		return err
 	}
-	if s.space(); s.pos < len(data) {
-		return s.broken("there is more after the end of the value")
+	if !s.AtEnd() {
+		return s.Broken("there is more after the end of the value")
 	}
 	return nil
 }

@@ -25,11 +25,11 @@ type Item[T any] struct {
 type list interface{ read(d *decoder) *job.Error }
 
 func (l *Items[T]) read(d *decoder) *job.Error {
-	if d.peek() != '[' {
+	if d.Peek() != '[' {
 		return d.wrong("an array")
 	}
 	list := d.what()
-	return d.items(func() *job.Error {
+	return d.Items(func() *job.Error {
 		d.name = nil
 		if len(l.Given) == l.Most {
 			return job.Errorf(job.TooLarge, "%s has at most %d elements", list, l.Most)
@@ -41,14 +41,14 @@ func (l *Items[T]) read(d *decoder) *job.Error {
 
 // read reads one element; the error is of JSON that is broken.
 func (it *Item[T]) read(d *decoder) *job.Error {
-	d.space()
-	before := d.scanner
+	d.Peek()
+	before := d.Scanner
 	if it.Err = d.value(reflect.ValueOf(&it.Value).Elem()); it.Err != nil {
-		d.scanner = before
-		if broken := d.skip(); broken != nil {
+		d.Scanner = before
+		if broken := d.Skip(); broken != nil {
 			return broken
 		}
 	}
-	it.Text = d.data[before.pos:d.pos:d.pos]
+	it.Text = d.Since(before)
 	return nil
 }

@@ -34,7 +34,7 @@ func TestCheckPointsAtWhatIsWrong(t *testing.T) {
 		`"echo"`:                       "",
 		`[{}]`:                         "",
 		`{} {}`:                        "",
-		"{\"echo\": \"\xff\"}":         "",
+		"{\"echo\": \"\xff\"}":         "/echo",
 		`{"sleep": 1}`:                 "/sleep",
 		`{"Tokens": 1}`:                "/Tokens",
 		`{"a/b~c": 1}`:                 "/a~1b~0c",
@@ -57,7 +57,7 @@ func TestCheckPointsAtWhatIsWrong(t *testing.T) {
 		`{"fail_code": "final:"}`:      "/fail_code",
 		`{"ignore_cancel": 1}`:         "/ignore_cancel",
 		`{"ignore_cancel": null}`:      "/ignore_cancel",
-		`{"echo": 1, "tokens": NaN}`:   "",
+		`{"echo": 1, "tokens": NaN}`:   "/tokens",
 	} {
 		var refusal *job.Error
 		if err := (Executor{}).Check([]byte(input)); !errors.As(err, &refusal) || refusal.Code != job.Invalid {

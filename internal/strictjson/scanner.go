@@ -1,4 +1,10 @@
-package api
+// Package strictjson walks over JSON text (RFC 8259) and is strict where encoding/json
+// is not: a name given twice, invalid UTF-8, the character U+0000, half of a surrogate
+// pair and nesting past [job.MaxDepth] are refused.
+//
+// Whoever walks checks: what was walked over to its end is good, and need not be
+// looked at again before it is read.
+package strictjson
 
 import (
 	"bytes"
@@ -10,20 +16,39 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// scanner walks over JSON text (RFC 8259) and refuses what is none. Its methods
-// leave pos behind what they read; after an error it is not used again.
-type scanner struct {
+// Scanner stands somewhere in a JSON text. Its methods leave it behind what they
+// read; after an error it is not used again. Errors have the code [job.Invalid] and
+// point to where in the text they are. A copy goes its own way.
+//
+// Of an object, an array, a string or a word the first character is known before it is
+// read: [Scanner.Peek] has said so.
+type Scanner struct {
 	data  []byte
 	pos   int
 	depth int
 }
 
-// broken is a syntax error where the scanner is.
-func (s *scanner) broken(why string) *job.Error {
+// New stands before a text. What is read of it aliases it.
+func New(data []byte) Scanner { return Scanner{data: data} }
+
+// AtEnd says that nothing is left but white space.
+func (s *Scanner) AtEnd() bool {
+	s.space()
+	return s.pos == len(s.data)
+}
+
+// Inside says that it stands in an object or an array.
+func (s *Scanner) Inside() bool { return s.depth > 0 }
+
+// Since is the text from where an earlier copy of the scanner stood.
+func (s *Scanner) Since(earlier Scanner) []byte { return s.data[earlier.pos:s.pos:s.pos] }
+
+// Broken is a syntax error where the scanner is.
+func (s *Scanner) Broken(why string) *job.Error {
 	return job.Errorf(job.Invalid, "the JSON is broken at byte %d: %s", s.pos, why)
 }
 
-func (s *scanner) space() {
+func (s *Scanner) space() {
 	for s.pos < len(s.data) {
 		switch s.data[s.pos] {
 		case ' ', '\t', '\n', '\r':
@@ -34,67 +59,70 @@ func (s *scanner) space() {
 	}
 }
 
-// peek is the first character of the next token; 0 at the end.
-func (s *scanner) peek() byte {
+// Peek is the first character of the next token; 0 at the end.
+func (s *Scanner) Peek() byte {
 	s.space()
 	return s.at(s.pos)
 }
 
-func (s *scanner) at(i int) byte {
+func (s *Scanner) at(i int) byte {
 	if i < len(s.data) {
 		return s.data[i]
 	}
 	return 0
 }
 
-// skip passes over one value of any kind, checking all of it.
-func (s *scanner) skip() *job.Error {
-	switch c := s.peek(); c {
+// Value passes over one value of any kind, and returns it as it is written.
+func (s *Scanner) Value() ([]byte, *job.Error) {
+	s.space()
+	before := *s
+	err := s.Skip()
+	return s.Since(before), err
+}
+
+// Skip passes over one value of any kind.
+func (s *Scanner) Skip() *job.Error {
+	switch c := s.Peek(); c {
 	case '{':
-		var names nameSet
-		return s.each(func(name []byte) *job.Error {
-			if !names.add(name) {
-				return twice(name)
-			}
-			return s.skip()
-		})
+		return s.Members(func(_, _ []byte) *job.Error { return nil })
 	case '[':
-		return s.items(s.skip)
+		return s.Items(s.Skip)
 	case '"':
-		_, err := s.string()
+		_, err := s.String()
 		return err
 	case 't':
-		return s.literal("true")
+		return s.Literal("true")
 	case 'f':
-		return s.literal("false")
+		return s.Literal("false")
 	case 'n':
-		return s.literal("null")
+		return s.Literal("null")
 	default:
 		return s.number()
 	}
 }
 
-func (s *scanner) literal(word string) *job.Error {
+// Literal passes over a word: true, false or null.
+func (s *Scanner) Literal(word string) *job.Error {
 	if !bytes.HasPrefix(s.data[s.pos:], []byte(word)) {
-		return s.broken("a value is missing")
+		return s.Broken("a value is missing")
 	}
 	s.pos += len(word)
 	return nil
 }
 
-// each walks over an object: member is called behind each name's colon and reads
+// Each walks over an object: member is called behind each name's colon and reads
 // the value. An error's field gets the name before it.
-func (s *scanner) each(member func(name []byte) *job.Error) *job.Error {
+func (s *Scanner) Each(member func(name []byte) *job.Error) *job.Error {
 	return s.sequence('}', func(int) *job.Error {
-		if s.peek() != '"' {
-			return s.broken("a name in quotes is missing")
+		if s.Peek() != '"' {
+			return s.Broken("a name in quotes is missing")
 		}
-		name, err := s.string()
+		name, err := s.String()
 		if err != nil {
 			return err
 		}
-		if s.peek() != ':' {
-			return s.broken("a colon is missing")
+		if s.Peek() != ':' {
+			return s.Broken("a colon is missing")
 		}
 		s.pos++
 		if err := member(name); err != nil {
@@ -104,8 +132,24 @@ func (s *scanner) each(member func(name []byte) *job.Error) *job.Error {
 	})
 }
 
-// items walks over an array: item reads each one.
-func (s *scanner) items(item func() *job.Error) *job.Error {
+// Members walks over an object in which no name is given twice: member gets each name
+// and its value, as that is written.
+func (s *Scanner) Members(member func(name, value []byte) *job.Error) *job.Error {
+	var names nameSet
+	return s.Each(func(name []byte) *job.Error {
+		if !names.add(name) {
+			return Twice(name)
+		}
+		value, err := s.Value()
+		if err != nil {
+			return err
+		}
+		return member(name, value)
+	})
+}
+
+// Items walks over an array: item reads each one.
+func (s *Scanner) Items(item func() *job.Error) *job.Error {
 	return s.sequence(']', func(i int) *job.Error {
 		if err := item(); err != nil {
 			return under(strconv.Itoa(i), err)
@@ -115,13 +159,13 @@ func (s *scanner) items(item func() *job.Error) *job.Error {
 }
 
 // sequence walks over what stands between brackets, separated by commas.
-func (s *scanner) sequence(end byte, one func(i int) *job.Error) *job.Error {
+func (s *Scanner) sequence(end byte, one func(i int) *job.Error) *job.Error {
 	if s.depth++; s.depth > job.MaxDepth {
 		return job.Errorf(job.Invalid, "the JSON is nested deeper than %d levels", job.MaxDepth)
 	}
 	defer func() { s.depth-- }()
 	s.pos++
-	if s.peek() == end {
+	if s.Peek() == end {
 		s.pos++
 		return nil
 	}
@@ -129,48 +173,49 @@ func (s *scanner) sequence(end byte, one func(i int) *job.Error) *job.Error {
 		if err := one(i); err != nil {
 			return err
 		}
-		switch s.peek() {
+		switch s.Peek() {
 		case ',':
 			s.pos++
 		case end:
 			s.pos++
 			return nil
 		default:
-			return s.broken("a comma or " + strconv.QuoteRune(rune(end)) + " is missing")
+			return s.Broken("a comma or " + strconv.QuoteRune(rune(end)) + " is missing")
 		}
 	}
 }
 
-// string reads a string. The text aliases the data unless it holds escapes.
-func (s *scanner) string() ([]byte, *job.Error) {
+// String reads a string. The text aliases the data unless it holds escapes.
+func (s *Scanner) String() ([]byte, *job.Error) {
 	start := s.pos + 1
 	ascii := true
-	for i := start; ; i++ {
-		c := s.at(i)
+	for i, c := range s.data[start:] {
 		switch {
 		case c == '"':
-			s.pos = i + 1
-			return s.valid(s.data[start:i], ascii)
+			s.pos = start + i + 1
+			return s.valid(s.data[start:start+i], ascii)
 		case c == '\\':
-			s.pos = i
+			s.pos = start + i
 			return s.escaped(start)
 		case c < ' ':
-			s.pos = i
+			s.pos = start + i
 			return nil, s.unended()
 		case c >= utf8.RuneSelf:
 			ascii = false
 		}
 	}
+	s.pos = len(s.data)
+	return nil, s.unended()
 }
 
-func (s *scanner) unended() *job.Error {
+func (s *Scanner) unended() *job.Error {
 	if s.pos >= len(s.data) {
-		return s.broken("a string does not end")
+		return s.Broken("a string does not end")
 	}
-	return s.broken("a control character in a string must be escaped")
+	return s.Broken("a control character in a string must be escaped")
 }
 
-func (s *scanner) valid(text []byte, ascii bool) ([]byte, *job.Error) {
+func (s *Scanner) valid(text []byte, ascii bool) ([]byte, *job.Error) {
 	if !ascii && !utf8.Valid(text) {
 		return nil, job.Errorf(job.Invalid, "the text is not valid UTF-8")
 	}
@@ -178,7 +223,7 @@ func (s *scanner) valid(text []byte, ascii bool) ([]byte, *job.Error) {
 }
 
 // escaped goes on from the first backslash of the string that began at start.
-func (s *scanner) escaped(start int) ([]byte, *job.Error) {
+func (s *Scanner) escaped(start int) ([]byte, *job.Error) {
 	text := append(make([]byte, 0, 2*(s.pos-start)+16), s.data[start:s.pos]...)
 	for {
 		c := s.at(s.pos)
@@ -202,18 +247,18 @@ func (s *scanner) escaped(start int) ([]byte, *job.Error) {
 }
 
 // escape reads one escape, or the two of a surrogate pair.
-func (s *scanner) escape() (rune, *job.Error) {
+func (s *Scanner) escape() (rune, *job.Error) {
 	if c := s.at(s.pos + 1); c != 'u' {
 		i := strings.IndexByte(`"\/bfnrt`, c)
 		if i < 0 || c == 0 {
-			return 0, s.broken("there is no such escape")
+			return 0, s.Broken("there is no such escape")
 		}
 		s.pos += 2
 		return rune("\"\\/\b\f\n\r\t"[i]), nil
 	}
 	r, ok := s.hex(s.pos + 2)
 	if !ok {
-		return 0, s.broken(`\u needs four hexadecimal digits`)
+		return 0, s.Broken(`\u needs four hexadecimal digits`)
 	}
 	s.pos += 6
 	if utf16.IsSurrogate(r) {
@@ -229,7 +274,7 @@ func (s *scanner) escape() (rune, *job.Error) {
 	return r, nil
 }
 
-func (s *scanner) hex(i int) (rune, bool) {
+func (s *Scanner) hex(i int) (rune, bool) {
 	if i+4 > len(s.data) {
 		return 0, false
 	}
@@ -238,21 +283,21 @@ func (s *scanner) hex(i int) (rune, bool) {
 }
 
 // number passes over a number.
-func (s *scanner) number() *job.Error {
+func (s *Scanner) number() *job.Error {
 	if s.at(s.pos) == '-' {
 		s.pos++
 	}
 	whole := s.digits()
 	if whole == 0 {
-		return s.broken("a value is missing")
+		return s.Broken("a value is missing")
 	}
 	if whole > 1 && s.data[s.pos-whole] == '0' {
-		return s.broken("a number may not begin with 0")
+		return s.Broken("a number may not begin with 0")
 	}
 	if s.at(s.pos) == '.' {
 		s.pos++
 		if s.digits() == 0 {
-			return s.broken("a digit is missing")
+			return s.Broken("a digit is missing")
 		}
 	}
 	if c := s.at(s.pos); c == 'e' || c == 'E' {
@@ -261,14 +306,14 @@ func (s *scanner) number() *job.Error {
 			s.pos++
 		}
 		if s.digits() == 0 {
-			return s.broken("a digit is missing")
+			return s.Broken("a digit is missing")
 		}
 	}
 	return nil
 }
 
 // digits passes over digits and counts them.
-func (s *scanner) digits() int {
+func (s *Scanner) digits() int {
 	start := s.pos
 	for isDigit(s.at(s.pos)) {
 		s.pos++
@@ -309,7 +354,8 @@ func (s *nameSet) add(name []byte) bool {
 	return len(s.many) > before
 }
 
-func twice(name []byte) *job.Error {
+// Twice refuses a name that an object has given before.
+func Twice(name []byte) *job.Error {
 	return job.Errorf(job.Invalid, "the field %s is given twice", job.Quote(string(name)))
 }
 
