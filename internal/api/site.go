@@ -92,7 +92,9 @@ func (s *Site) WatchURL(r *http.Request, g Grant) string {
 	if g.Expires.IsZero() {
 		g.Expires = s.Tokens.now().Add(s.TokenLife)
 	}
-	return s.base(r) + "/v1/jobs/" + g.Job.String() + "/events?token=" + s.Tokens.Seal(g)
+	url := append(make([]byte, 0, 256), s.base(r)...)
+	url = g.Job.Append(append(url, "/v1/jobs/"...))
+	return string(s.Tokens.Seal(append(url, "/events?token="...), g))
 }
 
 // base is what the path of an absolute URL is put behind, or "".

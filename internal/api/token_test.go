@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"crypto/cipher"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -29,6 +30,8 @@ func aGrant() Grant {
 	return Grant{Owner: job.Owner{User: "ann"}, Job: job.ID{6: 0x70, 8: 0x80, 15: 1}, Expires: noon.Add(time.Hour)}
 }
 
+func seal(t *Tokens, g Grant) string { return string(t.Seal(nil, g)) }
+
 // What was sealed is read again, by its own server and until it expires.
 func TestATokenSaysWhatWasSealed(t *testing.T) {
 	tokens := tokensAt(noon, 1)
@@ -39,12 +42,12 @@ func TestATokenSaysWhatWasSealed(t *testing.T) {
 			Expires: time.Unix(noon.Unix()+rapid.Int64Range(1, 1<<33).Draw(t, "life"), 0),
 		}
 		copy(g.Job[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "job"))
-		token := tokens.Seal(g)
+		token := seal(tokens, g)
 		got, err := tokens.Open(token)
 		if err != nil || got.Owner != g.Owner || got.Job != g.Job || got.Rights != g.Rights || !got.Expires.Equal(g.Expires) {
 			t.Fatalf("%+v, %v", got, err)
 		}
-		if again := tokens.Seal(got); again != token {
+		if again := seal(tokens, got); again != token {
 			t.Fatalf("sealed again it is %s, not %s", again, token)
 		}
 		if _, err := tokensAt(noon, 2).Open(token); job.CodeOf(err) != job.BadToken {
@@ -59,7 +62,7 @@ func TestATokenSaysWhatWasSealed(t *testing.T) {
 // One character more, less or other, and it is no token; and no refusal repeats it.
 func TestAnAlteredTokenIsRefused(t *testing.T) {
 	tokens := tokensAt(noon, 1)
-	token := tokens.Seal(aGrant())
+	token := seal(tokens, aGrant())
 	refused := func(text string) {
 		t.Helper()
 		if g, err := tokens.Open(text); job.CodeOf(err) != job.BadToken || g != (Grant{}) {
@@ -87,20 +90,35 @@ func TestATokenSaysNothingToStrangers(t *testing.T) {
 	tokens := tokensAt(noon, 1)
 	g := aGrant()
 	g.Owner.User = strings.Repeat("ann", 40)
-	sealed, ok := decodeToken(tokens.Seal(g))
+	sealed, ok := decodeToken(seal(tokens, g))
 	if !ok || bytes.Contains(sealed, []byte("ann")) || bytes.Contains(sealed, g.Job[:]) {
 		t.Errorf("%q", sealed)
 	}
 }
 
+// A grant is hidden as AES-CTR hides it, whatever the tag and however long it is.
+func TestAGrantIsCoveredAsByCTR(t *testing.T) {
+	s := tokensAt(noon, 1).sealers.Get().(*sealer)
+	for _, tag := range [][]byte{bytes.Repeat([]byte{7}, tokenTag), bytes.Repeat([]byte{255}, tokenTag)} {
+		for n := range 100 {
+			got, want := make([]byte, n), make([]byte, n)
+			s.cover(tag, got)
+			cipher.NewCTR(s.hide, tag).XORKeyStream(want, want)
+			if !bytes.Equal(got, want) {
+				t.Errorf("%d bytes: %x, want %x", n, got, want)
+			}
+		}
+	}
+}
+
 func FuzzToken(f *testing.F) {
 	tokens := tokensAt(noon, 1)
-	f.Add(tokens.Seal(aGrant()))
-	f.Add(tokens.Seal(Grant{Expires: noon}))
+	f.Add(seal(tokens, aGrant()))
+	f.Add(seal(tokens, Grant{Expires: noon}))
 	f.Add("wt_")
 	f.Fuzz(func(t *testing.T, text string) {
 		g, err := tokens.Open(text)
-		if err == nil && tokens.Seal(g) != text {
+		if err == nil && seal(tokens, g) != text {
 			t.Errorf("%q is read as %+v, whose token is another", text, g)
 		}
 		if err != nil && job.CodeOf(err) != job.BadToken {
@@ -148,11 +166,11 @@ func TestWhatATokenOpens(t *testing.T) {
 	g := aGrant()
 	his := g.Job.String()
 	other := job.ID{6: 0x70, 8: 0x80, 15: 2}.String()
-	reads := tokens.Seal(g)
+	reads := seal(tokens, g)
 	g.Rights = MayCancel
-	cancels := tokens.Seal(g)
+	cancels := seal(tokens, g)
 	g.Expires = noon
-	expired := tokens.Seal(g)
+	expired := seal(tokens, g)
 	for _, tt := range []struct {
 		rule         string
 		method, path string
@@ -178,7 +196,7 @@ func TestWhatATokenOpens(t *testing.T) {
 		{"nor what is no job", "GET", "/v1/jobs/x/events", reads, 404, "not_found"},
 		{"what is nowhere is nowhere", "GET", "/v1/nowhere", reads, 404, "not_found"},
 		{"an expired one opens nothing", "GET", "/v1/jobs/" + his, expired, 401, "bad_token"},
-		{"nor does one of another server", "GET", "/v1/jobs/" + his, tokensAt(noon, 2).Seal(aGrant()), 401, "bad_token"},
+		{"nor does one of another server", "GET", "/v1/jobs/" + his, seal(tokensAt(noon, 2), aGrant()), 401, "bad_token"},
 		{"nor an empty one", "GET", "/v1/jobs/" + his, "", 401, "bad_token"},
 		{"nor two", "GET", "/v1/jobs/" + his, reads + "&token=" + reads, 401, "bad_token"},
 		{"not even what needs none", "POST", "/v1/jobs", "wt_x", 401, "bad_token"},
@@ -212,7 +230,7 @@ func TestWhatATokenOpens(t *testing.T) {
 // other page does nothing.
 func TestWhatPagesOfOtherOriginsMay(t *testing.T) {
 	const app = "https://app.example"
-	token := tokensAt(noon, 1).Seal(aGrant())
+	token := seal(tokensAt(noon, 1), aGrant())
 	path := "/v1/jobs/" + aGrant().Job.String()
 	for _, tt := range []struct {
 		rule         string
@@ -307,7 +325,7 @@ func TestATokenBearsNoToken(t *testing.T) {
 			t.Errorf("it gets %s", got)
 		}
 	})
-	if at(s.Front(mux), "GET", "/v1/watch?token="+s.Tokens.Seal(aGrant())); asked != 1 {
+	if at(s.Front(mux), "GET", "/v1/watch?token="+seal(s.Tokens, aGrant())); asked != 1 {
 		t.Error("it was not let in")
 	}
 	if got := (*Site)(nil).WatchURL(httptest.NewRequest("GET", "/", nil), aGrant()); got != "" {
@@ -318,7 +336,8 @@ func TestATokenBearsNoToken(t *testing.T) {
 func BenchmarkSeal(b *testing.B) {
 	tokens, g := tokensAt(noon, 1), aGrant()
 	b.ReportAllocs()
+	var space [256]byte
 	for b.Loop() {
-		tokens.Seal(g)
+		tokens.Seal(space[:0], g)
 	}
 }

@@ -32,10 +32,7 @@ const uuidText = 26 // 128 bits in base 32
 // Text writes the id as a prefix and 26 lower-case base 32 characters, such as
 // "job_06b8…". The prefix says what kind of thing the id names.
 func (u UUID) Text(prefix string) string {
-	buf := make([]byte, len(prefix)+uuidText)
-	copy(buf, prefix)
-	crockford.Encode(buf[len(prefix):], u[:])
-	return string(buf)
+	return string(crockford.AppendEncode(append(make([]byte, 0, 64), prefix...), u[:]))
 }
 
 // ParseUUID reads what [UUID.Text] wrote. It accepts only the canonical spelling:
@@ -68,8 +65,11 @@ func NewID() ID { return ID(NewUUID()) }
 // String is the public form: "job_" and 26 characters.
 func (id ID) String() string { return UUID(id).Text("job_") }
 
+// Append is String, appended.
+func (id ID) Append(b []byte) []byte { return crockford.AppendEncode(append(b, "job_"...), id[:]) }
+
 // MarshalText is the public form too, for a log whose lines are JSON.
-func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+func (id ID) MarshalText() ([]byte, error) { return id.Append(nil), nil }
 
 // Time is the moment the job was submitted, to the millisecond.
 func (id ID) Time() time.Time { return UUID(id).Time() }

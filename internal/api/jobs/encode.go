@@ -61,8 +61,8 @@ func (f *Face) watchURL(r *http.Request, p prefer, j *job.Job) string {
 // the queue, its text so far, its result) is null where around is nil: in lists and
 // in the snapshots of a watch. So is the watch URL where it is "".
 func appendJob(b []byte, j *job.Job, around *engine.Snapshot, watch string) []byte {
-	b = appendString(append(b, `{"id":`...), j.ID.String())
-	b = appendString(append(b, `,"object":"job","queue":`...), j.Queue)
+	b = j.ID.Append(append(b, `{"id":"`...))
+	b = appendString(append(b, `","object":"job","queue":`...), j.Queue)
 	b = appendString(append(b, `,"status":`...), j.State.String())
 	b = appendString(append(b, `,"key":`...), j.Key)
 	b = strconv.AppendInt(append(b, `,"priority":`...), int64(j.Priority), 10)
@@ -156,8 +156,10 @@ func appendPoll(b []byte, j *job.Job, around *engine.Snapshot) []byte {
 }
 
 func appendURLs(b []byte, id job.ID, watch string) []byte {
-	self := selfURL(id)
-	b = append(append(b, `{"self":"`...), self...)
+	b = append(b, `{"self":"`...)
+	before := len(b)
+	b = id.Append(append(b, jobsURL...))
+	self := b[before:]
 	b = append(append(append(b, `","output":"`...), self...), `/output`...)
 	b = append(append(append(b, `","events":"`...), self...), `/events`...)
 	b = append(append(append(b, `","result":"`...), self...), `/result`...)
