@@ -63,8 +63,7 @@ func (e *Engine) appended(op *store.Append) {
 	e.hub.Publish(op.Lease.Job, watch.Event{Entries: op.Entries, Progress: op.Progress})
 }
 
-// said notes what the attempt has said. The engine's mu is held, or nobody else
-// knows h any more.
+// said notes what the attempt has said. The engine's mu is held.
 func (h *live) said(entries []job.Entry, p *job.Progress) {
 	if p != nil {
 		h.job.Progress = *p
@@ -157,6 +156,10 @@ func (e *Engine) finished(op *store.Finish, taken bool) {
 	if gone {
 		delete(e.live, op.Lease.Job) // after another refusal its worker may finish it otherwise
 	}
+	if held && op.Err == nil {
+		h.said(op.Entries, op.Progress)
+		h.ended(op)
+	}
 	e.mu.Unlock()
 	if gone {
 		h.to.q.over(h.since)
@@ -168,9 +171,7 @@ func (e *Engine) finished(op *store.Finish, taken bool) {
 		e.lookAgain(op.Lease.Job)
 		return
 	}
-	h.said(op.Entries, op.Progress)
-	j := e.after(h, op)
-	ran := time.Since(h.since)
+	j, ran := &h.job, time.Since(h.since)
 	if q := e.queues[j.Queue]; q != nil && (op.State == job.Succeeded || op.State == job.Failed) {
 		q.ran(ran)
 	}
@@ -184,9 +185,10 @@ func (e *Engine) finished(op *store.Finish, taken bool) {
 	e.hub.Publish(j.ID, watch.Event{Entries: op.Entries, Progress: op.Progress, Job: j, Result: inline(j, op.Result)})
 }
 
-// after is the job as a finish left it: what the store has made of its row.
-func (e *Engine) after(h *live, op *store.Finish) *job.Job {
-	j := h.job
+// ended makes the job what a finish has made of its row in the store. The engine's mu
+// is held; from then on nobody changes the job any more.
+func (h *live) ended(op *store.Finish) {
+	j := &h.job
 	j.State = op.State
 	if op.Usage != nil {
 		j.Usage = op.Usage
@@ -203,7 +205,7 @@ func (e *Engine) after(h *live, op *store.Finish) *job.Job {
 		if j.Attempt == 0 && j.Failure == nil {
 			j.StartedAt = time.Time{}
 		}
-		return &j
+		return
 	case op.State == job.Succeeded:
 		j.Failure = nil
 	case op.State == job.Failed:
@@ -214,7 +216,6 @@ func (e *Engine) after(h *live, op *store.Finish) *job.Job {
 		keep = op.KeepCancelled
 	}
 	j.FinishedAt, j.ExpiresAt = op.At, op.At.Add(keep)
-	return &j
 }
 
 // inline is a result that is small enough to be shown with its job.

@@ -51,7 +51,7 @@ func checkMetadata(pairs map[string]string) error {
 }
 
 // delay is how long the job is to wait before it is ready.
-func (s *submission) delay(now time.Time) (time.Duration, error) {
+func (s *submission) delay() (time.Duration, error) {
 	switch {
 	case s.RunAt != nil && s.DelayS != nil:
 		return 0, refuse("/run_at", "give run_at or delay_s, not both")
@@ -64,7 +64,7 @@ func (s *submission) delay(now time.Time) (time.Duration, error) {
 	if err != nil {
 		return 0, refuse("/run_at", "%s is not a time of RFC 3339, such as 2030-01-31T09:00:00Z", job.Quote(*s.RunAt))
 	}
-	delay := at.Sub(now)
+	delay := time.Until(at)
 	if delay > job.MaxDuration {
 		return 0, refuse("/run_at", "run_at is at most %d days from now", int(job.MaxDuration/(24*time.Hour)))
 	}

@@ -156,7 +156,7 @@ func (f *Face) requestOf(s *submission) (engine.Request, error) {
 		req.MaxAttempts = int(*s.MaxAttempts)
 	}
 	var err error
-	if req.Delay, err = s.delay(time.Now()); err != nil {
+	if req.Delay, err = s.delay(); err != nil {
 		return engine.Request{}, err
 	}
 	if s.Timeouts != nil || s.Retry != nil || s.AbandonAfterS != nil {
