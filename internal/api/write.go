@@ -31,12 +31,18 @@ func WriteJSONBytes(w http.ResponseWriter, status int, body []byte) {
 	Write(w, status, jsonType, body)
 }
 
+// longBody is the size from which on we say the length of a body. The server itself
+// says that of a shorter one, which it holds back until its handler is done.
+const longBody = 2 << 10
+
 // Write answers with a whole body: its type, its length, and one write. An error
 // of the write is the client's leaving, which nobody needs to hear of.
 func Write(w http.ResponseWriter, status int, contentType []string, body []byte) {
 	h := w.Header()
 	h["Content-Type"] = contentType
-	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	if len(body) >= longBody {
+		h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	}
 	w.WriteHeader(status)
 	_, _ = w.Write(body)
 }

@@ -168,23 +168,22 @@ func (p *pace) wait(now time.Time, before, slots, free int) float64 {
 
 func square(x float64) float64 { return x * x }
 
-func (q *queue) ran(d time.Duration) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.pace.learn(d)
-}
-
-// began and over tell of an attempt that runs here, from when on.
+// began tells of an attempt that runs here from then on.
 func (q *queue) began(at time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.pace.begin(at)
 }
 
-func (q *queue) over(began time.Time) {
+// over tells that one that began then is over. From one that has ended its job the
+// queue learns.
+func (q *queue) over(began time.Time, ran time.Duration, ended bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.pace.end(began)
+	if ended {
+		q.pace.learn(ran)
+	}
 }
 
 // estimate is how long an unfinished job will take from now until it has ended, with
@@ -194,13 +193,13 @@ func (q *queue) over(began time.Time) {
 func (q *queue) estimate(s *Snapshot, delay, running time.Duration) time.Duration {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	now := time.Now()
 	if q.pace.seen == 0 {
 		return 0
 	}
 	if s.State == job.Running {
 		return seconds(q.pace.left(running.Seconds()))
 	}
+	now := time.Now()
 	before := s.Position
 	if s.State == job.Scheduled {
 		before = int(q.counts.Queued)

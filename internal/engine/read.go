@@ -28,6 +28,10 @@ func (e *Engine) Get(ctx context.Context, owner job.Owner, id job.ID) (Snapshot,
 // fresh is the snapshot of a job that was just stored, when so many were queued.
 func (e *Engine) fresh(ctx context.Context, j *job.Job, queued int) (Snapshot, error) {
 	s := Snapshot{Job: *j}
+	if s.State == job.Running {
+		s.Estimate = e.queues[s.Queue].estimate(&s, 0, 0) // it has only just begun
+		return s, nil
+	}
 	err := e.locate(ctx, &s)
 	if err == nil && s.State == job.Queued {
 		e.queues[s.Queue].came(s.Position, queued)

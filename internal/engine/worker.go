@@ -9,16 +9,16 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/watch"
 )
 
-// holding finds the lease that a worker says it holds. The store has the last
-// word; this one knows the job.
-func (e *Engine) holding(l job.Lease) (*live, error) {
+// holding is the lease that a worker says it holds, as it is now. The store has the
+// last word; this one knows the job.
+func (e *Engine) holding(l job.Lease) (live, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	h := e.live[l.Job]
 	if h == nil || h.token != l.Token {
-		return nil, job.Errorf(job.LeaseLost, "the lease on %s is not held any more", l.Job)
+		return live{}, job.Errorf(job.LeaseLost, "the lease on %s is not held any more", l.Job)
 	}
-	return h, nil
+	return *h, nil
 }
 
 // Append stores output of a leased job and returns when it is on disk. Refusals:
@@ -29,10 +29,7 @@ func (e *Engine) Append(ctx context.Context, l job.Lease, entries []job.Entry, p
 		return err
 	}
 	size := sizeOf(entries)
-	e.mu.Lock()
-	said := h.job.OutputBytes
-	e.mu.Unlock()
-	if said+size > job.MaxOutput {
+	if h.job.OutputBytes+size > job.MaxOutput {
 		return job.Errorf(job.TooLarge, "the job has said more than %d MiB", job.MaxOutput>>20)
 	}
 	op := &store.Append{Lease: l, Entries: entries, Progress: p}
@@ -82,13 +79,11 @@ func (e *Engine) Finish(ctx context.Context, l job.Lease, o job.Outcome) (job.St
 	if err != nil {
 		return 0, err
 	}
-	e.mu.Lock()
-	j, spoke := h.job, h.spoke
-	e.mu.Unlock()
+	spoke := h.spoke
 	for i := range o.Entries {
 		spoke = spoke || o.Entries[i].Kind == job.Text || o.Entries[i].Kind == job.JSON
 	}
-	op := e.ending(&j, o, spoke)
+	op := e.ending(&h.job, o, spoke)
 	op.Lease = l
 	size := opBytes + int(sizeOf(o.Entries)) + len(o.Usage)
 	if o.Result != nil {
@@ -161,8 +156,10 @@ func (e *Engine) finished(op *store.Finish, taken bool) {
 		h.ended(op)
 	}
 	e.mu.Unlock()
+	var ran time.Duration
 	if gone {
-		h.to.q.over(h.since)
+		ran = time.Since(h.since)
+		h.to.q.over(h.since, ran, op.Err == nil && (op.State == job.Succeeded || op.State == job.Failed))
 	}
 	if op.Err != nil {
 		return
@@ -171,10 +168,7 @@ func (e *Engine) finished(op *store.Finish, taken bool) {
 		e.lookAgain(op.Lease.Job)
 		return
 	}
-	j, ran := &h.job, time.Since(h.since)
-	if q := e.queues[j.Queue]; q != nil && (op.State == job.Succeeded || op.State == job.Failed) {
-		q.ran(ran)
-	}
+	j := &h.job
 	e.observer.Said(sizeOf(op.Entries))
 	e.observer.Ended(j.Queue, endingOf(op, taken), ran)
 	if op.State.Ended() {

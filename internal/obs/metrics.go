@@ -4,8 +4,6 @@ import (
 	"net/http"
 	"runtime"
 	"runtime/debug"
-	"strings"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -33,9 +31,7 @@ type Metrics struct {
 	output   prometheus.Counter
 	taken    [2]prometheus.Counter // leases: of the silent, and of those that did not follow a cancel
 	requests requests
-
-	mu     sync.RWMutex
-	queues map[string]*queueMetrics // guarded by mu
+	queues   few[string, *queueMetrics]
 }
 
 // queueMetrics are those of one queue that are told of with every job.
@@ -54,7 +50,7 @@ var (
 
 // NewMetrics makes the metrics of one server.
 func NewMetrics() *Metrics {
-	m := &Metrics{registry: prometheus.NewRegistry(), queues: map[string]*queueMetrics{}}
+	m := &Metrics{registry: prometheus.NewRegistry()}
 	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
 		return register(m, prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, labels))
 	}
@@ -110,20 +106,13 @@ func (m *Metrics) Handler() http.Handler {
 
 // queue finds the metrics of a queue, or begins them.
 func (m *Metrics) queue(name string) *queueMetrics {
-	m.mu.RLock()
-	q := m.queues[name]
-	m.mu.RUnlock()
-	if q != nil {
+	return m.queues.get(name, func() *queueMetrics {
+		q := &queueMetrics{wait: m.waits.WithLabelValues(name), run: m.runs.WithLabelValues(name)}
+		for how := range engine.Endings {
+			q.ended[how] = m.attempts.WithLabelValues(name, how.String())
+		}
 		return q
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	q = &queueMetrics{wait: m.waits.WithLabelValues(name), run: m.runs.WithLabelValues(name)}
-	for how := range engine.Endings {
-		q.ended[how] = m.attempts.WithLabelValues(name, how.String())
-	}
-	m.queues[strings.Clone(name)] = q
-	return q
+	})
 }
 
 // Settled counts an op that is on disk.

@@ -2,7 +2,6 @@ package obs
 
 import (
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -12,9 +11,7 @@ import (
 type requests struct {
 	total   *prometheus.CounterVec   // by route, method and status; set once
 	seconds *prometheus.HistogramVec // by route and method; set once
-
-	mu    sync.RWMutex
-	known map[requestKind]requestMetrics // guarded by mu
+	known   few[requestKind, requestMetrics]
 }
 
 // requestKind is what requests are told apart by. There are few: patterns are those of
@@ -30,28 +27,14 @@ type requestMetrics struct {
 }
 
 func (q *requests) count(a *answer, took time.Duration) {
-	m := q.of(requestKind{a.pattern, methodOf(a.method), a.code() / 100}, a)
+	k := requestKind{a.pattern, methodOf(a.method), a.code() / 100}
+	m := q.known.get(k, func() requestMetrics {
+		return requestMetrics{q.total.WithLabelValues(a.route(), k.method, classOf(k.class)), q.seconds.WithLabelValues(a.route(), k.method)}
+	})
 	m.total.Inc()
 	if !a.lasts {
 		m.seconds.Observe(took.Seconds())
 	}
-}
-
-func (q *requests) of(k requestKind, a *answer) requestMetrics {
-	q.mu.RLock()
-	m, known := q.known[k]
-	q.mu.RUnlock()
-	if known {
-		return m
-	}
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	m = requestMetrics{q.total.WithLabelValues(a.route(), k.method, classOf(k.class)), q.seconds.WithLabelValues(a.route(), k.method)}
-	if q.known == nil {
-		q.known = map[requestKind]requestMetrics{}
-	}
-	q.known[k] = m
-	return m
 }
 
 // classOf names the class of a status.
