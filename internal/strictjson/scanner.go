@@ -188,24 +188,38 @@ func (s *Scanner) sequence(end byte, one func(i int) *job.Error) *job.Error {
 // String reads a string. The text aliases the data unless it holds escapes.
 func (s *Scanner) String() ([]byte, *job.Error) {
 	start := s.pos + 1
-	ascii := true
+	if n := bytes.IndexByte(s.data[start:], '"'); n >= 0 && isPlain(s.data[start:start+n]) {
+		s.pos = start + n + 1
+		return s.data[start : start+n], nil
+	}
 	for i, c := range s.data[start:] {
 		switch {
 		case c == '"':
 			s.pos = start + i + 1
-			return s.valid(s.data[start:start+i], ascii)
+			return s.valid(s.data[start : start+i])
 		case c == '\\':
 			s.pos = start + i
 			return s.escaped(start)
 		case c < ' ':
 			s.pos = start + i
 			return nil, s.unended()
-		case c >= utf8.RuneSelf:
-			ascii = false
 		}
 	}
 	s.pos = len(s.data)
 	return nil, s.unended()
+}
+
+// isPlain says that a text stands for itself: nearly all that is walked over does.
+func isPlain(text []byte) bool {
+	if bytes.IndexByte(text, '\\') >= 0 {
+		return false
+	}
+	for _, c := range text {
+		if c < ' ' || c >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
 }
 
 func (s *Scanner) unended() *job.Error {
@@ -215,8 +229,8 @@ func (s *Scanner) unended() *job.Error {
 	return s.Broken("a control character in a string must be escaped")
 }
 
-func (s *Scanner) valid(text []byte, ascii bool) ([]byte, *job.Error) {
-	if !ascii && !utf8.Valid(text) {
+func (s *Scanner) valid(text []byte) ([]byte, *job.Error) {
+	if !utf8.Valid(text) {
 		return nil, job.Errorf(job.Invalid, "the text is not valid UTF-8")
 	}
 	return text, nil
@@ -230,7 +244,7 @@ func (s *Scanner) escaped(start int) ([]byte, *job.Error) {
 		switch {
 		case c == '"':
 			s.pos++
-			return s.valid(text, false)
+			return s.valid(text)
 		case c < ' ':
 			return nil, s.unended()
 		case c != '\\':
