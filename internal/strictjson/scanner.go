@@ -379,7 +379,10 @@ const maxPointer = 256
 // under puts a name before an error's field, as RFC 6901 escapes it.
 func under(name string, err *job.Error) *job.Error {
 	if len(name)+len(err.Field) < maxPointer {
-		err.Field = "/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(name) + err.Field
+		if strings.ContainsAny(name, "~/") {
+			name = strings.ReplaceAll(strings.ReplaceAll(name, "~", "~0"), "/", "~1")
+		}
+		err.Field = "/" + name + err.Field
 	}
 	return err
 }

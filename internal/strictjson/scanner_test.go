@@ -76,6 +76,16 @@ func BenchmarkSkip500Bytes(b *testing.B) {
 	}
 }
 
+func BenchmarkRefuse(b *testing.B) {
+	text := []byte(`{"jobs":[{"input":{"messages":[{"role":nobody}]}}]}`)
+	b.ReportAllocs()
+	for b.Loop() {
+		if s := New(text); s.Skip() == nil {
+			b.Fatal("taken")
+		}
+	}
+}
+
 func BenchmarkValid500Bytes(b *testing.B) {
 	text := []byte(`{"duration_ms":0,"echo":"` + strings.Repeat("x", 450) + `"}`)
 	for b.Loop() {

@@ -3,6 +3,10 @@ package llm
 // scan reads JSON in place, from value to value. It knows only the usual: ASCII
 // names, no exponents, little depth. Its methods answer false at what is anything
 // else, or wrong; then it is of no more use.
+//
+// Package strictjson, which says why it refuses what, would take a fifth longer for a
+// plain chunk and more than twice as long for another, and would still have to be told
+// what encoding/json reads in its own way: names in capitals, long numbers.
 type scan struct{ rest []byte }
 
 // deepest is how many values that nobody looks at may be inside each other.
