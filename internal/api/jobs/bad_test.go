@@ -37,6 +37,7 @@ func TestARefusalSaysWhatWouldBeRight(t *testing.T) {
 		{"a negative delay", "POST", "/v1/jobs", `{"queue":"sim","input":1,"delay_s":-1}`, "delay_s is 0 to 31622400 seconds"},
 		{"no lease", "POST", "/v1/jobs", `{"queue":"sim","input":1,"timeouts":{"lease_s":0}}`, "\"lease_s is 1 to 3600 seconds"},
 		{"soon abandoned", "POST", "/v1/jobs", `{"queue":"sim","input":1,"abandon_after_s":10}`, "120 to 31622400 seconds"},
+		{"a zone whose plus became a space", "GET", "/v1/jobs?created_after=2030-01-31T09:00:00+01:00", ``, "+ is written %2B"},
 		{"a status that is none", "GET", "/v1/jobs?status=done", ``, "scheduled, queued, parked, running"},
 	} {
 		if w := newFake(t).ask(tt.method, tt.path, tt.body); w.Code != 400 || !strings.Contains(w.Body.String(), tt.says) {

@@ -98,10 +98,14 @@ func instant(field string, text *string) (time.Time, error) {
 		return time.Time{}, nil
 	}
 	at, err := time.Parse(time.RFC3339Nano, *text)
-	if err != nil {
-		return time.Time{}, refuse(field, "%s is not a time of RFC 3339, such as 2030-01-31T09:00:00Z", job.Quote(*text))
+	if err == nil {
+		return at, nil
 	}
-	return at, nil
+	hint := ""
+	if _, err := time.Parse(time.RFC3339Nano, strings.Replace(*text, " ", "+", 1)); err == nil {
+		hint = "; in an address + is written %2B"
+	}
+	return time.Time{}, refuse(field, "%s is not a time of RFC 3339, such as 2030-01-31T09:00:00Z%s", job.Quote(*text), hint)
 }
 
 // filterOf is the page of a list that a request asks for.
