@@ -160,7 +160,7 @@ func (e *Engine) putBack(ctx context.Context, w *work, keep func(op any) bool) {
 			kept = append(kept, p)
 		case ctx.Err() != nil:
 			p.err = noSpace(w.err)
-			p.done <- true
+			p.answer()
 		default:
 			back = append(back, p)
 		}

@@ -116,6 +116,41 @@ func (h *house) finish(c job.Claimed, o job.Outcome) job.State {
 	return state
 }
 
+// An end that nobody waits for is told of once: when it is on disk, or why it never
+// will be.
+func TestAnEndIsToldOf(t *testing.T) {
+	h := open(t)
+	h.serve(2)
+	first, second := h.submit(engine.Request{}), h.submit(engine.Request{})
+	claimed := map[job.ID]job.Claimed{}
+	for range 2 {
+		c := <-h.jobs
+		claimed[c.Job.ID] = c
+	}
+	told := make(chan error, 9)
+	end := func(id job.ID) error {
+		c := claimed[id]
+		h.End(c.Lease(), job.Outcome{}, func(err error) { told <- err })
+		return <-told
+	}
+	if err := end(first.ID); err != nil {
+		t.Fatal(err)
+	}
+	if snap, err := h.Get(t.Context(), local, first.ID); err != nil || snap.State != job.Succeeded {
+		t.Errorf("it is %s, %v", snap.State, err)
+	}
+	if err := end(first.ID); job.CodeOf(err) != job.LeaseLost {
+		t.Errorf("ended once more: %v", err)
+	}
+	h.stop()
+	if err := end(second.ID); job.CodeOf(err) != job.ShuttingDown {
+		t.Errorf("ended after the stop: %v", err)
+	}
+	if len(told) > 0 {
+		t.Errorf("told once more: %v", <-told)
+	}
+}
+
 func text(seq int64, said string) []job.Entry {
 	return []job.Entry{{Seq: seq, Attempt: 1, Kind: job.Text, Events: 1, Data: []byte(said)}}
 }

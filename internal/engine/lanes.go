@@ -45,13 +45,23 @@ type pending struct {
 	submits []*store.Submit // instead of op
 	// taken says of a finish that a sweep takes the lease from its worker, who is told.
 	taken bool
+	then  func(error) // of a finish that nobody waits for: told of the answer
 
 	asked time.Time // when it was put into its lane
 
-	// Set by the loop before done gets its value.
+	// Set by the loop before the answer.
 	err  error
 	to   []*server // of each submit: whom it is to be delivered to, or nil
-	done chan bool // has room for the one value that the loop sends
+	done chan bool // has room for the one value that the loop sends; nil with then
+}
+
+// answer tells whoever asked that there is an answer.
+func (p *pending) answer() {
+	if p.then == nil {
+		p.done <- true
+		return
+	}
+	p.then(firstOf(p.err, p.op.(*store.Finish).Err))
 }
 
 // rows is how many ops it is.
@@ -87,7 +97,9 @@ func (l *lanes) put(p *pending) error {
 		}
 		l.submits += p.rows()
 	}
-	p.done = make(chan bool, 1)
+	if p.then == nil {
+		p.done = make(chan bool, 1)
+	}
 	l.waiting[p.lane] = append(l.waiting[p.lane], p)
 	l.bytes += p.bytes
 	first := l.count == 0

@@ -182,7 +182,7 @@ func (e *Engine) spareHealthy(ops []*pending) []*pending {
 			return false
 		}
 		f.Err = job.Errorf(job.LeaseLost, "the server itself stood still: the worker has its time to renew")
-		p.done <- true
+		p.answer()
 		return true
 	})
 }
@@ -306,7 +306,7 @@ func (e *Engine) refuse(w *work) {
 			}
 		}
 		p.err = w.err
-		p.done <- true
+		p.answer()
 	}
 }
 
@@ -317,7 +317,7 @@ func (e *Engine) settle(w *work) {
 	e.removals.add(w.batch.Removed) // before anyone is told: who then waits for them waits for these, too
 	for _, p := range w.ops {
 		e.settled(p)
-		p.done <- true
+		p.answer()
 	}
 	for _, c := range w.claims { // last, as they were applied: a job may have been finished and claimed
 		e.deliverClaimed(c)

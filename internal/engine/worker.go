@@ -75,24 +75,46 @@ func (h *live) said(entries []job.Entry, p *job.Progress) {
 // Finish ends the attempt and returns when that is on disk, with the state that
 // the job went to. Refusals: [job.LeaseLost].
 func (e *Engine) Finish(ctx context.Context, l job.Lease, o job.Outcome) (job.State, error) {
-	h, err := e.holding(l)
+	op, size, err := e.finish(l, &o)
 	if err != nil {
 		return 0, err
-	}
-	spoke := h.spoke
-	for i := range o.Entries {
-		spoke = spoke || o.Entries[i].Kind == job.Text || o.Entries[i].Kind == job.JSON
-	}
-	op := e.ending(&h.job, o, spoke)
-	op.Lease = l
-	size := opBytes + int(sizeOf(o.Entries)) + len(o.Usage)
-	if o.Result != nil {
-		size += len(o.Result.Body)
 	}
 	if err := e.do(ctx, &pending{lane: laneUrgent, bytes: size, op: op}); err != nil {
 		return 0, err
 	}
 	return op.State, op.Err
+}
+
+// End is Finish without the wait: it returns at once, and then is called with the
+// error once there is an answer. It is called by a goroutine that everyone waits for,
+// or by the caller's: it never blocks.
+func (e *Engine) End(l job.Lease, o job.Outcome, then func(error)) {
+	op, size, err := e.finish(l, &o)
+	if err == nil {
+		err = e.lanes.put(&pending{lane: laneUrgent, bytes: size, op: op, then: then})
+	}
+	if err != nil {
+		then(err)
+	}
+}
+
+// finish makes the op that ends an attempt, and says how many bytes it is.
+func (e *Engine) finish(l job.Lease, o *job.Outcome) (op *store.Finish, size int, err error) {
+	h, err := e.holding(l)
+	if err != nil {
+		return nil, 0, err
+	}
+	spoke := h.spoke
+	for i := range o.Entries {
+		spoke = spoke || o.Entries[i].Kind == job.Text || o.Entries[i].Kind == job.JSON
+	}
+	op = e.ending(&h.job, *o, spoke)
+	op.Lease = l
+	size = opBytes + int(sizeOf(o.Entries)) + len(o.Usage)
+	if o.Result != nil {
+		size += len(o.Result.Body)
+	}
+	return op, size, nil
 }
 
 // ending decides what follows from an attempt that is over.

@@ -38,24 +38,25 @@ type attempt struct {
 	speech   *speech            // nil while the executor has said nothing
 	trace    string             // the traceparent of what the executor calls
 	ended    func(*job.Outcome) // tells who follows the attempt; nil for nobody
+
+	// owned by who has seized the attempt
+	end job.Outcome // what it came to
 }
 
 // defaultGrace is how long an executor may take to stop when its job does not say.
 const defaultGrace = 10 * time.Second
 
-// run is the attempt's goroutine.
+// run is the attempt's goroutine, until the executor has returned.
 func (a *attempt) run() {
-	var ended *attempt
-	defer func() { a.r.leave(ended) }()
-
 	var err error
 	if a.begin() {
 		err = a.execute()
 	}
 	if a.seize() {
 		a.settle(err)
-		ended = a
+		return
 	}
+	a.r.leave(nil)
 }
 
 // begin starts the clocks and makes the executor's context, unless the attempt is
@@ -119,16 +120,21 @@ func (a *attempt) seizeLocked() bool {
 	return true
 }
 
-// settle stores the end of a seized attempt. err is what its executor returned.
+// settle has the end of a seized attempt stored. err is what its executor returned.
 func (a *attempt) settle(err error) {
 	a.hush()
-	o, ok := a.outcome(err)
-	if !ok {
-		a.tell(nil)
+	var ok bool
+	if a.end, ok = a.outcome(err); !ok {
+		a.over(nil)
 		return
 	}
-	a.finish(o)
-	a.tell(&o)
+	a.finish()
+}
+
+// over lets go of an attempt whose end is stored, or never will be.
+func (a *attempt) over(o *job.Outcome) {
+	a.tell(o)
+	a.r.leave(a)
 }
 
 // outcome is what the attempt came to; none when its lease is gone.
@@ -232,15 +238,13 @@ func (a *attempt) ringInLocked(d time.Duration) {
 
 // ring is called by the timer, on a goroutine of its own.
 func (a *attempt) ring() {
-	var ended *attempt
 	a.r.enter()
-	defer func() { a.r.leave(ended) }()
-
 	if a.ranOut(time.Now()) {
 		a.r.cfg.Log.Warn("an executor did not stop in time; its slot is free again", "job", a.claimed.Job.ID, "asked", a.why)
 		a.settle(nil)
-		ended = a
+		return
 	}
+	a.r.leave(nil)
 }
 
 // ranOut looks at the clocks, and seizes the attempt if it is waited for no longer.

@@ -27,6 +27,11 @@ func (m *treadmill) Finish(context.Context, job.Lease, job.Outcome) (job.State, 
 	return job.Succeeded, nil
 }
 
+func (m *treadmill) End(_ job.Lease, _ job.Outcome, then func(error)) {
+	m.free <- struct{}{}
+	then(nil)
+}
+
 func (m *treadmill) Renew(_ context.Context, leases []job.Lease) []error {
 	return make([]error, len(leases))
 }

@@ -13,13 +13,29 @@ const (
 	slowestRetry = time.Second
 )
 
-// finish stores the end of the attempt. An end that the store will never take
+// finish has the end of the attempt stored, and lets go of the attempt once it is.
+// Nobody waits for that: only an end that is not taken at once gets a goroutine.
+func (a *attempt) finish() {
+	a.r.cfg.Source.End(a.claimed.Lease(), a.end, func(err error) {
+		if err == nil {
+			a.over(&a.end)
+			return
+		}
+		go func() {
+			a.finishStill(err)
+			a.over(&a.end)
+		}()
+	})
+}
+
+// finishStill goes on where an end was not stored. One that the store will never take
 // becomes a failure that says so: no job is left running for what it came to.
-func (a *attempt) finish(o job.Outcome) {
-	err := a.store(o)
+func (a *attempt) finishStill(err error) {
+	err = a.insist(err, a.storing(a.end))
 	if refused(err) && job.CodeOf(err) != job.LeaseLost {
 		a.r.cfg.Log.Error("an end was refused", "job", a.claimed.Job.ID, "err", err)
-		err = a.store(job.Outcome{Fault: refusedEnd(err)})
+		write := a.storing(job.Outcome{Fault: refusedEnd(err)})
+		err = a.insist(write(a.r.base), write)
 	}
 	switch {
 	case err == nil:
@@ -30,28 +46,27 @@ func (a *attempt) finish(o job.Outcome) {
 	}
 }
 
-func (a *attempt) store(o job.Outcome) error {
-	return a.insist(func(ctx context.Context) error {
+// storing is the write of an end.
+func (a *attempt) storing(o job.Outcome) func(context.Context) error {
+	return func(ctx context.Context) error {
 		_, err := a.r.cfg.Source.Finish(ctx, a.claimed.Lease(), o)
 		return err
-	})
+	}
 }
 
-// insist writes until it is done or refused, or the lease is lost, or a shutdown
-// gives up.
-func (a *attempt) insist(write func(context.Context) error) error {
-	for delay := firstRetry; ; delay = min(2*delay, slowestRetry) {
-		err := write(a.r.base)
-		if err == nil || refused(err) {
-			return err
-		}
+// insist makes a write that came to err again until it is done or refused, or the lease
+// is lost, or a shutdown gives up.
+func (a *attempt) insist(err error, write func(context.Context) error) error {
+	for delay := firstRetry; err != nil && !refused(err); delay = min(2*delay, slowestRetry) {
 		if delay == firstRetry {
 			a.r.cfg.Log.Warn("a write failed and is made again until it succeeds", "job", a.claimed.Job.ID, "err", err)
 		}
 		if !a.pause(delay) {
 			return err
 		}
+		err = write(a.r.base)
 	}
+	return err
 }
 
 // pause waits before another try; false when there should be none.

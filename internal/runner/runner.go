@@ -8,7 +8,8 @@
 // was asked to stop and did not within its grace: whoever comes first seizes it,
 // and stores its end. What an executor says after that goes nowhere.
 //
-// An attempt that says nothing costs one goroutine, no timer and one write.
+// An attempt that says nothing costs one goroutine until its executor has returned, no
+// timer and one write, which nobody waits for.
 package runner
 
 import (
@@ -36,6 +37,9 @@ type Source interface {
 	// Finish ends the attempt and returns when that is on disk. Refused with
 	// [job.LeaseLost].
 	Finish(ctx context.Context, l job.Lease, o job.Outcome) (job.State, error)
+	// End is Finish without the wait: then is called once, with the error, by whatever
+	// goroutine. It does not block.
+	End(l job.Lease, o job.Outcome, then func(error))
 	// Renew extends leases by their jobs' [job.Timeouts.Lease]; the answer has an
 	// error, or nil, for each.
 	Renew(ctx context.Context, leases []job.Lease) []error
@@ -77,7 +81,7 @@ type Runner struct {
 	// guarded by mu
 	phase    phase
 	held     map[job.Token]*attempt // the leases to be kept alive
-	active   int                    // goroutines at work on attempts
+	active   int                    // attempts that are not over, and goroutines at work on one that is
 	resting  int                    // goroutines that wait for the next one
 	interval time.Duration          // between renewals
 }
@@ -180,7 +184,7 @@ func (r *Runner) order(l job.Lease, o job.Order) {
 	}
 }
 
-// enter counts one more goroutine at work on an attempt.
+// enter counts one more at work on an attempt.
 func (r *Runner) enter() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -138,9 +138,10 @@ func (a *attempt) takeChunk(s *speech) (c chunk, wait time.Duration) {
 // append stores a chunk. What follows a chunk that could not be stored has no
 // place in the log, so the attempt ends there.
 func (a *attempt) append(s *speech, c chunk) {
-	err := a.insist(func(ctx context.Context) error {
+	write := func(ctx context.Context) error {
 		return a.r.cfg.Source.Append(ctx, a.claimed.Lease(), c.entries, c.progress)
-	})
+	}
+	err := a.insist(write(a.r.base), write)
 	if job.CodeOf(err) == job.LeaseLost {
 		a.lost()
 	}
