@@ -52,6 +52,7 @@ const (
 	quicklyCopied   = 256 << 10 / pageSize   // frames that commits may be made to wait for
 	muchWritten     = 8 << 20                // bytes that are not to wait for the next tick
 	longLog         = 16 << 20 / pageSize    // frames for which commits are made to wait for readers
+	mostChased      = 32 << 20 / pageSize    // frames up to which commits go on while it is caught up with
 	mostLog         = 64 << 20               // bytes that the log has at most, and keeps
 	readersEnd      = 100 * time.Millisecond // how long they are waited for
 )
@@ -132,7 +133,9 @@ func (k *keeper) tell(err error) {
 }
 
 // checkpoint copies the log, and when it is long catches up with the commits that
-// go on meanwhile, until the little that is left can be copied while they wait.
+// go on meanwhile, until the little that is left can be copied while they wait. Where
+// the disk or the machine is too slow for that, they wait for more, before the log has
+// outgrown its bound.
 func (k *keeper) checkpoint() error {
 	last, err := k.copy(k.pass)
 	if err != nil || last.frames < beginAnew {
@@ -143,7 +146,7 @@ func (k *keeper) checkpoint() error {
 		if err != nil {
 			return err
 		}
-		if now.frames-last.frames < quicklyCopied {
+		if now.frames-last.frames < quicklyCopied || now.frames > mostChased {
 			break
 		}
 		last = now
