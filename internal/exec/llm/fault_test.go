@@ -93,9 +93,24 @@ func TestAnUpstreamThatHangsIsGivenUp(t *testing.T) {
 	want{"upstream_timeout", job.Later, "did not answer within 20ms"}.hold(t, "hang", f)
 }
 
+// nowhere is an address at which nobody listens, nor can before the test ends: it is
+// the near end of a connection.
+func nowhere(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c.LocalAddr().String()
+}
+
 func TestAnUpstreamThatCannotBeReached(t *testing.T) {
-	gone := httptest.NewServer(nil)
-	gone.Close()
 	plain := httptest.NewServer(nil)
 	defer plain.Close()
 	secure := httptest.NewUnstartedServer(nil)
@@ -106,7 +121,7 @@ func TestAnUpstreamThatCannotBeReached(t *testing.T) {
 		base string
 		want want
 	}{
-		"nobody listens":            {gone.URL, want{"upstream_unreachable", job.Wait, "nobody listens at 127.0.0.1"}},
+		"nobody listens":            {"http://" + nowhere(t), want{"upstream_unreachable", job.Wait, "nobody listens at 127.0.0.1"}},
 		"https where there is none": {"https" + strings.TrimPrefix(plain.URL, "http"), want{"upstream_tls", job.Final, "http://"}},
 		"an unknown certificate":    {secure.URL, want{"upstream_tls", job.Final, "not trusted"}},
 	} {

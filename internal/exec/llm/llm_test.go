@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -351,23 +352,44 @@ func TestTheRequestClock(t *testing.T) {
 	}
 }
 
+// pipes are a listener's connections; closed by whoever dials them.
+type pipes chan net.Conn
+
+func (p pipes) Accept() (net.Conn, error) {
+	if c, open := <-p; open {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (p pipes) Close() error   { return nil }
+func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
 // A connection that carried an answer carries the next one too.
 func TestConnectionsAreUsedAgain(t *testing.T) {
-	var connections atomic.Int32
-	server := httptest.NewUnstartedServer(simmodel.New(simmodel.Options{}))
-	server.Config.ConnState = func(_ net.Conn, s http.ConnState) {
-		if s == http.StateNew {
-			connections.Add(1)
+	synctest.Test(t, func(t *testing.T) { // the end of an answer is not waited for for long
+		connections := make(pipes)
+		server := &http.Server{Handler: simmodel.New(simmodel.Options{})}
+		var serving sync.WaitGroup
+		serving.Go(func() { _ = server.Serve(connections) })
+		dialled := 0
+		transport := newTransport()
+		transport.DialContext = func(context.Context, string, string) (net.Conn, error) {
+			dialled++
+			ours, theirs := net.Pipe()
+			connections <- theirs
+			return ours, nil
 		}
-	}
-	server.Start()
-	defer server.Close()
-	e := must(t, Config{Models: []Model{{Name: "m", BaseURL: server.URL + "/v1"}}})
-	defer e.Close()
-	for range 5 {
-		run(t, e, hello)
-	}
-	if n := connections.Load(); n != 1 {
-		t.Errorf("five calls took %d connections", n)
-	}
+		e := must(t, Config{Models: []Model{{Name: "m", BaseURL: "http://upstream.invalid/v1"}}, Transport: transport})
+		for range 5 {
+			run(t, e, hello)
+		}
+		if dialled != 1 {
+			t.Errorf("five calls took %d connections", dialled)
+		}
+		transport.CloseIdleConnections()
+		close(connections)
+		_ = server.Close()
+		serving.Wait()
+	})
 }
