@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -25,13 +26,20 @@ type load struct {
 	*served
 	stop func() // and waits
 
-	mu    sync.Mutex
-	acked []string          // guarded by mu
-	files map[string]string // job → what is in its file; guarded by mu
+	mu sync.Mutex
+	// Guarded by mu.
+	more  sync.Cond // tells of every one that is acknowledged
+	acked []string
+	files map[string]string // job → what is in its file
 }
+
+// mostLong is how many jobs a client submits that outlast the test, of 1,000 that the
+// queue runs at once: the others must not wait for them.
+const mostLong = 50
 
 func startLoad(s *served) *load {
 	l := &load{served: s, files: map[string]string{}}
+	l.more.L = &l.mu
 	done := make(chan struct{})
 	var all sync.WaitGroup
 	for n := range 4 {
@@ -55,15 +63,15 @@ func (l *load) submit(n, i int) {
 	text := fmt.Sprintf("job %d of %d", i, n)
 	var status int
 	var j map[string]any
-	switch i % 4 {
-	case 0:
+	switch kind := i % 4; {
+	case kind == 0:
 		status, j = l.submitFiles(`{"queue":"shelf"}`, map[string]string{"a.txt": text})
-	case 1:
+	case kind == 1 && i < 4*mostLong:
 		status, j = l.call("POST", "/v1/jobs", `{"queue":"sim","input":{"duration_ms":300000}}`)
-	case 2:
-		status, j = l.call("POST", "/v1/jobs", `{"queue":"sim","input":{"tokens":3}}`, "Prefer", "wait=30")
+	case kind == 2:
+		status, j = l.call("POST", "/v1/jobs", `{"queue":"sim","input":{"tokens":3}}`, "Prefer", "wait=60")
 	default:
-		status, j = l.call("POST", "/v1/jobs", fmt.Sprintf(`{"queue":"sim","input":{"echo":%q}}`, text), "Prefer", "wait=30")
+		status, j = l.call("POST", "/v1/jobs", fmt.Sprintf(`{"queue":"sim","input":{"echo":%q}}`, text), "Prefer", "wait=60")
 	}
 	if status != 202 && status != 200 {
 		return // full: it is a load
@@ -75,18 +83,17 @@ func (l *load) submit(n, i int) {
 	if i%4 == 0 {
 		l.files[id] = text
 	}
+	l.more.Broadcast()
 }
 
 // sofar is what was acknowledged until now, once that is enough.
 func (l *load) sofar(enough int) []string {
-	for {
-		l.mu.Lock()
-		acked := append([]string(nil), l.acked...)
-		l.mu.Unlock()
-		if len(acked) >= enough {
-			return acked
-		}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.acked) < enough {
+		l.more.Wait()
 	}
+	return slices.Clone(l.acked)
 }
 
 // A copy of a server that is under load holds every job that was acknowledged
@@ -124,12 +131,12 @@ func TestACopyOfARunningServerRestores(t *testing.T) {
 			if status, got := again.text("GET", "/v1/jobs/"+id+"/files/a.txt", ""); status != 200 || got != want {
 				t.Errorf("the file of %s: %d %q", id, status, got)
 			}
-			if status, j := again.call("GET", "/v1/jobs/"+id, "", "Prefer", "wait=30"); status != 200 || j["status"] != "succeeded" || j["output_text"] != want {
+			if status, j := again.call("GET", "/v1/jobs/"+id, "", "Prefer", "wait=60"); status != 200 || j["status"] != "succeeded" || j["output_text"] != want {
 				t.Errorf("the job that reads its file: %d %v", status, j)
 			}
 		}
 	}
-	if status, j := again.call("POST", "/v1/jobs", `{"queue":"sim","input":{"echo":1}}`, "Prefer", "wait=30"); status != 200 || j["status"] != "succeeded" {
+	if status, j := again.call("POST", "/v1/jobs", `{"queue":"sim","input":{"echo":1}}`, "Prefer", "wait=60"); status != 200 || j["status"] != "succeeded" {
 		t.Errorf("a new job on the copy: %d %v", status, j)
 	}
 	again.quit()
@@ -144,8 +151,8 @@ func text(v any) string {
 // not whole when they were taken are taken again.
 func TestACopyHasTheFilesOfItsJobsAndNoOthers(t *testing.T) {
 	s := serve(t, shelf)
-	_, j := s.submitFiles(`{"queue":"shelf"}`, map[string]string{"a.txt": "one", "b.txt": "two"}, "Prefer", "wait=30")
-	_, gone := s.submitFiles(`{"queue":"shelf"}`, map[string]string{"c.txt": "three"}, "Prefer", "wait=30")
+	_, j := s.submitFiles(`{"queue":"shelf"}`, map[string]string{"a.txt": "one", "b.txt": "two"}, "Prefer", "wait=60")
+	_, gone := s.submitFiles(`{"queue":"shelf"}`, map[string]string{"c.txt": "three"}, "Prefer", "wait=60")
 	s.quit()
 	id, lost := j["id"].(string), gone["id"].(string)
 	to := filepath.Join(t.TempDir(), "copy")

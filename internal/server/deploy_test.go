@@ -29,7 +29,7 @@ func exposed(t *testing.T) map[string]metric {
 		q.MaxBytes = 1 << 30
 		c.Queues["sim"] = q
 	})
-	s.call("POST", "/v1/jobs", `{"queue":"sim","input":{"tokens":3}}`, "Prefer", "wait=30")
+	s.call("POST", "/v1/jobs", `{"queue":"sim","input":{"tokens":3}}`, "Prefer", "wait=60")
 	s.call("POST", "/v1/jobs", `{"queue":"nowhere","input":1}`)
 	_, text := s.text("GET", "/metrics", "")
 	s.quit()

@@ -68,7 +68,7 @@ func shelf(c *config.Config) {
 func TestTheLifeOfFiles(t *testing.T) {
 	s := serve(t, shelf)
 	list := map[string]string{"a.txt": "one ", "b.txt": "two"}
-	status, j := s.submitFiles(`{"queue":"shelf"}`, list, "Prefer", "wait=30", "Idempotency-Key", "k")
+	status, j := s.submitFiles(`{"queue":"shelf"}`, list, "Prefer", "wait=60", "Idempotency-Key", "k")
 	if status != 200 || j["status"] != "succeeded" || j["output_text"] != "one two" {
 		t.Fatalf("%d %v", status, j)
 	}
@@ -110,7 +110,7 @@ func TestQueuesThatTakeNoFiles(t *testing.T) {
 			t.Errorf("%s: %d %v", queue, status, refusal)
 		}
 	}
-	status, j := s.call("POST", "/v1/jobs", `{"queue":"shelf","input":1}`, "Prefer", "wait=30")
+	status, j := s.call("POST", "/v1/jobs", `{"queue":"shelf","input":1}`, "Prefer", "wait=60")
 	if status != 200 || j["status"] != "failed" || j["error"].(map[string]any)["code"] != "wrong_files" {
 		t.Errorf("a command without its files: %d %v", status, j)
 	}

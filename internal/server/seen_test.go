@@ -112,7 +112,7 @@ func TestATraceFollowsAJobOverARestart(t *testing.T) {
 	second := serve(t, func(c *config.Config) { settings(c); c.Data = first.cfg.Data })
 	second.text("POST", "/v1/queues/chat/resume", "")
 	id, _ := j["id"].(string)
-	if _, end := second.call("GET", "/v1/jobs/"+id, "", "Prefer", "wait=30"); end["status"] != "succeeded" {
+	if _, end := second.call("GET", "/v1/jobs/"+id, "", "Prefer", "wait=60"); end["status"] != "succeeded" {
 		t.Fatalf("the job ended as %v", end)
 	}
 	second.quit()
@@ -143,7 +143,7 @@ func TestAQuestionBeginsATrace(t *testing.T) {
 	_, task := s.call("POST", "/api/chat", `{"query":"How do tides work?"}`)
 	id, _ := task["task_id"].(string)
 	s.text("POST", "/api/chat/cancel/"+id, "")
-	s.call("GET", "/v1/jobs/"+id, "", "Prefer", "wait=30")
+	s.call("GET", "/v1/jobs/"+id, "", "Prefer", "wait=60")
 	s.quit()
 	ask, attempt := c.one(t, "POST /api/chat"), c.one(t, "job chat")
 	if ask.ParentSpanID != "" || attempt.TraceID != ask.TraceID || attempt.ParentSpanID != ask.SpanID || attempt.attribute("meanwhile.outcome") != "cancelled" {
@@ -204,11 +204,11 @@ func TestAQuestionOverASocketHasASpan(t *testing.T) {
 func TestWithoutTracingATraceparentIsPassedOn(t *testing.T) {
 	upstream, sent := heard(t)
 	s := serve(t, func(c *config.Config) { c.Models = []config.Model{{Name: "m", BaseURL: upstream}} })
-	s.call("POST", "/v1/jobs", question, "Traceparent", theirs, "Prefer", "wait=30")
+	s.call("POST", "/v1/jobs", question, "Traceparent", theirs, "Prefer", "wait=60")
 	if got := <-sent; got != theirs {
 		t.Errorf("the upstream was sent %q", got)
 	}
-	s.call("POST", "/v1/jobs", question, "Traceparent", "nonsense", "Prefer", "wait=30")
+	s.call("POST", "/v1/jobs", question, "Traceparent", "nonsense", "Prefer", "wait=60")
 	if got := <-sent; got != "" {
 		t.Errorf("of nonsense the upstream was sent %q", got)
 	}

@@ -4,11 +4,13 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -32,6 +34,12 @@ type served struct {
 // serve starts a server on a free port; the test stops it, or its end does.
 func serve(t *testing.T, change func(*config.Config)) *served {
 	t.Helper()
+	return serveWith(t, change, func(*Server) error { return nil })
+}
+
+// serveWith is serve with queues that the test adds.
+func serveWith(t *testing.T, change func(*config.Config), add func(*Server) error) *served {
+	t.Helper()
 	cfg := config.Default()
 	cfg.Listen, cfg.Data = "127.0.0.1:0", t.TempDir()
 	cfg.ShutdownGrace = 0
@@ -41,7 +49,7 @@ func serve(t *testing.T, change func(*config.Config)) *served {
 	ctx, stop := context.WithCancel(t.Context())
 	s, err := Open(ctx, cfg, slog.New(slog.NewTextHandler(t.Output(), nil)))
 	if err == nil {
-		err = s.start(ctx)
+		err = errors.Join(add(s), s.start(ctx))
 	}
 	if err != nil {
 		stop()
@@ -109,7 +117,7 @@ func TestAServerIsAliveReadyAndWorks(t *testing.T) {
 	if status, text := s.text("GET", "/readyz", ""); status != 200 || text != "ready\n" {
 		t.Errorf("/readyz: %d %q", status, text)
 	}
-	status, j := s.call("POST", "/v1/jobs", `{"queue":"sim","input":{"echo":"hello"}}`, "Prefer", "wait=30")
+	status, j := s.call("POST", "/v1/jobs", `{"queue":"sim","input":{"echo":"hello"}}`, "Prefer", "wait=60")
 	if status != 200 || j["status"] != "succeeded" {
 		t.Errorf("%d %v", status, j)
 	}
@@ -121,7 +129,7 @@ func TestAServerIsAliveReadyAndWorks(t *testing.T) {
 
 func TestWhatWasAcknowledgedIsThereAfterARestart(t *testing.T) {
 	first := serve(t, nil)
-	_, done := first.call("POST", "/v1/jobs", `{"queue":"sim","input":{"tokens":3}}`, "Prefer", "wait=30")
+	_, done := first.call("POST", "/v1/jobs", `{"queue":"sim","input":{"tokens":3}}`, "Prefer", "wait=60")
 	_, long := first.call("POST", "/v1/jobs", `{"queue":"sim","input":{"duration_ms":300000}}`)
 	_, late := first.call("POST", "/v1/jobs", `{"queue":"sim","input":{"echo":1},"delay_s":300}`)
 	first.quit()
@@ -204,8 +212,15 @@ func TestAServerThatStopsLeavesNoWatcherBehind(t *testing.T) {
 }
 
 func TestWhileWorkFinishesTheServerIsNotReadyAndTakesNoJobs(t *testing.T) {
-	s := serve(t, func(c *config.Config) { c.ShutdownGrace = time.Minute })
-	_, j := s.call("POST", "/v1/jobs", `{"queue":"sim","input":{"duration_ms":1500,"tokens":1}}`)
+	model := dictation{make(chan string)}
+	upstream := httptest.NewServer(model)
+	t.Cleanup(upstream.Close)
+	s := serve(t, func(c *config.Config) {
+		c.ShutdownGrace = time.Hour
+		c.Models = []config.Model{{Name: "dictated", BaseURL: upstream.URL + "/v1"}}
+	})
+	_, j := s.call("POST", "/v1/jobs", question)
+	model.words <- "half of it" // it runs
 	stream := s.send("GET", "/v1/jobs/"+j["id"].(string)+"/events", "")
 	defer stream.Body.Close()
 	s.stop()
@@ -221,6 +236,7 @@ func TestWhileWorkFinishesTheServerIsNotReadyAndTakesNoJobs(t *testing.T) {
 	if status != 503 || refusal["code"] != "shutting_down" {
 		t.Errorf("a submit: %d %v", status, refusal)
 	}
+	close(model.words)
 	story, err := io.ReadAll(stream.Body)
 	if err != nil || !strings.Contains(string(story), "event: done") {
 		t.Errorf("running work had its grace, and its watcher did not see the end: %v\n%s", err, story)
@@ -270,7 +286,7 @@ func TestTheChatQueueAnswersWithTheBuiltInModel(t *testing.T) {
 	s := serve(t, nil)
 	status, j := s.call("POST", "/v1/jobs", `{"queue":"chat","input":{
 		"messages":[{"role":"user","content":"How do tides work?"}],
-		"sim":{"first_token_ms":0,"tokens_per_s":0}}}`, "Prefer", "wait=30")
+		"sim":{"first_token_ms":0,"tokens_per_s":0}}}`, "Prefer", "wait=60")
 	if status != 200 || j["status"] != "succeeded" || j["output_text"] == "" || j["usage"] == nil {
 		t.Errorf("%d %v", status, j)
 	}

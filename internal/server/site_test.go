@@ -68,7 +68,7 @@ func TestAPageFollowsAJobByItsWatchURL(t *testing.T) {
 	if res, text := s.stranger("GET", events, "Last-Event-ID", last); !strings.HasSuffix(last, ".done") || res.StatusCode != 204 || text != "" {
 		t.Errorf("back from %q: %d %s", last, res.StatusCode, text)
 	}
-	if res, text := s.stranger("GET", at("/output")+"&after=1", "Prefer", "wait=30"); res.StatusCode != 200 || !strings.Contains(text, `"seq":2`) || res.Header.Get("Preference-Applied") != "wait=30" {
+	if res, text := s.stranger("GET", at("/output")+"&after=1", "Prefer", "wait=60"); res.StatusCode != 200 || !strings.Contains(text, `"seq":2`) || res.Header.Get("Preference-Applied") != "wait=60" {
 		t.Errorf("its output: %d %s", res.StatusCode, text)
 	}
 	if res, text := s.stranger("GET", at("/result")); res.StatusCode != 200 {

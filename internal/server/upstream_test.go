@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"net/http/httptest"
 	"slices"
@@ -8,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/meanwhile-run/meanwhile/internal/config"
+	"github.com/meanwhile-run/meanwhile/internal/exec"
+	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/simmodel"
 )
 
@@ -24,11 +27,16 @@ func serveModels[V any](t *testing.T, names map[string]V) *served {
 	})
 }
 
-// impatient are clocks and retries that make an upstream's every fault an end
-// within a moment.
-const impatient = `"max_attempts":2,
-	"timeouts":{"request_s":1,"first_output_s":3,"idle_output_s":1},
-	"retry":{"backoff_s":0.01,"for_s":1}`
+// clocksOf are clocks and retries that make an upstream's every fault an end. The
+// clock that a fault is to run out goes fast, and no other: on a slow machine it would
+// come before the fault.
+func clocksOf(fault string) string {
+	fast := map[string]string{"hang": `"request_s":0.5`, "hang-mid-stream": `"idle_output_s":0.5`}[fault]
+	if fast == "" {
+		fast = `"request_s":60`
+	}
+	return `"max_attempts":2,"timeouts":{"first_output_s":60,` + fast + `},"retry":{"backoff_s":0.01,"for_s":1}`
+}
 
 // A fault of the upstream that stays becomes the job's error, with what a person
 // can do about it, after as many attempts as may help; none leaves the job running.
@@ -58,8 +66,8 @@ func TestEveryFaultOfTheUpstreamEndsTheJob(t *testing.T) {
 		t.Run(fault, func(t *testing.T) {
 			t.Parallel()
 			body := fmt.Sprintf(`{"queue":"chat","input":{"model":%[1]q,"messages":[{"role":"user","content":"hello"}],
-				"sim":{"fault":%[1]q,"first_token_ms":1,"tokens_per_s":1000,"retry_after_s":0.1}},%[2]s}`, fault, impatient)
-			_, j := s.call("POST", "/v1/jobs", body, "Prefer", "wait=30")
+				"sim":{"fault":%[1]q,"first_token_ms":1,"tokens_per_s":1000,"retry_after_s":0.1}},%[2]s}`, fault, clocksOf(fault))
+			_, j := s.call("POST", "/v1/jobs", body, "Prefer", "wait=60")
 			failure, _ := j["error"].(map[string]any)
 			if j["status"] != "failed" || !slices.Contains(strings.Split(want.code, " or "), fmt.Sprint(failure["code"])) || failure["attempt"] != want.attempts {
 				t.Errorf("the job is %v with %v, want the code %s of attempt %v", j["status"], failure, want.code, want.attempts)
@@ -83,8 +91,8 @@ func TestAPassingFaultOfTheUpstreamIsOvercome(t *testing.T) {
 			t.Parallel()
 			body := fmt.Sprintf(`{"queue":"chat","input":{"model":%[1]q,"messages":[{"role":"user","content":"hello"}],
 				"sim":{"fault":%[1]q,"fault_times":1,"key":%[1]q,"first_token_ms":1,"tokens_per_s":5000,"tokens":20,"retry_after_s":0.1}},
-				"retry":{"backoff_s":0.01,"for_s":20}}`, fault)
-			_, j := s.call("POST", "/v1/jobs", body, "Prefer", "wait=30")
+				"retry":{"backoff_s":0.01,"for_s":60}}`, fault)
+			_, j := s.call("POST", "/v1/jobs", body, "Prefer", "wait=60")
 			result, _ := j["result"].(map[string]any)
 			if j["status"] != "succeeded" || j["attempt"] != attempts || result["object"] != "chat.completion" {
 				t.Errorf("the job is %v after %v attempts (%v), want succeeded after %v", j["status"], j["attempt"], j["error"], attempts)
@@ -93,27 +101,49 @@ func TestAPassingFaultOfTheUpstreamIsOvercome(t *testing.T) {
 	}
 }
 
+// deaf is an executor whose jobs that say so work until the test lets them go, and
+// hear no cancel; the others are over at once.
+type deaf struct{ letGo chan struct{} }
+
+func (deaf) Kind() string       { return "func" }
+func (deaf) Check([]byte) error { return nil }
+
+func (d deaf) Execute(_ context.Context, t exec.Task, out exec.Sink) error {
+	if string(t.Input) == `"deaf"` {
+		<-d.letGo
+	}
+	out.Result(job.Result{ContentType: "text/plain", Body: []byte("late")})
+	return nil
+}
+
+// serveDeaf serves a queue with one slot.
+func serveDeaf(t *testing.T, d deaf, change func(*config.Config)) *served {
+	t.Helper()
+	q := config.FuncQueue()
+	q.Concurrency = 1
+	return serveWith(t, change, func(s *Server) error { return s.Add("work", q, d) })
+}
+
 // Work that ignores its cancel loses its slot after the grace: the job has ended
 // as cancelled, the next one runs, and what the deaf one comes to is not kept.
 func TestWorkThatIgnoresItsCancelLosesItsSlot(t *testing.T) {
-	s := serve(t, func(c *config.Config) {
-		q := c.Queues["sim"]
-		q.Concurrency = 1
-		c.Queues["sim"] = q
-	})
-	_, deaf := s.call("POST", "/v1/jobs", `{"queue":"sim","input":{"duration_ms":2000,"ignore_cancel":true,"echo":"late"},"timeouts":{"cancel_grace_s":0.2}}`)
-	path := "/v1/jobs/" + deaf["id"].(string)
+	d := deaf{make(chan struct{})}
+	s := serveDeaf(t, d, nil)
+	_, ignores := s.call("POST", "/v1/jobs", `{"queue":"work","input":"deaf","timeouts":{"cancel_grace_s":0.2}}`)
+	path := "/v1/jobs/" + ignores["id"].(string)
 	if status, j := s.call("POST", path+"/cancel", ""); status != 202 || j["cancel_requested_at"] == nil {
 		t.Fatalf("cancel: %d %v", status, j)
 	}
-	_, next := s.call("POST", "/v1/jobs", `{"queue":"sim","input":{"echo":1}}`, "Prefer", "wait=30")
+	_, next := s.call("POST", "/v1/jobs", `{"queue":"work","input":1}`, "Prefer", "wait=60")
 	if next["status"] != "succeeded" {
 		t.Errorf("the next job is %v", next["status"])
 	}
 	if _, j := s.call("GET", path, ""); j["status"] != "cancelled" {
 		t.Errorf("the cancelled job is %v", j["status"])
 	}
-	s.call("POST", "/v1/jobs", `{"queue":"sim","input":{"duration_ms":2500}}`, "Prefer", "wait=30") // the deaf one has ended by now
+	close(d.letGo)
+	s.quit() // the deaf one has ended by now
+	s = serveDeaf(t, d, func(c *config.Config) { c.Data = s.cfg.Data })
 	if status, _ := s.call("GET", path+"/result", ""); status != 409 {
 		t.Errorf("the late result: %d", status)
 	}
