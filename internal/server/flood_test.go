@@ -121,9 +121,9 @@ func TestAFloodOfHeaders(t *testing.T) {
 }
 
 // Bodies that arrive slowly, or never, keep nobody else from being served, and what
-// did not arrive is not stored.
+// did not arrive is not stored. It runs alone, for the memory that it measures is the
+// whole process's.
 func TestAFloodOfSlowUploads(t *testing.T) {
-	t.Parallel()
 	s := serve(t, nil)
 	head := "POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nX-User-ID: slow\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
 	before := heap()
@@ -149,9 +149,8 @@ func heap() int64 {
 }
 
 // Readers of a long log that do not read take little memory, and none of the speed of
-// those that do.
+// those that do. It runs alone, too.
 func TestAFloodOfSlowReaders(t *testing.T) {
-	t.Parallel()
 	s := serve(t, func(c *config.Config) {
 		q := config.Defaults(config.Process)
 		q.Command = []string{"sh", "-c", "head -c 8000000 /dev/zero | tr '\\0' x | fold -w 1000"}
