@@ -30,6 +30,7 @@ type Env struct {
 	Columns     func() int       // how wide Err's terminal is now; 0 when nobody knows
 	Environ     []string         // as from os.Environ
 	Now         func() time.Time // for ages
+	Proposing   time.Duration    // how long a completion waits for the server's words
 }
 
 // Main runs the process's own command line and returns its exit status. The first
@@ -42,7 +43,7 @@ func Main() int {
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		InTerminal: isTerminal(os.Stdin), OutTerminal: isTerminal(os.Stdout), ErrTerminal: isTerminal(os.Stderr),
 		Columns: func() int { return columns(os.Stderr) },
-		Environ: os.Environ(), Now: time.Now,
+		Environ: os.Environ(), Now: time.Now, Proposing: completeTime,
 	}
 	return Run(ctx, env, os.Args[1:])
 }

@@ -72,7 +72,7 @@ func propose(cmd *cobra.Command, env *Env, o *connection, begun string, ask func
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	defer c.Close()
-	ctx, cancel := context.WithTimeout(cmd.Context(), completeTime)
+	ctx, cancel := context.WithTimeout(cmd.Context(), env.Proposing)
 	defer cancel()
 	words, err := ask(ctx, c)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 )
 
 // What a shell is proposed: words, each with what it is, and never files.
@@ -52,6 +53,9 @@ func TestCompletionIsSilent(t *testing.T) {
 		"no server": "http://127.0.0.1:1", "no URL": "nonsense", "a refusal": refusing.URL, "another server": garbled.URL, "a slow server": slow.URL,
 	} {
 		s := on(url)
+		if rule == "a slow server" {
+			s.Proposing = time.Millisecond
+		}
 		if code := s.run(t, "__complete", "submit", ""); code != exitOK || s.out.String() != ":4\n" {
 			t.Errorf("%s: exit status %d: %s", rule, code, &s.out)
 		}
