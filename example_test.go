@@ -125,7 +125,7 @@ func ExampleServer_Handler() {
 
 	req, _ := http.NewRequest("POST", web.URL+"/v1/jobs", strings.NewReader(`{"queue": "greet", "input": {"name": "Bob"}}`))
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Prefer", "wait=10")
+	req.Header.Set("Prefer", "wait=60")
 	req.SetBasicAuth("ann", "secret")
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {

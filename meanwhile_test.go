@@ -294,7 +294,7 @@ func TestTheHandlerBelievesTheProgram(t *testing.T) {
 		r.Header.Set("X-User-ID", "bob")
 		r.Header.Set("X-Forwarded-For", "127.0.0.1")
 		r.Header.Set("Content-Type", "application/json")
-		r.Header.Set("Prefer", "wait=30")
+		r.Header.Set("Prefer", "wait=60")
 		w := httptest.NewRecorder()
 		mux.ServeHTTP(w, r)
 		return w

@@ -37,7 +37,7 @@ type house struct {
 
 func policy() job.Policy {
 	return job.Policy{
-		Timeouts: job.Timeouts{Lease: 30 * time.Second, CancelGrace: 10 * time.Second},
+		Timeouts: job.Timeouts{Lease: time.Minute, CancelGrace: time.Minute},
 		Retry:    job.Retry{Backoff: 10 * time.Millisecond, For: time.Minute, AfterOutput: job.RestartAfterOutput},
 	}
 }
