@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -23,7 +22,8 @@ type Lines struct {
 	open   map[*Line]struct{} // guarded by mu
 	closed bool               // guarded by mu: no line is taken any more
 	all    sync.WaitGroup     // of the lines' goroutines, and who is about to take one
-	chunks sync.Pool          // of *[]byte
+
+	buffers sync.Pool // of *[]byte
 }
 
 const (
@@ -32,6 +32,8 @@ const (
 	mostHeard = 64 << 10
 	// lineGoodbye is how long a client has to take the last words of a server that stops.
 	lineGoodbye = 5 * time.Second
+	// mostUnsent is from how many bytes on a line sends what it is told.
+	mostUnsent = 64 << 10
 )
 
 type directKey struct{}
@@ -125,6 +127,8 @@ type Line struct {
 	chunked bool // the answer's transfer coding; else the end of the connection is its end
 	ctx     context.Context
 	left    context.CancelFunc
+
+	unsent *[]byte // owned by who speaks; nil while there is none
 }
 
 // Context ends when the client has left, or the server begins to stop.
@@ -141,8 +145,8 @@ func (l *Line) run(talk func() error) {
 	defer l.lines.leave(l)
 	defer l.conn.Close()
 	defer caught(l.lines.Log, "a stream met a defect")
-	if talk() == nil && l.chunked {
-		_, _ = io.WriteString(l.conn, "0\r\n\r\n")
+	if talk() == nil {
+		l.finish()
 	}
 }
 
@@ -159,29 +163,56 @@ func (l *Line) listen() {
 	}
 }
 
-// Write sends p, as a chunk where the answer has chunks (RFC 9112, section 7.1).
+// Write gathers p, as a chunk where the answer has chunks (RFC 9112, section 7.1). It
+// is sent by Flush, at the end, or when it is much.
 func (l *Line) Write(p []byte) (int, error) {
 	if len(p) == 0 { // an empty chunk would be the last
 		return 0, nil
 	}
-	if !l.chunked {
-		return l.conn.Write(p)
+	b := l.gathered()
+	if l.chunked {
+		b = append(strconv.AppendInt(b, int64(len(p)), 16), "\r\n"...)
+		b = append(append(b, p...), "\r\n"...)
+	} else {
+		b = append(b, p...)
 	}
-	pooled, _ := l.lines.chunks.Get().(*[]byte)
-	if pooled == nil {
-		pooled = new([]byte)
+	if *l.unsent = b; len(b) < mostUnsent {
+		return len(p), nil
 	}
-	defer l.lines.chunks.Put(pooled)
-	b := append(strconv.AppendInt((*pooled)[:0], int64(len(p)), 16), "\r\n"...)
-	*pooled = append(append(b, p...), "\r\n"...)
-	if _, err := l.conn.Write(*pooled); err != nil {
-		return 0, err
-	}
-	return len(p), nil
+	return len(p), l.Flush()
 }
 
-// Flush does nothing: what was written was sent.
-func (l *Line) Flush() error { return nil }
+// gathered is what is not sent yet, in a buffer that is borrowed for it: who is silent
+// holds none.
+func (l *Line) gathered() []byte {
+	if l.unsent == nil {
+		var ok bool
+		if l.unsent, ok = l.lines.buffers.Get().(*[]byte); !ok {
+			l.unsent = new([]byte)
+		}
+		*l.unsent = (*l.unsent)[:0]
+	}
+	return *l.unsent
+}
+
+// Flush sends what was written.
+func (l *Line) Flush() error {
+	if l.unsent == nil {
+		return nil
+	}
+	_, err := l.conn.Write(*l.unsent)
+	l.lines.buffers.Put(l.unsent)
+	l.unsent = nil
+	return err
+}
+
+// finish sends the last of an answer that is whole.
+func (l *Line) finish() {
+	if l.chunked {
+		*l.unsent = append(l.gathered(), "0\r\n\r\n"...)
+	}
+	_ = l.Flush() // who does not take it will see that
+}
 
 // SetWriteDeadline bounds how long a slow reader may take.
 func (l *Line) SetWriteDeadline(t time.Time) error { return l.conn.SetWriteDeadline(t) }

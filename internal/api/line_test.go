@@ -95,6 +95,9 @@ func (c *caller) speak(l *Line) error {
 			if _, err := io.WriteString(l, text); err != nil {
 				return err
 			}
+			if err := l.Flush(); err != nil {
+				return err
+			}
 		case end := <-c.end:
 			return end()
 		case <-l.Context().Done():

@@ -48,8 +48,10 @@ func (f *Face) events(w http.ResponseWriter, r *http.Request) error {
 	if !over && err == nil {
 		err = l.story.goOn(ctx, l.watch)
 	}
-	_ = l.end(ctx, err) // a reader who is gone needs no answer
-	return nil
+	if l.end(ctx, err) == nil {
+		_ = l.out.send()
+	}
+	return nil // a reader who is gone needs no answer
 }
 
 // listener is a request that follows a job. Nothing of the request itself is kept:
@@ -100,16 +102,26 @@ func (l *listener) takeLine(w http.ResponseWriter, r *http.Request) bool {
 	}
 	l.out.out = &patient{to: line}
 	line.Go(func() error {
-		defer l.close()
-		return l.end(line.Context(), l.story.goOn(line.Context(), l.watch))
+		defer l.letGo()
+		if err := l.end(line.Context(), l.story.goOn(line.Context(), l.watch)); err != nil {
+			return err
+		}
+		return l.out.write() // and the line's end sends it
 	})
 	return true
 }
 
-// close lets go of the job, and of what was not sent.
+// close lets go of the job, and leaves the connection as it was.
 func (l *listener) close() {
 	if l.out != nil {
-		l.out.close()
+		l.out.out.release()
+	}
+	l.letGo()
+}
+
+func (l *listener) letGo() {
+	if l.out != nil {
+		l.out.rest()
 	}
 	l.watch.Close()
 }
@@ -119,8 +131,8 @@ func (l *listener) full() (engine.Snapshot, error) {
 	return l.face.engine.Get(context.WithoutCancel(l.face.stopping), l.owner, l.id)
 }
 
-// end tells a reader who is still there that the stream ends before the job has. Its
-// error is errGone.
+// end has a reader who is still there told, as the last words, that the stream ends
+// before the job has, where it does. Its error is errGone.
 func (l *listener) end(ctx context.Context, err error) error {
 	switch {
 	case err == nil:
@@ -129,7 +141,8 @@ func (l *listener) end(ctx context.Context, err error) error {
 		return errGone
 	}
 	l.face.logCut(l.id, err)
-	return l.out.farewell()
+	l.out.farewell()
+	return nil
 }
 
 // logCut says why a stream ended before its job did, where that is our doing.
@@ -155,11 +168,6 @@ func (f *Face) newStream(w http.ResponseWriter) *stream {
 	dontStore(w)
 	w.WriteHeader(http.StatusOK)
 	return &stream{out: patience(w), face: f}
-}
-
-func (s *stream) close() {
-	s.out.release()
-	s.rest()
 }
 
 // begin borrows a buffer, unless there is one. Who is silent holds none.
@@ -210,19 +218,25 @@ func (s *stream) quiet() error {
 	return s.send()
 }
 
-// farewell tells the reader to come back soon.
-func (s *stream) farewell() error {
+// farewell gathers the wish that the reader comes back soon.
+func (s *stream) farewell() {
 	s.begin()
 	s.buf = append(s.buf[:0], "retry: 1000\n: the stream ends here; it goes on where you come back to\n\n"...)
-	return s.send()
 }
 
 // send writes what is gathered and flushes it.
 func (s *stream) send() error {
-	_, err := s.out.Write(s.buf)
-	if err == nil {
-		err = s.out.flush()
+	if err := s.write(); err != nil {
+		return err
 	}
+	if err := s.out.flush(); err != nil {
+		return fmt.Errorf("%w: %w", errGone, err)
+	}
+	return nil
+}
+
+func (s *stream) write() error {
+	_, err := s.out.Write(s.buf)
 	s.rest()
 	if err != nil {
 		return fmt.Errorf("%w: %w", errGone, err)

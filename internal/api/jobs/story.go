@@ -156,19 +156,16 @@ func eventName(k job.Kind) string {
 	}
 }
 
-// done ends the story with the job and its result. If the job is another by now
-// (deleted, or queued again), it is shown as the watch saw it end.
+// done ends the story with the job and its result. They are to be sent by whoever ends
+// the stream. If the job is another by now (deleted, or queued again), it is shown as
+// the watch saw it end.
 func (s *story) done(j *job.Job) error {
 	snap, err := s.full()
 	ended := err == nil && snap.State.Ended() && snap.FinishedAt.Equal(j.FinishedAt)
-	err = s.out.tell("done", eventID{s.cursor, true}, func(b []byte) []byte {
+	return s.out.tell("done", eventID{s.cursor, true}, func(b []byte) []byte {
 		if ended {
 			return appendJob(b, &snap.Job, &snap, "")
 		}
 		return appendJob(b, j, nil, "")
 	})
-	if err != nil {
-		return err
-	}
-	return s.out.send()
 }
