@@ -44,7 +44,7 @@ func parse(input []byte) (params, *job.Error) {
 	if s.Peek() != '{' {
 		return p, invalid("the input must be a JSON object, such as {\"duration_ms\": 1000}")
 	}
-	if err := s.Members(func(name, value []byte) *job.Error { return p.set(string(name), value) }); err != nil {
+	if err := s.Members(p.set); err != nil {
 		return p, err
 	}
 	if !s.AtEnd() {
@@ -53,10 +53,10 @@ func parse(input []byte) (params, *job.Error) {
 	return p, nil
 }
 
-func (p *params) set(name string, value []byte) *job.Error {
+func (p *params) set(name, value []byte) *job.Error {
 	var n float64
 	var err *job.Error
-	switch name {
+	switch string(name) {
 	case "duration_ms":
 		n, err = number(name, value, float64(job.MaxDuration/time.Millisecond))
 		p.duration = time.Duration(n * float64(time.Millisecond))
@@ -78,12 +78,12 @@ func (p *params) set(name string, value []byte) *job.Error {
 	case "echo":
 		p.echo = value
 	default:
-		err = invalid("there is no field %s: there are %s", job.Quote(name), strings.Join(fieldNames, ", "))
+		err = invalid("there is no field %s: there are %s", job.Quote(string(name)), strings.Join(fieldNames, ", "))
 	}
 	return err
 }
 
-func number(name string, value []byte, most float64) (float64, *job.Error) {
+func number(name, value []byte, most float64) (float64, *job.Error) {
 	n, err := strconv.ParseFloat(string(value), 64)
 	if err != nil || n < 0 || n > most {
 		return 0, invalid("%q must be a number from 0 to %.0f", name, most)
@@ -91,7 +91,7 @@ func number(name string, value []byte, most float64) (float64, *job.Error) {
 	return n, nil
 }
 
-func whole(name string, value []byte, most float64) (float64, *job.Error) {
+func whole(name, value []byte, most float64) (float64, *job.Error) {
 	n, err := number(name, value, most)
 	if err != nil || n != math.Trunc(n) {
 		return 0, invalid("%q must be a whole number from 0 to %.0f", name, most)
@@ -99,7 +99,7 @@ func whole(name string, value []byte, most float64) (float64, *job.Error) {
 	return n, nil
 }
 
-func failure(name string, value []byte) (string, job.Class, *job.Error) {
+func failure(name, value []byte) (string, job.Class, *job.Error) {
 	var text string
 	if value[0] != '"' || json.Unmarshal(value, &text) != nil {
 		return "", 0, invalid("%q must be a string", name)
