@@ -13,7 +13,7 @@ import (
 // second. So the garbage may grow to some megabytes before it is collected,
 // whatever little is live; once much is, it may grow by as much again, as usual.
 const (
-	garbage    = 48 << 20
+	garbage    = 40 << 20
 	eagerPace  = 100 // percent of what is live: the runtime's own
 	lazyPace   = 500
 	leastPace  = 25 // or it would do nothing but collect
@@ -45,8 +45,8 @@ func paceCollector(ctx context.Context) error {
 		case <-tick.C:
 		}
 		m.read()
-		// Setting the pace stops the world for a moment: only when it has to change much.
-		if next := paceFor(m.live, m.stacks); next < pace*3/4 || next > pace*4/3 {
+		// Setting the pace stops the world for a moment: only when it has to change.
+		if next := paceFor(m.live, m.stacks); next < pace*9/10 || next > pace*10/9 {
 			pace = next
 			debug.SetGCPercent(pace)
 		}

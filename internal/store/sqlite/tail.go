@@ -3,18 +3,19 @@ package sqlite
 import "github.com/meanwhile-run/meanwhile/internal/job"
 
 const (
-	// fullBlock is how many bytes of entries are worth a row of a job's log.
-	fullBlock = 2 << 10
-	// bulky is how many bytes fill pages by themselves: what is said at once and is
-	// more goes into the log directly.
-	bulky = 1 << 10
+	// fullBlock is how many bytes of entries are worth a row of a job's log. What is
+	// said at once and is more goes there directly.
+	fullBlock = 256
+	// firstBlock is how many bytes a block has room for at first: many jobs say little,
+	// and thousands whose blocks grow step by step leave the memory in pieces.
+	firstBlock = 64
 	// mostTail is how many bytes the tail may hold before the jobs that hold it up, by
 	// saying little, get a row of the log early.
 	mostTail = 8 << 20
 	// A commit deletes rows of the tail that nobody needs any more when there are
 	// worthTrim of them, and no more than mostTrim.
 	worthTrim = 512
-	mostTrim  = 4096
+	mostTrim  = 1024
 	tailRow   = 32 // bytes that a row costs besides its data, about
 )
 
@@ -63,14 +64,14 @@ func small(entries []job.Entry) bool {
 			return false
 		}
 	}
-	return size < bulky
+	return size < fullBlock
 }
 
 // sayAside writes entries that follow to the tail, or, with what the job said there
 // before, into its log when that is worth a row.
 func (t *tx) sayAside(h *held, entries []job.Entry, p *job.Progress) error {
 	before := len(h.block)
-	h.block = appendBlock(h.block, entries)
+	h.block = appendBlock(roomy(h.block), entries)
 	h.said(entries)
 	h.progressAside = h.progressAside || p != nil
 	if len(h.block) >= fullBlock {
@@ -82,6 +83,17 @@ func (t *tx) sayAside(h *held, entries []job.Entry, p *job.Progress) error {
 		return q.null().blob(added).run()
 	}
 	return q.bytes(encodeProgress(*p)).blob(added).run()
+}
+
+// roomy gives a block that was begun the room of a full one.
+func roomy(block []byte) []byte {
+	switch {
+	case block == nil:
+		return make([]byte, 0, firstBlock)
+	case cap(block) < fullBlock:
+		return append(make([]byte, 0, fullBlock), block...)
+	}
+	return block
 }
 
 // sayInLog writes entries that follow into a job's log, which has all that it said

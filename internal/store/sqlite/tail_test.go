@@ -136,7 +136,7 @@ func TestTheLogIsWhatWasSaid(t *testing.T) {
 			},
 			"say": func(r *rapid.T) {
 				kind := rapid.SampledFrom([]job.Kind{job.Text, job.Text, job.JSON, job.Log}).Draw(r, "kind")
-				sizes := rapid.SliceOfN(rapid.SampledFrom([]int{0, 1, 5, 100, bulky - 1, bulky, fullBlock}), 1, 4).Draw(r, "sizes")
+				sizes := rapid.SliceOfN(rapid.SampledFrom([]int{0, 1, 5, 100, fullBlock - 1, fullBlock, 3 * fullBlock}), 1, 4).Draw(r, "sizes")
 				var texts []string
 				for _, n := range sizes {
 					texts = append(texts, strings.Repeat(string(rune('a'+len(s.log)%26)), n))
@@ -176,7 +176,7 @@ func TestManyVoicesShareTheTail(t *testing.T) {
 	for range 50 {
 		all = append(all, d.speaker())
 	}
-	const rounds, word = 8, 128
+	const rounds, word = 8, 24
 	for i := range rounds {
 		b := store.NewBatch()
 		for _, s := range all {
