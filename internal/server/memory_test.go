@@ -13,8 +13,8 @@ func TestThePaceOfTheCollector(t *testing.T) {
 		live, stacks uint64
 		want         int
 	}{
-		{0, 0, lazyPace}, {4 * mib, 0, lazyPace}, {16 * mib, 0, 300}, {48 * mib, 0, eagerPace}, {4096 * mib, 0, eagerPace},
-		{48 * mib, 48 * mib, eagerPace / 2}, {16 * mib, 32 * mib, 100}, {4096 * mib, 4096 * mib, eagerPace / 2}, {mib, 4096 * mib, leastPace},
+		{0, 0, lazyPace}, {4 * mib, 0, lazyPace}, {20 * mib, 0, 200}, {48 * mib, 0, eagerPace}, {4096 * mib, 0, eagerPace},
+		{48 * mib, 48 * mib, eagerPace / 2}, {20 * mib, 20 * mib, 100}, {4096 * mib, 4096 * mib, eagerPace / 2}, {mib, 4096 * mib, leastPace},
 	} {
 		if got := paceFor(tt.live, tt.stacks); got != tt.want {
 			t.Errorf("with %d MiB live and %d of stacks the pace is %d %%, want %d", tt.live/mib, tt.stacks/mib, got, tt.want)
