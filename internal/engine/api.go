@@ -72,7 +72,7 @@ type Update struct {
 // QueueView is a queue as it is shown.
 type QueueView struct {
 	Queue
-	Counts store.Counts
+	Counts job.Counts
 	// OldestQueued is how long the longest-waiting queued job has waited.
 	OldestQueued time.Duration
 	// Wait and Run are what a job submitted now would wait and run, learned from what

@@ -19,10 +19,10 @@ type queue struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	counts  store.Counts // after the last commit
-	asked   int          // submits on their way
-	asking  int64        // their bytes
-	servers []*server    // in turn: the first that has a free slot gets the next job
+	counts  job.Counts // after the last commit
+	asked   int        // submits on their way
+	asking  int64      // their bytes
+	servers []*server  // in turn: the first that has a free slot gets the next job
 	pace    pace
 }
 
@@ -51,7 +51,7 @@ func (e *Engine) Serve(w job.Worker) (stop func()) {
 	}
 }
 
-func (q *queue) setCounts(c store.Counts) {
+func (q *queue) setCounts(c job.Counts) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.counts = c

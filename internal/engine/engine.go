@@ -60,7 +60,7 @@ type Engine struct {
 	renewEvery  time.Duration
 	keepKeys    time.Duration
 	maxWatchers int
-	limits      map[string]store.Limits // of every queue; given to each batch
+	limits      map[string]job.Limits // of every queue; given to each batch
 	lanes       *lanes
 	sweeper     *sweeper
 	pruner      *pruner
@@ -100,7 +100,7 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 		renewEvery:  c.RenewEvery,
 		keepKeys:    c.IdempotencyKeep,
 		maxWatchers: c.MaxWatchers,
-		limits:      map[string]store.Limits{},
+		limits:      map[string]job.Limits{},
 		lanes:       newLanes(),
 		began:       time.Now(),
 		abandons:    newAbandons(c.Store.Now),
@@ -125,7 +125,7 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 	}
 	for _, q := range c.Queues {
 		e.queues[q.Name] = &queue{Queue: q}
-		e.limits[q.Name] = store.Limits{Running: q.MaxRunning, KeyRunning: q.KeyRunning, KeyWaiting: q.KeyWaiting}
+		e.limits[q.Name] = job.Limits{Running: q.MaxRunning, KeyRunning: q.KeyRunning, KeyWaiting: q.KeyWaiting}
 		e.names = append(e.names, q.Name)
 	}
 	slices.Sort(e.names)

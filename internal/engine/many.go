@@ -143,7 +143,7 @@ func (m *many) show(ctx context.Context) error {
 // and says to how many. Jobs for which it is no change (a cancel of one that has
 // ended, a retry of one that cannot be) are passed over. What was done before an
 // error, or before ctx ended, stays done.
-func (e *Engine) Many(ctx context.Context, v Verb, f store.Filter) (done int, err error) {
+func (e *Engine) Many(ctx context.Context, v Verb, f job.Filter) (done int, err error) {
 	f.Limit = job.MaxListPage
 	for {
 		page, next, err := e.store.List(ctx, f)

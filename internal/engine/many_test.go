@@ -8,7 +8,6 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
-	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
 // several are requests to one queue, numbered by their input.
@@ -65,7 +64,7 @@ func TestAnAtomicBatchIsStoredWholeOrNotAtAll(t *testing.T) {
 			t.Fatalf("%v", got)
 		}
 	}
-	if page, _, _ := h.List(context.Background(), store.Filter{Owner: local, Limit: 10}); len(page) != 0 {
+	if page, _, _ := h.List(context.Background(), job.Filter{Owner: local, Limit: 10}); len(page) != 0 {
 		t.Fatalf("%d jobs were stored", len(page))
 	}
 	for _, s := range h.submitMany(several("sim", 3), true) {
@@ -125,16 +124,16 @@ func TestManyJobsAreChangedByAFilter(t *testing.T) {
 	ctx := context.Background()
 	for _, step := range []struct {
 		verb   engine.Verb
-		filter store.Filter
+		filter job.Filter
 		want   int
 	}{
-		{engine.RetryAll, store.Filter{Owner: local, Queue: "wide"}, 0},
-		{engine.CancelAll, store.Filter{Owner: job.Owner{User: "other"}}, 0},
-		{engine.CancelAll, store.Filter{Owner: local, Queue: "wide"}, 250},
-		{engine.CancelAll, store.Filter{Owner: local, Queue: "wide"}, 0},
-		{engine.RetryAll, store.Filter{Owner: local, Status: job.Cancelled}, 250},
-		{engine.DeleteAll, store.Filter{Owner: local, Queue: "wide"}, 250},
-		{engine.DeleteAll, store.Filter{Owner: local}, 1},
+		{engine.RetryAll, job.Filter{Owner: local, Queue: "wide"}, 0},
+		{engine.CancelAll, job.Filter{Owner: job.Owner{User: "other"}}, 0},
+		{engine.CancelAll, job.Filter{Owner: local, Queue: "wide"}, 250},
+		{engine.CancelAll, job.Filter{Owner: local, Queue: "wide"}, 0},
+		{engine.RetryAll, job.Filter{Owner: local, Status: job.Cancelled}, 250},
+		{engine.DeleteAll, job.Filter{Owner: local, Queue: "wide"}, 250},
+		{engine.DeleteAll, job.Filter{Owner: local}, 1},
 	} {
 		if n, err := h.Many(ctx, step.verb, step.filter); n != step.want || err != nil {
 			t.Fatalf("verb %d of %+v: %d, %v; want %d", step.verb, step.filter, n, err, step.want)

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
-	"github.com/meanwhile-run/meanwhile/internal/store"
 	"github.com/meanwhile-run/meanwhile/internal/watch"
 )
 
@@ -187,7 +186,7 @@ func (e *Engine) ended(ctx context.Context, j job.Job, r *job.Result, err error)
 }
 
 // List returns a page of the owner's jobs, newest first.
-func (e *Engine) List(ctx context.Context, f store.Filter) (page []job.Job, next job.ID, err error) {
+func (e *Engine) List(ctx context.Context, f job.Filter) (page []job.Job, next job.ID, err error) {
 	return e.store.List(ctx, f)
 }
 

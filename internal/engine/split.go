@@ -3,6 +3,7 @@ package engine
 import (
 	"maps"
 
+	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
@@ -63,7 +64,7 @@ func oneGroup(b *store.Batch) bool {
 
 // join puts the answers of a batch's halves together.
 func join(b, first, second *store.Batch) {
-	b.Counts = map[string]store.Counts{}
+	b.Counts = map[string]job.Counts{}
 	maps.Copy(b.Counts, first.Counts)
 	maps.Copy(b.Counts, second.Counts)
 	b.Removed = append(first.Removed, second.Removed...)

@@ -31,3 +31,10 @@ const (
 	MinAbandon   = 2 * time.Minute
 	MaxDuration  = 366 * 24 * time.Hour // any delay or timeout
 )
+
+// Limits are what a queue's jobs are held to by the commit itself; 0 is no limit.
+type Limits struct {
+	Running    int // of the queue, over all processes: no more are leased
+	KeyRunning int // of a key other than "": one that becomes ready beyond it is parked
+	KeyWaiting int // of a key other than "": a submit beyond it is refused with [KeyFull]
+}

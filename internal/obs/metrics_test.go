@@ -14,7 +14,6 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
-	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
 // read is what the metrics say of ours, without their times.
@@ -77,7 +76,7 @@ func TestTheSourcesAreAskedWhenSomebodyLooks(t *testing.T) {
 			asked++
 			return []engine.QueueView{{
 				Queue:        engine.Queue{Name: "chat", MaxDepth: 7, Concurrency: 3},
-				Counts:       store.Counts{Queued: 2, Running: 1, Failed: 4, WaitingBytes: 99, Paused: true},
+				Counts:       job.Counts{Queued: 2, Running: 1, Failed: 4, WaitingBytes: 99, Paused: true},
 				OldestQueued: 1500 * time.Millisecond,
 			}}, nil
 		},

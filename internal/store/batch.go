@@ -49,7 +49,7 @@ type Batch struct {
 	ID BatchID
 	// Limits are what the queues' jobs are held to, by queue; a queue that is not here
 	// has none. The store only reads them.
-	Limits map[string]Limits
+	Limits map[string]job.Limits
 
 	Pauses   []*Pause
 	Renews   []*Renew
@@ -67,7 +67,7 @@ type Batch struct {
 	// out
 
 	// Counts are the counts, after the batch, of every queue that the batch changed.
-	Counts map[string]Counts
+	Counts map[string]job.Counts
 	// Removed are the removed jobs that had files, which are to be deleted once the
 	// batch is on disk.
 	Removed []job.ID
@@ -79,13 +79,6 @@ type Batch struct {
 
 // DamagedJob is the failure's code of a job whose record was damaged on the disk.
 const DamagedJob = "damaged_job"
-
-// Limits are what a queue's jobs are held to by the commit itself; 0 is no limit.
-type Limits struct {
-	Running    int // of the queue, over all processes: no more are leased
-	KeyRunning int // of a key other than "": one that becomes ready beyond it is parked
-	KeyWaiting int // of a key other than "": a submit beyond it is refused with job.KeyFull
-}
 
 // Add puts an op, a pointer to one of the types below, into its place.
 func (b *Batch) Add(op any) {

@@ -61,7 +61,7 @@ type Jobs interface {
 	// List returns the page that f asks for, newest first. A page may be shorter
 	// than its limit although more follow: next is the cursor of the page after it,
 	// or zero when this is the last.
-	List(ctx context.Context, f Filter) (page []job.Job, next job.ID, err error)
+	List(ctx context.Context, f job.Filter) (page []job.Job, next job.ID, err error)
 	Input(ctx context.Context, owner job.Owner, id job.ID) ([]byte, error)
 	// Result is [job.NotFinished] unless the job succeeded.
 	Result(ctx context.Context, owner job.Owner, id job.ID) (job.Result, error)
@@ -82,7 +82,7 @@ type Jobs interface {
 // Upkeep are the reads of the engine's own duties, across all owners.
 type Upkeep interface {
 	// Counts returns the kept counts of every queue that ever had a job.
-	Counts(ctx context.Context) (map[string]Counts, error)
+	Counts(ctx context.Context) (map[string]job.Counts, error)
 	// Running lists jobs that are leased, by id, after the given one, with their
 	// leases. The conditions of the asked-for kind hold at the moment of the read
 	// only: whoever acts on it carries the lease, and is refused if it changed hands.
@@ -130,38 +130,9 @@ type Running struct {
 	Worker string
 }
 
-// Filter selects jobs of one owner.
-type Filter struct {
-	Owner  job.Owner
-	Queue  string // "" for all
-	Key    *string
-	Status job.State // 0 for all
-	// ErrorCode is that of the last failure; "" for all, failed or not.
-	ErrorCode string
-	// CreatedAfter and CreatedBefore bound when the job was submitted, themselves
-	// excluded; zero for no bound.
-	CreatedAfter, CreatedBefore time.Time
-	Metadata                    map[string]string // pairs that the job must have, all of them
-	After                       job.ID            // jobs older than this one; zero begins with the newest
-	Limit                       int               // 1 to job.MaxListPage
-}
-
 // RowPage is a page of side rows.
 type RowPage struct {
 	From  string // the cursor: the id to begin beyond
 	Desc  bool
 	Limit int
 }
-
-// Counts are what is kept of one queue: how many wait and run now, how many ever
-// ended in each way or were tried again, the bytes of what waits, and whether it
-// is paused.
-type Counts struct {
-	Scheduled, Queued, Parked, Running             int64
-	Succeeded, Failed, Cancelled, Expired, Retried int64
-	WaitingBytes                                   int64 // [job.Job.InputBytes] of the waiting jobs
-	Paused                                         bool
-}
-
-// Waiting is how many jobs have yet to be given to a worker.
-func (c Counts) Waiting() int64 { return c.Scheduled + c.Queued + c.Parked }

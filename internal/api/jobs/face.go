@@ -18,7 +18,6 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/files"
 	"github.com/meanwhile-run/meanwhile/internal/job"
-	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
 // Engine is what the face calls; see [engine.Engine] for what each method
@@ -36,7 +35,7 @@ type Writer interface {
 	Retry(ctx context.Context, owner job.Owner, id job.ID) (engine.Snapshot, error)
 	Delete(ctx context.Context, owner job.Owner, id job.ID) error
 	SubmitMany(ctx context.Context, list []engine.Request, atomic bool) ([]engine.Submitted, error)
-	Many(ctx context.Context, v engine.Verb, f store.Filter) (done int, err error)
+	Many(ctx context.Context, v engine.Verb, f job.Filter) (done int, err error)
 	SetPaused(ctx context.Context, queue string, paused bool) (engine.QueueView, error)
 	Room(queue string, size int64) error
 	Knows(ctx context.Context, owner job.Owner, key string) bool
@@ -46,7 +45,7 @@ type Writer interface {
 type Reader interface {
 	Get(ctx context.Context, owner job.Owner, id job.ID) (engine.Snapshot, error)
 	Wait(ctx context.Context, owner job.Owner, id job.ID, wait time.Duration) (engine.Snapshot, error)
-	List(ctx context.Context, f store.Filter) (page []job.Job, next job.ID, err error)
+	List(ctx context.Context, f job.Filter) (page []job.Job, next job.ID, err error)
 	Output(ctx context.Context, owner job.Owner, id job.ID, after int64, wait time.Duration) (engine.Update, error)
 	Result(ctx context.Context, owner job.Owner, id job.ID) (job.Result, error)
 	Watch(ctx context.Context, owner job.Owner, id job.ID, after int64) (Watcher, error)

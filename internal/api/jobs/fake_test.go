@@ -17,7 +17,6 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/api/openapi/openapitest"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
-	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -32,7 +31,7 @@ type fake struct {
 
 	snap    engine.Snapshot
 	request engine.Request   // of the last submit
-	filter  store.Filter     // of the last list, or of what was done to many
+	filter  job.Filter       // of the last list, or of what was done to many
 	many    []engine.Request // of the last batch
 	atomic  bool
 	verb    engine.Verb   // of what was last done to many
@@ -138,7 +137,7 @@ func (f *fake) SubmitMany(_ context.Context, list []engine.Request, atomic bool)
 	return answers, nil
 }
 
-func (f *fake) Many(ctx context.Context, v engine.Verb, filter store.Filter) (int, error) {
+func (f *fake) Many(ctx context.Context, v engine.Verb, filter job.Filter) (int, error) {
 	f.called("many")
 	f.verb, f.filter = v, filter
 	if f.hold != nil {
@@ -172,7 +171,7 @@ func (f *fake) Wait(ctx context.Context, _ job.Owner, id job.ID, wait time.Durat
 	return f.snap, f.waiting(ctx, wait)
 }
 
-func (f *fake) List(_ context.Context, filter store.Filter) ([]job.Job, job.ID, error) {
+func (f *fake) List(_ context.Context, filter job.Filter) ([]job.Job, job.ID, error) {
 	f.called("list")
 	f.filter = filter
 	return f.page, f.next, f.err
@@ -212,7 +211,7 @@ func (f *fake) Queues(context.Context) ([]engine.QueueView, error) {
 func aView() engine.QueueView {
 	return engine.QueueView{
 		Queue:        aQueue(),
-		Counts:       store.Counts{Scheduled: 1, Queued: 2, Parked: 9, Running: 3, Succeeded: 4, Failed: 5, Cancelled: 6, Expired: 7, Retried: 8, WaitingBytes: 4096},
+		Counts:       job.Counts{Scheduled: 1, Queued: 2, Parked: 9, Running: 3, Succeeded: 4, Failed: 5, Cancelled: 6, Expired: 7, Retried: 8, WaitingBytes: 4096},
 		OldestQueued: 1500 * time.Millisecond,
 		Wait:         time.Second, Run: 2 * time.Second,
 	}

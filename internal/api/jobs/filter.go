@@ -9,7 +9,6 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/job"
-	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
 const (
@@ -45,8 +44,8 @@ func (s *selection) check() error {
 }
 
 // filter is the selection in the store's words. Refusals point to their field.
-func (s *selection) filter(owner job.Owner) (store.Filter, error) {
-	f := store.Filter{Owner: owner, Key: s.Key, Metadata: s.Metadata}
+func (s *selection) filter(owner job.Owner) (job.Filter, error) {
+	f := job.Filter{Owner: owner, Key: s.Key, Metadata: s.Metadata}
 	var err error
 	if f.Queue, err = named("/queue", s.Queue, job.MaxQueueName); err != nil {
 		return f, err
@@ -109,10 +108,10 @@ func instant(field string, text *string) (time.Time, error) {
 }
 
 // filterOf is the page of a list that a request asks for.
-func filterOf(r *http.Request) (store.Filter, error) {
+func filterOf(r *http.Request) (job.Filter, error) {
 	q, err := query(r, "queue", "status", "key", "error_code", "created_before", "created_after", metadataPrefix+"*", "limit", "after")
 	if err != nil {
-		return store.Filter{}, err
+		return job.Filter{}, err
 	}
 	f, err := selectionOf(q).filter(api.Owner(r))
 	if err != nil {

@@ -9,13 +9,12 @@ import (
 	"unicode/utf8"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
-	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
 // A list selects what its query says.
 func TestFilters(t *testing.T) {
 	key, empty := "ann", ""
-	for query, want := range map[string]store.Filter{
+	for query, want := range map[string]job.Filter{
 		"":                         {Limit: 20},
 		"?queue=&status=&limit=":   {Limit: 20},
 		"?key=":                    {Limit: 20, Key: &empty},

@@ -9,7 +9,6 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
-	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
 // Many jobs are changed by what selects them, and the answer is how many.
@@ -18,11 +17,11 @@ func TestAChangeOfMany(t *testing.T) {
 	for _, tt := range []struct {
 		path, body string
 		verb       engine.Verb
-		filter     store.Filter
+		filter     job.Filter
 	}{
-		{"/cancel", `{"all":true}`, engine.CancelAll, store.Filter{Owner: ann}},
-		{"/retry", `{"queue":"sim","status":"failed","error_code":"upstream_500"}`, engine.RetryAll, store.Filter{Owner: ann, Queue: "sim", Status: job.Failed, ErrorCode: "upstream_500"}},
-		{"/delete", `{"created_before":"2030-01-31T09:00:00Z","metadata":{"a":"b"}}`, engine.DeleteAll, store.Filter{Owner: ann, CreatedBefore: time.Date(2030, 1, 31, 9, 0, 0, 0, time.UTC), Metadata: map[string]string{"a": "b"}}},
+		{"/cancel", `{"all":true}`, engine.CancelAll, job.Filter{Owner: ann}},
+		{"/retry", `{"queue":"sim","status":"failed","error_code":"upstream_500"}`, engine.RetryAll, job.Filter{Owner: ann, Queue: "sim", Status: job.Failed, ErrorCode: "upstream_500"}},
+		{"/delete", `{"created_before":"2030-01-31T09:00:00Z","metadata":{"a":"b"}}`, engine.DeleteAll, job.Filter{Owner: ann, CreatedBefore: time.Date(2030, 1, 31, 9, 0, 0, 0, time.UTC), Metadata: map[string]string{"a": "b"}}},
 	} {
 		f := newFake(t)
 		f.done = 17

@@ -31,8 +31,8 @@ func (in *inner) Apply(_ context.Context, b *store.Batch) (func() error, error) 
 	return func() error { return nil }, nil
 }
 
-func (in *inner) Counts(context.Context) (map[string]store.Counts, error) {
-	return map[string]store.Counts{"q": {Queued: 1}}, nil
+func (in *inner) Counts(context.Context) (map[string]job.Counts, error) {
+	return map[string]job.Counts{"q": {Queued: 1}}, nil
 }
 
 func (in *inner) Close() error { return nil }

@@ -27,7 +27,7 @@ func (s *Store) Job(ctx context.Context, owner job.Owner, id job.ID) (j job.Job,
 }
 
 // List reads a page of jobs; see [store.Jobs].
-func (s *Store) List(ctx context.Context, f store.Filter) (page []job.Job, next job.ID, err error) {
+func (s *Store) List(ctx context.Context, f job.Filter) (page []job.Job, next job.ID, err error) {
 	if err = s.reading("List"); err == nil {
 		page, next, err = s.inner.List(ctx, f)
 	}
@@ -83,7 +83,7 @@ func (s *Store) Idempotent(ctx context.Context, owner job.Owner, key string) (id
 }
 
 // Counts reads the kept counts; see [store.Upkeep].
-func (s *Store) Counts(ctx context.Context) (counts map[string]store.Counts, err error) {
+func (s *Store) Counts(ctx context.Context) (counts map[string]job.Counts, err error) {
 	if err = s.reading("Counts"); err == nil {
 		counts, err = s.inner.Counts(ctx)
 	}

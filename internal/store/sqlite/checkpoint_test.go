@@ -66,7 +66,7 @@ func TestTheLogStaysWithinItsBoundBesideReaders(t *testing.T) {
 					return
 				default:
 				}
-				if _, _, err := a.List(t.Context(), store.Filter{Owner: job.Owner{User: "u"}, Limit: 100}); err != nil {
+				if _, _, err := a.List(t.Context(), job.Filter{Owner: job.Owner{User: "u"}, Limit: 100}); err != nil {
 					t.Error(err)
 				}
 			}

@@ -196,7 +196,7 @@ func (t *tx) count(j *job.Job, to job.State) (turn int64) {
 	return turn
 }
 
-func add(c *store.Counts, s job.State, n int64) {
+func add(c *job.Counts, s job.State, n int64) {
 	switch s {
 	case job.Scheduled:
 		c.Scheduled += n

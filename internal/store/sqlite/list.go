@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
-	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
 // One page's look at rows that the filter does not want is bounded: past both of these
@@ -18,7 +17,7 @@ const (
 )
 
 // List reads a page of jobs; see [store.Jobs].
-func (s *Store) List(ctx context.Context, f store.Filter) (page []job.Job, next job.ID, err error) {
+func (s *Store) List(ctx context.Context, f job.Filter) (page []job.Job, next job.ID, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		rows, after, err := r.page(f)
 		for i := range rows {
@@ -30,7 +29,7 @@ func (s *Store) List(ctx context.Context, f store.Filter) (page []job.Job, next 
 	return page, next, err
 }
 
-func (r *reader) page(f store.Filter) (page []row, next job.ID, err error) {
+func (r *reader) page(f job.Filter) (page []row, next job.ID, err error) {
 	q := r.list
 	if f.Status == job.Failed {
 		q = r.listFailed
@@ -61,7 +60,7 @@ func (r *reader) page(f store.Filter) (page []row, next job.ID, err error) {
 }
 
 // between are the ids between which the wanted jobs lie, as far as that is known.
-func between(f *store.Filter) (before, after job.ID) {
+func between(f *job.Filter) (before, after job.ID) {
 	before = f.After
 	if before == (job.ID{}) {
 		before = lastID
@@ -89,7 +88,7 @@ func idAt(t time.Time) (id job.ID) {
 }
 
 // wanted says whether a row may pass the filter, before it is read whole.
-func wanted(c column, f *store.Filter) bool {
+func wanted(c column, f *job.Filter) bool {
 	return c.int(afterJobColumns) == 0 &&
 		(f.Queue == "" || c.text(4) == f.Queue) &&
 		(f.Key == nil || c.text(5) == *f.Key) &&
@@ -101,7 +100,7 @@ func wanted(c column, f *store.Filter) bool {
 }
 
 // wantedWhole says whether a job passes what is left of the filter.
-func wantedWhole(j *job.Job, f *store.Filter) bool {
+func wantedWhole(j *job.Job, f *job.Filter) bool {
 	if f.ErrorCode != "" && (j.Failure == nil || j.Failure.Code != f.ErrorCode) {
 		return false
 	}

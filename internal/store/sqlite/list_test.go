@@ -4,7 +4,6 @@ import (
 	"testing"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
-	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
 // A page is cut short after a long look at many rows that nobody wants; when they are
@@ -14,7 +13,7 @@ func TestAShortListIsNeverCut(t *testing.T) {
 	r := <-a.readers
 	r.scanFor = -1 // every look is long
 	a.readers <- r
-	others := store.Filter{Owner: job.Owner{User: "u"}, Queue: "another", Limit: 10}
+	others := job.Filter{Owner: job.Owner{User: "u"}, Queue: "another", Limit: 10}
 	for _, c := range []struct {
 		more int
 		cut  bool

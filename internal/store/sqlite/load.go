@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
-	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
 // load fills the memory from the disk: kept counts, running jobs, turns. What it
@@ -29,7 +28,7 @@ func (s *Store) load() error {
 func (s *Store) loadCount(c column) error {
 	q := s.queue(c.text(0))
 	q.kept = true
-	q.counts = store.Counts{
+	q.counts = job.Counts{
 		Scheduled: c.int(1), Queued: c.int(2), Parked: c.int(3), Running: c.int(4),
 		Succeeded: c.int(5), Failed: c.int(6), Cancelled: c.int(7), Expired: c.int(8), Retried: c.int(9),
 		WaitingBytes: c.int(10), Paused: c.int(11) != 0,

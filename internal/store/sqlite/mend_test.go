@@ -112,7 +112,7 @@ func TestClaimsGoAroundDamagedRows(t *testing.T) {
 			t.Errorf("with the %s of two rows damaged %d jobs were claimed, want the sound one", column, len(claim.Claimed))
 		}
 		d.failed(b, bad, worse)
-		if c := b.Counts["q"]; c != (store.Counts{Running: 1, Failed: 2}) {
+		if c := b.Counts["q"]; c != (job.Counts{Running: 1, Failed: 2}) {
 			t.Errorf("the counts are %+v", c)
 		}
 	}
@@ -164,7 +164,7 @@ func TestDamagedRowsAndTheirOwners(t *testing.T) {
 	d := newDamaging(t)
 	bad, sound, deleted := d.submit(), d.submit(), d.submit()
 	d.damage("policy", bad, deleted)
-	page, _, err := d.List(d.Context(), store.Filter{Owner: someone, Limit: 10})
+	page, _, err := d.List(d.Context(), job.Filter{Owner: someone, Limit: 10})
 	if err != nil || len(page) != 1 || page[0].ID != sound {
 		t.Errorf("a list has %d jobs, want the sound one: %v", len(page), err)
 	}

@@ -1,17 +1,20 @@
 package sqlite
 
-import "github.com/meanwhile-run/meanwhile/internal/store"
+import (
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
 
 // queueState is what the memory keeps of a queue.
 type queueState struct {
 	queueTurns
-	counts store.Counts
+	counts job.Counts
 	kept   bool // its counts are on disk too: it ever had a job, or was paused
 
 	// Of the batch that asked for the queue last.
-	batch  int64        // its number in this process
-	limits store.Limits // what it holds the queue's jobs to
-	moved  bool         // it changed the counts
+	batch  int64      // its number in this process
+	limits job.Limits // what it holds the queue's jobs to
+	moved  bool       // it changed the counts
 }
 
 func (s *Store) queue(name string) *queueState {
@@ -25,7 +28,7 @@ func (s *Store) queue(name string) *queueState {
 
 // held is what the jobs of a key are held to. Those without a key belong to nobody
 // in particular, and are held to what their queue is.
-func (q *queueState) held(key string) store.Limits {
+func (q *queueState) held(key string) job.Limits {
 	l := q.limits
 	if key == "" {
 		l.KeyRunning, l.KeyWaiting = 0, 0
@@ -54,7 +57,7 @@ func (t *tx) counted(name string) *queueState {
 
 // saveCounts writes the counts that the batch changed, and answers them.
 func (t *tx) saveCounts() error {
-	t.batch.Counts = make(map[string]store.Counts, len(t.moved))
+	t.batch.Counts = make(map[string]job.Counts, len(t.moved))
 	for _, name := range t.moved {
 		c := t.queues[name].counts
 		t.batch.Counts[name] = c

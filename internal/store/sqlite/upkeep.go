@@ -58,10 +58,10 @@ func (t *tx) makeReady(limit int) (ready, late int, err error) {
 }
 
 // Counts returns the kept counts; see [store.Upkeep].
-func (s *Store) Counts(context.Context) (map[string]store.Counts, error) {
+func (s *Store) Counts(context.Context) (map[string]job.Counts, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	counts := make(map[string]store.Counts, len(s.queues))
+	counts := make(map[string]job.Counts, len(s.queues))
 	for name, q := range s.queues {
 		if q.kept {
 			counts[name] = q.counts

@@ -66,7 +66,7 @@ func batchFinishFirst(w *world) {
 	equal(w, "whether the deleted was running", del.Running, false)
 	w.gone(mine, deleted.Job.ID)
 	equal(w, "whether the cancel ended the job", cancel.Ended, true)
-	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 1, Succeeded: 1, Failed: 1, Cancelled: 1, Retried: 1})
+	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 1, Succeeded: 1, Failed: 1, Cancelled: 1, Retried: 1})
 }
 
 func batchTwins(w *world) {
@@ -90,7 +90,7 @@ func batchLarge(w *world) {
 		ops = append(ops, newAppend(c.Lease(), 1, 0, "said"), newFinish(c.Lease(), job.Succeeded))
 	}
 	w.do(ops...)
-	equal(w, "the counts", w.counts(queue), store.Counts{Succeeded: n})
+	equal(w, "the counts", w.counts(queue), job.Counts{Succeeded: n})
 }
 
 func batchOverContext(w *world) {
@@ -102,7 +102,7 @@ func batchOverContext(w *world) {
 	if err := store.Commit(over, w.store, batch); err != nil {
 		w.commit(batch)
 	}
-	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 2})
+	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 2})
 	w.job(a.Job.ID)
 	w.job(b.Job.ID)
 }
@@ -114,7 +114,7 @@ func readOverContext(w *world) {
 	if j, err := w.store.Job(over, mine, id); err == nil && j.ID != id {
 		w.Errorf("a read whose context has ended gave another job")
 	}
-	if page, _, err := w.store.List(over, store.Filter{Owner: mine, Limit: 5}); err == nil && len(page) != 1 {
+	if page, _, err := w.store.List(over, job.Filter{Owner: mine, Limit: 5}); err == nil && len(page) != 1 {
 		w.Errorf("a list whose context has ended gave %d jobs without an error", len(page))
 	}
 	w.job(id)

@@ -30,7 +30,7 @@ type bench struct {
 	store  store.Store
 	bytes  []byte
 	keys   int
-	limits map[string]store.Limits
+	limits map[string]job.Limits
 }
 
 func newBench(b *testing.B, s Suite) *bench {
@@ -41,7 +41,7 @@ func newBench(b *testing.B, s Suite) *bench {
 
 // keyed is a bench of a hundred keys, of which each may run so many; 0 for any.
 func (b *bench) keyed(running int) *bench {
-	b.keys, b.limits = 100, map[string]store.Limits{queue: {KeyRunning: running}}
+	b.keys, b.limits = 100, map[string]job.Limits{queue: {KeyRunning: running}}
 	return b
 }
 

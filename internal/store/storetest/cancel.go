@@ -35,7 +35,7 @@ func cancelWaiting(w *world) {
 		w.at("FinishedAt", j.FinishedAt, w.now())
 		w.at("ExpiresAt", j.ExpiresAt, w.now().Add(33*time.Minute))
 	}
-	equal(w, "the counts", w.counts(queue), store.Counts{Cancelled: 2})
+	equal(w, "the counts", w.counts(queue), job.Counts{Cancelled: 2})
 }
 
 func cancelRunning(w *world) {
@@ -52,7 +52,7 @@ func cancelRunning(w *world) {
 		w.at("CancelRequestedAt", j.CancelRequestedAt, requested)
 		w.pass(time.Second)
 	}
-	equal(w, "the counts", w.counts(queue), store.Counts{Running: 1})
+	equal(w, "the counts", w.counts(queue), job.Counts{Running: 1})
 }
 
 func cancelEnded(w *world) {
@@ -90,7 +90,7 @@ func cancelThenFinish(w *world) {
 		_, err := w.store.Result(w.ctx, mine, j.ID)
 		w.coded(job.NotFinished, err)
 	}
-	equal(w, "the counts", w.counts(queue), store.Counts{Cancelled: 5})
+	equal(w, "the counts", w.counts(queue), job.Counts{Cancelled: 5})
 }
 
 func cancelThenSweep(w *world) {
@@ -123,7 +123,7 @@ func finishThenCancel(w *world) {
 	equal(w, "where the job went", f.State, job.Succeeded)
 	equal(w, "whether the cancel ended it", cancel.Ended, false)
 	equal(w, "the job as the cancel left it", text(cancel.Job), text(w.job(c.Job.ID)))
-	equal(w, "the counts", w.counts(queue), store.Counts{Succeeded: 1})
+	equal(w, "the counts", w.counts(queue), job.Counts{Succeeded: 1})
 }
 
 func releaseThenCancel(w *world) {

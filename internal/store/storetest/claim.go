@@ -42,7 +42,7 @@ func claimHandsOver(w *world) {
 	w.at("Until", c.Until, w.now().Add(42*time.Second))
 	w.at("StartedAt", c.Job.StartedAt, w.now())
 	equal(w, "the job as handed over", text(c.Job), text(w.job(c.Job.ID)))
-	equal(w, "the counts", w.counts(queue), store.Counts{Running: 1})
+	equal(w, "the counts", w.counts(queue), job.Counts{Running: 1})
 }
 
 func claimForPolicy(w *world) {
@@ -66,7 +66,7 @@ func claimAsMany(w *world) {
 	equal(w, "the jobs claimed with none", len(w.claim(queue, 0)), 0)
 	equal(w, "the jobs claimed with 9 tokens", len(w.claim(queue, 9)), 2)
 	equal(w, "the jobs claimed of an empty queue", len(w.claim(queue, 9)), 0)
-	equal(w, "the counts", w.counts(queue), store.Counts{Running: 5})
+	equal(w, "the counts", w.counts(queue), job.Counts{Running: 5})
 }
 
 func claimOwnQueue(w *world) {
@@ -120,7 +120,7 @@ func claimSeesItsBatch(w *world) {
 	c := w.newClaim(queue, 10)
 	w.do(newFinish(back.Lease(), job.Queued), newRetry(failed.Job.ID), w.newSubmit(), newDue(), c)
 	equal(w, "the jobs claimed", len(c.Claimed), 4)
-	equal(w, "the counts", w.counts(queue), store.Counts{Running: 4, Failed: 1, Retried: 1})
+	equal(w, "the counts", w.counts(queue), job.Counts{Running: 4, Failed: 1, Retried: 1})
 }
 
 func claimSeesEnds(w *world) {

@@ -19,30 +19,30 @@ func countRules() []rule {
 }
 
 func countsThroughLife(w *world) {
-	step := func(want store.Counts, op any) {
+	step := func(want job.Counts, op any) {
 		w.Helper()
 		b := w.do(op)
 		equal(w, fmt.Sprintf("the counts after %T", op), w.counts(queue), want)
 		equal(w, fmt.Sprintf("the counts answered by %T", op), b.Counts[queue], want)
 	}
 	s := w.newSubmit(delayed(time.Minute))
-	step(store.Counts{Scheduled: 1}, s)
+	step(job.Counts{Scheduled: 1}, s)
 	w.pass(2 * time.Minute)
-	step(store.Counts{Queued: 1}, newDue())
+	step(job.Counts{Queued: 1}, newDue())
 	claim := w.newClaim(queue, 1)
-	step(store.Counts{Running: 1}, claim)
-	step(store.Counts{Scheduled: 1}, newFinish(claim.Claimed[0].Lease(), job.Scheduled))
+	step(job.Counts{Running: 1}, claim)
+	step(job.Counts{Scheduled: 1}, newFinish(claim.Claimed[0].Lease(), job.Scheduled))
 	w.pass(time.Minute)
-	step(store.Counts{Queued: 1}, newDue())
+	step(job.Counts{Queued: 1}, newDue())
 	claim = w.newClaim(queue, 1)
-	step(store.Counts{Running: 1}, claim)
-	step(store.Counts{Failed: 1}, newFinish(claim.Claimed[0].Lease(), job.Failed))
-	step(store.Counts{Queued: 1, Failed: 1, Retried: 1}, newRetry(s.Job.ID))
-	step(store.Counts{Failed: 1, Retried: 1, Cancelled: 1}, newCancel(s.Job.ID))
-	step(store.Counts{Queued: 1, Failed: 1, Retried: 2, Cancelled: 1}, newRetry(s.Job.ID))
+	step(job.Counts{Running: 1}, claim)
+	step(job.Counts{Failed: 1}, newFinish(claim.Claimed[0].Lease(), job.Failed))
+	step(job.Counts{Queued: 1, Failed: 1, Retried: 1}, newRetry(s.Job.ID))
+	step(job.Counts{Failed: 1, Retried: 1, Cancelled: 1}, newCancel(s.Job.ID))
+	step(job.Counts{Queued: 1, Failed: 1, Retried: 2, Cancelled: 1}, newRetry(s.Job.ID))
 	claim = w.newClaim(queue, 1)
 	w.do(claim)
-	step(store.Counts{Succeeded: 1, Failed: 1, Retried: 2, Cancelled: 1}, newFinish(claim.Claimed[0].Lease(), job.Succeeded))
+	step(job.Counts{Succeeded: 1, Failed: 1, Retried: 2, Cancelled: 1}, newFinish(claim.Claimed[0].Lease(), job.Succeeded))
 }
 
 func countsAnswered(w *world) {
@@ -50,7 +50,7 @@ func countsAnswered(w *world) {
 	first := w.do(a, b)
 	equal(w, "the queues answered", len(first.Counts), 2)
 	second := w.do(w.newClaim("a", 1), newCancel(b.Job.ID), w.newSubmit(inQueue("c"), leasedAs(w.token())))
-	for q, want := range map[string]store.Counts{"a": {Running: 1}, "b": {Cancelled: 1}, "c": {Running: 1}} {
+	for q, want := range map[string]job.Counts{"a": {Running: 1}, "b": {Cancelled: 1}, "c": {Running: 1}} {
 		equal(w, "the counts of "+q+" as answered", second.Counts[q], want)
 		equal(w, "the counts of "+q+" as read", w.counts(q), want)
 	}
@@ -75,7 +75,7 @@ func countsApart(w *world) {
 		w.claim(fmt.Sprint("q", i), i/2)
 	}
 	for i := range int64(12) {
-		equal(w, "the counts", w.counts(fmt.Sprint("q", i)), store.Counts{Queued: i + 1 - i/2, Running: i / 2})
+		equal(w, "the counts", w.counts(fmt.Sprint("q", i)), job.Counts{Queued: i + 1 - i/2, Running: i / 2})
 	}
 }
 
@@ -86,5 +86,5 @@ func countsOutlive(w *world) {
 		w.do(newDelete(f.Lease.Job))
 	}
 	w.reopen()
-	equal(w, "the counts", w.counts(queue), store.Counts{Succeeded: 1, Failed: 1, Cancelled: 1})
+	equal(w, "the counts", w.counts(queue), job.Counts{Succeeded: 1, Failed: 1, Cancelled: 1})
 }

@@ -29,7 +29,7 @@ func deleteWaiting(w *world) {
 		w.do(newDelete(id))
 		w.gone(mine, id)
 	}
-	equal(w, "the counts", w.counts(queue), store.Counts{Cancelled: 3})
+	equal(w, "the counts", w.counts(queue), job.Counts{Cancelled: 3})
 }
 
 func deleteEnded(w *world) {
@@ -42,7 +42,7 @@ func deleteEnded(w *world) {
 		w.do(newDelete(id))
 		w.gone(mine, id)
 	}
-	for q, c := range map[string]store.Counts{queue: {Succeeded: 1}, "failed": {Failed: 1}, "cancelled": {Cancelled: 1}, "expired": {Expired: 1}} {
+	for q, c := range map[string]job.Counts{queue: {Succeeded: 1}, "failed": {Failed: 1}, "cancelled": {Cancelled: 1}, "expired": {Expired: 1}} {
 		equal(w, "the counts of "+q, w.counts(q), c)
 	}
 }
@@ -51,7 +51,7 @@ func deleteRunning(w *world) {
 	c := w.running()
 	w.do(newDelete(c.Job.ID))
 	w.gone(mine, c.Job.ID)
-	equal(w, "the counts while it runs", w.counts(queue), store.Counts{Running: 1})
+	equal(w, "the counts while it runs", w.counts(queue), job.Counts{Running: 1})
 	running := w.listRunning(store.AllRunning)
 	if len(running) != 1 || running[0].Token != c.Token {
 		w.Fatalf("the work that still goes on is not listed: %+v", running)
@@ -70,7 +70,7 @@ func deleteRunning(w *world) {
 	equal(w, "where the job went", f.State, job.Cancelled)
 	w.gone(mine, c.Job.ID)
 	equal(w, "the running jobs", len(w.listRunning(store.AllRunning)), 0)
-	equal(w, "the counts", w.counts(queue), store.Counts{Cancelled: 1})
+	equal(w, "the counts", w.counts(queue), job.Counts{Cancelled: 1})
 }
 
 func deleteThenFinish(w *world) {
@@ -86,7 +86,7 @@ func deleteThenFinish(w *world) {
 		w.gone(mine, c.Job.ID)
 		w.fenced(c.Lease())
 	}
-	equal(w, "the counts", w.counts(queue), store.Counts{Cancelled: 5})
+	equal(w, "the counts", w.counts(queue), job.Counts{Cancelled: 5})
 }
 
 func deleteRunningHides(w *world) {
@@ -123,7 +123,7 @@ func deleteAgain(w *world) {
 	id := w.submit()
 	twice := []any{newDelete(id), newDelete(id)}
 	w.do(twice...)
-	equal(w, "the counts", w.counts(queue), store.Counts{Cancelled: 1})
+	equal(w, "the counts", w.counts(queue), job.Counts{Cancelled: 1})
 }
 
 func deleteForgotten(w *world) {

@@ -98,5 +98,5 @@ func closedTwice(w *world) {
 		w.Errorf("the second close: %v", err)
 	}
 	w.store = w.open()
-	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 1})
+	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 1})
 }

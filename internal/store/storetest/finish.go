@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
-	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
 func finishRules() []rule {
@@ -41,7 +40,7 @@ func finishSucceeds(w *world) {
 	if err != nil || r.ContentType != f.Result.ContentType || !bytes.Equal(r.Body, f.Result.Body) {
 		w.Errorf("the result is %q, %v", r, err)
 	}
-	equal(w, "the counts", w.counts(queue), store.Counts{Succeeded: 1})
+	equal(w, "the counts", w.counts(queue), job.Counts{Succeeded: 1})
 	equal(w, "the jobs left to claim", len(w.claim(queue, 1)), 0)
 }
 
@@ -70,7 +69,7 @@ func finishFails(w *world) {
 		w.Errorf("the failure is %+v", j.Failure)
 	}
 	w.at("FinishedAt", j.FinishedAt, w.now())
-	equal(w, "the counts", w.counts(queue), store.Counts{Failed: 1})
+	equal(w, "the counts", w.counts(queue), job.Counts{Failed: 1})
 }
 
 func finishBackLater(w *world) {
@@ -211,5 +210,5 @@ func finishTwice(w *world) {
 	w.coded(job.LeaseLost, second.Err)
 	w.coded(job.LeaseLost, third.Err)
 	equal(w, "the state", w.job(c.Job.ID).State, job.Queued)
-	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 1})
+	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 1})
 }

@@ -18,7 +18,7 @@ func fullRules() []rule {
 }
 
 func fullRefuses(w *world) {
-	w.limit(queue, store.Limits{KeyWaiting: 3, KeyRunning: 1})
+	w.limit(queue, job.Limits{KeyWaiting: 3, KeyRunning: 1})
 	w.submit(delayed(time.Hour))
 	w.submitMany(2) // one is parked
 	for _, edit := range []func(*store.Submit){delayed(0), delayed(time.Minute), leasedAs(w.token()), once("k", "a")} {
@@ -37,7 +37,7 @@ func fullRefuses(w *world) {
 }
 
 func fullLeased(w *world) {
-	w.limit(queue, store.Limits{KeyWaiting: 1})
+	w.limit(queue, job.Limits{KeyWaiting: 1})
 	for range 5 {
 		w.submit(leasedAs(w.token()))
 	}
@@ -49,7 +49,7 @@ func fullLeased(w *world) {
 }
 
 func fullKnown(w *world) {
-	w.limit(queue, store.Limits{KeyWaiting: 1})
+	w.limit(queue, job.Limits{KeyWaiting: 1})
 	id := w.submit(once("k", "a"))
 	s := w.newSubmit(once("k", "a"))
 	w.do(s)
@@ -61,7 +61,7 @@ func fullKnown(w *world) {
 }
 
 func fullAgain(w *world) {
-	w.limit(queue, store.Limits{KeyWaiting: 1})
+	w.limit(queue, job.Limits{KeyWaiting: 1})
 	full := func(when string) job.ID {
 		w.Helper()
 		s := w.newSubmit(patient(time.Minute))
@@ -87,10 +87,10 @@ func fullAgain(w *world) {
 }
 
 func fullRetry(w *world) {
-	w.limit(queue, store.Limits{KeyWaiting: 1})
+	w.limit(queue, job.Limits{KeyWaiting: 1})
 	id := w.submit()
 	w.do(newCancel(id))
 	w.submit()
 	w.do(newRetry(id))
-	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 2, Cancelled: 1, Retried: 1})
+	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 2, Cancelled: 1, Retried: 1})
 }

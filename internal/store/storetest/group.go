@@ -47,7 +47,7 @@ func groupApplies(w *world) {
 }
 
 func groupRefused(w *world) {
-	w.limit(queue, store.Limits{KeyWaiting: 100})
+	w.limit(queue, job.Limits{KeyWaiting: 100})
 	w.submit(once("known", "a"))
 	w.do(newWrite(put("p", "there", "was here")))
 	for name, bad := range map[string]struct {
@@ -82,7 +82,7 @@ func groupRefused(w *world) {
 }
 
 func groupCounts(w *world) {
-	w.limit(queue, store.Limits{KeyWaiting: 5})
+	w.limit(queue, job.Limits{KeyWaiting: 5})
 	w.submitMany(2)
 	tooMany := append(w.newSubmits(4), w.newSubmits(5, withKey("other"))...)
 	w.try(grouped(tooMany...)...)
@@ -97,7 +97,7 @@ func groupCounts(w *world) {
 	w.do(grouped(append(append(w.newSubmits(3), w.newSubmits(5, withKey("other"))...), w.newSubmits(9, inQueue("free"))...)...)...)
 	equal(w, "the jobs after a group that fits", w.counts(queue).Queued, 10)
 
-	w.limit(queue, store.Limits{KeyWaiting: 1, KeyRunning: 3, Running: 2})
+	w.limit(queue, job.Limits{KeyWaiting: 1, KeyRunning: 3, Running: 2})
 	leased := func(n int) []*store.Submit { // two run, the third is queued, the fourth parked
 		all := w.newSubmits(n, withKey("leased"))
 		for _, s := range all {
@@ -112,7 +112,7 @@ func groupCounts(w *world) {
 }
 
 func groupKnown(w *world) {
-	w.limit(queue, store.Limits{KeyWaiting: 3})
+	w.limit(queue, job.Limits{KeyWaiting: 3})
 	id := w.submit(once("known", "a"))
 	w.submit()
 	group := []*store.Submit{w.newSubmit(once("known", "a")), w.newSubmit(once("new", "a")), w.newSubmit(once("new", "a"))}
@@ -146,7 +146,7 @@ func groupSplit(w *world) {
 }
 
 func groupsApart(w *world) {
-	w.limit(queue, store.Limits{KeyWaiting: 3})
+	w.limit(queue, job.Limits{KeyWaiting: 3})
 	one, two, three := w.newSubmits(2), w.newSubmits(2), w.newSubmits(1)
 	w.try(append(append(grouped(one...), grouped(two...)...), grouped(three...)...)...)
 	equal(w, "the first group's refusal", one[0].Err, nil)

@@ -87,7 +87,7 @@ func sameKeyInOneBatch(w *world) {
 		w.Errorf("the second submit did not answer the first one's job: %v, %v", second.Existing, second.Err)
 	}
 	w.coded(job.IdempotencyMismatch, third.Err)
-	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 2})
+	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 2})
 }
 
 func keyOfAnyKind(w *world) {
@@ -97,7 +97,7 @@ func keyOfAnyKind(w *world) {
 	w.again(late, leasedAs(w.token()), once("late", "a"))
 	w.again(leased, once("leased", "a"))
 	w.again(leased, delayed(time.Minute), once("leased", "a"))
-	equal(w, "the counts", w.counts(queue), store.Counts{Scheduled: 1, Running: 1})
+	equal(w, "the counts", w.counts(queue), job.Counts{Scheduled: 1, Running: 1})
 }
 
 func keyIsFound(w *world) {

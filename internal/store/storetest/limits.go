@@ -29,9 +29,9 @@ func limitRules() []rule {
 }
 
 // limit sets what the jobs of a queue are held to from the next batch on.
-func (w *world) limit(q string, l store.Limits) {
+func (w *world) limit(q string, l job.Limits) {
 	if w.limits == nil {
-		w.limits = map[string]store.Limits{}
+		w.limits = map[string]job.Limits{}
 	}
 	w.limits[q] = l
 }
@@ -47,7 +47,7 @@ func (w *world) states(when string, want job.State, jobs ...job.ID) {
 }
 
 func limitOfNobody(w *world) {
-	w.limit(queue, store.Limits{KeyRunning: 1, KeyWaiting: 1})
+	w.limit(queue, job.Limits{KeyRunning: 1, KeyWaiting: 1})
 	w.states("at first", job.Queued, w.submitMany(3, withKey(""))...)
 	s := w.newSubmit(withKey(""), leasedAs(w.token()))
 	w.do(s)
@@ -58,7 +58,7 @@ func limitOfNobody(w *world) {
 }
 
 func limitParks(w *world) {
-	w.limit(queue, store.Limits{KeyRunning: 2})
+	w.limit(queue, job.Limits{KeyRunning: 2})
 	all := w.submitMany(4, withKey("a"))
 	s := w.newSubmit(withKey("a"))
 	b := w.do(s)
@@ -66,8 +66,8 @@ func limitParks(w *world) {
 	w.states("at first", job.Queued, all[:2]...)
 	w.states("at first", job.Parked, all[2], all[3], s.Job.ID)
 	w.at("RunAt of a parked job", s.Job.RunAt, w.now())
-	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 2, Parked: 3})
-	equal(w, "the counts answered", b.Counts[queue], store.Counts{Queued: 2, Parked: 3})
+	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 2, Parked: 3})
+	equal(w, "the counts answered", b.Counts[queue], job.Counts{Queued: 2, Parked: 3})
 	equal(w, "the position of a parked job", w.position(all[2]), 0)
 	equal(w, "the jobs claimed of a key that may run two", len(w.claim(queue, 9)), 2)
 	w.states("with two that run", job.Parked, all[2], all[3], s.Job.ID)
@@ -75,7 +75,7 @@ func limitParks(w *world) {
 }
 
 func limitHoldsUpNobody(w *world) {
-	w.limit(queue, store.Limits{KeyRunning: 1})
+	w.limit(queue, job.Limits{KeyRunning: 1})
 	w.submitMany(300, withKey("busy"))
 	var others []job.ID
 	for i := range 20 {
@@ -103,7 +103,7 @@ func limitHoldsUpNobody(w *world) {
 }
 
 func limitFollows(w *world) {
-	w.limit(queue, store.Limits{KeyRunning: 1})
+	w.limit(queue, job.Limits{KeyRunning: 1})
 	running := func(w *world) job.Lease { return w.claimOne(queue).Lease() }
 	for name, takeAway := range map[string]func(w *world, first job.ID){
 		"success":       func(w *world, _ job.ID) { w.do(newFinish(running(w), job.Succeeded)) },
@@ -136,7 +136,7 @@ func limitFollows(w *world) {
 }
 
 func limitOrder(w *world) {
-	w.limit(queue, store.Limits{KeyRunning: 1})
+	w.limit(queue, job.Limits{KeyRunning: 1})
 	last := w.claimOneOf(w.submit())
 	var want []job.ID
 	for _, p := range []int{9, 5, 1} {
@@ -172,7 +172,7 @@ func (w *world) claimOneOf(id job.ID) *job.Claimed {
 }
 
 func limitHandedBack(w *world) {
-	w.limit(queue, store.Limits{KeyRunning: 1})
+	w.limit(queue, job.Limits{KeyRunning: 1})
 	first, rest := w.submit(), w.submitMany(2)
 	c := w.claimOne(queue)
 	w.do(newFinish(c.Lease(), job.Queued))
@@ -182,7 +182,7 @@ func limitHandedBack(w *world) {
 }
 
 func limitOfLeased(w *world) {
-	w.limit(queue, store.Limits{KeyRunning: 1})
+	w.limit(queue, job.Limits{KeyRunning: 1})
 	one, two := w.newSubmit(leasedAs(w.token())), w.newSubmit(leasedAs(w.token()))
 	w.do(one, two)
 	equal(w, "the first one's state", one.Job.State, job.Running)
@@ -196,7 +196,7 @@ func limitOfLeased(w *world) {
 }
 
 func limitOfReturning(w *world) {
-	w.limit(queue, store.Limits{KeyRunning: 1})
+	w.limit(queue, job.Limits{KeyRunning: 1})
 	late, cancelled := w.submit(delayed(time.Minute)), w.submit()
 	w.do(newCancel(cancelled))
 	w.submit()
@@ -208,11 +208,11 @@ func limitOfReturning(w *world) {
 	w.do(due)
 	equal(w, "the jobs made ready", due.Ready, 1)
 	w.states("beside a queued one", job.Parked, late, cancelled)
-	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 1, Parked: 2, Cancelled: 1, Retried: 1})
+	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 1, Parked: 2, Cancelled: 1, Retried: 1})
 }
 
 func limitParkedEnds(w *world) {
-	w.limit(queue, store.Limits{KeyRunning: 1})
+	w.limit(queue, job.Limits{KeyRunning: 1})
 	first := w.submit()
 	cancelled, deleted, expiring, last := w.submit(), w.submit(), w.submit(patient(time.Minute)), w.submit()
 	op := newCancel(cancelled)
@@ -224,11 +224,11 @@ func limitParkedEnds(w *world) {
 	w.states("too late", job.Expired, expiring)
 	w.states("still", job.Queued, first)
 	w.states("still", job.Parked, last)
-	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 1, Parked: 1, Cancelled: 2, Expired: 1})
+	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 1, Parked: 1, Cancelled: 2, Expired: 1})
 }
 
 func limitThenClaim(w *world) {
-	w.limit(queue, store.Limits{KeyRunning: 1})
+	w.limit(queue, job.Limits{KeyRunning: 1})
 	c := w.claimOneOf(w.submit())
 	next := w.submit()
 	claim := w.newClaim(queue, 3)
@@ -239,13 +239,13 @@ func limitThenClaim(w *world) {
 }
 
 func limitRaised(w *world) {
-	w.limit(queue, store.Limits{KeyRunning: 1})
+	w.limit(queue, job.Limits{KeyRunning: 1})
 	a, b := w.submitMany(6, withKey("a")), w.submitMany(6, withKey("b"))
 	due := newDue()
 	w.do(due)
 	equal(w, "the jobs made ready with the same limit", due.Ready, 0)
 
-	w.limit(queue, store.Limits{KeyRunning: 3})
+	w.limit(queue, job.Limits{KeyRunning: 3})
 	due = newDue()
 	w.do(due)
 	equal(w, "the jobs made ready with a higher one", due.Ready, 4)
@@ -263,12 +263,12 @@ func limitRaised(w *world) {
 		ready, more = ready+due.Ready, due.More
 	}
 	equal(w, "the jobs made ready without a limit", ready, 6)
-	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 12})
+	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 12})
 }
 
 func limitLowered(w *world) {
 	all, other := w.submitMany(5, withKey("a")), w.submit(withKey("b"))
-	w.limit(queue, store.Limits{KeyRunning: 2})
+	w.limit(queue, job.Limits{KeyRunning: 2})
 	behind := w.submit(withKey("a"))
 	w.states("submitted beyond the limit", job.Parked, behind)
 	c := w.claim(queue, 9)
@@ -288,7 +288,7 @@ func limitLowered(w *world) {
 }
 
 func limitReopened(w *world) {
-	w.limit(queue, store.Limits{KeyRunning: 2})
+	w.limit(queue, job.Limits{KeyRunning: 2})
 	scheduled := w.submit(delayed(time.Minute))
 	all := w.submitMany(6)
 	c := w.claimOne(queue)
@@ -308,7 +308,7 @@ func limitReopened(w *world) {
 }
 
 func limitRunning(w *world) {
-	w.limit(queue, store.Limits{Running: 3})
+	w.limit(queue, job.Limits{Running: 3})
 	w.submitMany(10, withKey("a"))
 	one, two := w.newClaim(queue, 2), w.newClaim(queue, 5)
 	w.do(one, two)
@@ -322,7 +322,7 @@ func limitRunning(w *world) {
 	equal(w, "the jobs claimed in place of two", len(claim.Claimed), 2)
 	w.reopen()
 	equal(w, "the jobs claimed beyond", len(w.claim(queue, 5)), 0)
-	w.limit(queue, store.Limits{Running: 1})
+	w.limit(queue, job.Limits{Running: 1})
 	equal(w, "the jobs claimed beyond a lower limit", len(w.claim(queue, 5)), 0)
 	equal(w, "the jobs claimed of another queue", len(w.claim("other", 5)), 0)
 	w.limits = nil

@@ -22,11 +22,11 @@ func listRules() []rule {
 	}
 }
 
-func stateOf(o job.Owner, s job.State) store.Filter { return store.Filter{Owner: o, Status: s} }
+func stateOf(o job.Owner, s job.State) job.Filter { return job.Filter{Owner: o, Status: s} }
 
 // walk reads a list page by page and checks that it goes from newer to older;
 // between is called between two pages.
-func (w *world) walk(f store.Filter, between func()) (got []job.Job) {
+func (w *world) walk(f job.Filter, between func()) (got []job.Job) {
 	w.Helper()
 	for pages := 0; ; pages++ {
 		page, next, err := w.store.List(w.ctx, f)
@@ -51,15 +51,15 @@ func (w *world) walk(f store.Filter, between func()) (got []job.Job) {
 func listPages(w *world) {
 	want := w.submitMany(23)
 	for _, limit := range []int{1, 2, 5, 22, 23, 24, job.MaxListPage} {
-		got := w.walk(store.Filter{Owner: mine, Limit: limit}, func() {})
+		got := w.walk(job.Filter{Owner: mine, Limit: limit}, func() {})
 		equal(w, "the jobs listed", len(got), len(want))
 		for i, j := range got {
 			equal(w, "the job", j.ID, want[len(want)-1-i])
 		}
 	}
-	after := w.walk(store.Filter{Owner: mine, Limit: 5, After: want[10]}, func() {})
+	after := w.walk(job.Filter{Owner: mine, Limit: 5, After: want[10]}, func() {})
 	equal(w, "the jobs older than the eleventh", len(after), 10)
-	equal(w, "the jobs of nobody", len(w.all(store.Filter{Owner: job.Owner{User: "nobody"}})), 0)
+	equal(w, "the jobs of nobody", len(w.all(job.Filter{Owner: job.Owner{User: "nobody"}})), 0)
 }
 
 func listFilters(w *world) {
@@ -76,14 +76,14 @@ func listFilters(w *world) {
 			w.do(newFinish(job.Lease{Job: c.Job.ID, Token: c.Token}, []job.State{job.Failed, job.Succeeded}[i%7%2]))
 		}
 	}
-	all := map[job.Owner][]job.Job{mine: w.all(store.Filter{Owner: mine}), theirs: w.all(store.Filter{Owner: theirs})}
+	all := map[job.Owner][]job.Job{mine: w.all(job.Filter{Owner: mine}), theirs: w.all(job.Filter{Owner: theirs})}
 	equal(w, "the jobs of both owners", len(all[mine])+len(all[theirs]), 60)
 	keys := []*string{nil, ptr(""), ptr("a"), ptr("ab"), ptr("b")}
 	for owner := range all {
 		for _, q := range []string{"", "q0", "q1", "q"} {
 			for _, key := range keys {
 				for _, state := range append(job.States(), 0) {
-					f := store.Filter{Owner: owner, Queue: q, Key: key, Status: state, Limit: 7}
+					f := job.Filter{Owner: owner, Queue: q, Key: key, Status: state, Limit: 7}
 					var want []job.Job
 					for _, j := range all[owner] {
 						if matches(f, j) {
@@ -97,14 +97,14 @@ func listFilters(w *world) {
 	}
 }
 
-func matches(f store.Filter, j job.Job) bool {
+func matches(f job.Filter, j job.Job) bool {
 	return j.Owner == f.Owner && (f.Queue == "" || j.Queue == f.Queue) &&
 		(f.Key == nil || *f.Key == j.Key) && (f.Status == 0 || f.Status == j.State)
 }
 
 func ptr[T any](v T) *T { return &v }
 
-func (w *world) listed(what string, f store.Filter, want ...job.ID) {
+func (w *world) listed(what string, f job.Filter, want ...job.ID) {
 	w.Helper()
 	f.Owner = mine
 	want = slices.Clone(want)
@@ -119,13 +119,13 @@ func listByCode(w *world) {
 	failed := newFinish(other.Lease(), job.Failed)
 	failed.Failure = &job.Failure{Code: "bad_input_2", Message: "bad_input"}
 	w.do(failed)
-	w.listed("of failed jobs", store.Filter{ErrorCode: "bad_input"}, bad.Job.ID)
-	w.listed("of jobs that wait to be tried again", store.Filter{ErrorCode: "upstream_error"}, again.Job.ID)
-	w.listed("of both conditions", store.Filter{ErrorCode: "bad_input_2", Status: job.Failed}, other.Job.ID)
-	w.listed("of conditions that no job meets", store.Filter{ErrorCode: "upstream_error", Status: job.Failed})
-	w.listed("of a code that no job has", store.Filter{ErrorCode: "bad"})
+	w.listed("of failed jobs", job.Filter{ErrorCode: "bad_input"}, bad.Job.ID)
+	w.listed("of jobs that wait to be tried again", job.Filter{ErrorCode: "upstream_error"}, again.Job.ID)
+	w.listed("of both conditions", job.Filter{ErrorCode: "bad_input_2", Status: job.Failed}, other.Job.ID)
+	w.listed("of conditions that no job meets", job.Filter{ErrorCode: "upstream_error", Status: job.Failed})
+	w.listed("of a code that no job has", job.Filter{ErrorCode: "bad"})
 	w.do(newRetry(bad.Job.ID))
-	w.listed("of failed jobs", store.Filter{ErrorCode: "bad_input"})
+	w.listed("of failed jobs", job.Filter{ErrorCode: "bad_input"})
 }
 
 func listByTime(w *world) {
@@ -138,14 +138,14 @@ func listByTime(w *world) {
 	}
 	w.do(w.newSubmit(func(s *store.Submit) { s.Job.ID = early }))
 	last := at(5)
-	w.listed("of jobs after", store.Filter{CreatedAfter: at(3)}, early, all[4], all[5])
-	w.listed("of jobs before", store.Filter{CreatedBefore: at(2)}, all[0], all[1])
-	w.listed("of jobs between", store.Filter{CreatedAfter: at(1), CreatedBefore: at(4)}, all[2], all[3])
-	w.listed("of a queue's jobs between", store.Filter{CreatedAfter: at(0), CreatedBefore: at(4), Queue: "b"}, all[1], all[3])
-	w.listed("of jobs before the last moment", store.Filter{CreatedBefore: last.Add(time.Microsecond), CreatedAfter: last.Add(-time.Microsecond)}, early, all[5])
-	w.listed("of jobs of another day", store.Filter{CreatedAfter: last.Add(day)})
-	w.listed("of jobs of another year", store.Filter{CreatedBefore: time.Unix(0, 0)})
-	w.listed("of jobs of another century", store.Filter{CreatedBefore: time.Unix(-1<<33, 0)})
+	w.listed("of jobs after", job.Filter{CreatedAfter: at(3)}, early, all[4], all[5])
+	w.listed("of jobs before", job.Filter{CreatedBefore: at(2)}, all[0], all[1])
+	w.listed("of jobs between", job.Filter{CreatedAfter: at(1), CreatedBefore: at(4)}, all[2], all[3])
+	w.listed("of a queue's jobs between", job.Filter{CreatedAfter: at(0), CreatedBefore: at(4), Queue: "b"}, all[1], all[3])
+	w.listed("of jobs before the last moment", job.Filter{CreatedBefore: last.Add(time.Microsecond), CreatedAfter: last.Add(-time.Microsecond)}, early, all[5])
+	w.listed("of jobs of another day", job.Filter{CreatedAfter: last.Add(day)})
+	w.listed("of jobs of another year", job.Filter{CreatedBefore: time.Unix(0, 0)})
+	w.listed("of jobs of another century", job.Filter{CreatedBefore: time.Unix(-1<<33, 0)})
 }
 
 func listByMetadata(w *world) {
@@ -159,8 +159,8 @@ func listByMetadata(w *world) {
 	}
 	w.submit(withRef("put:p"))
 	a, ab, b, empty := with("a", "1"), with("a", "1", "b", "2"), with("b", "2"), with("a", "")
-	pairs := func(p ...string) store.Filter {
-		f := store.Filter{Metadata: map[string]string{}}
+	pairs := func(p ...string) job.Filter {
+		f := job.Filter{Metadata: map[string]string{}}
 		for i := 0; i < len(p); i += 2 {
 			f.Metadata[p[i]] = p[i+1]
 		}
@@ -202,7 +202,7 @@ func (w *world) stirred() (stay map[job.ID]bool, stir func()) {
 
 func listUnderWrites(w *world) {
 	stay, stir := w.stirred()
-	for _, j := range w.walk(store.Filter{Owner: mine, Limit: 4}, stir) {
+	for _, j := range w.walk(job.Filter{Owner: mine, Limit: 4}, stir) {
 		delete(stay, j.ID)
 	}
 	equal(w, "the jobs missed that were there all the time", len(stay), 0)
@@ -210,7 +210,7 @@ func listUnderWrites(w *world) {
 
 func listStateUnderWrites(w *world) {
 	stay, stir := w.stirred()
-	for _, j := range w.walk(store.Filter{Owner: mine, Limit: 4, Status: job.Scheduled}, stir) {
+	for _, j := range w.walk(job.Filter{Owner: mine, Limit: 4, Status: job.Scheduled}, stir) {
 		equal(w, "the listed state", j.State, job.Scheduled)
 		delete(stay, j.ID)
 	}
@@ -226,7 +226,7 @@ func listedJobs(w *world) {
 			w.do(say, newCancel(id))
 		}
 	}
-	for _, j := range w.all(store.Filter{Owner: mine}) {
+	for _, j := range w.all(job.Filter{Owner: mine}) {
 		equal(w, "the listed job", text(j), text(w.job(j.ID)))
 		read, _, err := w.store.Output(w.ctx, mine, j.ID, 0, 1)
 		equal(w, "the refusal of output", err, nil)

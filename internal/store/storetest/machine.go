@@ -209,8 +209,8 @@ func (m *machine) op(r *rapid.T) any {
 	}
 }
 
-func (m *machine) drawLimits(r *rapid.T) store.Limits {
-	return store.Limits{
+func (m *machine) drawLimits(r *rapid.T) job.Limits {
+	return job.Limits{
 		Running:    rapid.SampledFrom([]int{0, 0, 2}).Draw(r, "running"),
 		KeyRunning: rapid.SampledFrom([]int{0, 1, 1, 2}).Draw(r, "of a key running"),
 		KeyWaiting: rapid.SampledFrom([]int{0, 0, 4}).Draw(r, "of a key waiting"),

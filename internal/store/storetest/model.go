@@ -17,7 +17,7 @@ type model struct {
 	order   []job.ID // of all jobs there ever were
 	gone    map[job.ID]modelGone
 	keys    map[ownedKey]*modelKey
-	counts  map[string]*store.Counts
+	counts  map[string]*job.Counts
 	entries int // how often jobs became ready
 	began   int // entries before the batch
 	removed []job.ID
@@ -54,7 +54,7 @@ type modelGone struct {
 func newModel(w *world) *model {
 	return &model{
 		w: w, jobs: map[job.ID]*modelled{}, gone: map[job.ID]modelGone{},
-		keys: map[ownedKey]*modelKey{}, counts: map[string]*store.Counts{},
+		keys: map[ownedKey]*modelKey{}, counts: map[string]*job.Counts{},
 	}
 }
 
@@ -104,10 +104,10 @@ func (m *model) answers(op any, got job.Job, want string) {
 	}
 }
 
-func (m *model) count(queue string) *store.Counts {
+func (m *model) count(queue string) *job.Counts {
 	c := m.counts[queue]
 	if c == nil {
-		c = &store.Counts{}
+		c = &job.Counts{}
 		m.counts[queue] = c
 	}
 	return c

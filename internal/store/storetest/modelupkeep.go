@@ -131,7 +131,7 @@ func (m *model) compareJobs() {
 	w := m.w
 	listed := map[job.ID]bool{}
 	for _, o := range []job.Owner{mine, theirs} {
-		for _, got := range w.all(store.Filter{Owner: o}) {
+		for _, got := range w.all(job.Filter{Owner: o}) {
 			j := m.owned(o, got.ID)
 			if j == nil {
 				w.Fatalf("a job is listed that should not be: %s", text(got))

@@ -30,7 +30,7 @@ func (w *world) inState(state job.State) (job.ID, job.Lease) {
 	case job.Queued:
 		return w.submit(in), job.Lease{}
 	case job.Parked:
-		w.limit(state.String(), store.Limits{KeyRunning: 1})
+		w.limit(state.String(), job.Limits{KeyRunning: 1})
 		w.submit(in, leasedAs(w.token()))
 		return w.submit(in), job.Lease{}
 	case job.Expired:

@@ -33,9 +33,9 @@ func ownersApart(w *world) {
 	}
 	w.submit(ownedBy(theirs))
 	beside := 1 // the parked one
-	equal(w, "the jobs of the one", len(w.all(store.Filter{Owner: mine})), len(reachable())+beside)
-	equal(w, "the jobs of the other", len(w.all(store.Filter{Owner: theirs})), 1)
-	equal(w, "the jobs of a third", len(w.all(store.Filter{Owner: elsewhere})), 0)
+	equal(w, "the jobs of the one", len(w.all(job.Filter{Owner: mine})), len(reachable())+beside)
+	equal(w, "the jobs of the other", len(w.all(job.Filter{Owner: theirs})), 1)
+	equal(w, "the jobs of a third", len(w.all(job.Filter{Owner: elsewhere})), 0)
 }
 
 func ownersRunTogether(w *world) {
@@ -50,6 +50,6 @@ func ownersRunTogether(w *world) {
 				w.hidden(o, id)
 			}
 		}
-		equal(w, "the owner's jobs", len(w.all(store.Filter{Owner: o})), 1)
+		equal(w, "the owner's jobs", len(w.all(job.Filter{Owner: o})), 1)
 	}
 }

@@ -23,8 +23,8 @@ func pauseHolds(w *world) {
 	w.submitMany(2)
 	c := w.claimOne(queue)
 	b := w.do(pausing(queue, true), newRenew(c.Lease(), leaseFor), w.newClaim(queue, 1))
-	equal(w, "the counts answered", b.Counts[queue], store.Counts{Queued: 1, Running: 1, Paused: true})
-	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 1, Running: 1, Paused: true})
+	equal(w, "the counts answered", b.Counts[queue], job.Counts{Queued: 1, Running: 1, Paused: true})
+	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 1, Running: 1, Paused: true})
 	s := w.newSubmit(leasedAs(w.token()))
 	w.do(s)
 	equal(w, "the state of a submit with a token", s.Job.State, job.Queued)
@@ -41,7 +41,7 @@ func pauseLasts(w *world) {
 	w.do(pausing(queue, true), pausing("twice", true))
 	w.do(pausing("twice", false))
 	for range 2 {
-		equal(w, "the pause of a queue without jobs", w.counts("new"), store.Counts{Paused: true})
+		equal(w, "the pause of a queue without jobs", w.counts("new"), job.Counts{Paused: true})
 		equal(w, "the pause of a queue", w.counts(queue).Paused, true)
 		equal(w, "the pause that was ended", w.counts("twice").Paused, false)
 		w.reopen()
@@ -62,7 +62,7 @@ func pauseGoesOn(w *world) {
 	w.states("while paused", job.Queued, late)
 	w.states("while paused", job.Expired, impatient)
 	w.do(newCancel(late))
-	equal(w, "the counts", w.counts(queue), store.Counts{Succeeded: 1, Expired: 1, Cancelled: 1, Paused: true})
+	equal(w, "the counts", w.counts(queue), job.Counts{Succeeded: 1, Expired: 1, Cancelled: 1, Paused: true})
 }
 
 // weighing makes a job weigh so much.
@@ -71,7 +71,7 @@ func weighing(n int64) func(*store.Submit) {
 }
 
 func pauseWeighs(w *world) {
-	w.limit(queue, store.Limits{KeyRunning: 2})
+	w.limit(queue, job.Limits{KeyRunning: 2})
 	weighs := func(when string, want int64) {
 		w.Helper()
 		equal(w, fmt.Sprintf("what waits after %s", when), w.counts(queue).WaitingBytes, want)

@@ -55,7 +55,7 @@ func applyBeforeSync(w *world) {
 	}
 	w.wait(last)
 	before := w.stored()
-	equal(w, "the counts", w.counts(queue), store.Counts{Succeeded: 20})
+	equal(w, "the counts", w.counts(queue), job.Counts{Succeeded: 20})
 	w.reopen()
 	w.same("what was applied before the last sync is not there any more", before, w.stored())
 }
@@ -78,7 +78,7 @@ func syncAnyOrder(w *world) {
 	for _, synced := range syncs {
 		w.wait(synced) // and again: nothing is left to wait for
 	}
-	equal(w, "the counts", w.counts(queue), store.Counts{Queued: batches + batches/10})
+	equal(w, "the counts", w.counts(queue), job.Counts{Queued: batches + batches/10})
 }
 
 func applyAgainUnsynced(w *world) {
@@ -91,7 +91,7 @@ func applyAgainUnsynced(w *world) {
 	w.wait(second)
 	w.wait(first)
 	w.same("an op applied again answers otherwise", answers, w.answers(b))
-	equal(w, "the counts", w.counts(queue), store.Counts{Running: 1})
+	equal(w, "the counts", w.counts(queue), job.Counts{Running: 1})
 }
 
 func readBeforeSync(w *world) {

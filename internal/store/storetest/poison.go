@@ -154,7 +154,7 @@ func poisonRefused(w *world) {
 			w.Errorf("%T applied and should have been refused", op)
 		}
 	}
-	equal(w, "the good jobs", w.counts(queue), store.Counts{Queued: int64(len(good)), Running: 1, Succeeded: 1})
+	equal(w, "the good jobs", w.counts(queue), job.Counts{Queued: int64(len(good)), Running: 1, Succeeded: 1})
 	equal(w, "the rows", len(w.rows("note", "p")), 1)
 	equal(w, "what the running job said", w.said(running.Job.ID), "")
 }
@@ -171,7 +171,7 @@ func poisonKept(w *world) {
 		if err != nil || !bytes.Equal(input, []byte(v)) {
 			w.Errorf("an input of %d bytes was read as %d bytes, %v", len(v), len(input), err)
 		}
-		listed := w.all(store.Filter{Owner: mine, Key: &v})
+		listed := w.all(job.Filter{Owner: mine, Key: &v})
 		equal(w, "the jobs of the key", len(listed), 1)
 		id, _, err := w.store.Idempotent(w.ctx, mine, v)
 		if err != nil || id != j.ID {

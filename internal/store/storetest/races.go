@@ -5,7 +5,6 @@ import (
 	"sync/atomic"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
-	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
 func raceRules() []rule {
@@ -64,7 +63,7 @@ func readWholeMoments(w *world) {
 		return true
 	}
 	list := func() bool {
-		page, next, err := w.store.List(w.ctx, store.Filter{Owner: mine, Queue: "relay", Status: job.Running, Limit: 10})
+		page, next, err := w.store.List(w.ctx, job.Filter{Owner: mine, Queue: "relay", Status: job.Running, Limit: 10})
 		cut := next != job.ID{} // the page ended early, maybe before it came to the job
 		if err != nil || len(page) != 1 && !cut {
 			w.Errorf("of the queue in which always one job runs %d are listed, %v", len(page), err)

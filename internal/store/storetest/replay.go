@@ -179,7 +179,7 @@ func staleAnswers(w *world) {
 	for _, op := range opsOf(dirty) {
 		stale(op)
 	}
-	dirty.Counts = map[string]store.Counts{"stale": {Queued: 9}}
+	dirty.Counts = map[string]job.Counts{"stale": {Queued: 9}}
 	dirty.Removed, dirty.Damaged = []job.ID{{9}}, []job.ID{{9}}
 	twin.commit(dirty)
 	w.same("an op has a stale answer", want, twin.answers(dirty))

@@ -228,13 +228,13 @@ func replaysOfReleases() []replayed {
 }
 
 func replaysOfLimits() []replayed {
-	limited := func(l store.Limits, ops func(w *world) []any) func(w *world) []any {
+	limited := func(l job.Limits, ops func(w *world) []any) func(w *world) []any {
 		return func(w *world) []any {
 			w.limit(queue, l)
 			return ops(w)
 		}
 	}
-	one := store.Limits{KeyRunning: 1}
+	one := job.Limits{KeyRunning: 1}
 	return []replayed{
 		{"pause and its end", func(w *world) []any {
 			w.submit()
@@ -265,7 +265,7 @@ func replaysOfLimits() []replayed {
 		})},
 		{"due after a limit was raised", limited(one, func(w *world) []any {
 			w.submitMany(5)
-			w.limit(queue, store.Limits{KeyRunning: 3})
+			w.limit(queue, job.Limits{KeyRunning: 3})
 			return []any{newDue(), w.newClaim(queue, 2)}
 		})},
 		{"claim after a limit was lowered", func(w *world) []any {
@@ -273,16 +273,16 @@ func replaysOfLimits() []replayed {
 			w.limit(queue, one)
 			return []any{w.newClaim(queue, 4)}
 		}},
-		{"claims of a queue that runs as many as it may", limited(store.Limits{Running: 2}, func(w *world) []any {
+		{"claims of a queue that runs as many as it may", limited(job.Limits{Running: 2}, func(w *world) []any {
 			w.running()
 			w.submitMany(5)
 			return []any{w.newSubmit(leasedAs(w.token())), w.newClaim(queue, 4), w.newClaim(queue, 4)}
 		})},
-		{"submits of a key that is full", limited(store.Limits{KeyWaiting: 2}, func(w *world) []any {
+		{"submits of a key that is full", limited(job.Limits{KeyWaiting: 2}, func(w *world) []any {
 			w.submit(once("k", "a"))
 			return []any{w.newSubmit(), w.newSubmit(), w.newSubmit(once("k", "a"))}
 		})},
-		{"groups, one of which is refused", limited(store.Limits{KeyWaiting: 3}, func(w *world) []any {
+		{"groups, one of which is refused", limited(job.Limits{KeyWaiting: 3}, func(w *world) []any {
 			w.submit(once("k", "a"))
 			ops := grouped(w.newSubmit(), w.newSubmit(once("k", "a")), w.newSubmit(once("l", "a"), withFiles("a")))
 			return append(ops, grouped(w.newSubmit(withKey("free")), w.newSubmit())...)

@@ -46,7 +46,7 @@ func earlyOldest(w *world) {
 	for _, id := range ids[4:] {
 		w.job(id)
 	}
-	equal(w, "the counts", w.counts(queue), store.Counts{Succeeded: 10})
+	equal(w, "the counts", w.counts(queue), job.Counts{Succeeded: 10})
 }
 
 func earlySpares(w *world) {
@@ -131,7 +131,7 @@ func pruneHurries(w *world) {
 		}
 		deleted, after = deleted+p.Deleted, p.Next
 	}
-	equal(w, "the jobs left", len(w.all(store.Filter{Owner: mine})), 0)
+	equal(w, "the jobs left", len(w.all(job.Filter{Owner: mine})), 0)
 }
 
 func sizeFollows(w *world) {

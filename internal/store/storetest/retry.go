@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
-	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
 func retryRules() []rule {
@@ -91,7 +90,7 @@ func retryForgetsExpiry(w *world) {
 	w.pass(20 * time.Second)
 	w.do(newDue())
 	equal(w, "the state past the queue time", w.job(id).State, job.Expired)
-	equal(w, "the counts", w.counts(queue), store.Counts{Expired: 2, Retried: 1})
+	equal(w, "the counts", w.counts(queue), job.Counts{Expired: 2, Retried: 1})
 }
 
 func retryTwice(w *world) {
@@ -102,7 +101,7 @@ func retryTwice(w *world) {
 		w.Errorf("the first retry was refused: %v", first.Err)
 	}
 	w.coded(job.NotRetryable, second.Err)
-	equal(w, "the counts", w.counts("failed"), store.Counts{Queued: 1, Failed: 1, Retried: 1})
+	equal(w, "the counts", w.counts("failed"), job.Counts{Queued: 1, Failed: 1, Retried: 1})
 }
 
 func retryUnknown(w *world) {
@@ -130,5 +129,5 @@ func cancelThenRetry(w *world) {
 	if !j.CancelRequestedAt.IsZero() {
 		w.Errorf("the retried job is asked to stop")
 	}
-	equal(w, "the counts", w.counts(queue), store.Counts{Running: 1, Cancelled: 1, Retried: 1})
+	equal(w, "the counts", w.counts(queue), job.Counts{Running: 1, Cancelled: 1, Retried: 1})
 }

@@ -18,7 +18,7 @@ type stored map[string]string
 func (w *world) stored() stored {
 	s := stored{}
 	for _, o := range w.owners {
-		for _, j := range w.all(store.Filter{Owner: o}) {
+		for _, j := range w.all(job.Filter{Owner: o}) {
 			w.storedJob(s, o, j)
 		}
 	}
@@ -129,7 +129,7 @@ func (w *world) jobOf(o job.Owner, id job.ID) job.Job {
 }
 
 // all lists every page.
-func (w *world) all(f store.Filter) (all []job.Job) {
+func (w *world) all(f job.Filter) (all []job.Job) {
 	w.Helper()
 	f.Limit = job.MaxListPage
 	for {
@@ -154,7 +154,7 @@ func (w *world) goesOn(last, next job.ID) {
 	}
 }
 
-func (w *world) counts(q string) store.Counts {
+func (w *world) counts(q string) job.Counts {
 	w.Helper()
 	counts, err := w.store.Counts(w.ctx)
 	if err != nil {
@@ -229,7 +229,7 @@ func (w *world) gone(owner job.Owner, id job.ID) {
 	w.coded(job.NotFound, err)
 	_, _, err = w.store.Text(w.ctx, owner, id, 1<<20)
 	w.coded(job.NotFound, err)
-	for _, j := range w.all(store.Filter{Owner: owner}) {
+	for _, j := range w.all(job.Filter{Owner: owner}) {
 		if j.ID == id {
 			w.Errorf("a job that is gone is still listed")
 		}
@@ -239,9 +239,9 @@ func (w *world) gone(owner job.Owner, id job.ID) {
 // audit counts the unfinished jobs of every queue and compares the kept counts.
 func (w *world) audit() {
 	w.Helper()
-	counted := map[string]store.Counts{}
+	counted := map[string]job.Counts{}
 	for _, o := range w.owners {
-		for _, j := range w.all(store.Filter{Owner: o}) {
+		for _, j := range w.all(job.Filter{Owner: o}) {
 			c := counted[j.Queue]
 			countWaiting(&c, j)
 			counted[j.Queue] = c
@@ -257,7 +257,7 @@ func (w *world) audit() {
 		w.Fatalf("counts: %v", err)
 	}
 	for q, k := range kept {
-		unfinished := store.Counts{Scheduled: k.Scheduled, Queued: k.Queued, Parked: k.Parked, Running: k.Running, WaitingBytes: k.WaitingBytes}
+		unfinished := job.Counts{Scheduled: k.Scheduled, Queued: k.Queued, Parked: k.Parked, Running: k.Running, WaitingBytes: k.WaitingBytes}
 		equal(w, "the kept counts of "+q, unfinished, counted[q])
 	}
 	for q := range counted {
@@ -267,7 +267,7 @@ func (w *world) audit() {
 	}
 }
 
-func countWaiting(c *store.Counts, j job.Job) {
+func countWaiting(c *job.Counts, j job.Job) {
 	if j.State.Waiting() {
 		c.WaitingBytes += j.InputBytes
 	}

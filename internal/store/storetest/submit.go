@@ -31,7 +31,7 @@ func submitQueues(w *world) {
 	if !j.StartedAt.IsZero() || !j.FinishedAt.IsZero() || !j.CancelRequestedAt.IsZero() || !j.ExpiresAt.IsZero() {
 		w.Errorf("a queued job has times of what has not happened: %s", text(j))
 	}
-	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 1})
+	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 1})
 	equal(w, "the claimed job", w.claimOne(queue).Job.ID, id)
 }
 
@@ -40,7 +40,7 @@ func submitDelayed(w *world) {
 	j := w.job(id)
 	equal(w, "the state", j.State, job.Scheduled)
 	w.at("RunAt", j.RunAt, w.now().Add(time.Minute))
-	equal(w, "the counts", w.counts(queue), store.Counts{Scheduled: 1})
+	equal(w, "the counts", w.counts(queue), job.Counts{Scheduled: 1})
 	w.pass(time.Minute - time.Second)
 	w.do(newDue())
 	equal(w, "the jobs claimed early", len(w.claim(queue, 1)), 0)
@@ -56,7 +56,7 @@ func submitLeased(w *world) {
 	equal(w, "the answered state", s.Job.State, job.Running)
 	equal(w, "the attempts", j.Attempt, 1)
 	w.at("StartedAt", j.StartedAt, w.now())
-	equal(w, "the counts", w.counts(queue), store.Counts{Running: 1})
+	equal(w, "the counts", w.counts(queue), job.Counts{Running: 1})
 	equal(w, "the jobs claimed besides", len(w.claim(queue, 1)), 0)
 
 	running := w.listRunning(store.AllRunning)
@@ -140,7 +140,7 @@ func submitRefusedForRows(w *world) {
 		w.refused(job.NotFound, lacks)
 		w.gone(mine, lacks.Job.ID)
 	}
-	equal(w, "the jobs of the queue", w.counts(queue), store.Counts{})
+	equal(w, "the jobs of the queue", w.counts(queue), job.Counts{})
 	equal(w, "the rows", len(w.rows("note", "p")), 1)
 }
 

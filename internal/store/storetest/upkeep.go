@@ -33,7 +33,7 @@ func dueReady(w *world) {
 		w.Errorf("the job became ready at %v", j.RunAt)
 	}
 	equal(w, "the state of the other", w.job(late).State, job.Scheduled)
-	equal(w, "the counts", w.counts(queue), store.Counts{Scheduled: 1, Queued: 1})
+	equal(w, "the counts", w.counts(queue), job.Counts{Scheduled: 1, Queued: 1})
 	equal(w, "the job claimed", w.claimOne(queue).Job.ID, soon)
 }
 
@@ -58,7 +58,7 @@ func dueExpires(w *world) {
 		w.Errorf("the answer has %d expired jobs", len(due.Expired))
 	}
 	equal(w, "the state of the one that may wait", w.job(other).State, job.Queued)
-	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 1, Expired: 1})
+	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 1, Expired: 1})
 }
 
 func dueStarted(w *world) {
@@ -87,7 +87,7 @@ func dueLimited(w *world) {
 	equal(w, "the jobs made ready", ready, 25)
 	equal(w, "the jobs expired", expired, 25)
 	equal(w, "whether there is more", more, false)
-	equal(w, "the counts", w.counts(queue), store.Counts{Queued: 25, Expired: 25})
+	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 25, Expired: 25})
 }
 
 func dueThenClaim(w *world) {
@@ -223,7 +223,7 @@ func pruneCursor(w *world) {
 		after = p.Next
 	}
 	equal(w, "the jobs deleted", deleted, jobs*2/3)
-	equal(w, "the jobs left", len(w.all(store.Filter{Owner: mine})), jobs/3)
+	equal(w, "the jobs left", len(w.all(job.Filter{Owner: mine})), jobs/3)
 }
 
 func pruneTotals(w *world) {
@@ -231,5 +231,5 @@ func pruneTotals(w *world) {
 	w.do(newFinish(w.running().Lease(), job.Failed))
 	w.pass(day)
 	w.do(newPrune())
-	equal(w, "the counts", w.counts(queue), store.Counts{Succeeded: 1, Failed: 1})
+	equal(w, "the counts", w.counts(queue), job.Counts{Succeeded: 1, Failed: 1})
 }

@@ -30,7 +30,7 @@ type world struct {
 	open  func() store.Store // opens the same place again
 	twin  func() *world      // makes another world of the same kind
 
-	limits map[string]store.Limits // of the batches to come
+	limits map[string]job.Limits // of the batches to come
 
 	micros atomic.Int64 // the clock; read by the store from any goroutine
 	ids    uint64       // how many ids and tokens were made
