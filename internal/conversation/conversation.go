@@ -3,10 +3,13 @@
 // the one that ends the job.
 //
 // A message's number is its place: questions are odd, each answer follows its
-// question. Whoever asks must be the first to take the next odd number, and a
-// conversation that is still answering offers none. So two questions asked at the
-// same moment become one job and one refusal, and no answer is written without
-// knowing all that was said before.
+// question. Whoever asks must be the first to take the next odd number. So two
+// questions asked at the same moment become one job and one refusal.
+//
+// A conversation is answering while there is a row for an answer under way. The
+// question stores that row, a retry of the answer's job stores it again, and the
+// job's end removes it, each in its own transaction. While there is one no question
+// is taken: no answer is written without knowing all that was said before.
 //
 // The package knows nothing of HTTP, nor of who runs jobs.
 package conversation
@@ -56,8 +59,7 @@ func unknown(id string) *job.Error {
 	return job.Errorf(job.NotFound, "there is no conversation %s", job.Quote(id))
 }
 
-// Conversation is a row of questions and answers. It has no state of its own:
-// whether it is answering is what its newest message says.
+// Conversation is a row of questions and answers. It has no state of its own.
 type Conversation struct {
 	ID ID
 	// Title is what its maker called it, else the beginning of the first question;

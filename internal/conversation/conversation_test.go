@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/conversation"
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -136,52 +135,206 @@ func TestAQuestionToADeletedConversationIsNotAsked(t *testing.T) {
 
 func TestWhatIsDeletedDoesNotComeBack(t *testing.T) {
 	d := newDesk(t)
-	id, task := d.ask(ann, conversation.ID{}, "q")
-	var cancelled []job.ID
-	err := d.Delete(ctx, ann, id, func(task job.ID) error {
-		cancelled = append(cancelled, task)
-		return nil
-	})
-	if err != nil || len(cancelled) != 1 || cancelled[0] != task {
-		t.Fatalf("error %v, cancelled %v", err, cancelled)
-	}
+	id, first := d.ask(ann, conversation.ID{}, "p")
+	d.answer(first, "done")
+	_, task := d.ask(ann, id, "q")
+	d.delete(id)
+	d.wantGone(id, first, task)
 	d.answer(task, "late")
-	_, _, err = d.Messages(ctx, ann, id, conversation.MessageID{}, 10)
+	d.wantGone(id, first, task)
+	_, _, err := d.Messages(ctx, ann, id, conversation.MessageID{}, 10)
 	wantCode(t, err, job.NotFound)
 	_, err = d.Message(ctx, ann, conversation.MessageID{Conversation: id, Number: 2})
 	wantCode(t, err, job.NotFound)
-	wantCode(t, d.Delete(ctx, ann, id, nil), job.NotFound)
+	wantCode(t, d.Delete(ctx, ann, id, d.remove), job.NotFound)
 }
 
-func TestADeleteThatCannotCancelChangesNothing(t *testing.T) {
+func TestADeleteThatCannotRemoveItsJobsKeepsTheMessages(t *testing.T) {
 	d := newDesk(t)
 	id, _ := d.ask(ann, conversation.ID{}, "q")
 	refused := errors.New("refused")
-	if err := d.Delete(ctx, ann, id, func(job.ID) error { return refused }); !errors.Is(err, refused) {
+	if err := d.Delete(ctx, ann, id, func([]job.ID) error { return refused }); !errors.Is(err, refused) {
 		t.Fatal(err)
 	}
 	d.wantSaid(ann, id, "user: q", "assistant:  [processing]")
 }
 
+// A delete that a crash cut short is asked again.
+func TestADeleteGoesOnWhereAnotherStopped(t *testing.T) {
+	d := newDesk(t)
+	id, first := d.ask(ann, conversation.ID{}, "1")
+	d.answer(first, "one")
+	_, second := d.ask(ann, id, "2")
+	if err := d.remove([]job.ID{first}); err != nil {
+		t.Fatal(err)
+	}
+	d.delete(id)
+	d.wantGone(id, first, second)
+}
+
+func TestADeleteRemovesTheJobsOfEveryPage(t *testing.T) {
+	d := newDesk(t)
+	var id conversation.ID
+	var tasks []job.ID
+	for i := range 60 {
+		var task job.ID
+		id, task = d.ask(ann, id, fmt.Sprint(i))
+		d.answer(task, "a")
+		tasks = append(tasks, task)
+	}
+	other, kept := d.ask(ann, conversation.ID{}, "another")
+	d.delete(id)
+	d.wantGone(id, tasks...)
+	d.wantSaid(ann, other, "user: another", "assistant:  [processing]")
+	if _, err := d.store.Job(ctx, ann, kept); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // The question comes between the delete's look and its write.
-func TestADeleteCancelsAQuestionThatCameBetween(t *testing.T) {
+func TestADeleteRemovesAQuestionThatCameBetween(t *testing.T) {
 	d := newDesk(t)
 	id, first := d.ask(ann, conversation.ID{}, "first")
+	d.answer(first, "in time")
 	var second job.ID
-	var cancelled []job.ID
-	err := d.Delete(ctx, ann, id, func(task job.ID) error {
-		cancelled = append(cancelled, task)
-		if task == first {
-			d.answer(first, "in time")
+	err := d.Delete(ctx, ann, id, func(tasks []job.ID) error {
+		if second == (job.ID{}) {
 			_, second = d.ask(ann, id, "second")
 		}
+		return d.remove(tasks)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.wantGone(id, first, second)
+}
+
+// A retry that comes before the delete of its job is deleted with it; one that comes
+// after finds no job.
+func TestADeleteRemovesAnAnswerThatIsRetriedMeanwhile(t *testing.T) {
+	d := newDesk(t)
+	id, task := d.ask(ann, conversation.ID{}, "q")
+	d.end(task, store.Finish{To: job.Failed})
+	before, after := &store.Retry{Owner: ann, ID: task}, &store.Retry{Owner: ann, ID: task}
+	err := d.Delete(ctx, ann, id, func(tasks []job.ID) error {
+		d.commit(&store.Batch{Retries: []*store.Retry{before}})
+		err := d.remove(tasks)
+		d.commit(&store.Batch{Retries: []*store.Retry{after}})
+		return err
+	})
+	if err != nil || before.Err != nil {
+		t.Fatal(err, before.Err)
+	}
+	wantCode(t, after.Err, job.NotFound)
+	d.wantGone(id, task)
+}
+
+func TestAnEndBesideADeleteLeavesNothing(t *testing.T) {
+	d := newDesk(t)
+	id, task := d.ask(ann, conversation.ID{}, "q")
+	err := d.Delete(ctx, ann, id, func(tasks []job.ID) error {
+		d.commit(&store.Batch{
+			Finishes: []*store.Finish{{Lease: d.leaseOf(task), To: job.Succeeded, Result: completion("a")}},
+			Deletes:  []*store.Delete{{Owner: ann, ID: task}},
+		})
 		return nil
 	})
-	if err != nil || len(cancelled) != 2 || cancelled[1] != second {
-		t.Fatalf("error %v, cancelled %v, want the second of %v", err, cancelled, second)
+	if err != nil {
+		t.Fatal(err)
 	}
-	_, _, err = d.Messages(ctx, ann, id, conversation.MessageID{}, 10)
-	wantCode(t, err, job.NotFound)
+	d.wantGone(id, task)
+}
+
+func TestAConversationWhoseOlderAnswerIsRetriedRefusesAnotherQuestion(t *testing.T) {
+	d := newDesk(t)
+	id, first := d.ask(ann, conversation.ID{}, "first")
+	d.end(first, store.Finish{To: job.Cancelled})
+	_, second := d.ask(ann, id, "second")
+	d.answer(second, "2")
+	early := d.begin(ann, id, "begun before the retry")
+	d.retry(first)
+	for _, turn := range []conversation.Turn{early, d.begin(ann, id, "begun after it")} {
+		op := d.submit(ann, turn)
+		wantCode(t, op.Err, job.Conflict)
+		if pending, ok := conversation.TaskOf(op.Conflict); !ok || pending != first {
+			t.Fatalf("the refusal names %s, want %s", pending, first)
+		}
+	}
+	d.answer(first, "1")
+	d.ask(ann, id, "third")
+	d.wantSaid(ann, id, "user: first", "assistant: 1 [completed]", "user: second", "assistant: 2 [completed]",
+		"user: third", "assistant:  [processing]")
+}
+
+func TestARetryBesideAQuestionInOneBatchComesFirst(t *testing.T) {
+	d := newDesk(t)
+	id, first := d.ask(ann, conversation.ID{}, "first")
+	d.end(first, store.Finish{To: job.Failed})
+	turn, task := d.begin(ann, id, "second"), job.NewID()
+	ask := &store.Submit{Job: job.Job{ID: task, Owner: ann, Queue: "chat", Ref: turn.Ref()}, Rows: turn.Rows(task)}
+	retry := &store.Retry{Owner: ann, ID: first}
+	d.commit(&store.Batch{Submits: []*store.Submit{ask}, Retries: []*store.Retry{retry}})
+	if retry.Err != nil {
+		t.Fatal(retry.Err)
+	}
+	wantCode(t, ask.Err, job.Conflict)
+	d.wantSaid(ann, id, "user: first", "assistant:  [processing]")
+}
+
+func TestAConversationIsAnsweringUntilTheLastOfItsRetriedAnswersEnds(t *testing.T) {
+	d := newDesk(t)
+	var id conversation.ID
+	var tasks []job.ID
+	for range 3 {
+		var task job.ID
+		id, task = d.ask(ann, id, "q")
+		d.end(task, store.Finish{To: job.Failed})
+		tasks = append(tasks, task)
+	}
+	for _, task := range tasks {
+		d.retry(task)
+	}
+	for _, task := range []job.ID{tasks[1], tasks[2], tasks[0]} {
+		wantCode(t, d.submit(ann, d.begin(ann, id, "too early")).Err, job.Conflict)
+		d.answer(task, "a")
+	}
+	d.ask(ann, id, "now")
+}
+
+// withoutAnswering makes a conversation as it was kept before there were rows that say
+// what it is answering.
+func (d *desk) withoutAnswering(id conversation.ID) {
+	d.Helper()
+	if err := d.Write(ctx, store.Row{Kind: "answering", Parent: "/ann/" + id.String(), Do: store.RemoveAll}); err != nil {
+		d.Fatal(err)
+	}
+}
+
+func TestAConversationOfAnEarlierVersionIsAnswering(t *testing.T) {
+	for retried, older := range map[string]bool{"the newest answer": false, "an older answer": true} {
+		t.Run(retried, func(t *testing.T) {
+			d := newDesk(t)
+			id, task := d.ask(ann, conversation.ID{}, "first")
+			d.end(task, store.Finish{To: job.Failed})
+			if older {
+				_, second := d.ask(ann, id, "second")
+				d.answer(second, "2")
+			}
+			d.retry(task)
+			d.withoutAnswering(id)
+
+			op := d.submit(ann, d.begin(ann, id, "too early"))
+			wantCode(t, op.Err, job.Conflict)
+			if pending, ok := conversation.TaskOf(op.Conflict); !ok || pending != task {
+				t.Fatalf("the refusal names %s, want %s", pending, task)
+			}
+			d.answer(task, "1")
+			_, last := d.ask(ann, id, "now")
+			d.withoutAnswering(id)
+			d.delete(id)
+			d.wantGone(id, task, last)
+		})
+	}
 }
 
 func TestAJobTriedAgainRewritesItsOwnAnswer(t *testing.T) {
@@ -191,13 +344,7 @@ func TestAJobTriedAgainRewritesItsOwnAnswer(t *testing.T) {
 	_, second := d.ask(ann, id, "second")
 	d.answer(second, "2")
 
-	retry := &store.Retry{Owner: ann, ID: task}
-	claim := &store.Claim{Queue: "chat", Worker: "desk", Tokens: []job.Token{job.NewToken()}, LeaseFor: time.Minute}
-	d.commit(&store.Batch{Retries: []*store.Retry{retry}, Claims: []*store.Claim{claim}})
-	if retry.Err != nil || len(claim.Claimed) != 1 {
-		t.Fatal(retry.Err, claim.Claimed)
-	}
-	d.lease[task] = claim.Claimed[0].Token
+	d.retry(task)
 	d.answer(task, "1")
 	d.wantSaid(ann, id, "user: first", "assistant: 1 [completed]", "user: second", "assistant: 2 [completed]")
 }
@@ -219,20 +366,14 @@ func TestARetryMakesItsAnswerPendingAgain(t *testing.T) {
 		t.Fatalf("the message is %v, %v", m, err)
 	}
 	wantCode(t, d.submit(ann, d.begin(ann, id, "second")).Err, job.Conflict)
-
-	var cancelled []job.ID
-	err := d.Delete(ctx, ann, id, func(task job.ID) error { cancelled = append(cancelled, task); return nil })
-	if err != nil || len(cancelled) != 1 || cancelled[0] != task {
-		t.Fatalf("error %v, cancelled %v, want %s", err, cancelled, task)
-	}
 }
 
-// Once more, when the conversation is gone: nothing of it comes back.
+// An earlier version left the jobs of a deleted conversation. Nothing of it comes back.
 func TestARetryBringsNoDeletedAnswerBack(t *testing.T) {
 	d := newDesk(t)
 	id, task := d.ask(ann, conversation.ID{}, "q")
 	d.end(task, store.Finish{To: job.Cancelled})
-	if err := d.Delete(ctx, ann, id, nil); err != nil {
+	if err := d.Delete(ctx, ann, id, func([]job.ID) error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	retry := &store.Retry{Owner: ann, ID: task}
@@ -240,7 +381,11 @@ func TestARetryBringsNoDeletedAnswerBack(t *testing.T) {
 	if retry.Err != nil {
 		t.Fatal(retry.Err)
 	}
-	_, err := d.Message(ctx, ann, conversation.MessageID{Conversation: id, Number: 2})
+	rows, err := d.store.Rows(ctx, "answering", "/ann/"+id.String(), store.RowPage{Limit: 1})
+	if err != nil || len(rows) > 0 {
+		t.Fatalf("the rows %q are there, %v", rows, err)
+	}
+	_, err = d.Message(ctx, ann, conversation.MessageID{Conversation: id, Number: 2})
 	wantCode(t, err, job.NotFound)
 }
 

@@ -102,42 +102,74 @@ func (c *Conversations) newest(ctx context.Context, owner job.Owner, id ID, limi
 	return readAll(rows, readMessage)
 }
 
-// Delete removes a conversation with its messages, or is [job.NotFound]. Before,
-// it has cancel stop the answer that is still being written, if there is one.
-func (c *Conversations) Delete(ctx context.Context, owner job.Owner, id ID, cancel func(job.ID) error) error {
+// Delete removes a conversation with its messages and the jobs that answered them, or
+// is [job.NotFound]. The jobs go first, so that no prompt is left when the
+// conversation is gone, and none of them can be retried meanwhile. remove deletes jobs
+// of the owner's, those under way too, and passes over those that do not exist. A
+// Delete that fails may have removed some of the jobs; it can be asked again.
+func (c *Conversations) Delete(ctx context.Context, owner job.Owner, id ID, remove func([]job.ID) error) error {
 	const tries = 8 // each one more means that another question came between
-	var err error
+	var last MessageID
 	for range tries {
-		err = c.deleteOnce(ctx, owner, id, cancel)
-		if job.CodeOf(err) != job.Conflict {
+		var err error
+		if last, err = c.removeJobs(ctx, owner, id, last, remove); err != nil {
+			return err
+		}
+		if err = c.removeRows(ctx, owner, id, last); job.CodeOf(err) != job.Conflict {
 			return err
 		}
 	}
-	return err
+	return job.Errorf(job.Conflict, "questions came faster than the conversation could be deleted: delete it again")
 }
 
-// deleteOnce is [job.Conflict] when a question came after it had looked for one: it
-// inserts the next question itself, and removes it with the others.
-func (c *Conversations) deleteOnce(ctx context.Context, owner job.Owner, id ID, cancel func(job.ID) error) error {
-	last, err := c.newest(ctx, owner, id, 1)
-	if err == nil && len(last) == 0 {
-		_, err = c.Get(ctx, owner, id)
-	}
-	if err != nil {
-		return err
-	}
-	next := Message{ID: MessageID{id, 1}, Role: User}
-	if len(last) > 0 {
-		next.ID.Number = last[0].ID.Number + 1
-		if last[0].pending() {
-			if err := cancel(last[0].Task); err != nil {
-				return err
+// removeJobs removes the jobs of all messages after the given one, and returns the
+// last message. An empty conversation has the zero one.
+func (c *Conversations) removeJobs(ctx context.Context, owner job.Owner, id ID, after MessageID, remove func([]job.ID) error) (last MessageID, err error) {
+	const page = 50 // up to 7 MiB of text
+	for last = after; ; {
+		from := ""
+		if last != (MessageID{}) {
+			from = last.String()
+		}
+		rows, err := c.records.Rows(ctx, kindMessage, messagesOf(owner, id), store.RowPage{From: from, Limit: page})
+		if err != nil {
+			return last, err
+		}
+		if len(rows) == 0 && last == (MessageID{}) {
+			_, err := c.Get(ctx, owner, id)
+			return last, err
+		}
+		if len(rows) == 0 {
+			return last, nil
+		}
+		var tasks []job.ID
+		for _, r := range rows {
+			number, ok := ParseMessageID(r.ID)
+			if !ok {
+				return last, damaged(r, nil)
+			}
+			last = number
+			// A question and its answer name the same job. A row that cannot be read names none.
+			if task, ok := TaskOf(r.Body); ok && !slices.Contains(tasks, task) {
+				tasks = append(tasks, task)
 			}
 		}
+		if err := remove(tasks); err != nil {
+			return last, err
+		}
 	}
-	gone := Conversation{ID: id}
-	all := store.Row{Kind: kindMessage, Parent: messagesOf(owner, id), Do: store.RemoveAll}
-	return c.writer.Write(ctx, next.row(owner, store.Insert), gone.row(owner, store.Remove), all)
+}
+
+// removeRows removes all rows of a conversation. It is [job.Conflict] when a question
+// came after the last message: it inserts the next question itself, and removes it
+// with the others.
+func (c *Conversations) removeRows(ctx context.Context, owner job.Owner, id ID, last MessageID) error {
+	next := Message{ID: MessageID{id, last.Number + 1}, Role: User}
+	rows := []store.Row{next.row(owner, store.Insert), Conversation{ID: id}.row(owner, store.Remove)}
+	for _, kind := range []string{kindMessage, kindAnswering} {
+		rows = append(rows, store.Row{Kind: kind, Parent: messagesOf(owner, id), Do: store.RemoveAll})
+	}
+	return c.writer.Write(ctx, rows...)
 }
 
 func readAll[T any](rows []store.Row, read func(store.Row) (T, error)) ([]T, error) {

@@ -122,6 +122,59 @@ func (d *desk) answer(task job.ID, text string) {
 	d.end(task, store.Finish{To: job.Succeeded, Result: completion(text)})
 }
 
+// retry queues a job again and has it claimed.
+func (d *desk) retry(task job.ID) {
+	d.Helper()
+	retry := &store.Retry{Owner: ann, ID: task}
+	claim := &store.Claim{Queue: "chat", Worker: "desk", Tokens: []job.Token{job.NewToken()}, LeaseFor: time.Minute}
+	d.commit(&store.Batch{Retries: []*store.Retry{retry}, Claims: []*store.Claim{claim}})
+	if retry.Err != nil || len(claim.Claimed) != 1 || claim.Claimed[0].Job.ID != task {
+		d.Fatal(retry.Err, claim.Claimed)
+	}
+	d.lease[task] = claim.Claimed[0].Token
+}
+
+// remove deletes jobs, as an engine does.
+func (d *desk) remove(tasks []job.ID) error {
+	b := &store.Batch{}
+	for _, task := range tasks {
+		b.Deletes = append(b.Deletes, &store.Delete{Owner: ann, ID: task})
+	}
+	d.commit(b)
+	for _, op := range b.Deletes {
+		if op.Err != nil && job.CodeOf(op.Err) != job.NotFound {
+			return op.Err
+		}
+	}
+	return nil
+}
+
+func (d *desk) delete(id conversation.ID) {
+	d.Helper()
+	if err := d.Delete(ctx, ann, id, d.remove); err != nil {
+		d.Fatal(err)
+	}
+}
+
+// wantGone checks that nothing of a conversation can be read: no row, and no job.
+func (d *desk) wantGone(id conversation.ID, tasks ...job.ID) {
+	d.Helper()
+	_, err := d.Get(ctx, ann, id)
+	wantCode(d.T, err, job.NotFound)
+	for _, kind := range []string{"message", "answering"} {
+		rows, err := d.store.Rows(ctx, kind, "/ann/"+id.String(), store.RowPage{Limit: 10})
+		if err != nil || len(rows) > 0 {
+			d.Fatalf("the rows %q are left, %v", rows, err)
+		}
+	}
+	for _, task := range tasks {
+		_, err := d.store.Job(ctx, ann, task)
+		wantCode(d.T, err, job.NotFound)
+		_, err = d.store.Input(ctx, ann, task)
+		wantCode(d.T, err, job.NotFound)
+	}
+}
+
 func (d *desk) leaseOf(task job.ID) job.Lease { return job.Lease{Job: task, Token: d.lease[task]} }
 
 func completion(text string) *job.Result {

@@ -13,18 +13,24 @@ import (
 const mostResult = 2 << 20
 
 // RowsAtEnd is the [store.RowsAtEnd] of conversations: a job that was asked in one
-// leaves its answer there, and a retry makes that answer pending again. Jobs with
-// another Ref, or none, leave nothing; nor does one whose conversation was deleted
-// meanwhile.
+// leaves its answer there, and a retry makes that answer pending again; the
+// conversation is then answering, as after a question. Jobs with another Ref, or none,
+// leave nothing; nor does one whose conversation was deleted meanwhile.
 func RowsAtEnd(end store.End) []store.Row {
+	owner := end.Job.Owner
 	if id, ok := ParseMessageID(end.Job.Ref); ok && !end.Job.State.Ended() {
-		return []store.Row{pendingAnswer(id, end.Job.ID).row(end.Job.Owner, store.Update)}
+		m := pendingAnswer(id, end.Job.ID)
+		return []store.Row{
+			Conversation{ID: id.Conversation}.row(owner, store.Require),
+			m.row(owner, store.Update),
+			m.answering(owner, store.Put),
+		}
 	}
 	m, ok := AnswerOf(&end.Job, end.Result, end.Text)
 	if !ok {
 		return nil
 	}
-	return []store.Row{m.row(end.Job.Owner, store.Update)}
+	return []store.Row{m.row(owner, store.Update), m.answering(owner, store.Remove)}
 }
 
 // AnswerOf is the answer that an ended job leaves; not ok when it was asked in no

@@ -129,6 +129,25 @@ func readMessage(r store.Row) (Message, error) {
 	return Message{id, body.Role, task, body.Content, body.Status, body.Error, body.Truncated}, nil
 }
 
+// kindAnswering is the kind of a row that says that an answer is under way. Its
+// parent is the conversation, its id the answer's. It is there from the question, or
+// from the retry of the answer's job, until that job ends: several are when older
+// answers were retried.
+const kindAnswering = "answering"
+
+// answeringRow is what such a row holds; [TaskOf] reads it.
+type answeringRow struct {
+	Task string `json:"task"`
+}
+
+// answering is the row that says that the message, an answer, is under way.
+func (m Message) answering(owner job.Owner, do store.Action) store.Row {
+	return store.Row{
+		Kind: kindAnswering, Parent: messagesOf(owner, m.ID.Conversation), ID: m.ID.String(), Do: do,
+		Body: encode(answeringRow{m.Task.String()}),
+	}
+}
+
 // messagesOf is the parent of a conversation's messages. It begins with the owner:
 // to anyone else there is nothing under it.
 func messagesOf(owner job.Owner, id ID) string { return parentOf(owner) + "/" + id.String() }

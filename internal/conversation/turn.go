@@ -61,14 +61,15 @@ func (t Turn) first(ctx context.Context, c *Conversations) (Turn, error) {
 
 // after places the turn behind the earlier messages, which are given newest first.
 //
-// Behind a pending answer there is no place: the turn then takes the number of the
-// pending question, which is taken. Its submit is refused with that question's
-// row, unless it is the very submit that asked it, sent again.
+// While one of them is pending there is no place: the turn then takes the number of
+// that answer's question, which is taken. Its submit is refused with that question's
+// row, unless it is the very submit that asked it, sent again. So it is refused also
+// when the answer is given before the submit: the turn does not know that answer.
 func (t Turn) after(earlier []Message) (Turn, error) {
 	newest := earlier[0]
 	t.number = newest.ID.Number + 1
-	if newest.pending() {
-		t.number = newest.ID.Number - 1
+	if i := slices.IndexFunc(earlier, Message.pending); i >= 0 {
+		t.number = earlier[i].ID.Number - 1
 	}
 	if t.number >= MaxMessages {
 		return Turn{}, job.Errorf(job.TooLarge, "the conversation has %d messages and takes no more: begin a new one", newest.ID.Number)
@@ -87,24 +88,26 @@ func (t Turn) answer() MessageID { return MessageID{t.conversation.ID, t.number 
 // was met tells [TaskOf] the job; with [job.NotFound] when the conversation is gone.
 func (t Turn) Rows(task job.ID) []store.Row {
 	asked := Message{ID: MessageID{t.conversation.ID, t.number}, Role: User, Task: task, Content: t.query}
-	do := store.Require
+	answer := pendingAnswer(t.answer(), task)
+	rows := make([]store.Row, 0, 6)
 	if t.fresh {
-		do = store.Put
+		rows = append(rows, t.conversation.row(t.owner, store.Put))
+	} else {
+		// A retry may have made an older answer pending since the turn began.
+		none := store.Row{Kind: kindAnswering, Parent: messagesOf(t.owner, t.conversation.ID), Do: store.RequireNone}
+		rows = append(rows, t.conversation.row(t.owner, store.Require), none)
 	}
-	rows := []store.Row{
-		t.conversation.row(t.owner, do),
-		asked.row(t.owner, store.Insert),
-		pendingAnswer(t.answer(), task).row(t.owner, store.Put),
-	}
+	rows = append(rows, asked.row(t.owner, store.Insert), answer.row(t.owner, store.Put), answer.answering(t.owner, store.Put))
 	if t.titled {
 		rows = append(rows, t.conversation.row(t.owner, store.Update))
 	}
 	return rows
 }
 
-// TaskOf is the job that a met question waits for; see [Turn.Rows].
+// TaskOf is the job that the conversation is answering, by the row that was met; see
+// [Turn.Rows].
 func TaskOf(body []byte) (job.ID, bool) {
-	var m messageRow
+	var m answeringRow
 	if json.Unmarshal(body, &m) != nil {
 		return job.ID{}, false
 	}

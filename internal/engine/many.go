@@ -159,6 +159,28 @@ func (e *Engine) Many(ctx context.Context, v Verb, f job.Filter) (done int, err 
 	}
 }
 
+// DeleteJobs removes jobs as [Engine.Delete] does, in one go, and passes over those
+// that do not exist. What was removed before an error stays removed.
+func (e *Engine) DeleteJobs(ctx context.Context, owner job.Owner, ids []job.ID) error {
+	asked := make([]*pending, 0, len(ids))
+	for _, id := range ids {
+		p := &pending{lane: laneUrgent, bytes: opBytes, op: &store.Delete{Owner: owner, ID: id}}
+		if err := e.lanes.put(p); err != nil {
+			return err
+		}
+		asked = append(asked, p)
+	}
+	for _, p := range asked {
+		if err := p.wait(ctx); err != nil {
+			return err
+		}
+		if err := p.op.(*store.Delete).Err; err != nil && job.CodeOf(err) != job.NotFound {
+			return err
+		}
+	}
+	return nil
+}
+
 // each does one thing to every job of a page, in one go.
 func (e *Engine) each(ctx context.Context, v Verb, page []job.Job) (done int, err error) {
 	var asked []*pending

@@ -268,7 +268,8 @@ type Submit struct {
 	Err error
 	// Existing is set when the idempotency key was known: the job that it made.
 	Existing *job.Job
-	// Conflict is the body of the row that an [Insert] met; Err is then job.Conflict.
+	// Conflict is the body of the row that an [Insert] or [RequireNone] met; Err is then
+	// job.Conflict.
 	Conflict []byte
 }
 

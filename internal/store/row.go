@@ -20,12 +20,13 @@ type Action uint8
 // The actions. The conditions of all of an op's rows are checked before any of
 // them is written: an op applies with all its rows or not at all.
 const (
-	Put       Action = iota // write it, whether or not it was there
-	Insert                  // write it; if it is there already: job.Conflict, with its body
-	Update                  // write it only if it is there; otherwise do nothing
-	Require                 // write nothing; if it is not there: job.NotFound
-	Remove                  // delete it, if it is there
-	RemoveAll               // delete every row of the kind under the parent; ID is not looked at
+	Put         Action = iota // write it, whether or not it was there
+	Insert                    // write it; if it is there already: job.Conflict, with its body
+	Update                    // write it only if it is there; otherwise do nothing
+	Require                   // write nothing; if it is not there: job.NotFound
+	Remove                    // delete it, if it is there
+	RemoveAll                 // delete every row of the kind under the parent; ID is not looked at
+	RequireNone               // write nothing; if a row of the kind is under the parent: job.Conflict, with the first one's body
 )
 
 // End is a job at the moment it ends, or at which a retry takes its end back, as

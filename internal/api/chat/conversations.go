@@ -143,20 +143,16 @@ func saidSoFar(u engine.Update) (text string, cursor int64) {
 	return whole(string(said)), cursor
 }
 
-// deleteConversation cancels the answer that is still being written, if there is
-// one, and then removes the conversation with all its messages.
+// deleteConversation removes the conversation with all its messages and their jobs.
+// Answers that are still being written are cancelled.
 func (f *Face) deleteConversation(w http.ResponseWriter, r *http.Request) error {
 	id, err := conversation.ParseID(r.PathValue("id"))
 	if err != nil {
 		return err
 	}
 	owner := api.Owner(r)
-	err = f.conversations.Delete(r.Context(), owner, id, func(task job.ID) error {
-		_, err := f.engine.Cancel(r.Context(), owner, task)
-		if job.CodeOf(err) == job.NotFound {
-			return nil // deleted as a job: nothing is left to cancel
-		}
-		return err
+	err = f.conversations.Delete(r.Context(), owner, id, func(tasks []job.ID) error {
+		return f.engine.DeleteJobs(r.Context(), owner, tasks)
 	})
 	if err != nil {
 		return err

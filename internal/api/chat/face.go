@@ -25,6 +25,7 @@ type Engine interface {
 	Get(ctx context.Context, owner job.Owner, id job.ID) (engine.Snapshot, error)
 	Output(ctx context.Context, owner job.Owner, id job.ID, after int64, wait time.Duration) (engine.Update, error)
 	Cancel(ctx context.Context, owner job.Owner, id job.ID) (engine.Snapshot, error)
+	DeleteJobs(ctx context.Context, owner job.Owner, ids []job.ID) error
 	Watch(ctx context.Context, owner job.Owner, id job.ID, after int64) (*engine.Watch, error)
 	Present(owner job.Owner)
 }

@@ -258,16 +258,51 @@ func TestADeletedConversationTakesItsAnswerWithIt(t *testing.T) {
 	s.get("ann", conv+"/messages").want(t, 404)
 	s.get("ann", "/api/conversations").want(t, 200, "data.0", nil)
 	s.call("ann", "DELETE", conv, "").want(t, 404)
-	s.get("ann", a.text("urls.status")).want(t, 200, "status", "cancelled", "content", "half")
+	s.get("ann", a.text("urls.status")).want(t, 404)
 }
 
-func TestAnAnswerThatEndsAfterItsConversationIsStillRead(t *testing.T) {
+// Neither of the answer that is given nor of the older one that is given again.
+func TestADeletedConversationLeavesNoPromptInItsJobs(t *testing.T) {
+	s := newSite(t, 2)
+	ann := job.Owner{User: "ann"}
+	first := s.ask("ann", "a secret")
+	conv := first.text("conversation_id")
+	h := s.next()
+	h.fail("upstream_error")
+	second := s.ask("ann", "another secret", conv)
+	s.next().done("fine")
+	if _, err := s.engine.Retry(background, ann, h.claimed.Job.ID); err != nil {
+		t.Fatal(err)
+	}
+	h = s.next()
+	h.say("half")
+	s.call("ann", "POST", "/api/chat", `{"query":"q","conversation_id":"`+conv+`"}`).want(t, 409, "code", "conflict", "task_id", first.text("task_id"))
+
+	s.call("ann", "DELETE", "/api/conversations/"+conv, "").want(t, 204)
+	if told := <-s.orders; told != h.claimed.Job.ID {
+		t.Fatalf("the worker was told to cancel %s", told)
+	}
+	for _, task := range []answer{first, second} {
+		s.get("ann", task.text("urls.status")).want(t, 404)
+	}
+	h.finish(job.Outcome{Cancelled: true})
+	s.get("ann", first.text("urls.status")).want(t, 404)
+}
+
+// Earlier versions left the jobs of a deleted conversation.
+func TestAnAnswerWithoutItsConversationIsStillRead(t *testing.T) {
 	s := newSite(t, 1)
 	a := s.ask("ann", "q")
 	h := s.next()
 	h.say("the answer")
 	h.done("the answer")
-	s.call("ann", "DELETE", "/api/conversations/"+a.text("conversation_id"), "").want(t, 204)
+	id, err := conversation.ParseID(a.text("conversation_id"))
+	if err == nil {
+		err = s.talks.Delete(background, job.Owner{User: "ann"}, id, func([]job.ID) error { return nil })
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	s.get("ann", a.text("urls.status")).want(t, 200, "status", "completed", "result.answer", "the answer")
 }
 

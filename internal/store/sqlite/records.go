@@ -11,18 +11,22 @@ import (
 func (t *tx) checkRows(rows []store.Row) (conflict []byte, refusal, err error) {
 	for i := range rows {
 		r := &rows[i]
-		if r.Do != store.Insert && r.Do != store.Require {
+		var body []byte
+		switch r.Do {
+		case store.Insert, store.Require:
+			body, err = readRecord(t.q.record, r.Kind, r.Parent, r.ID)
+		case store.RequireNone:
+			body, err = firstRecord(t.q.firstRecord, r.Kind, r.Parent)
+		default:
 			continue
 		}
-		body, err := readRecord(t.q.record, r.Kind, r.Parent, r.ID)
-		if err != nil {
+		switch {
+		case err != nil:
 			return nil, nil, err
-		}
-		if r.Do == store.Insert && body != nil {
-			return body, job.Errorf(job.Conflict, "%s %s is there already", r.Kind, r.ID), nil
-		}
-		if r.Do == store.Require && body == nil {
+		case r.Do == store.Require && body == nil:
 			return nil, job.Errorf(job.NotFound, "there is no %s %s", r.Kind, r.ID), nil
+		case r.Do != store.Require && body != nil:
+			return body, job.Errorf(job.Conflict, "%s %s is there already", r.Kind, r.ID), nil
 		}
 	}
 	return nil, nil, nil
@@ -31,6 +35,16 @@ func (t *tx) checkRows(rows []store.Row) (conflict []byte, refusal, err error) {
 // readRecord returns a record's body, nil when there is none; a body is never nil.
 func readRecord(q *query, kind, parent, id string) (body []byte, err error) {
 	_, err = q.text(kind).text(parent).text(id).first(func(c column) error {
+		body = c.bytes(0)
+		return nil
+	})
+	return body, err
+}
+
+// firstRecord returns the body of the first record under a parent, nil when there is
+// none.
+func firstRecord(q *query, kind, parent string) (body []byte, err error) {
+	_, err = q.text(kind).text(parent).first(func(c column) error {
 		body = c.bytes(0)
 		return nil
 	})

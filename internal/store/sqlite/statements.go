@@ -24,7 +24,8 @@ type statements struct {
 	idempotent, insertIdempotent, deleteIdempotent     *query
 	insertLeftover, oldLeftovers, deleteLeftover       *query
 	insertDeleted, wasDeleted, oldDeleted, forget      *query
-	record, putRecord, deleteRecord, deleteRecords     *query
+	record, firstRecord                                *query
+	putRecord, deleteRecord, deleteRecords             *query
 	loadCounts, saveCounts                             *query
 	loadLine, loadDue                                  *query
 	lastBatch, setBatch, lastRow, changes              *query
@@ -105,6 +106,7 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.forget, "DELETE FROM deleted WHERE id = ?"},
 
 		{&q.record, "SELECT body FROM records WHERE kind = ? AND parent = ? AND id = ?"},
+		{&q.firstRecord, "SELECT body FROM records WHERE kind = ? AND parent = ? ORDER BY id LIMIT 1"},
 		{&q.putRecord, "INSERT OR REPLACE INTO records (kind, parent, id, body) VALUES (?,?,?,?)"},
 		{&q.deleteRecord, "DELETE FROM records WHERE kind = ? AND parent = ? AND id = ?"},
 		{&q.deleteRecords, "DELETE FROM records WHERE kind = ? AND parent = ?"},

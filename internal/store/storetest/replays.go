@@ -133,6 +133,8 @@ func replaysOfWrites() []replayed {
 		{"write update", there(doing(store.Update, put("p", "there", "new")), doing(store.Update, put("p", "absent", "")))},
 		{"write remove", there(doing(store.Remove, put("p", "there", "")), doing(store.Require, put("p", "there", "")))},
 		{"write remove all", there(doing(store.RemoveAll, put("p", "", "")))},
+		{"write require none", there(put("q", "new", ""), doing(store.RequireNone, put("absent", "", "")))},
+		{"write that meets any row", there(put("p", "new", ""), doing(store.RequireNone, put("p", "", "")))},
 		{"write that lacks a row", there(put("p", "new", ""), doing(store.Require, put("p", "absent", "")))},
 		{"write insert twice in one batch", func(w *world) []any {
 			return []any{newWrite(doing(store.Insert, put("p", "a", "1"))), newWrite(doing(store.Insert, put("p", "a", "1")))}

@@ -13,6 +13,7 @@ func rowRules() []rule {
 		{"insert writes a new row and meets one that is there", rowsInsert},
 		{"update writes only a row that is there", rowsUpdate},
 		{"require refuses when the row is not there", rowsRequire},
+		{"require none refuses when any row of the kind is under the parent", rowsRequireNone},
 		{"remove and remove all delete what is there", rowsRemove},
 		{"conditions are checked before anything is written", rowsCheckedFirst},
 		{"a refused write writes none of its rows", rowsAllOrNone},
@@ -60,6 +61,27 @@ func rowsRequire(w *world) {
 	w.do(newWrite(doing(store.Require, put("p", "a", "not written")), put("p", "b", "")))
 	equal(w, "the body", string(w.rows("note", "p")[0].Body), "kept")
 	equal(w, "the rows", len(w.rows("note", "p")), 3)
+}
+
+func rowsRequireNone(w *world) {
+	none := func() *store.Write {
+		return newWrite(doing(store.RequireNone, put("p", "ignored", "not written")), put("q", "new", ""))
+	}
+	w.do(newWrite(put("p2", "a", ""), store.Row{Kind: "other", Parent: "p", ID: "a"}), none())
+	equal(w, "the rows that it wrote", len(w.rows("note", "p")), 0)
+	equal(w, "the rows beside it", len(w.rows("note", "q")), 1)
+
+	w.do(newWrite(doing(store.Remove, put("q", "new", "")), put("p", "b", "second"), put("p", "a", "first")))
+	refused := none()
+	w.refused(job.Conflict, refused)
+	equal(w, "the body that was met", string(refused.Conflict), "first")
+	s := w.newSubmit(withRows(doing(store.RequireNone, put("p", "", ""))))
+	w.refused(job.Conflict, s)
+	equal(w, "the body that a submit met", string(s.Conflict), "first")
+	equal(w, "the rows of what was refused", len(w.rows("note", "q")), 0)
+
+	w.do(newWrite(doing(store.RemoveAll, put("p", "", ""))), none())
+	equal(w, "the rows", len(w.rows("note", "q")), 1)
 }
 
 func rowsRemove(w *world) {
