@@ -23,7 +23,7 @@ func (e *Engine) Cancel(ctx context.Context, owner job.Owner, id job.ID) (Snapsh
 	if op.Err != nil {
 		return Snapshot{}, op.Err
 	}
-	return e.snapshot(ctx, &op.Job, nil)
+	return e.snapshotAfter(ctx, &op.Job), nil
 }
 
 func (e *Engine) urgent(ctx context.Context, op any) error {
@@ -67,7 +67,7 @@ func (e *Engine) Retry(ctx context.Context, owner job.Owner, id job.ID) (Snapsho
 	if op.Err != nil {
 		return Snapshot{}, op.Err
 	}
-	return e.snapshot(ctx, &op.Job, nil)
+	return e.snapshotAfter(ctx, &op.Job), nil
 }
 
 // Delete removes a job with all it left; a running one is cancelled first.

@@ -38,7 +38,12 @@ func (p *pending) wait(ctx context.Context) error {
 	case <-p.done:
 		return p.err
 	case <-ctx.Done():
-		return ctx.Err()
+		select {
+		case <-p.done: // of the two the answer counts
+			return p.err
+		default:
+			return ctx.Err()
+		}
 	}
 }
 

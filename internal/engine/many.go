@@ -24,7 +24,8 @@ func (e *Engine) SubmitMany(ctx context.Context, list []Request, atomic bool) ([
 	if err := m.store(ctx, atomic); err != nil {
 		return nil, e.refused("submit", err)
 	}
-	return m.out, m.show(ctx)
+	m.show(ctx)
+	return m.out, nil
 }
 
 // tell tells the observer of the requests that were refused.
@@ -117,26 +118,21 @@ func (m *many) store(ctx context.Context, atomic bool) error {
 }
 
 // show finds out what is known around each stored job.
-func (m *many) show(ctx context.Context) error {
+func (m *many) show(ctx context.Context) {
 	for i := range m.out {
 		s := &m.out[i]
-		if s.Err != nil {
-			continue
-		}
-		var err error
 		switch {
+		case s.Err != nil:
 		case s.Existing:
-			s.Snapshot, err = m.e.snapshot(ctx, &s.Job, nil)
+			s.Snapshot = m.e.snapshotAfter(ctx, &s.Job)
 		case s.State == job.Queued && m.e.queues[s.Queue].waiting() > exactPosition:
 			m.e.guess(&s.Snapshot)
 		default:
-			err = m.e.locate(ctx, &s.Snapshot)
-		}
-		if err != nil {
-			return err
+			if m.e.locate(ctx, &s.Snapshot) != nil {
+				m.e.guess(&s.Snapshot) // it is stored all the same
+			}
 		}
 	}
-	return nil
 }
 
 // Many does one thing to every job that the filter selects, a page after another,

@@ -25,17 +25,31 @@ func (e *Engine) Get(ctx context.Context, owner job.Owner, id job.ID) (Snapshot,
 }
 
 // fresh is the snapshot of a job that was just stored, when so many were queued.
-func (e *Engine) fresh(ctx context.Context, j *job.Job, queued int) (Snapshot, error) {
+func (e *Engine) fresh(ctx context.Context, j *job.Job, queued int) Snapshot {
 	s := Snapshot{Job: *j}
 	if s.State == job.Running {
 		s.Estimate = e.queues[s.Queue].estimate(&s, 0, 0) // it has only just begun
-		return s, nil
+		return s
 	}
-	err := e.locate(ctx, &s)
-	if err == nil && s.State == job.Queued {
+	if e.locate(ctx, &s) != nil {
+		e.guess(&s) // it is stored all the same
+	} else if s.State == job.Queued {
 		e.queues[s.Queue].came(s.Position, queued)
 	}
-	return s, err
+	return s
+}
+
+// snapshotAfter is the snapshot for the answer of an op that is on disk. The op cannot
+// be taken back, so its answer is a success whatever the reads meet: when one fails
+// (the job was deleted since, the disk does not answer, the caller left), the job is
+// shown as the commit left it.
+func (e *Engine) snapshotAfter(ctx context.Context, j *job.Job) Snapshot {
+	s, err := e.snapshot(ctx, j, nil)
+	if err != nil {
+		s = Snapshot{Job: *j}
+		e.guess(&s)
+	}
+	return s
 }
 
 // snapshot shows a job with what is known around it: its state, its cursor and its
@@ -83,10 +97,16 @@ func (e *Engine) locate(ctx context.Context, s *Snapshot) error {
 	return nil
 }
 
-// guess is locate for a job that was just put at the end of a long queue.
+// guess is locate without a read: as if the job had just been put at the end of its
+// queue.
 func (e *Engine) guess(s *Snapshot) {
 	q := e.queues[s.Queue]
-	s.Position = max(int(q.waiting())-1, 0)
+	if s.State.Ended() || q == nil {
+		return
+	}
+	if s.State == job.Queued {
+		s.Position = max(int(q.waiting())-1, 0)
+	}
 	e.foresee(s, q)
 }
 

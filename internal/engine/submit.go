@@ -37,16 +37,16 @@ func (e *Engine) Submit(ctx context.Context, r Request) (snap Snapshot, existing
 		return Snapshot{}, false, e.refused("submit", err)
 	}
 	if existing {
-		snap, err = e.snapshot(ctx, j, nil)
-	} else {
-		snap, err = e.fresh(ctx, j, int(queued))
+		return e.snapshotAfter(ctx, j), true, nil
 	}
-	return snap, existing, err
+	return e.fresh(ctx, j, int(queued)), false, nil
 }
 
 // SubmitAndWait is Submit, held until the job has ended or the wait is over; then
-// the snapshot is of that moment. When ctx is over first, its error says so, and
-// the job goes on. [job.Overloaded], and no job, past the bound of watchers.
+// the snapshot is of that moment. When ctx ends after the job is stored, the snapshot
+// is of that moment too, and the job goes on; when ctx ends before, its error says so
+// and whether the job is stored is not known. [job.Overloaded], and no job, past the
+// bound of watchers.
 func (e *Engine) SubmitAndWait(ctx context.Context, r Request, wait time.Duration) (Snapshot, bool, error) {
 	op, err := e.prepare(&r)
 	if err != nil {
@@ -58,16 +58,21 @@ func (e *Engine) SubmitAndWait(ctx context.Context, r Request, wait time.Duratio
 		return Snapshot{}, false, e.refused("submit", err)
 	}
 	j, existing, err := e.store1(ctx, op)
-	if err != nil || existing {
+	if err != nil {
 		sub.Close()
-		if err != nil {
-			return Snapshot{}, false, e.refused("submit", err)
-		}
-		snap, err := e.Wait(ctx, j.Owner, j.ID, wait)
-		return snap, true, err
+		return Snapshot{}, false, e.refused("submit", err)
 	}
-	snap, err := e.await(ctx, sub, *j, wait)
-	return snap, false, err
+	var snap Snapshot
+	if existing {
+		sub.Close() // it follows the id of a job that was not made
+		snap, err = e.Wait(ctx, j.Owner, j.ID, wait)
+	} else {
+		snap, err = e.await(ctx, sub, *j, wait)
+	}
+	if err != nil {
+		snap = e.snapshotAfter(context.WithoutCancel(ctx), j)
+	}
+	return snap, existing, nil
 }
 
 // prepare makes the op of a request, and refuses what would not be stored.
@@ -271,6 +276,9 @@ func (e *Engine) known(ctx context.Context, op *store.Submit, refusal error) (*j
 		return nil, false, job.Errorf(job.IdempotencyMismatch, "this idempotency key was used before, for another request")
 	}
 	j, err := e.store.Job(ctx, owner, id)
+	if job.CodeOf(err) == job.NotFound { // deleted since, and its key with it
+		return nil, false, refusal
+	}
 	return &j, true, err
 }
 

@@ -1,6 +1,7 @@
 package chat
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -99,6 +100,27 @@ func TestACancelOfAWaitingQuestionEndsItAtOnce(t *testing.T) {
 	a := s.ask("ann", "second")
 	s.call("ann", "POST", a.text("urls.cancel"), "").want(t, 200, "status", "cancelled", "content", "")
 	s.ask("ann", "third", a.text("conversation_id"))
+}
+
+// A cancel that is on disk is answered as one, whatever the reads after it meet.
+func TestACancelIsAnsweredWhateverIsReadAfterIt(t *testing.T) {
+	var failing atomic.Bool
+	s := newSiteOver(t, 0, faulty.Plan{
+		Read: func(string) error {
+			if failing.Load() {
+				return errors.New("the disk does not answer")
+			}
+			return nil
+		},
+		Commit: func(_ int, b *store.Batch) faulty.Fault {
+			if len(b.Cancels) == 0 {
+				return faulty.Fault{}
+			}
+			return faulty.Fault{After: func() { failing.Store(true) }}
+		},
+	})
+	task := s.ask("ann", "q").text("task_id")
+	s.call("ann", "POST", "/api/chat/cancel/"+task, "").want(t, 200, "status", "cancelled", "content", "", "error.code", "cancelled")
 }
 
 func TestOfQuestionsAskedTogetherOneIsTaken(t *testing.T) {

@@ -33,8 +33,8 @@ func (f *Face) postCancel(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	view, err := f.viewTask(r, snap)
-	if err != nil {
-		return err
+	if err != nil { // the cancel is on disk, so its answer is a success
+		view = f.viewSnapshot(r, snap)
 	}
 	status := http.StatusOK
 	if !snap.State.Ended() {
@@ -76,28 +76,45 @@ func noTask(text string) *job.Error {
 }
 
 func (f *Face) viewTask(r *http.Request, snap engine.Snapshot) (taskView, error) {
-	id, _ := conversation.ParseMessageID(snap.Ref)
-	v := taskView{
-		TaskID: snap.ID.String(), ConversationID: id.Conversation.String(),
-		Status: conversation.StatusOf(snap.State), Progress: progressOf(&snap.Job),
-		Content: whole(snap.Text), Estimate: estimate(snap), URLs: f.linksOf(r, &snap.Job),
-	}
+	v := f.viewSnapshot(r, snap)
 	if !snap.State.Ended() {
-		v.CancelRequested = !snap.CancelRequestedAt.IsZero()
-		if snap.State == job.Queued {
-			v.Position = &snap.Position
-		}
 		return v, nil
 	}
 	m, err := f.answer(r.Context(), &snap.Job)
 	if err != nil {
 		return v, err
 	}
+	v.show(m)
+	return v, nil
+}
+
+// viewSnapshot is viewTask without a read: what an ended task said is what the snapshot
+// holds of it.
+func (f *Face) viewSnapshot(r *http.Request, snap engine.Snapshot) taskView {
+	id, _ := conversation.ParseMessageID(snap.Ref)
+	v := taskView{
+		TaskID: snap.ID.String(), ConversationID: id.Conversation.String(),
+		Status: conversation.StatusOf(snap.State), Progress: progressOf(&snap.Job),
+		Content: whole(snap.Text), Estimate: estimate(snap), URLs: f.linksOf(r, &snap.Job),
+	}
+	if snap.State.Ended() {
+		m, _ := conversation.AnswerOf(&snap.Job, snap.Result, func(int) string { return snap.Text })
+		v.show(m)
+		return v
+	}
+	v.CancelRequested = !snap.CancelRequestedAt.IsZero()
+	if snap.State == job.Queued {
+		v.Position = &snap.Position
+	}
+	return v
+}
+
+// show adds the answer of an ended task.
+func (v *taskView) show(m conversation.Message) {
 	v.Content, v.Error = m.Content, m.Error
 	if m.Status == conversation.Completed {
 		v.Result = &resultView{m.Content, v.ConversationID, m.Truncated}
 	}
-	return v, nil
 }
 
 // answer is the message that an ended task left in its conversation; where the

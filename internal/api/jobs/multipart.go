@@ -48,10 +48,12 @@ func (f *Face) submitForm(w http.ResponseWriter, r *http.Request, p prefer) erro
 	}
 	snap, existing, err := f.storeWithFiles(r, req)
 	if err == nil && p.wait > 0 && !snap.State.Ended() {
-		id := snap.ID
-		snap, err = held(f, r, p.wait, func(ctx context.Context, wait time.Duration) (engine.Snapshot, error) {
-			return f.engine.Wait(ctx, req.Owner, id, wait)
+		later, waited := held(f, r, p.wait, func(ctx context.Context, wait time.Duration) (engine.Snapshot, error) {
+			return f.engine.Wait(ctx, req.Owner, snap.ID, wait)
 		})
+		if waited == nil { // else the job is stored all the same, and shown as it was then
+			snap = later
+		}
 	}
 	if err != nil {
 		return err

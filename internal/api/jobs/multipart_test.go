@@ -447,6 +447,20 @@ func TestAnUploadThatIsCutOff(t *testing.T) {
 	}
 }
 
+// A job that is stored is answered, whatever the wait for its end meets.
+func TestAStoredSubmitWithFilesIsAnsweredWhateverItsWaitMeets(t *testing.T) {
+	for _, meets := range []error{
+		job.Errorf(job.NotFound, "there is no such job"), job.Errorf(job.Overloaded, "too many watchers"), context.Canceled,
+	} {
+		f := newFiling(t, files.Options{})
+		f.hold = func(context.Context) error { return meets }
+		body, kind := form(aPart, part{name: "p", file: "a", text: "x"})
+		if w := f.post(body, kind, "Prefer", "wait=5"); w.Code != 202 || len(f.left(t)) != 1 {
+			t.Errorf("%v: %d %s, left are %v", meets, w.Code, w.Body, f.left(t))
+		}
+	}
+}
+
 // A large upload is never held whole.
 func TestALargeUploadTakesLittleMemory(t *testing.T) {
 	const size = 64 << 20

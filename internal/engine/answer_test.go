@@ -1,0 +1,134 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
+)
+
+// The answer of an op that is on disk is a success, whatever the reads after its commit
+// meet: a job that was deleted since, or a disk that does not answer.
+func TestAReadAfterACommitRefusesNothing(t *testing.T) {
+	keyed := engine.Request{Owner: local, Queue: "sim", IdempotencyKey: "known"}
+	fresh := engine.Request{Owner: local, Queue: "sim"}
+	submit := func(h *house, r engine.Request) (engine.Snapshot, error) {
+		snap, _, err := h.Submit(t.Context(), r)
+		return snap, err
+	}
+	wait := func(h *house, r engine.Request, wait time.Duration) (engine.Snapshot, error) {
+		snap, _, err := h.SubmitAndWait(t.Context(), r, wait)
+		return snap, err
+	}
+	batch := func(h *house, list ...engine.Request) (engine.Snapshot, error) {
+		out, err := h.SubmitMany(t.Context(), list, false)
+		if err != nil {
+			return engine.Snapshot{}, err
+		}
+		for i := range out {
+			err = errors.Join(err, out[i].Err)
+		}
+		return out[0].Snapshot, err
+	}
+	for name, c := range map[string]struct {
+		op func(any) bool
+		do func(h *house, waiting, ended job.ID) (engine.Snapshot, error)
+	}{
+		"submit":                          {faulty.Op[store.Submit], func(h *house, _, _ job.ID) (engine.Snapshot, error) { return submit(h, fresh) }},
+		"submit of a known key":           {faulty.Op[store.Submit], func(h *house, _, _ job.ID) (engine.Snapshot, error) { return submit(h, keyed) }},
+		"held submit":                     {faulty.Op[store.Submit], func(h *house, _, _ job.ID) (engine.Snapshot, error) { return wait(h, fresh, time.Millisecond) }},
+		"held submit of a known key":      {faulty.Op[store.Submit], func(h *house, _, _ job.ID) (engine.Snapshot, error) { return wait(h, keyed, time.Millisecond) }},
+		"submit of a known key, not held": {faulty.Op[store.Submit], func(h *house, _, _ job.ID) (engine.Snapshot, error) { return wait(h, keyed, 0) }},
+		"batch":                           {faulty.Op[store.Submit], func(h *house, _, _ job.ID) (engine.Snapshot, error) { return batch(h, keyed, fresh) }},
+		"cancel": {faulty.Op[store.Cancel], func(h *house, waiting, _ job.ID) (engine.Snapshot, error) {
+			return h.Cancel(t.Context(), local, waiting)
+		}},
+		"cancel of an ended job": {faulty.Op[store.Cancel], func(h *house, _, ended job.ID) (engine.Snapshot, error) { return h.Cancel(t.Context(), local, ended) }},
+		"retry":                  {faulty.Op[store.Retry], func(h *house, _, ended job.ID) (engine.Snapshot, error) { return h.Retry(t.Context(), local, ended) }},
+		"pause": {faulty.Op[store.Pause], func(h *house, waiting, _ job.ID) (engine.Snapshot, error) {
+			view, err := h.SetPaused(t.Context(), "sim", true)
+			if err == nil && !view.Counts.Paused {
+				err = errors.New("the queue is not shown as paused")
+			}
+			return engine.Snapshot{Job: job.Job{ID: waiting}}, err
+		}},
+	} {
+		for why, failure := range map[string]error{
+			"deleted since": job.Errorf(job.NotFound, "there is no such job"),
+			"disk":          errors.New("the disk does not answer"),
+		} {
+			t.Run(name+", "+why, func(t *testing.T) {
+				var failing atomic.Bool
+				s := faulty.New(openStore(t, filepath.Join(t.TempDir(), "jobs.db")), faulty.Plan{Read: func(string) error {
+					if failing.Load() {
+						return failure
+					}
+					return nil
+				}})
+				h := start(t, s)
+				waiting := h.submit(keyed).ID
+				ended := h.submit(engine.Request{}).ID
+				if _, err := h.Cancel(t.Context(), local, ended); err != nil {
+					t.Fatal(err)
+				}
+				s.Next(faulty.Fault{On: c.op, After: func() { failing.Store(true) }})
+				snap, err := c.do(h, waiting, ended)
+				if err != nil || snap.ID == (job.ID{}) {
+					t.Errorf("answered with %s, %v", snap.ID, err)
+				}
+			})
+		}
+	}
+}
+
+// A held submit whose caller leaves, or whose server stops, is answered with the job
+// that is stored.
+func TestAHeldSubmitThatIsLetGoAnswersItsJob(t *testing.T) {
+	ctx, leave := context.WithCancel(t.Context())
+	h := startConfig(t, engine.Config{Store: openStore(t, filepath.Join(t.TempDir(), "jobs.db")), Queues: queues(), Observe: &leaving{leave: leave}})
+	h.serve(1)
+	snap, _, err := h.SubmitAndWait(ctx, engine.Request{Owner: local, Queue: "sim"}, time.Hour)
+	if err != nil || snap.State != job.Running {
+		t.Errorf("%s, %v", snap.State, err)
+	}
+}
+
+// leaving observes an engine and leaves when a submit was answered.
+type leaving struct {
+	tally
+	leave func()
+}
+
+func (l *leaving) Settled(lane engine.Lane, _ time.Duration) {
+	if lane.String() == "submit" {
+		l.leave()
+	}
+}
+
+// A submit for which there is no room, and whose key's job is deleted meanwhile, is
+// refused for want of room: its key has no job any more.
+func TestARefusedSubmitWhoseKeyHasNoJobAnyMore(t *testing.T) {
+	gone := make(chan struct{}, 1)
+	s := faulty.New(openStore(t, filepath.Join(t.TempDir(), "jobs.db")), faulty.Plan{Read: func(method string) error {
+		if method == "Job" && len(gone) > 0 {
+			return job.Errorf(job.NotFound, "there is no such job")
+		}
+		return nil
+	}})
+	h := start(t, s)
+	keyed := engine.Request{Owner: local, Queue: "sim", IdempotencyKey: "known"}
+	for _, r := range []engine.Request{keyed, {}, {}} { // its depth is 3
+		h.submit(r)
+	}
+	gone <- struct{}{}
+	if _, _, err := h.Submit(t.Context(), keyed); job.CodeOf(err) != job.QueueFull {
+		t.Error(err)
+	}
+}
