@@ -172,7 +172,9 @@ func (e *Engine) freeSlot(l job.Lease) {
 // deliver hands a leased job to its worker. One that has stopped serving since it
 // asked gives it back, at no cost of an attempt.
 func (e *Engine) deliver(to *server, c job.Claimed) {
-	e.observer.Began(c.Job.Queue, max(e.store.Now().Sub(c.Job.RunAt), 0))
+	now := e.store.Now()
+	c.Left = c.Until.Sub(now)
+	e.observer.Began(c.Job.Queue, max(now.Sub(c.Job.RunAt), 0))
 	began := time.Now()
 	to.q.began(began)
 	e.mu.Lock()

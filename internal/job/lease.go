@@ -39,6 +39,9 @@ type Claimed struct {
 	// Until is when a sweep may take the lease, by the store's clock, unless it is
 	// renewed before.
 	Until time.Time
+	// Left is how much of the lease is left when it is delivered: a lease runs from the
+	// commit. The store leaves it to whoever delivers.
+	Left time.Duration
 }
 
 // Lease is the claimed job's lease.

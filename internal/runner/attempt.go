@@ -17,9 +17,7 @@ type attempt struct {
 	r       *Runner
 	claimed job.Claimed
 
-	// guarded by the runner's mu
-	asked  time.Time // when the renewal that the lease stands on was asked for
-	lapsed bool      // no renewal came in time: the work was told to stop
+	lease lease
 
 	mu sync.Mutex
 	// guarded by mu

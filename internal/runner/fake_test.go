@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -83,6 +84,7 @@ func deaf(letGo <-chan struct{}) script {
 // when a write breaks the contract.
 type house struct {
 	t      *testing.T
+	runner *Runner
 	worker job.Worker
 	end    context.CancelFunc
 	done   chan error
@@ -91,6 +93,7 @@ type house struct {
 	onAppend func([]job.Entry) error
 	onFinish func(job.Outcome) error
 	onRenew  func([]job.Lease) []error
+	hangs    func([]job.Lease) bool // whether a renewal gets no answer
 
 	mu      sync.Mutex
 	stopped bool // serving was stopped
@@ -134,6 +137,7 @@ func open(t *testing.T, s script, change ...func(*Config)) *house {
 	ctx, end := context.WithCancel(t.Context())
 	h.end = end
 	r := New(c)
+	h.runner = r
 	go func() { h.done <- r.Run(ctx); close(h.done) }()
 	synctest.Wait()
 	t.Cleanup(func() {
@@ -156,6 +160,7 @@ func (h *house) deliver(n byte, change ...func(*job.Claimed)) *record {
 	for _, f := range change {
 		f(&c)
 	}
+	c.Left = min(c.Left, c.Job.Policy.Timeouts.Lease)
 	rec := &record{cursor: c.Job.Cursor, attempt: c.Job.Attempt}
 	h.mu.Lock()
 	h.records[c.Token] = rec
@@ -219,10 +224,14 @@ func (h *house) End(l job.Lease, o job.Outcome, then func(error)) {
 	}()
 }
 
-func (h *house) Renew(_ context.Context, leases []job.Lease) []error {
+func (h *house) Renew(ctx context.Context, leases []job.Lease) []error {
 	h.mu.Lock()
 	h.calls = append(h.calls, leases)
 	h.mu.Unlock()
+	if h.hangs != nil && h.hangs(leases) {
+		<-ctx.Done()
+		return slices.Repeat([]error{ctx.Err()}, len(leases))
+	}
 	if h.onRenew != nil {
 		return h.onRenew(leases)
 	}
@@ -359,6 +368,7 @@ func claimed(n byte) job.Claimed {
 		},
 		Input: []byte("{}"),
 		Token: job.Token{15: n},
+		Left:  30 * time.Second,
 	}
 }
 

@@ -7,53 +7,103 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
+// lease is what a runner knows of the lease of an attempt.
+type lease struct {
+	// set once
+	length time.Duration // 0 for one that does not end
+	every  time.Duration // between renewals
+
+	// guarded by the runner's mu
+	from    time.Time // the lease ends length after this
+	renewAt time.Time // when the next renewal is due
+	calling bool      // a call that renews it has not returned
+	lapsed  bool      // no renewal came in time: the work was told to stop
+}
+
+// leaseOf is the lease of a job that was delivered now. It is counted from the commit
+// that gave it: what the delivery took is gone. One that has little left gets a last
+// third, in which it is renewed at once: it is void only when its source says so.
+func leaseOf(c *job.Claimed, every time.Duration, now time.Time) lease {
+	l := lease{length: c.Job.Policy.Timeouts.Lease, every: every}
+	if l.length == 0 {
+		return l
+	}
+	l.every = min(every, l.length/3)
+	l.from = now.Add(-min(max(l.length-c.Left, 0), l.lastThird()))
+	l.renewAt = l.from.Add(l.every)
+	return l
+}
+
+// lastThird is the age at which a third of the lease is left.
+func (l *lease) lastThird() time.Duration { return l.length * 2 / 3 }
+
+// lapsesAt is when work stops unless its lease is renewed: a sixth before the lease
+// ends, for clocks that differ. Zero when the work has been stopped.
+func (l *lease) lapsesAt() time.Time {
+	if l.length == 0 || l.lapsed {
+		return time.Time{}
+	}
+	return l.from.Add(l.length - l.length/6)
+}
+
+// wakesAt is when there is something to do for the lease; zero for never. Work that
+// was stopped keeps its lease until its end is stored.
+func (l *lease) wakesAt() time.Time {
+	if l.calling || l.length == 0 {
+		return l.lapsesAt()
+	}
+	return earlier(l.renewAt, l.lapsesAt())
+}
+
+// early is how long before it is due a lease may be renewed, so as to share a call.
+func (l *lease) early() time.Duration { return l.every / 4 }
+
 // renewal is one call that renews leases, and its answers.
 type renewal struct {
-	asked    time.Time // before the call: leases are counted from then
+	asked    time.Time     // before the call: leases are counted from then
+	limit    time.Duration // how long the call may take
 	attempts []*attempt
 	errs     []error
 }
 
-// keepLeases renews all leases in one call each interval, and stops the work of
-// those that could not be renewed before they end. It returns when ctx has ended
-// and no call is out.
+// keepLeases renews each lease when it is due, together with those that are due about
+// then, and stops the work of those that could not be renewed before they end. It
+// returns when ctx has ended and no call is out.
 func (r *Runner) keepLeases(ctx context.Context) {
-	answers := make(chan renewal) // of the call that is out
-	out := 0                      // calls: at most one
-	due := time.Now().Add(r.every())
+	answers := make(chan renewal) // of the calls that are out
+	out := 0                      // calls
+	defer func() {
+		for ; out > 0; out-- {
+			<-answers
+		}
+	}()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
 	for {
-		wake := earlier(due, r.firstLapse())
-		timer := time.NewTimer(time.Until(wake))
+		wake := r.nextWake()
+		if wake.IsZero() {
+			timer.Stop()
+		} else {
+			timer.Reset(time.Until(wake))
+		}
 		select {
 		case <-ctx.Done():
-			timer.Stop()
-			for ; out > 0; out-- {
-				<-answers
-			}
 			return
-		case <-r.hurry:
-			due = earlier(due, time.Now().Add(r.every()))
+		case n := <-answers:
+			out--
+			r.renewed(n)
+		case <-r.sooner:
 		case <-timer.C:
-			if time.Since(wake) > stoodStill {
-				r.askFirst(time.Now())
-				due = wake
+			now := time.Now()
+			if now.Sub(wake) > stoodStill {
+				r.askFirst(now)
 			}
-			r.stopLapsed(time.Now())
-			if time.Now().Before(due) {
-				continue
-			}
-			due = time.Now().Add(r.every())
-			if n := r.toRenew(time.Now()); out == 0 && len(n.attempts) > 0 {
+			r.stopLapsed(now)
+			for _, n := range r.toRenew(now) {
 				out++
 				go func() { answers <- r.renew(ctx, n) }()
 			}
-		case n := <-answers:
-			out--
-			if !r.renewed(n) {
-				due = earlier(due, time.Now().Add(r.every()/5))
-			}
 		}
-		timer.Stop()
 	}
 }
 
@@ -61,32 +111,57 @@ func (r *Runner) keepLeases(ctx context.Context) {
 // was stopped for a while.
 const stoodStill = 500 * time.Millisecond
 
-// askFirst gives leases that ran out while we stood still a little longer: nobody
-// has refused to renew them, and whether another has the job only the source knows.
+// askFirst gives leases that ran out while we stood still a last third: nobody has
+// refused to renew them, and only the source knows whether another has the job.
 func (r *Runner) askFirst(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, a := range r.held {
-		if at := a.lapsesAt(); !at.IsZero() && !at.After(now) {
-			a.asked = now.Add(-a.claimed.Job.Policy.Timeouts.Lease * 2 / 3)
+		if at := a.lease.lapsesAt(); !at.IsZero() && !at.After(now) {
+			a.lease.from = now.Add(-a.lease.lastThird())
 		}
 	}
 }
 
-// toRenew are the attempts that have stood on their lease for an interval.
-func (r *Runner) toRenew(now time.Time) renewal {
+// toRenew are the calls to make: of the leases that are due, and of those that are due
+// about then. Leases of another length have a call of their own, for its time is
+// bounded by the shortest.
+func (r *Runner) toRenew(now time.Time) map[time.Duration]renewal {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	n := renewal{asked: now}
+	var calls map[time.Duration]renewal
 	for _, a := range r.held {
-		if now.Sub(a.asked) >= r.interval {
-			n.attempts = append(n.attempts, a)
+		if l := &a.lease; l.due(now) && calls[l.length].attempts == nil {
+			if calls == nil {
+				calls = map[time.Duration]renewal{}
+			}
+			calls[l.length] = renewal{asked: now, limit: l.length / 3, attempts: make([]*attempt, 0, len(r.held))}
 		}
 	}
-	return n
+	if calls == nil {
+		return nil
+	}
+	for _, a := range r.held {
+		l := &a.lease
+		if n, ok := calls[l.length]; ok && l.due(now.Add(l.early())) {
+			l.calling = true
+			n.attempts = append(n.attempts, a)
+			calls[l.length] = n
+		}
+	}
+	return calls
 }
 
+// due says whether the lease is to be renewed by that time. While a call for it is out
+// there is no second one.
+func (l *lease) due(at time.Time) bool {
+	return l.length > 0 && !l.calling && !l.renewAt.After(at)
+}
+
+// renew makes one call. A source that does not answer in time is asked again later.
 func (r *Runner) renew(ctx context.Context, n renewal) renewal {
+	ctx, cancel := context.WithTimeout(ctx, n.limit)
+	defer cancel()
 	leases := make([]job.Lease, len(n.attempts))
 	for i, a := range n.attempts {
 		leases[i] = a.claimed.Lease()
@@ -95,13 +170,14 @@ func (r *Runner) renew(ctx context.Context, n renewal) renewal {
 	return n
 }
 
-// renewed takes the answers to a renewal; false when it should be made again soon.
-func (r *Runner) renewed(n renewal) bool {
+// renewed takes the answers to a renewal.
+func (r *Runner) renewed(n renewal) {
 	var failed error
 	for i, a := range n.attempts {
-		switch err := n.errs[i]; {
+		err := n.errs[i]
+		r.answered(a, n.asked, err == nil)
+		switch {
 		case err == nil:
-			r.extend(a, n.asked)
 		case job.CodeOf(err) == job.LeaseLost:
 			a.lost()
 		default:
@@ -111,13 +187,23 @@ func (r *Runner) renewed(n renewal) bool {
 	if failed != nil {
 		r.cfg.Log.Warn("leases could not be renewed", "err", failed)
 	}
-	return failed == nil
 }
 
-func (r *Runner) extend(a *attempt, asked time.Time) {
+// answered notes the answer to a renewal. One that failed is made again soon. A late
+// answer never makes the lease older than it is known to be.
+func (r *Runner) answered(a *attempt, asked time.Time, renewed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	a.asked = asked
+	l := &a.lease
+	l.calling = false
+	if !renewed {
+		l.renewAt = time.Now().Add(l.every / 5)
+		return
+	}
+	if asked.After(l.from) {
+		l.from = asked
+	}
+	l.renewAt = l.from.Add(l.every)
 }
 
 // stopLapsed stops the work whose lease is about to end.
@@ -134,47 +220,34 @@ func (r *Runner) takeLapsed(now time.Time) []*attempt {
 	defer r.mu.Unlock()
 	var all []*attempt
 	for _, a := range r.held {
-		if at := a.lapsesAt(); !at.IsZero() && !at.After(now) {
-			a.lapsed = true
+		if at := a.lease.lapsesAt(); !at.IsZero() && !at.After(now) {
+			a.lease.lapsed = true
 			all = append(all, a)
 		}
 	}
 	return all
 }
 
-// firstLapse is when the first lease is to be given up unless it is renewed; zero
-// when there is none.
-func (r *Runner) firstLapse() (first time.Time) {
+// nextWake is when the first lease has something to be done; zero for never. Until then
+// keepLeases sleeps.
+func (r *Runner) nextWake() time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.wake = time.Time{}
 	for _, a := range r.held {
-		first = earlier(first, a.lapsesAt())
+		r.wake = earlier(r.wake, a.lease.wakesAt())
 	}
-	return first
+	return r.wake
 }
 
-// lapsesAt is when work stops unless the lease is renewed: a sixth before its end,
-// for the way of the delivery and for clocks that differ. Zero when it has stopped.
-func (a *attempt) lapsesAt() time.Time {
-	lease := a.claimed.Job.Policy.Timeouts.Lease
-	if lease == 0 || a.lapsed {
-		return time.Time{}
+// holdLocked takes an attempt among those whose leases are kept. Only one that is due
+// before all others wakes keepLeases: that is rare, and a wake-up for every job is dear.
+func (r *Runner) holdLocked(a *attempt) {
+	r.held[a.claimed.Token] = a
+	if at := a.lease.wakesAt(); !at.IsZero() && (r.wake.IsZero() || at.Before(r.wake)) {
+		r.wake = at
+		notify(r.sooner)
 	}
-	return a.asked.Add(lease - lease/6)
-}
-
-// hastenLocked makes renewals frequent enough for a lease of that length.
-func (r *Runner) hastenLocked(lease time.Duration) {
-	if lease > 0 && lease/3 < r.interval {
-		r.interval = lease / 3
-		notify(r.hurry)
-	}
-}
-
-func (r *Runner) every() time.Duration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.interval
 }
 
 // earlier is the earlier of two times; a zero time is never.

@@ -41,7 +41,8 @@ type Source interface {
 	// goroutine. It does not block.
 	End(l job.Lease, o job.Outcome, then func(error))
 	// Renew extends leases by their jobs' [job.Timeouts.Lease]; the answer has an
-	// error, or nil, for each.
+	// error, or nil, for each. It returns when ctx has ended. Several calls may be out,
+	// but never two for the same lease.
 	Renew(ctx context.Context, leases []job.Lease) []error
 }
 
@@ -53,8 +54,8 @@ type Config struct {
 	Slots    int          // jobs at once
 	Name     string       // of the worker, for people
 	Log      *slog.Logger // nil for none
-	// RenewEvery is how often leases are renewed; 0 for 10 s. A job whose lease is
-	// shorter than three times this makes it shorter.
+	// RenewEvery is how often a lease is renewed; 0 for 10 s. One that is shorter than
+	// three times this is renewed three times in its length.
 	RenewEvery time.Duration
 	// Grace is how long running work may go on when the runner is to stop; 0 for 25 s.
 	Grace time.Duration
@@ -71,7 +72,7 @@ type Runner struct {
 	values context.Context // what attempts' contexts are made from; never ends
 	base   context.Context // of every write; ends when a shutdown gives up
 	giveUp context.CancelFunc
-	hurry  chan struct{} // tells keepLeases of a shorter interval; never closed
+	sooner chan struct{} // tells keepLeases of a lease that is due before it wakes; never closed
 	quiet  chan struct{} // tells drain that nothing is active; never closed
 	next   chan *attempt // work for goroutines at rest: see pool.go; never closed
 
@@ -79,11 +80,11 @@ type Runner struct {
 
 	mu sync.Mutex // never held while an attempt's mu is taken; the reverse is fine
 	// guarded by mu
-	phase    phase
-	held     map[job.Token]*attempt // the leases to be kept alive
-	active   int                    // attempts that are not over, and goroutines at work on one that is
-	resting  int                    // goroutines that wait for the next one
-	interval time.Duration          // between renewals
+	phase   phase
+	held    map[job.Token]*attempt // the leases to be kept alive
+	active  int                    // attempts that are not over, and goroutines at work on one that is
+	resting int                    // goroutines that wait for the next one
+	wake    time.Time              // when keepLeases wakes; zero for never
 }
 
 type phase uint8
@@ -107,12 +108,11 @@ func New(c Config) *Runner {
 	}
 	c.Log = c.Log.With("queue", c.Queue)
 	return &Runner{
-		cfg:      c,
-		hurry:    make(chan struct{}, 1),
-		quiet:    make(chan struct{}, 1),
-		next:     make(chan *attempt, mostResting),
-		held:     make(map[job.Token]*attempt, c.Slots),
-		interval: c.RenewEvery,
+		cfg:    c,
+		sooner: make(chan struct{}, 1),
+		quiet:  make(chan struct{}, 1),
+		next:   make(chan *attempt, mostResting),
+		held:   make(map[job.Token]*attempt, c.Slots),
 	}
 }
 
@@ -152,7 +152,7 @@ func (r *Runner) Run(ctx context.Context) error {
 
 // deliver starts an attempt. The source calls it.
 func (r *Runner) deliver(c job.Claimed) {
-	a := &attempt{r: r, claimed: c, asked: time.Now()}
+	a := &attempt{r: r, claimed: c, lease: leaseOf(&c, r.cfg.RenewEvery, time.Now())}
 	a.clocks.limits = &a.claimed.Job.Policy.Timeouts
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -164,9 +164,8 @@ func (r *Runner) deliver(c job.Claimed) {
 		a.why = exec.ErrStopping // it is handed back without having begun
 	case serving:
 	}
-	r.held[c.Token] = a
+	r.holdLocked(a)
 	r.active++
-	r.hastenLocked(c.Job.Policy.Timeouts.Lease)
 	r.startLocked(a)
 }
 
