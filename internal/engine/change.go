@@ -35,7 +35,6 @@ func (e *Engine) cancelled(op *store.Cancel) {
 	switch {
 	case op.Err != nil:
 	case op.Ended:
-		e.abandons.forget(op.ID)
 		e.publish(&op.Job)
 	case op.Job.State == job.Running:
 		e.stopWork(op.ID, op.Job)
@@ -84,7 +83,6 @@ func (e *Engine) deleted(op *store.Delete) {
 	if op.Err != nil {
 		return
 	}
-	e.abandons.forget(op.ID)
 	if op.Running {
 		e.stopWork(op.ID, job.Job{CancelRequestedAt: e.store.Now()})
 	}
@@ -103,7 +101,6 @@ func (e *Engine) retried(op *store.Retry) {
 	if op.Err != nil {
 		return
 	}
-	e.abandons.add(&op.Job)
 	e.publish(&op.Job)
 	e.awaits(&op.Job)
 }

@@ -66,7 +66,7 @@ type Engine struct {
 	pruner      *pruner
 	disk        *disk
 	began       time.Time
-	abandons    *abandons
+	presence    *presence
 	removals    *removals
 	observer    Observer
 
@@ -103,7 +103,7 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 		limits:      map[string]job.Limits{},
 		lanes:       newLanes(),
 		began:       time.Now(),
-		abandons:    newAbandons(c.Store.Now),
+		presence:    newPresence(),
 		removals:    newRemovals(c.RemoveFiles),
 		observer:    c.Observe,
 		live:        map[job.ID]*live{},
@@ -134,9 +134,6 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 	e.pruner = newPruner(e, c.MaxBytes)
 	e.pruner.fileBytes = c.FileBytes
 	if err := e.takeBack(ctx); err != nil {
-		return nil, err
-	}
-	if err := e.loadAbandons(ctx); err != nil {
 		return nil, err
 	}
 	return e, e.loadCounts(ctx)

@@ -352,7 +352,6 @@ func (e *Engine) settled(p *pending) {
 		e.retried(op)
 	case *store.Due:
 		for i := range op.Expired {
-			e.abandons.forget(op.Expired[i].ID)
 			e.publish(&op.Expired[i])
 		}
 	}

@@ -19,7 +19,7 @@ const exactPosition = 100
 func (e *Engine) Get(ctx context.Context, owner job.Owner, id job.ID) (Snapshot, error) {
 	s, err := e.snapshot(ctx, &job.Job{ID: id, Owner: owner}, nil)
 	if err == nil {
-		e.abandons.asked(id)
+		e.presence.asked(&s.Job)
 	}
 	return s, err
 }
@@ -150,7 +150,6 @@ func (e *Engine) Wait(ctx context.Context, owner job.Owner, id job.ID, wait time
 		sub.Close()
 		return Snapshot{}, err
 	}
-	e.abandons.asked(id)
 	return e.await(ctx, sub, j, wait)
 }
 
@@ -169,6 +168,8 @@ func (e *Engine) subscribe(id job.ID) (*watch.Sub, error) {
 // await holds until the subscribed job has ended, and closes the subscription.
 func (e *Engine) await(ctx context.Context, sub *watch.Sub, j job.Job, wait time.Duration) (Snapshot, error) {
 	defer sub.Close()
+	e.presence.watches(&j)
+	defer e.presence.leaves(&j)
 	if j.State.Ended() || wait <= 0 {
 		return e.snapshot(ctx, &j, nil)
 	}

@@ -15,6 +15,7 @@ func halves(b *store.Batch) (first, second *store.Batch) {
 	room := b.Len() / 2
 	split(b.Pauses, &first.Pauses, &second.Pauses, &room)
 	split(b.Renews, &first.Renews, &second.Renews, &room)
+	split(b.Presences, &first.Presences, &second.Presences, &room)
 	split(b.Appends, &first.Appends, &second.Appends, &room)
 	split(b.Finishes, &first.Finishes, &second.Finishes, &room)
 	split(b.Cancels, &first.Cancels, &second.Cancels, &room)
@@ -77,6 +78,9 @@ func refuseOps(b *store.Batch, err error) {
 		op.Err = err
 	}
 	for _, op := range b.Renews {
+		op.Err = err
+	}
+	for _, op := range b.Presences {
 		op.Err = err
 	}
 	for _, op := range b.Appends {

@@ -288,7 +288,6 @@ func (e *Engine) submitted(op *store.Submit, to *server) {
 	stored := op.Err == nil && op.Existing == nil
 	leased := stored && op.Job.State == job.Running
 	if stored {
-		e.abandons.add(&op.Job)
 	}
 	if to != nil && !leased {
 		to.release(1)

@@ -78,7 +78,7 @@ func (s *sweeper) dueAt(at time.Time) {
 // unhealthy notes a trouble of ours: no lease is taken for a while, and no job is
 // held to be abandoned.
 func (s *sweeper) unhealthy() {
-	s.e.abandons.again()
+	s.e.presence.restart()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.healthy = time.Now()

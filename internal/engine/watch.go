@@ -35,7 +35,7 @@ func (e *Engine) Watch(ctx context.Context, owner job.Owner, id job.ID, after in
 		return nil, err
 	}
 	w.job = j
-	e.abandons.asked(id)
+	e.presence.watches(&w.job)
 	return w, nil
 }
 
@@ -63,7 +63,10 @@ func (w *Watch) Next(ctx context.Context) (Update, error) {
 }
 
 // Close lets go of the job.
-func (w *Watch) Close() { w.sub.Close() }
+func (w *Watch) Close() {
+	w.sub.Close()
+	w.e.presence.leaves(&w.job)
+}
 
 // read catches up from the log, a page at a time.
 func (w *Watch) read(ctx context.Context) (Update, error) {

@@ -194,7 +194,6 @@ func (e *Engine) finished(op *store.Finish, taken bool) {
 	e.observer.Said(sizeOf(op.Entries))
 	e.observer.Ended(j.Queue, endingOf(op, taken), ran)
 	if op.State.Ended() {
-		e.abandons.forget(j.ID)
 	} else if op.State == job.Scheduled {
 		e.sweeper.dueAt(j.RunAt)
 	}

@@ -51,18 +51,19 @@ type Batch struct {
 	// has none. The store only reads them.
 	Limits map[string]job.Limits
 
-	Pauses   []*Pause
-	Renews   []*Renew
-	Appends  []*Append
-	Finishes []*Finish
-	Cancels  []*Cancel
-	Deletes  []*Delete
-	Retries  []*Retry
-	Writes   []*Write
-	Submits  []*Submit
-	Dues     []*Due
-	Prunes   []*Prune
-	Claims   []*Claim
+	Pauses    []*Pause
+	Renews    []*Renew
+	Presences []*Presence
+	Appends   []*Append
+	Finishes  []*Finish
+	Cancels   []*Cancel
+	Deletes   []*Delete
+	Retries   []*Retry
+	Writes    []*Write
+	Submits   []*Submit
+	Dues      []*Due
+	Prunes    []*Prune
+	Claims    []*Claim
 
 	// out
 
@@ -87,6 +88,8 @@ func (b *Batch) Add(op any) {
 		b.Pauses = append(b.Pauses, op)
 	case *Renew:
 		b.Renews = append(b.Renews, op)
+	case *Presence:
+		b.Presences = append(b.Presences, op)
 	case *Append:
 		b.Appends = append(b.Appends, op)
 	case *Finish:
@@ -114,7 +117,7 @@ func (b *Batch) Add(op any) {
 
 // Len is the number of ops in the batch.
 func (b *Batch) Len() int {
-	return len(b.Pauses) + len(b.Renews) + len(b.Appends) + len(b.Finishes) + len(b.Cancels) + len(b.Deletes) +
+	return len(b.Pauses) + len(b.Renews) + len(b.Presences) + len(b.Appends) + len(b.Finishes) + len(b.Cancels) + len(b.Deletes) +
 		len(b.Retries) + len(b.Writes) + len(b.Submits) + len(b.Dues) + len(b.Prunes) + len(b.Claims)
 }
 
@@ -139,6 +142,17 @@ type Renew struct {
 	Err error
 	// CancelRequested tells the worker that the job is to stop.
 	CancelRequested bool
+}
+
+// Presence notes, by the store's clock, that someone was seen at jobs: their
+// [job.Timeouts.Abandon] begins anew. An owner who was seen counts for all of their
+// unfinished jobs. Jobs that do not exist, have ended or have no such timeout are passed over.
+type Presence struct {
+	Jobs   []job.ID
+	Owners []job.Owner
+
+	// out
+	Err error
 }
 
 // Append adds entries to a running job's output. The entries' numbers follow the
@@ -190,11 +204,15 @@ type Finish struct {
 
 // Cancel asks for a job's end. A waiting job ends now, as Cancelled. A running one
 // remembers the request and goes on until its worker, or a sweep, ends it. An
-// ended one is left as it is. Refusals: job.NotFound.
+// ended one is left as it is. Refusals: job.NotFound; job.Conflict, see Abandoned.
 type Cancel struct {
 	Owner job.Owner
 	ID    job.ID
 	Keep  time.Duration
+	// Abandoned makes the cancel apply only while the job is one that
+	// [Upkeep.Abandonable] lists; otherwise it is refused with job.Conflict. A presence
+	// that was stored since the list was read keeps the job.
+	Abandoned bool
 
 	// out
 	Err   error

@@ -96,9 +96,11 @@ type Upkeep interface {
 	// WithFiles lists jobs that have files, whoever's, in the order of a cursor that
 	// begins with 0 and ends with 0.
 	WithFiles(ctx context.Context, after int64, limit int) (ids []job.ID, next int64, err error)
-	// Abandonable lists unfinished jobs with a [job.Timeouts.Abandon], whoever's, in
-	// the order of a cursor that begins with 0 and ends with 0.
-	Abandonable(ctx context.Context, after int64, limit int) (jobs []job.Job, next int64, err error)
+	// Abandonable lists unfinished jobs, of all owners, at which nobody was seen for
+	// their [job.Timeouts.Abandon] by the store's clock: since the submit, the last retry,
+	// or the last [Presence] of the job or its owner, whichever came last. A job whose cancel
+	// was requested is not listed. The cursor is opaque: "" begins and ends.
+	Abandonable(ctx context.Context, after string, limit int) (jobs []job.Job, next string, err error)
 	// Size is how many bytes the store holds, without what it could give back.
 	Size(ctx context.Context) (int64, error)
 	// Now is the store's clock, which alone decides leases and due times.

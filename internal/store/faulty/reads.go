@@ -142,7 +142,7 @@ func (s *Store) WithFiles(ctx context.Context, after int64, limit int) (ids []jo
 }
 
 // Abandonable lists jobs that may be abandoned; see [store.Upkeep].
-func (s *Store) Abandonable(ctx context.Context, after int64, limit int) (jobs []job.Job, next int64, err error) {
+func (s *Store) Abandonable(ctx context.Context, after string, limit int) (jobs []job.Job, next string, err error) {
 	if err = s.reading("Abandonable"); err == nil {
 		jobs, next, err = s.inner.Abandonable(ctx, after, limit)
 	}

@@ -32,6 +32,11 @@ func (t *tx) cancel(op *store.Cancel) (err error) {
 	if op.Err = refusal; refusal != nil || err != nil {
 		return err
 	}
+	if op.Abandoned {
+		if op.Err, err = t.stillAbandoned(op); op.Err != nil || err != nil {
+			return err
+		}
+	}
 	switch {
 	case f.job.State.Waiting():
 		op.Ended = true
@@ -39,7 +44,9 @@ func (t *tx) cancel(op *store.Cancel) (err error) {
 	case f.job.State == job.Running && f.job.CancelRequestedAt.IsZero():
 		f.job.CancelRequestedAt = t.now
 		t.running[op.ID].job.CancelRequestedAt = t.now
-		err = t.q.requestCancel.time(t.now).int(f.job.n).run()
+		if err = t.q.requestCancel.time(t.now).int(f.job.n).run(); err == nil {
+			err = t.neverAbandoned(&f.job.Job)
+		}
 	}
 	op.Job = f.job.Job
 	return err
@@ -82,6 +89,9 @@ func (t *tx) deleteAtEnd(h *held) error {
 	h.deleted = true
 	if h.job.CancelRequestedAt.IsZero() {
 		h.job.CancelRequestedAt = t.now
+	}
+	if err := t.neverAbandoned(&h.job.Job); err != nil {
+		return err
 	}
 	return t.q.markDeleted.time(h.job.CancelRequestedAt).int(h.job.n).run()
 }

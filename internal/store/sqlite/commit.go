@@ -126,6 +126,7 @@ func (t *tx) apply(b *store.Batch) error {
 		t.endDamaged,
 		func() error { return each(t, b.Pauses, t.pause) },
 		func() error { return each(t, b.Renews, t.renew) },
+		func() error { return each(t, b.Presences, t.present) },
 		func() error { return each(t, b.Appends, t.append) },
 		func() error { return each(t, b.Finishes, t.finish) },
 		func() error { return each(t, b.Cancels, t.cancel) },

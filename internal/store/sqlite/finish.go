@@ -83,27 +83,11 @@ func (t *tx) end(h *held, op *store.Finish, to job.State) error {
 			return err
 		}
 	}
-	if err := t.neverAbandoned(j); err != nil {
+	if err := t.neverAbandoned(&j.Job); err != nil {
 		return err
 	}
 	return t.q.end.int(int64(to)).time(j.FinishedAt).time(j.ExpiresAt).
 		int(j.Cursor).int(j.OutputBytes).bytes(encodeProgress(j.Progress)).bytes(encodeFailure(j.Failure)).bytes(j.Usage).int(j.n).run()
-}
-
-// mayBeAbandoned lists a job that is not over among those that may be abandoned, if
-// it may; neverAbandoned takes it out again when it ends.
-func (t *tx) mayBeAbandoned(j *job.Job, n int64) error {
-	if j.Policy.Timeouts.Abandon == 0 {
-		return nil
-	}
-	return t.q.insertAbandonable.int(n).run()
-}
-
-func (t *tx) neverAbandoned(j *row) error {
-	if j.Policy.Timeouts.Abandon == 0 {
-		return nil
-	}
-	return t.q.deleteAbandonable.int(j.n).run()
 }
 
 // goBack makes a job wait again whose attempt is over.
@@ -141,7 +125,7 @@ func (t *tx) endWaiting(j *row, to job.State, keep time.Duration) error {
 	if err := t.rowsAtEndOf(j, nil); err != nil {
 		return err
 	}
-	if err := t.neverAbandoned(j); err != nil {
+	if err := t.neverAbandoned(&j.Job); err != nil {
 		return err
 	}
 	return t.q.endWaiting.int(int64(to)).time(j.FinishedAt).time(j.ExpiresAt).bytes(encodeFailure(j.Failure)).int(j.n).run()

@@ -51,7 +51,7 @@ func (t *tx) mend(j *row) error {
 			return err
 		}
 	}
-	if err := t.q.deleteAbandonable.int(j.n).run(); err != nil {
+	if err := t.q.deletePresence.id(&j.ID).run(); err != nil {
 		return err
 	}
 	x, err := encodeExtra(&j.Job)

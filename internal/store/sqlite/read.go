@@ -67,7 +67,7 @@ func openReader(path string, told *told) (*reader, error) {
 		{&r.held, "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count(), pragma_freelist_count(), pragma_page_size()"},
 		{&r.nextExpiry, "SELECT queue_by FROM jobs WHERE queue_by IS NOT NULL ORDER BY queue_by LIMIT 1"},
 		{&r.withFiles, "SELECT n, id FROM with_files WHERE n > ? ORDER BY n LIMIT ?"},
-		{&r.abandonable, "SELECT " + jobColumns + ", deleted FROM abandonable JOIN jobs USING (n) WHERE n > ? ORDER BY n LIMIT ?"},
+		{&r.abandonable, "SELECT " + jobColumns + ", until FROM presence JOIN jobs USING (n, id, tenant, usr) WHERE (until, id) > (?, ?) AND until <= ? ORDER BY until, id LIMIT ?"},
 	} {
 		if *p.into, err = prepare(conn, p.sql); err != nil {
 			_ = conn.Close()

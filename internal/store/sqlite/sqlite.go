@@ -159,6 +159,9 @@ func (s *Store) open(ctx context.Context, path string, o Options) (err error) {
 	if err := s.load(); err != nil {
 		return err
 	}
+	if err := s.fillPresence(); err != nil {
+		return err
+	}
 	s.readers = make(chan *reader, s.size)
 	for range s.size {
 		r, err := openReader(path, s.told)

@@ -16,7 +16,8 @@ type statements struct {
 	end, endWaiting, requeue, ready                    *query
 	job, input, next, due, expired, oldest, weight     *query
 	parked, mend                                       *query
-	insertAbandonable, deleteAbandonable               *query
+	insertPresence, deletePresence, seeJob, seeOwner   *query
+	isAbandoned, unfilledPresence, fillPresence        *query
 	insertWithFiles, deleteWithFiles                   *query
 	setMark, deleteMark, loadMarks, runningRow         *query
 	outputEnd, text                                    *query
@@ -69,8 +70,13 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.ready, "UPDATE jobs SET state = ?, lane = ?, turn = ?, due = NULL WHERE n = ?"},
 		{&q.requeue, `UPDATE jobs SET state = ?, lane = ?, turn = ?, run_at = ?, queue_by = ?, attempt = 0, started = NULL, finished = NULL,
 			cancel_at = NULL, expires = NULL, progress = NULL, failure = NULL, usage = NULL WHERE n = ?`},
-		{&q.insertAbandonable, "INSERT OR IGNORE INTO abandonable (n) VALUES (?)"},
-		{&q.deleteAbandonable, "DELETE FROM abandonable WHERE n = ?"},
+		{&q.insertPresence, "INSERT OR REPLACE INTO presence (id, n, tenant, usr, after, until) VALUES (?, ?, ?, ?, ?, ?)"},
+		{&q.deletePresence, "DELETE FROM presence WHERE id = ?"},
+		{&q.seeJob, "UPDATE presence SET until = ? + after WHERE id = ?"},
+		{&q.seeOwner, "UPDATE presence SET until = ? + after WHERE tenant = ? AND usr = ?"},
+		{&q.isAbandoned, "SELECT 1 FROM presence WHERE id = ? AND until <= ?"},
+		{&q.unfilledPresence, "SELECT id, policy FROM presence JOIN jobs USING (n, id) WHERE after = 0"},
+		{&q.fillPresence, "UPDATE presence SET after = ?, until = ? WHERE id = ?"},
 		{&q.insertWithFiles, "INSERT INTO with_files (n, id) VALUES (?,?)"},
 		{&q.deleteWithFiles, "DELETE FROM with_files WHERE n = ?"},
 		{&q.setMark, "INSERT OR REPLACE INTO running (n64, bits) VALUES (?,?)"},

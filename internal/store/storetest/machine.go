@@ -185,7 +185,7 @@ func (m *machine) Fatalf(f string, a ...any) { m.T.Fatalf(f, a...) }
 // op draws one op.
 func (m *machine) op(r *rapid.T) any {
 	switch rapid.SampledFrom([]string{
-		"submit", "submit", "submit", "claim", "claim", "renew", "append", "append", "finish", "finish", "finish", "cancel", "delete", "retry", "pause",
+		"submit", "submit", "submit", "claim", "claim", "renew", "append", "append", "finish", "finish", "finish", "cancel", "abandon", "presence", "delete", "retry", "pause",
 	}).Draw(r, "op") {
 	case "submit":
 		return m.drawSubmit(r)
@@ -200,6 +200,10 @@ func (m *machine) op(r *rapid.T) any {
 		return &store.Append{Lease: l, Entries: m.drawEntries(r, l, 1), Progress: m.drawProgress(r)}
 	case "finish":
 		return m.drawFinish(r)
+	case "abandon":
+		return &store.Cancel{Owner: m.drawOwner(r), ID: m.drawJob(r), Keep: keep, Abandoned: true}
+	case "presence":
+		return &store.Presence{Jobs: []job.ID{m.drawJob(r), m.drawJob(r)}, Owners: []job.Owner{m.drawOwner(r)}[:rapid.IntRange(0, 1).Draw(r, "owners")]}
 	case "cancel":
 		return &store.Cancel{Owner: m.drawOwner(r), ID: m.drawJob(r), Keep: keep}
 	case "delete":

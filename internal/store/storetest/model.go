@@ -31,6 +31,7 @@ type modelled struct {
 	until   time.Time
 	first   int64     // the cursor when its attempt began
 	queueBy time.Time // zero when it does not expire
+	leftAt  time.Time // when it is abandonable
 	ready   int       // when it became queued or parked, among all jobs
 	entered int       // when it became queued
 	either  bool      // it is parked, or was: of several such jobs the store may choose
@@ -63,6 +64,8 @@ func (m *model) expect(op any) (check func()) {
 	switch op := op.(type) {
 	case *store.Renew:
 		return m.renew(op)
+	case *store.Presence:
+		return m.presence(op)
 	case *store.Append:
 		return m.append(op)
 	case *store.Finish:

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"slices"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -21,6 +22,7 @@ func (m *model) submit(op *store.Submit) func() {
 	now := m.w.now()
 	j := &modelled{Job: op.Job}
 	j.CreatedAt, j.RunAt = now, now
+	j.leftAt = now.Add(j.Policy.Timeouts.Abandon)
 	m.jobs[j.ID] = j
 	m.order = append(m.order, j.ID)
 	m.begin(j, op)
@@ -95,6 +97,19 @@ func (m *model) renew(op *store.Renew) func() {
 	}
 	j.until = m.w.now().Add(op.For)
 	return m.told(op, &op.CancelRequested, !j.CancelRequestedAt.IsZero())
+}
+
+func (m *model) presence(op *store.Presence) func() {
+	for _, j := range m.jobs {
+		if slices.Contains(op.Jobs, j.ID) || slices.Contains(op.Owners, j.Owner) {
+			j.leftAt = m.w.now().Add(j.Policy.Timeouts.Abandon)
+		}
+	}
+	return m.refusal(op, "")
+}
+
+func (m *model) abandonable(j *modelled) bool {
+	return !j.State.Ended() && !j.deleted && j.CancelRequestedAt.IsZero() && j.Policy.Timeouts.Abandon > 0 && !j.leftAt.After(m.w.now())
 }
 
 // told checks an op that applies and whether it tells of a cancel.
@@ -199,6 +214,9 @@ func (m *model) cancel(op *store.Cancel) func() {
 	if j == nil {
 		return m.refusal(op, job.NotFound)
 	}
+	if op.Abandoned && !m.abandonable(j) {
+		return m.refusal(op, job.Conflict)
+	}
 	ended := j.State.Waiting()
 	if ended {
 		m.end(j, job.Cancelled, op.Keep)
@@ -261,6 +279,7 @@ func (m *model) retry(op *store.Retry) func() {
 	case !j.State.Ended() || j.State == job.Succeeded:
 		return m.refusal(op, job.NotRetryable)
 	}
+	j.leftAt = m.w.now().Add(j.Policy.Timeouts.Abandon)
 	j.Attempt, j.Failure, j.Usage, j.Progress = 0, nil, nil, job.Progress{}
 	j.StartedAt, j.FinishedAt, j.ExpiresAt, j.CancelRequestedAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	m.ready(j, m.w.now())

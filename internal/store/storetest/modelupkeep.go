@@ -1,6 +1,8 @@
 package storetest
 
 import (
+	"bytes"
+	"cmp"
 	"slices"
 	"time"
 
@@ -208,8 +210,9 @@ func (m *model) compareSwept() {
 	if got, want := swept(m.w, m.w.store.WithFiles), modelledIDs(with); !slices.Equal(got, want) {
 		m.w.Fatalf("the jobs with files are %v, want %v", got, want)
 	}
-	may := m.all(func(j *modelled) bool {
-		return !j.State.Ended() && !j.deleted && j.Policy.Timeouts.Abandon > 0
+	may := m.all(m.abandonable)
+	slices.SortFunc(may, func(a, b *modelled) int {
+		return cmp.Or(a.leftAt.Compare(b.leftAt), bytes.Compare(a.ID[:], b.ID[:]))
 	})
 	if got, want := ids(swept(m.w, m.w.store.Abandonable)), modelledIDs(may); !slices.Equal(got, want) {
 		m.w.Fatalf("the jobs that may be abandoned are %v, want %v", got, want)

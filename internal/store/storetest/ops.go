@@ -209,6 +209,7 @@ func batchOf(ops ...any) *store.Batch {
 func opsOf(b *store.Batch) (ops []any) {
 	ops = gather(ops, b.Pauses)
 	ops = gather(ops, b.Renews)
+	ops = gather(ops, b.Presences)
 	ops = gather(ops, b.Appends)
 	ops = gather(ops, b.Finishes)
 	ops = gather(ops, b.Cancels)
@@ -234,6 +235,8 @@ func errOf(op any) error {
 	case *store.Pause:
 		return op.Err
 	case *store.Renew:
+		return op.Err
+	case *store.Presence:
 		return op.Err
 	case *store.Append:
 		return op.Err

@@ -88,7 +88,7 @@ func metBy(op any) string {
 
 func answerOf(op any) string {
 	switch op := op.(type) {
-	case *store.Pause:
+	case *store.Pause, *store.Presence:
 		return ""
 	case *store.Renew:
 		return fmt.Sprint(op.CancelRequested)

@@ -66,6 +66,7 @@ func topics() []topic {
 		{"retention", retentionRules()},
 		{"list", listRules()},
 		{"sweeps", sweepRules()},
+		{"presence", presenceRules()},
 		{"owners", ownerRules()},
 		{"counts", countRules()},
 		{"batch", batchRules()},

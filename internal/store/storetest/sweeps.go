@@ -3,7 +3,6 @@ package storetest
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
@@ -13,7 +12,6 @@ func sweepRules() []rule {
 	return []rule{
 		{"jobs with files are listed for as long as there is a row of theirs", sweepFiles},
 		{"a commit tells which jobs with files it removed, by whatever op", sweepRemoved},
-		{"unfinished jobs that may be abandoned are listed, whoever's they are", sweepAbandonable},
 	}
 }
 
@@ -25,23 +23,22 @@ func withFiles(names ...string) func(*store.Submit) {
 	}
 }
 
-func mayBeAbandoned(s *store.Submit) { s.Job.Policy.Timeouts.Abandon = 2 * time.Minute }
-
 // swept reads a list with a cursor to its end, a few at a time.
-func swept[T any](w *world, list func(ctx context.Context, after int64, limit int) ([]T, int64, error)) (all []T) {
+func swept[T any, Cursor comparable](w *world, list func(ctx context.Context, after Cursor, limit int) ([]T, Cursor, error)) (all []T) {
 	w.Helper()
 	const few = 3
-	for after, pages := int64(0), 0; ; pages++ {
+	var after, end Cursor
+	for pages := 0; ; pages++ {
 		page, next, err := list(w.ctx, after, few)
 		if err != nil || len(page) > few || pages > 1000 {
 			w.Fatalf("page %d of %d has %d, %v", pages, few, len(page), err)
 		}
 		all = append(all, page...)
-		if next == 0 {
+		if next == end {
 			return all
 		}
-		if next <= after {
-			w.Fatalf("the cursor %d follows %d", next, after)
+		if next == after {
+			w.Fatalf("the cursor %v does not move", next)
 		}
 		after = next
 	}
@@ -90,36 +87,4 @@ func sweepRemoved(w *world) {
 	w.pass(2 * keep)
 	removed("a prune", w.do(newPrune()), old.Job.ID)
 	removed("a second prune", w.do(newPrune()))
-}
-
-func sweepAbandonable(w *world) {
-	check := func(want ...job.ID) {
-		w.Helper()
-		got := swept(w, w.store.Abandonable)
-		equal(w, "the jobs that may be abandoned", fmt.Sprint(ids(got)), fmt.Sprint(want))
-		for _, j := range got {
-			read, err := w.store.Job(w.ctx, j.Owner, j.ID)
-			if err != nil || text(j) != text(read) {
-				w.Errorf("a job is listed as\n  %s, and read as\n  %s, %v", text(j), text(read), err)
-			}
-		}
-	}
-	check()
-	var all []job.ID
-	for i := range 5 {
-		w.submit()
-		all = append(all, w.submit(mayBeAbandoned, ownedBy([]job.Owner{mine, elsewhere}[i%2])))
-	}
-	c := w.running(inQueue("running"), mayBeAbandoned)
-	w.do(newAppend(c.Lease(), 1, 0, "said"))
-	scheduled := w.submit(delayed(time.Hour), mayBeAbandoned)
-	check(append(all, c.Job.ID, scheduled)...)
-	w.do(newFinish(c.Lease(), job.Succeeded), newDelete(all[2]), newCancel(scheduled))
-	check(all[0], all[1], all[3], all[4])
-	w.do(newRetry(scheduled))
-	deleted := w.running(inQueue("running"), mayBeAbandoned)
-	w.do(newDelete(deleted.Job.ID))
-	check(all[0], all[1], all[3], all[4], scheduled)
-	w.reopen()
-	check(all[0], all[1], all[3], all[4], scheduled)
 }

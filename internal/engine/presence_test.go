@@ -17,12 +17,12 @@ func abandonable() Request {
 	return Request{Policy: &p}
 }
 
-// look lets the next sweep look for abandoned jobs. What the clock was moved by has
-// really passed: it did not jump. Nor does it seem to when the machine stalls: whoever
-// looks is in a bubble, in which no other time passes.
-func (w *swept) look() {
+// look sweeps after so much time has passed, here and by the store's clock. It is called
+// in a bubble.
+func (w *swept) look(after time.Duration) {
+	time.Sleep(after)
+	w.clock.pass(after)
 	w.sweeper.cared = time.Time{}
-	w.sweeper.clock = w.sweeper.drift()
 	w.sweep()
 }
 
@@ -40,6 +40,8 @@ func TestAJobIsAbandonedWhenNobodyIsSeenAtIt(t *testing.T) {
 		"another's poll":       {func(w *swept, id job.ID) { _, _ = w.Get(w.t.Context(), job.Owner{User: "v"}, id) }, job.Cancelled},
 		"a stall of ours":      {func(w *swept, _ job.ID) { w.sweeper.unhealthy() }, job.Queued},
 		"a look at its output": {func(w *swept, id job.ID) { _, _ = w.Output(w.t.Context(), owner, id, 0, 0) }, job.Queued},
+		"a held request":       {func(w *swept, id job.ID) { _, _ = w.Wait(w.t.Context(), owner, id, time.Second) }, job.Queued},
+		"a start of ours":      {func(w *swept, _ job.ID) { w.presence = newPresence() }, job.Queued},
 	} {
 		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { leave(t, owner, c.seen, c.want) }) })
 	}
@@ -51,11 +53,10 @@ func leave(t *testing.T, owner job.Owner, seen func(w *swept, id job.ID), want j
 	w.submit(Request{})
 	<-w.jobs // the only slot is taken
 	id := w.submit(abandonable())
-	w.clock.pass(patience / 2)
+	w.look(patience / 2)
 	seen(w, id)
-	w.look()
-	w.clock.pass(patience/2 + time.Second)
-	w.look()
+	w.look(0)
+	w.look(patience/2 + 5*time.Second)
 	j, err := w.store.Job(t.Context(), owner, id)
 	if err != nil || j.State != want {
 		t.Errorf("the job is %v, want %v (%v)", j.State, want, err)
@@ -75,16 +76,21 @@ func aRunningJobIsAbandonedWhenItsWatcherHasLeft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for range 3 {
-		w.clock.pass(patience)
-		w.look()
+	for range 10 {
+		w.look(patience / 4)
 	}
 	if len(w.orders) > 0 {
 		t.Fatal("a watched job was abandoned")
 	}
 	watch.Close()
-	w.clock.pass(patience + time.Second)
-	w.look()
+	for range 7 { // the last presence is stored
+		w.look(abandonEvery)
+	}
+	w.look(patience - 2*abandonEvery)
+	if len(w.orders) > 0 {
+		t.Fatal("a job was abandoned too soon after its watcher had left")
+	}
+	w.look(2 * abandonEvery)
 	if o := <-w.orders; o != job.OrderCancel {
 		t.Fatalf("the worker was ordered %v", o)
 	}
@@ -93,23 +99,49 @@ func aRunningJobIsAbandonedWhenItsWatcherHasLeft(t *testing.T) {
 	}
 }
 
-// What has ended is not remembered.
-func TestNothingIsRememberedOfEndedJobs(t *testing.T) {
-	w := newSwept(t, time.Hour)
-	w.submit(abandonable())
-	c := <-w.jobs
-	waiting := w.submit(abandonable())
-	if n := len(w.abandons.jobs); n != 2 {
-		t.Fatalf("%d jobs are remembered, want 2", n)
+// A presence is stored at most four times in the shortest timeout, however often someone
+// asks, and never when nobody asks.
+func TestPresencesAreStoredNowAndThen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newSwept(t, time.Hour)
+		id := w.submit(abandonable())
+		<-w.jobs
+		stores := 0
+		for range 60 {
+			w.get(id)
+			w.Present(job.Owner{User: "u"})
+			time.Sleep(time.Second)
+			if op := w.presence.unstored(time.Now()); op != nil {
+				stores += len(op.Jobs) + len(op.Owners)
+			}
+		}
+		if stores != 4 {
+			t.Errorf("%d presences are stored in a minute, want 4: a job's and an owner's, twice", stores)
+		}
+		time.Sleep(stampEvery)
+		_ = w.presence.unstored(time.Now())
+		time.Sleep(stampEvery)
+		if op := w.presence.unstored(time.Now()); op != nil || len(w.presence.jobs)+len(w.presence.owners) > 0 {
+			t.Errorf("when nobody is there any more %v is stored, and %d jobs and %d owners are remembered", op, len(w.presence.jobs), len(w.presence.owners))
+		}
+	})
+}
+
+// A presence that a commit did not take is stored by the next sweep.
+func TestAMissedPresenceIsStoredLater(t *testing.T) {
+	p := newPresence()
+	j := job.Job{ID: job.NewID(), State: job.Running, Policy: job.Policy{Timeouts: job.Timeouts{Abandon: patience}}}
+	p.asked(&j)
+	now := time.Now()
+	op := p.unstored(now)
+	if op == nil || p.unstored(now) != nil {
+		t.Fatal("a presence is to be stored once")
 	}
-	if _, err := w.Finish(t.Context(), c.Lease(), job.Outcome{}); err != nil {
-		t.Fatal(err)
+	p.missed(op)
+	if again := p.unstored(now); again == nil || len(again.Jobs) != 1 {
+		t.Errorf("after a failed commit %v is stored", again)
 	}
-	<-w.jobs
-	if err := w.Delete(t.Context(), job.Owner{User: "u"}, waiting); err != nil {
-		t.Fatal(err)
-	}
-	if len(w.abandons.jobs) != 0 || len(w.abandons.owners) != 0 {
-		t.Errorf("%d jobs of %d owners are remembered", len(w.abandons.jobs), len(w.abandons.owners))
+	if op := p.unstored(now.Add(time.Hour)); op != nil || len(p.jobs) > 0 {
+		t.Errorf("later %v is stored, and %d jobs are remembered", op, len(p.jobs))
 	}
 }

@@ -1,0 +1,176 @@
+package engine
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+const (
+	// abandonEvery is how often presences are stored and abandoned jobs are looked for.
+	abandonEvery = 5 * time.Second
+	// stampEvery is how often the presence at one job, or of one owner, is stored at most.
+	// It is a quarter of the shortest [job.Timeouts.Abandon].
+	stampEvery = job.MinAbandon / 4
+)
+
+// presence gathers who is seen at jobs with an abandon timeout, until the next sweep
+// stores it: the store's clock then says, for every process, which jobs are abandoned.
+type presence struct {
+	mu sync.Mutex
+	// Guarded by mu.
+	jobs    map[job.ID]*sighting
+	owners  map[job.Owner]*sighting
+	healthy time.Time // since when nothing of ours kept anyone from being seen
+}
+
+// sighting is what is known of one job or owner. It is forgotten when nobody watches and
+// nothing is left to store.
+type sighting struct {
+	watchers int
+	seen     bool      // since it was stored last
+	stored   time.Time // zero when it never was
+}
+
+func newPresence() *presence {
+	return &presence{jobs: map[job.ID]*sighting{}, owners: map[job.Owner]*sighting{}, healthy: time.Now()}
+}
+
+// restart gives all jobs their whole timeout again: it was us who stood still.
+func (p *presence) restart() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.healthy = time.Now()
+}
+
+// healthyFor is for how long nothing of ours kept anyone from being seen.
+func (p *presence) healthyFor() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return time.Since(p.healthy)
+}
+
+// asked notes that someone asked for a job.
+func (p *presence) asked(j *job.Job) { p.at(j, 0) }
+
+// watches and leaves count the watchers of a job. Whoever leaves was there until now.
+func (p *presence) watches(j *job.Job) { p.at(j, 1) }
+func (p *presence) leaves(j *job.Job)  { p.at(j, -1) }
+
+func (p *presence) at(j *job.Job, watchers int) {
+	if j.Policy.Timeouts.Abandon == 0 || watchers == 0 && j.State.Ended() {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := sightingOf(p.jobs, j.ID)
+	s.seen = true
+	s.watchers += watchers
+}
+
+// Present says that a user is here: their jobs are not abandoned for the time being.
+func (e *Engine) Present(owner job.Owner) {
+	p := e.presence
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	sightingOf(p.owners, owner).seen = true
+}
+
+func sightingOf[K comparable](of map[K]*sighting, k K) *sighting {
+	s := of[k]
+	if s == nil {
+		s = &sighting{}
+		of[k] = s
+	}
+	return s
+}
+
+// unstored takes the presences to be stored now; nil when there are none.
+func (p *presence) unstored(now time.Time) *store.Presence {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	op := &store.Presence{Jobs: takeSeen(p.jobs, now), Owners: takeSeen(p.owners, now)}
+	if len(op.Jobs) == 0 && len(op.Owners) == 0 {
+		return nil
+	}
+	return op
+}
+
+func takeSeen[K comparable](of map[K]*sighting, now time.Time) (seen []K) {
+	for k, s := range of {
+		s.seen = s.seen || s.watchers > 0
+		fresh := !s.stored.IsZero() && now.Sub(s.stored) < stampEvery
+		switch {
+		case s.seen && !fresh:
+			seen = append(seen, k)
+			s.seen, s.stored = false, now
+		case !s.seen && !fresh:
+			delete(of, k)
+		}
+	}
+	return seen
+}
+
+// missed makes presences be stored again that a commit did not take.
+func (p *presence) missed(op *store.Presence) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, id := range op.Jobs {
+		sightingOf(p.jobs, id).unstore()
+	}
+	for _, o := range op.Owners {
+		sightingOf(p.owners, o).unstore()
+	}
+}
+
+func (s *sighting) unstore() { s.seen, s.stored = true, time.Time{} }
+
+// abandon stores who was seen, and cancels the jobs at which nobody was.
+func (e *Engine) abandon(ctx context.Context) error {
+	if op := e.presence.unstored(time.Now()); op != nil {
+		if err := e.urgent(ctx, op); err != nil || op.Err != nil {
+			e.presence.missed(op)
+			return firstOf(err, op.Err)
+		}
+	}
+	for after := ""; ; {
+		list, next, err := e.store.Abandonable(ctx, after, sweepLimit)
+		if err != nil {
+			return err
+		}
+		for i := range list {
+			if err := e.cancelAbandoned(ctx, &list[i]); err != nil {
+				return err
+			}
+		}
+		if next == "" {
+			return nil
+		}
+		after = next
+	}
+}
+
+// cancelAbandoned cancels a job at which nobody was seen for its timeout, all of which
+// someone could have been seen here. A process that has just started leaves the job to
+// others, or to later: before it started there may have been none to be seen by.
+func (e *Engine) cancelAbandoned(ctx context.Context, j *job.Job) error {
+	if e.presence.healthyFor() < j.Policy.Timeouts.Abandon {
+		return nil
+	}
+	keep, _ := e.keep(j.Queue)
+	op := &store.Cancel{Owner: j.Owner, ID: j.ID, Keep: keep, Abandoned: true}
+	if err := e.urgent(ctx, op); err != nil {
+		return err
+	}
+	switch job.CodeOf(op.Err) {
+	case "":
+		e.log.Info("nobody watched, asked or sent a heartbeat: the job is cancelled", "job", j.ID)
+	case job.NotFound, job.Conflict: // deleted, ended or seen meanwhile
+	default:
+		return op.Err
+	}
+	return nil
+}

@@ -1,0 +1,141 @@
+package sqlite
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// The table presence has a row for each unfinished job with an abandon timeout: when it
+// runs out, unless someone is seen. A job leaves the table when it ends, is deleted or is
+// asked to stop.
+
+// mayBeAbandoned starts a job's abandon timeout, if it has one.
+func (t *tx) mayBeAbandoned(j *job.Job, n int64) error {
+	d := j.Policy.Timeouts.Abandon
+	if d == 0 {
+		return nil
+	}
+	return t.q.insertPresence.id(&j.ID).int(n).text(j.Owner.Tenant).text(j.Owner.User).int(d.Microseconds()).time(t.now.Add(d)).run()
+}
+
+// neverAbandoned ends a job's abandon timeout.
+func (t *tx) neverAbandoned(j *job.Job) error {
+	if j.Policy.Timeouts.Abandon == 0 {
+		return nil
+	}
+	return t.q.deletePresence.id(&j.ID).run()
+}
+
+// present starts abandon timeouts anew.
+func (t *tx) present(op *store.Presence) error {
+	op.Err = nil
+	for i := range op.Jobs {
+		if err := t.q.seeJob.time(t.now).id(&op.Jobs[i]).run(); err != nil {
+			return err
+		}
+	}
+	for _, o := range op.Owners {
+		if err := t.q.seeOwner.time(t.now).text(o.Tenant).text(o.User).run(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stillAbandoned refuses a cancel whose job was seen since it was listed as abandonable.
+func (t *tx) stillAbandoned(op *store.Cancel) (refusal, err error) {
+	abandoned, err := t.q.isAbandoned.id(&op.ID).time(t.now).first(func(column) error { return nil })
+	if err == nil && !abandoned {
+		refusal = job.Errorf(job.Conflict, "someone was seen at the job")
+	}
+	return refusal, err
+}
+
+// Abandonable lists jobs at which nobody was seen; see [store.Upkeep].
+func (s *Store) Abandonable(ctx context.Context, after string, limit int) (jobs []job.Job, next string, err error) {
+	from, err := presenceCursor(after)
+	if err != nil {
+		return nil, "", err
+	}
+	now := s.Now()
+	err = s.read(ctx, func(r *reader) error {
+		var rows []row
+		n := 0
+		err := r.abandonable.int(from.until).id(&from.id).time(now).int(int64(limit)).each(func(c column) error {
+			n++
+			j, err := scanRow(c)
+			next = cursorText(c.int(afterJobColumns), j.ID)
+			if err == nil { // a damaged row is found by who runs or cancels it
+				rows = append(rows, j)
+			}
+			return nil
+		})
+		if n < limit {
+			next = ""
+		}
+		if err == nil {
+			err = r.completeAll(rows)
+		}
+		for i := range rows {
+			jobs = append(jobs, rows[i].Job)
+		}
+		return err
+	})
+	return jobs, next, err
+}
+
+// presenceAt is a place in the order of the index presence_until.
+type presenceAt struct {
+	until int64
+	id    job.ID
+}
+
+func cursorText(until int64, id job.ID) string {
+	return hex.EncodeToString(append(binary.BigEndian.AppendUint64(nil, uint64(until)), id[:]...))
+}
+
+func presenceCursor(text string) (at presenceAt, err error) {
+	if text == "" {
+		return at, nil
+	}
+	raw, err := hex.DecodeString(text)
+	if err != nil || len(raw) != 8+len(at.id) {
+		return at, errors.New("this is no cursor of abandonable jobs")
+	}
+	at.until = int64(binary.BigEndian.Uint64(raw))
+	copy(at.id[:], raw[8:])
+	return at, nil
+}
+
+// fillPresence completes rows that a migration made: it could not read policies. Their
+// timeouts begin now.
+func (s *Store) fillPresence() error {
+	type unfilled struct {
+		id    job.ID
+		after time.Duration
+	}
+	var list []unfilled
+	err := s.q.unfilledPresence.each(func(c column) error {
+		p, _ := decodePolicy(c.bytes(1)) // of a damaged row there is no timeout
+		list = append(list, unfilled{c.id(0), p.Timeouts.Abandon})
+		return nil
+	})
+	for i := range list {
+		if err != nil {
+			return err
+		}
+		u := &list[i]
+		if u.after == 0 {
+			err = s.q.deletePresence.id(&u.id).run()
+		} else {
+			err = s.q.fillPresence.int(u.after.Microseconds()).time(s.Now().Add(u.after)).id(&u.id).run()
+		}
+	}
+	return err
+}
