@@ -85,6 +85,8 @@ func duration(text string) (time.Duration, error) {
 		return 0, fmt.Errorf("%q is no duration; 90s and 5m are, and off", text)
 	case d < 0:
 		return 0, fmt.Errorf("a duration is not negative")
+	case d == 0 && strings.ContainsAny(text, "123456789"):
+		return 1, nil // less than a nanosecond is not off
 	case d == 0:
 		return client.Off, nil
 	}

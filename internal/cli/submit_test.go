@@ -205,3 +205,13 @@ func TestWhatIsSaidOfWaits(t *testing.T) {
 		})
 	}
 }
+
+func TestADurationThatIsTooShortIsNotOff(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"off": client.Off, "0": client.Off, "0s": client.Off, "0.1ns": 1, "1e-12": 1, "0.0004": 400 * time.Microsecond, "90s": 90 * time.Second,
+	} {
+		if got, err := duration(text); err != nil || got != want {
+			t.Errorf("%s is %d, %v, want %d", text, got, err, want)
+		}
+	}
+}

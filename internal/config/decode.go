@@ -163,7 +163,7 @@ func setScalar(v reflect.Value, text string) error {
 		if err != nil || math.IsNaN(s) || s < 0 || s > job.MaxDuration.Seconds() {
 			return refused
 		}
-		v.SetInt(int64(time.Duration(math.Round(s * float64(time.Second)))))
+		v.SetInt(int64(job.Seconds(s)))
 	case v.CanInt():
 		n, err := strconv.ParseInt(text, 10, v.Type().Bits())
 		if err != nil {

@@ -12,6 +12,31 @@ type Policy struct {
 	Retry    Retry    `json:"retry"`
 }
 
+// Whole is the policy with each of its durations in whole milliseconds, which is what
+// a store keeps. They are rounded up: a clock that is on never becomes one that is off.
+func (p Policy) Whole() Policy {
+	t, r := &p.Timeouts, &p.Retry
+	for _, d := range [...]*time.Duration{
+		&t.Lease, &t.RunSoft, &t.RunHard, &t.Request, &t.FirstOutput, &t.IdleOutput, &t.Queue, &t.CancelGrace, &t.Abandon,
+		&r.Backoff, &r.BackoffMax, &r.For,
+	} {
+		if part := *d % time.Millisecond; part > 0 {
+			*d += time.Millisecond - part
+		}
+	}
+	return p
+}
+
+// Seconds is a number of seconds as a duration, rounded to the nanosecond. A positive
+// number is never the duration 0, which would turn a clock off.
+func Seconds(s float64) time.Duration {
+	d := time.Duration(math.Round(s * float64(time.Second)))
+	if s > 0 {
+		return max(d, 1)
+	}
+	return d
+}
+
 // Timeouts are a job's clocks. Zero means that the clock is off.
 type Timeouts struct {
 	Lease       time.Duration `json:"lease,omitempty"`        // silence this long and a sweep may take the job

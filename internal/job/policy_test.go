@@ -81,3 +81,24 @@ func TestQuote(t *testing.T) {
 		}
 	}
 }
+
+func TestADurationInSecondsIsNeverRoundedToNone(t *testing.T) {
+	for s, want := range map[float64]time.Duration{
+		0: 0, 1e-12: 1, 4e-10: 1, 1.001: 1001 * time.Millisecond, 2.3: 2300 * time.Millisecond, 1.1: 1100 * time.Millisecond,
+	} {
+		if got := job.Seconds(s); got != want {
+			t.Errorf("%v seconds are %d ns, want %d", s, got, want)
+		}
+	}
+}
+
+func TestAWholePolicyIsRoundedUp(t *testing.T) {
+	for d, want := range map[time.Duration]time.Duration{
+		0: 0, 1: time.Millisecond, time.Millisecond: time.Millisecond, time.Millisecond + 1: 2 * time.Millisecond, job.MaxDuration: job.MaxDuration,
+	} {
+		p := job.Policy{Timeouts: job.Timeouts{RunHard: d, Abandon: d}, Retry: job.Retry{For: d}}.Whole()
+		if p.Timeouts.RunHard != want || p.Timeouts.Abandon != want || p.Retry.For != want {
+			t.Errorf("%s becomes %+v, want %s", d, p, want)
+		}
+	}
+}

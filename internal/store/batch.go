@@ -259,7 +259,7 @@ type Write struct {
 
 // Submit stores a new job. The caller sets ID, Owner, Queue, Key, Priority,
 // MaxAttempts, Metadata, Policy, Files, InputBytes, Trace and Ref of the job; the
-// store sets its state and times.
+// store sets its state and times, and makes its policy whole: see [job.Policy.Whole].
 //
 // Refusals: job.IdempotencyMismatch; job.NotFound, when the idempotency key is kept
 // longer than its job; job.KeyFull; those of its rows (job.Conflict, job.NotFound);

@@ -76,7 +76,7 @@ func seconds(field string, s float64, least, most time.Duration) (time.Duration,
 	if s < least.Seconds() || s > most.Seconds() {
 		return 0, refuse(field, "%s is %s to %s seconds", path.Base(field), inSeconds(least), inSeconds(most))
 	}
-	return time.Duration(s * float64(time.Second)), nil
+	return job.Seconds(s), nil
 }
 
 // inSeconds writes a duration as requests do: without an exponent.

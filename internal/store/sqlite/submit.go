@@ -152,6 +152,7 @@ func (t *tx) insertWaiting(j *job.Job, n, turn int64, extra []byte, idem string)
 // place sets a new job's state and times, and finds its turn.
 func (t *tx) place(op *store.Submit) (turn int64) {
 	j := &op.Job
+	j.Policy = j.Policy.Whole() // the same for a job that is leased at once and for one that is read again
 	to := t.firstState(op, added{})
 	j.State, j.CreatedAt, j.RunAt = 0, t.now, t.now
 	j.Attempt, j.StartedAt = 0, time.Time{}

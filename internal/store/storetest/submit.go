@@ -14,6 +14,7 @@ func submitRules() []rule {
 		{"a delayed job is scheduled and not claimed before its time", submitDelayed},
 		{"a job stored with a token is running from its commit on", submitLeased},
 		{"what the submitter said is kept as it was said", submitKeeps},
+		{"clocks are kept in whole milliseconds, rounded up, wherever the job waits", submitWholeClocks},
 		{"a submit answers the job that a read then gives", submitAnswersTheStored},
 		{"an input of any bytes is kept, also an empty one", submitInputs},
 		{"a submit refused for its rows stores nothing", submitRefusedForRows},
@@ -101,6 +102,36 @@ func submitKeeps(w *world) {
 	}
 	want.State, want.CreatedAt, want.RunAt = got.State, got.CreatedAt, got.RunAt
 	equal(w, "the stored job", text(got), text(want))
+}
+
+func submitWholeClocks(w *world) {
+	odd := func(ms int) time.Duration { return time.Duration(ms)*time.Millisecond - 999*time.Microsecond }
+	policy := func(of func(ms int) time.Duration) job.Policy {
+		return job.Policy{
+			Timeouts: job.Timeouts{
+				Lease: of(1001), RunSoft: of(1), RunHard: of(2), Request: of(3), FirstOutput: of(4), IdleOutput: of(5),
+				Queue: of(60_001), CancelGrace: of(6), Abandon: of(120_001),
+			},
+			Retry: job.Retry{Backoff: of(1), BackoffMax: of(7), For: of(8), AfterOutput: job.RestartAfterOutput},
+		}
+	}
+	want := policy(func(ms int) time.Duration { return time.Duration(ms) * time.Millisecond })
+	set := func(s *store.Submit) { s.Job.Policy = policy(odd) }
+	leased, waits, scheduled := w.newSubmit(leasedAs(w.token()), set), w.newSubmit(set), w.newSubmit(delayed(time.Minute), set)
+	w.do(leased, waits, scheduled)
+	for _, s := range []*store.Submit{leased, waits, scheduled} {
+		equal(w, "the policy that is answered", s.Job.Policy, want)
+		equal(w, "the policy that is stored", w.job(s.Job.ID).Policy, want)
+	}
+	equal(w, "the policy that a worker gets", w.claimOne(queue).Job.Policy, want)
+
+	id := w.submit(patient(time.Nanosecond))
+	w.pass(999 * time.Microsecond)
+	w.do(newDue())
+	equal(w, "the state before a millisecond has passed", w.job(id).State, job.Queued)
+	w.pass(time.Microsecond)
+	w.do(newDue())
+	equal(w, "the state after it", w.job(id).State, job.Expired)
 }
 
 func submitAnswersTheStored(w *world) {
