@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -55,7 +56,7 @@ func WithRetryHook(f func(Retry)) Option { return func(c *Client) { c.onRetry = 
 
 // New makes a client for the server at baseURL, such as "http://127.0.0.1:8080" or
 // "https://example.com/meanwhile". It does not connect yet. The error says what is
-// wrong with the URL.
+// wrong with the URL, or with a name that is to stand in a header.
 func New(baseURL string, options ...Option) (*Client, error) {
 	base, err := parseBase(baseURL)
 	if err != nil {
@@ -65,6 +66,12 @@ func New(baseURL string, options ...Option) (*Client, error) {
 	for _, set := range options {
 		set(c)
 	}
+	if err := sendable("user", c.user); err != nil {
+		return nil, err
+	}
+	if err := sendable("user agent", c.agent); err != nil {
+		return nil, err
+	}
 	if c.trip == nil {
 		c.own = newTransport()
 		c.trip = c.own
@@ -72,10 +79,28 @@ func New(baseURL string, options ...Option) (*Client, error) {
 	return c, nil
 }
 
+// sendable says why a text cannot stand in a header; nil when it can. A transport
+// refuses control characters, and a server does not see spaces at the ends: it would
+// take the text for another one.
+func sendable(what, text string) error {
+	switch {
+	case strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }):
+		return fmt.Errorf("client: the %s %q cannot be sent: it has a control character", what, text)
+	case strings.Trim(text, " ") != text:
+		return fmt.Errorf("client: the %s %q cannot be sent: it begins or ends with a space", what, text)
+	}
+	return nil
+}
+
 func parseBase(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("client: the server's URL is %q; it must look like http://127.0.0.1:8080", text)
+	}
+	if port := u.Port(); port != "" {
+		if n, err := strconv.Atoi(port); err != nil || n < 1 || n > 65535 {
+			return nil, fmt.Errorf("client: the server's URL is %q; its port must be 1 to 65535", text)
+		}
 	}
 	if u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("client: the server's URL is %q; it must end with its path", text)

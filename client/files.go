@@ -111,7 +111,7 @@ func (f *form) open() (*sending, error) {
 		}
 		beginPart(w, "file", file.Name, file.ContentType)
 		s.addText(&text)
-		s.addFile(content, size)
+		s.addFile(file.Name, content, size)
 	}
 	_ = w.Close()
 	s.addText(&text)
@@ -152,8 +152,12 @@ func (s *sending) addText(text *bytes.Buffer) {
 	s.count(int64(len(part)))
 }
 
-func (s *sending) addFile(content io.ReadCloser, size int64) {
-	s.parts = append(s.parts, content)
+func (s *sending) addFile(name string, content io.ReadCloser, size int64) {
+	part := io.Reader(content)
+	if size >= 0 {
+		part = &sized{content: content, name: name, size: size}
+	}
+	s.parts = append(s.parts, part)
 	s.files = append(s.files, content)
 	s.count(size)
 }
@@ -175,7 +179,7 @@ func (s *sending) Read(p []byte) (int, error) {
 			s.parts, err = s.parts[1:], nil
 		}
 		if err != nil {
-			err = fmt.Errorf("client: a file cannot be read to its end: %w", err)
+			err = fmt.Errorf("client: a file cannot be sent to its end: %w", err)
 			s.broken.Store(&err)
 		}
 		if n > 0 || err != nil {
@@ -191,4 +195,25 @@ func (s *sending) Close() error {
 		_ = f.Close()
 	}
 	return nil
+}
+
+// sized is a file that must have as many bytes as it had when it was opened: the
+// length of the request, and the place of what follows, were told with that size.
+type sized struct {
+	content io.Reader
+	name    string
+	size    int64 // when it was opened
+	read    int64
+}
+
+func (f *sized) Read(p []byte) (int, error) {
+	n, err := f.content.Read(p)
+	f.read += int64(n)
+	switch {
+	case f.read > f.size:
+		return 0, fmt.Errorf("%s has grown while it was sent: it had %d bytes", f.name, f.size)
+	case err == io.EOF && f.read < f.size:
+		return n, fmt.Errorf("%s has shrunk while it was sent: it has %d bytes, and had %d", f.name, f.read, f.size)
+	}
+	return n, err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -161,6 +162,37 @@ func TestFilesThatCannotBeRead(t *testing.T) {
 	}})
 	if !errors.Is(err, broken) || tried > 1 {
 		t.Errorf("a file that breaks off: %v after %d tries", err, tried)
+	}
+}
+
+// A file that changes is nobody else's fault either, whatever the transport makes of
+// it.
+func TestFilesThatChangeWhileTheyAreSent(t *testing.T) {
+	const size = 2 << 20
+	for want, now := range map[string]int{
+		"a has shrunk while it was sent: it has 2097151 bytes, and had 2097152": size - 1,
+		"a has shrunk while it was sent: it has 0 bytes, and had 2097152":       0,
+		"a has grown while it was sent: it had 2097152 bytes":                   size + 1,
+	} {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if _, err := io.Copy(io.Discard, r.Body); err == nil {
+				okJob(w, r)
+			}
+		}))
+		opened := 0
+		c, err := New(srv.URL, WithRetries(3), WithRetryHook(func(r Retry) { t.Errorf("it was tried again: %v", r.Err) }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.SubmitFiles(t.Context(), Submission{Queue: "ocr"}, Attachment{Name: "a", Open: func() (io.ReadCloser, int64, error) {
+			opened++
+			return io.NopCloser(bytes.NewReader(make([]byte, now))), size, nil
+		}})
+		if err == nil || CodeOf(err) != "" || !strings.Contains(err.Error(), want) || opened != 1 {
+			t.Errorf("%v after %d tries, want %q", err, opened, want)
+		}
+		c.Close()
+		srv.Close()
 	}
 }
 

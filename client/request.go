@@ -65,6 +65,9 @@ func (c *Client) json(ctx context.Context, k *call, out any) (answer, error) {
 
 // send makes the call, as often as it is safe and worth while.
 func (c *Client) send(ctx context.Context, k *call) (answer, error) {
+	if err := sendable("idempotency key", k.key); err != nil {
+		return answer{}, err
+	}
 	for try := 1; ; try++ {
 		a, err := c.try(ctx, k)
 		if err == nil || try > c.retries || !repeatable(k, err) {

@@ -282,8 +282,32 @@ func TestRequestsNameTheUserAndKeepIdsInTheirPlace(t *testing.T) {
 	}
 }
 
+// What cannot be sent is refused here: no server is asked, none is said to be away.
+func TestWhatCannotStandInAHeaderIsNotSent(t *testing.T) {
+	for _, text := range []string{"a\nb", "a\r\nX-Evil: 1", "\x00", "a\x7f", "tab\t", " ann", "ann "} {
+		if _, err := New("http://server.test", WithUser(text)); err == nil || !strings.Contains(err.Error(), "the user ") {
+			t.Errorf("the user %q: %v", text, err)
+		}
+		if _, err := New("http://server.test", WithUserAgent(text)); err == nil {
+			t.Errorf("the user agent %q was taken", text)
+		}
+		inBubble(t, func(t *testing.T, _ *network, c *Client) {
+			begun := time.Now()
+			_, err := c.Submit(t.Context(), Submission{Queue: "sim", IdempotencyKey: text})
+			if err == nil || CodeOf(err) != "" || !strings.Contains(err.Error(), "the idempotency key ") || time.Since(begun) > 0 {
+				t.Errorf("the key %q: %v after %v", text, err, time.Since(begun))
+			}
+		})
+	}
+	if c, err := New("http://server.test", WithUser("Ünal O'Neil (x)")); err != nil {
+		t.Error(err)
+	} else {
+		c.Close()
+	}
+}
+
 func TestNewRefusesWhatIsNoServer(t *testing.T) {
-	for _, text := range []string{"", "localhost:8080", "ftp://x", "http://", "http://x?y=1", "http://x#y", "http://[::1"} {
+	for _, text := range []string{"", "localhost:8080", "ftp://x", "http://", "http://x?y=1", "http://x#y", "http://[::1", "http://x:0", "http://x:65536"} {
 		if _, err := New(text); err == nil {
 			t.Errorf("%q was taken for a server", text)
 		}

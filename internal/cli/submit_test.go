@@ -173,6 +173,12 @@ func TestNoServer(t *testing.T) {
 	}
 }
 
+func TestAUserThatCannotBeSentIsAUsageError(t *testing.T) {
+	s := on("http://127.0.0.1:1")
+	s.want(t, exitUsage, "", "list", "--user", "a\nb")
+	s.wantErr(t, `the user "a\nb" cannot be sent: it has a control character`)
+}
+
 func TestAnInterruptWhileTheServerIsAway(t *testing.T) {
 	s := on("http://127.0.0.1:1")
 	if code := Run(cancelled(t), &s.Env, []string{"get", "job_1"}); code != exitInterrupted {
