@@ -68,6 +68,7 @@ func join(b, first, second *store.Batch) {
 	b.Counts = map[string]job.Counts{}
 	maps.Copy(b.Counts, first.Counts)
 	maps.Copy(b.Counts, second.Counts)
+	b.Moved = append(first.Moved, second.Moved...)
 	b.Removed = append(first.Removed, second.Removed...)
 	b.Damaged = append(first.Damaged, second.Damaged...)
 }

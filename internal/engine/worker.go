@@ -173,10 +173,6 @@ func (e *Engine) finished(op *store.Finish, taken bool) {
 	if gone {
 		delete(e.live, op.Lease.Job) // after another refusal its worker may finish it otherwise
 	}
-	if held && op.Err == nil {
-		h.said(op.Entries, op.Progress)
-		h.ended(op)
-	}
 	e.mu.Unlock()
 	var ran time.Duration
 	if gone {
@@ -186,11 +182,7 @@ func (e *Engine) finished(op *store.Finish, taken bool) {
 	if op.Err != nil {
 		return
 	}
-	if !held {
-		e.lookAgain(op.Lease.Job)
-		return
-	}
-	j := &h.job
+	j := op.Job
 	e.observer.Said(sizeOf(op.Entries))
 	e.observer.Ended(j.Queue, endingOf(op, taken), ran)
 	if op.State.Ended() {
@@ -198,39 +190,6 @@ func (e *Engine) finished(op *store.Finish, taken bool) {
 		e.sweeper.dueAt(j.RunAt)
 	}
 	e.hub.Publish(j.ID, watch.Event{Entries: op.Entries, Progress: op.Progress, Job: j, Result: inline(j, op.Result)})
-}
-
-// ended makes the job what a finish has made of its row in the store. The engine's mu
-// is held; from then on nobody changes the job any more.
-func (h *live) ended(op *store.Finish) {
-	j := &h.job
-	j.State = op.State
-	if op.Usage != nil {
-		j.Usage = op.Usage
-	}
-	switch {
-	case !op.State.Ended():
-		j.RunAt = op.At.Add(op.Delay)
-		if op.Refund {
-			j.Attempt--
-		}
-		if op.Failure != nil {
-			j.Failure = op.Failure
-		}
-		if j.Attempt == 0 && j.Failure == nil {
-			j.StartedAt = time.Time{}
-		}
-		return
-	case op.State == job.Succeeded:
-		j.Failure = nil
-	case op.State == job.Failed:
-		j.Failure = op.Failure
-	}
-	keep := op.Keep
-	if op.State == job.Cancelled && op.To != job.Cancelled {
-		keep = op.KeepCancelled
-	}
-	j.FinishedAt, j.ExpiresAt = op.At, op.At.Add(keep)
 }
 
 // inline is a result that is small enough to be shown with its job.

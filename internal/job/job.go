@@ -23,6 +23,11 @@ type Job struct {
 	Key      string
 	Priority int // 1 first, 9 last, 5 when nobody said
 	State    State
+	// Revision counts the changes of the job's state and the cancel request, from its
+	// submit on, over all its retries. Each raises it by one, and none takes it back: of
+	// two looks at a job the one with the higher revision is the later one. What a job
+	// says does not raise it; that has numbers of its own.
+	Revision int64
 
 	// Attempt counts the attempts that were started. An attempt that was handed back
 	// (an orderly stop, or being told to wait) is taken off again.

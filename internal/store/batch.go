@@ -69,6 +69,10 @@ type Batch struct {
 
 	// Counts are the counts, after the batch, of every queue that the batch changed.
 	Counts map[string]job.Counts
+	// Moved are the jobs whose state was changed by an op that does not answer them, in
+	// the order of the changes: those that a due made ready, that were parked, or that
+	// followed when their key had room.
+	Moved []Moved
 	// Removed are the removed jobs that had files, which are to be deleted once the
 	// batch is on disk.
 	Removed []job.ID
@@ -76,6 +80,13 @@ type Batch struct {
 	// of it is kept; those that had not ended were ended as failed, with the code
 	// [DamagedJob]. They are for the log.
 	Damaged []job.ID
+}
+
+// Moved is a job that an op has moved without naming it.
+type Moved struct {
+	ID       job.ID
+	State    job.State
+	Revision int64
 }
 
 // DamagedJob is the failure's code of a job whose record was damaged on the disk.
@@ -199,7 +210,7 @@ type Finish struct {
 	// out
 	Err   error
 	State job.State // where the job went
-	At    time.Time // when, by the store's clock
+	Job   *job.Job  // as the finish left it; not to be changed, by the store neither
 }
 
 // Cancel asks for a job's end. A waiting job ends now, as Cancelled. A running one

@@ -40,12 +40,13 @@ func (t *tx) cancel(op *store.Cancel) (err error) {
 	switch {
 	case f.job.State.Waiting():
 		op.Ended = true
-		err = t.endWaiting(&f.job, job.Cancelled, op.Keep)
+		err = t.cancelWaiting(&f.job, op.Keep)
 	case f.job.State == job.Running && f.job.CancelRequestedAt.IsZero():
-		f.job.CancelRequestedAt = t.now
-		t.running[op.ID].job.CancelRequestedAt = t.now
-		if err = t.q.requestCancel.time(t.now).int(f.job.n).run(); err == nil {
-			err = t.neverAbandoned(&f.job.Job)
+		h := t.running[op.ID]
+		h.job.RequestCancel(t.now)
+		f.job = h.job
+		if err = t.q.requestCancel.time(t.now).int(h.job.Revision).int(h.job.n).run(); err == nil {
+			err = t.neverAbandoned(&h.job.Job)
 		}
 	}
 	op.Job = f.job.Job
@@ -76,7 +77,7 @@ func (t *tx) delete(op *store.Delete) error {
 		return t.deleteAtEnd(t.running[op.ID])
 	}
 	if f.job.State.Waiting() {
-		if err := t.endWaiting(&f.job, job.Cancelled, 0); err != nil {
+		if err := t.cancelWaiting(&f.job, 0); err != nil {
 			return err
 		}
 	}
@@ -87,13 +88,11 @@ func (t *tx) delete(op *store.Delete) error {
 // attempt ends.
 func (t *tx) deleteAtEnd(h *held) error {
 	h.deleted = true
-	if h.job.CancelRequestedAt.IsZero() {
-		h.job.CancelRequestedAt = t.now
-	}
+	h.job.RequestCancel(t.now)
 	if err := t.neverAbandoned(&h.job.Job); err != nil {
 		return err
 	}
-	return t.q.markDeleted.time(h.job.CancelRequestedAt).int(h.job.n).run()
+	return t.q.markDeleted.time(h.job.CancelRequestedAt).int(h.job.Revision).int(h.job.n).run()
 }
 
 func (t *tx) deletedBy(owner job.Owner, id job.ID) (bool, error) {
@@ -166,16 +165,10 @@ func (t *tx) retry(op *store.Retry) error {
 		op.Job = j.Job
 		return nil
 	}
-	to := t.readyState(&j.Job)
-	turn := t.move(&j.Job, to)
-	j.Attempt, j.RunAt = 0, t.now
-	j.StartedAt, j.FinishedAt, j.ExpiresAt, j.CancelRequestedAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
-	j.Failure, j.Usage, j.Progress = nil, nil, job.Progress{}
+	from := j.State
+	j.Retry(t.readyState(&j.Job), t.now)
+	turn := t.count(&j.Job, from)
 	t.counted(j.Queue).counts.Retried++
-	var queueBy time.Time
-	if d := j.Policy.Timeouts.Queue; d > 0 {
-		queueBy = t.now.Add(d)
-	}
 	op.Job = j.Job
 	if err := t.mayBeAbandoned(&j.Job, j.n); err != nil {
 		return err
@@ -183,7 +176,7 @@ func (t *tx) retry(op *store.Retry) error {
 	if err := t.rowsAtEndOf(j, nil); err != nil {
 		return err
 	}
-	return t.q.requeue.int(int64(to)).text(lane(to, j.Key)).int(turn).time(j.RunAt).time(queueBy).int(j.n).run()
+	return t.q.requeue.int(int64(j.State)).int(j.Revision).text(lane(j.State, j.Key)).int(turn).time(j.RunAt).time(j.QueueBy()).int(j.n).run()
 }
 
 // notRetryable says why a job cannot be retried; nil when it can.

@@ -69,7 +69,7 @@ func (s *Store) usable(ctx context.Context, b *store.Batch) error {
 }
 
 func (s *Store) applyBatch(b *store.Batch) error {
-	b.Removed, b.Damaged = nil, nil
+	b.Moved, b.Removed, b.Damaged = nil, nil, nil
 	s.batches++
 	t := &tx{Store: s, batch: b, number: s.batches, now: s.Now()}
 	if err := t.run(b); err != nil {
@@ -163,21 +163,20 @@ func each[Op any](t *tx, ops []*Op, f func(*Op) error) error {
 	return nil
 }
 
-// move brings a job to a state, by a legal move: here all is counted. It returns the
-// turn of a job that is queued or parked now. The zero state is no state: before
-// the submit.
-func (t *tx) move(j *job.Job, to job.State) (turn int64) {
-	from := j.State
-	if !job.CanMove(from, to) {
-		panic(fmt.Sprintf("sqlite: %s → %s is no legal move", from, to))
+// count counts a job where it is now and no more where it was: every change of a
+// job's state comes through here, and must be a legal one. It returns the turn of a
+// job that is queued or parked now. From the zero state comes a new job.
+func (t *tx) count(j *job.Job, from job.State) (turn int64) {
+	if !job.CanMove(from, j.State) {
+		panic(fmt.Sprintf("sqlite: %s → %s is no legal move", from, j.State))
 	}
-	return t.count(j, to)
+	return t.countAny(j, from)
 }
 
-// count is move where the law is not asked: a job whose row is damaged ends as
-// failed wherever it stood.
-func (t *tx) count(j *job.Job, to job.State) (turn int64) {
-	from, q := j.State, t.counted(j.Queue)
+// countAny is count for any change: a job whose row is damaged ends as failed
+// wherever it stood.
+func (t *tx) countAny(j *job.Job, from job.State) (turn int64) {
+	to, q := j.State, t.counted(j.Queue)
 	c := &q.counts
 	if !from.Ended() { // what ever ended stays counted
 		add(c, from, -1)
@@ -193,7 +192,6 @@ func (t *tx) count(j *job.Job, to job.State) (turn int64) {
 	if k.jobs[job.Parked] > 0 && busy(from) && !busy(to) {
 		t.free(q, j, k)
 	}
-	j.State = to
 	return turn
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 func (t *tx) finish(op *store.Finish) error {
-	op.Err, op.State, op.At = nil, 0, time.Time{}
+	op.Err, op.State, op.Job = nil, 0, nil
 	h := t.holder(op.Lease)
 	if h == nil {
 		op.Err = lost(op.Lease)
@@ -36,42 +36,28 @@ func (t *tx) finish(op *store.Finish) error {
 	if err := t.sayLast(h, last); err != nil {
 		return err
 	}
-	to := op.To
-	if !h.job.CancelRequestedAt.IsZero() {
-		to = job.Cancelled
-	}
-	op.State, op.At = to, t.now
 	t.letGo(op.Lease.Job)
-	if to.Ended() {
-		return t.end(h, op, to)
+	h.job.Finish(&job.Finish{
+		To: op.To, Failure: op.Failure, Usage: op.Usage, Delay: op.Delay, Refund: op.Refund,
+		Keep: op.Keep, KeepCancelled: op.KeepCancelled,
+	}, t.now)
+	turn := t.count(&h.job.Job, job.Running)
+	op.State, op.Job = h.job.State, &h.job.Job // nobody changes it any more
+	if op.State.Ended() {
+		return t.end(h, op.Result)
 	}
-	return t.goBack(h, op, to)
+	return t.goBack(&h.job, turn)
 }
 
-// end ends a job whose attempt is over.
-func (t *tx) end(h *held, op *store.Finish, to job.State) error {
+// end writes that a job has ended whose attempt is over.
+func (t *tx) end(h *held, result *job.Result) error {
 	j := &h.job
-	t.move(&j.Job, to)
-	j.FinishedAt = t.now
-	if op.Usage != nil {
-		j.Usage = op.Usage
+	switch {
+	case j.State != job.Succeeded:
+		result = nil
+	case result == nil:
+		result = &job.Result{}
 	}
-	var result *job.Result
-	keep := op.Keep
-	switch to {
-	case job.Succeeded:
-		result, j.Failure = op.Result, nil
-		if result == nil {
-			result = &job.Result{}
-		}
-	case job.Failed:
-		j.Failure = op.Failure
-	case job.Cancelled:
-		if op.To != job.Cancelled {
-			keep = op.KeepCancelled
-		}
-	}
-	j.ExpiresAt = t.now.Add(keep)
 	if err := t.rowsAtEndOf(j, result); err != nil {
 		return err
 	}
@@ -86,49 +72,39 @@ func (t *tx) end(h *held, op *store.Finish, to job.State) error {
 	if err := t.neverAbandoned(&j.Job); err != nil {
 		return err
 	}
-	return t.q.end.int(int64(to)).time(j.FinishedAt).time(j.ExpiresAt).
+	return t.q.end.int(int64(j.State)).int(j.Revision).time(j.FinishedAt).time(j.ExpiresAt).
 		int(j.Cursor).int(j.OutputBytes).bytes(encodeProgress(j.Progress)).bytes(encodeFailure(j.Failure)).bytes(j.Usage).int(j.n).run()
 }
 
-// goBack makes a job wait again whose attempt is over.
-func (t *tx) goBack(h *held, op *store.Finish, to job.State) error {
-	j := &h.job
-	turn := t.move(&j.Job, to)
-	if op.Refund {
-		j.Attempt--
-	}
-	if op.Failure != nil {
-		j.Failure = op.Failure
-	}
-	if op.Usage != nil {
-		j.Usage = op.Usage
-	}
-	if j.Attempt == 0 && j.Failure == nil {
-		j.StartedAt = time.Time{}
-	}
-	j.RunAt = t.now
-	q := t.q.goBack.int(int64(to))
-	if to == job.Scheduled {
-		j.RunAt = stamp(t.now.Add(op.Delay))
+// goBack writes that a job waits again whose attempt is over.
+func (t *tx) goBack(j *row, turn int64) error {
+	q := t.q.goBack.int(int64(j.State)).int(j.Revision)
+	if j.State == job.Scheduled {
 		q.bytes(nil).int(turn).time(j.RunAt)
 	} else {
-		q.text(lane(to, j.Key)).int(turn).bytes(nil)
+		q.text(lane(j.State, j.Key)).int(turn).bytes(nil)
 	}
 	return q.int(int64(j.Attempt)).time(j.RunAt).time(j.StartedAt).
 		int(j.Cursor).int(j.OutputBytes).bytes(encodeProgress(j.Progress)).bytes(encodeFailure(j.Failure)).bytes(j.Usage).int(j.n).run()
 }
 
-// endWaiting ends a job that has not been given to a worker.
-func (t *tx) endWaiting(j *row, to job.State, keep time.Duration) error {
-	t.move(&j.Job, to)
-	j.FinishedAt, j.ExpiresAt = t.now, t.now.Add(keep)
+// cancelWaiting ends a job as cancelled that has not been given to a worker.
+func (t *tx) cancelWaiting(j *row, keep time.Duration) error {
+	from := j.State
+	j.End(job.Cancelled, keep, t.now)
+	return t.endWaiting(j, from)
+}
+
+// endWaiting writes that a job has ended which waited until now.
+func (t *tx) endWaiting(j *row, from job.State) error {
+	t.count(&j.Job, from)
 	if err := t.rowsAtEndOf(j, nil); err != nil {
 		return err
 	}
 	if err := t.neverAbandoned(&j.Job); err != nil {
 		return err
 	}
-	return t.q.endWaiting.int(int64(to)).time(j.FinishedAt).time(j.ExpiresAt).bytes(encodeFailure(j.Failure)).int(j.n).run()
+	return t.q.endWaiting.int(int64(j.State)).int(j.Revision).time(j.FinishedAt).time(j.ExpiresAt).bytes(encodeFailure(j.Failure)).int(j.n).run()
 }
 
 // rowsAtEndOf stores the side rows of an ending job, or of one that a retry queues

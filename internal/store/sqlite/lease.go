@@ -151,19 +151,16 @@ func (t *tx) takeOrSet(op *store.Claim, c *candidate) (taken bool, err error) {
 func (t *tx) take(op *store.Claim, c *candidate, token job.Token) error {
 	j := c.job
 	t.queue(j.Queue).pass(j.Priority, c.turn)
-	t.move(&j.Job, job.Running)
-	j.Attempt++
-	j.Progress = job.Progress{}
-	if j.StartedAt.IsZero() {
-		j.StartedAt = t.now
-	}
+	from := j.State
+	j.Claim(t.now)
+	t.count(&j.Job, from)
 	lease := op.LeaseFor
 	if lease == 0 {
 		lease = j.Policy.Timeouts.Lease
 	}
 	until := t.now.Add(lease)
 	t.hold(&held{job: j, token: token, from: j.Cursor, worker: op.Worker, until: until, idem: c.idem})
-	err := t.q.lease.int(int64(j.Attempt)).time(j.StartedAt).token(&token).text(op.Worker).time(until).int(j.n).run()
+	err := t.q.lease.int(j.Revision).int(int64(j.Attempt)).time(j.StartedAt).token(&token).text(op.Worker).time(until).int(j.n).run()
 	if err != nil {
 		return err
 	}

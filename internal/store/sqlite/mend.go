@@ -41,8 +41,9 @@ func (t *tx) readable(q *query) (rows []row, n int, err error) {
 func (t *tx) mend(j *row) error {
 	t.batch.Damaged = append(t.batch.Damaged, j.ID)
 	if !j.State.Ended() {
-		t.count(&j.Job, job.Failed)
-		j.FinishedAt, j.ExpiresAt = t.now, t.now.Add(keepDamaged)
+		from := j.State
+		j.End(job.Failed, keepDamaged, t.now)
+		t.countAny(&j.Job, from)
 		j.Failure = &job.Failure{
 			Code: store.DamagedJob, Attempt: j.Attempt,
 			Message: "the job's record was damaged on the server's disk: submit it anew",
@@ -58,7 +59,7 @@ func (t *tx) mend(j *row) error {
 	if err != nil {
 		return err
 	}
-	return t.q.mend.int(int64(j.State)).time(j.FinishedAt).time(j.ExpiresAt).int(j.Cursor).int(j.OutputBytes).
+	return t.q.mend.int(int64(j.State)).int(j.Revision).time(j.FinishedAt).time(j.ExpiresAt).int(j.Cursor).int(j.OutputBytes).
 		bytes(encodeProgress(j.Progress)).bytes(encodeFailure(j.Failure)).blob(encodePolicy(j.Policy)).bytes(x).int(j.n).run()
 }
 

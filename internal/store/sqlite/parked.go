@@ -101,15 +101,15 @@ func (t *tx) unparkQueue(queue string, q *queueState, most int) (unparked int, e
 	return unparked, nil
 }
 
-// unpark queues the first parked jobs of a key. Their rows are not read for that:
-// what it takes is in the index.
+// unpark queues the first parked jobs of a key. Of their rows no more is read than it
+// takes to say that they moved.
 func (t *tx) unpark(queue, key string, most int) (int, error) {
 	if most <= 0 {
 		return 0, nil
 	}
 	var rows []row
 	err := t.q.parked.text(queue).text(lane(job.Parked, key)).int(int64(most)).each(func(c column) error {
-		j := job.Job{Queue: queue, Key: key, State: job.Parked, Priority: int(c.int(1))}
+		j := job.Job{ID: c.id(2), Queue: queue, Key: key, State: job.Parked, Priority: int(c.int(1)), Revision: c.int(3)}
 		rows = append(rows, row{Job: j, n: c.int(0)})
 		return nil
 	})
@@ -123,15 +123,25 @@ func (t *tx) unpark(queue, key string, most int) (int, error) {
 
 // line moves a waiting job to where it waits when it is ready.
 func (t *tx) line(j *row, to job.State) error {
-	turn := t.move(&j.Job, to)
-	return t.q.ready.int(int64(to)).text(lane(to, j.Key)).int(turn).int(j.n).run()
+	from := j.State
+	j.Line(to)
+	return t.lined(j, t.count(&j.Job, from))
+}
+
+// lined writes where a job waits now, and has those told who follow it: no op names
+// the job.
+func (t *tx) lined(j *row, turn int64) error {
+	t.batch.Moved = append(t.batch.Moved, store.Moved{ID: j.ID, State: j.State, Revision: j.Revision})
+	return t.q.ready.int(int64(j.State)).int(j.Revision).text(lane(j.State, j.Key)).int(turn).int(j.n).run()
 }
 
 // park takes a queued job out of the line. It stands before those that were parked
 // when they became ready after it.
 func (t *tx) park(j *row, turn int64) error {
-	t.move(&j.Job, job.Parked)
-	return t.q.ready.int(int64(job.Parked)).text(lane(job.Parked, j.Key)).int(turn).int(j.n).run()
+	from := j.State
+	j.Line(job.Parked)
+	t.count(&j.Job, from)
+	return t.lined(j, turn)
 }
 
 // claimable is how many more jobs a claim may lease.

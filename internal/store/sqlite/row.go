@@ -12,9 +12,9 @@ import (
 // jobColumns are the columns that scanJob reads, in its order.
 const jobColumns = `n, id, tenant, usr, queue, key, priority, state, attempt, max_attempts,
 	cursor, out_bytes, progress, failure, usage, policy, extra,
-	created, run_at, started, finished, cancel_at, expires, in_bytes, files`
+	created, run_at, started, finished, cancel_at, expires, in_bytes, files, revision`
 
-const afterJobColumns = 25 // the first column behind jobColumns
+const afterJobColumns = 26 // the first column behind jobColumns
 
 // extra is the part of a row that most jobs do not have.
 type extra struct {
@@ -61,6 +61,7 @@ func scanJob(c column) (j job.Job, err error) {
 		CreatedAt:   c.time(17), RunAt: c.time(18), StartedAt: c.time(19), FinishedAt: c.time(20),
 		CancelRequestedAt: c.time(21), ExpiresAt: c.time(22),
 		InputBytes: c.int(23),
+		Revision:   c.int(25),
 	}
 	var x extra
 	policy, failed := decodePolicy(c.bytes(15))

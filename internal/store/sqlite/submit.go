@@ -136,12 +136,8 @@ func (t *tx) insertRunning(op *store.Submit, n int64, extra []byte, idem string)
 
 // insertWaiting writes the row of any other new job.
 func (t *tx) insertWaiting(j *job.Job, n, turn int64, extra []byte, idem string) error {
-	var queueBy time.Time
-	if d := j.Policy.Timeouts.Queue; d > 0 {
-		queueBy = j.RunAt.Add(d)
-	}
 	q := t.q.insertWaiting.int(n).id(&j.ID).text(j.Owner.Tenant).text(j.Owner.User).text(j.Queue).text(j.Key).
-		int(int64(j.Priority)).int(int64(j.State)).int(turn).int(int64(j.MaxAttempts)).time(t.now).time(j.RunAt).time(queueBy).
+		int(int64(j.Priority)).int(int64(j.State)).int(turn).int(int64(j.MaxAttempts)).time(t.now).time(j.RunAt).time(j.QueueBy()).
 		blob(encodePolicy(j.Policy)).bytes(extra).orNull(idem).int(j.InputBytes).int(int64(len(j.Files)))
 	if j.State == job.Scheduled {
 		return q.null().time(j.RunAt).run()
@@ -151,19 +147,8 @@ func (t *tx) insertWaiting(j *job.Job, n, turn int64, extra []byte, idem string)
 
 // place sets a new job's state and times, and finds its turn.
 func (t *tx) place(op *store.Submit) (turn int64) {
-	j := &op.Job
-	j.Policy = j.Policy.Whole() // the same for a job that is leased at once and for one that is read again
-	to := t.firstState(op, added{})
-	j.State, j.CreatedAt, j.RunAt = 0, t.now, t.now
-	j.Attempt, j.StartedAt = 0, time.Time{}
-	turn = t.move(j, to)
-	switch to {
-	case job.Running:
-		j.Attempt, j.StartedAt = 1, t.now
-	case job.Scheduled:
-		j.RunAt = stamp(t.now.Add(op.Delay))
-	}
-	return turn
+	op.Job.Create(t.firstState(op, added{}), op.Delay, t.now)
+	return t.count(&op.Job, 0)
 }
 
 // found is a job's row as an op needs it.

@@ -36,10 +36,9 @@ func (t *tx) expire(op *store.Due) (int, error) {
 		if err != nil {
 			break
 		}
-		if op.Failure != nil {
-			rows[i].Failure = op.Failure
-		}
-		err = t.endWaiting(&rows[i], job.Expired, op.Keep)
+		from := rows[i].State
+		rows[i].Expire(op.Failure, op.Keep, t.now)
+		err = t.endWaiting(&rows[i], from)
 		op.Expired = append(op.Expired, rows[i].Job)
 	}
 	return n, err

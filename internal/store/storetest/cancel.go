@@ -85,7 +85,7 @@ func cancelThenFinish(w *world) {
 		j := w.job(c.Job.ID)
 		equal(w, "the state after a finish as "+to.String(), j.State, job.Cancelled)
 		equal(w, "the output", w.said(j.ID), "the last words")
-		w.at("FinishedAt", j.FinishedAt, f.At)
+		w.at("FinishedAt", j.FinishedAt, w.now())
 		w.at("ExpiresAt", j.ExpiresAt, w.now().Add(map[bool]time.Duration{true: keep, false: keepCancelled}[to == job.Cancelled]))
 		_, err := w.store.Result(w.ctx, mine, j.ID)
 		w.coded(job.NotFinished, err)

@@ -163,6 +163,11 @@ func (m *machine) commitBoth(ops []any) {
 			m.Fatalf("a commit answers the counts %+v of %s, want %+v", c, q, *m.model.count(q))
 		}
 	}
+	for _, told := range changesOf(b) {
+		if told.Revision >= m.model.changes[told.ID].Revision {
+			m.model.changes[told.ID] = told
+		}
+	}
 	m.last = b
 }
 

@@ -45,6 +45,7 @@ func (m *model) readyState(j *modelled) job.State {
 func (m *model) enter(j *modelled, to job.State) {
 	m.move(j, to)
 	m.entries++
+	j.chosen = j.chosen || j.either
 	j.ready, j.entered, j.either = m.entries, 0, to == job.Parked
 	if to == job.Queued {
 		j.entered = m.entries

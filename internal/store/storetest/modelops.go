@@ -33,7 +33,7 @@ func (m *model) submit(op *store.Submit) func() {
 		j.key = &modelKey{id: j.ID, hash: op.Idempotency.Hash, until: now.Add(op.Idempotency.Keep)}
 		m.keys[key] = j.key
 	}
-	want := text(j.Job)
+	want := shown(j.Job)
 	return func() {
 		m.refuses(op, "")
 		m.answers(op, op.Job, want)
@@ -86,7 +86,7 @@ func (m *model) submitKnown(op *store.Submit, known *modelKey) func() {
 		if ready(want.State) && ready(op.Existing.State) {
 			want.State = op.Existing.State // which of two is parked is the store's to choose
 		}
-		m.answers(op, *op.Existing, text(want))
+		m.answers(op, *op.Existing, shown(want))
 	}
 }
 
@@ -165,12 +165,13 @@ func (m *model) finish(op *store.Finish) func() {
 		j.Usage = op.Usage
 	}
 	to := m.finishTo(j, op)
-	now := m.w.now()
+	want := shown(j.Job)
 	return func() {
 		m.refuses(op, "")
-		if op.State != to || !op.At.Equal(now) {
-			m.w.Fatalf("a finish answers %s at %v, want %s at %v", op.State, op.At, to, now)
+		if op.State != to || op.Job == nil {
+			m.w.Fatalf("a finish answers %s, want %s", op.State, to)
 		}
+		m.answers(op, *op.Job, want)
 	}
 }
 
@@ -222,8 +223,9 @@ func (m *model) cancel(op *store.Cancel) func() {
 		m.end(j, job.Cancelled, op.Keep)
 	} else if j.State == job.Running && j.CancelRequestedAt.IsZero() {
 		j.CancelRequestedAt = m.w.now()
+		j.Revision++
 	}
-	want := text(j.Job)
+	want := shown(j.Job)
 	return func() {
 		m.refuses(op, "")
 		m.answers(op, op.Job, want)
@@ -245,6 +247,7 @@ func (m *model) delete(op *store.Delete) func() {
 		j.deleted = true
 		if j.CancelRequestedAt.IsZero() {
 			j.CancelRequestedAt = m.w.now()
+			j.Revision++
 		}
 	case j.State.Waiting():
 		m.end(j, job.Cancelled, 0)
@@ -287,7 +290,7 @@ func (m *model) retry(op *store.Retry) func() {
 	if d := j.Policy.Timeouts.Queue; d > 0 {
 		j.queueBy = m.w.now().Add(d)
 	}
-	want := text(j.Job)
+	want := shown(j.Job)
 	return func() {
 		m.refuses(op, "")
 		m.answers(op, op.Job, want)

@@ -43,7 +43,7 @@ func (m *model) due(op *store.Due) func() {
 			m.w.Fatalf("a due made %d jobs ready and expired %d, want %d and %d", op.Ready, len(op.Expired), ready, expired)
 		}
 		for _, j := range op.Expired {
-			m.answers(op, j, text(m.jobs[j.ID].Job))
+			m.answers(op, j, shown(m.jobs[j.ID].Job))
 		}
 	}
 }
@@ -101,7 +101,7 @@ func (m *model) claimedOne(op *store.Claim, c *job.Claimed) {
 	}
 	m.move(j, job.Running)
 	m.lease(j, c.Token, op.LeaseFor)
-	m.answers(op, c.Job, text(j.Job))
+	m.answers(op, c.Job, shown(j.Job))
 	if !c.Until.Equal(j.until) || string(c.Input) != inputOf(j.ID) {
 		m.w.Fatalf("a claim gave a lease until %v and the input %q", c.Until, c.Input)
 	}
@@ -127,6 +127,7 @@ func (m *model) compare() {
 	m.compareKeys()
 	m.compareNextDue()
 	m.compareSwept()
+	clear(m.changes)
 }
 
 func (m *model) compareJobs() {
@@ -138,9 +139,10 @@ func (m *model) compareJobs() {
 			if j == nil {
 				w.Fatalf("a job is listed that should not be: %s", text(got))
 			}
-			if text(got) != text(j.Job) {
-				w.Fatalf("a job is\n  %s, want\n  %s", text(got), text(j.Job))
+			if shown(got) != shown(j.Job) {
+				w.Fatalf("a job is\n  %s, want\n  %s", shown(got), shown(j.Job))
 			}
+			m.compareRevision(j, got)
 			_, entries, err := w.store.Output(w.ctx, o, j.ID, 0, 1<<20)
 			said := ""
 			for _, e := range entries {
@@ -157,6 +159,24 @@ func (m *model) compareJobs() {
 			w.Fatalf("a job is not listed: %s", text(j.Job))
 		}
 	}
+}
+
+// compareRevision checks that a job's revision tells of two looks at it which is the
+// later one.
+func (m *model) compareRevision(j *modelled, got job.Job) {
+	was, is := j.seen, got
+	moved := was.State != is.State || was.Attempt != is.Attempt || !was.CancelRequestedAt.Equal(is.CancelRequestedAt)
+	switch {
+	case is.Revision < was.Revision:
+		m.w.Fatalf("the revision of a job went back from %d to %d: %s", was.Revision, is.Revision, text(got))
+	case moved && is.Revision == was.Revision:
+		m.w.Fatalf("a job has changed, and its revision has not:\n  %s\n  %s", text(was), text(is))
+	case is.Revision != was.Revision && m.changes[is.ID] != store.Moved{ID: is.ID, State: is.State, Revision: is.Revision}:
+		m.w.Fatalf("of a job that is %s since its change %d a commit told %+v", is.State, is.Revision, m.changes[is.ID])
+	case !j.either && !j.chosen && is.Revision != j.Revision:
+		m.w.Fatalf("the revision of a job is %d, want %d: %s", is.Revision, j.Revision, text(got))
+	}
+	j.seen, j.Revision, j.chosen = got, got.Revision, false
 }
 
 func (m *model) compareRunning() {

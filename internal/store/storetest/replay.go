@@ -64,7 +64,7 @@ func (w *world) useLeases(b *store.Batch) {
 
 // answers is all that a commit answered, as text: of a refused op why, and what it met.
 func (w *world) answers(b *store.Batch) stored {
-	s := stored{"counts": fmt.Sprintf("%+v", b.Counts), "removed": fmt.Sprint(b.Removed, b.Damaged)}
+	s := stored{"counts": fmt.Sprintf("%+v", b.Counts), "removed": fmt.Sprint(b.Removed, b.Damaged), "moved": fmt.Sprint(b.Moved)}
 	for i, op := range opsOf(b) {
 		name := fmt.Sprintf("op %d %T", i, op)
 		if err := errOf(op); err != nil {
@@ -95,7 +95,7 @@ func answerOf(op any) string {
 	case *store.Append:
 		return fmt.Sprint(op.CancelRequested)
 	case *store.Finish:
-		return fmt.Sprint(op.State, op.At.UTC())
+		return fmt.Sprint(op.State, textOf(op.Job))
 	case *store.Cancel:
 		return fmt.Sprint(text(op.Job), op.Ended)
 	case *store.Delete:
@@ -123,6 +123,13 @@ func answerOf(op any) string {
 	panic(fmt.Sprintf("storetest: %T is no op", op))
 }
 
+func textOf(j *job.Job) string {
+	if j == nil {
+		return "no job"
+	}
+	return text(*j)
+}
+
 func texts(jobs []job.Job) (all []string) {
 	for _, j := range jobs {
 		all = append(all, text(j))
@@ -144,7 +151,7 @@ func stale(op any) {
 	case *store.Append:
 		op.Err, op.CancelRequested = errStale, true
 	case *store.Finish:
-		op.Err, op.State, op.At = errStale, job.Parked, time.Unix(9, 9)
+		op.Err, op.State, op.Job = errStale, job.Parked, &old
 	case *store.Cancel:
 		op.Err, op.Job, op.Ended = errStale, old, true
 	case *store.Delete:
@@ -156,7 +163,7 @@ func stale(op any) {
 	case *store.Submit:
 		op.Err, op.Conflict, op.Existing = errStale, []byte("stale"), &old
 		op.Job.State, op.Job.CreatedAt, op.Job.RunAt = job.Parked, time.Unix(9, 9), time.Unix(9, 9)
-		op.Job.Attempt, op.Job.StartedAt = 9, time.Unix(9, 9)
+		op.Job.Attempt, op.Job.Revision, op.Job.StartedAt = 9, 9, time.Unix(9, 9)
 	case *store.Due:
 		op.Err, op.Ready, op.Expired, op.More = errStale, 9, []job.Job{old}, true
 	case *store.Prune:
@@ -180,6 +187,7 @@ func staleAnswers(w *world) {
 		stale(op)
 	}
 	dirty.Counts = map[string]job.Counts{"stale": {Queued: 9}}
+	dirty.Moved = []store.Moved{{ID: job.ID{9}}}
 	dirty.Removed, dirty.Damaged = []job.ID{{9}}, []job.ID{{9}}
 	twin.commit(dirty)
 	w.same("an op has a stale answer", want, twin.answers(dirty))

@@ -100,7 +100,7 @@ func submitKeeps(w *world) {
 	if err != nil {
 		w.Fatalf("read: %v", err)
 	}
-	want.State, want.CreatedAt, want.RunAt = got.State, got.CreatedAt, got.RunAt
+	want.State, want.Revision, want.CreatedAt, want.RunAt = got.State, got.Revision, got.CreatedAt, got.RunAt
 	equal(w, "the stored job", text(got), text(want))
 }
 

@@ -59,6 +59,7 @@ func topics() []topic {
 		{"delete", deleteRules()},
 		{"retry", retryRules()},
 		{"moves", moveRules()},
+		{"revisions", revisionRules()},
 		{"rows", rowRules()},
 		{"ends", endRules()},
 		{"due", dueRules()},
