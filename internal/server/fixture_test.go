@@ -13,8 +13,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/config"
+	"github.com/meanwhile-run/meanwhile/internal/conversation"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
 // fixture is what an older version of the program said of the data directory that it
@@ -151,6 +156,52 @@ func TestADataDirectoryOfAnOlderVersion(t *testing.T) {
 	}
 	f.served.t = t
 	f.served.quit()
+}
+
+// What an older version left of removed jobs is removed, and never shown: not by the row
+// numbers that it gave again either.
+func TestOrphansOfAnOlderVersionAreNotShown(t *testing.T) {
+	f := readFixture(t)
+	path := databaseIn(f.unpack(t))
+	open := func() *sqlite.Store {
+		s, err := sqlite.Open(t.Context(), path, sqlite.Options{RowsAtEnd: conversation.RowsAtEnd})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	s := open()
+	states := map[string]job.State{
+		"succeeded": job.Succeeded, "failed": job.Failed, "cancelled": job.Cancelled, "expired": job.Expired,
+		"scheduled": job.Scheduled, "queued": job.Queued, "parked": job.Parked, "running": job.Running,
+	}
+	for name, state := range states {
+		id, _ := job.ParseID(f.id(name))
+		if j, err := s.Job(t.Context(), job.Owner{User: "ann"}, id); err != nil || j.State != state {
+			t.Errorf("a job that was %s is %s: %v", state, j.State, err)
+		}
+	}
+	eve := job.Owner{User: "eve"}
+	var news []job.ID
+	for range 3 {
+		op := &store.Submit{Job: job.Job{ID: job.NewID(), Owner: eve, Queue: "sim", Priority: 5, MaxAttempts: 1}, Token: job.NewToken(), LeaseFor: time.Hour}
+		b := store.NewBatch()
+		b.Add(op)
+		if err := store.Commit(t.Context(), s, b); err != nil || op.Err != nil {
+			t.Fatal(err, op.Err)
+		}
+		news = append(news, op.Job.ID)
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = open()
+	}
+	defer func() { _ = s.Close() }()
+	for _, id := range news {
+		if j, text, err := s.Text(t.Context(), eve, id, 1000); err != nil || j.Cursor != 0 || text != "" {
+			t.Errorf("a new job that said nothing has the cursor %d and the text %q: %v", j.Cursor, text, err)
+		}
+	}
 }
 
 // steady are the fields of a job that has ended. Its expiry was moved by whoever made

@@ -58,7 +58,14 @@ func (s *Store) usable(ctx context.Context, b *store.Batch) error {
 		return ctx.Err()
 	case b.ID == (store.BatchID{}):
 		return errors.New("the batch has no id")
-	case !s.stale:
+	}
+	return s.refresh()
+}
+
+// refresh makes the memory true again after a commit that failed. Whoever reads the
+// memory calls it first: what the commit did there never happened.
+func (s *Store) refresh() error {
+	if !s.stale || s.closed {
 		return nil
 	}
 	if err := s.load(); err != nil {

@@ -181,6 +181,9 @@ func (t *tx) readInput(n int64) (input []byte, err error) {
 func (s *Store) Running(_ context.Context, which store.Which, after job.ID, limit int) ([]store.Running, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := s.refresh(); err != nil {
+		return nil, unreadable(s.notice(err))
+	}
 	now := s.Now()
 	var ids []job.ID
 	for id, h := range s.running {

@@ -12,8 +12,7 @@ func (s *Store) load() error {
 		q    *query
 		each func(column) error
 	}{
-		{s.q.lastBatch, func(c column) error { c.stmt.ColumnBytes(0, s.last[:]); return nil }},
-		{s.q.lastRow, func(c column) error { s.rows = c.int(0); return nil }},
+		{s.q.lastBatch, s.loadLast},
 		{s.q.loadCounts, s.loadCount},
 		{s.q.loadLine, s.loadReady()},
 		{s.q.loadDue, s.loadScheduled()},
@@ -23,6 +22,15 @@ func (s *Store) load() error {
 		}
 	}
 	return s.loadRunning()
+}
+
+// loadLast reads which batch was applied last, and which row numbers were given. Those
+// that a failed commit gave are not given again either.
+func (s *Store) loadLast(c column) error {
+	c.stmt.ColumnBytes(0, s.last[:])
+	s.lastJob = max(s.lastJob, c.int(1))
+	s.tail.last = max(s.tail.last, c.int(2))
+	return nil
 }
 
 func (s *Store) loadCount(c column) error {

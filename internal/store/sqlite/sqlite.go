@@ -77,7 +77,7 @@ type Store struct {
 	tail    tail
 	last    store.BatchID // the batch that was applied last
 	changes int64         // rows that this connection ever changed, after that batch
-	rows    int64         // the last row number that was given
+	lastJob int64         // the last row number that was given to a job
 	batches int64         // how many were applied
 	damaged []job.ID      // running jobs whose rows are, and which the next batch ends
 	stale   bool          // the memory above may be ahead of the disk: load it again
@@ -154,6 +154,9 @@ func (s *Store) open(ctx context.Context, path string, o Options) (err error) {
 		return err
 	}
 	if s.q, err = prepareAll(s.conn); err != nil {
+		return err
+	}
+	if err := s.removeOrphans(); err != nil {
 		return err
 	}
 	if err := s.load(); err != nil {

@@ -29,7 +29,7 @@ type statements struct {
 	putRecord, deleteRecord, deleteRecords             *query
 	loadCounts, saveCounts                             *query
 	loadLine, loadDue                                  *query
-	lastBatch, setBatch, lastRow, changes              *query
+	lastBatch, setBatch, changes                       *query
 }
 
 func prepareAll(conn *sqlite.Conn) (*statements, error) {
@@ -117,9 +117,8 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.deleteRecord, "DELETE FROM records WHERE kind = ? AND parent = ? AND id = ?"},
 		{&q.deleteRecords, "DELETE FROM records WHERE kind = ? AND parent = ?"},
 
-		{&q.lastRow, "SELECT coalesce(max(n), 0) FROM jobs"},
-		{&q.lastBatch, "SELECT batch FROM applied"},
-		{&q.setBatch, "UPDATE applied SET batch = ?"},
+		{&q.lastBatch, "SELECT batch, last_job, last_tail FROM applied"},
+		{&q.setBatch, "UPDATE applied SET batch = ?, last_job = ?, last_tail = ?"},
 		{&q.changes, "SELECT total_changes()"},
 		{&q.loadCounts, "SELECT name, scheduled, queued, parked, running, succeeded, failed, cancelled, expired, retried, waiting_bytes, paused FROM queues"},
 		{&q.saveCounts, `INSERT OR REPLACE INTO queues (name, scheduled, queued, parked, running, succeeded, failed, cancelled, expired, retried, waiting_bytes, paused)

@@ -100,8 +100,8 @@ func (t *tx) insertJob(op *store.Submit) error {
 	if op.Idempotency != nil {
 		idem = op.Idempotency.Key
 	}
-	t.rows++
-	n := t.rows
+	t.lastJob++
+	n := t.lastJob
 	if j.State == job.Running {
 		err = t.insertRunning(op, n, x, idem)
 	} else {

@@ -30,7 +30,7 @@ const (
 //
 // Owned by the commit.
 type tail struct {
-	next  int64  // the row to be written
+	last  int64  // the row that was written last, by any batch: no number is given twice
 	from  int64  // no row before it is left
 	bytes int64  // of all rows that were ever added
 	heads []head // jobs, by the first of their rows that is not void; some have gone
@@ -43,15 +43,13 @@ type head struct {
 	at  int64 // bytes that were added before it
 }
 
-func (t *tail) add(h *held, size int) (row int64) {
-	row = t.next
-	t.next++
+// add counts a row that was written, or read, after those before it.
+func (t *tail) add(h *held, row int64, size int) {
 	if h.firstAside == 0 {
 		h.firstAside = row
 		t.heads = append(t.heads, head{h.job.ID, row, t.bytes})
 	}
 	t.bytes += int64(size) + tailRow
-	return row
 }
 
 // small says whether entries are worth going to the tail first. A restart is not: the
@@ -78,7 +76,9 @@ func (t *tx) sayAside(h *held, entries []job.Entry, p *job.Progress) error {
 		return t.intoLog(h)
 	}
 	added := h.block[before:]
-	q := t.q.insertTail.int(t.tail.add(h, len(added))).int(h.job.n).int(h.job.Cursor).int(h.job.OutputBytes)
+	t.tail.last++
+	t.tail.add(h, t.tail.last, len(added))
+	q := t.q.insertTail.int(t.tail.last).int(h.job.n).int(h.job.Cursor).int(h.job.OutputBytes)
 	if p == nil {
 		return q.null().blob(added).run()
 	}
@@ -155,7 +155,7 @@ func (t *tx) trimTail() error {
 			return err
 		}
 	}
-	upTo := t.tail.next
+	upTo := t.tail.last + 1
 	if first != nil {
 		upTo = first.row
 	}
@@ -186,23 +186,23 @@ func (s *Store) loadTail() error {
 	for _, h := range s.running {
 		jobs[h.job.n] = h
 	}
-	s.tail = tail{next: 1}
+	s.tail = tail{last: s.tail.last}
 	err := s.q.loadTail.each(func(c column) error {
 		row := c.int(0)
 		if s.tail.from == 0 {
 			s.tail.from = row
 		}
-		s.tail.next = row
 		if h := jobs[c.int(1)]; h != nil && c.int(2) > h.job.Cursor {
 			if !s.loadAside(h, c) {
 				s.damaged = append(s.damaged, h.job.ID)
 				delete(jobs, h.job.n)
 			}
 		}
-		s.tail.next = row + 1
 		return nil
 	})
-	s.tail.from = max(s.tail.from, 1)
+	if s.tail.from == 0 {
+		s.tail.from = s.tail.last + 1
+	}
 	return err
 }
 
@@ -217,7 +217,7 @@ func (s *Store) loadAside(h *held, c column) (whole bool) {
 	if err := decode(c, 4, &h.job.Progress); err != nil {
 		return false
 	}
-	s.tail.add(h, len(data))
+	s.tail.add(h, c.int(0), len(data))
 	h.progressAside = h.progressAside || !c.stmt.ColumnIsNull(4)
 	h.block = append(h.block, data...)
 	h.job.Cursor, h.job.OutputBytes = c.int(2), c.int(3)

@@ -232,7 +232,7 @@ func TestASlowSpeakerDoesNotHoldUpTheTail(t *testing.T) {
 	quick.say("word")
 	quick.say("word")
 	if d.tail.from <= worthTrim/2 {
-		t.Errorf("rows from %d on are kept, of %d", d.tail.from, d.tail.next)
+		t.Errorf("rows from %d on are kept, of %d", d.tail.from, d.tail.last)
 	}
 	slow.check(t, 0, 1<<20)
 	quick.check(t, 0, 1<<20)

@@ -60,6 +60,9 @@ func (t *tx) makeReady(limit int) (ready, late int, err error) {
 func (s *Store) Counts(context.Context) (map[string]job.Counts, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if err := s.refresh(); err != nil {
+		return nil, unreadable(s.notice(err))
+	}
 	counts := make(map[string]job.Counts, len(s.queues))
 	for name, q := range s.queues {
 		if q.kept {

@@ -113,7 +113,7 @@ func (t *tx) remember(b *store.Batch) error {
 		return nil
 	}
 	t.changes++
-	return t.q.setBatch.blob(b.ID[:]).run()
+	return t.q.setBatch.blob(b.ID[:]).int(t.lastJob).int(t.tail.last).run()
 }
 
 // behind tells who works behind the commits that something was written.

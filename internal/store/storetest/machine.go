@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"bytes"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -39,6 +40,7 @@ func runModel(t *testing.T, s Suite) {
 			"upkeep": m.upkeep,
 			"limits": m.raise,
 			"again":  m.again,
+			"fail":   m.fail,
 			"reopen": m.reopen,
 			"pass":   m.pass,
 		})
@@ -80,6 +82,27 @@ func (m *machine) reopen(r *rapid.T) {
 			m.last = nil // a store need not remember what changed nothing
 		}
 	}
+}
+
+// fail commits a batch that the store cannot take: the id of its submit is in use. A
+// store may then read anew what it keeps in memory.
+func (m *machine) fail(r *rapid.T) {
+	var used []job.ID
+	for _, id := range m.model.order {
+		if m.model.jobs[id] != nil {
+			used = append(used, id)
+		}
+	}
+	if len(used) == 0 {
+		r.Skip("no id is in use")
+	}
+	s := m.newSubmit(inQueue("a"))
+	s.Job.ID = rapid.SampledFrom(used).Draw(r, "used")
+	s.Job.Owner = m.model.jobs[s.Job.ID].Owner
+	if err := m.commitTo(batchOf(s)); !errors.Is(err, store.ErrData) {
+		m.Fatalf("a submit whose id is in use: %v", err)
+	}
+	m.last = nil // a batch is committed again before any other
 }
 
 // wrote says whether a batch has an op that surely changed something.

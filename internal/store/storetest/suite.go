@@ -74,6 +74,7 @@ func topics() []topic {
 		{"pipeline", pipelineRules()},
 		{"poison", poisonRules()},
 		{"durable", durableRules()},
+		{"identity", identityRules()},
 		{"races", raceRules()},
 	}
 }

@@ -1,0 +1,133 @@
+package storetest
+
+import (
+	"errors"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// What names a job inside a store is never given to another job: not after a delete,
+// an opening or a commit that failed. A store that breaks this shows one owner's words
+// to another.
+func identityRules() []rule {
+	return []rule{
+		{"a new job has nothing of one that was removed before it", identityRemoved},
+		{"what a new job has said is not replaced by what a removed one said", identityReplaced},
+		{"a prune finds every job that was submitted after a removed one", identityCursor},
+	}
+}
+
+// removals are the ways in which a running job with output is removed.
+func removals() map[string]func(w *world, l job.Lease) {
+	return map[string]func(w *world, l job.Lease){
+		"deleted after its end": func(w *world, l job.Lease) {
+			w.do(newFinish(l, job.Succeeded))
+			w.do(newDelete(l.Job))
+		},
+		"deleted while it ran":            func(w *world, l job.Lease) { w.do(newDelete(l.Job)); w.do(newFinish(l, job.Failed)) },
+		"deleted by the batch of its end": func(w *world, l job.Lease) { w.do(newFinish(l, job.Succeeded), newDelete(l.Job)) },
+		"deleted when it waited again":    func(w *world, l job.Lease) { w.do(newFinish(l, job.Queued)); w.do(newDelete(l.Job)) },
+		"pruned":                          func(w *world, l job.Lease) { w.do(newFinish(l, job.Succeeded)); w.pass(day); w.do(newPrune()) },
+		"pruned before its time": func(w *world, l job.Lease) {
+			w.do(newFinish(l, job.Failed))
+			w.do(&store.Prune{Limit: 1000, Early: true})
+		},
+		"deleted, and its worker was lost": func(w *world, l job.Lease) {
+			w.do(newDelete(l.Job))
+			w.pass(2 * leaseFor)
+			w.do(newLapse(l, job.Queued))
+		},
+	}
+}
+
+// loads are what makes a store read again what it keeps in memory, if it keeps any.
+func loads() map[string]func(w *world) {
+	return map[string]func(w *world){"a commit that failed": (*world).failCommit, "an opening": (*world).reopen}
+}
+
+// failCommit commits a batch that the store cannot take: the id of its submit is in use.
+func (w *world) failCommit() {
+	w.Helper()
+	first := w.newSubmit(inQueue("failed commit"))
+	w.do(first)
+	again := w.newSubmit(inQueue("failed commit"))
+	again.Job.ID = first.Job.ID
+	if err := w.commitTo(batchOf(again)); err != nil && !errors.Is(err, store.ErrData) {
+		w.Fatalf("a submit whose id is in use: %v", err)
+	}
+	w.do(newDelete(first.Job.ID))
+}
+
+// eachRemoval removes a job that spoke, in every way, and loads the store again. Then
+// it calls f, which submits the next job and loads the store again by itself.
+func (w *world) eachRemoval(f func(how string, load func())) {
+	w.Helper()
+	w.running(inQueue("older"))
+	for how, remove := range removals() {
+		for before, loadBefore := range loads() {
+			for after, loadAfter := range loads() {
+				c := w.running(withFiles("a"), mayBeAbandoned)
+				say := newAppend(c.Lease(), 1, 0, "a secret", " of its owner")
+				say.Progress = &job.Progress{Percent: 50, Status: "Secret"}
+				w.do(say)
+				remove(w, c.Lease())
+				w.gone(mine, c.Job.ID)
+				loadBefore(w)
+				f("a job was "+how+", then came "+before+", a new job, and "+after, func() { loadAfter(w) })
+			}
+		}
+	}
+}
+
+func identityRemoved(w *world) {
+	w.eachRemoval(func(how string, load func()) {
+		s := w.newSubmit(leasedAs(w.token()), ownedBy(theirs))
+		w.do(s)
+		load()
+		j, entries, err := w.store.Output(w.ctx, theirs, s.Job.ID, 0, 1<<20)
+		if err != nil || j.Cursor != 0 || j.OutputBytes != 0 || len(entries) > 0 || j.Progress != (job.Progress{}) {
+			w.Fatalf("%s, which said nothing, and has the cursor %d, %d bytes, the progress %v and the entries %v: %v", how, j.Cursor, j.OutputBytes, j.Progress, entries, err)
+		}
+		if _, text, err := w.store.Text(w.ctx, theirs, s.Job.ID, 1<<20); err != nil || text != "" {
+			w.Fatalf("%s, which said nothing, and has the text %q: %v", how, text, err)
+		}
+		equal(w, "jobs that may be abandoned", len(swept(w, w.store.Abandonable)), 0)
+		equal(w, "jobs with files", len(swept(w, w.store.WithFiles)), 0)
+	})
+}
+
+func identityReplaced(w *world) {
+	w.eachRemoval(func(how string, load func()) {
+		s := w.newSubmit(leasedAs(w.token()), ownedBy(theirs))
+		l := job.Lease{Job: s.Job.ID, Token: s.Token}
+		w.do(s)
+		w.do(newAppend(l, 1, 0, "its own"))
+		load()
+		w.do(newAppend(l, 1, 1, " words"))
+		if _, text, err := w.store.Text(w.ctx, theirs, l.Job, 100); err != nil || text != "its own words" {
+			w.Fatalf("%s, which has the text %q: %v", how, text, err)
+		}
+	})
+}
+
+// A prune goes on after its cursor, and sees each job that was submitted since.
+func identityCursor(w *world) {
+	p := &store.Prune{}
+	w.eachRemoval(func(how string, load func()) {
+		c := w.running()
+		w.do(newFinish(c.Lease(), job.Succeeded))
+		load()
+		w.pass(day)
+		for pages := 0; ; pages++ {
+			p = &store.Prune{Limit: 10, After: p.Next}
+			w.do(p)
+			if _, err := w.store.Job(w.ctx, mine, c.Job.ID); job.CodeOf(err) == job.NotFound {
+				break
+			}
+			if pages > 100 {
+				w.Fatalf("%s, which no prune has found", how)
+			}
+		}
+	})
+}
