@@ -17,7 +17,6 @@ package conversation
 import (
 	"bytes"
 	"encoding/json"
-	"net/url"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -67,7 +66,7 @@ type Conversation struct {
 	Title string
 }
 
-// kindConversation is the kind of a conversation's row; its parent is the owner.
+// kindConversation is the kind of a conversation's row; it has no parent.
 const kindConversation = "conversation"
 
 // conversationRow is what a conversation's row holds.
@@ -76,7 +75,7 @@ type conversationRow struct {
 }
 
 func (c Conversation) row(owner job.Owner, do store.Action) store.Row {
-	r := store.Row{Kind: kindConversation, Parent: parentOf(owner), ID: c.ID.String(), Do: do}
+	r := store.Row{Owner: owner, Kind: kindConversation, ID: c.ID.String(), Do: do}
 	if do != store.Require && do != store.Remove {
 		r.Body = encode(conversationRow{Title: c.Title})
 	}
@@ -95,10 +94,9 @@ func readConversation(r store.Row) (Conversation, error) {
 	return Conversation{ID: id, Title: body.Title}, nil
 }
 
-// parentOf is the parent of an owner's conversations. No two owners share one:
-// the parts are escaped, so that the slash between them is the only one.
-func parentOf(owner job.Owner) string {
-	return url.PathEscape(owner.Tenant) + "/" + url.PathEscape(owner.User)
+// conversationsOf are the rows of an owner's conversations.
+func conversationsOf(owner job.Owner) store.RowSet {
+	return store.RowSet{Owner: owner, Kind: kindConversation}
 }
 
 // titleOf makes a title of a first question: its words on one line, cut short.

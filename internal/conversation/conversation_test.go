@@ -381,7 +381,7 @@ func TestARetryBringsNoDeletedAnswerBack(t *testing.T) {
 	if retry.Err != nil {
 		t.Fatal(retry.Err)
 	}
-	rows, err := d.store.Rows(ctx, "answering", "/ann/"+id.String(), store.RowPage{Limit: 1})
+	rows, err := d.store.Rows(ctx, store.RowSet{Owner: ann, Kind: "answering", Parent: id.String()}, store.RowPage{Limit: 1})
 	if err != nil || len(rows) > 0 {
 		t.Fatalf("the rows %q are there, %v", rows, err)
 	}

@@ -34,7 +34,7 @@ func (c *Conversations) Create(ctx context.Context, owner job.Owner, title strin
 
 // Get finds a conversation of the owner's, or is [job.NotFound].
 func (c *Conversations) Get(ctx context.Context, owner job.Owner, id ID) (Conversation, error) {
-	row, err := c.records.Row(ctx, kindConversation, parentOf(owner), id.String())
+	row, err := c.records.Row(ctx, conversationsOf(owner), id.String())
 	if job.CodeOf(err) == job.NotFound {
 		return Conversation{}, unknown(id.String())
 	}
@@ -51,7 +51,7 @@ func (c *Conversations) List(ctx context.Context, owner job.Owner, after ID, lim
 	if !after.IsZero() {
 		page.From = after.String()
 	}
-	rows, err := c.records.Rows(ctx, kindConversation, parentOf(owner), page)
+	rows, err := c.records.Rows(ctx, conversationsOf(owner), page)
 	if err != nil {
 		return nil, false, err
 	}
@@ -69,7 +69,7 @@ func (c *Conversations) Messages(ctx context.Context, owner job.Owner, id ID, be
 	if before != (MessageID{}) {
 		page.From = before.String()
 	}
-	rows, err := c.records.Rows(ctx, kindMessage, messagesOf(owner, id), page)
+	rows, err := c.records.Rows(ctx, messagesOf(owner, id), page)
 	if err != nil {
 		return nil, false, err
 	}
@@ -85,7 +85,7 @@ func (c *Conversations) Messages(ctx context.Context, owner job.Owner, id ID, be
 
 // Message finds one message, or is [job.NotFound].
 func (c *Conversations) Message(ctx context.Context, owner job.Owner, id MessageID) (Message, error) {
-	row, err := c.records.Row(ctx, kindMessage, messagesOf(owner, id.Conversation), id.String())
+	row, err := c.records.Row(ctx, messagesOf(owner, id.Conversation), id.String())
 	if err != nil {
 		return Message{}, err
 	}
@@ -95,7 +95,7 @@ func (c *Conversations) Message(ctx context.Context, owner job.Owner, id Message
 // newest returns the newest messages of a conversation, newest first; none when it
 // is empty or does not exist.
 func (c *Conversations) newest(ctx context.Context, owner job.Owner, id ID, limit int) ([]Message, error) {
-	rows, err := c.records.Rows(ctx, kindMessage, messagesOf(owner, id), store.RowPage{Desc: true, Limit: limit})
+	rows, err := c.records.Rows(ctx, messagesOf(owner, id), store.RowPage{Desc: true, Limit: limit})
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +131,7 @@ func (c *Conversations) removeJobs(ctx context.Context, owner job.Owner, id ID, 
 		if last != (MessageID{}) {
 			from = last.String()
 		}
-		rows, err := c.records.Rows(ctx, kindMessage, messagesOf(owner, id), store.RowPage{From: from, Limit: page})
+		rows, err := c.records.Rows(ctx, messagesOf(owner, id), store.RowPage{From: from, Limit: page})
 		if err != nil {
 			return last, err
 		}
@@ -167,7 +167,7 @@ func (c *Conversations) removeRows(ctx context.Context, owner job.Owner, id ID, 
 	next := Message{ID: MessageID{id, last.Number + 1}, Role: User}
 	rows := []store.Row{next.row(owner, store.Insert), Conversation{ID: id}.row(owner, store.Remove)}
 	for _, kind := range []string{kindMessage, kindAnswering} {
-		rows = append(rows, store.Row{Kind: kind, Parent: messagesOf(owner, id), Do: store.RemoveAll})
+		rows = append(rows, store.Row{Owner: owner, Kind: kind, Parent: id.String(), Do: store.RemoveAll})
 	}
 	return c.writer.Write(ctx, rows...)
 }

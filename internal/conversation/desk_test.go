@@ -162,7 +162,7 @@ func (d *desk) wantGone(id conversation.ID, tasks ...job.ID) {
 	_, err := d.Get(ctx, ann, id)
 	wantCode(d.T, err, job.NotFound)
 	for _, kind := range []string{"message", "answering"} {
-		rows, err := d.store.Rows(ctx, kind, "/ann/"+id.String(), store.RowPage{Limit: 10})
+		rows, err := d.store.Rows(ctx, store.RowSet{Owner: ann, Kind: kind, Parent: id.String()}, store.RowPage{Limit: 10})
 		if err != nil || len(rows) > 0 {
 			d.Fatalf("the rows %q are left, %v", rows, err)
 		}

@@ -92,8 +92,7 @@ type Error struct {
 	Message string `json:"message"`
 }
 
-// kindMessage is the kind of a message's row; its parent is the conversation, as
-// its owner has it.
+// kindMessage is the kind of a message's row; its parent is the conversation.
 const kindMessage = "message"
 
 // messageRow is what a message's row holds.
@@ -108,7 +107,7 @@ type messageRow struct {
 
 func (m Message) row(owner job.Owner, do store.Action) store.Row {
 	return store.Row{
-		Kind: kindMessage, Parent: messagesOf(owner, m.ID.Conversation), ID: m.ID.String(), Do: do,
+		Owner: owner, Kind: kindMessage, Parent: m.ID.Conversation.String(), ID: m.ID.String(), Do: do,
 		Body: encode(messageRow{m.Role, m.Task.String(), m.Content, m.Status, m.Error, m.Truncated}),
 	}
 }
@@ -143,14 +142,15 @@ type answeringRow struct {
 // answering is the row that says that the message, an answer, is under way.
 func (m Message) answering(owner job.Owner, do store.Action) store.Row {
 	return store.Row{
-		Kind: kindAnswering, Parent: messagesOf(owner, m.ID.Conversation), ID: m.ID.String(), Do: do,
+		Owner: owner, Kind: kindAnswering, Parent: m.ID.Conversation.String(), ID: m.ID.String(), Do: do,
 		Body: encode(answeringRow{m.Task.String()}),
 	}
 }
 
-// messagesOf is the parent of a conversation's messages. It begins with the owner:
-// to anyone else there is nothing under it.
-func messagesOf(owner job.Owner, id ID) string { return parentOf(owner) + "/" + id.String() }
+// messagesOf are the rows of a conversation's messages.
+func messagesOf(owner job.Owner, id ID) store.RowSet {
+	return store.RowSet{Owner: owner, Kind: kindMessage, Parent: id.String()}
+}
 
 // pendingAnswer is an answer that a job is to write.
 func pendingAnswer(id MessageID, task job.ID) Message {

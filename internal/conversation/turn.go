@@ -94,7 +94,7 @@ func (t Turn) Rows(task job.ID) []store.Row {
 		rows = append(rows, t.conversation.row(t.owner, store.Put))
 	} else {
 		// A retry may have made an older answer pending since the turn began.
-		none := store.Row{Kind: kindAnswering, Parent: messagesOf(t.owner, t.conversation.ID), Do: store.RequireNone}
+		none := store.Row{Owner: t.owner, Kind: kindAnswering, Parent: t.conversation.ID.String(), Do: store.RequireNone}
 		rows = append(rows, t.conversation.row(t.owner, store.Require), none)
 	}
 	rows = append(rows, asked.row(t.owner, store.Insert), answer.row(t.owner, store.Put), answer.answering(t.owner, store.Put))

@@ -2,17 +2,27 @@ package store
 
 import "github.com/meanwhile-run/meanwhile/internal/job"
 
-// Row is a side row: what a face keeps beside jobs, in the same transaction. To a
-// store it is a kind, a parent, an id that orders it among its siblings, and
-// bytes. A conversation and its messages are rows; so is a callback that waits to
-// be delivered.
+// Row is a side row: what an API keeps beside jobs, in the same transaction. To a
+// store it is an owner, a kind, a parent, an id that orders it among its siblings, and
+// bytes. A conversation and its messages are rows. Rows of different owners, kinds or
+// parents never meet.
 type Row struct {
+	Owner  job.Owner
 	Kind   string
 	Parent string
 	ID     string
 	Body   []byte
 	Do     Action // what a batch is to do with it; not stored
 }
+
+// RowSet is the rows of one owner and kind under one parent.
+type RowSet struct {
+	Owner        job.Owner
+	Kind, Parent string
+}
+
+// Set is the set that the row belongs to.
+func (r *Row) Set() RowSet { return RowSet{r.Owner, r.Kind, r.Parent} }
 
 // Action is what an op does with a row.
 type Action uint8

@@ -109,10 +109,10 @@ type Upkeep interface {
 
 // Records are the reads of side rows; see [Row].
 type Records interface {
-	Row(ctx context.Context, kind, parent, id string) (Row, error) // job.NotFound when there is none
-	// Rows lists the rows of a kind under a parent by id: ascending, from after the
-	// cursor; or descending, from before it. "" begins at that end.
-	Rows(ctx context.Context, kind, parent string, page RowPage) ([]Row, error)
+	Row(ctx context.Context, of RowSet, id string) (Row, error) // job.NotFound when there is none
+	// Rows lists the rows of a set by id: ascending, from after the cursor; or
+	// descending, from before it. "" begins at that end.
+	Rows(ctx context.Context, of RowSet, page RowPage) ([]Row, error)
 }
 
 // Which selects running jobs.

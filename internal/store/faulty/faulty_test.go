@@ -153,7 +153,7 @@ func TestReadsFailAsPlanned(t *testing.T) {
 	if _, err := s.Job(t.Context(), job.Owner{}, job.ID{}); !errors.Is(err, broken) {
 		t.Errorf("a read that is to fail returned %v", err)
 	}
-	if _, err := s.Rows(t.Context(), "", "", store.RowPage{}); !errors.Is(err, broken) {
+	if _, err := s.Rows(t.Context(), store.RowSet{}, store.RowPage{}); !errors.Is(err, broken) {
 		t.Errorf("a read that is to fail returned %v", err)
 	}
 }

@@ -118,17 +118,17 @@ func (s *Store) OldestQueued(ctx context.Context, queue string) (since time.Time
 func (s *Store) Now() time.Time { return s.inner.Now() }
 
 // Row reads one side row; see [store.Records].
-func (s *Store) Row(ctx context.Context, kind, parent, id string) (row store.Row, err error) {
+func (s *Store) Row(ctx context.Context, of store.RowSet, id string) (row store.Row, err error) {
 	if err = s.reading("Row"); err == nil {
-		row, err = s.inner.Row(ctx, kind, parent, id)
+		row, err = s.inner.Row(ctx, of, id)
 	}
 	return row, err
 }
 
 // Rows lists side rows; see [store.Records].
-func (s *Store) Rows(ctx context.Context, kind, parent string, page store.RowPage) (rows []store.Row, err error) {
+func (s *Store) Rows(ctx context.Context, of store.RowSet, page store.RowPage) (rows []store.Row, err error) {
 	if err = s.reading("Rows"); err == nil {
-		rows, err = s.inner.Rows(ctx, kind, parent, page)
+		rows, err = s.inner.Rows(ctx, of, page)
 	}
 	return rows, err
 }

@@ -14,9 +14,9 @@ func (t *tx) checkRows(rows []store.Row) (conflict []byte, refusal, err error) {
 		var body []byte
 		switch r.Do {
 		case store.Insert, store.Require:
-			body, err = readRecord(t.q.record, r.Kind, r.Parent, r.ID)
+			body, err = readRecord(t.q.record, r.Set(), r.ID)
 		case store.RequireNone:
-			body, err = firstRecord(t.q.firstRecord, r.Kind, r.Parent)
+			body, err = firstRecord(t.q.firstRecord, r.Set())
 		default:
 			continue
 		}
@@ -33,8 +33,8 @@ func (t *tx) checkRows(rows []store.Row) (conflict []byte, refusal, err error) {
 }
 
 // readRecord returns a record's body, nil when there is none; a body is never nil.
-func readRecord(q *query, kind, parent, id string) (body []byte, err error) {
-	_, err = q.text(kind).text(parent).text(id).first(func(c column) error {
+func readRecord(q *query, of store.RowSet, id string) (body []byte, err error) {
+	_, err = q.set(of).text(id).first(func(c column) error {
 		body = c.bytes(0)
 		return nil
 	})
@@ -43,8 +43,8 @@ func readRecord(q *query, kind, parent, id string) (body []byte, err error) {
 
 // firstRecord returns the body of the first record under a parent, nil when there is
 // none.
-func firstRecord(q *query, kind, parent string) (body []byte, err error) {
-	_, err = q.text(kind).text(parent).first(func(c column) error {
+func firstRecord(q *query, of store.RowSet) (body []byte, err error) {
+	_, err = q.set(of).first(func(c column) error {
 		body = c.bytes(0)
 		return nil
 	})
@@ -65,17 +65,17 @@ func (t *tx) putRow(r *store.Row) error {
 	t.wroteRows = true
 	switch r.Do {
 	case store.Update:
-		body, err := readRecord(t.q.record, r.Kind, r.Parent, r.ID)
+		body, err := readRecord(t.q.record, r.Set(), r.ID)
 		if err != nil || body == nil {
 			return err
 		}
 		fallthrough
 	case store.Put, store.Insert:
-		return t.q.putRecord.text(r.Kind).text(r.Parent).text(r.ID).blob(r.Body).run()
+		return t.q.putRecord.set(r.Set()).text(r.ID).blob(r.Body).run()
 	case store.Remove:
-		return t.q.deleteRecord.text(r.Kind).text(r.Parent).text(r.ID).run()
+		return t.q.deleteRecord.set(r.Set()).text(r.ID).run()
 	case store.RemoveAll:
-		return t.q.deleteRecords.text(r.Kind).text(r.Parent).run()
+		return t.q.deleteRecords.set(r.Set()).run()
 	}
 	return nil
 }
@@ -89,20 +89,20 @@ func (t *tx) write(op *store.Write) (err error) {
 }
 
 // Row reads one side row; see [store.Records].
-func (s *Store) Row(ctx context.Context, kind, parent, id string) (row store.Row, err error) {
+func (s *Store) Row(ctx context.Context, of store.RowSet, id string) (row store.Row, err error) {
 	err = s.readRows(ctx, func(r *reader) error {
-		body, err := readRecord(r.record, kind, parent, id)
+		body, err := readRecord(r.record, of, id)
 		if err == nil && body == nil {
-			return job.Errorf(job.NotFound, "there is no %s %s", kind, job.Quote(id))
+			return job.Errorf(job.NotFound, "there is no %s %s", of.Kind, job.Quote(id))
 		}
-		row = store.Row{Kind: kind, Parent: parent, ID: id, Body: body}
+		row = rowOf(of, id, body)
 		return err
 	})
 	return row, err
 }
 
 // Rows lists side rows; see [store.Records].
-func (s *Store) Rows(ctx context.Context, kind, parent string, page store.RowPage) (rows []store.Row, err error) {
+func (s *Store) Rows(ctx context.Context, of store.RowSet, page store.RowPage) (rows []store.Row, err error) {
 	err = s.readRows(ctx, func(r *reader) error {
 		q := r.recordsUp
 		if page.Desc {
@@ -111,10 +111,19 @@ func (s *Store) Rows(ctx context.Context, kind, parent string, page store.RowPag
 				page.From = "\U0010FFFF" // sorts after every id
 			}
 		}
-		return q.text(kind).text(parent).text(page.From).int(int64(page.Limit)).each(func(c column) error {
-			rows = append(rows, store.Row{Kind: kind, Parent: parent, ID: c.text(0), Body: c.bytes(1)})
+		return q.set(of).text(page.From).int(int64(page.Limit)).each(func(c column) error {
+			rows = append(rows, rowOf(of, c.text(0), c.bytes(1)))
 			return nil
 		})
 	})
 	return rows, err
+}
+
+func rowOf(set store.RowSet, id string, body []byte) store.Row {
+	return store.Row{Owner: set.Owner, Kind: set.Kind, Parent: set.Parent, ID: id, Body: body}
+}
+
+// set binds the columns that name a set of rows.
+func (q *query) set(of store.RowSet) *query {
+	return q.text(of.Owner.Tenant).text(of.Owner.User).text(of.Kind).text(of.Parent)
 }

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/url"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -225,6 +226,9 @@ func migrate(conn *sqlite.Conn) error {
 	if err != nil {
 		return err
 	}
+	if err := conn.CreateFunction("unescaped", &sqlite.FunctionImpl{NArgs: 1, Deterministic: true, Scalar: unescaped}); err != nil {
+		return err
+	}
 	version, err := pragma(conn, "user_version")
 	if err != nil {
 		return err
@@ -235,6 +239,12 @@ func migrate(conn *sqlite.Conn) error {
 		}
 	}
 	return nil
+}
+
+// unescaped is what a migration needs of net/url.
+func unescaped(_ sqlite.Context, args []sqlite.Value) (sqlite.Value, error) {
+	text, err := url.PathUnescape(args[0].Text())
+	return sqlite.TextValue(text), err
 }
 
 func applyMigration(conn *sqlite.Conn, name string, version int) error {

@@ -111,11 +111,11 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.oldDeleted, "SELECT id FROM deleted WHERE until <= ? ORDER BY until LIMIT ?"},
 		{&q.forget, "DELETE FROM deleted WHERE id = ?"},
 
-		{&q.record, "SELECT body FROM records WHERE kind = ? AND parent = ? AND id = ?"},
-		{&q.firstRecord, "SELECT body FROM records WHERE kind = ? AND parent = ? ORDER BY id LIMIT 1"},
-		{&q.putRecord, "INSERT OR REPLACE INTO records (kind, parent, id, body) VALUES (?,?,?,?)"},
-		{&q.deleteRecord, "DELETE FROM records WHERE kind = ? AND parent = ? AND id = ?"},
-		{&q.deleteRecords, "DELETE FROM records WHERE kind = ? AND parent = ?"},
+		{&q.record, "SELECT body FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id = ?"},
+		{&q.firstRecord, "SELECT body FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? ORDER BY id LIMIT 1"},
+		{&q.putRecord, "INSERT OR REPLACE INTO records (tenant, usr, kind, parent, id, body) VALUES (?,?,?,?,?,?)"},
+		{&q.deleteRecord, "DELETE FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id = ?"},
+		{&q.deleteRecords, "DELETE FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ?"},
 
 		{&q.lastBatch, "SELECT batch, last_job, last_tail FROM applied"},
 		{&q.setBatch, "UPDATE applied SET batch = ?, last_job = ?, last_tail = ?"},

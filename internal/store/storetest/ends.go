@@ -44,7 +44,7 @@ func rowsAtEnd(e store.End) []store.Row {
 	if strings.HasPrefix(e.Job.Ref, "update:") {
 		action = store.Update
 	}
-	return []store.Row{{Kind: endKind, Parent: refParent(e.Job.Ref), ID: "end", Body: raw, Do: action}}
+	return []store.Row{{Owner: e.Job.Owner, Kind: endKind, Parent: refParent(e.Job.Ref), ID: "end", Body: raw, Do: action}}
 }
 
 func refParent(ref string) string { return strings.Split(ref+":", ":")[1] }
@@ -153,7 +153,7 @@ func endsTakenBack(w *world) {
 	id := w.submit(withRef("update:absent"))
 	w.do(newCancel(id), newRetry(id))
 	equal(w, "the rows where none was", len(w.rows(endKind, "absent")), 0)
-	w.do(newWrite(store.Row{Kind: endKind, Parent: "absent", ID: "end", Body: []byte("pending")}))
+	w.do(newWrite(store.Row{Owner: mine, Kind: endKind, Parent: "absent", ID: "end", Body: []byte("pending")}))
 	w.refused(job.NotRetryable, newRetry(id))
 	equal(w, "the row after a retry that was refused", string(w.rows(endKind, "absent")[0].Body), "pending")
 }
@@ -217,7 +217,7 @@ func endsTextAfterRefund(w *world) {
 }
 
 func endsUpdate(w *world) {
-	w.do(newWrite(store.Row{Kind: endKind, Parent: "there", ID: "end", Body: []byte("pending")}))
+	w.do(newWrite(store.Row{Owner: mine, Kind: endKind, Parent: "there", ID: "end", Body: []byte("pending")}))
 	w.do(newFinish(w.running(withRef("update:there")).Lease(), job.Succeeded))
 	w.do(newFinish(w.running(withRef("update:absent")).Lease(), job.Succeeded))
 	w.ended("there", ending{State: "succeeded", Result: "result"})
@@ -241,10 +241,10 @@ func endsState(w *world) {
 func endsNotByPrune(w *world) {
 	c := w.running(withRef("put:p"))
 	w.do(newFinish(c.Lease(), job.Succeeded))
-	w.do(newWrite(doing(store.RemoveAll, store.Row{Kind: endKind, Parent: "p"})))
+	w.do(newWrite(doing(store.RemoveAll, store.Row{Owner: mine, Kind: endKind, Parent: "p"})))
 	deleted := w.running(withRef("put:p"))
 	w.do(newFinish(deleted.Lease(), job.Succeeded))
-	w.do(newWrite(doing(store.RemoveAll, store.Row{Kind: endKind, Parent: "p"})))
+	w.do(newWrite(doing(store.RemoveAll, store.Row{Owner: mine, Kind: endKind, Parent: "p"})))
 	w.do(newDelete(deleted.Job.ID))
 	w.pass(day)
 	w.do(newPrune())

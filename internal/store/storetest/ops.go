@@ -184,7 +184,7 @@ func newPrune() *store.Prune { return &store.Prune{Limit: 1000} }
 // ---- side rows ----
 
 func put(parent, id, body string) store.Row {
-	return store.Row{Kind: "note", Parent: parent, ID: id, Body: []byte(body)}
+	return store.Row{Owner: mine, Kind: "note", Parent: parent, ID: id, Body: []byte(body)}
 }
 
 func doing(a store.Action, r store.Row) store.Row {

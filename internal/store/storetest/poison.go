@@ -55,7 +55,7 @@ func poisonOf(w *world) (ops []any) {
 			w.newSubmit(inQueue("poison"), withRef("put:"+v)),
 			w.newSubmit(inQueue("poison"), once(v, v)),
 			w.newSubmit(inQueue("poison"), func(s *store.Submit) { s.Job.Metadata = map[string]string{v: v} }),
-			w.newSubmit(inQueue("poison"), withRows(store.Row{Kind: v, Parent: v, ID: v, Body: []byte(v)})),
+			w.newSubmit(inQueue("poison"), withRows(store.Row{Owner: job.Owner{Tenant: v, User: v}, Kind: v, Parent: v, ID: v, Body: []byte(v)})),
 			w.newSubmit(inQueue("poison "+v)),
 		)
 	}
@@ -110,7 +110,7 @@ func poisonOutput(w *world) {
 		f.Usage = []byte(v)
 		w.halved(
 			newAppend(good.Lease(), 1, 0, "good"), say, newRenew(good.Lease(), leaseFor),
-			newFinish(good.Lease(), job.Succeeded), f, newWrite(store.Row{Kind: v, Parent: v, ID: v, Body: []byte(v)}),
+			newFinish(good.Lease(), job.Succeeded), f, newWrite(store.Row{Owner: job.Owner{Tenant: v, User: v}, Kind: v, Parent: v, ID: v, Body: []byte(v)}),
 		)
 		equal(w, "the state of the neighbour", w.job(good.Job.ID).State, job.Succeeded)
 		equal(w, "the output of the neighbour", w.said(good.Job.ID), "good")

@@ -20,6 +20,7 @@ func rowRules() []rule {
 		{"a later write of a batch sees the earlier", rowsInOneBatch},
 		{"rows are listed by id, forth and back, from a cursor", rowsPaged},
 		{"kinds and parents do not mix", rowsApart},
+		{"owners do not mix, for reads, conditions and removals", rowsOfOwners},
 		{"bodies and names of any text are kept", rowsKept},
 		{"a submit's rows apply with it", rowsOfSubmit},
 	}
@@ -28,7 +29,7 @@ func rowRules() []rule {
 func rowsPut(w *world) {
 	for _, body := range []string{"one", "two", ""} {
 		w.do(newWrite(put("p", "a", body)))
-		r, err := w.store.Row(w.ctx, "note", "p", "a")
+		r, err := w.store.Row(w.ctx, set("note", "p"), "a")
 		if err != nil || string(r.Body) != body || r.Kind != "note" || r.Parent != "p" || r.ID != "a" {
 			w.Errorf("the row is %q, %v", r, err)
 		}
@@ -67,7 +68,7 @@ func rowsRequireNone(w *world) {
 	none := func() *store.Write {
 		return newWrite(doing(store.RequireNone, put("p", "ignored", "not written")), put("q", "new", ""))
 	}
-	w.do(newWrite(put("p2", "a", ""), store.Row{Kind: "other", Parent: "p", ID: "a"}), none())
+	w.do(newWrite(put("p2", "a", ""), store.Row{Owner: mine, Kind: "other", Parent: "p", ID: "a"}), none())
 	equal(w, "the rows that it wrote", len(w.rows("note", "p")), 0)
 	equal(w, "the rows beside it", len(w.rows("note", "q")), 1)
 
@@ -91,7 +92,7 @@ func rowsRemove(w *world) {
 	w.do(newWrite(doing(store.RemoveAll, put("p", "ignored", "")), doing(store.RemoveAll, put("empty", "", ""))))
 	equal(w, "the rows after all were removed", len(w.rows("note", "p")), 0)
 	equal(w, "the rows of another parent", len(w.rows("note", "p2")), 1)
-	_, err := w.store.Row(w.ctx, "note", "p", "a")
+	_, err := w.store.Row(w.ctx, set("note", "p"), "a")
 	w.coded(job.NotFound, err)
 }
 
@@ -137,7 +138,7 @@ func rowsPaged(w *world) {
 	}
 	walk := func(page store.RowPage) (got []string) {
 		for {
-			rows, err := w.store.Rows(w.ctx, "note", "p", page)
+			rows, err := w.store.Rows(w.ctx, set("note", "p"), page)
 			if err != nil || len(rows) > page.Limit {
 				w.Fatalf("a page of %d has %d rows, %v", page.Limit, len(rows), err)
 			}
@@ -167,7 +168,7 @@ func rowsApart(w *world) {
 	for _, kind := range names {
 		for _, parent := range names {
 			n++
-			w.do(newWrite(store.Row{Kind: kind, Parent: parent, ID: "i", Body: fmt.Append(nil, n)}))
+			w.do(newWrite(store.Row{Owner: mine, Kind: kind, Parent: parent, ID: "i", Body: fmt.Append(nil, n)}))
 		}
 	}
 	n = 0
@@ -180,17 +181,49 @@ func rowsApart(w *world) {
 			}
 		}
 	}
-	w.do(newWrite(store.Row{Kind: "a", Parent: "a", Do: store.RemoveAll}))
+	w.do(newWrite(store.Row{Owner: mine, Kind: "a", Parent: "a", Do: store.RemoveAll}))
 	equal(w, "the rows of a parent that begins alike", len(w.rows("a", "ab")), 1)
+}
+
+func rowsOfOwners(w *world) {
+	owners := []job.Owner{mine, theirs, elsewhere, {}, {Tenant: mine.User, User: mine.Tenant}}
+	of := func(o job.Owner, do store.Action) store.Row {
+		return store.Row{Owner: o, Kind: "note", Parent: "p", ID: "a", Body: []byte(o.Tenant + "/" + o.User), Do: do}
+	}
+	for i, o := range owners {
+		w.do(newWrite(of(o, store.RequireNone), of(o, store.Insert)))
+		for _, later := range owners[i+1:] {
+			w.refused(job.NotFound, newWrite(of(later, store.Require)))
+		}
+	}
+	check := func(there bool, o job.Owner) {
+		w.Helper()
+		row, want := of(o, store.Put), job.NotFound
+		if there {
+			want = ""
+		}
+		got, err := w.store.Row(w.ctx, row.Set(), "a")
+		rows, _ := w.store.Rows(w.ctx, row.Set(), store.RowPage{Limit: 10})
+		if job.CodeOf(err) != want || there != (len(rows) == 1) || there && (string(got.Body) != string(row.Body) || got.Owner != o || rows[0].Owner != o) {
+			w.Errorf("%v has the row %q and the rows %q: %v", o, got, rows, err)
+		}
+	}
+	for _, o := range owners {
+		check(true, o)
+	}
+	w.do(newWrite(of(owners[0], store.Remove), of(owners[1], store.RemoveAll)))
+	for i, o := range owners {
+		check(i > 1, o)
+	}
 }
 
 func rowsKept(w *world) {
 	texts := []string{"", "plain", "\x00", "nul\x00inside", "\xff\xfe", "é", "'; --", "line\nbreak"}
 	for _, t := range texts {
-		w.do(newWrite(store.Row{Kind: "k", Parent: "p", ID: "id" + t, Body: []byte(t)}))
+		w.do(newWrite(store.Row{Owner: mine, Kind: "k", Parent: "p", ID: "id" + t, Body: []byte(t)}))
 	}
 	for _, t := range texts {
-		r, err := w.store.Row(w.ctx, "k", "p", "id"+t)
+		r, err := w.store.Row(w.ctx, set("k", "p"), "id"+t)
 		if err != nil || string(r.Body) != t || r.ID != "id"+t {
 			w.Errorf("the row %q was read as %q, %v", t, r, err)
 		}

@@ -26,9 +26,9 @@ func (w *world) stored() stored {
 		id, hash, err := w.store.Idempotent(w.ctx, k.owner, k.key)
 		s[fmt.Sprintf("key %v", k)] = fmt.Sprint(id, hash, job.CodeOf(err))
 	}
-	for _, p := range w.parents {
-		rows, err := w.store.Rows(w.ctx, p[0], p[1], store.RowPage{Limit: 1000})
-		s[fmt.Sprintf("rows %q", p)] = fmt.Sprintf("%q %v", rows, err)
+	for _, set := range w.sets {
+		rows, err := w.store.Rows(w.ctx, set, store.RowPage{Limit: 1000})
+		s[fmt.Sprintf("rows %q", set)] = fmt.Sprintf("%q %v", rows, err)
 	}
 	w.storedUpkeep(s)
 	return s
@@ -207,9 +207,14 @@ func (w *world) position(id job.ID) int {
 	return n
 }
 
+// set names rows of this world's usual owner.
+func set(kind, parent string) store.RowSet {
+	return store.RowSet{Owner: mine, Kind: kind, Parent: parent}
+}
+
 func (w *world) rows(kind, parent string) []store.Row {
 	w.Helper()
-	rows, err := w.store.Rows(w.ctx, kind, parent, store.RowPage{Limit: 1000})
+	rows, err := w.store.Rows(w.ctx, set(kind, parent), store.RowPage{Limit: 1000})
 	if err != nil {
 		w.Fatalf("rows: %v", err)
 	}

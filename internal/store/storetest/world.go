@@ -36,9 +36,9 @@ type world struct {
 	ids    uint64       // how many ids and tokens were made
 
 	// What was named in commits, so that stored can ask for it all.
-	owners  []job.Owner
-	parents [][2]string
-	keys    []ownedKey
+	owners []job.Owner
+	sets   []store.RowSet
+	keys   []ownedKey
 }
 
 type ownedKey struct {
@@ -180,7 +180,7 @@ func (w *world) remember(b *store.Batch) {
 			note(&w.keys, ownedKey{op.Job.Owner, op.Idempotency.Key})
 		}
 		if op.Job.Ref != "" {
-			note(&w.parents, [2]string{endKind, refParent(op.Job.Ref)})
+			note(&w.sets, store.RowSet{Owner: op.Job.Owner, Kind: endKind, Parent: refParent(op.Job.Ref)})
 		}
 		w.rememberRows(op.Rows)
 	}
@@ -190,8 +190,8 @@ func (w *world) remember(b *store.Batch) {
 }
 
 func (w *world) rememberRows(rows []store.Row) {
-	for _, r := range rows {
-		note(&w.parents, [2]string{r.Kind, r.Parent})
+	for i := range rows {
+		note(&w.sets, rows[i].Set())
 	}
 }
 
