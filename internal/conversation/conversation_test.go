@@ -557,7 +557,7 @@ func TestThePromptNamesTheModelOnlyIfAsked(t *testing.T) {
 // put writes a message's row as it might be found.
 func (d *desk) put(id conversation.MessageID, body string) {
 	d.Helper()
-	row := store.Row{Kind: "message", Parent: "/ann/" + id.Conversation.String(), ID: id.String(), Body: []byte(body)}
+	row := store.Row{Owner: ann, Kind: "message", Parent: id.Conversation.String(), ID: id.String(), Body: []byte(body)}
 	if err := d.Write(ctx, row); err != nil {
 		d.Fatal(err)
 	}

@@ -12,16 +12,16 @@ import (
 // cancel asks for a job's end: 202 while it still runs, 200 once it has ended,
 // whoever ended it.
 func (f *Face) cancel(w http.ResponseWriter, r *http.Request) error {
-	return f.change(w, r, f.engine.Cancel)
+	return f.change(w, r, f.engine.Cancel, accepted)
 }
 
-// retry queues an ended job again.
+// retry queues an ended job again: 202, also when the new attempt is over already.
 func (f *Face) retry(w http.ResponseWriter, r *http.Request) error {
-	return f.change(w, r, f.engine.Retry)
+	return f.change(w, r, f.engine.Retry, func(*job.Job) int { return http.StatusAccepted })
 }
 
 // change answers the job as a call without a body left it.
-func (f *Face) change(w http.ResponseWriter, r *http.Request, do func(context.Context, job.Owner, job.ID) (engine.Snapshot, error)) error {
+func (f *Face) change(w http.ResponseWriter, r *http.Request, do func(context.Context, job.Owner, job.ID) (engine.Snapshot, error), status func(*job.Job) int) error {
 	owner, id, err := subject(r)
 	if err != nil {
 		return err
@@ -33,7 +33,7 @@ func (f *Face) change(w http.ResponseWriter, r *http.Request, do func(context.Co
 	if err != nil {
 		return err
 	}
-	f.answerJob(w, accepted(&snap.Job), &snap, f.watchURL(r, prefer{}, &snap.Job))
+	f.answerJob(w, status(&snap.Job), &snap, f.watchURL(r, prefer{}, &snap.Job))
 	return nil
 }
 
