@@ -15,7 +15,7 @@ type Queue struct {
 	Paused      bool        `json:"paused"`      // it gives no jobs to workers
 	Counts      QueueCounts `json:"counts"`
 	Totals      QueueTotals `json:"totals"`
-	OldestS     float64     `json:"oldest_queued_s"` // how long the longest-waiting queued job has waited, in seconds
+	OldestS     float64     `json:"oldest_queued_s"` // for how long the longest waiting job has been ready, queued or parked, in seconds
 	// WaitingBytes are the waiting jobs' input and files.
 	WaitingBytes int64         `json:"waiting_bytes"`
 	Limits       QueueLimits   `json:"limits"`

@@ -73,7 +73,8 @@ type Update struct {
 type QueueView struct {
 	Queue
 	Counts job.Counts
-	// OldestQueued is how long the longest-waiting queued job has waited.
+	// OldestQueued is for how long the job has been ready that has waited longest,
+	// queued or parked.
 	OldestQueued time.Duration
 	// Wait and Run are what a job submitted now would wait and run, learned from what
 	// really happened; zero before the first job ended. Nobody knows the wait in a

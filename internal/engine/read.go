@@ -252,7 +252,7 @@ func (e *Engine) Queues(ctx context.Context) ([]QueueView, error) {
 
 func (e *Engine) queueView(ctx context.Context, name string) (QueueView, error) {
 	v := e.queues[name].view()
-	if v.Counts.Queued == 0 {
+	if v.Counts.Queued+v.Counts.Parked == 0 {
 		return v, nil
 	}
 	since, err := e.store.OldestQueued(ctx, name)

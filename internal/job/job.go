@@ -18,8 +18,9 @@ type Job struct {
 	ID    ID
 	Owner Owner
 	Queue string
-	// Key is whose turn it is: jobs of one key wait for each other, keys take turns.
-	// "" is a key like any other.
+	// Key is whose turn it is within the owner's tenant: tenants take turns, and so do
+	// the keys of a tenant. Two tenants that use the same name share nothing. "" is a
+	// key like any other.
 	Key      string
 	Priority int // 1 first, 9 last, 5 when nobody said
 	State    State

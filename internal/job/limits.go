@@ -35,6 +35,6 @@ const (
 // Limits are what a queue's jobs are held to by the commit itself; 0 is no limit.
 type Limits struct {
 	Running    int // of the queue, over all processes: no more are leased
-	KeyRunning int // of a key other than "": one that becomes ready beyond it is parked
-	KeyWaiting int // of a key other than "": a submit beyond it is refused with [KeyFull]
+	KeyRunning int // of a tenant's key other than "": one that becomes ready beyond it is parked
+	KeyWaiting int // of a tenant's key other than "": a submit beyond it is refused with [KeyFull]
 }

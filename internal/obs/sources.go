@@ -37,7 +37,7 @@ var (
 	queueDepth       = described("meanwhile_queue_max_depth", "Waiting jobs that a queue takes at most.", "queue")
 	queueBytes       = described("meanwhile_queue_waiting_bytes", "Bytes of input and files of a queue's waiting jobs.", "queue")
 	queueMaxBytes    = described("meanwhile_queue_max_bytes", "Bytes of waiting jobs that a queue takes at most; not there without a limit.", "queue")
-	queueOldest      = described("meanwhile_queue_oldest_seconds", "For how long the job that is next has been ready; 0 when none waits.", "queue")
+	queueOldest      = described("meanwhile_queue_oldest_seconds", "For how long the job has been ready that has waited longest, queued or parked; 0 when none waits.", "queue")
 	queuePaused      = described("meanwhile_queue_paused", "1 for a queue that is paused, else 0.", "queue")
 	queueConcurrency = described("meanwhile_queue_concurrency", "Jobs of a queue that may run at once in this server.", "queue")
 	jobsEnded        = described("meanwhile_jobs_ended_total", "Jobs of a queue that have ended, ever: restarts do not begin anew.", "queue", "state")

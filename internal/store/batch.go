@@ -356,9 +356,14 @@ type Prune struct {
 }
 
 // Claim leases the next ready jobs of a queue: as many as there are tokens, as are
-// ready, or as the queue's limit allows; none while it is paused. Each claimed job's Attempt counts the new attempt.
+// ready, or as the queue's limit allows; none while it is paused. Each claimed job's
+// Attempt counts the new attempt.
+//
+// Tenants with ready jobs take turns. Within a tenant its keys take turns, and a job's
+// priority is a head start before the tenant's other jobs.
 type Claim struct {
 	Queue    string
+	Tenant   *string // only jobs of this tenant; nil for any
 	Worker   string
 	Tokens   []job.Token
 	LeaseFor time.Duration // 0 for what each job's own policy says

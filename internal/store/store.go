@@ -90,8 +90,9 @@ type Upkeep interface {
 	// NextDue is when the first scheduled job becomes ready and when the first
 	// waiting job expires; zero times when there is none.
 	NextDue(ctx context.Context) (ready, expires time.Time, err error)
-	// OldestQueued is since when the job that a queue will claim next has been ready;
-	// zero when none is queued.
+	// OldestQueued is since when the job of a queue has been ready that has waited
+	// longest, queued or parked; zero when there is none. It may be up to two seconds
+	// too early, and it costs the same however many jobs wait.
 	OldestQueued(ctx context.Context, queue string) (time.Time, error)
 	// WithFiles lists jobs that have files, whoever's, in the order of a cursor that
 	// begins with 0 and ends with 0.

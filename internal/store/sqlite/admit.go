@@ -1,46 +1,14 @@
 package sqlite
 
 import (
+	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// added is what the submits before one in its group add to what limits look at.
-type added struct {
-	running    int // in the queue
-	keyBusy    int // of the key: queued or running
-	keyWaiting int
-}
-
-// firstState is where a new job begins: running only where nothing forbids it.
-func (t *tx) firstState(op *store.Submit, a added) job.State {
-	if op.Delay > 0 {
-		return job.Scheduled
-	}
-	q := t.queue(op.Job.Queue)
-	if most := q.held(op.Job.Key).KeyRunning; most > 0 && q.key(op.Job.Key).busy()+a.keyBusy >= most {
-		return job.Parked
-	}
-	if op.Token.IsZero() {
-		return job.Queued
-	}
-	if most := q.limits.Running; q.counts.Paused || most > 0 && int(q.counts.Running)+a.running >= most {
-		return job.Queued
-	}
-	return job.Running
-}
-
-// keyFull refuses a job that would wait beyond its key's limit.
-func (t *tx) keyFull(op *store.Submit, a added) error {
-	j, q := &op.Job, t.queue(op.Job.Queue)
-	most := q.held(j.Key).KeyWaiting
-	if most == 0 || !t.firstState(op, a).Waiting() {
-		return nil
-	}
-	if n := q.key(j.Key).waiting() + a.keyWaiting; n >= most {
-		return job.Errorf(job.KeyFull, "the key %s has %d jobs waiting in the queue %s, of %d that it may have: try again when some have run", job.Quote(j.Key), n, j.Queue, most)
-	}
-	return nil
+// arrival is a submit as the rules of its queue look at it.
+func arrival(op *store.Submit) fairqueue.Arrival {
+	return fairqueue.Arrival{Queue: op.Job.Queue, Key: fairqueue.KeyOf(&op.Job), Delayed: op.Delay > 0, Leased: !op.Token.IsZero()}
 }
 
 // grouped is how many of the ops at the front are of one group.
@@ -54,7 +22,7 @@ func grouped(ops []*store.Submit) (n int) {
 // checkGroup finds out whether a group may apply, and refuses all of it where it
 // may not.
 func (t *tx) checkGroup(ops []*store.Submit) error {
-	g := group{tx: t, keys: map[ownedKey][32]byte{}, running: map[string]int{}, added: map[queueKey]*added{}}
+	g := group{tx: t, keys: map[ownedKey][32]byte{}}
 	refused := len(ops) != ops[0].Group.Size
 	for _, op := range ops {
 		op.Err, op.Existing, op.Conflict = nil, nil, nil
@@ -85,18 +53,14 @@ func (t *tx) submitChecked(op *store.Submit) error {
 // group is what the check of a group has seen.
 type group struct {
 	*tx
-	keys    map[ownedKey][32]byte // idempotency keys, and the hashes they came with
-	running map[string]int        // by queue
-	added   map[queueKey]*added   // running aside
+	keys   map[ownedKey][32]byte // idempotency keys, and the hashes they came with
+	limits fairqueue.Group
 }
 
-type (
-	ownedKey struct {
-		owner job.Owner
-		key   string
-	}
-	queueKey struct{ queue, key string }
-)
+type ownedKey struct {
+	owner job.Owner
+	key   string
+}
 
 // check says in the op why it may not apply.
 func (g *group) check(op *store.Submit) (err error) {
@@ -112,36 +76,12 @@ func (g *group) check(op *store.Submit) (err error) {
 			return nil
 		}
 	}
-	if op.Err = g.limits(op); op.Err == nil {
+	a := arrival(op)
+	if op.Err = g.limits.Admit(g.queue(op.Job.Queue).Queue, &a); op.Err == nil {
 		op.Conflict, op.Err, err = g.checkRows(op.Rows)
 	}
 	if k := op.Idempotency; k != nil && op.Err == nil {
 		g.keys[ownedKey{op.Job.Owner, k.Key}] = k.Hash
 	}
 	return err
-}
-
-// limits holds an op to the limits, as if those before it had been stored.
-func (g *group) limits(op *store.Submit) error {
-	q := op.Job.Queue
-	a := g.added[queueKey{q, op.Job.Key}]
-	if a == nil {
-		a = &added{}
-		g.added[queueKey{q, op.Job.Key}] = a
-	}
-	a.running = g.running[q]
-	if err := g.keyFull(op, *a); err != nil {
-		return err
-	}
-	state := g.firstState(op, *a)
-	if state == job.Running {
-		g.running[q]++
-	}
-	if busy(state) {
-		a.keyBusy++
-	}
-	if state.Waiting() {
-		a.keyWaiting++
-	}
-	return nil
 }

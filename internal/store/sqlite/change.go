@@ -5,6 +5,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
@@ -168,7 +169,7 @@ func (t *tx) retry(op *store.Retry) error {
 	from := j.State
 	j.Retry(t.readyState(&j.Job), t.now)
 	turn := t.count(&j.Job, from)
-	t.counted(j.Queue).counts.Retried++
+	t.counted(j.Queue).Counts.Retried++
 	op.Job = j.Job
 	if err := t.mayBeAbandoned(&j.Job, j.n); err != nil {
 		return err
@@ -176,7 +177,7 @@ func (t *tx) retry(op *store.Retry) error {
 	if err := t.rowsAtEndOf(j, nil); err != nil {
 		return err
 	}
-	return t.q.requeue.int(int64(j.State)).int(j.Revision).text(lane(j.State, j.Key)).int(turn).time(j.RunAt).time(j.QueueBy()).int(j.n).run()
+	return t.q.requeue.int(int64(j.State)).int(j.Revision).text(lane(j.State, fairqueue.KeyOf(&j.Job))).int(turn).time(j.RunAt).time(j.QueueBy()).int(j.n).run()
 }
 
 // notRetryable says why a job cannot be retried; nil when it can.

@@ -93,7 +93,7 @@ func TestTheLogIsCutOnceALongReadIsOver(t *testing.T) {
 	if err := r.begin.run(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.head.text("q").row(); err != nil {
+	if _, err := r.nextExpiry.row(); err != nil {
 		t.Fatal(err)
 	}
 	for range 30 {
@@ -108,7 +108,7 @@ func TestTheLogIsCutOnceALongReadIsOver(t *testing.T) {
 	if a.keeper.tooLong <= longLog {
 		t.Error("commits are held up again and again for a read that lasts")
 	}
-	r.head.done()
+	r.nextExpiry.done()
 	if err := r.end.run(); err != nil {
 		t.Fatal(err)
 	}

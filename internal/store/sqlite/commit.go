@@ -8,6 +8,7 @@ import (
 
 	"zombiezen.com/go/sqlite"
 
+	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
@@ -85,6 +86,9 @@ func (s *Store) applyBatch(b *store.Batch) error {
 	}
 	s.last = b.ID
 	t.tellAll()
+	for _, name := range t.moved {
+		s.standings.note(name, s.queues[name].Queue)
+	}
 	if t.wrote {
 		s.behind(b)
 	}
@@ -183,42 +187,10 @@ func (t *tx) count(j *job.Job, from job.State) (turn int64) {
 // countAny is count for any change: a job whose row is damaged ends as failed
 // wherever it stood.
 func (t *tx) countAny(j *job.Job, from job.State) (turn int64) {
-	to, q := j.State, t.counted(j.Queue)
-	c := &q.counts
-	if !from.Ended() { // what ever ended stays counted
-		add(c, from, -1)
-	}
-	add(c, to, 1)
-	if from.Waiting() {
-		c.WaitingBytes -= j.InputBytes
-	}
-	if to.Waiting() {
-		c.WaitingBytes += j.InputBytes
-	}
-	k, turn := q.move(j, from, to)
-	if k.jobs[job.Parked] > 0 && busy(from) && !busy(to) {
-		t.free(q, j, k)
+	q := t.counted(j.Queue)
+	turn, mayFollow := q.Move(j, from)
+	if k := fairqueue.KeyOf(j); mayFollow && q.Follows(k) {
+		t.freed = append(t.freed, freed{j.Queue, k})
 	}
 	return turn
-}
-
-func add(c *job.Counts, s job.State, n int64) {
-	switch s {
-	case job.Scheduled:
-		c.Scheduled += n
-	case job.Queued:
-		c.Queued += n
-	case job.Parked:
-		c.Parked += n
-	case job.Running:
-		c.Running += n
-	case job.Succeeded:
-		c.Succeeded += n
-	case job.Failed:
-		c.Failed += n
-	case job.Cancelled:
-		c.Cancelled += n
-	case job.Expired:
-		c.Expired += n
-	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
@@ -82,7 +83,7 @@ func (t *tx) goBack(j *row, turn int64) error {
 	if j.State == job.Scheduled {
 		q.bytes(nil).int(turn).time(j.RunAt)
 	} else {
-		q.text(lane(j.State, j.Key)).int(turn).bytes(nil)
+		q.text(lane(j.State, fairqueue.KeyOf(&j.Job))).int(turn).bytes(nil)
 	}
 	return q.int(int64(j.Attempt)).time(j.RunAt).time(j.StartedAt).
 		int(j.Cursor).int(j.OutputBytes).bytes(encodeProgress(j.Progress)).bytes(encodeFailure(j.Failure)).bytes(j.Usage).int(j.n).run()

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
@@ -89,26 +90,27 @@ const mostAside = 1000
 
 func (t *tx) claim(op *store.Claim) error {
 	op.Err, op.Claimed = nil, nil
+	q := t.queue(op.Queue)
+	heads := heads{tx: t, queue: op.Queue}
 	for aside := 0; aside <= mostAside; {
-		want := t.claimable(op)
+		want := q.Claimable(len(op.Tokens) - len(op.Claimed))
 		if want <= 0 {
 			break
 		}
-		ready, err := t.ready(op.Queue, want)
+		tenant, share := q.Next(op.Tenant, want)
+		if share == 0 {
+			break
+		}
+		c, err := heads.next(tenant, share)
+		if c == nil || err != nil {
+			return err
+		}
+		taken, err := t.takeOrSet(op, c)
 		if err != nil {
 			return err
 		}
-		if len(ready) == 0 {
-			break
-		}
-		for i := range ready {
-			taken, err := t.takeOrSet(op, &ready[i])
-			if err != nil {
-				return err
-			}
-			if !taken {
-				aside++
-			}
+		if !taken {
+			aside++
 		}
 	}
 	return nil
@@ -122,8 +124,41 @@ type candidate struct {
 	idem    string
 }
 
-func (t *tx) ready(queue string, limit int) (ready []candidate, err error) {
-	err = t.q.next.text(queue).int(int64(limit)).each(func(c column) error {
+// heads reads ahead, for one claim, in the lines of tenants.
+type heads struct {
+	tx    *tx
+	queue string
+	lines []lineHead
+}
+
+// lineHead is the front of a tenant's line.
+type lineHead struct {
+	tenant string
+	ready  []candidate
+}
+
+// next takes the first job of a tenant's line, and reads so many when none was read
+// ahead; nil when there is none.
+func (h *heads) next(tenant string, share int) (*candidate, error) {
+	i := slices.IndexFunc(h.lines, func(l lineHead) bool { return l.tenant == tenant })
+	if i < 0 {
+		i = len(h.lines)
+		h.lines = append(h.lines, lineHead{tenant: tenant})
+	}
+	l := &h.lines[i]
+	if len(l.ready) == 0 {
+		var err error
+		if l.ready, err = h.tx.ready(h.queue, tenant, share); len(l.ready) == 0 || err != nil {
+			return nil, err
+		}
+	}
+	c := &l.ready[0]
+	l.ready = l.ready[1:]
+	return c, nil
+}
+
+func (t *tx) ready(queue, tenant string, limit int) (ready []candidate, err error) {
+	err = t.q.next.text(queue).text(lane(job.Queued, fairqueue.Key{Tenant: tenant})).int(int64(limit)).each(func(c column) error {
 		j, damage := scanRow(c)
 		const at = afterJobColumns
 		ready = append(ready, candidate{job: j, damaged: damage != nil, turn: c.int(at), idem: c.text(at + 1)})
@@ -136,12 +171,10 @@ func (t *tx) ready(queue string, limit int) (ready []candidate, err error) {
 // whose key runs as many as it may, because the limit was not there when it was
 // queued, is parked.
 func (t *tx) takeOrSet(op *store.Claim, c *candidate) (taken bool, err error) {
-	q := t.queue(op.Queue)
-	limit := q.held(c.job.Key).KeyRunning
 	switch {
 	case c.damaged:
 		return false, t.mend(&c.job)
-	case limit > 0 && int(q.key(c.job.Key).jobs[job.Running]) >= limit:
+	case !t.queue(op.Queue).MayRun(fairqueue.KeyOf(&c.job.Job)):
 		return false, t.park(&c.job, c.turn)
 	}
 	return true, t.take(op, c, op.Tokens[len(op.Claimed)])
@@ -150,7 +183,7 @@ func (t *tx) takeOrSet(op *store.Claim, c *candidate) (taken bool, err error) {
 // take leases one ready job.
 func (t *tx) take(op *store.Claim, c *candidate, token job.Token) error {
 	j := c.job
-	t.queue(j.Queue).pass(j.Priority, c.turn)
+	t.queue(j.Queue).Pass(j.Owner.Tenant, j.Priority, c.turn)
 	from := j.State
 	j.Claim(t.now)
 	t.count(&j.Job, from)

@@ -1,6 +1,8 @@
 package sqlite
 
 import (
+	"time"
+
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
@@ -21,7 +23,13 @@ func (s *Store) load() error {
 			return err
 		}
 	}
-	return s.loadRunning()
+	if err := s.loadRunning(); err != nil {
+		return err
+	}
+	for name, q := range s.queues {
+		s.standings.note(name, q.Queue)
+	}
+	return nil
 }
 
 // loadLast reads which batch was applied last, and which row numbers were given. Those
@@ -36,7 +44,7 @@ func (s *Store) loadLast(c column) error {
 func (s *Store) loadCount(c column) error {
 	q := s.queue(c.text(0))
 	q.kept = true
-	q.counts = job.Counts{
+	q.Counts = job.Counts{
 		Scheduled: c.int(1), Queued: c.int(2), Parked: c.int(3), Running: c.int(4),
 		Succeeded: c.int(5), Failed: c.int(6), Cancelled: c.int(7), Expired: c.int(8), Retried: c.int(9),
 		WaitingBytes: c.int(10), Paused: c.int(11) != 0,
@@ -44,28 +52,31 @@ func (s *Store) loadCount(c column) error {
 	return nil
 }
 
-// loadReady counts queued and parked jobs: queue, lane, turn, key, priority.
+// loadReady counts queued and parked jobs: queue, lane, turn, key, priority, run_at.
 func (s *Store) loadReady() func(column) error {
 	queue := queueColumn{s: s}
-	var lane, key []byte
+	var raw, key, tenant []byte
+	name, state := "", job.Queued // of the last lane, of which many in a row are the same
 	return func(c column) error {
-		lane, key = c.raw(1, lane), c.raw(3, key)
-		state := job.Queued
-		if len(lane) > 0 {
-			state = job.Parked
+		if raw = c.raw(1, raw); string(raw) != name {
+			name = string(raw)
+			var of string
+			state, of = parseLane(name)
+			tenant = []byte(of)
 		}
-		queue.read(c, 0).restore(key, state, int(c.int(4)), c.int(2))
+		key = c.raw(3, key)
+		queue.read(c, 0).Restore(tenant, key, state, int(c.int(4)), c.int(2), c.time(5))
 		return nil
 	}
 }
 
-// loadScheduled counts scheduled jobs: queue, key.
+// loadScheduled counts scheduled jobs: queue, key, tenant.
 func (s *Store) loadScheduled() func(column) error {
 	queue := queueColumn{s: s}
-	var key []byte
+	var key, tenant []byte
 	return func(c column) error {
-		key = c.raw(1, key)
-		queue.read(c, 0).restore(key, job.Scheduled, 0, 0)
+		key, tenant = c.raw(1, key), c.raw(2, tenant)
+		queue.read(c, 0).Restore(tenant, key, job.Scheduled, 0, 0, time.Time{})
 		return nil
 	}
 }

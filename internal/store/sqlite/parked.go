@@ -1,61 +1,62 @@
 package sqlite
 
 import (
+	"strconv"
+	"strings"
+
+	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// A key with a limit has no more than that queued and running together; its other
-// ready jobs are parked. Whatever takes one of those away lets the first parked one
-// follow, at the end of the same op, so that a claim need not look at keys. Room
-// that comes with another limit is looked for by each due.
-
-// lane is where a ready job of the key waits: see the column of that name.
-func lane(s job.State, key string) string {
-	if s == job.Parked {
-		return "+" + key
+// lane is where a ready job of the key waits: see the column of that name. A queued
+// job is in the line of its tenant, a parked one in a line of its key.
+func lane(s job.State, k fairqueue.Key) string {
+	switch {
+	case s == job.Parked && k.Tenant == "":
+		return "+" + k.Name
+	case s == job.Parked:
+		return "-" + strconv.Itoa(len(k.Tenant)) + ":" + k.Tenant + k.Name
+	case k.Tenant == "":
+		return ""
 	}
-	return ""
+	return "=" + k.Tenant
 }
 
-// busy says whether a job of the state takes of its key's limit.
-func busy(s job.State) bool { return s == job.Queued || s == job.Running }
+// parseLane says how a job waits in a lane, and whose it is.
+func parseLane(lane string) (s job.State, tenant string) {
+	if lane == "" {
+		return job.Queued, ""
+	}
+	switch kind, rest := lane[0], lane[1:]; kind {
+	case '=':
+		return job.Queued, rest
+	case '-':
+		size, rest, _ := strings.Cut(rest, ":")
+		n, err := strconv.Atoi(size)
+		if err == nil && n <= len(rest) {
+			tenant = rest[:n]
+		}
+		return job.Parked, tenant
+	}
+	return job.Parked, ""
+}
 
 // readyState is how a job that becomes ready waits.
 func (t *tx) readyState(j *job.Job) job.State {
-	q := t.queue(j.Queue)
-	if limit := q.held(j.Key).KeyRunning; limit > 0 && q.key(j.Key).busy() >= limit {
-		return job.Parked
-	}
-	return job.Queued
+	return t.queue(j.Queue).ReadyState(fairqueue.KeyOf(j))
 }
 
-// freed is a key of which a job gave up its place.
-type freed struct{ queue, key string }
-
-// free notes that a job gave up its place while others of its key are parked.
-func (t *tx) free(q *queueState, j *job.Job, k *keyTurn) {
-	if q.room(j.Key, k) > 0 {
-		t.freed = append(t.freed, freed{j.Queue, j.Key})
-	} else {
-		q.missed = true // the limit may be raised again
-	}
-}
-
-// room is how many parked jobs of a key may be queued now.
-func (q *queueState) room(key string, k *keyTurn) int {
-	parked := int(k.jobs[job.Parked])
-	if limit := q.held(key).KeyRunning; limit > 0 {
-		return min(parked, limit-k.busy())
-	}
-	return parked
+// freed is a key of which a job gave up its place while others are parked.
+type freed struct {
+	queue string
+	key   fairqueue.Key
 }
 
 // unparkFreed lets one parked job follow for each that gave up its place.
 func (t *tx) unparkFreed() (unparked int, err error) {
 	for _, f := range t.freed {
-		q := t.queue(f.queue)
-		n, err := t.unpark(f.queue, f.key, min(1, q.room(f.key, q.key(f.key))))
+		n, err := t.unpark(f.queue, f.key, min(1, t.queue(f.queue).Room(f.key)))
 		if err != nil {
 			return 0, err
 		}
@@ -69,28 +70,24 @@ func (t *tx) unparkFreed() (unparked int, err error) {
 func (t *tx) unparkAll(most int) (unparked int, err error) {
 	for name := range t.queues {
 		q := t.queue(name)
-		limit := q.limits.KeyRunning
-		if q.limit == limit && !q.missed {
+		if !q.Unlooked() {
 			continue
 		}
-		if q.counts.Parked > 0 {
+		if q.Counts.Parked > 0 {
 			n, err := t.unparkQueue(name, q, most-unparked)
 			if err != nil {
 				return 0, err
 			}
 			unparked += n
 		}
-		q.limit, q.missed = limit, unparked == most
+		q.Looked(unparked == most)
 	}
 	return unparked, nil
 }
 
 func (t *tx) unparkQueue(queue string, q *queueState, most int) (unparked int, err error) {
-	for key, k := range q.keys {
-		if k.jobs[job.Parked] == 0 {
-			continue
-		}
-		n, err := t.unpark(queue, key, min(q.room(key, k), most-unparked))
+	for key, room := range q.WithRoom() {
+		n, err := t.unpark(queue, key, min(room, most-unparked))
 		if err != nil {
 			return 0, err
 		}
@@ -103,13 +100,13 @@ func (t *tx) unparkQueue(queue string, q *queueState, most int) (unparked int, e
 
 // unpark queues the first parked jobs of a key. Of their rows no more is read than it
 // takes to say that they moved.
-func (t *tx) unpark(queue, key string, most int) (int, error) {
+func (t *tx) unpark(queue string, key fairqueue.Key, most int) (int, error) {
 	if most <= 0 {
 		return 0, nil
 	}
 	var rows []row
 	err := t.q.parked.text(queue).text(lane(job.Parked, key)).int(int64(most)).each(func(c column) error {
-		j := job.Job{ID: c.id(2), Queue: queue, Key: key, State: job.Parked, Priority: int(c.int(1)), Revision: c.int(3)}
+		j := job.Job{ID: c.id(2), Queue: queue, Owner: job.Owner{Tenant: key.Tenant}, Key: key.Name, State: job.Parked, Priority: int(c.int(1)), Revision: c.int(3)}
 		rows = append(rows, row{Job: j, n: c.int(0)})
 		return nil
 	})
@@ -132,7 +129,7 @@ func (t *tx) line(j *row, to job.State) error {
 // the job.
 func (t *tx) lined(j *row, turn int64) error {
 	t.batch.Moved = append(t.batch.Moved, store.Moved{ID: j.ID, State: j.State, Revision: j.Revision})
-	return t.q.ready.int(int64(j.State)).int(j.Revision).text(lane(j.State, j.Key)).int(turn).int(j.n).run()
+	return t.q.ready.int(int64(j.State)).int(j.Revision).text(lane(j.State, fairqueue.KeyOf(&j.Job))).int(turn).int(j.n).run()
 }
 
 // park takes a queued job out of the line. It stands before those that were parked
@@ -142,17 +139,4 @@ func (t *tx) park(j *row, turn int64) error {
 	j.Line(job.Parked)
 	t.count(&j.Job, from)
 	return t.lined(j, turn)
-}
-
-// claimable is how many more jobs a claim may lease.
-func (t *tx) claimable(op *store.Claim) int {
-	q := t.queue(op.Queue)
-	if q.counts.Paused {
-		return 0
-	}
-	n := min(len(op.Tokens)-len(op.Claimed), int(q.counts.Queued))
-	if limit := q.limits.Running; limit > 0 {
-		n = min(n, limit-int(q.counts.Running))
-	}
-	return n
 }

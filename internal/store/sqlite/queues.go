@@ -1,46 +1,36 @@
 package sqlite
 
 import (
+	"sync"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
 // queueState is what the memory keeps of a queue.
 type queueState struct {
-	queueTurns
-	counts job.Counts
-	kept   bool // its counts are on disk too: it ever had a job, or was paused
-
-	// Of the batch that asked for the queue last.
-	batch  int64      // its number in this process
-	limits job.Limits // what it holds the queue's jobs to
-	moved  bool       // it changed the counts
+	*fairqueue.Queue
+	kept  bool  // its counts are on disk too: it ever had a job, or was paused
+	batch int64 // the batch of this process that asked for it last
+	moved bool  // that batch changed the counts
 }
 
 func (s *Store) queue(name string) *queueState {
 	q := s.queues[name]
 	if q == nil {
-		q = &queueState{queueTurns: newTurns()}
+		q = &queueState{Queue: fairqueue.New()}
 		s.queues[name] = q
 	}
 	return q
-}
-
-// held is what the jobs of a key are held to. Those without a key belong to nobody
-// in particular, and are held to what their queue is.
-func (q *queueState) held(key string) job.Limits {
-	l := q.limits
-	if key == "" {
-		l.KeyRunning, l.KeyWaiting = 0, 0
-	}
-	return l
 }
 
 // queue is the state of a queue, with the batch's limits.
 func (t *tx) queue(name string) *queueState {
 	q := t.Store.queue(name)
 	if q.batch != t.number {
-		q.batch, q.limits, q.moved = t.number, t.batch.Limits[name], false
+		q.batch, q.Limits, q.moved = t.number, t.batch.Limits[name], false
 	}
 	return q
 }
@@ -59,7 +49,7 @@ func (t *tx) counted(name string) *queueState {
 func (t *tx) saveCounts() error {
 	t.batch.Counts = make(map[string]job.Counts, len(t.moved))
 	for _, name := range t.moved {
-		c := t.queues[name].counts
+		c := t.queues[name].Counts
 		t.batch.Counts[name] = c
 		err := t.q.saveCounts.text(name).
 			int(c.Scheduled).int(c.Queued).int(c.Parked).int(c.Running).
@@ -74,6 +64,52 @@ func (t *tx) saveCounts() error {
 
 func (t *tx) pause(op *store.Pause) error {
 	op.Err = nil
-	t.counted(op.Queue).counts.Paused = op.Paused
+	t.counted(op.Queue).Counts.Paused = op.Paused
 	return nil
+}
+
+// standings is what readers are told of queues without waiting for a commit.
+type standings struct {
+	mu sync.Mutex
+	of map[string]*standing // guarded by mu
+}
+
+// standing is a queue as the last commit left it.
+type standing struct {
+	oldest  time.Time
+	tenants []fairqueue.Standing
+}
+
+func (s *standings) note(name string, q *fairqueue.Queue) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	at := s.of[name]
+	if at == nil {
+		if s.of == nil {
+			s.of = map[string]*standing{}
+		}
+		at = &standing{}
+		s.of[name] = at
+	}
+	at.oldest, at.tenants = q.Oldest(), q.Standings(at.tenants)
+}
+
+func (s *standings) oldest(queue string) (since time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at := s.of[queue]; at != nil {
+		since = at.oldest
+	}
+	return since
+}
+
+// position is how many jobs of the queue are claimed before one that has so many of
+// its own tenant's before it.
+func (s *standings) position(queue, tenant string, rank int) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if at := s.of[queue]; at != nil {
+		rank = fairqueue.Position(at.tenants, tenant, rank)
+	}
+	return rank
 }

@@ -7,6 +7,7 @@ import (
 
 	"zombiezen.com/go/sqlite"
 
+	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
@@ -28,7 +29,7 @@ type reader struct {
 	input, result, output  *query
 	outputEnd, position    *query
 	turn, idempotent       *query
-	text, head             *query
+	text                   *query
 	record                 *query
 	recordsUp, recordsDown *query
 	nextReady, nextExpiry  *query
@@ -56,10 +57,9 @@ func openReader(path string, told *told) (*reader, error) {
 		{&r.output, "SELECT seq, attempt, kind, events, data FROM output WHERE job = ? AND seq > ? ORDER BY seq"},
 		{&r.outputEnd, outputEndSQL},
 		{&r.turn, "SELECT queue, turn, n FROM jobs WHERE tenant = ? AND usr = ? AND id = ? AND state = 2"},
-		{&r.position, "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE queue = ? AND lane = '' AND (turn, n) < (?, ?) LIMIT ?)"},
+		{&r.position, "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE queue = ? AND lane = ? AND (turn, n) < (?, ?) LIMIT ?)"},
 		{&r.idempotent, "SELECT job, hash FROM idempotency WHERE tenant = ? AND usr = ? AND key = ?"},
 		{&r.text, textSQL},
-		{&r.head, "SELECT run_at FROM jobs WHERE queue = ? AND lane = '' ORDER BY turn, n LIMIT 1"},
 		{&r.record, "SELECT body FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id = ?"},
 		{&r.recordsUp, "SELECT id, body FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id > ? ORDER BY id LIMIT ?"},
 		{&r.recordsDown, "SELECT id, body FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id < ? ORDER BY id DESC LIMIT ?"},
@@ -344,8 +344,8 @@ func (s *Store) Position(ctx context.Context, owner job.Owner, id job.ID, most i
 		if err != nil || !queued {
 			return err
 		}
-		_, err = r.position.text(queue).int(turn).int(n).int(int64(most)).first(func(c column) error {
-			before = int(c.int(0))
+		_, err = r.position.text(queue).text(lane(job.Queued, fairqueue.Key{Tenant: owner.Tenant})).int(turn).int(n).int(int64(most)).first(func(c column) error {
+			before = min(s.standings.position(queue, owner.Tenant, int(c.int(0))), most)
 			return nil
 		})
 		return err

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"math/bits"
+	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
@@ -111,7 +112,7 @@ func (s *Store) loadHeld(c column) error {
 		job: j, token: c.token(at), from: j.Cursor, worker: c.text(at + 1),
 		until: c.time(at + 2), deleted: c.int(at+3) != 0, idem: c.text(at + 4),
 	}
-	s.queue(j.Queue).restore([]byte(j.Key), job.Running, j.Priority, 0)
+	s.queue(j.Queue).Restore([]byte(j.Owner.Tenant), []byte(j.Key), job.Running, j.Priority, 0, time.Time{})
 	return nil
 }
 

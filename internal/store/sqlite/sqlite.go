@@ -65,6 +65,7 @@ type Store struct {
 	vacuum    *vacuum
 	syncer    *syncer
 	told      *told
+	standings standings
 
 	broken atomic.Bool // the file was found damaged: nothing more is written to it
 

@@ -86,7 +86,7 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 
 		{&q.job, "SELECT " + jobColumns + ", idem, deleted FROM jobs WHERE tenant = ? AND usr = ? AND id = ?"},
 		{&q.input, "SELECT body FROM inputs WHERE n = ?"},
-		{&q.next, "SELECT " + jobColumns + ", turn, idem FROM jobs WHERE queue = ? AND lane = '' ORDER BY turn, n LIMIT ?"},
+		{&q.next, "SELECT " + jobColumns + ", turn, idem FROM jobs WHERE queue = ? AND lane = ? ORDER BY turn, n LIMIT ?"},
 		{&q.parked, "SELECT n, priority, id, revision FROM jobs WHERE queue = ? AND lane = ? ORDER BY turn, n LIMIT ?"},
 		{&q.due, "SELECT " + jobColumns + " FROM jobs WHERE due <= ? ORDER BY due LIMIT ?"},
 		{&q.expired, "SELECT " + jobColumns + " FROM jobs WHERE queue_by <= ? ORDER BY queue_by LIMIT ?"},
@@ -125,8 +125,8 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 			VALUES (?,?,?,?,?,?,?,?,?,?,?,?)`},
 		{&q.loadMarks, "SELECT n64, bits FROM running"},
 		{&q.runningRow, "SELECT " + jobColumns + ", lease, worker, lease_until, deleted, idem FROM jobs WHERE n = ? AND state = 4"},
-		{&q.loadLine, "SELECT queue, lane, turn, key, priority FROM jobs WHERE lane IS NOT NULL"},
-		{&q.loadDue, "SELECT queue, key FROM jobs WHERE due IS NOT NULL"},
+		{&q.loadLine, "SELECT queue, lane, turn, key, priority, run_at FROM jobs WHERE lane IS NOT NULL"},
+		{&q.loadDue, "SELECT queue, key, tenant FROM jobs WHERE due IS NOT NULL"},
 	} {
 		var err error
 		if *p.into, err = prepare(conn, p.sql); err != nil {

@@ -3,6 +3,7 @@ package sqlite
 import (
 	"time"
 
+	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
@@ -30,7 +31,8 @@ func (t *tx) submit(op *store.Submit) error {
 	if known, err := t.knownKey(op); known || err != nil {
 		return err
 	}
-	if op.Err = t.keyFull(op, added{}); op.Err != nil {
+	a := arrival(op)
+	if op.Err = t.queue(op.Job.Queue).Admit(&a); op.Err != nil {
 		return nil
 	}
 	var err error
@@ -142,12 +144,13 @@ func (t *tx) insertWaiting(j *job.Job, n, turn int64, extra []byte, idem string)
 	if j.State == job.Scheduled {
 		return q.null().time(j.RunAt).run()
 	}
-	return q.text(lane(j.State, j.Key)).null().run()
+	return q.text(lane(j.State, fairqueue.KeyOf(j))).null().run()
 }
 
 // place sets a new job's state and times, and finds its turn.
 func (t *tx) place(op *store.Submit) (turn int64) {
-	op.Job.Create(t.firstState(op, added{}), op.Delay, t.now)
+	a := arrival(op)
+	op.Job.Create(t.queue(op.Job.Queue).FirstState(&a), op.Delay, t.now)
 	return t.count(&op.Job, 0)
 }
 

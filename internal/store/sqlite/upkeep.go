@@ -66,7 +66,7 @@ func (s *Store) Counts(context.Context) (map[string]job.Counts, error) {
 	counts := make(map[string]job.Counts, len(s.queues))
 	for name, q := range s.queues {
 		if q.kept {
-			counts[name] = q.counts
+			counts[name] = q.Counts
 		}
 	}
 	return counts, nil
@@ -84,11 +84,7 @@ func (s *Store) NextDue(ctx context.Context) (ready, expires time.Time, err erro
 	return ready, expires, err
 }
 
-// OldestQueued is since when the head of a queue has waited; see [store.Upkeep].
-func (s *Store) OldestQueued(ctx context.Context, queue string) (since time.Time, err error) {
-	err = s.read(ctx, func(r *reader) error {
-		_, err := r.head.text(queue).first(func(c column) error { since = c.time(0); return nil })
-		return err
-	})
-	return since, err
+// OldestQueued is since when the longest waiting job is ready; see [store.Upkeep].
+func (s *Store) OldestQueued(_ context.Context, queue string) (time.Time, error) {
+	return s.standings.oldest(queue), nil
 }

@@ -220,7 +220,12 @@ func (m *machine) op(r *rapid.T) any {
 	case "pause":
 		return pausing(m.drawQueue(r), rapid.IntRange(0, 2).Draw(r, "pauses") == 0)
 	case "claim":
-		return m.newClaim(m.drawQueue(r), rapid.IntRange(0, 4).Draw(r, "tokens"))
+		c := m.newClaim(m.drawQueue(r), rapid.IntRange(0, 4).Draw(r, "tokens"))
+		if rapid.IntRange(0, 3).Draw(r, "of one tenant") == 0 {
+			o := m.drawOwner(r)
+			c.Tenant = &o.Tenant
+		}
+		return c
 	case "renew":
 		return newRenew(m.drawLease(r), rapid.SampledFrom([]time.Duration{time.Second, leaseFor, time.Hour}).Draw(r, "for"))
 	case "append":
@@ -281,7 +286,7 @@ func (m *machine) drawQueue(r *rapid.T) string {
 }
 
 func (m *machine) drawOwner(r *rapid.T) job.Owner {
-	return rapid.SampledFrom([]job.Owner{mine, mine, mine, theirs}).Draw(r, "owner")
+	return rapid.SampledFrom([]job.Owner{mine, mine, mine, theirs, elsewhere}).Draw(r, "owner")
 }
 
 // drawJob draws a job that there is or was, or one that never was.

@@ -5,10 +5,12 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// modelKeyed is a key of a queue.
-type modelKeyed struct{ queue, key string }
+// modelKeyed is a key of a tenant in a queue.
+type modelKeyed struct{ queue, tenant, key string }
 
-func keyed(j *modelled) modelKeyed { return modelKeyed{j.Queue, j.Key} }
+func keyed(j *modelled) modelKeyed { return keyedJob(&j.Job) }
+
+func keyedJob(j *job.Job) modelKeyed { return modelKeyed{j.Queue, j.Owner.Tenant, j.Key} }
 
 func ready(s job.State) bool { return s == job.Queued || s == job.Parked }
 func busy(s job.State) bool  { return s == job.Queued || s == job.Running }
@@ -141,7 +143,7 @@ func (m *model) firstState(op *store.Submit) job.State {
 	switch {
 	case op.Delay > 0:
 		return job.Scheduled
-	case m.full(modelKeyed{op.Job.Queue, op.Job.Key}):
+	case m.full(keyedJob(&op.Job)):
 		return job.Parked
 	case op.Token.IsZero() || c.Paused || limits.Running > 0 && c.Running >= int64(limits.Running):
 		return job.Queued
@@ -151,13 +153,15 @@ func (m *model) firstState(op *store.Submit) job.State {
 
 func (m *model) keyFull(op *store.Submit) bool {
 	most := m.w.limits[op.Job.Queue].KeyWaiting
-	return most > 0 && op.Job.Key != "" && m.firstState(op).Waiting() && m.of(modelKeyed{op.Job.Queue, op.Job.Key}, job.State.Waiting) >= most
+	return most > 0 && op.Job.Key != "" && m.firstState(op).Waiting() && m.of(keyedJob(&op.Job), job.State.Waiting) >= most
 }
 
 // claimable is how many jobs a claim has to get.
 func (m *model) claimable(op *store.Claim) int {
 	c := m.count(op.Queue)
-	n := min(len(op.Tokens), int(c.Queued))
+	n := min(len(op.Tokens), len(m.all(func(j *modelled) bool {
+		return j.Queue == op.Queue && j.State == job.Queued && (op.Tenant == nil || j.Owner.Tenant == *op.Tenant)
+	})))
 	if limit := m.w.limits[op.Queue].Running; limit > 0 {
 		n = min(n, limit-int(c.Running))
 	}

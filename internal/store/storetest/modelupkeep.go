@@ -91,11 +91,11 @@ func (m *model) claimed(op *store.Claim) {
 
 func (m *model) claimedOne(op *store.Claim, c *job.Claimed) {
 	j := m.jobs[c.Job.ID]
-	if j == nil || j.State != job.Queued || j.Queue != op.Queue {
+	if j == nil || j.State != job.Queued || j.Queue != op.Queue || op.Tenant != nil && j.Owner.Tenant != *op.Tenant {
 		m.w.Fatalf("a claim of %q got %s", op.Queue, text(c.Job))
 	}
 	for _, other := range m.jobs {
-		if other.State == job.Queued && other.Queue == j.Queue && other.Key == j.Key && other.Priority == j.Priority && other.entered < j.entered {
+		if other.State == job.Queued && keyed(other) == keyed(j) && other.Priority == j.Priority && other.entered < j.entered {
 			m.w.Fatalf("a claim got a job before another of its key that was ready earlier")
 		}
 	}
@@ -126,6 +126,7 @@ func (m *model) compare() {
 	m.compareRunning()
 	m.compareKeys()
 	m.compareNextDue()
+	m.compareOldest()
 	m.compareSwept()
 	clear(m.changes)
 }
@@ -133,7 +134,7 @@ func (m *model) compare() {
 func (m *model) compareJobs() {
 	w := m.w
 	listed := map[job.ID]bool{}
-	for _, o := range []job.Owner{mine, theirs} {
+	for _, o := range []job.Owner{mine, theirs, elsewhere} {
 		for _, got := range w.all(job.Filter{Owner: o}) {
 			j := m.owned(o, got.ID)
 			if j == nil {
@@ -222,6 +223,21 @@ func (m *model) compareNextDue() {
 	r, e, err := m.w.store.NextDue(m.w.ctx)
 	if err != nil || !r.Equal(ready) || !e.Equal(expires) {
 		m.w.Fatalf("the next due are %v and %v, want %v and %v: %v", r, e, ready, expires, err)
+	}
+}
+
+func (m *model) compareOldest() {
+	for q := range m.counts {
+		var want time.Time
+		for _, j := range m.jobs {
+			if j.Queue == q && ready(j.State) && (want.IsZero() || j.RunAt.Before(want)) {
+				want = j.RunAt
+			}
+		}
+		got, err := m.w.store.OldestQueued(m.w.ctx, q)
+		if err != nil || got.IsZero() != want.IsZero() || got.After(want) || want.Sub(got) > oldestWithin {
+			m.w.Fatalf("the longest waiting job of %s is ready since %v, want %v: %v", q, got, want, err)
+		}
 	}
 }
 

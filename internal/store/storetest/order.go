@@ -25,7 +25,7 @@ func orderRules() []rule {
 		{"what was cancelled leaves its key no debt when the queue was empty in between", orderNoDebt},
 		{"a position is the number of jobs claimed before", orderPositions},
 		{"a position is counted up to a bound", orderPositionBound},
-		{"the oldest queued is since when the next job has been ready", orderOldest},
+		{"the oldest is the job that has waited longest since it was ready, parked or not, to the second", orderOldest},
 		{"the order is the same after the store was opened again", orderReopened},
 	}
 }
@@ -179,31 +179,47 @@ func orderPositionBound(w *world) {
 	}
 }
 
+// oldestWithin is how much too early the time of the longest waiting job may be.
+const oldestWithin = 2 * time.Second
+
 func orderOldest(w *world) {
+	w.limit(queue, job.Limits{KeyRunning: 2})
 	check := func(q string, want time.Time) {
 		w.Helper()
 		since, err := w.store.OldestQueued(w.ctx, q)
-		if err != nil {
-			w.Fatalf("oldest queued: %v", err)
+		if err != nil || since.IsZero() != want.IsZero() || since.After(want) || want.Sub(since) > oldestWithin {
+			w.Errorf("the longest waiting job is ready since %v, want %v: %v", since, want, err)
 		}
-		w.at("since when the next job is ready", since, want)
 	}
 	check(queue, time.Time{})
 	first := w.now()
-	w.submit()
-	w.submit(delayed(time.Hour))
+	ready := w.submit()
+	w.submit(delayed(time.Hour), withKey("late"))
+	check(queue, first)
 	w.pass(time.Minute)
 	second := w.now()
-	w.submit()
+	urgent := w.submit(withPriority(1))
+	parked := w.submit(withPriority(9))
 	w.submit(inQueue("other"))
+	w.states("beyond the limit", job.Parked, parked)
 	check(queue, first)
-	c := w.claimOne(queue)
-	check(queue, second)
 	w.pass(time.Minute)
-	w.do(newCancel(w.claimOne(queue).Job.ID))
+	c := w.claimOne(queue)
+	equal(w, "the next job", c.Job.ID, urgent)
+	check(queue, first) // the next one is not the oldest
+	w.do(newCancel(ready))
+	check(queue, second)
+	w.reopen()
+	check(queue, second)
+	w.do(newDelete(parked))
 	check(queue, time.Time{})
 	w.do(newFinish(c.Lease(), job.Queued))
 	check(queue, w.now())
+	w.do(newCancel(urgent))
+	at := w.now().Add(time.Hour - 2*time.Minute)
+	w.pass(2 * time.Hour)
+	w.do(newDue())
+	check(queue, at) // when it became ready, and not when that was noticed
 	check("other", second)
 	check("no such queue", time.Time{})
 }

@@ -69,6 +69,7 @@ func topics() []topic {
 		{"sweeps", sweepRules()},
 		{"presence", presenceRules()},
 		{"owners", ownerRules()},
+		{"tenants", tenantRules()},
 		{"counts", countRules()},
 		{"batch", batchRules()},
 		{"pipeline", pipelineRules()},

@@ -1,0 +1,240 @@
+package storetest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+func tenantRules() []rule {
+	return []rule{
+		{"the same key of two tenants is two keys", tenantsKeysApart},
+		{"a tenant and a key that run together are other keys than those that run together alike", tenantsRunTogether},
+		{"a refusal tells nothing of another tenant's jobs", tenantsRefusal},
+		{"a group counts for the keys of each tenant apart", tenantsGroup},
+		{"a tenant with a thousand keys gets no more than a tenant with one", tenantsTurns},
+		{"a job of a tenant that has nothing else is among the next", tenantsSingle},
+		{"the keys of a tenant take turns beside another tenant", tenantsOwnTurns},
+		{"priority orders a tenant's own jobs, and takes no turn from another tenant", tenantsPriority},
+		{"a tenant is claimed however many tenants arrive", tenantsNoStarving},
+		{"a claim of one tenant gets its jobs only", tenantsFilter},
+		{"a position counts the jobs of other tenants that are claimed before", tenantsPosition},
+		{"keys and turns of tenants are the same after the store was opened again", tenantsReopened},
+	}
+}
+
+// of makes a submit one of a tenant's.
+func of(tenant string) job.Owner { return job.Owner{Tenant: tenant, User: "user"} }
+
+func tenantsKeysApart(w *world) {
+	w.limit(queue, job.Limits{KeyRunning: 1, KeyWaiting: 2})
+	for _, tenant := range []string{"", "a", "b"} {
+		o := ownedBy(of(tenant))
+		first, parked := w.newSubmit(o), w.newSubmit(o)
+		w.do(first, parked)
+		equal(w, "the first one's state", first.Job.State, job.Queued)
+		equal(w, "the second one's state", parked.Job.State, job.Parked)
+		w.refused(job.KeyFull, w.newSubmit(o))
+	}
+	claimed := w.claim(queue, 9)
+	equal(w, "the jobs claimed, one of each tenant", len(claimed), 3)
+	for _, c := range claimed {
+		w.do(newFinish(c.Lease(), job.Succeeded))
+		next := w.claimOne(queue) // the one that followed
+		equal(w, "the tenant of the job that followed", next.Job.Owner, c.Job.Owner)
+	}
+}
+
+func tenantsRunTogether(w *world) {
+	w.limit(queue, job.Limits{KeyRunning: 1})
+	type pair struct{ tenant, key string }
+	pairs := []pair{{"", "abc"}, {"a", "bc"}, {"ab", "c"}, {"1:a", "bc"}, {"1", ":abc"}, {"=", "a"}, {"", "=a"}, {"+", "a"}, {"", "+a"}, {"-1:", "a"}, {"", "-1:a"}, {"a\x00", "b"}, {"a", "\x00b"}}
+	var behind []job.ID
+	for _, p := range pairs {
+		edit := func(key string) (ids job.ID) { return w.submit(ownedBy(of(p.tenant)), withKey(key)) }
+		edit(p.key)
+		behind = append(behind, edit(p.key))
+	}
+	for range 2 {
+		claimed := w.claim(queue, 50)
+		equal(w, "the jobs claimed, one of each key", len(claimed), len(pairs))
+		for _, c := range claimed {
+			w.do(newFinish(c.Lease(), job.Succeeded))
+		}
+		w.reopen()
+	}
+	for i, id := range behind {
+		equal(w, "the state of the second of each key", w.jobOf(of(pairs[i].tenant), id).State, job.Succeeded)
+	}
+}
+
+func tenantsRefusal(w *world) {
+	w.limit(queue, job.Limits{KeyWaiting: 4})
+	w.submitMany(3, ownedBy(of("a")))
+	w.submitMany(4, ownedBy(of("b")))
+	s := w.newSubmit(ownedBy(of("b")))
+	w.refused(job.KeyFull, s)
+	if !strings.Contains(s.Err.Error(), "4 jobs waiting") {
+		w.Errorf("a tenant with 4 jobs waiting is told: %v", s.Err)
+	}
+	w.submit(ownedBy(of("a")))
+}
+
+func tenantsGroup(w *world) {
+	w.limit(queue, job.Limits{KeyWaiting: 2})
+	both := append(w.newSubmits(2, ownedBy(of("a"))), w.newSubmits(2, ownedBy(of("b")))...)
+	w.do(grouped(both...)...)
+	equal(w, "the jobs", w.counts(queue).Queued, 4)
+}
+
+// turnsOf claims jobs one by one and says how many each tenant got.
+func (w *world) turnsOf(n int) map[string]int {
+	w.Helper()
+	got := map[string]int{}
+	for range n {
+		got[w.claimOne(queue).Job.Owner.Tenant]++
+	}
+	return got
+}
+
+func tenantsTurns(w *world) {
+	for i := range 1000 {
+		w.submit(ownedBy(of("many")), withKey(fmt.Sprint(i)))
+	}
+	w.submitMany(60, ownedBy(of("one")))
+	got := w.turnsOf(40)
+	if n := got["one"]; n < 19 {
+		w.Errorf("of 40 jobs a tenant with one key got %d, one with a thousand keys the others", n)
+	}
+	claimed := w.claim(queue, 40) // also at once
+	n := len(slices.DeleteFunc(claimed, func(c job.Claimed) bool { return c.Job.Owner.Tenant != "one" }))
+	if n < 19 || n > 21 {
+		w.Errorf("of 40 jobs claimed at once a tenant with one key got %d", n)
+	}
+}
+
+func tenantsSingle(w *world) {
+	w.submitMany(100, ownedBy(of("busy")))
+	w.turnsOf(10)
+	single := w.submit(ownedBy(of("single")))
+	if !slices.Contains(claimedIDs(w.claim(queue, 2)), single) {
+		w.Errorf("the only job of its tenant was not among the next two of 91")
+	}
+	late := w.submit(ownedBy(of("")))
+	if !slices.Contains(claimedIDs(w.claim(queue, 2)), late) {
+		w.Errorf("a job of the tenant without a name was not among the next two")
+	}
+}
+
+func tenantsOwnTurns(w *world) {
+	w.submitMany(50, ownedBy(of("a")), withKey("busy"))
+	w.submitMany(50, ownedBy(of("b")), withKey("busy"))
+	w.turnsOf(4)
+	single := w.submit(ownedBy(of("a")), withKey("single"))
+	if !slices.Contains(claimedIDs(w.claim(queue, 4)), single) {
+		w.Errorf("the only job of its key was not among its tenant's next two")
+	}
+}
+
+func tenantsPriority(w *world) {
+	late := w.submit(ownedBy(of("a")), withPriority(9))
+	w.submitMany(20, ownedBy(of("a")), withPriority(1))
+	w.submitMany(20, ownedBy(of("b")), withPriority(5))
+	got := map[string]int{}
+	for range 20 {
+		c := w.claimOne(queue)
+		got[c.Job.Owner.Tenant]++
+		if c.Job.ID == late {
+			w.Errorf("a job of the lowest priority was claimed before its tenant's urgent ones")
+		}
+	}
+	equal(w, "the turns of the tenant with ordinary jobs", got["b"], 10)
+}
+
+func tenantsNoStarving(w *world) {
+	second := w.submitMany(2, ownedBy(of("two")))[1]
+	more := func(n int) (ops []any) {
+		for range n {
+			s := w.newSubmit()
+			s.Job.Owner.Tenant = s.Job.ID.String()
+			ops = append(ops, s)
+		}
+		return ops
+	}
+	if w.flood(second, 20, 200, more) < 0 {
+		w.Errorf("with twenty tenants waiting the second job of one was overtaken by more than two hundred")
+	}
+}
+
+func tenantsFilter(w *world) {
+	for _, tenant := range []string{"", "a", "b"} {
+		w.submitMany(3, ownedBy(of(tenant)))
+	}
+	for _, tenant := range []string{"b", "", "none", "a"} {
+		c := w.newClaim(queue, 2)
+		c.Tenant = &tenant
+		w.do(c)
+		want := 2
+		if tenant == "none" {
+			want = 0
+		}
+		equal(w, "the jobs claimed of the tenant "+tenant, len(c.Claimed), want)
+		for _, got := range c.Claimed {
+			equal(w, "the tenant of a claimed job", got.Job.Owner.Tenant, tenant)
+		}
+	}
+	w.limit(queue, job.Limits{Running: 7})
+	one, rest := w.newClaim(queue, 5), w.newClaim(queue, 5)
+	a := "a"
+	one.Tenant = &a
+	w.do(one, rest)
+	equal(w, "the tenant's last job", len(one.Claimed), 1)
+	equal(w, "what the limit leaves of the others", len(rest.Claimed), 0)
+	w.limits = nil
+	equal(w, "the jobs claimed without a tenant", len(w.claim(queue, 9)), 2)
+}
+
+func tenantsPosition(w *world) {
+	type waits struct {
+		o  job.Owner
+		id job.ID
+	}
+	var all []waits
+	for i := range 60 {
+		o := of([]string{"a", "b", "b", "c", "", "b"}[i%6])
+		all = append(all, waits{o, w.submit(ownedBy(o), withKey(fmt.Sprint(i%4)), withPriority(4+i%3))})
+		if i%7 == 6 {
+			w.claimOne(queue)
+		}
+	}
+	positions := map[job.ID]int{}
+	for _, j := range all {
+		n, err := w.store.Position(w.ctx, j.o, j.id, 1000)
+		if err != nil {
+			w.Fatalf("position: %v", err)
+		}
+		positions[j.id] = n
+	}
+	for want, c := range w.claim(queue, 60) {
+		equal(w, "the position of the job claimed next", positions[c.Job.ID], want)
+	}
+}
+
+func tenantsReopened(w *world) {
+	w.limit(queue, job.Limits{KeyRunning: 20, KeyWaiting: 30})
+	for _, tenant := range []string{"", "a", "b"} {
+		w.submitMany(25, ownedBy(of(tenant)))
+		w.submitMany(5, ownedBy(of(tenant)), delayed(time.Hour))
+	}
+	w.reopen()
+	for _, tenant := range []string{"", "a", "b"} {
+		w.refused(job.KeyFull, w.newSubmit(ownedBy(of(tenant))))
+	}
+	got := w.turnsOf(12)
+	for _, tenant := range []string{"", "a", "b"} {
+		equal(w, "the turns of the tenant "+tenant, got[tenant], 4)
+	}
+}
