@@ -164,14 +164,19 @@ func (p *pruning) forgetDeletes(limit int) (int, error) {
 	return len(ids), err
 }
 
-// dropKey forgets an idempotency key whose time is over, unless it was used anew.
+// dropKey forgets an idempotency key whose time is over, unless it was used anew: then
+// its time, or its job, says when it is forgotten.
 func (t *tx) dropKey(o job.Owner, key string) error {
+	var id job.ID
 	var until time.Time
 	known, err := t.q.idempotent.text(o.Tenant).text(o.User).text(key).first(func(c column) error {
-		until = c.time(2)
+		id, until = c.id(0), c.time(2)
 		return nil
 	})
 	if err != nil || !known || until.After(t.now) {
+		return err
+	}
+	if f, err := t.find(o, id); f != nil || err != nil {
 		return err
 	}
 	return t.q.deleteIdempotent.text(o.Tenant).text(o.User).text(key).run()

@@ -20,6 +20,7 @@ func idempotencyRules() []rule {
 		{"a key that outlives its pruned job makes no second one", keyOutlivesPrune},
 		{"a key is kept as long as its job", keyKeptWithJob},
 		{"a key past its time whose job is gone is free after a prune", keyFreed},
+		{"a key that was used anew is kept as long as its new job", keyUsedAnew},
 		{"a submit refused for its rows leaves its key free", keyOfRefused},
 	}
 }
@@ -169,6 +170,18 @@ func keyFreed(w *world) {
 			w.Errorf("the key %q still answers a job that is gone", key)
 		}
 	}
+}
+
+func keyUsedAnew(w *world) {
+	w.do(newDelete(w.submit(once("k", "a"))))
+	w.pass(day + time.Minute)
+	second := w.submit(once("k", "b"))
+	w.pass(2 * day)
+	w.do(newPrune())
+	w.again(second, once("k", "b"))
+	w.do(newDelete(second))
+	w.do(newPrune())
+	w.submit(once("k", "c"))
 }
 
 func keyOfRefused(w *world) {
