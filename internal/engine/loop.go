@@ -327,11 +327,16 @@ func (e *Engine) settle(w *work) {
 	for _, c := range w.claims { // last, as they were applied: a job may have been finished and claimed
 		e.deliverClaimed(c)
 	}
-	for _, id := range w.batch.Damaged {
+	e.tellDamaged(w.batch.Damaged)
+	e.observe(w, at)
+}
+
+// tellDamaged tells the log, and watchers, of jobs whose records are damaged.
+func (e *Engine) tellDamaged(ids []job.ID) {
+	for _, id := range ids {
 		e.log.Error("the record of a job is damaged on the disk: the job has failed, and others go on; `meanwhile check` looks at all of the data", "job", id)
 		e.lookAgain(id)
 	}
-	e.observe(w, at)
 }
 
 // settled does what follows from one committed op.

@@ -259,6 +259,7 @@ func (e *Engine) takeBack(ctx context.Context) error {
 			break
 		}
 		b := store.NewBatch()
+		b.Limits = e.limits
 		for i := range list {
 			after = list[i].Job.ID
 			b.Finishes = append(b.Finishes, e.taken(&list[i], store.AllRunning))
@@ -271,6 +272,8 @@ func (e *Engine) takeBack(ctx context.Context) error {
 				e.observer.Ended(list[i].Job.Queue, endingOf(op, true), 0)
 			}
 		}
+		e.removals.add(b.Removed) // they wait until Run
+		e.tellDamaged(b.Damaged)
 		total += len(list)
 	}
 	if total > 0 {

@@ -142,6 +142,7 @@ func TestADataDirectoryOfAnOlderVersion(t *testing.T) {
 		{"a stream that was read to its end has ended", f.resumeAfterDone},
 		{"results are there", f.results},
 		{"files are there", f.files},
+		{"files of a job that was deleted before the kill are removed", f.deletedFiles},
 		{"conversations and their messages are there", f.conversations},
 		{"the next page follows a cursor of before", f.page},
 		{"an idempotency key answers the job that it made", f.idempotency},
@@ -335,6 +336,12 @@ func (f *fixture) files(t *testing.T) {
 	status, text := f.served.text("GET", "/v1/jobs/"+f.id("scanned")+"/files/page.txt", "", "X-User-ID", "ann")
 	if status != 200 || text != "what the page says\n" {
 		t.Errorf("%d %q", status, text)
+	}
+}
+
+func (f *fixture) deletedFiles(*testing.T) {
+	for slices.Contains(f.served.onDisk(), f.Deleted["deleted with a file"]) {
+		f.served.text("GET", "/healthz", "") // they are removed behind the start
 	}
 }
 

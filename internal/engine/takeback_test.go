@@ -1,0 +1,84 @@
+package engine_test
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// leased stores a job as a process left it that was killed.
+func leased(t *testing.T, s store.Store, edit func(*store.Submit)) job.ID {
+	t.Helper()
+	op := &store.Submit{
+		Job:   job.Job{ID: job.NewID(), Owner: local, Queue: "sim", Priority: 5, MaxAttempts: 4, Policy: policy()},
+		Token: job.NewToken(), LeaseFor: time.Minute, Worker: "gone",
+	}
+	edit(op)
+	b := store.NewBatch()
+	b.Add(op)
+	if err := store.Commit(t.Context(), s, b); err != nil || op.Err != nil {
+		t.Fatal(err, op.Err)
+	}
+	return op.Job.ID
+}
+
+// The files of a job that was deleted while it ran, by a process that was killed then,
+// are removed by the next one.
+func TestFilesOfAJobDeletedBeforeAKillAreRemoved(t *testing.T) {
+	s := openStore(t, filepath.Join(t.TempDir(), "jobs.db"))
+	id := leased(t, s, func(op *store.Submit) { op.Job.Files = []job.File{{Name: "a", Size: 1}} })
+	b := store.NewBatch()
+	b.Add(&store.Delete{Owner: local, ID: id})
+	if err := store.Commit(t.Context(), s, b); err != nil {
+		t.Fatal(err)
+	}
+	removed := make(chan []job.ID, 1)
+	startConfig(t, engine.Config{Store: s, Queues: queues(), RemoveFiles: func(ids []job.ID) { removed <- ids }})
+	if ids := <-removed; len(ids) != 1 || ids[0] != id {
+		t.Errorf("the files of %v were removed, not those of %s", ids, id)
+	}
+}
+
+// finding is a store whose first commit meets a damaged record.
+type finding struct {
+	store.Store
+	damaged []job.ID
+	limits  map[string]job.Limits // of that commit
+}
+
+func (f *finding) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
+	synced, err := f.Store.Apply(ctx, b)
+	if f.damaged != nil {
+		b.Damaged, f.damaged, f.limits = f.damaged, nil, b.Limits
+	}
+	return synced, err
+}
+
+// What a start finds damaged is told, and what it takes back is held to the limits.
+func TestAStartTellsWhatItFindsDamaged(t *testing.T) {
+	var log bytes.Buffer
+	s := openStore(t, filepath.Join(t.TempDir(), "jobs.db"))
+	t.Cleanup(func() { _ = s.Close() })
+	leased(t, s, func(*store.Submit) {})
+	q := queues()
+	q[0].KeyRunning = 7
+	f := &finding{Store: s, damaged: []job.ID{job.NewID()}}
+	damaged := f.damaged[0]
+	if _, err := engine.New(t.Context(), engine.Config{Store: f, Queues: q, Log: slog.New(slog.NewTextHandler(&log, nil))}); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(log.String(), damaged.String()) {
+		t.Errorf("the log says %q of %s", log.String(), damaged)
+	}
+	if f.limits["sim"].KeyRunning != 7 {
+		t.Errorf("the jobs that are taken back are held to %+v", f.limits)
+	}
+}
