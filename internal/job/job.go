@@ -57,6 +57,8 @@ type Job struct {
 	// job ends; opaque to everyone else. "" for most jobs.
 	Ref string
 
+	// CreatedAt is when the job was stored, by the store's clock. An ID may be from long
+	// before: it is made before the job's files have come in.
 	CreatedAt time.Time
 	// RunAt is when a scheduled job becomes ready; for others, when it last did.
 	RunAt time.Time

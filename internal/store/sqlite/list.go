@@ -19,7 +19,7 @@ const (
 // List reads a page of jobs; see [store.Jobs].
 func (s *Store) List(ctx context.Context, f job.Filter) (page []job.Job, next job.ID, err error) {
 	err = s.read(ctx, func(r *reader) error {
-		rows, after, err := r.page(f)
+		rows, after, err := r.page(f, time.Duration(s.idsApart.Load()))
 		for i := range rows {
 			page = append(page, rows[i].Job)
 		}
@@ -29,12 +29,12 @@ func (s *Store) List(ctx context.Context, f job.Filter) (page []job.Job, next jo
 	return page, next, err
 }
 
-func (r *reader) page(f job.Filter) (page []row, next job.ID, err error) {
+func (r *reader) page(f job.Filter, idsApart time.Duration) (page []row, next job.ID, err error) {
 	q := r.list
 	if f.Status == job.Failed {
 		q = r.listFailed
 	}
-	before, oldest := between(&f)
+	before, oldest := between(&f, idsApart)
 	looked, start := 0, time.Now()
 	more, err := q.text(f.Owner.Tenant).text(f.Owner.User).id(&before).id(&oldest).row()
 	for ; more && err == nil; more, err = q.row() {
@@ -59,8 +59,9 @@ func (r *reader) page(f job.Filter) (page []row, next job.ID, err error) {
 	return page, next, err
 }
 
-// between are the ids between which the wanted jobs lie, as far as that is known.
-func between(f *job.Filter) (before, after job.ID) {
+// between are the ids between which the wanted jobs lie. The time in an id is at most
+// idsApart from when its job was created.
+func between(f *job.Filter, idsApart time.Duration) (before, after job.ID) {
 	before = f.After
 	if before == (job.ID{}) {
 		before = lastID
@@ -76,9 +77,15 @@ func between(f *job.Filter) (before, after job.ID) {
 	return before, after
 }
 
-// idsApart is how far the time in an id may be from when the job was stored: ids are
-// made before a body has come in, and by the wall clock.
-const idsApart = time.Hour
+// keepApart remembers it when a new job's id is from further away than any before.
+func (t *tx) keepApart(j *job.Job) error {
+	apart := j.CreatedAt.Sub(j.ID.Time()).Abs()
+	if int64(apart) <= t.idsApart.Load() {
+		return nil
+	}
+	t.idsApart.Store(int64(apart)) // before the commit: no list sees the job with less
+	return t.q.setApart.int(apart.Microseconds() + 1).run()
+}
 
 // idAt is the least id of a time.
 func idAt(t time.Time) (id job.ID) {
@@ -95,8 +102,7 @@ func wanted(c column, f *job.Filter) bool {
 		(f.Status == 0 || job.State(c.int(7)) == f.Status) &&
 		(f.ErrorCode == "" || !c.stmt.ColumnIsNull(13)) &&
 		(len(f.Metadata) == 0 || !c.stmt.ColumnIsNull(16)) &&
-		(f.CreatedAfter.IsZero() || c.time(17).After(f.CreatedAfter)) &&
-		(f.CreatedBefore.IsZero() || c.time(17).Before(f.CreatedBefore))
+		f.Created(c.time(17))
 }
 
 // wantedWhole says whether a job passes what is left of the filter.

@@ -68,6 +68,9 @@ type Store struct {
 	standings standings
 
 	broken atomic.Bool // the file was found damaged: nothing more is written to it
+	// idsApart is how far the time in an id ever was from when its job was created, in
+	// nanoseconds: see the migration that made the table created. Written under mu.
+	idsApart atomic.Int64
 
 	mu sync.Mutex
 	// Guarded by mu, which a commit holds from beginning to end.

@@ -29,6 +29,7 @@ type statements struct {
 	putRecord, deleteRecord, deleteRecords             *query
 	loadCounts, saveCounts                             *query
 	loadLine, loadDue                                  *query
+	apart, setApart                                    *query
 	lastBatch, setBatch, changes                       *query
 }
 
@@ -117,6 +118,8 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.deleteRecord, "DELETE FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id = ?"},
 		{&q.deleteRecords, "DELETE FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ?"},
 
+		{&q.apart, "SELECT apart FROM created"},
+		{&q.setApart, "UPDATE created SET apart = ?"},
 		{&q.lastBatch, "SELECT batch, last_job, last_tail FROM applied"},
 		{&q.setBatch, "UPDATE applied SET batch = ?, last_job = ?, last_tail = ?"},
 		{&q.changes, "SELECT total_changes()"},

@@ -94,6 +94,9 @@ func otherRequest() error {
 func (t *tx) insertJob(op *store.Submit) error {
 	j := &op.Job
 	turn := t.place(op)
+	if err := t.keepApart(j); err != nil {
+		return err
+	}
 	x, err := encodeExtra(j)
 	if err != nil {
 		return err

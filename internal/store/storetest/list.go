@@ -18,6 +18,8 @@ func listRules() []rule {
 		{"a listed job is the job that a read gives", listedJobs},
 		{"jobs are listed by the code of their last failure, if they have one", listByCode},
 		{"jobs are listed by when they were stored, whatever their ids say", listByTime},
+		{"a job is listed by when it was stored, however long ago its id was made", listByTimeOfLongUploads},
+		{"the time of a job, as it is shown, does not select the job itself", listByShownTime},
 		{"jobs are listed by metadata that they have all of", listByMetadata},
 	}
 }
@@ -146,6 +148,50 @@ func listByTime(w *world) {
 	w.listed("of jobs of another day", job.Filter{CreatedAfter: last.Add(day)})
 	w.listed("of jobs of another year", job.Filter{CreatedBefore: time.Unix(0, 0)})
 	w.listed("of jobs of another century", job.Filter{CreatedBefore: time.Unix(-1<<33, 0)})
+}
+
+func listByTimeOfLongUploads(w *world) {
+	w.submit()
+	early, earliest := w.id(), w.id()
+	w.pass(26 * time.Hour)
+	before := w.submit()
+	w.pass(time.Hour)
+	w.do(w.newSubmit(func(s *store.Submit) { s.Job.ID = early }))
+	w.pass(time.Hour)
+	after := w.submit()
+	w.pass(300 * time.Hour)
+	future := w.id()
+	w.pass(-300 * time.Hour)
+	check := func(more ...job.ID) {
+		w.Helper()
+		w.listed("of jobs after the other", job.Filter{CreatedAfter: w.job(before).CreatedAt}, append([]job.ID{early, after}, more...)...)
+		w.listed("of jobs between", job.Filter{CreatedAfter: w.job(before).CreatedAt, CreatedBefore: w.job(after).CreatedAt}, early)
+		w.listed("of failed jobs after the other", job.Filter{CreatedAfter: w.job(before).CreatedAt, Status: job.Failed})
+	}
+	check()
+	w.reopen()
+	check()
+
+	// Those of a group, and one whose id is from later than its job.
+	w.pass(50 * time.Hour)
+	w.do(w.newSubmit(func(s *store.Submit) { s.Job.ID, s.Group = earliest, &store.Group{Size: 1} }))
+	w.listed("of jobs after all others", job.Filter{CreatedAfter: w.job(after).CreatedAt}, earliest)
+	last := w.job(earliest).CreatedAt
+	w.pass(time.Hour)
+	w.do(w.newSubmit(func(s *store.Submit) { s.Job.ID = future }))
+	w.listed("of jobs after the last", job.Filter{CreatedAfter: last, CreatedBefore: last.Add(2 * time.Hour)}, future)
+}
+
+func listByShownTime(w *world) {
+	var all []job.ID
+	for range 3 {
+		w.micros.Add(1_000_456 - w.micros.Load()%1000) // 0.456 ms past a millisecond
+		all = append(all, w.submit())
+	}
+	shown := w.job(all[1]).CreatedAt.Truncate(time.Millisecond)
+	w.listed("of jobs after the one", job.Filter{CreatedAfter: shown}, all[2])
+	w.listed("of jobs before the one", job.Filter{CreatedBefore: shown}, all[0])
+	w.listed("of jobs around the one", job.Filter{CreatedAfter: shown.Add(-time.Microsecond), CreatedBefore: shown.Add(time.Microsecond)}, all[1])
 }
 
 func listByMetadata(w *world) {

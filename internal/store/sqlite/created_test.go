@@ -1,0 +1,54 @@
+package sqlite
+
+import (
+	"testing"
+	"time"
+
+	"zombiezen.com/go/sqlite"
+	"zombiezen.com/go/sqlite/sqlitex"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// An older database has jobs whose ids were made long before their files had come in.
+func TestTheMigrationFindsTheLongestUpload(t *testing.T) {
+	for _, upload := range []time.Duration{-1, time.Minute, 5 * time.Hour} {
+		conn, err := sqlite.OpenConn(":memory:")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		script := func(name string) {
+			text, err := migrations.ReadFile("migrations/" + name)
+			if err == nil {
+				err = sqlitex.ExecuteScript(conn, string(text), nil)
+			}
+			if err != nil {
+				t.Fatal(name, err)
+			}
+		}
+		for _, name := range []string{"0001_jobs.sql", "0002_core.sql"} {
+			script(name)
+		}
+		if upload >= 0 {
+			id := job.NewID()
+			err := sqlitex.Execute(conn, `INSERT INTO jobs (n, id, tenant, usr, queue, key, priority, state, turn, attempt, max_attempts, created, run_at, policy)
+				VALUES (1, ?, '', '', 'q', '', 5, 5, 0, 0, 1, ?, 0, x'')`, &sqlitex.ExecOptions{Args: []any{id[:], id.Time().Add(upload).UnixMicro()}})
+			if err == nil {
+				err = sqlitex.Execute(conn, `INSERT INTO with_files (n, id) VALUES (1, ?)`, &sqlitex.ExecOptions{Args: []any{id[:]}})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		script("0008_created.sql")
+		var apart int64
+		err = sqlitex.Execute(conn, "SELECT apart FROM created", &sqlitex.ExecOptions{ResultFunc: func(s *sqlite.Stmt) error {
+			apart = s.ColumnInt64(0)
+			return nil
+		}})
+		if want := max(time.Hour, upload).Microseconds(); err != nil || apart != want {
+			t.Errorf("an upload of %s: %d, %v, want %d", upload, apart, err, want)
+		}
+	}
+}
