@@ -19,11 +19,13 @@ type queue struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	counts  job.Counts // after the last commit
-	asked   int        // submits on their way
-	asking  int64      // their bytes
-	servers []*server  // in turn: the first that has a free slot gets the next job
-	pace    pace
+	counts   job.Counts // after the last commit
+	asked    int        // submits on their way that are ready at once and assigned to nobody
+	delayed  int        // submits on their way that become ready later
+	asking   int64      // bytes of submits on their way
+	claiming int        // slots for which jobs are being claimed
+	servers  []*server  // in turn: the first that has a free slot gets the next job
+	pace     pace
 }
 
 // server is a worker that serves a queue: the demand that commits are matched with.
@@ -57,6 +59,14 @@ func (q *queue) setCounts(c job.Counts) {
 	q.counts = c
 }
 
+// claimed frees the slots for which a claim got no job.
+func (s *server) claimed(op *store.Claim, got int) {
+	s.q.mu.Lock()
+	defer s.q.mu.Unlock()
+	s.q.claiming -= len(op.Tokens)
+	s.free += len(op.Tokens) - got
+}
+
 // release frees slots of a server.
 func (s *server) release(n int) {
 	s.q.mu.Lock()
@@ -78,6 +88,7 @@ func (e *Engine) assign(op *store.Submit) *server {
 			continue
 		}
 		s.free--
+		q.asked--  // it does not wait
 		if i > 0 { // those without a free slot go to the back
 			q.servers = append(slices.Clone(q.servers[i:]), q.servers[:i]...)
 		}
@@ -103,6 +114,7 @@ func (q *queue) claims(b *store.Batch) (list []claim) {
 		}
 		ready -= n
 		s.free -= n
+		q.claiming += n
 		op := &store.Claim{Queue: q.Name, Worker: s.Name, Tokens: make([]job.Token, n)}
 		for i := range op.Tokens {
 			op.Tokens[i] = job.NewToken()
@@ -110,6 +122,21 @@ func (q *queue) claims(b *store.Batch) (list []claim) {
 		list = append(list, claim{op, s})
 	}
 	return list
+}
+
+// usableLocked is how many slots would take a queued job at once.
+func (q *queue) usableLocked() int {
+	if q.heldLocked(0) {
+		return 0
+	}
+	free := q.claiming
+	for _, s := range q.servers {
+		free += s.free
+	}
+	if q.MaxRunning > 0 {
+		free = min(free, q.MaxRunning-int(q.counts.Running))
+	}
+	return free
 }
 
 // heldLocked says that the queue gives no jobs to workers for now: it is paused, or

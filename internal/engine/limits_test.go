@@ -211,3 +211,72 @@ func TestADelayedJobIsParkedWhenItIsDue(t *testing.T) {
 		t.Error("another job was given out")
 	}
 }
+
+// Slots that cannot be used now make no room: of a queue that is paused, or held by a
+// limit, no more wait than max_depth says.
+func TestNoMoreWaitThanMaxDepthSays(t *testing.T) {
+	const slots, depth = 100, 5
+	for name, c := range map[string]struct {
+		limit  func(q *engine.Queue)
+		before func(h *house)
+		runs   int
+		delay  time.Duration
+	}{
+		"free":        {runs: slots},
+		"paused":      {before: func(h *house) { _, _ = h.SetPaused(context.Background(), "sim", true) }},
+		"max_running": {limit: func(q *engine.Queue) { q.MaxRunning = 2 }, runs: 2},
+		"one key":     {limit: func(q *engine.Queue) { q.KeyRunning = 3 }, runs: 3},
+		"delayed":     {delay: time.Hour},
+	} {
+		t.Run(name, func(t *testing.T) {
+			q := queues()
+			q[0].MaxDepth = depth
+			if c.limit != nil {
+				c.limit(&q[0])
+			}
+			h := startWith(t, openStore(t, filepath.Join(t.TempDir(), "jobs.db")), q)
+			h.jobs = make(chan job.Claimed, slots)
+			h.serve(slots)
+			if c.before != nil {
+				c.before(h)
+			}
+			taken := 0
+			for ; taken < slots+2*depth; taken++ {
+				_, _, err := h.Submit(context.Background(), engine.Request{Owner: local, Queue: "sim", Key: "k", Delay: c.delay})
+				if job.CodeOf(err) == job.QueueFull {
+					break
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			if taken != c.runs+depth {
+				t.Errorf("%d jobs were taken, want %d that run and %d that wait", taken, c.runs, depth)
+			}
+		})
+	}
+}
+
+// A job that a free slot takes at once does not wait: an idle queue with a max_depth of
+// one takes it, and one more, also when they come at the same time.
+func TestAJobThatRunsAtOnceDoesNotWait(t *testing.T) {
+	for range 20 {
+		h := limited(t, func(q *engine.Queue) { q.MaxDepth = 1 })
+		errs := make(chan error)
+		for range 9 {
+			go func() {
+				_, _, err := h.Submit(context.Background(), engine.Request{Owner: local, Queue: "sim"})
+				errs <- err
+			}()
+		}
+		for range 9 {
+			if err := <-errs; err != nil {
+				t.Fatalf("of eight slots and one place to wait, nine jobs were not all taken: %v", err)
+			}
+		}
+		if _, _, err := h.Submit(context.Background(), engine.Request{Owner: local, Queue: "sim"}); job.CodeOf(err) != job.QueueFull {
+			t.Fatalf("a tenth job: %v", err)
+		}
+		h.stop()
+	}
+}

@@ -209,7 +209,7 @@ func (e *Engine) commit(ctx context.Context, w *work) {
 		}
 	}
 	for _, c := range w.claims {
-		c.to.release(len(c.op.Tokens) - len(c.op.Claimed))
+		c.to.claimed(c.op, len(c.op.Claimed))
 	}
 	if e.moreReady() {
 		e.lanes.ring()
@@ -301,7 +301,7 @@ func (e *Engine) isolate(ctx context.Context, b *store.Batch, cause error) (sync
 func (e *Engine) refuse(w *work) {
 	if w.synced == nil {
 		for _, c := range w.claims {
-			c.to.release(len(c.op.Tokens))
+			c.to.claimed(c.op, 0)
 		}
 	}
 	for _, p := range w.ops {

@@ -76,7 +76,7 @@ func (m *many) answer(i int) func(j *job.Job, existing bool, err error) {
 
 // dismiss refuses what was admitted, because of what was not.
 func (m *many) dismiss() {
-	m.e.countOut(m.admitted())
+	m.e.countOut(m.admitted(), nil)
 	for i := range m.out {
 		if m.out[i].Err == nil {
 			m.out[i] = Submitted{Err: job.Errorf(job.BatchRefused, "another job of the batch was refused, so none was stored")}

@@ -13,7 +13,7 @@ type Queue struct {
 	Executor    string // the kind, for people
 	Concurrency int    // jobs running at once in this process
 	MaxRunning  int    // jobs running at once over all processes; 0 for no limit
-	MaxDepth    int    // waiting jobs; one more is refused with [job.QueueFull]
+	MaxDepth    int    // waiting jobs (see [fairqueue.Load]); one more is refused with [job.QueueFull]; 0 for no limit
 	MaxBytes    int64  // of the waiting jobs' input and files; 0 for no limit
 	KeyRunning  int    // jobs of one key running at once, the others are parked; 0 for no limit
 	KeyWaiting  int    // waiting jobs of one key; one more is refused with [job.KeyFull]; 0 for no limit

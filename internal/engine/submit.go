@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
@@ -132,7 +133,7 @@ func (e *Engine) admit(op *store.Submit) error {
 	if err := e.disk.room(); err != nil {
 		return err
 	}
-	return e.queues[op.Job.Queue].admit(op.Job.InputBytes)
+	return e.queues[op.Job.Queue].admit(op)
 }
 
 // store1 puts one submit through the loop: the job it made, or the one that its
@@ -163,7 +164,7 @@ func (e *Engine) ask(ctx context.Context, p *pending) error {
 		p.bytes += weight(op)
 	}
 	if err := e.lanes.put(p); err != nil {
-		e.countOut(p.submits)
+		e.countOut(p.submits, nil)
 		return err
 	}
 	return p.wait(ctx)
@@ -205,27 +206,32 @@ func (e *Engine) Room(queue string, size int64) error {
 }
 
 // admit counts a submit in, unless the queue holds all that it may.
-func (q *queue) admit(size int64) error {
+func (q *queue) admit(op *store.Submit) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if err := q.roomLocked(size); err != nil {
+	if err := q.roomLocked(op.Job.InputBytes); err != nil {
 		return err
 	}
-	q.asked++
-	q.asking += size
+	q.countLocked(op, 1)
+	q.asking += op.Job.InputBytes
 	return nil
+}
+
+// countLocked counts a submit among those on their way, or out again.
+func (q *queue) countLocked(op *store.Submit, n int) {
+	if op.Delay > 0 {
+		q.delayed += n
+	} else {
+		q.asked += n
+	}
 }
 
 // roomLocked is the queue's word on one more job. A job that is larger than the
 // queue may hold is taken when nothing else waits.
 func (q *queue) roomLocked(size int64) error {
-	free := 0
-	for _, s := range q.servers {
-		free += s.free
-	}
-	waiting := int(q.counts.Waiting()) + q.asked - free
-	if q.MaxDepth > 0 && waiting >= q.MaxDepth {
-		return q.fullLocked("%d jobs wait in it", q.counts.Waiting())
+	load := fairqueue.Load{Counts: q.counts, Asked: q.asked, Delayed: q.delayed, Free: q.usableLocked()}
+	if load.Full(q.MaxDepth) {
+		return q.fullLocked("%d jobs wait in it", load.Waiting())
 	}
 	held := q.counts.WaitingBytes + q.asking
 	if q.MaxBytes > 0 && held > 0 && held+size > q.MaxBytes {
@@ -246,16 +252,19 @@ func (q *queue) fullLocked(format string, held int64) error {
 // the queue's own counts by now.
 func (e *Engine) answered(w *work) {
 	for _, p := range w.ops {
-		e.countOut(p.submits)
+		e.countOut(p.submits, p.to)
 	}
 }
 
-// countOut takes back what admit counted in.
-func (e *Engine) countOut(ops []*store.Submit) {
-	for _, op := range ops {
+// countOut takes back what admit counted in. to says to whom submits were assigned:
+// those are counted out already, but for their bytes.
+func (e *Engine) countOut(ops []*store.Submit, to []*server) {
+	for i, op := range ops {
 		q := e.queues[op.Job.Queue]
 		q.mu.Lock()
-		q.asked--
+		if to == nil || to[i] == nil {
+			q.countLocked(op, -1)
+		}
 		q.asking -= op.Job.InputBytes
 		q.mu.Unlock()
 	}

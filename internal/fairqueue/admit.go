@@ -89,3 +89,24 @@ func (g *Group) Admit(q *Queue, a *Arrival) error {
 	}
 	return nil
 }
+
+// Load is what a queue holds and what is on its way to it, as far as a process knows.
+type Load struct {
+	Counts  job.Counts
+	Asked   int // jobs on their way that are ready at once
+	Delayed int // jobs on their way that become ready later
+	Free    int // slots that would take a queued job at once: none while the queue is held
+}
+
+// Waiting is how many jobs wait once what is on its way is stored. A job waits until a
+// worker has it: scheduled, queued and parked jobs do. One that a free slot takes at
+// once does not.
+func (l *Load) Waiting() int64 {
+	c := &l.Counts
+	return c.Scheduled + c.Parked + int64(l.Delayed) + max(c.Queued+int64(l.Asked)-int64(l.Free), 0)
+}
+
+// Full says that so many jobs wait as may: no more is admitted, not even one for which
+// a slot is free. Jobs whose attempts fail wait again, so that a queue that does
+// nothing but fail would otherwise grow for ever. 0 is no limit.
+func (l *Load) Full(depth int) bool { return depth > 0 && l.Waiting() >= int64(depth) }
