@@ -48,7 +48,10 @@ func runBackup(ctx context.Context, env *Env, from, to string) error {
 	fmt.Fprintf(env.Out, "%s: database %s, %d files of %d jobs %s, in %s\n", to, size(copied.Database),
 		copied.Files, copied.Jobs, size(copied.Bytes), env.Now().Sub(began).Round(100*time.Millisecond))
 	for _, id := range copied.Gone {
-		fmt.Fprintf(env.Err, "%s was deleted meanwhile: it is in the copy without its files\n", id)
+		fmt.Fprintf(env.Err, "%s was deleted meanwhile: it is not in the copy\n", id)
+	}
+	for _, id := range copied.Lost {
+		fmt.Fprintf(env.Err, "%s has no files in %s, and so none in the copy\n", id, from)
 	}
 	return nil
 }

@@ -10,7 +10,9 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/meanwhile-run/meanwhile/internal/conversation"
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
@@ -20,9 +22,11 @@ type Copied struct {
 	Jobs     int   // with files
 	Files    int
 	Bytes    int64 // of the files
-	// Gone are jobs that were deleted while they were copied: the copy has them, without
-	// their files.
+	// Gone are jobs that were deleted while they were copied: the copy does not have them.
 	Gone []job.ID
+	// Lost are jobs whose files are missing in the directory that was copied: the copy has
+	// them, without their files.
+	Lost []job.ID
 }
 
 // Backup copies the data directory from, which a server may be using, into a new one
@@ -32,7 +36,8 @@ type Copied struct {
 // The database is copied as it is at one moment. A file is there before its job, and
 // goes after it: so the files are linked first, or copied where that cannot be; then
 // the database is copied; then what the jobs of the copy lack is added, and what
-// belongs to none of them is taken away.
+// belongs to none of them is taken away. A job that was deleted after the database was
+// copied may have lost its files before they were taken: it is deleted in the copy, too.
 func Backup(ctx context.Context, from, to string, progress func(done, total int64)) (Copied, error) {
 	c := &copying{ctx: ctx, from: from, to: to, partial: to + ".partial"}
 	if err := c.check(); err != nil {
@@ -167,13 +172,13 @@ func copyFile(src, dst string) error {
 
 // completeFiles makes the files of the copy those that its database names.
 func (c *copying) completeFiles() error {
-	named := map[string]bool{}
-	err := sqlite.Files(databaseIn(c.partial), func(id job.ID, files []job.File) error {
+	named, without := map[string]bool{}, map[job.ID]job.Owner{}
+	err := sqlite.Files(databaseIn(c.partial), func(o job.Owner, id job.ID, files []job.File) error {
 		named[id.String()] = true
 		c.Jobs++
 		for _, f := range files {
 			if err := c.complete(id, f); errors.Is(err, fs.ErrNotExist) {
-				c.Gone = append(c.Gone, id)
+				without[id] = o
 				break
 			} else if err != nil {
 				return err
@@ -181,10 +186,40 @@ func (c *copying) completeFiles() error {
 		}
 		return nil
 	})
+	if err == nil && len(without) > 0 {
+		err = c.explain(without, named)
+	}
 	if err != nil {
 		return err
 	}
 	return c.dropOthers(named)
+}
+
+// explain finds out why jobs have no files. Those that the server has deleted are deleted
+// in the copy, too: a job is removed before its files.
+func (c *copying) explain(without map[job.ID]job.Owner, named map[string]bool) error {
+	err := sqlite.Files(databaseIn(c.from), func(_ job.Owner, id job.ID, _ []job.File) error {
+		if _, lacks := without[id]; lacks {
+			c.Lost = append(c.Lost, id)
+			delete(without, id)
+		}
+		return c.ctx.Err()
+	})
+	if err != nil || len(without) == 0 {
+		return err
+	}
+	b := store.NewBatch()
+	for id, owner := range without {
+		b.Add(&store.Delete{Owner: owner, ID: id})
+		c.Gone = append(c.Gone, id)
+		c.Jobs--
+		delete(named, id.String())
+	}
+	copied, err := sqlite.Open(c.ctx, databaseIn(c.partial), sqlite.Options{RowsAtEnd: conversation.RowsAtEnd})
+	if err != nil {
+		return err
+	}
+	return errors.Join(store.Commit(c.ctx, copied, b), copied.Close())
 }
 
 // complete takes a file that was not there, or not whole, when the others were taken.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/config"
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
 func silent(int64, int64) {}
@@ -179,9 +180,71 @@ func TestACopyHasTheFilesOfItsJobsAndNoOthers(t *testing.T) {
 	if names, _ := os.ReadDir(filesIn(to)); len(names) > 2 {
 		t.Errorf("there are the directories %v", names)
 	}
-	if len(c.Gone) != 1 || c.Gone[0].String() != lost || c.Files != 2 || c.Bytes != 6 || c.Jobs != 2 {
+	if len(c.Gone) > 0 || len(c.Lost) != 1 || c.Lost[0].String() != lost || c.Files != 2 || c.Bytes != 6 || c.Jobs != 2 {
 		t.Errorf("%+v", c.Copied)
 	}
+}
+
+// A job that is deleted beside a backup, after the database was copied and before its
+// files were, is not in the copy: a copy is whole by its own check.
+func TestACopyBesideADeleteIsWhole(t *testing.T) {
+	s := serve(t, func(c *config.Config) {
+		shelf(c)
+		q := config.Defaults(config.Process)
+		q.Command, q.Env = []string{"sh", "-c", "echo begun; exec sleep 600"}, []string{"PATH"}
+		c.Queues["slow"] = q
+	})
+	submit := func(queue string, headers ...string) string {
+		t.Helper()
+		status, j := s.submitFiles(`{"queue":"`+queue+`"}`, map[string]string{"a.txt": "one"}, headers...)
+		if status != 200 && status != 202 {
+			t.Fatalf("%d %v", status, j)
+		}
+		return j["id"].(string)
+	}
+	before := submit("shelf", "Prefer", "wait=60")
+	to := filepath.Join(t.TempDir(), "copy")
+	c := &copying{ctx: t.Context(), from: s.cfg.Data, to: to, partial: to + ".partial"}
+	if err := errors.Join(os.Mkdir(c.partial, 0o700), c.linkFiles()); err != nil {
+		t.Fatal(err)
+	}
+	s.text("POST", "/v1/queues/shelf/pause", "")
+	kept, ended, waiting, running := submit("shelf"), before, submit("shelf"), submit("slow")
+	s.call("GET", "/v1/jobs/"+running+"/output", "", "Prefer", "wait=60")
+	if err := sqlite.Backup(t.Context(), databaseIn(c.from), databaseIn(c.partial), silent); err != nil {
+		t.Fatal(err)
+	}
+	gone := []string{waiting, running}
+	for _, id := range append(gone, ended) {
+		if status, text := s.text("DELETE", "/v1/jobs/"+id, ""); status != 204 {
+			t.Fatalf("%d %s", status, text)
+		}
+	}
+	for len(s.onDisk()) > 1 {
+		s.text("GET", "/healthz", "") // the files are removed behind the answers
+	}
+	if err := errors.Join(c.completeFiles(), c.copyRest(), c.finish()); err != nil {
+		t.Fatal(err)
+	}
+	s.quit()
+	if len(c.Gone) != 2 || len(c.Lost) > 0 {
+		t.Errorf("gone are %v, lost are %v; deleted were %v", c.Gone, c.Lost, gone)
+	}
+	if err := Check(t.Context(), to, func(defect string) { t.Error(defect) }); err != nil {
+		t.Error(err)
+	}
+	again := serve(t, func(c *config.Config) { shelf(c); c.Data = to })
+	for _, id := range gone {
+		if status, _ := again.text("GET", "/v1/jobs/"+id, ""); status != 404 {
+			t.Errorf("a deleted job is in the copy: %d", status)
+		}
+	}
+	for _, id := range []string{kept, ended} {
+		if status, text := again.text("GET", "/v1/jobs/"+id+"/files/a.txt", ""); status != 200 || text != "one" {
+			t.Errorf("the file of a job: %d %q", status, text)
+		}
+	}
+	again.quit()
 }
 
 func TestABackupThatCannotBeIsRefused(t *testing.T) {

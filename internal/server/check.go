@@ -44,7 +44,7 @@ func checkData(path string) error {
 // only, or, for nil, of all.
 func missingFiles(ctx context.Context, data string, some map[string]bool) (map[string]bool, error) {
 	missing := map[string]bool{}
-	err := sqlite.Files(databaseIn(data), func(id job.ID, files []job.File) error {
+	err := sqlite.Files(databaseIn(data), func(_ job.Owner, id job.ID, files []job.File) error {
 		for _, f := range files {
 			path := filepath.Join(filesIn(data), id.String(), f.Name)
 			if some != nil && !some[path] {

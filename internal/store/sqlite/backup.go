@@ -75,9 +75,9 @@ func syncPath(path string) error {
 // filesSince is the schema from which on jobs may have files.
 const filesSince = 2
 
-// Files calls each for every job of the database at path that has files, as it is at
-// one moment. The database may be in use: then each is to be quick.
-func Files(path string, each func(id job.ID, files []job.File) error) error {
+// Files calls each for every job of the database at path that has files and was not
+// deleted, as it is at one moment. The database may be in use: then each is to be quick.
+func Files(path string, each func(o job.Owner, id job.ID, files []job.File) error) error {
 	conn, err := openToRead(path)
 	if err != nil {
 		return explain(path, err)
@@ -86,7 +86,7 @@ func Files(path string, each func(id job.ID, files []job.File) error) error {
 	if version, err := pragma(conn, "user_version"); err != nil || version < filesSince {
 		return err
 	}
-	q, err := prepare(conn, "SELECT id, extra FROM jobs WHERE files > 0")
+	q, err := prepare(conn, "SELECT id, extra, tenant, usr FROM jobs WHERE files > 0 AND deleted = 0")
 	if err != nil {
 		return err
 	}
@@ -95,6 +95,6 @@ func Files(path string, each func(id job.ID, files []job.File) error) error {
 		if err := decode(c, 1, &x); err != nil {
 			return fmt.Errorf("which files the job %s has cannot be read: %w", id, err)
 		}
-		return each(id, x.Files)
+		return each(job.Owner{Tenant: c.text(2), User: c.text(3)}, id, x.Files)
 	})
 }

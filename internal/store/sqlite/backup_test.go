@@ -77,7 +77,7 @@ func TestTheFilesOfEveryJobAreListed(t *testing.T) {
 	b.Submits = []*store.Submit{{Job: j}}
 	a.commit(b)
 	seen := 0
-	err := Files(a.path, func(id job.ID, files []job.File) error {
+	err := Files(a.path, func(_ job.Owner, id job.ID, files []job.File) error {
 		seen++
 		if id != j.ID || len(files) != 2 || files[1] != j.Files[1] {
 			t.Errorf("%s has %v", id, files)
