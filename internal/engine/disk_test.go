@@ -117,7 +117,7 @@ func TestLittleRoomRefusesNewWork(t *testing.T) {
 	if _, err := r.Finish(t.Context(), c.Lease(), job.Outcome{}); err != nil {
 		t.Errorf("the end of running work: %v", err)
 	}
-	r.free.Store(64 << 20)
+	r.free.Store(64<<20 + twice*opBytes)
 	r.lookAnew()
 	if _, _, err := r.try(Request{}); err != nil {
 		t.Errorf("with room again: %v", err)
@@ -431,5 +431,147 @@ func TestASlowDiskBoundsIntake(t *testing.T) {
 		if err := <-answers; err != nil {
 			t.Errorf("what was taken was then refused: %v", err)
 		}
+	}
+}
+
+// What was let in is counted until it is on the disk and the disk was looked at again:
+// it is written twice.
+func TestWorkOnItsWayTakesRoom(t *testing.T) { synctest.Test(t, workOnItsWayTakesRoom) }
+
+func workOnItsWayTakesRoom(t *testing.T) {
+	r := newRough(t, sqlite.Options{Unsynced: true})
+	r.free.Store(64<<20 + 10<<20)
+	var held atomic.Bool
+	held.Store(true)
+	gate := make(chan struct{})
+	hold := func(b *store.Batch) faulty.Fault {
+		if len(b.Submits) > 0 && held.Load() {
+			return faulty.Fault{Before: func() { <-gate }}
+		}
+		return faulty.Fault{}
+	}
+	r.fault.Store(&hold)
+	const each, fit = 900_000, 5 // of 1.8 MB each, into 10 MiB
+	answers := make(chan error, 32)
+	for range cap(answers) / 2 {
+		go func() {
+			_, _, err := r.try(Request{Input: make([]byte, each)})
+			answers <- err
+		}()
+	}
+	synctest.Wait() // some are on their way, the others are refused
+	if refused := len(answers); refused != 16-fit {
+		t.Errorf("%d of 16 were refused before any was written, want %d", refused, 16-fit)
+	}
+	if out, err := r.SubmitMany(t.Context(), []Request{{Owner: job.Owner{User: "u"}, Queue: "q", Input: make([]byte, each)}}, false); err != nil || job.CodeOf(out[0].Err) != job.NoSpace {
+		t.Errorf("a batch is answered %v %v", out, err)
+	}
+	held.Store(false)
+	close(gate)
+	synctest.Wait()
+	// No time has passed since the disk was looked at: what was written counts still.
+	if _, _, err := r.try(Request{Input: make([]byte, each)}); job.CodeOf(err) != job.NoSpace {
+		t.Errorf("before the next look a submit is answered %v", err)
+	}
+	time.Sleep(lookAgain)
+	if _, _, err := r.try(Request{Input: make([]byte, each)}); err != nil {
+		t.Errorf("after the next look: %v", err)
+	}
+}
+
+// What output adds is counted, too, and is not written into the last of the room; an end
+// with the last words before it is.
+func TestOutputLeavesRoomForEnds(t *testing.T) { synctest.Test(t, outputLeavesRoomForEnds) }
+
+func outputLeavesRoomForEnds(t *testing.T) {
+	r := newRough(t, sqlite.Options{Unsynced: true})
+	more := make(chan job.Claimed, 1)
+	r.Serve(job.Worker{Name: "second", Queue: "q", Slots: 1, Deliver: func(c job.Claimed) { more <- c }})
+	r.submit(Request{})
+	r.submit(Request{})
+	talks, ends := <-r.jobs, <-more
+	r.free.Store(-1)
+	r.lookAnew()
+	time.Sleep(lookEvery)
+	long := said(1)
+	long[0].Data = make([]byte, lastWords)
+	appended := make(chan error, 1)
+	go func() { appended <- r.Append(t.Context(), talks.Lease(), long, nil) }()
+	if err := r.Append(t.Context(), ends.Lease(), said(1), nil); err != nil {
+		t.Errorf("last words on a full disk: %v", err)
+	}
+	if state, err := r.Finish(t.Context(), ends.Lease(), job.Outcome{}); err != nil || state != job.Succeeded {
+		t.Errorf("an end on a full disk: %v, %v", state, err)
+	}
+	if len(appended) > 0 {
+		t.Errorf("much output on a full disk is answered %v", <-appended)
+	}
+	r.free.Store(1 << 40)
+	if err := <-appended; err != nil {
+		t.Errorf("output that had to wait: %v", err)
+	}
+}
+
+// A result that finds no room holds up no delete.
+func TestALargeResultHoldsUpNoDelete(t *testing.T) { synctest.Test(t, aLargeResultHoldsUpNoDelete) }
+
+func aLargeResultHoldsUpNoDelete(t *testing.T) {
+	r := newRough(t, sqlite.Options{Unsynced: true})
+	r.submit(Request{})
+	c := <-r.jobs
+	waits, _, err := r.try(Request{Delay: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.breaks(faulty.Full, func(b *store.Batch) bool { return len(b.Finishes) > 0 })
+	ended := make(chan error, 1)
+	go func() {
+		_, err := r.Finish(t.Context(), c.Lease(), job.Outcome{Result: &job.Result{Body: make([]byte, 1<<20)}})
+		ended <- err
+	}()
+	synctest.Wait()
+	if err := r.Delete(t.Context(), job.Owner{User: "u"}, waits.ID); err != nil {
+		t.Errorf("a delete beside a result that has no room: %v", err)
+	}
+	r.heals()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// Where not even a cancel or a delete has room, they are refused and do not hang; what
+// becomes due waits, and sweeps go on.
+func TestNothingHangsOnAFullDisk(t *testing.T) { synctest.Test(t, nothingHangsOnAFullDisk) }
+
+func nothingHangsOnAFullDisk(t *testing.T) {
+	r := newRough(t, sqlite.Options{Unsynced: true})
+	waits, _, err := r.try(Request{Delay: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.breaks(faulty.Full, everything)
+	owner := job.Owner{User: "u"}
+	for what, ask := range map[string]func() error{
+		"a cancel": func() error { _, err := r.Cancel(t.Context(), owner, waits.ID); return err },
+		"a delete": func() error { return r.Delete(t.Context(), owner, waits.ID) },
+		"a pause":  func() error { _, err := r.SetPaused(t.Context(), "q", true); return err },
+		"a sweep":  func() error { r.sweeper.dueAt(r.clock.Now()); return r.sweeper.once(t.Context()) },
+	} {
+		began := time.Now()
+		err := ask()
+		if want := job.NoSpace; what != "a sweep" && job.CodeOf(err) != want {
+			t.Errorf("%s is answered %v", what, err)
+		}
+		if took := time.Since(began); took > 2*fullWait {
+			t.Errorf("%s took %s", what, took)
+		}
+	}
+	if r.HasRoom() {
+		t.Error("nobody could know that no work is taken")
+	}
+	r.heals()
+	time.Sleep(lookEvery)
+	if err := r.Delete(t.Context(), owner, waits.ID); err != nil || !r.HasRoom() {
+		t.Errorf("with room again: %v", err)
 	}
 }

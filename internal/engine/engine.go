@@ -86,6 +86,7 @@ type live struct {
 	since time.Time // when the attempt began
 	spoke bool      // the attempt has said something
 	freed bool      // its slot is free again
+	extra int64     // bytes that the attempt has said while the disk was full
 }
 
 // New makes an engine. It takes back at once the jobs that a former process of

@@ -195,7 +195,11 @@ func (e *Engine) spareHealthy(ops []*pending) []*pending {
 // commit applies a batch, and makes true what the loop knows of queues and slots.
 func (e *Engine) commit(ctx context.Context, w *work) {
 	w.began = time.Now()
-	w.synced, w.err = e.persist(ctx, w.batch)
+	w.err = errNoRoom
+	if e.disk.begin(w.adds()) {
+		w.synced, w.err = e.persist(ctx, w.batch)
+		e.disk.end()
+	}
 	if errors.Is(w.err, store.ErrFull) {
 		e.squeeze(ctx, w)
 	}

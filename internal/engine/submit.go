@@ -130,10 +130,15 @@ func (r *Request) job(q *Queue) job.Job {
 
 // admit counts a submit in, unless there is no room for it.
 func (e *Engine) admit(op *store.Submit) error {
-	if err := e.disk.room(); err != nil {
+	bytes := int64(weight(op))
+	if err := e.disk.admit(bytes); err != nil {
 		return err
 	}
-	return e.queues[op.Job.Queue].admit(op)
+	err := e.queues[op.Job.Queue].admit(op)
+	if err != nil {
+		e.disk.answered(bytes)
+	}
+	return err
 }
 
 // store1 puts one submit through the loop: the job it made, or the one that its
@@ -259,7 +264,13 @@ func (e *Engine) answered(w *work) {
 // countOut takes back what admit counted in. to says to whom submits were assigned:
 // those are counted out already, but for their bytes.
 func (e *Engine) countOut(ops []*store.Submit, to []*server) {
+	if len(ops) == 0 {
+		return
+	}
+	bytes := int64(0)
+	defer func() { e.disk.answered(bytes) }()
 	for i, op := range ops {
+		bytes += int64(weight(op))
 		q := e.queues[op.Job.Queue]
 		q.mu.Lock()
 		if to == nil || to[i] == nil {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -140,22 +141,17 @@ func (s *sweeper) once(ctx context.Context) error {
 	if s.jumped() {
 		s.unhealthy()
 	}
-	if err := s.due(ctx); err != nil {
-		return err
-	}
-	if err := s.end(ctx, store.CancelOnly); err != nil {
-		return err
-	}
+	// One that fails does not keep the others from being tried: on a full disk nothing
+	// becomes due, but jobs still end.
+	errs := []error{s.due(ctx), s.end(ctx, store.CancelOnly)}
 	if time.Since(s.cared) >= abandonEvery {
 		s.cared = time.Now()
-		if err := s.e.abandon(ctx); err != nil {
-			return err
-		}
+		errs = append(errs, s.e.abandon(ctx))
 	}
 	if s.mayTake() {
-		return s.end(ctx, store.LapsedOnly)
+		errs = append(errs, s.end(ctx, store.LapsedOnly))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // due makes ready what the clock has made due.
@@ -168,8 +164,15 @@ func (s *sweeper) due(ctx context.Context) error {
 	s.mu.Unlock()
 	for more := now; more; {
 		op := &store.Due{Limit: sweepLimit, Keep: s.e.keepExpired(), Failure: queueTimeout()}
-		if err := s.e.urgent(ctx, op); err != nil {
+		err := s.e.urgent(ctx, op)
+		if err == nil {
+			err = op.Err
+		}
+		if err != nil {
 			s.dueAt(s.e.store.Now().Add(sweepEvery))
+			if job.CodeOf(err) == job.NoSpace { // that was said
+				return nil
+			}
 			return err
 		}
 		more = op.More

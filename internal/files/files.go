@@ -80,7 +80,7 @@ func Open(root string, o Options) (*Dir, error) {
 
 // Free is how much of the disk this process may still write; not known on every
 // system.
-func (d *Dir) Free() (bytes int64, known bool) { return freeBytes(d.root) }
+func (d *Dir) Free() (bytes int64, known bool) { return Free(d.root) }
 
 // MaxFile is how many bytes a file may have.
 func (d *Dir) MaxFile() int64 { return d.options.MaxFile }

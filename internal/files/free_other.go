@@ -2,5 +2,5 @@
 
 package files
 
-// freeBytes is not known here: a full disk is noticed when it is full.
-func freeBytes(string) (free int64, known bool) { return 0, false }
+// Free is not known here: a full disk is noticed when it is full.
+func Free(string) (free int64, known bool) { return 0, false }

@@ -4,9 +4,9 @@ package files
 
 import "syscall"
 
-// freeBytes is how much of the disk under a directory this process may still
+// Free is how much of the disk under a directory this process may still
 // write; not known where the system does not tell.
-func freeBytes(path string) (free int64, known bool) {
+func Free(path string) (free int64, known bool) {
 	var s syscall.Statfs_t
 	if err := syscall.Statfs(path, &s); err != nil {
 		return 0, false

@@ -160,7 +160,7 @@ func (s *Stage) take(f *job.File, n int64) error {
 		return nil
 	}
 	s.looked = lookAgain
-	if free, known := freeBytes(d.root); known && free < d.options.KeepFree+n {
+	if free, known := Free(d.root); known && free < d.options.KeepFree+n {
 		return noSpace(nil)
 	}
 	return nil

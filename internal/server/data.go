@@ -58,8 +58,8 @@ func unusable(path, how string, err error) error {
 	return fmt.Errorf("the data directory %s cannot be %s: %w%s", path, how, err, advice)
 }
 
-// roomToStart is what a start writes at most before it takes work.
-const roomToStart = logAhead + 4<<20
+// roomToStart is what a start writes before it takes work, beside what is kept free.
+const roomToStart = reserve + 4<<20
 
 // noRoom says of a start that failed because the disk is full what to do: how much
 // room would do, so that work is taken too. Other errors it leaves as they are.
@@ -68,7 +68,7 @@ func noRoom(cfg config.Config, err error) error {
 		return err
 	}
 	const mib = 1 << 20
-	room := (max(cfg.MinFreeBytes, roomToStart) + mib - 1) / mib
+	room := (cfg.MinFreeBytes + roomToStart + mib - 1) / mib
 	return fmt.Errorf("the disk that holds the data directory %s is full: make at least %d MiB of room on it, or name another directory (--data): %w", cfg.Data, room, err)
 }
 
@@ -164,6 +164,9 @@ func (d *dataDir) take() error {
 		return fmt.Errorf("the lock of the data directory cannot be written: %w", err)
 	}
 	_, err = d.lock.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return nil // the lock is held, and the pid is for people
+	}
 	return err
 }
 

@@ -22,14 +22,14 @@ func (h *house) openFiles(ctx context.Context) (err error) {
 	return err
 }
 
-// free tells what is left of the disk of the data directory; nil where the system
-// does not.
+// free tells what new work may write to the disk of the data directory; nil where the
+// system does not tell.
 func (h *house) free() func() (int64, error) {
-	if _, known := h.files.Free(); !known {
+	if _, known := h.store.Room(); !known {
 		return nil
 	}
 	return func() (int64, error) {
-		free, known := h.files.Free()
+		free, known := h.store.Room()
 		if !known {
 			return 0, errors.New("the system does not tell any more")
 		}

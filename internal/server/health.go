@@ -20,8 +20,14 @@ const (
 var phaseNames = [...]string{"starting", "ready", "stopping"}
 
 // health answers whoever watches over the process: /healthz says that it lives,
-// /readyz whether it is to be sent requests.
-type health struct{ now atomic.Int32 }
+// /readyz whether it is to be sent requests. A server whose disk is full still is: what
+// is read, cancelled and deleted makes room again. It says so.
+type health struct {
+	now  atomic.Int32
+	room func() bool // whether new work has room; set before the server is ready
+}
+
+const readyButFull = "ready, but the disk is full: no new work is taken"
 
 func (h *health) set(p phase) { h.now.Store(int32(p)) }
 
@@ -34,7 +40,11 @@ func (h *health) register(mux api.Mux) {
 		if p != ready {
 			status = http.StatusServiceUnavailable
 		}
-		say(w, status, phaseNames[p])
+		word := phaseNames[p]
+		if p == ready && !h.room() {
+			word = readyButFull
+		}
+		say(w, status, word)
 	}))
 }
 

@@ -35,6 +35,7 @@ const (
 	idleWait    = 2 * time.Minute
 	headerBytes = 32 << 10
 	logAhead    = 16 << 20        // what the log grows to under load
+	reserve     = 8 << 20         // held on the disk for ends, cancels and deletes
 	goodbye     = 5 * time.Second // for requests under way, once running work is over
 )
 
@@ -78,7 +79,9 @@ func open(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *house, e
 	if h.data, err = openData(cfg.Data); err != nil {
 		return nil, err
 	}
-	if h.store, err = sqlite.Open(ctx, h.data.database(), sqlite.Options{RowsAtEnd: conversation.RowsAtEnd, LogAhead: logAhead, Log: log}); err != nil {
+	if h.store, err = sqlite.Open(ctx, h.data.database(), sqlite.Options{RowsAtEnd: conversation.RowsAtEnd, LogAhead: logAhead, Log: log,
+		Reserve: reserve, KeepFree: cfg.MinFreeBytes, Free: func() (int64, bool) { return files.Free(h.data.path) },
+	}); err != nil {
 		return nil, fmt.Errorf("the store cannot be opened: %w", err)
 	}
 	if h.site, err = makeSite(cfg, h.data); err != nil {
@@ -136,6 +139,7 @@ func (h *house) furnish(ctx context.Context) (err error) {
 	if err != nil {
 		return fmt.Errorf("the store cannot be read: %w", err)
 	}
+	h.health.room = h.engine.HasRoom
 	h.follow()
 	h.runners = h.makeRunners(h.executors)
 	h.jobs = jobs.New(jobs.Config{Engine: jobs.Of(h.engine), Files: h.files, Site: h.site, Log: h.log, Stopping: h.leaving})

@@ -2,14 +2,18 @@ package server
 
 import (
 	"bytes"
+	"errors"
 	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/config"
+	"github.com/meanwhile-run/meanwhile/internal/files"
 )
 
 // diskAt names, for a test that runs in a namespace of its own, where to mount a disk:
@@ -60,6 +64,22 @@ func (d *disk) leave(t *testing.T, bytes int64) {
 	}
 }
 
+// fillUp takes what is left of the disk.
+func (d *disk) fillUp(t *testing.T) {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(d.at, "fill"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for err == nil {
+		_, err = f.Write(make([]byte, 4<<10))
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+}
+
 // clear gives back what leave took.
 func (d *disk) clear(t *testing.T) {
 	t.Helper()
@@ -103,7 +123,7 @@ func TestAFirstStartOnAFullDisk(t *testing.T) {
 				break
 			}
 			refused++
-			wantSaid(t, err, sayWhatToDo(d.data, "64 MiB")...)
+			wantSaid(t, err, sayWhatToDo(d.data, "76 MiB")...)
 		}
 		if most := 1<<20/(16<<10) + 1; refused == 0 || refused == most {
 			t.Errorf("%d starts were refused of %d", refused, most)
@@ -111,22 +131,140 @@ func TestAFirstStartOnAFullDisk(t *testing.T) {
 	})
 }
 
-// Of what was there nothing is harmed.
+// A server starts in the room that the one before has held in reserve, and what was
+// there can be read and deleted. Without that it says what is missing, and nothing of
+// what was there is harmed.
 func TestALaterStartOnAFullDisk(t *testing.T) {
 	onOwnDisk(t, func(t *testing.T, d *disk) {
 		s := d.serve(t)
 		_, j := s.call("POST", "/v1/jobs", `{"queue":"sim","input":{"echo":"kept"}}`, "Prefer", "wait=30")
+		_, other := s.call("POST", "/v1/jobs", `{"queue":"sim","input":{"echo":"other"}}`, "Prefer", "wait=30")
 		s.quit()
 		for _, left := range []int64{0, 4 << 10, 16 << 10} {
 			d.leave(t, left)
-			wantSaid(t, d.open(t), sayWhatToDo(d.data, "64 MiB")...)
+			s := d.serve(t)
+			if _, kept := s.call("GET", "/v1/jobs/"+j["id"].(string), ""); kept["status"] != "succeeded" {
+				t.Errorf("with %d bytes left the job is %v", left, kept)
+			}
+			if status, _ := s.text("DELETE", "/v1/jobs/"+other["id"].(string), ""); status != 204 {
+				t.Errorf("with %d bytes left a delete is answered %d", left, status)
+			}
+			s.quit()
 		}
+		d.clear(t)
+		s = d.serve(t)
+		s.quit()
+		if err := os.Remove(filepath.Join(d.data, "meanwhile.db-reserve")); err != nil {
+			t.Fatal(err)
+		}
+		d.leave(t, 0)
+		wantSaid(t, d.open(t), sayWhatToDo(d.data, "76 MiB")...)
 		d.clear(t)
 		again := d.serve(t)
 		if _, kept := again.call("GET", "/v1/jobs/"+j["id"].(string), ""); kept["status"] != "succeeded" {
 			t.Errorf("the job is %v", kept)
 		}
 		again.quit()
+	})
+}
+
+// fill submits jobs of 200 KB until there is no room for another.
+func (d *disk) fill(t *testing.T, s *served) (ids []string) {
+	t.Helper()
+	body := `{"queue":"work","input":"` + strings.Repeat("x", 200_000) + `"}`
+	for {
+		status, j := s.call("POST", "/v1/jobs", body)
+		if status != 202 {
+			if j["code"] != "no_space" || len(ids) < 10 {
+				t.Fatalf("after %d jobs a submit is answered %d %v", len(ids), status, j["code"])
+			}
+			return ids
+		}
+		ids = append(ids, j["id"].(string))
+	}
+}
+
+// serveWork has a server live on the disk whose jobs end at once, but for those that say
+// "deaf".
+func (d *disk) serveWork(t *testing.T, k deaf) *served {
+	return serveDeaf(t, k, func(c *config.Config) { c.Data, c.MinFreeBytes = d.data, 1<<20 })
+}
+
+// takesAgain waits until a server whose disk was full takes work.
+func takesAgain(t *testing.T, s *served) {
+	t.Helper()
+	for began := time.Now(); time.Since(began) < time.Minute; {
+		if status, _ := s.call("POST", "/v1/jobs", `{"queue":"work","input":"`+strings.Repeat("x", 200_000)+`"}`); status == 202 {
+			return
+		}
+	}
+	t.Fatal("after a minute no work is taken, although jobs were deleted")
+}
+
+// Jobs stop to be taken before they have filled the disk, nothing of them is lost, and
+// deleting makes room again.
+func TestJobsDoNotFillTheDisk(t *testing.T) {
+	onOwnDisk(t, func(t *testing.T, d *disk) {
+		s := d.serveWork(t, deaf{})
+		ids := d.fill(t, s)
+		if free, _ := files.Free(d.at); free < 1<<20 {
+			t.Errorf("%d bytes are left on the disk", free)
+		}
+		for _, id := range ids {
+			if status, _ := s.call("GET", "/v1/jobs/"+id, ""); status != 200 {
+				t.Fatalf("the job %s is answered %d", id, status)
+			}
+		}
+		if _, count := s.call("POST", "/v1/jobs/delete", `{"queue":"work"}`); count["done"] != float64(len(ids)) {
+			t.Errorf("of %d jobs were deleted: %v", len(ids), count)
+		}
+		takesAgain(t, s)
+		s.quit()
+	})
+}
+
+// On a disk that others have filled to its last byte a running job ends, jobs can be
+// cancelled and deleted, /readyz says how it is, the server stops in good order, and a
+// start on the same disk goes on with it.
+func TestADiskThatOthersFill(t *testing.T) {
+	onOwnDisk(t, func(t *testing.T, d *disk) {
+		k := deaf{make(chan struct{})}
+		s := d.serveWork(t, k)
+		_, runs := s.call("POST", "/v1/jobs", `{"queue":"work","input":"deaf"}`)
+		_, waits := s.call("POST", "/v1/jobs", `{"queue":"work","input":1}`)
+		ids := d.fill(t, s)
+		d.fillUp(t)
+		if status, j := s.call("POST", "/v1/jobs/"+waits["id"].(string)+"/cancel", ""); status != 200 || j["status"] != "cancelled" {
+			t.Errorf("a cancel is answered %d %v", status, j)
+		}
+		for _, id := range ids[:5] {
+			if status, _ := s.text("DELETE", "/v1/jobs/"+id, ""); status != 204 {
+				t.Errorf("a delete is answered %d", status)
+			}
+		}
+		d.fillUp(t)
+		for began, full := time.Now(), false; !full; { // the disk is looked at each second
+			status, text := s.text("GET", "/readyz", "")
+			full = status == 200 && strings.Contains(text, "the disk is full")
+			if time.Since(began) > time.Minute {
+				t.Fatalf("/readyz says %d %q", status, text)
+			}
+		}
+		if status, j := s.call("POST", "/v1/jobs", `{"queue":"work","input":1}`); status != 503 || j["code"] != "no_space" {
+			t.Errorf("a submit is answered %d %v", status, j)
+		}
+		close(k.letGo)
+		if _, j := s.call("GET", "/v1/jobs/"+runs["id"].(string), "", "Prefer", "wait=30"); j["status"] != "succeeded" {
+			t.Errorf("the running job is %v", j)
+		}
+		s.quit()
+		d.fillUp(t)
+		s = d.serveWork(t, deaf{})
+		if _, count := s.call("POST", "/v1/jobs/delete", `{"queue":"work"}`); count["done"] == 0.0 || count["more"] != nil {
+			t.Errorf("jobs were deleted: %v", count)
+		}
+		takesAgain(t, s)
+		s.quit()
 	})
 }
 

@@ -32,7 +32,7 @@ func TestAStartWithoutRoomSaysHowMuchItNeedsAndWhere(t *testing.T) {
 	for _, full := range []error{
 		&fs.PathError{Op: "write", Path: "f", Err: syscall.ENOSPC}, fmt.Errorf("quota: %w", syscall.EDQUOT), errors.Join(store.ErrFull, errors.New("more")),
 	} {
-		for room, minFree := range map[string]int64{"64 MiB": 64 << 20, "65 MiB": 64<<20 + 1, "20 MiB": 0} {
+		for room, minFree := range map[string]int64{"76 MiB": 64 << 20, "77 MiB": 64<<20 + 1, "12 MiB": 0} {
 			err := noRoom(config.Config{Data: "/d", MinFreeBytes: minFree}, full)
 			wantSaid(t, err, append(sayWhatToDo("/d", room), full.Error())...)
 			if !errors.Is(err, full) {

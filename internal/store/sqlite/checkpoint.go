@@ -31,6 +31,7 @@ type keeper struct {
 	pass    *query
 	restart *query
 	pause   sync.Locker // what a commit holds
+	space   *space      // whose reserve it makes again
 	sound   func() bool // whether the log can be trusted: else it stays as it is
 
 	work chan struct{} // has a value when something was written
@@ -57,13 +58,13 @@ const (
 	readersEnd      = 100 * time.Millisecond // how long they are waited for
 )
 
-func startKeeper(path string, pause sync.Locker, sound func() bool, log *slog.Logger) (*keeper, error) {
+func startKeeper(path string, pause sync.Locker, sound func() bool, space *space, log *slog.Logger) (*keeper, error) {
 	conn, err := connect(path, []string{"PRAGMA synchronous = FULL", "PRAGMA wal_autocheckpoint = 0", "PRAGMA cache_size = -512"})
 	if err != nil {
 		return nil, err
 	}
 	conn.SetBusyTimeout(readersEnd)
-	k := &keeper{log: log, conn: conn, pause: pause, sound: sound, work: make(chan struct{}, 1), soon: make(chan struct{}, 1), quit: make(chan struct{}), tooLong: longLog}
+	k := &keeper{log: log, conn: conn, pause: pause, sound: sound, space: space, work: make(chan struct{}, 1), soon: make(chan struct{}, 1), quit: make(chan struct{}), tooLong: longLog}
 	if k.pass, err = prepare(conn, "PRAGMA wal_checkpoint(PASSIVE)"); err == nil {
 		k.restart, err = prepare(conn, "PRAGMA wal_checkpoint(RESTART)")
 	}
@@ -99,7 +100,8 @@ func (k *keeper) stop() {
 }
 
 // run checkpoints at a steady pace for as long as something is written. A
-// checkpoint that fails is tried again after the next commit.
+// checkpoint that fails is tried again after the next commit, and each second: room on
+// the disk comes back without a word. So is a reserve made that is missing.
 func (k *keeper) run() {
 	tick := time.NewTicker(checkpointEvery)
 	defer tick.Stop()
@@ -108,6 +110,7 @@ func (k *keeper) run() {
 		case <-k.quit:
 			return
 		case <-k.work:
+		case <-k.later():
 		}
 		select {
 		case <-k.quit:
@@ -117,7 +120,16 @@ func (k *keeper) run() {
 		}
 		k.written.Store(0)
 		k.tell(k.checkpoint())
+		k.space.take()
 	}
+}
+
+// later is a second from now while something is to be tried again; else never.
+func (k *keeper) later() <-chan time.Time {
+	if !k.failing && k.space.missing() == 0 {
+		return nil
+	}
+	return time.After(time.Second)
 }
 
 // tell says once that checkpoints fail, and once that they go on.

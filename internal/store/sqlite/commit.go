@@ -37,7 +37,7 @@ func (s *Store) Apply(ctx context.Context, b *store.Batch) (synced func() error,
 		// The commit that failed had been applied: its answers stand, its sync is to come.
 		s.syncer.begin(true)
 		s.syncer.end(true)
-	} else if err := s.applyBatch(b); err != nil {
+	} else if err := s.applyInRoom(ctx, b); err != nil {
 		return nil, s.notice(err)
 	}
 	commit, lone := s.syncer.seen(), b.Len() <= loneOps
@@ -76,6 +76,25 @@ func (s *Store) refresh() error {
 	return nil
 }
 
+// applyInRoom applies a batch, with the help of the reserve where the disk is full.
+func (s *Store) applyInRoom(ctx context.Context, b *store.Batch) error {
+	if s.tooMuch(b) {
+		return fmt.Errorf("what is left on the disk is for deletes: %w: %w", store.ErrFull, store.ErrNotCommitted)
+	}
+	err := s.applyBatch(b)
+	for try := 0; s.makeRoom(b, err, try); try++ {
+		if err := s.usable(ctx, b); err != nil {
+			return fmt.Errorf("%w: %w", err, store.ErrNotCommitted)
+		}
+		err = s.applyBatch(b)
+	}
+	if errors.Is(err, store.ErrFull) && !errors.Is(err, store.ErrNotCommitted) {
+		// Nobody sees it, and the next commit writes over it.
+		err = fmt.Errorf("%w: %w", err, store.ErrNotCommitted)
+	}
+	return err
+}
+
 func (s *Store) applyBatch(b *store.Batch) error {
 	b.Moved, b.Removed, b.Damaged = nil, nil, nil
 	s.batches++
@@ -112,8 +131,11 @@ func (t *tx) run(b *store.Batch) error {
 		if !t.conn.AutocommitEnabled() {
 			_ = t.q.rollback.run()
 		}
-		if code := sqlite.ErrCode(err).ToPrimary(); code == sqlite.ResultFull {
+		switch code := sqlite.ErrCode(err); {
+		case code.ToPrimary() == sqlite.ResultFull:
 			return classify(err)
+		case code == sqlite.ResultIOErrSHMSize:
+			return fmt.Errorf("commit: %w: %w", err, store.ErrFull)
 		}
 		return fmt.Errorf("commit: %w", err)
 	}
@@ -122,9 +144,10 @@ func (t *tx) run(b *store.Batch) error {
 
 // classify says what an error before the COMMIT tells the caller.
 func classify(err error) error {
-	switch sqlite.ErrCode(err).ToPrimary() {
-	case sqlite.ResultFull:
+	if noRoom(err) {
 		return fmt.Errorf("%w: %w: %w", err, store.ErrFull, store.ErrNotCommitted)
+	}
+	switch sqlite.ErrCode(err).ToPrimary() {
 	case sqlite.ResultTooBig, sqlite.ResultMismatch, sqlite.ResultConstraint, sqlite.ResultRange:
 		return fmt.Errorf("%w: %w: %w", err, store.ErrData, store.ErrNotCommitted)
 	}

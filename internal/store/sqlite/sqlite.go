@@ -46,6 +46,15 @@ type Options struct {
 	Readers int
 	// Log is told of what goes wrong behind the commits; nil discards.
 	Log *slog.Logger
+	// Reserve is how many bytes of the disk are held for ends, cancels, deletes and
+	// renewals, in a file beside the database; 0 for none.
+	Reserve int64
+	// Free says how many bytes of the disk are free, where that is known; nil when
+	// nobody knows. It may be called by any number of goroutines.
+	Free func() (bytes int64, known bool)
+	// KeepFree is below how many bytes of room no new work is taken. A store that comes
+	// close to it gives back to the disk whatever pages it does not use.
+	KeepFree int64
 	// MaxPages is how many pages of 4 KiB the file may have; 0 for no bound. For tests
 	// of a full disk.
 	MaxPages int64
@@ -66,6 +75,7 @@ type Store struct {
 	syncer    *syncer
 	told      *told
 	standings standings
+	space     *space
 
 	broken atomic.Bool // the file was found damaged: nothing more is written to it
 	// idsApart is how far the time in an id ever was from when its job was created, in
@@ -134,6 +144,7 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	s.space = newSpace(path, o)
 	if err := s.open(ctx, path, o); err != nil {
 		s.abandon()
 		return nil, explain(path, err)
@@ -149,6 +160,7 @@ func monotonic() func() time.Time {
 }
 
 func (s *Store) open(ctx context.Context, path string, o Options) (err error) {
+	s.space.open()
 	if err := inspect(path); err != nil {
 		return err
 	}
@@ -178,10 +190,15 @@ func (s *Store) open(ctx context.Context, path string, o Options) (err error) {
 		}
 		s.readers <- r
 	}
+	s.lookLocked()
+	s.space.take()
+	if !s.space.fits(o.LogAhead + o.KeepFree + eager) {
+		o.LogAhead = 0 // what room there is, others need
+	}
 	if s.syncer, err = openSyncer(path, o); err != nil {
 		return err
 	}
-	if s.keeper, err = startKeeper(path, &s.mu, s.sound, o.Log); err != nil {
+	if s.keeper, err = startKeeper(path, &s.mu, s.sound, s.space, o.Log); err != nil {
 		return err
 	}
 	return s.startVacuum(o.Log)
@@ -292,7 +309,9 @@ func (s *Store) Close() error {
 	}
 	// What is left of the log goes into the file, so that a copy of it is whole.
 	_ = sqlitex.ExecuteTransient(s.conn, "PRAGMA wal_checkpoint(TRUNCATE)", nil)
-	return errors.Join(append(errs, s.conn.Close(), s.syncer.close())...)
+	errs = append(errs, s.conn.Close(), s.syncer.close())
+	s.space.close()
+	return errors.Join(errs...)
 }
 
 // abandon closes what a failed opening left open.

@@ -31,6 +31,7 @@ type statements struct {
 	loadLine, loadDue                                  *query
 	apart, setApart                                    *query
 	lastBatch, setBatch, changes                       *query
+	pages, restart                                     *query
 }
 
 func prepareAll(conn *sqlite.Conn) (*statements, error) {
@@ -123,6 +124,8 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.lastBatch, "SELECT batch, last_job, last_tail FROM applied"},
 		{&q.setBatch, "UPDATE applied SET batch = ?, last_job = ?, last_tail = ?"},
 		{&q.changes, "SELECT total_changes()"},
+		{&q.pages, "PRAGMA page_count"},
+		{&q.restart, "PRAGMA wal_checkpoint(RESTART)"},
 		{&q.loadCounts, "SELECT name, scheduled, queued, parked, running, succeeded, failed, cancelled, expired, retried, waiting_bytes, paused FROM queues"},
 		{&q.saveCounts, `INSERT OR REPLACE INTO queues (name, scheduled, queued, parked, running, succeeded, failed, cancelled, expired, retried, waiting_bytes, paused)
 			VALUES (?,?,?,?,?,?,?,?,?,?,?,?)`},

@@ -10,7 +10,6 @@ import (
 	"zombiezen.com/go/sqlite"
 	"zombiezen.com/go/sqlite/sqlitex"
 
-	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
@@ -19,8 +18,9 @@ import (
 // which startVacuum starts and stop ends.
 //
 // Free pages are not given back when they would be needed again soon: of a window
-// of time, only those that were free all the while count, and a reserve is kept. It
-// works in steps of about two milliseconds between commits, and not while one is
+// of time, only those that were free all the while count, and some are kept. Where the
+// disk is nearly full all of them are given back at once: that is what a delete makes
+// room by. It works in steps of about two milliseconds between commits, and not while one is
 // under way. When there is nothing to give and nothing is written, nothing happens.
 type vacuum struct {
 	// Set once.
@@ -30,6 +30,8 @@ type vacuum struct {
 	conn *sqlite.Conn
 	look *query
 	told func(bytes int64) // that the log has grown
+	low  func() bool       // whether the disk is nearly full
+	room func() bool       // makes room in the log, if need be by what is held in reserve
 
 	sound func() bool // whether the file can be trusted: else it stays as it is
 
@@ -39,6 +41,7 @@ type vacuum struct {
 
 	// Owned by run.
 	window  window
+	hurry   bool  // the disk was nearly full at the last look
 	step    int64 // pages of the next step
 	failing bool  // the last step failed, and that was said
 }
@@ -79,6 +82,22 @@ func (w *window) spare() int64 {
 	return max(least-max(freeReserve, w.pages/10), 0)
 }
 
+// free is how many pages were free at the last look.
+func (w *window) free() int64 {
+	if len(w.looks) == 0 {
+		return 0
+	}
+	return max(w.looks[len(w.looks)-1], 0)
+}
+
+// spare is how many pages are to be given back.
+func (v *vacuum) spare() int64 {
+	if v.hurry {
+		return v.window.free()
+	}
+	return v.window.spare()
+}
+
 // gave notes that pages were given back: that they are gone says nothing of need.
 func (w *window) gave(n int64) {
 	for i := range w.looks {
@@ -94,6 +113,7 @@ func (s *Store) startVacuum(log *slog.Logger) error {
 	}
 	s.vacuum = &vacuum{
 		log: log, pace: &s.mu, try: s.mu.TryLock, conn: s.conn, look: look, told: s.keeper.wrote, sound: s.sound,
+		low: s.space.low, room: func() bool { return s.restartLog() || s.space.give() && s.restartLog() },
 		work: make(chan struct{}, 1), quit: make(chan struct{}), step: firstStep,
 	}
 	s.vacuum.done.Go(s.vacuum.run)
@@ -118,34 +138,10 @@ func (t *tx) remember(b *store.Batch) error {
 
 // behind tells who works behind the commits that something was written.
 func (s *Store) behind(b *store.Batch) {
-	s.keeper.wrote(weight(b))
+	size := weight(b)
+	s.space.grown.Add(size)
+	s.keeper.wrote(size)
 	s.vacuum.wrote()
-}
-
-// weight is about how many bytes of log a batch makes: its data, and what stands
-// beside it.
-func weight(b *store.Batch) int64 {
-	const each = 1 << 10
-	size := int64(b.Len()) * each
-	for _, op := range b.Submits {
-		size += int64(len(op.Input))
-	}
-	for _, op := range b.Appends {
-		size += int64(sizeOf(op.Entries))
-	}
-	for _, op := range b.Finishes {
-		if size += int64(sizeOf(op.Entries)); op.Result != nil {
-			size += int64(len(op.Result.Body))
-		}
-	}
-	return size
-}
-
-func sizeOf(entries []job.Entry) (size int) {
-	for i := range entries {
-		size += len(entries[i].Data)
-	}
-	return size
 }
 
 // wrote tells that pages may have become free. It never blocks.
@@ -170,7 +166,7 @@ func (v *vacuum) run() {
 			return
 		case <-v.work:
 		}
-		for quiet := 0; quiet < freeWindow || v.window.spare() > 0 && !v.failing; quiet++ {
+		for quiet := 0; quiet < freeWindow || v.spare() > 0 && !v.failing; quiet++ {
 			if !v.rest(time.Second) {
 				return
 			}
@@ -187,7 +183,7 @@ func (v *vacuum) run() {
 // second looks, and gives back for about a second what there is to spare.
 func (v *vacuum) second() error {
 	err := v.count()
-	for began := time.Now(); err == nil && v.window.spare() > 0 && time.Since(began) < time.Second; {
+	for began := time.Now(); err == nil && v.spare() > 0 && time.Since(began) < time.Second; {
 		if !v.rest(stepEvery) {
 			return nil
 		}
@@ -200,11 +196,27 @@ func (v *vacuum) second() error {
 func (v *vacuum) count() error {
 	v.pace.Lock()
 	defer v.pace.Unlock()
+	if low := v.low(); low != v.hurry {
+		v.hurry = low
+		if err := v.boundLog(); err != nil {
+			return err
+		}
+	}
 	_, err := v.look.first(func(c column) error {
 		v.window.add(c.int(0), c.int(1))
 		return nil
 	})
 	return err
+}
+
+// boundLog bounds the size that the log keeps: on a disk that is nearly full others
+// need the room.
+func (v *vacuum) boundLog() error {
+	most := mostLog
+	if v.hurry {
+		most = longLog * pageSize
+	}
+	return sqlitex.ExecuteTransient(v.conn, fmt.Sprintf("PRAGMA journal_size_limit = %d", most), nil)
 }
 
 // rest leaves time to others. It is false when it is time to end.
@@ -227,9 +239,14 @@ func (v *vacuum) give() error {
 	if !v.sound() {
 		return errUnsound
 	}
-	n := min(v.step, v.window.spare())
+	n := min(v.step, v.spare())
 	began := time.Now()
-	if err := sqlitex.ExecuteTransient(v.conn, fmt.Sprintf("PRAGMA incremental_vacuum(%d)", n), nil); err != nil {
+	vacuum := fmt.Sprintf("PRAGMA incremental_vacuum(%d)", n)
+	err := sqlitex.ExecuteTransient(v.conn, vacuum, nil)
+	if noRoom(err) && v.room() {
+		err = sqlitex.ExecuteTransient(v.conn, vacuum, nil)
+	}
+	if err != nil {
 		return err
 	}
 	took := max(time.Since(began), time.Microsecond)

@@ -1,0 +1,202 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"os"
+	"sync/atomic"
+	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// newTight is a store on a disk that has as much room as the test says.
+func newTight(t *testing.T, o Options) (*aged, *atomic.Int64) {
+	t.Helper()
+	free := &atomic.Int64{}
+	free.Store(1 << 30)
+	o.Unsynced, o.Reserve = true, 4<<20
+	o.Free = func() (int64, bool) { return free.Load(), true }
+	a := newAged(t, o)
+	a.still()
+	return a, free
+}
+
+func (a *aged) reserve() int64 {
+	info, err := os.Stat(a.path + "-reserve")
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
+// What the log holds and the database does not yet takes room, until it is copied.
+func TestRoomIsWithoutWhatIsOwed(t *testing.T) {
+	a, _ := newTight(t, Options{})
+	a.file()
+	before, _ := a.Room()
+	a.end(10, 100_000)
+	if room, known := a.Room(); !known || before-room < 3_000_000 {
+		t.Errorf("with 3 MB in the log there are %d bytes less", before-room)
+	}
+	a.file()
+	if room, _ := a.Room(); before-room > 1<<20 {
+		t.Errorf("with an empty log there are %d bytes less, on a disk that tells no change", before-room)
+	}
+}
+
+// A reserve that was given lacks until it is whole again, and it is made whole only when
+// there is room for it.
+func TestTheReserveIsGivenInStepsAndMadeWhole(t *testing.T) {
+	a, free := newTight(t, Options{})
+	before, _ := a.Room()
+	if a.reserve() != 4<<20 {
+		t.Fatalf("the reserve has %d bytes", a.reserve())
+	}
+	for left := int64(4 << 20); left > 0; left -= giveStep {
+		if !a.space.give() || a.reserve() != left-giveStep {
+			t.Fatalf("after %d bytes the reserve has %d", left, a.reserve())
+		}
+	}
+	if a.space.give() {
+		t.Error("more is given than there was")
+	}
+	if room, _ := a.Room(); before-room != 4<<20 {
+		t.Errorf("without the reserve there are %d bytes less", before-room)
+	}
+	free.Store(1 << 20)
+	if a.space.take(); a.reserve() != 0 {
+		t.Error("the reserve is made although there is no room")
+	}
+	free.Store(1 << 30)
+	if a.space.take(); a.reserve() != 4<<20 {
+		t.Errorf("the reserve has %d bytes", a.reserve())
+	}
+}
+
+// Only what ends work and makes room gets the reserve, and not the last of it.
+func TestWhoGetsTheReserve(t *testing.T) {
+	a, free := newTight(t, Options{})
+	end := func(size int) *store.Finish { return &store.Finish{Result: &job.Result{Body: make([]byte, size)}} }
+	for _, tt := range []struct {
+		what string
+		op   any
+		gets bool
+	}{
+		{"a submit", &store.Submit{}, false},
+		{"a retry", &store.Retry{}, false},
+		{"a claim", &store.Claim{}, false},
+		{"rows", &store.Write{}, false},
+		{"a renewal", &store.Renew{}, true},
+		{"output", &store.Append{}, true},
+		{"an end", end(10), true},
+		{"an end that would fill it", end(3 << 20), false},
+		{"a cancel", &store.Cancel{}, true},
+		{"a delete", &store.Delete{}, true},
+		{"a prune", &store.Prune{}, true},
+	} {
+		b := store.NewBatch()
+		b.Add(tt.op)
+		if a.mayUseReserve(b) != tt.gets {
+			t.Errorf("%s gets it: %v", tt.what, !tt.gets)
+		}
+	}
+	a.space.give()
+	free.Store(-1 << 20) // with the 3 MiB that it has, 2 MiB are left of it
+	for _, tt := range []struct {
+		op      any
+		tooMuch bool
+	}{
+		{&store.Append{Entries: []job.Entry{{Data: make([]byte, 500<<10)}}}, true},
+		{end(300 << 10), false},
+		{end(1 << 20), true},
+		{end(10), false},
+		{&store.Delete{}, false},
+	} {
+		b := store.NewBatch()
+		b.Add(tt.op)
+		if a.tooMuch(b) != tt.tooMuch {
+			t.Errorf("%T is too much: %v", tt.op, !tt.tooMuch)
+		}
+	}
+}
+
+// On a disk that is nearly full a delete makes room at once.
+func TestPagesAreGivenBackInAHurry(t *testing.T) {
+	a, free := newTight(t, Options{KeepFree: 64 << 20})
+	a.end(100, 20_000)
+	full := a.file()
+	a.prune()
+	free.Store(65 << 20)
+	for range 3 {
+		if err := a.vacuum.count(); err != nil {
+			t.Fatal(err)
+		}
+		for a.vacuum.spare() > 0 {
+			if err := a.vacuum.give(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if size := a.file(); size > full/10 {
+		t.Errorf("of %d bytes %d are left", full, size)
+	}
+	free.Store(1 << 30)
+	a.end(100, 20_000)
+	a.prune()
+	if err := a.vacuum.count(); err != nil || a.vacuum.spare() > 0 {
+		t.Errorf("with room again pages are given back that may be needed again: %d, %v", a.vacuum.spare(), err)
+	}
+}
+
+// A database that cannot grow says so of new work, and takes ends and deletes with the
+// help of the reserve and without it.
+func TestAFullDatabaseTakesDeletes(t *testing.T) {
+	a, _ := newTight(t, Options{MaxPages: 400})
+	var ids []job.ID
+	for {
+		b := store.NewBatch()
+		j := job.Job{ID: job.NewID(), Owner: job.Owner{User: "u"}, Queue: "q", Priority: 5, MaxAttempts: 1}
+		b.Submits = []*store.Submit{{Job: j, Input: make([]byte, 50_000)}}
+		err := store.Commit(context.Background(), a.Store, b)
+		if errors.Is(err, store.ErrFull) && errors.Is(err, store.ErrNotCommitted) {
+			break
+		}
+		if err != nil || len(ids) > 100 {
+			t.Fatal(err)
+		}
+		ids = append(ids, j.ID)
+	}
+	if a.reserve() != 4<<20 {
+		t.Errorf("a submit has used the reserve: it has %d bytes", a.reserve())
+	}
+	for _, id := range ids {
+		b := store.NewBatch()
+		b.Deletes = []*store.Delete{{Owner: job.Owner{User: "u"}, ID: id}}
+		if a.commit(b); b.Deletes[0].Err != nil {
+			t.Fatal(b.Deletes[0].Err)
+		}
+	}
+}
+
+// What a closing has no room for is left as long as there is room, and the next opening
+// has it on a disk that is full.
+func TestAReserveIsLeftForTheNextOpening(t *testing.T) {
+	a, free := newTight(t, Options{})
+	for a.space.give() {
+	}
+	free.Store(1<<20 + 5)
+	if err := a.Close(); err != nil || a.reserve() != 1<<20+5 {
+		t.Fatalf("the reserve has %d bytes, %v", a.reserve(), err)
+	}
+	free.Store(0)
+	s, err := Open(t.Context(), a.path, Options{Unsynced: true, Reserve: 4 << 20, Free: func() (int64, bool) { return 0, true }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if a.reserve() != 0 {
+		t.Errorf("opened on a full disk, it has %d bytes", a.reserve())
+	}
+}
