@@ -70,7 +70,7 @@ func (s *script) next() task {
 		IdempotencyKey: fmt.Sprintf("%s-%d", s.name, s.n),
 		Key:            fmt.Sprintf("key-%d", s.rng.IntN(5)),
 		Priority:       1 + s.rng.IntN(9),
-		MaxAttempts:    100, // each kill costs one
+		MaxAttempts:    100,
 		Retry:          client.RetryPolicy{Backoff: 20 * time.Millisecond, BackoffMax: 100 * time.Millisecond},
 		Metadata:       map[string]string{"client": s.name},
 	}

@@ -222,29 +222,35 @@ func (s *sweeper) end(ctx context.Context, which store.Which) error {
 	return nil
 }
 
-// lostFault is what an attempt comes to whose worker has gone silent.
-func lostFault() *job.Fault {
-	return &job.Fault{Code: "worker_lost", Message: "the worker that ran the job stopped or went silent", Class: job.Later}
-}
-
-// taken is the finish by which a sweep, or a new start, ends an attempt. A job
-// that may be tried again is ready at once: it was not the job that failed.
+// taken is the finish by which a sweep, or a new start, ends an attempt.
 func (e *Engine) taken(r *store.Running, which store.Which) *store.Finish {
-	outcome := job.Outcome{Fault: lostFault()}
-	if which == store.CancelOnly {
-		outcome = job.Outcome{Cancelled: true}
-	}
 	spoke := r.Job.Cursor > 0 // of a former process's work that is all that is known
 	e.mu.Lock()
 	if h := e.live[r.Job.ID]; h != nil && h.token == r.Token {
 		spoke = h.spoke
 	}
 	e.mu.Unlock()
-	op := e.ending(&r.Job, outcome, spoke)
+	var op *store.Finish
+	if which == store.CancelOnly {
+		op = e.ending(&r.Job, job.Outcome{Cancelled: true}, spoke)
+	} else {
+		op = e.loss(&r.Job, spoke)
+	}
 	op.Lease = job.Lease{Job: r.Job.ID, Token: r.Token}
 	op.Lapsed = which == store.LapsedOnly
-	if op.To == job.Scheduled {
-		op.To, op.Delay = job.Queued, 0
+	return op
+}
+
+// loss decides what follows from an attempt whose worker was lost.
+func (e *Engine) loss(j *job.Job, spoke bool) *store.Finish {
+	keep, keepFailed := e.keep(j.Queue)
+	op := &store.Finish{Lost: true, To: job.Failed, Keep: keepFailed, KeepCancelled: keep}
+	op.Failure = &job.Failure{
+		Code: "worker_lost", Message: "the worker that ran the job stopped or went silent",
+		Retryable: true, Attempt: j.Attempt,
+	}
+	if v := j.JudgeLoss(spoke); v.Again {
+		op.To, op.Delay = job.Scheduled, v.Delay
 	}
 	return op
 }

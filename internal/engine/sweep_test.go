@@ -112,35 +112,45 @@ func (w *swept) get(id job.ID) Snapshot {
 	return s
 }
 
-// A worker that has gone silent loses its job: it is told, its slot is free, and
-// the job runs again at once, with the attempt counted. The last attempt fails.
+// A worker that has gone silent loses its job: it is told, its slot is free, and the job
+// runs again after a backoff. Losses are bounded by themselves: the fifth one fails.
 func TestSweepTakesLapsedLeases(t *testing.T) {
 	w := newSwept(t, time.Nanosecond)
-	id := w.submit(Request{})
+	id := w.submit(Request{MaxAttempts: 1})
 	first := <-w.jobs
 	w.clock.pass(29 * time.Second)
 	w.sweep()
-	if got := w.get(id); got.Attempt != 1 {
-		t.Fatalf("a lease that had not lapsed was taken: attempt %d", got.Attempt)
+	if got := w.get(id); got.State != job.Running {
+		t.Fatalf("a lease that had not lapsed was taken: the job is %s", got.State)
 	}
-	w.clock.pass(2 * time.Second)
-	w.sweep()
-	if o := <-w.orders; o != job.OrderLost {
-		t.Fatalf("the silent worker was ordered %d", o)
-	}
-	second := <-w.jobs
-	if second.Job.ID != id || second.Job.Attempt != 2 {
-		t.Fatalf("then attempt %d of %s runs", second.Job.Attempt, second.Job.ID)
+	backoff := 2 * time.Second
+	for loss := 1; loss < job.MaxLosses; loss++ {
+		w.clock.pass(31 * time.Second)
+		w.sweep()
+		if o := <-w.orders; o != job.OrderLost {
+			t.Fatalf("the silent worker was ordered %d", o)
+		}
+		w.clock.pass(backoff - time.Millisecond)
+		w.sweep()
+		if got := w.get(id); got.State != job.Scheduled || got.Losses != loss || got.Failure.Code != "worker_lost" {
+			t.Fatalf("after %d losses the job is %s, %d lost, %+v", loss, got.State, got.Losses, got.Failure)
+		}
+		w.clock.pass(time.Millisecond)
+		w.sweep()
+		if next := <-w.jobs; next.Job.ID != id || next.Job.Attempt != loss+1 {
+			t.Fatalf("then attempt %d of %s runs", next.Job.Attempt, next.Job.ID)
+		}
+		backoff *= 2
 	}
 	if _, err := w.Finish(t.Context(), first.Lease(), job.Outcome{}); job.CodeOf(err) != job.LeaseLost {
 		t.Fatalf("the silent worker finished the job: %v", err)
 	}
 	w.clock.pass(time.Minute)
 	w.sweep()
-	if got := w.get(id); got.State != job.Failed || got.Failure.Code != "worker_lost" || !got.Failure.Retryable {
-		t.Fatalf("after the last attempt the job is %s: %+v", got.State, got.Failure)
+	if got := w.get(id); got.State != job.Failed || got.Failure.Code != "worker_lost" || !got.Failure.Retryable || got.Losses != job.MaxLosses {
+		t.Fatalf("after the last loss the job is %s, %d lost: %+v", got.State, got.Losses, got.Failure)
 	}
-	if want := []Ending{EndedLost, EndedLost}; !slices.Equal(w.seen.ended, want) {
+	if want := slices.Repeat([]Ending{EndedLost}, job.MaxLosses); !slices.Equal(w.seen.ended, want) {
 		t.Errorf("the attempts ended as %v, not %v", w.seen.ended, want)
 	}
 }
@@ -260,9 +270,9 @@ func TestUnhealthyHoldsSweepsBack(t *testing.T) {
 	}
 }
 
-// A sweep's finish and the next claim of the same job may share a batch: the old
-// worker is told, its slot is free, and the new one has the job.
-func TestATakenJobIsClaimedInTheSameBatch(t *testing.T) {
+// A sweep that takes a job frees its slot: the old worker is told, and once the backoff
+// is over another has the job.
+func TestATakenJobFreesItsSlot(t *testing.T) {
 	w := newSwept(t, time.Nanosecond)
 	second := make(chan job.Claimed, 1)
 	id := w.submit(Request{})
@@ -273,6 +283,8 @@ func TestATakenJobIsClaimedInTheSameBatch(t *testing.T) {
 	if o := <-w.orders; o != job.OrderLost {
 		t.Fatalf("the silent worker was ordered %d", o)
 	}
+	w.clock.pass(2 * time.Second)
+	w.sweep()
 	var again job.Claimed
 	select {
 	case again = <-second:

@@ -51,6 +51,7 @@ type Finish struct {
 	Usage   []byte // nil leaves it as it is
 	Delay   time.Duration
 	Refund  bool // the attempt is not counted, when the job goes back
+	Lost    bool // the worker was lost; an end without it clears the job of earlier losses
 	// Keep is how long the job is kept if it ends as To says, KeepCancelled if it ends
 	// as Cancelled instead.
 	Keep, KeepCancelled time.Duration
@@ -62,6 +63,7 @@ func (j *Job) Finish(f *Finish, now time.Time) {
 	if f.Usage != nil {
 		j.Usage = f.Usage
 	}
+	j.countEnd(f.Lost)
 	to, keep := f.To, f.Keep
 	if to != Cancelled && !j.CancelRequestedAt.IsZero() {
 		to, keep = Cancelled, f.KeepCancelled
@@ -113,7 +115,7 @@ func (j *Job) Expire(failure *Failure, keep time.Duration, now time.Time) {
 // Retry makes an ended job wait again, as if it had never run. Its output stays.
 func (j *Job) Retry(to State, now time.Time) {
 	j.move(to)
-	j.Attempt, j.RunAt = 0, now
+	j.Attempt, j.Losses, j.Cleared, j.RunAt = 0, 0, 0, now
 	j.StartedAt, j.FinishedAt, j.ExpiresAt, j.CancelRequestedAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	j.Failure, j.Usage, j.Progress = nil, nil, Progress{}
 }

@@ -33,7 +33,11 @@ type Job struct {
 	// Attempt counts the attempts that were started. An attempt that was handed back
 	// (an orderly stop, or being told to wait) is taken off again.
 	Attempt     int
-	MaxAttempts int
+	MaxAttempts int // bounds the attempts that fail, not those that are lost
+	// Losses are the attempts whose worker was lost; Cleared are those of them that came
+	// before an attempt that ended in another way. A retry that someone asked for begins
+	// anew.
+	Losses, Cleared int
 
 	// Cursor is the number of the last output entry, 0 before the first.
 	Cursor      int64

@@ -59,7 +59,7 @@ const (
 	FailAfterOutput    AfterOutput = "fail"    // keep what was said; the job fails
 )
 
-// Retry is the retry policy. Attempts themselves are counted by [Job.MaxAttempts].
+// Retry is the retry policy. Failures themselves are bounded by [Job.MaxAttempts].
 type Retry struct {
 	Backoff     time.Duration `json:"backoff,omitempty"`     // before the second attempt; doubled for each one after
 	BackoffMax  time.Duration `json:"backoff_max,omitempty"` // a backoff grows no longer than this
@@ -97,16 +97,16 @@ func (j *Job) Judge(f *Fault, spoke bool, now time.Time, jitter float64) Verdict
 	default:
 		return Verdict{}
 	}
-	if j.Attempt >= j.MaxAttempts {
+	if j.Failures() >= j.MaxAttempts {
 		return Verdict{}
 	}
-	return Verdict{Again: true, Delay: max(f.RetryAfter, r.backoff(j.Attempt, jitter))}
+	return Verdict{Again: true, Delay: max(f.RetryAfter, r.backoff(j.Failures(), jitter))}
 }
 
-// backoff is the wait after the attempt of that number: doubled each time, and
+// backoff is the wait after the failure of that number: doubled each time, and
 // spread by a quarter so that jobs which failed together do not come back together.
-func (r Retry) backoff(attempt int, jitter float64) time.Duration {
-	d := float64(r.Backoff) * math.Pow(2, float64(max(attempt, 1)-1))
+func (r Retry) backoff(failure int, jitter float64) time.Duration {
+	d := float64(r.Backoff) * math.Pow(2, float64(max(failure, 1)-1))
 	if r.BackoffMax > 0 {
 		d = min(d, float64(r.BackoffMax))
 	}

@@ -4,16 +4,16 @@ package job
 //
 //	scheduled → queued → running → succeeded | failed | cancelled | expired
 //
-// A failed attempt with tries left goes back to scheduled, an attempt that was
-// handed back to queued. Parked is a queued job that waits for its key's turn
-// under a per-key limit.
+// A failed attempt with tries left, and one that was lost, goes back to scheduled, an
+// attempt that was handed back to queued. Parked is a queued job that waits for its
+// key's turn under a per-key limit, or a suspect that waits for another to end.
 type State uint8
 
 // The states. Their numbers are stored: they are never reused or reordered.
 const (
 	Scheduled State = 1 + iota // waits for its time: a delay, or the backoff after a failed attempt
 	Queued                     // ready for a worker
-	Parked                     // ready, but its key has as many running as it may
+	Parked                     // ready, but its key has as many running as it may, or another suspect runs
 	Running                    // leased to a worker
 	Succeeded                  // ended with a result
 	Failed                     // ended with an error; no attempts left, or none would help

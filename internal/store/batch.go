@@ -200,6 +200,8 @@ type Finish struct {
 	Delay    time.Duration
 	// Refund takes the attempt off the job's count again, when it goes back.
 	Refund bool
+	// Lost counts the attempt as lost; without it the end clears the job. See [job.Finish].
+	Lost bool
 	// Lapsed makes the finish apply only if the lease is past its time: a renewal
 	// that was accepted since the sweep looked keeps the job.
 	Lapsed bool
@@ -246,7 +248,7 @@ type Delete struct {
 }
 
 // Retry makes a failed, cancelled or expired job queued again, with its attempts
-// counted from zero, its failure and finish cleared, and its output kept. What its
+// and losses counted from zero, its failure and finish cleared, and its output kept. What its
 // end left in side rows is made anew; see [RowsAtEnd].
 // Refusals: job.NotFound, job.NotRetryable.
 type Retry struct {
@@ -317,7 +319,7 @@ type Idempotency struct {
 // Due moves what the clock has made due: scheduled jobs whose time has come become
 // queued (or parked), waiting jobs past their queue time end as Expired, and parked
 // jobs whose key has room become queued: limits may have changed. Up to Limit of
-// each.
+// each. While no suspect runs, any batch queues the next parked suspect.
 type Due struct {
 	Limit int
 	// Failure and Keep are of the expired ones.
@@ -357,7 +359,8 @@ type Prune struct {
 
 // Claim leases the next ready jobs of a queue: as many as there are tokens, as are
 // ready, or as the queue's limit allows; none while it is paused. Each claimed job's
-// Attempt counts the new attempt.
+// Attempt counts the new attempt. Of the store's suspects (see [job.Job.Suspect]) one
+// runs at a time: the others are passed over and parked until it ends.
 //
 // Tenants with ready jobs take turns. Within a tenant its keys take turns, and a job's
 // priority is a head start before the tenant's other jobs.

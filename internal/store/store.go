@@ -88,7 +88,8 @@ type Upkeep interface {
 	// only: whoever acts on it carries the lease, and is refused if it changed hands.
 	Running(ctx context.Context, which Which, after job.ID, limit int) ([]Running, error)
 	// NextDue is when the first scheduled job becomes ready and when the first
-	// waiting job expires; zero times when there is none.
+	// waiting job expires; zero times when there is none. A suspect that is parked while
+	// no other runs is ready now.
 	NextDue(ctx context.Context) (ready, expires time.Time, err error)
 	// OldestQueued is since when the job of a queue has been ready that has waited
 	// longest, queued or parked; zero when there is none. It may be up to two seconds

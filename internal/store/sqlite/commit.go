@@ -104,6 +104,7 @@ func (s *Store) applyBatch(b *store.Batch) error {
 		return err
 	}
 	s.last = b.ID
+	s.stuck.Store(s.suspects.stuck())
 	t.tellAll()
 	for _, name := range t.moved {
 		s.standings.note(name, s.queues[name].Queue)
@@ -170,6 +171,7 @@ func (t *tx) apply(b *store.Batch) error {
 		func() error { return t.submits(b.Submits) },
 		func() error { return each(t, b.Dues, t.due) },
 		func() error { return each(t, b.Prunes, t.prune) },
+		t.trySuspect,
 		func() error { return each(t, b.Claims, t.claim) },
 		t.trimTail,
 		t.saveCounts,

@@ -39,7 +39,7 @@ func (t *tx) finish(op *store.Finish) error {
 	}
 	t.letGo(op.Lease.Job)
 	h.job.Finish(&job.Finish{
-		To: op.To, Failure: op.Failure, Usage: op.Usage, Delay: op.Delay, Refund: op.Refund,
+		To: op.To, Failure: op.Failure, Usage: op.Usage, Delay: op.Delay, Refund: op.Refund, Lost: op.Lost,
 		Keep: op.Keep, KeepCancelled: op.KeepCancelled,
 	}, t.now)
 	turn := t.count(&h.job.Job, job.Running)
@@ -74,7 +74,7 @@ func (t *tx) end(h *held, result *job.Result) error {
 		return err
 	}
 	return t.q.end.int(int64(j.State)).int(j.Revision).time(j.FinishedAt).time(j.ExpiresAt).
-		int(j.Cursor).int(j.OutputBytes).bytes(encodeProgress(j.Progress)).bytes(encodeFailure(j.Failure)).bytes(j.Usage).int(j.n).run()
+		int(j.Cursor).int(j.OutputBytes).bytes(encodeProgress(j.Progress)).bytes(encodeFailure(j.Failure)).bytes(j.Usage).int(int64(j.Losses)).int(int64(j.Cleared)).int(j.n).run()
 }
 
 // goBack writes that a job waits again whose attempt is over.
@@ -86,7 +86,7 @@ func (t *tx) goBack(j *row, turn int64) error {
 		q.text(lane(j.State, fairqueue.KeyOf(&j.Job))).int(turn).bytes(nil)
 	}
 	return q.int(int64(j.Attempt)).time(j.RunAt).time(j.StartedAt).
-		int(j.Cursor).int(j.OutputBytes).bytes(encodeProgress(j.Progress)).bytes(encodeFailure(j.Failure)).bytes(j.Usage).int(j.n).run()
+		int(j.Cursor).int(j.OutputBytes).bytes(encodeProgress(j.Progress)).bytes(encodeFailure(j.Failure)).bytes(j.Usage).int(int64(j.Losses)).int(int64(j.Cleared)).int(j.n).run()
 }
 
 // cancelWaiting ends a job as cancelled that has not been given to a worker.

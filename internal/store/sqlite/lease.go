@@ -167,15 +167,17 @@ func (t *tx) ready(queue, tenant string, limit int) (ready []candidate, err erro
 	return ready, err
 }
 
-// takeOrSet leases a ready job, or sets it aside: one that is damaged fails, and one
-// whose key runs as many as it may, because the limit was not there when it was
-// queued, is parked.
+// takeOrSet leases a ready job, or sets it aside: one that is damaged fails. One whose
+// key runs as many as it may, because the limit was not there when it was queued, is
+// parked, and so is a suspect while another runs.
 func (t *tx) takeOrSet(op *store.Claim, c *candidate) (taken bool, err error) {
 	switch {
 	case c.damaged:
 		return false, t.mend(&c.job)
 	case !t.queue(op.Queue).MayRun(fairqueue.KeyOf(&c.job.Job)):
 		return false, t.park(&c.job, c.turn)
+	case t.suspects.running > 0 && c.job.Suspect():
+		return false, t.parkSuspect(&c.job, c.turn)
 	}
 	return true, t.take(op, c, op.Tokens[len(op.Claimed)])
 }

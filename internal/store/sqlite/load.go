@@ -10,6 +10,7 @@ import (
 // reads of waiting jobs it reads from indexes alone, for there may be a million.
 func (s *Store) load() error {
 	s.queues = map[string]*queueState{}
+	s.suspects = suspects{}
 	for _, part := range []struct {
 		q    *query
 		each func(column) error
@@ -30,6 +31,7 @@ func (s *Store) load() error {
 	for name, q := range s.queues {
 		s.standings.note(name, q.Queue)
 	}
+	s.stuck.Store(s.suspects.stuck())
 	return nil
 }
 
@@ -66,7 +68,11 @@ func (s *Store) loadReady() func(column) error {
 			tenant = []byte(of)
 		}
 		key = c.raw(3, key)
-		queue.read(c, 0).Restore(tenant, key, state, int(c.int(4)), c.int(2), c.time(5))
+		q := queue.read(c, 0)
+		if isSuspectLane(name) {
+			s.suspects.mayWait(queue.name)
+		}
+		q.Restore(tenant, key, state, int(c.int(4)), c.int(2), c.time(5))
 		return nil
 	}
 }

@@ -29,6 +29,8 @@ func parseLane(lane string) (s job.State, tenant string) {
 		return job.Queued, ""
 	}
 	switch kind, rest := lane[0], lane[1:]; kind {
+	case suspectLane[0]:
+		return job.Parked, rest
 	case '=':
 		return job.Queued, rest
 	case '-':
@@ -122,14 +124,14 @@ func (t *tx) unpark(queue string, key fairqueue.Key, most int) (int, error) {
 func (t *tx) line(j *row, to job.State) error {
 	from := j.State
 	j.Line(to)
-	return t.lined(j, t.count(&j.Job, from))
+	return t.lined(j, lane(to, fairqueue.KeyOf(&j.Job)), t.count(&j.Job, from))
 }
 
 // lined writes where a job waits now, and has those told who follow it: no op names
 // the job.
-func (t *tx) lined(j *row, turn int64) error {
+func (t *tx) lined(j *row, lane string, turn int64) error {
 	t.batch.Moved = append(t.batch.Moved, store.Moved{ID: j.ID, State: j.State, Revision: j.Revision})
-	return t.q.ready.int(int64(j.State)).int(j.Revision).text(lane(j.State, fairqueue.KeyOf(&j.Job))).int(turn).int(j.n).run()
+	return t.q.ready.int(int64(j.State)).int(j.Revision).text(lane).int(turn).int(j.n).run()
 }
 
 // park takes a queued job out of the line. It stands before those that were parked
@@ -138,5 +140,5 @@ func (t *tx) park(j *row, turn int64) error {
 	from := j.State
 	j.Line(job.Parked)
 	t.count(&j.Job, from)
-	return t.lined(j, turn)
+	return t.lined(j, lane(job.Parked, fairqueue.KeyOf(&j.Job)), turn)
 }

@@ -12,9 +12,9 @@ import (
 // jobColumns are the columns that scanJob reads, in its order.
 const jobColumns = `n, id, tenant, usr, queue, key, priority, state, attempt, max_attempts,
 	cursor, out_bytes, progress, failure, usage, policy, extra,
-	created, run_at, started, finished, cancel_at, expires, in_bytes, files, revision`
+	created, run_at, started, finished, cancel_at, expires, in_bytes, files, revision, losses, cleared`
 
-const afterJobColumns = 26 // the first column behind jobColumns
+const afterJobColumns = 28 // the first column behind jobColumns
 
 // extra is the part of a row that most jobs do not have.
 type extra struct {
@@ -62,6 +62,7 @@ func scanJob(c column) (j job.Job, err error) {
 		CancelRequestedAt: c.time(21), ExpiresAt: c.time(22),
 		InputBytes: c.int(23),
 		Revision:   c.int(25),
+		Losses:     int(c.int(26)), Cleared: int(c.int(27)),
 	}
 	var x extra
 	policy, failed := decodePolicy(c.bytes(15))

@@ -41,6 +41,9 @@ func (m *marks) set(n int64, running bool) {
 func (t *tx) hold(h *held) {
 	t.running[h.job.ID] = h
 	t.marks.set(h.job.n, true)
+	if h.job.Suspect() {
+		t.suspects.running++
+	}
 }
 
 // letGo takes a job out of the memory that runs no more.
@@ -50,6 +53,9 @@ func (t *tx) letGo(id job.ID) {
 		t.spoken = append(t.spoken, h)
 	}
 	t.marks.set(h.job.n, false)
+	if h.job.Suspect() {
+		t.suspects.running--
+	}
 	delete(t.running, id)
 }
 
@@ -111,6 +117,9 @@ func (s *Store) loadHeld(c column) error {
 	s.running[j.ID] = &held{
 		job: j, token: c.token(at), from: j.Cursor, worker: c.text(at + 1),
 		until: c.time(at + 2), deleted: c.int(at+3) != 0, idem: c.text(at + 4),
+	}
+	if j.Suspect() {
+		s.suspects.running++
 	}
 	s.queue(j.Queue).Restore([]byte(j.Owner.Tenant), []byte(j.Key), job.Running, j.Priority, 0, time.Time{})
 	return nil

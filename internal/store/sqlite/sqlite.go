@@ -78,25 +78,27 @@ type Store struct {
 	space     *space
 
 	broken atomic.Bool // the file was found damaged: nothing more is written to it
+	stuck  atomic.Bool // after the last batch a suspect is parked and none runs
 	// idsApart is how far the time in an id ever was from when its job was created, in
 	// nanoseconds: see the migration that made the table created. Written under mu.
 	idsApart atomic.Int64
 
 	mu sync.Mutex
 	// Guarded by mu, which a commit holds from beginning to end.
-	conn    *sqlite.Conn
-	q       *statements
-	queues  map[string]*queueState
-	running map[job.ID]*held
-	marks   marks
-	tail    tail
-	last    store.BatchID // the batch that was applied last
-	changes int64         // rows that this connection ever changed, after that batch
-	lastJob int64         // the last row number that was given to a job
-	batches int64         // how many were applied
-	damaged []job.ID      // running jobs whose rows are, and which the next batch ends
-	stale   bool          // the memory above may be ahead of the disk: load it again
-	closed  bool
+	conn     *sqlite.Conn
+	q        *statements
+	queues   map[string]*queueState
+	running  map[job.ID]*held
+	suspects suspects
+	marks    marks
+	tail     tail
+	last     store.BatchID // the batch that was applied last
+	changes  int64         // rows that this connection ever changed, after that batch
+	lastJob  int64         // the last row number that was given to a job
+	batches  int64         // how many were applied
+	damaged  []job.ID      // running jobs whose rows are, and which the next batch ends
+	stale    bool          // the memory above may be ahead of the disk: load it again
+	closed   bool
 }
 
 // held is a running job: its row, and the lease on it.

@@ -15,7 +15,7 @@ type statements struct {
 	goBack, lease, requestCancel, markDeleted          *query
 	end, endWaiting, requeue, ready                    *query
 	job, input, next, due, expired, oldest, weight     *query
-	parked, mend                                       *query
+	parked, firstSuspect, mend                         *query
 	insertPresence, deletePresence, seeJob, seeOwner   *query
 	isAbandoned, unfilledPresence, fillPresence        *query
 	insertWithFiles, deleteWithFiles                   *query
@@ -61,16 +61,16 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.setLeaseUntil, "UPDATE jobs SET lease_until = ? WHERE n = ?"},
 		// Columns of indexes are set only where they change: what is not set costs nothing.
 		{&q.end, `UPDATE jobs SET state = ?, revision = ?, finished = ?, expires = ?, cursor = ?, out_bytes = ?, progress = ?, failure = ?, usage = ?,
-			lease_until = NULL WHERE n = ?`},
+			losses = ?, cleared = ?, lease_until = NULL WHERE n = ?`},
 		{&q.goBack, `UPDATE jobs SET state = ?, revision = ?, lane = ?, turn = ?, due = ?, attempt = ?, run_at = ?, started = ?,
-			cursor = ?, out_bytes = ?, progress = ?, failure = ?, usage = ?, lease_until = NULL WHERE n = ?`},
+			cursor = ?, out_bytes = ?, progress = ?, failure = ?, usage = ?, losses = ?, cleared = ?, lease_until = NULL WHERE n = ?`},
 		{&q.lease, `UPDATE jobs SET state = 4, revision = ?, lane = NULL, attempt = ?, started = ?, lease = ?, worker = ?, lease_until = ?,
 			progress = NULL, queue_by = NULL WHERE n = ?`},
 		{&q.requestCancel, "UPDATE jobs SET cancel_at = ?, revision = ? WHERE n = ?"},
 		{&q.markDeleted, "UPDATE jobs SET cancel_at = ?, revision = ?, deleted = 1 WHERE n = ?"},
 		{&q.endWaiting, "UPDATE jobs SET state = ?, revision = ?, lane = NULL, due = NULL, queue_by = NULL, finished = ?, expires = ?, failure = ? WHERE n = ?"},
 		{&q.ready, "UPDATE jobs SET state = ?, revision = ?, lane = ?, turn = ?, due = NULL WHERE n = ?"},
-		{&q.requeue, `UPDATE jobs SET state = ?, revision = ?, lane = ?, turn = ?, run_at = ?, queue_by = ?, attempt = 0, started = NULL, finished = NULL,
+		{&q.requeue, `UPDATE jobs SET state = ?, revision = ?, lane = ?, turn = ?, run_at = ?, queue_by = ?, attempt = 0, losses = 0, cleared = 0, started = NULL, finished = NULL,
 			cancel_at = NULL, expires = NULL, progress = NULL, failure = NULL, usage = NULL WHERE n = ?`},
 		{&q.insertPresence, "INSERT OR REPLACE INTO presence (id, n, tenant, usr, after, until) VALUES (?, ?, ?, ?, ?, ?)"},
 		{&q.deletePresence, "DELETE FROM presence WHERE id = ?"},
@@ -90,6 +90,8 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.input, "SELECT body FROM inputs WHERE n = ?"},
 		{&q.next, "SELECT " + jobColumns + ", turn, idem FROM jobs WHERE queue = ? AND lane = ? ORDER BY turn, n LIMIT ?"},
 		{&q.parked, "SELECT n, priority, id, revision FROM jobs WHERE queue = ? AND lane = ? ORDER BY turn, n LIMIT ?"},
+		{&q.firstSuspect, `SELECT n, priority, id, revision, key, tenant, run_at FROM jobs WHERE n =
+			(SELECT n FROM jobs WHERE queue = ? AND lane >= '!' AND lane < '"' ORDER BY run_at, n LIMIT 1)`},
 		{&q.due, "SELECT " + jobColumns + " FROM jobs WHERE due <= ? ORDER BY due LIMIT ?"},
 		{&q.expired, "SELECT " + jobColumns + " FROM jobs WHERE queue_by <= ? ORDER BY queue_by LIMIT ?"},
 		{&q.oldest, "SELECT n, tenant, usr, state, expires, idem, created, out_bytes, id, files, in_bytes FROM jobs WHERE n > ? ORDER BY n LIMIT ?"},

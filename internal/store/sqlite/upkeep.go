@@ -50,10 +50,17 @@ func (t *tx) makeReady(limit int) (ready, late int, err error) {
 	rows, late, err := t.readable(t.q.due.time(t.now).int(int64(limit)))
 	for i := range rows {
 		if err == nil {
-			err = t.line(&rows[i], t.readyState(&rows[i].Job))
+			err = t.makeOneReady(&rows[i])
 		}
 	}
 	return len(rows), late, err
+}
+
+func (t *tx) makeOneReady(j *row) error {
+	if t.suspects.running > 0 && j.Suspect() {
+		return t.parkSuspect(j, 0)
+	}
+	return t.line(j, t.readyState(&j.Job))
 }
 
 // Counts returns the kept counts; see [store.Upkeep].
@@ -81,6 +88,9 @@ func (s *Store) NextDue(ctx context.Context) (ready, expires time.Time, err erro
 		_, err := r.nextExpiry.first(func(c column) error { expires = c.time(0); return nil })
 		return err
 	})
+	if now := s.Now(); s.stuck.Load() && (ready.IsZero() || ready.After(now)) {
+		ready = now
+	}
 	return ready, expires, err
 }
 

@@ -367,6 +367,9 @@ func (m *machine) drawFinish(r *rapid.T) *store.Finish {
 	l := m.drawLease(r)
 	f := newFinish(l, rapid.SampledFrom([]job.State{job.Succeeded, job.Failed, job.Cancelled, job.Scheduled, job.Queued}).Draw(r, "to"))
 	f.Lapsed = rapid.IntRange(0, 3).Draw(r, "lapsed") == 0
+	if j := m.model.jobs[l.Job]; j != nil && j.Losses == j.Cleared { // the model knows no suspects
+		f.Lost = rapid.IntRange(0, 3).Draw(r, "lost") == 0
+	}
 	f.Entries, f.Progress = m.drawEntries(r, l, 0), m.drawProgress(r)
 	if rapid.Bool().Draw(r, "usage") {
 		f.Usage = []byte(`{"tokens":1}`)

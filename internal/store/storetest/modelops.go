@@ -164,6 +164,11 @@ func (m *model) finish(op *store.Finish) func() {
 	if op.Usage != nil {
 		j.Usage = op.Usage
 	}
+	if op.Lost {
+		j.Losses++
+	} else {
+		j.Cleared = j.Losses
+	}
 	to := m.finishTo(j, op)
 	want := shown(j.Job)
 	return func() {
@@ -283,7 +288,7 @@ func (m *model) retry(op *store.Retry) func() {
 		return m.refusal(op, job.NotRetryable)
 	}
 	j.leftAt = m.w.now().Add(j.Policy.Timeouts.Abandon)
-	j.Attempt, j.Failure, j.Usage, j.Progress = 0, nil, nil, job.Progress{}
+	j.Attempt, j.Losses, j.Cleared, j.Failure, j.Usage, j.Progress = 0, 0, 0, nil, nil, job.Progress{}
 	j.StartedAt, j.FinishedAt, j.ExpiresAt, j.CancelRequestedAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	m.ready(j, m.w.now())
 	m.count(j.Queue).Retried++

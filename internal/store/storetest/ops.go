@@ -151,6 +151,14 @@ func newLapse(l job.Lease, to job.State) *store.Finish {
 	return f
 }
 
+// newLoss ends an attempt whose worker was lost.
+func newLoss(l job.Lease) *store.Finish {
+	f := newFinish(l, job.Scheduled)
+	f.Lost = true
+	f.Failure = &job.Failure{Code: "worker_lost", Message: "its worker is gone", Retryable: true, Attempt: 1}
+	return f
+}
+
 func newRenew(l job.Lease, d time.Duration) *store.Renew { return &store.Renew{Lease: l, For: d} }
 
 // newAppend makes text entries whose numbers follow after.

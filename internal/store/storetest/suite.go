@@ -52,6 +52,7 @@ func topics() []topic {
 		{"groups", groupRules()},
 		{"lease", leaseRules()},
 		{"lapse", lapseRules()},
+		{"loss", lossRules()},
 		{"output", outputRules()},
 		{"text", textRules()},
 		{"finish", finishRules()},

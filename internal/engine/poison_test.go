@@ -1,0 +1,128 @@
+package engine
+
+import (
+	"context"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
+)
+
+// mortal is one start of a server that a job may kill: an engine with a worker of four
+// slots, whose clock a test moves.
+type mortal struct {
+	*Engine
+	clock *clock
+	jobs  chan job.Claimed
+	kill  func() // what runs stays in the store as it is
+}
+
+func startMortal(t *testing.T, c *clock, s store.Store) *mortal {
+	t.Helper()
+	q := Queue{Name: "q", Concurrency: 4, MaxDepth: 100, MaxAttempts: 1, Keep: time.Hour, KeepFailed: time.Hour}
+	q.Policy.Timeouts = job.Timeouts{Lease: 30 * time.Second}
+	e, err := New(t.Context(), Config{Store: s, Queues: []Queue{q}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := &mortal{Engine: e, clock: c, jobs: make(chan job.Claimed, 100)}
+	ctx, stop := context.WithCancel(context.Background())
+	var looping sync.WaitGroup
+	looping.Go(func() { _ = e.loop(ctx) })
+	k.kill = sync.OnceFunc(func() { stop(); looping.Wait() })
+	t.Cleanup(k.kill)
+	e.Serve(job.Worker{Name: "w", Queue: "q", Slots: 4, Deliver: func(c job.Claimed) { k.jobs <- c }})
+	e.sweeper.dueAt(c.Now())
+	return k
+}
+
+// run lets seconds pass. Jobs succeed after three of them, but a poisonous one kills the
+// server after one. It says whether that happened.
+func (k *mortal) run(t *testing.T, seconds int, poison map[job.ID]bool, starts map[job.ID]int) (killed bool) {
+	t.Helper()
+	running := map[job.ID]job.Claimed{}
+	age := map[job.ID]int{}
+	for range seconds {
+		k.clock.pass(time.Second)
+		if err := k.sweeper.once(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		k.flush(t)
+		for len(k.jobs) > 0 {
+			c := <-k.jobs
+			running[c.Job.ID] = c
+			starts[c.Job.ID]++
+		}
+		for id, c := range running {
+			switch age[id]++; {
+			case poison[id] && age[id] > 1:
+				k.kill()
+				return true
+			case !poison[id] && age[id] > 3:
+				if _, err := k.Finish(t.Context(), c.Lease(), job.Outcome{}); err != nil {
+					t.Fatal(err)
+				}
+				delete(running, id)
+			}
+		}
+	}
+	return false
+}
+
+// flush returns when what was asked before is on disk and delivered.
+func (k *mortal) flush(t *testing.T) {
+	t.Helper()
+	for range 2 { // the second batch has the claims that the first one made room for
+		if err := k.Write(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// A job that kills the server whenever it runs takes no other job along, however many
+// attempts those have: they succeed, and it fails once it was lost too often.
+func TestPoisonEndsAlone(t *testing.T) {
+	for _, poisonous := range []int{1, 2} {
+		c := &clock{now: time.Unix(1_800_000_000, 0)}
+		s, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "jobs.db"), sqlite.Options{Clock: c.Now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		k := startMortal(t, c, s)
+		poison, starts := map[job.ID]bool{}, map[job.ID]int{}
+		var all []job.ID
+		for i := range 8 {
+			snap, _, err := k.Submit(t.Context(), Request{Owner: job.Owner{User: "u"}, Queue: "q"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, snap.ID)
+			poison[snap.ID] = i < poisonous
+		}
+		kills := 0
+		for ; k.run(t, 120, poison, starts); kills++ {
+			if kills > 20 {
+				t.Fatal("the server is killed for ever")
+			}
+			k = startMortal(t, c, s)
+		}
+		for i, id := range all {
+			j, err := s.Job(t.Context(), job.Owner{User: "u"}, id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			switch {
+			case !poison[id] && j.State != job.Succeeded:
+				t.Errorf("job %d of %d poisonous ones is %s, attempt %d, lost %d: %+v", i, poisonous, j.State, j.Attempt, j.Losses, j.Failure)
+			case poison[id] && (j.State != job.Failed || j.Failure.Code != "worker_lost" || j.Losses != job.MaxLosses || starts[id] != job.MaxLosses):
+				t.Errorf("the poisonous job is %s, started %d times, lost %d: %+v", j.State, starts[id], j.Losses, j.Failure)
+			}
+		}
+		k.kill()
+	}
+}

@@ -1,0 +1,63 @@
+package job_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// A lost job is tried again after a backoff that doubles, whatever its attempts, until
+// its losses are as many as may be.
+func TestJudgeLoss(t *testing.T) {
+	j := job.Job{MaxAttempts: 1}
+	for _, want := range []time.Duration{2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second} {
+		j.Attempt++
+		if v := j.JudgeLoss(true); v != (job.Verdict{Again: true, Delay: want}) {
+			t.Errorf("after %d losses: %+v, want a wait of %v", j.Losses, v, want)
+		}
+		j.Finish(&job.Finish{To: job.Scheduled, Lost: true}, noon)
+	}
+	if v := j.JudgeLoss(false); v.Again {
+		t.Errorf("the loss number %d is followed by %+v", j.Losses+1, v)
+	}
+	spoken := job.Job{Attempt: 1, MaxAttempts: 4}
+	spoken.Policy.Retry.AfterOutput = job.FailAfterOutput
+	if v := spoken.JudgeLoss(true); v.Again {
+		t.Errorf("a job that is to fail after output is tried again: %+v", v)
+	}
+	if v := spoken.JudgeLoss(false); !v.Again {
+		t.Error("a job that has said nothing is not tried again")
+	}
+}
+
+// Losses are not failures: they take nothing of the attempts that may fail, and leave
+// the backoff of a failure as it is.
+func TestLossesAreNoFailures(t *testing.T) {
+	j := job.Job{Attempt: 5, Losses: 4, MaxAttempts: 2}
+	j.Policy.Retry.Backoff = time.Second
+	later := &job.Fault{Class: job.Later}
+	if v := j.Judge(later, false, time.Time{}, 0); v != (job.Verdict{Again: true, Delay: time.Second}) {
+		t.Errorf("the first failure is followed by %+v", v)
+	}
+	j.Attempt++
+	if v := j.Judge(later, false, time.Time{}, 0); v.Again {
+		t.Errorf("the last failure is followed by %+v", v)
+	}
+}
+
+// A job is a suspect after two losses in a row. An attempt that ends otherwise clears it.
+func TestSuspect(t *testing.T) {
+	j := job.Job{}
+	for i, end := range []struct{ lost, suspect bool }{
+		{true, false}, {false, false}, {true, false}, {true, true}, {false, false}, {true, false}, {true, true},
+	} {
+		j.Finish(&job.Finish{To: job.Scheduled, Lost: end.lost}, noon)
+		if j.Suspect() != end.suspect {
+			t.Errorf("after %d ends, %d losses, it is a suspect: %v", i+1, j.Losses, j.Suspect())
+		}
+	}
+	if j.Losses != 5 {
+		t.Errorf("%d losses were counted, not 5", j.Losses)
+	}
+}
