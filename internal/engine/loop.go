@@ -9,6 +9,7 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/watch"
 )
 
 const (
@@ -134,7 +135,7 @@ func (e *Engine) sync(w *work) error {
 // work is one batch and who waits for it.
 type work struct {
 	batch  *store.Batch
-	ops    []*pending
+	ops    []*pending // in the order in which the store applies them
 	claims []claim
 
 	// Set by commit.
@@ -152,7 +153,7 @@ type claim struct {
 // gather makes the next batch: what waits in the lanes, the slots that its
 // finishes free, submits given to whoever is free, and claims for the rest.
 func (e *Engine) gather() *work {
-	w := &work{batch: store.NewBatch(), ops: e.spareHealthy(e.lanes.take())}
+	w := &work{batch: store.NewBatch(), ops: inStoreOrder(e.spareHealthy(e.lanes.take()))}
 	w.batch.Limits = e.limits
 	for _, p := range w.ops {
 		if f, ok := p.op.(*store.Finish); ok && !p.taken {
@@ -320,13 +321,16 @@ func (e *Engine) refuse(w *work) {
 }
 
 // settle hands on what a batch made that is on disk: jobs to workers, changes to
-// watchers, answers to callers.
+// watchers, answers to callers, in the order in which the store applied the ops.
 func (e *Engine) settle(w *work) {
 	at := time.Now()
 	e.removals.add(w.batch.Removed) // before anyone is told: who then waits for them waits for these, too
 	for _, p := range w.ops {
 		e.settled(p)
 		p.answer()
+	}
+	for _, m := range w.batch.Moved {
+		e.hub.Publish(m.ID, watch.Event{State: m.State, Revision: m.Revision})
 	}
 	for _, c := range w.claims { // last, as they were applied: a job may have been finished and claimed
 		e.deliverClaimed(c)

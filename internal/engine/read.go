@@ -185,7 +185,7 @@ func (e *Engine) await(ctx context.Context, sub *watch.Sub, j job.Job, wait time
 		}
 		events, look := sub.Take()
 		for _, ev := range events {
-			if ev.Job != nil && ev.Job.State.Ended() {
+			if ev.Job != nil && ev.Job.State.Ended() && ev.Job.Revision > j.Revision {
 				return e.ended(ctx, *ev.Job, ev.Result, nil)
 			}
 			look = look || ev.Job != nil && ev.Job.State == 0 // only the store knows
@@ -193,9 +193,11 @@ func (e *Engine) await(ctx context.Context, sub *watch.Sub, j job.Job, wait time
 		if !look {
 			continue
 		}
-		if now, err := e.store.Job(ctx, j.Owner, j.ID); err != nil || now.State.Ended() {
+		now, err := e.store.Job(ctx, j.Owner, j.ID)
+		if err != nil || now.State.Ended() {
 			return e.ended(ctx, now, nil, err)
 		}
+		j = now
 	}
 }
 

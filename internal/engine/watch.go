@@ -115,23 +115,41 @@ func (w *Watch) apply(u *Update, ev watch.Event) (news bool) {
 	if ev.Progress != nil && ev.Job == nil && news {
 		w.job.Progress = *ev.Progress
 	}
-	if ev.Job == nil {
-		return news
+	switch {
+	case ev.Job != nil:
+		return w.change(ev.Job) || news
+	case ev.State != 0:
+		return w.move(ev.State, ev.Revision) || news
 	}
-	if ev.Job.State == 0 || ev.Job.Cursor > w.cursor {
-		w.behind = true // deleted, or ahead of what was seen
-		return news
-	}
-	if older(ev.Job, &w.job) {
-		return news
-	}
-	w.job = *ev.Job
-	return true
+	return news
 }
 
-// older says whether an event's job is from before what the watcher knows: it was
-// committed between the subscription and the first read.
-func older(j, known *job.Job) bool {
-	return known.State.Ended() && !j.State.Ended() && j.RunAt.Equal(known.RunAt) ||
-		j.Cursor < known.Cursor || j.State == known.State && j.Attempt < known.Attempt
+// change takes over the job after a change, and says whether it was news. What the
+// watcher knew already, because it has read the job since, has no higher revision.
+func (w *Watch) change(j *job.Job) (news bool) {
+	switch {
+	case j.State == 0:
+		w.behind = true // only the store knows
+	case j.Revision <= w.job.Revision:
+	case j.Cursor > w.cursor:
+		w.behind = true // ahead of what was seen
+	default:
+		w.job = *j
+		return true
+	}
+	return false
+}
+
+// move is change where nothing but the state has changed. It can be applied to the
+// job as it was just before only.
+func (w *Watch) move(to job.State, revision int64) (news bool) {
+	switch {
+	case revision <= w.job.Revision:
+	case revision > w.job.Revision+1:
+		w.behind = true
+	default:
+		w.job.State, w.job.Revision = to, revision
+		return true
+	}
+	return false
 }

@@ -19,6 +19,10 @@ type Event struct {
 	Entries []job.Entry // new entries, in order
 	// Job is the job after the change, when more than its output changed.
 	Job *job.Job
+	// State and Revision are those of a job that has moved where no op named it: nothing
+	// else of it has changed. Zero for other events; Job is then nil.
+	State    job.State
+	Revision int64
 	// Progress is the job's progress, when that changed.
 	Progress *job.Progress
 	// Result is what the job came to, when it succeeded with a small one.

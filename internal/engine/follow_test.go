@@ -1,0 +1,263 @@
+package engine_test
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
+)
+
+// Whatever happens to jobs, in whatever batches, a follower of each is told of it: when
+// all is settled it knows the state that a poll sees, and it never goes back.
+func TestFollowersKnowWhatPollsSee(t *testing.T) {
+	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue { // too many for every run
+		_ = f.Value.Set("30")
+		defer func() { _ = f.Value.Set(f.DefValue) }()
+	}
+	rapid.Check(t, func(r *rapid.T) {
+		steps := rapid.SliceOfN(rapid.Custom(drawStep), 5, 60).Draw(r, "steps")
+		var wrong error
+		synctest.Test(t, func(t *testing.T) {
+			m := newFollowed(t)
+			defer m.close()
+			for i, s := range steps {
+				m.do(s)
+				synctest.Wait()
+				if err := m.compare(); err != nil {
+					wrong = fmt.Errorf("after step %d, %s: %w", i, s.name, err)
+					return
+				}
+			}
+		})
+		if wrong != nil {
+			r.Fatal(wrong)
+		}
+	})
+}
+
+// step is what happens next. Which job it happens to is a number modulo how many there
+// are, for a history is drawn before it is known what it leads to.
+type step struct {
+	name string
+	job  int
+	key  string
+}
+
+func drawStep(r *rapid.T) step {
+	return step{
+		name: rapid.SampledFrom([]string{
+			"submit", "submit", "delay", "expire", "succeed", "fail", "fail for good", "hand back", "say",
+			"cancel", "cancel", "retry", "delete", "pause", "resume", "pass", "pass", "hold", "release",
+		}).Draw(r, "step"),
+		job: rapid.IntRange(0, 9).Draw(r, "job"),
+		key: rapid.SampledFrom([]string{"", "a", "b"}).Draw(r, "key"),
+	}
+}
+
+// followed is an engine whose jobs are all followed.
+type followed struct {
+	*house
+	faults *faulty.Store
+	asking sync.WaitGroup
+	held   chan struct{} // nil while commits go on
+
+	ids   []job.ID
+	tolds map[job.ID]*told
+	said  map[job.ID]int64
+
+	mu    sync.Mutex
+	holds map[job.ID]job.Claimed // guarded by mu
+}
+
+func newFollowed(t *testing.T) *followed {
+	q := queues()
+	q[0].KeyRunning, q[0].MaxDepth, q[0].MaxAttempts = 1, 1000, 3
+	s := faulty.New(openStore(t, filepath.Join(t.TempDir(), "jobs.db")), faulty.Plan{})
+	m := &followed{
+		house: startWith(t, s, q), faults: s,
+		tolds: map[job.ID]*told{}, said: map[job.ID]int64{}, holds: map[job.ID]job.Claimed{},
+	}
+	t.Cleanup(m.Serve(job.Worker{
+		Name: "local", Queue: "sim", Slots: 2,
+		Deliver: func(c job.Claimed) {
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			m.holds[c.Job.ID] = c
+		},
+		Order: func(job.Lease, job.Order) {},
+	}))
+	return m
+}
+
+func (m *followed) close() {
+	m.release()
+	for _, f := range m.tolds {
+		f.watch.Close()
+	}
+	m.stop()
+}
+
+func (m *followed) ask(f func(context.Context)) { m.asking.Go(func() { f(context.Background()) }) }
+
+// release lets commits go on, and waits for what was asked meanwhile.
+func (m *followed) release() {
+	if m.held != nil {
+		close(m.held)
+		m.held = nil
+	}
+	m.asking.Wait()
+}
+
+func (m *followed) do(s step) {
+	switch s.name {
+	case "submit", "delay", "expire":
+		m.create(s)
+		return
+	case "pass":
+		time.Sleep(3 * time.Second)
+		return
+	case "pause", "resume":
+		m.ask(func(ctx context.Context) { _, _ = m.SetPaused(ctx, "sim", s.name == "pause") })
+		return
+	case "hold":
+		m.hold()
+		return
+	case "release":
+		m.release()
+		return
+	}
+	if len(m.ids) > 0 {
+		m.change(s, m.ids[s.job%len(m.ids)])
+	}
+}
+
+// create submits a job, and follows it.
+func (m *followed) create(s step) {
+	m.release()
+	r := engine.Request{ID: job.NewID(), Owner: local, Queue: "sim", Key: s.key}
+	p := policy()
+	p.Retry.Backoff = 2 * time.Second
+	switch s.name {
+	case "delay":
+		r.Delay = 2 * time.Second
+	case "expire":
+		p.Timeouts.Queue = 4 * time.Second
+	}
+	r.Policy = &p
+	if _, _, err := m.Submit(context.Background(), r); err != nil {
+		m.t.Fatal(err)
+	}
+	m.ids = append(m.ids, r.ID)
+	m.tolds[r.ID] = followJob(m.house, r.ID)
+}
+
+// hold keeps what is asked for from being committed, so that it shares a batch.
+func (m *followed) hold() {
+	if m.held != nil {
+		return
+	}
+	held := make(chan struct{})
+	m.held = held
+	m.faults.Next(faulty.Fault{On: faulty.Op[store.Submit], Before: func() { <-held }})
+	m.ask(func(ctx context.Context) { _, _, _ = m.Submit(ctx, engine.Request{Owner: local, Queue: "wide"}) })
+}
+
+func (m *followed) change(s step, id job.ID) {
+	switch s.name {
+	case "cancel":
+		m.ask(func(ctx context.Context) { _, _ = m.Cancel(ctx, local, id) })
+	case "retry":
+		m.ask(func(ctx context.Context) { _, _ = m.Retry(ctx, local, id) })
+	case "delete":
+		m.ask(func(ctx context.Context) { _ = m.Delete(ctx, local, id) })
+	default:
+		m.work(s, id)
+	}
+}
+
+// work does what the worker of a job does.
+func (m *followed) work(s step, id job.ID) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, holds := m.holds[id]
+	if !holds {
+		return
+	}
+	if s.name == "say" {
+		m.said[id]++
+		entries := text(m.said[id], "a")
+		m.ask(func(ctx context.Context) { _ = m.Append(ctx, c.Lease(), entries, nil) })
+		return
+	}
+	delete(m.holds, id)
+	o := map[string]job.Outcome{
+		"succeed":       {},
+		"fail":          {Fault: &job.Fault{Code: "x", Class: job.Later}},
+		"fail for good": {Fault: &job.Fault{Code: "x", Class: job.Final}},
+		"hand back":     {HandedBack: true},
+	}[s.name]
+	m.ask(func(ctx context.Context) { _, _ = m.Finish(ctx, c.Lease(), o) })
+}
+
+// compare polls every job, and compares what its follower knows. A follower whose job
+// has ended has gone: another one takes its place when the job is tried again.
+func (m *followed) compare() error {
+	for _, id := range m.ids {
+		f := m.tolds[id]
+		j, err := m.store.Job(context.Background(), local, id)
+		switch {
+		case job.CodeOf(err) == job.NotFound && over(f) != nil:
+			continue
+		case job.CodeOf(err) == job.NotFound:
+			return fmt.Errorf("%s was deleted, and its follower was not told", id)
+		case err != nil:
+			return err
+		}
+		if err := f.matches(&j); err != nil {
+			return fmt.Errorf("%s: %w", id, err)
+		}
+		if over(f) != nil && !j.State.Ended() {
+			f.watch.Close()
+			m.tolds[id] = followJob(m.house, id)
+			synctest.Wait()
+		}
+	}
+	return nil
+}
+
+// over is why a follower was told nothing more; nil while it is there.
+func over(f *told) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
+}
+
+// matches says in what a follower's last word differs from a poll, or that it went back.
+func (f *told) matches(j *job.Job) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := 1; i < len(f.jobs); i++ {
+		if a, b := &f.jobs[i-1], &f.jobs[i]; b.Revision < a.Revision || b.Revision == a.Revision && b.State != a.State || b.Cursor < a.Cursor {
+			return fmt.Errorf("after %s, %d, it was told of %s, %d", a.State, a.Revision, b.State, b.Revision)
+		}
+	}
+	last := &f.jobs[len(f.jobs)-1]
+	if f.err != nil && last.State.Ended() && j.Revision > last.Revision {
+		return nil // it ended, and was tried again
+	}
+	if last.State != j.State || last.Revision != j.Revision || last.Cursor != j.Cursor || last.Attempt != j.Attempt || !last.RunAt.Equal(j.RunAt) {
+		return fmt.Errorf("it was told of %s, %d, and a poll sees %s, %d", last.State, last.Revision, j.State, j.Revision)
+	}
+	return nil
+}

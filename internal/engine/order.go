@@ -1,0 +1,64 @@
+package engine
+
+import "github.com/meanwhile-run/meanwhile/internal/store"
+
+// inStoreOrder puts ops into the order in which a store applies them: kind by kind,
+// as the fields of [store.Batch] stand, and within a kind as they came. Whoever
+// waits for an op, or follows its job, is told in that order. The halves of a batch
+// that is isolated keep it: the first has the earlier ops.
+func inStoreOrder(ops []*pending) []*pending {
+	var next [kinds]int // where the next op of each kind goes
+	for _, p := range ops {
+		if kind := kindOf(p); kind+1 < kinds {
+			next[kind+1]++
+		}
+	}
+	for kind := 1; kind < kinds; kind++ {
+		next[kind] += next[kind-1]
+	}
+	ordered := make([]*pending, len(ops))
+	for _, p := range ops {
+		kind := kindOf(p)
+		ordered[next[kind]] = p
+		next[kind]++
+	}
+	return ordered
+}
+
+// kindOf is the place of an op's kind among the fields of [store.Batch].
+func kindOf(p *pending) int {
+	if p.submits != nil {
+		return kindSubmit
+	}
+	switch p.op.(type) {
+	case *store.Pause:
+		return 0
+	case *store.Renew:
+		return 1
+	case *store.Presence:
+		return 2
+	case *store.Append:
+		return 3
+	case *store.Finish:
+		return 4
+	case *store.Cancel:
+		return 5
+	case *store.Delete:
+		return 6
+	case *store.Retry:
+		return 7
+	case *store.Write:
+		return 8
+	case *store.Due:
+		return kindSubmit + 1
+	case *store.Prune:
+		return kindSubmit + 2
+	default: // claims, which the loop itself makes, are told of last
+		return kindSubmit + 3
+	}
+}
+
+const (
+	kindSubmit = 9
+	kinds      = kindSubmit + 4
+)
