@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -38,9 +39,10 @@ const (
 
 type directKey struct{}
 
-// Direct marks the requests of a server that hands them to [Site.Front] with nothing
-// around that would mind an answer which outlasts its handler: no compression, no
-// count of what is under way. It is for [http.Server.BaseContext].
+// Direct marks the requests of a server of our own: its connections are those of a
+// [Timeouts.Listener], and it hands requests to [Site.Front] with nothing around that
+// would mind an answer which outlasts its handler: no compression, no count of what is
+// under way. It is for [http.Server.BaseContext].
 func Direct(ctx context.Context) context.Context { return context.WithValue(ctx, directKey{}, true) }
 
 func isDirect(r *http.Request) bool { return r.Context().Value(directKey{}) != nil }
@@ -163,12 +165,19 @@ func (l *Line) listen() {
 	}
 }
 
-// Write gathers p, as a chunk where the answer has chunks (RFC 9112, section 7.1). It
+// Write gathers p, as chunks where the answer has chunks (RFC 9112, section 7.1). It
 // is sent by Flush, at the end, or when it is much.
-func (l *Line) Write(p []byte) (int, error) {
-	if len(p) == 0 { // an empty chunk would be the last
-		return 0, nil
+func (l *Line) Write(p []byte) (n int, err error) {
+	for piece := range slices.Chunk(p, mostUnsent) { // none is empty: that chunk would be the last
+		m, err := l.gather(piece)
+		if n += m; err != nil {
+			return n, err
+		}
 	}
+	return n, nil
+}
+
+func (l *Line) gather(p []byte) (int, error) {
 	b := l.gathered()
 	if l.chunked {
 		b = append(strconv.AppendInt(b, int64(len(p)), 16), "\r\n"...)
@@ -213,6 +222,3 @@ func (l *Line) finish() {
 	}
 	_ = l.Flush() // who does not take it will see that
 }
-
-// SetWriteDeadline bounds how long a slow reader may take.
-func (l *Line) SetWriteDeadline(t time.Time) error { return l.conn.SetWriteDeadline(t) }

@@ -27,7 +27,7 @@ func ReadJSON(r *http.Request, limit int64, v any) error {
 const firstRead = 64 << 10
 
 // ReadBody reads the whole body, at most limit bytes, in the time that
-// [BoundBodies] has set.
+// [Timeouts.BoundBodies] has set.
 func ReadBody(r *http.Request, limit int64) ([]byte, error) {
 	if r.ContentLength > limit {
 		return nil, tooLarge(limit)
@@ -55,7 +55,7 @@ func tooLarge(limit int64) *job.Error {
 
 func cutOff(err error) *job.Error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return job.Because(RequestTimeout, err, "the body did not arrive within %v", bodyWait)
+		return job.Because(RequestTimeout, err, "the body did not arrive within %v", usualTimeout)
 	}
 	return job.Because(job.Invalid, err, "the body ended before all of it had arrived")
 }

@@ -19,14 +19,15 @@ type Site struct {
 	TrustedProxies []netip.Prefix // believed, beside loopback, about who asks
 	Tokens         *Tokens        // nil: no watch token is given or taken
 	TokenLife      time.Duration  // of tokens whose submitter asked for no other
+	Timeouts       Timeouts       // of clients
 }
 
-// Front is what every face stands behind: request ids, the time that a body may
+// Front is what every face stands behind: request ids, the time that a client may
 // take, the guard, watch tokens, and problems for what the mux does not know. It
 // registers "/" on the mux, so nobody else may.
 func (s *Site) Front(mux *http.ServeMux) http.Handler {
 	HandleUnknown(mux)
-	return BoundBodies(Identify(s.guard(mux)))
+	return s.Timeouts.BoundAnswers(s.Timeouts.BoundBodies(Identify(s.guard(mux))))
 }
 
 // guard lets in who may come in, as who they are: what follows believes the

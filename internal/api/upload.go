@@ -10,44 +10,62 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// An upload that brings fewer bytes than this within [bodyWait] has all but stopped.
+// leastUploaded is how many bytes an upload must bring within [Timeouts.Body]. One that
+// brings fewer has stalled.
 const leastUploaded = 30 << 10 // 1 KiB/s
 
 // Upload is the body of a request that brings files. It may take longer than
-// [BoundBodies] gives a body, for as long as it goes on arriving at 1 KiB/s or
-// faster. An error of its Read is a *[job.Error], or io.EOF.
-func Upload(w http.ResponseWriter, r *http.Request) io.Reader {
-	u := &uploading{body: r.Body, ctrl: http.NewResponseController(w)}
-	u.goOn()
-	return u
-}
-
-type uploading struct {
+// [Timeouts.BoundBodies] gives a body, for as long as it goes on arriving at 1 KiB/s or
+// faster. Only the time in which Read waits for the client counts, not what the reader
+// does between: a disk that is slow to sync costs the client nothing. An Upload is used
+// by one goroutine, which calls Close in the end.
+type Upload struct {
 	// Set once.
 	body io.Reader
 	ctrl *http.ResponseController
+	wait time.Duration
 
-	came int // bytes since the time was set
+	left time.Duration // that the next leastUploaded bytes may be waited for
+	came int           // of these bytes
+	err  error         // how the body ended: from then on its deadline is not ours
 }
 
-func (u *uploading) Read(p []byte) (int, error) {
+// Upload reads the request's body as an upload.
+func (t Timeouts) Upload(w http.ResponseWriter, r *http.Request) *Upload {
+	return &Upload{body: r.Body, ctrl: http.NewResponseController(w), wait: t.body(), left: t.body()}
+}
+
+// Read reads the body. Its error is a *[job.Error], or io.EOF.
+func (u *Upload) Read(p []byte) (int, error) {
+	if u.err != nil { // a deadline set after the end would end the wait for the answer
+		return 0, u.err
+	}
+	began := time.Now()
+	u.deadline(began.Add(u.left))
 	n, err := u.body.Read(p)
+	u.left -= time.Since(began)
 	if u.came += n; u.came >= leastUploaded {
-		u.goOn()
+		u.came, u.left = 0, u.wait
 	}
 	switch {
 	case err == nil || err == io.EOF:
-		return n, err
+		u.err = err
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return n, job.Because(RequestTimeout, err, "the upload has all but stopped: fewer than %d bytes arrived within %v", leastUploaded, bodyWait)
+		u.err = job.Because(RequestTimeout, err, "the upload has all but stopped: fewer than %d bytes arrived within %v", leastUploaded, u.wait)
 	default:
-		return n, cutOff(err)
+		u.err = cutOff(err)
+	}
+	return n, u.err
+}
+
+// Close gives what is left of the body its time: the server is to skip it, so that the
+// client hears why its upload was refused.
+func (u *Upload) Close() {
+	if u.err == nil {
+		u.deadline(time.Now().Add(u.wait))
 	}
 }
 
-// goOn gives the upload its time anew. A connection that has no clock (one inside
-// a program) needs none.
-func (u *uploading) goOn() {
-	u.came = 0
-	_ = u.ctrl.SetReadDeadline(time.Now().Add(bodyWait))
-}
+// deadline sets until when a read may wait. A connection without a clock (one inside a
+// program) needs none.
+func (u *Upload) deadline(t time.Time) { _ = u.ctrl.SetReadDeadline(t) }

@@ -9,19 +9,30 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"testing/synctest"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// upload sends a body of that size in pieces, a pause before each, to a call that
-// reads it as an upload and answers how much came, an hour later.
-func upload(t *testing.T, size, piece int, pause time.Duration) (status int, answer string, took time.Duration) {
+// sending is a body that a client sends in pieces.
+type sending struct {
+	size, piece int
+	pause       time.Duration // of the client, before each piece
+	declared    bool          // it has a Content-Length
+	sync        time.Duration // of the disk, for each piece that was read
+}
+
+// upload sends a body to a call that reads it as an upload, writes it to a disk, and
+// answers how much came, an hour later.
+func upload(t *testing.T, s sending) (status int, answer string, took time.Duration) {
 	synctest.Test(t, func(t *testing.T) {
 		mux := http.NewServeMux()
 		mux.Handle("POST /", Wrap(nil, func(w http.ResponseWriter, r *http.Request) error {
-			n, err := io.Copy(io.Discard, Upload(w, r))
+			body := Timeouts{}.Upload(w, r)
+			defer body.Close()
+			n, err := io.CopyBuffer(disk{s.sync}, body, make([]byte, s.piece))
 			if err != nil {
 				return err
 			}
@@ -36,20 +47,24 @@ func upload(t *testing.T, size, piece int, pause time.Duration) (status int, ans
 		ours, theirs := net.Pipe()
 		l := single{make(chan net.Conn, 1)}
 		l.conns <- theirs
-		srv := &http.Server{Handler: BoundBodies(mux)}
+		srv := &http.Server{Handler: Timeouts{}.BoundBodies(mux)}
 		done, sent := make(chan struct{}), make(chan struct{})
 		go func() { _ = srv.Serve(l); close(done) }()
 		begun := time.Now()
 		go func() {
 			defer close(sent)
-			_, err := io.WriteString(ours, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n")
-			chunk := strings.Repeat("x", piece)
-			for left := size; left > 0 && err == nil; left -= piece {
-				<-time.After(pause)
-				_, err = io.WriteString(ours, hexOf(piece)+"\r\n"+chunk+"\r\n")
+			head, before, after, last := "Transfer-Encoding: chunked", hexOf(s.piece)+"\r\n", "\r\n", "0\r\n\r\n"
+			if s.declared {
+				head, before, after, last = "Content-Length: "+strconv.Itoa(s.size), "", "", ""
+			}
+			_, err := io.WriteString(ours, "POST / HTTP/1.1\r\nHost: a\r\n"+head+"\r\n\r\n")
+			piece := before + strings.Repeat("x", s.piece) + after
+			for left := s.size; left > 0 && err == nil; left -= s.piece {
+				<-time.After(s.pause)
+				_, err = io.WriteString(ours, piece)
 			}
 			if err == nil {
-				_, _ = io.WriteString(ours, "0\r\n\r\n")
+				_, _ = io.WriteString(ours, last)
 			}
 		}()
 		res, err := http.ReadResponse(bufio.NewReader(ours), nil)
@@ -62,6 +77,7 @@ func upload(t *testing.T, size, piece int, pause time.Duration) (status int, ans
 		_ = srv.Close()
 		<-done
 		<-sent
+		<-time.After(time.Second) // that a server leaves a client whose body it did not read
 		synctest.Wait()
 	})
 	return status, answer, took
@@ -69,30 +85,84 @@ func upload(t *testing.T, size, piece int, pause time.Duration) (status int, ans
 
 func hexOf(n int) string { return strconv.FormatInt(int64(n), 16) }
 
-// An upload may take as long as it goes on, and its time is over with it.
+// disk takes its time for each piece.
+type disk struct{ sync time.Duration }
+
+func (d disk) Write(p []byte) (int, error) {
+	<-time.After(d.sync)
+	return len(p), nil
+}
+
+// An upload may take as long as it goes on, and its time is over with it: also when its
+// last bytes are those that would give it more.
 func TestAnUploadThatGoesOnIsTaken(t *testing.T) {
 	const size = 40 * leastUploaded
-	status, answer, took := upload(t, size, leastUploaded, 20*time.Second)
-	if status != 200 || answer != "1228800" || took < 40*20*time.Second+time.Hour {
-		t.Errorf("%d %s after %v", status, answer, took)
+	for _, declared := range []bool{true, false} {
+		status, answer, took := upload(t, sending{size: size, piece: leastUploaded, pause: 20 * time.Second, declared: declared})
+		if status != 200 || answer != "1228800" || took < 40*20*time.Second+time.Hour {
+			t.Errorf("%d %s after %v", status, answer, took)
+		}
+	}
+}
+
+// What the disk takes is not the client's time.
+func TestAnUploadOutlastsADiskThatStalls(t *testing.T) {
+	const size = 4 * leastUploaded
+	for _, declared := range []bool{true, false} {
+		status, answer, took := upload(t, sending{size: size, piece: 1 << 10, declared: declared, sync: usualTimeout + time.Second})
+		if status != 200 || answer != "122880" || took < 120*usualTimeout+time.Hour {
+			t.Errorf("%d %s after %v", status, answer, took)
+		}
 	}
 }
 
 func TestAnUploadThatDripsIsRefused(t *testing.T) {
-	status, answer, took := upload(t, 1<<20, 1000, 2*time.Second)
-	if status != http.StatusRequestTimeout || !strings.Contains(answer, string(RequestTimeout)) || took > bodyWait+time.Second {
-		t.Errorf("%d %s after %v", status, answer, took)
+	for _, declared := range []bool{true, false} {
+		status, answer, took := upload(t, sending{size: 1 << 20, piece: 1000, pause: 2 * time.Second, declared: declared})
+		if status != http.StatusRequestTimeout || !strings.Contains(answer, string(RequestTimeout)) || took > usualTimeout+time.Second {
+			t.Errorf("%d %s after %v", status, answer, took)
+		}
 	}
+}
+
+// The end of a body is the end of its deadline: net/http listens for the client from
+// then on.
+func TestAnUploadThatEndedSetsNoDeadline(t *testing.T) {
+	w := &deadlines{}
+	body := Timeouts{}.Upload(w, &http.Request{Body: io.NopCloser(iotest.DataErrReader(strings.NewReader(strings.Repeat("x", leastUploaded))))})
+	w.atEnd = func() bool { return body.err != nil }
+	if _, err := io.Copy(io.Discard, body); err != nil {
+		t.Fatal(err)
+	}
+	_, err := body.Read(make([]byte, 1))
+	body.Close()
+	if err != io.EOF || w.set == 0 || w.late > 0 {
+		t.Errorf("%v; %d deadlines were set, %d after the end", err, w.set, w.late)
+	}
+}
+
+// deadlines counts the read deadlines of a connection.
+type deadlines struct {
+	http.ResponseWriter
+	atEnd     func() bool
+	set, late int
+}
+
+func (d *deadlines) SetReadDeadline(time.Time) error {
+	if d.set++; d.atEnd() {
+		d.late++
+	}
+	return nil
 }
 
 // A body that breaks off says so, and its end is an end.
 func TestTheEndOfAnUpload(t *testing.T) {
 	r := &http.Request{Body: io.NopCloser(strings.NewReader("all"))}
-	if body, err := io.ReadAll(Upload(nowhere{}, r)); err != nil || string(body) != "all" {
+	if body, err := io.ReadAll(Timeouts{}.Upload(nowhere{}, r)); err != nil || string(body) != "all" {
 		t.Errorf("%q, %v", body, err)
 	}
 	r.Body = io.NopCloser(io.MultiReader(strings.NewReader("some"), cut{}))
-	if _, err := io.ReadAll(Upload(nowhere{}, r)); job.CodeOf(err) != job.Invalid {
+	if _, err := io.ReadAll(Timeouts{}.Upload(nowhere{}, r)); job.CodeOf(err) != job.Invalid {
 		t.Error(err)
 	}
 }

@@ -2,13 +2,13 @@ package api
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"runtime/debug"
-	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
@@ -37,11 +37,19 @@ func Wrap(log *slog.Logger, h Handler) http.Handler {
 	})
 }
 
-// failed answers a handler's error.
+// failed answers a handler's error. Where it answers 500, which refers to the log, there
+// is a line in the log.
 func failed(log *slog.Logger, res *response, r *http.Request, err error) {
+	over := r.Context().Err() != nil
+	if over && job.CodeOf(err) == job.Internal {
+		if !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
+			log.Error("a request failed", attributes(res, r, "error", err)...)
+		}
+		err = BrokenOff(err)
+	}
 	p := ProblemOf(err)
 	switch {
-	case r.Context().Err() != nil: // the client left: that is its right
+	case over: // the client left: that is its right
 	case p.Status == http.StatusInternalServerError:
 		log.Error("a request failed", attributes(res, r, "error", err)...)
 	case p.Status > http.StatusInternalServerError:
@@ -51,6 +59,12 @@ func failed(log *slog.Logger, res *response, r *http.Request, err error) {
 		readOut(r)
 	}
 	res.end(err)
+}
+
+// BrokenOff is the refusal of a request whose context ended before its answer was known.
+// Its client has most likely left; where it has not, this is not a defect to look for.
+func BrokenOff(cause error) error {
+	return job.Because(job.Unavailable, cause, "the request was broken off before its answer was known: what it asked for may have been done or not")
 }
 
 // mostReadOut is how much of a refused body is read for nothing: as much as the
@@ -131,9 +145,4 @@ func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	w.hijacked = err == nil
 	return conn, rw, err
-}
-
-// SetWriteDeadline bounds how long a slow reader may take.
-func (w *response) SetWriteDeadline(t time.Time) error {
-	return http.NewResponseController(w.ResponseWriter).SetWriteDeadline(t)
 }

@@ -2,9 +2,12 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -44,6 +47,40 @@ func TestOurFaultIsLoggedWithItsCause(t *testing.T) {
 	}
 	if !strings.Contains(logged, "disk on fire") {
 		t.Errorf("the cause is not in the log: %q", logged)
+	}
+}
+
+// A request whose context has ended is answered with no 500, for nothing failed; where
+// something did, it is in the log.
+func TestARequestThatIsBrokenOffIsNoDefect(t *testing.T) {
+	for _, tt := range []struct {
+		err    error
+		logged bool
+	}{
+		{context.Canceled, false},
+		{fmt.Errorf("the read: %w", context.DeadlineExceeded), false},
+		{errors.New("disk on fire"), true},
+	} {
+		var log bytes.Buffer
+		w := httptest.NewRecorder()
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		Wrap(slog.New(slog.NewTextHandler(&log, nil)), func(http.ResponseWriter, *http.Request) error { return tt.err }).
+			ServeHTTP(w, httptest.NewRequest("GET", "/x", nil).WithContext(ctx))
+		if w.Code != 503 || !strings.Contains(w.Body.String(), "broken off") || strings.Contains(log.String(), tt.err.Error()) != tt.logged {
+			t.Errorf("%v: %d %s, logged: %s", tt.err, w.Code, w.Body, &log)
+		}
+	}
+}
+
+// What is no JSON is a defect of ours, with a line in the log.
+func TestAnAnswerThatIsNoJSONIsLogged(t *testing.T) {
+	w, logged, _ := serve(func(w http.ResponseWriter, _ *http.Request) error {
+		WriteJSON(w, 200, math.NaN())
+		return nil
+	})
+	if w.Code != 500 || !strings.Contains(logged, "NaN") {
+		t.Errorf("%d %s, logged: %s", w.Code, w.Body, logged)
 	}
 }
 

@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strconv"
 )
@@ -20,8 +21,7 @@ func WriteJSON(w http.ResponseWriter, status int, v any) {
 	enc := json.NewEncoder(&buf)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
-		WriteError(w, err)
-		return
+		panic(fmt.Errorf("api: an answer that is no JSON: %w", err)) // which is logged
 	}
 	WriteJSONBytes(w, status, bytes.TrimSuffix(buf.Bytes(), []byte("\n")))
 }

@@ -29,7 +29,7 @@ import (
 // chatQueue is the queue that answers /api/chat.
 const chatQueue = "chat"
 
-// Bounds of the HTTP server. There is none on writing an answer: streams last.
+// Bounds of the HTTP server. Those of bodies and answers are [api.Timeouts].
 const (
 	headerWait  = 10 * time.Second
 	idleWait    = 2 * time.Minute
@@ -238,7 +238,7 @@ func (h *house) listen(ctx context.Context) error {
 		ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(h.listener) }()
+	go func() { failed <- srv.Serve(h.site.Timeouts.Listener(h.listener)) }()
 	select {
 	case err := <-failed:
 		return err

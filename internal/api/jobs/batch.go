@@ -53,6 +53,11 @@ func (f *Face) submitBatch(w http.ResponseWriter, r *http.Request) error {
 	if allExisting(became) {
 		w.Header()["Idempotent-Replay"] = []string{"true"}
 	}
+	for i := range became {
+		if job.CodeOf(became[i].Err) == job.Internal {
+			f.log.Error("a job of a batch failed to be stored", "request_id", w.Header().Get("X-Request-ID"), "error", became[i].Err)
+		}
+	}
 	f.answerBatch(w, became, func(j *job.Job) string { return f.watchURL(r, prefer, j) })
 	return nil
 }
@@ -206,7 +211,7 @@ func (f *Face) answerBatch(w http.ResponseWriter, became []engine.Submitted, wat
 		for i := range became {
 			b = comma(b, i)
 			if err := became[i].Err; err != nil {
-				b = f.appendRefusal(b, err)
+				b = appendRefusal(b, err)
 				continue
 			}
 			b = appendJob(b, &became[i].Job, &became[i].Snapshot, watch(&became[i].Job))
@@ -217,11 +222,8 @@ func (f *Face) answerBatch(w http.ResponseWriter, became []engine.Submitted, wat
 
 // appendRefusal writes a problem as one of many; what would be the header
 // Retry-After stands in it.
-func (f *Face) appendRefusal(b []byte, err error) []byte {
+func appendRefusal(b []byte, err error) []byte {
 	p := api.ProblemOf(err)
-	if p.Code == job.Internal {
-		f.log.Error("a job of a batch failed to be stored", "error", err)
-	}
 	b = appendString(append(b, `{"object":"error","type":`...), p.Type)
 	b = appendString(append(b, `,"title":`...), p.Title)
 	b = strconv.AppendInt(append(b, `,"status":`...), int64(p.Status), 10)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 
 	"github.com/meanwhile-run/meanwhile/internal/engine"
@@ -100,9 +101,9 @@ func (l *listener) takeLine(w http.ResponseWriter, r *http.Request) bool {
 	if !ok {
 		return false
 	}
-	l.out.out = &patient{to: line}
+	l.out.out = line
 	line.Go(func() error {
-		defer l.letGo()
+		defer l.close()
 		if err := l.end(line.Context(), l.story.goOn(line.Context(), l.watch)); err != nil {
 			return err
 		}
@@ -111,15 +112,8 @@ func (l *listener) takeLine(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
-// close lets go of the job, and leaves the connection as it was.
+// close lets go of the job.
 func (l *listener) close() {
-	if l.out != nil {
-		l.out.out.release()
-	}
-	l.letGo()
-}
-
-func (l *listener) letGo() {
 	if l.out != nil {
 		l.out.rest()
 	}
@@ -152,9 +146,24 @@ func (f *Face) logCut(id job.ID, err error) {
 	}
 }
 
+// mostUnsent is from how many bytes on a stream sends what it is told.
+const mostUnsent = 64 << 10
+
+// carrier takes what is written to the client: net/http, or a line.
+type carrier interface {
+	io.Writer
+	Flush() error
+}
+
+// handlers is what net/http carries while a handler runs.
+type handlers struct {
+	http.ResponseWriter
+	*http.ResponseController
+}
+
 // stream tells one watcher by server-sent events. It is used by one goroutine.
 type stream struct {
-	out    *patient
+	out    carrier
 	face   *Face
 	pooled *[]byte // nil while there is nothing to send
 	buf    []byte  // what is not sent yet
@@ -167,7 +176,7 @@ func (f *Face) newStream(w http.ResponseWriter) *stream {
 	h.Set("X-Accel-Buffering", "no")                          // or nginx would keep the events until its buffer is full
 	dontStore(w)
 	w.WriteHeader(http.StatusOK)
-	return &stream{out: patience(w), face: f}
+	return &stream{out: handlers{w, http.NewResponseController(w)}, face: f}
 }
 
 // begin borrows a buffer, unless there is one. Who is silent holds none.
@@ -197,7 +206,7 @@ func (s *stream) tell(name string, at eventID, data func([]byte) []byte) error {
 	b = data(b)
 	oneLine(b[start:])
 	s.buf = append(b, "\n\n"...)
-	if len(s.buf) < writePiece {
+	if len(s.buf) < mostUnsent {
 		return nil
 	}
 	return s.send()
@@ -229,7 +238,7 @@ func (s *stream) send() error {
 	if err := s.write(); err != nil {
 		return err
 	}
-	if err := s.out.flush(); err != nil {
+	if err := s.out.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return fmt.Errorf("%w: %w", errGone, err)
 	}
 	return nil

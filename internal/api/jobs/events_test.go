@@ -231,6 +231,9 @@ func TestABrokenWatchEndsTheStream(t *testing.T) {
 	}
 }
 
+// writeTime is how long a reader may take nothing; see [api.Timeouts].
+const writeTime = 30 * time.Second
+
 // A reader who takes nothing for half a minute is dropped, and so is the watch.
 func TestASlowReaderIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -288,7 +291,7 @@ func TestALongLogIsSentInPieces(t *testing.T) {
 	if got := len(parse(w.text())); got != 102 {
 		t.Errorf("%d events", got)
 	}
-	if most := writePiece + 8<<10; w.largest > most {
+	if most := mostUnsent + 8<<10; w.largest > most {
 		t.Errorf("a write of %d bytes, more than %d", w.largest, most)
 	}
 	if w.flushed() < 6 || !w.deadline.IsZero() {

@@ -76,7 +76,7 @@ func (d direct) Watch(ctx context.Context, owner job.Owner, id job.ID, after int
 type Config struct {
 	Engine Engine
 	Files  *files.Dir   // where the files of jobs lie; nil: there are none
-	Site   *api.Site    // whose watch URLs it gives; nil: none
+	Site   *api.Site    // whose watch URLs it gives, and whose timeouts count; nil: none
 	Log    *slog.Logger // nil: silent
 	// Stopping is over when the server stops: held requests are then answered with
 	// what there is, and streams end so that their watchers reconnect. Nil: never.
@@ -90,6 +90,7 @@ type Face struct {
 	files    *files.Dir
 	uploads  atomic.Int64 // under way
 	site     *api.Site
+	timeouts api.Timeouts // of clients
 	log      *slog.Logger
 	stopping context.Context
 	buffers  sync.Pool // of *[]byte, for answers
@@ -106,6 +107,9 @@ func New(c Config) *Face {
 	}
 	if f.stopping == nil {
 		f.stopping = context.Background()
+	}
+	if c.Site != nil {
+		f.timeouts = c.Site.Timeouts
 	}
 	f.sockets = api.Sockets{Stopping: f.stopping.Done(), Patience: api.UsualPatience, Log: f.log}
 	f.lines = api.Lines{Stopping: f.stopping, Log: f.log}

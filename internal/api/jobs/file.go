@@ -34,9 +34,7 @@ func (f *Face) file(w http.ResponseWriter, r *http.Request) error {
 	}
 	defer file.Close()
 	headFile(w.Header(), snap.Files[i])
-	reader := patience(w)
-	defer reader.release()
-	http.ServeContent(patientAnswer{w, reader}, r, "", time.Time{}, file)
+	http.ServeContent(w, r, "", time.Time{}, file)
 	return nil
 }
 
@@ -50,11 +48,3 @@ func headFile(h http.Header, f job.File) {
 	h.Set("Content-Security-Policy", "sandbox; default-src 'none'")
 	h.Set("Cache-Control", "no-store")
 }
-
-// patientAnswer is an answer whose body a slow reader may take some time for.
-type patientAnswer struct {
-	http.ResponseWriter
-	body *patient
-}
-
-func (a patientAnswer) Write(p []byte) (int, error) { return a.body.Write(p) }

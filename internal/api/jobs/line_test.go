@@ -60,7 +60,7 @@ func following(t *testing.T, f *fake, direct bool, head string, do func(*followe
 	l := lone{make(chan net.Conn, 1)}
 	l.conns <- theirs
 	served := make(chan struct{})
-	go func() { _ = srv.Serve(l); close(served) }()
+	go func() { _ = srv.Serve(api.Timeouts{}.Listener(l)); close(served) }()
 	go func() { _, _ = io.WriteString(ours, strings.ReplaceAll(head, "\n", "\r\n")) }()
 	c.in = bufio.NewReader(io.TeeReader(ours, &c.raw))
 	answer, err := http.ReadResponse(c.in, nil)

@@ -86,6 +86,7 @@ func (f *Face) receive(w http.ResponseWriter, r *http.Request) (engine.Request, 
 	if err := u.begin(w); err != nil {
 		return engine.Request{}, err
 	}
+	defer u.from.Close()
 	if n := f.uploads.Add(1); n > maxUploads {
 		f.uploads.Add(-1)
 		return engine.Request{}, &job.Error{Code: job.Overloaded, Message: "too many files are being received at the moment: try again in a moment", RetryAfter: 5 * time.Second}
@@ -109,6 +110,7 @@ type upload struct {
 	face  *Face
 	r     *http.Request
 	key   string // the idempotency key, or ""
+	from  *api.Upload
 	body  *gate
 	parts *multipart.Reader
 	stage *files.Stage
@@ -131,7 +133,8 @@ func (u *upload) begin(w http.ResponseWriter) (err error) {
 	if most := u.face.files.MaxJob() + job.MaxBody + (job.MaxFiles+3)*maxHeaders; u.r.ContentLength > most {
 		return job.Errorf(job.TooLarge, "the body is larger than the files of a job may be together, which is %d bytes", u.face.files.MaxJob())
 	}
-	u.body = &gate{from: api.Upload(w, u.r)}
+	u.from = u.face.timeouts.Upload(w, u.r)
+	u.body = &gate{from: u.from}
 	u.parts = multipart.NewReader(u.body, boundary)
 	return nil
 }

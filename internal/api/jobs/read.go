@@ -148,9 +148,7 @@ func (f *Face) result(w http.ResponseWriter, r *http.Request) error {
 	h.Set("Content-Security-Policy", "sandbox; default-src 'none'")
 	dontStore(w)
 	w.WriteHeader(http.StatusOK)
-	reader := patience(w)
-	defer reader.release()
-	_, _ = reader.Write(res.Body) // an error is the reader's leaving
+	_, _ = w.Write(res.Body) // an error is the reader's leaving
 	return nil
 }
 

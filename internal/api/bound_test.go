@@ -1,0 +1,177 @@
+package api
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+const longAnswer = 20 * writePiece
+
+// bounded gives a client's talk to a server whose answers are bounded, by its listener
+// or by its handler. GET /long has a long answer, GET /short one word, GET /held the
+// word after an hour.
+func bounded(t *testing.T, direct bool, talk func(conn net.Conn, answers *bufio.Reader)) {
+	synctest.Test(t, func(t *testing.T) {
+		mux := http.NewServeMux()
+		mux.HandleFunc("GET /long", func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(make([]byte, longAnswer)) })
+		mux.HandleFunc("GET /short", func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "word") })
+		mux.HandleFunc("GET /held", func(w http.ResponseWriter, r *http.Request) {
+			<-time.After(time.Hour)
+			_, _ = io.WriteString(w, "word")
+		})
+		ours, theirs := net.Pipe()
+		l := single{make(chan net.Conn, 1)}
+		l.conns <- theirs
+		srv := &http.Server{Handler: Timeouts{}.BoundAnswers(mux)}
+		var listener net.Listener = l
+		if direct {
+			srv.Handler, listener = mux, Timeouts{}.Listener(l)
+		}
+		done := make(chan struct{})
+		go func() { _ = srv.Serve(listener); close(done) }()
+		talk(ours, bufio.NewReader(ours))
+		_ = ours.Close()
+		_ = srv.Close()
+		<-done
+		<-time.After(time.Second) // that a server leaves a client whose body it did not read
+		synctest.Wait()
+	})
+}
+
+func both(t *testing.T, test func(t *testing.T, direct bool)) {
+	t.Run("by the listener", func(t *testing.T) { test(t, true) })
+	t.Run("by the handler", func(t *testing.T) { test(t, false) })
+}
+
+func get(conn net.Conn, path string) {
+	go func() { _, _ = io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: a\r\n\r\n") }()
+}
+
+// An answer may take as long as it goes on being read.
+func TestAnAnswerThatIsReadSlowlyIsWhole(t *testing.T) {
+	both(t, func(t *testing.T, direct bool) {
+		bounded(t, direct, func(conn net.Conn, answers *bufio.Reader) {
+			get(conn, "/long")
+			res, err := http.ReadResponse(answers, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			began := time.Now()
+			var got int64
+			for err == nil {
+				<-time.After(usualTimeout / 3)
+				var n int64
+				n, err = io.CopyN(io.Discard, res.Body, writePiece)
+				got += n
+			}
+			if took := time.Since(began); err != io.EOF || got != longAnswer || took < 20*usualTimeout/3 {
+				t.Errorf("%d bytes in %v, %v", got, took, err)
+			}
+		})
+	})
+}
+
+// A client that stops reading loses its connection in time.
+func TestAnAnswerThatIsNotReadIsBrokenOff(t *testing.T) {
+	both(t, func(t *testing.T, direct bool) {
+		bounded(t, direct, func(conn net.Conn, answers *bufio.Reader) {
+			get(conn, "/long")
+			if _, err := http.ReadResponse(answers, nil); err != nil {
+				t.Fatal(err)
+			}
+			<-time.After(usualTimeout + time.Second)
+			synctest.Wait()
+			if n, err := io.Copy(io.Discard, answers); n >= longAnswer || errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("%d bytes more, %v", n, err)
+			}
+		})
+	})
+}
+
+// Between two answers there is no time to keep, and an answer that is held for long has
+// as much time as any other.
+func TestTheTimeOfAnAnswerEndsWithIt(t *testing.T) {
+	both(t, func(t *testing.T, direct bool) {
+		bounded(t, direct, func(conn net.Conn, answers *bufio.Reader) {
+			for _, path := range []string{"/short", "/long", "/held", "/short", "/held", "/long"} {
+				get(conn, path)
+				res, err := http.ReadResponse(answers, nil)
+				if err != nil {
+					t.Fatal(path, err)
+				}
+				if _, err := io.Copy(io.Discard, res.Body); err != nil {
+					t.Fatal(path, err)
+				}
+				<-time.After(time.Hour)
+			}
+		})
+	})
+}
+
+// Whoever takes a connection over may set a deadline, and the next write sets its own.
+func TestADeadlineOfAnotherIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		l := single{make(chan net.Conn, 1)}
+		l.conns <- theirs
+		conn, err := Timeouts{}.Listener(l).Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		read := func() { _, _ = io.ReadFull(ours, make([]byte, 4)) }
+		for _, set := range []func(time.Time) error{conn.SetDeadline, conn.SetWriteDeadline} {
+			go read()
+			if _, err := io.WriteString(conn, "word"); err != nil {
+				t.Fatal(err)
+			}
+			_ = set(time.Time{})
+			began := time.Now()
+			if _, err := io.WriteString(conn, "word"); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) != usualTimeout {
+				t.Errorf("%v after %v", err, time.Since(began))
+			}
+			_ = set(time.Now().Add(time.Nanosecond))
+			<-time.After(time.Second)
+			go read()
+			if _, err := io.WriteString(conn, "word"); err != nil {
+				t.Error(err)
+			}
+		}
+		_, _ = ours.Close(), conn.Close()
+	})
+}
+
+// A connection that can be closed by halves stays one.
+func TestAHalfIsClosed(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	conn, err := Timeouts{}.Listener(l).Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+		t.Error(err)
+	}
+	if rest, err := io.ReadAll(client); err != nil || len(rest) > 0 {
+		t.Errorf("%q, %v", rest, err)
+	}
+	if _, err := io.Copy(conn, strings.NewReader("x")); err == nil {
+		t.Error("written to a half that was closed")
+	}
+}
