@@ -332,8 +332,13 @@ func TestASlowDiskTakesNoLease(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		var stalls atomic.Bool
 		s := faulty.New(inner, faulty.Plan{Commit: func(int, *store.Batch) faulty.Fault {
-			return faulty.Fault{After: func() { time.Sleep(slow) }}
+			return faulty.Fault{After: func() {
+				if stalls.Load() {
+					time.Sleep(slow)
+				}
+			}}
 		}})
 		q := Queue{Name: "q", Concurrency: 100, MaxAttempts: 3, Keep: time.Hour, KeepFailed: time.Hour}
 		q.Policy.Timeouts = job.Timeouts{Lease: 30 * time.Second}
@@ -360,6 +365,8 @@ func TestASlowDiskTakesNoLease(t *testing.T) {
 				}
 			})
 		}
+		synctest.Wait()
+		stalls.Store(true)
 		time.Sleep(time.Hour)
 		working.Wait()
 		stop()

@@ -25,8 +25,8 @@ type Config struct {
 	Store  store.Store
 	Queues []Queue
 	Log    *slog.Logger // nil discards
-	// RenewEvery is how often workers renew, and so how long renewals must have been
-	// accepted before a sweep takes a lease; 0 means 10 s.
+	// RenewEvery is how often workers renew. Renewals must have been possible for twice
+	// as long before a sweep takes a lease. 0 means 10 s.
 	RenewEvery time.Duration
 	// MaxWatchers is how many watches and held requests there may be at once; 0 means
 	// 20,000.
@@ -62,6 +62,7 @@ type Engine struct {
 	maxWatchers int
 	limits      map[string]job.Limits // of every queue; given to each batch
 	lanes       *lanes
+	commits     *commits
 	sweeper     *sweeper
 	pruner      *pruner
 	disk        *disk
@@ -131,6 +132,7 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 	}
 	slices.Sort(e.names)
 	e.disk = &disk{free: c.Free, least: c.MinFree, log: e.log}
+	e.commits = newCommits(e.refuseWaiting)
 	e.sweeper = newSweeper(e)
 	e.pruner = newPruner(e, c.MaxBytes)
 	e.pruner.fileBytes = c.FileBytes

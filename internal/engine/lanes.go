@@ -172,13 +172,18 @@ func (l *lanes) take() (ops []*pending) {
 		l.waiting[i] = l.waiting[i][:rest]
 	}
 	for _, p := range t.ops {
-		l.bytes -= p.bytes
-		l.count -= p.rows()
-		if p.lane == laneSubmit {
-			l.submits -= p.rows()
-		}
+		l.tookLocked(p)
 	}
 	return t.ops
+}
+
+// tookLocked counts an op out that waits no longer.
+func (l *lanes) tookLocked(p *pending) {
+	l.bytes -= p.bytes
+	l.count -= p.rows()
+	if p.lane == laneSubmit {
+		l.submits -= p.rows()
+	}
 }
 
 // taker fills a batch.

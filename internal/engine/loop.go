@@ -19,8 +19,6 @@ const (
 	mostPause  = time.Second
 	// unsettled is how many batches may be applied and not yet be on disk.
 	unsettled = 4
-	// slowCommit is a commit that says the disk, or the whole machine, stood still.
-	slowCommit = time.Second
 )
 
 // do sends an op through the loop and waits until it is on disk. The op's own
@@ -105,6 +103,7 @@ func (e *Engine) finishOff(w *work, fail context.CancelCauseFunc) {
 	if w.err == nil {
 		w.err = e.sync(w)
 	}
+	e.commits.end()
 	if w.err == nil {
 		e.settle(w)
 		return
@@ -117,9 +116,7 @@ func (e *Engine) finishOff(w *work, fail context.CancelCauseFunc) {
 
 // sync waits for a batch to be on disk.
 func (e *Engine) sync(w *work) error {
-	e.sweeper.waits(w.began)
 	err := w.synced()
-	e.sweeper.waits(time.Time{})
 	if took := time.Since(w.began); took > slowCommit {
 		e.sweeper.unhealthy()
 		e.log.Warn("a commit was slow", "took", took, "ops", w.batch.Len())
@@ -196,6 +193,7 @@ func (e *Engine) spareHealthy(ops []*pending) []*pending {
 // commit applies a batch, and makes true what the loop knows of queues and slots.
 func (e *Engine) commit(ctx context.Context, w *work) {
 	w.began = time.Now()
+	e.commits.begin(w.began)
 	w.err = errNoRoom
 	if e.disk.begin(w.adds()) {
 		w.synced, w.err = e.persist(ctx, w.batch)
@@ -203,6 +201,9 @@ func (e *Engine) commit(ctx context.Context, w *work) {
 	}
 	if errors.Is(w.err, store.ErrFull) {
 		e.squeeze(ctx, w)
+	}
+	if time.Since(w.began) > slowCommit {
+		e.sweeper.unhealthy() // before the next batch is gathered, which may take leases
 	}
 	defer e.answered(w)
 	if w.err != nil {
@@ -231,7 +232,9 @@ func (e *Engine) persist(ctx context.Context, b *store.Batch) (synced func() err
 		synced, err := e.store.Apply(context.WithoutCancel(ctx), b)
 		switch {
 		case err == nil:
-			e.failing.Store(false)
+			if e.failing.Swap(false) {
+				e.sweeper.unhealthy() // only now the trouble is over
+			}
 			return synced, nil
 		case errors.Is(err, store.ErrData):
 			return e.isolate(ctx, b, err)

@@ -131,13 +131,16 @@ func (s *sighting) unstore() { s.seen, s.stored = true, time.Time{} }
 // abandon stores who was seen, and cancels the jobs at which nobody was.
 func (e *Engine) abandon(ctx context.Context) error {
 	if op := e.presence.unstored(time.Now()); op != nil {
-		if err := e.urgent(ctx, op); err != nil || op.Err != nil {
+		err := e.urgent(ctx, op)
+		e.sweeper.step(err)
+		if err != nil || op.Err != nil {
 			e.presence.missed(op)
 			return firstOf(err, op.Err)
 		}
 	}
 	for after := ""; ; {
 		list, next, err := e.store.Abandonable(ctx, after, sweepLimit)
+		e.sweeper.step(err)
 		if err != nil {
 			return err
 		}
@@ -162,7 +165,9 @@ func (e *Engine) cancelAbandoned(ctx context.Context, j *job.Job) error {
 	}
 	keep, _ := e.keep(j.Queue)
 	op := &store.Cancel{Owner: j.Owner, ID: j.ID, Keep: keep, Abandoned: true}
-	if err := e.urgent(ctx, op); err != nil {
+	err := e.urgent(ctx, op)
+	e.sweeper.step(err)
+	if err != nil {
 		return err
 	}
 	switch job.CodeOf(op.Err) {

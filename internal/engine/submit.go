@@ -81,8 +81,8 @@ func (e *Engine) prepare(r *Request) (*store.Submit, error) {
 	if e.stopping.Load() {
 		return nil, &job.Error{Code: job.ShuttingDown, Message: "the server is stopping", RetryAfter: retrySoon}
 	}
-	if e.failing.Load() {
-		return nil, unwritable(nil)
+	if err := e.writable(); err != nil {
+		return nil, err
 	}
 	q, err := e.Queue(r.Queue)
 	if err != nil {
@@ -101,6 +101,15 @@ func (e *Engine) prepare(r *Request) (*store.Submit, error) {
 		op.Idempotency = &store.Idempotency{Key: r.IdempotencyKey, Hash: r.Hash, Keep: e.keepKeys}
 	}
 	return op, nil
+}
+
+// writable refuses new work while the store cannot be written, or hangs: it would wait
+// as long as the disk takes.
+func (e *Engine) writable() error {
+	if e.failing.Load() || e.commits.slow() {
+		return unwritable(nil)
+	}
+	return nil
 }
 
 // job is the job that a request asks for, with the queue's word where it is silent.
@@ -201,7 +210,7 @@ func (e *Engine) Room(queue string, size int64) error {
 	if _, err := e.Queue(queue); err != nil {
 		return err
 	}
-	if err := e.disk.room(); err != nil {
+	if err := firstOf(e.writable(), e.disk.room()); err != nil {
 		return err
 	}
 	q := e.queues[queue]

@@ -20,21 +20,24 @@ const (
 )
 
 // sweeper does what the clock asks for: due retries, lapsed leases, cancels that
-// nobody followed. It never takes a lease until renewals have been accepted for a
-// whole interval since the last trouble of ours: a stall of ours is nobody's death.
+// nobody followed. It takes no lease until renewals could have been accepted for two
+// whole intervals since the last trouble of ours: a stall of ours is nobody's death. A
+// healthy worker whose renewal failed asks again within one interval, and a delivery may
+// have come late, too.
 type sweeper struct {
 	e    *Engine
 	wake chan struct{} // has a value when the next due time moved; nobody closes it
 
 	// Owned by run.
-	cared time.Time     // when abandoned jobs were last looked for
-	clock time.Duration // the store's clock against ours, at the last sweep
+	cared   time.Time // when abandoned jobs were last looked for
+	stepped time.Time // when the last step was done
+	failed  bool      // the last step failed
 
 	mu sync.Mutex
 	// Guarded by mu.
-	next    time.Time // by the store's clock; zero when nothing is due
-	healthy time.Time // since when nothing of ours went wrong
-	waiting time.Time // since when the oldest commit waits for the disk; zero when none does
+	next    time.Time     // by the store's clock; zero when nothing is due
+	healthy time.Time     // since when nothing of ours went wrong
+	clock   time.Duration // the store's clock against ours, at the last sweep
 }
 
 func newSweeper(e *Engine) *sweeper {
@@ -51,9 +54,11 @@ func (s *sweeper) drift() time.Duration {
 // jumped says whether the store's clock has jumped since the last sweep: leases are
 // measured by it, and workers renew by their own.
 func (s *sweeper) jumped() bool {
+	s.mu.Lock()
 	before := s.clock
 	s.clock = s.drift()
 	by := (s.clock - before).Abs()
+	s.mu.Unlock()
 	if by > stall {
 		s.e.log.Warn("the clock has jumped: no lease is taken until all had the time to renew", "by", by.String())
 	}
@@ -89,15 +94,22 @@ func (s *sweeper) unhealthy() {
 func (s *sweeper) mayTake() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	slow := !s.waiting.IsZero() && time.Since(s.waiting) > slowCommit
-	return !slow && time.Since(s.healthy) >= s.e.renewEvery
+	return time.Since(s.healthy) >= 2*s.e.renewEvery && (s.drift()-s.clock).Abs() <= stall && !s.e.commits.slow()
 }
 
-// waits notes since when the oldest commit waits for the disk; zero for none.
-func (s *sweeper) waits(since time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.waiting = since
+// step notes that a read or a commit of the sweep is done, and what it came to. One that
+// failed, or was slow, says that the store stood still, or all of us. After a failure
+// the outage lasts until the first success.
+func (s *sweeper) step(err error) {
+	now := time.Now()
+	took := now.Sub(s.stepped)
+	if took > slowCommit {
+		s.e.log.Warn("the sweep stood still: no lease is taken until all had the time to renew", "for", took.String())
+	}
+	if took > slowCommit || err != nil || s.failed {
+		s.unhealthy()
+	}
+	s.stepped, s.failed = now, err != nil
 }
 
 // run sweeps until ctx ends. What fails is logged, and done again by the next
@@ -106,23 +118,23 @@ func (s *sweeper) run(ctx context.Context) {
 	s.dueAt(s.e.store.Now()) // also for parked jobs, whose limits may be others than before
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	last := time.Now()
+	s.unhealthy() // nobody could renew before
 	for {
 		pause := s.pause()
 		timer.Reset(pause)
+		slept := time.Now()
 		select {
 		case <-ctx.Done():
 			return
 		case <-s.wake:
 		case <-timer.C:
 		}
-		if time.Since(last) > pause+stall {
+		if time.Since(slept) > pause+stall {
 			s.unhealthy()
 		}
 		if err := s.once(ctx); err != nil && ctx.Err() == nil {
 			s.e.log.Error("a sweep failed and will be repeated", "error", err)
 		}
-		last = time.Now()
 	}
 }
 
@@ -138,6 +150,7 @@ func (s *sweeper) pause() time.Duration {
 
 // once does all that is to be done now.
 func (s *sweeper) once(ctx context.Context) error {
+	s.stepped = time.Now()
 	if s.jumped() {
 		s.unhealthy()
 	}
@@ -165,6 +178,7 @@ func (s *sweeper) due(ctx context.Context) error {
 	for more := now; more; {
 		op := &store.Due{Limit: sweepLimit, Keep: s.e.keepExpired(), Failure: queueTimeout()}
 		err := s.e.urgent(ctx, op)
+		s.step(err)
 		if err == nil {
 			err = op.Err
 		}
@@ -178,7 +192,7 @@ func (s *sweeper) due(ctx context.Context) error {
 		more = op.More
 	}
 	if now {
-		s.askNext(ctx)
+		return s.askNext(ctx)
 	}
 	return nil
 }
@@ -189,36 +203,46 @@ func queueTimeout() *job.Failure {
 }
 
 // askNext asks the store what will be due next.
-func (s *sweeper) askNext(ctx context.Context) {
+func (s *sweeper) askNext(ctx context.Context) error {
 	ready, expires, err := s.e.store.NextDue(ctx)
+	s.step(err)
 	if err != nil {
 		s.dueAt(s.e.store.Now().Add(sweepEvery))
-		return
+		return err
 	}
 	for _, at := range []time.Time{ready, expires} {
 		if !at.IsZero() {
 			s.dueAt(at)
 		}
 	}
+	return nil
 }
 
-// end ends the attempts of running jobs of one kind: those whose lease has
+// end ends the attempts of running jobs of one kind, in one go: those whose lease has
 // lapsed, or whose cancel was not followed within its grace.
 func (s *sweeper) end(ctx context.Context, which store.Which) error {
 	list, err := s.e.store.Running(ctx, which, job.ID{}, sweepLimit)
-	if err != nil {
+	s.step(err)
+	if err != nil || which == store.LapsedOnly && !s.mayTake() {
 		return err
 	}
+	asked := make([]*pending, len(list))
 	for i := range list {
-		op := s.e.taken(&list[i], which)
-		if err := s.e.do(ctx, &pending{lane: laneUrgent, bytes: opBytes, op: op, taken: true}); err != nil {
+		asked[i] = &pending{lane: laneUrgent, bytes: opBytes, op: s.e.taken(&list[i], which), taken: true}
+		if err := s.e.lanes.put(asked[i]); err != nil {
 			return err
 		}
-		if op.Err == nil {
+	}
+	for i, p := range asked {
+		if err := p.wait(ctx); err != nil {
+			return err
+		}
+		if op := p.op.(*store.Finish); op.Err == nil {
 			s.e.observer.Took(which == store.CancelOnly)
 			s.e.log.Warn("a lease was taken", "job", list[i].Job.ID, "worker", list[i].Worker, "cancelled", which == store.CancelOnly, "state", op.State)
 		}
 	}
+	s.step(nil)
 	return nil
 }
 

@@ -34,8 +34,9 @@ var ErrLost = errors.New("faulty: the answer was lost")
 // Fault is what becomes of one commit. The zero value lets it be.
 type Fault struct {
 	Step Step
-	// Before and After are called, when set, before the commit would be applied and
-	// between that and its answer. A commit waits for them: that is how it is slow.
+	// Before and After are called, when set, before the commit would be applied, and
+	// after that as a part of its sync. A commit waits for them: that is how it is slow.
+	// While After blocks the next commit may be applied.
 	Before, After func()
 	// On, when set, keeps the fault given to Next for the next commit that holds such
 	// an op: an engine also commits what it does by itself, at times of its own.
@@ -57,7 +58,7 @@ type Plan struct {
 	// refused with store.ErrData.
 	Bad func(op any) bool
 	// Read is asked before every read, by the name of its method; the read fails with
-	// the error that it returns.
+	// the error that it returns. A read waits for it: that is how it is slow.
 	Read func(method string) error
 	// Seed is for the coin of Unknown: the same seed flips the same.
 	Seed uint64

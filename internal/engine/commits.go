@@ -1,0 +1,126 @@
+package engine
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// slowCommit is how long a commit, or a read of the sweep, may take. One that takes
+// longer says that the disk, or the whole machine, stood still.
+const slowCommit = time.Second
+
+// refuseEvery is how often what waits is looked at while a commit is slow.
+const refuseEvery = slowCommit / 4
+
+// commits are those under way: handed to the store and not yet on disk.
+type commits struct {
+	// Set once.
+	stuck func() // called again and again while the oldest commit is slow
+	epoch time.Time
+
+	oldest atomic.Int64 // when the oldest began, after the epoch; 0 while none is under way
+
+	mu sync.Mutex
+	// Guarded by mu.
+	began []time.Time // oldest first
+	timer *time.Timer // looks at the oldest; nil before the first
+	armed bool        // the timer will ring
+}
+
+func newCommits(stuck func()) *commits {
+	return &commits{stuck: stuck, epoch: time.Now().Add(-time.Nanosecond)}
+}
+
+// begin notes that a commit begins.
+func (c *commits) begin(at time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.began = append(c.began, at)
+	c.noteLocked()
+	if c.armed { // one timer a second, however many commits
+		return
+	}
+	c.armed = true
+	if c.timer == nil {
+		c.timer = time.AfterFunc(slowCommit, c.look)
+		return
+	}
+	c.timer.Reset(slowCommit)
+}
+
+// end notes that the oldest commit is over.
+func (c *commits) end() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.began = append(c.began[:0], c.began[1:]...)
+	c.noteLocked()
+}
+
+func (c *commits) noteLocked() {
+	if len(c.began) == 0 {
+		c.oldest.Store(0)
+		return
+	}
+	c.oldest.Store(int64(c.began[0].Sub(c.epoch)))
+}
+
+// slow says that the oldest commit under way is slow.
+func (c *commits) slow() bool {
+	oldest := c.oldest.Load()
+	return oldest > 0 && time.Since(c.epoch)-time.Duration(oldest) >= slowCommit
+}
+
+// look is called by the timer.
+func (c *commits) look() {
+	if c.slow() {
+		c.stuck()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.armed = len(c.began) > 0; c.armed {
+		c.timer.Reset(max(refuseEvery, time.Until(c.began[0].Add(slowCommit))))
+	}
+}
+
+// refuseWaiting refuses the new work that waits for the loop while a commit is slow.
+// Nothing of it was handed to the store. What was handed to it waits for its outcome,
+// however long that takes: until then nobody knows whether it is stored.
+func (e *Engine) refuseWaiting() {
+	for _, p := range e.lanes.takeGrowth() {
+		p.err = unwritable(nil)
+		e.countOut(p.submits, p.to)
+		p.answer()
+	}
+}
+
+// takeGrowth removes and returns what only adds to the disk; see refuseGrowth.
+func (l *lanes) takeGrowth() (ops []*pending) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for lane := range l.waiting {
+		kept := l.waiting[lane][:0]
+		for _, p := range l.waiting[lane] {
+			if !p.grows() {
+				kept = append(kept, p)
+				continue
+			}
+			ops = append(ops, p)
+			l.tookLocked(p)
+		}
+		clear(l.waiting[lane][len(kept):])
+		l.waiting[lane] = kept
+	}
+	return ops
+}
+
+// grows says whether an op only adds to the disk.
+func (p *pending) grows() bool {
+	switch p.op.(type) {
+	case *store.Write, *store.Retry:
+		return true
+	}
+	return p.submits != nil
+}
