@@ -307,7 +307,7 @@ func lighter(ops []*pending) map[*pending]bool {
 // so is refused who has waited for long enough to cancel or delete.
 func (e *Engine) putBack(ctx context.Context, w *work, keep func(*pending) bool) {
 	for _, c := range w.claims {
-		c.to.release(len(c.op.Tokens))
+		c.to.claimed(c.op, 0)
 	}
 	batch, kept, back := store.NewBatch(), []*pending(nil), []*pending(nil)
 	batch.Limits = w.batch.Limits

@@ -497,6 +497,7 @@ func outputLeavesRoomForEnds(t *testing.T) {
 	r.submit(Request{})
 	r.submit(Request{})
 	talks, ends := <-r.jobs, <-more
+	r.submit(Request{}) // which finds a slot once the disk has room
 	r.free.Store(-1)
 	r.lookAnew()
 	time.Sleep(lookEvery)
@@ -516,6 +517,11 @@ func outputLeavesRoomForEnds(t *testing.T) {
 	r.free.Store(1 << 40)
 	if err := <-appended; err != nil {
 		t.Errorf("output that had to wait: %v", err)
+	}
+	<-more
+	synctest.Wait()
+	if n := r.queues["q"].claiming; n != 0 {
+		t.Errorf("%d claims that found no room count still", n)
 	}
 }
 
