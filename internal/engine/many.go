@@ -139,14 +139,20 @@ func (m *many) show(ctx context.Context) {
 // and says to how many. Jobs for which it is no change (a cancel of one that has
 // ended, a retry of one that cannot be) are passed over. What was done before an
 // error, or before ctx ended, stays done.
+//
+// When ctx ends no further page is begun. A page that was begun is waited for: what was
+// asked for is done, whoever waits, and so it counts.
 func (e *Engine) Many(ctx context.Context, v Verb, f job.Filter) (done int, err error) {
 	f.Limit = job.MaxListPage
 	for {
+		if err := ctx.Err(); err != nil {
+			return done, err
+		}
 		page, next, err := e.store.List(ctx, f)
 		if err != nil {
 			return done, err
 		}
-		n, err := e.each(ctx, v, page)
+		n, err := e.each(context.WithoutCancel(ctx), v, page)
 		done += n
 		if err != nil || next == (job.ID{}) {
 			return done, err
@@ -177,8 +183,9 @@ func (e *Engine) DeleteJobs(ctx context.Context, owner job.Owner, ids []job.ID) 
 	return nil
 }
 
-// each does one thing to every job of a page, in one go.
-func (e *Engine) each(ctx context.Context, v Verb, page []job.Job) (done int, err error) {
+// each does one thing to every job of a page, in one go. Of several errors it returns
+// the first, and counts all that was done.
+func (e *Engine) each(ctx context.Context, v Verb, page []job.Job) (done int, failed error) {
 	var asked []*pending
 	for i := range page {
 		op := e.change(v, &page[i])
@@ -186,20 +193,43 @@ func (e *Engine) each(ctx context.Context, v Verb, page []job.Job) (done int, er
 			continue
 		}
 		p := &pending{lane: laneUrgent, bytes: opBytes, op: op}
-		if err := e.lanes.put(p); err != nil {
-			return done, err
+		if failed = e.lanes.put(p); failed != nil {
+			break
 		}
 		asked = append(asked, p)
 	}
 	for _, p := range asked {
-		if err := p.wait(ctx); err != nil {
-			return done, err
+		err := p.wait(ctx)
+		if err == nil {
+			err = refusalOf(p)
 		}
-		if changed(p.op) {
+		switch {
+		case err == nil && changed(p.op):
 			done++
+		case err != nil && failed == nil:
+			failed = err
 		}
 	}
-	return done, nil
+	return done, failed
+}
+
+// refusalOf is why a change of one of many was refused, once it was answered; nil where
+// the job is only to be passed over, because it is gone or has moved on.
+func refusalOf(p *pending) error {
+	var err error
+	switch op := p.op.(type) {
+	case *store.Cancel:
+		err = op.Err
+	case *store.Retry:
+		err = op.Err
+	case *store.Delete:
+		err = op.Err
+	}
+	switch job.CodeOf(err) {
+	case job.NotFound, job.NotRetryable:
+		return nil
+	}
+	return err
 }
 
 // change is the op that does a thing to a job; nil where it would be no change.

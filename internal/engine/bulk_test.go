@@ -1,0 +1,63 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
+	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
+)
+
+// A bulk retry that finds no room says so, instead of passing over all jobs.
+func TestABulkRetryOnAFullDiskIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRough(t, sqlite.Options{Unsynced: true})
+		owner := job.Owner{User: "u"}
+		for range 3 {
+			id := r.submit(Request{Delay: time.Hour})
+			if _, err := r.Cancel(t.Context(), owner, id); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.breaks(faulty.Full, everything)
+		if n, err := r.Many(t.Context(), RetryAll, job.Filter{Owner: owner}); n != 0 || job.CodeOf(err) != job.NoSpace {
+			t.Errorf("%d were done, %v", n, err)
+		}
+		r.heals()
+		if n, err := r.Many(t.Context(), RetryAll, job.Filter{Owner: owner}); n != 3 || err != nil {
+			t.Errorf("with room again %d were done, %v", n, err)
+		}
+	})
+}
+
+// What a bulk call has asked for counts, although its time is over before that is on
+// disk; nothing more is asked for then.
+func TestABulkCallCountsWhatItHasAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRough(t, sqlite.Options{Unsynced: true})
+		owner := job.Owner{User: "u"}
+		for range 5 {
+			r.submit(Request{Delay: time.Hour})
+		}
+		ctx, over := context.WithTimeout(t.Context(), time.Second)
+		defer over()
+		slow := func(b *store.Batch) faulty.Fault {
+			if len(b.Deletes) > 0 {
+				return faulty.Fault{Before: func() { time.Sleep(3 * time.Second) }}
+			}
+			return faulty.Fault{}
+		}
+		r.fault.Store(&slow)
+		if n, err := r.Many(ctx, DeleteAll, job.Filter{Owner: owner}); n != 5 || err != nil {
+			t.Errorf("of 5 deletes %d count, %v", n, err)
+		}
+		if n, err := r.Many(ctx, DeleteAll, job.Filter{Owner: owner}); n != 0 || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("after its time %d were done, %v", n, err)
+		}
+	})
+}
