@@ -38,7 +38,7 @@ type pruner struct {
 	fileBytes func(context.Context) (int64, error) // nil when jobs have no files
 
 	// Owned by run.
-	from  int64     // where the next pass begins
+	from  string    // where the next pass begins
 	whole time.Time // when a pass last began with the oldest job
 	full  time.Time // when all that could be deleted was, and the store still held too much
 }
@@ -72,7 +72,7 @@ func (p *pruner) run(ctx context.Context) {
 // now and then with the oldest, and stops where jobs are too young to be over.
 func (p *pruner) pass(ctx context.Context) error {
 	if now := time.Now(); now.Sub(p.whole) >= wholeEvery {
-		p.from, p.whole = 0, now
+		p.from, p.whole = "", now
 	}
 	total := 0
 	for {
@@ -81,7 +81,7 @@ func (p *pruner) pass(ctx context.Context) error {
 			return err
 		}
 		total += op.Deleted
-		young := op.Next == 0 || p.e.store.Now().Sub(op.Seen) < p.e.shortestKeep()
+		young := op.Next == "" || p.e.store.Now().Sub(op.Seen) < p.e.shortestKeep()
 		if young && !op.More {
 			break
 		}
@@ -122,7 +122,7 @@ func (p *pruner) shrink(ctx context.Context) error {
 	if err != nil || size <= p.most {
 		return err
 	}
-	before, total, after := size, 0, int64(0)
+	before, total, after := size, 0, ""
 	for enough := p.most / 10 * 9; size > enough; {
 		op := &store.Prune{After: after, Limit: pieceRows, Bytes: min(pieceBytes, size-enough), For: pieceTime, Early: true}
 		if err := p.piece(ctx, op); err != nil {
@@ -132,7 +132,7 @@ func (p *pruner) shrink(ctx context.Context) error {
 		if size, err = p.size(ctx); err != nil {
 			return err
 		}
-		if after == 0 {
+		if after == "" {
 			break
 		}
 		if err := p.rest(ctx, pauseTimesFull); err != nil {

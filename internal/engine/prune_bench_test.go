@@ -96,7 +96,7 @@ func openHistory(b *testing.B, jobs int) *long {
 
 // prune is a pass that goes on whenever it is wanted.
 func (h *long) prune(ctx context.Context) {
-	for after := int64(0); ctx.Err() == nil; {
+	for after := ""; ctx.Err() == nil; {
 		if !h.pruning.Load() {
 			_ = h.pruner.rest(ctx, pauseTimes)
 			continue

@@ -252,13 +252,15 @@ func TestOrphansAreSweptAtTheNextStart(t *testing.T) {
 	}
 	younger := kept(t, d, "d")
 	pages := 0
-	removed, err := d.Sweep(t.Context(), func(_ context.Context, after int64, limit int) ([]job.ID, int64, error) {
-		pages++
-		next := after + 2
-		if int(next) >= len(stored) {
-			return stored[after:], 0, nil
+	removed, err := d.Sweep(t.Context(), func(_ context.Context, after string, limit int) ([]job.ID, string, error) {
+		from := 2 * pages
+		if after != strings.Repeat("x", pages) {
+			t.Errorf("page %d is asked for after %q", pages, after)
 		}
-		return stored[after:next], next, nil
+		if pages++; from+2 >= len(stored) {
+			return stored[from:], "", nil
+		}
+		return stored[from : from+2], after + "x", nil
 	})
 	if err != nil || removed != 2 || pages != 3 {
 		t.Errorf("removed %d in %d pages, %v", removed, pages, err)
@@ -272,7 +274,7 @@ func TestOrphansAreSweptAtTheNextStart(t *testing.T) {
 	if slices.Contains(left, orphan.String()) || slices.Contains(left, half.ID().String()) || !slices.Contains(left, "lost+found") {
 		t.Errorf("left are %v", left)
 	}
-	if removed, err := d.Sweep(t.Context(), func(context.Context, int64, int) ([]job.ID, int64, error) { return stored, 0, nil }); removed != 0 || err != nil {
+	if removed, err := d.Sweep(t.Context(), func(context.Context, string, int) ([]job.ID, string, error) { return stored, "", nil }); removed != 0 || err != nil {
 		t.Errorf("a second sweep: %d, %v", removed, err)
 	}
 }
@@ -304,7 +306,7 @@ func TestTheSizeIsThatOfTheFilesOfJobs(t *testing.T) {
 	}
 	for time := d.opened; !job.NewID().Time().After(time); {
 	}
-	if _, err := d.Sweep(t.Context(), func(context.Context, int64, int) ([]job.ID, int64, error) { return stored, 0, nil }); err != nil {
+	if _, err := d.Sweep(t.Context(), func(context.Context, string, int) ([]job.ID, string, error) { return stored, "", nil }); err != nil {
 		t.Fatal(err)
 	}
 	d.Remove(stored[0]) // before it was counted
@@ -345,7 +347,7 @@ func TestACountThatIsBrokenOffGoesOn(t *testing.T) {
 	}
 	d, err := Open(before.root, Options{Sized: true})
 	if err == nil {
-		_, err = d.Sweep(t.Context(), func(context.Context, int64, int) ([]job.ID, int64, error) { return ids, 0, nil })
+		_, err = d.Sweep(t.Context(), func(context.Context, string, int) ([]job.ID, string, error) { return ids, "", nil })
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -371,7 +373,7 @@ func TestASweepThatCannotAskRemovesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	away := errors.New("away")
-	if _, err := d.Sweep(t.Context(), func(context.Context, int64, int) ([]job.ID, int64, error) { return nil, 0, away }); !errors.Is(err, away) {
+	if _, err := d.Sweep(t.Context(), func(context.Context, string, int) ([]job.ID, string, error) { return nil, "", away }); !errors.Is(err, away) {
 		t.Error(err)
 	}
 	if left := all(t, d); len(left) != 2 {

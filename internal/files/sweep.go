@@ -10,9 +10,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// A Lister lists the jobs that have files, in the order of a cursor that begins
-// with 0 and ends with 0.
-type Lister func(ctx context.Context, after int64, limit int) (ids []job.ID, next int64, err error)
+// A Lister lists the jobs that have files, in the order of a cursor that is
+// "" at the beginning and at the end.
+type Lister func(ctx context.Context, after string, limit int) (ids []job.ID, next string, err error)
 
 const sweepPage = 1000 // ids
 
@@ -24,7 +24,7 @@ func (d *Dir) Sweep(ctx context.Context, list Lister) (removed int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("the directory of the jobs' files cannot be read: %w", err)
 	}
-	for after, more := int64(0), len(orphans) > 0; more; more = after != 0 {
+	for after, more := "", len(orphans) > 0; more; more = after != "" {
 		var ids []job.ID
 		if ids, after, err = list(ctx, after, sweepPage); err != nil {
 			return 0, fmt.Errorf("which jobs have files cannot be read: %w", err)

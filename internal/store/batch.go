@@ -337,9 +337,9 @@ type Due struct {
 // Prune deletes ended jobs past their ExpiresAt with all they left, and idempotency
 // keys past theirs. It looks at no more than Limit jobs, about the oldest first,
 // from after a cursor, and stops once it has deleted about Bytes, or For has passed,
-// but not before it has looked at some.
+// but not before it has looked at some. Refusals: job.Invalid, when After is no cursor.
 type Prune struct {
-	After int64 // a cursor; 0 begins with the oldest
+	After string // an opaque cursor, as a prune before answered it; "" begins with the oldest
 	Limit int
 	Bytes int64         // of input, output and result, with Early also of files; 0 for no bound
 	For   time.Duration // how long it may hold up the batch; 0 for no bound
@@ -349,8 +349,9 @@ type Prune struct {
 	// out
 	Err     error
 	Deleted int
-	// Next is where the following prune continues; 0 when this one saw the newest.
-	Next int64
+	// Next is where the following prune continues; "" when this one saw the newest. It
+	// passes no job that is submitted later, and is good as long as the store.
+	Next string
 	// More says that more keys, or memories of deletes, are past their time.
 	More bool
 	// Seen is when the last job that this one looked at was submitted.

@@ -95,9 +95,9 @@ type Upkeep interface {
 	// longest, queued or parked; zero when there is none. It may be up to two seconds
 	// too early, and it costs the same however many jobs wait.
 	OldestQueued(ctx context.Context, queue string) (time.Time, error)
-	// WithFiles lists jobs that have files, whoever's, in the order of a cursor that
-	// begins with 0 and ends with 0.
-	WithFiles(ctx context.Context, after int64, limit int) (ids []job.ID, next int64, err error)
+	// WithFiles lists jobs that have files, of all owners. The cursor is opaque: "" begins
+	// and ends.
+	WithFiles(ctx context.Context, after string, limit int) (ids []job.ID, next string, err error)
 	// Abandonable lists unfinished jobs, of all owners, at which nobody was seen for
 	// their [job.Timeouts.Abandon] by the store's clock: since the submit, the last retry,
 	// or the last [Presence] of the job or its owner, whichever came last. A job whose cancel

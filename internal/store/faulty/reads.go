@@ -134,7 +134,7 @@ func (s *Store) Rows(ctx context.Context, of store.RowSet, page store.RowPage) (
 }
 
 // WithFiles lists jobs that have files; see [store.Upkeep].
-func (s *Store) WithFiles(ctx context.Context, after int64, limit int) (ids []job.ID, next int64, err error) {
+func (s *Store) WithFiles(ctx context.Context, after string, limit int) (ids []job.ID, next string, err error) {
 	if err = s.reading("WithFiles"); err == nil {
 		ids, next, err = s.inner.WithFiles(ctx, after, limit)
 	}

@@ -2,22 +2,42 @@ package sqlite
 
 import (
 	"context"
+	"strconv"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
 // WithFiles lists jobs that have files; see [store.Upkeep].
-func (s *Store) WithFiles(ctx context.Context, after int64, limit int) (ids []job.ID, next int64, err error) {
+func (s *Store) WithFiles(ctx context.Context, after string, limit int) (ids []job.ID, next string, err error) {
+	from, err := parseRowCursor(after)
+	if err != nil {
+		return nil, "", err
+	}
+	last := int64(0)
 	err = s.read(ctx, func(r *reader) error {
-		return r.withFiles.int(after).int(int64(limit)).each(func(c column) error {
-			ids, next = append(ids, c.id(1)), c.int(0)
+		return r.withFiles.int(from).int(int64(limit)).each(func(c column) error {
+			ids, last = append(ids, c.id(1)), c.int(0)
 			return nil
 		})
 	})
-	if len(ids) < limit {
-		next = 0
+	if err == nil && len(ids) == limit {
+		next = rowCursor(last)
 	}
 	return ids, next, err
+}
+
+// rowCursor is the cursor behind the row n, for lists in the order of row numbers.
+func rowCursor(n int64) string { return strconv.FormatInt(n, 10) }
+
+// parseRowCursor reads the number of the row that a cursor is behind; 0 for "".
+func parseRowCursor(text string) (n int64, err error) {
+	if text == "" {
+		return 0, nil
+	}
+	if n, err = strconv.ParseInt(text, 10, 64); err != nil || n < 0 {
+		return 0, job.Errorf(job.Invalid, "%s is not a cursor of this list", job.Quote(text))
+	}
+	return n, nil
 }
 
 // Size is how many bytes the store holds; see [store.Upkeep].

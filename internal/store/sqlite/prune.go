@@ -16,13 +16,17 @@ type pruning struct {
 	*tx
 	op    *store.Prune
 	began time.Time
+	at    int64 // the row that it looked at last
 	left  int   // how many jobs it may still look at
 	bytes int64 // of the jobs that it deleted
 }
 
 func (t *tx) prune(op *store.Prune) (err error) {
-	op.Err, op.Deleted, op.Next, op.Seen, op.More = nil, 0, op.After, time.Time{}, false
+	op.Err, op.Deleted, op.Next, op.Seen, op.More = nil, 0, "", time.Time{}, false
 	p := &pruning{tx: t, op: op, began: time.Now(), left: op.Limit}
+	if p.at, op.Err = parseRowCursor(op.After); op.Err != nil {
+		return nil
+	}
 	for more := true; more && err == nil; {
 		more, err = p.chunk()
 	}
@@ -55,7 +59,7 @@ func (p *pruning) chunk() (more bool, err error) {
 	}
 	for i := range list {
 		if p.op.Bytes > 0 && p.bytes >= p.op.Bytes {
-			p.op.Next = list[i].n - 1
+			p.op.Next = rowCursor(list[i].n - 1)
 			return false, nil
 		}
 		if err := p.removeOld(&list[i]); err != nil {
@@ -63,18 +67,19 @@ func (p *pruning) chunk() (more bool, err error) {
 		}
 	}
 	if seen < min(pruneChunk, p.left) {
-		p.op.Next = 0
+		p.op.Next = ""
 		return false, nil
 	}
+	p.op.Next = rowCursor(p.at)
 	p.left -= seen
 	return !p.enough(), nil
 }
 
 // look reads a few jobs after the cursor, and moves it.
 func (p *pruning) look(limit int) (list []old, seen int, err error) {
-	err = p.q.oldest.int(p.op.Next).int(int64(limit)).each(func(c column) error {
+	err = p.q.oldest.int(p.at).int(int64(limit)).each(func(c column) error {
 		seen++
-		p.op.Next, p.op.Seen = c.int(0), c.time(6)
+		p.at, p.op.Seen = c.int(0), c.time(6)
 		if job.State(c.int(3)).Ended() && (p.op.Early || !c.time(4).After(p.now)) {
 			list = append(list, old{scanGone(c), c.int(7), c.int(10)})
 		}

@@ -167,7 +167,7 @@ func stale(op any) {
 	case *store.Due:
 		op.Err, op.Ready, op.Expired, op.More = errStale, 9, []job.Job{old}, true
 	case *store.Prune:
-		op.Err, op.Deleted, op.Next = errStale, 9, 9
+		op.Err, op.Deleted, op.Next = errStale, 9, "9"
 	case *store.Claim:
 		op.Err, op.Claimed = errStale, []job.Claimed{{Job: old}}
 	}

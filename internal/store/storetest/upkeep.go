@@ -149,6 +149,7 @@ func pruneRules() []rule {
 		{"ended jobs past their time are deleted with all they left", pruneDeletes},
 		{"unfinished jobs and those in time stay", pruneSpares},
 		{"a prune looks at its limit of jobs and says where to go on", pruneCursor},
+		{"what is no cursor is refused", notACursor},
 		{"a prune leaves the totals as they are", pruneTotals},
 	}
 }
@@ -190,7 +191,7 @@ func pruneSpares(w *world) {
 	p := newPrune()
 	w.do(p)
 	equal(w, "the jobs deleted", p.Deleted, 0)
-	equal(w, "the cursor after the newest", p.Next, 0)
+	equal(w, "the cursor after the newest", p.Next, "")
 	w.same("a prune changed what was to stay", before, w.stored())
 	for _, id := range ids {
 		w.job(id)
@@ -206,24 +207,35 @@ func pruneCursor(w *world) {
 		}
 	}
 	w.pass(day)
-	deleted, after := 0, int64(0)
+	deleted, after := 0, ""
 	for rounds := 1; ; rounds++ {
 		p := &store.Prune{After: after, Limit: 7}
 		w.do(p)
 		deleted += p.Deleted
 		if p.Deleted > 7 || rounds > 2+jobs/7 {
-			w.Fatalf("prune %d of 7 jobs each deleted %d and goes on after %d", rounds, p.Deleted, p.Next)
+			w.Fatalf("prune %d of 7 jobs each deleted %d and goes on after %q", rounds, p.Deleted, p.Next)
 		}
-		if p.Next == 0 {
+		if p.Next == "" {
 			break
 		}
-		if p.Next <= after {
-			w.Fatalf("the cursor of a prune goes back")
+		if p.Next == after {
+			w.Fatalf("the cursor of a prune does not move")
 		}
 		after = p.Next
 	}
 	equal(w, "the jobs deleted", deleted, jobs*2/3)
 	equal(w, "the jobs left", len(w.all(job.Filter{Owner: mine})), jobs/3)
+}
+
+func notACursor(w *world) {
+	const none = "\x00 no cursor"
+	w.refused(job.Invalid, &store.Prune{After: none, Limit: 10})
+	if _, next, err := w.store.WithFiles(w.ctx, none, 10); err == nil || next != "" {
+		w.Errorf("the list of jobs with files goes on after no cursor: %q, %v", next, err)
+	}
+	if _, next, err := w.store.Abandonable(w.ctx, none, 10); err == nil || next != "" {
+		w.Errorf("the list of abandonable jobs goes on after no cursor: %q, %v", next, err)
+	}
 }
 
 func pruneTotals(w *world) {
