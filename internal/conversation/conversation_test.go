@@ -271,7 +271,7 @@ func TestARetryBesideAQuestionInOneBatchComesFirst(t *testing.T) {
 	id, first := d.ask(ann, conversation.ID{}, "first")
 	d.end(first, store.Finish{To: job.Failed})
 	turn, task := d.begin(ann, id, "second"), job.NewID()
-	ask := &store.Submit{Job: job.Job{ID: task, Owner: ann, Queue: "chat", Ref: turn.Ref()}, Rows: turn.Rows(task)}
+	ask := &store.Submit{Job: job.Job{ID: task, Owner: ann, Queue: "chat", Refs: []string{turn.Ref()}}, Rows: turn.Rows(task)}
 	retry := &store.Retry{Owner: ann, ID: first}
 	d.commit(&store.Batch{Submits: []*store.Submit{ask}, Retries: []*store.Retry{retry}})
 	if retry.Err != nil {
@@ -614,14 +614,14 @@ func TestIDsHaveOneText(t *testing.T) {
 	}
 }
 
-// A job of another face, with a Ref of its own, leaves no message.
+// A job of another API, with references of its own, leaves no message.
 func TestOnlyQuestionsLeaveAnswers(t *testing.T) {
-	for _, ref := range []string{"", "resp_1", "msg_", "msg_zzz_000001"} {
-		rows := conversation.RowsAtEnd(store.End{
-			Job: job.Job{State: job.Succeeded, Ref: ref}, Text: func(int) string { return "said" },
+	for _, refs := range [][]string{nil, {""}, {"resp_1", "msg_"}, {"msg_zzz_000001"}} {
+		f := conversation.AtEnd(store.End{
+			Job: job.Job{State: job.Succeeded, Refs: refs}, Text: func(int) string { return "said" },
 		})
-		if rows != nil {
-			t.Errorf("the ref %q leaves %v", ref, rows)
+		if f.Rows != nil || f.Jobs != nil {
+			t.Errorf("the refs %q leave %v", refs, f)
 		}
 	}
 }

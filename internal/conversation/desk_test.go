@@ -33,7 +33,7 @@ type desk struct {
 func newDesk(t *testing.T) *desk {
 	t.Helper()
 	s, err := sqlite.Open(ctx, filepath.Join(t.TempDir(), "jobs.db"),
-		sqlite.Options{RowsAtEnd: conversation.RowsAtEnd, Unsynced: true})
+		sqlite.Options{AtEnd: conversation.AtEnd, Unsynced: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,7 +63,7 @@ func (d *desk) submit(owner job.Owner, turn conversation.Turn) *store.Submit {
 	id, token := job.NewID(), job.NewToken()
 	op := &store.Submit{
 		Job: job.Job{
-			ID: id, Owner: owner, Queue: "chat", Priority: 5, MaxAttempts: 1, Ref: turn.Ref(),
+			ID: id, Owner: owner, Queue: "chat", Priority: 5, MaxAttempts: 1, Refs: []string{turn.Ref()},
 			Policy: job.Policy{Timeouts: job.Timeouts{Lease: time.Minute}},
 		},
 		Input: turn.Prompt(""), Rows: turn.Rows(id),
@@ -82,9 +82,9 @@ func (d *desk) ask(owner job.Owner, id conversation.ID, query string) (conversat
 	if op.Err != nil {
 		d.Fatal(op.Err)
 	}
-	answer, ok := conversation.ParseMessageID(op.Job.Ref)
+	answer, ok := conversation.AnswerIDOf(&op.Job)
 	if !ok {
-		d.Fatalf("the job refers to %q", op.Job.Ref)
+		d.Fatalf("the job refers to %q", op.Job.Refs)
 	}
 	return answer.Conversation, op.Job.ID
 }

@@ -12,32 +12,43 @@ import (
 // answer is taken from the job's output, which says the same.
 const mostResult = 2 << 20
 
-// RowsAtEnd is the [store.RowsAtEnd] of conversations: a job that was asked in one
-// leaves its answer there, and a retry makes that answer pending again; the
-// conversation is then answering, as after a question. Jobs with another Ref, or none,
-// leave nothing; nor does one whose conversation was deleted meanwhile.
-func RowsAtEnd(end store.End) []store.Row {
+// AtEnd is the [store.AtEnd] of conversations: a job that was asked in one leaves its
+// answer there, and a retry makes that answer pending again; the conversation is then
+// answering, as after a question. Jobs without a reference of ours leave nothing; nor
+// does one whose conversation was deleted meanwhile.
+func AtEnd(end store.End) store.Follow {
 	owner := end.Job.Owner
-	if id, ok := ParseMessageID(end.Job.Ref); ok && !end.Job.State.Ended() {
+	if id, ok := AnswerIDOf(&end.Job); ok && !end.Job.State.Ended() {
 		m := pendingAnswer(id, end.Job.ID)
-		return []store.Row{
+		return store.Follow{Rows: []store.Row{
 			Conversation{ID: id.Conversation}.row(owner, store.Require),
 			m.row(owner, store.Update),
 			m.answering(owner, store.Put),
-		}
+		}}
 	}
 	m, ok := AnswerOf(&end.Job, end.Result, end.Text)
 	if !ok {
-		return nil
+		return store.Follow{}
 	}
-	return []store.Row{m.row(owner, store.Update), m.answering(owner, store.Remove)}
+	return store.Follow{Rows: []store.Row{m.row(owner, store.Update), m.answering(owner, store.Remove)}}
+}
+
+// AnswerIDOf finds the message that a job writes; not ok when it was asked in no
+// conversation.
+func AnswerIDOf(j *job.Job) (id MessageID, ok bool) {
+	for _, ref := range j.Refs {
+		if id, ok := ParseMessageID(ref); ok {
+			return id, true
+		}
+	}
+	return MessageID{}, false
 }
 
 // AnswerOf is the answer that an ended job leaves; not ok when it was asked in no
 // conversation. Result may be nil, text reads what the last attempt said, up to a
 // limit.
 func AnswerOf(j *job.Job, result *job.Result, text func(limit int) string) (Message, bool) {
-	id, ok := ParseMessageID(j.Ref)
+	id, ok := AnswerIDOf(j)
 	if !ok {
 		return Message{}, false
 	}

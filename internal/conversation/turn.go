@@ -78,7 +78,7 @@ func (t Turn) after(earlier []Message) (Turn, error) {
 	return t, nil
 }
 
-// Ref is what the job must carry for [RowsAtEnd] to find its answer.
+// Ref is what the job must carry for [AtEnd] to find its answer.
 func (t Turn) Ref() string { return t.answer().String() }
 
 func (t Turn) answer() MessageID { return MessageID{t.conversation.ID, t.number + 1} }

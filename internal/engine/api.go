@@ -31,7 +31,9 @@ type Request struct {
 	Trace string // a traceparent, or ""
 	// Rows are a face's own rows, stored with the job or not at all.
 	Rows []store.Row
-	Ref  string
+	Refs []string
+	// Tally is [job.Job.Tally].
+	Tally string
 }
 
 // Submitted is what became of one request of several.

@@ -338,6 +338,9 @@ func (e *Engine) settle(w *work) {
 	for _, c := range w.claims { // last, as they were applied: a job may have been finished and claimed
 		e.deliverClaimed(c)
 	}
+	for i := range w.batch.Made {
+		e.awaits(&w.batch.Made[i])
+	}
 	e.tellDamaged(w.batch.Damaged)
 	e.observe(w, at)
 }

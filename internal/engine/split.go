@@ -69,6 +69,7 @@ func join(b, first, second *store.Batch) {
 	maps.Copy(b.Counts, first.Counts)
 	maps.Copy(b.Counts, second.Counts)
 	b.Moved = append(first.Moved, second.Moved...)
+	b.Made = append(first.Made, second.Made...)
 	b.Removed = append(first.Removed, second.Removed...)
 	b.Damaged = append(first.Damaged, second.Damaged...)
 }

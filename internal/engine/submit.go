@@ -116,7 +116,7 @@ func (e *Engine) writable() error {
 func (r *Request) job(q *Queue) job.Job {
 	j := job.Job{
 		ID: r.ID, Owner: r.Owner, Queue: r.Queue, Key: r.Key, Priority: r.Priority,
-		MaxAttempts: r.MaxAttempts, Metadata: r.Metadata, Policy: q.Policy, Ref: r.Ref,
+		MaxAttempts: r.MaxAttempts, Metadata: r.Metadata, Policy: q.Policy, Refs: r.Refs, Tally: r.Tally,
 		Files: r.Files, InputBytes: int64(len(r.Input)), Trace: r.Trace,
 	}
 	for i := range r.Files {

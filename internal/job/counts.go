@@ -13,6 +13,9 @@ type Counts struct {
 // Waiting is how many jobs have yet to be given to a worker.
 func (c Counts) Waiting() int64 { return c.Scheduled + c.Queued + c.Parked }
 
+// Unfinished is how many jobs have not ended.
+func (c Counts) Unfinished() int64 { return c.Waiting() + c.Running }
+
 // Move counts a job that goes from one state to another and weighs so much while it
 // waits. The zero state is no job. A job that ended stays counted where it ended,
 // also when it is queued again.

@@ -57,9 +57,12 @@ type Job struct {
 	InputBytes int64
 	// Trace is the caller's trace context, a traceparent of W3C Trace Context; "" for none.
 	Trace string
-	// Ref is what the face that submitted the job needs to find its own rows when the
-	// job ends; opaque to everyone else. "" for most jobs.
-	Ref string
+	// Refs are what the packages that want to know the job's end need to find their own
+	// rows then, one for each; opaque to everyone else. Most jobs have none.
+	Refs []string
+	// Tally names a group of jobs of the same owner that is counted as a queue is; ""
+	// for none.
+	Tally string
 
 	// CreatedAt is when the job was stored, by the store's clock. An ID may be from long
 	// before: it is made before the job's files have come in.

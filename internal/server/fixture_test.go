@@ -165,7 +165,7 @@ func TestOrphansOfAnOlderVersionAreNotShown(t *testing.T) {
 	f := readFixture(t)
 	path := databaseIn(f.unpack(t))
 	open := func() *sqlite.Store {
-		s, err := sqlite.Open(t.Context(), path, sqlite.Options{RowsAtEnd: conversation.RowsAtEnd})
+		s, err := sqlite.Open(t.Context(), path, sqlite.Options{AtEnd: conversation.AtEnd})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -76,6 +76,8 @@ type Batch struct {
 	// Removed are the removed jobs that had files, which are to be deleted once the
 	// batch is on disk.
 	Removed []job.ID
+	// Made are the jobs that ends in the batch made; see [AtEnd].
+	Made []job.Job
 	// Damaged are jobs whose record was found damaged on the disk. What could be read
 	// of it is kept; those that had not ended were ended as failed, with the code
 	// [DamagedJob]. They are for the log.
@@ -249,7 +251,7 @@ type Delete struct {
 
 // Retry makes a failed, cancelled or expired job queued again, with its attempts
 // and losses counted from zero, its failure and finish cleared, and its output kept. What its
-// end left in side rows is made anew; see [RowsAtEnd].
+// end left in side rows is made anew; see [AtEnd].
 // Refusals: job.NotFound, job.NotRetryable.
 type Retry struct {
 	Owner job.Owner
@@ -271,7 +273,7 @@ type Write struct {
 }
 
 // Submit stores a new job. The caller sets ID, Owner, Queue, Key, Priority,
-// MaxAttempts, Metadata, Policy, Files, InputBytes, Trace and Ref of the job; the
+// MaxAttempts, Metadata, Policy, Files, InputBytes, Trace, Refs and Tally of the job; the
 // store sets its state and times, and makes its policy whole: see [job.Policy.Whole].
 //
 // Refusals: job.IdempotencyMismatch; job.NotFound, when the idempotency key is kept

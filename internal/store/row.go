@@ -38,20 +38,3 @@ const (
 	RemoveAll                 // delete every row of the kind under the parent; ID is not looked at
 	RequireNone               // write nothing; if a row of the kind is under the parent: job.Conflict, with the first one's body
 )
-
-// End is a job at the moment it ends, or at which a retry takes its end back, as
-// the function that makes its side rows sees it.
-type End struct {
-	Job    job.Job     // as it ended; after a retry as it waits, so State.Ended() tells which
-	Result *job.Result // when it succeeded
-	// Text reads what the last attempt has said: its text entries, joined, up to
-	// limit bytes.
-	Text func(limit int) string
-}
-
-// RowsAtEnd makes the side rows of an ending job. A store calls it inside the
-// transaction for every job with a Ref that ends, whoever ends it, and for every one
-// that a [Retry] queues again: what its end left is then out of date. It is a pure
-// function of what it is given: a transaction that is tried again calls it again.
-// Rows whose conditions do not hold are left out: neither an end nor a retry is refused for them.
-type RowsAtEnd func(End) []Row

@@ -99,12 +99,12 @@ func (f *Face) ask(ctx context.Context, owner job.Owner, q question, key string)
 		ID: task, Owner: owner, Queue: f.queue, Key: owner.User,
 		Input:          turn.Prompt(q.Model),
 		IdempotencyKey: key, Hash: q.hash(owner),
-		Rows: turn.Rows(task), Ref: turn.Ref(), Trace: q.trace,
+		Rows: turn.Rows(task), Refs: []string{turn.Ref()}, Trace: q.trace,
 	})
 	if err != nil {
 		return asked{}, refused(err, q)
 	}
-	answer, _ := conversation.ParseMessageID(snap.Ref)
+	answer, _ := conversation.AnswerIDOf(&snap.Job)
 	return asked{snap, answer.Conversation}, nil
 }
 

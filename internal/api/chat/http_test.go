@@ -486,7 +486,7 @@ func TestAnAnswerThatComesWhileMessagesAreReadIsShown(t *testing.T) {
 	ann := job.Owner{User: "ann"}
 	s.ask("ann", "q")
 	h := s.next()
-	id, _ := conversation.ParseMessageID(h.claimed.Job.Ref)
+	id, _ := conversation.AnswerIDOf(&h.claimed.Job)
 	stale, err := s.talks.Message(background, ann, id)
 	if err != nil || stale.Status != conversation.Processing {
 		t.Fatal(stale, err)

@@ -74,7 +74,7 @@ func newSite(t testing.TB, slots int) *site {
 func newSiteOver(t testing.TB, slots int, plan faulty.Plan) *site {
 	t.Helper()
 	file, err := sqlite.Open(background, filepath.Join(t.TempDir(), "jobs.db"),
-		sqlite.Options{RowsAtEnd: conversation.RowsAtEnd, Unsynced: true})
+		sqlite.Options{AtEnd: conversation.AtEnd, Unsynced: true})
 	if err != nil {
 		t.Fatal(err)
 	}

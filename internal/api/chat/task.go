@@ -67,7 +67,7 @@ func (f *Face) cancel(ctx context.Context, owner job.Owner, text string) (engine
 
 // isTask says whether the job answers a question.
 func isTask(j *job.Job) bool {
-	_, ok := conversation.ParseMessageID(j.Ref)
+	_, ok := conversation.AnswerIDOf(j)
 	return ok
 }
 
@@ -91,7 +91,7 @@ func (f *Face) viewTask(r *http.Request, snap engine.Snapshot) (taskView, error)
 // viewSnapshot is viewTask without a read: what an ended task said is what the snapshot
 // holds of it.
 func (f *Face) viewSnapshot(r *http.Request, snap engine.Snapshot) taskView {
-	id, _ := conversation.ParseMessageID(snap.Ref)
+	id, _ := conversation.AnswerIDOf(&snap.Job)
 	v := taskView{
 		TaskID: snap.ID.String(), ConversationID: id.Conversation.String(),
 		Status: conversation.StatusOf(snap.State), Progress: progressOf(&snap.Job),
@@ -120,7 +120,7 @@ func (v *taskView) show(m conversation.Message) {
 // answer is the message that an ended task left in its conversation; where the
 // conversation was deleted, or the task retried since, the one that it would have left.
 func (f *Face) answer(ctx context.Context, j *job.Job) (conversation.Message, error) {
-	id, _ := conversation.ParseMessageID(j.Ref)
+	id, _ := conversation.AnswerIDOf(j)
 	m, err := f.conversations.Message(ctx, j.Owner, id)
 	if err == nil && m.Status == conversation.StatusOf(j.State) || err != nil && job.CodeOf(err) != job.NotFound {
 		return m, err

@@ -125,6 +125,14 @@ func (s *Store) Row(ctx context.Context, of store.RowSet, id string) (row store.
 	return row, err
 }
 
+// Tally counts the jobs of a tally; see [store.Records].
+func (s *Store) Tally(ctx context.Context, owner job.Owner, name string) (c job.Counts, err error) {
+	if err = s.reading("Tally"); err == nil {
+		c, err = s.inner.Tally(ctx, owner, name)
+	}
+	return c, err
+}
+
 // Rows lists side rows; see [store.Records].
 func (s *Store) Rows(ctx context.Context, of store.RowSet, page store.RowPage) (rows []store.Row, err error) {
 	if err = s.reading("Rows"); err == nil {

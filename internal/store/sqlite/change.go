@@ -112,10 +112,11 @@ type gone struct {
 	files int
 	owner job.Owner
 	idem  string
+	tally string
 }
 
 func goneOf(j *row, idem string) gone {
-	return gone{n: j.n, id: j.ID, files: j.files, owner: j.Owner, idem: idem}
+	return gone{n: j.n, id: j.ID, files: j.files, owner: j.Owner, idem: idem, tally: j.Tally}
 }
 
 // remove deletes an ended job with all it left. Its idempotency key stays for as
@@ -125,6 +126,9 @@ func (t *tx) remove(g gone) error {
 		if err := q.int(g.n).run(); err != nil {
 			return err
 		}
+	}
+	if g.tally != "" {
+		t.tallyChange(tally{g.owner, g.tally}).rows--
 	}
 	if g.files > 0 {
 		t.batch.Removed = append(t.batch.Removed, g.id)
@@ -170,11 +174,14 @@ func (t *tx) retry(op *store.Retry) error {
 	j.Retry(t.readyState(&j.Job), t.now)
 	turn := t.count(&j.Job, from)
 	t.counted(j.Queue).Counts.Retried++
+	if j.Tally != "" {
+		t.tallyChange(tallyOf(&j.Job)).Retried++
+	}
 	op.Job = j.Job
 	if err := t.mayBeAbandoned(&j.Job, j.n); err != nil {
 		return err
 	}
-	if err := t.rowsAtEndOf(j, nil); err != nil {
+	if err := t.follow(j, nil); err != nil {
 		return err
 	}
 	return t.q.requeue.int(int64(j.State)).int(j.Revision).text(lane(j.State, fairqueue.KeyOf(&j.Job))).int(turn).time(j.RunAt).time(j.QueueBy()).int(j.n).run()

@@ -19,11 +19,12 @@ type tx struct {
 	batch     *store.Batch
 	number    int64 // among the batches of this process
 	now       time.Time
-	wrote     bool     // it changed something
-	wroteRows bool     // side rows among it
-	moved     []string // the queues whose counts it changed
-	freed     []freed  // what the op that is being applied made room for
-	spoken    []*held  // running jobs of which readers are to be told anew
+	wrote     bool                   // it changed something
+	wroteRows bool                   // side rows among it
+	moved     []string               // the queues whose counts it changed
+	freed     []freed                // what the op that is being applied made room for
+	tallies   map[tally]*tallyChange // what it changed of them
+	spoken    []*held                // running jobs of which readers are to be told anew
 }
 
 // Apply applies a batch; see [store.Store].
@@ -96,7 +97,7 @@ func (s *Store) applyInRoom(ctx context.Context, b *store.Batch) error {
 }
 
 func (s *Store) applyBatch(b *store.Batch) error {
-	b.Moved, b.Removed, b.Damaged = nil, nil, nil
+	b.Moved, b.Removed, b.Made, b.Damaged = nil, nil, nil, nil
 	s.batches++
 	t := &tx{Store: s, batch: b, number: s.batches, now: s.Now()}
 	if err := t.run(b); err != nil {
@@ -175,6 +176,7 @@ func (t *tx) apply(b *store.Batch) error {
 		func() error { return each(t, b.Claims, t.claim) },
 		t.trimTail,
 		t.saveCounts,
+		t.saveTallies,
 		t.saveMarks,
 		func() error { return t.remember(b) },
 	} {
@@ -214,6 +216,9 @@ func (t *tx) count(j *job.Job, from job.State) (turn int64) {
 func (t *tx) countAny(j *job.Job, from job.State) (turn int64) {
 	q := t.counted(j.Queue)
 	turn, mayFollow := q.Move(j, from)
+	if j.Tally != "" {
+		t.tallyChange(tallyOf(j)).Move(from, j.State, j.InputBytes)
+	}
 	if k := fairqueue.KeyOf(j); mayFollow && q.Follows(k) {
 		t.freed = append(t.freed, freed{j.Queue, k})
 	}

@@ -12,7 +12,7 @@ import (
 func open(unsynced bool) func(testing.TB, string, storetest.Options) store.Store {
 	return func(tb testing.TB, place string, o storetest.Options) store.Store {
 		tb.Helper()
-		s, err := sqlite.Open(tb.Context(), place+".db", sqlite.Options{Clock: o.Clock, RowsAtEnd: o.RowsAtEnd, Unsynced: unsynced})
+		s, err := sqlite.Open(tb.Context(), place+".db", sqlite.Options{Clock: o.Clock, AtEnd: o.AtEnd, Unsynced: unsynced})
 		if err != nil {
 			tb.Fatal(err)
 		}

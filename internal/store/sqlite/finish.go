@@ -59,7 +59,7 @@ func (t *tx) end(h *held, result *job.Result) error {
 	case result == nil:
 		result = &job.Result{}
 	}
-	if err := t.rowsAtEndOf(j, result); err != nil {
+	if err := t.follow(j, result); err != nil {
 		return err
 	}
 	if h.deleted {
@@ -99,35 +99,13 @@ func (t *tx) cancelWaiting(j *row, keep time.Duration) error {
 // endWaiting writes that a job has ended which waited until now.
 func (t *tx) endWaiting(j *row, from job.State) error {
 	t.count(&j.Job, from)
-	if err := t.rowsAtEndOf(j, nil); err != nil {
+	if err := t.follow(j, nil); err != nil {
 		return err
 	}
 	if err := t.neverAbandoned(&j.Job); err != nil {
 		return err
 	}
 	return t.q.endWaiting.int(int64(j.State)).int(j.Revision).time(j.FinishedAt).time(j.ExpiresAt).bytes(encodeFailure(j.Failure)).int(j.n).run()
-}
-
-// rowsAtEndOf stores the side rows of an ending job, or of one that a retry queues
-// again: the one path of all ends.
-func (t *tx) rowsAtEndOf(j *row, result *job.Result) error {
-	if t.rowsAtEnd == nil || j.Ref == "" {
-		return nil
-	}
-	var failed error
-	text := func(limit int) string {
-		text, err := readText(t.q.text, j.n, aside{}, limit)
-		failed = err
-		return text
-	}
-	rows := t.rowsAtEnd(store.End{Job: j.Job, Result: result, Text: text})
-	if failed != nil {
-		return failed
-	}
-	if _, refusal, err := t.checkRows(rows); refusal != nil || err != nil {
-		return err // rows that do not fit are left out: an end is never refused for them
-	}
-	return t.putRows(rows)
 }
 
 // errEnough ends a reading before its last row.

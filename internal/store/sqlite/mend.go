@@ -48,7 +48,7 @@ func (t *tx) mend(j *row) error {
 			Code: store.DamagedJob, Attempt: j.Attempt,
 			Message: "the job's record was damaged on the server's disk: submit it anew",
 		}
-		if err := t.rowsAtEndOf(j, nil); err != nil {
+		if err := t.follow(j, nil); err != nil {
 			return err
 		}
 	}

@@ -108,7 +108,8 @@ func (t *tx) unpark(queue string, key fairqueue.Key, most int) (int, error) {
 	}
 	var rows []row
 	err := t.q.parked.text(queue).text(lane(job.Parked, key)).int(int64(most)).each(func(c column) error {
-		j := job.Job{ID: c.id(2), Queue: queue, Owner: job.Owner{Tenant: key.Tenant}, Key: key.Name, State: job.Parked, Priority: int(c.int(1)), Revision: c.int(3)}
+		j := job.Job{ID: c.id(2), Queue: queue, Owner: job.Owner{Tenant: key.Tenant, User: c.text(4)}, Key: key.Name, Tally: tallyIn(c.bytes(5)),
+			State: job.Parked, Priority: int(c.int(1)), Revision: c.int(3)}
 		rows = append(rows, row{Job: j, n: c.int(0)})
 		return nil
 	})

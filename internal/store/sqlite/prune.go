@@ -106,7 +106,7 @@ func (p *pruning) removeOld(o *old) error {
 func scanGone(c column) gone {
 	return gone{
 		n: c.int(0), id: c.id(8), files: int(c.int(9)),
-		owner: job.Owner{Tenant: c.text(1), User: c.text(2)}, idem: c.text(5),
+		owner: job.Owner{Tenant: c.text(1), User: c.text(2)}, idem: c.text(5), tally: tallyIn(c.bytes(11)),
 	}
 }
 

@@ -35,6 +35,7 @@ type reader struct {
 	nextReady, nextExpiry  *query
 	held                   *query
 	withFiles, abandonable *query
+	tally                  *query
 }
 
 func openReader(path string, told *told) (*reader, error) {
@@ -54,7 +55,8 @@ func openReader(path string, told *told) (*reader, error) {
 		{&r.listFailed, "SELECT " + jobColumns + ", deleted FROM jobs WHERE state = 6 AND tenant = ? AND usr = ? AND id < ? AND id > ? ORDER BY id DESC"},
 		{&r.input, "SELECT body FROM inputs WHERE n = ?"},
 		{&r.result, "SELECT content_type, body FROM results WHERE n = ?"},
-		{&r.output, "SELECT seq, attempt, kind, events, data FROM output WHERE job = ? AND seq > ? ORDER BY seq"},
+		{&r.output, outputSQL},
+		{&r.tally, tallySQL},
 		{&r.outputEnd, outputEndSQL},
 		{&r.turn, "SELECT queue, turn, n FROM jobs WHERE tenant = ? AND usr = ? AND id = ? AND state = 2"},
 		{&r.position, "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE queue = ? AND lane = ? AND (turn, n) < (?, ?) LIMIT ?)"},
@@ -251,7 +253,7 @@ func (s *Store) Output(ctx context.Context, owner job.Owner, id job.ID, after in
 			return err
 		}
 		log := &portion{after: after, left: maxBytes}
-		err = r.entries(found.n, told, log)
+		err = readEntries(r.output, found.n, told, log)
 		entries = log.entries
 		return err
 	})
@@ -297,11 +299,13 @@ func (p *portion) addBlock(block []byte, last int64) error {
 	})
 }
 
-// entries reads a portion of a job's log, and of what was told aside.
-func (r *reader) entries(n int64, told aside, p *portion) error {
-	more, err := r.output.int(n).int(p.after).row()
-	for ; more && err == nil; more, err = r.output.row() {
-		c := column{stmt: r.output.stmt}
+const outputSQL = "SELECT seq, attempt, kind, events, data FROM output WHERE job = ? AND seq > ? ORDER BY seq"
+
+// readEntries reads a portion of a job's log, and of what was told aside.
+func readEntries(q *query, n int64, told aside, p *portion) error {
+	more, err := q.int(n).int(p.after).row()
+	for ; more && err == nil; more, err = q.row() {
+		c := column{stmt: q.stmt}
 		last := c.int(0)
 		if kind := c.int(2); kind != kindBlock {
 			p.add(job.Entry{Seq: last, Attempt: int(c.int(1)), Kind: job.Kind(kind), Events: int(c.int(3)), Data: c.bytes(4)})
@@ -309,7 +313,7 @@ func (r *reader) entries(n int64, told aside, p *portion) error {
 			err = p.addBlock(c.bytes(4), last)
 		}
 		if p.full || err != nil {
-			r.output.done()
+			q.done()
 			return err
 		}
 	}

@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,16 +20,42 @@ const afterJobColumns = 28 // the first column behind jobColumns
 // extra is the part of a row that most jobs do not have.
 type extra struct {
 	Metadata map[string]string `json:"m,omitempty"`
-	Ref      string            `json:"r,omitempty"`
+	Ref      string            `json:"r,omitempty"` // the only reference
+	Refs     []string          `json:"rs,omitempty"`
+	Tally    string            `json:"y,omitempty"`
 	Files    []job.File        `json:"f,omitempty"`
 	Trace    string            `json:"t,omitempty"`
 }
 
 func encodeExtra(j *job.Job) ([]byte, error) {
-	if len(j.Metadata) == 0 && j.Ref == "" && len(j.Files) == 0 && j.Trace == "" {
+	if len(j.Metadata) == 0 && len(j.Refs) == 0 && len(j.Files) == 0 && j.Trace == "" && j.Tally == "" {
 		return nil, nil
 	}
-	return json.Marshal(extra{j.Metadata, j.Ref, j.Files, j.Trace})
+	x := extra{Metadata: j.Metadata, Files: j.Files, Trace: j.Trace, Tally: j.Tally}
+	if len(j.Refs) == 1 && j.Refs[0] != "" {
+		x.Ref = j.Refs[0]
+	} else {
+		x.Refs = j.Refs
+	}
+	return json.Marshal(x)
+}
+
+// refs are the references, in whichever of the two ways they were written.
+func (x *extra) refs() []string {
+	if x.Ref != "" {
+		return []string{x.Ref}
+	}
+	return x.Refs
+}
+
+// tallyIn finds the tally in a job's column extra.
+func tallyIn(raw []byte) string {
+	if !bytes.Contains(raw, []byte(`"y":`)) { // decoding costs more
+		return ""
+	}
+	var x extra
+	_ = json.Unmarshal(raw, &x) // of a damaged row the tally is not known
+	return x.Tally
 }
 
 // row is a job and what its row has besides.
@@ -67,7 +94,7 @@ func scanJob(c column) (j job.Job, err error) {
 	var x extra
 	policy, failed := decodePolicy(c.bytes(15))
 	failed = errors.Join(failed, decode(c, 12, &j.Progress), decode(c, 13, &j.Failure), decode(c, 16, &x))
-	j.Policy, j.Metadata, j.Ref, j.Files, j.Trace = policy, x.Metadata, x.Ref, x.Files, x.Trace
+	j.Policy, j.Metadata, j.Refs, j.Files, j.Trace, j.Tally = policy, x.Metadata, x.refs(), x.Files, x.Trace, x.Tally
 	if failed != nil {
 		return j, fmt.Errorf("%w: %s: %w", errDamaged, j.ID, failed)
 	}

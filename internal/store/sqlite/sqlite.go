@@ -31,13 +31,13 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// Options set a store up. The zero value is what a server uses, but for RowsAtEnd.
+// Options set a store up. The zero value is what a server uses, but for AtEnd.
 type Options struct {
 	// Clock decides leases and due times. Nil is the wall time of the opening plus
 	// the time that has passed since, so that a jump of the wall clock moves nothing.
 	Clock func() time.Time
-	// RowsAtEnd makes the side rows of jobs that end with a Ref; nil makes none.
-	RowsAtEnd store.RowsAtEnd
+	// AtEnd says what follows from the ends of jobs; nil is nothing.
+	AtEnd store.AtEnd
 	// LogAhead is how many bytes of write-ahead log are made when the store opens, so
 	// that commits write over them: that costs less than making the file grow. 0 lets
 	// it grow as it will.
@@ -67,7 +67,7 @@ type Options struct {
 type Store struct {
 	// Set once.
 	clock     func() time.Time
-	rowsAtEnd store.RowsAtEnd
+	atEnd     store.AtEnd
 	readers   chan *reader // the idle ones; Close takes them all
 	size      int
 	keeper    *keeper
@@ -131,11 +131,11 @@ var ErrNewer = errors.New("sqlite: the data was written by a newer version of th
 // an older one up to date.
 func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	s := &Store{
-		clock:     o.Clock,
-		rowsAtEnd: o.RowsAtEnd,
-		size:      o.Readers,
-		running:   map[job.ID]*held{},
-		told:      &told{},
+		clock:   o.Clock,
+		atEnd:   o.AtEnd,
+		size:    o.Readers,
+		running: map[job.ID]*held{},
+		told:    &told{},
 	}
 	if s.clock == nil {
 		s.clock = monotonic()

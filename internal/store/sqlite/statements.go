@@ -17,6 +17,7 @@ type statements struct {
 	job, input, next, due, expired, oldest, weight     *query
 	parked, firstSuspect, mend                         *query
 	insertPresence, deletePresence, seeJob, seeOwner   *query
+	tally, addTally, dropTally, output                 *query
 	isAbandoned, unfilledPresence, fillPresence        *query
 	insertWithFiles, deleteWithFiles                   *query
 	setMark, deleteMark, loadMarks, runningRow         *query
@@ -72,6 +73,15 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.ready, "UPDATE jobs SET state = ?, revision = ?, lane = ?, turn = ?, due = NULL WHERE n = ?"},
 		{&q.requeue, `UPDATE jobs SET state = ?, revision = ?, lane = ?, turn = ?, run_at = ?, queue_by = ?, attempt = 0, losses = 0, cleared = 0, started = NULL, finished = NULL,
 			cancel_at = NULL, expires = NULL, progress = NULL, failure = NULL, usage = NULL WHERE n = ?`},
+		{&q.tally, tallySQL},
+		{&q.addTally, `INSERT INTO tallies (tenant, usr, name, rows, scheduled, queued, parked, running, succeeded, failed, cancelled, expired, retried, waiting_bytes)
+			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)
+			ON CONFLICT DO UPDATE SET rows = rows + excluded.rows, scheduled = scheduled + excluded.scheduled, queued = queued + excluded.queued,
+				parked = parked + excluded.parked, running = running + excluded.running, succeeded = succeeded + excluded.succeeded,
+				failed = failed + excluded.failed, cancelled = cancelled + excluded.cancelled, expired = expired + excluded.expired,
+				retried = retried + excluded.retried, waiting_bytes = waiting_bytes + excluded.waiting_bytes`},
+		{&q.dropTally, "DELETE FROM tallies WHERE tenant = ? AND usr = ? AND name = ? AND rows <= 0"},
+		{&q.output, outputSQL},
 		{&q.insertPresence, "INSERT OR REPLACE INTO presence (id, n, tenant, usr, after, until) VALUES (?, ?, ?, ?, ?, ?)"},
 		{&q.deletePresence, "DELETE FROM presence WHERE id = ?"},
 		{&q.seeJob, "UPDATE presence SET until = ? + after WHERE id = ?"},
@@ -89,12 +99,12 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.job, "SELECT " + jobColumns + ", idem, deleted FROM jobs WHERE tenant = ? AND usr = ? AND id = ?"},
 		{&q.input, "SELECT body FROM inputs WHERE n = ?"},
 		{&q.next, "SELECT " + jobColumns + ", turn, idem FROM jobs WHERE queue = ? AND lane = ? ORDER BY turn, n LIMIT ?"},
-		{&q.parked, "SELECT n, priority, id, revision FROM jobs WHERE queue = ? AND lane = ? ORDER BY turn, n LIMIT ?"},
-		{&q.firstSuspect, `SELECT n, priority, id, revision, key, tenant, run_at FROM jobs WHERE n =
+		{&q.parked, "SELECT n, priority, id, revision, usr, extra FROM jobs WHERE queue = ? AND lane = ? ORDER BY turn, n LIMIT ?"},
+		{&q.firstSuspect, `SELECT n, priority, id, revision, key, tenant, run_at, usr, extra FROM jobs WHERE n =
 			(SELECT n FROM jobs WHERE queue = ? AND lane >= '!' AND lane < '"' ORDER BY run_at, n LIMIT 1)`},
 		{&q.due, "SELECT " + jobColumns + " FROM jobs WHERE due <= ? ORDER BY due LIMIT ?"},
 		{&q.expired, "SELECT " + jobColumns + " FROM jobs WHERE queue_by <= ? ORDER BY queue_by LIMIT ?"},
-		{&q.oldest, "SELECT n, tenant, usr, state, expires, idem, created, out_bytes, id, files, in_bytes FROM jobs WHERE n > ? ORDER BY n LIMIT ?"},
+		{&q.oldest, "SELECT n, tenant, usr, state, expires, idem, created, out_bytes, id, files, in_bytes, extra FROM jobs WHERE n > ? ORDER BY n LIMIT ?"},
 		{&q.weight, `SELECT coalesce((SELECT length(body) FROM inputs WHERE n = ?1), 0) + coalesce((SELECT length(body) FROM results WHERE n = ?1), 0)`},
 		{&q.outputEnd, outputEndSQL},
 		{&q.text, textSQL},

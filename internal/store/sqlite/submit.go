@@ -112,6 +112,9 @@ func (t *tx) insertJob(op *store.Submit) error {
 	} else {
 		err = t.insertWaiting(j, n, turn, x, idem)
 	}
+	if j.Tally != "" {
+		t.tallyChange(tallyOf(j)).rows++
+	}
 	if err == nil && len(j.Files) > 0 {
 		err = t.q.insertWithFiles.int(n).id(&j.ID).run()
 	}

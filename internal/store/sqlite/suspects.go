@@ -76,7 +76,7 @@ func (t *tx) trySuspect() error {
 func (t *tx) firstSuspect(queue string) (j *row, found bool, err error) {
 	found, err = t.q.firstSuspect.text(queue).first(func(c column) error {
 		j = &row{n: c.int(0), Job: job.Job{
-			ID: c.id(2), Owner: job.Owner{Tenant: c.text(5)}, Queue: queue, Key: c.text(4),
+			ID: c.id(2), Owner: job.Owner{Tenant: c.text(5), User: c.text(7)}, Queue: queue, Key: c.text(4), Tally: tallyIn(c.bytes(8)),
 			State: job.Parked, Priority: int(c.int(1)), Revision: c.int(3), RunAt: c.time(6),
 		}}
 		return nil

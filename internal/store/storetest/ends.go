@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -18,18 +19,47 @@ type ending struct {
 	State  string
 	Result string `json:",omitempty"`
 	Text   string `json:",omitempty"`
-	Code   string `json:",omitempty"` // of the failure
+	// Entries is the log, for a parent whose name begins with "entries of".
+	Entries string `json:",omitempty"`
+	Code    string `json:",omitempty"` // of the failure
 }
 
-// rowsAtEnd is the function that every store in the suite is opened with. A job's
-// Ref is "ACTION:PARENT" or "ACTION:PARENT:LIMIT": its end leaves one row there,
-// named "end". It is pure, as it has to be.
-func rowsAtEnd(e store.End) []store.Row {
+// atEnd is the function that every store in the suite is opened with. For each of a
+// job's references "ACTION:PARENT" or "ACTION:PARENT:LIMIT" its end leaves one row there,
+// named "end"; for "job:QUEUE" it makes a job in that queue, for "later:QUEUE" one with a
+// delay. The end that leaves nothing unfinished in a tally makes a job in the queue
+// "tally of NAME". It is pure, as it has to be.
+func atEnd(e store.End) (f store.Follow) {
+	for _, ref := range e.Job.Refs {
+		switch verb, queue, _ := strings.Cut(ref, ":"); {
+		case verb == "job" && e.Job.State.Ended():
+			f.Jobs = append(f.Jobs, followUp(&e.Job, queue, 0))
+		case verb == "later" && e.Job.State.Ended():
+			f.Jobs = append(f.Jobs, followUp(&e.Job, queue, time.Hour))
+		case verb == "put" || verb == "update":
+			f.Rows = append(f.Rows, rowAtEnd(&e, ref))
+		}
+	}
+	if e.Tally != nil && e.Tally.Unfinished() == 0 && e.Job.Tally != onlyCounted {
+		f.Jobs = append(f.Jobs, followUp(&e.Job, "tally of "+e.Job.Tally, 0))
+	}
+	return f
+}
+
+// onlyCounted is a tally whose end makes no job.
+const onlyCounted = "only counted"
+
+func rowAtEnd(e *store.End, ref string) store.Row {
 	limit := 1 << 20
-	if parts := strings.Split(e.Job.Ref, ":"); len(parts) == 3 {
+	if parts := strings.Split(ref, ":"); len(parts) == 3 {
 		fmt.Sscan(parts[2], &limit)
 	}
 	body := ending{State: e.Job.State.String(), Text: e.Text(limit)}
+	if strings.HasPrefix(refParent(ref), "entries of") {
+		for _, entry := range e.Entries(limit) {
+			body.Entries += fmt.Sprintf("%d.%d %s;", entry.Attempt, entry.Seq, entry.Data)
+		}
+	}
 	if e.Result != nil {
 		body.Result = string(e.Result.Body)
 	}
@@ -41,10 +71,19 @@ func rowsAtEnd(e store.End) []store.Row {
 		panic(err)
 	}
 	action := store.Put
-	if strings.HasPrefix(e.Job.Ref, "update:") {
+	if strings.HasPrefix(ref, "update:") {
 		action = store.Update
 	}
-	return []store.Row{{Owner: e.Job.Owner, Kind: endKind, Parent: refParent(e.Job.Ref), ID: "end", Body: raw, Do: action}}
+	return store.Row{Owner: e.Job.Owner, Kind: endKind, Parent: refParent(ref), ID: "end", Body: raw, Do: action}
+}
+
+// followUp is a job that an end makes: the same end makes the same.
+func followUp(j *job.Job, queue string, delay time.Duration) *store.Submit {
+	hash := sha256.Sum256(fmt.Appendf(nil, "%s %d %s", j.ID, j.FinishedAt.UnixMicro(), queue))
+	return &store.Submit{
+		Job:   job.Job{ID: job.ID(hash[:16]), Owner: j.Owner, Queue: queue, Priority: 5, MaxAttempts: 3, Policy: j.Policy, Metadata: map[string]string{"parent": j.ID.String()}},
+		Input: []byte(j.State.String()), Delay: delay,
+	}
 }
 
 func refParent(ref string) string { return strings.Split(ref+":", ":")[1] }
@@ -76,6 +115,11 @@ func endRules() []rule {
 		{"an end may update a row that is there and makes none that is not", endsUpdate},
 		{"an end is told of the job as it ended", endsState},
 		{"a pruned job does not end again", endsNotByPrune},
+		{"each reference of a job leaves what is its own", endsOfReferences},
+		{"an end reads the log from its beginning", endsEntries},
+		{"every way to end makes the jobs of the end in the same commit, past every limit", endsMakeJobs},
+		{"a job that an end makes waits its delay, is claimed and ends as any other", endsMakeLaterJobs},
+		{"a job that an end makes again is there once", endsMakeJobsOnce},
 	}
 }
 
@@ -250,4 +294,88 @@ func endsNotByPrune(w *world) {
 	w.do(newPrune())
 	w.gone(mine, c.Job.ID)
 	equal(w, "the rows", len(w.rows(endKind, "p")), 0)
+}
+
+func endsOfReferences(w *world) {
+	c := w.running(withRef("put:a"), withRef("update:absent"), withRef("put:b"), withRef("job:made"))
+	equal(w, "the references", fmt.Sprint(w.job(c.Job.ID).Refs), "[put:a update:absent put:b job:made]")
+	w.do(newFinish(c.Lease(), job.Succeeded))
+	w.ended("a", ending{State: "succeeded", Result: "result"})
+	w.ended("b", ending{State: "succeeded", Result: "result"})
+	equal(w, "the jobs made", w.counts("made").Queued, 1)
+}
+
+func endsEntries(w *world) {
+	c := w.running(withRef("put:entries of it"))
+	w.do(newAppend(c.Lease(), 1, 0, "a", "b"), newFinish(c.Lease(), job.Queued))
+	c = w.claimOne(queue)
+	w.do(restarted(c.Lease(), 2, 2, "c"))
+	f := newFinish(c.Lease(), job.Succeeded)
+	f.Entries = texted(2, 4, "d")
+	w.do(f)
+	w.ended("entries of it", ending{State: "succeeded", Result: "result", Text: "cd", Entries: "1.1 a;1.2 b;2.3 {};2.4 c;2.5 d;"})
+}
+
+func endsMakeJobs(w *world) {
+	w.limit("made", job.Limits{KeyWaiting: 1, KeyRunning: 1})
+	refer := withRef("job:made")
+	var parents []job.ID
+	made := 0
+	check := func(how string, id job.ID, b *store.Batch) {
+		w.Helper()
+		parents = append(parents, id)
+		made++
+		equal(w, "the jobs that are made when a job is "+how, len(b.Made), 1)
+		if len(b.Made) == 1 {
+			equal(w, "its parent", b.Made[0].Metadata["parent"], id.String())
+			read := w.job(b.Made[0].ID)
+			equal(w, "the job made, as it is read", text(read), text(b.Made[0]))
+			equal(w, "its state", read.State, job.Queued)
+		}
+		equal(w, "the counts that the commit answers", b.Counts["made"].Queued, int64(made))
+	}
+	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled} {
+		c := w.running(refer)
+		check(to.String(), c.Job.ID, w.do(newFinish(c.Lease(), to)))
+	}
+	id := w.submit(refer)
+	check("cancelled as it waits", id, w.do(newCancel(id)))
+	id = w.submit(refer)
+	check("deleted as it waits", id, w.do(newDelete(id)))
+	c := w.running(refer)
+	w.do(newDelete(c.Job.ID))
+	check("deleted as it runs", c.Job.ID, w.do(newFinish(c.Lease(), job.Queued)))
+	id = w.submit(refer, patient(time.Second))
+	w.pass(2 * time.Second)
+	check("expired", id, w.do(newDue()))
+	claim := w.newClaim("made", 100)
+	w.do(claim)
+	for i := range claim.Claimed {
+		equal(w, "the parent of a claimed job", claim.Claimed[i].Job.Metadata["parent"], parents[i].String())
+	}
+	equal(w, "the jobs claimed", len(claim.Claimed), made)
+}
+
+func endsMakeLaterJobs(w *world) {
+	b := w.do(newFinish(w.running(withRef("later:made")).Lease(), job.Failed))
+	equal(w, "the jobs made", len(b.Made), 1)
+	equal(w, "its state", b.Made[0].State, job.Scheduled)
+	w.reopen()
+	w.pass(time.Hour)
+	w.do(newDue())
+	c := w.claimOne("made")
+	equal(w, "its input", string(c.Input), "failed")
+	w.do(newFinish(c.Lease(), job.Succeeded))
+	equal(w, "its end", w.job(c.Job.ID).State, job.Succeeded)
+}
+
+func endsMakeJobsOnce(w *world) {
+	c := w.running(withRef("job:made"), withRef("job:made"))
+	w.do(newFinish(c.Lease(), job.Failed))
+	equal(w, "the jobs made", w.counts("made").Queued, 1)
+	w.do(newRetry(c.Job.ID))
+	equal(w, "the jobs made by a retry", w.counts("made").Queued, 1)
+	w.pass(time.Second)
+	w.do(newFinish(w.claimOne(queue).Lease(), job.Failed))
+	equal(w, "the jobs made by a second end", w.counts("made").Queued, 2)
 }

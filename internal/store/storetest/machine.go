@@ -343,6 +343,9 @@ func (m *machine) drawSubmit(r *rapid.T) *store.Submit {
 	if rapid.IntRange(0, 3).Draw(r, "files") == 0 {
 		withFiles("a", "b")(s)
 	}
+	if rapid.IntRange(0, 3).Draw(r, "tallied") == 0 {
+		s.Job.Tally = onlyCounted
+	}
 	if rapid.IntRange(0, 3).Draw(r, "abandon") == 0 {
 		mayBeAbandoned(s)
 	}

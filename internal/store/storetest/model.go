@@ -18,6 +18,7 @@ type model struct {
 	gone    map[job.ID]modelGone
 	keys    map[ownedKey]*modelKey
 	counts  map[string]*job.Counts
+	tallies map[ownedKey]*job.Counts
 	entries int // how often jobs became ready
 	began   int // entries before the batch
 	removed []job.ID
@@ -58,7 +59,7 @@ type modelGone struct {
 func newModel(w *world) *model {
 	return &model{
 		w: w, jobs: map[job.ID]*modelled{}, gone: map[job.ID]modelGone{},
-		keys: map[ownedKey]*modelKey{}, counts: map[string]*job.Counts{}, changes: map[job.ID]store.Moved{},
+		keys: map[ownedKey]*modelKey{}, counts: map[string]*job.Counts{}, tallies: map[ownedKey]*job.Counts{}, changes: map[job.ID]store.Moved{},
 	}
 }
 
@@ -126,12 +127,44 @@ func (m *model) count(queue string) *job.Counts {
 	return c
 }
 
+// tally is what is counted of the job's tally. One whose jobs are all removed begins anew.
+func (m *model) tally(j *modelled) *job.Counts {
+	k := ownedKey{j.Owner, j.Tally}
+	others := len(m.all(func(other *modelled) bool { return other != j && other.Owner == j.Owner && other.Tally == j.Tally }))
+	if m.tallies[k] == nil || j.State == 0 && others == 0 {
+		m.tallies[k] = &job.Counts{}
+	}
+	return m.tallies[k]
+}
+
+func (m *model) compareTallies() {
+	for k, want := range m.tallies {
+		left := len(m.all(func(j *modelled) bool { return j.Owner == k.owner && j.Tally == k.key }))
+		if left == 0 {
+			want = &job.Counts{}
+		}
+		got, err := m.w.store.Tally(m.w.ctx, k.owner, k.key)
+		if err != nil || got != *want {
+			m.w.Fatalf("the tally %v is %+v, want %+v: %v", k, got, *want, err)
+		}
+	}
+}
+
 // move brings a job to a state, on the legal way only.
 func (m *model) move(j *modelled, to job.State) {
 	if !job.CanMove(j.State, to) {
 		panic(fmt.Sprintf("storetest: the model moves a job %s → %s", j.State, to))
 	}
-	c := m.count(j.Queue)
+	countMove(m.count(j.Queue), j, to)
+	if j.Tally != "" {
+		countMove(m.tally(j), j, to)
+	}
+	j.State = to
+	j.Revision++
+}
+
+// countMove counts a job where it is now and no more where it was.
+func countMove(c *job.Counts, j *modelled, to job.State) {
 	now := map[job.State]*int64{job.Scheduled: &c.Scheduled, job.Queued: &c.Queued, job.Parked: &c.Parked, job.Running: &c.Running}
 	ever := map[job.State]*int64{job.Succeeded: &c.Succeeded, job.Failed: &c.Failed, job.Cancelled: &c.Cancelled, job.Expired: &c.Expired}
 	if n := now[j.State]; n != nil {
@@ -149,8 +182,6 @@ func (m *model) move(j *modelled, to job.State) {
 	if to.Waiting() {
 		c.WaitingBytes += j.InputBytes
 	}
-	j.State = to
-	j.Revision++
 }
 
 // end brings a job to an end now.

@@ -292,6 +292,9 @@ func (m *model) retry(op *store.Retry) func() {
 	j.StartedAt, j.FinishedAt, j.ExpiresAt, j.CancelRequestedAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	m.ready(j, m.w.now())
 	m.count(j.Queue).Retried++
+	if j.Tally != "" {
+		m.tally(j).Retried++
+	}
 	if d := j.Policy.Timeouts.Queue; d > 0 {
 		j.queueBy = m.w.now().Add(d)
 	}

@@ -64,11 +64,13 @@ func (w *world) submitMany(n int, edits ...func(*store.Submit)) []job.ID {
 	return ids
 }
 
-func inQueue(q string) func(*store.Submit)        { return func(s *store.Submit) { s.Job.Queue = q } }
-func withKey(k string) func(*store.Submit)        { return func(s *store.Submit) { s.Job.Key = k } }
-func withPriority(p int) func(*store.Submit)      { return func(s *store.Submit) { s.Job.Priority = p } }
-func ownedBy(o job.Owner) func(*store.Submit)     { return func(s *store.Submit) { s.Job.Owner = o } }
-func withRef(ref string) func(*store.Submit)      { return func(s *store.Submit) { s.Job.Ref = ref } }
+func inQueue(q string) func(*store.Submit)    { return func(s *store.Submit) { s.Job.Queue = q } }
+func withKey(k string) func(*store.Submit)    { return func(s *store.Submit) { s.Job.Key = k } }
+func withPriority(p int) func(*store.Submit)  { return func(s *store.Submit) { s.Job.Priority = p } }
+func ownedBy(o job.Owner) func(*store.Submit) { return func(s *store.Submit) { s.Job.Owner = o } }
+func withRef(ref string) func(*store.Submit) {
+	return func(s *store.Submit) { s.Job.Refs = append(s.Job.Refs, ref) }
+}
 func withInput(in string) func(*store.Submit)     { return func(s *store.Submit) { s.Input = []byte(in) } }
 func withRows(r ...store.Row) func(*store.Submit) { return func(s *store.Submit) { s.Rows = r } }
 

@@ -30,6 +30,10 @@ func (w *world) stored() stored {
 		rows, err := w.store.Rows(w.ctx, set, store.RowPage{Limit: 1000})
 		s[fmt.Sprintf("rows %q", set)] = fmt.Sprintf("%q %v", rows, err)
 	}
+	for _, k := range w.tallies {
+		n, err := w.store.Tally(w.ctx, k.owner, k.key)
+		s[fmt.Sprintf("tally %v", k)] = fmt.Sprintf("%+v %v", n, err)
+	}
 	w.storedUpkeep(s)
 	return s
 }

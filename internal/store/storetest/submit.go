@@ -78,7 +78,7 @@ func submitKeeps(w *world) {
 		s.Job.Priority = 3
 		s.Job.MaxAttempts = 17
 		s.Job.Metadata = map[string]string{"": "empty", "emoji 🫖": "", "line\nbreak": "\u2028"}
-		s.Job.Ref = "put:a/b?c"
+		s.Job.Refs, s.Job.Tally = []string{"put:a/b?c", "put:d"}, "tally"
 		s.Job.Files = []job.File{{Name: "a b.png", ContentType: "image/png", Size: 1 << 40, SHA256: "00ff"}, {Name: "ü"}}
 		s.Job.InputBytes = 1<<40 + 5
 		s.Job.Trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

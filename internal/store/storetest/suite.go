@@ -25,8 +25,8 @@ type Suite struct {
 // Options are what a test decides about the store it opens.
 type Options struct {
 	// Clock is moved by hand; nil leaves the store its own.
-	Clock     func() time.Time
-	RowsAtEnd store.RowsAtEnd
+	Clock func() time.Time
+	AtEnd store.AtEnd
 }
 
 // rule is one promise of the contract.
@@ -63,6 +63,7 @@ func topics() []topic {
 		{"revisions", revisionRules()},
 		{"rows", rowRules()},
 		{"ends", endRules()},
+		{"tallies", tallyRules()},
 		{"due", dueRules()},
 		{"prune", pruneRules()},
 		{"retention", retentionRules()},

@@ -36,9 +36,10 @@ type world struct {
 	ids    uint64       // how many ids and tokens were made
 
 	// What was named in commits, so that stored can ask for it all.
-	owners []job.Owner
-	sets   []store.RowSet
-	keys   []ownedKey
+	owners  []job.Owner
+	sets    []store.RowSet
+	tallies []ownedKey
+	keys    []ownedKey
 }
 
 type ownedKey struct {
@@ -58,7 +59,7 @@ func newWorldAt(tb testing.TB, f failer, s Suite, place string) *world {
 	w := &world{failer: f, ctx: context.Background()}
 	w.micros.Store(time.Date(2031, 5, 7, 11, 0, 0, 0, time.UTC).UnixMicro())
 	w.open = func() store.Store {
-		return s.Open(tb, place, Options{Clock: w.now, RowsAtEnd: rowsAtEnd})
+		return s.Open(tb, place, Options{Clock: w.now, AtEnd: atEnd})
 	}
 	w.store = w.open()
 	return w
@@ -179,8 +180,11 @@ func (w *world) remember(b *store.Batch) {
 		if op.Idempotency != nil {
 			note(&w.keys, ownedKey{op.Job.Owner, op.Idempotency.Key})
 		}
-		if op.Job.Ref != "" {
-			note(&w.sets, store.RowSet{Owner: op.Job.Owner, Kind: endKind, Parent: refParent(op.Job.Ref)})
+		for _, ref := range op.Job.Refs {
+			note(&w.sets, store.RowSet{Owner: op.Job.Owner, Kind: endKind, Parent: refParent(ref)})
+		}
+		if op.Job.Tally != "" {
+			note(&w.tallies, ownedKey{op.Job.Owner, op.Job.Tally})
 		}
 		w.rememberRows(op.Rows)
 	}

@@ -1,0 +1,161 @@
+package sqlite
+
+import (
+	"context"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// follow stores what follows from a job's end, or from a retry that takes the end back:
+// the one path of all ends.
+func (t *tx) follow(j *row, result *job.Result) error {
+	if t.atEnd == nil || len(j.Refs) == 0 && j.Tally == "" {
+		return nil
+	}
+	var failed error
+	end := store.End{Job: j.Job, Result: result}
+	end.Text = func(limit int) string {
+		text, err := readText(t.q.text, j.n, aside{}, limit)
+		failed = firstError(failed, err)
+		return text
+	}
+	end.Entries = func(limit int) []job.Entry {
+		log := &portion{left: limit}
+		failed = firstError(failed, readEntries(t.q.output, j.n, aside{}, log))
+		return log.entries
+	}
+	if j.Tally != "" {
+		counts, err := t.tallied(tallyOf(&j.Job))
+		if err != nil {
+			return err
+		}
+		end.Tally = &counts
+	}
+	f := t.atEnd(end)
+	if failed != nil {
+		return failed
+	}
+	_, refusal, err := t.checkRows(f.Rows)
+	if refusal == nil && err == nil {
+		err = t.putRows(f.Rows)
+	}
+	for _, op := range f.Jobs {
+		if err == nil {
+			err = t.makeJob(op)
+		}
+	}
+	return err
+}
+
+// makeJob stores a job that follows from an end, unless it is there already.
+func (t *tx) makeJob(op *store.Submit) error {
+	known, err := t.find(op.Job.Owner, op.Job.ID)
+	if err != nil || known != nil {
+		return err
+	}
+	made := store.Submit{Job: op.Job, Input: op.Input, Delay: op.Delay}
+	if err := t.create(&made); err != nil {
+		return err
+	}
+	t.batch.Made = append(t.batch.Made, made.Job)
+	return nil
+}
+
+func firstError(a, b error) error {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+// tally names a group of jobs that is counted.
+type tally struct {
+	owner job.Owner
+	name  string
+}
+
+func tallyOf(j *job.Job) tally { return tally{j.Owner, j.Tally} }
+
+// tallyChange is what a batch adds to a tally.
+type tallyChange struct {
+	job.Counts
+	rows int64 // of jobs in the tally, ended ones included
+}
+
+// tallyChange is what the batch has added to the job's tally so far, to be added to.
+func (t *tx) tallyChange(of tally) *tallyChange {
+	c := t.tallies[of]
+	if c == nil {
+		if t.tallies == nil {
+			t.tallies = map[tally]*tallyChange{}
+		}
+		c = &tallyChange{}
+		t.tallies[of] = c
+	}
+	return c
+}
+
+// tallied is a tally's counts after what the batch has done so far.
+func (t *tx) tallied(of tally) (job.Counts, error) {
+	c, err := readTally(t.q.tally, of)
+	if d := t.tallies[of]; d != nil {
+		c = addCounts(c, d.Counts)
+	}
+	return c, err
+}
+
+// saveTallies adds to each tally what the batch changed of it. A tally without jobs is
+// removed.
+func (t *tx) saveTallies() error {
+	for of, d := range t.tallies {
+		c := d.Counts
+		err := t.q.addTally.text(of.owner.Tenant).text(of.owner.User).text(of.name).int(d.rows).
+			int(c.Scheduled).int(c.Queued).int(c.Parked).int(c.Running).
+			int(c.Succeeded).int(c.Failed).int(c.Cancelled).int(c.Expired).int(c.Retried).int(c.WaitingBytes).run()
+		if err == nil && d.rows < 0 {
+			err = t.q.dropTally.text(of.owner.Tenant).text(of.owner.User).text(of.name).run()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func addCounts(a, b job.Counts) job.Counts {
+	a.Scheduled += b.Scheduled
+	a.Queued += b.Queued
+	a.Parked += b.Parked
+	a.Running += b.Running
+	a.Succeeded += b.Succeeded
+	a.Failed += b.Failed
+	a.Cancelled += b.Cancelled
+	a.Expired += b.Expired
+	a.Retried += b.Retried
+	a.WaitingBytes += b.WaitingBytes
+	return a
+}
+
+const tallySQL = `SELECT scheduled, queued, parked, running, succeeded, failed, cancelled, expired, retried, waiting_bytes
+	FROM tallies WHERE tenant = ? AND usr = ? AND name = ?`
+
+func readTally(q *query, of tally) (n job.Counts, err error) {
+	_, err = q.text(of.owner.Tenant).text(of.owner.User).text(of.name).first(func(c column) error {
+		n = job.Counts{
+			Scheduled: c.int(0), Queued: c.int(1), Parked: c.int(2), Running: c.int(3), Succeeded: c.int(4),
+			Failed: c.int(5), Cancelled: c.int(6), Expired: c.int(7), Retried: c.int(8), WaitingBytes: c.int(9),
+		}
+		return nil
+	})
+	return n, err
+}
+
+// Tally counts the jobs of a tally; see [store.Records].
+func (s *Store) Tally(ctx context.Context, owner job.Owner, name string) (n job.Counts, err error) {
+	err = s.read(ctx, func(r *reader) error {
+		n, err = readTally(r.tally, tally{owner, name})
+		return err
+	})
+	return n, err
+}
