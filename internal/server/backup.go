@@ -215,7 +215,7 @@ func (c *copying) explain(without map[job.ID]job.Owner, named map[string]bool) e
 		c.Jobs--
 		delete(named, id.String())
 	}
-	copied, err := sqlite.Open(c.ctx, databaseIn(c.partial), sqlite.Options{RowsAtEnd: conversation.RowsAtEnd})
+	copied, err := sqlite.Open(c.ctx, databaseIn(c.partial), sqlite.Options{AtEnd: conversation.AtEnd})
 	if err != nil {
 		return err
 	}
