@@ -31,7 +31,7 @@ type sweeper struct {
 	// Owned by run.
 	cared   time.Time // when abandoned jobs were last looked for
 	stepped time.Time // when the last step was done
-	failed  bool      // the last step failed
+	failed  bool      // the last sweep failed
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -98,18 +98,17 @@ func (s *sweeper) mayTake() bool {
 }
 
 // step notes that a read or a commit of the sweep is done, and what it came to. One that
-// failed, or was slow, says that the store stood still, or all of us. After a failure
-// the outage lasts until the first success.
+// failed, or was slow, says that the store stood still, or all of us.
 func (s *sweeper) step(err error) {
 	now := time.Now()
 	took := now.Sub(s.stepped)
 	if took > slowCommit {
 		s.e.log.Warn("the sweep stood still: no lease is taken until all had the time to renew", "for", took.String())
 	}
-	if took > slowCommit || err != nil || s.failed {
+	if took > slowCommit || err != nil {
 		s.unhealthy()
 	}
-	s.stepped, s.failed = now, err != nil
+	s.stepped = now
 }
 
 // run sweeps until ctx ends. What fails is logged, and done again by the next
@@ -161,10 +160,15 @@ func (s *sweeper) once(ctx context.Context) error {
 		s.cared = time.Now()
 		errs = append(errs, s.e.abandon(ctx))
 	}
+	if s.failed && errors.Join(errs...) == nil {
+		s.unhealthy() // an outage lasts until a sweep that succeeds
+	}
 	if s.mayTake() {
 		errs = append(errs, s.end(ctx, store.LapsedOnly))
 	}
-	return errors.Join(errs...)
+	err := errors.Join(errs...)
+	s.failed = err != nil
+	return err
 }
 
 // due makes ready what the clock has made due.
