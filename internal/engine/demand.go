@@ -205,7 +205,7 @@ func (e *Engine) deliver(to *server, c job.Claimed) {
 	began := time.Now()
 	to.q.began(began)
 	e.mu.Lock()
-	e.live[c.Job.ID] = &live{job: c.Job, token: c.Token, to: to, since: began}
+	e.live[c.Job.ID] = &live{job: c.Job, token: c.Token, before: c.Job.OutputBytes, to: to, since: began}
 	e.mu.Unlock()
 	if to.take(c) {
 		return

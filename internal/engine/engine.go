@@ -81,13 +81,14 @@ type Engine struct {
 
 // live is a lease that a worker of this process holds.
 type live struct {
-	job   job.Job // as it was claimed, with what was appended since
-	token job.Token
-	to    *server
-	since time.Time // when the attempt began
-	spoke bool      // the attempt has said something
-	freed bool      // its slot is free again
-	extra int64     // bytes that the attempt has said while the disk was full
+	job    job.Job // as it was claimed, with what was appended since
+	token  job.Token
+	to     *server
+	since  time.Time // when the attempt began
+	spoke  bool      // the attempt has said something
+	before int64     // bytes that earlier attempts said
+	freed  bool      // its slot is free again
+	extra  int64     // bytes that the attempt has said while the disk was full
 }
 
 // New makes an engine. It takes back at once the jobs that a former process of

@@ -252,17 +252,11 @@ func (s *sweeper) end(ctx context.Context, which store.Which) error {
 
 // taken is the finish by which a sweep, or a new start, ends an attempt.
 func (e *Engine) taken(r *store.Running, which store.Which) *store.Finish {
-	spoke := r.Job.Cursor > 0 // of a former process's work that is all that is known
-	e.mu.Lock()
-	if h := e.live[r.Job.ID]; h != nil && h.token == r.Token {
-		spoke = h.spoke
-	}
-	e.mu.Unlock()
 	var op *store.Finish
 	if which == store.CancelOnly {
-		op = e.ending(&r.Job, job.Outcome{Cancelled: true}, spoke)
+		op = e.ending(&r.Job, job.Outcome{Cancelled: true}, r.HasOutput)
 	} else {
-		op = e.loss(&r.Job, spoke)
+		op = e.loss(&r.Job, r.HasOutput)
 	}
 	op.Lease = job.Lease{Job: r.Job.ID, Token: r.Token}
 	op.Lapsed = which == store.LapsedOnly

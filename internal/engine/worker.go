@@ -22,15 +22,15 @@ func (e *Engine) holding(l job.Lease) (live, error) {
 }
 
 // Append stores output of a leased job and returns when it is on disk. Refusals:
-// [job.LeaseLost], and [job.TooLarge] past the bound of a job's output.
+// [job.LeaseLost], and [job.TooLarge] past the bound of an attempt's output, or of a job's.
 func (e *Engine) Append(ctx context.Context, l job.Lease, entries []job.Entry, p *job.Progress) error {
 	h, err := e.holding(l)
 	if err != nil {
 		return err
 	}
 	size := sizeOf(entries)
-	if h.job.OutputBytes+size > job.MaxOutput {
-		return job.Errorf(job.TooLarge, "the job has said more than %d MiB", job.MaxOutput>>20)
+	if err := h.maySay(size); err != nil {
+		return err
 	}
 	op := &store.Append{Lease: l, Entries: entries, Progress: p}
 	if err := e.do(ctx, &pending{lane: laneOutput, bytes: opBytes + int(size), op: op}); err != nil {
@@ -44,6 +44,18 @@ func sizeOf(entries []job.Entry) (size int64) {
 		size += int64(len(entries[i].Data))
 	}
 	return size
+}
+
+// maySay refuses what would pass the bound of an attempt's output, or of a job's.
+func (h *live) maySay(size int64) error {
+	switch said := h.job.OutputBytes + size; {
+	case size == 0:
+	case said-h.before > job.MaxOutput:
+		return job.Errorf(job.TooLarge, "the attempt has said more than %d MiB", job.MaxOutput>>20)
+	case said > job.MaxJobOutput:
+		return job.Errorf(job.TooLarge, "the job has said more than %d MiB", job.MaxJobOutput>>20)
+	}
+	return nil
 }
 
 // appended tells watchers of committed output.
@@ -67,13 +79,13 @@ func (h *live) said(entries []job.Entry, p *job.Progress) {
 	}
 	for i := range entries {
 		h.job.Cursor = max(h.job.Cursor, entries[i].Seq)
-		h.spoke = h.spoke || entries[i].Kind == job.Text || entries[i].Kind == job.JSON
+		h.spoke = h.spoke || entries[i].Kind.IsOutput()
 	}
 	h.job.OutputBytes += sizeOf(entries)
 }
 
 // Finish ends the attempt and returns when that is on disk, with the state that
-// the job went to. Refusals: [job.LeaseLost].
+// the job went to. Refusals: [job.LeaseLost], and those of Append.
 func (e *Engine) Finish(ctx context.Context, l job.Lease, o job.Outcome) (job.State, error) {
 	op, size, err := e.finish(l, &o)
 	if err != nil {
@@ -104,9 +116,12 @@ func (e *Engine) finish(l job.Lease, o *job.Outcome) (op *store.Finish, size int
 	if err != nil {
 		return nil, 0, err
 	}
+	if err := h.maySay(sizeOf(o.Entries)); err != nil {
+		return nil, 0, err
+	}
 	spoke := h.spoke
 	for i := range o.Entries {
-		spoke = spoke || o.Entries[i].Kind == job.Text || o.Entries[i].Kind == job.JSON
+		spoke = spoke || o.Entries[i].Kind.IsOutput()
 	}
 	op = e.ending(&h.job, *o, spoke)
 	op.Lease = l

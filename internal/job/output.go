@@ -22,6 +22,10 @@ func (k Kind) String() string {
 	return ""
 }
 
+// IsOutput says whether an entry of the kind is part of what the work came to: an
+// attempt with such an entry has spoken.
+func (k Kind) IsOutput() bool { return k == Text || k == JSON }
+
 // Entry is one numbered piece of what a job says. Once a watcher has seen an
 // entry it never changes, and no crash takes it back.
 type Entry struct {

@@ -136,6 +136,8 @@ type Running struct {
 	Job    job.Job
 	Token  job.Token
 	Worker string
+	// HasOutput says that an entry of kind text or json was appended under this lease.
+	HasOutput bool
 }
 
 // RowPage is a page of side rows.

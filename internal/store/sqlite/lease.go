@@ -231,7 +231,7 @@ func (s *Store) Running(_ context.Context, which store.Which, after job.ID, limi
 	list := make([]store.Running, len(ids))
 	for i, id := range ids {
 		h := s.running[id]
-		list[i] = store.Running{Job: h.job.Job, Token: h.token, Worker: h.worker}
+		list[i] = store.Running{Job: h.job.Job, Token: h.token, Worker: h.worker, HasOutput: h.hasOutput}
 	}
 	return list, nil
 }

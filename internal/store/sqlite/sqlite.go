@@ -103,13 +103,14 @@ type Store struct {
 
 // held is a running job: its row, and the lease on it.
 type held struct {
-	job     row
-	token   job.Token
-	from    int64 // the last entry of the attempts before
-	worker  string
-	until   time.Time
-	deleted bool
-	idem    string
+	job       row
+	token     job.Token
+	from      int64 // the last entry of the attempts before
+	worker    string
+	until     time.Time
+	deleted   bool
+	idem      string
+	hasOutput bool // see [store.Running]
 
 	// What it has said and has in the tail.
 	block         []byte

@@ -210,7 +210,11 @@ func (s *Store) loadTail() error {
 // follows, and is whole.
 func (s *Store) loadAside(h *held, c column) (whole bool) {
 	data := c.bytes(5)
-	n, err := countEntries(data)
+	n := int64(0)
+	err := eachEntry(data, func(e job.Entry) {
+		n++
+		h.hasOutput = h.hasOutput || e.Kind.IsOutput()
+	})
 	if err != nil || n == 0 || c.int(2) != h.job.Cursor+n {
 		return false
 	}
@@ -229,5 +233,6 @@ func (h *held) said(entries []job.Entry) {
 	for i := range entries {
 		h.job.Cursor = entries[i].Seq
 		h.job.OutputBytes += int64(len(entries[i].Data))
+		h.hasOutput = h.hasOutput || entries[i].Kind.IsOutput()
 	}
 }

@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"strings"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -19,6 +20,7 @@ func leaseRules() []rule {
 		{"a refused worker harms no other in the same batch", fenceNeighbours},
 		{"every answer to a worker says whether a cancel was requested", workersAreTold},
 		{"running jobs are listed by id with their leases, page by page", runningPages},
+		{"a lease has output once text or json was appended under it, whatever was said before", leaseHasOutput},
 	}
 }
 
@@ -118,6 +120,44 @@ func workersAreTold(w *world) {
 		w.do(renew, say)
 		equal(w, "a renewal told to stop", renew.CancelRequested, true)
 		equal(w, "an append told to stop", say.CancelRequested, true)
+	}
+}
+
+func leaseHasOutput(w *world) {
+	c := w.running()
+	seq := int64(0)
+	say := func(kind job.Kind, data string) {
+		w.Helper()
+		seq++
+		w.do(&store.Append{Lease: c.Lease(), Entries: []job.Entry{{Seq: seq, Attempt: 1, Kind: kind, Events: 1, Data: []byte(data)}}})
+	}
+	has := func(when string, want bool) {
+		w.Helper()
+		for _, opened := range []string{"", ", opened again"} {
+			if opened != "" {
+				w.reopen()
+			}
+			r := w.listRunning(store.AllRunning)
+			if len(r) != 1 || r[0].HasOutput != want {
+				w.Errorf("%s%s: the lease has output: %v, want %v", when, opened, !want, want)
+			}
+		}
+	}
+	long := strings.Repeat("long ", 200) // which no store keeps as it keeps a word
+	for _, kind := range []job.Kind{job.Text, job.JSON} {
+		for _, data := range []string{"1", long} {
+			has("at first", false)
+			for _, other := range []job.Kind{job.Restart, job.Log, job.Report} {
+				say(other, data)
+			}
+			has("after log, progress and restart", false)
+			say(kind, data)
+			has("after "+kind.String(), true)
+			say(job.Log, data)
+			has("after a log behind "+kind.String(), true)
+			w.do(newFinish(c.Lease(), job.Queued))
+			c = w.claimOne(queue)
+		}
 	}
 }
 

@@ -1,0 +1,97 @@
+package engine
+
+import (
+	"bytes"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
+)
+
+func texts(after int64, attempt int, data ...[]byte) (entries []job.Entry) {
+	for i, d := range data {
+		entries = append(entries, job.Entry{Seq: after + int64(i) + 1, Attempt: attempt, Kind: job.Text, Events: 1, Data: d})
+	}
+	return entries
+}
+
+// An attempt may say 16 MiB, however much earlier ones have said, and a job 64 MiB.
+func TestOutputIsBoundedByAttemptAndByJob(t *testing.T) {
+	w := newSwept(t, time.Hour)
+	id := w.submit(Request{MaxAttempts: 10})
+	piece := bytes.Repeat([]byte("x"), job.MaxOutput/4)
+	cursor := int64(0)
+	for attempt := 1; attempt <= 5; attempt++ {
+		c := <-w.jobs
+		for range 4 {
+			err := w.Append(t.Context(), c.Lease(), texts(cursor, attempt, piece), nil)
+			if attempt == 5 {
+				if job.CodeOf(err) != job.TooLarge {
+					t.Fatalf("a job that has said 64 MiB says more: %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			cursor++
+		}
+		if err := w.Append(t.Context(), c.Lease(), texts(cursor, attempt, []byte("x")), nil); job.CodeOf(err) != job.TooLarge {
+			t.Fatalf("attempt %d says more than 16 MiB: %v", attempt, err)
+		}
+		if got := w.get(id); got.OutputBytes != int64(attempt)*job.MaxOutput {
+			t.Fatalf("after attempt %d the job has said %d bytes", attempt, got.OutputBytes)
+		}
+		w.finishFailed(c)
+		w.clock.pass(time.Hour)
+		w.sweep()
+	}
+}
+
+func (w *swept) finishFailed(c job.Claimed) {
+	w.t.Helper()
+	if _, err := w.Finish(w.t.Context(), c.Lease(), job.Outcome{Fault: &job.Fault{Code: "x", Class: job.Later}}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// A job that is to fail after output is tried again when the attempt that was lost had
+// said nothing, whatever an earlier attempt said, also across a restart.
+func TestOnlyTheAttemptsOwnOutputCounts(t *testing.T) {
+	for name, speaks := range map[string]bool{"silent": false, "speaking": true} {
+		c := &clock{now: time.Unix(1_800_000_000, 0)}
+		s, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "jobs.db"), sqlite.Options{Clock: c.Now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := sweptOver(t, c, Config{Store: s})
+		id := w.submit(Request{Policy: &job.Policy{Retry: job.Retry{AfterOutput: job.FailAfterOutput}}})
+		first := <-w.jobs
+		if err := w.Append(t.Context(), first.Lease(), texts(0, 1, []byte("hello")), nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Finish(t.Context(), first.Lease(), job.Outcome{HandedBack: true}); err != nil {
+			t.Fatal(err)
+		}
+		second := <-w.jobs
+		if speaks {
+			err = w.Append(t.Context(), second.Lease(), texts(1, 1, []byte("again")), nil)
+		} else {
+			err = w.Append(t.Context(), second.Lease(), []job.Entry{{Seq: 2, Attempt: 1, Kind: job.Log, Events: 1, Data: []byte("a line")}}, nil)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.stop()
+		again := sweptOver(t, c, Config{Store: s})
+		want := job.Scheduled
+		if speaks {
+			want = job.Failed
+		}
+		if got := again.get(id); got.State != want {
+			t.Errorf("after a %s attempt was lost the job is %s, want %s", name, got.State, want)
+		}
+	}
+}
