@@ -14,7 +14,8 @@ const (
 
 	MaxBody      = 1 << 20  // a JSON request
 	MaxDepth     = 64       // of nested JSON
-	MaxOutput    = 16 << 20 // all of a job's entries
+	MaxOutput    = 16 << 20 // the entries of one attempt
+	MaxJobOutput = 64 << 20 // all of a job's entries
 	MaxResult    = 64 << 20 // bytes
 	MaxInline    = 64 << 10 // a result, or text said so far, inside a job's own JSON
 	MaxMetadata  = 16       // pairs

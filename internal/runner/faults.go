@@ -36,7 +36,7 @@ func tooLong(d time.Duration) *job.Fault {
 func outputTooLarge() *job.Fault {
 	return &job.Fault{
 		Code:    "output_too_large",
-		Message: fmt.Sprintf("The job said more than the %d MiB that are kept of a job's output; ask for less.", job.MaxOutput>>20),
+		Message: fmt.Sprintf("The job said more than is kept of it: %d MiB of one attempt, %d MiB of all together; ask for less.", job.MaxOutput>>20, job.MaxJobOutput>>20),
 		Class:   job.Final,
 	}
 }

@@ -10,8 +10,9 @@ import (
 )
 
 const (
-	mostText  = 64 << 10 // bytes of a text entry
-	entryCost = 128      // what an entry counts for beside its data
+	mostText   = 64 << 10 // bytes of a text entry
+	mostStatus = 4 << 10  // bytes of a progress report's status; the rest is cut off
+	entryCost  = 128      // what an entry counts for beside its data
 )
 
 // packer gathers pieces into entries: text is joined, of progress only the last
@@ -23,11 +24,11 @@ const (
 // no character becomes U+FFFD, so that the text does not depend on how it was cut.
 //
 // Its methods that gather answer false, and gather nothing, when the job's output
-// would pass its bound. Progress that would is left out: it is no reason to fail.
+// would pass a bound. Progress that would is left out: it is no reason to fail.
 type packer struct {
 	attempt int
 	seq     int64 // of the last entry gathered
-	total   int   // bytes of the job's output, with what is gathered
+	room    int   // bytes that the attempt may yet say
 
 	entries []job.Entry
 	bytes   int    // of the data of entries
@@ -110,6 +111,9 @@ func (p *packer) tell(progress job.Progress) {
 	if math.IsNaN(progress.Percent) {
 		progress.Percent = p.progress.Percent
 	}
+	if len(progress.Status) > mostStatus {
+		progress.Status = progress.Status[:mostStatus-beginning(progress.Status[:mostStatus])]
+	}
 	progress.Status = valid(progress.Status)
 	p.progress = progress
 }
@@ -162,11 +166,11 @@ func (p *packer) report() *job.Progress {
 // size is what the gathered entries take of the buffer's bound.
 func (p *packer) size() int { return p.bytes + entryCost*len(p.entries) }
 
-func (p *packer) fits(more int) bool { return p.total+more <= job.MaxOutput }
+func (p *packer) fits(more int) bool { return more <= p.room }
 
 func (p *packer) count(size int) {
 	p.bytes += size
-	p.total += size
+	p.room -= size
 }
 
 // beginning is how many bytes at the end of text begin a character without ending

@@ -17,7 +17,7 @@ import (
 // time, and compares the log with what was said.
 func TestPackerKeepsWhatWasSaid(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		p := packer{attempt: 3, seq: rapid.Int64Range(0, 5).Draw(t, "cursor")}
+		p := packer{attempt: 3, room: job.MaxOutput, seq: rapid.Int64Range(0, 5).Draw(t, "cursor")}
 		l := &log{seq: p.seq}
 		for range rapid.IntRange(0, 40).Draw(t, "pieces") {
 			switch rapid.IntRange(0, 9).Draw(t, "what") {
@@ -105,13 +105,13 @@ func (l *log) compare(t *rapid.T, p *packer) {
 	if got, want := strings.Join(l.reads, "; "), strings.Join(l.others, "; "); got != want {
 		t.Fatalf("%q was said and %q is kept", want, got)
 	}
-	if p.size() != 0 || p.total != l.bytes {
-		t.Fatalf("after all was taken: %d gathered, %d counted, %d read", p.size(), p.total, l.bytes)
+	if p.size() != 0 || job.MaxOutput-p.room != l.bytes {
+		t.Fatalf("after all was taken: %d gathered, %d counted, %d read", p.size(), job.MaxOutput-p.room, l.bytes)
 	}
 }
 
 func TestPackerBounds(t *testing.T) {
-	full := func() *packer { return &packer{total: job.MaxOutput - 3} }
+	full := func() *packer { return &packer{room: 3} }
 	tests := []struct {
 		rule string
 		say  func(*packer) bool
@@ -134,15 +134,15 @@ func TestPackerBounds(t *testing.T) {
 				t.Fatalf("it was gathered: %v", p.entries)
 			}
 			p.end()
-			if p.total > job.MaxOutput {
-				t.Fatalf("the output has %d bytes in the end", p.total)
+			if p.room < 0 {
+				t.Fatalf("the output has %d bytes too many in the end", -p.room)
 			}
 		})
 	}
 }
 
 func TestProgressThatDoesNotFitIsLeftOut(t *testing.T) {
-	p := packer{total: job.MaxOutput - 3}
+	p := packer{room: 3}
 	p.tell(job.Progress{Percent: 1})
 	c := p.take(true)
 	if len(c.entries) > 0 || c.progress != nil || p.news() {
@@ -153,7 +153,7 @@ func TestProgressThatDoesNotFitIsLeftOut(t *testing.T) {
 
 // A status that changes is news, and so is a whole percent; nothing else is.
 func TestWhatIsNewsOfProgress(t *testing.T) {
-	var p packer
+	p := packer{room: job.MaxOutput}
 	for _, tt := range []struct {
 		percent float64
 		status  string
@@ -170,7 +170,7 @@ func TestWhatIsNewsOfProgress(t *testing.T) {
 }
 
 func TestPackerSplitsLongText(t *testing.T) {
-	var p packer
+	p := packer{room: job.MaxOutput}
 	for range 3 {
 		p.text(strings.Repeat("é", mostText/4))
 	}
@@ -181,11 +181,24 @@ func TestPackerSplitsLongText(t *testing.T) {
 }
 
 func TestProgressIsANumberFromZeroToAHundred(t *testing.T) {
-	var p packer
+	p := packer{room: job.MaxOutput}
 	for _, tt := range []struct{ said, kept float64 }{
 		{-5, 0}, {math.NaN(), 0}, {math.Inf(-1), 0}, {40, 40}, {math.NaN(), 40}, {30, 40}, {1e9, 100}, {math.Inf(1), 100},
 	} {
 		p.tell(job.Progress{Percent: tt.said, Status: "at\xff"})
 		want(t, "the progress", p.progress, job.Progress{Percent: tt.kept, Status: "at�"})
 	}
+}
+
+// An attempt has the room of an attempt, or what is left of the job's.
+func TestRoomOfAnAttempt(t *testing.T) {
+	for said, left := range map[int64]int{0: job.MaxOutput, job.MaxOutput + 5: job.MaxOutput, job.MaxJobOutput - 7: 7, job.MaxJobOutput: 0} {
+		want(t, "the room", roomFor(&job.Job{OutputBytes: said}), left)
+	}
+}
+
+func TestPackerCutsALongStatus(t *testing.T) {
+	p := packer{room: job.MaxOutput}
+	p.tell(job.Progress{Percent: 1, Status: "x" + strings.Repeat("é", mostStatus)})
+	want(t, "the status", p.take(true).progress.Status, "x"+strings.Repeat("é", mostStatus/2-1))
 }

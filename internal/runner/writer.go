@@ -43,11 +43,16 @@ func (a *attempt) speechLocked() *speech {
 			room:    make(chan struct{}, 1),
 			over:    make(chan struct{}),
 			written: make(chan struct{}),
-			packer:  packer{attempt: j.Attempt, seq: j.Cursor, total: int(j.OutputBytes)},
+			packer:  packer{attempt: j.Attempt, seq: j.Cursor, room: roomFor(j)},
 		}
 		go a.write(a.speech)
 	}
 	return a.speech
+}
+
+// roomFor is how many bytes an attempt may say that begins now.
+func roomFor(j *job.Job) int {
+	return int(min(job.MaxOutput, job.MaxJobOutput-j.OutputBytes))
 }
 
 // held is what was said and is not on disk.

@@ -381,7 +381,7 @@ func boundsOutput(t *testing.T) {
 			after = out.Log("")
 			return nil
 		})
-		rec := h.deliver(1, func(c *job.Claimed) { c.Job.OutputBytes = job.MaxOutput - 10 })
+		rec := h.deliver(1, func(c *job.Claimed) { c.Job.OutputBytes = job.MaxJobOutput - 10 })
 		synctest.Wait()
 		want(t, "an error within the bound of "+name, fits, nil)
 		want(t, "the code past it", job.FaultOf(past).Code, "output_too_large")
