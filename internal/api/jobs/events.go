@@ -63,6 +63,7 @@ type listener struct {
 	id    job.ID
 	from  eventID
 	watch Watcher
+	over  bool    // the watch is closed
 	out   *stream // nil before the answer begins
 	story story
 }
@@ -92,7 +93,7 @@ func (f *Face) listen(ctx context.Context, r *http.Request) (_ *listener, first 
 // begin begins the answer.
 func (l *listener) begin(w http.ResponseWriter) {
 	l.out = l.face.newStream(w)
-	l.story = story{out: l.out, cursor: l.from.seq, full: l.full}
+	l.story = story{out: l.out, cursor: l.from.seq, full: l.full, last: l.last}
 }
 
 // takeLine has the rest told on a line, if there is one to be had.
@@ -117,7 +118,20 @@ func (l *listener) close() {
 	if l.out != nil {
 		l.out.rest()
 	}
-	l.watch.Close()
+	l.unwatch()
+}
+
+func (l *listener) unwatch() {
+	if !l.over {
+		l.over = true
+		l.watch.Close()
+	}
+}
+
+// last tells the end once the watch is closed.
+func (l *listener) last(tell func() error) error {
+	l.unwatch()
+	return tell()
 }
 
 // full outlasts the stop of the server: the end of a job is told still.

@@ -33,6 +33,9 @@ type story struct {
 	out teller
 	// full asks for the job with all that is known around it.
 	full func() (engine.Snapshot, error)
+	// last tells the end. Before that it gives up the places that the watcher takes:
+	// whoever has heard of the end may take them anew.
+	last func(tell func() error) error
 
 	cursor int64    // of the last event
 	shown  standing // in the last snapshot
@@ -162,10 +165,12 @@ func eventName(k job.Kind) string {
 func (s *story) done(j *job.Job) error {
 	snap, err := s.full()
 	ended := err == nil && snap.State.Ended() && snap.FinishedAt.Equal(j.FinishedAt)
-	return s.out.tell("done", eventID{s.cursor, true}, func(b []byte) []byte {
-		if ended {
-			return appendJob(b, &snap.Job, &snap, "")
-		}
-		return appendJob(b, j, nil, "")
+	return s.last(func() error {
+		return s.out.tell("done", eventID{s.cursor, true}, func(b []byte) []byte {
+			if ended {
+				return appendJob(b, &snap.Job, &snap, "")
+			}
+			return appendJob(b, j, nil, "")
+		})
 	})
 }

@@ -31,8 +31,13 @@ type session struct {
 
 // followed is a job that a session follows.
 type followed struct {
-	stop context.CancelFunc
-	gone chan struct{} // closed by its goroutine, which says nothing more
+	// set once
+	id    job.ID
+	watch Watcher
+	stop  context.CancelFunc
+	gone  chan struct{} // closed by its goroutine, which says nothing more
+
+	over bool // the watch is closed; guarded by the session's mu
 }
 
 // watchSocket is WS /v1/watch.
@@ -147,28 +152,45 @@ func (s *session) watch(owner job.Owner, id job.ID, after int64) error {
 		stop()
 		return err
 	}
-	w := &followed{stop, make(chan struct{})}
+	w := &followed{id, watch, stop, make(chan struct{}), false}
 	s.mu.Lock()
 	s.followed[id] = w
 	s.mu.Unlock()
-	tale := story{out: &frames{session: s, id: id}, cursor: after, full: func() (engine.Snapshot, error) { return s.face.engine.Get(ctx, owner, id) }}
+	tale := story{
+		out: &frames{session: s, id: id}, cursor: after,
+		full: func() (engine.Snapshot, error) { return s.face.engine.Get(ctx, owner, id) },
+		last: func(tell func() error) error { return s.last(w, tell) },
+	}
 	s.Go(func() {
 		defer close(w.gone)
 		defer stop()
-		defer watch.Close()
-		s.end(ctx, id, tale.follow(ctx, watch, first))
+		s.end(ctx, w, tale.follow(ctx, watch, first))
 	})
 	return nil
 }
 
-// end lets go of a job that was followed to its end, or says why it is not any more.
-func (s *session) end(ctx context.Context, id job.ID, err error) {
+// last lets go of a job and tells the last of it, in one step: whoever has heard that
+// may follow another in its place, and whoever finds the job here hears it first.
+func (s *session) last(w *followed, tell func() error) error {
 	s.mu.Lock()
-	delete(s.followed, id)
-	s.mu.Unlock()
-	if err != nil && !errors.Is(err, errGone) && ctx.Err() == nil {
-		s.refuse("watch", id.String(), err)
+	defer s.mu.Unlock()
+	if !w.over {
+		w.over = true
+		w.watch.Close()
+		delete(s.followed, w.id)
 	}
+	return tell()
+}
+
+// end lets go of a job, and says why it is not followed any more where that is not
+// its end.
+func (s *session) end(ctx context.Context, w *followed, err error) {
+	_ = s.last(w, func() error {
+		if err != nil && !errors.Is(err, errGone) && ctx.Err() == nil {
+			s.refuse("watch", w.id.String(), err)
+		}
+		return nil
+	})
 }
 
 // room refuses one job too many.
