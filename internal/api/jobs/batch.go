@@ -37,15 +37,7 @@ func (f *Face) submitBatch(w http.ResponseWriter, r *http.Request) error {
 	if prefer.wait > 0 {
 		return job.Errorf(job.Invalid, "a batch is answered once its jobs are on disk: leave out Prefer: wait, and follow each job by its own URLs")
 	}
-	if err := f.intake.enter(r.ContentLength); err != nil {
-		return err
-	}
-	defer f.intake.leave(r.ContentLength)
-	b, err := readBatch(r)
-	if err != nil {
-		return err
-	}
-	became, err := f.storeBatch(r, b)
+	became, err := f.receiveBatch(r)
 	if err != nil {
 		return err
 	}
@@ -60,6 +52,20 @@ func (f *Face) submitBatch(w http.ResponseWriter, r *http.Request) error {
 	}
 	f.answerBatch(w, became, func(j *job.Job) string { return f.watchURL(r, prefer, j) })
 	return nil
+}
+
+// receiveBatch reads a batch and has it stored, while there is room for its body. That
+// is free again before the answer, after which the client may send another.
+func (f *Face) receiveBatch(r *http.Request) ([]engine.Submitted, error) {
+	if err := f.intake.enter(r.ContentLength); err != nil {
+		return nil, err
+	}
+	defer f.intake.leave(r.ContentLength)
+	b, err := readBatch(r)
+	if err != nil {
+		return nil, err
+	}
+	return f.storeBatch(r, b)
 }
 
 // readBatch reads a batch, of which single jobs may be wrong.
