@@ -149,6 +149,7 @@ func (l *listener) end(ctx context.Context, err error) error {
 		return errGone
 	}
 	l.face.logCut(l.id, err)
+	l.unwatch() // before the reader hears that it may come back
 	l.out.farewell()
 	return nil
 }

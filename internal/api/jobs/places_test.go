@@ -49,7 +49,7 @@ func TestAPlaceIsFreeBeforeItsHolderHearsOfIt(t *testing.T) {
 			t.Error("a stream tells of the end while its watch is open")
 		}
 	})
-	l.letGo()
+	l.close()
 
 	watch := &ending{}
 	w := &followed{id: anID, watch: watch}
