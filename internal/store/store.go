@@ -113,8 +113,8 @@ type Upkeep interface {
 type Records interface {
 	Row(ctx context.Context, of RowSet, id string) (Row, error) // job.NotFound when there is none
 	// Tally counts the jobs of an owner's tally as those of a queue are counted:
-	// what ever ended stays counted until the last of its jobs is removed. Zero counts when there
-	// is no such tally.
+	// what ever ended stays counted. A tally of which a commit leaves no job is removed.
+	// Zero counts when there is no such tally.
 	Tally(ctx context.Context, owner job.Owner, name string) (job.Counts, error)
 	// Rows lists the rows of a set by id: ascending, from after the cursor; or
 	// descending, from before it. "" begins at that end.

@@ -191,6 +191,7 @@ func (m *machine) commitBoth(ops []any) {
 			m.model.changes[told.ID] = told
 		}
 	}
+	m.model.compareTallies()
 	m.last = b
 }
 

@@ -127,21 +127,20 @@ func (m *model) count(queue string) *job.Counts {
 	return c
 }
 
-// tally is what is counted of the job's tally. One whose jobs are all removed begins anew.
+// tally is what is counted of the job's tally.
 func (m *model) tally(j *modelled) *job.Counts {
 	k := ownedKey{j.Owner, j.Tally}
-	others := len(m.all(func(other *modelled) bool { return other != j && other.Owner == j.Owner && other.Tally == j.Tally }))
-	if m.tallies[k] == nil || j.State == 0 && others == 0 {
+	if m.tallies[k] == nil {
 		m.tallies[k] = &job.Counts{}
 	}
 	return m.tallies[k]
 }
 
+// compareTallies drops the tallies of which a commit left no job, and compares the others.
 func (m *model) compareTallies() {
 	for k, want := range m.tallies {
-		left := len(m.all(func(j *modelled) bool { return j.Owner == k.owner && j.Tally == k.key }))
-		if left == 0 {
-			want = &job.Counts{}
+		if len(m.all(func(j *modelled) bool { return j.Owner == k.owner && j.Tally == k.key })) == 0 {
+			*want = job.Counts{}
 		}
 		got, err := m.w.store.Tally(m.w.ctx, k.owner, k.key)
 		if err != nil || got != *want {
