@@ -19,7 +19,10 @@ type queue struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	counts   job.Counts // after the last commit
+	counts   job.Counts // a hint: of the last commit that named the queue, or read since
+	commits  int        // how many commits gave counts
+	fewer    bool       // by it fewer are queued than were known before
+	dry      bool       // a claim got less than it asked for although more are queued, and nobody told of more since
 	asked    int        // submits on their way that are ready at once and assigned to nobody
 	delayed  int        // submits on their way that become ready later
 	asking   int64      // bytes of submits on their way
@@ -43,6 +46,7 @@ func (e *Engine) Serve(w job.Worker) (stop func()) {
 	s := &server{Worker: w, q: q, free: w.Slots}
 	q.mu.Lock()
 	q.servers = append(q.servers, s)
+	q.dry = false
 	q.mu.Unlock()
 	e.lanes.ring()
 	return func() {
@@ -53,17 +57,26 @@ func (e *Engine) Serve(w job.Worker) (stop func()) {
 	}
 }
 
+// setCounts takes the counts that a commit answered.
 func (q *queue) setCounts(c job.Counts) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.fewer, q.dry = c.Queued < q.counts.Queued, false
 	q.counts = c
+	q.commits++
 }
 
-// claimed frees the slots for which a claim got no job.
+// claimed frees the slots for which a claim got no job. When it got less than it asked
+// for and the counts do not say why, others may be about to take what is queued: there
+// is then no demand until somebody tells of more, or the counts are read again. Without
+// that the loop would claim in vain as fast as it can.
 func (s *server) claimed(op *store.Claim, got int) {
 	s.q.mu.Lock()
 	defer s.q.mu.Unlock()
 	s.q.claiming -= len(op.Tokens)
+	if got < len(op.Tokens) && s.q.counts.Queued > 0 && !s.q.fewer && !s.q.heldLocked(0) {
+		s.q.dry = true
+	}
 	s.free += len(op.Tokens) - got
 }
 
@@ -103,7 +116,7 @@ func (e *Engine) assign(op *store.Submit) *server {
 func (q *queue) claims(b *store.Batch) (list []claim) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.heldLocked(len(b.Finishes)) {
+	if q.heldLocked(len(b.Finishes)) || q.dry && b.Len() == 0 {
 		return nil
 	}
 	ready := int(q.counts.Queued) + q.madeReady(b)
@@ -172,7 +185,7 @@ func (e *Engine) moreReady() bool {
 	for _, name := range e.names {
 		q := e.queues[name]
 		q.mu.Lock()
-		more := q.counts.Queued > 0 && !q.heldLocked(0) && slices.ContainsFunc(q.servers, func(s *server) bool { return s.free > 0 })
+		more := q.counts.Queued > 0 && !q.dry && !q.heldLocked(0) && slices.ContainsFunc(q.servers, func(s *server) bool { return s.free > 0 })
 		q.mu.Unlock()
 		if more {
 			return true

@@ -165,6 +165,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	var duties sync.WaitGroup
 	sweeping, stop := context.WithCancel(ctx)
 	duties.Go(func() { e.sweeper.run(sweeping) })
+	duties.Go(func() { e.refresher(sweeping) })
 	duties.Go(func() { e.pruner.run(sweeping) })
 	duties.Go(func() { e.removals.run(sweeping) })
 	err := e.loop(ctx)

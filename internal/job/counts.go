@@ -1,6 +1,6 @@
 package job
 
-// Counts are what is kept of one queue: how many wait and run now, how many ever
+// Counts are what is kept of one queue, over all tenants: how many wait and run now, how many ever
 // ended in each way or were tried again, the bytes of what waits, and whether it
 // is paused.
 type Counts struct {

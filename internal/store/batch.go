@@ -49,6 +49,13 @@ type Batch struct {
 	ID BatchID
 	// Limits are what the queues' jobs are held to, by queue; a queue that is not here
 	// has none. The store only reads them.
+	//
+	// However many processes share the store, two limits are exact: what runs of a queue,
+	// and what runs of a key. What waits of a key is exact in one process; among several
+	// it may be overshot by at most one batch of each. So may what a process itself
+	// admits by counts: how many jobs of a queue wait, and their bytes. Turns are exact in
+	// one process; among several no key is overtaken by more than what each process
+	// claims within a second.
 	Limits map[string]job.Limits
 
 	Pauses    []*Pause
@@ -67,7 +74,10 @@ type Batch struct {
 
 	// out
 
-	// Counts are the counts, after the batch, of every queue that the batch changed.
+	// Counts are the counts, after the batch, of every queue that the batch changed, or
+	// that one of its pauses, submits, claims or finishes names: a claim that got less
+	// than it asked for, and a submit that was refused, tell what is true now. A finish
+	// names the queue of its job while that runs, whoever holds the lease.
 	Counts map[string]job.Counts
 	// Moved are the jobs whose state was changed by an op that does not answer them, in
 	// the order of the changes: those that a due made ready, that were parked, or that

@@ -26,6 +26,7 @@ func (t *tx) checkGroup(ops []*store.Submit) error {
 	refused := len(ops) != ops[0].Group.Size
 	for _, op := range ops {
 		op.Err, op.Existing, op.Conflict = nil, nil, nil
+		t.name(op.Job.Queue)
 		if err := g.check(op); err != nil {
 			return err
 		}

@@ -21,7 +21,8 @@ type tx struct {
 	now       time.Time
 	wrote     bool                   // it changed something
 	wroteRows bool                   // side rows among it
-	moved     []string               // the queues whose counts it changed
+	named     []string               // the queues whose counts it answers
+	moved     []string               // and those whose counts it changed
 	freed     []freed                // what the op that is being applied made room for
 	tallies   map[tally]*tallyChange // what it changed of them
 	spoken    []*held                // running jobs of which readers are to be told anew

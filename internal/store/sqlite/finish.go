@@ -11,6 +11,9 @@ import (
 
 func (t *tx) finish(op *store.Finish) error {
 	op.Err, op.State, op.Job = nil, 0, nil
+	if h := t.running[op.Lease.Job]; h != nil {
+		t.name(h.job.Queue) // also when it is refused
+	}
 	h := t.holder(op.Lease)
 	if h == nil {
 		op.Err = lost(op.Lease)

@@ -90,7 +90,7 @@ const mostAside = 1000
 
 func (t *tx) claim(op *store.Claim) error {
 	op.Err, op.Claimed = nil, nil
-	q := t.queue(op.Queue)
+	q := t.name(op.Queue)
 	heads := heads{tx: t, queue: op.Queue}
 	for aside := 0; aside <= mostAside; {
 		want := q.Claimable(len(op.Tokens) - len(op.Claimed))

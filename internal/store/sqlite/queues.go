@@ -14,7 +14,8 @@ type queueState struct {
 	*fairqueue.Queue
 	kept  bool  // its counts are on disk too: it ever had a job, or was paused
 	batch int64 // the batch of this process that asked for it last
-	moved bool  // that batch changed the counts
+	named bool  // that batch answers the counts
+	moved bool  // and changed them
 }
 
 func (s *Store) queue(name string) *queueState {
@@ -30,14 +31,24 @@ func (s *Store) queue(name string) *queueState {
 func (t *tx) queue(name string) *queueState {
 	q := t.Store.queue(name)
 	if q.batch != t.number {
-		q.batch, q.Limits, q.moved = t.number, t.batch.Limits[name], false
+		q.batch, q.Limits, q.named, q.moved = t.number, t.batch.Limits[name], false, false
+	}
+	return q
+}
+
+// name is the state of a queue whose counts the batch answers.
+func (t *tx) name(name string) *queueState {
+	q := t.queue(name)
+	if !q.named {
+		q.named = true
+		t.named = append(t.named, name)
 	}
 	return q
 }
 
 // counted is the state of a queue whose counts are about to change.
 func (t *tx) counted(name string) *queueState {
-	q := t.queue(name)
+	q := t.name(name)
 	if !q.moved {
 		q.moved, q.kept = true, true
 		t.moved = append(t.moved, name)
@@ -45,12 +56,15 @@ func (t *tx) counted(name string) *queueState {
 	return q
 }
 
-// saveCounts writes the counts that the batch changed, and answers them.
+// saveCounts writes the counts that the batch changed, and answers them with those
+// that it names.
 func (t *tx) saveCounts() error {
-	t.batch.Counts = make(map[string]job.Counts, len(t.moved))
+	t.batch.Counts = make(map[string]job.Counts, len(t.named))
+	for _, name := range t.named {
+		t.batch.Counts[name] = t.queues[name].Counts
+	}
 	for _, name := range t.moved {
 		c := t.queues[name].Counts
-		t.batch.Counts[name] = c
 		err := t.q.saveCounts.text(name).
 			int(c.Scheduled).int(c.Queued).int(c.Parked).int(c.Running).
 			int(c.Succeeded).int(c.Failed).int(c.Cancelled).int(c.Expired).int(c.Retried).

@@ -28,11 +28,12 @@ func (t *tx) submits(ops []*store.Submit) error {
 
 func (t *tx) submit(op *store.Submit) error {
 	op.Err, op.Existing, op.Conflict = nil, nil, nil
+	q := t.name(op.Job.Queue)
 	if known, err := t.knownKey(op); known || err != nil {
 		return err
 	}
 	a := arrival(op)
-	if op.Err = t.queue(op.Job.Queue).Admit(&a); op.Err != nil {
+	if op.Err = q.Admit(&a); op.Err != nil {
 		return nil
 	}
 	var err error

@@ -12,6 +12,7 @@ func countRules() []rule {
 	return []rule{
 		{"the kept counts follow a job through its life", countsThroughLife},
 		{"a commit answers the counts of every queue it changed", countsAnswered},
+		{"a commit answers the counts of every queue that it names, also when it changed nothing", countsNamed},
 		{"a refused op counts nothing", countsOfRefused},
 		{"counts of many queues are kept apart", countsApart},
 		{"a queue keeps its totals when its jobs are gone", countsOutlive},
@@ -53,6 +54,30 @@ func countsAnswered(w *world) {
 	for q, want := range map[string]job.Counts{"a": {Running: 1}, "b": {Cancelled: 1}, "c": {Running: 1}} {
 		equal(w, "the counts of "+q+" as answered", second.Counts[q], want)
 		equal(w, "the counts of "+q+" as read", w.counts(q), want)
+	}
+}
+
+func countsNamed(w *world) {
+	w.limit("full", job.Limits{KeyWaiting: 1})
+	w.submit(inQueue("full"), once("known", "a"))
+	c := w.running(inQueue("runs"))
+	stale := job.Lease{Job: c.Job.ID, Token: w.token()}
+	for name, b := range map[string]*store.Batch{
+		"empty":  w.do(w.newClaim("empty", 2)),
+		"full":   w.try(w.newSubmit(inQueue("full"))),
+		"runs":   w.try(newFinish(stale, job.Succeeded)),
+		"paused": w.do(pausing("paused", false)),
+	} {
+		if got, ok := b.Counts[name]; !ok || got != w.counts(name) {
+			w.Errorf("a batch that names the queue %s answers %+v, %v", name, b.Counts, ok)
+		}
+	}
+	group := grouped(w.newSubmit(inQueue("full")), w.newSubmit(inQueue("other")))
+	b := w.try(append(group, w.newSubmit(inQueue("full"), once("known", "a")), w.newClaim("runs", 1))...)
+	for _, q := range []string{"full", "other", "runs"} {
+		if got, ok := b.Counts[q]; !ok || got != w.counts(q) {
+			w.Errorf("a batch that names the queue %s answers %+v, %v", q, b.Counts, ok)
+		}
 	}
 }
 

@@ -181,6 +181,7 @@ func (m *machine) commitBoth(ops []any) {
 	for _, op := range b.Claims {
 		m.model.claimed(op)
 	}
+	m.namesCounted(b)
 	for q, c := range b.Counts {
 		if *m.model.count(q) != c {
 			m.Fatalf("a commit answers the counts %+v of %s, want %+v", c, q, *m.model.count(q))
@@ -193,6 +194,25 @@ func (m *machine) commitBoth(ops []any) {
 	}
 	m.model.compareTallies()
 	m.last = b
+}
+
+// namesCounted checks that a batch answers the counts of the queues that it names.
+func (m *machine) namesCounted(b *store.Batch) {
+	named := map[string]bool{}
+	for _, op := range b.Pauses {
+		named[op.Queue] = true
+	}
+	for _, op := range b.Submits {
+		named[op.Job.Queue] = true
+	}
+	for _, op := range b.Claims {
+		named[op.Queue] = true
+	}
+	for q := range named {
+		if _, ok := b.Counts[q]; !ok {
+			m.Fatalf("a commit that names the queue %s does not answer its counts", q)
+		}
+	}
 }
 
 // again commits the last batch once more, as if its outcome had been unknown.

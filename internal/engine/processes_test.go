@@ -1,0 +1,223 @@
+package engine_test
+
+import (
+	"context"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// within is how soon one process does what another has made possible, without a word
+// between them.
+const within = 2 * time.Second
+
+// shared is a store that several engines share, as processes share a database.
+type shared struct {
+	store.Store
+	mu      sync.Mutex
+	commits atomic.Int64
+	seen    func(*store.Batch) // before it is applied; nil for nobody
+	edit    func(*store.Batch) // of what is answered; nil for nothing
+}
+
+func (s *shared) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.commits.Add(1)
+	if s.seen != nil {
+		s.seen(b)
+	}
+	synced, err := s.Store.Apply(ctx, b)
+	if s.edit != nil {
+		s.edit(b)
+	}
+	return synced, err
+}
+
+func (s *shared) Close() error { return nil } // the test closes the store below
+
+// beside runs a test of engines on one store, in time that passes only when all wait.
+func beside(t *testing.T, test func(t *testing.T, s *shared)) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &shared{Store: openStore(t, filepath.Join(t.TempDir(), "jobs.db"))}
+		defer func() { _ = s.Store.Close() }()
+		test(t, s)
+	})
+}
+
+// gets waits for a job, for as long as another process may need.
+func (h *house) gets(what string) (c job.Claimed) {
+	h.t.Helper()
+	select {
+	case c = <-h.jobs:
+	case <-time.After(within):
+		h.t.Fatalf("%s: no job was given out within %s", what, within)
+	}
+	return c
+}
+
+// getsNothing fails when a job is given out.
+func (h *house) getsNothing(what string) {
+	h.t.Helper()
+	select {
+	case <-h.jobs:
+		h.t.Fatalf("%s: a job was given out", what)
+	case <-time.After(within):
+	}
+}
+
+func TestAnIdleWorkerGetsWhatAnotherProcessStored(t *testing.T) {
+	beside(t, func(t *testing.T, s *shared) {
+		a, b := start(t, s), start(t, s)
+		defer a.stop()
+		defer b.stop()
+		b.serve(1)
+		time.Sleep(10 * time.Second)
+		snap := a.submit(engine.Request{})
+		if c := b.gets("submitted elsewhere"); c.Job.ID != snap.ID {
+			t.Error("another job was given out")
+		}
+	})
+}
+
+// What a process believes of a queue may be out of date: one claim in vain puts it
+// right, and is not repeated.
+func TestCountsThatAreOutOfDateMakeNobodySpin(t *testing.T) {
+	beside(t, func(t *testing.T, s *shared) {
+		a, b := start(t, s), start(t, s)
+		defer a.stop()
+		defer b.stop()
+		b.submit(engine.Request{}) // b counts one queued
+		a.serve(1)
+		a.gets("queued")
+		before := s.commits.Load()
+		b.serve(1)
+		time.Sleep(10 * time.Second)
+		if n := s.commits.Load() - before; n > 2 {
+			t.Errorf("with nothing to do two processes made %d commits", n)
+		}
+	})
+}
+
+// Also counts that stay wrong cost no more than a claim a second or two.
+func TestCountsThatStayWrongMakeNobodySpin(t *testing.T) {
+	beside(t, func(t *testing.T, s *shared) {
+		s.edit = func(b *store.Batch) {
+			for name, c := range b.Counts {
+				c.Queued += 5
+				b.Counts[name] = c
+			}
+		}
+		a := start(t, s)
+		defer a.stop()
+		a.serve(1)
+		a.submit(engine.Request{})
+		a.finish(a.gets("submitted"), job.Outcome{})
+		before := s.commits.Load()
+		time.Sleep(20 * time.Second)
+		if n := s.commits.Load() - before; n > 40 {
+			t.Errorf("in 20 s a process made %d commits", n)
+		}
+	})
+}
+
+func TestWhatADeadProcessScheduledBecomesReady(t *testing.T) {
+	beside(t, func(t *testing.T, s *shared) {
+		b := start(t, s)
+		defer b.stop()
+		b.serve(1)
+		time.Sleep(10 * time.Second)
+		a := start(t, s)
+		snap := a.submit(engine.Request{Delay: 3 * time.Second})
+		a.stop() // before the job is due
+		time.Sleep(3 * time.Second)
+		if c := b.gets("scheduled by a process that is gone"); c.Job.ID != snap.ID {
+			t.Error("another job was given out")
+		}
+	})
+}
+
+func TestAPauseHoldsInAnotherProcess(t *testing.T) {
+	beside(t, func(t *testing.T, s *shared) {
+		a, b := start(t, s), start(t, s)
+		defer a.stop()
+		defer b.stop()
+		b.serve(1)
+		pause := func(on bool) {
+			if _, err := a.SetPaused(t.Context(), "sim", on); err != nil {
+				t.Fatal(err)
+			}
+		}
+		pause(true)
+		b.submit(engine.Request{})
+		b.getsNothing("paused elsewhere")
+		pause(false)
+		b.gets("resumed elsewhere")
+	})
+}
+
+// A limit of all processes is held by all, and what one frees another uses.
+func TestMaxRunningIsOfAllProcesses(t *testing.T) {
+	beside(t, func(t *testing.T, s *shared) {
+		q := queues()
+		q[0].MaxRunning = 1
+		a, b := startWith(t, s, q), startWith(t, s, q)
+		defer a.stop()
+		defer b.stop()
+		a.serve(1)
+		b.serve(1)
+		a.submit(engine.Request{})
+		c := a.gets("submitted")
+		snap := b.submit(engine.Request{})
+		b.getsNothing("one runs elsewhere")
+		a.stop() // gives nothing back: its worker still has the job
+		if _, err := s.Job(t.Context(), local, snap.ID); err != nil {
+			t.Fatal(err)
+		}
+		f := &store.Finish{Lease: c.Lease(), To: job.Succeeded, Keep: time.Hour}
+		batch := store.NewBatch()
+		batch.Add(f)
+		if err := store.Commit(t.Context(), s, batch); err != nil || f.Err != nil {
+			t.Fatal(err, f.Err)
+		}
+		b.gets("ended elsewhere")
+	})
+}
+
+// Where nothing happens nothing is written, however many processes there are.
+func TestAtRestNobodyCommits(t *testing.T) {
+	beside(t, func(t *testing.T, s *shared) {
+		a, b := start(t, s), start(t, s)
+		defer a.stop()
+		defer b.stop()
+		a.serve(2)
+		b.serve(2)
+		for range 2 {
+			a.submit(engine.Request{})
+		}
+		for range 2 {
+			a.finish(a.gets("submitted"), job.Outcome{})
+		}
+		b.submit(engine.Request{Delay: time.Hour})
+		time.Sleep(10 * time.Second)
+		s.mu.Lock()
+		s.seen = func(b *store.Batch) {
+			if len(b.Prunes) == b.Len() {
+				return // the look of the retention, twice a minute, which finds nothing
+			}
+			t.Errorf("of two processes at rest one commits %d dues, %d prunes, %d claims, %d ops in all", len(b.Dues), len(b.Prunes), len(b.Claims), b.Len())
+		}
+		s.mu.Unlock()
+		time.Sleep(20 * time.Second)
+		s.mu.Lock()
+		s.seen = nil
+		s.mu.Unlock()
+	})
+}

@@ -1,0 +1,64 @@
+package engine
+
+import (
+	"context"
+	"time"
+)
+
+// refreshEvery is how often the store is asked for what another process may have
+// changed. Each wait is up to a half shorter or longer, so that processes do not ask
+// at the same moment.
+const refreshEvery = time.Second
+
+// refresher asks, until ctx ends, for what others have changed and nobody told: the
+// counts of all queues, and when the next job is due. It only reads: where nothing has
+// changed nothing is committed.
+func (e *Engine) refresher(ctx context.Context) {
+	timer := time.NewTimer(spread(refreshEvery))
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
+		if err := e.refresh(ctx); err != nil && ctx.Err() == nil {
+			e.log.Error("the counts of the queues could not be read, and will be asked for again", "error", err)
+		}
+		timer.Reset(spread(refreshEvery))
+	}
+}
+
+// spread is a time of about d, up to a half less or more.
+func spread(d time.Duration) time.Duration { return d/2 + time.Duration(die()*float64(d)) }
+
+// refresh reads the counts and the next due time, whatever is known of them.
+func (e *Engine) refresh(ctx context.Context) error {
+	before := make(map[*queue]int, len(e.queues))
+	for _, q := range e.queues {
+		before[q] = q.commitsSoFar()
+	}
+	counts, err := e.store.Counts(ctx)
+	if err != nil {
+		return err
+	}
+	for name, q := range e.queues {
+		q.mu.Lock()
+		if q.commits == before[q] { // a commit since then knows better
+			q.counts = counts[name]
+			q.dry = false
+		}
+		q.mu.Unlock()
+	}
+	if e.moreReady() {
+		e.lanes.ring()
+	}
+	e.sweeper.askNext(ctx)
+	return nil
+}
+
+func (q *queue) commitsSoFar() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.commits
+}
