@@ -74,6 +74,8 @@ type Engine struct {
 	stopping atomic.Bool // no more submits
 	failing  atomic.Bool // the store has refused for a while: refuse submits at once
 
+	damage error // the store said that its data is damaged; owned by loop
+
 	mu sync.Mutex
 	// Guarded by mu.
 	live map[job.ID]*live // the leases that workers of this process hold

@@ -68,6 +68,9 @@ func (e *Engine) loop(ctx context.Context) error {
 			continue
 		}
 		e.commit(ctx, w)
+		if e.damage != nil { // also of a part of the batch
+			fail(e.damage)
+		}
 		if e.lanes.idle() { // nothing else to do meanwhile
 			e.finishOff(w, fail)
 			continue
@@ -240,6 +243,7 @@ func (e *Engine) persist(ctx context.Context, b *store.Batch) (synced func() err
 			return e.isolate(ctx, b, err)
 		case errors.Is(err, store.ErrDamaged):
 			e.failing.Store(true)
+			e.damage = err
 			e.log.Error("the data is damaged, and the server stops: put a backup in the place of its data directory", "error", err)
 			return nil, job.Because(job.Unavailable, err, "the server's data is damaged, and it stops")
 		case errors.Is(err, store.ErrFull):
@@ -298,7 +302,12 @@ func (e *Engine) isolate(ctx context.Context, b *store.Batch, cause error) (sync
 	}
 	two, err := e.insist(ctx, second)
 	if err != nil {
-		return nil, err
+		// The first half is applied: its answers stand, and only the second is refused.
+		if errors.Is(err, store.ErrFull) {
+			err = noSpace(err)
+		}
+		refuseOps(second, err)
+		two = onDisk
 	}
 	join(b, first, second)
 	return func() error { return firstOf(one(), two()) }, nil
