@@ -36,7 +36,9 @@ type server struct {
 	job.Worker
 	q    *queue
 	gone bool // guarded by q.mu: it takes no more jobs
-	free int  // slots; guarded by q.mu
+	// free slots; guarded by q.mu. Below zero while a slot was filled whose finish then did
+	// not apply.
+	free int
 }
 
 // Serve gives jobs to the worker until stop is called, which returns at once; jobs
@@ -97,7 +99,7 @@ func (e *Engine) assign(op *store.Submit) *server {
 		return nil
 	}
 	for i, s := range q.servers {
-		if s.free == 0 {
+		if s.free <= 0 {
 			continue
 		}
 		s.free--
@@ -209,8 +211,32 @@ func (e *Engine) freeSlot(l job.Lease) {
 	}
 }
 
+// retakeSlots takes back the slots of finishes that did not apply although the lease is
+// held: their workers still have the jobs. What was claimed for such a slot meanwhile is
+// handed back when it is to be delivered.
+func (e *Engine) retakeSlots(ops []*pending) {
+	for _, p := range ops {
+		if f, ok := p.op.(*store.Finish); ok && !p.taken && f.State == 0 && job.CodeOf(f.Err) != job.LeaseLost {
+			e.retakeSlot(f.Lease)
+		}
+	}
+}
+
+func (e *Engine) retakeSlot(l job.Lease) {
+	e.mu.Lock()
+	h := e.live[l.Job]
+	taken := h != nil && h.token == l.Token && h.freed
+	if taken {
+		h.freed = false
+	}
+	e.mu.Unlock()
+	if taken {
+		h.to.release(-1)
+	}
+}
+
 // deliver hands a leased job to its worker. One that has stopped serving since it
-// asked gives it back, at no cost of an attempt.
+// asked, or has no slot for it after all, gives it back, at no cost of an attempt.
 func (e *Engine) deliver(to *server, c job.Claimed) {
 	now := e.store.Now()
 	c.Left = c.Until.Sub(now)
@@ -223,6 +249,7 @@ func (e *Engine) deliver(to *server, c job.Claimed) {
 	if to.take(c) {
 		return
 	}
+	e.freeSlot(c.Lease())
 	op := e.ending(&c.Job, job.Outcome{HandedBack: true}, false)
 	op.Lease = c.Lease()
 	if err := e.lanes.put(&pending{lane: laneUrgent, bytes: opBytes, op: op}); err != nil {
@@ -230,15 +257,16 @@ func (e *Engine) deliver(to *server, c job.Claimed) {
 	}
 }
 
-// take delivers a job, unless the server is gone. It holds mu, so that nothing is
-// delivered once stop has returned.
+// take delivers a job, unless the server is gone or has more jobs than slots. It holds
+// mu, so that nothing is delivered once stop has returned.
 func (s *server) take(c job.Claimed) bool {
 	s.q.mu.Lock()
 	defer s.q.mu.Unlock()
-	if !s.gone {
-		s.Deliver(c)
+	if s.gone || s.free < 0 {
+		return false
 	}
-	return !s.gone
+	s.Deliver(c)
+	return true
 }
 
 func (e *Engine) deliverClaimed(c claim) {

@@ -320,8 +320,10 @@ func (e *Engine) putBack(ctx context.Context, w *work, keep func(*pending) bool)
 			kept = append(kept, p)
 		case ctx.Err() != nil || mayAskAgain(p) && time.Since(p.asked) >= fullWait:
 			p.err = noSpace(w.err)
+			e.retakeSlots([]*pending{p})
 			p.answer()
 		default:
+			e.retakeSlots([]*pending{p})
 			back = append(back, p)
 		}
 	}

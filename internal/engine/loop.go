@@ -220,6 +220,7 @@ func (e *Engine) commit(ctx context.Context, w *work) {
 	for _, c := range w.claims {
 		c.to.claimed(c.op, len(c.op.Claimed))
 	}
+	e.retakeSlots(w.ops)
 	if e.moreReady() {
 		e.lanes.ring()
 	}
@@ -320,6 +321,7 @@ func (e *Engine) refuse(w *work) {
 		for _, c := range w.claims {
 			c.to.claimed(c.op, 0)
 		}
+		e.retakeSlots(w.ops)
 	}
 	for _, p := range w.ops {
 		for _, to := range p.to {
@@ -368,8 +370,11 @@ func (e *Engine) settled(p *pending) {
 		e.submitted(op, p.to[i])
 	}
 	switch op := p.op.(type) {
+	case *store.Renew:
+		e.orderCancel(op.Lease, op.CancelRequested)
 	case *store.Append:
 		e.appended(op)
+		e.orderCancel(op.Lease, op.CancelRequested)
 	case *store.Finish:
 		e.finished(op, p.taken)
 	case *store.Cancel:

@@ -179,7 +179,9 @@ func (e *Engine) finished(op *store.Finish, taken bool) {
 	}
 	if taken {
 		e.order(op.Lease, job.OrderLost)
-		e.freeSlot(op.Lease)
+	}
+	if op.Err == nil || job.CodeOf(op.Err) == job.LeaseLost {
+		e.freeSlot(op.Lease) // unless its own finish has freed it
 	}
 	e.mu.Lock()
 	h := e.live[op.Lease.Job]
@@ -240,14 +242,19 @@ func (e *Engine) Renew(ctx context.Context, leases []job.Lease) []error {
 }
 
 func (e *Engine) renewed(ctx context.Context, p *pending) error {
-	op := p.op.(*store.Renew)
-	if err := p.wait(ctx); err != nil || op.Err != nil {
-		return firstOf(err, op.Err)
+	if err := p.wait(ctx); err != nil {
+		return err
 	}
-	if op.CancelRequested {
-		e.order(op.Lease, job.OrderCancel)
+	return p.op.(*store.Renew).Err
+}
+
+// orderCancel orders a worker to stop that learns of a cancel by the answer to a write: the
+// cancel itself may have been asked for elsewhere. It does not depend on whether anybody
+// still waits for that answer.
+func (e *Engine) orderCancel(l job.Lease, requested bool) {
+	if requested {
+		e.order(l, job.OrderCancel)
 	}
-	return nil
 }
 
 func firstOf(errs ...error) error {
