@@ -103,7 +103,10 @@ type Upkeep interface {
 	// or the last [Presence] of the job or its owner, whichever came last. A job whose cancel
 	// was requested is not listed. The cursor is opaque: "" begins and ends.
 	Abandonable(ctx context.Context, after string, limit int) (jobs []job.Job, next string, err error)
-	// Size is how many bytes the store holds, without what it could give back.
+	// Size is how many bytes the jobs and the side rows hold: what deleting all of them
+	// would free, give or take a tenth and a fixed amount for an empty store. Whether and
+	// when the disk gets the room back does not count. It falls in the commit that deletes,
+	// by about what that deletes: whoever prunes until it is small enough relies on that.
 	Size(ctx context.Context) (int64, error)
 	// Now is the store's clock, which alone decides leases and due times.
 	Now() time.Time

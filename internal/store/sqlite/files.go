@@ -40,7 +40,8 @@ func parseRowCursor(text string) (n int64, err error) {
 	return n, nil
 }
 
-// Size is how many bytes the store holds; see [store.Upkeep].
+// Size is how many bytes are held; see [store.Upkeep]. Pages that a commit frees count no
+// more at once, although the vacuum gives them back to the disk later, or never.
 func (s *Store) Size(ctx context.Context) (size int64, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		_, err := r.held.first(func(c column) error { size = c.int(0); return nil })

@@ -17,6 +17,8 @@ func retentionRules() []rule {
 		{"an early prune counts the files of jobs among the bytes that it deletes", earlyFiles},
 		{"a prune that has no time still gets on", pruneHurries},
 		{"a store that holds more is bigger, and smaller once that is pruned", sizeFollows},
+		{"the size falls with each commit that deletes, by about what it deletes", sizeFallsAtOnce},
+		{"the size of many small jobs is gone with them", sizeOfSmall},
 	}
 }
 
@@ -134,24 +136,63 @@ func pruneHurries(w *world) {
 	equal(w, "the jobs left", len(w.all(job.Filter{Owner: mine})), 0)
 }
 
-func sizeFollows(w *world) {
-	size := func() int64 {
-		w.Helper()
-		n, err := w.store.Size(w.ctx)
-		if err != nil {
-			w.Fatalf("size: %v", err)
-		}
-		return n
+// size asks for the size of the store.
+func (w *world) size() int64 {
+	w.Helper()
+	n, err := w.store.Size(w.ctx)
+	if err != nil {
+		w.Fatalf("size: %v", err)
 	}
-	before := size()
+	return n
+}
+
+func sizeFallsAtOnce(w *world) {
+	const each = 300_000
+	ids := w.history(12, each/3)
+	fell := func(how string, jobs int64, from int64) {
+		w.Helper()
+		if by := from - w.size(); by < jobs*each*9/10 || by > jobs*each*11/10 {
+			w.Errorf("%s of %d jobs of %d bytes made the size fall by %d", how, jobs, each, by)
+		}
+	}
+	size := w.size()
+	w.do(&store.Prune{Limit: 4, Early: true})
+	fell("an early prune", 4, size)
+	size = w.size()
+	w.do(newDelete(ids[4]), newDelete(ids[5]))
+	fell("a delete", 2, size)
+	w.reopen()
+	w.pass(day)
+	size = w.size()
+	w.do(newPrune())
+	fell("a prune", 6, size)
+}
+
+func sizeOfSmall(w *world) {
+	before := w.size()
+	ids := w.submitMany(2000, withInput("{}"))
+	full := w.size()
+	var ops []any
+	for _, id := range ids {
+		ops = append(ops, newCancel(id))
+	}
+	w.do(ops...)
+	w.do(&store.Prune{Limit: 5000, Early: true})
+	if after := w.size(); full == before || after > before+(full-before)/10 {
+		w.Errorf("2,000 small jobs made the size go from %d to %d, and their removal to %d", before, full, after)
+	}
+}
+
+func sizeFollows(w *world) {
+	before := w.size()
 	w.history(20, 100_000)
-	full := size()
+	full := w.size()
 	if full < before+20*300_000 {
 		w.Errorf("with 6 MB more the size went from %d to %d", before, full)
 	}
 	w.pass(day)
 	w.do(newPrune())
-	if after := size(); after > before+full/10 {
+	if after := w.size(); after > before+full/10 {
 		w.Errorf("pruned of 6 MB the size went from %d to %d", full, after)
 	}
 }
