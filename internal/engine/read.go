@@ -155,14 +155,17 @@ func (e *Engine) Wait(ctx context.Context, owner job.Owner, id job.ID, wait time
 
 // subscribe follows a job, if there is room for one more watcher.
 func (e *Engine) subscribe(id job.ID) (*watch.Sub, error) {
-	if e.hub.Watchers() >= e.maxWatchers {
+	// Counted in before it is judged: of many that come at once no more stay than may.
+	sub := e.hub.Subscribe(id)
+	if e.hub.Watchers() > e.maxWatchers {
+		sub.Close()
 		return nil, &job.Error{
 			Code:       job.Overloaded,
 			Message:    fmt.Sprintf("the server has all the %d watchers that it may", e.maxWatchers),
 			RetryAfter: 10 * time.Second,
 		}
 	}
-	return e.hub.Subscribe(id), nil
+	return sub, nil
 }
 
 // await holds until the subscribed job has ended, and closes the subscription.

@@ -30,7 +30,10 @@ type Options struct {
 	MaxStaged int64 // bytes of all files whose jobs are not stored yet; 16 files of the largest size
 	KeepFree  int64 // bytes of the disk that no file may take; 64 MiB
 	Sized     bool  // [Dir.Size] is asked for
-	Log       *slog.Logger
+	// Free says how much of the disk may still be written, where that is known; nil asks
+	// the system.
+	Free func() (bytes int64, known bool)
+	Log  *slog.Logger
 }
 
 // The defaults.
@@ -48,8 +51,10 @@ type Dir struct {
 	options Options
 	opened  time.Time
 
-	mu     sync.Mutex
-	staged int64 // guarded by mu: bytes of the files whose jobs are not stored yet
+	mu sync.Mutex
+	// Guarded by mu.
+	staged  int64 // bytes of the files whose jobs are not stored yet
+	writing int64 // those of them that were let in and are not written yet
 
 	sizes sizes
 }
@@ -74,6 +79,9 @@ func Open(root string, o Options) (*Dir, error) {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Free == nil {
+		o.Free = func() (int64, bool) { return Free(root) }
 	}
 	return &Dir{root: root, options: o, opened: time.Now()}, nil
 }

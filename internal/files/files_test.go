@@ -414,3 +414,22 @@ func TestALargeFileTakesLittleMemory(t *testing.T) {
 type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// Uploads take nothing of what is kept free, however many are under way: what each is
+// about to write counts for all.
+func TestUploadsTogetherKeepTheDiskFree(t *testing.T) {
+	const room = 3 * piece
+	d, err := Open(t.TempDir(), Options{KeepFree: 1 << 20, Free: func() (int64, bool) { return 1<<20 + room, true }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range 4 {
+		if err := d.reserve(piece); (job.CodeOf(err) == job.NoSpace) != (n == 3) {
+			t.Errorf("piece %d of those that are not written yet: %v", n+1, err)
+		}
+	}
+	d.wrote(piece) // from now on the disk itself tells of it
+	if err := d.reserve(piece); err != nil {
+		t.Errorf("once a piece is written: %v", err)
+	}
+}

@@ -13,10 +13,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-const (
-	piece     = 64 << 10 // what is held of a file while it comes
-	lookAgain = 16 << 20 // bytes between two looks at how much of the disk is free
-)
+// piece is what is held of a file while it comes.
+const piece = 64 << 10
 
 // Stage takes in the files of a job that is not stored yet. It is used by one
 // goroutine, which calls Keep or Discard in the end.
@@ -25,11 +23,10 @@ type Stage struct {
 	dir *Dir
 	id  job.ID
 
-	files  []job.File
-	made   bool // the job's directory
-	bytes  int64
-	looked int64  // bytes since the last look at the disk; 0 makes the next piece look
-	buf    []byte // nil until needed
+	files []job.File
+	made  bool // the job's directory
+	bytes int64
+	buf   []byte // nil until needed
 }
 
 // Stage begins to take in files under the id of a job that is yet to be stored.
@@ -116,7 +113,9 @@ func (s *Stage) fill(ctx context.Context, file *os.File, f *job.File, from io.Re
 			return err
 		}
 		hash.Write(s.buf[:n])
-		if _, err := file.Write(s.buf[:n]); err != nil {
+		_, err = file.Write(s.buf[:n])
+		s.dir.wrote(int64(n))
+		if err != nil {
 			return unwritten(err)
 		}
 		if ended {
@@ -143,7 +142,8 @@ func full(from io.Reader, p []byte) (n int, ended bool, err error) {
 	return n, false, nil
 }
 
-// take counts so many more bytes of a file, or says why they are too many.
+// take counts so many more bytes of a file, which are then written, or says why they are
+// too many.
 func (s *Stage) take(f *job.File, n int64) error {
 	d := s.dir
 	if f.Size > d.MaxFile() {
@@ -156,25 +156,31 @@ func (s *Stage) take(f *job.File, n int64) error {
 		return err
 	}
 	s.bytes += n
-	if s.looked -= n; s.looked > 0 {
-		return nil
-	}
-	s.looked = lookAgain
-	if free, known := Free(d.root); known && free < d.options.KeepFree+n {
-		return noSpace(nil)
-	}
 	return nil
 }
 
-// reserve counts bytes whose job is not stored yet; a negative n gives them back.
+// reserve counts bytes that are to be written for a job that is not stored yet. The disk
+// is looked at each time, which costs little beside the piece, and what others are about
+// to write counts: together uploads take nothing of what is kept free.
 func (d *Dir) reserve(n int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if n > 0 && d.staged+n > d.options.MaxStaged {
+	if d.staged+n > d.options.MaxStaged {
 		return &job.Error{Code: job.Overloaded, Message: "too many files are being received at the moment: try again in a moment", RetryAfter: 5 * time.Second}
 	}
+	if free, known := d.options.Free(); known && free < d.options.KeepFree+d.writing+n {
+		return noSpace(nil)
+	}
 	d.staged += n
+	d.writing += n
 	return nil
+}
+
+// wrote says that bytes which were reserved are on the disk, or will not be.
+func (d *Dir) wrote(n int64) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.writing -= n
 }
 
 // Keep returns when the files would survive a power cut. From then on they wait
@@ -206,7 +212,9 @@ func (s *Stage) Discard() {
 
 // release ends the stage.
 func (s *Stage) release() {
-	_ = s.dir.reserve(-s.bytes) // giving back is not refused
+	s.dir.mu.Lock()
+	s.dir.staged -= s.bytes
+	s.dir.mu.Unlock()
 	s.dir, s.buf = nil, nil
 }
 

@@ -30,6 +30,7 @@ type keeper struct {
 	conn    *sqlite.Conn
 	pass    *query
 	restart *query
+	cut     *query
 	pause   sync.Locker // what a commit holds
 	space   *space      // whose reserve it makes again
 	sound   func() bool // whether the log can be trusted: else it stays as it is
@@ -67,6 +68,9 @@ func startKeeper(path string, pause sync.Locker, sound func() bool, space *space
 	k := &keeper{log: log, conn: conn, pause: pause, sound: sound, space: space, work: make(chan struct{}, 1), soon: make(chan struct{}, 1), quit: make(chan struct{}), tooLong: longLog}
 	if k.pass, err = prepare(conn, "PRAGMA wal_checkpoint(PASSIVE)"); err == nil {
 		k.restart, err = prepare(conn, "PRAGMA wal_checkpoint(RESTART)")
+	}
+	if err == nil {
+		k.cut, err = prepare(conn, "PRAGMA wal_checkpoint(TRUNCATE)")
 	}
 	if err != nil {
 		_ = conn.Close()
@@ -119,17 +123,35 @@ func (k *keeper) run() {
 		case <-k.soon:
 		}
 		k.written.Store(0)
-		k.tell(k.checkpoint())
+		err := k.checkpoint()
+		if err == nil && k.outgrown() {
+			err = k.cutOff()
+		}
+		k.tell(err)
 		k.space.take()
 	}
 }
 
 // later is a second from now while something is to be tried again; else never.
 func (k *keeper) later() <-chan time.Time {
-	if !k.failing && k.space.missing() == 0 {
+	if !k.failing && k.space.missing() == 0 && !k.outgrown() {
 		return nil
 	}
 	return time.After(time.Second)
+}
+
+// outgrown says whether a log is too long for a disk that is nearly full: the one that a
+// backup left. No commit may come that would make it shorter, for want of room.
+func (k *keeper) outgrown() bool {
+	return k.space.logSize() > longLog*pageSize && k.space.low()
+}
+
+// cutOff gives the log's room back to the disk, unless a read still holds on to it.
+func (k *keeper) cutOff() error {
+	k.pause.Lock()
+	defer k.pause.Unlock()
+	_, err := k.copy(k.cut)
+	return err
 }
 
 // tell says once that checkpoints fail, and once that they go on.

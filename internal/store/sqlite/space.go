@@ -111,6 +111,15 @@ func (p *space) owed() int64 {
 	return max(p.pages.Load()*pageSize+p.grown.Load()-info.Size(), 0)
 }
 
+// logSize is how long the file of the log is.
+func (p *space) logSize() int64 {
+	info, err := os.Stat(p.path + "-wal")
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}
+
 // low says whether there is so little room that pages are given back in a hurry.
 func (p *space) low() bool {
 	room, known := p.room()

@@ -150,6 +150,38 @@ func TestPagesAreGivenBackInAHurry(t *testing.T) {
 	}
 }
 
+// The log that a long read has let grow is given back to a disk that is nearly full, also
+// when no commit comes any more.
+func TestALongLogIsCutWhereTheDiskIsNearlyFull(t *testing.T) {
+	a, free := newTight(t, Options{})
+	r := <-a.readers
+	if err := r.begin.run(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.nextExpiry.row(); err != nil {
+		t.Fatal(err)
+	}
+	for a.space.logSize() <= longLog*pageSize {
+		a.end(250, 4<<10)
+	}
+	if a.keeper.outgrown() {
+		t.Error("a long log is too long for a disk with room")
+	}
+	free.Store(1 << 20)
+	if err := a.keeper.cutOff(); err != nil || !a.keeper.outgrown() {
+		t.Errorf("while it is read the log has %d bytes, %v", a.space.logSize(), err)
+	}
+	r.nextExpiry.done()
+	if err := r.end.run(); err != nil {
+		t.Fatal(err)
+	}
+	a.readers <- r
+	if err := a.keeper.cutOff(); err != nil || a.keeper.outgrown() {
+		t.Errorf("the log still has %d bytes, %v", a.space.logSize(), err)
+	}
+	a.end(10, 10) // and it is sound
+}
+
 // A database that cannot grow says so of new work, and takes ends and deletes with the
 // help of the reserve and without it.
 func TestAFullDatabaseTakesDeletes(t *testing.T) {

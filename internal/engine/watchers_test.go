@@ -1,0 +1,39 @@
+package engine
+
+import (
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/watch"
+)
+
+// However many watchers come at once, no more stay than may.
+func TestWatchersThatComeAtOnceKeepTheBound(t *testing.T) {
+	const most = 8
+	e := &Engine{hub: watch.NewHub(), maxWatchers: most}
+	for range 300 {
+		var stay atomic.Int64
+		var all sync.WaitGroup
+		subs, begin := make(chan *watch.Sub, 64), make(chan struct{})
+		for range cap(subs) {
+			all.Go(func() {
+				<-begin
+				if sub, err := e.subscribe(job.ID{}); err == nil {
+					stay.Add(1)
+					subs <- sub
+				}
+			})
+		}
+		close(begin)
+		all.Wait()
+		if stay.Load() > most {
+			t.Fatalf("%d stay where %d may", stay.Load(), most)
+		}
+		close(subs)
+		for sub := range subs {
+			sub.Close()
+		}
+	}
+}
