@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/http"
@@ -59,12 +60,23 @@ func (c *boundConn) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
+type directKey struct{}
+
+// Direct marks the requests of a server of our own: its connections are those of a
+// [Timeouts.Listener], and no middleware in front of the gate minds an answer that
+// outlasts its handler (no compression, no count of requests under way). It is for
+// [http.Server.BaseContext].
+func Direct(ctx context.Context) context.Context { return context.WithValue(ctx, directKey{}, true) }
+
+// IsDirect says whether a request was marked by [Direct].
+func IsDirect(r *http.Request) bool { return r.Context().Value(directKey{}) != nil }
+
 // BoundAnswers bounds the answers of a handler whose connections are another server's,
 // as [Timeouts.Listener] bounds those of our own, which are not bounded twice.
 func (t Timeouts) BoundAnswers(next http.Handler) http.Handler {
 	wait := t.write()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if isDirect(r) {
+		if IsDirect(r) {
 			next.ServeHTTP(w, r)
 			return
 		}

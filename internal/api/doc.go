@@ -1,9 +1,8 @@
-// Package api is the floor that every HTTP face stands on: strict JSON in, problem
-// details out (RFC 9457), whose request it is, and a guard that keeps web pages of
-// other origins away from an open loopback server. Each face has a folder of its
-// own below this one.
+// Package api is the base of every HTTP API: strict JSON in, errors out, the preferences
+// and keys that a request may carry, and how long the server waits for a client. Package
+// gate decides who may make a request; package stream follows jobs; each API has a
+// package of its own beside them.
 //
-// A face writes a [Handler] that returns an error instead of answering it; [Wrap]
-// turns the error into a problem and logs what is our fault. [Front] puts
-// everything that all faces share before their mux.
+// An API writes a [Handler] that returns an error instead of answering it; [Wrap] answers
+// the error in the API's own shape, and logs what is our fault.
 package api

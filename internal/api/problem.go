@@ -120,22 +120,31 @@ func ProblemOf(err error) Problem {
 	return p
 }
 
-// WriteError answers with the problem that err is. Retry-After is set where
-// waiting helps: what the error says, and a second where it says nothing.
-func WriteError(w http.ResponseWriter, err error) {
+// WriteProblem is the [ErrorWriter] of the native API: the problem that err is.
+func WriteProblem(w http.ResponseWriter, err error) {
 	p := ProblemOf(err)
+	WriteProblemAs(w, err, p.Status, p)
+}
+
+// WriteProblemAs answers with a problem that has more members than [Problem]. Retry-After
+// is set where waiting helps: what the error says, and a second where it says nothing.
+func WriteProblemAs(w http.ResponseWriter, err error, status int, problem any) {
 	if s := RetryAfter(err); s > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(s))
 	}
-	if p.Status == http.StatusUnauthorized {
+	if status == http.StatusUnauthorized {
 		w.Header()["Www-Authenticate"] = bearerChallenge
 	}
-	body, jsonErr := json.Marshal(p)
+	body, jsonErr := json.Marshal(problem)
 	if jsonErr != nil {
 		panic(fmt.Errorf("api: a problem that is no JSON: %w", jsonErr))
 	}
-	Write(w, p.Status, problemType, body)
+	Write(w, status, problemType, body)
 }
+
+// bearerChallenge is the WWW-Authenticate of a 401 (RFC 6750, section 3). It is never
+// changed.
+var bearerChallenge = []string{`Bearer error="invalid_token"`}
 
 // RetryAfter is how long to wait before the same may succeed: whole seconds,
 // rounded up; 0 where waiting does not help.

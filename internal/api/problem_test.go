@@ -43,7 +43,7 @@ func TestEveryCodeHasItsStatus(t *testing.T) {
 		{job.Unavailable, 503, "1"},
 	} {
 		w := httptest.NewRecorder()
-		WriteError(w, job.Errorf(tt.code, "a sentence"))
+		WriteProblem(w, job.Errorf(tt.code, "a sentence"))
 		if w.Code != tt.status || w.Header().Get("Retry-After") != tt.retryAfter {
 			t.Errorf("%s: %d with Retry-After %q, want %d with %q", tt.code, w.Code, w.Header().Get("Retry-After"), tt.status, tt.retryAfter)
 		}
@@ -54,7 +54,7 @@ func TestAProblemOnTheWire(t *testing.T) {
 	w := httptest.NewRecorder()
 	err := job.Because(job.QueueFull, errors.New("secret"), "the queue is full")
 	err.RetryAfter, err.Field = 1500*time.Millisecond, "/queue"
-	WriteError(w, fmt.Errorf("wrapped: %w", err))
+	WriteProblem(w, fmt.Errorf("wrapped: %w", err))
 	const want = `{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"the queue is full","code":"queue_full","field":"/queue"}`
 	if got := w.Body.String(); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
@@ -70,7 +70,7 @@ func TestAProblemOnTheWire(t *testing.T) {
 // What is no refusal of ours is a 500 that shows nothing of its cause.
 func TestAnUnknownErrorShowsNothing(t *testing.T) {
 	w := httptest.NewRecorder()
-	WriteError(w, errors.New("the password is hunter2"))
+	WriteProblem(w, errors.New("the password is hunter2"))
 	if w.Code != 500 || strings.Contains(w.Body.String(), "hunter2") {
 		t.Errorf("%d %s", w.Code, w.Body)
 	}
@@ -78,7 +78,7 @@ func TestAnUnknownErrorShowsNothing(t *testing.T) {
 
 func TestAFailedJobsProblemCarriesItsFailure(t *testing.T) {
 	w := httptest.NewRecorder()
-	WriteError(w, &JobFailed{
+	WriteProblem(w, &JobFailed{
 		Refusal: job.Errorf(job.Conflict, "the job failed"),
 		Failure: &job.Failure{Code: "upstream_error", Message: "no", Attempt: 4},
 	})
@@ -96,7 +96,7 @@ func TestARefusalOfManySaysWhy(t *testing.T) {
 	first, second := job.Errorf(job.UnknownQueue, "no queue"), job.Errorf(job.KeyFull, "full")
 	first.Field, second.Field = "/jobs/1", "/jobs/7"
 	w := httptest.NewRecorder()
-	WriteError(w, &Together{First: first, All: []Fault{FaultOf(first), FaultOf(second)}})
+	WriteProblem(w, &Together{First: first, All: []Fault{FaultOf(first), FaultOf(second)}})
 	const want = `{"type":"about:blank","title":"Not Found","status":404,"detail":"no queue","code":"unknown_queue","field":"/jobs/1","errors":[` +
 		`{"field":"/jobs/1","status":404,"code":"unknown_queue","detail":"no queue"},{"field":"/jobs/7","status":429,"code":"key_full","detail":"full"}]}`
 	if got := w.Body.String(); w.Code != 404 || got != want {

@@ -60,13 +60,21 @@ func cutOff(err error) *job.Error {
 	return job.Because(job.Invalid, err, "the body ended before all of it had arrived")
 }
 
+// Header is the first value of a header whose name is spelled as net/http does.
+func Header(r *http.Request, name string) string {
+	if v := r.Header[name]; len(v) > 0 {
+		return v[0]
+	}
+	return ""
+}
+
 // RequireJSON refuses a body that says it is anything but JSON, or is packed. A
 // request that says nothing is taken at its word.
 func RequireJSON(r *http.Request) error {
-	if packed := header(r, "Content-Encoding"); packed != "" && packed != "identity" {
+	if packed := Header(r, "Content-Encoding"); packed != "" && packed != "identity" {
 		return job.Errorf(UnsupportedMediaType, "the body is said to be packed, as %s; send it as it is", job.Quote(packed))
 	}
-	text := header(r, "Content-Type")
+	text := Header(r, "Content-Type")
 	if text == "" || text == "application/json" {
 		return nil
 	}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
 // single is a listener for one connection.
@@ -42,14 +44,14 @@ func converse(t *testing.T, talk func(conn net.Conn, answers *bufio.Reader)) {
 				return errors.New("the client is said to have left")
 			}
 		}
-		mux.Handle("GET /held", Wrap(nil, hold))
-		mux.Handle("POST /read", Wrap(nil, func(w http.ResponseWriter, r *http.Request) error {
+		mux.Handle("GET /held", Wrap(nil, WriteProblem, hold))
+		mux.Handle("POST /read", Wrap(nil, WriteProblem, func(w http.ResponseWriter, r *http.Request) error {
 			if _, err := ReadBody(r, 1000); err != nil {
 				return err
 			}
 			return hold(w, r)
 		}))
-		mux.Handle("GET /stream", Wrap(nil, func(w http.ResponseWriter, r *http.Request) error {
+		mux.Handle("GET /stream", Wrap(nil, WriteProblem, func(w http.ResponseWriter, r *http.Request) error {
 			if err := http.NewResponseController(w).Flush(); err != nil {
 				return err
 			}
@@ -58,7 +60,9 @@ func converse(t *testing.T, talk func(conn net.Conn, answers *bufio.Reader)) {
 		ours, theirs := net.Pipe()
 		l := single{make(chan net.Conn, 1)}
 		l.conns <- theirs
-		srv := &http.Server{Handler: (&Site{Listen: []string{"127.0.0.1:8080"}}).Front(mux)}
+		HandleUnknown(mux)
+		mux.HandleFunc("POST /refused", func(w http.ResponseWriter, r *http.Request) { WriteProblem(w, job.Errorf(job.Forbidden, "not here")) })
+		srv := &http.Server{Handler: Timeouts{}.BoundAnswers(Timeouts{}.BoundBodies(mux))}
 		done := make(chan struct{})
 		go func() { _ = srv.Serve(l); close(done) }()
 		talk(ours, bufio.NewReader(ours))
@@ -88,7 +92,7 @@ func TestABodyThatDripsIsRefusedInTime(t *testing.T) {
 		"read, without a length": {"POST /read HTTP/1.1\nHost: 127.0.0.1:8080\nTransfer-Encoding: chunked\n\n", 408},
 		"refused unread":         {"POST /read HTTP/1.1\nHost: 127.0.0.1:8080\nContent-Length: 5000\n\n", 413},
 		"to no call":             {"POST /nothing HTTP/1.1\nHost: 127.0.0.1:8080\nContent-Length: 500\n\n", 404},
-		"to a stranger's host":   {"POST /read HTTP/1.1\nHost: elsewhere\nContent-Length: 500\n\n", 403},
+		"refused at the gate":    {"POST /refused HTTP/1.1\nHost: elsewhere\nContent-Length: 500\n\n", 403},
 	} {
 		t.Run(name, func(t *testing.T) {
 			converse(t, func(conn net.Conn, answers *bufio.Reader) {

@@ -29,7 +29,7 @@ type sending struct {
 func upload(t *testing.T, s sending) (status int, answer string, took time.Duration) {
 	synctest.Test(t, func(t *testing.T) {
 		mux := http.NewServeMux()
-		mux.Handle("POST /", Wrap(nil, func(w http.ResponseWriter, r *http.Request) error {
+		mux.Handle("POST /", Wrap(nil, WriteProblem, func(w http.ResponseWriter, r *http.Request) error {
 			body := Timeouts{}.Upload(w, r)
 			defer body.Close()
 			n, err := io.CopyBuffer(disk{s.sync}, body, make([]byte, s.piece))

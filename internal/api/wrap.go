@@ -18,23 +18,50 @@ import (
 // takes half an answer for a whole one.
 type Handler func(w http.ResponseWriter, r *http.Request) error
 
-// Wrap makes a handler an http.Handler: errors become problems, a panic becomes a
+// ErrorWriter answers with an error, in the shape that errors have in an API.
+type ErrorWriter func(w http.ResponseWriter, err error)
+
+// Wrap makes a handler an http.Handler: write answers its errors, a panic becomes a
 // 500, and both are logged with their cause where they are our fault.
-func Wrap(log *slog.Logger, h Handler) http.Handler {
+func Wrap(log *slog.Logger, write ErrorWriter, h Handler) http.Handler {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		res := &response{ResponseWriter: w}
-		defer func() {
-			if p := recover(); p != nil {
-				recovered(log, res, r, p)
-			}
-		}()
-		if err := h(res, r); err != nil {
-			failed(log, res, r, err)
+	return &wrapped{h, write, log}
+}
+
+// wrapped is a handler of an API.
+type wrapped struct {
+	// set once
+	handle Handler
+	write  ErrorWriter
+	log    *slog.Logger
+}
+
+func (h *wrapped) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	res := &response{ResponseWriter: w, write: h.write}
+	defer func() {
+		if p := recover(); p != nil {
+			recovered(h.log, res, r, p)
 		}
-	})
+	}()
+	if err := h.handle(res, r); err != nil {
+		failed(h.log, res, r, err)
+	}
+}
+
+// WriteError answers with an error in the handler's place, in the shape of its API.
+func (h *wrapped) WriteError(w http.ResponseWriter, err error) { h.write(w, err) }
+
+// ErrorWriterOf is how a handler's API answers with errors: the native way for a handler
+// that [Wrap] has not made.
+func ErrorWriterOf(h http.Handler) ErrorWriter {
+	if own, ok := h.(interface {
+		WriteError(w http.ResponseWriter, err error)
+	}); ok {
+		return own.WriteError
+	}
+	return WriteProblem
 }
 
 // failed answers a handler's error. Where it answers 500, which refers to the log, there
@@ -76,7 +103,7 @@ const mostReadOut = job.MaxBatchBody
 // asked before it sent has not sent any; one that sends far too much may meet it; and
 // a server that has too much to do does not do this too.
 func readOut(r *http.Request) {
-	if r.Body == nil || r.ContentLength > mostReadOut || header(r, "Expect") != "" {
+	if r.Body == nil || r.ContentLength > mostReadOut || Header(r, "Expect") != "" {
 		return
 	}
 	_, _ = io.CopyN(io.Discard, r.Body, mostReadOut)
@@ -91,13 +118,6 @@ func recovered(log *slog.Logger, res *response, r *http.Request, p any) {
 	res.end(errors.New("panic"))
 }
 
-// caught, deferred, logs a defect of what outlasts its handler.
-func caught(log *slog.Logger, sentence string) {
-	if p := recover(); p != nil {
-		log.Error(sentence, "panic", p, "stack", string(debug.Stack()))
-	}
-}
-
 func attributes(res *response, r *http.Request, more ...any) []any {
 	return append([]any{"method", r.Method, "path", r.URL.Path, "from", r.RemoteAddr, "request_id", res.Header().Get("X-Request-ID")}, more...)
 }
@@ -105,6 +125,7 @@ func attributes(res *response, r *http.Request, more ...any) []any {
 // response remembers whether an answer has begun.
 type response struct {
 	http.ResponseWriter
+	write    ErrorWriter
 	begun    bool
 	hijacked bool
 }
@@ -117,7 +138,7 @@ func (w *response) end(err error) {
 	case w.begun:
 		panic(http.ErrAbortHandler)
 	default:
-		WriteError(w.ResponseWriter, err)
+		w.write(w.ResponseWriter, err)
 	}
 }
 

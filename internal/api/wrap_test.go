@@ -22,7 +22,7 @@ func serve(h Handler) (w *httptest.ResponseRecorder, logged string, panicked any
 	var log bytes.Buffer
 	w = httptest.NewRecorder()
 	defer func() { logged, panicked = log.String(), recover() }()
-	Wrap(slog.New(slog.NewTextHandler(&log, nil)), h).ServeHTTP(w, httptest.NewRequest("GET", "/x", nil))
+	Wrap(slog.New(slog.NewTextHandler(&log, nil)), WriteProblem, h).ServeHTTP(w, httptest.NewRequest("GET", "/x", nil))
 	return w, "", nil
 }
 
@@ -65,7 +65,7 @@ func TestARequestThatIsBrokenOffIsNoDefect(t *testing.T) {
 		w := httptest.NewRecorder()
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		Wrap(slog.New(slog.NewTextHandler(&log, nil)), func(http.ResponseWriter, *http.Request) error { return tt.err }).
+		Wrap(slog.New(slog.NewTextHandler(&log, nil)), WriteProblem, func(http.ResponseWriter, *http.Request) error { return tt.err }).
 			ServeHTTP(w, httptest.NewRequest("GET", "/x", nil).WithContext(ctx))
 		if w.Code != 503 || !strings.Contains(w.Body.String(), "broken off") || strings.Contains(log.String(), tt.err.Error()) != tt.logged {
 			t.Errorf("%v: %d %s, logged: %s", tt.err, w.Code, w.Body, &log)
@@ -119,7 +119,7 @@ func TestARefusedBodyIsReadOut(t *testing.T) {
 			r.Header.Set("Expect", tt.expect)
 		}
 		w := httptest.NewRecorder()
-		Wrap(nil, func(http.ResponseWriter, *http.Request) error { return tt.err }).ServeHTTP(w, r)
+		Wrap(nil, WriteProblem, func(http.ResponseWriter, *http.Request) error { return tt.err }).ServeHTTP(w, r)
 		if w.Code < 400 || (body.Len() == 0) != tt.read {
 			t.Errorf("%s: %d, %d bytes were left", tt.rule, w.Code, body.Len())
 		}
@@ -131,7 +131,7 @@ func TestARefusedBodyIsReadOutWithinBounds(t *testing.T) {
 	body := new(counted)
 	r := httptest.NewRequest("POST", "/x", body)
 	r.ContentLength = -1
-	Wrap(nil, func(http.ResponseWriter, *http.Request) error { return tooLarge(1) }).ServeHTTP(httptest.NewRecorder(), r)
+	Wrap(nil, WriteProblem, func(http.ResponseWriter, *http.Request) error { return tooLarge(1) }).ServeHTTP(httptest.NewRecorder(), r)
 	if body.n > mostReadOut+1<<20 {
 		t.Errorf("%d bytes were read", body.n)
 	}
@@ -190,7 +190,7 @@ func TestAnAbortPassesThrough(t *testing.T) {
 // Whoever takes the connection over answers for it.
 func TestAHijackedConnectionIsLeftAlone(t *testing.T) {
 	done := make(chan any, 1)
-	h := Wrap(nil, func(w http.ResponseWriter, _ *http.Request) error {
+	h := Wrap(nil, WriteProblem, func(w http.ResponseWriter, _ *http.Request) error {
 		conn, _, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			return err

@@ -44,9 +44,11 @@ var plan = []room{
 	{path: "internal/wire"},
 
 	{path: "internal/conversation", may: []string{"internal/job", "internal/store"}},
-	{path: "internal/api", may: append([]string{"internal/strictjson"}, faces...), libraries: []string{"github.com/coder/websocket"}},
-	{path: "internal/api/jobs", may: append([]string{"internal/api"}, faces...)},
-	{path: "internal/api/chat", may: append([]string{"internal/api"}, faces...)},
+	{path: "internal/api", may: []string{"internal/job", "internal/strictjson"}},
+	{path: "internal/api/gate", may: []string{"internal/job", "internal/api"}},
+	{path: "internal/api/stream", may: []string{"internal/job", "internal/watch", "internal/api"}, libraries: []string{"github.com/coder/websocket"}},
+	{path: "internal/api/jobs", may: append([]string{"internal/api", "internal/api/gate", "internal/api/stream"}, faces...)},
+	{path: "internal/api/chat", may: append([]string{"internal/api", "internal/api/gate", "internal/api/stream"}, faces...)},
 	{path: "internal/api/openapi", may: []string{"internal/api"}, libraries: []string{"go.yaml.in/yaml/v3"}},
 	{path: "internal/api/openapi/openapitest", may: []string{"internal/api/openapi"}, libraries: []string{"github.com/santhosh-tekuri/jsonschema/v6"}},
 
@@ -56,7 +58,7 @@ var plan = []room{
 	{path: "internal/server", may: []string{
 		"internal/config", "internal/job", "internal/store", "internal/store/sqlite", "internal/engine", "internal/files", "internal/conversation",
 		"internal/obs", "internal/runner", "internal/exec", "internal/exec/sim", "internal/exec/llm", "internal/exec/process", "internal/simmodel", "internal/loopback",
-		"internal/api", "internal/api/jobs", "internal/api/chat", "internal/api/openapi"}},
+		"internal/api", "internal/api/gate", "internal/api/jobs", "internal/api/chat", "internal/api/openapi"}},
 	{path: "internal/cli", may: []string{
 		"client", "bench", "internal/config", "internal/obs", "internal/server", "internal/simmodel"},
 		libraries: []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sys/unix"}},
@@ -91,6 +93,12 @@ var walls = []wall{
 	{"internal/exec/…", "internal/store", "an executor could write output that no lease guards"},
 	{"internal/api/…", "internal/store/…", "a face could write around the commit loop, and show what is not on disk"},
 	{"internal/api/…", "internal/exec", "a request would do the slow work itself, in the caller's time"},
+	{"internal/api", "internal/api/…", "the base would change with each API that stands on it"},
+	{"internal/api/gate", "internal/api/stream", "a request would be answered before it is known whose it is"},
+	{"internal/api/gate", "internal/api/…", "the gate would know one API's routes, and a new API would be let in by another's rules"},
+	{"internal/api/gate", "internal/engine", "whoever may come in would depend on what is stored, and every request would wait for a read"},
+	{"internal/api/stream", "internal/api/…", "a stream would be of one API, and the next would write its own"},
+	{"internal/api/stream", "internal/engine", "following a job could change it, and leaving would be cancelling"},
 	{"internal/api/jobs", "internal/api/chat", "two faces that share code by reaching into each other change together"},
 	{"internal/api/chat", "internal/api/jobs", "two faces that share code by reaching into each other change together"},
 	{"internal/simmodel", "internal/…", "the pretended model would no longer be a stranger on the other end of a wire, as a real one is"},

@@ -61,7 +61,7 @@ func (d *door) shut(patience time.Duration) bool {
 func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	handler, err := d.enter(r)
 	if err != nil {
-		api.WriteError(w, err)
+		api.WriteProblem(w, err)
 		return
 	}
 	defer d.leave()

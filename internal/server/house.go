@@ -14,6 +14,7 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/api/chat"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/api/jobs"
 	"github.com/meanwhile-run/meanwhile/internal/api/openapi"
 	"github.com/meanwhile-run/meanwhile/internal/config"
@@ -52,7 +53,7 @@ type house struct {
 	executors map[string]exec.Executor // of each queue
 	listener  net.Listener             // nil for none
 
-	site    *api.Site  // where the server stands, wherever it listens
+	gate    *gate.Gate // wherever the server listens
 	files   *files.Dir // that came with jobs
 	engine  *engine.Engine
 	runners []*runner.Runner
@@ -84,7 +85,7 @@ func open(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *house, e
 	}); err != nil {
 		return nil, fmt.Errorf("the store cannot be opened: %w", err)
 	}
-	if h.site, err = makeSite(cfg, h.data); err != nil {
+	if h.gate, err = makeGate(cfg, h.data); err != nil {
 		return nil, err
 	}
 	if h.seen, err = openSeen(ctx, cfg, log); err != nil {
@@ -142,14 +143,14 @@ func (h *house) furnish(ctx context.Context) (err error) {
 	h.health.room = h.engine.HasRoom
 	h.follow()
 	h.runners = h.makeRunners(h.executors)
-	h.jobs = jobs.New(jobs.Config{Engine: jobs.Of(h.engine), Files: h.files, Site: h.site, Log: h.log, Stopping: h.leaving})
+	h.jobs = jobs.New(jobs.Config{Engine: jobs.Of(h.engine), Files: h.files, Gate: h.gate, Log: h.log, Stopping: h.leaving})
 	if _, ok := h.cfg.Queues[chatQueue]; ok {
 		h.chat = chat.New(chat.Config{
 			Engine:        h.engine,
 			Conversations: conversation.New(h.store, h.engine),
 			Queue:         chatQueue,
 			Log:           h.log,
-			Site:          h.site,
+			Gate:          h.gate,
 			Follow:        h.seen.questions(),
 			Stopping:      h.leaving.Done(),
 		})
@@ -187,14 +188,13 @@ func (h *house) work(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// routes are all faces, behind what they share, for an address that is listened
-// on; "" for any.
+// routes are all APIs, behind the gate of an address that is listened on; "" for any.
 func (h *house) routes(listen string) http.Handler {
 	mux := http.NewServeMux()
 	h.register(mux)
-	site := *h.site
-	site.Listen = []string{listen}
-	return h.seen.front.Around(site.Front(mux))
+	g := *h.gate
+	g.Listen = []string{listen}
+	return h.seen.front.Around(g.Handler(mux))
 }
 
 // register adds all that is answered to a mux.
@@ -238,7 +238,7 @@ func (h *house) listen(ctx context.Context) error {
 		ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(h.site.Timeouts.Listener(h.listener)) }()
+	go func() { failed <- srv.Serve(h.gate.Timeouts.Listener(h.listener)) }()
 	select {
 	case err := <-failed:
 		return err

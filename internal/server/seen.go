@@ -10,6 +10,7 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/api/chat"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/config"
 	"github.com/meanwhile-run/meanwhile/internal/exec/llm"
 	"github.com/meanwhile-run/meanwhile/internal/obs"
@@ -74,7 +75,7 @@ func (s *seen) questions() chat.Follow {
 // register adds what only programs on this machine may ask.
 func (s *seen) register(mux api.Mux) {
 	if s.listener == nil {
-		mux.Handle("GET /metrics", api.Local(s.metrics.Handler()))
+		mux.Handle("GET /metrics", gate.Local(s.metrics.Handler()))
 	}
 	if !s.pprof {
 		return
@@ -86,7 +87,7 @@ func (s *seen) register(mux api.Mux) {
 		"GET /debug/pprof/symbol":  pprof.Symbol,
 		"GET /debug/pprof/trace":   pprof.Trace,
 	} {
-		mux.Handle(pattern, api.Local(handler))
+		mux.Handle(pattern, gate.Local(handler))
 	}
 }
 

@@ -24,7 +24,7 @@ import (
 func waiting(t *testing.T, change func(*config.Config), how api.Timeouts) *served {
 	t.Helper()
 	return serveWith(t, change, func(s *Server) error {
-		s.house.site.Timeouts = how
+		s.house.gate.Timeouts = how
 		return nil
 	})
 }

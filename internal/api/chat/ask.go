@@ -7,9 +7,9 @@ import (
 	"errors"
 	"net/http"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/conversation"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -52,15 +52,11 @@ func (f *Face) postChat(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	q.trace = api.Traceparent(r)
-	key, err := idempotencyKey(r)
+	key, err := api.IdempotencyKey(r.Header)
 	if err != nil {
 		return err
 	}
-	a, err := f.ask(r.Context(), api.Owner(r), q, key)
-	if b, ok := errors.AsType[*busy](err); ok {
-		writeBusy(w, b)
-		return nil
-	}
+	a, err := f.ask(r.Context(), gate.Owner(r), q, key)
 	if err != nil {
 		return err
 	}
@@ -144,27 +140,6 @@ func (q question) hash(owner job.Owner) (sum [32]byte) {
 	h.Sum(sum[:0])
 	return sum
 }
-
-func idempotencyKey(r *http.Request) (string, error) {
-	values := r.Header.Values("Idempotency-Key")
-	if len(values) == 0 {
-		return "", nil
-	}
-	if len(values) > 1 || values[0] == "" {
-		return "", job.Errorf(job.Invalid, "give one Idempotency-Key, and not an empty one")
-	}
-	return values[0], checkKey(values[0], "")
-}
-
-// checkKey refuses an idempotency key that cannot be kept.
-func checkKey(key, field string) error {
-	if len(key) > job.MaxKey || !utf8.ValidString(key) || strings.ContainsFunc(key, unprintable) {
-		return invalid(field, "an idempotency key is printable text of at most %d bytes", job.MaxKey)
-	}
-	return nil
-}
-
-func unprintable(r rune) bool { return r < ' ' || r == 0x7f }
 
 func invalid(field, format string, args ...any) *job.Error {
 	err := job.Errorf(job.Invalid, format, args...)

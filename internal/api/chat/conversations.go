@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/conversation"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -26,7 +27,7 @@ func (f *Face) getConversations(w http.ResponseWriter, r *http.Request) error {
 			return badCursor("after", text)
 		}
 	}
-	page, more, err := f.conversations.List(r.Context(), api.Owner(r), after, limit)
+	page, more, err := f.conversations.List(r.Context(), gate.Owner(r), after, limit)
 	if err != nil {
 		return err
 	}
@@ -52,7 +53,7 @@ func (f *Face) postConversation(w http.ResponseWriter, r *http.Request) error {
 	if len(in.Title) > conversation.MaxTitle {
 		return invalid("/title", "the title has %d bytes; at most %d are taken", len(in.Title), conversation.MaxTitle)
 	}
-	made, err := f.conversations.Create(r.Context(), api.Owner(r), in.Title)
+	made, err := f.conversations.Create(r.Context(), gate.Owner(r), in.Title)
 	if err != nil {
 		return err
 	}
@@ -73,13 +74,13 @@ func (f *Face) getMessages(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	page, more, err := f.conversations.Messages(r.Context(), api.Owner(r), id, before, limit)
+	page, more, err := f.conversations.Messages(r.Context(), gate.Owner(r), id, before, limit)
 	if err != nil {
 		return err
 	}
 	views := make([]messageView, len(page))
 	for i, m := range page {
-		if views[i], err = f.message(r.Context(), api.Owner(r), m); err != nil {
+		if views[i], err = f.message(r.Context(), gate.Owner(r), m); err != nil {
 			return err
 		}
 	}
@@ -150,7 +151,7 @@ func (f *Face) deleteConversation(w http.ResponseWriter, r *http.Request) error 
 	if err != nil {
 		return err
 	}
-	owner := api.Owner(r)
+	owner := gate.Owner(r)
 	err = f.conversations.Delete(r.Context(), owner, id, func(tasks []job.ID) error {
 		return f.engine.DeleteJobs(r.Context(), owner, tasks)
 	})

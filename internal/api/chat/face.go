@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
+	"github.com/meanwhile-run/meanwhile/internal/api/stream"
 	"github.com/meanwhile-run/meanwhile/internal/conversation"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -36,7 +38,7 @@ type Config struct {
 	Conversations *conversation.Conversations
 	Queue         string       // the queue that answers
 	Log           *slog.Logger // nil for none
-	Site          *api.Site    // whose watch URLs it gives; nil: none
+	Gate          *gate.Gate   // of its watch URLs; nil: none
 	Follow        Follow       // nil for nobody
 	// Stopping is closed by whoever runs the server when it begins to stop: sockets
 	// are told to reconnect, and no new one is taken.
@@ -50,9 +52,9 @@ type Face struct {
 	conversations *conversation.Conversations
 	queue         string
 	log           *slog.Logger
-	site          *api.Site
+	gate          *gate.Gate
 	follow        Follow
-	sockets       api.Sockets
+	sockets       stream.Sockets
 }
 
 // New makes a face.
@@ -62,15 +64,15 @@ func New(c Config) *Face {
 	}
 	return &Face{
 		engine: c.Engine, conversations: c.Conversations, queue: c.Queue, log: c.Log,
-		site: c.Site, follow: c.Follow,
-		sockets: api.Sockets{Stopping: c.Stopping, Patience: api.UsualPatience, Log: c.Log},
+		gate: c.Gate, follow: c.Follow,
+		sockets: stream.Sockets{Stopping: c.Stopping, Patience: stream.UsualPatience, Log: c.Log},
 	}
 }
 
 // Register adds the face's calls to a mux.
 func (f *Face) Register(mux api.Mux) {
 	handle := func(pattern string, h api.Handler, params ...string) {
-		mux.Handle(pattern, api.Wrap(f.log, onlyParams(params, h)))
+		mux.Handle(pattern, api.Wrap(f.log, writeError, onlyParams(params, h)))
 	}
 	handle("POST /api/chat", f.postChat)
 	handle("GET /api/chat/status/{task}", f.getStatus)

@@ -3,6 +3,8 @@ package chat
 import (
 	"encoding/json"
 	"slices"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -59,5 +61,16 @@ func parse(data []byte) (in incoming, err error) {
 	if in.After < 0 {
 		return in, invalid("/after", "after must not be negative")
 	}
-	return in, checkKey(in.ClientID, "/client_id")
+	return in, checkClientID(in.ClientID)
 }
+
+// checkClientID refuses what cannot be a client's name for a question. The name is the
+// question's idempotency key, and need not be ASCII: no header carries it.
+func checkClientID(id string) error {
+	if len(id) > job.MaxKey || !utf8.ValidString(id) || strings.ContainsFunc(id, unprintable) {
+		return invalid("/client_id", "an idempotency key is printable text of at most %d bytes", job.MaxKey)
+	}
+	return nil
+}
+
+func unprintable(r rune) bool { return r < ' ' || r == 0x7f }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 )
 
 // stay is how soon the next heartbeat is to come. A job that may be abandoned is
@@ -16,7 +17,7 @@ func (f *Face) postHeartbeat(w http.ResponseWriter, r *http.Request) error {
 	if err := noBody(r); err != nil {
 		return err
 	}
-	f.engine.Present(api.Owner(r))
+	f.engine.Present(gate.Owner(r))
 	api.WriteJSON(w, http.StatusOK, struct {
 		Status    string  `json:"status"`
 		ExpiresIn float64 `json:"expires_in_s"`

@@ -5,6 +5,8 @@ import (
 	"sync"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
+	"github.com/meanwhile-run/meanwhile/internal/api/stream"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
@@ -16,7 +18,7 @@ const (
 // session is what one socket's client is told: it asks, watches and cancels. Each
 // watch has a goroutine of its own. Leaving ends them all, and nothing of the tasks.
 type session struct {
-	*api.Socket
+	*stream.Socket
 	// set once
 	face  *Face
 	owner job.Owner
@@ -27,8 +29,8 @@ type session struct {
 }
 
 func (f *Face) getSocket(w http.ResponseWriter, r *http.Request) error {
-	owner, trace := api.Owner(r), api.Traceparent(r)
-	return f.sockets.Serve(w, r, maxMessage, func(socket *api.Socket) {
+	owner, trace := gate.Owner(r), api.Traceparent(r)
+	return f.sockets.Serve(w, r, maxMessage, func(socket *stream.Socket) {
 		s := &session{Socket: socket, face: f, owner: owner, trace: trace, watches: map[job.ID]*watch{}}
 		s.read()
 	})

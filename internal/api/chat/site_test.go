@@ -17,8 +17,9 @@ import (
 	"github.com/coder/websocket"
 	"go.uber.org/goleak"
 
-	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/api/openapi/openapitest"
+	"github.com/meanwhile-run/meanwhile/internal/api/stream"
 	"github.com/meanwhile-run/meanwhile/internal/conversation"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -110,19 +111,19 @@ func newSiteOver(t testing.TB, slots int, plan faulty.Plan) *site {
 		}
 		http.DefaultClient.CloseIdleConnections()
 	})
-	s.open(api.UsualPatience)
+	s.open(stream.UsualPatience)
 	return s
 }
 
 // open puts a new face before the engine, as a restart would.
-func (s *site) open(p api.Patience) {
+func (s *site) open(p stream.Patience) {
 	s.stopping = make(chan struct{})
 	stopping := s.stopping
 	s.face = New(Config{Engine: s.beats, Conversations: s.talks, Queue: "chat", Stopping: stopping})
 	s.face.sockets.Patience = p
 	mux := http.NewServeMux()
 	s.face.Register(mux)
-	server := httptest.NewServer(openapitest.Handler(s.TB, (&api.Site{Listen: []string{"127.0.0.1"}}).Front(mux)))
+	server := httptest.NewServer(openapitest.Handler(s.TB, (&gate.Gate{Listen: []string{"127.0.0.1"}}).Handler(mux)))
 	s.url = server.URL
 	face := s.face
 	s.Cleanup(func() {

@@ -5,13 +5,14 @@ import (
 	"net/http"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/conversation"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
 func (f *Face) getStatus(w http.ResponseWriter, r *http.Request) error {
-	snap, err := f.task(r.Context(), api.Owner(r), r.PathValue("task"))
+	snap, err := f.task(r.Context(), gate.Owner(r), r.PathValue("task"))
 	if err != nil {
 		return err
 	}
@@ -28,7 +29,7 @@ func (f *Face) postCancel(w http.ResponseWriter, r *http.Request) error {
 	if err := noBody(r); err != nil {
 		return err
 	}
-	snap, err := f.cancel(r.Context(), api.Owner(r), r.PathValue("task"))
+	snap, err := f.cancel(r.Context(), gate.Owner(r), r.PathValue("task"))
 	if err != nil {
 		return err
 	}

@@ -1,14 +1,14 @@
 package chat
 
 import (
-	"encoding/json"
-	"fmt"
+	"errors"
 	"math"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/conversation"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -23,12 +23,15 @@ type links struct {
 	Watch  string `json:"watch,omitempty"` // needs no other credential
 }
 
+// jobsURL begins the path of a job in the native API, which follows a task by events.
+const jobsURL = "/v1/jobs/"
+
 // linksOf is where the asker of a request can follow a task.
 func (f *Face) linksOf(r *http.Request, j *job.Job) links {
 	id := j.ID.String()
 	return links{
-		"/api/chat/status/" + id, "/api/chat/cancel/" + id, "/v1/jobs/" + id + "/events", "/ws",
-		f.site.WatchURL(r, api.Grant{Owner: j.Owner, Job: j.ID}),
+		"/api/chat/status/" + id, "/api/chat/cancel/" + id, jobsURL + id + "/events", "/ws",
+		f.gate.WatchURL(r, gate.Grant{Owner: j.Owner, Job: j.ID}, jobsURL, "/events"),
 	}
 }
 
@@ -113,13 +116,16 @@ type busyView struct {
 	TaskID string `json:"task_id"`
 }
 
-func writeBusy(w http.ResponseWriter, b *busy) {
-	p := api.ProblemOf(b)
-	body, err := json.Marshal(busyView{p, b.task.String()})
-	if err != nil {
-		panic(fmt.Errorf("chat: a problem that is no JSON: %w", err))
+// writeError is the [api.ErrorWriter] of this API: a problem, which names the task that a
+// conversation is still answering.
+func writeError(w http.ResponseWriter, err error) {
+	b, ok := errors.AsType[*busy](err)
+	if !ok {
+		api.WriteProblem(w, err)
+		return
 	}
-	api.Write(w, p.Status, []string{"application/problem+json"}, body)
+	p := api.ProblemOf(err)
+	api.WriteProblemAs(w, err, p.Status, busyView{p, b.task.String()})
 }
 
 // progressOf says how far a task is, whatever its state.

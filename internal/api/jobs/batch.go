@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
@@ -30,18 +31,18 @@ func (f *Face) submitBatch(w http.ResponseWriter, r *http.Request) error {
 	if _, err := query(r); err != nil {
 		return err
 	}
-	prefer, err := preferOf(r.Header)
+	prefer, err := api.PreferOf(r.Header)
 	if err != nil {
 		return err
 	}
-	if prefer.wait > 0 {
+	if prefer.Wait > 0 {
 		return job.Errorf(job.Invalid, "a batch is answered once its jobs are on disk: leave out Prefer: wait, and follow each job by its own URLs")
 	}
 	became, err := f.receiveBatch(r)
 	if err != nil {
 		return err
 	}
-	prefer.apply(w.Header())
+	prefer.Apply(w.Header())
 	if allExisting(became) {
 		w.Header()["Idempotent-Replay"] = []string{"true"}
 	}
@@ -75,7 +76,7 @@ func readBatch(r *http.Request) (*batch, error) {
 		return nil, err
 	}
 	var err error
-	if b.key, err = idempotencyKey(r.Header); err != nil {
+	if b.key, err = api.IdempotencyKey(r.Header); err != nil {
 		return nil, err
 	}
 	if err := api.ReadJSON(r, job.MaxBatchBody, b); err != nil {
@@ -111,7 +112,7 @@ func (f *Face) storeBatch(r *http.Request, b *batch) ([]engine.Submitted, error)
 	became := make([]engine.Submitted, len(b.Jobs.Given))
 	requests := make([]engine.Request, 0, len(became))
 	places := make([]int, 0, len(became)) // of the requests
-	owner, trace := api.Owner(r), api.Traceparent(r)
+	owner, trace := gate.Owner(r), api.Traceparent(r)
 	for i := range became {
 		req, err := f.requestOfItem(b, i)
 		if err != nil {
@@ -147,7 +148,7 @@ func (f *Face) requestOfItem(b *batch, i int) (engine.Request, error) {
 	}
 	req.Input = bytes.Clone(req.Input) // a job that runs for long is not to hold the whole body
 	switch own := it.Value.IdempotencyKey; {
-	case own != nil && !usableKey(*own):
+	case own != nil && !api.ValidIdempotencyKey(*own):
 		return engine.Request{}, refuse("/idempotency_key", "idempotency_key is a text of 1 to %d printable ASCII characters", job.MaxKey)
 	case own != nil:
 		req.IdempotencyKey, req.Hash = *own, sha256.Sum256(it.Text)

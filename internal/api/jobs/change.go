@@ -33,7 +33,7 @@ func (f *Face) change(w http.ResponseWriter, r *http.Request, do func(context.Co
 	if err != nil {
 		return err
 	}
-	f.answerJob(w, status(&snap.Job), &snap, f.watchURL(r, prefer{}, &snap.Job))
+	f.answerJob(w, status(&snap.Job), &snap, f.watchURL(r, api.Prefer{}, &snap.Job))
 	return nil
 }
 

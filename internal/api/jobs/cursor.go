@@ -5,26 +5,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
-
-// parseNumber reads a number that is not negative, in its one spelling.
-func parseNumber(text string) (int64, bool) {
-	n, err := strconv.ParseUint(text, 10, 63)
-	return int64(n), err == nil && strconv.FormatUint(n, 10) == text
-}
-
-// parseSeq reads the number of an output entry; "" is 0, before the first.
-func parseSeq(text string) (int64, error) {
-	if text == "" {
-		return 0, nil
-	}
-	n, ok := parseNumber(text)
-	if !ok {
-		return 0, job.Errorf(job.Invalid, "%s is not a cursor; after takes the number of an output entry, or 0", job.Quote(text))
-	}
-	return n, nil
-}
 
 // pastEnd refuses a cursor that the job's output has not reached: it was never
 // handed out.
@@ -52,7 +35,7 @@ func parseEventID(text string) (eventID, error) {
 	if done && digits == "" {
 		digits = text
 	}
-	seq, err := parseSeq(digits)
+	seq, err := api.ParseSeq(digits)
 	return eventID{seq, done}, err
 }
 
@@ -81,20 +64,4 @@ func (e eventID) append(b []byte) []byte {
 		b = append(b, doneMark...)
 	}
 	return b
-}
-
-// pagePrefix begins the cursor of a list. What follows is nobody's business.
-const pagePrefix = "page_"
-
-func pageCursor(next job.ID) string { return job.UUID(next).Text(pagePrefix) }
-
-func parsePageCursor(text string) (job.ID, error) {
-	if text == "" {
-		return job.ID{}, nil
-	}
-	id, ok := job.ParseUUID(pagePrefix, text)
-	if !ok || id == (job.UUID{}) {
-		return job.ID{}, job.Errorf(job.Invalid, "%s is not a cursor of a list; after takes the next of the page before", job.Quote(text))
-	}
-	return job.ID(id), nil
 }

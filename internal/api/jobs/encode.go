@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
@@ -46,15 +47,15 @@ func (f *Face) answerJob(w http.ResponseWriter, status int, snap *engine.Snapsho
 
 // watchURL is where a browser follows a job with nothing else, as the request
 // prefers; "" for whoever has come by such an address.
-func (f *Face) watchURL(r *http.Request, p prefer, j *job.Job) string {
-	g := api.Grant{Owner: j.Owner, Job: j.ID}
-	if p.cancels {
-		g.Rights = api.MayCancel
+func (f *Face) watchURL(r *http.Request, p api.Prefer, j *job.Job) string {
+	g := gate.Grant{Owner: j.Owner, Job: j.ID}
+	if p.WatchCancel {
+		g.Rights = gate.MayCancel
 	}
-	if p.lives > 0 {
-		g.Expires = time.Now().Add(p.lives)
+	if p.WatchTTL > 0 {
+		g.Expires = time.Now().Add(p.WatchTTL)
 	}
-	return f.site.WatchURL(r, g)
+	return f.gate.WatchURL(r, g, jobsURL, "/events")
 }
 
 // appendJob writes the job object. What is known only around a job (its place in

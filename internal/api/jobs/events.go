@@ -35,7 +35,7 @@ func (f *Face) events(w http.ResponseWriter, r *http.Request) error {
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	lasts := !first.Job.State.Ended() && f.lines.Announce(w, r)
+	lasts := !first.Job.State.Ended() && f.detached.MayDetach(w, r)
 	l.begin(w)
 	if r.Method == http.MethodHead {
 		return nil
@@ -63,8 +63,8 @@ type listener struct {
 	id    job.ID
 	from  eventID
 	watch Watcher
-	over  bool    // the watch is closed
-	out   *stream // nil before the answer begins
+	over  bool         // the watch is closed
+	out   *eventStream // nil before the answer begins
 	story story
 }
 
@@ -98,7 +98,7 @@ func (l *listener) begin(w http.ResponseWriter) {
 
 // takeLine has the rest told on a line, if there is one to be had.
 func (l *listener) takeLine(w http.ResponseWriter, r *http.Request) bool {
-	line, ok := l.face.lines.Take(w, r)
+	line, ok := l.face.detached.Detach(w, r)
 	if !ok {
 		return false
 	}
@@ -176,8 +176,8 @@ type handlers struct {
 	*http.ResponseController
 }
 
-// stream tells one watcher by server-sent events. It is used by one goroutine.
-type stream struct {
+// eventStream tells one watcher by server-sent events. It is used by one goroutine.
+type eventStream struct {
 	out    carrier
 	face   *Face
 	pooled *[]byte // nil while there is nothing to send
@@ -185,17 +185,17 @@ type stream struct {
 }
 
 // newStream begins the answer.
-func (f *Face) newStream(w http.ResponseWriter) *stream {
+func (f *Face) newStream(w http.ResponseWriter) *eventStream {
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream; charset=utf-8") // some clients take other text for Latin-1
 	h.Set("X-Accel-Buffering", "no")                          // or nginx would keep the events until its buffer is full
 	dontStore(w)
 	w.WriteHeader(http.StatusOK)
-	return &stream{out: handlers{w, http.NewResponseController(w)}, face: f}
+	return &eventStream{out: handlers{w, http.NewResponseController(w)}, face: f}
 }
 
 // begin borrows a buffer, unless there is one. Who is silent holds none.
-func (s *stream) begin() {
+func (s *eventStream) begin() {
 	if s.pooled == nil {
 		s.pooled = s.face.buffers.Get().(*[]byte)
 		s.buf = (*s.pooled)[:0]
@@ -203,7 +203,7 @@ func (s *stream) begin() {
 }
 
 // rest gives the buffer back.
-func (s *stream) rest() {
+func (s *eventStream) rest() {
 	if s.pooled != nil {
 		s.face.giveBack(s.pooled, s.buf)
 		s.pooled, s.buf = nil, nil
@@ -212,7 +212,7 @@ func (s *stream) rest() {
 
 // tell appends one event. Its data is JSON, in which a line break can only be
 // space between tokens, so it may be put on one line.
-func (s *stream) tell(name string, at eventID, data func([]byte) []byte) error {
+func (s *eventStream) tell(name string, at eventID, data func([]byte) []byte) error {
 	s.begin()
 	b := append(append(s.buf, "event: "...), name...)
 	b = at.append(append(b, "\nid: "...))
@@ -236,20 +236,20 @@ func oneLine(b []byte) {
 }
 
 // quiet sends a comment, which says that the stream lives.
-func (s *stream) quiet() error {
+func (s *eventStream) quiet() error {
 	s.begin()
 	s.buf = append(s.buf, ":\n\n"...)
 	return s.send()
 }
 
 // farewell gathers the wish that the reader comes back soon.
-func (s *stream) farewell() {
+func (s *eventStream) farewell() {
 	s.begin()
 	s.buf = append(s.buf[:0], "retry: 1000\n: the stream ends here; it goes on where you come back to\n\n"...)
 }
 
 // send writes what is gathered and flushes it.
-func (s *stream) send() error {
+func (s *eventStream) send() error {
 	if err := s.write(); err != nil {
 		return err
 	}
@@ -259,7 +259,7 @@ func (s *stream) send() error {
 	return nil
 }
 
-func (s *stream) write() error {
+func (s *eventStream) write() error {
 	_, err := s.out.Write(s.buf)
 	s.rest()
 	if err != nil {

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
+	"github.com/meanwhile-run/meanwhile/internal/api/stream"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/files"
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -76,73 +78,87 @@ func (d direct) Watch(ctx context.Context, owner job.Owner, id job.ID, after int
 type Config struct {
 	Engine Engine
 	Files  *files.Dir   // where the files of jobs lie; nil: there are none
-	Site   *api.Site    // whose watch URLs it gives, and whose timeouts count; nil: none
+	Gate   *gate.Gate   // of its watch URLs and of clients' timeouts; nil: none
 	Log    *slog.Logger // nil: silent
 	// Stopping is over when the server stops: held requests are then answered with
 	// what there is, and streams end so that their watchers reconnect. Nil: never.
 	Stopping context.Context
 }
 
-// Face answers the calls. It starts no goroutine but those of its sockets and lines,
-// which Wait waits for.
+// Face answers the calls. It starts no goroutine but those of its sockets and
+// detached responses, which Wait waits for.
 type Face struct {
 	engine   Engine
 	files    *files.Dir
 	uploads  atomic.Int64 // under way
-	site     *api.Site
+	gate     *gate.Gate
 	timeouts api.Timeouts // of clients
 	log      *slog.Logger
 	stopping context.Context
 	buffers  sync.Pool // of *[]byte, for answers
-	sockets  api.Sockets
-	lines    api.Lines
+	sockets  stream.Sockets
+	detached stream.Responses
 	intake   intake // of batches
 }
 
 // New makes the face.
 func New(c Config) *Face {
-	f := &Face{engine: c.Engine, files: c.Files, site: c.Site, log: c.Log, stopping: c.Stopping}
+	f := &Face{engine: c.Engine, files: c.Files, gate: c.Gate, log: c.Log, stopping: c.Stopping}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
 	}
 	if f.stopping == nil {
 		f.stopping = context.Background()
 	}
-	if c.Site != nil {
-		f.timeouts = c.Site.Timeouts
+	if c.Gate != nil {
+		f.timeouts = c.Gate.Timeouts
 	}
-	f.sockets = api.Sockets{Stopping: f.stopping.Done(), Patience: api.UsualPatience, Log: f.log}
-	f.lines = api.Lines{Stopping: f.stopping, Log: f.log}
+	f.sockets = stream.Sockets{Stopping: f.stopping.Done(), Patience: stream.UsualPatience, Log: f.log}
+	f.detached = stream.Responses{Stopping: f.stopping, Log: f.log}
 	f.buffers.New = func() any { return new([]byte) }
 	return f
 }
 
-// Register adds the face's calls to a mux.
+// Register adds the API's routes to a mux, and says what a watch token opens.
 func (f *Face) Register(mux api.Mux) {
-	for pattern, handler := range map[string]api.Handler{
-		"POST /v1/jobs":                  f.submit,
-		"POST /v1/jobs/batch":            f.submitBatch,
-		"GET /v1/jobs":                   f.list,
-		"GET /v1/jobs/{id}":              aboutOne(f.get),
-		"DELETE /v1/jobs/{id}":           aboutOne(f.delete),
-		"GET /v1/jobs/{id}/output":       f.output,
-		"GET /v1/jobs/{id}/events":       f.events,
-		"GET /v1/watch":                  f.watchSocket,
-		"GET /v1/jobs/{id}/result":       f.result,
-		"GET /v1/jobs/{id}/files/{name}": f.file,
-		"POST /v1/jobs/{id}/cancel":      f.cancel,
-		"POST /v1/jobs/{id}/retry":       f.retry,
-		"POST /v1/jobs/cancel":           f.changeMany(engine.CancelAll),
-		"POST /v1/jobs/retry":            f.changeMany(engine.RetryAll),
-		"POST /v1/jobs/delete":           f.changeMany(engine.DeleteAll),
-		"GET /v1/queues":                 f.queues,
-		"GET /v1/queues/{queue}":         f.queue,
-		"POST /v1/queues/{queue}/pause":  f.setPaused(true),
-		"POST /v1/queues/{queue}/resume": f.setPaused(false),
+	for _, route := range []struct {
+		pattern string
+		handle  api.Handler
+	}{
+		{"POST /v1/jobs", f.submit},
+		{"POST /v1/jobs/batch", f.submitBatch},
+		{"GET /v1/jobs", f.list},
+		{"DELETE /v1/jobs/{id}", aboutOne(f.delete)},
+		{"GET /v1/jobs/{id}/files/{name}", f.file},
+		{"POST /v1/jobs/{id}/retry", f.retry},
+		{"POST /v1/jobs/cancel", f.changeMany(engine.CancelAll)},
+		{"POST /v1/jobs/retry", f.changeMany(engine.RetryAll)},
+		{"POST /v1/jobs/delete", f.changeMany(engine.DeleteAll)},
+		{"GET /v1/queues", f.queues},
+		{"GET /v1/queues/{queue}", f.queue},
+		{"POST /v1/queues/{queue}/pause", f.setPaused(true)},
+		{"POST /v1/queues/{queue}/resume", f.setPaused(false)},
 	} {
-		mux.Handle(pattern, api.Wrap(f.log, handler))
+		mux.Handle(route.pattern, f.wrap(route.handle))
+	}
+	for _, route := range []struct {
+		pattern string
+		right   gate.Rights
+		inPath  string
+		handle  api.Handler
+	}{
+		{"GET /v1/jobs/{id}", 0, "id", aboutOne(f.get)},
+		{"GET /v1/jobs/{id}/output", 0, "id", f.output},
+		{"GET /v1/jobs/{id}/events", 0, "id", f.events},
+		{"GET /v1/jobs/{id}/result", 0, "id", f.result},
+		{"POST /v1/jobs/{id}/cancel", gate.MayCancel, "id", f.cancel},
+		{"GET /v1/watch", 0, "", f.watchSocket}, // whose messages name their jobs
+	} {
+		mux.Handle(route.pattern, gate.ByToken(route.right, route.inPath, f.wrap(route.handle)))
 	}
 }
+
+func (f *Face) wrap(h api.Handler) http.Handler { return api.Wrap(f.log, api.WriteProblem, h) }
 
 // aboutOne is a call about one job. The names of the calls for many stand where its id
 // would, and have other methods.
@@ -160,17 +176,17 @@ func aboutOne(call api.Handler) api.Handler {
 	}
 }
 
-// Wait takes no new socket and no line, and returns when every one has been closed.
+// Wait takes no new socket and detaches no response, and returns when every one is over.
 // Call it after Stopping is over.
 func (f *Face) Wait() {
 	f.sockets.Wait()
-	f.lines.Wait()
+	f.detached.Wait()
 }
 
 // subject is the job that a request names, and who asks.
 func subject(r *http.Request) (job.Owner, job.ID, error) {
 	id, err := job.ParseID(r.PathValue("id"))
-	return api.Owner(r), id, err
+	return gate.Owner(r), id, err
 }
 
 // untilStop is a request's context that also ends when the server stops.

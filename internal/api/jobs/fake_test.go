@@ -13,7 +13,7 @@ import (
 
 	"go.uber.org/goleak"
 
-	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/api/openapi/openapitest"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -234,7 +234,7 @@ func (f *fake) handler() http.Handler { return f.handlerUntil(context.Background
 func (f *fake) handlerUntil(stopping context.Context) http.Handler {
 	mux := http.NewServeMux()
 	New(Config{Engine: f, Stopping: stopping}).Register(mux)
-	return openapitest.Handler(f.t, (&api.Site{Listen: []string{"127.0.0.1:8080"}}).Front(mux))
+	return openapitest.Handler(f.t, (&gate.Gate{Listen: []string{"127.0.0.1:8080"}}).Handler(mux))
 }
 
 // ask sends one request: a method, a path, a body, and headers in pairs.

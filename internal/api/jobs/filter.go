@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
@@ -113,19 +114,19 @@ func filterOf(r *http.Request) (job.Filter, error) {
 	if err != nil {
 		return job.Filter{}, err
 	}
-	f, err := selectionOf(q).filter(api.Owner(r))
+	f, err := selectionOf(q).filter(gate.Owner(r))
 	if err != nil {
 		return f, ofQuery(err)
 	}
 	f.Limit = defaultPage
 	if limit := q.Get("limit"); limit != "" {
-		n, ok := parseNumber(limit)
+		n, ok := api.ParseNumber(limit)
 		if !ok || n < 1 || n > job.MaxListPage {
 			return f, job.Errorf(job.Invalid, "limit is 1 to %d, not %s", job.MaxListPage, job.Quote(limit))
 		}
 		f.Limit = int(n)
 	}
-	f.After, err = parsePageCursor(q.Get("after"))
+	f.After, err = api.ParsePageCursor(q.Get("after"))
 	return f, err
 }
 

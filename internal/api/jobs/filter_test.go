@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
@@ -20,7 +21,7 @@ func TestFilters(t *testing.T) {
 		"?key=":                    {Limit: 20, Key: &empty},
 		"?queue=sim&status=failed": {Limit: 20, Queue: "sim", Status: job.Failed},
 		"?error_code=upstream_500": {Limit: 20, ErrorCode: "upstream_500"},
-		"?key=ann&limit=100&after=" + pageCursor(anID): {Limit: 100, Key: &key, After: anID},
+		"?key=ann&limit=100&after=" + api.PageCursor(anID): {Limit: 100, Key: &key, After: anID},
 		"?created_after=2030-01-31T09:00:00Z&created_before=2030-01-31T11:00:00.5%2B01:00": {
 			Limit: 20, CreatedAfter: time.Date(2030, 1, 31, 9, 0, 0, 0, time.UTC), CreatedBefore: time.Date(2030, 1, 31, 10, 0, 0, 5e8, time.UTC),
 		},

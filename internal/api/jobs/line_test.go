@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
@@ -52,8 +53,8 @@ func following(t *testing.T, f *fake, direct bool, head string, do func(*followe
 	c.face = New(Config{Engine: f, Stopping: stopping})
 	mux := http.NewServeMux()
 	c.face.Register(mux)
-	site := &api.Site{Listen: []string{"127.0.0.1:8080"}, AllowedOrigins: []string{"https://app.example"}, Tokens: someTokens(t)}
-	srv := &http.Server{Handler: site.Front(mux)}
+	site := &gate.Gate{Listen: []string{"127.0.0.1:8080"}, AllowedOrigins: []string{"https://app.example"}, Tokens: someTokens(t)}
+	srv := &http.Server{Handler: site.Handler(mux)}
 	if direct {
 		srv.BaseContext = func(net.Listener) context.Context { return api.Direct(context.Background()) }
 	}
@@ -77,9 +78,9 @@ func following(t *testing.T, f *fake, direct bool, head string, do func(*followe
 	synctest.Wait()
 }
 
-func someTokens(t *testing.T) *api.Tokens {
+func someTokens(t *testing.T) *gate.Tokens {
 	t.Helper()
-	tokens, err := api.NewTokens(make([]byte, api.TokenKey))
+	tokens, err := gate.NewTokens(make([]byte, gate.TokenKey))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +118,7 @@ func TestALineSaysWhatAHandlerSays(t *testing.T) {
 		"HTTP/1.0":  strings.Replace(eventsHead, "HTTP/1.1", "HTTP/1.0", 1),
 		"of a page": strings.Replace(eventsHead, "\nX-", "\nOrigin: http://127.0.0.1:8080\nX-", 1),
 		"of a friend": strings.Replace(eventsHead, "\nX-", "\nOrigin: https://app.example\nAuthorization: Bearer "+
-			string(someTokens(t).Seal(nil, api.Grant{Owner: job.Owner{User: "ann"}, Job: aJob().ID, Expires: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)}))+"\nX-", 1),
+			string(someTokens(t).Seal(nil, gate.Grant{Owner: job.Owner{User: "ann"}, Job: aJob().ID, Expires: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)}))+"\nX-", 1),
 	} {
 		said := map[bool]string{}
 		for _, direct := range []bool{true, false} {

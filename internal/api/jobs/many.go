@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
@@ -32,7 +33,7 @@ func (f *Face) changeMany(v engine.Verb) api.Handler {
 		if err := s.check(); err != nil {
 			return err
 		}
-		filter, err := s.filter(api.Owner(r))
+		filter, err := s.filter(gate.Owner(r))
 		if err != nil {
 			return err
 		}

@@ -41,14 +41,14 @@ func isForm(r *http.Request) bool {
 // submitForm stores a job that comes with files, as multipart/form-data (RFC 7578):
 // a part "job", and a part for each file, in any order. The files are on disk before
 // the job is.
-func (f *Face) submitForm(w http.ResponseWriter, r *http.Request, p prefer) error {
+func (f *Face) submitForm(w http.ResponseWriter, r *http.Request, p api.Prefer) error {
 	req, err := f.receive(w, r)
 	if err != nil {
 		return err
 	}
 	snap, existing, err := f.storeWithFiles(r, req)
-	if err == nil && p.wait > 0 && !snap.State.Ended() {
-		later, waited := held(f, r, p.wait, func(ctx context.Context, wait time.Duration) (engine.Snapshot, error) {
+	if err == nil && p.Wait > 0 && !snap.State.Ended() {
+		later, waited := held(f, r, p.Wait, func(ctx context.Context, wait time.Duration) (engine.Snapshot, error) {
 			return f.engine.Wait(ctx, req.Owner, snap.ID, wait)
 		})
 		if waited == nil { // else the job is stored all the same, and shown as it was then
@@ -111,7 +111,7 @@ type upload struct {
 	r     *http.Request
 	key   string // the idempotency key, or ""
 	from  *api.Upload
-	body  *gate
+	body  *allowance
 	parts *multipart.Reader
 	stage *files.Stage
 
@@ -127,14 +127,14 @@ func (u *upload) begin(w http.ResponseWriter) (err error) {
 	if err != nil || boundary == "" || len(boundary) > maxBoundary {
 		return job.Errorf(job.Invalid, "the Content-Type %s needs a boundary of 1 to %d characters", formType, maxBoundary)
 	}
-	if u.key, err = idempotencyKey(u.r.Header); err != nil {
+	if u.key, err = api.IdempotencyKey(u.r.Header); err != nil {
 		return err
 	}
 	if most := u.face.files.MaxJob() + job.MaxBody + (job.MaxFiles+3)*maxHeaders; u.r.ContentLength > most {
 		return job.Errorf(job.TooLarge, "the body is larger than the files of a job may be together, which is %d bytes", u.face.files.MaxJob())
 	}
 	u.from = u.face.timeouts.Upload(w, u.r)
-	u.body = &gate{from: u.from}
+	u.body = &allowance{from: u.from}
 	u.parts = multipart.NewReader(u.body, boundary)
 	return nil
 }
@@ -284,17 +284,17 @@ func hashOf(text []byte, list []job.File) (sum [32]byte) {
 	return sum
 }
 
-// gate lets so many bytes of a body pass, and no more until it is given more.
-type gate struct {
+// allowance reads a body, and no more of it than it is allowed.
+type allowance struct {
 	from io.Reader // set once
 	left int64
 }
 
-func (g *gate) Read(p []byte) (int, error) {
-	if g.left <= 0 {
+func (a *allowance) Read(p []byte) (int, error) {
+	if a.left <= 0 {
 		return 0, job.Errorf(job.TooLarge, "there are more than %d bytes around a part's content: shorten its headers", maxHeaders)
 	}
-	n, err := g.from.Read(p[:min(int64(len(p)), g.left)])
-	g.left -= int64(n)
+	n, err := a.from.Read(p[:min(int64(len(p)), a.left)])
+	a.left -= int64(n)
 	return n, err
 }

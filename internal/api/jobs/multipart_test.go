@@ -20,6 +20,7 @@ import (
 	"testing"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/api/openapi/openapitest"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/files"
@@ -44,7 +45,7 @@ func newFiling(t testing.TB, o files.Options) *filing {
 	}
 	mux := http.NewServeMux()
 	New(Config{Engine: f, Files: f.dir}).Register(mux)
-	f.face = (&api.Site{Listen: []string{"127.0.0.1:8080"}}).Front(mux)
+	f.face = (&gate.Gate{Listen: []string{"127.0.0.1:8080"}}).Handler(mux)
 	return f
 }
 

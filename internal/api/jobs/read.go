@@ -20,11 +20,11 @@ func (f *Face) get(w http.ResponseWriter, r *http.Request) error {
 	if _, err := query(r); err != nil {
 		return err
 	}
-	prefer, err := preferOf(r.Header)
+	prefer, err := api.PreferOf(r.Header)
 	if err != nil {
 		return err
 	}
-	snap, err := held(f, r, prefer.wait, func(ctx context.Context, wait time.Duration) (engine.Snapshot, error) {
+	snap, err := held(f, r, prefer.Wait, func(ctx context.Context, wait time.Duration) (engine.Snapshot, error) {
 		if wait == 0 {
 			return f.engine.Get(ctx, owner, id)
 		}
@@ -33,7 +33,7 @@ func (f *Face) get(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	prefer.apply(w.Header())
+	prefer.Apply(w.Header())
 	dontStore(w)
 	f.answerJob(w, http.StatusOK, &snap, f.watchURL(r, prefer, &snap.Job))
 	return nil
@@ -59,13 +59,13 @@ func (f *Face) list(w http.ResponseWriter, r *http.Request) error {
 	f.answer(w, http.StatusOK, func(b []byte) []byte {
 		b = append(b, `{"object":"list","data":[`...)
 		for i := range page {
-			b = appendJob(comma(b, i), &page[i], nil, f.watchURL(r, prefer{}, &page[i]))
+			b = appendJob(comma(b, i), &page[i], nil, f.watchURL(r, api.Prefer{}, &page[i]))
 		}
 		b = append(b, `],"next":`...)
 		if next == (job.ID{}) {
 			return append(b, "null}"...)
 		}
-		return append(appendString(b, pageCursor(next)), '}')
+		return append(appendString(b, api.PageCursor(next)), '}')
 	})
 	return nil
 }
@@ -87,15 +87,15 @@ func (f *Face) output(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	after, err := parseSeq(q.Get("after"))
+	after, err := api.ParseSeq(q.Get("after"))
 	if err != nil {
 		return err
 	}
-	prefer, err := preferOf(r.Header)
+	prefer, err := api.PreferOf(r.Header)
 	if err != nil {
 		return err
 	}
-	up, err := held(f, r, prefer.wait, func(ctx context.Context, wait time.Duration) (engine.Update, error) {
+	up, err := held(f, r, prefer.Wait, func(ctx context.Context, wait time.Duration) (engine.Update, error) {
 		return f.engine.Output(ctx, owner, id, after, wait)
 	})
 	if err != nil {
@@ -104,7 +104,7 @@ func (f *Face) output(w http.ResponseWriter, r *http.Request) error {
 	if err := pastEnd(after, up.Job); err != nil {
 		return err
 	}
-	prefer.apply(w.Header())
+	prefer.Apply(w.Header())
 	dontStore(w)
 	f.answer(w, http.StatusOK, func(b []byte) []byte { return appendOutput(b, &up, after) })
 	return nil

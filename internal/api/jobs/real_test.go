@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/api/openapi/openapitest"
+	"github.com/meanwhile-run/meanwhile/internal/api/stream"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
@@ -54,7 +56,7 @@ func newSite(t *testing.T) *site {
 		Name: "hand", Queue: "sim", Slots: siteSlots,
 		Deliver: func(c job.Claimed) { s.work <- c }, Order: func(job.Lease, job.Order) {},
 	})
-	s.open(api.UsualPatience)
+	s.open(stream.UsualPatience)
 	t.Cleanup(func() {
 		s.close()
 		unserve()
@@ -71,23 +73,23 @@ func newSite(t *testing.T) *site {
 }
 
 // open puts a new face before the engine, as a restart would.
-func (s *site) open(p api.Patience) {
+func (s *site) open(p stream.Patience) {
 	if s.close != nil {
 		s.close()
 	}
-	tokens, err := api.NewTokens(make([]byte, api.TokenKey))
+	tokens, err := gate.NewTokens(make([]byte, gate.TokenKey))
 	if err != nil {
 		s.Fatal(err)
 	}
-	neighbours := &api.Site{Listen: []string{"127.0.0.1"}, AllowedOrigins: []string{"https://app.example"}, Tokens: tokens, TokenLife: time.Hour}
+	neighbours := &gate.Gate{Listen: []string{"127.0.0.1"}, AllowedOrigins: []string{"https://app.example"}, Tokens: tokens, TokenLife: time.Hour}
 	stopping, stop := context.WithCancel(context.Background())
-	s.face = New(Config{Engine: Of(s.engine), Site: neighbours, Stopping: stopping})
+	s.face = New(Config{Engine: Of(s.engine), Gate: neighbours, Stopping: stopping})
 	s.face.sockets.Patience = p
 	mux := http.NewServeMux()
 	s.face.Register(mux)
-	server := httptest.NewUnstartedServer(openapitest.Handler(s, neighbours.Front(mux)))
+	server := httptest.NewUnstartedServer(openapitest.Handler(s, neighbours.Handler(mux)))
 	server.Config.BaseContext = func(net.Listener) context.Context { return api.Direct(context.Background()) }
-	if p != api.UsualPatience { // a test of clients that do not read
+	if p != stream.UsualPatience { // a test of clients that do not read
 		server.Config.ConnState = func(c net.Conn, _ http.ConnState) { _ = c.(*net.TCPConn).SetWriteBuffer(4096) }
 	}
 	server.Start()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
@@ -35,7 +36,7 @@ func (f *Face) submit(w http.ResponseWriter, r *http.Request) error {
 	if _, err := query(r); err != nil {
 		return err
 	}
-	prefer, err := preferOf(r.Header)
+	prefer, err := api.PreferOf(r.Header)
 	if err != nil {
 		return err
 	}
@@ -46,7 +47,7 @@ func (f *Face) submit(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	snap, existing, err := f.store(r, req, prefer.wait)
+	snap, existing, err := f.store(r, req, prefer.Wait)
 	if err != nil {
 		return err
 	}
@@ -55,9 +56,9 @@ func (f *Face) submit(w http.ResponseWriter, r *http.Request) error {
 }
 
 // answerSubmit answers with the job that a submit made, or had made before.
-func (f *Face) answerSubmit(w http.ResponseWriter, r *http.Request, p prefer, s engine.Submitted) {
+func (f *Face) answerSubmit(w http.ResponseWriter, r *http.Request, p api.Prefer, s engine.Submitted) {
 	h := w.Header()
-	p.apply(h)
+	p.Apply(h)
 	h["Location"] = []string{selfURL(s.ID)}
 	if s.Existing {
 		h["Idempotent-Replay"] = []string{"true"}
@@ -111,7 +112,7 @@ func (f *Face) request(r *http.Request) (engine.Request, error) {
 	if err := api.RequireJSON(r); err != nil {
 		return engine.Request{}, err
 	}
-	key, err := idempotencyKey(r.Header)
+	key, err := api.IdempotencyKey(r.Header)
 	if err != nil {
 		return engine.Request{}, err
 	}
@@ -140,7 +141,7 @@ func (f *Face) asked(r *http.Request, text []byte, s submission) (engine.Request
 		return engine.Request{}, refuse("/idempotency_key", "the key of one job stands in the header Idempotency-Key")
 	}
 	req, err := f.requestOf(&s)
-	req.Owner, req.Trace = api.Owner(r), api.Traceparent(r)
+	req.Owner, req.Trace = gate.Owner(r), api.Traceparent(r)
 	return req, err
 }
 
@@ -182,27 +183,4 @@ func (f *Face) policy(s *submission) (*job.Policy, error) {
 		return nil, err
 	}
 	return &p, nil
-}
-
-// idempotencyKey is the request's Idempotency-Key, or "".
-func idempotencyKey(h http.Header) (string, error) {
-	keys := h["Idempotency-Key"]
-	if len(keys) == 0 {
-		return "", nil
-	}
-	if len(keys) > 1 || !usableKey(keys[0]) {
-		return "", job.Errorf(job.Invalid, "Idempotency-Key must be one text of 1 to %d printable ASCII characters", job.MaxKey)
-	}
-	return keys[0], nil
-}
-
-func usableKey(key string) bool { return key != "" && len(key) <= job.MaxKey && printable(key) }
-
-func printable(text string) bool {
-	for i := range len(text) {
-		if text[i] < ' ' || text[i] > '~' {
-			return false
-		}
-	}
-	return true
 }

@@ -6,7 +6,8 @@ import (
 	"net/http"
 	"sync"
 
-	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
+	"github.com/meanwhile-run/meanwhile/internal/api/stream"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
@@ -19,11 +20,11 @@ const mostWatched = 1000
 // it obeys its messages, one after another; each followed job has a goroutine of its
 // own. Leaving ends them all, and nothing of the jobs.
 type session struct {
-	*api.Socket
+	*stream.Socket
 	// set once
 	face   *Face
 	owner  job.Owner
-	bearer *api.Grant // what the socket's own token grants; nil where it came without one
+	bearer *gate.Grant // what the socket's own token grants; nil where it came without one
 
 	mu       sync.Mutex
 	followed map[job.ID]*followed // guarded by mu
@@ -45,11 +46,11 @@ func (f *Face) watchSocket(w http.ResponseWriter, r *http.Request) error {
 	if _, err := query(r); err != nil {
 		return err
 	}
-	s := &session{face: f, owner: api.Owner(r), followed: map[job.ID]*followed{}}
-	if g, ok := api.GrantOf(r); ok {
+	s := &session{face: f, owner: gate.Owner(r), followed: map[job.ID]*followed{}}
+	if g, ok := gate.GrantOf(r); ok {
 		s.bearer = &g
 	}
-	return f.sockets.Serve(w, r, maxMessage, func(socket *api.Socket) {
+	return f.sockets.Serve(w, r, maxMessage, func(socket *stream.Socket) {
 		s.Socket = socket
 		s.read()
 	})
@@ -111,7 +112,7 @@ func (s *session) grant(m watchMessage) (job.Owner, job.ID, error) {
 	}
 	g := s.bearer
 	if m.Token != "" {
-		own, err := s.face.site.OpenToken(m.Token)
+		own, err := s.face.gate.OpenToken(m.Token)
 		if err != nil {
 			return job.Owner{}, id, err
 		}
@@ -120,9 +121,9 @@ func (s *session) grant(m watchMessage) (job.Owner, job.ID, error) {
 	if g == nil {
 		return s.owner, id, nil
 	}
-	var right api.Rights
+	var right gate.Rights
 	if m.Type == "cancel" {
-		right = api.MayCancel
+		right = gate.MayCancel
 	}
 	if err := errors.Join(g.Of(id), g.Current()); err != nil {
 		return job.Owner{}, id, err

@@ -15,8 +15,9 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/api/openapi/openapitest"
+	"github.com/meanwhile-run/meanwhile/internal/api/stream"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
@@ -282,7 +283,7 @@ func TestASocketWithNothingButTokens(t *testing.T) {
 
 // A grant that has expired since the socket was opened is worth nothing.
 func TestASocketsTokenExpires(t *testing.T) {
-	g := api.Grant{Job: anID, Expires: time.Now().Add(-time.Second)}
+	g := gate.Grant{Job: anID, Expires: time.Now().Add(-time.Second)}
 	s := &session{bearer: &g}
 	if _, _, err := s.grant(watchMessage{Type: "watch", ID: anID.String()}); job.CodeOf(err) != job.BadToken {
 		t.Error(err)
@@ -336,7 +337,7 @@ func TestAStoppingServerClosesItsSockets(t *testing.T) {
 // on from.
 func TestASlowSocketIsDropped(t *testing.T) {
 	s := newSite(t)
-	s.open(api.Patience{Write: 100 * time.Millisecond, Ping: time.Hour, Pong: time.Hour})
+	s.open(stream.Patience{Write: 100 * time.Millisecond, Ping: time.Hour, Pong: time.Hour})
 	id := s.want(202, nil, "POST", "/v1/jobs", small)
 	c := <-s.work
 	l := s.dialDeaf("/v1/watch")
@@ -360,7 +361,7 @@ func TestASlowSocketIsDropped(t *testing.T) {
 		}
 		last = *h.Seq
 	}
-	s.open(api.UsualPatience)
+	s.open(stream.UsualPatience)
 	l = s.dial("/v1/watch")
 	l.send(`{"type":"watch","id":"%s","after":%d}`, id, last)
 	l.expect(fmt.Sprintf("snapshot@%d", last))
@@ -375,7 +376,7 @@ func TestASlowSocketIsDropped(t *testing.T) {
 // Meanwhile the others are served.
 func TestAFloodOfMessages(t *testing.T) {
 	s := newSite(t)
-	s.open(api.Patience{Write: time.Hour, Ping: time.Hour, Pong: time.Hour})
+	s.open(stream.Patience{Write: time.Hour, Ping: time.Hour, Pong: time.Hour})
 	id := s.want(202, nil, "POST", "/v1/jobs", small)
 	other := s.dial("/v1/watch") // it listens, and is not dropped where the machine is slow
 	other.send(`{"type":"nonsense"}`)

@@ -19,7 +19,7 @@ func Register(mux api.Mux) {
 
 // serve answers a body that is always the same; whoever has it already is told so.
 func serve(contentType string, make func() ([]byte, error)) http.Handler {
-	return api.Wrap(nil, func(w http.ResponseWriter, r *http.Request) error {
+	return api.Wrap(nil, api.WriteProblem, func(w http.ResponseWriter, r *http.Request) error {
 		body, err := make()
 		if err != nil {
 			return err

@@ -1,4 +1,4 @@
-package api
+package stream
 
 import (
 	"bufio"
@@ -15,10 +15,8 @@ import (
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
+	"github.com/meanwhile-run/meanwhile/internal/api"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // caller is a client on the line of a server: it has sent a request, and read "one"
 // of its answer. What the server says next, say says.
@@ -26,7 +24,7 @@ type caller struct {
 	*testing.T
 	conn     net.Conn
 	answer   *http.Response
-	lines    *Lines
+	lines    *Responses
 	stop     context.CancelFunc // of the server
 	returned chan struct{}      // closed when the handler has returned
 	say      chan string        // closed at the end of the answer
@@ -43,10 +41,10 @@ func call(t *testing.T, request string, do func(*caller)) {
 		c := &caller{T: t, conn: ours, returned: make(chan struct{}), say: make(chan string), end: make(chan func() error)}
 		var stopping context.Context
 		stopping, c.stop = context.WithCancel(context.Background())
-		c.lines = &Lines{Stopping: stopping, Log: slog.New(slog.NewTextHandler(&c.log, nil))}
+		c.lines = &Responses{Stopping: stopping, Log: slog.New(slog.NewTextHandler(&c.log, nil))}
 		l := single{make(chan net.Conn, 1)}
 		l.conns <- theirs
-		srv := &http.Server{Handler: Wrap(nil, c.serve), BaseContext: func(net.Listener) context.Context { return Direct(context.Background()) }}
+		srv := &http.Server{Handler: api.Wrap(nil, api.WriteProblem, c.serve), BaseContext: func(net.Listener) context.Context { return api.Direct(context.Background()) }}
 		served := make(chan struct{})
 		go func() { _ = srv.Serve(l); close(served) }()
 		go func() { _, _ = io.WriteString(ours, strings.ReplaceAll(request, "\n", "\r\n")) }()
@@ -68,14 +66,14 @@ func call(t *testing.T, request string, do func(*caller)) {
 
 func (c *caller) serve(w http.ResponseWriter, r *http.Request) error {
 	defer close(c.returned)
-	if !c.lines.Announce(w, r) {
+	if !c.lines.MayDetach(w, r) {
 		return errors.New("it may not become a line")
 	}
 	_, _ = io.WriteString(w, "one ")
 	if err := http.NewResponseController(w).Flush(); err != nil {
 		return err
 	}
-	line, ok := c.lines.Take(w, r)
+	line, ok := c.lines.Detach(w, r)
 	if !ok {
 		return errors.New("there is no line")
 	}
@@ -85,7 +83,7 @@ func (c *caller) serve(w http.ResponseWriter, r *http.Request) error {
 }
 
 // speak says what it is told to, until the line's end.
-func (c *caller) speak(l *Line) error {
+func (c *caller) speak(l *Response) error {
 	for {
 		select {
 		case text, more := <-c.say:
@@ -183,7 +181,7 @@ func TestAClientThatSpeaksOnItsLine(t *testing.T) {
 
 func TestAClientThatSpeaksTooMuchIsDropped(t *testing.T) {
 	call(t, plainCall, func(c *caller) {
-		go func() { _, _ = c.conn.Write(make([]byte, mostHeard)) }()
+		go func() { _, _ = c.conn.Write(make([]byte, maxReceived)) }()
 		<-c.ctx.Done()
 	})
 }
@@ -212,7 +210,7 @@ func TestAStopCutsOffWhoDoesNotListen(t *testing.T) {
 		began := time.Now()
 		c.stop()
 		c.lines.Wait()
-		if waited := time.Since(began); waited != lineGoodbye {
+		if waited := time.Since(began); waited != closeWait {
 			t.Errorf("it took %v", waited)
 		}
 	})
@@ -242,7 +240,7 @@ func TestALineThatFailsIsBrokenOff(t *testing.T) {
 
 func TestWhatIsNoLine(t *testing.T) {
 	direct := func(method string, body io.Reader) *http.Request {
-		return httptest.NewRequest(method, "/", body).WithContext(Direct(context.Background()))
+		return httptest.NewRequest(method, "/", body).WithContext(api.Direct(context.Background()))
 	}
 	second := direct("GET", nil)
 	second.ProtoMajor, second.ProtoMinor = 2, 0
@@ -253,16 +251,31 @@ func TestWhatIsNoLine(t *testing.T) {
 		"one with a body":  direct("GET", strings.NewReader("x")),
 	} {
 		w := httptest.NewRecorder()
-		if new(Lines).Announce(w, r) || len(w.Header()) > 0 {
+		if new(Responses).MayDetach(w, r) || len(w.Header()) > 0 {
 			t.Errorf("%s was taken: %v", name, w.Header())
 		}
 	}
-	lines := &Lines{Stopping: context.Background()}
-	if _, ok := lines.Take(httptest.NewRecorder(), direct("GET", nil)); ok {
+	lines := &Responses{Stopping: context.Background()}
+	if _, ok := lines.Detach(httptest.NewRecorder(), direct("GET", nil)); ok {
 		t.Error("a connection was taken that nobody has")
 	}
 	lines.Wait()
-	if _, ok := lines.Take(httptest.NewRecorder(), direct("GET", nil)); ok {
+	if _, ok := lines.Detach(httptest.NewRecorder(), direct("GET", nil)); ok {
 		t.Error("a line was taken after the last")
 	}
 }
+
+// single is a listener for one connection.
+type single struct {
+	conns chan net.Conn // closed by Close
+}
+
+func (l single) Accept() (net.Conn, error) {
+	if c, ok := <-l.conns; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (l single) Close() error   { close(l.conns); return nil }
+func (l single) Addr() net.Addr { return &net.TCPAddr{} }

@@ -1,4 +1,4 @@
-package jobs
+package api
 
 import (
 	"net/http"
@@ -9,57 +9,58 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// prefer is what a request's Prefer header (RFC 7240) asks of this face:
+// Prefer is what a request's Prefer header (RFC 7240) asks for:
 // "respond-async", which it does anyway; "wait=N", N whole seconds; and how far the
 // watch URL of the answer is to reach: "watch=cancel", "watch-ttl=N". Of a
 // preference given twice the first counts; unknown ones are ignored, as the RFC
 // has it, but a wait that is none is refused: whoever sends it means something.
-type prefer struct {
-	async   bool
-	waits   bool
-	wait    time.Duration
-	cancels bool          // the watch URL may cancel
-	lives   time.Duration // of the watch URL; 0 for the usual time
+type Prefer struct {
+	RespondAsync bool
+	Waits        bool // a wait is asked for, which may be 0
+	Wait         time.Duration
+	WatchCancel  bool          // the watch URL may cancel
+	WatchTTL     time.Duration // of the watch URL; 0 for the usual time
 }
 
-func preferOf(h http.Header) (prefer, error) {
-	var p prefer
+// PreferOf reads the header Prefer.
+func PreferOf(h http.Header) (Prefer, error) {
+	var p Prefer
 	for _, line := range h["Prefer"] {
 		for item := range strings.SplitSeq(line, ",") {
 			if err := p.add(item); err != nil {
-				return prefer{}, err
+				return Prefer{}, err
 			}
 		}
 	}
 	return p, nil
 }
 
-func (p *prefer) add(item string) error {
+func (p *Prefer) add(item string) error {
 	item, _, _ = strings.Cut(item, ";") // no preference of ours has parameters
 	name, value, _ := strings.Cut(item, "=")
 	switch strings.ToLower(strings.TrimSpace(name)) {
 	case "respond-async":
-		p.async = true
+		p.RespondAsync = true
 	case "wait":
 		wait, err := parseWait(unquoted(value))
 		if err != nil {
 			return err
 		}
-		if !p.waits {
-			p.waits, p.wait = true, wait
+		if !p.Waits {
+			p.Waits, p.Wait = true, wait
 		}
 	case "watch":
 		if unquoted(value) != "cancel" {
 			return job.Errorf(job.Invalid, "Prefer: watch=%s says nothing; watch=cancel makes a watch URL that may cancel its job", job.Quote(value))
 		}
-		p.cancels = true
+		p.WatchCancel = true
 	case "watch-ttl":
-		lives, ok := parseNumber(unquoted(value))
+		lives, ok := ParseNumber(unquoted(value))
 		if !ok || lives < 1 || lives > mostLife {
 			return job.Errorf(job.Invalid, "Prefer: watch-ttl=%s is no time; it takes whole seconds from 1 to %d", job.Quote(value), mostLife)
 		}
-		if p.lives == 0 {
-			p.lives = time.Duration(lives) * time.Second
+		if p.WatchTTL == 0 {
+			p.WatchTTL = time.Duration(lives) * time.Second
 		}
 	}
 	return nil
@@ -80,21 +81,21 @@ func unquoted(text string) string {
 }
 
 func parseWait(text string) (time.Duration, error) {
-	n, ok := parseNumber(text)
+	n, ok := ParseNumber(text)
 	if !ok || n > mostWait {
 		return 0, job.Errorf(job.Invalid, "Prefer: wait=%s is not a wait; it takes whole seconds from 0 to %d", job.Quote(text), mostWait)
 	}
 	return time.Duration(n) * time.Second, nil
 }
 
-// apply tells the client which preferences counted.
-func (p prefer) apply(h http.Header) {
+// Apply tells the client which preferences counted.
+func (p Prefer) Apply(h http.Header) {
 	if _, varies := h["Vary"]; varies {
 		h.Add("Vary", "Prefer")
 	} else {
 		h["Vary"] = varyPrefer
 	}
-	if p != (prefer{}) {
+	if p != (Prefer{}) {
 		h["Preference-Applied"] = []string{p.String()}
 	}
 }
@@ -103,19 +104,19 @@ func (p prefer) apply(h http.Header) {
 var varyPrefer = []string{"Prefer"}
 
 // String is the header's value that asks for the same.
-func (p prefer) String() string {
+func (p Prefer) String() string {
 	var items []string
-	if p.async {
+	if p.RespondAsync {
 		items = append(items, "respond-async")
 	}
-	if p.waits {
-		items = append(items, "wait="+strconv.FormatInt(int64(p.wait/time.Second), 10))
+	if p.Waits {
+		items = append(items, "wait="+strconv.FormatInt(int64(p.Wait/time.Second), 10))
 	}
-	if p.cancels {
+	if p.WatchCancel {
 		items = append(items, "watch=cancel")
 	}
-	if p.lives > 0 {
-		items = append(items, "watch-ttl="+strconv.FormatInt(int64(p.lives/time.Second), 10))
+	if p.WatchTTL > 0 {
+		items = append(items, "watch-ttl="+strconv.FormatInt(int64(p.WatchTTL/time.Second), 10))
 	}
 	return strings.Join(items, ", ")
 }

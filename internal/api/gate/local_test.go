@@ -1,4 +1,4 @@
-package api
+package gate
 
 import (
 	"net/http"
@@ -10,7 +10,7 @@ import (
 func TestLocalAnswersThisMachineAlone(t *testing.T) {
 	mux := http.NewServeMux()
 	mux.Handle("GET /inner", Local(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
-	front := (&Site{Listen: []string{"0.0.0.0:80"}}).Front(mux)
+	front := (&Gate{Listen: []string{"0.0.0.0:80"}}).Handler(mux)
 	for name, c := range map[string]struct {
 		from, through string
 		want          int
@@ -47,7 +47,7 @@ func (s *seen) Routed(pattern string) { s.pattern = pattern }
 func TestTheFrontTellsThePattern(t *testing.T) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /a/{b}", func(http.ResponseWriter, *http.Request) {})
-	front := (&Site{Listen: []string{"0.0.0.0:80"}}).Front(mux)
+	front := (&Gate{Listen: []string{"0.0.0.0:80"}}).Handler(mux)
 	for path, want := range map[string]string{"/a/1": "GET /a/{b}", "/c": "/"} {
 		r := httptest.NewRequest("GET", "http://localhost"+path, nil)
 		r.RemoteAddr = "192.0.2.7:5"

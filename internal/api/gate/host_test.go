@@ -1,4 +1,4 @@
-package api
+package gate
 
 import (
 	"net/http"
@@ -18,22 +18,22 @@ func aURL(text string) *url.URL {
 }
 
 // knock sends one request to a site, and says whether it was let in.
-func knock(s *Site, r *http.Request) (w *httptest.ResponseRecorder, in bool) {
+func knock(s *Gate, r *http.Request) (w *httptest.ResponseRecorder, in bool) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/jobs", func(http.ResponseWriter, *http.Request) { in = true })
 	w = httptest.NewRecorder()
-	s.Front(mux).ServeHTTP(w, r)
+	s.Handler(mux).ServeHTTP(w, r)
 	return w, in
 }
 
 func TestTheGuard(t *testing.T) {
-	loopback := &Site{Listen: []string{"127.0.0.1:8080", "[::1]:8080"}}
-	open := &Site{Listen: []string{"0.0.0.0:8080"}}
-	public := &Site{Listen: []string{"127.0.0.1:8080"}, PublicURL: aURL("https://Jobs.example:8443/m")}
-	both := &Site{Listen: []string{":8080"}, PublicURL: aURL("https://jobs.example")}
+	loopback := &Gate{Listen: []string{"127.0.0.1:8080", "[::1]:8080"}}
+	open := &Gate{Listen: []string{"0.0.0.0:8080"}}
+	public := &Gate{Listen: []string{"127.0.0.1:8080"}, PublicURL: aURL("https://Jobs.example:8443/m")}
+	both := &Gate{Listen: []string{":8080"}, PublicURL: aURL("https://jobs.example")}
 	for _, tt := range []struct {
 		rule   string
-		site   *Site
+		site   *Gate
 		host   string
 		origin string
 		ok     bool
@@ -48,11 +48,11 @@ func TestTheGuard(t *testing.T) {
 		{"another address is foreign", loopback, "10.0.0.1:8080", "", false},
 		{"a name without a dot is foreign to loopback", loopback, "intranet", "", false},
 		{"no Host at all is foreign", loopback, "", "", false},
-		{"a site that was told nothing is on loopback", &Site{}, "jobs.example", "", false},
+		{"a site that was told nothing is on loopback", &Gate{}, "jobs.example", "", false},
 
 		{"beyond loopback any Host is taken", open, "jobs.example", "", true},
-		{"an empty host listens beyond loopback", &Site{Listen: []string{":8080"}}, "jobs.example", "", true},
-		{"one open listener opens the Host", &Site{Listen: []string{"127.0.0.1:1", "10.0.0.1:1"}}, "10.0.0.1:1", "", true},
+		{"an empty host listens beyond loopback", &Gate{Listen: []string{":8080"}}, "jobs.example", "", true},
+		{"one open listener opens the Host", &Gate{Listen: []string{"127.0.0.1:1", "10.0.0.1:1"}}, "10.0.0.1:1", "", true},
 
 		{"the public name is ours", public, "jobs.EXAMPLE:8443", "", true},
 		{"with any port: a proxy has its own", public, "jobs.example", "", true},
@@ -74,7 +74,7 @@ func TestTheGuard(t *testing.T) {
 		{"the scheme's port may be left out", open, "jobs.example", "http://jobs.example:80", true},
 		{"behind a proxy with TLS too", open, "jobs.example", "https://jobs.example", true},
 		{"a page of the public URL is ours, whatever Host the proxy sends", public, "127.0.0.1:8080", "https://jobs.example:8443", true},
-		{"its origin has the scheme's port left out", &Site{PublicURL: aURL("https://jobs.example:443")}, "127.0.0.1:8080", "https://jobs.example", true},
+		{"its origin has the scheme's port left out", &Gate{PublicURL: aURL("https://jobs.example:443")}, "127.0.0.1:8080", "https://jobs.example", true},
 		{"a page of the public name on another port is not", public, "127.0.0.1:8080", "https://jobs.example", false},
 		{"another port is another origin", loopback, "localhost:8080", "http://localhost:3000", false},
 		{"another name is another origin", loopback, "localhost:8080", "http://127.0.0.1:8080", false},
@@ -103,13 +103,13 @@ func TestTwoOriginsAreRefused(t *testing.T) {
 	r := httptest.NewRequest("POST", "/v1/jobs", nil)
 	r.Host = "localhost"
 	r.Header["Origin"] = []string{"http://localhost", "http://localhost"}
-	if _, in := knock(&Site{AllowedOrigins: []string{"*"}}, r); in {
+	if _, in := knock(&Gate{AllowedOrigins: []string{"*"}}, r); in {
 		t.Error("let in")
 	}
 }
 
 func TestWhoIsBelieved(t *testing.T) {
-	s := &Site{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("2001:db8::/32")}}
+	s := &Gate{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("2001:db8::/32")}}
 	for _, tt := range []struct {
 		rule  string
 		peer  string
@@ -157,7 +157,7 @@ func TestOnlyWhoIsBelievedSaysThatItIsTLS(t *testing.T) {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Host, r.RemoteAddr = "localhost:8080", peer
 		r.Header.Set("X-Forwarded-Proto", "https")
-		s := &Site{}
+		s := &Gate{}
 		if got := s.base(s.believe(r)); got != want {
 			t.Errorf("%s: %s", peer, got)
 		}

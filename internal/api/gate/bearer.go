@@ -1,4 +1,4 @@
-package api
+package gate
 
 import (
 	"context"
@@ -7,26 +7,56 @@ import (
 	"strings"
 	"time"
 
+	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// opens says whether a call, by its pattern, can be made with nothing but a watch
-// token, and which right it takes beside reading. Any other is refused to a bearer.
-func opens(pattern string) (right Rights, ok bool) {
-	switch pattern {
-	case "GET /v1/jobs/{id}", "GET /v1/jobs/{id}/output", "GET /v1/jobs/{id}/events", "GET /v1/jobs/{id}/result", "GET /v1/watch":
-		return 0, true
-	case "POST /v1/jobs/{id}/cancel":
-		return MayCancel, true
-	default:
-		return 0, false
-	}
+// ByToken makes a handler one that a watch token opens, with a right beside reading its
+// job. inPath is the wildcard of the route's pattern that holds the job's id: to a token
+// any other job is not there. "" is for a route without one, whose handler checks each
+// job itself by [Grant.Of].
+func ByToken(right Rights, inPath string, h http.Handler) http.Handler {
+	return &opened{h, right, inPath}
 }
+
+// opened is a handler that a watch token opens.
+type opened struct {
+	http.Handler
+	right  Rights
+	inPath string
+}
+
+func (o *opened) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if g, bearer := GrantOf(r); bearer {
+		if err := o.check(r, g); err != nil {
+			o.WriteError(w, err)
+			return
+		}
+	}
+	o.Handler.ServeHTTP(w, r)
+}
+
+// check holds a token to its job and its rights.
+func (o *opened) check(r *http.Request, g Grant) error {
+	if o.inPath != "" {
+		id, err := job.ParseID(r.PathValue(o.inPath))
+		if err != nil {
+			return err
+		}
+		if err := g.Of(id); err != nil {
+			return err
+		}
+	}
+	return g.May(o.right)
+}
+
+// WriteError answers as the handler's API does.
+func (o *opened) WriteError(w http.ResponseWriter, err error) { api.ErrorWriterOf(o.Handler)(w, err) }
 
 type grantKey struct{}
 
 // GrantOf is what the request's watch token grants; false where it came without
-// one. What the token opens, and for which job, [Site.Front] has checked.
+// one. What the token opens, and for which job, [Gate.Handler] has checked.
 func GrantOf(r *http.Request) (Grant, bool) {
 	g, ok := r.Context().Value(grantKey{}).(Grant)
 	return g, ok
@@ -34,46 +64,25 @@ func GrantOf(r *http.Request) (Grant, bool) {
 
 // redeem makes a request with a token the request of the token's owner, and takes
 // the token out of it, so that nothing behind can log it.
-func (s *Site) redeem(mux *http.ServeMux, r *http.Request, token string) (*http.Request, error) {
-	g, err := s.OpenToken(token)
+func (g *Gate) redeem(mux *http.ServeMux, r *http.Request, token string) (*http.Request, error) {
+	grant, err := g.OpenToken(token)
 	if err != nil {
 		return nil, err
 	}
-	r = withoutToken(r, g)
-	_, pattern := mux.Handler(r)
-	if pattern == "/" {
-		return r, nil // nothing is there
-	}
-	right, ok := opens(pattern)
-	if !ok {
+	r = withoutToken(r, grant)
+	h, pattern := mux.Handler(r)
+	if _, open := h.(*opened); !open && pattern != "/" { // there is nothing at "/"
 		return nil, job.Errorf(job.Forbidden, "a watch token does not open this call: it opens a job, its output, events and result, its cancel where that was asked for, and /v1/watch")
 	}
-	if err := g.mayTouch(r.URL.Path); err != nil {
-		return nil, err
-	}
-	return r, g.May(right)
+	return r, nil
 }
 
-// OpenToken is [Tokens.Open] of the site's tokens.
-func (s *Site) OpenToken(token string) (Grant, error) {
-	if s == nil || s.Tokens == nil {
+// OpenToken is [Tokens.Open] of the gate's tokens.
+func (g *Gate) OpenToken(token string) (Grant, error) {
+	if g == nil || g.Tokens == nil {
 		return Grant{}, badToken("this server has no watch tokens")
 	}
-	return s.Tokens.Open(token)
-}
-
-// mayTouch holds a token to its job.
-func (g *Grant) mayTouch(path string) error {
-	rest, ok := strings.CutPrefix(path, "/v1/jobs/")
-	if !ok {
-		return nil
-	}
-	text, _, _ := strings.Cut(rest, "/")
-	id, err := job.ParseID(text)
-	if err != nil {
-		return err
-	}
-	return g.Of(id)
+	return g.Tokens.Open(token)
 }
 
 // Of refuses any job but the token's: to it that is not there.
@@ -113,7 +122,7 @@ func tokenOf(r *http.Request) (token string, ok bool) {
 		}
 		token, ok = token+value, true
 	}
-	if scheme, value, _ := strings.Cut(header(r, "Authorization"), " "); strings.EqualFold(scheme, "Bearer") && strings.HasPrefix(value, tokenPrefix) {
+	if scheme, value, _ := strings.Cut(api.Header(r, "Authorization"), " "); strings.EqualFold(scheme, "Bearer") && strings.HasPrefix(value, tokenPrefix) {
 		token, ok = token+value, true
 	}
 	return token, ok
@@ -134,7 +143,3 @@ func withoutToken(r *http.Request, g Grant) *http.Request {
 	r.RequestURI = (&url.URL{Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery}).RequestURI()
 	return r
 }
-
-// bearerChallenge is what a refusal with 401 has to say (RFC 6750, section 3). It is
-// never changed.
-var bearerChallenge = []string{`Bearer error="invalid_token"`}

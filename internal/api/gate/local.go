@@ -1,9 +1,10 @@
-package api
+package gate
 
 import (
 	"net/http"
 	"net/netip"
 
+	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
@@ -14,7 +15,7 @@ func Local(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		peer, err := netip.ParseAddrPort(r.RemoteAddr)
 		if err != nil || !peer.Addr().Unmap().IsLoopback() {
-			WriteError(w, job.Errorf(job.Forbidden, "%s answers only programs on the server's own machine", job.Quote(r.URL.Path)))
+			api.WriteProblem(w, job.Errorf(job.Forbidden, "%s answers only programs on the server's own machine", job.Quote(r.URL.Path)))
 			return
 		}
 		next.ServeHTTP(w, r)

@@ -1,9 +1,11 @@
-package api
+package gate
 
 import (
 	"net/http"
 	"net/netip"
 	"strings"
+
+	"github.com/meanwhile-run/meanwhile/internal/api"
 )
 
 // What a proxy says of its client, as net/http spells it.
@@ -16,18 +18,18 @@ const (
 // trusted proxy, is believed about who asks (X-User-ID), from where
 // (X-Forwarded-For, which RemoteAddr then says) and how (X-Forwarded-Proto). From
 // anyone else these headers are taken away.
-func (s *Site) believe(r *http.Request) *http.Request {
+func (g *Gate) believe(r *http.Request) *http.Request {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	if err == nil && s.trusts(peer.Addr()) {
+	if err == nil && g.trusts(peer.Addr()) {
 		chain := r.Header[forwardedFor]
 		if len(chain) == 0 {
 			return r
 		}
 		believed := *r
-		believed.RemoteAddr = netip.AddrPortFrom(s.client(peer.Addr(), chain), 0).String()
+		believed.RemoteAddr = netip.AddrPortFrom(g.client(peer.Addr(), chain), 0).String()
 		return &believed
 	}
-	if header(r, userHeader) == "" && header(r, forwardedProto) == "" {
+	if api.Header(r, userHeader) == "" && api.Header(r, forwardedProto) == "" {
 		return r
 	}
 	believed := *r
@@ -37,12 +39,12 @@ func (s *Site) believe(r *http.Request) *http.Request {
 	return &believed
 }
 
-func (s *Site) trusts(addr netip.Addr) bool {
+func (g *Gate) trusts(addr netip.Addr) bool {
 	addr = addr.Unmap().WithZone("")
 	if addr.IsLoopback() {
 		return true
 	}
-	for _, proxies := range s.TrustedProxies {
+	for _, proxies := range g.TrustedProxies {
 		if proxies.Contains(addr) {
 			return true
 		}
@@ -53,9 +55,9 @@ func (s *Site) trusts(addr netip.Addr) bool {
 // client is where a request began, as far as it is known: each trusted proxy's word
 // for whom it had it from counts, from the last one back, until one is a stranger,
 // who may have written all that stands before. What is no address ends it too.
-func (s *Site) client(peer netip.Addr, chain []string) netip.Addr {
+func (g *Gate) client(peer netip.Addr, chain []string) netip.Addr {
 	hops := strings.Join(chain, ",")
-	for s.trusts(peer) && hops != "" {
+	for g.trusts(peer) && hops != "" {
 		last := hops[strings.LastIndexByte(hops, ',')+1:]
 		addr, ok := parseHop(strings.TrimSpace(last))
 		if !ok {

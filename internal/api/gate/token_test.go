@@ -1,4 +1,4 @@
-package api
+package gate
 
 import (
 	"bytes"
@@ -11,6 +11,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
@@ -127,26 +128,32 @@ func FuzzToken(f *testing.F) {
 	})
 }
 
-// gate is a site with an app beside it, whose calls say who asks for what.
-func gate(origins ...string) http.Handler {
-	s := &Site{
+// guarded is a gate in front of calls that say who asks for what.
+func guarded(origins ...string) http.Handler {
+	s := &Gate{
 		Listen: []string{"127.0.0.1:8080"}, Tokens: tokensAt(noon, 1), TokenLife: time.Hour,
 		AllowedOrigins: origins,
 	}
 	mux := http.NewServeMux()
 	say := func(w http.ResponseWriter, r *http.Request) {
-		if strings.Contains(r.RequestURI+r.URL.String()+header(r, "Authorization"), "wt_") {
+		if strings.Contains(r.RequestURI+r.URL.String()+api.Header(r, "Authorization"), "wt_") {
 			panic("the token is still there")
 		}
-		WriteJSON(w, 200, Owner(r).User+" "+r.RequestURI)
+		api.WriteJSON(w, 200, Owner(r).User+" "+r.RequestURI)
 	}
 	for _, pattern := range []string{
-		"GET /v1/jobs/{id}", "GET /v1/jobs/{id}/output", "GET /v1/jobs/{id}/events", "GET /v1/jobs/{id}/result", "GET /v1/watch",
-		"POST /v1/jobs/{id}/cancel", "POST /v1/jobs/{id}/retry", "DELETE /v1/jobs/{id}", "GET /v1/jobs", "POST /v1/jobs", "GET /ws",
+		"GET /v1/jobs/{id}", "GET /v1/jobs/{id}/output", "GET /v1/jobs/{id}/events", "GET /v1/jobs/{id}/result",
+	} {
+		mux.Handle(pattern, ByToken(0, "id", http.HandlerFunc(say)))
+	}
+	mux.Handle("GET /v1/watch", ByToken(0, "", http.HandlerFunc(say)))
+	mux.Handle("POST /v1/jobs/{id}/cancel", ByToken(MayCancel, "id", http.HandlerFunc(say)))
+	for _, pattern := range []string{
+		"POST /v1/jobs/{id}/retry", "DELETE /v1/jobs/{id}", "GET /v1/jobs", "POST /v1/jobs", "GET /ws",
 	} {
 		mux.HandleFunc(pattern, say)
 	}
-	return s.Front(mux)
+	return s.Handler(mux)
 }
 
 func at(h http.Handler, method, path string, headers ...string) *httptest.ResponseRecorder {
@@ -201,7 +208,7 @@ func TestWhatATokenOpens(t *testing.T) {
 		{"nor two", "GET", "/v1/jobs/" + his, reads + "&token=" + reads, 401, "bad_token"},
 		{"not even what needs none", "POST", "/v1/jobs", "wt_x", 401, "bad_token"},
 	} {
-		w := at(gate(), tt.method, tt.path+"?after=3&token="+tt.token, "X-User-ID", "bob")
+		w := at(guarded(), tt.method, tt.path+"?after=3&token="+tt.token, "X-User-ID", "bob")
 		if w.Code != tt.status || tt.code != "" && !strings.Contains(w.Body.String(), `"`+tt.code+`"`) {
 			t.Errorf("%s: %d %s, want %d %s", tt.rule, w.Code, w.Body, tt.status, tt.code)
 		}
@@ -215,13 +222,13 @@ func TestWhatATokenOpens(t *testing.T) {
 			t.Errorf("%s: the answer repeats the token: %s", tt.rule, w.Body)
 		}
 	}
-	if w := at(gate(), "GET", "/v1/jobs/"+his, "Authorization", "bearer "+reads); w.Code != 200 || w.Body.String() != `"ann /v1/jobs/`+his+`"` {
+	if w := at(guarded(), "GET", "/v1/jobs/"+his, "Authorization", "bearer "+reads); w.Code != 200 || w.Body.String() != `"ann /v1/jobs/`+his+`"` {
 		t.Errorf("as a header: %d %s", w.Code, w.Body)
 	}
-	if w := at(gate(), "GET", "/v1/jobs/"+his+"?token="+reads, "Authorization", "Bearer "+reads); w.Code != 401 {
+	if w := at(guarded(), "GET", "/v1/jobs/"+his+"?token="+reads, "Authorization", "Bearer "+reads); w.Code != 401 {
 		t.Errorf("as a header and a parameter: %d %s", w.Code, w.Body)
 	}
-	if w := at(gate(), "GET", "/v1/jobs", "Authorization", "Bearer something-else"); w.Code != 200 {
+	if w := at(guarded(), "GET", "/v1/jobs", "Authorization", "Bearer something-else"); w.Code != 200 {
 		t.Errorf("a header that is none: %d %s", w.Code, w.Body)
 	}
 }
@@ -253,7 +260,7 @@ func TestWhatPagesOfOtherOriginsMay(t *testing.T) {
 		{"a page without an origin is one of all", []string{"*"}, "null", "GET", path + "?token=" + token, 200},
 		{"and not one of some", []string{app}, "null", "GET", path + "?token=" + token, 403},
 	} {
-		w := at(gate(tt.allowed...), tt.method, tt.path, "Origin", tt.origin)
+		w := at(guarded(tt.allowed...), tt.method, tt.path, "Origin", tt.origin)
 		if w.Code != tt.status {
 			t.Errorf("%s: %d %s, want %d", tt.rule, w.Code, w.Body, tt.status)
 		}
@@ -273,16 +280,16 @@ func TestWhatPagesOfOtherOriginsMay(t *testing.T) {
 func TestAPreflight(t *testing.T) {
 	path := "/v1/jobs/" + aGrant().Job.String() + "/output?token=wt_x"
 	ask := []string{"Access-Control-Request-Method", "GET", "Access-Control-Request-Headers", "prefer"}
-	w := at(gate("https://app.example"), "OPTIONS", path, append(ask, "Origin", "https://app.example")...)
+	w := at(guarded("https://app.example"), "OPTIONS", path, append(ask, "Origin", "https://app.example")...)
 	h := w.Header()
 	if w.Code != 204 || h.Get("Access-Control-Allow-Origin") != "https://app.example" ||
 		!strings.Contains(h.Get("Access-Control-Allow-Headers"), "Prefer") || !strings.Contains(h.Get("Access-Control-Allow-Methods"), "GET") {
 		t.Errorf("%d %v", w.Code, h)
 	}
-	if w := at(gate("https://app.example"), "OPTIONS", path, append(ask, "Origin", "https://evil.example")...); w.Code != 403 || w.Header().Get("Access-Control-Allow-Headers") != "" {
+	if w := at(guarded("https://app.example"), "OPTIONS", path, append(ask, "Origin", "https://evil.example")...); w.Code != 403 || w.Header().Get("Access-Control-Allow-Headers") != "" {
 		t.Errorf("a stranger's: %d %v", w.Code, w.Header())
 	}
-	if w := at(gate("https://app.example"), "OPTIONS", "/v1/jobs", "Origin", "https://app.example"); w.Code != 403 {
+	if w := at(guarded("https://app.example"), "OPTIONS", "/v1/jobs", "Origin", "https://app.example"); w.Code != 403 {
 		t.Errorf("one that asks nothing is no preflight: %d %v", w.Code, w.Header())
 	}
 }
@@ -291,20 +298,20 @@ func TestWhereAWatchURLLeads(t *testing.T) {
 	tokens := tokensAt(noon, 1)
 	for _, tt := range []struct {
 		rule string
-		site *Site
+		site *Gate
 		host string
 		tail string
 	}{
-		{"to the public URL, whatever the Host", &Site{PublicURL: aURL("https://jobs.example/m/")}, "127.0.0.1:8080", "https://jobs.example/m/v1/jobs/"},
-		{"to loopback as it was asked", &Site{}, "localhost:8080", "http://localhost:8080/v1/jobs/"},
-		{"by any other name it is a path: the name may lead to us from there only", &Site{}, "meanwhile:8080", "/v1/jobs/"},
+		{"to the public URL, whatever the Host", &Gate{PublicURL: aURL("https://jobs.example/m/")}, "127.0.0.1:8080", "https://jobs.example/m/v1/jobs/"},
+		{"to loopback as it was asked", &Gate{}, "localhost:8080", "http://localhost:8080/v1/jobs/"},
+		{"by any other name it is a path: the name may lead to us from there only", &Gate{}, "meanwhile:8080", "/v1/jobs/"},
 	} {
 		tt.site.Tokens, tt.site.TokenLife = tokens, time.Hour
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Host = tt.host
 		g := aGrant()
 		g.Expires = time.Time{}
-		at, token, _ := strings.Cut(tt.site.WatchURL(r, g), "?token=")
+		at, token, _ := strings.Cut(tt.site.WatchURL(r, g, "/v1/jobs/", "/events"), "?token=")
 		if at != tt.tail+g.Job.String()+"/events" {
 			t.Errorf("%s: %s", tt.rule, at)
 		}
@@ -316,20 +323,20 @@ func TestWhereAWatchURLLeads(t *testing.T) {
 
 // Whoever has only a token gets no other by asking.
 func TestATokenBearsNoToken(t *testing.T) {
-	s := &Site{Tokens: tokensAt(noon, 1)}
+	s := &Gate{Tokens: tokensAt(noon, 1)}
 	mux := http.NewServeMux()
 	asked := 0
-	mux.HandleFunc("GET /v1/watch", func(_ http.ResponseWriter, r *http.Request) {
+	mux.Handle("GET /v1/watch", ByToken(0, "", http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		asked++
-		if got := s.WatchURL(r, aGrant()); got != "" {
+		if got := s.WatchURL(r, aGrant(), "/v1/jobs/", "/events"); got != "" {
 			t.Errorf("it gets %s", got)
 		}
-	})
-	if at(s.Front(mux), "GET", "/v1/watch?token="+seal(s.Tokens, aGrant())); asked != 1 {
+	})))
+	if at(s.Handler(mux), "GET", "/v1/watch?token="+seal(s.Tokens, aGrant())); asked != 1 {
 		t.Error("it was not let in")
 	}
-	if got := (*Site)(nil).WatchURL(httptest.NewRequest("GET", "/", nil), aGrant()); got != "" {
-		t.Errorf("no site, and %q", got)
+	if got := (*Gate)(nil).WatchURL(httptest.NewRequest("GET", "/", nil), aGrant(), "/v1/jobs/", "/events"); got != "" {
+		t.Errorf("no gate, and %q", got)
 	}
 }
 

@@ -1,4 +1,4 @@
-package api
+package stream
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/coder/websocket"
 
+	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
@@ -42,7 +43,7 @@ type Sockets struct {
 // Serve makes a request a socket and has talk speak with the client, until the socket
 // is closed and all that was started on it is gone: on a goroutine of its own where
 // the answer to r may outlast its handler, else before it returns. Messages are of at
-// most limit bytes. Where the page behind it may come from, [Site.Front] has checked.
+// most limit bytes. Where the page behind it may come from, the gate has checked.
 func (s *Sockets) Serve(w http.ResponseWriter, r *http.Request, limit int64, talk func(*Socket)) error {
 	if !isHandshake(r) {
 		return job.Errorf(job.Invalid, "this is a WebSocket: connect to it as ws, not http")
@@ -59,7 +60,7 @@ func (s *Sockets) Serve(w http.ResponseWriter, r *http.Request, limit int64, tal
 	conn.SetReadLimit(limit)
 	ctx, drop := context.WithCancel(context.WithoutCancel(r.Context()))
 	socket := &Socket{conn: conn, patience: s.Patience, ctx: ctx, drop: drop}
-	if isDirect(r) {
+	if api.IsDirect(r) {
 		go s.run(socket, talk)
 	} else {
 		s.run(socket, talk)
@@ -69,7 +70,7 @@ func (s *Sockets) Serve(w http.ResponseWriter, r *http.Request, limit int64, tal
 
 func (s *Sockets) run(socket *Socket, talk func(*Socket)) {
 	defer s.leave()
-	defer caught(s.Log, "a socket met a defect")
+	defer logPanic(s.Log, "a socket met a defect")
 	socket.run(s.Stopping, talk)
 }
 

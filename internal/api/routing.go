@@ -1,53 +1,43 @@
 package api
 
 import (
-	"encoding/hex"
 	"math"
-	"math/rand/v2"
 	"net/http"
+	"path"
 	"strings"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-const (
-	requestIDHeader = "X-Request-Id" // as net/http spells X-Request-ID
-	maxRequestID    = 128
-)
-
-// Identify gives every answer an X-Request-ID, the caller's own where it sent a
-// usable one.
-func Identify(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		id := header(r, requestIDHeader)
-		if !validRequestID(id) {
-			id = newRequestID()
-		}
-		w.Header()[requestIDHeader] = []string{id}
-		next.ServeHTTP(w, r)
-	})
+// Mux is where an API registers what it answers: a [http.ServeMux], or a test that lists
+// the routes.
+type Mux interface {
+	Handle(pattern string, handler http.Handler)
 }
 
-func validRequestID(id string) bool {
-	if id == "" || len(id) > maxRequestID {
-		return false
+// Routed is a [http.ResponseWriter] that is told which pattern of the mux took its
+// request. A middleware in front of the gate cannot read that from the request: the gate
+// may pass on another one, in which only what is believed is left.
+type Routed interface{ Routed(pattern string) }
+
+// Route has the mux answer, and tells w by which pattern where it is a [Routed].
+//
+// A path that the mux would tidy up and redirect is answered here: where a client
+// left a job's id empty, /v1/jobs//cancel is not to become a call that cancels many.
+func Route(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {
+	if untidy(r.URL.EscapedPath()) {
+		nothingAt(w, r)
+		return
 	}
-	for i := range len(id) {
-		if id[i] <= ' ' || id[i] > '~' {
-			return false
-		}
+	if to, ok := w.(Routed); ok {
+		defer func() { to.Routed(r.Pattern) }()
 	}
-	return true
+	mux.ServeHTTP(w, r)
 }
 
-// newRequestID need not be unguessable: it names a line in a log.
-func newRequestID() string {
-	var raw [8]byte
-	n := rand.Uint64()
-	for i := range raw {
-		raw[i] = byte(n >> (8 * i))
-	}
-	return hex.EncodeToString(raw[:])
+// untidy says that a path has an empty part, or goes up or nowhere.
+func untidy(p string) bool {
+	return strings.Contains(p, "//") || strings.Contains(p, "/.") && path.Clean(p) != strings.TrimSuffix(p, "/")
 }
 
 // HandleUnknown answers what no other pattern of the mux takes with a problem: 405
@@ -59,18 +49,18 @@ func HandleUnknown(mux *http.ServeMux) {
 			nothingAt(w, r)
 			return
 		}
-		WriteError(w, NotAllowed(w, r, allowed...))
+		WriteProblem(w, NotAllowed(w, r, allowed...))
 	})
 }
 
-// NotAllowed is the refusal of a request's method, for an answer that it gives Allow.
+// NotAllowed sets the header Allow and returns a 405 error.
 func NotAllowed(w http.ResponseWriter, r *http.Request, allowed ...string) error {
 	all := strings.Join(allowed, ", ")
 	w.Header().Set("Allow", all)
 	return job.Errorf(MethodNotAllowed, "%s is not a method of %s; it has %s", job.Quote(r.Method), job.Quote(r.URL.Path), all)
 }
 
-// nothingAt says what may be wrong with a path that nobody serves.
+// nothingAt answers 404, with a hint at what may be wrong with the path.
 func nothingAt(w http.ResponseWriter, r *http.Request) {
 	hint := ""
 	switch p := r.URL.Path; {
@@ -79,7 +69,7 @@ func nothingAt(w http.ResponseWriter, r *http.Request) {
 	case !strings.HasPrefix(p, "/v1/"):
 		hint = ": /docs has what there is"
 	}
-	WriteError(w, job.Errorf(job.NotFound, "there is nothing at %s%s", job.Quote(r.URL.Path), hint))
+	WriteProblem(w, job.Errorf(job.NotFound, "there is nothing at %s%s", job.Quote(r.URL.Path), hint))
 }
 
 // methodsOf asks the mux which methods the request's path has. Where it is the name of

@@ -1,20 +1,22 @@
-package api
+package gate
 
 import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/api"
 )
 
 func front() http.Handler {
 	mux := http.NewServeMux()
-	ok := func(w http.ResponseWriter, r *http.Request) { WriteJSON(w, 200, Owner(r).User) }
+	ok := func(w http.ResponseWriter, r *http.Request) { api.WriteJSON(w, 200, Owner(r).User) }
 	mux.HandleFunc("GET /v1/things/{id}", ok)
 	mux.HandleFunc("DELETE /v1/things/{id}", ok)
 	mux.HandleFunc("POST /v1/things", ok)
 	mux.HandleFunc("POST /v1/things/many", ok)
-	return (&Site{Listen: []string{"127.0.0.1:8080"}}).Front(mux)
+	return (&Gate{Listen: []string{"127.0.0.1:8080"}}).Handler(mux)
 }
 
 func ask(method, path string, header ...string) *httptest.ResponseRecorder {

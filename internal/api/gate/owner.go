@@ -1,10 +1,11 @@
-package api
+package gate
 
 import (
 	"net/http"
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
@@ -14,15 +15,15 @@ const (
 	maxUser    = 128 // bytes
 )
 
-// Owner is who asks: whoever a watch token was given to; else the user that
-// X-User-ID names, which [Site.Front] has taken out where it is not believed; else
-// the user "local". Front has refused a malformed name too: falling back to another
+// Owner is in whose name a request asks: the owner that its watch token names; else the
+// user that X-User-ID names; else the user "local". [Gate.Handler] has removed the header
+// where it is not believed, and has refused a malformed name: falling back to another
 // user would show them someone else's jobs.
 func Owner(r *http.Request) job.Owner {
 	if g, bearer := GrantOf(r); bearer {
 		return g.Owner
 	}
-	user := header(r, userHeader)
+	user := api.Header(r, userHeader)
 	if user == "" || !validUser(user) {
 		user = localUser
 	}
@@ -39,12 +40,4 @@ func validUser(name string) bool {
 		}
 	}
 	return true
-}
-
-// header is the first value of a header whose name is spelled as net/http does.
-func header(r *http.Request, name string) string {
-	if v := r.Header[name]; len(v) > 0 {
-		return v[0]
-	}
-	return ""
 }

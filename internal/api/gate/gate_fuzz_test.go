@@ -1,4 +1,4 @@
-package api
+package gate
 
 import (
 	"net/http/httptest"
@@ -16,7 +16,7 @@ func FuzzOriginAndHost(f *testing.F) {
 			f.Add(origin, host)
 		}
 	}
-	loopback, public := &Site{}, &Site{PublicURL: aURL("https://jobs.example"), AllowedOrigins: []string{"https://app.example"}}
+	loopback, public := &Gate{}, &Gate{PublicURL: aURL("https://jobs.example"), AllowedOrigins: []string{"https://app.example"}}
 	f.Fuzz(func(t *testing.T, origin, host string) {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Host = host
@@ -28,10 +28,10 @@ func FuzzOriginAndHost(f *testing.F) {
 			}
 		}
 		u, err := url.Parse(origin)
-		if loopback.pageOf(r) == ours && (err != nil || !strings.EqualFold(u.Hostname(), nameOf(host))) {
+		if loopback.pageOf(r) == ownPage && (err != nil || !strings.EqualFold(u.Hostname(), nameOf(host))) {
 			t.Errorf("%q is taken for a page of %q", origin, host)
 		}
-		if public.pageOf(r) == friend && origin != "https://app.example" {
+		if public.pageOf(r) == allowedPage && origin != "https://app.example" {
 			t.Errorf("%q is allowed", origin)
 		}
 	})
@@ -44,7 +44,7 @@ func FuzzForwardedFor(f *testing.F) {
 		f.Add("127.0.0.1:5000", chain)
 		f.Add("192.0.2.9:5000", chain)
 	}
-	s := &Site{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
+	s := &Gate{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}
 	f.Fuzz(func(t *testing.T, peer, chain string) {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.RemoteAddr = peer

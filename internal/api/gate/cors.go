@@ -1,6 +1,10 @@
-package api
+package gate
 
-import "net/http"
+import (
+	"net/http"
+
+	"github.com/meanwhile-run/meanwhile/internal/api"
+)
 
 // What a page of an allowed origin may send and read (Fetch standard, CORS
 // protocol). Cookies and other credentials of the browser are never among it: a
@@ -20,7 +24,7 @@ func allowOrigin(h http.Header, r *http.Request) {
 
 // isPreflight says whether a browser asks what a page may ask.
 func isPreflight(r *http.Request) bool {
-	return r.Method == http.MethodOptions && header(r, "Access-Control-Request-Method") != ""
+	return r.Method == http.MethodOptions && api.Header(r, "Access-Control-Request-Method") != ""
 }
 
 // answerPreflight says what a page may ask. Whether it has the token for it shows

@@ -1,4 +1,4 @@
-package api
+package stream
 
 import (
 	"bytes"
@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+
+	"github.com/meanwhile-run/meanwhile/internal/api"
 )
 
 // dialed opens a socket to a server on which talk speaks. Returned is closed when its
@@ -21,12 +23,12 @@ func dialed(t *testing.T, direct bool, log *slog.Logger, talk func(*Socket)) (co
 	stopping := make(chan struct{})
 	sockets := &Sockets{Stopping: stopping, Patience: UsualPatience, Log: log}
 	returned = make(chan struct{})
-	server := httptest.NewUnstartedServer(Wrap(log, func(w http.ResponseWriter, r *http.Request) error {
+	server := httptest.NewUnstartedServer(api.Wrap(log, api.WriteProblem, func(w http.ResponseWriter, r *http.Request) error {
 		defer close(returned)
 		return sockets.Serve(w, r, 1<<10, talk)
 	}))
 	if direct {
-		server.Config.BaseContext = func(net.Listener) context.Context { return Direct(context.Background()) }
+		server.Config.BaseContext = func(net.Listener) context.Context { return api.Direct(context.Background()) }
 	}
 	server.Start()
 	t.Cleanup(server.Close)

@@ -8,22 +8,21 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/config"
 )
 
-// makeSite is where the server stands, by its configuration and the key of its watch
-// tokens.
-func makeSite(cfg config.Config, data *dataDir) (*api.Site, error) {
+// makeGate makes the gate of the configuration, with the key of the watch tokens.
+func makeGate(cfg config.Config, data *dataDir) (*gate.Gate, error) {
 	key, err := data.watchKey()
 	if err != nil {
 		return nil, err
 	}
-	tokens, err := api.NewTokens(key)
+	tokens, err := gate.NewTokens(key)
 	if err != nil {
 		return nil, err
 	}
-	return &api.Site{
+	return &gate.Gate{
 		PublicURL:      cfg.Public(),
 		AllowedOrigins: cfg.AllowedOrigins,
 		TrustedProxies: cfg.Proxies(),
@@ -43,15 +42,15 @@ func (d *dataDir) watchKey() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the key of the watch tokens cannot be read: %w", err)
 	}
-	if len(key) != api.TokenKey {
-		return nil, fmt.Errorf("%s is damaged: it has %d bytes, not %d; delete it and a new one is made, to which the watch URLs given out so far are strangers", path, len(key), api.TokenKey)
+	if len(key) != gate.TokenKey {
+		return nil, fmt.Errorf("%s is damaged: it has %d bytes, not %d; delete it and a new one is made, to which the watch URLs given out so far are strangers", path, len(key), gate.TokenKey)
 	}
 	return key, nil
 }
 
 // makeWatchKey writes a key beside its place and then moves it there, whole.
 func (d *dataDir) makeWatchKey(path string) ([]byte, error) {
-	key := make([]byte, api.TokenKey)
+	key := make([]byte, gate.TokenKey)
 	rand.Read(key) // never fails
 	err := writeSynced(path+".new", key)
 	if err == nil {

@@ -1,0 +1,39 @@
+package api
+
+import (
+	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// A page's cursor leads back to where it came from, and to nowhere else.
+func FuzzPageCursor(f *testing.F) {
+	f.Add(PageCursor(job.NewID()))
+	f.Add("page_")
+	f.Add("page_7zzzzzzzzzzzzzzzzzzzzzzzzz")
+	f.Add(job.NewID().String())
+	f.Fuzz(func(t *testing.T, text string) {
+		id, err := ParsePageCursor(text)
+		switch {
+		case text == "":
+			if err != nil || id != (job.ID{}) {
+				t.Fatalf("no cursor: %v, %v", id, err)
+			}
+		case err == nil:
+			if PageCursor(id) != text {
+				t.Fatalf("%q is read as %q", text, PageCursor(id))
+			}
+		case job.CodeOf(err) != job.Invalid:
+			t.Fatal(err)
+		}
+	})
+}
+
+func TestPageCursorsRoundTrip(t *testing.T) {
+	for range 100 {
+		id := job.NewID()
+		if got, err := ParsePageCursor(PageCursor(id)); err != nil || got != id {
+			t.Fatalf("%v: %v, %v", id, got, err)
+		}
+	}
+}

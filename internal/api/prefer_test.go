@@ -1,0 +1,73 @@
+package api
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+func TestPrefer(t *testing.T) {
+	for _, tt := range []struct {
+		rule  string
+		lines []string
+		want  Prefer
+		ok    bool
+	}{
+		{"nothing", nil, Prefer{}, true},
+		{"an empty line", []string{""}, Prefer{}, true},
+		{"a wait", []string{"wait=10"}, Prefer{Waits: true, Wait: 10 * time.Second}, true},
+		{"the longest wait", []string{"wait=60"}, Prefer{Waits: true, Wait: time.Minute}, true},
+		{"no wait is one too", []string{"wait=0"}, Prefer{Waits: true}, true},
+		{"names have no case, and space does not count", []string{" Wait = 5 ;x=y"}, Prefer{Waits: true, Wait: 5 * time.Second}, true},
+		{"a quoted wait", []string{`wait="5"`}, Prefer{Waits: true, Wait: 5 * time.Second}, true},
+		{"both", []string{"respond-async, wait=5"}, Prefer{RespondAsync: true, Waits: true, Wait: 5 * time.Second}, true},
+		{"both on two lines", []string{"wait=5", "respond-async"}, Prefer{RespondAsync: true, Waits: true, Wait: 5 * time.Second}, true},
+		{"the first of two counts", []string{"wait=5, wait=6"}, Prefer{Waits: true, Wait: 5 * time.Second}, true},
+		{"others are ignored", []string{"return=minimal, handling=lenient; x, foo"}, Prefer{}, true},
+		{"a watch URL that may cancel", []string{"watch=cancel"}, Prefer{WatchCancel: true}, true},
+		{"for a minute", []string{"watch=cancel, Watch-TTL=60, watch-ttl=70"}, Prefer{WatchCancel: true, WatchTTL: time.Minute}, true},
+		{"that may do something else", []string{"watch=delete"}, Prefer{}, false},
+		{"that lives for no time", []string{"watch-ttl=0"}, Prefer{}, false},
+		{"that lives for ever", []string{"watch-ttl=99999999999"}, Prefer{}, false},
+		{"a second beyond", []string{"wait=61"}, Prefer{}, false},
+		{"an overflow", []string{"wait=99999999999999999999"}, Prefer{}, false},
+		{"a negative one", []string{"wait=-1"}, Prefer{}, false},
+		{"a sign", []string{"wait=+1"}, Prefer{}, false},
+		{"a fraction", []string{"wait=1.5"}, Prefer{}, false},
+		{"a unit", []string{"wait=5s"}, Prefer{}, false},
+		{"NaN", []string{"wait=NaN"}, Prefer{}, false},
+		{"a word", []string{"wait=long"}, Prefer{}, false},
+		{"nothing after =", []string{"wait="}, Prefer{}, false},
+		{"no =", []string{"wait"}, Prefer{}, false},
+		{"half a quote", []string{`wait="`}, Prefer{}, false},
+		{"a second one that is bad", []string{"wait=5, wait=x"}, Prefer{}, false},
+	} {
+		got, err := PreferOf(http.Header{"Prefer": tt.lines})
+		if (err == nil) != tt.ok || got != tt.want || err != nil && job.CodeOf(err) != job.Invalid {
+			t.Errorf("%s: %+v, %v", tt.rule, got, err)
+		}
+	}
+}
+
+// What was understood can be said again, and is understood as the same.
+func FuzzPrefer(f *testing.F) {
+	for _, seed := range []string{"wait=5", "respond-async, wait=60", "WAIT=1;q=2,x", `wait="7"`, "watch=cancel", `watch-ttl="60"`, ",,=,;", "wait=-1"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		p, err := PreferOf(http.Header{"Prefer": {line}})
+		if err != nil {
+			return
+		}
+		if p.Wait < 0 || p.Wait > job.MaxWait || p.Wait > 0 && !p.Waits {
+			t.Fatalf("%q: %+v", line, p)
+		}
+		again, err := PreferOf(http.Header{"Prefer": strings.Split(p.String(), "\n")})
+		if err != nil || again != p {
+			t.Fatalf("%q: %+v, then %+v, %v", line, p, again, err)
+		}
+	})
+}
