@@ -18,7 +18,7 @@ func (d *damaging) perJob() (tables []string) {
 	d.Helper()
 	err := sqlitex.ExecuteTransient(d.conn, "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'", &sqlitex.ExecOptions{
 		ResultFunc: func(stmt *sqlite.Stmt) error {
-			if name := stmt.ColumnText(0); !slices.Contains([]string{"applied", "queues", "records"}, name) {
+			if name := stmt.ColumnText(0); !slices.Contains([]string{"applied", "created", "queues", "records"}, name) {
 				tables = append(tables, name)
 			}
 			return nil
