@@ -111,7 +111,10 @@ const (
 	filesDir     = "files"
 	layoutFile   = "version"
 	watchKeyFile = "watch.key"
+	commandsFile = "commands" // notes of the attempts of process queues that are under way
 )
+
+func (d *dataDir) commands() string { return filepath.Join(d.path, commandsFile) }
 
 // layout is the number of all that: a directory tells it, and one of another number
 // is not for this program.

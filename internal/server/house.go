@@ -22,6 +22,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/exec"
 	"github.com/meanwhile-run/meanwhile/internal/exec/llm"
+	"github.com/meanwhile-run/meanwhile/internal/exec/process"
 	"github.com/meanwhile-run/meanwhile/internal/files"
 	"github.com/meanwhile-run/meanwhile/internal/runner"
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
@@ -50,6 +51,7 @@ type house struct {
 	seen      *seen
 	store     *sqlite.Store
 	models    *llm.Executor
+	notes     *process.Notes           // of the commands that run
 	executors map[string]exec.Executor // of each queue
 	listener  net.Listener             // nil for none
 
@@ -91,7 +93,12 @@ func open(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *house, e
 	if h.seen, err = openSeen(ctx, cfg, log); err != nil {
 		return nil, err
 	}
-	if h.executors, h.models, err = makeExecutors(cfg, h.seen.calls(), log); err != nil {
+	// Before any queue runs: what a command of a killed server has left would run beside
+	// the next attempt.
+	if h.notes, err = process.OpenNotes(h.data.commands(), log); err != nil {
+		return nil, fmt.Errorf("what an earlier server's commands have left cannot be found: %w", err)
+	}
+	if h.executors, h.models, err = makeExecutors(cfg, h.notes, h.seen.calls(), log); err != nil {
 		return nil, err
 	}
 	if cfg.Listen == "" {
@@ -265,6 +272,7 @@ func (h *house) close() error {
 	if h.models != nil {
 		h.models.Close()
 	}
+	errs = append(errs, h.notes.Close())
 	if h.seen != nil {
 		errs = append(errs, h.seen.close())
 	}

@@ -16,14 +16,15 @@ import (
 )
 
 // makeExecutors makes the executor of each queue. All llm queues share their
-// models, whose bounds hold over all of them; models is to be closed at the end.
-func makeExecutors(cfg config.Config, follow llm.Follow, log *slog.Logger) (executors map[string]exec.Executor, models *llm.Executor, err error) {
+// models, whose bounds hold over all of them; models is to be closed at the end. In
+// notes is noted which commands run.
+func makeExecutors(cfg config.Config, notes *process.Notes, follow llm.Follow, log *slog.Logger) (executors map[string]exec.Executor, models *llm.Executor, err error) {
 	if models, err = makeModels(cfg, follow, log); err != nil {
 		return nil, nil, err
 	}
 	executors = map[string]exec.Executor{}
 	for name, q := range cfg.Queues {
-		if executors[name], err = makeExecutor(q, models); err != nil {
+		if executors[name], err = makeExecutor(q, notes, models); err != nil {
 			return nil, models, fmt.Errorf("the queue %s: %w", name, err)
 		}
 		if p, ok := executors[name].(*process.Executor); ok && p.Installed() != nil {
@@ -33,7 +34,7 @@ func makeExecutors(cfg config.Config, follow llm.Follow, log *slog.Logger) (exec
 	return executors, models, nil
 }
 
-func makeExecutor(q config.Queue, models *llm.Executor) (exec.Executor, error) {
+func makeExecutor(q config.Queue, notes *process.Notes, models *llm.Executor) (exec.Executor, error) {
 	switch q.Executor {
 	case config.Sim:
 		return sim.Executor{}, nil
@@ -43,7 +44,7 @@ func makeExecutor(q config.Queue, models *llm.Executor) (exec.Executor, error) {
 		}
 		return models.WithDefault(q.Model)
 	case config.Process:
-		return process.New(process.Config{Command: q.Command, Env: q.Env})
+		return process.New(process.Config{Command: q.Command, Env: q.Env, Notes: notes})
 	}
 	return nil, fmt.Errorf("there is no executor %s", q.Executor)
 }

@@ -15,7 +15,7 @@ func TestACommandThatIsNotThereIsToldOfAtTheStart(t *testing.T) {
 		q := config.Defaults(config.Process)
 		q.Command = []string{command}
 		var log bytes.Buffer
-		_, _, err := makeExecutors(config.Config{Queues: map[string]config.Queue{"q": q}}, nil, slog.New(slog.NewTextHandler(&log, nil)))
+		_, _, err := makeExecutors(config.Config{Queues: map[string]config.Queue{"q": q}}, nil, nil, slog.New(slog.NewTextHandler(&log, nil)))
 		if err != nil || strings.Contains(log.String(), "level=WARN") != told {
 			t.Errorf("%s: %v, %q", command, err, &log)
 		}

@@ -86,7 +86,7 @@ func TestFilesStandInTheEnvironment(t *testing.T) {
 	if !reflect.DeepEqual(facts, want) {
 		t.Errorf("told %+v", facts)
 	}
-	if said, _, err := withFiles(t, shell(t), `env | grep -c MEANWHILE_`); said != "0\n" {
+	if said, _, err := withFiles(t, shell(t), `env | grep -c MEANWHILE_FILE`); said != "0\n" {
 		t.Errorf("without files: %q, %v", said, err)
 	}
 }

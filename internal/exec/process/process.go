@@ -22,11 +22,22 @@
 //
 // The command runs without a shell, in the server's working directory, and sees no
 // environment variable but those that the configuration names, those that tell of the
-// job's files, and TRACEPARENT, where the job is part of a trace. It leads a process
-// group of its own. When an attempt is to stop the group gets SIGTERM, and SIGKILL
-// [Grace] later; whatever of the group is left when the command has ended is
-// killed at once. On Linux the command is also killed when the server itself is.
-// Only a process that leaves its group escapes all this.
+// job's files, TRACEPARENT, where the job is part of a trace, and MEANWHILE_ATTEMPT, a
+// random value that marks the processes of one attempt. It leads a process group of
+// its own. When an attempt is to stop the group gets SIGTERM, and SIGKILL [Grace]
+// later; whatever of the group is left when the command has ended is killed at once.
+//
+// On Linux more is done, so that no process of an attempt runs beside the next one.
+// When an attempt was stopped or has failed, whatever else has its mark is killed, in
+// whatever group or session. The command is killed when the server is. Whatever it has
+// started goes on until the next start: [OpenNotes] then kills what is in its
+// group, or has its mark, or descends from such a process.
+//
+// So these escape: a process that leaves the group and has another environment or
+// another user, once none of its ancestors is left; what another program starts for
+// the command, such as a container; and what leaves the group of a command that
+// succeeded. Elsewhere than on Linux whatever leaves the group escapes, and a killed
+// server leaves its commands.
 package process
 
 import (
@@ -51,6 +62,7 @@ type Config struct {
 	Command []string // the program and its arguments; the program is looked for in PATH
 	Env     []string // names of the server's variables that the command sees as well
 	Dir     string   // where it runs; "" for the server's own directory
+	Notes   *Notes   // where its attempts are noted, together with others'; nil for nowhere
 }
 
 // Executor runs the command. It keeps nothing between attempts.
@@ -66,6 +78,7 @@ type waits struct {
 	// lastWords is for its streams, after it has ended and its group was killed: a
 	// process that left the group may hold them open.
 	lastWords time.Duration
+	leftovers time.Duration // what a failed attempt has left, to be gone after it was killed
 }
 
 // New makes an executor. Whether there is such a program is looked up by each
@@ -77,7 +90,7 @@ func New(c Config) (*Executor, error) {
 	if !supported {
 		return nil, errors.New("the executor process needs a system with process groups, such as Linux or macOS")
 	}
-	return &Executor{config: c, waits: waits{grace: Grace, lastWords: time.Second}}, nil
+	return &Executor{config: c, waits: waits{grace: Grace, lastWords: time.Second, leftovers: time.Second}}, nil
 }
 
 // Installed says why the program could not be run now; nil where nothing speaks
@@ -108,21 +121,28 @@ func (e *Executor) Execute(ctx context.Context, t meanwhile.Task, out meanwhile.
 	}
 	s := speech{out: out}
 	stopped := r.attend(ctx, &s)
+	if stopped == nil {
+		// Not a *job.Fault that is nil: that would be an error.
+		if f := e.judge(r.state, s.tail()); f != nil {
+			stopped = f
+		}
+	}
+	if stopped != nil && !r.cleared {
+		r.attempt.killLeftovers(e.waits.leftovers) // it failed only after the command had ended
+	}
+	e.config.Notes.over(&r.attempt)
 	if stopped != nil {
 		return stopped
-	}
-	if f := e.judge(r.state, s.tail()); f != nil {
-		return f
 	}
 	out.Result(s.result())
 	return nil
 }
 
 // command is the command for one attempt.
-func (e *Executor) command(t meanwhile.Task) *exec.Cmd {
+func (e *Executor) command(t meanwhile.Task, a *attempt) *exec.Cmd {
 	cmd := exec.Command(e.config.Command[0], withPaths(e.config.Command[1:], t.Files)...)
 	cmd.Dir = e.config.Dir
-	cmd.Env = []string{}
+	cmd.Env = []string{attemptVariable + "=" + a.token}
 	for _, name := range e.config.Env {
 		if value, set := os.LookupEnv(name); set {
 			cmd.Env = append(cmd.Env, name+"="+value)

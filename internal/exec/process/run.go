@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -19,6 +20,7 @@ import (
 type run struct {
 	// set once
 	cmd     *exec.Cmd
+	attempt attempt
 	waits   waits
 	ours    []*os.File    // our ends of its pipes: in, out, err
 	pieces  chan piece    // what it wrote; closed when both outputs are at their end
@@ -26,6 +28,9 @@ type run struct {
 	helpers sync.WaitGroup
 
 	state *os.ProcessState // set before ended is closed
+	// cleared says that nothing of the attempt was left when the command had ended. Of
+	// the goroutine that attends.
+	cleared bool
 }
 
 // piece is a line that the command wrote, or a part of a long one.
@@ -35,8 +40,14 @@ type piece struct {
 }
 
 func (e *Executor) start(t meanwhile.Task) (*run, error) {
-	r := &run{cmd: e.command(t), waits: e.waits, pieces: make(chan piece), ended: make(chan struct{})}
+	r := &run{attempt: newAttempt(), waits: e.waits, pieces: make(chan piece), ended: make(chan struct{})}
+	r.cmd = e.command(t, &r.attempt)
 	theirs, err := r.pipes()
+	if err == nil {
+		if err = e.config.Notes.begin(&r.attempt); err != nil {
+			err = fmt.Errorf("its attempt cannot be noted: %v", err) // %v: it is not the command that is missing
+		}
+	}
 	if err == nil {
 		r.cmd.Stdin, r.cmd.Stdout, r.cmd.Stderr = theirs[0], theirs[1], theirs[2]
 		err = r.cmd.Start()
@@ -44,8 +55,10 @@ func (e *Executor) start(t meanwhile.Task) (*run, error) {
 	closeAll(theirs)
 	if err != nil {
 		closeAll(r.ours)
+		e.config.Notes.over(&r.attempt)
 		return nil, err
 	}
+	e.config.Notes.started(&r.attempt, r.cmd.Process.Pid)
 	r.helpers.Go(func() { r.feed(t.Input) })
 	r.helpers.Go(r.wait)
 	r.helpers.Go(r.read)
@@ -134,7 +147,7 @@ func (r *run) attend(ctx context.Context, s *speech) (stopped error) {
 			kill(r.cmd.Process.Pid)
 		case <-ended:
 			ended, tooLong = nil, nil
-			r.bury()
+			r.bury(stopped != nil || !r.state.Success())
 		}
 	}
 	r.helpers.Wait()
@@ -143,9 +156,14 @@ func (r *run) attend(ctx context.Context, s *speech) (stopped error) {
 }
 
 // bury kills what the command has left of its group, and sets an end to the wait
-// for its streams.
-func (r *run) bury() {
+// for its streams. After a failure another attempt may follow, and nothing of this one
+// may run beside it: whatever left the group is killed too, before it is waited for.
+func (r *run) bury(failed bool) {
 	kill(r.cmd.Process.Pid)
+	if failed {
+		r.attempt.killLeftovers(r.waits.leftovers)
+		r.cleared = true
+	}
 	for _, f := range r.ours {
 		_ = f.SetDeadline(time.Now().Add(r.waits.lastWords)) // the input may be closed already
 	}

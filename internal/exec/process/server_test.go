@@ -4,6 +4,7 @@ package process
 
 import (
 	"context"
+	"log/slog"
 	"os"
 
 	"github.com/meanwhile-run/meanwhile/internal/exec"
@@ -11,10 +12,17 @@ import (
 
 // scriptOfServer is the variable that makes this test program a server which runs
 // one script, for tests that kill the server.
-const scriptOfServer = "MEANWHILE_TEST_SCRIPT"
+const (
+	scriptOfServer = "MEANWHILE_TEST_SCRIPT"
+	notesOfServer  = "MEANWHILE_TEST_NOTES"
+)
 
 func beServer(script string) {
-	e, _ := New(Config{Command: []string{"sh", "-c", script}})
+	var notes *Notes
+	if path := os.Getenv(notesOfServer); path != "" {
+		notes, _ = OpenNotes(path, slog.New(slog.DiscardHandler))
+	}
+	e, _ := New(Config{Command: []string{"sh", "-c", script}, Env: []string{"PATH"}, Notes: notes})
 	_ = e.Execute(context.Background(), exec.Task{}, announcing{})
 	os.Exit(0)
 }
