@@ -109,6 +109,9 @@ func (e *Engine) finishOff(w *work, fail context.CancelCauseFunc) {
 	e.commits.end()
 	if w.err == nil {
 		e.settle(w)
+		if w.partly != nil {
+			fail(w.partly)
+		}
 		return
 	}
 	if w.synced != nil || errors.Is(w.err, store.ErrDamaged) {
@@ -124,12 +127,21 @@ func (e *Engine) sync(w *work) error {
 		e.sweeper.unhealthy()
 		e.log.Warn("a commit was slow", "took", took, "ops", w.batch.Len())
 	}
+	if part, ok := errors.AsType[*partError](err); ok {
+		w.partly = part.err
+		return nil
+	}
 	if err != nil {
-		e.failing.Store(true)
-		e.log.Error("the disk cannot be trusted any more: the server stops", "error", err)
-		return job.Because(job.Unavailable, err, "the server's disk has failed: whether the request was stored is not known")
+		return e.distrust(err)
 	}
 	return nil
+}
+
+// distrust says that a sync has failed.
+func (e *Engine) distrust(err error) error {
+	e.failing.Store(true)
+	e.log.Error("the disk cannot be trusted any more: the server stops", "error", err)
+	return job.Because(job.Unavailable, err, "the server's disk has failed: whether the request was stored is not known")
 }
 
 // work is one batch and who waits for it.
@@ -142,6 +154,8 @@ type work struct {
 	began  time.Time
 	synced func() error // nil unless the batch was applied
 	err    error        // why it was not
+
+	partly error // why its last ops came to nothing; they say so themselves
 }
 
 // claim is an op that the loop itself made, for a worker with free slots.
@@ -308,10 +322,35 @@ func (e *Engine) isolate(ctx context.Context, b *store.Batch, cause error) (sync
 			err = noSpace(err)
 		}
 		refuseOps(second, err)
-		two = onDisk
+		join(b, first, &store.Batch{})
+		part := &partError{err}
+		return func() error { return firstOf(one(), part) }, nil
 	}
 	join(b, first, second)
-	return func() error { return firstOf(one(), two()) }, nil
+	return func() error { return e.syncHalves(one, two, second) }, nil
+}
+
+// partError is why the last ops of a batch came to nothing, which they say themselves.
+// Those before them are on disk.
+type partError struct{ err error }
+
+func (p *partError) Error() string { return p.err.Error() }
+func (p *partError) Unwrap() error { return p.err }
+
+// syncHalves waits for both halves of a batch to be on disk. Where only the first is,
+// the ops of the second say so.
+func (e *Engine) syncHalves(one, two func() error, second *store.Batch) error {
+	if err := one(); err != nil {
+		refuseOps(second, err) // nothing that was applied since can be trusted
+		return err
+	}
+	err := two()
+	if _, ok := errors.AsType[*partError](err); ok || err == nil {
+		return err
+	}
+	err = e.distrust(err)
+	refuseOps(second, err)
+	return &partError{err}
 }
 
 // refuse answers everyone in a batch that was not applied, or of which nobody
@@ -384,6 +423,9 @@ func (e *Engine) settled(p *pending) {
 	case *store.Retry:
 		e.retried(op)
 	case *store.Due:
+		if op.Err != nil {
+			return
+		}
 		for i := range op.Expired {
 			e.publish(&op.Expired[i])
 		}

@@ -1,0 +1,98 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+	"testing/synctest"
+
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
+)
+
+// poisoned is a store that cannot take one submit, so that its batch is isolated, and
+// that breaks when that stands alone.
+type poisoned struct {
+	store.Store
+	alone func() (synced func() error, err error)
+}
+
+func (p *poisoned) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
+	for _, op := range b.Submits {
+		switch {
+		case string(op.Input) != "poison":
+		case b.Len() > 1:
+			return nil, fmt.Errorf("%w: %w", store.ErrData, store.ErrNotCommitted)
+		default:
+			return p.alone()
+		}
+	}
+	return p.Store.Apply(ctx, b)
+}
+
+// Where the first part of an isolated batch is stored and the last is not, each caller
+// is told what became of its own op, and the server stops.
+func TestEachPartOfAnIsolatedBatchIsAnsweredByItself(t *testing.T) {
+	for name, alone := range map[string]func() (func() error, error){
+		"damaged":  func() (func() error, error) { return nil, store.ErrDamaged },
+		"bad sync": func() (func() error, error) { return func() error { return faulty.ErrLost }, nil },
+	} {
+		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { answeredInParts(t, alone) }) })
+	}
+}
+
+func answeredInParts(t *testing.T, alone func() (func() error, error)) {
+	file := openStore(t, filepath.Join(t.TempDir(), "jobs.db"))
+	s := faulty.New(&poisoned{file, alone}, faulty.Plan{})
+	defer func() { _ = s.Close() }()
+	e, err := engine.New(context.Background(), engine.Config{Store: s, Queues: queues()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- e.Run(context.Background()) }()
+	submit := func(id job.ID, input string) error {
+		_, _, err := e.Submit(context.Background(), engine.Request{ID: id, Owner: local, Queue: "wide", Input: []byte(input)})
+		return err
+	}
+	waiting := job.NewID()
+	if err := submit(waiting, "waits"); err != nil {
+		t.Fatal(err)
+	}
+
+	held := make(chan struct{})
+	s.Next(faulty.Fault{On: faulty.Op[store.Submit], Before: func() { <-held }})
+	var asking sync.WaitGroup
+	asking.Go(func() { _ = submit(job.NewID(), "first") })
+	synctest.Wait()
+	stored := job.NewID()
+	var cancelled, submitted, poison error
+	asking.Go(func() { _, cancelled = e.Cancel(context.Background(), local, waiting) })
+	asking.Go(func() { submitted = submit(stored, "sound") })
+	synctest.Wait()
+	asking.Go(func() { poison = submit(job.NewID(), "poison") })
+	synctest.Wait()
+	close(held)
+	asking.Wait()
+
+	if cancelled != nil || submitted != nil {
+		t.Errorf("ops that are on disk were answered %v and %v", cancelled, submitted)
+	}
+	if job.CodeOf(poison) != job.Unavailable {
+		t.Errorf("the op that is not was answered %v", poison)
+	}
+	if j, err := file.Job(context.Background(), local, waiting); err != nil || j.State != job.Cancelled {
+		t.Errorf("the cancelled job is %s, %v", j.State, err)
+	}
+	if _, err := file.Job(context.Background(), local, stored); err != nil {
+		t.Errorf("the submitted job: %v", err)
+	}
+	if err := <-ended; !errors.Is(err, store.ErrDamaged) && !errors.Is(err, faulty.ErrLost) {
+		t.Errorf("the engine ended with %v", err)
+	}
+}
