@@ -33,8 +33,9 @@ import (
 
 // Options set a store up. The zero value is what a server uses, but for AtEnd.
 type Options struct {
-	// Clock decides leases and due times. Nil is the wall time of the opening plus
-	// the time that has passed since, so that a jump of the wall clock moves nothing.
+	// Clock decides leases and due times. Nil is the wall time of the opening plus the
+	// time that has passed since, also while the machine slept. A jump of the wall clock
+	// moves nothing.
 	Clock func() time.Time
 	// AtEnd says what follows from the ends of jobs; nil is nothing.
 	AtEnd store.AtEnd
@@ -139,7 +140,7 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 		told:    &told{},
 	}
 	if s.clock == nil {
-		s.clock = monotonic()
+		s.clock = newClock(slept).now
 	}
 	if s.size == 0 {
 		s.size = 4
@@ -153,13 +154,6 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 		return nil, explain(path, err)
 	}
 	return s, nil
-}
-
-// monotonic is wall time now and monotonic time from here on.
-func monotonic() func() time.Time {
-	start := time.Now()
-	wall := start.Round(0)
-	return func() time.Time { return wall.Add(time.Since(start)) }
 }
 
 func (s *Store) open(ctx context.Context, path string, o Options) (err error) {

@@ -1,0 +1,34 @@
+package sqlite
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// The clock goes on while the machine sleeps, and never goes back.
+func TestTheClockGoesOnInSleep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asleep := time.Hour // before the start
+		c := newClock(func() time.Duration { return asleep })
+		began := c.now()
+		passed := func(want time.Duration) {
+			t.Helper()
+			if got := c.now().Sub(began); got != want {
+				t.Errorf("%v have passed, want %v", got, want)
+			}
+		}
+		passed(0)
+		time.Sleep(time.Minute)
+		passed(time.Minute)
+		asleep += 10 * time.Minute
+		time.Sleep(askEvery)
+		passed(11*time.Minute + askEvery)
+		asleep += shortestSleep / 2 // the error of the question
+		time.Sleep(time.Minute)
+		passed(12*time.Minute + askEvery)
+		asleep -= time.Second
+		time.Sleep(time.Minute)
+		passed(13*time.Minute + askEvery)
+	})
+}
