@@ -27,8 +27,9 @@ type Executor interface {
 	//
 	// When ctx ends the work is to stop at once and Execute to return soon;
 	// [context.Cause] says why: [ErrCancelled], [ErrTimeout], [ErrStopping] or
-	// [ErrLost]. What Execute then returns does not matter. After Execute returned,
-	// the sink is not touched again.
+	// [ErrLost]. Work that is stopped returns an error; nil says that it was done all the
+	// same, and a job that was not cancelled then succeeds. After Execute returned, the
+	// sink is not touched again.
 	Execute(ctx context.Context, t Task, out Sink) error
 }
 

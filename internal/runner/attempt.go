@@ -2,6 +2,7 @@ package runner
 
 import (
 	"context"
+	"errors"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -21,21 +22,22 @@ type attempt struct {
 
 	mu sync.Mutex
 	// guarded by mu
-	ctx      context.Context // the executor's; nil before it is called
-	cancel   context.CancelCauseFunc
-	why      error      // why ctx ended, or is to; nil while the work may go on
-	fault    *job.Fault // what the attempt failed of, when why is a clock or a bound
-	isCancel bool       // a cancel was ordered: whatever else comes, it ends as cancelled
-	isLost   bool       // the lease is gone: nothing more is written
-	seized   bool       // someone is storing the end: what is said now goes nowhere
-	clocks   clocks
-	timer    *time.Timer // rings for the clocks, then for letGoAt; nil until needed
-	letGoAt  time.Time   // when an executor that was asked to stop is waited for no longer
-	result   *job.Result
-	usage    []byte
-	speech   *speech            // nil while the executor has said nothing
-	trace    string             // the traceparent of what the executor calls
-	ended    func(*job.Outcome) // tells who follows the attempt; nil for nobody
+	ctx        context.Context // the executor's; nil before it is called
+	cancel     context.CancelCauseFunc
+	why        error      // why ctx ended, or is to; nil while the work may go on
+	fault      *job.Fault // what the attempt failed of, when why is a clock or a bound
+	isCancel   bool       // a cancel was ordered: whatever else comes, it ends as cancelled
+	isLost     bool       // the lease is gone: nothing more is written
+	turnedAway bool       // something that the executor said was not taken
+	seized     bool       // someone is storing the end: what is said now goes nowhere
+	clocks     clocks
+	timer      *time.Timer // rings for the clocks, then for letGoAt; nil until needed
+	letGoAt    time.Time   // when an executor that was asked to stop is waited for no longer
+	result     *job.Result
+	usage      []byte
+	speech     *speech            // nil while the executor has said nothing
+	trace      string             // the traceparent of what the executor calls
+	ended      func(*job.Outcome) // tells who follows the attempt; nil for nobody
 
 	// owned by who has seized the attempt
 	end job.Outcome // what it came to
@@ -46,7 +48,7 @@ const defaultGrace = 10 * time.Second
 
 // run is the attempt's goroutine, until the executor has returned.
 func (a *attempt) run() {
-	var err error
+	err := errNotBegun
 	if a.begin() {
 		err = a.execute()
 	}
@@ -56,6 +58,12 @@ func (a *attempt) run() {
 	}
 	a.r.leave(nil)
 }
+
+// What an attempt came to whose executor was not called, or is waited for no longer.
+var (
+	errNotBegun = errors.New("runner: the attempt did not begin")
+	errDeaf     = errors.New("runner: the executor did not stop in time")
+)
 
 // begin starts the clocks and makes the executor's context, unless the attempt is
 // to stop already.
@@ -145,19 +153,32 @@ func (a *attempt) outcome(err error) (o job.Outcome, ok bool) {
 	switch {
 	case a.isCancel:
 		o.Cancelled = true
+	case err == nil && a.wholeLocked():
+		o.Result = a.result
+		a.completeLocked()
 	case a.fault != nil:
 		o.Fault = a.fault
 	case a.why != nil:
 		o.HandedBack = true
-	case err != nil:
-		o.Fault = job.FaultOf(err)
 	default:
-		o.Result = a.result
-		a.completeLocked()
+		o.Fault = job.FaultOf(err)
 	}
 	o.Usage = a.usage
 	o.Entries, o.Progress = a.lastWordsLocked()
 	return o, true
+}
+
+// wholeLocked says whether work that its executor says is done is. Work that was asked to
+// stop, and is done all the same, need not be done again; unless the executor was turned
+// away with something that belongs to it.
+func (a *attempt) wholeLocked() bool {
+	switch a.why {
+	case nil:
+		return true
+	case exec.ErrStopping, exec.ErrLost, exec.ErrTimeout:
+		return !a.turnedAway
+	}
+	return false
 }
 
 // cancelled asks the executor to stop because someone asked for the job's end.
@@ -239,7 +260,7 @@ func (a *attempt) ring() {
 	a.r.enter()
 	if a.ranOut(time.Now()) {
 		a.r.cfg.Log.Warn("an executor did not stop in time; its slot is free again", "job", a.claimed.Job.ID, "asked", a.why)
-		a.settle(nil)
+		a.settle(errDeaf)
 		return
 	}
 	a.r.leave(nil)

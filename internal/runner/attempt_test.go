@@ -20,6 +20,9 @@ func TestAttempt(t *testing.T) {
 		{"an attempt without a result succeeds without one", succeedsWithNothing},
 		{"a fault is reported as the executor told it, with the usage and without the result", reportsFault},
 		{"any other error is one that may go away", reportsError},
+		{"work that is done although it was asked to stop has succeeded", succeedsWhenStopped},
+		{"work that is done although its job was cancelled is cancelled", cancelsWhatIsDone},
+		{"work that could not say all that it had to is not done", failsWhenTurnedAway},
 		{"a panic is a fault of the attempt, is logged, and harms nobody else", survivesPanic},
 		{"a result past its bound is a final fault", refusesLargeResult},
 		{"the executor is given the job, the attempt and the input", givesTask},
@@ -76,6 +79,67 @@ func reportsError(t *testing.T) {
 	rec := h.deliver(1)
 	synctest.Wait()
 	h.wantFault(rec, job.Later, "executor_error")
+}
+
+// finisher is an executor that ends its work before it stops.
+func finisher(words ...string) script {
+	return func(ctx context.Context, _ exec.Task, out exec.Sink) error {
+		<-ctx.Done()
+		elapse(time.Second)
+		for _, w := range words {
+			_ = out.Text(w)
+		}
+		_ = out.Progress(job.Progress{Percent: 50})
+		out.Result(job.Result{Body: []byte("done")})
+		return nil
+	}
+}
+
+// stops are the ways in which work is asked to stop.
+var stops = map[string]func(h *house){
+	"shutdown": func(h *house) { h.end() },
+	"lapse":    func(h *house) { h.onRenew = func([]job.Lease) []error { return []error{errOutage} } },
+	"timeout":  func(*house) {},
+}
+
+// stopped runs an executor that is asked to stop, and returns what its attempt came to.
+func stopped(t *testing.T, s script, how string) job.Outcome {
+	h := open(t, s, func(c *Config) { c.Grace = time.Second })
+	limits := job.Timeouts{}
+	if how == "timeout" {
+		limits = job.Timeouts{RunSoft: 10 * time.Second, RunHard: 20 * time.Second}
+	}
+	rec := h.deliver(1, clocked(limits))
+	synctest.Wait()
+	stops[how](h)
+	pass(29 * time.Second)
+	return h.ended(rec)
+}
+
+func succeedsWhenStopped(t *testing.T) {
+	for how := range stops {
+		o := stopped(t, finisher(), how)
+		if o.Result == nil || string(o.Result.Body) != "done" || o.HandedBack || o.Fault != nil {
+			t.Errorf("asked to stop by a %s, the work that is done comes to %+v", how, o)
+		}
+	}
+}
+
+func cancelsWhatIsDone(t *testing.T) {
+	h := open(t, finisher())
+	rec := h.deliver(1)
+	synctest.Wait()
+	h.order(1, job.OrderCancel)
+	pass(2 * time.Second)
+	want(t, "cancelled", h.ended(rec).Cancelled, true)
+}
+
+func failsWhenTurnedAway(t *testing.T) {
+	for how := range stops {
+		if o := stopped(t, finisher("the last word"), how); o.Result != nil || !o.HandedBack && o.Fault == nil {
+			t.Errorf("asked to stop by a %s, work that lacks its last word comes to %+v", how, o)
+		}
+	}
 }
 
 func survivesPanic(t *testing.T) {

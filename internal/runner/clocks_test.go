@@ -143,7 +143,7 @@ func progressIsNotOutput(t *testing.T) {
 			elapse(time.Second)
 			_ = out.Progress(job.Progress{Percent: float64(n)})
 		}
-		return nil
+		return context.Cause(ctx)
 	})
 	rec := h.deliver(1, clocked(job.Timeouts{FirstOutput: 30 * time.Second}))
 	pass(31 * time.Second)

@@ -66,7 +66,7 @@ func untilStopped(why *error) script {
 // busy is an executor that works until it is told to stop.
 func busy(ctx context.Context, _ exec.Task, _ exec.Sink) error {
 	<-ctx.Done()
-	return nil
+	return context.Cause(ctx)
 }
 
 // nothing is an executor that does nothing.

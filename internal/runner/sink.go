@@ -88,14 +88,18 @@ func (a *attempt) Usage(u []byte) {
 func (a *attempt) say(size int, add func(*packer) bool) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if err := a.overLocked(); err != nil {
-		return err
+	err := a.overLocked()
+	if err == nil {
+		a.heardLocked()
+		err = a.waitForRoomLocked(size)
 	}
-	a.heardLocked()
-	if err := a.waitForRoomLocked(size); err != nil {
-		return err
+	if err == nil {
+		err = a.gatherLocked(add)
 	}
-	return a.gatherLocked(add)
+	if err != nil {
+		a.turnedAway = true
+	}
+	return err
 }
 
 // overLocked is the error that ends an executor which goes on speaking.

@@ -155,7 +155,9 @@ func (s *Suite) stops(t *testing.T, e exec.Executor) {
 		a := Start(t, e, Task(s.Endless))
 		a.Sink.Await(Spoke)
 		a.Stop(cause)
-		_ = a.Wait()
+		if err := a.Wait(); err == nil {
+			t.Errorf("stopped by %q before it was done, it returned nil", cause)
+		}
 		if n := len(a.Sink.Record().Results); n != 0 {
 			t.Errorf("stopped by %q, it set %d results", cause, n)
 		}

@@ -57,7 +57,7 @@ func (e executor[In, Out]) Execute(ctx context.Context, t exec.Task, out exec.Si
 		return context.Cause(ctx)
 	}
 	what, err := e.do(ctx, t, out, in)
-	if ctx.Err() != nil {
+	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	if err != nil {
