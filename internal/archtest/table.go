@@ -22,7 +22,7 @@ var plan = []room{
 	{path: "internal/job", libraries: []string{"github.com/google/uuid"}},
 	{path: "internal/fairqueue", may: []string{"internal/job"}},
 	{path: "internal/store", may: []string{"internal/job"}},
-	{path: "internal/store/sqlite", may: []string{"internal/job", "internal/store", "internal/fairqueue"}, libraries: []string{"zombiezen.com/go/sqlite"}},
+	{path: "internal/store/sqlite", may: []string{"internal/job", "internal/store", "internal/fairqueue"}, libraries: []string{"golang.org/x/sys/unix", "zombiezen.com/go/sqlite"}},
 	{path: "internal/store/faulty", may: []string{"internal/job", "internal/store"}},
 	{path: "internal/store/storetest", may: []string{"internal/job", "internal/store"}, libraries: []string{"pgregory.net/rapid", "go.uber.org/goleak"}},
 
