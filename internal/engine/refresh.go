@@ -23,7 +23,7 @@ func (e *Engine) refresher(ctx context.Context) {
 		case <-timer.C:
 		}
 		if err := e.refresh(ctx); err != nil && ctx.Err() == nil {
-			e.log.Error("the counts of the queues could not be read, and will be asked for again", "error", err)
+			e.log.Error("the counts of the queues, or what is due next, could not be read; both will be asked for again", "error", err)
 		}
 		timer.Reset(spread(refreshEvery))
 	}
@@ -53,8 +53,7 @@ func (e *Engine) refresh(ctx context.Context) error {
 	if e.moreReady() {
 		e.lanes.ring()
 	}
-	e.sweeper.askNext(ctx)
-	return nil
+	return e.sweeper.readNext(ctx)
 }
 
 func (q *queue) commitsSoFar() int {

@@ -208,10 +208,18 @@ func queueTimeout() *job.Failure {
 
 // askNext asks the store what will be due next.
 func (s *sweeper) askNext(ctx context.Context) error {
-	ready, expires, err := s.e.store.NextDue(ctx)
+	err := s.readNext(ctx)
 	s.step(err)
 	if err != nil {
 		s.dueAt(s.e.store.Now().Add(sweepEvery))
+	}
+	return err
+}
+
+// readNext is askNext for any goroutine.
+func (s *sweeper) readNext(ctx context.Context) error {
+	ready, expires, err := s.e.store.NextDue(ctx)
+	if err != nil {
 		return err
 	}
 	for _, at := range []time.Time{ready, expires} {
