@@ -16,6 +16,7 @@ const mostClaimed = 256
 // queue is a queue and who serves it here.
 type queue struct {
 	Queue
+	process job.Process // of this engine
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -108,6 +109,7 @@ func (e *Engine) assign(op *store.Submit) *server {
 			q.servers = append(slices.Clone(q.servers[i:]), q.servers[:i]...)
 		}
 		op.Token, op.Worker, op.LeaseFor = job.NewToken(), s.Name, op.Job.Policy.Timeouts.Lease
+		op.Process, op.InUse = q.process, true
 		return s
 	}
 	return nil
@@ -130,7 +132,7 @@ func (q *queue) claims(b *store.Batch) (list []claim) {
 		ready -= n
 		s.free -= n
 		q.claiming += n
-		op := &store.Claim{Queue: q.Name, Worker: s.Name, Tokens: make([]job.Token, n)}
+		op := &store.Claim{Queue: q.Name, Worker: s.Name, Process: q.process, InUse: true, Tokens: make([]job.Token, n)}
 		for i := range op.Tokens {
 			op.Tokens[i] = job.NewToken()
 		}

@@ -24,7 +24,16 @@ import (
 type Config struct {
 	Store  store.Store
 	Queues []Queue
-	Log    *slog.Logger // nil discards
+	// Process names this start of the server among those that share the store; zero for a
+	// new name.
+	Process job.Process
+	// Alone says that no other process can be running jobs of the store. Those that a
+	// former one was running are then taken back at once.
+	Alone bool
+	// Dead are other processes that are known to be dead: their jobs are taken back at
+	// once. Those of a process that is neither are left to their leases.
+	Dead []job.Process
+	Log  *slog.Logger // nil discards
 	// RenewEvery is how often workers renew. Renewals must have been possible for twice
 	// as long before a sweep takes a lease. 0 means 10 s.
 	RenewEvery time.Duration
@@ -53,6 +62,7 @@ type Config struct {
 type Engine struct {
 	// Set once.
 	store       store.Store
+	process     job.Process
 	hub         *watch.Hub
 	log         *slog.Logger
 	queues      map[string]*queue
@@ -99,6 +109,7 @@ type live struct {
 func New(ctx context.Context, c Config) (*Engine, error) {
 	e := &Engine{
 		store:       c.Store,
+		process:     c.Process,
 		hub:         watch.NewHub(),
 		log:         c.Log,
 		queues:      map[string]*queue{},
@@ -128,8 +139,11 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 	if e.keepKeys == 0 {
 		e.keepKeys = 24 * time.Hour
 	}
+	if e.process == (job.Process{}) {
+		e.process = job.NewProcess()
+	}
 	for _, q := range c.Queues {
-		e.queues[q.Name] = &queue{Queue: q}
+		e.queues[q.Name] = &queue{Queue: q, process: e.process}
 		e.limits[q.Name] = job.Limits{Running: q.MaxRunning, KeyRunning: q.KeyRunning, KeyWaiting: q.KeyWaiting}
 		e.names = append(e.names, q.Name)
 	}
@@ -139,7 +153,7 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 	e.sweeper = newSweeper(e)
 	e.pruner = newPruner(e, c.MaxBytes)
 	e.pruner.fileBytes = c.FileBytes
-	if err := e.takeBack(ctx); err != nil {
+	if err := e.takeBackAll(ctx, c.Alone, c.Dead); err != nil {
 		return nil, err
 	}
 	return e, e.loadCounts(ctx)

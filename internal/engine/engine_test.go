@@ -68,6 +68,7 @@ func startWith(t testing.TB, s store.Store, q []engine.Queue) *house {
 
 func startConfig(t testing.TB, c engine.Config) *house {
 	t.Helper()
+	c.Alone = true
 	e, err := engine.New(context.Background(), c)
 	if err != nil {
 		t.Fatal(err)

@@ -123,7 +123,7 @@ func TestFullDiskRefusesSubmitsOnly(t *testing.T) {
 // stored, and Run says why.
 func TestBadSyncEndsTheEngine(t *testing.T) {
 	s := faulty.New(openStore(t, filepath.Join(t.TempDir(), "jobs.db")), faulty.Plan{})
-	e, err := engine.New(context.Background(), engine.Config{Store: s, Queues: queues()})
+	e, err := engine.New(context.Background(), engine.Config{Store: s, Alone: true, Queues: queues()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,7 +25,7 @@ func startMortal(t *testing.T, c *clock, s store.Store) *mortal {
 	t.Helper()
 	q := Queue{Name: "q", Concurrency: 4, MaxDepth: 100, MaxAttempts: 1, Keep: time.Hour, KeepFailed: time.Hour}
 	q.Policy.Timeouts = job.Timeouts{Lease: 30 * time.Second}
-	e, err := New(t.Context(), Config{Store: s, Queues: []Queue{q}})
+	e, err := New(t.Context(), Config{Store: s, Alone: true, Queues: []Queue{q}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -261,9 +261,13 @@ func (s *sweeper) end(ctx context.Context, which store.Which) error {
 // taken is the finish by which a sweep, or a new start, ends an attempt.
 func (e *Engine) taken(r *store.Running, which store.Which) *store.Finish {
 	var op *store.Finish
-	if which == store.CancelOnly {
+	switch {
+	case which == store.CancelOnly:
 		op = e.ending(&r.Job, job.Outcome{Cancelled: true}, r.HasOutput)
-	} else {
+	case !r.HasUse: // nobody heard of it
+		op = e.ending(&r.Job, job.Outcome{HandedBack: true}, false)
+		op.Unused = true
+	default:
 		op = e.loss(&r.Job, r.HasOutput)
 	}
 	op.Lease = job.Lease{Job: r.Job.ID, Token: r.Token}
@@ -285,12 +289,30 @@ func (e *Engine) loss(j *job.Job, spoke bool) *store.Finish {
 	return op
 }
 
-// takeBack ends what a former process was running, before anything else happens.
-func (e *Engine) takeBack(ctx context.Context) error {
+// takeBackAll ends what dead processes were running, before anything else happens.
+func (e *Engine) takeBackAll(ctx context.Context, alone bool, dead []job.Process) error {
+	if alone {
+		return e.takeBack(ctx, func(after job.ID) ([]store.Running, error) {
+			return e.store.Running(ctx, store.AllRunning, after, sweepLimit)
+		})
+	}
+	for _, p := range dead {
+		err := e.takeBack(ctx, func(after job.ID) ([]store.Running, error) {
+			return e.store.RunningOf(ctx, p, after, sweepLimit)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// takeBack ends the attempts of running jobs, which next lists page by page.
+func (e *Engine) takeBack(ctx context.Context, next func(after job.ID) ([]store.Running, error)) error {
 	var after job.ID
 	total := 0
 	for {
-		list, err := e.store.Running(ctx, store.AllRunning, after, sweepLimit)
+		list, err := next(after)
 		if err != nil {
 			return err
 		}
@@ -316,7 +338,7 @@ func (e *Engine) takeBack(ctx context.Context) error {
 		total += len(list)
 	}
 	if total > 0 {
-		e.log.Info("took back the jobs that were running when the server last stopped", "jobs", total)
+		e.log.Info("took back the jobs that a server was running which is dead", "jobs", total)
 	}
 	return nil
 }

@@ -67,7 +67,7 @@ func sweptOver(t *testing.T, c *clock, cfg Config) *swept {
 	q.Policy.Timeouts = job.Timeouts{Lease: 30 * time.Second, CancelGrace: 10 * time.Second}
 	q.Policy.Retry = job.Retry{Backoff: 2 * time.Second}
 	seen := &endings{}
-	cfg.Queues, cfg.Observe = []Queue{q}, seen
+	cfg.Queues, cfg.Observe, cfg.Alone = []Queue{q}, seen, true
 	e, err := New(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)

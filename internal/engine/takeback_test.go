@@ -72,7 +72,7 @@ func TestAStartTellsWhatItFindsDamaged(t *testing.T) {
 	q[0].KeyRunning = 7
 	f := &finding{Store: s, damaged: []job.ID{job.NewID()}}
 	damaged := f.damaged[0]
-	if _, err := engine.New(t.Context(), engine.Config{Store: f, Queues: q, Log: slog.New(slog.NewTextHandler(&log, nil))}); err != nil {
+	if _, err := engine.New(t.Context(), engine.Config{Store: f, Alone: true, Queues: q, Log: slog.New(slog.NewTextHandler(&log, nil))}); err != nil {
 		t.Fatal(err)
 	}
 	if !strings.Contains(log.String(), damaged.String()) {

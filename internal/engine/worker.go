@@ -9,22 +9,41 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/watch"
 )
 
-// holding is the lease that a worker says it holds, as it is now. The store has the
-// last word; this one knows the job.
-func (e *Engine) holding(l job.Lease) (live, error) {
+// holding is the lease that a worker says it holds, as it is now. One that this process
+// did not hand out is asked for in the store, which has the last word anyway.
+func (e *Engine) holding(ctx context.Context, l job.Lease) (live, error) {
+	if h, ok := e.holdsHere(l); ok {
+		return h, nil
+	}
+	list, err := e.store.Leases(ctx, []job.Lease{l})
+	if err != nil {
+		return live{}, err
+	}
+	if r := &list[0]; r.Token == l.Token && !l.Token.IsZero() {
+		return live{job: r.Job, token: r.Token, before: r.Before, spoke: r.HasOutput}, nil
+	}
+	return live{}, notHeld(l)
+}
+
+func notHeld(l job.Lease) error {
+	return job.Errorf(job.LeaseLost, "the lease on %s is not held any more", l.Job)
+}
+
+// holdsHere is a lease that a worker of this process holds.
+func (e *Engine) holdsHere(l job.Lease) (live, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	h := e.live[l.Job]
 	if h == nil || h.token != l.Token {
-		return live{}, job.Errorf(job.LeaseLost, "the lease on %s is not held any more", l.Job)
+		return live{}, false
 	}
-	return *h, nil
+	return *h, true
 }
 
 // Append stores output of a leased job and returns when it is on disk. Refusals:
 // [job.LeaseLost], and [job.TooLarge] past the bound of an attempt's output, or of a job's.
 func (e *Engine) Append(ctx context.Context, l job.Lease, entries []job.Entry, p *job.Progress) error {
-	h, err := e.holding(l)
+	h, err := e.holding(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -87,7 +106,11 @@ func (h *live) said(entries []job.Entry, p *job.Progress) {
 // Finish ends the attempt and returns when that is on disk, with the state that
 // the job went to. Refusals: [job.LeaseLost], and those of Append.
 func (e *Engine) Finish(ctx context.Context, l job.Lease, o job.Outcome) (job.State, error) {
-	op, size, err := e.finish(l, &o)
+	h, err := e.holding(ctx, l)
+	if err != nil {
+		return 0, err
+	}
+	op, size, err := e.finish(&h, &o)
 	if err != nil {
 		return 0, err
 	}
@@ -97,11 +120,16 @@ func (e *Engine) Finish(ctx context.Context, l job.Lease, o job.Outcome) (job.St
 	return op.State, op.Err
 }
 
-// End is Finish without the wait: it returns at once, and then is called with the
-// error once there is an answer. It is called by a goroutine that everyone waits for,
-// or by the caller's: it never blocks.
+// End is Finish without the wait, for a lease that this process handed out: it returns
+// at once, and then is called with the error once there is an answer. It is called by a
+// goroutine that everyone waits for, or by the caller's: it never blocks.
 func (e *Engine) End(l job.Lease, o job.Outcome, then func(error)) {
-	op, size, err := e.finish(l, &o)
+	h, ok := e.holdsHere(l)
+	if !ok {
+		then(notHeld(l))
+		return
+	}
+	op, size, err := e.finish(&h, &o)
 	if err == nil {
 		err = e.lanes.put(&pending{lane: laneUrgent, bytes: size, op: op, then: then})
 	}
@@ -111,11 +139,7 @@ func (e *Engine) End(l job.Lease, o job.Outcome, then func(error)) {
 }
 
 // finish makes the op that ends an attempt, and says how many bytes it is.
-func (e *Engine) finish(l job.Lease, o *job.Outcome) (op *store.Finish, size int, err error) {
-	h, err := e.holding(l)
-	if err != nil {
-		return nil, 0, err
-	}
+func (e *Engine) finish(h *live, o *job.Outcome) (op *store.Finish, size int, err error) {
 	if err := h.maySay(sizeOf(o.Entries)); err != nil {
 		return nil, 0, err
 	}
@@ -124,7 +148,7 @@ func (e *Engine) finish(l job.Lease, o *job.Outcome) (op *store.Finish, size int
 		spoke = spoke || o.Entries[i].Kind.IsOutput()
 	}
 	op = e.ending(&h.job, *o, spoke)
-	op.Lease = l
+	op.Lease = job.Lease{Job: h.job.ID, Token: h.token}
 	size = opBytes + int(sizeOf(o.Entries)) + len(o.Usage)
 	if o.Result != nil {
 		size += len(o.Result.Body)
@@ -222,19 +246,13 @@ func (e *Engine) Renew(ctx context.Context, leases []job.Lease) []error {
 	errs := make([]error, len(leases))
 	waits := make([]*pending, 0, len(leases))
 	for i, l := range leases {
-		h, err := e.holding(l)
-		if err != nil {
-			errs[i] = err
-			waits = append(waits, nil)
-			continue
-		}
 		p := &pending{lane: laneUrgent, bytes: opBytes}
-		p.op = &store.Renew{Lease: l, For: h.job.Policy.Timeouts.Lease}
+		p.op = &store.Renew{Lease: l}
 		errs[i] = e.lanes.put(p)
 		waits = append(waits, p)
 	}
 	for i, p := range waits {
-		if p != nil && errs[i] == nil {
+		if errs[i] == nil {
 			errs[i] = e.renewed(ctx, p)
 		}
 	}

@@ -51,6 +51,7 @@ type Finish struct {
 	Usage   []byte // nil leaves it as it is
 	Delay   time.Duration
 	Refund  bool // the attempt is not counted, when the job goes back
+	Unused  bool // the lease was never used: the attempt is not counted, and clears nothing
 	Lost    bool // the worker was lost; an end without it clears the job of earlier losses
 	// Keep is how long the job is kept if it ends as To says, KeepCancelled if it ends
 	// as Cancelled instead.
@@ -63,7 +64,9 @@ func (j *Job) Finish(f *Finish, now time.Time) {
 	if f.Usage != nil {
 		j.Usage = f.Usage
 	}
-	j.countEnd(f.Lost)
+	if !f.Unused {
+		j.countEnd(f.Lost)
+	}
 	to, keep := f.To, f.Keep
 	if to != Cancelled && !j.CancelRequestedAt.IsZero() {
 		to, keep = Cancelled, f.KeepCancelled
@@ -83,7 +86,7 @@ func (j *Job) Finish(f *Finish, now time.Time) {
 // goBack makes a job wait again whose attempt is over.
 func (j *Job) goBack(to State, f *Finish, now time.Time) {
 	j.move(to)
-	if f.Refund {
+	if f.Refund || f.Unused {
 		j.Attempt--
 	}
 	if f.Failure != nil {

@@ -24,6 +24,13 @@ func (t Token) String() string { return hex.EncodeToString(t[:]) }
 // IsZero says whether the token holds nothing.
 func (t Token) IsZero() bool { return t == Token{} }
 
+// Process names one start of a server; random, so that no two are the same. The zero
+// value is of no server that is known.
+type Process [16]byte
+
+// NewProcess makes a name from the system's randomness.
+func NewProcess() Process { return Process(NewToken()) }
+
 // Lease is the right to run one attempt of one job. Every write of a worker
 // carries it; once a sweep has taken it, it changes nothing any more.
 type Lease struct {

@@ -134,6 +134,7 @@ func (h *house) furnish(ctx context.Context) (err error) {
 		return err
 	}
 	h.engine, err = engine.New(ctx, engine.Config{
+		Alone:       true, // the data directory is locked
 		Store:       h.store,
 		Queues:      engineQueues(h.cfg, h.executors),
 		Log:         h.log,

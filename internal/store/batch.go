@@ -154,12 +154,13 @@ type Pause struct {
 	Err error
 }
 
-// Renew extends a lease: it lasts For from the commit. A lease that is past its
+// Renew extends a lease: it lasts from the commit for as long as it was claimed for, or
+// for For. A lease that is past its
 // time but was not taken is renewed like any other: only a sweep ends a lease.
 // Refusals: job.LeaseLost.
 type Renew struct {
 	Lease job.Lease
-	For   time.Duration
+	For   time.Duration // 0 for as long as it was claimed for
 
 	// out
 	Err error
@@ -210,6 +211,9 @@ type Finish struct {
 	Failure  *job.Failure // for Failed, and for going back after a failure
 	Usage    []byte       // JSON, or nil
 	Delay    time.Duration
+	// Unused says that the lease was never used: the job goes back as if it had not been
+	// claimed, with the attempt taken off and no word of how it ended.
+	Unused bool
 	// Refund takes the attempt off the job's count again, when it goes back.
 	Refund bool
 	// Lost counts the attempt as lost; without it the end clears the job. See [job.Finish].
@@ -295,10 +299,13 @@ type Submit struct {
 	Delay time.Duration // before it is ready; 0 for at once
 	// Token, when not zero, stores the job already leased for LeaseFor to Worker, as
 	// its first attempt: one write less than a submit and a claim. Not with Delay.
-	// Where the limits or a pause forbid that, it waits like any other; Job tells.
+	// Where the limits or a pause forbid that, it waits like any other; Job tells. Made
+	// again while the token holds the same job, the submit answers that job.
 	Token    job.Token
 	LeaseFor time.Duration
 	Worker   string
+	Process  job.Process // of the worker
+	InUse    bool        // as in Claim
 	// Idempotency, when not nil, makes the submit apply once: a second one by the same
 	// owner with the same key answers the first one's job.
 	Idempotency *Idempotency
@@ -375,6 +382,9 @@ type Prune struct {
 // Attempt counts the new attempt. Of the store's suspects (see [job.Job.Suspect]) one
 // runs at a time: the others are passed over and parked until it ends.
 //
+// A token that holds a job already answers its lease again, whatever else the claim
+// says: so a claim whose answer was lost can be made again.
+//
 // Tenants with ready jobs take turns. Within a tenant its keys take turns, and a job's
 // priority is a head start before the tenant's other jobs.
 type Claim struct {
@@ -383,6 +393,10 @@ type Claim struct {
 	Worker   string
 	Tokens   []job.Token
 	LeaseFor time.Duration // 0 for what each job's own policy says
+	Process  job.Process   // of the worker
+	// InUse makes the leases count as used from the start: the worker is in the claimer's
+	// own process and cannot miss the answer.
+	InUse bool
 
 	// out
 	Err     error

@@ -87,6 +87,11 @@ type Upkeep interface {
 	// leases. The conditions of the asked-for kind hold at the moment of the read
 	// only: whoever acts on it carries the lease, and is refused if it changed hands.
 	Running(ctx context.Context, which Which, after job.ID, limit int) ([]Running, error)
+	// RunningOf lists the running jobs whose leases are of a process, as Running does.
+	RunningOf(ctx context.Context, p job.Process, after job.ID, limit int) ([]Running, error)
+	// Leases answers, for each lease in order, the running job that it holds, whichever
+	// process it was handed out by; the zero value for one that holds nothing.
+	Leases(ctx context.Context, leases []job.Lease) ([]Running, error)
 	// NextDue is when the first scheduled job becomes ready and when the first
 	// waiting job expires; zero times when there is none. A suspect that is parked while
 	// no other runs is ready now.
@@ -136,9 +141,16 @@ const (
 
 // Running is a running job as a sweep sees it.
 type Running struct {
-	Job    job.Job
-	Token  job.Token
-	Worker string
+	Job     job.Job
+	Token   job.Token
+	Worker  string
+	Process job.Process
+	// For is how long the lease was claimed for: a renewal extends it by as much.
+	For time.Duration
+	// HasUse says that the lease was ever used: renewed, or written under.
+	HasUse bool
+	// Before is how many bytes the attempts before this one have said.
+	Before int64
 	// HasOutput says that an entry of kind text or json was appended under this lease.
 	HasOutput bool
 }

@@ -98,6 +98,22 @@ func (s *Store) Running(ctx context.Context, which store.Which, after job.ID, li
 	return list, err
 }
 
+// RunningOf lists running jobs of a process; see [store.Upkeep].
+func (s *Store) RunningOf(ctx context.Context, p job.Process, after job.ID, limit int) (list []store.Running, err error) {
+	if err = s.reading("RunningOf"); err == nil {
+		list, err = s.inner.RunningOf(ctx, p, after, limit)
+	}
+	return list, err
+}
+
+// Leases answers what leases hold; see [store.Upkeep].
+func (s *Store) Leases(ctx context.Context, leases []job.Lease) (list []store.Running, err error) {
+	if err = s.reading("Leases"); err == nil {
+		list, err = s.inner.Leases(ctx, leases)
+	}
+	return list, err
+}
+
 // NextDue is when the clock has something to do; see [store.Upkeep].
 func (s *Store) NextDue(ctx context.Context) (ready, expires time.Time, err error) {
 	if err = s.reading("NextDue"); err == nil {

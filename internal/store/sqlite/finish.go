@@ -42,7 +42,7 @@ func (t *tx) finish(op *store.Finish) error {
 	}
 	t.letGo(op.Lease.Job)
 	h.job.Finish(&job.Finish{
-		To: op.To, Failure: op.Failure, Usage: op.Usage, Delay: op.Delay, Refund: op.Refund, Lost: op.Lost,
+		To: op.To, Failure: op.Failure, Usage: op.Usage, Delay: op.Delay, Refund: op.Refund, Unused: op.Unused, Lost: op.Lost,
 		Keep: op.Keep, KeepCancelled: op.KeepCancelled,
 	}, t.now)
 	turn := t.count(&h.job.Job, job.Running)

@@ -33,7 +33,11 @@ func (t *tx) renew(op *store.Renew) error {
 		return nil
 	}
 	op.CancelRequested = !h.job.CancelRequestedAt.IsZero()
-	h.until = t.now.Add(op.For)
+	lasts := op.For
+	if lasts == 0 {
+		lasts = h.lasts
+	}
+	h.until, h.used = t.now.Add(lasts), true
 	return t.q.setLeaseUntil.time(h.until).int(h.job.n).run()
 }
 
@@ -49,6 +53,7 @@ func (t *tx) append(op *store.Append) error {
 	if op.Err = refusal; said || refusal != nil {
 		return nil
 	}
+	h.used = true
 	t.tell(h)
 	if op.Progress != nil {
 		h.job.Progress = *op.Progress
@@ -92,8 +97,12 @@ func (t *tx) claim(op *store.Claim) error {
 	op.Err, op.Claimed = nil, nil
 	q := t.name(op.Queue)
 	heads := heads{tx: t, queue: op.Queue}
+	free, err := t.answerAgain(op)
+	if err != nil {
+		return err
+	}
 	for aside := 0; aside <= mostAside; {
-		want := q.Claimable(len(op.Tokens) - len(op.Claimed))
+		want := q.Claimable(len(free))
 		if want <= 0 {
 			break
 		}
@@ -105,15 +114,39 @@ func (t *tx) claim(op *store.Claim) error {
 		if c == nil || err != nil {
 			return err
 		}
-		taken, err := t.takeOrSet(op, c)
+		taken, err := t.takeOrSet(op, c, free[0])
 		if err != nil {
 			return err
 		}
-		if !taken {
+		if taken {
+			free = free[1:]
+		} else {
 			aside++
 		}
 	}
 	return nil
+}
+
+// answerAgain answers the leases that tokens of a claim hold already, and returns the
+// tokens that hold nothing.
+func (t *tx) answerAgain(op *store.Claim) (free []job.Token, err error) {
+	holds := func(token job.Token) bool { _, held := t.tokens[token]; return held }
+	if !slices.ContainsFunc(op.Tokens, holds) {
+		return op.Tokens, nil
+	}
+	for _, token := range op.Tokens {
+		if !holds(token) {
+			free = append(free, token)
+			continue
+		}
+		h := t.running[t.tokens[token]]
+		input, err := t.readInput(h.job.n)
+		if err != nil {
+			return nil, err
+		}
+		op.Claimed = append(op.Claimed, job.Claimed{Job: h.job.Job, Input: input, Token: token, Until: h.until})
+	}
+	return free, nil
 }
 
 // candidate is a job that is ready.
@@ -170,7 +203,7 @@ func (t *tx) ready(queue, tenant string, limit int) (ready []candidate, err erro
 // takeOrSet leases a ready job, or sets it aside: one that is damaged fails. One whose
 // key runs as many as it may, because the limit was not there when it was queued, is
 // parked, and so is a suspect while another runs.
-func (t *tx) takeOrSet(op *store.Claim, c *candidate) (taken bool, err error) {
+func (t *tx) takeOrSet(op *store.Claim, c *candidate, token job.Token) (taken bool, err error) {
 	switch {
 	case c.damaged:
 		return false, t.mend(&c.job)
@@ -179,7 +212,7 @@ func (t *tx) takeOrSet(op *store.Claim, c *candidate) (taken bool, err error) {
 	case t.suspects.running > 0 && c.job.Suspect():
 		return false, t.parkSuspect(&c.job, c.turn)
 	}
-	return true, t.take(op, c, op.Tokens[len(op.Claimed)])
+	return true, t.take(op, c, token)
 }
 
 // take leases one ready job.
@@ -194,8 +227,12 @@ func (t *tx) take(op *store.Claim, c *candidate, token job.Token) error {
 		lease = j.Policy.Timeouts.Lease
 	}
 	until := t.now.Add(lease)
-	t.hold(&held{job: j, token: token, from: j.Cursor, worker: op.Worker, until: until, idem: c.idem})
-	err := t.q.lease.int(j.Revision).int(int64(j.Attempt)).time(j.StartedAt).token(&token).text(op.Worker).time(until).int(j.n).run()
+	t.hold(&held{
+		job: j, token: token, from: j.Cursor, before: j.OutputBytes, worker: op.Worker, process: op.Process,
+		lasts: lease, until: until, used: op.InUse, idem: c.idem,
+	})
+	err := t.q.lease.int(j.Revision).int(int64(j.Attempt)).time(j.StartedAt).token(&token).text(op.Worker).time(until).
+		int(int64(lease / time.Millisecond)).flag(op.InUse).process(&op.Process).int(j.n).run()
 	if err != nil {
 		return err
 	}
@@ -220,9 +257,40 @@ func (s *Store) Running(_ context.Context, which store.Which, after job.ID, limi
 		return nil, unreadable(s.notice(err))
 	}
 	now := s.Now()
+	return s.page(after, limit, func(h *held) bool { return h.is(which, now) }), nil
+}
+
+// RunningOf lists the running jobs of a process; see [store.Upkeep].
+func (s *Store) RunningOf(_ context.Context, p job.Process, after job.ID, limit int) ([]store.Running, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.refresh(); err != nil {
+		return nil, unreadable(s.notice(err))
+	}
+	return s.page(after, limit, func(h *held) bool { return h.process == p }), nil
+}
+
+// Leases answers what leases hold; see [store.Upkeep].
+func (s *Store) Leases(_ context.Context, leases []job.Lease) ([]store.Running, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.refresh(); err != nil {
+		return nil, unreadable(s.notice(err))
+	}
+	list := make([]store.Running, len(leases))
+	for i, l := range leases {
+		if h := s.running[l.Job]; h != nil && h.token == l.Token && !l.Token.IsZero() {
+			list[i] = h.shown()
+		}
+	}
+	return list, nil
+}
+
+// page lists the first running jobs after an id that are as asked for.
+func (s *Store) page(after job.ID, limit int, is func(*held) bool) []store.Running {
 	var ids []job.ID
 	for id, h := range s.running {
-		if compareIDs(id, after) > 0 && h.is(which, now) {
+		if compareIDs(id, after) > 0 && is(h) {
 			ids = append(ids, id)
 		}
 	}
@@ -230,10 +298,16 @@ func (s *Store) Running(_ context.Context, which store.Which, after job.ID, limi
 	ids = ids[:min(limit, len(ids))]
 	list := make([]store.Running, len(ids))
 	for i, id := range ids {
-		h := s.running[id]
-		list[i] = store.Running{Job: h.job.Job, Token: h.token, Worker: h.worker, HasOutput: h.hasOutput}
+		list[i] = s.running[id].shown()
 	}
-	return list, nil
+	return list
+}
+
+func (h *held) shown() store.Running {
+	return store.Running{
+		Job: h.job.Job, Token: h.token, Worker: h.worker, Process: h.process, For: h.lasts,
+		HasUse: h.used, Before: h.before, HasOutput: h.hasOutput,
+	}
 }
 
 func (h *held) is(which store.Which, now time.Time) bool {

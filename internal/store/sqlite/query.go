@@ -65,6 +65,9 @@ func (q *query) token(v *job.Token) *query {
 	return q.blob(v[:])
 }
 
+// process binds a process; the zero one is NULL.
+func (q *query) process(v *job.Process) *query { return q.token((*job.Token)(v)) }
+
 // time binds a time; the zero one is NULL.
 func (q *query) time(t time.Time) *query {
 	if t.IsZero() {

@@ -41,6 +41,7 @@ func (m *marks) set(n int64, running bool) {
 // hold takes a job that runs from now on into the memory.
 func (t *tx) hold(h *held) {
 	t.running[h.job.ID] = h
+	t.tokens[h.token] = h.job.ID
 	t.marks.set(h.job.n, true)
 	if h.job.Suspect() {
 		t.suspects.running++
@@ -58,6 +59,7 @@ func (t *tx) letGo(id job.ID) {
 		t.suspects.running--
 	}
 	delete(t.running, id)
+	delete(t.tokens, h.token)
 }
 
 // saveMarks writes the marks that the batch has touched.
@@ -85,6 +87,7 @@ func (t *tx) saveMarks() error {
 func (s *Store) loadRunning() error {
 	s.marks = marks{of: map[int64]*mark{}}
 	clear(s.running)
+	clear(s.tokens)
 	s.damaged = nil
 	err := s.q.loadMarks.each(func(c column) error {
 		s.marks.of[c.int(0)] = &mark{bits: uint64(c.int(1))}
@@ -116,9 +119,14 @@ func (s *Store) loadHeld(c column) error {
 	}
 	const at = afterJobColumns
 	s.running[j.ID] = &held{
-		job: j, token: c.token(at), from: j.Cursor, worker: c.text(at + 1),
+		job: j, token: c.token(at), from: j.Cursor, before: j.OutputBytes, worker: c.text(at + 1),
 		until: c.time(at + 2), deleted: c.int(at+3) != 0, idem: c.text(at + 4),
+		lasts: time.Duration(c.int(at+5)) * time.Millisecond, used: c.int(at+6) != 0, process: job.Process(c.token(at + 7)),
 	}
+	if c.stmt.ColumnIsNull(at + 5) {
+		s.running[j.ID].lasts = j.Policy.Timeouts.Lease
+	}
+	s.tokens[c.token(at)] = j.ID
 	if j.Suspect() {
 		s.suspects.running++
 	}
@@ -135,6 +143,7 @@ func (s *Store) loadOutput(h *held) error {
 	if err != nil || h.job.Cursor == h.from {
 		return err
 	}
+	h.used = true
 	// The first row of the attempt that is output, or a block of anything, mostly tells.
 	err = s.q.spoken.int(h.job.n).int(h.from).each(func(c column) error {
 		if c.int(0) != kindBlock {

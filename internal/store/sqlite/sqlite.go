@@ -91,6 +91,7 @@ type Store struct {
 	queues   map[string]*queueState
 	running  map[job.ID]*held
 	suspects suspects
+	tokens   map[job.Token]job.ID // of the running jobs
 	marks    marks
 	tail     tail
 	last     store.BatchID // the batch that was applied last
@@ -107,8 +108,12 @@ type held struct {
 	job       row
 	token     job.Token
 	from      int64 // the last entry of the attempts before
+	before    int64 // bytes that those have said
 	worker    string
+	process   job.Process
+	lasts     time.Duration // as it was claimed
 	until     time.Time
+	used      bool
 	deleted   bool
 	idem      string
 	hasOutput bool // see [store.Running]
@@ -137,6 +142,7 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 		atEnd:   o.AtEnd,
 		size:    o.Readers,
 		running: map[job.ID]*held{},
+		tokens:  map[job.Token]job.ID{},
 		told:    &told{},
 	}
 	if s.clock == nil {

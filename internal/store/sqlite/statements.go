@@ -46,8 +46,8 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.rollback, "ROLLBACK"},
 
 		{&q.insertRunning, `INSERT INTO jobs (n, id, tenant, usr, queue, key, priority, max_attempts, created, run_at, started,
-			lease, worker, lease_until, policy, extra, idem, in_bytes, files, state, turn, attempt, revision)
-			VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?9,?9,?10,?11,?12,?13,?14,?15,?16,?17,4,0,1,1)`},
+			lease, worker, lease_until, policy, extra, idem, in_bytes, files, lease_for, lease_used, process, state, turn, attempt, revision)
+			VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?9,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,4,0,1,1)`},
 		{&q.insertWaiting, `INSERT INTO jobs (n, id, tenant, usr, queue, key, priority, state, turn, max_attempts, created, run_at, queue_by,
 			policy, extra, idem, in_bytes, files, lane, due, attempt, revision)
 			VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,0,1)`},
@@ -59,13 +59,14 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.loadTail, "SELECT n, job, seq, total, progress, data FROM tail ORDER BY n"},
 
 		{&q.setProgress, "UPDATE jobs SET progress = ? WHERE n = ?"},
-		{&q.setLeaseUntil, "UPDATE jobs SET lease_until = ? WHERE n = ?"},
+		{&q.setLeaseUntil, "UPDATE jobs SET lease_until = ?, lease_used = 1 WHERE n = ?"},
 		// Columns of indexes are set only where they change: what is not set costs nothing.
 		{&q.end, `UPDATE jobs SET state = ?, revision = ?, finished = ?, expires = ?, cursor = ?, out_bytes = ?, progress = ?, failure = ?, usage = ?,
 			losses = ?, cleared = ?, lease_until = NULL WHERE n = ?`},
 		{&q.goBack, `UPDATE jobs SET state = ?, revision = ?, lane = ?, turn = ?, due = ?, attempt = ?, run_at = ?, started = ?,
 			cursor = ?, out_bytes = ?, progress = ?, failure = ?, usage = ?, losses = ?, cleared = ?, lease_until = NULL WHERE n = ?`},
 		{&q.lease, `UPDATE jobs SET state = 4, revision = ?, lane = NULL, attempt = ?, started = ?, lease = ?, worker = ?, lease_until = ?,
+			lease_for = ?, lease_used = ?, process = ?,
 			progress = NULL, queue_by = NULL WHERE n = ?`},
 		{&q.requestCancel, "UPDATE jobs SET cancel_at = ?, revision = ? WHERE n = ?"},
 		{&q.markDeleted, "UPDATE jobs SET cancel_at = ?, revision = ?, deleted = 1 WHERE n = ?"},
@@ -143,7 +144,7 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.saveCounts, `INSERT OR REPLACE INTO queues (name, scheduled, queued, parked, running, succeeded, failed, cancelled, expired, retried, waiting_bytes, paused)
 			VALUES (?,?,?,?,?,?,?,?,?,?,?,?)`},
 		{&q.loadMarks, "SELECT n64, bits FROM running"},
-		{&q.runningRow, "SELECT " + jobColumns + ", lease, worker, lease_until, deleted, idem FROM jobs WHERE n = ? AND state = 4"},
+		{&q.runningRow, "SELECT " + jobColumns + ", lease, worker, lease_until, deleted, idem, lease_for, lease_used, process FROM jobs WHERE n = ? AND state = 4"},
 		{&q.loadLine, "SELECT queue, lane, turn, key, priority, run_at FROM jobs WHERE lane IS NOT NULL"},
 		{&q.loadDue, "SELECT queue, key, tenant FROM jobs WHERE due IS NOT NULL"},
 	} {

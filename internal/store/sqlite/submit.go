@@ -51,8 +51,19 @@ func (t *tx) create(op *store.Submit) error {
 	return t.putRows(op.Rows)
 }
 
-// knownKey answers a submit whose idempotency key was used before.
+// knownKey answers a submit that was made before: its token holds its job, or its
+// idempotency key was used.
 func (t *tx) knownKey(op *store.Submit) (bool, error) {
+	if !op.Token.IsZero() {
+		if id, held := t.tokens[op.Token]; held {
+			if id != op.Job.ID {
+				op.Err = job.Errorf(job.Conflict, "the token of the lease holds another job")
+			} else {
+				op.Job = t.running[id].job.Job
+			}
+			return true, nil
+		}
+	}
 	k := op.Idempotency
 	if k == nil {
 		return false, nil
@@ -137,10 +148,14 @@ func (t *tx) insertJob(op *store.Submit) error {
 // insertRunning writes the row of a job that is stored already leased.
 func (t *tx) insertRunning(op *store.Submit, n int64, extra []byte, idem string) error {
 	j, until := &op.Job, t.now.Add(op.LeaseFor)
-	t.hold(&held{job: row{*j, n, len(j.Files)}, token: op.Token, worker: op.Worker, until: until, idem: idem})
+	t.hold(&held{
+		job: row{*j, n, len(j.Files)}, token: op.Token, worker: op.Worker, process: op.Process,
+		lasts: op.LeaseFor, until: until, used: op.InUse, idem: idem,
+	})
 	return t.q.insertRunning.int(n).id(&j.ID).text(j.Owner.Tenant).text(j.Owner.User).text(j.Queue).text(j.Key).
 		int(int64(j.Priority)).int(int64(j.MaxAttempts)).time(t.now).token(&op.Token).orNull(op.Worker).time(until).
-		blob(encodePolicy(j.Policy)).bytes(extra).orNull(idem).int(j.InputBytes).int(int64(len(j.Files))).run()
+		blob(encodePolicy(j.Policy)).bytes(extra).orNull(idem).int(j.InputBytes).int(int64(len(j.Files))).
+		int(int64(op.LeaseFor / time.Millisecond)).flag(op.InUse).process(&op.Process).run()
 }
 
 // insertWaiting writes the row of any other new job.

@@ -224,7 +224,7 @@ func (s *Store) loadAside(h *held, c column) (whole bool) {
 	s.tail.add(h, c.int(0), len(data))
 	h.progressAside = h.progressAside || !c.stmt.ColumnIsNull(4)
 	h.block = append(h.block, data...)
-	h.job.Cursor, h.job.OutputBytes = c.int(2), c.int(3)
+	h.job.Cursor, h.job.OutputBytes, h.used = c.int(2), c.int(3), true
 	return true
 }
 

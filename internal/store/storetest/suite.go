@@ -53,6 +53,7 @@ func topics() []topic {
 		{"lease", leaseRules()},
 		{"lapse", lapseRules()},
 		{"loss", lossRules()},
+		{"leases", sharedLeaseRules()},
 		{"output", outputRules()},
 		{"text", textRules()},
 		{"finish", finishRules()},

@@ -1,0 +1,83 @@
+package engine
+
+import (
+	"context"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
+)
+
+// beside starts an engine on a store that others use, too.
+func beside(t *testing.T, c *clock, s store.Store, dead ...job.Process) *Engine {
+	t.Helper()
+	q := Queue{Name: "q", Concurrency: 1, MaxDepth: 10, MaxAttempts: 2, Keep: time.Hour, KeepFailed: time.Hour}
+	q.Policy.Timeouts = job.Timeouts{Lease: 30 * time.Second}
+	e, err := New(t.Context(), Config{Store: s, Queues: []Queue{q}, Dead: dead})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var looping sync.WaitGroup
+	looping.Go(func() { _ = e.loop(ctx) })
+	t.Cleanup(func() { stop(); looping.Wait() })
+	return e
+}
+
+// An engine that starts beside another takes none of its jobs, and renews, writes under
+// and finishes the leases that the other handed out. It takes those of a dead process.
+func TestEnginesShareLeases(t *testing.T) {
+	c := &clock{now: time.Unix(1_800_000_000, 0)}
+	s, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "jobs.db"), sqlite.Options{Clock: c.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	a := beside(t, c, s)
+	jobs := make(chan job.Claimed, 3)
+	a.Serve(job.Worker{Name: "w", Queue: "q", Slots: 3, Deliver: func(c job.Claimed) { jobs <- c }})
+	owner := job.Owner{User: "u"}
+	var leases []job.Lease
+	for range 3 {
+		if _, _, err := a.Submit(t.Context(), Request{Owner: owner, Queue: "q"}); err != nil {
+			t.Fatal(err)
+		}
+		claimed := <-jobs
+		leases = append(leases, claimed.Lease())
+	}
+	state := func(l job.Lease, want job.State) {
+		t.Helper()
+		if j, err := s.Job(t.Context(), owner, l.Job); err != nil || j.State != want {
+			t.Fatalf("a job is %s, want %s: %v", j.State, want, err)
+		}
+	}
+
+	b := beside(t, c, s)
+	state(leases[0], job.Running)
+	if errs := b.Renew(t.Context(), leases); errs[0] != nil || errs[1] != nil || errs[2] != nil {
+		t.Fatalf("leases of the other engine are renewed: %v", errs)
+	}
+	if err := b.Append(t.Context(), leases[0], texts(0, 1, []byte("from there")), nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := b.Finish(t.Context(), leases[0], job.Outcome{}); err != nil || got != job.Succeeded {
+		t.Fatalf("it is finished as %s, %v", got, err)
+	}
+	state(leases[0], job.Succeeded)
+	if err := b.Append(t.Context(), leases[0], texts(1, 1, []byte("late")), nil); job.CodeOf(err) != job.LeaseLost {
+		t.Errorf("a lease that was finished takes output: %v", err)
+	}
+	if _, err := a.Finish(t.Context(), leases[0], job.Outcome{}); job.CodeOf(err) != job.LeaseLost {
+		t.Errorf("the engine that handed it out finishes it again: %v", err)
+	}
+
+	beside(t, c, s, b.process)
+	state(leases[1], job.Running)
+	beside(t, c, s, a.process)
+	state(leases[1], job.Scheduled)
+	state(leases[2], job.Scheduled)
+}
