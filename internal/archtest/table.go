@@ -29,7 +29,7 @@ var plan = []room{
 	{path: "internal/files", may: []string{"internal/job"}},
 	{path: "internal/watch", may: []string{"internal/job"}},
 	{path: "internal/bus", may: []string{"internal/job"}},
-	{path: "internal/engine", may: []string{"internal/job", "internal/fairqueue", "internal/store", "internal/watch"}},
+	{path: "internal/engine", may: []string{"internal/bus", "internal/job", "internal/fairqueue", "internal/store", "internal/watch"}},
 
 	{path: "internal/exec", may: []string{"internal/job"}},
 	{path: "internal/exec/sim", may: []string{"internal/job", "internal/exec", "internal/strictjson"}},

@@ -393,8 +393,11 @@ func tenRenewals(e *Engine, c job.Claimed, ended *atomic.Int32) {
 	}
 }
 
-// While syncs are slow a batch has the renewals first, and intake is bounded.
-func TestASlowDiskBoundsIntake(t *testing.T) {
+// While syncs are slow a batch has the renewals first, and intake is bounded. No time
+// passes, so that what waits is not refused for how long it waits.
+func TestASlowDiskBoundsIntake(t *testing.T) { synctest.Test(t, aSlowDiskBoundsIntake) }
+
+func aSlowDiskBoundsIntake(t *testing.T) {
 	r := newRough(t, sqlite.Options{Unsynced: true})
 	r.submit(Request{})
 	c := <-r.jobs

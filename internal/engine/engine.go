@@ -15,6 +15,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/meanwhile-run/meanwhile/internal/bus"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 	"github.com/meanwhile-run/meanwhile/internal/watch"
@@ -56,6 +57,9 @@ type Config struct {
 	// It is called by one goroutine, and may take its time.
 	RemoveFiles func([]job.ID)
 	Observe     Observer // nil for nobody
+	// Bus connects the engine with other processes on the same store; nil when it is the
+	// only one.
+	Bus bus.Bus
 }
 
 // Engine is the rules over a store. Make it with New, then let Run run.
@@ -80,6 +84,7 @@ type Engine struct {
 	presence    *presence
 	removals    *removals
 	observer    Observer
+	peers       *peers // nil when the engine is alone on its store
 
 	stopping atomic.Bool // no more submits
 	failing  atomic.Bool // the store has refused for a while: refuse submits at once
@@ -151,6 +156,7 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 	e.disk = &disk{free: c.Free, least: c.MinFree, log: e.log}
 	e.commits = newCommits(e.refuseWaiting)
 	e.sweeper = newSweeper(e)
+	e.peers = newPeers(e, c.Bus)
 	e.pruner = newPruner(e, c.MaxBytes)
 	e.pruner.fileBytes = c.FileBytes
 	if err := e.takeBackAll(ctx, c.Alone, c.Dead); err != nil {
@@ -182,6 +188,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	sweeping, stop := context.WithCancel(ctx)
 	duties.Go(func() { e.sweeper.run(sweeping) })
 	duties.Go(func() { e.refresher(sweeping) })
+	if e.peers != nil {
+		duties.Go(func() { e.peers.run(sweeping) })
+	}
 	duties.Go(func() { e.pruner.run(sweeping) })
 	duties.Go(func() { e.removals.run(sweeping) })
 	err := e.loop(ctx)

@@ -392,6 +392,7 @@ func (e *Engine) settle(w *work) {
 		e.awaits(&w.batch.Made[i])
 	}
 	e.tellDamaged(w.batch.Damaged)
+	e.peers.tell(w)
 	e.observe(w, at)
 }
 

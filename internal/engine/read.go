@@ -172,6 +172,8 @@ func (e *Engine) subscribe(id job.ID) (*watch.Sub, error) {
 func (e *Engine) await(ctx context.Context, sub *watch.Sub, j job.Job, wait time.Duration) (Snapshot, error) {
 	defer sub.Close()
 	e.presence.watches(&j)
+	e.peers.follow(&j)
+	defer e.peers.unfollow(j.ID)
 	defer e.presence.leaves(&j)
 	if j.State.Ended() || wait <= 0 {
 		return e.snapshot(ctx, &j, nil)

@@ -23,6 +23,7 @@ func (e *Engine) refresher(ctx context.Context) {
 		case <-timer.C:
 		}
 		if err := e.refresh(ctx); err != nil && ctx.Err() == nil {
+			e.sweeper.unhealthy() // nor could anyone renew
 			e.log.Error("the counts of the queues, or what is due next, could not be read; both will be asked for again", "error", err)
 		}
 		timer.Reset(spread(refreshEvery))

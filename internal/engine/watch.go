@@ -36,6 +36,7 @@ func (e *Engine) Watch(ctx context.Context, owner job.Owner, id job.ID, after in
 	}
 	w.job = j
 	e.presence.watches(&w.job)
+	e.peers.follow(&w.job)
 	return w, nil
 }
 
@@ -66,6 +67,7 @@ func (w *Watch) Next(ctx context.Context) (Update, error) {
 func (w *Watch) Close() {
 	w.sub.Close()
 	w.e.presence.leaves(&w.job)
+	w.e.peers.unfollow(w.job.ID)
 }
 
 // read catches up from the log, a page at a time.

@@ -226,8 +226,7 @@ func (e *Engine) finished(op *store.Finish, taken bool) {
 	j := op.Job
 	e.observer.Said(sizeOf(op.Entries))
 	e.observer.Ended(j.Queue, endingOf(op, taken), ran)
-	if op.State.Ended() {
-	} else if op.State == job.Scheduled {
+	if op.State == job.Scheduled {
 		e.sweeper.dueAt(j.RunAt)
 	}
 	e.hub.Publish(j.ID, watch.Event{Entries: op.Entries, Progress: op.Progress, Job: j, Result: inline(j, op.Result)})

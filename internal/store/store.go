@@ -92,6 +92,10 @@ type Upkeep interface {
 	// Leases answers, for each lease in order, the running job that it holds, whichever
 	// process it was handed out by; the zero value for one that holds nothing.
 	Leases(ctx context.Context, leases []job.Lease) ([]Running, error)
+	// Standing tells where jobs stand, all in one read and in any order. A job that does
+	// not exist is left out. It is what a process asks about the jobs that it runs, or that
+	// are watched in it, and that another may have changed.
+	Standing(ctx context.Context, jobs []OwnedID) ([]Standing, error)
 	// NextDue is when the first scheduled job becomes ready and when the first
 	// waiting job expires; zero times when there is none. A suspect that is parked while
 	// no other runs is ready now.
@@ -138,6 +142,25 @@ const (
 	LapsedOnly       // the lease is past its time
 	CancelOnly       // a cancel was requested, longer ago than the job's grace
 )
+
+// OwnedID names a job of an owner.
+type OwnedID struct {
+	Owner job.Owner
+	ID    job.ID
+}
+
+// Standing is where a job stands: enough to know whether anything has changed.
+type Standing struct {
+	ID       job.ID
+	Revision int64 // see [job.Job.Revision]
+	State    job.State
+	Attempt  int
+	Cursor   int64
+	Token    job.Token // of the lease that holds it; zero unless it runs
+	// CancelRequested says that it runs and is to stop. Deleted says that it runs, and is
+	// gone to every other read.
+	CancelRequested, Deleted bool
+}
 
 // Running is a running job as a sweep sees it.
 type Running struct {

@@ -114,6 +114,14 @@ func (s *Store) Leases(ctx context.Context, leases []job.Lease) (list []store.Ru
 	return list, err
 }
 
+// Standing tells where jobs stand; see [store.Upkeep].
+func (s *Store) Standing(ctx context.Context, jobs []store.OwnedID) (list []store.Standing, err error) {
+	if err = s.reading("Standing"); err == nil {
+		list, err = s.inner.Standing(ctx, jobs)
+	}
+	return list, err
+}
+
 // NextDue is when the clock has something to do; see [store.Upkeep].
 func (s *Store) NextDue(ctx context.Context) (ready, expires time.Time, err error) {
 	if err = s.reading("NextDue"); err == nil {

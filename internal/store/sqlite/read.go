@@ -35,7 +35,7 @@ type reader struct {
 	nextReady, nextExpiry  *query
 	held                   *query
 	withFiles, abandonable *query
-	tally                  *query
+	tally, standing        *query
 }
 
 func openReader(path string, told *told) (*reader, error) {
@@ -57,6 +57,7 @@ func openReader(path string, told *told) (*reader, error) {
 		{&r.result, "SELECT content_type, body FROM results WHERE n = ?"},
 		{&r.output, outputSQL},
 		{&r.tally, tallySQL},
+		{&r.standing, standingSQL},
 		{&r.outputEnd, outputEndSQL},
 		{&r.turn, "SELECT queue, turn, n FROM jobs WHERE tenant = ? AND usr = ? AND id = ? AND state = 2"},
 		{&r.position, "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE queue = ? AND lane = ? AND (turn, n) < (?, ?) LIMIT ?)"},

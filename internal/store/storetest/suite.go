@@ -71,6 +71,7 @@ func topics() []topic {
 		{"list", listRules()},
 		{"sweeps", sweepRules()},
 		{"presence", presenceRules()},
+		{"standing", standingRules()},
 		{"owners", ownerRules()},
 		{"tenants", tenantRules()},
 		{"counts", countRules()},

@@ -1,0 +1,300 @@
+package engine
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/bus"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// standingLimit is how many jobs are asked for in one read.
+const standingLimit = 500
+
+// peers connects the engine with other processes on its store. It tells them what was
+// committed here, and finds out what they have changed of the jobs that run here or are
+// watched here. Notices only make that soon: every job is also asked for once a second, so
+// that a lost notice costs a second. An engine that is alone on its store has none.
+type peers struct {
+	// Set once.
+	e      *Engine
+	bus    bus.Bus
+	wake   chan struct{} // has a value when a notice came; nobody closes it
+	member bus.Member
+
+	mu sync.Mutex
+	// Guarded by mu.
+	followed map[job.ID]*followed // the jobs that are watched here
+	named    map[job.ID]bool      // by notices since the last look, those of nobody here left out
+	queues   bool                 // a notice named a queue
+}
+
+// followed is a job that is watched here.
+type followed struct {
+	owner    job.Owner
+	watchers int
+	// What its watchers have seen, or were told to look at. It may be behind: they then
+	// look in vain.
+	revision, cursor int64
+}
+
+func newPeers(e *Engine, b bus.Bus) *peers {
+	if b == nil {
+		return nil
+	}
+	p := &peers{e: e, bus: b, wake: make(chan struct{}, 1), followed: map[job.ID]*followed{}, named: map[job.ID]bool{}}
+	p.member = b.Join(p.notice)
+	return p
+}
+
+// follow counts a watcher of a job, who has read it as it is given.
+func (p *peers) follow(j *job.Job) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f := p.followed[j.ID]
+	if f == nil {
+		f = &followed{owner: j.Owner, revision: j.Revision, cursor: j.Cursor}
+		p.followed[j.ID] = f
+	}
+	f.watchers++
+	f.revision, f.cursor = min(f.revision, j.Revision), min(f.cursor, j.Cursor)
+}
+
+func (p *peers) unfollow(id job.ID) {
+	if p == nil {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if f := p.followed[id]; f != nil {
+		if f.watchers--; f.watchers == 0 {
+			delete(p.followed, id)
+		}
+	}
+}
+
+// notice takes a notice of another process; see [bus.Bus].
+func (p *peers) notice(n bus.Notice) {
+	p.e.mu.Lock()
+	var here []job.ID
+	for _, id := range n.Jobs {
+		if p.e.live[id] != nil {
+			here = append(here, id)
+		}
+	}
+	p.e.mu.Unlock()
+	p.mu.Lock()
+	for _, id := range n.Jobs {
+		if p.followed[id] != nil {
+			p.named[id] = true
+		}
+	}
+	for _, id := range here {
+		p.named[id] = true
+	}
+	p.queues = p.queues || len(n.Queues) > 0
+	ring := p.queues || len(p.named) > 0
+	p.mu.Unlock()
+	if ring {
+		select {
+		case p.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// run looks after what others have changed, until ctx ends.
+func (p *peers) run(ctx context.Context) {
+	defer p.member.Leave()
+	timer := time.NewTimer(spread(refreshEvery))
+	defer timer.Stop()
+	for {
+		all := false
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.wake:
+		case <-timer.C:
+			all = true
+			timer.Reset(spread(refreshEvery))
+		}
+		if err := p.look(ctx, all); err != nil && ctx.Err() == nil {
+			p.e.log.Error("what other processes have changed could not be read, and will be asked for again", "error", err)
+		}
+	}
+}
+
+// look asks where the jobs stand that notices named, or all that matter here.
+func (p *peers) look(ctx context.Context, all bool) error {
+	p.mu.Lock()
+	queues, named := p.queues, p.named
+	p.queues, p.named = false, map[job.ID]bool{}
+	p.mu.Unlock()
+	if queues {
+		if err := p.e.refresh(ctx); err != nil {
+			return err
+		}
+	}
+	ids := p.matters(named, all)
+	for len(ids) > 0 {
+		n := min(len(ids), standingLimit)
+		list, err := p.e.store.Standing(ctx, ids[:n])
+		if err != nil {
+			return err
+		}
+		p.stand(ids[:n], list)
+		ids = ids[n:]
+	}
+	return nil
+}
+
+// matters are the jobs that run here or are watched here: those named, or all.
+func (p *peers) matters(named map[job.ID]bool, all bool) (ids []store.OwnedID) {
+	taken := map[job.ID]bool{}
+	p.e.mu.Lock()
+	for id, h := range p.e.live {
+		if all || named[id] {
+			taken[id] = true
+			ids = append(ids, store.OwnedID{Owner: h.job.Owner, ID: id})
+		}
+	}
+	p.e.mu.Unlock()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id, f := range p.followed {
+		if (all || named[id]) && !taken[id] {
+			ids = append(ids, store.OwnedID{Owner: f.owner, ID: id})
+		}
+	}
+	return ids
+}
+
+// stand acts on where jobs stand. One that was asked for and is not in the list is gone.
+func (p *peers) stand(asked []store.OwnedID, list []store.Standing) {
+	there := make(map[job.ID]*store.Standing, len(list))
+	for i := range list {
+		there[list[i].ID] = &list[i]
+	}
+	for _, of := range asked {
+		st := there[of.ID]
+		ours := st != nil && p.e.stands(st)
+		if p.changed(of.ID, st) && !ours {
+			p.e.lookAgain(of.ID)
+		}
+	}
+}
+
+// changed says whether a followed job has changed since its watchers were told to look.
+func (p *peers) changed(id job.ID, st *store.Standing) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f := p.followed[id]
+	if f == nil {
+		return false
+	}
+	if st == nil || st.Deleted {
+		gone := f.revision >= 0
+		f.revision = -1 // told once
+		return gone
+	}
+	changed := st.Revision != f.revision || st.Cursor != f.cursor
+	f.revision, f.cursor = st.Revision, st.Cursor
+	return changed
+}
+
+// stands acts on where a job stands that runs here, and says whether all of that was done
+// here: its watchers know it then.
+func (e *Engine) stands(st *store.Standing) (ours bool) {
+	e.mu.Lock()
+	h := e.live[st.ID]
+	if h == nil {
+		e.mu.Unlock()
+		return false
+	}
+	lease := job.Lease{Job: st.ID, Token: h.token}
+	newer := st.Revision > h.job.Revision
+	ours = !newer && st.Cursor <= h.job.Cursor
+	lost := newer && st.Token != h.token
+	stop := newer && !lost && st.CancelRequested && h.job.CancelRequestedAt.IsZero()
+	if newer && !lost {
+		h.job.Revision = st.Revision
+	}
+	if stop {
+		h.job.CancelRequestedAt = e.store.Now()
+	}
+	e.mu.Unlock()
+	switch {
+	case lost:
+		e.lost(lease)
+	case stop:
+		e.order(lease, job.OrderCancel)
+	}
+	return ours
+}
+
+// lost lets go of a lease that another process has taken, or through which the attempt
+// was ended there.
+func (e *Engine) lost(l job.Lease) {
+	e.order(l, job.OrderLost)
+	e.freeSlot(l)
+	e.mu.Lock()
+	h := e.live[l.Job]
+	held := h != nil && h.token == l.Token
+	if held {
+		delete(e.live, l.Job)
+	}
+	e.mu.Unlock()
+	if held {
+		h.to.q.over(h.since, time.Since(h.since), false)
+	}
+}
+
+// tell publishes what a batch that is on disk has changed.
+func (p *peers) tell(w *work) {
+	if p == nil {
+		return
+	}
+	var n bus.Notice
+	for _, op := range w.batch.Appends {
+		n.Jobs = append(n.Jobs, op.Lease.Job)
+	}
+	for _, op := range w.batch.Finishes {
+		n.Jobs = append(n.Jobs, op.Lease.Job)
+	}
+	for _, op := range w.batch.Cancels {
+		n.Jobs = append(n.Jobs, op.ID)
+	}
+	for _, op := range w.batch.Deletes {
+		n.Jobs = append(n.Jobs, op.ID)
+	}
+	for _, op := range w.batch.Retries {
+		n.Jobs = append(n.Jobs, op.ID)
+	}
+	for _, op := range w.batch.Dues {
+		for i := range op.Expired {
+			n.Jobs = append(n.Jobs, op.Expired[i].ID)
+		}
+	}
+	for _, op := range w.batch.Claims {
+		for i := range op.Claimed {
+			n.Jobs = append(n.Jobs, op.Claimed[i].Job.ID)
+		}
+	}
+	for _, m := range w.batch.Moved {
+		n.Jobs = append(n.Jobs, m.ID)
+	}
+	n.Jobs = append(n.Jobs, w.batch.Damaged...)
+	for name, c := range w.batch.Counts {
+		if q := p.e.queues[name]; c.Queued > 0 || c.Parked > 0 || len(w.batch.Pauses) > 0 || q == nil || q.MaxRunning > 0 {
+			n.Queues = append(n.Queues, name)
+		}
+	}
+	if !n.Empty() {
+		p.member.Publish(n)
+	}
+}

@@ -1,0 +1,247 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/bus"
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// deaf is a bus that loses every notice.
+type deaf struct{}
+
+func (deaf) Join(func(bus.Notice)) bus.Member { return deaf{} }
+func (deaf) Publish(bus.Notice)               {}
+func (deaf) Leave()                           {}
+
+// peers runs a test of two engines on one store, once with a bus between them and once
+// with one that loses every notice: then all happens a second later. soon is how soon
+// what crosses has to.
+func peers(t *testing.T, test func(t *testing.T, a, b *house, soon time.Duration)) {
+	for name, c := range map[string]struct {
+		bus  bus.Bus
+		soon time.Duration
+	}{"with notices": {&bus.Local{}, 100 * time.Millisecond}, "with all notices lost": {deaf{}, within}} {
+		t.Run(name, func(t *testing.T) {
+			beside(t, func(t *testing.T, s *shared) {
+				q := queues()
+				for i := range q {
+					q[i].Policy.Timeouts.Abandon = job.MinAbandon
+				}
+				start := func() *house { return startConfig(t, engine.Config{Store: s, Queues: q, Bus: c.bus}) }
+				a, b := start(), start()
+				defer a.stop()
+				defer b.stop()
+				test(t, a, b, c.soon)
+			})
+		})
+	}
+}
+
+// viewer is what a watcher has got so far.
+type viewer struct {
+	t    *testing.T
+	w    *engine.Watch
+	text string
+	last job.State
+}
+
+func (h *house) watch(id job.ID) *viewer {
+	h.t.Helper()
+	w, err := h.Watch(context.Background(), local, id, 0)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	got := &viewer{t: h.t.(*testing.T), w: w}
+	got.next(time.Second)
+	return got
+}
+
+// next takes what comes next, and fails when nothing does for so long.
+func (w *viewer) next(soon time.Duration) error {
+	w.t.Helper()
+	ctx, stop := context.WithTimeout(context.Background(), soon)
+	defer stop()
+	u, err := w.w.Next(ctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		w.t.Fatalf("after %q and %s nothing came within %s", w.text, w.last, soon)
+	}
+	if err == nil {
+		w.last = u.Job.State
+		for _, e := range u.Entries {
+			w.text += string(e.Data)
+		}
+	}
+	return err
+}
+
+func (w *viewer) until(soon time.Duration, text string, state job.State) {
+	w.t.Helper()
+	for w.text != text || w.last != state {
+		if err := w.next(soon); err != nil {
+			w.t.Fatalf("after %q and %s: %v", w.text, w.last, err)
+		}
+	}
+}
+
+func TestAWatcherFollowsWhatRunsInAnotherProcess(t *testing.T) {
+	peers(t, func(t *testing.T, a, b *house, soon time.Duration) {
+		snap := a.submit(engine.Request{})
+		w := b.watch(snap.ID)
+		defer w.w.Close()
+		w.until(soon, "", job.Queued)
+		a.serve(1)
+		c := <-a.jobs
+		w.until(soon, "", job.Running)
+		said := ""
+		for i, piece := range []string{"one ", "two ", "three"} {
+			if err := a.Append(t.Context(), c.Lease(), text(int64(i+1), piece), nil); err != nil {
+				t.Fatal(err)
+			}
+			said += piece
+			w.until(soon, said, job.Running)
+		}
+		a.finish(c, job.Outcome{})
+		w.until(soon, "one two three", job.Succeeded)
+		if err := w.next(soon); !errors.Is(err, io.EOF) {
+			t.Errorf("after the end: %v", err)
+		}
+	})
+}
+
+// A request that is held at one process is answered when the job ends at another.
+func TestAHeldRequestIsAnsweredByAnEndInAnotherProcess(t *testing.T) {
+	peers(t, func(t *testing.T, a, b *house, soon time.Duration) {
+		a.serve(1)
+		snap := a.submit(engine.Request{})
+		c := <-a.jobs
+		answer := make(chan engine.Snapshot, 1)
+		go func() {
+			s, _ := b.Wait(context.Background(), local, snap.ID, time.Minute)
+			answer <- s
+		}()
+		time.Sleep(5 * time.Second)
+		a.finish(c, job.Outcome{})
+		select {
+		case s := <-answer:
+			if s.State != job.Succeeded {
+				t.Errorf("it is %s", s.State)
+			}
+		case <-time.After(soon):
+			t.Errorf("no answer came within %s", soon)
+		}
+	})
+}
+
+func TestACancelCrossesToTheProcessThatRunsTheJob(t *testing.T) {
+	peers(t, func(t *testing.T, a, b *house, soon time.Duration) {
+		a.serve(1)
+		snap := a.submit(engine.Request{})
+		c := <-a.jobs
+		w := a.watch(snap.ID)
+		defer w.w.Close()
+		time.Sleep(5 * time.Second)
+		if _, err := b.Cancel(t.Context(), local, snap.ID); err != nil {
+			t.Fatal(err)
+		}
+		a.ordered(job.OrderCancel, soon)
+		if state := a.finish(c, job.Outcome{}); state != job.Cancelled {
+			t.Errorf("the job ended as %s", state)
+		}
+		w.until(soon, "", job.Cancelled)
+	})
+}
+
+func TestADeleteCrossesToTheProcessThatRunsTheJob(t *testing.T) {
+	peers(t, func(t *testing.T, a, b *house, soon time.Duration) {
+		a.serve(1)
+		snap := a.submit(engine.Request{})
+		<-a.jobs
+		w := a.watch(snap.ID)
+		defer w.w.Close()
+		time.Sleep(5 * time.Second)
+		if err := b.Delete(t.Context(), local, snap.ID); err != nil {
+			t.Fatal(err)
+		}
+		a.ordered(job.OrderCancel, soon)
+		for {
+			if err := w.next(soon); err != nil {
+				if job.CodeOf(err) != job.NotFound {
+					t.Errorf("the watcher of a deleted job is told %v", err)
+				}
+				return
+			}
+		}
+	})
+}
+
+// The worker of a lease that another process took is told, and its slot is free.
+func TestALeaseTakenByAnotherProcessIsToldOf(t *testing.T) {
+	peers(t, func(t *testing.T, a, b *house, soon time.Duration) {
+		a.serve(1)
+		snap := a.submit(engine.Request{})
+		<-a.jobs // and never renewed
+		b.serve(1)
+		time.Sleep(2 * time.Minute)
+		a.ordered(job.OrderLost, soon)
+		for range 2 { // both run something now: a's slot is free
+			b.submit(engine.Request{})
+		}
+		got := 0
+		for got < 2 {
+			select {
+			case <-a.jobs:
+			case <-b.jobs:
+			case <-time.After(time.Minute):
+				t.Fatalf("%d of 2 free slots are used after %s was lost", got, snap.ID)
+			}
+			got++
+		}
+	})
+}
+
+// ordered waits for an order to a worker.
+func (h *house) ordered(want job.Order, soon time.Duration) {
+	h.t.Helper()
+	select {
+	case o := <-h.lost:
+		if o != want {
+			h.t.Errorf("the worker was ordered %v, want %v", o, want)
+		}
+	case <-time.After(soon):
+		h.t.Fatalf("the worker got no order within %s", soon)
+	}
+}
+
+// Whoever watches at one process, or is present there, keeps a job from being abandoned
+// by another; when nobody is left, one of them cancels it.
+func TestAPresenceCrosses(t *testing.T) {
+	peers(t, func(t *testing.T, a, b *house, _ time.Duration) {
+		watched, present := a.submit(engine.Request{}), a.submit(engine.Request{})
+		w := b.watch(watched.ID)
+		for range 20 {
+			time.Sleep(time.Minute)
+			if _, err := b.Get(t.Context(), local, present.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+		w.until(within, "", job.Queued)
+		for _, id := range []job.ID{watched.ID, present.ID} {
+			if s, err := a.store.Job(t.Context(), local, id); err != nil || s.State != job.Queued {
+				t.Errorf("a job that someone was seen at is %s, %v", s.State, err)
+			}
+		}
+		w.w.Close()
+		time.Sleep(4 * time.Minute)
+		for _, id := range []job.ID{watched.ID, present.ID} {
+			if s, err := a.store.Job(t.Context(), local, id); err != nil || s.State != job.Cancelled {
+				t.Errorf("a job that nobody was seen at for its timeout is %s, %v", s.State, err)
+			}
+		}
+	})
+}

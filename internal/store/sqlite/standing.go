@@ -1,0 +1,48 @@
+package sqlite
+
+import (
+	"context"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+const standingSQL = `SELECT n, state, attempt, cursor, revision, lease, cancel_at, deleted
+	FROM jobs WHERE tenant = ? AND usr = ? AND id = ?`
+
+// Standing tells where jobs stand; see [store.Upkeep].
+func (s *Store) Standing(ctx context.Context, jobs []store.OwnedID) (list []store.Standing, err error) {
+	err = s.read(ctx, func(r *reader) error {
+		list = make([]store.Standing, 0, len(jobs))
+		for i := range jobs {
+			st, found, err := r.whereStands(&jobs[i])
+			if err != nil {
+				return err
+			}
+			if found {
+				list = append(list, st)
+			}
+		}
+		return nil
+	})
+	return list, err
+}
+
+func (r *reader) whereStands(of *store.OwnedID) (st store.Standing, found bool, err error) {
+	told := r.told.of(of.ID) // first, as in findTold
+	j := row{}
+	found, err = r.standing.text(of.Owner.Tenant).text(of.Owner.User).id(&of.ID).first(func(c column) error {
+		j.n, j.State, j.Cursor = c.int(0), job.State(c.int(1)), c.int(3)
+		st = store.Standing{ID: of.ID, State: j.State, Attempt: int(c.int(2)), Revision: c.int(4)}
+		if j.State == job.Running {
+			c.stmt.ColumnBytes(5, st.Token[:])
+			st.CancelRequested, st.Deleted = !c.stmt.ColumnIsNull(6), c.int(7) != 0
+		}
+		return nil
+	})
+	if err == nil && found {
+		_, err = r.complete(&j, told)
+		st.Cursor = j.Cursor
+	}
+	return st, found, err
+}

@@ -1,0 +1,104 @@
+package storetest
+
+import (
+	"fmt"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func standingRules() []rule {
+	return []rule{
+		{"a standing is of the job as it is read, in every state", standingIsRead},
+		{"a standing tells of output that is on disk, and of the lease", standingRunning},
+		{"jobs of other owners, and those that are not there, are left out", standingOwners},
+		{"every change of state changes the standing", standingChanges},
+	}
+}
+
+// standing asks where jobs of the usual owner stand.
+func (w *world) standing(ids ...job.ID) map[job.ID]store.Standing {
+	w.Helper()
+	var of []store.OwnedID
+	for _, id := range ids {
+		of = append(of, store.OwnedID{Owner: mine, ID: id})
+	}
+	list, err := w.store.Standing(w.ctx, of)
+	if err != nil {
+		w.Fatalf("standing: %v", err)
+	}
+	all := map[job.ID]store.Standing{}
+	for _, st := range list {
+		all[st.ID] = st
+	}
+	equal(w, "the standings without those of twice the same job", len(all), len(list))
+	return all
+}
+
+func standingIsRead(w *world) {
+	var ids []job.ID
+	for _, state := range reachable() {
+		id, _ := w.inState(state)
+		ids = append(ids, id)
+	}
+	all := w.standing(ids...)
+	for _, id := range ids {
+		j, st := w.job(id), all[id]
+		want := store.Standing{ID: id, Revision: j.Revision, State: j.State, Attempt: j.Attempt, Cursor: j.Cursor, Token: st.Token}
+		equal(w, "the standing of a job that is "+j.State.String(), fmt.Sprintf("%+v", st), fmt.Sprintf("%+v", want))
+		equal(w, "whether a job that is "+j.State.String()+" has a lease", !st.Token.IsZero(), j.State == job.Running)
+	}
+}
+
+func standingRunning(w *world) {
+	c := w.running()
+	w.do(newAppend(c.Lease(), 1, 0, "a", "b"))
+	st := w.standing(c.Job.ID)[c.Job.ID]
+	equal(w, "the cursor", st.Cursor, 2)
+	equal(w, "the lease", st.Token, c.Token)
+	equal(w, "whether it is to stop", st.CancelRequested, false)
+	w.do(newCancel(c.Job.ID))
+	st = w.standing(c.Job.ID)[c.Job.ID]
+	equal(w, "whether it is to stop", st.CancelRequested, true)
+	w.do(newDelete(c.Job.ID))
+	st = w.standing(c.Job.ID)[c.Job.ID]
+	equal(w, "whether it is deleted", st.Deleted && st.CancelRequested && st.Token == c.Token, true)
+	w.do(newFinish(c.Lease(), job.Succeeded))
+	equal(w, "the standings", len(w.standing(c.Job.ID)), 0)
+}
+
+func standingOwners(w *world) {
+	a, foreign := w.submit(), w.submit(ownedBy(theirs))
+	all := w.standing(a, foreign, w.id())
+	equal(w, "the standings", len(all), 1)
+	equal(w, "the job", all[a].ID, a)
+	equal(w, "the standings of nothing", len(w.standing()), 0)
+}
+
+func standingChanges(w *world) {
+	id := w.submit()
+	last := w.standing(id)[id].Revision
+	changed := func(how string) {
+		w.Helper()
+		now := w.standing(id)[id].Revision
+		if now <= last {
+			w.Errorf("after %s the revision is %d, and was %d", how, now, last)
+		}
+		last = now
+	}
+	c := w.claimOne(queue)
+	changed("a claim")
+	w.do(newFinish(c.Lease(), job.Scheduled))
+	changed("a finish that goes back")
+	w.pass(backoff * 2)
+	w.do(newDue())
+	changed("a due")
+	w.do(newCancel(id))
+	changed("a cancel")
+	w.do(newRetry(id))
+	changed("a retry")
+	w.claimOne(queue)
+	changed("a second claim")
+	w.do(newCancel(id))
+	changed("a request to cancel")
+}
