@@ -5,6 +5,7 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/watch"
 )
 
 // Request asks for a job.
@@ -62,14 +63,8 @@ type Snapshot struct {
 	Result   *job.Result   // of a succeeded job, when at most job.MaxInline bytes
 }
 
-// Update is what a watcher is told next: the job as it is now and the entries
-// since the last update. The last update of an ended job has Job.State.Ended().
-// The job is not to be changed, and stays as it is until the next update is asked
-// for: it is not copied, because thousands of watchers wait with one.
-type Update struct {
-	Job     *job.Job
-	Entries []job.Entry
-}
+// Update is what a watcher is told next.
+type Update = watch.Update
 
 // QueueView is a queue as it is shown.
 type QueueView struct {

@@ -2,7 +2,6 @@ package chat
 
 import (
 	"net/http"
-	"sync"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/api/gate"
@@ -11,27 +10,26 @@ import (
 )
 
 const (
-	maxMessage = maxAsk // bytes of a message from a client
-	maxWatches = 32     // tasks that one socket follows
+	maxMessage  = maxAsk // bytes of a message from a client
+	maxFollowed = 32     // tasks that one socket follows
 )
 
-// session is what one socket's client is told: it asks, watches and cancels. Each
-// watch has a goroutine of its own. Leaving ends them all, and nothing of the tasks.
+var errFull = job.Errorf(job.TooLarge, "this socket follows %d tasks and takes no more: wait for one to end, or open another", maxFollowed)
+
+// session is a socket on which a client asks, watches and cancels. Its messages are
+// obeyed one after another.
 type session struct {
-	*stream.Socket
+	*stream.Session
 	// set once
 	face  *Face
 	owner job.Owner
 	trace string // the traceparent that the socket came with, or ""
-
-	mu      sync.Mutex
-	watches map[job.ID]*watch // guarded by mu
 }
 
 func (f *Face) getSocket(w http.ResponseWriter, r *http.Request) error {
-	owner, trace := gate.Owner(r), api.Traceparent(r)
+	s := &session{face: f, owner: gate.Owner(r), trace: api.Traceparent(r)}
 	return f.sockets.Serve(w, r, maxMessage, func(socket *stream.Socket) {
-		s := &session{Socket: socket, face: f, owner: owner, trace: trace, watches: map[job.ID]*watch{}}
+		s.Session = stream.NewSession(socket, stream.SessionRules{Max: maxFollowed, Full: errFull, Cut: s.cut})
 		s.read()
 	})
 }
@@ -63,6 +61,12 @@ func (s *session) refusal(in incoming, err error) errorFrame {
 		s.face.log.Error("a socket's message failed", "type", in.Type, "task", in.TaskID, "error", err)
 	}
 	return refusal(in, err)
+}
+
+// cut is the message that ends a watch before its task, and the answer to one that cannot
+// begin.
+func (s *session) cut(task job.ID, err error) []byte {
+	return encodeFrame(s.refusal(incoming{Type: "watch", TaskID: task.String()}, err))
 }
 
 // send writes one message, or drops the client that does not take it in time.

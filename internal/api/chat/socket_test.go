@@ -263,13 +263,13 @@ func TestAMessagePastTheBoundClosesTheSocket(t *testing.T) {
 func TestASocketFollowsOnlySoManyTasks(t *testing.T) {
 	s := newSite(t, 1)
 	l := s.dial("ann")
-	for i := range maxWatches {
+	for i := range maxFollowed {
 		l.send(`{"type":"chat_query","query":"%d"}`, i)
 		l.hearUntil("accepted")
 	}
 	l.send(`{"type":"chat_query","query":"one more","client_id":"m"}`)
 	l.hearUntil("error").want(t, 0, "code", "too_large", "client_id", "m")
-	s.get("ann", fmt.Sprintf("/api/conversations?limit=%d", maxWatches+1)).want(t, 200, fmt.Sprintf("data.%d", maxWatches), nil)
+	s.get("ann", fmt.Sprintf("/api/conversations?limit=%d", maxFollowed+1)).want(t, 200, fmt.Sprintf("data.%d", maxFollowed), nil)
 	more := s.ask("ann", "more")
 	l.send(`{"type":"cancel","task_id":"%s"}`, more.text("task_id"))
 	l.hearUntil("error").want(t, 0, "code", "too_large", "task_id", more.text("task_id"))

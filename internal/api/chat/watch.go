@@ -2,17 +2,12 @@ package chat
 
 import (
 	"context"
-	"errors"
-	"io"
 
+	"github.com/meanwhile-run/meanwhile/internal/api/stream"
+	"github.com/meanwhile-run/meanwhile/internal/conversation"
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/watch"
 )
-
-// watch is a task that a session follows.
-type watch struct {
-	stop context.CancelFunc
-	gone chan struct{} // closed by the watch's goroutine when it has told its last
-}
 
 // obey does what a message asks for.
 func (s *session) obey(in incoming) error {
@@ -24,7 +19,7 @@ func (s *session) obey(in incoming) error {
 		if err != nil {
 			return noTask(in.TaskID)
 		}
-		s.unwatch(task)
+		s.Unfollow(task)
 		return s.watch(task, in.After)
 	case "cancel":
 		return s.cancel(in)
@@ -36,7 +31,7 @@ func (s *session) obey(in incoming) error {
 
 // query asks a question and watches its answer.
 func (s *session) query(in incoming) error {
-	if err := s.room(); err != nil {
+	if err := s.Room(); err != nil {
 		return err
 	}
 	a, err := s.askFollowed(question{Query: in.Query, ConversationID: in.ConversationID, Model: in.Model}, in.ClientID)
@@ -48,7 +43,7 @@ func (s *session) query(in incoming) error {
 		ClientID: in.ClientID, ConversationID: a.conversation.String(),
 		Estimate: estimate(a.Snapshot), Position: a.Position,
 	}
-	if s.amid(a.ID, accepted) {
+	if s.SendBeforeEnd(a.ID, encodeFrame(accepted)) {
 		return nil // the same question sent again
 	}
 	accepted.Seq = new(int64)
@@ -56,117 +51,58 @@ func (s *session) query(in incoming) error {
 	return s.watch(a.ID, 0)
 }
 
-// amid sends a message into the story of a task, before its last; false, and
-// nothing is sent, when no story of it is being told.
-func (s *session) amid(task job.ID, frame any) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.watches[task] == nil {
-		return false
-	}
-	s.send(frame)
-	return true
-}
-
 // cancel asks for a task's end, and watches it to tell of it.
 func (s *session) cancel(in incoming) error {
-	if task, err := job.ParseID(in.TaskID); err == nil && !s.watching(task) {
-		if err := s.room(); err != nil {
+	if task, err := job.ParseID(in.TaskID); err == nil && !s.Follows(task) {
+		if err := s.Room(); err != nil {
 			return err
 		}
 	}
 	snap, err := s.face.cancel(s.Context(), s.owner, in.TaskID)
-	if err != nil || s.watching(snap.ID) {
+	if err != nil || s.Follows(snap.ID) {
 		return err
 	}
 	return s.watch(snap.ID, snap.Cursor)
 }
 
-func (s *session) watching(task job.ID) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.watches[task] != nil
-}
-
-// room refuses one watch too many.
-func (s *session) room() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.watches) >= maxWatches {
-		return job.Errorf(job.TooLarge, "this socket follows %d tasks and takes no more: wait for one to end, or open another", maxWatches)
-	}
-	return nil
-}
-
-// watch follows a task from behind an entry. Only the reader calls it.
+// watch follows a task from behind an entry.
 func (s *session) watch(task job.ID, after int64) error {
-	if err := s.room(); err != nil {
+	if err := s.Room(); err != nil {
 		return err
 	}
-	ctx, stop := context.WithCancel(s.Context())
-	w := &watch{stop, make(chan struct{})}
-	s.mu.Lock()
-	s.watches[task] = w
-	s.mu.Unlock()
-	s.Go(func() {
-		defer stop()
-		s.end(ctx, task, s.follow(ctx, task, after))
-		close(w.gone)
+	events := &taskEvents{narrator: narrator{task: task.String(), seq: after}, send: s.send}
+	err := s.Follow(task, events, func(ctx context.Context) (*stream.Feed, watch.Update, error) {
+		events.answer = func(j *job.Job) (conversation.Message, error) { return s.face.answer(ctx, j) }
+		events.cut = func(err error) error {
+			if ctx.Err() == nil {
+				s.Send(s.cut(task, err))
+			}
+			return nil
+		}
+		return s.follow(ctx, task, after)
 	})
+	if err != nil {
+		s.Send(s.cut(task, err)) // no answer to the message, which was obeyed
+	}
 	return nil
 }
 
-// end tells the last of a watch and lets go of it, in one step: whoever has heard
-// the last may ask anew, and whoever finds the watch here will hear the last.
-func (s *session) end(ctx context.Context, task job.ID, last any) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.watches, task)
-	if last != nil && ctx.Err() == nil {
-		s.send(last)
-	}
-}
-
-// unwatch lets go of a task, if it is followed, and returns when nothing more is
-// said of it.
-func (s *session) unwatch(task job.ID) {
-	s.mu.Lock()
-	w := s.watches[task]
-	s.mu.Unlock()
-	if w != nil {
-		w.stop()
-		<-w.gone
-	}
-}
-
-// follow tells a task's story from behind an entry, and returns its last message;
-// nil when there is nobody to tell.
-func (s *session) follow(ctx context.Context, task job.ID, after int64) (last any) {
+// follow begins to follow a task, and waits for the first update.
+func (s *session) follow(ctx context.Context, task job.ID, after int64) (*stream.Feed, watch.Update, error) {
 	w, err := s.face.engine.Watch(ctx, s.owner, task, after)
 	if err != nil {
-		return s.fault(ctx, task, err)
+		return nil, watch.Update{}, err
 	}
-	defer w.Close()
-	n := narrator{task: task.String(), seq: after}
-	var j *job.Job
-	for {
-		u, err := w.Next(ctx)
-		if errors.Is(err, io.EOF) {
-			return s.conclusion(ctx, &n, j)
-		}
-		if err == nil {
-			err = mayFollow(u.Job, after)
-		}
-		if err != nil {
-			return s.fault(ctx, task, err)
-		}
-		j = u.Job
-		for _, frame := range n.tell(u) {
-			if !s.send(frame) {
-				return nil
-			}
-		}
+	feed := stream.NewFeed(task, w, after)
+	first, err := feed.First(ctx)
+	if err == nil {
+		err = mayFollow(first.Job, after)
 	}
+	if err != nil {
+		feed.Close()
+		return nil, watch.Update{}, err
+	}
+	return feed, first, nil
 }
 
 func mayFollow(j *job.Job, after int64) error {
@@ -179,19 +115,51 @@ func mayFollow(j *job.Job, after int64) error {
 	return nil
 }
 
-// fault is the last message of a watch that cannot go on; nil when it was ended.
-func (s *session) fault(ctx context.Context, task job.ID, err error) any {
-	if ctx.Err() != nil {
-		return nil
-	}
-	return s.refusal(incoming{Type: "watch", TaskID: task.String()}, err)
+// taskEvents sends the events of a task as the messages of this API.
+type taskEvents struct {
+	narrator
+	entries []job.Entry // of the update that is being taken
+	// set once
+	send   func(frame any) bool
+	answer func(j *job.Job) (conversation.Message, error) // of an ended task
+	cut    func(err error) error                          // ends the events without an answer
 }
 
-// conclusion tells how a task ended.
-func (s *session) conclusion(ctx context.Context, n *narrator, j *job.Job) any {
-	answer, err := s.face.answer(ctx, j)
-	if err != nil {
-		return s.fault(ctx, j.ID, err)
-	}
-	return n.conclude(answer)
+// Snapshot does nothing: what is news of a task is its progress.
+func (e *taskEvents) Snapshot(int64, *job.Job) error { return nil }
+
+// Entries keeps the entries for the end of the update.
+func (e *taskEvents) Entries(entries []job.Entry) error {
+	e.entries = entries
+	return nil
 }
+
+// Updated sends the messages of one update.
+func (e *taskEvents) Updated(j *job.Job, _ bool) error {
+	frames := e.tell(watch.Update{Job: j, Entries: e.entries})
+	e.entries = nil
+	for _, frame := range frames {
+		if !e.send(frame) {
+			return stream.ErrGone
+		}
+	}
+	return nil
+}
+
+// End reads how the task ended, and sends that.
+func (e *taskEvents) End(_ int64, j *job.Job) (send func() error) {
+	answer, err := e.answer(j)
+	if err != nil {
+		return func() error { return e.cut(err) }
+	}
+	last := e.conclude(answer)
+	return func() error {
+		if !e.send(last) {
+			return stream.ErrGone
+		}
+		return nil
+	}
+}
+
+// Idle does nothing: sockets are pinged.
+func (e *taskEvents) Idle() error { return nil }

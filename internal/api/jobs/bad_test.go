@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/stream"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
@@ -267,7 +268,7 @@ func TestACursorPastTheEnd(t *testing.T) {
 	for _, path := range []string{"/output?after=4", "/events?after=4", "/events?after=4.done"} {
 		f := newFake(t)
 		f.snap.Cursor = 3
-		f.watch = func(int64) Watcher { return &script{updates: updatesOf(f.snap.Job)} }
+		f.watch = func(int64) stream.Watcher { return &script{updates: updatesOf(f.snap.Job)} }
 		w := f.ask("GET", jobPath+path, "")
 		checkProblem(t, path, w.Code, w.Body.Bytes(), 400, job.Invalid, "")
 	}

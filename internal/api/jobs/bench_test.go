@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/stream"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
@@ -89,7 +90,7 @@ func BenchmarkEvent(b *testing.B) {
 func benchmarkEvent(b *testing.B, direct bool) {
 	f := silent(b)
 	f.snap.Job = as(job.Succeeded, int64(b.N))
-	f.watch = func(int64) Watcher { return &chatter{left: int64(b.N)} }
+	f.watch = func(int64) stream.Watcher { return &chatter{left: int64(b.N)} }
 	server := httptest.NewUnstartedServer(f.handler())
 	if direct {
 		server.Config.BaseContext = func(net.Listener) context.Context { return api.Direct(context.Background()) }

@@ -24,20 +24,10 @@ func selfURL(id job.ID) string { return job.UUID(id).Text(jobsURL + "job_") }
 
 // answer writes a JSON body that build appends to a pooled buffer.
 func (f *Face) answer(w http.ResponseWriter, status int, build func([]byte) []byte) {
-	pooled := f.buffers.Get().(*[]byte)
-	body := build((*pooled)[:0])
+	pooled := f.buffers.Get()
+	body := build(*pooled)
 	api.WriteJSONBytes(w, status, body)
-	f.giveBack(pooled, body)
-}
-
-// mostPooled keeps one enormous answer from staying in memory for good.
-const mostPooled = 64 << 10
-
-func (f *Face) giveBack(pooled *[]byte, used []byte) {
-	if cap(used) <= mostPooled {
-		*pooled = used
-		f.buffers.Put(pooled)
-	}
+	f.buffers.Put(pooled, body)
 }
 
 // answerJob answers a job, with the address at which a browser follows it.

@@ -1,269 +1,146 @@
 package jobs
 
 import (
-	"bytes"
 	"context"
-	"errors"
-	"fmt"
-	"io"
 	"net/http"
 
+	"github.com/meanwhile-run/meanwhile/internal/api/stream"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/watch"
 )
 
-// events streams a job as server-sent events: its [story]. Every event's id is a
-// cursor to come back with; who comes back from done gets 204, which tells an
-// EventSource to stop.
-//
-// The handler tells what is known already. What is still to come is told on a line,
-// where the answer can become one.
+// events streams a job as server-sent events. Every event's id is a cursor to come back
+// with; a client that comes back from done gets 204, which tells an EventSource to stop.
 func (f *Face) events(w http.ResponseWriter, r *http.Request) error {
 	ctx, leave := f.untilStop(r)
 	defer leave()
-	l, first, err := f.listen(ctx, r)
+	owner, id, err := subject(r)
 	if err != nil {
 		return err
 	}
-	handedOver := false
-	defer func() {
-		if !handedOver {
-			l.close()
-		}
-	}()
-	if l.from.sawAll(first.Job) {
+	q, err := query(r, "after")
+	if err != nil {
+		return err
+	}
+	from, err := stream.ResumeAt(r, q.Get("after"))
+	if err != nil {
+		return err
+	}
+	feed, first, err := f.follow(ctx, owner, id, from.Seq)
+	if err != nil {
+		return err
+	}
+	if from.IsLast(first.Job) {
+		feed.Close()
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	lasts := !first.Job.State.Ended() && f.detached.MayDetach(w, r)
-	l.begin(w)
-	if r.Method == http.MethodHead {
-		return nil
+	// It outlasts the stop of the server: the end of a job is sent still.
+	full := func() (engine.Snapshot, error) {
+		return f.engine.Get(context.WithoutCancel(f.stopping), owner, id)
 	}
-	over, err := l.story.begin(first)
-	if lasts && !over && err == nil {
-		if handedOver = l.takeLine(w, r); handedOver {
-			return nil
-		}
-	}
-	if !over && err == nil {
-		err = l.story.goOn(ctx, l.watch)
-	}
-	if l.end(ctx, err) == nil {
-		_ = l.out.send()
-	}
-	return nil // a reader who is gone needs no answer
+	f.sse.Serve(ctx, w, r, feed, first, func(out *stream.EventWriter) stream.Events {
+		return &encoder{out, full}
+	})
+	return nil
 }
 
-// listener is a request that follows a job. Nothing of the request itself is kept:
-// there are thousands.
-type listener struct {
-	face  *Face
-	owner job.Owner
-	id    job.ID
-	from  eventID
-	watch Watcher
-	over  bool         // the watch is closed
-	out   *eventStream // nil before the answer begins
-	story story
-}
-
-// listen begins to follow the job that a request names, and takes the first look.
-func (f *Face) listen(ctx context.Context, r *http.Request) (_ *listener, first engine.Update, err error) {
-	l := &listener{face: f}
-	if l.owner, l.id, err = subject(r); err != nil {
-		return nil, first, err
+// follow begins to follow a job behind an entry, and waits for the first update.
+func (f *Face) follow(ctx context.Context, owner job.Owner, id job.ID, after int64) (*stream.Feed, watch.Update, error) {
+	w, err := f.engine.Watch(ctx, owner, id, after)
+	if err != nil {
+		return nil, watch.Update{}, err
 	}
-	if l.from, err = eventIDOf(r); err != nil {
-		return nil, first, err
-	}
-	if l.watch, err = f.engine.Watch(ctx, l.owner, l.id, l.from.seq); err != nil {
-		return nil, first, err
-	}
-	if first, err = l.watch.Next(ctx); err == nil {
-		err = pastEnd(l.from.seq, first.Job)
+	feed := stream.NewFeed(id, w, after)
+	first, err := feed.First(ctx)
+	if err == nil {
+		err = pastEnd(after, first.Job)
 	}
 	if err != nil {
-		l.close()
-		return nil, first, err
+		feed.Close()
+		return nil, watch.Update{}, err
 	}
-	return l, first, nil
+	return feed, first, nil
 }
 
-// begin begins the answer.
-func (l *listener) begin(w http.ResponseWriter) {
-	l.out = l.face.newStream(w)
-	l.story = story{out: l.out, cursor: l.from.seq, full: l.full, last: l.last}
+// pastEnd refuses a cursor that the job's output has not reached: it was never
+// handed out.
+func pastEnd(after int64, j *job.Job) error {
+	if after <= j.Cursor {
+		return nil
+	}
+	return job.Errorf(job.Invalid, "the cursor %d is past the end of the job's output, which is %d", after, j.Cursor)
 }
 
-// takeLine has the rest told on a line, if there is one to be had.
-func (l *listener) takeLine(w http.ResponseWriter, r *http.Request) bool {
-	line, ok := l.face.detached.Detach(w, r)
-	if !ok {
-		return false
-	}
-	l.out.out = line
-	line.Go(func() error {
-		defer l.close()
-		if err := l.end(line.Context(), l.story.goOn(line.Context(), l.watch)); err != nil {
+// eventSink takes the events of this API, for a stream or a socket. Its errors are
+// [stream.ErrGone].
+type eventSink interface {
+	// Event takes one event, whose data is JSON.
+	Event(name string, id stream.EventID, data func([]byte) []byte) error
+	// Flush sends what was gathered.
+	Flush() error
+	// Idle is called after a silent while.
+	Idle() error
+}
+
+// encoder writes the events of a job as this API has them.
+type encoder struct {
+	to eventSink
+	// full reads the job with all that is known around it.
+	full func() (engine.Snapshot, error)
+}
+
+// Snapshot writes the event snapshot.
+func (e *encoder) Snapshot(at int64, j *job.Job) error {
+	return e.to.Event("snapshot", stream.EventID{Seq: at}, func(b []byte) []byte { return appendJob(b, j, nil, "") })
+}
+
+// Entries writes the events output, progress and attempt.
+func (e *encoder) Entries(entries []job.Entry) error {
+	for i := range entries {
+		entry := &entries[i]
+		if err := e.to.Event(eventName(entry.Kind), stream.EventID{Seq: entry.Seq}, func(b []byte) []byte { return appendEntry(b, entry) }); err != nil {
 			return err
 		}
-		return l.out.write() // and the line's end sends it
-	})
-	return true
-}
-
-// close lets go of the job.
-func (l *listener) close() {
-	if l.out != nil {
-		l.out.rest()
 	}
-	l.unwatch()
-}
-
-func (l *listener) unwatch() {
-	if !l.over {
-		l.over = true
-		l.watch.Close()
-	}
-}
-
-// last tells the end once the watch is closed.
-func (l *listener) last(tell func() error) error {
-	l.unwatch()
-	return tell()
-}
-
-// full outlasts the stop of the server: the end of a job is told still.
-func (l *listener) full() (engine.Snapshot, error) {
-	return l.face.engine.Get(context.WithoutCancel(l.face.stopping), l.owner, l.id)
-}
-
-// end has a reader who is still there told, as the last words, that the stream ends
-// before the job has, where it does. Its error is errGone.
-func (l *listener) end(ctx context.Context, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, errGone), ctx.Err() != nil && l.face.stopping.Err() == nil:
-		return errGone
-	}
-	l.face.logCut(l.id, err)
-	l.unwatch() // before the reader hears that it may come back
-	l.out.farewell()
 	return nil
 }
 
-// logCut says why a stream ended before its job did, where that is our doing.
-func (f *Face) logCut(id job.ID, err error) {
-	if f.stopping.Err() == nil && job.CodeOf(err) != job.NotFound {
-		f.log.Warn("a stream was cut", "job", id.String(), "error", err)
+// eventName is the event that an entry of the kind makes.
+func eventName(k job.Kind) string {
+	switch k {
+	case job.Report:
+		return "progress"
+	case job.Restart:
+		return "attempt"
+	default:
+		return "output"
 	}
 }
 
-// mostUnsent is from how many bytes on a stream sends what it is told.
-const mostUnsent = 64 << 10
-
-// carrier takes what is written to the client: net/http, or a line.
-type carrier interface {
-	io.Writer
-	Flush() error
-}
-
-// handlers is what net/http carries while a handler runs.
-type handlers struct {
-	http.ResponseWriter
-	*http.ResponseController
-}
-
-// eventStream tells one watcher by server-sent events. It is used by one goroutine.
-type eventStream struct {
-	out    carrier
-	face   *Face
-	pooled *[]byte // nil while there is nothing to send
-	buf    []byte  // what is not sent yet
-}
-
-// newStream begins the answer.
-func (f *Face) newStream(w http.ResponseWriter) *eventStream {
-	h := w.Header()
-	h.Set("Content-Type", "text/event-stream; charset=utf-8") // some clients take other text for Latin-1
-	h.Set("X-Accel-Buffering", "no")                          // or nginx would keep the events until its buffer is full
-	dontStore(w)
-	w.WriteHeader(http.StatusOK)
-	return &eventStream{out: handlers{w, http.NewResponseController(w)}, face: f}
-}
-
-// begin borrows a buffer, unless there is one. Who is silent holds none.
-func (s *eventStream) begin() {
-	if s.pooled == nil {
-		s.pooled = s.face.buffers.Get().(*[]byte)
-		s.buf = (*s.pooled)[:0]
-	}
-}
-
-// rest gives the buffer back.
-func (s *eventStream) rest() {
-	if s.pooled != nil {
-		s.face.giveBack(s.pooled, s.buf)
-		s.pooled, s.buf = nil, nil
-	}
-}
-
-// tell appends one event. Its data is JSON, in which a line break can only be
-// space between tokens, so it may be put on one line.
-func (s *eventStream) tell(name string, at eventID, data func([]byte) []byte) error {
-	s.begin()
-	b := append(append(s.buf, "event: "...), name...)
-	b = at.append(append(b, "\nid: "...))
-	b = append(b, "\ndata: "...)
-	start := len(b)
-	b = data(b)
-	oneLine(b[start:])
-	s.buf = append(b, "\n\n"...)
-	if len(s.buf) < mostUnsent {
+// Updated sends what was written. The last of it is sent together with the end.
+func (e *encoder) Updated(_ *job.Job, ended bool) error {
+	if ended {
 		return nil
 	}
-	return s.send()
+	return e.to.Flush()
 }
 
-func oneLine(b []byte) {
-	for _, end := range []byte("\n\r") {
-		for i := bytes.IndexByte(b, end); i >= 0; i = bytes.IndexByte(b, end) {
-			b[i] = ' '
-		}
+// End writes the event done, with the job and its result. If the job is another by now
+// (deleted, or queued again), it is shown as the feed saw it end.
+func (e *encoder) End(at int64, j *job.Job) (send func() error) {
+	snap, err := e.full()
+	ended := err == nil && snap.State.Ended() && snap.FinishedAt.Equal(j.FinishedAt)
+	return func() error {
+		return e.to.Event("done", stream.EventID{Seq: at, Done: true}, func(b []byte) []byte {
+			if ended {
+				return appendJob(b, &snap.Job, &snap, "")
+			}
+			return appendJob(b, j, nil, "")
+		})
 	}
 }
 
-// quiet sends a comment, which says that the stream lives.
-func (s *eventStream) quiet() error {
-	s.begin()
-	s.buf = append(s.buf, ":\n\n"...)
-	return s.send()
-}
-
-// farewell gathers the wish that the reader comes back soon.
-func (s *eventStream) farewell() {
-	s.begin()
-	s.buf = append(s.buf[:0], "retry: 1000\n: the stream ends here; it goes on where you come back to\n\n"...)
-}
-
-// send writes what is gathered and flushes it.
-func (s *eventStream) send() error {
-	if err := s.write(); err != nil {
-		return err
-	}
-	if err := s.out.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return fmt.Errorf("%w: %w", errGone, err)
-	}
-	return nil
-}
-
-func (s *eventStream) write() error {
-	_, err := s.out.Write(s.buf)
-	s.rest()
-	if err != nil {
-		return fmt.Errorf("%w: %w", errGone, err)
-	}
-	return nil
-}
+// Idle sends a sign of life.
+func (e *encoder) Idle() error { return e.to.Idle() }

@@ -11,6 +11,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/meanwhile-run/meanwhile/internal/api/stream"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
@@ -41,7 +42,7 @@ func TestAStreamFromBeginningToEnd(t *testing.T) {
 		{Job: new(as(job.Running, 3)), Entries: []job.Entry{entry(3, job.Restart, "")}},
 		{Job: new(as(job.Succeeded, 4)), Entries: []job.Entry{entry(4, job.JSON, "{\"tool\":\n\"x\"}")}},
 	}}
-	f.watch = func(int64) Watcher { return watch }
+	f.watch = func(int64) stream.Watcher { return watch }
 	w := f.ask("GET", jobPath+"/events", "")
 	got := parse(w.Body.String())
 	const want = "snapshot@0 progress@1 snapshot@1 output@2 attempt@3 output@4 done@4.done"
@@ -79,7 +80,7 @@ func TestDoneOfAJobThatIsAnotherByNow(t *testing.T) {
 		"ended anew":   func(f *fake) { f.snap.Job = as(job.Failed, 1); f.snap.FinishedAt = moment.Add(time.Hour) },
 	} {
 		f := newFake(t)
-		f.watch = func(int64) Watcher {
+		f.watch = func(int64) stream.Watcher {
 			change(f)
 			return &script{updates: updatesOf(as(job.Succeeded, 0))}
 		}
@@ -100,7 +101,7 @@ func TestWhereAStreamGoesOn(t *testing.T) {
 		{"", "", 0}, {"?after=2", "", 2}, {"?after=2", "3", 3}, {"", "3", 3}, {"?after=2.done", "", 2}, {"?after=", "", 0},
 	} {
 		f := newFake(t)
-		f.watch = func(int64) Watcher {
+		f.watch = func(int64) stream.Watcher {
 			return &script{updates: []engine.Update{{Job: new(as(job.Succeeded, 3)), Entries: []job.Entry{entry(3, job.Text, "x")}}}}
 		}
 		var headers []string
@@ -128,7 +129,7 @@ func TestComingBackFromDone(t *testing.T) {
 		{"queued again", "3.done", as(job.Queued, 3), 200},
 	} {
 		f := newFake(t)
-		f.watch = func(int64) Watcher {
+		f.watch = func(int64) stream.Watcher {
 			ended := as(job.Failed, 3)
 			up := engine.Update{Job: new(ended), Entries: []job.Entry{entry(3, job.Text, "x")}}
 			if strings.HasPrefix(tt.last, "3") {
@@ -156,7 +157,7 @@ func TestAWatchThatIsRefused(t *testing.T) {
 
 func TestAHeadOfEventsEndsAtOnce(t *testing.T) {
 	f := newFake(t)
-	f.watch = func(int64) Watcher { return &script{updates: updatesOf(aJob())} }
+	f.watch = func(int64) stream.Watcher { return &script{updates: updatesOf(aJob())} }
 	if w := f.ask("HEAD", jobPath+"/events", ""); w.Code != 200 || w.Header().Get("Content-Type") != "text/event-stream; charset=utf-8" || w.Body.Len() > 0 {
 		t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
 	}
@@ -179,7 +180,7 @@ func TestASilentStreamIsKeptAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, w := newFake(t), newRecorder()
 		watch := &script{updates: updatesOf(aJob())}
-		f.watch = func(int64) Watcher { return watch }
+		f.watch = func(int64) stream.Watcher { return watch }
 		leave, ended := streaming(f, w, nil)
 		for i := range 4 {
 			synctest.Wait()
@@ -203,7 +204,7 @@ func TestASilentStreamIsKeptAlive(t *testing.T) {
 func TestAStoppingServerEndsItsStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, w := newFake(t), newRecorder()
-		f.watch = func(int64) Watcher { return &script{updates: updatesOf(aJob())} }
+		f.watch = func(int64) stream.Watcher { return &script{updates: updatesOf(aJob())} }
 		stopping, stop := context.WithCancel(context.Background())
 		leave, ended := streaming(f, w, stopping)
 		defer leave()
@@ -222,7 +223,7 @@ func TestAStoppingServerEndsItsStreams(t *testing.T) {
 // A watch that breaks ends the stream in the same way, and nothing is lost.
 func TestABrokenWatchEndsTheStream(t *testing.T) {
 	f := newFake(t)
-	f.watch = func(int64) Watcher {
+	f.watch = func(int64) stream.Watcher {
 		return &script{updates: updatesOf(aJob()), err: job.Errorf(job.Unavailable, "the store is gone")}
 	}
 	w := f.ask("GET", jobPath+"/events", "")
@@ -240,7 +241,7 @@ func TestASlowReaderIsDropped(t *testing.T) {
 		f, w := newFake(t), newRecorder()
 		w.stuckAfter = 1
 		watch := &script{updates: updatesOf(aJob())}
-		f.watch = func(int64) Watcher { return watch }
+		f.watch = func(int64) stream.Watcher { return watch }
 		began := time.Now()
 		_, ended := streaming(f, w, nil)
 		<-ended
@@ -268,9 +269,9 @@ func TestWhatMakesASnapshot(t *testing.T) {
 	} {
 		now := as(job.Running, 1)
 		tt.change(&now)
-		watch := &script{updates: []engine.Update{{Job: new(as(job.Running, 1))}, {Job: new(now)}}, err: errGone}
+		watch := &script{updates: []engine.Update{{Job: new(as(job.Running, 1))}, {Job: new(now)}}, err: stream.ErrGone}
 		f := newFake(t)
-		f.watch = func(int64) Watcher { return watch }
+		f.watch = func(int64) stream.Watcher { return watch }
 		got := strings.Count(f.ask("GET", jobPath+"/events", "").Body.String(), "event: snapshot")
 		if (got == 2) != tt.want {
 			t.Errorf("%s: %d snapshots", tt.rule, got)
@@ -286,12 +287,12 @@ func TestALongLogIsSentInPieces(t *testing.T) {
 	for i := range int64(100) {
 		up.Entries = append(up.Entries, entry(i+1, job.Text, strings.Repeat("x", 4<<10)))
 	}
-	f.watch = func(int64) Watcher { return &script{updates: []engine.Update{up}} }
+	f.watch = func(int64) stream.Watcher { return &script{updates: []engine.Update{up}} }
 	f.handler().ServeHTTP(w, request("GET", jobPath+"/events", ""))
 	if got := len(parse(w.text())); got != 102 {
 		t.Errorf("%d events", got)
 	}
-	if most := mostUnsent + 8<<10; w.largest > most {
+	if most := 64<<10 + 8<<10; w.largest > most {
 		t.Errorf("a write of %d bytes, more than %d", w.largest, most)
 	}
 	if w.flushed() < 6 || !w.deadline.IsZero() {
@@ -334,7 +335,7 @@ func TestWhateverIsCutTheStreamsJoinToTheLog(t *testing.T) {
 		}
 		f := newFake(t)
 		f.snap.Job = as(job.Succeeded, int64(len(entries)))
-		f.watch = func(after int64) Watcher {
+		f.watch = func(after int64) stream.Watcher {
 			return &logged{t: t, entries: entries, cursor: after, left: rapid.IntRange(0, 4).Draw(t, "updates")}
 		}
 
@@ -353,11 +354,11 @@ func TestWhateverIsCutTheStreamsJoinToTheLog(t *testing.T) {
 					heard = append(heard, m)
 				}
 			}
-			if strings.HasSuffix(last, doneMark) {
+			if strings.HasSuffix(last, ".done") {
 				break
 			}
 		}
-		checkHeard(t, heard, entries, strings.HasSuffix(last, doneMark))
+		checkHeard(t, heard, entries, strings.HasSuffix(last, ".done"))
 	})
 }
 

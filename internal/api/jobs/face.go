@@ -10,7 +10,6 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -50,15 +49,9 @@ type Reader interface {
 	List(ctx context.Context, f job.Filter) (page []job.Job, next job.ID, err error)
 	Output(ctx context.Context, owner job.Owner, id job.ID, after int64, wait time.Duration) (engine.Update, error)
 	Result(ctx context.Context, owner job.Owner, id job.ID) (job.Result, error)
-	Watch(ctx context.Context, owner job.Owner, id job.ID, after int64) (Watcher, error)
+	Watch(ctx context.Context, owner job.Owner, id job.ID, after int64) (stream.Watcher, error)
 	Queue(name string) (engine.Queue, error)
 	Queues(ctx context.Context) ([]engine.QueueView, error)
-}
-
-// Watcher follows one job; see [engine.Watch].
-type Watcher interface {
-	Next(ctx context.Context) (engine.Update, error)
-	Close()
 }
 
 // Of is a real engine as the face calls it.
@@ -66,7 +59,7 @@ func Of(e *engine.Engine) Engine { return direct{e} }
 
 type direct struct{ *engine.Engine }
 
-func (d direct) Watch(ctx context.Context, owner job.Owner, id job.ID, after int64) (Watcher, error) {
+func (d direct) Watch(ctx context.Context, owner job.Owner, id job.ID, after int64) (stream.Watcher, error) {
 	w, err := d.Engine.Watch(ctx, owner, id, after)
 	if err != nil {
 		return nil, err
@@ -86,7 +79,7 @@ type Config struct {
 }
 
 // Face answers the calls. It starts no goroutine but those of its sockets and
-// detached responses, which Wait waits for.
+// streams, which Wait waits for.
 type Face struct {
 	engine   Engine
 	files    *files.Dir
@@ -95,9 +88,9 @@ type Face struct {
 	timeouts api.Timeouts // of clients
 	log      *slog.Logger
 	stopping context.Context
-	buffers  sync.Pool // of *[]byte, for answers
+	buffers  api.Buffers // of answers
 	sockets  stream.Sockets
-	detached stream.Responses
+	sse      *stream.SSE
 	intake   intake // of batches
 }
 
@@ -114,8 +107,7 @@ func New(c Config) *Face {
 		f.timeouts = c.Gate.Timeouts
 	}
 	f.sockets = stream.Sockets{Stopping: f.stopping.Done(), Patience: stream.UsualPatience, Log: f.log}
-	f.detached = stream.Responses{Stopping: f.stopping, Log: f.log}
-	f.buffers.New = func() any { return new([]byte) }
+	f.sse = stream.NewSSE(f.stopping, f.log, &f.buffers)
 	return f
 }
 
@@ -176,11 +168,12 @@ func aboutOne(call api.Handler) api.Handler {
 	}
 }
 
-// Wait takes no new socket and detaches no response, and returns when every one is over.
+// Wait takes no new socket and no stream that outlasts its handler, and returns when
+// every one is over.
 // Call it after Stopping is over.
 func (f *Face) Wait() {
 	f.sockets.Wait()
-	f.detached.Wait()
+	f.sse.Wait()
 }
 
 // subject is the job that a request names, and who asks.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/api/openapi/openapitest"
+	"github.com/meanwhile-run/meanwhile/internal/api/stream"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
@@ -50,7 +51,7 @@ type fake struct {
 	done     int                         // to how many something was done
 	answers  []engine.Submitted          // of a batch; nil answers each with the one job
 	hold     func(context.Context) error // what waiting is
-	watch    func(after int64) Watcher
+	watch    func(after int64) stream.Watcher
 	noRoom   error
 	known    string // an idempotency key
 }
@@ -188,7 +189,7 @@ func (f *fake) Result(context.Context, job.Owner, job.ID) (job.Result, error) {
 	return f.res, f.resErr
 }
 
-func (f *fake) Watch(_ context.Context, _ job.Owner, _ job.ID, after int64) (Watcher, error) {
+func (f *fake) Watch(_ context.Context, _ job.Owner, _ job.ID, after int64) (stream.Watcher, error) {
 	f.called("watch")
 	f.after = after
 	if f.err != nil {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/meanwhile-run/meanwhile/internal/api/stream"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 )
 
@@ -82,7 +83,7 @@ func TestLeavingWhileHeld(t *testing.T) {
 func TestLeavingAStream(t *testing.T) {
 	f := newFake(t)
 	watch := &script{updates: []engine.Update{{Job: new(aJob())}}}
-	f.watch = func(int64) Watcher { return watch }
+	f.watch = func(int64) stream.Watcher { return watch }
 	addr, over := serve(t, f)
 	ctx, leave := context.WithCancel(t.Context())
 	req, err := http.NewRequestWithContext(ctx, "GET", "http://"+addr+jobPath+"/events", nil)

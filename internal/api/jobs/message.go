@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/stream"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
@@ -36,38 +37,39 @@ func parseMessage(text []byte) (watchMessage, error) {
 	return m, nil
 }
 
-// frames tells one job's story on a socket, a message for each event. Its data and
-// its numbers are those of the server-sent events.
-type frames struct {
+// messages sends a job's events on a socket, a message for each. Its data and its numbers
+// are those of the server-sent events.
+type messages struct {
 	session *session
 	id      job.ID
 }
 
-func (f *frames) tell(event string, at eventID, data func([]byte) []byte) error {
-	face := f.session.face
-	pooled := face.buffers.Get().(*[]byte)
-	b := appendHead((*pooled)[:0], event, f.id)
-	b = strconv.AppendInt(append(b, `,"seq":`...), at.seq, 10)
+// Event sends one event.
+func (m *messages) Event(name string, id stream.EventID, data func([]byte) []byte) error {
+	buffers := &m.session.face.buffers
+	pooled := buffers.Get()
+	b := appendHead(*pooled, name, m.id)
+	b = strconv.AppendInt(append(b, `,"seq":`...), id.Seq, 10)
 	b = append(data(append(b, `,"data":`...)), '}')
-	defer face.giveBack(pooled, b)
-	if !f.session.Send(b) {
-		return errGone
+	defer buffers.Put(pooled, b)
+	if !m.session.Send(b) {
+		return stream.ErrGone
 	}
 	return nil
 }
 
-func (f *frames) send() error { return nil }
+// Flush does nothing: a message is sent at once.
+func (m *messages) Flush() error { return nil }
 
-// quiet says nothing: sockets are pinged.
-func (f *frames) quiet() error { return nil }
+// Idle does nothing: sockets are pinged.
+func (m *messages) Idle() error { return nil }
 
 func appendHead(b []byte, kind string, id job.ID) []byte {
 	b = appendString(append(b, `{"type":`...), kind)
 	return appendString(append(b, `,"id":`...), id.String())
 }
 
-// answer is the answer to a message that was obeyed. It is no part of a story, so it
-// has no seq.
+// answer is the answer to a message that was obeyed. It is no event, so it has no seq.
 func answer(kind string, id job.ID, data func([]byte) []byte) []byte {
 	b := appendHead(nil, kind, id)
 	if data != nil {

@@ -351,9 +351,9 @@ func log(stream string) []message {
 func TestAStreamOfADeletedJob(t *testing.T) {
 	s := newSite(t)
 	id := s.want(202, nil, "POST", "/v1/jobs", `{"queue":"sim","input":1,"delay_s":3600}`)
-	stream := s.follow(id)
+	events := s.follow(id)
 	s.want(204, nil, "DELETE", "/v1/jobs/"+id, "")
-	if text := readAll(t, stream); !strings.Contains(text, "\nretry: ") {
+	if text := readAll(t, events); !strings.Contains(text, "\nretry: ") {
 		t.Errorf("%q", text)
 	}
 	s.want(404, values{"code": "not_found"}, "GET", "/v1/jobs/"+id+"/events", "")

@@ -1,7 +1,6 @@
 package jobs
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,7 +17,6 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/api/openapi/openapitest"
 	"github.com/meanwhile-run/meanwhile/internal/api/stream"
-	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
@@ -290,16 +288,6 @@ func TestASocketsTokenExpires(t *testing.T) {
 	}
 }
 
-func TestASocketFollowsOnlySoMany(t *testing.T) {
-	s := &session{followed: map[job.ID]*followed{}}
-	for range mostWatched {
-		s.followed[job.NewID()] = &followed{}
-	}
-	if err := s.watch(owner, anID, 0); job.CodeOf(err) != job.TooLarge {
-		t.Error(err)
-	}
-}
-
 // A watch that breaks says so, and the socket goes on.
 func TestAWatchThatBreaks(t *testing.T) {
 	s := newSite(t)
@@ -441,22 +429,3 @@ func FuzzWatchMessage(f *testing.F) {
 		}
 	})
 }
-
-var _ teller = (*frames)(nil)
-
-// A story's watcher that stops listening ends the story.
-func TestAFrameThatNobodyTakes(t *testing.T) {
-	gone := &deaf{}
-	s := story{out: gone, full: func() (engine.Snapshot, error) { return engine.Snapshot{}, nil }}
-	err := s.follow(context.Background(), &script{}, engine.Update{Job: new(as(job.Succeeded, 1)), Entries: []job.Entry{entry(1, job.Text, "x")}})
-	if !errors.Is(err, errGone) || gone.asked != 1 {
-		t.Errorf("%v after %d events", err, gone.asked)
-	}
-}
-
-// deaf takes nothing.
-type deaf struct{ asked int }
-
-func (d *deaf) tell(string, eventID, func([]byte) []byte) error { d.asked++; return errGone }
-func (d *deaf) send() error                                     { return errGone }
-func (d *deaf) quiet() error                                    { return errGone }

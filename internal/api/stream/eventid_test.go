@@ -1,4 +1,4 @@
-package jobs
+package stream
 
 import (
 	"testing"
@@ -10,11 +10,11 @@ func FuzzEventID(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		id, err := parseEventID(text)
+		id, err := ParseEventID(text)
 		if err != nil || text == "" {
 			return
 		}
-		if got := string(id.append(nil)); got != text || id.seq < 0 {
+		if got := string(id.Append(nil)); got != text || id.Seq < 0 {
 			t.Fatalf("%q is read as %q", text, got)
 		}
 	})

@@ -15,6 +15,7 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/api/gate"
+	"github.com/meanwhile-run/meanwhile/internal/api/stream"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
@@ -107,7 +108,7 @@ func aStory(f *fake) *script {
 		{Job: new(as(job.Running, 2)), Entries: []job.Entry{entry(2, job.Text, strings.Repeat("two ", 20<<10))}},
 		{Job: new(as(job.Succeeded, 3)), Entries: []job.Entry{entry(3, job.Text, "three")}},
 	}}
-	f.watch = func(int64) Watcher { return watch }
+	f.watch = func(int64) stream.Watcher { return watch }
 	return watch
 }
 
@@ -156,7 +157,7 @@ func inOrder(answer string) string {
 func TestAnEndedJobTakesNoLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
-		f.watch = func(int64) Watcher { return &script{updates: updatesOf(as(job.Succeeded, 0))} }
+		f.watch = func(int64) stream.Watcher { return &script{updates: updatesOf(as(job.Succeeded, 0))} }
 		following(t, f, true, eventsHead+eventsHead, func(c *follower) {
 			for again := range 2 {
 				if again > 0 {
@@ -175,7 +176,7 @@ func TestALineEndsWithItsReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
 		watch := &script{updates: updatesOf(aJob())}
-		f.watch = func(int64) Watcher { return watch }
+		f.watch = func(int64) stream.Watcher { return watch }
 		following(t, f, true, eventsHead, func(c *follower) {
 			c.until(t, "event: snapshot")
 			began := time.Now()
@@ -194,11 +195,11 @@ func TestALineIsKeptAliveUntilTheServerStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
 		watch := &script{updates: updatesOf(aJob())}
-		f.watch = func(int64) Watcher { return watch }
+		f.watch = func(int64) stream.Watcher { return watch }
 		following(t, f, true, eventsHead, func(c *follower) {
 			began := time.Now()
 			c.until(t, "\n:\n\n\r\n3\r\n:\n\n")
-			if waited := time.Since(began); waited != 2*heartbeat {
+			if waited := time.Since(began); waited != 2*stream.Heartbeat {
 				t.Errorf("two signs of life took %v", waited)
 			}
 			c.stop()

@@ -1,0 +1,248 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/watch"
+)
+
+// scripted is a watcher that gives what it was given, one update at a time, and then
+// waits for its context, as for a job that says nothing more.
+type scripted struct {
+	updates []watch.Update
+	closed  int
+}
+
+func (s *scripted) Next(ctx context.Context) (watch.Update, error) {
+	if len(s.updates) == 0 {
+		<-ctx.Done()
+		return watch.Update{}, ctx.Err()
+	}
+	up := s.updates[0]
+	s.updates = s.updates[1:]
+	return up, nil
+}
+
+func (s *scripted) Close() { s.closed++ }
+
+// recorded are the events that a feed calls, by name and number.
+type recorded struct {
+	calls []string
+	fails string       // the call that fails
+	onEnd func() error // what sends the end
+}
+
+func (r *recorded) call(format string, args ...any) error {
+	r.calls = append(r.calls, fmt.Sprintf(format, args...))
+	if r.fails != "" && strings.HasPrefix(r.calls[len(r.calls)-1], r.fails) {
+		return ErrGone
+	}
+	return nil
+}
+
+func (r *recorded) Snapshot(at int64, j *job.Job) error { return r.call("snapshot@%d:%s", at, j.State) }
+
+func (r *recorded) Entries(entries []job.Entry) error {
+	return r.call("entries:%d-%d", entries[0].Seq, entries[len(entries)-1].Seq)
+}
+
+func (r *recorded) Updated(_ *job.Job, ended bool) error { return r.call("updated:%v", ended) }
+
+func (r *recorded) End(at int64, j *job.Job) func() error {
+	_ = r.call("end@%d:%s", at, j.State)
+	return func() error {
+		if r.onEnd != nil {
+			return r.onEnd()
+		}
+		return r.call("sent")
+	}
+}
+
+func (r *recorded) Idle() error { return r.call("idle") }
+
+// update is an update of a job in a state whose log has so many entries, with those from
+// first on.
+func update(state job.State, first, cursor int64) watch.Update {
+	up := watch.Update{Job: &job.Job{State: state, Cursor: cursor, Attempt: 1}}
+	for seq := first; first > 0 && seq <= cursor; seq++ {
+		up.Entries = append(up.Entries, job.Entry{Seq: seq})
+	}
+	return up
+}
+
+// A feed calls a snapshot first and for each change, the entries in order, and the end
+// once, when no entry is missing.
+func TestAFeedCallsItsEventsInOrder(t *testing.T) {
+	behind := update(job.Succeeded, 3, 4)
+	behind.Job.Cursor = 5
+	w := &scripted{updates: []watch.Update{
+		update(job.Running, 2, 2), behind, update(job.Succeeded, 5, 5),
+	}}
+	f := NewFeed(job.NewID(), w, 1)
+	events := &recorded{}
+	f.events = events
+	if err := f.run(t.Context(), update(job.Queued, 0, 1)); err != nil {
+		t.Fatal(err)
+	}
+	want := "snapshot@1:queued updated:false " +
+		"entries:2-2 snapshot@2:running updated:false " +
+		"entries:3-4 snapshot@4:succeeded updated:false " +
+		"entries:5-5 updated:true end@5:succeeded sent"
+	if got := strings.Join(events.calls, " "); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// A client that is gone ends its feed at once, whatever it was to be sent.
+func TestAFeedEndsWithItsClient(t *testing.T) {
+	for _, at := range []string{"snapshot", "entries", "updated", "sent"} {
+		f := NewFeed(job.NewID(), &scripted{}, 0)
+		events := &recorded{fails: at}
+		f.events = events
+		if err := f.run(t.Context(), update(job.Succeeded, 1, 1)); !errors.Is(err, ErrGone) || !strings.HasPrefix(events.calls[len(events.calls)-1], at) {
+			t.Errorf("gone at %s: %v, %v", at, err, events.calls)
+		}
+	}
+}
+
+// Where a feed has signs of life, they come every [Heartbeat] of silence.
+func TestAnIdleFeed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, idle := range []bool{true, false} {
+			f := NewFeed(job.NewID(), &scripted{}, 0)
+			events := &recorded{}
+			f.events, f.idle = events, idle
+			ctx, cancel := context.WithTimeout(t.Context(), 2*Heartbeat+time.Second)
+			err := f.run(ctx, update(job.Queued, 0, 0))
+			cancel()
+			got := strings.Count(strings.Join(events.calls, " "), "idle")
+			if want := map[bool]int{true: 2, false: 0}[idle]; !errors.Is(err, context.DeadlineExceeded) || got != want {
+				t.Errorf("%d signs of life, %v", got, err)
+			}
+		}
+	})
+}
+
+// A client that hears that a job has ended may follow another in its place: the watch is
+// closed, and the socket has room, before the end is sent.
+func TestAPlaceIsFreeBeforeTheEndIsSent(t *testing.T) {
+	w := &scripted{}
+	f := NewFeed(job.NewID(), w, 0)
+	sent := false
+	f.events = &recorded{onEnd: func() error {
+		if sent = true; w.closed != 1 {
+			t.Error("a feed ends while its watch is open")
+		}
+		return nil
+	}}
+	if err := f.run(t.Context(), update(job.Succeeded, 0, 0)); err != nil || !sent {
+		t.Errorf("%v, sent: %v", err, sent)
+	}
+	f.Close()
+	if w.closed != 1 {
+		t.Errorf("the watch was closed %d times", w.closed)
+	}
+
+	w = &scripted{}
+	id := job.NewID()
+	s := NewSession(nil, SessionRules{Max: 1})
+	place := &followed{id: id, feed: NewFeed(id, w, 0)}
+	place.feed.last = func(send func() error) error { return s.last(place, send) }
+	s.followed[id] = place
+	place.feed.events = &recorded{onEnd: func() error {
+		if w.closed != 1 || len(s.followed) != 0 {
+			t.Error("a socket sends the end while it follows the job")
+		}
+		return nil
+	}}
+	err := place.feed.run(t.Context(), update(job.Succeeded, 0, 0))
+	again := &followed{id: id}
+	s.followed[id] = again // the client was quick, and follows the job again
+	s.end(t.Context(), place, err)
+	if s.followed[id] != again {
+		t.Error("the end of the first feed ended the second")
+	}
+	if w.closed != 1 {
+		t.Errorf("the watch was closed %d times", w.closed)
+	}
+}
+
+func TestASessionFollowsOnlySoMany(t *testing.T) {
+	full := job.Errorf(job.TooLarge, "full")
+	s := NewSession(nil, SessionRules{Max: 2, Full: full})
+	for range 2 {
+		if err := s.Room(); err != nil {
+			t.Error(err)
+		}
+		s.followed[job.NewID()] = &followed{}
+	}
+	open := func(context.Context) (*Feed, watch.Update, error) {
+		t.Error("it was opened")
+		return nil, watch.Update{}, io.EOF
+	}
+	if err := s.Follow(job.NewID(), &recorded{}, open); err != full {
+		t.Error(err)
+	}
+}
+
+// A session sends a message about a followed job before the job's last event, and none
+// about another.
+func TestAMessageBeforeTheEnd(t *testing.T) {
+	id := job.NewID()
+	talked := make(chan struct{})
+	conn, _, wait := dialed(t, false, slog.New(slog.DiscardHandler), func(socket *Socket) {
+		defer close(talked)
+		s := NewSession(socket, SessionRules{Max: 1})
+		if s.SendBeforeEnd(id, []byte("none")) || s.Follows(id) {
+			t.Error("sent about a job that is not followed")
+		}
+		err := s.Follow(id, &recorded{}, func(ctx context.Context) (*Feed, watch.Update, error) {
+			return NewFeed(id, &scripted{}, 0), update(job.Queued, 0, 0), nil
+		})
+		if err != nil || !s.Follows(id) || !s.SendBeforeEnd(id, []byte("one")) {
+			t.Error(err)
+		}
+		s.Unfollow(id)
+		if s.Follows(id) || s.SendBeforeEnd(id, []byte("none")) {
+			t.Error("followed still")
+		}
+	})
+	_, text, err := conn.Read(t.Context())
+	if err != nil || string(text) != "one" {
+		t.Errorf("%q, %v", text, err)
+	}
+	<-talked
+	_ = conn.CloseNow()
+	wait()
+}
+
+// A buffer that was given back is empty when it is taken again.
+func TestAnEventWriterBorrowsItsBuffer(t *testing.T) {
+	var out strings.Builder
+	e := &EventWriter{to: plain{&out}, buffers: new(api.Buffers)}
+	for range 3 {
+		if err := e.Event("output", EventID{Seq: 1}, func(b []byte) []byte { return append(b, "{\n}"...) }); err != nil {
+			t.Fatal(err)
+		}
+		if err := e.Flush(); err != nil || e.pooled != nil {
+			t.Fatal(err)
+		}
+	}
+	if want := strings.Repeat("event: output\nid: 1\ndata: { }\n\n", 3); out.String() != want {
+		t.Errorf("%q", out.String())
+	}
+}
+
+type plain struct{ io.Writer }
+
+func (plain) Flush() error { return nil }
