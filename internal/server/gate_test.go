@@ -6,8 +6,10 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -50,6 +52,32 @@ func (s *served) stranger(method, url string, headers ...string) (*http.Response
 }
 
 func allowApp(c *config.Config) { c.AllowedOrigins = []string{"https://app.example"} }
+
+// Of all routes a watch token opens those that read its job, and its cancel where that
+// was asked for. A new route is closed to it until it says otherwise.
+func TestEveryRouteIsClosedToATokenUnlessItSaysOtherwise(t *testing.T) {
+	s := serve(t, nil)
+	id, events := s.watchURL(`{}`, "Prefer", "watch=cancel")
+	_, token, _ := strings.Cut(events, "?token=")
+	open := []string{
+		"GET /v1/jobs/{id}", "GET /v1/jobs/{id}/output", "GET /v1/jobs/{id}/events", "GET /v1/jobs/{id}/result",
+		"POST /v1/jobs/{id}/cancel", "GET /v1/watch",
+	}
+	var routes patterns
+	s.house.register(&routes)
+	for _, route := range routes {
+		method, path, _ := strings.Cut(route, " ")
+		path = strings.NewReplacer("{id}", id, "{task}", id, "{name}", "a", "{queue}", "sim").Replace(path)
+		r := httptest.NewRequest(method, s.URL()+path+"?token="+token, nil)
+		r.RemoteAddr = "127.0.0.1:5000"
+		w := httptest.NewRecorder()
+		s.house.routes("").ServeHTTP(w, r)
+		forbidden := w.Code == http.StatusForbidden && strings.Contains(w.Body.String(), "a watch token does not open this call")
+		if forbidden == slices.Contains(open, route) {
+			t.Errorf("%s: %d %s", route, w.Code, w.Body)
+		}
+	}
+}
 
 // A page of another origin follows a job by its watch URL in every way there is, and
 // does nothing else.

@@ -8,8 +8,8 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
 	"github.com/meanwhile-run/meanwhile/internal/conversation"
-	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/watch"
 )
 
 // about begins every message to a client.
@@ -18,7 +18,7 @@ type about struct {
 	Task string `json:"task_id,omitempty"` // left out only of an error that is about no task
 }
 
-// numbered begins every message that tells of a task's story. Seq is the number of
+// numbered begins every message that is an event of a task. Seq is the number of
 // the last output entry that the client has heard of once it has this message: a
 // watch from there misses nothing and repeats nothing.
 type numbered struct {
@@ -26,13 +26,13 @@ type numbered struct {
 	Seq int64 `json:"seq"`
 }
 
-// The messages to a client. The story of a task ends with one chat_response, or
+// The messages to a client. The events of a task end with one chat_response, or
 // with one error that has a status. An error about a task that has none ends only
 // the watch, or answers what the client asked.
 type (
 	acceptedFrame struct {
 		about
-		Seq            *int64 `json:"seq,omitempty"` // 0 where the story begins with it; nil where it is being told already
+		Seq            *int64 `json:"seq,omitempty"` // 0 where the events begin with it; nil where they are being sent already
 		ClientID       string `json:"client_id,omitempty"`
 		ConversationID string `json:"conversation_id"`
 		Estimate       *int64 `json:"estimated_time_seconds"`
@@ -59,7 +59,7 @@ type (
 	}
 	errorFrame struct {
 		about
-		Seq        *int64              `json:"seq,omitempty"` // nil in a refusal, which is no part of the story
+		Seq        *int64              `json:"seq,omitempty"` // nil in a refusal, which is no event
 		ClientID   string              `json:"client_id,omitempty"`
 		Code       string              `json:"code"`
 		Message    string              `json:"message"`
@@ -72,17 +72,17 @@ type (
 // mostDelta bounds a delta: what a late watcher missed comes in pieces of this.
 const mostDelta = 32 << 10
 
-// narrator turns what a watch sees of a task into the messages of a socket. It
-// does nothing else, so the same log always makes the same story.
-type narrator struct {
+// encoder turns what a feed reads of a task into the messages of a socket. It does
+// nothing else, so the same log always makes the same messages.
+type encoder struct {
 	task string
-	seq  int64 // of the last entry told
-	// told is the progress that was told last; percent never falls within an attempt.
-	told job.Progress
+	seq  int64 // of the last entry that was sent
+	// sent is the last progress that was sent; percent never falls within an attempt.
+	sent job.Progress
 }
 
-// tell makes the messages of one update.
-func (n *narrator) tell(u engine.Update) []any {
+// update makes the messages of one update.
+func (n *encoder) update(u watch.Update) []any {
 	var out []any
 	var text []byte
 	flush := func() {
@@ -100,7 +100,7 @@ func (n *narrator) tell(u engine.Update) []any {
 		case job.Text:
 			text = append(text, e.Data...)
 		case job.Restart:
-			n.told = job.Progress{}
+			n.sent = job.Progress{}
 			out = append(out, resetFrame{n.numbered("reset"), e.Attempt})
 		case job.Report:
 			var p job.Progress
@@ -114,23 +114,23 @@ func (n *narrator) tell(u engine.Update) []any {
 		return out // the job is further than these entries
 	}
 	p := progressOf(u.Job)
-	if u.Job.State.Waiting() && p.Percent < n.told.Percent {
-		n.told = job.Progress{} // the attempt is over, and what it had reached
+	if u.Job.State.Waiting() && p.Percent < n.sent.Percent {
+		n.sent = job.Progress{} // the attempt is over, and what it had reached
 	}
 	return n.progress(out, p)
 }
 
-// progress tells a progress that is news.
-func (n *narrator) progress(out []any, p job.Progress) []any {
-	if p == n.told || p.Percent < n.told.Percent {
+// progress adds a progress that is news.
+func (n *encoder) progress(out []any, p job.Progress) []any {
+	if p == n.sent || p.Percent < n.sent.Percent {
 		return out
 	}
-	n.told = p
+	n.sent = p
 	return append(out, progressFrame{n.numbered("progress"), p})
 }
 
-// conclude makes the last message of a watch.
-func (n *narrator) conclude(answer conversation.Message) any {
+// end makes the last message of a watch.
+func (n *encoder) end(answer conversation.Message) any {
 	if answer.Status == conversation.Completed {
 		return responseFrame{n.numbered("chat_response"), answer.Content, answer.ID.Conversation.String(), answer.Truncated}
 	}
@@ -141,7 +141,7 @@ func (n *narrator) conclude(answer conversation.Message) any {
 	return e
 }
 
-func (n *narrator) numbered(kind string) numbered { return numbered{about{kind, n.task}, n.seq} }
+func (n *encoder) numbered(kind string) numbered { return numbered{about{kind, n.task}, n.seq} }
 
 // refusal is the answer to a message that was not obeyed.
 func refusal(in incoming, err error) errorFrame {

@@ -77,18 +77,18 @@ func TestAnyCutTellsTheSameStory(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		log, text := drawLog(t)
 		var client reader
-		n := narrator{task: "t"}
+		n := encoder{task: "t"}
 		for told := 0; told < len(log); {
 			upto := rapid.IntRange(told+1, len(log)).Draw(t, "upto")
 			u := engine.Update{Job: &job.Job{}, Entries: log[told:upto]}
 			u.Job.State, u.Job.Cursor = job.Running, int64(rapid.IntRange(upto, len(log)).Draw(t, "cursor"))
 			u.Job.Progress = lastReport(log[:u.Job.Cursor])
-			frames := n.tell(u)
+			frames := n.update(u)
 			heard := rapid.IntRange(0, len(frames)).Draw(t, "heard")
 			client.hear(t, frames[:heard])
 			told = upto
 			if heard < len(frames) || rapid.Bool().Draw(t, "lost") {
-				n = narrator{task: "t", seq: client.seq}
+				n = encoder{task: "t", seq: client.seq}
 				told = int(client.seq)
 				client.percent = 0 // a new watch begins with how it is now
 			}
@@ -99,8 +99,8 @@ func TestAnyCutTellsTheSameStory(t *testing.T) {
 		rest := engine.Update{Job: &job.Job{}, Entries: log[client.seq:]}
 		rest.Job.State, rest.Job.Cursor = job.Succeeded, int64(len(log))
 		client.percent = 0
-		n = narrator{task: "t", seq: client.seq}
-		client.hear(t, n.tell(rest))
+		n = encoder{task: "t", seq: client.seq}
+		client.hear(t, n.update(rest))
 		if client.text != text || client.percent != 100 {
 			t.Fatalf("the client has %q at %v%%, want %q", client.text, client.percent, text)
 		}
@@ -127,8 +127,8 @@ func TestWhatALateWatcherMissedComesInBoundedPieces(t *testing.T) {
 		u.Entries = append(u.Entries, job.Entry{Seq: int64(i + 1), Kind: job.Text, Data: []byte(piece)})
 	}
 	u.Job.State, u.Job.Cursor = job.Running, 100
-	n := narrator{task: "t"}
-	frames := n.tell(u)
+	n := encoder{task: "t"}
+	frames := n.update(u)
 	var all int
 	for _, frame := range frames {
 		if d, ok := frame.(deltaFrame); ok {
@@ -169,7 +169,7 @@ func TestProgressIsToldInEveryState(t *testing.T) {
 
 func TestAWatchEndsWithTheAnswerOrWhyThereIsNone(t *testing.T) {
 	id := conversation.MessageID{Conversation: conversation.ID(job.NewUUID()), Number: 2}
-	n := narrator{task: "t", seq: 9}
+	n := encoder{task: "t", seq: 9}
 	for _, c := range []struct {
 		answer conversation.Message
 		want   string
@@ -179,7 +179,7 @@ func TestAWatchEndsWithTheAnswerOrWhyThereIsNone(t *testing.T) {
 		{conversation.Message{ID: id, Status: conversation.Failed, Content: "ha", Error: &conversation.Error{Code: "c", Message: "m"}},
 			`{"type":"error","task_id":"t","seq":9,"code":"c","message":"m","status":"failed"}`},
 	} {
-		if got := string(encodeFrame(n.conclude(c.answer))); got != c.want {
+		if got := string(encodeFrame(n.end(c.answer))); got != c.want {
 			t.Errorf("got %s, want %s", got, c.want)
 		}
 	}

@@ -70,7 +70,7 @@ func (s *session) watch(task job.ID, after int64) error {
 	if err := s.Room(); err != nil {
 		return err
 	}
-	events := &taskEvents{narrator: narrator{task: task.String(), seq: after}, send: s.send}
+	events := &taskEvents{encoder: encoder{task: task.String(), seq: after}, send: s.send}
 	err := s.Follow(task, events, func(ctx context.Context) (*stream.Feed, watch.Update, error) {
 		events.answer = func(j *job.Job) (conversation.Message, error) { return s.face.answer(ctx, j) }
 		events.cut = func(err error) error {
@@ -117,7 +117,7 @@ func mayFollow(j *job.Job, after int64) error {
 
 // taskEvents sends the events of a task as the messages of this API.
 type taskEvents struct {
-	narrator
+	encoder
 	entries []job.Entry // of the update that is being taken
 	// set once
 	send   func(frame any) bool
@@ -136,7 +136,7 @@ func (e *taskEvents) Entries(entries []job.Entry) error {
 
 // Updated sends the messages of one update.
 func (e *taskEvents) Updated(j *job.Job, _ bool) error {
-	frames := e.tell(watch.Update{Job: j, Entries: e.entries})
+	frames := e.update(watch.Update{Job: j, Entries: e.entries})
 	e.entries = nil
 	for _, frame := range frames {
 		if !e.send(frame) {
@@ -152,7 +152,7 @@ func (e *taskEvents) End(_ int64, j *job.Job) (send func() error) {
 	if err != nil {
 		return func() error { return e.cut(err) }
 	}
-	last := e.conclude(answer)
+	last := e.end(answer)
 	return func() error {
 		if !e.send(last) {
 			return stream.ErrGone

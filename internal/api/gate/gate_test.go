@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
 func front() http.Handler {
@@ -106,6 +107,40 @@ func TestAMalformedUserIsRefused(t *testing.T) {
 	for _, bad := range []string{strings.Repeat("x", 129), "tab\there", "\xff", "a\u200bb"} {
 		if w := ask("GET", "/v1/things/7", "X-User-ID", bad); w.Code != 400 {
 			t.Errorf("%q: %d %s", bad, w.Code, w.Body)
+		}
+	}
+}
+
+// A refusal has the shape of the API that the request was meant for, also before the
+// API has it.
+func TestARefusalHasTheShapeOfItsAPI(t *testing.T) {
+	g := &Gate{Listen: []string{"127.0.0.1:8080"}, Tokens: tokensAt(noon, 1)}
+	own := func(w http.ResponseWriter, err error) { api.WriteJSON(w, http.StatusTeapot, string(job.CodeOf(err))) }
+	nothing := func(http.ResponseWriter, *http.Request) error { return nil }
+	mux := http.NewServeMux()
+	mux.Handle("GET /own/{id}", ByToken(MayCancel, "id", api.Wrap(nil, own, nothing)))
+	mux.Handle("GET /native", api.Wrap(nil, api.WriteProblem, nothing))
+	h := g.Handler(mux)
+	token := seal(g.Tokens, aGrant())
+	for _, tt := range []struct {
+		path, origin string
+		status       int
+		says         string
+	}{
+		{"/own/" + aGrant().Job.String(), "https://evil.example", http.StatusTeapot, `"forbidden"`},
+		{"/own/" + aGrant().Job.String() + "?token=wt_x", "", http.StatusTeapot, `"bad_token"`},
+		{"/own/" + aGrant().Job.String() + "?token=" + token, "", http.StatusTeapot, `"forbidden"`},
+		{"/own/x?token=" + token, "", http.StatusTeapot, `"not_found"`},
+		{"/native", "https://evil.example", http.StatusForbidden, `"code":"forbidden"`},
+		{"/native?token=" + token, "", http.StatusForbidden, `"code":"forbidden"`},
+		{"/nowhere", "https://evil.example", http.StatusForbidden, `"code":"forbidden"`},
+	} {
+		var headers []string
+		if tt.origin != "" {
+			headers = []string{"Origin", tt.origin}
+		}
+		if w := at(h, "GET", tt.path, headers...); w.Code != tt.status || !strings.Contains(w.Body.String(), tt.says) {
+			t.Errorf("%s: %d %s", tt.path, w.Code, w.Body)
 		}
 	}
 }
