@@ -32,7 +32,11 @@ type Upload struct {
 
 // Upload reads the request's body as an upload.
 func (t Timeouts) Upload(w http.ResponseWriter, r *http.Request) *Upload {
-	return &Upload{body: r.Body, ctrl: http.NewResponseController(w), wait: t.body(), left: t.body()}
+	u := &Upload{body: r.Body, ctrl: http.NewResponseController(w), wait: t.body(), left: t.body()}
+	if r.Body == http.NoBody {
+		u.err = io.EOF // there is no end to wait for
+	}
+	return u
 }
 
 // Read reads the body. Its error is a *[job.Error], or io.EOF.

@@ -141,6 +141,15 @@ func TestAnUploadThatEndedSetsNoDeadline(t *testing.T) {
 	}
 }
 
+func TestAnUploadWithoutABodySetsNoDeadline(t *testing.T) {
+	w := &deadlines{atEnd: func() bool { return true }}
+	body := Timeouts{}.Upload(w, &http.Request{Body: http.NoBody})
+	n, err := body.Read(make([]byte, 1))
+	if body.Close(); n != 0 || err != io.EOF || w.set > 0 {
+		t.Errorf("%d, %v; %d deadlines were set", n, err, w.set)
+	}
+}
+
 // deadlines counts the read deadlines of a connection.
 type deadlines struct {
 	http.ResponseWriter
