@@ -62,7 +62,11 @@ type Retry struct {
 
 // Policy is the queue's policy in the engine's words.
 func (q Queue) Policy() job.Policy {
-	return job.Policy{Timeouts: job.Timeouts(q.Timeouts), Retry: job.Retry(q.Retry)}
+	r := q.Retry
+	return job.Policy{
+		Timeouts: job.Timeouts(q.Timeouts),
+		Retry:    job.Retry{Backoff: r.Backoff, BackoffMax: r.BackoffMax, For: r.For, OnTimeout: r.OnTimeout, AfterOutput: r.AfterOutput},
+	}
 }
 
 // Defaults is a queue of the given executor that was told nothing else.

@@ -2,6 +2,7 @@ package job
 
 import (
 	"math"
+	"slices"
 	"time"
 )
 
@@ -20,11 +21,20 @@ func (p Policy) Whole() Policy {
 		&t.Lease, &t.RunSoft, &t.RunHard, &t.Request, &t.FirstOutput, &t.IdleOutput, &t.Queue, &t.CancelGrace, &t.Abandon,
 		&r.Backoff, &r.BackoffMax, &r.For,
 	} {
-		if part := *d % time.Millisecond; part > 0 {
-			*d += time.Millisecond - part
-		}
+		*d = wholeMillis(*d)
+	}
+	r.Delays = slices.Clone(r.Delays) // the caller's policy may be its queue's
+	for i := range r.Delays {
+		r.Delays[i] = wholeMillis(r.Delays[i])
 	}
 	return p
+}
+
+func wholeMillis(d time.Duration) time.Duration {
+	if part := d % time.Millisecond; part > 0 {
+		d += time.Millisecond - part
+	}
+	return d
 }
 
 // Seconds is a number of seconds as a duration, rounded to the nanosecond. A positive
@@ -66,6 +76,10 @@ type Retry struct {
 	For         time.Duration `json:"for,omitempty"`         // how long, from the first start, being told to wait is put up with
 	OnTimeout   bool          `json:"on_timeout,omitempty"`  // a run that reached its time may be tried again
 	AfterOutput AfterOutput   `json:"after_output,omitempty"`
+	// Delays are the waits after the first failures, one for each, without jitter and
+	// without regard to BackoffMax. The failures after them wait for the backoff of their
+	// number, as all do when there are no Delays.
+	Delays []time.Duration `json:"delays,omitempty"`
 }
 
 // Verdict is what follows a failed attempt.
@@ -78,7 +92,7 @@ type Verdict struct {
 // Judge decides what follows a fault. It is a pure function: jitter, in [0,1), is
 // the caller's die.
 func (j *Job) Judge(f *Fault, spoke bool, now time.Time, jitter float64) Verdict {
-	r := j.Policy.Retry
+	r := &j.Policy.Retry
 	if spoke && r.AfterOutput == FailAfterOutput {
 		return Verdict{}
 	}
@@ -103,9 +117,13 @@ func (j *Job) Judge(f *Fault, spoke bool, now time.Time, jitter float64) Verdict
 	return Verdict{Again: true, Delay: max(f.RetryAfter, r.backoff(j.Failures(), jitter))}
 }
 
-// backoff is the wait after the failure of that number: doubled each time, and
-// spread by a quarter so that jobs which failed together do not come back together.
-func (r Retry) backoff(failure int, jitter float64) time.Duration {
+// backoff is the wait after the failure of that number: its delay, or else doubled each
+// time, and spread by a quarter so that jobs which failed together do not come back
+// together.
+func (r *Retry) backoff(failure int, jitter float64) time.Duration {
+	if failure <= len(r.Delays) {
+		return r.Delays[max(failure, 1)-1]
+	}
 	d := float64(r.Backoff) * math.Pow(2, float64(max(failure, 1)-1))
 	if r.BackoffMax > 0 {
 		d = min(d, float64(r.BackoffMax))

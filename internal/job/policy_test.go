@@ -58,6 +58,36 @@ func TestBackoffIsBounded(t *testing.T) {
 	}
 }
 
+// The nth failure waits for the nth delay exactly, and the doubling goes on after the last one.
+func TestDelaysComeBeforeTheDoubling(t *testing.T) {
+	retry := job.Retry{
+		Backoff: time.Second, BackoffMax: 10 * time.Second, For: time.Hour,
+		Delays: []time.Duration{5 * time.Second, 0, 2 * time.Minute},
+	}
+	for failure, want := range map[int]time.Duration{1: 5 * time.Second, 2: 0, 3: 2 * time.Minute, 4: 8 * time.Second, 5: 10 * time.Second} {
+		j := attempt(failure+2, retry)
+		j.MaxAttempts, j.Losses = 6, 2 // which are no failures
+		least := j.Judge(&job.Fault{Class: job.Later}, false, time.Now(), 0)
+		most := j.Judge(&job.Fault{Class: job.Later}, false, time.Now(), 0.999)
+		if !least.Again || least.Delay != want || failure <= 3 && most != least {
+			t.Errorf("failure %d is followed by %+v to %+v, want a delay of %s", failure, least, most, want)
+		}
+		told := j.Judge(&job.Fault{Class: job.Later, RetryAfter: time.Hour}, false, time.Now(), 0)
+		if told.Delay != time.Hour {
+			t.Errorf("failure %d, told to wait for an hour, waits for %s", failure, told.Delay)
+		}
+	}
+	last := attempt(2, retry)
+	last.MaxAttempts = 2
+	if v := last.Judge(&job.Fault{Class: job.Later}, false, time.Now(), 0); v.Again {
+		t.Errorf("delays are left, and the last attempt is followed by %+v", v)
+	}
+	wait := attempt(3, retry).Judge(&job.Fault{Class: job.Wait}, false, time.Unix(1010, 0), 0.5)
+	if wait != (job.Verdict{Again: true, Delay: 5 * time.Second, Refund: true}) {
+		t.Errorf("being told to wait is followed by %+v", wait)
+	}
+}
+
 // An error that is no fault may succeed later; a wrapped fault is found.
 func TestFaultOf(t *testing.T) {
 	fault := &job.Fault{Code: "quota", Class: job.Final}
@@ -96,9 +126,13 @@ func TestAWholePolicyIsRoundedUp(t *testing.T) {
 	for d, want := range map[time.Duration]time.Duration{
 		0: 0, 1: time.Millisecond, time.Millisecond: time.Millisecond, time.Millisecond + 1: 2 * time.Millisecond, job.MaxDuration: job.MaxDuration,
 	} {
-		p := job.Policy{Timeouts: job.Timeouts{RunHard: d, Abandon: d}, Retry: job.Retry{For: d}}.Whole()
-		if p.Timeouts.RunHard != want || p.Timeouts.Abandon != want || p.Retry.For != want {
+		given := job.Policy{Timeouts: job.Timeouts{RunHard: d, Abandon: d}, Retry: job.Retry{For: d, Delays: []time.Duration{d}}}
+		p := given.Whole()
+		if p.Timeouts.RunHard != want || p.Timeouts.Abandon != want || p.Retry.For != want || p.Retry.Delays[0] != want {
 			t.Errorf("%s becomes %+v, want %s", d, p, want)
+		}
+		if given.Retry.Delays[0] != d {
+			t.Errorf("the given delay %s became %s", d, given.Retry.Delays[0])
 		}
 	}
 }

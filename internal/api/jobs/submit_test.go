@@ -63,7 +63,7 @@ func TestAPolicyIsLaidOverTheQueues(t *testing.T) {
 	f.ask("POST", "/v1/jobs", `{"queue":"sim","input":1,"timeouts":{"run_soft_s":5},"retry":{"for_s":0}}`)
 	want := aQueue().Policy
 	want.Timeouts.RunSoft, want.Retry.For = 5*time.Second, 0
-	if f.request.Policy == nil || *f.request.Policy != want {
+	if f.request.Policy == nil || !reflect.DeepEqual(*f.request.Policy, want) {
 		t.Errorf("%+v", f.request.Policy)
 	}
 }

@@ -22,7 +22,14 @@ func encodePolicy(p job.Policy) []byte {
 		buf = binary.AppendVarint(buf, int64(d/time.Millisecond))
 	}
 	buf = append(buf, flag(r.OnTimeout), flag(r.AfterOutput == job.FailAfterOutput))
-	return binary.AppendVarint(buf, int64(t.Abandon/time.Millisecond))
+	buf = binary.AppendVarint(buf, int64(t.Abandon/time.Millisecond))
+	if len(r.Delays) > 0 { // few jobs have any
+		buf = binary.AppendVarint(buf, int64(len(r.Delays)))
+	}
+	for _, d := range r.Delays {
+		buf = binary.AppendVarint(buf, int64(d/time.Millisecond))
+	}
+	return buf
 }
 
 func flag(on bool) byte {
@@ -40,15 +47,19 @@ func decodePolicy(buf []byte) (p job.Policy, err error) {
 	}
 	buf = buf[1:]
 	t, r := &p.Timeouts, &p.Retry
+	next := func() (v int64) {
+		v, n := binary.Varint(buf)
+		if n <= 0 {
+			err, n = errPolicy, len(buf)
+		}
+		buf = buf[n:]
+		return v
+	}
 	for _, d := range [...]*time.Duration{
 		&t.Lease, &t.RunSoft, &t.RunHard, &t.Request, &t.FirstOutput, &t.IdleOutput, &t.Queue, &t.CancelGrace,
 		&r.Backoff, &r.BackoffMax, &r.For,
 	} {
-		ms, n := binary.Varint(buf)
-		if n <= 0 {
-			return p, errPolicy
-		}
-		*d, buf = time.Duration(ms)*time.Millisecond, buf[n:]
+		*d = time.Duration(next()) * time.Millisecond
 	}
 	if len(buf) < 2 {
 		return p, errPolicy
@@ -58,13 +69,18 @@ func decodePolicy(buf []byte) (p job.Policy, err error) {
 	if buf[1] == 1 {
 		r.AfterOutput = job.FailAfterOutput
 	}
-	if buf = buf[2:]; len(buf) == 0 {
-		return p, nil // written before jobs could be abandoned
+	if buf = buf[2:]; len(buf) > 0 { // it was written since jobs can be abandoned
+		t.Abandon = time.Duration(next()) * time.Millisecond
 	}
-	ms, n := binary.Varint(buf)
-	if n <= 0 {
-		return p, errPolicy
+	if len(buf) > 0 { // it has delays
+		n := next()
+		if n < 0 || n > int64(len(buf)) {
+			return p, errPolicy
+		}
+		r.Delays = make([]time.Duration, n)
+		for i := range r.Delays {
+			r.Delays[i] = time.Duration(next()) * time.Millisecond
+		}
 	}
-	t.Abandon = time.Duration(ms) * time.Millisecond
-	return p, nil
+	return p, err
 }

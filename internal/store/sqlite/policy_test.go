@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"reflect"
 	"testing"
 	"testing/quick"
 	"time"
@@ -10,17 +11,20 @@ import (
 
 // A policy reads back as it was stored, to the millisecond.
 func TestPoliciesAreKept(t *testing.T) {
-	keep := func(lease, hard, queue, backoff, patience, abandon uint32, onTimeout, fail bool) bool {
+	keep := func(lease, hard, queue, backoff, patience, abandon uint32, delays []uint32, onTimeout, fail bool) bool {
 		ms := func(n uint32) time.Duration { return time.Duration(n) * time.Millisecond }
 		p := job.Policy{
 			Timeouts: job.Timeouts{Lease: ms(lease), RunHard: ms(hard), Queue: ms(queue), CancelGrace: ms(backoff), Abandon: ms(abandon)},
 			Retry:    job.Retry{Backoff: ms(backoff), For: ms(patience), OnTimeout: onTimeout, AfterOutput: job.RestartAfterOutput},
 		}
+		for _, d := range delays {
+			p.Retry.Delays = append(p.Retry.Delays, ms(d))
+		}
 		if fail {
 			p.Retry.AfterOutput = job.FailAfterOutput
 		}
 		got, err := decodePolicy(encodePolicy(p))
-		return err == nil && got == p
+		return err == nil && reflect.DeepEqual(got, p)
 	}
 	if err := quick.Check(keep, nil); err != nil {
 		t.Error(err)
@@ -43,7 +47,11 @@ func TestOlderPoliciesAreRead(t *testing.T) {
 		0x80, 0xba, 0xb7, 0x03, // 1 h
 		1, 1,
 	}
-	if got, err := decodePolicy(older); err != nil || got != want {
+	since := encodePolicy(want) // since jobs can be abandoned
+	if got, err := decodePolicy(since); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("a policy without delays reads as %+v, %v", got, err)
+	}
+	if got, err := decodePolicy(older); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("an older policy reads as %+v, %v", got, err)
 	}
 }
@@ -59,6 +67,12 @@ func TestDamagedPoliciesAreNoticed(t *testing.T) {
 	}
 	if _, err := decodePolicy(append(whole[:older:older], 0x80)); err == nil {
 		t.Error("a policy with half a number at its end was read")
+	}
+	delayed := encodePolicy(job.Policy{Retry: job.Retry{Delays: []time.Duration{time.Hour, time.Hour, time.Hour}}})
+	for n := len(whole) + 1; n < len(delayed); n++ {
+		if _, err := decodePolicy(delayed[:n]); err == nil {
+			t.Errorf("%d of %d bytes were read as a policy with delays", n, len(delayed))
+		}
 	}
 	if _, err := decodePolicy(append([]byte{policyVersion + 1}, whole[1:]...)); err == nil {
 		t.Error("a policy of another version was read")

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"bytes"
+	"fmt"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -91,6 +92,7 @@ func submitKeeps(w *world) {
 			Retry: job.Retry{
 				Backoff: 250 * time.Millisecond, BackoffMax: time.Minute, For: time.Hour,
 				OnTimeout: true, AfterOutput: job.FailAfterOutput,
+				Delays: []time.Duration{0, 5 * time.Second, time.Millisecond, job.MaxDuration},
 			},
 		}
 	})
@@ -112,7 +114,7 @@ func submitWholeClocks(w *world) {
 				Lease: of(1001), RunSoft: of(1), RunHard: of(2), Request: of(3), FirstOutput: of(4), IdleOutput: of(5),
 				Queue: of(60_001), CancelGrace: of(6), Abandon: of(120_001),
 			},
-			Retry: job.Retry{Backoff: of(1), BackoffMax: of(7), For: of(8), AfterOutput: job.RestartAfterOutput},
+			Retry: job.Retry{Backoff: of(1), BackoffMax: of(7), For: of(8), AfterOutput: job.RestartAfterOutput, Delays: []time.Duration{of(9), of(10_001)}},
 		}
 	}
 	want := policy(func(ms int) time.Duration { return time.Duration(ms) * time.Millisecond })
@@ -120,10 +122,10 @@ func submitWholeClocks(w *world) {
 	leased, waits, scheduled := w.newSubmit(leasedAs(w.token()), set), w.newSubmit(set), w.newSubmit(delayed(time.Minute), set)
 	w.do(leased, waits, scheduled)
 	for _, s := range []*store.Submit{leased, waits, scheduled} {
-		equal(w, "the policy that is answered", s.Job.Policy, want)
-		equal(w, "the policy that is stored", w.job(s.Job.ID).Policy, want)
+		equal(w, "the policy that is answered", fmt.Sprint(s.Job.Policy), fmt.Sprint(want))
+		equal(w, "the policy that is stored", fmt.Sprint(w.job(s.Job.ID).Policy), fmt.Sprint(want))
 	}
-	equal(w, "the policy that a worker gets", w.claimOne(queue).Job.Policy, want)
+	equal(w, "the policy that a worker gets", fmt.Sprint(w.claimOne(queue).Job.Policy), fmt.Sprint(want))
 
 	id := w.submit(patient(time.Nanosecond))
 	w.pass(999 * time.Microsecond)
