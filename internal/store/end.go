@@ -22,7 +22,10 @@ type End struct {
 // job with Refs or a Tally that ends, whoever ends it, and for every such job that a
 // [Retry] queues again: what its end left is then out of date. It is a pure function of
 // what it is given: a transaction that is tried again calls it again, so that the ids of
-// the jobs that it makes must be the same then.
+// the jobs that it makes must be the same then. No other job of any owner has such an id:
+// derive it from the id and the revision of the job that ended. An id begins with a time:
+// take that of the end, or lists by time have to read more rows. Of a damaged log Text and
+// Entries read what comes before the damage.
 type AtEnd func(End) Follow
 
 // Follow is what an end leaves, stored by the transaction that ends the job.

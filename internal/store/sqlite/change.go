@@ -128,7 +128,9 @@ func (t *tx) remove(g gone) error {
 		}
 	}
 	if g.tally != "" {
-		t.tallyChange(tally{g.owner, g.tally}).rows--
+		c := t.tallyChange(tally{g.owner, g.tally})
+		c.rows--
+		c.removed = true
 	}
 	if g.files > 0 {
 		t.batch.Removed = append(t.batch.Removed, g.id)

@@ -8,6 +8,7 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
 // An older database has jobs whose ids were made long before their files had come in.
@@ -49,6 +50,23 @@ func TestTheMigrationFindsTheLongestUpload(t *testing.T) {
 		}})
 		if want := max(time.Hour, upload).Microseconds(); err != nil || apart != want {
 			t.Errorf("an upload of %s: %d, %v, want %d", upload, apart, err, want)
+		}
+	}
+}
+
+// A job whose id tells nothing of its time is found by its time.
+func TestListsByTimeFindAnyID(t *testing.T) {
+	for _, first := range []byte{0, 1, 7, 0x80, 0xff} {
+		d := newDamaging(t)
+		id := job.NewID()
+		id[0] = first
+		d.submit(func(s *store.Submit) { s.Job.ID = id })
+		for range 2 {
+			page, _, err := d.List(d.Context(), job.Filter{Owner: someone, CreatedAfter: d.now.Add(-time.Hour), CreatedBefore: d.now.Add(time.Hour), Limit: 10})
+			if err != nil || len(page) != 1 {
+				t.Errorf("%x: %d jobs, %v", first, len(page), err)
+			}
+			d.reopenWith(nil)
 		}
 	}
 }

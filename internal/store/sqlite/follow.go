@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"errors"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
@@ -15,14 +16,19 @@ func (t *tx) follow(j *row, result *job.Result) error {
 	}
 	var failed error
 	end := store.End{Job: j.Job, Result: result}
+	readable := func(err error) {
+		if !errors.Is(err, errBlock) { // a job ends with what can be read of a damaged log
+			failed = firstError(failed, err)
+		}
+	}
 	end.Text = func(limit int) string {
 		text, err := readText(t.q.text, j.n, aside{}, limit)
-		failed = firstError(failed, err)
+		readable(err)
 		return text
 	}
 	end.Entries = func(limit int) []job.Entry {
 		log := &portion{left: limit}
-		failed = firstError(failed, readEntries(t.q.output, j.n, aside{}, log))
+		readable(readEntries(t.q.output, j.n, aside{}, log))
 		return log.entries
 	}
 	if j.Tally != "" {
@@ -80,7 +86,8 @@ func tallyOf(j *job.Job) tally { return tally{j.Owner, j.Tally} }
 // tallyChange is what a batch adds to a tally.
 type tallyChange struct {
 	job.Counts
-	rows int64 // of jobs in the tally, ended ones included
+	rows    int64 // of jobs in the tally, ended ones included
+	removed bool  // some were removed: perhaps all
 }
 
 // tallyChange is what the batch has added to the job's tally so far, to be added to.
@@ -113,7 +120,7 @@ func (t *tx) saveTallies() error {
 		err := t.q.addTally.text(of.owner.Tenant).text(of.owner.User).text(of.name).int(d.rows).
 			int(c.Scheduled).int(c.Queued).int(c.Parked).int(c.Running).
 			int(c.Succeeded).int(c.Failed).int(c.Cancelled).int(c.Expired).int(c.Retried).int(c.WaitingBytes).run()
-		if err == nil && d.rows < 0 {
+		if err == nil && d.removed {
 			err = t.q.dropTally.text(of.owner.Tenant).text(of.owner.User).text(of.name).run()
 		}
 		if err != nil {

@@ -19,7 +19,7 @@ const (
 // List reads a page of jobs; see [store.Jobs].
 func (s *Store) List(ctx context.Context, f job.Filter) (page []job.Job, next job.ID, err error) {
 	err = s.read(ctx, func(r *reader) error {
-		rows, after, err := r.page(f, time.Duration(s.idsApart.Load()))
+		rows, after, err := r.page(f, s.idsApart.Load())
 		for i := range rows {
 			page = append(page, rows[i].Job)
 		}
@@ -29,7 +29,7 @@ func (s *Store) List(ctx context.Context, f job.Filter) (page []job.Job, next jo
 	return page, next, err
 }
 
-func (r *reader) page(f job.Filter, idsApart time.Duration) (page []row, next job.ID, err error) {
+func (r *reader) page(f job.Filter, idsApart int64) (page []row, next job.ID, err error) {
 	q := r.list
 	if f.Status == job.Failed {
 		q = r.listFailed
@@ -59,38 +59,41 @@ func (r *reader) page(f job.Filter, idsApart time.Duration) (page []row, next jo
 	return page, next, err
 }
 
-// between are the ids between which the wanted jobs lie. The time in an id is at most
-// idsApart from when its job was created.
-func between(f *job.Filter, idsApart time.Duration) (before, after job.ID) {
+// between are the ids between which the wanted jobs lie, and perhaps others. The time in
+// an id is at most idsApart milliseconds from when its job was created.
+func between(f *job.Filter, idsApart int64) (before, after job.ID) {
 	before = f.After
 	if before == (job.ID{}) {
 		before = lastID
 	}
 	if !f.CreatedBefore.IsZero() {
-		if id := idAt(f.CreatedBefore.Add(idsApart)); compareIDs(id, before) < 0 {
+		if id := idAt(f.CreatedBefore.UnixMilli() + idsApart + 1); compareIDs(id, before) < 0 {
 			before = id
 		}
 	}
 	if !f.CreatedAfter.IsZero() {
-		after = idAt(f.CreatedAfter.Add(-idsApart))
+		after = idAt(f.CreatedAfter.UnixMilli() - idsApart)
 	}
 	return before, after
 }
 
 // keepApart remembers it when a new job's id is from further away than any before.
 func (t *tx) keepApart(j *job.Job) error {
-	apart := j.CreatedAt.Sub(j.ID.Time()).Abs()
-	if int64(apart) <= t.idsApart.Load() {
+	apart := j.CreatedAt.UnixMilli() - j.ID.Time().UnixMilli()
+	if apart = max(apart, -apart) + 1; apart <= t.idsApart.Load() {
 		return nil
 	}
-	t.idsApart.Store(int64(apart)) // before the commit: no list sees the job with less
-	return t.q.setApart.int(apart.Microseconds() + 1).run()
+	t.idsApart.Store(apart) // before the commit: no list sees the job with less
+	return t.q.setApart.int(apart * 1000).run()
 }
 
-// idAt is the least id of a time.
-func idAt(t time.Time) (id job.ID) {
-	ms := max(t.UnixMilli(), 0)
-	binary.BigEndian.PutUint64(id[:], uint64(ms)<<16)
+// idAt is the least id of a time in milliseconds; the last id, for one that no id can
+// have.
+func idAt(ms int64) (id job.ID) {
+	if ms >= 1<<48 {
+		return lastID
+	}
+	binary.BigEndian.PutUint64(id[:], uint64(max(ms, 0))<<16)
 	return id
 }
 

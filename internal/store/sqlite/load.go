@@ -16,7 +16,7 @@ func (s *Store) load() error {
 		each func(column) error
 	}{
 		{s.q.lastBatch, s.loadLast},
-		{s.q.apart, func(c column) error { s.idsApart.Store(c.int(0) * int64(time.Microsecond)); return nil }},
+		{s.q.apart, func(c column) error { s.idsApart.Store(c.int(0)/1000 + 1); return nil }},
 		{s.q.loadCounts, s.loadCount},
 		{s.q.loadLine, s.loadReady()},
 		{s.q.loadDue, s.loadScheduled()},

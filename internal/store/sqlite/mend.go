@@ -68,6 +68,9 @@ func (t *tx) mend(j *row) error {
 func (t *tx) endDamaged() error {
 	for _, id := range t.damaged {
 		h := t.running[id]
+		if h == nil { // its row and its tail are damaged: it was listed twice
+			continue
+		}
 		if err := t.blockIntoLog(h); err != nil {
 			return err
 		}

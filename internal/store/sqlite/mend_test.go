@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"bytes"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -189,5 +190,85 @@ func TestDamagedRowsAndTheirOwners(t *testing.T) {
 	prune := &store.Prune{Limit: 10}
 	if d.do(prune); prune.Deleted != 1 {
 		t.Errorf("a prune deleted %d jobs, want 1", prune.Deleted)
+	}
+}
+
+func (d *damaging) reopenWith(atEnd store.AtEnd) {
+	d.Helper()
+	if err := d.Store.Close(); err != nil {
+		d.Fatal(err)
+	}
+	s, err := Open(d.Context(), d.path, Options{Clock: func() time.Time { return d.now }, Unsynced: true, AtEnd: atEnd})
+	if err != nil {
+		d.Fatal(err)
+	}
+	d.Store = s
+}
+
+func (d *damaging) exec(sql string, args ...any) {
+	d.Helper()
+	if err := sqlitex.Execute(d.conn, sql, &sqlitex.ExecOptions{Args: args}); err != nil {
+		d.Fatal(err)
+	}
+}
+
+func (d *damaging) running(edits ...func(*store.Submit)) (job.ID, job.Lease) {
+	d.Helper()
+	token := job.NewToken()
+	leased := func(s *store.Submit) { s.Token, s.LeaseFor, s.Worker = token, time.Minute, "w" }
+	id := d.submit(append(edits, leased)...)
+	return id, job.Lease{Job: id, Token: token}
+}
+
+func words(seq int64, text string) []job.Entry {
+	return []job.Entry{{Seq: seq, Attempt: 1, Kind: job.Text, Data: []byte(text)}}
+}
+
+// A row and a tail that are damaged end their job once.
+func TestAJobWithTwoDamagesEndsOnce(t *testing.T) {
+	d := newDamaging(t)
+	id, lease := d.running()
+	d.do(&store.Append{Lease: lease, Entries: words(1, "hello")})
+	d.damage("policy", id)
+	d.exec("UPDATE tail SET data = x'ffffff'")
+	d.reopenWith(nil)
+	d.failed(d.do(), id)
+}
+
+// An end reads what can be read of a damaged log.
+func TestAJobWithADamagedLogEnds(t *testing.T) {
+	d := newDamaging(t)
+	d.reopenWith(func(e store.End) store.Follow {
+		e.Text(100)
+		e.Entries(100)
+		return store.Follow{}
+	})
+	id, lease := d.running(func(s *store.Submit) { s.Job.Refs = []string{"r"} })
+	d.do(&store.Append{Lease: lease, Entries: words(1, string(bytes.Repeat([]byte("x"), 200)))})
+	d.do(&store.Append{Lease: lease, Entries: words(2, string(bytes.Repeat([]byte("y"), 200)))})
+	d.exec("UPDATE output SET data = x'ffffff'")
+	d.do(&store.Finish{Lease: lease, To: job.Succeeded, Keep: time.Hour})
+	if j, err := d.Job(d.Context(), someone, id); err != nil || j.State != job.Succeeded {
+		t.Fatal(j.State, err)
+	}
+}
+
+// A job whose record is damaged is counted out of its tally, and out of what it holds.
+func TestATallyOfADamagedJobIsLeftByIt(t *testing.T) {
+	for column, damage := range map[string]string{"policy": "x'7b00ff'", "extra": `replace(extra, '"b"', '"b')`} {
+		d := newDamaging(t)
+		in := func(s *store.Submit) { s.Job.Tally = "t" }
+		bad := d.submit(in)
+		d.exec(fmt.Sprintf("UPDATE jobs SET %s = %s WHERE id = ?", column, damage), bad[:])
+		d.failed(d.do(claimOf(1)), bad)
+		n, err := d.Tally(d.Context(), someone, "t")
+		if err != nil || n.Unfinished() != 0 || n.Failed != 1 {
+			t.Errorf("with the %s damaged the tally is %+v, %v", column, n, err)
+		}
+		d.do(&store.Delete{Owner: someone, ID: bad})
+		n, err = d.Tally(d.Context(), someone, "t")
+		if err != nil || n != (job.Counts{}) {
+			t.Errorf("with the %s damaged the tally is %+v, %v after the delete", column, n, err)
+		}
 	}
 }

@@ -17,12 +17,13 @@ const jobColumns = `n, id, tenant, usr, queue, key, priority, state, attempt, ma
 
 const afterJobColumns = 28 // the first column behind jobColumns
 
-// extra is the part of a row that most jobs do not have.
+// extra is the part of a row that most jobs do not have. What the end of a job needs
+// comes first: it can be read although what follows is damaged.
 type extra struct {
-	Metadata map[string]string `json:"m,omitempty"`
 	Ref      string            `json:"r,omitempty"` // the only reference
 	Refs     []string          `json:"rs,omitempty"`
 	Tally    string            `json:"y,omitempty"`
+	Metadata map[string]string `json:"m,omitempty"`
 	Files    []job.File        `json:"f,omitempty"`
 	Trace    string            `json:"t,omitempty"`
 }
@@ -53,9 +54,32 @@ func tallyIn(raw []byte) string {
 	if !bytes.Contains(raw, []byte(`"y":`)) { // decoding costs more
 		return ""
 	}
-	var x extra
-	_ = json.Unmarshal(raw, &x) // of a damaged row the tally is not known
+	x, _ := decodeExtra(raw)
 	return x.Tally
+}
+
+// decodeExtra reads the column extra. With an error it returns the fields that come
+// before the damage.
+func decodeExtra(raw []byte) (x extra, err error) {
+	if len(raw) == 0 {
+		return x, nil
+	}
+	if err = json.Unmarshal(raw, &x); err == nil {
+		return x, nil
+	}
+	x = extra{}
+	fields := map[string]any{"r": &x.Ref, "rs": &x.Refs, "y": &x.Tally, "m": &x.Metadata}
+	in := json.NewDecoder(bytes.NewReader(raw))
+	if _, failed := in.Token(); failed != nil {
+		return x, err
+	}
+	for {
+		name, _ := in.Token()
+		key, _ := name.(string)
+		if into := fields[key]; into == nil || in.Decode(into) != nil {
+			return x, err
+		}
+	}
 }
 
 // row is a job and what its row has besides.
@@ -91,9 +115,9 @@ func scanJob(c column) (j job.Job, err error) {
 		Revision:   c.int(25),
 		Losses:     int(c.int(26)), Cleared: int(c.int(27)),
 	}
-	var x extra
 	policy, failed := decodePolicy(c.bytes(15))
-	failed = errors.Join(failed, decode(c, 12, &j.Progress), decode(c, 13, &j.Failure), decode(c, 16, &x))
+	x, damage := decodeExtra(c.bytes(16))
+	failed = errors.Join(failed, damage, decode(c, 12, &j.Progress), decode(c, 13, &j.Failure))
 	j.Policy, j.Metadata, j.Refs, j.Files, j.Trace, j.Tally = policy, x.Metadata, x.refs(), x.Files, x.Trace, x.Tally
 	if failed != nil {
 		return j, fmt.Errorf("%w: %s: %w", errDamaged, j.ID, failed)

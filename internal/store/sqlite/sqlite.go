@@ -81,7 +81,7 @@ type Store struct {
 	broken atomic.Bool // the file was found damaged: nothing more is written to it
 	stuck  atomic.Bool // after the last batch a suspect is parked and none runs
 	// idsApart is how far the time in an id ever was from when its job was created, in
-	// nanoseconds: see the migration that made the table created. Written under mu.
+	// milliseconds: see the migration that made the table created. Written under mu.
 	idsApart atomic.Int64
 
 	mu sync.Mutex

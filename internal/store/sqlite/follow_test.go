@@ -1,0 +1,31 @@
+package sqlite
+
+import (
+	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// A batch may make the only job of a tally at an end, and delete it.
+func TestATallyThatOneBatchMakesAndEmptiesIsNotKept(t *testing.T) {
+	d := newDamaging(t)
+	made := job.NewID()
+	d.reopenWith(func(e store.End) store.Follow {
+		if len(e.Job.Refs) == 0 {
+			return store.Follow{}
+		}
+		return store.Follow{Jobs: []*store.Submit{{Job: job.Job{ID: made, Owner: someone, Queue: "q", Priority: 5, MaxAttempts: 1, Tally: "t"}}}}
+	})
+	_, lease := d.running(func(s *store.Submit) { s.Job.Refs = []string{"r"} })
+	del := &store.Delete{Owner: someone, ID: made}
+	d.do(&store.Finish{Lease: lease, To: job.Succeeded, Keep: time.Hour}, del)
+	if del.Err != nil {
+		t.Fatal(del.Err)
+	}
+	n, err := d.Tally(d.Context(), someone, "t")
+	if err != nil || n != (job.Counts{}) {
+		t.Errorf("the tally is %+v, %v", n, err)
+	}
+}
