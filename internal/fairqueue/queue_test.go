@@ -156,3 +156,22 @@ func TestOldestIsTheLongestWaiting(t *testing.T) {
 		}
 	}
 }
+
+// A job that waits for days costs no memory for the seconds that pass meanwhile.
+func TestSecondsOfNoJobAreForgotten(t *testing.T) {
+	q := New()
+	waits := func(at int64) *job.Job { return &job.Job{RunAt: time.Unix(at, 0), State: job.Parked} }
+	q.Move(waits(0), 0)
+	for at := int64(1); at < 10_000; at++ {
+		j := waits(at)
+		q.Move(j, 0)
+		j.State = job.Cancelled
+		q.Move(j, job.Parked)
+		if n := len(q.ready.seconds); n > 200 || n != len(q.ready.order) {
+			t.Fatalf("%d seconds are remembered, %d in order, after %d", n, len(q.ready.order), at)
+		}
+	}
+	if got := q.Oldest(); !got.Equal(time.Unix(0, 0)) {
+		t.Fatalf("the oldest is of %v", got)
+	}
+}

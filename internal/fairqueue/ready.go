@@ -10,7 +10,8 @@ import (
 // cost no more than the seconds in which they came.
 type readyTimes struct {
 	seconds map[int64]*second
-	order   seconds // of all in the map; the empty ones are dropped when they come first
+	order   seconds // of all in the map
+	empty   int     // how many of them are of no job any more
 }
 
 // second is the jobs that became ready within one second, and still wait.
@@ -33,6 +34,8 @@ func (r *readyTimes) add(at time.Time) {
 		s = &second{number: n}
 		r.seconds[n] = s
 		heap.Push(&r.order, s)
+	} else if s.jobs == 0 {
+		r.empty--
 	}
 	if s.jobs == 0 || micros < s.first {
 		s.first = micros
@@ -42,12 +45,34 @@ func (r *readyTimes) add(at time.Time) {
 
 func (r *readyTimes) remove(at time.Time) {
 	if s := r.seconds[numberOf(at.UnixMicro())]; s != nil && s.jobs > 0 {
-		s.jobs--
+		if s.jobs--; s.jobs == 0 {
+			r.empty++
+		}
 	}
 	for len(r.order) > 0 && r.order[0].jobs == 0 {
 		delete(r.seconds, r.order[0].number)
 		heap.Pop(&r.order)
+		r.empty--
 	}
+	if r.empty > 64 && r.empty > len(r.order)/2 {
+		r.drop()
+	}
+}
+
+// drop forgets the seconds of no job: one that waits for days keeps them from coming
+// first.
+func (r *readyTimes) drop() {
+	left := r.order[:0]
+	for _, s := range r.order {
+		if s.jobs > 0 {
+			left = append(left, s)
+		} else {
+			delete(r.seconds, s.number)
+		}
+	}
+	clear(r.order[len(left):])
+	r.order, r.empty = left, 0
+	heap.Init(&r.order)
 }
 
 // Oldest is since when the job has been ready that has waited longest, queued or
