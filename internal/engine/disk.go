@@ -212,7 +212,10 @@ func refuseGrowth(b *store.Batch, refusal error) bool {
 	for _, op := range b.Dues {
 		op.Err = refusal
 	}
-	b.Submits, b.Writes, b.Retries, b.Pauses, b.Dues = nil, nil, nil, nil, nil
+	for _, op := range b.Presences {
+		op.Err = refusal
+	}
+	b.Submits, b.Writes, b.Retries, b.Pauses, b.Dues, b.Presences = nil, nil, nil, nil, nil, nil
 	return b.Len() < before
 }
 
@@ -351,6 +354,8 @@ func refusedOp(op any) bool {
 	case *store.Pause:
 		return op.Err != nil
 	case *store.Due:
+		return op.Err != nil
+	case *store.Presence:
 		return op.Err != nil
 	}
 	return false

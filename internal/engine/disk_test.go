@@ -592,3 +592,33 @@ func nothingHangsOnAFullDisk(t *testing.T) {
 		t.Errorf("with room again: %v", err)
 	}
 }
+
+// On a full disk nobody's presence can be stored, and sweeps go on: jobs still end.
+func TestAPresenceHoldsUpNoSweep(t *testing.T) { synctest.Test(t, aPresenceHoldsUpNoSweep) }
+
+func aPresenceHoldsUpNoSweep(t *testing.T) {
+	r := newRough(t, sqlite.Options{Unsynced: true})
+	p := job.Policy{Timeouts: job.Timeouts{Lease: 30 * time.Second, CancelGrace: 10 * time.Second, Abandon: job.MinAbandon}}
+	id := r.submit(Request{Policy: &p})
+	<-r.jobs
+	r.breaks(faulty.Full, func(b *store.Batch) bool { return len(b.Presences) > 0 })
+	r.get(id) // someone was seen
+	if _, err := r.Cancel(t.Context(), job.Owner{User: "u"}, id); err != nil {
+		t.Fatal(err)
+	}
+	r.clock.pass(11 * time.Second)
+	for range 2 {
+		began := time.Now()
+		_ = r.sweeper.once(t.Context())
+		if took := time.Since(began); took > time.Second {
+			t.Fatalf("a sweep took %s", took)
+		}
+		time.Sleep(abandonEvery)
+	}
+	if s := r.get(id); s.State != job.Cancelled {
+		t.Errorf("a job whose cancel was not followed is %s", s.State)
+	}
+	r.heals()
+	time.Sleep(abandonEvery)
+	r.sweep()
+}

@@ -133,9 +133,12 @@ func (e *Engine) abandon(ctx context.Context) error {
 	if op := e.presence.unstored(time.Now()); op != nil {
 		err := e.urgent(ctx, op)
 		e.sweeper.step(err)
-		if err != nil || op.Err != nil {
+		if err = firstOf(err, op.Err); err != nil {
 			e.presence.missed(op)
-			return firstOf(err, op.Err)
+			if job.CodeOf(err) == job.NoSpace { // that was said
+				return nil
+			}
+			return err
 		}
 	}
 	for after := ""; ; {
