@@ -213,6 +213,35 @@ func (e *Engine) freeSlot(l job.Lease) {
 	}
 }
 
+// letGo takes a lease out of those that workers here hold, and frees its slot unless its
+// own finish has done so. Nil when no worker here holds it.
+func (e *Engine) letGo(l job.Lease) *live {
+	e.mu.Lock()
+	h := e.live[l.Job]
+	if h == nil || h.token != l.Token {
+		e.mu.Unlock()
+		return nil
+	}
+	delete(e.live, l.Job)
+	free := !h.freed
+	h.freed = true
+	e.mu.Unlock()
+	if free {
+		h.to.release(1)
+	}
+	return h
+}
+
+// lease is the lease that the worker holds.
+func (h *live) lease() job.Lease { return job.Lease{Job: h.job.ID, Token: h.token} }
+
+// order tells the worker what to do.
+func (s *server) order(l job.Lease, o job.Order) {
+	if s.Order != nil {
+		s.Order(l, o)
+	}
+}
+
 // retakeSlots takes back the slots of finishes that did not apply although the lease is
 // held: their workers still have the jobs. What was claimed for such a slot meanwhile is
 // handed back when it is to be delivered.
@@ -245,6 +274,7 @@ func (e *Engine) deliver(to *server, c job.Claimed) {
 	e.observer.Began(c.Job.Queue, max(now.Sub(c.Job.RunAt), 0))
 	began := time.Now()
 	to.q.began(began)
+	e.gone(c.Job.ID) // an attempt that ran here, and was ended through another process
 	e.mu.Lock()
 	e.live[c.Job.ID] = &live{job: c.Job, token: c.Token, before: c.Job.OutputBytes, to: to, since: began}
 	e.mu.Unlock()
@@ -253,7 +283,7 @@ func (e *Engine) deliver(to *server, c job.Claimed) {
 	}
 	e.freeSlot(c.Lease())
 	op := e.ending(&c.Job, job.Outcome{HandedBack: true}, false)
-	op.Lease = c.Lease()
+	op.Lease, op.Unused = c.Lease(), true
 	if err := e.lanes.put(&pending{lane: laneUrgent, bytes: opBytes, op: op}); err != nil {
 		e.log.Warn("a job could not be handed back", "job", c.Job.ID, "error", err)
 	}

@@ -411,9 +411,11 @@ func (e *Engine) settled(p *pending) {
 	}
 	switch op := p.op.(type) {
 	case *store.Renew:
+		e.refusedLease(op.Lease, op.Err)
 		e.orderCancel(op.Lease, op.CancelRequested)
 	case *store.Append:
 		e.appended(op)
+		e.refusedLease(op.Lease, op.Err)
 		e.orderCancel(op.Lease, op.CancelRequested)
 	case *store.Finish:
 		e.finished(op, p.taken)

@@ -147,7 +147,9 @@ func (p *peers) look(ctx context.Context, all bool) error {
 		if err != nil {
 			return err
 		}
-		p.stand(ids[:n], list)
+		if err := p.stand(ctx, ids[:n], list); err != nil {
+			return err
+		}
 		ids = ids[n:]
 	}
 	return nil
@@ -175,18 +177,31 @@ func (p *peers) matters(named map[job.ID]bool, all bool) (ids []store.OwnedID) {
 }
 
 // stand acts on where jobs stand. One that was asked for and is not in the list is gone.
-func (p *peers) stand(asked []store.OwnedID, list []store.Standing) {
+func (p *peers) stand(ctx context.Context, asked []store.OwnedID, list []store.Standing) error {
 	there := make(map[job.ID]*store.Standing, len(list))
 	for i := range list {
 		there[list[i].ID] = &list[i]
 	}
+	var said []job.Lease // under which more was said than is known here
 	for _, of := range asked {
 		st := there[of.ID]
-		ours := st != nil && p.e.stands(st)
+		ours := false
+		if st == nil {
+			p.e.gone(of.ID)
+		} else {
+			var lease job.Lease
+			if ours, lease = p.e.stands(st); !lease.Token.IsZero() {
+				said = append(said, lease)
+			}
+		}
 		if p.changed(of.ID, st) && !ours {
 			p.e.lookAgain(of.ID)
 		}
 	}
+	if len(said) == 0 {
+		return nil
+	}
+	return p.e.catchUp(ctx, said)
 }
 
 // changed says whether a followed job has changed since its watchers were told to look.
@@ -208,18 +223,22 @@ func (p *peers) changed(id job.ID, st *store.Standing) bool {
 }
 
 // stands acts on where a job stands that runs here, and says whether all of that was done
-// here: its watchers know it then.
-func (e *Engine) stands(st *store.Standing) (ours bool) {
+// here: its watchers know it then. said is its lease when more was said under it than is
+// known here.
+func (e *Engine) stands(st *store.Standing) (ours bool, said job.Lease) {
 	e.mu.Lock()
 	h := e.live[st.ID]
 	if h == nil {
 		e.mu.Unlock()
-		return false
+		return false, said
 	}
 	lease := job.Lease{Job: st.ID, Token: h.token}
 	newer := st.Revision > h.job.Revision
-	ours = !newer && st.Cursor <= h.job.Cursor
+	ours = !newer && !st.Deleted && st.Cursor <= h.job.Cursor // a delete need not change the revision
 	lost := newer && st.Token != h.token
+	if !lost && st.Cursor > h.job.Cursor {
+		said = lease
+	}
 	stop := newer && !lost && st.CancelRequested && h.job.CancelRequestedAt.IsZero()
 	if newer && !lost {
 		h.job.Revision = st.Revision
@@ -234,24 +253,50 @@ func (e *Engine) stands(st *store.Standing) (ours bool) {
 	case stop:
 		e.order(lease, job.OrderCancel)
 	}
-	return ours
+	return ours, said
 }
 
 // lost lets go of a lease that another process has taken, or through which the attempt
-// was ended there.
+// was ended there. One that no worker here holds is passed over.
 func (e *Engine) lost(l job.Lease) {
-	e.order(l, job.OrderLost)
-	e.freeSlot(l)
+	if h := e.letGo(l); h != nil {
+		h.lost()
+	}
+}
+
+// gone lets go of whatever lease on a job is held here: the job is not in the store any
+// more, or has another lease.
+func (e *Engine) gone(id job.ID) {
 	e.mu.Lock()
-	h := e.live[l.Job]
-	held := h != nil && h.token == l.Token
-	if held {
-		delete(e.live, l.Job)
-	}
+	h := e.live[id]
 	e.mu.Unlock()
-	if held {
-		h.to.q.over(h.since, time.Since(h.since), false)
+	if h != nil {
+		e.lost(h.lease())
 	}
+}
+
+// lost tells the worker of a lease that was let go of.
+func (h *live) lost() {
+	h.to.order(h.lease(), job.OrderLost)
+	h.to.q.over(h.since, time.Since(h.since), false)
+}
+
+// catchUp takes over what attempts that run here have said through another process.
+func (e *Engine) catchUp(ctx context.Context, leases []job.Lease) error {
+	list, err := e.store.Leases(ctx, leases)
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for i := range list {
+		r := &list[i]
+		if h := e.live[r.Job.ID]; h != nil && h.token == r.Token && r.Job.Cursor > h.job.Cursor {
+			h.job.Cursor, h.job.OutputBytes, h.job.Progress = r.Job.Cursor, r.Job.OutputBytes, r.Job.Progress
+			h.spoke = h.spoke || r.HasOutput
+		}
+	}
+	return nil
 }
 
 // tell publishes what a batch that is on disk has changed.

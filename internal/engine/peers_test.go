@@ -245,3 +245,122 @@ func TestAPresenceCrosses(t *testing.T) {
 		}
 	})
 }
+
+// filled fails unless all of a worker's slots that should be free are used at once.
+func (h *house) filled(slots int) {
+	h.t.Helper()
+	for range slots {
+		h.submit(engine.Request{})
+	}
+	for i := range slots {
+		select {
+		case <-h.jobs:
+		case <-time.After(within):
+			h.t.Fatalf("of %d slots that should be free %d are used", slots, i)
+		}
+	}
+}
+
+// An attempt that is ended through another process gives its slot back where it ran,
+// also when the same process claims the job again before it looks where the job stands.
+func TestAJobThatComesBackTakesOneSlot(t *testing.T) {
+	peers(t, func(t *testing.T, a, b *house, _ time.Duration) {
+		a.serve(3)
+		a.submit(engine.Request{})
+		c := <-a.jobs
+		for range 6 {
+			if _, err := b.Finish(t.Context(), c.Lease(), job.Outcome{HandedBack: true}); err != nil {
+				t.Fatal(err)
+			}
+			c = a.gets("handed back through another process")
+		}
+		a.filled(2)
+	})
+}
+
+// So does one whose job is gone by the time that anybody looks.
+func TestAJobThatIsRemovedElsewhereFreesItsSlot(t *testing.T) {
+	peers(t, func(t *testing.T, a, b *house, soon time.Duration) {
+		a.serve(1)
+		snap := a.submit(engine.Request{})
+		c := <-a.jobs
+		if err := b.Delete(t.Context(), local, snap.ID); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Finish(t.Context(), c.Lease(), job.Outcome{}); err != nil {
+			t.Fatal(err)
+		}
+		for o := job.OrderCancel; o != job.OrderLost; { // the delete may be seen before the end
+			select {
+			case o = <-a.lost:
+			case <-time.After(soon):
+				t.Fatal("the worker never learned that its lease is void")
+			}
+		}
+		a.filled(1)
+	})
+}
+
+// A lease whose renewal is refused is void, whoever took it: its slot is free at once.
+func TestARefusedRenewalFreesTheSlot(t *testing.T) {
+	peers(t, func(t *testing.T, a, b *house, _ time.Duration) {
+		a.serve(1)
+		a.submit(engine.Request{})
+		c := <-a.jobs
+		if _, err := b.Finish(t.Context(), c.Lease(), job.Outcome{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := a.Renew(t.Context(), []job.Lease{c.Lease()})[0]; job.CodeOf(err) != job.LeaseLost {
+			t.Errorf("the renewal of a lease that has ended: %v", err)
+		}
+		if snap := a.submit(engine.Request{}); snap.State != job.Running {
+			t.Errorf("with a free slot a job is %s", snap.State)
+		}
+	})
+}
+
+// What an attempt has said through another process decides what follows its failure.
+func TestWhatWasSaidElsewhereCounts(t *testing.T) {
+	peers(t, func(t *testing.T, a, b *house, _ time.Duration) {
+		p := policy()
+		p.Retry.AfterOutput = job.FailAfterOutput
+		a.serve(1)
+		a.submit(engine.Request{Policy: &p})
+		c := <-a.jobs
+		if err := b.Append(t.Context(), c.Lease(), text(1, "word"), nil); err != nil {
+			t.Fatal(err)
+		}
+		fault := &job.Fault{Code: "flaky", Message: "it broke", Class: job.Later}
+		if state := a.finish(c, job.Outcome{Fault: fault}); state != job.Failed {
+			t.Errorf("an attempt that had spoken failed, and the job is %s", state)
+		}
+	})
+}
+
+// A job that is to be cancelled already, and is then deleted, is gone to those who follow
+// it where it runs.
+func TestADeleteAfterACancelCrosses(t *testing.T) {
+	peers(t, func(t *testing.T, a, b *house, soon time.Duration) {
+		a.serve(1)
+		snap := a.submit(engine.Request{})
+		<-a.jobs
+		w := a.watch(snap.ID)
+		defer w.w.Close()
+		if _, err := b.Cancel(t.Context(), local, snap.ID); err != nil {
+			t.Fatal(err)
+		}
+		a.ordered(job.OrderCancel, soon)
+		time.Sleep(5 * time.Second)
+		if err := b.Delete(t.Context(), local, snap.ID); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			if err := w.next(soon); err != nil {
+				if job.CodeOf(err) != job.NotFound {
+					t.Errorf("the follower of a deleted job is told %v", err)
+				}
+				return
+			}
+		}
+	})
+}

@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/meanwhile-run/meanwhile/internal/bus"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
@@ -32,6 +34,7 @@ func TestNothingIsStuck(t *testing.T) {
 					r.take()
 					r.check()
 				}
+				r.checkViewers()
 				for _, h := range r.all {
 					h.stop()
 				}
@@ -44,12 +47,24 @@ func TestNothingIsStuck(t *testing.T) {
 type rush struct {
 	t     *testing.T
 	s     *shared
+	ctx   context.Context
+	stop  func()
 	dice  *rand.Rand
 	all   []*house
 	slots int // of each process
 	most  int // max_running
 	held  []holding
 	jobs  []owned
+	views []*view
+}
+
+// view is someone who follows a job until it ends.
+type view struct {
+	owned
+	over   atomic.Bool
+	cursor int64
+	gap    bool
+	last   job.State
 }
 
 // holding is a job that a worker of a process has.
@@ -64,16 +79,71 @@ type owned struct {
 }
 
 func newRush(t *testing.T, s *shared, seed uint64) *rush {
-	r := &rush{t: t, s: s, dice: rand.New(rand.NewPCG(seed, 7)), slots: 3, most: 4}
+	ctx, stop := context.WithCancel(context.Background())
+	r := &rush{t: t, s: s, ctx: ctx, stop: stop, dice: rand.New(rand.NewPCG(seed, 7)), slots: 3, most: 4}
 	q := queues()
 	q[0].MaxRunning, q[0].KeyRunning, q[0].MaxDepth = r.most, 2, 1000
+	var between bus.Bus = &bus.Local{}
+	if seed%2 == 1 {
+		between = deaf{}
+	}
 	for range 2 {
-		r.all = append(r.all, startWith(t, s, q))
+		r.all = append(r.all, startConfig(t, engine.Config{Store: s, Queues: q, Bus: between}))
 	}
 	for _, h := range r.all {
 		h.serve(r.slots)
 	}
 	return r
+}
+
+// follow follows a job by one of the processes, until it ends or is gone.
+func (r *rush) follow(h *house, j owned) {
+	w, err := h.Watch(context.Background(), j.owner, j.id, 0)
+	if err != nil {
+		return
+	}
+	v := &view{owned: j}
+	r.views = append(r.views, v)
+	go func() {
+		defer w.Close()
+		for {
+			u, err := w.Next(r.ctx)
+			if err != nil {
+				break
+			}
+			v.last = u.Job.State
+			for _, e := range u.Entries {
+				v.gap = v.gap || e.Seq != v.cursor+1
+				v.cursor = e.Seq
+			}
+		}
+		v.over.Store(true)
+	}()
+}
+
+// checkViewers fails when a follower does not know what has become of its job.
+func (r *rush) checkViewers() {
+	r.t.Helper()
+	before := make([]job.Job, len(r.views))
+	for i, v := range r.views {
+		before[i], _ = r.s.Job(r.t.Context(), v.owner, v.id)
+	}
+	time.Sleep(within)
+	synctest.Wait()
+	for i, v := range r.views {
+		j, err := r.s.Job(r.t.Context(), v.owner, v.id)
+		switch {
+		case v.gap:
+			r.t.Error("a follower missed a piece")
+		case j.Revision != before[i].Revision || v.over.Load():
+		case err != nil:
+			r.t.Errorf("a follower of a job that is gone believes that it is %s", v.last)
+		case j.State.Ended() || v.last != j.State || v.cursor != j.Cursor:
+			r.t.Errorf("a follower believes that the job is %s at %d, and it is %s at %d", v.last, v.cursor, j.State, j.Cursor)
+		}
+	}
+	r.stop()
+	synctest.Wait()
 }
 
 // step does one thing by one of the processes. What is refused is refused.
@@ -88,14 +158,21 @@ func (r *rush) step(h *house) {
 		}
 		if snap, _, err := h.Submit(ctx, req); err == nil {
 			r.jobs = append(r.jobs, owned{o, snap.ID})
+			r.follow(r.all[r.dice.IntN(2)], owned{o, snap.ID})
 		}
 	case 4, 5, 6:
 		if len(r.held) > 0 {
 			i := r.dice.IntN(len(r.held))
 			x := r.held[i]
+			if r.dice.IntN(3) == 0 {
+				r.held[i].c.Job.Cursor++
+				e := job.Entry{Seq: r.held[i].c.Job.Cursor, Attempt: x.c.Job.Attempt, Kind: job.Text, Events: 1, Data: []byte("word")}
+				_ = h.Append(ctx, x.c.Lease(), []job.Entry{e}, nil)
+				return
+			}
 			r.held = append(r.held[:i], r.held[i+1:]...)
 			outcome := []job.Outcome{{}, {Fault: &job.Fault{Code: "x", Message: "x", Class: job.Later}}, {HandedBack: true}}[r.dice.IntN(3)]
-			_, _ = x.h.Finish(ctx, x.c.Lease(), outcome)
+			_, _ = h.Finish(ctx, x.c.Lease(), outcome) // also by the process that did not hand it out
 		}
 	case 7:
 		_, _ = h.SetPaused(ctx, "sim", r.dice.IntN(2) == 0)
@@ -121,7 +198,26 @@ func (r *rush) take() {
 		for len(h.jobs) > 0 {
 			r.held = append(r.held, holding{h, <-h.jobs})
 		}
+		for len(h.lost) > 0 {
+			<-h.lost
+		}
 	}
+	// Leases lapse: nobody renews.
+	leases := make([]job.Lease, 0, len(r.held))
+	for _, x := range r.held {
+		leases = append(leases, x.c.Lease())
+	}
+	list, err := r.s.Leases(r.t.Context(), leases)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	held := r.held[:0]
+	for i, x := range r.held {
+		if list[i].Token == x.c.Token {
+			held = append(held, x)
+		}
+	}
+	r.held = held
 }
 
 // check fails when a job waits that may run.

@@ -316,8 +316,6 @@ func (e *Engine) known(ctx context.Context, op *store.Submit, refusal error) (*j
 func (e *Engine) submitted(op *store.Submit, to *server) {
 	stored := op.Err == nil && op.Existing == nil
 	leased := stored && op.Job.State == job.Running
-	if stored {
-	}
 	if to != nil && !leased {
 		to.release(1)
 	}

@@ -91,16 +91,20 @@ func (e *Engine) appended(op *store.Append) {
 	e.hub.Publish(op.Lease.Job, watch.Event{Entries: op.Entries, Progress: op.Progress})
 }
 
-// said notes what the attempt has said. The engine's mu is held.
+// said notes what the attempt has said. What is noted already, because the append was made
+// again or the store was asked meanwhile, does not count twice. The engine's mu is held.
 func (h *live) said(entries []job.Entry, p *job.Progress) {
 	if p != nil {
 		h.job.Progress = *p
 	}
 	for i := range entries {
-		h.job.Cursor = max(h.job.Cursor, entries[i].Seq)
+		if entries[i].Seq <= h.job.Cursor {
+			continue
+		}
+		h.job.Cursor = entries[i].Seq
+		h.job.OutputBytes += int64(len(entries[i].Data))
 		h.spoke = h.spoke || entries[i].Kind.IsOutput()
 	}
-	h.job.OutputBytes += sizeOf(entries)
 }
 
 // Finish ends the attempt and returns when that is on disk, with the state that
@@ -109,6 +113,15 @@ func (e *Engine) Finish(ctx context.Context, l job.Lease, o job.Outcome) (job.St
 	h, err := e.holding(ctx, l)
 	if err != nil {
 		return 0, err
+	}
+	if o.Fault != nil && !h.spoke && e.peers != nil {
+		// What was said through another process a moment ago may decide what follows.
+		if err := e.catchUp(ctx, []job.Lease{l}); err != nil {
+			return 0, err
+		}
+		if now, ok := e.holdsHere(l); ok {
+			h = now
+		}
 	}
 	op, size, err := e.finish(&h, &o)
 	if err != nil {
@@ -201,22 +214,15 @@ func (e *Engine) finished(op *store.Finish, taken bool) {
 	if op.Err != nil && taken {
 		return // it was renewed, or finished, before the sweep came: nothing was taken
 	}
-	if taken {
-		e.order(op.Lease, job.OrderLost)
-	}
+	var h *live
 	if op.Err == nil || job.CodeOf(op.Err) == job.LeaseLost {
-		e.freeSlot(op.Lease) // unless its own finish has freed it
+		h = e.letGo(op.Lease) // after another refusal its worker may finish it otherwise
 	}
-	e.mu.Lock()
-	h := e.live[op.Lease.Job]
-	held := h != nil && h.token == op.Lease.Token
-	gone := held && (op.Err == nil || job.CodeOf(op.Err) == job.LeaseLost)
-	if gone {
-		delete(e.live, op.Lease.Job) // after another refusal its worker may finish it otherwise
-	}
-	e.mu.Unlock()
 	var ran time.Duration
-	if gone {
+	if h != nil {
+		if taken {
+			h.to.order(op.Lease, job.OrderLost)
+		}
 		ran = time.Since(h.since)
 		h.to.q.over(h.since, ran, op.Err == nil && (op.State == job.Succeeded || op.State == job.Failed))
 	}
@@ -274,6 +280,14 @@ func (e *Engine) orderCancel(l job.Lease, requested bool) {
 	}
 }
 
+// refusedLease lets go of a lease that the store refused a write of: it is void, and its
+// worker may never come to finish it.
+func (e *Engine) refusedLease(l job.Lease, err error) {
+	if job.CodeOf(err) == job.LeaseLost {
+		e.lost(l)
+	}
+}
+
 func firstOf(errs ...error) error {
 	for _, err := range errs {
 		if err != nil {
@@ -292,7 +306,7 @@ func (e *Engine) order(l job.Lease, o job.Order) {
 		to = h.to
 	}
 	e.mu.Unlock()
-	if to != nil && to.Order != nil {
-		to.Order(l, o)
+	if to != nil {
+		to.order(l, o)
 	}
 }
