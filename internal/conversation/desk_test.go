@@ -110,7 +110,7 @@ func (d *desk) say(task job.ID, seq int64, text string) {
 
 func (d *desk) end(task job.ID, f store.Finish) {
 	d.Helper()
-	f.Lease, f.Keep, f.KeepCancelled = d.leaseOf(task), time.Hour, time.Hour
+	f.Lease = d.leaseOf(task)
 	d.commit(&store.Batch{Finishes: []*store.Finish{&f}})
 	if f.Err != nil {
 		d.Fatal(f.Err)

@@ -11,12 +11,10 @@ import (
 // Cancel asks for a job's end; see [store.Cancel]. Cancelling an ended job
 // answers it unchanged.
 func (e *Engine) Cancel(ctx context.Context, owner job.Owner, id job.ID) (Snapshot, error) {
-	j, err := e.store.Job(ctx, owner, id)
-	if err != nil {
+	if _, err := e.store.Job(ctx, owner, id); err != nil { // what does not exist needs no commit
 		return Snapshot{}, err
 	}
-	keep, _ := e.keep(j.Queue)
-	op := &store.Cancel{Owner: owner, ID: id, Keep: keep}
+	op := &store.Cancel{Owner: owner, ID: id}
 	if err := e.urgent(ctx, op); err != nil {
 		return Snapshot{}, err
 	}

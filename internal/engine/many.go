@@ -236,8 +236,7 @@ func refusalOf(p *pending) error {
 func (e *Engine) change(v Verb, j *job.Job) any {
 	switch {
 	case v == CancelAll && !j.State.Ended() && j.CancelRequestedAt.IsZero():
-		keep, _ := e.keep(j.Queue)
-		return &store.Cancel{Owner: j.Owner, ID: j.ID, Keep: keep}
+		return &store.Cancel{Owner: j.Owner, ID: j.ID}
 	case v == RetryAll && j.State.Ended() && j.State != job.Succeeded:
 		return &store.Retry{Owner: j.Owner, ID: j.ID}
 	case v == DeleteAll:

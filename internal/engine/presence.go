@@ -166,8 +166,7 @@ func (e *Engine) cancelAbandoned(ctx context.Context, j *job.Job) error {
 	if e.presence.healthyFor() < j.Policy.Timeouts.Abandon {
 		return nil
 	}
-	keep, _ := e.keep(j.Queue)
-	op := &store.Cancel{Owner: j.Owner, ID: j.ID, Keep: keep, Abandoned: true}
+	op := &store.Cancel{Owner: j.Owner, ID: j.ID, Abandoned: true}
 	err := e.urgent(ctx, op)
 	e.sweeper.step(err)
 	if err != nil {

@@ -181,7 +181,7 @@ func TestMaxRunningIsOfAllProcesses(t *testing.T) {
 		if _, err := s.Job(t.Context(), local, snap.ID); err != nil {
 			t.Fatal(err)
 		}
-		f := &store.Finish{Lease: c.Lease(), To: job.Succeeded, Keep: time.Hour}
+		f := &store.Finish{Lease: c.Lease(), To: job.Succeeded}
 		batch := store.NewBatch()
 		batch.Add(f)
 		if err := store.Commit(t.Context(), s, batch); err != nil || f.Err != nil {

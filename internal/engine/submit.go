@@ -134,6 +134,7 @@ func (r *Request) job(q *Queue) job.Job {
 	if r.Policy != nil {
 		j.Policy = *r.Policy
 	}
+	j.Policy.Keep = job.Keep{Failed: q.KeepFailed, Others: q.Keep}
 	return j
 }
 

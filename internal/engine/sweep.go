@@ -180,7 +180,7 @@ func (s *sweeper) due(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 	for more := now; more; {
-		op := &store.Due{Limit: sweepLimit, Keep: s.e.keepExpired(), Failure: queueTimeout()}
+		op := &store.Due{Limit: sweepLimit, Failure: queueTimeout()}
 		err := s.e.urgent(ctx, op)
 		s.step(err)
 		if err == nil {
@@ -277,8 +277,7 @@ func (e *Engine) taken(r *store.Running, which store.Which) *store.Finish {
 
 // loss decides what follows from an attempt whose worker was lost.
 func (e *Engine) loss(j *job.Job, spoke bool) *store.Finish {
-	keep, keepFailed := e.keep(j.Queue)
-	op := &store.Finish{Lost: true, To: job.Failed, Keep: keepFailed, KeepCancelled: keep}
+	op := &store.Finish{Lost: true, To: job.Failed}
 	op.Failure = &job.Failure{
 		Code: "worker_lost", Message: "the worker that ran the job stopped or went silent",
 		Retryable: true, Attempt: j.Attempt,

@@ -171,8 +171,7 @@ func (e *Engine) finish(h *live, o *job.Outcome) (op *store.Finish, size int, er
 
 // ending decides what follows from an attempt that is over.
 func (e *Engine) ending(j *job.Job, o job.Outcome, spoke bool) *store.Finish {
-	keep, keepFailed := e.keep(j.Queue)
-	op := &store.Finish{Entries: o.Entries, Progress: o.Progress, Usage: o.Usage, Keep: keep, KeepCancelled: keep}
+	op := &store.Finish{Entries: o.Entries, Progress: o.Progress, Usage: o.Usage}
 	switch {
 	case o.HandedBack:
 		op.To, op.Refund = job.Queued, true
@@ -183,30 +182,12 @@ func (e *Engine) ending(j *job.Job, o job.Outcome, spoke bool) *store.Finish {
 	default:
 		v := j.Judge(o.Fault, spoke, e.store.Now(), die())
 		op.Failure = &job.Failure{Code: o.Fault.Code, Message: o.Fault.Message, Retryable: o.Fault.Class != job.Final, Attempt: j.Attempt}
-		op.To, op.Keep = job.Failed, keepFailed
+		op.To = job.Failed
 		if v.Again {
 			op.To, op.Delay, op.Refund = job.Scheduled, v.Delay, v.Refund
 		}
 	}
 	return op
-}
-
-// keep is how long a queue's ended jobs are kept, failed ones and others.
-func (e *Engine) keep(queue string) (others, failed time.Duration) {
-	if q := e.queues[queue]; q != nil {
-		return q.Keep, q.KeepFailed
-	}
-	return 24 * time.Hour, 7 * 24 * time.Hour
-}
-
-// keepExpired is how long jobs are kept that expire: of all queues the longest, for
-// one op ends those of any.
-func (e *Engine) keepExpired() time.Duration {
-	longest := time.Duration(0)
-	for _, q := range e.queues {
-		longest = max(longest, q.Keep)
-	}
-	return longest
 }
 
 // finished lets go of a lease and tells watchers what became of the job.

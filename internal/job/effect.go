@@ -53,9 +53,6 @@ type Finish struct {
 	Refund  bool // the attempt is not counted, when the job goes back
 	Unused  bool // the lease was never used: the attempt is not counted, and clears nothing
 	Lost    bool // the worker was lost; an end without it clears the job of earlier losses
-	// Keep is how long the job is kept if it ends as To says, KeepCancelled if it ends
-	// as Cancelled instead.
-	Keep, KeepCancelled time.Duration
 }
 
 // Finish ends an attempt. A job whose cancel was requested ends as Cancelled,
@@ -67,9 +64,9 @@ func (j *Job) Finish(f *Finish, now time.Time) {
 	if !f.Unused {
 		j.countEnd(f.Lost)
 	}
-	to, keep := f.To, f.Keep
-	if to != Cancelled && !j.CancelRequestedAt.IsZero() {
-		to, keep = Cancelled, f.KeepCancelled
+	to := f.To
+	if !j.CancelRequestedAt.IsZero() {
+		to = Cancelled
 	}
 	switch to {
 	case Succeeded:
@@ -80,7 +77,7 @@ func (j *Job) Finish(f *Finish, now time.Time) {
 		j.goBack(to, f, now)
 		return
 	}
-	j.End(to, keep, now)
+	j.End(to, now)
 }
 
 // goBack makes a job wait again whose attempt is over.
@@ -101,18 +98,18 @@ func (j *Job) goBack(to State, f *Finish, now time.Time) {
 	}
 }
 
-// End ends a job, which is then kept for so long.
-func (j *Job) End(to State, keep time.Duration, now time.Time) {
+// End ends a job, which is then kept for as long as its policy says.
+func (j *Job) End(to State, now time.Time) {
 	j.move(to)
-	j.FinishedAt, j.ExpiresAt = now, after(now, keep)
+	j.FinishedAt, j.ExpiresAt = now, after(now, j.Policy.Keep.after(to))
 }
 
 // Expire ends a job that waited too long; failure may be nil.
-func (j *Job) Expire(failure *Failure, keep time.Duration, now time.Time) {
+func (j *Job) Expire(failure *Failure, now time.Time) {
 	if failure != nil {
 		j.Failure = failure
 	}
-	j.End(Expired, keep, now)
+	j.End(Expired, now)
 }
 
 // Retry makes an ended job wait again, as if it had never run. Its output stays.

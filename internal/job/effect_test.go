@@ -22,9 +22,9 @@ func TestEffectsRaiseTheRevision(t *testing.T) {
 		{"line", job.Parked, func(j *job.Job) { j.Line(job.Queued) }, job.Queued},
 		{"finish", job.Running, func(j *job.Job) { j.Finish(&job.Finish{To: job.Succeeded}, noon) }, job.Succeeded},
 		{"go back", job.Running, func(j *job.Job) { j.Finish(&job.Finish{To: job.Scheduled}, noon) }, job.Scheduled},
-		{"cancel", job.Queued, func(j *job.Job) { j.End(job.Cancelled, time.Hour, noon) }, job.Cancelled},
+		{"cancel", job.Queued, func(j *job.Job) { j.End(job.Cancelled, noon) }, job.Cancelled},
 		{"request a cancel", job.Running, func(j *job.Job) { j.RequestCancel(noon) }, job.Running},
-		{"expire", job.Parked, func(j *job.Job) { j.Expire(nil, time.Hour, noon) }, job.Expired},
+		{"expire", job.Parked, func(j *job.Job) { j.Expire(nil, noon) }, job.Expired},
 		{"retry", job.Failed, func(j *job.Job) { j.Retry(job.Parked, noon) }, job.Parked},
 	} {
 		j := job.Job{State: tt.from, Revision: 7, Attempt: 1}
@@ -44,12 +44,9 @@ func TestEffectsRaiseTheRevision(t *testing.T) {
 func TestFinishOfACancelledJob(t *testing.T) {
 	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled, job.Scheduled, job.Queued} {
 		j := job.Job{State: job.Running, CancelRequestedAt: noon}
-		j.Finish(&job.Finish{To: to, Keep: time.Hour, KeepCancelled: 2 * time.Hour}, noon)
-		keep := 2 * time.Hour
-		if to == job.Cancelled {
-			keep = time.Hour
-		}
-		if j.State != job.Cancelled || !j.FinishedAt.Equal(noon) || !j.ExpiresAt.Equal(noon.Add(keep)) {
+		j.Policy.Keep = job.Keep{Failed: time.Hour, Others: 2 * time.Hour}
+		j.Finish(&job.Finish{To: to}, noon)
+		if j.State != job.Cancelled || !j.FinishedAt.Equal(noon) || !j.ExpiresAt.Equal(noon.Add(2*time.Hour)) {
 			t.Errorf("a finish as %s made it %s, kept until %v", to, j.State, j.ExpiresAt)
 		}
 	}
@@ -62,7 +59,8 @@ func TestEffectsKeepWholeMicroseconds(t *testing.T) {
 	var created, back, ended job.Job
 	created.Create(job.Scheduled, odd, noon)
 	back.Finish(&job.Finish{To: job.Scheduled, Delay: odd}, noon)
-	ended.End(job.Cancelled, odd, noon)
+	ended.Policy.Keep.Others = odd
+	ended.End(job.Cancelled, noon)
 	for _, got := range []time.Time{created.RunAt, back.RunAt, ended.ExpiresAt} {
 		if !got.Equal(want) {
 			t.Errorf("got %v, want %v", got, want)

@@ -11,6 +11,24 @@ import (
 type Policy struct {
 	Timeouts Timeouts `json:"timeouts"`
 	Retry    Retry    `json:"retry"`
+	Keep     Keep     `json:"keep"`
+}
+
+// Keep is for how long an ended job is kept, with all it left.
+type Keep struct {
+	Failed time.Duration `json:"failed"`
+	Others time.Duration `json:"others"`
+}
+
+// DefaultKeep is what holds where nobody said otherwise.
+var DefaultKeep = Keep{Failed: 7 * 24 * time.Hour, Others: 24 * time.Hour}
+
+// after is for how long a job is kept that ended so.
+func (k Keep) after(end State) time.Duration {
+	if end == Failed {
+		return k.Failed
+	}
+	return k.Others
 }
 
 // Whole is the policy with each of its durations in whole milliseconds, which is what
@@ -19,7 +37,7 @@ func (p Policy) Whole() Policy {
 	t, r := &p.Timeouts, &p.Retry
 	for _, d := range [...]*time.Duration{
 		&t.Lease, &t.RunSoft, &t.RunHard, &t.Request, &t.FirstOutput, &t.IdleOutput, &t.Queue, &t.CancelGrace, &t.Abandon,
-		&r.Backoff, &r.BackoffMax, &r.For,
+		&r.Backoff, &r.BackoffMax, &r.For, &p.Keep.Failed, &p.Keep.Others,
 	} {
 		*d = wholeMillis(*d)
 	}

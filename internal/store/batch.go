@@ -221,9 +221,6 @@ type Finish struct {
 	// Lapsed makes the finish apply only if the lease is past its time: a renewal
 	// that was accepted since the sweep looked keeps the job.
 	Lapsed bool
-	// Keep is how long the job is kept if it ends as To says, KeepCancelled if it
-	// ends as Cancelled instead.
-	Keep, KeepCancelled time.Duration
 
 	// out
 	Err   error
@@ -237,7 +234,6 @@ type Finish struct {
 type Cancel struct {
 	Owner job.Owner
 	ID    job.ID
-	Keep  time.Duration
 	// Abandoned makes the cancel apply only while the job is one that
 	// [Upkeep.Abandonable] lists; otherwise it is refused with job.Conflict. A presence
 	// that was stored since the list was read keeps the job.
@@ -340,10 +336,8 @@ type Idempotency struct {
 // jobs whose key has room become queued: limits may have changed. Up to Limit of
 // each. While no suspect runs, any batch queues the next parked suspect.
 type Due struct {
-	Limit int
-	// Failure and Keep are of the expired ones.
-	Failure *job.Failure
-	Keep    time.Duration
+	Limit   int
+	Failure *job.Failure // of the expired ones
 
 	// out
 	Err     error

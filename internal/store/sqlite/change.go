@@ -41,7 +41,7 @@ func (t *tx) cancel(op *store.Cancel) (err error) {
 	switch {
 	case f.job.State.Waiting():
 		op.Ended = true
-		err = t.cancelWaiting(&f.job, op.Keep)
+		err = t.cancelWaiting(&f.job)
 	case f.job.State == job.Running && f.job.CancelRequestedAt.IsZero():
 		h := t.running[op.ID]
 		h.job.RequestCancel(t.now)
@@ -78,7 +78,7 @@ func (t *tx) delete(op *store.Delete) error {
 		return t.deleteAtEnd(t.running[op.ID])
 	}
 	if f.job.State.Waiting() {
-		if err := t.cancelWaiting(&f.job, 0); err != nil {
+		if err := t.cancelWaiting(&f.job); err != nil {
 			return err
 		}
 	}

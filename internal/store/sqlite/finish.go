@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"errors"
-	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -43,7 +42,6 @@ func (t *tx) finish(op *store.Finish) error {
 	t.letGo(op.Lease.Job)
 	h.job.Finish(&job.Finish{
 		To: op.To, Failure: op.Failure, Usage: op.Usage, Delay: op.Delay, Refund: op.Refund, Unused: op.Unused, Lost: op.Lost,
-		Keep: op.Keep, KeepCancelled: op.KeepCancelled,
 	}, t.now)
 	turn := t.count(&h.job.Job, job.Running)
 	op.State, op.Job = h.job.State, &h.job.Job // nobody changes it any more
@@ -93,9 +91,9 @@ func (t *tx) goBack(j *row, turn int64) error {
 }
 
 // cancelWaiting ends a job as cancelled that has not been given to a worker.
-func (t *tx) cancelWaiting(j *row, keep time.Duration) error {
+func (t *tx) cancelWaiting(j *row) error {
 	from := j.State
-	j.End(job.Cancelled, keep, t.now)
+	j.End(job.Cancelled, t.now)
 	return t.endWaiting(j, from)
 }
 

@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"testing"
-	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
@@ -20,7 +19,7 @@ func TestATallyThatOneBatchMakesAndEmptiesIsNotKept(t *testing.T) {
 	})
 	_, lease := d.running(func(s *store.Submit) { s.Job.Refs = []string{"r"} })
 	del := &store.Delete{Owner: someone, ID: made}
-	d.do(&store.Finish{Lease: lease, To: job.Succeeded, Keep: time.Hour}, del)
+	d.do(&store.Finish{Lease: lease, To: job.Succeeded}, del)
 	if del.Err != nil {
 		t.Fatal(del.Err)
 	}

@@ -42,7 +42,8 @@ func (t *tx) mend(j *row) error {
 	t.batch.Damaged = append(t.batch.Damaged, j.ID)
 	if !j.State.Ended() {
 		from := j.State
-		j.End(job.Failed, keepDamaged, t.now)
+		j.Policy.Keep.Failed = keepDamaged // what could be read of it may be nothing
+		j.End(job.Failed, t.now)
 		t.countAny(&j.Job, from)
 		j.Failure = &job.Failure{
 			Code: store.DamagedJob, Attempt: j.Attempt,

@@ -127,7 +127,7 @@ func TestDuesGoAroundDamagedRows(t *testing.T) {
 	badLate, late, badPatient, patientOne := d.submit(delayed), d.submit(delayed), d.submit(patient), d.submit(patient)
 	d.damage("policy", badLate, badPatient)
 	d.now = d.now.Add(time.Hour)
-	due := &store.Due{Limit: 10, Keep: time.Hour}
+	due := &store.Due{Limit: 10}
 	b := d.do(due)
 	d.failed(b, badLate, badPatient)
 	if due.Ready != 1 || len(due.Expired) != 1 || due.Expired[0].ID != patientOne {
@@ -247,7 +247,7 @@ func TestAJobWithADamagedLogEnds(t *testing.T) {
 	d.do(&store.Append{Lease: lease, Entries: words(1, string(bytes.Repeat([]byte("x"), 200)))})
 	d.do(&store.Append{Lease: lease, Entries: words(2, string(bytes.Repeat([]byte("y"), 200)))})
 	d.exec("UPDATE output SET data = x'ffffff'")
-	d.do(&store.Finish{Lease: lease, To: job.Succeeded, Keep: time.Hour})
+	d.do(&store.Finish{Lease: lease, To: job.Succeeded})
 	if j, err := d.Job(d.Context(), someone, id); err != nil || j.State != job.Succeeded {
 		t.Fatal(j.State, err)
 	}

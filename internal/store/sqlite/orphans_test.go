@@ -59,18 +59,18 @@ func (d *damaging) everyState() (ids []job.ID) {
 	add()
 	speak()
 	for _, to := range []job.State{job.Succeeded, job.Failed, job.Scheduled, job.Queued} {
-		f := &store.Finish{Lease: speak(), To: to, Keep: time.Hour, Delay: time.Minute}
+		f := &store.Finish{Lease: speak(), To: to, Delay: time.Minute}
 		if to == job.Succeeded {
 			f.Result = &job.Result{ContentType: "text/plain", Body: []byte("result")}
 		}
 		d.do(f)
 	}
 	cancelled := add()
-	d.do(&store.Cancel{Owner: someone, ID: cancelled, Keep: time.Hour})
+	d.do(&store.Cancel{Owner: someone, ID: cancelled})
 	speak()
 	add(func(s *store.Submit) { s.Job.Policy.Timeouts.Queue = time.Second })
 	d.now = d.now.Add(2 * time.Second)
-	d.do(&store.Due{Limit: 100, Keep: time.Hour})
+	d.do(&store.Due{Limit: 100})
 	return ids
 }
 
@@ -82,7 +82,7 @@ func (d *damaging) endAll() {
 		d.Fatal(err)
 	}
 	for i := range running {
-		d.do(&store.Finish{Lease: job.Lease{Job: running[i].Job.ID, Token: running[i].Token}, To: job.Cancelled, Keep: time.Hour})
+		d.do(&store.Finish{Lease: job.Lease{Job: running[i].Job.ID, Token: running[i].Token}, To: job.Cancelled})
 	}
 }
 
@@ -120,7 +120,7 @@ func TestNothingOfARemovedJobStays(t *testing.T) {
 		},
 		"pruned": func(d *damaging, ids []job.ID) {
 			for _, id := range ids {
-				d.do(&store.Cancel{Owner: someone, ID: id, Keep: time.Hour})
+				d.do(&store.Cancel{Owner: someone, ID: id})
 			}
 			d.endAll()
 			d.now = d.now.Add(2 * time.Hour)
@@ -128,7 +128,7 @@ func TestNothingOfARemovedJobStays(t *testing.T) {
 		},
 		"pruned before their time": func(d *damaging, ids []job.ID) {
 			for _, id := range ids {
-				d.do(&store.Cancel{Owner: someone, ID: id, Keep: time.Hour})
+				d.do(&store.Cancel{Owner: someone, ID: id})
 			}
 			d.endAll()
 			d.do(&store.Prune{Limit: 1000, Early: true})

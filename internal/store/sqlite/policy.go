@@ -22,7 +22,9 @@ func encodePolicy(p job.Policy) []byte {
 		buf = binary.AppendVarint(buf, int64(d/time.Millisecond))
 	}
 	buf = append(buf, flag(r.OnTimeout), flag(r.AfterOutput == job.FailAfterOutput))
-	buf = binary.AppendVarint(buf, int64(t.Abandon/time.Millisecond))
+	for _, d := range [...]time.Duration{t.Abandon, p.Keep.Failed, p.Keep.Others} {
+		buf = binary.AppendVarint(buf, int64(d/time.Millisecond))
+	}
 	if len(r.Delays) > 0 { // few jobs have any
 		buf = binary.AppendVarint(buf, int64(len(r.Delays)))
 	}
@@ -71,6 +73,11 @@ func decodePolicy(buf []byte) (p job.Policy, err error) {
 	}
 	if buf = buf[2:]; len(buf) > 0 { // it was written since jobs can be abandoned
 		t.Abandon = time.Duration(next()) * time.Millisecond
+	}
+	p.Keep = job.DefaultKeep
+	if len(buf) > 0 { // it was written since a policy says how long a job is kept
+		p.Keep.Failed = time.Duration(next()) * time.Millisecond
+		p.Keep.Others = time.Duration(next()) * time.Millisecond
 	}
 	if len(buf) > 0 { // it has delays
 		n := next()

@@ -31,12 +31,13 @@ func TestPoliciesAreKept(t *testing.T) {
 	}
 }
 
-// A policy that was stored before jobs could be abandoned reads as one of a job
-// that is not.
+// A policy that was stored before jobs could be abandoned reads as one of a job that is
+// not, and one without a word on how long the job is kept as the default.
 func TestOlderPoliciesAreRead(t *testing.T) {
 	want := job.Policy{
 		Timeouts: job.Timeouts{Lease: time.Second, CancelGrace: time.Minute},
 		Retry:    job.Retry{For: time.Hour, OnTimeout: true, AfterOutput: job.FailAfterOutput},
+		Keep:     job.DefaultKeep,
 	}
 	older := []byte{
 		policyVersion,
@@ -51,6 +52,9 @@ func TestOlderPoliciesAreRead(t *testing.T) {
 	if got, err := decodePolicy(since); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("a policy without delays reads as %+v, %v", got, err)
 	}
+	if got, err := decodePolicy(append(older[:len(older):len(older)], 0)); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("a policy that says nothing of how long the job is kept reads as %+v, %v", got, err)
+	}
 	if got, err := decodePolicy(older); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("an older policy reads as %+v, %v", got, err)
 	}
@@ -59,8 +63,11 @@ func TestOlderPoliciesAreRead(t *testing.T) {
 // A policy that was cut short or is of a version to come is an error, not a guess.
 func TestDamagedPoliciesAreNoticed(t *testing.T) {
 	whole := encodePolicy(job.Policy{Timeouts: job.Timeouts{Lease: time.Hour}})
-	older := len(whole) - 1 // without what was added since
-	for n := range older {
+	older := len(whole) - 3 // without what was added since
+	for n := range len(whole) {
+		if n == older || n == older+1 {
+			continue // as it was written once
+		}
 		if _, err := decodePolicy(whole[:n]); err == nil {
 			t.Errorf("%d of %d bytes were read as a policy", n, len(whole))
 		}

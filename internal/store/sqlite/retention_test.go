@@ -51,7 +51,7 @@ func (a *aged) end(jobs, size int) {
 			lease := job.Lease{Job: j.ID, Token: job.NewToken()}
 			born.Submits = append(born.Submits, &store.Submit{Job: j, Input: body, Token: lease.Token, LeaseFor: time.Minute, Worker: "w"})
 			done.Finishes = append(done.Finishes, &store.Finish{
-				Lease: lease, To: job.Succeeded, Keep: time.Hour, Result: &job.Result{ContentType: "text/plain", Body: body},
+				Lease: lease, To: job.Succeeded, Result: &job.Result{ContentType: "text/plain", Body: body},
 				Entries: []job.Entry{{Seq: 1, Attempt: 1, Kind: job.Text, Events: 1, Data: body}},
 			})
 		}

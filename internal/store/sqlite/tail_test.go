@@ -62,7 +62,7 @@ func (s *speaker) say(texts ...string) {
 func (s *speaker) end(last ...job.Entry) {
 	s.d.Helper()
 	s.log = append(s.log, last...)
-	op := &store.Finish{Lease: s.lease, To: job.Succeeded, Entries: last, Keep: time.Hour}
+	op := &store.Finish{Lease: s.lease, To: job.Succeeded, Entries: last}
 	s.d.do(op)
 	if op.Err != nil {
 		s.d.Fatal(op.Err)

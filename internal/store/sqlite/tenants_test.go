@@ -63,7 +63,7 @@ func TestWhatWaitedBeforeTenantsKeepsItsOrder(t *testing.T) {
 				t.Fatalf("a job of the tenant %q was claimed before an earlier one", of)
 			}
 			want[of] = want[of][1:]
-			done.Finishes = append(done.Finishes, &store.Finish{Lease: c.Lease(), To: job.Succeeded, Keep: time.Hour})
+			done.Finishes = append(done.Finishes, &store.Finish{Lease: c.Lease(), To: job.Succeeded})
 		}
 		if err := store.Commit(t.Context(), s, done); err != nil {
 			t.Fatal(err)

@@ -37,7 +37,7 @@ func (t *tx) expire(op *store.Due) (int, error) {
 			break
 		}
 		from := rows[i].State
-		rows[i].Expire(op.Failure, op.Keep, t.now)
+		rows[i].Expire(op.Failure, t.now)
 		err = t.endWaiting(&rows[i], from)
 		op.Expired = append(op.Expired, rows[i].Job)
 	}

@@ -23,10 +23,9 @@ func cancelRules() []rule {
 }
 
 func cancelWaiting(w *world) {
-	for _, id := range []job.ID{w.submit(), w.submit(delayed(time.Minute))} {
+	for _, id := range []job.ID{w.submit(kept(33 * time.Minute)), w.submit(kept(33*time.Minute), delayed(time.Minute))} {
 		w.pass(time.Second)
 		c := newCancel(id)
-		c.Keep = 33 * time.Minute
 		w.do(c)
 		j := w.job(id)
 		equal(w, "the state", j.State, job.Cancelled)
@@ -86,7 +85,7 @@ func cancelThenFinish(w *world) {
 		equal(w, "the state after a finish as "+to.String(), j.State, job.Cancelled)
 		equal(w, "the output", w.said(j.ID), "the last words")
 		w.at("FinishedAt", j.FinishedAt, w.now())
-		w.at("ExpiresAt", j.ExpiresAt, w.now().Add(map[bool]time.Duration{true: keep, false: keepCancelled}[to == job.Cancelled]))
+		w.at("ExpiresAt", j.ExpiresAt, w.now().Add(keep))
 		_, err := w.store.Result(w.ctx, mine, j.ID)
 		w.coded(job.NotFinished, err)
 	}

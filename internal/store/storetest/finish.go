@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
 func finishRules() []rule {
@@ -161,16 +162,21 @@ func finishUsage(w *world) {
 
 func finishKeep(w *world) {
 	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled} {
-		f := newFinish(w.running().Lease(), to)
-		f.Keep = 123 * time.Minute
+		f := newFinish(w.running(func(s *store.Submit) {
+			s.Job.Policy.Keep = job.Keep{Failed: 45 * time.Minute, Others: 123 * time.Minute}
+		}).Lease(), to)
 		w.do(f)
-		w.at("ExpiresAt of the "+to.String(), w.job(f.Lease.Job).ExpiresAt, w.now().Add(123*time.Minute))
+		want := 123 * time.Minute
+		if to == job.Failed {
+			want = 45 * time.Minute
+		}
+		w.at("ExpiresAt of the "+to.String(), w.job(f.Lease.Job).ExpiresAt, w.now().Add(want))
 	}
 	c := w.running()
 	w.do(newCancel(c.Job.ID), newRenew(c.Lease(), leaseFor))
 	f := newFinish(c.Lease(), job.Succeeded)
 	w.do(f)
-	w.at("ExpiresAt of the one that was to be cancelled", w.job(c.Job.ID).ExpiresAt, w.now().Add(keepCancelled))
+	w.at("ExpiresAt of the one that was to be cancelled", w.job(c.Job.ID).ExpiresAt, w.now().Add(keep))
 }
 
 func finishAnswers(w *world) {

@@ -140,13 +140,12 @@ func keyOutlivesPrune(w *world) {
 }
 
 func keyKeptWithJob(w *world) {
-	waiting := w.submit(once("waiting", "a"))
+	waiting := w.submit(once("waiting", "a"), kept(10*day))
 	w.pass(2 * day)
 	w.do(newPrune())
 	w.again(waiting, once("waiting", "a"))
 
 	f := newFinish(w.claimOne(queue).Lease(), job.Succeeded)
-	f.Keep = 10 * day
 	w.do(f)
 	w.pass(9 * day)
 	w.do(newPrune())

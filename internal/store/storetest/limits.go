@@ -255,7 +255,7 @@ func limitRaised(w *world) {
 	w.limits = nil
 	ready, more := 0, true
 	for rounds := 0; more && rounds < 10; rounds++ {
-		due := &store.Due{Limit: 4, Keep: keep}
+		due := &store.Due{Limit: 4}
 		w.do(due)
 		if due.Ready > 4 {
 			w.Errorf("a due of 4 made %d jobs ready", due.Ready)

@@ -255,11 +255,11 @@ func (m *machine) op(r *rapid.T) any {
 	case "finish":
 		return m.drawFinish(r)
 	case "abandon":
-		return &store.Cancel{Owner: m.drawOwner(r), ID: m.drawJob(r), Keep: keep, Abandoned: true}
+		return &store.Cancel{Owner: m.drawOwner(r), ID: m.drawJob(r), Abandoned: true}
 	case "presence":
 		return &store.Presence{Jobs: []job.ID{m.drawJob(r), m.drawJob(r)}, Owners: []job.Owner{m.drawOwner(r)}[:rapid.IntRange(0, 1).Draw(r, "owners")]}
 	case "cancel":
-		return &store.Cancel{Owner: m.drawOwner(r), ID: m.drawJob(r), Keep: keep}
+		return &store.Cancel{Owner: m.drawOwner(r), ID: m.drawJob(r)}
 	case "delete":
 		return &store.Delete{Owner: m.drawOwner(r), ID: m.drawJob(r)}
 	default:

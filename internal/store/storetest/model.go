@@ -184,8 +184,12 @@ func countMove(c *job.Counts, j *modelled, to job.State) {
 }
 
 // end brings a job to an end now.
-func (m *model) end(j *modelled, to job.State, kept time.Duration) {
+func (m *model) end(j *modelled, to job.State) {
 	m.move(j, to)
+	kept := j.Policy.Keep.Others
+	if to == job.Failed {
+		kept = j.Policy.Keep.Failed
+	}
 	j.FinishedAt, j.ExpiresAt, j.queueBy = m.w.now(), m.w.now().Add(kept), time.Time{}
 	if j.deleted {
 		m.remove(j)

@@ -182,11 +182,7 @@ func (m *model) finish(op *store.Finish) func() {
 
 func (m *model) finishTo(j *modelled, op *store.Finish) job.State {
 	if !j.CancelRequestedAt.IsZero() {
-		kept := op.KeepCancelled
-		if op.To == job.Cancelled {
-			kept = op.Keep
-		}
-		m.end(j, job.Cancelled, kept)
+		m.end(j, job.Cancelled)
 		return job.Cancelled
 	}
 	if op.To.Ended() {
@@ -196,7 +192,7 @@ func (m *model) finishTo(j *modelled, op *store.Finish) job.State {
 		case job.Failed:
 			j.Failure = op.Failure
 		}
-		m.end(j, op.To, op.Keep)
+		m.end(j, op.To)
 		return op.To
 	}
 	if op.Failure != nil {
@@ -225,7 +221,7 @@ func (m *model) cancel(op *store.Cancel) func() {
 	}
 	ended := j.State.Waiting()
 	if ended {
-		m.end(j, job.Cancelled, op.Keep)
+		m.end(j, job.Cancelled)
 	} else if j.State == job.Running && j.CancelRequestedAt.IsZero() {
 		j.CancelRequestedAt = m.w.now()
 		j.Revision++
@@ -255,7 +251,7 @@ func (m *model) delete(op *store.Delete) func() {
 			j.Revision++
 		}
 	case j.State.Waiting():
-		m.end(j, job.Cancelled, 0)
+		m.end(j, job.Cancelled)
 		fallthrough
 	default:
 		m.remove(j)

@@ -19,7 +19,7 @@ func (m *model) due(op *store.Due) func() {
 			freed[keyed(j)]++
 		}
 		j.Failure = op.Failure
-		m.end(j, job.Expired, op.Keep)
+		m.end(j, job.Expired)
 		expired++
 	}
 	for key := range freed {

@@ -10,13 +10,13 @@ import (
 
 // What ops are made with unless a rule says otherwise.
 const (
-	queue         = "queue"
-	leaseFor      = 30 * time.Second
-	backoff       = 10 * time.Second
-	keep          = time.Hour
-	keepCancelled = 2 * time.Hour
-	cancelGrace   = 10 * time.Second
-	day           = 24 * time.Hour
+	queue       = "queue"
+	leaseFor    = 30 * time.Second
+	backoff     = 10 * time.Second
+	keep        = time.Hour
+	keepFailed  = 2 * time.Hour
+	cancelGrace = 10 * time.Second
+	day         = 24 * time.Hour
 )
 
 var (
@@ -35,6 +35,7 @@ func (w *world) newSubmit(edits ...func(*store.Submit)) *store.Submit {
 			Policy: job.Policy{
 				Timeouts: job.Timeouts{Lease: leaseFor, CancelGrace: cancelGrace},
 				Retry:    job.Retry{Backoff: 2 * time.Second, AfterOutput: job.RestartAfterOutput},
+				Keep:     job.Keep{Failed: keep, Others: keep},
 			},
 		},
 		Input: []byte("input"),
@@ -43,6 +44,11 @@ func (w *world) newSubmit(edits ...func(*store.Submit)) *store.Submit {
 		edit(s)
 	}
 	return s
+}
+
+// kept keeps a job for so long, however it ends.
+func kept(d time.Duration) func(*store.Submit) {
+	return func(s *store.Submit) { s.Job.Policy.Keep = job.Keep{Failed: d, Others: d} }
 }
 
 func (w *world) submit(edits ...func(*store.Submit)) job.ID {
@@ -134,7 +140,7 @@ func (w *world) running(edits ...func(*store.Submit)) *job.Claimed {
 }
 
 func newFinish(l job.Lease, to job.State) *store.Finish {
-	f := &store.Finish{Lease: l, To: to, Keep: keep, KeepCancelled: keepCancelled}
+	f := &store.Finish{Lease: l, To: to}
 	switch to {
 	case job.Succeeded:
 		f.Result = &job.Result{ContentType: "text/plain", Body: []byte("result")}
@@ -178,7 +184,7 @@ func texted(attempt int, after int64, texts ...string) []job.Entry {
 
 // ---- what owners do ----
 
-func newCancel(id job.ID) *store.Cancel { return &store.Cancel{Owner: mine, ID: id, Keep: keep} }
+func newCancel(id job.ID) *store.Cancel { return &store.Cancel{Owner: mine, ID: id} }
 func newDelete(id job.ID) *store.Delete { return &store.Delete{Owner: mine, ID: id} }
 
 func newRetry(id job.ID) *store.Retry { return &store.Retry{Owner: mine, ID: id} }
@@ -186,7 +192,7 @@ func newRetry(id job.ID) *store.Retry { return &store.Retry{Owner: mine, ID: id}
 // ---- upkeep ----
 
 func newDue() *store.Due {
-	return &store.Due{Limit: 1000, Keep: keep, Failure: &job.Failure{Code: "queue_timeout", Message: "it waited too long"}}
+	return &store.Due{Limit: 1000, Failure: &job.Failure{Code: "queue_timeout", Message: "it waited too long"}}
 }
 
 func newPrune() *store.Prune { return &store.Prune{Limit: 1000} }

@@ -360,6 +360,6 @@ func everyKind(w *world) []any {
 		w.newSubmit(once("k", "a")), w.newSubmit(once("k", "a")), w.newSubmit(leasedAs(w.token())),
 		w.newSubmit(withRows(doing(store.Require, put("p", "absent", "")))), grouped(w.newSubmit(withFiles("a")))[0],
 		newDue(), &store.Prune{Limit: 100},
-		w.newClaim(queue, 3), w.newClaim(job.Failed.String(), 1), &store.Cancel{Owner: theirs, ID: old, Keep: keep},
+		w.newClaim(queue, 3), w.newClaim(job.Failed.String(), 1), &store.Cancel{Owner: theirs, ID: old},
 	}
 }

@@ -38,13 +38,12 @@ func dueReady(w *world) {
 }
 
 func dueExpires(w *world) {
-	id, other := w.submit(patient(time.Minute)), w.submit()
+	id, other := w.submit(patient(time.Minute), kept(17*time.Minute)), w.submit()
 	w.pass(time.Minute - time.Second)
 	w.do(newDue())
 	equal(w, "the state in time", w.job(id).State, job.Queued)
 	w.pass(2 * time.Second)
 	due := newDue()
-	due.Keep = 17 * time.Minute
 	due.Failure = &job.Failure{Code: "too_late", Message: "nobody came", Retryable: true}
 	w.do(due)
 	j := w.job(id)
@@ -77,7 +76,7 @@ func dueLimited(w *world) {
 	w.pass(2 * time.Minute)
 	ready, expired, more := 0, 0, true
 	for rounds := 0; more && rounds < 10; rounds++ {
-		due := &store.Due{Limit: 10, Keep: keep}
+		due := &store.Due{Limit: 10}
 		w.do(due)
 		if due.Ready > 10 || len(due.Expired) > 10 {
 			w.Errorf("a due with a limit of 10 moved %d and %d jobs", due.Ready, len(due.Expired))
@@ -183,9 +182,7 @@ func pruneSpares(w *world) {
 		id, _ := w.inState(state)
 		ids = append(ids, id)
 	}
-	kept := newFinish(w.running().Lease(), job.Succeeded)
-	kept.Keep = 100 * day
-	w.do(kept)
+	w.do(newFinish(w.running(kept(100*day)).Lease(), job.Succeeded))
 	w.pass(50 * day)
 	before := w.stored()
 	p := newPrune()
