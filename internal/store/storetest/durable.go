@@ -97,6 +97,7 @@ func closedTwice(w *world) {
 	if err := w.store.Close(); err != nil {
 		w.Errorf("the second close: %v", err)
 	}
-	w.store = w.open()
+	w.stores = w.open()
+	w.use(0)
 	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 1})
 }

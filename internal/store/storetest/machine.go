@@ -30,8 +30,8 @@ func runModel(t *testing.T, s Suite) {
 			t.Fatal(err)
 		}
 		defer os.RemoveAll(place)
-		w := newWorldAt(t, r, s, filepath.Join(place, "store"))
-		defer func() { _ = w.store.Close() }()
+		w := newWorldAt(t, r, s, filepath.Join(place, "store"), 1)
+		defer func() { _ = w.close() }()
 		m := &machine{T: r, world: w, model: newModel(w)}
 		m.limit("a", m.drawLimits(r))
 		r.Repeat(map[string]func(*rapid.T){
@@ -153,8 +153,47 @@ func (m *machine) upkeep(r *rapid.T) {
 
 func (m *machine) commitBoth(ops []any) {
 	b := batchOf(ops...)
+	m.commitAll(func() { m.commit(b) }, b)
+	m.last = b
+}
+
+// commitAll applies batches to the model, commits them to the store and compares. Of
+// several batches none may depend on another.
+func (m *machine) commitAll(commit func(), batches ...*store.Batch) {
 	m.model.began, m.model.removed = m.model.entries, nil
 	var checks []func()
+	for _, b := range batches {
+		checks = append(checks, m.expectBatch(b)...)
+	}
+	commit()
+	for _, check := range checks {
+		check()
+	}
+	var removed []job.ID
+	for _, b := range batches {
+		removed = append(removed, b.Removed...)
+	}
+	if got, want := sorted(removed), sorted(m.model.removed); !slices.Equal(got, want) {
+		m.Fatalf("a commit removed the jobs with files %v, want %v", got, want)
+	}
+	m.model.learn(batches...)
+	for _, b := range batches {
+		for _, op := range b.Claims {
+			m.model.claimed(op)
+		}
+		m.countsAnswered(b)
+		for _, told := range changesOf(b) {
+			if told.Revision >= m.model.changes[told.ID].Revision {
+				m.model.changes[told.ID] = told
+			}
+		}
+	}
+	m.model.compareTallies()
+}
+
+// expectBatch applies a batch to the model, its claims aside, and returns what checks
+// its answers.
+func (m *machine) expectBatch(b *store.Batch) (checks []func()) {
 	for _, op := range opsOf(b) {
 		switch op := op.(type) {
 		case *store.Claim:
@@ -170,34 +209,12 @@ func (m *machine) commitBoth(ops []any) {
 			checks = append(checks, m.model.following(op))
 		}
 	}
-	m.commit(b)
-	for _, check := range checks {
-		check()
-	}
-	if got, want := sorted(b.Removed), sorted(m.model.removed); !slices.Equal(got, want) {
-		m.Fatalf("a commit removed the jobs with files %v, want %v", got, want)
-	}
-	m.model.learn(b)
-	for _, op := range b.Claims {
-		m.model.claimed(op)
-	}
-	m.namesCounted(b)
-	for q, c := range b.Counts {
-		if *m.model.count(q) != c {
-			m.Fatalf("a commit answers the counts %+v of %s, want %+v", c, q, *m.model.count(q))
-		}
-	}
-	for _, told := range changesOf(b) {
-		if told.Revision >= m.model.changes[told.ID].Revision {
-			m.model.changes[told.ID] = told
-		}
-	}
-	m.model.compareTallies()
-	m.last = b
+	return checks
 }
 
-// namesCounted checks that a batch answers the counts of the queues that it names.
-func (m *machine) namesCounted(b *store.Batch) {
+// countsAnswered checks that a batch answers the counts of the queues that it names, and
+// that all it answers are right.
+func (m *machine) countsAnswered(b *store.Batch) {
 	named := map[string]bool{}
 	for _, op := range b.Pauses {
 		named[op.Queue] = true
@@ -211,6 +228,11 @@ func (m *machine) namesCounted(b *store.Batch) {
 	for q := range named {
 		if _, ok := b.Counts[q]; !ok {
 			m.Fatalf("a commit that names the queue %s does not answer its counts", q)
+		}
+	}
+	for q, c := range b.Counts {
+		if *m.model.count(q) != c {
+			m.Fatalf("a commit answers the counts %+v of %s, want %+v", c, q, *m.model.count(q))
 		}
 	}
 }

@@ -97,11 +97,13 @@ func (m *model) busyKeys() map[modelKeyed]int {
 
 // learn takes over which of a key's ready jobs the store has parked, where several
 // became ready at once: that is the store's to choose, but not how many.
-func (m *model) learn(b *store.Batch) {
+func (m *model) learn(batches ...*store.Batch) {
 	claimed := map[job.ID]bool{}
-	for _, op := range b.Claims {
-		for _, c := range op.Claimed {
-			claimed[c.Job.ID] = true
+	for _, b := range batches {
+		for _, op := range b.Claims {
+			for _, c := range op.Claimed {
+				claimed[c.Job.ID] = true
+			}
 		}
 	}
 	wrong := map[modelKeyed]int{}

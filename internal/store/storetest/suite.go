@@ -4,7 +4,8 @@
 // The suite is a list of topics, a topic a list of rules. A rule is a sentence and
 // the function that holds a fresh store to it; the sentence is the name of the
 // subtest, so that a failure says which promise was broken. New behaviour of
-// stores lands here first.
+// stores lands here first. A rule that a race can break is held with two stores
+// on one place, as two processes would open it.
 package storetest
 
 import (
@@ -20,6 +21,9 @@ type Suite struct {
 	// directory that the test removes. Opened again after a Close, it holds what it
 	// held. Whoever opens a store here closes it.
 	Open func(tb testing.TB, place string, o Options) store.Store
+	// OpenSeveral opens n stores on one place, as n processes do that share it. Without it
+	// they are n handles of the store that Open opens, whose Apply is behind one lock.
+	OpenSeveral func(tb testing.TB, place string, n int, o Options) []store.Store
 }
 
 // Options are what a test decides about the store it opens.
@@ -84,19 +88,42 @@ func topics() []topic {
 	}
 }
 
+// sharedTopics are the rules that a race between stores on one place could break.
+func sharedTopics() []topic {
+	return []topic{
+		{"claims", sharedClaimRules()},
+		{"submits", sharedSubmitRules()},
+		{"leases", racedLeaseRules()},
+		{"ends", sharedEndRules()},
+		{"upkeep", sharedUpkeepRules()},
+		{"reads", sharedReadRules()},
+	}
+}
+
 // Run holds the suite's store to every rule.
 func Run(t *testing.T, s Suite) {
-	for _, topic := range topics() {
+	runTopics(t, s, 1, topics()...)
+	t.Run("replay", func(t *testing.T) { runReplays(t, s) })
+	t.Run("model", func(t *testing.T) { runModel(t, s) })
+	t.Run("two stores", func(t *testing.T) { runTopics(t, s, 2, sharedTopics()...) })
+	t.Run("three stores", func(t *testing.T) { runTopics(t, s, 3, topic{"claims", sharedClaimRules()}) })
+	t.Run("history of two stores", func(t *testing.T) { runHistories(t, s) })
+}
+
+// runTopics holds so many stores on one place to the rules.
+func runTopics(t *testing.T, s Suite, stores int, topics ...topic) {
+	for _, topic := range topics {
 		t.Run(topic.name, func(t *testing.T) {
 			for _, r := range topic.rules {
 				t.Run(r.says, func(t *testing.T) {
-					w := newWorld(t, s)
+					w := newWorldOf(t, s, stores)
 					r.test(w)
-					w.audit()
+					for n := range stores {
+						w.use(n)
+						w.audit()
+					}
 				})
 			}
 		})
 	}
-	t.Run("replay", func(t *testing.T) { runReplays(t, s) })
-	t.Run("model", func(t *testing.T) { runModel(t, s) })
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -21,21 +22,24 @@ type failer interface {
 	Fatalf(format string, args ...any)
 }
 
-// world is one store under test, with a clock that only the test moves and ids
-// that are the same in every run.
+// world is a place with one store or several under test, with a clock that only the test
+// moves and ids that are the same in every run.
 type world struct {
 	failer
-	ctx   context.Context
-	store store.Store
-	open  func() store.Store // opens the same place again
-	twin  func() *world      // makes another world of the same kind
+	ctx    context.Context
+	store  store.Store          // the one that is in use; see use
+	stores []store.Store        // all that are open on the place
+	open   func() []store.Store // opens the same place again
+	twin   func() *world        // makes another world of the same kind
 
 	limits map[string]job.Limits // of the batches to come
 
-	micros atomic.Int64 // the clock; read by the store from any goroutine
-	ids    uint64       // how many ids and tokens were made
+	micros atomic.Int64  // the clock; read by the store from any goroutine
+	ids    atomic.Uint64 // how many ids and tokens were made
 
-	// What was named in commits, so that stored can ask for it all.
+	mu sync.Mutex
+	// What was named in commits, so that stored can ask for it all. Commits of several
+	// goroutines write it, guarded by mu.
 	owners  []job.Owner
 	sets    []store.RowSet
 	tallies []ownedKey
@@ -47,48 +51,61 @@ type ownedKey struct {
 	key   string
 }
 
-func newWorld(tb testing.TB, s Suite) *world {
-	w := newWorldAt(tb, tb, s, filepath.Join(tb.TempDir(), "store"))
-	w.twin = func() *world { return newWorld(tb, s) }
-	tb.Cleanup(func() { _ = w.store.Close() })
+func newWorld(tb testing.TB, s Suite) *world { return newWorldOf(tb, s, 1) }
+
+// newWorldOf makes a world with so many stores on its place.
+func newWorldOf(tb testing.TB, s Suite, stores int) *world {
+	w := newWorldAt(tb, tb, s, filepath.Join(tb.TempDir(), "store"), stores)
+	w.twin = func() *world { return newWorldOf(tb, s, stores) }
+	tb.Cleanup(func() { _ = w.close() })
 	return w
 }
 
-// newWorldAt opens a store that the caller closes, and whose rules fail f.
-func newWorldAt(tb testing.TB, f failer, s Suite, place string) *world {
+// newWorldAt opens stores that the caller closes, and whose rules fail f.
+func newWorldAt(tb testing.TB, f failer, s Suite, place string, stores int) *world {
 	w := &world{failer: f, ctx: context.Background()}
 	w.micros.Store(time.Date(2031, 5, 7, 11, 0, 0, 0, time.UTC).UnixMicro())
-	w.open = func() store.Store {
-		return s.Open(tb, place, Options{Clock: w.now, AtEnd: atEnd})
+	w.open = func() []store.Store {
+		return s.openSeveral(tb, place, stores, Options{Clock: w.now, AtEnd: atEnd})
 	}
-	w.store = w.open()
+	w.stores = w.open()
+	w.use(0)
 	return w
+}
+
+// use makes the world commit to and read from one of its stores.
+func (w *world) use(n int) { w.store = w.stores[n] }
+
+func (w *world) close() (err error) {
+	for _, s := range w.stores {
+		err = errors.Join(err, s.Close())
+	}
+	return err
 }
 
 func (w *world) now() time.Time       { return time.UnixMicro(w.micros.Load()).UTC() }
 func (w *world) pass(d time.Duration) { w.micros.Add(d.Microseconds()) }
 
-// reopen closes the store and opens what it left.
+// reopen closes the stores and opens what they left.
 func (w *world) reopen() {
 	w.Helper()
-	if err := w.store.Close(); err != nil {
+	if err := w.close(); err != nil {
 		w.Fatalf("close: %v", err)
 	}
-	w.store = w.open()
+	w.stores = w.open()
+	w.use(0)
 }
 
 // id makes ids that grow, as real ones do.
 func (w *world) id() (id job.ID) {
-	w.ids++
 	binary.BigEndian.PutUint64(id[:], uint64(w.now().UnixMilli())<<16|0x7000)
-	binary.BigEndian.PutUint64(id[8:], 1<<63|w.ids)
+	binary.BigEndian.PutUint64(id[8:], 1<<63|w.ids.Add(1))
 	return id
 }
 
 func (w *world) token() (t job.Token) {
-	w.ids++
 	binary.BigEndian.PutUint64(t[:], 0x746f6b656e)
-	binary.BigEndian.PutUint64(t[8:], w.ids)
+	binary.BigEndian.PutUint64(t[8:], w.ids.Add(1))
 	return t
 }
 
@@ -103,16 +120,23 @@ func (w *world) commit(b *store.Batch) {
 // commitTo commits a batch that may fail, but must not make the store panic.
 func (w *world) commitTo(b *store.Batch) error {
 	w.Helper()
-	w.remember(b)
-	if b.Limits == nil {
-		b.Limits = maps.Clone(w.limits)
-	}
+	w.prepare(b)
 	defer func() {
 		if p := recover(); p != nil {
 			w.Fatalf("the store panicked: %v", p)
 		}
 	}()
 	return store.Commit(w.ctx, w.store, b)
+}
+
+// prepare notes what the batch names, and gives it the limits.
+func (w *world) prepare(b *store.Batch) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.remember(b)
+	if b.Limits == nil {
+		b.Limits = maps.Clone(w.limits)
+	}
 }
 
 // try commits the ops as one batch.

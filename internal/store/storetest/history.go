@@ -1,0 +1,116 @@
+package storetest
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// runHistories commits random batches at two stores on one place, and compares what they
+// answer and read with the model. Batches whose ops depend on each other are committed one
+// after the other, those of different queues at the same time. Answers get lost now and then.
+func runHistories(t *testing.T, s Suite) {
+	defer fewer("rapid.checks", "15")()
+	dir := t.TempDir()
+	runs := 0
+	rapid.Check(t, func(r *rapid.T) {
+		runs++
+		place := filepath.Join(dir, fmt.Sprint(runs))
+		if err := os.Mkdir(place, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(place)
+		w := newWorldAt(t, r, s, filepath.Join(place, "store"), 2)
+		defer func() { _ = w.close() }()
+		m := &machine{T: r, world: w, model: newModel(w)}
+		m.limit("a", m.drawLimits(r))
+		r.Repeat(map[string]func(*rapid.T){
+			"": func(r *rapid.T) {
+				w.use(rapid.IntRange(0, 1).Draw(r, "reads at"))
+				m.model.compare()
+			},
+			"batch":  m.elsewhere(m.batch),
+			"beside": m.beside,
+			"upkeep": m.elsewhere(m.upkeep),
+			"limits": m.elsewhere(m.raise),
+			"fail":   m.elsewhere(m.fail),
+			"reopen": m.reopen,
+			"pass":   m.pass,
+		})
+	})
+}
+
+// elsewhere makes a step of the machine commit at any of its stores.
+func (m *machine) elsewhere(step func(*rapid.T)) func(*rapid.T) {
+	return func(r *rapid.T) {
+		m.use(rapid.IntRange(0, 1).Draw(r, "commits at"))
+		m.lose(r)
+		step(r)
+	}
+}
+
+// lose makes an answer of each store get lost, now and then.
+func (m *machine) lose(r *rapid.T) {
+	for _, s := range m.stores {
+		s.(*handle).loses.Store(rapid.IntRange(0, 3).Draw(r, "loses") == 0)
+	}
+}
+
+// beside commits the ops of either queue at a store of its own, at the same time.
+func (m *machine) beside(r *rapid.T) {
+	var ofA, ofB []any
+	for range rapid.IntRange(2, 8).Draw(r, "ops") {
+		switch op := m.op(r); m.queueOf(op) {
+		case "a":
+			ofA = append(ofA, op)
+		case "b":
+			ofB = append(ofB, op)
+		}
+	}
+	a, b := batchOf(ofA...), batchOf(ofB...)
+	first := rapid.IntRange(0, 1).Draw(r, "first")
+	m.lose(r)
+	at := map[int]*store.Batch{first: a, 1 - first: b}
+	m.commitAll(func() { m.everywhere(func(n int) error { return m.commitAt(n, at[n]) }) }, a, b)
+	m.last = nil
+}
+
+// queueOf is the queue whose jobs alone an op depends on; "" when it may depend on others.
+func (m *machine) queueOf(op any) string {
+	switch op := op.(type) {
+	case *store.Submit:
+		if op.Idempotency == nil && op.Job.Tally == "" {
+			return op.Job.Queue // keys and tallies span queues
+		}
+	case *store.Claim:
+		return op.Queue
+	case *store.Pause:
+		return op.Queue
+	case *store.Renew:
+		return m.queueOfJob(op.Lease.Job)
+	case *store.Append:
+		return m.queueOfJob(op.Lease.Job)
+	case *store.Finish:
+		return m.queueOfJob(op.Lease.Job)
+	case *store.Cancel:
+		return m.queueOfJob(op.ID)
+	case *store.Delete:
+		return m.queueOfJob(op.ID)
+	case *store.Retry:
+		return m.queueOfJob(op.ID)
+	}
+	return ""
+}
+
+func (m *machine) queueOfJob(id job.ID) string {
+	if j := m.model.jobs[id]; j != nil {
+		return j.Queue
+	}
+	return ""
+}

@@ -1,0 +1,179 @@
+package storetest
+
+import (
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func racedLeaseRules() []rule {
+	return []rule{
+		{"of a renewal and a sweep of one lapsed lease exactly one applies", racedRenewal},
+		{"of two sweeps of one lapsed lease one applies", racedSweeps},
+		{"of two finishes of one lease one applies, and its answer is what is stored", racedFinishes},
+		{"a lease that another store ended changes nothing, wherever it is used", staleEverywhere},
+		{"a lease is renewed, written under and finished at any store", leaseAnywhere},
+		{"entries that are appended at every store are stored once", racedAppends},
+		{"an append beside the finish of its job applies whole or not at all", racedAppendFinish},
+	}
+}
+
+// endRound ends whatever is queued or running, so that the next round begins with nothing.
+func (w *world) endRound() {
+	w.Helper()
+	var ops []any
+	for _, r := range w.listRunning(store.AllRunning) {
+		ops = append(ops, newFinish(job.Lease{Job: r.Job.ID, Token: r.Token}, job.Succeeded))
+	}
+	for _, j := range w.all(job.Filter{Owner: mine, Queue: queue}) {
+		if j.State.Waiting() {
+			ops = append(ops, newCancel(j.ID))
+		}
+	}
+	w.do(ops...)
+}
+
+func racedRenewal(w *world) {
+	for round := range rounds {
+		c := w.running()
+		w.pass(leaseFor + time.Second)
+		renew, lapse := newRenew(c.Lease(), 0), newLapse(c.Lease(), job.Queued)
+		w.race(round, renew, lapse)
+		equal(w, "whether one of the two applied", (renew.Err == nil) != (lapse.Err == nil), true)
+		w.eachStore(func() {
+			equal(w, "whether the lease holds", w.lease(c.Lease()).Token == c.Token, renew.Err == nil)
+			equal(w, "the lapsed leases", len(w.listRunning(store.LapsedOnly)), 0)
+		})
+		if renew.Err != nil {
+			w.coded(job.LeaseLost, renew.Err)
+		} else {
+			w.coded(job.LeaseLost, lapse.Err)
+		}
+		w.endRound()
+	}
+}
+
+func racedSweeps(w *world) {
+	for round := range rounds {
+		c := w.running()
+		w.pass(leaseFor + time.Second)
+		a, b := newLoss(c.Lease()), newLoss(c.Lease())
+		a.Lapsed, b.Lapsed = true, true
+		w.race(round, a, b)
+		won := oneApplied(w, job.LeaseLost, a, b)
+		j := w.job(c.Job.ID)
+		equal(w, "the job", text(j), text(*won.Job))
+		equal(w, "its losses", j.Losses, 1)
+		equal(w, "its state", j.State, job.Scheduled)
+		w.endRound()
+	}
+}
+
+func racedFinishes(w *world) {
+	for round := range rounds {
+		c := w.running()
+		a, b := newFinish(c.Lease(), job.Succeeded), newFinish(c.Lease(), job.Failed)
+		a.Entries, b.Entries = texted(1, 0, "a"), texted(1, 0, "b")
+		w.race(round, a, b)
+		won := oneApplied(w, job.LeaseLost, a, b)
+		w.eachStore(func() {
+			equal(w, "the job", text(w.job(c.Job.ID)), text(*won.Job))
+			equal(w, "what it said", w.said(c.Job.ID), string(won.Entries[0].Data))
+			_, err := w.store.Result(w.ctx, mine, c.Job.ID)
+			equal(w, "whether it has a result", err == nil, won == a)
+		})
+	}
+}
+
+func staleEverywhere(w *world) {
+	old := w.running()
+	w.pass(leaseFor + time.Second)
+	w.use(1)
+	w.do(newLapse(old.Lease(), job.Queued))
+	stale := func() {
+		l := old.Lease()
+		f := newFinish(l, job.Succeeded)
+		f.Entries, f.Progress = texted(1, 0, "late"), &job.Progress{Percent: 5}
+		w.refused(job.LeaseLost, newRenew(l, 0), newAppend(l, 1, 0, "late"), f, newLapse(l, job.Failed),
+			newFinish(l, job.Queued), newFinish(l, job.Scheduled), newLoss(l))
+		equal(w, "what an old lease holds", w.lease(l).Token, job.Token{})
+	}
+	w.eachStore(stale)
+	w.use(1)
+	w.claimOne(queue)
+	w.eachStore(stale)
+	w.pass(leaseFor + time.Second)
+	w.eachStore(stale)
+	w.endRound()
+	w.eachStore(stale)
+}
+
+func leaseAnywhere(w *world) {
+	for n := range w.stores {
+		w.use(n)
+		c := w.running()
+		w.eachStore(func() { w.do(newRenew(c.Lease(), 0)) })
+		said := int64(0)
+		w.eachStore(func() {
+			w.do(newAppend(c.Lease(), 1, said, "a"))
+			said++
+		})
+		w.pass(leaseFor - time.Second)
+		w.use((n + 1) % len(w.stores))
+		w.refused(job.LeaseLost, newLapse(c.Lease(), job.Failed))
+		w.do(newFinish(c.Lease(), job.Succeeded))
+		w.use(0)
+		equal(w, "what it said", int64(len(w.said(c.Job.ID))), said)
+	}
+}
+
+func racedAppends(w *world) {
+	for round := range rounds {
+		c := w.running()
+		a, b := newAppend(c.Lease(), 1, 0, "x", "y"), newAppend(c.Lease(), 1, 0, "x", "y")
+		w.race(round, a, b)
+		equal(w, "the answer to one", a.Err, nil)
+		equal(w, "the answer to the other", b.Err, nil)
+		first, next := newAppend(c.Lease(), 1, 2, "a"), newAppend(c.Lease(), 1, 3, "b")
+		w.race(round, first, next)
+		equal(w, "the answer to the next entry", first.Err, nil)
+		want := "xyab"
+		if next.Err != nil { // it came before the one that it follows
+			w.coded(job.Conflict, next.Err)
+			want = "xya"
+		}
+		w.eachStore(func() {
+			equal(w, "what the job said", w.said(c.Job.ID), want)
+			equal(w, "the cursor", w.job(c.Job.ID).Cursor, int64(len(want)))
+		})
+		w.endRound()
+	}
+}
+
+func racedAppendFinish(w *world) {
+	for round := range 2 * rounds {
+		c := w.running()
+		say, f := newAppend(c.Lease(), 1, 0, "a"), newFinish(c.Lease(), job.Succeeded)
+		if round < rounds {
+			f.Entries = texted(1, 0, "a", "b")
+		}
+		w.race(round%rounds, say, f)
+		want := ""
+		switch {
+		case f.Err != nil: // its entries do not follow what was appended meanwhile
+			w.coded(job.Conflict, f.Err)
+			equal(w, "the answer to the append", say.Err, nil)
+			want = "a"
+		case len(f.Entries) > 0:
+			want = "ab"
+		case say.Err == nil:
+			want = "a"
+		}
+		if say.Err != nil {
+			w.coded(job.LeaseLost, say.Err)
+		}
+		equal(w, "what the job said", w.said(c.Job.ID), want)
+		w.endRound()
+	}
+}

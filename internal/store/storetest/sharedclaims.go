@@ -1,0 +1,326 @@
+package storetest
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func sharedClaimRules() []rule {
+	return []rule{
+		{"claims of one queue never get one job twice", sharedClaimsOnce},
+		{"no more jobs of a queue run than its limit says, and no fewer", sharedRunning},
+		{"no more jobs of a key run than its limit says, and no fewer", sharedKeyRunning},
+		{"of all suspects one runs at a time", sharedSuspects},
+		{"no key is overtaken by more than what the stores claim in a second", sharedTurns},
+		{"what waits of a key is more than its limit by at most one batch of each store", sharedKeyWaiting},
+		{"a claim that is made again at another store answers the leases that its tokens hold", sharedClaimAgain},
+		{"a submit with a token that is made at every store makes one job", sharedSubmitAgain},
+		{"a queue that is paused gives no job to any store", sharedPause},
+	}
+}
+
+// drained counts what runs while all stores claim and finish.
+type drained struct {
+	mu           sync.Mutex
+	running      map[string]int // by group
+	times        map[job.ID]int // how often each job was claimed
+	ended, tries int
+}
+
+// drain claims two jobs at a time and finishes them, at every store, until so many have
+// ended. It fails when more jobs of a group run at once than may, or a job runs twice.
+func (w *world) drain(jobs, most int, group func(j *job.Job) string, queues ...string) {
+	w.Helper()
+	d := &drained{running: map[string]int{}, times: map[job.ID]int{}}
+	w.everywhere(func(n int) error {
+		for d.goesOn(jobs) {
+			var claims []any
+			for _, q := range queues {
+				claims = append(claims, w.newClaim(q, 2))
+			}
+			b, err := w.tryAt(n, claims...)
+			if err != nil {
+				return err
+			}
+			var ends []any
+			for _, op := range b.Claims {
+				for _, c := range op.Claimed {
+					if err := d.begin(group(&c.Job), c.Job.ID, most); err != nil {
+						return err
+					}
+					ends = append(ends, newFinish(c.Lease(), job.Succeeded))
+				}
+			}
+			d.end(b, group)
+			b, err = w.tryAt(n, ends...)
+			for _, f := range b.Finishes {
+				err = errors.Join(err, f.Err)
+			}
+			if err != nil {
+				return err
+			}
+			d.ends(len(ends))
+		}
+		return nil
+	})
+	equal(w, "the jobs that ended", d.ended, jobs)
+}
+
+// goesOn says whether there is more to claim. A store that lost a job would never be done.
+func (d *drained) goesOn(jobs int) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tries++
+	return d.ended < jobs && d.tries < 20_000
+}
+
+func (d *drained) begin(group string, id job.ID, most int) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.times[id]++
+	d.running[group]++
+	switch {
+	case d.times[id] > 1:
+		return fmt.Errorf("a job was claimed twice: %s", id)
+	case most > 0 && d.running[group] > most:
+		return fmt.Errorf("%d jobs of %q run at once, and %d may", d.running[group], group, most)
+	}
+	return nil
+}
+
+// end counts jobs as running no more, before their ends are committed.
+func (d *drained) end(claimed *store.Batch, group func(j *job.Job) string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, op := range claimed.Claims {
+		for _, c := range op.Claimed {
+			d.running[group(&c.Job)]--
+		}
+	}
+}
+
+func (d *drained) ends(n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ended += n
+}
+
+func byQueue(j *job.Job) string { return j.Queue }
+func byKey(j *job.Job) string   { return j.Key }
+func asOne(*job.Job) string     { return "all" }
+
+func sharedClaimsOnce(w *world) {
+	for k := range 8 {
+		w.submitMany(10, withKey(fmt.Sprint(k)))
+	}
+	w.drain(80, 0, byQueue, queue)
+	equal(w, "the counts", w.counts(queue), job.Counts{Succeeded: 80})
+}
+
+func sharedRunning(w *world) {
+	const most = 3
+	w.limit(queue, job.Limits{Running: most})
+	w.submitMany(40)
+	w.drain(40, most, byQueue, queue)
+	for round := range rounds {
+		w.submitMany(5)
+		ops := w.forEach(func() any {
+			return []any{w.newClaim(queue, 2), w.newSubmit(leasedAs(w.token()))}
+		})
+		w.race(round, ops...)
+		running := w.listRunning(store.AllRunning)
+		equal(w, "the running jobs", len(running), most)
+		equal(w, "the jobs counted as running", w.counts(queue).Running, most)
+		var ends []any
+		for _, r := range running {
+			ends = append(ends, newFinish(job.Lease{Job: r.Job.ID, Token: r.Token}, job.Succeeded))
+		}
+		w.do(ends...)
+	}
+}
+
+// forEach makes an op, or a list of them, for each store.
+func (w *world) forEach(op func() any) (ops []any) {
+	for range w.stores {
+		ops = append(ops, op())
+	}
+	return ops
+}
+
+func sharedKeyRunning(w *world) {
+	const most = 2
+	w.limit(queue, job.Limits{KeyRunning: most})
+	for range 10 {
+		w.submitMany(2, withKey("k"))
+		w.submitMany(2, withKey("l"))
+	}
+	w.drain(40, most, byKey, queue)
+	for round := range rounds {
+		w.race(round, w.forEach(func() any {
+			return []any{w.newSubmit(leasedAs(w.token())), w.newSubmit(), w.newClaim(queue, 3)}
+		})...)
+		running := w.listRunning(store.AllRunning)
+		equal(w, "the running jobs of a key", len(running), most)
+		var ends []any
+		for _, j := range w.all(job.Filter{Owner: mine, Queue: queue}) {
+			if !j.State.Ended() {
+				ends = append(ends, newCancel(j.ID))
+			}
+		}
+		for _, r := range running {
+			ends = append(ends, newFinish(job.Lease{Job: r.Job.ID, Token: r.Token}, job.Cancelled))
+		}
+		w.do(ends...) // the ends come first, and what followed is cancelled too
+		equal(w, "the jobs left", w.counts(queue).Unfinished(), 0)
+	}
+}
+
+func sharedSuspects(w *world) {
+	w.suspects("a", 4)
+	w.suspects("b", 3)
+	w.drain(7, 1, asOne, "a", "b")
+}
+
+func sharedTurns(w *world) {
+	const keys, each, claims = 5, 12, 2
+	for k := range keys {
+		w.submitMany(each, withKey(fmt.Sprint(k)))
+	}
+	taken := map[string]int{}
+	for round := 0; len(taken) == 0 || slices.Max(values(taken)) < each; round++ {
+		var ops []any
+		for range w.stores {
+			ops = append(ops, w.newClaim(queue, claims))
+		}
+		for _, b := range w.race(round, ops...) {
+			for _, c := range b.Claims[0].Claimed {
+				taken[c.Job.Key]++
+			}
+		}
+		if len(taken) < keys && round > keys*len(w.stores)*claims {
+			w.Fatalf("of %d keys only %v were served", keys, taken)
+		}
+		for k := range keys {
+			ahead := slices.Max(values(taken)) - taken[fmt.Sprint(k)]
+			if bound := 1 + len(w.stores)*claims; ahead > bound {
+				w.Fatalf("a key that waits was overtaken %d times, and at most %d are claimed in a second", ahead, bound-1)
+			}
+		}
+		w.pass(time.Second)
+	}
+}
+
+func values(m map[string]int) (all []int) {
+	for _, v := range m {
+		all = append(all, v)
+	}
+	return all
+}
+
+func sharedKeyWaiting(w *world) {
+	const most, batch = 3, 2
+	w.limit(queue, job.Limits{KeyWaiting: most})
+	for round := range rounds {
+		key := withKey(fmt.Sprint(round))
+		for range 3 {
+			w.race(round, w.forEach(func() any { return []any{w.newSubmit(key), w.newSubmit(key)} })...)
+		}
+		waiting := 0
+		for _, j := range w.all(job.Filter{Owner: mine, Queue: queue}) {
+			if j.Key == fmt.Sprint(round) {
+				waiting++
+			}
+		}
+		if waiting < most || waiting > most+batch*len(w.stores) {
+			w.Errorf("%d jobs of a key wait, and %d may", waiting, most)
+		}
+		w.pass(time.Second)
+		w.eachStore(func() { w.refused(job.KeyFull, w.newSubmit(key)) })
+	}
+}
+
+// leasesOf is what a claim answers, in the order of its tokens.
+func leasesOf(op *store.Claim) string {
+	var all []string
+	for _, c := range op.Claimed {
+		all = append(all, fmt.Sprintf("%s holds %s %q until %s", c.Token, text(c.Job), c.Input, c.Until.UTC()))
+	}
+	slices.Sort(all)
+	return strings.Join(all, "\n")
+}
+
+func sharedClaimAgain(w *world) {
+	for round := range rounds {
+		ids := w.submitMany(3, withInput("in"))
+		first := w.newClaim(queue, 2)
+		var ops []any
+		for range w.stores {
+			ops = append(ops, freshOp(first))
+		}
+		w.race(round, ops...)
+		w.eachStore(func() { // and once more when all is over
+			again := freshOp(first).(*store.Claim)
+			w.do(again)
+			ops = append(ops, again)
+		})
+		for _, op := range ops {
+			claim := op.(*store.Claim)
+			equal(w, "the jobs claimed", len(claim.Claimed), 2)
+			equal(w, "the leases", leasesOf(claim), leasesOf(ops[0].(*store.Claim)))
+		}
+		equal(w, "the running jobs", w.counts(queue).Running, 2)
+		for _, c := range ops[0].(*store.Claim).Claimed {
+			w.do(newFinish(c.Lease(), job.Succeeded))
+		}
+		w.do(newCancel(ids[0]), newCancel(ids[1]), newCancel(ids[2]))
+	}
+}
+
+func sharedSubmitAgain(w *world) {
+	for round := range rounds {
+		first := w.newSubmit(leasedAs(w.token()))
+		var ops []any
+		for range w.stores {
+			ops = append(ops, freshOp(first))
+		}
+		w.race(round, ops...)
+		for _, op := range ops {
+			s := op.(*store.Submit)
+			equal(w, "the answer to a submit that was made again", s.Err, nil)
+			equal(w, "the job that it answers", text(s.Job), text(ops[0].(*store.Submit).Job))
+		}
+		equal(w, "the counts", w.counts(queue), job.Counts{Running: 1, Succeeded: int64(round)})
+		w.do(newFinish(job.Lease{Job: first.Job.ID, Token: first.Token}, job.Succeeded))
+	}
+}
+
+func sharedPause(w *world) {
+	for round := range rounds {
+		ids := w.submitMany(2)
+		claim := w.newClaim(queue, 1)
+		w.race(round, pausing(queue, true), claim)
+		running := w.counts(queue).Running
+		equal(w, "the running jobs beside a pause", running, int64(len(claim.Claimed)))
+		w.eachStore(func() {
+			equal(w, "the jobs claimed of a paused queue", len(w.claim(queue, 2)), 0)
+			s := w.newSubmit(leasedAs(w.token()))
+			w.do(s)
+			equal(w, "the state of a submit to a paused queue", s.Job.State, job.Queued)
+			w.do(newCancel(s.Job.ID))
+		})
+		w.use(len(w.stores) - 1)
+		w.do(pausing(queue, false))
+		w.use(0)
+		for _, c := range append(claim.Claimed, w.claim(queue, 2)...) {
+			w.do(newFinish(c.Lease(), job.Succeeded))
+		}
+		w.states("after the pause", job.Succeeded, ids...)
+	}
+}

@@ -1,0 +1,298 @@
+package storetest
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func sharedEndRules() []rule {
+	return []rule{
+		{"a cancel beside a finish: the job ends once, and the later answer is what is stored", racedCancelFinish},
+		{"of two cancels of a waiting job one ends it, and both answer the same", racedCancels},
+		{"a cancel beside a claim: the job ends or is asked to stop", racedCancelClaim},
+		{"a delete beside a finish leaves nothing of the job, and tells of its files once", racedDeleteFinish},
+		{"two deletes of one job apply, and it is removed and counted once", racedDeletes},
+		{"of two retries of one job one applies", racedRetries},
+		{"a retry beside a delete leaves nothing of the job", racedRetryDelete},
+		{"a presence beside the cancel of an abandoned job: one of them decides", racedPresence},
+		{"a presence that one store committed keeps the job from a cancel at another", presenceElsewhere},
+		{"an end leaves its row and its job once, whoever ends the job", racedEnds},
+		{"the end that leaves a tally nothing unfinished sees so, and no other", racedTally},
+	}
+}
+
+func racedCancelFinish(w *world) {
+	for round := range rounds {
+		for _, to := range []job.State{job.Succeeded, job.Failed, job.Scheduled, job.Queued} {
+			c := w.running()
+			cancel, f := newCancel(c.Job.ID), newFinish(c.Lease(), to)
+			w.race(round, cancel, f)
+			if cancel.Err != nil || f.Err != nil {
+				w.Fatalf("a cancel beside a finish answers %v, and the finish %v", cancel.Err, f.Err)
+			}
+			w.finishedOrCancelled(to, cancel, f)
+		}
+	}
+}
+
+// finishedOrCancelled checks the answers to a cancel and a finish of one job.
+func (w *world) finishedOrCancelled(to job.State, cancel *store.Cancel, f *store.Finish) {
+	w.Helper()
+	first, later := cancel.Job, *f.Job
+	switch {
+	case f.State == to && to.Ended(): // the finish came first, and the cancel found it ended
+		equal(w, "whether the cancel ended the job", cancel.Ended, false)
+		equal(w, "the job that the cancel answers", text(cancel.Job), text(*f.Job))
+		first.Revision--
+	case f.State == to: // the finish came first, and the cancel ended what waited
+		first, later = later, first
+		equal(w, "whether the cancel ended the job", cancel.Ended, true)
+		equal(w, "the state", later.State, job.Cancelled)
+	default: // the cancel came first
+		equal(w, "whether the cancel ended the job", cancel.Ended, false)
+		equal(w, "the state that the cancel answers", first.State, job.Running)
+		equal(w, "whether it tells of the request", first.CancelRequestedAt.IsZero(), false)
+		equal(w, "the state", f.State, job.Cancelled)
+	}
+	if first.Revision >= later.Revision {
+		w.Errorf("the later answer has the revision %d, and the one before it %d", later.Revision, first.Revision)
+	}
+	w.eachStore(func() { equal(w, "the job", text(w.job(later.ID)), text(later)) })
+}
+
+func racedCancels(w *world) {
+	for round := range rounds {
+		id := w.submit()
+		a, b := newCancel(id), newCancel(id)
+		w.race(round, a, b)
+		equal(w, "whether one of two cancels ended the job", a.Ended != b.Ended, true)
+		equal(w, "the job that one answers", text(a.Job), text(b.Job))
+		equal(w, "the job", text(w.job(id)), text(a.Job))
+	}
+	equal(w, "the counts", w.counts(queue), job.Counts{Cancelled: rounds})
+}
+
+func racedCancelClaim(w *world) {
+	for round := range rounds {
+		id := w.submit()
+		cancel, claim := newCancel(id), w.newClaim(queue, 1)
+		w.race(round, cancel, claim)
+		equal(w, "whether the job ended or was claimed", cancel.Ended != (len(claim.Claimed) == 1), true)
+		if cancel.Ended {
+			equal(w, "the state", w.job(id).State, job.Cancelled)
+			continue
+		}
+		renew := newRenew(claim.Claimed[0].Lease(), 0)
+		w.do(renew)
+		equal(w, "whether the worker is told to stop", renew.CancelRequested, true)
+		w.do(newFinish(claim.Claimed[0].Lease(), job.Succeeded))
+		equal(w, "the state", w.job(id).State, job.Cancelled)
+	}
+}
+
+func racedDeleteFinish(w *world) {
+	for round := range rounds {
+		c := w.running(withFiles("a"))
+		w.do(newAppend(c.Lease(), 1, 0, "said"))
+		del, f := newDelete(c.Job.ID), newFinish(c.Lease(), job.Succeeded)
+		raced := w.race(round, del, f)
+		equal(w, "the answer to the delete", del.Err, nil)
+		equal(w, "the answer to the finish", f.Err, nil)
+		want := job.Succeeded
+		if del.Running {
+			want = job.Cancelled
+		}
+		equal(w, "the state that the finish answers", f.State, want)
+		w.removedOnce(c.Job.ID, raced)
+		w.eachStore(func() { equal(w, "what the lease holds", w.lease(c.Lease()).Token, job.Token{}) })
+	}
+}
+
+// removedOnce checks that a job with files is gone, and that one commit has told so.
+func (w *world) removedOnce(id job.ID, raced []*store.Batch) {
+	w.Helper()
+	var removed []job.ID
+	for _, b := range raced {
+		removed = append(removed, b.Removed...)
+	}
+	equal(w, "the jobs that the commits removed", fmt.Sprint(removed), fmt.Sprint([]job.ID{id}))
+	w.eachStore(func() {
+		w.gone(mine, id)
+		equal(w, "the jobs with files", len(swept(w, w.store.WithFiles)), 0)
+	})
+}
+
+func racedDeletes(w *world) {
+	for round := range rounds {
+		id := w.submit(withFiles("a"))
+		a, b := newDelete(id), newDelete(id)
+		raced := w.race(round, a, b)
+		equal(w, "the answer to one delete", a.Err, nil)
+		equal(w, "the answer to the other", b.Err, nil)
+		w.removedOnce(id, raced)
+	}
+	equal(w, "the counts", w.counts(queue), job.Counts{Cancelled: rounds})
+}
+
+func racedRetries(w *world) {
+	for round := range rounds {
+		c := w.running(withRef("put:p"))
+		w.do(newFinish(c.Lease(), job.Failed))
+		a, b := newRetry(c.Job.ID), newRetry(c.Job.ID)
+		w.race(round, a, b)
+		won := oneApplied(w, job.NotRetryable, a, b)
+		equal(w, "the job", text(w.job(c.Job.ID)), text(won.Job))
+		w.ended("p", ending{State: "queued"})
+		w.do(newCancel(c.Job.ID))
+	}
+	equal(w, "the counts", w.counts(queue), job.Counts{Failed: rounds, Cancelled: rounds, Retried: rounds})
+}
+
+func racedRetryDelete(w *world) {
+	for round := range rounds {
+		c := w.running(withFiles("a"))
+		w.do(newFinish(c.Lease(), job.Failed))
+		retry, del := newRetry(c.Job.ID), newDelete(c.Job.ID)
+		raced := w.race(round, retry, del)
+		equal(w, "the answer to the delete", del.Err, nil)
+		if retry.Err != nil {
+			w.coded(job.NotFound, retry.Err)
+		}
+		w.removedOnce(c.Job.ID, raced)
+		equal(w, "the jobs left to claim", len(w.claim(queue, 1)), 0)
+	}
+}
+
+func racedPresence(w *world) {
+	for round := range 2 * rounds {
+		id := w.submit(mayBeAbandoned)
+		w.pass(abandonAfter)
+		sign, cancel := seen(id), newAbandon(id)
+		if round < rounds {
+			sign = &store.Presence{Owners: []job.Owner{mine}}
+		}
+		w.race(round%rounds, sign, cancel)
+		equal(w, "the answer to the presence", sign.Err, nil)
+		if first := came(round); first >= 0 {
+			equal(w, "whether the cancel applied, having come first", cancel.Err == nil, first == 1)
+		}
+		if cancel.Err == nil {
+			equal(w, "whether the cancel ended the job", cancel.Ended, true)
+			equal(w, "the job", text(w.job(id)), text(cancel.Job))
+			continue
+		}
+		w.coded(job.Conflict, cancel.Err)
+		equal(w, "the state of a job at which someone was seen", w.job(id).State, job.Queued)
+		w.eachStore(func() { w.abandonable() })
+		w.do(newCancel(id))
+	}
+}
+
+func presenceElsewhere(w *world) {
+	waiting, running := w.submit(mayBeAbandoned), w.running(inQueue("running"), mayBeAbandoned)
+	for n := range w.stores {
+		w.pass(abandonAfter)
+		w.use(n)
+		w.abandonable(waiting, running.Job.ID)
+		w.do(seen(waiting, running.Job.ID))
+		w.eachStore(func() {
+			w.abandonable()
+			w.refused(job.Conflict, newAbandon(waiting), newAbandon(running.Job.ID))
+		})
+	}
+	w.pass(abandonAfter)
+	w.do(newAbandon(waiting), newAbandon(running.Job.ID))
+	w.eachStore(func() { w.abandonable() })
+}
+
+// racedPair are two ops of one job of which each may end it.
+type racedPair struct {
+	says string
+	ops  func(w *world, edits ...func(*store.Submit)) (a, b any)
+}
+
+func racedPairs() []racedPair {
+	ofRunning := func(a, b func(w *world, l job.Lease) any) func(w *world, edits ...func(*store.Submit)) (any, any) {
+		return func(w *world, edits ...func(*store.Submit)) (any, any) {
+			l := w.running(edits...).Lease()
+			return a(w, l), b(w, l)
+		}
+	}
+	ofWaiting := func(a, b func(id job.ID) any) func(w *world, edits ...func(*store.Submit)) (any, any) {
+		return func(w *world, edits ...func(*store.Submit)) (any, any) {
+			id := w.submit(append(edits, patient(time.Second))...)
+			w.pass(2 * time.Second)
+			return a(id), b(id)
+		}
+	}
+	finish := func(_ *world, l job.Lease) any { return newFinish(l, job.Succeeded) }
+	lapse := func(w *world, l job.Lease) any {
+		w.pass(leaseFor + time.Second)
+		return newLapse(l, job.Failed)
+	}
+	stop := func(_ *world, l job.Lease) any { return newCancel(l.Job) }
+	cancel := func(id job.ID) any { return newCancel(id) }
+	remove := func(id job.ID) any { return newDelete(id) }
+	expire := func(job.ID) any { return newDue() }
+	return []racedPair{
+		{"a finish and a cancel", ofRunning(finish, stop)},
+		{"a finish and a sweep", ofRunning(finish, lapse)},
+		{"two sweeps", ofRunning(lapse, lapse)},
+		{"two cancels", ofWaiting(cancel, cancel)},
+		{"a cancel and a delete", ofWaiting(cancel, remove)},
+		{"a cancel and an expiry", ofWaiting(cancel, expire)},
+		{"two expiries", ofWaiting(expire, expire)},
+		{"a delete and an expiry", ofWaiting(remove, expire)},
+	}
+}
+
+func racedEnds(w *world) {
+	for round := range rounds / 2 {
+		for _, pair := range racedPairs() {
+			place := fmt.Sprintf("%s %d", pair.says, round)
+			a, b := pair.ops(w, withRef("put:"+place), withRef("job:"+place))
+			made := madeBy(w.race(round, a, b))
+			if len(made) != 1 {
+				w.Fatalf("%s of one job made %d jobs", pair.says, len(made))
+			}
+			w.eachStore(func() {
+				equal(w, "the rows after "+pair.says, len(w.rows(endKind, place)), 1)
+				equal(w, "the jobs after "+pair.says, w.counts(place), job.Counts{Queued: 1})
+			})
+			equal(w, "the job that is claimed", w.claimOne(place).Job.ID, made[0].ID)
+		}
+	}
+}
+
+func madeBy(raced []*store.Batch) (made []job.Job) {
+	for _, b := range raced {
+		made = append(made, b.Made...)
+	}
+	return made
+}
+
+func racedTally(w *world) {
+	for round := range rounds {
+		for _, ofRunning := range []bool{true, false} {
+			name := fmt.Sprintf("%d %v", round, ofRunning)
+			last, other := w.running(tallied(name)), w.submit(tallied(name), inQueue("other"))
+			var end any = newCancel(other)
+			if ofRunning {
+				end = newFinish(w.claimOne("other").Lease(), job.Failed)
+			}
+			done := newFinish(w.running(tallied(name)).Lease(), job.Succeeded)
+			equal(w, "the jobs made before the last ends", len(w.do(done).Made), 0)
+			raced := w.race(round, newFinish(last.Lease(), job.Succeeded), end)
+			equal(w, "the jobs that the last two ends made", len(madeBy(raced)), 1)
+			w.eachStore(func() {
+				c, err := w.store.Tally(w.ctx, mine, name)
+				equal(w, fmt.Sprintf("the unfinished of the tally (%v)", err), c.Unfinished(), 0)
+				equal(w, "the ended of the tally", c.Succeeded+c.Failed+c.Cancelled, 3)
+				equal(w, "the jobs made", w.counts("tally of "+name), job.Counts{Queued: 1})
+			})
+		}
+	}
+}

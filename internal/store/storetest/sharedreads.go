@@ -1,0 +1,163 @@
+package storetest
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+func sharedReadRules() []rule {
+	return []rule{
+		{"what one store committed every read of another sees", readsOfAll},
+		{"where jobs stand, and their leases, are read at any store", readsOfLeases},
+		{"a reader of one store sees each commit of another as one moment", readsOfMoments},
+		{"a job never goes back to an earlier revision, whichever store it is read at", readsGoForward},
+	}
+}
+
+// upkept is what the reads of upkeep tell that stored does not ask for.
+func (w *world) upkept() stored {
+	s := w.stored()
+	oldest, err := w.store.OldestQueued(w.ctx, queue)
+	s["oldest"] = fmt.Sprint(oldest.UTC(), err)
+	s["with files"] = fmt.Sprint(swept(w, w.store.WithFiles))
+	s["abandonable"] = fmt.Sprint(ids(swept(w, w.store.Abandonable)))
+	size, err := w.store.Size(w.ctx)
+	s["size"] = fmt.Sprint(size, err)
+	return s
+}
+
+func readsOfAll(w *world) {
+	w.submit(mayBeAbandoned, withFiles("a"), inQueue("abandoned"))
+	w.pass(abandonAfter)
+	for n := range w.stores {
+		w.use(n)
+		for _, ops := range [][]any{
+			{w.newSubmit(withFiles("a"), once(fmt.Sprint(n), "h"), tallied("t"), withRef("put:p"), withInput("in"), mayBeAbandoned)},
+			everyKind(w),
+			{newDue()},
+			{&store.Presence{Owners: []job.Owner{mine}}},
+			{pausing("paused", n%2 == 0)},
+		} {
+			w.use(n)
+			w.try(ops...)
+			want := w.upkept()
+			w.eachStore(func() { w.same("another store reads something else", want, w.upkept()) })
+			w.use(n)
+		}
+	}
+	w.use(0)
+}
+
+func readsOfLeases(w *world) {
+	for n := range w.stores {
+		w.use(n)
+		p := job.Process(w.token())
+		s, claim := w.newSubmit(leasedAs(w.token())), w.newClaim(queue, 1)
+		s.Process, claim.Process = p, p
+		w.do(w.newSubmit(), s, claim)
+		l := claim.Claimed[0].Lease()
+		w.do(newAppend(l, 1, 0, "a", "b"), newCancel(s.Job.ID))
+		stands := w.standing(l.Job, s.Job.ID)
+		held, leased := fmt.Sprintf("%+v", w.lease(l)), fmt.Sprintf("%+v", w.lease(job.Lease{Job: s.Job.ID, Token: s.Token}))
+		w.eachStore(func() {
+			of, err := w.store.RunningOf(w.ctx, p, job.ID{}, 10)
+			equal(w, fmt.Sprintf("the running jobs of a process (%v)", err), len(of), 2)
+			for id, st := range w.standing(l.Job, s.Job.ID) {
+				equal(w, "where a job stands", st, stands[id])
+			}
+			equal(w, "the cursor", w.standing(l.Job)[l.Job].Cursor, 2)
+			equal(w, "a lease", fmt.Sprintf("%+v", w.lease(l)), held)
+			equal(w, "a submit's lease", fmt.Sprintf("%+v", w.lease(job.Lease{Job: s.Job.ID, Token: s.Token})), leased)
+		})
+		w.use((n + 1) % len(w.stores))
+		w.do(newFinish(l, job.Succeeded), newFinish(job.Lease{Job: s.Job.ID, Token: s.Token}, job.Succeeded))
+		w.eachStore(func() {
+			of, err := w.store.RunningOf(w.ctx, p, job.ID{}, 10)
+			equal(w, fmt.Sprintf("the running jobs of a process (%v)", err), len(of), 0)
+			equal(w, "what a lease holds", w.lease(l).Token, job.Token{})
+		})
+	}
+}
+
+// readsOfMoments commits at each store in turn and reads at the others meanwhile.
+func readsOfMoments(w *world) {
+	c := w.running()
+	total := func(n int) error {
+		j, entries, err := w.stores[n].Output(w.ctx, mine, c.Job.ID, 0, 1<<20)
+		if err == nil && (int64(len(entries)) != j.Cursor || j.Progress.Percent != float64(j.Cursor)) {
+			err = fmt.Errorf("%d entries are read beside the cursor %d and the progress %v", len(entries), j.Cursor, j.Progress.Percent)
+		}
+		return err
+	}
+	const each = 15
+	said := make(chan int64, 1)
+	said <- 0
+	w.everywhere(func(n int) error {
+		for range each {
+			after := <-said // the stores take turns: entries follow each other
+			say := newAppend(c.Lease(), 1, after, "a")
+			say.Progress = &job.Progress{Percent: float64(after + 1)}
+			_, err := w.tryAt(n, say)
+			said <- after + 1
+			for _, err := range []error{err, say.Err, total(n), total((n + 1) % len(w.stores))} {
+				if err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	w.eachStore(func() { equal(w, "the cursor", w.job(c.Job.ID).Cursor, int64(each*len(w.stores))) })
+}
+
+// readsGoForward claims, hands back, cancels and retries one job at every store, and
+// reads it at all of them.
+func readsGoForward(w *world) {
+	id := w.submit()
+	states := make([]map[int64]string, len(w.stores)) // by revision
+	w.everywhere(func(n int) error {
+		states[n] = map[int64]string{}
+		last := make([]int64, len(w.stores))
+		for i := range 20 {
+			claim := w.newClaim(queue, 1)
+			if _, err := w.tryAt(n, claim); err != nil {
+				return err
+			}
+			ops := []any{newRetry(id)}
+			if i%3 == n {
+				ops = append(ops, newCancel(id))
+			}
+			for _, c := range claim.Claimed {
+				ops = append(ops, newFinish(c.Lease(), []job.State{job.Queued, job.Failed}[i%2]))
+			}
+			if _, err := w.tryAt(n, ops...); err != nil {
+				return err
+			}
+			for at := range w.stores {
+				j, err := w.stores[at].Job(w.ctx, mine, id)
+				is := fmt.Sprint(j.State, j.Attempt, j.CancelRequestedAt.Truncate(time.Second))
+				was, known := states[n][j.Revision]
+				switch {
+				case err != nil:
+					return err
+				case j.Revision < last[at]:
+					return fmt.Errorf("store %d reads the revision %d after %d", at, j.Revision, last[at])
+				case known && was != is:
+					return fmt.Errorf("the revision %d is %s, and was %s", j.Revision, is, was)
+				}
+				last[at], states[n][j.Revision] = j.Revision, is
+			}
+		}
+		return nil
+	})
+	for n := range states {
+		for revision, is := range states[n] {
+			if was, known := states[0][revision]; known && was != is {
+				w.Errorf("the revision %d is %s at store %d, and %s at the first", revision, is, n, was)
+			}
+		}
+	}
+}

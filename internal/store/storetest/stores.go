@@ -1,0 +1,176 @@
+package storetest
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// handle is a store as one of several processes has it.
+type handle struct {
+	store.Store
+	// applying is held by a commit. Handles of one store share it: whoever loses an
+	// answer then commits the batch again before any other.
+	applying *sync.Mutex
+	// loses makes the answer of the next commit get lost.
+	loses atomic.Bool
+	close func() error
+}
+
+// openSeveral opens n stores on one place.
+func (s Suite) openSeveral(tb testing.TB, place string, n int, o Options) []store.Store {
+	if n == 1 {
+		return []store.Store{s.Open(tb, place, o)}
+	}
+	if s.OpenSeveral == nil {
+		return handles(s.Open(tb, place, o), n)
+	}
+	all := s.OpenSeveral(tb, place, n, o)
+	for i, st := range all {
+		all[i] = &handle{Store: st, applying: &sync.Mutex{}, close: st.Close}
+	}
+	return all
+}
+
+// handles makes n handles of one store. The last one to be closed closes it.
+func handles(s store.Store, n int) (all []store.Store) {
+	var applying sync.Mutex
+	var open atomic.Int64
+	open.Store(int64(n))
+	for range n {
+		all = append(all, &handle{Store: s, applying: &applying, close: func() error {
+			if open.Add(-1) > 0 {
+				return nil
+			}
+			return s.Close()
+		}})
+	}
+	return all
+}
+
+// Apply applies a batch, twice if the first answer gets lost.
+func (h *handle) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
+	h.applying.Lock()
+	defer h.applying.Unlock()
+	synced, err := h.Store.Apply(ctx, b)
+	if err != nil || !h.loses.Swap(false) {
+		return synced, err
+	}
+	return h.Store.Apply(ctx, b)
+}
+
+func (h *handle) Close() error { return h.close() }
+
+// commitAt commits a batch at one of the stores. Any goroutine may call it.
+func (w *world) commitAt(n int, b *store.Batch) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("the store panicked: %v", p)
+		}
+	}()
+	w.prepare(b)
+	return store.Commit(w.ctx, w.stores[n], b)
+}
+
+// tryAt commits the ops as one batch at one of the stores. Any goroutine may call it.
+func (w *world) tryAt(n int, ops ...any) (*store.Batch, error) {
+	b := batchOf(ops...)
+	return b, w.commitAt(n, b)
+}
+
+// everywhere does the work at every store at the same time.
+func (w *world) everywhere(work func(n int) error) {
+	w.Helper()
+	errs := make([]error, len(w.stores))
+	start := make(chan struct{})
+	var working sync.WaitGroup
+	for n := range w.stores {
+		working.Go(func() {
+			<-start
+			errs[n] = work(n)
+		})
+	}
+	close(start)
+	working.Wait()
+	for n, err := range errs {
+		if err != nil {
+			w.Fatalf("store %d: %v", n, err)
+		}
+	}
+}
+
+// eachStore does the check with each store in use.
+func (w *world) eachStore(check func()) {
+	w.Helper()
+	for n := range w.stores {
+		w.use(n)
+		check()
+	}
+	w.use(0)
+}
+
+// rounds is how often two ops race.
+const rounds = 8
+
+// race commits each op, or list of ops, as a batch at a store of its own, and returns the
+// batches. In half of the rounds they are committed at the same time; in the others each of
+// two comes first. Then they change their stores, and it goes on from the beginning.
+func (w *world) race(round int, ops ...any) (raced []*store.Batch) {
+	w.Helper()
+	for _, op := range ops {
+		if group, ok := op.([]any); ok {
+			raced = append(raced, batchOf(group...))
+		} else {
+			raced = append(raced, batchOf(op))
+		}
+	}
+	shift := round / 4
+	if round%4 > 1 {
+		w.everywhere(func(n int) error {
+			if n >= len(raced) {
+				return nil
+			}
+			return w.commitAt(n, raced[(n+shift)%len(raced)])
+		})
+		return raced
+	}
+	for i := range raced {
+		i = (i + round) % len(raced)
+		if err := w.commitAt((i+shift)%len(raced), raced[i]); err != nil {
+			w.Fatalf("batch %d: %v", i, err)
+		}
+	}
+	return raced
+}
+
+// came says which of two raced ops came first; -1 when they were committed at the same time.
+func came(round int) int {
+	if round%4 > 1 {
+		return -1
+	}
+	return round % 2
+}
+
+// oneApplied checks that of raced ops one applied, and that the others were refused with
+// the code. It returns the one.
+func oneApplied[Op any](w *world, code job.Code, ops ...Op) (won Op) {
+	w.Helper()
+	n := 0
+	for _, op := range ops {
+		switch err := errOf(op); {
+		case err == nil:
+			won, n = op, n+1
+		case job.CodeOf(err) != code:
+			w.Errorf("%T was refused with %v, want the code %q", op, err, code)
+		}
+	}
+	if n != 1 {
+		w.Fatalf("of %d ops that exclude each other %d applied", len(ops), n)
+	}
+	return won
+}
