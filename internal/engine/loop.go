@@ -193,12 +193,12 @@ func (e *Engine) gather() *work {
 	return w
 }
 
-// spareHealthy refuses to take leases that a sweep found lapsed before a trouble of
-// ours was over: their workers could not renew them.
+// spareHealthy refuses to take leases that a sweep found before a trouble of ours was
+// over: their workers could not renew them, nor say anything.
 func (e *Engine) spareHealthy(ops []*pending) []*pending {
 	return slices.DeleteFunc(ops, func(p *pending) bool {
 		f, ok := p.op.(*store.Finish)
-		if !ok || !f.Lapsed || e.sweeper.mayTake() {
+		if !ok || !needsHealth(f.If) || e.sweeper.mayTake() {
 			return false
 		}
 		f.Err = job.Errorf(job.LeaseLost, "the server itself stood still: the worker has its time to renew")

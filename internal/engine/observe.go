@@ -122,7 +122,7 @@ func endingOf(op *store.Finish, taken bool) Ending {
 	switch {
 	case op.State == job.Cancelled:
 		return EndedCancelled
-	case taken:
+	case taken && (op.Lost || op.Unused):
 		return EndedLost
 	case op.State == job.Succeeded:
 		return EndedSucceeded

@@ -230,12 +230,21 @@ func (s *sweeper) readNext(ctx context.Context) error {
 	return nil
 }
 
+// needsHealth says whether the jobs of a selection may owe it to a trouble of ours.
+func needsHealth(which store.Which) bool {
+	return which != store.AllRunning && which != store.CancelOnly
+}
+
 // end ends the attempts of running jobs of one kind, in one go: those whose lease has
 // lapsed, or whose cancel was not followed within its grace.
+//
+// Those that have overrun, or are silent, are ended by their own worker: a runner has
+// these clocks, and starts them again when the work had to wait for something scarce,
+// which the store does not know. The sweep ends them for workers without a runner.
 func (s *sweeper) end(ctx context.Context, which store.Which) error {
 	list, err := s.e.store.Running(ctx, which, job.ID{}, sweepLimit)
 	s.step(err)
-	if err != nil || which == store.LapsedOnly && !s.mayTake() {
+	if err != nil || needsHealth(which) && !s.mayTake() {
 		return err
 	}
 	asked := make([]*pending, len(list))
@@ -251,7 +260,7 @@ func (s *sweeper) end(ctx context.Context, which store.Which) error {
 		}
 		if op := p.op.(*store.Finish); op.Err == nil {
 			s.e.observer.Took(which == store.CancelOnly)
-			s.e.log.Warn("a lease was taken", "job", list[i].Job.ID, "worker", list[i].Worker, "cancelled", which == store.CancelOnly, "state", op.State)
+			s.e.log.Warn("a lease was taken", "job", list[i].Job.ID, "worker", list[i].Worker, "cancelled", which == store.CancelOnly, "why", failureCode(op), "state", op.State)
 		}
 	}
 	s.step(nil)
@@ -264,6 +273,12 @@ func (e *Engine) taken(r *store.Running, which store.Which) *store.Finish {
 	switch {
 	case which == store.CancelOnly:
 		op = e.ending(&r.Job, job.Outcome{Cancelled: true}, r.HasOutput)
+	case which == store.OverrunOnly:
+		op = e.ending(&r.Job, job.Outcome{Fault: job.RanTooLong(r.Job.Policy.Timeouts.RunHard)}, r.HasOutput)
+	case which == store.SilentOnly && r.Heard.IsZero():
+		op = e.ending(&r.Job, job.Outcome{Fault: job.SaidNothing(r.Job.Policy.Timeouts.FirstOutput)}, r.HasOutput)
+	case which == store.SilentOnly:
+		op = e.ending(&r.Job, job.Outcome{Fault: job.FellSilent(r.Job.Policy.Timeouts.IdleOutput)}, r.HasOutput)
 	case !r.HasUse: // nobody heard of it
 		op = e.ending(&r.Job, job.Outcome{HandedBack: true}, false)
 		op.Unused = true
@@ -271,8 +286,15 @@ func (e *Engine) taken(r *store.Running, which store.Which) *store.Finish {
 		op = e.loss(&r.Job, r.HasOutput)
 	}
 	op.Lease = job.Lease{Job: r.Job.ID, Token: r.Token}
-	op.Lapsed = which == store.LapsedOnly
+	op.If = which
 	return op
+}
+
+func failureCode(op *store.Finish) string {
+	if op.Failure == nil {
+		return ""
+	}
+	return op.Failure.Code
 }
 
 // loss decides what follows from an attempt whose worker was lost.

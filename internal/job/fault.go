@@ -2,6 +2,7 @@ package job
 
 import (
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -43,6 +44,29 @@ func FaultOf(err error) *Fault {
 		return f
 	}
 	return &Fault{Code: "executor_error", Message: err.Error(), Class: Later}
+}
+
+// RanTooLong is the fault of an attempt that reached a run time.
+func RanTooLong(limit time.Duration) *Fault {
+	return &Fault{
+		Code:    "timeout",
+		Message: fmt.Sprintf("The attempt ran for %g s, which is as long as it may; ask for less, or for a longer run timeout.", limit.Seconds()),
+		Class:   Timeout,
+	}
+}
+
+// SaidNothing is the fault of an attempt that has said nothing since it began.
+func SaidNothing(limit time.Duration) *Fault {
+	return silence("first_output_timeout", "Nothing was said within %g s of the start, so the attempt was stopped.", limit)
+}
+
+// FellSilent is the fault of an attempt that has said something and then nothing more.
+func FellSilent(limit time.Duration) *Fault {
+	return silence("idle_output_timeout", "Nothing more was said for %g s, so the attempt was stopped.", limit)
+}
+
+func silence(code, format string, limit time.Duration) *Fault {
+	return &Fault{Code: code, Message: fmt.Sprintf(format, limit.Seconds()), Class: Later}
 }
 
 // Failure is a fault as a job keeps it: what its last failed attempt came to.

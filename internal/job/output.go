@@ -26,6 +26,10 @@ func (k Kind) String() string {
 // attempt with such an entry has spoken.
 func (k Kind) IsOutput() bool { return k == Text || k == JSON }
 
+// BreaksSilence says whether an entry of the kind starts the clock of the next output
+// anew. A report that work goes on does not.
+func (k Kind) BreaksSilence() bool { return k.IsOutput() || k == Log }
+
 // Entry is one numbered piece of what a job says. Once a watcher has seen an
 // entry it never changes, and no crash takes it back.
 type Entry struct {

@@ -78,6 +78,20 @@ type Timeouts struct {
 	Abandon     time.Duration `json:"abandon,omitempty"`      // nobody watched, asked or sent a heartbeat for so long: cancelled
 }
 
+// Overrun says whether an attempt that began at a time has run for longer than it may.
+func (t *Timeouts) Overrun(began, now time.Time) bool {
+	return t.RunHard > 0 && !now.Before(began.Add(t.RunHard))
+}
+
+// Silent says whether an attempt has been silent for longer than it may. It broke its
+// silence last at the time heard; zero for never.
+func (t *Timeouts) Silent(began, heard, now time.Time) bool {
+	if heard.IsZero() {
+		return t.FirstOutput > 0 && !now.Before(began.Add(t.FirstOutput))
+	}
+	return t.IdleOutput > 0 && !now.Before(heard.Add(t.IdleOutput))
+}
+
 // AfterOutput says what follows when an attempt fails that has already spoken.
 type AfterOutput string
 

@@ -2,7 +2,6 @@ package runner
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
@@ -11,25 +10,13 @@ import (
 func (c *clocks) fault(which clock) *job.Fault {
 	switch which {
 	case firstOutput:
-		return silence("first_output_timeout", "Nothing was said within %g s of the start, so the attempt was stopped.", c.limits.FirstOutput)
+		return job.SaidNothing(c.limits.FirstOutput)
 	case idleOutput:
-		return silence("idle_output_timeout", "Nothing more was said for %g s, so the attempt was stopped.", c.limits.IdleOutput)
+		return job.FellSilent(c.limits.IdleOutput)
 	case runSoft:
-		return tooLong(c.limits.RunSoft)
+		return job.RanTooLong(c.limits.RunSoft)
 	default:
-		return tooLong(c.limits.RunHard)
-	}
-}
-
-func silence(code, format string, d time.Duration) *job.Fault {
-	return &job.Fault{Code: code, Message: fmt.Sprintf(format, d.Seconds()), Class: job.Later}
-}
-
-func tooLong(d time.Duration) *job.Fault {
-	return &job.Fault{
-		Code:    "timeout",
-		Message: fmt.Sprintf("The attempt ran for %g s, which is as long as it may; ask for less, or for a longer run timeout.", d.Seconds()),
-		Class:   job.Timeout,
+		return job.RanTooLong(c.limits.RunHard)
 	}
 }
 

@@ -201,7 +201,7 @@ type Append struct {
 //
 // Whatever To says, a job whose cancel was requested ends as Cancelled, and a
 // result is then not kept. Refusals: job.LeaseLost, when the lease is not the
-// job's, or has ended. A finish by a sweep carries the lease it saw, and Lapsed.
+// job's, or has ended, or the job is not of the selection If any more.
 type Finish struct {
 	Lease    job.Lease
 	To       job.State
@@ -218,9 +218,10 @@ type Finish struct {
 	Refund bool
 	// Lost counts the attempt as lost; without it the end clears the job. See [job.Finish].
 	Lost bool
-	// Lapsed makes the finish apply only if the lease is past its time: a renewal
-	// that was accepted since the sweep looked keeps the job.
-	Lapsed bool
+	// If is the selection by which a sweep found the job, for a finish by a sweep. The
+	// finish applies only while the job is of it: a renewal, or a piece of output, that was
+	// accepted since the sweep looked keeps the job. The zero value is no condition.
+	If Which
 
 	// out
 	Err   error

@@ -138,9 +138,11 @@ type Which uint8
 
 // The selections of [Upkeep.Running].
 const (
-	AllRunning Which = iota
-	LapsedOnly       // the lease is past its time
-	CancelOnly       // a cancel was requested, longer ago than the job's grace
+	AllRunning  Which = iota
+	LapsedOnly        // the lease is past its time
+	CancelOnly        // a cancel was requested, longer ago than the job's grace
+	OverrunOnly       // the attempt has run for longer than [job.Timeouts.RunHard]
+	SilentOnly        // the attempt has been silent for longer than it may; see [job.Timeouts.Silent]
 )
 
 // OwnedID names a job of an owner.
@@ -170,6 +172,10 @@ type Running struct {
 	Process job.Process
 	// For is how long the lease was claimed for: a renewal extends it by as much.
 	For time.Duration
+	// Began is when the attempt began, and Heard when its last entry that breaks the
+	// silence was stored; zero before that. A store that was opened since, or whose commit
+	// failed, may answer later times than the true ones, but never earlier ones.
+	Began, Heard time.Time
 	// HasUse says that the lease was ever used: renewed, or written under.
 	HasUse bool
 	// Before is how many bytes the attempts before this one have said.

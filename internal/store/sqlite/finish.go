@@ -22,8 +22,8 @@ func (t *tx) finish(op *store.Finish) error {
 		op.Err = job.Errorf(job.Invalid, "a running job cannot become %s", op.To)
 		return nil
 	}
-	if op.Lapsed && h.until.After(t.now) {
-		op.Err = job.Errorf(job.LeaseLost, "the lease on %s was renewed", op.Lease.Job)
+	if !h.is(op.If, t.now) {
+		op.Err = job.Errorf(job.LeaseLost, "the sweep came too late for %s: its worker was heard of since", op.Lease.Job)
 		return nil
 	}
 	said, refusal := h.follows(op.Entries, op.Progress)

@@ -229,7 +229,7 @@ func (t *tx) take(op *store.Claim, c *candidate, token job.Token) error {
 	until := t.now.Add(lease)
 	t.hold(&held{
 		job: j, token: token, from: j.Cursor, before: j.OutputBytes, worker: op.Worker, process: op.Process,
-		lasts: lease, until: until, used: op.InUse, idem: c.idem,
+		lasts: lease, until: until, began: t.now, used: op.InUse, idem: c.idem,
 	})
 	err := t.q.lease.int(j.Revision).int(int64(j.Attempt)).time(j.StartedAt).token(&token).text(op.Worker).time(until).
 		int(int64(lease / time.Millisecond)).flag(op.InUse).process(&op.Process).int(j.n).run()
@@ -305,7 +305,7 @@ func (s *Store) page(after job.ID, limit int, is func(*held) bool) []store.Runni
 
 func (h *held) shown() store.Running {
 	return store.Running{
-		Job: h.job.Job, Token: h.token, Worker: h.worker, Process: h.process, For: h.lasts,
+		Job: h.job.Job, Token: h.token, Worker: h.worker, Process: h.process, For: h.lasts, Began: h.began, Heard: h.heard,
 		HasUse: h.used, Before: h.before, HasOutput: h.hasOutput,
 	}
 }
@@ -317,6 +317,10 @@ func (h *held) is(which store.Which, now time.Time) bool {
 	case store.CancelOnly:
 		at := h.job.CancelRequestedAt
 		return !at.IsZero() && !at.Add(h.job.Policy.Timeouts.CancelGrace).After(now)
+	case store.OverrunOnly:
+		return h.job.Policy.Timeouts.Overrun(h.began, now)
+	case store.SilentOnly:
+		return h.job.Policy.Timeouts.Silent(h.began, h.heard, now)
 	default:
 		return true
 	}

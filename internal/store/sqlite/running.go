@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"errors"
+	"maps"
 	"math/bits"
 	"time"
 
@@ -86,6 +87,7 @@ func (t *tx) saveMarks() error {
 // loadRunning takes the running jobs into the memory.
 func (s *Store) loadRunning() error {
 	s.marks = marks{of: map[int64]*mark{}}
+	before := maps.Clone(s.running)
 	clear(s.running)
 	clear(s.tokens)
 	s.damaged = nil
@@ -106,6 +108,11 @@ func (s *Store) loadRunning() error {
 	if err == nil {
 		err = s.loadTail()
 	}
+	for id, h := range s.running {
+		if b := before[id]; b != nil && b.token == h.token {
+			h.began, h.heard = b.began, b.heard
+		}
+	}
 	s.tellLoaded()
 	return err
 }
@@ -121,6 +128,8 @@ func (s *Store) loadHeld(c column) error {
 	s.running[j.ID] = &held{
 		job: j, token: c.token(at), from: j.Cursor, before: j.OutputBytes, worker: c.text(at + 1),
 		until: c.time(at + 2), deleted: c.int(at+3) != 0, idem: c.text(at + 4),
+		// Only the memory knows when the attempt began and was heard: its clocks start anew.
+		began: s.Now(),
 		lasts: time.Duration(c.int(at+5)) * time.Millisecond, used: c.int(at+6) != 0, process: job.Process(c.token(at + 7)),
 	}
 	if c.stmt.ColumnIsNull(at + 5) {
@@ -145,12 +154,12 @@ func (s *Store) loadOutput(h *held) error {
 	}
 	h.used = true
 	// The first row of the attempt that is output, or a block of anything, mostly tells.
-	err = s.q.spoken.int(h.job.n).int(h.from).each(func(c column) error {
-		if c.int(0) != kindBlock {
-			h.hasOutput = true
-			return errEnough
+	err = s.q.spoken.int(h.job.n).int(h.from).each(func(c column) (err error) {
+		if kind := c.int(0); kind != kindBlock {
+			h.loadedEntry(job.Kind(kind))
+		} else {
+			err = eachEntry(c.bytes(1), func(e job.Entry) { h.loadedEntry(e.Kind) })
 		}
-		err := eachEntry(c.bytes(1), func(e job.Entry) { h.hasOutput = h.hasOutput || e.Kind.IsOutput() })
 		if err == nil && h.hasOutput {
 			err = errEnough
 		}
@@ -160,4 +169,12 @@ func (s *Store) loadOutput(h *held) error {
 		err = nil
 	}
 	return err
+}
+
+// loadedEntry notes an entry of the attempt that was stored before the store was opened.
+func (h *held) loadedEntry(kind job.Kind) {
+	h.hasOutput = h.hasOutput || kind.IsOutput()
+	if kind.BreaksSilence() {
+		h.heard = h.began
+	}
 }

@@ -113,6 +113,8 @@ type held struct {
 	process   job.Process
 	lasts     time.Duration // as it was claimed
 	until     time.Time
+	began     time.Time // see [store.Running]
+	heard     time.Time
 	used      bool
 	deleted   bool
 	idem      string

@@ -109,7 +109,7 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.weight, `SELECT coalesce((SELECT length(body) FROM inputs WHERE n = ?1), 0) + coalesce((SELECT length(body) FROM results WHERE n = ?1), 0)`},
 		{&q.outputEnd, outputEndSQL},
 		{&q.text, textSQL},
-		{&q.spoken, "SELECT kind, data FROM output WHERE job = ? AND seq > ? AND kind <= 2 ORDER BY seq"},
+		{&q.spoken, "SELECT kind, data FROM output WHERE job = ? AND seq > ? AND kind <= 3 ORDER BY seq"},
 
 		{&q.deleteJob, "DELETE FROM jobs WHERE n = ?"},
 		{&q.deleteInput, "DELETE FROM inputs WHERE n = ?"},

@@ -150,7 +150,7 @@ func (t *tx) insertRunning(op *store.Submit, n int64, extra []byte, idem string)
 	j, until := &op.Job, t.now.Add(op.LeaseFor)
 	t.hold(&held{
 		job: row{*j, n, len(j.Files)}, token: op.Token, worker: op.Worker, process: op.Process,
-		lasts: op.LeaseFor, until: until, used: op.InUse, idem: idem,
+		lasts: op.LeaseFor, until: until, began: t.now, used: op.InUse, idem: idem,
 	})
 	return t.q.insertRunning.int(n).id(&j.ID).text(j.Owner.Tenant).text(j.Owner.User).text(j.Queue).text(j.Key).
 		int(int64(j.Priority)).int(int64(j.MaxAttempts)).time(t.now).token(&op.Token).orNull(op.Worker).time(until).

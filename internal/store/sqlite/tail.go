@@ -1,6 +1,10 @@
 package sqlite
 
-import "github.com/meanwhile-run/meanwhile/internal/job"
+import (
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
 
 const (
 	// fullBlock is how many bytes of entries are worth a row of a job's log. What is
@@ -70,7 +74,7 @@ func small(entries []job.Entry) bool {
 func (t *tx) sayAside(h *held, entries []job.Entry, p *job.Progress) error {
 	before := len(h.block)
 	h.block = appendBlock(roomy(h.block), entries)
-	h.said(entries)
+	h.said(entries, t.now)
 	h.progressAside = h.progressAside || p != nil
 	if len(h.block) >= fullBlock {
 		return t.intoLog(h)
@@ -101,7 +105,7 @@ func roomy(block []byte) []byte {
 func (t *tx) sayInLog(h *held, entries []job.Entry) error {
 	for i := range entries {
 		e := &entries[i]
-		h.said(entries[i : i+1])
+		h.said(entries[i:i+1], t.now)
 		err := t.q.insertOutput.int(h.job.n).int(e.Seq).int(int64(e.Attempt)).int(int64(e.Kind)).int(int64(e.Events)).int(h.job.OutputBytes).blob(e.Data).run()
 		if err != nil {
 			return err
@@ -120,7 +124,7 @@ func (t *tx) sayLast(h *held, entries []job.Entry) error {
 		return t.sayInLog(h, entries)
 	}
 	h.block = appendBlock(h.block, entries)
-	h.said(entries)
+	h.said(entries, t.now)
 	return t.blockIntoLog(h)
 }
 
@@ -213,7 +217,7 @@ func (s *Store) loadAside(h *held, c column) (whole bool) {
 	n := int64(0)
 	err := eachEntry(data, func(e job.Entry) {
 		n++
-		h.hasOutput = h.hasOutput || e.Kind.IsOutput()
+		h.loadedEntry(e.Kind)
 	})
 	if err != nil || n == 0 || c.int(2) != h.job.Cursor+n {
 		return false
@@ -229,10 +233,13 @@ func (s *Store) loadAside(h *held, c column) (whole bool) {
 }
 
 // said counts entries that follow.
-func (h *held) said(entries []job.Entry) {
+func (h *held) said(entries []job.Entry, now time.Time) {
 	for i := range entries {
 		h.job.Cursor = entries[i].Seq
 		h.job.OutputBytes += int64(len(entries[i].Data))
 		h.hasOutput = h.hasOutput || entries[i].Kind.IsOutput()
+		if entries[i].Kind.BreaksSilence() {
+			h.heard = now
+		}
 	}
 }

@@ -126,7 +126,7 @@ func leaseUnused(w *world) {
 	w.suspect(queue)
 	c := w.claimOne(queue)
 	f := newFinish(c.Lease(), job.Queued)
-	f.Unused, f.Lapsed = true, true
+	f.Unused, f.If = true, store.LapsedOnly
 	w.pass(leaseFor + time.Second)
 	w.do(f)
 	j := w.job(c.Job.ID)

@@ -412,7 +412,9 @@ func (m *machine) drawSubmit(r *rapid.T) *store.Submit {
 func (m *machine) drawFinish(r *rapid.T) *store.Finish {
 	l := m.drawLease(r)
 	f := newFinish(l, rapid.SampledFrom([]job.State{job.Succeeded, job.Failed, job.Cancelled, job.Scheduled, job.Queued}).Draw(r, "to"))
-	f.Lapsed = rapid.IntRange(0, 3).Draw(r, "lapsed") == 0
+	if rapid.IntRange(0, 3).Draw(r, "lapsed") == 0 {
+		f.If = store.LapsedOnly
+	}
 	if j := m.model.jobs[l.Job]; j != nil && j.Losses == j.Cleared { // the model knows no suspects
 		f.Lost = rapid.IntRange(0, 3).Draw(r, "lost") == 0
 	}

@@ -155,7 +155,7 @@ func (m *model) say(j *modelled, entries []job.Entry, p *job.Progress) bool {
 
 func (m *model) finish(op *store.Finish) func() {
 	j := m.holder(op.Lease)
-	if j == nil || op.Lapsed && j.until.After(m.w.now()) {
+	if j == nil || op.If == store.LapsedOnly && j.until.After(m.w.now()) {
 		return m.refusal(op, job.LeaseLost)
 	}
 	if !m.say(j, op.Entries, op.Progress) {

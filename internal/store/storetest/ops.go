@@ -153,9 +153,12 @@ func newFinish(l job.Lease, to job.State) *store.Finish {
 	return f
 }
 
-func newLapse(l job.Lease, to job.State) *store.Finish {
+func newLapse(l job.Lease, to job.State) *store.Finish { return newSweep(l, to, store.LapsedOnly) }
+
+// newSweep ends an attempt that a sweep has found by a selection.
+func newSweep(l job.Lease, to job.State, which store.Which) *store.Finish {
 	f := newFinish(l, to)
-	f.Lapsed = true
+	f.If = which
 	return f
 }
 

@@ -59,7 +59,7 @@ func racedSweeps(w *world) {
 		c := w.running()
 		w.pass(leaseFor + time.Second)
 		a, b := newLoss(c.Lease()), newLoss(c.Lease())
-		a.Lapsed, b.Lapsed = true, true
+		a.If, b.If = store.LapsedOnly, store.LapsedOnly
 		w.race(round, a, b)
 		won := oneApplied(w, job.LeaseLost, a, b)
 		j := w.job(c.Job.ID)

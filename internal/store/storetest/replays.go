@@ -224,7 +224,7 @@ func replaysOfReleases() []replayed {
 		{"release with output and claim of one job", released(func(_ *world, f *store.Finish) { f.Entries = texted(1, 1, "b") })},
 		{"sweep and claim of one job", released(func(w *world, f *store.Finish) {
 			w.pass(leaseFor + time.Second)
-			f.Lapsed = true
+			f.If = store.LapsedOnly
 		})},
 	}
 }

@@ -56,7 +56,7 @@ func (w *world) storedJob(s stored, o job.Owner, j job.Job) {
 func (w *world) storedUpkeep(s stored) {
 	counts, err := w.store.Counts(w.ctx)
 	s["counts"] = fmt.Sprintf("%+v %v", counts, err)
-	for _, which := range []store.Which{store.AllRunning, store.LapsedOnly, store.CancelOnly} {
+	for _, which := range []store.Which{store.AllRunning, store.LapsedOnly, store.CancelOnly, store.OverrunOnly, store.SilentOnly} {
 		for _, r := range w.listRunning(which) {
 			s[fmt.Sprintf("running %d %s", which, r.Job.ID)] = fmt.Sprint(text(r.Job), r.Token, r.Worker)
 		}

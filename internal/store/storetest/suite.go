@@ -58,6 +58,7 @@ func topics() []topic {
 		{"lapse", lapseRules()},
 		{"loss", lossRules()},
 		{"leases", sharedLeaseRules()},
+		{"clocks", clockRules()},
 		{"output", outputRules()},
 		{"text", textRules()},
 		{"finish", finishRules()},

@@ -1,0 +1,130 @@
+package engine
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
+)
+
+// overdue ends what a clock of the store finds, as for workers without a runner.
+func (w *swept) overdue(which store.Which) {
+	w.t.Helper()
+	w.sweeper.jumped() // the test has moved the clock
+	if err := w.sweeper.end(w.t.Context(), which); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// An attempt that the sweep ends by a clock has failed as it would by its runner's: it
+// is no loss.
+func TestASweepByTheClocksOfTheStore(t *testing.T) {
+	for name, c := range map[string]struct {
+		which  store.Which
+		clocks job.Timeouts
+		retry  job.Retry
+		said   bool
+		after  time.Duration
+		code   string
+		want   job.State
+	}{
+		"an overrun is final":        {store.OverrunOnly, job.Timeouts{RunHard: 5 * time.Second}, job.Retry{}, true, 5 * time.Second, "timeout", job.Failed},
+		"or tried again, if allowed": {store.OverrunOnly, job.Timeouts{RunHard: 5 * time.Second}, job.Retry{OnTimeout: true}, true, 5 * time.Second, "timeout", job.Scheduled},
+		"nothing was said":           {store.SilentOnly, job.Timeouts{FirstOutput: 3 * time.Second}, job.Retry{}, false, 3 * time.Second, "first_output_timeout", job.Scheduled},
+		"nothing more was said":      {store.SilentOnly, job.Timeouts{IdleOutput: 2 * time.Second}, job.Retry{}, true, 2 * time.Second, "idle_output_timeout", job.Scheduled},
+		"what spoke may fail":        {store.SilentOnly, job.Timeouts{IdleOutput: 2 * time.Second}, job.Retry{AfterOutput: job.FailAfterOutput}, true, 2 * time.Second, "idle_output_timeout", job.Failed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newSwept(t, time.Nanosecond)
+			p := w.queues["q"].Policy
+			c.clocks.Lease, c.clocks.CancelGrace = time.Minute, time.Minute
+			p.Timeouts, p.Retry = c.clocks, c.retry
+			id := w.submit(Request{Policy: &p})
+			claimed := <-w.jobs
+			lease := claimed.Lease()
+			if c.said {
+				if err := w.Append(t.Context(), lease, []job.Entry{{Seq: 1, Attempt: 1, Kind: job.Text, Events: 1, Data: []byte("a")}}, nil); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w.clock.pass(c.after - time.Millisecond)
+			w.overdue(c.which)
+			if got := w.get(id); got.State != job.Running {
+				t.Fatalf("before its time the job is %s: %+v", got.State, got.Failure)
+			}
+			w.clock.pass(time.Millisecond)
+			w.overdue(c.which)
+			if o := <-w.orders; o != job.OrderLost {
+				t.Errorf("the worker was ordered %d", o)
+			}
+			if got := w.get(id); got.State != c.want || got.Failure.Code != c.code || got.Losses != 0 {
+				t.Errorf("the job is %s after %d losses: %+v", got.State, got.Losses, got.Failure)
+			}
+			if how := w.seen.ended; len(how) != 1 || how[0] == EndedLost {
+				t.Errorf("the attempt ended as %v", how)
+			}
+		})
+	}
+}
+
+// The usual sweep leaves these clocks to the runner, which starts them again when the
+// work had to wait.
+func TestTheClocksOfARunnerAreItsOwn(t *testing.T) {
+	w := newSwept(t, time.Nanosecond)
+	p := w.queues["q"].Policy
+	p.Timeouts = job.Timeouts{Lease: time.Hour, RunHard: time.Second, FirstOutput: time.Second}
+	id := w.submit(Request{Policy: &p})
+	<-w.jobs
+	w.clock.pass(time.Minute)
+	w.sweep()
+	if got := w.get(id); got.State != job.Running {
+		t.Errorf("the job is %s: %+v", got.State, got.Failure)
+	}
+}
+
+// meanwhile does something between a read of the sweep and its commit.
+type meanwhile struct {
+	store.Store
+	do func()
+}
+
+func (m *meanwhile) Running(ctx context.Context, which store.Which, after job.ID, limit int) ([]store.Running, error) {
+	list, err := m.Store.Running(ctx, which, after, limit)
+	if m.do != nil && which == store.SilentOnly {
+		m.do()
+	}
+	return list, err
+}
+
+// Output that comes after the sweep has read keeps the job, and its worker its slot.
+func TestOutputAfterTheReadOfASweepKeepsTheJob(t *testing.T) {
+	c := &clock{now: time.Unix(1_800_000_000, 0)}
+	s, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "jobs.db"), sqlite.Options{Clock: c.Now})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &meanwhile{Store: s}
+	w := sweptOver(t, c, Config{Store: m, RenewEvery: time.Nanosecond})
+	p := w.queues["q"].Policy
+	p.Timeouts.FirstOutput, p.Timeouts.IdleOutput = time.Second, time.Second
+	id := w.submit(Request{Policy: &p})
+	claimed := <-w.jobs
+	lease := claimed.Lease()
+	w.clock.pass(time.Second)
+	m.do = func() {
+		if err := w.Append(t.Context(), lease, []job.Entry{{Seq: 1, Attempt: 1, Kind: job.Text, Events: 1, Data: []byte("a")}}, nil); err != nil {
+			t.Error(err)
+		}
+	}
+	w.overdue(store.SilentOnly)
+	if got := w.get(id); got.State != job.Running {
+		t.Errorf("the job is %s: %+v", got.State, got.Failure)
+	}
+	if _, err := w.Finish(t.Context(), lease, job.Outcome{}); err != nil {
+		t.Error(err)
+	}
+}
