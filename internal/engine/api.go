@@ -59,8 +59,11 @@ type Snapshot struct {
 	job.Job
 	Position int           // how many jobs of its queue will run before it; 0 unless queued
 	Estimate time.Duration // until it has ended, from now; 0 when unknown or ended
-	Text     string        // said so far in this attempt, at most job.MaxInline bytes
-	Result   *job.Result   // of a succeeded job, when at most job.MaxInline bytes
+	// HeldBackBy is why a waiting job is not given to a worker; "" when nothing holds it
+	// back. What another process changed shows in about a second.
+	HeldBackBy job.Hold
+	Text       string      // said so far in this attempt, at most job.MaxInline bytes
+	Result     *job.Result // of a succeeded job, when at most job.MaxInline bytes
 }
 
 // Update is what a watcher is told next.
@@ -73,6 +76,9 @@ type QueueView struct {
 	// OldestQueued is for how long the job has been ready that has waited longest,
 	// queued or parked.
 	OldestQueued time.Duration
+	// HeldBackBy is why the next queued job is not given to a worker, or would not be if
+	// none is queued; "" when nothing holds it back. See [Snapshot].
+	HeldBackBy job.Hold
 	// Wait and Run are what a job submitted now would wait and run, learned from what
 	// really happened; zero before the first job ended. Nobody knows the wait in a
 	// paused queue.

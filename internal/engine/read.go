@@ -81,6 +81,7 @@ func (e *Engine) snapshot(ctx context.Context, known *job.Job, result *job.Resul
 func (e *Engine) locate(ctx context.Context, s *Snapshot) error {
 	q := e.queues[s.Queue]
 	if s.State.Ended() || q == nil {
+		s.HeldBackBy = q.hold(s)
 		return nil
 	}
 	if s.State == job.Queued {
@@ -102,6 +103,7 @@ func (e *Engine) locate(ctx context.Context, s *Snapshot) error {
 func (e *Engine) guess(s *Snapshot) {
 	q := e.queues[s.Queue]
 	if s.State.Ended() || q == nil {
+		s.HeldBackBy = q.hold(s)
 		return
 	}
 	if s.State == job.Queued {
@@ -110,8 +112,10 @@ func (e *Engine) guess(s *Snapshot) {
 	e.foresee(s, q)
 }
 
-// foresee guesses when a job will end that has this position.
+// foresee guesses when a job will end that has this position, and says what holds it
+// back.
 func (e *Engine) foresee(s *Snapshot, q *queue) {
+	s.HeldBackBy = q.hold(s)
 	var delay, running time.Duration
 	switch s.State {
 	case job.Running:
@@ -273,6 +277,7 @@ func (q *queue) view() QueueView {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	v := QueueView{Queue: q.Queue, Counts: q.counts}
+	v.HeldBackBy = q.holdLocked(0)
 	v.Wait, v.Run = q.outlookLocked(time.Now())
 	return v
 }

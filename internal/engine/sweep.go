@@ -301,7 +301,7 @@ func failureCode(op *store.Finish) string {
 func (e *Engine) loss(j *job.Job, spoke bool) *store.Finish {
 	op := &store.Finish{Lost: true, To: job.Failed}
 	op.Failure = &job.Failure{
-		Code: "worker_lost", Message: "the worker that ran the job stopped or went silent",
+		Code: job.LostWorker, Message: "the worker that ran the job stopped or went silent",
 		Retryable: true, Attempt: j.Attempt,
 	}
 	if v := j.JudgeLoss(spoke); v.Again {
