@@ -42,7 +42,7 @@ func TestTheMigrationFindsTheLongestUpload(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		script("0008_created.sql")
+		script("0010_created.sql")
 		var apart int64
 		err = sqlitex.Execute(conn, "SELECT apart FROM created", &sqlitex.ExecOptions{ResultFunc: func(s *sqlite.Stmt) error {
 			apart = s.ColumnInt64(0)

@@ -33,7 +33,7 @@ func TestWhatWaitedBeforeTenantsKeepsItsOrder(t *testing.T) {
 		want[tenant] = append(want[tenant], j.ID)
 	}
 	a.commit(b)
-	migration, err := migrations.ReadFile("migrations/0007_tenants.sql")
+	migration, err := migrations.ReadFile("migrations/0009_tenants.sql")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +78,7 @@ func TestWhatWaitedBeforeTenantsKeepsItsOrder(t *testing.T) {
 func BenchmarkUpgradeToTenants(b *testing.B) {
 	a := newAged(b, Options{Unsynced: true})
 	a.end(200_000, 100)
-	migration, err := migrations.ReadFile(filepath.Join("migrations", "0007_tenants.sql"))
+	migration, err := migrations.ReadFile(filepath.Join("migrations", "0009_tenants.sql"))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -1,0 +1,28 @@
+package sqlite
+
+import (
+	"io/fs"
+	"regexp"
+	"strconv"
+	"testing"
+)
+
+// A file counts how many migrations it has seen: one whose name sorts between others
+// would never be applied to it, and those behind would be applied twice.
+func TestMigrationsAreNumberedWithoutGaps(t *testing.T) {
+	names, err := fs.Glob(migrations, "migrations/*")
+	if err != nil || len(names) == 0 {
+		t.Fatal(names, err)
+	}
+	named := regexp.MustCompile(`^migrations/(\d{4})_[a-z_]+\.sql$`)
+	for i, name := range names {
+		parts := named.FindStringSubmatch(name)
+		if parts == nil {
+			t.Errorf("%s is not named as a migration is", name)
+			continue
+		}
+		if n, _ := strconv.Atoi(parts[1]); n != i+1 {
+			t.Errorf("%s stands where number %d belongs", name, i+1)
+		}
+	}
+}
