@@ -196,6 +196,8 @@ func (s *scanner) job(j *Job) bool {
 			return 7, s.int(&j.MaxAttempts)
 		case "queue_position":
 			return 8, optional(s.int, s, &j.QueuePosition)
+		case "held_back_by":
+			return 27, s.string(&j.HeldBackBy)
 		case "estimated_time_seconds":
 			return 9, optional(s.float, s, &j.EstimatedTimeSeconds)
 		case "progress":

@@ -14,7 +14,7 @@ func TestAJobIsWrittenAsServersWriteIt(t *testing.T) {
 		"a job that waits":    whole,
 		"a job that was said": strings.Replace(whole, `"so far"`, `"<so> & \"far\""`, 1),
 		"nothing said yet":    strings.Replace(whole, `"so far"`, `""`, 1),
-		"one of a list": strings.NewReplacer(`"so far"`, `null`, `"queue_position":3`, `"queue_position":null`, `"estimated_time_seconds":1.25`, `"estimated_time_seconds":null`,
+		"one of a list": strings.NewReplacer(`"so far"`, `null`, `"queue_position":3,"held_back_by":"turn"`, `"queue_position":null,"held_back_by":null`, `"estimated_time_seconds":1.25`, `"estimated_time_seconds":null`,
 			`"http://127.0.0.1:8080/v1/jobs/job_1/events?token=wt_1"`, `null`).Replace(whole),
 		"one that has ended": strings.NewReplacer(`"result":null`, `"result":{"a":[1]}`, `"error":null`, `"error":{"code":"x","message":"m","retryable":true,"attempt":1}`,
 			`"usage":null`, `"usage":{"t":1}`, `"files":[]`, `"files":[{"name":"a","content_type":"b","size":3,"sha256":"c"}]`, `"metadata":{}`, `"metadata":{"a":"b","c":""}`,
@@ -39,7 +39,7 @@ func TestAJobIsWrittenAsServersWriteIt(t *testing.T) {
 // A job that no server wrote is written too: what was not filled in is null.
 func TestAnEmptyJobIsWritten(t *testing.T) {
 	got, err := json.Marshal(Job{CreatedAt: time.Date(2030, 1, 31, 10, 0, 0, 1_999_999, time.FixedZone("", 3600))})
-	if want := `{"id":"","object":"","queue":"","status":"","key":"","priority":0,"attempt":0,"max_attempts":0,"abandon_after_s":null,"queue_position":null,` +
+	if want := `{"id":"","object":"","queue":"","status":"","key":"","priority":0,"attempt":0,"max_attempts":0,"abandon_after_s":null,"queue_position":null,"held_back_by":null,` +
 		`"estimated_time_seconds":null,"progress":{"percent":0,"status":""},"output_text":"","cursor":0,"result":null,"error":null,"usage":null,"files":[],"metadata":{},` +
 		`"cancel_requested_at":null,"created_at":"2030-01-31T09:00:00.001Z","run_at":null,"started_at":null,"finished_at":null,"expires_at":null,"poll_after_ms":null,` +
 		`"urls":{"self":null,"output":null,"events":null,"result":null,"cancel":null,"watch":null}}`; err != nil || string(got) != want {

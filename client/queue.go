@@ -9,10 +9,11 @@ import (
 // Queue is a queue as the server sees it now.
 type Queue struct {
 	Name        string      `json:"name"`
-	Object      string      `json:"object"`      // "queue"
-	Executor    string      `json:"executor"`    // how its jobs are done: "sim", "llm", "process"
-	Concurrency int         `json:"concurrency"` // jobs running at once in the server's process
-	Paused      bool        `json:"paused"`      // it gives no jobs to workers
+	Object      string      `json:"object"`       // "queue"
+	Executor    string      `json:"executor"`     // how its jobs are done: "sim", "llm", "process"
+	Concurrency int         `json:"concurrency"`  // jobs running at once in the server's process
+	Paused      bool        `json:"paused"`       // it gives no jobs to workers
+	HeldBackBy  string      `json:"held_back_by"` // what holds back its next job, as [Job.HeldBackBy]; "" for nothing
 	Counts      QueueCounts `json:"counts"`
 	Totals      QueueTotals `json:"totals"`
 	OldestS     float64     `json:"oldest_queued_s"` // for how long the longest waiting job has been ready, queued or parked, in seconds

@@ -127,11 +127,22 @@ func printJob(w io.Writer, j *client.Job) error {
 func statusText(j *client.Job) string {
 	switch {
 	case j.Status == client.Queued && j.QueuePosition != nil:
-		return fmt.Sprintf("queued, %d before it", *j.QueuePosition)
+		return fmt.Sprintf("queued, %d before it", *j.QueuePosition) + heldBack(j)
+	case j.HeldBackBy != "":
+		return string(j.Status) + heldBack(j)
 	case j.Status == client.Running && !j.CancelRequestedAt.IsZero():
 		return "running, to be cancelled"
 	}
 	return string(j.Status)
+}
+
+// heldBack is what holds a waiting job back, if its status does not say so.
+func heldBack(j *client.Job) string {
+	switch j.HeldBackBy {
+	case "", "turn", "delay":
+		return ""
+	}
+	return ", held back by " + j.HeldBackBy
 }
 
 type moment struct {

@@ -96,9 +96,9 @@ func TestJSONIsWhatTheServerSays(t *testing.T) {
 }
 
 func TestGetOfAJobThatWaits(t *testing.T) {
-	f := newFake(t).on("GET /v1/jobs/job_1", 200, `{"id":"job_1","status":"queued","queue_position":3}`)
+	f := newFake(t).on("GET /v1/jobs/job_1", 200, `{"id":"job_1","status":"queued","queue_position":3,"held_back_by":"paused"}`)
 	s := on(f.URL)
-	if s.run(t, "get", "job_1"); !strings.Contains(s.out.String(), "queued, 3 before it") {
+	if s.run(t, "get", "job_1"); !strings.Contains(s.out.String(), "queued, 3 before it, held back by paused") {
 		t.Errorf("printed %s", &s.out)
 	}
 	f = newFake(t).on("GET /v1/jobs/job_1", 200, `{"id":"job_1","status":"scheduled","run_at":"2030-01-31T10:00:00Z"}`)

@@ -88,6 +88,12 @@ func appendPlace(b []byte, j *job.Job, around *engine.Snapshot) []byte {
 	} else {
 		b = append(b, "null"...)
 	}
+	b = append(b, `,"held_back_by":`...)
+	if around != nil && around.HeldBackBy != "" {
+		b = appendString(b, string(around.HeldBackBy))
+	} else {
+		b = append(b, "null"...)
+	}
 	b = append(b, `,"estimated_time_seconds":`...)
 	if around != nil && around.Estimate > 0 {
 		return appendSeconds(b, around.Estimate)

@@ -17,6 +17,7 @@ type queueObject struct {
 	Executor     string       `json:"executor"`
 	Concurrency  int          `json:"concurrency"`
 	Paused       bool         `json:"paused"`
+	HeldBackBy   *job.Hold    `json:"held_back_by"` // null for nothing
 	Counts       queueCounts  `json:"counts"`
 	Totals       queueTotals  `json:"totals"`
 	OldestQueued float64      `json:"oldest_queued_s"`
@@ -81,6 +82,9 @@ func objectOf(q *engine.QueueView) queueObject {
 			MaxRunning: q.MaxRunning, MaxDepth: q.MaxDepth, MaxBytes: q.MaxBytes,
 			PerKey: queuePerKey{q.KeyRunning, q.KeyWaiting}, MaxAttempts: q.MaxAttempts,
 		},
+	}
+	if q.HeldBackBy != "" {
+		o.HeldBackBy = &q.HeldBackBy
 	}
 	if q.Run > 0 {
 		wait, run := rounded(q.Wait), rounded(q.Run)
