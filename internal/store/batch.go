@@ -9,10 +9,13 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// What Commit's error may wrap.
+// What the errors of Apply, and of the sync that follows it, may wrap.
 var (
 	// ErrNotCommitted says that nothing of the batch was applied, for certain.
 	ErrNotCommitted = errors.New("store: not committed")
+	// ErrUnknown says of a sync that nobody knows whether the batch is stored; see
+	// [Store.Apply] for what is to be done then.
+	ErrUnknown = errors.New("store: whether the batch is stored is not known")
 	// ErrData says that nothing was applied because the store cannot take some op's
 	// data. Whoever gets it commits the halves of the batch, until the culprit
 	// stands alone.
@@ -39,13 +42,14 @@ func NewBatch() *Batch {
 // last, so that a claim sees all that its own batch made ready.
 //
 // In every op the fields above "out" are the caller's, and the store only reads
-// them; those below are set by Commit, and left alone by the caller between a
-// commit that failed and the next. Err is nil when the op applied; else a
+// them; those below are set by Apply, are final when the sync has returned nil, and are
+// left alone by the caller until then. Err is nil when the op applied; else a
 // *[job.Error].
 type Batch struct {
 	// ID names the batch, and is made before its first commit. A store remembers the
-	// last one that it applied, in the same transaction: that is how the outcome of a
-	// failed commit is found out. One that changed nothing need not outlive the process.
+	// last ones that it applied, in the same transaction, [MostUnsynced] of each process:
+	// that is how the outcome of a failed commit is found out. One that changed nothing
+	// need not outlive the process.
 	ID BatchID
 	// Limits are what the queues' jobs are held to, by queue; a queue that is not here
 	// has none. The store only reads them.

@@ -21,20 +21,33 @@ type Store interface {
 	// Apply applies the batch in one transaction. When it returns, the next batch may
 	// be applied; when synced then returns nil, the batch and all before it are on
 	// disk, and no crash takes any of them back. Reads of jobs and rows see nothing sooner.
+	// Only then are the answers of the ops final. Until then they are what the answers
+	// will be if nothing goes wrong: good for a guess, and for nobody to be told.
 	//
 	// Kinds are applied in the order of the fields of [Batch], ops of a kind in
 	// theirs. An op that may not apply gets its own Err, changes nothing and harms no
 	// neighbour. Of ops of one kind that name the same job the first applies; the
 	// others are judged against what it left.
 	//
-	// An error says that the outcome is unknown, unless it wraps [ErrNotCommitted] or
-	// one that says so (nothing was applied, for certain). The caller then applies
-	// the same batch again, the very same value, before any other: if it had been
-	// applied after all, nothing is applied twice, and every op answers as it did the
-	// first time.
+	// An error of Apply says that the outcome is unknown, unless it wraps
+	// [ErrNotCommitted] (nothing was applied by this call). The caller waits for the syncs
+	// of the batches before it and then applies the same batch again, the very same value,
+	// before any other. If it had been applied after all, nothing is applied twice, and
+	// every op answers as it did the first time. [ErrData] and [ErrFull] are said only of
+	// a batch that no earlier call has applied either.
 	//
-	// An error of synced says that the disk cannot be trusted any more: what is on it
-	// is known only to who opens the store anew.
+	// Synced may fail with [ErrUnknown]: a connection was lost before the answer came,
+	// and nobody knows whether this batch, and those that were applied behind it, are
+	// stored. The syncs of those fail in the same way. The caller then applies all of
+	// them again, the very same values, in their order, before any other. Those that are
+	// stored are not applied twice and answer as they did; the others may answer
+	// otherwise, for another process may have been between. A store refuses any other
+	// batch meanwhile with [ErrNotCommitted].
+	//
+	// Of no more than [MostUnsynced] batches a caller has not heard from synced.
+	//
+	// Another error of synced, or [ErrDamaged], says that the disk cannot be trusted any
+	// more: what is on it is known only to who opens the store anew.
 	Apply(ctx context.Context, b *Batch) (synced func() error, err error)
 
 	Jobs
@@ -44,6 +57,15 @@ type Store interface {
 	// Close waits for readers and a commit under way, and releases everything.
 	Close() error
 }
+
+// ClockTolerance is how far [Upkeep.Now] may be from the clock by which a commit decides
+// at that moment.
+const ClockTolerance = 100 * time.Millisecond
+
+// MostUnsynced is how many batches a caller may have applied of which synced has not
+// returned yet, a batch whose Apply failed among them. A store remembers that many for
+// each process that shares it, those that changed nothing left out when it is opened anew.
+const MostUnsynced = 8
 
 // Commit applies a batch and returns when it is on disk.
 func Commit(ctx context.Context, s Store, b *Batch) error {
@@ -117,7 +139,9 @@ type Upkeep interface {
 	// when the disk gets the room back does not count. It falls in the commit that deletes,
 	// by about what that deletes: whoever prunes until it is small enough relies on that.
 	Size(ctx context.Context) (int64, error)
-	// Now is the store's clock, which alone decides leases and due times.
+	// Now is the store's clock, which alone decides leases and due times, to within
+	// [ClockTolerance]: a store that is shared knows its clock by estimate. It may go back
+	// by as much, and not by more.
 	Now() time.Time
 }
 

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
@@ -26,6 +27,9 @@ const (
 	Unknown                  // one of the last two, by the flip of a coin
 	Full                     // nothing is applied, and the caller is told: store.ErrFull
 	BadSync                  // all is applied, and the disk cannot say whether it has it
+	SyncAfter                // all is applied, and the sync learns nothing: store.ErrUnknown
+	SyncBefore               // nothing will have been applied, and the sync learns nothing: store.ErrUnknown
+	SyncUnknown              // one of the last two, by the flip of a coin
 )
 
 // ErrLost is why the caller of a commit learns nothing of it.
@@ -62,6 +66,12 @@ type Plan struct {
 	Read func(method string) error
 	// Seed is for the coin of Unknown: the same seed flips the same.
 	Seed uint64
+	// Copy opens a copy of the wrapped store as it is now. A batch that will not have been
+	// applied when its sync fails is applied there, so that it has answers until then. Nil
+	// where no such step is planned.
+	Copy func() (store.Store, error)
+	// Clock changes what Now tells, and nothing else; nil leaves it as it is.
+	Clock func(time.Time) time.Time
 }
 
 // Store is a store that breaks on purpose.
@@ -73,7 +83,9 @@ type Store struct {
 	// Guarded by mu.
 	coin    *rand.Rand
 	commits int
-	next    []Fault // one-shot faults for the coming commits, before the plan is asked
+	next    []Fault       // one-shot faults for the coming commits, before the plan is asked
+	untold  store.BatchID // the last batch that was applied without its caller learning so
+	doubt   doubt
 }
 
 // New wraps a store. Closing the wrapper closes it.
@@ -110,22 +122,35 @@ func Every(n int, at Step, first int) func(int, *store.Batch) Fault {
 // Apply breaks as planned, or applies; see [store.Store].
 func (s *Store) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
 	f := s.fault(b)
+	if f.Step == Full && s.mayBeApplied(b) {
+		f.Step = BeforeCommit // a store that has applied it does not say so
+	}
 	call(f.Before)
-	synced, err := s.apply(ctx, b, f)
+	in, lost, err := s.whereTo(b, f.Step)
+	var synced func() error
+	if err == nil {
+		synced, err = s.apply(ctx, in, b, f)
+	}
 	if err != nil {
+		s.mu.Lock()
+		err = errors.Join(err, s.doubt.failed(b, err))
+		s.mu.Unlock()
 		call(f.After)
 		return nil, err
 	}
 	return func() error {
 		call(f.After)
-		if f.Step == BadSync {
+		switch {
+		case f.Step == BadSync:
 			return ErrLost
+		case lost:
+			return fmt.Errorf("faulty: %w", store.ErrUnknown)
 		}
 		return synced()
 	}, nil
 }
 
-func (s *Store) apply(ctx context.Context, b *store.Batch, f Fault) (synced func() error, err error) {
+func (s *Store) apply(ctx context.Context, in store.Store, b *store.Batch, f Fault) (synced func() error, err error) {
 	if s.plan.Bad != nil && anyOp(b, s.plan.Bad) {
 		return nil, fmt.Errorf("faulty: %w: %w", store.ErrData, store.ErrNotCommitted)
 	}
@@ -137,8 +162,11 @@ func (s *Store) apply(ctx context.Context, b *store.Batch, f Fault) (synced func
 	case LostBefore:
 		return nil, ErrLost
 	}
-	synced, err = s.inner.Apply(ctx, b)
+	synced, err = in.Apply(ctx, b)
 	if err == nil && f.Step == AfterCommit {
+		s.mu.Lock()
+		s.untold = b.ID
+		s.mu.Unlock()
 		return nil, ErrLost
 	}
 	return synced, err
@@ -158,11 +186,15 @@ func (s *Store) fault(b *store.Batch) (f Fault) {
 	if planned && s.plan.Commit != nil {
 		f = s.plan.Commit(n, b)
 	}
-	if f.Step == Unknown {
+	switch {
+	case f.Step == Unknown && heads:
+		f.Step = LostBefore
+	case f.Step == Unknown:
 		f.Step = AfterCommit
-		if heads {
-			f.Step = LostBefore
-		}
+	case f.Step == SyncUnknown && heads:
+		f.Step = SyncBefore
+	case f.Step == SyncUnknown:
+		f.Step = SyncAfter
 	}
 	return f
 }
@@ -174,4 +206,8 @@ func call(f func()) {
 }
 
 // Close closes the wrapped store.
-func (s *Store) Close() error { return s.inner.Close() }
+func (s *Store) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return errors.Join(s.doubt.dropCopy(), s.inner.Close())
+}

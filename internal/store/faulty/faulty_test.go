@@ -54,6 +54,7 @@ func TestEachStepBreaksAsItsNameSays(t *testing.T) {
 		{"before the commit nothing is applied and that is known", BeforeCommit, 0, store.ErrNotCommitted, store.ErrFull},
 		{"a commit lost on its way is not applied and nobody knows", LostBefore, 0, ErrLost, store.ErrNotCommitted},
 		{"after the commit all is applied and nobody knows", AfterCommit, 1, ErrLost, store.ErrNotCommitted},
+		{"a sync that is lost after the commit says that nobody knows", SyncAfter, 1, store.ErrUnknown, store.ErrNotCommitted},
 		{"after a bad sync all is applied and nobody knows", BadSync, 1, ErrLost, store.ErrNotCommitted},
 		{"on a full disk nothing is applied and that is known", Full, 0, store.ErrFull, ErrLost},
 	}

@@ -138,8 +138,13 @@ func (s *Store) OldestQueued(ctx context.Context, queue string) (since time.Time
 	return since, err
 }
 
-// Now is the wrapped store's clock.
-func (s *Store) Now() time.Time { return s.inner.Now() }
+// Now is the wrapped store's clock, as the plan shows it.
+func (s *Store) Now() time.Time {
+	if s.plan.Clock == nil {
+		return s.inner.Now()
+	}
+	return s.plan.Clock(s.inner.Now())
+}
 
 // Row reads one side row; see [store.Records].
 func (s *Store) Row(ctx context.Context, of store.RowSet, id string) (row store.Row, err error) {

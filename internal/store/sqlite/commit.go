@@ -35,8 +35,8 @@ func (s *Store) Apply(ctx context.Context, b *store.Batch) (synced func() error,
 	if err := s.usable(ctx, b); err != nil {
 		return nil, fmt.Errorf("%w: %w", s.notice(err), store.ErrNotCommitted)
 	}
-	if b.ID == s.last {
-		// The commit that failed had been applied: its answers stand, its sync is to come.
+	if s.recent.has(b.ID) {
+		// It had been applied: its answers stand, its sync is to come.
 		s.syncer.begin(true)
 		s.syncer.end(true)
 	} else if err := s.applyInRoom(ctx, b); err != nil {
@@ -105,7 +105,7 @@ func (s *Store) applyBatch(b *store.Batch) error {
 		s.stale = true
 		return err
 	}
-	s.last = b.ID
+	s.recent.add(b.ID)
 	s.stuck.Store(s.suspects.stuck())
 	t.tellAll()
 	for _, name := range t.moved {

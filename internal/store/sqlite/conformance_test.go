@@ -1,6 +1,7 @@
 package sqlite_test
 
 import (
+	"path/filepath"
 	"testing"
 
 	"github.com/meanwhile-run/meanwhile/internal/store"
@@ -29,6 +30,28 @@ func TestConformance(t *testing.T) { storetest.Run(t, storetest.Suite{Open: open
 
 func TestConformanceWhenOutcomesAreUnknown(t *testing.T) {
 	storetest.Run(t, storetest.Suite{Open: untold})
+}
+
+// unheard loses the syncs of some batches, and of those behind them: half of them are then
+// stored and half are not.
+func unheard(tb testing.TB, place string, o storetest.Options) store.Store {
+	return faulty.Patient(faulty.New(open(true)(tb, place, o), faulty.Plan{
+		Commit: faulty.Every(11, faulty.SyncUnknown, 3),
+		Copy: func() (store.Store, error) {
+			at := filepath.Join(tb.TempDir(), "copy")
+			if err := sqlite.Backup(tb.Context(), place+".db", at+".db", func(_, _ int64) {}); err != nil {
+				return nil, err
+			}
+			return open(true)(tb, at, o), nil
+		},
+	}))
+}
+
+func TestConformanceWhenSyncsAreLost(t *testing.T) {
+	if testing.Short() {
+		t.Skip("opens a copy for every other loss")
+	}
+	storetest.Run(t, storetest.Suite{Open: unheard})
 }
 
 func BenchmarkStore(b *testing.B) { storetest.Benchmarks(b, storetest.Suite{Open: open(false)}) }

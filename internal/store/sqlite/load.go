@@ -35,10 +35,10 @@ func (s *Store) load() error {
 	return nil
 }
 
-// loadLast reads which batch was applied last, and which row numbers were given. Those
+// loadLast reads which batches were applied last, and which row numbers were given. Those
 // that a failed commit gave are not given again either.
 func (s *Store) loadLast(c column) error {
-	c.stmt.ColumnBytes(0, s.last[:])
+	s.recent.load(c.bytes(0))
 	s.lastJob = max(s.lastJob, c.int(1))
 	s.tail.last = max(s.tail.last, c.int(2))
 	return nil

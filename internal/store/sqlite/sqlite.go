@@ -94,12 +94,12 @@ type Store struct {
 	tokens   map[job.Token]job.ID // of the running jobs
 	marks    marks
 	tail     tail
-	last     store.BatchID // the batch that was applied last
-	changes  int64         // rows that this connection ever changed, after that batch
-	lastJob  int64         // the last row number that was given to a job
-	batches  int64         // how many were applied
-	damaged  []job.ID      // running jobs whose rows are, and which the next batch ends
-	stale    bool          // the memory above may be ahead of the disk: load it again
+	recent   recent
+	changes  int64    // rows that this connection ever changed, after that batch
+	lastJob  int64    // the last row number that was given to a job
+	batches  int64    // how many were applied
+	damaged  []job.ID // running jobs whose rows are, and which the next batch ends
+	stale    bool     // the memory above may be ahead of the disk: load it again
 	closed   bool
 }
 

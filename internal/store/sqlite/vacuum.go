@@ -120,7 +120,7 @@ func (s *Store) startVacuum(log *slog.Logger) error {
 	return nil
 }
 
-// remember keeps the name of the batch that was applied last. Of a batch that changed
+// remember keeps the names of the batches that were applied last. Of a batch that changed
 // nothing none is kept: at rest nothing is written.
 func (t *tx) remember(b *store.Batch) error {
 	var now int64
@@ -133,7 +133,7 @@ func (t *tx) remember(b *store.Batch) error {
 		return nil
 	}
 	t.changes++
-	return t.q.setBatch.blob(b.ID[:]).int(t.lastJob).int(t.tail.last).run()
+	return t.q.setBatch.blob(t.recent.with(b.ID)).int(t.lastJob).int(t.tail.last).run()
 }
 
 // behind tells who works behind the commits that something was written.

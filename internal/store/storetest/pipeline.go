@@ -12,6 +12,7 @@ func pipelineRules() []rule {
 		{"batches are applied one after another while none of them is synced", applyBeforeSync},
 		{"syncs are waited for in any order and by many at once", syncAnyOrder},
 		{"a batch applied again before it was synced is applied once", applyAgainUnsynced},
+		{"as many batches as may be unsynced are applied once when they are applied again", applyAllAgain},
 		{"a read does not wait for whoever applied the batch it sees", readBeforeSync},
 	}
 }
@@ -42,7 +43,6 @@ func (w *world) wait(synced func() error) {
 }
 
 func applyBeforeSync(w *world) {
-	var last func() error
 	for range 20 {
 		s, claim := w.newSubmit(), w.newClaim(queue, 1)
 		w.apply(s)
@@ -51,9 +51,9 @@ func applyBeforeSync(w *world) {
 			w.Fatalf("a claim did not get the job of the batch before")
 		}
 		w.apply(newAppend(claim.Claimed[0].Lease(), 1, 0, "said"))
-		_, last = w.apply(newFinish(claim.Claimed[0].Lease(), job.Succeeded))
+		_, last := w.apply(newFinish(claim.Claimed[0].Lease(), job.Succeeded))
+		w.wait(last)
 	}
-	w.wait(last)
 	before := w.stored()
 	equal(w, "the counts", w.counts(queue), job.Counts{Succeeded: 20})
 	w.reopen()
@@ -61,24 +61,22 @@ func applyBeforeSync(w *world) {
 }
 
 func syncAnyOrder(w *world) {
-	const batches = 40
-	var syncs [batches]func() error
-	for i := range syncs {
-		_, syncs[i] = w.apply(w.newSubmit())
-	}
-	var waiting sync.WaitGroup
-	for i := range syncs {
-		waiting.Go(func() { w.wait(syncs[batches-1-i]) })
-		if i%10 == 0 {
-			_, synced := w.apply(w.newSubmit())
-			waiting.Go(func() { w.wait(synced) })
+	const rounds = 10
+	for range rounds {
+		var syncs [store.MostUnsynced]func() error
+		for i := range syncs {
+			_, syncs[i] = w.apply(w.newSubmit())
+		}
+		var waiting sync.WaitGroup
+		for i := range syncs {
+			waiting.Go(func() { w.wait(syncs[len(syncs)-1-i]) })
+		}
+		waiting.Wait()
+		for _, synced := range syncs {
+			w.wait(synced) // and again: nothing is left to wait for
 		}
 	}
-	waiting.Wait()
-	for _, synced := range syncs {
-		w.wait(synced) // and again: nothing is left to wait for
-	}
-	equal(w, "the counts", w.counts(queue), job.Counts{Queued: batches + batches/10})
+	equal(w, "the counts", w.counts(queue), job.Counts{Queued: rounds * store.MostUnsynced})
 }
 
 func applyAgainUnsynced(w *world) {
@@ -92,6 +90,50 @@ func applyAgainUnsynced(w *world) {
 	w.wait(first)
 	w.same("an op applied again answers otherwise", answers, w.answers(b))
 	equal(w, "the counts", w.counts(queue), job.Counts{Running: 1})
+}
+
+// Each batch of a chain takes what the one before left, and one of them is refused.
+func applyAllAgain(w *world) {
+	c, s := w.running(), w.newSubmit()
+	all := []*store.Batch{
+		batchOf(newAppend(c.Lease(), 1, 0, "said")),
+		batchOf(newFinish(c.Lease(), job.Queued), w.newClaim(queue, 1)),
+		batchOf(s, newRenew(c.Lease(), leaseFor)),
+		batchOf(newCancel(s.Job.ID)),
+		batchOf(newRetry(s.Job.ID)),
+		batchOf(w.newClaim(queue, 1)),
+		batchOf(newWrite(doing(store.Insert, put("p", "a", "x")))),
+	}
+	for len(all) < store.MostUnsynced {
+		all = append(all, batchOf(w.newSubmit(once("k", "a"))))
+	}
+	again := func() {
+		w.Helper()
+		var last func() error
+		for _, b := range all {
+			w.remember(b)
+			synced, err := w.store.Apply(w.ctx, b)
+			if err != nil {
+				w.Fatalf("the apply failed: %v", err)
+			}
+			last = synced
+		}
+		w.wait(last)
+	}
+	again()
+	after := w.stored()
+	var answers []stored
+	for _, b := range all {
+		answers = append(answers, w.answers(b))
+	}
+	for _, when := range []string{"at once", "after an opening"} {
+		again()
+		w.same("batches applied again "+when+" left another store", after, w.stored())
+		for i, b := range all {
+			w.same("an op of a batch applied again "+when+" answers otherwise", answers[i], w.answers(b))
+		}
+		w.reopen()
+	}
 }
 
 func readBeforeSync(w *world) {
