@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
@@ -34,6 +35,8 @@ func (in *inner) Apply(_ context.Context, b *store.Batch) (func() error, error) 
 func (in *inner) Counts(context.Context) (map[string]job.Counts, error) {
 	return map[string]job.Counts{"q": {Queued: 1}}, nil
 }
+
+func (in *inner) Now() time.Time { return time.Now() }
 
 func (in *inner) Close() error { return nil }
 

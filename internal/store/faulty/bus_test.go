@@ -1,0 +1,67 @@
+package faulty
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/bus"
+)
+
+func TestNoticesAreLostDoubledAndLate(t *testing.T) {
+	const sent = 1000
+	for says, c := range map[string]struct {
+		set         *Notices
+		least, most int // that arrive within a second
+		end         int // that arrive at all; -1 for some
+	}{
+		"as they are sent": {&Notices{}, sent, sent, sent},
+		"all lost":         {&Notices{Lost: 100}, 0, 0, 0},
+		"some lost":        {&Notices{Lost: 50}, sent / 3, sent * 2 / 3, -1},
+		"all doubled":      {&Notices{Doubled: 100}, 2 * sent, 2 * sent, 2 * sent},
+		"late":             {&Notices{Late: 100, MostLate: 10 * time.Second}, 1, sent / 3, sent},
+	} {
+		t.Run(says, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := c.set
+				n.Bus = &bus.Local{}
+				got := make(chan bus.Notice, 3*sent)
+				hears := n.Join(func(notice bus.Notice) { got <- notice })
+				says := n.Join(func(bus.Notice) {})
+				for range sent {
+					says.Publish(bus.Notice{Queues: []string{"q"}})
+				}
+				time.Sleep(time.Second)
+				if len(got) < c.least || len(got) > c.most {
+					t.Errorf("%d of %d arrived soon", len(got), sent)
+				}
+				time.Sleep(time.Minute)
+				if c.end >= 0 && len(got) != c.end {
+					t.Errorf("%d of %d arrived", len(got), sent)
+				}
+				hears.Leave()
+				says.Publish(bus.Notice{})
+				if before := len(got); c.end >= 0 && before != c.end {
+					t.Error("who has left is told")
+				}
+			})
+		})
+	}
+}
+
+func TestReadsAreSlowAndAClockIsWrong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		wrong := time.Hour
+		s := New(&inner{}, Plan{
+			Read:  Slow(map[string]time.Duration{"Counts": 3 * time.Second}),
+			Clock: func(now time.Time) time.Time { return now.Add(wrong) },
+		})
+		began := time.Now()
+		if _, err := s.Counts(t.Context()); err != nil || time.Since(began) != 3*time.Second {
+			t.Errorf("a slow read took %s: %v", time.Since(began), err)
+		}
+		if at := s.Now(); at.Sub(time.Now()) != time.Hour {
+			t.Errorf("it is %s", at)
+		}
+	})
+}
