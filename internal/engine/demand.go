@@ -136,7 +136,7 @@ func (q *queue) claims(b *store.Batch) (list []claim) {
 		for i := range op.Tokens {
 			op.Tokens[i] = job.NewToken()
 		}
-		list = append(list, claim{op, s})
+		list = append(list, claim{op: op, to: s})
 	}
 	return list
 }
@@ -243,11 +243,13 @@ func (s *server) order(l job.Lease, o job.Order) {
 }
 
 // retakeSlots takes back the slots of finishes that did not apply although the lease is
-// held: their workers still have the jobs. What was claimed for such a slot meanwhile is
-// handed back when it is to be delivered.
-func (e *Engine) retakeSlots(ops []*pending) {
+// held, or of a batch that was not applied: their workers still have the jobs. What was
+// claimed for such a slot meanwhile is handed back when it is to be delivered.
+func (e *Engine) retakeSlots(ops []*pending, applied bool) {
 	for _, p := range ops {
-		if f, ok := p.op.(*store.Finish); ok && !p.taken && f.State == 0 && job.CodeOf(f.Err) != job.LeaseLost {
+		f, ok := p.op.(*store.Finish)
+		refused := ok && f.Err != nil && job.CodeOf(f.Err) != job.LeaseLost
+		if ok && !p.taken && (refused || !applied) {
 			e.retakeSlot(f.Lease)
 		}
 	}

@@ -237,7 +237,7 @@ func (e *Engine) squeeze(ctx context.Context, w *work) {
 		return heft(p) > 0 && e.mayStillSay(p)
 	})
 	for w.batch.Len() > 0 {
-		if w.synced, w.err = e.persist(ctx, w.batch); !errors.Is(w.err, store.ErrFull) {
+		if w.synced, w.err = e.persist(ctx, w.batch, try{certain: true}); !errors.Is(w.err, store.ErrFull) {
 			break
 		}
 		light := lighter(w.ops)
@@ -309,8 +309,8 @@ func lighter(ops []*pending) map[*pending]bool {
 // refused; the others go back to their lanes. A server that is stopping refuses them, and
 // so is refused who has waited for long enough to cancel or delete.
 func (e *Engine) putBack(ctx context.Context, w *work, keep func(*pending) bool) {
-	for _, c := range w.claims {
-		c.to.claimed(c.op, 0)
+	for i := range w.claims {
+		w.claims[i].note(0)
 	}
 	batch, kept, back := store.NewBatch(), []*pending(nil), []*pending(nil)
 	batch.Limits = w.batch.Limits
@@ -323,10 +323,10 @@ func (e *Engine) putBack(ctx context.Context, w *work, keep func(*pending) bool)
 			kept = append(kept, p)
 		case ctx.Err() != nil || mayAskAgain(p) && time.Since(p.asked) >= fullWait:
 			p.err = noSpace(w.err)
-			e.retakeSlots([]*pending{p})
+			e.retakeSlots([]*pending{p}, false)
 			p.answer()
 		default:
-			e.retakeSlots([]*pending{p})
+			e.retakeSlots([]*pending{p}, false)
 			back = append(back, p)
 		}
 	}

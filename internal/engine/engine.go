@@ -89,7 +89,10 @@ type Engine struct {
 	stopping atomic.Bool // no more submits
 	failing  atomic.Bool // the store has refused for a while: refuse submits at once
 
-	damage error // the store said that its data is damaged; owned by loop
+	// Owned by loop.
+	fail       context.CancelCauseFunc // ends the loop; also called by the settler
+	damage     error                   // why nothing is applied any more: the data is damaged, or in doubt for good
+	recovering bool                    // batches in doubt are applied again
 
 	mu sync.Mutex
 	// Guarded by mu.

@@ -74,10 +74,11 @@ type lanes struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	waiting  [Lanes][]*pending
-	count    int // of what waits
-	bytes    int // of what waits
-	submits  int // of what waits, in its lane
-	unsynced int // batches that are applied and not yet on disk
+	count    int     // of what waits
+	bytes    int     // of what waits
+	submits  int     // of what waits, in its lane
+	unsynced int     // batches that are applied and not yet on disk
+	doubted  []*work // those of them that are in doubt
 	closed   bool
 }
 

@@ -54,11 +54,16 @@ func (e *Engine) loop(ctx context.Context) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	defer context.AfterFunc(ctx, e.lanes.ring)()
+	e.fail = fail
 	applied := make(chan *work, unsettled) // closed here
 	var settling sync.WaitGroup
-	settling.Go(func() { e.settler(applied, fail) })
+	settling.Go(func() { e.settler(applied) })
 	for ctx.Err() == nil {
-		if e.lanes.syncing() {
+		switch {
+		case e.lanes.inDoubt():
+			e.settleBefore(ctx)
+			continue
+		case e.lanes.syncing():
 			<-e.lanes.wake
 			continue
 		}
@@ -72,7 +77,7 @@ func (e *Engine) loop(ctx context.Context) error {
 			fail(e.damage)
 		}
 		if e.lanes.idle() { // nothing else to do meanwhile
-			e.finishOff(w, fail)
+			e.finishAlone(ctx, w)
 			continue
 		}
 		e.lanes.applied()
@@ -80,10 +85,11 @@ func (e *Engine) loop(ctx context.Context) error {
 	}
 	close(applied)
 	settling.Wait()
+	e.recover(ctx, e.lanes.takeDoubted())
 	e.lanes.close()
 	for w := e.gather(); w.batch.Len() > 0; w = e.gather() { // what came in between
 		e.commit(ctx, w)
-		e.finishOff(w, fail)
+		e.finishAlone(ctx, w)
 	}
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
@@ -91,31 +97,53 @@ func (e *Engine) loop(ctx context.Context) error {
 	return nil
 }
 
-// settler finishes off applied batches while the loop applies the next ones.
-func (e *Engine) settler(applied <-chan *work, fail context.CancelCauseFunc) {
+// settler finishes off applied batches while the loop applies the next ones. Those of
+// which nobody knows whether they are stored, and all behind them, are for the loop.
+func (e *Engine) settler(applied <-chan *work) {
 	for w := range applied {
-		e.finishOff(w, fail)
+		if e.lanes.inDoubt() || !e.finishOff(w) {
+			e.lanes.doubt(w)
+			continue
+		}
 		e.lanes.synced()
 	}
 }
 
+// finishAlone finishes off a batch that has no other before or behind it.
+func (e *Engine) finishAlone(ctx context.Context, w *work) {
+	if !e.finishOff(w) {
+		e.recover(ctx, []*work{w})
+	}
+}
+
 // finishOff waits for an applied batch to be on disk and answers whoever waits for
-// it. When the sync fails, nothing that was applied since the last one can be
-// trusted: it and all that comes is answered so, and fail is called.
-func (e *Engine) finishOff(w *work, fail context.CancelCauseFunc) {
+// it, unless nobody knows whether it is.
+func (e *Engine) finishOff(w *work) (known bool) {
 	if w.err == nil {
 		w.err = e.sync(w)
+		if errors.Is(w.err, store.ErrUnknown) {
+			w.err = nil
+			return false
+		}
 	}
+	e.conclude(w)
+	return true
+}
+
+// conclude answers whoever waits for a batch, once it is known what became of it. When
+// the sync has failed, nothing that was applied since the last one can be
+// trusted: it and all that comes is answered so, and the loop ends.
+func (e *Engine) conclude(w *work) {
 	e.commits.end()
 	if w.err == nil {
 		e.settle(w)
 		if w.partly != nil {
-			fail(w.partly)
+			e.fail(w.partly)
 		}
 		return
 	}
 	if w.synced != nil || errors.Is(w.err, store.ErrDamaged) {
-		fail(w.err)
+		e.fail(w.err)
 	}
 	e.refuse(w)
 }
@@ -130,6 +158,11 @@ func (e *Engine) sync(w *work) error {
 	if part, ok := errors.AsType[*partError](err); ok {
 		w.partly = part.err
 		return nil
+	}
+	if errors.Is(err, store.ErrUnknown) {
+		e.inTrouble()
+		e.log.Error("whether a commit is stored is not known: it is made again, and those behind it", "error", err, "ops", w.batch.Len())
+		return err
 	}
 	if err != nil {
 		return e.distrust(err)
@@ -156,12 +189,27 @@ type work struct {
 	err    error        // why it was not
 
 	partly error // why its last ops came to nothing; they say so themselves
+
+	assumed bool // that its answers are final: of counts, and of slots
 }
 
 // claim is an op that the loop itself made, for a worker with free slots.
 type claim struct {
-	op *store.Claim
-	to *server
+	op    *store.Claim
+	to    *server
+	noted bool // the slots for which it got nothing are free again
+	got   int  // how many jobs, as far as that is known
+}
+
+// note frees the slots for which the claim got no job. Where the batch is applied again
+// because nobody knew whether it was stored, it may have got more or fewer than before.
+func (c *claim) note(got int) {
+	if c.noted {
+		c.to.release(c.got - got)
+	} else {
+		c.to.claimed(c.op, got)
+	}
+	c.noted, c.got = true, got
 }
 
 // gather makes the next batch: what waits in the lanes, the slots that its
@@ -207,13 +255,13 @@ func (e *Engine) spareHealthy(ops []*pending) []*pending {
 	})
 }
 
-// commit applies a batch, and makes true what the loop knows of queues and slots.
+// commit applies a batch for the first time.
 func (e *Engine) commit(ctx context.Context, w *work) {
 	w.began = time.Now()
 	e.commits.begin(w.began)
 	w.err = errNoRoom
 	if e.disk.begin(w.adds()) {
-		w.synced, w.err = e.persist(ctx, w.batch)
+		w.synced, w.err = e.persist(ctx, w.batch, try{certain: true})
 		e.disk.end()
 	}
 	if errors.Is(w.err, store.ErrFull) {
@@ -222,45 +270,63 @@ func (e *Engine) commit(ctx context.Context, w *work) {
 	if time.Since(w.began) > slowCommit {
 		e.sweeper.unhealthy() // before the next batch is gathered, which may take leases
 	}
-	defer e.answered(w)
-	if w.err != nil {
-		return
+	if w.err == nil {
+		e.assume(w)
 	}
+	e.answered(w)
+}
+
+// assume takes the answers of an applied batch for what the loop itself knows of queues
+// and slots: the next batch is made before this one is on disk. Nobody is told of them.
+// Where they turn out to be others, because the batch is applied again, what was assumed
+// is put right.
+func (e *Engine) assume(w *work) {
+	w.assumed = true
 	for name, c := range w.batch.Counts {
 		if q := e.queues[name]; q != nil {
 			q.setCounts(c)
 		}
 	}
-	for _, c := range w.claims {
-		c.to.claimed(c.op, len(c.op.Claimed))
+	for i := range w.claims {
+		w.claims[i].note(len(w.claims[i].op.Claimed))
 	}
-	e.retakeSlots(w.ops)
+	e.retakeSlots(w.ops, true)
 	if e.moreReady() {
 		e.lanes.ring()
 	}
 }
 
-// persist applies a batch. What failed is tried again, before anything else:
+// try is how a batch is applied.
+type try struct {
+	certain bool      // that nothing of it was ever applied
+	until   time.Time // how long a part of it waits for room; zero for a whole one, which does not
+}
+
+// persist applies a batch. What failed is tried again, before anything else, but once it is known
+// what became of the batches before it:
 // where the outcome was unknown the store finds out what became of it. On a disk
 // that is full or cannot be written new work is refused, so that it does not wait
 // with the rest; a full one is for the caller to wait for, and damage ends it all.
-func (e *Engine) persist(ctx context.Context, b *store.Batch) (synced func() error, err error) {
-	pause, certain := firstPause, true // that nothing was ever applied
+func (e *Engine) persist(ctx context.Context, b *store.Batch, t try) (synced func() error, err error) {
+	pause := firstPause
 	for began := time.Now(); ; pause = min(2*pause, mostPause) {
+		if e.damage != nil {
+			return nil, e.damage
+		}
 		synced, err := e.store.Apply(context.WithoutCancel(ctx), b)
 		switch {
 		case err == nil:
-			if e.failing.Swap(false) {
+			if !e.recovering && e.failing.Swap(false) {
 				e.sweeper.unhealthy() // only now the trouble is over
 			}
 			return synced, nil
 		case errors.Is(err, store.ErrData):
-			return e.isolate(ctx, b, err)
+			return e.isolate(ctx, b, err, t.until)
 		case errors.Is(err, store.ErrDamaged):
 			e.failing.Store(true)
-			e.damage = err
 			e.log.Error("the data is damaged, and the server stops: put a backup in the place of its data directory", "error", err)
-			return nil, job.Because(job.Unavailable, err, "the server's data is damaged, and it stops")
+			e.damage = job.Because(job.Unavailable, err, "the server's data is damaged, and it stops")
+			return nil, e.damage
 		case errors.Is(err, store.ErrFull):
 			e.disk.met(err)
 			if refuseGrowth(b, noSpace(err)) {
@@ -268,18 +334,25 @@ func (e *Engine) persist(ctx context.Context, b *store.Batch) (synced func() err
 			}
 			return nil, err
 		}
-		certain = certain && errors.Is(err, store.ErrNotCommitted)
-		e.failing.Store(true)
-		e.sweeper.unhealthy()
+		t.certain = t.certain && errors.Is(err, store.ErrNotCommitted)
+		e.inTrouble()
 		e.log.Error("the store refused a commit, which is tried again", "error", err, "ops", b.Len(), "unknown", !errors.Is(err, store.ErrNotCommitted))
 		if ctx.Err() != nil && time.Since(began) > giveUpStopping {
 			return nil, job.Because(job.Unavailable, err, "the store cannot be written, and the server is stopping")
 		}
-		if certain && time.Since(began) > mostWait {
+		if t.certain && time.Since(began) > mostWait {
 			refuseGrowth(b, unwritable(err))
 		}
 		time.Sleep(pause)
+		e.settleBefore(ctx)
 	}
+}
+
+// inTrouble notes that the store cannot be written: new work is refused, and no lease is
+// taken.
+func (e *Engine) inTrouble() {
+	e.failing.Store(true)
+	e.sweeper.unhealthy()
 }
 
 // mostWait is how long new work waits for a store that cannot be written.
@@ -289,45 +362,80 @@ func unwritable(cause error) error {
 	return &job.Error{Code: job.Unavailable, Message: "the server cannot write to its disk at the moment", RetryAfter: retrySoon, Err: cause}
 }
 
-// insist is persist for a part of a batch, which waits for room by itself.
-func (e *Engine) insist(ctx context.Context, b *store.Batch) (synced func() error, err error) {
-	for {
-		synced, err = e.persist(ctx, b)
-		if !errors.Is(err, store.ErrFull) || ctx.Err() != nil {
-			return synced, err
-		}
-		time.Sleep(fullPause)
-	}
-}
-
 // giveUpStopping is how long a stopping server tries to write what it was asked.
 const giveUpStopping = 5 * time.Second
 
 // isolate commits the halves of a batch in which some op's data is bad, until the
-// culprit stands alone and is refused.
-func (e *Engine) isolate(ctx context.Context, b *store.Batch, cause error) (synced func() error, err error) {
+// culprit stands alone and is refused. Each half is on disk before the next is applied:
+// a store remembers only so many that are not. Halves wait for room on a full disk until a moment;
+// others wait for them meanwhile.
+func (e *Engine) isolate(ctx context.Context, b *store.Batch, cause error, until time.Time) (func() error, error) {
 	if b.Len() == 1 || oneGroup(b) {
 		refuseOps(b, job.Because(job.Invalid, cause, "the store cannot take this data"))
-		return func() error { return nil }, nil
+		return onDisk, nil
+	}
+	if until.IsZero() {
+		until = time.Now().Add(fullWait)
 	}
 	first, second := halves(b)
-	one, err := e.insist(ctx, first)
-	if err != nil {
+	applied, err := e.durably(ctx, first, until)
+	if !applied {
 		return nil, err
 	}
-	two, err := e.insist(ctx, second)
-	if err != nil {
-		// The first half is applied: its answers stand, and only the second is refused.
-		if errors.Is(err, store.ErrFull) {
-			err = noSpace(err)
+	if err == nil {
+		applied, err = e.durably(ctx, second, until)
+		if err == nil {
+			join(b, first, second)
+			return onDisk, nil
 		}
-		refuseOps(second, err)
-		join(b, first, &store.Batch{})
-		part := &partError{err}
-		return func() error { return firstOf(one(), part) }, nil
+	} else if part, ok := errors.AsType[*partError](err); ok {
+		applied, err = false, part.err
+	} else {
+		return func() error { return err }, nil // nothing of it can be trusted
 	}
-	join(b, first, second)
-	return func() error { return e.syncHalves(one, two, second) }, nil
+	// The first half is on disk: its answers stand, whatever becomes of the second.
+	if errors.Is(err, store.ErrFull) {
+		refuseOps(second, noSpace(err))
+		join(b, first, &store.Batch{})
+		return onDisk, nil
+	}
+	if part, ok := errors.AsType[*partError](err); ok { // it has said so to its own last ops
+		join(b, first, second)
+		return func() error { return part }, nil
+	}
+	if applied {
+		err = e.distrust(err)
+	}
+	refuseOps(second, err)
+	join(b, first, &store.Batch{})
+	part := &partError{err}
+	return func() error { return part }, nil
+}
+
+// durably applies a part of a batch and waits until it is on disk. When it was not
+// applied, nothing of it was.
+func (e *Engine) durably(ctx context.Context, b *store.Batch, until time.Time) (applied bool, err error) {
+	t, pause := try{certain: true, until: until}, firstPause
+	for began := time.Now(); ; {
+		synced, err := e.persist(ctx, b, t)
+		if errors.Is(err, store.ErrFull) && ctx.Err() == nil && time.Now().Before(until) {
+			time.Sleep(fullPause)
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		if err = synced(); !errors.Is(err, store.ErrUnknown) {
+			return true, err
+		}
+		e.inTrouble()
+		if ctx.Err() != nil && time.Since(began) > giveUpStopping {
+			return false, e.giveUp(err)
+		}
+		time.Sleep(pause)
+		e.settleBefore(ctx)
+		t.certain, pause = false, min(2*pause, mostPause)
+	}
 }
 
 // partError is why the last ops of a batch came to nothing, which they say themselves.
@@ -337,30 +445,14 @@ type partError struct{ err error }
 func (p *partError) Error() string { return p.err.Error() }
 func (p *partError) Unwrap() error { return p.err }
 
-// syncHalves waits for both halves of a batch to be on disk. Where only the first is,
-// the ops of the second say so.
-func (e *Engine) syncHalves(one, two func() error, second *store.Batch) error {
-	if err := one(); err != nil {
-		refuseOps(second, err) // nothing that was applied since can be trusted
-		return err
-	}
-	err := two()
-	if _, ok := errors.AsType[*partError](err); ok || err == nil {
-		return err
-	}
-	err = e.distrust(err)
-	refuseOps(second, err)
-	return &partError{err}
-}
-
 // refuse answers everyone in a batch that was not applied, or of which nobody
 // knows whether it is on disk.
 func (e *Engine) refuse(w *work) {
-	if w.synced == nil {
-		for _, c := range w.claims {
-			c.to.claimed(c.op, 0)
+	if !w.assumed {
+		for i := range w.claims {
+			w.claims[i].note(0)
 		}
-		e.retakeSlots(w.ops)
+		e.retakeSlots(w.ops, false)
 	}
 	for _, p := range w.ops {
 		for _, to := range p.to {

@@ -86,7 +86,7 @@ func TestAnswersAreInTheOrderOfTheStore(t *testing.T) {
 	}
 	w := e.gather()
 	e.commit(t.Context(), w)
-	e.finishOff(w, func(err error) { t.Error(err) })
+	e.finishOff(w)
 	if before := <-answered; before != 0 || len(cancel.done) != 1 {
 		t.Errorf("%d cancels were answered before the finish, %d in all", before, len(cancel.done))
 	}

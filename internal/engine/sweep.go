@@ -17,6 +17,8 @@ const (
 	// may jump, before we take it that time did not pass for the workers as it did for
 	// us.
 	stall = 500 * time.Millisecond
+	// dueAgain is how long after a due that moved nothing another one is made.
+	dueAgain = store.ClockTolerance
 )
 
 // sweeper does what the clock asks for: due retries, lapsed leases, cancels that
@@ -179,6 +181,7 @@ func (s *sweeper) due(ctx context.Context) error {
 		s.next = time.Time{}
 	}
 	s.mu.Unlock()
+	idle := false
 	for more := now; more; {
 		op := &store.Due{Limit: sweepLimit, Failure: queueTimeout()}
 		err := s.e.urgent(ctx, op)
@@ -194,9 +197,18 @@ func (s *sweeper) due(ctx context.Context) error {
 			return err
 		}
 		more = op.More
+		idle = op.Ready+len(op.Expired) == 0 && !more
 	}
 	if now {
-		return s.askNext(ctx)
+		err := s.askNext(ctx)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		// The clock by which commits decide is behind the one that we were shown. Without a
+		// pause we would ask in vain until it has come.
+		if soon := s.e.store.Now().Add(dueAgain); idle && !s.next.IsZero() && s.next.Before(soon) {
+			s.next = soon
+		}
+		return err
 	}
 	return nil
 }
@@ -328,6 +340,38 @@ func (e *Engine) takeBackAll(ctx context.Context, alone bool, dead []job.Process
 	return nil
 }
 
+// commitAlone commits a batch while nothing else is: before the loop runs. Where the
+// outcome is not known it asks again for a while. An op whose data the store cannot take
+// is refused alone, as the loop does it, and the job stays with its lease.
+func (e *Engine) commitAlone(ctx context.Context, b *store.Batch) error {
+	for began := time.Now(); ; time.Sleep(firstPause) {
+		synced, err := e.store.Apply(ctx, b)
+		unknown := !errors.Is(err, store.ErrNotCommitted) && !errors.Is(err, store.ErrDamaged)
+		if err == nil {
+			err = synced()
+			unknown = errors.Is(err, store.ErrUnknown)
+		}
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, store.ErrData) && b.Len() == 1:
+			e.log.Error("a job that a dead server was running cannot be taken back: its lease decides", "job", b.Finishes[0].Lease.Job, "error", err)
+			refuseOps(b, job.Because(job.Invalid, err, "the store cannot take this data"))
+			return nil
+		case errors.Is(err, store.ErrData):
+			first, second := halves(b)
+			if err := e.commitAlone(ctx, first); err != nil {
+				return err
+			}
+			err := e.commitAlone(ctx, second)
+			join(b, first, second)
+			return err
+		case !unknown || ctx.Err() != nil || time.Since(began) > giveUpStopping:
+			return err
+		}
+	}
+}
+
 // takeBack ends the attempts of running jobs, which next lists page by page.
 func (e *Engine) takeBack(ctx context.Context, next func(after job.ID) ([]store.Running, error)) error {
 	var after job.ID
@@ -346,7 +390,7 @@ func (e *Engine) takeBack(ctx context.Context, next func(after job.ID) ([]store.
 			after = list[i].Job.ID
 			b.Finishes = append(b.Finishes, e.taken(&list[i], store.AllRunning))
 		}
-		if err := store.Commit(ctx, e.store, b); err != nil {
+		if err := e.commitAlone(ctx, b); err != nil {
 			return err
 		}
 		for i, op := range b.Finishes {

@@ -12,6 +12,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
 // leased stores a job as a process left it that was killed.
@@ -80,5 +81,42 @@ func TestAStartTellsWhatItFindsDamaged(t *testing.T) {
 	}
 	if f.limits["sim"].KeyRunning != 7 {
 		t.Errorf("the jobs that are taken back are held to %+v", f.limits)
+	}
+}
+
+// One job that cannot be taken back does not keep a server from starting, nor the other
+// jobs from being taken back.
+func TestAStartTakesBackAllButTheBad(t *testing.T) {
+	file := openStore(t, filepath.Join(t.TempDir(), "jobs.db"))
+	var ids []job.ID
+	for range 5 {
+		ids = append(ids, leased(t, file, func(*store.Submit) {}))
+	}
+	bad := ids[2]
+	s := faulty.New(file, faulty.Plan{Bad: func(op any) bool {
+		f, ok := op.(*store.Finish)
+		return ok && f.Lease.Job == bad
+	}})
+	h := start(t, s)
+	for _, id := range ids {
+		want := job.Queued // nobody heard of the lease
+		if id == bad {
+			want = job.Running
+		}
+		if snap, err := h.Get(t.Context(), local, id); err != nil || snap.State != want {
+			t.Errorf("a job of a dead server is %s, want %s: %v", snap.State, want, err)
+		}
+	}
+}
+
+// A start asks again what became of a commit whose outcome it does not learn.
+func TestAStartAsksAgain(t *testing.T) {
+	file := openStore(t, filepath.Join(t.TempDir(), "jobs.db"))
+	id := leased(t, file, func(*store.Submit) {})
+	s := faulty.New(file, faulty.Plan{})
+	s.Next(faulty.Fault{Step: faulty.SyncAfter}, faulty.Fault{Step: faulty.SyncAfter})
+	h := start(t, s)
+	if snap, err := h.Get(t.Context(), local, id); err != nil || snap.State != job.Queued {
+		t.Errorf("a job of a dead server is %s: %v", snap.State, err)
 	}
 }
