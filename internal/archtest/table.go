@@ -23,7 +23,7 @@ var plan = []room{
 	{path: "internal/fairqueue", may: []string{"internal/job"}},
 	{path: "internal/store", may: []string{"internal/job"}},
 	{path: "internal/store/sqlite", may: []string{"internal/job", "internal/store", "internal/fairqueue"}, libraries: []string{"golang.org/x/sys/unix", "zombiezen.com/go/sqlite"}},
-	{path: "internal/store/faulty", may: []string{"internal/job", "internal/store"}},
+	{path: "internal/store/faulty", may: []string{"internal/bus", "internal/job", "internal/store"}},
 	{path: "internal/store/storetest", may: []string{"internal/job", "internal/store"}, libraries: []string{"pgregory.net/rapid", "go.uber.org/goleak"}},
 
 	{path: "internal/files", may: []string{"internal/job"}},
