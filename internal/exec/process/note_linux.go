@@ -18,8 +18,9 @@ import (
 // Notes say which attempts are under way, in a file: a server that is killed leaves
 // them, and the next one finds what the commands have left. nil notes nothing.
 //
-// The file has slots of one size. The first says which file it is; each other one is of
-// one attempt, or blank. It need not outlive the machine: it is not synced.
+// The file has slots of one size. The first says which file it is, and what the numbers of
+// processes are of; each other one is of one attempt, or blank. It need not outlive the
+// machine: it is not synced.
 type Notes struct {
 	path string // set once
 
@@ -62,27 +63,39 @@ func OpenNotes(path string, log *slog.Logger) (*Notes, error) {
 }
 
 // readNotes reads the attempts of a file. Those of a copy of it are another server's.
-// A note that was cut short names no process: only the token is known.
+// A note that was cut short names no process: only the token is known. So does one of
+// before the machine or the container was started: by now the number may be of a process
+// that is no attempt's.
 func readNotes(text []byte, here string) (noted []attempt) {
 	slot := func() string {
 		var s []byte
 		s, text = text[:min(slotSize, len(text))], text[min(slotSize, len(text)):]
 		return strings.TrimSpace(string(s))
 	}
-	if slot() != here {
+	file, numbers, _ := strings.Cut(slot(), " ")
+	if file != here {
 		return nil
 	}
+	known := numbers == numbering()
 	for len(text) > 0 {
 		var a attempt
 		switch n, _ := fmt.Sscan(slot(), &a.token, &a.pid, &a.start, &a.session); {
 		case len(a.token) != tokenSize:
-		case n < 4:
+		case n < 4 || !known:
 			noted = append(noted, attempt{token: a.token})
 		default:
 			noted = append(noted, a)
 		}
 	}
 	return noted
+}
+
+// numbering names what gives processes their numbers: the start of the machine, and the
+// namespace of the container.
+func numbering() string {
+	boot, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	space, _ := os.Readlink("/proc/self/ns/pid")
+	return strings.ReplaceAll(strings.TrimSpace(string(boot)), "-", "") + " " + space
 }
 
 // identity tells a file from a copy of it.
@@ -141,7 +154,7 @@ func (n *Notes) createLocked() error {
 	here, err := identity(n.path)
 	if err == nil {
 		n.file = file
-		err = n.writeLocked(0, here)
+		err = n.writeLocked(0, here+" "+numbering())
 	}
 	if err != nil {
 		n.file = nil
@@ -155,14 +168,14 @@ func (n *Notes) writeLocked(slot int64, text string) error {
 	return err
 }
 
-// started adds the command to the note. Without it what keeps the token in its
+// started adds the command to the attempt and to its note. Without it what keeps the token in its
 // environment is found all the same.
 func (n *Notes) started(a *attempt, pid int) {
-	if n == nil {
-		return
-	}
 	if p, ok := processOf(pid); ok {
 		a.pid, a.start, a.session = pid, p.start, p.session
+		if n == nil {
+			return
+		}
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		_ = n.writeLocked(a.slot, fmt.Sprint(a.token, " ", a.pid, " ", a.start, " ", a.session))
@@ -184,18 +197,36 @@ func (n *Notes) over(a *attempt) {
 
 // killLeftovers kills every process of the attempt that it finds, until it finds none.
 // False when some are still there after that time.
+//
+// It stops them all before it kills the first: one that is just being started is told
+// by what started it, which must not be gone before it was looked for; and what is
+// stopped starts no more.
 func (a *attempt) killLeftovers(within time.Duration) bool {
 	pause := time.Millisecond
+	stopped := map[process]bool{}
 	for begun := time.Now(); ; {
 		left := a.processes()
 		if len(left) == 0 {
+			left = a.processes() // one may have been started while the first list was made
+		}
+		if len(left) == 0 {
 			return true
 		}
-		if time.Since(begun) > within {
-			return false
+		late, more := time.Since(begun) > within, false
+		for _, p := range left {
+			if id := (process{pid: p.pid, start: p.start}); !stopped[id] {
+				stopped[id], more = true, true
+				p.signal(syscall.SIGSTOP)
+			}
+		}
+		if more && !late {
+			continue
 		}
 		for _, p := range left {
-			p.kill()
+			p.signal(syscall.SIGKILL)
+		}
+		if late {
+			return false
 		}
 		time.Sleep(pause)
 		pause = min(2*pause, 100*time.Millisecond)
@@ -297,15 +328,15 @@ func processOf(pid int) (process, bool) {
 	return p, err == nil
 }
 
-// kill kills the process and no other: its number may have been given to another one
+// signal signals the process and no other: its number may have been given to another one
 // since it was read.
-func (p process) kill() {
+func (p process) signal(signal syscall.Signal) {
 	handle, err := os.FindProcess(p.pid) // from here on it is this one, whatever its number
 	if err != nil {
 		return
 	}
 	defer handle.Release()
 	if now, ok := processOf(p.pid); ok && now.start == p.start {
-		_ = handle.Kill()
+		_ = handle.Signal(signal)
 	}
 }

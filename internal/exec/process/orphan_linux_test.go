@@ -88,6 +88,7 @@ func background(t *testing.T) map[string]string {
 		"one in a session of its own":                    "setsid sleep 1000 &",
 		"a daemon":                                       "(setsid sh -c 'cd /; (sleep 1000 <&- >&- 2>&- &)' &);",
 		"one without its environment below one that has": "setsid sh -c 'setsid env -i sleep 1000; true' &",
+		"one that starts others as fast as it can":       "setsid sh -c 'for i in 1 2 3 4 5 6 7 8 9; do setsid env -i sleep 1000 & done; sleep 1000' &",
 	}
 }
 
@@ -221,15 +222,18 @@ func TestStrangersAreLeftAlone(t *testing.T) {
 		{"here", fmt.Sprint(token, " ", p.pid, " ", p.start)},                   // the note was cut short
 		{"1-1", fmt.Sprint(token, " ", p.pid, " ", p.start, " ", p.session)},    // the file is a copy
 		{"here", fmt.Sprint(token, " ", os.Getpid(), " 0 ", p.session)},         // it is about ourselves
+		{"before", fmt.Sprint(token, " ", p.pid, " ", p.start, " ", p.session)}, // the machine was started since
 	} {
 		file, err := os.Create(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c.header == "here" {
-			if c.header, err = identity(path); err != nil {
-				t.Fatal(err)
-			}
+		if here, err := identity(path); err != nil {
+			t.Fatal(err)
+		} else if c.header == "here" {
+			c.header = here + " " + numbering()
+		} else if c.header == "before" {
+			c.header = here + " 0 " + strings.Repeat("x", len(numbering())-2)
 		}
 		n := &Notes{path: path, file: file}
 		if err := errors.Join(n.writeLocked(0, c.header), n.writeLocked(1, c.note), n.Close()); err != nil {
@@ -237,7 +241,7 @@ func TestStrangersAreLeftAlone(t *testing.T) {
 		}
 		openNotes(t, path)
 	}
-	process{pid: p.pid, start: p.start - 1}.kill() // the number was given to another one since
+	process{pid: p.pid, start: p.start - 1}.signal(syscall.SIGKILL) // the number was given to another one since
 	select {
 	case <-gone:
 		t.Fatal("a stranger was killed")

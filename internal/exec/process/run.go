@@ -159,11 +159,11 @@ func (r *run) attend(ctx context.Context, s *speech) (stopped error) {
 // for its streams. After a failure another attempt may follow, and nothing of this one
 // may run beside it: whatever left the group is killed too, before it is waited for.
 func (r *run) bury(failed bool) {
-	kill(r.cmd.Process.Pid)
-	if failed {
+	if failed { // first, while what is in the group still tells what it has started
 		r.attempt.killLeftovers(r.waits.leftovers)
 		r.cleared = true
 	}
+	kill(r.cmd.Process.Pid)
 	for _, f := range r.ours {
 		_ = f.SetDeadline(time.Now().Add(r.waits.lastWords)) // the input may be closed already
 	}
