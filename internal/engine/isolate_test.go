@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -95,4 +97,58 @@ func answeredInParts(t *testing.T, alone func() (func() error, error)) {
 	if err := <-ended; !errors.Is(err, store.ErrDamaged) && !errors.Is(err, faulty.ErrLost) {
 		t.Errorf("the engine ended with %v", err)
 	}
+}
+
+// A part of an isolated batch that meets a full disk holds up the others for a while
+// only; then it waits like any other op that has no room.
+func TestAPartThatHasNoRoomHoldsUpNobodyForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		full := atomic.Bool{}
+		s := faulty.New(openStore(t, filepath.Join(t.TempDir(), "jobs.db")), faulty.Plan{
+			Bad: func(op any) bool {
+				submit, ok := op.(*store.Submit)
+				return ok && string(submit.Input) == "poison"
+			},
+			Commit: func(_ int, b *store.Batch) (f faulty.Fault) {
+				if full.Load() && len(b.Finishes) > 0 {
+					f.Step = faulty.Full
+				}
+				return f
+			},
+		})
+		h := start(t, s)
+		defer h.stop()
+		h.serve(1)
+		h.submit(engine.Request{})
+		c := <-h.jobs
+		submit := func(input string) error {
+			_, _, err := h.Submit(context.Background(), engine.Request{Owner: local, Queue: "wide", Input: []byte(input)})
+			return err
+		}
+		held := make(chan struct{})
+		s.Next(faulty.Fault{On: faulty.Op[store.Submit], Before: func() { <-held }})
+		go func() { _ = submit("first") }()
+		synctest.Wait()
+		finished, poison, sound := make(chan error, 1), make(chan error, 1), make(chan error, 1)
+		go func() { _, err := h.Finish(context.Background(), c.Lease(), job.Outcome{}); finished <- err }()
+		go func() { poison <- submit("poison") }()
+		go func() { sound <- submit("sound") }()
+		synctest.Wait()
+		full.Store(true)
+		close(held)
+		for what, answer := range map[string]chan error{"bad": poison, "sound": sound} {
+			select {
+			case err := <-answer:
+				if err == nil {
+					t.Errorf("a %s submit was stored on a full disk", what)
+				}
+			case <-time.After(10 * time.Second):
+				t.Errorf("a %s submit waits for the room that another needs", what)
+			}
+		}
+		full.Store(false)
+		if err := <-finished; err != nil {
+			t.Errorf("the finish was answered %v once there was room", err)
+		}
+	})
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/bus"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
 // deaf is a bus that loses every notice.
@@ -26,7 +27,11 @@ func peers(t *testing.T, test func(t *testing.T, a, b *house, soon time.Duration
 	for name, c := range map[string]struct {
 		bus  bus.Bus
 		soon time.Duration
-	}{"with notices": {&bus.Local{}, 100 * time.Millisecond}, "with all notices lost": {deaf{}, within}} {
+	}{
+		"with notices":          {&bus.Local{}, 100 * time.Millisecond},
+		"with all notices lost": {deaf{}, within},
+		"with notices that are lost, doubled or late": {&faulty.Notices{Bus: &bus.Local{}, Lost: 40, Doubled: 30, Late: 50, MostLate: 10 * time.Second}, within},
+	} {
 		t.Run(name, func(t *testing.T) {
 			beside(t, func(t *testing.T, s *shared) {
 				q := queues()

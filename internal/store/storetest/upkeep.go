@@ -17,6 +17,7 @@ func dueRules() []rule {
 		{"the next due times are those of the first jobs to wait for them", dueNext},
 		{"due on a store with nothing due does nothing", dueNothing},
 		{"the store's clock decides", dueClock},
+		{"the clock that a store shows is its own to within the tolerance, and does not go back", clockShown},
 	}
 }
 
@@ -241,4 +242,27 @@ func pruneTotals(w *world) {
 	w.pass(day)
 	w.do(newPrune())
 	equal(w, "the counts", w.counts(queue), job.Counts{Succeeded: 1, Failed: 1})
+}
+
+func clockShown(w *world) {
+	last := time.Time{}
+	for i := range 50 {
+		w.pass(time.Duration(i) * 7 * time.Millisecond)
+		if i == 25 {
+			w.reopen()
+		}
+		shown := w.store.Now()
+		if off := shown.Sub(w.now()).Abs(); off > store.ClockTolerance {
+			w.Errorf("the clock that is shown is off by %s", off)
+		}
+		if back := last.Sub(shown); back > store.ClockTolerance {
+			w.Errorf("the clock went back by %s", back)
+		}
+		s := w.newSubmit()
+		w.do(s)
+		if off := s.Job.CreatedAt.Sub(shown).Abs(); off > store.ClockTolerance {
+			w.Errorf("a commit decides by a clock that is off by %s from the one that is shown", off)
+		}
+		last = shown
+	}
 }
