@@ -228,6 +228,7 @@ func (e *Engine) letGo(l job.Lease) *live {
 	e.mu.Unlock()
 	if free {
 		h.to.release(1)
+		e.lanes.ring() // whatever made it free, no batch of ours fills it
 	}
 	return h
 }

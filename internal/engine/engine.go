@@ -93,6 +93,7 @@ type Engine struct {
 	fail       context.CancelCauseFunc // ends the loop; also called by the settler
 	damage     error                   // why nothing is applied any more: the data is damaged, or in doubt for good
 	recovering bool                    // batches in doubt are applied again
+	closing    bool                    // nothing is claimed any more
 
 	mu sync.Mutex
 	// Guarded by mu.

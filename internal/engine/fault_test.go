@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -199,4 +200,24 @@ func TestLeavingDuringASubmit(t *testing.T) {
 	} else if state := h.finish(c, job.Outcome{}); state != job.Succeeded {
 		t.Fatalf("the job went to %s", state)
 	}
+}
+
+// A store that refuses everything ends the engine, also while its worker has a free slot
+// for a job that waits.
+func TestDamageEndsAnEngineWhoseWorkersAreFree(t *testing.T) {
+	inPlace(t, func(t *testing.T, p *place) {
+		m := p.start(t, engine.Config{Queues: queues()})
+		m.submit(engine.Request{})
+		if _, err := m.Cancel(t.Context(), local, m.submit(engine.Request{}).ID); err != nil { // fewer wait than before
+			t.Fatal(err)
+		}
+		m.link.dead.Store(true)
+		m.Serve(job.Worker{Name: "w", Queue: "sim", Slots: 1, Deliver: func(job.Claimed) {}})
+		select {
+		case <-m.gone:
+		case <-time.After(time.Minute):
+			t.Error("a minute after its store was damaged, the engine runs on")
+			m.stop()
+		}
+	})
 }

@@ -87,7 +87,10 @@ func (e *Engine) loop(ctx context.Context) error {
 	settling.Wait()
 	e.recover(ctx, e.lanes.takeDoubted())
 	e.lanes.close()
-	for w := e.gather(); w.batch.Len() > 0; w = e.gather() { // what came in between
+	// What came in between. Nothing is claimed any more: from a store that refuses all,
+	// jobs would be claimed again and again.
+	e.closing = true
+	for w := e.gather(); w.batch.Len() > 0; w = e.gather() {
 		e.commit(ctx, w)
 		e.finishAlone(ctx, w)
 	}
@@ -233,6 +236,9 @@ func (e *Engine) gather() *work {
 		w.batch.Submits = append(w.batch.Submits, p.submits...)
 	}
 	for _, name := range e.names {
+		if e.closing {
+			break
+		}
 		w.claims = append(w.claims, e.queues[name].claims(w.batch)...)
 	}
 	for _, c := range w.claims {

@@ -111,7 +111,7 @@ func (p *peers) notice(n bus.Notice) {
 // run looks after what others have changed, until ctx ends.
 func (p *peers) run(ctx context.Context) {
 	defer p.member.Leave()
-	timer := time.NewTimer(spread(refreshEvery))
+	timer := time.NewTimer(spread(refreshWithin))
 	defer timer.Stop()
 	for {
 		all := false
@@ -121,7 +121,7 @@ func (p *peers) run(ctx context.Context) {
 		case <-p.wake:
 		case <-timer.C:
 			all = true
-			timer.Reset(spread(refreshEvery))
+			timer.Reset(spread(refreshWithin))
 		}
 		if err := p.look(ctx, all); err != nil && ctx.Err() == nil {
 			p.e.log.Error("what other processes have changed could not be read, and will be asked for again", "error", err)

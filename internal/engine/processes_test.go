@@ -16,7 +16,7 @@ import (
 
 // within is how soon one process does what another has made possible, without a word
 // between them.
-const within = 2 * time.Second
+const within = time.Second
 
 // shared is a store that several engines share, as processes share a database.
 type shared struct {

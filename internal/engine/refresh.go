@@ -5,16 +5,16 @@ import (
 	"time"
 )
 
-// refreshEvery is how often the store is asked for what another process may have
-// changed. Each wait is up to a half shorter or longer, so that processes do not ask
-// at the same moment.
-const refreshEvery = time.Second
+// refreshWithin is how soon the store is asked for what another process may have
+// changed: what nobody told of is seen, and acted on, within a second. Each wait is up to
+// a half shorter, so that processes do not ask at the same moment.
+const refreshWithin = 900 * time.Millisecond
 
 // refresher asks, until ctx ends, for what others have changed and nobody told: the
 // counts of all queues, and when the next job is due. It only reads: where nothing has
 // changed nothing is committed.
 func (e *Engine) refresher(ctx context.Context) {
-	timer := time.NewTimer(spread(refreshEvery))
+	timer := time.NewTimer(spread(refreshWithin))
 	defer timer.Stop()
 	for {
 		select {
@@ -26,12 +26,12 @@ func (e *Engine) refresher(ctx context.Context) {
 			e.sweeper.unhealthy() // nor could anyone renew
 			e.log.Error("the counts of the queues, or what is due next, could not be read; both will be asked for again", "error", err)
 		}
-		timer.Reset(spread(refreshEvery))
+		timer.Reset(spread(refreshWithin))
 	}
 }
 
-// spread is a time of about d, up to a half less or more.
-func spread(d time.Duration) time.Duration { return d/2 + time.Duration(die()*float64(d)) }
+// spread is a time up to d, and at least its half.
+func spread(d time.Duration) time.Duration { return d/2 + time.Duration(die()*float64(d/2)) }
 
 // refresh reads the counts and the next due time, whatever is known of them.
 func (e *Engine) refresh(ctx context.Context) error {

@@ -1,10 +1,7 @@
 package engine_test
 
 import (
-	"context"
 	"fmt"
-	"math/rand/v2"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,254 +11,190 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Never stuck: whatever two processes do with a queue, a job that may run while a slot
-// is free runs soon, and a parked job whose key has room follows.
+// atOnce is within what time something happens of which everybody is told.
+const atOnce = 100 * time.Millisecond
+
+// Never stuck: whatever happens to a queue and to the processes that serve it, a job that
+// may run while a slot is free runs within a second; at once, where no notice is lost and
+// no process dies.
 func TestNothingIsStuck(t *testing.T) {
-	seeds := uint64(12)
-	if testing.Short() {
-		seeds = 2
-	}
-	for seed := range seeds {
+	for _, seed := range seeds(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			beside(t, func(t *testing.T, s *shared) {
-				r := newRush(t, s, seed)
-				for range 60 {
-					for range 1 + r.dice.IntN(4) {
-						r.step(r.all[r.dice.IntN(len(r.all))])
-					}
-					time.Sleep(within)
-					synctest.Wait()
-					r.take()
-					r.check()
+			inPlace(t, func(t *testing.T, p *place) {
+				h := newHistory(t, p, seed)
+				defer h.close()
+				for range 2 + seed%4/3 {
+					h.join()
 				}
-				r.checkViewers()
-				for _, h := range r.all {
-					h.stop()
+				for range 60 {
+					bound := time.Second
+					if h.bus.lost.Load() == 0 {
+						bound = atOnce
+					}
+					if !h.round() {
+						bound = time.Second
+					}
+					h.asking.Wait()
+					p.waitForDisk()
+					synctest.Wait()
+					h.moves(bound)
+					h.verdict()
 				}
 			})
 		})
 	}
 }
 
-// rush is two processes that serve one queue, and what happens to it at random.
-type rush struct {
-	t     *testing.T
-	s     *shared
-	ctx   context.Context
-	stop  func()
-	dice  *rand.Rand
-	all   []*house
-	slots int // of each process
-	most  int // max_running
-	held  []holding
-	jobs  []owned
-	views []*view
+// An attempt that is ended through another process frees its slot for the next job at
+// once.
+func TestASlotThatIsFreedElsewhereIsFilled(t *testing.T) {
+	inPlace(t, func(t *testing.T, p *place) {
+		between := &bus.Local{}
+		a := p.start(t, engine.Config{Queues: queues(), Bus: between})
+		b := p.start(t, engine.Config{Queues: queues(), Bus: between})
+		defer a.kill()
+		defer b.kill()
+		jobs := make(chan job.Claimed, 2)
+		a.Serve(job.Worker{Name: "w", Queue: "sim", Slots: 1, Deliver: func(c job.Claimed) { jobs <- c }})
+		for range 10 { // the poll, which comes now and then, is not what fills it
+			a.submit(engine.Request{})
+			a.submit(engine.Request{})
+			for range 2 {
+				select {
+				case c := <-jobs:
+					b.finish(c, job.Outcome{})
+				case <-time.After(atOnce):
+					t.Fatalf("%s after the slot was free, it is not filled", atOnce)
+				}
+			}
+		}
+	})
 }
 
-// view is someone who follows a job until it ends.
-type view struct {
-	owned
-	over   atomic.Bool
-	cursor int64
-	gap    bool
-	last   job.State
-}
-
-// holding is a job that a worker of a process has.
-type holding struct {
-	h *house
-	c job.Claimed
-}
-
-type owned struct {
-	owner job.Owner
-	id    job.ID
-}
-
-func newRush(t *testing.T, s *shared, seed uint64) *rush {
-	ctx, stop := context.WithCancel(context.Background())
-	r := &rush{t: t, s: s, ctx: ctx, stop: stop, dice: rand.New(rand.NewPCG(seed, 7)), slots: 3, most: 4}
-	q := queues()
-	q[0].MaxRunning, q[0].KeyRunning, q[0].MaxDepth = r.most, 2, 1000
-	var between bus.Bus = &bus.Local{}
-	if seed%2 == 1 {
-		between = deaf{}
+// round is a few things that happen together. whole says that every process lives on.
+func (h *history) round() (whole bool) {
+	whole = true
+	for range 1 + h.one(5) {
+		switch n := h.one(40); {
+		case n == 0:
+			h.reform()
+			whole = false
+		case n <= 2:
+			whole = !h.restart() && whole
+		case n <= 5:
+			h.fault(h.member())
+		case n == 6:
+			h.p.stall(time.Duration(h.one(3000)) * time.Millisecond)
+		case n == 7:
+			h.toggle(h.member())
+		default:
+			h.step()
+		}
+		if h.one(3) == 0 {
+			time.Sleep(time.Duration(h.one(300)) * time.Millisecond)
+		}
 	}
-	for range 2 {
-		r.all = append(r.all, startConfig(t, engine.Config{Store: s, Queues: q, Bus: between}))
+	h.obey()
+	if h.one(10) == 0 {
+		time.Sleep(time.Duration(h.one(10)) * time.Second)
 	}
-	for _, h := range r.all {
-		h.serve(r.slots)
-	}
-	return r
+	return whole
 }
 
-// follow follows a job by one of the processes, until it ends or is gone.
-func (r *rush) follow(h *house, j owned) {
-	w, err := h.Watch(context.Background(), j.owner, j.id, 0)
-	if err != nil {
+// toggle makes a worker stop to take jobs, or begin again.
+func (h *history) toggle(w *worker) {
+	h.mu.Lock()
+	serving := w.serving
+	w.serving = false
+	h.mu.Unlock()
+	if serving {
+		w.leave()
 		return
 	}
-	v := &view{owned: j}
-	r.views = append(r.views, v)
-	go func() {
-		defer w.Close()
-		for {
-			u, err := w.Next(r.ctx)
-			if err != nil {
-				break
-			}
-			v.last = u.Job.State
-			for _, e := range u.Entries {
-				v.gap = v.gap || e.Seq != v.cursor+1
-				v.cursor = e.Seq
-			}
-		}
-		v.over.Store(true)
-	}()
+	h.serve(w)
 }
 
-// checkViewers fails when a follower does not know what has become of its job.
-func (r *rush) checkViewers() {
-	r.t.Helper()
-	before := make([]job.Job, len(r.views))
-	for i, v := range r.views {
-		before[i], _ = r.s.Job(r.t.Context(), v.owner, v.id)
-	}
-	time.Sleep(within)
-	synctest.Wait()
-	for i, v := range r.views {
-		j, err := r.s.Job(r.t.Context(), v.owner, v.id)
-		switch {
-		case v.gap:
-			r.t.Error("a follower missed a piece")
-		case j.Revision != before[i].Revision || v.over.Load():
-		case err != nil:
-			r.t.Errorf("a follower of a job that is gone believes that it is %s", v.last)
-		case j.State.Ended() || v.last != j.State || v.cursor != j.Cursor:
-			r.t.Errorf("a follower believes that the job is %s at %d, and it is %s at %d", v.last, v.cursor, j.State, j.Cursor)
-		}
-	}
-	r.stop()
-	synctest.Wait()
-}
-
-// step does one thing by one of the processes. What is refused is refused.
-func (r *rush) step(h *house) {
-	ctx := context.Background()
-	switch r.dice.IntN(10) {
-	case 0, 1, 2, 3:
-		o := job.Owner{Tenant: []string{"", "a", "b"}[r.dice.IntN(3)], User: "u"}
-		req := engine.Request{Owner: o, Queue: "sim", Key: []string{"", "k", "l"}[r.dice.IntN(3)], Priority: 4 + r.dice.IntN(3)}
-		if r.dice.IntN(4) == 0 {
-			req.Delay = time.Duration(r.dice.IntN(5000)) * time.Millisecond
-		}
-		if snap, _, err := h.Submit(ctx, req); err == nil {
-			r.jobs = append(r.jobs, owned{o, snap.ID})
-			r.follow(r.all[r.dice.IntN(2)], owned{o, snap.ID})
-		}
-	case 4, 5, 6:
-		if len(r.held) > 0 {
-			i := r.dice.IntN(len(r.held))
-			x := r.held[i]
-			if r.dice.IntN(3) == 0 {
-				r.held[i].c.Job.Cursor++
-				e := job.Entry{Seq: r.held[i].c.Job.Cursor, Attempt: x.c.Job.Attempt, Kind: job.Text, Events: 1, Data: []byte("word")}
-				_ = h.Append(ctx, x.c.Lease(), []job.Entry{e}, nil)
-				return
+// moves looks, from now on for so long, for a job that may run all the while.
+func (h *history) moves(bound time.Duration) {
+	h.t.Helper()
+	const looks = 5
+	may := h.mayRun()
+	for i := 0; i < looks && len(may) > 0; i++ {
+		time.Sleep(bound/looks + time.Millisecond)
+		synctest.Wait()
+		now := h.mayRun()
+		for id := range may {
+			if now[id] == "" {
+				delete(may, id)
 			}
-			r.held = append(r.held[:i], r.held[i+1:]...)
-			outcome := []job.Outcome{{}, {Fault: &job.Fault{Code: "x", Message: "x", Class: job.Later}}, {HandedBack: true}}[r.dice.IntN(3)]
-			_, _ = h.Finish(ctx, x.c.Lease(), outcome) // also by the process that did not hand it out
 		}
-	case 7:
-		_, _ = h.SetPaused(ctx, "sim", r.dice.IntN(2) == 0)
-	default:
-		if len(r.jobs) == 0 {
-			return
-		}
-		j := r.jobs[r.dice.IntN(len(r.jobs))]
-		switch r.dice.IntN(3) {
-		case 0:
-			_, _ = h.Cancel(ctx, j.owner, j.id)
-		case 1:
-			_ = h.Delete(ctx, j.owner, j.id)
-		default:
-			_, _ = h.Retry(ctx, j.owner, j.id)
-		}
+	}
+	for id, why := range may {
+		h.breaks("%s may run for %s and does not: %s", id, bound, why)
 	}
 }
 
-// take notes which jobs the workers have been given.
-func (r *rush) take() {
-	for _, h := range r.all {
-		for len(h.jobs) > 0 {
-			r.held = append(r.held, holding{h, <-h.jobs})
-		}
-		for len(h.lost) > 0 {
-			<-h.lost
-		}
-	}
-	// Leases lapse: nobody renews.
-	leases := make([]job.Lease, 0, len(r.held))
-	for _, x := range r.held {
-		leases = append(leases, x.c.Lease())
-	}
-	list, err := r.s.Leases(r.t.Context(), leases)
+// mayRun are the jobs that nothing holds back, with how things stand.
+func (h *history) mayRun() map[job.ID]string {
+	ctx := h.t.Context()
+	counts, err := h.p.Counts(ctx)
 	if err != nil {
-		r.t.Fatal(err)
-	}
-	held := r.held[:0]
-	for i, x := range r.held {
-		if list[i].Token == x.c.Token {
-			held = append(held, x)
-		}
-	}
-	r.held = held
-}
-
-// check fails when a job waits that may run.
-func (r *rush) check() {
-	r.t.Helper()
-	counts, err := r.s.Counts(r.t.Context())
-	if err != nil {
-		r.t.Fatal(err)
+		h.t.Fatal(err)
 	}
 	c := counts["sim"]
-	free := 0
-	for _, h := range r.all {
-		free += r.slots
-		for _, x := range r.held {
-			if x.h == h {
-				free--
+	list := h.waiting()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	free, most := 0, h.limits.MaxRunning
+	for _, w := range h.members {
+		if w.serving {
+			free += w.slots - w.used
+		}
+	}
+	may := map[job.ID]string{}
+	if free <= 0 || c.Paused || most > 0 && int(c.Running) >= most {
+		return may
+	}
+	running, suspects := map[string]int{}, 0
+	for _, j := range list.running {
+		running[j.Owner.Tenant+"/"+j.Key]++
+		if j.Suspect() {
+			suspects++
+		}
+	}
+	now := h.p.Now()
+	for _, j := range list.waiting {
+		switch {
+		case j.RunAt.After(now):
+		case j.Suspect() && suspects > 0:
+		case j.Key != "" && h.limits.KeyRunning > 0 && running[j.Owner.Tenant+"/"+j.Key] >= h.limits.KeyRunning:
+		default:
+			may[j.ID] = fmt.Sprintf("it is %s, of key %q, lost %d times; %d run of %d, %d slots are free, %+v", j.State, j.Key, j.Losses, c.Running, most, free, c)
+		}
+	}
+	return may
+}
+
+type unfinished struct{ running, waiting []job.Job }
+
+// waiting reads all jobs that have not ended. Those that are deleted while they run are
+// among those that run.
+func (h *history) waiting() (u unfinished) {
+	for _, tenant := range []string{"", "a", "b"} {
+		for _, state := range []job.State{job.Scheduled, job.Queued, job.Parked} {
+			page, _, err := h.p.List(h.t.Context(), job.Filter{Owner: job.Owner{Tenant: tenant, User: "u"}, Status: state, Limit: 100})
+			if err != nil {
+				h.t.Fatal(err)
 			}
+			u.waiting = append(u.waiting, page...)
 		}
 	}
-	if int(c.Running) > r.most {
-		r.t.Fatalf("%d jobs run, of %d that may", c.Running, r.most)
+	list, err := h.p.Running(h.t.Context(), 0, job.ID{}, 500)
+	if err != nil {
+		h.t.Fatal(err)
 	}
-	if c.Queued > 0 && !c.Paused && int(c.Running) < r.most && free > 0 {
-		r.t.Fatalf("%d jobs are queued while %d run, of %d that may, and %d slots are free", c.Queued, c.Running, r.most, free)
+	for i := range list {
+		u.running = append(u.running, list[i].Job)
 	}
-	busy, parked := map[string]int{}, map[string]int{}
-	for _, o := range r.jobs {
-		j, err := r.s.Job(r.t.Context(), o.owner, o.id)
-		switch key := fmt.Sprintf("%q of %q", j.Key, o.owner.Tenant); {
-		case err != nil:
-		case j.State == job.Parked:
-			parked[key]++
-		case j.State == job.Queued || j.State == job.Running:
-			busy[key]++
-		}
-	}
-	for _, x := range r.held { // also those that were deleted while they run
-		if _, err := r.s.Job(r.t.Context(), x.c.Job.Owner, x.c.Job.ID); job.CodeOf(err) == job.NotFound {
-			busy[fmt.Sprintf("%q of %q", x.c.Job.Key, x.c.Job.Owner.Tenant)]++
-		}
-	}
-	for key, n := range parked {
-		if busy[key] < 2 {
-			r.t.Fatalf("%d jobs of the key %s are parked while %d are queued or run", n, key, busy[key])
-		}
-	}
+	return u
 }

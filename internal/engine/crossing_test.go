@@ -1,0 +1,263 @@
+package engine_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/bus"
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// Whatever two processes do with a queue, through each other too, every follower knows
+// what has become of its job, and a job that may run while a slot is free runs soon.
+func TestProcessesFollowEachOther(t *testing.T) {
+	for _, seed := range seeds(4) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			beside(t, func(t *testing.T, s *shared) {
+				r := newRush(t, s, seed)
+				for range 60 {
+					for range 1 + r.dice.IntN(4) {
+						r.step(r.all[r.dice.IntN(len(r.all))])
+					}
+					time.Sleep(within)
+					synctest.Wait()
+					r.take()
+					r.check()
+				}
+				r.checkViewers()
+				for _, h := range r.all {
+					h.stop()
+				}
+			})
+		})
+	}
+}
+
+// rush is two processes that serve one queue, and what happens to it at random.
+type rush struct {
+	t     *testing.T
+	s     *shared
+	ctx   context.Context
+	stop  func()
+	dice  *rand.Rand
+	all   []*house
+	slots int // of each process
+	most  int // max_running
+	held  []holding
+	jobs  []owned
+	views []*view
+}
+
+// view is someone who follows a job until it ends.
+type view struct {
+	owned
+	over   atomic.Bool
+	cursor int64
+	gap    bool
+	last   job.State
+}
+
+// holding is a job that a worker of a process has.
+type holding struct {
+	h *house
+	c job.Claimed
+}
+
+type owned struct {
+	owner job.Owner
+	id    job.ID
+}
+
+func newRush(t *testing.T, s *shared, seed uint64) *rush {
+	ctx, stop := context.WithCancel(context.Background())
+	r := &rush{t: t, s: s, ctx: ctx, stop: stop, dice: rand.New(rand.NewPCG(seed, 7)), slots: 3, most: 4}
+	q := queues()
+	q[0].MaxRunning, q[0].KeyRunning, q[0].MaxDepth = r.most, 2, 1000
+	var between bus.Bus = &bus.Local{}
+	if seed%2 == 1 {
+		between = deaf{}
+	}
+	for range 2 {
+		r.all = append(r.all, startConfig(t, engine.Config{Store: s, Queues: q, Bus: between}))
+	}
+	for _, h := range r.all {
+		h.serve(r.slots)
+	}
+	return r
+}
+
+// follow follows a job by one of the processes, until it ends or is gone.
+func (r *rush) follow(h *house, j owned) {
+	w, err := h.Watch(context.Background(), j.owner, j.id, 0)
+	if err != nil {
+		return
+	}
+	v := &view{owned: j}
+	r.views = append(r.views, v)
+	go func() {
+		defer w.Close()
+		for {
+			u, err := w.Next(r.ctx)
+			if err != nil {
+				break
+			}
+			v.last = u.Job.State
+			for _, e := range u.Entries {
+				v.gap = v.gap || e.Seq != v.cursor+1
+				v.cursor = e.Seq
+			}
+		}
+		v.over.Store(true)
+	}()
+}
+
+// checkViewers fails when a follower does not know what has become of its job.
+func (r *rush) checkViewers() {
+	r.t.Helper()
+	before := make([]job.Job, len(r.views))
+	for i, v := range r.views {
+		before[i], _ = r.s.Job(r.t.Context(), v.owner, v.id)
+	}
+	time.Sleep(within)
+	synctest.Wait()
+	for i, v := range r.views {
+		j, err := r.s.Job(r.t.Context(), v.owner, v.id)
+		switch {
+		case v.gap:
+			r.t.Error("a follower missed a piece")
+		case j.Revision != before[i].Revision || v.over.Load():
+		case err != nil:
+			r.t.Errorf("a follower of a job that is gone believes that it is %s", v.last)
+		case j.State.Ended() || v.last != j.State || v.cursor != j.Cursor:
+			r.t.Errorf("a follower believes that the job is %s at %d, and it is %s at %d", v.last, v.cursor, j.State, j.Cursor)
+		}
+	}
+	r.stop()
+	synctest.Wait()
+}
+
+// step does one thing by one of the processes. What is refused is refused.
+func (r *rush) step(h *house) {
+	ctx := context.Background()
+	switch r.dice.IntN(10) {
+	case 0, 1, 2, 3:
+		o := job.Owner{Tenant: []string{"", "a", "b"}[r.dice.IntN(3)], User: "u"}
+		req := engine.Request{Owner: o, Queue: "sim", Key: []string{"", "k", "l"}[r.dice.IntN(3)], Priority: 4 + r.dice.IntN(3)}
+		if r.dice.IntN(4) == 0 {
+			req.Delay = time.Duration(r.dice.IntN(5000)) * time.Millisecond
+		}
+		if snap, _, err := h.Submit(ctx, req); err == nil {
+			r.jobs = append(r.jobs, owned{o, snap.ID})
+			r.follow(r.all[r.dice.IntN(2)], owned{o, snap.ID})
+		}
+	case 4, 5, 6:
+		if len(r.held) > 0 {
+			i := r.dice.IntN(len(r.held))
+			x := r.held[i]
+			if r.dice.IntN(3) == 0 {
+				r.held[i].c.Job.Cursor++
+				e := job.Entry{Seq: r.held[i].c.Job.Cursor, Attempt: x.c.Job.Attempt, Kind: job.Text, Events: 1, Data: []byte("word")}
+				_ = h.Append(ctx, x.c.Lease(), []job.Entry{e}, nil)
+				return
+			}
+			r.held = append(r.held[:i], r.held[i+1:]...)
+			outcome := []job.Outcome{{}, {Fault: &job.Fault{Code: "x", Message: "x", Class: job.Later}}, {HandedBack: true}}[r.dice.IntN(3)]
+			_, _ = h.Finish(ctx, x.c.Lease(), outcome) // also by the process that did not hand it out
+		}
+	case 7:
+		_, _ = h.SetPaused(ctx, "sim", r.dice.IntN(2) == 0)
+	default:
+		if len(r.jobs) == 0 {
+			return
+		}
+		j := r.jobs[r.dice.IntN(len(r.jobs))]
+		switch r.dice.IntN(3) {
+		case 0:
+			_, _ = h.Cancel(ctx, j.owner, j.id)
+		case 1:
+			_ = h.Delete(ctx, j.owner, j.id)
+		default:
+			_, _ = h.Retry(ctx, j.owner, j.id)
+		}
+	}
+}
+
+// take notes which jobs the workers have been given.
+func (r *rush) take() {
+	for _, h := range r.all {
+		for len(h.jobs) > 0 {
+			r.held = append(r.held, holding{h, <-h.jobs})
+		}
+		for len(h.lost) > 0 {
+			<-h.lost
+		}
+	}
+	// Leases lapse: nobody renews.
+	leases := make([]job.Lease, 0, len(r.held))
+	for _, x := range r.held {
+		leases = append(leases, x.c.Lease())
+	}
+	list, err := r.s.Leases(r.t.Context(), leases)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	held := r.held[:0]
+	for i, x := range r.held {
+		if list[i].Token == x.c.Token {
+			held = append(held, x)
+		}
+	}
+	r.held = held
+}
+
+// check fails when a job waits that may run.
+func (r *rush) check() {
+	r.t.Helper()
+	counts, err := r.s.Counts(r.t.Context())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	c := counts["sim"]
+	free := 0
+	for _, h := range r.all {
+		free += r.slots
+		for _, x := range r.held {
+			if x.h == h {
+				free--
+			}
+		}
+	}
+	if int(c.Running) > r.most {
+		r.t.Fatalf("%d jobs run, of %d that may", c.Running, r.most)
+	}
+	if c.Queued > 0 && !c.Paused && int(c.Running) < r.most && free > 0 {
+		r.t.Fatalf("%d jobs are queued while %d run, of %d that may, and %d slots are free", c.Queued, c.Running, r.most, free)
+	}
+	busy, parked := map[string]int{}, map[string]int{}
+	for _, o := range r.jobs {
+		j, err := r.s.Job(r.t.Context(), o.owner, o.id)
+		switch key := fmt.Sprintf("%q of %q", j.Key, o.owner.Tenant); {
+		case err != nil:
+		case j.State == job.Parked:
+			parked[key]++
+		case j.State == job.Queued || j.State == job.Running:
+			busy[key]++
+		}
+	}
+	for _, x := range r.held { // also those that were deleted while they run
+		if _, err := r.s.Job(r.t.Context(), x.c.Job.Owner, x.c.Job.ID); job.CodeOf(err) == job.NotFound {
+			busy[fmt.Sprintf("%q of %q", x.c.Job.Key, x.c.Job.Owner.Tenant)]++
+		}
+	}
+	for key, n := range parked {
+		if busy[key] < 2 {
+			r.t.Fatalf("%d jobs of the key %s are parked while %d are queued or run", n, key, busy[key])
+		}
+	}
+}

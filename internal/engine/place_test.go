@@ -1,0 +1,173 @@
+package engine_test
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/bus"
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
+)
+
+// place is one store that several processes share, each through a link of its own. All
+// of it is in virtual time: whoever waits for it is seen to wait.
+type place struct {
+	store.Store
+	path string
+	turn chan struct{} // has a value while a batch is applied; nobody closes it
+
+	mu sync.Mutex
+	// Guarded by mu.
+	stalled time.Time // until when the disk stands still
+}
+
+// inPlace runs a test on a new place.
+func inPlace(t *testing.T, test func(t *testing.T, p *place)) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &place{path: filepath.Join(t.TempDir(), "jobs.db"), turn: make(chan struct{}, 1)}
+		p.Store = openStore(t, p.path)
+		defer func() { _ = p.Store.Close() }()
+		test(t, p)
+	})
+}
+
+// stall makes the disk stand still for so long, for all processes.
+func (p *place) stall(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stalled = time.Now().Add(d)
+}
+
+func (p *place) waitForDisk() {
+	for {
+		p.mu.Lock()
+		left := time.Until(p.stalled)
+		p.mu.Unlock()
+		if left <= 0 {
+			return
+		}
+		time.Sleep(left)
+	}
+}
+
+var (
+	errCut    = errors.New("the process is dead")
+	errUnread = errors.New("the disk cannot be read")
+)
+
+// link is the store as one process sees it. It remembers what the process has
+// applied, as a database of several processes does: a batch that is committed again,
+// whatever others have committed since, answers as it did.
+type link struct {
+	store.Store
+	p     *place
+	dead  atomic.Bool
+	ahead atomic.Int64 // of its clock, in nanoseconds
+	// unread is until when its reads fail, in nanoseconds.
+	unread atomic.Int64
+
+	applied map[store.BatchID]func() error // used by one goroutine at a time
+}
+
+func (l *link) Now() time.Time { return l.Store.Now().Add(time.Duration(l.ahead.Load())) }
+
+func (l *link) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
+	l.p.turn <- struct{}{}
+	defer func() { <-l.p.turn }()
+	l.p.waitForDisk()
+	if l.dead.Load() {
+		return nil, store.ErrDamaged
+	}
+	if synced := l.applied[b.ID]; synced != nil {
+		return synced, nil
+	}
+	synced, err := l.Store.Apply(ctx, b)
+	if err != nil {
+		return nil, err
+	}
+	durable := func() error {
+		l.p.waitForDisk()
+		if l.dead.Load() {
+			return errCut
+		}
+		return synced()
+	}
+	l.applied[b.ID] = durable
+	return durable, nil
+}
+
+func (l *link) Close() error { return nil } // the test closes the store below
+
+// read fails what a dead process reads, and waits for a disk that stands still.
+func (l *link) read(string) error {
+	l.p.waitForDisk()
+	if l.dead.Load() {
+		return errCut
+	}
+	if time.Now().UnixNano() < l.unread.Load() {
+		return errUnread
+	}
+	return nil
+}
+
+// member is a process on a place.
+type member struct {
+	*house
+	link  *link
+	store *faulty.Store
+	id    job.Process
+	gone  chan struct{} // closed when its engine has ended
+}
+
+// start starts a process. Its worker is the caller's to start.
+func (p *place) start(t *testing.T, c engine.Config) *member {
+	t.Helper()
+	m := &member{link: &link{Store: p.Store, p: p, applied: map[store.BatchID]func() error{}}, id: job.NewProcess(), gone: make(chan struct{})}
+	m.store = faulty.New(m.link, faulty.Plan{Read: m.link.read, Seed: rand.Uint64()})
+	c.Store, c.Process = m.store, m.id
+	e, err := engine.New(context.Background(), c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	go func() {
+		defer close(m.gone)
+		_ = e.Run(ctx)
+	}()
+	m.house = &house{Engine: e, t: t, store: m.store}
+	m.stop = sync.OnceFunc(func() {
+		cancel()
+		<-m.gone
+	})
+	return m
+}
+
+// kill ends a process as kill -9 does: nothing of it reaches the store any more, and
+// nothing that it says counts.
+func (m *member) kill() {
+	m.link.dead.Store(true)
+	m.stop()
+}
+
+// lossy is a bus that loses every n-th notice, as dice fall.
+type lossy struct {
+	bus.Local
+	lost atomic.Int64 // of a hundred notices
+}
+
+func (b *lossy) Join(wake func(bus.Notice)) bus.Member {
+	return b.Local.Join(func(n bus.Notice) {
+		if rand.Int64N(100) >= b.lost.Load() {
+			wake(n)
+		}
+	})
+}
