@@ -197,7 +197,7 @@ func (s *scanner) job(j *Job) bool {
 		case "queue_position":
 			return 8, optional(s.int, s, &j.QueuePosition)
 		case "held_back_by":
-			return 27, s.string(&j.HeldBackBy)
+			return 27, s.string((*string)(&j.HeldBackBy))
 		case "estimated_time_seconds":
 			return 9, optional(s.float, s, &j.EstimatedTimeSeconds)
 		case "progress":

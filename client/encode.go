@@ -12,7 +12,7 @@ func (j Job) MarshalJSON() ([]byte, error) {
 	written := writtenJob{
 		ID: j.ID, Object: j.Object, Queue: j.Queue, Status: j.Status, Key: j.Key, Priority: j.Priority,
 		Attempt: j.Attempt, MaxAttempts: j.MaxAttempts, AbandonAfterS: orNull(j.AbandonAfterS),
-		QueuePosition: j.QueuePosition, HeldBackBy: orNull(j.HeldBackBy), EstimatedTimeSeconds: j.EstimatedTimeSeconds,
+		QueuePosition: j.QueuePosition, HeldBackBy: j.HeldBackBy, EstimatedTimeSeconds: j.EstimatedTimeSeconds,
 		Progress: j.Progress, Cursor: j.Cursor, Result: j.Result, Error: j.Error, Usage: j.Usage,
 		Files: j.Files, Metadata: j.Metadata,
 		CancelRequestedAt: moment(j.CancelRequestedAt), CreatedAt: moment(j.CreatedAt), RunAt: moment(j.RunAt),
@@ -50,7 +50,7 @@ type writtenJob struct {
 	MaxAttempts          int               `json:"max_attempts"`
 	AbandonAfterS        *float64          `json:"abandon_after_s"`
 	QueuePosition        *int              `json:"queue_position"`
-	HeldBackBy           *string           `json:"held_back_by"`
+	HeldBackBy           Hold              `json:"held_back_by"`
 	EstimatedTimeSeconds *float64          `json:"estimated_time_seconds"`
 	Progress             Progress          `json:"progress"`
 	OutputText           *string           `json:"output_text"`

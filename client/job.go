@@ -49,10 +49,9 @@ type Job struct {
 	// QueuePosition is how many jobs of the queue will run before this one: exact to
 	// 100, an estimate beyond; nil unless the job is queued.
 	QueuePosition *int `json:"queue_position"`
-	// HeldBackBy is why a waiting job is not given to a worker: delay, backoff,
-	// loss_backoff, key_limit, suspect, paused, max_running, no_worker or turn; servers may
-	// have further reasons. "" when nothing holds it back, and where QueuePosition is left out.
-	HeldBackBy string `json:"held_back_by"`
+	// HeldBackBy is why a waiting job is not given to a worker; "" where QueuePosition is
+	// left out.
+	HeldBackBy Hold `json:"held_back_by"`
 	// EstimatedTimeSeconds is how long until the job has ended, learned from the jobs
 	// before it; nil when unknown.
 	EstimatedTimeSeconds *float64 `json:"estimated_time_seconds"`

@@ -13,7 +13,7 @@ type Queue struct {
 	Executor    string      `json:"executor"`     // how its jobs are done: "sim", "llm", "process"
 	Concurrency int         `json:"concurrency"`  // jobs running at once in the server's process
 	Paused      bool        `json:"paused"`       // it gives no jobs to workers
-	HeldBackBy  string      `json:"held_back_by"` // what holds back its next job, as [Job.HeldBackBy]; "" for nothing
+	HeldBackBy  Hold        `json:"held_back_by"` // of its next job
 	Counts      QueueCounts `json:"counts"`
 	Totals      QueueTotals `json:"totals"`
 	OldestS     float64     `json:"oldest_queued_s"` // for how long the longest waiting job has been ready, queued or parked, in seconds

@@ -142,7 +142,7 @@ func heldBack(j *client.Job) string {
 	case "", "turn", "delay":
 		return ""
 	}
-	return ", held back by " + j.HeldBackBy
+	return ", held back by " + string(j.HeldBackBy)
 }
 
 type moment struct {
