@@ -1,6 +1,6 @@
 // Package bus carries wake-ups between processes that share a store. A notice says where
 // to look; it is never the news itself. Notices may be lost, late, repeated or out of
-// order: whoever subscribes also looks at the store now and then, so that a lost notice
+// order. Every member therefore also reads the store once a second, so that a lost notice
 // costs a second and nothing else.
 package bus
 
@@ -30,8 +30,8 @@ type Bus interface {
 
 // Member is one process on the bus.
 type Member interface {
-	// Publish sends a notice to the other members. It never blocks, and tells nobody
-	// whether the notice arrived. The caller no longer changes the notice.
+	// Publish sends a notice to the other members. It never blocks, and does not
+	// say whether the notice arrived. The caller no longer changes the notice.
 	Publish(Notice)
 	// Leave ends the membership: when it has returned, wake is not called any more.
 	Leave()

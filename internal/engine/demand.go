@@ -23,8 +23,8 @@ type queue struct {
 	counts   job.Counts // a hint: of the last commit that named the queue, or read since
 	commits  int        // how many commits gave counts
 	fewer    bool       // by it fewer are queued than were known before
-	dry      bool       // a claim got less than it asked for although more are queued, and nobody told of more since
-	asked    int        // submits on their way that are ready at once and assigned to nobody
+	dry      bool       // a claim got less than it asked for although more are queued; no news of the queue came since
+	asked    int        // submits on their way that are ready at once and assigned to no worker
 	delayed  int        // submits on their way that become ready later
 	asking   int64      // bytes of submits on their way
 	claiming int        // slots for which jobs are being claimed
@@ -70,8 +70,8 @@ func (q *queue) setCounts(c job.Counts) {
 }
 
 // claimed frees the slots for which a claim got no job. When it got less than it asked
-// for and the counts do not say why, others may be about to take what is queued: there
-// is then no demand until somebody tells of more, or the counts are read again. Without
+// for and the counts do not explain it, other processes may be about to take what is
+// queued. Then the queue has no demand until a commit or a read gives new counts. Without
 // that the loop would claim in vain as fast as it can.
 func (s *server) claimed(op *store.Claim, got int) {
 	s.q.mu.Lock()
@@ -90,8 +90,8 @@ func (s *server) release(n int) {
 	s.free += n
 }
 
-// assign gives a submit to a waiting worker, when nobody else waits for one: it
-// will be stored already leased. Nil when it has to queue.
+// assign gives a submit to a worker with a free slot, when no other job of the queue waits:
+// it will be stored already leased. Nil when it has to queue.
 func (e *Engine) assign(op *store.Submit) *server {
 	q := e.queues[op.Job.Queue]
 	q.mu.Lock()

@@ -39,7 +39,7 @@ const (
 // and then; what was let in since is counted.
 type disk struct {
 	// Set once.
-	free  func() (int64, error) // nil when nobody knows
+	free  func() (int64, error) // nil when it cannot be asked
 	least int64                 // bytes that are kept back
 	log   *slog.Logger
 
@@ -219,11 +219,11 @@ func refuseGrowth(b *store.Batch, refusal error) bool {
 	return b.Len() < before
 }
 
-// squeeze commits of a batch that has no room on the disk what ends work, with its last
-// words, or keeps it alive; if that is still too much, the lighter half of it, and so on, so that a large
-// result holds up no delete, and a delete no renewal. The rest waits at the front of its
-// lanes, and no lease is taken meanwhile: a full disk is nobody's death. A server that
-// is stopping does not wait for room.
+// squeeze commits a part of a batch that has no room on the disk: what ends work, with its
+// last output, and what keeps work alive. While that does not fit either, it tries the
+// lighter half: so a large result delays no delete, and a delete no renewal. The other ops
+// go back to the front of their lanes. No lease is taken meanwhile, for workers cannot
+// renew. A server that is stopping does not wait for room.
 func (e *Engine) squeeze(ctx context.Context, w *work) {
 	e.disk.met(w.err)
 	e.sweeper.unhealthy()

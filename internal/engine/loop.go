@@ -247,8 +247,8 @@ func (e *Engine) gather() *work {
 	return w
 }
 
-// spareHealthy refuses to take leases that a sweep found before a trouble of ours was
-// over: their workers could not renew them, nor say anything.
+// spareHealthy refuses to take leases that a sweep found before a trouble of this process
+// was over: their workers could not renew them, nor say anything.
 func (e *Engine) spareHealthy(ops []*pending) []*pending {
 	return slices.DeleteFunc(ops, func(p *pending) bool {
 		f, ok := p.op.(*store.Finish)

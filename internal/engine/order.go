@@ -3,8 +3,8 @@ package engine
 import "github.com/meanwhile-run/meanwhile/internal/store"
 
 // inStoreOrder puts ops into the order in which a store applies them: kind by kind,
-// as the fields of [store.Batch] stand, and within a kind as they came. Whoever
-// waits for an op, or follows its job, is told in that order. The halves of a batch
+// as the fields of [store.Batch] stand, and within a kind as they came. Callers and
+// watchers get their answers and events in that order. The halves of a batch
 // that is isolated keep it: the first has the earlier ops.
 func inStoreOrder(ops []*pending) []*pending {
 	var next [kinds]int // where the next op of each kind goes

@@ -27,7 +27,7 @@ type peers struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	followed map[job.ID]*followed // the jobs that are watched here
-	named    map[job.ID]bool      // by notices since the last look, those of nobody here left out
+	named    map[job.ID]bool      // in notices since the last look, and running or watched here
 	queues   bool                 // a notice named a queue
 }
 
@@ -35,8 +35,8 @@ type peers struct {
 type followed struct {
 	owner    job.Owner
 	watchers int
-	// What its watchers have seen, or were told to look at. It may be behind: they then
-	// look in vain.
+	// What its watchers have seen, or were asked to read. It may be behind: then they read
+	// what they know already.
 	revision, cursor int64
 }
 
@@ -204,7 +204,8 @@ func (p *peers) stand(ctx context.Context, asked []store.OwnedID, list []store.S
 	return p.e.catchUp(ctx, said)
 }
 
-// changed says whether a followed job has changed since its watchers were told to look.
+// changed says whether a followed job has changed since its watchers were last asked to
+// read it.
 func (p *peers) changed(id job.ID, st *store.Standing) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -214,7 +215,7 @@ func (p *peers) changed(id job.ID, st *store.Standing) bool {
 	}
 	if st == nil || st.Deleted {
 		gone := f.revision >= 0
-		f.revision = -1 // told once
+		f.revision = -1 // so that the watchers are notified once
 		return gone
 	}
 	changed := st.Revision != f.revision || st.Cursor != f.cursor
@@ -264,8 +265,8 @@ func (e *Engine) lost(l job.Lease) {
 	}
 }
 
-// gone lets go of whatever lease on a job is held here: the job is not in the store any
-// more, or has another lease.
+// gone lets go of the lease on a job that is held here. The job was removed from the store,
+// or has another lease by now.
 func (e *Engine) gone(id job.ID) {
 	e.mu.Lock()
 	h := e.live[id]

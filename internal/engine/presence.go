@@ -24,7 +24,7 @@ type presence struct {
 	// Guarded by mu.
 	jobs    map[job.ID]*sighting
 	owners  map[job.Owner]*sighting
-	healthy time.Time // since when nothing of ours kept anyone from being seen
+	healthy time.Time // since when requests of watchers and owners could be served
 }
 
 // sighting is what is known of one job or owner. It is forgotten when nobody watches and
@@ -46,7 +46,7 @@ func (p *presence) restart() {
 	p.healthy = time.Now()
 }
 
-// healthyFor is for how long nothing of ours kept anyone from being seen.
+// healthyFor is how long requests of watchers and owners could be served without a break.
 func (p *presence) healthyFor() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -56,7 +56,7 @@ func (p *presence) healthyFor() time.Duration {
 // asked notes that someone asked for a job.
 func (p *presence) asked(j *job.Job) { p.at(j, 0) }
 
-// watches and leaves count the watchers of a job. Whoever leaves was there until now.
+// watches and leaves count the watchers of a job. One that leaves was present until now.
 func (p *presence) watches(j *job.Job) { p.at(j, 1) }
 func (p *presence) leaves(j *job.Job)  { p.at(j, -1) }
 
@@ -128,12 +128,15 @@ func (p *presence) missed(op *store.Presence) {
 
 func (s *sighting) unstore() { s.seen, s.stored = true, time.Time{} }
 
-// abandon stores who was seen, and cancels the jobs at which nobody was.
+// abandon stores the presences that were gathered, and cancels the abandoned jobs.
 func (e *Engine) abandon(ctx context.Context) error {
 	if op := e.presence.unstored(time.Now()); op != nil {
 		err := e.urgent(ctx, op)
 		e.sweeper.step(err)
-		if err = firstOf(err, op.Err); err != nil {
+		if err == nil { // else the op may still be under way
+			err = op.Err
+		}
+		if err != nil {
 			e.presence.missed(op)
 			if job.CodeOf(err) == job.NoSpace { // that was said
 				return nil
@@ -159,9 +162,9 @@ func (e *Engine) abandon(ctx context.Context) error {
 	}
 }
 
-// cancelAbandoned cancels a job at which nobody was seen for its timeout, all of which
-// someone could have been seen here. A process that has just started leaves the job to
-// others, or to later: before it started there may have been none to be seen by.
+// cancelAbandoned cancels a job without a presence for its whole timeout. This process must
+// have served requests for as long: before it started there may have been no process that
+// a watcher could reach.
 func (e *Engine) cancelAbandoned(ctx context.Context, j *job.Job) error {
 	if e.presence.healthyFor() < j.Policy.Timeouts.Abandon {
 		return nil

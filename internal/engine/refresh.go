@@ -10,8 +10,8 @@ import (
 // a half shorter, so that processes do not ask at the same moment.
 const refreshWithin = 900 * time.Millisecond
 
-// refresher asks, until ctx ends, for what others have changed and nobody told: the
-// counts of all queues, and when the next job is due. It only reads: where nothing has
+// refresher reads, until ctx ends, what other processes may have changed without a notice:
+// the counts of all queues, and when the next job is due. It only reads: where nothing has
 // changed nothing is committed.
 func (e *Engine) refresher(ctx context.Context) {
 	timer := time.NewTimer(spread(refreshWithin))
@@ -23,7 +23,7 @@ func (e *Engine) refresher(ctx context.Context) {
 		case <-timer.C:
 		}
 		if err := e.refresh(ctx); err != nil && ctx.Err() == nil {
-			e.sweeper.unhealthy() // nor could anyone renew
+			e.sweeper.unhealthy() // workers could not renew either
 			e.log.Error("the counts of the queues, or what is due next, could not be read; both will be asked for again", "error", err)
 		}
 		timer.Reset(spread(refreshWithin))

@@ -21,11 +21,11 @@ const (
 	dueAgain = store.ClockTolerance
 )
 
-// sweeper does what the clock asks for: due retries, lapsed leases, cancels that
-// nobody followed. It takes no lease until renewals could have been accepted for two
-// whole intervals since the last trouble of ours: a stall of ours is nobody's death. A
-// healthy worker whose renewal failed asks again within one interval, and a delivery may
-// have come late, too.
+// sweeper does what the clock asks for: due retries, lapsed leases, cancels that no worker
+// followed. After a start or any trouble of this process it takes no lease until renewals
+// could have been accepted for two whole intervals: when this process stalls, its workers
+// are not dead. A healthy worker whose renewal failed asks again within one interval, and
+// its delivery may have come late, too.
 type sweeper struct {
 	e    *Engine
 	wake chan struct{} // has a value when the next due time moved; nobody closes it
@@ -38,7 +38,7 @@ type sweeper struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	next    time.Time     // by the store's clock; zero when nothing is due
-	healthy time.Time     // since when nothing of ours went wrong
+	healthy time.Time     // since when this process worked without trouble
 	clock   time.Duration // the store's clock against ours, at the last sweep
 }
 
@@ -83,7 +83,7 @@ func (s *sweeper) dueAt(at time.Time) {
 	}
 }
 
-// unhealthy notes a trouble of ours: no lease is taken for a while, and no job is
+// unhealthy notes a trouble of this process: no lease is taken for a while, and no job is
 // held to be abandoned.
 func (s *sweeper) unhealthy() {
 	s.e.presence.restart()
@@ -119,7 +119,7 @@ func (s *sweeper) run(ctx context.Context) {
 	s.dueAt(s.e.store.Now()) // also for parked jobs, whose limits may be others than before
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	s.unhealthy() // nobody could renew before
+	s.unhealthy() // before this no worker could renew
 	for {
 		pause := s.pause()
 		timer.Reset(pause)
@@ -291,7 +291,7 @@ func (e *Engine) taken(r *store.Running, which store.Which) *store.Finish {
 		op = e.ending(&r.Job, job.Outcome{Fault: job.SaidNothing(r.Job.Policy.Timeouts.FirstOutput)}, r.HasOutput)
 	case which == store.SilentOnly:
 		op = e.ending(&r.Job, job.Outcome{Fault: job.FellSilent(r.Job.Policy.Timeouts.IdleOutput)}, r.HasOutput)
-	case !r.HasUse: // nobody heard of it
+	case !r.HasUse: // the answer to the claim may never have reached the worker
 		op = e.ending(&r.Job, job.Outcome{HandedBack: true}, false)
 		op.Unused = true
 	default:

@@ -47,7 +47,7 @@ type Claimed struct {
 	// renewed before.
 	Until time.Time
 	// Left is how much of the lease is left when it is delivered: a lease runs from the
-	// commit. The store leaves it to whoever delivers.
+	// commit. The engine sets it at the delivery.
 	Left time.Duration
 }
 

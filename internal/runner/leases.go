@@ -111,8 +111,8 @@ func (r *Runner) keepLeases(ctx context.Context) {
 // was stopped for a while.
 const stoodStill = 500 * time.Millisecond
 
-// askFirst gives leases that ran out while we stood still a last third: nobody has
-// refused to renew them, and only the source knows whether another has the job.
+// askFirst gives leases that ran out while the process stood still a last third, in which
+// they are renewed: only the source knows whether another worker has the job by now.
 func (r *Runner) askFirst(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
