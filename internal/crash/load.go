@@ -51,6 +51,9 @@ const (
 	retry              // made to fail, then retried
 )
 
+// mostFailures is how often a job is told to fail before it succeeds.
+const mostFailures = 2
+
 // script is what a client is going to do in a round: the same for the same seed.
 type script struct {
 	rng  *rand.Rand
@@ -70,7 +73,7 @@ func (s *script) next() task {
 		IdempotencyKey: fmt.Sprintf("%s-%d", s.name, s.n),
 		Key:            fmt.Sprintf("key-%d", s.rng.IntN(5)),
 		Priority:       1 + s.rng.IntN(9),
-		MaxAttempts:    100,
+		MaxAttempts:    mostFailures + 1, // which a kill does not use up: it is a loss, and no failure
 		Retry:          client.RetryPolicy{Backoff: 20 * time.Millisecond, BackoffMax: 100 * time.Millisecond},
 		Metadata:       map[string]string{"client": s.name},
 	}
@@ -92,7 +95,7 @@ func (s *script) input(then deed) json.RawMessage {
 	case s.rng.IntN(2) == 0:
 		in["tokens"], in["tokens_per_s"] = 1+s.rng.IntN(60), 50+s.rng.IntN(400)
 	default:
-		in["duration_ms"], in["tokens"], in["fail_attempts"] = s.rng.IntN(500), s.rng.IntN(5), s.rng.IntN(3)
+		in["duration_ms"], in["tokens"], in["fail_attempts"] = s.rng.IntN(500), s.rng.IntN(5), s.rng.IntN(mostFailures+1)
 	}
 	text, err := json.Marshal(in)
 	if err != nil {

@@ -13,6 +13,9 @@ import (
 
 const sample = 400 // jobs and submissions that are looked at again after each restart
 
+// mostLosses is how many attempts of a job have to be lost until it fails.
+const mostLosses = 5
+
 // lookAgain asks a server that has just come back about what its predecessor said:
 // every submission that was never answered, a sample of those that were, and every
 // unfinished job with a sample of the others.
@@ -107,7 +110,8 @@ func (c *crowd) lookAtAll(ctx context.Context) {
 		if j != nil && j.Status == client.Succeeded {
 			c.checkResult(k, j)
 		}
-		if j != nil && j.Status == client.Failed && k.retries == 0 && j.Error != nil && j.Error.Code != "asked_for" {
+		lost := j != nil && j.Error != nil && j.Error.Code == "worker_lost" && j.Attempt >= mostLosses
+		if j != nil && j.Status == client.Failed && k.retries == 0 && j.Error != nil && j.Error.Code != "asked_for" && !lost {
 			c.rec.blame("%s failed, which nobody asked for: %s", k.id, j.Error.Message)
 		}
 	})
