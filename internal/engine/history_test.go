@@ -62,7 +62,6 @@ type history struct {
 	left    int // processes that have ended
 	began   time.Time
 	notes   []string // what happened last
-	looked  int
 }
 
 // worker is a process and the worker in it.
