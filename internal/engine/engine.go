@@ -160,13 +160,16 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 	e.disk = &disk{free: c.Free, least: c.MinFree, log: e.log}
 	e.commits = newCommits(e.refuseWaiting)
 	e.sweeper = newSweeper(e)
-	e.peers = newPeers(e, c.Bus)
 	e.pruner = newPruner(e, c.MaxBytes)
 	e.pruner.fileBytes = c.FileBytes
 	if err := e.takeBackAll(ctx, c.Alone, c.Dead); err != nil {
 		return nil, err
 	}
-	return e, e.loadCounts(ctx)
+	if err := e.loadCounts(ctx); err != nil {
+		return nil, err
+	}
+	e.peers = newPeers(e, c.Bus) // last: it is on the bus from here on
+	return e, nil
 }
 
 // loadCounts tells the queues what is in them. Jobs of a queue that there is no more

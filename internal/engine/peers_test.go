@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/bus"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
@@ -366,6 +368,59 @@ func TestADeleteAfterACancelCrosses(t *testing.T) {
 				}
 				return
 			}
+		}
+	})
+}
+
+// stalled is a store as a process sees it whose writes stand still while its reads go on.
+type stalled struct {
+	store.Store
+	until atomic.Pointer[chan struct{}] // nil while writes go on
+}
+
+func (s *stalled) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
+	if until := s.until.Load(); until != nil {
+		<-*until
+	}
+	return s.Store.Apply(ctx, b)
+}
+
+// A process that only reads cannot know that renewals are not accepted: it writes before
+// it takes a lease, and takes none when that was slow.
+func TestWritesThatStandStillTakeNoLease(t *testing.T) {
+	beside(t, func(t *testing.T, s *shared) {
+		b := &bus.Local{}
+		view := &stalled{Store: s}
+		q := queues()
+		q[0].Policy.Timeouts.Lease = 15 * time.Second
+		start := func() *house {
+			return startConfig(t, engine.Config{Store: view, Queues: q, Bus: b, RenewEvery: 5 * time.Second})
+		}
+		worker, idle := start(), start()
+		defer worker.stop()
+		defer idle.stop()
+		worker.serve(1)
+		worker.submit(engine.Request{})
+		c := <-worker.jobs
+		renew := func() error { return worker.Renew(context.Background(), []job.Lease{c.Lease()})[0] }
+		for range 12 {
+			time.Sleep(5 * time.Second)
+			if err := renew(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(2 * time.Second) // past the look of the retention, which would notice
+		until := make(chan struct{})
+		view.until.Store(&until)
+		time.Sleep(18 * time.Second) // the lease has lapsed
+		view.until.Store(nil)
+		close(until)
+		time.Sleep(4 * time.Second) // the worker asks within an interval
+		if err := renew(); err != nil {
+			t.Errorf("the renewal after the writes had stood still: %v", err)
+		}
+		if j, err := s.Job(t.Context(), local, c.Job.ID); err != nil || j.Attempt != 1 || j.State != job.Running {
+			t.Errorf("the job of a healthy worker is %s, attempt %d, %v", j.State, j.Attempt, err)
 		}
 	})
 }

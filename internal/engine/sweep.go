@@ -256,8 +256,17 @@ func needsHealth(which store.Which) bool {
 func (s *sweeper) end(ctx context.Context, which store.Which) error {
 	list, err := s.e.store.Running(ctx, which, job.ID{}, sweepLimit)
 	s.step(err)
-	if err != nil || needsHealth(which) && !s.mayTake() {
+	if err != nil || len(list) == 0 || needsHealth(which) && !s.mayTake() {
 		return err
+	}
+	// Reads that answer say nothing of writes: where those stand still the workers could
+	// not renew, wherever they are. An idle process finds out only by writing itself.
+	if needsHealth(which) {
+		err := s.e.urgent(ctx, &store.Presence{})
+		s.step(err)
+		if err != nil || !s.mayTake() {
+			return err
+		}
 	}
 	asked := make([]*pending, len(list))
 	for i := range list {
