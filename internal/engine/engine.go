@@ -108,7 +108,7 @@ type live struct {
 	since  time.Time // when the attempt began
 	spoke  bool      // the attempt has said something
 	before int64     // bytes that earlier attempts said
-	freed  bool      // its slot is free again
+	freed  bool      // its slot is free again: its finish is on its way, and says what becomes of the lease
 	extra  int64     // bytes that the attempt has said while the disk was full
 }
 

@@ -187,7 +187,7 @@ func (p *peers) stand(ctx context.Context, asked []store.OwnedID, list []store.S
 		st := there[of.ID]
 		ours := false
 		if st == nil {
-			p.e.gone(of.ID)
+			p.e.removed(of.ID)
 		} else {
 			var lease job.Lease
 			if ours, lease = p.e.stands(st); !lease.Token.IsZero() {
@@ -229,7 +229,7 @@ func (p *peers) changed(id job.ID, st *store.Standing) bool {
 func (e *Engine) stands(st *store.Standing) (ours bool, said job.Lease) {
 	e.mu.Lock()
 	h := e.live[st.ID]
-	if h == nil {
+	if h == nil || h.freed { // what stands there may be its own finish, which is about to be answered
 		e.mu.Unlock()
 		return false, said
 	}
@@ -262,6 +262,18 @@ func (e *Engine) stands(st *store.Standing) (ours bool, said job.Lease) {
 func (e *Engine) lost(l job.Lease) {
 	if h := e.letGo(l); h != nil {
 		h.lost()
+	}
+}
+
+// removed is gone for a job that is not in the store any more. Its own finish may have
+// removed it, which is about to be answered: then that decides.
+func (e *Engine) removed(id job.ID) {
+	e.mu.Lock()
+	h := e.live[id]
+	ending := h != nil && h.freed
+	e.mu.Unlock()
+	if !ending {
+		e.gone(id)
 	}
 }
 

@@ -1,0 +1,71 @@
+package engine_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
+)
+
+// A finish that is stored, and whose answer is late, is seen by those who look where the
+// job stands. The worker is not told that its lease is lost: its finish succeeds.
+func TestOnesOwnFinishIsNoLoss(t *testing.T) {
+	for name, fault := range map[string]func(late bool) faulty.Fault{
+		"a late answer": func(bool) faulty.Fault {
+			return faulty.Fault{After: func() { time.Sleep(5 * time.Second) }}
+		},
+		"in doubt": func(late bool) (f faulty.Fault) {
+			if late {
+				f.Step = faulty.SyncAfter
+			}
+			return f
+		},
+	} {
+		for _, deleted := range []bool{false, true} { // then the finish removes the job
+			t.Run(name, func(t *testing.T) {
+				beside(t, func(t *testing.T, s *shared) {
+					var late atomic.Bool
+					f := faulty.New(s, faulty.Plan{Commit: func(_ int, b *store.Batch) (none faulty.Fault) {
+						if len(b.Finishes) > 0 {
+							return fault(late.Load())
+						}
+						return none
+					}})
+					h := startConfig(t, engine.Config{Store: unclosed{f}, Queues: queues(), Bus: deaf{}})
+					defer h.stop()
+					h.serve(1)
+					snap := h.submit(engine.Request{})
+					c := <-h.jobs
+					if deleted {
+						if err := h.Delete(t.Context(), local, snap.ID); err != nil {
+							t.Fatal(err)
+						}
+						h.ordered(job.OrderCancel, within)
+					}
+					late.Store(true)
+					finished := make(chan error, 1)
+					go func() {
+						_, err := h.Finish(context.Background(), c.Lease(), job.Outcome{})
+						finished <- err
+					}()
+					time.Sleep(4 * time.Second)
+					late.Store(false)
+					if err := <-finished; err != nil {
+						t.Errorf("the finish was answered %v", err)
+					}
+					synctest.Wait()
+					if len(h.lost) > 0 {
+						t.Errorf("the worker was ordered %v", <-h.lost)
+					}
+					h.filled(1)
+				})
+			})
+		}
+	}
+}
