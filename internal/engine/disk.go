@@ -370,6 +370,9 @@ func (l *lanes) putBack(ops []*pending) {
 		front[p.lane] = append(front[p.lane], p)
 		l.bytes += p.bytes
 		l.count += p.rows()
+		if p.changes() {
+			l.changes++
+		}
 	}
 	for i := range front {
 		if len(front[i]) > 0 {

@@ -83,6 +83,7 @@ type Engine struct {
 	began       time.Time
 	presence    *presence
 	removals    *removals
+	renewals    *renewals
 	observer    Observer
 	peers       *peers // nil when the engine is alone on its store
 
@@ -130,6 +131,7 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 		began:       time.Now(),
 		presence:    newPresence(),
 		removals:    newRemovals(c.RemoveFiles),
+		renewals:    newRenewals(),
 		observer:    c.Observe,
 		live:        map[job.ID]*live{},
 	}

@@ -18,10 +18,12 @@ const (
 // enough ops are worth a batch of their own while the one before is being synced.
 const enough = 32
 
-// The bounds of what waits for the loop. Only submits are refused: what a worker
-// writes is bounded by its leases, each of which has one write outstanding.
+// The bounds of what waits for the loop. Submits are refused, and the changes that clients
+// ask for, who may leave and come again. What a worker writes is bounded by its leases, each
+// of which has one write outstanding.
 const (
 	maxSubmitsWaiting = 8192
+	maxChangesWaiting = 8192
 	maxBytesWaiting   = 64 << 20
 )
 
@@ -45,7 +47,7 @@ type pending struct {
 	submits []*store.Submit // instead of op
 	// taken says of a finish that a sweep takes the lease from its worker, who is told.
 	taken bool
-	then  func(error) // of a finish that nobody waits for: told of the answer
+	then  func(error) // of a finish or a renewal: told of the answer, where nobody waits for done
 
 	asked time.Time // when it was put into its lane
 
@@ -61,7 +63,14 @@ func (p *pending) answer() {
 		p.done <- true
 		return
 	}
-	p.then(firstOf(p.err, p.op.(*store.Finish).Err))
+	err := p.err
+	switch op := p.op.(type) {
+	case *store.Finish:
+		err = firstOf(err, op.Err)
+	case *store.Renew:
+		err = firstOf(err, op.Err)
+	}
+	p.then(err)
 }
 
 // rows is how many ops it is.
@@ -77,6 +86,7 @@ type lanes struct {
 	count    int     // of what waits
 	bytes    int     // of what waits
 	submits  int     // of what waits, in its lane
+	changes  int     // of what waits; see pending.changes
 	unsynced int     // batches that are applied and not yet on disk
 	doubted  []*work // those of them that are in doubt
 	closed   bool
@@ -97,6 +107,12 @@ func (l *lanes) put(p *pending) error {
 			return overloaded()
 		}
 		l.submits += p.rows()
+	}
+	if p.changes() {
+		if l.changes >= maxChangesWaiting {
+			return overloaded()
+		}
+		l.changes++
 	}
 	if p.then == nil {
 		p.done = make(chan bool, 1)
@@ -185,6 +201,21 @@ func (l *lanes) tookLocked(p *pending) {
 	if p.lane == laneSubmit {
 		l.submits -= p.rows()
 	}
+	if p.changes() {
+		l.changes--
+	}
+}
+
+// changes says whether an op is a change that a client asked for. The sweep's cancels are
+// made one after another.
+func (p *pending) changes() bool {
+	switch op := p.op.(type) {
+	case *store.Cancel:
+		return !op.Abandoned
+	case *store.Delete, *store.Retry, *store.Write, *store.Pause:
+		return true
+	}
+	return false
 }
 
 // taker fills a batch.

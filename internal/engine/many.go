@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"slices"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
@@ -164,6 +165,15 @@ func (e *Engine) Many(ctx context.Context, v Verb, f job.Filter) (done int, err 
 // DeleteJobs removes jobs as [Engine.Delete] does, in one go, and passes over those
 // that do not exist. What was removed before an error stays removed.
 func (e *Engine) DeleteJobs(ctx context.Context, owner job.Owner, ids []job.ID) error {
+	for some := range slices.Chunk(ids, batchRows) { // however many, they are not too much at once
+		if err := e.deleteSome(ctx, owner, some); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *Engine) deleteSome(ctx context.Context, owner job.Owner, ids []job.ID) error {
 	asked := make([]*pending, 0, len(ids))
 	for _, id := range ids {
 		p := &pending{lane: laneUrgent, bytes: opBytes, op: &store.Delete{Owner: owner, ID: id}}

@@ -227,31 +227,6 @@ func inline(j *job.Job, r *job.Result) *job.Result {
 	return r
 }
 
-// Renew extends leases; the answer has an error, or nil, for each.
-func (e *Engine) Renew(ctx context.Context, leases []job.Lease) []error {
-	errs := make([]error, len(leases))
-	waits := make([]*pending, 0, len(leases))
-	for i, l := range leases {
-		p := &pending{lane: laneUrgent, bytes: opBytes}
-		p.op = &store.Renew{Lease: l}
-		errs[i] = e.lanes.put(p)
-		waits = append(waits, p)
-	}
-	for i, p := range waits {
-		if errs[i] == nil {
-			errs[i] = e.renewed(ctx, p)
-		}
-	}
-	return errs
-}
-
-func (e *Engine) renewed(ctx context.Context, p *pending) error {
-	if err := p.wait(ctx); err != nil {
-		return err
-	}
-	return p.op.(*store.Renew).Err
-}
-
 // orderCancel orders a worker to stop that learns of a cancel by the answer to a write: the
 // cancel itself may have been asked for elsewhere. It does not depend on whether anybody
 // still waits for that answer.

@@ -1,0 +1,125 @@
+package engine
+
+import (
+	"context"
+	"sync"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// renewals are those under way. A lease has one op at a time: while the store hangs,
+// workers leave and ask again, and what waits for the loop does not grow by that.
+type renewals struct {
+	mu sync.Mutex
+	of map[job.Lease]*renewal // guarded by mu
+}
+
+func newRenewals() *renewals { return &renewals{of: map[job.Lease]*renewal{}} }
+
+// renewal is a renewal of one lease, for all who wait for it. It is made whether or not
+// they still do.
+type renewal struct {
+	over chan struct{} // closed with the answer
+	err  error         // the answer
+
+	// next is made when this one is over, for those who asked since it began; nil for
+	// nobody. This one may be applied already, and they count the lease from when they
+	// asked. Guarded by the mu of renewals.
+	next *renewal
+}
+
+func newRenewal() *renewal { return &renewal{over: make(chan struct{})} }
+
+// Renew extends leases; the answer has an error, or nil, for each.
+func (e *Engine) Renew(ctx context.Context, leases []job.Lease) []error {
+	waits := make([]*renewal, len(leases))
+	for i, l := range leases {
+		waits[i] = e.renew(l)
+	}
+	errs := make([]error, len(leases))
+	for i, r := range waits {
+		errs[i] = r.wait(ctx)
+	}
+	return errs
+}
+
+// renew asks for a renewal that begins after the call.
+func (e *Engine) renew(l job.Lease) *renewal {
+	r, begin := e.renewals.add(l)
+	if begin {
+		e.beginRenewal(l, r)
+	}
+	return r
+}
+
+// add adds a renewal that is to begin now, or joins those that wait for the one under way.
+func (r *renewals) add(l job.Lease) (added *renewal, begin bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.of[l]
+	if now == nil {
+		now = newRenewal()
+		r.of[l] = now
+		return now, true
+	}
+	if now.next == nil {
+		now.next = newRenewal()
+	}
+	return now.next, false
+}
+
+func (e *Engine) beginRenewal(l job.Lease, r *renewal) {
+	p := &pending{lane: laneUrgent, bytes: opBytes, op: &store.Renew{Lease: l}}
+	p.then = func(err error) { e.renewed(l, r, err) }
+	if err := e.lanes.put(p); err != nil {
+		e.renewed(l, r, err)
+	}
+}
+
+// renewed answers a renewal, and begins the next one of the lease. A void lease has none:
+// it stays void.
+func (e *Engine) renewed(l job.Lease, r *renewal, err error) {
+	next := e.renewals.end(l, r, job.CodeOf(err) == job.LeaseLost)
+	r.answer(err)
+	switch {
+	case next == nil:
+	case job.CodeOf(err) == job.LeaseLost:
+		next.answer(err)
+	default:
+		e.beginRenewal(l, next)
+	}
+}
+
+// end takes out a renewal that is over. The next one takes its place, unless it is the last.
+func (r *renewals) end(l job.Lease, over *renewal, last bool) (next *renewal) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	next = over.next
+	if next == nil || last {
+		delete(r.of, l)
+	} else {
+		r.of[l] = next
+	}
+	return next
+}
+
+func (r *renewal) answer(err error) {
+	r.err = err
+	close(r.over)
+}
+
+// wait returns when the renewal is on disk, or ctx ends.
+func (r *renewal) wait(ctx context.Context) error {
+	select {
+	case <-r.over:
+		return r.err
+	case <-ctx.Done():
+		select {
+		case <-r.over: // of the two the answer counts
+			return r.err
+		default:
+			return ctx.Err()
+		}
+	}
+}

@@ -1,0 +1,93 @@
+package engine_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+)
+
+// While the store hangs, workers ask for renewals and leave, again and again, and clients
+// for cancels and deletes: what waits for the store stays bounded. Once it works again the
+// leases are renewed for who asked last, and what was refused can be asked again.
+func TestWhatWaitsForAStoreThatHangsIsBounded(t *testing.T) {
+	beside(t, func(t *testing.T, s *shared) {
+		renews, changes := atomic.Int64{}, atomic.Int64{}
+		s.seen = func(b *store.Batch) {
+			renews.Add(int64(len(b.Renews)))
+			changes.Add(int64(len(b.Deletes)))
+		}
+		view := &stalled{Store: s}
+		h := startConfig(t, engine.Config{Store: view, Queues: queues()})
+		defer h.stop()
+		h.serve(2)
+		h.submit(engine.Request{})
+		h.submit(engine.Request{})
+		c, ended := <-h.jobs, <-h.jobs
+		until := make(chan struct{})
+		view.until.Store(&until)
+		ask := func(wait time.Duration) error {
+			ctx, leave := context.WithTimeout(t.Context(), wait)
+			defer leave()
+			return h.Renew(ctx, []job.Lease{c.Lease()})[0]
+		}
+		for range 100 {
+			if err := ask(10 * time.Second); err == nil {
+				t.Fatal("a renewal that is not stored was answered")
+			}
+			time.Sleep(2 * time.Second)
+		}
+		left, leave := context.WithCancel(t.Context())
+		leave()
+		refused := 0
+		for range 10_000 {
+			if job.CodeOf(h.Delete(left, local, job.NewID())) == job.Overloaded {
+				refused++
+			}
+		}
+		if refused == 0 {
+			t.Error("no delete was refused")
+		}
+		finished, renewed := make(chan error, 1), make(chan error, 1)
+		go func() {
+			_, err := h.Finish(context.Background(), ended.Lease(), job.Outcome{})
+			finished <- err
+		}()
+		asked := time.Now()
+		go func() { renewed <- ask(20 * time.Second) }()
+		time.Sleep(10 * time.Second)
+		synctest.Wait() // nobody is between asking and waiting
+		view.until.Store(nil)
+		close(until)
+		if err := <-finished; err != nil {
+			t.Errorf("a finish was answered %v", err)
+		}
+		if err := <-renewed; err != nil {
+			t.Errorf("the last renewal was answered %v", err)
+		}
+		list, err := s.Leases(t.Context(), []job.Lease{c.Lease()})
+		if err != nil || list[0].Token != c.Token {
+			t.Fatalf("the lease is not held: %v", err)
+		}
+		if lapsed, err := s.Running(t.Context(), store.LapsedOnly, job.ID{}, 9); err != nil || len(lapsed) > 0 {
+			t.Errorf("after a renewal that was asked for at %s, the lease has lapsed: %v", asked, err)
+		}
+		if err := ask(time.Second); err != nil {
+			t.Errorf("the next renewal was answered %v", err)
+		}
+		if n := renews.Load(); n > 3 {
+			t.Errorf("for one lease %d renewals waited for the store", n)
+		}
+		if n := changes.Load(); n != int64(10_000-refused) {
+			t.Errorf("of 10000 deletes %d were refused, and %d made", refused, n)
+		}
+		if err := h.Delete(t.Context(), local, c.Job.ID); err != nil {
+			t.Errorf("a delete after the store worked again: %v", err)
+		}
+	})
+}
