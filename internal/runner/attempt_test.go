@@ -98,7 +98,7 @@ func finisher(words ...string) script {
 // stops are the ways in which work is asked to stop.
 var stops = map[string]func(h *house){
 	"shutdown": func(h *house) { h.end() },
-	"lapse":    func(h *house) { h.onRenew = func([]job.Lease) []error { return []error{errOutage} } },
+	"lapse":    func(h *house) { h.renewBy(func([]job.Lease) []error { return []error{errOutage} }) },
 	"timeout":  func(*house) {},
 }
 

@@ -224,16 +224,31 @@ func (h *house) End(l job.Lease, o job.Outcome, then func(error)) {
 	}()
 }
 
+// renewBy sets what renewals are answered from now on.
+func (h *house) renewBy(f func([]job.Lease) []error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.onRenew = f
+}
+
+// hangBy sets which renewals get no answer from now on.
+func (h *house) hangBy(f func([]job.Lease) bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.hangs = f
+}
+
 func (h *house) Renew(ctx context.Context, leases []job.Lease) []error {
 	h.mu.Lock()
 	h.calls = append(h.calls, leases)
+	hangs, onRenew := h.hangs, h.onRenew
 	h.mu.Unlock()
-	if h.hangs != nil && h.hangs(leases) {
+	if hangs != nil && hangs(leases) {
 		<-ctx.Done()
 		return slices.Repeat([]error{ctx.Err()}, len(leases))
 	}
-	if h.onRenew != nil {
-		return h.onRenew(leases)
+	if onRenew != nil {
+		return onRenew(leases)
 	}
 	return make([]error, len(leases))
 }

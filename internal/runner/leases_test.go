@@ -1,6 +1,7 @@
 package runner
 
 import (
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -66,7 +67,7 @@ func renewsNothing(t *testing.T) {
 func losesLeaseAtRenewal(t *testing.T) {
 	var why error
 	h := open(t, untilStopped(&why))
-	h.onRenew = func(leases []job.Lease) []error {
+	h.renewBy(func(leases []job.Lease) []error {
 		errs := make([]error, len(leases))
 		for i, l := range leases {
 			if l.Job == (job.ID{15: 1}) {
@@ -74,7 +75,7 @@ func losesLeaseAtRenewal(t *testing.T) {
 			}
 		}
 		return errs
-	}
+	})
 	lost, kept := h.deliver(1), h.deliver(2)
 	pass(time.Minute)
 	wantErr(t, why, exec.ErrLost)
@@ -85,12 +86,12 @@ func losesLeaseAtRenewal(t *testing.T) {
 
 func renewsAgainSoon(t *testing.T) {
 	h := open(t, busy)
-	h.onRenew = func(leases []job.Lease) []error {
+	h.renewBy(func(leases []job.Lease) []error {
 		if len(h.renewals()) < 4 {
 			return []error{errOutage}
 		}
 		return make([]error, len(leases))
-	}
+	})
 	rec := h.deliver(1)
 	pass(16 * time.Second)
 	want(t, "the number of calls", len(h.renewals()), 4)
@@ -101,7 +102,7 @@ func renewsAgainSoon(t *testing.T) {
 func stopsBeforeLapse(t *testing.T) {
 	var why error
 	h := open(t, untilStopped(&why))
-	h.onRenew = func([]job.Lease) []error { return []error{errOutage} }
+	h.renewBy(func([]job.Lease) []error { return []error{errOutage} })
 	rec := h.deliver(1)
 	pass(25*time.Second - 1)
 	want(t, "running before its lease is about to end", rec.open(), true)
@@ -113,7 +114,7 @@ func stopsBeforeLapse(t *testing.T) {
 func handsBackAfterLapse(t *testing.T) {
 	letGo := make(chan struct{})
 	h := open(t, deaf(letGo))
-	h.onRenew = func([]job.Lease) []error { return []error{errOutage} }
+	h.renewBy(func([]job.Lease) []error { return []error{errOutage} })
 	rec := h.deliver(1)
 	pass(35*time.Second - 1)
 	want(t, "running within its grace", rec.open(), true)
@@ -126,10 +127,10 @@ func stopsWithoutAnswer(t *testing.T) {
 	var why error
 	h := open(t, untilStopped(&why))
 	answer := make(chan struct{})
-	h.onRenew = func([]job.Lease) []error {
+	h.renewBy(func([]job.Lease) []error {
 		<-answer
 		return []error{nil}
-	}
+	})
 	rec := h.deliver(1)
 	pass(25 * time.Second)
 	wantErr(t, why, exec.ErrLost)
@@ -141,13 +142,13 @@ func stopsWithoutAnswer(t *testing.T) {
 func countsFromAsking(t *testing.T) {
 	var why error
 	h := open(t, untilStopped(&why))
-	h.onRenew = func([]job.Lease) []error {
+	h.renewBy(func([]job.Lease) []error {
 		if len(h.renewals()) == 1 {
 			elapse(9 * time.Second)
 			return []error{nil}
 		}
 		return []error{errOutage}
-	}
+	})
 	rec := h.deliver(1)
 	pass(35*time.Second - 1) // asked after 10 s, answered after 19 s
 	want(t, "running before its lease is about to end", rec.open(), true)
@@ -168,7 +169,10 @@ func keepsNewerAnswer(t *testing.T) {
 	r.mu.Unlock()
 	newer := time.Now()
 	r.answered(a, newer.Add(-time.Hour), true)
-	want(t, "when the lease is counted from", a.lease.from, newer)
+	r.mu.Lock()
+	from := a.lease.from
+	r.mu.Unlock()
+	want(t, "when the lease is counted from", from, newer)
 	pass(time.Minute)
 	want(t, "still running", rec.open(), true)
 }
@@ -190,7 +194,7 @@ func renewsSoonerAfterLateDelivery(t *testing.T) {
 func lapsesSoonerAfterLateDelivery(t *testing.T) {
 	var why error
 	h := open(t, untilStopped(&why))
-	h.onRenew = func([]job.Lease) []error { return []error{errOutage} }
+	h.renewBy(func([]job.Lease) []error { return []error{errOutage} })
 	rec := h.deliver(1, late(6*time.Second))
 	pass(19*time.Second - 1)
 	want(t, "running before its lease is about to end", rec.open(), true)
@@ -211,10 +215,10 @@ func asksAgainWhenHung(t *testing.T) {
 	h := open(t, busy)
 	var hung []time.Duration
 	began := time.Now()
-	h.hangs = func([]job.Lease) bool {
+	h.hangBy(func([]job.Lease) bool {
 		hung = append(hung, time.Since(began))
 		return len(hung) == 1
-	}
+	})
 	rec := h.deliver(1)
 	pass(time.Minute)
 	want(t, "still running", rec.open(), true)
@@ -224,7 +228,7 @@ func asksAgainWhenHung(t *testing.T) {
 
 func renewsOthersWhenHung(t *testing.T) {
 	h := open(t, busy)
-	h.hangs = func(leases []job.Lease) bool { return leases[0].Job == (job.ID{15: 1}) }
+	h.hangBy(func(leases []job.Lease) bool { return leases[0].Job == (job.ID{15: 1}) })
 	stuck := h.deliver(1)
 	pass(5 * time.Second)
 	other := h.deliver(2)
@@ -237,19 +241,24 @@ func renewsOthersWhenHung(t *testing.T) {
 func callsOnceALease(t *testing.T) {
 	h := open(t, busy)
 	answer := make(chan struct{})
-	calls := map[job.ID]int{}
-	h.onRenew = func(leases []job.Lease) []error {
+	var mu sync.Mutex
+	calls := map[job.ID]int{} // guarded by mu
+	h.renewBy(func(leases []job.Lease) []error {
+		mu.Lock()
 		for _, l := range leases {
 			calls[l.Job]++
 		}
+		mu.Unlock()
 		<-answer
 		return make([]error, len(leases))
-	}
+	})
 	for n := range byte(3) {
 		h.deliver(n)
 		pass(4 * time.Second)
 	}
 	pass(12 * time.Second)
+	mu.Lock()
+	defer mu.Unlock()
 	for id, n := range calls {
 		want(t, "calls that are out for "+id.String(), n, 1)
 	}
