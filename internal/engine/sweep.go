@@ -31,9 +31,10 @@ type sweeper struct {
 	wake chan struct{} // has a value when the next due time moved; nobody closes it
 
 	// Owned by run.
-	cared   time.Time // when abandoned jobs were last looked for
-	stepped time.Time // when the last step was done
-	failed  bool      // the last sweep failed
+	cared   time.Time   // when abandoned jobs were last looked for
+	stepped time.Time   // when the last step was done
+	failed  bool        // the last sweep failed
+	refused refusedEnds // attempts that could not be ended
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -43,7 +44,7 @@ type sweeper struct {
 }
 
 func newSweeper(e *Engine) *sweeper {
-	s := &sweeper{e: e, wake: make(chan struct{}, 1), healthy: time.Now()}
+	s := &sweeper{e: e, wake: make(chan struct{}, 1), healthy: time.Now(), refused: refusedEnds{}}
 	s.clock = s.drift()
 	return s
 }
@@ -256,6 +257,7 @@ func needsHealth(which store.Which) bool {
 func (s *sweeper) end(ctx context.Context, which store.Which) error {
 	list, err := s.e.store.Running(ctx, which, job.ID{}, sweepLimit)
 	s.step(err)
+	list = s.refused.without(list)
 	if err != nil || len(list) == 0 || needsHealth(which) && !s.mayTake() {
 		return err
 	}
@@ -270,7 +272,11 @@ func (s *sweeper) end(ctx context.Context, which store.Which) error {
 	}
 	asked := make([]*pending, len(list))
 	for i := range list {
-		asked[i] = &pending{lane: laneUrgent, bytes: opBytes, op: s.e.taken(&list[i], which), taken: true}
+		op := s.e.taken(&list[i], which)
+		if s.refused[op.Lease] != nil {
+			op = bare(op, list[i].Job.Attempt)
+		}
+		asked[i] = &pending{lane: laneUrgent, bytes: opBytes, op: op, taken: true}
 		if err := s.e.lanes.put(asked[i]); err != nil {
 			return err
 		}
@@ -279,7 +285,13 @@ func (s *sweeper) end(ctx context.Context, which store.Which) error {
 		if err := p.wait(ctx); err != nil {
 			return err
 		}
-		if op := p.op.(*store.Finish); op.Err == nil {
+		op := p.op.(*store.Finish)
+		if job.CodeOf(op.Err) != job.Invalid {
+			delete(s.refused, op.Lease)
+		} else if s.refused.add(op.Lease) {
+			s.e.log.Error("an attempt could not be ended: the job will end as failed, without what follows from its end", "job", op.Lease.Job, "error", op.Err)
+		}
+		if op.Err == nil {
 			s.e.observer.Took(which == store.CancelOnly)
 			s.e.log.Warn("a lease was taken", "job", list[i].Job.ID, "worker", list[i].Worker, "cancelled", which == store.CancelOnly, "why", failureCode(op), "state", op.State)
 		}

@@ -220,6 +220,9 @@ type Finish struct {
 	Unused bool
 	// Refund takes the attempt off the job's count again, when it goes back.
 	Refund bool
+	// Bare ends the job without what follows from an end; see [AtEnd]. It is for an end
+	// that the store could not take with that.
+	Bare bool
 	// Lost counts the attempt as lost; without it the end clears the job. See [job.Finish].
 	Lost bool
 	// If is the selection by which a sweep found the job, for a finish by a sweep. The

@@ -46,22 +46,24 @@ func (t *tx) finish(op *store.Finish) error {
 	turn := t.count(&h.job.Job, job.Running)
 	op.State, op.Job = h.job.State, &h.job.Job // nobody changes it any more
 	if op.State.Ended() {
-		return t.end(h, op.Result)
+		return t.end(h, op)
 	}
 	return t.goBack(&h.job, turn)
 }
 
 // end writes that a job has ended whose attempt is over.
-func (t *tx) end(h *held, result *job.Result) error {
-	j := &h.job
+func (t *tx) end(h *held, op *store.Finish) error {
+	j, result := &h.job, op.Result
 	switch {
 	case j.State != job.Succeeded:
 		result = nil
 	case result == nil:
 		result = &job.Result{}
 	}
-	if err := t.follow(j, result); err != nil {
-		return err
+	if !op.Bare {
+		if err := t.follow(j, result); err != nil {
+			return err
+		}
 	}
 	if h.deleted {
 		return t.remove(goneOf(j, h.idem))

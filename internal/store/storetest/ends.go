@@ -114,6 +114,7 @@ func endRules() []rule {
 		{"an attempt that was handed back uncounted is no part of the text", endsTextAfterRefund},
 		{"an end may update a row that is there and makes none that is not", endsUpdate},
 		{"an end is told of the job as it ended", endsState},
+		{"a bare end leaves nothing, and counts in the tally", endsBare},
 		{"a pruned job does not end again", endsNotByPrune},
 		{"each reference of a job leaves what is its own", endsOfReferences},
 		{"an end reads the log from its beginning", endsEntries},
@@ -171,6 +172,20 @@ func endsWithoutRef(w *world) {
 		w.inState(state)
 	}
 	equal(w, "the rows", len(w.rows(endKind, "")), 0)
+}
+
+func endsBare(w *world) {
+	c := w.running(withRef("put:p"), withRef("job:follow"), func(s *store.Submit) { s.Job.Tally = "bare" })
+	f := newFinish(c.Lease(), job.Failed)
+	f.Bare = true
+	w.do(f)
+	equal(w, "the state", w.job(c.Job.ID).State, job.Failed)
+	equal(w, "the rows", len(w.rows(endKind, "p")), 0)
+	equal(w, "the jobs that follow", w.counts("follow").Queued+w.counts("tally of bare").Queued, 0)
+	counts, err := w.store.Tally(w.ctx, c.Job.Owner, "bare")
+	if err != nil || counts.Failed != 1 || counts.Unfinished() != 0 {
+		w.Errorf("the tally is %+v, %v", counts, err)
+	}
 }
 
 func endsAfterRetry(w *world) {
