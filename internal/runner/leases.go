@@ -12,6 +12,7 @@ type lease struct {
 	// set once
 	length time.Duration // 0 for one that does not end
 	every  time.Duration // between renewals
+	held   bool          // until the source says that it is lost; see [Config.HeldUntilLost]
 
 	// guarded by the runner's mu
 	from    time.Time // the lease ends length after this
@@ -38,9 +39,10 @@ func leaseOf(c *job.Claimed, every time.Duration, now time.Time) lease {
 func (l *lease) lastThird() time.Duration { return l.length * 2 / 3 }
 
 // lapsesAt is when work stops unless its lease is renewed: a sixth before the lease
-// ends, for clocks that differ. Zero when the work has been stopped.
+// ends, for clocks that differ. Zero when the work has been stopped, and where only the
+// source ends a lease.
 func (l *lease) lapsesAt() time.Time {
-	if l.length == 0 || l.lapsed {
+	if l.length == 0 || l.lapsed || l.held {
 		return time.Time{}
 	}
 	return l.from.Add(l.length - l.length/6)

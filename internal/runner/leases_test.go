@@ -18,6 +18,7 @@ func TestLeases(t *testing.T) {
 		{"a renewal that is refused is a lost lease, and only that one", losesLeaseAtRenewal},
 		{"a renewal that failed is made again soon", renewsAgainSoon},
 		{"work whose lease cannot be renewed stops before it ends, and is handed back", stopsBeforeLapse},
+		{"work goes on for as long as an outage lasts where only its source ends a lease", outlastsOutage},
 		{"work that ignores this is handed back after its grace", handsBackAfterLapse},
 		{"a renewal that does not answer stops the work as well", stopsWithoutAnswer},
 		{"a lease is counted from before its renewal was asked for", countsFromAsking},
@@ -109,6 +110,19 @@ func stopsBeforeLapse(t *testing.T) {
 	pass(1)
 	wantErr(t, why, exec.ErrLost)
 	want(t, "handed back", h.ended(rec).HandedBack, true)
+}
+
+func outlastsOutage(t *testing.T) {
+	var why error
+	h := open(t, untilStopped(&why), func(c *Config) { c.HeldUntilLost = true })
+	outage := errOutage
+	h.renewBy(func([]job.Lease) []error { return []error{outage} })
+	rec := h.deliver(1)
+	pass(time.Hour)
+	want(t, "running after an hour", rec.open(), true)
+	outage = job.Errorf(job.LeaseLost, "it was taken")
+	pass(10 * time.Second)
+	wantErr(t, why, exec.ErrLost)
 }
 
 func handsBackAfterLapse(t *testing.T) {

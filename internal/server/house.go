@@ -180,6 +180,9 @@ func (h *house) makeRunners(executors map[string]exec.Executor) []*runner.Runner
 			Files:    h.files.Path,
 			Follow:   h.seen.attempts(),
 			Grace:    max(h.cfg.ShutdownGrace, 1), // for a runner 0 is its own default
+			// The data directory is locked: only our own sweep takes leases, and it takes none
+			// while the disk stands still.
+			HeldUntilLost: true,
 		}))
 	}
 	return list
