@@ -72,7 +72,8 @@ func PerKey(running, waiting int) QueueOption {
 	return QueueOption{func(q *config.Queue) { q.PerKey.Running, q.PerKey.Waiting = running, waiting }}
 }
 
-// MaxAttempts is how often a job is tried, the first time included; without it 4.
+// MaxAttempts is how often a job may fail; without it 4. Attempts that were lost,
+// because the program died, are counted apart.
 func MaxAttempts(n int) QueueOption {
 	return QueueOption{func(q *config.Queue) { q.MaxAttempts = n }}
 }

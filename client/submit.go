@@ -24,7 +24,7 @@ type Submission struct {
 	Delay    time.Duration // run no sooner than this from now
 	RunAt    time.Time     // run no sooner than this; set one of Delay and RunAt
 
-	MaxAttempts int // 1 to 100, the first included
+	MaxAttempts int // how often it may fail, 1 to 100
 	Timeouts    Timeouts
 	Retry       RetryPolicy
 	Metadata    map[string]string // at most 16 pairs of 64 and 512 bytes

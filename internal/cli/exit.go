@@ -94,7 +94,7 @@ func (e ended) Error() string {
 	j := e.job
 	switch {
 	case j.Status == client.Failed && j.Error != nil:
-		return fmt.Sprintf("%s failed in attempt %d of %d: %s (%s)", j.ID, j.Error.Attempt, j.MaxAttempts, j.Error.Message, j.Error.Code)
+		return fmt.Sprintf("%s failed in attempt %s: %s (%s)", j.ID, attemptText(j.Error.Attempt, " of ", j.MaxAttempts), j.Error.Message, j.Error.Code)
 	case j.Status == client.Expired:
 		return j.ID + " expired: it waited longer than it was allowed to"
 	case j.Status == client.Cancelled:

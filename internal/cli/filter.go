@@ -27,11 +27,11 @@ func (o *filterFlags) addFlags(env *Env, cmd *cobra.Command) {
 		return nil
 	})
 	f.StringVar(&o.filter.ErrorCode, "error-code", "", "only jobs whose last failed attempt failed with this code")
-	f.Func("created-after", "only jobs submitted after this `TIME`, such as 2030-01-31T09:00:00Z, or less than so long ago, such as 2h", func(text string) (err error) {
+	f.Func("created-after", "only jobs created after this `TIME`, such as 2030-01-31T09:00:00Z, or less than so long ago, such as 2h", func(text string) (err error) {
 		o.filter.CreatedAfter, err = ago(text, env.Now())
 		return err
 	})
-	f.Func("created-before", "only jobs submitted before this `TIME`, or longer ago", func(text string) (err error) {
+	f.Func("created-before", "only jobs created before this `TIME`, or longer ago", func(text string) (err error) {
 		o.filter.CreatedBefore, err = ago(text, env.Now())
 		return err
 	})

@@ -101,7 +101,7 @@ func printJob(w io.Writer, j *client.Job) error {
 	line("status", "%s", statusText(j))
 	text("key", j.Key)
 	line("priority", "%d", j.Priority)
-	line("attempt", "%d of %d", j.Attempt, j.MaxAttempts)
+	line("attempt", "%s", attemptText(j.Attempt, " of ", j.MaxAttempts))
 	if j.Status == client.Running {
 		line("progress", "%.0f%% %s", j.Progress.Percent, j.Progress.Status)
 	}

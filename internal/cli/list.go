@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strconv"
 	"text/tabwriter"
 	"time"
 
@@ -78,9 +79,18 @@ func jobPrinter(env *Env, asJSON bool) (print func(*client.Job) error, finish fu
 	}
 	t := newTable(env.Out, "ID", "QUEUE", "STATUS", "ATTEMPT", "PROGRESS", "AGE")
 	return func(j *client.Job) error {
-		return t.row(j.ID, j.Queue, string(j.Status), fmt.Sprintf("%d/%d", j.Attempt, j.MaxAttempts),
+		return t.row(j.ID, j.Queue, string(j.Status), attemptText(j.Attempt, "/", j.MaxAttempts),
 			progressText(j), age(env.Now().Sub(j.CreatedAt)))
 	}, t.flush
+}
+
+// attemptText is an attempt's number and how often the job may fail. The number passes
+// that when attempts were lost: then it stands alone.
+func attemptText(attempt int, of string, failures int) string {
+	if attempt > failures {
+		return strconv.Itoa(attempt)
+	}
+	return strconv.Itoa(attempt) + of + strconv.Itoa(failures)
 }
 
 // progressText is how far a job is that runs, or why it ended without success. Why

@@ -215,3 +215,11 @@ func TestPauseAndResume(t *testing.T) {
 		t.Errorf("exit status %d: %s", code, &s.out)
 	}
 }
+
+func TestAnAttemptPastTheFailuresThatAreAllowedStandsAlone(t *testing.T) {
+	for attempt, want := range map[int]string{0: "0/4", 4: "4/4", 5: "5"} {
+		if got := attemptText(attempt, "/", 4); got != want {
+			t.Errorf("attempt %d of a job that may fail 4 times is shown as %s, want %s", attempt, got, want)
+		}
+	}
+}

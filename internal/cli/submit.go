@@ -76,7 +76,7 @@ interrupt.
 		return err
 	})
 	f.StringVar(&o.at, "at", "", "run no sooner than this `TIME`, such as 2030-01-31T09:00:00Z")
-	f.IntVar(&o.maxAttempts, "max-attempts", 0, "how often it may be tried, the first included (default: the queue's)")
+	f.IntVar(&o.maxAttempts, "max-attempts", 0, "how often it may fail (default: the queue's)")
 	f.StringArrayVar(&o.timeouts, "timeout", nil, "set a clock, `NAME=DURATION`; see above")
 	f.StringArrayVar(&o.retry, "retry", nil, "set what follows a failed attempt, `NAME=VALUE`; see above")
 	f.StringArrayVar(&o.metadata, "metadata", nil, "a `NAME=VALUE` to keep with the job; may be given 16 times")

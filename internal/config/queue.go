@@ -22,7 +22,7 @@ type Queue struct {
 	MaxDepth    int      `yaml:"max_depth"`   // jobs waiting; one more is refused
 	MaxBytes    int64    `yaml:"max_bytes"`   // of the waiting jobs' input and files; 0 for no limit
 	PerKey      PerKey   `yaml:"per_key"`
-	MaxAttempts int      `yaml:"max_attempts"` // the first included
+	MaxAttempts int      `yaml:"max_attempts"` // how often a job may fail
 	Timeouts    Timeouts `yaml:"timeouts"`
 	Retry       Retry    `yaml:"retry"`
 	Model       string   `yaml:"model"`   // llm: for jobs that name none; "" for the first of the models
