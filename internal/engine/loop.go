@@ -322,11 +322,10 @@ func (e *Engine) persist(ctx context.Context, b *store.Batch, t try) (synced fun
 		synced, err := e.store.Apply(context.WithoutCancel(ctx), b)
 		switch {
 		case err == nil:
-			if !e.recovering && e.failing.Swap(false) {
-				e.sweeper.unhealthy() // only now the trouble is over
-			}
+			e.works()
 			return synced, nil
 		case errors.Is(err, store.ErrData):
+			e.works() // it judged the data
 			return e.isolate(ctx, b, err, t.until)
 		case errors.Is(err, store.ErrDamaged):
 			e.failing.Store(true)
@@ -359,6 +358,13 @@ func (e *Engine) persist(ctx context.Context, b *store.Batch, t try) (synced fun
 func (e *Engine) inTrouble() {
 	e.failing.Store(true)
 	e.sweeper.unhealthy()
+}
+
+// works notes that the store has answered. A trouble is over, unless batches are in doubt.
+func (e *Engine) works() {
+	if !e.recovering && e.failing.Swap(false) {
+		e.sweeper.unhealthy() // only now the trouble is over
+	}
 }
 
 // mostWait is how long new work waits for a store that cannot be written.

@@ -179,8 +179,9 @@ func (e *Engine) cancelAbandoned(ctx context.Context, j *job.Job) error {
 	case "":
 		e.log.Info("nobody watched, asked or sent a heartbeat: the job is cancelled", "job", j.ID)
 	case job.NotFound, job.Conflict: // deleted, ended or seen meanwhile
-	default:
-		return op.Err
+	default: // it keeps no other from being cancelled, and is no trouble of the store
+		e.log.Error("an abandoned job could not be cancelled: its timeout begins anew", "job", j.ID, "error", op.Err)
+		e.presence.asked(j)
 	}
 	return nil
 }

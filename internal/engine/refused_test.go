@@ -47,3 +47,68 @@ func TestAnEndThatTheStoreCannotTake(t *testing.T) {
 		})
 	}
 }
+
+// A job that cannot be cancelled, because the store does not take what follows, keeps no
+// other job from being cancelled, and no lapsed lease from being taken.
+func TestAnAbandonedJobThatCannotBeCancelled(t *testing.T) {
+	beside(t, func(t *testing.T, s *shared) {
+		first := job.NewID()
+		f := faulty.New(s, faulty.Plan{Bad: func(op any) bool {
+			c, is := op.(*store.Cancel)
+			return is && c.ID == first
+		}})
+		q := queues()
+		q[0].Policy.Timeouts.Abandon = job.MinAbandon
+		h := startConfig(t, engine.Config{Store: unclosed{f}, Queues: q})
+		defer h.stop()
+		h.submit(engine.Request{ID: first})
+		second := h.submit(engine.Request{})
+		time.Sleep(job.MinAbandon + time.Minute)
+		h.serve(1)
+		<-h.jobs // the first one, and never renewed
+		if j, err := s.Job(t.Context(), local, second.ID); err != nil || j.State != job.Cancelled {
+			t.Errorf("an abandoned job behind it is %s, %v", j.State, err)
+		}
+		time.Sleep(2 * time.Minute)
+		if j, err := s.Job(t.Context(), local, first); err != nil || j.Losses == 0 {
+			t.Errorf("two minutes after its worker was lost the job is %s, lost %d times, %v", j.State, j.Losses, err)
+		}
+	})
+}
+
+// A store that failed, and then refuses what it is given, works again: new work is taken.
+func TestARefusalEndsATrouble(t *testing.T) {
+	for name, full := range map[string]bool{"bad data": false, "no room": true} {
+		t.Run(name, func(t *testing.T) {
+			beside(t, func(t *testing.T, s *shared) {
+				tries, poisoned := 0, atomic.Bool{} // tries is owned by the engine's loop
+				poison := func(op any) bool {
+					sub, is := op.(*store.Submit)
+					return is && string(sub.Input) == "poison"
+				}
+				f := faulty.New(s, faulty.Plan{Commit: func(_ int, b *store.Batch) (f faulty.Fault) {
+					if len(b.Submits) == 0 || !poison(b.Submits[0]) {
+						return f
+					}
+					if tries++; tries == 1 {
+						f.Step = faulty.BeforeCommit
+					} else if full {
+						f.Step = faulty.Full
+					} else {
+						poisoned.Store(true)
+					}
+					return f
+				}, Bad: func(op any) bool { return poisoned.Load() && poison(op) }})
+				h := startConfig(t, engine.Config{Store: unclosed{f}, Queues: queues()})
+				defer h.stop()
+				time.Sleep(3 * time.Second) // what a start does is over
+				_, _, err := h.Submit(t.Context(), engine.Request{Owner: local, Queue: "sim", Input: []byte("poison")})
+				if want := map[bool]job.Code{false: job.Invalid, true: job.NoSpace}[full]; job.CodeOf(err) != want {
+					t.Fatalf("the submit was answered %v", err)
+				}
+				time.Sleep(2 * time.Second)
+				h.submit(engine.Request{})
+			})
+		})
+	}
+}
