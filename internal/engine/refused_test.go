@@ -112,3 +112,27 @@ func TestARefusalEndsATrouble(t *testing.T) {
 		})
 	}
 }
+
+// A job that cannot expire with what follows from its end expires without it, and keeps
+// nothing else from becoming due.
+func TestAnExpiryThatTheStoreCannotTake(t *testing.T) {
+	beside(t, func(t *testing.T, s *shared) {
+		f := faulty.New(s, faulty.Plan{Bad: func(op any) bool {
+			d, is := op.(*store.Due)
+			return is && !d.Bare
+		}})
+		q := queues()
+		h := startConfig(t, engine.Config{Store: unclosed{f}, Queues: q})
+		defer h.stop()
+		p := policy()
+		p.Timeouts.Queue = 5 * time.Second
+		old := h.submit(engine.Request{Policy: &p})
+		delayed := h.submit(engine.Request{Delay: 10 * time.Second})
+		time.Sleep(12 * time.Second)
+		for id, want := range map[job.ID]job.State{old.ID: job.Expired, delayed.ID: job.Queued} {
+			if j, err := s.Job(t.Context(), local, id); err != nil || j.State != want {
+				t.Errorf("a job is %s, want %s, %v", j.State, want, err)
+			}
+		}
+	})
+}

@@ -183,12 +183,20 @@ func (s *sweeper) due(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 	idle := false
+	limit, bare := sweepLimit, false
 	for more := now; more; {
-		op := &store.Due{Limit: sweepLimit, Failure: queueTimeout()}
+		op := &store.Due{Limit: limit, Failure: queueTimeout(), Bare: bare}
 		err := s.e.urgent(ctx, op)
 		s.step(err)
 		if err == nil {
 			err = op.Err
+		}
+		if job.CodeOf(err) == job.Invalid && !bare {
+			// The store cannot take what follows from the end of one of the jobs that expire.
+			// The others go first, and then that one expires without it.
+			bare = limit == 1
+			limit = max(limit/2, 1)
+			continue
 		}
 		if err != nil {
 			s.dueAt(s.e.store.Now().Add(sweepEvery))
@@ -197,6 +205,10 @@ func (s *sweeper) due(ctx context.Context) error {
 			}
 			return err
 		}
+		if bare && len(op.Expired) > 0 {
+			s.e.log.Error("a job expired without what follows from its end: the store could not take that", "job", op.Expired[0].ID)
+		}
+		limit, bare = min(2*limit, sweepLimit), false
 		more = op.More
 		idle = op.Ready+len(op.Expired) == 0 && !more
 	}

@@ -346,6 +346,7 @@ type Idempotency struct {
 type Due struct {
 	Limit   int
 	Failure *job.Failure // of the expired ones
+	Bare    bool         // of the expired ones: as in Finish
 
 	// out
 	Err     error

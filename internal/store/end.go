@@ -20,8 +20,8 @@ type End struct {
 
 // AtEnd says what follows from an end. A store calls it inside the transaction for every
 // job with Refs or a Tally that ends, whoever ends it, and for every such job that a
-// [Retry] queues again: what its end left is then out of date. Only a [Finish] that is Bare
-// ends a job without it. It is a pure function of
+// [Retry] queues again: what its end left is then out of date. Only a [Finish] or
+// [Due] that is Bare ends a job without it. It is a pure function of
 // what it is given: a transaction that is tried again calls it again, so that the ids of
 // the jobs that it makes must be the same then. No other job of any owner has such an id:
 // derive it from the id and the revision of the job that ended. An id begins with a time:

@@ -96,14 +96,17 @@ func (t *tx) goBack(j *row, turn int64) error {
 func (t *tx) cancelWaiting(j *row) error {
 	from := j.State
 	j.End(job.Cancelled, t.now)
-	return t.endWaiting(j, from)
+	return t.endWaiting(j, from, false)
 }
 
-// endWaiting writes that a job has ended which waited until now.
-func (t *tx) endWaiting(j *row, from job.State) error {
+// endWaiting writes that a job has ended which waited until now. Bare leaves out what
+// follows from that.
+func (t *tx) endWaiting(j *row, from job.State, bare bool) error {
 	t.count(&j.Job, from)
-	if err := t.follow(j, nil); err != nil {
-		return err
+	if !bare {
+		if err := t.follow(j, nil); err != nil {
+			return err
+		}
 	}
 	if err := t.neverAbandoned(&j.Job); err != nil {
 		return err

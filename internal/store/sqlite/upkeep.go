@@ -38,7 +38,7 @@ func (t *tx) expire(op *store.Due) (int, error) {
 		}
 		from := rows[i].State
 		rows[i].Expire(op.Failure, t.now)
-		err = t.endWaiting(&rows[i], from)
+		err = t.endWaiting(&rows[i], from, op.Bare)
 		op.Expired = append(op.Expired, rows[i].Job)
 	}
 	return n, err

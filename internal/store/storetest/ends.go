@@ -186,6 +186,13 @@ func endsBare(w *world) {
 	if err != nil || counts.Failed != 1 || counts.Unfinished() != 0 {
 		w.Errorf("the tally is %+v, %v", counts, err)
 	}
+	w.submit(withRef("put:p"), patient(time.Second))
+	w.pass(2 * time.Second)
+	due := newDue()
+	due.Bare = true
+	w.do(due)
+	equal(w, "the jobs that expired", len(due.Expired), 1)
+	equal(w, "the rows", len(w.rows(endKind, "p")), 0)
 }
 
 func endsAfterRetry(w *world) {
