@@ -10,6 +10,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
 // While the store hangs, workers ask for renewals and leave, again and again, and clients
@@ -88,6 +89,41 @@ func TestWhatWaitsForAStoreThatHangsIsBounded(t *testing.T) {
 		}
 		if err := h.Delete(t.Context(), local, c.Job.ID); err != nil {
 			t.Errorf("a delete after the store worked again: %v", err)
+		}
+	})
+}
+
+// Whoever waits for a renewal is answered when the server stops, also while it is in doubt
+// and another one is to follow it.
+func TestAStopAnswersRenewalsInDoubt(t *testing.T) {
+	beside(t, func(t *testing.T, s *shared) {
+		losing := atomic.Bool{}
+		f := faulty.New(s, faulty.Plan{Commit: func(int, *store.Batch) (f faulty.Fault) {
+			if losing.Load() {
+				f.Step = faulty.SyncAfter
+			}
+			return f
+		}})
+		h := startConfig(t, engine.Config{Store: unclosed{f}, Queues: queues()})
+		h.serve(1)
+		h.submit(engine.Request{})
+		c := <-h.jobs
+		losing.Store(true)
+		answers := make(chan error, 3)
+		for range 3 {
+			go func() { answers <- h.Renew(context.Background(), []job.Lease{c.Lease()})[0] }()
+		}
+		time.Sleep(3 * time.Second)
+		synctest.Wait()
+		if len(answers) > 0 {
+			t.Errorf("a renewal in doubt was answered %v", <-answers)
+		}
+		h.stop()
+		for range 3 {
+			// The one that follows may come too late to be tried at all.
+			if err := <-answers; job.CodeOf(err) != job.Unavailable && job.CodeOf(err) != job.ShuttingDown {
+				t.Errorf("at the stop a renewal was answered %v", err)
+			}
 		}
 	})
 }
