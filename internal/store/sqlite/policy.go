@@ -22,7 +22,11 @@ func encodePolicy(p job.Policy) []byte {
 		buf = binary.AppendVarint(buf, int64(d/time.Millisecond))
 	}
 	buf = append(buf, flag(r.OnTimeout), flag(r.AfterOutput == job.FailAfterOutput))
-	for _, d := range [...]time.Duration{t.Abandon, p.Keep.Failed, p.Keep.Others} {
+	buf = binary.AppendVarint(buf, int64(t.Abandon/time.Millisecond))
+	if p.Keep == job.DefaultKeep && len(r.Delays) == 0 {
+		return buf // as most are: a row is read and written with every move of its job
+	}
+	for _, d := range [...]time.Duration{p.Keep.Failed, p.Keep.Others} {
 		buf = binary.AppendVarint(buf, int64(d/time.Millisecond))
 	}
 	if len(r.Delays) > 0 { // few jobs have any
@@ -75,7 +79,7 @@ func decodePolicy(buf []byte) (p job.Policy, err error) {
 		t.Abandon = time.Duration(next()) * time.Millisecond
 	}
 	p.Keep = job.DefaultKeep
-	if len(buf) > 0 { // it was written since a policy says how long a job is kept
+	if len(buf) > 0 { // it is not the default
 		p.Keep.Failed = time.Duration(next()) * time.Millisecond
 		p.Keep.Others = time.Duration(next()) * time.Millisecond
 	}
