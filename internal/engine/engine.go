@@ -26,7 +26,7 @@ type Config struct {
 	Store  store.Store
 	Queues []Queue
 	// Process names this start of the server among those that share the store; zero for a
-	// new name.
+	// new name, or for none where it is alone.
 	Process job.Process
 	// Alone says that no other process can be running jobs of the store. Those that a
 	// former one was running are then taken back at once.
@@ -150,7 +150,7 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 	if e.keepKeys == 0 {
 		e.keepKeys = 24 * time.Hour
 	}
-	if e.process == (job.Process{}) {
+	if e.process == (job.Process{}) && !c.Alone { // alone no lease needs to say whose it is
 		e.process = job.NewProcess()
 	}
 	for _, q := range c.Queues {
