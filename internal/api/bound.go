@@ -27,7 +27,6 @@ func (l boundListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	boundUnsent(c)
 	return &boundConn{Conn: c, clock: newClock(l.wait)}, nil
 }
 
@@ -35,9 +34,20 @@ func (l boundListener) Accept() (net.Conn, error) {
 type boundConn struct {
 	net.Conn
 	clock writeClock
+	long  atomic.Bool // it was given a long write
 }
 
-func (c *boundConn) Write(p []byte) (int, error) { return c.clock.write(c.Conn, c.Conn, p) }
+// longWrite is how many bytes at once are worth a bound on what the kernel holds unsent.
+// The bound costs each answer a twentieth of its time, so that connections with short ones go
+// without.
+const longWrite = 16 << 10
+
+func (c *boundConn) Write(p []byte) (int, error) {
+	if len(p) >= longWrite && c.long.CompareAndSwap(false, true) {
+		boundUnsent(c.Conn)
+	}
+	return c.clock.write(c.Conn, c.Conn, p)
+}
 
 // SetWriteDeadline is of whoever took the connection over. It counts until the next
 // write.
