@@ -38,8 +38,8 @@ type boundConn struct {
 }
 
 // longWrite is how many bytes at once are worth a bound on what the kernel holds unsent.
-// The bound costs each answer a twentieth of its time, so that connections with short ones go
-// without.
+// The bound makes the kernel wake the writer more often, so connections with short answers
+// go without.
 const longWrite = 16 << 10
 
 func (c *boundConn) Write(p []byte) (int, error) {
