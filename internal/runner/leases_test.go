@@ -115,12 +115,12 @@ func stopsBeforeLapse(t *testing.T) {
 func outlastsOutage(t *testing.T) {
 	var why error
 	h := open(t, untilStopped(&why), func(c *Config) { c.HeldUntilLost = true })
-	outage := errOutage
-	h.renewBy(func([]job.Lease) []error { return []error{outage} })
+	h.renewBy(func([]job.Lease) []error { return []error{errOutage} })
 	rec := h.deliver(1)
 	pass(time.Hour)
 	want(t, "running after an hour", rec.open(), true)
-	outage = job.Errorf(job.LeaseLost, "it was taken")
+	taken := job.Errorf(job.LeaseLost, "it was taken")
+	h.renewBy(func([]job.Lease) []error { return []error{taken} })
 	pass(10 * time.Second)
 	wantErr(t, why, exec.ErrLost)
 }
