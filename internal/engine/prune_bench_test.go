@@ -54,8 +54,8 @@ func openHistory(b *testing.B, jobs int) *long {
 	var ahead atomic.Int64
 	begin := time.Now()
 	s, err := sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "jobs.db"), sqlite.Options{
-		LogAhead: 16 << 20,
-		Clock:    func() time.Time { return begin.Add(time.Since(begin) + time.Duration(ahead.Load())) },
+		PreallocateLog: 16 << 20,
+		Clock:          func() time.Time { return begin.Add(time.Since(begin) + time.Duration(ahead.Load())) },
 	})
 	if err != nil {
 		b.Fatal(err)

@@ -25,11 +25,11 @@ func (h *house) openFiles(ctx context.Context) (err error) {
 // free tells what new work may write to the disk of the data directory; nil where the
 // system does not tell.
 func (h *house) free() func() (int64, error) {
-	if _, known := h.store.Room(); !known {
+	if _, known := h.store.FreeSpace(); !known {
 		return nil
 	}
 	return func() (int64, error) {
-		free, known := h.store.Room()
+		free, known := h.store.FreeSpace()
 		if !known {
 			return 0, errors.New("the system does not tell any more")
 		}

@@ -82,7 +82,7 @@ func open(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *house, e
 	if h.data, err = openData(cfg.Data); err != nil {
 		return nil, err
 	}
-	if h.store, err = sqlite.Open(ctx, h.data.database(), sqlite.Options{AtEnd: conversation.AtEnd, LogAhead: logAhead, Log: log,
+	if h.store, err = sqlite.Open(ctx, h.data.database(), sqlite.Options{AtEnd: conversation.AtEnd, PreallocateLog: logAhead, Log: log,
 		Reserve: reserve, KeepFree: cfg.MinFreeBytes, Free: func() (int64, bool) { return files.Free(h.data.path) },
 	}); err != nil {
 		return nil, fmt.Errorf("the store cannot be opened: %w", err)

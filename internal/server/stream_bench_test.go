@@ -31,7 +31,7 @@ func cpu() time.Duration {
 
 // office is an engine over a synced store, with room for all streams.
 func office(b *testing.B) *engine.Engine {
-	store, err := sqlite.Open(context.Background(), filepath.Join(b.TempDir(), "jobs.db"), sqlite.Options{LogAhead: logAhead})
+	store, err := sqlite.Open(context.Background(), filepath.Join(b.TempDir(), "jobs.db"), sqlite.Options{PreallocateLog: logAhead})
 	if err != nil {
 		b.Fatal(err)
 	}

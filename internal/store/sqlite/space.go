@@ -198,8 +198,9 @@ func (p *space) makeLocked(size int64) error {
 	return errors.Join(err, f.Close())
 }
 
-// Room is how many bytes new work may write to the disk; not known on every system.
-func (s *Store) Room() (bytes int64, known bool) {
+// FreeSpace returns how many bytes new work may write to the disk. Known is false where the
+// system does not tell.
+func (s *Store) FreeSpace() (bytes int64, known bool) {
 	if s.mu.TryLock() { // else a commit is under way, and the last look does
 		s.lookLocked()
 		s.mu.Unlock()

@@ -35,13 +35,13 @@ func (a *aged) reserve() int64 {
 func TestRoomIsWithoutWhatIsOwed(t *testing.T) {
 	a, _ := newTight(t, Options{})
 	a.file()
-	before, _ := a.Room()
+	before, _ := a.FreeSpace()
 	a.end(10, 100_000)
-	if room, known := a.Room(); !known || before-room < 3_000_000 {
+	if room, known := a.FreeSpace(); !known || before-room < 3_000_000 {
 		t.Errorf("with 3 MB in the log there are %d bytes less", before-room)
 	}
 	a.file()
-	if room, _ := a.Room(); before-room > 1<<20 {
+	if room, _ := a.FreeSpace(); before-room > 1<<20 {
 		t.Errorf("with an empty log there are %d bytes less, on a disk that tells no change", before-room)
 	}
 }
@@ -50,7 +50,7 @@ func TestRoomIsWithoutWhatIsOwed(t *testing.T) {
 // there is room for it.
 func TestTheReserveIsGivenInStepsAndMadeWhole(t *testing.T) {
 	a, free := newTight(t, Options{})
-	before, _ := a.Room()
+	before, _ := a.FreeSpace()
 	if a.reserve() != 4<<20 {
 		t.Fatalf("the reserve has %d bytes", a.reserve())
 	}
@@ -62,7 +62,7 @@ func TestTheReserveIsGivenInStepsAndMadeWhole(t *testing.T) {
 	if a.space.give() {
 		t.Error("more is given than there was")
 	}
-	if room, _ := a.Room(); before-room != 4<<20 {
+	if room, _ := a.FreeSpace(); before-room != 4<<20 {
 		t.Errorf("without the reserve there are %d bytes less", before-room)
 	}
 	free.Store(1 << 20)

@@ -39,10 +39,10 @@ type Options struct {
 	Clock func() time.Time
 	// AtEnd says what follows from the ends of jobs; nil is nothing.
 	AtEnd store.AtEnd
-	// LogAhead is how many bytes of write-ahead log are made when the store opens, so
-	// that commits write over them: that costs less than making the file grow. 0 lets
-	// it grow as it will.
-	LogAhead int64
+	// PreallocateLog is the size in bytes that the write-ahead log gets when the store opens.
+	// Commits then overwrite those bytes, which costs less than growing the file. 0
+	// preallocates nothing.
+	PreallocateLog int64
 	// Readers is how many reads go on at once; 0 means 4.
 	Readers int
 	// Log is told of what goes wrong behind the commits; nil discards.
@@ -197,8 +197,8 @@ func (s *Store) open(ctx context.Context, path string, o Options) (err error) {
 	}
 	s.lookLocked()
 	s.space.take()
-	if !s.space.fits(o.LogAhead + o.KeepFree + eager) {
-		o.LogAhead = 0 // what room there is, others need
+	if !s.space.fits(o.PreallocateLog + o.KeepFree + eager) {
+		o.PreallocateLog = 0 // what room there is, others need
 	}
 	if s.syncer, err = openSyncer(path, o); err != nil {
 		return err

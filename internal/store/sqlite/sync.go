@@ -40,7 +40,7 @@ func openSyncer(path string, o Options) (*syncer, error) {
 		return nil, err
 	}
 	s.log = log
-	extend(log, o.LogAhead)
+	extend(log, o.PreallocateLog)
 	// What a process that was killed had written and not synced is read as if it had
 	// been: before anyone sees it, it is.
 	if err := syncFile(log); err != nil {

@@ -11,7 +11,7 @@ import (
 // the end, and one that came to nothing holds nobody up.
 func TestSyncerServesEveryWaiter(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "jobs.db")
-	s, err := openSyncer(path, Options{LogAhead: 1 << 20})
+	s, err := openSyncer(path, Options{PreallocateLog: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
