@@ -76,7 +76,7 @@ func TestAForbiddenImportIsRefusedWithItsAccident(t *testing.T) {
 }
 
 func TestProductionCodeDoesNotImportTesting(t *testing.T) {
-	suites := []string{"internal/store/storetest", "internal/exec/exectest", "internal/api/openapi/openapitest", "internal/wire"}
+	suites := []string{"internal/store/storetest", "internal/exec/exectest", "internal/api/openapi/openapitest", "internal/cutproxy"}
 	for _, s := range sources(t) {
 		if !s.test && !slices.Contains(suites, s.room) && slices.Contains(s.imports(), "testing") {
 			t.Errorf("%s imports testing: its flags would be part of the program", s.file)

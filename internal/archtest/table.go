@@ -41,7 +41,7 @@ var plan = []room{
 	{path: "internal/simmodel"},
 	{path: "internal/strictjson", may: []string{"internal/job"}},
 	{path: "internal/loopback"},
-	{path: "internal/wire"},
+	{path: "internal/cutproxy"},
 
 	{path: "internal/conversation", may: []string{"internal/job", "internal/store"}},
 	{path: "internal/api", may: []string{"internal/job", "internal/strictjson"}},

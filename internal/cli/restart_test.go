@@ -14,25 +14,25 @@ import (
 	"sync/atomic"
 	"testing"
 
-	"github.com/meanwhile-run/meanwhile/internal/wire"
+	"github.com/meanwhile-run/meanwhile/internal/cutproxy"
 )
 
 // killable is a server in a process of its own: this test binary, run as the
 // program itself. Its address stays the same, wherever the process listens.
 type killable struct {
-	wire         *wire.Wire
+	proxy        *cutproxy.Proxy
 	config, data string // config is a file, or ""
 	cmd          *exec.Cmd
 }
 
 func newKillable(t *testing.T) *killable {
 	t.Setenv(asProgram, "1")
-	k := &killable{wire: wire.Lay(t), data: t.TempDir()}
+	k := &killable{proxy: cutproxy.New(t), data: t.TempDir()}
 	t.Cleanup(k.kill)
 	return k
 }
 
-func (k *killable) url() string { return k.wire.URL() }
+func (k *killable) url() string { return k.proxy.URL() }
 
 // start starts it and returns when it says that it is ready.
 func (k *killable) start(t *testing.T) {
@@ -56,7 +56,7 @@ func (k *killable) start(t *testing.T) {
 	for lines.Scan() {
 		if _, rest, ready := strings.Cut(lines.Text(), `"msg":"ready","url":"http://`); ready {
 			at, _, _ := strings.Cut(rest, `"`)
-			k.wire.Lead(at)
+			k.proxy.SetTarget(at)
 			go func() { _, _ = io.Copy(io.Discard, log) }()
 			return
 		}
@@ -70,7 +70,7 @@ func (k *killable) kill() {
 		_ = k.cmd.Process.Kill()
 		_ = k.cmd.Wait()
 		k.cmd = nil
-		k.wire.Lead("")
+		k.proxy.SetTarget("")
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/config"
-	"github.com/meanwhile-run/meanwhile/internal/wire"
+	"github.com/meanwhile-run/meanwhile/internal/cutproxy"
 )
 
 // dictation is a model that says what the test has it say, when it does.
@@ -66,13 +66,13 @@ func TestThePHPExampleInABrowser(t *testing.T) {
 	model := dictation{make(chan string)}
 	upstream := httptest.NewServer(model)
 	t.Cleanup(upstream.Close)
-	network := wire.Lay(t) // PHP is to know the server, and the server PHP
+	network := cutproxy.New(t) // PHP is to know the server, and the server PHP
 	page := servePHP(t, network.URL())
 	s := serve(t, func(c *config.Config) {
 		c.Models = []config.Model{{Name: "dictated", BaseURL: upstream.URL + "/v1"}}
 		c.AllowedOrigins, c.PublicURL = []string{page}, network.URL()
 	})
-	network.Lead(s.house.listener.Addr().String())
+	network.SetTarget(s.house.listener.Addr().String())
 
 	first := b.open(page + "/")
 	first.until("button", `text === 'Ask'`)
