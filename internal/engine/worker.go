@@ -43,12 +43,8 @@ func (e *Engine) holdsHere(l job.Lease) (live, bool) {
 // Append stores output of a leased job and returns when it is on disk. Refusals:
 // [job.LeaseLost], and [job.TooLarge] past the bound of an attempt's output, or of a job's.
 func (e *Engine) Append(ctx context.Context, l job.Lease, entries []job.Entry, p *job.Progress) error {
-	h, err := e.holding(ctx, l)
-	if err != nil {
-		return err
-	}
 	size := sizeOf(entries)
-	if err := h.maySay(size); err != nil {
+	if err := e.checkAppend(ctx, l, size); err != nil {
 		return err
 	}
 	op := &store.Append{Lease: l, Entries: entries, Progress: p}
@@ -56,6 +52,30 @@ func (e *Engine) Append(ctx context.Context, l job.Lease, entries []job.Entry, p
 		return err
 	}
 	return op.Err
+}
+
+// checkAppend refuses an append whose lease is lost, or that would pass a bound. A lease of
+// this process is checked where it is: a copy of its job would double the stack of every
+// running job.
+func (e *Engine) checkAppend(ctx context.Context, l job.Lease, size int64) error {
+	e.mu.Lock()
+	if h := e.live[l.Job]; h != nil && h.token == l.Token {
+		defer e.mu.Unlock()
+		return h.maySay(size)
+	}
+	e.mu.Unlock()
+	return e.checkAppendElsewhere(ctx, l, size)
+}
+
+// checkAppendElsewhere is checkAppend for a lease that another process handed out.
+//
+//go:noinline
+func (e *Engine) checkAppendElsewhere(ctx context.Context, l job.Lease, size int64) error {
+	h, err := e.holding(ctx, l)
+	if err != nil {
+		return err
+	}
+	return h.maySay(size)
 }
 
 func sizeOf(entries []job.Entry) (size int64) {
