@@ -15,7 +15,7 @@ const writePiece = 64 << 10
 // Listener bounds every write to the connections of a listener: whatever it is of, the
 // client has [Timeouts.Write] for each piece of it, or the connection breaks. So an
 // answer may last as long as it goes on being read.
-func (t Timeouts) Listener(l net.Listener) net.Listener { return boundListener{l, t.write()} }
+func (t Timeouts) BoundListener(l net.Listener) net.Listener { return boundListener{l, t.write()} }
 
 type boundListener struct {
 	net.Listener
@@ -76,14 +76,16 @@ type directKey struct{}
 // [Timeouts.Listener], and no middleware in front of the gate minds an answer that
 // outlasts its handler (no compression, no count of requests under way). It is for
 // [http.Server.BaseContext].
-func Direct(ctx context.Context) context.Context { return context.WithValue(ctx, directKey{}, true) }
+func WithDirect(ctx context.Context) context.Context {
+	return context.WithValue(ctx, directKey{}, true)
+}
 
 // IsDirect says whether a request was marked by [Direct].
 func IsDirect(r *http.Request) bool { return r.Context().Value(directKey{}) != nil }
 
 // BoundAnswers bounds the answers of a handler whose connections are another server's,
 // as [Timeouts.Listener] bounds those of our own, which are not bounded twice.
-func (t Timeouts) BoundAnswers(next http.Handler) http.Handler {
+func (t Timeouts) BoundResponses(next http.Handler) http.Handler {
 	wait := t.write()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if IsDirect(r) {
@@ -140,9 +142,9 @@ func (a *boundAnswer) release() {
 func (a *boundAnswer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // Routed passes on which pattern took the request.
-func (a *boundAnswer) Routed(pattern string) {
-	if to, ok := a.ResponseWriter.(Routed); ok {
-		to.Routed(pattern)
+func (a *boundAnswer) RecordRoute(pattern string) {
+	if to, ok := a.ResponseWriter.(RouteRecorder); ok {
+		to.RecordRoute(pattern)
 	}
 }
 

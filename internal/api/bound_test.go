@@ -30,10 +30,10 @@ func bounded(t *testing.T, direct bool, talk func(conn net.Conn, answers *bufio.
 		ours, theirs := net.Pipe()
 		l := single{make(chan net.Conn, 1)}
 		l.conns <- theirs
-		srv := &http.Server{Handler: Timeouts{}.BoundAnswers(mux)}
+		srv := &http.Server{Handler: Timeouts{}.BoundResponses(mux)}
 		var listener net.Listener = l
 		if direct {
-			srv.Handler, listener = mux, Timeouts{}.Listener(l)
+			srv.Handler, listener = mux, Timeouts{}.BoundListener(l)
 		}
 		done := make(chan struct{})
 		go func() { _ = srv.Serve(listener); close(done) }()
@@ -122,7 +122,7 @@ func TestADeadlineOfAnotherIsForgotten(t *testing.T) {
 		ours, theirs := net.Pipe()
 		l := single{make(chan net.Conn, 1)}
 		l.conns <- theirs
-		conn, err := Timeouts{}.Listener(l).Accept()
+		conn, err := Timeouts{}.BoundListener(l).Accept()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -160,7 +160,7 @@ func TestAHalfIsClosed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	conn, err := Timeouts{}.Listener(l).Accept()
+	conn, err := Timeouts{}.BoundListener(l).Accept()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,7 +36,7 @@ func DecodeJSON(data []byte, v any) error {
 		return err
 	}
 	if !d.AtEnd() {
-		return d.Broken("there is more after the end of the value")
+		return d.SyntaxError("there is more after the end of the value")
 	}
 	return nil
 }
@@ -148,13 +148,13 @@ func (d *decoder) object(v reflect.Value) *job.Error {
 		return d.wrong("an object")
 	}
 	var seen uint64
-	return d.Each(func(name []byte) *job.Error {
+	return d.Object(func(name []byte) *job.Error {
 		i := fieldNamed(v.Type(), name)
 		if i < 0 {
 			return job.Errorf(job.Invalid, "there is no field %s; there are %s", job.Quote(string(name)), fieldsOf(v.Type()))
 		}
 		if seen&(1<<i) != 0 {
-			return strictjson.Twice(name)
+			return strictjson.DuplicateField(name)
 		}
 		seen |= 1 << i
 		d.name = name
@@ -167,10 +167,10 @@ func (d *decoder) table(v reflect.Value) *job.Error {
 		return d.wrong("an object")
 	}
 	v.Set(reflect.MakeMap(v.Type()))
-	return d.Each(func(name []byte) *job.Error {
+	return d.Object(func(name []byte) *job.Error {
 		key := reflect.ValueOf(string(name))
 		if v.MapIndex(key).IsValid() {
-			return strictjson.Twice(name)
+			return strictjson.DuplicateField(name)
 		}
 		item := reflect.New(v.Type().Elem()).Elem()
 		d.name = name
@@ -187,7 +187,7 @@ func (d *decoder) slice(v reflect.Value) *job.Error {
 		return d.wrong("an array")
 	}
 	v.Set(reflect.MakeSlice(v.Type(), 0, 0))
-	return d.Items(func() *job.Error {
+	return d.Array(func() *job.Error {
 		d.name = nil
 		item := reflect.New(v.Type().Elem()).Elem()
 		if err := d.value(item); err != nil {
@@ -202,7 +202,7 @@ func (d *decoder) slice(v reflect.Value) *job.Error {
 func (d *decoder) wrong(want string) *job.Error {
 	kind := kindAt(d.Peek())
 	if kind == "" {
-		return d.Broken("a value is missing")
+		return d.SyntaxError("a value is missing")
 	}
 	return job.Errorf(job.Invalid, "%s must be %s, not %s", d.what(), want, kind)
 }
@@ -212,7 +212,7 @@ func (d *decoder) what() string {
 	switch {
 	case d.name != nil:
 		return job.Quote(string(d.name))
-	case d.Inside():
+	case d.Nested():
 		return "it"
 	default:
 		return "the JSON"

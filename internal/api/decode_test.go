@@ -202,7 +202,7 @@ func checkJSON(data []byte) error {
 		return err
 	}
 	if !s.AtEnd() {
-		return s.Broken("there is more after the end of the value")
+		return s.SyntaxError("there is more after the end of the value")
 	}
 	return nil
 }

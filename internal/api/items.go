@@ -10,8 +10,8 @@ import (
 // which each answers for itself: one that is not what T wants, and is JSON all the
 // same, keeps its refusal, and the others are read on.
 type Items[T any] struct {
-	Most  int
-	Given []Item[T]
+	Max      int
+	Elements []Item[T]
 }
 
 // Item is an element of such a list.
@@ -29,13 +29,13 @@ func (l *Items[T]) read(d *decoder) *job.Error {
 		return d.wrong("an array")
 	}
 	list := d.what()
-	return d.Items(func() *job.Error {
+	return d.Array(func() *job.Error {
 		d.name = nil
-		if len(l.Given) == l.Most {
-			return job.Errorf(job.TooLarge, "%s has at most %d elements", list, l.Most)
+		if len(l.Elements) == l.Max {
+			return job.Errorf(job.TooLarge, "%s has at most %d elements", list, l.Max)
 		}
-		l.Given = append(l.Given, Item[T]{})
-		return l.Given[len(l.Given)-1].read(d)
+		l.Elements = append(l.Elements, Item[T]{})
+		return l.Elements[len(l.Elements)-1].read(d)
 	})
 }
 

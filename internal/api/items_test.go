@@ -17,21 +17,21 @@ type several struct {
 
 // An element that is wrong keeps its refusal, and all others are read.
 func TestElementsAnswerForThemselves(t *testing.T) {
-	v := several{List: Items[inner]{Most: 9}}
+	v := several{List: Items[inner]{Max: 9}}
 	const body = `{"before":"x","list":[ {"a":1} ,{"a":"one"},7,null,{"nope":[{}]},{"b/~c":[{"a":{}}]},{"a":2}],"after":true}`
 	if err := DecodeJSON([]byte(body), &v); err != nil {
 		t.Fatal(err)
 	}
-	if v.Before != "x" || !v.After || len(v.List.Given) != 7 || *v.List.Given[0].Value.A != 1 || *v.List.Given[6].Value.A != 2 {
+	if v.Before != "x" || !v.After || len(v.List.Elements) != 7 || *v.List.Elements[0].Value.A != 1 || *v.List.Elements[6].Value.A != 2 {
 		t.Errorf("%+v", v)
 	}
 	for i, want := range []string{"", "/a", "", "", "/nope", "/b~1~0c/0/a", ""} {
-		it := v.List.Given[i]
+		it := v.List.Elements[i]
 		if wrong := i%6 != 0 && i != 3; wrong != (it.Err != nil) || wrong && it.Err.Field != want {
 			t.Errorf("element %d: %+v, want %q", i, it.Err, want)
 		}
 	}
-	if got := string(v.List.Given[0].Text) + string(v.List.Given[4].Text); got != `{"a":1}{"nope":[{}]}` {
+	if got := string(v.List.Elements[0].Text) + string(v.List.Elements[4].Text); got != `{"a":1}{"nope":[{}]}` {
 		t.Errorf("the texts are %s", got)
 	}
 }
@@ -51,7 +51,7 @@ func TestAListIsRefusedWhole(t *testing.T) {
 		{"too deep by the list around it", `[{"nope":` + deep + `}]`, job.Invalid, anyField},
 		{"no end", `[{}`, job.Invalid, "/list"},
 	} {
-		v := several{List: Items[inner]{Most: 3}}
+		v := several{List: Items[inner]{Max: 3}}
 		err := DecodeJSON([]byte(`{"list":`+tt.list+`}`), &v)
 		e, ok := errors.AsType[*job.Error](err)
 		if !ok || e.Code != tt.code || tt.field != anyField && e.Field != tt.field {
@@ -68,7 +68,7 @@ func FuzzItems(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, list []byte) {
-		v := Items[inner]{Most: 100}
+		v := Items[inner]{Max: 100}
 		err := DecodeJSON(list, &v)
 		switch {
 		case err == nil && !json.Valid(list):
@@ -80,12 +80,12 @@ func FuzzItems(f *testing.F) {
 			return
 		}
 		var texts []json.RawMessage
-		if err := json.Unmarshal(list, &texts); err != nil || len(texts) != len(v.Given) {
-			t.Fatalf("%q: %d elements, want %d (%v)", list, len(v.Given), len(texts), err)
+		if err := json.Unmarshal(list, &texts); err != nil || len(texts) != len(v.Elements) {
+			t.Fatalf("%q: %d elements, want %d (%v)", list, len(v.Elements), len(texts), err)
 		}
 		for i, text := range texts {
-			if string(v.Given[i].Text) != string(text) {
-				t.Fatalf("element %d is %q, want %q", i, v.Given[i].Text, text)
+			if string(v.Elements[i].Text) != string(text) {
+				t.Fatalf("element %d is %q, want %q", i, v.Elements[i].Text, text)
 			}
 		}
 	})

@@ -16,14 +16,14 @@ import (
 // has it, but a wait that is none is refused: whoever sends it means something.
 type Prefer struct {
 	RespondAsync bool
-	Waits        bool // a wait is asked for, which may be 0
+	HasWait      bool // a wait is asked for, which may be 0
 	Wait         time.Duration
 	WatchCancel  bool          // the watch URL may cancel
 	WatchTTL     time.Duration // of the watch URL; 0 for the usual time
 }
 
 // PreferOf reads the header Prefer.
-func PreferOf(h http.Header) (Prefer, error) {
+func ParsePrefer(h http.Header) (Prefer, error) {
 	var p Prefer
 	for _, line := range h["Prefer"] {
 		for item := range strings.SplitSeq(line, ",") {
@@ -46,8 +46,8 @@ func (p *Prefer) add(item string) error {
 		if err != nil {
 			return err
 		}
-		if !p.Waits {
-			p.Waits, p.Wait = true, wait
+		if !p.HasWait {
+			p.HasWait, p.Wait = true, wait
 		}
 	case "watch":
 		if unquoted(value) != "cancel" {
@@ -109,7 +109,7 @@ func (p Prefer) String() string {
 	if p.RespondAsync {
 		items = append(items, "respond-async")
 	}
-	if p.Waits {
+	if p.HasWait {
 		items = append(items, "wait="+strconv.FormatInt(int64(p.Wait/time.Second), 10))
 	}
 	if p.WatchCancel {

@@ -18,14 +18,14 @@ func TestPrefer(t *testing.T) {
 	}{
 		{"nothing", nil, Prefer{}, true},
 		{"an empty line", []string{""}, Prefer{}, true},
-		{"a wait", []string{"wait=10"}, Prefer{Waits: true, Wait: 10 * time.Second}, true},
-		{"the longest wait", []string{"wait=60"}, Prefer{Waits: true, Wait: time.Minute}, true},
-		{"no wait is one too", []string{"wait=0"}, Prefer{Waits: true}, true},
-		{"names have no case, and space does not count", []string{" Wait = 5 ;x=y"}, Prefer{Waits: true, Wait: 5 * time.Second}, true},
-		{"a quoted wait", []string{`wait="5"`}, Prefer{Waits: true, Wait: 5 * time.Second}, true},
-		{"both", []string{"respond-async, wait=5"}, Prefer{RespondAsync: true, Waits: true, Wait: 5 * time.Second}, true},
-		{"both on two lines", []string{"wait=5", "respond-async"}, Prefer{RespondAsync: true, Waits: true, Wait: 5 * time.Second}, true},
-		{"the first of two counts", []string{"wait=5, wait=6"}, Prefer{Waits: true, Wait: 5 * time.Second}, true},
+		{"a wait", []string{"wait=10"}, Prefer{HasWait: true, Wait: 10 * time.Second}, true},
+		{"the longest wait", []string{"wait=60"}, Prefer{HasWait: true, Wait: time.Minute}, true},
+		{"no wait is one too", []string{"wait=0"}, Prefer{HasWait: true}, true},
+		{"names have no case, and space does not count", []string{" Wait = 5 ;x=y"}, Prefer{HasWait: true, Wait: 5 * time.Second}, true},
+		{"a quoted wait", []string{`wait="5"`}, Prefer{HasWait: true, Wait: 5 * time.Second}, true},
+		{"both", []string{"respond-async, wait=5"}, Prefer{RespondAsync: true, HasWait: true, Wait: 5 * time.Second}, true},
+		{"both on two lines", []string{"wait=5", "respond-async"}, Prefer{RespondAsync: true, HasWait: true, Wait: 5 * time.Second}, true},
+		{"the first of two counts", []string{"wait=5, wait=6"}, Prefer{HasWait: true, Wait: 5 * time.Second}, true},
 		{"others are ignored", []string{"return=minimal, handling=lenient; x, foo"}, Prefer{}, true},
 		{"a watch URL that may cancel", []string{"watch=cancel"}, Prefer{WatchCancel: true}, true},
 		{"for a minute", []string{"watch=cancel, Watch-TTL=60, watch-ttl=70"}, Prefer{WatchCancel: true, WatchTTL: time.Minute}, true},
@@ -45,7 +45,7 @@ func TestPrefer(t *testing.T) {
 		{"half a quote", []string{`wait="`}, Prefer{}, false},
 		{"a second one that is bad", []string{"wait=5, wait=x"}, Prefer{}, false},
 	} {
-		got, err := PreferOf(http.Header{"Prefer": tt.lines})
+		got, err := ParsePrefer(http.Header{"Prefer": tt.lines})
 		if (err == nil) != tt.ok || got != tt.want || err != nil && job.CodeOf(err) != job.Invalid {
 			t.Errorf("%s: %+v, %v", tt.rule, got, err)
 		}
@@ -58,14 +58,14 @@ func FuzzPrefer(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, line string) {
-		p, err := PreferOf(http.Header{"Prefer": {line}})
+		p, err := ParsePrefer(http.Header{"Prefer": {line}})
 		if err != nil {
 			return
 		}
-		if p.Wait < 0 || p.Wait > job.MaxWait || p.Wait > 0 && !p.Waits {
+		if p.Wait < 0 || p.Wait > job.MaxWait || p.Wait > 0 && !p.HasWait {
 			t.Fatalf("%q: %+v", line, p)
 		}
-		again, err := PreferOf(http.Header{"Prefer": strings.Split(p.String(), "\n")})
+		again, err := ParsePrefer(http.Header{"Prefer": strings.Split(p.String(), "\n")})
 		if err != nil || again != p {
 			t.Fatalf("%q: %+v, then %+v, %v", line, p, again, err)
 		}

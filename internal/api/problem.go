@@ -61,11 +61,11 @@ type Problem struct {
 	Code   job.Code     `json:"code"`
 	Field  string       `json:"field,omitempty"`  // a JSON pointer to what is wrong
 	Error  *job.Failure `json:"error,omitempty"`  // why the job failed, where that is the reason
-	Errors []Fault      `json:"errors,omitempty"` // of a refusal of many: what is wrong with whom
+	Errors []ItemError  `json:"errors,omitempty"` // of a refusal of many: what is wrong with whom
 }
 
 // Fault is what is wrong with one of many that were refused together.
-type Fault struct {
+type ItemError struct {
 	Field  string   `json:"field"` // a JSON pointer to it
 	Status int      `json:"status"`
 	Code   job.Code `json:"code"`
@@ -73,22 +73,22 @@ type Fault struct {
 }
 
 // FaultOf is an error as one of many.
-func FaultOf(err error) Fault {
+func ItemErrorOf(err error) ItemError {
 	p := ProblemOf(err)
-	return Fault{Field: p.Field, Status: p.Status, Code: p.Code, Detail: p.Detail}
+	return ItemError{Field: p.Field, Status: p.Status, Code: p.Code, Detail: p.Detail}
 }
 
 // Together is a refusal of many because of some: the problem is the first one's,
 // and carries those that are listed.
-type Together struct {
-	First error
-	All   []Fault
+type BatchError struct {
+	First  error
+	Errors []ItemError
 }
 
-func (e *Together) Error() string { return e.First.Error() }
+func (e *BatchError) Error() string { return e.First.Error() }
 
 // Unwrap gives the first.
-func (e *Together) Unwrap() error { return e.First }
+func (e *BatchError) Unwrap() error { return e.First }
 
 // JobFailed is a refusal because of how a job ended: the problem then carries the
 // job's own failure.
@@ -112,8 +112,8 @@ func ProblemOf(err error) Problem {
 	if e, ok := errors.AsType[*JobFailed](err); ok {
 		p.Error = e.Failure
 	}
-	if e, ok := errors.AsType[*Together](err); ok {
-		p.Errors = e.All
+	if e, ok := errors.AsType[*BatchError](err); ok {
+		p.Errors = e.Errors
 	}
 	p.Status = StatusOf(p.Code)
 	p.Title = http.StatusText(p.Status)

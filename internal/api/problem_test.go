@@ -96,7 +96,7 @@ func TestARefusalOfManySaysWhy(t *testing.T) {
 	first, second := job.Errorf(job.UnknownQueue, "no queue"), job.Errorf(job.KeyFull, "full")
 	first.Field, second.Field = "/jobs/1", "/jobs/7"
 	w := httptest.NewRecorder()
-	WriteProblem(w, &Together{First: first, All: []Fault{FaultOf(first), FaultOf(second)}})
+	WriteProblem(w, &BatchError{First: first, Errors: []ItemError{ItemErrorOf(first), ItemErrorOf(second)}})
 	const want = `{"type":"about:blank","title":"Not Found","status":404,"detail":"no queue","code":"unknown_queue","field":"/jobs/1","errors":[` +
 		`{"field":"/jobs/1","status":404,"code":"unknown_queue","detail":"no queue"},{"field":"/jobs/7","status":429,"code":"key_full","detail":"full"}]}`
 	if got := w.Body.String(); w.Code != 404 || got != want {

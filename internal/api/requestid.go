@@ -13,7 +13,7 @@ const (
 
 // Identify gives every answer an X-Request-ID, the caller's own where it sent a
 // usable one.
-func Identify(next http.Handler) http.Handler {
+func RequestID(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := Header(r, requestIDHeader)
 		if !validRequestID(id) {

@@ -18,19 +18,19 @@ type Mux interface {
 // Routed is a [http.ResponseWriter] that is told which pattern of the mux took its
 // request. A middleware in front of the gate cannot read that from the request: the gate
 // may pass on another one, in which only what is believed is left.
-type Routed interface{ Routed(pattern string) }
+type RouteRecorder interface{ RecordRoute(pattern string) }
 
 // Route has the mux answer, and tells w by which pattern where it is a [Routed].
 //
 // A path that the mux would tidy up and redirect is answered here: where a client
 // left a job's id empty, /v1/jobs//cancel is not to become a call that cancels many.
-func Route(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {
+func Dispatch(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {
 	if untidy(r.URL.EscapedPath()) {
 		nothingAt(w, r)
 		return
 	}
-	if to, ok := w.(Routed); ok {
-		defer func() { to.Routed(r.Pattern) }()
+	if to, ok := w.(RouteRecorder); ok {
+		defer func() { to.RecordRoute(r.Pattern) }()
 	}
 	mux.ServeHTTP(w, r)
 }

@@ -62,7 +62,7 @@ func converse(t *testing.T, talk func(conn net.Conn, answers *bufio.Reader)) {
 		l.conns <- theirs
 		HandleUnknown(mux)
 		mux.HandleFunc("POST /refused", func(w http.ResponseWriter, r *http.Request) { WriteProblem(w, job.Errorf(job.Forbidden, "not here")) })
-		srv := &http.Server{Handler: Timeouts{}.BoundAnswers(Timeouts{}.BoundBodies(mux))}
+		srv := &http.Server{Handler: Timeouts{}.BoundResponses(Timeouts{}.BoundBodies(mux))}
 		done := make(chan struct{})
 		go func() { _ = srv.Serve(l); close(done) }()
 		talk(ours, bufio.NewReader(ours))

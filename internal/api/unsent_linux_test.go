@@ -21,7 +21,7 @@ func TestLittleWaitsInTheKernel(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	conn, err := Timeouts{Write: 200 * time.Millisecond}.Listener(l).Accept()
+	conn, err := Timeouts{Write: 200 * time.Millisecond}.BoundListener(l).Accept()
 	if err != nil {
 		t.Fatal(err)
 	}

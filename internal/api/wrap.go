@@ -72,7 +72,7 @@ func failed(log *slog.Logger, res *response, r *http.Request, err error) {
 		if !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 			log.Error("a request failed", attributes(res, r, "error", err)...)
 		}
-		err = BrokenOff(err)
+		err = RequestAborted(err)
 	}
 	p := ProblemOf(err)
 	switch {
@@ -90,7 +90,7 @@ func failed(log *slog.Logger, res *response, r *http.Request, err error) {
 
 // BrokenOff is the refusal of a request whose context ended before its answer was known.
 // Its client has most likely left; where it has not, this is not a defect to look for.
-func BrokenOff(cause error) error {
+func RequestAborted(cause error) error {
 	return job.Because(job.Unavailable, cause, "the request was broken off before its answer was known: what it asked for may have been done or not")
 }
 

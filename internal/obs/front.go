@@ -115,7 +115,7 @@ func (a *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 }
 
 // Routed is told which pattern of the mux took the request.
-func (a *answer) Routed(pattern string) { a.pattern = pattern }
+func (a *answer) RecordRoute(pattern string) { a.pattern = pattern }
 
 // code is the status that the client was sent; 0 when the answer was cut off before.
 func (a *answer) code() int {

@@ -105,7 +105,7 @@ func (d *door) await(r *http.Request) error {
 	case <-timer.C:
 		return errNotStarted
 	case <-r.Context().Done():
-		return api.BrokenOff(r.Context().Err())
+		return api.RequestAborted(r.Context().Err())
 	}
 }
 

@@ -27,7 +27,7 @@ func makeGate(cfg config.Config, data *dataDir) (*gate.Gate, error) {
 		AllowedOrigins: cfg.AllowedOrigins,
 		TrustedProxies: cfg.Proxies(),
 		Tokens:         tokens,
-		TokenLife:      cfg.WatchTTL,
+		TokenTTL:       cfg.WatchTTL,
 	}, nil
 }
 
@@ -42,15 +42,15 @@ func (d *dataDir) watchKey() ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the key of the watch tokens cannot be read: %w", err)
 	}
-	if len(key) != gate.TokenKey {
-		return nil, fmt.Errorf("%s is damaged: it has %d bytes, not %d; delete it and a new one is made, to which the watch URLs given out so far are strangers", path, len(key), gate.TokenKey)
+	if len(key) != gate.TokenKeySize {
+		return nil, fmt.Errorf("%s is damaged: it has %d bytes, not %d; delete it and a new one is made, to which the watch URLs given out so far are strangers", path, len(key), gate.TokenKeySize)
 	}
 	return key, nil
 }
 
 // makeWatchKey writes a key beside its place and then moves it there, whole.
 func (d *dataDir) makeWatchKey(path string) ([]byte, error) {
-	key := make([]byte, gate.TokenKey)
+	key := make([]byte, gate.TokenKeySize)
 	rand.Read(key) // never fails
 	err := writeSynced(path+".new", key)
 	if err == nil {

@@ -59,8 +59,8 @@ type house struct {
 	files   *files.Dir // that came with jobs
 	engine  *engine.Engine
 	runners []*runner.Runner
-	jobs    *jobs.Face
-	chat    *chat.Face // nil without a queue for it
+	jobs    *jobs.API
+	chat    *chat.API // nil without a queue for it
 	health  health
 	door    *door // of those who come through the program that the server lives in
 
@@ -151,7 +151,7 @@ func (h *house) furnish(ctx context.Context) (err error) {
 	h.health.room = h.engine.HasRoom
 	h.follow()
 	h.runners = h.makeRunners(h.executors)
-	h.jobs = jobs.New(jobs.Config{Engine: jobs.Of(h.engine), Files: h.files, Gate: h.gate, Log: h.log, Stopping: h.leaving})
+	h.jobs = jobs.New(jobs.Config{Engine: jobs.FromEngine(h.engine), Files: h.files, Gate: h.gate, Log: h.log, Stopping: h.leaving})
 	if _, ok := h.cfg.Queues[chatQueue]; ok {
 		h.chat = chat.New(chat.Config{
 			Engine:        h.engine,
@@ -159,7 +159,7 @@ func (h *house) furnish(ctx context.Context) (err error) {
 			Queue:         chatQueue,
 			Log:           h.log,
 			Gate:          h.gate,
-			Follow:        h.seen.questions(),
+			Trace:         h.seen.questions(),
 			Stopping:      h.leaving.Done(),
 		})
 	}
@@ -245,11 +245,11 @@ func (h *house) listen(ctx context.Context) error {
 		ReadHeaderTimeout: headerWait,
 		IdleTimeout:       idleWait,
 		MaxHeaderBytes:    headerBytes,
-		BaseContext:       func(net.Listener) context.Context { return api.Direct(context.Background()) },
+		BaseContext:       func(net.Listener) context.Context { return api.WithDirect(context.Background()) },
 		ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- srv.Serve(h.gate.Timeouts.Listener(h.listener)) }()
+	go func() { failed <- srv.Serve(h.gate.Timeouts.BoundListener(h.listener)) }()
 	select {
 	case err := <-failed:
 		return err

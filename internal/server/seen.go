@@ -65,7 +65,7 @@ func (s *seen) calls() llm.Follow {
 	return s.traces.Call
 }
 
-func (s *seen) questions() chat.Follow {
+func (s *seen) questions() chat.TraceFunc {
 	if s.traces == nil {
 		return nil
 	}
@@ -75,7 +75,7 @@ func (s *seen) questions() chat.Follow {
 // register adds what only programs on this machine may ask.
 func (s *seen) register(mux api.Mux) {
 	if s.listener == nil {
-		mux.Handle("GET /metrics", gate.Local(s.metrics.Handler()))
+		mux.Handle("GET /metrics", gate.LocalOnly(s.metrics.Handler()))
 	}
 	if !s.pprof {
 		return
@@ -87,7 +87,7 @@ func (s *seen) register(mux api.Mux) {
 		"GET /debug/pprof/symbol":  pprof.Symbol,
 		"GET /debug/pprof/trace":   pprof.Trace,
 	} {
-		mux.Handle(pattern, gate.Local(handler))
+		mux.Handle(pattern, gate.LocalOnly(handler))
 	}
 }
 

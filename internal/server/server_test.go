@@ -101,7 +101,7 @@ func (s *served) send(method, path, body string, headers ...string) *http.Respon
 	for i := 0; i+1 < len(headers); i += 2 {
 		req.Header.Set(headers[i], headers[i+1])
 	}
-	held := &http.Client{Transport: openapitest.Transport(s.t)}
+	held := &http.Client{Transport: openapitest.CheckTransport(s.t)}
 	res, err := held.Do(req)
 	if err != nil {
 		s.t.Fatal(err)

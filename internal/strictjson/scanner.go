@@ -38,13 +38,13 @@ func (s *Scanner) AtEnd() bool {
 }
 
 // Inside says that it stands in an object or an array.
-func (s *Scanner) Inside() bool { return s.depth > 0 }
+func (s *Scanner) Nested() bool { return s.depth > 0 }
 
 // Since is the text from where an earlier copy of the scanner stood.
 func (s *Scanner) Since(earlier Scanner) []byte { return s.data[earlier.pos:s.pos:s.pos] }
 
 // Broken is a syntax error where the scanner is.
-func (s *Scanner) Broken(why string) *job.Error {
+func (s *Scanner) SyntaxError(why string) *job.Error {
 	return job.Errorf(job.Invalid, "the JSON is broken at byte %d: %s", s.pos, why)
 }
 
@@ -86,7 +86,7 @@ func (s *Scanner) Skip() *job.Error {
 	case '{':
 		return s.Members(func(_, _ []byte) *job.Error { return nil })
 	case '[':
-		return s.Items(s.Skip)
+		return s.Array(s.Skip)
 	case '"':
 		_, err := s.String()
 		return err
@@ -104,7 +104,7 @@ func (s *Scanner) Skip() *job.Error {
 // Literal passes over a word: true, false or null.
 func (s *Scanner) Literal(word string) *job.Error {
 	if !bytes.HasPrefix(s.data[s.pos:], []byte(word)) {
-		return s.Broken("a value is missing")
+		return s.SyntaxError("a value is missing")
 	}
 	s.pos += len(word)
 	return nil
@@ -112,17 +112,17 @@ func (s *Scanner) Literal(word string) *job.Error {
 
 // Each walks over an object: member is called behind each name's colon and reads
 // the value. An error's field gets the name before it.
-func (s *Scanner) Each(member func(name []byte) *job.Error) *job.Error {
+func (s *Scanner) Object(member func(name []byte) *job.Error) *job.Error {
 	return s.sequence('}', func(int) *job.Error {
 		if s.Peek() != '"' {
-			return s.Broken("a name in quotes is missing")
+			return s.SyntaxError("a name in quotes is missing")
 		}
 		name, err := s.String()
 		if err != nil {
 			return err
 		}
 		if s.Peek() != ':' {
-			return s.Broken("a colon is missing")
+			return s.SyntaxError("a colon is missing")
 		}
 		s.pos++
 		if err := member(name); err != nil {
@@ -136,9 +136,9 @@ func (s *Scanner) Each(member func(name []byte) *job.Error) *job.Error {
 // and its value, as that is written.
 func (s *Scanner) Members(member func(name, value []byte) *job.Error) *job.Error {
 	var names nameSet
-	return s.Each(func(name []byte) *job.Error {
+	return s.Object(func(name []byte) *job.Error {
 		if !names.add(name) {
-			return Twice(name)
+			return DuplicateField(name)
 		}
 		value, err := s.Value()
 		if err != nil {
@@ -149,7 +149,7 @@ func (s *Scanner) Members(member func(name, value []byte) *job.Error) *job.Error
 }
 
 // Items walks over an array: item reads each one.
-func (s *Scanner) Items(item func() *job.Error) *job.Error {
+func (s *Scanner) Array(item func() *job.Error) *job.Error {
 	return s.sequence(']', func(i int) *job.Error {
 		if err := item(); err != nil {
 			return under(strconv.Itoa(i), err)
@@ -180,7 +180,7 @@ func (s *Scanner) sequence(end byte, one func(i int) *job.Error) *job.Error {
 			s.pos++
 			return nil
 		default:
-			return s.Broken("a comma or " + strconv.QuoteRune(rune(end)) + " is missing")
+			return s.SyntaxError("a comma or " + strconv.QuoteRune(rune(end)) + " is missing")
 		}
 	}
 }
@@ -224,9 +224,9 @@ func isPlain(text []byte) bool {
 
 func (s *Scanner) unended() *job.Error {
 	if s.pos >= len(s.data) {
-		return s.Broken("a string does not end")
+		return s.SyntaxError("a string does not end")
 	}
-	return s.Broken("a control character in a string must be escaped")
+	return s.SyntaxError("a control character in a string must be escaped")
 }
 
 func (s *Scanner) valid(text []byte) ([]byte, *job.Error) {
@@ -265,14 +265,14 @@ func (s *Scanner) escape() (rune, *job.Error) {
 	if c := s.at(s.pos + 1); c != 'u' {
 		i := strings.IndexByte(`"\/bfnrt`, c)
 		if i < 0 || c == 0 {
-			return 0, s.Broken("there is no such escape")
+			return 0, s.SyntaxError("there is no such escape")
 		}
 		s.pos += 2
 		return rune("\"\\/\b\f\n\r\t"[i]), nil
 	}
 	r, ok := s.hex(s.pos + 2)
 	if !ok {
-		return 0, s.Broken(`\u needs four hexadecimal digits`)
+		return 0, s.SyntaxError(`\u needs four hexadecimal digits`)
 	}
 	s.pos += 6
 	if utf16.IsSurrogate(r) {
@@ -303,15 +303,15 @@ func (s *Scanner) number() *job.Error {
 	}
 	whole := s.digits()
 	if whole == 0 {
-		return s.Broken("a value is missing")
+		return s.SyntaxError("a value is missing")
 	}
 	if whole > 1 && s.data[s.pos-whole] == '0' {
-		return s.Broken("a number may not begin with 0")
+		return s.SyntaxError("a number may not begin with 0")
 	}
 	if s.at(s.pos) == '.' {
 		s.pos++
 		if s.digits() == 0 {
-			return s.Broken("a digit is missing")
+			return s.SyntaxError("a digit is missing")
 		}
 	}
 	if c := s.at(s.pos); c == 'e' || c == 'E' {
@@ -320,7 +320,7 @@ func (s *Scanner) number() *job.Error {
 			s.pos++
 		}
 		if s.digits() == 0 {
-			return s.Broken("a digit is missing")
+			return s.SyntaxError("a digit is missing")
 		}
 	}
 	return nil
@@ -369,7 +369,7 @@ func (s *nameSet) add(name []byte) bool {
 }
 
 // Twice refuses a name that an object has given before.
-func Twice(name []byte) *job.Error {
+func DuplicateField(name []byte) *job.Error {
 	return job.Errorf(job.Invalid, "the field %s is given twice", job.Quote(string(name)))
 }
 

@@ -46,7 +46,7 @@ func (b *busy) Error() string { return b.refusal.Error() }
 
 func (b *busy) Unwrap() error { return b.refusal }
 
-func (f *Face) postChat(w http.ResponseWriter, r *http.Request) error {
+func (f *API) postChat(w http.ResponseWriter, r *http.Request) error {
 	var q question
 	if err := api.ReadJSON(r, maxAsk, &q); err != nil {
 		return err
@@ -75,7 +75,7 @@ func (f *Face) postChat(w http.ResponseWriter, r *http.Request) error {
 
 // ask stores a question and its job. A key makes it apply once: the same question
 // asked again with it is answered with the first one's job and conversation.
-func (f *Face) ask(ctx context.Context, owner job.Owner, q question, key string) (asked, error) {
+func (f *API) ask(ctx context.Context, owner job.Owner, q question, key string) (asked, error) {
 	if err := q.check(); err != nil {
 		return asked{}, err
 	}

@@ -16,7 +16,7 @@ const (
 	messagePage      = 50
 )
 
-func (f *Face) getConversations(w http.ResponseWriter, r *http.Request) error {
+func (f *API) getConversations(w http.ResponseWriter, r *http.Request) error {
 	limit, err := limitOf(r, conversationPage)
 	if err != nil {
 		return err
@@ -43,7 +43,7 @@ func (f *Face) getConversations(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (f *Face) postConversation(w http.ResponseWriter, r *http.Request) error {
+func (f *API) postConversation(w http.ResponseWriter, r *http.Request) error {
 	var in struct {
 		Title string `json:"title"`
 	}
@@ -61,7 +61,7 @@ func (f *Face) postConversation(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (f *Face) getMessages(w http.ResponseWriter, r *http.Request) error {
+func (f *API) getMessages(w http.ResponseWriter, r *http.Request) error {
 	id, err := conversation.ParseID(r.PathValue("id"))
 	if err != nil {
 		return err
@@ -107,7 +107,7 @@ func beforeOf(r *http.Request, id conversation.ID) (conversation.MessageID, erro
 
 // message is a message as it is shown. A pending answer is shown with what has
 // been said so far, and the number to watch on from: both of one moment.
-func (f *Face) message(ctx context.Context, owner job.Owner, m conversation.Message) (messageView, error) {
+func (f *API) message(ctx context.Context, owner job.Owner, m conversation.Message) (messageView, error) {
 	if m.Status != conversation.Processing {
 		return viewMessage(m), nil
 	}
@@ -146,7 +146,7 @@ func saidSoFar(u engine.Update) (text string, cursor int64) {
 
 // deleteConversation removes the conversation with all its messages and their jobs.
 // Answers that are still being written are cancelled.
-func (f *Face) deleteConversation(w http.ResponseWriter, r *http.Request) error {
+func (f *API) deleteConversation(w http.ResponseWriter, r *http.Request) error {
 	id, err := conversation.ParseID(r.PathValue("id"))
 	if err != nil {
 		return err

@@ -13,7 +13,7 @@ import (
 // socket was opened by, or ""; trace is what the question's job is a child of. ended is
 // called when the job is on disk, or with why the question was refused and the status
 // that HTTP has for that.
-type Follow func(ctx context.Context, parent string) (trace string, ended func(task job.ID, status int, err error))
+type TraceFunc func(ctx context.Context, parent string) (trace string, ended func(task job.ID, status int, err error))
 
 // askFollowed asks a question, with someone to follow it where there is anyone.
 func (s *session) askFollowed(q question, key string) (asked, error) {

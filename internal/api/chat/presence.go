@@ -13,7 +13,7 @@ import (
 const stay = 60 * time.Second
 
 // postHeartbeat notes that a user is here: their jobs are not abandoned.
-func (f *Face) postHeartbeat(w http.ResponseWriter, r *http.Request) error {
+func (f *API) postHeartbeat(w http.ResponseWriter, r *http.Request) error {
 	if err := noBody(r); err != nil {
 		return err
 	}

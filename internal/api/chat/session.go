@@ -21,15 +21,15 @@ var errFull = job.Errorf(job.TooLarge, "this socket follows %d tasks and takes n
 type session struct {
 	*stream.Session
 	// set once
-	face  *Face
+	face  *API
 	owner job.Owner
 	trace string // the traceparent that the socket came with, or ""
 }
 
-func (f *Face) getSocket(w http.ResponseWriter, r *http.Request) error {
+func (f *API) getSocket(w http.ResponseWriter, r *http.Request) error {
 	s := &session{face: f, owner: gate.Owner(r), trace: api.Traceparent(r)}
 	return f.sockets.Serve(w, r, maxMessage, func(socket *stream.Socket) {
-		s.Session = stream.NewSession(socket, stream.SessionRules{Max: maxFollowed, Full: errFull, Cut: s.cut})
+		s.Session = stream.NewSession(socket, stream.SessionConfig{MaxJobs: maxFollowed, ErrFull: errFull, AbortMessage: s.cut})
 		s.read()
 	})
 }

@@ -40,7 +40,7 @@ type site struct {
 	talks    *conversation.Conversations
 	work     chan job.Claimed // what the worker was given
 	orders   chan job.ID      // what it was told to cancel
-	face     *Face
+	face     *API
 	url      string
 	stopping chan struct{} // closed by the test that stops the server
 }
@@ -111,19 +111,19 @@ func newSiteOver(t testing.TB, slots int, plan faulty.Plan) *site {
 		}
 		http.DefaultClient.CloseIdleConnections()
 	})
-	s.open(stream.UsualPatience)
+	s.open(stream.DefaultDeadlines)
 	return s
 }
 
 // open puts a new face before the engine, as a restart would.
-func (s *site) open(p stream.Patience) {
+func (s *site) open(p stream.Deadlines) {
 	s.stopping = make(chan struct{})
 	stopping := s.stopping
 	s.face = New(Config{Engine: s.beats, Conversations: s.talks, Queue: "chat", Stopping: stopping})
-	s.face.sockets.Patience = p
+	s.face.sockets.Deadlines = p
 	mux := http.NewServeMux()
 	s.face.Register(mux)
-	server := httptest.NewServer(openapitest.Handler(s.TB, (&gate.Gate{Listen: []string{"127.0.0.1"}}).Handler(mux)))
+	server := httptest.NewServer(openapitest.CheckHandler(s.TB, (&gate.Gate{Listen: []string{"127.0.0.1"}}).Handler(mux)))
 	s.url = server.URL
 	face := s.face
 	s.Cleanup(func() {
@@ -319,7 +319,7 @@ func (l *line) listen() (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	openapitest.Message(l.s, "ChatMessage", data)
+	openapitest.CheckMessage(l.s, "ChatMessage", data)
 	a := answer{}
 	if err := json.NewDecoder(bytes.NewReader(data)).Decode(&a.body); err != nil {
 		l.s.Fatalf("heard %q", data)

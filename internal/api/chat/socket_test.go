@@ -345,7 +345,7 @@ func TestAStoppingServerTellsItsSocketsToComeBack(t *testing.T) {
 		t.Fatalf("a new socket: %v", err)
 	}
 
-	s.open(stream.UsualPatience)
+	s.open(stream.DefaultDeadlines)
 	h.say("done")
 	h.done("half done")
 	l = s.dial("ann")
@@ -361,7 +361,7 @@ func TestAStoppingServerTellsItsSocketsToComeBack(t *testing.T) {
 // A client that takes nothing is dropped; what it took it can go on from.
 func TestASlowReaderIsDroppedWithItsCursor(t *testing.T) {
 	s := newSite(t, 1)
-	s.open(stream.Patience{Write: 100 * time.Millisecond, Ping: time.Hour, Pong: time.Hour})
+	s.open(stream.Deadlines{Write: 100 * time.Millisecond, Ping: time.Hour, Pong: time.Hour})
 	l := s.dial("ann")
 	l.send(`{"type":"chat_query","query":"q"}`)
 	h := s.next()
@@ -384,7 +384,7 @@ func TestASlowReaderIsDroppedWithItsCursor(t *testing.T) {
 	if st.over || st.seq >= pieces {
 		t.Fatal("the client was not slow")
 	}
-	s.open(stream.UsualPatience)
+	s.open(stream.DefaultDeadlines)
 	l = s.dial("ann")
 	l.send(`{"type":"watch","task_id":"%s","after":%d}`, h.id(), st.seq)
 	for !st.over {
@@ -398,7 +398,7 @@ func TestASlowReaderIsDroppedWithItsCursor(t *testing.T) {
 // A client that does not answer a ping is gone, and its socket with it.
 func TestAClientThatIsGoneWithoutAWordIsDropped(t *testing.T) {
 	s := newSite(t, 1)
-	s.open(stream.Patience{Write: time.Hour, Ping: time.Millisecond, Pong: 10 * time.Millisecond})
+	s.open(stream.Deadlines{Write: time.Hour, Ping: time.Millisecond, Pong: 10 * time.Millisecond})
 	l := s.dial("ann") // it does not read, and so answers no ping
 	s.face.Wait()
 	if _, err := l.listen(); err == nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-func (f *Face) getStatus(w http.ResponseWriter, r *http.Request) error {
+func (f *API) getStatus(w http.ResponseWriter, r *http.Request) error {
 	snap, err := f.task(r.Context(), gate.Owner(r), r.PathValue("task"))
 	if err != nil {
 		return err
@@ -25,7 +25,7 @@ func (f *Face) getStatus(w http.ResponseWriter, r *http.Request) error {
 }
 
 // postCancel is idempotent: a task that has ended is answered as it ended.
-func (f *Face) postCancel(w http.ResponseWriter, r *http.Request) error {
+func (f *API) postCancel(w http.ResponseWriter, r *http.Request) error {
 	if err := noBody(r); err != nil {
 		return err
 	}
@@ -46,7 +46,7 @@ func (f *Face) postCancel(w http.ResponseWriter, r *http.Request) error {
 }
 
 // task finds one of the owner's tasks. A job of another kind is none.
-func (f *Face) task(ctx context.Context, owner job.Owner, text string) (engine.Snapshot, error) {
+func (f *API) task(ctx context.Context, owner job.Owner, text string) (engine.Snapshot, error) {
 	id, err := job.ParseID(text)
 	if err != nil {
 		return engine.Snapshot{}, noTask(text)
@@ -58,7 +58,7 @@ func (f *Face) task(ctx context.Context, owner job.Owner, text string) (engine.S
 	return snap, err
 }
 
-func (f *Face) cancel(ctx context.Context, owner job.Owner, text string) (engine.Snapshot, error) {
+func (f *API) cancel(ctx context.Context, owner job.Owner, text string) (engine.Snapshot, error) {
 	snap, err := f.task(ctx, owner, text)
 	if err != nil {
 		return engine.Snapshot{}, err
@@ -76,7 +76,7 @@ func noTask(text string) *job.Error {
 	return job.Errorf(job.NotFound, "there is no task %s", job.Quote(text))
 }
 
-func (f *Face) viewTask(r *http.Request, snap engine.Snapshot) (taskView, error) {
+func (f *API) viewTask(r *http.Request, snap engine.Snapshot) (taskView, error) {
 	v := f.viewSnapshot(r, snap)
 	if !snap.State.Ended() {
 		return v, nil
@@ -91,7 +91,7 @@ func (f *Face) viewTask(r *http.Request, snap engine.Snapshot) (taskView, error)
 
 // viewSnapshot is viewTask without a read: what an ended task said is what the snapshot
 // holds of it.
-func (f *Face) viewSnapshot(r *http.Request, snap engine.Snapshot) taskView {
+func (f *API) viewSnapshot(r *http.Request, snap engine.Snapshot) taskView {
 	id, _ := conversation.AnswerIDOf(&snap.Job)
 	v := taskView{
 		TaskID: snap.ID.String(), ConversationID: id.Conversation.String(),
@@ -120,7 +120,7 @@ func (v *taskView) show(m conversation.Message) {
 
 // answer is the message that an ended task left in its conversation; where the
 // conversation was deleted, or the task retried since, the one that it would have left.
-func (f *Face) answer(ctx context.Context, j *job.Job) (conversation.Message, error) {
+func (f *API) answer(ctx context.Context, j *job.Job) (conversation.Message, error) {
 	id, _ := conversation.AnswerIDOf(j)
 	m, err := f.conversations.Message(ctx, j.Owner, id)
 	if err == nil && m.Status == conversation.StatusOf(j.State) || err != nil && job.CodeOf(err) != job.NotFound {

@@ -27,7 +27,7 @@ type links struct {
 const jobsURL = "/v1/jobs/"
 
 // linksOf is where the asker of a request can follow a task.
-func (f *Face) linksOf(r *http.Request, j *job.Job) links {
+func (f *API) linksOf(r *http.Request, j *job.Job) links {
 	id := j.ID.String()
 	return links{
 		"/api/chat/status/" + id, "/api/chat/cancel/" + id, jobsURL + id + "/events", "/ws",

@@ -31,7 +31,7 @@ func (s *session) obey(in incoming) error {
 
 // query asks a question and watches its answer.
 func (s *session) query(in incoming) error {
-	if err := s.Room(); err != nil {
+	if err := s.CheckCapacity(); err != nil {
 		return err
 	}
 	a, err := s.askFollowed(question{Query: in.Query, ConversationID: in.ConversationID, Model: in.Model}, in.ClientID)
@@ -53,13 +53,13 @@ func (s *session) query(in incoming) error {
 
 // cancel asks for a task's end, and watches it to tell of it.
 func (s *session) cancel(in incoming) error {
-	if task, err := job.ParseID(in.TaskID); err == nil && !s.Follows(task) {
-		if err := s.Room(); err != nil {
+	if task, err := job.ParseID(in.TaskID); err == nil && !s.IsFollowing(task) {
+		if err := s.CheckCapacity(); err != nil {
 			return err
 		}
 	}
 	snap, err := s.face.cancel(s.Context(), s.owner, in.TaskID)
-	if err != nil || s.Follows(snap.ID) {
+	if err != nil || s.IsFollowing(snap.ID) {
 		return err
 	}
 	return s.watch(snap.ID, snap.Cursor)
@@ -67,7 +67,7 @@ func (s *session) cancel(in incoming) error {
 
 // watch follows a task from behind an entry.
 func (s *session) watch(task job.ID, after int64) error {
-	if err := s.Room(); err != nil {
+	if err := s.CheckCapacity(); err != nil {
 		return err
 	}
 	events := &taskEvents{encoder: encoder{task: task.String(), seq: after}, send: s.send}
@@ -135,12 +135,12 @@ func (e *taskEvents) Entries(entries []job.Entry) error {
 }
 
 // Updated sends the messages of one update.
-func (e *taskEvents) Updated(j *job.Job, _ bool) error {
+func (e *taskEvents) EndUpdate(j *job.Job, _ bool) error {
 	frames := e.update(watch.Update{Job: j, Entries: e.entries})
 	e.entries = nil
 	for _, frame := range frames {
 		if !e.send(frame) {
-			return stream.ErrGone
+			return stream.ErrClientGone
 		}
 	}
 	return nil
@@ -155,7 +155,7 @@ func (e *taskEvents) End(_ int64, j *job.Job) (send func() error) {
 	last := e.end(answer)
 	return func() error {
 		if !e.send(last) {
-			return stream.ErrGone
+			return stream.ErrClientGone
 		}
 		return nil
 	}

@@ -15,7 +15,7 @@ import (
 // job. inPath is the wildcard of the route's pattern that holds the job's id: to a token
 // any other job is not there. "" is for a route without one, whose handler checks each
 // job itself by [Grant.Of].
-func ByToken(right Rights, inPath string, h http.Handler) http.Handler {
+func AllowToken(right Rights, inPath string, h http.Handler) http.Handler {
 	return &opened{h, right, inPath}
 }
 
@@ -43,11 +43,11 @@ func (o *opened) check(r *http.Request, g Grant) error {
 		if err != nil {
 			return err
 		}
-		if err := g.Of(id); err != nil {
+		if err := g.CheckJob(id); err != nil {
 			return err
 		}
 	}
-	return g.May(o.right)
+	return g.CheckRights(o.right)
 }
 
 // WriteError answers as the handler's API does.
@@ -86,7 +86,7 @@ func (g *Gate) OpenToken(token string) (Grant, error) {
 }
 
 // Of refuses any job but the token's: to it that is not there.
-func (g *Grant) Of(id job.ID) error {
+func (g *Grant) CheckJob(id job.ID) error {
 	if id == g.Job {
 		return nil
 	}
@@ -94,7 +94,7 @@ func (g *Grant) Of(id job.ID) error {
 }
 
 // Current refuses a token that has expired since it was opened.
-func (g *Grant) Current() error {
+func (g *Grant) CheckExpiry() error {
 	if time.Now().Before(g.Expires) {
 		return nil
 	}
@@ -102,7 +102,7 @@ func (g *Grant) Current() error {
 }
 
 // May refuses what the token has no right to.
-func (g *Grant) May(right Rights) error {
+func (g *Grant) CheckRights(right Rights) error {
 	if g.Rights&right == right {
 		return nil
 	}

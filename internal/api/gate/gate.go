@@ -24,7 +24,7 @@ type Gate struct {
 	AllowedOrigins []string       // of pages that may follow jobs; "*" for all
 	TrustedProxies []netip.Prefix // believed, beside loopback, about who asks
 	Tokens         *Tokens        // nil: no watch token is given or taken
-	TokenLife      time.Duration  // of tokens whose submitter asked for no other
+	TokenTTL       time.Duration  // of tokens whose submitter asked for no other
 	Timeouts       api.Timeouts   // of clients
 }
 
@@ -33,7 +33,7 @@ type Gate struct {
 // the mux, so nobody else may.
 func (g *Gate) Handler(mux *http.ServeMux) http.Handler {
 	api.HandleUnknown(mux)
-	return g.Timeouts.BoundAnswers(g.Timeouts.BoundBodies(api.Identify(g.guard(mux))))
+	return g.Timeouts.BoundResponses(g.Timeouts.BoundBodies(api.RequestID(g.guard(mux))))
 }
 
 // guard lets in requests that may come in, in the name of who makes them: what follows
@@ -62,7 +62,7 @@ func (g *Gate) guard(mux *http.ServeMux) http.Handler {
 			refuse(mux, w, r, err)
 			return
 		}
-		api.Route(mux, w, admitted)
+		api.Dispatch(mux, w, admitted)
 	})
 }
 
@@ -103,7 +103,7 @@ func (g *Gate) WatchURL(r *http.Request, grant Grant, before, after string) stri
 		return ""
 	}
 	if grant.Expires.IsZero() {
-		grant.Expires = g.Tokens.now().Add(g.TokenLife)
+		grant.Expires = g.Tokens.now().Add(g.TokenTTL)
 	}
 	url := append(make([]byte, 0, 256), g.base(r)...)
 	url = grant.Job.Append(append(url, before...))

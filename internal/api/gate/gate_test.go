@@ -118,7 +118,7 @@ func TestARefusalHasTheShapeOfItsAPI(t *testing.T) {
 	own := func(w http.ResponseWriter, err error) { api.WriteJSON(w, http.StatusTeapot, string(job.CodeOf(err))) }
 	nothing := func(http.ResponseWriter, *http.Request) error { return nil }
 	mux := http.NewServeMux()
-	mux.Handle("GET /own/{id}", ByToken(MayCancel, "id", api.Wrap(nil, own, nothing)))
+	mux.Handle("GET /own/{id}", AllowToken(MayCancel, "id", api.Wrap(nil, own, nothing)))
 	mux.Handle("GET /native", api.Wrap(nil, api.WriteProblem, nothing))
 	h := g.Handler(mux)
 	token := seal(g.Tokens, aGrant())

@@ -11,7 +11,7 @@ import (
 // Local lets only programs on this machine ask. A request that a trusted proxy passes
 // on comes from where the proxy says; a proxy that does not say so should not pass
 // such paths on at all.
-func Local(next http.Handler) http.Handler {
+func LocalOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		peer, err := netip.ParseAddrPort(r.RemoteAddr)
 		if err != nil || !peer.Addr().Unmap().IsLoopback() {

@@ -9,7 +9,7 @@ import (
 // What is for programs on this machine answers nobody else, nor for anybody else.
 func TestLocalAnswersThisMachineAlone(t *testing.T) {
 	mux := http.NewServeMux()
-	mux.Handle("GET /inner", Local(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
+	mux.Handle("GET /inner", LocalOnly(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
 	front := (&Gate{Listen: []string{"0.0.0.0:80"}}).Handler(mux)
 	for name, c := range map[string]struct {
 		from, through string

@@ -56,7 +56,7 @@ type sealer struct {
 }
 
 // TokenKey is the length of the key of [NewTokens] in bytes.
-const TokenKey = 32
+const TokenKeySize = 32
 
 const (
 	tokenPrefix = "wt_"
@@ -67,8 +67,8 @@ const (
 
 // NewTokens makes the tokens of a secret key of [TokenKey] random bytes.
 func NewTokens(key []byte) (*Tokens, error) {
-	if len(key) != TokenKey {
-		return nil, fmt.Errorf("the key of watch tokens has %d bytes, not %d", len(key), TokenKey)
+	if len(key) != TokenKeySize {
+		return nil, fmt.Errorf("the key of watch tokens has %d bytes, not %d", len(key), TokenKeySize)
 	}
 	keys, err := hkdf.Expand(sha256.New, key, "meanwhile watch token 1", 2*32)
 	if err != nil {

@@ -19,7 +19,7 @@ var noon = time.Date(2030, 1, 31, 12, 0, 0, 0, time.UTC)
 
 // tokensAt are the tokens of a key of equal bytes, by a clock that stands still.
 func tokensAt(now time.Time, key byte) *Tokens {
-	t, err := NewTokens(bytes.Repeat([]byte{key}, TokenKey))
+	t, err := NewTokens(bytes.Repeat([]byte{key}, TokenKeySize))
 	if err != nil {
 		panic(err)
 	}
@@ -131,7 +131,7 @@ func FuzzToken(f *testing.F) {
 // guarded is a gate in front of calls that say who asks for what.
 func guarded(origins ...string) http.Handler {
 	s := &Gate{
-		Listen: []string{"127.0.0.1:8080"}, Tokens: tokensAt(noon, 1), TokenLife: time.Hour,
+		Listen: []string{"127.0.0.1:8080"}, Tokens: tokensAt(noon, 1), TokenTTL: time.Hour,
 		AllowedOrigins: origins,
 	}
 	mux := http.NewServeMux()
@@ -144,10 +144,10 @@ func guarded(origins ...string) http.Handler {
 	for _, pattern := range []string{
 		"GET /v1/jobs/{id}", "GET /v1/jobs/{id}/output", "GET /v1/jobs/{id}/events", "GET /v1/jobs/{id}/result",
 	} {
-		mux.Handle(pattern, ByToken(0, "id", http.HandlerFunc(say)))
+		mux.Handle(pattern, AllowToken(0, "id", http.HandlerFunc(say)))
 	}
-	mux.Handle("GET /v1/watch", ByToken(0, "", http.HandlerFunc(say)))
-	mux.Handle("POST /v1/jobs/{id}/cancel", ByToken(MayCancel, "id", http.HandlerFunc(say)))
+	mux.Handle("GET /v1/watch", AllowToken(0, "", http.HandlerFunc(say)))
+	mux.Handle("POST /v1/jobs/{id}/cancel", AllowToken(MayCancel, "id", http.HandlerFunc(say)))
 	for _, pattern := range []string{
 		"POST /v1/jobs/{id}/retry", "DELETE /v1/jobs/{id}", "GET /v1/jobs", "POST /v1/jobs", "GET /ws",
 	} {
@@ -306,7 +306,7 @@ func TestWhereAWatchURLLeads(t *testing.T) {
 		{"to loopback as it was asked", &Gate{}, "localhost:8080", "http://localhost:8080/v1/jobs/"},
 		{"by any other name it is a path: the name may lead to us from there only", &Gate{}, "meanwhile:8080", "/v1/jobs/"},
 	} {
-		tt.site.Tokens, tt.site.TokenLife = tokens, time.Hour
+		tt.site.Tokens, tt.site.TokenTTL = tokens, time.Hour
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Host = tt.host
 		g := aGrant()
@@ -326,7 +326,7 @@ func TestATokenBearsNoToken(t *testing.T) {
 	s := &Gate{Tokens: tokensAt(noon, 1)}
 	mux := http.NewServeMux()
 	asked := 0
-	mux.Handle("GET /v1/watch", ByToken(0, "", http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+	mux.Handle("GET /v1/watch", AllowToken(0, "", http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		asked++
 		if got := s.WatchURL(r, aGrant(), "/v1/jobs/", "/events"); got != "" {
 			t.Errorf("it gets %s", got)

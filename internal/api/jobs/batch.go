@@ -27,11 +27,11 @@ type batch struct {
 
 // submitBatch stores several jobs: 200 once all that were not refused are on disk,
 // with what became of each, in their order.
-func (f *Face) submitBatch(w http.ResponseWriter, r *http.Request) error {
+func (f *API) submitBatch(w http.ResponseWriter, r *http.Request) error {
 	if _, err := query(r); err != nil {
 		return err
 	}
-	prefer, err := api.PreferOf(r.Header)
+	prefer, err := api.ParsePrefer(r.Header)
 	if err != nil {
 		return err
 	}
@@ -57,7 +57,7 @@ func (f *Face) submitBatch(w http.ResponseWriter, r *http.Request) error {
 
 // receiveBatch reads a batch and has it stored, while there is room for its body. That
 // is free again before the answer, after which the client may send another.
-func (f *Face) receiveBatch(r *http.Request) ([]engine.Submitted, error) {
+func (f *API) receiveBatch(r *http.Request) ([]engine.Submitted, error) {
 	if err := f.intake.enter(r.ContentLength); err != nil {
 		return nil, err
 	}
@@ -71,7 +71,7 @@ func (f *Face) receiveBatch(r *http.Request) ([]engine.Submitted, error) {
 
 // readBatch reads a batch, of which single jobs may be wrong.
 func readBatch(r *http.Request) (*batch, error) {
-	b := &batch{Jobs: api.Items[submission]{Most: job.MaxBatch}}
+	b := &batch{Jobs: api.Items[submission]{Max: job.MaxBatch}}
 	if err := api.RequireJSON(r); err != nil {
 		return nil, err
 	}
@@ -87,7 +87,7 @@ func readBatch(r *http.Request) (*batch, error) {
 
 // check looks at what is of the batch and not of one job.
 func (b *batch) check() error {
-	n := len(b.Jobs.Given)
+	n := len(b.Jobs.Elements)
 	switch longest := b.keyOf(job.MaxBatch - 1); {
 	case n == 0:
 		return refuse("/jobs", "jobs is missing or empty: it is a list of 1 to %d jobs, each as in POST /v1/jobs", job.MaxBatch)
@@ -96,8 +96,8 @@ func (b *batch) check() error {
 	case len(longest) > job.MaxKey:
 		return job.Errorf(job.Invalid, "the Idempotency-Key of a batch has at most %d characters", job.MaxKey-len(longest)+len(b.key))
 	}
-	for i := range b.Jobs.Given {
-		if b.Jobs.Given[i].Value.IdempotencyKey != nil {
+	for i := range b.Jobs.Elements {
+		if b.Jobs.Elements[i].Value.IdempotencyKey != nil {
 			return refuse(itemPointer(i)+"/idempotency_key", "the header Idempotency-Key gives every job of the batch its key: leave out one or the other")
 		}
 	}
@@ -108,8 +108,8 @@ func (b *batch) check() error {
 func (b *batch) keyOf(i int) string { return b.key + "/" + strconv.Itoa(i) }
 
 // storeBatch has the engine store what may be stored, and says what became of each.
-func (f *Face) storeBatch(r *http.Request, b *batch) ([]engine.Submitted, error) {
-	became := make([]engine.Submitted, len(b.Jobs.Given))
+func (f *API) storeBatch(r *http.Request, b *batch) ([]engine.Submitted, error) {
+	became := make([]engine.Submitted, len(b.Jobs.Elements))
 	requests := make([]engine.Request, 0, len(became))
 	places := make([]int, 0, len(became)) // of the requests
 	owner, trace := gate.Owner(r), api.Traceparent(r)
@@ -137,8 +137,8 @@ func (f *Face) storeBatch(r *http.Request, b *batch) ([]engine.Submitted, error)
 }
 
 // requestOfItem is what one job of the batch asks for.
-func (f *Face) requestOfItem(b *batch, i int) (engine.Request, error) {
-	it := &b.Jobs.Given[i]
+func (f *API) requestOfItem(b *batch, i int) (engine.Request, error) {
+	it := &b.Jobs.Elements[i]
 	if it.Err != nil {
 		return engine.Request{}, it.Err
 	}
@@ -180,17 +180,17 @@ func (b *batch) refusal(became []engine.Submitted) error {
 	if !b.Atomic {
 		return nil
 	}
-	var t *api.Together
+	var t *api.BatchError
 	for i := range became {
 		err := became[i].Err
 		if err == nil || job.CodeOf(err) == job.BatchRefused {
 			continue
 		}
 		if t == nil {
-			t = &api.Together{First: err}
+			t = &api.BatchError{First: err}
 		}
-		if len(t.All) < mostBlamed {
-			t.All = append(t.All, api.FaultOf(err))
+		if len(t.Errors) < mostBlamed {
+			t.Errors = append(t.Errors, api.ItemErrorOf(err))
 		}
 	}
 	if t == nil {
@@ -212,7 +212,7 @@ func allExisting(became []engine.Submitted) bool {
 const usualAnswer = 1 << 10
 
 // answerBatch writes each job, or why it was refused.
-func (f *Face) answerBatch(w http.ResponseWriter, became []engine.Submitted, watch func(*job.Job) string) {
+func (f *API) answerBatch(w http.ResponseWriter, became []engine.Submitted, watch func(*job.Job) string) {
 	f.answer(w, http.StatusOK, func(b []byte) []byte {
 		b = append(slices.Grow(b, len(became)*usualAnswer), `{"object":"list","data":[`...)
 		for i := range became {

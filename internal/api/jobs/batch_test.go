@@ -97,7 +97,7 @@ func TestAnAtomicBatchIsRefusedWhole(t *testing.T) {
 	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || w.Header().Get("Retry-After") == "" {
 		t.Fatalf("%v %v", err, w.Header())
 	}
-	want := []api.Fault{{Field: "/jobs/1", Status: 503, Code: job.QueueFull, Detail: "the queue is full"}, {Field: "/jobs/2", Status: 422, Code: job.IdempotencyMismatch, Detail: "another body"}}
+	want := []api.ItemError{{Field: "/jobs/1", Status: 503, Code: job.QueueFull, Detail: "the queue is full"}, {Field: "/jobs/2", Status: 422, Code: job.IdempotencyMismatch, Detail: "another body"}}
 	if !reflect.DeepEqual(p.Errors, want) {
 		t.Errorf("%+v", p.Errors)
 	}

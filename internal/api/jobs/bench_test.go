@@ -93,7 +93,7 @@ func benchmarkEvent(b *testing.B, direct bool) {
 	f.watch = func(int64) stream.Watcher { return &chatter{left: int64(b.N)} }
 	server := httptest.NewUnstartedServer(f.handler())
 	if direct {
-		server.Config.BaseContext = func(net.Listener) context.Context { return api.Direct(context.Background()) }
+		server.Config.BaseContext = func(net.Listener) context.Context { return api.WithDirect(context.Background()) }
 	}
 	server.Start()
 	defer server.Close()

@@ -11,17 +11,17 @@ import (
 
 // cancel asks for a job's end: 202 while it still runs, 200 once it has ended,
 // whoever ended it.
-func (f *Face) cancel(w http.ResponseWriter, r *http.Request) error {
+func (f *API) cancel(w http.ResponseWriter, r *http.Request) error {
 	return f.change(w, r, f.engine.Cancel, accepted)
 }
 
 // retry queues an ended job again: 202, also when the new attempt is over already.
-func (f *Face) retry(w http.ResponseWriter, r *http.Request) error {
+func (f *API) retry(w http.ResponseWriter, r *http.Request) error {
 	return f.change(w, r, f.engine.Retry, func(*job.Job) int { return http.StatusAccepted })
 }
 
 // change answers the job as a call without a body left it.
-func (f *Face) change(w http.ResponseWriter, r *http.Request, do func(context.Context, job.Owner, job.ID) (engine.Snapshot, error), status func(*job.Job) int) error {
+func (f *API) change(w http.ResponseWriter, r *http.Request, do func(context.Context, job.Owner, job.ID) (engine.Snapshot, error), status func(*job.Job) int) error {
 	owner, id, err := subject(r)
 	if err != nil {
 		return err
@@ -38,7 +38,7 @@ func (f *Face) change(w http.ResponseWriter, r *http.Request, do func(context.Co
 }
 
 // delete removes a job: 204, and 204 again.
-func (f *Face) delete(w http.ResponseWriter, r *http.Request) error {
+func (f *API) delete(w http.ResponseWriter, r *http.Request) error {
 	owner, id, err := subject(r)
 	if err != nil {
 		return err

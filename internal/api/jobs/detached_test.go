@@ -40,7 +40,7 @@ type follower struct {
 	in     *bufio.Reader
 	raw    bytes.Buffer       // all that was read
 	stop   context.CancelFunc // of the server
-	face   *Face
+	face   *API
 }
 
 // following has a client follow a job, in a bubble. Direct is how the server's own
@@ -57,12 +57,12 @@ func following(t *testing.T, f *fake, direct bool, head string, do func(*followe
 	site := &gate.Gate{Listen: []string{"127.0.0.1:8080"}, AllowedOrigins: []string{"https://app.example"}, Tokens: someTokens(t)}
 	srv := &http.Server{Handler: site.Handler(mux)}
 	if direct {
-		srv.BaseContext = func(net.Listener) context.Context { return api.Direct(context.Background()) }
+		srv.BaseContext = func(net.Listener) context.Context { return api.WithDirect(context.Background()) }
 	}
 	l := lone{make(chan net.Conn, 1)}
 	l.conns <- theirs
 	served := make(chan struct{})
-	go func() { _ = srv.Serve(api.Timeouts{}.Listener(l)); close(served) }()
+	go func() { _ = srv.Serve(api.Timeouts{}.BoundListener(l)); close(served) }()
 	go func() { _, _ = io.WriteString(ours, strings.ReplaceAll(head, "\n", "\r\n")) }()
 	c.in = bufio.NewReader(io.TeeReader(ours, &c.raw))
 	answer, err := http.ReadResponse(c.in, nil)
@@ -81,7 +81,7 @@ func following(t *testing.T, f *fake, direct bool, head string, do func(*followe
 
 func someTokens(t *testing.T) *gate.Tokens {
 	t.Helper()
-	tokens, err := gate.NewTokens(make([]byte, gate.TokenKey))
+	tokens, err := gate.NewTokens(make([]byte, gate.TokenKeySize))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ const jobsURL = "/v1/jobs/"
 func selfURL(id job.ID) string { return job.UUID(id).Text(jobsURL + "job_") }
 
 // answer writes a JSON body that build appends to a pooled buffer.
-func (f *Face) answer(w http.ResponseWriter, status int, build func([]byte) []byte) {
+func (f *API) answer(w http.ResponseWriter, status int, build func([]byte) []byte) {
 	pooled := f.buffers.Get()
 	body := build(*pooled)
 	api.WriteJSONBytes(w, status, body)
@@ -31,13 +31,13 @@ func (f *Face) answer(w http.ResponseWriter, status int, build func([]byte) []by
 }
 
 // answerJob answers a job, with the address at which a browser follows it.
-func (f *Face) answerJob(w http.ResponseWriter, status int, snap *engine.Snapshot, watch string) {
+func (f *API) answerJob(w http.ResponseWriter, status int, snap *engine.Snapshot, watch string) {
 	f.answer(w, status, func(b []byte) []byte { return appendJob(b, &snap.Job, snap, watch) })
 }
 
 // watchURL is where a browser follows a job with nothing else, as the request
 // prefers; "" for whoever has come by such an address.
-func (f *Face) watchURL(r *http.Request, p api.Prefer, j *job.Job) string {
+func (f *API) watchURL(r *http.Request, p api.Prefer, j *job.Job) string {
 	g := gate.Grant{Owner: j.Owner, Job: j.ID}
 	if p.WatchCancel {
 		g.Rights = gate.MayCancel

@@ -12,7 +12,7 @@ import (
 
 // events streams a job as server-sent events. Every event's id is a cursor to come back
 // with; a client that comes back from done gets 204, which tells an EventSource to stop.
-func (f *Face) events(w http.ResponseWriter, r *http.Request) error {
+func (f *API) events(w http.ResponseWriter, r *http.Request) error {
 	ctx, leave := f.untilStop(r)
 	defer leave()
 	owner, id, err := subject(r)
@@ -40,14 +40,14 @@ func (f *Face) events(w http.ResponseWriter, r *http.Request) error {
 	full := func() (engine.Snapshot, error) {
 		return f.engine.Get(context.WithoutCancel(f.stopping), owner, id)
 	}
-	f.sse.Serve(ctx, w, r, feed, first, func(out *stream.EventWriter) stream.Events {
+	f.sse.Serve(ctx, w, r, feed, first, func(out *stream.EventWriter) stream.EventSink {
 		return &encoder{out, full}
 	})
 	return nil
 }
 
 // follow begins to follow a job behind an entry, and waits for the first update.
-func (f *Face) follow(ctx context.Context, owner job.Owner, id job.ID, after int64) (*stream.Feed, watch.Update, error) {
+func (f *API) follow(ctx context.Context, owner job.Owner, id job.ID, after int64) (*stream.Feed, watch.Update, error) {
 	w, err := f.engine.Watch(ctx, owner, id, after)
 	if err != nil {
 		return nil, watch.Update{}, err
@@ -75,7 +75,7 @@ func pastEnd(after int64, j *job.Job) error {
 
 // eventSink takes the events of this API, for a stream or a socket. Its errors are
 // [stream.ErrGone].
-type eventSink interface {
+type eventOutput interface {
 	// Event takes one event, whose data is JSON.
 	Event(name string, id stream.EventID, data func([]byte) []byte) error
 	// Flush sends what was gathered.
@@ -86,7 +86,7 @@ type eventSink interface {
 
 // encoder writes the events of a job as this API has them.
 type encoder struct {
-	to eventSink
+	to eventOutput
 	// full reads the job with all that is known around it.
 	full func() (engine.Snapshot, error)
 }
@@ -120,7 +120,7 @@ func eventName(k job.Kind) string {
 }
 
 // Updated sends what was written. The last of it is sent together with the end.
-func (e *encoder) Updated(_ *job.Job, ended bool) error {
+func (e *encoder) EndUpdate(_ *job.Job, ended bool) error {
 	if ended {
 		return nil
 	}

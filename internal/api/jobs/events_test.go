@@ -269,7 +269,7 @@ func TestWhatMakesASnapshot(t *testing.T) {
 	} {
 		now := as(job.Running, 1)
 		tt.change(&now)
-		watch := &script{updates: []engine.Update{{Job: new(as(job.Running, 1))}, {Job: new(now)}}, err: stream.ErrGone}
+		watch := &script{updates: []engine.Update{{Job: new(as(job.Running, 1))}, {Job: new(now)}}, err: stream.ErrClientGone}
 		f := newFake(t)
 		f.watch = func(int64) stream.Watcher { return watch }
 		got := strings.Count(f.ask("GET", jobPath+"/events", "").Body.String(), "event: snapshot")

@@ -235,7 +235,7 @@ func (f *fake) handler() http.Handler { return f.handlerUntil(context.Background
 func (f *fake) handlerUntil(stopping context.Context) http.Handler {
 	mux := http.NewServeMux()
 	New(Config{Engine: f, Stopping: stopping}).Register(mux)
-	return openapitest.Handler(f.t, (&gate.Gate{Listen: []string{"127.0.0.1:8080"}}).Handler(mux))
+	return openapitest.CheckHandler(f.t, (&gate.Gate{Listen: []string{"127.0.0.1:8080"}}).Handler(mux))
 }
 
 // ask sends one request: a method, a path, a body, and headers in pairs.

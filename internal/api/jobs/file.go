@@ -11,7 +11,7 @@ import (
 
 // file answers a file that came with a job, byte for byte; parts of it where the
 // request has a Range.
-func (f *Face) file(w http.ResponseWriter, r *http.Request) error {
+func (f *API) file(w http.ResponseWriter, r *http.Request) error {
 	owner, id, err := subject(r)
 	if err != nil {
 		return err

@@ -18,7 +18,7 @@ const changeTime = 20 * time.Second
 
 // changeMany does one thing to every job that the body selects, and answers to how
 // many; more says that time ran out before the last.
-func (f *Face) changeMany(v engine.Verb) api.Handler {
+func (f *API) changeMany(v engine.Verb) api.Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if _, err := query(r); err != nil {
 			return err

@@ -53,7 +53,7 @@ func (m *messages) Event(name string, id stream.EventID, data func([]byte) []byt
 	b = append(data(append(b, `,"data":`...)), '}')
 	defer buffers.Put(pooled, b)
 	if !m.session.Send(b) {
-		return stream.ErrGone
+		return stream.ErrClientGone
 	}
 	return nil
 }

@@ -41,7 +41,7 @@ func isForm(r *http.Request) bool {
 // submitForm stores a job that comes with files, as multipart/form-data (RFC 7578):
 // a part "job", and a part for each file, in any order. The files are on disk before
 // the job is.
-func (f *Face) submitForm(w http.ResponseWriter, r *http.Request, p api.Prefer) error {
+func (f *API) submitForm(w http.ResponseWriter, r *http.Request, p api.Prefer) error {
 	req, err := f.receive(w, r)
 	if err != nil {
 		return err
@@ -64,7 +64,7 @@ func (f *Face) submitForm(w http.ResponseWriter, r *http.Request, p api.Prefer) 
 
 // storeWithFiles has the engine store the job whose files were received. Whoever
 // leaves meanwhile does not end it: only its answer says whose the files are.
-func (f *Face) storeWithFiles(r *http.Request, req engine.Request) (engine.Snapshot, bool, error) {
+func (f *API) storeWithFiles(r *http.Request, req engine.Request) (engine.Snapshot, bool, error) {
 	snap, existing, err := f.engine.Submit(context.WithoutCancel(r.Context()), req)
 	if existing && snap.ID != req.ID || notStored(err) {
 		f.files.Remove(req.ID)
@@ -81,7 +81,7 @@ func notStored(err error) bool {
 
 // receive reads all that a submit with files says. When it is refused, nothing of it
 // stays.
-func (f *Face) receive(w http.ResponseWriter, r *http.Request) (engine.Request, error) {
+func (f *API) receive(w http.ResponseWriter, r *http.Request) (engine.Request, error) {
 	u := &upload{face: f, r: r}
 	if err := u.begin(w); err != nil {
 		return engine.Request{}, err
@@ -107,7 +107,7 @@ func (f *Face) receive(w http.ResponseWriter, r *http.Request) (engine.Request, 
 // upload is a submit with files on its way in. It is used by one goroutine.
 type upload struct {
 	// Set once.
-	face  *Face
+	face  *API
 	r     *http.Request
 	key   string // the idempotency key, or ""
 	from  *api.Upload

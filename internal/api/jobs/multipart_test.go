@@ -68,7 +68,7 @@ func (f *filing) Submit(ctx context.Context, r engine.Request) (engine.Snapshot,
 }
 
 // held is the face, whose answers are held against their description.
-func (f *filing) held() http.Handler { return openapitest.Handler(f.t, f.face) }
+func (f *filing) held() http.Handler { return openapitest.CheckHandler(f.t, f.face) }
 
 // post submits a form.
 func (f *filing) post(body io.Reader, kind string, headers ...string) *httptest.ResponseRecorder {

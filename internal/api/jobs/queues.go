@@ -99,7 +99,7 @@ func objectOf(q *engine.QueueView) queueObject {
 func rounded(d time.Duration) float64 { return math.Round(d.Seconds()*1000) / 1000 }
 
 // queues answers every queue, by name.
-func (f *Face) queues(w http.ResponseWriter, r *http.Request) error {
+func (f *API) queues(w http.ResponseWriter, r *http.Request) error {
 	if _, err := query(r); err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func (f *Face) queues(w http.ResponseWriter, r *http.Request) error {
 }
 
 // queue answers one queue.
-func (f *Face) queue(w http.ResponseWriter, r *http.Request) error {
+func (f *API) queue(w http.ResponseWriter, r *http.Request) error {
 	if _, err := query(r); err != nil {
 		return err
 	}
@@ -141,7 +141,7 @@ func (f *Face) queue(w http.ResponseWriter, r *http.Request) error {
 
 // setPaused stops a queue from giving jobs to workers, or lets it go on, and
 // answers the queue.
-func (f *Face) setPaused(paused bool) api.Handler {
+func (f *API) setPaused(paused bool) api.Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		if err := nothingMore(r); err != nil {
 			return err

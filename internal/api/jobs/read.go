@@ -12,7 +12,7 @@ import (
 )
 
 // get answers a job, at once or when it has ended.
-func (f *Face) get(w http.ResponseWriter, r *http.Request) error {
+func (f *API) get(w http.ResponseWriter, r *http.Request) error {
 	owner, id, err := subject(r)
 	if err != nil {
 		return err
@@ -20,7 +20,7 @@ func (f *Face) get(w http.ResponseWriter, r *http.Request) error {
 	if _, err := query(r); err != nil {
 		return err
 	}
-	prefer, err := api.PreferOf(r.Header)
+	prefer, err := api.ParsePrefer(r.Header)
 	if err != nil {
 		return err
 	}
@@ -46,7 +46,7 @@ func dontStore(w http.ResponseWriter) { w.Header()["Cache-Control"] = noStore }
 var noStore = []string{"no-store"}
 
 // list answers a page of jobs, newest first.
-func (f *Face) list(w http.ResponseWriter, r *http.Request) error {
+func (f *API) list(w http.ResponseWriter, r *http.Request) error {
 	filter, err := filterOf(r)
 	if err != nil {
 		return err
@@ -78,7 +78,7 @@ func comma(b []byte, i int) []byte {
 }
 
 // output answers the entries after a number, at once or at the next change.
-func (f *Face) output(w http.ResponseWriter, r *http.Request) error {
+func (f *API) output(w http.ResponseWriter, r *http.Request) error {
 	owner, id, err := subject(r)
 	if err != nil {
 		return err
@@ -91,7 +91,7 @@ func (f *Face) output(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	prefer, err := api.PreferOf(r.Header)
+	prefer, err := api.ParsePrefer(r.Header)
 	if err != nil {
 		return err
 	}
@@ -121,7 +121,7 @@ func appendOutput(b []byte, up *engine.Update, cursor int64) []byte {
 }
 
 // result answers what a job came to, as it is.
-func (f *Face) result(w http.ResponseWriter, r *http.Request) error {
+func (f *API) result(w http.ResponseWriter, r *http.Request) error {
 	owner, id, err := subject(r)
 	if err != nil {
 		return err
@@ -153,7 +153,7 @@ func (f *Face) result(w http.ResponseWriter, r *http.Request) error {
 }
 
 // noResult says why there is no result: the job goes on, or it ended without one.
-func (f *Face) noResult(r *http.Request, owner job.Owner, id job.ID, why error) error {
+func (f *API) noResult(r *http.Request, owner job.Owner, id job.ID, why error) error {
 	snap, err := f.engine.Get(r.Context(), owner, id)
 	if err != nil {
 		return err

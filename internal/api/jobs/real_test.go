@@ -29,7 +29,7 @@ type site struct {
 	url    string
 	work   chan job.Claimed // what the worker was given
 	stop   func()           // as the server's stop does: what is held is let go
-	face   *Face
+	face   *API
 	close  func() // of what is open
 }
 
@@ -56,7 +56,7 @@ func newSite(t *testing.T) *site {
 		Name: "hand", Queue: "sim", Slots: siteSlots,
 		Deliver: func(c job.Claimed) { s.work <- c }, Order: func(job.Lease, job.Order) {},
 	})
-	s.open(stream.UsualPatience)
+	s.open(stream.DefaultDeadlines)
 	t.Cleanup(func() {
 		s.close()
 		unserve()
@@ -73,23 +73,23 @@ func newSite(t *testing.T) *site {
 }
 
 // open puts a new face before the engine, as a restart would.
-func (s *site) open(p stream.Patience) {
+func (s *site) open(p stream.Deadlines) {
 	if s.close != nil {
 		s.close()
 	}
-	tokens, err := gate.NewTokens(make([]byte, gate.TokenKey))
+	tokens, err := gate.NewTokens(make([]byte, gate.TokenKeySize))
 	if err != nil {
 		s.Fatal(err)
 	}
-	neighbours := &gate.Gate{Listen: []string{"127.0.0.1"}, AllowedOrigins: []string{"https://app.example"}, Tokens: tokens, TokenLife: time.Hour}
+	neighbours := &gate.Gate{Listen: []string{"127.0.0.1"}, AllowedOrigins: []string{"https://app.example"}, Tokens: tokens, TokenTTL: time.Hour}
 	stopping, stop := context.WithCancel(context.Background())
-	s.face = New(Config{Engine: Of(s.engine), Gate: neighbours, Stopping: stopping})
-	s.face.sockets.Patience = p
+	s.face = New(Config{Engine: FromEngine(s.engine), Gate: neighbours, Stopping: stopping})
+	s.face.sockets.Deadlines = p
 	mux := http.NewServeMux()
 	s.face.Register(mux)
-	server := httptest.NewUnstartedServer(openapitest.Handler(s, neighbours.Handler(mux)))
-	server.Config.BaseContext = func(net.Listener) context.Context { return api.Direct(context.Background()) }
-	if p != stream.UsualPatience { // a test of clients that do not read
+	server := httptest.NewUnstartedServer(openapitest.CheckHandler(s, neighbours.Handler(mux)))
+	server.Config.BaseContext = func(net.Listener) context.Context { return api.WithDirect(context.Background()) }
+	if p != stream.DefaultDeadlines { // a test of clients that do not read
 		server.Config.ConnState = func(c net.Conn, _ http.ConnState) { _ = c.(*net.TCPConn).SetWriteBuffer(4096) }
 	}
 	server.Start()

@@ -32,11 +32,11 @@ type submission struct {
 }
 
 // submit stores a job: 202 once it is on disk, or 200 with the job at its end.
-func (f *Face) submit(w http.ResponseWriter, r *http.Request) error {
+func (f *API) submit(w http.ResponseWriter, r *http.Request) error {
 	if _, err := query(r); err != nil {
 		return err
 	}
-	prefer, err := api.PreferOf(r.Header)
+	prefer, err := api.ParsePrefer(r.Header)
 	if err != nil {
 		return err
 	}
@@ -56,7 +56,7 @@ func (f *Face) submit(w http.ResponseWriter, r *http.Request) error {
 }
 
 // answerSubmit answers with the job that a submit made, or had made before.
-func (f *Face) answerSubmit(w http.ResponseWriter, r *http.Request, p api.Prefer, s engine.Submitted) {
+func (f *API) answerSubmit(w http.ResponseWriter, r *http.Request, p api.Prefer, s engine.Submitted) {
 	h := w.Header()
 	p.Apply(h)
 	h["Location"] = []string{selfURL(s.ID)}
@@ -67,7 +67,7 @@ func (f *Face) answerSubmit(w http.ResponseWriter, r *http.Request, p api.Prefer
 }
 
 // store has the engine store the job, and waits for its end if that was asked for.
-func (f *Face) store(r *http.Request, req engine.Request, wait time.Duration) (engine.Snapshot, bool, error) {
+func (f *API) store(r *http.Request, req engine.Request, wait time.Duration) (engine.Snapshot, bool, error) {
 	if wait == 0 {
 		snap, existing, err := f.engine.Submit(r.Context(), req)
 		return snap, existing, ofInput(err)
@@ -108,7 +108,7 @@ func accepted(j *job.Job) int {
 
 // request reads all that a submit says. Nothing of it is stored before all of it
 // was found good.
-func (f *Face) request(r *http.Request) (engine.Request, error) {
+func (f *API) request(r *http.Request) (engine.Request, error) {
 	if err := api.RequireJSON(r); err != nil {
 		return engine.Request{}, err
 	}
@@ -133,7 +133,7 @@ func (f *Face) request(r *http.Request) (engine.Request, error) {
 
 // asked is what the JSON of one submit asks for, laid over what it says when it says
 // nothing.
-func (f *Face) asked(r *http.Request, text []byte, s submission) (engine.Request, error) {
+func (f *API) asked(r *http.Request, text []byte, s submission) (engine.Request, error) {
 	if err := api.DecodeJSON(text, &s); err != nil {
 		return engine.Request{}, err
 	}
@@ -145,7 +145,7 @@ func (f *Face) asked(r *http.Request, text []byte, s submission) (engine.Request
 	return req, err
 }
 
-func (f *Face) requestOf(s *submission) (engine.Request, error) {
+func (f *API) requestOf(s *submission) (engine.Request, error) {
 	if err := s.check(); err != nil {
 		return engine.Request{}, err
 	}
@@ -167,7 +167,7 @@ func (f *Face) requestOf(s *submission) (engine.Request, error) {
 }
 
 // policy is the queue's policy with the submitter's on top.
-func (f *Face) policy(s *submission) (*job.Policy, error) {
+func (f *API) policy(s *submission) (*job.Policy, error) {
 	q, err := f.engine.Queue(s.Queue)
 	if err != nil {
 		return nil, err

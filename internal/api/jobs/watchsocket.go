@@ -23,13 +23,13 @@ var errFull = job.Errorf(job.TooLarge, "this socket follows %d jobs and takes no
 type session struct {
 	*stream.Session
 	// set once
-	face   *Face
+	face   *API
 	owner  job.Owner
 	bearer *gate.Grant // what the socket's own token grants; nil where it came without one
 }
 
 // watchSocket is WS /v1/watch.
-func (f *Face) watchSocket(w http.ResponseWriter, r *http.Request) error {
+func (f *API) watchSocket(w http.ResponseWriter, r *http.Request) error {
 	if _, err := query(r); err != nil {
 		return err
 	}
@@ -38,7 +38,7 @@ func (f *Face) watchSocket(w http.ResponseWriter, r *http.Request) error {
 		s.bearer = &g
 	}
 	return f.sockets.Serve(w, r, maxMessage, func(socket *stream.Socket) {
-		s.Session = stream.NewSession(socket, stream.SessionRules{Max: maxFollowed, Full: errFull, Cut: s.cut})
+		s.Session = stream.NewSession(socket, stream.SessionConfig{MaxJobs: maxFollowed, ErrFull: errFull, AbortMessage: s.cut})
 		s.read()
 	})
 }
@@ -119,10 +119,10 @@ func (s *session) grant(m watchMessage) (job.Owner, job.ID, error) {
 	if m.Type == "cancel" {
 		right = gate.MayCancel
 	}
-	if err := errors.Join(g.Of(id), g.Current()); err != nil {
+	if err := errors.Join(g.CheckJob(id), g.CheckExpiry()); err != nil {
 		return job.Owner{}, id, err
 	}
-	return g.Owner, id, g.May(right)
+	return g.Owner, id, g.CheckRights(right)
 }
 
 // watch follows a job from behind an entry.

@@ -91,7 +91,7 @@ func (l *line) hear() heard {
 	if err != nil {
 		l.Fatal(err)
 	}
-	openapitest.Message(l, "WatchMessage", text)
+	openapitest.CheckMessage(l, "WatchMessage", text)
 	var h heard
 	if err := json.Unmarshal(text, &h); err != nil {
 		l.Fatalf("%v: %s", err, text)
@@ -325,7 +325,7 @@ func TestAStoppingServerClosesItsSockets(t *testing.T) {
 // on from.
 func TestASlowSocketIsDropped(t *testing.T) {
 	s := newSite(t)
-	s.open(stream.Patience{Write: 100 * time.Millisecond, Ping: time.Hour, Pong: time.Hour})
+	s.open(stream.Deadlines{Write: 100 * time.Millisecond, Ping: time.Hour, Pong: time.Hour})
 	id := s.want(202, nil, "POST", "/v1/jobs", small)
 	c := <-s.work
 	l := s.dialDeaf("/v1/watch")
@@ -349,7 +349,7 @@ func TestASlowSocketIsDropped(t *testing.T) {
 		}
 		last = *h.Seq
 	}
-	s.open(stream.UsualPatience)
+	s.open(stream.DefaultDeadlines)
 	l = s.dial("/v1/watch")
 	l.send(`{"type":"watch","id":"%s","after":%d}`, id, last)
 	l.expect(fmt.Sprintf("snapshot@%d", last))
@@ -364,12 +364,12 @@ func TestASlowSocketIsDropped(t *testing.T) {
 // Meanwhile the others are served.
 func TestAFloodOfMessages(t *testing.T) {
 	s := newSite(t)
-	s.open(stream.Patience{Write: time.Hour, Ping: time.Hour, Pong: time.Hour})
+	s.open(stream.Deadlines{Write: time.Hour, Ping: time.Hour, Pong: time.Hour})
 	id := s.want(202, nil, "POST", "/v1/jobs", small)
 	other := s.dial("/v1/watch") // it listens, and is not dropped where the machine is slow
 	other.send(`{"type":"nonsense"}`)
 	other.expect("error:nonsense:invalid_request")
-	s.face.sockets.Patience.Write = 100 * time.Millisecond // with those who come now
+	s.face.sockets.Deadlines.Write = 100 * time.Millisecond // with those who come now
 	for _, message := range []string{`{"type":"watch","id":"` + id + `"}`, `{"type":"nonsense"}`, `{"type":"watch","id":"` + strings.Repeat("x", 30<<10) + `"}`} {
 		l := s.dialDeaf("/v1/watch")
 		for n := 0; l.conn.Write(t.Context(), websocket.MessageText, []byte(message)) == nil; n++ {

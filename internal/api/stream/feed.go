@@ -14,7 +14,7 @@ import (
 const Heartbeat = 15 * time.Second
 
 // ErrGone says that the client left, or does not read.
-var ErrGone = errors.New("stream: the client is gone")
+var ErrClientGone = errors.New("stream: the client is gone")
 
 // Watcher follows one job. Next returns at once the first time, and from then on when
 // there is something new; the entries of its updates follow each other without a gap.
@@ -25,7 +25,7 @@ type Watcher interface {
 
 // Events carries a job's events to one client, in the form of an API. A feed calls it by
 // one goroutine. An error ends the feed: [ErrGone] where the client is gone.
-type Events interface {
+type EventSink interface {
 	// Snapshot takes the job as it is, first of all and where its state, its attempt or a
 	// request to cancel it is news. at is the last entry that was taken, not the job's
 	// cursor: the entries between the two are still to come.
@@ -34,7 +34,7 @@ type Events interface {
 	Entries(entries []job.Entry) error
 	// Updated takes the job as it is when all of one update was taken, so that what was
 	// gathered can be sent. ended says that End follows.
-	Updated(j *job.Job, ended bool) error
+	EndUpdate(j *job.Job, ended bool) error
 	// End prepares the last event of a job that has ended, with no entry after at, and
 	// returns what sends it. Between the two the client's place is freed: a client that
 	// has the last event may follow another job at once.
@@ -49,7 +49,7 @@ type Events interface {
 type Feed struct {
 	job    job.ID
 	watch  Watcher
-	events Events
+	events EventSink
 	cursor int64 // of the last entry that was taken
 	shown  shown // in the last snapshot
 	closed bool  // the watch
@@ -138,7 +138,7 @@ func (f *Feed) update(up watch.Update) (over bool, err error) {
 			return false, err
 		}
 	}
-	if err := f.events.Updated(up.Job, over); err != nil || !over {
+	if err := f.events.EndUpdate(up.Job, over); err != nil || !over {
 		return false, err
 	}
 	return true, f.last(f.events.End(f.cursor, up.Job))

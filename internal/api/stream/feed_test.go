@@ -45,7 +45,7 @@ type recorded struct {
 func (r *recorded) call(format string, args ...any) error {
 	r.calls = append(r.calls, fmt.Sprintf(format, args...))
 	if r.fails != "" && strings.HasPrefix(r.calls[len(r.calls)-1], r.fails) {
-		return ErrGone
+		return ErrClientGone
 	}
 	return nil
 }
@@ -56,7 +56,7 @@ func (r *recorded) Entries(entries []job.Entry) error {
 	return r.call("entries:%d-%d", entries[0].Seq, entries[len(entries)-1].Seq)
 }
 
-func (r *recorded) Updated(_ *job.Job, ended bool) error { return r.call("updated:%v", ended) }
+func (r *recorded) EndUpdate(_ *job.Job, ended bool) error { return r.call("updated:%v", ended) }
 
 func (r *recorded) End(at int64, j *job.Job) func() error {
 	_ = r.call("end@%d:%s", at, j.State)
@@ -109,7 +109,7 @@ func TestAFeedEndsWithItsClient(t *testing.T) {
 		f := NewFeed(job.NewID(), &scripted{}, 0)
 		events := &recorded{fails: at}
 		f.events = events
-		if err := f.run(t.Context(), update(job.Succeeded, 1, 1)); !errors.Is(err, ErrGone) || !strings.HasPrefix(events.calls[len(events.calls)-1], at) {
+		if err := f.run(t.Context(), update(job.Succeeded, 1, 1)); !errors.Is(err, ErrClientGone) || !strings.HasPrefix(events.calls[len(events.calls)-1], at) {
 			t.Errorf("gone at %s: %v, %v", at, err, events.calls)
 		}
 	}
@@ -155,7 +155,7 @@ func TestAPlaceIsFreeBeforeTheEndIsSent(t *testing.T) {
 
 	w = &scripted{}
 	id := job.NewID()
-	s := NewSession(nil, SessionRules{Max: 1})
+	s := NewSession(nil, SessionConfig{MaxJobs: 1})
 	place := &followed{id: id, feed: NewFeed(id, w, 0)}
 	place.feed.last = func(send func() error) error { return s.last(place, send) }
 	s.followed[id] = place
@@ -179,9 +179,9 @@ func TestAPlaceIsFreeBeforeTheEndIsSent(t *testing.T) {
 
 func TestASessionFollowsOnlySoMany(t *testing.T) {
 	full := job.Errorf(job.TooLarge, "full")
-	s := NewSession(nil, SessionRules{Max: 2, Full: full})
+	s := NewSession(nil, SessionConfig{MaxJobs: 2, ErrFull: full})
 	for range 2 {
-		if err := s.Room(); err != nil {
+		if err := s.CheckCapacity(); err != nil {
 			t.Error(err)
 		}
 		s.followed[job.NewID()] = &followed{}
@@ -202,18 +202,18 @@ func TestAMessageBeforeTheEnd(t *testing.T) {
 	talked := make(chan struct{})
 	conn, _, wait := dialed(t, false, slog.New(slog.DiscardHandler), func(socket *Socket) {
 		defer close(talked)
-		s := NewSession(socket, SessionRules{Max: 1})
-		if s.SendBeforeEnd(id, []byte("none")) || s.Follows(id) {
+		s := NewSession(socket, SessionConfig{MaxJobs: 1})
+		if s.SendBeforeEnd(id, []byte("none")) || s.IsFollowing(id) {
 			t.Error("sent about a job that is not followed")
 		}
 		err := s.Follow(id, &recorded{}, func(ctx context.Context) (*Feed, watch.Update, error) {
 			return NewFeed(id, &scripted{}, 0), update(job.Queued, 0, 0), nil
 		})
-		if err != nil || !s.Follows(id) || !s.SendBeforeEnd(id, []byte("one")) {
+		if err != nil || !s.IsFollowing(id) || !s.SendBeforeEnd(id, []byte("one")) {
 			t.Error(err)
 		}
 		s.Unfollow(id)
-		if s.Follows(id) || s.SendBeforeEnd(id, []byte("none")) {
+		if s.IsFollowing(id) || s.SendBeforeEnd(id, []byte("none")) {
 			t.Error("followed still")
 		}
 	})
@@ -229,7 +229,7 @@ func TestAMessageBeforeTheEnd(t *testing.T) {
 // A buffer that was given back is empty when it is taken again.
 func TestAnEventWriterBorrowsItsBuffer(t *testing.T) {
 	var out strings.Builder
-	e := &EventWriter{to: plain{&out}, buffers: new(api.Buffers)}
+	e := &EventWriter{to: plain{&out}, buffers: new(api.BufferPool)}
 	for range 3 {
 		if err := e.Event("output", EventID{Seq: 1}, func(b []byte) []byte { return append(b, "{\n}"...) }); err != nil {
 			t.Fatal(err)

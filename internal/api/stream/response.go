@@ -16,15 +16,15 @@ import (
 // Responses are the detached responses of an API: those that go on when their handlers
 // have returned. One that waits for events needs little, and net/http holds a large stack
 // and three buffers for it: so its connection is taken over, and closed at its end.
-type Responses struct {
+type DetachedResponses struct {
 	// set once
 	Stopping context.Context // over when the server begins to stop
 	Log      *slog.Logger
 
 	mu     sync.Mutex
-	open   map[*Response]struct{} // guarded by mu
-	closed bool                   // guarded by mu: none is detached any more
-	all    sync.WaitGroup         // of their goroutines, and of handlers that are about to detach one
+	open   map[*DetachedResponse]struct{} // guarded by mu
+	closed bool                           // guarded by mu: none is detached any more
+	all    sync.WaitGroup                 // of their goroutines, and of handlers that are about to detach one
 
 	buffers sync.Pool // of *[]byte
 }
@@ -41,7 +41,7 @@ const (
 
 // MayDetach says whether the response to a request may be detached, and sets the header
 // Connection: close where it may. It is to be called before the response begins.
-func (s *Responses) MayDetach(w http.ResponseWriter, r *http.Request) bool {
+func (s *DetachedResponses) PrepareDetach(w http.ResponseWriter, r *http.Request) bool {
 	if !api.IsDirect(r) || r.ProtoMajor != 1 || r.Method != http.MethodGet || r.Body != http.NoBody {
 		return false
 	}
@@ -52,7 +52,7 @@ func (s *Responses) MayDetach(w http.ResponseWriter, r *http.Request) bool {
 // Detach takes the connection of a response over, once its beginning has been flushed.
 // Then [Response.Go] is to be called, and the handler to return. It is false where the
 // connection cannot be had: nothing has changed then.
-func (s *Responses) Detach(w http.ResponseWriter, r *http.Request) (*Response, bool) {
+func (s *DetachedResponses) Detach(w http.ResponseWriter, r *http.Request) (*DetachedResponse, bool) {
 	if !s.enter() {
 		return nil, false
 	}
@@ -61,13 +61,13 @@ func (s *Responses) Detach(w http.ResponseWriter, r *http.Request) (*Response, b
 		s.all.Done()
 		return nil, false
 	}
-	res := &Response{all: s, conn: conn, chunked: r.ProtoAtLeast(1, 1)}
+	res := &DetachedResponse{all: s, conn: conn, chunked: r.ProtoAtLeast(1, 1)}
 	res.ctx, res.left = context.WithCancel(s.Stopping)
 	s.add(res)
 	return res, true
 }
 
-func (s *Responses) enter() bool {
+func (s *DetachedResponses) enter() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.closed {
@@ -76,16 +76,16 @@ func (s *Responses) enter() bool {
 	return !s.closed
 }
 
-func (s *Responses) add(res *Response) {
+func (s *DetachedResponses) add(res *DetachedResponse) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.open == nil {
-		s.open = map[*Response]struct{}{}
+		s.open = map[*DetachedResponse]struct{}{}
 	}
 	s.open[res] = struct{}{}
 }
 
-func (s *Responses) leave(res *Response) {
+func (s *DetachedResponses) leave(res *DetachedResponse) {
 	s.mu.Lock()
 	delete(s.open, res)
 	s.mu.Unlock()
@@ -94,7 +94,7 @@ func (s *Responses) leave(res *Response) {
 
 // Wait lets none be detached any more and returns when every one is over. A client that
 // does not take the last bytes in time is cut off. Call it after Stopping is over.
-func (s *Responses) Wait() {
+func (s *DetachedResponses) Wait() {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
@@ -103,7 +103,7 @@ func (s *Responses) Wait() {
 }
 
 // cut closes all connections.
-func (s *Responses) cut() {
+func (s *DetachedResponses) cut() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for res := range s.open {
@@ -113,9 +113,9 @@ func (s *Responses) cut() {
 
 // Response is a detached response. One goroutine writes it; another waits for the client
 // to leave.
-type Response struct {
+type DetachedResponse struct {
 	// set once
-	all     *Responses
+	all     *DetachedResponses
 	conn    net.Conn
 	chunked bool // its transfer coding; else the end of the connection is its end
 	ctx     context.Context
@@ -125,16 +125,16 @@ type Response struct {
 }
 
 // Context ends when the client has left, or the server begins to stop.
-func (res *Response) Context() context.Context { return res.ctx }
+func (res *DetachedResponse) Context() context.Context { return res.ctx }
 
 // Go has write write the rest, in a goroutine of its own. The response is whole when
 // write returns nil; else its client sees that it was broken off.
-func (res *Response) Go(write func() error) {
+func (res *DetachedResponse) Go(write func() error) {
 	res.all.all.Go(res.awaitClose)
 	go res.run(write)
 }
 
-func (res *Response) run(write func() error) {
+func (res *DetachedResponse) run(write func() error) {
 	defer res.all.leave(res)
 	defer res.conn.Close()
 	defer logPanic(res.all.Log, "a stream met a defect")
@@ -144,7 +144,7 @@ func (res *Response) run(write func() error) {
 }
 
 // awaitClose returns when the client has left, or sends too much, or the response is over.
-func (res *Response) awaitClose() {
+func (res *DetachedResponse) awaitClose() {
 	defer res.left()
 	scratch := make([]byte, 64)
 	for received := 0; received < maxReceived; {
@@ -158,7 +158,7 @@ func (res *Response) awaitClose() {
 
 // Write gathers p, as chunks where the response has chunks (RFC 9112, section 7.1). It
 // is sent by Flush, at the end, or when it is much.
-func (res *Response) Write(p []byte) (n int, err error) {
+func (res *DetachedResponse) Write(p []byte) (n int, err error) {
 	for piece := range slices.Chunk(p, maxUnsent) { // none is empty: that chunk would be the last
 		m, err := res.gather(piece)
 		if n += m; err != nil {
@@ -168,7 +168,7 @@ func (res *Response) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-func (res *Response) gather(p []byte) (int, error) {
+func (res *DetachedResponse) gather(p []byte) (int, error) {
 	b := res.gathered()
 	if res.chunked {
 		b = append(strconv.AppendInt(b, int64(len(p)), 16), "\r\n"...)
@@ -183,7 +183,7 @@ func (res *Response) gather(p []byte) (int, error) {
 }
 
 // gathered is what is not sent yet, in a pooled buffer: a response that is idle holds none.
-func (res *Response) gathered() []byte {
+func (res *DetachedResponse) gathered() []byte {
 	if res.unsent == nil {
 		var ok bool
 		if res.unsent, ok = res.all.buffers.Get().(*[]byte); !ok {
@@ -195,7 +195,7 @@ func (res *Response) gathered() []byte {
 }
 
 // Flush sends what was written.
-func (res *Response) Flush() error {
+func (res *DetachedResponse) Flush() error {
 	if res.unsent == nil {
 		return nil
 	}
@@ -206,7 +206,7 @@ func (res *Response) Flush() error {
 }
 
 // finish sends the end of a response that is whole.
-func (res *Response) finish() {
+func (res *DetachedResponse) finish() {
 	if res.chunked {
 		*res.unsent = append(res.gathered(), "0\r\n\r\n"...)
 	}

@@ -24,7 +24,7 @@ type caller struct {
 	*testing.T
 	conn     net.Conn
 	answer   *http.Response
-	lines    *Responses
+	lines    *DetachedResponses
 	stop     context.CancelFunc // of the server
 	returned chan struct{}      // closed when the handler has returned
 	say      chan string        // closed at the end of the answer
@@ -41,10 +41,10 @@ func call(t *testing.T, request string, do func(*caller)) {
 		c := &caller{T: t, conn: ours, returned: make(chan struct{}), say: make(chan string), end: make(chan func() error)}
 		var stopping context.Context
 		stopping, c.stop = context.WithCancel(context.Background())
-		c.lines = &Responses{Stopping: stopping, Log: slog.New(slog.NewTextHandler(&c.log, nil))}
+		c.lines = &DetachedResponses{Stopping: stopping, Log: slog.New(slog.NewTextHandler(&c.log, nil))}
 		l := single{make(chan net.Conn, 1)}
 		l.conns <- theirs
-		srv := &http.Server{Handler: api.Wrap(nil, api.WriteProblem, c.serve), BaseContext: func(net.Listener) context.Context { return api.Direct(context.Background()) }}
+		srv := &http.Server{Handler: api.Wrap(nil, api.WriteProblem, c.serve), BaseContext: func(net.Listener) context.Context { return api.WithDirect(context.Background()) }}
 		served := make(chan struct{})
 		go func() { _ = srv.Serve(l); close(served) }()
 		go func() { _, _ = io.WriteString(ours, strings.ReplaceAll(request, "\n", "\r\n")) }()
@@ -66,7 +66,7 @@ func call(t *testing.T, request string, do func(*caller)) {
 
 func (c *caller) serve(w http.ResponseWriter, r *http.Request) error {
 	defer close(c.returned)
-	if !c.lines.MayDetach(w, r) {
+	if !c.lines.PrepareDetach(w, r) {
 		return errors.New("it may not become a line")
 	}
 	_, _ = io.WriteString(w, "one ")
@@ -83,7 +83,7 @@ func (c *caller) serve(w http.ResponseWriter, r *http.Request) error {
 }
 
 // speak says what it is told to, until the line's end.
-func (c *caller) speak(l *Response) error {
+func (c *caller) speak(l *DetachedResponse) error {
 	for {
 		select {
 		case text, more := <-c.say:
@@ -240,7 +240,7 @@ func TestALineThatFailsIsBrokenOff(t *testing.T) {
 
 func TestWhatIsNoLine(t *testing.T) {
 	direct := func(method string, body io.Reader) *http.Request {
-		return httptest.NewRequest(method, "/", body).WithContext(api.Direct(context.Background()))
+		return httptest.NewRequest(method, "/", body).WithContext(api.WithDirect(context.Background()))
 	}
 	second := direct("GET", nil)
 	second.ProtoMajor, second.ProtoMinor = 2, 0
@@ -251,11 +251,11 @@ func TestWhatIsNoLine(t *testing.T) {
 		"one with a body":  direct("GET", strings.NewReader("x")),
 	} {
 		w := httptest.NewRecorder()
-		if new(Responses).MayDetach(w, r) || len(w.Header()) > 0 {
+		if new(DetachedResponses).PrepareDetach(w, r) || len(w.Header()) > 0 {
 			t.Errorf("%s was taken: %v", name, w.Header())
 		}
 	}
-	lines := &Responses{Stopping: context.Background()}
+	lines := &DetachedResponses{Stopping: context.Background()}
 	if _, ok := lines.Detach(httptest.NewRecorder(), direct("GET", nil)); ok {
 		t.Error("a connection was taken that nobody has")
 	}

@@ -14,19 +14,19 @@ import (
 // own. Leaving ends them all, and nothing of the jobs.
 type Session struct {
 	*Socket
-	rules SessionRules // set once
+	rules SessionConfig // set once
 
 	mu       sync.Mutex
 	followed map[job.ID]*followed // guarded by mu
 }
 
 // SessionRules are those of an API's sockets.
-type SessionRules struct {
-	Max  int   // jobs that one socket follows
-	Full error // the refusal of one more
+type SessionConfig struct {
+	MaxJobs int   // jobs that one socket follows
+	ErrFull error // the refusal of one more
 	// Cut is the message that says why a job is not followed any more, where that is not
 	// its end.
-	Cut func(id job.ID, err error) []byte
+	AbortMessage func(id job.ID, err error) []byte
 }
 
 // followed is a job that a session follows.
@@ -41,7 +41,7 @@ type followed struct {
 }
 
 // NewSession makes the session of a socket.
-func NewSession(s *Socket, rules SessionRules) *Session {
+func NewSession(s *Socket, rules SessionConfig) *Session {
 	return &Session{Socket: s, rules: rules, followed: map[job.ID]*followed{}}
 }
 
@@ -49,8 +49,8 @@ func NewSession(s *Socket, rules SessionRules) *Session {
 // the first update: so a client gets as many reads of the store as it takes answers. open
 // checks that update; its context ends with the following. A job that is followed already
 // is not followed twice: see [Session.Unfollow].
-func (s *Session) Follow(id job.ID, events Events, open func(ctx context.Context) (*Feed, watch.Update, error)) error {
-	if err := s.Room(); err != nil {
+func (s *Session) Follow(id job.ID, events EventSink, open func(ctx context.Context) (*Feed, watch.Update, error)) error {
+	if err := s.CheckCapacity(); err != nil {
 		return err
 	}
 	ctx, stop := context.WithCancel(s.Context())
@@ -64,7 +64,7 @@ func (s *Session) Follow(id job.ID, events Events, open func(ctx context.Context
 	feed.last = func(send func() error) error {
 		return s.last(f, func() error {
 			if ctx.Err() != nil { // the client has let go of the job, and awaits no more of it
-				return ErrGone
+				return ErrClientGone
 			}
 			return send()
 		})
@@ -81,17 +81,17 @@ func (s *Session) Follow(id job.ID, events Events, open func(ctx context.Context
 }
 
 // Room refuses one job too many.
-func (s *Session) Room() error {
+func (s *Session) CheckCapacity() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.followed) >= s.rules.Max {
-		return s.rules.Full
+	if len(s.followed) >= s.rules.MaxJobs {
+		return s.rules.ErrFull
 	}
 	return nil
 }
 
 // Follows says whether a job is followed.
-func (s *Session) Follows(id job.ID) bool {
+func (s *Session) IsFollowing(id job.ID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.followed[id] != nil
@@ -138,8 +138,8 @@ func (s *Session) last(f *followed, send func() error) error {
 // end.
 func (s *Session) end(ctx context.Context, f *followed, err error) {
 	_ = s.last(f, func() error {
-		if err != nil && !errors.Is(err, ErrGone) && ctx.Err() == nil {
-			s.Send(s.rules.Cut(f.id, err))
+		if err != nil && !errors.Is(err, ErrClientGone) && ctx.Err() == nil {
+			s.Send(s.rules.AbortMessage(f.id, err))
 		}
 		return nil
 	})

@@ -14,15 +14,15 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Patience is how long a socket waits for its client.
-type Patience struct {
+// Deadlines is how long a socket waits for its client.
+type Deadlines struct {
 	Write time.Duration // for one message to be taken; then the client is dropped, and has its last cursor
 	Ping  time.Duration // between two pings
 	Pong  time.Duration // for the answer to one
 }
 
-// UsualPatience is that of a server outside of tests.
-var UsualPatience = Patience{Write: 10 * time.Second, Ping: 20 * time.Second, Pong: 30 * time.Second}
+// DefaultDeadlines is that of a server outside of tests.
+var DefaultDeadlines = Deadlines{Write: 10 * time.Second, Ping: 20 * time.Second, Pong: 30 * time.Second}
 
 // mostSockets is how many a face has open.
 const mostSockets = 20_000
@@ -30,9 +30,9 @@ const mostSockets = 20_000
 // Sockets are the open WebSockets of a face.
 type Sockets struct {
 	// set once
-	Stopping <-chan struct{} // closed when the server begins to stop: sockets are told to reconnect, and no new one is taken
-	Patience Patience
-	Log      *slog.Logger
+	Stopping  <-chan struct{} // closed when the server begins to stop: sockets are told to reconnect, and no new one is taken
+	Deadlines Deadlines
+	Log       *slog.Logger
 
 	mu     sync.Mutex
 	open   int  // guarded by mu
@@ -59,7 +59,7 @@ func (s *Sockets) Serve(w http.ResponseWriter, r *http.Request, limit int64, tal
 	}
 	conn.SetReadLimit(limit)
 	ctx, drop := context.WithCancel(context.WithoutCancel(r.Context()))
-	socket := &Socket{conn: conn, patience: s.Patience, ctx: ctx, drop: drop}
+	socket := &Socket{conn: conn, patience: s.Deadlines, ctx: ctx, drop: drop}
 	if api.IsDirect(r) {
 		go s.run(socket, talk)
 	} else {
@@ -126,7 +126,7 @@ func (s *Sockets) Wait() {
 type Socket struct {
 	// set once
 	conn     *websocket.Conn
-	patience Patience
+	patience Deadlines
 	ctx      context.Context // ends with the socket
 	drop     context.CancelFunc
 

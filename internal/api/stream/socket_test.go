@@ -21,14 +21,14 @@ import (
 func dialed(t *testing.T, direct bool, log *slog.Logger, talk func(*Socket)) (conn *websocket.Conn, returned chan struct{}, wait func()) {
 	t.Helper()
 	stopping := make(chan struct{})
-	sockets := &Sockets{Stopping: stopping, Patience: UsualPatience, Log: log}
+	sockets := &Sockets{Stopping: stopping, Deadlines: DefaultDeadlines, Log: log}
 	returned = make(chan struct{})
 	server := httptest.NewUnstartedServer(api.Wrap(log, api.WriteProblem, func(w http.ResponseWriter, r *http.Request) error {
 		defer close(returned)
 		return sockets.Serve(w, r, 1<<10, talk)
 	}))
 	if direct {
-		server.Config.BaseContext = func(net.Listener) context.Context { return api.Direct(context.Background()) }
+		server.Config.BaseContext = func(net.Listener) context.Context { return api.WithDirect(context.Background()) }
 	}
 	server.Start()
 	t.Cleanup(server.Close)

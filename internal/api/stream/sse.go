@@ -19,14 +19,14 @@ type SSE struct {
 	// set once
 	stopping context.Context
 	log      *slog.Logger
-	buffers  *api.Buffers
-	detached Responses
+	buffers  *api.BufferPool
+	detached DetachedResponses
 }
 
 // NewSSE makes the server-sent events of an API. stopping is over when the server begins
 // to stop: streams then end so that their clients reconnect.
-func NewSSE(stopping context.Context, log *slog.Logger, buffers *api.Buffers) *SSE {
-	return &SSE{stopping: stopping, log: log, buffers: buffers, detached: Responses{Stopping: stopping, Log: log}}
+func NewSSE(stopping context.Context, log *slog.Logger, buffers *api.BufferPool) *SSE {
+	return &SSE{stopping: stopping, log: log, buffers: buffers, detached: DetachedResponses{Stopping: stopping, Log: log}}
 }
 
 // Wait starts no stream that outlasts its handler any more, and returns when every one is
@@ -39,8 +39,8 @@ func (s *SSE) Wait() { s.detached.Wait() }
 //
 // The handler sends what is known already. What is still to come is sent by a detached
 // response, where the answer may become one: Serve then returns before its end.
-func (s *SSE) Serve(ctx context.Context, w http.ResponseWriter, r *http.Request, f *Feed, first watch.Update, events func(*EventWriter) Events) {
-	detach := !first.Job.State.Ended() && s.detached.MayDetach(w, r)
+func (s *SSE) Serve(ctx context.Context, w http.ResponseWriter, r *http.Request, f *Feed, first watch.Update, events func(*EventWriter) EventSink) {
+	detach := !first.Job.State.Ended() && s.detached.PrepareDetach(w, r)
 	out := s.newEventWriter(w)
 	f.events, f.idle = events(out), true
 	detached := false
@@ -91,8 +91,8 @@ func (s *SSE) end(ctx context.Context, f *Feed, out *EventWriter, err error) err
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, ErrGone), ctx.Err() != nil && s.stopping.Err() == nil:
-		return ErrGone
+	case errors.Is(err, ErrClientGone), ctx.Err() != nil && s.stopping.Err() == nil:
+		return ErrClientGone
 	}
 	if s.stopping.Err() == nil && job.CodeOf(err) != job.NotFound {
 		s.log.Warn("a stream was cut", "job", f.job.String(), "error", err)
@@ -108,7 +108,7 @@ const maxGathered = 64 << 10
 // EventWriter writes server-sent events to one client. It is used by one goroutine.
 type EventWriter struct {
 	to      flusher
-	buffers *api.Buffers
+	buffers *api.BufferPool
 	pooled  *[]byte // nil while there is nothing to send
 	buf     []byte  // what is not sent yet
 }
@@ -179,7 +179,7 @@ func (e *EventWriter) Flush() error {
 		return err
 	}
 	if err := e.to.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return fmt.Errorf("%w: %w", ErrGone, err)
+		return fmt.Errorf("%w: %w", ErrClientGone, err)
 	}
 	return nil
 }
@@ -188,7 +188,7 @@ func (e *EventWriter) write() error {
 	_, err := e.to.Write(e.buf)
 	e.release()
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrGone, err)
+		return fmt.Errorf("%w: %w", ErrClientGone, err)
 	}
 	return nil
 }

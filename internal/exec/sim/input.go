@@ -48,7 +48,7 @@ func parse(input []byte) (params, *job.Error) {
 		return p, err
 	}
 	if !s.AtEnd() {
-		return p, s.Broken("there is more after the end of the input")
+		return p, s.SyntaxError("there is more after the end of the input")
 	}
 	return p, nil
 }

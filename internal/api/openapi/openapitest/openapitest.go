@@ -25,7 +25,7 @@ type T interface {
 
 // Handler is next, with every answer held against the description. A benchmark gets
 // next alone.
-func Handler(t T, next http.Handler) http.Handler {
+func CheckHandler(t T, next http.Handler) http.Handler {
 	if _, bench := t.(*testing.B); bench {
 		return next
 	}
@@ -70,7 +70,7 @@ func (r *recorder) begin(status int) {
 
 // Transport asks over the network, and holds every answer against the description,
 // when its body was read or closed.
-func Transport(t T) http.RoundTripper { return transport{t} }
+func CheckTransport(t T) http.RoundTripper { return transport{t} }
 
 type transport struct{ t T }
 
@@ -180,7 +180,7 @@ func (x *exchange) hold(t T) {
 
 // Message holds a socket's message against a schema of the description, such as
 // WatchMessage.
-func Message(t T, schema string, text []byte) {
+func CheckMessage(t T, schema string, text []byte) {
 	t.Helper()
 	if err := description().validate("/components/schemas/"+schema, text); err != nil {
 		t.Errorf("a message is not as /openapi.json says: %v\n%s", err, shown(text))

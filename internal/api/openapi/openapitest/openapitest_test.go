@@ -70,13 +70,13 @@ func TestWhatIsNotAsDescribedFailsItsTest(t *testing.T) {
 			_, _ = w.Write([]byte(c.body))
 		})
 		j := &judge{}
-		Handler(j, answer).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(c.method, c.path, nil))
+		CheckHandler(j, answer).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(c.method, c.path, nil))
 		checkFaults(t, "handler: "+c.rule, j, c.wrong)
 
 		j = &judge{}
 		server := httptest.NewServer(answer)
 		req, _ := http.NewRequest(c.method, server.URL+c.path, nil)
-		if res, err := (&http.Client{Transport: Transport(j)}).Do(req); err == nil {
+		if res, err := (&http.Client{Transport: CheckTransport(j)}).Do(req); err == nil {
 			for buf := make([]byte, 100); err == nil; {
 				_, err = res.Body.Read(buf)
 			}
@@ -106,7 +106,7 @@ func TestWhatIsTakenIsDescribed(t *testing.T) {
 		`{"title":1}`: "described otherwise", `{"name":"x"}`: "described otherwise",
 	} {
 		j := &judge{}
-		Handler(j, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		CheckHandler(j, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			_ = json.NewDecoder(r.Body).Decode(&struct{}{})
 			w.Header().Set("Content-Type", "application/json")
 			w.WriteHeader(http.StatusCreated)
@@ -122,7 +122,7 @@ func TestAMessageIsHeldToItsSchema(t *testing.T) {
 		`{"type":"watched","id":"job_06gzv0hv4nx3x2tbamncww1dcw"}`:   "none matched",
 	} {
 		j := &judge{}
-		Message(j, "WatchMessage", []byte(text))
+		CheckMessage(j, "WatchMessage", []byte(text))
 		checkFaults(t, text, j, wrong)
 	}
 }

@@ -55,7 +55,7 @@ type Reader interface {
 }
 
 // Of is a real engine as the face calls it.
-func Of(e *engine.Engine) Engine { return direct{e} }
+func FromEngine(e *engine.Engine) Engine { return direct{e} }
 
 type direct struct{ *engine.Engine }
 
@@ -80,7 +80,7 @@ type Config struct {
 
 // Face answers the calls. It starts no goroutine but those of its sockets and
 // streams, which Wait waits for.
-type Face struct {
+type API struct {
 	engine   Engine
 	files    *files.Dir
 	uploads  atomic.Int64 // under way
@@ -88,15 +88,15 @@ type Face struct {
 	timeouts api.Timeouts // of clients
 	log      *slog.Logger
 	stopping context.Context
-	buffers  api.Buffers // of answers
+	buffers  api.BufferPool // of answers
 	sockets  stream.Sockets
 	sse      *stream.SSE
 	intake   intake // of batches
 }
 
 // New makes the face.
-func New(c Config) *Face {
-	f := &Face{engine: c.Engine, files: c.Files, gate: c.Gate, log: c.Log, stopping: c.Stopping}
+func New(c Config) *API {
+	f := &API{engine: c.Engine, files: c.Files, gate: c.Gate, log: c.Log, stopping: c.Stopping}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
 	}
@@ -106,13 +106,13 @@ func New(c Config) *Face {
 	if c.Gate != nil {
 		f.timeouts = c.Gate.Timeouts
 	}
-	f.sockets = stream.Sockets{Stopping: f.stopping.Done(), Patience: stream.UsualPatience, Log: f.log}
+	f.sockets = stream.Sockets{Stopping: f.stopping.Done(), Deadlines: stream.DefaultDeadlines, Log: f.log}
 	f.sse = stream.NewSSE(f.stopping, f.log, &f.buffers)
 	return f
 }
 
 // Register adds the API's routes to a mux, and says what a watch token opens.
-func (f *Face) Register(mux api.Mux) {
+func (f *API) Register(mux api.Mux) {
 	for _, route := range []struct {
 		pattern string
 		handle  api.Handler
@@ -146,11 +146,11 @@ func (f *Face) Register(mux api.Mux) {
 		{"POST /v1/jobs/{id}/cancel", gate.MayCancel, "id", f.cancel},
 		{"GET /v1/watch", 0, "", f.watchSocket}, // whose messages name their jobs
 	} {
-		mux.Handle(route.pattern, gate.ByToken(route.right, route.inPath, f.wrap(route.handle)))
+		mux.Handle(route.pattern, gate.AllowToken(route.right, route.inPath, f.wrap(route.handle)))
 	}
 }
 
-func (f *Face) wrap(h api.Handler) http.Handler { return api.Wrap(f.log, api.WriteProblem, h) }
+func (f *API) wrap(h api.Handler) http.Handler { return api.Wrap(f.log, api.WriteProblem, h) }
 
 // aboutOne is a call about one job. The names of the calls for many stand where its id
 // would, and have other methods.
@@ -171,7 +171,7 @@ func aboutOne(call api.Handler) api.Handler {
 // Wait takes no new socket and no stream that outlasts its handler, and returns when
 // every one is over.
 // Call it after Stopping is over.
-func (f *Face) Wait() {
+func (f *API) Wait() {
 	f.sockets.Wait()
 	f.sse.Wait()
 }
@@ -183,7 +183,7 @@ func subject(r *http.Request) (job.Owner, job.ID, error) {
 }
 
 // untilStop is a request's context that also ends when the server stops.
-func (f *Face) untilStop(r *http.Request) (ctx context.Context, cancel func()) {
+func (f *API) untilStop(r *http.Request) (ctx context.Context, cancel func()) {
 	ctx, stop := context.WithCancel(r.Context())
 	unhook := context.AfterFunc(f.stopping, stop)
 	return ctx, func() { unhook(); stop() }
@@ -191,7 +191,7 @@ func (f *Face) untilStop(r *http.Request) (ctx context.Context, cancel func()) {
 
 // held asks a question that may be held for a while. A stop of the server ends the
 // holding, not the question.
-func held[T any](f *Face, r *http.Request, wait time.Duration, ask func(context.Context, time.Duration) (T, error)) (T, error) {
+func held[T any](f *API, r *http.Request, wait time.Duration, ask func(context.Context, time.Duration) (T, error)) (T, error) {
 	if wait == 0 {
 		return ask(r.Context(), 0)
 	}

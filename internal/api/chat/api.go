@@ -39,38 +39,38 @@ type Config struct {
 	Queue         string       // the queue that answers
 	Log           *slog.Logger // nil for none
 	Gate          *gate.Gate   // of its watch URLs; nil: none
-	Follow        Follow       // nil for nobody
+	Trace         TraceFunc    // nil for nobody
 	// Stopping is closed by whoever runs the server when it begins to stop: sockets
 	// are told to reconnect, and no new one is taken.
 	Stopping <-chan struct{}
 }
 
 // Face answers the chat calls.
-type Face struct {
+type API struct {
 	// set once
 	engine        Engine
 	conversations *conversation.Conversations
 	queue         string
 	log           *slog.Logger
 	gate          *gate.Gate
-	follow        Follow
+	follow        TraceFunc
 	sockets       stream.Sockets
 }
 
 // New makes a face.
-func New(c Config) *Face {
+func New(c Config) *API {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Face{
+	return &API{
 		engine: c.Engine, conversations: c.Conversations, queue: c.Queue, log: c.Log,
-		gate: c.Gate, follow: c.Follow,
-		sockets: stream.Sockets{Stopping: c.Stopping, Patience: stream.UsualPatience, Log: c.Log},
+		gate: c.Gate, follow: c.Trace,
+		sockets: stream.Sockets{Stopping: c.Stopping, Deadlines: stream.DefaultDeadlines, Log: c.Log},
 	}
 }
 
 // Register adds the face's calls to a mux.
-func (f *Face) Register(mux api.Mux) {
+func (f *API) Register(mux api.Mux) {
 	handle := func(pattern string, h api.Handler, params ...string) {
 		mux.Handle(pattern, api.Wrap(f.log, writeError, onlyParams(params, h)))
 	}
@@ -87,4 +87,4 @@ func (f *Face) Register(mux api.Mux) {
 
 // Wait takes no new socket and returns when every one has been closed. Call it
 // after Stopping was closed.
-func (f *Face) Wait() { f.sockets.Wait() }
+func (f *API) Wait() { f.sockets.Wait() }
