@@ -25,7 +25,6 @@ func Final(err error) error { return fn.Final(err) }
 // [RetryFor] has passed.
 func RetryAfter(err error, d time.Duration) error { return fn.RetryAfter(err, d) }
 
-// Coded gives an error of a function a code, which is stable where the sentence is
-// not: programs find it as the job's error.code. Without it the code is
-// "executor_error".
-func Coded(code string, err error) error { return fn.Coded(code, err) }
+// WithCode returns err with a stable code, which programs read as error.code of the job.
+// Without WithCode the code is "executor_error". WithCode(nil, code) is nil.
+func WithCode(err error, code string) error { return fn.Coded(code, err) }

@@ -84,9 +84,9 @@ func ExampleServer_Watch() {
 			log.Fatal(err)
 		}
 		switch event.Type {
-		case meanwhile.Said:
+		case meanwhile.OutputEvent:
 			said.WriteString(event.Entry.Text())
-		case meanwhile.Done:
+		case meanwhile.DoneEvent:
 			fmt.Printf("%s, it said %q and came to %s\n", event.Job.Status, said.String(), event.Job.Result)
 		}
 	}
@@ -150,7 +150,7 @@ func ExampleRetryAfter() {
 	print := func(_ context.Context, t *meanwhile.Task, page string) (any, error) {
 		switch {
 		case page == "":
-			return nil, meanwhile.Final(meanwhile.Coded("empty_page", errors.New("the page is empty")))
+			return nil, meanwhile.Final(meanwhile.WithCode(errors.New("the page is empty"), "empty_page"))
 		case t.Attempt == 1:
 			return nil, busy // tried again, as often as the queue says
 		case t.Attempt == 2:

@@ -37,7 +37,7 @@ func Handle[In, Out any](s *Server, queue string, work func(context.Context, *Ta
 	for _, o := range options {
 		o.set(&q)
 	}
-	err := s.house.Add(queue, q, fn.New(func(ctx context.Context, t exec.Task, out exec.Sink, in In) (any, error) {
+	err := s.server.Add(queue, q, fn.New(func(ctx context.Context, t exec.Task, out exec.Sink, in In) (any, error) {
 		task := newTask(t, out)
 		defer task.end()
 		what, err := work(ctx, task, in)
@@ -60,8 +60,8 @@ func Concurrency(n int) QueueOption {
 	return QueueOption{func(q *config.Queue) { q.Concurrency = n }}
 }
 
-// MaxWaiting is how many jobs may wait; one more is refused. Without it 10,000.
-func MaxWaiting(n int) QueueOption {
+// MaxDepth is how many jobs may wait; one more is refused. Without it 10,000.
+func MaxDepth(n int) QueueOption {
 	return QueueOption{func(q *config.Queue) { q.MaxDepth = n }}
 }
 

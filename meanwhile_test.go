@@ -164,7 +164,7 @@ func TestWhatFollowsAnError(t *testing.T) {
 		case how == "panic":
 			panic("a defect")
 		case how == "final":
-			return nil, meanwhile.Final(meanwhile.Coded("broken", errors.New("for good")))
+			return nil, meanwhile.Final(meanwhile.WithCode(errors.New("for good"), "broken"))
 		case how == "later" && t.Attempt == 1:
 			return nil, errors.New("not yet")
 		}
@@ -303,7 +303,7 @@ func TestTheHandlerBelievesTheProgram(t *testing.T) {
 	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `"result":"ann"`) {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
-	j := do(t, s.As("bob"), "who", 1)
+	j := do(t, s.AsUser("bob"), "who", 1)
 	if string(j.Result) != `"bob"` {
 		t.Errorf("as bob it is %s", j.Result)
 	}

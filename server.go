@@ -47,8 +47,8 @@ type Server struct {
 	*client.Client
 
 	// set once
-	house *server.Server
-	user  func(*http.Request) string
+	server *server.Server
+	user   func(*http.Request) string
 }
 
 // Open takes the data directory and opens what is in it. Nothing runs yet: give the
@@ -66,8 +66,8 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("meanwhile: %w", err)
 	}
-	s := &Server{house: house, user: c.User}
-	s.Client = s.As("")
+	s := &Server{server: house, user: c.User}
+	s.Client = s.AsUser("")
 	return s, nil
 }
 
@@ -97,11 +97,11 @@ func (c *Config) load() (config.Config, error) {
 	return cfg, nil
 }
 
-// As is the server as another user sees it: what they submit is theirs, and they see
+// AsUser is the server as another user sees it: what they submit is theirs, and they see
 // nothing else.
-func (s *Server) As(user string) *client.Client {
+func (s *Server) AsUser(user string) *client.Client {
 	c, err := client.New("http://localhost",
-		client.WithTransport(s.house.Transport()), client.WithUser(user), client.WithUserAgent("meanwhile"),
+		client.WithTransport(s.server.Transport()), client.WithUser(user), client.WithUserAgent("meanwhile"),
 		client.WithRetries(0), client.WithTimeout(0)) // nothing is lost on the way
 	if err != nil {
 		panic("meanwhile: " + err.Error()) // the URL is ours
@@ -115,7 +115,7 @@ func (s *Server) As(user string) *client.Client {
 // that whoever follows comes back later, and returns when all is on disk and nothing
 // of it is left: nil when it was told to stop. It is called once.
 func (s *Server) Run(ctx context.Context) error {
-	if err := s.house.Run(ctx); err != nil {
+	if err := s.server.Run(ctx); err != nil {
 		return fmt.Errorf("meanwhile: %w", err)
 	}
 	return nil
@@ -123,10 +123,10 @@ func (s *Server) Run(ctx context.Context) error {
 
 // Close lets go of what Open took, for a server that was never run. After Run it does
 // nothing.
-func (s *Server) Close() error { return s.house.Close() }
+func (s *Server) Close() error { return s.server.Close() }
 
 // URL is where the server listens by itself; "" when it does not.
-func (s *Server) URL() string { return s.house.URL() }
+func (s *Server) URL() string { return s.server.URL() }
 
 // Handler is the HTTP interface: /v1/ (jobs), /healthz and /readyz, and where the
 // configuration has a queue "chat" /api/ and /ws. It may be mounted at those paths of
@@ -135,7 +135,7 @@ func (s *Server) URL() string { return s.house.URL() }
 // Meanwhile asks nobody for a password. A request from a web page of another origin is
 // refused.
 func (s *Server) Handler() http.Handler {
-	inside := s.house.Handler()
+	inside := s.server.Handler()
 	if s.user == nil {
 		return inside
 	}

@@ -21,16 +21,16 @@ type Batch struct {
 	IdempotencyKey string
 }
 
-// Submitted is what became of one job of a batch: the job, or why it was refused.
-type Submitted struct {
+// BatchResult is what became of one job of a batch: the job, or why it was refused.
+type BatchResult struct {
 	Job *Job
 	Err *Error // nil when there is a job; its Field begins with the job's place, "/jobs/3"
 }
 
 // SubmitBatch stores several jobs and returns, once they are on the server's disk,
 // what became of each, in their order. The error is of the whole, as when the batch
-// is atomic and one of its jobs was refused: then [Error.All] says which.
-func (c *Client) SubmitBatch(ctx context.Context, b Batch) ([]Submitted, error) {
+// is atomic and one of its jobs was refused: then [Error.Errors] says which.
+func (c *Client) SubmitBatch(ctx context.Context, b Batch) ([]BatchResult, error) {
 	k := &call{method: http.MethodPost, path: "/v1/jobs/batch", key: b.IdempotencyKey}
 	keyed := k.key != "" || slices.ContainsFunc(b.Jobs, func(s Submission) bool { return s.IdempotencyKey != "" })
 	if !keyed && c.retries > 0 {
@@ -40,7 +40,7 @@ func (c *Client) SubmitBatch(ctx context.Context, b Batch) ([]Submitted, error) 
 	if k.body, err = b.encode(keyed && k.key == "" && c.retries > 0); err != nil {
 		return nil, err
 	}
-	var list submittedList
+	var list batchAnswer
 	if _, err := c.json(ctx, k, &list); err != nil {
 		return nil, err
 	}
@@ -73,14 +73,14 @@ func (b *Batch) encode(fill bool) ([]byte, error) {
 	return append(body, "]}"...), nil
 }
 
-// submittedList is the answer to a batch.
-type submittedList struct {
-	Data []Submitted `json:"data"`
+// batchAnswer is the answer to a batch.
+type batchAnswer struct {
+	Data []BatchResult `json:"data"`
 }
 
 // read reads the answer: by hand where it holds nothing but the usual jobs, see
 // [Job.UnmarshalJSON].
-func (l *submittedList) read(text []byte) error {
+func (l *batchAnswer) read(text []byte) error {
 	s := scanner{text: text}
 	if s.batch(&l.Data) && s.atEnd() {
 		return nil
@@ -90,7 +90,7 @@ func (l *submittedList) read(text []byte) error {
 }
 
 // UnmarshalJSON reads a job or a refusal.
-func (s *Submitted) UnmarshalJSON(text []byte) error {
+func (s *BatchResult) UnmarshalJSON(text []byte) error {
 	var kind struct {
 		Object string `json:"object"`
 	}
@@ -110,7 +110,7 @@ func (s *Submitted) UnmarshalJSON(text []byte) error {
 }
 
 // batch reads a list of nothing but jobs.
-func (s *scanner) batch(to *[]Submitted) bool {
+func (s *scanner) batch(to *[]BatchResult) bool {
 	if !s.literal(`{"object":"list","data":[`) || s.next(']') {
 		return false
 	}
@@ -122,7 +122,7 @@ func (s *scanner) batch(to *[]Submitted) bool {
 		if !s.job(j) {
 			return false
 		}
-		*to = append(*to, Submitted{Job: j})
+		*to = append(*to, BatchResult{Job: j})
 		if !s.next(',') {
 			return s.literal("]}")
 		}

@@ -44,12 +44,12 @@ func TestWhatBecameOfABatch(t *testing.T) {
 // A batch is read by hand where it can be, and both ways read the same.
 func TestTheUsualBatchIsReadByHand(t *testing.T) {
 	text := `{"object":"list","data":[` + usual + "," + usual + `]}`
-	var byHand, plainly []Submitted
+	var byHand, plainly []BatchResult
 	s := scanner{text: []byte(text)}
 	if !s.batch(&byHand) || !s.atEnd() {
 		t.Fatalf("gave up at %q", text[s.at:])
 	}
-	list := submittedList{}
+	list := batchAnswer{}
 	if err := list.read([]byte(strings.Replace(text, `{"object"`, `{ "object"`, 1))); err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +101,7 @@ func TestABatchThatIsRefusedSaysWhoIsToBlame(t *testing.T) {
 	})
 	_, err := c.SubmitBatch(t.Context(), Batch{Jobs: make([]Submission, 6), Atomic: true})
 	e := wantCode(t, err, CodeQueueFull)
-	if e.Field != "/jobs/3" || len(e.All) != 2 || e.All[1].Field != "/jobs/5/queue" || e.All[1].Code != CodeInvalid || e.All[1].Message != "none" {
+	if e.Field != "/jobs/3" || len(e.Errors) != 2 || e.Errors[1].Field != "/jobs/5/queue" || e.Errors[1].Code != CodeInvalid || e.Errors[1].Message != "none" {
 		t.Errorf("%+v", e)
 	}
 }
@@ -124,11 +124,11 @@ func FuzzDecodeBatch(f *testing.F) {
 	f.Add([]byte(`{"object":"list","data":[{"object":"error","code":"x"},{}]}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		s := scanner{text: text}
-		var byHand []Submitted
+		var byHand []BatchResult
 		if !s.batch(&byHand) || !s.atEnd() {
 			return
 		}
-		list := submittedList{}
+		list := batchAnswer{}
 		if err := list.read(append([]byte(" "), text...)); err != nil || len(list.Data) != len(byHand) {
 			t.Fatalf("%q: %d by hand, %d plainly (%v)", text, len(byHand), len(list.Data), err)
 		}
@@ -144,7 +144,7 @@ func BenchmarkDecodeBatch(b *testing.B) {
 	text := []byte(`{"object":"list","data":[` + strings.Repeat(usual+",", 99) + usual + `]}`)
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := new(submittedList).read(text); err != nil {
+		if err := new(batchAnswer).read(text); err != nil {
 			b.Fatal(err)
 		}
 	}

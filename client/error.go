@@ -25,10 +25,10 @@ type Error struct {
 	RetryAfter time.Duration
 	// Failure is why the job failed, where that is the reason for the refusal.
 	Failure *Failure
-	// All says of an atomic batch that was refused why each of the jobs to blame was,
+	// Errors says of an atomic batch that was refused why each of the jobs to blame was,
 	// up to the first 20; their Field says which.
-	All []*Error
-	Err error // the cause, when no answer came; otherwise nil
+	Errors []*Error
+	Err    error // the cause, when no answer came; otherwise nil
 }
 
 // The codes that programs most often ask for. A server may send others.
@@ -89,7 +89,7 @@ func (p *problem) refused() *Error {
 		RetryAfter: bounded(p.RetryAfter),
 	}
 	for i := range p.Errors {
-		e.All = append(e.All, p.Errors[i].refused())
+		e.Errors = append(e.Errors, p.Errors[i].refused())
 	}
 	return e
 }

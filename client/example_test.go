@@ -38,9 +38,9 @@ func Example() {
 		switch {
 		case err != nil:
 			fmt.Println(err)
-		case event.Type == client.Said:
+		case event.Type == client.OutputEvent:
 			fmt.Print(event.Entry.Text())
-		case event.Type == client.Done:
+		case event.Type == client.DoneEvent:
 			fmt.Printf("\n%s\n", event.Job.Status)
 		}
 	}

@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// Attachment is a file that is to be submitted with a job. [Path] makes one of a
+// Attachment is a file that is to be submitted with a job. [AttachFile] makes one of a
 // file on this machine.
 type Attachment struct {
 	Name        string // what the job calls it; the server takes from it what would be a path
@@ -25,9 +25,9 @@ type Attachment struct {
 	Open func() (content io.ReadCloser, size int64, err error)
 }
 
-// Path is the file at a path, under the path's last element as its name. Its
+// AttachFile is the file at a path, under the path's last element as its name. Its
 // content type is what the name's extension says.
-func Path(path string) Attachment {
+func AttachFile(path string) Attachment {
 	return Attachment{
 		Name:        filepath.Base(path),
 		ContentType: mime.TypeByExtension(filepath.Ext(path)),

@@ -58,7 +58,7 @@ func TestFilesOnTheWire(t *testing.T) {
 		sized bool
 	}{
 		"none":               {nil, job, true},
-		"one of this disk":   {[]Attachment{Path(path)}, job + "file|scan.png|image/png|\x89PNG\n", true},
+		"one of this disk":   {[]Attachment{AttachFile(path)}, job + "file|scan.png|image/png|\x89PNG\n", true},
 		"an empty one":       {[]Attachment{text("a", "", 0)}, job + "file|a||\n", true},
 		"two of known size":  {[]Attachment{text("a", "x", 1), text("b", "yy", 2)}, job + "file|a||x\nfile|b||yy\n", true},
 		"one of no size":     {[]Attachment{text("a", "x", 1), text("b", "yy", -1)}, job + "file|a||x\nfile|b||yy\n", false},
@@ -153,7 +153,7 @@ func TestFilesThatCannotBeRead(t *testing.T) {
 	whole := Attachment{Name: "whole", Open: func() (io.ReadCloser, int64, error) {
 		return closing{strings.NewReader("x"), &closed}, 1, nil
 	}}
-	_, err := c.SubmitFiles(t.Context(), Submission{Queue: "ocr"}, whole, Path(filepath.Join(t.TempDir(), "missing")))
+	_, err := c.SubmitFiles(t.Context(), Submission{Queue: "ocr"}, whole, AttachFile(filepath.Join(t.TempDir(), "missing")))
 	if !errors.Is(err, os.ErrNotExist) || tried != 0 || !closed {
 		t.Errorf("a file that is not there: %v after %d tries, closed: %v", err, tried, closed)
 	}

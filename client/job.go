@@ -51,7 +51,7 @@ type Job struct {
 	QueuePosition *int `json:"queue_position"`
 	// HeldBackBy is why a waiting job is not given to a worker; "" where QueuePosition is
 	// left out.
-	HeldBackBy Hold `json:"held_back_by"`
+	HeldBackBy HoldReason `json:"held_back_by"`
 	// EstimatedTimeSeconds is how long until the job has ended, learned from the jobs
 	// before it; nil when unknown.
 	EstimatedTimeSeconds *float64 `json:"estimated_time_seconds"`
@@ -128,11 +128,11 @@ type Kind string
 
 // The kinds.
 const (
-	Text    Kind = "text"     // a piece of text: Data is a JSON string
-	JSON    Kind = "json"     // one event, verbatim
-	Log     Kind = "log"      // a line for whoever operates the job: Data is a JSON string
-	Report  Kind = "progress" // Data is a [Progress]
-	Restart Kind = "attempt"  // a new attempt begins: what earlier attempts said is superseded
+	KindText     Kind = "text"     // a piece of text: Data is a JSON string
+	KindJSON     Kind = "json"     // one event, verbatim
+	KindLog      Kind = "log"      // a line for whoever operates the job: Data is a JSON string
+	KindProgress Kind = "progress" // Data is a [Progress]
+	KindAttempt  Kind = "attempt"  // a new attempt begins: what earlier attempts said is superseded
 )
 
 // Entry is one numbered piece of what a job says. An entry that was once seen
@@ -144,9 +144,9 @@ type Entry struct {
 	Data    json.RawMessage `json:"data"`
 }
 
-// Text is what a [Text] or [Log] entry says; "" for other kinds.
+// Text is what a [KindText] or [KindLog] entry says; "" for other kinds.
 func (e Entry) Text() string {
-	if e.Kind != Text && e.Kind != Log {
+	if e.Kind != KindText && e.Kind != KindLog {
 		return ""
 	}
 	var s string
@@ -154,10 +154,10 @@ func (e Entry) Text() string {
 	return s
 }
 
-// Progress is what a [Report] entry reports; the zero value for other kinds.
+// Progress is what a [KindProgress] entry reports; the zero value for other kinds.
 func (e Entry) Progress() Progress {
 	var p Progress
-	if e.Kind == Report {
+	if e.Kind == KindProgress {
 		_ = json.Unmarshal(e.Data, &p) // what is no progress reports nothing
 	}
 	return p

@@ -8,15 +8,15 @@ import (
 
 // Queue is a queue as the server sees it now.
 type Queue struct {
-	Name        string      `json:"name"`
-	Object      string      `json:"object"`       // "queue"
-	Executor    string      `json:"executor"`     // how its jobs are done: "sim", "llm", "process"
-	Concurrency int         `json:"concurrency"`  // jobs running at once in the server's process
-	Paused      bool        `json:"paused"`       // it gives no jobs to workers
-	HeldBackBy  Hold        `json:"held_back_by"` // of its next job
-	Counts      QueueCounts `json:"counts"`
-	Totals      QueueTotals `json:"totals"`
-	OldestS     float64     `json:"oldest_queued_s"` // for how long the longest waiting job has been ready, queued or parked, in seconds
+	Name          string      `json:"name"`
+	Object        string      `json:"object"`       // "queue"
+	Executor      string      `json:"executor"`     // how its jobs are done: "sim", "llm", "process"
+	Concurrency   int         `json:"concurrency"`  // jobs running at once in the server's process
+	Paused        bool        `json:"paused"`       // it gives no jobs to workers
+	HeldBackBy    HoldReason  `json:"held_back_by"` // of its next job
+	Counts        QueueCounts `json:"counts"`
+	Totals        QueueTotals `json:"totals"`
+	OldestQueuedS float64     `json:"oldest_queued_s"` // for how long the longest waiting job has been ready, queued or parked, in seconds
 	// WaitingBytes are the waiting jobs' input and files.
 	WaitingBytes int64         `json:"waiting_bytes"`
 	Limits       QueueLimits   `json:"limits"`

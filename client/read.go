@@ -43,9 +43,9 @@ func (c *Client) Wait(ctx context.Context, id string) (*Job, error) {
 			return j, nil
 		}
 		known, away = true, 0
-		if a.header.Get("Preference-Applied") == "" || time.Since(asked) < firstPause {
+		if a.header.Get("Preference-Applied") == "" || time.Since(asked) < minPause {
 			// The server is stopping, or something in between did not let it hold the request.
-			if err := sleep(ctx, max(time.Duration(j.PollAfterMS)*time.Millisecond, firstPause)); err != nil {
+			if err := sleep(ctx, max(time.Duration(j.PollAfterMS)*time.Millisecond, minPause)); err != nil {
 				return nil, err
 			}
 		}

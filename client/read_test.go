@@ -204,11 +204,11 @@ func TestWhatEntriesSay(t *testing.T) {
 		text string
 		p    Progress
 	}{
-		{"text is text", Entry{Kind: Text, Data: json.RawMessage(`"a\nb"`)}, "a\nb", Progress{}},
-		{"a log line is text", Entry{Kind: Log, Data: json.RawMessage(`"a"`)}, "a", Progress{}},
-		{"an event is not", Entry{Kind: JSON, Data: json.RawMessage(`"a"`)}, "", Progress{}},
-		{"progress is progress", Entry{Kind: Report, Data: json.RawMessage(`{"percent":30,"status":"x"}`)}, "", Progress{30, "x"}},
-		{"what is of the wrong type says nothing", Entry{Kind: Text, Data: json.RawMessage(`{}`)}, "", Progress{}},
+		{"text is text", Entry{Kind: KindText, Data: json.RawMessage(`"a\nb"`)}, "a\nb", Progress{}},
+		{"a log line is text", Entry{Kind: KindLog, Data: json.RawMessage(`"a"`)}, "a", Progress{}},
+		{"an event is not", Entry{Kind: KindJSON, Data: json.RawMessage(`"a"`)}, "", Progress{}},
+		{"progress is progress", Entry{Kind: KindProgress, Data: json.RawMessage(`{"percent":30,"status":"x"}`)}, "", Progress{30, "x"}},
+		{"what is of the wrong type says nothing", Entry{Kind: KindText, Data: json.RawMessage(`{}`)}, "", Progress{}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {

@@ -52,7 +52,7 @@ func (c *Client) json(ctx context.Context, k *call, out any) (answer, error) {
 	switch out := out.(type) {
 	case *Job:
 		err = out.UnmarshalJSON(a.body) // json.Unmarshal would read it twice before
-	case *submittedList:
+	case *batchAnswer:
 		err = out.read(a.body)
 	default:
 		err = json.Unmarshal(a.body, out)

@@ -18,11 +18,11 @@ type Retry struct {
 }
 
 const (
-	firstPause = 100 * time.Millisecond
-	mostPause  = 5 * time.Second
-	// mostAsked bounds how long a server may make a call wait before its next try;
+	minPause = 100 * time.Millisecond
+	maxPause = 5 * time.Second
+	// maxRetryAfter bounds how long a server may make a call wait before its next try;
 	// asked for longer, the call fails with its RetryAfter.
-	mostAsked = 30 * time.Second
+	maxRetryAfter = 30 * time.Second
 )
 
 var errNoAnswer = errors.New("no answer in time")
@@ -45,7 +45,7 @@ func ended(ctx context.Context, k *call) error {
 // repeatable says whether the call may be made again after err.
 func repeatable(k *call, err error) bool {
 	var e *Error
-	if !errors.As(err, &e) || e.RetryAfter > mostAsked {
+	if !errors.As(err, &e) || e.RetryAfter > maxRetryAfter {
 		return false
 	}
 	switch e.Status {
@@ -84,11 +84,11 @@ func away(err error) bool {
 // the server asked for. The error is ctx's end; when ctx would end during the wait,
 // err is returned at once instead.
 func (c *Client) pause(ctx context.Context, try int, err error) error {
-	d := min(firstPause<<min(try-1, 10), mostPause)
+	d := min(minPause<<min(try-1, 10), maxPause)
 	d = d/2 + rand.N(d/2+1)
 	var e *Error
 	if errors.As(err, &e) {
-		d = max(d, min(e.RetryAfter, mostAsked))
+		d = max(d, min(e.RetryAfter, maxRetryAfter))
 	}
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < d {
 		return err

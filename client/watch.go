@@ -18,11 +18,11 @@ type EventType string
 
 // The types of event.
 const (
-	Snapshot   EventType = "snapshot" // the job as it is: at the start, after each return of the connection, and when its status changes
-	Said       EventType = "output"   // an entry of kind [Text], [JSON] or [Log]
-	Progressed EventType = "progress" // an entry of kind [Report]
-	Restarted  EventType = "attempt"  // an entry of kind [Restart]
-	Done       EventType = "done"     // the job as it ended; nothing follows
+	SnapshotEvent EventType = "snapshot" // the job as it is: at the start, after each return of the connection, and when its status changes
+	OutputEvent   EventType = "output"   // an entry of kind [KindText], [KindJSON] or [KindLog]
+	ProgressEvent EventType = "progress" // an entry of kind [KindProgress]
+	AttemptEvent  EventType = "attempt"  // an entry of kind [KindAttempt]
+	DoneEvent     EventType = "done"     // the job as it ended; nothing follows
 )
 
 // Event is something that a watched job did.
@@ -31,23 +31,23 @@ type Event struct {
 	// Cursor is where to go on after this event: the number of the last entry that
 	// was seen.
 	Cursor int64  `json:"cursor"`
-	Job    *Job   `json:"job,omitempty"`   // of Snapshot and Done
+	Job    *Job   `json:"job,omitempty"`   // of SnapshotEvent and DoneEvent
 	Entry  *Entry `json:"entry,omitempty"` // of the others
 }
 
 const (
-	// silence is how long a stream may say nothing before it counts as dead; the
+	// streamTimeout is how long a stream may say nothing before it counts as dead; the
 	// server sends a comment every 15 seconds.
-	silence = 45 * time.Second
-	// mostBroken bounds how often in a row a stream may bring what no server says
+	streamTimeout = 45 * time.Second
+	// maxBadStreams bounds how often in a row a stream may bring what no server says
 	// without bringing anything new.
-	mostBroken = 8
+	maxBadStreams = 8
 )
 
 var errSilent = fmt.Errorf("the stream went silent: %w", errNoAnswer)
 
 // Watch follows a job from after an entry's number, 0 for all it ever said, until
-// it has ended: first a [Snapshot], then what it says, last [Done]. No entry comes
+// it has ended: first a [SnapshotEvent], then what it says, last [DoneEvent]. No entry comes
 // twice and none is missed.
 //
 // A connection that is lost is made again from the cursor, for as long as ctx
@@ -96,7 +96,7 @@ func (w *watch) endure(ctx context.Context, err error) error {
 	case !w.known && (w.failed > w.c.retries || !repeatable(&call{}, err)):
 		return err
 	case away(err):
-	case CodeOf(err) == CodeBadAnswer && w.broken < mostBroken:
+	case CodeOf(err) == CodeBadAnswer && w.broken < maxBadStreams:
 		w.broken++
 	default:
 		return err
@@ -108,7 +108,7 @@ func (w *watch) endure(ctx context.Context, err error) error {
 func (w *watch) connect(parent context.Context) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
-	dead := time.AfterFunc(silence, func() { cancel(errSilent) })
+	dead := time.AfterFunc(streamTimeout, func() { cancel(errSilent) })
 	defer dead.Stop()
 
 	k := w.call()
@@ -121,7 +121,7 @@ func (w *watch) connect(parent context.Context) error {
 		return badAnswer(res.StatusCode, fmt.Errorf("a stream of events was asked for, %q came", t))
 	}
 	w.known = true
-	events := newSSEReader(res.Body, func() { dead.Reset(silence) })
+	events := newSSEReader(res.Body, func() { dead.Reset(streamTimeout) })
 	return w.lost(ctx, k, w.follow(events))
 }
 
@@ -151,7 +151,7 @@ func (w *watch) follow(events *sseReader) error {
 	start := time.Now()
 	for {
 		raw, err := events.next()
-		if time.Since(start) > mostPause {
+		if time.Since(start) > maxPause {
 			w.failed = 0
 		}
 		if err != nil {
@@ -167,7 +167,7 @@ func (w *watch) follow(events *sseReader) error {
 		if e.Entry != nil {
 			w.failed, w.broken = 0, 0
 		}
-		if !w.yield(*e, nil) || e.Type == Done {
+		if !w.yield(*e, nil) || e.Type == DoneEvent {
 			w.over = true
 			return nil
 		}
@@ -179,15 +179,15 @@ func (w *watch) follow(events *sseReader) error {
 func (w *watch) read(raw sse) (*Event, error) {
 	e := &Event{Type: EventType(raw.event)}
 	switch e.Type {
-	case Snapshot, Done:
+	case SnapshotEvent, DoneEvent:
 		e.Job = new(Job)
 		if err := json.Unmarshal(raw.data, e.Job); err != nil {
 			return nil, err
 		}
-		if e.Type == Done && w.cursor < e.Job.Cursor {
+		if e.Type == DoneEvent && w.cursor < e.Job.Cursor {
 			return nil, fmt.Errorf("the job ended at entry %d, after %d nothing came", e.Job.Cursor, w.cursor)
 		}
-	case Said, Progressed, Restarted:
+	case OutputEvent, ProgressEvent, AttemptEvent:
 		e.Entry = new(Entry)
 		if err := json.Unmarshal(raw.data, e.Entry); err != nil {
 			return nil, err

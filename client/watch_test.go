@@ -17,8 +17,8 @@ func said(after, last int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, ": hello\n\nid: %d\nevent: snapshot\ndata: {\"id\":\"job_1\",\"status\":\"running\",\"cursor\":%d}\n\n", after, last)
 	for seq := after + 1; seq <= last; seq++ {
-		kind := []Kind{Text, Report, Restart}[seq%3]
-		event := []EventType{Said, Progressed, Restarted}[seq%3]
+		kind := []Kind{KindText, KindProgress, KindAttempt}[seq%3]
+		event := []EventType{OutputEvent, ProgressEvent, AttemptEvent}[seq%3]
 		fmt.Fprintf(&b, "id: %d\nevent: %s\ndata: {\"seq\":%d,\"attempt\":1,\n", seq, event, seq)
 		fmt.Fprintf(&b, "data: \"kind\":\"%s\",\"data\":\"%d\"}\n\n", kind, seq)
 	}
@@ -74,7 +74,7 @@ func checkWhole(t *testing.T, what string, c *Client, after int64) {
 	if want := upTo(after+1, entries); !reflect.DeepEqual(seqs, want) {
 		t.Errorf("%s: the entries %v came, want %v", what, seqs, want)
 	}
-	if last.Type != Done || last.Job.Status != Succeeded || last.Cursor != entries {
+	if last.Type != DoneEvent || last.Job.Status != Succeeded || last.Cursor != entries {
 		t.Errorf("%s: the last event is %+v", what, last)
 	}
 }
@@ -210,7 +210,7 @@ func TestASilentStreamIsMadeAgain(t *testing.T) {
 		n.up(h)
 		start := time.Now()
 		checkWhole(t, "silence", c, 0)
-		if waited := time.Since(start).Truncate(time.Second); waited != 9*15*time.Second+silence {
+		if waited := time.Since(start).Truncate(time.Second); waited != 9*15*time.Second+streamTimeout {
 			t.Errorf("a stream with a comment every 15 s was given up after %s", waited)
 		}
 	})
@@ -227,7 +227,7 @@ func TestAWatchEndsWithAnError(t *testing.T) {
 	}{
 		{"a job that is not there cannot be watched", refusing(404, CodeNotFound, ""), CodeNotFound, 1},
 		{"some other program is not a server", html, CodeBadAnswer, 1},
-		{"a server that says garbage each time is given up", garbage, CodeBadAnswer, 1 + mostBroken},
+		{"a server that says garbage each time is given up", garbage, CodeBadAnswer, 1 + maxBadStreams},
 		{"a full server is asked a few times", refusing(503, CodeOverloaded, ""), CodeOverloaded, 4},
 	}
 	for _, tt := range tests {
@@ -279,7 +279,7 @@ func TestLeavingTheLoopLetsGoOfTheJob(t *testing.T) {
 			close(gone)
 		}))
 		for e, err := range c.Watch(t.Context(), "job_1", 0) {
-			if err != nil || e.Type != Snapshot || e.Job.ID != "job_1" {
+			if err != nil || e.Type != SnapshotEvent || e.Job.ID != "job_1" {
 				t.Errorf("the first event is %+v, the error %v", e, err)
 			}
 			break

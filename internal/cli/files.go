@@ -38,7 +38,7 @@ func attach(paths []string, s *screen) (*attachments, error) {
 			return nil, usagef("--file %s: this is a directory", path)
 		}
 		a.total += info.Size()
-		a.files = append(a.files, a.counted(client.Path(path)))
+		a.files = append(a.files, a.counted(client.AttachFile(path)))
 	}
 	return a, nil
 }

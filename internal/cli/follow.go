@@ -106,16 +106,16 @@ func (f *follower) show(e client.Event) error {
 		return printJSON(f.env.Out, e)
 	}
 	switch e.Type {
-	case client.Snapshot:
+	case client.SnapshotEvent:
 		if !f.began {
 			f.began, f.history = true, e.Job.Cursor
 		}
 		f.screen.progress(e.Job.Progress, e.Job.Status)
-	case client.Said:
+	case client.OutputEvent:
 		f.hear(*e.Entry)
-	case client.Progressed:
+	case client.ProgressEvent:
 		f.screen.progress(e.Entry.Progress(), client.Running)
-	case client.Restarted:
+	case client.AttemptEvent:
 		f.restart(e.Entry.Attempt)
 	}
 	if f.live && f.began && e.Cursor >= f.history {
@@ -137,10 +137,10 @@ func (f *follower) flow() {
 	f.flowing = true
 	for _, p := range f.held {
 		switch p.kind {
-		case client.Text:
+		case client.KindText:
 			f.spoke = f.spoke || p.text != ""
 			f.screen.say(p.text)
-		case client.Log:
+		case client.KindLog:
 			f.screen.note("log: %s", p.text)
 		}
 	}

@@ -109,7 +109,7 @@ func TestBatchesOfARealServer(t *testing.T) {
 	wantWaiting(t, ctx, c, 5)
 }
 
-func ids(list []client.Submitted) (all []string) {
+func ids(list []client.BatchResult) (all []string) {
 	for _, s := range list {
 		all = append(all, s.Job.ID)
 	}

@@ -121,5 +121,5 @@ func oldest(q *client.Queue) string {
 	if q.Counts.Queued == 0 {
 		return "-"
 	}
-	return fmt.Sprintf("%.1fs", q.OldestS)
+	return fmt.Sprintf("%.1fs", q.OldestQueuedS)
 }

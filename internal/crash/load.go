@@ -193,7 +193,7 @@ func (c *crowd) watch(ctx context.Context, id string, cut int) {
 			if e.Job != nil {
 				c.rec.saw(e.Job, before{})
 			}
-			ended = e.Type == client.Done
+			ended = e.Type == client.DoneEvent
 			if n++; n == cut {
 				break
 			}

@@ -17,7 +17,7 @@ func TestTheRecordNoticesEveryBrokenPromise(t *testing.T) {
 		return &client.Job{ID: "job_1", Status: s, FinishedAt: at}
 	}
 	entry := func(seq int64, text string) client.Entry {
-		return client.Entry{Seq: seq, Attempt: 1, Kind: client.Text, Data: json.RawMessage(text)}
+		return client.Entry{Seq: seq, Attempt: 1, Kind: client.KindText, Data: json.RawMessage(text)}
 	}
 	for name, c := range map[string]struct {
 		story func(r *record)

@@ -78,7 +78,7 @@ func restarts(t *testing.T, c *client.Client, id string) {
 		return
 	}
 	for _, e := range out.Entries {
-		if e.Kind == client.Restart {
+		if e.Kind == client.KindAttempt {
 			t.Errorf("%s began again: entry %d", id, e.Seq)
 		}
 	}

@@ -2,13 +2,13 @@ package client
 
 import "encoding/json"
 
-// Hold says what holds back a waiting job, or the next job of a queue; "" for nothing. The
+// HoldReason says what holds back a waiting job, or the next job of a queue; "" for nothing. The
 // server's reasons are delay, backoff, loss_backoff, key_limit, suspect, paused,
 // max_running, no_worker and turn; further ones may follow.
-type Hold string
+type HoldReason string
 
 // MarshalJSON writes the reason as servers do: null for nothing.
-func (h Hold) MarshalJSON() ([]byte, error) {
+func (h HoldReason) MarshalJSON() ([]byte, error) {
 	if h == "" {
 		return []byte("null"), nil
 	}

@@ -8,7 +8,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// The words of package client, which speaks of the same things with a server
+// The types of package client, which speaks of the same things with a server
 // elsewhere. That package has more of them: what to list, the codes of errors.
 type (
 	Submission  = client.Submission
@@ -37,11 +37,11 @@ const (
 
 // The types of an [Event].
 const (
-	Snapshot   = client.Snapshot
-	Said       = client.Said
-	Progressed = client.Progressed
-	Restarted  = client.Restarted
-	Done       = client.Done
+	SnapshotEvent = client.SnapshotEvent
+	OutputEvent   = client.OutputEvent
+	ProgressEvent = client.ProgressEvent
+	AttemptEvent  = client.AttemptEvent
+	DoneEvent     = client.DoneEvent
 )
 
 // ResultOf reads what a succeeded job came to. Of a job that has not ended, or ended
