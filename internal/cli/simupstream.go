@@ -48,7 +48,7 @@ Faults: an HTTP status from 400 to 599 as the answer, or
 	f.IntVar(&o.FaultAfter, "fault-after", o.FaultAfter, "tokens before a fault in the middle of a stream")
 	f.IntVar(&o.FaultTimes, "fault-times", 0, "only the first so many requests with the same key; 0 for all")
 	f.DurationVar(&o.RetryAfter, "retry-after", o.RetryAfter, "what a 429 or 503 asks for")
-	f.BoolVar(&o.Stamps, "stamps", false, "each streamed token is the time at which it is sent, in microseconds since 1970")
+	f.BoolVar(&o.Timestamps, "stamps", false, "each streamed token is the time at which it is sent, in microseconds since 1970")
 	return cmd
 }
 

@@ -53,10 +53,10 @@ type File struct {
 // disk is behind. An error from a call means that the attempt is over: the
 // executor returns it.
 type Sink interface {
-	// Begin says that the work begins only now, after a wait for something scarce
+	// ResetTimeouts says that the work begins only now, after a wait for something scarce
 	// inside the executor: the attempt's clocks start again. It may be called again
 	// and again while the wait goes on. Most never call it.
-	Begin()
+	ResetTimeouts()
 	// Text says a piece of the answer, UTF-8. Pieces may end inside a character.
 	Text(piece string) error
 	// Event says one JSON value, kept verbatim.

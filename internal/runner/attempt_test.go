@@ -233,7 +233,7 @@ func ignoresLateWords(t *testing.T) {
 	for _, err := range []error{kept.Text("late"), kept.Event([]byte("1")), kept.Log("late"), kept.Progress(job.Progress{Percent: 1})} {
 		wantErr(t, err, errOver)
 	}
-	kept.Begin()
+	kept.ResetTimeouts()
 	kept.Result(job.Result{})
 	kept.Usage([]byte("1"))
 	pass(time.Minute)

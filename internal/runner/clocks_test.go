@@ -187,7 +187,7 @@ func beginRestarts(t *testing.T) {
 	var why error
 	h := open(t, func(ctx context.Context, task exec.Task, out exec.Sink) error {
 		elapse(50 * time.Second)
-		out.Begin()
+		out.ResetTimeouts()
 		return untilStopped(&why)(ctx, task, out)
 	})
 	limits := clocked(job.Timeouts{RunSoft: time.Minute, RunHard: time.Minute, FirstOutput: time.Minute})
@@ -204,7 +204,7 @@ func beginAwaitsFirst(t *testing.T) {
 	h := open(t, func(ctx context.Context, task exec.Task, out exec.Sink) error {
 		_ = out.Text("waiting for a model")
 		elapse(9 * time.Second)
-		out.Begin()
+		out.ResetTimeouts()
 		return untilStopped(&why)(ctx, task, out)
 	})
 	rec := h.deliver(1, clocked(job.Timeouts{FirstOutput: time.Minute, IdleOutput: 10 * time.Second}))
@@ -219,7 +219,7 @@ func beginTooLate(t *testing.T) {
 	letGo := make(chan struct{})
 	h := open(t, func(ctx context.Context, task exec.Task, out exec.Sink) error {
 		<-ctx.Done()
-		out.Begin()
+		out.ResetTimeouts()
 		return deaf(letGo)(ctx, task, out)
 	})
 	rec := h.deliver(1, clocked(job.Timeouts{RunSoft: time.Minute, RunHard: 90 * time.Second}))

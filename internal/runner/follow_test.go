@@ -32,7 +32,7 @@ func (f *follower) follow(ctx context.Context, j *job.Job) (context.Context, str
 	return context.WithValue(ctx, contextKey{}, "followed"), j.Trace + " and on", func(o *job.Outcome) { f.ended = append(f.ended, o) }
 }
 
-func followed(f *follower) func(*Config) { return func(c *Config) { c.Follow = f.follow } }
+func followed(f *follower) func(*Config) { return func(c *Config) { c.OnAttempt = f.follow } }
 
 func traced(c *job.Claimed) { c.Job.Trace = "here" }
 

@@ -12,7 +12,7 @@ type lease struct {
 	// set once
 	length time.Duration // 0 for one that does not end
 	every  time.Duration // between renewals
-	held   bool          // until the source says that it is lost; see [Config.HeldUntilLost]
+	held   bool          // until the source says that it is lost; see [Config.IgnoreLeaseExpiry]
 
 	// guarded by the runner's mu
 	from    time.Time // the lease ends length after this

@@ -114,7 +114,7 @@ func stopsBeforeLapse(t *testing.T) {
 
 func outlastsOutage(t *testing.T) {
 	var why error
-	h := open(t, untilStopped(&why), func(c *Config) { c.HeldUntilLost = true })
+	h := open(t, untilStopped(&why), func(c *Config) { c.IgnoreLeaseExpiry = true })
 	h.renewBy(func([]job.Lease) []error { return []error{errOutage} })
 	rec := h.deliver(1)
 	pass(time.Hour)

@@ -57,17 +57,17 @@ type Config struct {
 	// RenewEvery is how often a lease is renewed; 0 for 10 s. One that is shorter than
 	// three times this is renewed three times in its length.
 	RenewEvery time.Duration
-	// HeldUntilLost says that the source takes no lease while it cannot store renewals, and
+	// IgnoreLeaseExpiry says that the source takes no lease while it cannot store renewals, and
 	// nobody else takes any. Then work is stopped only when the source says that its lease
 	// is lost. Otherwise work is stopped before a lease ends that could not be renewed, for
 	// another worker may have the job after that.
-	HeldUntilLost bool
+	IgnoreLeaseExpiry bool
 	// Grace is how long running work may go on when the runner is to stop; 0 for 25 s.
 	Grace time.Duration
 	// Files is the absolute path of a file that came with a job; nil where jobs have none.
 	Files func(job.ID, job.File) string
-	// Follow is told of every attempt; nil for nobody.
-	Follow Follow
+	// OnAttempt is told of every attempt; nil for nobody.
+	OnAttempt AttemptHook
 }
 
 // Runner does the jobs of one queue. Make it with [New] and call Run once.
@@ -158,7 +158,7 @@ func (r *Runner) Run(ctx context.Context) error {
 // deliver starts an attempt. The source calls it.
 func (r *Runner) deliver(c job.Claimed) {
 	a := &attempt{r: r, claimed: c, lease: leaseOf(&c, r.cfg.RenewEvery, time.Now())}
-	a.lease.held = r.cfg.HeldUntilLost
+	a.lease.held = r.cfg.IgnoreLeaseExpiry
 	a.clocks.limits = &a.claimed.Job.Policy.Timeouts
 	r.mu.Lock()
 	defer r.mu.Unlock()

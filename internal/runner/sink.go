@@ -18,8 +18,8 @@ var errOver = errors.New("runner: the attempt is over")
 
 var _ exec.Sink = (*attempt)(nil)
 
-// Begin starts the attempt's clocks again.
-func (a *attempt) Begin() {
+// ResetTimeouts starts the attempt's clocks again.
+func (a *attempt) ResetTimeouts() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.why == nil && !a.seized && a.clocks.set() {

@@ -51,7 +51,7 @@ type house struct {
 	seen      *seen
 	store     *sqlite.Store
 	models    *llm.Executor
-	notes     *process.Notes           // of the commands that run
+	notes     *process.PIDFile         // of the commands that run
 	executors map[string]exec.Executor // of each queue
 	listener  net.Listener             // nil for none
 
@@ -95,7 +95,7 @@ func open(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *house, e
 	}
 	// Before any queue runs: what a command of a killed server has left would run beside
 	// the next attempt.
-	if h.notes, err = process.OpenNotes(h.data.commands(), log); err != nil {
+	if h.notes, err = process.OpenPIDFile(h.data.commands(), log); err != nil {
 		return nil, fmt.Errorf("what an earlier server's commands have left cannot be found: %w", err)
 	}
 	if h.executors, h.models, err = makeExecutors(cfg, h.notes, h.seen.calls(), log); err != nil {
@@ -171,18 +171,18 @@ func (h *house) makeRunners(executors map[string]exec.Executor) []*runner.Runner
 	var list []*runner.Runner
 	for name, executor := range executors {
 		list = append(list, runner.New(runner.Config{
-			Source:   h.engine,
-			Queue:    name,
-			Executor: executor,
-			Slots:    h.cfg.Queues[name].Concurrency,
-			Name:     fmt.Sprintf("server-%d", os.Getpid()),
-			Log:      h.log,
-			Files:    h.files.Path,
-			Follow:   h.seen.attempts(),
-			Grace:    max(h.cfg.ShutdownGrace, 1), // for a runner 0 is its own default
+			Source:    h.engine,
+			Queue:     name,
+			Executor:  executor,
+			Slots:     h.cfg.Queues[name].Concurrency,
+			Name:      fmt.Sprintf("server-%d", os.Getpid()),
+			Log:       h.log,
+			Files:     h.files.Path,
+			OnAttempt: h.seen.attempts(),
+			Grace:     max(h.cfg.ShutdownGrace, 1), // for a runner 0 is its own default
 			// The data directory is locked: only our own sweep takes leases, and it takes none
 			// while the disk stands still.
-			HeldUntilLost: true,
+			IgnoreLeaseExpiry: true,
 		}))
 	}
 	return list

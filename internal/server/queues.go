@@ -18,7 +18,7 @@ import (
 // makeExecutors makes the executor of each queue. All llm queues share their
 // models, whose bounds hold over all of them; models is to be closed at the end. In
 // notes is noted which commands run.
-func makeExecutors(cfg config.Config, notes *process.Notes, follow llm.Follow, log *slog.Logger) (executors map[string]exec.Executor, models *llm.Executor, err error) {
+func makeExecutors(cfg config.Config, notes *process.PIDFile, follow llm.CallHook, log *slog.Logger) (executors map[string]exec.Executor, models *llm.Executor, err error) {
 	if models, err = makeModels(cfg, follow, log); err != nil {
 		return nil, nil, err
 	}
@@ -27,14 +27,14 @@ func makeExecutors(cfg config.Config, notes *process.Notes, follow llm.Follow, l
 		if executors[name], err = makeExecutor(q, notes, models); err != nil {
 			return nil, models, fmt.Errorf("the queue %s: %w", name, err)
 		}
-		if p, ok := executors[name].(*process.Executor); ok && p.Installed() != nil {
-			log.Warn("the command of a queue cannot be run: until that is mended its jobs fail", "queue", name, "error", p.Installed())
+		if p, ok := executors[name].(*process.Executor); ok && p.CheckInstalled() != nil {
+			log.Warn("the command of a queue cannot be run: until that is mended its jobs fail", "queue", name, "error", p.CheckInstalled())
 		}
 	}
 	return executors, models, nil
 }
 
-func makeExecutor(q config.Queue, notes *process.Notes, models *llm.Executor) (exec.Executor, error) {
+func makeExecutor(q config.Queue, notes *process.PIDFile, models *llm.Executor) (exec.Executor, error) {
 	switch q.Executor {
 	case config.Sim:
 		return sim.Executor{}, nil
@@ -44,15 +44,15 @@ func makeExecutor(q config.Queue, notes *process.Notes, models *llm.Executor) (e
 		}
 		return models.WithDefault(q.Model)
 	case config.Process:
-		return process.New(process.Config{Command: q.Command, Env: q.Env, Notes: notes})
+		return process.New(process.Config{Command: q.Command, Env: q.Env, PIDFile: notes})
 	}
 	return nil, fmt.Errorf("there is no executor %s", q.Executor)
 }
 
 // makeModels makes the executor of models; without any, of the one that pretends. Nil
 // when nobody would use it.
-func makeModels(cfg config.Config, follow llm.Follow, log *slog.Logger) (*llm.Executor, error) {
-	c := llm.Config{Follow: follow, Log: log}
+func makeModels(cfg config.Config, follow llm.CallHook, log *slog.Logger) (*llm.Executor, error) {
+	c := llm.Config{OnCall: follow, Log: log}
 	for _, m := range cfg.Models {
 		c.Models = append(c.Models, llm.Model{
 			Name: m.Name, BaseURL: m.BaseURL, APIKey: m.APIKey, APIKeyEnv: m.APIKeyEnv, Concurrency: m.Concurrency,

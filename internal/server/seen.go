@@ -51,14 +51,14 @@ func openSeen(ctx context.Context, cfg config.Config, log *slog.Logger) (s *seen
 }
 
 // attempts, calls and the questions of sockets are followed where there is tracing.
-func (s *seen) attempts() runner.Follow {
+func (s *seen) attempts() runner.AttemptHook {
 	if s.traces == nil {
 		return nil
 	}
 	return s.traces.Attempt
 }
 
-func (s *seen) calls() llm.Follow {
+func (s *seen) calls() llm.CallHook {
 	if s.traces == nil {
 		return nil
 	}

@@ -118,7 +118,7 @@ func (c *call) stream() {
 		if !c.sleepUntil(c.due(i)) {
 			return
 		}
-		if c.options.Stamps {
+		if c.options.Timestamps {
 			token = strconv.FormatInt(time.Now().UnixMicro(), 10) + " "
 		}
 		if !c.say(token) {

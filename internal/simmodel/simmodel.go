@@ -37,9 +37,9 @@ type Options struct {
 	FaultAfter      int           // tokens before a fault in the middle of a stream
 	FaultTimes      int           // only the first so many requests with the same key; 0: all
 	RetryAfter      time.Duration // what a 429 or 503 asks for
-	// Stamps makes each streamed token the time at which it is sent, in microseconds
+	// Timestamps makes each streamed token the time at which it is sent, in microseconds
 	// since 1970 with a space after it: whoever reads it knows how long it took.
-	Stamps bool
+	Timestamps bool
 }
 
 // Defaults are the pace of a model of middling speed.

@@ -326,7 +326,7 @@ func TestOtherPathsAreNotFound(t *testing.T) {
 func TestAStampedTokenIsTheTimeItIsSent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
-		rt := loopback.Transport(New(Options{Stamps: true, FirstToken: time.Second, TokensPerSecond: 1, Tokens: 3}))
+		rt := loopback.Transport(New(Options{Timestamps: true, FirstToken: time.Second, TokensPerSecond: 1, Tokens: 3}))
 		_, _, said := ask(t, rt, `{"stream":true,"messages":[{"role":"user","content":"when?"}]}`)
 		var text string
 		for _, event := range events(said) {

@@ -23,8 +23,8 @@ type Suite struct {
 	New func(t *testing.T) exec.Executor
 	// Good is an input whose attempt says Says and succeeds, without a wait that a
 	// test would notice.
-	Good []byte
-	Says string
+	Good       []byte
+	GoodOutput string
 	// Failing is an input that passes Check and whose first attempt fails.
 	Failing []byte
 	// Endless is an input whose attempt speaks at once, and again until it is stopped,
@@ -32,7 +32,7 @@ type Suite struct {
 	Endless []byte
 	// Garbage are inputs that no attempt could work on. It may be empty: some
 	// executors take any input.
-	Garbage [][]byte
+	Invalid [][]byte
 }
 
 // Run holds the executor to every rule.
@@ -76,7 +76,7 @@ func (s *Suite) checkTakes(t *testing.T, e exec.Executor) {
 }
 
 func (s *Suite) checkRefuses(t *testing.T, e exec.Executor) {
-	for _, input := range s.Garbage {
+	for _, input := range s.Invalid {
 		before := bytes.Clone(input)
 		err := e.Check(input)
 		var refusal *job.Error
@@ -99,8 +99,8 @@ func (s *Suite) saysInOrder(t *testing.T, e exec.Executor) {
 		t.Fatalf("the attempt failed: %v", err)
 	}
 	r := a.Sink.Record()
-	if r.Text() != s.Says {
-		t.Errorf("it said %q, want %q", r.Text(), s.Says)
+	if r.Text() != s.GoodOutput {
+		t.Errorf("it said %q, want %q", r.Text(), s.GoodOutput)
 	}
 	if len(r.Results) != 1 {
 		t.Fatalf("it set %d results, want 1", len(r.Results))
@@ -142,8 +142,8 @@ func (s *Suite) keepsApart(t *testing.T, e exec.Executor) {
 			if err := a.Wait(); err != nil {
 				t.Errorf("an attempt among others failed: %v", err)
 			}
-			if said := a.Sink.Record().Text(); said != s.Says {
-				t.Errorf("an attempt among others said %q, want %q", said, s.Says)
+			if said := a.Sink.Record().Text(); said != s.GoodOutput {
+				t.Errorf("an attempt among others said %q, want %q", said, s.GoodOutput)
 			}
 		})
 	}
@@ -153,7 +153,7 @@ func (s *Suite) keepsApart(t *testing.T, e exec.Executor) {
 func (s *Suite) stops(t *testing.T, e exec.Executor) {
 	for _, cause := range []error{exec.ErrCancelled, exec.ErrTimeout, exec.ErrStopping, exec.ErrLost} {
 		a := Start(t, e, Task(s.Endless))
-		a.Sink.Await(Spoke)
+		a.Sink.WaitUntil(HasText)
 		a.Stop(cause)
 		if err := a.Wait(); err == nil {
 			t.Errorf("stopped by %q before it was done, it returned nil", cause)
@@ -177,7 +177,7 @@ func (s *Suite) obeysSink(t *testing.T, e exec.Executor) {
 	broken := errors.New("the disk is gone")
 	for _, at := range []int{1, 2} {
 		a := prepare(t, e, Task(s.Endless))
-		a.Sink.BreakAt(at, broken)
+		a.Sink.FailAt(at, broken)
 		a.begin()
 		if err := a.Wait(); !errors.Is(err, broken) {
 			t.Errorf("the sink refused call %d; the attempt returned %v", at, err)
@@ -219,7 +219,7 @@ func prepare(t *testing.T, e exec.Executor, task exec.Task) *Attempt {
 func (a *Attempt) begin() {
 	go func() {
 		err := a.run(a.ctx)
-		a.Sink.Seal()
+		a.Sink.Close()
 		a.done <- err
 	}()
 }

@@ -15,7 +15,7 @@ import (
 // misused: by two goroutines at once, after Execute returned, after a refusal, or
 // with what a sink may not be given.
 type Recorder struct {
-	t    Complainer
+	t    ErrorReporter
 	busy atomic.Bool // a call is under way
 
 	mu      sync.Mutex
@@ -30,37 +30,37 @@ type Recorder struct {
 
 // Record is what an attempt did, so far.
 type Record struct {
-	Said    []Said // in order
+	Entries []Entry // in order
 	Results []job.Result
 	Usage   []string
-	Begins  int
+	Resets  int
 }
 
-// Said is one thing that was said. Progress is the JSON of a [job.Progress].
-type Said struct {
+// Entry is one thing that was said. Progress is the JSON of a [job.Progress].
+type Entry struct {
 	Kind job.Kind
 	Data string
 }
 
-// Complainer is what of a [testing.T] a recorder needs.
-type Complainer interface {
+// ErrorReporter is what of a [testing.T] a recorder needs.
+type ErrorReporter interface {
 	Errorf(format string, args ...any)
 }
 
 // NewRecorder makes an empty recorder.
-func NewRecorder(t Complainer) *Recorder {
+func NewRecorder(t ErrorReporter) *Recorder {
 	r := &Recorder{t: t}
 	r.changed.L = &r.mu
 	return r
 }
 
 // Text joins the pieces of text.
-func (r Record) Text() string { return strings.Join(r.Of(job.Text), "") }
+func (r Record) Text() string { return strings.Join(r.OfKind(job.Text), "") }
 
-// Of lists what was said of one kind.
-func (r Record) Of(kind job.Kind) []string {
+// OfKind lists what was said of one kind.
+func (r Record) OfKind(kind job.Kind) []string {
 	var data []string
-	for _, s := range r.Said {
+	for _, s := range r.Entries {
 		if s.Kind == kind {
 			data = append(data, s.Data)
 		}
@@ -71,7 +71,7 @@ func (r Record) Of(kind job.Kind) []string {
 // Progress lists the reports of progress.
 func (r Record) Progress() []job.Progress {
 	var all []job.Progress
-	for _, data := range r.Of(job.Report) {
+	for _, data := range r.OfKind(job.Report) {
 		var p job.Progress
 		_ = json.Unmarshal([]byte(data), &p)
 		all = append(all, p)
@@ -79,8 +79,8 @@ func (r Record) Progress() []job.Progress {
 	return all
 }
 
-// Spoke says whether there is any text: a condition for [Recorder.Await].
-func Spoke(r Record) bool { return r.Text() != "" }
+// HasText says whether there is any text: a condition for [Recorder.WaitUntil].
+func HasText(r Record) bool { return r.Text() != "" }
 
 // Record returns what was recorded so far.
 func (r *Recorder) Record() Record {
@@ -89,8 +89,8 @@ func (r *Recorder) Record() Record {
 	return r.copied()
 }
 
-// Await waits until the record is as wanted.
-func (r *Recorder) Await(wanted func(Record) bool) {
+// WaitUntil waits until the record is as wanted.
+func (r *Recorder) WaitUntil(wanted func(Record) bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for !wanted(r.copied()) && !r.sealed {
@@ -98,25 +98,25 @@ func (r *Recorder) Await(wanted func(Record) bool) {
 	}
 }
 
-// BreakAt makes the n-th call that may be refused, and all after it, return err.
-func (r *Recorder) BreakAt(n int, err error) {
+// FailAt makes the n-th call that may be refused, and all after it, return err.
+func (r *Recorder) FailAt(n int, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.breakAt, r.broken = n, err
 }
 
-// Seal ends the recording: any call from now on fails the test.
-func (r *Recorder) Seal() {
+// Close ends the recording: any call from now on fails the test.
+func (r *Recorder) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.sealed = true
 	r.changed.Broadcast()
 }
 
-// Begin records that the work begins only now.
-func (r *Recorder) Begin() {
-	defer r.enter("Begin")()
-	r.record.Begins++
+// ResetTimeouts records that the work begins only now.
+func (r *Recorder) ResetTimeouts() {
+	defer r.enter("ResetTimeouts")()
+	r.record.Resets++
 }
 
 // Text records a piece of text.
@@ -173,7 +173,7 @@ func (r *Recorder) say(kind job.Kind, data string) error {
 		r.refused = true
 		return r.broken
 	}
-	r.record.Said = append(r.record.Said, Said{kind, data})
+	r.record.Entries = append(r.record.Entries, Entry{kind, data})
 	return nil
 }
 
@@ -195,6 +195,6 @@ func (r *Recorder) enter(call string) (leave func()) {
 
 func (r *Recorder) copied() Record {
 	c := r.record
-	c.Said, c.Results, c.Usage = slices.Clone(c.Said), slices.Clone(c.Results), slices.Clone(c.Usage)
+	c.Entries, c.Results, c.Usage = slices.Clone(c.Entries), slices.Clone(c.Results), slices.Clone(c.Usage)
 	return c
 }

@@ -19,13 +19,13 @@ func (c *complaints) Errorf(format string, args ...any) {
 
 func TestARecorderComplainsOfMisuse(t *testing.T) {
 	for complaint, misuse := range map[string]func(r *Recorder){
-		"after Execute returned": func(r *Recorder) { r.Seal(); _ = r.Text("late") },
+		"after Execute returned": func(r *Recorder) { r.Close(); _ = r.Text("late") },
 		"after the sink had refused": func(r *Recorder) {
-			r.BreakAt(1, errors.New("over"))
+			r.FailAt(1, errors.New("over"))
 			_ = r.Text("refused")
 			_ = r.Text("again")
 		},
-		"two goroutines called the sink at once": func(r *Recorder) { r.busy.Store(true); r.Begin() },
+		"two goroutines called the sink at once": func(r *Recorder) { r.busy.Store(true); r.ResetTimeouts() },
 		"an event is not JSON":                   func(r *Recorder) { _ = r.Event([]byte("{")) },
 		"usage is not JSON":                      func(r *Recorder) { r.Usage([]byte("1 token")) },
 		"not one line":                           func(r *Recorder) { _ = r.Log("one\ntwo") },
@@ -48,7 +48,7 @@ func TestARecorderRemembersInOrder(t *testing.T) {
 	_ = r.Text("b")
 	_ = r.Progress(job.Progress{Percent: 5, Status: "s"})
 	got := r.Record()
-	if got.Text() != "ab" || len(got.Said) != 4 || got.Said[1] != (Said{job.Log, "l"}) || got.Progress()[0].Percent != 5 {
+	if got.Text() != "ab" || len(got.Entries) != 4 || got.Entries[1] != (Entry{job.Log, "l"}) || got.Progress()[0].Percent != 5 {
 		t.Errorf("it remembers %+v", got)
 	}
 }

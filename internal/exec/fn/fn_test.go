@@ -59,12 +59,12 @@ func work(ctx context.Context, _ exec.Task, out exec.Sink, in order) (map[string
 
 func TestConformance(t *testing.T) {
 	(&exectest.Suite{
-		New:     func(*testing.T) exec.Executor { return fn.New(work) },
-		Good:    []byte(`{"words":["a","b"]}`),
-		Says:    "ab",
-		Failing: []byte(`{"fail":"broken"}`),
-		Endless: []byte(`{"ever":true}`),
-		Garbage: [][]byte{[]byte(``), []byte(`{`), []byte(`[]`), []byte(`"x"`), []byte(`{"words":1}`), []byte(`{"mood":1}`), []byte(`{} {}`), []byte(`{"fail":"never"}`)},
+		New:        func(*testing.T) exec.Executor { return fn.New(work) },
+		Good:       []byte(`{"words":["a","b"]}`),
+		GoodOutput: "ab",
+		Failing:    []byte(`{"fail":"broken"}`),
+		Endless:    []byte(`{"ever":true}`),
+		Invalid:    [][]byte{[]byte(``), []byte(`{`), []byte(`[]`), []byte(`"x"`), []byte(`{"words":1}`), []byte(`{"mood":1}`), []byte(`{} {}`), []byte(`{"fail":"never"}`)},
 	}).Run(t)
 }
 

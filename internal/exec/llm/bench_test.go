@@ -20,7 +20,7 @@ import (
 // heard is a sink that counts what is said and keeps nothing.
 type heard struct{ bytes int }
 
-func (h *heard) Begin()                      {}
+func (h *heard) ResetTimeouts()              {}
 func (h *heard) Text(piece string) error     { h.bytes += len(piece); return nil }
 func (h *heard) Event(value []byte) error    { h.bytes += len(value); return nil }
 func (h *heard) Log(string) error            { return nil }

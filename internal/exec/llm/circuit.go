@@ -24,9 +24,9 @@ const (
 	standInLine  = time.Second // how long an attempt keeps its place before it is sent back
 )
 
-// Circuit is what keeps a model's server from being called that fails again and
+// CircuitStatus is what keeps a model's server from being called that fails again and
 // again, as it is shown.
-type Circuit struct {
+type CircuitStatus struct {
 	Model    string
 	Open     bool      // attempts are sent back to wait, but for one probe at a time
 	Since    time.Time // it is open; zero when it is not
@@ -98,7 +98,7 @@ func (c *circuit) enter(ctx context.Context, out exec.Sink) (*pass, error) {
 		}
 		probe.Stop()
 		if p, changed = c.ask(time.Now()); p != nil {
-			out.Begin()
+			out.ResetTimeouts()
 			return p, nil
 		}
 	}
@@ -299,8 +299,8 @@ func (c *circuit) tellLocked() {
 	c.changed = make(chan struct{})
 }
 
-func (c *circuit) show() Circuit {
+func (c *circuit) show() CircuitStatus {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return Circuit{Model: c.model, Open: c.open, Since: c.since, RetryAt: c.retryAt, Failures: c.inARow}
+	return CircuitStatus{Model: c.model, Open: c.open, Since: c.since, RetryAt: c.retryAt, Failures: c.inARow}
 }

@@ -156,7 +156,7 @@ func TestPausesDoubleUntilTheServerAnswers(t *testing.T) {
 		if err := attempt(t, e); err != nil {
 			t.Error(err)
 		}
-		if c := e.Circuits()[0]; c != (Circuit{Model: "m"}) {
+		if c := e.Circuits()[0]; c != (CircuitStatus{Model: "m"}) {
 			t.Errorf("after an answer it is %+v", c)
 		}
 	})

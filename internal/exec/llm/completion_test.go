@@ -128,7 +128,7 @@ func TestACompletionIsRebuiltFromItsStream(t *testing.T) {
 		for _, i := range c.events {
 			events = append(events, c.stream[i])
 		}
-		if got := r.Of(job.JSON); !reflect.DeepEqual(got, events) {
+		if got := r.OfKind(job.JSON); !reflect.DeepEqual(got, events) {
 			t.Errorf("%s: its events are %q, want %q", name, got, events)
 		}
 		if c.usage != "" && (len(r.Usage) != 1 || r.Usage[0] != c.usage) {
@@ -141,13 +141,13 @@ func TestACompletionIsRebuiltFromItsStream(t *testing.T) {
 func TestAnEventComesBeforeTheTextOfItsChunk(t *testing.T) {
 	odd := delta(`"content":"x","annotations":[{"a":1}]`)
 	r := run(t, inMemory(t, saying(odd, finish("stop"))), hello)
-	var said []exectest.Said
-	for _, s := range r.Said {
+	var said []exectest.Entry
+	for _, s := range r.Entries {
 		if s.Kind != job.Report {
 			said = append(said, s)
 		}
 	}
-	if want := []exectest.Said{{Kind: job.JSON, Data: odd}, {Kind: job.Text, Data: "x"}}; !reflect.DeepEqual(said, want) {
+	if want := []exectest.Entry{{Kind: job.JSON, Data: odd}, {Kind: job.Text, Data: "x"}}; !reflect.DeepEqual(said, want) {
 		t.Errorf("it said %v", said)
 	}
 }
@@ -168,7 +168,7 @@ func TestAnAnswerInOnePiece(t *testing.T) {
 		if r.Text() != c.text || string(r.Results[0].Body) != c.body || r.Usage[0] != `{"total_tokens":9}` {
 			t.Errorf("%s: it said %q, with the usage %v, and came to %s", name, r.Text(), r.Usage, r.Results[0].Body)
 		}
-		if events := r.Of(job.JSON); c.event != (len(events) == 1 && events[0] == c.body) {
+		if events := r.OfKind(job.JSON); c.event != (len(events) == 1 && events[0] == c.body) {
 			t.Errorf("%s: its events are %v", name, events)
 		}
 	}

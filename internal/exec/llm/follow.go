@@ -2,14 +2,14 @@ package llm
 
 import "context"
 
-// Follow is told of a call to a model's server that begins, in the context of its
+// CallHook is told of a call to a model's server that begins, in the context of its
 // attempt. trace is the traceparent (W3C Trace Context) that the server is sent. ended
 // is called when its answer is over: with the answer's status, or 0, what the server
 // said of its usage, as JSON or nil, and why the call failed, if it did.
-type Follow func(ctx context.Context, model string) (trace string, ended func(status int, usage []byte, err error))
+type CallHook func(ctx context.Context, model string) (trace string, ended func(status int, usage []byte, err error))
 
 // followed does a call, with someone to follow it where there is anyone.
-func (c *call) followed(ctx context.Context, follow Follow, body []byte) error {
+func (c *call) followed(ctx context.Context, follow CallHook, body []byte) error {
 	if follow == nil {
 		return c.do(ctx, body)
 	}

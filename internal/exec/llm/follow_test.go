@@ -13,7 +13,7 @@ import (
 )
 
 // traceOf is the traceparent that a server was sent by a job that has one.
-func traceOf(t *testing.T, follow Follow) string {
+func traceOf(t *testing.T, follow CallHook) string {
 	t.Helper()
 	sent := "nothing was asked"
 	upstream := simmodel.New(simmodel.Options{})
@@ -23,7 +23,7 @@ func traceOf(t *testing.T, follow Follow) string {
 			sent = r.Header.Get("Traceparent")
 			upstream.ServeHTTP(w, r)
 		})),
-		Follow: follow,
+		OnCall: follow,
 	})
 	task := exectest.Task([]byte(hello))
 	task.Job.Trace = "of the job"
@@ -61,7 +61,7 @@ func TestACallIsFollowedToItsEnd(t *testing.T) {
 		e := must(t, Config{
 			Models:    []Model{{Name: "m", BaseURL: "http://upstream.invalid/v1"}},
 			Transport: loopback.Transport(simmodel.New(simmodel.Options{})),
-			Follow: func(_ context.Context, model string) (string, func(int, []byte, error)) {
+			OnCall: func(_ context.Context, model string) (string, func(int, []byte, error)) {
 				return "", func(status int, usage []byte, err error) {
 					told++
 					var u struct {

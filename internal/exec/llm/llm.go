@@ -40,8 +40,8 @@ type Config struct {
 	// Transport carries the calls to models that have none of their own; nil for
 	// one with sensible bounds.
 	Transport http.RoundTripper
-	// Follow is told of every call; nil for nobody.
-	Follow Follow
+	// OnCall is told of every call; nil for nobody.
+	OnCall CallHook
 	Log    *slog.Logger // nil for none
 }
 
@@ -63,13 +63,13 @@ type Executor struct {
 	models   map[string]*model
 	names    []string
 	fallback *model
-	follow   Follow // nil for nobody
+	follow   CallHook // nil for nobody
 	close    func()
 }
 
 // New makes an executor. Its error says what is wrong with the configuration.
 func New(c Config) (*Executor, error) {
-	e := &Executor{models: make(map[string]*model), follow: c.Follow, close: func() {}}
+	e := &Executor{models: make(map[string]*model), follow: c.OnCall, close: func() {}}
 	if c.Transport == nil {
 		own := newTransport()
 		c.Transport, e.close = own, own.CloseIdleConnections
@@ -146,8 +146,8 @@ func (e *Executor) Execute(ctx context.Context, t exec.Task, out exec.Sink) erro
 }
 
 // Circuits shows the circuit of each model, in the order of the configuration.
-func (e *Executor) Circuits() []Circuit {
-	list := make([]Circuit, 0, len(e.names))
+func (e *Executor) Circuits() []CircuitStatus {
+	list := make([]CircuitStatus, 0, len(e.names))
 	for _, name := range e.names {
 		list = append(list, e.models[name].circuit.show())
 	}
@@ -226,10 +226,10 @@ func (m *model) acquire(ctx context.Context, out exec.Sink) error {
 	for {
 		select {
 		case m.slots <- struct{}{}:
-			out.Begin()
+			out.ResetTimeouts()
 			return nil
 		case <-tick.C:
-			out.Begin()
+			out.ResetTimeouts()
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

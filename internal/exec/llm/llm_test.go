@@ -90,11 +90,11 @@ func run(t *testing.T, e exec.Executor, input string) exectest.Record {
 func TestSuite(t *testing.T) {
 	upstream := simmodel.New(simmodel.Options{})
 	suite := exectest.Suite{
-		Good:    []byte(`{"messages":[{"role":"user","content":"x"}],"sim":{"tokens":3}}`),
-		Says:    "You said: “x”\n\nThis ",
-		Failing: []byte(`{"messages":[{"role":"user","content":"x"}],"sim":{"fault":"500"}}`),
-		Endless: []byte(`{"messages":[{"role":"user","content":"x"}],"sim":{"tokens":100000,"tokens_per_s":20}}`),
-		Garbage: [][]byte{nil, []byte("hello"), []byte("[]"), []byte("null"), []byte(`{}`), []byte(`{"messages":[]}`)},
+		Good:       []byte(`{"messages":[{"role":"user","content":"x"}],"sim":{"tokens":3}}`),
+		GoodOutput: "You said: “x”\n\nThis ",
+		Failing:    []byte(`{"messages":[{"role":"user","content":"x"}],"sim":{"fault":"500"}}`),
+		Endless:    []byte(`{"messages":[{"role":"user","content":"x"}],"sim":{"tokens":100000,"tokens_per_s":20}}`),
+		Invalid:    [][]byte{nil, []byte("hello"), []byte("[]"), []byte("null"), []byte(`{}`), []byte(`{"messages":[]}`)},
 	}
 	t.Run("in memory", func(t *testing.T) {
 		suite.New = func(t *testing.T) exec.Executor { return inMemory(t, upstream) }
@@ -246,7 +246,7 @@ func TestCancellingClosesTheConnectionToTheUpstream(t *testing.T) {
 		a := exectest.Start(t, executor(t, base), exectest.Task([]byte(hello)))
 		<-asked
 		if fault == simmodel.HangMidStream {
-			a.Sink.Await(exectest.Spoke)
+			a.Sink.WaitUntil(exectest.HasText)
 		}
 		a.Stop(exec.ErrCancelled)
 		if err := a.Wait(); !errors.Is(err, exec.ErrCancelled) {
@@ -279,7 +279,7 @@ func TestCallsBeyondTheBoundWaitForEachOther(t *testing.T) {
 			if err := a.Wait(); err != nil {
 				t.Error(err)
 			}
-			begins = append(begins, a.Sink.Record().Begins)
+			begins = append(begins, a.Sink.Record().Resets)
 		}
 		if most.Load() != 2 {
 			t.Errorf("%d calls ran at once, want 2", most.Load())

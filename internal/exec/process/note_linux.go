@@ -15,13 +15,13 @@ import (
 	"time"
 )
 
-// Notes say which attempts are under way, in a file: a server that is killed leaves
+// PIDFile says which attempts are under way, in a file: a server that is killed leaves
 // them, and the next one finds what the commands have left. nil notes nothing.
 //
 // The file has slots of one size. The first says which file it is, and what the numbers of
 // processes are of; each other one is of one attempt, or blank. It need not outlive the
 // machine: it is not synced.
-type Notes struct {
+type PIDFile struct {
 	path string // set once
 
 	mu sync.Mutex
@@ -37,16 +37,16 @@ const (
 	leftoversDie = 5 * time.Second
 )
 
-// OpenNotes opens the notes in the file at path, which need not be there, and first
+// OpenPIDFile opens the notes in the file at path, which need not be there, and first
 // kills what is left of the attempts that an earlier server noted. It returns when
 // that is gone: call it before any command is run. What cannot be killed is told to
 // the log.
-func OpenNotes(path string, log *slog.Logger) (*Notes, error) {
+func OpenPIDFile(path string, log *slog.Logger) (*PIDFile, error) {
 	text, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	n := &Notes{path: path}
+	n := &PIDFile{path: path}
 	if len(text) == 0 {
 		return n, nil
 	}
@@ -112,7 +112,7 @@ func identity(path string) (string, error) {
 }
 
 // Close closes the file. No attempt may be under way.
-func (n *Notes) Close() error {
+func (n *PIDFile) Close() error {
 	if n == nil || n.file == nil {
 		return nil
 	}
@@ -120,7 +120,7 @@ func (n *Notes) Close() error {
 }
 
 // begin notes an attempt, before its command is started.
-func (n *Notes) begin(a *attempt) error {
+func (n *PIDFile) begin(a *attempt) error {
 	if n == nil {
 		return nil
 	}
@@ -146,7 +146,7 @@ func (n *Notes) begin(a *attempt) error {
 	return nil
 }
 
-func (n *Notes) createLocked() error {
+func (n *PIDFile) createLocked() error {
 	file, err := os.OpenFile(n.path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
@@ -163,14 +163,14 @@ func (n *Notes) createLocked() error {
 	return err
 }
 
-func (n *Notes) writeLocked(slot int64, text string) error {
+func (n *PIDFile) writeLocked(slot int64, text string) error {
 	_, err := n.file.WriteAt(fmt.Appendf(nil, "%-*s\n", slotSize-1, text), slot*slotSize)
 	return err
 }
 
 // started adds the command to the attempt and to its note. Without it what keeps the token in its
 // environment is found all the same.
-func (n *Notes) started(a *attempt, pid int) {
+func (n *PIDFile) started(a *attempt, pid int) {
 	if p, ok := processOf(pid); ok {
 		a.pid, a.start, a.session = pid, p.start, p.session
 		if n == nil {
@@ -183,7 +183,7 @@ func (n *Notes) started(a *attempt, pid int) {
 }
 
 // over takes the note away.
-func (n *Notes) over(a *attempt) {
+func (n *PIDFile) over(a *attempt) {
 	if n == nil || a.slot == 0 {
 		return
 	}

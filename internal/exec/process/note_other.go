@@ -7,16 +7,16 @@ import (
 	"time"
 )
 
-// Notes do nothing: only Linux tells which processes an attempt has left.
-type Notes struct{}
+// PIDFile do nothing: only Linux tells which processes an attempt has left.
+type PIDFile struct{}
 
-// OpenNotes does nothing.
-func OpenNotes(path string, log *slog.Logger) (*Notes, error) { return nil, nil }
+// OpenPIDFile does nothing.
+func OpenPIDFile(path string, log *slog.Logger) (*PIDFile, error) { return nil, nil }
 
 // Close does nothing.
-func (n *Notes) Close() error { return nil }
+func (n *PIDFile) Close() error { return nil }
 
-func (n *Notes) begin(a *attempt) error                    { return nil }
-func (n *Notes) started(a *attempt, pid int)               {}
-func (n *Notes) over(a *attempt)                           {}
+func (n *PIDFile) begin(a *attempt) error                  { return nil }
+func (n *PIDFile) started(a *attempt, pid int)             {}
+func (n *PIDFile) over(a *attempt)                         {}
 func (a *attempt) killLeftovers(within time.Duration) bool { return true }

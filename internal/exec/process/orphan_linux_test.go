@@ -50,9 +50,9 @@ func TestAKilledServerLeavesNoCommand(t *testing.T) {
 }
 
 // openNotes opens notes, which kills what is left of earlier ones.
-func openNotes(t testing.TB, path string) *Notes {
+func openNotes(t testing.TB, path string) *PIDFile {
 	t.Helper()
-	n, err := OpenNotes(path, slog.New(slog.DiscardHandler))
+	n, err := OpenPIDFile(path, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func TestAFailedAttemptLeavesNothing(t *testing.T) {
 
 			alive, gone = fifo(t)
 			a := exectest.Start(t, shell(t), exectest.Task([]byte("exec 3>"+alive+"; "+start+" echo ready; exec sleep 1000")))
-			a.Sink.Await(exectest.Spoke)
+			a.Sink.WaitUntil(exectest.HasText)
 			a.Stop(errors.New("enough"))
 			if err := a.Wait(); err == nil {
 				t.Error("it was not cut off")
@@ -134,7 +134,7 @@ func TestNotesAreOfAttemptsUnderWay(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "commands")
 	notes := openNotes(t, path)
 	with := func(words ...string) *Executor {
-		e, err := New(Config{Command: words, Notes: notes})
+		e, err := New(Config{Command: words, PIDFile: notes})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -144,7 +144,7 @@ func TestNotesAreOfAttemptsUnderWay(t *testing.T) {
 		var all []*exectest.Attempt
 		for range 3 {
 			a := exectest.Start(t, with("sh"), exectest.Task([]byte("echo $$ $MEANWHILE_ATTEMPT; exec sleep 1000")))
-			a.Sink.Await(exectest.Spoke)
+			a.Sink.WaitUntil(exectest.HasText)
 			all = append(all, a)
 		}
 		var said, want []string
@@ -177,7 +177,7 @@ func TestNotesAreOfAttemptsUnderWay(t *testing.T) {
 
 // A command whose attempt cannot be noted is not run.
 func TestACommandIsNotRunWithoutItsNote(t *testing.T) {
-	e, err := New(Config{Command: []string{"true"}, Notes: openNotes(t, filepath.Join(t.TempDir(), "missing", "commands"))})
+	e, err := New(Config{Command: []string{"true"}, PIDFile: openNotes(t, filepath.Join(t.TempDir(), "missing", "commands"))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +235,7 @@ func TestStrangersAreLeftAlone(t *testing.T) {
 		} else if c.header == "before" {
 			c.header = here + " 0 " + strings.Repeat("x", len(numbering())-2)
 		}
-		n := &Notes{path: path, file: file}
+		n := &PIDFile{path: path, file: file}
 		if err := errors.Join(n.writeLocked(0, c.header), n.writeLocked(1, c.note), n.Close()); err != nil {
 			t.Fatal(err)
 		}
@@ -255,9 +255,9 @@ func TestStrangersAreLeftAlone(t *testing.T) {
 }
 
 func BenchmarkAttempt(b *testing.B) {
-	for name, notes := range map[string]*Notes{"without notes": nil, "with notes": openNotes(b, filepath.Join(b.TempDir(), "commands"))} {
+	for name, notes := range map[string]*PIDFile{"without notes": nil, "with notes": openNotes(b, filepath.Join(b.TempDir(), "commands"))} {
 		b.Run(name, func(b *testing.B) {
-			e, err := New(Config{Command: []string{"true"}, Notes: notes})
+			e, err := New(Config{Command: []string{"true"}, PIDFile: notes})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -30,7 +30,7 @@
 // On Linux more is done, so that no process of an attempt runs beside the next one.
 // When an attempt was stopped or has failed, whatever else has its mark is killed, in
 // whatever group or session. The command is killed when the server is. Whatever it has
-// started goes on until the next start: [OpenNotes] then kills what is in its
+// started goes on until the next start: [OpenPIDFile] then kills what is in its
 // group, or has its mark, or descends from such a process.
 //
 // So these escape: a process that leaves the group and has another environment or
@@ -62,7 +62,7 @@ type Config struct {
 	Command []string // the program and its arguments; the program is looked for in PATH
 	Env     []string // names of the server's variables that the command sees as well
 	Dir     string   // where it runs; "" for the server's own directory
-	Notes   *Notes   // where its attempts are noted, together with others'; nil for nowhere
+	PIDFile *PIDFile // where its attempts are noted, together with others'; nil for nowhere
 }
 
 // Executor runs the command. It keeps nothing between attempts.
@@ -93,9 +93,9 @@ func New(c Config) (*Executor, error) {
 	return &Executor{config: c, waits: waits{grace: Grace, lastWords: time.Second, leftovers: time.Second}}, nil
 }
 
-// Installed says why the program could not be run now; nil where nothing speaks
+// CheckInstalled says why the program could not be run now; nil where nothing speaks
 // against it.
-func (e *Executor) Installed() error {
+func (e *Executor) CheckInstalled() error {
 	_, err := exec.LookPath(e.config.Command[0])
 	return err
 }
@@ -130,7 +130,7 @@ func (e *Executor) Execute(ctx context.Context, t meanwhile.Task, out meanwhile.
 	if stopped != nil && !r.cleared {
 		r.attempt.killLeftovers(e.waits.leftovers) // it failed only after the command had ended
 	}
-	e.config.Notes.over(&r.attempt)
+	e.config.PIDFile.over(&r.attempt)
 	if stopped != nil {
 		return stopped
 	}

@@ -85,11 +85,11 @@ func fifo(t *testing.T) (path string, gone <-chan struct{}) {
 
 func TestSuite(t *testing.T) {
 	suite := exectest.Suite{
-		New:     func(t *testing.T) exec.Executor { return shell(t) },
-		Good:    []byte("echo one; echo two"),
-		Says:    "one\ntwo\n",
-		Failing: []byte("echo one; exit 3"),
-		Endless: []byte("while :; do echo tick; sleep 0.01; done"),
+		New:        func(t *testing.T) exec.Executor { return shell(t) },
+		Good:       []byte("echo one; echo two"),
+		GoodOutput: "one\ntwo\n",
+		Failing:    []byte("echo one; exit 3"),
+		Endless:    []byte("while :; do echo tick; sleep 0.01; done"),
 	}
 	suite.Run(t)
 }
@@ -122,7 +122,7 @@ func TestTheResultIsItsStandardOutput(t *testing.T) {
 		if got := r.Results[0]; got.ContentType != want.kind || string(got.Body) != want.body {
 			t.Errorf("%s came to %q, %s", script, got.Body, got.ContentType)
 		}
-		if got := r.Of(job.Text); !reflect.DeepEqual(got, want.said) {
+		if got := r.OfKind(job.Text); !reflect.DeepEqual(got, want.said) {
 			t.Errorf("%s said %q, want %q", script, got, want.said)
 		}
 	}
@@ -131,7 +131,7 @@ func TestTheResultIsItsStandardOutput(t *testing.T) {
 func TestStandardErrorIsLogAndProgress(t *testing.T) {
 	r := succeed(t, shell(t), `{ echo 'reading'; echo 'progress 40 Reading page 2'; echo 'progress 62.5'; echo 'progress 101 x'
 		echo 'progress report'; printf '\377 last, no newline'; } >&2`)
-	if got, want := r.Of(job.Log), []string{"reading", "progress 101 x", "progress report", "� last, no newline"}; !reflect.DeepEqual(got, want) {
+	if got, want := r.OfKind(job.Log), []string{"reading", "progress 101 x", "progress report", "� last, no newline"}; !reflect.DeepEqual(got, want) {
 		t.Errorf("the log is %q, want %q", got, want)
 	}
 	if got, want := r.Progress(), []job.Progress{{Percent: 40, Status: "Reading page 2"}, {Percent: 62.5}}; !reflect.DeepEqual(got, want) {
@@ -141,7 +141,7 @@ func TestStandardErrorIsLogAndProgress(t *testing.T) {
 
 func TestALongLogIsCutOff(t *testing.T) {
 	r := succeed(t, shell(t), `yes 'a line of log' | head -n 100000 >&2`)
-	log := r.Of(job.Log)
+	log := r.OfKind(job.Log)
 	if size := len(strings.Join(log, "\n")); size > maxLogged+1000 || log[len(log)-1] != droppedLog {
 		t.Errorf("%d bytes were logged, last %q", size, log[len(log)-1])
 	}
@@ -223,7 +223,7 @@ func TestACancelAsksFirst(t *testing.T) {
 	e.waits.grace = time.Hour
 	a := exectest.Start(t, e, exectest.Task([]byte(`exec 3>`+alive+`
 		trap 'echo stopped > `+alive+`.note; exit 0' TERM; echo ready; while :; do sleep 0.01; done`)))
-	a.Sink.Await(exectest.Spoke)
+	a.Sink.WaitUntil(exectest.HasText)
 	a.Stop(exec.ErrCancelled)
 	if err := a.Wait(); !errors.Is(err, exec.ErrCancelled) {
 		t.Errorf("it ended with %v", err)
@@ -239,7 +239,7 @@ func TestACommandThatDoesNotStopIsKilledWithAllItStarted(t *testing.T) {
 	e := shell(t)
 	e.waits.grace = 10 * time.Millisecond
 	a := exectest.Start(t, e, exectest.Task([]byte(`exec 3>`+alive+`; trap '' TERM; (sh -c 'sleep 1000 & sleep 1000') & echo ready; sleep 1000`)))
-	a.Sink.Await(exectest.Spoke)
+	a.Sink.WaitUntil(exectest.HasText)
 	a.Stop(exec.ErrTimeout)
 	if err := a.Wait(); !errors.Is(err, exec.ErrTimeout) {
 		t.Errorf("it ended with %v", err)

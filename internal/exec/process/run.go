@@ -44,7 +44,7 @@ func (e *Executor) start(t meanwhile.Task) (*run, error) {
 	r.cmd = e.command(t, &r.attempt)
 	theirs, err := r.pipes()
 	if err == nil {
-		if err = e.config.Notes.begin(&r.attempt); err != nil {
+		if err = e.config.PIDFile.begin(&r.attempt); err != nil {
 			err = fmt.Errorf("its attempt cannot be noted: %v", err) // %v: it is not the command that is missing
 		}
 	}
@@ -55,10 +55,10 @@ func (e *Executor) start(t meanwhile.Task) (*run, error) {
 	closeAll(theirs)
 	if err != nil {
 		closeAll(r.ours)
-		e.config.Notes.over(&r.attempt)
+		e.config.PIDFile.over(&r.attempt)
 		return nil, err
 	}
-	e.config.Notes.started(&r.attempt, r.cmd.Process.Pid)
+	e.config.PIDFile.started(&r.attempt, r.cmd.Process.Pid)
 	r.helpers.Go(func() { r.feed(t.Input) })
 	r.helpers.Go(r.wait)
 	r.helpers.Go(r.read)

@@ -18,11 +18,11 @@ const (
 )
 
 func beServer(script string) {
-	var notes *Notes
+	var notes *PIDFile
 	if path := os.Getenv(notesOfServer); path != "" {
-		notes, _ = OpenNotes(path, slog.New(slog.DiscardHandler))
+		notes, _ = OpenPIDFile(path, slog.New(slog.DiscardHandler))
 	}
-	e, _ := New(Config{Command: []string{"sh", "-c", script}, Env: []string{"PATH"}, Notes: notes})
+	e, _ := New(Config{Command: []string{"sh", "-c", script}, Env: []string{"PATH"}, PIDFile: notes})
 	_ = e.Execute(context.Background(), exec.Task{}, announcing{})
 	os.Exit(0)
 }

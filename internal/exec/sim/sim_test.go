@@ -16,12 +16,12 @@ import (
 
 func TestSuite(t *testing.T) {
 	suite := exectest.Suite{
-		New:     func(*testing.T) exec.Executor { return Executor{} },
-		Good:    []byte(`{"tokens": 4}`),
-		Says:    "The work takes its",
-		Failing: []byte(`{"tokens": 2, "fail_attempts": 1}`),
-		Endless: []byte(`{"tokens": 1000000, "tokens_per_s": 20}`),
-		Garbage: [][]byte{nil, []byte("soon"), []byte("[]"), []byte(`{"ticks": 1}`), []byte(`{"tokens": -1}`)},
+		New:        func(*testing.T) exec.Executor { return Executor{} },
+		Good:       []byte(`{"tokens": 4}`),
+		GoodOutput: "The work takes its",
+		Failing:    []byte(`{"tokens": 2, "fail_attempts": 1}`),
+		Endless:    []byte(`{"tokens": 1000000, "tokens_per_s": 20}`),
+		Invalid:    [][]byte{nil, []byte("soon"), []byte("[]"), []byte(`{"ticks": 1}`), []byte(`{"tokens": -1}`)},
 	}
 	suite.Run(t)
 }
@@ -116,7 +116,7 @@ func TestItTakesTheTimeThatItsInputSays(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		a := exectest.Start(t, Executor{}, exectest.Task([]byte(`{"duration_ms": 2000, "tokens": 5, "tokens_per_s": 2}`)))
-		a.Sink.Await(exectest.Spoke)
+		a.Sink.WaitUntil(exectest.HasText)
 		if waited := time.Since(start); waited != 2*time.Second {
 			t.Errorf("the first word came after %v, want 2s", waited)
 		}
@@ -159,7 +159,7 @@ func TestWorkThatEndsAtOnceSaysNothing(t *testing.T) {
 	if err := a.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	if said := a.Sink.Record().Said; len(said) != 0 {
+	if said := a.Sink.Record().Entries; len(said) != 0 {
 		t.Errorf("it said %v", said)
 	}
 }
