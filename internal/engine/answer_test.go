@@ -92,7 +92,7 @@ func TestAReadAfterACommitRefusesNothing(t *testing.T) {
 // that is stored.
 func TestAHeldSubmitThatIsLetGoAnswersItsJob(t *testing.T) {
 	ctx, leave := context.WithCancel(t.Context())
-	h := startConfig(t, engine.Config{Store: openStore(t, filepath.Join(t.TempDir(), "jobs.db")), Queues: queues(), Observe: &leaving{leave: leave}})
+	h := startConfig(t, engine.Config{Store: openStore(t, filepath.Join(t.TempDir(), "jobs.db")), Queues: queues(), Observer: &leaving{leave: leave}})
 	h.serve(1)
 	snap, _, err := h.SubmitAndWait(ctx, engine.Request{Owner: local, Queue: "sim"}, time.Hour)
 	if err != nil || snap.State != job.Running {
@@ -106,7 +106,7 @@ type leaving struct {
 	leave func()
 }
 
-func (l *leaving) Settled(lane engine.Lane, _ time.Duration) {
+func (l *leaving) OpSettled(lane engine.Lane, _ time.Duration) {
 	if lane.String() == "submit" {
 		l.leave()
 	}

@@ -37,8 +37,8 @@ type Request struct {
 	Tally string
 }
 
-// Submitted is what became of one request of several.
-type Submitted struct {
+// SubmitResult is what became of one request of several.
+type SubmitResult struct {
 	Snapshot
 	Existing bool // the idempotency key was known
 	Err      error

@@ -25,11 +25,11 @@ func TestABulkRetryOnAFullDiskIsRefused(t *testing.T) {
 			}
 		}
 		r.breaks(faulty.Full, everything)
-		if n, err := r.Many(t.Context(), RetryAll, job.Filter{Owner: owner}); n != 0 || job.CodeOf(err) != job.NoSpace {
+		if n, err := r.ChangeMany(t.Context(), RetryAll, job.Filter{Owner: owner}); n != 0 || job.CodeOf(err) != job.NoSpace {
 			t.Errorf("%d were done, %v", n, err)
 		}
 		r.heals()
-		if n, err := r.Many(t.Context(), RetryAll, job.Filter{Owner: owner}); n != 3 || err != nil {
+		if n, err := r.ChangeMany(t.Context(), RetryAll, job.Filter{Owner: owner}); n != 3 || err != nil {
 			t.Errorf("with room again %d were done, %v", n, err)
 		}
 	})
@@ -53,10 +53,10 @@ func TestABulkCallCountsWhatItHasAskedFor(t *testing.T) {
 			return faulty.Fault{}
 		}
 		r.fault.Store(&slow)
-		if n, err := r.Many(ctx, DeleteAll, job.Filter{Owner: owner}); n != 5 || err != nil {
+		if n, err := r.ChangeMany(ctx, DeleteAll, job.Filter{Owner: owner}); n != 5 || err != nil {
 			t.Errorf("of 5 deletes %d count, %v", n, err)
 		}
-		if n, err := r.Many(ctx, DeleteAll, job.Filter{Owner: owner}); n != 0 || !errors.Is(err, context.DeadlineExceeded) {
+		if n, err := r.ChangeMany(ctx, DeleteAll, job.Filter{Owner: owner}); n != 0 || !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("after its time %d were done, %v", n, err)
 		}
 	})

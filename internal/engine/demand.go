@@ -42,9 +42,9 @@ type server struct {
 	free int
 }
 
-// Serve gives jobs to the worker until stop is called, which returns at once; jobs
+// Consume gives jobs to the worker until stop is called, which returns at once; jobs
 // that were delivered stay with the worker.
-func (e *Engine) Serve(w job.Worker) (stop func()) {
+func (e *Engine) Consume(w job.Worker) (stop func()) {
 	q := e.queues[w.Queue]
 	s := &server{Worker: w, q: q, free: w.Slots}
 	q.mu.Lock()
@@ -274,7 +274,7 @@ func (e *Engine) retakeSlot(l job.Lease) {
 func (e *Engine) deliver(to *server, c job.Claimed) {
 	now := e.store.Now()
 	c.Left = c.Until.Sub(now)
-	e.observer.Began(c.Job.Queue, max(now.Sub(c.Job.RunAt), 0))
+	e.observer.AttemptBegan(c.Job.Queue, max(now.Sub(c.Job.RunAt), 0))
 	began := time.Now()
 	to.q.began(began)
 	e.gone(c.Job.ID) // an attempt that ran here, and was ended through another process

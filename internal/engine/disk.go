@@ -157,8 +157,8 @@ func (d *disk) met(cause error) {
 	d.sayLocked(true, cause)
 }
 
-// HasRoom says whether there is room on the disk for any new work: for the largest body.
-func (e *Engine) HasRoom() bool { return e.disk.hasRoom() }
+// HasDiskSpace says whether there is room on the disk for any new work: for the largest body.
+func (e *Engine) HasDiskSpace() bool { return e.disk.hasRoom() }
 
 func (d *disk) hasRoom() bool {
 	d.mu.Lock()
@@ -365,7 +365,7 @@ func refusedOp(op any) bool {
 func (l *lanes) putBack(ops []*pending) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var front [Lanes][]*pending
+	var front [NumLanes][]*pending
 	for _, p := range ops {
 		front[p.lane] = append(front[p.lane], p)
 		l.bytes += p.bytes

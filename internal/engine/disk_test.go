@@ -102,7 +102,7 @@ func TestLittleRoomRefusesNewWork(t *testing.T) {
 	if out, err := r.SubmitMany(t.Context(), []Request{{Owner: job.Owner{User: "u"}, Queue: "q"}}, false); err != nil || job.CodeOf(out[0].Err) != job.NoSpace {
 		t.Errorf("submits in a batch are answered %v %v", out, err)
 	}
-	if err := r.Room("q", 1); job.CodeOf(err) != job.NoSpace {
+	if err := r.CheckCapacity("q", 1); job.CodeOf(err) != job.NoSpace {
 		t.Errorf("before a body is received: %v", err)
 	}
 	if again, existing, err := r.try(Request{IdempotencyKey: "k"}); err != nil || !existing || again.ID != first.ID {
@@ -352,7 +352,7 @@ func TestASlowDiskTakesNoLease(t *testing.T) {
 		all.Go(func() { _ = e.Run(ctx) })
 		var lost, ended atomic.Int32
 		var working sync.WaitGroup
-		e.Serve(job.Worker{
+		e.Consume(job.Worker{
 			Name: "w", Queue: "q", Slots: 100,
 			Deliver: func(c job.Claimed) { working.Go(func() { tenRenewals(e, c, &ended) }) },
 			Order:   func(_ job.Lease, o job.Order) { lost.Add(1) },
@@ -497,7 +497,7 @@ func TestOutputLeavesRoomForEnds(t *testing.T) { synctest.Test(t, outputLeavesRo
 func outputLeavesRoomForEnds(t *testing.T) {
 	r := newRough(t, sqlite.Options{Unsynced: true})
 	more := make(chan job.Claimed, 1)
-	r.Serve(job.Worker{Name: "second", Queue: "q", Slots: 1, Deliver: func(c job.Claimed) { more <- c }})
+	r.Consume(job.Worker{Name: "second", Queue: "q", Slots: 1, Deliver: func(c job.Claimed) { more <- c }})
 	r.submit(Request{})
 	r.submit(Request{})
 	talks, ends := <-r.jobs, <-more
@@ -583,12 +583,12 @@ func nothingHangsOnAFullDisk(t *testing.T) {
 			t.Errorf("%s took %s", what, took)
 		}
 	}
-	if r.HasRoom() {
+	if r.HasDiskSpace() {
 		t.Error("nobody could know that no work is taken")
 	}
 	r.heals()
 	time.Sleep(lookEvery)
-	if err := r.Delete(t.Context(), owner, waits.ID); err != nil || !r.HasRoom() {
+	if err := r.Delete(t.Context(), owner, waits.ID); err != nil || !r.HasDiskSpace() {
 		t.Errorf("with room again: %v", err)
 	}
 }

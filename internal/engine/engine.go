@@ -33,8 +33,8 @@ type Config struct {
 	Alone bool
 	// Dead are other processes that are known to be dead: their jobs are taken back at
 	// once. Those of a process that is neither are left to their leases.
-	Dead []job.Process
-	Log  *slog.Logger // nil discards
+	DeadProcesses []job.Process
+	Log           *slog.Logger // nil discards
 	// RenewEvery is how often workers renew. Renewals must have been possible for twice
 	// as long before a sweep takes a lease. 0 means 10 s.
 	RenewEvery time.Duration
@@ -56,7 +56,7 @@ type Config struct {
 	// RemoveFiles deletes the files of jobs that are no more; nil when jobs have none.
 	// It is called by one goroutine, and may take its time.
 	RemoveFiles func([]job.ID)
-	Observe     Observer // nil for nobody
+	Observer    Observer // nil for nobody
 	// Bus connects the engine with other processes on the same store; nil when it is the
 	// only one.
 	Bus bus.Bus
@@ -132,7 +132,7 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 		presence:    newPresence(),
 		removals:    newRemovals(c.RemoveFiles),
 		renewals:    newRenewals(),
-		observer:    c.Observe,
+		observer:    c.Observer,
 		live:        map[job.ID]*live{},
 	}
 	if e.log == nil {
@@ -164,7 +164,7 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 	e.sweeper = newSweeper(e)
 	e.pruner = newPruner(e, c.MaxBytes)
 	e.pruner.fileBytes = c.FileBytes
-	if err := e.takeBackAll(ctx, c.Alone, c.Dead); err != nil {
+	if err := e.takeBackAll(ctx, c.Alone, c.DeadProcesses); err != nil {
 		return nil, err
 	}
 	if err := e.loadCounts(ctx); err != nil {
@@ -208,9 +208,9 @@ func (e *Engine) Run(ctx context.Context) error {
 	return err
 }
 
-// Stop refuses submits from now on, with [job.ShuttingDown]; what is under way goes
+// StopSubmits refuses submits from now on, with [job.ShuttingDown]; what is under way goes
 // on.
-func (e *Engine) Stop() { e.stopping.Store(true) }
+func (e *Engine) StopSubmits() { e.stopping.Store(true) }
 
 // die is a number in [0,1), for jitter.
 func die() float64 { return rand.Float64() }

@@ -91,7 +91,7 @@ func open(t testing.TB) *house { return start(t, openStore(t, filepath.Join(t.Te
 
 // serve gives the engine a worker with so many slots.
 func (h *house) serve(slots int) {
-	h.t.Cleanup(h.Serve(job.Worker{
+	h.t.Cleanup(h.Consume(job.Worker{
 		Name: "local", Queue: "sim", Slots: slots,
 		Deliver: func(c job.Claimed) { h.jobs <- c },
 		Order:   func(_ job.Lease, o job.Order) { h.lost <- o },
@@ -131,7 +131,7 @@ func TestAnEndIsToldOf(t *testing.T) {
 	told := make(chan error, 9)
 	end := func(id job.ID) error {
 		c := claimed[id]
-		h.End(c.Lease(), job.Outcome{}, func(err error) { told <- err })
+		h.FinishAsync(c.Lease(), job.Outcome{}, func(err error) { told <- err })
 		return <-told
 	}
 	if err := end(first.ID); err != nil {

@@ -53,7 +53,7 @@ func openShop(t *testing.T) *shop {
 
 // open gives the queue a worker with so many slots.
 func (s *shop) open(slots int) (stop func()) {
-	return s.Serve(job.Worker{Name: "shop", Queue: "sim", Slots: slots, Deliver: func(c job.Claimed) { s.work.Go(func() { s.do(c) }) }})
+	return s.Consume(job.Worker{Name: "shop", Queue: "sim", Slots: slots, Deliver: func(c job.Claimed) { s.work.Go(func() { s.do(c) }) }})
 }
 
 func (s *shop) do(c job.Claimed) {

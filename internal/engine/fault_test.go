@@ -212,7 +212,7 @@ func TestDamageEndsAnEngineWhoseWorkersAreFree(t *testing.T) {
 			t.Fatal(err)
 		}
 		m.link.dead.Store(true)
-		m.Serve(job.Worker{Name: "w", Queue: "sim", Slots: 1, Deliver: func(job.Claimed) {}})
+		m.Consume(job.Worker{Name: "w", Queue: "sim", Slots: 1, Deliver: func(job.Claimed) {}})
 		select {
 		case <-m.gone:
 		case <-time.After(time.Minute):

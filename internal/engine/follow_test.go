@@ -88,7 +88,7 @@ func newFollowed(t *testing.T) *followed {
 		house: startWith(t, s, q), faults: s,
 		tolds: map[job.ID]*told{}, said: map[job.ID]int64{}, holds: map[job.ID]job.Claimed{},
 	}
-	t.Cleanup(m.Serve(job.Worker{
+	t.Cleanup(m.Consume(job.Worker{
 		Name: "local", Queue: "sim", Slots: 2,
 		Deliver: func(c job.Claimed) {
 			m.mu.Lock()

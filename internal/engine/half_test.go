@@ -41,7 +41,7 @@ func TestTheAnswersOfAnAppliedHalfStand(t *testing.T) {
 		t.Fatal(err)
 	}
 	delivered := make(chan job.Claimed, 9)
-	defer e.Serve(job.Worker{Name: "local", Queue: "wide", Slots: 1, Deliver: func(c job.Claimed) { delivered <- c }})()
+	defer e.Consume(job.Worker{Name: "local", Queue: "wide", Slots: 1, Deliver: func(c job.Claimed) { delivered <- c }})()
 	ended := make(chan error, 1)
 	go func() { ended <- e.Run(context.Background()) }()
 	var list []engine.Request

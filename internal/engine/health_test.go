@@ -53,7 +53,7 @@ func newTroubled(t *testing.T, lease, renewEvery time.Duration) *troubled {
 	})
 	q := Queue{Name: "q", Concurrency: 8, MaxAttempts: 9, Keep: time.Hour, KeepFailed: time.Hour}
 	q.Policy.Timeouts = job.Timeouts{Lease: lease, CancelGrace: 10 * time.Second}
-	h.Engine, err = New(t.Context(), Config{Store: s, Queues: []Queue{q}, RenewEvery: renewEvery, Observe: lapses{n: &h.taken}})
+	h.Engine, err = New(t.Context(), Config{Store: s, Queues: []Queue{q}, RenewEvery: renewEvery, Observer: lapses{n: &h.taken}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,7 +87,7 @@ type lapses struct {
 	n *atomic.Int32
 }
 
-func (l lapses) Took(cancelled bool) {
+func (l lapses) LeaseSwept(cancelled bool) {
 	if !cancelled {
 		l.n.Add(1)
 	}
@@ -218,7 +218,7 @@ func randomTrouble(t *testing.T, r *rand.Rand) {
 func TestALeaseIsTakenTwoIntervalsAfterTrouble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newTroubled(t, 6*time.Second, 2*time.Second)
-		h.Serve(job.Worker{Name: "dead", Queue: "q", Slots: 1, Deliver: func(job.Claimed) {}})
+		h.Consume(job.Worker{Name: "dead", Queue: "q", Slots: 1, Deliver: func(job.Claimed) {}})
 		if err := h.submit(); err != nil {
 			t.Fatal(err)
 		}
@@ -254,7 +254,7 @@ func TestASweepThatCannotReadTakesNoLease(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				h := newTroubled(t, 3*time.Second, time.Second)
 				jobs := make(chan job.Claimed, 9)
-				h.Serve(job.Worker{Name: "w", Queue: "q", Slots: 1, Deliver: func(c job.Claimed) { jobs <- c }})
+				h.Consume(job.Worker{Name: "w", Queue: "q", Slots: 1, Deliver: func(c job.Claimed) { jobs <- c }})
 				if err := h.submit(); err != nil {
 					t.Fatal(err)
 				}
@@ -319,7 +319,7 @@ func TestWhileASyncHangsNewWorkIsRefused(t *testing.T) {
 		if a := <-ask(h.submit); job.CodeOf(a.err) != job.Unavailable || a.took != 0 {
 			t.Errorf("a new submit is answered %v after %v", a.err, a.took)
 		}
-		if err := h.Room("q", 1); job.CodeOf(err) != job.Unavailable {
+		if err := h.CheckCapacity("q", 1); job.CodeOf(err) != job.Unavailable {
 			t.Errorf("before a body is received: %v", err)
 		}
 		select {

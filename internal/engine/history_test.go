@@ -148,7 +148,7 @@ func (h *history) join(dead ...job.Process) {
 	w := &worker{limits: h.limits, slots: h.slots}
 	h.mu.Unlock()
 	w.member = h.p.start(h.t, engine.Config{
-		Queues: []engine.Queue{w.limits}, Bus: h.bus, RenewEvery: historyRenew, Dead: dead,
+		Queues: []engine.Queue{w.limits}, Bus: h.bus, RenewEvery: historyRenew, DeadProcesses: dead,
 		RemoveFiles: func(ids []job.ID) { h.removed(w, ids) },
 	})
 	h.note("%x starts", w.id[:2])
@@ -166,7 +166,7 @@ func (h *history) serve(w *worker) {
 	w.serving, w.used = true, 0
 	w.stint++
 	h.mu.Unlock()
-	w.leave = w.Serve(job.Worker{
+	w.leave = w.Consume(job.Worker{
 		Name: "w", Queue: "sim", Slots: w.slots,
 		Deliver: func(c job.Claimed) { h.deliver(w, c) },
 		Order:   func(l job.Lease, o job.Order) { h.ordered(w, l, o) },

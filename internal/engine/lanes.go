@@ -36,7 +36,7 @@ const (
 	laneOutput             // appends
 	laneSubmit             // new work
 	laneUpkeep             // retention
-	Lanes                  // how many there are
+	NumLanes               // how many there are
 )
 
 // pending is an op on its way through the loop, or several submits that go together.
@@ -82,7 +82,7 @@ type lanes struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	waiting  [Lanes][]*pending
+	waiting  [NumLanes][]*pending
 	count    int     // of what waits
 	bytes    int     // of what waits
 	submits  int     // of what waits, in its lane
@@ -173,7 +173,7 @@ func (l *lanes) take() (ops []*pending) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	t := taker{rows: batchRows, bytes: batchBytes}
-	var from [Lanes]int
+	var from [NumLanes]int
 	for share := range 2 {
 		for i := range l.waiting {
 			most := t.rows

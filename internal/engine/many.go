@@ -15,8 +15,8 @@ import (
 //
 // The position of a job in a long queue is an estimate here: counting it for each
 // would take longer than storing it.
-func (e *Engine) SubmitMany(ctx context.Context, list []Request, atomic bool) ([]Submitted, error) {
-	m := &many{e: e, out: make([]Submitted, len(list)), ops: make([]*store.Submit, len(list))}
+func (e *Engine) SubmitMany(ctx context.Context, list []Request, atomic bool) ([]SubmitResult, error) {
+	m := &many{e: e, out: make([]SubmitResult, len(list)), ops: make([]*store.Submit, len(list))}
 	defer m.tell()
 	if refused := m.admit(ctx, list); atomic && refused {
 		m.dismiss()
@@ -41,7 +41,7 @@ func (m *many) tell() {
 type many struct {
 	e   *Engine
 	ops []*store.Submit
-	out []Submitted
+	out []SubmitResult
 }
 
 // admit prepares and counts in what may be stored, answers what a known
@@ -68,7 +68,7 @@ func (m *many) admit(ctx context.Context, list []Request) (refused bool) {
 // answer notes what became of a request.
 func (m *many) answer(i int) func(j *job.Job, existing bool, err error) {
 	return func(j *job.Job, existing bool, err error) {
-		m.out[i] = Submitted{Existing: existing, Err: err}
+		m.out[i] = SubmitResult{Existing: existing, Err: err}
 		if err == nil {
 			m.out[i].Job = *j
 		}
@@ -80,7 +80,7 @@ func (m *many) dismiss() {
 	m.e.countOut(m.admitted(), nil)
 	for i := range m.out {
 		if m.out[i].Err == nil {
-			m.out[i] = Submitted{Err: job.Errorf(job.BatchRefused, "another job of the batch was refused, so none was stored")}
+			m.out[i] = SubmitResult{Err: job.Errorf(job.BatchRefused, "another job of the batch was refused, so none was stored")}
 		}
 	}
 }
@@ -136,14 +136,14 @@ func (m *many) show(ctx context.Context) {
 	}
 }
 
-// Many does one thing to every job that the filter selects, a page after another,
+// ChangeMany does one thing to every job that the filter selects, a page after another,
 // and says to how many. Jobs for which it is no change (a cancel of one that has
 // ended, a retry of one that cannot be) are passed over. What was done before an
 // error, or before ctx ended, stays done.
 //
 // When ctx ends no further page is begun. A page that was begun is waited for: what was
 // asked for is done, whoever waits, and so it counts.
-func (e *Engine) Many(ctx context.Context, v Verb, f job.Filter) (done int, err error) {
+func (e *Engine) ChangeMany(ctx context.Context, v Verb, f job.Filter) (done int, err error) {
 	f.Limit = job.MaxListPage
 	for {
 		if err := ctx.Err(); err != nil {

@@ -19,7 +19,7 @@ func several(queue string, n int) []engine.Request {
 	return list
 }
 
-func (h *house) submitMany(list []engine.Request, atomic bool) []engine.Submitted {
+func (h *house) submitMany(list []engine.Request, atomic bool) []engine.SubmitResult {
 	h.t.Helper()
 	out, err := h.SubmitMany(context.Background(), list, atomic)
 	if err != nil || len(out) != len(list) {
@@ -29,7 +29,7 @@ func (h *house) submitMany(list []engine.Request, atomic bool) []engine.Submitte
 }
 
 // codes are the refusals, in order; "" for what was taken.
-func codes(out []engine.Submitted) []job.Code {
+func codes(out []engine.SubmitResult) []job.Code {
 	list := make([]job.Code, len(out))
 	for i := range out {
 		list[i] = job.CodeOf(out[i].Err)
@@ -135,7 +135,7 @@ func TestManyJobsAreChangedByAFilter(t *testing.T) {
 		{engine.DeleteAll, job.Filter{Owner: local, Queue: "wide"}, 250},
 		{engine.DeleteAll, job.Filter{Owner: local}, 1},
 	} {
-		if n, err := h.Many(ctx, step.verb, step.filter); n != step.want || err != nil {
+		if n, err := h.ChangeMany(ctx, step.verb, step.filter); n != step.want || err != nil {
 			t.Fatalf("verb %d of %+v: %d, %v; want %d", step.verb, step.filter, n, err, step.want)
 		}
 	}
@@ -158,7 +158,7 @@ func TestAQueueIsBoundedInBytes(t *testing.T) {
 		t.Fatal("into a full one:", err)
 	}
 	var refusal *job.Error
-	if err := h.Room("sim", 1); !errors.As(err, &refusal) || refusal.RetryAfter <= 0 {
+	if err := h.CheckCapacity("sim", 1); !errors.As(err, &refusal) || refusal.RetryAfter <= 0 {
 		t.Errorf("room: %v", err)
 	}
 	h.serve(1)

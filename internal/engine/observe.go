@@ -12,24 +12,24 @@ import (
 // are called for every op, by goroutines that others wait for: they are quick and
 // never block.
 type Observer interface {
-	// Settled tells of an op that is on disk, and since when it was waited for.
-	Settled(l Lane, took time.Duration)
-	// Batch tells of a commit that is on disk, and how many ops it had.
-	Batch(ops int)
-	// Refused tells of an op ("submit", "append", "cancel" …) that was not applied. A
+	// OpSettled tells of an op that is on disk, and since when it was waited for.
+	OpSettled(l Lane, took time.Duration)
+	// BatchSettled tells of a commit that is on disk, and how many ops it had.
+	BatchSettled(ops int)
+	// OpRefused tells of an op ("submit", "append", "cancel" …) that was not applied. A
 	// submit may have been refused before it was an op.
-	Refused(op string, code job.Code)
-	// Began tells of an attempt that was given to a worker, and for how long its job
+	OpRefused(op string, code job.Code)
+	// AttemptBegan tells of an attempt that was given to a worker, and for how long its job
 	// had been ready.
-	Began(queue string, waited time.Duration)
-	// Ended tells of the end of an attempt, once that is on disk. It ran for 0 where
+	AttemptBegan(queue string, waited time.Duration)
+	// AttemptEnded tells of the end of an attempt, once that is on disk. It ran for 0 where
 	// nobody knows how long.
-	Ended(queue string, how Ending, ran time.Duration)
-	// Said tells of so many bytes of output on disk.
-	Said(bytes int64)
-	// Took tells of a lease that a sweep has taken: from a silent worker, or from one
+	AttemptEnded(queue string, how Ending, ran time.Duration)
+	// OutputStored tells of so many bytes of output on disk.
+	OutputStored(bytes int64)
+	// LeaseSwept tells of a lease that a sweep has taken: from a silent worker, or from one
 	// that did not follow a cancel.
-	Took(cancelled bool)
+	LeaseSwept(cancelled bool)
 }
 
 // Ending is how an attempt ended.
@@ -44,10 +44,10 @@ const (
 	EndedCancelled         // because someone asked
 	EndedHandedBack        // its worker stopped
 	EndedLost              // its worker went silent, or died
-	Endings                // how many there are
+	NumEndings             // how many there are
 )
 
-var endingNames = [Endings]string{"succeeded", "failed", "retried", "waited", "cancelled", "handed_back", "lost"}
+var endingNames = [NumEndings]string{"succeeded", "failed", "retried", "waited", "cancelled", "handed_back", "lost"}
 
 // String is the ending's name.
 func (e Ending) String() string { return endingNames[e] }
@@ -55,18 +55,18 @@ func (e Ending) String() string { return endingNames[e] }
 // String is the lane's name.
 func (l Lane) String() string { return laneNames[l] }
 
-var laneNames = [Lanes]string{"urgent", "output", "submit", "upkeep"}
+var laneNames = [NumLanes]string{"urgent", "output", "submit", "upkeep"}
 
 // nobody observes nothing.
 type nobody struct{}
 
-func (nobody) Settled(Lane, time.Duration)         {}
-func (nobody) Batch(int)                           {}
-func (nobody) Refused(string, job.Code)            {}
-func (nobody) Began(string, time.Duration)         {}
-func (nobody) Ended(string, Ending, time.Duration) {}
-func (nobody) Said(int64)                          {}
-func (nobody) Took(bool)                           {}
+func (nobody) OpSettled(Lane, time.Duration)              {}
+func (nobody) BatchSettled(int)                           {}
+func (nobody) OpRefused(string, job.Code)                 {}
+func (nobody) AttemptBegan(string, time.Duration)         {}
+func (nobody) AttemptEnded(string, Ending, time.Duration) {}
+func (nobody) OutputStored(int64)                         {}
+func (nobody) LeaseSwept(bool)                            {}
 
 // Watchers is how many watches and held requests there are, and may be.
 func (e *Engine) Watchers() (now, most int) { return e.hub.Watchers(), e.maxWatchers }
@@ -74,19 +74,19 @@ func (e *Engine) Watchers() (now, most int) { return e.hub.Watchers(), e.maxWatc
 // observe tells of a batch that was on disk at that time.
 func (e *Engine) observe(w *work, at time.Time) {
 	for _, p := range w.ops {
-		e.observer.Settled(p.lane, at.Sub(p.asked))
+		e.observer.OpSettled(p.lane, at.Sub(p.asked))
 		if op, err := refusal(p); err != nil {
 			_ = e.refused(op, err)
 		}
 	}
-	e.observer.Batch(w.batch.Len())
+	e.observer.BatchSettled(w.batch.Len())
 }
 
 // refused tells of a refusal, and returns it. An error that is none (a caller who
 // left, a disk that failed a read) is not told of.
 func (e *Engine) refused(op string, err error) error {
 	if r, ok := errors.AsType[*job.Error](err); ok {
-		e.observer.Refused(op, r.Code)
+		e.observer.OpRefused(op, r.Code)
 	}
 	return err
 }

@@ -30,30 +30,30 @@ func (t *tally) add(what string) {
 	t.counts[what]++
 }
 
-func (t *tally) Settled(l engine.Lane, took time.Duration) {
+func (t *tally) OpSettled(l engine.Lane, took time.Duration) {
 	t.add("lane " + l.String())
 	if took <= 0 {
 		t.add("no time")
 	}
 }
 
-func (t *tally) Batch(ops int) {
+func (t *tally) BatchSettled(ops int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ops += ops
 }
 
-func (t *tally) Refused(op string, code job.Code)    { t.add(op + " " + string(code)) }
-func (t *tally) Began(queue string, _ time.Duration) { t.add("began " + queue) }
-func (t *tally) Took(bool)                           { t.add("took") }
-func (t *tally) Ended(q string, how engine.Ending, ran time.Duration) {
+func (t *tally) OpRefused(op string, code job.Code)         { t.add(op + " " + string(code)) }
+func (t *tally) AttemptBegan(queue string, _ time.Duration) { t.add("began " + queue) }
+func (t *tally) LeaseSwept(bool)                            { t.add("took") }
+func (t *tally) AttemptEnded(q string, how engine.Ending, ran time.Duration) {
 	t.add("ended " + q + " " + how.String())
 	if ran > 0 {
 		t.add("ran")
 	}
 }
 
-func (t *tally) Said(bytes int64) {
+func (t *tally) OutputStored(bytes int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.said += bytes
@@ -62,7 +62,7 @@ func (t *tally) Said(bytes int64) {
 func watched(t *testing.T, path string) (*house, *tally) {
 	seen := &tally{}
 	s := openStore(t, path)
-	return startConfig(t, engine.Config{Store: s, Queues: queues(), Observe: seen}), seen
+	return startConfig(t, engine.Config{Store: s, Queues: queues(), Observer: seen}), seen
 }
 
 // An observer is told of every op, attempt and refusal, once each.

@@ -35,7 +35,7 @@ func startMortal(t *testing.T, c *clock, s store.Store) *mortal {
 	looping.Go(func() { _ = e.loop(ctx) })
 	k.kill = sync.OnceFunc(func() { stop(); looping.Wait() })
 	t.Cleanup(k.kill)
-	e.Serve(job.Worker{Name: "w", Queue: "q", Slots: 4, Deliver: func(c job.Claimed) { k.jobs <- c }})
+	e.Consume(job.Worker{Name: "w", Queue: "q", Slots: 4, Deliver: func(c job.Claimed) { k.jobs <- c }})
 	e.sweeper.dueAt(c.Now())
 	return k
 }

@@ -71,8 +71,8 @@ func (p *presence) at(j *job.Job, watchers int) {
 	s.watchers += watchers
 }
 
-// Present says that a user is here: their jobs are not abandoned for the time being.
-func (e *Engine) Present(owner job.Owner) {
+// MarkPresent says that a user is here: their jobs are not abandoned for the time being.
+func (e *Engine) MarkPresent(owner job.Owner) {
 	p := e.presence
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -35,8 +35,8 @@ func TestAJobIsAbandonedWhenNobodyIsSeenAtIt(t *testing.T) {
 	}{
 		"nobody":               {func(*swept, job.ID) {}, job.Cancelled},
 		"a poll":               {func(w *swept, id job.ID) { w.get(id) }, job.Queued},
-		"a heartbeat":          {func(w *swept, _ job.ID) { w.Present(owner) }, job.Queued},
-		"another's heartbeat":  {func(w *swept, _ job.ID) { w.Present(job.Owner{User: "v"}) }, job.Cancelled},
+		"a heartbeat":          {func(w *swept, _ job.ID) { w.MarkPresent(owner) }, job.Queued},
+		"another's heartbeat":  {func(w *swept, _ job.ID) { w.MarkPresent(job.Owner{User: "v"}) }, job.Cancelled},
 		"another's poll":       {func(w *swept, id job.ID) { _, _ = w.Get(w.t.Context(), job.Owner{User: "v"}, id) }, job.Cancelled},
 		"a stall of ours":      {func(w *swept, _ job.ID) { w.sweeper.unhealthy() }, job.Queued},
 		"a look at its output": {func(w *swept, id job.ID) { _, _ = w.Output(w.t.Context(), owner, id, 0, 0) }, job.Queued},
@@ -109,7 +109,7 @@ func TestPresencesAreStoredNowAndThen(t *testing.T) {
 		stores := 0
 		for range 60 {
 			w.get(id)
-			w.Present(job.Owner{User: "u"})
+			w.MarkPresent(job.Owner{User: "u"})
 			time.Sleep(time.Second)
 			if op := w.presence.unstored(time.Now()); op != nil {
 				stores += len(op.Jobs) + len(op.Owners)

@@ -71,7 +71,7 @@ func openHistory(b *testing.B, jobs int) *long {
 	var all, working sync.WaitGroup
 	all.Go(func() { _ = e.loop(ctx) })
 	given := make(chan job.Claimed, 1000)
-	e.Serve(job.Worker{Name: "w", Queue: "q", Slots: 256, Deliver: func(c job.Claimed) { given <- c }})
+	e.Consume(job.Worker{Name: "w", Queue: "q", Slots: 256, Deliver: func(c job.Claimed) { given <- c }})
 	for range 64 {
 		working.Go(func() {
 			for c := range given {

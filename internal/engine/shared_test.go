@@ -17,7 +17,7 @@ func beside(t *testing.T, c *clock, s store.Store, dead ...job.Process) *Engine 
 	t.Helper()
 	q := Queue{Name: "q", Concurrency: 1, MaxDepth: 10, MaxAttempts: 2, Keep: time.Hour, KeepFailed: time.Hour}
 	q.Policy.Timeouts = job.Timeouts{Lease: 30 * time.Second}
-	e, err := New(t.Context(), Config{Store: s, Queues: []Queue{q}, Dead: dead})
+	e, err := New(t.Context(), Config{Store: s, Queues: []Queue{q}, DeadProcesses: dead})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func TestEnginesShareLeases(t *testing.T) {
 	t.Cleanup(func() { _ = s.Close() })
 	a := beside(t, c, s)
 	jobs := make(chan job.Claimed, 3)
-	a.Serve(job.Worker{Name: "w", Queue: "q", Slots: 3, Deliver: func(c job.Claimed) { jobs <- c }})
+	a.Consume(job.Worker{Name: "w", Queue: "q", Slots: 3, Deliver: func(c job.Claimed) { jobs <- c }})
 	owner := job.Owner{User: "u"}
 	var leases []job.Lease
 	for range 3 {

@@ -61,7 +61,7 @@ func newCrew(t *testing.T, slots int) *crew {
 	var running sync.WaitGroup
 	running.Go(func() { _ = c.Run(ctx) })
 	t.Cleanup(func() { stop(); running.Wait(); _ = s.Close() })
-	c.Serve(job.Worker{Name: "w", Queue: "q", Slots: slots, Deliver: c.deliver, Order: c.order})
+	c.Consume(job.Worker{Name: "w", Queue: "q", Slots: slots, Deliver: c.deliver, Order: c.order})
 	synctest.Wait()
 	return c
 }
@@ -99,7 +99,7 @@ func (c *crew) jobs() (all []job.Claimed) {
 
 // end reports what a job came to. One whose end is refused is the worker's still.
 func (c *crew) end(j job.Claimed, o job.Outcome) {
-	c.End(j.Lease(), o, func(err error) {
+	c.FinishAsync(j.Lease(), o, func(err error) {
 		if err == nil || job.CodeOf(err) == job.LeaseLost {
 			c.ended(j.Token)
 		}

@@ -55,7 +55,7 @@ func TestASlotThatIsFreedElsewhereIsFilled(t *testing.T) {
 		defer a.kill()
 		defer b.kill()
 		jobs := make(chan job.Claimed, 2)
-		a.Serve(job.Worker{Name: "w", Queue: "sim", Slots: 1, Deliver: func(c job.Claimed) { jobs <- c }})
+		a.Consume(job.Worker{Name: "w", Queue: "sim", Slots: 1, Deliver: func(c job.Claimed) { jobs <- c }})
 		for range 10 { // the poll, which comes now and then, is not what fills it
 			a.submit(engine.Request{})
 			a.submit(engine.Request{})

@@ -205,9 +205,9 @@ func answerOf(op *store.Submit) (j *job.Job, existing bool, err error) {
 	return &op.Job, false, nil
 }
 
-// Room says whether a queue would take a job of so many bytes now: before those are
+// CheckCapacity says whether a queue would take a job of so many bytes now: before those are
 // received. Only the submit itself decides.
-func (e *Engine) Room(queue string, size int64) error {
+func (e *Engine) CheckCapacity(queue string, size int64) error {
 	if _, err := e.Queue(queue); err != nil {
 		return err
 	}

@@ -304,7 +304,7 @@ func (s *sweeper) end(ctx context.Context, which store.Which) error {
 			s.e.log.Error("an attempt could not be ended: the job will end as failed, without what follows from its end", "job", op.Lease.Job, "error", op.Err)
 		}
 		if op.Err == nil {
-			s.e.observer.Took(which == store.CancelOnly)
+			s.e.observer.LeaseSwept(which == store.CancelOnly)
 			s.e.log.Warn("a lease was taken", "job", list[i].Job.ID, "worker", list[i].Worker, "cancelled", which == store.CancelOnly, "why", failureCode(op), "state", op.State)
 		}
 	}
@@ -428,7 +428,7 @@ func (e *Engine) takeBack(ctx context.Context, next func(after job.ID) ([]store.
 		}
 		for i, op := range b.Finishes {
 			if op.Err == nil {
-				e.observer.Ended(list[i].Job.Queue, endingOf(op, true), 0)
+				e.observer.AttemptEnded(list[i].Job.Queue, endingOf(op, true), 0)
 			}
 		}
 		e.removals.add(b.Removed) // they wait until Run

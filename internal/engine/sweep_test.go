@@ -48,7 +48,7 @@ type endings struct {
 	ended []Ending // written by the loop, before it answers
 }
 
-func (s *endings) Ended(_ string, how Ending, _ time.Duration) { s.ended = append(s.ended, how) }
+func (s *endings) AttemptEnded(_ string, how Ending, _ time.Duration) { s.ended = append(s.ended, how) }
 
 func newSwept(t *testing.T, renewEvery time.Duration) *swept {
 	t.Helper()
@@ -67,7 +67,7 @@ func sweptOver(t *testing.T, c *clock, cfg Config) *swept {
 	q.Policy.Timeouts = job.Timeouts{Lease: 30 * time.Second, CancelGrace: 10 * time.Second}
 	q.Policy.Retry = job.Retry{Backoff: 2 * time.Second}
 	seen := &endings{}
-	cfg.Queues, cfg.Observe, cfg.Alone = []Queue{q}, seen, true
+	cfg.Queues, cfg.Observer, cfg.Alone = []Queue{q}, seen, true
 	e, err := New(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -78,7 +78,7 @@ func sweptOver(t *testing.T, c *clock, cfg Config) *swept {
 	looping.Go(func() { _ = e.loop(ctx) })
 	w.stop = func() { stop(); looping.Wait() }
 	t.Cleanup(func() { w.stop(); _ = cfg.Store.Close() })
-	e.Serve(job.Worker{
+	e.Consume(job.Worker{
 		Name: "w", Queue: "q", Slots: 1,
 		Deliver: func(c job.Claimed) { w.jobs <- c },
 		Order:   func(_ job.Lease, o job.Order) { w.orders <- o },
@@ -277,7 +277,7 @@ func TestATakenJobFreesItsSlot(t *testing.T) {
 	second := make(chan job.Claimed, 1)
 	id := w.submit(Request{})
 	<-w.jobs
-	w.Serve(job.Worker{Name: "other", Queue: "q", Slots: 1, Deliver: func(c job.Claimed) { second <- c }})
+	w.Consume(job.Worker{Name: "other", Queue: "q", Slots: 1, Deliver: func(c job.Claimed) { second <- c }})
 	w.clock.pass(time.Minute)
 	w.sweep()
 	if o := <-w.orders; o != job.OrderLost {

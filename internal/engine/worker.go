@@ -107,7 +107,7 @@ func (e *Engine) appended(op *store.Append) {
 		h.said(op.Entries, op.Progress)
 	}
 	e.mu.Unlock()
-	e.observer.Said(sizeOf(op.Entries))
+	e.observer.OutputStored(sizeOf(op.Entries))
 	e.hub.Publish(op.Lease.Job, watch.Event{Entries: op.Entries, Progress: op.Progress})
 }
 
@@ -153,10 +153,10 @@ func (e *Engine) Finish(ctx context.Context, l job.Lease, o job.Outcome) (job.St
 	return op.State, op.Err
 }
 
-// End is Finish without the wait, for a lease that this process handed out: it returns
+// FinishAsync is Finish without the wait, for a lease that this process handed out: it returns
 // at once, and then is called with the error once there is an answer. It is called by a
 // goroutine that everyone waits for, or by the caller's: it never blocks.
-func (e *Engine) End(l job.Lease, o job.Outcome, then func(error)) {
+func (e *Engine) FinishAsync(l job.Lease, o job.Outcome, then func(error)) {
 	h, ok := e.holdsHere(l)
 	if !ok {
 		then(notHeld(l))
@@ -231,8 +231,8 @@ func (e *Engine) finished(op *store.Finish, taken bool) {
 		return
 	}
 	j := op.Job
-	e.observer.Said(sizeOf(op.Entries))
-	e.observer.Ended(j.Queue, endingOf(op, taken), ran)
+	e.observer.OutputStored(sizeOf(op.Entries))
+	e.observer.AttemptEnded(j.Queue, endingOf(op, taken), ran)
 	if op.State == job.Scheduled {
 		e.sweeper.dueAt(j.RunAt)
 	}

@@ -26,7 +26,7 @@ type Metrics struct {
 	runs     *prometheus.HistogramVec // of attempts, by queue
 	attempts *prometheus.CounterVec   // by queue and outcome
 	refused  *prometheus.CounterVec   // by op and code
-	commits  [engine.Lanes]prometheus.Observer
+	commits  [engine.NumLanes]prometheus.Observer
 	batches  prometheus.Observer
 	output   prometheus.Counter
 	taken    [2]prometheus.Counter // leases: of the silent, and of those that did not follow a cancel
@@ -37,7 +37,7 @@ type Metrics struct {
 // queueMetrics are those of one queue that are told of with every job.
 type queueMetrics struct {
 	wait, run prometheus.Observer
-	ended     [engine.Endings]prometheus.Counter
+	ended     [engine.NumEndings]prometheus.Counter
 }
 
 // Where the buckets of the histograms end, in seconds but for the ops of a batch.
@@ -65,7 +65,7 @@ func NewMetrics() *Metrics {
 	m.output = counter("meanwhile_output_bytes_total", "Bytes of output that were stored.").WithLabelValues()
 
 	commits := histogram("meanwhile_commit_seconds", "From an operation's being asked for to its being on disk.", commitBuckets, "lane")
-	for l := range engine.Lanes {
+	for l := range engine.NumLanes {
 		m.commits[l] = commits.WithLabelValues(l.String())
 	}
 	taken := counter("meanwhile_leases_taken_total", "Leases that a sweep has taken from their worker.", "reason")
@@ -108,31 +108,31 @@ func (m *Metrics) Handler() http.Handler {
 func (m *Metrics) queue(name string) *queueMetrics {
 	return m.queues.get(name, func() *queueMetrics {
 		q := &queueMetrics{wait: m.waits.WithLabelValues(name), run: m.runs.WithLabelValues(name)}
-		for how := range engine.Endings {
+		for how := range engine.NumEndings {
 			q.ended[how] = m.attempts.WithLabelValues(name, how.String())
 		}
 		return q
 	})
 }
 
-// Settled counts an op that is on disk.
-func (m *Metrics) Settled(l engine.Lane, took time.Duration) { m.commits[l].Observe(took.Seconds()) }
+// OpSettled counts an op that is on disk.
+func (m *Metrics) OpSettled(l engine.Lane, took time.Duration) { m.commits[l].Observe(took.Seconds()) }
 
-// Batch counts a commit.
-func (m *Metrics) Batch(ops int) { m.batches.Observe(float64(ops)) }
+// BatchSettled counts a commit.
+func (m *Metrics) BatchSettled(ops int) { m.batches.Observe(float64(ops)) }
 
-// Refused counts a refusal.
-func (m *Metrics) Refused(op string, code job.Code) {
+// OpRefused counts a refusal.
+func (m *Metrics) OpRefused(op string, code job.Code) {
 	m.refused.WithLabelValues(op, string(code)).Inc()
 }
 
-// Began counts the start of an attempt.
-func (m *Metrics) Began(queue string, waited time.Duration) {
+// AttemptBegan counts the start of an attempt.
+func (m *Metrics) AttemptBegan(queue string, waited time.Duration) {
 	m.queue(queue).wait.Observe(waited.Seconds())
 }
 
-// Ended counts the end of an attempt.
-func (m *Metrics) Ended(queue string, how engine.Ending, ran time.Duration) {
+// AttemptEnded counts the end of an attempt.
+func (m *Metrics) AttemptEnded(queue string, how engine.Ending, ran time.Duration) {
 	q := m.queue(queue)
 	q.ended[how].Inc()
 	if ran > 0 {
@@ -140,11 +140,11 @@ func (m *Metrics) Ended(queue string, how engine.Ending, ran time.Duration) {
 	}
 }
 
-// Said counts output.
-func (m *Metrics) Said(bytes int64) { m.output.Add(float64(bytes)) }
+// OutputStored counts output.
+func (m *Metrics) OutputStored(bytes int64) { m.output.Add(float64(bytes)) }
 
-// Took counts a lease that a sweep has taken.
-func (m *Metrics) Took(cancelled bool) {
+// LeaseSwept counts a lease that a sweep has taken.
+func (m *Metrics) LeaseSwept(cancelled bool) {
 	if cancelled {
 		m.taken[1].Inc()
 		return

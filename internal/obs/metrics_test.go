@@ -41,15 +41,15 @@ func expect(t *testing.T, m *Metrics, lines ...string) {
 
 func TestWhatTheEngineTellsIsCounted(t *testing.T) {
 	m := NewMetrics()
-	m.Settled(0, 3*time.Millisecond)
-	m.Batch(5)
-	m.Refused("submit", job.QueueFull)
-	m.Began("chat", 20*time.Millisecond)
-	m.Ended("chat", engine.EndedSucceeded, 3*time.Second)
-	m.Ended("chat", engine.EndedLost, 0)
-	m.Said(11)
-	m.Took(false)
-	m.Took(true)
+	m.OpSettled(0, 3*time.Millisecond)
+	m.BatchSettled(5)
+	m.OpRefused("submit", job.QueueFull)
+	m.AttemptBegan("chat", 20*time.Millisecond)
+	m.AttemptEnded("chat", engine.EndedSucceeded, 3*time.Second)
+	m.AttemptEnded("chat", engine.EndedLost, 0)
+	m.OutputStored(11)
+	m.LeaseSwept(false)
+	m.LeaseSwept(true)
 	expect(t, m,
 		`meanwhile_commit_seconds_bucket{lane="urgent",le="0.002"} 0`,
 		`meanwhile_commit_seconds_bucket{lane="urgent",le="0.004"} 1`,
@@ -256,11 +256,11 @@ func BenchmarkAJob(b *testing.B) {
 	m := NewMetrics()
 	b.ReportAllocs()
 	for b.Loop() {
-		m.Settled(0, time.Millisecond)
-		m.Settled(2, time.Millisecond)
-		m.Began("sim", time.Millisecond)
-		m.Ended("sim", engine.EndedSucceeded, time.Millisecond)
-		m.Said(100)
+		m.OpSettled(0, time.Millisecond)
+		m.OpSettled(2, time.Millisecond)
+		m.AttemptBegan("sim", time.Millisecond)
+		m.AttemptEnded("sim", engine.EndedSucceeded, time.Millisecond)
+		m.OutputStored(100)
 	}
 }
 

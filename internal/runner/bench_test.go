@@ -15,7 +15,7 @@ type treadmill struct {
 	free    chan struct{}
 }
 
-func (m *treadmill) Serve(w job.Worker) func() {
+func (m *treadmill) Consume(w job.Worker) func() {
 	m.serving <- w
 	return func() {}
 }
@@ -27,7 +27,7 @@ func (m *treadmill) Finish(context.Context, job.Lease, job.Outcome) (job.State, 
 	return job.Succeeded, nil
 }
 
-func (m *treadmill) End(_ job.Lease, _ job.Outcome, then func(error)) {
+func (m *treadmill) FinishAsync(_ job.Lease, _ job.Outcome, then func(error)) {
 	m.free <- struct{}{}
 	then(nil)
 }

@@ -174,7 +174,7 @@ func (h *house) order(n byte, o job.Order) {
 	h.worker.Order(c.Lease(), o)
 }
 
-func (h *house) Serve(w job.Worker) func() {
+func (h *house) Consume(w job.Worker) func() {
 	h.worker = w
 	return func() {
 		h.mu.Lock()
@@ -217,7 +217,7 @@ func (h *house) Finish(_ context.Context, l job.Lease, o job.Outcome) (job.State
 	return job.Succeeded, nil
 }
 
-func (h *house) End(l job.Lease, o job.Outcome, then func(error)) {
+func (h *house) FinishAsync(l job.Lease, o job.Outcome, then func(error)) {
 	go func() {
 		_, err := h.Finish(context.Background(), l, o)
 		then(err)

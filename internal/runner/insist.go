@@ -16,7 +16,7 @@ const (
 // finish has the end of the attempt stored, and lets go of the attempt once it is.
 // Nobody waits for that: only an end that is not taken at once gets a goroutine.
 func (a *attempt) finish() {
-	a.r.cfg.Source.End(a.claimed.Lease(), a.end, func(err error) {
+	a.r.cfg.Source.FinishAsync(a.claimed.Lease(), a.end, func(err error) {
 		if err == nil {
 			a.over(&a.end)
 			return

@@ -27,19 +27,19 @@ import (
 // Finish is outstanding. A write that fails, rather than being refused for good, is
 // made again with the same arguments, whether or not it had been applied.
 type Source interface {
-	// Serve gives jobs to the worker until stop is called, which returns at once. Jobs
+	// Consume gives jobs to the worker until stop is called, which returns at once. Jobs
 	// that were delivered stay with the worker. A claim that is under way may still
 	// be delivered: the runner hands it back.
-	Serve(w job.Worker) (stop func())
+	Consume(w job.Worker) (stop func())
 	// Append stores output and returns when it is on disk. Refused with
 	// [job.LeaseLost], and with [job.TooLarge] past the bound of a job's output.
 	Append(ctx context.Context, l job.Lease, entries []job.Entry, p *job.Progress) error
 	// Finish ends the attempt and returns when that is on disk. Refused with
 	// [job.LeaseLost].
 	Finish(ctx context.Context, l job.Lease, o job.Outcome) (job.State, error)
-	// End is Finish without the wait: then is called once, with the error, by whatever
+	// FinishAsync is Finish without the wait: then is called once, with the error, by whatever
 	// goroutine. It does not block.
-	End(l job.Lease, o job.Outcome, then func(error))
+	FinishAsync(l job.Lease, o job.Outcome, then func(error))
 	// Renew extends leases by their jobs' [job.Timeouts.Lease]; the answer has an
 	// error, or nil, for each. It returns when ctx has ended. Several calls may be out,
 	// but never two for the same lease.
@@ -137,7 +137,7 @@ func (r *Runner) Run(ctx context.Context) error {
 		r.keepLeases(keeping)
 	}()
 
-	stopServing := r.cfg.Source.Serve(job.Worker{
+	stopServing := r.cfg.Source.Consume(job.Worker{
 		Name:    r.cfg.Name,
 		Queue:   r.cfg.Queue,
 		Slots:   r.cfg.Slots,

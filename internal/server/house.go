@@ -143,12 +143,12 @@ func (h *house) furnish(ctx context.Context) (err error) {
 		Free:        h.free(),
 		MinFree:     h.cfg.MinFreeBytes,
 		RemoveFiles: h.removeFiles,
-		Observe:     h.seen.metrics,
+		Observer:    h.seen.metrics,
 	})
 	if err != nil {
 		return fmt.Errorf("the store cannot be read: %w", err)
 	}
-	h.health.room = h.engine.HasRoom
+	h.health.room = h.engine.HasDiskSpace
 	h.follow()
 	h.runners = h.makeRunners(h.executors)
 	h.jobs = jobs.New(jobs.Config{Engine: jobs.FromEngine(h.engine), Files: h.files, Gate: h.gate, Log: h.log, Stopping: h.leaving})

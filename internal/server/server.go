@@ -174,7 +174,7 @@ func (h *house) live(ctx context.Context, started chan<- struct{}) error {
 	}
 
 	h.health.set(stopping)
-	h.engine.Stop()
+	h.engine.StopSubmits()
 	worked := work.stop()
 	h.leave() // held requests and streams end
 	served := faces.stop()

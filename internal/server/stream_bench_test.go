@@ -73,7 +73,7 @@ func BenchmarkAppend(b *testing.B) {
 func benchmarkAppend(b *testing.B, progress bool) {
 	e := office(b)
 	claims := make(chan job.Claimed, streams)
-	defer e.Serve(job.Worker{Name: "bench", Queue: "talk", Slots: streams, Deliver: func(c job.Claimed) { claims <- c }})()
+	defer e.Consume(job.Worker{Name: "bench", Queue: "talk", Slots: streams, Deliver: func(c job.Claimed) { claims <- c }})()
 	submitAll(b, e)
 	var left atomic.Int64
 	left.Store(int64(b.N))

@@ -29,7 +29,7 @@ type Engine interface {
 	Cancel(ctx context.Context, owner job.Owner, id job.ID) (engine.Snapshot, error)
 	DeleteJobs(ctx context.Context, owner job.Owner, ids []job.ID) error
 	Watch(ctx context.Context, owner job.Owner, id job.ID, after int64) (*engine.Watch, error)
-	Present(owner job.Owner)
+	MarkPresent(owner job.Owner)
 }
 
 // Config is what a face is made of.

@@ -184,7 +184,7 @@ func TestARetriedTaskIsFollowedLikeAnyOther(t *testing.T) {
 			return err
 		}},
 		{"many", func(s *site, _ job.ID) error {
-			n, err := s.engine.Many(background, engine.RetryAll, job.Filter{Owner: job.Owner{User: "ann"}, Status: job.Failed})
+			n, err := s.engine.ChangeMany(background, engine.RetryAll, job.Filter{Owner: job.Owner{User: "ann"}, Status: job.Failed})
 			if err == nil && n != 1 {
 				return fmt.Errorf("%d were retried", n)
 			}

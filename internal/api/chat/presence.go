@@ -17,7 +17,7 @@ func (f *API) postHeartbeat(w http.ResponseWriter, r *http.Request) error {
 	if err := noBody(r); err != nil {
 		return err
 	}
-	f.engine.Present(gate.Owner(r))
+	f.engine.MarkPresent(gate.Owner(r))
 	api.WriteJSON(w, http.StatusOK, struct {
 		Status    string  `json:"status"`
 		ExpiresIn float64 `json:"expires_in_s"`

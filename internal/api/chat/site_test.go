@@ -52,11 +52,11 @@ type heartbeats struct {
 	who map[job.Owner]int // guarded by mu
 }
 
-func (h *heartbeats) Present(owner job.Owner) {
+func (h *heartbeats) MarkPresent(owner job.Owner) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.who[owner]++
-	h.Engine.Present(owner)
+	h.Engine.MarkPresent(owner)
 }
 
 func (h *heartbeats) of(owner job.Owner) int {
@@ -95,7 +95,7 @@ func newSiteOver(t testing.TB, slots int, plan faulty.Plan) *site {
 	go func() { ran <- e.Run(ctx) }()
 
 	s := &site{TB: t, engine: e, beats: &heartbeats{Engine: e, who: map[job.Owner]int{}}, talks: conversation.New(db, e), work: make(chan job.Claimed, 1000), orders: make(chan job.ID, 1000)}
-	unserve := e.Serve(job.Worker{
+	unserve := e.Consume(job.Worker{
 		Name: "hand", Queue: "chat", Slots: slots,
 		Deliver: func(c job.Claimed) { s.work <- c },
 		Order:   func(l job.Lease, _ job.Order) { s.orders <- l.Job },

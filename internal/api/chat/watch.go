@@ -24,7 +24,7 @@ func (s *session) obey(in incoming) error {
 	case "cancel":
 		return s.cancel(in)
 	default:
-		s.face.engine.Present(s.owner)
+		s.face.engine.MarkPresent(s.owner)
 		return nil
 	}
 }

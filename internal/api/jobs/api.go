@@ -35,11 +35,11 @@ type Writer interface {
 	Cancel(ctx context.Context, owner job.Owner, id job.ID) (engine.Snapshot, error)
 	Retry(ctx context.Context, owner job.Owner, id job.ID) (engine.Snapshot, error)
 	Delete(ctx context.Context, owner job.Owner, id job.ID) error
-	SubmitMany(ctx context.Context, list []engine.Request, atomic bool) ([]engine.Submitted, error)
-	Many(ctx context.Context, v engine.Verb, f job.Filter) (done int, err error)
+	SubmitMany(ctx context.Context, list []engine.Request, atomic bool) ([]engine.SubmitResult, error)
+	ChangeMany(ctx context.Context, v engine.Verb, f job.Filter) (done int, err error)
 	SetPaused(ctx context.Context, queue string, paused bool) (engine.QueueView, error)
-	Room(queue string, size int64) error
-	Knows(ctx context.Context, owner job.Owner, key string) bool
+	CheckCapacity(queue string, size int64) error
+	HasIdempotencyKey(ctx context.Context, owner job.Owner, key string) bool
 }
 
 // Reader reads jobs and queues.

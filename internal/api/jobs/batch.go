@@ -57,7 +57,7 @@ func (f *API) submitBatch(w http.ResponseWriter, r *http.Request) error {
 
 // receiveBatch reads a batch and has it stored, while there is room for its body. That
 // is free again before the answer, after which the client may send another.
-func (f *API) receiveBatch(r *http.Request) ([]engine.Submitted, error) {
+func (f *API) receiveBatch(r *http.Request) ([]engine.SubmitResult, error) {
 	if err := f.intake.enter(r.ContentLength); err != nil {
 		return nil, err
 	}
@@ -108,8 +108,8 @@ func (b *batch) check() error {
 func (b *batch) keyOf(i int) string { return b.key + "/" + strconv.Itoa(i) }
 
 // storeBatch has the engine store what may be stored, and says what became of each.
-func (f *API) storeBatch(r *http.Request, b *batch) ([]engine.Submitted, error) {
-	became := make([]engine.Submitted, len(b.Jobs.Elements))
+func (f *API) storeBatch(r *http.Request, b *batch) ([]engine.SubmitResult, error) {
+	became := make([]engine.SubmitResult, len(b.Jobs.Elements))
 	requests := make([]engine.Request, 0, len(became))
 	places := make([]int, 0, len(became)) // of the requests
 	owner, trace := gate.Owner(r), api.Traceparent(r)
@@ -176,7 +176,7 @@ const mostBlamed = 20
 
 // refusal is why an atomic batch was not stored: the first job that is to blame,
 // and a list of them. Jobs that were only refused because of others are not in it.
-func (b *batch) refusal(became []engine.Submitted) error {
+func (b *batch) refusal(became []engine.SubmitResult) error {
 	if !b.Atomic {
 		return nil
 	}
@@ -199,7 +199,7 @@ func (b *batch) refusal(became []engine.Submitted) error {
 	return t
 }
 
-func allExisting(became []engine.Submitted) bool {
+func allExisting(became []engine.SubmitResult) bool {
 	for i := range became {
 		if !became[i].Existing {
 			return false
@@ -212,7 +212,7 @@ func allExisting(became []engine.Submitted) bool {
 const usualAnswer = 1 << 10
 
 // answerBatch writes each job, or why it was refused.
-func (f *API) answerBatch(w http.ResponseWriter, became []engine.Submitted, watch func(*job.Job) string) {
+func (f *API) answerBatch(w http.ResponseWriter, became []engine.SubmitResult, watch func(*job.Job) string) {
 	f.answer(w, http.StatusOK, func(b []byte) []byte {
 		b = append(slices.Grow(b, len(became)*usualAnswer), `{"object":"list","data":[`...)
 		for i := range became {

@@ -57,7 +57,7 @@ func TestWhatBecomesOfEachJob(t *testing.T) {
 	f := newFake(t)
 	full := job.Errorf(job.KeyFull, "the key has as many waiting jobs as it may")
 	full.RetryAfter = 1500 * time.Millisecond
-	f.answers = []engine.Submitted{
+	f.answers = []engine.SubmitResult{
 		{Snapshot: f.snap},
 		{Err: full},
 		{Err: &job.Error{Code: job.Invalid, Message: "messages must be a list", Field: "/messages"}},
@@ -90,7 +90,7 @@ func TestAnAtomicBatchIsRefusedWhole(t *testing.T) {
 	}
 
 	other := job.Errorf(job.BatchRefused, "another job of the batch was refused")
-	f.answers = []engine.Submitted{{Err: other}, {Err: job.Errorf(job.QueueFull, "the queue is full")}, {Err: job.Errorf(job.IdempotencyMismatch, "another body")}}
+	f.answers = []engine.SubmitResult{{Err: other}, {Err: job.Errorf(job.QueueFull, "the queue is full")}, {Err: job.Errorf(job.IdempotencyMismatch, "another body")}}
 	w = f.ask("POST", "/v1/jobs/batch", `{"atomic":true,"jobs":[{"queue":"sim","input":1},{"queue":"sim","input":1},{"queue":"sim","input":1}]}`)
 	checkProblem(t, "by the engine", w.Code, w.Body.Bytes(), 503, job.QueueFull, "/jobs/1")
 	var p api.Problem
@@ -116,7 +116,7 @@ func TestManyAreToBlame(t *testing.T) {
 func TestAReplayedBatch(t *testing.T) {
 	for _, replays := range []int{0, 1, 2} {
 		f := newFake(t)
-		f.answers = []engine.Submitted{{Snapshot: f.snap, Existing: replays > 0}, {Snapshot: f.snap, Existing: replays > 1}}
+		f.answers = []engine.SubmitResult{{Snapshot: f.snap, Existing: replays > 0}, {Snapshot: f.snap, Existing: replays > 1}}
 		w := f.ask("POST", "/v1/jobs/batch", `{"jobs":[{"queue":"sim","input":1},{"queue":"sim","input":1}]}`)
 		if got := w.Header().Get("Idempotent-Replay") == "true"; got != (replays == 2) {
 			t.Errorf("%d of 2 were there before: %v", replays, got)
@@ -230,7 +230,7 @@ func BenchmarkBatch(b *testing.B) {
 	body := append([]byte(`{"jobs":[`), bytes.Repeat(append(item, ','), 99)...)
 	body = append(append(body, item...), "]}"...)
 	f := silent(b)
-	f.answers = make([]engine.Submitted, 100)
+	f.answers = make([]engine.SubmitResult, 100)
 	for i := range f.answers {
 		f.answers[i].Snapshot = f.snap
 	}

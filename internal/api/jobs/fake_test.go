@@ -49,7 +49,7 @@ type fake struct {
 	res      job.Result
 	resErr   error
 	done     int                         // to how many something was done
-	answers  []engine.Submitted          // of a batch; nil answers each with the one job
+	answers  []engine.SubmitResult       // of a batch; nil answers each with the one job
 	hold     func(context.Context) error // what waiting is
 	watch    func(after int64) stream.Watcher
 	noRoom   error
@@ -122,7 +122,7 @@ func (f *fake) Delete(context.Context, job.Owner, job.ID) error {
 	return f.err
 }
 
-func (f *fake) SubmitMany(_ context.Context, list []engine.Request, atomic bool) ([]engine.Submitted, error) {
+func (f *fake) SubmitMany(_ context.Context, list []engine.Request, atomic bool) ([]engine.SubmitResult, error) {
 	f.called("submit many")
 	f.many, f.atomic = list, atomic
 	if f.err != nil {
@@ -131,14 +131,14 @@ func (f *fake) SubmitMany(_ context.Context, list []engine.Request, atomic bool)
 	if f.answers != nil {
 		return f.answers, nil
 	}
-	answers := make([]engine.Submitted, len(list))
+	answers := make([]engine.SubmitResult, len(list))
 	for i := range answers {
 		answers[i].Snapshot = f.snap
 	}
 	return answers, nil
 }
 
-func (f *fake) Many(ctx context.Context, v engine.Verb, filter job.Filter) (int, error) {
+func (f *fake) ChangeMany(ctx context.Context, v engine.Verb, filter job.Filter) (int, error) {
 	f.called("many")
 	f.verb, f.filter = v, filter
 	if f.hold != nil {
@@ -155,12 +155,14 @@ func (f *fake) SetPaused(_ context.Context, queue string, paused bool) (engine.Q
 	return view, f.err
 }
 
-func (f *fake) Room(_ string, size int64) error {
+func (f *fake) CheckCapacity(_ string, size int64) error {
 	f.room = size
 	return f.noRoom
 }
 
-func (f *fake) Knows(_ context.Context, _ job.Owner, key string) bool { return key == f.known }
+func (f *fake) HasIdempotencyKey(_ context.Context, _ job.Owner, key string) bool {
+	return key == f.known
+}
 
 func (f *fake) Get(_ context.Context, _ job.Owner, id job.ID) (engine.Snapshot, error) {
 	f.called("get %s", id)

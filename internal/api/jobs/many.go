@@ -41,7 +41,7 @@ func (f *API) changeMany(v engine.Verb) api.Handler {
 		defer cancel()
 		ctx, over := context.WithTimeout(stoppable, changeTime)
 		defer over()
-		done, err := f.engine.Many(ctx, v, filter)
+		done, err := f.engine.ChangeMany(ctx, v, filter)
 		more := err != nil && ctx.Err() != nil && r.Context().Err() == nil
 		if err != nil && !more {
 			return err

@@ -58,7 +58,7 @@ func (f *API) submitForm(w http.ResponseWriter, r *http.Request, p api.Prefer) e
 	if err != nil {
 		return err
 	}
-	f.answerSubmit(w, r, p, engine.Submitted{Snapshot: snap, Existing: existing})
+	f.answerSubmit(w, r, p, engine.SubmitResult{Snapshot: snap, Existing: existing})
 	return nil
 }
 
@@ -245,8 +245,8 @@ func (u *upload) mayHaveFiles(n int) error {
 // length that was declared. A submit that was made before is not refused.
 func (u *upload) room() error {
 	size := max(u.stage.Bytes(), u.r.ContentLength-int64(len(u.text))-maxHeaders) + int64(len(u.asked.Input))
-	err := u.face.engine.Room(u.asked.Queue, size)
-	if err != nil && u.key != "" && u.face.engine.Knows(u.r.Context(), u.asked.Owner, u.key) {
+	err := u.face.engine.CheckCapacity(u.asked.Queue, size)
+	if err != nil && u.key != "" && u.face.engine.HasIdempotencyKey(u.r.Context(), u.asked.Owner, u.key) {
 		return nil
 	}
 	return err

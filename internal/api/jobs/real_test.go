@@ -52,7 +52,7 @@ func newSite(t *testing.T) *site {
 	go func() { ran <- e.Run(ctx) }()
 
 	s := &site{T: t, engine: e, work: make(chan job.Claimed, 100)}
-	unserve := e.Serve(job.Worker{
+	unserve := e.Consume(job.Worker{
 		Name: "hand", Queue: "sim", Slots: siteSlots,
 		Deliver: func(c job.Claimed) { s.work <- c }, Order: func(job.Lease, job.Order) {},
 	})

@@ -51,12 +51,12 @@ func (f *API) submit(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	f.answerSubmit(w, r, prefer, engine.Submitted{Snapshot: snap, Existing: existing})
+	f.answerSubmit(w, r, prefer, engine.SubmitResult{Snapshot: snap, Existing: existing})
 	return nil
 }
 
 // answerSubmit answers with the job that a submit made, or had made before.
-func (f *API) answerSubmit(w http.ResponseWriter, r *http.Request, p api.Prefer, s engine.Submitted) {
+func (f *API) answerSubmit(w http.ResponseWriter, r *http.Request, p api.Prefer, s engine.SubmitResult) {
 	h := w.Header()
 	p.Apply(h)
 	h["Location"] = []string{selfURL(s.ID)}
