@@ -12,7 +12,7 @@ func arrival(op *store.Submit) fairqueue.Arrival {
 }
 
 // grouped is how many of the ops at the front are of one group.
-func grouped(ops []*store.Submit) (n int) {
+func groupSize(ops []*store.Submit) (n int) {
 	for n < len(ops) && ops[n].Group == ops[0].Group {
 		n++
 	}
@@ -22,11 +22,11 @@ func grouped(ops []*store.Submit) (n int) {
 // checkGroup finds out whether a group may apply, and refuses all of it where it
 // may not.
 func (t *tx) checkGroup(ops []*store.Submit) error {
-	g := group{tx: t, keys: map[ownedKey][32]byte{}}
+	g := groupCheck{tx: t, keys: map[ownedKey][32]byte{}}
 	refused := len(ops) != ops[0].Group.Size
 	for _, op := range ops {
 		op.Err, op.Existing, op.Conflict = nil, nil, nil
-		t.name(op.Job.Queue)
+		t.namedQueue(op.Job.Queue)
 		if err := g.check(op); err != nil {
 			return err
 		}
@@ -45,14 +45,14 @@ func (t *tx) submitChecked(op *store.Submit) error {
 	if op.Err != nil {
 		return nil
 	}
-	if known, err := t.knownKey(op); known || err != nil {
+	if known, err := t.answerRepeatedSubmit(op); known || err != nil {
 		return err
 	}
 	return t.create(op)
 }
 
 // group is what the check of a group has seen.
-type group struct {
+type groupCheck struct {
 	*tx
 	keys   map[ownedKey][32]byte // idempotency keys, and the hashes they came with
 	limits fairqueue.Group
@@ -64,15 +64,15 @@ type ownedKey struct {
 }
 
 // check says in the op why it may not apply.
-func (g *group) check(op *store.Submit) (err error) {
-	known, err := g.knownKey(op)
+func (g *groupCheck) check(op *store.Submit) (err error) {
+	known, err := g.answerRepeatedSubmit(op)
 	if known || err != nil {
 		return err
 	}
 	if k := op.Idempotency; k != nil {
 		if first, again := g.keys[ownedKey{op.Job.Owner, k.Key}]; again {
 			if first != k.Hash {
-				op.Err = otherRequest()
+				op.Err = errKeyReused()
 			}
 			return nil
 		}

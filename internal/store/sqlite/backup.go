@@ -13,7 +13,7 @@ import (
 )
 
 // copyStep is how many pages are copied between two looks at the context.
-const copyStep = 1024
+const backupStepPages = 1024
 
 // Backup copies the database at from, which may be in use by another process, into
 // a new file at to, as it is at one moment, and syncs it. It calls progress with the
@@ -33,7 +33,7 @@ func Backup(ctx context.Context, from, to string, progress func(done, total int6
 		}
 	}
 	if err := copyPages(ctx, src, to, progress); err != nil {
-		return damage(err)
+		return wrapDamage(err)
 	}
 	return syncPath(to)
 }
@@ -54,7 +54,7 @@ func copyPages(ctx context.Context, src *sqlite.Conn, to string, progress func(d
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if more, err = b.Step(copyStep); err != nil {
+		if more, err = b.Step(backupStepPages); err != nil {
 			return err
 		}
 		total := int64(b.PageCount()) * pageSize
@@ -73,7 +73,7 @@ func syncPath(path string) error {
 }
 
 // filesSince is the schema from which on jobs may have files.
-const filesSince = 2
+const filesSchema = 2
 
 // Files calls each for every job of the database at path that has files and was not
 // deleted, as it is at one moment. The database may be in use: then each is to be quick.
@@ -83,7 +83,7 @@ func Files(path string, each func(o job.Owner, id job.ID, files []job.File) erro
 		return explain(path, err)
 	}
 	defer func() { _ = conn.Close() }()
-	if version, err := pragma(conn, "user_version"); err != nil || version < filesSince {
+	if version, err := pragma(conn, "user_version"); err != nil || version < filesSchema {
 		return err
 	}
 	q, err := prepare(conn, "SELECT id, extra, tenant, usr FROM jobs WHERE files > 0 AND deleted = 0")

@@ -13,9 +13,9 @@ import (
 
 // A copy of a store that is being written to is whole, opens, and has all that was
 // committed before it began.
-func TestACopyOfAStoreInUse(t *testing.T) {
-	a := newAged(t, Options{Unsynced: true})
-	a.end(500, 20_000)
+func TestBackupCopiesStoreInUse(t *testing.T) {
+	a := newBulkStore(t, Options{Unsynced: true})
+	a.addEnded(500, 20_000)
 	done := make(chan struct{})
 	var writing sync.WaitGroup
 	writing.Go(func() {
@@ -24,7 +24,7 @@ func TestACopyOfAStoreInUse(t *testing.T) {
 			case <-done:
 				return
 			default:
-				a.end(10, 20_000)
+				a.addEnded(10, 20_000)
 			}
 		}
 	})
@@ -55,20 +55,20 @@ func TestACopyOfAStoreInUse(t *testing.T) {
 	}
 }
 
-func TestACopyThatIsInterruptedSaysSo(t *testing.T) {
-	a := newAged(t, Options{Unsynced: true})
-	a.end(500, 20_000)
+func TestBackupReportsCancel(t *testing.T) {
+	a := newBulkStore(t, Options{Unsynced: true})
+	a.addEnded(500, 20_000)
 	ctx, cancel := context.WithCancel(t.Context())
 	err := Backup(ctx, a.path, filepath.Join(t.TempDir(), "copy.db"), func(now, total int64) { cancel() })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
-	a.end(1, 10) // and the source goes on
+	a.addEnded(1, 10) // and the source goes on
 }
 
-func TestTheFilesOfEveryJobAreListed(t *testing.T) {
-	a := newAged(t, Options{Unsynced: true})
-	a.end(10, 10)
+func TestFilesListsEveryJobWithFiles(t *testing.T) {
+	a := newBulkStore(t, Options{Unsynced: true})
+	a.addEnded(10, 10)
 	j := job.Job{
 		ID: job.NewID(), Owner: job.Owner{User: "u"}, Queue: "q", Priority: 5, MaxAttempts: 1,
 		Files: []job.File{{Name: "a.png", Size: 3}, {Name: "b.txt", Size: 4}}, InputBytes: 7,

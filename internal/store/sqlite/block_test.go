@@ -8,25 +8,25 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-func blockOf(t testing.TB, block []byte) (entries []job.Entry, err error) {
+func decodeBlock(t testing.TB, block []byte) (entries []job.Entry, err error) {
 	t.Helper()
 	err = eachEntry(block, func(e job.Entry) { entries = append(entries, e) })
 	return entries, err
 }
 
-func TestBlocksAreJoinedByJoiningTheirBytes(t *testing.T) {
+func TestBlocksConcatenate(t *testing.T) {
 	first := []job.Entry{{Kind: job.Text, Attempt: 1, Events: 1, Data: []byte("one")}, {Kind: job.Report, Attempt: 300, Events: 7, Data: []byte{}}}
 	second := []job.Entry{{Kind: job.Log, Attempt: 2, Events: 1, Data: bytes.Repeat([]byte("x"), 300)}}
-	got, err := blockOf(t, appendBlock(appendBlock(nil, first), second))
+	got, err := decodeBlock(t, appendBlock(appendBlock(nil, first), second))
 	if want := append(first, second...); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("read %+v, %v; want %+v", got, err, want)
 	}
 }
 
-func TestADamagedBlockIsRefused(t *testing.T) {
+func TestEachEntryRefusesDamagedBlock(t *testing.T) {
 	whole := appendBlock(nil, []job.Entry{{Kind: job.Text, Attempt: 1, Events: 1, Data: []byte("data")}})
 	for n := 1; n < len(whole); n++ {
-		if _, err := blockOf(t, whole[:n]); err == nil {
+		if _, err := decodeBlock(t, whole[:n]); err == nil {
 			t.Errorf("the first %d of %d bytes were read as whole", n, len(whole))
 		}
 	}
@@ -36,7 +36,7 @@ func TestADamagedBlockIsRefused(t *testing.T) {
 		"an attempt past an int": {1, 0xff, 0xff, 0xff, 0xff, 0x7f, 1, 0},
 		"a length past the end":  {1, 1, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01},
 	} {
-		if _, err := blockOf(t, block); err == nil {
+		if _, err := decodeBlock(t, block); err == nil {
 			t.Errorf("%s was read as whole", name)
 		}
 	}
@@ -48,11 +48,11 @@ func FuzzBlock(f *testing.F) {
 	f.Add(appendBlock(nil, []job.Entry{{Kind: job.Text, Attempt: 1, Events: 1, Data: []byte("data")}, {Kind: job.JSON, Attempt: 1, Events: 1}}))
 	f.Add([]byte{0x81, 0x00, 1, 1, 0})
 	f.Fuzz(func(t *testing.T, block []byte) {
-		entries, err := blockOf(t, block)
+		entries, err := decodeBlock(t, block)
 		if err != nil {
 			return
 		}
-		again, err := blockOf(t, appendBlock(nil, entries))
+		again, err := decodeBlock(t, appendBlock(nil, entries))
 		if err != nil || !reflect.DeepEqual(again, entries) {
 			t.Errorf("read %+v, then %+v, %v", entries, again, err)
 		}
@@ -66,7 +66,7 @@ func BenchmarkReadBlock(b *testing.B) {
 	}
 	b.SetBytes(int64(len(block)))
 	for b.Loop() {
-		p := &portion{left: 1 << 20}
+		p := &outputPage{bytesLeft: 1 << 20}
 		if err := p.addBlock(block, 1000); err != nil {
 			b.Fatal(err)
 		}

@@ -11,30 +11,30 @@ import (
 )
 
 // rememberDeletes is how long a second delete of the same job is no error.
-const rememberDeletes = 24 * time.Hour
+const keepDeletes = 24 * time.Hour
 
 // own finds a job of an owner, or says that there is none.
-func (t *tx) own(owner job.Owner, id job.ID) (*found, error, error) {
+func (t *tx) findOwned(owner job.Owner, id job.ID) (*found, error, error) {
 	f, err := t.find(owner, id)
 	if err != nil {
 		return nil, nil, err
 	}
 	if f == nil || f.deleted {
-		return nil, noJob(id), nil
+		return nil, errNoJob(id), nil
 	}
 	return f, nil, nil
 }
 
-func noJob(id job.ID) error { return job.Errorf(job.NotFound, "there is no job %s", id) }
+func errNoJob(id job.ID) error { return job.Errorf(job.NotFound, "there is no job %s", id) }
 
 func (t *tx) cancel(op *store.Cancel) (err error) {
 	op.Err, op.Ended = nil, false
-	f, refusal, err := t.own(op.Owner, op.ID)
+	f, refusal, err := t.findOwned(op.Owner, op.ID)
 	if op.Err = refusal; refusal != nil || err != nil {
 		return err
 	}
 	if op.Abandoned {
-		if op.Err, err = t.stillAbandoned(op); op.Err != nil || err != nil {
+		if op.Err, err = t.checkAbandoned(op); op.Err != nil || err != nil {
 			return err
 		}
 	}
@@ -47,7 +47,7 @@ func (t *tx) cancel(op *store.Cancel) (err error) {
 		h.job.RequestCancel(t.now)
 		f.job = h.job
 		if err = t.q.requestCancel.time(t.now).int(h.job.Revision).int(h.job.n).run(); err == nil {
-			err = t.neverAbandoned(&h.job.Job)
+			err = t.stopAbandonTimeout(&h.job.Job)
 		}
 	}
 	op.Job = f.job.Job
@@ -56,20 +56,20 @@ func (t *tx) cancel(op *store.Cancel) (err error) {
 
 func (t *tx) delete(op *store.Delete) error {
 	op.Err, op.Running = nil, false
-	f, refusal, err := t.own(op.Owner, op.ID)
+	f, refusal, err := t.findOwned(op.Owner, op.ID)
 	if err != nil {
 		return err
 	}
 	if refusal != nil {
 		op.Err = refusal
-		again, err := t.deletedBy(op.Owner, op.ID)
+		again, err := t.wasDeletedBy(op.Owner, op.ID)
 		if again {
 			op.Err = nil
 			op.Running = t.running[op.ID] != nil
 		}
 		return err
 	}
-	err = t.q.insertDeleted.id(&op.ID).text(op.Owner.Tenant).text(op.Owner.User).time(t.now.Add(rememberDeletes)).run()
+	err = t.q.insertDeleted.id(&op.ID).text(op.Owner.Tenant).text(op.Owner.User).time(t.now.Add(keepDeletes)).run()
 	if err != nil {
 		return err
 	}
@@ -82,21 +82,21 @@ func (t *tx) delete(op *store.Delete) error {
 			return err
 		}
 	}
-	return t.remove(goneOf(&f.job, f.idem))
+	return t.remove(removalOf(&f.job, f.idem))
 }
 
 // deleteAtEnd marks a running job: it is gone to every read, and removed when its
 // attempt ends.
-func (t *tx) deleteAtEnd(h *held) error {
+func (t *tx) deleteAtEnd(h *runningJob) error {
 	h.deleted = true
 	h.job.RequestCancel(t.now)
-	if err := t.neverAbandoned(&h.job.Job); err != nil {
+	if err := t.stopAbandonTimeout(&h.job.Job); err != nil {
 		return err
 	}
 	return t.q.markDeleted.time(h.job.CancelRequestedAt).int(h.job.Revision).int(h.job.n).run()
 }
 
-func (t *tx) deletedBy(owner job.Owner, id job.ID) (bool, error) {
+func (t *tx) wasDeletedBy(owner job.Owner, id job.ID) (bool, error) {
 	var by job.Owner
 	known, err := t.q.wasDeleted.id(&id).first(func(c column) error {
 		by = job.Owner{Tenant: c.text(0), User: c.text(1)}
@@ -106,7 +106,7 @@ func (t *tx) deletedBy(owner job.Owner, id job.ID) (bool, error) {
 }
 
 // gone is a job that is to be removed.
-type gone struct {
+type removal struct {
 	n     int64
 	id    job.ID
 	files int
@@ -115,20 +115,20 @@ type gone struct {
 	tally string
 }
 
-func goneOf(j *row, idem string) gone {
-	return gone{n: j.n, id: j.ID, files: j.files, owner: j.Owner, idem: idem, tally: j.Tally}
+func removalOf(j *row, idem string) removal {
+	return removal{n: j.n, id: j.ID, files: j.files, owner: j.Owner, idem: idem, tally: j.Tally}
 }
 
 // remove deletes an ended job with all it left. Its idempotency key stays for as
 // long as was promised.
-func (t *tx) remove(g gone) error {
+func (t *tx) remove(g removal) error {
 	for _, q := range [...]*query{t.q.deleteOutput, t.q.deleteInput, t.q.deleteResult, t.q.deleteJob} {
 		if err := q.int(g.n).run(); err != nil {
 			return err
 		}
 	}
 	if g.tally != "" {
-		c := t.tallyChange(tally{g.owner, g.tally})
+		c := t.tallyChange(tallyKey{g.owner, g.tally})
 		c.rows--
 		c.removed = true
 	}
@@ -141,12 +141,12 @@ func (t *tx) remove(g gone) error {
 	if g.idem == "" {
 		return nil
 	}
-	return t.leaveKey(g.owner, g.idem)
+	return t.releaseKey(g.owner, g.idem)
 }
 
 // leaveKey lets go of the idempotency key of a removed job: now, or when its time
 // has come.
-func (t *tx) leaveKey(o job.Owner, key string) error {
+func (t *tx) releaseKey(o job.Owner, key string) error {
 	var until time.Time
 	known, err := t.q.idempotent.text(o.Tenant).text(o.User).text(key).first(func(c column) error {
 		until = c.time(2)
@@ -163,7 +163,7 @@ func (t *tx) leaveKey(o job.Owner, key string) error {
 
 func (t *tx) retry(op *store.Retry) error {
 	op.Err = nil
-	f, refusal, err := t.own(op.Owner, op.ID)
+	f, refusal, err := t.findOwned(op.Owner, op.ID)
 	if op.Err = refusal; refusal != nil || err != nil {
 		return err
 	}
@@ -175,18 +175,18 @@ func (t *tx) retry(op *store.Retry) error {
 	from := j.State
 	j.Retry(t.readyState(&j.Job), t.now)
 	turn := t.count(&j.Job, from)
-	t.counted(j.Queue).Counts.Retried++
+	t.changedQueue(j.Queue).Counts.Retried++
 	if j.Tally != "" {
-		t.tallyChange(tallyOf(&j.Job)).Retried++
+		t.tallyChange(tallyKeyOf(&j.Job)).Retried++
 	}
 	op.Job = j.Job
-	if err := t.mayBeAbandoned(&j.Job, j.n); err != nil {
+	if err := t.startAbandonTimeout(&j.Job, j.n); err != nil {
 		return err
 	}
-	if err := t.follow(j, nil); err != nil {
+	if err := t.applyAtEnd(j, nil); err != nil {
 		return err
 	}
-	return t.q.requeue.int(int64(j.State)).int(j.Revision).text(lane(j.State, fairqueue.KeyOf(&j.Job))).int(turn).time(j.RunAt).time(j.QueueBy()).int(j.n).run()
+	return t.q.retry.int(int64(j.State)).int(j.Revision).text(lane(j.State, fairqueue.KeyOf(&j.Job))).int(turn).time(j.RunAt).time(j.QueueBy()).int(j.n).run()
 }
 
 // notRetryable says why a job cannot be retried; nil when it can.
@@ -203,7 +203,7 @@ func notRetryable(j *job.Job) error {
 func compareIDs(a, b job.ID) int { return bytes.Compare(a[:], b[:]) }
 
 // cut shortens a text to a limit, not inside a character.
-func cut(text []byte, limit int) string {
+func truncateText(text []byte, limit int) string {
 	if len(text) <= limit {
 		return string(text)
 	}

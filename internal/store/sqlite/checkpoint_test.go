@@ -15,22 +15,22 @@ import (
 // newHurried is a store whose commits never pause: no disk is waited for. Nor does the
 // keeper wait for one, or a slow disk would be slow for it alone; but it does wait for
 // reads, which on a slow machine take longer.
-func newHurried(t *testing.T) *aged {
+func newUnpausedStore(t *testing.T) *bulkStore {
 	t.Helper()
-	a := newAged(t, Options{Unsynced: true})
-	a.still()
-	a.keeper.conn.SetBusyTimeout(time.Minute)
-	if err := sqlitex.ExecuteTransient(a.keeper.conn, "PRAGMA synchronous = OFF", nil); err != nil {
+	a := newBulkStore(t, Options{Unsynced: true})
+	a.stopBackground()
+	a.checkpointer.conn.SetBusyTimeout(time.Minute)
+	if err := sqlitex.ExecuteTransient(a.checkpointer.conn, "PRAGMA synchronous = OFF", nil); err != nil {
 		t.Fatal(err)
 	}
-	a.keeper.done.Go(a.keeper.run)
+	a.checkpointer.done.Go(a.checkpointer.run)
 	return a
 }
 
 // Under a load that never pauses the log is begun anew: it does not grow with what
 // is written.
-func TestTheLogIsBegunAnewUnderLoad(t *testing.T) {
-	a := newHurried(t)
+func TestCheckpointRestartsLogUnderLoad(t *testing.T) {
+	a := newUnpausedStore(t)
 	const batch, most = 4 << 20, 512 << 20
 	for written := int64(batch); written < most; written += batch {
 		b := store.NewBatch()
@@ -52,8 +52,8 @@ func TestTheLogIsBegunAnewUnderLoad(t *testing.T) {
 
 // Reads that follow each other without a pause hold on to the log by turns: it is
 // begun anew nevertheless, and stays within its bound.
-func TestTheLogStaysWithinItsBoundBesideReaders(t *testing.T) {
-	a := newHurried(t)
+func TestCheckpointBoundsLogWithConcurrentReaders(t *testing.T) {
+	a := newUnpausedStore(t)
 	done := make(chan struct{})
 	var reading sync.WaitGroup
 	defer reading.Wait()
@@ -72,13 +72,13 @@ func TestTheLogStaysWithinItsBoundBesideReaders(t *testing.T) {
 			}
 		})
 	}
-	for written := 0; written < 3*mostLog; written += 3 << 20 {
-		a.end(250, 4<<10)
+	for written := 0; written < 3*maxLogBytes; written += 3 << 20 {
+		a.addEnded(250, 4<<10)
 		info, err := os.Stat(a.path + "-wal")
 		if err != nil {
 			t.Fatal(err)
 		}
-		if info.Size() > mostLog {
+		if info.Size() > maxLogBytes {
 			t.Fatalf("after %d MiB the log has %d", written>>20, info.Size()>>20)
 		}
 	}
@@ -86,9 +86,9 @@ func TestTheLogStaysWithinItsBoundBesideReaders(t *testing.T) {
 
 // A read that lasts, as a backup's, lets the log grow; once it is over the log is
 // begun anew and cut to its bound.
-func TestTheLogIsCutOnceALongReadIsOver(t *testing.T) {
-	a := newAged(t, Options{Unsynced: true})
-	a.still()
+func TestCheckpointTruncatesLogAfterLongRead(t *testing.T) {
+	a := newBulkStore(t, Options{Unsynced: true})
+	a.stopBackground()
 	r := <-a.readers
 	if err := r.begin.run(); err != nil {
 		t.Fatal(err)
@@ -97,15 +97,15 @@ func TestTheLogIsCutOnceALongReadIsOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 30 {
-		a.end(250, 4<<10)
+		a.addEnded(250, 4<<10)
 	}
-	if err := a.keeper.checkpoint(); err != nil {
+	if err := a.checkpointer.checkpoint(); err != nil {
 		t.Fatal(err)
 	}
-	if info, _ := os.Stat(a.path + "-wal"); info.Size() < mostLog {
+	if info, _ := os.Stat(a.path + "-wal"); info.Size() < maxLogBytes {
 		t.Fatalf("the test is to show a long log; it has %d bytes", info.Size())
 	}
-	if a.keeper.tooLong <= longLog {
+	if a.checkpointer.restartFrames <= longLogFrames {
 		t.Error("commits are held up again and again for a read that lasts")
 	}
 	r.nextExpiry.done()
@@ -113,12 +113,12 @@ func TestTheLogIsCutOnceALongReadIsOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.readers <- r
-	a.keeper.tooLong = longLog
-	if err := a.keeper.checkpoint(); err != nil {
+	a.checkpointer.restartFrames = longLogFrames
+	if err := a.checkpointer.checkpoint(); err != nil {
 		t.Fatal(err)
 	}
-	a.end(1, 10)
-	if info, _ := os.Stat(a.path + "-wal"); info.Size() > mostLog {
+	a.addEnded(1, 10)
+	if info, _ := os.Stat(a.path + "-wal"); info.Size() > maxLogBytes {
 		t.Errorf("the log still has %d bytes", info.Size())
 	}
 }

@@ -4,5 +4,5 @@ package sqlite
 
 import "time"
 
-// slept is not known here: delayed jobs are late by as much as the machine sleeps.
-func slept() time.Duration { return 0 }
+// sleptSinceBoot is not known here: delayed jobs are late by as much as the machine sleeps.
+func sleptSinceBoot() time.Duration { return 0 }

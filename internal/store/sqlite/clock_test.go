@@ -7,7 +7,7 @@ import (
 )
 
 // The clock goes on while the machine sleeps, and never goes back.
-func TestTheClockGoesOnInSleep(t *testing.T) {
+func TestClockCountsSleep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asleep := time.Hour // before the start
 		c := newClock(func() time.Duration { return asleep })
@@ -22,13 +22,13 @@ func TestTheClockGoesOnInSleep(t *testing.T) {
 		time.Sleep(time.Minute)
 		passed(time.Minute)
 		asleep += 10 * time.Minute
-		time.Sleep(askEvery)
-		passed(11*time.Minute + askEvery)
-		asleep += shortestSleep / 2 // the error of the question
+		time.Sleep(sleepCheckInterval)
+		passed(11*time.Minute + sleepCheckInterval)
+		asleep += minSleep / 2 // the error of the question
 		time.Sleep(time.Minute)
-		passed(12*time.Minute + askEvery)
+		passed(12*time.Minute + sleepCheckInterval)
 		asleep -= time.Second
 		time.Sleep(time.Minute)
-		passed(13*time.Minute + askEvery)
+		passed(13*time.Minute + sleepCheckInterval)
 	})
 }

@@ -16,16 +16,16 @@ import (
 // tx is one batch being applied. It lives as long as the commit that made it.
 type tx struct {
 	*Store
-	batch     *store.Batch
-	number    int64 // among the batches of this process
-	now       time.Time
-	wrote     bool                   // it changed something
-	wroteRows bool                   // side rows among it
-	named     []string               // the queues whose counts it answers
-	moved     []string               // and those whose counts it changed
-	freed     []freed                // what the op that is being applied made room for
-	tallies   map[tally]*tallyChange // what it changed of them
-	spoken    []*held                // running jobs of which readers are to be told anew
+	batch         *store.Batch
+	batchNumber   int64 // among the batches of this process
+	now           time.Time
+	wrote         bool                      // it changed something
+	wroteRows     bool                      // side rows among it
+	namedQueues   []string                  // the queues whose counts it answers
+	changedQueues []string                  // and those whose counts it changed
+	freedKeys     []freedKey                // what the op that is being applied made room for
+	tallies       map[tallyKey]*tallyChange // what it changed of them
+	toPublish     []*runningJob             // running jobs of which readers are to be told anew
 }
 
 // Apply applies a batch; see [store.Store].
@@ -33,21 +33,21 @@ func (s *Store) Apply(ctx context.Context, b *store.Batch) (synced func() error,
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.usable(ctx, b); err != nil {
-		return nil, fmt.Errorf("%w: %w", s.notice(err), store.ErrNotCommitted)
+		return nil, fmt.Errorf("%w: %w", s.noteDamage(err), store.ErrNotCommitted)
 	}
 	if s.recent.has(b.ID) {
 		// It had been applied: its answers stand, its sync is to come.
 		s.syncer.begin(true)
 		s.syncer.end(true)
-	} else if err := s.applyInRoom(ctx, b); err != nil {
-		return nil, s.notice(err)
+	} else if err := s.applyWithReserve(ctx, b); err != nil {
+		return nil, s.noteDamage(err)
 	}
-	commit, lone := s.syncer.seen(), b.Len() <= loneOps
+	commit, lone := s.syncer.seen(), b.Len() <= maxLoneOps
 	return func() error { return s.syncer.wait(commit, lone) }, nil
 }
 
 // loneOps is how few ops in a batch say that the server has little to do.
-const loneOps = 4
+const maxLoneOps = 4
 
 // usable says why a batch cannot be applied, and makes the memory true again
 // after a commit that failed.
@@ -68,23 +68,23 @@ func (s *Store) usable(ctx context.Context, b *store.Batch) error {
 // refresh makes the memory true again after a commit that failed. Whoever reads the
 // memory calls it first: what the commit did there never happened.
 func (s *Store) refresh() error {
-	if !s.stale || s.closed {
+	if !s.staleMemory || s.closed {
 		return nil
 	}
 	if err := s.load(); err != nil {
 		return fmt.Errorf("load after a failed commit: %w", err)
 	}
-	s.stale = false
+	s.staleMemory = false
 	return nil
 }
 
 // applyInRoom applies a batch, with the help of the reserve where the disk is full.
-func (s *Store) applyInRoom(ctx context.Context, b *store.Batch) error {
-	if s.tooMuch(b) {
+func (s *Store) applyWithReserve(ctx context.Context, b *store.Batch) error {
+	if s.exceedsReserve(b) {
 		return fmt.Errorf("what is left on the disk is for deletes: %w: %w", store.ErrFull, store.ErrNotCommitted)
 	}
 	err := s.applyBatch(b)
-	for try := 0; s.makeRoom(b, err, try); try++ {
+	for try := 0; s.freeSpaceFor(b, err, try); try++ {
 		if err := s.usable(ctx, b); err != nil {
 			return fmt.Errorf("%w: %w", err, store.ErrNotCommitted)
 		}
@@ -99,20 +99,20 @@ func (s *Store) applyInRoom(ctx context.Context, b *store.Batch) error {
 
 func (s *Store) applyBatch(b *store.Batch) error {
 	b.Moved, b.Removed, b.Made, b.Damaged = nil, nil, nil, nil
-	s.batches++
-	t := &tx{Store: s, batch: b, number: s.batches, now: s.Now()}
+	s.batchCount++
+	t := &tx{Store: s, batch: b, batchNumber: s.batchCount, now: s.Now()}
 	if err := t.run(b); err != nil {
-		s.stale = true
+		s.staleMemory = true
 		return err
 	}
 	s.recent.add(b.ID)
-	s.stuck.Store(s.suspects.stuck())
-	t.tellAll()
-	for _, name := range t.moved {
-		s.standings.note(name, s.queues[name].Queue)
+	s.suspectStuck.Store(s.suspects.stuck())
+	t.publish()
+	for _, name := range t.changedQueues {
+		s.queueViews.update(name, s.queues[name].Queue)
 	}
 	if t.wrote {
-		s.behind(b)
+		s.notifyBackground(b)
 	}
 	return nil
 }
@@ -147,7 +147,7 @@ func (t *tx) run(b *store.Batch) error {
 
 // classify says what an error before the COMMIT tells the caller.
 func classify(err error) error {
-	if noRoom(err) {
+	if diskFull(err) {
 		return fmt.Errorf("%w: %w: %w", err, store.ErrFull, store.ErrNotCommitted)
 	}
 	switch sqlite.ErrCode(err).ToPrimary() {
@@ -161,25 +161,25 @@ func classify(err error) error {
 func (t *tx) apply(b *store.Batch) error {
 	for _, kind := range [...]func() error{
 		t.endDamaged,
-		func() error { return each(t, b.Pauses, t.pause) },
-		func() error { return each(t, b.Renews, t.renew) },
-		func() error { return each(t, b.Presences, t.present) },
-		func() error { return each(t, b.Appends, t.append) },
-		func() error { return each(t, b.Finishes, t.finish) },
-		func() error { return each(t, b.Cancels, t.cancel) },
-		func() error { return each(t, b.Deletes, t.delete) },
-		func() error { return each(t, b.Retries, t.retry) },
-		func() error { return each(t, b.Writes, t.write) },
+		func() error { return applyEach(t, b.Pauses, t.pause) },
+		func() error { return applyEach(t, b.Renews, t.renew) },
+		func() error { return applyEach(t, b.Presences, t.renewPresence) },
+		func() error { return applyEach(t, b.Appends, t.append) },
+		func() error { return applyEach(t, b.Finishes, t.finish) },
+		func() error { return applyEach(t, b.Cancels, t.cancel) },
+		func() error { return applyEach(t, b.Deletes, t.delete) },
+		func() error { return applyEach(t, b.Retries, t.retry) },
+		func() error { return applyEach(t, b.Writes, t.write) },
 		func() error { return t.submits(b.Submits) },
-		func() error { return each(t, b.Dues, t.due) },
-		func() error { return each(t, b.Prunes, t.prune) },
-		t.trySuspect,
-		func() error { return each(t, b.Claims, t.claim) },
+		func() error { return applyEach(t, b.Dues, t.due) },
+		func() error { return applyEach(t, b.Prunes, t.prune) },
+		t.queueSuspect,
+		func() error { return applyEach(t, b.Claims, t.claim) },
 		t.trimTail,
 		t.saveCounts,
 		t.saveTallies,
-		t.saveMarks,
-		func() error { return t.remember(b) },
+		t.saveRunningBits,
+		func() error { return t.saveBatchID(b) },
 	} {
 		if err := kind(); err != nil {
 			return err
@@ -190,12 +190,12 @@ func (t *tx) apply(b *store.Batch) error {
 
 // each applies f to every op, and gives on the room that it made. A refusal stays
 // with its op; another error is of the whole batch and ends it.
-func each[Op any](t *tx, ops []*Op, f func(*Op) error) error {
+func applyEach[Op any](t *tx, ops []*Op, f func(*Op) error) error {
 	for _, op := range ops {
 		if err := f(op); err != nil {
 			return err
 		}
-		if _, err := t.unparkFreed(); err != nil {
+		if _, err := t.unparkFreedKeys(); err != nil {
 			return err
 		}
 	}
@@ -209,19 +209,19 @@ func (t *tx) count(j *job.Job, from job.State) (turn int64) {
 	if !job.CanMove(from, j.State) {
 		panic(fmt.Sprintf("sqlite: %s → %s is no legal move", from, j.State))
 	}
-	return t.countAny(j, from)
+	return t.countUnchecked(j, from)
 }
 
 // countAny is count for any change: a job whose row is damaged ends as failed
 // wherever it stood.
-func (t *tx) countAny(j *job.Job, from job.State) (turn int64) {
-	q := t.counted(j.Queue)
+func (t *tx) countUnchecked(j *job.Job, from job.State) (turn int64) {
+	q := t.changedQueue(j.Queue)
 	turn, mayFollow := q.Move(j, from)
 	if j.Tally != "" {
-		t.tallyChange(tallyOf(j)).Move(from, j.State, j.InputBytes)
+		t.tallyChange(tallyKeyOf(j)).Move(from, j.State, j.InputBytes)
 	}
 	if k := fairqueue.KeyOf(j); mayFollow && q.Follows(k) {
-		t.freed = append(t.freed, freed{j.Queue, k})
+		t.freedKeys = append(t.freedKeys, freedKey{j.Queue, k})
 	}
 	return turn
 }

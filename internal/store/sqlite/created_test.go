@@ -12,7 +12,7 @@ import (
 )
 
 // An older database has jobs whose ids were made long before their files had come in.
-func TestTheMigrationFindsTheLongestUpload(t *testing.T) {
+func TestMigrationFindsLongestUpload(t *testing.T) {
 	for _, upload := range []time.Duration{-1, time.Minute, 5 * time.Hour} {
 		conn, err := sqlite.OpenConn(":memory:")
 		if err != nil {
@@ -55,14 +55,14 @@ func TestTheMigrationFindsTheLongestUpload(t *testing.T) {
 }
 
 // A job whose id tells nothing of its time is found by its time.
-func TestListsByTimeFindAnyID(t *testing.T) {
+func TestListByTimeFindsAnyID(t *testing.T) {
 	for _, first := range []byte{0, 1, 7, 0x80, 0xff} {
-		d := newDamaging(t)
+		d := newHarness(t)
 		id := job.NewID()
 		id[0] = first
 		d.submit(func(s *store.Submit) { s.Job.ID = id })
 		for range 2 {
-			page, _, err := d.List(d.Context(), job.Filter{Owner: someone, CreatedAfter: d.now.Add(-time.Hour), CreatedBefore: d.now.Add(time.Hour), Limit: 10})
+			page, _, err := d.List(d.Context(), job.Filter{Owner: testOwner, CreatedAfter: d.now.Add(-time.Hour), CreatedBefore: d.now.Add(time.Hour), Limit: 10})
 			if err != nil || len(page) != 1 {
 				t.Errorf("%x: %d jobs, %v", first, len(page), err)
 			}

@@ -21,7 +21,7 @@ var ErrForeign = errors.New("this is a database of another program")
 
 // quickCheck is the size of the largest file that is read whole at a start after
 // one that did not end well.
-const quickCheck = 64 << 20
+const maxQuickCheck = 64 << 20
 
 // inspect looks at the file that is to be opened, before anything is written to it:
 // whether it is a database, and ours, and, when it is small and was not closed by
@@ -39,7 +39,7 @@ func inspect(path string) error {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
-	if log, err := os.Stat(path + "-wal"); err == nil && log.Size() > 0 && info.Size() <= quickCheck {
+	if log, err := os.Stat(path + "-wal"); err == nil && log.Size() > 0 && info.Size() <= maxQuickCheck {
 		return checkPages(conn, "PRAGMA quick_check(1)", func(string) {})
 	}
 	return nil
@@ -127,7 +127,7 @@ func checkPages(conn *sqlite.Conn, how string, found func(defect string)) error 
 	if err == nil && first != "" {
 		err = fmt.Errorf("%s: %w", first, store.ErrDamaged)
 	}
-	return damage(err)
+	return wrapDamage(err)
 }
 
 // Check reads all of the database at path, which may be in use, and calls found for
@@ -144,7 +144,7 @@ func Check(ctx context.Context, path string, found func(defect string)) error {
 }
 
 // damage marks an error of SQLite that says that what it reads cannot be what it wrote.
-func damage(err error) error {
+func wrapDamage(err error) error {
 	switch sqlite.ErrCode(err).ToPrimary() {
 	case sqlite.ResultCorrupt, sqlite.ResultNotADB, sqlite.ResultFormat:
 		if !errors.Is(err, store.ErrDamaged) {
@@ -156,7 +156,7 @@ func damage(err error) error {
 
 // explain says what is to be done about a file that cannot be opened.
 func explain(path string, err error) error {
-	err = damage(err)
+	err = wrapDamage(err)
 	advice := ""
 	switch code := sqlite.ErrCode(err).ToPrimary(); {
 	case errors.Is(err, store.ErrDamaged):
@@ -165,7 +165,7 @@ func explain(path string, err error) error {
 		advice = "begin with another data directory"
 	case code == sqlite.ResultReadOnly, code == sqlite.ResultCantOpen, code == sqlite.ResultPerm, errors.Is(err, os.ErrPermission), errors.Is(err, syscall.EROFS):
 		advice = "make the file and its directory writable for the user that the server runs as"
-	case noRoom(err):
+	case diskFull(err):
 		return fmt.Errorf("open %s: %w: %w", path, err, store.ErrFull)
 	case code == sqlite.ResultBusy, code == sqlite.ResultLocked:
 		advice = "another program holds the file: let it end"
@@ -177,19 +177,19 @@ func explain(path string, err error) error {
 
 // noRoom says of an error that the disk is full. SQLite has a word of its own for the
 // memory that connections share, which is a file too.
-func noRoom(err error) bool {
+func diskFull(err error) bool {
 	code := sqlite.ErrCode(err)
 	return code.ToPrimary() == sqlite.ResultFull || code == sqlite.ResultIOErrSHMSize ||
 		errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // sound says whether what is on the disk can be trusted.
-func (s *Store) sound() bool { return !s.broken.Load() && !s.syncer.failed() }
+func (s *Store) trusted() bool { return !s.broken.Load() && !s.syncer.failed() }
 
 // notice remembers an error that says that the file is damaged: from then on nothing
 // is written to it.
-func (s *Store) notice(err error) error {
-	err = damage(err)
+func (s *Store) noteDamage(err error) error {
+	err = wrapDamage(err)
 	if errors.Is(err, store.ErrDamaged) {
 		s.broken.Store(true)
 	}

@@ -18,9 +18,9 @@ import (
 )
 
 // written is a database with some jobs in it that was closed well.
-func written(t *testing.T) (path string) {
-	a := newAged(t, Options{Unsynced: true})
-	a.end(100, 1000)
+func writeDatabase(t *testing.T) (path string) {
+	a := newBulkStore(t, Options{Unsynced: true})
+	a.addEnded(100, 1000)
 	if err := a.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +39,7 @@ func overwrite(t *testing.T, path string, at int64, with []byte) {
 	}
 }
 
-func execute(t *testing.T, path, sql string) {
+func execSQL(t *testing.T, path, sql string) {
 	t.Helper()
 	conn, err := sqlite.OpenConn(path)
 	if err != nil {
@@ -52,7 +52,7 @@ func execute(t *testing.T, path, sql string) {
 }
 
 // killed makes a file look as if its last user had been killed: a log is left.
-func killed(t *testing.T, path string) {
+func leaveLog(t *testing.T, path string) {
 	t.Helper()
 	if err := os.WriteFile(path+"-wal", make([]byte, 1<<16), 0o600); err != nil {
 		t.Fatal(err)
@@ -61,7 +61,7 @@ func killed(t *testing.T, path string) {
 
 // What cannot be used is refused with a sentence that says what to do, and left as
 // it is.
-func TestAFileThatCannotBeUsedIsRefused(t *testing.T) {
+func TestOpenRefusesUnusableFile(t *testing.T) {
 	for _, c := range []struct {
 		says   string
 		spoil  func(t *testing.T, path string)
@@ -74,17 +74,17 @@ func TestAFileThatCannotBeUsedIsRefused(t *testing.T) {
 		{"a schema that reads as something else", func(t *testing.T, path string) { overwrite(t, path, 100, make([]byte, 3000)) }, store.ErrDamaged, "put a backup"},
 		{"pages flipped before a kill", func(t *testing.T, path string) {
 			overwrite(t, path, 10*pageSize, bytes.Repeat([]byte{0xAA}, 10*pageSize))
-			killed(t, path)
+			leaveLog(t, path)
 		}, store.ErrDamaged, "put a backup"},
-		{"another program's database", func(t *testing.T, path string) { execute(t, path, "PRAGMA application_id = 1") }, ErrForeign, "another data directory"},
+		{"another program's database", func(t *testing.T, path string) { execSQL(t, path, "PRAGMA application_id = 1") }, ErrForeign, "another data directory"},
 		{"a database of nobody's with tables", func(t *testing.T, path string) {
 			_ = os.Remove(path)
-			execute(t, path, "CREATE TABLE a (b)")
+			execSQL(t, path, "CREATE TABLE a (b)")
 		}, ErrForeign, "another data directory"},
-		{"a newer schema", func(t *testing.T, path string) { execute(t, path, "PRAGMA user_version = 1000") }, ErrNewer, "run that version"},
+		{"a newer schema", func(t *testing.T, path string) { execSQL(t, path, "PRAGMA user_version = 1000") }, ErrNewer, "run that version"},
 	} {
 		t.Run(c.says, func(t *testing.T) {
-			path := written(t)
+			path := writeDatabase(t)
 			c.spoil(t, path)
 			before, err := os.ReadFile(path)
 			if err != nil {
@@ -104,19 +104,19 @@ func TestAFileThatCannotBeUsedIsRefused(t *testing.T) {
 	}
 }
 
-func TestAFileThatCanBeUsedIsOpened(t *testing.T) {
+func TestOpenAcceptsUsableFile(t *testing.T) {
 	for says, spoil := range map[string]func(t *testing.T, path string){
 		"closed well":    func(*testing.T, string) {},
-		"left by a kill": killed,
+		"left by a kill": leaveLog,
 		"not there":      func(t *testing.T, path string) { _ = os.Remove(path) },
 		"empty":          func(t *testing.T, path string) { _ = os.Truncate(path, 0) },
 		"without a table": func(t *testing.T, path string) {
 			_ = os.Remove(path)
-			execute(t, path, "CREATE TABLE a (b); DROP TABLE a")
+			execSQL(t, path, "CREATE TABLE a (b); DROP TABLE a")
 		},
 	} {
 		t.Run(says, func(t *testing.T) {
-			path := written(t)
+			path := writeDatabase(t)
 			spoil(t, path)
 			s, err := Open(t.Context(), path, Options{Unsynced: true})
 			if err != nil {
@@ -129,8 +129,8 @@ func TestAFileThatCanBeUsedIsOpened(t *testing.T) {
 
 // A file that turns out to be damaged while it is used is not written to any more:
 // the same is said of every batch, whoever noticed.
-func TestDamageEndsTheWriting(t *testing.T) {
-	path := written(t)
+func TestDamageStopsWrites(t *testing.T) {
+	path := writeDatabase(t)
 	overwrite(t, path, 60*pageSize, bytes.Repeat([]byte{0xAA}, 30*pageSize))
 	s, err := Open(t.Context(), path, Options{Unsynced: true, Clock: func() time.Time { return time.Unix(1_900_000_000, 0) }})
 	if err != nil {
@@ -153,8 +153,8 @@ func TestDamageEndsTheWriting(t *testing.T) {
 	}
 }
 
-func TestAReadThatFindsDamageEndsTheWriting(t *testing.T) {
-	a := newAged(t, Options{Unsynced: true})
+func TestDamageFoundByReadStopsWrites(t *testing.T) {
+	a := newBulkStore(t, Options{Unsynced: true})
 	err := a.read(t.Context(), func(*reader) error { return store.ErrDamaged })
 	if job.CodeOf(err) != job.Unavailable {
 		t.Errorf("the reader is told %v", err)
@@ -166,8 +166,8 @@ func TestAReadThatFindsDamageEndsTheWriting(t *testing.T) {
 	}
 }
 
-func TestACheckTellsEveryDefect(t *testing.T) {
-	path := written(t)
+func TestCheckReportsDefects(t *testing.T) {
+	path := writeDatabase(t)
 	var found []string
 	tell := func(defect string) { found = append(found, defect) }
 	if err := Check(t.Context(), path, tell); err != nil || len(found) > 0 {

@@ -44,7 +44,7 @@ func parseRowCursor(text string) (n int64, err error) {
 // more at once, although the vacuum gives them back to the disk later, or never.
 func (s *Store) Size(ctx context.Context) (size int64, err error) {
 	err = s.read(ctx, func(r *reader) error {
-		_, err := r.held.first(func(c column) error { size = c.int(0); return nil })
+		_, err := r.storedBytes.first(func(c column) error { size = c.int(0); return nil })
 		return err
 	})
 	return size, err

@@ -11,48 +11,48 @@ import (
 func (t *tx) finish(op *store.Finish) error {
 	op.Err, op.State, op.Job = nil, 0, nil
 	if h := t.running[op.Lease.Job]; h != nil {
-		t.name(h.job.Queue) // also when it is refused
+		t.namedQueue(h.job.Queue) // also when it is refused
 	}
-	h := t.holder(op.Lease)
+	h := t.findLease(op.Lease)
 	if h == nil {
-		op.Err = lost(op.Lease)
+		op.Err = leaseLost(op.Lease)
 		return nil
 	}
 	if !job.CanMove(job.Running, op.To) {
 		op.Err = job.Errorf(job.Invalid, "a running job cannot become %s", op.To)
 		return nil
 	}
-	if !h.is(op.If, t.now) {
+	if !h.matches(op.If, t.now) {
 		op.Err = job.Errorf(job.LeaseLost, "the sweep came too late for %s: its worker was heard of since", op.Lease.Job)
 		return nil
 	}
-	said, refusal := h.follows(op.Entries, op.Progress)
+	repeated, refusal := h.checkEntries(op.Entries, op.Progress)
 	if op.Err = refusal; refusal != nil {
 		return nil
 	}
-	last := op.Entries
-	if said {
-		last = nil
+	entries := op.Entries
+	if repeated {
+		entries = nil
 	} else if op.Progress != nil {
 		h.job.Progress = *op.Progress
 	}
-	if err := t.sayLast(h, last); err != nil {
+	if err := t.appendLast(h, entries); err != nil {
 		return err
 	}
-	t.letGo(op.Lease.Job)
+	t.removeRunning(op.Lease.Job)
 	h.job.Finish(&job.Finish{
 		To: op.To, Failure: op.Failure, Usage: op.Usage, Delay: op.Delay, Refund: op.Refund, Unused: op.Unused, Lost: op.Lost,
 	}, t.now)
 	turn := t.count(&h.job.Job, job.Running)
 	op.State, op.Job = h.job.State, &h.job.Job // nobody changes it any more
 	if op.State.Ended() {
-		return t.end(h, op)
+		return t.endRunning(h, op)
 	}
-	return t.goBack(&h.job, turn)
+	return t.requeue(&h.job, turn)
 }
 
 // end writes that a job has ended whose attempt is over.
-func (t *tx) end(h *held, op *store.Finish) error {
+func (t *tx) endRunning(h *runningJob, op *store.Finish) error {
 	j, result := &h.job, op.Result
 	switch {
 	case j.State != job.Succeeded:
@@ -61,28 +61,28 @@ func (t *tx) end(h *held, op *store.Finish) error {
 		result = &job.Result{}
 	}
 	if !op.Bare {
-		if err := t.follow(j, result); err != nil {
+		if err := t.applyAtEnd(j, result); err != nil {
 			return err
 		}
 	}
 	if h.deleted {
-		return t.remove(goneOf(j, h.idem))
+		return t.remove(removalOf(j, h.idem))
 	}
 	if result != nil && (len(result.Body) > 0 || result.ContentType != "") {
 		if err := t.q.insertResult.int(j.n).text(result.ContentType).blob(result.Body).run(); err != nil {
 			return err
 		}
 	}
-	if err := t.neverAbandoned(&j.Job); err != nil {
+	if err := t.stopAbandonTimeout(&j.Job); err != nil {
 		return err
 	}
-	return t.q.end.int(int64(j.State)).int(j.Revision).time(j.FinishedAt).time(j.ExpiresAt).
+	return t.q.endRunning.int(int64(j.State)).int(j.Revision).time(j.FinishedAt).time(j.ExpiresAt).
 		int(j.Cursor).int(j.OutputBytes).bytes(encodeProgress(j.Progress)).bytes(encodeFailure(j.Failure)).bytes(j.Usage).int(int64(j.Losses)).int(int64(j.Cleared)).int(j.n).run()
 }
 
 // goBack writes that a job waits again whose attempt is over.
-func (t *tx) goBack(j *row, turn int64) error {
-	q := t.q.goBack.int(int64(j.State)).int(j.Revision)
+func (t *tx) requeue(j *row, turn int64) error {
+	q := t.q.requeueRunning.int(int64(j.State)).int(j.Revision)
 	if j.State == job.Scheduled {
 		q.bytes(nil).int(turn).time(j.RunAt)
 	} else {
@@ -104,22 +104,22 @@ func (t *tx) cancelWaiting(j *row) error {
 func (t *tx) endWaiting(j *row, from job.State, bare bool) error {
 	t.count(&j.Job, from)
 	if !bare {
-		if err := t.follow(j, nil); err != nil {
+		if err := t.applyAtEnd(j, nil); err != nil {
 			return err
 		}
 	}
-	if err := t.neverAbandoned(&j.Job); err != nil {
+	if err := t.stopAbandonTimeout(&j.Job); err != nil {
 		return err
 	}
 	return t.q.endWaiting.int(int64(j.State)).int(j.Revision).time(j.FinishedAt).time(j.ExpiresAt).bytes(encodeFailure(j.Failure)).int(j.n).run()
 }
 
 // errEnough ends a reading before its last row.
-var errEnough = errors.New("sqlite: enough was read")
+var errStop = errors.New("sqlite: enough was read")
 
 // readText joins what a job's last attempt said, up to limit bytes. What is told aside
 // follows what the query finds in the log.
-func readText(q *query, n int64, told aside, limit int) (string, error) {
+func readText(q *query, n int64, view tailView, limit int) (string, error) {
 	var text []byte
 	add := func(e job.Entry) {
 		if e.Kind == job.Text && len(text) <= limit {
@@ -133,15 +133,15 @@ func readText(q *query, n int64, told aside, limit int) (string, error) {
 			return err
 		}
 		if len(text) > limit {
-			return errEnough
+			return errStop
 		}
 		return nil
 	})
-	if errors.Is(err, errEnough) {
+	if errors.Is(err, errStop) {
 		err = nil
 	}
 	if err == nil {
-		err = eachEntry(told.block, add)
+		err = eachEntry(view.block, add)
 	}
-	return cut(text, limit), err
+	return truncateText(text, limit), err
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // holder is the running job that a lease holds; nil when the lease holds nothing.
-func (t *tx) holder(l job.Lease) *held {
+func (t *tx) findLease(l job.Lease) *runningJob {
 	h := t.running[l.Job]
 	if h == nil || h.token != l.Token || l.Token.IsZero() {
 		return nil
@@ -21,56 +21,56 @@ func (t *tx) holder(l job.Lease) *held {
 }
 
 // lost is the answer to a stale lease.
-func lost(l job.Lease) error {
+func leaseLost(l job.Lease) error {
 	return job.Errorf(job.LeaseLost, "the lease on %s is not held any more: another worker has the job, or it has ended", l.Job)
 }
 
 func (t *tx) renew(op *store.Renew) error {
 	op.Err, op.CancelRequested = nil, false
-	h := t.holder(op.Lease)
+	h := t.findLease(op.Lease)
 	if h == nil {
-		op.Err = lost(op.Lease)
+		op.Err = leaseLost(op.Lease)
 		return nil
 	}
 	op.CancelRequested = !h.job.CancelRequestedAt.IsZero()
 	lasts := op.For
 	if lasts == 0 {
-		lasts = h.lasts
+		lasts = h.leaseFor
 	}
-	h.until, h.used = t.now.Add(lasts), true
-	return t.q.setLeaseUntil.time(h.until).int(h.job.n).run()
+	h.leaseUntil, h.leaseUsed = t.now.Add(lasts), true
+	return t.q.setLeaseUntil.time(h.leaseUntil).int(h.job.n).run()
 }
 
 func (t *tx) append(op *store.Append) error {
 	op.Err, op.CancelRequested = nil, false
-	h := t.holder(op.Lease)
+	h := t.findLease(op.Lease)
 	if h == nil {
-		op.Err = lost(op.Lease)
+		op.Err = leaseLost(op.Lease)
 		return nil
 	}
 	op.CancelRequested = !h.job.CancelRequestedAt.IsZero()
-	said, refusal := h.follows(op.Entries, op.Progress)
-	if op.Err = refusal; said || refusal != nil {
+	repeated, refusal := h.checkEntries(op.Entries, op.Progress)
+	if op.Err = refusal; repeated || refusal != nil {
 		return nil
 	}
-	h.used = true
-	t.tell(h)
+	h.leaseUsed = true
+	t.publishLater(h)
 	if op.Progress != nil {
 		h.job.Progress = *op.Progress
 	}
-	if small(op.Entries) {
-		return t.sayAside(h, op.Entries, op.Progress)
+	if fitsTail(op.Entries) {
+		return t.appendToTail(h, op.Entries, op.Progress)
 	}
-	h.progressAside = h.progressAside || op.Progress != nil
-	if err := t.intoLog(h); err != nil {
+	h.progressPending = h.progressPending || op.Progress != nil
+	if err := t.flush(h); err != nil {
 		return err
 	}
-	return t.sayInLog(h, op.Entries)
+	return t.appendToLog(h, op.Entries)
 }
 
 // follows says whether entries were said before by this lease, or refuses what
 // cannot be said.
-func (h *held) follows(entries []job.Entry, p *job.Progress) (said bool, refusal error) {
+func (h *runningJob) checkEntries(entries []job.Entry, p *job.Progress) (repeated bool, refusal error) {
 	if p != nil && (math.IsNaN(p.Percent) || math.IsInf(p.Percent, 0)) {
 		return false, job.Errorf(job.Invalid, "a progress of %v percent is no number", p.Percent)
 	}
@@ -83,25 +83,25 @@ func (h *held) follows(entries []job.Entry, p *job.Progress) (said bool, refusal
 			return false, job.Errorf(job.Conflict, "entry %d does not follow entry %d", entries[i].Seq, entries[i-1].Seq)
 		}
 	}
-	said = first > h.from && last <= h.job.Cursor
-	if !said && first != h.job.Cursor+1 {
+	repeated = first > h.startCursor && last <= h.job.Cursor
+	if !repeated && first != h.job.Cursor+1 {
 		return false, job.Errorf(job.Conflict, "entry %d does not follow entry %d", first, h.job.Cursor)
 	}
-	return said, nil
+	return repeated, nil
 }
 
 // mostAside bounds the jobs that one claim may find in the line and not lease.
-const mostAside = 1000
+const maxSkipped = 1000
 
 func (t *tx) claim(op *store.Claim) error {
 	op.Err, op.Claimed = nil, nil
-	q := t.name(op.Queue)
-	heads := heads{tx: t, queue: op.Queue}
-	free, err := t.answerAgain(op)
+	q := t.namedQueue(op.Queue)
+	ahead := readAhead{tx: t, queue: op.Queue}
+	free, err := t.answerRepeated(op)
 	if err != nil {
 		return err
 	}
-	for aside := 0; aside <= mostAside; {
+	for skipped := 0; skipped <= maxSkipped; {
 		want := q.Claimable(len(free))
 		if want <= 0 {
 			break
@@ -110,18 +110,18 @@ func (t *tx) claim(op *store.Claim) error {
 		if share == 0 {
 			break
 		}
-		c, err := heads.next(tenant, share)
+		c, err := ahead.next(tenant, share)
 		if c == nil || err != nil {
 			return err
 		}
-		taken, err := t.takeOrSet(op, c, free[0])
+		leased, err := t.leaseOrPark(op, c, free[0])
 		if err != nil {
 			return err
 		}
-		if taken {
+		if leased {
 			free = free[1:]
 		} else {
-			aside++
+			skipped++
 		}
 	}
 	return nil
@@ -129,8 +129,8 @@ func (t *tx) claim(op *store.Claim) error {
 
 // answerAgain answers the leases that tokens of a claim hold already, and returns the
 // tokens that hold nothing.
-func (t *tx) answerAgain(op *store.Claim) (free []job.Token, err error) {
-	holds := func(token job.Token) bool { _, held := t.tokens[token]; return held }
+func (t *tx) answerRepeated(op *store.Claim) (free []job.Token, err error) {
+	holds := func(token job.Token) bool { _, used := t.tokens[token]; return used }
 	if !slices.ContainsFunc(op.Tokens, holds) {
 		return op.Tokens, nil
 	}
@@ -144,7 +144,7 @@ func (t *tx) answerAgain(op *store.Claim) (free []job.Token, err error) {
 		if err != nil {
 			return nil, err
 		}
-		op.Claimed = append(op.Claimed, job.Claimed{Job: h.job.Job, Input: input, Token: token, Until: h.until})
+		op.Claimed = append(op.Claimed, job.Claimed{Job: h.job.Job, Input: input, Token: token, Until: h.leaseUntil})
 	}
 	return free, nil
 }
@@ -158,30 +158,30 @@ type candidate struct {
 }
 
 // heads reads ahead, for one claim, in the lines of tenants.
-type heads struct {
-	tx    *tx
-	queue string
-	lines []lineHead
+type readAhead struct {
+	tx      *tx
+	queue   string
+	tenants []tenantAhead
 }
 
 // lineHead is the front of a tenant's line.
-type lineHead struct {
+type tenantAhead struct {
 	tenant string
 	ready  []candidate
 }
 
 // next takes the first job of a tenant's line, and reads so many when none was read
 // ahead; nil when there is none.
-func (h *heads) next(tenant string, share int) (*candidate, error) {
-	i := slices.IndexFunc(h.lines, func(l lineHead) bool { return l.tenant == tenant })
+func (h *readAhead) next(tenant string, share int) (*candidate, error) {
+	i := slices.IndexFunc(h.tenants, func(l tenantAhead) bool { return l.tenant == tenant })
 	if i < 0 {
-		i = len(h.lines)
-		h.lines = append(h.lines, lineHead{tenant: tenant})
+		i = len(h.tenants)
+		h.tenants = append(h.tenants, tenantAhead{tenant: tenant})
 	}
-	l := &h.lines[i]
+	l := &h.tenants[i]
 	if len(l.ready) == 0 {
 		var err error
-		if l.ready, err = h.tx.ready(h.queue, tenant, share); len(l.ready) == 0 || err != nil {
+		if l.ready, err = h.tx.readReady(h.queue, tenant, share); len(l.ready) == 0 || err != nil {
 			return nil, err
 		}
 	}
@@ -190,8 +190,8 @@ func (h *heads) next(tenant string, share int) (*candidate, error) {
 	return c, nil
 }
 
-func (t *tx) ready(queue, tenant string, limit int) (ready []candidate, err error) {
-	err = t.q.next.text(queue).text(lane(job.Queued, fairqueue.Key{Tenant: tenant})).int(int64(limit)).each(func(c column) error {
+func (t *tx) readReady(queue, tenant string, limit int) (ready []candidate, err error) {
+	err = t.q.nextReady.text(queue).text(lane(job.Queued, fairqueue.Key{Tenant: tenant})).int(int64(limit)).each(func(c column) error {
 		j, damage := scanRow(c)
 		const at = afterJobColumns
 		ready = append(ready, candidate{job: j, damaged: damage != nil, turn: c.int(at), idem: c.text(at + 1)})
@@ -203,36 +203,36 @@ func (t *tx) ready(queue, tenant string, limit int) (ready []candidate, err erro
 // takeOrSet leases a ready job, or sets it aside: one that is damaged fails. One whose
 // key runs as many as it may, because the limit was not there when it was queued, is
 // parked, and so is a suspect while another runs.
-func (t *tx) takeOrSet(op *store.Claim, c *candidate, token job.Token) (taken bool, err error) {
+func (t *tx) leaseOrPark(op *store.Claim, c *candidate, token job.Token) (leased bool, err error) {
 	switch {
 	case c.damaged:
-		return false, t.mend(&c.job)
+		return false, t.repair(&c.job)
 	case !t.queue(op.Queue).MayRun(fairqueue.KeyOf(&c.job.Job)):
 		return false, t.park(&c.job, c.turn)
 	case t.suspects.running > 0 && c.job.Suspect():
 		return false, t.parkSuspect(&c.job, c.turn)
 	}
-	return true, t.take(op, c, token)
+	return true, t.leaseJob(op, c, token)
 }
 
 // take leases one ready job.
-func (t *tx) take(op *store.Claim, c *candidate, token job.Token) error {
+func (t *tx) leaseJob(op *store.Claim, c *candidate, token job.Token) error {
 	j := c.job
 	t.queue(j.Queue).Pass(j.Owner.Tenant, j.Priority, c.turn)
 	from := j.State
 	j.Claim(t.now)
 	t.count(&j.Job, from)
-	lease := op.LeaseFor
-	if lease == 0 {
-		lease = j.Policy.Timeouts.Lease
+	leaseFor := op.LeaseFor
+	if leaseFor == 0 {
+		leaseFor = j.Policy.Timeouts.Lease
 	}
-	until := t.now.Add(lease)
-	t.hold(&held{
-		job: j, token: token, from: j.Cursor, before: j.OutputBytes, worker: op.Worker, process: op.Process,
-		lasts: lease, until: until, began: t.now, used: op.InUse, idem: c.idem,
+	until := t.now.Add(leaseFor)
+	t.addRunning(&runningJob{
+		job: j, token: token, startCursor: j.Cursor, earlierBytes: j.OutputBytes, worker: op.Worker, process: op.Process,
+		leaseFor: leaseFor, leaseUntil: until, startedAt: t.now, leaseUsed: op.InUse, idem: c.idem,
 	})
 	err := t.q.lease.int(j.Revision).int(int64(j.Attempt)).time(j.StartedAt).token(&token).text(op.Worker).time(until).
-		int(int64(lease / time.Millisecond)).flag(op.InUse).process(&op.Process).int(j.n).run()
+		int(int64(leaseFor / time.Millisecond)).flag(op.InUse).process(&op.Process).int(j.n).run()
 	if err != nil {
 		return err
 	}
@@ -254,10 +254,10 @@ func (s *Store) Running(_ context.Context, which store.Which, after job.ID, limi
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.refresh(); err != nil {
-		return nil, unreadable(s.notice(err))
+		return nil, unreadable(s.noteDamage(err))
 	}
 	now := s.Now()
-	return s.page(after, limit, func(h *held) bool { return h.is(which, now) }), nil
+	return s.page(after, limit, func(h *runningJob) bool { return h.matches(which, now) }), nil
 }
 
 // RunningOf lists the running jobs of a process; see [store.Upkeep].
@@ -265,9 +265,9 @@ func (s *Store) RunningOf(_ context.Context, p job.Process, after job.ID, limit 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.refresh(); err != nil {
-		return nil, unreadable(s.notice(err))
+		return nil, unreadable(s.noteDamage(err))
 	}
-	return s.page(after, limit, func(h *held) bool { return h.process == p }), nil
+	return s.page(after, limit, func(h *runningJob) bool { return h.process == p }), nil
 }
 
 // Leases answers what leases hold; see [store.Upkeep].
@@ -275,19 +275,19 @@ func (s *Store) Leases(_ context.Context, leases []job.Lease) ([]store.Running, 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.refresh(); err != nil {
-		return nil, unreadable(s.notice(err))
+		return nil, unreadable(s.noteDamage(err))
 	}
 	list := make([]store.Running, len(leases))
 	for i, l := range leases {
 		if h := s.running[l.Job]; h != nil && h.token == l.Token && !l.Token.IsZero() {
-			list[i] = h.shown()
+			list[i] = h.view()
 		}
 	}
 	return list, nil
 }
 
 // page lists the first running jobs after an id that are as asked for.
-func (s *Store) page(after job.ID, limit int, is func(*held) bool) []store.Running {
+func (s *Store) page(after job.ID, limit int, is func(*runningJob) bool) []store.Running {
 	var ids []job.ID
 	for id, h := range s.running {
 		if compareIDs(id, after) > 0 && is(h) {
@@ -298,29 +298,29 @@ func (s *Store) page(after job.ID, limit int, is func(*held) bool) []store.Runni
 	ids = ids[:min(limit, len(ids))]
 	list := make([]store.Running, len(ids))
 	for i, id := range ids {
-		list[i] = s.running[id].shown()
+		list[i] = s.running[id].view()
 	}
 	return list
 }
 
-func (h *held) shown() store.Running {
+func (h *runningJob) view() store.Running {
 	return store.Running{
-		Job: h.job.Job, Token: h.token, Worker: h.worker, Process: h.process, For: h.lasts, Began: h.began, Heard: h.heard,
-		HasUse: h.used, Before: h.before, HasOutput: h.hasOutput,
+		Job: h.job.Job, Token: h.token, Worker: h.worker, Process: h.process, For: h.leaseFor, Began: h.startedAt, Heard: h.heardAt,
+		HasUse: h.leaseUsed, Before: h.earlierBytes, HasOutput: h.hasOutput,
 	}
 }
 
-func (h *held) is(which store.Which, now time.Time) bool {
+func (h *runningJob) matches(which store.Which, now time.Time) bool {
 	switch which {
 	case store.LapsedOnly:
-		return !h.until.After(now)
+		return !h.leaseUntil.After(now)
 	case store.CancelOnly:
 		at := h.job.CancelRequestedAt
 		return !at.IsZero() && !at.Add(h.job.Policy.Timeouts.CancelGrace).After(now)
 	case store.OverrunOnly:
-		return h.job.Policy.Timeouts.Overrun(h.began, now)
+		return h.job.Policy.Timeouts.Overrun(h.startedAt, now)
 	case store.SilentOnly:
-		return h.job.Policy.Timeouts.Silent(h.began, h.heard, now)
+		return h.job.Policy.Timeouts.Silent(h.startedAt, h.heardAt, now)
 	default:
 		return true
 	}

@@ -12,14 +12,14 @@ import (
 // the page is cut short, and its cursor goes on from there. A short list is never cut,
 // however slow the machine is.
 const (
-	scanRows = 1000
-	scanFor  = 50 * time.Millisecond
+	maxScanRows = 1000
+	maxScanTime = 50 * time.Millisecond
 )
 
 // List reads a page of jobs; see [store.Jobs].
 func (s *Store) List(ctx context.Context, f job.Filter) (page []job.Job, next job.ID, err error) {
 	err = s.read(ctx, func(r *reader) error {
-		rows, after, err := r.page(f, s.idsApart.Load())
+		rows, after, err := r.page(f, s.idSkew.Load())
 		for i := range rows {
 			page = append(page, rows[i].Job)
 		}
@@ -29,27 +29,27 @@ func (s *Store) List(ctx context.Context, f job.Filter) (page []job.Job, next jo
 	return page, next, err
 }
 
-func (r *reader) page(f job.Filter, idsApart int64) (page []row, next job.ID, err error) {
+func (r *reader) page(f job.Filter, idSkew int64) (page []row, next job.ID, err error) {
 	q := r.list
 	if f.Status == job.Failed {
 		q = r.listFailed
 	}
-	before, oldest := between(&f, idsApart)
-	looked, start := 0, time.Now()
+	before, oldest := idRange(&f, idSkew)
+	scanned, start := 0, time.Now()
 	more, err := q.text(f.Owner.Tenant).text(f.Owner.User).id(&before).id(&oldest).row()
 	for ; more && err == nil; more, err = q.row() {
 		c := column{stmt: q.stmt}
-		if len(page) == f.Limit || looked >= scanRows && time.Since(start) > r.scanFor {
+		if len(page) == f.Limit || scanned >= maxScanRows && time.Since(start) > r.maxScanTime {
 			q.done()
 			next = before
 			break
 		}
 		before = c.id(1)
-		looked++
-		if !wanted(c, &f) {
+		scanned++
+		if !matchesRow(c, &f) {
 			continue
 		}
-		if j, err := scanRow(c); err == nil && wantedWhole(&j.Job, &f) {
+		if j, err := scanRow(c); err == nil && matchesJob(&j.Job, &f) {
 			page = append(page, j)
 		}
 	}
@@ -61,44 +61,44 @@ func (r *reader) page(f job.Filter, idsApart int64) (page []row, next job.ID, er
 
 // between are the ids between which the wanted jobs lie, and perhaps others. The time in
 // an id is at most idsApart milliseconds from when its job was created.
-func between(f *job.Filter, idsApart int64) (before, after job.ID) {
+func idRange(f *job.Filter, idSkew int64) (before, after job.ID) {
 	before = f.After
 	if before == (job.ID{}) {
-		before = lastID
+		before = maxID
 	}
 	if !f.CreatedBefore.IsZero() {
-		if id := idAt(f.CreatedBefore.UnixMilli() + idsApart + 1); compareIDs(id, before) < 0 {
+		if id := idAt(f.CreatedBefore.UnixMilli() + idSkew + 1); compareIDs(id, before) < 0 {
 			before = id
 		}
 	}
 	if !f.CreatedAfter.IsZero() {
-		after = idAt(f.CreatedAfter.UnixMilli() - idsApart)
+		after = idAt(f.CreatedAfter.UnixMilli() - idSkew)
 	}
 	return before, after
 }
 
 // keepApart remembers it when a new job's id is from further away than any before.
-func (t *tx) keepApart(j *job.Job) error {
-	apart := j.CreatedAt.UnixMilli() - j.ID.Time().UnixMilli()
-	if apart = max(apart, -apart) + 1; apart <= t.idsApart.Load() {
+func (t *tx) noteIDSkew(j *job.Job) error {
+	skew := j.CreatedAt.UnixMilli() - j.ID.Time().UnixMilli()
+	if skew = max(skew, -skew) + 1; skew <= t.idSkew.Load() {
 		return nil
 	}
-	t.idsApart.Store(apart) // before the commit: no list sees the job with less
-	return t.q.setApart.int(apart * 1000).run()
+	t.idSkew.Store(skew) // before the commit: no list sees the job with less
+	return t.q.setIDSkew.int(skew * 1000).run()
 }
 
 // idAt is the least id of a time in milliseconds; the last id, for one that no id can
 // have.
 func idAt(ms int64) (id job.ID) {
 	if ms >= 1<<48 {
-		return lastID
+		return maxID
 	}
 	binary.BigEndian.PutUint64(id[:], uint64(max(ms, 0))<<16)
 	return id
 }
 
 // wanted says whether a row may pass the filter, before it is read whole.
-func wanted(c column, f *job.Filter) bool {
+func matchesRow(c column, f *job.Filter) bool {
 	return c.int(afterJobColumns) == 0 &&
 		(f.Queue == "" || c.text(4) == f.Queue) &&
 		(f.Key == nil || c.text(5) == *f.Key) &&
@@ -109,7 +109,7 @@ func wanted(c column, f *job.Filter) bool {
 }
 
 // wantedWhole says whether a job passes what is left of the filter.
-func wantedWhole(j *job.Job, f *job.Filter) bool {
+func matchesJob(j *job.Job, f *job.Filter) bool {
 	if f.ErrorCode != "" && (j.Failure == nil || j.Failure.Code != f.ErrorCode) {
 		return false
 	}
@@ -122,7 +122,7 @@ func wantedWhole(j *job.Job, f *job.Filter) bool {
 }
 
 // lastID sorts after every id.
-var lastID = job.ID{
+var maxID = job.ID{
 	0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
 	0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
 }

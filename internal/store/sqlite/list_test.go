@@ -8,17 +8,17 @@ import (
 
 // A page is cut short after a long look at many rows that nobody wants; when they are
 // few, no stall of the machine cuts it.
-func TestAShortListIsNeverCut(t *testing.T) {
-	a := newAged(t, Options{Unsynced: true, Readers: 1})
+func TestListNeverCutsShortList(t *testing.T) {
+	a := newBulkStore(t, Options{Unsynced: true, Readers: 1})
 	r := <-a.readers
-	r.scanFor = -1 // every look is long
+	r.maxScanTime = -1 // every look is long
 	a.readers <- r
 	others := job.Filter{Owner: job.Owner{User: "u"}, Queue: "another", Limit: 10}
 	for _, c := range []struct {
 		more int
 		cut  bool
-	}{{scanRows - 1, false}, {10, true}} {
-		a.end(c.more, 1)
+	}{{maxScanRows - 1, false}, {10, true}} {
+		a.addEnded(c.more, 1)
 		if page, next, err := a.List(t.Context(), others); err != nil || len(page) > 0 || next != (job.ID{}) != c.cut {
 			t.Errorf("with %d rows more the list has %d jobs and goes on after %s: %v", c.more, len(page), next, err)
 		}

@@ -15,10 +15,10 @@ func (s *Store) load() error {
 		q    *query
 		each func(column) error
 	}{
-		{s.q.lastBatch, s.loadLast},
-		{s.q.apart, func(c column) error { s.idsApart.Store(c.int(0)/1000 + 1); return nil }},
+		{s.q.loadApplied, s.loadApplied},
+		{s.q.loadIDSkew, func(c column) error { s.idSkew.Store(c.int(0)/1000 + 1); return nil }},
 		{s.q.loadCounts, s.loadCount},
-		{s.q.loadLine, s.loadReady()},
+		{s.q.loadReady, s.loadReady()},
 		{s.q.loadDue, s.loadScheduled()},
 	} {
 		if err := part.q.each(part.each); err != nil {
@@ -29,24 +29,24 @@ func (s *Store) load() error {
 		return err
 	}
 	for name, q := range s.queues {
-		s.standings.note(name, q.Queue)
+		s.queueViews.update(name, q.Queue)
 	}
-	s.stuck.Store(s.suspects.stuck())
+	s.suspectStuck.Store(s.suspects.stuck())
 	return nil
 }
 
 // loadLast reads which batches were applied last, and which row numbers were given. Those
 // that a failed commit gave are not given again either.
-func (s *Store) loadLast(c column) error {
+func (s *Store) loadApplied(c column) error {
 	s.recent.load(c.bytes(0))
-	s.lastJob = max(s.lastJob, c.int(1))
-	s.tail.last = max(s.tail.last, c.int(2))
+	s.lastJobRow = max(s.lastJobRow, c.int(1))
+	s.tail.lastRow = max(s.tail.lastRow, c.int(2))
 	return nil
 }
 
 func (s *Store) loadCount(c column) error {
 	q := s.queue(c.text(0))
-	q.kept = true
+	q.stored = true
 	q.Counts = job.Counts{
 		Scheduled: c.int(1), Queued: c.int(2), Parked: c.int(3), Running: c.int(4),
 		Succeeded: c.int(5), Failed: c.int(6), Cancelled: c.int(7), Expired: c.int(8), Retried: c.int(9),
@@ -70,7 +70,7 @@ func (s *Store) loadReady() func(column) error {
 		key = c.raw(3, key)
 		q := queue.read(c, 0)
 		if isSuspectLane(name) {
-			s.suspects.mayWait(queue.name)
+			s.suspects.noteParked(queue.name)
 		}
 		q.Restore(tenant, key, state, int(c.int(4)), c.int(2), c.time(5))
 		return nil

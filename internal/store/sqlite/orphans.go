@@ -17,10 +17,10 @@ DELETE FROM with_files WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.n = with_
 func (s *Store) removeOrphans() error {
 	err := sqlitex.ExecuteScript(s.conn, orphansSQL, nil)
 	if err == nil {
-		_, err = s.q.changes.first(func(c column) error { s.changes = c.int(0); return nil })
+		_, err = s.q.totalChanges.first(func(c column) error { s.totalChanges = c.int(0); return nil })
 		return err
 	}
-	if noRoom(err) {
+	if diskFull(err) {
 		return nil
 	}
 	return err

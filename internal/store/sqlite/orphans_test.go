@@ -14,7 +14,7 @@ import (
 
 // perJob are the tables whose rows belong to jobs, or are kept for a while after them.
 // The others hold one row, a row a queue, or the rows of others.
-func (d *damaging) perJob() (tables []string) {
+func (d *harness) jobTables() (tables []string) {
 	d.Helper()
 	err := sqlitex.ExecuteTransient(d.conn, "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'", &sqlitex.ExecOptions{
 		ResultFunc: func(stmt *sqlite.Stmt) error {
@@ -31,7 +31,7 @@ func (d *damaging) perJob() (tables []string) {
 }
 
 // full submits a job that has a row in every table that a job can have one in.
-func full(s *store.Submit) {
+func withEveryRow(s *store.Submit) {
 	s.Job.Files = []job.File{{Name: "a", Size: 1}}
 	s.Idempotency = &store.Idempotency{Key: s.Job.ID.String(), Keep: time.Hour}
 }
@@ -39,19 +39,19 @@ func full(s *store.Submit) {
 // everyState makes a full job in every state. Those that run, or have run, said words
 // that fill a row of the log, and words that do not. Of the running ones some have a
 // damaged row.
-func (d *damaging) everyState() (ids []job.ID) {
+func (d *harness) everyState() (ids []job.ID) {
 	d.Helper()
 	add := func(edits ...func(*store.Submit)) job.ID {
-		id := d.submit(append(edits, full)...)
+		id := d.submit(append(edits, withEveryRow)...)
 		ids = append(ids, id)
 		return id
 	}
 	speak := func(edits ...func(*store.Submit)) job.Lease {
 		token := job.NewToken()
 		id := add(append(edits, func(s *store.Submit) { s.Token, s.LeaseFor, s.Worker = token, time.Minute, "w" })...)
-		s := &speaker{d: d, lease: job.Lease{Job: id, Token: token}, attempt: 1}
-		s.say(string(make([]byte, fullBlock)))
-		s.say("a few words")
+		s := &producer{d: d, lease: job.Lease{Job: id, Token: token}, attempt: 1}
+		s.appendText(string(make([]byte, fullBlock)))
+		s.appendText("a few words")
 		return s.lease
 	}
 	add(func(s *store.Submit) { s.Delay = time.Minute })
@@ -63,79 +63,79 @@ func (d *damaging) everyState() (ids []job.ID) {
 		if to == job.Succeeded {
 			f.Result = &job.Result{ContentType: "text/plain", Body: []byte("result")}
 		}
-		d.do(f)
+		d.apply(f)
 	}
 	cancelled := add()
-	d.do(&store.Cancel{Owner: someone, ID: cancelled})
+	d.apply(&store.Cancel{Owner: testOwner, ID: cancelled})
 	speak()
 	add(func(s *store.Submit) { s.Job.Policy.Timeouts.Queue = time.Second })
 	d.now = d.now.Add(2 * time.Second)
-	d.do(&store.Due{Limit: 100})
+	d.apply(&store.Due{Limit: 100})
 	return ids
 }
 
 // endAll ends what runs.
-func (d *damaging) endAll() {
+func (d *harness) endAll() {
 	d.Helper()
 	running, err := d.Running(d.Context(), store.AllRunning, job.ID{}, 100)
 	if err != nil {
 		d.Fatal(err)
 	}
 	for i := range running {
-		d.do(&store.Finish{Lease: job.Lease{Job: running[i].Job.ID, Token: running[i].Token}, To: job.Cancelled})
+		d.apply(&store.Finish{Lease: job.Lease{Job: running[i].Job.ID, Token: running[i].Token}, To: job.Cancelled})
 	}
 }
 
 // Whichever way a job is removed, nothing of it stays in any table.
-func TestNothingOfARemovedJobStays(t *testing.T) {
-	for name, remove := range map[string]func(d *damaging, ids []job.ID){
-		"deleted": func(d *damaging, ids []job.ID) {
+func TestRemoveDeletesAllRowsOfJob(t *testing.T) {
+	for name, remove := range map[string]func(d *harness, ids []job.ID){
+		"deleted": func(d *harness, ids []job.ID) {
 			for _, id := range ids {
-				d.do(&store.Delete{Owner: someone, ID: id})
+				d.apply(&store.Delete{Owner: testOwner, ID: id})
 			}
 			d.endAll()
 		},
-		"deleted when nothing runs": func(d *damaging, ids []job.ID) {
+		"deleted when nothing runs": func(d *harness, ids []job.ID) {
 			d.endAll()
 			for _, id := range ids {
-				d.do(&store.Delete{Owner: someone, ID: id})
+				d.apply(&store.Delete{Owner: testOwner, ID: id})
 			}
 		},
-		"deleted, and opened again before their end": func(d *damaging, ids []job.ID) {
+		"deleted, and opened again before their end": func(d *harness, ids []job.ID) {
 			for _, id := range ids {
-				d.do(&store.Delete{Owner: someone, ID: id})
+				d.apply(&store.Delete{Owner: testOwner, ID: id})
 			}
 			_ = d.Store.Close()
 			d.open()
 			d.endAll()
 		},
-		"deleted while they ran, with damaged rows": func(d *damaging, ids []job.ID) {
+		"deleted while they ran, with damaged rows": func(d *harness, ids []job.ID) {
 			for _, id := range ids {
-				d.do(&store.Delete{Owner: someone, ID: id})
+				d.apply(&store.Delete{Owner: testOwner, ID: id})
 			}
-			d.damage("extra", ids...)
+			d.spoil("extra", ids...)
 			_ = d.Store.Close()
 			d.open()
-			d.do()
+			d.apply()
 		},
-		"pruned": func(d *damaging, ids []job.ID) {
+		"pruned": func(d *harness, ids []job.ID) {
 			for _, id := range ids {
-				d.do(&store.Cancel{Owner: someone, ID: id})
+				d.apply(&store.Cancel{Owner: testOwner, ID: id})
 			}
 			d.endAll()
 			d.now = d.now.Add(2 * time.Hour)
-			d.do(&store.Prune{Limit: 1000})
+			d.apply(&store.Prune{Limit: 1000})
 		},
-		"pruned before their time": func(d *damaging, ids []job.ID) {
+		"pruned before their time": func(d *harness, ids []job.ID) {
 			for _, id := range ids {
-				d.do(&store.Cancel{Owner: someone, ID: id})
+				d.apply(&store.Cancel{Owner: testOwner, ID: id})
 			}
 			d.endAll()
-			d.do(&store.Prune{Limit: 1000, Early: true})
+			d.apply(&store.Prune{Limit: 1000, Early: true})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := newDamaging(t)
+			d := newHarness(t)
 			ids := d.everyState()
 			for _, table := range []string{"jobs", "inputs", "results", "output", "idempotency", "running", "with_files", "presence", "tail"} {
 				if d.count("SELECT count(*) FROM "+table) == 0 {
@@ -143,9 +143,9 @@ func TestNothingOfARemovedJobStays(t *testing.T) {
 				}
 			}
 			remove(d, ids)
-			d.now = d.now.Add(2 * rememberDeletes)
-			d.do(&store.Prune{Limit: 1000}) // what is kept for a while after a job
-			for _, table := range d.perJob() {
+			d.now = d.now.Add(2 * keepDeletes)
+			d.apply(&store.Prune{Limit: 1000}) // what is kept for a while after a job
+			for _, table := range d.jobTables() {
 				if n := d.count("SELECT count(*) FROM " + table); n > 0 && table != "tail" {
 					t.Errorf("%s has %d rows", table, n)
 				}
@@ -160,10 +160,10 @@ func TestNothingOfARemovedJobStays(t *testing.T) {
 }
 
 // An opening deletes rows that an older version left of removed jobs.
-func TestAnOpeningRemovesOrphans(t *testing.T) {
-	d := newDamaging(t)
-	s := d.speaker()
-	s.say("still here")
+func TestOpenRemovesOrphans(t *testing.T) {
+	d := newHarness(t)
+	s := d.newProducer()
+	s.appendText("still here")
 	err := sqlitex.ExecuteScript(d.conn, `INSERT INTO tail (job, seq, total, data) VALUES (1000, 1, 1, x'00');
 		INSERT INTO presence VALUES (x'00', 1000, '', '', 1, 1); INSERT INTO with_files VALUES (1000, x'00')`, nil)
 	if err != nil {
@@ -181,22 +181,22 @@ func TestAnOpeningRemovesOrphans(t *testing.T) {
 
 // A row number is not given again, whatever became of the row: not after an opening, and
 // not after a commit that failed.
-func TestRowNumbersAreNotUsedAgain(t *testing.T) {
-	d := newDamaging(t)
+func TestRowNumbersAreNeverReused(t *testing.T) {
+	d := newHarness(t)
 	highest := func() int64 { return d.count("SELECT max(n) FROM jobs") }
 	last := int64(0)
 	for i, load := range []func(){
 		func() {},
 		func() { _ = d.Store.Close(); d.open() },
-		func() { d.Store.stale = true },
-		func() { _ = d.Store.Close(); d.open(); d.Store.stale = true },
+		func() { d.Store.staleMemory = true },
+		func() { _ = d.Store.Close(); d.open(); d.Store.staleMemory = true },
 	} {
 		id := d.submit()
 		if n := highest(); n <= last {
 			t.Errorf("round %d: a job has the row number %d, after %d", i, n, last)
 		}
 		last = highest()
-		d.do(&store.Delete{Owner: someone, ID: id})
+		d.apply(&store.Delete{Owner: testOwner, ID: id})
 		load()
 	}
 }

@@ -29,7 +29,7 @@ func parseLane(lane string) (s job.State, tenant string) {
 		return job.Queued, ""
 	}
 	switch kind, rest := lane[0], lane[1:]; kind {
-	case suspectLane[0]:
+	case suspectLanePrefix[0]:
 		return job.Parked, rest
 	case '=':
 		return job.Queued, rest
@@ -50,26 +50,26 @@ func (t *tx) readyState(j *job.Job) job.State {
 }
 
 // freed is a key of which a job gave up its place while others are parked.
-type freed struct {
+type freedKey struct {
 	queue string
 	key   fairqueue.Key
 }
 
 // unparkFreed lets one parked job follow for each that gave up its place.
-func (t *tx) unparkFreed() (unparked int, err error) {
-	for _, f := range t.freed {
+func (t *tx) unparkFreedKeys() (unparked int, err error) {
+	for _, f := range t.freedKeys {
 		n, err := t.unpark(f.queue, f.key, min(1, t.queue(f.queue).Room(f.key)))
 		if err != nil {
 			return 0, err
 		}
 		unparked += n
 	}
-	t.freed = t.freed[:0]
+	t.freedKeys = t.freedKeys[:0]
 	return unparked, nil
 }
 
 // unparkAll looks for parked jobs with room where a limit may have changed.
-func (t *tx) unparkAll(most int) (unparked int, err error) {
+func (t *tx) unparkChangedLimits(most int) (unparked int, err error) {
 	for name := range t.queues {
 		q := t.queue(name)
 		if !q.Unlooked() {
@@ -108,31 +108,31 @@ func (t *tx) unpark(queue string, key fairqueue.Key, most int) (int, error) {
 	}
 	var rows []row
 	err := t.q.parked.text(queue).text(lane(job.Parked, key)).int(int64(most)).each(func(c column) error {
-		j := job.Job{ID: c.id(2), Queue: queue, Owner: job.Owner{Tenant: key.Tenant, User: c.text(4)}, Key: key.Name, Tally: tallyIn(c.bytes(5)),
+		j := job.Job{ID: c.id(2), Queue: queue, Owner: job.Owner{Tenant: key.Tenant, User: c.text(4)}, Key: key.Name, Tally: decodeTally(c.bytes(5)),
 			State: job.Parked, Priority: int(c.int(1)), Revision: c.int(3)}
 		rows = append(rows, row{Job: j, n: c.int(0)})
 		return nil
 	})
 	for i := range rows {
 		if err == nil {
-			err = t.line(&rows[i], job.Queued)
+			err = t.moveReady(&rows[i], job.Queued)
 		}
 	}
 	return len(rows), err
 }
 
 // line moves a waiting job to where it waits when it is ready.
-func (t *tx) line(j *row, to job.State) error {
+func (t *tx) moveReady(j *row, to job.State) error {
 	from := j.State
 	j.Line(to)
-	return t.lined(j, lane(to, fairqueue.KeyOf(&j.Job)), t.count(&j.Job, from))
+	return t.saveReady(j, lane(to, fairqueue.KeyOf(&j.Job)), t.count(&j.Job, from))
 }
 
 // lined writes where a job waits now, and has those told who follow it: no op names
 // the job.
-func (t *tx) lined(j *row, lane string, turn int64) error {
+func (t *tx) saveReady(j *row, lane string, turn int64) error {
 	t.batch.Moved = append(t.batch.Moved, store.Moved{ID: j.ID, State: j.State, Revision: j.Revision})
-	return t.q.ready.int(int64(j.State)).int(j.Revision).text(lane).int(turn).int(j.n).run()
+	return t.q.setReady.int(int64(j.State)).int(j.Revision).text(lane).int(turn).int(j.n).run()
 }
 
 // park takes a queued job out of the line. It stands before those that were parked
@@ -141,5 +141,5 @@ func (t *tx) park(j *row, turn int64) error {
 	from := j.State
 	j.Line(job.Parked)
 	t.count(&j.Job, from)
-	return t.lined(j, lane(job.Parked, fairqueue.KeyOf(&j.Job)), turn)
+	return t.saveReady(j, lane(job.Parked, fairqueue.KeyOf(&j.Job)), turn)
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // A policy reads back as it was stored, to the millisecond.
-func TestPoliciesAreKept(t *testing.T) {
+func TestPolicyRoundTrips(t *testing.T) {
 	keep := func(lease, hard, queue, backoff, patience, abandon uint32, delays []uint32, onTimeout, fail bool) bool {
 		ms := func(n uint32) time.Duration { return time.Duration(n) * time.Millisecond }
 		p := job.Policy{
@@ -33,7 +33,7 @@ func TestPoliciesAreKept(t *testing.T) {
 
 // A policy that was stored before jobs could be abandoned reads as one of a job that is
 // not, and one without a word on how long the job is kept as the default.
-func TestOlderPoliciesAreRead(t *testing.T) {
+func TestDecodePolicyReadsOlderForms(t *testing.T) {
 	want := job.Policy{
 		Timeouts: job.Timeouts{Lease: time.Second, CancelGrace: time.Minute},
 		Retry:    job.Retry{For: time.Hour, OnTimeout: true, AfterOutput: job.FailAfterOutput},
@@ -61,7 +61,7 @@ func TestOlderPoliciesAreRead(t *testing.T) {
 }
 
 // A policy that was cut short or is of a version to come is an error, not a guess.
-func TestDamagedPoliciesAreNoticed(t *testing.T) {
+func TestDecodePolicyRefusesDamage(t *testing.T) {
 	whole := encodePolicy(job.Policy{Timeouts: job.Timeouts{Lease: time.Hour}})
 	older := len(whole) - 3 // without what was added since
 	for n := range len(whole) {

@@ -16,7 +16,7 @@ import (
 // asked to stop.
 
 // mayBeAbandoned starts a job's abandon timeout, if it has one.
-func (t *tx) mayBeAbandoned(j *job.Job, n int64) error {
+func (t *tx) startAbandonTimeout(j *job.Job, n int64) error {
 	d := j.Policy.Timeouts.Abandon
 	if d == 0 {
 		return nil
@@ -25,7 +25,7 @@ func (t *tx) mayBeAbandoned(j *job.Job, n int64) error {
 }
 
 // neverAbandoned ends a job's abandon timeout.
-func (t *tx) neverAbandoned(j *job.Job) error {
+func (t *tx) stopAbandonTimeout(j *job.Job) error {
 	if j.Policy.Timeouts.Abandon == 0 {
 		return nil
 	}
@@ -33,15 +33,15 @@ func (t *tx) neverAbandoned(j *job.Job) error {
 }
 
 // present starts abandon timeouts anew.
-func (t *tx) present(op *store.Presence) error {
+func (t *tx) renewPresence(op *store.Presence) error {
 	op.Err = nil
 	for i := range op.Jobs {
-		if err := t.q.seeJob.time(t.now).id(&op.Jobs[i]).run(); err != nil {
+		if err := t.q.renewJobPresence.time(t.now).id(&op.Jobs[i]).run(); err != nil {
 			return err
 		}
 	}
 	for _, o := range op.Owners {
-		if err := t.q.seeOwner.time(t.now).text(o.Tenant).text(o.User).run(); err != nil {
+		if err := t.q.renewOwnerPresence.time(t.now).text(o.Tenant).text(o.User).run(); err != nil {
 			return err
 		}
 	}
@@ -49,7 +49,7 @@ func (t *tx) present(op *store.Presence) error {
 }
 
 // stillAbandoned refuses a cancel whose job was seen since it was listed as abandonable.
-func (t *tx) stillAbandoned(op *store.Cancel) (refusal, err error) {
+func (t *tx) checkAbandoned(op *store.Cancel) (refusal, err error) {
 	abandoned, err := t.q.isAbandoned.id(&op.ID).time(t.now).first(func(column) error { return nil })
 	if err == nil && !abandoned {
 		refusal = job.Errorf(job.Conflict, "someone was seen at the job")
@@ -59,7 +59,7 @@ func (t *tx) stillAbandoned(op *store.Cancel) (refusal, err error) {
 
 // Abandonable lists jobs at which nobody was seen; see [store.Upkeep].
 func (s *Store) Abandonable(ctx context.Context, after string, limit int) (jobs []job.Job, next string, err error) {
-	from, err := presenceCursor(after)
+	from, err := parsePresenceCursor(after)
 	if err != nil {
 		return nil, "", err
 	}
@@ -70,7 +70,7 @@ func (s *Store) Abandonable(ctx context.Context, after string, limit int) (jobs 
 		err := r.abandonable.int(from.until).id(&from.id).time(now).int(int64(limit)).each(func(c column) error {
 			n++
 			j, err := scanRow(c)
-			next = cursorText(c.int(afterJobColumns), j.ID)
+			next = formatPresenceCursor(c.int(afterJobColumns), j.ID)
 			if err == nil { // a damaged row is found by who runs or cancels it
 				rows = append(rows, j)
 			}
@@ -91,16 +91,16 @@ func (s *Store) Abandonable(ctx context.Context, after string, limit int) (jobs 
 }
 
 // presenceAt is a place in the order of the index presence_until.
-type presenceAt struct {
+type presenceCursor struct {
 	until int64
 	id    job.ID
 }
 
-func cursorText(until int64, id job.ID) string {
+func formatPresenceCursor(until int64, id job.ID) string {
 	return hex.EncodeToString(append(binary.BigEndian.AppendUint64(nil, uint64(until)), id[:]...))
 }
 
-func presenceCursor(text string) (at presenceAt, err error) {
+func parsePresenceCursor(text string) (at presenceCursor, err error) {
 	if text == "" {
 		return at, nil
 	}

@@ -12,101 +12,101 @@ import (
 const pruneChunk = 32
 
 // pruning is a prune under way.
-type pruning struct {
+type pruneRun struct {
 	*tx
-	op    *store.Prune
-	began time.Time
-	at    int64 // the row that it looked at last
-	left  int   // how many jobs it may still look at
-	bytes int64 // of the jobs that it deleted
+	op         *store.Prune
+	began      time.Time
+	lastRow    int64 // the row that it looked at last
+	limitLeft  int   // how many jobs it may still look at
+	freedBytes int64 // of the jobs that it deleted
 }
 
 func (t *tx) prune(op *store.Prune) (err error) {
 	op.Err, op.Deleted, op.Next, op.Seen, op.More = nil, 0, "", time.Time{}, false
-	p := &pruning{tx: t, op: op, began: time.Now(), left: op.Limit}
-	if p.at, op.Err = parseRowCursor(op.After); op.Err != nil {
+	p := &pruneRun{tx: t, op: op, began: time.Now(), limitLeft: op.Limit}
+	if p.lastRow, op.Err = parseRowCursor(op.After); op.Err != nil {
 		return nil
 	}
 	for more := true; more && err == nil; {
 		more, err = p.chunk()
 	}
 	if err == nil {
-		err = p.leftovers()
+		err = p.dropLeftovers()
 	}
 	return err
 }
 
 // enough says whether the prune has done what it may.
-func (p *pruning) enough() bool {
-	return p.left <= 0 || p.op.Bytes > 0 && p.bytes >= p.op.Bytes || p.late()
+func (p *pruneRun) done() bool {
+	return p.limitLeft <= 0 || p.op.Bytes > 0 && p.freedBytes >= p.op.Bytes || p.outOfTime()
 }
 
-func (p *pruning) late() bool { return p.op.For > 0 && time.Since(p.began) >= p.op.For }
+func (p *pruneRun) outOfTime() bool { return p.op.For > 0 && time.Since(p.began) >= p.op.For }
 
 // old is an ended job that may be pruned.
-type old struct {
-	gone
-	output int64 // bytes
-	input  int64 // bytes, with those of its files
+type pruneCandidate struct {
+	removal
+	outputBytes int64 // bytes
+	inputBytes  int64 // bytes, with those of its files
 }
 
 // chunk looks at the next jobs and deletes those past their time. It says whether
 // to go on.
-func (p *pruning) chunk() (more bool, err error) {
-	list, seen, err := p.look(min(pruneChunk, p.left))
+func (p *pruneRun) chunk() (more bool, err error) {
+	list, read, err := p.readNext(min(pruneChunk, p.limitLeft))
 	if err != nil {
 		return false, err
 	}
 	for i := range list {
-		if p.op.Bytes > 0 && p.bytes >= p.op.Bytes {
+		if p.op.Bytes > 0 && p.freedBytes >= p.op.Bytes {
 			p.op.Next = rowCursor(list[i].n - 1)
 			return false, nil
 		}
-		if err := p.removeOld(&list[i]); err != nil {
+		if err := p.removeCandidate(&list[i]); err != nil {
 			return false, err
 		}
 	}
-	if seen < min(pruneChunk, p.left) {
+	if read < min(pruneChunk, p.limitLeft) {
 		p.op.Next = ""
 		return false, nil
 	}
-	p.op.Next = rowCursor(p.at)
-	p.left -= seen
-	return !p.enough(), nil
+	p.op.Next = rowCursor(p.lastRow)
+	p.limitLeft -= read
+	return !p.done(), nil
 }
 
 // look reads a few jobs after the cursor, and moves it.
-func (p *pruning) look(limit int) (list []old, seen int, err error) {
-	err = p.q.oldest.int(p.at).int(int64(limit)).each(func(c column) error {
-		seen++
-		p.at, p.op.Seen = c.int(0), c.time(6)
+func (p *pruneRun) readNext(limit int) (list []pruneCandidate, read int, err error) {
+	err = p.q.pruneCandidates.int(p.lastRow).int(int64(limit)).each(func(c column) error {
+		read++
+		p.lastRow, p.op.Seen = c.int(0), c.time(6)
 		if job.State(c.int(3)).Ended() && (p.op.Early || !c.time(4).After(p.now)) {
-			list = append(list, old{scanGone(c), c.int(7), c.int(10)})
+			list = append(list, pruneCandidate{scanRemoval(c), c.int(7), c.int(10)})
 		}
 		return nil
 	})
-	return list, seen, err
+	return list, read, err
 }
 
-func (p *pruning) removeOld(o *old) error {
+func (p *pruneRun) removeCandidate(o *pruneCandidate) error {
 	if p.op.Bytes > 0 {
-		p.bytes += o.output
+		p.freedBytes += o.outputBytes
 		if p.op.Early && o.files > 0 {
-			p.bytes += o.input
+			p.freedBytes += o.inputBytes
 		}
-		_, err := p.q.weight.int(o.n).first(func(c column) error { p.bytes += c.int(0); return nil })
+		_, err := p.q.bodyBytes.int(o.n).first(func(c column) error { p.freedBytes += c.int(0); return nil })
 		if err != nil {
 			return err
 		}
 	}
 	p.op.Deleted++
-	return p.remove(o.gone)
+	return p.remove(o.removal)
 }
 
-func scanGone(c column) gone {
-	return gone{
+func scanRemoval(c column) removal {
+	return removal{
 		n: c.int(0), id: c.id(8), files: int(c.int(9)),
-		owner: job.Owner{Tenant: c.text(1), User: c.text(2)}, idem: c.text(5), tally: tallyIn(c.bytes(11)),
+		owner: job.Owner{Tenant: c.text(1), User: c.text(2)}, idem: c.text(5), tally: decodeTally(c.bytes(11)),
 	}
 }
 
@@ -119,10 +119,10 @@ type leftover struct {
 
 // leftovers forgets what outlived its job for as long as was promised, and says
 // whether there may be more of it.
-func (p *pruning) leftovers() error {
+func (p *pruneRun) dropLeftovers() error {
 	for left := p.op.Limit; left > 0; left -= pruneChunk {
 		limit := min(pruneChunk, left)
-		keys, err := p.dropKeys(limit)
+		keys, err := p.dropLeftoverKeys(limit)
 		if err != nil {
 			return err
 		}
@@ -131,14 +131,14 @@ func (p *pruning) leftovers() error {
 			return err
 		}
 		p.op.More = keys == limit || deletes == limit
-		if !p.op.More || p.late() {
+		if !p.op.More || p.outOfTime() {
 			return nil
 		}
 	}
 	return nil
 }
 
-func (p *pruning) dropKeys(limit int) (int, error) {
+func (p *pruneRun) dropLeftoverKeys(limit int) (int, error) {
 	var keys []leftover
 	err := p.q.oldLeftovers.time(p.now).int(int64(limit)).each(func(c column) error {
 		keys = append(keys, leftover{c.int(0), job.Owner{Tenant: c.text(1), User: c.text(2)}, c.text(3)})
@@ -146,7 +146,7 @@ func (p *pruning) dropKeys(limit int) (int, error) {
 	})
 	for i := range keys {
 		if err == nil {
-			err = p.dropKey(keys[i].owner, keys[i].key)
+			err = p.dropExpiredKey(keys[i].owner, keys[i].key)
 		}
 		if err == nil {
 			err = p.q.deleteLeftover.int(keys[i].row).run()
@@ -155,7 +155,7 @@ func (p *pruning) dropKeys(limit int) (int, error) {
 	return len(keys), err
 }
 
-func (p *pruning) forgetDeletes(limit int) (int, error) {
+func (p *pruneRun) forgetDeletes(limit int) (int, error) {
 	var ids []job.ID
 	err := p.q.oldDeleted.time(p.now).int(int64(limit)).each(func(c column) error {
 		ids = append(ids, c.id(0))
@@ -163,7 +163,7 @@ func (p *pruning) forgetDeletes(limit int) (int, error) {
 	})
 	for i := range ids {
 		if err == nil {
-			err = p.q.forget.id(&ids[i]).run()
+			err = p.q.deleteDeleted.id(&ids[i]).run()
 		}
 	}
 	return len(ids), err
@@ -171,7 +171,7 @@ func (p *pruning) forgetDeletes(limit int) (int, error) {
 
 // dropKey forgets an idempotency key whose time is over, unless it was used anew: then
 // its time, or its job, says when it is forgotten.
-func (t *tx) dropKey(o job.Owner, key string) error {
+func (t *tx) dropExpiredKey(o job.Owner, key string) error {
 	var id job.ID
 	var until time.Time
 	known, err := t.q.idempotent.text(o.Tenant).text(o.User).text(key).first(func(c column) error {

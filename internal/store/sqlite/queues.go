@@ -12,10 +12,10 @@ import (
 // queueState is what the memory keeps of a queue.
 type queueState struct {
 	*fairqueue.Queue
-	kept  bool  // its counts are on disk too: it ever had a job, or was paused
-	batch int64 // the batch of this process that asked for it last
-	named bool  // that batch answers the counts
-	moved bool  // and changed them
+	stored      bool  // its counts are on disk too: it ever had a job, or was paused
+	batchNumber int64 // the batch of this process that asked for it last
+	named       bool  // that batch answers the counts
+	changed     bool  // and changed them
 }
 
 func (s *Store) queue(name string) *queueState {
@@ -30,28 +30,28 @@ func (s *Store) queue(name string) *queueState {
 // queue is the state of a queue, with the batch's limits.
 func (t *tx) queue(name string) *queueState {
 	q := t.Store.queue(name)
-	if q.batch != t.number {
-		q.batch, q.Limits, q.named, q.moved = t.number, t.batch.Limits[name], false, false
+	if q.batchNumber != t.batchNumber {
+		q.batchNumber, q.Limits, q.named, q.changed = t.batchNumber, t.batch.Limits[name], false, false
 	}
 	return q
 }
 
 // name is the state of a queue whose counts the batch answers.
-func (t *tx) name(name string) *queueState {
+func (t *tx) namedQueue(name string) *queueState {
 	q := t.queue(name)
 	if !q.named {
 		q.named = true
-		t.named = append(t.named, name)
+		t.namedQueues = append(t.namedQueues, name)
 	}
 	return q
 }
 
 // counted is the state of a queue whose counts are about to change.
-func (t *tx) counted(name string) *queueState {
-	q := t.name(name)
-	if !q.moved {
-		q.moved, q.kept = true, true
-		t.moved = append(t.moved, name)
+func (t *tx) changedQueue(name string) *queueState {
+	q := t.namedQueue(name)
+	if !q.changed {
+		q.changed, q.stored = true, true
+		t.changedQueues = append(t.changedQueues, name)
 	}
 	return q
 }
@@ -59,11 +59,11 @@ func (t *tx) counted(name string) *queueState {
 // saveCounts writes the counts that the batch changed, and answers them with those
 // that it names.
 func (t *tx) saveCounts() error {
-	t.batch.Counts = make(map[string]job.Counts, len(t.named))
-	for _, name := range t.named {
+	t.batch.Counts = make(map[string]job.Counts, len(t.namedQueues))
+	for _, name := range t.namedQueues {
 		t.batch.Counts[name] = t.queues[name].Counts
 	}
-	for _, name := range t.moved {
+	for _, name := range t.changedQueues {
 		c := t.queues[name].Counts
 		err := t.q.saveCounts.text(name).
 			int(c.Scheduled).int(c.Queued).int(c.Parked).int(c.Running).
@@ -78,40 +78,40 @@ func (t *tx) saveCounts() error {
 
 func (t *tx) pause(op *store.Pause) error {
 	op.Err = nil
-	t.counted(op.Queue).Counts.Paused = op.Paused
+	t.changedQueue(op.Queue).Counts.Paused = op.Paused
 	return nil
 }
 
 // standings is what readers are told of queues without waiting for a commit.
-type standings struct {
-	mu sync.Mutex
-	of map[string]*standing // guarded by mu
+type queueViews struct {
+	mu    sync.Mutex
+	views map[string]*queueView // guarded by mu
 }
 
 // standing is a queue as the last commit left it.
-type standing struct {
+type queueView struct {
 	oldest  time.Time
 	tenants []fairqueue.Standing
 }
 
-func (s *standings) note(name string, q *fairqueue.Queue) {
+func (s *queueViews) update(name string, q *fairqueue.Queue) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	at := s.of[name]
+	at := s.views[name]
 	if at == nil {
-		if s.of == nil {
-			s.of = map[string]*standing{}
+		if s.views == nil {
+			s.views = map[string]*queueView{}
 		}
-		at = &standing{}
-		s.of[name] = at
+		at = &queueView{}
+		s.views[name] = at
 	}
 	at.oldest, at.tenants = q.Oldest(), q.Standings(at.tenants)
 }
 
-func (s *standings) oldest(queue string) (since time.Time) {
+func (s *queueViews) oldest(queue string) (since time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if at := s.of[queue]; at != nil {
+	if at := s.views[queue]; at != nil {
 		since = at.oldest
 	}
 	return since
@@ -119,10 +119,10 @@ func (s *standings) oldest(queue string) (since time.Time) {
 
 // position is how many jobs of the queue are claimed before one that has so many of
 // its own tenant's before it.
-func (s *standings) position(queue, tenant string, rank int) int {
+func (s *queueViews) position(queue, tenant string, rank int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if at := s.of[queue]; at != nil {
+	if at := s.views[queue]; at != nil {
 		rank = fairqueue.Position(at.tenants, tenant, rank)
 	}
 	return rank

@@ -18,11 +18,11 @@ import (
 // SQLite needs a deep stack, which a goroutine keeps: thousands of callers who read
 // once and then wait for something would each keep one.
 type reader struct {
-	calls   chan func(*reader) error // closed by close
-	answers chan error
-	scanFor time.Duration // see [scanFor]
+	calls       chan func(*reader) error // closed by close
+	answers     chan error
+	maxScanTime time.Duration // see [scanFor]
 
-	told                   *told
+	tailViews              *tailViews
 	conn                   *sqlite.Conn
 	begin, end             *query
 	job, list, listFailed  *query
@@ -33,17 +33,17 @@ type reader struct {
 	record                 *query
 	recordsUp, recordsDown *query
 	nextReady, nextExpiry  *query
-	held                   *query
+	storedBytes            *query
 	withFiles, abandonable *query
 	tally, standing        *query
 }
 
-func openReader(path string, told *told) (*reader, error) {
+func openReader(path string, views *tailViews) (*reader, error) {
 	conn, err := connect(path, []string{"PRAGMA query_only = ON", "PRAGMA cache_size = -2048"})
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{told: told, conn: conn, calls: make(chan func(*reader) error), answers: make(chan error), scanFor: scanFor}
+	r := &reader{tailViews: views, conn: conn, calls: make(chan func(*reader) error), answers: make(chan error), maxScanTime: maxScanTime}
 	for _, p := range []struct {
 		into **query
 		sql  string
@@ -67,7 +67,7 @@ func openReader(path string, told *told) (*reader, error) {
 		{&r.recordsUp, "SELECT id, body FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id > ? ORDER BY id LIMIT ?"},
 		{&r.recordsDown, "SELECT id, body FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id < ? ORDER BY id DESC LIMIT ?"},
 		{&r.nextReady, "SELECT due FROM jobs WHERE due IS NOT NULL ORDER BY due LIMIT 1"},
-		{&r.held, "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count(), pragma_freelist_count(), pragma_page_size()"},
+		{&r.storedBytes, "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count(), pragma_freelist_count(), pragma_page_size()"},
 		{&r.nextExpiry, "SELECT queue_by FROM jobs WHERE queue_by IS NOT NULL ORDER BY queue_by LIMIT 1"},
 		{&r.withFiles, "SELECT n, id FROM with_files WHERE n > ? ORDER BY n LIMIT ?"},
 		{&r.abandonable, "SELECT " + jobColumns + ", until FROM presence JOIN jobs USING (n, id, tenant, usr) WHERE (until, id) > (?, ?) AND until <= ? ORDER BY until, id LIMIT ?"},
@@ -98,18 +98,18 @@ func (r *reader) close() error {
 
 // read lends a reader to f. All that f reads is of one moment, and on disk.
 func (s *Store) read(ctx context.Context, f func(*reader) error) error {
-	return s.lend(ctx, f, s.syncer.seen)
+	return s.withReader(ctx, f, s.syncer.seen)
 }
 
 // readRows is read for an f that reads nothing but side rows: it does not wait for
 // the disk beside jobs that speak all the time.
 func (s *Store) readRows(ctx context.Context, f func(*reader) error) error {
-	return s.lend(ctx, f, s.syncer.seenRows)
+	return s.withReader(ctx, f, s.syncer.seenRows)
 }
 
 // lend lends a reader to f, and returns when the last commit that it may have seen
 // is on disk.
-func (s *Store) lend(ctx context.Context, f func(*reader) error, seen func() uint64) error {
+func (s *Store) withReader(ctx context.Context, f func(*reader) error, seen func() uint64) error {
 	var r *reader
 	select {
 	case r = <-s.readers:
@@ -124,7 +124,7 @@ func (s *Store) lend(ctx context.Context, f func(*reader) error, seen func() uin
 	if unsynced := s.syncer.wait(seen(), false); err == nil {
 		err = unsynced
 	}
-	return unreadable(s.notice(err))
+	return unreadable(s.noteDamage(err))
 }
 
 // do calls f between the begin and the end of a transaction.
@@ -149,45 +149,45 @@ func unreadable(err error) error {
 }
 
 func (r *reader) find(owner job.Owner, id job.ID) (j row, err error) {
-	j, _, err = r.findTold(owner, id)
+	j, _, err = r.findWithTail(owner, id)
 	return j, err
 }
 
 // findTold finds a job, and what it has said that may not be in its log. That is asked
 // for first, before the reader's moment: whatever leaves it meanwhile is in the log then.
-func (r *reader) findTold(owner job.Owner, id job.ID) (j row, told aside, err error) {
-	told = r.told.of(id)
+func (r *reader) findWithTail(owner job.Owner, id job.ID) (j row, view tailView, err error) {
+	view = r.tailViews.view(id)
 	found, err := r.job.text(owner.Tenant).text(owner.User).id(&id).first(func(c column) error {
 		j, err = scanRow(c)
 		return err
 	})
 	switch {
-	case errors.Is(err, errDamaged):
-		return j, told, job.Because(job.Internal, err, "the record of the job %s is damaged on the server's disk", id)
+	case errors.Is(err, errDamagedRow):
+		return j, view, job.Because(job.Internal, err, "the record of the job %s is damaged on the server's disk", id)
 	case err == nil && !found:
-		return j, told, noJob(id)
+		return j, view, errNoJob(id)
 	case err != nil:
-		return j, told, err
+		return j, view, err
 	}
-	told, err = r.complete(&j, told)
-	return j, told, err
+	view, err = r.complete(&j, view)
+	return j, view, err
 }
 
 // complete gives a running job what its row does not keep: its cursor, by the log or,
 // if that is further, by what was told aside. It returns that, if it is not in the log.
-func (r *reader) complete(j *row, told aside) (aside, error) {
+func (r *reader) complete(j *row, view tailView) (tailView, error) {
 	if j.State != job.Running {
-		return aside{}, nil
+		return tailView{}, nil
 	}
 	_, err := r.outputEnd.int(j.n).first(func(c column) error {
 		j.Cursor, j.OutputBytes = c.int(0), c.int(1)
 		return nil
 	})
-	if told.cursor <= j.Cursor {
-		return aside{}, err
+	if view.cursor <= j.Cursor {
+		return tailView{}, err
 	}
-	j.Cursor, j.OutputBytes, j.Progress = told.cursor, told.total, told.progress
-	return told, err
+	j.Cursor, j.OutputBytes, j.Progress = view.cursor, view.total, view.progress
+	return view, err
 }
 
 // completeAll completes jobs whose rows were just read. Of one that has ended since, it
@@ -195,7 +195,7 @@ func (r *reader) complete(j *row, told aside) (aside, error) {
 func (r *reader) completeAll(page []row) (err error) {
 	for i := range page {
 		if j := &page[i]; err == nil && j.State == job.Running {
-			_, err = r.complete(j, r.told.of(j.ID))
+			_, err = r.complete(j, r.tailViews.view(j.ID))
 		}
 	}
 	return err
@@ -249,12 +249,12 @@ func (s *Store) Result(ctx context.Context, owner job.Owner, id job.ID) (res job
 // Output reads a job and its log; see [store.Jobs].
 func (s *Store) Output(ctx context.Context, owner job.Owner, id job.ID, after int64, maxBytes int) (j job.Job, entries []job.Entry, err error) {
 	err = s.read(ctx, func(r *reader) error {
-		found, told, err := r.findTold(owner, id)
+		found, view, err := r.findWithTail(owner, id)
 		if j = found.Job; err != nil || j.Cursor <= after {
 			return err
 		}
-		log := &portion{after: after, left: maxBytes}
-		err = readEntries(r.output, found.n, told, log)
+		log := &outputPage{after: after, bytesLeft: maxBytes}
+		err = readEntries(r.output, found.n, view, log)
 		entries = log.entries
 		return err
 	})
@@ -263,23 +263,23 @@ func (s *Store) Output(ctx context.Context, owner job.Owner, id job.ID, after in
 
 // entryCosts is what an entry weighs besides its data, in a bound of bytes: reading
 // many small ones takes its time too.
-const entryCosts = 64
+const entryOverhead = 64
 
 // portion is what a read takes of a log: the entries that follow one, up to about so
 // many bytes.
-type portion struct {
-	entries []job.Entry
-	after   int64
-	left    int
-	full    bool
+type outputPage struct {
+	entries   []job.Entry
+	after     int64
+	bytesLeft int
+	full      bool
 }
 
 // add takes an entry, unless it came before or there is no room for it.
-func (p *portion) add(e job.Entry) {
+func (p *outputPage) add(e job.Entry) {
 	if e.Seq <= p.after || p.full {
 		return
 	}
-	if p.left -= entryCosts + len(e.Data); p.left < 0 && len(p.entries) > 0 {
+	if p.bytesLeft -= entryOverhead + len(e.Data); p.bytesLeft < 0 && len(p.entries) > 0 {
 		p.full = true
 		return
 	}
@@ -287,7 +287,7 @@ func (p *portion) add(e job.Entry) {
 }
 
 // addBlock takes the entries of a block whose last number is known.
-func (p *portion) addBlock(block []byte, last int64) error {
+func (p *outputPage) addBlock(block []byte, last int64) error {
 	n, err := countEntries(block)
 	if err != nil {
 		return err
@@ -303,7 +303,7 @@ func (p *portion) addBlock(block []byte, last int64) error {
 const outputSQL = "SELECT seq, attempt, kind, events, data FROM output WHERE job = ? AND seq > ? ORDER BY seq"
 
 // readEntries reads a portion of a job's log, and of what was told aside.
-func readEntries(q *query, n int64, told aside, p *portion) error {
+func readEntries(q *query, n int64, view tailView, p *outputPage) error {
 	more, err := q.int(n).int(p.after).row()
 	for ; more && err == nil; more, err = q.row() {
 		c := column{stmt: q.stmt}
@@ -319,7 +319,7 @@ func readEntries(q *query, n int64, told aside, p *portion) error {
 		}
 	}
 	if err == nil {
-		err = p.addBlock(told.block, told.cursor)
+		err = p.addBlock(view.block, view.cursor)
 	}
 	return err
 }
@@ -327,11 +327,11 @@ func readEntries(q *query, n int64, told aside, p *portion) error {
 // Text joins what a job's last attempt said; see [store.Jobs].
 func (s *Store) Text(ctx context.Context, owner job.Owner, id job.ID, limit int) (j job.Job, text string, err error) {
 	err = s.read(ctx, func(r *reader) error {
-		found, told, err := r.findTold(owner, id)
+		found, view, err := r.findWithTail(owner, id)
 		if j = found.Job; err != nil || j.Cursor == 0 {
 			return err
 		}
-		text, err = readText(r.text, found.n, told, limit)
+		text, err = readText(r.text, found.n, view, limit)
 		return err
 	})
 	return j, text, err
@@ -350,7 +350,7 @@ func (s *Store) Position(ctx context.Context, owner job.Owner, id job.ID, most i
 			return err
 		}
 		_, err = r.position.text(queue).text(lane(job.Queued, fairqueue.Key{Tenant: owner.Tenant})).int(turn).int(n).int(int64(most)).first(func(c column) error {
-			before = min(s.standings.position(queue, owner.Tenant, int(c.int(0))), most)
+			before = min(s.queueViews.position(queue, owner.Tenant, int(c.int(0))), most)
 			return nil
 		})
 		return err

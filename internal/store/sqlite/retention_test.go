@@ -12,16 +12,16 @@ import (
 )
 
 // aged is a store with ended jobs and a clock that a test moves.
-type aged struct {
+type bulkStore struct {
 	*Store
 	tb   testing.TB
 	path string
 	now  time.Time // moved between commits only
 }
 
-func newAged(tb testing.TB, o Options) *aged {
+func newBulkStore(tb testing.TB, o Options) *bulkStore {
 	tb.Helper()
-	a := &aged{tb: tb, path: filepath.Join(tb.TempDir(), "jobs.db"), now: time.Unix(1_900_000_000, 0)}
+	a := &bulkStore{tb: tb, path: filepath.Join(tb.TempDir(), "jobs.db"), now: time.Unix(1_900_000_000, 0)}
 	o.Clock = func() time.Time { return a.now }
 	s, err := Open(context.Background(), a.path, o)
 	if err != nil {
@@ -32,7 +32,7 @@ func newAged(tb testing.TB, o Options) *aged {
 	return a
 }
 
-func (a *aged) commit(b *store.Batch) {
+func (a *bulkStore) commit(b *store.Batch) {
 	a.tb.Helper()
 	if err := store.Commit(context.Background(), a.Store, b); err != nil {
 		a.tb.Fatal(err)
@@ -41,7 +41,7 @@ func (a *aged) commit(b *store.Batch) {
 
 // end puts jobs into the store that have ended, each with an input, an entry of
 // output and a result of so many bytes.
-func (a *aged) end(jobs, size int) {
+func (a *bulkStore) addEnded(jobs, size int) {
 	a.tb.Helper()
 	body := bytes.Repeat([]byte("5"), size)
 	for ; jobs > 0; jobs -= 250 {
@@ -61,8 +61,8 @@ func (a *aged) end(jobs, size int) {
 }
 
 func BenchmarkPrune(b *testing.B) {
-	a := newAged(b, Options{})
-	a.end(max(b.N, 1000), 500)
+	a := newBulkStore(b, Options{})
+	a.addEnded(max(b.N, 1000), 500)
 	a.now = a.now.Add(2 * time.Hour)
 	b.ResetTimer()
 	for left := b.N; left > 0; left -= 100 {

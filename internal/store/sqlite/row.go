@@ -50,7 +50,7 @@ func (x *extra) refs() []string {
 }
 
 // tallyIn finds the tally in a job's column extra.
-func tallyIn(raw []byte) string {
+func decodeTally(raw []byte) string {
 	if !bytes.Contains(raw, []byte(`"y":`)) { // decoding costs more
 		return ""
 	}
@@ -120,7 +120,7 @@ func scanJob(c column) (j job.Job, err error) {
 	failed = errors.Join(failed, damage, decode(c, 12, &j.Progress), decode(c, 13, &j.Failure))
 	j.Policy, j.Metadata, j.Refs, j.Files, j.Trace, j.Tally = policy, x.Metadata, x.refs(), x.Files, x.Trace, x.Tally
 	if failed != nil {
-		return j, fmt.Errorf("%w: %s: %w", errDamaged, j.ID, failed)
+		return j, fmt.Errorf("%w: %s: %w", errDamagedRow, j.ID, failed)
 	}
 	return j, nil
 }
@@ -162,4 +162,4 @@ func mustJSON(v any) []byte {
 }
 
 // stamp rounds a time to what the store keeps.
-func stamp(t time.Time) time.Time { return time.UnixMicro(t.UnixMicro()) }
+func roundTime(t time.Time) time.Time { return time.UnixMicro(t.UnixMicro()) }

@@ -11,21 +11,21 @@ import (
 
 // marks say on disk which rows are of running jobs: what an opening reads them by.
 // They are kept in step with the memory by hold and letGo, and written once a batch.
-type marks struct {
-	of    map[int64]*mark // by row number / 64
-	dirty []int64         // those that the batch has touched
+type runningBits struct {
+	words map[int64]*bitWord // by row number / 64
+	dirty []int64            // those that the batch has touched
 }
 
-type mark struct {
+type bitWord struct {
 	bits  uint64
 	dirty bool
 }
 
-func (m *marks) set(n int64, running bool) {
-	k := m.of[n>>6]
+func (m *runningBits) set(n int64, running bool) {
+	k := m.words[n>>6]
 	if k == nil {
-		k = &mark{}
-		m.of[n>>6] = k
+		k = &bitWord{}
+		m.words[n>>6] = k
 	}
 	bit := uint64(1) << (n & 63)
 	if running {
@@ -40,22 +40,22 @@ func (m *marks) set(n int64, running bool) {
 }
 
 // hold takes a job that runs from now on into the memory.
-func (t *tx) hold(h *held) {
+func (t *tx) addRunning(h *runningJob) {
 	t.running[h.job.ID] = h
 	t.tokens[h.token] = h.job.ID
-	t.marks.set(h.job.n, true)
+	t.runningBits.set(h.job.n, true)
 	if h.job.Suspect() {
 		t.suspects.running++
 	}
 }
 
 // letGo takes a job out of the memory that runs no more.
-func (t *tx) letGo(id job.ID) {
+func (t *tx) removeRunning(id job.ID) {
 	h := t.running[id]
-	if h.spoke {
-		t.spoken = append(t.spoken, h)
+	if h.published {
+		t.toPublish = append(t.toPublish, h)
 	}
-	t.marks.set(h.job.n, false)
+	t.runningBits.set(h.job.n, false)
 	if h.job.Suspect() {
 		t.suspects.running--
 	}
@@ -64,17 +64,17 @@ func (t *tx) letGo(id job.ID) {
 }
 
 // saveMarks writes the marks that the batch has touched.
-func (t *tx) saveMarks() error {
-	m := &t.marks
+func (t *tx) saveRunningBits() error {
+	m := &t.runningBits
 	for _, n64 := range m.dirty {
-		k := m.of[n64]
+		k := m.words[n64]
 		k.dirty = false
 		var err error
 		if k.bits != 0 {
-			err = t.q.setMark.int(n64).int(int64(k.bits)).run()
+			err = t.q.setRunningBits.int(n64).int(int64(k.bits)).run()
 		} else {
-			delete(m.of, n64)
-			err = t.q.deleteMark.int(n64).run()
+			delete(m.words, n64)
+			err = t.q.deleteRunningBits.int(n64).run()
 		}
 		if err != nil {
 			return err
@@ -86,18 +86,18 @@ func (t *tx) saveMarks() error {
 
 // loadRunning takes the running jobs into the memory.
 func (s *Store) loadRunning() error {
-	s.marks = marks{of: map[int64]*mark{}}
+	s.runningBits = runningBits{words: map[int64]*bitWord{}}
 	before := maps.Clone(s.running)
 	clear(s.running)
 	clear(s.tokens)
-	s.damaged = nil
-	err := s.q.loadMarks.each(func(c column) error {
-		s.marks.of[c.int(0)] = &mark{bits: uint64(c.int(1))}
+	s.damagedJobs = nil
+	err := s.q.loadRunningBits.each(func(c column) error {
+		s.runningBits.words[c.int(0)] = &bitWord{bits: uint64(c.int(1))}
 		return nil
 	})
-	for n64, k := range s.marks.of {
+	for n64, k := range s.runningBits.words {
 		for left := k.bits; left != 0 && err == nil; left &= left - 1 {
-			_, err = s.q.runningRow.int(n64<<6 | int64(bits.TrailingZeros64(left))).first(s.loadHeld)
+			_, err = s.q.runningRow.int(n64<<6 | int64(bits.TrailingZeros64(left))).first(s.loadRunningJob)
 		}
 	}
 	for _, h := range s.running {
@@ -110,30 +110,30 @@ func (s *Store) loadRunning() error {
 	}
 	for id, h := range s.running {
 		if b := before[id]; b != nil && b.token == h.token {
-			h.began, h.heard = b.began, b.heard
+			h.startedAt, h.heardAt = b.startedAt, b.heardAt
 		}
 	}
-	s.tellLoaded()
+	s.publishLoaded()
 	return err
 }
 
 // loadHeld takes a running job into the memory. One whose row is damaged is ended
 // by the next batch.
-func (s *Store) loadHeld(c column) error {
+func (s *Store) loadRunningJob(c column) error {
 	j, err := scanRow(c)
 	if err != nil {
-		s.damaged = append(s.damaged, j.ID)
+		s.damagedJobs = append(s.damagedJobs, j.ID)
 	}
 	const at = afterJobColumns
-	s.running[j.ID] = &held{
-		job: j, token: c.token(at), from: j.Cursor, before: j.OutputBytes, worker: c.text(at + 1),
-		until: c.time(at + 2), deleted: c.int(at+3) != 0, idem: c.text(at + 4),
+	s.running[j.ID] = &runningJob{
+		job: j, token: c.token(at), startCursor: j.Cursor, earlierBytes: j.OutputBytes, worker: c.text(at + 1),
+		leaseUntil: c.time(at + 2), deleted: c.int(at+3) != 0, idem: c.text(at + 4),
 		// Only the memory knows when the attempt began and was heard: its clocks start anew.
-		began: s.Now(),
-		lasts: time.Duration(c.int(at+5)) * time.Millisecond, used: c.int(at+6) != 0, process: job.Process(c.token(at + 7)),
+		startedAt: s.Now(),
+		leaseFor:  time.Duration(c.int(at+5)) * time.Millisecond, leaseUsed: c.int(at+6) != 0, process: job.Process(c.token(at + 7)),
 	}
 	if c.stmt.ColumnIsNull(at + 5) {
-		s.running[j.ID].lasts = j.Policy.Timeouts.Lease
+		s.running[j.ID].leaseFor = j.Policy.Timeouts.Lease
 	}
 	s.tokens[c.token(at)] = j.ID
 	if j.Suspect() {
@@ -144,37 +144,37 @@ func (s *Store) loadHeld(c column) error {
 }
 
 // loadOutput asks the log for what the row of a running job does not keep.
-func (s *Store) loadOutput(h *held) error {
+func (s *Store) loadOutput(h *runningJob) error {
 	_, err := s.q.outputEnd.int(h.job.n).first(func(c column) error {
 		h.job.Cursor, h.job.OutputBytes = c.int(0), c.int(1)
 		return nil
 	})
-	if err != nil || h.job.Cursor == h.from {
+	if err != nil || h.job.Cursor == h.startCursor {
 		return err
 	}
-	h.used = true
+	h.leaseUsed = true
 	// The first row of the attempt that is output, or a block of anything, mostly tells.
-	err = s.q.spoken.int(h.job.n).int(h.from).each(func(c column) (err error) {
+	err = s.q.attemptOutput.int(h.job.n).int(h.startCursor).each(func(c column) (err error) {
 		if kind := c.int(0); kind != kindBlock {
-			h.loadedEntry(job.Kind(kind))
+			h.noteLoadedEntry(job.Kind(kind))
 		} else {
-			err = eachEntry(c.bytes(1), func(e job.Entry) { h.loadedEntry(e.Kind) })
+			err = eachEntry(c.bytes(1), func(e job.Entry) { h.noteLoadedEntry(e.Kind) })
 		}
 		if err == nil && h.hasOutput {
-			err = errEnough
+			err = errStop
 		}
 		return err
 	})
-	if errors.Is(err, errEnough) || errors.Is(err, errBlock) { // what is damaged is told to who reads it
+	if errors.Is(err, errStop) || errors.Is(err, errBlock) { // what is damaged is told to who reads it
 		err = nil
 	}
 	return err
 }
 
 // loadedEntry notes an entry of the attempt that was stored before the store was opened.
-func (h *held) loadedEntry(kind job.Kind) {
+func (h *runningJob) noteLoadedEntry(kind job.Kind) {
 	h.hasOutput = h.hasOutput || kind.IsOutput()
 	if kind.BreaksSilence() {
-		h.heard = h.began
+		h.heardAt = h.startedAt
 	}
 }

@@ -23,40 +23,40 @@ import (
 // database. The second time comes later: what is owed is that part.
 type space struct {
 	// Set once.
-	path string               // of the database
-	size int64                // of the reserve; 0 for none
-	keep int64                // see Options.KeepFree
-	free func() (int64, bool) // nil when nobody knows
-	log  *slog.Logger
+	path        string               // of the database
+	reserveSize int64                // of the reserve; 0 for none
+	keepFree    int64                // see Options.KeepFree
+	free        func() (int64, bool) // nil when nobody knows
+	log         *slog.Logger
 
-	held  atomic.Int64 // bytes of the reserve that are on the disk
-	pages atomic.Int64 // of the database with its log, at the last look
-	grown atomic.Int64 // bytes that were stored since
+	reserveBytes atomic.Int64 // bytes of the reserve that are on the disk
+	dbPages      atomic.Int64 // of the database with its log, at the last look
+	writtenSince atomic.Int64 // bytes that were stored since
 
-	mu   sync.Mutex // held while the reserve is made or removed
-	said bool       // guarded by mu: that the reserve is in use
+	mu       sync.Mutex // held while the reserve is made or removed
+	reported bool       // guarded by mu: that the reserve is in use
 }
 
 // eager is how much more room than is kept free a store has that does not hurry to
 // give pages back.
-const eager = 8 << 20
+const vacuumMargin = 8 << 20
 
 func newSpace(path string, o Options) *space {
-	p := &space{path: path, size: o.Reserve, keep: o.KeepFree, free: o.Free, log: o.Log}
+	p := &space{path: path, reserveSize: o.Reserve, keepFree: o.KeepFree, free: o.Free, log: o.Log}
 	return p
 }
 
-func (p *space) file() string { return p.path + "-reserve" }
+func (p *space) reservePath() string { return p.path + "-reserve" }
 
 // open gives the store room to open in: a disk that is full has the reserve of the
 // process before.
 func (p *space) open() {
-	info, err := os.Stat(p.file())
-	if err != nil || p.size == 0 {
+	info, err := os.Stat(p.reservePath())
+	if err != nil || p.reserveSize == 0 {
 		return
 	}
-	p.held.Store(info.Size())
-	for !p.fits(roomToOpen) && p.give() {
+	p.reserveBytes.Store(info.Size())
+	for !p.fits(openSpace) && p.shrinkReserve() {
 	}
 }
 
@@ -69,16 +69,16 @@ func (p *space) close() {
 		return
 	}
 	if free, known := p.free(); known {
-		_ = p.makeLocked(min(p.held.Load()+free, p.size)) // what there is of it serves
+		_ = p.growReserveLocked(min(p.reserveBytes.Load()+free, p.reserveSize)) // what there is of it serves
 	}
 }
 
 // missing is how many bytes the reserve lacks.
-func (p *space) missing() int64 { return max(p.size-p.held.Load(), 0) }
+func (p *space) missing() int64 { return max(p.reserveSize-p.reserveBytes.Load(), 0) }
 
 // roomToOpen is what a store needs to open: the memory that connections share, the
 // first frames of a log.
-const roomToOpen = 1 << 20
+const openSpace = 1 << 20
 
 // fits says whether so many bytes are free; yes when nobody knows.
 func (p *space) fits(bytes int64) bool {
@@ -91,7 +91,7 @@ func (p *space) fits(bytes int64) bool {
 
 // room is how many bytes may be written to the disk: without what is owed, and
 // without what the reserve lacks.
-func (p *space) room() (bytes int64, known bool) {
+func (p *space) available() (bytes int64, known bool) {
 	if p.free == nil {
 		return 0, false
 	}
@@ -99,16 +99,16 @@ func (p *space) room() (bytes int64, known bool) {
 	if !known {
 		return 0, false
 	}
-	return free - p.owed() - p.missing(), true
+	return free - p.uncheckpointed() - p.missing(), true
 }
 
 // owed is how far the database will grow when the log is copied into it.
-func (p *space) owed() int64 {
+func (p *space) uncheckpointed() int64 {
 	info, err := os.Stat(p.path)
 	if err != nil {
 		return 0
 	}
-	return max(p.pages.Load()*pageSize+p.grown.Load()-info.Size(), 0)
+	return max(p.dbPages.Load()*pageSize+p.writtenSince.Load()-info.Size(), 0)
 }
 
 // logSize is how long the file of the log is.
@@ -122,65 +122,65 @@ func (p *space) logSize() int64 {
 
 // low says whether there is so little room that pages are given back in a hurry.
 func (p *space) low() bool {
-	room, known := p.room()
-	return known && room < p.keep+eager
+	available, known := p.available()
+	return known && available < p.keepFree+vacuumMargin
 }
 
 // giveStep is how many bytes of the reserve are given at a time.
-const giveStep = 1 << 20
+const reserveStep = 1 << 20
 
 // give makes the reserve shorter, by a step, and says whether it could.
-func (p *space) give() bool {
+func (p *space) shrinkReserve() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	held := p.held.Load()
-	if held <= 0 {
+	size := p.reserveBytes.Load()
+	if size <= 0 {
 		return false
 	}
-	if !p.said {
-		p.said = true
-		p.log.Error("the disk is full: jobs still end, and can be cancelled and deleted, in the room that is held in reserve", "bytes", held)
+	if !p.reported {
+		p.reported = true
+		p.log.Error("the disk is full: jobs still end, and can be cancelled and deleted, in the room that is held in reserve", "bytes", size)
 	}
-	less := max(held-giveStep, 0)
-	if err := os.Truncate(p.file(), less); err != nil {
+	less := max(size-reserveStep, 0)
+	if err := os.Truncate(p.reservePath(), less); err != nil {
 		p.log.Error("the reserve on the disk cannot be used", "error", err)
 		return false
 	}
-	p.held.Store(less)
+	p.reserveBytes.Store(less)
 	return true
 }
 
 // take makes the reserve whole when there is room for it.
-func (p *space) take() {
+func (p *space) fillReserve() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.missing() == 0 {
 		return
 	}
-	if room, known := p.room(); known && room < 0 {
+	if available, known := p.available(); known && available < 0 {
 		return
 	}
-	err := p.makeLocked(p.size)
+	err := p.growReserveLocked(p.reserveSize)
 	switch {
-	case err != nil && !p.said:
-		p.said = true
-		p.log.Warn("there is no room on the disk for the reserve, and no new work is taken", "bytes", p.size, "error", err)
-	case err == nil && p.said:
-		p.said = false
-		p.log.Info("the reserve on the disk is whole again", "bytes", p.size)
+	case err != nil && !p.reported:
+		p.reported = true
+		p.log.Warn("there is no room on the disk for the reserve, and no new work is taken", "bytes", p.reserveSize, "error", err)
+	case err == nil && p.reported:
+		p.reported = false
+		p.log.Info("the reserve on the disk is whole again", "bytes", p.reserveSize)
 	}
 }
 
 // makeLocked makes the reserve so long, with what a file system can neither compress
 // nor leave out.
-func (p *space) makeLocked(size int64) error {
-	f, err := os.OpenFile(p.file(), os.O_WRONLY|os.O_CREATE, 0o600)
+func (p *space) growReserveLocked(size int64) error {
+	f, err := os.OpenFile(p.reservePath(), os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
-	held := p.held.Load()
-	noise, buf := rand.NewPCG(1, uint64(held)), make([]byte, 64<<10)
-	for at := held; at < size && err == nil; at += int64(len(buf)) {
+	before := p.reserveBytes.Load()
+	noise, buf := rand.NewPCG(1, uint64(before)), make([]byte, 64<<10)
+	for at := before; at < size && err == nil; at += int64(len(buf)) {
 		buf = buf[:min(size-at, int64(cap(buf)))]
 		for i := 0; i+8 <= len(buf); i += 8 {
 			binary.LittleEndian.PutUint64(buf[i:], noise.Uint64())
@@ -191,9 +191,9 @@ func (p *space) makeLocked(size int64) error {
 		err = f.Sync() // some file systems find out now that there is no room
 	}
 	if err == nil {
-		p.held.Store(max(size, held))
+		p.reserveBytes.Store(max(size, before))
 	} else {
-		_ = f.Truncate(held)
+		_ = f.Truncate(before)
 	}
 	return errors.Join(err, f.Close())
 }
@@ -202,21 +202,21 @@ func (p *space) makeLocked(size int64) error {
 // system does not tell.
 func (s *Store) FreeSpace() (bytes int64, known bool) {
 	if s.mu.TryLock() { // else a commit is under way, and the last look does
-		s.lookLocked()
+		s.updatePagesLocked()
 		s.mu.Unlock()
 	}
-	return s.space.room()
+	return s.space.available()
 }
 
 // lookLocked notes how large the database is with its log. A look that fails leaves
 // the last one.
-func (s *Store) lookLocked() {
+func (s *Store) updatePagesLocked() {
 	if s.closed || s.space.free == nil {
 		return
 	}
 	_, _ = s.q.pages.first(func(c column) error {
-		s.space.pages.Store(c.int(0))
-		s.space.grown.Store(0)
+		s.space.dbPages.Store(c.int(0))
+		s.space.writtenSince.Store(0)
 		return nil
 	})
 }
@@ -225,21 +225,21 @@ func (s *Store) lookLocked() {
 // output that comes before an end, and fits into the reserve.
 func (s *Store) mayUseReserve(b *store.Batch) bool {
 	adds := len(b.Pauses) + len(b.Retries) + len(b.Writes) + len(b.Submits) + len(b.Dues) + len(b.Claims)
-	return adds == 0 && weight(b) <= s.space.size/2
+	return adds == 0 && batchBytes(b) <= s.space.reserveSize/2
 }
 
 // makeRoom makes room for a batch that met the disk full, and says whether the batch is
 // to be applied again: first the log is begun anew, then the reserve is given to it. A
 // batch whose COMMIT failed gets that whatever it holds: all of its frames are in the
 // log, and only the index of the log had no room, so that to take it back is not certain.
-func (s *Store) makeRoom(b *store.Batch, err error, try int) bool {
+func (s *Store) freeSpaceFor(b *store.Batch, err error, try int) bool {
 	if !errors.Is(err, store.ErrFull) || errors.Is(err, store.ErrNotCommitted) && !s.mayUseReserve(b) {
 		return false
 	}
 	if try == 0 && s.restartLog() {
 		return true
 	}
-	if !s.space.give() {
+	if !s.space.shrinkReserve() {
 		return false
 	}
 	s.restartLog() // what was held up by the full disk is copied now
@@ -250,30 +250,30 @@ func (s *Store) makeRoom(b *store.Batch, err error, try int) bool {
 // that is given away, output leaves a half of it to ends, and ends leave a quarter to
 // cancels and deletes. What is small is taken while the log can be begun anew: then it
 // takes nothing of the disk.
-func (s *Store) tooMuch(b *store.Batch) bool {
+func (s *Store) exceedsReserve(b *store.Batch) bool {
 	if s.space.missing() == 0 || len(b.Appends)+len(b.Finishes) == 0 {
 		return false
 	}
-	others := s.space.size / 4
+	reserved := s.space.reserveSize / 4
 	if len(b.Appends) > 0 {
-		others = s.space.size / 2
+		reserved = s.space.reserveSize / 2
 	}
-	s.lookLocked()
-	room, known := s.space.room()
-	if size := weight(b); known && room+s.space.size-2*size < others {
-		return size > smallBatch || !s.restartLog()
+	s.updatePagesLocked()
+	available, known := s.space.available()
+	if size := batchBytes(b); known && available+s.space.reserveSize-2*size < reserved {
+		return size > smallBatchBytes || !s.restartLog()
 	}
 	return false
 }
 
 // smallBatch is how much a batch writes at most that a log with nothing in it surely
 // has room for.
-const smallBatch = 256 << 10
+const smallBatchBytes = 256 << 10
 
 // restartLog copies the log into the database, so that the next commit writes over it,
 // and says whether all of it was copied.
 func (s *Store) restartLog() (whole bool) {
-	s.conn.SetBusyTimeout(readersEnd)
+	s.conn.SetBusyTimeout(readerTimeout)
 	defer s.conn.SetBusyTimeout(busyTimeout)
 	_, err := s.q.restart.first(func(c column) error {
 		whole = c.int(0) == 0 && c.int(1) == c.int(2)
@@ -284,24 +284,24 @@ func (s *Store) restartLog() (whole bool) {
 
 // weight is about how many bytes of log a batch makes: its data, and what stands
 // beside it.
-func weight(b *store.Batch) int64 {
+func batchBytes(b *store.Batch) int64 {
 	const each = 1 << 10
 	size := int64(b.Len()) * each
 	for _, op := range b.Submits {
 		size += int64(len(op.Input))
 	}
 	for _, op := range b.Appends {
-		size += int64(sizeOf(op.Entries))
+		size += int64(entryBytes(op.Entries))
 	}
 	for _, op := range b.Finishes {
-		if size += int64(sizeOf(op.Entries)); op.Result != nil {
+		if size += int64(entryBytes(op.Entries)); op.Result != nil {
 			size += int64(len(op.Result.Body))
 		}
 	}
 	return size
 }
 
-func sizeOf(entries []job.Entry) (size int) {
+func entryBytes(entries []job.Entry) (size int) {
 	for i := range entries {
 		size += len(entries[i].Data)
 	}

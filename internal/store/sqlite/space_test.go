@@ -12,18 +12,18 @@ import (
 )
 
 // newTight is a store on a disk that has as much room as the test says.
-func newTight(t *testing.T, o Options) (*aged, *atomic.Int64) {
+func newSmallDisk(t *testing.T, o Options) (*bulkStore, *atomic.Int64) {
 	t.Helper()
 	free := &atomic.Int64{}
 	free.Store(1 << 30)
 	o.Unsynced, o.Reserve = true, 4<<20
 	o.Free = func() (int64, bool) { return free.Load(), true }
-	a := newAged(t, o)
-	a.still()
+	a := newBulkStore(t, o)
+	a.stopBackground()
 	return a, free
 }
 
-func (a *aged) reserve() int64 {
+func (a *bulkStore) reserveFileSize() int64 {
 	info, err := os.Stat(a.path + "-reserve")
 	if err != nil {
 		return 0
@@ -32,15 +32,15 @@ func (a *aged) reserve() int64 {
 }
 
 // What the log holds and the database does not yet takes room, until it is copied.
-func TestRoomIsWithoutWhatIsOwed(t *testing.T) {
-	a, _ := newTight(t, Options{})
-	a.file()
+func TestFreeSpaceSubtractsUncheckpointedLog(t *testing.T) {
+	a, _ := newSmallDisk(t, Options{})
+	a.checkpointedSize()
 	before, _ := a.FreeSpace()
-	a.end(10, 100_000)
+	a.addEnded(10, 100_000)
 	if room, known := a.FreeSpace(); !known || before-room < 3_000_000 {
 		t.Errorf("with 3 MB in the log there are %d bytes less", before-room)
 	}
-	a.file()
+	a.checkpointedSize()
 	if room, _ := a.FreeSpace(); before-room > 1<<20 {
 		t.Errorf("with an empty log there are %d bytes less, on a disk that tells no change", before-room)
 	}
@@ -48,36 +48,36 @@ func TestRoomIsWithoutWhatIsOwed(t *testing.T) {
 
 // A reserve that was given lacks until it is whole again, and it is made whole only when
 // there is room for it.
-func TestTheReserveIsGivenInStepsAndMadeWhole(t *testing.T) {
-	a, free := newTight(t, Options{})
+func TestReserveShrinksInStepsAndRefills(t *testing.T) {
+	a, free := newSmallDisk(t, Options{})
 	before, _ := a.FreeSpace()
-	if a.reserve() != 4<<20 {
-		t.Fatalf("the reserve has %d bytes", a.reserve())
+	if a.reserveFileSize() != 4<<20 {
+		t.Fatalf("the reserve has %d bytes", a.reserveFileSize())
 	}
-	for left := int64(4 << 20); left > 0; left -= giveStep {
-		if !a.space.give() || a.reserve() != left-giveStep {
-			t.Fatalf("after %d bytes the reserve has %d", left, a.reserve())
+	for left := int64(4 << 20); left > 0; left -= reserveStep {
+		if !a.space.shrinkReserve() || a.reserveFileSize() != left-reserveStep {
+			t.Fatalf("after %d bytes the reserve has %d", left, a.reserveFileSize())
 		}
 	}
-	if a.space.give() {
+	if a.space.shrinkReserve() {
 		t.Error("more is given than there was")
 	}
 	if room, _ := a.FreeSpace(); before-room != 4<<20 {
 		t.Errorf("without the reserve there are %d bytes less", before-room)
 	}
 	free.Store(1 << 20)
-	if a.space.take(); a.reserve() != 0 {
+	if a.space.fillReserve(); a.reserveFileSize() != 0 {
 		t.Error("the reserve is made although there is no room")
 	}
 	free.Store(1 << 30)
-	if a.space.take(); a.reserve() != 4<<20 {
-		t.Errorf("the reserve has %d bytes", a.reserve())
+	if a.space.fillReserve(); a.reserveFileSize() != 4<<20 {
+		t.Errorf("the reserve has %d bytes", a.reserveFileSize())
 	}
 }
 
 // Only what ends work and makes room gets the reserve, and not the last of it.
-func TestWhoGetsTheReserve(t *testing.T) {
-	a, free := newTight(t, Options{})
+func TestReserveIsForEndsAndDeletes(t *testing.T) {
+	a, free := newSmallDisk(t, Options{})
 	end := func(size int) *store.Finish { return &store.Finish{Result: &job.Result{Body: make([]byte, size)}} }
 	for _, tt := range []struct {
 		what string
@@ -102,7 +102,7 @@ func TestWhoGetsTheReserve(t *testing.T) {
 			t.Errorf("%s gets it: %v", tt.what, !tt.gets)
 		}
 	}
-	a.space.give()
+	a.space.shrinkReserve()
 	free.Store(-1 << 20) // with the 3 MiB that it has, 2 MiB are left of it
 	for _, tt := range []struct {
 		op      any
@@ -116,44 +116,44 @@ func TestWhoGetsTheReserve(t *testing.T) {
 	} {
 		b := store.NewBatch()
 		b.Add(tt.op)
-		if a.tooMuch(b) != tt.tooMuch {
+		if a.exceedsReserve(b) != tt.tooMuch {
 			t.Errorf("%T is too much: %v", tt.op, !tt.tooMuch)
 		}
 	}
 }
 
 // On a disk that is nearly full a delete makes room at once.
-func TestPagesAreGivenBackInAHurry(t *testing.T) {
-	a, free := newTight(t, Options{KeepFree: 64 << 20})
-	a.end(100, 20_000)
-	full := a.file()
-	a.prune()
+func TestVacuumHurriesOnNearlyFullDisk(t *testing.T) {
+	a, free := newSmallDisk(t, Options{KeepFree: 64 << 20})
+	a.addEnded(100, 20_000)
+	full := a.checkpointedSize()
+	a.pruneAll()
 	free.Store(65 << 20)
 	for range 3 {
-		if err := a.vacuum.count(); err != nil {
+		if err := a.vacuum.sample(); err != nil {
 			t.Fatal(err)
 		}
 		for a.vacuum.spare() > 0 {
-			if err := a.vacuum.give(); err != nil {
+			if err := a.vacuum.freeStep(); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	if size := a.file(); size > full/10 {
+	if size := a.checkpointedSize(); size > full/10 {
 		t.Errorf("of %d bytes %d are left", full, size)
 	}
 	free.Store(1 << 30)
-	a.end(100, 20_000)
-	a.prune()
-	if err := a.vacuum.count(); err != nil || a.vacuum.spare() > 0 {
+	a.addEnded(100, 20_000)
+	a.pruneAll()
+	if err := a.vacuum.sample(); err != nil || a.vacuum.spare() > 0 {
 		t.Errorf("with room again pages are given back that may be needed again: %d, %v", a.vacuum.spare(), err)
 	}
 }
 
 // The log that a long read has let grow is given back to a disk that is nearly full, also
 // when no commit comes any more.
-func TestALongLogIsCutWhereTheDiskIsNearlyFull(t *testing.T) {
-	a, free := newTight(t, Options{})
+func TestCheckpointTruncatesLogOnNearlyFullDisk(t *testing.T) {
+	a, free := newSmallDisk(t, Options{})
 	r := <-a.readers
 	if err := r.begin.run(); err != nil {
 		t.Fatal(err)
@@ -161,14 +161,14 @@ func TestALongLogIsCutWhereTheDiskIsNearlyFull(t *testing.T) {
 	if _, err := r.nextExpiry.row(); err != nil {
 		t.Fatal(err)
 	}
-	for a.space.logSize() <= longLog*pageSize {
-		a.end(250, 4<<10)
+	for a.space.logSize() <= longLogFrames*pageSize {
+		a.addEnded(250, 4<<10)
 	}
-	if a.keeper.outgrown() {
+	if a.checkpointer.logTooLong() {
 		t.Error("a long log is too long for a disk with room")
 	}
 	free.Store(1 << 20)
-	if err := a.keeper.cutOff(); err != nil || !a.keeper.outgrown() {
+	if err := a.checkpointer.truncateLog(); err != nil || !a.checkpointer.logTooLong() {
 		t.Errorf("while it is read the log has %d bytes, %v", a.space.logSize(), err)
 	}
 	r.nextExpiry.done()
@@ -176,16 +176,16 @@ func TestALongLogIsCutWhereTheDiskIsNearlyFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.readers <- r
-	if err := a.keeper.cutOff(); err != nil || a.keeper.outgrown() {
+	if err := a.checkpointer.truncateLog(); err != nil || a.checkpointer.logTooLong() {
 		t.Errorf("the log still has %d bytes, %v", a.space.logSize(), err)
 	}
-	a.end(10, 10) // and it is sound
+	a.addEnded(10, 10) // and it is sound
 }
 
 // A database that cannot grow says so of new work, and takes ends and deletes with the
 // help of the reserve and without it.
-func TestAFullDatabaseTakesDeletes(t *testing.T) {
-	a, _ := newTight(t, Options{MaxPages: 400})
+func TestFullDatabaseAcceptsDeletes(t *testing.T) {
+	a, _ := newSmallDisk(t, Options{MaxPages: 400})
 	var ids []job.ID
 	for {
 		b := store.NewBatch()
@@ -200,8 +200,8 @@ func TestAFullDatabaseTakesDeletes(t *testing.T) {
 		}
 		ids = append(ids, j.ID)
 	}
-	if a.reserve() != 4<<20 {
-		t.Errorf("a submit has used the reserve: it has %d bytes", a.reserve())
+	if a.reserveFileSize() != 4<<20 {
+		t.Errorf("a submit has used the reserve: it has %d bytes", a.reserveFileSize())
 	}
 	for _, id := range ids {
 		b := store.NewBatch()
@@ -214,13 +214,13 @@ func TestAFullDatabaseTakesDeletes(t *testing.T) {
 
 // What a closing has no room for is left as long as there is room, and the next opening
 // has it on a disk that is full.
-func TestAReserveIsLeftForTheNextOpening(t *testing.T) {
-	a, free := newTight(t, Options{})
-	for a.space.give() {
+func TestCloseLeavesReserveForNextOpen(t *testing.T) {
+	a, free := newSmallDisk(t, Options{})
+	for a.space.shrinkReserve() {
 	}
 	free.Store(1<<20 + 5)
-	if err := a.Close(); err != nil || a.reserve() != 1<<20+5 {
-		t.Fatalf("the reserve has %d bytes, %v", a.reserve(), err)
+	if err := a.Close(); err != nil || a.reserveFileSize() != 1<<20+5 {
+		t.Fatalf("the reserve has %d bytes, %v", a.reserveFileSize(), err)
 	}
 	free.Store(0)
 	s, err := Open(t.Context(), a.path, Options{Unsynced: true, Reserve: 4 << 20, Free: func() (int64, bool) { return 0, true }})
@@ -228,7 +228,7 @@ func TestAReserveIsLeftForTheNextOpening(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if a.reserve() != 0 {
-		t.Errorf("opened on a full disk, it has %d bytes", a.reserve())
+	if a.reserveFileSize() != 0 {
+		t.Errorf("opened on a full disk, it has %d bytes", a.reserveFileSize())
 	}
 }

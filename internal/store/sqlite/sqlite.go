@@ -67,64 +67,64 @@ type Options struct {
 // Store is a store in one SQLite file.
 type Store struct {
 	// Set once.
-	clock     func() time.Time
-	atEnd     store.AtEnd
-	readers   chan *reader // the idle ones; Close takes them all
-	size      int
-	keeper    *keeper
-	vacuum    *vacuum
-	syncer    *syncer
-	told      *told
-	standings standings
-	space     *space
+	clock        func() time.Time
+	atEnd        store.AtEnd
+	readers      chan *reader // the idle ones; Close takes them all
+	readerCount  int
+	checkpointer *checkpointer
+	vacuum       *vacuum
+	syncer       *syncer
+	tailViews    *tailViews
+	queueViews   queueViews
+	space        *space
 
-	broken atomic.Bool // the file was found damaged: nothing more is written to it
-	stuck  atomic.Bool // after the last batch a suspect is parked and none runs
+	broken       atomic.Bool // the file was found damaged: nothing more is written to it
+	suspectStuck atomic.Bool // after the last batch a suspect is parked and none runs
 	// idsApart is how far the time in an id ever was from when its job was created, in
 	// milliseconds: see the migration that made the table created. Written under mu.
-	idsApart atomic.Int64
+	idSkew atomic.Int64
 
 	mu sync.Mutex
 	// Guarded by mu, which a commit holds from beginning to end.
-	conn     *sqlite.Conn
-	q        *statements
-	queues   map[string]*queueState
-	running  map[job.ID]*held
-	suspects suspects
-	tokens   map[job.Token]job.ID // of the running jobs
-	marks    marks
-	tail     tail
-	recent   recent
-	changes  int64    // rows that this connection ever changed, after that batch
-	lastJob  int64    // the last row number that was given to a job
-	batches  int64    // how many were applied
-	damaged  []job.ID // running jobs whose rows are, and which the next batch ends
-	stale    bool     // the memory above may be ahead of the disk: load it again
-	closed   bool
+	conn         *sqlite.Conn
+	q            *statements
+	queues       map[string]*queueState
+	running      map[job.ID]*runningJob
+	suspects     suspects
+	tokens       map[job.Token]job.ID // of the running jobs
+	runningBits  runningBits
+	tail         tail
+	recent       recentBatches
+	totalChanges int64    // rows that this connection ever changed, after that batch
+	lastJobRow   int64    // the last row number that was given to a job
+	batchCount   int64    // how many were applied
+	damagedJobs  []job.ID // running jobs whose rows are, and which the next batch ends
+	staleMemory  bool     // the memory above may be ahead of the disk: load it again
+	closed       bool
 }
 
 // held is a running job: its row, and the lease on it.
-type held struct {
-	job       row
-	token     job.Token
-	from      int64 // the last entry of the attempts before
-	before    int64 // bytes that those have said
-	worker    string
-	process   job.Process
-	lasts     time.Duration // as it was claimed
-	until     time.Time
-	began     time.Time // see [store.Running]
-	heard     time.Time
-	used      bool
-	deleted   bool
-	idem      string
-	hasOutput bool // see [store.Running]
+type runningJob struct {
+	job          row
+	token        job.Token
+	startCursor  int64 // the last entry of the attempts before
+	earlierBytes int64 // bytes that those have said
+	worker       string
+	process      job.Process
+	leaseFor     time.Duration // as it was claimed
+	leaseUntil   time.Time
+	startedAt    time.Time // see [store.Running]
+	heardAt      time.Time
+	leaseUsed    bool
+	deleted      bool
+	idem         string
+	hasOutput    bool // see [store.Running]
 
 	// What it has said and has in the tail.
-	block         []byte
-	firstAside    int64 // the first row of it; 0 for none
-	progressAside bool  // the row of the job does not have its progress
-	spoke         bool  // readers were told of it
+	pending         []byte
+	firstTailRow    int64 // the first row of it; 0 for none
+	progressPending bool  // the row of the job does not have its progress
+	published       bool  // readers were told of it
 }
 
 //go:embed migrations/*.sql
@@ -140,25 +140,25 @@ var ErrNewer = errors.New("sqlite: the data was written by a newer version of th
 // an older one up to date.
 func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	s := &Store{
-		clock:   o.Clock,
-		atEnd:   o.AtEnd,
-		size:    o.Readers,
-		running: map[job.ID]*held{},
-		tokens:  map[job.Token]job.ID{},
-		told:    &told{},
+		clock:       o.Clock,
+		atEnd:       o.AtEnd,
+		readerCount: o.Readers,
+		running:     map[job.ID]*runningJob{},
+		tokens:      map[job.Token]job.ID{},
+		tailViews:   &tailViews{},
 	}
 	if s.clock == nil {
-		s.clock = newClock(slept).now
+		s.clock = newClock(sleptSinceBoot).now
 	}
-	if s.size == 0 {
-		s.size = 4
+	if s.readerCount == 0 {
+		s.readerCount = 4
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	s.space = newSpace(path, o)
 	if err := s.open(ctx, path, o); err != nil {
-		s.abandon()
+		s.closeAfterFailedOpen()
 		return nil, explain(path, err)
 	}
 	return s, nil
@@ -187,23 +187,23 @@ func (s *Store) open(ctx context.Context, path string, o Options) (err error) {
 	if err := s.fillPresence(); err != nil {
 		return err
 	}
-	s.readers = make(chan *reader, s.size)
-	for range s.size {
-		r, err := openReader(path, s.told)
+	s.readers = make(chan *reader, s.readerCount)
+	for range s.readerCount {
+		r, err := openReader(path, s.tailViews)
 		if err != nil {
 			return err
 		}
 		s.readers <- r
 	}
-	s.lookLocked()
-	s.space.take()
-	if !s.space.fits(o.PreallocateLog + o.KeepFree + eager) {
+	s.updatePagesLocked()
+	s.space.fillReserve()
+	if !s.space.fits(o.PreallocateLog + o.KeepFree + vacuumMargin) {
 		o.PreallocateLog = 0 // what room there is, others need
 	}
 	if s.syncer, err = openSyncer(path, o); err != nil {
 		return err
 	}
-	if s.keeper, err = startKeeper(path, &s.mu, s.sound, s.space, o.Log); err != nil {
+	if s.checkpointer, err = startCheckpointer(path, &s.mu, s.trusted, s.space, o.Log); err != nil {
 		return err
 	}
 	return s.startVacuum(o.Log)
@@ -224,7 +224,7 @@ func writerPragmas(o Options) (list []string) {
 		"PRAGMA wal_autocheckpoint = 0", // a connection of its own does that
 		"PRAGMA cache_size = -16384",
 		"PRAGMA temp_store = MEMORY",
-		fmt.Sprintf("PRAGMA journal_size_limit = %d", mostLog),
+		fmt.Sprintf("PRAGMA journal_size_limit = %d", maxLogBytes),
 	}
 }
 
@@ -290,7 +290,7 @@ func pragma(conn *sqlite.Conn, name string) (v int64, err error) {
 }
 
 // Now is the store's clock.
-func (s *Store) Now() time.Time { return stamp(s.clock()) }
+func (s *Store) Now() time.Time { return roundTime(s.clock()) }
 
 // Close waits for what is under way and closes the file.
 func (s *Store) Close() error {
@@ -302,12 +302,12 @@ func (s *Store) Close() error {
 		return nil
 	}
 	s.vacuum.stop()
-	s.keeper.stop()
+	s.checkpointer.stop()
 	var errs []error
-	for range s.size {
+	for range s.readerCount {
 		errs = append(errs, (<-s.readers).close())
 	}
-	if !s.sound() {
+	if !s.trusted() {
 		// Closing the last connection would copy the log: whoever opens it anew reads
 		// what is really there.
 		return errors.Join(append(errs, s.syncer.close())...)
@@ -320,12 +320,12 @@ func (s *Store) Close() error {
 }
 
 // abandon closes what a failed opening left open.
-func (s *Store) abandon() {
+func (s *Store) closeAfterFailedOpen() {
 	if s.vacuum != nil {
 		s.vacuum.stop()
 	}
-	if s.keeper != nil {
-		s.keeper.stop()
+	if s.checkpointer != nil {
+		s.checkpointer.stop()
 	}
 	for len(s.readers) > 0 {
 		_ = (<-s.readers).close()

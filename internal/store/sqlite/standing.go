@@ -29,7 +29,7 @@ func (s *Store) Standing(ctx context.Context, jobs []store.OwnedID) (list []stor
 }
 
 func (r *reader) whereStands(of *store.OwnedID) (st store.Standing, found bool, err error) {
-	told := r.told.of(of.ID) // first, as in findTold
+	view := r.tailViews.view(of.ID) // first, as in findTold
 	j := row{}
 	found, err = r.standing.text(of.Owner.Tenant).text(of.Owner.User).id(&of.ID).first(func(c column) error {
 		j.n, j.State, j.Cursor = c.int(0), job.State(c.int(1)), c.int(3)
@@ -41,7 +41,7 @@ func (r *reader) whereStands(of *store.OwnedID) (st store.Standing, found bool, 
 		return nil
 	})
 	if err == nil && found {
-		_, err = r.complete(&j, told)
+		_, err = r.complete(&j, view)
 		st.Cursor = j.Cursor
 	}
 	return st, found, err

@@ -8,31 +8,31 @@ import (
 type statements struct {
 	begin, commit, rollback *query
 
-	insertRunning, insertWaiting                       *query
-	insertInput, insertResult, insertOutput            *query
-	insertTail, trimTail, loadTail                     *query
-	setProgress, setLeaseUntil                         *query
-	goBack, lease, requestCancel, markDeleted          *query
-	end, endWaiting, requeue, ready                    *query
-	job, input, next, due, expired, oldest, weight     *query
-	parked, firstSuspect, mend                         *query
-	insertPresence, deletePresence, seeJob, seeOwner   *query
-	tally, addTally, dropTally, output                 *query
-	isAbandoned, unfilledPresence, fillPresence        *query
-	insertWithFiles, deleteWithFiles                   *query
-	setMark, deleteMark, loadMarks, runningRow         *query
-	outputEnd, text, spoken                            *query
-	deleteJob, deleteInput, deleteResult, deleteOutput *query
-	idempotent, insertIdempotent, deleteIdempotent     *query
-	insertLeftover, oldLeftovers, deleteLeftover       *query
-	insertDeleted, wasDeleted, oldDeleted, forget      *query
-	record, firstRecord                                *query
-	putRecord, deleteRecord, deleteRecords             *query
-	loadCounts, saveCounts                             *query
-	loadLine, loadDue                                  *query
-	apart, setApart                                    *query
-	lastBatch, setBatch, changes                       *query
-	pages, restart                                     *query
+	insertRunning, insertWaiting                                         *query
+	insertInput, insertResult, insertOutput                              *query
+	insertTail, trimTail, loadTail                                       *query
+	setProgress, setLeaseUntil                                           *query
+	requeueRunning, lease, requestCancel, markDeleted                    *query
+	endRunning, endWaiting, retry, setReady                              *query
+	job, input, nextReady, due, expired, pruneCandidates, bodyBytes      *query
+	parked, firstSuspect, repair                                         *query
+	insertPresence, deletePresence, renewJobPresence, renewOwnerPresence *query
+	tally, addTally, deleteEmptyTally, output                            *query
+	isAbandoned, unfilledPresence, fillPresence                          *query
+	insertWithFiles, deleteWithFiles                                     *query
+	setRunningBits, deleteRunningBits, loadRunningBits, runningRow       *query
+	outputEnd, text, attemptOutput                                       *query
+	deleteJob, deleteInput, deleteResult, deleteOutput                   *query
+	idempotent, insertIdempotent, deleteIdempotent                       *query
+	insertLeftover, oldLeftovers, deleteLeftover                         *query
+	insertDeleted, wasDeleted, oldDeleted, deleteDeleted                 *query
+	record, firstRecord                                                  *query
+	putRecord, deleteRecord, deleteRecords                               *query
+	loadCounts, saveCounts                                               *query
+	loadReady, loadDue                                                   *query
+	loadIDSkew, setIDSkew                                                *query
+	loadApplied, saveApplied, totalChanges                               *query
+	pages, restart                                                       *query
 }
 
 func prepareAll(conn *sqlite.Conn) (*statements, error) {
@@ -61,9 +61,9 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.setProgress, "UPDATE jobs SET progress = ? WHERE n = ?"},
 		{&q.setLeaseUntil, "UPDATE jobs SET lease_until = ?, lease_used = 1 WHERE n = ?"},
 		// Columns of indexes are set only where they change: what is not set costs nothing.
-		{&q.end, `UPDATE jobs SET state = ?, revision = ?, finished = ?, expires = ?, cursor = ?, out_bytes = ?, progress = ?, failure = ?, usage = ?,
+		{&q.endRunning, `UPDATE jobs SET state = ?, revision = ?, finished = ?, expires = ?, cursor = ?, out_bytes = ?, progress = ?, failure = ?, usage = ?,
 			losses = ?, cleared = ?, lease_until = NULL WHERE n = ?`},
-		{&q.goBack, `UPDATE jobs SET state = ?, revision = ?, lane = ?, turn = ?, due = ?, attempt = ?, run_at = ?, started = ?,
+		{&q.requeueRunning, `UPDATE jobs SET state = ?, revision = ?, lane = ?, turn = ?, due = ?, attempt = ?, run_at = ?, started = ?,
 			cursor = ?, out_bytes = ?, progress = ?, failure = ?, usage = ?, losses = ?, cleared = ?, lease_until = NULL WHERE n = ?`},
 		{&q.lease, `UPDATE jobs SET state = 4, revision = ?, lane = NULL, attempt = ?, started = ?, lease = ?, worker = ?, lease_until = ?,
 			lease_for = ?, lease_used = ?, process = ?,
@@ -71,8 +71,8 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.requestCancel, "UPDATE jobs SET cancel_at = ?, revision = ? WHERE n = ?"},
 		{&q.markDeleted, "UPDATE jobs SET cancel_at = ?, revision = ?, deleted = 1 WHERE n = ?"},
 		{&q.endWaiting, "UPDATE jobs SET state = ?, revision = ?, lane = NULL, due = NULL, queue_by = NULL, finished = ?, expires = ?, failure = ? WHERE n = ?"},
-		{&q.ready, "UPDATE jobs SET state = ?, revision = ?, lane = ?, turn = ?, due = NULL WHERE n = ?"},
-		{&q.requeue, `UPDATE jobs SET state = ?, revision = ?, lane = ?, turn = ?, run_at = ?, queue_by = ?, attempt = 0, losses = 0, cleared = 0, started = NULL, finished = NULL,
+		{&q.setReady, "UPDATE jobs SET state = ?, revision = ?, lane = ?, turn = ?, due = NULL WHERE n = ?"},
+		{&q.retry, `UPDATE jobs SET state = ?, revision = ?, lane = ?, turn = ?, run_at = ?, queue_by = ?, attempt = 0, losses = 0, cleared = 0, started = NULL, finished = NULL,
 			cancel_at = NULL, expires = NULL, progress = NULL, failure = NULL, usage = NULL WHERE n = ?`},
 		{&q.tally, tallySQL},
 		{&q.addTally, `INSERT INTO tallies (tenant, usr, name, rows, scheduled, queued, parked, running, succeeded, failed, cancelled, expired, retried, waiting_bytes)
@@ -81,35 +81,35 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 				parked = parked + excluded.parked, running = running + excluded.running, succeeded = succeeded + excluded.succeeded,
 				failed = failed + excluded.failed, cancelled = cancelled + excluded.cancelled, expired = expired + excluded.expired,
 				retried = retried + excluded.retried, waiting_bytes = waiting_bytes + excluded.waiting_bytes`},
-		{&q.dropTally, "DELETE FROM tallies WHERE tenant = ? AND usr = ? AND name = ? AND rows <= 0"},
+		{&q.deleteEmptyTally, "DELETE FROM tallies WHERE tenant = ? AND usr = ? AND name = ? AND rows <= 0"},
 		{&q.output, outputSQL},
 		{&q.insertPresence, "INSERT OR REPLACE INTO presence (id, n, tenant, usr, after, until) VALUES (?, ?, ?, ?, ?, ?)"},
 		{&q.deletePresence, "DELETE FROM presence WHERE id = ?"},
-		{&q.seeJob, "UPDATE presence SET until = ? + after WHERE id = ?"},
-		{&q.seeOwner, "UPDATE presence SET until = ? + after WHERE tenant = ? AND usr = ?"},
+		{&q.renewJobPresence, "UPDATE presence SET until = ? + after WHERE id = ?"},
+		{&q.renewOwnerPresence, "UPDATE presence SET until = ? + after WHERE tenant = ? AND usr = ?"},
 		{&q.isAbandoned, "SELECT 1 FROM presence WHERE id = ? AND until <= ?"},
 		{&q.unfilledPresence, "SELECT id, policy FROM presence JOIN jobs USING (n, id) WHERE after = 0"},
 		{&q.fillPresence, "UPDATE presence SET after = ?, until = ? WHERE id = ?"},
 		{&q.insertWithFiles, "INSERT INTO with_files (n, id) VALUES (?,?)"},
 		{&q.deleteWithFiles, "DELETE FROM with_files WHERE n = ?"},
-		{&q.setMark, "INSERT OR REPLACE INTO running (n64, bits) VALUES (?,?)"},
-		{&q.deleteMark, "DELETE FROM running WHERE n64 = ?"},
-		{&q.mend, `UPDATE jobs SET state = ?, revision = ?, lane = NULL, due = NULL, queue_by = NULL, lease_until = NULL, finished = ?, expires = ?,
+		{&q.setRunningBits, "INSERT OR REPLACE INTO running (n64, bits) VALUES (?,?)"},
+		{&q.deleteRunningBits, "DELETE FROM running WHERE n64 = ?"},
+		{&q.repair, `UPDATE jobs SET state = ?, revision = ?, lane = NULL, due = NULL, queue_by = NULL, lease_until = NULL, finished = ?, expires = ?,
 			cursor = ?, out_bytes = ?, progress = ?, failure = ?, usage = NULL, policy = ?, extra = ? WHERE n = ?`},
 
 		{&q.job, "SELECT " + jobColumns + ", idem, deleted FROM jobs WHERE tenant = ? AND usr = ? AND id = ?"},
 		{&q.input, "SELECT body FROM inputs WHERE n = ?"},
-		{&q.next, "SELECT " + jobColumns + ", turn, idem FROM jobs WHERE queue = ? AND lane = ? ORDER BY turn, n LIMIT ?"},
+		{&q.nextReady, "SELECT " + jobColumns + ", turn, idem FROM jobs WHERE queue = ? AND lane = ? ORDER BY turn, n LIMIT ?"},
 		{&q.parked, "SELECT n, priority, id, revision, usr, extra FROM jobs WHERE queue = ? AND lane = ? ORDER BY turn, n LIMIT ?"},
 		{&q.firstSuspect, `SELECT n, priority, id, revision, key, tenant, run_at, usr, extra FROM jobs WHERE n =
 			(SELECT n FROM jobs WHERE queue = ? AND lane >= '!' AND lane < '"' ORDER BY run_at, n LIMIT 1)`},
 		{&q.due, "SELECT " + jobColumns + " FROM jobs WHERE due <= ? ORDER BY due LIMIT ?"},
 		{&q.expired, "SELECT " + jobColumns + " FROM jobs WHERE queue_by <= ? ORDER BY queue_by LIMIT ?"},
-		{&q.oldest, "SELECT n, tenant, usr, state, expires, idem, created, out_bytes, id, files, in_bytes, extra FROM jobs WHERE n > ? ORDER BY n LIMIT ?"},
-		{&q.weight, `SELECT coalesce((SELECT length(body) FROM inputs WHERE n = ?1), 0) + coalesce((SELECT length(body) FROM results WHERE n = ?1), 0)`},
+		{&q.pruneCandidates, "SELECT n, tenant, usr, state, expires, idem, created, out_bytes, id, files, in_bytes, extra FROM jobs WHERE n > ? ORDER BY n LIMIT ?"},
+		{&q.bodyBytes, `SELECT coalesce((SELECT length(body) FROM inputs WHERE n = ?1), 0) + coalesce((SELECT length(body) FROM results WHERE n = ?1), 0)`},
 		{&q.outputEnd, outputEndSQL},
 		{&q.text, textSQL},
-		{&q.spoken, "SELECT kind, data FROM output WHERE job = ? AND seq > ? AND kind <= 3 ORDER BY seq"},
+		{&q.attemptOutput, "SELECT kind, data FROM output WHERE job = ? AND seq > ? AND kind <= 3 ORDER BY seq"},
 
 		{&q.deleteJob, "DELETE FROM jobs WHERE n = ?"},
 		{&q.deleteInput, "DELETE FROM inputs WHERE n = ?"},
@@ -125,7 +125,7 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.insertDeleted, "INSERT OR REPLACE INTO deleted (id, tenant, usr, until) VALUES (?,?,?,?)"},
 		{&q.wasDeleted, "SELECT tenant, usr FROM deleted WHERE id = ?"},
 		{&q.oldDeleted, "SELECT id FROM deleted WHERE until <= ? ORDER BY until LIMIT ?"},
-		{&q.forget, "DELETE FROM deleted WHERE id = ?"},
+		{&q.deleteDeleted, "DELETE FROM deleted WHERE id = ?"},
 
 		{&q.record, "SELECT body FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id = ?"},
 		{&q.firstRecord, "SELECT body FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? ORDER BY id LIMIT 1"},
@@ -133,19 +133,19 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.deleteRecord, "DELETE FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id = ?"},
 		{&q.deleteRecords, "DELETE FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ?"},
 
-		{&q.apart, "SELECT apart FROM created"},
-		{&q.setApart, "UPDATE created SET apart = ?"},
-		{&q.lastBatch, "SELECT batch, last_job, last_tail FROM applied"},
-		{&q.setBatch, "UPDATE applied SET batch = ?, last_job = ?, last_tail = ?"},
-		{&q.changes, "SELECT total_changes()"},
+		{&q.loadIDSkew, "SELECT apart FROM created"},
+		{&q.setIDSkew, "UPDATE created SET apart = ?"},
+		{&q.loadApplied, "SELECT batch, last_job, last_tail FROM applied"},
+		{&q.saveApplied, "UPDATE applied SET batch = ?, last_job = ?, last_tail = ?"},
+		{&q.totalChanges, "SELECT total_changes()"},
 		{&q.pages, "PRAGMA page_count"},
 		{&q.restart, "PRAGMA wal_checkpoint(RESTART)"},
 		{&q.loadCounts, "SELECT name, scheduled, queued, parked, running, succeeded, failed, cancelled, expired, retried, waiting_bytes, paused FROM queues"},
 		{&q.saveCounts, `INSERT OR REPLACE INTO queues (name, scheduled, queued, parked, running, succeeded, failed, cancelled, expired, retried, waiting_bytes, paused)
 			VALUES (?,?,?,?,?,?,?,?,?,?,?,?)`},
-		{&q.loadMarks, "SELECT n64, bits FROM running"},
+		{&q.loadRunningBits, "SELECT n64, bits FROM running"},
 		{&q.runningRow, "SELECT " + jobColumns + ", lease, worker, lease_until, deleted, idem, lease_for, lease_used, process FROM jobs WHERE n = ? AND state = 4"},
-		{&q.loadLine, "SELECT queue, lane, turn, key, priority, run_at FROM jobs WHERE lane IS NOT NULL"},
+		{&q.loadReady, "SELECT queue, lane, turn, key, priority, run_at FROM jobs WHERE lane IS NOT NULL"},
 		{&q.loadDue, "SELECT queue, key, tenant FROM jobs WHERE due IS NOT NULL"},
 	} {
 		var err error

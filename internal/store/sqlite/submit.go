@@ -13,12 +13,12 @@ func (t *tx) submits(ops []*store.Submit) error {
 	for len(ops) > 0 {
 		n, apply := 1, t.submit
 		if ops[0].Group != nil {
-			n, apply = grouped(ops), t.submitChecked
+			n, apply = groupSize(ops), t.submitChecked
 			if err := t.checkGroup(ops[:n]); err != nil {
 				return err
 			}
 		}
-		if err := each(t, ops[:n], apply); err != nil {
+		if err := applyEach(t, ops[:n], apply); err != nil {
 			return err
 		}
 		ops = ops[n:]
@@ -28,8 +28,8 @@ func (t *tx) submits(ops []*store.Submit) error {
 
 func (t *tx) submit(op *store.Submit) error {
 	op.Err, op.Existing, op.Conflict = nil, nil, nil
-	q := t.name(op.Job.Queue)
-	if known, err := t.knownKey(op); known || err != nil {
+	q := t.namedQueue(op.Job.Queue)
+	if known, err := t.answerRepeatedSubmit(op); known || err != nil {
 		return err
 	}
 	a := arrival(op)
@@ -53,7 +53,7 @@ func (t *tx) create(op *store.Submit) error {
 
 // knownKey answers a submit that was made before: its token holds its job, or its
 // idempotency key was used.
-func (t *tx) knownKey(op *store.Submit) (bool, error) {
+func (t *tx) answerRepeatedSubmit(op *store.Submit) (bool, error) {
 	if !op.Token.IsZero() {
 		if id, held := t.tokens[op.Token]; held {
 			if id != op.Job.ID {
@@ -89,7 +89,7 @@ func (t *tx) knownKey(op *store.Submit) (bool, error) {
 		// Neither the job nor the promise is left: the key is free again.
 		return false, t.q.deleteIdempotent.text(o.Tenant).text(o.User).text(k.Key).run()
 	case hash != k.Hash:
-		op.Err = otherRequest()
+		op.Err = errKeyReused()
 	case r == nil || r.deleted:
 		op.Err = job.Errorf(job.NotFound, "the job that this idempotency key made has been deleted")
 	default:
@@ -98,15 +98,15 @@ func (t *tx) knownKey(op *store.Submit) (bool, error) {
 	return true, nil
 }
 
-func otherRequest() error {
+func errKeyReused() error {
 	return job.Errorf(job.IdempotencyMismatch, "this idempotency key was used before, for another request")
 }
 
 // insertJob writes the rows of a new job.
 func (t *tx) insertJob(op *store.Submit) error {
 	j := &op.Job
-	turn := t.place(op)
-	if err := t.keepApart(j); err != nil {
+	turn := t.placeNew(op)
+	if err := t.noteIDSkew(j); err != nil {
 		return err
 	}
 	x, err := encodeExtra(j)
@@ -117,21 +117,21 @@ func (t *tx) insertJob(op *store.Submit) error {
 	if op.Idempotency != nil {
 		idem = op.Idempotency.Key
 	}
-	t.lastJob++
-	n := t.lastJob
+	t.lastJobRow++
+	n := t.lastJobRow
 	if j.State == job.Running {
 		err = t.insertRunning(op, n, x, idem)
 	} else {
 		err = t.insertWaiting(j, n, turn, x, idem)
 	}
 	if j.Tally != "" {
-		t.tallyChange(tallyOf(j)).rows++
+		t.tallyChange(tallyKeyOf(j)).rows++
 	}
 	if err == nil && len(j.Files) > 0 {
 		err = t.q.insertWithFiles.int(n).id(&j.ID).run()
 	}
 	if err == nil {
-		err = t.mayBeAbandoned(j, n)
+		err = t.startAbandonTimeout(j, n)
 	}
 	if err != nil {
 		return err
@@ -148,9 +148,9 @@ func (t *tx) insertJob(op *store.Submit) error {
 // insertRunning writes the row of a job that is stored already leased.
 func (t *tx) insertRunning(op *store.Submit, n int64, extra []byte, idem string) error {
 	j, until := &op.Job, t.now.Add(op.LeaseFor)
-	t.hold(&held{
+	t.addRunning(&runningJob{
 		job: row{*j, n, len(j.Files)}, token: op.Token, worker: op.Worker, process: op.Process,
-		lasts: op.LeaseFor, until: until, began: t.now, used: op.InUse, idem: idem,
+		leaseFor: op.LeaseFor, leaseUntil: until, startedAt: t.now, leaseUsed: op.InUse, idem: idem,
 	})
 	return t.q.insertRunning.int(n).id(&j.ID).text(j.Owner.Tenant).text(j.Owner.User).text(j.Queue).text(j.Key).
 		int(int64(j.Priority)).int(int64(j.MaxAttempts)).time(t.now).token(&op.Token).orNull(op.Worker).time(until).
@@ -170,7 +170,7 @@ func (t *tx) insertWaiting(j *job.Job, n, turn int64, extra []byte, idem string)
 }
 
 // place sets a new job's state and times, and finds its turn.
-func (t *tx) place(op *store.Submit) (turn int64) {
+func (t *tx) placeNew(op *store.Submit) (turn int64) {
 	a := arrival(op)
 	op.Job.Create(t.queue(op.Job.Queue).FirstState(&a), op.Delay, t.now)
 	return t.count(&op.Job, 0)
@@ -198,7 +198,7 @@ func (t *tx) find(owner job.Owner, id job.ID) (*found, error) {
 		return nil
 	})
 	if err == nil && damage != nil {
-		err = t.mend(&f.job)
+		err = t.repair(&f.job)
 	}
 	return f, err
 }

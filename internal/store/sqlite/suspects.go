@@ -9,9 +9,9 @@ import (
 
 // suspectLane begins the lane of parked suspects, which wait for the one that runs to
 // end. Their tenant follows.
-const suspectLane = "!"
+const suspectLanePrefix = "!"
 
-func isSuspectLane(lane string) bool { return strings.HasPrefix(lane, suspectLane) }
+func isSuspectLane(lane string) bool { return strings.HasPrefix(lane, suspectLanePrefix) }
 
 // suspects are the jobs that were lost again, of which one runs at a time.
 //
@@ -29,7 +29,7 @@ type suspects struct {
 }
 
 // mayWait notes that a queue has a parked suspect.
-func (s *suspects) mayWait(queue string) {
+func (s *suspects) noteParked(queue string) {
 	for _, name := range s.queues {
 		if name == queue {
 			return
@@ -44,18 +44,18 @@ func (s *suspects) stuck() bool { return s.running == 0 && len(s.queues) > 0 }
 // parkSuspect parks a suspect until the one that runs has ended. It keeps the turn that
 // it had, if it had one.
 func (t *tx) parkSuspect(j *row, turn int64) error {
-	t.suspects.mayWait(j.Queue)
+	t.suspects.noteParked(j.Queue)
 	from := j.State
 	j.Line(job.Parked)
 	behind := t.count(&j.Job, from)
 	if turn == 0 {
 		turn = behind
 	}
-	return t.lined(j, suspectLane+j.Owner.Tenant, turn)
+	return t.saveReady(j, suspectLanePrefix+j.Owner.Tenant, turn)
 }
 
 // trySuspect queues the next parked suspect if none runs.
-func (t *tx) trySuspect() error {
+func (t *tx) queueSuspect() error {
 	s := &t.suspects
 	for s.stuck() {
 		queue := s.queues[0]
@@ -76,7 +76,7 @@ func (t *tx) trySuspect() error {
 func (t *tx) firstSuspect(queue string) (j *row, found bool, err error) {
 	found, err = t.q.firstSuspect.text(queue).first(func(c column) error {
 		j = &row{n: c.int(0), Job: job.Job{
-			ID: c.id(2), Owner: job.Owner{Tenant: c.text(5), User: c.text(7)}, Queue: queue, Key: c.text(4), Tally: tallyIn(c.bytes(8)),
+			ID: c.id(2), Owner: job.Owner{Tenant: c.text(5), User: c.text(7)}, Queue: queue, Key: c.text(4), Tally: decodeTally(c.bytes(8)),
 			State: job.Parked, Priority: int(c.int(1)), Revision: c.int(3), RunAt: c.time(6),
 		}}
 		return nil
@@ -87,8 +87,8 @@ func (t *tx) firstSuspect(queue string) (j *row, found bool, err error) {
 // unparkSuspect queues a parked suspect, or leaves it parked for its key.
 func (t *tx) unparkSuspect(j *row) error {
 	if t.readyState(&j.Job) == job.Queued {
-		return t.line(j, job.Queued)
+		return t.moveReady(j, job.Queued)
 	}
 	turn, _ := t.queue(j.Queue).Move(&j.Job, job.Parked)
-	return t.q.ready.int(int64(job.Parked)).int(j.Revision).text(lane(job.Parked, fairqueue.KeyOf(&j.Job))).int(turn).int(j.n).run()
+	return t.q.setReady.int(int64(job.Parked)).int(j.Revision).text(lane(job.Parked, fairqueue.KeyOf(&j.Job))).int(turn).int(j.n).run()
 }

@@ -20,13 +20,13 @@ type syncer struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	changed sync.Cond // tells of every change below
-	begun   uint64    // commits that readers may see already
-	rows    uint64    // the last of them that wrote side rows
-	written uint64    // commits whose frames are in the log: begun, or one less
-	synced  uint64    // commits that are on disk
-	syncing bool
-	err     error
+	changed        sync.Cond // tells of every change below
+	begun          uint64    // commits that readers may see already
+	lastRowsCommit uint64    // the last of them that wrote side rows
+	written        uint64    // commits whose frames are in the log: begun, or one less
+	synced         uint64    // commits that are on disk
+	syncing        bool
+	err            error
 }
 
 func openSyncer(path string, o Options) (*syncer, error) {
@@ -71,7 +71,7 @@ func (s *syncer) begin(rows bool) {
 	defer s.mu.Unlock()
 	s.begun++
 	if rows {
-		s.rows = s.begun
+		s.lastRowsCommit = s.begun
 	}
 }
 
@@ -101,7 +101,7 @@ func (s *syncer) seen() uint64 {
 func (s *syncer) seenRows() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.rows
+	return s.lastRowsCommit
 }
 
 // wait returns when the commit, and all before it, are on disk, or says that this

@@ -34,10 +34,10 @@ func syncDir(path string) error {
 // of times a second spends less on that than on threads that block: the runtime
 // wakes up every few microseconds to take the processor from them.
 type asyncSync struct {
-	kernel uintptr // the kernel's context
-	ended  *os.File
-	fd     uint32
-	event  uint32
+	kernel    uintptr // the kernel's context
+	eventFile *os.File
+	fd        uint32
+	event     uint32
 }
 
 // The kernel's words for it: linux/aio_abi.h.
@@ -76,9 +76,9 @@ func newAsyncSync(f *os.File) (*asyncSync, error) {
 		return nil, errno
 	}
 	a.event = uint32(event)
-	a.ended = os.NewFile(event, "eventfd")
+	a.eventFile = os.NewFile(event, "eventfd")
 	if _, _, errno := syscall.Syscall(syscall.SYS_IO_SETUP, 1, uintptr(unsafe.Pointer(&a.kernel)), 0); errno != 0 {
-		return nil, errors.Join(errno, a.ended.Close())
+		return nil, errors.Join(errno, a.eventFile.Close())
 	}
 	if err := a.sync(); err != nil { // older kernels offer it, and then refuse
 		return nil, errors.Join(err, a.close())
@@ -94,7 +94,7 @@ func (a *asyncSync) sync() error {
 		return errNotSubmitted
 	}
 	var count [8]byte
-	if _, err := a.ended.Read(count[:]); err != nil {
+	if _, err := a.eventFile.Read(count[:]); err != nil {
 		return err
 	}
 	var event ioEvent
@@ -115,5 +115,5 @@ func (a *asyncSync) sync() error {
 
 func (a *asyncSync) close() error {
 	_, _, _ = syscall.Syscall(syscall.SYS_IO_DESTROY, a.kernel, 0, 0)
-	return a.ended.Close()
+	return a.eventFile.Close()
 }

@@ -44,7 +44,7 @@ func TestSyncerServesEveryWaiter(t *testing.T) {
 
 // A sync that fails is told to all that wait, then and later: what is not on disk
 // may be lost.
-func TestAFailedSyncStays(t *testing.T) {
+func TestFailedSyncIsPermanent(t *testing.T) {
 	s, err := openSyncer(filepath.Join(t.TempDir(), "jobs.db"), Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +69,7 @@ func TestAFailedSyncStays(t *testing.T) {
 
 // Whoever reads side rows waits for the last commit that wrote some, and for none
 // after it.
-func TestRowsWaitForTheCommitThatWroteThem(t *testing.T) {
+func TestRowReadsWaitForLastRowCommit(t *testing.T) {
 	s := &syncer{}
 	s.changed.L = &s.mu
 	for i, c := range []struct {

@@ -12,15 +12,15 @@ const (
 	fullBlock = 256
 	// firstBlock is how many bytes a block has room for at first: many jobs say little,
 	// and thousands whose blocks grow step by step leave the memory in pieces.
-	firstBlock = 64
+	initialBlock = 64
 	// mostTail is how many bytes the tail may hold before the jobs that hold it up, by
 	// saying little, get a row of the log early.
-	mostTail = 8 << 20
+	maxTailBytes = 8 << 20
 	// A commit deletes rows of the tail that nobody needs any more when there are
 	// worthTrim of them, and no more than mostTrim.
-	worthTrim = 512
-	mostTrim  = 1024
-	tailRow   = 32 // bytes that a row costs besides its data, about
+	minTrim         = 512
+	maxTrim         = 1024
+	tailRowOverhead = 32 // bytes that a row costs besides its data, about
 )
 
 // tail is what running jobs have said and is not in their logs yet.
@@ -34,31 +34,31 @@ const (
 //
 // Owned by the commit.
 type tail struct {
-	last  int64  // the row that was written last, by any batch: no number is given twice
-	from  int64  // no row before it is left
-	bytes int64  // of all rows that were ever added
-	heads []head // jobs, by the first of their rows that is not void; some have gone
+	lastRow  int64          // the row that was written last, by any batch: no number is given twice
+	firstRow int64          // no row before it is left
+	bytes    int64          // of all rows that were ever added
+	starts   []pendingStart // jobs, by the first of their rows that is not void; some have gone
 }
 
 // head is the first row of a running job's that was not void when it was added.
-type head struct {
+type pendingStart struct {
 	job job.ID
 	row int64
 	at  int64 // bytes that were added before it
 }
 
 // add counts a row that was written, or read, after those before it.
-func (t *tail) add(h *held, row int64, size int) {
-	if h.firstAside == 0 {
-		h.firstAside = row
-		t.heads = append(t.heads, head{h.job.ID, row, t.bytes})
+func (t *tail) add(h *runningJob, row int64, size int) {
+	if h.firstTailRow == 0 {
+		h.firstTailRow = row
+		t.starts = append(t.starts, pendingStart{h.job.ID, row, t.bytes})
 	}
-	t.bytes += int64(size) + tailRow
+	t.bytes += int64(size) + tailRowOverhead
 }
 
 // small says whether entries are worth going to the tail first. A restart is not: the
 // log finds what an attempt said by it.
-func small(entries []job.Entry) bool {
+func fitsTail(entries []job.Entry) bool {
 	size := 0
 	for i := range entries {
 		size += len(entries[i].Data)
@@ -71,18 +71,18 @@ func small(entries []job.Entry) bool {
 
 // sayAside writes entries that follow to the tail, or, with what the job said there
 // before, into its log when that is worth a row.
-func (t *tx) sayAside(h *held, entries []job.Entry, p *job.Progress) error {
-	before := len(h.block)
-	h.block = appendBlock(roomy(h.block), entries)
-	h.said(entries, t.now)
-	h.progressAside = h.progressAside || p != nil
-	if len(h.block) >= fullBlock {
-		return t.intoLog(h)
+func (t *tx) appendToTail(h *runningJob, entries []job.Entry, p *job.Progress) error {
+	before := len(h.pending)
+	h.pending = appendBlock(growPending(h.pending), entries)
+	h.noteEntries(entries, t.now)
+	h.progressPending = h.progressPending || p != nil
+	if len(h.pending) >= fullBlock {
+		return t.flush(h)
 	}
-	added := h.block[before:]
-	t.tail.last++
-	t.tail.add(h, t.tail.last, len(added))
-	q := t.q.insertTail.int(t.tail.last).int(h.job.n).int(h.job.Cursor).int(h.job.OutputBytes)
+	added := h.pending[before:]
+	t.tail.lastRow++
+	t.tail.add(h, t.tail.lastRow, len(added))
+	q := t.q.insertTail.int(t.tail.lastRow).int(h.job.n).int(h.job.Cursor).int(h.job.OutputBytes)
 	if p == nil {
 		return q.null().blob(added).run()
 	}
@@ -90,10 +90,10 @@ func (t *tx) sayAside(h *held, entries []job.Entry, p *job.Progress) error {
 }
 
 // roomy gives a block that was begun the room of a full one.
-func roomy(block []byte) []byte {
+func growPending(block []byte) []byte {
 	switch {
 	case block == nil:
-		return make([]byte, 0, firstBlock)
+		return make([]byte, 0, initialBlock)
 	case cap(block) < fullBlock:
 		return append(make([]byte, 0, fullBlock), block...)
 	}
@@ -102,10 +102,10 @@ func roomy(block []byte) []byte {
 
 // sayInLog writes entries that follow into a job's log, which has all that it said
 // before.
-func (t *tx) sayInLog(h *held, entries []job.Entry) error {
+func (t *tx) appendToLog(h *runningJob, entries []job.Entry) error {
 	for i := range entries {
 		e := &entries[i]
-		h.said(entries[i:i+1], t.now)
+		h.noteEntries(entries[i:i+1], t.now)
 		err := t.q.insertOutput.int(h.job.n).int(e.Seq).int(int64(e.Attempt)).int(int64(e.Kind)).int(int64(e.Events)).int(h.job.OutputBytes).blob(e.Data).run()
 		if err != nil {
 			return err
@@ -116,108 +116,108 @@ func (t *tx) sayInLog(h *held, entries []job.Entry) error {
 
 // sayLast writes the entries that an attempt ends with into the log, with all that it
 // has in the tail.
-func (t *tx) sayLast(h *held, entries []job.Entry) error {
-	if !small(entries) {
-		if err := t.blockIntoLog(h); err != nil {
+func (t *tx) appendLast(h *runningJob, entries []job.Entry) error {
+	if !fitsTail(entries) {
+		if err := t.flushPending(h); err != nil {
 			return err
 		}
-		return t.sayInLog(h, entries)
+		return t.appendToLog(h, entries)
 	}
-	h.block = appendBlock(h.block, entries)
-	h.said(entries, t.now)
-	return t.blockIntoLog(h)
+	h.pending = appendBlock(h.pending, entries)
+	h.noteEntries(entries, t.now)
+	return t.flushPending(h)
 }
 
 // intoLog moves what a job, which goes on, has in the tail into its log and its row.
-func (t *tx) intoLog(h *held) error {
-	if h.progressAside {
+func (t *tx) flush(h *runningJob) error {
+	if h.progressPending {
 		if err := t.q.setProgress.bytes(encodeProgress(h.job.Progress)).int(h.job.n).run(); err != nil {
 			return err
 		}
 	}
-	return t.blockIntoLog(h)
+	return t.flushPending(h)
 }
 
 // blockIntoLog moves the entries that a job has in the tail into its log.
-func (t *tx) blockIntoLog(h *held) error {
-	if len(h.block) == 0 {
+func (t *tx) flushPending(h *runningJob) error {
+	if len(h.pending) == 0 {
 		return nil
 	}
-	err := t.q.insertOutput.int(h.job.n).int(h.job.Cursor).int(int64(h.job.Attempt)).int(kindBlock).int(0).int(h.job.OutputBytes).blob(h.block).run()
-	h.block, h.firstAside, h.progressAside = nil, 0, false // a reader may have the old block
+	err := t.q.insertOutput.int(h.job.n).int(h.job.Cursor).int(int64(h.job.Attempt)).int(kindBlock).int(0).int(h.job.OutputBytes).blob(h.pending).run()
+	h.pending, h.firstTailRow, h.progressPending = nil, 0, false // a reader may have the old block
 	return err
 }
 
 // trimTail deletes rows of the tail that are void, and makes some void when it has
 // become long.
 func (t *tx) trimTail() error {
-	first := t.oldestAside()
-	for ; first != nil && t.tail.bytes-first.at > mostTail; first = t.oldestAside() {
+	first := t.oldestPending()
+	for ; first != nil && t.tail.bytes-first.at > maxTailBytes; first = t.oldestPending() {
 		h := t.running[first.job]
-		t.tell(h)
-		if err := t.intoLog(h); err != nil {
+		t.publishLater(h)
+		if err := t.flush(h); err != nil {
 			return err
 		}
 	}
-	upTo := t.tail.last + 1
+	upTo := t.tail.lastRow + 1
 	if first != nil {
 		upTo = first.row
 	}
-	if upTo-t.tail.from < worthTrim {
+	if upTo-t.tail.firstRow < minTrim {
 		return nil
 	}
-	t.tail.from = min(upTo, t.tail.from+mostTrim)
-	return t.q.trimTail.int(t.tail.from).run()
+	t.tail.firstRow = min(upTo, t.tail.firstRow+maxTrim)
+	return t.q.trimTail.int(t.tail.firstRow).run()
 }
 
 // oldestAside is the head of all rows that are not void; nil when there is none.
-func (t *tx) oldestAside() *head {
-	for len(t.tail.heads) > 0 {
-		first := &t.tail.heads[0]
-		if h := t.running[first.job]; h != nil && h.firstAside == first.row {
+func (t *tx) oldestPending() *pendingStart {
+	for len(t.tail.starts) > 0 {
+		first := &t.tail.starts[0]
+		if h := t.running[first.job]; h != nil && h.firstTailRow == first.row {
 			return first
 		}
-		t.tail.heads = t.tail.heads[1:]
+		t.tail.starts = t.tail.starts[1:]
 	}
-	t.tail.heads = nil
+	t.tail.starts = nil
 	return nil
 }
 
 // loadTail takes what running jobs have in the tail into the memory. Rows whose
 // entries are in the log already are void.
 func (s *Store) loadTail() error {
-	jobs := make(map[int64]*held, len(s.running))
+	jobs := make(map[int64]*runningJob, len(s.running))
 	for _, h := range s.running {
 		jobs[h.job.n] = h
 	}
-	s.tail = tail{last: s.tail.last}
+	s.tail = tail{lastRow: s.tail.lastRow}
 	err := s.q.loadTail.each(func(c column) error {
 		row := c.int(0)
-		if s.tail.from == 0 {
-			s.tail.from = row
+		if s.tail.firstRow == 0 {
+			s.tail.firstRow = row
 		}
 		if h := jobs[c.int(1)]; h != nil && c.int(2) > h.job.Cursor {
-			if !s.loadAside(h, c) {
-				s.damaged = append(s.damaged, h.job.ID)
+			if !s.loadTailRow(h, c) {
+				s.damagedJobs = append(s.damagedJobs, h.job.ID)
 				delete(jobs, h.job.n)
 			}
 		}
 		return nil
 	})
-	if s.tail.from == 0 {
-		s.tail.from = s.tail.last + 1
+	if s.tail.firstRow == 0 {
+		s.tail.firstRow = s.tail.lastRow + 1
 	}
 	return err
 }
 
 // loadAside adds a row of the tail to what its job has said; it says whether the row
 // follows, and is whole.
-func (s *Store) loadAside(h *held, c column) (whole bool) {
+func (s *Store) loadTailRow(h *runningJob, c column) (ok bool) {
 	data := c.bytes(5)
 	n := int64(0)
 	err := eachEntry(data, func(e job.Entry) {
 		n++
-		h.loadedEntry(e.Kind)
+		h.noteLoadedEntry(e.Kind)
 	})
 	if err != nil || n == 0 || c.int(2) != h.job.Cursor+n {
 		return false
@@ -226,20 +226,20 @@ func (s *Store) loadAside(h *held, c column) (whole bool) {
 		return false
 	}
 	s.tail.add(h, c.int(0), len(data))
-	h.progressAside = h.progressAside || !c.stmt.ColumnIsNull(4)
-	h.block = append(h.block, data...)
-	h.job.Cursor, h.job.OutputBytes, h.used = c.int(2), c.int(3), true
+	h.progressPending = h.progressPending || !c.stmt.ColumnIsNull(4)
+	h.pending = append(h.pending, data...)
+	h.job.Cursor, h.job.OutputBytes, h.leaseUsed = c.int(2), c.int(3), true
 	return true
 }
 
 // said counts entries that follow.
-func (h *held) said(entries []job.Entry, now time.Time) {
+func (h *runningJob) noteEntries(entries []job.Entry, now time.Time) {
 	for i := range entries {
 		h.job.Cursor = entries[i].Seq
 		h.job.OutputBytes += int64(len(entries[i].Data))
 		h.hasOutput = h.hasOutput || entries[i].Kind.IsOutput()
 		if entries[i].Kind.BreaksSilence() {
-			h.heard = now
+			h.heardAt = now
 		}
 	}
 }

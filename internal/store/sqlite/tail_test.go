@@ -17,8 +17,8 @@ import (
 )
 
 // speaker is a running job that speaks, and what it has said.
-type speaker struct {
-	d        *damaging
+type producer struct {
+	d        *harness
 	lease    job.Lease
 	attempt  int
 	log      []job.Entry
@@ -26,15 +26,15 @@ type speaker struct {
 }
 
 // speaker submits a job that is leased at once.
-func (d *damaging) speaker() *speaker {
+func (d *harness) newProducer() *producer {
 	d.Helper()
 	token := job.NewToken()
 	id := d.submit(func(s *store.Submit) { s.Token, s.LeaseFor, s.Worker = token, time.Minute, "w" })
-	return &speaker{d: d, lease: job.Lease{Job: id, Token: token}, attempt: 1}
+	return &producer{d: d, lease: job.Lease{Job: id, Token: token}, attempt: 1}
 }
 
 // words are the entries that the job would say next.
-func (s *speaker) words(kind job.Kind, texts ...string) (entries []job.Entry) {
+func (s *producer) nextEntries(kind job.Kind, texts ...string) (entries []job.Entry) {
 	for i, text := range texts {
 		entries = append(entries, job.Entry{Seq: int64(len(s.log) + i + 1), Attempt: s.attempt, Kind: kind, Events: 1, Data: []byte(text)})
 	}
@@ -42,7 +42,7 @@ func (s *speaker) words(kind job.Kind, texts ...string) (entries []job.Entry) {
 }
 
 // append is an append that is to be committed.
-func (s *speaker) append(p *job.Progress, entries ...job.Entry) *store.Append {
+func (s *producer) appendOp(p *job.Progress, entries ...job.Entry) *store.Append {
 	s.log = append(s.log, entries...)
 	if p != nil {
 		s.progress = *p
@@ -50,30 +50,30 @@ func (s *speaker) append(p *job.Progress, entries ...job.Entry) *store.Append {
 	return &store.Append{Lease: s.lease, Entries: entries, Progress: p}
 }
 
-func (s *speaker) say(texts ...string) {
+func (s *producer) appendText(texts ...string) {
 	s.d.Helper()
-	op := s.append(nil, s.words(job.Text, texts...)...)
-	s.d.do(op)
+	op := s.appendOp(nil, s.nextEntries(job.Text, texts...)...)
+	s.d.apply(op)
 	if op.Err != nil {
 		s.d.Fatal(op.Err)
 	}
 }
 
-func (s *speaker) end(last ...job.Entry) {
+func (s *producer) finish(last ...job.Entry) {
 	s.d.Helper()
 	s.log = append(s.log, last...)
 	op := &store.Finish{Lease: s.lease, To: job.Succeeded, Entries: last}
-	s.d.do(op)
+	s.d.apply(op)
 	if op.Err != nil {
 		s.d.Fatal(op.Err)
 	}
 }
 
 // check holds what the store tells of the job to what it has said.
-func (s *speaker) check(tb rapid.TB, after int64, maxBytes int) {
+func (s *producer) check(tb rapid.TB, after int64, maxBytes int) {
 	tb.Helper()
 	ctx := s.d.Context()
-	j, entries, err := s.d.Output(ctx, someone, s.lease.Job, after, maxBytes)
+	j, entries, err := s.d.Output(ctx, testOwner, s.lease.Job, after, maxBytes)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -83,9 +83,9 @@ func (s *speaker) check(tb rapid.TB, after int64, maxBytes int) {
 	}
 	size := 0
 	for i := range entries {
-		size += entryCosts + len(entries[i].Data)
+		size += entryOverhead + len(entries[i].Data)
 	}
-	if len(entries) > 1 && size > maxBytes || len(entries) < len(want) && size+entryCosts+len(want[len(entries)].Data) <= maxBytes {
+	if len(entries) > 1 && size > maxBytes || len(entries) < len(want) && size+entryOverhead+len(want[len(entries)].Data) <= maxBytes {
 		tb.Fatalf("of %d entries %d were read, %d bytes, where %d are wanted", len(want), len(entries), size, maxBytes)
 	}
 	bytes, text := 0, ""
@@ -101,12 +101,12 @@ func (s *speaker) check(tb rapid.TB, after int64, maxBytes int) {
 	if j.Cursor != int64(len(s.log)) || j.OutputBytes != int64(bytes) || j.State == job.Running && j.Progress != s.progress {
 		tb.Fatalf("the job's cursor is %d, its bytes %d, its progress %v; want %d, %d, %v", j.Cursor, j.OutputBytes, j.Progress, len(s.log), bytes, s.progress)
 	}
-	if _, got, err := s.d.Text(ctx, someone, s.lease.Job, 1<<20); err != nil || got != text {
+	if _, got, err := s.d.Text(ctx, testOwner, s.lease.Job, 1<<20); err != nil || got != text {
 		tb.Fatalf("the text is %.100q, want %.100q: %v", got, text, err)
 	}
 }
 
-func (d *damaging) count(sql string) (n int64) {
+func (d *harness) count(sql string) (n int64) {
 	d.Helper()
 	q, err := prepare(d.conn, sql)
 	if err == nil {
@@ -120,16 +120,16 @@ func (d *damaging) count(sql string) (n int64) {
 
 // Whatever is said in whatever pieces, over attempts and openings: what is read is
 // what was said.
-func TestTheLogIsWhatWasSaid(t *testing.T) {
+func TestLogReturnsAppendedEntries(t *testing.T) {
 	checks := goflag.Lookup("rapid.checks")
 	if checks.Value.String() == checks.DefValue { // as many as asked for, or a few
 		_ = goflag.Set(checks.Name, "30")
 		defer func() { _ = goflag.Set(checks.Name, checks.DefValue) }()
 	}
 	rapid.Check(t, func(r *rapid.T) {
-		d := newDamaging(t)
+		d := newHarness(t)
 		defer func() { _ = d.Store.Close() }()
-		s := d.speaker()
+		s := d.newProducer()
 		r.Repeat(map[string]func(*rapid.T){
 			"": func(r *rapid.T) {
 				s.check(r, rapid.Int64Range(0, int64(len(s.log))).Draw(r, "after"), rapid.SampledFrom([]int{1, 300, 1 << 20}).Draw(r, "bytes"))
@@ -145,23 +145,23 @@ func TestTheLogIsWhatWasSaid(t *testing.T) {
 				if rapid.Bool().Draw(r, "progress") {
 					p = &job.Progress{Percent: float64(len(s.log) % 100), Status: "on"}
 				}
-				d.do(s.append(p, s.words(kind, texts...)...))
+				d.apply(s.appendOp(p, s.nextEntries(kind, texts...)...))
 			},
 			"try again": func(*rapid.T) {
-				d.do(&store.Finish{Lease: s.lease, To: job.Queued, Refund: true, Entries: s.append(nil, s.words(job.Text, "last")...).Entries})
-				claim := claimOf(1)
-				d.do(claim)
+				d.apply(&store.Finish{Lease: s.lease, To: job.Queued, Refund: true, Entries: s.appendOp(nil, s.nextEntries(job.Text, "last")...).Entries})
+				claim := newClaim(1)
+				d.apply(claim)
 				s.lease, s.progress = claim.Claimed[0].Lease(), job.Progress{}
 				s.attempt++
-				d.do(s.append(nil, append(s.words(job.Restart, ""), job.Entry{Seq: int64(len(s.log) + 2), Attempt: s.attempt, Kind: job.Text, Events: 1, Data: []byte("anew")})...))
+				d.apply(s.appendOp(nil, append(s.nextEntries(job.Restart, ""), job.Entry{Seq: int64(len(s.log) + 2), Attempt: s.attempt, Kind: job.Text, Events: 1, Data: []byte("anew")})...))
 			},
 			"open": func(*rapid.T) {
 				_ = d.Store.Close()
 				d.open()
 			},
-			"forget": func(*rapid.T) { d.Store.stale = true }, // as after a commit that failed
+			"forget": func(*rapid.T) { d.Store.staleMemory = true }, // as after a commit that failed
 		})
-		s.end(s.words(job.Text, "the", "end")...)
+		s.finish(s.nextEntries(job.Text, "the", "end")...)
 		s.check(r, 0, 1<<20)
 		if n := d.count("SELECT count(*) FROM output WHERE seq > (SELECT cursor FROM jobs)"); n != 0 {
 			r.Fatalf("%d rows of the log are past its end", n)
@@ -170,17 +170,17 @@ func TestTheLogIsWhatWasSaid(t *testing.T) {
 }
 
 // A word of each of many jobs is no row of a log, until it is worth one.
-func TestManyVoicesShareTheTail(t *testing.T) {
-	d := newDamaging(t)
-	var all []*speaker
+func TestManyJobsShareTail(t *testing.T) {
+	d := newHarness(t)
+	var all []*producer
 	for range 50 {
-		all = append(all, d.speaker())
+		all = append(all, d.newProducer())
 	}
 	const rounds, word = 8, 24
 	for i := range rounds {
 		b := store.NewBatch()
 		for _, s := range all {
-			b.Add(s.append(nil, s.words(job.Text, strings.Repeat(fmt.Sprint(i), word))...))
+			b.Add(s.appendOp(nil, s.nextEntries(job.Text, strings.Repeat(fmt.Sprint(i), word))...))
 		}
 		if err := store.Commit(t.Context(), d.Store, b); err != nil {
 			t.Fatal(err)
@@ -191,48 +191,48 @@ func TestManyVoicesShareTheTail(t *testing.T) {
 	}
 	for _, s := range all {
 		s.check(t, 3, 1<<20)
-		s.end(s.words(job.Text, "end")...)
+		s.finish(s.nextEntries(job.Text, "end")...)
 	}
 	if n := d.count("SELECT count(*) FROM output"); n != int64(len(all)) {
 		t.Errorf("what %d jobs said is %d rows", len(all), n)
 	}
-	if (&tx{Store: d.Store}).oldestAside() != nil || len(d.told.jobs) > 0 {
+	if (&tx{Store: d.Store}).oldestPending() != nil || len(d.tailViews.views) > 0 {
 		t.Error("jobs that have ended are remembered")
 	}
 }
 
 // Rows that nobody needs are deleted, in small pieces, while jobs speak.
-func TestTheTailIsTrimmed(t *testing.T) {
-	d := newDamaging(t)
-	s := d.speaker()
-	for range 3 * worthTrim {
-		s.say("x")
+func TestTailIsTrimmed(t *testing.T) {
+	d := newHarness(t)
+	s := d.newProducer()
+	for range 3 * minTrim {
+		s.appendText("x")
 	}
-	for range 8 * worthTrim {
-		s.say("some ten b")
+	for range 8 * minTrim {
+		s.appendText("some ten b")
 	}
-	if n := d.count("SELECT count(*) FROM tail"); n > 2*worthTrim {
+	if n := d.count("SELECT count(*) FROM tail"); n > 2*minTrim {
 		t.Errorf("the tail has %d rows, of which those of one block are needed", n)
 	}
 	s.check(t, 0, 1<<20)
 }
 
 // A job that says little does not hold up the rows of those that say much.
-func TestASlowSpeakerDoesNotHoldUpTheTail(t *testing.T) {
-	d := newDamaging(t)
-	slow, quick := d.speaker(), d.speaker()
-	d.do(slow.append(&job.Progress{Percent: 7}, slow.words(job.Text, "well")...))
-	for range 2 * worthTrim {
-		quick.say("word")
+func TestSlowJobDoesNotBlockTailTrim(t *testing.T) {
+	d := newHarness(t)
+	slow, quick := d.newProducer(), d.newProducer()
+	d.apply(slow.appendOp(&job.Progress{Percent: 7}, slow.nextEntries(job.Text, "well")...))
+	for range 2 * minTrim {
+		quick.appendText("word")
 	}
-	if d.tail.from != 1 {
+	if d.tail.firstRow != 1 {
 		t.Fatal("rows were deleted that are needed")
 	}
-	d.tail.bytes += mostTail
-	quick.say("word")
-	quick.say("word")
-	if d.tail.from <= worthTrim/2 {
-		t.Errorf("rows from %d on are kept, of %d", d.tail.from, d.tail.last)
+	d.tail.bytes += maxTailBytes
+	quick.appendText("word")
+	quick.appendText("word")
+	if d.tail.firstRow <= minTrim/2 {
+		t.Errorf("rows from %d on are kept, of %d", d.tail.firstRow, d.tail.lastRow)
 	}
 	slow.check(t, 0, 1<<20)
 	quick.check(t, 0, 1<<20)
@@ -240,13 +240,13 @@ func TestASlowSpeakerDoesNotHoldUpTheTail(t *testing.T) {
 	d.open()
 	slow.check(t, 0, 1<<20)
 	quick.check(t, 0, 1<<20)
-	slow.say("then")
-	slow.end()
+	slow.appendText("then")
+	slow.finish()
 	slow.check(t, 0, 1<<20)
 }
 
 // A job whose rows in the tail are damaged fails; what was whole can be read.
-func TestADamagedTailEndsItsJob(t *testing.T) {
+func TestDamagedTailFailsJob(t *testing.T) {
 	for name, sql := range map[string]string{
 		"its bytes are":  "UPDATE tail SET data = x'01' WHERE n = 2",
 		"it is missing":  "DELETE FROM tail WHERE n = 2",
@@ -255,31 +255,31 @@ func TestADamagedTailEndsItsJob(t *testing.T) {
 		"it has nothing": "UPDATE tail SET data = x'' WHERE n = 2",
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := newDamaging(t)
-			s, sound := d.speaker(), d.speaker()
+			d := newHarness(t)
+			s, sound := d.newProducer(), d.newProducer()
 			for range 3 {
-				s.say("word")
+				s.appendText("word")
 			}
-			sound.say("sound")
+			sound.appendText("sound")
 			if err := sqlitex.ExecuteTransient(d.conn, sql, nil); err != nil {
 				t.Fatal(err)
 			}
 			_ = d.Store.Close()
 			d.open()
-			d.failed(d.do(), s.lease.Job)
+			d.checkFailed(d.apply(), s.lease.Job)
 			s.log = s.log[:1]
 			s.check(t, 0, 1<<20)
 			sound.check(t, 0, 1<<20)
-			sound.end()
+			sound.finish()
 		})
 	}
 }
 
 // While a job speaks, every read sees a whole beginning of what it says, and never
 // less than the read before.
-func TestReadsWhileAJobSpeaks(t *testing.T) {
-	d := newDamaging(t)
-	s := d.speaker()
+func TestReadsDuringAppendsSeeWholePrefix(t *testing.T) {
+	d := newHarness(t)
+	s := d.newProducer()
 	stop := make(chan struct{})
 	var reading sync.WaitGroup
 	for range 2 {
@@ -291,7 +291,7 @@ func TestReadsWhileAJobSpeaks(t *testing.T) {
 					last = true
 				default:
 				}
-				j, entries, err := d.Output(d.Context(), someone, s.lease.Job, 0, 1<<20)
+				j, entries, err := d.Output(d.Context(), testOwner, s.lease.Job, 0, 1<<20)
 				if err != nil || j.Cursor < seen || int64(len(entries)) != j.Cursor {
 					t.Errorf("%d entries were read, the cursor is %d, and was %d: %v", len(entries), j.Cursor, seen, err)
 					return
@@ -307,7 +307,7 @@ func TestReadsWhileAJobSpeaks(t *testing.T) {
 		})
 	}
 	for i := range 1000 {
-		s.say(fmt.Sprint("word ", i+1))
+		s.appendText(fmt.Sprint("word ", i+1))
 	}
 	close(stop)
 	reading.Wait()

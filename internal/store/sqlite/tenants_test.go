@@ -20,8 +20,8 @@ const asBeforeTenants = `
 
 // Jobs that waited before keys belonged to tenants keep their order, each in the line
 // of its tenant.
-func TestWhatWaitedBeforeTenantsKeepsItsOrder(t *testing.T) {
-	a := newAged(t, Options{Unsynced: true})
+func TestTenantMigrationKeepsOrder(t *testing.T) {
+	a := newBulkStore(t, Options{Unsynced: true})
 	limits := map[string]job.Limits{"q": {KeyRunning: 2}}
 	want := map[string][]job.ID{}
 	b := store.NewBatch()
@@ -76,8 +76,8 @@ func TestWhatWaitedBeforeTenantsKeepsItsOrder(t *testing.T) {
 
 // The upgrade to lines of tenants reads the table of jobs twice and writes little.
 func BenchmarkUpgradeToTenants(b *testing.B) {
-	a := newAged(b, Options{Unsynced: true})
-	a.end(200_000, 100)
+	a := newBulkStore(b, Options{Unsynced: true})
+	a.addEnded(200_000, 100)
 	migration, err := migrations.ReadFile(filepath.Join("migrations", "0009_tenants.sql"))
 	if err != nil {
 		b.Fatal(err)

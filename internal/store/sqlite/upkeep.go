@@ -15,11 +15,11 @@ func (t *tx) due(op *store.Due) error {
 		return err
 	}
 	// Those that were there before those that become ready now.
-	followed, err := t.unparkFreed()
+	followed, err := t.unparkFreedKeys()
 	if err != nil {
 		return err
 	}
-	unparked, err := t.unparkAll(op.Limit)
+	unparked, err := t.unparkChangedLimits(op.Limit)
 	if err != nil {
 		return err
 	}
@@ -31,7 +31,7 @@ func (t *tx) due(op *store.Due) error {
 
 // expire ends waiting jobs past their queue time, and says how many it looked at.
 func (t *tx) expire(op *store.Due) (int, error) {
-	rows, n, err := t.readable(t.q.expired.time(t.now).int(int64(op.Limit)))
+	rows, n, err := t.readWaiting(t.q.expired.time(t.now).int(int64(op.Limit)))
 	for i := range rows {
 		if err != nil {
 			break
@@ -47,7 +47,7 @@ func (t *tx) expire(op *store.Due) (int, error) {
 // makeReady queues or parks the scheduled jobs whose time has come, and says how
 // many, and at how many it looked.
 func (t *tx) makeReady(limit int) (ready, late int, err error) {
-	rows, late, err := t.readable(t.q.due.time(t.now).int(int64(limit)))
+	rows, late, err := t.readWaiting(t.q.due.time(t.now).int(int64(limit)))
 	for i := range rows {
 		if err == nil {
 			err = t.makeOneReady(&rows[i])
@@ -60,7 +60,7 @@ func (t *tx) makeOneReady(j *row) error {
 	if t.suspects.running > 0 && j.Suspect() {
 		return t.parkSuspect(j, 0)
 	}
-	return t.line(j, t.readyState(&j.Job))
+	return t.moveReady(j, t.readyState(&j.Job))
 }
 
 // Counts returns the kept counts; see [store.Upkeep].
@@ -68,11 +68,11 @@ func (s *Store) Counts(context.Context) (map[string]job.Counts, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.refresh(); err != nil {
-		return nil, unreadable(s.notice(err))
+		return nil, unreadable(s.noteDamage(err))
 	}
 	counts := make(map[string]job.Counts, len(s.queues))
 	for name, q := range s.queues {
-		if q.kept {
+		if q.stored {
 			counts[name] = q.Counts
 		}
 	}
@@ -88,7 +88,7 @@ func (s *Store) NextDue(ctx context.Context) (ready, expires time.Time, err erro
 		_, err := r.nextExpiry.first(func(c column) error { expires = c.time(0); return nil })
 		return err
 	})
-	if now := s.Now(); s.stuck.Load() && (ready.IsZero() || ready.After(now)) {
+	if now := s.Now(); s.suspectStuck.Load() && (ready.IsZero() || ready.After(now)) {
 		ready = now
 	}
 	return ready, expires, err
@@ -96,5 +96,5 @@ func (s *Store) NextDue(ctx context.Context) (ready, expires time.Time, err erro
 
 // OldestQueued is since when the longest waiting job is ready; see [store.Upkeep].
 func (s *Store) OldestQueued(_ context.Context, queue string) (time.Time, error) {
-	return s.standings.oldest(queue), nil
+	return s.queueViews.oldest(queue), nil
 }

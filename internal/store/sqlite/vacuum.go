@@ -24,26 +24,26 @@ import (
 // under way. When there is nothing to give and nothing is written, nothing happens.
 type vacuum struct {
 	// Set once.
-	log  *slog.Logger
-	pace sync.Locker // held during a step; see try
-	try  func() bool // takes pace, unless a commit has it
-	conn *sqlite.Conn
-	look *query
-	told func(bytes int64) // that the log has grown
-	low  func() bool       // whether the disk is nearly full
-	room func() bool       // makes room in the log, if need be by what is held in reserve
+	log        *slog.Logger
+	commits    sync.Locker // held during a step; see try
+	tryCommits func() bool // takes pace, unless a commit has it
+	conn       *sqlite.Conn
+	countFree  *query
+	logGrew    func(bytes int64) // that the log has grown
+	lowSpace   func() bool       // whether the disk is nearly full
+	freeLog    func() bool       // makes room in the log, if need be by what is held in reserve
 
-	sound func() bool // whether the file can be trusted: else it stays as it is
+	trusted func() bool // whether the file can be trusted: else it stays as it is
 
 	work chan struct{}
 	quit chan struct{}
 	done sync.WaitGroup
 
 	// Owned by run.
-	window  window
-	hurry   bool  // the disk was nearly full at the last look
-	step    int64 // pages of the next step
-	failing bool  // the last step failed, and that was said
+	window    window
+	hurry     bool  // the disk was nearly full at the last look
+	stepPages int64 // pages of the next step
+	failing   bool  // the last step failed, and that was said
 }
 
 const (
@@ -52,42 +52,42 @@ const (
 	stepEvery   = 50 * time.Millisecond // between two steps
 	stepTime    = 2 * time.Millisecond  // what a step should take
 	firstStep   = 16                    // pages
-	mostStep    = 256
+	maxStep     = 256
 )
 
 // window is how many pages were free at the last looks.
 type window struct {
-	looks []int64
-	pages int64 // of the whole file, at the last look
+	samples []int64
+	pages   int64 // of the whole file, at the last look
 }
 
 // add adds a look.
 func (w *window) add(free, pages int64) {
-	w.looks, w.pages = append(w.looks, free), pages
-	if len(w.looks) > freeWindow {
-		w.looks = w.looks[1:]
+	w.samples, w.pages = append(w.samples, free), pages
+	if len(w.samples) > freeWindow {
+		w.samples = w.samples[1:]
 	}
 }
 
 // spare is how many pages nothing needed during the window, beyond the reserve: a
 // tenth of the file, and no less than a fixed size.
 func (w *window) spare() int64 {
-	if len(w.looks) < freeWindow {
+	if len(w.samples) < freeWindow {
 		return 0
 	}
-	least := w.looks[0]
-	for _, free := range w.looks {
-		least = min(least, free)
+	minFree := w.samples[0]
+	for _, free := range w.samples {
+		minFree = min(minFree, free)
 	}
-	return max(least-max(freeReserve, w.pages/10), 0)
+	return max(minFree-max(freeReserve, w.pages/10), 0)
 }
 
 // free is how many pages were free at the last look.
 func (w *window) free() int64 {
-	if len(w.looks) == 0 {
+	if len(w.samples) == 0 {
 		return 0
 	}
-	return max(w.looks[len(w.looks)-1], 0)
+	return max(w.samples[len(w.samples)-1], 0)
 }
 
 // spare is how many pages are to be given back.
@@ -99,22 +99,22 @@ func (v *vacuum) spare() int64 {
 }
 
 // gave notes that pages were given back: that they are gone says nothing of need.
-func (w *window) gave(n int64) {
-	for i := range w.looks {
-		w.looks[i] -= n
+func (w *window) removed(n int64) {
+	for i := range w.samples {
+		w.samples[i] -= n
 	}
 	w.pages -= n
 }
 
 func (s *Store) startVacuum(log *slog.Logger) error {
-	look, err := prepare(s.conn, "SELECT freelist_count, page_count FROM pragma_freelist_count(), pragma_page_count()")
+	countFree, err := prepare(s.conn, "SELECT freelist_count, page_count FROM pragma_freelist_count(), pragma_page_count()")
 	if err != nil {
 		return err
 	}
 	s.vacuum = &vacuum{
-		log: log, pace: &s.mu, try: s.mu.TryLock, conn: s.conn, look: look, told: s.keeper.wrote, sound: s.sound,
-		low: s.space.low, room: func() bool { return s.restartLog() || s.space.give() && s.restartLog() },
-		work: make(chan struct{}, 1), quit: make(chan struct{}), step: firstStep,
+		log: log, commits: &s.mu, tryCommits: s.mu.TryLock, conn: s.conn, countFree: countFree, logGrew: s.checkpointer.wrote, trusted: s.trusted,
+		lowSpace: s.space.low, freeLog: func() bool { return s.restartLog() || s.space.shrinkReserve() && s.restartLog() },
+		work: make(chan struct{}, 1), quit: make(chan struct{}), stepPages: firstStep,
 	}
 	s.vacuum.done.Go(s.vacuum.run)
 	return nil
@@ -122,25 +122,25 @@ func (s *Store) startVacuum(log *slog.Logger) error {
 
 // remember keeps the names of the batches that were applied last. Of a batch that changed
 // nothing none is kept: at rest nothing is written.
-func (t *tx) remember(b *store.Batch) error {
+func (t *tx) saveBatchID(b *store.Batch) error {
 	var now int64
-	if _, err := t.q.changes.first(func(c column) error { now = c.int(0); return nil }); err != nil {
+	if _, err := t.q.totalChanges.first(func(c column) error { now = c.int(0); return nil }); err != nil {
 		return err
 	}
-	t.wrote = now != t.changes
-	t.changes = now
+	t.wrote = now != t.totalChanges
+	t.totalChanges = now
 	if !t.wrote {
 		return nil
 	}
-	t.changes++
-	return t.q.setBatch.blob(t.recent.with(b.ID)).int(t.lastJob).int(t.tail.last).run()
+	t.totalChanges++
+	return t.q.saveApplied.blob(t.recent.encodeWith(b.ID)).int(t.lastJobRow).int(t.tail.lastRow).run()
 }
 
 // behind tells who works behind the commits that something was written.
-func (s *Store) behind(b *store.Batch) {
-	size := weight(b)
-	s.space.grown.Add(size)
-	s.keeper.wrote(size)
+func (s *Store) notifyBackground(b *store.Batch) {
+	size := batchBytes(b)
+	s.space.writtenSince.Add(size)
+	s.checkpointer.wrote(size)
 	s.vacuum.wrote()
 }
 
@@ -167,7 +167,7 @@ func (v *vacuum) run() {
 		case <-v.work:
 		}
 		for quiet := 0; quiet < freeWindow || v.spare() > 0 && !v.failing; quiet++ {
-			if !v.rest(time.Second) {
+			if !v.wait(time.Second) {
 				return
 			}
 			select {
@@ -175,34 +175,34 @@ func (v *vacuum) run() {
 				quiet = 0
 			default:
 			}
-			v.tell(v.second())
+			v.report(v.runSecond())
 		}
 	}
 }
 
 // second looks, and gives back for about a second what there is to spare.
-func (v *vacuum) second() error {
-	err := v.count()
+func (v *vacuum) runSecond() error {
+	err := v.sample()
 	for began := time.Now(); err == nil && v.spare() > 0 && time.Since(began) < time.Second; {
-		if !v.rest(stepEvery) {
+		if !v.wait(stepEvery) {
 			return nil
 		}
-		err = v.give()
+		err = v.freeStep()
 	}
 	return err
 }
 
 // count looks how many pages are free.
-func (v *vacuum) count() error {
-	v.pace.Lock()
-	defer v.pace.Unlock()
-	if low := v.low(); low != v.hurry {
+func (v *vacuum) sample() error {
+	v.commits.Lock()
+	defer v.commits.Unlock()
+	if low := v.lowSpace(); low != v.hurry {
 		v.hurry = low
-		if err := v.boundLog(); err != nil {
+		if err := v.limitLog(); err != nil {
 			return err
 		}
 	}
-	_, err := v.look.first(func(c column) error {
+	_, err := v.countFree.first(func(c column) error {
 		v.window.add(c.int(0), c.int(1))
 		return nil
 	})
@@ -211,16 +211,16 @@ func (v *vacuum) count() error {
 
 // boundLog bounds the size that the log keeps: on a disk that is nearly full others
 // need the room.
-func (v *vacuum) boundLog() error {
-	most := mostLog
+func (v *vacuum) limitLog() error {
+	limit := maxLogBytes
 	if v.hurry {
-		most = longLog * pageSize
+		limit = longLogFrames * pageSize
 	}
-	return sqlitex.ExecuteTransient(v.conn, fmt.Sprintf("PRAGMA journal_size_limit = %d", most), nil)
+	return sqlitex.ExecuteTransient(v.conn, fmt.Sprintf("PRAGMA journal_size_limit = %d", limit), nil)
 }
 
 // rest leaves time to others. It is false when it is time to end.
-func (v *vacuum) rest(d time.Duration) bool {
+func (v *vacuum) wait(d time.Duration) bool {
 	select {
 	case <-v.quit:
 		return false
@@ -231,34 +231,34 @@ func (v *vacuum) rest(d time.Duration) bool {
 
 // give gives back some pages, unless a commit is under way, and learns how many
 // take how long.
-func (v *vacuum) give() error {
-	if !v.try() {
+func (v *vacuum) freeStep() error {
+	if !v.tryCommits() {
 		return nil
 	}
-	defer v.pace.Unlock()
-	if !v.sound() {
-		return errUnsound
+	defer v.commits.Unlock()
+	if !v.trusted() {
+		return errUntrusted
 	}
-	n := min(v.step, v.spare())
+	n := min(v.stepPages, v.spare())
 	began := time.Now()
 	vacuum := fmt.Sprintf("PRAGMA incremental_vacuum(%d)", n)
 	err := sqlitex.ExecuteTransient(v.conn, vacuum, nil)
-	if noRoom(err) && v.room() {
+	if diskFull(err) && v.freeLog() {
 		err = sqlitex.ExecuteTransient(v.conn, vacuum, nil)
 	}
 	if err != nil {
 		return err
 	}
 	took := max(time.Since(began), time.Microsecond)
-	v.step = min(max(int64(float64(n)*float64(stepTime)/float64(took)), 1), 2*v.step, mostStep)
-	v.window.gave(n)
-	v.told(int64(n) * pageSize)
+	v.stepPages = min(max(int64(float64(n)*float64(stepTime)/float64(took)), 1), 2*v.stepPages, maxStep)
+	v.window.removed(n)
+	v.logGrew(int64(n) * pageSize)
 	return nil
 }
 
 // tell says once that it fails.
-func (v *vacuum) tell(err error) {
-	if err != nil && !v.failing && !errors.Is(err, errUnsound) {
+func (v *vacuum) report(err error) {
+	if err != nil && !v.failing && !errors.Is(err, errUntrusted) {
 		v.log.Error("the database cannot give back the pages that it does not need; it is tried again", "error", err)
 	}
 	v.failing = err != nil

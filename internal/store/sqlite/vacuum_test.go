@@ -9,15 +9,15 @@ import (
 )
 
 // still stops who works behind the commits, so that a test makes their steps.
-func (a *aged) still() {
+func (a *bulkStore) stopBackground() {
 	a.vacuum.stop()
 	a.vacuum.quit = make(chan struct{})
-	close(a.keeper.quit)
-	a.keeper.done.Wait()
-	a.keeper.quit = make(chan struct{})
+	close(a.checkpointer.quit)
+	a.checkpointer.done.Wait()
+	a.checkpointer.quit = make(chan struct{})
 }
 
-func (a *aged) prune() {
+func (a *bulkStore) pruneAll() {
 	a.tb.Helper()
 	a.now = a.now.Add(2 * time.Hour)
 	b := store.NewBatch()
@@ -25,9 +25,9 @@ func (a *aged) prune() {
 	a.commit(b)
 }
 
-func (a *aged) file() int64 {
+func (a *bulkStore) checkpointedSize() int64 {
 	a.tb.Helper()
-	if err := a.keeper.checkpoint(); err != nil {
+	if err := a.checkpointer.checkpoint(); err != nil {
 		a.tb.Fatal(err)
 	}
 	info, err := os.Stat(a.path)
@@ -37,37 +37,37 @@ func (a *aged) file() int64 {
 	return info.Size()
 }
 
-func TestAFileShrinksOnceWhatItHeldIsGone(t *testing.T) {
-	a := newAged(t, Options{Unsynced: true})
-	a.still()
-	a.end(1000, 20_000)
-	full := a.file()
-	a.prune()
+func TestVacuumShrinksFile(t *testing.T) {
+	a := newBulkStore(t, Options{Unsynced: true})
+	a.stopBackground()
+	a.addEnded(1000, 20_000)
+	full := a.checkpointedSize()
+	a.pruneAll()
 	for range freeWindow {
 		if a.vacuum.window.spare() > 0 {
 			t.Fatal("pages are given back before it is known that nothing needs them")
 		}
-		if err := a.vacuum.count(); err != nil {
+		if err := a.vacuum.sample(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	steps := 0
 	for ; a.vacuum.window.spare() > 0; steps++ {
-		if err := a.vacuum.give(); err != nil {
+		if err := a.vacuum.freeStep(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if size := a.file(); size > full/2 || size < freeReserve*pageSize/2 {
+	if size := a.checkpointedSize(); size > full/2 || size < freeReserve*pageSize/2 {
 		t.Errorf("of %d bytes %d are left after %d steps", full, size, steps)
 	}
 	if steps < 3 {
 		t.Errorf("it was all given back in %d steps", steps)
 	}
-	a.end(10, 20_000) // and it is sound
+	a.addEnded(10, 20_000) // and it is sound
 }
 
 // Pages that are used again from time to time are kept.
-func TestPagesThatAreNeededAgainAreKept(t *testing.T) {
+func TestVacuumKeepsPagesUsedAgain(t *testing.T) {
 	w := window{}
 	for i := range int64(2*freeWindow + 1) {
 		free := int64(100_000)
@@ -85,29 +85,29 @@ func TestPagesThatAreNeededAgainAreKept(t *testing.T) {
 }
 
 // At rest nothing is written: neither by the vacuum nor by anyone else.
-func TestAtRestNothingIsWritten(t *testing.T) {
-	a := newAged(t, Options{Unsynced: true})
-	a.still()
-	a.end(100, 20_000)
-	a.prune()
-	a.file()
-	before := a.state()
+func TestIdleStoreWritesNothing(t *testing.T) {
+	a := newBulkStore(t, Options{Unsynced: true})
+	a.stopBackground()
+	a.addEnded(100, 20_000)
+	a.pruneAll()
+	a.checkpointedSize()
+	before := a.fileTimes()
 	for range 3 * freeWindow {
-		if err := a.vacuum.second(); err != nil {
+		if err := a.vacuum.runSecond(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	idle := store.NewBatch()
 	idle.Prunes = []*store.Prune{{Limit: 100}}
 	a.commit(idle)
-	a.file()
-	if after := a.state(); after != before {
+	a.checkpointedSize()
+	if after := a.fileTimes(); after != before {
 		t.Errorf("the files were %s, and are %s", before, after)
 	}
 }
 
 // state is what the files look like from outside.
-func (a *aged) state() (s string) {
+func (a *bulkStore) fileTimes() (s string) {
 	for _, name := range []string{a.path, a.path + "-wal"} {
 		info, err := os.Stat(name)
 		if err != nil {

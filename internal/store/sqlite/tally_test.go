@@ -8,22 +8,22 @@ import (
 )
 
 // A batch may make the only job of a tally at an end, and delete it.
-func TestATallyThatOneBatchMakesAndEmptiesIsNotKept(t *testing.T) {
-	d := newDamaging(t)
+func TestTallyCreatedAndEmptiedInOneBatchIsRemoved(t *testing.T) {
+	d := newHarness(t)
 	made := job.NewID()
 	d.reopenWith(func(e store.End) store.Follow {
 		if len(e.Job.Refs) == 0 {
 			return store.Follow{}
 		}
-		return store.Follow{Jobs: []*store.Submit{{Job: job.Job{ID: made, Owner: someone, Queue: "q", Priority: 5, MaxAttempts: 1, Tally: "t"}}}}
+		return store.Follow{Jobs: []*store.Submit{{Job: job.Job{ID: made, Owner: testOwner, Queue: "q", Priority: 5, MaxAttempts: 1, Tally: "t"}}}}
 	})
 	_, lease := d.running(func(s *store.Submit) { s.Job.Refs = []string{"r"} })
-	del := &store.Delete{Owner: someone, ID: made}
-	d.do(&store.Finish{Lease: lease, To: job.Succeeded}, del)
+	del := &store.Delete{Owner: testOwner, ID: made}
+	d.apply(&store.Finish{Lease: lease, To: job.Succeeded}, del)
 	if del.Err != nil {
 		t.Fatal(del.Err)
 	}
-	n, err := d.Tally(d.Context(), someone, "t")
+	n, err := d.Tally(d.Context(), testOwner, "t")
 	if err != nil || n != (job.Counts{}) {
 		t.Errorf("the tally is %+v, %v", n, err)
 	}

@@ -10,7 +10,7 @@ import (
 
 // follow stores what follows from a job's end, or from a retry that takes the end back:
 // the one path of all ends.
-func (t *tx) follow(j *row, result *job.Result) error {
+func (t *tx) applyAtEnd(j *row, result *job.Result) error {
 	if t.atEnd == nil || len(j.Refs) == 0 && j.Tally == "" {
 		return nil
 	}
@@ -22,31 +22,31 @@ func (t *tx) follow(j *row, result *job.Result) error {
 		}
 	}
 	end.Text = func(limit int) string {
-		text, err := readText(t.q.text, j.n, aside{}, limit)
+		text, err := readText(t.q.text, j.n, tailView{}, limit)
 		readable(err)
 		return text
 	}
 	end.Entries = func(limit int) []job.Entry {
-		log := &portion{left: limit}
-		readable(readEntries(t.q.output, j.n, aside{}, log))
+		log := &outputPage{bytesLeft: limit}
+		readable(readEntries(t.q.output, j.n, tailView{}, log))
 		return log.entries
 	}
 	if j.Tally != "" {
-		counts, err := t.tallied(tallyOf(&j.Job))
+		counts, err := t.readTallyInBatch(tallyKeyOf(&j.Job))
 		if err != nil {
 			return err
 		}
 		end.Tally = &counts
 	}
-	f := t.atEnd(end)
+	after := t.atEnd(end)
 	if failed != nil {
 		return failed
 	}
-	_, refusal, err := t.checkRows(f.Rows)
+	_, refusal, err := t.checkRows(after.Rows)
 	if refusal == nil && err == nil {
-		err = t.putRows(f.Rows)
+		err = t.putRows(after.Rows)
 	}
-	for _, op := range f.Jobs {
+	for _, op := range after.Jobs {
 		if err == nil {
 			err = t.makeJob(op)
 		}
@@ -76,12 +76,12 @@ func firstError(a, b error) error {
 }
 
 // tally names a group of jobs that is counted.
-type tally struct {
+type tallyKey struct {
 	owner job.Owner
 	name  string
 }
 
-func tallyOf(j *job.Job) tally { return tally{j.Owner, j.Tally} }
+func tallyKeyOf(j *job.Job) tallyKey { return tallyKey{j.Owner, j.Tally} }
 
 // tallyChange is what a batch adds to a tally.
 type tallyChange struct {
@@ -91,11 +91,11 @@ type tallyChange struct {
 }
 
 // tallyChange is what the batch has added to the job's tally so far, to be added to.
-func (t *tx) tallyChange(of tally) *tallyChange {
+func (t *tx) tallyChange(of tallyKey) *tallyChange {
 	c := t.tallies[of]
 	if c == nil {
 		if t.tallies == nil {
-			t.tallies = map[tally]*tallyChange{}
+			t.tallies = map[tallyKey]*tallyChange{}
 		}
 		c = &tallyChange{}
 		t.tallies[of] = c
@@ -104,7 +104,7 @@ func (t *tx) tallyChange(of tally) *tallyChange {
 }
 
 // tallied is a tally's counts after what the batch has done so far.
-func (t *tx) tallied(of tally) (job.Counts, error) {
+func (t *tx) readTallyInBatch(of tallyKey) (job.Counts, error) {
 	c, err := readTally(t.q.tally, of)
 	if d := t.tallies[of]; d != nil {
 		c = addCounts(c, d.Counts)
@@ -121,7 +121,7 @@ func (t *tx) saveTallies() error {
 			int(c.Scheduled).int(c.Queued).int(c.Parked).int(c.Running).
 			int(c.Succeeded).int(c.Failed).int(c.Cancelled).int(c.Expired).int(c.Retried).int(c.WaitingBytes).run()
 		if err == nil && d.removed {
-			err = t.q.dropTally.text(of.owner.Tenant).text(of.owner.User).text(of.name).run()
+			err = t.q.deleteEmptyTally.text(of.owner.Tenant).text(of.owner.User).text(of.name).run()
 		}
 		if err != nil {
 			return err
@@ -147,7 +147,7 @@ func addCounts(a, b job.Counts) job.Counts {
 const tallySQL = `SELECT scheduled, queued, parked, running, succeeded, failed, cancelled, expired, retried, waiting_bytes
 	FROM tallies WHERE tenant = ? AND usr = ? AND name = ?`
 
-func readTally(q *query, of tally) (n job.Counts, err error) {
+func readTally(q *query, of tallyKey) (n job.Counts, err error) {
 	_, err = q.text(of.owner.Tenant).text(of.owner.User).text(of.name).first(func(c column) error {
 		n = job.Counts{
 			Scheduled: c.int(0), Queued: c.int(1), Parked: c.int(2), Running: c.int(3), Succeeded: c.int(4),
@@ -161,7 +161,7 @@ func readTally(q *query, of tally) (n job.Counts, err error) {
 // Tally counts the jobs of a tally; see [store.Records].
 func (s *Store) Tally(ctx context.Context, owner job.Owner, name string) (n job.Counts, err error) {
 	err = s.read(ctx, func(r *reader) error {
-		n, err = readTally(r.tally, tally{owner, name})
+		n, err = readTally(r.tally, tallyKey{owner, name})
 		return err
 	})
 	return n, err

@@ -8,61 +8,61 @@ import (
 
 // told is what readers know of what running jobs have in the tail: that part of it which
 // is committed.
-type told struct {
-	mu   sync.Mutex
-	jobs map[job.ID]aside // guarded by mu
+type tailViews struct {
+	mu    sync.Mutex
+	views map[job.ID]tailView // guarded by mu
 }
 
 // aside is what a running job has said, at some commit. A read that asks for it before
 // its own moment finds in the log whatever has left the block since.
-type aside struct {
+type tailView struct {
 	block         []byte // never written to again
 	cursor, total int64
 	progress      job.Progress
 }
 
-func (t *told) of(id job.ID) aside {
+func (t *tailViews) view(id job.ID) tailView {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.jobs[id]
+	return t.views[id]
 }
 
 // tell notes that readers are to be told anew of a job, once the batch is committed.
-func (t *tx) tell(h *held) {
-	h.spoke = true
-	t.spoken = append(t.spoken, h)
+func (t *tx) publishLater(h *runningJob) {
+	h.published = true
+	t.toPublish = append(t.toPublish, h)
 }
 
 // tellAll tells readers what the batch, which is committed, has changed.
-func (t *tx) tellAll() {
-	if len(t.spoken) == 0 {
+func (t *tx) publish() {
+	if len(t.toPublish) == 0 {
 		return
 	}
-	t.told.mu.Lock()
-	defer t.told.mu.Unlock()
-	for _, h := range t.spoken {
+	t.tailViews.mu.Lock()
+	defer t.tailViews.mu.Unlock()
+	for _, h := range t.toPublish {
 		if t.running[h.job.ID] == h {
-			t.told.jobs[h.job.ID] = h.aside()
+			t.tailViews.views[h.job.ID] = h.tailView()
 		} else {
-			delete(t.told.jobs, h.job.ID)
+			delete(t.tailViews.views, h.job.ID)
 		}
 	}
 }
 
 // tellLoaded tells readers of everything, after an opening or a commit that failed.
-func (s *Store) tellLoaded() {
-	jobs := map[job.ID]aside{}
+func (s *Store) publishLoaded() {
+	jobs := map[job.ID]tailView{}
 	for id, h := range s.running {
-		if len(h.block) > 0 {
-			h.spoke = true
-			jobs[id] = h.aside()
+		if len(h.pending) > 0 {
+			h.published = true
+			jobs[id] = h.tailView()
 		}
 	}
-	s.told.mu.Lock()
-	defer s.told.mu.Unlock()
-	s.told.jobs = jobs
+	s.tailViews.mu.Lock()
+	defer s.tailViews.mu.Unlock()
+	s.tailViews.views = jobs
 }
 
-func (h *held) aside() aside {
-	return aside{h.block, h.job.Cursor, h.job.OutputBytes, h.job.Progress}
+func (h *runningJob) tailView() tailView {
+	return tailView{h.pending, h.job.Cursor, h.job.OutputBytes, h.job.Progress}
 }
