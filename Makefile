@@ -1,25 +1,24 @@
-# Everything here works on a machine that has only Go, git and make; what a target
-# needs beyond that it installs, or says in a sentence how to.
+# What each target needs beyond Go, git and make, it installs (test-all) or names in a sentence.
 
-GO          ?= go
-STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.1
-# So many inputs of each parser, or a duration: but a machine that has other things to do
-# may fail when a time is over, with "context deadline exceeded" (go.dev/issue/75804).
-FUZZTIME    ?= 10000x
-# A package's tests are over in a minute or two: this is for a machine that is many times
-# slower, and ends what hangs.
-PATIENCE    := -timeout 45m
-ROUNDS      ?= 20
-ARGS        ?=
-# The database is C translated by a program: to watch it for races too takes four times
-# as long, and what matters is how we call it.
-UNWATCHED   := -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false
+GO         ?= go
+LINTER     := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+RELEASER   := github.com/goreleaser/goreleaser/v2@v2.15.1
+# A number of inputs for each parser (10000x), or a duration. On a busy machine a duration can
+# fail with "context deadline exceeded" (go.dev/issue/75804).
+FUZZTIME   ?= 10000x
+# A package's tests take a minute or two. This bound is for a slow machine, and ends what hangs.
+TIMEOUT    := -timeout 45m
+ROUNDS     ?= 20
+ARGS       ?=
+# SQLite is C translated to Go. The race detector would take four times as long in it, and the
+# mistakes that we look for are in how we call it.
+UNWATCHED  := -gcflags=modernc.org/sqlite/lib=-race=false -gcflags=modernc.org/libc=-race=false
 
 .DEFAULT_GOAL := help
-.PHONY: help build serve test race fuzz bench benchmarks crash lint fetch needs ci
+.PHONY: help build serve check test test-all race fuzz bench benchmarks crash lint fetch needs compiler release release-snapshot ci
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build bin/meanwhile
 	$(GO) build -trimpath -o bin/meanwhile ./cmd/meanwhile
@@ -27,39 +26,53 @@ build: ## Build bin/meanwhile
 serve: ## Run the server; ARGS="--listen 127.0.0.1:9000" for flags
 	$(GO) run ./cmd/meanwhile serve $(ARGS)
 
-test: needs ## Run every test
-	$(GO) test $(PATIENCE) ./...
+check: lint compiler ## Before a commit: format, vet, lint, imports, short tests with the race detector
+	CGO_ENABLED=1 $(GO) test -short -race $(UNWATCHED) $(TIMEOUT) ./...
 
-race: needs ## Run every test with the race detector; needs a C compiler
-	CGO_ENABLED=1 $(GO) test -race $(UNWATCHED) $(PATIENCE) ./...
+test: ## Run the tests that need only Go; tests of the examples skip where their programs are missing
+	$(GO) test $(TIMEOUT) ./...
 
-fuzz: ## Fuzz every parser, FUZZTIME each: so many inputs (10000x), or so long (5m)
+test-all: needs ## Run every test; as root it first installs curl, tesseract, PHP and Chromium with apt
+	$(GO) test $(TIMEOUT) ./...
+
+race: needs compiler ## Run every test with the race detector
+	CGO_ENABLED=1 $(GO) test -race $(UNWATCHED) $(TIMEOUT) ./...
+
+fuzz: ## Fuzz every parser, FUZZTIME each: a number of inputs (10000x) or a duration (5m)
 	@grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed 's,/[^/]*:func , ,' | sort | \
-	while read -r room target; do \
-		echo "$(GO) test $$room -fuzz $$target -fuzztime $(FUZZTIME)"; \
-		$(GO) test "$$room" -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x || exit 1; \
+	while read -r package target; do \
+		echo "$(GO) test $$package -fuzz $$target -fuzztime $(FUZZTIME)"; \
+		$(GO) test "$$package" -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x || exit 1; \
 	done
 
-bench: ## Measure what README quotes; ARGS="throughput" for one of them
+bench: ## Measure the figures of docs/performance.md; ARGS="throughput" for one of them
 	$(GO) run ./cmd/meanwhile bench $(ARGS)
 
 benchmarks: ## Run every Go benchmark once, to see that it still runs
-	$(GO) test $(PATIENCE) -run '^$$' -bench . -benchtime 1x ./...
+	$(GO) test $(TIMEOUT) -run '^$$' -bench . -benchtime 1x ./...
 
-crash: ## Kill the server with kill -9 under load, ROUNDS times (20), and check what it promised
+crash: ## Kill the server with kill -9 under load, ROUNDS times (20), and check its promises
 	$(GO) run ./internal/crash -rounds $(ROUNDS) $(ARGS)
 
-lint: ## Check the formatting, and look for mistakes
-	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "not gofmt:" $$unformatted; exit 1; }
+lint: ## Check the format, and look for mistakes: gofmt, vet, staticcheck and others
 	$(GO) vet ./...
-	$(GO) run $(STATICCHECK) ./...
+	$(GO) run $(LINTER) run
+
+release-snapshot: ## Try a release: binaries, checksums and SBOMs in dist/, nothing published
+	$(GO) run $(RELEASER) release --snapshot --clean
+
+release: ## Publish the tag that is checked out
+	$(GO) run $(RELEASER) release --clean
 
 fetch: # what everything is built from, and with
 	$(GO) mod download
-	$(GO) run $(STATICCHECK) -version
+	$(GO) run $(LINTER) version
 
-needs: # what the tests need beyond Go
+needs: # what the tests of the examples run
 	@examples/needs
+
+compiler: # what the race detector needs
+	@command -v cc >/dev/null || { echo "the race detector needs a C compiler: sudo apt-get install gcc libc6-dev" >&2; exit 1; }
 
 ci: ## Run all that a change must pass
 	.ci/run
