@@ -15,7 +15,7 @@ func (e *Engine) Cancel(ctx context.Context, owner job.Owner, id job.ID) (Snapsh
 		return Snapshot{}, err
 	}
 	op := &store.Cancel{Owner: owner, ID: id}
-	if err := e.urgent(ctx, op); err != nil {
+	if err := e.doUrgent(ctx, op); err != nil {
 		return Snapshot{}, err
 	}
 	if op.Err != nil {
@@ -24,8 +24,8 @@ func (e *Engine) Cancel(ctx context.Context, owner job.Owner, id job.ID) (Snapsh
 	return e.snapshotAfter(ctx, &op.Job), nil
 }
 
-func (e *Engine) urgent(ctx context.Context, op any) error {
-	return e.do(ctx, &pending{lane: laneUrgent, bytes: opBytes, op: op})
+func (e *Engine) doUrgent(ctx context.Context, op any) error {
+	return e.do(ctx, &pendingOp{lane: laneUrgent, bytes: opBytes, op: op})
 }
 
 // cancelled tells the worker of a running job, or the watchers of one that ended.
@@ -35,22 +35,22 @@ func (e *Engine) cancelled(op *store.Cancel) {
 	case op.Ended:
 		e.publish(&op.Job)
 	case op.Job.State == job.Running:
-		e.stopWork(op.ID, op.Job)
+		e.cancelRunning(op.ID, op.Job)
 		e.publish(&op.Job)
 	}
 }
 
 // stopWork orders whoever runs a job to cancel it.
-func (e *Engine) stopWork(id job.ID, after job.Job) {
+func (e *Engine) cancelRunning(id job.ID, after job.Job) {
 	e.mu.Lock()
-	h := e.live[id]
+	local := e.leases[id]
 	var lease job.Lease
-	if h != nil {
-		h.job.CancelRequestedAt = after.CancelRequestedAt
-		lease = job.Lease{Job: id, Token: h.token}
+	if local != nil {
+		local.job.CancelRequestedAt = after.CancelRequestedAt
+		lease = job.Lease{Job: id, Token: local.token}
 	}
 	e.mu.Unlock()
-	if h != nil {
+	if local != nil {
 		e.order(lease, job.OrderCancel)
 	}
 }
@@ -58,7 +58,7 @@ func (e *Engine) stopWork(id job.ID, after job.Job) {
 // Retry queues a failed, cancelled or expired job again.
 func (e *Engine) Retry(ctx context.Context, owner job.Owner, id job.ID) (Snapshot, error) {
 	op := &store.Retry{Owner: owner, ID: id}
-	if err := e.urgent(ctx, op); err != nil {
+	if err := e.doUrgent(ctx, op); err != nil {
 		return Snapshot{}, err
 	}
 	if op.Err != nil {
@@ -70,7 +70,7 @@ func (e *Engine) Retry(ctx context.Context, owner job.Owner, id job.ID) (Snapsho
 // Delete removes a job with all it left; a running one is cancelled first.
 func (e *Engine) Delete(ctx context.Context, owner job.Owner, id job.ID) error {
 	op := &store.Delete{Owner: owner, ID: id}
-	if err := e.urgent(ctx, op); err != nil {
+	if err := e.doUrgent(ctx, op); err != nil {
 		return err
 	}
 	return op.Err
@@ -82,14 +82,14 @@ func (e *Engine) deleted(op *store.Delete) {
 		return
 	}
 	if op.Running {
-		e.stopWork(op.ID, job.Job{CancelRequestedAt: e.store.Now()})
+		e.cancelRunning(op.ID, job.Job{CancelRequestedAt: e.store.Now()})
 	}
-	e.lookAgain(op.ID)
+	e.notifyReread(op.ID)
 }
 
 // lookAgain tells watchers that the job has changed in a way that only the store
 // knows.
-func (e *Engine) lookAgain(id job.ID) {
+func (e *Engine) notifyReread(id job.ID) {
 	e.hub.Publish(id, watch.Event{Job: &job.Job{ID: id}})
 }
 
@@ -100,13 +100,13 @@ func (e *Engine) retried(op *store.Retry) {
 		return
 	}
 	e.publish(&op.Job)
-	e.awaits(&op.Job)
+	e.scheduleSweep(&op.Job)
 }
 
 // Write stores side rows that belong to no job. Conflicts are as in Submit.
 func (e *Engine) Write(ctx context.Context, rows ...store.Row) error {
 	op := &store.Write{Rows: rows}
-	if err := e.urgent(ctx, op); err != nil {
+	if err := e.doUrgent(ctx, op); err != nil {
 		return err
 	}
 	return withConflict(op.Err, op.Conflict)

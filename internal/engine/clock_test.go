@@ -18,7 +18,7 @@ func TestAClockThatJumpsTakesNoLease(t *testing.T) {
 
 func jumps(t *testing.T, by time.Duration) {
 	w := newSwept(t, time.Hour) // renewals would have to be accepted for so long
-	w.sweeper.healthy = time.Now().Add(-2 * time.Hour)
+	w.sweeper.healthySince = time.Now().Add(-2 * time.Hour)
 	id := w.submit(Request{})
 	c := <-w.jobs
 	w.clock.pass(by)
@@ -29,15 +29,15 @@ func jumps(t *testing.T, by time.Duration) {
 	if err := w.Renew(t.Context(), []job.Lease{c.Lease()})[0]; err != nil {
 		t.Fatal(err)
 	}
-	w.sweeper.healthy = time.Now().Add(-2 * time.Hour)
+	w.sweeper.healthySince = time.Now().Add(-2 * time.Hour)
 	w.clock.pass(29 * time.Second)
-	w.sweeper.clock = w.sweeper.drift() // that much has really passed
+	w.sweeper.lastDrift = w.sweeper.drift() // that much has really passed
 	w.sweep()
 	if len(w.orders) > 0 {
 		t.Fatal("a renewed lease was taken before its time")
 	}
 	w.clock.pass(2 * time.Second)
-	w.sweeper.clock = w.sweeper.drift()
+	w.sweeper.lastDrift = w.sweeper.drift()
 	w.sweep()
 	if o := <-w.orders; o != job.OrderLost {
 		t.Fatalf("the silent worker was ordered %v", o)

@@ -10,16 +10,16 @@ import (
 
 // slowCommit is how long a commit, or a read of the sweep, may take. One that takes
 // longer says that the disk, or the whole machine, stood still.
-const slowCommit = time.Second
+const maxCommitTime = time.Second
 
 // refuseEvery is how often what waits is looked at while a commit is slow.
-const refuseEvery = slowCommit / 4
+const slowCheckInterval = maxCommitTime / 4
 
 // commits are those under way: handed to the store and not yet on disk.
 type commits struct {
 	// Set once.
-	stuck func() // called again and again while the oldest commit is slow
-	epoch time.Time
+	onSlow func() // called again and again while the oldest commit is slow
+	epoch  time.Time
 
 	oldest atomic.Int64 // when the oldest began, after the epoch; 0 while none is under way
 
@@ -31,7 +31,7 @@ type commits struct {
 }
 
 func newCommits(stuck func()) *commits {
-	return &commits{stuck: stuck, epoch: time.Now().Add(-time.Nanosecond)}
+	return &commits{onSlow: stuck, epoch: time.Now().Add(-time.Nanosecond)}
 }
 
 // begin notes that a commit begins.
@@ -39,16 +39,16 @@ func (c *commits) begin(at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.began = append(c.began, at)
-	c.noteLocked()
+	c.updateOldestLocked()
 	if c.armed { // one timer a second, however many commits
 		return
 	}
 	c.armed = true
 	if c.timer == nil {
-		c.timer = time.AfterFunc(slowCommit, c.look)
+		c.timer = time.AfterFunc(maxCommitTime, c.check)
 		return
 	}
-	c.timer.Reset(slowCommit)
+	c.timer.Reset(maxCommitTime)
 }
 
 // end notes that the oldest commit is over.
@@ -56,10 +56,10 @@ func (c *commits) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.began = append(c.began[:0], c.began[1:]...)
-	c.noteLocked()
+	c.updateOldestLocked()
 }
 
-func (c *commits) noteLocked() {
+func (c *commits) updateOldestLocked() {
 	if len(c.began) == 0 {
 		c.oldest.Store(0)
 		return
@@ -70,18 +70,18 @@ func (c *commits) noteLocked() {
 // slow says that the oldest commit under way is slow.
 func (c *commits) slow() bool {
 	oldest := c.oldest.Load()
-	return oldest > 0 && time.Since(c.epoch)-time.Duration(oldest) >= slowCommit
+	return oldest > 0 && time.Since(c.epoch)-time.Duration(oldest) >= maxCommitTime
 }
 
 // look is called by the timer.
-func (c *commits) look() {
+func (c *commits) check() {
 	if c.slow() {
-		c.stuck()
+		c.onSlow()
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.armed = len(c.began) > 0; c.armed {
-		c.timer.Reset(max(refuseEvery, time.Until(c.began[0].Add(slowCommit))))
+		c.timer.Reset(max(slowCheckInterval, time.Until(c.began[0].Add(maxCommitTime))))
 	}
 }
 
@@ -89,26 +89,26 @@ func (c *commits) look() {
 // Nothing of it was handed to the store. What was handed to it waits for its outcome,
 // however long that takes: until then nobody knows whether it is stored.
 func (e *Engine) refuseWaiting() {
-	for _, p := range e.lanes.takeGrowth() {
+	for _, p := range e.lanes.removeGrowth() {
 		p.err = unwritable(nil)
-		e.countOut(p.submits, p.to)
+		e.releaseSubmits(p.submits, p.consumers)
 		p.answer()
 	}
 }
 
 // takeGrowth removes and returns what only adds to the disk; see refuseGrowth.
-func (l *lanes) takeGrowth() (ops []*pending) {
+func (l *lanes) removeGrowth() (ops []*pendingOp) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for lane := range l.waiting {
 		kept := l.waiting[lane][:0]
 		for _, p := range l.waiting[lane] {
-			if !p.grows() {
+			if !p.isGrowth() {
 				kept = append(kept, p)
 				continue
 			}
 			ops = append(ops, p)
-			l.tookLocked(p)
+			l.uncountLocked(p)
 		}
 		clear(l.waiting[lane][len(kept):])
 		l.waiting[lane] = kept
@@ -117,7 +117,7 @@ func (l *lanes) takeGrowth() (ops []*pending) {
 }
 
 // grows says whether an op only adds to the disk.
-func (p *pending) grows() bool {
+func (p *pendingOp) isGrowth() bool {
 	switch p.op.(type) {
 	case *store.Write, *store.Retry:
 		return true

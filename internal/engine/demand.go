@@ -11,7 +11,7 @@ import (
 
 // mostClaimed bounds the jobs that one claim leases: their inputs are read while
 // everyone waits for the commit.
-const mostClaimed = 256
+const maxClaim = 256
 
 // queue is a queue and who serves it here.
 type queue struct {
@@ -20,23 +20,23 @@ type queue struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	counts   job.Counts // a hint: of the last commit that named the queue, or read since
-	commits  int        // how many commits gave counts
-	fewer    bool       // by it fewer are queued than were known before
-	dry      bool       // a claim got less than it asked for although more are queued; no news of the queue came since
-	asked    int        // submits on their way that are ready at once and assigned to no worker
-	delayed  int        // submits on their way that become ready later
-	asking   int64      // bytes of submits on their way
-	claiming int        // slots for which jobs are being claimed
-	servers  []*server  // in turn: the first that has a free slot gets the next job
-	pace     pace
+	counts         job.Counts  // a hint: of the last commit that named the queue, or read since
+	commits        int         // how many commits gave counts
+	queuedShrank   bool        // by it fewer are queued than were known before
+	claimFellShort bool        // a claim got less than it asked for although more are queued; no news of the queue came since
+	readySubmits   int         // submits on their way that are ready at once and assigned to no worker
+	delayedSubmits int         // submits on their way that become ready later
+	pendingBytes   int64       // bytes of submits on their way
+	claiming       int         // slots for which jobs are being claimed
+	consumers      []*consumer // in turn: the first that has a free slot gets the next job
+	estimator      estimator
 }
 
 // server is a worker that serves a queue: the demand that commits are matched with.
-type server struct {
+type consumer struct {
 	job.Worker
-	q    *queue
-	gone bool // guarded by q.mu: it takes no more jobs
+	q       *queue
+	stopped bool // guarded by q.mu: it takes no more jobs
 	// free slots; guarded by q.mu. Below zero while a slot was filled whose finish then did
 	// not apply.
 	free int
@@ -46,17 +46,17 @@ type server struct {
 // that were delivered stay with the worker.
 func (e *Engine) Consume(w job.Worker) (stop func()) {
 	q := e.queues[w.Queue]
-	s := &server{Worker: w, q: q, free: w.Slots}
+	c := &consumer{Worker: w, q: q, free: w.Slots}
 	q.mu.Lock()
-	q.servers = append(q.servers, s)
-	q.dry = false
+	q.consumers = append(q.consumers, c)
+	q.claimFellShort = false
 	q.mu.Unlock()
-	e.lanes.ring()
+	e.lanes.signal()
 	return func() {
 		q.mu.Lock()
 		defer q.mu.Unlock()
-		s.gone = true
-		q.servers = slices.DeleteFunc(q.servers, func(other *server) bool { return other == s })
+		c.stopped = true
+		q.consumers = slices.DeleteFunc(q.consumers, func(other *consumer) bool { return other == c })
 	}
 }
 
@@ -64,7 +64,7 @@ func (e *Engine) Consume(w job.Worker) (stop func()) {
 func (q *queue) setCounts(c job.Counts) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.fewer, q.dry = c.Queued < q.counts.Queued, false
+	q.queuedShrank, q.claimFellShort = c.Queued < q.counts.Queued, false
 	q.counts = c
 	q.commits++
 }
@@ -73,82 +73,82 @@ func (q *queue) setCounts(c job.Counts) {
 // for and the counts do not explain it, other processes may be about to take what is
 // queued. Then the queue has no demand until a commit or a read gives new counts. Without
 // that the loop would claim in vain as fast as it can.
-func (s *server) claimed(op *store.Claim, got int) {
-	s.q.mu.Lock()
-	defer s.q.mu.Unlock()
-	s.q.claiming -= len(op.Tokens)
-	if got < len(op.Tokens) && s.q.counts.Queued > 0 && !s.q.fewer && !s.q.heldLocked(0) {
-		s.q.dry = true
+func (c *consumer) releaseUnclaimed(op *store.Claim, got int) {
+	c.q.mu.Lock()
+	defer c.q.mu.Unlock()
+	c.q.claiming -= len(op.Tokens)
+	if got < len(op.Tokens) && c.q.counts.Queued > 0 && !c.q.queuedShrank && !c.q.blockedLocked(0) {
+		c.q.claimFellShort = true
 	}
-	s.free += len(op.Tokens) - got
+	c.free += len(op.Tokens) - got
 }
 
 // release frees slots of a server.
-func (s *server) release(n int) {
-	s.q.mu.Lock()
-	defer s.q.mu.Unlock()
-	s.free += n
+func (c *consumer) release(n int) {
+	c.q.mu.Lock()
+	defer c.q.mu.Unlock()
+	c.free += n
 }
 
 // assign gives a submit to a worker with a free slot, when no other job of the queue waits:
 // it will be stored already leased. Nil when it has to queue.
-func (e *Engine) assign(op *store.Submit) *server {
+func (e *Engine) assign(op *store.Submit) *consumer {
 	q := e.queues[op.Job.Queue]
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if op.Delay > 0 || q.counts.Queued > 0 || q.heldLocked(0) {
+	if op.Delay > 0 || q.counts.Queued > 0 || q.blockedLocked(0) {
 		return nil
 	}
-	for i, s := range q.servers {
-		if s.free <= 0 {
+	for i, c := range q.consumers {
+		if c.free <= 0 {
 			continue
 		}
-		s.free--
-		q.asked--  // it does not wait
-		if i > 0 { // those without a free slot go to the back
-			q.servers = append(slices.Clone(q.servers[i:]), q.servers[:i]...)
+		c.free--
+		q.readySubmits-- // it does not wait
+		if i > 0 {       // those without a free slot go to the back
+			q.consumers = append(slices.Clone(q.consumers[i:]), q.consumers[:i]...)
 		}
-		op.Token, op.Worker, op.LeaseFor = job.NewToken(), s.Name, op.Job.Policy.Timeouts.Lease
+		op.Token, op.Worker, op.LeaseFor = job.NewToken(), c.Name, op.Job.Policy.Timeouts.Lease
 		op.Process, op.InUse = q.process, true
-		return s
+		return c
 	}
 	return nil
 }
 
 // claims asks for jobs for every free slot of the queue, if there may be any once
 // the batch is applied.
-func (q *queue) claims(b *store.Batch) (list []claim) {
+func (q *queue) makeClaims(b *store.Batch) (list []claim) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.heldLocked(len(b.Finishes)) || q.dry && b.Len() == 0 {
+	if q.blockedLocked(len(b.Finishes)) || q.claimFellShort && b.Len() == 0 {
 		return nil
 	}
-	ready := int(q.counts.Queued) + q.madeReady(b)
-	for _, s := range q.servers {
-		n := min(s.free, ready, mostClaimed)
+	ready := int(q.counts.Queued) + q.maxMadeReady(b)
+	for _, c := range q.consumers {
+		n := min(c.free, ready, maxClaim)
 		if n <= 0 {
 			continue
 		}
 		ready -= n
-		s.free -= n
+		c.free -= n
 		q.claiming += n
-		op := &store.Claim{Queue: q.Name, Worker: s.Name, Process: q.process, InUse: true, Tokens: make([]job.Token, n)}
+		op := &store.Claim{Queue: q.Name, Worker: c.Name, Process: q.process, InUse: true, Tokens: make([]job.Token, n)}
 		for i := range op.Tokens {
 			op.Tokens[i] = job.NewToken()
 		}
-		list = append(list, claim{op: op, to: s})
+		list = append(list, claim{op: op, consumer: c})
 	}
 	return list
 }
 
 // usableLocked is how many slots would take a queued job at once.
-func (q *queue) usableLocked() int {
-	if q.heldLocked(0) {
+func (q *queue) availableSlotsLocked() int {
+	if q.blockedLocked(0) {
 		return 0
 	}
 	free := q.claiming
-	for _, s := range q.servers {
-		free += s.free
+	for _, c := range q.consumers {
+		free += c.free
 	}
 	if q.MaxRunning > 0 {
 		free = min(free, q.MaxRunning-int(q.counts.Running))
@@ -158,12 +158,12 @@ func (q *queue) usableLocked() int {
 
 // heldLocked says that the queue gives no jobs to workers for now: it is paused, or
 // has as many running as it may, even when so many of them are about to end.
-func (q *queue) heldLocked(ending int) bool {
+func (q *queue) blockedLocked(ending int) bool {
 	return q.counts.Paused || q.MaxRunning > 0 && q.counts.Running-int64(ending) >= int64(q.MaxRunning)
 }
 
 // madeReady is how many jobs the batch may make ready, at most.
-func (q *queue) madeReady(b *store.Batch) int {
+func (q *queue) maxMadeReady(b *store.Batch) int {
 	n := 0
 	for _, s := range b.Submits {
 		if s.Job.Queue == q.Name && s.Token.IsZero() && s.Delay == 0 {
@@ -185,11 +185,11 @@ func (q *queue) madeReady(b *store.Batch) int {
 }
 
 // moreReady says whether a free slot and a queued job wait for each other.
-func (e *Engine) moreReady() bool {
+func (e *Engine) needsClaim() bool {
 	for _, name := range e.names {
 		q := e.queues[name]
 		q.mu.Lock()
-		more := q.counts.Queued > 0 && !q.dry && !q.heldLocked(0) && slices.ContainsFunc(q.servers, func(s *server) bool { return s.free > 0 })
+		more := q.counts.Queued > 0 && !q.claimFellShort && !q.blockedLocked(0) && slices.ContainsFunc(q.consumers, func(c *consumer) bool { return c.free > 0 })
 		q.mu.Unlock()
 		if more {
 			return true
@@ -202,105 +202,105 @@ func (e *Engine) moreReady() bool {
 // batch can fill it. Once: a lease that was lost has freed it already.
 func (e *Engine) freeSlot(l job.Lease) {
 	e.mu.Lock()
-	h := e.live[l.Job]
-	free := h != nil && h.token == l.Token && !h.freed
+	local := e.leases[l.Job]
+	free := local != nil && local.token == l.Token && !local.slotFreed
 	if free {
-		h.freed = true
+		local.slotFreed = true
 	}
 	e.mu.Unlock()
 	if free {
-		h.to.release(1)
+		local.consumer.release(1)
 	}
 }
 
 // letGo takes a lease out of those that workers here hold, and frees its slot unless its
 // own finish has done so. Nil when no worker here holds it.
-func (e *Engine) letGo(l job.Lease) *live {
+func (e *Engine) dropLease(l job.Lease) *localLease {
 	e.mu.Lock()
-	h := e.live[l.Job]
-	if h == nil || h.token != l.Token {
+	local := e.leases[l.Job]
+	if local == nil || local.token != l.Token {
 		e.mu.Unlock()
 		return nil
 	}
-	delete(e.live, l.Job)
-	free := !h.freed
-	h.freed = true
+	delete(e.leases, l.Job)
+	free := !local.slotFreed
+	local.slotFreed = true
 	e.mu.Unlock()
 	if free {
-		h.to.release(1)
-		e.lanes.ring() // whatever made it free, no batch of ours fills it
+		local.consumer.release(1)
+		e.lanes.signal() // whatever made it free, no batch of ours fills it
 	}
-	return h
+	return local
 }
 
 // lease is the lease that the worker holds.
-func (h *live) lease() job.Lease { return job.Lease{Job: h.job.ID, Token: h.token} }
+func (local *localLease) lease() job.Lease { return job.Lease{Job: local.job.ID, Token: local.token} }
 
 // order tells the worker what to do.
-func (s *server) order(l job.Lease, o job.Order) {
-	if s.Order != nil {
-		s.Order(l, o)
+func (c *consumer) order(l job.Lease, o job.Order) {
+	if c.Order != nil {
+		c.Order(l, o)
 	}
 }
 
 // retakeSlots takes back the slots of finishes that did not apply although the lease is
 // held, or of a batch that was not applied: their workers still have the jobs. What was
 // claimed for such a slot meanwhile is handed back when it is to be delivered.
-func (e *Engine) retakeSlots(ops []*pending, applied bool) {
+func (e *Engine) reoccupySlots(ops []*pendingOp, applied bool) {
 	for _, p := range ops {
 		f, ok := p.op.(*store.Finish)
 		refused := ok && f.Err != nil && job.CodeOf(f.Err) != job.LeaseLost
-		if ok && !p.taken && (refused || !applied) {
-			e.retakeSlot(f.Lease)
+		if ok && !p.swept && (refused || !applied) {
+			e.reoccupySlot(f.Lease)
 		}
 	}
 }
 
-func (e *Engine) retakeSlot(l job.Lease) {
+func (e *Engine) reoccupySlot(l job.Lease) {
 	e.mu.Lock()
-	h := e.live[l.Job]
-	taken := h != nil && h.token == l.Token && h.freed
+	local := e.leases[l.Job]
+	taken := local != nil && local.token == l.Token && local.slotFreed
 	if taken {
-		h.freed = false
+		local.slotFreed = false
 	}
 	e.mu.Unlock()
 	if taken {
-		h.to.release(-1)
+		local.consumer.release(-1)
 	}
 }
 
 // deliver hands a leased job to its worker. One that has stopped serving since it
 // asked, or has no slot for it after all, gives it back, at no cost of an attempt.
-func (e *Engine) deliver(to *server, c job.Claimed) {
+func (e *Engine) deliver(to *consumer, c job.Claimed) {
 	now := e.store.Now()
 	c.Left = c.Until.Sub(now)
 	e.observer.AttemptBegan(c.Job.Queue, max(now.Sub(c.Job.RunAt), 0))
 	began := time.Now()
-	to.q.began(began)
-	e.gone(c.Job.ID) // an attempt that ran here, and was ended through another process
+	to.q.recordStart(began)
+	e.dropLeaseOn(c.Job.ID) // an attempt that ran here, and was ended through another process
 	e.mu.Lock()
-	e.live[c.Job.ID] = &live{job: c.Job, token: c.Token, before: c.Job.OutputBytes, to: to, since: began}
+	e.leases[c.Job.ID] = &localLease{job: c.Job, token: c.Token, earlierBytes: c.Job.OutputBytes, consumer: to, startedAt: began}
 	e.mu.Unlock()
 	if to.take(c) {
 		return
 	}
 	e.freeSlot(c.Lease())
-	op := e.ending(&c.Job, job.Outcome{HandedBack: true}, false)
+	op := e.finishFor(&c.Job, job.Outcome{HandedBack: true}, false)
 	op.Lease, op.Unused = c.Lease(), true
-	if err := e.lanes.put(&pending{lane: laneUrgent, bytes: opBytes, op: op}); err != nil {
+	if err := e.lanes.put(&pendingOp{lane: laneUrgent, bytes: opBytes, op: op}); err != nil {
 		e.log.Warn("a job could not be handed back", "job", c.Job.ID, "error", err)
 	}
 }
 
 // take delivers a job, unless the server is gone or has more jobs than slots. It holds
 // mu, so that nothing is delivered once stop has returned.
-func (s *server) take(c job.Claimed) bool {
-	s.q.mu.Lock()
-	defer s.q.mu.Unlock()
-	if s.gone || s.free < 0 {
+func (c *consumer) take(claimed job.Claimed) bool {
+	c.q.mu.Lock()
+	defer c.q.mu.Unlock()
+	if c.stopped || c.free < 0 {
 		return false
 	}
-	s.Deliver(c)
+	c.Deliver(claimed)
 	return true
 }
 
@@ -309,7 +309,7 @@ func (e *Engine) deliverClaimed(c claim) {
 		e.log.Error("a claim was refused", "queue", c.op.Queue, "error", c.op.Err)
 	}
 	for _, claimed := range c.op.Claimed {
-		e.deliver(c.to, claimed)
+		e.deliver(c.consumer, claimed)
 		e.publish(&claimed.Job)
 	}
 }

@@ -46,7 +46,7 @@ func newRough(t *testing.T, o sqlite.Options) *rough {
 		Store: r.faulty, RenewEvery: time.Hour,
 		Free: func() (int64, error) { return r.free.Load(), nil }, MinFree: 64 << 20,
 	})
-	r.sweeper.healthy = time.Now().Add(-2 * time.Hour)
+	r.sweeper.healthySince = time.Now().Add(-2 * time.Hour)
 	return r
 }
 
@@ -67,7 +67,7 @@ func (r *rough) heals() { r.fault.Store(nil) }
 func (r *rough) lookAnew() {
 	r.disk.mu.Lock()
 	defer r.disk.mu.Unlock()
-	r.disk.looked, r.disk.full = time.Time{}, time.Time{}
+	r.disk.measuredAt, r.disk.fullAt = time.Time{}, time.Time{}
 }
 
 func (r *rough) try(request Request) (Snapshot, bool, error) {
@@ -117,7 +117,7 @@ func TestLittleRoomRefusesNewWork(t *testing.T) {
 	if _, err := r.Finish(t.Context(), c.Lease(), job.Outcome{}); err != nil {
 		t.Errorf("the end of running work: %v", err)
 	}
-	r.free.Store(64<<20 + twice*opBytes)
+	r.free.Store(64<<20 + writesPerByte*opBytes)
 	r.lookAnew()
 	if _, _, err := r.try(Request{}); err != nil {
 		t.Errorf("with room again: %v", err)
@@ -141,7 +141,7 @@ func aFullDiskKeepsWorkAlive(t *testing.T) {
 			t.Fatalf("a renewal on a full disk: %v", err)
 		}
 	}
-	if r.sweeper.mayTake() {
+	if r.sweeper.mayTakeLeases() {
 		t.Error("leases may be taken on a full disk")
 	}
 	if err := r.Write(t.Context(), store.Row{Kind: "k", Parent: "p", ID: "i", Body: []byte("b")}); job.CodeOf(err) != job.NoSpace {
@@ -265,7 +265,7 @@ func anUnwritableDiskKeepsRunningWork(t *testing.T) {
 	if _, _, err := r.try(Request{}); job.CodeOf(err) != job.Unavailable {
 		t.Fatalf("the next submit is answered %v", err)
 	}
-	if r.sweeper.mayTake() {
+	if r.sweeper.mayTakeLeases() {
 		t.Error("leases may be taken")
 	}
 	ended := make(chan error, 1)
@@ -429,7 +429,7 @@ func aSlowDiskBoundsIntake(t *testing.T) {
 	}
 	r.fault.Store(&look)
 	renewed := make(chan error, 1)
-	p := &pending{lane: laneUrgent, bytes: opBytes, op: &store.Renew{Lease: c.Lease(), For: time.Minute}}
+	p := &pendingOp{lane: laneUrgent, bytes: opBytes, op: &store.Renew{Lease: c.Lease(), For: time.Minute}}
 	if err := r.lanes.put(p); err != nil {
 		t.Fatal(err)
 	}
@@ -484,7 +484,7 @@ func workOnItsWayTakesRoom(t *testing.T) {
 	if _, _, err := r.try(Request{Input: make([]byte, each)}); job.CodeOf(err) != job.NoSpace {
 		t.Errorf("before the next look a submit is answered %v", err)
 	}
-	time.Sleep(lookAgain)
+	time.Sleep(remeasureInterval)
 	if _, _, err := r.try(Request{Input: make([]byte, each)}); err != nil {
 		t.Errorf("after the next look: %v", err)
 	}
@@ -504,9 +504,9 @@ func outputLeavesRoomForEnds(t *testing.T) {
 	r.submit(Request{}) // which finds a slot once the disk has room
 	r.free.Store(-1)
 	r.lookAnew()
-	time.Sleep(lookEvery)
+	time.Sleep(measureInterval)
 	long := said(1)
-	long[0].Data = make([]byte, lastWords)
+	long[0].Data = make([]byte, maxFullDiskOutput)
 	appended := make(chan error, 1)
 	go func() { appended <- r.Append(t.Context(), talks.Lease(), long, nil) }()
 	if err := r.Append(t.Context(), ends.Lease(), said(1), nil); err != nil {
@@ -572,14 +572,14 @@ func nothingHangsOnAFullDisk(t *testing.T) {
 		"a cancel": func() error { _, err := r.Cancel(t.Context(), owner, waits.ID); return err },
 		"a delete": func() error { return r.Delete(t.Context(), owner, waits.ID) },
 		"a pause":  func() error { _, err := r.SetPaused(t.Context(), "q", true); return err },
-		"a sweep":  func() error { r.sweeper.dueAt(r.clock.Now()); return r.sweeper.once(t.Context()) },
+		"a sweep":  func() error { r.sweeper.scheduleAt(r.clock.Now()); return r.sweeper.sweep(t.Context()) },
 	} {
 		began := time.Now()
 		err := ask()
 		if want := job.NoSpace; what != "a sweep" && job.CodeOf(err) != want {
 			t.Errorf("%s is answered %v", what, err)
 		}
-		if took := time.Since(began); took > 2*fullWait {
+		if took := time.Since(began); took > 2*fullDiskWait {
 			t.Errorf("%s took %s", what, took)
 		}
 	}
@@ -587,7 +587,7 @@ func nothingHangsOnAFullDisk(t *testing.T) {
 		t.Error("nobody could know that no work is taken")
 	}
 	r.heals()
-	time.Sleep(lookEvery)
+	time.Sleep(measureInterval)
 	if err := r.Delete(t.Context(), owner, waits.ID); err != nil || !r.HasDiskSpace() {
 		t.Errorf("with room again: %v", err)
 	}
@@ -609,7 +609,7 @@ func aPresenceHoldsUpNoSweep(t *testing.T) {
 	r.clock.pass(11 * time.Second)
 	for range 2 {
 		began := time.Now()
-		_ = r.sweeper.once(t.Context())
+		_ = r.sweeper.sweep(t.Context())
 		if took := time.Since(began); took > time.Second {
 			t.Fatalf("a sweep took %s", took)
 		}

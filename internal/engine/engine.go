@@ -65,52 +65,52 @@ type Config struct {
 // Engine is the rules over a store. Make it with New, then let Run run.
 type Engine struct {
 	// Set once.
-	store       store.Store
-	process     job.Process
-	hub         *watch.Hub
-	log         *slog.Logger
-	queues      map[string]*queue
-	names       []string // of the queues, sorted
-	renewEvery  time.Duration
-	keepKeys    time.Duration
-	maxWatchers int
-	limits      map[string]job.Limits // of every queue; given to each batch
-	lanes       *lanes
-	commits     *commits
-	sweeper     *sweeper
-	pruner      *pruner
-	disk        *disk
-	began       time.Time
-	presence    *presence
-	removals    *removals
-	renewals    *renewals
-	observer    Observer
-	peers       *peers // nil when the engine is alone on its store
+	store          store.Store
+	process        job.Process
+	hub            *watch.Hub
+	log            *slog.Logger
+	queues         map[string]*queue
+	names          []string // of the queues, sorted
+	renewEvery     time.Duration
+	idempotencyTTL time.Duration
+	maxWatchers    int
+	limits         map[string]job.Limits // of every queue; given to each batch
+	lanes          *lanes
+	commits        *commits
+	sweeper        *sweeper
+	pruner         *pruner
+	disk           *disk
+	startedAt      time.Time
+	presence       *presence
+	fileRemover    *fileRemover
+	renewals       *renewals
+	observer       Observer
+	peers          *peers // nil when the engine is alone on its store
 
-	stopping atomic.Bool // no more submits
-	failing  atomic.Bool // the store has refused for a while: refuse submits at once
+	stopping     atomic.Bool // no more submits
+	storeFailing atomic.Bool // the store has refused for a while: refuse submits at once
 
 	// Owned by loop.
-	fail       context.CancelCauseFunc // ends the loop; also called by the settler
-	damage     error                   // why nothing is applied any more: the data is damaged, or in doubt for good
-	recovering bool                    // batches in doubt are applied again
-	closing    bool                    // nothing is claimed any more
+	stopLoop      context.CancelCauseFunc // ends the loop; also called by the settler
+	fatal         error                   // why nothing is applied any more: the data is damaged, or in doubt for good
+	recovering    bool                    // batches in doubt are applied again
+	claimsStopped bool                    // nothing is claimed any more
 
 	mu sync.Mutex
 	// Guarded by mu.
-	live map[job.ID]*live // the leases that workers of this process hold
+	leases map[job.ID]*localLease // the leases that workers of this process hold
 }
 
 // live is a lease that a worker of this process holds.
-type live struct {
-	job    job.Job // as it was claimed, with what was appended since
-	token  job.Token
-	to     *server
-	since  time.Time // when the attempt began
-	spoke  bool      // the attempt has said something
-	before int64     // bytes that earlier attempts said
-	freed  bool      // its slot is free again: its finish is on its way, and says what becomes of the lease
-	extra  int64     // bytes that the attempt has said while the disk was full
+type localLease struct {
+	job           job.Job // as it was claimed, with what was appended since
+	token         job.Token
+	consumer      *consumer
+	startedAt     time.Time // when the attempt began
+	hasOutput     bool      // the attempt has said something
+	earlierBytes  int64     // bytes that earlier attempts said
+	slotFreed     bool      // its slot is free again: its finish is on its way, and says what becomes of the lease
+	fullDiskBytes int64     // bytes that the attempt has said while the disk was full
 }
 
 // New makes an engine. It takes back at once the jobs that a former process of
@@ -118,28 +118,28 @@ type live struct {
 // owner.
 func New(ctx context.Context, c Config) (*Engine, error) {
 	e := &Engine{
-		store:       c.Store,
-		process:     c.Process,
-		hub:         watch.NewHub(),
-		log:         c.Log,
-		queues:      map[string]*queue{},
-		renewEvery:  c.RenewEvery,
-		keepKeys:    c.IdempotencyKeep,
-		maxWatchers: c.MaxWatchers,
-		limits:      map[string]job.Limits{},
-		lanes:       newLanes(),
-		began:       time.Now(),
-		presence:    newPresence(),
-		removals:    newRemovals(c.RemoveFiles),
-		renewals:    newRenewals(),
-		observer:    c.Observer,
-		live:        map[job.ID]*live{},
+		store:          c.Store,
+		process:        c.Process,
+		hub:            watch.NewHub(),
+		log:            c.Log,
+		queues:         map[string]*queue{},
+		renewEvery:     c.RenewEvery,
+		idempotencyTTL: c.IdempotencyKeep,
+		maxWatchers:    c.MaxWatchers,
+		limits:         map[string]job.Limits{},
+		lanes:          newLanes(),
+		startedAt:      time.Now(),
+		presence:       newPresence(),
+		fileRemover:    newFileRemover(c.RemoveFiles),
+		renewals:       newRenewals(),
+		observer:       c.Observer,
+		leases:         map[job.ID]*localLease{},
 	}
 	if e.log == nil {
 		e.log = slog.New(slog.DiscardHandler)
 	}
 	if e.observer == nil {
-		e.observer = nobody{}
+		e.observer = noObserver{}
 	}
 	if e.renewEvery == 0 {
 		e.renewEvery = 10 * time.Second
@@ -147,8 +147,8 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 	if e.maxWatchers == 0 {
 		e.maxWatchers = 20_000
 	}
-	if e.keepKeys == 0 {
-		e.keepKeys = 24 * time.Hour
+	if e.idempotencyTTL == 0 {
+		e.idempotencyTTL = 24 * time.Hour
 	}
 	if e.process == (job.Process{}) && !c.Alone { // alone no lease needs to say whose it is
 		e.process = job.NewProcess()
@@ -159,12 +159,12 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 		e.names = append(e.names, q.Name)
 	}
 	slices.Sort(e.names)
-	e.disk = &disk{free: c.Free, least: c.MinFree, log: e.log}
+	e.disk = &disk{free: c.Free, minFree: c.MinFree, log: e.log}
 	e.commits = newCommits(e.refuseWaiting)
 	e.sweeper = newSweeper(e)
 	e.pruner = newPruner(e, c.MaxBytes)
 	e.pruner.fileBytes = c.FileBytes
-	if err := e.takeBackAll(ctx, c.Alone, c.DeadProcesses); err != nil {
+	if err := e.reclaimDead(ctx, c.Alone, c.DeadProcesses); err != nil {
 		return nil, err
 	}
 	if err := e.loadCounts(ctx); err != nil {
@@ -196,12 +196,12 @@ func (e *Engine) Run(ctx context.Context) error {
 	var duties sync.WaitGroup
 	sweeping, stop := context.WithCancel(ctx)
 	duties.Go(func() { e.sweeper.run(sweeping) })
-	duties.Go(func() { e.refresher(sweeping) })
+	duties.Go(func() { e.runRefresh(sweeping) })
 	if e.peers != nil {
 		duties.Go(func() { e.peers.run(sweeping) })
 	}
 	duties.Go(func() { e.pruner.run(sweeping) })
-	duties.Go(func() { e.removals.run(sweeping) })
+	duties.Go(func() { e.fileRemover.run(sweeping) })
 	err := e.loop(ctx)
 	stop()
 	duties.Wait()

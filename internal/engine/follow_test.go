@@ -66,7 +66,7 @@ func drawStep(r *rapid.T) step {
 }
 
 // followed is an engine whose jobs are all followed.
-type followed struct {
+type watchedJob struct {
 	*house
 	faults *faulty.Store
 	asking sync.WaitGroup
@@ -80,11 +80,11 @@ type followed struct {
 	holds map[job.ID]job.Claimed // guarded by mu
 }
 
-func newFollowed(t *testing.T) *followed {
+func newFollowed(t *testing.T) *watchedJob {
 	q := queues()
 	q[0].KeyRunning, q[0].MaxDepth, q[0].MaxAttempts = 1, 1000, 3
 	s := faulty.New(openStore(t, filepath.Join(t.TempDir(), "jobs.db")), faulty.Plan{})
-	m := &followed{
+	m := &watchedJob{
 		house: startWith(t, s, q), faults: s,
 		tolds: map[job.ID]*told{}, said: map[job.ID]int64{}, holds: map[job.ID]job.Claimed{},
 	}
@@ -100,7 +100,7 @@ func newFollowed(t *testing.T) *followed {
 	return m
 }
 
-func (m *followed) close() {
+func (m *watchedJob) close() {
 	m.release()
 	for _, f := range m.tolds {
 		f.watch.Close()
@@ -108,10 +108,10 @@ func (m *followed) close() {
 	m.stop()
 }
 
-func (m *followed) ask(f func(context.Context)) { m.asking.Go(func() { f(context.Background()) }) }
+func (m *watchedJob) ask(f func(context.Context)) { m.asking.Go(func() { f(context.Background()) }) }
 
 // release lets commits go on, and waits for what was asked meanwhile.
-func (m *followed) release() {
+func (m *watchedJob) release() {
 	if m.held != nil {
 		close(m.held)
 		m.held = nil
@@ -119,7 +119,7 @@ func (m *followed) release() {
 	m.asking.Wait()
 }
 
-func (m *followed) do(s step) {
+func (m *watchedJob) do(s step) {
 	switch s.name {
 	case "submit", "delay", "expire":
 		m.create(s)
@@ -143,7 +143,7 @@ func (m *followed) do(s step) {
 }
 
 // create submits a job, and follows it.
-func (m *followed) create(s step) {
+func (m *watchedJob) create(s step) {
 	m.release()
 	r := engine.Request{ID: job.NewID(), Owner: local, Queue: "sim", Key: s.key}
 	p := policy()
@@ -163,7 +163,7 @@ func (m *followed) create(s step) {
 }
 
 // hold keeps what is asked for from being committed, so that it shares a batch.
-func (m *followed) hold() {
+func (m *watchedJob) hold() {
 	if m.held != nil {
 		return
 	}
@@ -173,7 +173,7 @@ func (m *followed) hold() {
 	m.ask(func(ctx context.Context) { _, _, _ = m.Submit(ctx, engine.Request{Owner: local, Queue: "wide"}) })
 }
 
-func (m *followed) change(s step, id job.ID) {
+func (m *watchedJob) change(s step, id job.ID) {
 	switch s.name {
 	case "cancel":
 		m.ask(func(ctx context.Context) { _, _ = m.Cancel(ctx, local, id) })
@@ -187,7 +187,7 @@ func (m *followed) change(s step, id job.ID) {
 }
 
 // work does what the worker of a job does.
-func (m *followed) work(s step, id job.ID) {
+func (m *watchedJob) work(s step, id job.ID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	c, holds := m.holds[id]
@@ -212,7 +212,7 @@ func (m *followed) work(s step, id job.ID) {
 
 // compare polls every job, and compares what its follower knows. A follower whose job
 // has ended has gone: another one takes its place when the job is tried again.
-func (m *followed) compare() error {
+func (m *watchedJob) compare() error {
 	for _, id := range m.ids {
 		f := m.tolds[id]
 		j, err := m.store.Job(context.Background(), local, id)

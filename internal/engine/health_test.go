@@ -83,7 +83,7 @@ func (h *troubled) read(method string) error {
 
 // lapses counts the leases that lapsed.
 type lapses struct {
-	nobody
+	noObserver
 	n *atomic.Int32
 }
 
@@ -335,7 +335,7 @@ func TestWhileASyncHangsNewWorkIsRefused(t *testing.T) {
 			t.Errorf("after the sync has returned a submit is answered %v", a.err)
 		}
 		h.queues["q"].mu.Lock()
-		asked := h.queues["q"].asked
+		asked := h.queues["q"].readySubmits
 		h.queues["q"].mu.Unlock()
 		if asked != 0 {
 			t.Errorf("%d submits are still counted as under way", asked)

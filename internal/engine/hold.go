@@ -4,7 +4,7 @@ import "github.com/meanwhile-run/meanwhile/internal/job"
 
 // hold says what holds a job back, without a read: by what is known of its queue, which
 // another process may have changed up to about a second ago.
-func (q *queue) hold(s *Snapshot) job.Hold {
+func (q *queue) holdReason(s *Snapshot) job.Hold {
 	if h := s.Hold(); h != "" || s.State != job.Queued {
 		return h
 	}
@@ -13,21 +13,21 @@ func (q *queue) hold(s *Snapshot) job.Hold {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.holdLocked(s.Position)
+	return q.holdReasonLocked(s.Position)
 }
 
 // holdLocked says what holds back a queued job with so many before it.
-func (q *queue) holdLocked(before int) job.Hold {
-	c, free := &q.counts, q.claiming
-	for _, s := range q.servers {
-		free += max(s.free, 0)
+func (q *queue) holdReasonLocked(before int) job.Hold {
+	counts, free := &q.counts, q.claiming
+	for _, c := range q.consumers {
+		free += max(c.free, 0)
 	}
 	switch {
-	case c.Paused:
+	case counts.Paused:
 		return job.HeldByPause
-	case q.heldLocked(0):
+	case q.blockedLocked(0):
 		return job.HeldByMaxRunning
-	case len(q.servers) == 0 && c.Running == 0:
+	case len(q.consumers) == 0 && counts.Running == 0:
 		return job.HeldByNoWorker
 	case before >= free:
 		return job.HeldByTurn

@@ -16,7 +16,7 @@ const (
 )
 
 // enough ops are worth a batch of their own while the one before is being synced.
-const enough = 32
+const minPipelinedOps = 32
 
 // The bounds of what waits for the loop. Submits are refused, and the changes that clients
 // ask for, who may leave and come again. What a worker writes is bounded by its leases, each
@@ -40,26 +40,26 @@ const (
 )
 
 // pending is an op on its way through the loop, or several submits that go together.
-type pending struct {
+type pendingOp struct {
 	lane    Lane
 	bytes   int
 	op      any             // one of the op types of package store, but for Submit
 	submits []*store.Submit // instead of op
 	// taken says of a finish that a sweep takes the lease from its worker, who is told.
-	taken bool
-	then  func(error) // of a finish or a renewal: told of the answer, where nobody waits for done
+	swept    bool
+	onAnswer func(error) // of a finish or a renewal: told of the answer, where nobody waits for done
 
-	asked time.Time // when it was put into its lane
+	queuedAt time.Time // when it was put into its lane
 
 	// Set by the loop before the answer.
-	err  error
-	to   []*server // of each submit: whom it is to be delivered to, or nil
-	done chan bool // has room for the one value that the loop sends; nil with then
+	err       error
+	consumers []*consumer // of each submit: whom it is to be delivered to, or nil
+	done      chan bool   // has room for the one value that the loop sends; nil with then
 }
 
 // answer tells whoever asked that there is an answer.
-func (p *pending) answer() {
-	if p.then == nil {
+func (p *pendingOp) answer() {
+	if p.onAnswer == nil {
 		p.done <- true
 		return
 	}
@@ -70,11 +70,11 @@ func (p *pending) answer() {
 	case *store.Renew:
 		err = firstOf(err, op.Err)
 	}
-	p.then(err)
+	p.onAnswer(err)
 }
 
 // rows is how many ops it is.
-func (p *pending) rows() int { return max(len(p.submits), 1) }
+func (p *pendingOp) opCount() int { return max(len(p.submits), 1) }
 
 // lanes are what waits for the loop.
 type lanes struct {
@@ -82,21 +82,21 @@ type lanes struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	waiting  [NumLanes][]*pending
-	count    int     // of what waits
-	bytes    int     // of what waits
-	submits  int     // of what waits, in its lane
-	changes  int     // of what waits; see pending.changes
-	unsynced int     // batches that are applied and not yet on disk
-	doubted  []*work // those of them that are in doubt
-	closed   bool
+	waiting        [NumLanes][]*pendingOp
+	count          int             // of what waits
+	bytes          int             // of what waits
+	submits        int             // of what waits, in its lane
+	clientChanges  int             // of what waits; see pending.changes
+	unsynced       int             // batches that are applied and not yet on disk
+	inDoubtBatches []*pendingBatch // those of them that are in doubt
+	closed         bool
 }
 
 func newLanes() *lanes { return &lanes{wake: make(chan struct{}, 1)} }
 
 // put adds an op, or says why there is no room for it.
-func (l *lanes) put(p *pending) error {
-	p.asked = time.Now()
+func (l *lanes) put(p *pendingOp) error {
+	p.queuedAt = time.Now()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
@@ -106,23 +106,23 @@ func (l *lanes) put(p *pending) error {
 		if l.submits >= maxSubmitsWaiting || l.bytes+p.bytes > maxBytesWaiting {
 			return overloaded()
 		}
-		l.submits += p.rows()
+		l.submits += p.opCount()
 	}
-	if p.changes() {
-		if l.changes >= maxChangesWaiting {
+	if p.isClientChange() {
+		if l.clientChanges >= maxChangesWaiting {
 			return overloaded()
 		}
-		l.changes++
+		l.clientChanges++
 	}
-	if p.then == nil {
+	if p.onAnswer == nil {
 		p.done = make(chan bool, 1)
 	}
 	l.waiting[p.lane] = append(l.waiting[p.lane], p)
 	l.bytes += p.bytes
 	first := l.count == 0
-	l.count += p.rows()
-	if first || l.count >= enough {
-		l.ring()
+	l.count += p.opCount()
+	if first || l.count >= minPipelinedOps {
+		l.signal()
 	}
 	return nil
 }
@@ -133,10 +133,10 @@ func overloaded() error {
 
 // syncing says that the disk is busy with a batch and too little waits for another
 // one to be worth its own cost: what comes meanwhile shares the next.
-func (l *lanes) syncing() bool {
+func (l *lanes) waitForMore() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.unsynced > 0 && l.count < enough
+	return l.unsynced > 0 && l.count < minPipelinedOps
 }
 
 // idle says that nothing waits and nothing is on its way to the disk.
@@ -147,20 +147,20 @@ func (l *lanes) idle() bool {
 }
 
 // applied and synced count the batches on their way to the disk.
-func (l *lanes) applied() {
+func (l *lanes) addUnsynced() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.unsynced++
 }
 
-func (l *lanes) synced() {
+func (l *lanes) removeUnsynced() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.unsynced--
-	l.ring()
+	l.signal()
 }
 
-func (l *lanes) ring() {
+func (l *lanes) signal() {
 	select {
 	case l.wake <- struct{}{}:
 	default:
@@ -169,10 +169,10 @@ func (l *lanes) ring() {
 
 // take removes and returns the ops of the next batch: first a share of every
 // lane, then what room is left, the urgent lanes first.
-func (l *lanes) take() (ops []*pending) {
+func (l *lanes) take() (ops []*pendingOp) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	t := taker{rows: batchRows, bytes: batchBytes}
+	t := batchFiller{rows: batchRows, bytes: batchBytes}
 	var from [NumLanes]int
 	for share := range 2 {
 		for i := range l.waiting {
@@ -180,7 +180,7 @@ func (l *lanes) take() (ops []*pending) {
 			if share == 0 {
 				most = batchRows / laneShare
 			}
-			from[i] += t.from(l.waiting[i][from[i]:], most)
+			from[i] += t.takeFrom(l.waiting[i][from[i]:], most)
 		}
 	}
 	for i, n := range from {
@@ -189,26 +189,26 @@ func (l *lanes) take() (ops []*pending) {
 		l.waiting[i] = l.waiting[i][:rest]
 	}
 	for _, p := range t.ops {
-		l.tookLocked(p)
+		l.uncountLocked(p)
 	}
 	return t.ops
 }
 
 // tookLocked counts an op out that waits no longer.
-func (l *lanes) tookLocked(p *pending) {
+func (l *lanes) uncountLocked(p *pendingOp) {
 	l.bytes -= p.bytes
-	l.count -= p.rows()
+	l.count -= p.opCount()
 	if p.lane == laneSubmit {
-		l.submits -= p.rows()
+		l.submits -= p.opCount()
 	}
-	if p.changes() {
-		l.changes--
+	if p.isClientChange() {
+		l.clientChanges--
 	}
 }
 
 // changes says whether an op is a change that a client asked for. The sweep's cancels are
 // made one after another.
-func (p *pending) changes() bool {
+func (p *pendingOp) isClientChange() bool {
 	switch op := p.op.(type) {
 	case *store.Cancel:
 		return !op.Abandoned
@@ -219,17 +219,17 @@ func (p *pending) changes() bool {
 }
 
 // taker fills a batch.
-type taker struct {
-	ops         []*pending
+type batchFiller struct {
+	ops         []*pendingOp
 	rows, bytes int // the room that is left
 }
 
 // from takes ops of up to so many rows from the front of a lane and says how many
 // ops. The first op of a lane's share is taken however many rows it is, and the
 // first op of a batch whatever its size.
-func (t *taker) from(waiting []*pending, most int) int {
+func (t *batchFiller) takeFrom(waiting []*pendingOp, most int) int {
 	for n, p := range waiting {
-		rows := p.rows()
+		rows := p.opCount()
 		if n > 0 && rows > most || most <= 0 || t.rows <= 0 || t.bytes < p.bytes && len(t.ops) > 0 {
 			return n
 		}
@@ -246,5 +246,5 @@ func (l *lanes) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true
-	l.ring()
+	l.signal()
 }

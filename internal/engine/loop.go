@@ -15,16 +15,16 @@ import (
 const (
 	retrySoon = time.Second
 	// A commit that fails is tried again after so long, doubled up to the most.
-	firstPause = 5 * time.Millisecond
-	mostPause  = time.Second
+	minBackoff = 5 * time.Millisecond
+	maxBackoff = time.Second
 	// unsettled is how many batches may be applied and not yet be on disk.
-	unsettled = 4
+	maxUnsynced = 4
 )
 
 // do sends an op through the loop and waits until it is on disk. The op's own
 // refusal is in the op; the error is why nobody knows of it, or that it was never
 // taken. When ctx ends first, the op goes on without its caller.
-func (e *Engine) do(ctx context.Context, p *pending) error {
+func (e *Engine) do(ctx context.Context, p *pendingOp) error {
 	if err := e.lanes.put(p); err != nil {
 		return err
 	}
@@ -32,7 +32,7 @@ func (e *Engine) do(ctx context.Context, p *pending) error {
 }
 
 // wait returns when the op's batch is settled, or ctx ends.
-func (p *pending) wait(ctx context.Context) error {
+func (p *pendingOp) wait(ctx context.Context) error {
 	select {
 	case <-p.done:
 		return p.err
@@ -53,17 +53,17 @@ func (p *pending) wait(ctx context.Context) error {
 func (e *Engine) loop(ctx context.Context) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	defer context.AfterFunc(ctx, e.lanes.ring)()
-	e.fail = fail
-	applied := make(chan *work, unsettled) // closed here
+	defer context.AfterFunc(ctx, e.lanes.signal)()
+	e.stopLoop = fail
+	applied := make(chan *pendingBatch, maxUnsynced) // closed here
 	var settling sync.WaitGroup
 	settling.Go(func() { e.settler(applied) })
 	for ctx.Err() == nil {
 		switch {
-		case e.lanes.inDoubt():
-			e.settleBefore(ctx)
+		case e.lanes.hasInDoubt():
+			e.awaitOutcomes(ctx)
 			continue
-		case e.lanes.syncing():
+		case e.lanes.waitForMore():
 			<-e.lanes.wake
 			continue
 		}
@@ -73,26 +73,26 @@ func (e *Engine) loop(ctx context.Context) error {
 			continue
 		}
 		e.commit(ctx, w)
-		if e.damage != nil { // also of a part of the batch
-			fail(e.damage)
+		if e.fatal != nil { // also of a part of the batch
+			fail(e.fatal)
 		}
 		if e.lanes.idle() { // nothing else to do meanwhile
-			e.finishAlone(ctx, w)
+			e.syncAlone(ctx, w)
 			continue
 		}
-		e.lanes.applied()
+		e.lanes.addUnsynced()
 		applied <- w
 	}
 	close(applied)
 	settling.Wait()
-	e.recover(ctx, e.lanes.takeDoubted())
+	e.recoverInDoubt(ctx, e.lanes.takeInDoubt())
 	e.lanes.close()
 	// What came in between. Nothing is claimed any more: from a store that refuses all,
 	// jobs would be claimed again and again.
-	e.closing = true
+	e.claimsStopped = true
 	for w := e.gather(); w.batch.Len() > 0; w = e.gather() {
 		e.commit(ctx, w)
-		e.finishAlone(ctx, w)
+		e.syncAlone(ctx, w)
 	}
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
@@ -102,26 +102,26 @@ func (e *Engine) loop(ctx context.Context) error {
 
 // settler finishes off applied batches while the loop applies the next ones. Those of
 // which nobody knows whether they are stored, and all behind them, are for the loop.
-func (e *Engine) settler(applied <-chan *work) {
+func (e *Engine) settler(applied <-chan *pendingBatch) {
 	for w := range applied {
-		if e.lanes.inDoubt() || !e.finishOff(w) {
-			e.lanes.doubt(w)
+		if e.lanes.hasInDoubt() || !e.syncAndAnswer(w) {
+			e.lanes.addInDoubt(w)
 			continue
 		}
-		e.lanes.synced()
+		e.lanes.removeUnsynced()
 	}
 }
 
 // finishAlone finishes off a batch that has no other before or behind it.
-func (e *Engine) finishAlone(ctx context.Context, w *work) {
-	if !e.finishOff(w) {
-		e.recover(ctx, []*work{w})
+func (e *Engine) syncAlone(ctx context.Context, w *pendingBatch) {
+	if !e.syncAndAnswer(w) {
+		e.recoverInDoubt(ctx, []*pendingBatch{w})
 	}
 }
 
 // finishOff waits for an applied batch to be on disk and answers whoever waits for
 // it, unless nobody knows whether it is.
-func (e *Engine) finishOff(w *work) (known bool) {
+func (e *Engine) syncAndAnswer(w *pendingBatch) (known bool) {
 	if w.err == nil {
 		w.err = e.sync(w)
 		if errors.Is(w.err, store.ErrUnknown) {
@@ -129,61 +129,61 @@ func (e *Engine) finishOff(w *work) (known bool) {
 			return false
 		}
 	}
-	e.conclude(w)
+	e.answerBatch(w)
 	return true
 }
 
 // conclude answers whoever waits for a batch, once it is known what became of it. When
 // the sync has failed, nothing that was applied since the last one can be
 // trusted: it and all that comes is answered so, and the loop ends.
-func (e *Engine) conclude(w *work) {
+func (e *Engine) answerBatch(w *pendingBatch) {
 	e.commits.end()
 	if w.err == nil {
 		e.settle(w)
-		if w.partly != nil {
-			e.fail(w.partly)
+		if w.partialErr != nil {
+			e.stopLoop(w.partialErr)
 		}
 		return
 	}
 	if w.synced != nil || errors.Is(w.err, store.ErrDamaged) {
-		e.fail(w.err)
+		e.stopLoop(w.err)
 	}
-	e.refuse(w)
+	e.failBatch(w)
 }
 
 // sync waits for a batch to be on disk.
-func (e *Engine) sync(w *work) error {
+func (e *Engine) sync(w *pendingBatch) error {
 	err := w.synced()
-	if took := time.Since(w.began); took > slowCommit {
-		e.sweeper.unhealthy()
+	if took := time.Since(w.began); took > maxCommitTime {
+		e.sweeper.markUnhealthy()
 		e.log.Warn("a commit was slow", "took", took, "ops", w.batch.Len())
 	}
-	if part, ok := errors.AsType[*partError](err); ok {
-		w.partly = part.err
+	if part, ok := errors.AsType[*partialError](err); ok {
+		w.partialErr = part.err
 		return nil
 	}
 	if errors.Is(err, store.ErrUnknown) {
-		e.inTrouble()
+		e.storeFailed()
 		e.log.Error("whether a commit is stored is not known: it is made again, and those behind it", "error", err, "ops", w.batch.Len())
 		return err
 	}
 	if err != nil {
-		return e.distrust(err)
+		return e.diskFailed(err)
 	}
 	return nil
 }
 
 // distrust says that a sync has failed.
-func (e *Engine) distrust(err error) error {
-	e.failing.Store(true)
+func (e *Engine) diskFailed(err error) error {
+	e.storeFailing.Store(true)
 	e.log.Error("the disk cannot be trusted any more: the server stops", "error", err)
 	return job.Because(job.Unavailable, err, "the server's disk has failed: whether the request was stored is not known")
 }
 
 // work is one batch and who waits for it.
-type work struct {
+type pendingBatch struct {
 	batch  *store.Batch
-	ops    []*pending // in the order in which the store applies them
+	ops    []*pendingOp // in the order in which the store applies them
 	claims []claim
 
 	// Set by commit.
@@ -191,37 +191,37 @@ type work struct {
 	synced func() error // nil unless the batch was applied
 	err    error        // why it was not
 
-	partly error // why its last ops came to nothing; they say so themselves
+	partialErr error // why its last ops came to nothing; they say so themselves
 
 	assumed bool // that its answers are final: of counts, and of slots
 }
 
 // claim is an op that the loop itself made, for a worker with free slots.
 type claim struct {
-	op    *store.Claim
-	to    *server
-	noted bool // the slots for which it got nothing are free again
-	got   int  // how many jobs, as far as that is known
+	op       *store.Claim
+	consumer *consumer
+	recorded bool // the slots for which it got nothing are free again
+	got      int  // how many jobs, as far as that is known
 }
 
 // note frees the slots for which the claim got no job. Where the batch is applied again
 // because nobody knew whether it was stored, it may have got more or fewer than before.
-func (c *claim) note(got int) {
-	if c.noted {
-		c.to.release(c.got - got)
+func (c *claim) recordGot(got int) {
+	if c.recorded {
+		c.consumer.release(c.got - got)
 	} else {
-		c.to.claimed(c.op, got)
+		c.consumer.releaseUnclaimed(c.op, got)
 	}
-	c.noted, c.got = true, got
+	c.recorded, c.got = true, got
 }
 
 // gather makes the next batch: what waits in the lanes, the slots that its
 // finishes free, submits given to whoever is free, and claims for the rest.
-func (e *Engine) gather() *work {
-	w := &work{batch: store.NewBatch(), ops: inStoreOrder(e.spareHealthy(e.lanes.take()))}
+func (e *Engine) gather() *pendingBatch {
+	w := &pendingBatch{batch: store.NewBatch(), ops: inStoreOrder(e.refuseEarlySweeps(e.lanes.take()))}
 	w.batch.Limits = e.limits
 	for _, p := range w.ops {
-		if f, ok := p.op.(*store.Finish); ok && !p.taken {
+		if f, ok := p.op.(*store.Finish); ok && !p.swept {
 			e.freeSlot(f.Lease)
 		}
 	}
@@ -231,15 +231,15 @@ func (e *Engine) gather() *work {
 			continue
 		}
 		for i, s := range p.submits {
-			p.to[i] = e.assign(s)
+			p.consumers[i] = e.assign(s)
 		}
 		w.batch.Submits = append(w.batch.Submits, p.submits...)
 	}
 	for _, name := range e.names {
-		if e.closing {
+		if e.claimsStopped {
 			break
 		}
-		w.claims = append(w.claims, e.queues[name].claims(w.batch)...)
+		w.claims = append(w.claims, e.queues[name].makeClaims(w.batch)...)
 	}
 	for _, c := range w.claims {
 		w.batch.Claims = append(w.batch.Claims, c.op)
@@ -249,10 +249,10 @@ func (e *Engine) gather() *work {
 
 // spareHealthy refuses to take leases that a sweep found before a trouble of this process
 // was over: their workers could not renew them, nor say anything.
-func (e *Engine) spareHealthy(ops []*pending) []*pending {
-	return slices.DeleteFunc(ops, func(p *pending) bool {
+func (e *Engine) refuseEarlySweeps(ops []*pendingOp) []*pendingOp {
+	return slices.DeleteFunc(ops, func(p *pendingOp) bool {
 		f, ok := p.op.(*store.Finish)
-		if !ok || !needsHealth(f.If) || e.sweeper.mayTake() {
+		if !ok || !needsHealth(f.If) || e.sweeper.mayTakeLeases() {
 			return false
 		}
 		f.Err = job.Errorf(job.LeaseLost, "the server itself stood still: the worker has its time to renew")
@@ -262,31 +262,31 @@ func (e *Engine) spareHealthy(ops []*pending) []*pending {
 }
 
 // commit applies a batch for the first time.
-func (e *Engine) commit(ctx context.Context, w *work) {
+func (e *Engine) commit(ctx context.Context, w *pendingBatch) {
 	w.began = time.Now()
 	e.commits.begin(w.began)
-	w.err = errNoRoom
-	if e.disk.begin(w.adds()) {
-		w.synced, w.err = e.persist(ctx, w.batch, try{certain: true})
-		e.disk.end()
+	w.err = errNoSpace
+	if e.disk.beginCommit(w.addedBytes()) {
+		w.synced, w.err = e.apply(ctx, w.batch, applyOptions{certain: true})
+		e.disk.endCommit()
 	}
 	if errors.Is(w.err, store.ErrFull) {
-		e.squeeze(ctx, w)
+		e.trimForFullDisk(ctx, w)
 	}
-	if time.Since(w.began) > slowCommit {
-		e.sweeper.unhealthy() // before the next batch is gathered, which may take leases
+	if time.Since(w.began) > maxCommitTime {
+		e.sweeper.markUnhealthy() // before the next batch is gathered, which may take leases
 	}
 	if w.err == nil {
-		e.assume(w)
+		e.assumeDurable(w)
 	}
-	e.answered(w)
+	e.releaseBatchSubmits(w)
 }
 
 // assume takes the answers of an applied batch for what the loop itself knows of queues
 // and slots: the next batch is made before this one is on disk. Nobody is told of them.
 // Where they turn out to be others, because the batch is applied again, what was assumed
 // is put right.
-func (e *Engine) assume(w *work) {
+func (e *Engine) assumeDurable(w *pendingBatch) {
 	w.assumed = true
 	for name, c := range w.batch.Counts {
 		if q := e.queues[name]; q != nil {
@@ -294,16 +294,16 @@ func (e *Engine) assume(w *work) {
 		}
 	}
 	for i := range w.claims {
-		w.claims[i].note(len(w.claims[i].op.Claimed))
+		w.claims[i].recordGot(len(w.claims[i].op.Claimed))
 	}
-	e.retakeSlots(w.ops, true)
-	if e.moreReady() {
-		e.lanes.ring()
+	e.reoccupySlots(w.ops, true)
+	if e.needsClaim() {
+		e.lanes.signal()
 	}
 }
 
 // try is how a batch is applied.
-type try struct {
+type applyOptions struct {
 	certain bool      // that nothing of it was ever applied
 	until   time.Time // how long a part of it waits for room; zero for a whole one, which does not
 }
@@ -313,94 +313,94 @@ type try struct {
 // where the outcome was unknown the store finds out what became of it. On a disk
 // that is full or cannot be written new work is refused, so that it does not wait
 // with the rest; a full one is for the caller to wait for, and damage ends it all.
-func (e *Engine) persist(ctx context.Context, b *store.Batch, t try) (synced func() error, err error) {
-	pause := firstPause
-	for began := time.Now(); ; pause = min(2*pause, mostPause) {
-		if e.damage != nil {
-			return nil, e.damage
+func (e *Engine) apply(ctx context.Context, b *store.Batch, t applyOptions) (synced func() error, err error) {
+	pause := minBackoff
+	for began := time.Now(); ; pause = min(2*pause, maxBackoff) {
+		if e.fatal != nil {
+			return nil, e.fatal
 		}
 		synced, err := e.store.Apply(context.WithoutCancel(ctx), b)
 		switch {
 		case err == nil:
-			e.works()
+			e.storeAnswered()
 			return synced, nil
 		case errors.Is(err, store.ErrData):
-			e.works() // it judged the data
+			e.storeAnswered() // it judged the data
 			return e.isolate(ctx, b, err, t.until)
 		case errors.Is(err, store.ErrDamaged):
-			e.failing.Store(true)
+			e.storeFailing.Store(true)
 			e.log.Error("the data is damaged, and the server stops: put a backup in the place of its data directory", "error", err)
-			e.damage = job.Because(job.Unavailable, err, "the server's data is damaged, and it stops")
-			return nil, e.damage
+			e.fatal = job.Because(job.Unavailable, err, "the server's data is damaged, and it stops")
+			return nil, e.fatal
 		case errors.Is(err, store.ErrFull):
-			e.disk.met(err)
+			e.disk.setFull(err)
 			if refuseGrowth(b, noSpace(err)) {
 				continue
 			}
 			return nil, err
 		}
 		t.certain = t.certain && errors.Is(err, store.ErrNotCommitted)
-		e.inTrouble()
+		e.storeFailed()
 		e.log.Error("the store refused a commit, which is tried again", "error", err, "ops", b.Len(), "unknown", !errors.Is(err, store.ErrNotCommitted))
-		if ctx.Err() != nil && time.Since(began) > giveUpStopping {
+		if ctx.Err() != nil && time.Since(began) > stopTimeout {
 			return nil, job.Because(job.Unavailable, err, "the store cannot be written, and the server is stopping")
 		}
-		if t.certain && time.Since(began) > mostWait {
+		if t.certain && time.Since(began) > maxUnwritable {
 			refuseGrowth(b, unwritable(err))
 		}
 		time.Sleep(pause)
-		e.settleBefore(ctx)
+		e.awaitOutcomes(ctx)
 	}
 }
 
 // inTrouble notes that the store cannot be written: new work is refused, and no lease is
 // taken.
-func (e *Engine) inTrouble() {
-	e.failing.Store(true)
-	e.sweeper.unhealthy()
+func (e *Engine) storeFailed() {
+	e.storeFailing.Store(true)
+	e.sweeper.markUnhealthy()
 }
 
 // works notes that the store has answered. A trouble is over, unless batches are in doubt.
-func (e *Engine) works() {
-	if !e.recovering && e.failing.Swap(false) {
-		e.sweeper.unhealthy() // only now the trouble is over
+func (e *Engine) storeAnswered() {
+	if !e.recovering && e.storeFailing.Swap(false) {
+		e.sweeper.markUnhealthy() // only now the trouble is over
 	}
 }
 
 // mostWait is how long new work waits for a store that cannot be written.
-const mostWait = time.Second
+const maxUnwritable = time.Second
 
 func unwritable(cause error) error {
 	return &job.Error{Code: job.Unavailable, Message: "the server cannot write to its disk at the moment", RetryAfter: retrySoon, Err: cause}
 }
 
 // giveUpStopping is how long a stopping server tries to write what it was asked.
-const giveUpStopping = 5 * time.Second
+const stopTimeout = 5 * time.Second
 
 // isolate commits the halves of a batch in which some op's data is bad, until the
 // culprit stands alone and is refused. Each half is on disk before the next is applied:
 // a store remembers only so many that are not. Halves wait for room on a full disk until a moment;
 // others wait for them meanwhile.
 func (e *Engine) isolate(ctx context.Context, b *store.Batch, cause error, until time.Time) (func() error, error) {
-	if b.Len() == 1 || oneGroup(b) {
+	if b.Len() == 1 || isOneGroup(b) {
 		refuseOps(b, job.Because(job.Invalid, cause, "the store cannot take this data"))
-		return onDisk, nil
+		return nothingToSync, nil
 	}
 	if until.IsZero() {
-		until = time.Now().Add(fullWait)
+		until = time.Now().Add(fullDiskWait)
 	}
 	first, second := halves(b)
-	applied, err := e.durably(ctx, first, until)
+	applied, err := e.applyDurably(ctx, first, until)
 	if !applied {
 		return nil, err
 	}
 	if err == nil {
-		applied, err = e.durably(ctx, second, until)
+		applied, err = e.applyDurably(ctx, second, until)
 		if err == nil {
-			join(b, first, second)
-			return onDisk, nil
+			joinAnswers(b, first, second)
+			return nothingToSync, nil
 		}
-	} else if part, ok := errors.AsType[*partError](err); ok {
+	} else if part, ok := errors.AsType[*partialError](err); ok {
 		applied, err = false, part.err
 	} else {
 		return func() error { return err }, nil // nothing of it can be trusted
@@ -408,30 +408,30 @@ func (e *Engine) isolate(ctx context.Context, b *store.Batch, cause error, until
 	// The first half is on disk: its answers stand, whatever becomes of the second.
 	if errors.Is(err, store.ErrFull) {
 		refuseOps(second, noSpace(err))
-		join(b, first, &store.Batch{})
-		return onDisk, nil
+		joinAnswers(b, first, &store.Batch{})
+		return nothingToSync, nil
 	}
-	if part, ok := errors.AsType[*partError](err); ok { // it has said so to its own last ops
-		join(b, first, second)
+	if part, ok := errors.AsType[*partialError](err); ok { // it has said so to its own last ops
+		joinAnswers(b, first, second)
 		return func() error { return part }, nil
 	}
 	if applied {
-		err = e.distrust(err)
+		err = e.diskFailed(err)
 	}
 	refuseOps(second, err)
-	join(b, first, &store.Batch{})
-	part := &partError{err}
+	joinAnswers(b, first, &store.Batch{})
+	part := &partialError{err}
 	return func() error { return part }, nil
 }
 
 // durably applies a part of a batch and waits until it is on disk. When it was not
 // applied, nothing of it was.
-func (e *Engine) durably(ctx context.Context, b *store.Batch, until time.Time) (applied bool, err error) {
-	t, pause := try{certain: true, until: until}, firstPause
+func (e *Engine) applyDurably(ctx context.Context, b *store.Batch, until time.Time) (applied bool, err error) {
+	t, pause := applyOptions{certain: true, until: until}, minBackoff
 	for began := time.Now(); ; {
-		synced, err := e.persist(ctx, b, t)
+		synced, err := e.apply(ctx, b, t)
 		if errors.Is(err, store.ErrFull) && ctx.Err() == nil && time.Now().Before(until) {
-			time.Sleep(fullPause)
+			time.Sleep(fullDiskPause)
 			continue
 		}
 		if err != nil {
@@ -440,34 +440,34 @@ func (e *Engine) durably(ctx context.Context, b *store.Batch, until time.Time) (
 		if err = synced(); !errors.Is(err, store.ErrUnknown) {
 			return true, err
 		}
-		e.inTrouble()
-		if ctx.Err() != nil && time.Since(began) > giveUpStopping {
-			return false, e.giveUp(err)
+		e.storeFailed()
+		if ctx.Err() != nil && time.Since(began) > stopTimeout {
+			return false, e.giveUpInDoubt(err)
 		}
 		time.Sleep(pause)
-		e.settleBefore(ctx)
-		t.certain, pause = false, min(2*pause, mostPause)
+		e.awaitOutcomes(ctx)
+		t.certain, pause = false, min(2*pause, maxBackoff)
 	}
 }
 
 // partError is why the last ops of a batch came to nothing, which they say themselves.
 // Those before them are on disk.
-type partError struct{ err error }
+type partialError struct{ err error }
 
-func (p *partError) Error() string { return p.err.Error() }
-func (p *partError) Unwrap() error { return p.err }
+func (p *partialError) Error() string { return p.err.Error() }
+func (p *partialError) Unwrap() error { return p.err }
 
 // refuse answers everyone in a batch that was not applied, or of which nobody
 // knows whether it is on disk.
-func (e *Engine) refuse(w *work) {
+func (e *Engine) failBatch(w *pendingBatch) {
 	if !w.assumed {
 		for i := range w.claims {
-			w.claims[i].note(0)
+			w.claims[i].recordGot(0)
 		}
-		e.retakeSlots(w.ops, false)
+		e.reoccupySlots(w.ops, false)
 	}
 	for _, p := range w.ops {
-		for _, to := range p.to {
+		for _, to := range p.consumers {
 			if to != nil {
 				to.release(1)
 			}
@@ -479,9 +479,9 @@ func (e *Engine) refuse(w *work) {
 
 // settle hands on what a batch made that is on disk: jobs to workers, changes to
 // watchers, answers to callers, in the order in which the store applied the ops.
-func (e *Engine) settle(w *work) {
+func (e *Engine) settle(w *pendingBatch) {
 	at := time.Now()
-	e.removals.add(w.batch.Removed) // before anyone is told: who then waits for them waits for these, too
+	e.fileRemover.add(w.batch.Removed) // before anyone is told: who then waits for them waits for these, too
 	for _, p := range w.ops {
 		e.settled(p)
 		p.answer()
@@ -493,36 +493,36 @@ func (e *Engine) settle(w *work) {
 		e.deliverClaimed(c)
 	}
 	for i := range w.batch.Made {
-		e.awaits(&w.batch.Made[i])
+		e.scheduleSweep(&w.batch.Made[i])
 	}
-	e.tellDamaged(w.batch.Damaged)
-	e.peers.tell(w)
-	e.observe(w, at)
+	e.reportDamaged(w.batch.Damaged)
+	e.peers.publish(w)
+	e.observeBatch(w, at)
 }
 
 // tellDamaged tells the log, and watchers, of jobs whose records are damaged.
-func (e *Engine) tellDamaged(ids []job.ID) {
+func (e *Engine) reportDamaged(ids []job.ID) {
 	for _, id := range ids {
 		e.log.Error("the record of a job is damaged on the disk: the job has failed, and others go on; `meanwhile check` looks at all of the data", "job", id)
-		e.lookAgain(id)
+		e.notifyReread(id)
 	}
 }
 
 // settled does what follows from one committed op.
-func (e *Engine) settled(p *pending) {
+func (e *Engine) settled(p *pendingOp) {
 	for i, op := range p.submits {
-		e.submitted(op, p.to[i])
+		e.submitted(op, p.consumers[i])
 	}
 	switch op := p.op.(type) {
 	case *store.Renew:
-		e.refusedLease(op.Lease, op.Err)
+		e.dropIfLost(op.Lease, op.Err)
 		e.orderCancel(op.Lease, op.CancelRequested)
 	case *store.Append:
 		e.appended(op)
-		e.refusedLease(op.Lease, op.Err)
+		e.dropIfLost(op.Lease, op.Err)
 		e.orderCancel(op.Lease, op.CancelRequested)
 	case *store.Finish:
-		e.finished(op, p.taken)
+		e.finished(op, p.swept)
 	case *store.Cancel:
 		e.cancelled(op)
 	case *store.Delete:

@@ -16,37 +16,37 @@ import (
 // The position of a job in a long queue is an estimate here: counting it for each
 // would take longer than storing it.
 func (e *Engine) SubmitMany(ctx context.Context, list []Request, atomic bool) ([]SubmitResult, error) {
-	m := &many{e: e, out: make([]SubmitResult, len(list)), ops: make([]*store.Submit, len(list))}
-	defer m.tell()
+	m := &bulkSubmit{e: e, results: make([]SubmitResult, len(list)), ops: make([]*store.Submit, len(list))}
+	defer m.reportRefusals()
 	if refused := m.admit(ctx, list); atomic && refused {
-		m.dismiss()
-		return m.out, nil
+		m.refuseAll()
+		return m.results, nil
 	}
 	if err := m.store(ctx, atomic); err != nil {
-		return nil, e.refused("submit", err)
+		return nil, e.observeRefusal("submit", err)
 	}
-	m.show(ctx)
-	return m.out, nil
+	m.fillSnapshots(ctx)
+	return m.results, nil
 }
 
 // tell tells the observer of the requests that were refused.
-func (m *many) tell() {
-	for i := range m.out {
-		_ = m.e.refused("submit", m.out[i].Err)
+func (m *bulkSubmit) reportRefusals() {
+	for i := range m.results {
+		_ = m.e.observeRefusal("submit", m.results[i].Err)
 	}
 }
 
 // many is several submits on their way. Ops and answers have the places of their
 // requests; the op of a request that is answered already is nil.
-type many struct {
-	e   *Engine
-	ops []*store.Submit
-	out []SubmitResult
+type bulkSubmit struct {
+	e       *Engine
+	ops     []*store.Submit
+	results []SubmitResult
 }
 
 // admit prepares and counts in what may be stored, answers what a known
 // idempotency key answers, and says whether anything was refused.
-func (m *many) admit(ctx context.Context, list []Request) (refused bool) {
+func (m *bulkSubmit) admit(ctx context.Context, list []Request) (refused bool) {
 	for i := range list {
 		op, err := m.e.prepare(&list[i])
 		if err == nil {
@@ -56,36 +56,36 @@ func (m *many) admit(ctx context.Context, list []Request) (refused bool) {
 			m.ops[i] = op
 			continue
 		}
-		m.out[i].Err = err
+		m.results[i].Err = err
 		if op != nil {
-			m.answer(i)(m.e.known(ctx, op, err))
+			m.setAnswer(i)(m.e.resolveByKey(ctx, op, err))
 		}
-		refused = refused || m.out[i].Err != nil
+		refused = refused || m.results[i].Err != nil
 	}
 	return refused
 }
 
 // answer notes what became of a request.
-func (m *many) answer(i int) func(j *job.Job, existing bool, err error) {
+func (m *bulkSubmit) setAnswer(i int) func(j *job.Job, existing bool, err error) {
 	return func(j *job.Job, existing bool, err error) {
-		m.out[i] = SubmitResult{Existing: existing, Err: err}
+		m.results[i] = SubmitResult{Existing: existing, Err: err}
 		if err == nil {
-			m.out[i].Job = *j
+			m.results[i].Job = *j
 		}
 	}
 }
 
 // dismiss refuses what was admitted, because of what was not.
-func (m *many) dismiss() {
-	m.e.countOut(m.admitted(), nil)
-	for i := range m.out {
-		if m.out[i].Err == nil {
-			m.out[i] = SubmitResult{Err: job.Errorf(job.BatchRefused, "another job of the batch was refused, so none was stored")}
+func (m *bulkSubmit) refuseAll() {
+	m.e.releaseSubmits(m.admitted(), nil)
+	for i := range m.results {
+		if m.results[i].Err == nil {
+			m.results[i] = SubmitResult{Err: job.Errorf(job.BatchRefused, "another job of the batch was refused, so none was stored")}
 		}
 	}
 }
 
-func (m *many) admitted() []*store.Submit {
+func (m *bulkSubmit) admitted() []*store.Submit {
 	list := make([]*store.Submit, 0, len(m.ops))
 	for _, op := range m.ops {
 		if op != nil {
@@ -96,7 +96,7 @@ func (m *many) admitted() []*store.Submit {
 }
 
 // store puts what was admitted through the loop.
-func (m *many) store(ctx context.Context, atomic bool) error {
+func (m *bulkSubmit) store(ctx context.Context, atomic bool) error {
 	ops := m.admitted()
 	if len(ops) == 0 {
 		return nil
@@ -107,30 +107,30 @@ func (m *many) store(ctx context.Context, atomic bool) error {
 			op.Group = group
 		}
 	}
-	if err := m.e.ask(ctx, &pending{submits: ops, to: make([]*server, len(ops))}); err != nil {
+	if err := m.e.doSubmits(ctx, &pendingOp{submits: ops, consumers: make([]*consumer, len(ops))}); err != nil {
 		return err
 	}
 	for i, op := range m.ops {
 		if op != nil {
-			m.answer(i)(answerOf(op))
+			m.setAnswer(i)(submitAnswer(op))
 		}
 	}
 	return nil
 }
 
 // show finds out what is known around each stored job.
-func (m *many) show(ctx context.Context) {
-	for i := range m.out {
-		s := &m.out[i]
+func (m *bulkSubmit) fillSnapshots(ctx context.Context) {
+	for i := range m.results {
+		s := &m.results[i]
 		switch {
 		case s.Err != nil:
 		case s.Existing:
 			s.Snapshot = m.e.snapshotAfter(ctx, &s.Job)
-		case s.State == job.Queued && m.e.queues[s.Queue].waiting() > exactPosition:
-			m.e.guess(&s.Snapshot)
+		case s.State == job.Queued && m.e.queues[s.Queue].queued() > exactPosition:
+			m.e.locateWithoutRead(&s.Snapshot)
 		default:
 			if m.e.locate(ctx, &s.Snapshot) != nil {
-				m.e.guess(&s.Snapshot) // it is stored all the same
+				m.e.locateWithoutRead(&s.Snapshot) // it is stored all the same
 			}
 		}
 	}
@@ -153,7 +153,7 @@ func (e *Engine) ChangeMany(ctx context.Context, v Verb, f job.Filter) (done int
 		if err != nil {
 			return done, err
 		}
-		n, err := e.each(context.WithoutCancel(ctx), v, page)
+		n, err := e.changePage(context.WithoutCancel(ctx), v, page)
 		done += n
 		if err != nil || next == (job.ID{}) {
 			return done, err
@@ -166,17 +166,17 @@ func (e *Engine) ChangeMany(ctx context.Context, v Verb, f job.Filter) (done int
 // that do not exist. What was removed before an error stays removed.
 func (e *Engine) DeleteJobs(ctx context.Context, owner job.Owner, ids []job.ID) error {
 	for some := range slices.Chunk(ids, batchRows) { // however many, they are not too much at once
-		if err := e.deleteSome(ctx, owner, some); err != nil {
+		if err := e.deleteChunk(ctx, owner, some); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (e *Engine) deleteSome(ctx context.Context, owner job.Owner, ids []job.ID) error {
-	asked := make([]*pending, 0, len(ids))
+func (e *Engine) deleteChunk(ctx context.Context, owner job.Owner, ids []job.ID) error {
+	asked := make([]*pendingOp, 0, len(ids))
 	for _, id := range ids {
-		p := &pending{lane: laneUrgent, bytes: opBytes, op: &store.Delete{Owner: owner, ID: id}}
+		p := &pendingOp{lane: laneUrgent, bytes: opBytes, op: &store.Delete{Owner: owner, ID: id}}
 		if err := e.lanes.put(p); err != nil {
 			return err
 		}
@@ -195,14 +195,14 @@ func (e *Engine) deleteSome(ctx context.Context, owner job.Owner, ids []job.ID) 
 
 // each does one thing to every job of a page, in one go. Of several errors it returns
 // the first, and counts all that was done.
-func (e *Engine) each(ctx context.Context, v Verb, page []job.Job) (done int, failed error) {
-	var asked []*pending
+func (e *Engine) changePage(ctx context.Context, v Verb, page []job.Job) (done int, failed error) {
+	var asked []*pendingOp
 	for i := range page {
-		op := e.change(v, &page[i])
+		op := e.changeOp(v, &page[i])
 		if op == nil {
 			continue
 		}
-		p := &pending{lane: laneUrgent, bytes: opBytes, op: op}
+		p := &pendingOp{lane: laneUrgent, bytes: opBytes, op: op}
 		if failed = e.lanes.put(p); failed != nil {
 			break
 		}
@@ -211,10 +211,10 @@ func (e *Engine) each(ctx context.Context, v Verb, page []job.Job) (done int, fa
 	for _, p := range asked {
 		err := p.wait(ctx)
 		if err == nil {
-			err = refusalOf(p)
+			err = changeRefusal(p)
 		}
 		switch {
-		case err == nil && changed(p.op):
+		case err == nil && wasChanged(p.op):
 			done++
 		case err != nil && failed == nil:
 			failed = err
@@ -225,7 +225,7 @@ func (e *Engine) each(ctx context.Context, v Verb, page []job.Job) (done int, fa
 
 // refusalOf is why a change of one of many was refused, once it was answered; nil where
 // the job is only to be passed over, because it is gone or has moved on.
-func refusalOf(p *pending) error {
+func changeRefusal(p *pendingOp) error {
 	var err error
 	switch op := p.op.(type) {
 	case *store.Cancel:
@@ -243,7 +243,7 @@ func refusalOf(p *pending) error {
 }
 
 // change is the op that does a thing to a job; nil where it would be no change.
-func (e *Engine) change(v Verb, j *job.Job) any {
+func (e *Engine) changeOp(v Verb, j *job.Job) any {
 	switch {
 	case v == CancelAll && !j.State.Ended() && j.CancelRequestedAt.IsZero():
 		return &store.Cancel{Owner: j.Owner, ID: j.ID}
@@ -257,7 +257,7 @@ func (e *Engine) change(v Verb, j *job.Job) any {
 
 // changed says whether a change of one of many took place: a job may have moved on
 // since it was listed.
-func changed(op any) bool {
+func wasChanged(op any) bool {
 	switch op := op.(type) {
 	case *store.Cancel:
 		return op.Err == nil && (op.Ended || op.Job.State == job.Running)

@@ -58,25 +58,25 @@ func (l Lane) String() string { return laneNames[l] }
 var laneNames = [NumLanes]string{"urgent", "output", "submit", "upkeep"}
 
 // nobody observes nothing.
-type nobody struct{}
+type noObserver struct{}
 
-func (nobody) OpSettled(Lane, time.Duration)              {}
-func (nobody) BatchSettled(int)                           {}
-func (nobody) OpRefused(string, job.Code)                 {}
-func (nobody) AttemptBegan(string, time.Duration)         {}
-func (nobody) AttemptEnded(string, Ending, time.Duration) {}
-func (nobody) OutputStored(int64)                         {}
-func (nobody) LeaseSwept(bool)                            {}
+func (noObserver) OpSettled(Lane, time.Duration)              {}
+func (noObserver) BatchSettled(int)                           {}
+func (noObserver) OpRefused(string, job.Code)                 {}
+func (noObserver) AttemptBegan(string, time.Duration)         {}
+func (noObserver) AttemptEnded(string, Ending, time.Duration) {}
+func (noObserver) OutputStored(int64)                         {}
+func (noObserver) LeaseSwept(bool)                            {}
 
 // Watchers is how many watches and held requests there are, and may be.
 func (e *Engine) Watchers() (now, most int) { return e.hub.Watchers(), e.maxWatchers }
 
 // observe tells of a batch that was on disk at that time.
-func (e *Engine) observe(w *work, at time.Time) {
+func (e *Engine) observeBatch(w *pendingBatch, at time.Time) {
 	for _, p := range w.ops {
-		e.observer.OpSettled(p.lane, at.Sub(p.asked))
-		if op, err := refusal(p); err != nil {
-			_ = e.refused(op, err)
+		e.observer.OpSettled(p.lane, at.Sub(p.queuedAt))
+		if op, err := opRefusal(p); err != nil {
+			_ = e.observeRefusal(op, err)
 		}
 	}
 	e.observer.BatchSettled(w.batch.Len())
@@ -84,7 +84,7 @@ func (e *Engine) observe(w *work, at time.Time) {
 
 // refused tells of a refusal, and returns it. An error that is none (a caller who
 // left, a disk that failed a read) is not told of.
-func (e *Engine) refused(op string, err error) error {
+func (e *Engine) observeRefusal(op string, err error) error {
 	if r, ok := errors.AsType[*job.Error](err); ok {
 		e.observer.OpRefused(op, r.Code)
 	}
@@ -93,12 +93,12 @@ func (e *Engine) refused(op string, err error) error {
 
 // refusal is why an op was not applied. Submits are not looked at: whoever asked for
 // them tells of those. That a sweep came too late is nobody's refusal.
-func refusal(p *pending) (name string, err error) {
+func opRefusal(p *pendingOp) (name string, err error) {
 	switch op := p.op.(type) {
 	case *store.Append:
 		return "append", op.Err
 	case *store.Finish:
-		if !p.taken {
+		if !p.swept {
 			return "finish", op.Err
 		}
 	case *store.Renew:

@@ -6,7 +6,7 @@ import "github.com/meanwhile-run/meanwhile/internal/store"
 // as the fields of [store.Batch] stand, and within a kind as they came. Callers and
 // watchers get their answers and events in that order. The halves of a batch
 // that is isolated keep it: the first has the earlier ops.
-func inStoreOrder(ops []*pending) []*pending {
+func inStoreOrder(ops []*pendingOp) []*pendingOp {
 	var next [kinds]int // where the next op of each kind goes
 	for _, p := range ops {
 		if kind := kindOf(p); kind+1 < kinds {
@@ -16,7 +16,7 @@ func inStoreOrder(ops []*pending) []*pending {
 	for kind := 1; kind < kinds; kind++ {
 		next[kind] += next[kind-1]
 	}
-	ordered := make([]*pending, len(ops))
+	ordered := make([]*pendingOp, len(ops))
 	for _, p := range ops {
 		kind := kindOf(p)
 		ordered[next[kind]] = p
@@ -26,7 +26,7 @@ func inStoreOrder(ops []*pending) []*pending {
 }
 
 // kindOf is the place of an op's kind among the fields of [store.Batch].
-func kindOf(p *pending) int {
+func kindOf(p *pendingOp) int {
 	if p.submits != nil {
 		return kindSubmit
 	}

@@ -22,31 +22,31 @@ func TestKindsAreInTheOrderOfABatch(t *testing.T) {
 			continue
 		}
 		op := reflect.New(field.Type.Elem().Elem()).Interface()
-		p := &pending{op: op}
+		p := &pendingOp{op: op}
 		if submit, ok := op.(*store.Submit); ok {
-			p = &pending{submits: []*store.Submit{submit}}
+			p = &pendingOp{submits: []*store.Submit{submit}}
 		}
 		if kind := kindOf(p); kind != last+1 {
 			t.Errorf("%s is the kind %d, want %d", field.Name, kind, last+1)
 		}
 		last++
 	}
-	if last != kindOf(&pending{op: &store.Claim{}}) {
+	if last != kindOf(&pendingOp{op: &store.Claim{}}) {
 		t.Errorf("%d kinds were looked at", last+1)
 	}
 }
 
 // Ops of one kind keep their order.
 func TestStoreOrderIsStable(t *testing.T) {
-	var ops []*pending
+	var ops []*pendingOp
 	for i := range 100 {
-		p := &pending{bytes: i, op: &store.Cancel{}}
+		p := &pendingOp{bytes: i, op: &store.Cancel{}}
 		if i%3 == 0 {
 			p.op = &store.Finish{}
 		}
 		ops = append(ops, p)
 	}
-	last := &pending{op: &store.Pause{}}
+	last := &pendingOp{op: &store.Pause{}}
 	for i, p := range inStoreOrder(ops) {
 		if kindOf(p) < kindOf(last) || kindOf(p) == kindOf(last) && p.bytes < last.bytes {
 			t.Fatalf("op %d, asked as number %d, stands in the wrong place", i, p.bytes)
@@ -73,20 +73,20 @@ func TestAnswersAreInTheOrderOfTheStore(t *testing.T) {
 	if err := store.Commit(t.Context(), s, b); err != nil {
 		t.Fatal(err)
 	}
-	cancel := &pending{lane: laneUrgent, op: &store.Cancel{ID: submit.Job.ID}}
+	cancel := &pendingOp{lane: laneUrgent, op: &store.Cancel{ID: submit.Job.ID}}
 	answered := make(chan int, 1)
-	finish := &pending{
+	finish := &pendingOp{
 		lane: laneUrgent, op: &store.Finish{Lease: job.Lease{Job: submit.Job.ID, Token: submit.Token}, To: job.Failed},
-		then: func(error) { answered <- len(cancel.done) },
+		onAnswer: func(error) { answered <- len(cancel.done) },
 	}
-	for _, p := range []*pending{cancel, finish} {
+	for _, p := range []*pendingOp{cancel, finish} {
 		if err := e.lanes.put(p); err != nil {
 			t.Fatal(err)
 		}
 	}
 	w := e.gather()
 	e.commit(t.Context(), w)
-	e.finishOff(w)
+	e.syncAndAnswer(w)
 	if before := <-answered; before != 0 || len(cancel.done) != 1 {
 		t.Errorf("%d cancels were answered before the finish, %d in all", before, len(cancel.done))
 	}

@@ -15,7 +15,7 @@ import (
 func (w *swept) overdue(which store.Which) {
 	w.t.Helper()
 	w.sweeper.jumped() // the test has moved the clock
-	if err := w.sweeper.end(w.t.Context(), which); err != nil {
+	if err := w.sweeper.endAttempts(w.t.Context(), which); err != nil {
 		w.t.Fatal(err)
 	}
 }

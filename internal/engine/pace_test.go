@@ -7,12 +7,12 @@ import (
 )
 
 // learned is what is usual after attempts that took so many seconds.
-func learned(seconds ...float64) *usual {
-	u := new(usual)
+func learned(seconds ...float64) *durationStats {
+	stats := new(durationStats)
 	for _, s := range seconds {
-		u.learn(time.Duration(s * float64(time.Second)))
+		stats.learn(time.Duration(s * float64(time.Second)))
 	}
-	return u
+	return stats
 }
 
 func near(t *testing.T, what string, got, want float64) {
@@ -35,18 +35,18 @@ func TestWhatIsUsual(t *testing.T) {
 
 func TestWhatIsLeftOfAnAttempt(t *testing.T) {
 	even := learned(10, 10, 10, 10)
-	near(t, "all take the same, at the start", even.left(0), 10)
-	near(t, "all take the same, in the middle", even.left(6), 4)
-	near(t, "almost over", even.left(9.9), 1)
-	near(t, "much longer than usual", even.left(50), 40)
-	wild := &usual{seen: 100, mean: 10, dev2: 100}
-	near(t, "chance alone, at the start", wild.left(0), 10)
-	near(t, "chance alone, in the middle", wild.left(9), 10)
+	near(t, "all take the same, at the start", even.remaining(0), 10)
+	near(t, "all take the same, in the middle", even.remaining(6), 4)
+	near(t, "almost over", even.remaining(9.9), 1)
+	near(t, "much longer than usual", even.remaining(50), 40)
+	wild := &durationStats{samples: 100, mean: 10, variance: 100}
+	near(t, "chance alone, at the start", wild.remaining(0), 10)
+	near(t, "chance alone, in the middle", wild.remaining(9), 10)
 }
 
 // What has begun and ended leaves nothing behind, after months of uptime.
 func TestWhatIsUnderwayIsCountedExactly(t *testing.T) {
-	var w underway
+	var w runningStats
 	start := time.Unix(0, 0)
 	w.begin(start)
 	now := start.Add(200 * 24 * time.Hour)
@@ -60,42 +60,42 @@ func TestWhatIsUnderwayIsCountedExactly(t *testing.T) {
 	for i := range 1000 {
 		w.end(now.Add(time.Duration(i) * time.Millisecond))
 	}
-	if w != (underway{}) {
+	if w != (runningStats{}) {
 		t.Errorf("%+v is left", w)
 	}
 }
 
 func TestHowLongOneWaits(t *testing.T) {
 	now := time.Unix(1000, 0)
-	p := pace{usual: *learned(10, 10, 10, 10)}
-	near(t, "with a free slot", p.wait(now, 0, 4, 1), 0)
+	p := estimator{durationStats: *learned(10, 10, 10, 10)}
+	near(t, "with a free slot", p.expectedWait(now, 0, 4, 1), 0)
 	for i := range 4 {
 		p.begin(now.Add(-time.Duration(i) * 2500 * time.Millisecond)) // evenly apart
 	}
-	near(t, "as the next", p.wait(now, 0, 4, 0), 3.3)
-	near(t, "as the last of a round", p.wait(now, 3, 4, 0), 9.2)
-	near(t, "a round later", p.wait(now, 4, 4, 0), 13.3)
-	near(t, "ten rounds later", p.wait(now, 40, 4, 0), 103.3)
+	near(t, "as the next", p.expectedWait(now, 0, 4, 0), 3.3)
+	near(t, "as the last of a round", p.expectedWait(now, 3, 4, 0), 9.2)
+	near(t, "a round later", p.expectedWait(now, 4, 4, 0), 13.3)
+	near(t, "ten rounds later", p.expectedWait(now, 40, 4, 0), 103.3)
 
-	p = pace{usual: p.usual}
+	p = estimator{durationStats: p.durationStats}
 	for range 4 {
 		p.begin(now.Add(-3 * time.Second)) // together
 	}
-	near(t, "as the next, when all began together", p.wait(now, 0, 4, 0), 7)
-	near(t, "as the last", p.wait(now, 3, 4, 0), 7)
+	near(t, "as the next, when all began together", p.expectedWait(now, 0, 4, 0), 7)
+	near(t, "as the last", p.expectedWait(now, 3, 4, 0), 7)
 }
 
 // Whoever is overtaken waits longer; whoever is before those that overtake does not.
 func TestWhoIsOvertakenWaitsLonger(t *testing.T) {
-	var o overtaking
+	var o arrivalsAhead
 	now := time.Unix(1000, 0)
-	near(t, "nobody overtakes", o.ahead(now, 50, 1), 50)
+	near(t, "nobody overtakes", o.jobsAhead(now, 50, 1), 50)
 	for range 100 {
 		now = now.Add(2 * time.Second) // every other job comes to the third place
-		o.note(now, 3)
+		o.record(now, 3)
 	}
-	near(t, "before them", o.ahead(now, 3, 1), 3)
-	near(t, "behind them", o.ahead(now, 50, 1), 3+2/0.75+45/0.5)
-	near(t, "once they have stopped coming", o.ahead(now.Add(time.Hour), 50, 1), 50)
-	near(t, "when more come than are done", o.ahead(now, 50, 10), 3+(50-3)/slowest)
+	near(t, "before them", o.jobsAhead(now, 3, 1), 3)
+	near(t, "behind them", o.jobsAhead(now, 50, 1), 3+2/0.75+45/0.5)
+	near(t, "once they have stopped coming", o.jobsAhead(now.Add(time.Hour), 50, 1), 50)
+	near(t, "when more come than are done", o.jobsAhead(now, 50, 10), 3+(50-3)/minSpeed)
 }

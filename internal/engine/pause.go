@@ -14,7 +14,7 @@ func (e *Engine) SetPaused(ctx context.Context, queue string, paused bool) (Queu
 		return QueueView{}, err
 	}
 	op := &store.Pause{Queue: queue, Paused: paused}
-	if err := e.urgent(ctx, op); err != nil {
+	if err := e.doUrgent(ctx, op); err != nil {
 		return QueueView{}, err
 	}
 	if op.Err != nil {

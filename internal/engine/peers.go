@@ -26,13 +26,13 @@ type peers struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	followed map[job.ID]*followed // the jobs that are watched here
-	named    map[job.ID]bool      // in notices since the last look, and running or watched here
-	queues   bool                 // a notice named a queue
+	watched      map[job.ID]*watchedJob // the jobs that are watched here
+	noticedJobs  map[job.ID]bool        // in notices since the last look, and running or watched here
+	noticedQueue bool                   // a notice named a queue
 }
 
 // followed is a job that is watched here.
-type followed struct {
+type watchedJob struct {
 	owner    job.Owner
 	watchers int
 	// What its watchers have seen, or were asked to read. It may be behind: then they read
@@ -44,7 +44,7 @@ func newPeers(e *Engine, b bus.Bus) *peers {
 	if b == nil {
 		return nil
 	}
-	p := &peers{e: e, bus: b, wake: make(chan struct{}, 1), followed: map[job.ID]*followed{}, named: map[job.ID]bool{}}
+	p := &peers{e: e, bus: b, wake: make(chan struct{}, 1), watched: map[job.ID]*watchedJob{}, noticedJobs: map[job.ID]bool{}}
 	p.member = b.Join(p.notice)
 	return p
 }
@@ -56,10 +56,10 @@ func (p *peers) follow(j *job.Job) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	f := p.followed[j.ID]
+	f := p.watched[j.ID]
 	if f == nil {
-		f = &followed{owner: j.Owner, revision: j.Revision, cursor: j.Cursor}
-		p.followed[j.ID] = f
+		f = &watchedJob{owner: j.Owner, revision: j.Revision, cursor: j.Cursor}
+		p.watched[j.ID] = f
 	}
 	f.watchers++
 	f.revision, f.cursor = min(f.revision, j.Revision), min(f.cursor, j.Cursor)
@@ -71,9 +71,9 @@ func (p *peers) unfollow(id job.ID) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if f := p.followed[id]; f != nil {
+	if f := p.watched[id]; f != nil {
 		if f.watchers--; f.watchers == 0 {
-			delete(p.followed, id)
+			delete(p.watched, id)
 		}
 	}
 }
@@ -83,22 +83,22 @@ func (p *peers) notice(n bus.Notice) {
 	p.e.mu.Lock()
 	var here []job.ID
 	for _, id := range n.Jobs {
-		if p.e.live[id] != nil {
+		if p.e.leases[id] != nil {
 			here = append(here, id)
 		}
 	}
 	p.e.mu.Unlock()
 	p.mu.Lock()
 	for _, id := range n.Jobs {
-		if p.followed[id] != nil {
-			p.named[id] = true
+		if p.watched[id] != nil {
+			p.noticedJobs[id] = true
 		}
 	}
 	for _, id := range here {
-		p.named[id] = true
+		p.noticedJobs[id] = true
 	}
-	p.queues = p.queues || len(n.Queues) > 0
-	ring := p.queues || len(p.named) > 0
+	p.noticedQueue = p.noticedQueue || len(n.Queues) > 0
+	ring := p.noticedQueue || len(p.noticedJobs) > 0
 	p.mu.Unlock()
 	if ring {
 		select {
@@ -111,7 +111,7 @@ func (p *peers) notice(n bus.Notice) {
 // run looks after what others have changed, until ctx ends.
 func (p *peers) run(ctx context.Context) {
 	defer p.member.Leave()
-	timer := time.NewTimer(spread(refreshWithin))
+	timer := time.NewTimer(jittered(refreshWithin))
 	defer timer.Stop()
 	for {
 		all := false
@@ -121,33 +121,33 @@ func (p *peers) run(ctx context.Context) {
 		case <-p.wake:
 		case <-timer.C:
 			all = true
-			timer.Reset(spread(refreshWithin))
+			timer.Reset(jittered(refreshWithin))
 		}
-		if err := p.look(ctx, all); err != nil && ctx.Err() == nil {
+		if err := p.check(ctx, all); err != nil && ctx.Err() == nil {
 			p.e.log.Error("what other processes have changed could not be read, and will be asked for again", "error", err)
 		}
 	}
 }
 
 // look asks where the jobs stand that notices named, or all that matter here.
-func (p *peers) look(ctx context.Context, all bool) error {
+func (p *peers) check(ctx context.Context, all bool) error {
 	p.mu.Lock()
-	queues, named := p.queues, p.named
-	p.queues, p.named = false, map[job.ID]bool{}
+	queues, named := p.noticedQueue, p.noticedJobs
+	p.noticedQueue, p.noticedJobs = false, map[job.ID]bool{}
 	p.mu.Unlock()
 	if queues {
 		if err := p.e.refresh(ctx); err != nil {
 			return err
 		}
 	}
-	ids := p.matters(named, all)
+	ids := p.relevantJobs(named, all)
 	for len(ids) > 0 {
 		n := min(len(ids), standingLimit)
 		list, err := p.e.store.Standing(ctx, ids[:n])
 		if err != nil {
 			return err
 		}
-		if err := p.stand(ctx, ids[:n], list); err != nil {
+		if err := p.applyStandings(ctx, ids[:n], list); err != nil {
 			return err
 		}
 		ids = ids[n:]
@@ -156,19 +156,19 @@ func (p *peers) look(ctx context.Context, all bool) error {
 }
 
 // matters are the jobs that run here or are watched here: those named, or all.
-func (p *peers) matters(named map[job.ID]bool, all bool) (ids []store.OwnedID) {
+func (p *peers) relevantJobs(named map[job.ID]bool, all bool) (ids []store.OwnedID) {
 	taken := map[job.ID]bool{}
 	p.e.mu.Lock()
-	for id, h := range p.e.live {
+	for id, local := range p.e.leases {
 		if all || named[id] {
 			taken[id] = true
-			ids = append(ids, store.OwnedID{Owner: h.job.Owner, ID: id})
+			ids = append(ids, store.OwnedID{Owner: local.job.Owner, ID: id})
 		}
 	}
 	p.e.mu.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for id, f := range p.followed {
+	for id, f := range p.watched {
 		if (all || named[id]) && !taken[id] {
 			ids = append(ids, store.OwnedID{Owner: f.owner, ID: id})
 		}
@@ -177,7 +177,7 @@ func (p *peers) matters(named map[job.ID]bool, all bool) (ids []store.OwnedID) {
 }
 
 // stand acts on where jobs stand. One that was asked for and is not in the list is gone.
-func (p *peers) stand(ctx context.Context, asked []store.OwnedID, list []store.Standing) error {
+func (p *peers) applyStandings(ctx context.Context, asked []store.OwnedID, list []store.Standing) error {
 	there := make(map[job.ID]*store.Standing, len(list))
 	for i := range list {
 		there[list[i].ID] = &list[i]
@@ -187,15 +187,15 @@ func (p *peers) stand(ctx context.Context, asked []store.OwnedID, list []store.S
 		st := there[of.ID]
 		ours := false
 		if st == nil {
-			p.e.removed(of.ID)
+			p.e.jobRemoved(of.ID)
 		} else {
 			var lease job.Lease
-			if ours, lease = p.e.stands(st); !lease.Token.IsZero() {
+			if ours, lease = p.e.applyStanding(st); !lease.Token.IsZero() {
 				said = append(said, lease)
 			}
 		}
 		if p.changed(of.ID, st) && !ours {
-			p.e.lookAgain(of.ID)
+			p.e.notifyReread(of.ID)
 		}
 	}
 	if len(said) == 0 {
@@ -209,7 +209,7 @@ func (p *peers) stand(ctx context.Context, asked []store.OwnedID, list []store.S
 func (p *peers) changed(id job.ID, st *store.Standing) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	f := p.followed[id]
+	f := p.watched[id]
 	if f == nil {
 		return false
 	}
@@ -226,31 +226,31 @@ func (p *peers) changed(id job.ID, st *store.Standing) bool {
 // stands acts on where a job stands that runs here, and says whether all of that was done
 // here: its watchers know it then. said is its lease when more was said under it than is
 // known here.
-func (e *Engine) stands(st *store.Standing) (ours bool, said job.Lease) {
+func (e *Engine) applyStanding(st *store.Standing) (ours bool, said job.Lease) {
 	e.mu.Lock()
-	h := e.live[st.ID]
-	if h == nil || h.freed { // what stands there may be its own finish, which is about to be answered
+	local := e.leases[st.ID]
+	if local == nil || local.slotFreed { // what stands there may be its own finish, which is about to be answered
 		e.mu.Unlock()
 		return false, said
 	}
-	lease := job.Lease{Job: st.ID, Token: h.token}
-	newer := st.Revision > h.job.Revision
-	ours = !newer && !st.Deleted && st.Cursor <= h.job.Cursor // a delete need not change the revision
-	lost := newer && st.Token != h.token
-	if !lost && st.Cursor > h.job.Cursor {
+	lease := job.Lease{Job: st.ID, Token: local.token}
+	newer := st.Revision > local.job.Revision
+	ours = !newer && !st.Deleted && st.Cursor <= local.job.Cursor // a delete need not change the revision
+	lost := newer && st.Token != local.token
+	if !lost && st.Cursor > local.job.Cursor {
 		said = lease
 	}
-	stop := newer && !lost && st.CancelRequested && h.job.CancelRequestedAt.IsZero()
+	stop := newer && !lost && st.CancelRequested && local.job.CancelRequestedAt.IsZero()
 	if newer && !lost {
-		h.job.Revision = st.Revision
+		local.job.Revision = st.Revision
 	}
 	if stop {
-		h.job.CancelRequestedAt = e.store.Now()
+		local.job.CancelRequestedAt = e.store.Now()
 	}
 	e.mu.Unlock()
 	switch {
 	case lost:
-		e.lost(lease)
+		e.leaseLost(lease)
 	case stop:
 		e.order(lease, job.OrderCancel)
 	}
@@ -259,39 +259,39 @@ func (e *Engine) stands(st *store.Standing) (ours bool, said job.Lease) {
 
 // lost lets go of a lease that another process has taken, or through which the attempt
 // was ended there. One that no worker here holds is passed over.
-func (e *Engine) lost(l job.Lease) {
-	if h := e.letGo(l); h != nil {
-		h.lost()
+func (e *Engine) leaseLost(l job.Lease) {
+	if local := e.dropLease(l); local != nil {
+		local.notifyLost()
 	}
 }
 
 // removed is gone for a job that is not in the store any more. Its own finish may have
 // removed it, which is about to be answered: then that decides.
-func (e *Engine) removed(id job.ID) {
+func (e *Engine) jobRemoved(id job.ID) {
 	e.mu.Lock()
-	h := e.live[id]
-	ending := h != nil && h.freed
+	local := e.leases[id]
+	ending := local != nil && local.slotFreed
 	e.mu.Unlock()
 	if !ending {
-		e.gone(id)
+		e.dropLeaseOn(id)
 	}
 }
 
 // gone lets go of the lease on a job that is held here. The job was removed from the store,
 // or has another lease by now.
-func (e *Engine) gone(id job.ID) {
+func (e *Engine) dropLeaseOn(id job.ID) {
 	e.mu.Lock()
-	h := e.live[id]
+	local := e.leases[id]
 	e.mu.Unlock()
-	if h != nil {
-		e.lost(h.lease())
+	if local != nil {
+		e.leaseLost(local.lease())
 	}
 }
 
 // lost tells the worker of a lease that was let go of.
-func (h *live) lost() {
-	h.to.order(h.lease(), job.OrderLost)
-	h.to.q.over(h.since, time.Since(h.since), false)
+func (local *localLease) notifyLost() {
+	local.consumer.order(local.lease(), job.OrderLost)
+	local.consumer.q.recordEnd(local.startedAt, time.Since(local.startedAt), false)
 }
 
 // catchUp takes over what attempts that run here have said through another process.
@@ -304,16 +304,16 @@ func (e *Engine) catchUp(ctx context.Context, leases []job.Lease) error {
 	defer e.mu.Unlock()
 	for i := range list {
 		r := &list[i]
-		if h := e.live[r.Job.ID]; h != nil && h.token == r.Token && r.Job.Cursor > h.job.Cursor {
-			h.job.Cursor, h.job.OutputBytes, h.job.Progress = r.Job.Cursor, r.Job.OutputBytes, r.Job.Progress
-			h.spoke = h.spoke || r.HasOutput
+		if local := e.leases[r.Job.ID]; local != nil && local.token == r.Token && r.Job.Cursor > local.job.Cursor {
+			local.job.Cursor, local.job.OutputBytes, local.job.Progress = r.Job.Cursor, r.Job.OutputBytes, r.Job.Progress
+			local.hasOutput = local.hasOutput || r.HasOutput
 		}
 	}
 	return nil
 }
 
 // tell publishes what a batch that is on disk has changed.
-func (p *peers) tell(w *work) {
+func (p *peers) publish(w *pendingBatch) {
 	if p == nil {
 		return
 	}

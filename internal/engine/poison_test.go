@@ -36,7 +36,7 @@ func startMortal(t *testing.T, c *clock, s store.Store) *mortal {
 	k.kill = sync.OnceFunc(func() { stop(); looping.Wait() })
 	t.Cleanup(k.kill)
 	e.Consume(job.Worker{Name: "w", Queue: "q", Slots: 4, Deliver: func(c job.Claimed) { k.jobs <- c }})
-	e.sweeper.dueAt(c.Now())
+	e.sweeper.scheduleAt(c.Now())
 	return k
 }
 
@@ -48,7 +48,7 @@ func (k *mortal) run(t *testing.T, seconds int, poison map[job.ID]bool, starts m
 	age := map[job.ID]int{}
 	for range seconds {
 		k.clock.pass(time.Second)
-		if err := k.sweeper.once(t.Context()); err != nil {
+		if err := k.sweeper.sweep(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		k.flush(t)

@@ -22,52 +22,52 @@ const (
 type presence struct {
 	mu sync.Mutex
 	// Guarded by mu.
-	jobs    map[job.ID]*sighting
-	owners  map[job.Owner]*sighting
-	healthy time.Time // since when requests of watchers and owners could be served
+	jobs         map[job.ID]*presenceState
+	owners       map[job.Owner]*presenceState
+	healthySince time.Time // since when requests of watchers and owners could be served
 }
 
 // sighting is what is known of one job or owner. It is forgotten when nobody watches and
 // nothing is left to store.
-type sighting struct {
+type presenceState struct {
 	watchers int
-	seen     bool      // since it was stored last
-	stored   time.Time // zero when it never was
+	present  bool      // since it was stored last
+	storedAt time.Time // zero when it never was
 }
 
 func newPresence() *presence {
-	return &presence{jobs: map[job.ID]*sighting{}, owners: map[job.Owner]*sighting{}, healthy: time.Now()}
+	return &presence{jobs: map[job.ID]*presenceState{}, owners: map[job.Owner]*presenceState{}, healthySince: time.Now()}
 }
 
 // restart gives all jobs their whole timeout again: it was us who stood still.
 func (p *presence) restart() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.healthy = time.Now()
+	p.healthySince = time.Now()
 }
 
 // healthyFor is how long requests of watchers and owners could be served without a break.
 func (p *presence) healthyFor() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return time.Since(p.healthy)
+	return time.Since(p.healthySince)
 }
 
 // asked notes that someone asked for a job.
-func (p *presence) asked(j *job.Job) { p.at(j, 0) }
+func (p *presence) touch(j *job.Job) { p.update(j, 0) }
 
 // watches and leaves count the watchers of a job. One that leaves was present until now.
-func (p *presence) watches(j *job.Job) { p.at(j, 1) }
-func (p *presence) leaves(j *job.Job)  { p.at(j, -1) }
+func (p *presence) addWatcher(j *job.Job)    { p.update(j, 1) }
+func (p *presence) removeWatcher(j *job.Job) { p.update(j, -1) }
 
-func (p *presence) at(j *job.Job, watchers int) {
+func (p *presence) update(j *job.Job, watchers int) {
 	if j.Policy.Timeouts.Abandon == 0 || watchers == 0 && j.State.Ended() {
 		return
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := sightingOf(p.jobs, j.ID)
-	s.seen = true
+	s := stateOf(p.jobs, j.ID)
+	s.present = true
 	s.watchers += watchers
 }
 
@@ -76,38 +76,38 @@ func (e *Engine) MarkPresent(owner job.Owner) {
 	p := e.presence
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	sightingOf(p.owners, owner).seen = true
+	stateOf(p.owners, owner).present = true
 }
 
-func sightingOf[K comparable](of map[K]*sighting, k K) *sighting {
+func stateOf[K comparable](of map[K]*presenceState, k K) *presenceState {
 	s := of[k]
 	if s == nil {
-		s = &sighting{}
+		s = &presenceState{}
 		of[k] = s
 	}
 	return s
 }
 
 // unstored takes the presences to be stored now; nil when there are none.
-func (p *presence) unstored(now time.Time) *store.Presence {
+func (p *presence) takeUnstored(now time.Time) *store.Presence {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	op := &store.Presence{Jobs: takeSeen(p.jobs, now), Owners: takeSeen(p.owners, now)}
+	op := &store.Presence{Jobs: takePresent(p.jobs, now), Owners: takePresent(p.owners, now)}
 	if len(op.Jobs) == 0 && len(op.Owners) == 0 {
 		return nil
 	}
 	return op
 }
 
-func takeSeen[K comparable](of map[K]*sighting, now time.Time) (seen []K) {
+func takePresent[K comparable](of map[K]*presenceState, now time.Time) (seen []K) {
 	for k, s := range of {
-		s.seen = s.seen || s.watchers > 0
-		fresh := !s.stored.IsZero() && now.Sub(s.stored) < stampEvery
+		s.present = s.present || s.watchers > 0
+		fresh := !s.storedAt.IsZero() && now.Sub(s.storedAt) < stampEvery
 		switch {
-		case s.seen && !fresh:
+		case s.present && !fresh:
 			seen = append(seen, k)
-			s.seen, s.stored = false, now
-		case !s.seen && !fresh:
+			s.present, s.storedAt = false, now
+		case !s.present && !fresh:
 			delete(of, k)
 		}
 	}
@@ -115,29 +115,29 @@ func takeSeen[K comparable](of map[K]*sighting, now time.Time) (seen []K) {
 }
 
 // missed makes presences be stored again that a commit did not take.
-func (p *presence) missed(op *store.Presence) {
+func (p *presence) markUnstored(op *store.Presence) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, id := range op.Jobs {
-		sightingOf(p.jobs, id).unstore()
+		stateOf(p.jobs, id).markUnstored()
 	}
 	for _, o := range op.Owners {
-		sightingOf(p.owners, o).unstore()
+		stateOf(p.owners, o).markUnstored()
 	}
 }
 
-func (s *sighting) unstore() { s.seen, s.stored = true, time.Time{} }
+func (s *presenceState) markUnstored() { s.present, s.storedAt = true, time.Time{} }
 
 // abandon stores the presences that were gathered, and cancels the abandoned jobs.
-func (e *Engine) abandon(ctx context.Context) error {
-	if op := e.presence.unstored(time.Now()); op != nil {
-		err := e.urgent(ctx, op)
-		e.sweeper.step(err)
+func (e *Engine) cancelAllAbandoned(ctx context.Context) error {
+	if op := e.presence.takeUnstored(time.Now()); op != nil {
+		err := e.doUrgent(ctx, op)
+		e.sweeper.recordStep(err)
 		if err == nil { // else the op may still be under way
 			err = op.Err
 		}
 		if err != nil {
-			e.presence.missed(op)
+			e.presence.markUnstored(op)
 			if job.CodeOf(err) == job.NoSpace { // that was said
 				return nil
 			}
@@ -146,7 +146,7 @@ func (e *Engine) abandon(ctx context.Context) error {
 	}
 	for after := ""; ; {
 		list, next, err := e.store.Abandonable(ctx, after, sweepLimit)
-		e.sweeper.step(err)
+		e.sweeper.recordStep(err)
 		if err != nil {
 			return err
 		}
@@ -170,8 +170,8 @@ func (e *Engine) cancelAbandoned(ctx context.Context, j *job.Job) error {
 		return nil
 	}
 	op := &store.Cancel{Owner: j.Owner, ID: j.ID, Abandoned: true}
-	err := e.urgent(ctx, op)
-	e.sweeper.step(err)
+	err := e.doUrgent(ctx, op)
+	e.sweeper.recordStep(err)
 	if err != nil {
 		return err
 	}
@@ -181,7 +181,7 @@ func (e *Engine) cancelAbandoned(ctx context.Context, j *job.Job) error {
 	case job.NotFound, job.Conflict: // deleted, ended or seen meanwhile
 	default: // it keeps no other from being cancelled, and is no trouble of the store
 		e.log.Error("an abandoned job could not be cancelled: its timeout begins anew", "job", j.ID, "error", op.Err)
-		e.presence.asked(j)
+		e.presence.touch(j)
 	}
 	return nil
 }

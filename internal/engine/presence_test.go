@@ -22,7 +22,7 @@ func abandonable() Request {
 func (w *swept) look(after time.Duration) {
 	time.Sleep(after)
 	w.clock.pass(after)
-	w.sweeper.cared = time.Time{}
+	w.sweeper.abandonCheckedAt = time.Time{}
 	w.sweep()
 }
 
@@ -38,7 +38,7 @@ func TestAJobIsAbandonedWhenNobodyIsSeenAtIt(t *testing.T) {
 		"a heartbeat":          {func(w *swept, _ job.ID) { w.MarkPresent(owner) }, job.Queued},
 		"another's heartbeat":  {func(w *swept, _ job.ID) { w.MarkPresent(job.Owner{User: "v"}) }, job.Cancelled},
 		"another's poll":       {func(w *swept, id job.ID) { _, _ = w.Get(w.t.Context(), job.Owner{User: "v"}, id) }, job.Cancelled},
-		"a stall of ours":      {func(w *swept, _ job.ID) { w.sweeper.unhealthy() }, job.Queued},
+		"a stall of ours":      {func(w *swept, _ job.ID) { w.sweeper.markUnhealthy() }, job.Queued},
 		"a look at its output": {func(w *swept, id job.ID) { _, _ = w.Output(w.t.Context(), owner, id, 0, 0) }, job.Queued},
 		"a held request":       {func(w *swept, id job.ID) { _, _ = w.Wait(w.t.Context(), owner, id, time.Second) }, job.Queued},
 		"a start of ours":      {func(w *swept, _ job.ID) { w.presence = newPresence() }, job.Queued},
@@ -111,7 +111,7 @@ func TestPresencesAreStoredNowAndThen(t *testing.T) {
 			w.get(id)
 			w.MarkPresent(job.Owner{User: "u"})
 			time.Sleep(time.Second)
-			if op := w.presence.unstored(time.Now()); op != nil {
+			if op := w.presence.takeUnstored(time.Now()); op != nil {
 				stores += len(op.Jobs) + len(op.Owners)
 			}
 		}
@@ -119,9 +119,9 @@ func TestPresencesAreStoredNowAndThen(t *testing.T) {
 			t.Errorf("%d presences are stored in a minute, want 4: a job's and an owner's, twice", stores)
 		}
 		time.Sleep(stampEvery)
-		_ = w.presence.unstored(time.Now())
+		_ = w.presence.takeUnstored(time.Now())
 		time.Sleep(stampEvery)
-		if op := w.presence.unstored(time.Now()); op != nil || len(w.presence.jobs)+len(w.presence.owners) > 0 {
+		if op := w.presence.takeUnstored(time.Now()); op != nil || len(w.presence.jobs)+len(w.presence.owners) > 0 {
 			t.Errorf("when nobody is there any more %v is stored, and %d jobs and %d owners are remembered", op, len(w.presence.jobs), len(w.presence.owners))
 		}
 	})
@@ -131,17 +131,17 @@ func TestPresencesAreStoredNowAndThen(t *testing.T) {
 func TestAMissedPresenceIsStoredLater(t *testing.T) {
 	p := newPresence()
 	j := job.Job{ID: job.NewID(), State: job.Running, Policy: job.Policy{Timeouts: job.Timeouts{Abandon: patience}}}
-	p.asked(&j)
+	p.touch(&j)
 	now := time.Now()
-	op := p.unstored(now)
-	if op == nil || p.unstored(now) != nil {
+	op := p.takeUnstored(now)
+	if op == nil || p.takeUnstored(now) != nil {
 		t.Fatal("a presence is to be stored once")
 	}
-	p.missed(op)
-	if again := p.unstored(now); again == nil || len(again.Jobs) != 1 {
+	p.markUnstored(op)
+	if again := p.takeUnstored(now); again == nil || len(again.Jobs) != 1 {
 		t.Errorf("after a failed commit %v is stored", again)
 	}
-	if op := p.unstored(now.Add(time.Hour)); op != nil || len(p.jobs) > 0 {
+	if op := p.takeUnstored(now.Add(time.Hour)); op != nil || len(p.jobs) > 0 {
 		t.Errorf("later %v is stored, and %d jobs are remembered", op, len(p.jobs))
 	}
 }

@@ -11,12 +11,12 @@ const (
 	// pruneEvery is the pause between two passes over the jobs past their time, and
 	// wholeEvery between two that begin with the oldest job: those that were kept by
 	// the pass before, as failed jobs are for a week, are not looked at each time.
-	pruneEvery = 30 * time.Second
-	wholeEvery = 10 * time.Minute
+	pruneEvery    = 30 * time.Second
+	fullPassEvery = 10 * time.Minute
 	// sizeEvery is how often a store with a bound is asked for its size; fullEvery when
 	// there was nothing left that could be deleted.
-	sizeEvery = 5 * time.Second
-	fullEvery = time.Minute
+	sizeEvery      = 5 * time.Second
+	exhaustedEvery = time.Minute
 
 	// A piece is small enough that a commit is hardly slower for it.
 	pieceRows  = 500
@@ -24,8 +24,8 @@ const (
 	pieceTime  = 2 * time.Millisecond
 	// After a piece the loop has so many times as long for others: less when the store
 	// holds more than it may.
-	pauseTimes     = 32
-	pauseTimesFull = 3
+	yieldFactor     = 32
+	yieldFactorFull = 3
 )
 
 // pruner deletes ended jobs: those past their time, and, when the store holds more
@@ -34,16 +34,16 @@ const (
 type pruner struct {
 	// Set once.
 	e         *Engine
-	most      int64                                // bytes; 0 for no bound
+	maxBytes  int64                                // bytes; 0 for no bound
 	fileBytes func(context.Context) (int64, error) // nil when jobs have no files
 
 	// Owned by run.
-	from  string    // where the next pass begins
-	whole time.Time // when a pass last began with the oldest job
-	full  time.Time // when all that could be deleted was, and the store still held too much
+	passStart   string    // where the next pass begins
+	fullPassAt  time.Time // when a pass last began with the oldest job
+	exhaustedAt time.Time // when all that could be deleted was, and the store still held too much
 }
 
-func newPruner(e *Engine, most int64) *pruner { return &pruner{e: e, most: most} }
+func newPruner(e *Engine, most int64) *pruner { return &pruner{e: e, maxBytes: most} }
 
 // run deletes now and again until ctx ends. It is a duty of its own, so that a
 // long pass holds up nothing that is due. What fails is logged, and done by the
@@ -71,24 +71,24 @@ func (p *pruner) run(ctx context.Context) {
 // pass deletes the jobs past their time. It begins where the last one ended, or
 // now and then with the oldest, and stops where jobs are too young to be over.
 func (p *pruner) pass(ctx context.Context) error {
-	if now := time.Now(); now.Sub(p.whole) >= wholeEvery {
-		p.from, p.whole = "", now
+	if now := time.Now(); now.Sub(p.fullPassAt) >= fullPassEvery {
+		p.passStart, p.fullPassAt = "", now
 	}
 	total := 0
 	for {
-		op := &store.Prune{After: p.from, Limit: pieceRows, Bytes: pieceBytes, For: pieceTime}
+		op := &store.Prune{After: p.passStart, Limit: pieceRows, Bytes: pieceBytes, For: pieceTime}
 		if err := p.piece(ctx, op); err != nil {
 			return err
 		}
 		total += op.Deleted
-		young := op.Next == "" || p.e.store.Now().Sub(op.Seen) < p.e.shortestKeep()
+		young := op.Next == "" || p.e.store.Now().Sub(op.Seen) < p.e.minKeep()
 		if young && !op.More {
 			break
 		}
 		if !young {
-			p.from = op.Next
+			p.passStart = op.Next
 		}
-		if err := p.rest(ctx, pauseTimes); err != nil {
+		if err := p.yield(ctx, yieldFactor); err != nil {
 			return err
 		}
 	}
@@ -105,7 +105,7 @@ func (p *pruner) size(ctx context.Context) (int64, error) {
 	if err != nil || p.fileBytes == nil {
 		return size, err
 	}
-	if err := p.e.removals.wait(ctx); err != nil {
+	if err := p.e.fileRemover.wait(ctx); err != nil {
 		return 0, err
 	}
 	files, err := p.fileBytes(ctx)
@@ -115,15 +115,15 @@ func (p *pruner) size(ctx context.Context) (int64, error) {
 // shrink deletes the oldest ended jobs before their time when there is more of them
 // than may be, until there is nine tenths of that.
 func (p *pruner) shrink(ctx context.Context) error {
-	if p.most == 0 || time.Since(p.full) < fullEvery {
+	if p.maxBytes == 0 || time.Since(p.exhaustedAt) < exhaustedEvery {
 		return nil
 	}
 	size, err := p.size(ctx)
-	if err != nil || size <= p.most {
+	if err != nil || size <= p.maxBytes {
 		return err
 	}
 	before, total, after := size, 0, ""
-	for enough := p.most / 10 * 9; size > enough; {
+	for enough := p.maxBytes / 10 * 9; size > enough; {
 		op := &store.Prune{After: after, Limit: pieceRows, Bytes: min(pieceBytes, size-enough), For: pieceTime, Early: true}
 		if err := p.piece(ctx, op); err != nil {
 			return err
@@ -135,34 +135,34 @@ func (p *pruner) shrink(ctx context.Context) error {
 		if after == "" {
 			break
 		}
-		if err := p.rest(ctx, pauseTimesFull); err != nil {
+		if err := p.yield(ctx, yieldFactorFull); err != nil {
 			return err
 		}
 	}
-	p.tell(before, size, total)
+	p.logShrink(before, size, total)
 	return nil
 }
 
 // tell says what a shrink came to.
-func (p *pruner) tell(before, after int64, jobs int) {
+func (p *pruner) logShrink(before, after int64, jobs int) {
 	p.e.log.Warn("there was more than may be: the oldest ended jobs were deleted before their time",
-		"jobs", jobs, "bytes", before, "now", after, "most", p.most)
-	if after > p.most {
-		p.full = time.Now()
-		p.e.log.Warn("there is still more than may be: what is left is unfinished work and conversations", "bytes", after, "most", p.most)
+		"jobs", jobs, "bytes", before, "now", after, "most", p.maxBytes)
+	if after > p.maxBytes {
+		p.exhaustedAt = time.Now()
+		p.e.log.Warn("there is still more than may be: what is left is unfinished work and conversations", "bytes", after, "most", p.maxBytes)
 	}
 }
 
 // piece puts one piece through the loop.
 func (p *pruner) piece(ctx context.Context, op *store.Prune) error {
-	if err := p.e.do(ctx, &pending{lane: laneUpkeep, bytes: opBytes, op: op}); err != nil {
+	if err := p.e.do(ctx, &pendingOp{lane: laneUpkeep, bytes: opBytes, op: op}); err != nil {
 		return err
 	}
 	return op.Err
 }
 
 // rest leaves the loop to others.
-func (p *pruner) rest(ctx context.Context, times time.Duration) error {
+func (p *pruner) yield(ctx context.Context, times time.Duration) error {
 	pause := time.NewTimer(times * pieceTime)
 	defer pause.Stop()
 	select {
@@ -174,7 +174,7 @@ func (p *pruner) rest(ctx context.Context, times time.Duration) error {
 }
 
 // shortestKeep is the shortest time that any ended job is kept.
-func (e *Engine) shortestKeep() time.Duration {
+func (e *Engine) minKeep() time.Duration {
 	shortest := 24 * time.Hour
 	for _, q := range e.queues {
 		shortest = min(shortest, q.Keep, q.KeepFailed)

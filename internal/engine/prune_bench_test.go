@@ -98,7 +98,7 @@ func openHistory(b *testing.B, jobs int) *long {
 func (h *long) prune(ctx context.Context) {
 	for after := ""; ctx.Err() == nil; {
 		if !h.pruning.Load() {
-			_ = h.pruner.rest(ctx, pauseTimes)
+			_ = h.pruner.yield(ctx, yieldFactor)
 			continue
 		}
 		op := &store.Prune{After: after, Limit: pieceRows, Bytes: pieceBytes, For: pieceTime}
@@ -107,7 +107,7 @@ func (h *long) prune(ctx context.Context) {
 		}
 		after = op.Next
 		h.pruned.Add(int64(op.Deleted))
-		_ = h.pruner.rest(ctx, pauseTimes)
+		_ = h.pruner.yield(ctx, yieldFactor)
 	}
 }
 

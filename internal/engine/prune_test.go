@@ -58,15 +58,15 @@ func TestShrinkDeletesTheOldest(t *testing.T) {
 	if err := p.shrink(t.Context()); err != nil || w.left(ids) != len(ids) {
 		t.Fatalf("with room left, %d of %d jobs are there: %v", w.left(ids), len(ids), err)
 	}
-	p.most = w.size() / 2
+	p.maxBytes = w.size() / 2
 	if err := p.shrink(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if n := w.left(ids); n == 0 || n > 50 || w.left(ids[100-n:]) != n {
 		t.Errorf("%d jobs are left, %d of them among the newest", n, w.left(ids[100-n:]))
 	}
-	if size := w.size(); size > p.most/10*9 {
-		t.Errorf("the store holds %d of the %d bytes that it may", size, p.most)
+	if size := w.size(); size > p.maxBytes/10*9 {
+		t.Errorf("the store holds %d of the %d bytes that it may", size, p.maxBytes)
 	}
 	w.get(waiting)
 }
@@ -113,7 +113,7 @@ func TestShrinkCountsFiles(t *testing.T) {
 		w := sweptOver(t, c, Config{Store: s, RenewEvery: time.Hour, RemoveFiles: files.remove, FileBytes: files.size})
 		ctx, stop := context.WithCancel(t.Context())
 		var removing sync.WaitGroup
-		removing.Go(func() { w.removals.run(ctx) })
+		removing.Go(func() { w.fileRemover.run(ctx) })
 		defer removing.Wait()
 		defer stop()
 		const size = 10 << 20
@@ -127,11 +127,11 @@ func TestShrinkCountsFiles(t *testing.T) {
 			}
 			ids = append(ids, id)
 		}
-		w.pruner.most = 10*size + w.size()
+		w.pruner.maxBytes = 10*size + w.size()
 		if err := w.pruner.shrink(t.Context()); err != nil || w.left(ids) != 10 {
 			t.Fatalf("with room left, %d of 10 jobs are there: %v", w.left(ids), err)
 		}
-		w.pruner.most = 5*size + size/2 + w.size()
+		w.pruner.maxBytes = 5*size + size/2 + w.size()
 		if err := w.pruner.shrink(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -154,7 +154,7 @@ func TestShrinkGivesUp(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if p.full.IsZero() {
+	if p.exhaustedAt.IsZero() {
 		t.Error("the store can never hold one byte only, and nobody noticed")
 	}
 	w.get(waiting)
@@ -190,7 +190,7 @@ func TestPassesGoOn(t *testing.T) {
 	if w.left([]job.ID{held}) != 1 {
 		t.Error("the test is to show a job that a pass leaves to a later one")
 	}
-	w.pruner.whole = time.Time{}
+	w.pruner.fullPassAt = time.Time{}
 	pass()
 	if w.left([]job.ID{held}) != 0 {
 		t.Error("a pass that begins with the oldest left it")

@@ -19,22 +19,22 @@ const exactPosition = 100
 func (e *Engine) Get(ctx context.Context, owner job.Owner, id job.ID) (Snapshot, error) {
 	s, err := e.snapshot(ctx, &job.Job{ID: id, Owner: owner}, nil)
 	if err == nil {
-		e.presence.asked(&s.Job)
+		e.presence.touch(&s.Job)
 	}
 	return s, err
 }
 
 // fresh is the snapshot of a job that was just stored, when so many were queued.
-func (e *Engine) fresh(ctx context.Context, j *job.Job, queued int) Snapshot {
+func (e *Engine) newJobSnapshot(ctx context.Context, j *job.Job, queued int) Snapshot {
 	s := Snapshot{Job: *j}
 	if s.State == job.Running {
 		s.Estimate = e.queues[s.Queue].estimate(&s, 0, 0) // it has only just begun
 		return s
 	}
 	if e.locate(ctx, &s) != nil {
-		e.guess(&s) // it is stored all the same
+		e.locateWithoutRead(&s) // it is stored all the same
 	} else if s.State == job.Queued {
-		e.queues[s.Queue].came(s.Position, queued)
+		e.queues[s.Queue].recordArrival(s.Position, queued)
 	}
 	return s
 }
@@ -47,7 +47,7 @@ func (e *Engine) snapshotAfter(ctx context.Context, j *job.Job) Snapshot {
 	s, err := e.snapshot(ctx, j, nil)
 	if err != nil {
 		s = Snapshot{Job: *j}
-		e.guess(&s)
+		e.locateWithoutRead(&s)
 	}
 	return s
 }
@@ -81,7 +81,7 @@ func (e *Engine) snapshot(ctx context.Context, known *job.Job, result *job.Resul
 func (e *Engine) locate(ctx context.Context, s *Snapshot) error {
 	q := e.queues[s.Queue]
 	if s.State.Ended() || q == nil {
-		s.HeldBackBy = q.hold(s)
+		s.HeldBackBy = q.holdReason(s)
 		return nil
 	}
 	if s.State == job.Queued {
@@ -90,32 +90,32 @@ func (e *Engine) locate(ctx context.Context, s *Snapshot) error {
 			return err
 		}
 		if n == exactPosition {
-			n = max(n, int(q.waiting())-1)
+			n = max(n, int(q.queued())-1)
 		}
 		s.Position = n
 	}
-	e.foresee(s, q)
+	e.addEstimate(s, q)
 	return nil
 }
 
 // guess is locate without a read: as if the job had just been put at the end of its
 // queue.
-func (e *Engine) guess(s *Snapshot) {
+func (e *Engine) locateWithoutRead(s *Snapshot) {
 	q := e.queues[s.Queue]
 	if s.State.Ended() || q == nil {
-		s.HeldBackBy = q.hold(s)
+		s.HeldBackBy = q.holdReason(s)
 		return
 	}
 	if s.State == job.Queued {
-		s.Position = max(int(q.waiting())-1, 0)
+		s.Position = max(int(q.queued())-1, 0)
 	}
-	e.foresee(s, q)
+	e.addEstimate(s, q)
 }
 
 // foresee guesses when a job will end that has this position, and says what holds it
 // back.
-func (e *Engine) foresee(s *Snapshot, q *queue) {
-	s.HeldBackBy = q.hold(s)
+func (e *Engine) addEstimate(s *Snapshot, q *queue) {
+	s.HeldBackBy = q.holdReason(s)
 	var delay, running time.Duration
 	switch s.State {
 	case job.Running:
@@ -126,7 +126,7 @@ func (e *Engine) foresee(s *Snapshot, q *queue) {
 	s.Estimate = q.estimate(s, delay, running)
 }
 
-func (q *queue) waiting() int64 {
+func (q *queue) queued() int64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.counts.Queued
@@ -136,8 +136,8 @@ func (q *queue) waiting() int64 {
 func (e *Engine) runningFor(id job.ID) time.Duration {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if h := e.live[id]; h != nil {
-		return time.Since(h.since)
+	if local := e.leases[id]; local != nil {
+		return time.Since(local.startedAt)
 	}
 	return 0
 }
@@ -154,7 +154,7 @@ func (e *Engine) Wait(ctx context.Context, owner job.Owner, id job.ID, wait time
 		sub.Close()
 		return Snapshot{}, err
 	}
-	return e.await(ctx, sub, j, wait)
+	return e.awaitEnd(ctx, sub, j, wait)
 }
 
 // subscribe follows a job, if there is room for one more watcher.
@@ -173,12 +173,12 @@ func (e *Engine) subscribe(id job.ID) (*watch.Sub, error) {
 }
 
 // await holds until the subscribed job has ended, and closes the subscription.
-func (e *Engine) await(ctx context.Context, sub *watch.Sub, j job.Job, wait time.Duration) (Snapshot, error) {
+func (e *Engine) awaitEnd(ctx context.Context, sub *watch.Sub, j job.Job, wait time.Duration) (Snapshot, error) {
 	defer sub.Close()
-	e.presence.watches(&j)
+	e.presence.addWatcher(&j)
 	e.peers.follow(&j)
 	defer e.peers.unfollow(j.ID)
-	defer e.presence.leaves(&j)
+	defer e.presence.removeWatcher(&j)
 	if j.State.Ended() || wait <= 0 {
 		return e.snapshot(ctx, &j, nil)
 	}
@@ -277,7 +277,7 @@ func (q *queue) view() QueueView {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	v := QueueView{Queue: q.Queue, Counts: q.counts}
-	v.HeldBackBy = q.holdLocked(0)
-	v.Wait, v.Run = q.outlookLocked(time.Now())
+	v.HeldBackBy = q.holdReasonLocked(0)
+	v.Wait, v.Run = q.estimateNewLocked(time.Now())
 	return v
 }

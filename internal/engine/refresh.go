@@ -13,8 +13,8 @@ const refreshWithin = 900 * time.Millisecond
 // refresher reads, until ctx ends, what other processes may have changed without a notice:
 // the counts of all queues, and when the next job is due. It only reads: where nothing has
 // changed nothing is committed.
-func (e *Engine) refresher(ctx context.Context) {
-	timer := time.NewTimer(spread(refreshWithin))
+func (e *Engine) runRefresh(ctx context.Context) {
+	timer := time.NewTimer(jittered(refreshWithin))
 	defer timer.Stop()
 	for {
 		select {
@@ -23,15 +23,15 @@ func (e *Engine) refresher(ctx context.Context) {
 		case <-timer.C:
 		}
 		if err := e.refresh(ctx); err != nil && ctx.Err() == nil {
-			e.sweeper.unhealthy() // workers could not renew either
+			e.sweeper.markUnhealthy() // workers could not renew either
 			e.log.Error("the counts of the queues, or what is due next, could not be read; both will be asked for again", "error", err)
 		}
-		timer.Reset(spread(refreshWithin))
+		timer.Reset(jittered(refreshWithin))
 	}
 }
 
 // spread is a time up to d, and at least its half.
-func spread(d time.Duration) time.Duration { return d/2 + time.Duration(die()*float64(d/2)) }
+func jittered(d time.Duration) time.Duration { return d/2 + time.Duration(die()*float64(d/2)) }
 
 // refresh reads the counts and the next due time, whatever is known of them.
 func (e *Engine) refresh(ctx context.Context) error {
@@ -47,12 +47,12 @@ func (e *Engine) refresh(ctx context.Context) error {
 		q.mu.Lock()
 		if q.commits == before[q] { // a commit since then knows better
 			q.counts = counts[name]
-			q.dry = false
+			q.claimFellShort = false
 		}
 		q.mu.Unlock()
 	}
-	if e.moreReady() {
-		e.lanes.ring()
+	if e.needsClaim() {
+		e.lanes.signal()
 	}
 	return e.sweeper.readNext(ctx)
 }

@@ -10,38 +10,38 @@ import (
 
 // mostRefused is how long a sweep waits at most before it tries again to end an attempt
 // whose end the store cannot take.
-const mostRefused = time.Hour
+const maxFinishRetry = time.Hour
 
 // refusedEnds are the attempts whose end the store could not take. The sweep tries them again
 // after a pause that doubles: each try holds up its whole batch, which is committed in halves.
-type refusedEnds map[job.Lease]*endPause
+type rejectedFinishes map[job.Lease]*finishRetry
 
-type endPause struct {
+type finishRetry struct {
 	pause time.Duration
 	again time.Time
 }
 
 // add notes that the end of an attempt was refused, and says whether for the first time.
-func (r refusedEnds) add(l job.Lease) (first bool) {
+func (r rejectedFinishes) add(l job.Lease) (first bool) {
 	f := r[l]
 	if f == nil {
-		f = &endPause{pause: sweepEvery / 2}
+		f = &finishRetry{pause: sweepEvery / 2}
 		r[l] = f
 		first = true
 	}
-	f.pause = min(2*f.pause, mostRefused)
+	f.pause = min(2*f.pause, maxFinishRetry)
 	f.again = time.Now().Add(f.pause)
 	return first
 }
 
 // without leaves out of a list the attempts that are to be tried later.
-func (r refusedEnds) without(list []store.Running) []store.Running {
+func (r rejectedFinishes) without(list []store.Running) []store.Running {
 	if len(r) == 0 {
 		return list
 	}
 	now := time.Now()
 	for l, f := range r {
-		if now.Sub(f.again) > mostRefused { // it is over: the sweep did not find it since
+		if now.Sub(f.again) > maxFinishRetry { // it is over: the sweep did not find it since
 			delete(r, l)
 		}
 	}
@@ -53,7 +53,7 @@ func (r refusedEnds) without(list []store.Running) []store.Running {
 
 // bare is the end of an attempt whose end was refused: the job ends as failed, with
 // nothing that the store might not take.
-func bare(op *store.Finish, attempt int) *store.Finish {
+func bareFinish(op *store.Finish, attempt int) *store.Finish {
 	return &store.Finish{
 		Lease: op.Lease, If: op.If, Lost: op.Lost, To: job.Failed, Bare: true,
 		Failure: &job.Failure{Code: "result_refused", Message: "The end of the job could not be stored; the server's log has the details.", Attempt: attempt},

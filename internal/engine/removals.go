@@ -9,7 +9,7 @@ import (
 
 // removals deletes the files of removed jobs, outside the loop: a large file takes
 // its time. What is left when the server stops is found at the next start.
-type removals struct {
+type fileRemover struct {
 	remove func([]job.ID)
 	wake   chan struct{} // has a value when there is something to do; nobody closes it
 
@@ -18,12 +18,12 @@ type removals struct {
 	gone chan struct{} // closed by run when nothing is left to delete; nil while nothing is; guarded by mu
 }
 
-func newRemovals(remove func([]job.ID)) *removals {
-	return &removals{remove: remove, wake: make(chan struct{}, 1)}
+func newFileRemover(remove func([]job.ID)) *fileRemover {
+	return &fileRemover{remove: remove, wake: make(chan struct{}, 1)}
 }
 
 // add asks for the files of jobs whose removal is on disk.
-func (r *removals) add(ids []job.ID) {
+func (r *fileRemover) add(ids []job.ID) {
 	if len(ids) == 0 || r.remove == nil {
 		return
 	}
@@ -40,7 +40,7 @@ func (r *removals) add(ids []job.ID) {
 }
 
 // wait returns once there was a moment at which nothing was left to delete.
-func (r *removals) wait(ctx context.Context) error {
+func (r *fileRemover) wait(ctx context.Context) error {
 	r.mu.Lock()
 	gone := r.gone
 	r.mu.Unlock()
@@ -56,7 +56,7 @@ func (r *removals) wait(ctx context.Context) error {
 }
 
 // run deletes until ctx ends.
-func (r *removals) run(ctx context.Context) {
+func (r *fileRemover) run(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -70,7 +70,7 @@ func (r *removals) run(ctx context.Context) {
 }
 
 // take takes what is to be deleted; when that is nothing, all is gone.
-func (r *removals) take() []job.ID {
+func (r *fileRemover) take() []job.ID {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	ids := r.ids

@@ -11,16 +11,16 @@ import (
 // renewals are those under way. A lease has one op at a time: while the store hangs,
 // workers leave and ask again, and what waits for the loop does not grow by that.
 type renewals struct {
-	mu sync.Mutex
-	of map[job.Lease]*renewal // guarded by mu
+	mu      sync.Mutex
+	byLease map[job.Lease]*renewal // guarded by mu
 }
 
-func newRenewals() *renewals { return &renewals{of: map[job.Lease]*renewal{}} }
+func newRenewals() *renewals { return &renewals{byLease: map[job.Lease]*renewal{}} }
 
 // renewal is a renewal of one lease, for all who wait for it. It is made whether or not
 // they still do.
 type renewal struct {
-	over chan struct{} // closed with the answer
+	done chan struct{} // closed with the answer
 	err  error         // the answer
 
 	// next is made when this one is over, for those who asked since it began; nil for
@@ -29,7 +29,7 @@ type renewal struct {
 	next *renewal
 }
 
-func newRenewal() *renewal { return &renewal{over: make(chan struct{})} }
+func newRenewal() *renewal { return &renewal{done: make(chan struct{})} }
 
 // Renew extends leases; the answer has an error, or nil, for each.
 func (e *Engine) Renew(ctx context.Context, leases []job.Lease) []error {
@@ -57,10 +57,10 @@ func (e *Engine) renew(l job.Lease) *renewal {
 func (r *renewals) add(l job.Lease) (added *renewal, begin bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := r.of[l]
+	now := r.byLease[l]
 	if now == nil {
 		now = newRenewal()
-		r.of[l] = now
+		r.byLease[l] = now
 		return now, true
 	}
 	if now.next == nil {
@@ -70,8 +70,8 @@ func (r *renewals) add(l job.Lease) (added *renewal, begin bool) {
 }
 
 func (e *Engine) beginRenewal(l job.Lease, r *renewal) {
-	p := &pending{lane: laneUrgent, bytes: opBytes, op: &store.Renew{Lease: l}}
-	p.then = func(err error) { e.renewed(l, r, err) }
+	p := &pendingOp{lane: laneUrgent, bytes: opBytes, op: &store.Renew{Lease: l}}
+	p.onAnswer = func(err error) { e.renewed(l, r, err) }
 	if err := e.lanes.put(p); err != nil {
 		e.renewed(l, r, err)
 	}
@@ -97,26 +97,26 @@ func (r *renewals) end(l job.Lease, over *renewal, last bool) (next *renewal) {
 	defer r.mu.Unlock()
 	next = over.next
 	if next == nil || last {
-		delete(r.of, l)
+		delete(r.byLease, l)
 	} else {
-		r.of[l] = next
+		r.byLease[l] = next
 	}
 	return next
 }
 
 func (r *renewal) answer(err error) {
 	r.err = err
-	close(r.over)
+	close(r.done)
 }
 
 // wait returns when the renewal is on disk, or ctx ends.
 func (r *renewal) wait(ctx context.Context) error {
 	select {
-	case <-r.over:
+	case <-r.done:
 		return r.err
 	case <-ctx.Done():
 		select {
-		case <-r.over: // of the two the answer counts
+		case <-r.done: // of the two the answer counts
 			return r.err
 		default:
 			return ctx.Err()

@@ -114,7 +114,7 @@ func (c *crew) free() int {
 	q := c.queues["q"]
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.servers[0].free
+	return q.consumers[0].free
 }
 
 func succeeded() job.Outcome { return job.Outcome{Result: &job.Result{Body: []byte("fine")}} }

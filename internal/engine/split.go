@@ -22,7 +22,7 @@ func halves(b *store.Batch) (first, second *store.Batch) {
 	split(b.Deletes, &first.Deletes, &second.Deletes, &room)
 	split(b.Retries, &first.Retries, &second.Retries, &room)
 	split(b.Writes, &first.Writes, &second.Writes, &room)
-	room = wholeGroups(b.Submits, room)
+	room = alignToGroups(b.Submits, room)
 	split(b.Submits, &first.Submits, &second.Submits, &room)
 	split(b.Dues, &first.Dues, &second.Dues, &room)
 	split(b.Prunes, &first.Prunes, &second.Prunes, &room)
@@ -37,7 +37,7 @@ func split[Op any](ops []*Op, first, second *[]*Op, room *int) {
 }
 
 // wholeGroups is the room, made less or more so that no group of submits is split.
-func wholeGroups(ops []*store.Submit, room int) int {
+func alignToGroups(ops []*store.Submit, room int) int {
 	n := min(room, len(ops))
 	for n > 0 && sameGroup(ops, n) {
 		n--
@@ -59,12 +59,12 @@ func sameGroup(ops []*store.Submit, n int) bool {
 }
 
 // oneGroup says whether a batch is one group of submits and nothing else.
-func oneGroup(b *store.Batch) bool {
+func isOneGroup(b *store.Batch) bool {
 	return len(b.Submits) == b.Len() && b.Submits[0].Group != nil && b.Submits[0].Group.Size == b.Len()
 }
 
 // join puts the answers of a batch's halves together.
-func join(b, first, second *store.Batch) {
+func joinAnswers(b, first, second *store.Batch) {
 	b.Counts = map[string]job.Counts{}
 	maps.Copy(b.Counts, first.Counts)
 	maps.Copy(b.Counts, second.Counts)

@@ -33,7 +33,7 @@ func batchWithGroup(before, size, after int) *store.Batch {
 
 func halve(t *testing.T, b *store.Batch, total, size int) {
 	t.Helper()
-	if b.Len() == 1 || oneGroup(b) {
+	if b.Len() == 1 || isOneGroup(b) {
 		return
 	}
 	first, second := halves(b)

@@ -30,17 +30,17 @@ func (e *Engine) Queue(name string) (Queue, error) {
 func (e *Engine) Submit(ctx context.Context, r Request) (snap Snapshot, existing bool, err error) {
 	op, err := e.prepare(&r)
 	if err != nil {
-		return Snapshot{}, false, e.refused("submit", err)
+		return Snapshot{}, false, e.observeRefusal("submit", err)
 	}
-	queued := e.queues[op.Job.Queue].waiting()
-	j, existing, err := e.store1(ctx, op)
+	queued := e.queues[op.Job.Queue].queued()
+	j, existing, err := e.submitOne(ctx, op)
 	if err != nil {
-		return Snapshot{}, false, e.refused("submit", err)
+		return Snapshot{}, false, e.observeRefusal("submit", err)
 	}
 	if existing {
 		return e.snapshotAfter(ctx, j), true, nil
 	}
-	return e.fresh(ctx, j, int(queued)), false, nil
+	return e.newJobSnapshot(ctx, j, int(queued)), false, nil
 }
 
 // SubmitAndWait is Submit, held until the job has ended or the wait is over; then
@@ -51,24 +51,24 @@ func (e *Engine) Submit(ctx context.Context, r Request) (snap Snapshot, existing
 func (e *Engine) SubmitAndWait(ctx context.Context, r Request, wait time.Duration) (Snapshot, bool, error) {
 	op, err := e.prepare(&r)
 	if err != nil {
-		return Snapshot{}, false, e.refused("submit", err)
+		return Snapshot{}, false, e.observeRefusal("submit", err)
 	}
 	// Subscribed before the job exists, so that no end is missed and none is read.
 	sub, err := e.subscribe(op.Job.ID)
 	if err != nil {
-		return Snapshot{}, false, e.refused("submit", err)
+		return Snapshot{}, false, e.observeRefusal("submit", err)
 	}
-	j, existing, err := e.store1(ctx, op)
+	j, existing, err := e.submitOne(ctx, op)
 	if err != nil {
 		sub.Close()
-		return Snapshot{}, false, e.refused("submit", err)
+		return Snapshot{}, false, e.observeRefusal("submit", err)
 	}
 	var snap Snapshot
 	if existing {
 		sub.Close() // it follows the id of a job that was not made
 		snap, err = e.Wait(ctx, j.Owner, j.ID, wait)
 	} else {
-		snap, err = e.await(ctx, sub, *j, wait)
+		snap, err = e.awaitEnd(ctx, sub, *j, wait)
 	}
 	if err != nil {
 		snap = e.snapshotAfter(context.WithoutCancel(ctx), j)
@@ -98,7 +98,7 @@ func (e *Engine) prepare(r *Request) (*store.Submit, error) {
 	}
 	op := &store.Submit{Job: r.job(&q), Input: r.Input, Delay: r.Delay, Rows: r.Rows}
 	if r.IdempotencyKey != "" {
-		op.Idempotency = &store.Idempotency{Key: r.IdempotencyKey, Hash: r.Hash, Keep: e.keepKeys}
+		op.Idempotency = &store.Idempotency{Key: r.IdempotencyKey, Hash: r.Hash, Keep: e.idempotencyTTL}
 	}
 	return op, nil
 }
@@ -106,7 +106,7 @@ func (e *Engine) prepare(r *Request) (*store.Submit, error) {
 // writable refuses new work while the store cannot be written, or hangs: it would wait
 // as long as the disk takes.
 func (e *Engine) writable() error {
-	if e.failing.Load() || e.commits.slow() {
+	if e.storeFailing.Load() || e.commits.slow() {
 		return unwritable(nil)
 	}
 	return nil
@@ -140,53 +140,53 @@ func (r *Request) job(q *Queue) job.Job {
 
 // admit counts a submit in, unless there is no room for it.
 func (e *Engine) admit(op *store.Submit) error {
-	bytes := int64(weight(op))
+	bytes := int64(submitSize(op))
 	if err := e.disk.admit(bytes); err != nil {
 		return err
 	}
 	err := e.queues[op.Job.Queue].admit(op)
 	if err != nil {
-		e.disk.answered(bytes)
+		e.disk.release(bytes)
 	}
 	return err
 }
 
 // store1 puts one submit through the loop: the job it made, or the one that its
 // idempotency key had made before.
-func (e *Engine) store1(ctx context.Context, op *store.Submit) (j *job.Job, existing bool, err error) {
+func (e *Engine) submitOne(ctx context.Context, op *store.Submit) (j *job.Job, existing bool, err error) {
 	if err := e.admit(op); err != nil {
-		return e.known(ctx, op, err)
+		return e.resolveByKey(ctx, op, err)
 	}
-	l := &loneSubmit{ops: [1]*store.Submit{op}}
-	l.submits, l.to = l.ops[:], l.server[:]
-	if err := e.ask(ctx, &l.pending); err != nil {
+	l := &singleSubmit{ops: [1]*store.Submit{op}}
+	l.submits, l.consumers = l.ops[:], l.server[:]
+	if err := e.doSubmits(ctx, &l.pendingOp); err != nil {
 		return nil, false, err
 	}
-	return answerOf(op)
+	return submitAnswer(op)
 }
 
 // loneSubmit is a submit that comes alone, in one piece of memory.
-type loneSubmit struct {
-	pending
+type singleSubmit struct {
+	pendingOp
 	ops    [1]*store.Submit
-	server [1]*server
+	server [1]*consumer
 }
 
 // ask puts admitted submits through the loop, together.
-func (e *Engine) ask(ctx context.Context, p *pending) error {
+func (e *Engine) doSubmits(ctx context.Context, p *pendingOp) error {
 	p.lane = laneSubmit
 	for _, op := range p.submits {
-		p.bytes += weight(op)
+		p.bytes += submitSize(op)
 	}
 	if err := e.lanes.put(p); err != nil {
-		e.countOut(p.submits, nil)
+		e.releaseSubmits(p.submits, nil)
 		return err
 	}
 	return p.wait(ctx)
 }
 
 // weight is what a submit takes of the room for what waits to be written.
-func weight(op *store.Submit) int {
+func submitSize(op *store.Submit) int {
 	size := opBytes + len(op.Input)
 	for i := range op.Rows {
 		size += len(op.Rows[i].Body)
@@ -195,7 +195,7 @@ func weight(op *store.Submit) int {
 }
 
 // answerOf is what became of a submit that went through the loop.
-func answerOf(op *store.Submit) (j *job.Job, existing bool, err error) {
+func submitAnswer(op *store.Submit) (j *job.Job, existing bool, err error) {
 	if op.Err != nil {
 		return nil, false, withConflict(op.Err, op.Conflict)
 	}
@@ -211,89 +211,89 @@ func (e *Engine) CheckCapacity(queue string, size int64) error {
 	if _, err := e.Queue(queue); err != nil {
 		return err
 	}
-	if err := firstOf(e.writable(), e.disk.room()); err != nil {
+	if err := firstOf(e.writable(), e.disk.checkSpace()); err != nil {
 		return err
 	}
 	q := e.queues[queue]
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.roomLocked(size)
+	return q.checkCapacityLocked(size)
 }
 
 // admit counts a submit in, unless the queue holds all that it may.
 func (q *queue) admit(op *store.Submit) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if err := q.roomLocked(op.Job.InputBytes); err != nil {
+	if err := q.checkCapacityLocked(op.Job.InputBytes); err != nil {
 		return err
 	}
-	q.countLocked(op, 1)
-	q.asking += op.Job.InputBytes
+	q.countSubmitLocked(op, 1)
+	q.pendingBytes += op.Job.InputBytes
 	return nil
 }
 
 // countLocked counts a submit among those on their way, or out again.
-func (q *queue) countLocked(op *store.Submit, n int) {
+func (q *queue) countSubmitLocked(op *store.Submit, n int) {
 	if op.Delay > 0 {
-		q.delayed += n
+		q.delayedSubmits += n
 	} else {
-		q.asked += n
+		q.readySubmits += n
 	}
 }
 
 // roomLocked is the queue's word on one more job. A job that is larger than the
 // queue may hold is taken when nothing else waits.
-func (q *queue) roomLocked(size int64) error {
-	load := fairqueue.Load{Counts: q.counts, Asked: q.asked, Delayed: q.delayed, Free: q.usableLocked()}
+func (q *queue) checkCapacityLocked(size int64) error {
+	load := fairqueue.Load{Counts: q.counts, Asked: q.readySubmits, Delayed: q.delayedSubmits, Free: q.availableSlotsLocked()}
 	if load.Full(q.MaxDepth) {
-		return q.fullLocked("%d jobs wait in it", load.Waiting())
+		return q.queueFullLocked("%d jobs wait in it", load.Waiting())
 	}
-	held := q.counts.WaitingBytes + q.asking
+	held := q.counts.WaitingBytes + q.pendingBytes
 	if q.MaxBytes > 0 && held > 0 && held+size > q.MaxBytes {
-		return q.fullLocked("the jobs that wait in it hold %d MiB", held>>20)
+		return q.queueFullLocked("the jobs that wait in it hold %d MiB", held>>20)
 	}
 	return nil
 }
 
-func (q *queue) fullLocked(format string, held int64) error {
+func (q *queue) queueFullLocked(format string, held int64) error {
 	return &job.Error{
 		Code:       job.QueueFull,
 		Message:    fmt.Sprintf("the queue %s is full: "+format, q.Name, held),
-		RetryAfter: max(q.roomInLocked(), retrySoon),
+		RetryAfter: max(q.retryAfterLocked(), retrySoon),
 	}
 }
 
 // answered counts the submits of a batch out again: those that were stored are in
 // the queue's own counts by now.
-func (e *Engine) answered(w *work) {
+func (e *Engine) releaseBatchSubmits(w *pendingBatch) {
 	for _, p := range w.ops {
-		e.countOut(p.submits, p.to)
+		e.releaseSubmits(p.submits, p.consumers)
 	}
 }
 
 // countOut takes back what admit counted in. to says to whom submits were assigned:
 // those are counted out already, but for their bytes.
-func (e *Engine) countOut(ops []*store.Submit, to []*server) {
+func (e *Engine) releaseSubmits(ops []*store.Submit, to []*consumer) {
 	if len(ops) == 0 {
 		return
 	}
 	bytes := int64(0)
-	defer func() { e.disk.answered(bytes) }()
+	defer func() { e.disk.release(bytes) }()
 	for i, op := range ops {
-		bytes += int64(weight(op))
+		bytes += int64(submitSize(op))
 		q := e.queues[op.Job.Queue]
 		q.mu.Lock()
 		if to == nil || to[i] == nil {
-			q.countLocked(op, -1)
+			q.countSubmitLocked(op, -1)
 		}
-		q.asking -= op.Job.InputBytes
+		q.pendingBytes -= op.Job.InputBytes
 		q.mu.Unlock()
 	}
 }
 
 // known answers a submit that was not admitted: with the job that its idempotency
 // key made, if it did, for that is no new work; else with the refusal.
-func (e *Engine) known(ctx context.Context, op *store.Submit, refusal error) (*job.Job, bool, error) {
+func (e *Engine) resolveByKey(ctx context.Context, op *store.Submit, refusal error) (*job.Job, bool, error) {
 	if op.Idempotency == nil {
 		return nil, false, refusal
 	}
@@ -314,7 +314,7 @@ func (e *Engine) known(ctx context.Context, op *store.Submit, refusal error) (*j
 
 // submitted hands a stored job to the worker it was assigned to, or notes when the
 // clock has something to do about it.
-func (e *Engine) submitted(op *store.Submit, to *server) {
+func (e *Engine) submitted(op *store.Submit, to *consumer) {
 	stored := op.Err == nil && op.Existing == nil
 	leased := stored && op.Job.State == job.Running
 	if to != nil && !leased {
@@ -324,18 +324,18 @@ func (e *Engine) submitted(op *store.Submit, to *server) {
 	case leased:
 		e.deliver(to, job.Claimed{Job: op.Job, Input: op.Input, Token: op.Token, Until: op.Job.StartedAt.Add(op.LeaseFor)})
 	case stored:
-		e.awaits(&op.Job)
+		e.scheduleSweep(&op.Job)
 	}
 }
 
 // awaits tells the sweeper when a waiting job becomes ready, and when it will have
 // waited too long.
-func (e *Engine) awaits(j *job.Job) {
+func (e *Engine) scheduleSweep(j *job.Job) {
 	if j.State == job.Scheduled {
-		e.sweeper.dueAt(j.RunAt)
+		e.sweeper.scheduleAt(j.RunAt)
 	}
 	if d := j.Policy.Timeouts.Queue; d > 0 {
-		e.sweeper.dueAt(j.RunAt.Add(d))
+		e.sweeper.scheduleAt(j.RunAt.Add(d))
 	}
 }
 

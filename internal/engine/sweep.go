@@ -16,9 +16,9 @@ const (
 	// stall is how much later than asked a tick may come, or how far the store's clock
 	// may jump, before we take it that time did not pass for the workers as it did for
 	// us.
-	stall = 500 * time.Millisecond
+	maxStall = 500 * time.Millisecond
 	// dueAgain is how long after a due that moved nothing another one is made.
-	dueAgain = store.ClockTolerance
+	dueRetryDelay = store.ClockTolerance
 )
 
 // sweeper does what the clock asks for: due retries, lapsed leases, cancels that no worker
@@ -31,45 +31,45 @@ type sweeper struct {
 	wake chan struct{} // has a value when the next due time moved; nobody closes it
 
 	// Owned by run.
-	cared   time.Time   // when abandoned jobs were last looked for
-	stepped time.Time   // when the last step was done
-	failed  bool        // the last sweep failed
-	refused refusedEnds // attempts that could not be ended
+	abandonCheckedAt time.Time        // when abandoned jobs were last looked for
+	steppedAt        time.Time        // when the last step was done
+	failed           bool             // the last sweep failed
+	rejected         rejectedFinishes // attempts that could not be ended
 
 	mu sync.Mutex
 	// Guarded by mu.
-	next    time.Time     // by the store's clock; zero when nothing is due
-	healthy time.Time     // since when this process worked without trouble
-	clock   time.Duration // the store's clock against ours, at the last sweep
+	next         time.Time     // by the store's clock; zero when nothing is due
+	healthySince time.Time     // since when this process worked without trouble
+	lastDrift    time.Duration // the store's clock against ours, at the last sweep
 }
 
 func newSweeper(e *Engine) *sweeper {
-	s := &sweeper{e: e, wake: make(chan struct{}, 1), healthy: time.Now(), refused: refusedEnds{}}
-	s.clock = s.drift()
+	s := &sweeper{e: e, wake: make(chan struct{}, 1), healthySince: time.Now(), rejected: rejectedFinishes{}}
+	s.lastDrift = s.drift()
 	return s
 }
 
 // drift is how far the store's clock is ahead of the time that has passed here.
 func (s *sweeper) drift() time.Duration {
-	return s.e.store.Now().Sub(s.e.began) - time.Since(s.e.began)
+	return s.e.store.Now().Sub(s.e.startedAt) - time.Since(s.e.startedAt)
 }
 
 // jumped says whether the store's clock has jumped since the last sweep: leases are
 // measured by it, and workers renew by their own.
 func (s *sweeper) jumped() bool {
 	s.mu.Lock()
-	before := s.clock
-	s.clock = s.drift()
-	by := (s.clock - before).Abs()
+	before := s.lastDrift
+	s.lastDrift = s.drift()
+	by := (s.lastDrift - before).Abs()
 	s.mu.Unlock()
-	if by > stall {
+	if by > maxStall {
 		s.e.log.Warn("the clock has jumped: no lease is taken until all had the time to renew", "by", by.String())
 	}
-	return by > stall
+	return by > maxStall
 }
 
 // dueAt says that something will be due.
-func (s *sweeper) dueAt(at time.Time) {
+func (s *sweeper) scheduleAt(at time.Time) {
 	s.mu.Lock()
 	earlier := s.next.IsZero() || at.Before(s.next)
 	if earlier {
@@ -86,43 +86,43 @@ func (s *sweeper) dueAt(at time.Time) {
 
 // unhealthy notes a trouble of this process: no lease is taken for a while, and no job is
 // held to be abandoned.
-func (s *sweeper) unhealthy() {
+func (s *sweeper) markUnhealthy() {
 	s.e.presence.restart()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.healthy = time.Now()
+	s.healthySince = time.Now()
 }
 
 // mayTake says whether leases may be taken.
-func (s *sweeper) mayTake() bool {
+func (s *sweeper) mayTakeLeases() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return time.Since(s.healthy) >= 2*s.e.renewEvery && (s.drift()-s.clock).Abs() <= stall && !s.e.commits.slow()
+	return time.Since(s.healthySince) >= 2*s.e.renewEvery && (s.drift()-s.lastDrift).Abs() <= maxStall && !s.e.commits.slow()
 }
 
 // step notes that a read or a commit of the sweep is done, and what it came to. One that
 // failed, or was slow, says that the store stood still, or all of us.
-func (s *sweeper) step(err error) {
+func (s *sweeper) recordStep(err error) {
 	now := time.Now()
-	took := now.Sub(s.stepped)
-	if took > slowCommit {
+	took := now.Sub(s.steppedAt)
+	if took > maxCommitTime {
 		s.e.log.Warn("the sweep stood still: no lease is taken until all had the time to renew", "for", took.String())
 	}
-	if took > slowCommit || err != nil {
-		s.unhealthy()
+	if took > maxCommitTime || err != nil {
+		s.markUnhealthy()
 	}
-	s.stepped = now
+	s.steppedAt = now
 }
 
 // run sweeps until ctx ends. What fails is logged, and done again by the next
 // sweep.
 func (s *sweeper) run(ctx context.Context) {
-	s.dueAt(s.e.store.Now()) // also for parked jobs, whose limits may be others than before
+	s.scheduleAt(s.e.store.Now()) // also for parked jobs, whose limits may be others than before
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	s.unhealthy() // before this no worker could renew
+	s.markUnhealthy() // before this no worker could renew
 	for {
-		pause := s.pause()
+		pause := s.delay()
 		timer.Reset(pause)
 		slept := time.Now()
 		select {
@@ -131,17 +131,17 @@ func (s *sweeper) run(ctx context.Context) {
 		case <-s.wake:
 		case <-timer.C:
 		}
-		if time.Since(slept) > pause+stall {
-			s.unhealthy()
+		if time.Since(slept) > pause+maxStall {
+			s.markUnhealthy()
 		}
-		if err := s.once(ctx); err != nil && ctx.Err() == nil {
+		if err := s.sweep(ctx); err != nil && ctx.Err() == nil {
 			s.e.log.Error("a sweep failed and will be repeated", "error", err)
 		}
 	}
 }
 
 // pause is how long until there may be something to do.
-func (s *sweeper) pause() time.Duration {
+func (s *sweeper) delay() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.next.IsZero() {
@@ -151,23 +151,23 @@ func (s *sweeper) pause() time.Duration {
 }
 
 // once does all that is to be done now.
-func (s *sweeper) once(ctx context.Context) error {
-	s.stepped = time.Now()
+func (s *sweeper) sweep(ctx context.Context) error {
+	s.steppedAt = time.Now()
 	if s.jumped() {
-		s.unhealthy()
+		s.markUnhealthy()
 	}
 	// One that fails does not keep the others from being tried: on a full disk nothing
 	// becomes due, but jobs still end.
-	errs := []error{s.due(ctx), s.end(ctx, store.CancelOnly)}
-	if time.Since(s.cared) >= abandonEvery {
-		s.cared = time.Now()
-		errs = append(errs, s.e.abandon(ctx))
+	errs := []error{s.makeDue(ctx), s.endAttempts(ctx, store.CancelOnly)}
+	if time.Since(s.abandonCheckedAt) >= abandonEvery {
+		s.abandonCheckedAt = time.Now()
+		errs = append(errs, s.e.cancelAllAbandoned(ctx))
 	}
 	if s.failed && errors.Join(errs...) == nil {
-		s.unhealthy() // an outage lasts until a sweep that succeeds
+		s.markUnhealthy() // an outage lasts until a sweep that succeeds
 	}
-	if s.mayTake() {
-		errs = append(errs, s.end(ctx, store.LapsedOnly))
+	if s.mayTakeLeases() {
+		errs = append(errs, s.endAttempts(ctx, store.LapsedOnly))
 	}
 	err := errors.Join(errs...)
 	s.failed = err != nil
@@ -175,7 +175,7 @@ func (s *sweeper) once(ctx context.Context) error {
 }
 
 // due makes ready what the clock has made due.
-func (s *sweeper) due(ctx context.Context) error {
+func (s *sweeper) makeDue(ctx context.Context) error {
 	s.mu.Lock()
 	now := !s.next.IsZero() && !s.next.After(s.e.store.Now())
 	if now {
@@ -186,8 +186,8 @@ func (s *sweeper) due(ctx context.Context) error {
 	limit, bare := sweepLimit, false
 	for more := now; more; {
 		op := &store.Due{Limit: limit, Failure: queueTimeout(), Bare: bare}
-		err := s.e.urgent(ctx, op)
-		s.step(err)
+		err := s.e.doUrgent(ctx, op)
+		s.recordStep(err)
 		if err == nil {
 			err = op.Err
 		}
@@ -199,7 +199,7 @@ func (s *sweeper) due(ctx context.Context) error {
 			continue
 		}
 		if err != nil {
-			s.dueAt(s.e.store.Now().Add(sweepEvery))
+			s.scheduleAt(s.e.store.Now().Add(sweepEvery))
 			if job.CodeOf(err) == job.NoSpace { // that was said
 				return nil
 			}
@@ -213,12 +213,12 @@ func (s *sweeper) due(ctx context.Context) error {
 		idle = op.Ready+len(op.Expired) == 0 && !more
 	}
 	if now {
-		err := s.askNext(ctx)
+		err := s.scheduleNext(ctx)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		// The clock by which commits decide is behind the one that we were shown. Without a
 		// pause we would ask in vain until it has come.
-		if soon := s.e.store.Now().Add(dueAgain); idle && !s.next.IsZero() && s.next.Before(soon) {
+		if soon := s.e.store.Now().Add(dueRetryDelay); idle && !s.next.IsZero() && s.next.Before(soon) {
 			s.next = soon
 		}
 		return err
@@ -232,11 +232,11 @@ func queueTimeout() *job.Failure {
 }
 
 // askNext asks the store what will be due next.
-func (s *sweeper) askNext(ctx context.Context) error {
+func (s *sweeper) scheduleNext(ctx context.Context) error {
 	err := s.readNext(ctx)
-	s.step(err)
+	s.recordStep(err)
 	if err != nil {
-		s.dueAt(s.e.store.Now().Add(sweepEvery))
+		s.scheduleAt(s.e.store.Now().Add(sweepEvery))
 	}
 	return err
 }
@@ -249,7 +249,7 @@ func (s *sweeper) readNext(ctx context.Context) error {
 	}
 	for _, at := range []time.Time{ready, expires} {
 		if !at.IsZero() {
-			s.dueAt(at)
+			s.scheduleAt(at)
 		}
 	}
 	return nil
@@ -266,29 +266,29 @@ func needsHealth(which store.Which) bool {
 // Those that have overrun, or are silent, are ended by their own worker: a runner has
 // these clocks, and starts them again when the work had to wait for something scarce,
 // which the store does not know. The sweep ends them for workers without a runner.
-func (s *sweeper) end(ctx context.Context, which store.Which) error {
+func (s *sweeper) endAttempts(ctx context.Context, which store.Which) error {
 	list, err := s.e.store.Running(ctx, which, job.ID{}, sweepLimit)
-	s.step(err)
-	list = s.refused.without(list)
-	if err != nil || len(list) == 0 || needsHealth(which) && !s.mayTake() {
+	s.recordStep(err)
+	list = s.rejected.without(list)
+	if err != nil || len(list) == 0 || needsHealth(which) && !s.mayTakeLeases() {
 		return err
 	}
 	// Reads that answer say nothing of writes: where those stand still the workers could
 	// not renew, wherever they are. An idle process finds out only by writing itself.
 	if needsHealth(which) {
-		err := s.e.urgent(ctx, &store.Presence{})
-		s.step(err)
-		if err != nil || !s.mayTake() {
+		err := s.e.doUrgent(ctx, &store.Presence{})
+		s.recordStep(err)
+		if err != nil || !s.mayTakeLeases() {
 			return err
 		}
 	}
-	asked := make([]*pending, len(list))
+	asked := make([]*pendingOp, len(list))
 	for i := range list {
-		op := s.e.taken(&list[i], which)
-		if s.refused[op.Lease] != nil {
-			op = bare(op, list[i].Job.Attempt)
+		op := s.e.sweepFinish(&list[i], which)
+		if s.rejected[op.Lease] != nil {
+			op = bareFinish(op, list[i].Job.Attempt)
 		}
-		asked[i] = &pending{lane: laneUrgent, bytes: opBytes, op: op, taken: true}
+		asked[i] = &pendingOp{lane: laneUrgent, bytes: opBytes, op: op, swept: true}
 		if err := s.e.lanes.put(asked[i]); err != nil {
 			return err
 		}
@@ -299,8 +299,8 @@ func (s *sweeper) end(ctx context.Context, which store.Which) error {
 		}
 		op := p.op.(*store.Finish)
 		if job.CodeOf(op.Err) != job.Invalid {
-			delete(s.refused, op.Lease)
-		} else if s.refused.add(op.Lease) {
+			delete(s.rejected, op.Lease)
+		} else if s.rejected.add(op.Lease) {
 			s.e.log.Error("an attempt could not be ended: the job will end as failed, without what follows from its end", "job", op.Lease.Job, "error", op.Err)
 		}
 		if op.Err == nil {
@@ -308,27 +308,27 @@ func (s *sweeper) end(ctx context.Context, which store.Which) error {
 			s.e.log.Warn("a lease was taken", "job", list[i].Job.ID, "worker", list[i].Worker, "cancelled", which == store.CancelOnly, "why", failureCode(op), "state", op.State)
 		}
 	}
-	s.step(nil)
+	s.recordStep(nil)
 	return nil
 }
 
 // taken is the finish by which a sweep, or a new start, ends an attempt.
-func (e *Engine) taken(r *store.Running, which store.Which) *store.Finish {
+func (e *Engine) sweepFinish(r *store.Running, which store.Which) *store.Finish {
 	var op *store.Finish
 	switch {
 	case which == store.CancelOnly:
-		op = e.ending(&r.Job, job.Outcome{Cancelled: true}, r.HasOutput)
+		op = e.finishFor(&r.Job, job.Outcome{Cancelled: true}, r.HasOutput)
 	case which == store.OverrunOnly:
-		op = e.ending(&r.Job, job.Outcome{Fault: job.RanTooLong(r.Job.Policy.Timeouts.RunHard)}, r.HasOutput)
+		op = e.finishFor(&r.Job, job.Outcome{Fault: job.RanTooLong(r.Job.Policy.Timeouts.RunHard)}, r.HasOutput)
 	case which == store.SilentOnly && r.Heard.IsZero():
-		op = e.ending(&r.Job, job.Outcome{Fault: job.SaidNothing(r.Job.Policy.Timeouts.FirstOutput)}, r.HasOutput)
+		op = e.finishFor(&r.Job, job.Outcome{Fault: job.SaidNothing(r.Job.Policy.Timeouts.FirstOutput)}, r.HasOutput)
 	case which == store.SilentOnly:
-		op = e.ending(&r.Job, job.Outcome{Fault: job.FellSilent(r.Job.Policy.Timeouts.IdleOutput)}, r.HasOutput)
+		op = e.finishFor(&r.Job, job.Outcome{Fault: job.FellSilent(r.Job.Policy.Timeouts.IdleOutput)}, r.HasOutput)
 	case !r.HasUse: // the answer to the claim may never have reached the worker
-		op = e.ending(&r.Job, job.Outcome{HandedBack: true}, false)
+		op = e.finishFor(&r.Job, job.Outcome{HandedBack: true}, false)
 		op.Unused = true
 	default:
-		op = e.loss(&r.Job, r.HasOutput)
+		op = e.lossFinish(&r.Job, r.HasOutput)
 	}
 	op.Lease = job.Lease{Job: r.Job.ID, Token: r.Token}
 	op.If = which
@@ -343,7 +343,7 @@ func failureCode(op *store.Finish) string {
 }
 
 // loss decides what follows from an attempt whose worker was lost.
-func (e *Engine) loss(j *job.Job, spoke bool) *store.Finish {
+func (e *Engine) lossFinish(j *job.Job, spoke bool) *store.Finish {
 	op := &store.Finish{Lost: true, To: job.Failed}
 	op.Failure = &job.Failure{
 		Code: job.LostWorker, Message: "the worker that ran the job stopped or went silent",
@@ -356,14 +356,14 @@ func (e *Engine) loss(j *job.Job, spoke bool) *store.Finish {
 }
 
 // takeBackAll ends what dead processes were running, before anything else happens.
-func (e *Engine) takeBackAll(ctx context.Context, alone bool, dead []job.Process) error {
+func (e *Engine) reclaimDead(ctx context.Context, alone bool, dead []job.Process) error {
 	if alone {
-		return e.takeBack(ctx, func(after job.ID) ([]store.Running, error) {
+		return e.reclaim(ctx, func(after job.ID) ([]store.Running, error) {
 			return e.store.Running(ctx, store.AllRunning, after, sweepLimit)
 		})
 	}
 	for _, p := range dead {
-		err := e.takeBack(ctx, func(after job.ID) ([]store.Running, error) {
+		err := e.reclaim(ctx, func(after job.ID) ([]store.Running, error) {
 			return e.store.RunningOf(ctx, p, after, sweepLimit)
 		})
 		if err != nil {
@@ -376,8 +376,8 @@ func (e *Engine) takeBackAll(ctx context.Context, alone bool, dead []job.Process
 // commitAlone commits a batch while nothing else is: before the loop runs. Where the
 // outcome is not known it asks again for a while. An op whose data the store cannot take
 // is refused alone, as the loop does it, and the job stays with its lease.
-func (e *Engine) commitAlone(ctx context.Context, b *store.Batch) error {
-	for began := time.Now(); ; time.Sleep(firstPause) {
+func (e *Engine) commitBeforeLoop(ctx context.Context, b *store.Batch) error {
+	for began := time.Now(); ; time.Sleep(minBackoff) {
 		synced, err := e.store.Apply(ctx, b)
 		unknown := !errors.Is(err, store.ErrNotCommitted) && !errors.Is(err, store.ErrDamaged)
 		if err == nil {
@@ -393,20 +393,20 @@ func (e *Engine) commitAlone(ctx context.Context, b *store.Batch) error {
 			return nil
 		case errors.Is(err, store.ErrData):
 			first, second := halves(b)
-			if err := e.commitAlone(ctx, first); err != nil {
+			if err := e.commitBeforeLoop(ctx, first); err != nil {
 				return err
 			}
-			err := e.commitAlone(ctx, second)
-			join(b, first, second)
+			err := e.commitBeforeLoop(ctx, second)
+			joinAnswers(b, first, second)
 			return err
-		case !unknown || ctx.Err() != nil || time.Since(began) > giveUpStopping:
+		case !unknown || ctx.Err() != nil || time.Since(began) > stopTimeout:
 			return err
 		}
 	}
 }
 
 // takeBack ends the attempts of running jobs, which next lists page by page.
-func (e *Engine) takeBack(ctx context.Context, next func(after job.ID) ([]store.Running, error)) error {
+func (e *Engine) reclaim(ctx context.Context, next func(after job.ID) ([]store.Running, error)) error {
 	var after job.ID
 	total := 0
 	for {
@@ -421,9 +421,9 @@ func (e *Engine) takeBack(ctx context.Context, next func(after job.ID) ([]store.
 		b.Limits = e.limits
 		for i := range list {
 			after = list[i].Job.ID
-			b.Finishes = append(b.Finishes, e.taken(&list[i], store.AllRunning))
+			b.Finishes = append(b.Finishes, e.sweepFinish(&list[i], store.AllRunning))
 		}
-		if err := e.commitAlone(ctx, b); err != nil {
+		if err := e.commitBeforeLoop(ctx, b); err != nil {
 			return err
 		}
 		for i, op := range b.Finishes {
@@ -431,8 +431,8 @@ func (e *Engine) takeBack(ctx context.Context, next func(after job.ID) ([]store.
 				e.observer.AttemptEnded(list[i].Job.Queue, endingOf(op, true), 0)
 			}
 		}
-		e.removals.add(b.Removed) // they wait until Run
-		e.tellDamaged(b.Damaged)
+		e.fileRemover.add(b.Removed) // they wait until Run
+		e.reportDamaged(b.Damaged)
 		total += len(list)
 	}
 	if total > 0 {

@@ -44,7 +44,7 @@ type swept struct {
 
 // endings observes how attempts ended.
 type endings struct {
-	nobody
+	noObserver
 	ended []Ending // written by the loop, before it answers
 }
 
@@ -98,7 +98,7 @@ func (w *swept) submit(r Request) job.ID {
 
 func (w *swept) sweep() {
 	w.t.Helper()
-	if err := w.sweeper.once(w.t.Context()); err != nil {
+	if err := w.sweeper.sweep(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -260,12 +260,12 @@ func TestSweepPrunes(t *testing.T) {
 // After a trouble of ours no lease is taken for a whole renewal interval.
 func TestUnhealthyHoldsSweepsBack(t *testing.T) {
 	w := newSwept(t, time.Nanosecond)
-	if !w.sweeper.mayTake() {
+	if !w.sweeper.mayTakeLeases() {
 		t.Fatal("a healthy engine may take leases")
 	}
 	w.renewEvery = time.Hour
-	w.sweeper.unhealthy()
-	if w.sweeper.mayTake() {
+	w.sweeper.markUnhealthy()
+	if w.sweeper.mayTakeLeases() {
 		t.Fatal("leases may be taken right after a trouble")
 	}
 }
@@ -310,10 +310,10 @@ func TestATakenJobFreesItsSlot(t *testing.T) {
 func TestAJobForWhoHasLeftIsHandedBack(t *testing.T) {
 	w := newSwept(t, time.Hour)
 	q := w.queues["q"]
-	gone := &server{Worker: job.Worker{Name: "gone", Queue: "q", Deliver: func(job.Claimed) { t.Error("it was delivered") }}, q: q, gone: true}
+	gone := &consumer{Worker: job.Worker{Name: "gone", Queue: "q", Deliver: func(job.Claimed) { t.Error("it was delivered") }}, q: q, stopped: true}
 	op := &store.Submit{Job: job.Job{ID: job.NewID(), Owner: job.Owner{User: "u"}, Queue: "q", Priority: 5, MaxAttempts: 1, Policy: q.Policy}}
 	op.Token, op.Worker, op.LeaseFor = job.NewToken(), "gone", time.Minute
-	if err := w.urgent(t.Context(), op); err != nil || op.Err != nil {
+	if err := w.doUrgent(t.Context(), op); err != nil || op.Err != nil {
 		t.Fatal(err, op.Err)
 	}
 	w.deliver(gone, job.Claimed{Job: op.Job, Token: op.Token})

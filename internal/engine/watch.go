@@ -35,7 +35,7 @@ func (e *Engine) Watch(ctx context.Context, owner job.Owner, id job.ID, after in
 		return nil, err
 	}
 	w.job = j
-	e.presence.watches(&w.job)
+	e.presence.addWatcher(&w.job)
 	e.peers.follow(&w.job)
 	return w, nil
 }
@@ -66,7 +66,7 @@ func (w *Watch) Next(ctx context.Context) (Update, error) {
 // Close lets go of the job.
 func (w *Watch) Close() {
 	w.sub.Close()
-	w.e.presence.leaves(&w.job)
+	w.e.presence.removeWatcher(&w.job)
 	w.e.peers.unfollow(w.job.ID)
 }
 
@@ -119,16 +119,16 @@ func (w *Watch) apply(u *Update, ev watch.Event) (news bool) {
 	}
 	switch {
 	case ev.Job != nil:
-		return w.change(ev.Job) || news
+		return w.applyJob(ev.Job) || news
 	case ev.State != 0:
-		return w.move(ev.State, ev.Revision) || news
+		return w.applyState(ev.State, ev.Revision) || news
 	}
 	return news
 }
 
 // change takes over the job after a change, and says whether it was news. What the
 // watcher knew already, because it has read the job since, has no higher revision.
-func (w *Watch) change(j *job.Job) (news bool) {
+func (w *Watch) applyJob(j *job.Job) (news bool) {
 	switch {
 	case j.State == 0:
 		w.behind = true // only the store knows
@@ -144,7 +144,7 @@ func (w *Watch) change(j *job.Job) (news bool) {
 
 // move is change where nothing but the state has changed. It can be applied to the
 // job as it was just before only.
-func (w *Watch) move(to job.State, revision int64) (news bool) {
+func (w *Watch) applyState(to job.State, revision int64) (news bool) {
 	switch {
 	case revision <= w.job.Revision:
 	case revision > w.job.Revision+1:

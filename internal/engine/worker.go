@@ -11,44 +11,44 @@ import (
 
 // holding is the lease that a worker says it holds, as it is now. One that this process
 // did not hand out is asked for in the store, which has the last word anyway.
-func (e *Engine) holding(ctx context.Context, l job.Lease) (live, error) {
-	if h, ok := e.holdsHere(l); ok {
-		return h, nil
+func (e *Engine) findLease(ctx context.Context, l job.Lease) (localLease, error) {
+	if local, ok := e.findLocalLease(l); ok {
+		return local, nil
 	}
 	list, err := e.store.Leases(ctx, []job.Lease{l})
 	if err != nil {
-		return live{}, err
+		return localLease{}, err
 	}
 	if r := &list[0]; r.Token == l.Token && !l.Token.IsZero() {
-		return live{job: r.Job, token: r.Token, before: r.Before, spoke: r.HasOutput}, nil
+		return localLease{job: r.Job, token: r.Token, earlierBytes: r.Before, hasOutput: r.HasOutput}, nil
 	}
-	return live{}, notHeld(l)
+	return localLease{}, leaseLostError(l)
 }
 
-func notHeld(l job.Lease) error {
+func leaseLostError(l job.Lease) error {
 	return job.Errorf(job.LeaseLost, "the lease on %s is not held any more", l.Job)
 }
 
 // holdsHere is a lease that a worker of this process holds.
-func (e *Engine) holdsHere(l job.Lease) (live, bool) {
+func (e *Engine) findLocalLease(l job.Lease) (localLease, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	h := e.live[l.Job]
-	if h == nil || h.token != l.Token {
-		return live{}, false
+	local := e.leases[l.Job]
+	if local == nil || local.token != l.Token {
+		return localLease{}, false
 	}
-	return *h, true
+	return *local, true
 }
 
 // Append stores output of a leased job and returns when it is on disk. Refusals:
 // [job.LeaseLost], and [job.TooLarge] past the bound of an attempt's output, or of a job's.
 func (e *Engine) Append(ctx context.Context, l job.Lease, entries []job.Entry, p *job.Progress) error {
-	size := sizeOf(entries)
+	size := entriesSize(entries)
 	if err := e.checkAppend(ctx, l, size); err != nil {
 		return err
 	}
 	op := &store.Append{Lease: l, Entries: entries, Progress: p}
-	if err := e.do(ctx, &pending{lane: laneOutput, bytes: opBytes + int(size), op: op}); err != nil {
+	if err := e.do(ctx, &pendingOp{lane: laneOutput, bytes: opBytes + int(size), op: op}); err != nil {
 		return err
 	}
 	return op.Err
@@ -59,9 +59,9 @@ func (e *Engine) Append(ctx context.Context, l job.Lease, entries []job.Entry, p
 // running job.
 func (e *Engine) checkAppend(ctx context.Context, l job.Lease, size int64) error {
 	e.mu.Lock()
-	if h := e.live[l.Job]; h != nil && h.token == l.Token {
+	if local := e.leases[l.Job]; local != nil && local.token == l.Token {
 		defer e.mu.Unlock()
-		return h.maySay(size)
+		return local.checkOutputLimit(size)
 	}
 	e.mu.Unlock()
 	return e.checkAppendElsewhere(ctx, l, size)
@@ -71,14 +71,14 @@ func (e *Engine) checkAppend(ctx context.Context, l job.Lease, size int64) error
 //
 //go:noinline
 func (e *Engine) checkAppendElsewhere(ctx context.Context, l job.Lease, size int64) error {
-	h, err := e.holding(ctx, l)
+	local, err := e.findLease(ctx, l)
 	if err != nil {
 		return err
 	}
-	return h.maySay(size)
+	return local.checkOutputLimit(size)
 }
 
-func sizeOf(entries []job.Entry) (size int64) {
+func entriesSize(entries []job.Entry) (size int64) {
 	for i := range entries {
 		size += int64(len(entries[i].Data))
 	}
@@ -86,10 +86,10 @@ func sizeOf(entries []job.Entry) (size int64) {
 }
 
 // maySay refuses what would pass the bound of an attempt's output, or of a job's.
-func (h *live) maySay(size int64) error {
-	switch said := h.job.OutputBytes + size; {
+func (local *localLease) checkOutputLimit(size int64) error {
+	switch said := local.job.OutputBytes + size; {
 	case size == 0:
-	case said-h.before > job.MaxOutput:
+	case said-local.earlierBytes > job.MaxOutput:
 		return job.Errorf(job.TooLarge, "the attempt has said more than %d MiB", job.MaxOutput>>20)
 	case said > job.MaxJobOutput:
 		return job.Errorf(job.TooLarge, "the job has said more than %d MiB", job.MaxJobOutput>>20)
@@ -103,51 +103,51 @@ func (e *Engine) appended(op *store.Append) {
 		return
 	}
 	e.mu.Lock()
-	if h := e.live[op.Lease.Job]; h != nil && h.token == op.Lease.Token {
-		h.said(op.Entries, op.Progress)
+	if local := e.leases[op.Lease.Job]; local != nil && local.token == op.Lease.Token {
+		local.recordOutput(op.Entries, op.Progress)
 	}
 	e.mu.Unlock()
-	e.observer.OutputStored(sizeOf(op.Entries))
+	e.observer.OutputStored(entriesSize(op.Entries))
 	e.hub.Publish(op.Lease.Job, watch.Event{Entries: op.Entries, Progress: op.Progress})
 }
 
 // said notes what the attempt has said. What is noted already, because the append was made
 // again or the store was asked meanwhile, does not count twice. The engine's mu is held.
-func (h *live) said(entries []job.Entry, p *job.Progress) {
+func (local *localLease) recordOutput(entries []job.Entry, p *job.Progress) {
 	if p != nil {
-		h.job.Progress = *p
+		local.job.Progress = *p
 	}
 	for i := range entries {
-		if entries[i].Seq <= h.job.Cursor {
+		if entries[i].Seq <= local.job.Cursor {
 			continue
 		}
-		h.job.Cursor = entries[i].Seq
-		h.job.OutputBytes += int64(len(entries[i].Data))
-		h.spoke = h.spoke || entries[i].Kind.IsOutput()
+		local.job.Cursor = entries[i].Seq
+		local.job.OutputBytes += int64(len(entries[i].Data))
+		local.hasOutput = local.hasOutput || entries[i].Kind.IsOutput()
 	}
 }
 
 // Finish ends the attempt and returns when that is on disk, with the state that
 // the job went to. Refusals: [job.LeaseLost], and those of Append.
 func (e *Engine) Finish(ctx context.Context, l job.Lease, o job.Outcome) (job.State, error) {
-	h, err := e.holding(ctx, l)
+	local, err := e.findLease(ctx, l)
 	if err != nil {
 		return 0, err
 	}
-	if o.Fault != nil && !h.spoke && e.peers != nil {
+	if o.Fault != nil && !local.hasOutput && e.peers != nil {
 		// What was said through another process a moment ago may decide what follows.
 		if err := e.catchUp(ctx, []job.Lease{l}); err != nil {
 			return 0, err
 		}
-		if now, ok := e.holdsHere(l); ok {
-			h = now
+		if now, ok := e.findLocalLease(l); ok {
+			local = now
 		}
 	}
-	op, size, err := e.finish(&h, &o)
+	op, size, err := e.newFinish(&local, &o)
 	if err != nil {
 		return 0, err
 	}
-	if err := e.do(ctx, &pending{lane: laneUrgent, bytes: size, op: op}); err != nil {
+	if err := e.do(ctx, &pendingOp{lane: laneUrgent, bytes: size, op: op}); err != nil {
 		return 0, err
 	}
 	return op.State, op.Err
@@ -157,14 +157,14 @@ func (e *Engine) Finish(ctx context.Context, l job.Lease, o job.Outcome) (job.St
 // at once, and then is called with the error once there is an answer. It is called by a
 // goroutine that everyone waits for, or by the caller's: it never blocks.
 func (e *Engine) FinishAsync(l job.Lease, o job.Outcome, then func(error)) {
-	h, ok := e.holdsHere(l)
+	local, ok := e.findLocalLease(l)
 	if !ok {
-		then(notHeld(l))
+		then(leaseLostError(l))
 		return
 	}
-	op, size, err := e.finish(&h, &o)
+	op, size, err := e.newFinish(&local, &o)
 	if err == nil {
-		err = e.lanes.put(&pending{lane: laneUrgent, bytes: size, op: op, then: then})
+		err = e.lanes.put(&pendingOp{lane: laneUrgent, bytes: size, op: op, onAnswer: then})
 	}
 	if err != nil {
 		then(err)
@@ -172,17 +172,17 @@ func (e *Engine) FinishAsync(l job.Lease, o job.Outcome, then func(error)) {
 }
 
 // finish makes the op that ends an attempt, and says how many bytes it is.
-func (e *Engine) finish(h *live, o *job.Outcome) (op *store.Finish, size int, err error) {
-	if err := h.maySay(sizeOf(o.Entries)); err != nil {
+func (e *Engine) newFinish(local *localLease, o *job.Outcome) (op *store.Finish, size int, err error) {
+	if err := local.checkOutputLimit(entriesSize(o.Entries)); err != nil {
 		return nil, 0, err
 	}
-	spoke := h.spoke
+	spoke := local.hasOutput
 	for i := range o.Entries {
 		spoke = spoke || o.Entries[i].Kind.IsOutput()
 	}
-	op = e.ending(&h.job, *o, spoke)
-	op.Lease = job.Lease{Job: h.job.ID, Token: h.token}
-	size = opBytes + int(sizeOf(o.Entries)) + len(o.Usage)
+	op = e.finishFor(&local.job, *o, spoke)
+	op.Lease = job.Lease{Job: local.job.ID, Token: local.token}
+	size = opBytes + int(entriesSize(o.Entries)) + len(o.Usage)
 	if o.Result != nil {
 		size += len(o.Result.Body)
 	}
@@ -190,7 +190,7 @@ func (e *Engine) finish(h *live, o *job.Outcome) (op *store.Finish, size int, er
 }
 
 // ending decides what follows from an attempt that is over.
-func (e *Engine) ending(j *job.Job, o job.Outcome, spoke bool) *store.Finish {
+func (e *Engine) finishFor(j *job.Job, o job.Outcome, spoke bool) *store.Finish {
 	op := &store.Finish{Entries: o.Entries, Progress: o.Progress, Usage: o.Usage}
 	switch {
 	case o.HandedBack:
@@ -215,32 +215,32 @@ func (e *Engine) finished(op *store.Finish, taken bool) {
 	if op.Err != nil && taken {
 		return // it was renewed, or finished, before the sweep came: nothing was taken
 	}
-	var h *live
+	var local *localLease
 	if op.Err == nil || job.CodeOf(op.Err) == job.LeaseLost {
-		h = e.letGo(op.Lease) // after another refusal its worker may finish it otherwise
+		local = e.dropLease(op.Lease) // after another refusal its worker may finish it otherwise
 	}
 	var ran time.Duration
-	if h != nil {
+	if local != nil {
 		if taken {
-			h.to.order(op.Lease, job.OrderLost)
+			local.consumer.order(op.Lease, job.OrderLost)
 		}
-		ran = time.Since(h.since)
-		h.to.q.over(h.since, ran, op.Err == nil && (op.State == job.Succeeded || op.State == job.Failed))
+		ran = time.Since(local.startedAt)
+		local.consumer.q.recordEnd(local.startedAt, ran, op.Err == nil && (op.State == job.Succeeded || op.State == job.Failed))
 	}
 	if op.Err != nil {
 		return
 	}
 	j := op.Job
-	e.observer.OutputStored(sizeOf(op.Entries))
+	e.observer.OutputStored(entriesSize(op.Entries))
 	e.observer.AttemptEnded(j.Queue, endingOf(op, taken), ran)
 	if op.State == job.Scheduled {
-		e.sweeper.dueAt(j.RunAt)
+		e.sweeper.scheduleAt(j.RunAt)
 	}
-	e.hub.Publish(j.ID, watch.Event{Entries: op.Entries, Progress: op.Progress, Job: j, Result: inline(j, op.Result)})
+	e.hub.Publish(j.ID, watch.Event{Entries: op.Entries, Progress: op.Progress, Job: j, Result: inlineResult(j, op.Result)})
 }
 
 // inline is a result that is small enough to be shown with its job.
-func inline(j *job.Job, r *job.Result) *job.Result {
+func inlineResult(j *job.Job, r *job.Result) *job.Result {
 	if j.State != job.Succeeded || r == nil || len(r.Body) > job.MaxInline {
 		return nil
 	}
@@ -258,9 +258,9 @@ func (e *Engine) orderCancel(l job.Lease, requested bool) {
 
 // refusedLease lets go of a lease that the store refused a write of: it is void, and its
 // worker may never come to finish it.
-func (e *Engine) refusedLease(l job.Lease, err error) {
+func (e *Engine) dropIfLost(l job.Lease, err error) {
 	if job.CodeOf(err) == job.LeaseLost {
-		e.lost(l)
+		e.leaseLost(l)
 	}
 }
 
@@ -276,10 +276,10 @@ func firstOf(errs ...error) error {
 // order tells the worker that holds a lease what to do.
 func (e *Engine) order(l job.Lease, o job.Order) {
 	e.mu.Lock()
-	h := e.live[l.Job]
-	var to *server
-	if h != nil && h.token == l.Token {
-		to = h.to
+	local := e.leases[l.Job]
+	var to *consumer
+	if local != nil && local.token == l.Token {
+		to = local.consumer
 	}
 	e.mu.Unlock()
 	if to != nil {
