@@ -9,17 +9,17 @@ import (
 	"time"
 )
 
-// writePiece is how many bytes of an answer a client is to take within [Timeouts.Write].
+// writePiece is how many bytes of a response a client must accept within [Timeouts.Write].
 const writePiece = 64 << 10
 
-// Listener bounds every write to the connections of a listener: whatever it is of, the
-// client has [Timeouts.Write] for each piece of it, or the connection breaks. So an
-// answer may last as long as it goes on being read.
+// BoundListener sets a write deadline on every connection of a listener. A client has
+// [Timeouts.Write] for each 64 KiB of a write; after that the connection breaks. So a
+// response may last for as long as the client keeps reading it.
 func (t Timeouts) BoundListener(l net.Listener) net.Listener { return boundListener{l, t.write()} }
 
 type boundListener struct {
 	net.Listener
-	wait time.Duration
+	timeout time.Duration
 }
 
 func (l boundListener) Accept() (net.Conn, error) {
@@ -27,42 +27,43 @@ func (l boundListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &boundConn{Conn: c, clock: newClock(l.wait)}, nil
+	return &boundConn{Conn: c, deadline: newWriteDeadline(l.timeout)}, nil
 }
 
-// boundConn is a connection of which every write has its time.
+// boundConn is a connection whose writes have deadlines.
 type boundConn struct {
 	net.Conn
-	clock writeClock
-	long  atomic.Bool // it was given a long write
+	deadline writeDeadline
+	long     atomic.Bool // a long write was made, so the kernel's send buffer is bounded
 }
 
-// longWrite is how many bytes at once are worth a bound on what the kernel holds unsent.
-// The bound makes the kernel wake the writer more often, so connections with short answers
-// go without.
+// longWrite is the size of one write, in bytes, from which on the kernel's send buffer is
+// bounded. The bound makes the kernel wake the writer more often, so connections with
+// short responses go without it.
 const longWrite = 16 << 10
 
 func (c *boundConn) Write(p []byte) (int, error) {
 	if len(p) >= longWrite && c.long.CompareAndSwap(false, true) {
 		boundUnsent(c.Conn)
 	}
-	return c.clock.write(c.Conn, c.Conn, p)
+	return c.deadline.write(c.Conn, c.Conn, p)
 }
 
-// SetWriteDeadline is of whoever took the connection over. It counts until the next
-// write.
+// SetWriteDeadline is for code that has hijacked the connection. The deadline holds until
+// the next write.
 func (c *boundConn) SetWriteDeadline(t time.Time) error {
-	c.clock.forget()
+	c.deadline.reset()
 	return c.Conn.SetWriteDeadline(t)
 }
 
-// SetDeadline is as SetWriteDeadline.
+// SetDeadline is like SetWriteDeadline, for reads too.
 func (c *boundConn) SetDeadline(t time.Time) error {
-	c.clock.forget()
+	c.deadline.reset()
 	return c.Conn.SetDeadline(t)
 }
 
-// CloseWrite is how [http.Server] ends a connection whose client still sends.
+// CloseWrite closes the sending side. [http.Server] calls it to end a connection whose
+// client still sends.
 func (c *boundConn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
@@ -72,97 +73,98 @@ func (c *boundConn) CloseWrite() error {
 
 type directKey struct{}
 
-// Direct marks the requests of a server of our own: its connections are those of a
-// [Timeouts.Listener], and no middleware in front of the gate minds an answer that
-// outlasts its handler (no compression, no count of requests under way). It is for
-// [http.Server.BaseContext].
+// WithDirect marks the requests of a server that this program runs itself; use it in
+// [http.Server.BaseContext]. The mark promises two things. The connections come from a
+// [Timeouts.BoundListener]. No middleware in front of the gate minds a response that
+// outlasts its handler: none compresses responses or counts requests in progress.
 func WithDirect(ctx context.Context) context.Context {
 	return context.WithValue(ctx, directKey{}, true)
 }
 
-// IsDirect says whether a request was marked by [Direct].
+// IsDirect reports whether [WithDirect] marked the request.
 func IsDirect(r *http.Request) bool { return r.Context().Value(directKey{}) != nil }
 
-// BoundAnswers bounds the answers of a handler whose connections are another server's,
-// as [Timeouts.Listener] bounds those of our own, which are not bounded twice.
+// BoundResponses sets write deadlines on the responses of a handler that runs in another
+// program's server. It leaves requests marked by [WithDirect] alone: [Timeouts.BoundListener]
+// bounds them already.
 func (t Timeouts) BoundResponses(next http.Handler) http.Handler {
-	wait := t.write()
+	timeout := t.write()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if IsDirect(r) {
 			next.ServeHTTP(w, r)
 			return
 		}
-		a := &boundAnswer{ResponseWriter: w, ctrl: http.NewResponseController(w), clock: newClock(wait)}
-		defer a.release()
-		next.ServeHTTP(a, r)
-		a.flushLong()
+		b := &boundResponse{ResponseWriter: w, ctrl: http.NewResponseController(w), deadline: newWriteDeadline(timeout)}
+		defer b.clear()
+		next.ServeHTTP(b, r)
+		b.flushLong()
 	})
 }
 
-// boundAnswer is an answer of which every write has its time. It is used by one
-// goroutine.
-type boundAnswer struct {
+// boundResponse is a response whose writes have deadlines. One goroutine uses it.
+type boundResponse struct {
 	http.ResponseWriter
-	ctrl  *http.ResponseController
-	clock writeClock
-	wrote int
+	ctrl     *http.ResponseController
+	deadline writeDeadline
+	written  int // bytes
 }
 
-func (a *boundAnswer) Write(p []byte) (int, error) {
-	n, err := a.clock.write(a.ResponseWriter, a.ctrl, p)
-	a.wrote += n
+func (b *boundResponse) Write(p []byte) (int, error) {
+	n, err := b.deadline.write(b.ResponseWriter, b.ctrl, p)
+	b.written += n
 	return n, err
 }
 
-// FlushError sends what was written.
-func (a *boundAnswer) FlushError() error {
-	if err := a.clock.extend(a.ctrl); err != nil {
+// FlushError sends the bytes that were written.
+func (b *boundResponse) FlushError() error {
+	if err := b.deadline.extend(b.ctrl); err != nil {
 		return err
 	}
-	return a.ctrl.Flush()
+	return b.ctrl.Flush()
 }
 
-// flushLong sends the end of an answer that is longer than the buffers of [http.Server],
-// which would send it once the deadline is off.
-func (a *boundAnswer) flushLong() {
-	if a.wrote >= longBody {
-		_ = a.FlushError() // a client that is gone needs no answer
+// flushLong sends the end of a response that is longer than the buffers of [http.Server].
+// Without it the server would send the end after the deadline was cleared.
+func (b *boundResponse) flushLong() {
+	if b.written >= longBody {
+		_ = b.FlushError() // the client has left
 	}
 }
 
-// release takes the deadline off: what comes next on the connection may be another
-// handler's.
-func (a *boundAnswer) release() {
-	if a.clock.running() {
-		_ = a.ctrl.SetWriteDeadline(time.Time{})
+// clear removes the deadline, because the next request on the connection may go to
+// another handler.
+func (b *boundResponse) clear() {
+	if b.deadline.isSet() {
+		_ = b.ctrl.SetWriteDeadline(time.Time{})
 	}
 }
 
 // Unwrap lets an [http.ResponseController] reach the connection.
-func (a *boundAnswer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+func (b *boundResponse) Unwrap() http.ResponseWriter { return b.ResponseWriter }
 
-// Routed passes on which pattern took the request.
-func (a *boundAnswer) RecordRoute(pattern string) {
-	if to, ok := a.ResponseWriter.(RouteRecorder); ok {
+// RecordRoute passes the pattern on to the writer below.
+func (b *boundResponse) RecordRoute(pattern string) {
+	if to, ok := b.ResponseWriter.(RouteRecorder); ok {
 		to.RecordRoute(pattern)
 	}
 }
 
-// writeClock moves a connection's write deadline. Several goroutines may use it.
-type writeClock struct {
-	wait  time.Duration // set once
-	began time.Time     // set once
-	set   atomic.Int64  // when the deadline was last moved, in nanoseconds after began; 0: never
+// writeDeadline moves the write deadline of a connection. It is safe for concurrent use.
+type writeDeadline struct {
+	timeout time.Duration // set once
+	began   time.Time     // set once
+	set     atomic.Int64  // when the deadline was last moved, in nanoseconds after began; 0: it is not set
 }
 
-func newClock(wait time.Duration) writeClock {
-	return writeClock{wait: wait, began: time.Now().Add(-1)} // so that no moment is 0
+func newWriteDeadline(timeout time.Duration) writeDeadline {
+	// One nanosecond earlier, so that set is never 0 by accident.
+	return writeDeadline{timeout: timeout, began: time.Now().Add(-1)}
 }
 
-// write writes all of p or says why not, and gives the client its time for each piece.
-func (c *writeClock) write(to interface{ Write([]byte) (int, error) }, conn deadlined, p []byte) (int, error) {
+// write writes p in pieces and extends the deadline before each one.
+func (d *writeDeadline) write(to interface{ Write([]byte) (int, error) }, conn deadlineSetter, p []byte) (int, error) {
 	for done := 0; ; {
-		if err := c.extend(conn); err != nil {
+		if err := d.extend(conn); err != nil {
 			return done, err
 		}
 		n, err := to.Write(p[done:min(done+writePiece, len(p))])
@@ -173,27 +175,28 @@ func (c *writeClock) write(to interface{ Write([]byte) (int, error) }, conn dead
 	}
 }
 
-// deadlined is what has a write deadline.
-type deadlined interface{ SetWriteDeadline(time.Time) error }
+// deadlineSetter is a connection or an [http.ResponseController].
+type deadlineSetter interface{ SetWriteDeadline(time.Time) error }
 
-// extend gives the client its time for a piece, or up to a sixth less: to move the
-// deadline for every word of a stream would cost as much as the word. A connection
-// without a clock (one inside a program) needs none.
-func (c *writeClock) extend(conn deadlined) error {
+// extend sets the deadline to the timeout from now. A connection without deadlines (one
+// inside this program) is no error.
+func (d *writeDeadline) extend(conn deadlineSetter) error {
 	now := time.Now()
-	at := int64(now.Sub(c.began))
-	if set := c.set.Load(); set != 0 && time.Duration(at-set) < c.wait/6 {
+	at := int64(now.Sub(d.began))
+	// Setting the deadline costs as much as sending a short event. So a deadline that was
+	// set less than a sixth of the timeout ago stays.
+	if set := d.set.Load(); set != 0 && time.Duration(at-set) < d.timeout/6 {
 		return nil
 	}
-	c.set.Store(at)
-	if err := conn.SetWriteDeadline(now.Add(c.wait)); err != nil && !errors.Is(err, errors.ErrUnsupported) {
+	d.set.Store(at)
+	if err := conn.SetWriteDeadline(now.Add(d.timeout)); err != nil && !errors.Is(err, errors.ErrUnsupported) {
 		return err
 	}
 	return nil
 }
 
-// forget has the next write set the deadline.
-func (c *writeClock) forget() { c.set.Store(0) }
+// reset makes the next write set the deadline again.
+func (d *writeDeadline) reset() { d.set.Store(0) }
 
-// running says whether a deadline was set.
-func (c *writeClock) running() bool { return c.set.Load() != 0 }
+// isSet reports whether a deadline was set.
+func (d *writeDeadline) isSet() bool { return d.set.Load() != 0 }

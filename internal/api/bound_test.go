@@ -67,12 +67,12 @@ func TestAnAnswerThatIsReadSlowlyIsWhole(t *testing.T) {
 			began := time.Now()
 			var got int64
 			for err == nil {
-				<-time.After(usualTimeout / 3)
+				<-time.After(defaultTimeout / 3)
 				var n int64
 				n, err = io.CopyN(io.Discard, res.Body, writePiece)
 				got += n
 			}
-			if took := time.Since(began); err != io.EOF || got != longAnswer || took < 20*usualTimeout/3 {
+			if took := time.Since(began); err != io.EOF || got != longAnswer || took < 20*defaultTimeout/3 {
 				t.Errorf("%d bytes in %v, %v", got, took, err)
 			}
 		})
@@ -87,7 +87,7 @@ func TestAnAnswerThatIsNotReadIsBrokenOff(t *testing.T) {
 			if _, err := http.ReadResponse(answers, nil); err != nil {
 				t.Fatal(err)
 			}
-			<-time.After(usualTimeout + time.Second)
+			<-time.After(defaultTimeout + time.Second)
 			synctest.Wait()
 			if n, err := io.Copy(io.Discard, answers); n >= longAnswer || errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("%d bytes more, %v", n, err)
@@ -134,7 +134,7 @@ func TestADeadlineOfAnotherIsForgotten(t *testing.T) {
 			}
 			_ = set(time.Time{})
 			began := time.Now()
-			if _, err := io.WriteString(conn, "word"); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) != usualTimeout {
+			if _, err := io.WriteString(conn, "word"); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) != defaultTimeout {
 				t.Errorf("%v after %v", err, time.Since(began))
 			}
 			_ = set(time.Now().Add(time.Nanosecond))

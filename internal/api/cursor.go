@@ -6,13 +6,14 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// ParseNumber reads a number that is not negative, in its one spelling.
+// ParseNumber reads a number from 0 to 2⁶³−1 without a sign or leading zeros. It reports
+// false for any other text.
 func ParseNumber(text string) (int64, bool) {
 	n, err := strconv.ParseUint(text, 10, 63)
 	return int64(n), err == nil && strconv.FormatUint(n, 10) == text
 }
 
-// ParseSeq reads the number of an output entry; "" is 0, before the first.
+// ParseSeq reads the number of an output entry. "" is 0, the place before the first entry.
 func ParseSeq(text string) (int64, error) {
 	if text == "" {
 		return 0, nil
@@ -24,13 +25,14 @@ func ParseSeq(text string) (int64, error) {
 	return n, nil
 }
 
-// pagePrefix begins the cursor of a list. What follows is nobody's business.
+// pagePrefix begins the cursor of a list. The rest is opaque to clients.
 const pagePrefix = "page_"
 
-// PageCursor is the cursor of the page that begins behind a job.
+// PageCursor returns the cursor of the page that begins after a job.
 func PageCursor(next job.ID) string { return job.UUID(next).Text(pagePrefix) }
 
-// ParsePageCursor reads a cursor; "" is the zero id, before the first page.
+// ParsePageCursor reads the cursor of a list. "" is the zero id, which asks for the first
+// page.
 func ParsePageCursor(text string) (job.ID, error) {
 	if text == "" {
 		return job.ID{}, nil

@@ -12,18 +12,17 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/strictjson"
 )
 
-// DecodeJSON reads exactly one JSON value into v, which points to a struct with
-// json tags, or to anything such a struct may hold: strings, bools, ints, floats,
-// pointers, slices, maps by string, structs, and [json.RawMessage] for any value.
+// DecodeJSON decodes data, which must be one JSON value, into the value that v points to:
+// a struct with json tags, or anything that such a struct may contain. These are strings,
+// bools, ints, floats, pointers, slices, maps with string keys, structs, [Items], and
+// [json.RawMessage] for any value. A RawMessage aliases data.
 //
-// It is strict where encoding/json is not: a field that v does not have, a field
-// given twice, a name in the wrong case, invalid UTF-8, the character U+0000, half
-// of a surrogate pair and nesting past [job.MaxDepth] are refused. null is the same
-// as leaving a field out, except for a RawMessage, which keeps it.
+// DecodeJSON is stricter than encoding/json. It refuses a field that v does not have, a
+// field given twice, a name in the wrong case, invalid UTF-8, the character U+0000, half
+// of a surrogate pair, and nesting deeper than [job.MaxDepth]. null has the effect of a
+// missing field, except for a RawMessage, which keeps it.
 //
 // Errors are *[job.Error] with the code [job.Invalid] and a pointer to the field.
-// A RawMessage aliases data. A list whose elements answer each for itself is an
-// [Items].
 func DecodeJSON(data []byte, v any) error {
 	d := decoder{Scanner: strictjson.New(data)}
 	if d.AtEnd() {
@@ -43,12 +42,12 @@ func DecodeJSON(data []byte, v any) error {
 
 type decoder struct {
 	strictjson.Scanner
-	name []byte // of the field whose value is read; nil at the beginning, and in an array
+	name []byte // the field whose value is read next; nil at the top and in an array
 }
 
 var rawType = reflect.TypeFor[json.RawMessage]()
 
-// value reads the next value into v.
+// value decodes the next value into v.
 func (d *decoder) value(v reflect.Value) *job.Error {
 	if v.Type() == rawType {
 		text, err := d.Value()
@@ -74,22 +73,22 @@ func (d *decoder) value(v reflect.Value) *job.Error {
 	case reflect.Float64:
 		return d.float(v)
 	case reflect.Struct:
-		if own, ok := v.Addr().Interface().(list); ok {
-			return own.read(d)
+		if items, ok := v.Addr().Interface().(itemsDecoder); ok {
+			return items.decode(d)
 		}
 		return d.object(v)
 	case reflect.Map:
-		return d.table(v)
+		return d.stringMap(v)
 	case reflect.Slice:
 		return d.slice(v)
 	default:
-		panic(fmt.Sprintf("api: JSON is not read into a %s", v.Type()))
+		panic(fmt.Sprintf("api: cannot decode JSON into a %s", v.Type()))
 	}
 }
 
 func (d *decoder) text(v reflect.Value) *job.Error {
 	if d.Peek() != '"' {
-		return d.wrong("a string")
+		return d.wrongType("a string")
 	}
 	text, err := d.String()
 	if err == nil {
@@ -106,7 +105,7 @@ func (d *decoder) bool(v reflect.Value) *job.Error {
 	case 'f':
 		return d.Literal("false")
 	}
-	return d.wrong("true or false")
+	return d.wrongType("true or false")
 }
 
 func (d *decoder) int(v reflect.Value) *job.Error {
@@ -116,7 +115,7 @@ func (d *decoder) int(v reflect.Value) *job.Error {
 	}
 	n, bad := strconv.ParseInt(text, 10, v.Type().Bits())
 	if bad != nil {
-		return job.Errorf(job.Invalid, "%s must be a whole number, not %s", d.what(), job.Quote(text))
+		return job.Errorf(job.Invalid, "%s must be a whole number, not %s", d.describe(), job.Quote(text))
 	}
 	v.SetInt(n)
 	return nil
@@ -136,8 +135,8 @@ func (d *decoder) float(v reflect.Value) *job.Error {
 }
 
 func (d *decoder) numberText(want string) (string, *job.Error) {
-	if kindAt(d.Peek()) != aNumber {
-		return "", d.wrong(want)
+	if kindOf(d.Peek()) != number {
+		return "", d.wrongType(want)
 	}
 	text, err := d.Value()
 	return string(text), err
@@ -145,26 +144,26 @@ func (d *decoder) numberText(want string) (string, *job.Error) {
 
 func (d *decoder) object(v reflect.Value) *job.Error {
 	if d.Peek() != '{' {
-		return d.wrong("an object")
+		return d.wrongType("an object")
 	}
-	var seen uint64
+	var given uint64 // a bit for each field
 	return d.Object(func(name []byte) *job.Error {
-		i := fieldNamed(v.Type(), name)
+		i := fieldIndex(v.Type(), name)
 		if i < 0 {
-			return job.Errorf(job.Invalid, "there is no field %s; there are %s", job.Quote(string(name)), fieldsOf(v.Type()))
+			return job.Errorf(job.Invalid, "there is no field %s; there are %s", job.Quote(string(name)), fieldNames(v.Type()))
 		}
-		if seen&(1<<i) != 0 {
+		if given&(1<<i) != 0 {
 			return strictjson.DuplicateField(name)
 		}
-		seen |= 1 << i
+		given |= 1 << i
 		d.name = name
 		return d.value(v.Field(i))
 	})
 }
 
-func (d *decoder) table(v reflect.Value) *job.Error {
+func (d *decoder) stringMap(v reflect.Value) *job.Error {
 	if d.Peek() != '{' {
-		return d.wrong("an object")
+		return d.wrongType("an object")
 	}
 	v.Set(reflect.MakeMap(v.Type()))
 	return d.Object(func(name []byte) *job.Error {
@@ -184,7 +183,7 @@ func (d *decoder) table(v reflect.Value) *job.Error {
 
 func (d *decoder) slice(v reflect.Value) *job.Error {
 	if d.Peek() != '[' {
-		return d.wrong("an array")
+		return d.wrongType("an array")
 	}
 	v.Set(reflect.MakeSlice(v.Type(), 0, 0))
 	return d.Array(func() *job.Error {
@@ -198,17 +197,17 @@ func (d *decoder) slice(v reflect.Value) *job.Error {
 	})
 }
 
-// wrong says what should have stood where the scanner is.
-func (d *decoder) wrong(want string) *job.Error {
-	kind := kindAt(d.Peek())
+// wrongType returns the error of a value that is not the kind that v needs.
+func (d *decoder) wrongType(want string) *job.Error {
+	kind := kindOf(d.Peek())
 	if kind == "" {
 		return d.SyntaxError("a value is missing")
 	}
-	return job.Errorf(job.Invalid, "%s must be %s, not %s", d.what(), want, kind)
+	return job.Errorf(job.Invalid, "%s must be %s, not %s", d.describe(), want, kind)
 }
 
-// what names the value that is read, in a sentence.
-func (d *decoder) what() string {
+// describe returns what an error sentence calls the value that is read.
+func (d *decoder) describe() string {
 	switch {
 	case d.name != nil:
 		return job.Quote(string(d.name))
@@ -219,10 +218,10 @@ func (d *decoder) what() string {
 	}
 }
 
-const aNumber = "a number"
+const number = "a number"
 
-// kindAt is the kind of value that begins with a character; "" for none.
-func kindAt(c byte) string {
+// kindOf returns the kind of value that begins with a character; "" for none.
+func kindOf(c byte) string {
 	switch {
 	case c == '"':
 		return "a string"
@@ -233,16 +232,16 @@ func kindAt(c byte) string {
 	case c == 't' || c == 'f':
 		return "a boolean"
 	case c == '-' || '0' <= c && c <= '9':
-		return aNumber
+		return number
 	default:
 		return ""
 	}
 }
 
-// fieldNamed finds the field whose json tag is the name; -1 for none. The tag stands
-// before any other and has no escapes: [reflect.StructTag.Get] would take longer to
-// read it than all else takes.
-func fieldNamed(t reflect.Type, name []byte) int {
+// fieldIndex returns the index of the field with a json tag; -1 for none. The json tag must
+// come first and have no escapes: [reflect.StructTag.Get], which allows more, would take
+// longer than the rest of the decoder together.
+func fieldIndex(t reflect.Type, name []byte) int {
 	for i := range t.NumField() {
 		tag, ok := strings.CutPrefix(string(t.Field(i).Tag), `json:"`)
 		if !ok {
@@ -255,8 +254,8 @@ func fieldNamed(t reflect.Type, name []byte) int {
 	return -1
 }
 
-// fieldsOf lists the fields that a struct is read from, for who mistook one.
-func fieldsOf(t reflect.Type) string {
+// fieldNames lists the json tags of a struct, for the error of an unknown field.
+func fieldNames(t reflect.Type) string {
 	names := make([]string, 0, t.NumField())
 	for i := range t.NumField() {
 		if tag, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ","); tag != "" && tag != "-" {

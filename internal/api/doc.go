@@ -1,8 +1,8 @@
-// Package api is the base of every HTTP API: strict JSON in, errors out, the preferences
-// and keys that a request may carry, and how long the server waits for a client. Package
-// gate decides who may make a request; package stream follows jobs; each API has a
-// package of its own beside them.
+// Package api is the base of every HTTP API. It decodes strict JSON, writes errors, reads
+// the Prefer and Idempotency-Key headers, and sets the deadlines of clients. Package gate
+// decides who may make a request. Package stream follows jobs. Each API has a package of
+// its own beside them.
 //
-// An API writes a [Handler] that returns an error instead of answering it; [Wrap] answers
-// the error in the API's own shape, and logs what is our fault.
+// An API writes a [Handler], which returns an error instead of writing it. [Wrap] writes
+// the error in the API's own format and logs the server's own faults.
 package api

@@ -6,7 +6,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// IdempotencyKey is the request's Idempotency-Key, or "" where there is none.
+// IdempotencyKey returns the request's Idempotency-Key, or "" where the header is missing.
+// It refuses an invalid or repeated header with [job.Invalid].
 func IdempotencyKey(h http.Header) (string, error) {
 	keys := h["Idempotency-Key"]
 	if len(keys) == 0 {
@@ -18,7 +19,8 @@ func IdempotencyKey(h http.Header) (string, error) {
 	return keys[0], nil
 }
 
-// ValidIdempotencyKey says whether a text may be an idempotency key.
+// ValidIdempotencyKey reports whether a text has 1 to [job.MaxKey] printable ASCII
+// characters.
 func ValidIdempotencyKey(key string) bool {
 	if key == "" || len(key) > job.MaxKey {
 		return false

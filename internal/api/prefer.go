@@ -9,24 +9,24 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Prefer is what a request's Prefer header (RFC 7240) asks for:
-// "respond-async", which it does anyway; "wait=N", N whole seconds; and how far the
-// watch URL of the answer is to reach: "watch=cancel", "watch-ttl=N". Of a
-// preference given twice the first counts; unknown ones are ignored, as the RFC
-// has it, but a wait that is none is refused: whoever sends it means something.
+// Prefer holds the preferences of a request's Prefer header (RFC 7240): "respond-async",
+// which is the default; "wait=N" in whole seconds; and "watch=cancel" and "watch-ttl=N" for
+// the watch URL of the response.
 type Prefer struct {
 	RespondAsync bool
-	HasWait      bool // a wait is asked for, which may be 0
+	HasWait      bool // "wait" was given; Wait may still be 0
 	Wait         time.Duration
-	WatchCancel  bool          // the watch URL may cancel
-	WatchTTL     time.Duration // of the watch URL; 0 for the usual time
+	WatchCancel  bool          // the watch URL may cancel its job
+	WatchTTL     time.Duration // of the watch URL; 0 for the server's default
 }
 
-// PreferOf reads the header Prefer.
+// ParsePrefer reads the Prefer header. Of a preference given twice the first counts. As
+// the RFC demands, it ignores unknown preferences. It refuses an invalid value of a known
+// one with [job.Invalid], because its client wants something that it would not get.
 func ParsePrefer(h http.Header) (Prefer, error) {
 	var p Prefer
-	for _, line := range h["Prefer"] {
-		for item := range strings.SplitSeq(line, ",") {
+	for _, value := range h["Prefer"] {
+		for item := range strings.SplitSeq(value, ",") {
 			if err := p.add(item); err != nil {
 				return Prefer{}, err
 			}
@@ -36,13 +36,13 @@ func ParsePrefer(h http.Header) (Prefer, error) {
 }
 
 func (p *Prefer) add(item string) error {
-	item, _, _ = strings.Cut(item, ";") // no preference of ours has parameters
+	item, _, _ = strings.Cut(item, ";") // the known preferences have no parameters
 	name, value, _ := strings.Cut(item, "=")
 	switch strings.ToLower(strings.TrimSpace(name)) {
 	case "respond-async":
 		p.RespondAsync = true
 	case "wait":
-		wait, err := parseWait(unquoted(value))
+		wait, err := parseWait(unquote(value))
 		if err != nil {
 			return err
 		}
@@ -50,29 +50,29 @@ func (p *Prefer) add(item string) error {
 			p.HasWait, p.Wait = true, wait
 		}
 	case "watch":
-		if unquoted(value) != "cancel" {
+		if unquote(value) != "cancel" {
 			return job.Errorf(job.Invalid, "Prefer: watch=%s says nothing; watch=cancel makes a watch URL that may cancel its job", job.Quote(value))
 		}
 		p.WatchCancel = true
 	case "watch-ttl":
-		lives, ok := ParseNumber(unquoted(value))
-		if !ok || lives < 1 || lives > mostLife {
-			return job.Errorf(job.Invalid, "Prefer: watch-ttl=%s is no time; it takes whole seconds from 1 to %d", job.Quote(value), mostLife)
+		ttl, ok := ParseNumber(unquote(value))
+		if !ok || ttl < 1 || ttl > maxTTL {
+			return job.Errorf(job.Invalid, "Prefer: watch-ttl=%s is no time; it takes whole seconds from 1 to %d", job.Quote(value), maxTTL)
 		}
 		if p.WatchTTL == 0 {
-			p.WatchTTL = time.Duration(lives) * time.Second
+			p.WatchTTL = time.Duration(ttl) * time.Second
 		}
 	}
 	return nil
 }
 
 const (
-	mostWait = int64(job.MaxWait / time.Second)
-	mostLife = int64(job.MaxDuration / time.Second)
+	maxWait = int64(job.MaxWait / time.Second)
+	maxTTL  = int64(job.MaxDuration / time.Second)
 )
 
-// unquoted is a value without the space and the quotes around it.
-func unquoted(text string) string {
+// unquote removes the space and the quotes around a value.
+func unquote(text string) string {
 	text = strings.TrimSpace(text)
 	if len(text) > 2 && text[0] == '"' && text[len(text)-1] == '"' {
 		text = text[1 : len(text)-1]
@@ -82,13 +82,13 @@ func unquoted(text string) string {
 
 func parseWait(text string) (time.Duration, error) {
 	n, ok := ParseNumber(text)
-	if !ok || n > mostWait {
-		return 0, job.Errorf(job.Invalid, "Prefer: wait=%s is not a wait; it takes whole seconds from 0 to %d", job.Quote(text), mostWait)
+	if !ok || n > maxWait {
+		return 0, job.Errorf(job.Invalid, "Prefer: wait=%s is not a wait; it takes whole seconds from 0 to %d", job.Quote(text), maxWait)
 	}
 	return time.Duration(n) * time.Second, nil
 }
 
-// Apply tells the client which preferences counted.
+// Apply sets Preference-Applied and Vary of the response.
 func (p Prefer) Apply(h http.Header) {
 	if _, varies := h["Vary"]; varies {
 		h.Add("Vary", "Prefer")
@@ -103,7 +103,7 @@ func (p Prefer) Apply(h http.Header) {
 // varyPrefer is never changed.
 var varyPrefer = []string{"Prefer"}
 
-// String is the header's value that asks for the same.
+// String returns the value of a Prefer header with the same preferences.
 func (p Prefer) String() string {
 	var items []string
 	if p.RespondAsync {

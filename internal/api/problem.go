@@ -12,14 +12,14 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// The refusals that only HTTP knows.
+// The error codes that only HTTP has.
 const (
-	MethodNotAllowed     job.Code = "method_not_allowed"     // the path exists, the method does not; the answer has Allow
-	UnsupportedMediaType job.Code = "unsupported_media_type" // the body is of a type that the call does not take
+	MethodNotAllowed     job.Code = "method_not_allowed"     // the path exists, the method does not; the response has Allow
+	UnsupportedMediaType job.Code = "unsupported_media_type" // the call does not accept the body's type
 	RequestTimeout       job.Code = "request_timeout"        // the body took too long to arrive
 )
 
-// StatusOf is the HTTP status of a code: the one table between the two.
+// StatusOf returns the HTTP status of a code. This is the only table of the two.
 func StatusOf(code job.Code) int {
 	switch code {
 	case job.Invalid:
@@ -51,35 +51,35 @@ func StatusOf(code job.Code) int {
 	}
 }
 
-// Problem is an error as it stands on the wire: application/problem+json of RFC
-// 9457, with the code that programs match on.
+// Problem is the JSON of an error: application/problem+json of RFC 9457, with a code for
+// programs to match.
 type Problem struct {
 	Type   string       `json:"type"` // "about:blank": the code says more than a URI would
 	Title  string       `json:"title"`
 	Status int          `json:"status"`
 	Detail string       `json:"detail"`
 	Code   job.Code     `json:"code"`
-	Field  string       `json:"field,omitempty"`  // a JSON pointer to what is wrong
-	Error  *job.Failure `json:"error,omitempty"`  // why the job failed, where that is the reason
-	Errors []ItemError  `json:"errors,omitempty"` // of a refusal of many: what is wrong with whom
+	Field  string       `json:"field,omitempty"`  // a JSON pointer to the wrong value
+	Error  *job.Failure `json:"error,omitempty"`  // why the job failed, where that caused the error
+	Errors []ItemError  `json:"errors,omitempty"` // of a batch: its refused jobs
 }
 
-// Fault is what is wrong with one of many that were refused together.
+// ItemError is the JSON of one refused element of a batch.
 type ItemError struct {
-	Field  string   `json:"field"` // a JSON pointer to it
+	Field  string   `json:"field"` // a JSON pointer to the element, or into it
 	Status int      `json:"status"`
 	Code   job.Code `json:"code"`
 	Detail string   `json:"detail"`
 }
 
-// FaultOf is an error as one of many.
+// ItemErrorOf converts the error of one element.
 func ItemErrorOf(err error) ItemError {
 	p := ProblemOf(err)
 	return ItemError{Field: p.Field, Status: p.Status, Code: p.Code, Detail: p.Detail}
 }
 
-// Together is a refusal of many because of some: the problem is the first one's,
-// and carries those that are listed.
+// BatchError refuses a whole batch because of some of its elements. Its [Problem] is the
+// first element's, with a list of more in errors.
 type BatchError struct {
 	First  error
 	Errors []ItemError
@@ -87,11 +87,11 @@ type BatchError struct {
 
 func (e *BatchError) Error() string { return e.First.Error() }
 
-// Unwrap gives the first.
+// Unwrap returns the first element's error.
 func (e *BatchError) Unwrap() error { return e.First }
 
-// JobFailed is a refusal because of how a job ended: the problem then carries the
-// job's own failure.
+// JobFailed refuses a request because of how a job ended. Its [Problem] includes the job's
+// failure.
 type JobFailed struct {
 	Refusal *job.Error
 	Failure *job.Failure
@@ -99,11 +99,11 @@ type JobFailed struct {
 
 func (e *JobFailed) Error() string { return e.Refusal.Error() }
 
-// Unwrap gives the refusal.
+// Unwrap returns the refusal.
 func (e *JobFailed) Unwrap() error { return e.Refusal }
 
-// ProblemOf translates an error. What is not a *[job.Error] is a defect of ours,
-// and nothing of it is shown.
+// ProblemOf converts an error. An error that is not a *[job.Error] is a defect of the
+// server, so the client learns nothing of it: it may contain secrets.
 func ProblemOf(err error) Problem {
 	p := Problem{Type: "about:blank", Code: job.Internal, Detail: "Something went wrong in the server; its log says what, under this answer's X-Request-ID."}
 	if e, ok := errors.AsType[*job.Error](err); ok {
@@ -120,14 +120,14 @@ func ProblemOf(err error) Problem {
 	return p
 }
 
-// WriteProblem is the [ErrorWriter] of the native API: the problem that err is.
+// WriteProblem is the [ErrorWriter] of the native API. It writes the [Problem] of an error.
 func WriteProblem(w http.ResponseWriter, err error) {
 	p := ProblemOf(err)
 	WriteProblemAs(w, err, p.Status, p)
 }
 
-// WriteProblemAs answers with a problem that has more members than [Problem]. Retry-After
-// is set where waiting helps: what the error says, and a second where it says nothing.
+// WriteProblemAs writes a problem in a format of its own, such as one with more members
+// than [Problem]. It sets Retry-After to [RetryAfter] of err where that is not 0.
 func WriteProblemAs(w http.ResponseWriter, err error, status int, problem any) {
 	if s := RetryAfter(err); s > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(s))
@@ -137,17 +137,18 @@ func WriteProblemAs(w http.ResponseWriter, err error, status int, problem any) {
 	}
 	body, jsonErr := json.Marshal(problem)
 	if jsonErr != nil {
-		panic(fmt.Errorf("api: a problem that is no JSON: %w", jsonErr))
+		panic(fmt.Errorf("api: a problem cannot be encoded as JSON: %w", jsonErr))
 	}
 	Write(w, status, problemType, body)
 }
 
-// bearerChallenge is the WWW-Authenticate of a 401 (RFC 6750, section 3). It is never
-// changed.
+// bearerChallenge is the WWW-Authenticate header of a 401 (RFC 6750, section 3). It is
+// never changed.
 var bearerChallenge = []string{`Bearer error="invalid_token"`}
 
-// RetryAfter is how long to wait before the same may succeed: whole seconds,
-// rounded up; 0 where waiting does not help.
+// RetryAfter returns how long to wait before the request may succeed: whole seconds,
+// rounded up. It is the wait that the error names; else 1 for the statuses 429 and 503;
+// else 0, because waiting does not help.
 func RetryAfter(err error) int {
 	var wait time.Duration
 	if e, ok := errors.AsType[*job.Error](err); ok {

@@ -11,9 +11,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// ReadJSON reads a request's body strictly into v; see [DecodeJSON]. A body over
-// the limit is refused by its declared length before any of it is read, and by
-// its count where none was declared.
+// ReadJSON reads the request's body with [ReadBody] and decodes it with [DecodeJSON].
 func ReadJSON(r *http.Request, limit int64, v any) error {
 	body, err := ReadBody(r, limit)
 	if err != nil {
@@ -22,26 +20,28 @@ func ReadJSON(r *http.Request, limit int64, v any) error {
 	return DecodeJSON(body, v)
 }
 
-// firstRead is how much memory a declared length is believed for: more is taken
-// only as the bytes arrive.
-const firstRead = 64 << 10
+// maxPrealloc is the longest declared length, in bytes, for which ReadBody allocates memory
+// at once. For a longer body the memory grows as the bytes arrive, so that a false length
+// costs the server nothing.
+const maxPrealloc = 64 << 10
 
-// ReadBody reads the whole body, at most limit bytes, in the time that
-// [Timeouts.BoundBodies] has set.
+// ReadBody reads the whole body, at most limit bytes, within the deadline of
+// [Timeouts.BoundBodies]. A body over the limit is [job.TooLarge]: where its length is
+// declared, before any of it is read.
 func ReadBody(r *http.Request, limit int64) ([]byte, error) {
 	if r.ContentLength > limit {
 		return nil, tooLarge(limit)
 	}
-	if r.ContentLength >= 0 && r.ContentLength <= firstRead {
+	if r.ContentLength >= 0 && r.ContentLength <= maxPrealloc {
 		body := make([]byte, r.ContentLength)
 		if _, err := io.ReadFull(r.Body, body); err != nil && len(body) > 0 {
-			return nil, cutOff(err)
+			return nil, incompleteBody(err)
 		}
 		return body, nil
 	}
 	body, err := io.ReadAll(io.LimitReader(r.Body, limit+1))
 	if err != nil {
-		return nil, cutOff(err)
+		return nil, incompleteBody(err)
 	}
 	if int64(len(body)) > limit {
 		return nil, tooLarge(limit)
@@ -53,14 +53,15 @@ func tooLarge(limit int64) *job.Error {
 	return job.Errorf(job.TooLarge, "the body is larger than the %d bytes that this call takes", limit)
 }
 
-func cutOff(err error) *job.Error {
+func incompleteBody(err error) *job.Error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return job.Because(RequestTimeout, err, "the body did not arrive within %v", usualTimeout)
+		return job.Because(RequestTimeout, err, "the body did not arrive within %v", defaultTimeout)
 	}
 	return job.Because(job.Invalid, err, "the body ended before all of it had arrived")
 }
 
-// Header is the first value of a header whose name is spelled as net/http does.
+// Header returns the first value of a header, or "". The name must be spelled as net/http
+// spells it. It is faster than [http.Header.Get], which first checks the spelling.
 func Header(r *http.Request, name string) string {
 	if v := r.Header[name]; len(v) > 0 {
 		return v[0]
@@ -68,11 +69,11 @@ func Header(r *http.Request, name string) string {
 	return ""
 }
 
-// RequireJSON refuses a body that says it is anything but JSON, or is packed. A
-// request that says nothing is taken at its word.
+// RequireJSON refuses a request whose Content-Type is not JSON or whose body is compressed.
+// A missing Content-Type counts as JSON.
 func RequireJSON(r *http.Request) error {
-	if packed := Header(r, "Content-Encoding"); packed != "" && packed != "identity" {
-		return job.Errorf(UnsupportedMediaType, "the body is said to be packed, as %s; send it as it is", job.Quote(packed))
+	if encoding := Header(r, "Content-Encoding"); encoding != "" && encoding != "identity" {
+		return job.Errorf(UnsupportedMediaType, "the body is said to be packed, as %s; send it as it is", job.Quote(encoding))
 	}
 	text := Header(r, "Content-Type")
 	if text == "" || text == "application/json" {

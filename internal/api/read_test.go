@@ -50,7 +50,7 @@ func TestABodyWithoutALengthIsCounted(t *testing.T) {
 }
 
 func TestBodiesUpToTheLimitAreRead(t *testing.T) {
-	for _, size := range []int{0, 1, firstRead - 1, firstRead, firstRead + 1, 3 * firstRead} {
+	for _, size := range []int{0, 1, maxPrealloc - 1, maxPrealloc, maxPrealloc + 1, 3 * maxPrealloc} {
 		for _, declared := range []bool{true, false} {
 			text := strings.Repeat("x", size)
 			r := httptest.NewRequest("POST", "/", strings.NewReader(text))
@@ -66,7 +66,7 @@ func TestBodiesUpToTheLimitAreRead(t *testing.T) {
 }
 
 func TestABodyThatIsCutOff(t *testing.T) {
-	for _, length := range []int64{20, firstRead + 20, -1} {
+	for _, length := range []int64{20, maxPrealloc + 20, -1} {
 		broken := io.MultiReader(strings.NewReader(`{"s":"x`), &failing{})
 		r := httptest.NewRequest("POST", "/", broken)
 		r.ContentLength = length

@@ -11,8 +11,8 @@ const (
 	maxRequestID    = 128
 )
 
-// Identify gives every answer an X-Request-ID, the caller's own where it sent a
-// usable one.
+// RequestID gives every response an X-Request-ID: the request's own where it is valid, else
+// a new one.
 func RequestID(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := Header(r, requestIDHeader)
@@ -36,7 +36,7 @@ func validRequestID(id string) bool {
 	return true
 }
 
-// newRequestID need not be unguessable: it names a line in a log.
+// newRequestID returns an id that may be guessable: it only finds a line in a log.
 func newRequestID() string {
 	var raw [8]byte
 	n := rand.Uint64()

@@ -9,24 +9,25 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Mux is where an API registers what it answers: a [http.ServeMux], or a test that lists
-// the routes.
+// Mux is where an API registers its routes: an [http.ServeMux], or a test that lists the
+// routes.
 type Mux interface {
 	Handle(pattern string, handler http.Handler)
 }
 
-// Routed is a [http.ResponseWriter] that is told which pattern of the mux took its
-// request. A middleware in front of the gate cannot read that from the request: the gate
-// may pass on another one, in which only what is believed is left.
+// RouteRecorder is an [http.ResponseWriter] that learns which pattern of the mux matched
+// its request. A middleware in front of the gate cannot read the pattern from its own
+// request, because the gate may pass a copy on, without the headers that it does not trust.
 type RouteRecorder interface{ RecordRoute(pattern string) }
 
-// Route has the mux answer, and tells w by which pattern where it is a [Routed].
+// Dispatch serves the request with the mux. Where w is a [RouteRecorder], it records the
+// pattern.
 //
-// A path that the mux would tidy up and redirect is answered here: where a client
-// left a job's id empty, /v1/jobs//cancel is not to become a call that cancels many.
+// It answers 404 to a path that the mux would clean and redirect. If a client leaves a
+// job's id empty, /v1/jobs//cancel must not become the call that cancels many jobs.
 func Dispatch(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {
-	if untidy(r.URL.EscapedPath()) {
-		nothingAt(w, r)
+	if !isClean(r.URL.EscapedPath()) {
+		writeNotFound(w, r)
 		return
 	}
 	if to, ok := w.(RouteRecorder); ok {
@@ -35,18 +36,18 @@ func Dispatch(mux *http.ServeMux, w http.ResponseWriter, r *http.Request) {
 	mux.ServeHTTP(w, r)
 }
 
-// untidy says that a path has an empty part, or goes up or nowhere.
-func untidy(p string) bool {
-	return strings.Contains(p, "//") || strings.Contains(p, "/.") && path.Clean(p) != strings.TrimSuffix(p, "/")
+// isClean reports whether a path has no empty segment, "." or "..".
+func isClean(p string) bool {
+	return !strings.Contains(p, "//") && (!strings.Contains(p, "/.") || path.Clean(p) == strings.TrimSuffix(p, "/"))
 }
 
-// HandleUnknown answers what no other pattern of the mux takes with a problem: 405
-// with Allow where the path has other methods, 404 elsewhere.
+// HandleUnknown registers "/" on the mux, for the requests that match no other pattern.
+// The response is a problem: 405 with Allow where the path has other methods, else 404.
 func HandleUnknown(mux *http.ServeMux) {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		allowed := methodsOf(mux, r)
 		if len(allowed) == 0 {
-			nothingAt(w, r)
+			writeNotFound(w, r)
 			return
 		}
 		WriteProblem(w, NotAllowed(w, r, allowed...))
@@ -60,8 +61,8 @@ func NotAllowed(w http.ResponseWriter, r *http.Request, allowed ...string) error
 	return job.Errorf(MethodNotAllowed, "%s is not a method of %s; it has %s", job.Quote(r.Method), job.Quote(r.URL.Path), all)
 }
 
-// nothingAt answers 404, with a hint at what may be wrong with the path.
-func nothingAt(w http.ResponseWriter, r *http.Request) {
+// writeNotFound writes a 404 problem with a hint at what may be wrong with the path.
+func writeNotFound(w http.ResponseWriter, r *http.Request) {
 	hint := ""
 	switch p := r.URL.Path; {
 	case strings.Contains(p, "//"):
@@ -72,22 +73,23 @@ func nothingAt(w http.ResponseWriter, r *http.Request) {
 	WriteProblem(w, job.Errorf(job.NotFound, "there is nothing at %s%s", job.Quote(r.URL.Path), hint))
 }
 
-// methodsOf asks the mux which methods the request's path has. Where it is the name of
-// a call to some, it is nothing's id to the others.
+// methodsOf returns the methods that the mux has for the request's path. It counts only the
+// patterns with the fewest wildcards: /v1/jobs/batch matches GET /v1/jobs/{id} too, but it
+// is the name of a call, not an id.
 func methodsOf(mux *http.ServeMux, r *http.Request) []string {
 	var allowed []string
-	fewest := math.MaxInt // wildcards
+	fewest := math.MaxInt
 	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
 		probe := &http.Request{Method: method, URL: r.URL, Host: r.Host}
 		_, pattern := mux.Handler(probe)
 		if pattern == "/" || pattern == "" {
 			continue
 		}
-		wild := strings.Count(pattern, "{")
-		if wild < fewest {
-			allowed, fewest = nil, wild
+		wildcards := strings.Count(pattern, "{")
+		if wildcards < fewest {
+			allowed, fewest = nil, wildcards
 		}
-		if wild == fewest {
+		if wildcards == fewest {
 			allowed = append(allowed, method)
 		}
 	}

@@ -5,35 +5,36 @@ import (
 	"time"
 )
 
-// Timeouts are how long the server waits for a client. Whoever waits sets the deadline,
-// and only while it waits: a deadline that is left behind would end what comes next on
-// the connection. A zero duration is [usualTimeout].
+// Timeouts are how long the server waits for a client. Each deadline is set by the code
+// that waits, and only while it waits: a deadline left behind would break the next request
+// on the connection. A duration of 0 means 30 seconds.
 type Timeouts struct {
-	Body  time.Duration // for the whole body of a request; of an [Upload], for each piece
-	Write time.Duration // for the client to take a piece of an answer
+	Body  time.Duration // for the whole body of a request; for each piece of an [Upload]
+	Write time.Duration // for the client to accept 64 KiB of a response
 }
 
-const usualTimeout = 30 * time.Second
+const defaultTimeout = 30 * time.Second
 
-func (t Timeouts) body() time.Duration  { return orUsual(t.Body) }
-func (t Timeouts) write() time.Duration { return orUsual(t.Write) }
+func (t Timeouts) body() time.Duration  { return orDefault(t.Body) }
+func (t Timeouts) write() time.Duration { return orDefault(t.Write) }
 
-func orUsual(d time.Duration) time.Duration {
+func orDefault(d time.Duration) time.Duration {
 	if d <= 0 {
-		return usualTimeout
+		return defaultTimeout
 	}
 	return d
 }
 
-// BoundBodies gives a request's body a time by which it must be here. It holds for
-// whoever reads the body, and for the server, which skips what nobody read. The
-// server clears it at the end of the body, when it begins to listen for the client
-// to leave; so it bounds no answer. An [Upload] sets its own.
+// BoundBodies sets a read deadline for the body of each request. The deadline holds for the
+// handler that reads the body and for the server, which skips the unread rest. An [Upload]
+// moves it.
 func (t Timeouts) BoundBodies(next http.Handler) http.Handler {
-	wait := t.body()
+	timeout := t.body()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.ContentLength != 0 {
-			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(wait))
+			// net/http clears the deadline at the end of the body, when it begins to watch
+			// for the client to leave. So it does not bound the response.
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(timeout))
 		}
 		next.ServeHTTP(w, r)
 	})

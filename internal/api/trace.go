@@ -11,10 +11,10 @@ const traceparentHeader = "Traceparent"
 // traceparentLen is the length of a traceparent of version 00.
 const traceparentLen = len("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 
-// Traceparent is what a job that the request submits is a child of: the request's
-// traceparent (W3C Trace Context), as version 00 writes it; "" for none, or one that
-// is none, which the standard has us ignore. Where the server itself traces, the
-// header names its own span by the time a face sees it.
+// Traceparent returns the request's traceparent (W3C Trace Context) in the format of
+// version 00. A job that the request submits is a child of that span. It returns "" where
+// the header is missing or invalid, which the standard says to ignore. Where the server
+// traces requests, its middleware has put its own span into the header before.
 func Traceparent(r *http.Request) string {
 	values := r.Header[traceparentHeader]
 	if len(values) != 1 || len(values[0]) < traceparentLen {
@@ -25,7 +25,7 @@ func Traceparent(r *http.Request) string {
 	if len(parts) != 4 || !isHex(parts[0], 2) || !isHex(parts[1], 32) || !isHex(parts[2], 16) || !isHex(parts[3], 2) {
 		return ""
 	}
-	if zeros(parts[1]) || zeros(parts[2]) || parts[0] == "ff" {
+	if allZeros(parts[1]) || allZeros(parts[2]) || parts[0] == "ff" {
 		return ""
 	}
 	if parts[0] == "00" {
@@ -37,7 +37,7 @@ func Traceparent(r *http.Request) string {
 	if more != "" && more[0] != '-' {
 		return ""
 	}
-	// Of a version that is not known yet, this much is: the ids, and whether it is sampled.
+	// The standard lets us read only the ids and the sampled flag of a later version.
 	sampled := "00"
 	if strings.IndexByte("13579bdf", parts[3][1]) >= 0 {
 		sampled = "01"
@@ -49,4 +49,4 @@ func isHex(text string, length int) bool {
 	return len(text) == length && strings.Trim(text, "0123456789abcdef") == ""
 }
 
-func zeros(text string) bool { return strings.Trim(text, "0") == "" }
+func allZeros(text string) bool { return strings.Trim(text, "0") == "" }

@@ -4,5 +4,5 @@ package api
 
 import "net"
 
-// boundUnsent does nothing where the kernel cannot be told.
+// boundUnsent does nothing: it needs TCP_NOTSENT_LOWAT of Linux.
 func boundUnsent(net.Conn) {}

@@ -10,66 +10,66 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// leastUploaded is how many bytes an upload must bring within [Timeouts.Body]. One that
-// brings fewer has stalled.
-const leastUploaded = 30 << 10 // 1 KiB/s
+// minUploaded is how many bytes of an upload must arrive within [Timeouts.Body]. An upload
+// with fewer has stalled.
+const minUploaded = 30 << 10 // 1 KiB/s
 
-// Upload is the body of a request that brings files. It may take longer than
-// [Timeouts.BoundBodies] gives a body, for as long as it goes on arriving at 1 KiB/s or
-// faster. Only the time in which Read waits for the client counts, not what the reader
-// does between: a disk that is slow to sync costs the client nothing. An Upload is used
-// by one goroutine, which calls Close in the end.
+// Upload reads the body of a request that uploads files. It may take longer than
+// [Timeouts.BoundBodies] allows, for as long as the client sends at 1 KiB/s or faster.
+// Only the time inside Read counts, not the time that the reader spends between reads: a
+// disk that is slow to sync costs the client nothing. One goroutine uses an Upload, and
+// calls Close at the end.
 type Upload struct {
-	// Set once.
-	body io.Reader
-	ctrl *http.ResponseController
-	wait time.Duration
+	// set once
+	body    io.Reader
+	ctrl    *http.ResponseController
+	timeout time.Duration
 
-	left time.Duration // that the next leastUploaded bytes may be waited for
-	came int           // of these bytes
-	err  error         // how the body ended: from then on its deadline is not ours
+	left     time.Duration // to wait for the next minUploaded bytes
+	received int           // of these bytes
+	err      error         // how the body ended; from then on net/http owns the deadline
 }
 
-// Upload reads the request's body as an upload.
+// Upload returns the request's body as an upload.
 func (t Timeouts) Upload(w http.ResponseWriter, r *http.Request) *Upload {
-	u := &Upload{body: r.Body, ctrl: http.NewResponseController(w), wait: t.body(), left: t.body()}
+	u := &Upload{body: r.Body, ctrl: http.NewResponseController(w), timeout: t.body(), left: t.body()}
 	if r.Body == http.NoBody {
-		u.err = io.EOF // there is no end to wait for
+		u.err = io.EOF // no read may set a deadline, because no end of a body would clear it
 	}
 	return u
 }
 
-// Read reads the body. Its error is a *[job.Error], or io.EOF.
+// Read reads the body. Its error is a *[job.Error] or io.EOF. A stalled upload is
+// [RequestTimeout].
 func (u *Upload) Read(p []byte) (int, error) {
-	if u.err != nil { // a deadline set after the end would end the wait for the answer
+	if u.err != nil { // a deadline set after the end of the body would break the response
 		return 0, u.err
 	}
 	began := time.Now()
-	u.deadline(began.Add(u.left))
+	u.setDeadline(began.Add(u.left))
 	n, err := u.body.Read(p)
 	u.left -= time.Since(began)
-	if u.came += n; u.came >= leastUploaded {
-		u.came, u.left = 0, u.wait
+	if u.received += n; u.received >= minUploaded {
+		u.received, u.left = 0, u.timeout
 	}
 	switch {
 	case err == nil || err == io.EOF:
 		u.err = err
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		u.err = job.Because(RequestTimeout, err, "the upload has all but stopped: fewer than %d bytes arrived within %v", leastUploaded, u.wait)
+		u.err = job.Because(RequestTimeout, err, "the upload has all but stopped: fewer than %d bytes arrived within %v", minUploaded, u.timeout)
 	default:
-		u.err = cutOff(err)
+		u.err = incompleteBody(err)
 	}
 	return n, u.err
 }
 
-// Close gives what is left of the body its time: the server is to skip it, so that the
-// client hears why its upload was refused.
+// Close sets a deadline for the rest of the body, which the server skips. It skips it so
+// that the client can read why its upload was refused.
 func (u *Upload) Close() {
 	if u.err == nil {
-		u.deadline(time.Now().Add(u.wait))
+		u.setDeadline(time.Now().Add(u.timeout))
 	}
 }
 
-// deadline sets until when a read may wait. A connection without a clock (one inside a
-// program) needs none.
-func (u *Upload) deadline(t time.Time) { _ = u.ctrl.SetReadDeadline(t) }
+// setDeadline ignores the error of a connection without deadlines (one inside this program).
+func (u *Upload) setDeadline(t time.Time) { _ = u.ctrl.SetReadDeadline(t) }

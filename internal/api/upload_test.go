@@ -96,9 +96,9 @@ func (d disk) Write(p []byte) (int, error) {
 // An upload may take as long as it goes on, and its time is over with it: also when its
 // last bytes are those that would give it more.
 func TestAnUploadThatGoesOnIsTaken(t *testing.T) {
-	const size = 40 * leastUploaded
+	const size = 40 * minUploaded
 	for _, declared := range []bool{true, false} {
-		status, answer, took := upload(t, sending{size: size, piece: leastUploaded, pause: 20 * time.Second, declared: declared})
+		status, answer, took := upload(t, sending{size: size, piece: minUploaded, pause: 20 * time.Second, declared: declared})
 		if status != 200 || answer != "1228800" || took < 40*20*time.Second+time.Hour {
 			t.Errorf("%d %s after %v", status, answer, took)
 		}
@@ -107,10 +107,10 @@ func TestAnUploadThatGoesOnIsTaken(t *testing.T) {
 
 // What the disk takes is not the client's time.
 func TestAnUploadOutlastsADiskThatStalls(t *testing.T) {
-	const size = 4 * leastUploaded
+	const size = 4 * minUploaded
 	for _, declared := range []bool{true, false} {
-		status, answer, took := upload(t, sending{size: size, piece: 1 << 10, declared: declared, sync: usualTimeout + time.Second})
-		if status != 200 || answer != "122880" || took < 120*usualTimeout+time.Hour {
+		status, answer, took := upload(t, sending{size: size, piece: 1 << 10, declared: declared, sync: defaultTimeout + time.Second})
+		if status != 200 || answer != "122880" || took < 120*defaultTimeout+time.Hour {
 			t.Errorf("%d %s after %v", status, answer, took)
 		}
 	}
@@ -119,7 +119,7 @@ func TestAnUploadOutlastsADiskThatStalls(t *testing.T) {
 func TestAnUploadThatDripsIsRefused(t *testing.T) {
 	for _, declared := range []bool{true, false} {
 		status, answer, took := upload(t, sending{size: 1 << 20, piece: 1000, pause: 2 * time.Second, declared: declared})
-		if status != http.StatusRequestTimeout || !strings.Contains(answer, string(RequestTimeout)) || took > usualTimeout+time.Second {
+		if status != http.StatusRequestTimeout || !strings.Contains(answer, string(RequestTimeout)) || took > defaultTimeout+time.Second {
 			t.Errorf("%d %s after %v", status, answer, took)
 		}
 	}
@@ -129,7 +129,7 @@ func TestAnUploadThatDripsIsRefused(t *testing.T) {
 // then on.
 func TestAnUploadThatEndedSetsNoDeadline(t *testing.T) {
 	w := &deadlines{}
-	body := Timeouts{}.Upload(w, &http.Request{Body: io.NopCloser(iotest.DataErrReader(strings.NewReader(strings.Repeat("x", leastUploaded))))})
+	body := Timeouts{}.Upload(w, &http.Request{Body: io.NopCloser(iotest.DataErrReader(strings.NewReader(strings.Repeat("x", minUploaded))))})
 	w.atEnd = func() bool { return body.err != nil }
 	if _, err := io.Copy(io.Discard, body); err != nil {
 		t.Fatal(err)

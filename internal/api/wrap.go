@@ -13,62 +13,63 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Handler answers a request, or returns why it cannot. It returns an error before
-// it has begun to answer; an error after that cuts the connection, so that nobody
-// takes half an answer for a whole one.
+// Handler handles a request, or returns why it cannot. It should return an error before
+// it begins the response. A later error breaks the connection, so that no client mistakes
+// half a response for a whole one.
 type Handler func(w http.ResponseWriter, r *http.Request) error
 
-// ErrorWriter answers with an error, in the shape that errors have in an API.
+// ErrorWriter writes an error as a response, in the format of an API.
 type ErrorWriter func(w http.ResponseWriter, err error)
 
-// Wrap makes a handler an http.Handler: write answers its errors, a panic becomes a
-// 500, and both are logged with their cause where they are our fault.
+// Wrap makes an [http.Handler] of a handler. It writes the handler's errors with write and
+// turns a panic into a 500. It logs every response of 500 or above with its cause. A nil
+// log discards.
 func Wrap(log *slog.Logger, write ErrorWriter, h Handler) http.Handler {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &wrapped{h, write, log}
+	return &errorHandler{h, write, log}
 }
 
-// wrapped is a handler of an API.
-type wrapped struct {
+// errorHandler is an API's handler that [Wrap] made.
+type errorHandler struct {
 	// set once
 	handle Handler
 	write  ErrorWriter
 	log    *slog.Logger
 }
 
-func (h *wrapped) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (h *errorHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	res := &response{ResponseWriter: w, write: h.write}
 	defer func() {
 		if p := recover(); p != nil {
-			recovered(h.log, res, r, p)
+			handlePanic(h.log, res, r, p)
 		}
 	}()
 	if err := h.handle(res, r); err != nil {
-		failed(h.log, res, r, err)
+		handleError(h.log, res, r, err)
 	}
 }
 
-// WriteError answers with an error in the handler's place, in the shape of its API.
-func (h *wrapped) WriteError(w http.ResponseWriter, err error) { h.write(w, err) }
+// WriteError writes an error in the format of the handler's API.
+func (h *errorHandler) WriteError(w http.ResponseWriter, err error) { h.write(w, err) }
 
-// ErrorWriterOf is how a handler's API answers with errors: the native way for a handler
-// that [Wrap] has not made.
+// ErrorWriterOf returns the ErrorWriter of a handler that has a method WriteError, such as
+// one that [Wrap] made; for any other handler [WriteProblem].
 func ErrorWriterOf(h http.Handler) ErrorWriter {
-	if own, ok := h.(interface {
+	if api, ok := h.(interface {
 		WriteError(w http.ResponseWriter, err error)
 	}); ok {
-		return own.WriteError
+		return api.WriteError
 	}
 	return WriteProblem
 }
 
-// failed answers a handler's error. Where it answers 500, which refers to the log, there
-// is a line in the log.
-func failed(log *slog.Logger, res *response, r *http.Request, err error) {
-	over := r.Context().Err() != nil
-	if over && job.CodeOf(err) == job.Internal {
+// handleError writes and logs a handler's error. A response of 500 refers to the log, so
+// its cause must be in the log.
+func handleError(log *slog.Logger, res *response, r *http.Request, err error) {
+	aborted := r.Context().Err() != nil
+	if aborted && job.CodeOf(err) == job.Internal {
 		if !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 			log.Error("a request failed", attributes(res, r, "error", err)...)
 		}
@@ -76,41 +77,43 @@ func failed(log *slog.Logger, res *response, r *http.Request, err error) {
 	}
 	p := ProblemOf(err)
 	switch {
-	case over: // the client left: that is its right
+	case aborted: // the client has left, which is no fault of the server
 	case p.Status == http.StatusInternalServerError:
 		log.Error("a request failed", attributes(res, r, "error", err)...)
 	case p.Status > http.StatusInternalServerError:
 		log.Warn("a request was refused", attributes(res, r, "code", p.Code, "error", err)...)
 	}
+	// An overloaded server does not spend its time on the bodies of requests that it refuses.
 	if !res.begun && !res.hijacked && p.Status < http.StatusInternalServerError && p.Status != http.StatusTooManyRequests {
-		readOut(r)
+		drainBody(r)
 	}
 	res.end(err)
 }
 
-// BrokenOff is the refusal of a request whose context ended before its answer was known.
-// Its client has most likely left; where it has not, this is not a defect to look for.
+// RequestAborted returns the error of a request whose context ended before its outcome was
+// known. Most likely its client has left. It is [job.Unavailable] and not
+// [job.Internal], because it is no defect to look for.
 func RequestAborted(cause error) error {
 	return job.Because(job.Unavailable, cause, "the request was broken off before its answer was known: what it asked for may have been done or not")
 }
 
-// mostReadOut is how much of a refused body is read for nothing: as much as the
-// longest body that is taken has.
-const mostReadOut = job.MaxBatchBody
+// maxDrained is how many bytes of a refused body are read: the length of the longest body
+// that a call accepts.
+const maxDrained = job.MaxBatchBody
 
-// readOut reads what is left of a body that is refused. A client that sends all of it
-// before it listens would meet a closed connection else, and never hear why. One that
-// asked before it sent has not sent any; one that sends far too much may meet it; and
-// a server that has too much to do does not do this too.
-func readOut(r *http.Request) {
-	if r.Body == nil || r.ContentLength > mostReadOut || Header(r, "Expect") != "" {
+// drainBody reads the rest of a refused body. Many clients send the whole body before they
+// read the response. Without this, such a client would meet a closed connection and never
+// learn why. A client with an Expect header has not sent its body yet. A client that sends
+// far more than any call accepts may meet the closed connection.
+func drainBody(r *http.Request) {
+	if r.Body == nil || r.ContentLength > maxDrained || Header(r, "Expect") != "" {
 		return
 	}
-	_, _ = io.CopyN(io.Discard, r.Body, mostReadOut)
+	_, _ = io.CopyN(io.Discard, r.Body, maxDrained)
 }
 
-// recovered answers a panic.
-func recovered(log *slog.Logger, res *response, r *http.Request, p any) {
+// handlePanic writes and logs a panic as a 500. It passes [http.ErrAbortHandler] on.
+func handlePanic(log *slog.Logger, res *response, r *http.Request, p any) {
 	if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 		panic(p)
 	}
@@ -122,7 +125,7 @@ func attributes(res *response, r *http.Request, more ...any) []any {
 	return append([]any{"method", r.Method, "path", r.URL.Path, "from", r.RemoteAddr, "request_id", res.Header().Get("X-Request-ID")}, more...)
 }
 
-// response remembers whether an answer has begun.
+// response records whether the handler has begun its response.
 type response struct {
 	http.ResponseWriter
 	write    ErrorWriter
@@ -130,8 +133,7 @@ type response struct {
 	hijacked bool
 }
 
-// end answers with an error if nothing was answered yet, and cuts the connection
-// if something was.
+// end writes an error if the response has not begun. Else it breaks the connection.
 func (w *response) end(err error) {
 	switch {
 	case w.hijacked:
@@ -143,7 +145,7 @@ func (w *response) end(err error) {
 }
 
 func (w *response) WriteHeader(status int) {
-	w.begun = w.begun || status >= http.StatusOK
+	w.begun = w.begun || status >= http.StatusOK // 1xx comes before the response
 	w.ResponseWriter.WriteHeader(status)
 }
 
@@ -155,13 +157,13 @@ func (w *response) Write(p []byte) (int, error) {
 // Unwrap lets an [http.ResponseController] reach the connection.
 func (w *response) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// FlushError begins the answer if nothing did.
+// FlushError sends what was written. It begins the response.
 func (w *response) FlushError() error {
 	w.begun = true
 	return http.NewResponseController(w.ResponseWriter).Flush()
 }
 
-// Hijack hands the connection over; nothing is answered by us from then on.
+// Hijack takes the connection over. Nothing is written by Wrap from then on.
 func (w *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(w.ResponseWriter).Hijack()
 	w.hijacked = err == nil

@@ -107,7 +107,7 @@ func TestARefusedBodyIsReadOut(t *testing.T) {
 	}{
 		{"what is sent already", wrong, 2 << 20, "", true},
 		{"with no length given", wrong, -1, "", true},
-		{"far too much", wrong, mostReadOut + 1, "", false},
+		{"far too much", wrong, maxDrained + 1, "", false},
 		{"nothing is sent yet", wrong, 2 << 20, "100-continue", false},
 		{"the server is full", job.Errorf(job.Overloaded, "full"), 2 << 20, "", false},
 		{"the key is full", job.Errorf(job.KeyFull, "full"), 2 << 20, "", false},
@@ -132,7 +132,7 @@ func TestARefusedBodyIsReadOutWithinBounds(t *testing.T) {
 	r := httptest.NewRequest("POST", "/x", body)
 	r.ContentLength = -1
 	Wrap(nil, WriteProblem, func(http.ResponseWriter, *http.Request) error { return tooLarge(1) }).ServeHTTP(httptest.NewRecorder(), r)
-	if body.n > mostReadOut+1<<20 {
+	if body.n > maxDrained+1<<20 {
 		t.Errorf("%d bytes were read", body.n)
 	}
 }

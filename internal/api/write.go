@@ -8,35 +8,35 @@ import (
 	"strconv"
 )
 
-// Content types, as header values that are never changed.
+// Content types as header values. They are never changed.
 var (
 	jsonType    = []string{"application/json"}
 	problemType = []string{"application/problem+json"}
 )
 
-// WriteJSON answers with v as JSON, in one write. Characters that only matter
-// inside HTML are not escaped.
+// WriteJSON writes v as JSON, in one write. It does not escape the characters that only
+// matter inside HTML. It panics where v has no JSON; [Wrap] logs that.
 func WriteJSON(w http.ResponseWriter, status int, v any) {
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(v); err != nil {
-		panic(fmt.Errorf("api: an answer that is no JSON: %w", err)) // which is logged
+		panic(fmt.Errorf("api: a response cannot be encoded as JSON: %w", err))
 	}
 	WriteJSONBytes(w, status, bytes.TrimSuffix(buf.Bytes(), []byte("\n")))
 }
 
-// WriteJSONBytes answers with what is JSON already. The body is not kept.
+// WriteJSONBytes writes a body that is JSON already. It does not keep the body.
 func WriteJSONBytes(w http.ResponseWriter, status int, body []byte) {
 	Write(w, status, jsonType, body)
 }
 
-// longBody is the size from which on we say the length of a body. The server itself
-// says that of a shorter one, which it holds back until its handler is done.
+// longBody is the size of a body, in bytes, from which on Write sets its Content-Length.
+// net/http sets that of a shorter one, which it buffers until the handler returns.
 const longBody = 2 << 10
 
-// Write answers with a whole body: its type, its length, and one write. An error
-// of the write is the client's leaving, which nobody needs to hear of.
+// Write writes a whole response: content type, length, and the body in one write. It
+// ignores the error of a client that has left.
 func Write(w http.ResponseWriter, status int, contentType []string, body []byte) {
 	h := w.Header()
 	h["Content-Type"] = contentType

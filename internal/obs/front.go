@@ -114,7 +114,7 @@ func (a *answer) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return a.taken, rw, nil
 }
 
-// Routed is told which pattern of the mux took the request.
+// RecordRoute records which pattern of the mux matched the request.
 func (a *answer) RecordRoute(pattern string) { a.pattern = pattern }
 
 // code is the status that the client was sent; 0 when the answer was cut off before.

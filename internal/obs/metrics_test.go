@@ -144,7 +144,7 @@ func TestRequestsAreCountedByRouteMethodAndStatus(t *testing.T) {
 	mux.HandleFunc("/", http.NotFound)
 	m, h := around(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		other := r.WithContext(r.Context()) // the mux may be asked with another request
-		defer func() { w.(interface{ Routed(string) }).Routed(other.Pattern) }()
+		defer func() { w.(interface{ RecordRoute(string) }).RecordRoute(other.Pattern) }()
 		mux.ServeHTTP(w, other)
 	}))
 	for _, line := range []string{
@@ -270,7 +270,7 @@ func TestRequestsAreLogged(t *testing.T) {
 	front := NewFront(NewMetrics(), nil, slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	h := front.Around(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Request-ID", "r-1")
-		w.(interface{ Routed(string) }).Routed("GET /jobs/{id}")
+		w.(interface{ RecordRoute(string) }).RecordRoute("GET /jobs/{id}")
 		w.WriteHeader(404)
 	}))
 	r := httptest.NewRequest("GET", "/jobs/1?token=secret", nil)

@@ -105,7 +105,7 @@ func TestATraceHoldsRequestAttemptAndCall(t *testing.T) {
 	traced(t, c, 0, silent, func(traces *Traces) { // of a caller's trace the caller decides, whatever the ratio
 		h := NewFront(NewMetrics(), traces, silent).Around(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			stored = r.Header.Get("Traceparent")
-			w.(interface{ Routed(string) }).Routed("POST /v1/jobs")
+			w.(interface{ RecordRoute(string) }).RecordRoute("POST /v1/jobs")
 			w.WriteHeader(202)
 		}))
 		r := httptest.NewRequest("POST", "/v1/jobs", nil)

@@ -11,35 +11,35 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// ByToken makes a handler one that a watch token opens, with a right beside reading its
-// job. inPath is the wildcard of the route's pattern that holds the job's id: to a token
-// any other job is not there. "" is for a route without one, whose handler checks each
-// job itself by [Grant.Of].
-func AllowToken(right Rights, inPath string, h http.Handler) http.Handler {
-	return &opened{h, right, inPath}
+// AllowToken lets requests with a watch token use a handler. rights are the rights that
+// the token needs beside reading its job. idParam is the wildcard of the route's pattern
+// that holds the job's id; any job but the token's is [job.NotFound]. A route without an id
+// passes "", and its handler checks each job with [Grant.CheckJob].
+func AllowToken(rights Rights, idParam string, h http.Handler) http.Handler {
+	return &tokenHandler{h, rights, idParam}
 }
 
-// opened is a handler that a watch token opens.
-type opened struct {
+// tokenHandler is a handler that accepts watch tokens.
+type tokenHandler struct {
 	http.Handler
-	right  Rights
-	inPath string
+	rights  Rights
+	idParam string
 }
 
-func (o *opened) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if g, bearer := GrantOf(r); bearer {
-		if err := o.check(r, g); err != nil {
-			o.WriteError(w, err)
+func (h *tokenHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if g, ok := GrantOf(r); ok {
+		if err := h.check(r, g); err != nil {
+			h.WriteError(w, err)
 			return
 		}
 	}
-	o.Handler.ServeHTTP(w, r)
+	h.Handler.ServeHTTP(w, r)
 }
 
-// check holds a token to its job and its rights.
-func (o *opened) check(r *http.Request, g Grant) error {
-	if o.inPath != "" {
-		id, err := job.ParseID(r.PathValue(o.inPath))
+// check refuses a request that is not about the token's job or exceeds its rights.
+func (h *tokenHandler) check(r *http.Request, g Grant) error {
+	if h.idParam != "" {
+		id, err := job.ParseID(r.PathValue(h.idParam))
 		if err != nil {
 			return err
 		}
@@ -47,37 +47,41 @@ func (o *opened) check(r *http.Request, g Grant) error {
 			return err
 		}
 	}
-	return g.CheckRights(o.right)
+	return g.CheckRights(h.rights)
 }
 
-// WriteError answers as the handler's API does.
-func (o *opened) WriteError(w http.ResponseWriter, err error) { api.ErrorWriterOf(o.Handler)(w, err) }
+// WriteError writes an error in the format of the handler's API.
+func (h *tokenHandler) WriteError(w http.ResponseWriter, err error) {
+	api.ErrorWriterOf(h.Handler)(w, err)
+}
 
 type grantKey struct{}
 
-// GrantOf is what the request's watch token grants; false where it came without
-// one. What the token opens, and for which job, [Gate.Handler] has checked.
+// GrantOf returns what the request's watch token grants; false for a request without a
+// token. [Gate.Handler] has checked the token, and [AllowToken] its job and rights.
 func GrantOf(r *http.Request) (Grant, bool) {
 	g, ok := r.Context().Value(grantKey{}).(Grant)
 	return g, ok
 }
 
-// redeem makes a request with a token the request of the token's owner, and takes
-// the token out of it, so that nothing behind can log it.
+// redeem opens the request's token. It returns a request in the name of the token's owner,
+// without the token, so that no later handler can log it.
 func (g *Gate) redeem(mux *http.ServeMux, r *http.Request, token string) (*http.Request, error) {
 	grant, err := g.OpenToken(token)
 	if err != nil {
 		return nil, err
 	}
-	r = withoutToken(r, grant)
+	r = withGrant(r, grant)
 	h, pattern := mux.Handler(r)
-	if _, open := h.(*opened); !open && pattern != "/" { // there is nothing at "/"
+	// "/" answers 404 or 405, which a token may see.
+	if _, ok := h.(*tokenHandler); !ok && pattern != "/" {
 		return nil, job.Errorf(job.Forbidden, "a watch token does not open this call: it opens a job, its output, events and result, its cancel where that was asked for, and /v1/watch")
 	}
 	return r, nil
 }
 
-// OpenToken is [Tokens.Open] of the gate's tokens.
+// OpenToken opens a watch token with [Tokens.Open]. It refuses every token where the gate
+// has no Tokens.
 func (g *Gate) OpenToken(token string) (Grant, error) {
 	if g == nil || g.Tokens == nil {
 		return Grant{}, badToken("this server has no watch tokens")
@@ -85,7 +89,8 @@ func (g *Gate) OpenToken(token string) (Grant, error) {
 	return g.Tokens.Open(token)
 }
 
-// Of refuses any job but the token's: to it that is not there.
+// CheckJob returns [job.NotFound] for any job but the token's. Not [job.Forbidden]: the
+// bearer must not learn which jobs exist.
 func (g *Grant) CheckJob(id job.ID) error {
 	if id == g.Job {
 		return nil
@@ -93,7 +98,8 @@ func (g *Grant) CheckJob(id job.ID) error {
 	return job.Errorf(job.NotFound, "there is no job %s", job.Quote(id.String()))
 }
 
-// Current refuses a token that has expired since it was opened.
+// CheckExpiry returns [job.BadToken] once the token has expired. A socket outlives the
+// check that [Tokens.Open] makes.
 func (g *Grant) CheckExpiry() error {
 	if time.Now().Before(g.Expires) {
 		return nil
@@ -101,16 +107,17 @@ func (g *Grant) CheckExpiry() error {
 	return errExpired
 }
 
-// May refuses what the token has no right to.
-func (g *Grant) CheckRights(right Rights) error {
-	if g.Rights&right == right {
+// CheckRights returns [job.Forbidden] where the token lacks one of the rights.
+func (g *Grant) CheckRights(rights Rights) error {
+	if g.Rights&rights == rights {
 		return nil
 	}
 	return job.Errorf(job.Forbidden, "this watch token may read its job, not cancel it: a submit asks for that with Prefer: watch=cancel")
 }
 
-// tokenOf finds a request's token: the parameter token, which an EventSource and a
-// WebSocket can send, or Authorization: Bearer. Of two, one is sure to be wrong.
+// tokenOf returns the request's token. It comes in the parameter token, which an
+// EventSource and a WebSocket can send, or in Authorization: Bearer. Several tokens are
+// joined to one that is invalid, because at least one of them must be wrong.
 func tokenOf(r *http.Request) (token string, ok bool) {
 	rest := r.URL.RawQuery
 	for rest != "" {
@@ -128,18 +135,19 @@ func tokenOf(r *http.Request) (token string, ok bool) {
 	return token, ok
 }
 
-// withoutToken is the request as its handler sees it.
-func withoutToken(r *http.Request, g Grant) *http.Request {
+// withGrant returns a copy of the request with a grant and without its token. X-User-ID
+// goes too: the grant names the user.
+func withGrant(r *http.Request, g Grant) *http.Request {
 	r = r.Clone(context.WithValue(r.Context(), grantKey{}, g))
 	r.Header.Del("Authorization")
 	r.Header.Del(userHeader)
-	var kept []string
+	var others []string
 	for pair := range strings.SplitSeq(r.URL.RawQuery, "&") {
 		if name, _, _ := strings.Cut(pair, "="); name != "token" && pair != "" {
-			kept = append(kept, pair)
+			others = append(others, pair)
 		}
 	}
-	r.URL.RawQuery = strings.Join(kept, "&")
+	r.URL.RawQuery = strings.Join(others, "&")
 	r.RequestURI = (&url.URL{Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery}).RequestURI()
 	return r
 }

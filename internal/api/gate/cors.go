@@ -6,9 +6,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/api"
 )
 
-// What a page of an allowed origin may send and read (Fetch standard, CORS
-// protocol). Cookies and other credentials of the browser are never among it: a
-// watch token is all that counts.
+// The CORS headers for pages of an allowed origin (Fetch standard, CORS protocol). They
+// never allow cookies or other credentials of the browser: only a watch token counts.
 var (
 	corsMethods = []string{"GET, HEAD, POST"}
 	corsHeaders = []string{"Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer"}
@@ -16,20 +15,20 @@ var (
 	corsMaxAge  = []string{"600"} // seconds
 )
 
-// allowOrigin lets the page behind a request read the answer, whatever it will be.
+// allowOrigin lets the requesting page read the response, errors included.
 func allowOrigin(h http.Header, r *http.Request) {
 	h["Access-Control-Allow-Origin"] = r.Header["Origin"]
 	h["Access-Control-Expose-Headers"] = corsExposed
 }
 
-// isPreflight says whether a browser asks what a page may ask.
+// isPreflight reports whether a request is a CORS preflight.
 func isPreflight(r *http.Request) bool {
 	return r.Method == http.MethodOptions && api.Header(r, "Access-Control-Request-Method") != ""
 }
 
-// answerPreflight says what a page may ask. Whether it has the token for it shows
-// when it does.
-func answerPreflight(w http.ResponseWriter) {
+// writePreflight answers a preflight with all methods and headers that pages may send. A
+// preflight carries no token, so only the request that follows is checked.
+func writePreflight(w http.ResponseWriter) {
 	h := w.Header()
 	h["Access-Control-Allow-Methods"] = corsMethods
 	h["Access-Control-Allow-Headers"] = corsHeaders

@@ -1,9 +1,9 @@
-// Package gate decides who may make a request, and as whom: it knows the hosts that the
-// server is reached by, the origins of web pages, the proxies that are believed, and
-// watch tokens. It keeps pages of other origins away from an open loopback server.
+// Package gate decides which requests may come in, and in whose name. It checks the Host
+// header, the origin of web pages, the headers of trusted proxies, and watch tokens. It
+// keeps web pages of other origins away from a loopback server that asks for no credentials.
 //
-// It knows no route of any API. An API says what a token opens where it registers the
-// route; see [ByToken].
+// The package knows no route of any API. An API registers the routes that a token opens
+// with [AllowToken].
 package gate
 
 import (
@@ -17,47 +17,49 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Gate lets requests in. It is set once and used by all requests.
+// Gate admits or refuses requests. Its fields are set before the first request and never
+// change. A nil *Gate gives no watch URLs and accepts no tokens.
 type Gate struct {
-	Listen         []string       // hosts, with or without ports; an empty or unspecified one is beyond loopback
-	PublicURL      *url.URL       // how browsers reach the server; nil: by the address that it is asked by
-	AllowedOrigins []string       // of pages that may follow jobs; "*" for all
-	TrustedProxies []netip.Prefix // believed, beside loopback, about who asks
-	Tokens         *Tokens        // nil: no watch token is given or taken
-	TokenTTL       time.Duration  // of tokens whose submitter asked for no other
+	Listen         []string       // the hosts that the server listens on, with or without ports; an empty or unspecified one is not loopback
+	PublicURL      *url.URL       // where browsers reach the server; nil: at the Host of each request
+	AllowedOrigins []string       // origins of pages that may follow jobs; "*" for all
+	TrustedProxies []netip.Prefix // peers, beside loopback, whose headers about the client count
+	Tokens         *Tokens        // nil: no watch token is given or accepted
+	TokenTTL       time.Duration  // lifetime of tokens where the submitter named none
 	Timeouts       api.Timeouts   // of clients
 }
 
-// Handler is the mux behind all that its APIs share: request ids, the time that a client
-// may take, the gate, and an answer to what the mux does not know. It registers "/" on
-// the mux, so nobody else may.
+// Handler serves the mux behind the middleware that all APIs share: request ids, deadlines
+// for clients, and the gate. It registers "/" on the mux for unknown paths, so no API may.
 func (g *Gate) Handler(mux *http.ServeMux) http.Handler {
 	api.HandleUnknown(mux)
 	return g.Timeouts.BoundResponses(g.Timeouts.BoundBodies(api.RequestID(g.guard(mux))))
 }
 
-// guard lets in requests that may come in, in the name of who makes them: what follows
-// believes the request's headers and its address, and no token stands in it any more.
+// guard admits requests and passes them to the mux. Handlers behind it may trust the
+// headers and the address of a request, and never see a token.
 func (g *Gate) guard(mux *http.ServeMux) http.Handler {
-	beyond := g.beyondLoopback()
+	public := g.listensBeyondLoopback()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		r = g.believe(r)
-		if err := g.checkHost(r.Host, beyond); err != nil {
+		// First of all, because the checks below read these headers.
+		r = g.dropUntrusted(r)
+		if err := g.checkHost(r.Host, public); err != nil {
 			refuse(mux, w, r, err)
 			return
 		}
-		from := g.pageOf(r)
+		origin := g.classifyOrigin(r)
 		if len(g.AllowedOrigins) > 0 {
 			w.Header().Add("Vary", "Origin")
 		}
-		if from == allowedPage {
+		if origin == allowedOrigin {
+			// Before admit, so that the page can read why it was refused.
 			allowOrigin(w.Header(), r)
 			if isPreflight(r) {
-				answerPreflight(w)
+				writePreflight(w)
 				return
 			}
 		}
-		admitted, err := g.admit(mux, r, from)
+		admitted, err := g.admit(mux, r, origin)
 		if err != nil {
 			refuse(mux, w, r, err)
 			return
@@ -66,22 +68,23 @@ func (g *Gate) guard(mux *http.ServeMux) http.Handler {
 	})
 }
 
-// refuse answers as the API would that the request was meant for.
+// refuse writes an error in the format of the API that the request is for.
 func refuse(mux *http.ServeMux, w http.ResponseWriter, r *http.Request, err error) {
 	h, _ := mux.Handler(r)
 	api.ErrorWriterOf(h)(w, err)
 }
 
-// admit finds out who makes a request, and refuses who may not.
-func (g *Gate) admit(mux *http.ServeMux, r *http.Request, from page) (*http.Request, error) {
-	if from == foreignPage {
+// admit checks the origin and the credentials of a request. It returns the request in the
+// name of its user.
+func (g *Gate) admit(mux *http.ServeMux, r *http.Request, origin originClass) (*http.Request, error) {
+	if origin == foreignOrigin {
 		return nil, job.Errorf(job.Forbidden, "a web page of %s may not use this server; allowed_origins in its configuration names those that may follow jobs", job.Quote(strings.Join(r.Header["Origin"], ", ")))
 	}
-	token, bearer := tokenOf(r)
-	if !bearer && from == allowedPage {
+	token, ok := tokenOf(r)
+	if !ok && origin == allowedOrigin {
 		return nil, job.Errorf(job.Forbidden, "a web page of %s may follow a job by its watch token, and do nothing else", job.Quote(api.Header(r, "Origin")))
 	}
-	if bearer {
+	if ok {
 		return g.redeem(mux, r, token)
 	}
 	if !validUser(api.Header(r, userHeader)) {
@@ -90,28 +93,30 @@ func (g *Gate) admit(mux *http.ServeMux, r *http.Request, from page) (*http.Requ
 	return r, nil
 }
 
-// WatchURL is a URL that needs no other credential than the token in it, for as long as
-// the grant says, or for the usual time where it says nothing. Its path is the id of the
-// grant's job between before and after. It is absolute where the server knows how
-// browsers call it, else a path. It is "" where no tokens are given, and for a request
-// that came with a token: a token is not to outlive itself by asking.
+// WatchURL returns a URL with a token for the grant; it needs no other credential. Its path
+// is the id of the grant's job between before and after. A zero Expires means [Gate.TokenTTL]
+// from now. The URL is absolute where the server knows its own address, else a path.
+//
+// WatchURL returns "" where the gate has no Tokens. It also returns "" to a request that
+// came with a token, because a token must not extend its own life.
 func (g *Gate) WatchURL(r *http.Request, grant Grant, before, after string) string {
 	if g == nil || g.Tokens == nil {
 		return ""
 	}
-	if _, bearer := GrantOf(r); bearer {
+	if _, ok := GrantOf(r); ok {
 		return ""
 	}
 	if grant.Expires.IsZero() {
 		grant.Expires = g.Tokens.now().Add(g.TokenTTL)
 	}
-	url := append(make([]byte, 0, 256), g.base(r)...)
+	url := append(make([]byte, 0, 256), g.baseURL(r)...)
 	url = grant.Job.Append(append(url, before...))
 	return string(g.Tokens.Seal(append(append(url, after...), "?token="...), grant))
 }
 
-// base is what the path of an absolute URL is put behind, or "".
-func (g *Gate) base(r *http.Request) string {
+// baseURL returns the scheme and host that browsers use, or "" where they are unknown. The
+// Host header counts only where it is loopback: any other may not be the public address.
+func (g *Gate) baseURL(r *http.Request) string {
 	switch {
 	case g.PublicURL != nil:
 		return strings.TrimSuffix(g.PublicURL.String(), "/")

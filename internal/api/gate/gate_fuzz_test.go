@@ -22,16 +22,16 @@ func FuzzOriginAndHost(f *testing.F) {
 		r.Host = host
 		r.Header["Origin"] = []string{origin}
 		if loopback.checkHost(host, false) == nil && !strings.HasPrefix(strings.ToLower(host), "localhost") {
-			bare, _, _ := strings.Cut(strings.Trim(nameOf(host), "[]"), "%")
+			bare, _, _ := strings.Cut(strings.Trim(hostname(host), "[]"), "%")
 			if addr, err := netip.ParseAddr(bare); err != nil || !addr.Unmap().IsLoopback() {
 				t.Errorf("the Host %q is taken for loopback", host)
 			}
 		}
 		u, err := url.Parse(origin)
-		if loopback.pageOf(r) == ownPage && (err != nil || !strings.EqualFold(u.Hostname(), nameOf(host))) {
+		if loopback.classifyOrigin(r) == ownOrigin && (err != nil || !strings.EqualFold(u.Hostname(), hostname(host))) {
 			t.Errorf("%q is taken for a page of %q", origin, host)
 		}
-		if public.pageOf(r) == allowedPage && origin != "https://app.example" {
+		if public.classifyOrigin(r) == allowedOrigin && origin != "https://app.example" {
 			t.Errorf("%q is allowed", origin)
 		}
 	})
@@ -49,7 +49,7 @@ func FuzzForwardedFor(f *testing.F) {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.RemoteAddr = peer
 		r.Header[forwardedFor] = []string{chain}
-		got := s.believe(r).RemoteAddr
+		got := s.dropUntrusted(r).RemoteAddr
 		if got == peer {
 			return
 		}

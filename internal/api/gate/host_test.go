@@ -141,7 +141,7 @@ func TestWhoIsBelieved(t *testing.T) {
 		if tt.chain != nil {
 			r.Header[forwardedFor] = tt.chain
 		}
-		got := s.believe(r)
+		got := s.dropUntrusted(r)
 		if got.RemoteAddr != tt.from || Owner(got).User != tt.user {
 			t.Errorf("%s: %s from %s", tt.rule, Owner(got).User, got.RemoteAddr)
 		}
@@ -158,7 +158,7 @@ func TestOnlyWhoIsBelievedSaysThatItIsTLS(t *testing.T) {
 		r.Host, r.RemoteAddr = "localhost:8080", peer
 		r.Header.Set("X-Forwarded-Proto", "https")
 		s := &Gate{}
-		if got := s.base(s.believe(r)); got != want {
+		if got := s.baseURL(s.dropUntrusted(r)); got != want {
 			t.Errorf("%s: %s", peer, got)
 		}
 	}

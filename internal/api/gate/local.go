@@ -8,9 +8,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Local lets only programs on this machine ask. A request that a trusted proxy passes
-// on comes from where the proxy says; a proxy that does not say so should not pass
-// such paths on at all.
+// LocalOnly refuses requests from other machines with [job.Forbidden]. It reads RemoteAddr,
+// which [Gate.Handler] has set to the client that a trusted proxy names. A proxy that names
+// no client must not forward these paths, because its requests seem local.
 func LocalOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		peer, err := netip.ParseAddrPort(r.RemoteAddr)

@@ -40,7 +40,7 @@ type seen struct {
 	pattern string
 }
 
-func (s *seen) Routed(pattern string) { s.pattern = pattern }
+func (s *seen) RecordRoute(pattern string) { s.pattern = pattern }
 
 // Whoever stands before the front is told the pattern, whatever the front made of the
 // request.

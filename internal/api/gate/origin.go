@@ -8,56 +8,56 @@ import (
 	"strings"
 )
 
-// page is what a request's Origin says of the web page behind it.
-type page int
+// originClass classifies the Origin header of a request.
+type originClass int
 
 const (
-	ownPage     page = iota // a page of this server, or a program: there is no Origin
-	allowedPage             // a page that allowed_origins names
-	foreignPage             // any other
+	ownOrigin     originClass = iota // a page of this server, or a program, which sends no Origin
+	allowedOrigin                    // a page whose origin allowed_origins names
+	foreignOrigin                    // any other page
 )
 
-// pageOf compares the Origin with the host and port that the request was sent to,
-// with the public URL, and with who is allowed.
-func (g *Gate) pageOf(r *http.Request) page {
+// classifyOrigin compares the Origin header with the request's Host, the public URL and the
+// allowed origins.
+func (g *Gate) classifyOrigin(r *http.Request) originClass {
 	origins, ok := r.Header["Origin"]
 	switch {
 	case !ok:
-		return ownPage
+		return ownOrigin
 	case len(origins) != 1:
-		return foreignPage
+		return foreignOrigin
 	case sameOrigin(origins[0], r.Host) || g.PublicURL != nil && origins[0] == OriginOf(g.PublicURL):
-		return ownPage
+		return ownOrigin
 	case slices.Contains(g.AllowedOrigins, "*") || slices.Contains(g.AllowedOrigins, origins[0]):
-		return allowedPage
+		return allowedOrigin
 	default:
-		return foreignPage
+		return foreignOrigin
 	}
 }
 
-// OriginOf is the origin of a URL as browsers write it (RFC 6454, section 6.2): in
-// lower case, without the scheme's own port.
+// OriginOf returns the origin of a URL as browsers write it (RFC 6454, section 6.2): in
+// lower case, without the default port of the scheme.
 func OriginOf(u *url.URL) string {
 	host := strings.ToLower(u.Host)
-	if port := u.Port(); port != "" && port == portOf(u.Scheme) {
+	if port := u.Port(); port != "" && port == defaultPort(u.Scheme) {
 		host = strings.TrimSuffix(host, ":"+port)
 	}
 	return u.Scheme + "://" + host
 }
 
-func portOf(scheme string) string {
+func defaultPort(scheme string) string {
 	return map[string]string{"http": "80", "https": "443"}[scheme]
 }
 
-// sameOrigin compares the host and the port; a port left out is the one of the
-// origin's scheme, because a proxy may have taken TLS off.
+// sameOrigin compares an origin with the Host header by host and port. A missing port is
+// the default of the origin's scheme, not of ours: a proxy may have terminated TLS.
 func sameOrigin(origin, host string) bool {
 	u, err := url.Parse(origin)
 	if err != nil || u.Host == "" {
 		return false
 	}
-	port := portOf(u.Scheme)
-	return port != "" && strings.EqualFold(u.Hostname(), nameOf(host)) && strings.EqualFold(withPort(u.Host, port), withPort(host, port))
+	port := defaultPort(u.Scheme)
+	return port != "" && strings.EqualFold(u.Hostname(), hostname(host)) && strings.EqualFold(withPort(u.Host, port), withPort(host, port))
 }
 
 func withPort(host, port string) string {

@@ -15,12 +15,12 @@ const (
 	maxUser    = 128 // bytes
 )
 
-// Owner is in whose name a request asks: the owner that its watch token names; else the
-// user that X-User-ID names; else the user "local". [Gate.Handler] has removed the header
-// where it is not believed, and has refused a malformed name: falling back to another
-// user would show them someone else's jobs.
+// Owner returns the owner in whose name a request is made: the owner in its watch token;
+// else the user in X-User-ID; else the user "local". [Gate.Handler] has removed the header
+// of untrusted peers. It has also refused malformed names, because "local" in their place
+// would show one user the jobs of another.
 func Owner(r *http.Request) job.Owner {
-	if g, bearer := GrantOf(r); bearer {
+	if g, ok := GrantOf(r); ok {
 		return g.Owner
 	}
 	user := api.Header(r, userHeader)

@@ -8,35 +8,35 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/api"
 )
 
-// What a proxy says of its client, as net/http spells it.
+// The headers in which a proxy describes its client, as net/http spells them.
 const (
 	forwardedFor   = "X-Forwarded-For"
 	forwardedProto = "X-Forwarded-Proto"
 )
 
-// believe leaves in a request what may be believed. A program on this machine, or a
-// trusted proxy, is believed about who asks (X-User-ID), from where
-// (X-Forwarded-For, which RemoteAddr then says) and how (X-Forwarded-Proto). From
-// anyone else these headers are taken away.
-func (g *Gate) believe(r *http.Request) *http.Request {
+// dropUntrusted returns the request with only the headers that may be trusted. A program on
+// this machine and a trusted proxy may name the user (X-User-ID), the client's address
+// (X-Forwarded-For, which becomes RemoteAddr) and the scheme (X-Forwarded-Proto). From
+// other peers these headers are removed.
+func (g *Gate) dropUntrusted(r *http.Request) *http.Request {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err == nil && g.trusts(peer.Addr()) {
 		chain := r.Header[forwardedFor]
 		if len(chain) == 0 {
 			return r
 		}
-		believed := *r
-		believed.RemoteAddr = netip.AddrPortFrom(g.client(peer.Addr(), chain), 0).String()
-		return &believed
+		trusted := *r
+		trusted.RemoteAddr = netip.AddrPortFrom(g.clientAddr(peer.Addr(), chain), 0).String()
+		return &trusted
 	}
 	if api.Header(r, userHeader) == "" && api.Header(r, forwardedProto) == "" {
 		return r
 	}
-	believed := *r
-	believed.Header = r.Header.Clone()
-	believed.Header.Del(userHeader)
-	believed.Header.Del(forwardedProto)
-	return &believed
+	trusted := *r
+	trusted.Header = r.Header.Clone()
+	trusted.Header.Del(userHeader)
+	trusted.Header.Del(forwardedProto)
+	return &trusted
 }
 
 func (g *Gate) trusts(addr netip.Addr) bool {
@@ -52,10 +52,11 @@ func (g *Gate) trusts(addr netip.Addr) bool {
 	return false
 }
 
-// client is where a request began, as far as it is known: each trusted proxy's word
-// for whom it had it from counts, from the last one back, until one is a stranger,
-// who may have written all that stands before. What is no address ends it too.
-func (g *Gate) client(peer netip.Addr, chain []string) netip.Addr {
+// clientAddr returns the address of the client, from the values of X-Forwarded-For. Each
+// proxy appends the address of its own peer, so it reads the addresses from the last to the
+// first for as long as the peer so far is trusted. An untrusted peer is the client: it may
+// have invented the addresses before its own. Text that is no address ends the walk too.
+func (g *Gate) clientAddr(peer netip.Addr, chain []string) netip.Addr {
 	hops := strings.Join(chain, ",")
 	for g.trusts(peer) && hops != "" {
 		last := hops[strings.LastIndexByte(hops, ',')+1:]
@@ -69,7 +70,7 @@ func (g *Gate) client(peer netip.Addr, chain []string) netip.Addr {
 	return peer
 }
 
-// parseHop reads an address, which some proxies write with a port.
+// parseHop reads an address. Some proxies write it with a port.
 func parseHop(text string) (netip.Addr, bool) {
 	if at, err := netip.ParseAddrPort(text); err == nil {
 		return at.Addr().Unmap(), true

@@ -18,54 +18,54 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Rights are what a watch token allows beside reading its job.
+// Rights are a bit set of what a watch token allows beside reading its job.
 type Rights uint8
 
-// MayCancel allows to cancel the job.
+// MayCancel allows cancelling the job.
 const MayCancel Rights = 1
 
-// Grant is what a watch token says: who may do what with one job, until when.
+// Grant is the content of a watch token: who may do what with one job, until when.
 type Grant struct {
-	Owner   job.Owner // in whose name its bearer asks
+	Owner   job.Owner // requests with the token are made in this name
 	Job     job.ID
 	Rights  Rights
 	Expires time.Time // whole seconds
 }
 
-// Tokens makes watch tokens and reads them. A token is a grant, sealed: nobody
-// without the key can make one, alter one, or read from one whose job it is. It is
-// not kept anywhere, so it cannot be taken back before it expires.
+// Tokens seals grants to watch tokens and opens them. Without the key nobody can make,
+// change or read a token. The server stores no tokens, so it cannot revoke one before it
+// expires. Tokens is safe for concurrent use.
 //
-// The seal is deterministic authenticated encryption with a synthetic IV: the first
-// 16 bytes of an HMAC-SHA256 over the grant are the tag, and the IV under which
-// AES-CTR hides the grant. The same grant is always the same token.
+// A token is encrypted and authenticated with a synthetic IV: the tag is the first 16 bytes
+// of an HMAC-SHA256 of the grant, and it is also the IV with which AES-CTR encrypts the
+// grant. So the same grant always gives the same token.
 type Tokens struct {
 	// set once
 	now     func() time.Time
 	sealers sync.Pool // of *sealer
 }
 
-// sealer is what sealing takes, used by one at a time.
+// sealer holds the keyed ciphers and the scratch memory for one seal or open at a time.
 type sealer struct {
-	mac  hash.Hash // keyed
-	hide cipher.Block
+	mac   hash.Hash // keyed
+	block cipher.Block
 
 	sum          [sha256.Size]byte
 	counter, pad [aes.BlockSize]byte
-	sealed       []byte // the last one, to be written over
+	sealed       []byte // scratch; overwritten by each Seal
 }
 
-// TokenKey is the length of the key of [NewTokens] in bytes.
+// TokenKeySize is the length of the key of [NewTokens] in bytes.
 const TokenKeySize = 32
 
 const (
 	tokenPrefix = "wt_"
-	tokenTag    = 16 // bytes
-	tokenHead   = 1 + 8 + 16 + 1
-	maxToken    = 1024
+	tagSize     = 16             // bytes
+	headSize    = 1 + 8 + 16 + 1 // rights, expiry, job, length of the tenant's name
+	maxToken    = 1024           // bytes of text
 )
 
-// NewTokens makes the tokens of a secret key of [TokenKey] random bytes.
+// NewTokens returns the Tokens of a secret key, which must be [TokenKeySize] random bytes.
 func NewTokens(key []byte) (*Tokens, error) {
 	if len(key) != TokenKeySize {
 		return nil, fmt.Errorf("the key of watch tokens has %d bytes, not %d", len(key), TokenKeySize)
@@ -74,39 +74,40 @@ func NewTokens(key []byte) (*Tokens, error) {
 	if err != nil {
 		return nil, err
 	}
-	hide, err := aes.NewCipher(keys[32:])
+	block, err := aes.NewCipher(keys[32:])
 	if err != nil {
 		return nil, err
 	}
 	t := &Tokens{now: time.Now}
 	t.sealers.New = func() any {
-		return &sealer{mac: hmac.New(sha256.New, keys[:32]), hide: hide, sealed: make([]byte, tokenTag)}
+		return &sealer{mac: hmac.New(sha256.New, keys[:32]), block: block, sealed: make([]byte, tagSize)}
 	}
 	return t, nil
 }
 
-// Seal appends a grant's token: "wt_" and characters that need no escaping anywhere.
+// Seal appends the token of a grant to b: "wt_" and base64url digits, which need no escaping
+// in a URL or in JSON.
 func (t *Tokens) Seal(b []byte, g Grant) []byte {
 	s := t.sealers.Get().(*sealer)
 	defer t.sealers.Put(s)
-	s.sealed = g.append(s.sealed[:tokenTag])
-	tag, body := s.sealed[:tokenTag], s.sealed[tokenTag:]
+	s.sealed = g.append(s.sealed[:tagSize])
+	tag, body := s.sealed[:tagSize], s.sealed[tagSize:]
 	copy(tag, s.tag(body))
-	s.cover(tag, body)
+	s.crypt(tag, body)
 	return base64.RawURLEncoding.AppendEncode(append(b, tokenPrefix...), s.sealed)
 }
 
-// Open reads a token. One that is not ours, was altered or has expired is
-// [job.BadToken], and no error says anything of it.
+// Open decrypts and checks a token. An invalid or expired one is [job.BadToken]. The error
+// reveals nothing of the grant.
 func (t *Tokens) Open(text string) (Grant, error) {
 	sealed, ok := decodeToken(text)
 	if !ok {
 		return Grant{}, badToken("this is not a watch token: use urls.watch of a job as it is")
 	}
-	tag, body := sealed[:tokenTag], sealed[tokenTag:]
+	tag, body := sealed[:tagSize], sealed[tagSize:]
 	s := t.sealers.Get().(*sealer)
 	defer t.sealers.Put(s)
-	s.cover(tag, body)
+	s.crypt(tag, body)
 	if !hmac.Equal(tag, s.tag(body)) {
 		return Grant{}, badToken("this watch token was altered, or is of another server: get the job's urls.watch anew")
 	}
@@ -124,30 +125,32 @@ var errExpired = badToken("this watch token has expired: get the job's urls.watc
 
 func badToken(sentence string) error { return job.Errorf(job.BadToken, "%s", sentence) }
 
-// decodeToken takes the one spelling that a token has.
+// decodeToken decodes the base64 of a token. It accepts only one spelling of each token.
 func decodeToken(text string) (sealed []byte, ok bool) {
 	digits, ok := strings.CutPrefix(text, tokenPrefix)
-	if !ok || len(text) > maxToken || strings.ContainsAny(digits, "\r\n") { // which the decoder would skip
+	// The base64 decoder would skip line breaks.
+	if !ok || len(text) > maxToken || strings.ContainsAny(digits, "\r\n") {
 		return nil, false
 	}
 	sealed, err := base64.RawURLEncoding.Strict().DecodeString(digits)
-	return sealed, err == nil && len(sealed) >= tokenTag+tokenHead
+	return sealed, err == nil && len(sealed) >= tagSize+headSize
 }
 
-// tag is the seal of a grant's bytes. It stays as it is until the next one.
+// tag returns the tag of a grant's bytes. It is valid until the next call.
 func (s *sealer) tag(body []byte) []byte {
 	s.mac.Reset()
 	s.mac.Write(body)
-	return s.mac.Sum(s.sum[:0])[:tokenTag]
+	return s.mac.Sum(s.sum[:0])[:tagSize]
 }
 
-// cover hides a grant's bytes, and uncovers them again. It is [cipher.NewCTR], which
-// takes half a kilobyte of memory each time, for two blocks or three.
-func (s *sealer) cover(tag, body []byte) {
+// crypt encrypts or decrypts a grant's bytes in place. It is AES-CTR as of [cipher.NewCTR],
+// which would allocate 512 bytes for each token of two or three blocks.
+func (s *sealer) crypt(tag, body []byte) {
 	copy(s.counter[:], tag)
 	for len(body) > 0 {
-		s.hide.Encrypt(s.pad[:], s.counter[:])
+		s.block.Encrypt(s.pad[:], s.counter[:])
 		body = body[subtle.XORBytes(body, body, s.pad[:]):]
+		// Increment the counter as one big-endian number.
 		for i := len(s.counter) - 1; i >= 0; i-- {
 			if s.counter[i]++; s.counter[i] != 0 {
 				break
@@ -156,7 +159,8 @@ func (s *sealer) cover(tag, body []byte) {
 	}
 }
 
-// append writes the grant: rights, expiry, job, and the owner's two names.
+// append encodes the grant: rights, expiry in Unix seconds, job, and the owner's tenant and
+// user.
 func (g Grant) append(b []byte) []byte {
 	b = append(b, byte(g.Rights))
 	b = binary.BigEndian.AppendUint64(b, uint64(g.Expires.Unix()))
@@ -165,11 +169,12 @@ func (g Grant) append(b []byte) []byte {
 	return append(append(b, g.Owner.Tenant...), g.Owner.User...)
 }
 
-// parseGrant reads what append wrote.
+// parseGrant decodes what append encoded. It refuses rights that this version does not
+// know.
 func parseGrant(b []byte) (Grant, bool) {
 	g := Grant{Rights: Rights(b[0]), Expires: time.Unix(int64(binary.BigEndian.Uint64(b[1:])), 0)}
 	copy(g.Job[:], b[9:])
-	tenant, names := int(b[tokenHead-1]), b[tokenHead:]
+	tenant, names := int(b[headSize-1]), b[headSize:]
 	if tenant > len(names) || g.Rights&^MayCancel != 0 {
 		return Grant{}, false
 	}

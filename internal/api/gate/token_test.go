@@ -100,11 +100,11 @@ func TestATokenSaysNothingToStrangers(t *testing.T) {
 // A grant is hidden as AES-CTR hides it, whatever the tag and however long it is.
 func TestAGrantIsCoveredAsByCTR(t *testing.T) {
 	s := tokensAt(noon, 1).sealers.Get().(*sealer)
-	for _, tag := range [][]byte{bytes.Repeat([]byte{7}, tokenTag), bytes.Repeat([]byte{255}, tokenTag)} {
+	for _, tag := range [][]byte{bytes.Repeat([]byte{7}, tagSize), bytes.Repeat([]byte{255}, tagSize)} {
 		for n := range 100 {
 			got, want := make([]byte, n), make([]byte, n)
-			s.cover(tag, got)
-			cipher.NewCTR(s.hide, tag).XORKeyStream(want, want)
+			s.crypt(tag, got)
+			cipher.NewCTR(s.block, tag).XORKeyStream(want, want)
 			if !bytes.Equal(got, want) {
 				t.Errorf("%d bytes: %x, want %x", n, got, want)
 			}

@@ -1,10 +1,10 @@
-// Package stream sends the events of jobs to clients: over server-sent events and over
-// WebSockets, for every API in its own form.
+// Package stream sends the events of jobs to clients, over server-sent events and over
+// WebSockets. Each API encodes the events in its own format.
 //
-// A [Feed] turns what a watcher reads of a job into a sequence of calls: a snapshot, the
-// output, each change, the end. An API implements [Events], which encodes them. [SSE]
-// serves a feed as the answer to a request; a [Session] serves many of them on one
-// [Socket]. [Responses] are answers that outlast their handlers without net/http.
+// A [Feed] turns the updates of a [Watcher] into calls: a snapshot, the output, each change,
+// the end. An API implements [EventSink], which encodes them. [SSE] serves a feed as the
+// response to a request. A [Session] serves many feeds on one [Socket]. [DetachedResponses]
+// are responses that outlast their handlers, without the memory that net/http needs.
 //
-// Following a job changes nothing of it: the package knows no engine.
+// Following a job does not change it, so the package does not import the engine.
 package stream

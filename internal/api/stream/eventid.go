@@ -9,31 +9,32 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// EventID is a place in a job's events: after the entry Seq, or after the done event that
-// followed it. It is a function of the job's log and of its having ended, so it is the
-// same on every connection.
+// EventID is a position in a job's events: after the output entry Seq, or, with Done, after
+// the done event that follows it. It depends only on the job's log and on whether the job
+// has ended, so it is the same on every connection. The zero value is the position before
+// the first entry.
 type EventID struct {
 	Seq  int64
 	Done bool
 }
 
-// doneSuffix ends the id of a done event: a watcher that comes back with it has had every
-// event.
+// doneSuffix ends the id of a done event. A client that reconnects with it has received
+// every event.
 const doneSuffix = ".done"
 
-// ParseEventID reads an id; "" is the place before the first entry.
+// ParseEventID reads an id. "" is the position before the first entry.
 func ParseEventID(text string) (EventID, error) {
 	digits, done := strings.CutSuffix(text, doneSuffix)
 	if done && digits == "" {
-		digits = text
+		digits = text // ".done" alone is invalid, but "" is not
 	}
 	seq, err := api.ParseSeq(digits)
 	return EventID{seq, done}, err
 }
 
-// ResumeAt is the place that a request goes on from: the header Last-Event-ID, which a
-// browser sends when it reconnects, before the parameter after, which stays as it was in
-// the address.
+// ResumeAt returns the position from which a request continues. The header Last-Event-ID
+// comes before the parameter after: a browser sends the header when it reconnects, and
+// repeats the URL with the old parameter.
 func ResumeAt(r *http.Request, after string) (EventID, error) {
 	if last := r.Header.Get("Last-Event-ID"); last != "" {
 		return ParseEventID(last)
@@ -41,11 +42,10 @@ func ResumeAt(r *http.Request, after string) (EventID, error) {
 	return ParseEventID(after)
 }
 
-// IsLast says whether there is nothing after the place, and never will be unless the job
-// is queued again.
+// IsLast reports whether no event follows the position, unless the job is queued again.
 func (e EventID) IsLast(j *job.Job) bool { return e.Done && j.State.Ended() && e.Seq == j.Cursor }
 
-// Append writes the id.
+// Append appends the text of the id to b.
 func (e EventID) Append(b []byte) []byte {
 	b = strconv.AppendInt(b, e.Seq, 10)
 	if e.Done {

@@ -9,69 +9,74 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/watch"
 )
 
-// Heartbeat is how long a client of server-sent events hears nothing before a sign of
-// life: less than the minute after which proxies cut idle connections.
+// Heartbeat is the longest time without bytes on a stream of server-sent events. Many
+// proxies close a connection that is idle for a minute.
 const Heartbeat = 15 * time.Second
 
-// ErrGone says that the client left, or does not read.
+// ErrClientGone means that the client has left or does not read.
 var ErrClientGone = errors.New("stream: the client is gone")
 
-// Watcher follows one job. Next returns at once the first time, and from then on when
-// there is something new; the entries of its updates follow each other without a gap.
+// Watcher follows one job. The first Next returns at once; each later one returns when the
+// job has changed. The entries of successive updates follow each other without a gap. Close
+// releases the watcher.
 type Watcher interface {
 	Next(ctx context.Context) (watch.Update, error)
 	Close()
 }
 
-// Events carries a job's events to one client, in the form of an API. A feed calls it by
-// one goroutine. An error ends the feed: [ErrGone] where the client is gone.
+// EventSink sends a job's events to one client, in the format of an API. One goroutine at a
+// time calls it. An error of any method ends the feed; it is [ErrClientGone] where the client
+// has left.
 type EventSink interface {
-	// Snapshot takes the job as it is, first of all and where its state, its attempt or a
-	// request to cancel it is news. at is the last entry that was taken, not the job's
-	// cursor: the entries between the two are still to come.
+	// Snapshot sends the job. It is the first call, and comes again when the state, the
+	// attempt or a request to cancel changes. at is the last entry that the sink has
+	// received. The job's own cursor may be ahead of it: those entries are still to come.
 	Snapshot(at int64, j *job.Job) error
-	// Entries takes output, in order.
+	// Entries sends output entries, in order.
 	Entries(entries []job.Entry) error
-	// Updated takes the job as it is when all of one update was taken, so that what was
-	// gathered can be sent. ended says that End follows.
+	// EndUpdate follows the calls for one update of the job. The sink may send what it has
+	// buffered. ended means that End follows.
 	EndUpdate(j *job.Job, ended bool) error
-	// End prepares the last event of a job that has ended, with no entry after at, and
-	// returns what sends it. Between the two the client's place is freed: a client that
-	// has the last event may follow another job at once.
+	// End prepares the last event of a job that has ended and returns a function that sends
+	// it. No entry follows at. The feed is closed between the two, so that a client that has
+	// the last event may follow another job at once.
 	End(at int64, j *job.Job) (send func() error)
-	// Idle is called after a [Heartbeat] without an update, where the feed has one.
+	// Idle shows the client that the connection works. Feeds of server-sent events call it
+	// about every [Heartbeat]; other feeds do not call it.
 	Idle() error
 }
 
-// Feed is the events of one job behind a cursor, for one client: a snapshot, the entries
-// after the cursor, a snapshot for each change of the job, and its end. It is used by one
-// goroutine.
+// Feed sends the events of one job after a cursor to one client: a snapshot, the entries
+// after the cursor, a snapshot for each change of the job, and the end. One goroutine at a
+// time uses it.
 type Feed struct {
 	job    job.ID
 	watch  Watcher
 	events EventSink
-	cursor int64 // of the last entry that was taken
-	shown  shown // in the last snapshot
-	closed bool  // the watch
-	// last sends the last event once the client's place is free.
+	cursor int64    // the last entry that was sent
+	sent   snapshot // the last one that was sent
+	closed bool     // the watcher is closed
+	// last closes the feed and sends the last event. A [Session] replaces it.
 	last func(send func() error) error
 
-	idle     bool            // whether Events.Idle is called
-	beat     context.Context // ends when a sign of life is due; nil when it is to begin anew
-	stopBeat context.CancelFunc
+	heartbeats bool            // whether EventSink.Idle is called
+	beat       context.Context // ends when the next heartbeat is due; nil: it starts with the next wait
+	stopBeat   context.CancelFunc
 }
 
-// shown is what a client is sent the whole job for: entries and progress are events of
-// their own.
-type shown struct {
+// snapshot holds the fields of a job whose change sends a new snapshot. Output and progress
+// are not among them: they are events of their own.
+type snapshot struct {
 	state     job.State
 	attempt   int
 	cancelled bool // a cancel was requested
 }
 
-func shownOf(j *job.Job) shown { return shown{j.State, j.Attempt, !j.CancelRequestedAt.IsZero()} }
+func snapshotOf(j *job.Job) snapshot {
+	return snapshot{j.State, j.Attempt, !j.CancelRequestedAt.IsZero()}
+}
 
-// NewFeed makes a feed of a job that is watched from after a cursor.
+// NewFeed returns a feed of the job that w watches from the cursor after. It owns w.
 func NewFeed(id job.ID, w Watcher, after int64) *Feed {
 	f := &Feed{job: id, watch: w, cursor: after}
 	f.last = func(send func() error) error {
@@ -81,10 +86,10 @@ func NewFeed(id job.ID, w Watcher, after int64) *Feed {
 	return f
 }
 
-// First waits for the first update, which [Watcher.Next] gives at once.
+// First returns the first update of the watcher.
 func (f *Feed) First(ctx context.Context) (watch.Update, error) { return f.watch.Next(ctx) }
 
-// Close closes the watch. To close it again does nothing.
+// Close closes the watcher. Closing it again does nothing.
 func (f *Feed) Close() {
 	if !f.closed {
 		f.closed = true
@@ -92,49 +97,50 @@ func (f *Feed) Close() {
 	}
 }
 
-// run sends all events from the first update to the end of the job, or until the watch or
-// the client is gone.
+// run sends all events, from the first update to the end of the job. It returns early with
+// the error of the watcher or the sink.
 func (f *Feed) run(ctx context.Context, first watch.Update) error {
-	over, err := f.begin(first)
+	over, err := f.sendFirst(first)
 	if over || err != nil {
 		return err
 	}
-	return f.goOn(ctx)
+	return f.sendRest(ctx)
 }
 
-// begin sends the events of the first update. It is over when the job has ended and all
-// of it was sent.
-func (f *Feed) begin(first watch.Update) (over bool, err error) {
-	if err := f.snapshot(first.Job); err != nil {
+// sendFirst sends the events of the first update. over means that the job has ended and all
+// its events are sent.
+func (f *Feed) sendFirst(first watch.Update) (over bool, err error) {
+	if err := f.sendSnapshot(first.Job); err != nil {
 		return false, err
 	}
-	return f.update(first)
+	return f.sendUpdate(first)
 }
 
-// goOn sends the events of the updates that follow.
-func (f *Feed) goOn(ctx context.Context) error {
+// sendRest sends the events of the later updates.
+func (f *Feed) sendRest(ctx context.Context) error {
 	defer f.endBeat()
 	for {
 		up, err := f.next(ctx)
 		if err != nil {
 			return err
 		}
-		if over, err := f.update(up); over || err != nil {
+		if over, err := f.sendUpdate(up); over || err != nil {
 			return err
 		}
 	}
 }
 
-func (f *Feed) update(up watch.Update) (over bool, err error) {
+func (f *Feed) sendUpdate(up watch.Update) (over bool, err error) {
 	if n := len(up.Entries); n > 0 {
 		f.cursor = up.Entries[n-1].Seq
 		if err := f.events.Entries(up.Entries); err != nil {
 			return false, err
 		}
 	}
+	// A job may have ended before all of its output is read. Its end is the last event.
 	over = up.Job.State.Ended() && f.cursor >= up.Job.Cursor
-	if !over && shownOf(up.Job) != f.shown {
-		if err := f.snapshot(up.Job); err != nil {
+	if !over && snapshotOf(up.Job) != f.sent {
+		if err := f.sendSnapshot(up.Job); err != nil {
 			return false, err
 		}
 	}
@@ -144,19 +150,21 @@ func (f *Feed) update(up watch.Update) (over bool, err error) {
 	return true, f.last(f.events.End(f.cursor, up.Job))
 }
 
-func (f *Feed) snapshot(j *job.Job) error {
-	f.shown = shownOf(j)
+func (f *Feed) sendSnapshot(j *job.Job) error {
+	f.sent = snapshotOf(j)
 	return f.events.Snapshot(f.cursor, j)
 }
 
-// next waits for the next update, with a sign of life where the feed has one.
+// next waits for the next update and sends heartbeats meanwhile.
 func (f *Feed) next(ctx context.Context) (watch.Update, error) {
-	for f.idle {
+	for f.heartbeats {
 		if f.beat == nil {
 			f.beat, f.stopBeat = context.WithTimeout(ctx, Heartbeat)
 		}
 		up, err := f.watch.Next(f.beat)
 		if err == nil || f.beat.Err() == nil || ctx.Err() != nil {
+			// The beat goes on. One timer for each Heartbeat costs less than one for each
+			// update, and a heartbeat that comes early does no harm.
 			return up, err
 		}
 		f.endBeat()

@@ -121,7 +121,7 @@ func TestAnIdleFeed(t *testing.T) {
 		for _, idle := range []bool{true, false} {
 			f := NewFeed(job.NewID(), &scripted{}, 0)
 			events := &recorded{}
-			f.events, f.idle = events, idle
+			f.events, f.heartbeats = events, idle
 			ctx, cancel := context.WithTimeout(t.Context(), 2*Heartbeat+time.Second)
 			err := f.run(ctx, update(job.Queued, 0, 0))
 			cancel()
@@ -157,7 +157,7 @@ func TestAPlaceIsFreeBeforeTheEndIsSent(t *testing.T) {
 	id := job.NewID()
 	s := NewSession(nil, SessionConfig{MaxJobs: 1})
 	place := &followed{id: id, feed: NewFeed(id, w, 0)}
-	place.feed.last = func(send func() error) error { return s.last(place, send) }
+	place.feed.last = func(send func() error) error { return s.remove(place, send) }
 	s.followed[id] = place
 	place.feed.events = &recorded{onEnd: func() error {
 		if w.closed != 1 || len(s.followed) != 0 {
@@ -168,7 +168,7 @@ func TestAPlaceIsFreeBeforeTheEndIsSent(t *testing.T) {
 	err := place.feed.run(t.Context(), update(job.Succeeded, 0, 0))
 	again := &followed{id: id}
 	s.followed[id] = again // the client was quick, and follows the job again
-	s.end(t.Context(), place, err)
+	s.endFollow(t.Context(), place, err)
 	if s.followed[id] != again {
 		t.Error("the end of the first feed ended the second")
 	}

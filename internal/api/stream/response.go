@@ -13,34 +13,35 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/api"
 )
 
-// Responses are the detached responses of an API: those that go on when their handlers
-// have returned. One that waits for events needs little, and net/http holds a large stack
-// and three buffers for it: so its connection is taken over, and closed at its end.
+// DetachedResponses are the responses of an API that outlast their handlers. A response
+// that waits for events needs little memory, but net/http keeps a large stack and three
+// buffers for each handler. A detached response hijacks the connection instead, and closes
+// it at its end.
 type DetachedResponses struct {
 	// set once
-	Stopping context.Context // over when the server begins to stop
+	Stopping context.Context // ends when the server begins to stop
 	Log      *slog.Logger
 
 	mu     sync.Mutex
 	open   map[*DetachedResponse]struct{} // guarded by mu
-	closed bool                           // guarded by mu: none is detached any more
-	all    sync.WaitGroup                 // of their goroutines, and of handlers that are about to detach one
+	closed bool                           // guarded by mu: no more responses may be detached
+	all    sync.WaitGroup                 // their goroutines, and handlers that are about to detach
 
 	buffers sync.Pool // of *[]byte
 }
 
 const (
-	// maxReceived is how many bytes a client may send. There is nothing to send: it may
-	// have sent a next request ahead, which is not answered.
+	// maxReceived is how many bytes a client may send before it is disconnected. It has
+	// nothing to send but a pipelined request, which gets no response.
 	maxReceived = 64 << 10
-	// closeWait is how long a client has to take the last bytes when the server stops.
-	closeWait = 5 * time.Second
-	// maxUnsent is how many bytes are gathered before they are sent.
+	// closeTimeout is how long clients have to read the last bytes when the server stops.
+	closeTimeout = 5 * time.Second
+	// maxUnsent is how many bytes are buffered before they are sent.
 	maxUnsent = 64 << 10
 )
 
-// MayDetach says whether the response to a request may be detached, and sets the header
-// Connection: close where it may. It is to be called before the response begins.
+// PrepareDetach reports whether the response to a request may be detached. It then sets
+// the header Connection: close, so call it before the response begins.
 func (s *DetachedResponses) PrepareDetach(w http.ResponseWriter, r *http.Request) bool {
 	if !api.IsDirect(r) || r.ProtoMajor != 1 || r.Method != http.MethodGet || r.Body != http.NoBody {
 		return false
@@ -49,20 +50,20 @@ func (s *DetachedResponses) PrepareDetach(w http.ResponseWriter, r *http.Request
 	return true
 }
 
-// Detach takes the connection of a response over, once its beginning has been flushed.
-// Then [Response.Go] is to be called, and the handler to return. It is false where the
-// connection cannot be had: nothing has changed then.
+// Detach hijacks the connection of a response, whose beginning must have been flushed. The
+// caller then calls [DetachedResponse.Go] and returns from its handler. Where the
+// connection cannot be hijacked, Detach returns false and has changed nothing.
 func (s *DetachedResponses) Detach(w http.ResponseWriter, r *http.Request) (*DetachedResponse, bool) {
 	if !s.enter() {
 		return nil, false
 	}
-	conn, _, err := http.NewResponseController(w).Hijack() // what its buffers hold is not for us
+	conn, _, err := http.NewResponseController(w).Hijack() // its buffers can only hold a pipelined request
 	if err != nil {
 		s.all.Done()
 		return nil, false
 	}
 	res := &DetachedResponse{all: s, conn: conn, chunked: r.ProtoAtLeast(1, 1)}
-	res.ctx, res.left = context.WithCancel(s.Stopping)
+	res.ctx, res.disconnect = context.WithCancel(s.Stopping)
 	s.add(res)
 	return res, true
 }
@@ -92,18 +93,19 @@ func (s *DetachedResponses) leave(res *DetachedResponse) {
 	s.all.Done()
 }
 
-// Wait lets none be detached any more and returns when every one is over. A client that
-// does not take the last bytes in time is cut off. Call it after Stopping is over.
+// Wait lets no more responses be detached, and returns when all have ended. It disconnects
+// a client that does not read the last bytes within 5 seconds. Call it after Stopping has
+// ended.
 func (s *DetachedResponses) Wait() {
 	s.mu.Lock()
 	s.closed = true
 	s.mu.Unlock()
-	defer time.AfterFunc(closeWait, s.cut).Stop()
+	defer time.AfterFunc(closeTimeout, s.closeAll).Stop()
 	s.all.Wait()
 }
 
-// cut closes all connections.
-func (s *DetachedResponses) cut() {
+// closeAll closes all connections.
+func (s *DetachedResponses) closeAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for res := range s.open {
@@ -111,24 +113,24 @@ func (s *DetachedResponses) cut() {
 	}
 }
 
-// Response is a detached response. One goroutine writes it; another waits for the client
-// to leave.
+// DetachedResponse is the rest of a response whose handler has returned. One goroutine
+// writes it. Another waits for the client to leave.
 type DetachedResponse struct {
 	// set once
-	all     *DetachedResponses
-	conn    net.Conn
-	chunked bool // its transfer coding; else the end of the connection is its end
-	ctx     context.Context
-	left    context.CancelFunc
+	all        *DetachedResponses
+	conn       net.Conn
+	chunked    bool // the transfer coding; without it the end of the connection ends the body
+	ctx        context.Context
+	disconnect context.CancelFunc // ends ctx
 
-	unsent *[]byte // owned by the writer; nil while there is none
+	unsent *[]byte // owned by the writer; nil while it is empty
 }
 
-// Context ends when the client has left, or the server begins to stop.
+// Context returns a context that ends when the client has left or the server begins to stop.
 func (res *DetachedResponse) Context() context.Context { return res.ctx }
 
-// Go has write write the rest, in a goroutine of its own. The response is whole when
-// write returns nil; else its client sees that it was broken off.
+// Go calls write in a new goroutine, which writes the rest of the response and then closes
+// the connection. If write returns an error, the client sees an incomplete response.
 func (res *DetachedResponse) Go(write func() error) {
 	res.all.all.Go(res.awaitClose)
 	go res.run(write)
@@ -137,15 +139,16 @@ func (res *DetachedResponse) Go(write func() error) {
 func (res *DetachedResponse) run(write func() error) {
 	defer res.all.leave(res)
 	defer res.conn.Close()
-	defer logPanic(res.all.Log, "a stream met a defect")
+	defer logPanic(res.all.Log, "a stream panicked")
 	if write() == nil {
-		res.finish()
+		res.sendEnd()
 	}
 }
 
-// awaitClose returns when the client has left, or sends too much, or the response is over.
+// awaitClose ends the context when the client has left, has sent too much, or the
+// connection was closed.
 func (res *DetachedResponse) awaitClose() {
-	defer res.left()
+	defer res.disconnect()
 	scratch := make([]byte, 64)
 	for received := 0; received < maxReceived; {
 		n, err := res.conn.Read(scratch)
@@ -156,11 +159,12 @@ func (res *DetachedResponse) awaitClose() {
 	}
 }
 
-// Write gathers p, as chunks where the response has chunks (RFC 9112, section 7.1). It
-// is sent by Flush, at the end, or when it is much.
+// Write buffers p, as a chunk where the response is chunked (RFC 9112, section 7.1). It
+// sends the buffer when that holds 64 KiB. Flush sends it before.
 func (res *DetachedResponse) Write(p []byte) (n int, err error) {
-	for piece := range slices.Chunk(p, maxUnsent) { // none is empty: that chunk would be the last
-		m, err := res.gather(piece)
+	// No piece is empty: an empty chunk would end the body.
+	for piece := range slices.Chunk(p, maxUnsent) {
+		m, err := res.buffer(piece)
 		if n += m; err != nil {
 			return n, err
 		}
@@ -168,8 +172,8 @@ func (res *DetachedResponse) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-func (res *DetachedResponse) gather(p []byte) (int, error) {
-	b := res.gathered()
+func (res *DetachedResponse) buffer(p []byte) (int, error) {
+	b := res.unsentBytes()
 	if res.chunked {
 		b = append(strconv.AppendInt(b, int64(len(p)), 16), "\r\n"...)
 		b = append(append(b, p...), "\r\n"...)
@@ -182,8 +186,9 @@ func (res *DetachedResponse) gather(p []byte) (int, error) {
 	return len(p), res.Flush()
 }
 
-// gathered is what is not sent yet, in a pooled buffer: a response that is idle holds none.
-func (res *DetachedResponse) gathered() []byte {
+// unsentBytes returns the bytes that are not sent yet, in a pooled buffer. An idle response
+// has no buffer.
+func (res *DetachedResponse) unsentBytes() []byte {
 	if res.unsent == nil {
 		var ok bool
 		if res.unsent, ok = res.all.buffers.Get().(*[]byte); !ok {
@@ -194,7 +199,7 @@ func (res *DetachedResponse) gathered() []byte {
 	return *res.unsent
 }
 
-// Flush sends what was written.
+// Flush sends the buffered bytes.
 func (res *DetachedResponse) Flush() error {
 	if res.unsent == nil {
 		return nil
@@ -205,10 +210,10 @@ func (res *DetachedResponse) Flush() error {
 	return err
 }
 
-// finish sends the end of a response that is whole.
-func (res *DetachedResponse) finish() {
+// sendEnd sends the end of a complete response.
+func (res *DetachedResponse) sendEnd() {
 	if res.chunked {
-		*res.unsent = append(res.gathered(), "0\r\n\r\n"...)
+		*res.unsent = append(res.unsentBytes(), "0\r\n\r\n"...)
 	}
-	_ = res.Flush() // a client that does not take it sees that
+	_ = res.Flush() // the client sees an incomplete response
 }

@@ -210,7 +210,7 @@ func TestAStopCutsOffWhoDoesNotListen(t *testing.T) {
 		began := time.Now()
 		c.stop()
 		c.lines.Wait()
-		if waited := time.Since(began); waited != closeWait {
+		if waited := time.Since(began); waited != closeTimeout {
 			t.Errorf("it took %v", waited)
 		}
 	})

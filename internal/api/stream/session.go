@@ -10,22 +10,22 @@ import (
 )
 
 // Session is a socket on which a client follows many jobs. The goroutine that reads the
-// socket calls its methods, one after another; each followed job has a goroutine of its
-// own. Leaving ends them all, and nothing of the jobs.
+// socket calls the session's methods, one at a time. Each followed job has a goroutine of
+// its own. When the client leaves, all of these end; the jobs go on.
 type Session struct {
 	*Socket
-	rules SessionConfig // set once
+	config SessionConfig // set once
 
 	mu       sync.Mutex
 	followed map[job.ID]*followed // guarded by mu
 }
 
-// SessionRules are those of an API's sockets.
+// SessionConfig holds what differs between the sessions of the APIs.
 type SessionConfig struct {
-	MaxJobs int   // jobs that one socket follows
-	ErrFull error // the refusal of one more
-	// Cut is the message that says why a job is not followed any more, where that is not
-	// its end.
+	MaxJobs int   // that one session follows at a time
+	ErrFull error // refuses one job more
+	// AbortMessage encodes the message that tells the client why the session stopped
+	// following a job that has not ended.
 	AbortMessage func(id job.ID, err error) []byte
 }
 
@@ -35,20 +35,20 @@ type followed struct {
 	id   job.ID
 	feed *Feed
 	stop context.CancelFunc
-	gone chan struct{} // closed by its goroutine, which sends nothing more
+	done chan struct{} // closed by the job's goroutine when it sends nothing more
 
-	over bool // the feed is closed; guarded by the session's mu
+	closed bool // the feed; guarded by the session's mu
 }
 
-// NewSession makes the session of a socket.
-func NewSession(s *Socket, rules SessionConfig) *Session {
-	return &Session{Socket: s, rules: rules, followed: map[job.ID]*followed{}}
+// NewSession returns the session of a socket.
+func NewSession(s *Socket, config SessionConfig) *Session {
+	return &Session{Socket: s, config: config, followed: map[job.ID]*followed{}}
 }
 
-// Follow sends a job's events until its end. It opens the feed itself, and waits for
-// the first update: so a client gets as many reads of the store as it takes answers. open
-// checks that update; its context ends with the following. A job that is followed already
-// is not followed twice: see [Session.Unfollow].
+// Follow sends a job's events until its end. open opens the feed and checks its first
+// update; the session cancels open's context when it stops following the job. Follow waits
+// for open, so that a client cannot cause reads of the store faster than it reads its
+// messages. The caller must not follow a job twice: it calls [Session.Unfollow] before.
 func (s *Session) Follow(id job.ID, events EventSink, open func(ctx context.Context) (*Feed, watch.Update, error)) error {
 	if err := s.CheckCapacity(); err != nil {
 		return err
@@ -59,11 +59,12 @@ func (s *Session) Follow(id job.ID, events EventSink, open func(ctx context.Cont
 		stop()
 		return err
 	}
-	f := &followed{id: id, feed: feed, stop: stop, gone: make(chan struct{})}
+	f := &followed{id: id, feed: feed, stop: stop, done: make(chan struct{})}
 	feed.events = events
 	feed.last = func(send func() error) error {
-		return s.last(f, func() error {
-			if ctx.Err() != nil { // the client has let go of the job, and awaits no more of it
+		return s.remove(f, func() error {
+			// The client has unfollowed the job and expects no more of its events.
+			if ctx.Err() != nil {
 				return ErrClientGone
 			}
 			return send()
@@ -73,32 +74,32 @@ func (s *Session) Follow(id job.ID, events EventSink, open func(ctx context.Cont
 	s.followed[id] = f
 	s.mu.Unlock()
 	s.Go(func() {
-		defer close(f.gone)
+		defer close(f.done)
 		defer stop()
-		s.end(ctx, f, feed.run(ctx, first))
+		s.endFollow(ctx, f, feed.run(ctx, first))
 	})
 	return nil
 }
 
-// Room refuses one job too many.
+// CheckCapacity returns ErrFull of the config where the session follows MaxJobs jobs.
 func (s *Session) CheckCapacity() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.followed) >= s.rules.MaxJobs {
-		return s.rules.ErrFull
+	if len(s.followed) >= s.config.MaxJobs {
+		return s.config.ErrFull
 	}
 	return nil
 }
 
-// Follows says whether a job is followed.
+// IsFollowing reports whether the session follows a job.
 func (s *Session) IsFollowing(id job.ID) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.followed[id] != nil
 }
 
-// SendBeforeEnd sends a message while a job is followed, before the last of its events;
-// false, and nothing is sent, when it is not followed.
+// SendBeforeEnd sends a message before the last event of a job that the session follows.
+// Where it does not follow the job, it sends nothing and returns false.
 func (s *Session) SendBeforeEnd(id job.ID, message []byte) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,37 +110,38 @@ func (s *Session) SendBeforeEnd(id job.ID, message []byte) bool {
 	return true
 }
 
-// Unfollow lets go of a job, if it is followed, and returns when nothing more is sent
-// of it.
+// Unfollow stops following a job. It returns when no more of the job's events will be sent.
+// Where the session does not follow the job, it does nothing.
 func (s *Session) Unfollow(id job.ID) {
 	s.mu.Lock()
 	f := s.followed[id]
 	s.mu.Unlock()
 	if f != nil {
 		f.stop()
-		<-f.gone
+		<-f.done
 	}
 }
 
-// last lets go of a job and sends the last of it, in one step: a client that has it may
-// follow another job in its place, and whoever finds the job here hears its end first.
-func (s *Session) last(f *followed, send func() error) error {
+// remove stops following a job and sends its last message, in one step under the lock. So
+// a client that has the last message may follow another job at once, and SendBeforeEnd
+// sends before the last message or not at all.
+func (s *Session) remove(f *followed, send func() error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !f.over {
-		f.over = true
+	if !f.closed {
+		f.closed = true
 		f.feed.Close()
 		delete(s.followed, f.id)
 	}
 	return send()
 }
 
-// end lets go of a job, and says why it is not followed any more where that is not its
-// end.
-func (s *Session) end(ctx context.Context, f *followed, err error) {
-	_ = s.last(f, func() error {
+// endFollow stops following a job whose feed ended with err. It tells the client why, where
+// the job has not ended and the client has not unfollowed it.
+func (s *Session) endFollow(ctx context.Context, f *followed, err error) {
+	_ = s.remove(f, func() error {
 		if err != nil && !errors.Is(err, ErrClientGone) && ctx.Err() == nil {
-			s.Send(s.rules.AbortMessage(f.id, err))
+			s.Send(s.config.AbortMessage(f.id, err))
 		}
 		return nil
 	})

@@ -14,68 +14,70 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Deadlines is how long a socket waits for its client.
+// Deadlines are how long a socket waits for its client.
 type Deadlines struct {
-	Write time.Duration // for one message to be taken; then the client is dropped, and has its last cursor
+	Write time.Duration // for one message to be accepted; then the client is disconnected and may resume at its last cursor
 	Ping  time.Duration // between two pings
-	Pong  time.Duration // for the answer to one
+	Pong  time.Duration // for the reply to a ping
 }
 
-// DefaultDeadlines is that of a server outside of tests.
+// DefaultDeadlines are the deadlines outside of tests.
 var DefaultDeadlines = Deadlines{Write: 10 * time.Second, Ping: 20 * time.Second, Pong: 30 * time.Second}
 
-// mostSockets is how many a face has open.
-const mostSockets = 20_000
+// maxSockets is how many sockets one API may have open.
+const maxSockets = 20_000
 
-// Sockets are the open WebSockets of a face.
+// Sockets are the open WebSockets of one API.
 type Sockets struct {
 	// set once
-	Stopping  <-chan struct{} // closed when the server begins to stop: sockets are told to reconnect, and no new one is taken
+	Stopping  <-chan struct{} // closed when the server begins to stop: clients are told to reconnect, and new sockets are refused
 	Deadlines Deadlines
 	Log       *slog.Logger
 
 	mu     sync.Mutex
 	open   int  // guarded by mu
-	closed bool // guarded by mu: no socket is taken any more
+	closed bool // guarded by mu: new sockets are refused
 	all    sync.WaitGroup
 }
 
-// Serve makes a request a socket and has talk speak with the client, until the socket
-// is closed and all that was started on it is gone: on a goroutine of its own where
-// the answer to r may outlast its handler, else before it returns. Messages are of at
-// most limit bytes. Where the page behind it may come from, the gate has checked.
-func (s *Sockets) Serve(w http.ResponseWriter, r *http.Request, limit int64, talk func(*Socket)) error {
+// Serve upgrades a request to a WebSocket and calls handle with it. When handle returns,
+// the socket is closed and Serve waits for its goroutines. Where r is marked by
+// [api.WithDirect], this happens in a goroutine that outlasts the handler; else before Serve
+// returns. A client's message may have at most limit bytes. Serve checks no origin: the
+// gate has done so.
+func (s *Sockets) Serve(w http.ResponseWriter, r *http.Request, limit int64, handle func(*Socket)) error {
 	if !isHandshake(r) {
 		return job.Errorf(job.Invalid, "this is a WebSocket: connect to it as ws, not http")
 	}
 	if err := s.enter(); err != nil {
 		return err
 	}
-	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true}) // of the origin, see above
+	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{InsecureSkipVerify: true}) // skips the check of the origin
 	if err != nil {
 		s.leave()
 		s.Log.Debug("a socket was refused", "error", err)
-		return nil // Accept has answered
+		return nil // Accept has written the error
 	}
 	conn.SetReadLimit(limit)
+	// net/http ends the request's context when the handler returns, which the socket outlasts.
 	ctx, drop := context.WithCancel(context.WithoutCancel(r.Context()))
-	socket := &Socket{conn: conn, patience: s.Deadlines, ctx: ctx, drop: drop}
+	socket := &Socket{conn: conn, deadlines: s.Deadlines, ctx: ctx, drop: drop}
 	if api.IsDirect(r) {
-		go s.run(socket, talk)
+		go s.run(socket, handle)
 	} else {
-		s.run(socket, talk)
+		s.run(socket, handle)
 	}
 	return nil
 }
 
-func (s *Sockets) run(socket *Socket, talk func(*Socket)) {
+func (s *Sockets) run(socket *Socket, handle func(*Socket)) {
 	defer s.leave()
-	defer logPanic(s.Log, "a socket met a defect")
-	socket.run(s.Stopping, talk)
+	defer logPanic(s.Log, "a socket panicked")
+	socket.run(s.Stopping, handle)
 }
 
-// isHandshake says whether a request asks for a WebSocket as RFC 6455, section 4.2.1,
-// has it.
+// isHandshake reports whether a request is the opening handshake of a WebSocket (RFC 6455,
+// section 4.2.1).
 func isHandshake(r *http.Request) bool {
 	h := r.Header
 	return r.Method == http.MethodGet && r.ProtoAtLeast(1, 1) &&
@@ -84,10 +86,11 @@ func isHandshake(r *http.Request) bool {
 		h.Get("Sec-WebSocket-Version") == "13" && len(h["Sec-Websocket-Key"]) == 1
 }
 
-// enter makes room for one more socket.
+// enter counts a new socket, or refuses it.
 func (s *Sockets) enter() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// No socket may be added once Wait waits.
 	select {
 	case <-s.Stopping:
 		s.closed = true
@@ -96,7 +99,7 @@ func (s *Sockets) enter() error {
 	if s.closed {
 		return job.Errorf(job.ShuttingDown, "the server is stopping: connect again in a moment")
 	}
-	if s.open >= mostSockets {
+	if s.open >= maxSockets {
 		return job.Errorf(job.Overloaded, "the server has as many sockets open as it may")
 	}
 	s.open++
@@ -111,8 +114,8 @@ func (s *Sockets) leave() {
 	s.all.Done()
 }
 
-// Wait takes no new socket and returns when every one has been closed. Call it after
-// Stopping was closed.
+// Wait refuses new sockets and returns when all are closed. Call it after Stopping was
+// closed.
 func (s *Sockets) Wait() {
 	s.mu.Lock()
 	s.closed = true
@@ -120,36 +123,37 @@ func (s *Sockets) Wait() {
 	s.all.Wait()
 }
 
-// Socket is one client. One goroutine reads it and obeys its messages, one after
-// another, so that a client that sends faster than it is obeyed waits; others may
-// send. Two more ping it, and close it when the server stops.
+// Socket is the WebSocket of one client. One goroutine reads and handles the client's
+// messages one by one, so that a client that sends too fast has to wait. Any goroutine may
+// send. Two more goroutines send pings, and close the socket when the server stops.
 type Socket struct {
 	// set once
-	conn     *websocket.Conn
-	patience Deadlines
-	ctx      context.Context // ends with the socket
-	drop     context.CancelFunc
+	conn      *websocket.Conn
+	deadlines Deadlines
+	ctx       context.Context // ends with the socket
+	drop      context.CancelFunc
 
-	others sync.WaitGroup // all but the reader
+	wg sync.WaitGroup // of all goroutines but the reader
 }
 
-func (s *Socket) run(stopping <-chan struct{}, talk func(*Socket)) {
+func (s *Socket) run(stopping <-chan struct{}, handle func(*Socket)) {
 	defer s.conn.CloseNow()
-	defer s.others.Wait()
+	defer s.wg.Wait()
 	defer s.drop()
-	s.others.Go(s.ping)
-	s.others.Go(func() { s.closeWhen(stopping) })
-	talk(s)
+	s.wg.Go(s.ping)
+	s.wg.Go(func() { s.closeWhen(stopping) })
+	handle(s)
 }
 
-// Context ends with the socket.
+// Context returns a context that ends with the socket.
 func (s *Socket) Context() context.Context { return s.ctx }
 
-// Go runs a part of the talk beside its reader. The socket waits for it at its end.
-func (s *Socket) Go(part func()) { s.others.Go(part) }
+// Go calls f in a new goroutine. The socket waits for it at its end, so f must return when
+// [Socket.Context] ends.
+func (s *Socket) Go(f func()) { s.wg.Go(f) }
 
-// Read returns the next message; a refusal of one that is no text; or false in the
-// end, when the client has left or was dropped.
+// Read returns the next message. For a binary message it returns a refusal to send back. It
+// returns false when the client has left or was disconnected.
 func (s *Socket) Read() (message []byte, refusal error, ok bool) {
 	kind, message, err := s.conn.Read(s.ctx)
 	if err != nil {
@@ -161,9 +165,10 @@ func (s *Socket) Read() (message []byte, refusal error, ok bool) {
 	return message, nil, true
 }
 
-// Send writes one message, or drops the client that does not take it in time.
+// Send sends one text message. It disconnects a client that does not accept the message
+// within [Deadlines.Write], and returns false.
 func (s *Socket) Send(message []byte) bool {
-	ctx, cancel := context.WithTimeout(s.ctx, s.patience.Write)
+	ctx, cancel := context.WithTimeout(s.ctx, s.deadlines.Write)
 	defer cancel()
 	if err := s.conn.Write(ctx, websocket.MessageText, message); err != nil {
 		s.drop()
@@ -172,9 +177,9 @@ func (s *Socket) Send(message []byte) bool {
 	return true
 }
 
-// ping finds out clients that are gone without a word.
+// ping disconnects a client that has vanished without closing its connection.
 func (s *Socket) ping() {
-	tick := time.NewTicker(s.patience.Ping)
+	tick := time.NewTicker(s.deadlines.Ping)
 	defer tick.Stop()
 	for {
 		select {
@@ -182,7 +187,7 @@ func (s *Socket) ping() {
 			return
 		case <-tick.C:
 		}
-		ctx, cancel := context.WithTimeout(s.ctx, s.patience.Pong)
+		ctx, cancel := context.WithTimeout(s.ctx, s.deadlines.Pong)
 		err := s.conn.Ping(ctx)
 		cancel()
 		if err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/watch"
 )
 
-// SSE answers the requests of an API with server-sent events (HTML standard, section 9.2).
+// SSE serves the server-sent events of an API (HTML standard, section 9.2).
 type SSE struct {
 	// set once
 	stopping context.Context
@@ -23,26 +23,27 @@ type SSE struct {
 	detached DetachedResponses
 }
 
-// NewSSE makes the server-sent events of an API. stopping is over when the server begins
-// to stop: streams then end so that their clients reconnect.
+// NewSSE returns the SSE of an API. stopping ends when the server begins to stop: streams
+// then end, so that their clients reconnect.
 func NewSSE(stopping context.Context, log *slog.Logger, buffers *api.BufferPool) *SSE {
 	return &SSE{stopping: stopping, log: log, buffers: buffers, detached: DetachedResponses{Stopping: stopping, Log: log}}
 }
 
-// Wait starts no stream that outlasts its handler any more, and returns when every one is
-// over. Call it after stopping is over.
+// Wait returns when all streams have ended that outlast their handlers. No more streams
+// outlast their handlers then. Call it after stopping has ended.
 func (s *SSE) Wait() { s.detached.Wait() }
 
-// Serve answers a request with the events of a feed, whose first update was taken, and
-// closes the feed. events makes what carries them; nothing of the request is to be kept
-// in it, for there are thousands.
+// Serve responds to a request with the events of a feed, and closes the feed. first is the
+// feed's first update. newSink returns the sink that encodes the events. The sink should
+// not keep the request: there may be thousands of streams.
 //
-// The handler sends what is known already. What is still to come is sent by a detached
-// response, where the answer may become one: Serve then returns before its end.
-func (s *SSE) Serve(ctx context.Context, w http.ResponseWriter, r *http.Request, f *Feed, first watch.Update, events func(*EventWriter) EventSink) {
+// Serve sends the events of the first update itself. Where the response can be detached, it
+// then returns, and the detached response sends the rest. Else it returns at the end of the
+// stream or of ctx.
+func (s *SSE) Serve(ctx context.Context, w http.ResponseWriter, r *http.Request, f *Feed, first watch.Update, newSink func(*EventWriter) EventSink) {
 	detach := !first.Job.State.Ended() && s.detached.PrepareDetach(w, r)
 	out := s.newEventWriter(w)
-	f.events, f.idle = events(out), true
+	f.events, f.heartbeats = newSink(out), true
 	detached := false
 	defer func() {
 		if !detached {
@@ -53,21 +54,21 @@ func (s *SSE) Serve(ctx context.Context, w http.ResponseWriter, r *http.Request,
 	if r.Method == http.MethodHead {
 		return
 	}
-	over, err := f.begin(first)
+	over, err := f.sendFirst(first)
 	if detach && !over && err == nil {
 		if detached = s.detach(w, r, f, out); detached {
 			return
 		}
 	}
 	if !over && err == nil {
-		err = f.goOn(ctx)
+		err = f.sendRest(ctx)
 	}
-	if s.end(ctx, f, out, err) == nil {
-		_ = out.Flush() // a client that is gone needs no answer
+	if s.writeEnd(ctx, f, out, err) == nil {
+		_ = out.Flush() // the client has left
 	}
 }
 
-// detach has the rest sent by a detached response, if there is one to be had.
+// detach lets a detached response send the rest. It returns false where that is not possible.
 func (s *SSE) detach(w http.ResponseWriter, r *http.Request, f *Feed, out *EventWriter) bool {
 	res, ok := s.detached.Detach(w, r)
 	if !ok {
@@ -77,66 +78,68 @@ func (s *SSE) detach(w http.ResponseWriter, r *http.Request, f *Feed, out *Event
 	res.Go(func() error {
 		defer f.Close()
 		defer out.release()
-		if err := s.end(res.Context(), f, out, f.goOn(res.Context())); err != nil {
+		if err := s.writeEnd(res.Context(), f, out, f.sendRest(res.Context())); err != nil {
 			return err
 		}
-		return out.write() // and the end of the response sends it
+		return out.write() // sendEnd flushes it
 	})
 	return true
 }
 
-// end gathers the last words for a client that is still there, where the stream ends
-// before its job. Its error is [ErrGone].
-func (s *SSE) end(ctx context.Context, f *Feed, out *EventWriter, err error) error {
+// writeEnd writes the end of a stream whose feed ended with err. A client that is still
+// connected is asked to reconnect where the job has not ended. The error is
+// [ErrClientGone].
+func (s *SSE) writeEnd(ctx context.Context, f *Feed, out *EventWriter, err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, ErrClientGone), ctx.Err() != nil && s.stopping.Err() == nil:
 		return ErrClientGone
 	}
+	// NotFound means that the job was deleted, which is no fault to log.
 	if s.stopping.Err() == nil && job.CodeOf(err) != job.NotFound {
 		s.log.Warn("a stream was cut", "job", f.job.String(), "error", err)
 	}
-	f.Close() // before the client hears that it may come back
-	out.comeBack()
+	f.Close() // before the client reconnects
+	out.reconnect()
 	return nil
 }
 
-// maxGathered is from how many bytes on an [EventWriter] sends what it has.
-const maxGathered = 64 << 10
+// maxBuffered is how many bytes an [EventWriter] buffers before it sends them.
+const maxBuffered = 64 << 10
 
-// EventWriter writes server-sent events to one client. It is used by one goroutine.
+// EventWriter writes server-sent events to one client. One goroutine at a time uses it.
 type EventWriter struct {
 	to      flusher
 	buffers *api.BufferPool
-	pooled  *[]byte // nil while there is nothing to send
+	pooled  *[]byte // nil while buf is empty
 	buf     []byte  // what is not sent yet
 }
 
-// flusher takes what is written to the client: net/http, or a detached response.
+// flusher is a response: of net/http, or a detached one.
 type flusher interface {
 	io.Writer
 	Flush() error
 }
 
-// handlerWriter is what net/http takes while a handler runs.
+// handlerWriter is a response of net/http.
 type handlerWriter struct {
 	http.ResponseWriter
 	*http.ResponseController
 }
 
-// newEventWriter begins the answer.
+// newEventWriter begins the response.
 func (s *SSE) newEventWriter(w http.ResponseWriter) *EventWriter {
 	h := w.Header()
-	h.Set("Content-Type", "text/event-stream; charset=utf-8") // some clients take other text for Latin-1
-	h.Set("X-Accel-Buffering", "no")                          // or nginx would keep the events until its buffer is full
+	h.Set("Content-Type", "text/event-stream; charset=utf-8") // without a charset some clients read Latin-1
+	h.Set("X-Accel-Buffering", "no")                          // else nginx buffers the events
 	h.Set("Cache-Control", "no-store")
 	w.WriteHeader(http.StatusOK)
 	return &EventWriter{to: handlerWriter{w, http.NewResponseController(w)}, buffers: s.buffers}
 }
 
-// Event gathers one event. Its data is JSON, in which a line break can only be
-// space between tokens, so it may be put on one line.
+// Event buffers one event, and sends the buffer when that holds 64 KiB. data appends the
+// event's JSON.
 func (e *EventWriter) Event(name string, id EventID, data func([]byte) []byte) error {
 	e.begin()
 	b := append(append(e.buf, "event: "...), name...)
@@ -144,15 +147,17 @@ func (e *EventWriter) Event(name string, id EventID, data func([]byte) []byte) e
 	b = append(b, "\ndata: "...)
 	start := len(b)
 	b = data(b)
-	oneLine(b[start:])
+	replaceLineBreaks(b[start:])
 	e.buf = append(b, "\n\n"...)
-	if len(e.buf) < maxGathered {
+	if len(e.buf) < maxBuffered {
 		return nil
 	}
 	return e.Flush()
 }
 
-func oneLine(b []byte) {
+// replaceLineBreaks turns line breaks into spaces, because the format ends a field at a line
+// break. In JSON an unescaped line break can only be space between tokens.
+func replaceLineBreaks(b []byte) {
 	for _, end := range []byte("\n\r") {
 		for i := bytes.IndexByte(b, end); i >= 0; i = bytes.IndexByte(b, end) {
 			b[i] = ' '
@@ -160,20 +165,21 @@ func oneLine(b []byte) {
 	}
 }
 
-// Idle sends a comment, which says that the stream lives.
+// Idle sends a comment, so that neither the client nor a proxy takes the connection for dead.
 func (e *EventWriter) Idle() error {
 	e.begin()
 	e.buf = append(e.buf, ":\n\n"...)
 	return e.Flush()
 }
 
-// comeBack gathers the wish that the client comes back soon.
-func (e *EventWriter) comeBack() {
+// reconnect buffers a request to reconnect after a second. It drops the events that are
+// buffered, of an update that is incomplete: the client receives them when it reconnects.
+func (e *EventWriter) reconnect() {
 	e.begin()
 	e.buf = append(e.buf[:0], "retry: 1000\n: the stream ends here; it goes on where you come back to\n\n"...)
 }
 
-// Flush sends what is gathered.
+// Flush sends the buffered events. Its error wraps [ErrClientGone].
 func (e *EventWriter) Flush() error {
 	if err := e.write(); err != nil {
 		return err
@@ -193,7 +199,7 @@ func (e *EventWriter) write() error {
 	return nil
 }
 
-// begin borrows a buffer, unless there is one. An idle stream holds none.
+// begin borrows a buffer from the pool unless there is one. An idle stream has none.
 func (e *EventWriter) begin() {
 	if e.pooled == nil {
 		e.pooled = e.buffers.Get()
@@ -201,7 +207,7 @@ func (e *EventWriter) begin() {
 	}
 }
 
-// release gives the buffer back.
+// release gives the buffer back to the pool.
 func (e *EventWriter) release() {
 	if e.pooled != nil {
 		e.buffers.Put(e.pooled, e.buf)

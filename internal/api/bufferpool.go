@@ -2,10 +2,12 @@ package api
 
 import "sync"
 
-// Buffers are pooled buffers for answers. The zero value is ready.
+// BufferPool is a pool of buffers for responses. The zero value is ready. It is safe for
+// concurrent use.
 type BufferPool struct{ pool sync.Pool } // of *[]byte
 
-// maxPooled keeps one enormous answer from staying in memory for good.
+// maxPooled is the largest buffer that is kept, in bytes, so that one enormous response
+// does not stay in memory for good.
 const maxPooled = 64 << 10
 
 // Get returns an empty buffer.
@@ -18,7 +20,7 @@ func (b *BufferPool) Get() *[]byte {
 	return buf
 }
 
-// Put gives a buffer back, grown to what was used of it.
+// Put gives a buffer back. used is the slice that it has grown to.
 func (b *BufferPool) Put(buf *[]byte, used []byte) {
 	if cap(used) <= maxPooled {
 		*buf = used
