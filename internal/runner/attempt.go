@@ -11,8 +11,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// attempt is one attempt of one job, from its delivery to its end. To its executor
-// it is the [exec.Sink]; that side of it is in sink.go.
+// attempt is one attempt of one job, from its delivery to its end. It is the [exec.Sink] of
+// its executor; those methods are in sink.go.
 type attempt struct {
 	// set once
 	r       *Runner
@@ -22,68 +22,70 @@ type attempt struct {
 
 	mu sync.Mutex
 	// guarded by mu
-	ctx        context.Context // the executor's; nil before it is called
-	cancel     context.CancelCauseFunc
-	why        error      // why ctx ended, or is to; nil while the work may go on
-	fault      *job.Fault // what the attempt failed of, when why is a clock or a bound
-	isCancel   bool       // a cancel was ordered: whatever else comes, it ends as cancelled
-	isLost     bool       // the lease is gone: nothing more is written
-	turnedAway bool       // something that the executor said was not taken
-	seized     bool       // someone is storing the end: what is said now goes nowhere
-	clocks     clocks
-	timer      *time.Timer // rings for the clocks, then for letGoAt; nil until needed
-	letGoAt    time.Time   // when an executor that was asked to stop is waited for no longer
-	result     *job.Result
-	usage      []byte
-	speech     *speech            // nil while the executor has said nothing
-	trace      string             // the traceparent of what the executor calls
-	ended      func(*job.Outcome) // tells who follows the attempt; nil for nobody
+	ctx            context.Context // the executor's; nil before the executor is called
+	cancel         context.CancelCauseFunc
+	stopCause      error      // why ctx ended or will end; nil while the work may go on
+	fault          *job.Fault // the fault of the attempt when a timeout or a limit stopped it
+	cancelOrdered  bool       // the outcome is "cancelled", whatever else happens
+	leaseLost      bool       // nothing more is written
+	outputRejected bool       // the executor got an error for some of its output
+	finishing      bool       // the outcome is being stored; more output is refused
+	clocks         clocks
+	timer          *time.Timer // rings for the clocks, then for stopDeadline; nil until needed
+	stopDeadline   time.Time   // when the runner stops waiting for an executor that was asked to stop
+	result         *job.Result
+	usage          []byte
+	writer         *outputWriter      // nil before the first output
+	trace          string             // the traceparent that the executor passes on
+	onEnd          func(*job.Outcome) // from the hook; nil without one
 
-	// owned by who has seized the attempt
-	end job.Outcome // what it came to
+	// owned by the goroutine to which startFinishing returned true
+	outcome job.Outcome // what is stored
 }
 
-// defaultGrace is how long an executor may take to stop when its job does not say.
+// defaultGrace is how long an executor may take to stop when its job sets no grace.
 const defaultGrace = 10 * time.Second
 
-// run is the attempt's goroutine, until the executor has returned.
+// run is the attempt's goroutine. It returns when the executor has.
 func (a *attempt) run() {
-	err := errNotBegun
-	if a.begin() {
+	err := errNotStarted
+	if a.start() {
 		err = a.execute()
 	}
-	if a.seize() {
-		a.settle(err)
+	if a.startFinishing() {
+		a.end(err)
 		return
 	}
-	a.r.leave(nil)
+	// The timer has given up on this executor: its goroutine stores the outcome.
+	a.r.removeActive(nil)
 }
 
-// What an attempt came to whose executor was not called, or is waited for no longer.
+// What decideOutcome gets instead of the executor's error.
 var (
-	errNotBegun = errors.New("runner: the attempt did not begin")
-	errDeaf     = errors.New("runner: the executor did not stop in time")
+	errNotStarted = errors.New("runner: the attempt did not begin")
+	errDidNotStop = errors.New("runner: the executor did not stop in time")
 )
 
-// begin starts the clocks and makes the executor's context, unless the attempt is
+// start starts the clocks and makes the executor's context. It returns false if the attempt is
 // to stop already.
-func (a *attempt) begin() bool {
+func (a *attempt) start() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.why == nil {
-		a.restartLocked()
+	if a.stopCause == nil {
+		a.packAttemptLocked()
 	}
-	if a.why != nil {
+	// The entry of the attempt may have stopped it: the output may be full already.
+	if a.stopCause != nil {
 		return false
 	}
-	a.ctx, a.cancel = context.WithCancelCause(a.followLocked())
-	if a.clocks.set() {
+	a.ctx, a.cancel = context.WithCancelCause(a.callHookLocked())
+	if a.clocks.enabled() {
 		a.startClocksLocked()
 	}
 	return true
 }
 
-// execute calls the executor. Its panic is a fault of the attempt, not the end of
+// execute calls the executor. A panic becomes a fault of the attempt, so that it does not end
 // the server.
 func (a *attempt) execute() (err error) {
 	defer func() {
@@ -95,7 +97,7 @@ func (a *attempt) execute() (err error) {
 	return a.r.cfg.Executor.Execute(a.ctx, a.task(), a)
 }
 
-// task is the attempt as its executor gets it.
+// task returns what the executor is given.
 func (a *attempt) task() exec.Task {
 	t := exec.Task{Job: a.claimed.Job, Input: a.claimed.Input}
 	t.Job.Trace = a.trace
@@ -105,18 +107,19 @@ func (a *attempt) task() exec.Task {
 	return t
 }
 
-// seize makes the caller the one who stores the end; false when there was one.
-func (a *attempt) seize() bool {
+// startFinishing returns true to one caller only: the one that must store the outcome.
+func (a *attempt) startFinishing() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.seizeLocked()
+	return a.startFinishingLocked()
 }
 
-func (a *attempt) seizeLocked() bool {
-	if a.seized {
+func (a *attempt) startFinishingLocked() bool {
+	if a.finishing {
 		return false
 	}
-	a.seized = true
+	a.finishing = true
+	// From here on Sink methods refuse output, so nothing needs the timer or the context.
 	if a.timer != nil {
 		a.timer.Stop()
 	}
@@ -126,114 +129,126 @@ func (a *attempt) seizeLocked() bool {
 	return true
 }
 
-// settle has the end of a seized attempt stored. err is what its executor returned.
-func (a *attempt) settle(err error) {
-	a.hush()
+// end stores the outcome of an attempt. startFinishing must have returned true. err is what
+// the executor returned.
+func (a *attempt) end(err error) {
+	// First the writer: only then is it known what the outcome must still carry, and no two
+	// writes of one lease are outstanding.
+	a.stopWriter()
 	var ok bool
-	if a.end, ok = a.outcome(err); !ok {
-		a.over(nil)
+	if a.outcome, ok = a.decideOutcome(err); !ok {
+		a.release(nil)
 		return
 	}
-	a.finish()
+	a.storeOutcome()
 }
 
-// over lets go of an attempt whose end is stored, or never will be.
-func (a *attempt) over(o *job.Outcome) {
-	a.tell(o)
-	a.r.leave(a)
+// release forgets an attempt whose outcome is stored, or never will be.
+func (a *attempt) release(o *job.Outcome) {
+	a.mu.Lock()
+	onEnd := a.onEnd
+	a.mu.Unlock()
+	if onEnd != nil {
+		onEnd(o)
+	}
+	a.r.removeActive(a)
 }
 
-// outcome is what the attempt came to; none when its lease is gone.
-func (a *attempt) outcome(err error) (o job.Outcome, ok bool) {
+// decideOutcome returns the outcome of the attempt; ok is false if its lease is lost.
+func (a *attempt) decideOutcome(err error) (o job.Outcome, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.isLost {
+	if a.leaseLost {
 		return o, false
 	}
+	// The order matters: an acknowledged cancel beats everything, and work that is done beats
+	// the timeout that stopped it.
 	switch {
-	case a.isCancel:
+	case a.cancelOrdered:
 		o.Cancelled = true
-	case err == nil && a.wholeLocked():
+	case err == nil && a.isDoneLocked():
 		o.Result = a.result
-		a.completeLocked()
+		if a.writer != nil {
+			a.writer.packer.completeProgress()
+		}
 	case a.fault != nil:
 		o.Fault = a.fault
-	case a.why != nil:
+	case a.stopCause != nil:
 		o.HandedBack = true
 	default:
 		o.Fault = job.FaultOf(err)
 	}
 	o.Usage = a.usage
-	o.Entries, o.Progress = a.lastWordsLocked()
+	o.Entries, o.Progress = a.remainingOutputLocked()
 	return o, true
 }
 
-// wholeLocked says whether work that its executor says is done is. Work that was asked to
-// stop, and is done all the same, need not be done again; unless the executor was turned
-// away with something that belongs to it.
-func (a *attempt) wholeLocked() bool {
-	switch a.why {
+// isDoneLocked reports whether the work counts as done when its executor returned nil. Work
+// that was asked to stop and finished all the same is not repeated, unless some of its output
+// was rejected.
+func (a *attempt) isDoneLocked() bool {
+	switch a.stopCause {
 	case nil:
 		return true
 	case exec.ErrStopping, exec.ErrLost, exec.ErrTimeout:
-		return !a.turnedAway
+		return !a.outputRejected
 	}
 	return false
 }
 
-// cancelled asks the executor to stop because someone asked for the job's end.
-func (a *attempt) cancelled() {
+// onCancel asks the executor to stop because the job was cancelled.
+func (a *attempt) onCancel() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.isCancel = true
-	a.haltLocked(exec.ErrCancelled, nil, a.graceLocked())
+	a.cancelOrdered = true
+	a.stopLocked(exec.ErrCancelled, nil, a.graceLocked())
 }
 
-// lost stops the work whose lease is gone. There is nothing left to write, and so
-// nobody waits for the executor.
-func (a *attempt) lost() {
-	a.r.drop(a)
+// onLeaseLost stops the work. Nothing more can be written, so the runner does not wait for the
+// executor.
+func (a *attempt) onLeaseLost() {
+	a.r.forget(a)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.isLost = true
-	a.endLocked(exec.ErrLost, nil)
+	a.leaseLost = true
+	a.cancelContextLocked(exec.ErrLost, nil)
 }
 
-// lapse stops work whose lease could not be renewed, before it ends: another may
-// have the job after that. What is written in time still counts.
-func (a *attempt) lapse() {
+// onLeaseExpiring stops work whose lease could not be renewed, before another worker may get
+// the job. What is written in time still counts.
+func (a *attempt) onLeaseExpiring() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.haltLocked(exec.ErrLost, nil, a.graceLocked())
+	a.stopLocked(exec.ErrLost, nil, a.graceLocked())
 }
 
-// stop asks the executor to stop because the runner is to.
-func (a *attempt) stop() {
+// onShutdown asks the executor to stop because the runner is stopping.
+func (a *attempt) onShutdown() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.haltLocked(exec.ErrStopping, nil, stopWait)
+	a.stopLocked(exec.ErrStopping, nil, stopTimeout)
 }
 
-// haltLocked asks the executor to stop, and lets go of it if it has not after the
-// grace.
-func (a *attempt) haltLocked(why error, f *job.Fault, grace time.Duration) {
-	if a.seized {
+// stopLocked asks the executor to stop and waits for it no longer than grace.
+func (a *attempt) stopLocked(why error, f *job.Fault, grace time.Duration) {
+	if a.finishing {
 		return
 	}
-	a.endLocked(why, f)
+	a.cancelContextLocked(why, f)
+	// A later request with a shorter grace brings the deadline forward; none puts it off.
 	at := time.Now().Add(grace)
-	if a.letGoAt.IsZero() || at.Before(a.letGoAt) {
-		a.letGoAt = at
-		a.ringInLocked(grace)
+	if a.stopDeadline.IsZero() || at.Before(a.stopDeadline) {
+		a.stopDeadline = at
+		a.setTimerLocked(grace)
 	}
 }
 
-// endLocked ends the executor's context. The first reason stands.
-func (a *attempt) endLocked(why error, f *job.Fault) {
-	if a.why != nil {
+// cancelContextLocked ends the executor's context. Only the first cause counts.
+func (a *attempt) cancelContextLocked(why error, f *job.Fault) {
+	if a.stopCause != nil {
 		return
 	}
-	a.why, a.fault = why, f
+	a.stopCause, a.fault = why, f
 	if a.cancel != nil {
 		a.cancel(why)
 	}
@@ -246,61 +261,64 @@ func (a *attempt) graceLocked() time.Duration {
 	return defaultGrace
 }
 
-// ringInLocked has the timer ring after that time.
-func (a *attempt) ringInLocked(d time.Duration) {
+// setTimerLocked makes the timer ring after d.
+func (a *attempt) setTimerLocked(d time.Duration) {
 	if a.timer == nil {
-		a.timer = time.AfterFunc(d, a.ring)
+		a.timer = time.AfterFunc(d, a.onTimer)
 		return
 	}
 	a.timer.Reset(d)
 }
 
-// ring is called by the timer, on a goroutine of its own.
-func (a *attempt) ring() {
-	a.r.enter()
-	if a.ranOut(time.Now()) {
-		a.r.cfg.Log.Warn("an executor did not stop in time; its slot is free again", "job", a.claimed.Job.ID, "asked", a.why)
-		a.settle(errDeaf)
+// onTimer runs on the timer's own goroutine.
+func (a *attempt) onTimer() {
+	// Run must not return while this goroutine may still store an outcome.
+	a.r.addActive()
+	if a.checkDeadlines(time.Now()) {
+		a.r.cfg.Log.Warn("an executor did not stop in time; its slot is free again", "job", a.claimed.Job.ID, "asked", a.stopCause)
+		a.end(errDidNotStop)
 		return
 	}
-	a.r.leave(nil)
+	a.r.removeActive(nil)
 }
 
-// ranOut looks at the clocks, and seizes the attempt if it is waited for no longer.
-func (a *attempt) ranOut(now time.Time) bool {
+// checkDeadlines checks the clocks and the stop deadline. It returns true when the deadline
+// has passed and the caller must store the outcome.
+func (a *attempt) checkDeadlines(now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.seized {
+	if a.finishing {
 		return false
 	}
-	if a.why == nil {
-		a.lookAtClocksLocked(now)
+	if a.stopCause == nil {
+		a.checkClocksLocked(now)
 	}
-	if a.letGoAt.IsZero() {
+	if a.stopDeadline.IsZero() {
 		return false
 	}
-	if left := a.letGoAt.Sub(now); left > 0 {
-		a.ringInLocked(left)
+	// The timer may have been set for a clock, or for an earlier deadline.
+	if left := a.stopDeadline.Sub(now); left > 0 {
+		a.setTimerLocked(left)
 		return false
 	}
-	return a.seizeLocked()
+	return a.startFinishingLocked()
 }
 
-// lookAtClocksLocked halts the attempt if a clock has run out, or has the timer
-// ring when one may have.
-func (a *attempt) lookAtClocksLocked(now time.Time) {
-	which, at := a.clocks.nearest(now)
+// checkClocksLocked stops the attempt if a clock has run out. Otherwise it sets the timer for
+// the next clock.
+func (a *attempt) checkClocksLocked(now time.Time) {
+	which, at := a.clocks.nextExpiry(now)
 	switch {
 	case at.IsZero():
 	case at.After(now):
-		a.ringInLocked(at.Sub(now))
+		a.setTimerLocked(at.Sub(now))
 	default:
-		a.haltLocked(exec.ErrTimeout, a.clocks.fault(which), a.clocks.grace(which, now, a.graceLocked()))
+		a.stopLocked(exec.ErrTimeout, a.clocks.fault(which), a.clocks.grace(which, now, a.graceLocked()))
 	}
 }
 
 func (a *attempt) startClocksLocked() {
 	now := time.Now()
-	a.clocks.start(now)
-	a.lookAtClocksLocked(now)
+	a.clocks.startedAt, a.clocks.lastOutput = now, time.Time{}
+	a.checkClocksLocked(now)
 }

@@ -15,51 +15,51 @@ import (
 )
 
 func TestAttempt(t *testing.T) {
-	hold(t, []rule{
+	runRules(t, []rule{
 		{"an attempt that returns nil succeeds with the last result it set", succeeds},
-		{"an attempt without a result succeeds without one", succeedsWithNothing},
-		{"a fault is reported as the executor told it, with the usage and without the result", reportsFault},
-		{"any other error is one that may go away", reportsError},
-		{"work that is done although it was asked to stop has succeeded", succeedsWhenStopped},
-		{"work that is done although its job was cancelled is cancelled", cancelsWhatIsDone},
-		{"work that could not say all that it had to is not done", failsWhenTurnedAway},
-		{"a panic is a fault of the attempt, is logged, and harms nobody else", survivesPanic},
-		{"a result past its bound is a final fault", refusesLargeResult},
+		{"an attempt without a result succeeds without one", succeedsWithoutResult},
+		{"a fault is stored as the executor returned it, with the usage and without the result", reportsFault},
+		{"any other error is a fault to retry later", reportsError},
+		{"work that finishes after it was asked to stop has succeeded", succeedsWhenStopped},
+		{"work that finishes after its job was cancelled is cancelled", cancelsDoneWork},
+		{"work whose output was rejected has not succeeded", failsWhenOutputIsRejected},
+		{"a panic is a fault of the attempt, is logged, and harms no other attempt", survivesPanic},
+		{"a result past its limit is a final fault", refusesLargeResult},
 		{"the executor is given the job, the attempt and the input", givesTask},
-		{"the executor is given the files of the job, with where they lie", givesFiles},
+		{"the executor is given the job's files with their paths", givesFiles},
 		{"the context ends with the attempt", endsContext},
-		{"what is said after the return goes nowhere", ignoresLateWords},
-		{"twenty attempts run at once and each has its own end", runsManyAtOnce},
+		{"output after the return is refused", refusesLateOutput},
+		{"twenty attempts run at once and each has its own outcome", runsManyAtOnce},
 	})
 }
 
 func succeeds(t *testing.T) {
-	h := open(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
+	h := newHarness(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
 		out.Result(job.Result{ContentType: "text/plain", Body: []byte("first")})
 		out.Result(job.Result{ContentType: "text/plain", Body: []byte("second")})
 		return nil
 	})
 	rec := h.deliver(1)
 	synctest.Wait()
-	o := h.ended(rec)
+	o := h.outcome(rec)
 	want(t, "the result", string(o.Result.Body), "second")
 	want(t, "the content type", o.Result.ContentType, "text/plain")
-	want(t, "the number of entries", len(rec.now().said), 0)
+	want(t, "the number of entries", len(rec.snapshot().entries), 0)
 	want(t, "failed, cancelled or handed back", o.Fault != nil || o.Cancelled || o.HandedBack, false)
 }
 
-func succeedsWithNothing(t *testing.T) {
-	h := open(t, func(context.Context, exec.Task, exec.Sink) error { return nil })
+func succeedsWithoutResult(t *testing.T) {
+	h := newHarness(t, func(context.Context, exec.Task, exec.Sink) error { return nil })
 	rec := h.deliver(1)
 	synctest.Wait()
-	o := h.ended(rec)
+	o := h.outcome(rec)
 	want(t, "a result", o.Result != nil, false)
 	want(t, "a fault", o.Fault != nil, false)
 }
 
 func reportsFault(t *testing.T) {
 	fault := &job.Fault{Code: "upstream_busy", Message: "The model is busy.", Class: job.Wait, RetryAfter: time.Minute}
-	h := open(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
+	h := newHarness(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
 		usage := []byte(`{"tokens":3}`)
 		out.Usage(usage)
 		usage[2] = 'X'
@@ -68,24 +68,24 @@ func reportsFault(t *testing.T) {
 	})
 	rec := h.deliver(1)
 	synctest.Wait()
-	o := h.ended(rec)
+	o := h.outcome(rec)
 	want(t, "the fault", o.Fault, fault)
 	want(t, "the usage", string(o.Usage), `{"tokens":3}`)
 	want(t, "a result", o.Result != nil, false)
 }
 
 func reportsError(t *testing.T) {
-	h := open(t, func(context.Context, exec.Task, exec.Sink) error { return errors.New("a wire is loose") })
+	h := newHarness(t, func(context.Context, exec.Task, exec.Sink) error { return errors.New("a disk is full") })
 	rec := h.deliver(1)
 	synctest.Wait()
 	h.wantFault(rec, job.Later, "executor_error")
 }
 
-// finisher is an executor that ends its work before it stops.
-func finisher(words ...string) script {
+// finishAfterStop returns an executor that finishes its work once it is told to stop.
+func finishAfterStop(words ...string) executorFunc {
 	return func(ctx context.Context, _ exec.Task, out exec.Sink) error {
 		<-ctx.Done()
-		elapse(time.Second)
+		sleep(time.Second)
 		for _, w := range words {
 			_ = out.Text(w)
 		}
@@ -95,76 +95,76 @@ func finisher(words ...string) script {
 	}
 }
 
-// stops are the ways in which work is asked to stop.
-var stops = map[string]func(h *house){
-	"shutdown": func(h *house) { h.end() },
-	"lapse":    func(h *house) { h.renewBy(func([]job.Lease) []error { return []error{errOutage} }) },
-	"timeout":  func(*house) {},
+// stopWays are the ways to stop an attempt.
+var stopWays = map[string]func(h *harness){
+	"shutdown": func(h *harness) { h.stop() },
+	"lapse":    func(h *harness) { h.setRenew(func([]job.Lease) []error { return []error{errOutage} }) },
+	"timeout":  func(*harness) {},
 }
 
-// stopped runs an executor that is asked to stop, and returns what its attempt came to.
-func stopped(t *testing.T, s script, how string) job.Outcome {
-	h := open(t, s, func(c *Config) { c.Grace = time.Second })
+// outcomeWhenStopped runs an attempt, stops it, and returns its outcome.
+func outcomeWhenStopped(t *testing.T, s executorFunc, how string) job.Outcome {
+	h := newHarness(t, s, func(c *Config) { c.Grace = time.Second })
 	limits := job.Timeouts{}
 	if how == "timeout" {
 		limits = job.Timeouts{RunSoft: 10 * time.Second, RunHard: 20 * time.Second}
 	}
-	rec := h.deliver(1, clocked(limits))
+	rec := h.deliver(1, withTimeouts(limits))
 	synctest.Wait()
-	stops[how](h)
-	pass(29 * time.Second)
-	return h.ended(rec)
+	stopWays[how](h)
+	advance(29 * time.Second)
+	return h.outcome(rec)
 }
 
 func succeedsWhenStopped(t *testing.T) {
-	for how := range stops {
-		o := stopped(t, finisher(), how)
+	for how := range stopWays {
+		o := outcomeWhenStopped(t, finishAfterStop(), how)
 		if o.Result == nil || string(o.Result.Body) != "done" || o.HandedBack || o.Fault != nil {
-			t.Errorf("asked to stop by a %s, the work that is done comes to %+v", how, o)
+			t.Errorf("asked to stop by a %s, the finished work has the outcome %+v", how, o)
 		}
 	}
 }
 
-func cancelsWhatIsDone(t *testing.T) {
-	h := open(t, finisher())
+func cancelsDoneWork(t *testing.T) {
+	h := newHarness(t, finishAfterStop())
 	rec := h.deliver(1)
 	synctest.Wait()
 	h.order(1, job.OrderCancel)
-	pass(2 * time.Second)
-	want(t, "cancelled", h.ended(rec).Cancelled, true)
+	advance(2 * time.Second)
+	want(t, "cancelled", h.outcome(rec).Cancelled, true)
 }
 
-func failsWhenTurnedAway(t *testing.T) {
-	for how := range stops {
-		if o := stopped(t, finisher("the last word"), how); o.Result != nil || !o.HandedBack && o.Fault == nil {
-			t.Errorf("asked to stop by a %s, work that lacks its last word comes to %+v", how, o)
+func failsWhenOutputIsRejected(t *testing.T) {
+	for how := range stopWays {
+		if o := outcomeWhenStopped(t, finishAfterStop("the last piece"), how); o.Result != nil || !o.HandedBack && o.Fault == nil {
+			t.Errorf("asked to stop by a %s, work without its last piece has the outcome %+v", how, o)
 		}
 	}
 }
 
 func survivesPanic(t *testing.T) {
 	var log bytes.Buffer
-	h := open(t, func(_ context.Context, task exec.Task, out exec.Sink) error {
+	h := newHarness(t, func(_ context.Context, task exec.Task, out exec.Sink) error {
 		if task.Job.ID == (job.ID{15: 1}) {
-			panic("index out of mind")
+			panic("index out of range")
 		}
 		return nil
 	}, func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
 	bad, good := h.deliver(1), h.deliver(2)
 	synctest.Wait()
 	h.wantFault(bad, job.Later, "panic")
-	want(t, "a fault of the other", h.ended(good).Fault != nil, false)
-	if text := log.String(); !strings.Contains(text, "index out of mind") || !strings.Contains(text, "attempt_test.go") {
+	want(t, "a fault of the other", h.outcome(good).Fault != nil, false)
+	if text := log.String(); !strings.Contains(text, "index out of range") || !strings.Contains(text, "attempt_test.go") {
 		t.Fatalf("the log lacks the panic or its stack: %s", text)
 	}
-	if m := h.ended(bad).Fault.Message; strings.Contains(m, "index out of mind") {
+	if m := h.outcome(bad).Fault.Message; strings.Contains(m, "index out of range") {
 		t.Fatalf("the caller is shown the panic: %s", m)
 	}
 }
 
 func refusesLargeResult(t *testing.T) {
 	var after error
-	h := open(t, func(ctx context.Context, _ exec.Task, out exec.Sink) error {
+	h := newHarness(t, func(ctx context.Context, _ exec.Task, out exec.Sink) error {
 		out.Result(job.Result{Body: make([]byte, job.MaxResult)})
 		out.Result(job.Result{Body: make([]byte, job.MaxResult+1)})
 		<-ctx.Done()
@@ -174,13 +174,13 @@ func refusesLargeResult(t *testing.T) {
 	rec := h.deliver(1)
 	synctest.Wait()
 	h.wantFault(rec, job.Final, "result_too_large")
-	want(t, "a result", h.ended(rec).Result != nil, false)
-	want(t, "the answer to what is said then", after != nil, true)
+	want(t, "a result", h.outcome(rec).Result != nil, false)
+	want(t, "an error for later output", after != nil, true)
 }
 
 func givesTask(t *testing.T) {
 	var got exec.Task
-	h := open(t, func(_ context.Context, task exec.Task, _ exec.Sink) error {
+	h := newHarness(t, func(_ context.Context, task exec.Task, _ exec.Sink) error {
 		got = task
 		return nil
 	})
@@ -194,7 +194,7 @@ func givesTask(t *testing.T) {
 
 func givesFiles(t *testing.T) {
 	var got exec.Task
-	h := open(t, func(_ context.Context, task exec.Task, _ exec.Sink) error {
+	h := newHarness(t, func(_ context.Context, task exec.Task, _ exec.Sink) error {
 		got = task
 		return nil
 	}, func(c *Config) {
@@ -203,7 +203,7 @@ func givesFiles(t *testing.T) {
 	files := []job.File{{Name: "a", Size: 1}, {Name: "b", ContentType: "image/png"}}
 	rec := h.deliver(7, func(c *job.Claimed) { c.Job.Files = files })
 	synctest.Wait()
-	want(t, "a fault", h.ended(rec).Fault != nil, false)
+	want(t, "a fault", h.outcome(rec).Fault != nil, false)
 	want(t, "the number of files", len(got.Files), len(files))
 	for i, f := range files {
 		want(t, "a file", got.Files[i], exec.File{File: f, Path: "/files/" + job.ID{15: 7}.String() + "/" + f.Name})
@@ -212,37 +212,37 @@ func givesFiles(t *testing.T) {
 
 func endsContext(t *testing.T) {
 	var kept context.Context
-	h := open(t, func(ctx context.Context, _ exec.Task, _ exec.Sink) error {
+	h := newHarness(t, func(ctx context.Context, _ exec.Task, _ exec.Sink) error {
 		kept = ctx
 		return ctx.Err()
 	})
 	rec := h.deliver(1)
 	synctest.Wait()
-	want(t, "a fault", h.ended(rec).Fault != nil, false)
+	want(t, "a fault", h.outcome(rec).Fault != nil, false)
 	wantErr(t, kept.Err(), context.Canceled)
 }
 
-func ignoresLateWords(t *testing.T) {
+func refusesLateOutput(t *testing.T) {
 	var kept exec.Sink
-	h := open(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
+	h := newHarness(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
 		kept = out
 		return out.Text("in time")
 	})
 	rec := h.deliver(1)
 	synctest.Wait()
 	for _, err := range []error{kept.Text("late"), kept.Event([]byte("1")), kept.Log("late"), kept.Progress(job.Progress{Percent: 1})} {
-		wantErr(t, err, errOver)
+		wantErr(t, err, errAttemptOver)
 	}
 	kept.ResetTimeouts()
 	kept.Result(job.Result{})
 	kept.Usage([]byte("1"))
-	pass(time.Minute)
-	want(t, "what was said", rec.told(), "text in time")
+	advance(time.Minute)
+	want(t, "the log", rec.log(), "text in time")
 }
 
 func runsManyAtOnce(t *testing.T) {
 	gate := make(chan struct{})
-	h := open(t, func(_ context.Context, task exec.Task, out exec.Sink) error {
+	h := newHarness(t, func(_ context.Context, task exec.Task, out exec.Sink) error {
 		<-gate
 		out.Result(job.Result{Body: task.Job.ID[:]})
 		return nil
@@ -253,11 +253,11 @@ func runsManyAtOnce(t *testing.T) {
 	}
 	synctest.Wait()
 	for _, rec := range recs {
-		want(t, "still running", rec.open(), true)
+		want(t, "still running", rec.running(), true)
 	}
 	close(gate)
 	synctest.Wait()
 	for n, rec := range recs {
-		want(t, "whose result", h.ended(rec).Result.Body[15], byte(n))
+		want(t, "whose result", h.outcome(rec).Result.Body[15], byte(n))
 	}
 }

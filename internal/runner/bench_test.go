@@ -8,36 +8,37 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// treadmill is a source that delivers a job for every job that is finished, and
-// keeps nothing.
-type treadmill struct {
+// benchSource delivers a job for every job that is finished, and stores nothing.
+type benchSource struct {
 	serving chan job.Worker
 	free    chan struct{}
 }
 
-func (m *treadmill) Consume(w job.Worker) func() {
+func (m *benchSource) Consume(w job.Worker) func() {
 	m.serving <- w
 	return func() {}
 }
 
-func (m *treadmill) Append(context.Context, job.Lease, []job.Entry, *job.Progress) error { return nil }
+func (m *benchSource) Append(context.Context, job.Lease, []job.Entry, *job.Progress) error {
+	return nil
+}
 
-func (m *treadmill) Finish(context.Context, job.Lease, job.Outcome) (job.State, error) {
+func (m *benchSource) Finish(context.Context, job.Lease, job.Outcome) (job.State, error) {
 	m.free <- struct{}{}
 	return job.Succeeded, nil
 }
 
-func (m *treadmill) FinishAsync(_ job.Lease, _ job.Outcome, then func(error)) {
+func (m *benchSource) FinishAsync(_ job.Lease, _ job.Outcome, then func(error)) {
 	m.free <- struct{}{}
 	then(nil)
 }
 
-func (m *treadmill) Renew(_ context.Context, leases []job.Lease) []error {
+func (m *benchSource) Renew(_ context.Context, leases []job.Lease) []error {
 	return make([]error, len(leases))
 }
 
-// BenchmarkSilentJob is the hot path: a job that takes no time and says nothing but
-// its result, from its delivery to its finish, with 64 slots.
+// BenchmarkSilentJob measures the hot path: a job that takes no time and has no output but its
+// result, from delivery to outcome, with 64 slots.
 func BenchmarkSilentJob(b *testing.B) {
 	body := []byte("{}")
 	benchmark(b, func(_ context.Context, _ exec.Task, out exec.Sink) error {
@@ -46,8 +47,8 @@ func BenchmarkSilentJob(b *testing.B) {
 	})
 }
 
-// BenchmarkSpeakingJob says three words before its result.
-func BenchmarkSpeakingJob(b *testing.B) {
+// BenchmarkShortOutput measures a job that writes three words before its result.
+func BenchmarkShortOutput(b *testing.B) {
 	body := []byte("{}")
 	benchmark(b, func(_ context.Context, _ exec.Task, out exec.Sink) error {
 		for range 3 {
@@ -60,9 +61,9 @@ func BenchmarkSpeakingJob(b *testing.B) {
 	})
 }
 
-// BenchmarkLongJob says a thousand pieces as fast as it can, and reports progress with
-// every eighth.
-func BenchmarkLongJob(b *testing.B) {
+// BenchmarkLongOutput measures a job that writes a thousand pieces as fast as it can and
+// reports progress with every eighth.
+func BenchmarkLongOutput(b *testing.B) {
 	const pieces = 1 << 10
 	body := []byte("{}")
 	benchmark(b, func(_ context.Context, _ exec.Task, out exec.Sink) error {
@@ -79,9 +80,9 @@ func BenchmarkLongJob(b *testing.B) {
 	})
 }
 
-func benchmark(b *testing.B, s script) {
+func benchmark(b *testing.B, s executorFunc) {
 	const slots = 64
-	m := &treadmill{serving: make(chan job.Worker, 1), free: make(chan struct{}, slots)}
+	m := &benchSource{serving: make(chan job.Worker, 1), free: make(chan struct{}, slots)}
 	r := New(Config{Source: m, Queue: "bench", Executor: s, Slots: slots, Name: "bench"})
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error)

@@ -6,7 +6,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// fault is what an attempt fails of when the clock has run out.
+// fault is the fault of an attempt whose clock has run out.
 func (c *clocks) fault(which clock) *job.Fault {
 	switch which {
 	case firstOutput:
@@ -23,7 +23,7 @@ func (c *clocks) fault(which clock) *job.Fault {
 func outputTooLarge() *job.Fault {
 	return &job.Fault{
 		Code:    "output_too_large",
-		Message: fmt.Sprintf("The job said more than is kept of it: %d MiB of one attempt, %d MiB of all together; ask for less.", job.MaxOutput>>20, job.MaxJobOutput>>20),
+		Message: fmt.Sprintf("The job has more output than is stored: %d MiB of one attempt, %d MiB of all attempts together; ask for less.", job.MaxOutput>>20, job.MaxJobOutput>>20),
 		Class:   job.Final,
 	}
 }
@@ -36,24 +36,24 @@ func resultTooLarge(size int) *job.Fault {
 	}
 }
 
-// refusedOutput is for output that the store will never take.
+// refusedOutput is the fault for output that the store refuses.
 func refusedOutput(err error) *job.Fault {
 	if job.CodeOf(err) == job.TooLarge {
 		return outputTooLarge()
 	}
 	return &job.Fault{
 		Code:    "output_refused",
-		Message: "What the job said could not be stored; the server's log has the details.",
+		Message: "The job's output could not be stored; the server's log has the details.",
 		Class:   job.Final,
 		Err:     err,
 	}
 }
 
-// refusedEnd is for a result that the store will never take.
+// refusedEnd is the fault for an outcome that the store refuses.
 func refusedEnd(err error) *job.Fault {
 	return &job.Fault{
 		Code:    "result_refused",
-		Message: "What the job came to could not be stored; the server's log has the details.",
+		Message: "The job's outcome could not be stored; the server's log has the details.",
 		Class:   job.Final,
 		Err:     err,
 	}

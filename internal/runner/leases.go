@@ -7,82 +7,80 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// lease is what a runner knows of the lease of an attempt.
+// lease is the runner's view of an attempt's lease.
 type lease struct {
 	// set once
-	length time.Duration // 0 for one that does not end
-	every  time.Duration // between renewals
-	held   bool          // until the source says that it is lost; see [Config.IgnoreLeaseExpiry]
+	length       time.Duration // 0 for a lease that does not expire
+	renewEvery   time.Duration // between renewals
+	ignoreExpiry bool          // from [Config.IgnoreLeaseExpiry]
 
 	// guarded by the runner's mu
-	from    time.Time // the lease ends length after this
-	renewAt time.Time // when the next renewal is due
-	calling bool      // a call that renews it has not returned
-	lapsed  bool      // no renewal came in time: the work was told to stop
+	extendedAt time.Time // the lease expires length after this
+	renewAt    time.Time // when the next renewal is due
+	renewing   bool      // a call that renews it is outstanding
+	stopped    bool      // no renewal succeeded in time, so the work was told to stop
 }
 
-// leaseOf is the lease of a job that was delivered now. It is counted from the commit
-// that gave it: what the delivery took is gone. One that has little left gets a last
-// third, in which it is renewed at once: it is void only when its source says so.
-func leaseOf(c *job.Claimed, every time.Duration, now time.Time) lease {
-	l := lease{length: c.Job.Policy.Timeouts.Lease, every: every}
+// newLease returns the lease of a job that is delivered now. A lease runs from the commit that
+// gave it, so the time that the delivery took is deducted. At least a third of the lease is
+// assumed to be left: only the source knows that a lease is void, and the first renewal asks
+// it.
+func newLease(c *job.Claimed, every time.Duration, now time.Time) lease {
+	l := lease{length: c.Job.Policy.Timeouts.Lease, renewEvery: every}
 	if l.length == 0 {
 		return l
 	}
-	l.every = min(every, l.length/3)
-	l.from = now.Add(-min(max(l.length-c.Left, 0), l.lastThird()))
-	l.renewAt = l.from.Add(l.every)
+	l.renewEvery = min(every, l.length/3)
+	l.extendedAt = now.Add(-min(max(l.length-c.Left, 0), l.ageAtLastThird()))
+	l.renewAt = l.extendedAt.Add(l.renewEvery)
 	return l
 }
 
-// lastThird is the age at which a third of the lease is left.
-func (l *lease) lastThird() time.Duration { return l.length * 2 / 3 }
+// ageAtLastThird is the age at which a third of the lease is left.
+func (l *lease) ageAtLastThird() time.Duration { return l.length * 2 / 3 }
 
-// lapsesAt is when work stops unless its lease is renewed: a sixth before the lease
-// ends, for clocks that differ. Zero when the work has been stopped, and where only the
-// source ends a lease.
-func (l *lease) lapsesAt() time.Time {
-	if l.length == 0 || l.lapsed || l.held {
+// stopAt is when the work stops unless the lease is renewed: a sixth of its length before it
+// expires, because clocks differ. It is zero if the work was stopped already, or if only the
+// source ends the lease.
+func (l *lease) stopAt() time.Time {
+	if l.length == 0 || l.stopped || l.ignoreExpiry {
 		return time.Time{}
 	}
-	return l.from.Add(l.length - l.length/6)
+	return l.extendedAt.Add(l.length - l.length/6)
 }
 
-// wakesAt is when there is something to do for the lease; zero for never. Work that
-// was stopped keeps its lease until its end is stored.
-func (l *lease) wakesAt() time.Time {
-	if l.calling || l.length == 0 {
-		return l.lapsesAt()
+// wakeAt is when the lease next needs attention; zero for never. Work that was stopped keeps
+// its lease until its outcome is stored.
+func (l *lease) wakeAt() time.Time {
+	if l.renewing || l.length == 0 {
+		return l.stopAt()
 	}
-	return earlier(l.renewAt, l.lapsesAt())
+	return earlier(l.renewAt, l.stopAt())
 }
 
-// early is how long before it is due a lease may be renewed, so as to share a call.
-func (l *lease) early() time.Duration { return l.every / 4 }
-
-// renewal is one call that renews leases, and its answers.
+// renewal is one call to Source.Renew and its answers.
 type renewal struct {
-	asked    time.Time     // before the call: leases are counted from then
-	limit    time.Duration // how long the call may take
+	sentAt   time.Time     // before the call; a renewed lease runs from then
+	timeout  time.Duration // how long the call may take
 	attempts []*attempt
 	errs     []error
 }
 
-// keepLeases renews each lease when it is due, together with those that are due about
-// then, and stops the work of those that could not be renewed before they end. It
-// returns when ctx has ended and no call is out.
-func (r *Runner) keepLeases(ctx context.Context) {
-	answers := make(chan renewal) // of the calls that are out
-	out := 0                      // calls
+// renewLeases renews each lease when it is due, in one call with others that are due soon. It
+// stops the work whose lease could not be renewed in time. It returns when ctx has ended and
+// no call is outstanding.
+func (r *Runner) renewLeases(ctx context.Context) {
+	answers := make(chan renewal)
+	outstanding := 0 // calls whose answer has not come
 	defer func() {
-		for ; out > 0; out-- {
+		for ; outstanding > 0; outstanding-- {
 			<-answers
 		}
 	}()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		wake := r.nextWake()
+		wake := r.nextWakeAt()
 		if wake.IsZero() {
 			timer.Stop()
 		} else {
@@ -92,61 +90,64 @@ func (r *Runner) keepLeases(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case n := <-answers:
-			out--
-			r.renewed(n)
-		case <-r.sooner:
+			outstanding--
+			r.handleRenewal(n)
+		case <-r.wakeSooner:
 		case <-timer.C:
 			now := time.Now()
-			if now.Sub(wake) > stoodStill {
-				r.askFirst(now)
+			if now.Sub(wake) > pauseThreshold {
+				r.extendAfterPause(now)
 			}
-			r.stopLapsed(now)
-			for _, n := range r.toRenew(now) {
-				out++
+			r.stopExpiring(now)
+			for _, n := range r.dueRenewals(now) {
+				outstanding++
 				go func() { answers <- r.renew(ctx, n) }()
 			}
 		}
 	}
 }
 
-// stoodStill is how late a wake-up says that the whole process, or the machine,
-// was stopped for a while.
-const stoodStill = 500 * time.Millisecond
+// pauseThreshold is how late a wake-up must be to show that the process, or the whole machine,
+// was suspended.
+const pauseThreshold = 500 * time.Millisecond
 
-// askFirst gives leases that ran out while the process stood still a last third, in which
-// they are renewed: only the source knows whether another worker has the job by now.
-func (r *Runner) askFirst(now time.Time) {
+// extendAfterPause assumes that leases which ran out during a suspension have a third of their
+// length left, and so renews them before their work is stopped. Only the source knows whether
+// another worker has the job by now.
+func (r *Runner) extendAfterPause(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, a := range r.held {
-		if at := a.lease.lapsesAt(); !at.IsZero() && !at.After(now) {
-			a.lease.from = now.Add(-a.lease.lastThird())
+	for _, a := range r.leased {
+		if at := a.lease.stopAt(); !at.IsZero() && !at.After(now) {
+			a.lease.extendedAt = now.Add(-a.lease.ageAtLastThird())
 		}
 	}
 }
 
-// toRenew are the calls to make: of the leases that are due, and of those that are due
-// about then. Leases of another length have a call of their own, for its time is
-// bounded by the shortest.
-func (r *Runner) toRenew(now time.Time) map[time.Duration]renewal {
+// dueRenewals returns the calls to make, by length of lease. A call takes every lease of its
+// length that is due now or soon. Leases of different lengths are not mixed, because the
+// shortest one bounds the time of the call.
+func (r *Runner) dueRenewals(now time.Time) map[time.Duration]renewal {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var calls map[time.Duration]renewal
-	for _, a := range r.held {
+	for _, a := range r.leased {
 		if l := &a.lease; l.due(now) && calls[l.length].attempts == nil {
 			if calls == nil {
 				calls = map[time.Duration]renewal{}
 			}
-			calls[l.length] = renewal{asked: now, limit: l.length / 3, attempts: make([]*attempt, 0, len(r.held))}
+			calls[l.length] = renewal{sentAt: now, timeout: l.length / 3, attempts: make([]*attempt, 0, len(r.leased))}
 		}
 	}
 	if calls == nil {
 		return nil
 	}
-	for _, a := range r.held {
+	// Leases that are nearly due share the call. A quarter of the interval is early enough to
+	// keep leases together that were delivered within a few seconds.
+	for _, a := range r.leased {
 		l := &a.lease
-		if n, ok := calls[l.length]; ok && l.due(now.Add(l.early())) {
-			l.calling = true
+		if n, ok := calls[l.length]; ok && l.due(now.Add(l.renewEvery/4)) {
+			l.renewing = true
 			n.attempts = append(n.attempts, a)
 			calls[l.length] = n
 		}
@@ -154,15 +155,15 @@ func (r *Runner) toRenew(now time.Time) map[time.Duration]renewal {
 	return calls
 }
 
-// due says whether the lease is to be renewed by that time. While a call for it is out
-// there is no second one.
+// due reports whether the lease must be renewed by the time at. A lease is never in two calls
+// at once.
 func (l *lease) due(at time.Time) bool {
-	return l.length > 0 && !l.calling && !l.renewAt.After(at)
+	return l.length > 0 && !l.renewing && !l.renewAt.After(at)
 }
 
 // renew makes one call. A source that does not answer in time is asked again later.
 func (r *Runner) renew(ctx context.Context, n renewal) renewal {
-	ctx, cancel := context.WithTimeout(ctx, n.limit)
+	ctx, cancel := context.WithTimeout(ctx, n.timeout)
 	defer cancel()
 	leases := make([]job.Lease, len(n.attempts))
 	for i, a := range n.attempts {
@@ -172,16 +173,17 @@ func (r *Runner) renew(ctx context.Context, n renewal) renewal {
 	return n
 }
 
-// renewed takes the answers to a renewal.
-func (r *Runner) renewed(n renewal) {
+// handleRenewal processes the answers of one call.
+func (r *Runner) handleRenewal(n renewal) {
 	var failed error
 	for i, a := range n.attempts {
 		err := n.errs[i]
-		r.answered(a, n.asked, err == nil)
+		// Counted from before the call: the store may have renewed the lease at any time since.
+		r.recordRenewal(a, n.sentAt, err == nil)
 		switch {
 		case err == nil:
 		case job.CodeOf(err) == job.LeaseLost:
-			a.lost()
+			a.onLeaseLost()
 		default:
 			failed = err
 		}
@@ -191,68 +193,67 @@ func (r *Runner) renewed(n renewal) {
 	}
 }
 
-// answered notes the answer to a renewal. One that failed is made again soon. A late
-// answer never makes the lease older than it is known to be.
-func (r *Runner) answered(a *attempt, asked time.Time, renewed bool) {
+// recordRenewal stores the answer for one lease. A renewal that failed is repeated soon. A
+// late answer never makes the lease older.
+func (r *Runner) recordRenewal(a *attempt, sentAt time.Time, renewed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	l := &a.lease
-	l.calling = false
+	l.renewing = false
 	if !renewed {
-		l.renewAt = time.Now().Add(l.every / 5)
+		l.renewAt = time.Now().Add(l.renewEvery / 5)
 		return
 	}
-	if asked.After(l.from) {
-		l.from = asked
+	if sentAt.After(l.extendedAt) {
+		l.extendedAt = sentAt
 	}
-	l.renewAt = l.from.Add(l.every)
+	l.renewAt = l.extendedAt.Add(l.renewEvery)
 }
 
-// stopLapsed stops the work whose lease is about to end.
-func (r *Runner) stopLapsed(now time.Time) {
-	for _, a := range r.takeLapsed(now) {
+// stopExpiring stops the work whose lease is about to expire.
+func (r *Runner) stopExpiring(now time.Time) {
+	for _, a := range r.markExpiring(now) {
 		r.cfg.Log.Warn("a lease could not be renewed in time, so its work is stopped", "job", a.claimed.Job.ID)
-		a.lapse()
+		a.onLeaseExpiring()
 	}
 }
 
-// takeLapsed are the attempts to stop; each is taken once.
-func (r *Runner) takeLapsed(now time.Time) []*attempt {
+// markExpiring returns the attempts to stop, each of them once.
+func (r *Runner) markExpiring(now time.Time) []*attempt {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var all []*attempt
-	for _, a := range r.held {
-		if at := a.lease.lapsesAt(); !at.IsZero() && !at.After(now) {
-			a.lease.lapsed = true
+	for _, a := range r.leased {
+		if at := a.lease.stopAt(); !at.IsZero() && !at.After(now) {
+			a.lease.stopped = true
 			all = append(all, a)
 		}
 	}
 	return all
 }
 
-// nextWake is when the first lease has something to be done; zero for never. Until then
-// keepLeases sleeps.
-func (r *Runner) nextWake() time.Time {
+// nextWakeAt returns when the first lease needs attention; zero for never.
+func (r *Runner) nextWakeAt() time.Time {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.wake = time.Time{}
-	for _, a := range r.held {
-		r.wake = earlier(r.wake, a.lease.wakesAt())
+	r.wakeAt = time.Time{}
+	for _, a := range r.leased {
+		r.wakeAt = earlier(r.wakeAt, a.lease.wakeAt())
 	}
-	return r.wake
+	return r.wakeAt
 }
 
-// holdLocked takes an attempt among those whose leases are kept. Only one that is due
-// before all others wakes keepLeases: that is rare, and a wake-up for every job is dear.
-func (r *Runner) holdLocked(a *attempt) {
-	r.held[a.claimed.Token] = a
-	if at := a.lease.wakesAt(); !at.IsZero() && (r.wake.IsZero() || at.Before(r.wake)) {
-		r.wake = at
-		notify(r.sooner)
+// addLeaseLocked starts renewing the lease of a. It wakes renewLeases only if this lease is
+// due before all others: that is rare, and a wake-up for every job is expensive.
+func (r *Runner) addLeaseLocked(a *attempt) {
+	r.leased[a.claimed.Token] = a
+	if at := a.lease.wakeAt(); !at.IsZero() && (r.wakeAt.IsZero() || at.Before(r.wakeAt)) {
+		r.wakeAt = at
+		notify(r.wakeSooner)
 	}
 }
 
-// earlier is the earlier of two times; a zero time is never.
+// earlier returns the earlier of two times, where zero means never.
 func earlier(a, b time.Time) time.Time {
 	if a.IsZero() || !b.IsZero() && b.Before(a) {
 		return b

@@ -12,63 +12,63 @@ import (
 )
 
 func TestLeases(t *testing.T) {
-	hold(t, []rule{
-		{"leases that are due about then are renewed in one call", renewsTogether},
+	runRules(t, []rule{
+		{"leases that are due at about the same time are renewed in one call", renewsTogether},
 		{"without a lease to renew there is no call", renewsNothing},
-		{"a renewal that is refused is a lost lease, and only that one", losesLeaseAtRenewal},
-		{"a renewal that failed is made again soon", renewsAgainSoon},
-		{"work whose lease cannot be renewed stops before it ends, and is handed back", stopsBeforeLapse},
-		{"work goes on for as long as an outage lasts where only its source ends a lease", outlastsOutage},
-		{"work that ignores this is handed back after its grace", handsBackAfterLapse},
-		{"a renewal that does not answer stops the work as well", stopsWithoutAnswer},
-		{"a lease is counted from before its renewal was asked for", countsFromAsking},
-		{"a renewal that is answered late does not make a lease older", keepsNewerAnswer},
-		{"a lease is counted from the commit that gave it: first it is renewed sooner", renewsSoonerAfterLateDelivery},
-		{"a lease is counted from the commit that gave it: work stops sooner", lapsesSoonerAfterLateDelivery},
-		{"a lease that ran out on its way is renewed before it is given up", renewsWhatRanOut},
+		{"a refused renewal is a lost lease, and affects no other", losesLeaseAtRenewal},
+		{"a renewal that failed is repeated soon", renewsAgainSoon},
+		{"work whose lease cannot be renewed stops before the lease expires, and is handed back", stopsBeforeLapse},
+		{"with IgnoreLeaseExpiry, work goes on through an outage", outlastsOutage},
+		{"work that ignores this stop is handed back after its grace", handsBackAfterLapse},
+		{"a renewal without an answer stops the work as well", stopsWithoutAnswer},
+		{"a renewed lease runs from before its call", countsFromAsking},
+		{"a late answer does not make a lease older", keepsNewerAnswer},
+		{"a lease runs from its commit: after a late delivery it is renewed sooner", renewsSoonerAfterLateDelivery},
+		{"a lease runs from its commit: after a late delivery work stops sooner", lapsesSoonerAfterLateDelivery},
+		{"a lease that expired during delivery is renewed before work is stopped", renewsExpiredDelivery},
 		{"a source that hangs is asked again after a third of the lease", asksAgainWhenHung},
-		{"a source that hangs for one lease does not hold up others", renewsOthersWhenHung},
-		{"there are never two calls for one lease", callsOnceALease},
-		{"a short lease is renewed three times in its length", renewsShortLeases},
-		{"a short lease has others renewed no sooner, and ends with its job", renewsShortLeasesAlone},
-		{"an end that cannot be stored yet keeps its lease", renewsWhileFinishing},
+		{"a source that hangs for one lease does not delay others", renewsOthersWhenHung},
+		{"there are never two calls for one lease", renewsEachLeaseOnceAtATime},
+		{"a short lease is renewed every third of its length", renewsShortLeases},
+		{"a short lease does not make others renew sooner", renewsShortLeasesAlone},
+		{"a lease is renewed until its outcome is stored", renewsWhileFinishing},
 	})
 }
 
 func renewsTogether(t *testing.T) {
-	h := open(t, busy)
+	h := newHarness(t, blockUntilStopped)
 	h.deliver(1)
 	h.deliver(2)
-	pass(2 * time.Second)
+	advance(2 * time.Second)
 	h.deliver(3)
-	pass(3 * time.Second)
+	advance(3 * time.Second)
 	h.deliver(4)
-	pass(5 * time.Second)
+	advance(5 * time.Second)
 	want(t, "the number of calls after 10 s", len(h.renewals()), 1)
 	want(t, "leases in the first", len(h.renewals()[0]), 3)
-	pass(5 * time.Second)
+	advance(5 * time.Second)
 	want(t, "the number of calls after 15 s", len(h.renewals()), 2)
 	want(t, "leases in the second", len(h.renewals()[1]), 1)
 	h.order(1, job.OrderCancel)
-	pass(5 * time.Second)
+	advance(5 * time.Second)
 	want(t, "the number of calls after 20 s", len(h.renewals()), 3)
 	want(t, "leases in the third", len(h.renewals()[2]), 2)
 }
 
 func renewsNothing(t *testing.T) {
-	h := open(t, busy)
-	pass(time.Minute)
+	h := newHarness(t, blockUntilStopped)
+	advance(time.Minute)
 	rec := h.deliver(1)
 	h.order(1, job.OrderCancel)
-	pass(time.Minute)
-	want(t, "cancelled", h.ended(rec).Cancelled, true)
+	advance(time.Minute)
+	want(t, "cancelled", h.outcome(rec).Cancelled, true)
 	want(t, "the number of calls", len(h.renewals()), 0)
 }
 
 func losesLeaseAtRenewal(t *testing.T) {
 	var why error
-	h := open(t, untilStopped(&why))
-	h.renewBy(func(leases []job.Lease) []error {
+	h := newHarness(t, untilStopped(&why))
+	h.setRenew(func(leases []job.Lease) []error {
 		errs := make([]error, len(leases))
 		for i, l := range leases {
 			if l.Job == (job.ID{15: 1}) {
@@ -78,186 +78,186 @@ func losesLeaseAtRenewal(t *testing.T) {
 		return errs
 	})
 	lost, kept := h.deliver(1), h.deliver(2)
-	pass(time.Minute)
+	advance(time.Minute)
 	wantErr(t, why, exec.ErrLost)
-	want(t, "finishes of the lost one", lost.now().tries, 0)
-	want(t, "the other still running", kept.open(), true)
+	want(t, "finishes of the lost one", lost.snapshot().finishes, 0)
+	want(t, "the other still running", kept.running(), true)
 	want(t, "leases in the last call", len(h.renewals()[len(h.renewals())-1]), 1)
 }
 
 func renewsAgainSoon(t *testing.T) {
-	h := open(t, busy)
-	h.renewBy(func(leases []job.Lease) []error {
+	h := newHarness(t, blockUntilStopped)
+	h.setRenew(func(leases []job.Lease) []error {
 		if len(h.renewals()) < 4 {
 			return []error{errOutage}
 		}
 		return make([]error, len(leases))
 	})
 	rec := h.deliver(1)
-	pass(16 * time.Second)
+	advance(16 * time.Second)
 	want(t, "the number of calls", len(h.renewals()), 4)
-	pass(time.Minute)
-	want(t, "still running", rec.open(), true)
+	advance(time.Minute)
+	want(t, "still running", rec.running(), true)
 }
 
 func stopsBeforeLapse(t *testing.T) {
 	var why error
-	h := open(t, untilStopped(&why))
-	h.renewBy(func([]job.Lease) []error { return []error{errOutage} })
+	h := newHarness(t, untilStopped(&why))
+	h.setRenew(func([]job.Lease) []error { return []error{errOutage} })
 	rec := h.deliver(1)
-	pass(25*time.Second - 1)
-	want(t, "running before its lease is about to end", rec.open(), true)
-	pass(1)
+	advance(25*time.Second - 1)
+	want(t, "running before its lease is about to end", rec.running(), true)
+	advance(1)
 	wantErr(t, why, exec.ErrLost)
-	want(t, "handed back", h.ended(rec).HandedBack, true)
+	want(t, "handed back", h.outcome(rec).HandedBack, true)
 }
 
 func outlastsOutage(t *testing.T) {
 	var why error
-	h := open(t, untilStopped(&why), func(c *Config) { c.IgnoreLeaseExpiry = true })
-	h.renewBy(func([]job.Lease) []error { return []error{errOutage} })
+	h := newHarness(t, untilStopped(&why), func(c *Config) { c.IgnoreLeaseExpiry = true })
+	h.setRenew(func([]job.Lease) []error { return []error{errOutage} })
 	rec := h.deliver(1)
-	pass(time.Hour)
-	want(t, "running after an hour", rec.open(), true)
-	taken := job.Errorf(job.LeaseLost, "it was taken")
-	h.renewBy(func([]job.Lease) []error { return []error{taken} })
-	pass(10 * time.Second)
+	advance(time.Hour)
+	want(t, "running after an hour", rec.running(), true)
+	lost := job.Errorf(job.LeaseLost, "it was lost")
+	h.setRenew(func([]job.Lease) []error { return []error{lost} })
+	advance(10 * time.Second)
 	wantErr(t, why, exec.ErrLost)
 }
 
 func handsBackAfterLapse(t *testing.T) {
-	letGo := make(chan struct{})
-	h := open(t, deaf(letGo))
-	h.renewBy(func([]job.Lease) []error { return []error{errOutage} })
+	release := make(chan struct{})
+	h := newHarness(t, ignoreStop(release))
+	h.setRenew(func([]job.Lease) []error { return []error{errOutage} })
 	rec := h.deliver(1)
-	pass(35*time.Second - 1)
-	want(t, "running within its grace", rec.open(), true)
-	pass(1)
-	want(t, "handed back", h.ended(rec).HandedBack, true)
-	close(letGo)
+	advance(35*time.Second - 1)
+	want(t, "running within its grace", rec.running(), true)
+	advance(1)
+	want(t, "handed back", h.outcome(rec).HandedBack, true)
+	close(release)
 }
 
 func stopsWithoutAnswer(t *testing.T) {
 	var why error
-	h := open(t, untilStopped(&why))
+	h := newHarness(t, untilStopped(&why))
 	answer := make(chan struct{})
-	h.renewBy(func([]job.Lease) []error {
+	h.setRenew(func([]job.Lease) []error {
 		<-answer
 		return []error{nil}
 	})
 	rec := h.deliver(1)
-	pass(25 * time.Second)
+	advance(25 * time.Second)
 	wantErr(t, why, exec.ErrLost)
-	want(t, "handed back", h.ended(rec).HandedBack, true)
+	want(t, "handed back", h.outcome(rec).HandedBack, true)
 	want(t, "the number of calls", len(h.renewals()), 1)
 	close(answer)
 }
 
 func countsFromAsking(t *testing.T) {
 	var why error
-	h := open(t, untilStopped(&why))
-	h.renewBy(func([]job.Lease) []error {
+	h := newHarness(t, untilStopped(&why))
+	h.setRenew(func([]job.Lease) []error {
 		if len(h.renewals()) == 1 {
-			elapse(9 * time.Second)
+			sleep(9 * time.Second)
 			return []error{nil}
 		}
 		return []error{errOutage}
 	})
 	rec := h.deliver(1)
-	pass(35*time.Second - 1) // asked after 10 s, answered after 19 s
-	want(t, "running before its lease is about to end", rec.open(), true)
-	pass(1)
-	want(t, "handed back", h.ended(rec).HandedBack, true)
+	advance(35*time.Second - 1) // called after 10 s, answered after 19 s
+	want(t, "running before its lease is about to end", rec.running(), true)
+	advance(1)
+	want(t, "handed back", h.outcome(rec).HandedBack, true)
 	wantErr(t, why, exec.ErrLost)
 }
 
-// The process stands still while a renewal is out, which was asked for long ago when its
-// answer comes: that the lease is still held is known from the answer.
+// The process was suspended during a renewal, so its answer is very late. The lease must not
+// become older than a newer renewal has made it.
 func keepsNewerAnswer(t *testing.T) {
-	h := open(t, busy)
+	h := newHarness(t, blockUntilStopped)
 	rec := h.deliver(1)
 	synctest.Wait()
 	r := h.runner
 	r.mu.Lock()
-	a := r.held[job.Token{15: 1}]
+	a := r.leased[job.Token{15: 1}]
 	r.mu.Unlock()
 	newer := time.Now()
-	r.answered(a, newer.Add(-time.Hour), true)
+	r.recordRenewal(a, newer.Add(-time.Hour), true)
 	r.mu.Lock()
-	from := a.lease.from
+	from := a.lease.extendedAt
 	r.mu.Unlock()
 	want(t, "when the lease is counted from", from, newer)
-	pass(time.Minute)
-	want(t, "still running", rec.open(), true)
+	advance(time.Minute)
+	want(t, "still running", rec.running(), true)
 }
 
-// late delivers a job so long after the commit that leased it.
-func late(by time.Duration) func(*job.Claimed) {
+// deliveredLate delivers a job by that long after the commit that leased it.
+func deliveredLate(by time.Duration) func(*job.Claimed) {
 	return func(c *job.Claimed) { c.Left = c.Job.Policy.Timeouts.Lease - by }
 }
 
 func renewsSoonerAfterLateDelivery(t *testing.T) {
-	h := open(t, busy)
-	h.deliver(1, late(6*time.Second))
-	pass(4*time.Second - 1)
+	h := newHarness(t, blockUntilStopped)
+	h.deliver(1, deliveredLate(6*time.Second))
+	advance(4*time.Second - 1)
 	want(t, "the number of calls", len(h.renewals()), 0)
-	pass(1)
+	advance(1)
 	want(t, "the number of calls", len(h.renewals()), 1)
 }
 
 func lapsesSoonerAfterLateDelivery(t *testing.T) {
 	var why error
-	h := open(t, untilStopped(&why))
-	h.renewBy(func([]job.Lease) []error { return []error{errOutage} })
-	rec := h.deliver(1, late(6*time.Second))
-	pass(19*time.Second - 1)
-	want(t, "running before its lease is about to end", rec.open(), true)
-	pass(1)
+	h := newHarness(t, untilStopped(&why))
+	h.setRenew(func([]job.Lease) []error { return []error{errOutage} })
+	rec := h.deliver(1, deliveredLate(6*time.Second))
+	advance(19*time.Second - 1)
+	want(t, "running before its lease is about to end", rec.running(), true)
+	advance(1)
 	wantErr(t, why, exec.ErrLost)
 }
 
-func renewsWhatRanOut(t *testing.T) {
-	h := open(t, busy)
-	rec := h.deliver(1, late(time.Minute))
+func renewsExpiredDelivery(t *testing.T) {
+	h := newHarness(t, blockUntilStopped)
+	rec := h.deliver(1, deliveredLate(time.Minute))
 	synctest.Wait()
 	want(t, "the number of calls", len(h.renewals()), 1)
-	pass(time.Minute)
-	want(t, "still running", rec.open(), true)
+	advance(time.Minute)
+	want(t, "still running", rec.running(), true)
 }
 
 func asksAgainWhenHung(t *testing.T) {
-	h := open(t, busy)
+	h := newHarness(t, blockUntilStopped)
 	var hung []time.Duration
-	began := time.Now()
-	h.hangBy(func([]job.Lease) bool {
-		hung = append(hung, time.Since(began))
+	start := time.Now()
+	h.setHangs(func([]job.Lease) bool {
+		hung = append(hung, time.Since(start))
 		return len(hung) == 1
 	})
 	rec := h.deliver(1)
-	pass(time.Minute)
-	want(t, "still running", rec.open(), true)
+	advance(time.Minute)
+	want(t, "still running", rec.running(), true)
 	want(t, "when the source was asked first", hung[0], 10*time.Second)
-	want(t, "when it was asked again", hung[1], 22*time.Second) // after a third of the lease, and a pause
+	want(t, "when it was asked again", hung[1], 22*time.Second) // after a third of the lease, and a retry delay
 }
 
 func renewsOthersWhenHung(t *testing.T) {
-	h := open(t, busy)
-	h.hangBy(func(leases []job.Lease) bool { return leases[0].Job == (job.ID{15: 1}) })
+	h := newHarness(t, blockUntilStopped)
+	h.setHangs(func(leases []job.Lease) bool { return leases[0].Job == (job.ID{15: 1}) })
 	stuck := h.deliver(1)
-	pass(5 * time.Second)
+	advance(5 * time.Second)
 	other := h.deliver(2)
-	pass(time.Minute)
-	want(t, "the one still running", stuck.open(), false)
-	want(t, "the other still running", other.open(), true)
+	advance(time.Minute)
+	want(t, "the one still running", stuck.running(), false)
+	want(t, "the other still running", other.running(), true)
 }
 
-// A source that does not even return when it is told to.
-func callsOnceALease(t *testing.T) {
-	h := open(t, busy)
+// The source of this test ignores the end of the context.
+func renewsEachLeaseOnceAtATime(t *testing.T) {
+	h := newHarness(t, blockUntilStopped)
 	answer := make(chan struct{})
 	var mu sync.Mutex
 	calls := map[job.ID]int{} // guarded by mu
-	h.renewBy(func(leases []job.Lease) []error {
+	h.setRenew(func(leases []job.Lease) []error {
 		mu.Lock()
 		for _, l := range leases {
 			calls[l.Job]++
@@ -268,9 +268,9 @@ func callsOnceALease(t *testing.T) {
 	})
 	for n := range byte(3) {
 		h.deliver(n)
-		pass(4 * time.Second)
+		advance(4 * time.Second)
 	}
-	pass(12 * time.Second)
+	advance(12 * time.Second)
 	mu.Lock()
 	defer mu.Unlock()
 	for id, n := range calls {
@@ -281,31 +281,31 @@ func callsOnceALease(t *testing.T) {
 }
 
 func renewsShortLeasesAlone(t *testing.T) {
-	h := open(t, busy)
+	h := newHarness(t, blockUntilStopped)
 	h.deliver(1)
 	h.deliver(2, func(c *job.Claimed) { c.Job.Policy.Timeouts.Lease = time.Second })
-	pass(5 * time.Second)
+	advance(5 * time.Second)
 	h.order(2, job.OrderCancel)
 	synctest.Wait()
 	short := len(h.renewals())
 	if short < 14 {
 		t.Fatalf("in 5 s a lease of 1 s was renewed %d times", short)
 	}
-	pass(time.Minute)
+	advance(time.Minute)
 	want(t, "renewals of the other in 65 s", len(h.renewals())-short, 6)
 }
 
 func renewsShortLeases(t *testing.T) {
-	h := open(t, busy)
-	pass(time.Second)
+	h := newHarness(t, blockUntilStopped)
+	advance(time.Second)
 	rec := h.deliver(1, func(c *job.Claimed) { c.Job.Policy.Timeouts.Lease = 6 * time.Second })
-	pass(time.Minute)
+	advance(time.Minute)
 	want(t, "the number of calls", len(h.renewals()), 30)
-	want(t, "still running", rec.open(), true)
+	want(t, "still running", rec.running(), true)
 }
 
 func renewsWhileFinishing(t *testing.T) {
-	h := open(t, nothing)
+	h := newHarness(t, returnNil)
 	var up atomic.Bool
 	h.onFinish = func(job.Outcome) error {
 		if up.Load() {
@@ -314,9 +314,9 @@ func renewsWhileFinishing(t *testing.T) {
 		return errOutage
 	}
 	rec := h.deliver(1)
-	pass(25 * time.Second)
+	advance(25 * time.Second)
 	want(t, "the number of renewals", len(h.renewals()), 2)
 	up.Store(true)
-	pass(time.Second)
-	want(t, "handed back", h.ended(rec).HandedBack, false)
+	advance(time.Second)
+	want(t, "handed back", h.outcome(rec).HandedBack, false)
 }

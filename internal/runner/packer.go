@@ -10,92 +10,94 @@ import (
 )
 
 const (
-	mostText   = 64 << 10 // bytes of a text entry
-	mostStatus = 4 << 10  // bytes of a progress report's status; the rest is cut off
-	entryCost  = 128      // what an entry counts for beside its data
+	maxTextEntry  = 64 << 10 // bytes of a text entry
+	maxStatus     = 4 << 10  // bytes of the status in a progress report; the rest is cut off
+	entryOverhead = 128      // bytes that an entry counts for in addition to its data
 )
 
-// packer gathers pieces into entries: text is joined, of progress only the last
-// before it is taken is kept, everything else is an entry of its own. It has
-// neither lock nor clock.
+// packer gathers pieces of output into entries. It joins text, keeps only the last progress
+// report before each take, and makes one entry of everything else. It has neither a lock nor a
+// clock.
 //
-// Text is UTF-8 in the end, whatever was said: a piece that ends inside a
-// character is held back until the rest has come, and every byte that is part of
-// no character becomes U+FFFD, so that the text does not depend on how it was cut.
+// The stored text is always UTF-8. The packer holds back a piece's incomplete last character
+// until the rest arrives. Every byte that belongs to no character becomes U+FFFD, so the text
+// does not depend on where it was cut.
 //
-// Its methods that gather answer false, and gather nothing, when the job's output
-// would pass a bound. Progress that would is left out: it is no reason to fail.
+// The add methods return false and gather nothing if the output would exceed its limit.
+// Progress past the limit is dropped without an error, because it is no reason to fail.
 type packer struct {
-	attempt int
-	seq     int64 // of the last entry gathered
-	room    int   // bytes that the attempt may yet say
+	attempt   int
+	seq       int64 // of the last entry
+	remaining int   // bytes that the attempt may still write
 
 	entries []job.Entry
-	bytes   int    // of the data of entries
-	cut     string // the beginning of a character
+	bytes   int    // of the entries' data
+	partial string // the first bytes of an incomplete character
 
-	progress job.Progress // the last that was said in this attempt
-	reported job.Progress // the last that was taken
+	progress job.Progress // the last report
+	reported job.Progress // the last report that became an entry
 }
 
-// chunk is what one append stores.
+// chunk is what one Append stores.
 type chunk struct {
 	entries  []job.Entry
 	progress *job.Progress
-	size     int // what it counted for
+	size     int // including the overhead of entries
 }
 
-// restart says that what earlier attempts said is superseded.
-func (p *packer) restart() bool {
+// addAttempt marks the output of earlier attempts as superseded.
+func (p *packer) addAttempt() bool {
 	data, _ := json.Marshal(struct {
 		Attempt int `json:"attempt"`
 	}{p.attempt})
-	return p.add(job.Restart, data)
+	return p.addEntry(job.Restart, data)
 }
 
-// text joins a piece to the text before it.
-func (p *packer) text(piece string) bool {
-	if p.cut != "" {
-		piece = p.cut + piece
+// addText appends a piece to the text before it.
+func (p *packer) addText(piece string) bool {
+	if p.partial != "" {
+		piece = p.partial + piece
 	}
-	whole := len(piece) - beginning(piece)
-	text := valid(piece[:whole])
+	// Check the limit before anything is kept: a refused piece leaves no trace.
+	whole := len(piece) - partialRuneLen(piece)
+	text := replaceInvalid(piece[:whole])
 	if !p.fits(len(text)) {
 		return false
 	}
-	p.cut = strings.Clone(piece[whole:])
-	p.join(text)
+	p.partial = strings.Clone(piece[whole:]) // a clone, or it would keep the whole piece in memory
+	p.appendText(text)
 	return true
 }
 
-// join adds whole characters to the last entry, if that is a text with room.
-func (p *packer) join(text string) {
+// appendText adds whole characters to the last entry if it is a text entry with space left, or
+// else to a new one.
+func (p *packer) appendText(text string) {
 	if text == "" {
 		return
 	}
 	if last := len(p.entries) - 1; last >= 0 {
 		e := &p.entries[last]
-		if e.Kind == job.Text && len(e.Data)+len(text) <= mostText {
+		if e.Kind == job.Text && len(e.Data)+len(text) <= maxTextEntry {
 			e.Data = append(e.Data, text...)
 			p.count(len(text))
 			return
 		}
 	}
-	p.add(job.Text, []byte(text))
+	p.addEntry(job.Text, []byte(text))
 }
 
-// event adds a copy of a JSON value as an entry.
-func (p *packer) event(value []byte) bool {
-	return p.fits(len(value)) && p.add(job.JSON, append([]byte{}, value...))
+// addEvent adds a copy of a JSON value as an entry.
+func (p *packer) addEvent(value []byte) bool {
+	return p.fits(len(value)) && p.addEntry(job.JSON, append([]byte{}, value...))
 }
 
-// log adds a line as an entry.
-func (p *packer) log(line string) bool {
-	return p.fits(len(line)) && p.add(job.Log, []byte(valid(line)))
+// addLog adds a log line as an entry.
+func (p *packer) addLog(line string) bool {
+	return p.fits(len(line)) && p.addEntry(job.Log, []byte(replaceInvalid(line)))
 }
 
-// add makes an entry of data, which is the packer's from then on.
-func (p *packer) add(kind job.Kind, data []byte) bool {
+// addEntry adds an entry. It keeps data.
+func (p *packer) addEntry(kind job.Kind, data []byte) bool {
 	if !p.fits(len(data)) {
 		return false
 	}
@@ -105,77 +107,78 @@ func (p *packer) add(kind job.Kind, data []byte) bool {
 	return true
 }
 
-// tell replaces the progress that is gathered. Percent never falls.
-func (p *packer) tell(progress job.Progress) {
+// setProgress replaces the current progress. The percentage never decreases.
+func (p *packer) setProgress(progress job.Progress) {
 	progress.Percent = min(max(progress.Percent, p.progress.Percent), 100)
 	if math.IsNaN(progress.Percent) {
 		progress.Percent = p.progress.Percent
 	}
-	if len(progress.Status) > mostStatus {
-		progress.Status = progress.Status[:mostStatus-beginning(progress.Status[:mostStatus])]
+	if len(progress.Status) > maxStatus {
+		progress.Status = progress.Status[:maxStatus-partialRuneLen(progress.Status[:maxStatus])]
 	}
-	progress.Status = valid(progress.Status)
+	progress.Status = replaceInvalid(progress.Status)
 	p.progress = progress
 }
 
-// complete brings the progress of an attempt that told some to its end. What it said
-// that it was doing on the way there, it does no more.
-func (p *packer) complete() {
+// completeProgress sets the progress to 100 percent if the attempt has reported any. It clears
+// the status, which describes a step before the end.
+func (p *packer) completeProgress() {
 	if p.progress != (job.Progress{}) && p.progress.Percent < 100 {
 		p.progress = job.Progress{Percent: 100}
 	}
 }
 
-// news says that the progress is worth a write of its own: another status, or a
-// whole percent more.
-func (p *packer) news() bool {
+// progressChanged reports whether the progress is worth a write of its own: its status
+// differs, or it is at least one percent further.
+func (p *packer) progressChanged() bool {
 	return p.progress.Status != p.reported.Status || p.progress.Percent >= p.reported.Percent+1
 }
 
-// end says that no piece will follow: the beginning of a character stays one.
-func (p *packer) end() {
-	text := valid(p.cut)
-	p.cut = ""
+// flushPartial ends the text: an incomplete character becomes U+FFFD.
+func (p *packer) flushPartial() {
+	text := replaceInvalid(p.partial)
+	p.partial = ""
 	if p.fits(len(text)) {
-		p.join(text)
+		p.appendText(text)
 	}
 }
 
-// take hands over what is gathered, with the progress if it is to be told.
-func (p *packer) take(tell bool) chunk {
-	c := chunk{size: p.size()}
-	if tell && p.progress != p.reported {
-		c.progress = p.report()
+// take returns the gathered entries and forgets them. It includes the progress if withProgress
+// is set.
+func (p *packer) take(withProgress bool) chunk {
+	c := chunk{size: p.bufferedSize()}
+	if withProgress && p.progress != p.reported {
+		c.progress = p.addProgress()
 	}
 	c.entries = p.entries
 	p.entries, p.bytes = nil, 0
 	return c
 }
 
-// report adds the progress as an entry; nil when it does not fit.
-func (p *packer) report() *job.Progress {
+// addProgress adds the progress as an entry. It returns nil if that does not fit.
+func (p *packer) addProgress() *job.Progress {
 	p.reported = p.progress
 	data, _ := json.Marshal(p.progress) // cannot fail: a finite number and a text
-	if !p.add(job.Report, data) {
+	if !p.addEntry(job.Report, data) {
 		return nil
 	}
 	progress := p.progress
 	return &progress
 }
 
-// size is what the gathered entries take of the buffer's bound.
-func (p *packer) size() int { return p.bytes + entryCost*len(p.entries) }
+// bufferedSize is what the gathered entries count for in maxUnsaved.
+func (p *packer) bufferedSize() int { return p.bytes + entryOverhead*len(p.entries) }
 
-func (p *packer) fits(more int) bool { return more <= p.room }
+func (p *packer) fits(more int) bool { return more <= p.remaining }
 
 func (p *packer) count(size int) {
 	p.bytes += size
-	p.room -= size
+	p.remaining -= size
 }
 
-// beginning is how many bytes at the end of text begin a character without ending
-// it.
-func beginning(text string) int {
+// partialRuneLen returns the number of bytes at the end of text that are an incomplete
+// character.
+func partialRuneLen(text string) int {
 	for n := 1; n < utf8.UTFMax && n <= len(text); n++ {
 		if tail := text[len(text)-n:]; utf8.RuneStart(tail[0]) {
 			if utf8.FullRuneInString(tail) {
@@ -187,16 +190,16 @@ func beginning(text string) int {
 	return 0
 }
 
-// valid is the text with U+FFFD for every byte that is part of no character.
-func valid(text string) string {
+// replaceInvalid replaces every byte that belongs to no character with U+FFFD.
+func replaceInvalid(text string) string {
 	if utf8.ValidString(text) {
 		return text
 	}
-	return string([]rune(text))
+	return string([]rune(text)) // one U+FFFD per byte; strings.ToValidUTF8 writes one per run
 }
 
-// grown is the size that a text has at most once it is valid.
-func grown(text string) int {
+// maxValidLen returns the largest length that replaceInvalid may give to text.
+func maxValidLen(text string) int {
 	if utf8.ValidString(text) {
 		return len(text)
 	}

@@ -13,192 +13,200 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// TestPackerKeepsWhatWasSaid says pieces of every kind, cut anywhere, taken at any
-// time, and compares the log with what was said.
-func TestPackerKeepsWhatWasSaid(t *testing.T) {
+// TestPackerKeepsEveryPiece adds pieces of every kind, cut anywhere and taken at any time, and
+// compares the entries with them.
+func TestPackerKeepsEveryPiece(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
-		p := packer{attempt: 3, room: job.MaxOutput, seq: rapid.Int64Range(0, 5).Draw(t, "cursor")}
-		l := &log{seq: p.seq}
+		p := packer{attempt: 3, remaining: job.MaxOutput, seq: rapid.Int64Range(0, 5).Draw(t, "cursor")}
+		l := &outputLog{seq: p.seq}
 		for range rapid.IntRange(0, 40).Draw(t, "pieces") {
 			switch rapid.IntRange(0, 9).Draw(t, "what") {
 			case 0:
-				line := rapid.SampledFrom(ends).Draw(t, "line")
-				p.log(line)
-				l.others = append(l.others, "log "+valid(line))
+				line := rapid.SampledFrom(runePieces).Draw(t, "line")
+				p.addLog(line)
+				l.others = append(l.others, "log "+replaceInvalid(line))
 			case 1:
-				p.event([]byte(`{"a":1}`))
+				p.addEvent([]byte(`{"a":1}`))
 				l.others = append(l.others, `json {"a":1}`)
 			case 2:
-				p.tell(job.Progress{Percent: rapid.Float64().Draw(t, "percent")})
+				p.setProgress(job.Progress{Percent: rapid.Float64().Draw(t, "percent")})
 			case 3, 4:
 				l.read(t, p.take(rapid.Bool().Draw(t, "tell")))
 			default:
-				piece := rapid.SampledFrom(ends).Draw(t, "piece")
-				p.text(piece)
-				l.said += piece
+				piece := rapid.SampledFrom(runePieces).Draw(t, "piece")
+				p.addText(piece)
+				l.input += piece
 			}
 		}
-		p.end()
+		p.flushPartial()
 		l.read(t, p.take(true))
 		l.compare(t, &p)
 	})
 }
 
-// ends are pieces that begin, go on with and end characters, well and badly.
-var ends = []string{
+// runePieces start, continue and end characters, in valid and invalid ways.
+var runePieces = []string{
 	"a", "plain", "", "é", "€", "😀", "\xc3", "\xa9", "\xe2", "\x82", "\xac", "\xe2\x82", "\x82\xac",
 	"\xf0", "\xf0\x9f", "\xf0\x9f\x98", "\x80", "\x98\x80", "\xff", "\xc0\x80", "\xed\xa0\x80", "a\xe2", "\xac z", "\x00",
 }
 
-// log is what was said and what came of it.
-type log struct {
-	seq    int64
-	said   string   // all text, as it was said
-	others []string // everything but text and progress
-	text   string   // all text entries, joined
-	reads  []string
-	bytes  int
-	last   job.Progress
+// outputLog compares the pieces that were added with the entries that were taken.
+type outputLog struct {
+	seq          int64
+	input        string   // all text, as it was added
+	others       []string // everything but text and progress
+	storedText   string   // all text entries, joined
+	storedOthers []string
+	storedBytes  int
+	lastProgress job.Progress
 }
 
-// read reads a chunk, whose entries are each as they should be.
-func (l *log) read(t *rapid.T, c chunk) {
+// read checks the entries of a chunk.
+func (l *outputLog) read(t *rapid.T, c chunk) {
 	for i, e := range c.entries {
 		if l.seq++; e.Seq != l.seq || e.Attempt != 3 || e.Events != 1 {
 			t.Fatalf("entry %+v where %d was next", e, l.seq)
 		}
-		l.bytes += len(e.Data)
+		l.storedBytes += len(e.Data)
 		switch e.Kind {
 		case job.Text:
-			if !utf8.Valid(e.Data) || len(e.Data) == 0 || len(e.Data) > mostText {
+			if !utf8.Valid(e.Data) || len(e.Data) == 0 || len(e.Data) > maxTextEntry {
 				t.Fatalf("text entry %q", e.Data)
 			}
-			if i > 0 && c.entries[i-1].Kind == job.Text && len(c.entries[i-1].Data)+len(e.Data) <= mostText {
+			if i > 0 && c.entries[i-1].Kind == job.Text && len(c.entries[i-1].Data)+len(e.Data) <= maxTextEntry {
 				t.Fatalf("text entries %d and %d were not joined", e.Seq-1, e.Seq)
 			}
-			l.text += string(e.Data)
+			l.storedText += string(e.Data)
 		case job.Report:
-			l.report(t, c, i)
+			l.readProgress(t, c, i)
 		default:
-			l.reads = append(l.reads, e.Kind.String()+" "+string(e.Data))
+			l.storedOthers = append(l.storedOthers, e.Kind.String()+" "+string(e.Data))
 		}
 	}
 }
 
-// report reads a progress: the last of its chunk, the chunk's own, and no lower
-// than the one before.
-func (l *log) report(t *rapid.T, c chunk, i int) {
+// readProgress checks a progress entry: it is the last of its chunk, equals the chunk's
+// progress, and is not below the one before.
+func (l *outputLog) readProgress(t *rapid.T, c chunk, i int) {
 	var p job.Progress
 	if err := json.Unmarshal(c.entries[i].Data, &p); err != nil {
 		t.Fatal(err)
 	}
-	if i != len(c.entries)-1 || c.progress == nil || *c.progress != p || p.Percent < l.last.Percent || p.Percent > 100 {
-		t.Fatalf("progress %+v after %+v", p, l.last)
+	if i != len(c.entries)-1 || c.progress == nil || *c.progress != p || p.Percent < l.lastProgress.Percent || p.Percent > 100 {
+		t.Fatalf("progress %+v after %+v", p, l.lastProgress)
 	}
-	l.last = p
+	l.lastProgress = p
 }
 
-func (l *log) compare(t *rapid.T, p *packer) {
-	if whole := string([]rune(l.said)); l.text != whole {
-		t.Fatalf("%q was said and %q is kept", l.said, l.text)
+func (l *outputLog) compare(t *rapid.T, p *packer) {
+	if whole := string([]rune(l.input)); l.storedText != whole {
+		t.Fatalf("%q was added and %q was stored", l.input, l.storedText)
 	}
-	if got, want := strings.Join(l.reads, "; "), strings.Join(l.others, "; "); got != want {
-		t.Fatalf("%q was said and %q is kept", want, got)
+	if got, want := strings.Join(l.storedOthers, "; "), strings.Join(l.others, "; "); got != want {
+		t.Fatalf("%q was added and %q was stored", want, got)
 	}
-	if p.size() != 0 || job.MaxOutput-p.room != l.bytes {
-		t.Fatalf("after all was taken: %d gathered, %d counted, %d read", p.size(), job.MaxOutput-p.room, l.bytes)
+	if p.bufferedSize() != 0 || job.MaxOutput-p.remaining != l.storedBytes {
+		t.Fatalf("after the last take: %d gathered, %d counted, %d read", p.bufferedSize(), job.MaxOutput-p.remaining, l.storedBytes)
 	}
 }
 
 func TestPackerBounds(t *testing.T) {
-	full := func() *packer { return &packer{room: 3} }
+	t.Parallel()
+	full := func() *packer { return &packer{remaining: 3} }
 	tests := []struct {
 		rule string
-		say  func(*packer) bool
+		add  func(*packer) bool
 		fits bool
 	}{
-		{"text that fits is kept", func(p *packer) bool { return p.text("abc") }, true},
-		{"text that does not is refused", func(p *packer) bool { return p.text("abcd") }, false},
-		{"U+FFFD counts for what it takes", func(p *packer) bool { return p.text("\xff\xff") }, false},
-		{"so it does in a log line", func(p *packer) bool { return p.log("a\xff") }, false},
-		{"an event that fits is kept", func(p *packer) bool { return p.event([]byte("123")) }, true},
-		{"an event that does not is refused", func(p *packer) bool { return p.event([]byte("1234")) }, false},
-		{"so does the note of a new attempt", (*packer).restart, false},
-		{"the beginning of a character counts once it is whole", func(p *packer) bool { return p.text("\xf0\x9f\x98") }, true},
+		{"text that fits is kept", func(p *packer) bool { return p.addText("abc") }, true},
+		{"text that does not fit is refused", func(p *packer) bool { return p.addText("abcd") }, false},
+		{"U+FFFD in text counts for three bytes", func(p *packer) bool { return p.addText("\xff\xff") }, false},
+		{"U+FFFD in a log line counts for three bytes", func(p *packer) bool { return p.addLog("a\xff") }, false},
+		{"an event that fits is kept", func(p *packer) bool { return p.addEvent([]byte("123")) }, true},
+		{"an event that does not fit is refused", func(p *packer) bool { return p.addEvent([]byte("1234")) }, false},
+		{"an attempt entry that does not fit is refused", (*packer).addAttempt, false},
+		{"the beginning of a character counts once it is whole", func(p *packer) bool { return p.addText("\xf0\x9f\x98") }, true},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
 			p := full()
-			want(t, "whether it fits", tt.say(p), tt.fits)
+			want(t, "whether it fits", tt.add(p), tt.fits)
 			if !tt.fits && len(p.entries) > 0 {
 				t.Fatalf("it was gathered: %v", p.entries)
 			}
-			p.end()
-			if p.room < 0 {
-				t.Fatalf("the output has %d bytes too many in the end", -p.room)
+			p.flushPartial()
+			if p.remaining < 0 {
+				t.Fatalf("the output exceeds its limit by %d bytes", -p.remaining)
 			}
 		})
 	}
 }
 
-func TestProgressThatDoesNotFitIsLeftOut(t *testing.T) {
-	p := packer{room: 3}
-	p.tell(job.Progress{Percent: 1})
+func TestPackerDropsProgressPastTheLimit(t *testing.T) {
+	t.Parallel()
+	p := packer{remaining: 3}
+	p.setProgress(job.Progress{Percent: 1})
 	c := p.take(true)
-	if len(c.entries) > 0 || c.progress != nil || p.news() {
+	if len(c.entries) > 0 || c.progress != nil || p.progressChanged() {
 		t.Fatalf("%+v", c)
 	}
-	want(t, "whether text still fits", p.text("abc"), true)
+	want(t, "whether text still fits", p.addText("abc"), true)
 }
 
-// A status that changes is news, and so is a whole percent; nothing else is.
-func TestWhatIsNewsOfProgress(t *testing.T) {
-	p := packer{room: job.MaxOutput}
+// A changed status is worth a report, and so is a whole percent.
+func TestPackerReportsProgressChanges(t *testing.T) {
+	t.Parallel()
+	p := packer{remaining: job.MaxOutput}
 	for _, tt := range []struct {
 		percent float64
 		status  string
-		news    bool
+		changed bool
 	}{
 		{0, "", false}, {0.9, "", false}, {1, "", true}, {1.9, "", false}, {2.5, "", true}, {2.5, "Working", true}, {2.6, "Working", false},
 	} {
-		p.tell(job.Progress{Percent: tt.percent, Status: tt.status})
-		want(t, fmt.Sprint(tt.percent, " ", tt.status), p.news(), tt.news)
-		if tt.news {
+		p.setProgress(job.Progress{Percent: tt.percent, Status: tt.status})
+		want(t, fmt.Sprint(tt.percent, " ", tt.status), p.progressChanged(), tt.changed)
+		if tt.changed {
 			p.take(true)
 		}
 	}
 }
 
 func TestPackerSplitsLongText(t *testing.T) {
-	p := packer{room: job.MaxOutput}
+	t.Parallel()
+	p := packer{remaining: job.MaxOutput}
 	for range 3 {
-		p.text(strings.Repeat("é", mostText/4))
+		p.addText(strings.Repeat("é", maxTextEntry/4))
 	}
 	c := p.take(true)
 	want(t, "the number of entries", len(c.entries), 2)
-	want(t, "the size of the first", len(c.entries[0].Data), mostText)
-	want(t, "the size of the second", len(c.entries[1].Data), mostText/2)
+	want(t, "the size of the first", len(c.entries[0].Data), maxTextEntry)
+	want(t, "the size of the second", len(c.entries[1].Data), maxTextEntry/2)
 }
 
-func TestProgressIsANumberFromZeroToAHundred(t *testing.T) {
-	p := packer{room: job.MaxOutput}
-	for _, tt := range []struct{ said, kept float64 }{
+func TestPackerClampsProgress(t *testing.T) {
+	t.Parallel()
+	p := packer{remaining: job.MaxOutput}
+	for _, tt := range []struct{ set, want float64 }{
 		{-5, 0}, {math.NaN(), 0}, {math.Inf(-1), 0}, {40, 40}, {math.NaN(), 40}, {30, 40}, {1e9, 100}, {math.Inf(1), 100},
 	} {
-		p.tell(job.Progress{Percent: tt.said, Status: "at\xff"})
-		want(t, "the progress", p.progress, job.Progress{Percent: tt.kept, Status: "at�"})
+		p.setProgress(job.Progress{Percent: tt.set, Status: "at\xff"})
+		want(t, "the progress", p.progress, job.Progress{Percent: tt.want, Status: "at�"})
 	}
 }
 
-// An attempt has the room of an attempt, or what is left of the job's.
-func TestRoomOfAnAttempt(t *testing.T) {
-	for said, left := range map[int64]int{0: job.MaxOutput, job.MaxOutput + 5: job.MaxOutput, job.MaxJobOutput - 7: 7, job.MaxJobOutput: 0} {
-		want(t, "the room", roomFor(&job.Job{OutputBytes: said}), left)
+// An attempt may write as much as an attempt may, or what is left of the job's limit.
+func TestOutputLimitOfAnAttempt(t *testing.T) {
+	t.Parallel()
+	for written, left := range map[int64]int{0: job.MaxOutput, job.MaxOutput + 5: job.MaxOutput, job.MaxJobOutput - 7: 7, job.MaxJobOutput: 0} {
+		want(t, "the limit", outputLimit(&job.Job{OutputBytes: written}), left)
 	}
 }
 
 func TestPackerCutsALongStatus(t *testing.T) {
-	p := packer{room: job.MaxOutput}
-	p.tell(job.Progress{Percent: 1, Status: "x" + strings.Repeat("é", mostStatus)})
-	want(t, "the status", p.take(true).progress.Status, "x"+strings.Repeat("é", mostStatus/2-1))
+	t.Parallel()
+	p := packer{remaining: job.MaxOutput}
+	p.setProgress(job.Progress{Percent: 1, Status: "x" + strings.Repeat("é", maxStatus)})
+	want(t, "the status", p.take(true).progress.Status, "x"+strings.Repeat("é", maxStatus/2-1))
 }

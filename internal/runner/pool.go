@@ -1,44 +1,44 @@
 package runner
 
-// mostResting is how many goroutines wait for the next attempt at most.
-const mostResting = 64
+// maxIdle is the largest number of idle goroutines.
+const maxIdle = 64
 
-// startLocked runs an attempt on a goroutine of its own: one that rests, whose stack
-// has grown to what an attempt needs already, or a new one.
+// startLocked runs an attempt on an idle goroutine, or else on a new one. An idle goroutine is
+// cheaper: its stack has already grown to what an attempt needs.
 func (r *Runner) startLocked(a *attempt) {
-	if r.resting == 0 {
-		go r.work(a)
+	if r.idle == 0 {
+		go r.runAttempts(a)
 		return
 	}
-	r.resting--
-	r.next <- a // has room for all that rest
+	r.idle--
+	r.next <- a // does not block: the buffer holds maxIdle
 }
 
-// work runs attempts, one after another, for as long as it may rest in between.
-func (r *Runner) work(a *attempt) {
+// runAttempts runs a and then further attempts, until it may not stay idle.
+func (r *Runner) runAttempts(a *attempt) {
 	for a != nil {
 		a.run()
-		a = r.rest()
+		a = r.waitForNext()
 	}
 }
 
-// rest waits for the next attempt; nil when there is to be none.
-func (r *Runner) rest() *attempt {
+// waitForNext returns the next attempt, or nil if the goroutine is to end.
+func (r *Runner) waitForNext() *attempt {
 	r.mu.Lock()
-	if r.phase != serving || r.resting == mostResting {
+	if r.phase != accepting || r.idle == maxIdle {
 		r.mu.Unlock()
 		return nil
 	}
-	r.resting++
-	r.rested.Add(1)
+	r.idle++
+	r.idlePool.Add(1)
 	r.mu.Unlock()
-	defer r.rested.Done()
+	defer r.idlePool.Done()
 	return <-r.next
 }
 
-// wakeLocked ends all rest.
-func (r *Runner) wakeLocked() {
-	for ; r.resting > 0; r.resting-- {
+// releaseIdleLocked ends all idle goroutines.
+func (r *Runner) releaseIdleLocked() {
+	for ; r.idle > 0; r.idle-- {
 		r.next <- nil
 	}
 }

@@ -13,36 +13,42 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// TestAnyOutputIsKept has an executor say anything at any pace to a store that is
-// slow and fails at times: the log has all of it, in order and without a gap, and
-// the buffer keeps its bound.
-func TestAnyOutputIsKept(t *testing.T) {
-	for seed := range uint64(25) {
+// TestOutputKeepsEveryPiece writes random output at random times to a store that is slow and
+// sometimes fails. The log must have all of it, in order and without a gap, and the buffer
+// must keep its limit.
+func TestOutputKeepsEveryPiece(t *testing.T) {
+	t.Parallel()
+	seeds := uint64(25)
+	if testing.Short() {
+		seeds = 5
+	}
+	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { keepsAnything(t, seed) })
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) { checkRandomOutput(t, seed) })
 		})
 	}
 }
 
-func keepsAnything(t *testing.T, seed uint64) {
-	b := &babbler{rand: rand.New(rand.NewPCG(seed, 1))}
-	h := open(t, b.babble)
+func checkRandomOutput(t *testing.T, seed uint64) {
+	b := &randomOutput{rand: rand.New(rand.NewPCG(seed, 1))}
+	h := newHarness(t, b.execute)
 	store := rand.New(rand.NewPCG(seed, 2))
 	h.onAppend = func([]job.Entry) error {
-		elapse(time.Duration(store.IntN(100)) * time.Millisecond)
+		sleep(time.Duration(store.IntN(100)) * time.Millisecond)
 		if store.IntN(4) == 0 {
 			return errOutage
 		}
 		return nil
 	}
 	rec := h.deliver(1, func(c *job.Claimed) { c.Job.Cursor = 5 })
-	pass(time.Hour)
-	if f := h.ended(rec).Fault; f != nil {
+	advance(time.Hour)
+	if f := h.outcome(rec).Fault; f != nil {
 		t.Fatal(f)
 	}
 	var text strings.Builder
 	var others []string
-	for _, e := range rec.now().said[1:] { // the first says that an attempt begins
+	for _, e := range rec.snapshot().entries[1:] { // the first entry marks the attempt
 		switch e.Kind {
 		case job.Text:
 			text.Write(e.Data)
@@ -53,33 +59,33 @@ func keepsAnything(t *testing.T, seed uint64) {
 	}
 	want(t, "the text", text.String(), string([]rune(b.text.String())))
 	want(t, "events and lines", strings.Join(others, "\n"), strings.Join(b.others, "\n"))
-	if b.most > mostHeld {
-		t.Fatalf("%d bytes were held", b.most)
+	if b.maxUnsaved > maxUnsaved {
+		t.Fatalf("%d bytes were not on disk", b.maxUnsaved)
 	}
 }
 
-// babbler is an executor that says anything, and remembers it.
-type babbler struct {
-	rand   *rand.Rand
-	text   strings.Builder
-	others []string
-	most   int // held at once
+// randomOutput is an executor that writes random output and remembers it.
+type randomOutput struct {
+	rand       *rand.Rand
+	text       strings.Builder
+	others     []string
+	maxUnsaved int // the most bytes that were not on disk at once
 }
 
-func (b *babbler) babble(_ context.Context, _ exec.Task, out exec.Sink) error {
+func (b *randomOutput) execute(_ context.Context, _ exec.Task, out exec.Sink) error {
 	for n := range 100 {
-		if err := b.say(n, out); err != nil {
+		if err := b.writeOne(n, out); err != nil {
 			return err
 		}
-		b.most = max(b.most, out.(*attempt).heldNow())
+		b.maxUnsaved = max(b.maxUnsaved, out.(*attempt).unsavedBytes())
 		if b.rand.IntN(2) == 0 {
-			elapse(time.Duration(b.rand.IntN(40)) * time.Millisecond)
+			sleep(time.Duration(b.rand.IntN(40)) * time.Millisecond)
 		}
 	}
 	return nil
 }
 
-func (b *babbler) say(n int, out exec.Sink) error {
+func (b *randomOutput) writeOne(n int, out exec.Sink) error {
 	switch b.rand.IntN(8) {
 	case 0:
 		b.others = append(b.others, fmt.Sprintf(`{"n":%d}`, n))
@@ -90,13 +96,13 @@ func (b *babbler) say(n int, out exec.Sink) error {
 	case 2:
 		return out.Progress(job.Progress{Percent: float64(n / 2)})
 	case 3:
-		return b.piece(out, strings.Repeat("é\x9f", b.rand.IntN(40_000)))
+		return b.writeText(out, strings.Repeat("é\x9f", b.rand.IntN(40_000)))
 	default:
-		return b.piece(out, ends[b.rand.IntN(len(ends))])
+		return b.writeText(out, runePieces[b.rand.IntN(len(runePieces))])
 	}
 }
 
-func (b *babbler) piece(out exec.Sink, piece string) error {
+func (b *randomOutput) writeText(out exec.Sink, piece string) error {
 	b.text.WriteString(piece)
 	return out.Text(piece)
 }

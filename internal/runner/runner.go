@@ -1,15 +1,14 @@
-// Package runner does the jobs of a queue: it takes leased jobs from a [Source],
-// gives each to an executor, stores what the executor says, keeps the leases
-// alive, watches the clocks, and reports what each attempt came to. What follows
-// from that (an end, a retry, a wait) is not its business.
+// Package runner runs the jobs of one queue. It takes leased jobs from a [Source], gives each
+// to an executor, stores the executor's output, renews the leases, enforces the timeouts, and
+// stores the outcome of each attempt. The source decides what follows an outcome: an end, a
+// retry or a wait.
 //
-// The life of an attempt: the source delivers a leased job, and a goroutine of its
-// own runs the executor. The attempt is over when the executor returns, or when it
-// was asked to stop and did not within its grace: whoever comes first seizes it,
-// and stores its end. What an executor says after that goes nowhere.
+// Each attempt runs its executor on one goroutine. The attempt is over when the executor
+// returns, or when it was asked to stop and its grace has passed. Whichever happens first
+// starts finishing the attempt and stores its outcome. Output that arrives later is dropped.
 //
-// An attempt that says nothing costs one goroutine until its executor has returned, no
-// timer and one write, which nobody waits for.
+// An attempt without output costs one goroutine until its executor returns, one write that no
+// goroutine waits for, and no timer.
 package runner
 
 import (
@@ -22,82 +21,84 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Source is where jobs come from and where their ends go. All of its methods are
-// called by many goroutines at once, but of one lease no more than one Append or
-// Finish is outstanding. A write that fails, rather than being refused for good, is
-// made again with the same arguments, whether or not it had been applied.
+// Source delivers leased jobs and stores what their attempts write. Many goroutines call its
+// methods at once, but at most one Append or Finish is outstanding for a lease. The runner
+// repeats a write that failed, unless the error is a refusal. It repeats it with the same
+// arguments, even if the first write was applied.
 type Source interface {
-	// Consume gives jobs to the worker until stop is called, which returns at once. Jobs
-	// that were delivered stay with the worker. A claim that is under way may still
-	// be delivered: the runner hands it back.
+	// Consume delivers jobs to w until stop is called. stop returns at once. Jobs that were
+	// delivered stay with the worker. A claim that is under way when stop is called may still
+	// be delivered; the runner hands that job back.
 	Consume(w job.Worker) (stop func())
-	// Append stores output and returns when it is on disk. Refused with
-	// [job.LeaseLost], and with [job.TooLarge] past the bound of a job's output.
+	// Append stores output and returns when it is on disk. It refuses with [job.LeaseLost],
+	// and with [job.TooLarge] past the limit of a job's output.
 	Append(ctx context.Context, l job.Lease, entries []job.Entry, p *job.Progress) error
-	// Finish ends the attempt and returns when that is on disk. Refused with
+	// Finish ends the attempt and returns when the outcome is on disk. It refuses with
 	// [job.LeaseLost].
 	Finish(ctx context.Context, l job.Lease, o job.Outcome) (job.State, error)
-	// FinishAsync is Finish without the wait: then is called once, with the error, by whatever
-	// goroutine. It does not block.
+	// FinishAsync does what Finish does without blocking. It calls then once, with the error, on any
+	// goroutine.
 	FinishAsync(l job.Lease, o job.Outcome, then func(error))
-	// Renew extends leases by their jobs' [job.Timeouts.Lease]; the answer has an
-	// error, or nil, for each. It returns when ctx has ended. Several calls may be out,
-	// but never two for the same lease.
+	// Renew extends each lease by its job's [job.Timeouts.Lease] and returns one error, or
+	// nil, for each lease. It returns at the latest when ctx ends. Several calls may be
+	// outstanding, but never two for the same lease.
 	Renew(ctx context.Context, leases []job.Lease) []error
 }
 
-// Config is what a runner is made of.
+// Config configures a runner.
 type Config struct {
 	Source   Source
 	Queue    string
 	Executor exec.Executor
-	Slots    int          // jobs at once
-	Name     string       // of the worker, for people
-	Log      *slog.Logger // nil for none
-	// RenewEvery is how often a lease is renewed; 0 for 10 s. One that is shorter than
-	// three times this is renewed three times in its length.
+	Slots    int          // the most jobs that run at once
+	Name     string       // name of the worker, shown to people
+	Log      *slog.Logger // nil discards
+	// RenewEvery is the interval between two renewals of a lease; 0 means 10 s. A lease that
+	// is shorter than three intervals is renewed every third of its length.
 	RenewEvery time.Duration
-	// IgnoreLeaseExpiry says that the source takes no lease while it cannot store renewals, and
-	// nobody else takes any. Then work is stopped only when the source says that its lease
-	// is lost. Otherwise work is stopped before a lease ends that could not be renewed, for
-	// another worker may have the job after that.
+	// IgnoreLeaseExpiry keeps work running when its lease could not be renewed in time. Then
+	// only [job.LeaseLost] or [job.OrderLost] from the source stops it. Set it only where the
+	// source reassigns no lease while it cannot store renewals, and no other process reassigns
+	// any. By default, work stops shortly before its lease expires, because another worker may
+	// get the job after that.
 	IgnoreLeaseExpiry bool
-	// Grace is how long running work may go on when the runner is to stop; 0 for 25 s.
+	// Grace is how long running work may go on once the runner is asked to stop; 0 means 25 s.
 	Grace time.Duration
-	// Files is the absolute path of a file that came with a job; nil where jobs have none.
+	// Files returns the absolute path of a file that came with a job. It may be nil where no
+	// job has files.
 	Files func(job.ID, job.File) string
-	// OnAttempt is told of every attempt; nil for nobody.
+	// OnAttempt is called when an attempt starts; nil for no hook.
 	OnAttempt AttemptHook
 }
 
-// Runner does the jobs of one queue. Make it with [New] and call Run once.
+// Runner runs the jobs of one queue. Make it with [New] and call Run once.
 type Runner struct {
 	// set once, by New and at the start of Run
-	cfg    Config
-	values context.Context // what attempts' contexts are made from; never ends
-	base   context.Context // of every write; ends when a shutdown gives up
-	giveUp context.CancelFunc
-	sooner chan struct{} // tells keepLeases of a lease that is due before it wakes; never closed
-	quiet  chan struct{} // tells drain that nothing is active; never closed
-	next   chan *attempt // work for goroutines at rest: see pool.go; never closed
+	cfg          Config
+	rootCtx      context.Context // parent of the attempts' contexts; never ends
+	writeCtx     context.Context // context of every write; ends when a shutdown gives up
+	cancelWrites context.CancelFunc
+	wakeSooner   chan struct{} // a lease is due before the timer of renewLeases; never closed
+	drained      chan struct{} // wakes drain when nothing is active; never closed
+	next         chan *attempt // work for idle goroutines, see pool.go; never closed
 
-	rested sync.WaitGroup // the goroutines that rest
+	idlePool sync.WaitGroup // counts the idle goroutines
 
-	mu sync.Mutex // never held while an attempt's mu is taken; the reverse is fine
+	mu sync.Mutex // may be taken while an attempt's mu is held, never the other way round
 	// guarded by mu
-	phase   phase
-	held    map[job.Token]*attempt // the leases to be kept alive
-	active  int                    // attempts that are not over, and goroutines at work on one that is
-	resting int                    // goroutines that wait for the next one
-	wake    time.Time              // when keepLeases wakes; zero for never
+	phase  phase
+	leased map[job.Token]*attempt // attempts whose leases are renewed
+	active int                    // attempts that are not over, and goroutines that work for an attempt
+	idle   int                    // goroutines that wait for the next attempt
+	wakeAt time.Time              // when renewLeases wakes; zero for never
 }
 
 type phase uint8
 
 const (
-	serving  phase = iota
-	stopping       // what is delivered now is handed back
-	closed         // Run has returned
+	accepting phase = iota
+	stopping        // delivered jobs are handed back
+	closed          // Run has returned
 )
 
 // New makes a runner.
@@ -113,31 +114,31 @@ func New(c Config) *Runner {
 	}
 	c.Log = c.Log.With("queue", c.Queue)
 	return &Runner{
-		cfg:    c,
-		sooner: make(chan struct{}, 1),
-		quiet:  make(chan struct{}, 1),
-		next:   make(chan *attempt, mostResting),
-		held:   make(map[job.Token]*attempt, c.Slots),
+		cfg:        c,
+		wakeSooner: make(chan struct{}, 1),
+		drained:    make(chan struct{}, 1),
+		next:       make(chan *attempt, maxIdle),
+		leased:     make(map[job.Token]*attempt, c.Slots),
 	}
 }
 
-// Run does jobs until ctx ends. Then it takes no more, gives those that run their
-// grace, asks what is left to stop, hands it back, and returns when all that it
-// started is gone. An error says that something is not: an executor that ignores
-// its context, or a source that does not answer.
+// Run runs jobs until ctx ends. Then it accepts no more jobs, gives the running ones their
+// grace, asks the rest to stop, hands them back, and returns when every goroutine it started
+// is gone. It returns an error if some goroutine is not gone: an executor ignores its context,
+// or the source does not answer.
 func (r *Runner) Run(ctx context.Context) error {
-	r.values = context.WithoutCancel(ctx)
-	r.base, r.giveUp = context.WithCancel(r.values)
-	defer r.giveUp()
+	r.rootCtx = context.WithoutCancel(ctx)
+	r.writeCtx, r.cancelWrites = context.WithCancel(r.rootCtx)
+	defer r.cancelWrites()
 
-	keeping, stopKeeping := context.WithCancel(r.base)
-	kept := make(chan struct{})
+	leaseCtx, stopRenewing := context.WithCancel(r.writeCtx)
+	renewingDone := make(chan struct{})
 	go func() {
-		defer close(kept)
-		r.keepLeases(keeping)
+		defer close(renewingDone)
+		r.renewLeases(leaseCtx)
 	}()
 
-	stopServing := r.cfg.Source.Consume(job.Worker{
+	unsubscribe := r.cfg.Source.Consume(job.Worker{
 		Name:    r.cfg.Name,
 		Queue:   r.cfg.Queue,
 		Slots:   r.cfg.Slots,
@@ -145,89 +146,91 @@ func (r *Runner) Run(ctx context.Context) error {
 		Order:   r.order,
 	})
 	<-ctx.Done()
-	r.enterPhase(stopping)
-	stopServing()
+	// Set the phase before unsubscribing, so that a job delivered in between is handed back.
+	r.setPhase(stopping)
+	unsubscribe()
 	err := r.drain()
-	stopKeeping()
-	<-kept
-	r.rested.Wait()
-	r.enterPhase(closed)
+	// Leases are renewed until the last outcome is stored.
+	stopRenewing()
+	<-renewingDone
+	r.idlePool.Wait()
+	r.setPhase(closed)
 	return err
 }
 
 // deliver starts an attempt. The source calls it.
 func (r *Runner) deliver(c job.Claimed) {
-	a := &attempt{r: r, claimed: c, lease: leaseOf(&c, r.cfg.RenewEvery, time.Now())}
-	a.lease.held = r.cfg.IgnoreLeaseExpiry
+	a := &attempt{r: r, claimed: c, lease: newLease(&c, r.cfg.RenewEvery, time.Now())}
+	a.lease.ignoreExpiry = r.cfg.IgnoreLeaseExpiry
 	a.clocks.limits = &a.claimed.Job.Policy.Timeouts
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch r.phase {
 	case closed:
-		r.cfg.Log.Warn("a job came after the end and waits for its lease to lapse", "job", c.Job.ID)
+		r.cfg.Log.Warn("a job was delivered after the runner had stopped; its lease will expire", "job", c.Job.ID)
 		return
 	case stopping:
-		a.why = exec.ErrStopping // it is handed back without having begun
-	case serving:
+		a.stopCause = exec.ErrStopping // handed back without having started
+	case accepting:
 	}
-	r.holdLocked(a)
+	r.addLeaseLocked(a)
 	r.active++
 	r.startLocked(a)
 }
 
-// order passes an order on to the attempt it is for. The source calls it.
+// order passes an order to the attempt that has the lease. The source calls it.
 func (r *Runner) order(l job.Lease, o job.Order) {
 	r.mu.Lock()
-	a := r.held[l.Token]
+	a := r.leased[l.Token]
 	r.mu.Unlock()
 	switch {
 	case a == nil:
 	case o == job.OrderCancel:
-		a.cancelled()
+		a.onCancel()
 	case o == job.OrderLost:
-		a.lost()
+		a.onLeaseLost()
 	}
 }
 
-// enter counts one more at work on an attempt.
-func (r *Runner) enter() {
+// addActive counts one more goroutine that works for an attempt.
+func (r *Runner) addActive() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.active++
 }
 
-// leave counts one less. An attempt that came to its end there is held no longer.
-func (r *Runner) leave(ended *attempt) {
+// removeActive counts one less. If an attempt ended there, its lease is renewed no longer.
+func (r *Runner) removeActive(ended *attempt) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if ended != nil {
-		delete(r.held, ended.claimed.Token)
+		delete(r.leased, ended.claimed.Token)
 	}
 	r.active--
-	if r.active == 0 && r.phase != serving {
-		notify(r.quiet)
+	if r.active == 0 && r.phase != accepting {
+		notify(r.drained)
 	}
 }
 
-// drop forgets a lease that was lost.
-func (r *Runner) drop(a *attempt) {
+// forget stops renewing the lease of a.
+func (r *Runner) forget(a *attempt) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.held, a.claimed.Token)
+	delete(r.leased, a.claimed.Token)
 }
 
-// attempts are those whose leases are held.
-func (r *Runner) attempts() []*attempt {
+// leasedAttempts lists the attempts whose leases are renewed.
+func (r *Runner) leasedAttempts() []*attempt {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	all := make([]*attempt, 0, len(r.held))
-	for _, a := range r.held {
+	all := make([]*attempt, 0, len(r.leased))
+	for _, a := range r.leased {
 		all = append(all, a)
 	}
 	return all
 }
 
-// notify wakes whoever reads the channel, now or later; its buffer is one.
+// notify wakes the reader of c, now or when it next reads. The buffer of c is one.
 func notify(c chan struct{}) {
 	select {
 	case c <- struct{}{}:

@@ -10,128 +10,128 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-func TestStopping(t *testing.T) {
-	hold(t, []rule{
-		{"the worker is what the configuration says", servesAsConfigured},
+func TestShutdown(t *testing.T) {
+	runRules(t, []rule{
+		{"the worker has the configured name, queue and slots", servesAsConfigured},
 		{"a runner without work stops at once", stopsIdle},
-		{"running work may finish within the grace, and keeps its lease meanwhile", finishesInGrace},
-		{"after the grace what is left is asked to stop, and handed back", handsBack},
-		{"work that ignores being asked is handed back all the same, and Run says so", handsBackDeaf},
-		{"a job that comes while the runner stops is handed back without having begun", handsBackLateJob},
-		{"a job that comes after the end is left to its lease", leavesJobAfterEnd},
-		{"a store that is gone does not keep the runner from stopping", stopsWithoutStore},
+		{"running work may finish within the grace, and its lease is renewed meanwhile", finishesInGrace},
+		{"work that is left after the grace is asked to stop, and handed back", handsBack},
+		{"work that ignores the request is handed back too, and Run returns an error", handsBackWorkThatIgnoresStop},
+		{"a job delivered while the runner stops is handed back without having started", handsBackLateJob},
+		{"a job delivered after the end is left to its lease", leavesJobAfterEnd},
+		{"an unreachable store does not keep the runner from stopping", stopsWithoutStore},
 		{"a cancelled job is cancelled, not handed back", cancelsWhileStopping},
 	})
 }
 
 func servesAsConfigured(t *testing.T) {
-	h := open(t, nothing)
+	h := newHarness(t, returnNil)
 	want(t, "the name", h.worker.Name, "runner")
 	want(t, "the queue", h.worker.Queue, "test")
 	want(t, "the slots", h.worker.Slots, 8)
 }
 
 func stopsIdle(t *testing.T) {
-	h := open(t, nothing)
+	h := newHarness(t, returnNil)
 	h.deliver(1)
 	synctest.Wait()
 	start := time.Now()
 	wantErr(t, h.close(), nil)
 	want(t, "the time it took", time.Since(start), 0)
-	want(t, "serving", h.serves(), false)
+	want(t, "subscribed", h.subscribed(), false)
 }
 
 func finishesInGrace(t *testing.T) {
 	gate := make(chan struct{})
-	h := open(t, deaf(gate))
+	h := newHarness(t, ignoreStop(gate))
 	rec := h.deliver(1)
-	pass(8 * time.Second)
-	h.end()
-	pass(24 * time.Second)
-	want(t, "serving", h.serves(), false)
-	want(t, "running in the grace", rec.open(), true)
+	advance(8 * time.Second)
+	h.stop()
+	advance(24 * time.Second)
+	want(t, "subscribed", h.subscribed(), false)
+	want(t, "running in the grace", rec.running(), true)
 	want(t, "the number of renewals", len(h.renewals()), 3)
 	close(gate)
 	wantErr(t, h.close(), nil)
-	want(t, "handed back", h.ended(rec).HandedBack, false)
+	want(t, "handed back", h.outcome(rec).HandedBack, false)
 }
 
 func handsBack(t *testing.T) {
 	var why error
-	h := open(t, untilStopped(&why))
+	h := newHarness(t, untilStopped(&why))
 	rec := h.deliver(1)
 	synctest.Wait()
-	h.end()
-	pass(25*time.Second - 1)
-	want(t, "running in the grace", rec.open(), true)
+	h.stop()
+	advance(25*time.Second - 1)
+	want(t, "running in the grace", rec.running(), true)
 	wantErr(t, h.close(), nil)
 	wantErr(t, why, exec.ErrStopping)
-	o := h.ended(rec)
+	o := h.outcome(rec)
 	want(t, "handed back", o.HandedBack, true)
 	want(t, "a fault", o.Fault != nil, false)
 }
 
-func handsBackDeaf(t *testing.T) {
-	letGo := make(chan struct{})
-	h := open(t, deaf(letGo), func(c *Config) { c.Grace = time.Second })
+func handsBackWorkThatIgnoresStop(t *testing.T) {
+	release := make(chan struct{})
+	h := newHarness(t, ignoreStop(release), func(c *Config) { c.Grace = time.Second })
 	rec := h.deliver(1)
 	synctest.Wait()
 	start := time.Now()
 	want(t, "an error", h.close() != nil, true)
-	want(t, "the time it took", time.Since(start), time.Second+stopWait+2*writeWait)
-	want(t, "handed back", h.ended(rec).HandedBack, true)
-	close(letGo)
+	want(t, "the time it took", time.Since(start), time.Second+stopTimeout+2*writeTimeout)
+	want(t, "handed back", h.outcome(rec).HandedBack, true)
+	close(release)
 }
 
 func handsBackLateJob(t *testing.T) {
-	began := 0
+	started := 0
 	gate := make(chan struct{})
-	h := open(t, func(context.Context, exec.Task, exec.Sink) error {
-		began++
+	h := newHarness(t, func(context.Context, exec.Task, exec.Sink) error {
+		started++
 		<-gate
 		return nil
 	})
 	h.deliver(1)
 	synctest.Wait()
-	h.end()
+	h.stop()
 	synctest.Wait()
 	late := h.deliver(2, func(c *job.Claimed) { c.Job.Attempt = 2 })
 	synctest.Wait()
-	want(t, "handed back", h.ended(late).HandedBack, true)
-	want(t, "what it said", late.told(), "")
-	want(t, "attempts that began", began, 1)
+	want(t, "handed back", h.outcome(late).HandedBack, true)
+	want(t, "its log", late.log(), "")
+	want(t, "attempts that started", started, 1)
 	close(gate)
 }
 
 func leavesJobAfterEnd(t *testing.T) {
-	h := open(t, nothing)
+	h := newHarness(t, returnNil)
 	wantErr(t, h.close(), nil)
 	rec := h.deliver(1)
 	h.order(1, job.OrderCancel)
 	synctest.Wait()
-	want(t, "left alone", rec.open(), true)
+	want(t, "left alone", rec.running(), true)
 }
 
 func stopsWithoutStore(t *testing.T) {
-	h := open(t, nothing)
+	h := newHarness(t, returnNil)
 	h.onFinish = func(job.Outcome) error { return errOutage }
 	rec := h.deliver(1)
-	pass(time.Second)
+	advance(time.Second)
 	wantErr(t, h.close(), nil)
-	want(t, "left to its lease", rec.open(), true)
+	want(t, "left to its lease", rec.running(), true)
 }
 
 func cancelsWhileStopping(t *testing.T) {
-	letGo := make(chan struct{})
-	h := open(t, deaf(letGo), func(c *Config) { c.Grace = time.Second })
+	release := make(chan struct{})
+	h := newHarness(t, ignoreStop(release), func(c *Config) { c.Grace = time.Second })
 	rec := h.deliver(1)
 	synctest.Wait()
-	h.end()
-	pass(time.Second)
+	h.stop()
+	advance(time.Second)
 	h.order(1, job.OrderCancel)
-	pass(stopWait)
-	want(t, "cancelled", h.ended(rec).Cancelled, true)
-	want(t, "handed back", h.ended(rec).HandedBack, false)
-	close(letGo)
+	advance(stopTimeout)
+	want(t, "cancelled", h.outcome(rec).Cancelled, true)
+	want(t, "handed back", h.outcome(rec).HandedBack, false)
+	close(release)
 	wantErr(t, h.close(), nil)
 }

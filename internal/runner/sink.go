@@ -10,28 +10,29 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// mostHeld bounds what is said and not yet on disk: past it the executor waits.
-const mostHeld = 256 << 10
+// maxUnsaved limits the output that is not on disk, in bytes. An executor that exceeds it
+// waits.
+const maxUnsaved = 256 << 10
 
-// errOver answers an executor that speaks after it has returned.
-var errOver = errors.New("runner: the attempt is over")
+// errAttemptOver is returned to an executor that writes after it has returned.
+var errAttemptOver = errors.New("runner: the attempt is over")
 
 var _ exec.Sink = (*attempt)(nil)
 
-// ResetTimeouts starts the attempt's clocks again.
+// ResetTimeouts implements [exec.Sink].
 func (a *attempt) ResetTimeouts() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.why == nil && !a.seized && a.clocks.set() {
+	if a.stopCause == nil && !a.finishing && a.clocks.enabled() {
 		a.startClocksLocked()
 	}
 }
 
-// Text says a piece of the answer.
+// Text implements [exec.Sink].
 func (a *attempt) Text(piece string) error {
 	for len(piece) > 0 {
-		part := piece[:min(len(piece), mostPart)]
-		if err := a.say(grown(part), func(p *packer) bool { return p.text(part) }); err != nil {
+		part := piece[:min(len(piece), maxPart)]
+		if err := a.addOutput(maxValidLen(part), func(p *packer) bool { return p.addText(part) }); err != nil {
 			return err
 		}
 		piece = piece[len(part):]
@@ -39,136 +40,141 @@ func (a *attempt) Text(piece string) error {
 	return nil
 }
 
-// mostPart is the longest piece that is packed at once: it fits an entry even if
-// none of it is UTF-8.
-const mostPart = mostText/len("\uFFFD") - utf8.UTFMax
+// maxPart is the longest piece that is packed in one step. It fits an entry even if none of it
+// is UTF-8.
+const maxPart = maxTextEntry/len("\uFFFD") - utf8.UTFMax
 
-// Event says one JSON value.
+// Event implements [exec.Sink].
 func (a *attempt) Event(value []byte) error {
-	return a.say(len(value), func(p *packer) bool { return p.event(value) })
+	return a.addOutput(len(value), func(p *packer) bool { return p.addEvent(value) })
 }
 
-// Log says a line to whoever operates the job.
+// Log implements [exec.Sink].
 func (a *attempt) Log(line string) error {
-	return a.say(grown(line), func(p *packer) bool { return p.log(line) })
+	return a.addOutput(maxValidLen(line), func(p *packer) bool { return p.addLog(line) })
 }
 
-// Progress reports how far the attempt is. It is not a sign of life to the clocks
-// of output: a report that work has begun is not its first word.
+// Progress implements [exec.Sink]. It does not count as output for the clocks: a report that
+// work has begun is not the first output.
 func (a *attempt) Progress(p job.Progress) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.gatherLocked(func(pk *packer) bool { pk.tell(p); return true })
+	return a.packLocked(func(pk *packer) bool { pk.setProgress(p); return true })
 }
 
-// Result sets what the job comes to.
+// Result implements [exec.Sink].
 func (a *attempt) Result(r job.Result) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	switch {
-	case a.seized:
+	case a.finishing:
 	case len(r.Body) > job.MaxResult:
 		f := resultTooLarge(len(r.Body))
-		a.haltLocked(f, f, a.graceLocked())
+		a.stopLocked(f, f, a.graceLocked())
 	default:
 		a.result = &r
 	}
 }
 
-// Usage sets what the work cost.
+// Usage implements [exec.Sink].
 func (a *attempt) Usage(u []byte) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if !a.seized {
+	if !a.finishing {
 		a.usage = bytes.Clone(u)
 	}
 }
 
-// say gathers a piece of that size at most, after waiting for room if there is none.
-func (a *attempt) say(size int, add func(*packer) bool) error {
+// addOutput packs a piece of at most size bytes. It blocks while too much output is not yet on
+// disk.
+func (a *attempt) addOutput(size int, add func(*packer) bool) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	err := a.overLocked()
+	err := a.errIfOverLocked()
 	if err == nil {
-		a.heardLocked()
-		err = a.waitForRoomLocked(size)
+		a.noteOutputLocked()
+		err = a.waitForSpaceLocked(size)
 	}
 	if err == nil {
-		err = a.gatherLocked(add)
+		err = a.packLocked(add)
 	}
 	if err != nil {
-		a.turnedAway = true
+		a.outputRejected = true // so a nil from the executor does not count as success
 	}
 	return err
 }
 
-// overLocked is the error that ends an executor which goes on speaking.
-func (a *attempt) overLocked() error {
+// errIfOverLocked returns the error for an executor that writes after its attempt was stopped;
+// nil while it may write.
+func (a *attempt) errIfOverLocked() error {
 	switch {
-	case a.why != nil:
-		return a.why
-	case a.seized:
-		return errOver
+	case a.stopCause != nil:
+		return a.stopCause
+	case a.finishing:
+		return errAttemptOver
 	}
 	return nil
 }
 
-// heardLocked notes a sign of life. The first one puts the timer from the clock of
-// the first output to that of the next.
-func (a *attempt) heardLocked() {
-	if !a.clocks.set() {
+// noteOutputLocked stores the time of the output. After the first output, it sets the timer
+// for the idle limit instead of the first-output limit.
+func (a *attempt) noteOutputLocked() {
+	if !a.clocks.enabled() {
 		return
 	}
-	now, first := time.Now(), a.clocks.last.IsZero()
-	a.clocks.last = now
+	now, first := time.Now(), a.clocks.lastOutput.IsZero()
+	a.clocks.lastOutput = now
 	if first {
-		a.lookAtClocksLocked(now)
+		a.checkClocksLocked(now)
 	}
 }
 
-// waitForRoomLocked waits, without the lock, while the disk is behind by more than
-// the buffer holds. A piece that is larger than the buffer waits to be alone.
-func (a *attempt) waitForRoomLocked(size int) error {
-	size += 2 * entryCost // with what is held back of a character
-	s := a.speech
-	for s != nil && s.held() > 0 && s.held()+size > mostHeld {
-		a.clocks.held = true
+// waitForSpaceLocked blocks, without the lock, while more than maxUnsaved is not on disk. A
+// piece larger than maxUnsaved waits until it is alone.
+func (a *attempt) waitForSpaceLocked(size int) error {
+	size += 2 * entryOverhead // the piece may complete a partial character and start an entry
+	w := a.writer
+	for w != nil && w.unsaved() > 0 && w.unsaved()+size > maxUnsaved {
+		a.clocks.blocked = true
 		a.mu.Unlock()
 		select {
-		case <-s.room:
+		case <-w.space:
 		case <-a.ctx.Done():
 		}
 		a.mu.Lock()
-		a.clocks.held = false
-		if err := a.overLocked(); err != nil {
+		a.clocks.blocked = false
+		// The attempt may have been stopped while the lock was released.
+		if err := a.errIfOverLocked(); err != nil {
 			return err
 		}
-		a.heardLocked()
+		a.noteOutputLocked()
 	}
 	return nil
 }
 
-// gatherLocked adds to the speech, and has the writer look at it.
-func (a *attempt) gatherLocked(add func(*packer) bool) error {
-	if err := a.overLocked(); err != nil {
+// packLocked calls add with the packer, and wakes the writer if there is something to write
+// sooner than before.
+func (a *attempt) packLocked(add func(*packer) bool) error {
+	if err := a.errIfOverLocked(); err != nil {
 		return err
 	}
-	s := a.speechLocked()
-	before := s.urgency()
-	if !add(&s.packer) {
+	w := a.writerLocked()
+	before := w.urgency()
+	if !add(&w.packer) {
 		f := outputTooLarge()
-		a.haltLocked(f, f, a.graceLocked())
+		a.stopLocked(f, f, a.graceLocked())
 		return f
 	}
-	if s.urgency() > before {
-		notify(s.wake)
+	// Most pieces join a chunk that the writer already waits for; waking it for each is costly.
+	if w.urgency() > before {
+		notify(w.wake)
 	}
 	return nil
 }
 
-// restartLocked tells watchers that what earlier attempts said is superseded.
-func (a *attempt) restartLocked() {
+// packAttemptLocked tells watchers that the output of earlier attempts is superseded.
+func (a *attempt) packAttemptLocked() {
 	if a.claimed.Job.Attempt > 1 || a.claimed.Job.Cursor > 0 {
-		_ = a.gatherLocked((*packer).restart) // if it does not fit the attempt was halted
+		_ = a.packLocked((*packer).addAttempt) // if it does not fit, the attempt was stopped
 	}
 }

@@ -7,115 +7,114 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// When gathered output is appended: the first at once, then what came in
-// flushEvery, or sooner when it is flushAt bytes. Progress costs as much again as
-// what it goes with: it is told every reportEvery at most, together with what is
-// appended anyway, and alone when nothing was for as long.
+// When output is appended: the first piece at once; later pieces after flushEvery, or as soon
+// as flushSize bytes are gathered. Progress costs as much as an entry, so it is appended at
+// most once in progressEvery: together with other output if there is any, else alone.
 const (
-	flushEvery  = 25 * time.Millisecond
-	flushAt     = 1 << 10
-	reportEvery = 250 * time.Millisecond
+	flushEvery    = 25 * time.Millisecond
+	flushSize     = 1 << 10
+	progressEvery = 250 * time.Millisecond
 )
 
-// speech is what an attempt says: gathered by its executor, appended by its
-// writer, a goroutine that lives from the first piece until the attempt is over.
-type speech struct {
+// outputWriter gathers the output of an attempt and appends it to the log. The executor
+// gathers; a goroutine of its own appends, from the first output until the attempt is over.
+type outputWriter struct {
 	// set once
-	wake    chan struct{} // there may be a chunk to append; never closed
-	room    chan struct{} // a chunk was appended; never closed
-	over    chan struct{} // closed by hush
-	written chan struct{} // closed by the writer when it is gone
+	wake  chan struct{} // there may be a chunk to append; never closed
+	space chan struct{} // an append has ended; never closed
+	stop  chan struct{} // closed by stopWriter
+	done  chan struct{} // closed when the goroutine is gone
 
-	// guarded by the attempt's mu
-	packer  packer
-	writing int       // the size of the chunk that is being appended
-	tookAt  time.Time // when the last chunk was taken
-	toldAt  time.Time // when the last chunk with progress was
-	mute    bool      // a chunk was not stored: nothing may follow it
+	// guarded by the attempt'w mu
+	packer         packer
+	inFlight       int       // size of the chunk that is being appended
+	lastChunkAt    time.Time // when the last chunk was taken
+	lastProgressAt time.Time // when the last chunk with progress was taken
+	failed         bool      // a chunk was not stored, so none may follow
 }
 
-// speechLocked is the attempt's speech, begun when there is none.
-func (a *attempt) speechLocked() *speech {
-	if a.speech == nil {
+// writerLocked returns the attempt'w writer and starts it on the first call.
+func (a *attempt) writerLocked() *outputWriter {
+	if a.writer == nil {
 		j := &a.claimed.Job
-		a.speech = &speech{
-			wake:    make(chan struct{}, 1),
-			room:    make(chan struct{}, 1),
-			over:    make(chan struct{}),
-			written: make(chan struct{}),
-			packer:  packer{attempt: j.Attempt, seq: j.Cursor, room: roomFor(j)},
+		a.writer = &outputWriter{
+			wake:   make(chan struct{}, 1),
+			space:  make(chan struct{}, 1),
+			stop:   make(chan struct{}),
+			done:   make(chan struct{}),
+			packer: packer{attempt: j.Attempt, seq: j.Cursor, remaining: outputLimit(j)},
 		}
-		go a.write(a.speech)
+		go a.runWriter(a.writer)
 	}
-	return a.speech
+	return a.writer
 }
 
-// roomFor is how many bytes an attempt may say that begins now.
-func roomFor(j *job.Job) int {
+// outputLimit is how many bytes an attempt may write that starts now.
+func outputLimit(j *job.Job) int {
 	return int(min(job.MaxOutput, job.MaxJobOutput-j.OutputBytes))
 }
 
-// held is what was said and is not on disk.
-func (s *speech) held() int { return s.packer.size() + s.writing }
+// unsaved is the size of the output that is not on disk.
+func (w *outputWriter) unsaved() int { return w.packer.bufferedSize() + w.inFlight }
 
-// urgency is how soon what is gathered is to be appended.
+// urgency is how soon the gathered output must be appended.
 type urgency int
 
 const (
 	never    urgency = iota // there is nothing to append
-	whenIdle                // progress, which goes with something else if it can
+	whenIdle                // progress, which waits for other output to go with
 	soon                    // output
-	atOnce                  // as much as a chunk is to have
+	atOnce                  // a full chunk
 )
 
-func (s *speech) urgency() urgency {
-	switch p := &s.packer; {
-	case s.mute:
+func (w *outputWriter) urgency() urgency {
+	switch p := &w.packer; {
+	case w.failed:
 		return never
-	case p.bytes >= flushAt:
+	case p.bytes >= flushSize:
 		return atOnce
-	case len(p.entries) > 0, s.toldAt.IsZero() && p.news():
+	case len(p.entries) > 0, w.lastProgressAt.IsZero() && p.progressChanged():
 		return soon
-	case p.news():
+	case p.progressChanged():
 		return whenIdle
 	}
 	return never
 }
 
-// take is the chunk to append at that moment; without entries, how long until there
-// is one, and 0 while nothing is to be appended.
-func (s *speech) take(at time.Time) (c chunk, wait time.Duration) {
-	switch s.urgency() {
+// nextChunk returns the chunk to append at the time at. A chunk without entries means: ask
+// again after wait, or on the next wake-up if wait is 0.
+func (w *outputWriter) nextChunk(at time.Time) (c chunk, wait time.Duration) {
+	switch w.urgency() {
 	case never:
 		return chunk{}, 0
 	case whenIdle:
-		wait = s.tookAt.Add(reportEvery).Sub(at)
+		wait = w.lastChunkAt.Add(progressEvery).Sub(at)
 	case soon:
-		wait = s.tookAt.Add(flushEvery).Sub(at)
+		wait = w.lastChunkAt.Add(flushEvery).Sub(at)
 	case atOnce:
 	}
 	if wait > 0 {
 		return chunk{}, wait
 	}
-	c = s.packer.take(s.packer.news() && at.Sub(s.toldAt) >= reportEvery)
-	s.tookAt, s.writing = at, c.size
+	c = w.packer.take(w.packer.progressChanged() && at.Sub(w.lastProgressAt) >= progressEvery)
+	w.lastChunkAt, w.inFlight = at, c.size
 	if c.progress != nil {
-		s.toldAt = at
+		w.lastProgressAt = at
 	}
 	return c, 0
 }
 
-// write appends what is gathered, one chunk at a time, until the attempt is over.
-// The last chunk is left for the end.
-func (a *attempt) write(s *speech) {
-	defer close(s.written)
+// runWriter appends one chunk at a time until the attempt is over. The last chunk is not
+// appended but stored with the outcome.
+func (a *attempt) runWriter(w *outputWriter) {
+	defer close(w.done)
 	timer := time.NewTimer(flushEvery)
 	defer timer.Stop()
 	for {
 		var due <-chan time.Time
-		c, wait := a.takeChunk(s)
+		c, wait := a.nextChunk(w)
 		if len(c.entries) > 0 {
-			a.append(s, c)
+			a.appendChunk(w, c)
 			continue
 		}
 		if wait > 0 {
@@ -123,74 +122,66 @@ func (a *attempt) write(s *speech) {
 			due = timer.C
 		}
 		select {
-		case <-s.wake:
+		case <-w.wake:
 		case <-due:
-		case <-s.over:
+		case <-w.stop:
 			return
 		}
 	}
 }
 
-func (a *attempt) takeChunk(s *speech) (c chunk, wait time.Duration) {
+func (a *attempt) nextChunk(w *outputWriter) (c chunk, wait time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.seized {
+	if a.finishing {
 		return chunk{}, 0
 	}
-	return s.take(time.Now())
+	return w.nextChunk(time.Now())
 }
 
-// append stores a chunk. What follows a chunk that could not be stored has no
-// place in the log, so the attempt ends there.
-func (a *attempt) append(s *speech, c chunk) {
+// appendChunk stores a chunk. If that fails for good, the attempt ends there: what follows
+// would leave a gap in the log.
+func (a *attempt) appendChunk(w *outputWriter, c chunk) {
 	write := func(ctx context.Context) error {
 		return a.r.cfg.Source.Append(ctx, a.claimed.Lease(), c.entries, c.progress)
 	}
-	err := a.insist(write(a.r.base), write)
+	err := a.retry(write(a.r.writeCtx), write)
 	if job.CodeOf(err) == job.LeaseLost {
-		a.lost()
+		a.onLeaseLost()
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s.writing = 0
-	notify(s.room)
+	w.inFlight = 0
+	notify(w.space)
 	if err == nil {
 		return
 	}
-	s.mute = true
-	if refused(err) {
+	w.failed = true
+	if isRefusal(err) {
 		a.r.cfg.Log.Error("output was refused", "job", a.claimed.Job.ID, "err", err)
-		a.haltLocked(err, refusedOutput(err), a.graceLocked())
+		a.stopLocked(err, refusedOutput(err), a.graceLocked())
 	}
 }
 
-// hush waits until the writer is gone. The attempt is seized, so nothing more is
-// gathered.
-func (a *attempt) hush() {
+// stopWriter waits until the writer'w goroutine is gone. The attempt is finishing, so nothing
+// more is gathered.
+func (a *attempt) stopWriter() {
 	a.mu.Lock()
-	s := a.speech
+	w := a.writer
 	a.mu.Unlock()
-	if s != nil {
-		close(s.over)
-		<-s.written
+	if w != nil {
+		close(w.stop)
+		<-w.done
 	}
 }
 
-// completeLocked says of an attempt that has succeeded, and told how far it was,
-// that it is all done.
-func (a *attempt) completeLocked() {
-	if a.speech != nil {
-		a.speech.packer.complete()
-	}
-}
-
-// lastWordsLocked are what is gathered and was not appended.
-func (a *attempt) lastWordsLocked() ([]job.Entry, *job.Progress) {
-	s := a.speech
-	if s == nil || s.mute {
+// remainingOutputLocked returns the output that was gathered and not appended.
+func (a *attempt) remainingOutputLocked() ([]job.Entry, *job.Progress) {
+	w := a.writer
+	if w == nil || w.failed {
 		return nil, nil
 	}
-	s.packer.end()
-	c := s.packer.take(true)
+	w.packer.flushPartial()
+	c := w.packer.take(true)
 	return c.entries, c.progress
 }

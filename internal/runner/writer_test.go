@@ -14,86 +14,86 @@ import (
 )
 
 func TestOutput(t *testing.T) {
-	hold(t, []rule{
+	runRules(t, []rule{
 		{"the first piece is appended at once, what follows every 25 ms", appendsInTime},
-		{"a piece after a silence is appended at once", appendsAfterSilence},
+		{"a piece after a pause is appended at once", appendsAfterSilence},
 		{"a kilobyte does not wait", appendsKilobyte},
-		{"pieces that come while an append is out are gathered into the next", gathersMeanwhile},
-		{"the last chunk is stored with the end", lastChunkRides},
-		{"a second attempt begins by saying so, at once", restarts},
-		{"so does a first attempt of a job that has output", restartsAfterRetry},
-		{"numbers continue from the job's cursor", continuesNumbers},
+		{"pieces written during an append are gathered into the next", gathersDuringAppend},
+		{"the last chunk is stored with the outcome", storesLastChunkWithEnd},
+		{"a second attempt starts with an attempt entry, at once", marksSecondAttempt},
+		{"so does a first attempt of a job that has output already", marksAttemptAfterOutput},
+		{"sequence numbers continue from the job's cursor", continuesNumbers},
 		{"kinds keep their order, and text around them is not joined", keepsOrder},
-		{"of progress the last before an append is kept, as an entry and as the job's", coalescesProgress},
-		{"progress alone is appended every 250 ms at most, the first at once and the last with the end", tellsProgressSlowly},
-		{"an attempt that told its progress and succeeds ends at 100 percent", succeedsWhole},
-		{"progress goes with the output that is appended anyway, four times a second", progressRides},
-		{"an event's buffer may be used again", copiesEvents},
-		{"a character that is cut is stored whole, or as U+FFFD when it never is", keepsCharacters},
-		{"past its buffer the executor waits until an append is done", waitsForRoom},
-		{"an executor that waits is freed by a cancel", cancelFreesWaiter},
-		{"output past the job's bound is a final fault", boundsOutput},
+		{"only the last progress before an append is stored, as an entry and as the job's progress", coalescesProgress},
+		{"progress alone is appended at most every 250 ms, the first at once and the last with the outcome", limitsProgressRate},
+		{"an attempt that reports progress and succeeds ends at 100 percent", completesProgress},
+		{"progress is appended with other output, four times a second", appendsProgressWithOutput},
+		{"the executor may reuse an event's buffer", copiesEvents},
+		{"a split character is stored whole, or as U+FFFD if its rest never comes", keepsCharacters},
+		{"an executor waits while the buffer is full", waitsForSpace},
+		{"a cancel unblocks an executor that waits", cancelUnblocksExecutor},
+		{"output past the job's limit is a final fault", boundsOutput},
 		{"output that the store refuses as too large is the same fault", refusedAsTooLarge},
 		{"output that the store refuses for another reason is a final fault", refusedOtherwise},
-		{"an append that failed is made again, the same, until it is done", appendsAgain},
-		{"a finish that failed is made again, the same, until it is done", finishesAgain},
-		{"a finish that is refused becomes a failure that says so", refusedFinish},
-		{"nothing is tried again once the lease is lost", givesUpWhenLost},
+		{"an append that failed is repeated unchanged until it succeeds", appendsAgain},
+		{"a finish that failed is repeated unchanged until it succeeds", finishesAgain},
+		{"a refused outcome becomes a failure with its own code", refusedFinish},
+		{"no write is repeated once the lease is lost", givesUpWhenLost},
 	})
 }
 
 func appendsInTime(t *testing.T) {
-	h := open(t, func(ctx context.Context, task exec.Task, out exec.Sink) error {
+	h := newHarness(t, func(ctx context.Context, task exec.Task, out exec.Sink) error {
 		for range 60 {
 			_ = out.Text("x")
-			elapse(time.Millisecond)
+			sleep(time.Millisecond)
 		}
-		return busy(ctx, task, out)
+		return blockUntilStopped(ctx, task, out)
 	})
 	rec := h.deliver(1)
 	synctest.Wait()
-	want(t, "the first append", show(rec.now().appends[0]), "text x")
-	pass(25*time.Millisecond - 1)
-	want(t, "appends before the next is due", len(rec.now().appends), 1)
-	pass(1)
-	want(t, "appends when the next is due", len(rec.now().appends), 2)
-	pass(25 * time.Millisecond)
-	want(t, "appends when the third is due", len(rec.now().appends), 3)
-	pass(time.Second)
-	want(t, "all appends", len(rec.now().appends), 4)
-	want(t, "the number of pieces", len(strings.ReplaceAll(rec.told(), "; text ", ""))-len("text "), 60)
+	want(t, "the first append", formatEntries(rec.snapshot().appends[0]), "text x")
+	advance(25*time.Millisecond - 1)
+	want(t, "appends before the next is due", len(rec.snapshot().appends), 1)
+	advance(1)
+	want(t, "appends when the next is due", len(rec.snapshot().appends), 2)
+	advance(25 * time.Millisecond)
+	want(t, "appends when the third is due", len(rec.snapshot().appends), 3)
+	advance(time.Second)
+	want(t, "all appends", len(rec.snapshot().appends), 4)
+	want(t, "the number of pieces", len(strings.ReplaceAll(rec.log(), "; text ", ""))-len("text "), 60)
 }
 
 func appendsAfterSilence(t *testing.T) {
 	pieces := make(chan string)
-	h := open(t, speakAll(pieces))
+	h := newHarness(t, writePieces(pieces))
 	rec := h.deliver(1)
 	pieces <- "a"
-	pass(time.Minute)
+	advance(time.Minute)
 	pieces <- "b"
 	synctest.Wait()
-	want(t, "what was stored at once", rec.told(), "text a; text b")
+	want(t, "what was stored at once", rec.log(), "text a; text b")
 	close(pieces)
 }
 
 func appendsKilobyte(t *testing.T) {
 	pieces := make(chan string)
-	h := open(t, speakAll(pieces))
+	h := newHarness(t, writePieces(pieces))
 	rec := h.deliver(1)
 	pieces <- "first"
 	synctest.Wait()
-	pieces <- strings.Repeat("x", flushAt-1)
+	pieces <- strings.Repeat("x", flushSize-1)
 	synctest.Wait()
-	want(t, "appends with less than a kilobyte", len(rec.now().appends), 1)
+	want(t, "appends with less than a kilobyte", len(rec.snapshot().appends), 1)
 	pieces <- "x"
 	synctest.Wait()
-	want(t, "appends with a kilobyte", len(rec.now().appends), 2)
+	want(t, "appends with a kilobyte", len(rec.snapshot().appends), 2)
 	close(pieces)
 }
 
-// speakAll is an executor that says what the test hands to it, and ends when there
-// is no more.
-func speakAll(pieces <-chan string) script {
+// writePieces returns an executor that writes the pieces it receives and ends when the channel
+// is closed.
+func writePieces(pieces <-chan string) executorFunc {
 	return func(_ context.Context, _ exec.Task, out exec.Sink) error {
 		for piece := range pieces {
 			if err := out.Text(piece); err != nil {
@@ -104,74 +104,74 @@ func speakAll(pieces <-chan string) script {
 	}
 }
 
-func gathersMeanwhile(t *testing.T) {
+func gathersDuringAppend(t *testing.T) {
 	pieces, disk := make(chan string), make(chan struct{})
-	h := open(t, speakAll(pieces))
+	h := newHarness(t, writePieces(pieces))
 	h.onAppend = func([]job.Entry) error { <-disk; return nil }
 	rec := h.deliver(1)
 	for _, piece := range strings.Split("the quick brown fox", "") {
 		pieces <- piece
-		pass(time.Second)
+		advance(time.Second)
 	}
-	want(t, "appends while the first is out", len(rec.now().appends), 0)
+	want(t, "appends while the first is out", len(rec.snapshot().appends), 0)
 	disk <- struct{}{}
 	disk <- struct{}{}
 	synctest.Wait()
-	want(t, "the number of appends", len(rec.now().appends), 2)
-	want(t, "what was said", rec.told(), "text t; text he quick brown fox")
+	want(t, "the number of appends", len(rec.snapshot().appends), 2)
+	want(t, "the log", rec.log(), "text t; text he quick brown fox")
 	close(pieces)
 }
 
-func lastChunkRides(t *testing.T) {
-	h := open(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
+func storesLastChunkWithEnd(t *testing.T) {
+	h := newHarness(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
 		_ = out.Text("first")
-		elapse(time.Millisecond)
+		sleep(time.Millisecond)
 		_ = out.Text("last")
 		_ = out.Progress(job.Progress{Percent: 100, Status: "Complete"})
 		return nil
 	})
 	rec := h.deliver(1)
-	pass(time.Second)
-	want(t, "the number of appends", len(rec.now().appends), 1)
-	o := h.ended(rec)
-	want(t, "the last entries", show(o.Entries), `text last; progress {"percent":100,"status":"Complete"}`)
+	advance(time.Second)
+	want(t, "the number of appends", len(rec.snapshot().appends), 1)
+	o := h.outcome(rec)
+	want(t, "the last entries", formatEntries(o.Entries), `text last; progress {"percent":100,"status":"Complete"}`)
 	want(t, "the last progress", *o.Progress, job.Progress{Percent: 100, Status: "Complete"})
 }
 
-func restarts(t *testing.T) {
-	h := open(t, busy)
+func marksSecondAttempt(t *testing.T) {
+	h := newHarness(t, blockUntilStopped)
 	rec := h.deliver(1, func(c *job.Claimed) { c.Job.Attempt = 2 })
 	synctest.Wait()
-	want(t, "what was stored at once", rec.told(), `attempt {"attempt":2}`)
+	want(t, "what was stored at once", rec.log(), `attempt {"attempt":2}`)
 }
 
-func restartsAfterRetry(t *testing.T) {
+func marksAttemptAfterOutput(t *testing.T) {
 	pieces := make(chan string)
-	h := open(t, speakAll(pieces))
+	h := newHarness(t, writePieces(pieces))
 	rec := h.deliver(1, func(c *job.Claimed) { c.Job.Cursor = 9 })
 	pieces <- "again"
-	pass(time.Second)
-	want(t, "what was said", rec.told(), `attempt {"attempt":1}; text again`)
+	advance(time.Second)
+	want(t, "the log", rec.log(), `attempt {"attempt":1}; text again`)
 	close(pieces)
 }
 
 func continuesNumbers(t *testing.T) {
 	pieces := make(chan string)
-	h := open(t, speakAll(pieces))
+	h := newHarness(t, writePieces(pieces))
 	rec := h.deliver(1, func(c *job.Claimed) { c.Job.Attempt, c.Job.Cursor = 3, 40 })
 	for range 3 {
 		pieces <- "x"
-		pass(time.Second)
+		advance(time.Second)
 	}
 	close(pieces)
 	synctest.Wait()
-	want(t, "the first number", rec.now().said[0].Seq, 41)
-	want(t, "the last number", rec.now().said[3].Seq, 44)
-	want(t, "the attempt", rec.now().said[3].Attempt, 3)
+	want(t, "the first number", rec.snapshot().entries[0].Seq, 41)
+	want(t, "the last number", rec.snapshot().entries[3].Seq, 44)
+	want(t, "the attempt", rec.snapshot().entries[3].Attempt, 3)
 }
 
 func keepsOrder(t *testing.T) {
-	h := open(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
+	h := newHarness(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
 		_ = out.Text("a")
 		_ = out.Event([]byte(`{"b":1}`))
 		_ = out.Text("c")
@@ -184,63 +184,63 @@ func keepsOrder(t *testing.T) {
 	})
 	rec := h.deliver(1)
 	synctest.Wait()
-	told := strings.Replace(rec.told(), "text c; text d", "text cd", 1) // as the first append fell
-	want(t, "what was said", told, `text a; json {"b":1}; text cd; log ; log e�; json 2`)
+	log := strings.Replace(rec.log(), "text c; text d", "text cd", 1) // the first append may fall between them
+	want(t, "the log", log, `text a; json {"b":1}; text cd; log ; log e�; json 2`)
 }
 
 func coalescesProgress(t *testing.T) {
 	disk := make(chan struct{})
-	h := open(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
+	h := newHarness(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
 		_ = out.Progress(job.Progress{Percent: 10, Status: "Analyzing query"})
-		elapse(time.Millisecond)
+		sleep(time.Millisecond)
 		_ = out.Progress(job.Progress{Percent: 30})
 		_ = out.Progress(job.Progress{Percent: 55})
 		_ = out.Progress(job.Progress{Percent: 20, Status: "Generating response"})
-		elapse(time.Second)
-		_ = out.Progress(job.Progress{Percent: 40, Status: "Generating response"}) // nothing new
-		elapse(time.Second)
+		sleep(time.Second)
+		_ = out.Progress(job.Progress{Percent: 40, Status: "Generating response"}) // no change
+		sleep(time.Second)
 		return nil
 	})
 	h.onAppend = func([]job.Entry) error { <-disk; return nil }
 	rec := h.deliver(1)
-	pass(10 * time.Millisecond)
+	advance(10 * time.Millisecond)
 	close(disk)
-	pass(time.Minute)
-	want(t, "the number of reports, the end's included", len(rec.now().reports), 3)
-	want(t, "the first report", rec.now().reports[0], job.Progress{Percent: 10, Status: "Analyzing query"})
-	want(t, "the second report", rec.now().reports[1], job.Progress{Percent: 55, Status: "Generating response"})
-	want(t, "the number of entries", len(rec.now().said), 3)
+	advance(time.Minute)
+	want(t, "the number of reports, the end's included", len(rec.snapshot().reports), 3)
+	want(t, "the first report", rec.snapshot().reports[0], job.Progress{Percent: 10, Status: "Analyzing query"})
+	want(t, "the second report", rec.snapshot().reports[1], job.Progress{Percent: 55, Status: "Generating response"})
+	want(t, "the number of entries", len(rec.snapshot().entries), 3)
 }
 
-func tellsProgressSlowly(t *testing.T) {
-	h := open(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
+func limitsProgressRate(t *testing.T) {
+	h := newHarness(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
 		for i := range 1000 { // in 10 s
 			_ = out.Progress(job.Progress{Percent: float64(i) / 10, Status: "Counting"})
-			elapse(10 * time.Millisecond)
+			sleep(10 * time.Millisecond)
 		}
 		return nil
 	})
 	rec := h.deliver(1)
 	synctest.Wait()
-	want(t, "the first report", rec.now().reports[0], job.Progress{Status: "Counting"})
-	pass(250*time.Millisecond - 1)
-	want(t, "reports before the next is due", len(rec.now().reports), 1)
-	pass(1)
-	want(t, "reports when the next is due", len(rec.now().reports), 2)
-	pass(time.Minute)
-	reports := rec.now().reports
+	want(t, "the first report", rec.snapshot().reports[0], job.Progress{Status: "Counting"})
+	advance(250*time.Millisecond - 1)
+	want(t, "reports before the next is due", len(rec.snapshot().reports), 1)
+	advance(1)
+	want(t, "reports when the next is due", len(rec.snapshot().reports), 2)
+	advance(time.Minute)
+	reports := rec.snapshot().reports
 	if n := len(reports); n < 38 || n > 42 {
 		t.Errorf("%d reports in 10 s", n)
 	}
 	want(t, "the last progress", reports[len(reports)-1].Percent, 100.0)
 }
 
-func succeedsWhole(t *testing.T) {
+func completesProgress(t *testing.T) {
 	fault := &job.Fault{Code: "c", Class: job.Final}
 	for _, tt := range []struct {
-		says job.Progress
-		ends error
-		want string
+		progress job.Progress
+		err      error
+		want     string
 	}{
 		{job.Progress{Percent: 55, Status: "Page 3"}, nil, `progress {"percent":55,"status":"Page 3"}; progress {"percent":100}`},
 		{job.Progress{Status: "Beginning"}, nil, `progress {"percent":0,"status":"Beginning"}; progress {"percent":100}`},
@@ -248,32 +248,32 @@ func succeedsWhole(t *testing.T) {
 		{job.Progress{}, nil, ``},
 		{job.Progress{Percent: 55}, fault, `progress {"percent":55}`},
 	} {
-		h := open(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
-			_ = out.Progress(tt.says)
-			elapse(time.Second)
-			return tt.ends
+		h := newHarness(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
+			_ = out.Progress(tt.progress)
+			sleep(time.Second)
+			return tt.err
 		})
 		rec := h.deliver(1)
-		pass(time.Minute)
-		want(t, fmt.Sprintf("what %+v and %v come to", tt.says, tt.ends), rec.told(), tt.want)
+		advance(time.Minute)
+		want(t, fmt.Sprintf("the log of %+v and %v", tt.progress, tt.err), rec.log(), tt.want)
 	}
 }
 
-func progressRides(t *testing.T) {
-	h := open(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
+func appendsProgressWithOutput(t *testing.T) {
+	h := newHarness(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
 		for i := range 200 { // in 10 s
 			_ = out.Progress(job.Progress{Percent: float64(i) / 2, Status: "Speaking"})
 			_ = out.Text("word ")
-			elapse(50 * time.Millisecond)
+			sleep(50 * time.Millisecond)
 		}
 		return nil
 	})
 	rec := h.deliver(1)
-	pass(time.Minute)
-	if n := len(rec.now().reports); n < 35 || n > 42 {
+	advance(time.Minute)
+	if n := len(rec.snapshot().reports); n < 35 || n > 42 {
 		t.Errorf("%d reports in 10 s", n)
 	}
-	for i, entries := range rec.now().appends {
+	for i, entries := range rec.snapshot().appends {
 		if i > 0 && len(entries) == 1 && entries[0].Kind == job.Report {
 			t.Fatal("a report was appended alone, while text went out twenty times a second")
 		}
@@ -281,7 +281,7 @@ func progressRides(t *testing.T) {
 }
 
 func copiesEvents(t *testing.T) {
-	h := open(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
+	h := newHarness(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
 		buf := []byte("1")
 		_ = out.Event(buf)
 		buf[0] = '2'
@@ -289,34 +289,34 @@ func copiesEvents(t *testing.T) {
 	})
 	rec := h.deliver(1)
 	synctest.Wait()
-	want(t, "what was said", rec.told(), "json 1; json 2")
+	want(t, "the log", rec.log(), "json 1; json 2")
 }
 
 func keepsCharacters(t *testing.T) {
 	pieces := make(chan string)
-	h := open(t, speakAll(pieces))
+	h := newHarness(t, writePieces(pieces))
 	rec := h.deliver(1)
 	for _, piece := range []string{"5 \xe2", "\x82", "\xac", "\xf0\x9f", "\x98\x80", " \xf0\x9f"} {
 		pieces <- piece
-		pass(time.Second)
+		advance(time.Second)
 	}
 	close(pieces)
 	synctest.Wait()
-	want(t, "what was said", rec.told(), "text 5 ; text €; text 😀; text  ; text ��")
+	want(t, "the log", rec.log(), "text 5 ; text €; text 😀; text  ; text ��")
 }
 
-func waitsForRoom(t *testing.T) {
-	for size, say := range map[int]func(exec.Sink, string) error{
+func waitsForSpace(t *testing.T) {
+	for size, write := range map[int]func(exec.Sink, string) error{
 		1000: exec.Sink.Text,
 		3001: exec.Sink.Log,
 		1:    exec.Sink.Log,
 	} {
 		disk := make(chan struct{})
-		var held func() int
-		h := open(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
-			held = out.(*attempt).heldNow
+		var unsaved func() int
+		h := newHarness(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
+			unsaved = out.(*attempt).unsavedBytes
 			for range 3000 {
-				if err := say(out, strings.Repeat("x", size)); err != nil {
+				if err := write(out, strings.Repeat("x", size)); err != nil {
 					return err
 				}
 			}
@@ -324,35 +324,35 @@ func waitsForRoom(t *testing.T) {
 		})
 		h.onAppend = func([]job.Entry) error { <-disk; return nil }
 		rec := h.deliver(1)
-		pass(time.Second)
-		if n := held(); n > mostHeld || n < mostHeld*9/10 {
-			t.Fatalf("%d bytes are held in pieces of %d while nothing is stored", n, size)
+		advance(time.Second)
+		if n := unsaved(); n > maxUnsaved || n < maxUnsaved*9/10 {
+			t.Fatalf("%d bytes are not on disk, in pieces of %d, while nothing is stored", n, size)
 		}
 		close(disk)
-		pass(time.Second)
+		advance(time.Second)
 		total := 0
-		for _, e := range rec.now().said {
+		for _, e := range rec.snapshot().entries {
 			total += len(e.Data)
 		}
 		want(t, "what was stored in the end", total, 3000*size)
-		want(t, "a fault", h.ended(rec).Fault != nil, false)
+		want(t, "a fault", h.outcome(rec).Fault != nil, false)
 		_ = h.close()
 	}
 }
 
-// heldNow is what the attempt has said that is not on disk.
-func (a *attempt) heldNow() int {
+// unsavedBytes returns the size of the output that is not on disk.
+func (a *attempt) unsavedBytes() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.speech.held()
+	return a.writer.unsaved()
 }
 
-func cancelFreesWaiter(t *testing.T) {
+func cancelUnblocksExecutor(t *testing.T) {
 	disk := make(chan struct{})
 	var got error
-	h := open(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
+	h := newHarness(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
 		for got == nil {
-			got = out.Event(make([]byte, mostHeld))
+			got = out.Event(make([]byte, maxUnsaved))
 		}
 		return got
 	})
@@ -362,22 +362,22 @@ func cancelFreesWaiter(t *testing.T) {
 	h.order(1, job.OrderCancel)
 	synctest.Wait()
 	wantErr(t, got, exec.ErrCancelled)
-	want(t, "waiting for the append that is out", rec.open(), true)
+	want(t, "waiting for the append that is out", rec.running(), true)
 	close(disk)
 	synctest.Wait()
-	want(t, "cancelled", h.ended(rec).Cancelled, true)
+	want(t, "cancelled", h.outcome(rec).Cancelled, true)
 }
 
 func boundsOutput(t *testing.T) {
-	for name, speak := range map[string]func(exec.Sink, string) error{
+	for name, write := range map[string]func(exec.Sink, string) error{
 		"text":  func(out exec.Sink, s string) error { return out.Text(s) },
 		"event": func(out exec.Sink, s string) error { return out.Event([]byte(s)) },
 		"log":   func(out exec.Sink, s string) error { return out.Log(s) },
 	} {
 		var fits, past, after error
-		h := open(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
+		h := newHarness(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
 			fits = out.Text("1234567890")
-			past = speak(out, "x")
+			past = write(out, "x")
 			after = out.Log("")
 			return nil
 		})
@@ -387,49 +387,49 @@ func boundsOutput(t *testing.T) {
 		want(t, "the code past it", job.FaultOf(past).Code, "output_too_large")
 		want(t, "an error after it", after != nil, true)
 		h.wantFault(rec, job.Final, "output_too_large")
-		want(t, "what was said", rec.told(), "text 1234567890")
+		want(t, "the log", rec.log(), "text 1234567890")
 		_ = h.close()
 	}
 }
 
 func refusedAsTooLarge(t *testing.T) {
-	h := open(t, func(ctx context.Context, task exec.Task, out exec.Sink) error {
+	h := newHarness(t, func(ctx context.Context, task exec.Task, out exec.Sink) error {
 		_ = out.Text("too much")
-		return busy(ctx, task, out)
+		return blockUntilStopped(ctx, task, out)
 	})
 	h.onAppend = func([]job.Entry) error { return job.Errorf(job.TooLarge, "that is too much") }
 	rec := h.deliver(1)
 	synctest.Wait()
 	h.wantFault(rec, job.Final, "output_too_large")
-	want(t, "entries with the end", len(h.ended(rec).Entries), 0)
+	want(t, "entries with the end", len(h.outcome(rec).Entries), 0)
 }
 
 func refusedOtherwise(t *testing.T) {
-	h := open(t, func(ctx context.Context, task exec.Task, out exec.Sink) error {
+	h := newHarness(t, func(ctx context.Context, task exec.Task, out exec.Sink) error {
 		_ = out.Text("poison")
-		elapse(time.Millisecond)
+		sleep(time.Millisecond)
 		_ = out.Text("and more")
-		return busy(ctx, task, out)
+		return blockUntilStopped(ctx, task, out)
 	})
 	var tries atomic.Int64
 	h.onAppend = func([]job.Entry) error {
 		tries.Add(1)
-		elapse(time.Second)
+		sleep(time.Second)
 		return job.Errorf(job.Invalid, "that cannot be stored")
 	}
 	rec := h.deliver(1)
-	pass(time.Minute)
+	advance(time.Minute)
 	h.wantFault(rec, job.Final, "output_refused")
 	want(t, "the number of tries", tries.Load(), 1)
-	want(t, "entries with the end", len(h.ended(rec).Entries), 0)
+	want(t, "entries with the end", len(h.outcome(rec).Entries), 0)
 }
 
 func appendsAgain(t *testing.T) {
 	pieces := make(chan string)
-	h := open(t, speakAll(pieces))
+	h := newHarness(t, writePieces(pieces))
 	var tried []string
 	h.onAppend = func(e []job.Entry) error {
-		if tried = append(tried, show(e)); len(tried) < 5 {
+		if tried = append(tried, formatEntries(e)); len(tried) < 5 {
 			return errOutage
 		}
 		return nil
@@ -439,14 +439,14 @@ func appendsAgain(t *testing.T) {
 	synctest.Wait()
 	pieces <- "b"
 	close(pieces)
-	pass(10 * time.Second)
+	advance(10 * time.Second)
 	want(t, "the tries", strings.Join(tried, ", "), "text a, text a, text a, text a, text a")
-	want(t, "what was said", rec.told(), "text a; text b")
-	want(t, "a fault", h.ended(rec).Fault != nil, false)
+	want(t, "the log", rec.log(), "text a; text b")
+	want(t, "a fault", h.outcome(rec).Fault != nil, false)
 }
 
 func finishesAgain(t *testing.T) {
-	h := open(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
+	h := newHarness(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
 		out.Result(job.Result{Body: []byte("worth keeping")})
 		return nil
 	})
@@ -459,15 +459,15 @@ func finishesAgain(t *testing.T) {
 		return errOutage
 	}
 	rec := h.deliver(1)
-	pass(5 * time.Minute)
-	want(t, "the end stored", rec.open(), true)
+	advance(5 * time.Minute)
+	want(t, "the end stored", rec.running(), true)
 	up.Store(true)
-	pass(slowestRetry)
-	want(t, "the result", string(h.ended(rec).Result.Body), "worth keeping")
+	advance(maxRetryDelay)
+	want(t, "the result", string(h.outcome(rec).Result.Body), "worth keeping")
 }
 
 func refusedFinish(t *testing.T) {
-	h := open(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
+	h := newHarness(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
 		out.Result(job.Result{Body: []byte("poison")})
 		return nil
 	})
@@ -483,12 +483,12 @@ func refusedFinish(t *testing.T) {
 }
 
 func givesUpWhenLost(t *testing.T) {
-	h := open(t, nothing)
+	h := newHarness(t, returnNil)
 	h.onFinish = func(job.Outcome) error { return errOutage }
 	rec := h.deliver(1)
-	pass(10 * time.Second)
-	tries := rec.now().tries
+	advance(10 * time.Second)
+	tries := rec.snapshot().finishes
 	h.order(1, job.OrderLost)
-	pass(time.Minute)
-	want(t, "tries after the lease was lost", rec.now().tries-tries, 0)
+	advance(time.Minute)
+	want(t, "tries after the lease was lost", rec.snapshot().finishes-tries, 0)
 }
