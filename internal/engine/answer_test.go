@@ -3,7 +3,6 @@ package engine_test
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -17,6 +16,7 @@ import (
 // The answer of an op that is on disk is a success, whatever the reads after its commit
 // meet: a job that was deleted since, or a disk that does not answer.
 func TestAReadAfterACommitRefusesNothing(t *testing.T) {
+	t.Parallel()
 	keyed := engine.Request{Owner: local, Queue: "sim", IdempotencyKey: "known"}
 	fresh := engine.Request{Owner: local, Queue: "sim"}
 	submit := func(h *house, r engine.Request) (engine.Snapshot, error) {
@@ -65,8 +65,9 @@ func TestAReadAfterACommitRefusesNothing(t *testing.T) {
 			"disk":          errors.New("the disk does not answer"),
 		} {
 			t.Run(name+", "+why, func(t *testing.T) {
+				t.Parallel()
 				var failing atomic.Bool
-				s := faulty.New(openStore(t, filepath.Join(t.TempDir(), "jobs.db")), faulty.Plan{Read: func(string) error {
+				s := faulty.New(newStore(t), faulty.Plan{Read: func(string) error {
 					if failing.Load() {
 						return failure
 					}
@@ -91,8 +92,9 @@ func TestAReadAfterACommitRefusesNothing(t *testing.T) {
 // A held submit whose caller leaves, or whose server stops, is answered with the job
 // that is stored.
 func TestAHeldSubmitThatIsLetGoAnswersItsJob(t *testing.T) {
+	t.Parallel()
 	ctx, leave := context.WithCancel(t.Context())
-	h := startConfig(t, engine.Config{Store: openStore(t, filepath.Join(t.TempDir(), "jobs.db")), Queues: queues(), Observer: &leaving{leave: leave}})
+	h := startConfig(t, engine.Config{Store: newStore(t), Queues: queues(), Observer: &leaving{leave: leave}})
 	h.serve(1)
 	snap, _, err := h.SubmitAndWait(ctx, engine.Request{Owner: local, Queue: "sim"}, time.Hour)
 	if err != nil || snap.State != job.Running {
@@ -115,8 +117,9 @@ func (l *leaving) OpSettled(lane engine.Lane, _ time.Duration) {
 // A submit for which there is no room, and whose key's job is deleted meanwhile, is
 // refused for want of room: its key has no job any more.
 func TestARefusedSubmitWhoseKeyHasNoJobAnyMore(t *testing.T) {
+	t.Parallel()
 	gone := make(chan struct{}, 1)
-	s := faulty.New(openStore(t, filepath.Join(t.TempDir(), "jobs.db")), faulty.Plan{Read: func(method string) error {
+	s := faulty.New(newStore(t), faulty.Plan{Read: func(method string) error {
 		if method == "Job" && len(gone) > 0 {
 			return job.Errorf(job.NotFound, "there is no such job")
 		}

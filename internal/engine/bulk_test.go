@@ -15,6 +15,7 @@ import (
 
 // A bulk retry that finds no room says so, instead of passing over all jobs.
 func TestABulkRetryOnAFullDiskIsRefused(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRough(t, sqlite.Options{Unsynced: true})
 		owner := job.Owner{User: "u"}
@@ -38,6 +39,7 @@ func TestABulkRetryOnAFullDiskIsRefused(t *testing.T) {
 // What a bulk call has asked for counts, although its time is over before that is on
 // disk; nothing more is asked for then.
 func TestABulkCallCountsWhatItHasAskedFor(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRough(t, sqlite.Options{Unsynced: true})
 		owner := job.Owner{User: "u"}

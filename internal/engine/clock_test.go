@@ -11,8 +11,12 @@ import (
 // When the store's clock jumps, every lease seems to have lapsed, or to last for
 // ever. Nobody loses a job for that: renewals come first, and put it right.
 func TestAClockThatJumpsTakesNoLease(t *testing.T) {
+	t.Parallel()
 	for name, by := range map[string]time.Duration{"forwards": 24 * time.Hour, "back": -24 * time.Hour} {
-		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { jumps(t, by) }) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) { jumps(t, by) })
+		})
 	}
 }
 

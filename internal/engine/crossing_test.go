@@ -17,8 +17,10 @@ import (
 // Whatever two processes do with a queue, through each other too, every follower knows
 // what has become of its job, and a job that may run while a slot is free runs soon.
 func TestProcessesFollowEachOther(t *testing.T) {
+	t.Parallel()
 	for _, seed := range seeds(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
 			beside(t, func(t *testing.T, s *shared) {
 				r := newRush(t, s, seed)
 				for range 60 {

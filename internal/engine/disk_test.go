@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -32,10 +31,7 @@ func newRough(t *testing.T, o sqlite.Options) *rough {
 	r.free.Store(1 << 40)
 	c := &clock{now: time.Unix(1_800_000_000, 0)}
 	o.Clock = c.Now
-	inner, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "jobs.db"), o)
-	if err != nil {
-		t.Fatal(err)
-	}
+	inner := NewTestStore(t, o)
 	r.faulty = faulty.New(inner, faulty.Plan{Commit: func(_ int, b *store.Batch) faulty.Fault {
 		if f := r.fault.Load(); f != nil {
 			return (*f)(b)
@@ -85,6 +81,7 @@ func said(seq int64) []job.Entry {
 // it; what was asked before is answered, what runs goes on, and all is well again
 // when there is room.
 func TestLittleRoomRefusesNewWork(t *testing.T) {
+	t.Parallel()
 	r := newRough(t, sqlite.Options{Unsynced: true})
 	first, _, err := r.try(Request{IdempotencyKey: "k"})
 	if err != nil {
@@ -126,99 +123,103 @@ func TestLittleRoomRefusesNewWork(t *testing.T) {
 
 // While the disk is full renewals and ends go before output, which waits; no lease
 // is taken; nothing is lost, and nobody has to ask again.
-func TestAFullDiskKeepsWorkAlive(t *testing.T) { synctest.Test(t, aFullDiskKeepsWorkAlive) }
-
-func aFullDiskKeepsWorkAlive(t *testing.T) {
-	r := newRough(t, sqlite.Options{Unsynced: true})
-	r.submit(Request{})
-	c := <-r.jobs
-	r.breaks(faulty.Full, func(b *store.Batch) bool { return len(b.Appends)+len(b.Dues)+len(b.Writes)+len(b.Submits) > 0 })
-	appended := make(chan error, 1)
-	go func() { appended <- r.Append(t.Context(), c.Lease(), said(1), nil) }()
-	synctest.Wait() // it has met the full disk
-	for range 2 {
-		if err := r.Renew(t.Context(), []job.Lease{c.Lease()})[0]; err != nil {
-			t.Fatalf("a renewal on a full disk: %v", err)
+func TestAFullDiskKeepsWorkAlive(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRough(t, sqlite.Options{Unsynced: true})
+		r.submit(Request{})
+		c := <-r.jobs
+		r.breaks(faulty.Full, func(b *store.Batch) bool { return len(b.Appends)+len(b.Dues)+len(b.Writes)+len(b.Submits) > 0 })
+		appended := make(chan error, 1)
+		go func() { appended <- r.Append(t.Context(), c.Lease(), said(1), nil) }()
+		synctest.Wait() // it has met the full disk
+		for range 2 {
+			if err := r.Renew(t.Context(), []job.Lease{c.Lease()})[0]; err != nil {
+				t.Fatalf("a renewal on a full disk: %v", err)
+			}
 		}
-	}
-	if r.sweeper.mayTakeLeases() {
-		t.Error("leases may be taken on a full disk")
-	}
-	if err := r.Write(t.Context(), store.Row{Kind: "k", Parent: "p", ID: "i", Body: []byte("b")}); job.CodeOf(err) != job.NoSpace {
-		t.Errorf("a row on a full disk: %v", err)
-	}
-	if _, _, err := r.try(Request{}); job.CodeOf(err) != job.NoSpace {
-		t.Errorf("a submit on a full disk: %v", err)
-	}
-	select {
-	case err := <-appended:
-		t.Fatalf("output that has no room is answered %v", err)
-	default:
-	}
-	r.heals()
-	if err := <-appended; err != nil {
-		t.Errorf("output that had to wait: %v", err)
-	}
-	if _, err := r.Finish(t.Context(), c.Lease(), job.Outcome{}); err != nil {
-		t.Error(err)
-	}
-	r.lookAnew()
-	r.submit(Request{})
-	<-r.jobs
+		if r.sweeper.mayTakeLeases() {
+			t.Error("leases may be taken on a full disk")
+		}
+		if err := r.Write(t.Context(), store.Row{Kind: "k", Parent: "p", ID: "i", Body: []byte("b")}); job.CodeOf(err) != job.NoSpace {
+			t.Errorf("a row on a full disk: %v", err)
+		}
+		if _, _, err := r.try(Request{}); job.CodeOf(err) != job.NoSpace {
+			t.Errorf("a submit on a full disk: %v", err)
+		}
+		select {
+		case err := <-appended:
+			t.Fatalf("output that has no room is answered %v", err)
+		default:
+		}
+		r.heals()
+		if err := <-appended; err != nil {
+			t.Errorf("output that had to wait: %v", err)
+		}
+		if _, err := r.Finish(t.Context(), c.Lease(), job.Outcome{}); err != nil {
+			t.Error(err)
+		}
+		r.lookAnew()
+		r.submit(Request{})
+		<-r.jobs
+	})
 }
 
 // When not even ends have room, renewals are tried alone.
-func TestAFullDiskTakesRenewalsAlone(t *testing.T) { synctest.Test(t, aFullDiskTakesRenewalsAlone) }
-
-func aFullDiskTakesRenewalsAlone(t *testing.T) {
-	r := newRough(t, sqlite.Options{Unsynced: true})
-	r.submit(Request{})
-	c := <-r.jobs
-	r.breaks(faulty.Full, func(b *store.Batch) bool { return b.Len() > len(b.Renews) })
-	ended := make(chan error, 1)
-	go func() {
-		_, err := r.Finish(t.Context(), c.Lease(), job.Outcome{})
-		ended <- err
-	}()
-	synctest.Wait() // it has met the full disk
-	for range 2 {
-		if err := r.Renew(t.Context(), []job.Lease{c.Lease()})[0]; err != nil && job.CodeOf(err) != job.LeaseLost {
-			t.Fatalf("a renewal on a full disk: %v", err)
+func TestAFullDiskTakesRenewalsAlone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRough(t, sqlite.Options{Unsynced: true})
+		r.submit(Request{})
+		c := <-r.jobs
+		r.breaks(faulty.Full, func(b *store.Batch) bool { return b.Len() > len(b.Renews) })
+		ended := make(chan error, 1)
+		go func() {
+			_, err := r.Finish(t.Context(), c.Lease(), job.Outcome{})
+			ended <- err
+		}()
+		synctest.Wait() // it has met the full disk
+		for range 2 {
+			if err := r.Renew(t.Context(), []job.Lease{c.Lease()})[0]; err != nil && job.CodeOf(err) != job.LeaseLost {
+				t.Fatalf("a renewal on a full disk: %v", err)
+			}
 		}
-	}
-	select {
-	case err := <-ended:
-		t.Fatalf("an end that has no room is answered %v", err)
-	default:
-	}
-	r.heals()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+		select {
+		case err := <-ended:
+			t.Fatalf("an end that has no room is answered %v", err)
+		default:
+		}
+		r.heals()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // A server that stops on a full disk does not wait for room.
-func TestAFullDiskHoldsUpNoStop(t *testing.T) { synctest.Test(t, aFullDiskHoldsUpNoStop) }
-
-func aFullDiskHoldsUpNoStop(t *testing.T) {
-	r := newRough(t, sqlite.Options{Unsynced: true})
-	r.submit(Request{})
-	c := <-r.jobs
-	r.breaks(faulty.Full, everything)
-	ended := make(chan error, 1)
-	go func() {
-		_, err := r.Finish(context.Background(), c.Lease(), job.Outcome{})
-		ended <- err
-	}()
-	synctest.Wait() // it has met the full disk
-	r.stop()
-	if err := <-ended; job.CodeOf(err) != job.NoSpace {
-		t.Errorf("the end is answered %v", err)
-	}
+func TestAFullDiskHoldsUpNoStop(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRough(t, sqlite.Options{Unsynced: true})
+		r.submit(Request{})
+		c := <-r.jobs
+		r.breaks(faulty.Full, everything)
+		ended := make(chan error, 1)
+		go func() {
+			_, err := r.Finish(context.Background(), c.Lease(), job.Outcome{})
+			ended <- err
+		}()
+		synctest.Wait() // it has met the full disk
+		r.stop()
+		if err := <-ended; job.CodeOf(err) != job.NoSpace {
+			t.Errorf("the end is answered %v", err)
+		}
+	})
 }
 
 // SQLite's own full disk: work that runs still ends, and what is deleted makes room.
 func TestADatabaseThatCannotGrow(t *testing.T) {
+	t.Parallel()
 	r := newRough(t, sqlite.Options{Unsynced: true, MaxPages: 300})
 	var ids []job.ID
 	for {
@@ -249,41 +250,41 @@ func TestADatabaseThatCannotGrow(t *testing.T) {
 // A directory that has become read-only: new work is refused soon, what runs is
 // kept, and goes on when it can be written again.
 func TestAnUnwritableDiskKeepsRunningWork(t *testing.T) {
-	synctest.Test(t, anUnwritableDiskKeepsRunningWork)
-}
-
-func anUnwritableDiskKeepsRunningWork(t *testing.T) {
-	r := newRough(t, sqlite.Options{Unsynced: true})
-	r.submit(Request{})
-	c := <-r.jobs
-	r.breaks(faulty.BeforeCommit, everything)
-	_, _, err := r.try(Request{})
-	var refused *job.Error
-	if !errors.As(err, &refused) || refused.Code != job.Unavailable || refused.RetryAfter == 0 {
-		t.Fatalf("the submit that finds it out is answered %v", err)
-	}
-	if _, _, err := r.try(Request{}); job.CodeOf(err) != job.Unavailable {
-		t.Fatalf("the next submit is answered %v", err)
-	}
-	if r.sweeper.mayTakeLeases() {
-		t.Error("leases may be taken")
-	}
-	ended := make(chan error, 1)
-	go func() {
-		_, err := r.Finish(t.Context(), c.Lease(), job.Outcome{})
-		ended <- err
-	}()
-	synctest.Wait() // it waits with the others
-	r.heals()
-	if err := <-ended; err != nil {
-		t.Errorf("the running job: %v", err)
-	}
-	r.submit(Request{})
-	<-r.jobs
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRough(t, sqlite.Options{Unsynced: true})
+		r.submit(Request{})
+		c := <-r.jobs
+		r.breaks(faulty.BeforeCommit, everything)
+		_, _, err := r.try(Request{})
+		var refused *job.Error
+		if !errors.As(err, &refused) || refused.Code != job.Unavailable || refused.RetryAfter == 0 {
+			t.Fatalf("the submit that finds it out is answered %v", err)
+		}
+		if _, _, err := r.try(Request{}); job.CodeOf(err) != job.Unavailable {
+			t.Fatalf("the next submit is answered %v", err)
+		}
+		if r.sweeper.mayTakeLeases() {
+			t.Error("leases may be taken")
+		}
+		ended := make(chan error, 1)
+		go func() {
+			_, err := r.Finish(t.Context(), c.Lease(), job.Outcome{})
+			ended <- err
+		}()
+		synctest.Wait() // it waits with the others
+		r.heals()
+		if err := <-ended; err != nil {
+			t.Errorf("the running job: %v", err)
+		}
+		r.submit(Request{})
+		<-r.jobs
+	})
 }
 
 // Damaged data ends the engine, with its reason.
 func TestDamagedDataEndsTheEngine(t *testing.T) {
+	t.Parallel()
 	s := &damaged{Store: faulty.New(openPlain(t), faulty.Plan{})}
 	e, err := New(t.Context(), Config{Store: s, Queues: []Queue{{Name: "q"}}})
 	if err != nil {
@@ -316,10 +317,7 @@ func (d *damaged) Apply(ctx context.Context, b *store.Batch) (func() error, erro
 
 func openPlain(t *testing.T) store.Store {
 	t.Helper()
-	s, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "jobs.db"), sqlite.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := NewTestStore(t, sqlite.Options{})
 	t.Cleanup(func() { _ = s.Close() })
 	return s
 }
@@ -327,12 +325,10 @@ func openPlain(t *testing.T) store.Store {
 // A disk that takes longer for a sync than a lease lasts: whoever could not renew
 // meanwhile keeps the job, work gets on, and what waits to be written is bounded.
 func TestASlowDiskTakesNoLease(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const slow = 45 * time.Second
-		inner, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "jobs.db"), sqlite.Options{Unsynced: true})
-		if err != nil {
-			t.Fatal(err)
-		}
+		inner := NewTestStore(t, sqlite.Options{Unsynced: true})
 		var stalls atomic.Bool
 		s := faulty.New(inner, faulty.Plan{Commit: func(int, *store.Batch) faulty.Fault {
 			return faulty.Fault{After: func() {
@@ -395,230 +391,236 @@ func tenRenewals(e *Engine, c job.Claimed, ended *atomic.Int32) {
 
 // While syncs are slow a batch has the renewals first, and intake is bounded. No time
 // passes, so that what waits is not refused for how long it waits.
-func TestASlowDiskBoundsIntake(t *testing.T) { synctest.Test(t, aSlowDiskBoundsIntake) }
-
-func aSlowDiskBoundsIntake(t *testing.T) {
-	r := newRough(t, sqlite.Options{Unsynced: true})
-	r.submit(Request{})
-	c := <-r.jobs
-	stuck, gate := make(chan struct{}), make(chan struct{})
-	r.faulty.Next(faulty.Fault{On: faulty.Op[store.Submit], Before: func() { close(stuck); <-gate }})
-	answers := make(chan error, 200)
-	r.queues["q"].MaxDepth = 0
-	ask := func(size int) {
-		_, _, err := r.try(Request{Input: make([]byte, size)})
-		answers <- err
-	}
-	go ask(1)
-	<-stuck
-	const asked, fit = 100, 63 // MiB, and a little more for each
-	for range asked {
-		go ask(1 << 20)
-	}
-	for range asked - fit {
-		if err := <-answers; job.CodeOf(err) != job.Overloaded {
-			t.Fatalf("past the bound a submit is answered %v", err)
+func TestASlowDiskBoundsIntake(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRough(t, sqlite.Options{Unsynced: true})
+		r.submit(Request{})
+		c := <-r.jobs
+		stuck, gate := make(chan struct{}), make(chan struct{})
+		r.faulty.Next(faulty.Fault{On: faulty.Op[store.Submit], Before: func() { close(stuck); <-gate }})
+		answers := make(chan error, 200)
+		r.queues["q"].MaxDepth = 0
+		ask := func(size int) {
+			_, _, err := r.try(Request{Input: make([]byte, size)})
+			answers <- err
 		}
-	}
-	var first atomic.Int64
-	look := func(b *store.Batch) faulty.Fault {
-		if len(b.Renews) > 0 && len(b.Submits) < 64 {
-			first.Store(1)
+		go ask(1)
+		<-stuck
+		const asked, fit = 100, 63 // MiB, and a little more for each
+		for range asked {
+			go ask(1 << 20)
 		}
-		return faulty.Fault{}
-	}
-	r.fault.Store(&look)
-	renewed := make(chan error, 1)
-	p := &pendingOp{lane: laneUrgent, bytes: opBytes, op: &store.Renew{Lease: c.Lease(), For: time.Minute}}
-	if err := r.lanes.put(p); err != nil {
-		t.Fatal(err)
-	}
-	go func() { renewed <- p.wait(t.Context()) }()
-	close(gate)
-	if err := <-renewed; err != nil || first.Load() == 0 {
-		t.Errorf("the renewal came after all that was asked before it: %v", err)
-	}
-	for range fit + 1 {
-		if err := <-answers; err != nil {
-			t.Errorf("what was taken was then refused: %v", err)
+		for range asked - fit {
+			if err := <-answers; job.CodeOf(err) != job.Overloaded {
+				t.Fatalf("past the bound a submit is answered %v", err)
+			}
 		}
-	}
+		var first atomic.Int64
+		look := func(b *store.Batch) faulty.Fault {
+			if len(b.Renews) > 0 && len(b.Submits) < 64 {
+				first.Store(1)
+			}
+			return faulty.Fault{}
+		}
+		r.fault.Store(&look)
+		renewed := make(chan error, 1)
+		p := &pendingOp{lane: laneUrgent, bytes: opBytes, op: &store.Renew{Lease: c.Lease(), For: time.Minute}}
+		if err := r.lanes.put(p); err != nil {
+			t.Fatal(err)
+		}
+		go func() { renewed <- p.wait(t.Context()) }()
+		close(gate)
+		if err := <-renewed; err != nil || first.Load() == 0 {
+			t.Errorf("the renewal came after all that was asked before it: %v", err)
+		}
+		for range fit + 1 {
+			if err := <-answers; err != nil {
+				t.Errorf("what was taken was then refused: %v", err)
+			}
+		}
+	})
 }
 
 // What was let in is counted until it is on the disk and the disk was looked at again:
 // it is written twice.
-func TestWorkOnItsWayTakesRoom(t *testing.T) { synctest.Test(t, workOnItsWayTakesRoom) }
-
-func workOnItsWayTakesRoom(t *testing.T) {
-	r := newRough(t, sqlite.Options{Unsynced: true})
-	r.free.Store(64<<20 + 10<<20)
-	var held atomic.Bool
-	held.Store(true)
-	gate := make(chan struct{})
-	hold := func(b *store.Batch) faulty.Fault {
-		if len(b.Submits) > 0 && held.Load() {
-			return faulty.Fault{Before: func() { <-gate }}
+func TestWorkOnItsWayTakesRoom(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRough(t, sqlite.Options{Unsynced: true})
+		r.free.Store(64<<20 + 10<<20)
+		var held atomic.Bool
+		held.Store(true)
+		gate := make(chan struct{})
+		hold := func(b *store.Batch) faulty.Fault {
+			if len(b.Submits) > 0 && held.Load() {
+				return faulty.Fault{Before: func() { <-gate }}
+			}
+			return faulty.Fault{}
 		}
-		return faulty.Fault{}
-	}
-	r.fault.Store(&hold)
-	const each, fit = 900_000, 5 // of 1.8 MB each, into 10 MiB
-	answers := make(chan error, 32)
-	for range cap(answers) / 2 {
-		go func() {
-			_, _, err := r.try(Request{Input: make([]byte, each)})
-			answers <- err
-		}()
-	}
-	synctest.Wait() // some are on their way, the others are refused
-	if refused := len(answers); refused != 16-fit {
-		t.Errorf("%d of 16 were refused before any was written, want %d", refused, 16-fit)
-	}
-	if out, err := r.SubmitMany(t.Context(), []Request{{Owner: job.Owner{User: "u"}, Queue: "q", Input: make([]byte, each)}}, false); err != nil || job.CodeOf(out[0].Err) != job.NoSpace {
-		t.Errorf("a batch is answered %v %v", out, err)
-	}
-	held.Store(false)
-	close(gate)
-	synctest.Wait()
-	// No time has passed since the disk was looked at: what was written counts still.
-	if _, _, err := r.try(Request{Input: make([]byte, each)}); job.CodeOf(err) != job.NoSpace {
-		t.Errorf("before the next look a submit is answered %v", err)
-	}
-	time.Sleep(remeasureInterval)
-	if _, _, err := r.try(Request{Input: make([]byte, each)}); err != nil {
-		t.Errorf("after the next look: %v", err)
-	}
+		r.fault.Store(&hold)
+		const each, fit = 900_000, 5 // of 1.8 MB each, into 10 MiB
+		answers := make(chan error, 32)
+		for range cap(answers) / 2 {
+			go func() {
+				_, _, err := r.try(Request{Input: make([]byte, each)})
+				answers <- err
+			}()
+		}
+		synctest.Wait() // some are on their way, the others are refused
+		if refused := len(answers); refused != 16-fit {
+			t.Errorf("%d of 16 were refused before any was written, want %d", refused, 16-fit)
+		}
+		if out, err := r.SubmitMany(t.Context(), []Request{{Owner: job.Owner{User: "u"}, Queue: "q", Input: make([]byte, each)}}, false); err != nil || job.CodeOf(out[0].Err) != job.NoSpace {
+			t.Errorf("a batch is answered %v %v", out, err)
+		}
+		held.Store(false)
+		close(gate)
+		synctest.Wait()
+		// No time has passed since the disk was looked at: what was written counts still.
+		if _, _, err := r.try(Request{Input: make([]byte, each)}); job.CodeOf(err) != job.NoSpace {
+			t.Errorf("before the next look a submit is answered %v", err)
+		}
+		time.Sleep(remeasureInterval)
+		if _, _, err := r.try(Request{Input: make([]byte, each)}); err != nil {
+			t.Errorf("after the next look: %v", err)
+		}
+	})
 }
 
 // What output adds is counted, too, and is not written into the last of the room; an end
 // with the last words before it is.
-func TestOutputLeavesRoomForEnds(t *testing.T) { synctest.Test(t, outputLeavesRoomForEnds) }
-
-func outputLeavesRoomForEnds(t *testing.T) {
-	r := newRough(t, sqlite.Options{Unsynced: true})
-	more := make(chan job.Claimed, 1)
-	r.Consume(job.Worker{Name: "second", Queue: "q", Slots: 1, Deliver: func(c job.Claimed) { more <- c }})
-	r.submit(Request{})
-	r.submit(Request{})
-	talks, ends := <-r.jobs, <-more
-	r.submit(Request{}) // which finds a slot once the disk has room
-	r.free.Store(-1)
-	r.lookAnew()
-	time.Sleep(measureInterval)
-	long := said(1)
-	long[0].Data = make([]byte, maxFullDiskOutput)
-	appended := make(chan error, 1)
-	go func() { appended <- r.Append(t.Context(), talks.Lease(), long, nil) }()
-	if err := r.Append(t.Context(), ends.Lease(), said(1), nil); err != nil {
-		t.Errorf("last words on a full disk: %v", err)
-	}
-	if state, err := r.Finish(t.Context(), ends.Lease(), job.Outcome{}); err != nil || state != job.Succeeded {
-		t.Errorf("an end on a full disk: %v, %v", state, err)
-	}
-	if len(appended) > 0 {
-		t.Errorf("much output on a full disk is answered %v", <-appended)
-	}
-	r.free.Store(1 << 40)
-	if err := <-appended; err != nil {
-		t.Errorf("output that had to wait: %v", err)
-	}
-	<-more
-	synctest.Wait()
-	if n := r.queues["q"].claiming; n != 0 {
-		t.Errorf("%d claims that found no room count still", n)
-	}
+func TestOutputLeavesRoomForEnds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRough(t, sqlite.Options{Unsynced: true})
+		more := make(chan job.Claimed, 1)
+		r.Consume(job.Worker{Name: "second", Queue: "q", Slots: 1, Deliver: func(c job.Claimed) { more <- c }})
+		r.submit(Request{})
+		r.submit(Request{})
+		talks, ends := <-r.jobs, <-more
+		r.submit(Request{}) // which finds a slot once the disk has room
+		r.free.Store(-1)
+		r.lookAnew()
+		time.Sleep(measureInterval)
+		long := said(1)
+		long[0].Data = make([]byte, maxFullDiskOutput)
+		appended := make(chan error, 1)
+		go func() { appended <- r.Append(t.Context(), talks.Lease(), long, nil) }()
+		if err := r.Append(t.Context(), ends.Lease(), said(1), nil); err != nil {
+			t.Errorf("last words on a full disk: %v", err)
+		}
+		if state, err := r.Finish(t.Context(), ends.Lease(), job.Outcome{}); err != nil || state != job.Succeeded {
+			t.Errorf("an end on a full disk: %v, %v", state, err)
+		}
+		if len(appended) > 0 {
+			t.Errorf("much output on a full disk is answered %v", <-appended)
+		}
+		r.free.Store(1 << 40)
+		if err := <-appended; err != nil {
+			t.Errorf("output that had to wait: %v", err)
+		}
+		<-more
+		synctest.Wait()
+		if n := r.queues["q"].claiming; n != 0 {
+			t.Errorf("%d claims that found no room count still", n)
+		}
+	})
 }
 
 // A result that finds no room holds up no delete.
-func TestALargeResultHoldsUpNoDelete(t *testing.T) { synctest.Test(t, aLargeResultHoldsUpNoDelete) }
-
-func aLargeResultHoldsUpNoDelete(t *testing.T) {
-	r := newRough(t, sqlite.Options{Unsynced: true})
-	r.submit(Request{})
-	c := <-r.jobs
-	waits, _, err := r.try(Request{Delay: time.Hour})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.breaks(faulty.Full, func(b *store.Batch) bool { return len(b.Finishes) > 0 })
-	ended := make(chan error, 1)
-	go func() {
-		_, err := r.Finish(t.Context(), c.Lease(), job.Outcome{Result: &job.Result{Body: make([]byte, 1<<20)}})
-		ended <- err
-	}()
-	synctest.Wait()
-	if err := r.Delete(t.Context(), job.Owner{User: "u"}, waits.ID); err != nil {
-		t.Errorf("a delete beside a result that has no room: %v", err)
-	}
-	r.heals()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
+func TestALargeResultHoldsUpNoDelete(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRough(t, sqlite.Options{Unsynced: true})
+		r.submit(Request{})
+		c := <-r.jobs
+		waits, _, err := r.try(Request{Delay: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.breaks(faulty.Full, func(b *store.Batch) bool { return len(b.Finishes) > 0 })
+		ended := make(chan error, 1)
+		go func() {
+			_, err := r.Finish(t.Context(), c.Lease(), job.Outcome{Result: &job.Result{Body: make([]byte, 1<<20)}})
+			ended <- err
+		}()
+		synctest.Wait()
+		if err := r.Delete(t.Context(), job.Owner{User: "u"}, waits.ID); err != nil {
+			t.Errorf("a delete beside a result that has no room: %v", err)
+		}
+		r.heals()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // Where not even a cancel or a delete has room, they are refused and do not hang; what
 // becomes due waits, and sweeps go on.
-func TestNothingHangsOnAFullDisk(t *testing.T) { synctest.Test(t, nothingHangsOnAFullDisk) }
-
-func nothingHangsOnAFullDisk(t *testing.T) {
-	r := newRough(t, sqlite.Options{Unsynced: true})
-	waits, _, err := r.try(Request{Delay: time.Hour})
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.breaks(faulty.Full, everything)
-	owner := job.Owner{User: "u"}
-	for what, ask := range map[string]func() error{
-		"a cancel": func() error { _, err := r.Cancel(t.Context(), owner, waits.ID); return err },
-		"a delete": func() error { return r.Delete(t.Context(), owner, waits.ID) },
-		"a pause":  func() error { _, err := r.SetPaused(t.Context(), "q", true); return err },
-		"a sweep":  func() error { r.sweeper.scheduleAt(r.clock.Now()); return r.sweeper.sweep(t.Context()) },
-	} {
-		began := time.Now()
-		err := ask()
-		if want := job.NoSpace; what != "a sweep" && job.CodeOf(err) != want {
-			t.Errorf("%s is answered %v", what, err)
+func TestNothingHangsOnAFullDisk(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRough(t, sqlite.Options{Unsynced: true})
+		waits, _, err := r.try(Request{Delay: time.Hour})
+		if err != nil {
+			t.Fatal(err)
 		}
-		if took := time.Since(began); took > 2*fullDiskWait {
-			t.Errorf("%s took %s", what, took)
+		r.breaks(faulty.Full, everything)
+		owner := job.Owner{User: "u"}
+		for what, ask := range map[string]func() error{
+			"a cancel": func() error { _, err := r.Cancel(t.Context(), owner, waits.ID); return err },
+			"a delete": func() error { return r.Delete(t.Context(), owner, waits.ID) },
+			"a pause":  func() error { _, err := r.SetPaused(t.Context(), "q", true); return err },
+			"a sweep":  func() error { r.sweeper.scheduleAt(r.clock.Now()); return r.sweeper.sweep(t.Context()) },
+		} {
+			began := time.Now()
+			err := ask()
+			if want := job.NoSpace; what != "a sweep" && job.CodeOf(err) != want {
+				t.Errorf("%s is answered %v", what, err)
+			}
+			if took := time.Since(began); took > 2*fullDiskWait {
+				t.Errorf("%s took %s", what, took)
+			}
 		}
-	}
-	if r.HasDiskSpace() {
-		t.Error("nobody could know that no work is taken")
-	}
-	r.heals()
-	time.Sleep(measureInterval)
-	if err := r.Delete(t.Context(), owner, waits.ID); err != nil || !r.HasDiskSpace() {
-		t.Errorf("with room again: %v", err)
-	}
+		if r.HasDiskSpace() {
+			t.Error("nobody could know that no work is taken")
+		}
+		r.heals()
+		time.Sleep(measureInterval)
+		if err := r.Delete(t.Context(), owner, waits.ID); err != nil || !r.HasDiskSpace() {
+			t.Errorf("with room again: %v", err)
+		}
+	})
 }
 
 // On a full disk nobody's presence can be stored, and sweeps go on: jobs still end.
-func TestAPresenceHoldsUpNoSweep(t *testing.T) { synctest.Test(t, aPresenceHoldsUpNoSweep) }
-
-func aPresenceHoldsUpNoSweep(t *testing.T) {
-	r := newRough(t, sqlite.Options{Unsynced: true})
-	p := job.Policy{Timeouts: job.Timeouts{Lease: 30 * time.Second, CancelGrace: 10 * time.Second, Abandon: job.MinAbandon}}
-	id := r.submit(Request{Policy: &p})
-	<-r.jobs
-	r.breaks(faulty.Full, func(b *store.Batch) bool { return len(b.Presences) > 0 })
-	r.get(id) // someone was seen
-	if _, err := r.Cancel(t.Context(), job.Owner{User: "u"}, id); err != nil {
-		t.Fatal(err)
-	}
-	r.clock.pass(11 * time.Second)
-	for range 2 {
-		began := time.Now()
-		_ = r.sweeper.sweep(t.Context())
-		if took := time.Since(began); took > time.Second {
-			t.Fatalf("a sweep took %s", took)
+func TestAPresenceHoldsUpNoSweep(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRough(t, sqlite.Options{Unsynced: true})
+		p := job.Policy{Timeouts: job.Timeouts{Lease: 30 * time.Second, CancelGrace: 10 * time.Second, Abandon: job.MinAbandon}}
+		id := r.submit(Request{Policy: &p})
+		<-r.jobs
+		r.breaks(faulty.Full, func(b *store.Batch) bool { return len(b.Presences) > 0 })
+		r.get(id) // someone was seen
+		if _, err := r.Cancel(t.Context(), job.Owner{User: "u"}, id); err != nil {
+			t.Fatal(err)
 		}
+		r.clock.pass(11 * time.Second)
+		for range 2 {
+			began := time.Now()
+			_ = r.sweeper.sweep(t.Context())
+			if took := time.Since(began); took > time.Second {
+				t.Fatalf("a sweep took %s", took)
+			}
+			time.Sleep(abandonEvery)
+		}
+		if s := r.get(id); s.State != job.Cancelled {
+			t.Errorf("a job whose cancel was not followed is %s", s.State)
+		}
+		r.heals()
 		time.Sleep(abandonEvery)
-	}
-	if s := r.get(id); s.State != job.Cancelled {
-		t.Errorf("a job whose cancel was not followed is %s", s.State)
-	}
-	r.heals()
-	time.Sleep(abandonEvery)
-	r.sweep()
+		r.sweep()
+	})
 }

@@ -16,6 +16,7 @@ import (
 // A finish that is stored, and whose answer is late, is seen by those who look where the
 // job stands. The worker is not told that its lease is lost: its finish succeeds.
 func TestOnesOwnFinishIsNoLoss(t *testing.T) {
+	t.Parallel()
 	for name, fault := range map[string]func(late bool) faulty.Fault{
 		"a late answer": func(bool) faulty.Fault {
 			return faulty.Fault{After: func() { time.Sleep(5 * time.Second) }}
@@ -29,6 +30,7 @@ func TestOnesOwnFinishIsNoLoss(t *testing.T) {
 	} {
 		for _, deleted := range []bool{false, true} { // then the finish removes the job
 			t.Run(name, func(t *testing.T) {
+				t.Parallel()
 				beside(t, func(t *testing.T, s *shared) {
 					var late atomic.Bool
 					f := faulty.New(s, faulty.Plan{Commit: func(_ int, b *store.Batch) (none faulty.Fault) {

@@ -20,7 +20,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m, goleak.IgnoreCurrent()) }
 
 var local = job.Owner{User: "local"}
 
@@ -49,13 +49,23 @@ func queues() []engine.Queue {
 	return []engine.Queue{q, wide}
 }
 
+// openStore opens a store whose commits are synced.
 func openStore(t testing.TB, path string) store.Store {
 	t.Helper()
-	s, err := sqlite.Open(context.Background(), path, sqlite.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
+	return engine.OpenTestStore(t, path, sqlite.Options{})
+}
+
+// openUnsynced opens a store whose commits are not synced. For simulations, which make the
+// commits slow by themselves, and for tests in which it does not matter.
+func openUnsynced(t testing.TB, path string) store.Store {
+	t.Helper()
+	return engine.OpenTestStore(t, path, sqlite.Options{Unsynced: true})
+}
+
+// newStore opens a new store whose commits are not synced.
+func newStore(t testing.TB) store.Store {
+	t.Helper()
+	return openUnsynced(t, filepath.Join(t.TempDir(), "jobs.db"))
 }
 
 func start(t testing.TB, s store.Store) *house { return startWith(t, s, queues()) }
@@ -120,6 +130,7 @@ func (h *house) finish(c job.Claimed, o job.Outcome) job.State {
 // An end that nobody waits for is told of once: when it is on disk, or why it never
 // will be.
 func TestAnEndIsToldOf(t *testing.T) {
+	t.Parallel()
 	h := open(t)
 	h.serve(2)
 	first, second := h.submit(engine.Request{}), h.submit(engine.Request{})
@@ -158,6 +169,7 @@ func text(seq int64, said string) []job.Entry {
 
 // Jobs of a queue that was taken out of the configuration, or renamed, are told of.
 func TestJobsThatWaitInNoQueueAreToldOf(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "jobs.db")
 	h := start(t, openStore(t, path))
 	h.submit(engine.Request{Input: []byte(`1`)})
@@ -176,6 +188,7 @@ func TestJobsThatWaitInNoQueueAreToldOf(t *testing.T) {
 
 // A submit that meets a free worker runs at once, and its result can be read.
 func TestSubmitRunsAndEnds(t *testing.T) {
+	t.Parallel()
 	h := open(t)
 	h.serve(1)
 	snap := h.submit(engine.Request{Input: []byte(`{"a":1}`)})
@@ -197,6 +210,7 @@ func TestSubmitRunsAndEnds(t *testing.T) {
 
 // A full slot makes jobs wait; the finish that frees it gives it to the next.
 func TestFinishHandsTheSlotOn(t *testing.T) {
+	t.Parallel()
 	h := open(t)
 	h.serve(1)
 	first, second := h.submit(engine.Request{}), h.submit(engine.Request{})
@@ -215,6 +229,7 @@ func TestFinishHandsTheSlotOn(t *testing.T) {
 
 // A held submit is answered when its job has ended, with the result.
 func TestSubmitAndWait(t *testing.T) {
+	t.Parallel()
 	h := open(t)
 	h.serve(1)
 	go func() {
@@ -229,6 +244,7 @@ func TestSubmitAndWait(t *testing.T) {
 
 // Past its depth a queue refuses, but never a request that it knows.
 func TestFullQueueRefuses(t *testing.T) {
+	t.Parallel()
 	h := open(t)
 	known := h.submit(engine.Request{IdempotencyKey: "k", Hash: [32]byte{1}})
 	h.submit(engine.Request{})
@@ -246,6 +262,7 @@ func TestFullQueueRefuses(t *testing.T) {
 
 // A failed attempt is tried again after its backoff, until none is left.
 func TestRetriesThenFails(t *testing.T) {
+	t.Parallel()
 	h := open(t)
 	h.serve(1)
 	snap := h.submit(engine.Request{})
@@ -269,6 +286,7 @@ func TestRetriesThenFails(t *testing.T) {
 // A cancel of a running job reaches its worker; the job ends as cancelled whatever
 // the worker says.
 func TestCancelReachesTheWorker(t *testing.T) {
+	t.Parallel()
 	h := open(t)
 	h.serve(1)
 	snap := h.submit(engine.Request{})
@@ -287,6 +305,7 @@ func TestCancelReachesTheWorker(t *testing.T) {
 
 // A watcher is given every entry once, in order, and then the end.
 func TestWatchTellsAllOnce(t *testing.T) {
+	t.Parallel()
 	h := open(t)
 	h.serve(1)
 	snap := h.submit(engine.Request{})
@@ -337,6 +356,7 @@ func follow(w *engine.Watch) string {
 // A new start takes back at once what its predecessor was running, and counts the
 // attempt.
 func TestRestartTakesBack(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "jobs.db")
 	h := start(t, openStore(t, path))
 	h.serve(1)
@@ -357,7 +377,8 @@ func TestRestartTakesBack(t *testing.T) {
 // Past the bound of watchers one more is refused, and has room again when another
 // has left; jobs are taken all the same.
 func TestWatchersAreBounded(t *testing.T) {
-	s := openStore(t, filepath.Join(t.TempDir(), "jobs.db"))
+	t.Parallel()
+	s := newStore(t)
 	e, err := engine.New(context.Background(), engine.Config{Store: s, Queues: queues(), MaxWatchers: 1})
 	if err != nil {
 		t.Fatal(err)
@@ -391,6 +412,7 @@ func TestWatchersAreBounded(t *testing.T) {
 // What a job has said and its cursor are of one moment: whoever goes on from there
 // misses nothing and reads nothing twice.
 func TestTextAndCursorAreOfOneMoment(t *testing.T) {
+	t.Parallel()
 	h := open(t)
 	h.serve(1)
 	id := h.submit(engine.Request{}).ID

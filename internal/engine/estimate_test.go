@@ -3,7 +3,6 @@ package engine_test
 import (
 	"context"
 	"math/rand/v2"
-	"path/filepath"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -39,10 +38,7 @@ type asked struct {
 }
 
 func openShop(t *testing.T) *shop {
-	s, err := sqlite.Open(context.Background(), filepath.Join(t.TempDir(), "jobs.db"), sqlite.Options{Unsynced: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := engine.NewTestStore(t, sqlite.Options{Unsynced: true})
 	q := queues()[0]
 	q.MaxDepth = 100_000
 	return &shop{
@@ -127,6 +123,7 @@ func (s *shop) judge(name string) (good, all int) {
 // of them, as soon as a few jobs have ended since the load has changed: with keys that
 // take turns and priorities that overtake.
 func TestEstimatesAreWithinAFactorOfTwoWhileTheLoadChanges(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := openShop(t)
 		s.open(4)
@@ -178,6 +175,7 @@ func TestEstimatesAreWithinAFactorOfTwoWhileTheLoadChanges(t *testing.T) {
 
 // What is known of a job that runs, waits for its time, or waits where nobody takes it.
 func TestWhatIsEstimatedOfAJobInEachState(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := openShop(t)
 		stop := s.open(1)

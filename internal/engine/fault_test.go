@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -16,13 +15,14 @@ import (
 )
 
 func breaking(t *testing.T, p faulty.Plan) (*house, *faulty.Store) {
-	s := faulty.New(openStore(t, filepath.Join(t.TempDir(), "jobs.db")), p)
+	s := faulty.New(newStore(t), p)
 	return start(t, s), s
 }
 
 // When the outcome of every second commit is unknown, every job still runs once
 // and ends once.
 func TestUnknownOutcomesApplyOnce(t *testing.T) {
+	t.Parallel()
 	h, _ := breaking(t, faulty.Plan{Commit: faulty.Every(2, faulty.Unknown, 1)})
 	h.serve(2)
 	const jobs = 100
@@ -74,6 +74,7 @@ func (h *house) insist(key string) (engine.Snapshot, bool, error) {
 // An op whose data the store cannot take is refused alone; those that shared its
 // batch are stored.
 func TestBadDataStandsAlone(t *testing.T) {
+	t.Parallel()
 	gate := make(chan struct{})
 	h, s := breaking(t, faulty.Plan{Bad: func(op any) bool {
 		submit, ok := op.(*store.Submit)
@@ -104,6 +105,7 @@ func TestBadDataStandsAlone(t *testing.T) {
 
 // On a full disk submits are refused; work that runs can end.
 func TestFullDiskRefusesSubmitsOnly(t *testing.T) {
+	t.Parallel()
 	h, s := breaking(t, faulty.Plan{})
 	h.serve(1)
 	h.submit(engine.Request{})
@@ -123,7 +125,8 @@ func TestFullDiskRefusesSubmitsOnly(t *testing.T) {
 // A disk that cannot be synced ends the engine: nobody is told that something is
 // stored, and Run says why.
 func TestBadSyncEndsTheEngine(t *testing.T) {
-	s := faulty.New(openStore(t, filepath.Join(t.TempDir(), "jobs.db")), faulty.Plan{})
+	t.Parallel()
+	s := faulty.New(newStore(t), faulty.Plan{})
 	e, err := engine.New(context.Background(), engine.Config{Store: s, Alone: true, Queues: queues()})
 	if err != nil {
 		t.Fatal(err)
@@ -147,6 +150,7 @@ func TestBadSyncEndsTheEngine(t *testing.T) {
 // While the disk stands still intake is bounded: what does not fit is refused at
 // once, and what was taken is stored when the disk goes on.
 func TestStandstillBoundsIntake(t *testing.T) {
+	t.Parallel()
 	gate, stuck := make(chan struct{}), make(chan struct{})
 	h, s := breaking(t, faulty.Plan{})
 	s.Next(faulty.Fault{On: faulty.Op[store.Submit], Before: func() { close(stuck); <-gate }})
@@ -178,6 +182,7 @@ func TestStandstillBoundsIntake(t *testing.T) {
 
 // A client that leaves while its submit is under way does not harm the job.
 func TestLeavingDuringASubmit(t *testing.T) {
+	t.Parallel()
 	gate, stuck := make(chan struct{}), make(chan struct{})
 	h, s := breaking(t, faulty.Plan{})
 	h.serve(1)
@@ -205,6 +210,7 @@ func TestLeavingDuringASubmit(t *testing.T) {
 // A store that refuses everything ends the engine, also while its worker has a free slot
 // for a job that waits.
 func TestDamageEndsAnEngineWhoseWorkersAreFree(t *testing.T) {
+	t.Parallel()
 	inPlace(t, func(t *testing.T, p *place) {
 		m := p.start(t, engine.Config{Queues: queues()})
 		m.submit(engine.Request{})

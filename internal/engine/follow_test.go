@@ -4,7 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"path/filepath"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -21,6 +20,7 @@ import (
 // Whatever happens to jobs, in whatever batches, a follower of each is told of it: when
 // all is settled it knows the state that a poll sees, and it never goes back.
 func TestFollowersKnowWhatPollsSee(t *testing.T) {
+	t.Parallel()
 	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue { // too many for every run
 		_ = f.Value.Set("30")
 		defer func() { _ = f.Value.Set(f.DefValue) }()
@@ -83,7 +83,7 @@ type watchedJob struct {
 func newFollowed(t *testing.T) *watchedJob {
 	q := queues()
 	q[0].KeyRunning, q[0].MaxDepth, q[0].MaxAttempts = 1, 1000, 3
-	s := faulty.New(openStore(t, filepath.Join(t.TempDir(), "jobs.db")), faulty.Plan{})
+	s := faulty.New(newStore(t), faulty.Plan{})
 	m := &watchedJob{
 		house: startWith(t, s, q), faults: s,
 		tolds: map[job.ID]*told{}, said: map[job.ID]int64{}, holds: map[job.ID]job.Claimed{},

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"testing"
 
 	"github.com/meanwhile-run/meanwhile/internal/engine"
@@ -35,7 +34,8 @@ func (s *halfway) Apply(ctx context.Context, b *store.Batch) (func() error, erro
 // When the second half of a batch cannot be applied, the answers of the first stand: its
 // jobs are acknowledged, and given to workers. The engine ends although nothing else comes.
 func TestTheAnswersOfAnAppliedHalfStand(t *testing.T) {
-	s := &halfway{Store: openStore(t, filepath.Join(t.TempDir(), "jobs.db"))}
+	t.Parallel()
+	s := &halfway{Store: newStore(t)}
 	e, err := engine.New(context.Background(), engine.Config{Store: s, Queues: queues()})
 	if err != nil {
 		t.Fatal(err)

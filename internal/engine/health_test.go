@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -40,10 +39,7 @@ type troubled struct {
 
 func newTroubled(t *testing.T, lease, renewEvery time.Duration) *troubled {
 	t.Helper()
-	inner, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "jobs.db"), sqlite.Options{Unsynced: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	inner := NewTestStore(t, sqlite.Options{Unsynced: true})
 	h := &troubled{t: t, runs: map[job.ID]int{}}
 	s := faulty.New(inner, faulty.Plan{
 		Commit: func(int, *store.Batch) faulty.Fault {
@@ -53,10 +49,11 @@ func newTroubled(t *testing.T, lease, renewEvery time.Duration) *troubled {
 	})
 	q := Queue{Name: "q", Concurrency: 8, MaxAttempts: 9, Keep: time.Hour, KeepFailed: time.Hour}
 	q.Policy.Timeouts = job.Timeouts{Lease: lease, CancelGrace: 10 * time.Second}
-	h.Engine, err = New(t.Context(), Config{Store: s, Queues: []Queue{q}, RenewEvery: renewEvery, Observer: lapses{n: &h.taken}})
+	e, err := New(t.Context(), Config{Store: s, Queues: []Queue{q}, RenewEvery: renewEvery, Observer: lapses{n: &h.taken}})
 	if err != nil {
 		t.Fatal(err)
 	}
+	h.Engine = e
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = h.Run(ctx) })
@@ -143,8 +140,10 @@ func (h *troubled) submit() (err error) {
 // One sync that takes longer than a renewal interval: the worker renews as it should,
 // and its job stays with it, whenever in an interval it was delivered.
 func TestASlowSyncTakesNoHealthyLease(t *testing.T) {
+	t.Parallel()
 	for at := 100 * time.Millisecond; at < 2*time.Second; at += 150 * time.Millisecond {
 		t.Run(at.String(), func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				h := newTroubled(t, 6*time.Second, 2*time.Second)
 				h.work(2*time.Second, 12*time.Second)
@@ -165,12 +164,14 @@ func TestASlowSyncTakesNoHealthyLease(t *testing.T) {
 // Whatever our disk does, and whenever, no lease is taken from a worker that is alive,
 // and no job runs beside itself.
 func TestNoTroubleOfOursTakesALease(t *testing.T) {
+	t.Parallel()
 	rounds := uint64(12)
 	if testing.Short() {
 		rounds = 2
 	}
 	for seed := range rounds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) { randomTrouble(t, rand.New(rand.NewPCG(seed, 7))) })
 		})
 	}
@@ -216,6 +217,7 @@ func randomTrouble(t *testing.T, r *rand.Rand) {
 
 // A dead worker's job is taken all the same, once two intervals have passed.
 func TestALeaseIsTakenTwoIntervalsAfterTrouble(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		h := newTroubled(t, 6*time.Second, 2*time.Second)
 		h.Consume(job.Worker{Name: "dead", Queue: "q", Slots: 1, Deliver: func(job.Claimed) {}})
@@ -244,6 +246,7 @@ func TestALeaseIsTakenTwoIntervalsAfterTrouble(t *testing.T) {
 
 // A sweep whose reads fail, or hang, sees an outage: workers may have met it, too.
 func TestASweepThatCannotReadTakesNoLease(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		begin, end func(h *troubled)
 	}{
@@ -251,6 +254,7 @@ func TestASweepThatCannotReadTakesNoLease(t *testing.T) {
 		"hang": {func(h *troubled) { h.reads.Store(int64(4 * time.Second)) }, func(h *troubled) { h.reads.Store(0) }},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				h := newTroubled(t, 3*time.Second, time.Second)
 				jobs := make(chan job.Claimed, 9)
@@ -280,6 +284,7 @@ func TestASweepThatCannotReadTakesNoLease(t *testing.T) {
 // waits and was not handed to the store. What was handed to it is answered once the
 // outcome is known. Then new work is taken again.
 func TestWhileASyncHangsNewWorkIsRefused(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		h := newTroubled(t, time.Minute, 10*time.Second)
 		synctest.Wait() // what an engine commits when it starts is on disk

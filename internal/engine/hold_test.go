@@ -48,6 +48,7 @@ func elsewhere() {
 
 // Every wait has its reason.
 func TestWhatHoldsAJobBack(t *testing.T) {
+	t.Parallel()
 	beside(t, func(t *testing.T, s *shared) {
 		q := queues()
 		q[0].MaxRunning, q[0].KeyRunning, q[0].MaxDepth, q[0].MaxAttempts = 2, 1, 20, 9
@@ -94,6 +95,7 @@ func TestWhatHoldsAJobBack(t *testing.T) {
 // A pause that was made through another process shows here within a second or so, and
 // so does a worker there.
 func TestWhatHoldsAJobBackInAnotherProcess(t *testing.T) {
+	t.Parallel()
 	beside(t, func(t *testing.T, s *shared) {
 		a, b := start(t, s), start(t, s)
 		defer a.stop()

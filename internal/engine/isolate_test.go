@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -40,16 +39,20 @@ func (p *poisoned) Apply(ctx context.Context, b *store.Batch) (func() error, err
 // Where the first part of an isolated batch is stored and the last is not, each caller
 // is told what became of its own op, and the server stops.
 func TestEachPartOfAnIsolatedBatchIsAnsweredByItself(t *testing.T) {
+	t.Parallel()
 	for name, alone := range map[string]func() (func() error, error){
 		"damaged":  func() (func() error, error) { return nil, store.ErrDamaged },
 		"bad sync": func() (func() error, error) { return func() error { return faulty.ErrLost }, nil },
 	} {
-		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { answeredInParts(t, alone) }) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) { answeredInParts(t, alone) })
+		})
 	}
 }
 
 func answeredInParts(t *testing.T, alone func() (func() error, error)) {
-	file := openStore(t, filepath.Join(t.TempDir(), "jobs.db"))
+	file := newStore(t)
 	s := faulty.New(&poisoned{file, alone}, faulty.Plan{})
 	defer func() { _ = s.Close() }()
 	e, err := engine.New(context.Background(), engine.Config{Store: s, Queues: queues()})
@@ -102,9 +105,10 @@ func answeredInParts(t *testing.T, alone func() (func() error, error)) {
 // A part of an isolated batch that meets a full disk holds up the others for a while
 // only; then it waits like any other op that has no room.
 func TestAPartThatHasNoRoomHoldsUpNobodyForLong(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		full := atomic.Bool{}
-		s := faulty.New(openStore(t, filepath.Join(t.TempDir(), "jobs.db")), faulty.Plan{
+		s := faulty.New(newStore(t), faulty.Plan{
 			Bad: func(op any) bool {
 				submit, ok := op.(*store.Submit)
 				return ok && string(submit.Input) == "poison"

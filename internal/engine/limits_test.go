@@ -17,7 +17,7 @@ func limited(t *testing.T, limit func(q *engine.Queue)) *house {
 	q := queues()
 	q[0].MaxDepth = 100
 	limit(&q[0])
-	h := startWith(t, openStore(t, filepath.Join(t.TempDir(), "jobs.db")), q)
+	h := startWith(t, newStore(t), q)
 	h.serve(8)
 	return h
 }
@@ -55,6 +55,7 @@ func (h *house) nothingMore() {
 // A key has no more running than it may: its others are parked, other keys' jobs
 // pass them, and the end of one lets go of the next, in order.
 func TestAKeyHasOnlySoManyRunning(t *testing.T) {
+	t.Parallel()
 	h := limited(t, func(q *engine.Queue) { q.KeyRunning = 2 })
 	var big []engine.Snapshot
 	for range 5 {
@@ -77,6 +78,7 @@ func TestAKeyHasOnlySoManyRunning(t *testing.T) {
 
 // A cancelled job gives its key's room to the next.
 func TestACancelLetsGoOfAParkedJob(t *testing.T) {
+	t.Parallel()
 	h := limited(t, func(q *engine.Queue) { q.KeyRunning = 1 })
 	first, second := h.keyed("k"), h.keyed("k")
 	c := <-h.jobs
@@ -92,6 +94,7 @@ func TestACancelLetsGoOfAParkedJob(t *testing.T) {
 // A key with as many waiting as it may is told so, with 429's code and when to come
 // again; another key is not; and a known idempotency key is answered.
 func TestAKeyHasOnlySoManyWaiting(t *testing.T) {
+	t.Parallel()
 	h := limited(t, func(q *engine.Queue) { q.KeyRunning, q.KeyWaiting = 1, 2 })
 	request := engine.Request{Owner: local, Queue: "sim", Key: "k", IdempotencyKey: "first"}
 	ask := func(r engine.Request) error {
@@ -121,6 +124,7 @@ func TestAKeyHasOnlySoManyWaiting(t *testing.T) {
 
 // No more of a queue run than max_running says, however many slots are free.
 func TestAQueueHasOnlySoManyRunning(t *testing.T) {
+	t.Parallel()
 	h := limited(t, func(q *engine.Queue) { q.MaxRunning = 3 })
 	for i := range 7 {
 		h.keyed(fmt.Sprint(i))
@@ -137,6 +141,7 @@ func TestAQueueHasOnlySoManyRunning(t *testing.T) {
 // A paused queue takes jobs and gives none, also after a restart; resumed it goes
 // on.
 func TestAPausedQueueGivesNothing(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "jobs.db")
 	h := start(t, openStore(t, path))
 	h.serve(2)
@@ -165,6 +170,7 @@ func TestAPausedQueueGivesNothing(t *testing.T) {
 
 // A limit that is gone, or larger, after a restart lets go of what it had parked.
 func TestAChangedLimitLetsGo(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "jobs.db")
 	q := queues()
 	q[0].KeyRunning = 1
@@ -180,6 +186,7 @@ func TestAChangedLimitLetsGo(t *testing.T) {
 
 // A retry of a failed job respects its key's limit too.
 func TestARetryIsParkedBehindItsKey(t *testing.T) {
+	t.Parallel()
 	h := limited(t, func(q *engine.Queue) { q.KeyRunning = 1 })
 	failed := h.keyed("k")
 	h.finish(<-h.jobs, job.Outcome{Fault: &job.Fault{Code: "x", Message: "x"}})
@@ -197,6 +204,7 @@ func TestARetryIsParkedBehindItsKey(t *testing.T) {
 
 // A delayed job that becomes ready is parked like any other.
 func TestADelayedJobIsParkedWhenItIsDue(t *testing.T) {
+	t.Parallel()
 	h := limited(t, func(q *engine.Queue) { q.KeyRunning = 1 })
 	h.keyed("k")
 	c := <-h.jobs
@@ -215,6 +223,7 @@ func TestADelayedJobIsParkedWhenItIsDue(t *testing.T) {
 // Slots that cannot be used now make no room: of a queue that is paused, or held by a
 // limit, no more wait than max_depth says.
 func TestNoMoreWaitThanMaxDepthSays(t *testing.T) {
+	t.Parallel()
 	const slots, depth = 100, 5
 	for name, c := range map[string]struct {
 		limit  func(q *engine.Queue)
@@ -229,12 +238,13 @@ func TestNoMoreWaitThanMaxDepthSays(t *testing.T) {
 		"delayed":     {delay: time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			q := queues()
 			q[0].MaxDepth = depth
 			if c.limit != nil {
 				c.limit(&q[0])
 			}
-			h := startWith(t, openStore(t, filepath.Join(t.TempDir(), "jobs.db")), q)
+			h := startWith(t, newStore(t), q)
 			h.jobs = make(chan job.Claimed, slots)
 			h.serve(slots)
 			if c.before != nil {
@@ -260,6 +270,7 @@ func TestNoMoreWaitThanMaxDepthSays(t *testing.T) {
 // A job that a free slot takes at once does not wait: an idle queue with a max_depth of
 // one takes it, and one more, also when they come at the same time.
 func TestAJobThatRunsAtOnceDoesNotWait(t *testing.T) {
+	t.Parallel()
 	for range 20 {
 		h := limited(t, func(q *engine.Queue) { q.MaxDepth = 1 })
 		errs := make(chan error)

@@ -40,6 +40,7 @@ func codes(out []engine.SubmitResult) []job.Code {
 // Each request of several is answered for itself: those that are wrong, or for
 // which there is no room, harm no other.
 func TestSeveralRequestsAreAnsweredOneByOne(t *testing.T) {
+	t.Parallel()
 	h := open(t)
 	list := several("sim", 5) // its depth is 3
 	list[1].Queue = "nowhere"
@@ -58,6 +59,7 @@ func TestSeveralRequestsAreAnsweredOneByOne(t *testing.T) {
 // Of an atomic batch none is stored when one cannot be, and the room that it asked
 // for is free again.
 func TestAnAtomicBatchIsStoredWholeOrNotAtAll(t *testing.T) {
+	t.Parallel()
 	h := open(t)
 	for range 3 {
 		if got := codes(h.submitMany(several("sim", 4), true)); fmt.Sprint(got) != fmt.Sprint([]job.Code{job.BatchRefused, job.BatchRefused, job.BatchRefused, job.QueueFull}) {
@@ -76,6 +78,7 @@ func TestAnAtomicBatchIsStoredWholeOrNotAtAll(t *testing.T) {
 
 // A whole batch is larger than a lane's share of a commit, and is stored in one.
 func TestALargeBatchGoesThrough(t *testing.T) {
+	t.Parallel()
 	h := open(t)
 	out := h.submitMany(several("wide", job.MaxBatch), true)
 	for i := range out {
@@ -87,6 +90,7 @@ func TestALargeBatchGoesThrough(t *testing.T) {
 
 // The same batch asked again answers the same jobs, even when the queue is full.
 func TestABatchAskedAgainIsTheSameJobs(t *testing.T) {
+	t.Parallel()
 	h := open(t)
 	list := several("sim", 3)
 	for i := range list {
@@ -102,6 +106,7 @@ func TestABatchAskedAgainIsTheSameJobs(t *testing.T) {
 
 // Jobs given to a waiting worker and those that have to wait come from one batch.
 func TestABatchMeetsWaitingWorkers(t *testing.T) {
+	t.Parallel()
 	h := open(t)
 	h.serve(2)
 	out := h.submitMany(several("sim", 3), false)
@@ -117,6 +122,7 @@ func TestABatchMeetsWaitingWorkers(t *testing.T) {
 // What a filter selects is changed, what it does not is left, and what would be no
 // change is not counted.
 func TestManyJobsAreChangedByAFilter(t *testing.T) {
+	t.Parallel()
 	h := open(t)
 	h.submitMany(several("wide", 250), false)
 	other := several("sim", 1)
@@ -144,6 +150,7 @@ func TestManyJobsAreChangedByAFilter(t *testing.T) {
 // A queue holds so many bytes of waiting jobs and no more; one job that is larger
 // than all of that is taken while nothing else waits.
 func TestAQueueIsBoundedInBytes(t *testing.T) {
+	t.Parallel()
 	q := queues()
 	q[0].MaxBytes, q[0].MaxDepth = 1000, 100
 	h := startWith(t, openStore(t, t.TempDir()+"/jobs.db"), q)

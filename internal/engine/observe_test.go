@@ -67,6 +67,7 @@ func watched(t *testing.T, path string) (*house, *tally) {
 
 // An observer is told of every op, attempt and refusal, once each.
 func TestAnObserverIsToldOfEverythingOnce(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "jobs.db")
 	h, seen := watched(t, path)
 	h.serve(1)

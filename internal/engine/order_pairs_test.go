@@ -20,6 +20,7 @@ import (
 // Ops on one job share a batch, asked for in any order. Whoever follows the job
 // is told of it as the store has it then, and never of an earlier time after a later one.
 func TestOpsOnOneJobInOneBatch(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name string
 		// begin brings the job to where the ops find it.
@@ -42,6 +43,7 @@ func TestOpsOnOneJobInOneBatch(t *testing.T) {
 	} {
 		for _, order := range orders(len(tt.ops)) {
 			t.Run(fmt.Sprint(tt.name, order), func(t *testing.T) {
+				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					p := newPair(t)
 					defer p.stop()

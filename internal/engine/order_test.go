@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"path/filepath"
 	"reflect"
 	"testing"
 	"time"
@@ -14,6 +13,7 @@ import (
 // The order in which ops are answered is that of the fields of a batch, in which the
 // store applies them.
 func TestKindsAreInTheOrderOfABatch(t *testing.T) {
+	t.Parallel()
 	batch := reflect.TypeFor[store.Batch]()
 	last := -1
 	for i := range batch.NumField() {
@@ -38,6 +38,7 @@ func TestKindsAreInTheOrderOfABatch(t *testing.T) {
 
 // Ops of one kind keep their order.
 func TestStoreOrderIsStable(t *testing.T) {
+	t.Parallel()
 	var ops []*pendingOp
 	for i := range 100 {
 		p := &pendingOp{bytes: i, op: &store.Cancel{}}
@@ -58,10 +59,8 @@ func TestStoreOrderIsStable(t *testing.T) {
 // Callers are answered in the order in which the store applied their ops, whoever
 // asked first: a cancel that was asked for before a finish is answered after it.
 func TestAnswersAreInTheOrderOfTheStore(t *testing.T) {
-	s, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "jobs.db"), sqlite.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	t.Parallel()
+	s := NewTestStore(t, sqlite.Options{})
 	defer func() { _ = s.Close() }()
 	e, err := New(t.Context(), Config{Store: s})
 	if err != nil {

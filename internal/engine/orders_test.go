@@ -12,6 +12,7 @@ import (
 // A cancel that another process stored reaches the worker with the answer to its next
 // write, whether or not anybody waits for that answer.
 func TestEveryAnswerCarriesACancel(t *testing.T) {
+	t.Parallel()
 	for name, write := range map[string]func(w *swept, l job.Lease) error{
 		"output":    func(w *swept, l job.Lease) error { return w.Append(w.t.Context(), l, said(1), nil) },
 		"a renewal": func(w *swept, l job.Lease) error { return w.Renew(w.t.Context(), []job.Lease{l})[0] },
@@ -23,6 +24,7 @@ func TestEveryAnswerCarriesACancel(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := newSwept(t, time.Hour)
 			id := w.submit(Request{})
 			c := <-w.jobs

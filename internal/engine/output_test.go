@@ -2,7 +2,6 @@ package engine
 
 import (
 	"bytes"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -19,6 +18,7 @@ func texts(after int64, attempt int, data ...[]byte) (entries []job.Entry) {
 
 // An attempt may say 16 MiB, however much earlier ones have said, and a job 64 MiB.
 func TestOutputIsBoundedByAttemptAndByJob(t *testing.T) {
+	t.Parallel()
 	w := newSwept(t, time.Hour)
 	id := w.submit(Request{MaxAttempts: 10})
 	piece := bytes.Repeat([]byte("x"), job.MaxOutput/4)
@@ -60,12 +60,10 @@ func (w *swept) finishFailed(c job.Claimed) {
 // A job that is to fail after output is tried again when the attempt that was lost had
 // said nothing, whatever an earlier attempt said, also across a restart.
 func TestOnlyTheAttemptsOwnOutputCounts(t *testing.T) {
+	t.Parallel()
 	for name, speaks := range map[string]bool{"silent": false, "speaking": true} {
 		c := &clock{now: time.Unix(1_800_000_000, 0)}
-		s, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "jobs.db"), sqlite.Options{Clock: c.Now})
-		if err != nil {
-			t.Fatal(err)
-		}
+		s := NewTestStore(t, sqlite.Options{Clock: c.Now, Unsynced: true})
 		w := sweptOver(t, c, Config{Store: s})
 		id := w.submit(Request{Policy: &job.Policy{Retry: job.Retry{AfterOutput: job.FailAfterOutput}}})
 		first := <-w.jobs
@@ -76,12 +74,11 @@ func TestOnlyTheAttemptsOwnOutputCounts(t *testing.T) {
 			t.Fatal(err)
 		}
 		second := <-w.jobs
+		entry := job.Entry{Seq: 2, Attempt: 1, Kind: job.Log, Events: 1, Data: []byte("a line")}
 		if speaks {
-			err = w.Append(t.Context(), second.Lease(), texts(1, 1, []byte("again")), nil)
-		} else {
-			err = w.Append(t.Context(), second.Lease(), []job.Entry{{Seq: 2, Attempt: 1, Kind: job.Log, Events: 1, Data: []byte("a line")}}, nil)
+			entry.Kind = job.Text
 		}
-		if err != nil {
+		if err := w.Append(t.Context(), second.Lease(), []job.Entry{entry}, nil); err != nil {
 			t.Fatal(err)
 		}
 		w.stop()

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -23,6 +22,7 @@ func (w *swept) overdue(which store.Which) {
 // An attempt that the sweep ends by a clock has failed as it would by its runner's: it
 // is no loss.
 func TestASweepByTheClocksOfTheStore(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		which  store.Which
 		clocks job.Timeouts
@@ -39,6 +39,7 @@ func TestASweepByTheClocksOfTheStore(t *testing.T) {
 		"what spoke may fail":        {store.SilentOnly, job.Timeouts{IdleOutput: 2 * time.Second}, job.Retry{AfterOutput: job.FailAfterOutput}, true, 2 * time.Second, "idle_output_timeout", job.Failed},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := newSwept(t, time.Nanosecond)
 			p := w.queues["q"].Policy
 			c.clocks.Lease, c.clocks.CancelGrace = time.Minute, time.Minute
@@ -74,6 +75,7 @@ func TestASweepByTheClocksOfTheStore(t *testing.T) {
 // The usual sweep leaves these clocks to the runner, which starts them again when the
 // work had to wait.
 func TestTheClocksOfARunnerAreItsOwn(t *testing.T) {
+	t.Parallel()
 	w := newSwept(t, time.Nanosecond)
 	p := w.queues["q"].Policy
 	p.Timeouts = job.Timeouts{Lease: time.Hour, RunHard: time.Second, FirstOutput: time.Second}
@@ -102,11 +104,9 @@ func (m *meanwhile) Running(ctx context.Context, which store.Which, after job.ID
 
 // Output that comes after the sweep has read keeps the job, and its worker its slot.
 func TestOutputAfterTheReadOfASweepKeepsTheJob(t *testing.T) {
+	t.Parallel()
 	c := &clock{now: time.Unix(1_800_000_000, 0)}
-	s, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "jobs.db"), sqlite.Options{Clock: c.Now})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := NewTestStore(t, sqlite.Options{Clock: c.Now, Unsynced: true})
 	m := &meanwhile{Store: s}
 	w := sweptOver(t, c, Config{Store: m, RenewEvery: time.Nanosecond})
 	p := w.queues["q"].Policy

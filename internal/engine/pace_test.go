@@ -23,6 +23,7 @@ func near(t *testing.T, what string, got, want float64) {
 }
 
 func TestWhatIsUsual(t *testing.T) {
+	t.Parallel()
 	near(t, "after one", learned(3).mean, 3)
 	near(t, "after a few, their mean", learned(1, 2, 3).mean, 2)
 	near(t, "after an exception", learned(2, 2, 2, 2, 2, 2, 2, 2, 18).mean, 2)
@@ -34,6 +35,7 @@ func TestWhatIsUsual(t *testing.T) {
 }
 
 func TestWhatIsLeftOfAnAttempt(t *testing.T) {
+	t.Parallel()
 	even := learned(10, 10, 10, 10)
 	near(t, "all take the same, at the start", even.remaining(0), 10)
 	near(t, "all take the same, in the middle", even.remaining(6), 4)
@@ -46,6 +48,7 @@ func TestWhatIsLeftOfAnAttempt(t *testing.T) {
 
 // What has begun and ended leaves nothing behind, after months of uptime.
 func TestWhatIsUnderwayIsCountedExactly(t *testing.T) {
+	t.Parallel()
 	var w runningStats
 	start := time.Unix(0, 0)
 	w.begin(start)
@@ -66,6 +69,7 @@ func TestWhatIsUnderwayIsCountedExactly(t *testing.T) {
 }
 
 func TestHowLongOneWaits(t *testing.T) {
+	t.Parallel()
 	now := time.Unix(1000, 0)
 	p := estimator{durationStats: *learned(10, 10, 10, 10)}
 	near(t, "with a free slot", p.expectedWait(now, 0, 4, 1), 0)
@@ -87,6 +91,7 @@ func TestHowLongOneWaits(t *testing.T) {
 
 // Whoever is overtaken waits longer; whoever is before those that overtake does not.
 func TestWhoIsOvertakenWaitsLonger(t *testing.T) {
+	t.Parallel()
 	var o arrivalsAhead
 	now := time.Unix(1000, 0)
 	near(t, "nobody overtakes", o.jobsAhead(now, 50, 1), 50)

@@ -35,6 +35,7 @@ func peers(t *testing.T, test func(t *testing.T, a, b *house, soon time.Duration
 		"with notices that are lost, doubled or late": {&faulty.Notices{Bus: &bus.Local{}, Lost: 40, Doubled: 30, Late: 50, MostLate: 10 * time.Second}, within},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			beside(t, func(t *testing.T, s *shared) {
 				q := queues()
 				for i := range q {
@@ -97,6 +98,7 @@ func (w *viewer) until(soon time.Duration, text string, state job.State) {
 }
 
 func TestAWatcherFollowsWhatRunsInAnotherProcess(t *testing.T) {
+	t.Parallel()
 	peers(t, func(t *testing.T, a, b *house, soon time.Duration) {
 		snap := a.submit(engine.Request{})
 		w := b.watch(snap.ID)
@@ -123,6 +125,7 @@ func TestAWatcherFollowsWhatRunsInAnotherProcess(t *testing.T) {
 
 // A request that is held at one process is answered when the job ends at another.
 func TestAHeldRequestIsAnsweredByAnEndInAnotherProcess(t *testing.T) {
+	t.Parallel()
 	peers(t, func(t *testing.T, a, b *house, soon time.Duration) {
 		a.serve(1)
 		snap := a.submit(engine.Request{})
@@ -146,6 +149,7 @@ func TestAHeldRequestIsAnsweredByAnEndInAnotherProcess(t *testing.T) {
 }
 
 func TestACancelCrossesToTheProcessThatRunsTheJob(t *testing.T) {
+	t.Parallel()
 	peers(t, func(t *testing.T, a, b *house, soon time.Duration) {
 		a.serve(1)
 		snap := a.submit(engine.Request{})
@@ -165,6 +169,7 @@ func TestACancelCrossesToTheProcessThatRunsTheJob(t *testing.T) {
 }
 
 func TestADeleteCrossesToTheProcessThatRunsTheJob(t *testing.T) {
+	t.Parallel()
 	peers(t, func(t *testing.T, a, b *house, soon time.Duration) {
 		a.serve(1)
 		snap := a.submit(engine.Request{})
@@ -189,6 +194,7 @@ func TestADeleteCrossesToTheProcessThatRunsTheJob(t *testing.T) {
 
 // The worker of a lease that another process took is told, and its slot is free.
 func TestALeaseTakenByAnotherProcessIsToldOf(t *testing.T) {
+	t.Parallel()
 	peers(t, func(t *testing.T, a, b *house, soon time.Duration) {
 		a.serve(1)
 		snap := a.submit(engine.Request{})
@@ -228,6 +234,7 @@ func (h *house) ordered(want job.Order, soon time.Duration) {
 // Whoever watches at one process, or is present there, keeps a job from being abandoned
 // by another; when nobody is left, one of them cancels it.
 func TestAPresenceCrosses(t *testing.T) {
+	t.Parallel()
 	peers(t, func(t *testing.T, a, b *house, _ time.Duration) {
 		watched, present := a.submit(engine.Request{}), a.submit(engine.Request{})
 		w := b.watch(watched.ID)
@@ -271,6 +278,7 @@ func (h *house) filled(slots int) {
 // An attempt that is ended through another process gives its slot back where it ran,
 // also when the same process claims the job again before it looks where the job stands.
 func TestAJobThatComesBackTakesOneSlot(t *testing.T) {
+	t.Parallel()
 	peers(t, func(t *testing.T, a, b *house, _ time.Duration) {
 		a.serve(3)
 		a.submit(engine.Request{})
@@ -287,6 +295,7 @@ func TestAJobThatComesBackTakesOneSlot(t *testing.T) {
 
 // So does one whose job is gone by the time that anybody looks.
 func TestAJobThatIsRemovedElsewhereFreesItsSlot(t *testing.T) {
+	t.Parallel()
 	peers(t, func(t *testing.T, a, b *house, soon time.Duration) {
 		a.serve(1)
 		snap := a.submit(engine.Request{})
@@ -310,6 +319,7 @@ func TestAJobThatIsRemovedElsewhereFreesItsSlot(t *testing.T) {
 
 // A lease whose renewal is refused is void, whoever took it: its slot is free at once.
 func TestARefusedRenewalFreesTheSlot(t *testing.T) {
+	t.Parallel()
 	peers(t, func(t *testing.T, a, b *house, _ time.Duration) {
 		a.serve(1)
 		a.submit(engine.Request{})
@@ -328,6 +338,7 @@ func TestARefusedRenewalFreesTheSlot(t *testing.T) {
 
 // What an attempt has said through another process decides what follows its failure.
 func TestWhatWasSaidElsewhereCounts(t *testing.T) {
+	t.Parallel()
 	peers(t, func(t *testing.T, a, b *house, _ time.Duration) {
 		p := policy()
 		p.Retry.AfterOutput = job.FailAfterOutput
@@ -347,6 +358,7 @@ func TestWhatWasSaidElsewhereCounts(t *testing.T) {
 // A job that is to be cancelled already, and is then deleted, is gone to those who follow
 // it where it runs.
 func TestADeleteAfterACancelCrosses(t *testing.T) {
+	t.Parallel()
 	peers(t, func(t *testing.T, a, b *house, soon time.Duration) {
 		a.serve(1)
 		snap := a.submit(engine.Request{})
@@ -388,6 +400,7 @@ func (s *stalled) Apply(ctx context.Context, b *store.Batch) (func() error, erro
 // A process that only reads cannot know that renewals are not accepted: it writes before
 // it takes a lease, and takes none when that was slow.
 func TestWritesThatStandStillTakeNoLease(t *testing.T) {
+	t.Parallel()
 	beside(t, func(t *testing.T, s *shared) {
 		b := &bus.Local{}
 		view := &stalled{Store: s}

@@ -34,7 +34,7 @@ type place struct {
 func inPlace(t *testing.T, test func(t *testing.T, p *place)) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &place{path: filepath.Join(t.TempDir(), "jobs.db"), turn: make(chan struct{}, 1)}
-		p.Store = openStore(t, p.path)
+		p.Store = openUnsynced(t, p.path)
 		defer func() { _ = p.Store.Close() }()
 		test(t, p)
 	})
@@ -95,6 +95,7 @@ func (l *link) Apply(ctx context.Context, b *store.Batch) (func() error, error) 
 		return nil, err
 	}
 	durable := func() error {
+		time.Sleep(rand.N(2 * time.Millisecond)) // so that other batches are applied meanwhile
 		l.p.waitForDisk()
 		if l.dead.Load() {
 			return errCut

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -86,12 +85,10 @@ func (k *mortal) flush(t *testing.T) {
 // A job that kills the server whenever it runs takes no other job along, however many
 // attempts those have: they succeed, and it fails once it was lost too often.
 func TestPoisonEndsAlone(t *testing.T) {
+	t.Parallel()
 	for _, poisonous := range []int{1, 2} {
 		c := &clock{now: time.Unix(1_800_000_000, 0)}
-		s, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "jobs.db"), sqlite.Options{Clock: c.Now})
-		if err != nil {
-			t.Fatal(err)
-		}
+		s := NewTestStore(t, sqlite.Options{Clock: c.Now, Unsynced: true})
 		defer s.Close()
 		k := startMortal(t, c, s)
 		poison, starts := map[job.ID]bool{}, map[job.ID]int{}

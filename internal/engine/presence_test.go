@@ -28,6 +28,7 @@ func (w *swept) look(after time.Duration) {
 
 // Each way of being there keeps a job; nothing else does.
 func TestAJobIsAbandonedWhenNobodyIsSeenAtIt(t *testing.T) {
+	t.Parallel()
 	owner := job.Owner{User: "u"}
 	for name, c := range map[string]struct {
 		seen func(w *swept, id job.ID)
@@ -43,7 +44,10 @@ func TestAJobIsAbandonedWhenNobodyIsSeenAtIt(t *testing.T) {
 		"a held request":       {func(w *swept, id job.ID) { _, _ = w.Wait(w.t.Context(), owner, id, time.Second) }, job.Queued},
 		"a start of ours":      {func(w *swept, _ job.ID) { w.presence = newPresence() }, job.Queued},
 	} {
-		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { leave(t, owner, c.seen, c.want) }) })
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) { leave(t, owner, c.seen, c.want) })
+		})
 	}
 }
 
@@ -65,43 +69,43 @@ func leave(t *testing.T, owner job.Owner, seen func(w *swept, id job.ID), want j
 
 // A watcher is seen for as long as it watches, and a running job is told to stop.
 func TestARunningJobIsAbandonedWhenItsWatcherHasLeft(t *testing.T) {
-	synctest.Test(t, aRunningJobIsAbandonedWhenItsWatcherHasLeft)
-}
-
-func aRunningJobIsAbandonedWhenItsWatcherHasLeft(t *testing.T) {
-	w := newSwept(t, time.Hour)
-	id := w.submit(abandonable())
-	c := <-w.jobs
-	watch, err := w.Watch(t.Context(), job.Owner{User: "u"}, id, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range 10 {
-		w.look(patience / 4)
-	}
-	if len(w.orders) > 0 {
-		t.Fatal("a watched job was abandoned")
-	}
-	watch.Close()
-	for range 7 { // the last presence is stored
-		w.look(abandonEvery)
-	}
-	w.look(patience - 2*abandonEvery)
-	if len(w.orders) > 0 {
-		t.Fatal("a job was abandoned too soon after its watcher had left")
-	}
-	w.look(2 * abandonEvery)
-	if o := <-w.orders; o != job.OrderCancel {
-		t.Fatalf("the worker was ordered %v", o)
-	}
-	if state, err := w.Finish(t.Context(), c.Lease(), job.Outcome{Cancelled: true}); state != job.Cancelled || err != nil {
-		t.Errorf("%v, %v", state, err)
-	}
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		w := newSwept(t, time.Hour)
+		id := w.submit(abandonable())
+		c := <-w.jobs
+		watch, err := w.Watch(t.Context(), job.Owner{User: "u"}, id, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 10 {
+			w.look(patience / 4)
+		}
+		if len(w.orders) > 0 {
+			t.Fatal("a watched job was abandoned")
+		}
+		watch.Close()
+		for range 7 { // the last presence is stored
+			w.look(abandonEvery)
+		}
+		w.look(patience - 2*abandonEvery)
+		if len(w.orders) > 0 {
+			t.Fatal("a job was abandoned too soon after its watcher had left")
+		}
+		w.look(2 * abandonEvery)
+		if o := <-w.orders; o != job.OrderCancel {
+			t.Fatalf("the worker was ordered %v", o)
+		}
+		if state, err := w.Finish(t.Context(), c.Lease(), job.Outcome{Cancelled: true}); state != job.Cancelled || err != nil {
+			t.Errorf("%v, %v", state, err)
+		}
+	})
 }
 
 // A presence is stored at most four times in the shortest timeout, however often someone
 // asks, and never when nobody asks.
 func TestPresencesAreStoredNowAndThen(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		w := newSwept(t, time.Hour)
 		id := w.submit(abandonable())
@@ -129,6 +133,7 @@ func TestPresencesAreStoredNowAndThen(t *testing.T) {
 
 // A presence that a commit did not take is stored by the next sweep.
 func TestAMissedPresenceIsStoredLater(t *testing.T) {
+	t.Parallel()
 	p := newPresence()
 	j := job.Job{ID: job.NewID(), State: job.Running, Policy: job.Policy{Timeouts: job.Timeouts{Abandon: patience}}}
 	p.touch(&j)

@@ -2,7 +2,6 @@ package engine_test
 
 import (
 	"context"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -46,7 +45,7 @@ func (s *shared) Close() error { return nil } // the test closes the store below
 // beside runs a test of engines on one store, in time that passes only when all wait.
 func beside(t *testing.T, test func(t *testing.T, s *shared)) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &shared{Store: openStore(t, filepath.Join(t.TempDir(), "jobs.db"))}
+		s := &shared{Store: newStore(t)}
 		defer func() { _ = s.Store.Close() }()
 		test(t, s)
 	})
@@ -74,6 +73,7 @@ func (h *house) getsNothing(what string) {
 }
 
 func TestAnIdleWorkerGetsWhatAnotherProcessStored(t *testing.T) {
+	t.Parallel()
 	beside(t, func(t *testing.T, s *shared) {
 		a, b := start(t, s), start(t, s)
 		defer a.stop()
@@ -90,6 +90,7 @@ func TestAnIdleWorkerGetsWhatAnotherProcessStored(t *testing.T) {
 // What a process believes of a queue may be out of date: one claim in vain puts it
 // right, and is not repeated.
 func TestCountsThatAreOutOfDateMakeNobodySpin(t *testing.T) {
+	t.Parallel()
 	beside(t, func(t *testing.T, s *shared) {
 		a, b := start(t, s), start(t, s)
 		defer a.stop()
@@ -108,6 +109,7 @@ func TestCountsThatAreOutOfDateMakeNobodySpin(t *testing.T) {
 
 // Also counts that stay wrong cost no more than a claim a second or two.
 func TestCountsThatStayWrongMakeNobodySpin(t *testing.T) {
+	t.Parallel()
 	beside(t, func(t *testing.T, s *shared) {
 		s.edit = func(b *store.Batch) {
 			for name, c := range b.Counts {
@@ -129,6 +131,7 @@ func TestCountsThatStayWrongMakeNobodySpin(t *testing.T) {
 }
 
 func TestWhatADeadProcessScheduledBecomesReady(t *testing.T) {
+	t.Parallel()
 	beside(t, func(t *testing.T, s *shared) {
 		b := start(t, s)
 		defer b.stop()
@@ -145,6 +148,7 @@ func TestWhatADeadProcessScheduledBecomesReady(t *testing.T) {
 }
 
 func TestAPauseHoldsInAnotherProcess(t *testing.T) {
+	t.Parallel()
 	beside(t, func(t *testing.T, s *shared) {
 		a, b := start(t, s), start(t, s)
 		defer a.stop()
@@ -165,6 +169,7 @@ func TestAPauseHoldsInAnotherProcess(t *testing.T) {
 
 // A limit of all processes is held by all, and what one frees another uses.
 func TestMaxRunningIsOfAllProcesses(t *testing.T) {
+	t.Parallel()
 	beside(t, func(t *testing.T, s *shared) {
 		q := queues()
 		q[0].MaxRunning = 1
@@ -193,6 +198,7 @@ func TestMaxRunningIsOfAllProcesses(t *testing.T) {
 
 // Where nothing happens nothing is written, however many processes there are.
 func TestAtRestNobodyCommits(t *testing.T) {
+	t.Parallel()
 	beside(t, func(t *testing.T, s *shared) {
 		a, b := start(t, s), start(t, s)
 		defer a.stop()

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"path/filepath"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -51,6 +50,7 @@ func (w *swept) size() int64 {
 // A store that holds more than it may loses its oldest ended jobs before their
 // time, until it holds nine tenths of that; what has not ended stays.
 func TestShrinkDeletesTheOldest(t *testing.T) {
+	t.Parallel()
 	w := newSwept(t, time.Hour)
 	waiting := w.submit(Request{Delay: time.Minute, Input: make([]byte, 100_000)})
 	ids := w.end(100, 100_000)
@@ -104,12 +104,10 @@ func (s *shelf) size(context.Context) (total int64, err error) {
 // The files of jobs count, and those that are on their way out are waited for: no more
 // jobs are deleted than have to be.
 func TestShrinkCountsFiles(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		c, files := &clock{now: time.Unix(1_800_000_000, 0)}, &shelf{bytes: map[job.ID]int64{}}
-		s, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "jobs.db"), sqlite.Options{Clock: c.Now, Unsynced: true})
-		if err != nil {
-			t.Fatal(err)
-		}
+		s := NewTestStore(t, sqlite.Options{Clock: c.Now, Unsynced: true})
 		w := sweptOver(t, c, Config{Store: s, RenewEvery: time.Hour, RemoveFiles: files.remove, FileBytes: files.size})
 		ctx, stop := context.WithCancel(t.Context())
 		var removing sync.WaitGroup
@@ -146,6 +144,7 @@ func TestShrinkCountsFiles(t *testing.T) {
 
 // A store of which nothing can be deleted is left alone for a while.
 func TestShrinkGivesUp(t *testing.T) {
+	t.Parallel()
 	w := newSwept(t, time.Hour)
 	waiting := w.submit(Request{Delay: time.Minute, Input: make([]byte, 100_000)})
 	p := newPruner(w.Engine, 1)
@@ -163,6 +162,7 @@ func TestShrinkGivesUp(t *testing.T) {
 // A pass goes on where the last one ended, and begins anew now and then: what it
 // had to leave is deleted in the end.
 func TestPassesGoOn(t *testing.T) {
+	t.Parallel()
 	w := newSwept(t, time.Hour)
 	first := w.end(pieceRows+10, 10)
 	w.clock.pass(30 * time.Minute)

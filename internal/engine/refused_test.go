@@ -15,8 +15,10 @@ import (
 // A lapsed lease whose end the store cannot take is not tried every second for ever. The
 // job ends as failed without what follows from its end, where the store takes that.
 func TestAnEndThatTheStoreCannotTake(t *testing.T) {
+	t.Parallel()
 	for name, never := range map[string]bool{"with what follows": false, "at all": true} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			beside(t, func(t *testing.T, s *shared) {
 				var tries atomic.Int64
 				f := faulty.New(s, faulty.Plan{Bad: func(op any) bool {
@@ -51,6 +53,7 @@ func TestAnEndThatTheStoreCannotTake(t *testing.T) {
 // A job that cannot be cancelled, because the store does not take what follows, keeps no
 // other job from being cancelled, and no lapsed lease from being taken.
 func TestAnAbandonedJobThatCannotBeCancelled(t *testing.T) {
+	t.Parallel()
 	beside(t, func(t *testing.T, s *shared) {
 		first := job.NewID()
 		f := faulty.New(s, faulty.Plan{Bad: func(op any) bool {
@@ -78,8 +81,10 @@ func TestAnAbandonedJobThatCannotBeCancelled(t *testing.T) {
 
 // A store that failed, and then refuses what it is given, works again: new work is taken.
 func TestARefusalEndsATrouble(t *testing.T) {
+	t.Parallel()
 	for name, full := range map[string]bool{"bad data": false, "no room": true} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			beside(t, func(t *testing.T, s *shared) {
 				tries, poisoned := 0, atomic.Bool{} // tries is owned by the engine's loop
 				poison := func(op any) bool {
@@ -116,6 +121,7 @@ func TestARefusalEndsATrouble(t *testing.T) {
 // A job that cannot expire with what follows from its end expires without it, and keeps
 // nothing else from becoming due.
 func TestAnExpiryThatTheStoreCannotTake(t *testing.T) {
+	t.Parallel()
 	beside(t, func(t *testing.T, s *shared) {
 		f := faulty.New(s, faulty.Plan{Bad: func(op any) bool {
 			d, is := op.(*store.Due)

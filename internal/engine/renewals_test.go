@@ -17,6 +17,7 @@ import (
 // for cancels and deletes: what waits for the store stays bounded. Once it works again the
 // leases are renewed for who asked last, and what was refused can be asked again.
 func TestWhatWaitsForAStoreThatHangsIsBounded(t *testing.T) {
+	t.Parallel()
 	beside(t, func(t *testing.T, s *shared) {
 		renews, changes := atomic.Int64{}, atomic.Int64{}
 		s.seen = func(b *store.Batch) {
@@ -96,6 +97,7 @@ func TestWhatWaitsForAStoreThatHangsIsBounded(t *testing.T) {
 // Whoever waits for a renewal is answered when the server stops, also while it is in doubt
 // and another one is to follow it.
 func TestAStopAnswersRenewalsInDoubt(t *testing.T) {
+	t.Parallel()
 	beside(t, func(t *testing.T, s *shared) {
 		losing := atomic.Bool{}
 		f := faulty.New(s, faulty.Plan{Commit: func(int, *store.Batch) (f faulty.Fault) {

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -31,11 +30,9 @@ func beside(t *testing.T, c *clock, s store.Store, dead ...job.Process) *Engine 
 // An engine that starts beside another takes none of its jobs, and renews, writes under
 // and finishes the leases that the other handed out. It takes those of a dead process.
 func TestEnginesShareLeases(t *testing.T) {
+	t.Parallel()
 	c := &clock{now: time.Unix(1_800_000_000, 0)}
-	s, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "jobs.db"), sqlite.Options{Clock: c.Now})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := NewTestStore(t, sqlite.Options{Clock: c.Now})
 	t.Cleanup(func() { _ = s.Close() })
 	a := beside(t, c, s)
 	jobs := make(chan job.Claimed, 3)

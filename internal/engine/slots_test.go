@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -34,10 +33,7 @@ const unstorable = "unstorable"
 
 func newCrew(t *testing.T, slots int) *crew {
 	t.Helper()
-	inner, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "jobs.db"), sqlite.Options{Unsynced: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	inner := NewTestStore(t, sqlite.Options{Unsynced: true})
 	c := &crew{t: t, slots: slots, busy: map[job.Token]job.Claimed{}}
 	s := faulty.New(inner, faulty.Plan{
 		Commit: func(int, *store.Batch) faulty.Fault {
@@ -53,10 +49,11 @@ func newCrew(t *testing.T, slots int) *crew {
 	})
 	q := Queue{Name: "q", Concurrency: slots, MaxAttempts: 100, Keep: time.Hour, KeepFailed: time.Hour}
 	q.Policy.Timeouts = job.Timeouts{Lease: time.Hour, CancelGrace: time.Hour}
-	c.Engine, err = New(t.Context(), Config{Store: s, Queues: []Queue{q}})
+	e, err := New(t.Context(), Config{Store: s, Queues: []Queue{q}})
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.Engine = e
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = c.Run(ctx) })
@@ -128,8 +125,10 @@ func misnumbered() job.Outcome {
 
 // The slot of an end that is refused is the job's still: nothing else runs in it.
 func TestARefusedEndKeepsItsSlot(t *testing.T) {
+	t.Parallel()
 	for name, refused := range map[string]job.Outcome{"bad data": bad(), "a gap in the output": misnumbered()} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				c := newCrew(t, 1)
 				c.submit()
@@ -151,12 +150,14 @@ func TestARefusedEndKeepsItsSlot(t *testing.T) {
 // Whatever is refused, and whatever becomes of commits, a worker never has more jobs
 // than slots; and no slot is lost.
 func TestAWorkerNeverHasMoreJobsThanSlots(t *testing.T) {
+	t.Parallel()
 	rounds := uint64(20)
 	if testing.Short() {
 		rounds = 4
 	}
 	for seed := range rounds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) { randomEnds(t, rand.New(rand.NewPCG(seed, 9))) })
 		})
 	}

@@ -9,6 +9,7 @@ import (
 // However a batch is halved, a group of submits stays in one piece, and the halving
 // comes to an end.
 func TestHalvesNeverSplitAGroup(t *testing.T) {
+	t.Parallel()
 	for size := 1; size <= 5; size++ {
 		for before := range 4 {
 			for after := range 4 {

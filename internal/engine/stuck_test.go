@@ -18,8 +18,10 @@ const atOnce = 100 * time.Millisecond
 // may run while a slot is free runs within a second; at once, where no notice is lost and
 // no process dies.
 func TestNothingIsStuck(t *testing.T) {
+	t.Parallel()
 	for _, seed := range seeds(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
 			inPlace(t, func(t *testing.T, p *place) {
 				h := newHistory(t, p, seed)
 				defer h.close()
@@ -48,6 +50,7 @@ func TestNothingIsStuck(t *testing.T) {
 // An attempt that is ended through another process frees its slot for the next job at
 // once.
 func TestASlotThatIsFreedElsewhereIsFilled(t *testing.T) {
+	t.Parallel()
 	inPlace(t, func(t *testing.T, p *place) {
 		between := &bus.Local{}
 		a := p.start(t, engine.Config{Queues: queues(), Bus: between})

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -53,10 +52,7 @@ func (s *endings) AttemptEnded(_ string, how Ending, _ time.Duration) { s.ended 
 func newSwept(t *testing.T, renewEvery time.Duration) *swept {
 	t.Helper()
 	c := &clock{now: time.Unix(1_800_000_000, 0)}
-	s, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "jobs.db"), sqlite.Options{Clock: c.Now})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s := NewTestStore(t, sqlite.Options{Clock: c.Now, Unsynced: true})
 	return sweptOver(t, c, Config{Store: s, RenewEvery: renewEvery})
 }
 
@@ -115,6 +111,7 @@ func (w *swept) get(id job.ID) Snapshot {
 // A worker that has gone silent loses its job: it is told, its slot is free, and the job
 // runs again after a backoff. Losses are bounded by themselves: the fifth one fails.
 func TestSweepTakesLapsedLeases(t *testing.T) {
+	t.Parallel()
 	w := newSwept(t, time.Nanosecond)
 	id := w.submit(Request{MaxAttempts: 1})
 	first := <-w.jobs
@@ -157,6 +154,7 @@ func TestSweepTakesLapsedLeases(t *testing.T) {
 
 // A lease is not taken while renewals have not been accepted for a whole interval.
 func TestSweepSparesAfterTroubleOfOurs(t *testing.T) {
+	t.Parallel()
 	w := newSwept(t, time.Hour)
 	id := w.submit(Request{})
 	c := <-w.jobs
@@ -173,6 +171,7 @@ func TestSweepSparesAfterTroubleOfOurs(t *testing.T) {
 // Work that ignores a cancel loses its slot after the grace; its late result is
 // refused, and the job has ended as cancelled.
 func TestSweepEndsIgnoredCancels(t *testing.T) {
+	t.Parallel()
 	w := newSwept(t, time.Hour)
 	id := w.submit(Request{})
 	deaf := <-w.jobs
@@ -209,6 +208,7 @@ func TestSweepEndsIgnoredCancels(t *testing.T) {
 
 // Delays and backoffs end when the clock says so, and not before.
 func TestSweepMakesDue(t *testing.T) {
+	t.Parallel()
 	w := newSwept(t, time.Hour)
 	id := w.submit(Request{Delay: time.Minute})
 	w.clock.pass(59 * time.Second)
@@ -225,6 +225,7 @@ func TestSweepMakesDue(t *testing.T) {
 
 // A job that waits longer than it is allowed to expires, and says why.
 func TestSweepExpires(t *testing.T) {
+	t.Parallel()
 	w := newSwept(t, time.Hour)
 	w.submit(Request{})
 	<-w.jobs
@@ -240,6 +241,7 @@ func TestSweepExpires(t *testing.T) {
 
 // What is past its time is deleted, and nothing else.
 func TestSweepPrunes(t *testing.T) {
+	t.Parallel()
 	w := newSwept(t, time.Hour)
 	old := w.submit(Request{})
 	c := <-w.jobs
@@ -259,6 +261,7 @@ func TestSweepPrunes(t *testing.T) {
 
 // After a trouble of ours no lease is taken for a whole renewal interval.
 func TestUnhealthyHoldsSweepsBack(t *testing.T) {
+	t.Parallel()
 	w := newSwept(t, time.Nanosecond)
 	if !w.sweeper.mayTakeLeases() {
 		t.Fatal("a healthy engine may take leases")
@@ -273,6 +276,7 @@ func TestUnhealthyHoldsSweepsBack(t *testing.T) {
 // A sweep that takes a job frees its slot: the old worker is told, and once the backoff
 // is over another has the job.
 func TestATakenJobFreesItsSlot(t *testing.T) {
+	t.Parallel()
 	w := newSwept(t, time.Nanosecond)
 	second := make(chan job.Claimed, 1)
 	id := w.submit(Request{})
@@ -308,6 +312,7 @@ func TestATakenJobFreesItsSlot(t *testing.T) {
 // A job that is claimed for a worker which has stopped serving meanwhile is handed
 // back, and costs no attempt.
 func TestAJobForWhoHasLeftIsHandedBack(t *testing.T) {
+	t.Parallel()
 	w := newSwept(t, time.Hour)
 	q := w.queues["q"]
 	gone := &consumer{Worker: job.Worker{Name: "gone", Queue: "q", Deliver: func(job.Claimed) { t.Error("it was delivered") }}, q: q, stopped: true}
@@ -324,6 +329,7 @@ func TestAJobForWhoHasLeftIsHandedBack(t *testing.T) {
 
 // A job that is tried again on request expires like any other that waits too long.
 func TestARetriedJobExpires(t *testing.T) {
+	t.Parallel()
 	w := newSwept(t, time.Hour)
 	p := w.queues["q"].Policy
 	p.Timeouts.Queue = 5 * time.Second

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"log/slog"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -34,7 +33,8 @@ func leased(t *testing.T, s store.Store, edit func(*store.Submit)) job.ID {
 // The files of a job that was deleted while it ran, by a process that was killed then,
 // are removed by the next one.
 func TestFilesOfAJobDeletedBeforeAKillAreRemoved(t *testing.T) {
-	s := openStore(t, filepath.Join(t.TempDir(), "jobs.db"))
+	t.Parallel()
+	s := newStore(t)
 	id := leased(t, s, func(op *store.Submit) { op.Job.Files = []job.File{{Name: "a", Size: 1}} })
 	b := store.NewBatch()
 	b.Add(&store.Delete{Owner: local, ID: id})
@@ -65,8 +65,9 @@ func (f *finding) Apply(ctx context.Context, b *store.Batch) (func() error, erro
 
 // What a start finds damaged is told, and what it takes back is held to the limits.
 func TestAStartTellsWhatItFindsDamaged(t *testing.T) {
+	t.Parallel()
 	var log bytes.Buffer
-	s := openStore(t, filepath.Join(t.TempDir(), "jobs.db"))
+	s := newStore(t)
 	t.Cleanup(func() { _ = s.Close() })
 	leased(t, s, func(*store.Submit) {})
 	q := queues()
@@ -87,7 +88,8 @@ func TestAStartTellsWhatItFindsDamaged(t *testing.T) {
 // One job that cannot be taken back does not keep a server from starting, nor the other
 // jobs from being taken back.
 func TestAStartTakesBackAllButTheBad(t *testing.T) {
-	file := openStore(t, filepath.Join(t.TempDir(), "jobs.db"))
+	t.Parallel()
+	file := newStore(t)
 	var ids []job.ID
 	for range 5 {
 		ids = append(ids, leased(t, file, func(*store.Submit) {}))
@@ -111,7 +113,8 @@ func TestAStartTakesBackAllButTheBad(t *testing.T) {
 
 // A start asks again what became of a commit whose outcome it does not learn.
 func TestAStartAsksAgain(t *testing.T) {
-	file := openStore(t, filepath.Join(t.TempDir(), "jobs.db"))
+	t.Parallel()
+	file := newStore(t)
 	id := leased(t, file, func(*store.Submit) {})
 	s := faulty.New(file, faulty.Plan{})
 	s.Next(faulty.Fault{Step: faulty.SyncAfter}, faulty.Fault{Step: faulty.SyncAfter})

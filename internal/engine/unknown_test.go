@@ -28,7 +28,7 @@ func forgetful(t *testing.T, s store.Store, path string, p faulty.Plan) *faulty.
 		if err := sqlite.Backup(context.Background(), path, to, func(_, _ int64) {}); err != nil {
 			return nil, err
 		}
-		return sqlite.Open(context.Background(), to, sqlite.Options{Unsynced: true})
+		return engine.OpenOutsideBubble(to, sqlite.Options{Unsynced: true, Readers: 1})
 	}
 	f := faulty.New(s, p)
 	t.Cleanup(func() {
@@ -42,12 +42,14 @@ func forgetful(t *testing.T, s store.Store, path string, p faulty.Plan) *faulty.
 // Whatever a lost sync leaves in doubt, of two processes on one store: what was answered
 // is on disk, what was seen is stored, no job runs twice, and none is left over.
 func TestLostSyncsKeepEveryPromise(t *testing.T) {
+	t.Parallel()
 	seeds := uint64(8)
 	if testing.Short() {
 		seeds = 2
 	}
 	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			t.Parallel()
 			path := filepath.Join(t.TempDir(), "jobs.db")
 			var r *ledger
 			synctest.Test(t, func(t *testing.T) {
@@ -108,6 +110,7 @@ func newLedger(t *testing.T, s *shared, path string, seed uint64) *ledger {
 // applied, and new work is refused. A server that is stopping says after a while that it
 // does not know.
 func TestNobodyIsToldWhileABatchIsInDoubt(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "jobs.db")
 	synctest.Test(t, func(t *testing.T) {
 		losing := atomic.Bool{}
@@ -308,6 +311,7 @@ func (r *ledger) check(t *testing.T, s store.Store) {
 // A process whose clock is ahead of the store's asks in vain for what is due, but not as
 // fast as it can, and nothing becomes ready before its time.
 func TestAClockThatIsAheadMakesNobodySpin(t *testing.T) {
+	t.Parallel()
 	beside(t, func(t *testing.T, s *shared) {
 		ahead := atomic.Int64{}
 		clock := func(now time.Time) time.Time { return now.Add(time.Duration(ahead.Load())) }

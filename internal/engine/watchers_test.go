@@ -11,6 +11,7 @@ import (
 
 // However many watchers come at once, no more stay than may.
 func TestWatchersThatComeAtOnceKeepTheBound(t *testing.T) {
+	t.Parallel()
 	const most = 8
 	e := &Engine{hub: watch.NewHub(), maxWatchers: most}
 	for range 300 {

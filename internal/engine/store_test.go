@@ -1,0 +1,115 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
+)
+
+// NewTestStore opens a store in a new directory. See [OpenTestStore].
+func NewTestStore(t testing.TB, o sqlite.Options) store.Store {
+	t.Helper()
+	return OpenTestStore(t, filepath.Join(t.TempDir(), "jobs.db"), o)
+}
+
+// OpenTestStore opens the store at path, and creates it if the file does not exist. The
+// caller closes it. It may be called inside and outside of a synctest bubble.
+func OpenTestStore(t testing.TB, path string, o sqlite.Options) store.Store {
+	t.Helper()
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		empty, err := emptyStore()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, empty, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := OpenOutsideBubble(path, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// emptyStore is the content of a database without jobs. A new store begins as a copy of it,
+// because the migrations take longer than most tests.
+var emptyStore = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "engine")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	path := filepath.Join(dir, "jobs.db")
+	s, err := OpenOutsideBubble(path, sqlite.Options{Unsynced: true})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Close(); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
+})
+
+// OpenOutsideBubble opens a store on a goroutine that belongs to no synctest bubble. The store's
+// own goroutines then live in real time. In a bubble they would make a checkpoint four times
+// in each virtual second, which is most of the work of a simulation and tests nothing here.
+// Calls into the store are made by goroutines of the bubble; its clock is theirs.
+func OpenOutsideBubble(path string, o sqlite.Options) (store.Store, error) {
+	if o.Clock == nil {
+		o.Clock = time.Now
+	}
+	if o.Readers == 0 {
+		o.Readers = 2
+	}
+	c := <-openers
+	defer func() { openers <- c }()
+	c.requests <- openRequest{path, o}
+	answer := <-c.answers
+	return answer.store, answer.err
+}
+
+// opener is a goroutine that opens stores.
+type opener struct {
+	requests chan openRequest // never closed
+	answers  chan openAnswer  // never closed
+}
+
+type openRequest struct {
+	path    string
+	options sqlite.Options
+}
+
+type openAnswer struct {
+	store store.Store
+	err   error
+}
+
+// openers are the idle ones.
+var openers = startOpeners(4)
+
+func startOpeners(n int) chan *opener {
+	all := make(chan *opener, n)
+	for range n {
+		c := &opener{requests: make(chan openRequest), answers: make(chan openAnswer)}
+		go func() {
+			for r := range c.requests {
+				s, err := sqlite.Open(context.Background(), r.path, r.options)
+				if err != nil {
+					err = fmt.Errorf("open %s: %w", r.path, err)
+				}
+				c.answers <- openAnswer{s, err}
+			}
+		}()
+		all <- c
+	}
+	return all
+}
