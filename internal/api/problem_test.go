@@ -52,7 +52,7 @@ func TestEveryCodeHasItsStatus(t *testing.T) {
 
 func TestAProblemOnTheWire(t *testing.T) {
 	w := httptest.NewRecorder()
-	err := job.Because(job.QueueFull, errors.New("secret"), "the queue is full")
+	err := job.Wrapf(job.QueueFull, errors.New("secret"), "the queue is full")
 	err.RetryAfter, err.Field = 1500*time.Millisecond, "/queue"
 	WriteProblem(w, fmt.Errorf("wrapped: %w", err))
 	const want = `{"type":"about:blank","title":"Service Unavailable","status":503,"detail":"the queue is full","code":"queue_full","field":"/queue"}`

@@ -55,9 +55,9 @@ func tooLarge(limit int64) *job.Error {
 
 func incompleteBody(err error) *job.Error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return job.Because(RequestTimeout, err, "the body did not arrive within %v", defaultTimeout)
+		return job.Wrapf(RequestTimeout, err, "the body did not arrive within %v", defaultTimeout)
 	}
-	return job.Because(job.Invalid, err, "the body ended before all of it had arrived")
+	return job.Wrapf(job.Invalid, err, "the body ended before all of it had arrived")
 }
 
 // Header returns the first value of a header, or "". The name must be spelled as net/http

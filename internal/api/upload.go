@@ -56,7 +56,7 @@ func (u *Upload) Read(p []byte) (int, error) {
 	case err == nil || err == io.EOF:
 		u.err = err
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		u.err = job.Because(RequestTimeout, err, "the upload has all but stopped: fewer than %d bytes arrived within %v", minUploaded, u.timeout)
+		u.err = job.Wrapf(RequestTimeout, err, "the upload has all but stopped: fewer than %d bytes arrived within %v", minUploaded, u.timeout)
 	default:
 		u.err = incompleteBody(err)
 	}

@@ -94,7 +94,7 @@ func handleError(log *slog.Logger, res *response, r *http.Request, err error) {
 // known. Most likely its client has left. It is [job.Unavailable] and not
 // [job.Internal], because it is no defect to look for.
 func RequestAborted(cause error) error {
-	return job.Because(job.Unavailable, cause, "the request was broken off before its answer was known: what it asked for may have been done or not")
+	return job.Wrapf(job.Unavailable, cause, "the request was broken off before its answer was known: what it asked for may have been done or not")
 }
 
 // maxDrained is how many bytes of a refused body are read: the length of the longest body

@@ -40,7 +40,7 @@ func TestAReturnedErrorIsAnsweredAsAProblem(t *testing.T) {
 
 func TestOurFaultIsLoggedWithItsCause(t *testing.T) {
 	w, logged, _ := serve(func(http.ResponseWriter, *http.Request) error {
-		return job.Because(job.Unavailable, errors.New("disk on fire"), "the store cannot be written")
+		return job.Wrapf(job.Unavailable, errors.New("disk on fire"), "the store cannot be written")
 	})
 	if w.Code != 503 || strings.Contains(w.Body.String(), "fire") {
 		t.Errorf("%d %s", w.Code, w.Body)

@@ -81,7 +81,7 @@ func (l *loader) checkQueue(q Queue, key string, models []string) {
 	l.must(q.MaxBytes >= 0, key+".max_bytes", "this must not be negative; 0 is no limit")
 	l.between(q.PerKey.Running, 0, mostRunning, key+".per_key.running")
 	l.between(q.PerKey.Waiting, 0, mostWaiting, key+".per_key.waiting")
-	l.between(q.MaxAttempts, 1, job.MostAttempts, key+".max_attempts")
+	l.between(q.MaxAttempts, 1, job.MaxAttempts, key+".max_attempts")
 	l.checkTimeouts(q.Timeouts, key+".timeouts")
 	l.oneOf(string(q.Retry.AfterOutput), key+".retry.after_output", string(job.RestartAfterOutput), string(job.FailAfterOutput))
 	l.must(q.Retry.Backoff <= q.Retry.BackoffMax, key+".retry.backoff_s",

@@ -133,5 +133,5 @@ func encode(v any) []byte {
 }
 
 func damaged(r store.Row, cause error) *job.Error {
-	return job.Because(job.Internal, cause, "the stored %s %s cannot be read", r.Kind, job.Quote(r.ID))
+	return job.Wrapf(job.Internal, cause, "the stored %s %s cannot be read", r.Kind, job.Quote(r.ID))
 }

@@ -101,7 +101,7 @@ func (d *desk) begin(owner job.Owner, id conversation.ID, query string) conversa
 // say appends text to a running job's output.
 func (d *desk) say(task job.ID, seq int64, text string) {
 	d.Helper()
-	op := &store.Append{Lease: d.leaseOf(task), Entries: []job.Entry{{Seq: seq, Attempt: 1, Kind: job.Text, Events: 1, Data: []byte(text)}}}
+	op := &store.Append{Lease: d.leaseOf(task), Entries: []job.Entry{{Seq: seq, Attempt: 1, Kind: job.KindText, Events: 1, Data: []byte(text)}}}
 	d.commit(&store.Batch{Appends: []*store.Append{op}})
 	if op.Err != nil {
 		d.Fatal(op.Err)

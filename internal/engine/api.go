@@ -61,7 +61,7 @@ type Snapshot struct {
 	Estimate time.Duration // until it has ended, from now; 0 when unknown or ended
 	// HeldBackBy is why a waiting job is not given to a worker; "" when nothing holds it
 	// back. What another process changed shows in about a second.
-	HeldBackBy job.Hold
+	HeldBackBy job.HeldBackBy
 	Text       string      // said so far in this attempt, at most job.MaxInline bytes
 	Result     *job.Result // of a succeeded job, when at most job.MaxInline bytes
 }
@@ -78,7 +78,7 @@ type QueueView struct {
 	OldestQueued time.Duration
 	// HeldBackBy is why the next queued job is not given to a worker, or would not be if
 	// none is queued; "" when nothing holds it back. See [Snapshot].
-	HeldBackBy job.Hold
+	HeldBackBy job.HeldBackBy
 	// Wait and Run are what a job submitted now would wait and run, learned from what
 	// really happened; zero before the first job ended. Nobody knows the wait in a
 	// paused queue.

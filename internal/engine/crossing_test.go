@@ -164,12 +164,12 @@ func (r *rush) step(h *house) {
 			x := r.held[i]
 			if r.dice.IntN(3) == 0 {
 				r.held[i].c.Job.Cursor++
-				e := job.Entry{Seq: r.held[i].c.Job.Cursor, Attempt: x.c.Job.Attempt, Kind: job.Text, Events: 1, Data: []byte("word")}
+				e := job.Entry{Seq: r.held[i].c.Job.Cursor, Attempt: x.c.Job.Attempt, Kind: job.KindText, Events: 1, Data: []byte("word")}
 				_ = h.Append(ctx, x.c.Lease(), []job.Entry{e}, nil)
 				return
 			}
 			r.held = append(r.held[:i], r.held[i+1:]...)
-			outcome := []job.Outcome{{}, {Fault: &job.Fault{Code: "x", Message: "x", Class: job.Later}}, {HandedBack: true}}[r.dice.IntN(3)]
+			outcome := []job.Outcome{{}, {Fault: &job.Fault{Code: "x", Message: "x", Class: job.Retryable}}, {Released: true}}[r.dice.IntN(3)]
 			_, _ = h.Finish(ctx, x.c.Lease(), outcome) // also by the process that did not hand it out
 		}
 	case 7:

@@ -285,7 +285,7 @@ func (e *Engine) deliver(to *consumer, c job.Claimed) {
 		return
 	}
 	e.freeSlot(c.Lease())
-	op := e.finishFor(&c.Job, job.Outcome{HandedBack: true}, false)
+	op := e.finishFor(&c.Job, job.Outcome{Released: true}, false)
 	op.Lease, op.Unused = c.Lease(), true
 	if err := e.lanes.put(&pendingOp{lane: laneUrgent, bytes: opBytes, op: op}); err != nil {
 		e.log.Warn("a job could not be handed back", "job", c.Job.ID, "error", err)

@@ -74,7 +74,7 @@ func (r *rough) try(request Request) (Snapshot, bool, error) {
 func everything(b *store.Batch) bool { return b.Len() > 0 }
 
 func said(seq int64) []job.Entry {
-	return []job.Entry{{Seq: seq, Attempt: 1, Kind: job.Text, Events: 1, Data: []byte("word")}}
+	return []job.Entry{{Seq: seq, Attempt: 1, Kind: job.KindText, Events: 1, Data: []byte("word")}}
 }
 
 // With less room than is kept back no new work is taken, and nothing is written for

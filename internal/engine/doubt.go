@@ -106,6 +106,6 @@ func (e *Engine) reapply(ctx context.Context, w *pendingBatch) {
 // giveUp says of a batch in doubt that it stays so: the server is stopping. Nothing may
 // be applied any more.
 func (e *Engine) giveUpInDoubt(err error) error {
-	e.fatal = job.Because(job.Unavailable, err, "the store cannot be reached, and the server is stopping: whether the request was stored is not known")
+	e.fatal = job.Wrapf(job.Unavailable, err, "the store cannot be reached, and the server is stopping: whether the request was stored is not known")
 	return e.fatal
 }

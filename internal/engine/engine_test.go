@@ -164,7 +164,7 @@ func TestAnEndIsToldOf(t *testing.T) {
 }
 
 func text(seq int64, said string) []job.Entry {
-	return []job.Entry{{Seq: seq, Attempt: 1, Kind: job.Text, Events: 1, Data: []byte(said)}}
+	return []job.Entry{{Seq: seq, Attempt: 1, Kind: job.KindText, Events: 1, Data: []byte(said)}}
 }
 
 // Jobs of a queue that was taken out of the configuration, or renamed, are told of.
@@ -266,7 +266,7 @@ func TestRetriesThenFails(t *testing.T) {
 	h := open(t)
 	h.serve(1)
 	snap := h.submit(engine.Request{})
-	fault := job.Outcome{Fault: &job.Fault{Code: "flaky", Message: "it broke", Class: job.Later}}
+	fault := job.Outcome{Fault: &job.Fault{Code: "flaky", Message: "it broke", Class: job.Retryable}}
 	if state := h.finish(<-h.jobs, fault); state != job.Scheduled {
 		t.Fatalf("after the first attempt the job is %s", state)
 	}

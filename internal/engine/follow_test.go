@@ -203,9 +203,9 @@ func (m *watchedJob) work(s step, id job.ID) {
 	delete(m.holds, id)
 	o := map[string]job.Outcome{
 		"succeed":       {},
-		"fail":          {Fault: &job.Fault{Code: "x", Class: job.Later}},
+		"fail":          {Fault: &job.Fault{Code: "x", Class: job.Retryable}},
 		"fail for good": {Fault: &job.Fault{Code: "x", Class: job.Final}},
-		"hand back":     {HandedBack: true},
+		"hand back":     {Released: true},
 	}[s.name]
 	m.ask(func(ctx context.Context) { _, _ = m.Finish(ctx, c.Lease(), o) })
 }

@@ -310,7 +310,7 @@ func (h *history) leave(i int, kill bool) *worker {
 	} else {
 		w.leave()
 		for _, x := range h.holdings(w) {
-			h.end(x, w, job.Outcome{HandedBack: true})
+			h.end(x, w, job.Outcome{Released: true})
 		}
 		w.stop()
 	}
@@ -373,7 +373,7 @@ func (h *history) say(x *hold) {
 	x.ending = true // one write at a time
 	seq := x.seq + 1
 	h.mu.Unlock()
-	err := x.w.Append(h.ctx, x.c.Lease(), []job.Entry{{Seq: seq, Attempt: x.c.Job.Attempt, Kind: job.Text, Events: 1, Data: []byte(word(x.c.Job.ID, seq))}}, nil)
+	err := x.w.Append(h.ctx, x.c.Lease(), []job.Entry{{Seq: seq, Attempt: x.c.Job.Attempt, Kind: job.KindText, Events: 1, Data: []byte(word(x.c.Job.ID, seq))}}, nil)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	x.ending = false
@@ -451,7 +451,7 @@ func (h *history) step() {
 
 // work is what a worker does with a job that it has.
 func (h *history) work(x *hold) {
-	outcome := []job.Outcome{{}, {}, {Fault: &job.Fault{Code: "x", Message: "x", Class: job.Later}}, {HandedBack: true}}[h.one(4)]
+	outcome := []job.Outcome{{}, {}, {Fault: &job.Fault{Code: "x", Message: "x", Class: job.Retryable}}, {Released: true}}[h.one(4)]
 	switch h.one(8) {
 	case 0:
 		h.mu.Lock()

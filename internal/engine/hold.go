@@ -4,12 +4,12 @@ import "github.com/meanwhile-run/meanwhile/internal/job"
 
 // hold says what holds a job back, without a read: by what is known of its queue, which
 // another process may have changed up to about a second ago.
-func (q *queue) holdReason(s *Snapshot) job.Hold {
-	if h := s.Hold(); h != "" || s.State != job.Queued {
+func (q *queue) holdReason(s *Snapshot) job.HeldBackBy {
+	if h := s.HeldBackReason(); h != "" || s.State != job.Queued {
 		return h
 	}
 	if q == nil {
-		return job.HeldByNoWorker // the queue is not configured here
+		return job.HeldBackByNoWorker // the queue is not configured here
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -17,20 +17,20 @@ func (q *queue) holdReason(s *Snapshot) job.Hold {
 }
 
 // holdLocked says what holds back a queued job with so many before it.
-func (q *queue) holdReasonLocked(before int) job.Hold {
+func (q *queue) holdReasonLocked(before int) job.HeldBackBy {
 	counts, free := &q.counts, q.claiming
 	for _, c := range q.consumers {
 		free += max(c.free, 0)
 	}
 	switch {
 	case counts.Paused:
-		return job.HeldByPause
+		return job.HeldBackByPause
 	case q.blockedLocked(0):
-		return job.HeldByMaxRunning
+		return job.HeldBackByMaxRunning
 	case len(q.consumers) == 0 && counts.Running == 0:
-		return job.HeldByNoWorker
+		return job.HeldBackByNoWorker
 	case before >= free:
-		return job.HeldByTurn
+		return job.HeldBackByTurn
 	}
 	return ""
 }

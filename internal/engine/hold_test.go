@@ -10,7 +10,7 @@ import (
 )
 
 // heldBy checks what holds a job back.
-func (h *house) heldBy(what string, id job.ID, want job.Hold) {
+func (h *house) heldBy(what string, id job.ID, want job.HeldBackBy) {
 	h.t.Helper()
 	s, err := h.Get(h.t.Context(), local, id)
 	if err != nil {
@@ -22,7 +22,7 @@ func (h *house) heldBy(what string, id job.ID, want job.Hold) {
 }
 
 // queueHeldBy checks what holds the jobs of the queue back.
-func (h *house) queueHeldBy(what string, want job.Hold) {
+func (h *house) queueHeldBy(what string, want job.HeldBackBy) {
 	h.t.Helper()
 	all, err := h.Queues(h.t.Context())
 	if err != nil {
@@ -56,22 +56,22 @@ func TestWhatHoldsAJobBack(t *testing.T) {
 		a := startWith(t, s, q)
 		defer a.stop()
 		alone := a.submit(engine.Request{})
-		a.heldBy("nobody works", alone.ID, job.HeldByNoWorker)
-		a.queueHeldBy("nobody works", job.HeldByNoWorker)
+		a.heldBy("nobody works", alone.ID, job.HeldBackByNoWorker)
+		a.queueHeldBy("nobody works", job.HeldBackByNoWorker)
 		a.pause(true)
-		a.heldBy("paused", alone.ID, job.HeldByPause)
-		a.queueHeldBy("paused", job.HeldByPause)
+		a.heldBy("paused", alone.ID, job.HeldBackByPause)
+		a.queueHeldBy("paused", job.HeldBackByPause)
 		a.pause(false)
 		a.serve(1)
 		first := a.gets("resumed")
 		a.heldBy("it runs", first.Job.ID, "")
 		turn := a.submit(engine.Request{})
-		a.heldBy("the slot is taken", turn.ID, job.HeldByTurn)
-		a.queueHeldBy("the slot is taken", job.HeldByTurn)
+		a.heldBy("the slot is taken", turn.ID, job.HeldBackByTurn)
+		a.queueHeldBy("the slot is taken", job.HeldBackByTurn)
 		later := a.submit(engine.Request{Delay: time.Hour})
-		a.heldBy("delayed", later.ID, job.HeldByDelay)
-		a.finish(first, job.Outcome{Fault: &job.Fault{Code: "x", Message: "x", Class: job.Later}})
-		a.heldBy("failed", first.Job.ID, job.HeldByBackoff)
+		a.heldBy("delayed", later.ID, job.HeldBackByDelay)
+		a.finish(first, job.Outcome{Fault: &job.Fault{Code: "x", Message: "x", Class: job.Retryable}})
+		a.heldBy("failed", first.Job.ID, job.HeldBackByBackoff)
 		second := a.gets("the slot is free")
 		a.finish(second, job.Outcome{})
 		a.heldBy("it has ended", second.Job.ID, "")
@@ -80,15 +80,15 @@ func TestWhatHoldsAJobBack(t *testing.T) {
 		a.submit(engine.Request{Key: "k"})
 		keyed := a.gets("of a key")
 		parked := a.submit(engine.Request{Key: "k"})
-		a.heldBy("its key runs", parked.ID, job.HeldByKey)
+		a.heldBy("its key runs", parked.ID, job.HeldBackByKey)
 		a.finish(keyed, job.Outcome{})
 		a.gets("of the key again")
 		a.serve(3)
 		a.submit(engine.Request{})
 		a.gets("with a second worker")
 		most := a.submit(engine.Request{})
-		a.heldBy("as many run as may", most.ID, job.HeldByMaxRunning)
-		a.queueHeldBy("as many run as may", job.HeldByMaxRunning)
+		a.heldBy("as many run as may", most.ID, job.HeldBackByMaxRunning)
+		a.queueHeldBy("as many run as may", job.HeldBackByMaxRunning)
 	})
 }
 
@@ -103,14 +103,14 @@ func TestWhatHoldsAJobBackInAnotherProcess(t *testing.T) {
 		snap := a.submit(engine.Request{})
 		b.pause(true)
 		elsewhere()
-		a.heldBy("paused elsewhere", snap.ID, job.HeldByPause)
+		a.heldBy("paused elsewhere", snap.ID, job.HeldBackByPause)
 		b.pause(false)
 		elsewhere()
-		a.heldBy("resumed elsewhere", snap.ID, job.HeldByNoWorker)
+		a.heldBy("resumed elsewhere", snap.ID, job.HeldBackByNoWorker)
 		b.serve(1)
 		b.gets("resumed")
 		next := a.submit(engine.Request{})
 		elsewhere()
-		a.heldBy("the worker there has a job", next.ID, job.HeldByTurn)
+		a.heldBy("the worker there has a job", next.ID, job.HeldBackByTurn)
 	})
 }

@@ -177,7 +177,7 @@ func (e *Engine) sync(w *pendingBatch) error {
 func (e *Engine) diskFailed(err error) error {
 	e.storeFailing.Store(true)
 	e.log.Error("the disk cannot be trusted any more: the server stops", "error", err)
-	return job.Because(job.Unavailable, err, "the server's disk has failed: whether the request was stored is not known")
+	return job.Wrapf(job.Unavailable, err, "the server's disk has failed: whether the request was stored is not known")
 }
 
 // work is one batch and who waits for it.
@@ -330,7 +330,7 @@ func (e *Engine) apply(ctx context.Context, b *store.Batch, t applyOptions) (syn
 		case errors.Is(err, store.ErrDamaged):
 			e.storeFailing.Store(true)
 			e.log.Error("the data is damaged, and the server stops: put a backup in the place of its data directory", "error", err)
-			e.fatal = job.Because(job.Unavailable, err, "the server's data is damaged, and it stops")
+			e.fatal = job.Wrapf(job.Unavailable, err, "the server's data is damaged, and it stops")
 			return nil, e.fatal
 		case errors.Is(err, store.ErrFull):
 			e.disk.setFull(err)
@@ -343,7 +343,7 @@ func (e *Engine) apply(ctx context.Context, b *store.Batch, t applyOptions) (syn
 		e.storeFailed()
 		e.log.Error("the store refused a commit, which is tried again", "error", err, "ops", b.Len(), "unknown", !errors.Is(err, store.ErrNotCommitted))
 		if ctx.Err() != nil && time.Since(began) > stopTimeout {
-			return nil, job.Because(job.Unavailable, err, "the store cannot be written, and the server is stopping")
+			return nil, job.Wrapf(job.Unavailable, err, "the store cannot be written, and the server is stopping")
 		}
 		if t.certain && time.Since(began) > maxUnwritable {
 			refuseGrowth(b, unwritable(err))
@@ -383,7 +383,7 @@ const stopTimeout = 5 * time.Second
 // others wait for them meanwhile.
 func (e *Engine) isolate(ctx context.Context, b *store.Batch, cause error, until time.Time) (func() error, error) {
 	if b.Len() == 1 || isOneGroup(b) {
-		refuseOps(b, job.Because(job.Invalid, cause, "the store cannot take this data"))
+		refuseOps(b, job.Wrapf(job.Invalid, cause, "the store cannot take this data"))
 		return nothingToSync, nil
 	}
 	if until.IsZero() {

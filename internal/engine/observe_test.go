@@ -87,8 +87,8 @@ func TestAnObserverIsToldOfEverythingOnce(t *testing.T) {
 	}
 	h.finish(c, job.Outcome{Cancelled: true})
 	h.finish(next(), job.Outcome{Fault: &job.Fault{Code: "x", Class: job.Wait}})
-	h.finish(<-h.jobs, job.Outcome{Fault: &job.Fault{Code: "x", Class: job.Later}})
-	h.finish(<-h.jobs, job.Outcome{HandedBack: true})
+	h.finish(<-h.jobs, job.Outcome{Fault: &job.Fault{Code: "x", Class: job.Retryable}})
+	h.finish(<-h.jobs, job.Outcome{Released: true})
 	<-h.jobs // is lost with the process
 
 	_, _, _ = h.Submit(ctx, engine.Request{Owner: local, Queue: "nowhere"})

@@ -158,12 +158,12 @@ func (p *pair) finishAs(o job.Outcome) {
 	p.ask(func(ctx context.Context) { _, _ = p.Finish(ctx, p.lease, o) })
 }
 
-func (p *pair) fail() { p.finishAs(job.Outcome{Fault: &job.Fault{Code: "x", Class: job.Later}}) }
+func (p *pair) fail() { p.finishAs(job.Outcome{Fault: &job.Fault{Code: "x", Class: job.Retryable}}) }
 func (p *pair) failForGood() {
 	p.finishAs(job.Outcome{Fault: &job.Fault{Code: "x", Class: job.Final}})
 }
 func (p *pair) succeed()   { p.finishAs(job.Outcome{}) }
-func (p *pair) handBack()  { p.finishAs(job.Outcome{HandedBack: true}) }
+func (p *pair) handBack()  { p.finishAs(job.Outcome{Released: true}) }
 func (p *pair) freeSlot()  { p.finishAs(job.Outcome{}) }
 func (p *pair) becomeDue() { time.Sleep(time.Minute + time.Second) } // the sweep asks for it
 

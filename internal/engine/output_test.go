@@ -11,7 +11,7 @@ import (
 
 func texts(after int64, attempt int, data ...[]byte) (entries []job.Entry) {
 	for i, d := range data {
-		entries = append(entries, job.Entry{Seq: after + int64(i) + 1, Attempt: attempt, Kind: job.Text, Events: 1, Data: d})
+		entries = append(entries, job.Entry{Seq: after + int64(i) + 1, Attempt: attempt, Kind: job.KindText, Events: 1, Data: d})
 	}
 	return entries
 }
@@ -52,7 +52,7 @@ func TestOutputIsBoundedByAttemptAndByJob(t *testing.T) {
 
 func (w *swept) finishFailed(c job.Claimed) {
 	w.t.Helper()
-	if _, err := w.Finish(w.t.Context(), c.Lease(), job.Outcome{Fault: &job.Fault{Code: "x", Class: job.Later}}); err != nil {
+	if _, err := w.Finish(w.t.Context(), c.Lease(), job.Outcome{Fault: &job.Fault{Code: "x", Class: job.Retryable}}); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -70,13 +70,13 @@ func TestOnlyTheAttemptsOwnOutputCounts(t *testing.T) {
 		if err := w.Append(t.Context(), first.Lease(), texts(0, 1, []byte("hello")), nil); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := w.Finish(t.Context(), first.Lease(), job.Outcome{HandedBack: true}); err != nil {
+		if _, err := w.Finish(t.Context(), first.Lease(), job.Outcome{Released: true}); err != nil {
 			t.Fatal(err)
 		}
 		second := <-w.jobs
-		entry := job.Entry{Seq: 2, Attempt: 1, Kind: job.Log, Events: 1, Data: []byte("a line")}
+		entry := job.Entry{Seq: 2, Attempt: 1, Kind: job.KindLog, Events: 1, Data: []byte("a line")}
 		if speaks {
-			entry.Kind = job.Text
+			entry.Kind = job.KindText
 		}
 		if err := w.Append(t.Context(), second.Lease(), []job.Entry{entry}, nil); err != nil {
 			t.Fatal(err)

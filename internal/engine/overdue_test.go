@@ -48,7 +48,7 @@ func TestASweepByTheClocksOfTheStore(t *testing.T) {
 			claimed := <-w.jobs
 			lease := claimed.Lease()
 			if c.said {
-				if err := w.Append(t.Context(), lease, []job.Entry{{Seq: 1, Attempt: 1, Kind: job.Text, Events: 1, Data: []byte("a")}}, nil); err != nil {
+				if err := w.Append(t.Context(), lease, []job.Entry{{Seq: 1, Attempt: 1, Kind: job.KindText, Events: 1, Data: []byte("a")}}, nil); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -116,7 +116,7 @@ func TestOutputAfterTheReadOfASweepKeepsTheJob(t *testing.T) {
 	lease := claimed.Lease()
 	w.clock.pass(time.Second)
 	m.do = func() {
-		if err := w.Append(t.Context(), lease, []job.Entry{{Seq: 1, Attempt: 1, Kind: job.Text, Events: 1, Data: []byte("a")}}, nil); err != nil {
+		if err := w.Append(t.Context(), lease, []job.Entry{{Seq: 1, Attempt: 1, Kind: job.KindText, Events: 1, Data: []byte("a")}}, nil); err != nil {
 			t.Error(err)
 		}
 	}

@@ -284,7 +284,7 @@ func TestAJobThatComesBackTakesOneSlot(t *testing.T) {
 		a.submit(engine.Request{})
 		c := <-a.jobs
 		for range 6 {
-			if _, err := b.Finish(t.Context(), c.Lease(), job.Outcome{HandedBack: true}); err != nil {
+			if _, err := b.Finish(t.Context(), c.Lease(), job.Outcome{Released: true}); err != nil {
 				t.Fatal(err)
 			}
 			c = a.gets("handed back through another process")
@@ -348,7 +348,7 @@ func TestWhatWasSaidElsewhereCounts(t *testing.T) {
 		if err := b.Append(t.Context(), c.Lease(), text(1, "word"), nil); err != nil {
 			t.Fatal(err)
 		}
-		fault := &job.Fault{Code: "flaky", Message: "it broke", Class: job.Later}
+		fault := &job.Fault{Code: "flaky", Message: "it broke", Class: job.Retryable}
 		if state := a.finish(c, job.Outcome{Fault: fault}); state != job.Failed {
 			t.Errorf("an attempt that had spoken failed, and the job is %s", state)
 		}

@@ -164,7 +164,7 @@ func (a *audited) stale(w *worker) {
 		case 0:
 			err = w.Renew(a.ctx, []job.Lease{l})[0]
 		case 1:
-			err = w.Append(a.ctx, l, []job.Entry{{Seq: 1, Attempt: 1, Kind: job.Text, Data: []byte("stale")}}, nil)
+			err = w.Append(a.ctx, l, []job.Entry{{Seq: 1, Attempt: 1, Kind: job.KindText, Data: []byte("stale")}}, nil)
 		default:
 			_, err = w.Finish(a.ctx, l, job.Outcome{})
 		}

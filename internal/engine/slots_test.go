@@ -120,7 +120,7 @@ func bad() job.Outcome { return job.Outcome{Result: &job.Result{Body: []byte(uns
 
 // misnumbered is an end whose last words do not follow what was said.
 func misnumbered() job.Outcome {
-	return job.Outcome{Entries: []job.Entry{{Seq: 99, Attempt: 1, Kind: job.Text, Events: 1, Data: []byte("?")}}}
+	return job.Outcome{Entries: []job.Entry{{Seq: 99, Attempt: 1, Kind: job.KindText, Events: 1, Data: []byte("?")}}}
 }
 
 // The slot of an end that is refused is the job's still: nothing else runs in it.

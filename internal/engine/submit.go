@@ -347,5 +347,5 @@ func withConflict(err error, body []byte) error {
 	if body == nil {
 		return err
 	}
-	return job.Because(job.CodeOf(err), &RowConflict{Body: body}, "%s", err.Error())
+	return job.Wrapf(job.CodeOf(err), &RowConflict{Body: body}, "%s", err.Error())
 }

@@ -319,13 +319,13 @@ func (e *Engine) sweepFinish(r *store.Running, which store.Which) *store.Finish 
 	case which == store.CancelOnly:
 		op = e.finishFor(&r.Job, job.Outcome{Cancelled: true}, r.HasOutput)
 	case which == store.OverrunOnly:
-		op = e.finishFor(&r.Job, job.Outcome{Fault: job.RanTooLong(r.Job.Policy.Timeouts.RunHard)}, r.HasOutput)
+		op = e.finishFor(&r.Job, job.Outcome{Fault: job.RunTimeout(r.Job.Policy.Timeouts.RunHard)}, r.HasOutput)
 	case which == store.SilentOnly && r.Heard.IsZero():
-		op = e.finishFor(&r.Job, job.Outcome{Fault: job.SaidNothing(r.Job.Policy.Timeouts.FirstOutput)}, r.HasOutput)
+		op = e.finishFor(&r.Job, job.Outcome{Fault: job.FirstOutputTimeout(r.Job.Policy.Timeouts.FirstOutput)}, r.HasOutput)
 	case which == store.SilentOnly:
-		op = e.finishFor(&r.Job, job.Outcome{Fault: job.FellSilent(r.Job.Policy.Timeouts.IdleOutput)}, r.HasOutput)
+		op = e.finishFor(&r.Job, job.Outcome{Fault: job.IdleOutputTimeout(r.Job.Policy.Timeouts.IdleOutput)}, r.HasOutput)
 	case !r.HasUse: // the answer to the claim may never have reached the worker
-		op = e.finishFor(&r.Job, job.Outcome{HandedBack: true}, false)
+		op = e.finishFor(&r.Job, job.Outcome{Released: true}, false)
 		op.Unused = true
 	default:
 		op = e.lossFinish(&r.Job, r.HasOutput)
@@ -346,10 +346,10 @@ func failureCode(op *store.Finish) string {
 func (e *Engine) lossFinish(j *job.Job, spoke bool) *store.Finish {
 	op := &store.Finish{Lost: true, To: job.Failed}
 	op.Failure = &job.Failure{
-		Code: job.LostWorker, Message: "the worker that ran the job stopped or went silent",
+		Code: job.WorkerLost, Message: "the worker that ran the job stopped or went silent",
 		Retryable: true, Attempt: j.Attempt,
 	}
-	if v := j.JudgeLoss(spoke); v.Again {
+	if v := j.DecideRetryAfterLoss(spoke); v.Retry {
 		op.To, op.Delay = job.Scheduled, v.Delay
 	}
 	return op
@@ -389,7 +389,7 @@ func (e *Engine) commitBeforeLoop(ctx context.Context, b *store.Batch) error {
 			return nil
 		case errors.Is(err, store.ErrData) && b.Len() == 1:
 			e.log.Error("a job that a dead server was running cannot be taken back: its lease decides", "job", b.Finishes[0].Lease.Job, "error", err)
-			refuseOps(b, job.Because(job.Invalid, err, "the store cannot take this data"))
+			refuseOps(b, job.Wrapf(job.Invalid, err, "the store cannot take this data"))
 			return nil
 		case errors.Is(err, store.ErrData):
 			first, second := halves(b)

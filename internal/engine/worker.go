@@ -193,17 +193,17 @@ func (e *Engine) newFinish(local *localLease, o *job.Outcome) (op *store.Finish,
 func (e *Engine) finishFor(j *job.Job, o job.Outcome, spoke bool) *store.Finish {
 	op := &store.Finish{Entries: o.Entries, Progress: o.Progress, Usage: o.Usage}
 	switch {
-	case o.HandedBack:
+	case o.Released:
 		op.To, op.Refund = job.Queued, true
 	case o.Cancelled:
 		op.To = job.Cancelled
 	case o.Fault == nil:
 		op.To, op.Result = job.Succeeded, o.Result
 	default:
-		v := j.Judge(o.Fault, spoke, e.store.Now(), die())
+		v := j.DecideRetry(o.Fault, spoke, e.store.Now(), die())
 		op.Failure = &job.Failure{Code: o.Fault.Code, Message: o.Fault.Message, Retryable: o.Fault.Class != job.Final, Attempt: j.Attempt}
 		op.To = job.Failed
-		if v.Again {
+		if v.Retry {
 			op.To, op.Delay, op.Refund = job.Scheduled, v.Delay, v.Refund
 		}
 	}

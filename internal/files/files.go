@@ -107,7 +107,7 @@ func (d *Dir) of(id job.ID) string { return filepath.Join(d.root, id.String()) }
 func (d *Dir) Open(id job.ID, f job.File) (*os.File, error) {
 	file, err := os.Open(d.Path(id, f))
 	if os.IsNotExist(err) {
-		return nil, job.Because(job.NotFound, err, "the file %s is gone", job.Quote(f.Name))
+		return nil, job.Wrapf(job.NotFound, err, "the file %s is gone", job.Quote(f.Name))
 	}
 	return file, err
 }

@@ -85,9 +85,9 @@ func (s *Stage) create(name string) (*os.File, error) {
 	file, err := os.OpenFile(s.dir.Path(s.id, job.File{Name: name}), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	switch {
 	case errors.Is(err, os.ErrExist): // also where the disk does not tell a from A
-		return nil, job.Because(job.Invalid, err, "there are two files %s; give each a name of its own", job.Quote(name))
+		return nil, job.Wrapf(job.Invalid, err, "there are two files %s; give each a name of its own", job.Quote(name))
 	case errors.Is(err, syscall.ENAMETOOLONG):
-		return nil, job.Because(job.Invalid, err, "the name of the file %s is too long", job.Quote(name))
+		return nil, job.Wrapf(job.Invalid, err, "the name of the file %s is too long", job.Quote(name))
 	case err != nil:
 		return nil, unwritten(err)
 	}
@@ -235,7 +235,7 @@ func unwritten(err error) error {
 	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
 		return noSpace(err)
 	default:
-		return job.Because(job.Unavailable, err, "the server cannot write the file to its disk")
+		return job.Wrapf(job.Unavailable, err, "the server cannot write the file to its disk")
 	}
 }
 

@@ -31,9 +31,9 @@ func (j *Job) Claim(now time.Time) {
 	}
 }
 
-// Line brings a job that waits to where it waits from now on: its time has come, it
+// MoveWaiting brings a job that waits to where it waits from now on: its time has come, it
 // is parked, or its key has room for it.
-func (j *Job) Line(to State) { j.move(to) }
+func (j *Job) MoveWaiting(to State) { j.move(to) }
 
 // RequestCancel remembers that a running job is to be cancelled. A second request
 // changes nothing.
@@ -120,9 +120,9 @@ func (j *Job) Retry(to State, now time.Time) {
 	j.Failure, j.Usage, j.Progress = nil, nil, Progress{}
 }
 
-// QueueBy is when a job that was submitted or retried, and not claimed since,
+// QueueDeadline is when a job that was submitted or retried, and not claimed since,
 // expires; zero for never.
-func (j *Job) QueueBy() time.Time {
+func (j *Job) QueueDeadline() time.Time {
 	if d := j.Policy.Timeouts.Queue; d > 0 {
 		return after(j.RunAt, d)
 	}

@@ -19,7 +19,7 @@ func TestEffectsRaiseTheRevision(t *testing.T) {
 		to     job.State
 	}{
 		{"claim", job.Queued, func(j *job.Job) { j.Claim(noon) }, job.Running},
-		{"line", job.Parked, func(j *job.Job) { j.Line(job.Queued) }, job.Queued},
+		{"line", job.Parked, func(j *job.Job) { j.MoveWaiting(job.Queued) }, job.Queued},
 		{"finish", job.Running, func(j *job.Job) { j.Finish(&job.Finish{To: job.Succeeded}, noon) }, job.Succeeded},
 		{"go back", job.Running, func(j *job.Job) { j.Finish(&job.Finish{To: job.Scheduled}, noon) }, job.Scheduled},
 		{"cancel", job.Queued, func(j *job.Job) { j.End(job.Cancelled, noon) }, job.Cancelled},

@@ -66,8 +66,8 @@ func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-// Because makes a refusal with a cause that is logged and not shown.
-func Because(code Code, cause error, format string, args ...any) *Error {
+// Wrapf makes a refusal with a cause that is logged and not shown.
+func Wrapf(code Code, cause error, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...), Err: cause}
 }
 

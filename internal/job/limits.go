@@ -10,7 +10,7 @@ const (
 	LowestPriority  = 9
 
 	DefaultMaxAttempts = 4
-	MostAttempts       = 100
+	MaxAttempts        = 100
 
 	MaxBody      = 1 << 20  // a JSON request
 	MaxDepth     = 64       // of nested JSON

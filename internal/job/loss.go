@@ -31,11 +31,11 @@ func (j *Job) countEnd(lost bool) {
 	}
 }
 
-// JudgeLoss decides what follows a loss. MaxAttempts does not bound losses: they have
+// DecideRetryAfterLoss decides what follows a loss. MaxAttempts does not bound losses: they have
 // a bound of their own.
-func (j *Job) JudgeLoss(spoke bool) Verdict {
+func (j *Job) DecideRetryAfterLoss(spoke bool) RetryDecision {
 	if spoke && j.Policy.Retry.AfterOutput == FailAfterOutput || j.Losses+1 >= MaxLosses {
-		return Verdict{}
+		return RetryDecision{}
 	}
-	return Verdict{Again: true, Delay: lossBackoff << j.Losses}
+	return RetryDecision{Retry: true, Delay: lossBackoff << j.Losses}
 }

@@ -13,20 +13,20 @@ func TestJudgeLoss(t *testing.T) {
 	j := job.Job{MaxAttempts: 1}
 	for _, want := range []time.Duration{2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second} {
 		j.Attempt++
-		if v := j.JudgeLoss(true); v != (job.Verdict{Again: true, Delay: want}) {
+		if v := j.DecideRetryAfterLoss(true); v != (job.RetryDecision{Retry: true, Delay: want}) {
 			t.Errorf("after %d losses: %+v, want a wait of %v", j.Losses, v, want)
 		}
 		j.Finish(&job.Finish{To: job.Scheduled, Lost: true}, noon)
 	}
-	if v := j.JudgeLoss(false); v.Again {
+	if v := j.DecideRetryAfterLoss(false); v.Retry {
 		t.Errorf("the loss number %d is followed by %+v", j.Losses+1, v)
 	}
 	spoken := job.Job{Attempt: 1, MaxAttempts: 4}
 	spoken.Policy.Retry.AfterOutput = job.FailAfterOutput
-	if v := spoken.JudgeLoss(true); v.Again {
+	if v := spoken.DecideRetryAfterLoss(true); v.Retry {
 		t.Errorf("a job that is to fail after output is tried again: %+v", v)
 	}
-	if v := spoken.JudgeLoss(false); !v.Again {
+	if v := spoken.DecideRetryAfterLoss(false); !v.Retry {
 		t.Error("a job that has said nothing is not tried again")
 	}
 }
@@ -36,12 +36,12 @@ func TestJudgeLoss(t *testing.T) {
 func TestLossesAreNoFailures(t *testing.T) {
 	j := job.Job{Attempt: 5, Losses: 4, MaxAttempts: 2}
 	j.Policy.Retry.Backoff = time.Second
-	later := &job.Fault{Class: job.Later}
-	if v := j.Judge(later, false, time.Time{}, 0); v != (job.Verdict{Again: true, Delay: time.Second}) {
+	later := &job.Fault{Class: job.Retryable}
+	if v := j.DecideRetry(later, false, time.Time{}, 0); v != (job.RetryDecision{Retry: true, Delay: time.Second}) {
 		t.Errorf("the first failure is followed by %+v", v)
 	}
 	j.Attempt++
-	if v := j.Judge(later, false, time.Time{}, 0); v.Again {
+	if v := j.DecideRetry(later, false, time.Time{}, 0); v.Retry {
 		t.Errorf("the last failure is followed by %+v", v)
 	}
 }

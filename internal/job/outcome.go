@@ -5,9 +5,9 @@ package job
 type Outcome struct {
 	// Fault is why the attempt failed; nil when it did not.
 	Fault *Fault
-	// HandedBack says that the attempt was stopped through no fault of the job: the
+	// Released says that the attempt was stopped through no fault of the job: the
 	// worker is stopping. It costs no attempt. Fault is then nil.
-	HandedBack bool
+	Released bool
 	// Cancelled says that the worker stopped because it was told to cancel.
 	Cancelled bool
 	Result    *Result // when there is no fault; nil is a result without a body

@@ -5,11 +5,11 @@ type Kind uint8
 
 // The kinds. Their numbers are stored: they are never reused or reordered.
 const (
-	Text    Kind = 1 + iota // plain text of the first choice, UTF-8, to be joined
-	JSON                    // one event, verbatim
-	Log                     // a line for whoever operates the job
-	Report                  // progress: the JSON of a [Progress]
-	Restart                 // a new attempt begins: what earlier attempts said is superseded
+	KindText     Kind = 1 + iota // plain text of the first choice, UTF-8, to be joined
+	KindJSON                     // one event, verbatim
+	KindLog                      // a line for whoever operates the job
+	KindProgress                 // progress: the JSON of a [Progress]
+	KindAttempt                  // a new attempt begins: what earlier attempts said is superseded
 )
 
 var kindNames = [...]string{"", "text", "json", "log", "progress", "attempt"}
@@ -24,11 +24,11 @@ func (k Kind) String() string {
 
 // IsOutput says whether an entry of the kind is part of what the work came to: an
 // attempt with such an entry has spoken.
-func (k Kind) IsOutput() bool { return k == Text || k == JSON }
+func (k Kind) IsOutput() bool { return k == KindText || k == KindJSON }
 
-// BreaksSilence says whether an entry of the kind starts the clock of the next output
+// ResetsIdleClock says whether an entry of the kind starts the clock of the next output
 // anew. A report that work goes on does not.
-func (k Kind) BreaksSilence() bool { return k.IsOutput() || k == Log }
+func (k Kind) ResetsIdleClock() bool { return k.IsOutput() || k == KindLog }
 
 // Entry is one numbered piece of what a job says. Once a watcher has seen an
 // entry it never changes, and no crash takes it back.

@@ -114,39 +114,39 @@ type Retry struct {
 	Delays []time.Duration `json:"delays,omitempty"`
 }
 
-// Verdict is what follows a failed attempt.
-type Verdict struct {
-	Again  bool          // false: the job fails
+// RetryDecision is what follows a failed attempt.
+type RetryDecision struct {
+	Retry  bool          // false: the job fails
 	Delay  time.Duration // before the next attempt, when Again
 	Refund bool          // the attempt is not counted, when Again
 }
 
-// Judge decides what follows a fault. It is a pure function: jitter, in [0,1), is
+// DecideRetry decides what follows a fault. It is a pure function: jitter, in [0,1), is
 // the caller's die.
-func (j *Job) Judge(f *Fault, spoke bool, now time.Time, jitter float64) Verdict {
+func (j *Job) DecideRetry(f *Fault, spoke bool, now time.Time, jitter float64) RetryDecision {
 	r := &j.Policy.Retry
 	if spoke && r.AfterOutput == FailAfterOutput {
-		return Verdict{}
+		return RetryDecision{}
 	}
 	switch f.Class {
 	case Wait:
 		delay := max(f.RetryAfter, r.backoff(1, jitter))
 		if now.Add(delay).After(j.StartedAt.Add(r.For)) {
-			return Verdict{}
+			return RetryDecision{}
 		}
-		return Verdict{Again: true, Delay: delay, Refund: true}
-	case Later:
+		return RetryDecision{Retry: true, Delay: delay, Refund: true}
+	case Retryable:
 	case Timeout:
 		if !r.OnTimeout {
-			return Verdict{}
+			return RetryDecision{}
 		}
 	default:
-		return Verdict{}
+		return RetryDecision{}
 	}
 	if j.Failures() >= j.MaxAttempts {
-		return Verdict{}
+		return RetryDecision{}
 	}
-	return Verdict{Again: true, Delay: max(f.RetryAfter, r.backoff(j.Failures(), jitter))}
+	return RetryDecision{Retry: true, Delay: max(f.RetryAfter, r.backoff(j.Failures(), jitter))}
 }
 
 // backoff is the wait after the failure of that number: its delay, or else doubled each

@@ -23,22 +23,22 @@ func TestJudge(t *testing.T) {
 		job   *job.Job
 		fault job.Fault
 		spoke bool
-		want  job.Verdict
+		want  job.RetryDecision
 	}{
-		"final is final":                {attempt(1, standard), job.Fault{Class: job.Final}, false, job.Verdict{}},
-		"later backs off":               {attempt(1, standard), job.Fault{Class: job.Later}, false, job.Verdict{Again: true, Delay: 2 * time.Second}},
-		"each backoff doubles":          {attempt(3, standard), job.Fault{Class: job.Later}, false, job.Verdict{Again: true, Delay: 8 * time.Second}},
-		"the last attempt is the last":  {attempt(4, standard), job.Fault{Class: job.Later}, false, job.Verdict{}},
-		"a longer wait is honoured":     {attempt(1, standard), job.Fault{Class: job.Later, RetryAfter: time.Minute}, false, job.Verdict{Again: true, Delay: time.Minute}},
-		"a wait costs no attempt":       {attempt(4, standard), job.Fault{Class: job.Wait, RetryAfter: 5 * time.Second}, false, job.Verdict{Again: true, Delay: 5 * time.Second, Refund: true}},
-		"waits end":                     {attempt(1, standard), job.Fault{Class: job.Wait, RetryAfter: 51 * time.Second}, false, job.Verdict{}},
-		"a timeout is final":            {attempt(1, standard), job.Fault{Class: job.Timeout}, false, job.Verdict{}},
-		"unless it is asked for":        {attempt(1, onTimeout), job.Fault{Class: job.Timeout}, false, job.Verdict{Again: true, Delay: 2 * time.Second}},
-		"what has spoken may restart":   {attempt(1, standard), job.Fault{Class: job.Later}, true, job.Verdict{Again: true, Delay: 2 * time.Second}},
-		"or fail, by the policy":        {attempt(1, fragile), job.Fault{Class: job.Later}, true, job.Verdict{}},
-		"which lets the silent restart": {attempt(1, fragile), job.Fault{Class: job.Later}, false, job.Verdict{Again: true, Delay: 2 * time.Second}},
+		"final is final":                {attempt(1, standard), job.Fault{Class: job.Final}, false, job.RetryDecision{}},
+		"later backs off":               {attempt(1, standard), job.Fault{Class: job.Retryable}, false, job.RetryDecision{Retry: true, Delay: 2 * time.Second}},
+		"each backoff doubles":          {attempt(3, standard), job.Fault{Class: job.Retryable}, false, job.RetryDecision{Retry: true, Delay: 8 * time.Second}},
+		"the last attempt is the last":  {attempt(4, standard), job.Fault{Class: job.Retryable}, false, job.RetryDecision{}},
+		"a longer wait is honoured":     {attempt(1, standard), job.Fault{Class: job.Retryable, RetryAfter: time.Minute}, false, job.RetryDecision{Retry: true, Delay: time.Minute}},
+		"a wait costs no attempt":       {attempt(4, standard), job.Fault{Class: job.Wait, RetryAfter: 5 * time.Second}, false, job.RetryDecision{Retry: true, Delay: 5 * time.Second, Refund: true}},
+		"waits end":                     {attempt(1, standard), job.Fault{Class: job.Wait, RetryAfter: 51 * time.Second}, false, job.RetryDecision{}},
+		"a timeout is final":            {attempt(1, standard), job.Fault{Class: job.Timeout}, false, job.RetryDecision{}},
+		"unless it is asked for":        {attempt(1, onTimeout), job.Fault{Class: job.Timeout}, false, job.RetryDecision{Retry: true, Delay: 2 * time.Second}},
+		"what has spoken may restart":   {attempt(1, standard), job.Fault{Class: job.Retryable}, true, job.RetryDecision{Retry: true, Delay: 2 * time.Second}},
+		"or fail, by the policy":        {attempt(1, fragile), job.Fault{Class: job.Retryable}, true, job.RetryDecision{}},
+		"which lets the silent restart": {attempt(1, fragile), job.Fault{Class: job.Retryable}, false, job.RetryDecision{Retry: true, Delay: 2 * time.Second}},
 	} {
-		if got := c.job.Judge(&c.fault, c.spoke, now, 0); got != c.want {
+		if got := c.job.DecideRetry(&c.fault, c.spoke, now, 0); got != c.want {
 			t.Errorf("%s: got %+v, want %+v", name, got, c.want)
 		}
 	}
@@ -50,8 +50,8 @@ func TestBackoffIsBounded(t *testing.T) {
 	j.MaxAttempts = 100
 	for n := 1; n < 90; n++ {
 		j.Attempt = n
-		least := j.Judge(&job.Fault{Class: job.Later}, false, time.Now(), 0).Delay
-		most := j.Judge(&job.Fault{Class: job.Later}, false, time.Now(), 0.999).Delay
+		least := j.DecideRetry(&job.Fault{Class: job.Retryable}, false, time.Now(), 0).Delay
+		most := j.DecideRetry(&job.Fault{Class: job.Retryable}, false, time.Now(), 0.999).Delay
 		if least < time.Second || least > 3*time.Second || most < least || most > least*5/4 {
 			t.Fatalf("the backoff after attempt %d is %s to %s", n, least, most)
 		}
@@ -67,23 +67,23 @@ func TestDelaysComeBeforeTheDoubling(t *testing.T) {
 	for failure, want := range map[int]time.Duration{1: 5 * time.Second, 2: 0, 3: 2 * time.Minute, 4: 8 * time.Second, 5: 10 * time.Second} {
 		j := attempt(failure+2, retry)
 		j.MaxAttempts, j.Losses = 6, 2 // which are no failures
-		least := j.Judge(&job.Fault{Class: job.Later}, false, time.Now(), 0)
-		most := j.Judge(&job.Fault{Class: job.Later}, false, time.Now(), 0.999)
-		if !least.Again || least.Delay != want || failure <= 3 && most != least {
+		least := j.DecideRetry(&job.Fault{Class: job.Retryable}, false, time.Now(), 0)
+		most := j.DecideRetry(&job.Fault{Class: job.Retryable}, false, time.Now(), 0.999)
+		if !least.Retry || least.Delay != want || failure <= 3 && most != least {
 			t.Errorf("failure %d is followed by %+v to %+v, want a delay of %s", failure, least, most, want)
 		}
-		told := j.Judge(&job.Fault{Class: job.Later, RetryAfter: time.Hour}, false, time.Now(), 0)
+		told := j.DecideRetry(&job.Fault{Class: job.Retryable, RetryAfter: time.Hour}, false, time.Now(), 0)
 		if told.Delay != time.Hour {
 			t.Errorf("failure %d, told to wait for an hour, waits for %s", failure, told.Delay)
 		}
 	}
 	last := attempt(2, retry)
 	last.MaxAttempts = 2
-	if v := last.Judge(&job.Fault{Class: job.Later}, false, time.Now(), 0); v.Again {
+	if v := last.DecideRetry(&job.Fault{Class: job.Retryable}, false, time.Now(), 0); v.Retry {
 		t.Errorf("delays are left, and the last attempt is followed by %+v", v)
 	}
-	wait := attempt(3, retry).Judge(&job.Fault{Class: job.Wait}, false, time.Unix(1010, 0), 0.5)
-	if wait != (job.Verdict{Again: true, Delay: 5 * time.Second, Refund: true}) {
+	wait := attempt(3, retry).DecideRetry(&job.Fault{Class: job.Wait}, false, time.Unix(1010, 0), 0.5)
+	if wait != (job.RetryDecision{Retry: true, Delay: 5 * time.Second, Refund: true}) {
 		t.Errorf("being told to wait is followed by %+v", wait)
 	}
 }
@@ -94,7 +94,7 @@ func TestFaultOf(t *testing.T) {
 	if got := job.FaultOf(fmt.Errorf("call: %w", fault)); got != fault {
 		t.Errorf("a wrapped fault became %+v", got)
 	}
-	if got := job.FaultOf(errors.New("boom")); got.Class != job.Later || got.Code != "executor_error" || got.Message != "boom" {
+	if got := job.FaultOf(errors.New("boom")); got.Class != job.Retryable || got.Code != "executor_error" || got.Message != "boom" {
 		t.Errorf("a plain error became %+v", got)
 	}
 }

@@ -188,7 +188,7 @@ func wordOf(o *job.Outcome) (word, code string) {
 		return "lost", "lease_lost"
 	case o.Cancelled:
 		return "cancelled", ""
-	case o.HandedBack:
+	case o.Released:
 		return "handed_back", ""
 	case o.Fault != nil:
 		return "failed", o.Fault.Code

@@ -203,7 +203,7 @@ func TestTheRatioHoldsForTracesThatBeginHere(t *testing.T) {
 
 func TestHowAnAttemptEnded(t *testing.T) {
 	for want, o := range map[string]*job.Outcome{
-		"succeeded": {}, "cancelled": {Cancelled: true}, "handed_back": {HandedBack: true}, "failed": {Fault: &job.Fault{Code: "x"}}, "lost": nil,
+		"succeeded": {}, "cancelled": {Cancelled: true}, "handed_back": {Released: true}, "failed": {Fault: &job.Fault{Code: "x"}}, "lost": nil,
 	} {
 		if got, _ := wordOf(o); got != want {
 			t.Errorf("%+v is called %s, not %s", o, got, want)

@@ -174,7 +174,7 @@ func (a *attempt) decideOutcome(err error) (o job.Outcome, ok bool) {
 	case a.fault != nil:
 		o.Fault = a.fault
 	case a.stopCause != nil:
-		o.HandedBack = true
+		o.Released = true
 	default:
 		o.Fault = job.FaultOf(err)
 	}

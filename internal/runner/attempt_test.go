@@ -45,7 +45,7 @@ func succeeds(t *testing.T) {
 	want(t, "the result", string(o.Result.Body), "second")
 	want(t, "the content type", o.Result.ContentType, "text/plain")
 	want(t, "the number of entries", len(rec.snapshot().entries), 0)
-	want(t, "failed, cancelled or handed back", o.Fault != nil || o.Cancelled || o.HandedBack, false)
+	want(t, "failed, cancelled or handed back", o.Fault != nil || o.Cancelled || o.Released, false)
 }
 
 func succeedsWithoutResult(t *testing.T) {
@@ -78,7 +78,7 @@ func reportsError(t *testing.T) {
 	h := newHarness(t, func(context.Context, exec.Task, exec.Sink) error { return errors.New("a disk is full") })
 	rec := h.deliver(1)
 	synctest.Wait()
-	h.wantFault(rec, job.Later, "executor_error")
+	h.wantFault(rec, job.Retryable, "executor_error")
 }
 
 // finishAfterStop returns an executor that finishes its work once it is told to stop.
@@ -119,7 +119,7 @@ func outcomeWhenStopped(t *testing.T, s executorFunc, how string) job.Outcome {
 func succeedsWhenStopped(t *testing.T) {
 	for how := range stopWays {
 		o := outcomeWhenStopped(t, finishAfterStop(), how)
-		if o.Result == nil || string(o.Result.Body) != "done" || o.HandedBack || o.Fault != nil {
+		if o.Result == nil || string(o.Result.Body) != "done" || o.Released || o.Fault != nil {
 			t.Errorf("asked to stop by a %s, the finished work has the outcome %+v", how, o)
 		}
 	}
@@ -136,7 +136,7 @@ func cancelsDoneWork(t *testing.T) {
 
 func failsWhenOutputIsRejected(t *testing.T) {
 	for how := range stopWays {
-		if o := outcomeWhenStopped(t, finishAfterStop("the last piece"), how); o.Result != nil || !o.HandedBack && o.Fault == nil {
+		if o := outcomeWhenStopped(t, finishAfterStop("the last piece"), how); o.Result != nil || !o.Released && o.Fault == nil {
 			t.Errorf("asked to stop by a %s, work without its last piece has the outcome %+v", how, o)
 		}
 	}
@@ -152,7 +152,7 @@ func survivesPanic(t *testing.T) {
 	}, func(c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
 	bad, good := h.deliver(1), h.deliver(2)
 	synctest.Wait()
-	h.wantFault(bad, job.Later, "panic")
+	h.wantFault(bad, job.Retryable, "panic")
 	want(t, "a fault of the other", h.outcome(good).Fault != nil, false)
 	if text := log.String(); !strings.Contains(text, "index out of range") || !strings.Contains(text, "attempt_test.go") {
 		t.Fatalf("the log lacks the panic or its stack: %s", text)

@@ -107,7 +107,7 @@ func firstOutputLimit(t *testing.T) {
 	want(t, "running before its limit", rec.running(), true)
 	advance(1)
 	wantErr(t, why, exec.ErrTimeout)
-	h.wantFault(rec, job.Later, "first_output_timeout")
+	h.wantFault(rec, job.Retryable, "first_output_timeout")
 	if m := h.outcome(rec).Fault.Message; !strings.Contains(m, " 120 s") {
 		t.Fatalf("the message lacks the limit: %s", m)
 	}
@@ -132,7 +132,7 @@ func idleOutputLimit(t *testing.T) {
 		want(t, "running before its limit with "+name, rec.running(), true)
 		advance(1)
 		wantErr(t, why, exec.ErrTimeout)
-		h.wantFault(rec, job.Later, "idle_output_timeout")
+		h.wantFault(rec, job.Retryable, "idle_output_timeout")
 		_ = h.close()
 	}
 }
@@ -147,7 +147,7 @@ func progressIsNotOutput(t *testing.T) {
 	})
 	rec := h.deliver(1, withTimeouts(job.Timeouts{FirstOutput: 30 * time.Second}))
 	advance(31 * time.Second)
-	h.wantFault(rec, job.Later, "first_output_timeout")
+	h.wantFault(rec, job.Retryable, "first_output_timeout")
 }
 
 func idleAfterFirst(t *testing.T) {
@@ -160,7 +160,7 @@ func idleAfterFirst(t *testing.T) {
 	rec := h.deliver(1, withTimeouts(job.Timeouts{FirstOutput: time.Hour, IdleOutput: 30 * time.Second}))
 	advance(31 * time.Second)
 	wantErr(t, why, exec.ErrTimeout)
-	h.wantFault(rec, job.Later, "idle_output_timeout")
+	h.wantFault(rec, job.Retryable, "idle_output_timeout")
 }
 
 func diskIsNotSilence(t *testing.T) {
@@ -212,7 +212,7 @@ func resetAwaitsFirstOutput(t *testing.T) {
 	want(t, "running before its limit", rec.running(), true)
 	advance(1)
 	wantErr(t, why, exec.ErrTimeout)
-	h.wantFault(rec, job.Later, "first_output_timeout")
+	h.wantFault(rec, job.Retryable, "first_output_timeout")
 }
 
 func resetAfterStopDoesNothing(t *testing.T) {
@@ -236,7 +236,7 @@ func firstReasonStands(t *testing.T) {
 	h.stop()
 	advance(time.Second + stopTimeout)
 	h.wantFault(rec, job.Timeout, "timeout")
-	want(t, "handed back", h.outcome(rec).HandedBack, false)
+	want(t, "handed back", h.outcome(rec).Released, false)
 	close(release)
 }
 
@@ -247,7 +247,7 @@ func silenceAndHardLimit(t *testing.T) {
 	advance(time.Minute - 1)
 	want(t, "running before its limit", rec.running(), true)
 	advance(1)
-	h.wantFault(rec, job.Later, "first_output_timeout")
+	h.wantFault(rec, job.Retryable, "first_output_timeout")
 	close(release)
 }
 

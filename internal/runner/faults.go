@@ -10,13 +10,13 @@ import (
 func (c *clocks) fault(which clock) *job.Fault {
 	switch which {
 	case firstOutput:
-		return job.SaidNothing(c.limits.FirstOutput)
+		return job.FirstOutputTimeout(c.limits.FirstOutput)
 	case idleOutput:
-		return job.FellSilent(c.limits.IdleOutput)
+		return job.IdleOutputTimeout(c.limits.IdleOutput)
 	case runSoft:
-		return job.RanTooLong(c.limits.RunSoft)
+		return job.RunTimeout(c.limits.RunSoft)
 	default:
-		return job.RanTooLong(c.limits.RunHard)
+		return job.RunTimeout(c.limits.RunHard)
 	}
 }
 
@@ -63,6 +63,6 @@ func panicked() *job.Fault {
 	return &job.Fault{
 		Code:    "panic",
 		Message: "The executor failed on a defect of its own; the server's log has the details.",
-		Class:   job.Later,
+		Class:   job.Retryable,
 	}
 }

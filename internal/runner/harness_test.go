@@ -312,7 +312,7 @@ func (h *harness) storeLocked(rec *record, entries []job.Entry, p *job.Progress)
 			h.t.Errorf("entry %d was written where %d was next", e.Seq, rec.cursor)
 		case e.Attempt != rec.attempt || e.Events != 1 || e.Data == nil:
 			h.t.Errorf("entry %+v is of attempt %d", e, rec.attempt)
-		case e.Kind == job.Text && !utf8.Valid(e.Data):
+		case e.Kind == job.KindText && !utf8.Valid(e.Data):
 			h.t.Errorf("text entry %d is not UTF-8: %q", e.Seq, e.Data)
 		}
 	}

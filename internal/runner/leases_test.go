@@ -109,7 +109,7 @@ func stopsBeforeLapse(t *testing.T) {
 	want(t, "running before its lease is about to end", rec.running(), true)
 	advance(1)
 	wantErr(t, why, exec.ErrLost)
-	want(t, "handed back", h.outcome(rec).HandedBack, true)
+	want(t, "handed back", h.outcome(rec).Released, true)
 }
 
 func outlastsOutage(t *testing.T) {
@@ -133,7 +133,7 @@ func handsBackAfterLapse(t *testing.T) {
 	advance(35*time.Second - 1)
 	want(t, "running within its grace", rec.running(), true)
 	advance(1)
-	want(t, "handed back", h.outcome(rec).HandedBack, true)
+	want(t, "handed back", h.outcome(rec).Released, true)
 	close(release)
 }
 
@@ -148,7 +148,7 @@ func stopsWithoutAnswer(t *testing.T) {
 	rec := h.deliver(1)
 	advance(25 * time.Second)
 	wantErr(t, why, exec.ErrLost)
-	want(t, "handed back", h.outcome(rec).HandedBack, true)
+	want(t, "handed back", h.outcome(rec).Released, true)
 	want(t, "the number of calls", len(h.renewals()), 1)
 	close(answer)
 }
@@ -167,7 +167,7 @@ func countsFromAsking(t *testing.T) {
 	advance(35*time.Second - 1) // called after 10 s, answered after 19 s
 	want(t, "running before its lease is about to end", rec.running(), true)
 	advance(1)
-	want(t, "handed back", h.outcome(rec).HandedBack, true)
+	want(t, "handed back", h.outcome(rec).Released, true)
 	wantErr(t, why, exec.ErrLost)
 }
 
@@ -318,5 +318,5 @@ func renewsWhileFinishing(t *testing.T) {
 	want(t, "the number of renewals", len(h.renewals()), 2)
 	up.Store(true)
 	advance(time.Second)
-	want(t, "handed back", h.outcome(rec).HandedBack, false)
+	want(t, "handed back", h.outcome(rec).Released, false)
 }

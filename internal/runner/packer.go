@@ -50,7 +50,7 @@ func (p *packer) addAttempt() bool {
 	data, _ := json.Marshal(struct {
 		Attempt int `json:"attempt"`
 	}{p.attempt})
-	return p.addEntry(job.Restart, data)
+	return p.addEntry(job.KindAttempt, data)
 }
 
 // addText appends a piece to the text before it.
@@ -77,23 +77,23 @@ func (p *packer) appendText(text string) {
 	}
 	if last := len(p.entries) - 1; last >= 0 {
 		e := &p.entries[last]
-		if e.Kind == job.Text && len(e.Data)+len(text) <= maxTextEntry {
+		if e.Kind == job.KindText && len(e.Data)+len(text) <= maxTextEntry {
 			e.Data = append(e.Data, text...)
 			p.count(len(text))
 			return
 		}
 	}
-	p.addEntry(job.Text, []byte(text))
+	p.addEntry(job.KindText, []byte(text))
 }
 
 // addEvent adds a copy of a JSON value as an entry.
 func (p *packer) addEvent(value []byte) bool {
-	return p.fits(len(value)) && p.addEntry(job.JSON, append([]byte{}, value...))
+	return p.fits(len(value)) && p.addEntry(job.KindJSON, append([]byte{}, value...))
 }
 
 // addLog adds a log line as an entry.
 func (p *packer) addLog(line string) bool {
-	return p.fits(len(line)) && p.addEntry(job.Log, []byte(replaceInvalid(line)))
+	return p.fits(len(line)) && p.addEntry(job.KindLog, []byte(replaceInvalid(line)))
 }
 
 // addEntry adds an entry. It keeps data.
@@ -159,7 +159,7 @@ func (p *packer) take(withProgress bool) chunk {
 func (p *packer) addProgress() *job.Progress {
 	p.reported = p.progress
 	data, _ := json.Marshal(p.progress) // cannot fail: a finite number and a text
-	if !p.addEntry(job.Report, data) {
+	if !p.addEntry(job.KindProgress, data) {
 		return nil
 	}
 	progress := p.progress

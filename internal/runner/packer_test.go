@@ -70,15 +70,15 @@ func (l *outputLog) read(t *rapid.T, c chunk) {
 		}
 		l.storedBytes += len(e.Data)
 		switch e.Kind {
-		case job.Text:
+		case job.KindText:
 			if !utf8.Valid(e.Data) || len(e.Data) == 0 || len(e.Data) > maxTextEntry {
 				t.Fatalf("text entry %q", e.Data)
 			}
-			if i > 0 && c.entries[i-1].Kind == job.Text && len(c.entries[i-1].Data)+len(e.Data) <= maxTextEntry {
+			if i > 0 && c.entries[i-1].Kind == job.KindText && len(c.entries[i-1].Data)+len(e.Data) <= maxTextEntry {
 				t.Fatalf("text entries %d and %d were not joined", e.Seq-1, e.Seq)
 			}
 			l.storedText += string(e.Data)
-		case job.Report:
+		case job.KindProgress:
 			l.readProgress(t, c, i)
 		default:
 			l.storedOthers = append(l.storedOthers, e.Kind.String()+" "+string(e.Data))

@@ -50,9 +50,9 @@ func checkRandomOutput(t *testing.T, seed uint64) {
 	var others []string
 	for _, e := range rec.snapshot().entries[1:] { // the first entry marks the attempt
 		switch e.Kind {
-		case job.Text:
+		case job.KindText:
 			text.Write(e.Data)
-		case job.Report:
+		case job.KindProgress:
 		default:
 			others = append(others, string(e.Data))
 		}

@@ -53,7 +53,7 @@ func finishesInGrace(t *testing.T) {
 	want(t, "the number of renewals", len(h.renewals()), 3)
 	close(gate)
 	wantErr(t, h.close(), nil)
-	want(t, "handed back", h.outcome(rec).HandedBack, false)
+	want(t, "handed back", h.outcome(rec).Released, false)
 }
 
 func handsBack(t *testing.T) {
@@ -67,7 +67,7 @@ func handsBack(t *testing.T) {
 	wantErr(t, h.close(), nil)
 	wantErr(t, why, exec.ErrStopping)
 	o := h.outcome(rec)
-	want(t, "handed back", o.HandedBack, true)
+	want(t, "handed back", o.Released, true)
 	want(t, "a fault", o.Fault != nil, false)
 }
 
@@ -79,7 +79,7 @@ func handsBackWorkThatIgnoresStop(t *testing.T) {
 	start := time.Now()
 	want(t, "an error", h.close() != nil, true)
 	want(t, "the time it took", time.Since(start), time.Second+stopTimeout+2*writeTimeout)
-	want(t, "handed back", h.outcome(rec).HandedBack, true)
+	want(t, "handed back", h.outcome(rec).Released, true)
 	close(release)
 }
 
@@ -97,7 +97,7 @@ func handsBackLateJob(t *testing.T) {
 	synctest.Wait()
 	late := h.deliver(2, func(c *job.Claimed) { c.Job.Attempt = 2 })
 	synctest.Wait()
-	want(t, "handed back", h.outcome(late).HandedBack, true)
+	want(t, "handed back", h.outcome(late).Released, true)
 	want(t, "its log", late.log(), "")
 	want(t, "attempts that started", started, 1)
 	close(gate)
@@ -131,7 +131,7 @@ func cancelsWhileStopping(t *testing.T) {
 	h.order(1, job.OrderCancel)
 	advance(stopTimeout)
 	want(t, "cancelled", h.outcome(rec).Cancelled, true)
-	want(t, "handed back", h.outcome(rec).HandedBack, false)
+	want(t, "handed back", h.outcome(rec).Released, false)
 	close(release)
 	wantErr(t, h.close(), nil)
 }

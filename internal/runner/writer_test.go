@@ -274,7 +274,7 @@ func appendsProgressWithOutput(t *testing.T) {
 		t.Errorf("%d reports in 10 s", n)
 	}
 	for i, entries := range rec.snapshot().appends {
-		if i > 0 && len(entries) == 1 && entries[0].Kind == job.Report {
+		if i > 0 && len(entries) == 1 && entries[0].Kind == job.KindProgress {
 			t.Fatal("a report was appended alone, while text went out twenty times a second")
 		}
 	}

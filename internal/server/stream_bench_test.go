@@ -84,12 +84,12 @@ func benchmarkAppend(b *testing.B, progress bool) {
 		c := <-claims
 		all.Go(func() {
 			for seq := int64(1); left.Add(-1) >= 0; seq++ {
-				entries := []job.Entry{{Seq: seq, Attempt: 1, Kind: job.Text, Events: 1, Data: []byte("token ")}}
+				entries := []job.Entry{{Seq: seq, Attempt: 1, Kind: job.KindText, Events: 1, Data: []byte("token ")}}
 				var p *job.Progress
 				if progress {
 					p = &job.Progress{Percent: 50, Status: "Generating response"}
 					seq++
-					entries = append(entries, job.Entry{Seq: seq, Attempt: 1, Kind: job.Report, Events: 1, Data: []byte(`{"percent":50,"status":"Generating response"}`)})
+					entries = append(entries, job.Entry{Seq: seq, Attempt: 1, Kind: job.KindProgress, Events: 1, Data: []byte(`{"percent":50,"status":"Generating response"}`)})
 				}
 				if err := e.Append(context.Background(), c.Lease(), entries, p); err != nil {
 					b.Error(err)
@@ -183,7 +183,7 @@ func (k *talker) listen(b *testing.B, e *engine.Engine, id job.ID) (delays []tim
 		}
 		before := heard
 		for _, entry := range up.Entries {
-			if entry.Kind == job.Text {
+			if entry.Kind == job.KindText {
 				heard += len(entry.Data)
 			}
 		}

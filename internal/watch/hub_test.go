@@ -10,7 +10,7 @@ import (
 )
 
 func said(seq int64, size int) watch.Event {
-	return watch.Event{Entries: []job.Entry{{Seq: seq, Kind: job.Text, Data: bytes.Repeat([]byte("x"), size)}}}
+	return watch.Event{Entries: []job.Entry{{Seq: seq, Kind: job.KindText, Data: bytes.Repeat([]byte("x"), size)}}}
 }
 
 // A watcher is told of its own job, in order, and of no other.

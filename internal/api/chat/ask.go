@@ -111,7 +111,7 @@ func refused(err error, q question) error {
 		return &busy{job.Errorf(job.Conflict, "the conversation is still answering %s: wait for it, or cancel it", task), task}
 	}
 	if job.CodeOf(err) == job.NotFound && q.ConversationID != "" {
-		return job.Because(job.NotFound, err, "there is no conversation %s", job.Quote(q.ConversationID))
+		return job.Wrapf(job.NotFound, err, "there is no conversation %s", job.Quote(q.ConversationID))
 	}
 	return err
 }

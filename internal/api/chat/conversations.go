@@ -134,9 +134,9 @@ func saidSoFar(u engine.Update) (text string, cursor int64) {
 	var said []byte
 	for _, e := range u.Entries {
 		switch e.Kind {
-		case job.Text:
+		case job.KindText:
 			said = append(said, e.Data...)
-		case job.Restart:
+		case job.KindAttempt:
 			said = said[:0]
 		}
 		cursor = e.Seq

@@ -158,7 +158,7 @@ func TestAPageReloadedMidAnswerGoesOnWhereItWas(t *testing.T) {
 	s.get("ann", messages).want(t, 200, "data.1.status", "processing", "data.1.content", "", "data.1.cursor", 0)
 	h := s.next()
 	h.say("void ")
-	h.append(job.Restart, `{"attempt":2}`, nil)
+	h.append(job.KindAttempt, `{"attempt":2}`, nil)
 	h.report(30, "Generating response")
 	h.say("one ")
 	h.say("twö ")
@@ -206,7 +206,7 @@ func TestARetriedTaskIsFollowedLikeAnyOther(t *testing.T) {
 			s.call("ann", "POST", "/api/chat", `{"query":"q","conversation_id":"`+a.text("conversation_id")+`"}`).want(t, 409, "task_id", h.id())
 
 			h = s.next()
-			h.append(job.Restart, `{"attempt":1}`, nil)
+			h.append(job.KindAttempt, `{"attempt":1}`, nil)
 			h.say("who")
 			page := s.get("ann", messages).want(t, 200, "data.1.status", "processing", "data.1.content", "who", "data.1.cursor", 3)
 			l := s.dial("ann")

@@ -92,17 +92,17 @@ func (n *encoder) update(u watch.Update) []any {
 		}
 	}
 	for _, e := range u.Entries {
-		if e.Kind != job.Text || len(text)+len(e.Data) > mostDelta {
+		if e.Kind != job.KindText || len(text)+len(e.Data) > mostDelta {
 			flush()
 		}
 		n.seq = e.Seq
 		switch e.Kind {
-		case job.Text:
+		case job.KindText:
 			text = append(text, e.Data...)
-		case job.Restart:
+		case job.KindAttempt:
 			n.sent = job.Progress{}
 			out = append(out, resetFrame{n.numbered("reset"), e.Attempt})
-		case job.Report:
+		case job.KindProgress:
 			var p job.Progress
 			if json.Unmarshal(e.Data, &p) == nil {
 				out = n.progress(out, p)

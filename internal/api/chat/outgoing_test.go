@@ -54,15 +54,15 @@ func drawLog(t *rapid.T) (log []job.Entry, text string) {
 	percent := 0.0
 	for range rapid.IntRange(0, 30).Draw(t, "entries") {
 		e := job.Entry{Seq: int64(len(log) + 1), Attempt: attempt, Events: 1}
-		switch e.Kind = rapid.SampledFrom([]job.Kind{job.Text, job.Text, job.Text, job.JSON, job.Log, job.Report, job.Restart}).Draw(t, "kind"); e.Kind {
-		case job.Text:
+		switch e.Kind = rapid.SampledFrom([]job.Kind{job.KindText, job.KindText, job.KindText, job.KindJSON, job.KindLog, job.KindProgress, job.KindAttempt}).Draw(t, "kind"); e.Kind {
+		case job.KindText:
 			piece := rapid.StringN(1, 8, -1).Draw(t, "piece")
 			text += piece
 			e.Data = []byte(piece)
-		case job.Report:
+		case job.KindProgress:
 			percent = min(100, percent+float64(rapid.IntRange(0, 20).Draw(t, "more")))
 			e.Data, _ = json.Marshal(job.Progress{Percent: percent, Status: "Working"})
-		case job.Restart:
+		case job.KindAttempt:
 			attempt++
 			e.Attempt, text, percent = attempt, "", 0
 		}
@@ -111,9 +111,9 @@ func TestAnyCutTellsTheSameStory(t *testing.T) {
 func lastReport(log []job.Entry) (p job.Progress) {
 	for _, e := range log {
 		switch e.Kind {
-		case job.Report:
+		case job.KindProgress:
 			_ = json.Unmarshal(e.Data, &p)
-		case job.Restart:
+		case job.KindAttempt:
 			p = job.Progress{}
 		}
 	}
@@ -124,7 +124,7 @@ func TestWhatALateWatcherMissedComesInBoundedPieces(t *testing.T) {
 	piece := strings.Repeat("x", 1000)
 	u := engine.Update{Job: &job.Job{}}
 	for i := range 100 {
-		u.Entries = append(u.Entries, job.Entry{Seq: int64(i + 1), Kind: job.Text, Data: []byte(piece)})
+		u.Entries = append(u.Entries, job.Entry{Seq: int64(i + 1), Kind: job.KindText, Data: []byte(piece)})
 	}
 	u.Job.State, u.Job.Cursor = job.Running, 100
 	n := encoder{task: "t"}

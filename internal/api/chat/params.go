@@ -22,7 +22,7 @@ func onlyParams(known []string, h api.Handler) api.Handler {
 		}
 		given, err := url.ParseQuery(r.URL.RawQuery)
 		if err != nil {
-			return job.Because(job.Invalid, err, "the query parameters cannot be read")
+			return job.Wrapf(job.Invalid, err, "the query parameters cannot be read")
 		}
 		for name, values := range given {
 			if !slices.Contains(known, name) {

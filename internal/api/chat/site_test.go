@@ -252,13 +252,13 @@ func (h *hand) append(kind job.Kind, data string, p *job.Progress) {
 	}
 }
 
-func (h *hand) say(text string) { h.s.Helper(); h.append(job.Text, text, nil) }
+func (h *hand) say(text string) { h.s.Helper(); h.append(job.KindText, text, nil) }
 
 func (h *hand) report(percent float64, status string) {
 	h.s.Helper()
 	p := job.Progress{Percent: percent, Status: status}
 	data, _ := json.Marshal(p)
-	h.append(job.Report, string(data), &p)
+	h.append(job.KindProgress, string(data), &p)
 }
 
 func (h *hand) finish(o job.Outcome) {

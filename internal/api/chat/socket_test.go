@@ -30,7 +30,7 @@ func TestASocketTellsAnAnswerFromItsQuestionToItsEnd(t *testing.T) {
 	l.hear().want(t, 0, "type", "progress", "task_id", task, "seq", 1, "percent", 30, "status", "Generating response")
 	h.say("one ")
 	l.hear().want(t, 0, "type", "delta", "task_id", task, "seq", 2, "text", "one ")
-	h.append(job.Restart, `{"attempt":2}`, nil)
+	h.append(job.KindAttempt, `{"attempt":2}`, nil)
 	l.hear().want(t, 0, "type", "reset", "task_id", task, "seq", 3)
 	h.say("two")
 	l.hearUntil("delta").want(t, 0, "seq", 4, "text", "two")
@@ -91,7 +91,7 @@ func TestAClientThatLosesItsSocketAnywhereMissesNothing(t *testing.T) {
 			go func() {
 				defer close(said)
 				h.say("void")
-				h.append(job.Restart, `{"attempt":2}`, nil)
+				h.append(job.KindAttempt, `{"attempt":2}`, nil)
 				for i := range 12 {
 					h.say(fmt.Sprintf("piece %d, ", i))
 				}
@@ -437,7 +437,7 @@ func TestATaskTriedAgainIsFollowedToItsNewEnd(t *testing.T) {
 	}
 	h = s.next()
 	l.send(`{"type":"watch","task_id":"%s","after":%d}`, h.id(), st.seq)
-	h.append(job.Restart, `{"attempt":1}`, nil)
+	h.append(job.KindAttempt, `{"attempt":1}`, nil)
 	h.say("all")
 	h.done("all")
 	for !st.over {

@@ -75,7 +75,7 @@ func (c *chatter) Next(context.Context) (engine.Update, error) {
 	if c.seq >= c.left {
 		state = job.Succeeded
 	}
-	return engine.Update{Job: new(as(state, c.seq)), Entries: []job.Entry{entry(c.seq, job.Text, "token ")}}, nil
+	return engine.Update{Job: new(as(state, c.seq)), Entries: []job.Entry{entry(c.seq, job.KindText, "token ")}}, nil
 }
 
 func (c *chatter) Close() {}

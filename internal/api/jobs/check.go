@@ -27,8 +27,8 @@ func (s *submission) check() error {
 		return refuse("/key", "key has at most %d bytes", job.MaxKey)
 	case !within(s.Priority, job.HighestPriority, job.LowestPriority):
 		return refuse("/priority", "priority is %d, first, to %d, last", job.HighestPriority, job.LowestPriority)
-	case !within(s.MaxAttempts, 1, job.MostAttempts):
-		return refuse("/max_attempts", "max_attempts is 1 to %d", job.MostAttempts)
+	case !within(s.MaxAttempts, 1, job.MaxAttempts):
+		return refuse("/max_attempts", "max_attempts is 1 to %d", job.MaxAttempts)
 	}
 	return checkMetadata(s.Metadata)
 }

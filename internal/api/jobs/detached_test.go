@@ -104,9 +104,9 @@ func (c *follower) until(t *testing.T, text string) {
 func aStory(f *fake) *script {
 	f.snap.Job = as(job.Succeeded, 3)
 	watch := &script{updates: []engine.Update{
-		{Job: new(as(job.Running, 1)), Entries: []job.Entry{entry(1, job.Text, "one ")}},
-		{Job: new(as(job.Running, 2)), Entries: []job.Entry{entry(2, job.Text, strings.Repeat("two ", 20<<10))}},
-		{Job: new(as(job.Succeeded, 3)), Entries: []job.Entry{entry(3, job.Text, "three")}},
+		{Job: new(as(job.Running, 1)), Entries: []job.Entry{entry(1, job.KindText, "one ")}},
+		{Job: new(as(job.Running, 2)), Entries: []job.Entry{entry(2, job.KindText, strings.Repeat("two ", 20<<10))}},
+		{Job: new(as(job.Succeeded, 3)), Entries: []job.Entry{entry(3, job.KindText, "three")}},
 	}}
 	f.watch = func(int64) stream.Watcher { return watch }
 	return watch

@@ -217,7 +217,7 @@ func appendEntry(b []byte, e *job.Entry) []byte {
 	b = strconv.AppendInt(append(b, `,"attempt":`...), int64(e.Attempt), 10)
 	b = appendString(append(b, `,"kind":`...), e.Kind.String())
 	b = append(b, `,"data":`...)
-	if e.Kind == job.Text || e.Kind == job.Log {
+	if e.Kind == job.KindText || e.Kind == job.KindLog {
 		return append(appendString(b, e.Data), '}')
 	}
 	return append(appendValue(b, e.Data), '}')

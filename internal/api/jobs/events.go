@@ -110,9 +110,9 @@ func (e *encoder) Entries(entries []job.Entry) error {
 // eventName is the event that an entry of the kind makes.
 func eventName(k job.Kind) string {
 	switch k {
-	case job.Report:
+	case job.KindProgress:
 		return "progress"
-	case job.Restart:
+	case job.KindAttempt:
 		return "attempt"
 	default:
 		return "output"

@@ -37,10 +37,10 @@ func TestAStreamFromBeginningToEnd(t *testing.T) {
 	f.snap.Result = &job.Result{ContentType: "application/json", Body: []byte("{\n\"a\":\r\n1}")}
 	watch := &script{updates: []engine.Update{
 		{Job: new(aJob())},
-		{Job: new(as(job.Running, 1)), Entries: []job.Entry{entry(1, job.Report, `{"percent":10}`)}},
-		{Job: new(as(job.Running, 2)), Entries: []job.Entry{entry(2, job.Text, "Hel\nlo")}},
-		{Job: new(as(job.Running, 3)), Entries: []job.Entry{entry(3, job.Restart, "")}},
-		{Job: new(as(job.Succeeded, 4)), Entries: []job.Entry{entry(4, job.JSON, "{\"tool\":\n\"x\"}")}},
+		{Job: new(as(job.Running, 1)), Entries: []job.Entry{entry(1, job.KindProgress, `{"percent":10}`)}},
+		{Job: new(as(job.Running, 2)), Entries: []job.Entry{entry(2, job.KindText, "Hel\nlo")}},
+		{Job: new(as(job.Running, 3)), Entries: []job.Entry{entry(3, job.KindAttempt, "")}},
+		{Job: new(as(job.Succeeded, 4)), Entries: []job.Entry{entry(4, job.KindJSON, "{\"tool\":\n\"x\"}")}},
 	}}
 	f.watch = func(int64) stream.Watcher { return watch }
 	w := f.ask("GET", jobPath+"/events", "")
@@ -102,7 +102,7 @@ func TestWhereAStreamGoesOn(t *testing.T) {
 	} {
 		f := newFake(t)
 		f.watch = func(int64) stream.Watcher {
-			return &script{updates: []engine.Update{{Job: new(as(job.Succeeded, 3)), Entries: []job.Entry{entry(3, job.Text, "x")}}}}
+			return &script{updates: []engine.Update{{Job: new(as(job.Succeeded, 3)), Entries: []job.Entry{entry(3, job.KindText, "x")}}}}
 		}
 		var headers []string
 		if tt.last != "" {
@@ -131,7 +131,7 @@ func TestComingBackFromDone(t *testing.T) {
 		f := newFake(t)
 		f.watch = func(int64) stream.Watcher {
 			ended := as(job.Failed, 3)
-			up := engine.Update{Job: new(ended), Entries: []job.Entry{entry(3, job.Text, "x")}}
+			up := engine.Update{Job: new(ended), Entries: []job.Entry{entry(3, job.KindText, "x")}}
 			if strings.HasPrefix(tt.last, "3") {
 				up.Entries = nil
 			}
@@ -285,7 +285,7 @@ func TestALongLogIsSentInPieces(t *testing.T) {
 	f, w := newFake(t), newRecorder()
 	up := engine.Update{Job: new(as(job.Succeeded, 100))}
 	for i := range int64(100) {
-		up.Entries = append(up.Entries, entry(i+1, job.Text, strings.Repeat("x", 4<<10)))
+		up.Entries = append(up.Entries, entry(i+1, job.KindText, strings.Repeat("x", 4<<10)))
 	}
 	f.watch = func(int64) stream.Watcher { return &script{updates: []engine.Update{up}} }
 	f.handler().ServeHTTP(w, request("GET", jobPath+"/events", ""))
@@ -327,7 +327,7 @@ func (l *logged) Close() {}
 // Wherever a stream is cut, and however often, what all connections together say
 // is the log: every entry once, in order, under the same id.
 func TestWhateverIsCutTheStreamsJoinToTheLog(t *testing.T) {
-	kinds := []job.Kind{job.Text, job.JSON, job.Log, job.Report, job.Restart}
+	kinds := []job.Kind{job.KindText, job.KindJSON, job.KindLog, job.KindProgress, job.KindAttempt}
 	rapid.Check(t, func(t *rapid.T) {
 		var entries []job.Entry
 		for i := range rapid.IntRange(0, 12).Draw(t, "entries") {

@@ -171,7 +171,7 @@ func malformed(err error) error {
 	if refusal, ok := errors.AsType[*job.Error](err); ok {
 		return refusal
 	}
-	return job.Because(job.Invalid, err, "the body is not the %s that its Content-Type says, or ended too early", formType)
+	return job.Wrapf(job.Invalid, err, "the body is not the %s that its Content-Type says, or ended too early", formType)
 }
 
 func (u *upload) part(p *multipart.Part) error {

@@ -18,7 +18,7 @@ func query(r *http.Request, known ...string) (url.Values, error) {
 	}
 	values, err := url.ParseQuery(r.URL.RawQuery)
 	if err != nil {
-		return nil, job.Because(job.Invalid, err, "the query of the address is malformed")
+		return nil, job.Wrapf(job.Invalid, err, "the query of the address is malformed")
 	}
 	for name, given := range values {
 		switch {

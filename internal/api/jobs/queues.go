@@ -12,18 +12,18 @@ import (
 
 // queueObject is a queue on the wire.
 type queueObject struct {
-	Name         string       `json:"name"`
-	Object       string       `json:"object"`
-	Executor     string       `json:"executor"`
-	Concurrency  int          `json:"concurrency"`
-	Paused       bool         `json:"paused"`
-	HeldBackBy   *job.Hold    `json:"held_back_by"` // null for nothing
-	Counts       queueCounts  `json:"counts"`
-	Totals       queueTotals  `json:"totals"`
-	OldestQueued float64      `json:"oldest_queued_s"`
-	WaitingBytes int64        `json:"waiting_bytes"` // of the waiting jobs' input and files
-	Limits       queueLimits  `json:"limits"`
-	Estimate     queueOutlook `json:"estimate"`
+	Name         string          `json:"name"`
+	Object       string          `json:"object"`
+	Executor     string          `json:"executor"`
+	Concurrency  int             `json:"concurrency"`
+	Paused       bool            `json:"paused"`
+	HeldBackBy   *job.HeldBackBy `json:"held_back_by"` // null for nothing
+	Counts       queueCounts     `json:"counts"`
+	Totals       queueTotals     `json:"totals"`
+	OldestQueued float64         `json:"oldest_queued_s"`
+	WaitingBytes int64           `json:"waiting_bytes"` // of the waiting jobs' input and files
+	Limits       queueLimits     `json:"limits"`
+	Estimate     queueOutlook    `json:"estimate"`
 }
 
 // queueCounts are the unfinished jobs, now.

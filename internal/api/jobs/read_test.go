@@ -80,8 +80,8 @@ func TestTheShapeOfOutput(t *testing.T) {
 	f := newFake(t)
 	f.snap.State, f.snap.Cursor = job.Running, 5
 	f.entries = []job.Entry{
-		entry(1, job.Text, "a \"b\"\n\x01"), entry(2, job.JSON, `{"x": [1]}`), entry(3, job.Log, "line \xff"),
-		entry(4, job.Report, `{"percent":50,"status":"half"}`), entry(5, job.Restart, `{"attempt":2}`),
+		entry(1, job.KindText, "a \"b\"\n\x01"), entry(2, job.KindJSON, `{"x": [1]}`), entry(3, job.KindLog, "line \xff"),
+		entry(4, job.KindProgress, `{"percent":50,"status":"half"}`), entry(5, job.KindAttempt, `{"attempt":2}`),
 	}
 	golden(t, "output.json", f.ask("GET", jobPath+"/output", "").Body.Bytes())
 }
@@ -179,7 +179,7 @@ func TestTheCursorOfOutput(t *testing.T) {
 		entries []job.Entry
 		want    int64
 	}{
-		{nil, 4}, {[]job.Entry{entry(5, job.Text, "x"), entry(6, job.Text, "y")}, 6},
+		{nil, 4}, {[]job.Entry{entry(5, job.KindText, "x"), entry(6, job.KindText, "y")}, 6},
 	} {
 		f.entries = tt.entries
 		got := f.ask("GET", jobPath+"/output?after=4", "").Body.String()

@@ -171,7 +171,7 @@ const small = `{"queue":"sim","input":{}}`
 // say appends text as the job's worker does.
 func (s *site) say(c job.Claimed, seq int64, text string) {
 	s.Helper()
-	err := s.engine.Append(s.Context(), c.Lease(), []job.Entry{{Seq: seq, Attempt: c.Job.Attempt, Kind: job.Text, Events: 1, Data: []byte(text)}}, nil)
+	err := s.engine.Append(s.Context(), c.Lease(), []job.Entry{{Seq: seq, Attempt: c.Job.Attempt, Kind: job.KindText, Events: 1, Data: []byte(text)}}, nil)
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -316,7 +316,7 @@ func TestEveryWatcherHearsTheLog(t *testing.T) {
 	s.say(c, 1, "One ")
 	s.want(200, values{"cursor": 1.0}, "GET", "/v1/jobs/"+id+"/output", "", "Prefer", "wait=60")
 	s.say(c, 2, "two ")
-	s.finish(c, job.Outcome{Entries: []job.Entry{{Seq: 3, Attempt: 1, Kind: job.Text, Events: 1, Data: []byte("three")}}, Result: done("3").Result})
+	s.finish(c, job.Outcome{Entries: []job.Entry{{Seq: 3, Attempt: 1, Kind: job.KindText, Events: 1, Data: []byte("three")}}, Result: done("3").Result})
 
 	heard := log(readAll(t, live))
 	if want := "output@1 output@2 output@3 done@3.done"; names(heard) != want {

@@ -79,7 +79,7 @@ func (f *API) store(r *http.Request, req engine.Request, wait time.Duration) (en
 	if err != nil && ctx.Err() != nil && r.Context().Err() == nil {
 		snap, err = f.engine.Get(r.Context(), req.Owner, req.ID)
 		if err != nil {
-			return snap, false, job.Because(job.ShuttingDown, err, "the server is stopping; submit the job again, with the same Idempotency-Key if it had one")
+			return snap, false, job.Wrapf(job.ShuttingDown, err, "the server is stopping; submit the job again, with the same Idempotency-Key if it had one")
 		}
 	}
 	return snap, existing, ofInput(err)

@@ -180,7 +180,7 @@ func TestTheBoundsAreThoseOfTheServer(t *testing.T) {
 		"Submission/properties/priority/minimum":                job.HighestPriority,
 		"Submission/properties/priority/maximum":                job.LowestPriority,
 		"Submission/properties/priority/default":                job.DefaultPriority,
-		"Submission/properties/max_attempts/maximum":            job.MostAttempts,
+		"Submission/properties/max_attempts/maximum":            job.MaxAttempts,
 		"Submission/properties/delay_s/maximum":                 job.MaxDuration.Seconds(),
 		"Submission/properties/abandon_after_s/anyOf/1/minimum": job.MinAbandon.Seconds(),
 		"QueueName/maxLength":                                   job.MaxQueueName,

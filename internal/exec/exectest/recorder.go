@@ -55,7 +55,7 @@ func NewRecorder(t ErrorReporter) *Recorder {
 }
 
 // Text joins the pieces of text.
-func (r Record) Text() string { return strings.Join(r.OfKind(job.Text), "") }
+func (r Record) Text() string { return strings.Join(r.OfKind(job.KindText), "") }
 
 // OfKind lists what was said of one kind.
 func (r Record) OfKind(kind job.Kind) []string {
@@ -71,7 +71,7 @@ func (r Record) OfKind(kind job.Kind) []string {
 // Progress lists the reports of progress.
 func (r Record) Progress() []job.Progress {
 	var all []job.Progress
-	for _, data := range r.OfKind(job.Report) {
+	for _, data := range r.OfKind(job.KindProgress) {
 		var p job.Progress
 		_ = json.Unmarshal([]byte(data), &p)
 		all = append(all, p)
@@ -120,14 +120,14 @@ func (r *Recorder) ResetTimeouts() {
 }
 
 // Text records a piece of text.
-func (r *Recorder) Text(piece string) error { return r.say(job.Text, piece) }
+func (r *Recorder) Text(piece string) error { return r.say(job.KindText, piece) }
 
 // Event records a JSON value.
 func (r *Recorder) Event(value []byte) error {
 	if !json.Valid(value) {
 		r.t.Errorf("an event is not JSON: %s", shown(value))
 	}
-	return r.say(job.JSON, string(value))
+	return r.say(job.KindJSON, string(value))
 }
 
 // Log records a line.
@@ -135,7 +135,7 @@ func (r *Recorder) Log(line string) error {
 	if strings.Contains(line, "\n") || !utf8.ValidString(line) {
 		r.t.Errorf("a log line is not one line of UTF-8: %q", line)
 	}
-	return r.say(job.Log, line)
+	return r.say(job.KindLog, line)
 }
 
 // Progress records a report of progress.
@@ -145,7 +145,7 @@ func (r *Recorder) Progress(p job.Progress) error {
 		p.Percent = 0
 	}
 	data, _ := json.Marshal(p)
-	return r.say(job.Report, string(data))
+	return r.say(job.KindProgress, string(data))
 }
 
 // Result records a result.

@@ -48,7 +48,7 @@ func TestARecorderRemembersInOrder(t *testing.T) {
 	_ = r.Text("b")
 	_ = r.Progress(job.Progress{Percent: 5, Status: "s"})
 	got := r.Record()
-	if got.Text() != "ab" || len(got.Entries) != 4 || got.Entries[1] != (Entry{job.Log, "l"}) || got.Progress()[0].Percent != 5 {
+	if got.Text() != "ab" || len(got.Entries) != 4 || got.Entries[1] != (Entry{job.KindLog, "l"}) || got.Progress()[0].Percent != 5 {
 		t.Errorf("it remembers %+v", got)
 	}
 }

@@ -144,13 +144,13 @@ func TestErrorsSayWhatFollows(t *testing.T) {
 		err  error
 		want job.Fault
 	}{
-		"a plain error":        {cause, job.Fault{Code: "executor_error", Class: job.Later}},
+		"a plain error":        {cause, job.Fault{Code: "executor_error", Class: job.Retryable}},
 		"final":                {fn.Final(cause), job.Fault{Code: "executor_error", Class: job.Final}},
 		"to wait":              {fn.RetryAfter(cause, time.Minute), job.Fault{Code: "executor_error", Class: job.Wait, RetryAfter: time.Minute}},
-		"a code":               {fn.Coded("no_paper", cause), job.Fault{Code: "no_paper", Class: job.Later}},
+		"a code":               {fn.Coded("no_paper", cause), job.Fault{Code: "no_paper", Class: job.Retryable}},
 		"a code, final":        {fn.Final(fn.Coded("no_paper", cause)), job.Fault{Code: "no_paper", Class: job.Final}},
 		"final, a code":        {fn.Coded("no_paper", fn.Final(cause)), job.Fault{Code: "no_paper", Class: job.Final}},
-		"wrapped":              {fmt.Errorf("page 2: %w", fn.Coded("no_paper", cause)), job.Fault{Code: "no_paper", Class: job.Later}},
+		"wrapped":              {fmt.Errorf("page 2: %w", fn.Coded("no_paper", cause)), job.Fault{Code: "no_paper", Class: job.Retryable}},
 		"the outermost counts": {fn.Final(fn.RetryAfter(cause, 0)), job.Fault{Code: "executor_error", Class: job.Final}},
 	} {
 		got := *job.FaultOf(c.err)

@@ -136,7 +136,7 @@ func (c *call) take(data []byte) error {
 	}
 	var k chunk
 	if err := json.Unmarshal(data, &k); err != nil {
-		return c.model.fault(codeBadStream, job.Later, "sent an event that is no chat-completions chunk", err)
+		return c.model.fault(codeBadStream, job.Retryable, "sent an event that is no chat-completions chunk", err)
 	}
 	if !isEmpty(k.Error) {
 		return c.model.inStream(k.Error)
@@ -202,7 +202,7 @@ func (c *call) ended(ctx context.Context, err error) error {
 	case c.answer.finished():
 		return c.done()
 	case errors.Is(err, io.EOF):
-		return c.model.fault("upstream_incomplete", job.Later, "ended its answer in the middle", nil)
+		return c.model.fault("upstream_incomplete", job.Retryable, "ended its answer in the middle", nil)
 	}
 	return c.broken(ctx, err)
 }
@@ -210,7 +210,7 @@ func (c *call) ended(ctx context.Context, err error) error {
 // done sets the result of an answer that came in pieces.
 func (c *call) done() error {
 	if len(c.answer.choices) == 0 {
-		return c.model.fault(codeBadStream, job.Later, "ended its answer without having said anything", nil)
+		return c.model.fault(codeBadStream, job.Retryable, "ended its answer without having said anything", nil)
 	}
 	first(&c.answer.head.Model, c.model.Upstream)
 	return c.finish(c.answer.encode())
@@ -227,13 +227,13 @@ func (c *call) whole(ctx context.Context, body io.Reader) error {
 	}
 	var k chunk
 	if err := json.Unmarshal(data, &k); err != nil {
-		return c.model.fault(codeBadAnswer, job.Later, "answered with what is no chat completion", err)
+		return c.model.fault(codeBadAnswer, job.Retryable, "answered with what is no chat completion", err)
 	}
 	if !isEmpty(k.Error) {
 		return c.model.inStream(k.Error)
 	}
 	if len(k.Choices) == 0 {
-		return c.model.fault(codeBadAnswer, job.Later, "answered without a choice", nil)
+		return c.model.fault(codeBadAnswer, job.Retryable, "answered without a choice", nil)
 	}
 	data = bytes.TrimSpace(data)
 	if err := c.say(data, k); err != nil {

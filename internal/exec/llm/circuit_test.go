@@ -105,7 +105,7 @@ func opened(t *testing.T) (*upstream, *Executor) {
 	e := inMemory(t, u)
 	u.fail("500")
 	for range mostInARow {
-		if f := faultOf(t, attempt(t, e)); f.Class != job.Later {
+		if f := faultOf(t, attempt(t, e)); f.Class != job.Retryable {
 			t.Fatalf("before the circuit opens a failure costs an attempt: %+v", f)
 		}
 	}
@@ -244,7 +244,7 @@ func TestCallsUnderWayAreSpared(t *testing.T) {
 		for range 20 {
 			count[<-classes]++
 		}
-		if count[job.Later] != mostInARow || count[job.Wait] != 20-mostInARow {
+		if count[job.Retryable] != mostInARow || count[job.Wait] != 20-mostInARow {
 			t.Errorf("%v", count)
 		}
 	})
@@ -337,7 +337,7 @@ func TestACircuitKeepsItsRules(t *testing.T) {
 			if i := len(out) - 1; i >= 0 {
 				i = rapid.IntRange(0, i).Draw(t, "which")
 				ends := map[string]error{
-					"fail": &job.Fault{Code: "upstream_error", Class: job.Later}, "answer": nil,
+					"fail": &job.Fault{Code: "upstream_error", Class: job.Retryable}, "answer": nil,
 					"reject": &job.Fault{Code: "upstream_rejected", Class: job.Final}, "cancel": exec.ErrCancelled,
 				}
 				if err, ok := ends[step]; ok {

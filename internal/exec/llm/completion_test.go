@@ -128,7 +128,7 @@ func TestACompletionIsRebuiltFromItsStream(t *testing.T) {
 		for _, i := range c.events {
 			events = append(events, c.stream[i])
 		}
-		if got := r.OfKind(job.JSON); !reflect.DeepEqual(got, events) {
+		if got := r.OfKind(job.KindJSON); !reflect.DeepEqual(got, events) {
 			t.Errorf("%s: its events are %q, want %q", name, got, events)
 		}
 		if c.usage != "" && (len(r.Usage) != 1 || r.Usage[0] != c.usage) {
@@ -143,11 +143,11 @@ func TestAnEventComesBeforeTheTextOfItsChunk(t *testing.T) {
 	r := run(t, inMemory(t, saying(odd, finish("stop"))), hello)
 	var said []exectest.Entry
 	for _, s := range r.Entries {
-		if s.Kind != job.Report {
+		if s.Kind != job.KindProgress {
 			said = append(said, s)
 		}
 	}
-	if want := []exectest.Entry{{Kind: job.JSON, Data: odd}, {Kind: job.Text, Data: "x"}}; !reflect.DeepEqual(said, want) {
+	if want := []exectest.Entry{{Kind: job.KindJSON, Data: odd}, {Kind: job.KindText, Data: "x"}}; !reflect.DeepEqual(said, want) {
 		t.Errorf("it said %v", said)
 	}
 }
@@ -168,7 +168,7 @@ func TestAnAnswerInOnePiece(t *testing.T) {
 		if r.Text() != c.text || string(r.Results[0].Body) != c.body || r.Usage[0] != `{"total_tokens":9}` {
 			t.Errorf("%s: it said %q, with the usage %v, and came to %s", name, r.Text(), r.Usage, r.Results[0].Body)
 		}
-		if events := r.OfKind(job.JSON); c.event != (len(events) == 1 && events[0] == c.body) {
+		if events := r.OfKind(job.KindJSON); c.event != (len(events) == 1 && events[0] == c.body) {
 			t.Errorf("%s: its events are %v", name, events)
 		}
 	}
@@ -176,9 +176,9 @@ func TestAnAnswerInOnePiece(t *testing.T) {
 
 func TestAWholeAnswerThatIsNone(t *testing.T) {
 	for body, w := range map[string]want{
-		`{`:                             {"upstream_bad_answer", job.Later, "no chat completion"},
-		`{}`:                            {"upstream_bad_answer", job.Later, "without a choice"},
-		`{"choices":[]}`:                {"upstream_bad_answer", job.Later, "without a choice"},
+		`{`:                             {"upstream_bad_answer", job.Retryable, "no chat completion"},
+		`{}`:                            {"upstream_bad_answer", job.Retryable, "without a choice"},
+		`{"choices":[]}`:                {"upstream_bad_answer", job.Retryable, "without a choice"},
 		`{"error":{"code":429},"x":[]}`: {"upstream_rate_limited", job.Wait, "asks to wait"},
 	} {
 		f, _ := failing(t, inMemory(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {

@@ -61,15 +61,15 @@ func (m *model) byStatus(status int, how, said string) *job.Fault {
 	case status >= 300 && status < 400:
 		code, did = "upstream_redirect", "redirects elsewhere, which is not followed: set base_url to where it leads"
 	case status == http.StatusRequestTimeout:
-		code, class, did = codeTimeout, job.Later, "took too long"
+		code, class, did = codeTimeout, job.Retryable, "took too long"
 	case status == http.StatusConflict || status == http.StatusTooEarly:
-		code, class, did = codeConflict, job.Later, "cannot do it at this moment"
+		code, class, did = codeConflict, job.Retryable, "cannot do it at this moment"
 	case status == http.StatusTooManyRequests:
 		code, class, did = codeRateLimited, job.Wait, "asks to wait: too many requests"
 	case status == http.StatusServiceUnavailable:
 		code, class, did = "upstream_unavailable", job.Wait, "asks to wait: it is not available"
 	case status >= 500:
-		code, class, did = "upstream_error", job.Later, "failed"
+		code, class, did = "upstream_error", job.Retryable, "failed"
 	}
 	did += how
 	if said != "" {
@@ -168,7 +168,7 @@ func (m *model) wrongType(kind string) *job.Fault {
 	if kind == "" {
 		kind = "nothing that it names"
 	}
-	return m.fault(codeBadAnswer, job.Later,
+	return m.fault(codeBadAnswer, job.Retryable,
 		fmt.Sprintf("answered with %s instead of an event stream or JSON: check base_url, which often ends in /v1", kind), nil)
 }
 
@@ -183,7 +183,7 @@ func (c *call) broken(ctx context.Context, err error) error {
 	var f *job.Fault
 	switch {
 	case errors.Is(context.Cause(ctx), errNoAnswer):
-		return c.model.fault(codeTimeout, job.Later,
+		return c.model.fault(codeTimeout, job.Retryable,
 			fmt.Sprintf("did not answer within %v; the queue's timeouts.request_s sets how long it may take", c.patience), err)
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
@@ -201,7 +201,7 @@ func (m *model) network(err error) *job.Fault {
 	const unreachable, badTLS = "upstream_unreachable", "upstream_tls"
 	switch {
 	case errors.As(err, &dns) && dns.IsNotFound:
-		return m.fault(unreachable, job.Later, fmt.Sprintf("cannot be found: there is no host %s; check base_url", m.url.Hostname()), err)
+		return m.fault(unreachable, job.Retryable, fmt.Sprintf("cannot be found: there is no host %s; check base_url", m.url.Hostname()), err)
 	case errors.Is(err, http.ErrSchemeMismatch):
 		return m.fault(badTLS, job.Final, fmt.Sprintf("at %s does not speak https: begin its base_url with http://", m.url.Host), err)
 	case errors.As(err, &cert):
@@ -211,7 +211,7 @@ func (m *model) network(err error) *job.Fault {
 	case errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect"):
 		return m.fault(unreachable, job.Wait, fmt.Sprintf("at %s cannot be reached", m.url.Host), err)
 	}
-	return m.fault("upstream_disconnected", job.Later, "broke off the connection", err)
+	return m.fault("upstream_disconnected", job.Retryable, "broke off the connection", err)
 }
 
 // retryAfter is how long a server asks us to wait: retry-after-ms, or Retry-After as

@@ -56,23 +56,23 @@ func TestEveryFaultOfAnUpstream(t *testing.T) {
 		"402":                   {"upstream_rejected", job.Final, "(402)"},
 		"403":                   {"upstream_forbidden", job.Final, "check the variable TEST_KEY"},
 		"404":                   {"upstream_not_found", job.Final, "check the model's name and base_url"},
-		"408":                   {"upstream_timeout", job.Later, "took too long"},
-		"409":                   {"upstream_conflict", job.Later, "(409)"},
+		"408":                   {"upstream_timeout", job.Retryable, "took too long"},
+		"409":                   {"upstream_conflict", job.Retryable, "(409)"},
 		"413":                   {"upstream_rejected", job.Final, "(413)"},
 		"422":                   {"upstream_rejected", job.Final, "(422)"},
-		"425":                   {"upstream_conflict", job.Later, "(425)"},
+		"425":                   {"upstream_conflict", job.Retryable, "(425)"},
 		"429":                   {"upstream_rate_limited", job.Wait, "too many requests"},
-		"500":                   {"upstream_error", job.Later, "failed (500)"},
-		"502":                   {"upstream_error", job.Later, "(502)"},
+		"500":                   {"upstream_error", job.Retryable, "failed (500)"},
+		"502":                   {"upstream_error", job.Retryable, "(502)"},
 		"503":                   {"upstream_unavailable", job.Wait, "not available"},
-		"529":                   {"upstream_error", job.Later, "(529)"},
-		simmodel.Close:          {"upstream_disconnected", job.Later, "broke off the connection"},
-		simmodel.CloseMidStream: {"upstream_disconnected", job.Later, "broke off the connection"},
-		simmodel.EndMidStream:   {"upstream_incomplete", job.Later, "in the middle"},
-		simmodel.ErrorMidStream: {"upstream_error", job.Later, "told to fail here"},
-		simmodel.MalformedSSE:   {"upstream_bad_stream", job.Later, "no chat-completions chunk"},
-		simmodel.EnormousLine:   {"upstream_bad_stream", job.Later, "more than 1 MiB"},
-		simmodel.WrongType:      {"upstream_bad_answer", job.Later, "text/html"},
+		"529":                   {"upstream_error", job.Retryable, "(529)"},
+		simmodel.Close:          {"upstream_disconnected", job.Retryable, "broke off the connection"},
+		simmodel.CloseMidStream: {"upstream_disconnected", job.Retryable, "broke off the connection"},
+		simmodel.EndMidStream:   {"upstream_incomplete", job.Retryable, "in the middle"},
+		simmodel.ErrorMidStream: {"upstream_error", job.Retryable, "told to fail here"},
+		simmodel.MalformedSSE:   {"upstream_bad_stream", job.Retryable, "no chat-completions chunk"},
+		simmodel.EnormousLine:   {"upstream_bad_stream", job.Retryable, "more than 1 MiB"},
+		simmodel.WrongType:      {"upstream_bad_answer", job.Retryable, "text/html"},
 	} {
 		f, record := failing(t, executor(t, base), fmt.Sprintf(`{"messages":[{"role":"user","content":"x"}],"sim":{"fault":%q}}`, fault))
 		w.hold(t, string(fault), f)
@@ -90,7 +90,7 @@ func TestAnUpstreamThatHangsIsGivenUp(t *testing.T) {
 	task := exectest.Task([]byte(hello))
 	task.Job.Policy.Timeouts.Request = 20 * time.Millisecond
 	f := job.FaultOf(exectest.Start(t, executor(t, base), task).Wait())
-	want{"upstream_timeout", job.Later, "did not answer within 20ms"}.hold(t, "hang", f)
+	want{"upstream_timeout", job.Retryable, "did not answer within 20ms"}.hold(t, "hang", f)
 }
 
 // nowhere is an address at which nobody listens, nor can before the test ends: it is
@@ -136,10 +136,10 @@ func TestErrorsOfTheNetwork(t *testing.T) {
 		err  error
 		want want
 	}{
-		"no such host":       {&net.OpError{Op: "dial", Err: &net.DNSError{IsNotFound: true}}, want{"upstream_unreachable", job.Later, "there is no host upstream.invalid"}},
+		"no such host":       {&net.OpError{Op: "dial", Err: &net.DNSError{IsNotFound: true}}, want{"upstream_unreachable", job.Retryable, "there is no host upstream.invalid"}},
 		"a name server down": {&net.OpError{Op: "dial", Err: &net.DNSError{IsTimeout: true}}, want{"upstream_unreachable", job.Wait, "cannot be reached"}},
 		"no route":           {&net.OpError{Op: "dial", Err: net.UnknownNetworkError("x")}, want{"upstream_unreachable", job.Wait, "cannot be reached"}},
-		"a reset":            {&net.OpError{Op: "read", Err: net.UnknownNetworkError("x")}, want{"upstream_disconnected", job.Later, "broke off"}},
+		"a reset":            {&net.OpError{Op: "read", Err: net.UnknownNetworkError("x")}, want{"upstream_disconnected", job.Retryable, "broke off"}},
 	} {
 		e := must(t, Config{Models: []Model{{Name: "m", BaseURL: "http://upstream.invalid/v1"}}, Transport: broken{c.err}})
 		f, _ := failing(t, e, hello)
@@ -170,15 +170,15 @@ func TestErrorsInsideAnAnswer(t *testing.T) {
 		`{"error":{"message":"too long","code":"context_length_exceeded"}}`:  {"upstream_rejected", job.Final, "too long"},
 		`{"error":{"message":"who?","type":"authentication_error"}}`:         {"upstream_unauthorized", job.Final, "who?"},
 		`{"error":{"message":"busy","type":"overloaded_error","code":null}}`: {"upstream_unavailable", job.Wait, "busy"},
-		`{"error":{"message":"broken","type":"server_error"},"choices":[]}`:  {"upstream_error", job.Later, "broken"},
-		`{"error":"broken"}`: {"upstream_error", job.Later, "it says: broken"},
-		`{"error":{"message":"` + strings.Repeat("long ", 500) + `"}}`: {"upstream_error", job.Later, "long …"},
-		`{"error":{"message":"a\u0007\nb <` + testKey + `>"}}`:         {"upstream_error", job.Later, "a b <[the key]>"},
-		`{"choices":[{"index":"zero"}]}`:                               {"upstream_bad_stream", job.Later, "no chat-completions chunk"},
-		`"choices"`:                                                    {"upstream_bad_stream", job.Later, "no chat-completions chunk"},
-		`{"choices":[]}`:                                               {"upstream_incomplete", job.Later, "in the middle"},
-		`{"choices":[{"index":0,"delta":{"content":"x"}}]}`:            {"upstream_incomplete", job.Later, "in the middle"},
-		`[DONE]`: {"upstream_bad_stream", job.Later, "without having said anything"},
+		`{"error":{"message":"broken","type":"server_error"},"choices":[]}`:  {"upstream_error", job.Retryable, "broken"},
+		`{"error":"broken"}`: {"upstream_error", job.Retryable, "it says: broken"},
+		`{"error":{"message":"` + strings.Repeat("long ", 500) + `"}}`: {"upstream_error", job.Retryable, "long …"},
+		`{"error":{"message":"a\u0007\nb <` + testKey + `>"}}`:         {"upstream_error", job.Retryable, "a b <[the key]>"},
+		`{"choices":[{"index":"zero"}]}`:                               {"upstream_bad_stream", job.Retryable, "no chat-completions chunk"},
+		`"choices"`:                                                    {"upstream_bad_stream", job.Retryable, "no chat-completions chunk"},
+		`{"choices":[]}`:                                               {"upstream_incomplete", job.Retryable, "in the middle"},
+		`{"choices":[{"index":0,"delta":{"content":"x"}}]}`:            {"upstream_incomplete", job.Retryable, "in the middle"},
+		`[DONE]`: {"upstream_bad_stream", job.Retryable, "without having said anything"},
 	} {
 		f, _ := failing(t, executor(t, serve(t, saying(data))), hello)
 		w.hold(t, data, f)

@@ -342,7 +342,7 @@ func TestTheRequestClock(t *testing.T) {
 				return
 			}
 			f := job.FaultOf(err)
-			if f.Code != c.code || f.Class != job.Later || !strings.Contains(f.Message, "request_s") {
+			if f.Code != c.code || f.Class != job.Retryable || !strings.Contains(f.Message, "request_s") {
 				t.Errorf("%s: %q, class %d: %s", name, f.Code, f.Class, f.Message)
 			}
 			if took := time.Since(begun); took != time.Minute {

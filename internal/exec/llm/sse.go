@@ -112,6 +112,6 @@ func (e *events) nextLine() error {
 }
 
 func tooLong() *job.Fault {
-	return &job.Fault{Code: codeBadStream, Class: job.Later,
+	return &job.Fault{Code: codeBadStream, Class: job.Retryable,
 		Message: "the model server sent an event of more than 1 MiB"}
 }

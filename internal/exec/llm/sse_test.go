@@ -76,7 +76,7 @@ func TestALineAndAnEventAreBounded(t *testing.T) {
 		"an event":  strings.Repeat("data: "+fits[:1000]+"\n", 1100) + "\n",
 	} {
 		var f *job.Fault
-		if _, err := all(strings.NewReader(stream)); !errors.As(err, &f) || f.Code != "upstream_bad_stream" || f.Class != job.Later {
+		if _, err := all(strings.NewReader(stream)); !errors.As(err, &f) || f.Code != "upstream_bad_stream" || f.Class != job.Retryable {
 			t.Errorf("%s that is too long: %v", name, err)
 		}
 	}

@@ -181,7 +181,7 @@ func TestACommandIsNotRunWithoutItsNote(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f := failing(t, e, ""); f.Class != job.Later {
+	if f := failing(t, e, ""); f.Class != job.Retryable {
 		t.Errorf("the fault is %+v", f)
 	}
 }

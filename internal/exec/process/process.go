@@ -158,7 +158,7 @@ func (e *Executor) command(t meanwhile.Task, a *attempt) *exec.Cmd {
 
 // notStarted is the fault of a command that could not be run at all.
 func (e *Executor) notStarted(err error) *job.Fault {
-	f := &job.Fault{Code: "command_not_started", Class: job.Later, Err: err,
+	f := &job.Fault{Code: "command_not_started", Class: job.Retryable, Err: err,
 		Message: fmt.Sprintf("the command %s could not be started", job.Quote(e.config.Command[0]))}
 	switch {
 	case errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist):
@@ -180,7 +180,7 @@ func (e *Executor) judge(state *os.ProcessState, tail string) *job.Fault {
 		return nil
 	}
 	name := job.Quote(e.config.Command[0])
-	f := &job.Fault{Code: fmt.Sprintf("exit_%d", state.ExitCode()), Class: job.Later,
+	f := &job.Fault{Code: fmt.Sprintf("exit_%d", state.ExitCode()), Class: job.Retryable,
 		Message: fmt.Sprintf("the command %s ended with exit status %d", name, state.ExitCode())}
 	if number, signal := endedBySignal(state); number != 0 {
 		f.Code = fmt.Sprintf("signal_%d", number)

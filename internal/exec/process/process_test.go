@@ -122,7 +122,7 @@ func TestTheResultIsItsStandardOutput(t *testing.T) {
 		if got := r.Results[0]; got.ContentType != want.kind || string(got.Body) != want.body {
 			t.Errorf("%s came to %q, %s", script, got.Body, got.ContentType)
 		}
-		if got := r.OfKind(job.Text); !reflect.DeepEqual(got, want.said) {
+		if got := r.OfKind(job.KindText); !reflect.DeepEqual(got, want.said) {
 			t.Errorf("%s said %q, want %q", script, got, want.said)
 		}
 	}
@@ -131,7 +131,7 @@ func TestTheResultIsItsStandardOutput(t *testing.T) {
 func TestStandardErrorIsLogAndProgress(t *testing.T) {
 	r := succeed(t, shell(t), `{ echo 'reading'; echo 'progress 40 Reading page 2'; echo 'progress 62.5'; echo 'progress 101 x'
 		echo 'progress report'; printf '\377 last, no newline'; } >&2`)
-	if got, want := r.OfKind(job.Log), []string{"reading", "progress 101 x", "progress report", "� last, no newline"}; !reflect.DeepEqual(got, want) {
+	if got, want := r.OfKind(job.KindLog), []string{"reading", "progress 101 x", "progress report", "� last, no newline"}; !reflect.DeepEqual(got, want) {
 		t.Errorf("the log is %q, want %q", got, want)
 	}
 	if got, want := r.Progress(), []job.Progress{{Percent: 40, Status: "Reading page 2"}, {Percent: 62.5}}; !reflect.DeepEqual(got, want) {
@@ -141,7 +141,7 @@ func TestStandardErrorIsLogAndProgress(t *testing.T) {
 
 func TestALongLogIsCutOff(t *testing.T) {
 	r := succeed(t, shell(t), `yes 'a line of log' | head -n 100000 >&2`)
-	log := r.OfKind(job.Log)
+	log := r.OfKind(job.KindLog)
 	if size := len(strings.Join(log, "\n")); size > maxLogged+1000 || log[len(log)-1] != droppedLog {
 		t.Errorf("%d bytes were logged, last %q", size, log[len(log)-1])
 	}
@@ -149,11 +149,11 @@ func TestALongLogIsCutOff(t *testing.T) {
 
 func TestTheExitStatusDecides(t *testing.T) {
 	for script, want := range map[string]job.Fault{
-		`exit 1`:                         {Code: "exit_1", Class: job.Later, Message: `the command "sh" ended with exit status 1`},
-		`echo a >&2; echo b >&2; exit 7`: {Code: "exit_7", Class: job.Later, Message: `the command "sh" ended with exit status 7: a b`},
+		`exit 1`:                         {Code: "exit_1", Class: job.Retryable, Message: `the command "sh" ended with exit status 1`},
+		`echo a >&2; echo b >&2; exit 7`: {Code: "exit_7", Class: job.Retryable, Message: `the command "sh" ended with exit status 7: a b`},
 		`echo no such page >&2; exit 65`: {Code: "exit_65", Class: job.Final, Message: `the command "sh" does not accept the input: no such page`},
-		`kill -SEGV $$`:                  {Code: "signal_11", Class: job.Later, Message: `the command "sh" was ended by signal 11 (segmentation fault)`},
-		`kill -KILL $$`:                  {Code: "signal_9", Class: job.Later, Message: `the command "sh" was ended by signal 9 (killed)`},
+		`kill -SEGV $$`:                  {Code: "signal_11", Class: job.Retryable, Message: `the command "sh" was ended by signal 11 (segmentation fault)`},
+		`kill -KILL $$`:                  {Code: "signal_9", Class: job.Retryable, Message: `the command "sh" was ended by signal 9 (killed)`},
 	} {
 		f := failing(t, shell(t), script)
 		if f.Code != want.Code || f.Class != want.Class || f.Message != want.Message {

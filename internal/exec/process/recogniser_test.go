@@ -89,7 +89,7 @@ func TestTheExampleRefusesWhatIsNoPicture(t *testing.T) {
 func TestTheExampleWithoutItsLanguageIsTriedAgain(t *testing.T) {
 	t.Setenv("TESSDATA_PREFIX", t.TempDir())
 	var f *job.Fault
-	if _, err := recognise(t, []byte("no picture")); !errors.As(err, &f) || f.Class != job.Later || f.Code != "exit_69" || !strings.Contains(f.Message, "English data") {
+	if _, err := recognise(t, []byte("no picture")); !errors.As(err, &f) || f.Class != job.Retryable || f.Code != "exit_69" || !strings.Contains(f.Message, "English data") {
 		t.Error(err)
 	}
 }

@@ -39,7 +39,7 @@ var fieldNames = []string{
 // parse reads an input. It runs twice a job, in the benchmarks tens of thousands of
 // times a second, which is why it does not decode into a struct.
 func parse(input []byte) (params, *job.Error) {
-	p := params{failCode: "sim_failure", failClass: job.Later}
+	p := params{failCode: "sim_failure", failClass: job.Retryable}
 	s := strictjson.New(input)
 	if s.Peek() != '{' {
 		return p, invalid("the input must be a JSON object, such as {\"duration_ms\": 1000}")
@@ -105,13 +105,13 @@ func failure(name, value []byte) (string, job.Class, *job.Error) {
 		return "", 0, invalid("%q must be a string", name)
 	}
 	if text == "" {
-		return "sim_failure", job.Later, nil
+		return "sim_failure", job.Retryable, nil
 	}
 	kind, code, found := strings.Cut(text, ":")
 	if !found {
 		kind, code = "later", text
 	}
-	class, known := map[string]job.Class{"later": job.Later, "final": job.Final, "wait": job.Wait, "timeout": job.Timeout}[kind]
+	class, known := map[string]job.Class{"later": job.Retryable, "final": job.Final, "wait": job.Wait, "timeout": job.Timeout}[kind]
 	if !known || code == "" || len(code) > maxFailCode || strings.Trim(code, "abcdefghijklmnopqrstuvwxyz0123456789_") != "" {
 		return "", 0, invalid(
 			"%q must be up to %d of a-z, 0-9 and _, with \"final:\", \"wait:\", \"timeout:\" or nothing before", name, maxFailCode)

@@ -89,8 +89,8 @@ func TestResultHoldsWhatThereIs(t *testing.T) {
 
 func TestTheFirstAttemptsFailAsAsked(t *testing.T) {
 	for code, want := range map[string]job.Fault{
-		"":              {Code: "sim_failure", Class: job.Later},
-		"out_of_paper":  {Code: "out_of_paper", Class: job.Later},
+		"":              {Code: "sim_failure", Class: job.Retryable},
+		"out_of_paper":  {Code: "out_of_paper", Class: job.Retryable},
 		"final:broken":  {Code: "broken", Class: job.Final},
 		"wait:busy":     {Code: "busy", Class: job.Wait},
 		"timeout:later": {Code: "later", Class: job.Timeout},

@@ -15,8 +15,8 @@ func decodeBlock(t testing.TB, block []byte) (entries []job.Entry, err error) {
 }
 
 func TestBlocksConcatenate(t *testing.T) {
-	first := []job.Entry{{Kind: job.Text, Attempt: 1, Events: 1, Data: []byte("one")}, {Kind: job.Report, Attempt: 300, Events: 7, Data: []byte{}}}
-	second := []job.Entry{{Kind: job.Log, Attempt: 2, Events: 1, Data: bytes.Repeat([]byte("x"), 300)}}
+	first := []job.Entry{{Kind: job.KindText, Attempt: 1, Events: 1, Data: []byte("one")}, {Kind: job.KindProgress, Attempt: 300, Events: 7, Data: []byte{}}}
+	second := []job.Entry{{Kind: job.KindLog, Attempt: 2, Events: 1, Data: bytes.Repeat([]byte("x"), 300)}}
 	got, err := decodeBlock(t, appendBlock(appendBlock(nil, first), second))
 	if want := append(first, second...); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("read %+v, %v; want %+v", got, err, want)
@@ -24,7 +24,7 @@ func TestBlocksConcatenate(t *testing.T) {
 }
 
 func TestEachEntryRefusesDamagedBlock(t *testing.T) {
-	whole := appendBlock(nil, []job.Entry{{Kind: job.Text, Attempt: 1, Events: 1, Data: []byte("data")}})
+	whole := appendBlock(nil, []job.Entry{{Kind: job.KindText, Attempt: 1, Events: 1, Data: []byte("data")}})
 	for n := 1; n < len(whole); n++ {
 		if _, err := decodeBlock(t, whole[:n]); err == nil {
 			t.Errorf("the first %d of %d bytes were read as whole", n, len(whole))
@@ -45,7 +45,7 @@ func TestEachEntryRefusesDamagedBlock(t *testing.T) {
 // What is read of any bytes is what makes those bytes.
 func FuzzBlock(f *testing.F) {
 	f.Add([]byte{})
-	f.Add(appendBlock(nil, []job.Entry{{Kind: job.Text, Attempt: 1, Events: 1, Data: []byte("data")}, {Kind: job.JSON, Attempt: 1, Events: 1}}))
+	f.Add(appendBlock(nil, []job.Entry{{Kind: job.KindText, Attempt: 1, Events: 1, Data: []byte("data")}, {Kind: job.KindJSON, Attempt: 1, Events: 1}}))
 	f.Add([]byte{0x81, 0x00, 1, 1, 0})
 	f.Fuzz(func(t *testing.T, block []byte) {
 		entries, err := decodeBlock(t, block)
@@ -62,7 +62,7 @@ func FuzzBlock(f *testing.F) {
 func BenchmarkReadBlock(b *testing.B) {
 	var block []byte
 	for len(block) < fullBlock {
-		block = appendBlock(block, []job.Entry{{Kind: job.Text, Attempt: 1, Events: 1, Data: []byte(" word")}})
+		block = appendBlock(block, []job.Entry{{Kind: job.KindText, Attempt: 1, Events: 1, Data: []byte(" word")}})
 	}
 	b.SetBytes(int64(len(block)))
 	for b.Loop() {

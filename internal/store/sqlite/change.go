@@ -186,7 +186,7 @@ func (t *tx) retry(op *store.Retry) error {
 	if err := t.applyAtEnd(j, nil); err != nil {
 		return err
 	}
-	return t.q.retry.int(int64(j.State)).int(j.Revision).text(lane(j.State, fairqueue.KeyOf(&j.Job))).int(turn).time(j.RunAt).time(j.QueueBy()).int(j.n).run()
+	return t.q.retry.int(int64(j.State)).int(j.Revision).text(lane(j.State, fairqueue.KeyOf(&j.Job))).int(turn).time(j.RunAt).time(j.QueueDeadline()).int(j.n).run()
 }
 
 // notRetryable says why a job cannot be retried; nil when it can.

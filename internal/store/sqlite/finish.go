@@ -122,13 +122,13 @@ var errStop = errors.New("sqlite: enough was read")
 func readText(q *query, n int64, view tailView, limit int) (string, error) {
 	var text []byte
 	add := func(e job.Entry) {
-		if e.Kind == job.Text && len(text) <= limit {
+		if e.Kind == job.KindText && len(text) <= limit {
 			text = append(text, e.Data...)
 		}
 	}
 	err := q.int(n).each(func(c column) error {
 		if c.int(0) != kindBlock {
-			add(job.Entry{Kind: job.Text, Data: c.bytes(1)})
+			add(job.Entry{Kind: job.KindText, Data: c.bytes(1)})
 		} else if err := eachEntry(c.bytes(1), add); err != nil {
 			return err
 		}

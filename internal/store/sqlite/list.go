@@ -105,7 +105,7 @@ func matchesRow(c column, f *job.Filter) bool {
 		(f.Status == 0 || job.State(c.int(7)) == f.Status) &&
 		(f.ErrorCode == "" || !c.stmt.ColumnIsNull(13)) &&
 		(len(f.Metadata) == 0 || !c.stmt.ColumnIsNull(16)) &&
-		f.Created(c.time(17))
+		f.MatchCreatedAt(c.time(17))
 }
 
 // wantedWhole says whether a job passes what is left of the filter.

@@ -124,7 +124,7 @@ func (t *tx) unpark(queue string, key fairqueue.Key, most int) (int, error) {
 // line moves a waiting job to where it waits when it is ready.
 func (t *tx) moveReady(j *row, to job.State) error {
 	from := j.State
-	j.Line(to)
+	j.MoveWaiting(to)
 	return t.saveReady(j, lane(to, fairqueue.KeyOf(&j.Job)), t.count(&j.Job, from))
 }
 
@@ -139,7 +139,7 @@ func (t *tx) saveReady(j *row, lane string, turn int64) error {
 // when they became ready after it.
 func (t *tx) park(j *row, turn int64) error {
 	from := j.State
-	j.Line(job.Parked)
+	j.MoveWaiting(job.Parked)
 	t.count(&j.Job, from)
 	return t.saveReady(j, lane(job.Parked, fairqueue.KeyOf(&j.Job)), turn)
 }

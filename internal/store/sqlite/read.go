@@ -145,7 +145,7 @@ func unreadable(err error) error {
 	if err == nil || errors.As(err, &known) {
 		return err
 	}
-	return job.Because(job.Unavailable, err, "the store cannot be read")
+	return job.Wrapf(job.Unavailable, err, "the store cannot be read")
 }
 
 func (r *reader) find(owner job.Owner, id job.ID) (j row, err error) {
@@ -163,7 +163,7 @@ func (r *reader) findWithTail(owner job.Owner, id job.ID) (j row, view tailView,
 	})
 	switch {
 	case errors.Is(err, errDamagedRow):
-		return j, view, job.Because(job.Internal, err, "the record of the job %s is damaged on the server's disk", id)
+		return j, view, job.Wrapf(job.Internal, err, "the record of the job %s is damaged on the server's disk", id)
 	case err == nil && !found:
 		return j, view, errNoJob(id)
 	case err != nil:

@@ -221,7 +221,7 @@ func (d *harness) running(edits ...func(*store.Submit)) (job.ID, job.Lease) {
 }
 
 func textEntry(seq int64, text string) []job.Entry {
-	return []job.Entry{{Seq: seq, Attempt: 1, Kind: job.Text, Data: []byte(text)}}
+	return []job.Entry{{Seq: seq, Attempt: 1, Kind: job.KindText, Data: []byte(text)}}
 }
 
 // A row and a tail that are damaged end their job once.

@@ -52,7 +52,7 @@ func (a *bulkStore) addEnded(jobs, size int) {
 			born.Submits = append(born.Submits, &store.Submit{Job: j, Input: body, Token: lease.Token, LeaseFor: time.Minute, Worker: "w"})
 			done.Finishes = append(done.Finishes, &store.Finish{
 				Lease: lease, To: job.Succeeded, Result: &job.Result{ContentType: "text/plain", Body: body},
-				Entries: []job.Entry{{Seq: 1, Attempt: 1, Kind: job.Text, Events: 1, Data: body}},
+				Entries: []job.Entry{{Seq: 1, Attempt: 1, Kind: job.KindText, Events: 1, Data: body}},
 			})
 		}
 		a.commit(born)

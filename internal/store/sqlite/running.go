@@ -174,7 +174,7 @@ func (s *Store) loadOutput(h *runningJob) error {
 // loadedEntry notes an entry of the attempt that was stored before the store was opened.
 func (h *runningJob) noteLoadedEntry(kind job.Kind) {
 	h.hasOutput = h.hasOutput || kind.IsOutput()
-	if kind.BreaksSilence() {
+	if kind.ResetsIdleClock() {
 		h.heardAt = h.startedAt
 	}
 }

@@ -161,7 +161,7 @@ func (t *tx) insertRunning(op *store.Submit, n int64, extra []byte, idem string)
 // insertWaiting writes the row of any other new job.
 func (t *tx) insertWaiting(j *job.Job, n, turn int64, extra []byte, idem string) error {
 	q := t.q.insertWaiting.int(n).id(&j.ID).text(j.Owner.Tenant).text(j.Owner.User).text(j.Queue).text(j.Key).
-		int(int64(j.Priority)).int(int64(j.State)).int(turn).int(int64(j.MaxAttempts)).time(t.now).time(j.RunAt).time(j.QueueBy()).
+		int(int64(j.Priority)).int(int64(j.State)).int(turn).int(int64(j.MaxAttempts)).time(t.now).time(j.RunAt).time(j.QueueDeadline()).
 		blob(encodePolicy(j.Policy)).bytes(extra).orNull(idem).int(j.InputBytes).int(int64(len(j.Files)))
 	if j.State == job.Scheduled {
 		return q.null().time(j.RunAt).run()

@@ -46,7 +46,7 @@ func (s *suspects) stuck() bool { return s.running == 0 && len(s.queues) > 0 }
 func (t *tx) parkSuspect(j *row, turn int64) error {
 	t.suspects.noteParked(j.Queue)
 	from := j.State
-	j.Line(job.Parked)
+	j.MoveWaiting(job.Parked)
 	behind := t.count(&j.Job, from)
 	if turn == 0 {
 		turn = behind

@@ -62,7 +62,7 @@ func fitsTail(entries []job.Entry) bool {
 	size := 0
 	for i := range entries {
 		size += len(entries[i].Data)
-		if entries[i].Kind == job.Restart {
+		if entries[i].Kind == job.KindAttempt {
 			return false
 		}
 	}
@@ -238,7 +238,7 @@ func (h *runningJob) noteEntries(entries []job.Entry, now time.Time) {
 		h.job.Cursor = entries[i].Seq
 		h.job.OutputBytes += int64(len(entries[i].Data))
 		h.hasOutput = h.hasOutput || entries[i].Kind.IsOutput()
-		if entries[i].Kind.BreaksSilence() {
+		if entries[i].Kind.ResetsIdleClock() {
 			h.heardAt = now
 		}
 	}

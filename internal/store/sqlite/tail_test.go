@@ -52,7 +52,7 @@ func (s *producer) appendOp(p *job.Progress, entries ...job.Entry) *store.Append
 
 func (s *producer) appendText(texts ...string) {
 	s.d.Helper()
-	op := s.appendOp(nil, s.nextEntries(job.Text, texts...)...)
+	op := s.appendOp(nil, s.nextEntries(job.KindText, texts...)...)
 	s.d.apply(op)
 	if op.Err != nil {
 		s.d.Fatal(op.Err)
@@ -92,9 +92,9 @@ func (s *producer) check(tb rapid.TB, after int64, maxBytes int) {
 	for i := range s.log {
 		bytes += len(s.log[i].Data)
 		switch s.log[i].Kind {
-		case job.Restart:
+		case job.KindAttempt:
 			text = ""
-		case job.Text:
+		case job.KindText:
 			text += string(s.log[i].Data)
 		}
 	}
@@ -135,7 +135,7 @@ func TestLogReturnsAppendedEntries(t *testing.T) {
 				s.check(r, rapid.Int64Range(0, int64(len(s.log))).Draw(r, "after"), rapid.SampledFrom([]int{1, 300, 1 << 20}).Draw(r, "bytes"))
 			},
 			"say": func(r *rapid.T) {
-				kind := rapid.SampledFrom([]job.Kind{job.Text, job.Text, job.JSON, job.Log}).Draw(r, "kind")
+				kind := rapid.SampledFrom([]job.Kind{job.KindText, job.KindText, job.KindJSON, job.KindLog}).Draw(r, "kind")
 				sizes := rapid.SliceOfN(rapid.SampledFrom([]int{0, 1, 5, 100, fullBlock - 1, fullBlock, 3 * fullBlock}), 1, 4).Draw(r, "sizes")
 				var texts []string
 				for _, n := range sizes {
@@ -148,12 +148,12 @@ func TestLogReturnsAppendedEntries(t *testing.T) {
 				d.apply(s.appendOp(p, s.nextEntries(kind, texts...)...))
 			},
 			"try again": func(*rapid.T) {
-				d.apply(&store.Finish{Lease: s.lease, To: job.Queued, Refund: true, Entries: s.appendOp(nil, s.nextEntries(job.Text, "last")...).Entries})
+				d.apply(&store.Finish{Lease: s.lease, To: job.Queued, Refund: true, Entries: s.appendOp(nil, s.nextEntries(job.KindText, "last")...).Entries})
 				claim := newClaim(1)
 				d.apply(claim)
 				s.lease, s.progress = claim.Claimed[0].Lease(), job.Progress{}
 				s.attempt++
-				d.apply(s.appendOp(nil, append(s.nextEntries(job.Restart, ""), job.Entry{Seq: int64(len(s.log) + 2), Attempt: s.attempt, Kind: job.Text, Events: 1, Data: []byte("anew")})...))
+				d.apply(s.appendOp(nil, append(s.nextEntries(job.KindAttempt, ""), job.Entry{Seq: int64(len(s.log) + 2), Attempt: s.attempt, Kind: job.KindText, Events: 1, Data: []byte("anew")})...))
 			},
 			"open": func(*rapid.T) {
 				_ = d.Store.Close()
@@ -161,7 +161,7 @@ func TestLogReturnsAppendedEntries(t *testing.T) {
 			},
 			"forget": func(*rapid.T) { d.Store.staleMemory = true }, // as after a commit that failed
 		})
-		s.finish(s.nextEntries(job.Text, "the", "end")...)
+		s.finish(s.nextEntries(job.KindText, "the", "end")...)
 		s.check(r, 0, 1<<20)
 		if n := d.count("SELECT count(*) FROM output WHERE seq > (SELECT cursor FROM jobs)"); n != 0 {
 			r.Fatalf("%d rows of the log are past its end", n)
@@ -180,7 +180,7 @@ func TestManyJobsShareTail(t *testing.T) {
 	for i := range rounds {
 		b := store.NewBatch()
 		for _, s := range all {
-			b.Add(s.appendOp(nil, s.nextEntries(job.Text, strings.Repeat(fmt.Sprint(i), word))...))
+			b.Add(s.appendOp(nil, s.nextEntries(job.KindText, strings.Repeat(fmt.Sprint(i), word))...))
 		}
 		if err := store.Commit(t.Context(), d.Store, b); err != nil {
 			t.Fatal(err)
@@ -191,7 +191,7 @@ func TestManyJobsShareTail(t *testing.T) {
 	}
 	for _, s := range all {
 		s.check(t, 3, 1<<20)
-		s.finish(s.nextEntries(job.Text, "end")...)
+		s.finish(s.nextEntries(job.KindText, "end")...)
 	}
 	if n := d.count("SELECT count(*) FROM output"); n != int64(len(all)) {
 		t.Errorf("what %d jobs said is %d rows", len(all), n)
@@ -221,7 +221,7 @@ func TestTailIsTrimmed(t *testing.T) {
 func TestSlowJobDoesNotBlockTailTrim(t *testing.T) {
 	d := newHarness(t)
 	slow, quick := d.newProducer(), d.newProducer()
-	d.apply(slow.appendOp(&job.Progress{Percent: 7}, slow.nextEntries(job.Text, "well")...))
+	d.apply(slow.appendOp(&job.Progress{Percent: 7}, slow.nextEntries(job.KindText, "well")...))
 	for range 2 * minTrim {
 		quick.appendText("word")
 	}

@@ -80,7 +80,7 @@ func clockSilent(w *world) {
 }
 
 func clockBreaks(w *world) {
-	for kind, breaks := range map[job.Kind]bool{job.Text: true, job.JSON: true, job.Log: true, job.Report: false, job.Restart: false} {
+	for kind, breaks := range map[job.Kind]bool{job.KindText: true, job.KindJSON: true, job.KindLog: true, job.KindProgress: false, job.KindAttempt: false} {
 		c := w.running(clocked)
 		w.pass(time.Second)
 		w.do(&store.Append{
@@ -158,7 +158,7 @@ func clockAgain(w *world) {
 func clockReopened(w *world) {
 	nothing, spoke, logged := w.running(clocked), w.running(clocked), w.running(clocked)
 	say := newAppend(logged.Lease(), 1, 0, "a line")
-	say.Entries[0].Kind = job.Log
+	say.Entries[0].Kind = job.KindLog
 	w.pass(time.Second)
 	w.do(newAppend(spoke.Lease(), 1, 0, "a"), say)
 	w.pass(time.Second)

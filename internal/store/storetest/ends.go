@@ -227,7 +227,7 @@ func endsTakenBack(w *world) {
 // restarted begins a later attempt the way a worker does: with an entry that says so.
 func restarted(l job.Lease, attempt int, after int64, texts ...string) *store.Append {
 	a := newAppend(l, attempt, after, append([]string{"{}"}, texts...)...)
-	a.Entries[0].Kind = job.Restart
+	a.Entries[0].Kind = job.KindAttempt
 	return a
 }
 
@@ -243,7 +243,7 @@ func endsText(w *world) {
 }
 
 func endsTextOnly(w *world) {
-	kinds := []job.Kind{job.Text, job.Log, job.JSON, job.Text, job.Report, job.Text}
+	kinds := []job.Kind{job.KindText, job.KindLog, job.KindJSON, job.KindText, job.KindProgress, job.KindText}
 	say := func(ref string) {
 		c := w.running(withRef(ref))
 		a := newAppend(c.Lease(), 1, 0, "one ", "log", "{}", "two ", "{}", "three")

@@ -144,16 +144,16 @@ func leaseHasOutput(w *world) {
 		}
 	}
 	long := strings.Repeat("long ", 200) // which no store keeps as it keeps a word
-	for _, kind := range []job.Kind{job.Text, job.JSON} {
+	for _, kind := range []job.Kind{job.KindText, job.KindJSON} {
 		for _, data := range []string{"1", long} {
 			has("at first", false)
-			for _, other := range []job.Kind{job.Restart, job.Log, job.Report} {
+			for _, other := range []job.Kind{job.KindAttempt, job.KindLog, job.KindProgress} {
 				say(other, data)
 			}
 			has("after log, progress and restart", false)
 			say(kind, data)
 			has("after "+kind.String(), true)
-			say(job.Log, data)
+			say(job.KindLog, data)
 			has("after a log behind "+kind.String(), true)
 			w.do(newFinish(c.Lease(), job.Queued))
 			c = w.claimOne(queue)

@@ -180,7 +180,7 @@ func newAppend(l job.Lease, attempt int, after int64, texts ...string) *store.Ap
 func texted(attempt int, after int64, texts ...string) []job.Entry {
 	entries := make([]job.Entry, len(texts))
 	for i, text := range texts {
-		entries[i] = job.Entry{Seq: after + int64(i) + 1, Attempt: attempt, Kind: job.Text, Events: 1, Data: []byte(text)}
+		entries[i] = job.Entry{Seq: after + int64(i) + 1, Attempt: attempt, Kind: job.KindText, Events: 1, Data: []byte(text)}
 	}
 	return entries
 }

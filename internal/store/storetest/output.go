@@ -29,11 +29,11 @@ func outputRules() []rule {
 func outputKept(w *world) {
 	c := w.running()
 	entries := []job.Entry{
-		{Seq: 1, Attempt: 1, Kind: job.Restart, Events: 1, Data: []byte("{}")},
-		{Seq: 2, Attempt: 1, Kind: job.Text, Events: 1, Data: []byte("some text")},
-		{Seq: 3, Attempt: 1, Kind: job.JSON, Events: 4, Data: []byte(`{"a": [1,2]}`)},
-		{Seq: 4, Attempt: 1, Kind: job.Log, Events: 1, Data: []byte("a line")},
-		{Seq: 5, Attempt: 1, Kind: job.Report, Events: 1, Data: []byte(`{"percent":5}`)},
+		{Seq: 1, Attempt: 1, Kind: job.KindAttempt, Events: 1, Data: []byte("{}")},
+		{Seq: 2, Attempt: 1, Kind: job.KindText, Events: 1, Data: []byte("some text")},
+		{Seq: 3, Attempt: 1, Kind: job.KindJSON, Events: 4, Data: []byte(`{"a": [1,2]}`)},
+		{Seq: 4, Attempt: 1, Kind: job.KindLog, Events: 1, Data: []byte("a line")},
+		{Seq: 5, Attempt: 1, Kind: job.KindProgress, Events: 1, Data: []byte(`{"percent":5}`)},
 	}
 	w.do(&store.Append{Lease: c.Lease(), Entries: entries})
 	got := w.output(c.Job.ID, 0)

@@ -42,7 +42,7 @@ func textSoFar(w *world) {
 func textOnly(w *world) {
 	c := w.running()
 	a := newAppend(c.Lease(), 1, 0, "one ", "log", "{}", "", "two")
-	a.Entries[1].Kind, a.Entries[2].Kind = job.Log, job.JSON
+	a.Entries[1].Kind, a.Entries[2].Kind = job.KindLog, job.KindJSON
 	w.do(a)
 	equal(w, "the text", w.text(c.Job.ID, 100), "one two")
 }
