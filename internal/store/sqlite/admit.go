@@ -6,12 +6,12 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// arrival is a submit as the rules of its queue look at it.
+// arrival converts a submit for the rules of its queue.
 func arrival(op *store.Submit) fairqueue.Arrival {
 	return fairqueue.Arrival{Queue: op.Job.Queue, Key: fairqueue.KeyOf(&op.Job), Delayed: op.Delay > 0, Leased: !op.Token.IsZero()}
 }
 
-// grouped is how many of the ops at the front are of one group.
+// groupSize returns how many of the first ops belong to one group.
 func groupSize(ops []*store.Submit) (n int) {
 	for n < len(ops) && ops[n].Group == ops[0].Group {
 		n++
@@ -19,8 +19,8 @@ func groupSize(ops []*store.Submit) (n int) {
 	return n
 }
 
-// checkGroup finds out whether a group may apply, and refuses all of it where it
-// may not.
+// checkGroup checks a group before any of it is written, and refuses all of it if one op must
+// be refused.
 func (t *tx) checkGroup(ops []*store.Submit) error {
 	g := groupCheck{tx: t, keys: map[ownedKey][32]byte{}}
 	refused := len(ops) != ops[0].Group.Size
@@ -33,6 +33,7 @@ func (t *tx) checkGroup(ops []*store.Submit) error {
 		refused = refused || op.Err != nil
 	}
 	for _, op := range ops {
+		// The answer to a repeated key comes when the op applies, not from the check.
 		if op.Existing = nil; refused && op.Err == nil {
 			op.Err = job.Errorf(job.BatchRefused, "another job of the batch was refused, so that none of it was stored")
 		}
@@ -40,7 +41,7 @@ func (t *tx) checkGroup(ops []*store.Submit) error {
 	return nil
 }
 
-// submitChecked applies a submit of a group that was checked.
+// submitChecked applies a submit of a checked group.
 func (t *tx) submitChecked(op *store.Submit) error {
 	if op.Err != nil {
 		return nil
@@ -51,10 +52,10 @@ func (t *tx) submitChecked(op *store.Submit) error {
 	return t.create(op)
 }
 
-// group is what the check of a group has seen.
+// groupCheck is the state of the check of one group.
 type groupCheck struct {
 	*tx
-	keys   map[ownedKey][32]byte // idempotency keys, and the hashes they came with
+	keys   map[ownedKey][32]byte // hashes by idempotency key
 	limits fairqueue.Group
 }
 
@@ -63,7 +64,7 @@ type ownedKey struct {
 	key   string
 }
 
-// check says in the op why it may not apply.
+// check checks one op, and sets its error if it may not apply.
 func (g *groupCheck) check(op *store.Submit) (err error) {
 	known, err := g.answerRepeatedSubmit(op)
 	if known || err != nil {

@@ -8,8 +8,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// follow stores what follows from a job's end, or from a retry that takes the end back:
-// the one path of all ends.
+// applyAtEnd stores what [store.AtEnd] returns for a job's end, or for a retry that takes the
+// end back. Every end and every retry passes here.
 func (t *tx) applyAtEnd(j *row, result *job.Result) error {
 	if t.atEnd == nil || len(j.Refs) == 0 && j.Tally == "" {
 		return nil
@@ -17,7 +17,7 @@ func (t *tx) applyAtEnd(j *row, result *job.Result) error {
 	var failed error
 	end := store.End{Job: j.Job, Result: result}
 	readable := func(err error) {
-		if !errors.Is(err, errBlock) { // a job ends with what can be read of a damaged log
+		if !errors.Is(err, errBlock) { // a job ends with the readable part of a damaged log
 			failed = firstError(failed, err)
 		}
 	}
@@ -54,7 +54,7 @@ func (t *tx) applyAtEnd(j *row, result *job.Result) error {
 	return err
 }
 
-// makeJob stores a job that follows from an end, unless it is there already.
+// makeJob stores a job that AtEnd returned, unless its id exists.
 func (t *tx) makeJob(op *store.Submit) error {
 	known, err := t.find(op.Job.Owner, op.Job.ID)
 	if err != nil || known != nil {
@@ -75,7 +75,7 @@ func firstError(a, b error) error {
 	return b
 }
 
-// tally names a group of jobs that is counted.
+// tallyKey names a tally: a group of jobs of an owner that is counted.
 type tallyKey struct {
 	owner job.Owner
 	name  string
@@ -83,14 +83,14 @@ type tallyKey struct {
 
 func tallyKeyOf(j *job.Job) tallyKey { return tallyKey{j.Owner, j.Tally} }
 
-// tallyChange is what a batch adds to a tally.
+// tallyChange is the change of a tally by a batch.
 type tallyChange struct {
 	job.Counts
-	rows    int64 // of jobs in the tally, ended ones included
-	removed bool  // some were removed: perhaps all
+	rows    int64 // jobs stored in the tally, ended ones included
+	removed bool  // jobs were removed, perhaps the last one
 }
 
-// tallyChange is what the batch has added to the job's tally so far, to be added to.
+// tallyChange returns the batch's change of a tally, for the caller to add to.
 func (t *tx) tallyChange(of tallyKey) *tallyChange {
 	c := t.tallies[of]
 	if c == nil {
@@ -103,7 +103,7 @@ func (t *tx) tallyChange(of tallyKey) *tallyChange {
 	return c
 }
 
-// tallied is a tally's counts after what the batch has done so far.
+// readTallyInBatch returns a tally's counts with the changes of the batch so far.
 func (t *tx) readTallyInBatch(of tallyKey) (job.Counts, error) {
 	c, err := readTally(t.q.tally, of)
 	if d := t.tallies[of]; d != nil {
@@ -112,8 +112,7 @@ func (t *tx) readTallyInBatch(of tallyKey) (job.Counts, error) {
 	return c, err
 }
 
-// saveTallies adds to each tally what the batch changed of it. A tally without jobs is
-// removed.
+// saveTallies writes the changes of tallies, and deletes a tally without jobs.
 func (t *tx) saveTallies() error {
 	for of, d := range t.tallies {
 		c := d.Counts
@@ -158,7 +157,7 @@ func readTally(q *query, of tallyKey) (n job.Counts, err error) {
 	return n, err
 }
 
-// Tally counts the jobs of a tally; see [store.Records].
+// Tally returns the counts of a tally; see [store.Records].
 func (s *Store) Tally(ctx context.Context, owner job.Owner, name string) (n job.Counts, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		n, err = readTally(r.tally, tallyKey{owner, name})

@@ -12,21 +12,20 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// copyStep is how many pages are copied between two looks at the context.
+// backupStepPages is the number of pages copied between two checks of the context.
 const backupStepPages = 1024
 
-// Backup copies the database at from, which may be in use by another process, into
-// a new file at to, as it is at one moment, and syncs it. It calls progress with the
-// bytes that are copied and those that there are. While it lasts, the log of a
-// database that is written to cannot be begun anew, and grows.
+// Backup copies the database at from into a new file at to, as it is at one moment, and syncs
+// the copy. Another process may use the database meanwhile, but its log cannot restart and
+// grows. Backup calls progress with the bytes copied so far and the total.
 func Backup(ctx context.Context, from, to string, progress func(done, total int64)) error {
 	src, err := openToRead(from)
 	if err != nil {
 		return explain(from, err)
 	}
 	defer func() { _ = src.Close() }()
-	// Within a transaction of its own the source stays as it is at this moment, and the
-	// copy need not begin anew with every commit of the server's.
+	// A read transaction keeps the source at this moment. Without it, every commit of the server
+	// would make SQLite begin the copy again.
 	for _, sql := range []string{"BEGIN", "SELECT count(*) FROM sqlite_schema"} {
 		if err := sqlitex.ExecuteTransient(src, sql, nil); err != nil {
 			return explain(from, err)
@@ -39,7 +38,7 @@ func Backup(ctx context.Context, from, to string, progress func(done, total int6
 }
 
 func copyPages(ctx context.Context, src *sqlite.Conn, to string, progress func(done, total int64)) (err error) {
-	// Nobody sees the copy before it is whole: a journal and syncs are for nothing.
+	// The copy is not used before it is complete, so it needs no journal and no syncs.
 	dst, err := connect(to, []string{"PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF"})
 	if err != nil {
 		return err
@@ -63,7 +62,7 @@ func copyPages(ctx context.Context, src *sqlite.Conn, to string, progress func(d
 	return nil
 }
 
-// syncPath makes a file that was written by others durable.
+// syncPath syncs a file that is not open.
 func syncPath(path string) error {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -72,11 +71,12 @@ func syncPath(path string) error {
 	return errors.Join(f.Sync(), f.Close())
 }
 
-// filesSince is the schema from which on jobs may have files.
+// filesSchema is the first schema version in which jobs may have files.
 const filesSchema = 2
 
-// Files calls each for every job of the database at path that has files and was not
-// deleted, as it is at one moment. The database may be in use: then each is to be quick.
+// Files calls each for every job of the database at path that has files and is not deleted, as
+// of one moment. The database may be in use; then each must return quickly, because the log
+// cannot restart meanwhile.
 func Files(path string, each func(o job.Owner, id job.ID, files []job.File) error) error {
 	conn, err := openToRead(path)
 	if err != nil {

@@ -7,14 +7,14 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// kindBlock is, in a row of the log, no kind of entry: the row holds a block.
+// kindBlock marks a row of the table output that holds a block. It is no kind of entry.
 const kindBlock = 0
 
-// A block is the bytes of entries whose numbers follow each other: of each its kind,
-// attempt, events and length as varints, then its data. Its last entry's number is
-// kept beside it. Two blocks that follow each other are one block when joined.
+// A block is the encoding of entries with consecutive numbers: for each entry its kind,
+// attempt, events and length as varints, then its data. The number of the last entry is stored
+// beside the block. Two consecutive blocks concatenate to one block.
 
-// appendBlock adds entries to a block.
+// appendBlock appends entries to a block.
 func appendBlock(block []byte, entries []job.Entry) []byte {
 	for i := range entries {
 		e := &entries[i]
@@ -28,8 +28,9 @@ func appendBlock(block []byte, entries []job.Entry) []byte {
 
 var errBlock = errors.New("sqlite: a block of output is damaged")
 
-// eachEntry calls f for every entry of a block, in order, without their numbers. Their
-// data is part of the block.
+// eachEntry calls f for every entry of a block, in order and without their numbers. The data
+// of an entry is a slice of the block. A damaged block returns errBlock, after calls for the
+// entries before the damage.
 func eachEntry(block []byte, f func(job.Entry)) error {
 	for len(block) > 0 {
 		var v [4]uint64
@@ -51,7 +52,7 @@ func eachEntry(block []byte, f func(job.Entry)) error {
 
 const maxInt = 1<<31 - 1
 
-// countEntries counts the entries of a block.
+// countEntries returns the number of entries in a block.
 func countEntries(block []byte) (n int64, err error) {
 	err = eachEntry(block, func(job.Entry) { n++ })
 	return n, err

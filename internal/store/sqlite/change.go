@@ -10,10 +10,11 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// rememberDeletes is how long a second delete of the same job is no error.
+// keepDeletes is how long a second delete of the same job succeeds.
 const keepDeletes = 24 * time.Hour
 
-// own finds a job of an owner, or says that there is none.
+// findOwned finds a job of an owner. The first error is the refusal for the op, the second
+// ends the batch.
 func (t *tx) findOwned(owner job.Owner, id job.ID) (*found, error, error) {
 	f, err := t.find(owner, id)
 	if err != nil {
@@ -42,6 +43,7 @@ func (t *tx) cancel(op *store.Cancel) (err error) {
 	case f.job.State.Waiting():
 		op.Ended = true
 		err = t.cancelWaiting(&f.job)
+	// A second cancel of a running job changes nothing: the first request's time counts.
 	case f.job.State == job.Running && f.job.CancelRequestedAt.IsZero():
 		h := t.running[op.ID]
 		h.job.RequestCancel(t.now)
@@ -85,8 +87,8 @@ func (t *tx) delete(op *store.Delete) error {
 	return t.remove(removalOf(&f.job, f.idem))
 }
 
-// deleteAtEnd marks a running job: it is gone to every read, and removed when its
-// attempt ends.
+// deleteAtEnd marks a running job as deleted. No read finds it any more, and it is removed
+// when its attempt ends.
 func (t *tx) deleteAtEnd(h *runningJob) error {
 	h.deleted = true
 	h.job.RequestCancel(t.now)
@@ -105,7 +107,7 @@ func (t *tx) wasDeletedBy(owner job.Owner, id job.ID) (bool, error) {
 	return known && by == owner, err
 }
 
-// gone is a job that is to be removed.
+// removal names a job to remove, with what its other rows are found by.
 type removal struct {
 	n     int64
 	id    job.ID
@@ -119,8 +121,8 @@ func removalOf(j *row, idem string) removal {
 	return removal{n: j.n, id: j.ID, files: j.files, owner: j.Owner, idem: idem, tally: j.Tally}
 }
 
-// remove deletes an ended job with all it left. Its idempotency key stays for as
-// long as was promised.
+// remove deletes an ended job and all of its rows. Its idempotency key stays until its time
+// has passed.
 func (t *tx) remove(g removal) error {
 	for _, q := range [...]*query{t.q.deleteOutput, t.q.deleteInput, t.q.deleteResult, t.q.deleteJob} {
 		if err := q.int(g.n).run(); err != nil {
@@ -144,8 +146,8 @@ func (t *tx) remove(g removal) error {
 	return t.releaseKey(g.owner, g.idem)
 }
 
-// leaveKey lets go of the idempotency key of a removed job: now, or when its time
-// has come.
+// releaseKey deletes the idempotency key of a removed job, or leaves it to a prune if its time
+// has not passed.
 func (t *tx) releaseKey(o job.Owner, key string) error {
 	var until time.Time
 	known, err := t.q.idempotent.text(o.Tenant).text(o.User).text(key).first(func(c column) error {
@@ -189,7 +191,7 @@ func (t *tx) retry(op *store.Retry) error {
 	return t.q.retry.int(int64(j.State)).int(j.Revision).text(lane(j.State, fairqueue.KeyOf(&j.Job))).int(turn).time(j.RunAt).time(j.QueueDeadline()).int(j.n).run()
 }
 
-// notRetryable says why a job cannot be retried; nil when it can.
+// notRetryable returns why a job cannot be retried; nil if it can.
 func notRetryable(j *job.Job) error {
 	switch {
 	case !j.State.Ended() || !job.CanMove(j.State, job.Queued):
@@ -202,7 +204,7 @@ func notRetryable(j *job.Job) error {
 
 func compareIDs(a, b job.ID) int { return bytes.Compare(a[:], b[:]) }
 
-// cut shortens a text to a limit, not inside a character.
+// truncateText shortens a text to limit bytes without splitting a character.
 func truncateText(text []byte, limit int) string {
 	if len(text) <= limit {
 		return string(text)

@@ -10,20 +10,17 @@ import (
 	"zombiezen.com/go/sqlite"
 )
 
-// keeper moves the write-ahead log into the database file, so that commits need
-// not. It has a connection and a goroutine of its own; startKeeper starts it,
-// stop ends it and waits.
+// checkpointer copies the write-ahead log into the database file, so that commits need not. It
+// has its own connection and goroutine; startCheckpointer starts it, and stop ends it and waits.
 //
-// A passive checkpoint copies while commits go on. Only when all of the log has
-// been copied does the next commit begin it anew from the front, and under a load
-// that never pauses that moment does not come by itself: so once little is left the
-// keeper copies the rest while commits wait. A log that is begun anew stays the
-// size it has, and writing over it costs less than making it grow.
+// A passive checkpoint copies while commits go on. SQLite restarts the log from the front only
+// at a commit that finds all of it copied. Under constant load that never happens by itself, so
+// once little is left the checkpointer copies the rest while commits wait. A restarted log
+// keeps its size, because overwriting costs less than growing.
 //
-// A read that is under way holds on to the log that it began with. Reads follow each
-// other closely, so a log that has grown long is begun anew while commits wait until
-// those reads are over, which is soon: none of ours lasts. What lasts is a backup,
-// and meanwhile the log grows.
+// A read pins the log as it was when the read began. Reads overlap, so a long log is restarted
+// while commits wait for the current reads to end. That is soon: our reads are short. Only a
+// backup reads for long, and the log grows meanwhile.
 type checkpointer struct {
 	// Set once.
 	log      *slog.Logger
@@ -31,32 +28,32 @@ type checkpointer struct {
 	passive  *query
 	restart  *query
 	truncate *query
-	commits  sync.Locker // what a commit holds
-	space    *space      // whose reserve it makes again
-	trusted  func() bool // whether the log can be trusted: else it stays as it is
+	commits  sync.Locker // held by a commit; locking it makes commits wait
+	space    *space      // its reserve is refilled here
+	trusted  func() bool // whether the log can be trusted; if not, it is left as it is
 
 	work  chan struct{} // has a value when something was written
-	hurry chan struct{} // has a value when that was much
+	hurry chan struct{} // has a value when much was written
 	quit  chan struct{}
 	done  sync.WaitGroup
 
 	written atomic.Int64 // bytes, about, since the last checkpoint began
 
 	// Owned by run.
-	restartFrames int64 // frames of log that are not put up with
-	failing       bool  // the last checkpoint failed, and that was said
+	restartFrames int64 // length of the log in frames at which commits wait for readers
+	failing       bool  // the last checkpoint failed, and that was logged
 }
 
 const (
 	checkpointEvery  = time.Second / 4
 	pageSize         = 4096
-	minRestartFrames = 4 << 20 / pageSize     // frames of log that are worth beginning it anew
-	maxPauseFrames   = 256 << 10 / pageSize   // frames that commits may be made to wait for
-	hurryBytes       = 8 << 20                // bytes that are not to wait for the next tick
-	longLogFrames    = 16 << 20 / pageSize    // frames for which commits are made to wait for readers
-	maxChaseFrames   = 32 << 20 / pageSize    // frames up to which commits go on while it is caught up with
-	maxLogBytes      = 64 << 20               // bytes that the log has at most, and keeps
-	readerTimeout    = 100 * time.Millisecond // how long they are waited for
+	minRestartFrames = 4 << 20 / pageSize     // a shorter log needs no restart
+	maxPauseFrames   = 256 << 10 / pageSize   // frames that are copied while commits wait
+	hurryBytes       = 8 << 20                // written bytes after which a checkpoint does not wait for the next tick
+	longLogFrames    = 16 << 20 / pageSize    // a longer log is restarted even if commits have to wait for readers
+	maxChaseFrames   = 32 << 20 / pageSize    // a longer log is copied while commits wait, however much is left
+	maxLogBytes      = 64 << 20               // a longer log is truncated to this size at a restart
+	readerTimeout    = 100 * time.Millisecond // how long commits wait for readers
 )
 
 func startCheckpointer(path string, commits sync.Locker, trusted func() bool, space *space, log *slog.Logger) (*checkpointer, error) {
@@ -80,8 +77,7 @@ func startCheckpointer(path string, commits sync.Locker, trusted func() bool, sp
 	return k, nil
 }
 
-// wrote tells the keeper that the log has grown, by about so many bytes. It never
-// blocks.
+// wrote tells the checkpointer that the log has grown by about so many bytes. It never blocks.
 func (k *checkpointer) wrote(bytes int64) {
 	notify(k.work)
 	if k.written.Add(bytes) > hurryBytes {
@@ -89,7 +85,7 @@ func (k *checkpointer) wrote(bytes int64) {
 	}
 }
 
-// notify wakes whoever reads the channel, now or later; its buffer is one.
+// notify puts a value into a channel with a buffer of one, unless it has one. It never blocks.
 func notify(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
@@ -103,9 +99,9 @@ func (k *checkpointer) stop() {
 	_ = k.conn.Close()
 }
 
-// run checkpoints at a steady pace for as long as something is written. A
-// checkpoint that fails is tried again after the next commit, and each second: room on
-// the disk comes back without a word. So is a reserve made that is missing.
+// run checkpoints at an interval while something is written. It repeats a failed checkpoint
+// after the next commit and each second, because nothing reports that the disk has space again.
+// It also refills the reserve.
 func (k *checkpointer) run() {
 	tick := time.NewTicker(checkpointEvery)
 	defer tick.Stop()
@@ -132,7 +128,7 @@ func (k *checkpointer) run() {
 	}
 }
 
-// later is a second from now while something is to be tried again; else never.
+// retryTimer returns a channel that fires in a second if something must be retried; else nil.
 func (k *checkpointer) retryTimer() <-chan time.Time {
 	if !k.failing && k.space.missing() == 0 && !k.logTooLong() {
 		return nil
@@ -140,13 +136,13 @@ func (k *checkpointer) retryTimer() <-chan time.Time {
 	return time.After(time.Second)
 }
 
-// outgrown says whether a log is too long for a disk that is nearly full: the one that a
-// backup left. No commit may come that would make it shorter, for want of room.
+// logTooLong reports whether the log is too long for a nearly full disk. A backup may have made
+// it so, and without space no commit comes to restart it.
 func (k *checkpointer) logTooLong() bool {
 	return k.space.logSize() > longLogFrames*pageSize && k.space.low()
 }
 
-// cutOff gives the log's room back to the disk, unless a read still holds on to it.
+// truncateLog returns the log's space to the disk, unless a read pins the log.
 func (k *checkpointer) truncateLog() error {
 	k.commits.Lock()
 	defer k.commits.Unlock()
@@ -154,10 +150,10 @@ func (k *checkpointer) truncateLog() error {
 	return err
 }
 
-// tell says once that checkpoints fail, and once that they go on.
+// report logs once that checkpoints fail, and once that they work again.
 func (k *checkpointer) report(err error) {
 	switch {
-	case errors.Is(err, errUntrusted): // whoever noticed has said so
+	case errors.Is(err, errUntrusted): // logged where it was found
 	case err != nil && !k.failing:
 		k.log.Error("the log of the database cannot be copied into it, and grows; it is tried again with every commit", "error", err)
 	case err == nil && k.failing:
@@ -166,10 +162,9 @@ func (k *checkpointer) report(err error) {
 	k.failing = err != nil
 }
 
-// checkpoint copies the log, and when it is long catches up with the commits that
-// go on meanwhile, until the little that is left can be copied while they wait. Where
-// the disk or the machine is too slow for that, they wait for more, before the log has
-// outgrown its bound.
+// checkpoint copies the log. If the log is long, it repeats that while commits go on, until so
+// little is left that commits can wait for the rest. On a slow disk or machine they wait for
+// more, so that the log stays within its limit.
 func (k *checkpointer) checkpoint() error {
 	last, err := k.runPragma(k.passive)
 	if err != nil || last.frames < minRestartFrames {
@@ -198,9 +193,9 @@ func (k *checkpointer) checkpoint() error {
 	return k.waitForReaders()
 }
 
-// waitForReaders makes the next commit begin the log anew, once the reads under way
-// are over. The caller holds up the commits. When a read does not end, as that of a
-// backup, the log may grow to twice its size before they are held up again.
+// waitForReaders waits for the current reads, so that the next commit restarts the log. The
+// caller holds the commits' lock. If a read does not end in time, as that of a backup, the log
+// may double before commits wait again.
 func (k *checkpointer) waitForReaders() error {
 	l, err := k.runPragma(k.restart)
 	k.restartFrames = longLogFrames
@@ -210,16 +205,16 @@ func (k *checkpointer) waitForReaders() error {
 	return err
 }
 
-// errUnsound is why nothing is copied: what reads as the log may not be it.
+// errUntrusted reports that nothing is copied, because the log may not be what was written.
 var errUntrusted = errors.New("sqlite: the log cannot be trusted")
 
-// copied is what a checkpoint came to.
+// checkpointResult is the outcome of a checkpoint.
 type checkpointResult struct {
 	frames  int64 // in the log
-	blocked bool  // a read held on to it, or another checkpoint
+	blocked bool  // a read or another checkpoint prevented a complete copy
 }
 
-// copy copies what is in the log when it begins.
+// runPragma runs one of the checkpoint statements.
 func (k *checkpointer) runPragma(how *query) (l checkpointResult, err error) {
 	if !k.trusted() {
 		return l, errUntrusted

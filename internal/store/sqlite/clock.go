@@ -6,26 +6,26 @@ import (
 )
 
 const (
-	// askEvery is how often the kernel is asked how long the machine has slept.
+	// sleepCheckInterval is how often the kernel is asked how long the machine has slept.
 	sleepCheckInterval = 250 * time.Millisecond
-	// shortestSleep is what counts as sleep: the question has an error of its own.
+	// minSleep is the shortest time that counts as sleep: the measurement has an error.
 	minSleep = 100 * time.Millisecond
 )
 
-// clock is the wall time of its start and what has passed since, with the time that the
-// machine slept: Go's monotonic clock stands still meanwhile, and delayed jobs would be
-// late by as much. A jump of the wall clock moves nothing.
+// clock is the wall time of its start plus the time since, including time that the machine
+// slept. Go's monotonic clock stops in sleep, which would make delayed jobs late. A jump of the
+// wall clock has no effect.
 type clock struct {
 	// Set once.
 	start          time.Time
 	wall           time.Time
-	sleptSinceBoot func() time.Duration // since the machine was started
+	sleptSinceBoot func() time.Duration // the function of that name, but in tests
 
 	mu sync.Mutex
 	// Guarded by mu.
-	sleptAtStart    time.Duration // what the machine had slept at the start
-	sleptSinceStart time.Duration // since the start
-	askedAt         time.Duration // when slept was last called, after the start
+	sleptAtStart    time.Duration // sleptSinceBoot at the start
+	sleptSinceStart time.Duration // sleep since the start
+	askedAt         time.Duration // when sleptSinceBoot was last called, since the start
 }
 
 func newClock(slept func() time.Duration) *clock {

@@ -4,5 +4,5 @@ package sqlite
 
 import "time"
 
-// sleptSinceBoot is not known here: delayed jobs are late by as much as the machine sleeps.
+// sleptSinceBoot is unknown on this system: delayed jobs are late by the time the machine sleeps.
 func sleptSinceBoot() time.Duration { return 0 }

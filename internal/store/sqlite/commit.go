@@ -13,19 +13,19 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// tx is one batch being applied. It lives as long as the commit that made it.
+// tx is one batch being applied. It ends with the commit.
 type tx struct {
 	*Store
 	batch         *store.Batch
-	batchNumber   int64 // among the batches of this process
+	batchNumber   int64 // counts the batches of this process
 	now           time.Time
-	wrote         bool                      // it changed something
-	wroteRows     bool                      // side rows among it
-	namedQueues   []string                  // the queues whose counts it answers
-	changedQueues []string                  // and those whose counts it changed
-	freedKeys     []freedKey                // what the op that is being applied made room for
-	tallies       map[tallyKey]*tallyChange // what it changed of them
-	toPublish     []*runningJob             // running jobs of which readers are to be told anew
+	wrote         bool                      // the batch changed a row
+	wroteRows     bool                      // it changed a side row
+	namedQueues   []string                  // queues whose counts the batch answers
+	changedQueues []string                  // queues whose counts it changed
+	freedKeys     []freedKey                // keys in which the current op freed a place
+	tallies       map[tallyKey]*tallyChange // changes to tallies
+	toPublish     []*runningJob             // jobs whose tailView changes with the commit
 }
 
 // Apply applies a batch; see [store.Store].
@@ -36,7 +36,7 @@ func (s *Store) Apply(ctx context.Context, b *store.Batch) (synced func() error,
 		return nil, fmt.Errorf("%w: %w", s.noteDamage(err), store.ErrNotCommitted)
 	}
 	if s.recent.has(b.ID) {
-		// It had been applied: its answers stand, its sync is to come.
+		// An earlier call applied it. The ops have their answers; only the sync is missing.
 		s.syncer.begin(true)
 		s.syncer.end(true)
 	} else if err := s.applyWithReserve(ctx, b); err != nil {
@@ -46,11 +46,10 @@ func (s *Store) Apply(ctx context.Context, b *store.Batch) (synced func() error,
 	return func() error { return s.syncer.wait(commit, lone) }, nil
 }
 
-// loneOps is how few ops in a batch say that the server has little to do.
+// maxLoneOps is the size of a batch up to which the server counts as idle; see [syncer.wait].
 const maxLoneOps = 4
 
-// usable says why a batch cannot be applied, and makes the memory true again
-// after a commit that failed.
+// usable returns why no batch can be applied. It reloads the memory after a failed commit.
 func (s *Store) usable(ctx context.Context, b *store.Batch) error {
 	switch {
 	case s.closed:
@@ -65,8 +64,8 @@ func (s *Store) usable(ctx context.Context, b *store.Batch) error {
 	return s.refresh()
 }
 
-// refresh makes the memory true again after a commit that failed. Whoever reads the
-// memory calls it first: what the commit did there never happened.
+// refresh reloads the memory if a commit failed: its changes there never happened. Everything
+// that reads the memory calls it first.
 func (s *Store) refresh() error {
 	if !s.staleMemory || s.closed {
 		return nil
@@ -78,7 +77,8 @@ func (s *Store) refresh() error {
 	return nil
 }
 
-// applyInRoom applies a batch, with the help of the reserve where the disk is full.
+// applyWithReserve applies a batch. On a full disk it frees space and tries again, as long as
+// freeSpaceFor helps.
 func (s *Store) applyWithReserve(ctx context.Context, b *store.Batch) error {
 	if s.exceedsReserve(b) {
 		return fmt.Errorf("what is left on the disk is for deletes: %w: %w", store.ErrFull, store.ErrNotCommitted)
@@ -91,7 +91,7 @@ func (s *Store) applyWithReserve(ctx context.Context, b *store.Batch) error {
 		err = s.applyBatch(b)
 	}
 	if errors.Is(err, store.ErrFull) && !errors.Is(err, store.ErrNotCommitted) {
-		// Nobody sees it, and the next commit writes over it.
+		// A COMMIT without space leaves frames that no reader sees and the next commit overwrites.
 		err = fmt.Errorf("%w: %w", err, store.ErrNotCommitted)
 	}
 	return err
@@ -117,8 +117,8 @@ func (s *Store) applyBatch(b *store.Batch) error {
 	return nil
 }
 
-// run applies the batch between BEGIN and COMMIT. An error before the COMMIT is
-// certain: nothing was applied. One of the COMMIT itself is not.
+// run applies the batch between BEGIN and COMMIT. After an error before the COMMIT nothing was
+// applied. After an error of the COMMIT itself the outcome is unknown.
 func (t *tx) run(b *store.Batch) error {
 	if err := t.q.begin.run(); err != nil {
 		return classify(err)
@@ -127,10 +127,12 @@ func (t *tx) run(b *store.Batch) error {
 		_ = t.q.rollback.run()
 		return classify(err)
 	}
+	// Readers see the commit before COMMIT returns, so it is counted first.
 	t.syncer.begin(t.wroteRows)
 	err := t.q.commit.run()
 	t.syncer.end(err == nil)
 	if err != nil {
+		// SQLite ends the transaction itself for some errors, and not for others.
 		if !t.conn.AutocommitEnabled() {
 			_ = t.q.rollback.run()
 		}
@@ -145,7 +147,7 @@ func (t *tx) run(b *store.Batch) error {
 	return nil
 }
 
-// classify says what an error before the COMMIT tells the caller.
+// classify wraps an error before the COMMIT in the error that tells the caller its meaning.
 func classify(err error) error {
 	if diskFull(err) {
 		return fmt.Errorf("%w: %w: %w", err, store.ErrFull, store.ErrNotCommitted)
@@ -188,8 +190,8 @@ func (t *tx) apply(b *store.Batch) error {
 	return nil
 }
 
-// each applies f to every op, and gives on the room that it made. A refusal stays
-// with its op; another error is of the whole batch and ends it.
+// applyEach applies f to every op, and after each op queues parked jobs in the places that it
+// freed. A refusal stays with its op; any other error ends the batch.
 func applyEach[Op any](t *tx, ops []*Op, f func(*Op) error) error {
 	for _, op := range ops {
 		if err := f(op); err != nil {
@@ -202,9 +204,9 @@ func applyEach[Op any](t *tx, ops []*Op, f func(*Op) error) error {
 	return nil
 }
 
-// count counts a job where it is now and no more where it was: every change of a
-// job's state comes through here, and must be a legal one. It returns the turn of a
-// job that is queued or parked now. From the zero state comes a new job.
+// count moves a job in the counts from one state to its current one. Every change of a job's
+// state passes here and must be legal. It returns the turn of a job that is now queued or
+// parked. A new job comes from state 0.
 func (t *tx) count(j *job.Job, from job.State) (turn int64) {
 	if !job.CanMove(from, j.State) {
 		panic(fmt.Sprintf("sqlite: %s → %s is no legal move", from, j.State))
@@ -212,8 +214,7 @@ func (t *tx) count(j *job.Job, from job.State) (turn int64) {
 	return t.countUnchecked(j, from)
 }
 
-// countAny is count for any change: a job whose row is damaged ends as failed
-// wherever it stood.
+// countUnchecked is count without the check: a job with a damaged row fails from any state.
 func (t *tx) countUnchecked(j *job.Job, from job.State) (turn int64) {
 	q := t.changedQueue(j.Queue)
 	turn, mayFollow := q.Move(j, from)

@@ -16,16 +16,15 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// ErrForeign is why a store refuses to open: the file is another program's.
+// ErrForeign reports that the file is a database of another program.
 var ErrForeign = errors.New("this is a database of another program")
 
-// quickCheck is the size of the largest file that is read whole at a start after
-// one that did not end well.
+// maxQuickCheck is the size of the largest file that is checked completely at a start after an
+// unclean end.
 const maxQuickCheck = 64 << 20
 
-// inspect looks at the file that is to be opened, before anything is written to it:
-// whether it is a database, and ours, and, when it is small and was not closed by
-// its last user, whether it is whole. A file that is missing or empty is none yet.
+// inspect checks the file before anything is written to it: that it is a database and ours, and
+// that it is intact, if it is small and was not closed cleanly. A missing or empty file passes.
 func inspect(path string) error {
 	info, err := os.Stat(path)
 	if errors.Is(err, os.ErrNotExist) || err == nil && info.Size() == 0 {
@@ -45,8 +44,8 @@ func inspect(path string) error {
 	return nil
 }
 
-// openToRead opens a database of ours to read only. As little as one that cannot be
-// written to, it changes nothing, not even when it is the last to close the file.
+// openToRead opens a database of ours read-only. It changes nothing in the directory, not even
+// when it is the last to close the file, and it opens files without write permission.
 func openToRead(path string) (*sqlite.Conn, error) {
 	if err := checkHeader(path); err != nil {
 		return nil, err
@@ -63,7 +62,7 @@ func openToRead(path string) (*sqlite.Conn, error) {
 	return conn, nil
 }
 
-// checkHeader holds a file to the beginning that every SQLite file has.
+// checkHeader checks for the header of an SQLite file.
 func checkHeader(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -77,8 +76,8 @@ func checkHeader(path string) error {
 	return nil
 }
 
-// checkOwner refuses a database that another program made, and one that a newer
-// version of this program made. One without any table may have been ours.
+// checkOwner refuses a database of another program or of a newer version of this one. A
+// database without any table counts as ours.
 func checkOwner(conn *sqlite.Conn) error {
 	owner, err := pragma(conn, "application_id")
 	if err != nil {
@@ -103,7 +102,7 @@ func checkOwner(conn *sqlite.Conn) error {
 	return checkVersion(version)
 }
 
-// checkVersion refuses the schema of a newer version of this program.
+// checkVersion refuses a schema of a newer version of this program.
 func checkVersion(version int64) error {
 	names, err := fs.Glob(migrations, "migrations/*.sql")
 	if err == nil && version > int64(len(names)) {
@@ -112,7 +111,7 @@ func checkVersion(version int64) error {
 	return err
 }
 
-// checkPages lets SQLite look at every page and calls found for each defect.
+// checkPages runs a check of SQLite and calls found for each defect.
 func checkPages(conn *sqlite.Conn, how string, found func(defect string)) error {
 	first := ""
 	err := sqlitex.ExecuteTransient(conn, how, &sqlitex.ExecOptions{ResultFunc: func(stmt *sqlite.Stmt) error {
@@ -130,9 +129,9 @@ func checkPages(conn *sqlite.Conn, how string, found func(defect string)) error 
 	return wrapDamage(err)
 }
 
-// Check reads all of the database at path, which may be in use, and calls found for
-// each defect. Its error wraps [store.ErrDamaged] when there is one, and says what
-// is to be done when the file cannot be used at all.
+// Check reads all of the database at path, which may be in use, and calls found for each
+// defect. With a defect its error wraps [store.ErrDamaged]. If the file cannot be used, the
+// error says what to do.
 func Check(ctx context.Context, path string, found func(defect string)) error {
 	conn, err := openToRead(path)
 	if err != nil {
@@ -143,7 +142,7 @@ func Check(ctx context.Context, path string, found func(defect string)) error {
 	return checkPages(conn, "PRAGMA integrity_check(100)", found)
 }
 
-// damage marks an error of SQLite that says that what it reads cannot be what it wrote.
+// wrapDamage wraps an error of SQLite in [store.ErrDamaged] if it reports damage.
 func wrapDamage(err error) error {
 	switch sqlite.ErrCode(err).ToPrimary() {
 	case sqlite.ResultCorrupt, sqlite.ResultNotADB, sqlite.ResultFormat:
@@ -154,7 +153,7 @@ func wrapDamage(err error) error {
 	return err
 }
 
-// explain says what is to be done about a file that cannot be opened.
+// explain adds to an error of an opening what to do about it.
 func explain(path string, err error) error {
 	err = wrapDamage(err)
 	advice := ""
@@ -175,19 +174,18 @@ func explain(path string, err error) error {
 	return fmt.Errorf("open %s: %w; %s", path, err, advice)
 }
 
-// noRoom says of an error that the disk is full. SQLite has a word of its own for the
-// memory that connections share, which is a file too.
+// diskFull reports whether an error means that the disk is full. SQLite has a separate code for
+// the shared memory of connections, which is a file too.
 func diskFull(err error) bool {
 	code := sqlite.ErrCode(err)
 	return code.ToPrimary() == sqlite.ResultFull || code == sqlite.ResultIOErrSHMSize ||
 		errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// sound says whether what is on the disk can be trusted.
+// trusted reports whether the files are what was written.
 func (s *Store) trusted() bool { return !s.broken.Load() && !s.syncer.failed() }
 
-// notice remembers an error that says that the file is damaged: from then on nothing
-// is written to it.
+// noteDamage remembers an error that reports damage: nothing is written to the file after it.
 func (s *Store) noteDamage(err error) error {
 	err = wrapDamage(err)
 	if errors.Is(err, store.ErrDamaged) {

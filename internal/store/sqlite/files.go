@@ -26,10 +26,10 @@ func (s *Store) WithFiles(ctx context.Context, after string, limit int) (ids []j
 	return ids, next, err
 }
 
-// rowCursor is the cursor behind the row n, for lists in the order of row numbers.
+// rowCursor returns the cursor after row n, for lists in the order of row numbers.
 func rowCursor(n int64) string { return strconv.FormatInt(n, 10) }
 
-// parseRowCursor reads the number of the row that a cursor is behind; 0 for "".
+// parseRowCursor returns the row number of a cursor; 0 for "".
 func parseRowCursor(text string) (n int64, err error) {
 	if text == "" {
 		return 0, nil
@@ -40,8 +40,8 @@ func parseRowCursor(text string) (n int64, err error) {
 	return n, nil
 }
 
-// Size is how many bytes are held; see [store.Upkeep]. Pages that a commit frees count no
-// more at once, although the vacuum gives them back to the disk later, or never.
+// Size returns the bytes in use; see [store.Upkeep]. Pages that a commit frees stop counting at
+// once, whether or not the vacuum returns them to the disk.
 func (s *Store) Size(ctx context.Context) (size int64, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		_, err := r.storedBytes.first(func(c column) error { size = c.int(0); return nil })

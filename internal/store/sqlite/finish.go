@@ -11,7 +11,7 @@ import (
 func (t *tx) finish(op *store.Finish) error {
 	op.Err, op.State, op.Job = nil, 0, nil
 	if h := t.running[op.Lease.Job]; h != nil {
-		t.namedQueue(h.job.Queue) // also when it is refused
+		t.namedQueue(h.job.Queue) // the counts are answered also for a refused op
 	}
 	h := t.findLease(op.Lease)
 	if h == nil {
@@ -32,7 +32,7 @@ func (t *tx) finish(op *store.Finish) error {
 	}
 	entries := op.Entries
 	if repeated {
-		entries = nil
+		entries = nil // stored by an earlier append: only the end is new
 	} else if op.Progress != nil {
 		h.job.Progress = *op.Progress
 	}
@@ -44,14 +44,14 @@ func (t *tx) finish(op *store.Finish) error {
 		To: op.To, Failure: op.Failure, Usage: op.Usage, Delay: op.Delay, Refund: op.Refund, Unused: op.Unused, Lost: op.Lost,
 	}, t.now)
 	turn := t.count(&h.job.Job, job.Running)
-	op.State, op.Job = h.job.State, &h.job.Job // nobody changes it any more
+	op.State, op.Job = h.job.State, &h.job.Job // the job has left the memory: the pointer stays valid
 	if op.State.Ended() {
 		return t.endRunning(h, op)
 	}
 	return t.requeue(&h.job, turn)
 }
 
-// end writes that a job has ended whose attempt is over.
+// endRunning writes the end of a job that ran.
 func (t *tx) endRunning(h *runningJob, op *store.Finish) error {
 	j, result := &h.job, op.Result
 	switch {
@@ -80,7 +80,7 @@ func (t *tx) endRunning(h *runningJob, op *store.Finish) error {
 		int(j.Cursor).int(j.OutputBytes).bytes(encodeProgress(j.Progress)).bytes(encodeFailure(j.Failure)).bytes(j.Usage).int(int64(j.Losses)).int(int64(j.Cleared)).int(j.n).run()
 }
 
-// goBack writes that a job waits again whose attempt is over.
+// requeue writes a job that waits again after its attempt.
 func (t *tx) requeue(j *row, turn int64) error {
 	q := t.q.requeueRunning.int(int64(j.State)).int(j.Revision)
 	if j.State == job.Scheduled {
@@ -92,15 +92,14 @@ func (t *tx) requeue(j *row, turn int64) error {
 		int(j.Cursor).int(j.OutputBytes).bytes(encodeProgress(j.Progress)).bytes(encodeFailure(j.Failure)).bytes(j.Usage).int(int64(j.Losses)).int(int64(j.Cleared)).int(j.n).run()
 }
 
-// cancelWaiting ends a job as cancelled that has not been given to a worker.
+// cancelWaiting cancels a job that does not run.
 func (t *tx) cancelWaiting(j *row) error {
 	from := j.State
 	j.End(job.Cancelled, t.now)
 	return t.endWaiting(j, from, false)
 }
 
-// endWaiting writes that a job has ended which waited until now. Bare leaves out what
-// follows from that.
+// endWaiting writes the end of a job that waited. Bare skips [store.AtEnd].
 func (t *tx) endWaiting(j *row, from job.State, bare bool) error {
 	t.count(&j.Job, from)
 	if !bare {
@@ -114,11 +113,11 @@ func (t *tx) endWaiting(j *row, from job.State, bare bool) error {
 	return t.q.endWaiting.int(int64(j.State)).int(j.Revision).time(j.FinishedAt).time(j.ExpiresAt).bytes(encodeFailure(j.Failure)).int(j.n).run()
 }
 
-// errEnough ends a reading before its last row.
+// errStop makes a query stop before its last row.
 var errStop = errors.New("sqlite: enough was read")
 
-// readText joins what a job's last attempt said, up to limit bytes. What is told aside
-// follows what the query finds in the log.
+// readText joins the text of a job's last attempt, up to limit bytes: the rows of the query,
+// then the entries of the view.
 func readText(q *query, n int64, view tailView, limit int) (string, error) {
 	var text []byte
 	add := func(e job.Entry) {

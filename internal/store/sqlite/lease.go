@@ -11,7 +11,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// holder is the running job that a lease holds; nil when the lease holds nothing.
+// findLease returns the running job of a lease, or nil if the lease is stale.
 func (t *tx) findLease(l job.Lease) *runningJob {
 	h := t.running[l.Job]
 	if h == nil || h.token != l.Token || l.Token.IsZero() {
@@ -20,7 +20,7 @@ func (t *tx) findLease(l job.Lease) *runningJob {
 	return h
 }
 
-// lost is the answer to a stale lease.
+// leaseLost is the refusal of a stale lease.
 func leaseLost(l job.Lease) error {
 	return job.Errorf(job.LeaseLost, "the lease on %s is not held any more: another worker has the job, or it has ended", l.Job)
 }
@@ -68,8 +68,8 @@ func (t *tx) append(op *store.Append) error {
 	return t.appendToLog(h, op.Entries)
 }
 
-// follows says whether entries were said before by this lease, or refuses what
-// cannot be said.
+// checkEntries reports whether this lease appended the entries before, or why they cannot be
+// appended.
 func (h *runningJob) checkEntries(entries []job.Entry, p *job.Progress) (repeated bool, refusal error) {
 	if p != nil && (math.IsNaN(p.Percent) || math.IsInf(p.Percent, 0)) {
 		return false, job.Errorf(job.Invalid, "a progress of %v percent is no number", p.Percent)
@@ -90,7 +90,7 @@ func (h *runningJob) checkEntries(entries []job.Entry, p *job.Progress) (repeate
 	return repeated, nil
 }
 
-// mostAside bounds the jobs that one claim may find in the line and not lease.
+// maxSkipped limits how many ready jobs one claim may find and not lease.
 const maxSkipped = 1000
 
 func (t *tx) claim(op *store.Claim) error {
@@ -127,8 +127,7 @@ func (t *tx) claim(op *store.Claim) error {
 	return nil
 }
 
-// answerAgain answers the leases that tokens of a claim hold already, and returns the
-// tokens that hold nothing.
+// answerRepeated answers the tokens that already hold a job, and returns the others.
 func (t *tx) answerRepeated(op *store.Claim) (free []job.Token, err error) {
 	holds := func(token job.Token) bool { _, used := t.tokens[token]; return used }
 	if !slices.ContainsFunc(op.Tokens, holds) {
@@ -149,29 +148,28 @@ func (t *tx) answerRepeated(op *store.Claim) (free []job.Token, err error) {
 	return free, nil
 }
 
-// candidate is a job that is ready.
+// candidate is a ready job that a claim may lease.
 type candidate struct {
 	job     row
-	damaged bool // its row cannot be read whole
+	damaged bool // the row cannot be decoded completely
 	turn    int64
 	idem    string
 }
 
-// heads reads ahead, for one claim, in the lines of tenants.
+// readAhead holds, for one claim, the ready jobs that were read and not used yet.
 type readAhead struct {
 	tx      *tx
 	queue   string
 	tenants []tenantAhead
 }
 
-// lineHead is the front of a tenant's line.
+// tenantAhead is the first ready jobs of a tenant.
 type tenantAhead struct {
 	tenant string
 	ready  []candidate
 }
 
-// next takes the first job of a tenant's line, and reads so many when none was read
-// ahead; nil when there is none.
+// next returns the tenant's first ready job, or nil. It reads share jobs at a time.
 func (h *readAhead) next(tenant string, share int) (*candidate, error) {
 	i := slices.IndexFunc(h.tenants, func(l tenantAhead) bool { return l.tenant == tenant })
 	if i < 0 {
@@ -200,9 +198,9 @@ func (t *tx) readReady(queue, tenant string, limit int) (ready []candidate, err 
 	return ready, err
 }
 
-// takeOrSet leases a ready job, or sets it aside: one that is damaged fails. One whose
-// key runs as many as it may, because the limit was not there when it was queued, is
-// parked, and so is a suspect while another runs.
+// leaseOrPark leases a ready job and reports whether it did. A job with a damaged row fails. A
+// job whose key has reached its limit is parked: the limit was lower or absent when the job was
+// queued. A suspect is parked while another suspect runs.
 func (t *tx) leaseOrPark(op *store.Claim, c *candidate, token job.Token) (leased bool, err error) {
 	switch {
 	case c.damaged:
@@ -215,7 +213,7 @@ func (t *tx) leaseOrPark(op *store.Claim, c *candidate, token job.Token) (leased
 	return true, t.leaseJob(op, c, token)
 }
 
-// take leases one ready job.
+// leaseJob leases one ready job.
 func (t *tx) leaseJob(op *store.Claim, c *candidate, token job.Token) error {
 	j := c.job
 	t.queue(j.Queue).Pass(j.Owner.Tenant, j.Priority, c.turn)
@@ -286,7 +284,7 @@ func (s *Store) Leases(_ context.Context, leases []job.Lease) ([]store.Running, 
 	return list, nil
 }
 
-// page lists the first running jobs after an id that are as asked for.
+// page lists running jobs after an id that match, in the order of their ids.
 func (s *Store) page(after job.ID, limit int, is func(*runningJob) bool) []store.Running {
 	var ids []job.ID
 	for id, h := range s.running {

@@ -8,9 +8,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// One page's look at rows that the filter does not want is bounded: past both of these
-// the page is cut short, and its cursor goes on from there. A short list is never cut,
-// however slow the machine is.
+// A page stops scanning rows that the filter excludes once both limits are exceeded; its cursor
+// continues from there. A short list is never cut, however slow the machine is.
 const (
 	maxScanRows = 1000
 	maxScanTime = 50 * time.Millisecond
@@ -59,8 +58,8 @@ func (r *reader) page(f job.Filter, idSkew int64) (page []row, next job.ID, err 
 	return page, next, err
 }
 
-// between are the ids between which the wanted jobs lie, and perhaps others. The time in
-// an id is at most idsApart milliseconds from when its job was created.
+// idRange returns the ids between which the wanted jobs are, and perhaps others. The time in an
+// id differs from its job's creation by at most idSkew milliseconds.
 func idRange(f *job.Filter, idSkew int64) (before, after job.ID) {
 	before = f.After
 	if before == (job.ID{}) {
@@ -77,18 +76,18 @@ func idRange(f *job.Filter, idSkew int64) (before, after job.ID) {
 	return before, after
 }
 
-// keepApart remembers it when a new job's id is from further away than any before.
+// noteIDSkew stores the difference between a new job's id and its creation, if it is the
+// largest so far.
 func (t *tx) noteIDSkew(j *job.Job) error {
 	skew := j.CreatedAt.UnixMilli() - j.ID.Time().UnixMilli()
 	if skew = max(skew, -skew) + 1; skew <= t.idSkew.Load() {
 		return nil
 	}
-	t.idSkew.Store(skew) // before the commit: no list sees the job with less
+	t.idSkew.Store(skew) // before the commit, so that no list sees the job with a smaller value
 	return t.q.setIDSkew.int(skew * 1000).run()
 }
 
-// idAt is the least id of a time in milliseconds; the last id, for one that no id can
-// have.
+// idAt returns the smallest id of a time in milliseconds, or maxID past the last id.
 func idAt(ms int64) (id job.ID) {
 	if ms >= 1<<48 {
 		return maxID
@@ -97,7 +96,7 @@ func idAt(ms int64) (id job.ID) {
 	return id
 }
 
-// wanted says whether a row may pass the filter, before it is read whole.
+// matchesRow reports whether a row may pass the filter, without decoding it.
 func matchesRow(c column, f *job.Filter) bool {
 	return c.int(afterJobColumns) == 0 &&
 		(f.Queue == "" || c.text(4) == f.Queue) &&
@@ -108,7 +107,7 @@ func matchesRow(c column, f *job.Filter) bool {
 		f.MatchCreatedAt(c.time(17))
 }
 
-// wantedWhole says whether a job passes what is left of the filter.
+// matchesJob reports whether a job passes the rest of the filter.
 func matchesJob(j *job.Job, f *job.Filter) bool {
 	if f.ErrorCode != "" && (j.Failure == nil || j.Failure.Code != f.ErrorCode) {
 		return false
@@ -121,7 +120,7 @@ func matchesJob(j *job.Job, f *job.Filter) bool {
 	return true
 }
 
-// lastID sorts after every id.
+// maxID sorts after every id.
 var maxID = job.ID{
 	0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
 	0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,

@@ -6,8 +6,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// load fills the memory from the disk: kept counts, running jobs, turns. What it
-// reads of waiting jobs it reads from indexes alone, for there may be a million.
+// load loads counts, running jobs and turns from the disk. There may be a million waiting jobs,
+// so it reads only indexes for them.
 func (s *Store) load() error {
 	s.queues = map[string]*queueState{}
 	s.suspects = suspects{}
@@ -35,8 +35,8 @@ func (s *Store) load() error {
 	return nil
 }
 
-// loadLast reads which batches were applied last, and which row numbers were given. Those
-// that a failed commit gave are not given again either.
+// loadApplied loads the ids of the last batches and the last row numbers. Numbers that a failed
+// commit used are not used again either, so the memory's may be higher.
 func (s *Store) loadApplied(c column) error {
 	s.recent.load(c.bytes(0))
 	s.lastJobRow = max(s.lastJobRow, c.int(1))
@@ -55,11 +55,12 @@ func (s *Store) loadCount(c column) error {
 	return nil
 }
 
-// loadReady counts queued and parked jobs: queue, lane, turn, key, priority, run_at.
+// loadReady returns a function that counts queued and parked jobs, given queue, lane, turn, key,
+// priority and run_at.
 func (s *Store) loadReady() func(column) error {
 	queue := queueColumn{s: s}
 	var raw, key, tenant []byte
-	name, state := "", job.Queued // of the last lane, of which many in a row are the same
+	name, state := "", job.Queued // of the previous row; many consecutive rows have the same lane
 	return func(c column) error {
 		if raw = c.raw(1, raw); string(raw) != name {
 			name = string(raw)
@@ -77,7 +78,7 @@ func (s *Store) loadReady() func(column) error {
 	}
 }
 
-// loadScheduled counts scheduled jobs: queue, key, tenant.
+// loadScheduled returns a function that counts scheduled jobs, given queue, key and tenant.
 func (s *Store) loadScheduled() func(column) error {
 	queue := queueColumn{s: s}
 	var key, tenant []byte
@@ -88,7 +89,7 @@ func (s *Store) loadScheduled() func(column) error {
 	}
 }
 
-// queueColumn reads the names of queues, of which many in a row are the same.
+// queueColumn reads names of queues; many consecutive rows have the same one.
 type queueColumn struct {
 	s    *Store
 	raw  []byte

@@ -4,16 +4,16 @@ import (
 	"zombiezen.com/go/sqlite/sqlitex"
 )
 
-// orphansSQL deletes rows whose job was removed or has ended. Rows of tail wait for a
-// trim, which a quiet store never makes; older versions left rows of the other tables.
-// All three tables are small: they are of running jobs, and of what few jobs have.
+// orphansSQL deletes rows whose job was removed or has ended. Rows of the tail normally wait
+// for a trim, which an idle store never makes; older versions left rows in the other tables.
+// All three tables are small: they have rows of running jobs, or of few jobs.
 const orphansSQL = `
 DELETE FROM tail       WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.n = tail.job AND state = 4);
 DELETE FROM presence   WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.n = presence.n AND jobs.id = presence.id AND state <= 4);
 DELETE FROM with_files WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.n = with_files.n AND jobs.id = with_files.id)`
 
-// removeOrphans deletes rows that belong to no job any more, before anything is read.
-// A full disk is no reason not to open: they do no harm, for no row number is used again.
+// removeOrphans deletes rows without a job, before anything is loaded. On a full disk it does
+// nothing: the rows do no harm, because row numbers are not reused.
 func (s *Store) removeOrphans() error {
 	err := sqlitex.ExecuteScript(s.conn, orphansSQL, nil)
 	if err == nil {

@@ -9,8 +9,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// lane is where a ready job of the key waits: see the column of that name. A queued
-// job is in the line of its tenant, a parked one in a line of its key.
+// lane returns the lane of a ready job of the key: the value of the column lane. A queued job
+// waits in the lane of its tenant, a parked one in a lane of its key. Migration 0009 lists the
+// forms.
 func lane(s job.State, k fairqueue.Key) string {
 	switch {
 	case s == job.Parked && k.Tenant == "":
@@ -23,7 +24,7 @@ func lane(s job.State, k fairqueue.Key) string {
 	return "=" + k.Tenant
 }
 
-// parseLane says how a job waits in a lane, and whose it is.
+// parseLane returns the state of the jobs in a lane, and their tenant.
 func parseLane(lane string) (s job.State, tenant string) {
 	if lane == "" {
 		return job.Queued, ""
@@ -44,18 +45,18 @@ func parseLane(lane string) (s job.State, tenant string) {
 	return job.Parked, ""
 }
 
-// readyState is how a job that becomes ready waits.
+// readyState returns whether a job that becomes ready is queued or parked.
 func (t *tx) readyState(j *job.Job) job.State {
 	return t.queue(j.Queue).ReadyState(fairqueue.KeyOf(j))
 }
 
-// freed is a key of which a job gave up its place while others are parked.
+// freedKey is a key in which a job freed a place while others are parked.
 type freedKey struct {
 	queue string
 	key   fairqueue.Key
 }
 
-// unparkFreed lets one parked job follow for each that gave up its place.
+// unparkFreedKeys queues one parked job for each freed place.
 func (t *tx) unparkFreedKeys() (unparked int, err error) {
 	for _, f := range t.freedKeys {
 		n, err := t.unpark(f.queue, f.key, min(1, t.queue(f.queue).Room(f.key)))
@@ -68,7 +69,7 @@ func (t *tx) unparkFreedKeys() (unparked int, err error) {
 	return unparked, nil
 }
 
-// unparkAll looks for parked jobs with room where a limit may have changed.
+// unparkChangedLimits queues parked jobs in queues whose limits may have changed.
 func (t *tx) unparkChangedLimits(most int) (unparked int, err error) {
 	for name := range t.queues {
 		q := t.queue(name)
@@ -100,8 +101,7 @@ func (t *tx) unparkQueue(queue string, q *queueState, most int) (unparked int, e
 	return unparked, nil
 }
 
-// unpark queues the first parked jobs of a key. Of their rows no more is read than it
-// takes to say that they moved.
+// unpark queues the first parked jobs of a key. It reads only the columns that the move needs.
 func (t *tx) unpark(queue string, key fairqueue.Key, most int) (int, error) {
 	if most <= 0 {
 		return 0, nil
@@ -121,22 +121,22 @@ func (t *tx) unpark(queue string, key fairqueue.Key, most int) (int, error) {
 	return len(rows), err
 }
 
-// line moves a waiting job to where it waits when it is ready.
+// moveReady moves a waiting job to queued or parked.
 func (t *tx) moveReady(j *row, to job.State) error {
 	from := j.State
 	j.MoveWaiting(to)
 	return t.saveReady(j, lane(to, fairqueue.KeyOf(&j.Job)), t.count(&j.Job, from))
 }
 
-// lined writes where a job waits now, and has those told who follow it: no op names
-// the job.
+// saveReady writes the lane of a waiting job, and adds the move to the batch: no op names the
+// job, so its watchers learn of it only in that way.
 func (t *tx) saveReady(j *row, lane string, turn int64) error {
 	t.batch.Moved = append(t.batch.Moved, store.Moved{ID: j.ID, State: j.State, Revision: j.Revision})
 	return t.q.setReady.int(int64(j.State)).int(j.Revision).text(lane).int(turn).int(j.n).run()
 }
 
-// park takes a queued job out of the line. It stands before those that were parked
-// when they became ready after it.
+// park parks a queued job. It keeps its turn, and so stays before jobs that became ready after
+// it.
 func (t *tx) park(j *row, turn int64) error {
 	from := j.State
 	j.MoveWaiting(job.Parked)

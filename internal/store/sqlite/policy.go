@@ -8,8 +8,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// A policy is stored as a version byte and varints: clocks in milliseconds, then
-// retries. A new field goes at the end; what an older row lacks is zero.
+// A policy is stored as a version byte and varints: clocks in milliseconds, then retries. A new
+// field goes to the end. Fields that an older row lacks are zero.
 const policyVersion = 1
 
 func encodePolicy(p job.Policy) []byte {
@@ -24,12 +24,12 @@ func encodePolicy(p job.Policy) []byte {
 	buf = append(buf, flag(r.OnTimeout), flag(r.AfterOutput == job.FailAfterOutput))
 	buf = binary.AppendVarint(buf, int64(t.Abandon/time.Millisecond))
 	if p.Keep == job.DefaultKeep && len(r.Delays) == 0 {
-		return buf // as most are: a row is read and written with every move of its job
+		return buf // the usual case: each move of a job reads and writes its row
 	}
 	for _, d := range [...]time.Duration{p.Keep.Failed, p.Keep.Others} {
 		buf = binary.AppendVarint(buf, int64(d/time.Millisecond))
 	}
-	if len(r.Delays) > 0 { // few jobs have any
+	if len(r.Delays) > 0 { // few jobs have delays
 		buf = binary.AppendVarint(buf, int64(len(r.Delays)))
 	}
 	for _, d := range r.Delays {
@@ -75,15 +75,15 @@ func decodePolicy(buf []byte) (p job.Policy, err error) {
 	if buf[1] == 1 {
 		r.AfterOutput = job.FailAfterOutput
 	}
-	if buf = buf[2:]; len(buf) > 0 { // it was written since jobs can be abandoned
+	if buf = buf[2:]; len(buf) > 0 { // written since jobs can be abandoned
 		t.Abandon = time.Duration(next()) * time.Millisecond
 	}
 	p.Keep = job.DefaultKeep
-	if len(buf) > 0 { // it is not the default
+	if len(buf) > 0 { // not the default retention
 		p.Keep.Failed = time.Duration(next()) * time.Millisecond
 		p.Keep.Others = time.Duration(next()) * time.Millisecond
 	}
-	if len(buf) > 0 { // it has delays
+	if len(buf) > 0 { // delays follow
 		n := next()
 		if n < 0 || n > int64(len(buf)) {
 			return p, errPolicy

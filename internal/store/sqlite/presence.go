@@ -11,11 +11,11 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// The table presence has a row for each unfinished job with an abandon timeout: when it
-// runs out, unless someone is seen. A job leaves the table when it ends, is deleted or is
-// asked to stop.
+// The table presence has a row for each unfinished job with an abandon timeout. Its column
+// until is the time at which the job may be abandoned; a presence moves it. The row is deleted
+// when the job ends, is deleted or is asked to stop.
 
-// mayBeAbandoned starts a job's abandon timeout, if it has one.
+// startAbandonTimeout starts a job's abandon timeout, if it has one.
 func (t *tx) startAbandonTimeout(j *job.Job, n int64) error {
 	d := j.Policy.Timeouts.Abandon
 	if d == 0 {
@@ -24,7 +24,7 @@ func (t *tx) startAbandonTimeout(j *job.Job, n int64) error {
 	return t.q.insertPresence.id(&j.ID).int(n).text(j.Owner.Tenant).text(j.Owner.User).int(d.Microseconds()).time(t.now.Add(d)).run()
 }
 
-// neverAbandoned ends a job's abandon timeout.
+// stopAbandonTimeout ends a job's abandon timeout.
 func (t *tx) stopAbandonTimeout(j *job.Job) error {
 	if j.Policy.Timeouts.Abandon == 0 {
 		return nil
@@ -32,7 +32,7 @@ func (t *tx) stopAbandonTimeout(j *job.Job) error {
 	return t.q.deletePresence.id(&j.ID).run()
 }
 
-// present starts abandon timeouts anew.
+// renewPresence restarts the abandon timeouts of jobs and owners.
 func (t *tx) renewPresence(op *store.Presence) error {
 	op.Err = nil
 	for i := range op.Jobs {
@@ -48,7 +48,8 @@ func (t *tx) renewPresence(op *store.Presence) error {
 	return nil
 }
 
-// stillAbandoned refuses a cancel whose job was seen since it was listed as abandonable.
+// checkAbandoned refuses a cancel if a presence arrived after the job was listed as
+// abandonable.
 func (t *tx) checkAbandoned(op *store.Cancel) (refusal, err error) {
 	abandoned, err := t.q.isAbandoned.id(&op.ID).time(t.now).first(func(column) error { return nil })
 	if err == nil && !abandoned {
@@ -57,7 +58,7 @@ func (t *tx) checkAbandoned(op *store.Cancel) (refusal, err error) {
 	return refusal, err
 }
 
-// Abandonable lists jobs at which nobody was seen; see [store.Upkeep].
+// Abandonable lists jobs whose abandon timeout is over; see [store.Upkeep].
 func (s *Store) Abandonable(ctx context.Context, after string, limit int) (jobs []job.Job, next string, err error) {
 	from, err := parsePresenceCursor(after)
 	if err != nil {
@@ -71,7 +72,7 @@ func (s *Store) Abandonable(ctx context.Context, after string, limit int) (jobs 
 			n++
 			j, err := scanRow(c)
 			next = formatPresenceCursor(c.int(afterJobColumns), j.ID)
-			if err == nil { // a damaged row is found by who runs or cancels it
+			if err == nil { // an op that names the job repairs a damaged row
 				rows = append(rows, j)
 			}
 			return nil
@@ -90,7 +91,7 @@ func (s *Store) Abandonable(ctx context.Context, after string, limit int) (jobs 
 	return jobs, next, err
 }
 
-// presenceAt is a place in the order of the index presence_until.
+// presenceCursor is a position in the index presence_until.
 type presenceCursor struct {
 	until int64
 	id    job.ID
@@ -113,8 +114,8 @@ func parsePresenceCursor(text string) (at presenceCursor, err error) {
 	return at, nil
 }
 
-// fillPresence completes rows that a migration made: it could not read policies. Their
-// timeouts begin now.
+// fillPresence completes the rows that migration 0004 inserted: SQL could not decode the
+// policies. Their timeouts start now.
 func (s *Store) fillPresence() error {
 	type unfilled struct {
 		id    job.ID
@@ -122,7 +123,7 @@ func (s *Store) fillPresence() error {
 	}
 	var list []unfilled
 	err := s.q.unfilledPresence.each(func(c column) error {
-		p, _ := decodePolicy(c.bytes(1)) // of a damaged row there is no timeout
+		p, _ := decodePolicy(c.bytes(1)) // a damaged policy has no timeout
 		list = append(list, unfilled{c.id(0), p.Timeouts.Abandon})
 		return nil
 	})

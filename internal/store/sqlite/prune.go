@@ -7,18 +7,17 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// pruneChunk is how many jobs a prune looks at before it asks whether it has done
-// enough.
+// pruneChunk is the number of jobs between two checks of the prune's limits.
 const pruneChunk = 32
 
-// pruning is a prune under way.
+// pruneRun is a prune being applied.
 type pruneRun struct {
 	*tx
 	op         *store.Prune
 	began      time.Time
-	lastRow    int64 // the row that it looked at last
-	limitLeft  int   // how many jobs it may still look at
-	freedBytes int64 // of the jobs that it deleted
+	lastRow    int64 // the row read last
+	limitLeft  int   // jobs that it may still read
+	freedBytes int64 // bytes of the jobs that it deleted
 }
 
 func (t *tx) prune(op *store.Prune) (err error) {
@@ -36,22 +35,21 @@ func (t *tx) prune(op *store.Prune) (err error) {
 	return err
 }
 
-// enough says whether the prune has done what it may.
+// done reports whether the prune has reached a limit.
 func (p *pruneRun) done() bool {
 	return p.limitLeft <= 0 || p.op.Bytes > 0 && p.freedBytes >= p.op.Bytes || p.outOfTime()
 }
 
 func (p *pruneRun) outOfTime() bool { return p.op.For > 0 && time.Since(p.began) >= p.op.For }
 
-// old is an ended job that may be pruned.
+// pruneCandidate is an ended job that may be pruned.
 type pruneCandidate struct {
 	removal
 	outputBytes int64 // bytes
-	inputBytes  int64 // bytes, with those of its files
+	inputBytes  int64 // with the bytes of its files
 }
 
-// chunk looks at the next jobs and deletes those past their time. It says whether
-// to go on.
+// chunk reads the next jobs and deletes those past their time. It reports whether to go on.
 func (p *pruneRun) chunk() (more bool, err error) {
 	list, read, err := p.readNext(min(pruneChunk, p.limitLeft))
 	if err != nil {
@@ -75,7 +73,7 @@ func (p *pruneRun) chunk() (more bool, err error) {
 	return !p.done(), nil
 }
 
-// look reads a few jobs after the cursor, and moves it.
+// readNext reads jobs after lastRow, and advances it.
 func (p *pruneRun) readNext(limit int) (list []pruneCandidate, read int, err error) {
 	err = p.q.pruneCandidates.int(p.lastRow).int(int64(limit)).each(func(c column) error {
 		read++
@@ -110,15 +108,15 @@ func scanRemoval(c column) removal {
 	}
 }
 
-// leftover is an idempotency key that outlived its job.
+// leftover is an idempotency key whose job was removed.
 type leftover struct {
 	row   int64
 	owner job.Owner
 	key   string
 }
 
-// leftovers forgets what outlived its job for as long as was promised, and says
-// whether there may be more of it.
+// dropLeftovers deletes expired idempotency keys and memories of deletes, and sets More if some
+// may be left.
 func (p *pruneRun) dropLeftovers() error {
 	for left := p.op.Limit; left > 0; left -= pruneChunk {
 		limit := min(pruneChunk, left)
@@ -169,8 +167,8 @@ func (p *pruneRun) forgetDeletes(limit int) (int, error) {
 	return len(ids), err
 }
 
-// dropKey forgets an idempotency key whose time is over, unless it was used anew: then
-// its time, or its job, says when it is forgotten.
+// dropExpiredKey deletes an idempotency key whose time has passed. A key that was used again
+// stays: it has a new time, or its job exists.
 func (t *tx) dropExpiredKey(o job.Owner, key string) error {
 	var id job.ID
 	var until time.Time

@@ -8,11 +8,11 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// query is a prepared statement whose parameters are bound in order: q.id(…).int(…).run().
-// It belongs to one connection and is used by whoever holds that.
+// query is a prepared statement whose parameters are bound in order: q.id(…).int(…).run(). It
+// belongs to one connection, and to the goroutine that has that connection.
 type query struct {
 	stmt *sqlite.Stmt
-	next int // the parameter to bind
+	next int // the next parameter to bind
 }
 
 func prepare(conn *sqlite.Conn, sql string) (*query, error) {
@@ -76,7 +76,7 @@ func (q *query) time(t time.Time) *query {
 	return q.int(t.UnixMicro())
 }
 
-// flag binds yes as 1 and no as 0.
+// flag binds a boolean as 0 or 1.
 func (q *query) flag(on bool) *query { return q.int(int64(flag(on))) }
 
 // orNull binds a text; "" is NULL.
@@ -87,7 +87,7 @@ func (q *query) orNull(v string) *query {
 	return q.text(v)
 }
 
-// row steps to the next row. After false, the query is ready to be bound anew.
+// row steps to the next row. After false or an error the query can be bound again.
 func (q *query) row() (bool, error) {
 	more, err := q.stmt.Step()
 	if !more || err != nil {
@@ -103,13 +103,13 @@ func (q *query) run() error {
 	return err
 }
 
-// done makes the query ready to be bound anew before its last row was read.
+// done resets the query so that it can be bound again, also before its last row was read.
 func (q *query) done() {
-	_ = q.stmt.Reset() // repeats the error of the last step
+	_ = q.stmt.Reset() // the error repeats that of the last step
 	q.next = 1
 }
 
-// each calls f for every row.
+// each calls f for every row, until f returns an error.
 func (q *query) each(f func(c column) error) error {
 	for {
 		more, err := q.row()
@@ -123,7 +123,7 @@ func (q *query) each(f func(c column) error) error {
 	}
 }
 
-// first calls f for the first row, if there is one, and says so.
+// first calls f for the first row, and reports whether there was one.
 func (q *query) first(f func(c column) error) (bool, error) {
 	more, err := q.row()
 	if err != nil || !more {
@@ -148,7 +148,7 @@ func (c column) bytes(i int) []byte {
 	return b
 }
 
-// raw reads a text or blob into a buffer, which it makes longer where it must.
+// raw reads a text or blob into buf, which it replaces by a longer buffer if needed.
 func (c column) raw(i int, buf []byte) []byte {
 	n := c.stmt.ColumnLen(i)
 	if n > cap(buf) {

@@ -9,13 +9,13 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// queueState is what the memory keeps of a queue.
+// queueState is a queue in memory.
 type queueState struct {
 	*fairqueue.Queue
-	stored      bool  // its counts are on disk too: it ever had a job, or was paused
-	batchNumber int64 // the batch of this process that asked for it last
-	named       bool  // that batch answers the counts
-	changed     bool  // and changed them
+	stored      bool  // its counts are on disk: it has had a job, or was paused
+	batchNumber int64 // the last batch that used it
+	named       bool  // that batch answers its counts
+	changed     bool  // that batch changed its counts
 }
 
 func (s *Store) queue(name string) *queueState {
@@ -27,7 +27,7 @@ func (s *Store) queue(name string) *queueState {
 	return q
 }
 
-// queue is the state of a queue, with the batch's limits.
+// queue returns a queue with the limits of the batch.
 func (t *tx) queue(name string) *queueState {
 	q := t.Store.queue(name)
 	if q.batchNumber != t.batchNumber {
@@ -36,7 +36,7 @@ func (t *tx) queue(name string) *queueState {
 	return q
 }
 
-// name is the state of a queue whose counts the batch answers.
+// namedQueue returns a queue whose counts the batch answers.
 func (t *tx) namedQueue(name string) *queueState {
 	q := t.queue(name)
 	if !q.named {
@@ -46,7 +46,7 @@ func (t *tx) namedQueue(name string) *queueState {
 	return q
 }
 
-// counted is the state of a queue whose counts are about to change.
+// changedQueue returns a queue whose counts are about to change.
 func (t *tx) changedQueue(name string) *queueState {
 	q := t.namedQueue(name)
 	if !q.changed {
@@ -56,7 +56,7 @@ func (t *tx) changedQueue(name string) *queueState {
 	return q
 }
 
-// saveCounts writes the counts that the batch changed, and answers them with those
+// saveCounts writes the counts that the batch changed, and answers the counts of all queues
 // that it names.
 func (t *tx) saveCounts() error {
 	t.batch.Counts = make(map[string]job.Counts, len(t.namedQueues))
@@ -82,13 +82,13 @@ func (t *tx) pause(op *store.Pause) error {
 	return nil
 }
 
-// standings is what readers are told of queues without waiting for a commit.
+// queueViews are what readers see of queues without taking the store's mutex.
 type queueViews struct {
 	mu    sync.Mutex
 	views map[string]*queueView // guarded by mu
 }
 
-// standing is a queue as the last commit left it.
+// queueView is a queue as of the last commit.
 type queueView struct {
 	oldest  time.Time
 	tenants []fairqueue.Standing
@@ -117,8 +117,8 @@ func (s *queueViews) oldest(queue string) (since time.Time) {
 	return since
 }
 
-// position is how many jobs of the queue are claimed before one that has so many of
-// its own tenant's before it.
+// position returns how many jobs of the queue are claimed before a job, given how many jobs of
+// its own tenant are.
 func (s *queueViews) position(queue, tenant string, rank int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -11,16 +11,15 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// reader is a connection that reads, with its statements, and the goroutine that
-// they are called on. Whoever took it from the store's channel owns it until it is
-// put back.
+// reader is a connection that reads, with its statements, and a goroutine on which all of them
+// are called. A caller that receives it from Store.readers owns it until it sends it back.
 //
-// SQLite needs a deep stack, which a goroutine keeps: thousands of callers who read
-// once and then wait for something would each keep one.
+// SQLite needs a deep stack, and a goroutine keeps the stack that it once had. Thousands of
+// callers read once and then wait for something else; each would keep a deep stack.
 type reader struct {
 	calls       chan func(*reader) error // closed by close
-	answers     chan error
-	maxScanTime time.Duration // see [scanFor]
+	answers     chan error               // closed by run
+	maxScanTime time.Duration            // see [maxScanTime]
 
 	tailViews              *tailViews
 	conn                   *sqlite.Conn
@@ -81,7 +80,7 @@ func openReader(path string, views *tailViews) (*reader, error) {
 	return r, nil
 }
 
-// run answers calls until there are no more.
+// run executes calls until close closes the channel.
 func (r *reader) run() {
 	defer close(r.answers)
 	for f := range r.calls {
@@ -89,26 +88,27 @@ func (r *reader) run() {
 	}
 }
 
-// close ends the goroutine, waits for it, and closes the connection.
+// close stops the goroutine, waits for it, and closes the connection.
 func (r *reader) close() error {
 	close(r.calls)
 	<-r.answers
 	return r.conn.Close()
 }
 
-// read lends a reader to f. All that f reads is of one moment, and on disk.
+// read calls f with a reader. Everything that f reads is of one moment, and durable when read
+// returns.
 func (s *Store) read(ctx context.Context, f func(*reader) error) error {
 	return s.withReader(ctx, f, s.syncer.seen)
 }
 
-// readRows is read for an f that reads nothing but side rows: it does not wait for
-// the disk beside jobs that speak all the time.
+// readRows is read for an f that reads only side rows. It does not wait for later commits that
+// wrote none, so that a conversation is readable while jobs append output all the time.
 func (s *Store) readRows(ctx context.Context, f func(*reader) error) error {
 	return s.withReader(ctx, f, s.syncer.seenRows)
 }
 
-// lend lends a reader to f, and returns when the last commit that it may have seen
-// is on disk.
+// withReader calls f with a reader, and returns when the last commit that f may have seen is
+// durable.
 func (s *Store) withReader(ctx context.Context, f func(*reader) error, seen func() uint64) error {
 	var r *reader
 	select {
@@ -119,15 +119,14 @@ func (s *Store) withReader(ctx context.Context, f func(*reader) error, seen func
 	r.calls <- f
 	err := <-r.answers
 	s.readers <- r
-	// What was read may not be on disk yet, and nobody sees what a crash takes back:
-	// not even that there is nothing.
+	// A crash must not take back what a caller saw, not even the absence of a row.
 	if unsynced := s.syncer.wait(seen(), false); err == nil {
 		err = unsynced
 	}
 	return unreadable(s.noteDamage(err))
 }
 
-// do calls f between the begin and the end of a transaction.
+// do calls f in a transaction.
 func (r *reader) do(f func(*reader) error) error {
 	if err := r.begin.run(); err != nil {
 		return err
@@ -139,7 +138,7 @@ func (r *reader) do(f func(*reader) error) error {
 	return err
 }
 
-// unreadable turns an error of the database into one that a caller may see.
+// unreadable converts an error of the database to one that a caller may see.
 func unreadable(err error) error {
 	var known *job.Error
 	if err == nil || errors.As(err, &known) {
@@ -153,8 +152,9 @@ func (r *reader) find(owner job.Owner, id job.ID) (j row, err error) {
 	return j, err
 }
 
-// findTold finds a job, and what it has said that may not be in its log. That is asked
-// for first, before the reader's moment: whatever leaves it meanwhile is in the log then.
+// findWithTail finds a job, and the part of its output that is not in its log. The tail view
+// is read first, before the transaction's moment: whatever leaves the tail after that is in the
+// log at that moment.
 func (r *reader) findWithTail(owner job.Owner, id job.ID) (j row, view tailView, err error) {
 	view = r.tailViews.view(id)
 	found, err := r.job.text(owner.Tenant).text(owner.User).id(&id).first(func(c column) error {
@@ -173,8 +173,8 @@ func (r *reader) findWithTail(owner job.Owner, id job.ID) (j row, view tailView,
 	return j, view, err
 }
 
-// complete gives a running job what its row does not keep: its cursor, by the log or,
-// if that is further, by what was told aside. It returns that, if it is not in the log.
+// complete sets the cursor, bytes and progress of a running job from its log, or from the tail
+// view if that is further. It returns the view if its entries are not in the log.
 func (r *reader) complete(j *row, view tailView) (tailView, error) {
 	if j.State != job.Running {
 		return tailView{}, nil
@@ -190,8 +190,8 @@ func (r *reader) complete(j *row, view tailView) (tailView, error) {
 	return view, err
 }
 
-// completeAll completes jobs whose rows were just read. Of one that has ended since, it
-// sees as much as was in the log.
+// completeAll completes jobs whose rows were read before their tail views. If a job has ended
+// since, only what was in its log is seen.
 func (r *reader) completeAll(page []row) (err error) {
 	for i := range page {
 		if j := &page[i]; err == nil && j.State == job.Running {
@@ -227,7 +227,7 @@ func (s *Store) Input(ctx context.Context, owner job.Owner, id job.ID) (input []
 	return input, err
 }
 
-// Result reads what a job came to; see [store.Jobs].
+// Result reads a job's result; see [store.Jobs].
 func (s *Store) Result(ctx context.Context, owner job.Owner, id job.ID) (res job.Result, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		j, err := r.find(owner, id)
@@ -261,12 +261,11 @@ func (s *Store) Output(ctx context.Context, owner job.Owner, id job.ID, after in
 	return j, entries, err
 }
 
-// entryCosts is what an entry weighs besides its data, in a bound of bytes: reading
-// many small ones takes its time too.
+// entryOverhead is what an entry counts besides its data against a limit of bytes: reading many
+// small entries takes time too.
 const entryOverhead = 64
 
-// portion is what a read takes of a log: the entries that follow one, up to about so
-// many bytes.
+// outputPage collects entries after a number, up to about so many bytes.
 type outputPage struct {
 	entries   []job.Entry
 	after     int64
@@ -274,7 +273,7 @@ type outputPage struct {
 	full      bool
 }
 
-// add takes an entry, unless it came before or there is no room for it.
+// add adds an entry, unless it is before the page or does not fit.
 func (p *outputPage) add(e job.Entry) {
 	if e.Seq <= p.after || p.full {
 		return
@@ -286,7 +285,7 @@ func (p *outputPage) add(e job.Entry) {
 	p.entries = append(p.entries, e)
 }
 
-// addBlock takes the entries of a block whose last number is known.
+// addBlock adds the entries of a block, given the number of its last entry.
 func (p *outputPage) addBlock(block []byte, last int64) error {
 	n, err := countEntries(block)
 	if err != nil {
@@ -302,7 +301,7 @@ func (p *outputPage) addBlock(block []byte, last int64) error {
 
 const outputSQL = "SELECT seq, attempt, kind, events, data FROM output WHERE job = ? AND seq > ? ORDER BY seq"
 
-// readEntries reads a portion of a job's log, and of what was told aside.
+// readEntries reads a page of a job's log, and of its tail view behind the log.
 func readEntries(q *query, n int64, view tailView, p *outputPage) error {
 	more, err := q.int(n).int(p.after).row()
 	for ; more && err == nil; more, err = q.row() {
@@ -324,7 +323,7 @@ func readEntries(q *query, n int64, view tailView, p *outputPage) error {
 	return err
 }
 
-// Text joins what a job's last attempt said; see [store.Jobs].
+// Text joins the text of a job's last attempt; see [store.Jobs].
 func (s *Store) Text(ctx context.Context, owner job.Owner, id job.ID, limit int) (j job.Job, text string, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		found, view, err := r.findWithTail(owner, id)
@@ -337,7 +336,7 @@ func (s *Store) Text(ctx context.Context, owner job.Owner, id job.ID, limit int)
 	return j, text, err
 }
 
-// Position counts who is before a queued job; see [store.Jobs].
+// Position counts the jobs before a queued job; see [store.Jobs].
 func (s *Store) Position(ctx context.Context, owner job.Owner, id job.ID, most int) (before int, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		var queue string
@@ -358,7 +357,7 @@ func (s *Store) Position(ctx context.Context, owner job.Owner, id job.ID, most i
 	return before, err
 }
 
-// Idempotent finds the job of a key; see [store.Jobs].
+// Idempotent finds the job of an idempotency key; see [store.Jobs].
 func (s *Store) Idempotent(ctx context.Context, owner job.Owner, key string) (id job.ID, hash [32]byte, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		known, err := r.idempotent.text(owner.Tenant).text(owner.User).text(key).first(func(c column) error {

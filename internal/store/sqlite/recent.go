@@ -6,21 +6,21 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// remembered is how many batches the memory holds. The disk has the last
-// [store.MostUnsynced]; the memory has more, for tests open a store once and let several
+// recentInMemory is the number of batch ids in memory. The disk has the last
+// [store.MostUnsynced]. The memory has more, because tests open one store and let several
 // engines share it.
 const recentInMemory = 8 * store.MostUnsynced
 
-// recent are the ids of the batches that were applied last, one after another, the oldest
-// first. A commit that fails takes nothing from it.
+// recentBatches are the ids of the last batches, concatenated, oldest first. A commit that
+// fails removes none.
 type recentBatches struct {
 	ids     []byte
-	encoded []byte // for with
+	encoded []byte // the buffer of encodeWith
 }
 
 const idBytes = len(store.BatchID{})
 
-// has says whether a batch is among them.
+// has reports whether a batch is among them.
 func (r *recentBatches) has(id store.BatchID) bool {
 	for at := len(r.ids) - idBytes; at >= 0; at -= idBytes {
 		if bytes.Equal(r.ids[at:at+idBytes], id[:]) {
@@ -30,7 +30,7 @@ func (r *recentBatches) has(id store.BatchID) bool {
 	return false
 }
 
-// add notes a batch that was applied.
+// add adds a batch that was applied.
 func (r *recentBatches) add(id store.BatchID) {
 	if len(r.ids) == recentInMemory*idBytes {
 		r.ids = r.ids[:copy(r.ids, r.ids[idBytes:])]
@@ -38,14 +38,14 @@ func (r *recentBatches) add(id store.BatchID) {
 	r.ids = append(r.ids, id[:]...)
 }
 
-// with returns what the disk is to remember once a batch is applied.
+// encodeWith returns the ids to store with a batch: the last ones and its own.
 func (r *recentBatches) encodeWith(id store.BatchID) []byte {
 	kept := r.ids[max(0, len(r.ids)-(store.MostUnsynced-1)*idBytes):]
 	r.encoded = append(append(r.encoded[:0], kept...), id[:]...)
 	return r.encoded
 }
 
-// load adds what the disk remembers: after a commit that failed, that may be one more.
+// load adds the ids that the disk has. After a failed commit that may be one more.
 func (r *recentBatches) load(ids []byte) {
 	for ; len(ids) >= idBytes; ids = ids[idBytes:] {
 		if id := store.BatchID(ids[:idBytes]); !r.has(id) {

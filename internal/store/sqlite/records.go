@@ -7,7 +7,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// checkRows finds out whether rows may be written, before any of them is.
+// checkRows checks the conditions of all rows before any of them is written. Conflict is the
+// body of the row that is in the way.
 func (t *tx) checkRows(rows []store.Row) (conflict []byte, refusal, err error) {
 	for i := range rows {
 		r := &rows[i]
@@ -32,7 +33,8 @@ func (t *tx) checkRows(rows []store.Row) (conflict []byte, refusal, err error) {
 	return nil, nil, nil
 }
 
-// readRecord returns a record's body, nil when there is none; a body is never nil.
+// readRecord returns a row's body, or nil if there is no such row. The body of a row is never
+// nil.
 func readRecord(q *query, of store.RowSet, id string) (body []byte, err error) {
 	_, err = q.set(of).text(id).first(func(c column) error {
 		body = c.bytes(0)
@@ -41,8 +43,7 @@ func readRecord(q *query, of store.RowSet, id string) (body []byte, err error) {
 	return body, err
 }
 
-// firstRecord returns the body of the first record under a parent, nil when there is
-// none.
+// firstRecord returns the body of the first row under a parent, or nil.
 func firstRecord(q *query, of store.RowSet) (body []byte, err error) {
 	_, err = q.set(of).first(func(c column) error {
 		body = c.bytes(0)
@@ -51,7 +52,7 @@ func firstRecord(q *query, of store.RowSet) (body []byte, err error) {
 	return body, err
 }
 
-// putRows does what rows say that were checked.
+// putRows writes rows that were checked.
 func (t *tx) putRows(rows []store.Row) error {
 	for i := range rows {
 		if err := t.putRow(&rows[i]); err != nil {

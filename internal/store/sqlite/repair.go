@@ -8,14 +8,14 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// errDamaged is why a row cannot be read whole. What can be read of it is.
+// errDamagedRow reports that a row cannot be decoded completely. The readable part is used.
 var errDamagedRow = errors.New("sqlite: a job's row is damaged")
 
-// keepDamaged is how long a job is kept that ended because its row was damaged.
+// keepDamaged is how long a job that failed because of its damaged row is kept.
 const keepDamaged = 7 * 24 * time.Hour
 
-// readable reads rows of waiting jobs. Those that are damaged end: whoever acts on
-// jobs goes on with the others. It says how many there were in all.
+// readWaiting reads rows of waiting jobs and repairs damaged ones, so that damage does not stop
+// the op. It also returns the number of rows read.
 func (t *tx) readWaiting(q *query) (rows []row, n int, err error) {
 	var damaged []row
 	err = q.each(func(c column) error {
@@ -36,13 +36,12 @@ func (t *tx) readWaiting(q *query) (rows []row, n int, err error) {
 	return rows, n, err
 }
 
-// mend makes a damaged row one that can be read again: what cannot be is left out,
-// and a job that had not ended ends as failed.
+// repair rewrites a damaged row without what cannot be read. A job that has not ended fails.
 func (t *tx) repair(j *row) error {
 	t.batch.Damaged = append(t.batch.Damaged, j.ID)
 	if !j.State.Ended() {
 		from := j.State
-		j.Policy.Keep.Failed = keepDamaged // what could be read of it may be nothing
+		j.Policy.Keep.Failed = keepDamaged // the policy may be the damaged part
 		j.End(job.Failed, t.now)
 		t.countUnchecked(&j.Job, from)
 		j.Failure = &job.Failure{
@@ -64,12 +63,11 @@ func (t *tx) repair(j *row) error {
 		bytes(encodeProgress(j.Progress)).bytes(encodeFailure(j.Failure)).blob(encodePolicy(j.Policy)).bytes(x).int(j.n).run()
 }
 
-// endDamaged ends the running jobs whose rows were found damaged when the store was
-// opened.
+// endDamaged ends running jobs whose rows were damaged at the opening.
 func (t *tx) endDamaged() error {
 	for _, id := range t.damagedJobs {
 		h := t.running[id]
-		if h == nil { // its row and its tail are damaged: it was listed twice
+		if h == nil { // listed twice: its row and its tail are damaged
 			continue
 		}
 		if err := t.flushPending(h); err != nil {

@@ -10,15 +10,16 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// jobColumns are the columns that scanJob reads, in its order.
+// jobColumns are the columns that scanJob reads, in its order. Code that reads a column by
+// number depends on that order.
 const jobColumns = `n, id, tenant, usr, queue, key, priority, state, attempt, max_attempts,
 	cursor, out_bytes, progress, failure, usage, policy, extra,
 	created, run_at, started, finished, cancel_at, expires, in_bytes, files, revision, losses, cleared`
 
-const afterJobColumns = 28 // the first column behind jobColumns
+const afterJobColumns = 28 // the first column after jobColumns
 
-// extra is the part of a row that most jobs do not have. What the end of a job needs
-// comes first: it can be read although what follows is damaged.
+// extra is the part of a row that most jobs do not have, as JSON. The fields that the end of a
+// job needs come first: they can be read even if a later one is damaged.
 type extra struct {
 	Ref      string            `json:"r,omitempty"` // the only reference
 	Refs     []string          `json:"rs,omitempty"`
@@ -41,7 +42,7 @@ func encodeExtra(j *job.Job) ([]byte, error) {
 	return json.Marshal(x)
 }
 
-// refs are the references, in whichever of the two ways they were written.
+// refs returns the references, which are stored in one of two ways.
 func (x *extra) refs() []string {
 	if x.Ref != "" {
 		return []string{x.Ref}
@@ -49,7 +50,7 @@ func (x *extra) refs() []string {
 	return x.Refs
 }
 
-// tallyIn finds the tally in a job's column extra.
+// decodeTally returns the tally in a column extra.
 func decodeTally(raw []byte) string {
 	if !bytes.Contains(raw, []byte(`"y":`)) { // decoding costs more
 		return ""
@@ -58,8 +59,7 @@ func decodeTally(raw []byte) string {
 	return x.Tally
 }
 
-// decodeExtra reads the column extra. With an error it returns the fields that come
-// before the damage.
+// decodeExtra decodes a column extra. With an error it returns the fields before the damage.
 func decodeExtra(raw []byte) (x extra, err error) {
 	if len(raw) == 0 {
 		return x, nil
@@ -82,11 +82,11 @@ func decodeExtra(raw []byte) (x extra, err error) {
 	}
 }
 
-// row is a job and what its row has besides.
+// row is a job with the columns that are not part of [job.Job].
 type row struct {
 	job.Job
-	n     int64 // the number of the row
-	files int   // how many, also when it cannot be read what they are
+	n     int64 // the row number
+	files int   // the number of files, which is known even if their names are damaged
 }
 
 func scanRow(c column) (row, error) {
@@ -94,8 +94,7 @@ func scanRow(c column) (row, error) {
 	return row{j, c.int(0), int(c.int(24))}, err
 }
 
-// scanJob reads a job. With an error it returns what could be read: all but what is
-// damaged.
+// scanJob decodes a job. With an error it returns everything that is not damaged.
 func scanJob(c column) (j job.Job, err error) {
 	j = job.Job{
 		ID:          c.id(1),
@@ -125,8 +124,7 @@ func scanJob(c column) (j job.Job, err error) {
 	return j, nil
 }
 
-// decode reads a JSON column; NULL, and what is no JSON of its kind, leave the value
-// as it is.
+// decode decodes a JSON column. NULL and invalid JSON leave the value unchanged.
 func decode[T any](c column, i int, into *T) error {
 	if c.stmt.ColumnIsNull(i) {
 		return nil
@@ -161,5 +159,5 @@ func mustJSON(v any) []byte {
 	return raw
 }
 
-// stamp rounds a time to what the store keeps.
+// roundTime rounds a time to the microseconds that the store keeps.
 func roundTime(t time.Time) time.Time { return time.UnixMicro(t.UnixMicro()) }

@@ -9,11 +9,12 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// marks say on disk which rows are of running jobs: what an opening reads them by.
-// They are kept in step with the memory by hold and letGo, and written once a batch.
+// runningBits record on disk which rows belong to running jobs: an opening finds them by it.
+// addRunning and removeRunning keep them in step with the memory; a batch writes them once, at
+// its end.
 type runningBits struct {
 	words map[int64]*bitWord // by row number / 64
-	dirty []int64            // those that the batch has touched
+	dirty []int64            // words that the batch changed
 }
 
 type bitWord struct {
@@ -39,7 +40,7 @@ func (m *runningBits) set(n int64, running bool) {
 	}
 }
 
-// hold takes a job that runs from now on into the memory.
+// addRunning adds a job that now runs to the memory.
 func (t *tx) addRunning(h *runningJob) {
 	t.running[h.job.ID] = h
 	t.tokens[h.token] = h.job.ID
@@ -49,7 +50,7 @@ func (t *tx) addRunning(h *runningJob) {
 	}
 }
 
-// letGo takes a job out of the memory that runs no more.
+// removeRunning removes a job that no longer runs from the memory.
 func (t *tx) removeRunning(id job.ID) {
 	h := t.running[id]
 	if h.published {
@@ -63,7 +64,7 @@ func (t *tx) removeRunning(id job.ID) {
 	delete(t.tokens, h.token)
 }
 
-// saveMarks writes the marks that the batch has touched.
+// saveRunningBits writes the words that the batch changed.
 func (t *tx) saveRunningBits() error {
 	m := &t.runningBits
 	for _, n64 := range m.dirty {
@@ -84,7 +85,7 @@ func (t *tx) saveRunningBits() error {
 	return nil
 }
 
-// loadRunning takes the running jobs into the memory.
+// loadRunning loads the running jobs into the memory.
 func (s *Store) loadRunning() error {
 	s.runningBits = runningBits{words: map[int64]*bitWord{}}
 	before := maps.Clone(s.running)
@@ -117,8 +118,7 @@ func (s *Store) loadRunning() error {
 	return err
 }
 
-// loadHeld takes a running job into the memory. One whose row is damaged is ended
-// by the next batch.
+// loadRunningJob loads a running job. The next batch ends one with a damaged row.
 func (s *Store) loadRunningJob(c column) error {
 	j, err := scanRow(c)
 	if err != nil {
@@ -128,7 +128,7 @@ func (s *Store) loadRunningJob(c column) error {
 	s.running[j.ID] = &runningJob{
 		job: j, token: c.token(at), startCursor: j.Cursor, earlierBytes: j.OutputBytes, worker: c.text(at + 1),
 		leaseUntil: c.time(at + 2), deleted: c.int(at+3) != 0, idem: c.text(at + 4),
-		// Only the memory knows when the attempt began and was heard: its clocks start anew.
+		// Start and last output of an attempt are only in memory, so its clocks restart here.
 		startedAt: s.Now(),
 		leaseFor:  time.Duration(c.int(at+5)) * time.Millisecond, leaseUsed: c.int(at+6) != 0, process: job.Process(c.token(at + 7)),
 	}
@@ -143,7 +143,7 @@ func (s *Store) loadRunningJob(c column) error {
 	return nil
 }
 
-// loadOutput asks the log for what the row of a running job does not keep.
+// loadOutput reads from the log what a running job's row does not have.
 func (s *Store) loadOutput(h *runningJob) error {
 	_, err := s.q.outputEnd.int(h.job.n).first(func(c column) error {
 		h.job.Cursor, h.job.OutputBytes = c.int(0), c.int(1)
@@ -153,7 +153,7 @@ func (s *Store) loadOutput(h *runningJob) error {
 		return err
 	}
 	h.leaseUsed = true
-	// The first row of the attempt that is output, or a block of anything, mostly tells.
+	// Usually the first row tells: it is output, or a block with output.
 	err = s.q.attemptOutput.int(h.job.n).int(h.startCursor).each(func(c column) (err error) {
 		if kind := c.int(0); kind != kindBlock {
 			h.noteLoadedEntry(job.Kind(kind))
@@ -165,13 +165,13 @@ func (s *Store) loadOutput(h *runningJob) error {
 		}
 		return err
 	})
-	if errors.Is(err, errStop) || errors.Is(err, errBlock) { // what is damaged is told to who reads it
+	if errors.Is(err, errStop) || errors.Is(err, errBlock) { // a reader of the log reports the damage
 		err = nil
 	}
 	return err
 }
 
-// loadedEntry notes an entry of the attempt that was stored before the store was opened.
+// noteLoadedEntry notes an entry that the current attempt stored before the opening.
 func (h *runningJob) noteLoadedEntry(kind job.Kind) {
 	h.hasOutput = h.hasOutput || kind.IsOutput()
 	if kind.ResetsIdleClock() {

@@ -13,32 +13,31 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// space knows the room on the disk, and keeps a reserve of it: a file beside the
-// database that holds nothing. To end, cancel or delete a job the log needs room, and
-// so do checkpoints, which alone make room again. When there is none left for those
-// the file is made shorter, a step each time, so that no other program finds the room
-// first; nothing else may use it. It is made whole again when there is room for that.
+// space tracks the free space of the disk and keeps a reserve: a file beside the database
+// without useful content. To end, cancel or delete a job the log needs space. So do
+// checkpoints, which alone free space. When there is none left for these, the file shrinks a
+// step at a time, so that no other program takes the space first. Nothing else may use the
+// reserve. It is refilled when the disk has space again.
 //
-// Every byte that is stored is written twice, first to the log and then to the
-// database. The second time comes later: what is owed is that part.
+// Every byte is written twice: first to the log, later to the database. The second write needs
+// space that is counted as used as soon as the first is done.
 type space struct {
 	// Set once.
 	path        string               // of the database
-	reserveSize int64                // of the reserve; 0 for none
+	reserveSize int64                // wanted size of the reserve; 0 for none
 	keepFree    int64                // see Options.KeepFree
-	free        func() (int64, bool) // nil when nobody knows
+	free        func() (int64, bool) // nil if the free space is never known
 	log         *slog.Logger
 
-	reserveBytes atomic.Int64 // bytes of the reserve that are on the disk
-	dbPages      atomic.Int64 // of the database with its log, at the last look
-	writtenSince atomic.Int64 // bytes that were stored since
+	reserveBytes atomic.Int64 // current size of the reserve
+	dbPages      atomic.Int64 // pages of the database including its log, at the last query
+	writtenSince atomic.Int64 // bytes written after that
 
-	mu       sync.Mutex // held while the reserve is made or removed
-	reported bool       // guarded by mu: that the reserve is in use
+	mu       sync.Mutex // serializes changes of the reserve
+	reported bool       // guarded by mu: it was logged that the reserve is in use
 }
 
-// eager is how much more room than is kept free a store has that does not hurry to
-// give pages back.
+// vacuumMargin is the space above Options.KeepFree below which the vacuum hurries.
 const vacuumMargin = 8 << 20
 
 func newSpace(path string, o Options) *space {
@@ -48,8 +47,8 @@ func newSpace(path string, o Options) *space {
 
 func (p *space) reservePath() string { return p.path + "-reserve" }
 
-// open gives the store room to open in: a disk that is full has the reserve of the
-// process before.
+// open frees the space that an opening needs: on a full disk, from the reserve that the
+// previous process left.
 func (p *space) open() {
 	info, err := os.Stat(p.reservePath())
 	if err != nil || p.reserveSize == 0 {
@@ -60,8 +59,7 @@ func (p *space) open() {
 	}
 }
 
-// close leaves a reserve for the next opening: where there is not room for all of it,
-// as much as there is room for.
+// close leaves as much of the reserve as fits, for the next opening.
 func (p *space) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -69,18 +67,18 @@ func (p *space) close() {
 		return
 	}
 	if free, known := p.free(); known {
-		_ = p.growReserveLocked(min(p.reserveBytes.Load()+free, p.reserveSize)) // what there is of it serves
+		_ = p.growReserveLocked(min(p.reserveBytes.Load()+free, p.reserveSize)) // a part is useful too
 	}
 }
 
-// missing is how many bytes the reserve lacks.
+// missing returns how many bytes the reserve lacks.
 func (p *space) missing() int64 { return max(p.reserveSize-p.reserveBytes.Load(), 0) }
 
-// roomToOpen is what a store needs to open: the memory that connections share, the
-// first frames of a log.
+// openSpace is what an opening writes: the shared memory of connections and the first frames of
+// a log.
 const openSpace = 1 << 20
 
-// fits says whether so many bytes are free; yes when nobody knows.
+// fits reports whether so many bytes are free. It is true if that is not known.
 func (p *space) fits(bytes int64) bool {
 	if p.free == nil {
 		return true
@@ -89,8 +87,8 @@ func (p *space) fits(bytes int64) bool {
 	return !known || free >= bytes
 }
 
-// room is how many bytes may be written to the disk: without what is owed, and
-// without what the reserve lacks.
+// available returns how many bytes may be written to the disk. Bytes that the log will copy to
+// the database, and bytes that the reserve lacks, are subtracted.
 func (p *space) available() (bytes int64, known bool) {
 	if p.free == nil {
 		return 0, false
@@ -102,7 +100,7 @@ func (p *space) available() (bytes int64, known bool) {
 	return free - p.uncheckpointed() - p.missing(), true
 }
 
-// owed is how far the database will grow when the log is copied into it.
+// uncheckpointed returns how far the database will grow when the log is copied into it.
 func (p *space) uncheckpointed() int64 {
 	info, err := os.Stat(p.path)
 	if err != nil {
@@ -111,7 +109,7 @@ func (p *space) uncheckpointed() int64 {
 	return max(p.dbPages.Load()*pageSize+p.writtenSince.Load()-info.Size(), 0)
 }
 
-// logSize is how long the file of the log is.
+// logSize returns the size of the log's file.
 func (p *space) logSize() int64 {
 	info, err := os.Stat(p.path + "-wal")
 	if err != nil {
@@ -120,16 +118,16 @@ func (p *space) logSize() int64 {
 	return info.Size()
 }
 
-// low says whether there is so little room that pages are given back in a hurry.
+// low reports whether the vacuum must hurry.
 func (p *space) low() bool {
 	available, known := p.available()
 	return known && available < p.keepFree+vacuumMargin
 }
 
-// giveStep is how many bytes of the reserve are given at a time.
+// reserveStep is the number of bytes by which the reserve shrinks at a time.
 const reserveStep = 1 << 20
 
-// give makes the reserve shorter, by a step, and says whether it could.
+// shrinkReserve shortens the reserve by a step, and reports whether it could.
 func (p *space) shrinkReserve() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -150,7 +148,7 @@ func (p *space) shrinkReserve() bool {
 	return true
 }
 
-// take makes the reserve whole when there is room for it.
+// fillReserve restores the reserve to its size if there is space.
 func (p *space) fillReserve() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -171,8 +169,8 @@ func (p *space) fillReserve() {
 	}
 }
 
-// makeLocked makes the reserve so long, with what a file system can neither compress
-// nor leave out.
+// growReserveLocked grows the reserve to size, with random bytes: a file system can neither
+// compress them nor leave them out.
 func (p *space) growReserveLocked(size int64) error {
 	f, err := os.OpenFile(p.reservePath(), os.O_WRONLY|os.O_CREATE, 0o600)
 	if err != nil {
@@ -188,7 +186,7 @@ func (p *space) growReserveLocked(size int64) error {
 		_, err = f.WriteAt(buf, at)
 	}
 	if err == nil {
-		err = f.Sync() // some file systems find out now that there is no room
+		err = f.Sync() // some file systems report only here that the disk is full
 	}
 	if err == nil {
 		p.reserveBytes.Store(max(size, before))
@@ -201,15 +199,15 @@ func (p *space) growReserveLocked(size int64) error {
 // FreeSpace returns how many bytes new work may write to the disk. Known is false where the
 // system does not tell.
 func (s *Store) FreeSpace() (bytes int64, known bool) {
-	if s.mu.TryLock() { // else a commit is under way, and the last look does
+	if s.mu.TryLock() { // during a commit the last values are good enough
 		s.updatePagesLocked()
 		s.mu.Unlock()
 	}
 	return s.space.available()
 }
 
-// lookLocked notes how large the database is with its log. A look that fails leaves
-// the last one.
+// updatePagesLocked updates the size of the database with its log. If the query fails, the last
+// values stay.
 func (s *Store) updatePagesLocked() {
 	if s.closed || s.space.free == nil {
 		return
@@ -221,17 +219,17 @@ func (s *Store) updatePagesLocked() {
 	})
 }
 
-// mayUseReserve says whether a batch only ends, cancels, deletes and renews, or has the
-// output that comes before an end, and fits into the reserve.
+// mayUseReserve reports whether a batch only ends, cancels, deletes, renews or appends, and fits
+// into half of the reserve.
 func (s *Store) mayUseReserve(b *store.Batch) bool {
 	adds := len(b.Pauses) + len(b.Retries) + len(b.Writes) + len(b.Submits) + len(b.Dues) + len(b.Claims)
 	return adds == 0 && batchBytes(b) <= s.space.reserveSize/2
 }
 
-// makeRoom makes room for a batch that met the disk full, and says whether the batch is
-// to be applied again: first the log is begun anew, then the reserve is given to it. A
-// batch whose COMMIT failed gets that whatever it holds: all of its frames are in the
-// log, and only the index of the log had no room, so that to take it back is not certain.
+// freeSpaceFor frees space for a batch that found the disk full, and reports whether to apply
+// the batch again. First it restarts the log, then it shrinks the reserve. A batch whose COMMIT
+// failed may use the reserve whatever it contains: all of its frames are in the log and only
+// the log's index had no space, so taking the batch back is not certain.
 func (s *Store) freeSpaceFor(b *store.Batch, err error, try int) bool {
 	if !errors.Is(err, store.ErrFull) || errors.Is(err, store.ErrNotCommitted) && !s.mayUseReserve(b) {
 		return false
@@ -242,14 +240,13 @@ func (s *Store) freeSpaceFor(b *store.Batch, err error, try int) bool {
 	if !s.space.shrinkReserve() {
 		return false
 	}
-	s.restartLog() // what was held up by the full disk is copied now
+	s.restartLog() // the copy that had no space succeeds now
 	return true
 }
 
-// tooMuch says of a batch that it would use up what is left of the reserve: once some of
-// that is given away, output leaves a half of it to ends, and ends leave a quarter to
-// cancels and deletes. What is small is taken while the log can be begun anew: then it
-// takes nothing of the disk.
+// exceedsReserve reports whether a batch would use more of the reserve than its ops may. Once
+// the reserve has shrunk, appends leave half of it to ends, and ends leave a quarter to cancels
+// and deletes. A small batch passes if the log can restart: overwriting needs no new space.
 func (s *Store) exceedsReserve(b *store.Batch) bool {
 	if s.space.missing() == 0 || len(b.Appends)+len(b.Finishes) == 0 {
 		return false
@@ -266,12 +263,11 @@ func (s *Store) exceedsReserve(b *store.Batch) bool {
 	return false
 }
 
-// smallBatch is how much a batch writes at most that a log with nothing in it surely
-// has room for.
+// smallBatchBytes is the largest batch that surely fits into an empty log without growing it.
 const smallBatchBytes = 256 << 10
 
-// restartLog copies the log into the database, so that the next commit writes over it,
-// and says whether all of it was copied.
+// restartLog copies the log into the database, so that the next commit overwrites it. It reports
+// whether all of the log was copied.
 func (s *Store) restartLog() (whole bool) {
 	s.conn.SetBusyTimeout(readerTimeout)
 	defer s.conn.SetBusyTimeout(busyTimeout)
@@ -282,8 +278,7 @@ func (s *Store) restartLog() (whole bool) {
 	return whole && err == nil
 }
 
-// weight is about how many bytes of log a batch makes: its data, and what stands
-// beside it.
+// batchBytes estimates how many bytes of log a batch writes.
 func batchBytes(b *store.Batch) int64 {
 	const each = 1 << 10
 	size := int64(b.Len()) * each

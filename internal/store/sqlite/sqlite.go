@@ -1,15 +1,19 @@
-// Package sqlite keeps jobs in one SQLite file: the default store, with no other
-// server and no C compiler.
+// Package sqlite keeps jobs in one SQLite file. It is the default store and needs no other
+// server and no C compiler. DESIGN.md explains how it works.
 //
-// One connection writes, owned by Commit; a few read, each in short transactions
-// of their own. The journal is a write-ahead log. A commit is over when its frames
-// are in the log, and durable when the log was synced (sync.go): the next one is
-// applied meanwhile, and a read waits until all that it saw is durable. A
-// connection of its own moves the log into the file (checkpoint.go).
-// What is running is mirrored in memory, so that a lease is checked without a
-// read; the mirror is thrown away whenever a commit did not succeed. What running
-// jobs say shares the pages of one table until it is worth a row of a job's own log
-// (tail.go).
+// One connection writes; [Store.Apply] owns it. A few connections read, each in short
+// transactions. The journal is a write-ahead log. A commit is complete when its frames are in
+// the log. It is durable when the log was synced (sync.go); the next commit does not wait for
+// that, but a read waits until everything that it saw is durable. A separate connection copies
+// the log into the file (checkpoint.go).
+//
+// Running jobs are mirrored in memory, so that checking a lease reads nothing. After a failed
+// commit the mirror is discarded and loaded again. Output of running jobs goes first to one
+// shared table, and moves to the job's own log once there is enough of it (tail.go).
+//
+// Names of tables and columns never change, so that old data opens. Some therefore carry words
+// that the code no longer uses: usr is a user, idem is an idempotency key, a lane is the
+// ordered set in which a ready job waits, a record is a side row.
 package sqlite
 
 import (
@@ -31,45 +35,47 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// Options set a store up. The zero value is what a server uses, but for AtEnd.
+// Options configure a store. The zero value is a complete configuration without a disk
+// reserve; a server also sets AtEnd.
 type Options struct {
-	// Clock decides leases and due times. Nil is the wall time of the opening plus the
-	// time that has passed since, also while the machine slept. A jump of the wall clock
-	// moves nothing.
+	// Clock decides when leases end and jobs become due. Nil is the wall clock as it was at
+	// the opening plus the time that has passed since, including time that the machine slept.
+	// A later jump of the wall clock has no effect.
 	Clock func() time.Time
-	// AtEnd says what follows from the ends of jobs; nil is nothing.
+	// AtEnd returns what to store when a job ends; see [store.AtEnd]. Nil stores nothing more.
 	AtEnd store.AtEnd
 	// PreallocateLog is the size in bytes that the write-ahead log gets when the store opens.
 	// Commits then overwrite those bytes, which costs less than growing the file. 0
 	// preallocates nothing.
 	PreallocateLog int64
-	// Readers is how many reads go on at once; 0 means 4.
+	// Readers is the number of concurrent reads; 0 means 4.
 	Readers int
-	// Log is told of what goes wrong behind the commits; nil discards.
+	// Log receives errors of the background work; nil discards them.
 	Log *slog.Logger
-	// Reserve is how many bytes of the disk are held for ends, cancels, deletes and
-	// renewals, in a file beside the database; 0 for none.
+	// Reserve is the size in bytes of a file beside the database. Its space is kept for ends,
+	// cancels, deletes and renewals on a full disk. 0 keeps no reserve.
 	Reserve int64
-	// Free says how many bytes of the disk are free, where that is known; nil when
-	// nobody knows. It may be called by any number of goroutines.
+	// Free returns how many bytes of the disk are free, and whether that is known. Nil means
+	// that it is never known. Several goroutines may call it at once.
 	Free func() (bytes int64, known bool)
-	// KeepFree is below how many bytes of room no new work is taken. A store that comes
-	// close to it gives back to the disk whatever pages it does not use.
+	// KeepFree is the number of free bytes below which the caller accepts no new work. When
+	// the free space comes within a few megabytes of it, the store returns all of its unused
+	// pages to the disk.
 	KeepFree int64
-	// MaxPages is how many pages of 4 KiB the file may have; 0 for no bound. For tests
-	// of a full disk.
+	// MaxPages limits the file to so many pages of 4 KiB; 0 sets no limit. It is for tests of
+	// a full disk.
 	MaxPages int64
-	// Unsynced leaves out the sync of every commit: a crash of the machine then loses
-	// acknowledged jobs. For tests of what does not depend on it.
+	// Unsynced skips the sync of every commit, so that a crash of the machine loses
+	// acknowledged jobs. It is for tests that do not depend on durability.
 	Unsynced bool
 }
 
-// Store is a store in one SQLite file.
+// Store is a [store.Store] in one SQLite file.
 type Store struct {
 	// Set once.
 	clock        func() time.Time
 	atEnd        store.AtEnd
-	readers      chan *reader // the idle ones; Close takes them all
+	readers      chan *reader // the idle readers; Close takes all of them
 	readerCount  int
 	checkpointer *checkpointer
 	vacuum       *vacuum
@@ -78,14 +84,14 @@ type Store struct {
 	queueViews   queueViews
 	space        *space
 
-	broken       atomic.Bool // the file was found damaged: nothing more is written to it
-	suspectStuck atomic.Bool // after the last batch a suspect is parked and none runs
-	// idsApart is how far the time in an id ever was from when its job was created, in
-	// milliseconds: see the migration that made the table created. Written under mu.
+	broken       atomic.Bool // the file is damaged: nothing more is written to it
+	suspectStuck atomic.Bool // as of the last batch: a suspect is parked although none runs
+	// idSkew is the largest difference between the time in a job's id and its creation, in
+	// milliseconds; see migration 0010. It is written under mu.
 	idSkew atomic.Int64
 
 	mu sync.Mutex
-	// Guarded by mu, which a commit holds from beginning to end.
+	// Guarded by mu. A commit holds it from begin to end.
 	conn         *sqlite.Conn
 	q            *statements
 	queues       map[string]*queueState
@@ -95,49 +101,50 @@ type Store struct {
 	runningBits  runningBits
 	tail         tail
 	recent       recentBatches
-	totalChanges int64    // rows that this connection ever changed, after that batch
+	totalChanges int64    // rows that this connection has changed, as of the last batch
 	lastJobRow   int64    // the last row number that was given to a job
-	batchCount   int64    // how many were applied
-	damagedJobs  []job.ID // running jobs whose rows are, and which the next batch ends
-	staleMemory  bool     // the memory above may be ahead of the disk: load it again
+	batchCount   int64    // batches applied by this process
+	damagedJobs  []job.ID // running jobs with damaged rows; the next batch ends them
+	staleMemory  bool     // the fields above may not match the disk: load them again
 	closed       bool
 }
 
-// held is a running job: its row, and the lease on it.
+// runningJob is a running job: its row and the lease on it.
 type runningJob struct {
 	job          row
 	token        job.Token
-	startCursor  int64 // the last entry of the attempts before
-	earlierBytes int64 // bytes that those have said
+	startCursor  int64 // the last entry before this attempt
+	earlierBytes int64 // bytes of output of earlier attempts
 	worker       string
 	process      job.Process
-	leaseFor     time.Duration // as it was claimed
+	leaseFor     time.Duration // as claimed
 	leaseUntil   time.Time
 	startedAt    time.Time // see [store.Running]
 	heardAt      time.Time
 	leaseUsed    bool
 	deleted      bool
-	idem         string
-	hasOutput    bool // see [store.Running]
+	idem         string // the idempotency key that created the job
+	hasOutput    bool   // see [store.Running]
 
-	// What it has said and has in the tail.
-	pending         []byte
-	firstTailRow    int64 // the first row of it; 0 for none
-	progressPending bool  // the row of the job does not have its progress
-	published       bool  // readers were told of it
+	// Output that is in the tail and not yet in the job's log.
+	pending         []byte // a block of entries
+	firstTailRow    int64  // the first tail row with an entry of pending; 0 for none
+	progressPending bool   // the job's row does not have its latest progress
+	published       bool   // readers have a tailView of the job
 }
 
 //go:embed migrations/*.sql
 var migrations embed.FS
 
-// applicationID marks a file as ours: "mnwl".
+// applicationID is the application_id of our files: "mnwl".
 const applicationID = 0x6d6e776c
 
-// ErrNewer is why a store refuses to open: a newer version of the program wrote it.
+// ErrNewer reports that a newer version of the program wrote the data.
 var ErrNewer = errors.New("sqlite: the data was written by a newer version of this program")
 
-// Open opens the store in the file at path, makes it if there is none, and brings
-// an older one up to date.
+// Open opens the store in the file at path. It creates the file if there is none and applies
+// the migrations that an older file lacks. It fails with [ErrNewer], [ErrForeign], or an error
+// that wraps [store.ErrDamaged] or [store.ErrFull]; the message says what to do.
 func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	s := &Store{
 		clock:       o.Clock,
@@ -165,7 +172,9 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 }
 
 func (s *Store) open(ctx context.Context, path string, o Options) (err error) {
+	// The reserve of the previous process gives the opening its space on a full disk.
 	s.space.open()
+	// Nothing is written before the file is known to be a usable database of ours.
 	if err := inspect(path); err != nil {
 		return err
 	}
@@ -178,6 +187,7 @@ func (s *Store) open(ctx context.Context, path string, o Options) (err error) {
 	if s.q, err = prepareAll(s.conn); err != nil {
 		return err
 	}
+	// Orphans go first, so that the memory is loaded without them.
 	if err := s.removeOrphans(); err != nil {
 		return err
 	}
@@ -197,8 +207,9 @@ func (s *Store) open(ctx context.Context, path string, o Options) (err error) {
 	}
 	s.updatePagesLocked()
 	s.space.fillReserve()
+	// On a nearly full disk the free bytes are worth more to others than to the log.
 	if !s.space.fits(o.PreallocateLog + o.KeepFree + vacuumMargin) {
-		o.PreallocateLog = 0 // what room there is, others need
+		o.PreallocateLog = 0
 	}
 	if s.syncer, err = openSyncer(path, o); err != nil {
 		return err
@@ -213,22 +224,22 @@ func writerPragmas(o Options) (list []string) {
 	if o.MaxPages > 0 {
 		defer func() { list = append(list, fmt.Sprintf("PRAGMA max_page_count = %d", o.MaxPages)) }()
 	}
-	sync := "NORMAL" // safe from corruption; the syncer adds durability
+	sync := "NORMAL" // prevents corruption; the syncer adds durability
 	if o.Unsynced {
 		sync = "OFF"
 	}
 	return []string{
-		"PRAGMA auto_vacuum = INCREMENTAL", // before the first table, or never
+		"PRAGMA auto_vacuum = INCREMENTAL", // has no effect after the first table is created
 		"PRAGMA journal_mode = WAL",
 		"PRAGMA synchronous = " + sync,
-		"PRAGMA wal_autocheckpoint = 0", // a connection of its own does that
+		"PRAGMA wal_autocheckpoint = 0", // the checkpointer has its own connection
 		"PRAGMA cache_size = -16384",
 		"PRAGMA temp_store = MEMORY",
 		fmt.Sprintf("PRAGMA journal_size_limit = %d", maxLogBytes),
 	}
 }
 
-// busyTimeout is how long another program's lock is waited for.
+// busyTimeout is how long a connection waits for a lock of another program.
 const busyTimeout = 5 * time.Second
 
 func connect(path string, pragmas []string) (*sqlite.Conn, error) {
@@ -246,7 +257,7 @@ func connect(path string, pragmas []string) (*sqlite.Conn, error) {
 	return conn, nil
 }
 
-// migrate applies the migrations that the file has not seen, each in a transaction.
+// migrate applies the migrations that the file lacks, each in a transaction.
 func migrate(conn *sqlite.Conn) error {
 	names, err := fs.Glob(migrations, "migrations/*.sql")
 	if err != nil {
@@ -267,7 +278,7 @@ func migrate(conn *sqlite.Conn) error {
 	return nil
 }
 
-// unescaped is what a migration needs of net/url.
+// unescaped decodes a part of a URL path, for migration 0007.
 func unescaped(_ sqlite.Context, args []sqlite.Value) (sqlite.Value, error) {
 	text, err := url.PathUnescape(args[0].Text())
 	return sqlite.TextValue(text), err
@@ -289,10 +300,10 @@ func pragma(conn *sqlite.Conn, name string) (v int64, err error) {
 	return v, err
 }
 
-// Now is the store's clock.
+// Now returns the time of the store's clock; see [store.Upkeep].
 func (s *Store) Now() time.Time { return roundTime(s.clock()) }
 
-// Close waits for what is under way and closes the file.
+// Close waits for reads and the commit under way, and closes the file; see [store.Store].
 func (s *Store) Close() error {
 	s.mu.Lock()
 	again := s.closed
@@ -308,18 +319,18 @@ func (s *Store) Close() error {
 		errs = append(errs, (<-s.readers).close())
 	}
 	if !s.trusted() {
-		// Closing the last connection would copy the log: whoever opens it anew reads
-		// what is really there.
+		// Closing the last connection would copy the log into the file. The log cannot be
+		// trusted; the next opening finds out what is really on the disk.
 		return errors.Join(append(errs, s.syncer.close())...)
 	}
-	// What is left of the log goes into the file, so that a copy of it is whole.
+	// With all of the log in the file, a copy of the file alone is complete.
 	_ = sqlitex.ExecuteTransient(s.conn, "PRAGMA wal_checkpoint(TRUNCATE)", nil)
 	errs = append(errs, s.conn.Close(), s.syncer.close())
 	s.space.close()
 	return errors.Join(errs...)
 }
 
-// abandon closes what a failed opening left open.
+// closeAfterFailedOpen closes what a failed opening left open.
 func (s *Store) closeAfterFailedOpen() {
 	if s.vacuum != nil {
 		s.vacuum.stop()

@@ -10,7 +10,7 @@ import (
 const standingSQL = `SELECT n, state, attempt, cursor, revision, lease, cancel_at, deleted
 	FROM jobs WHERE tenant = ? AND usr = ? AND id = ?`
 
-// Standing tells where jobs stand; see [store.Upkeep].
+// Standing returns the current state of jobs; see [store.Upkeep].
 func (s *Store) Standing(ctx context.Context, jobs []store.OwnedID) (list []store.Standing, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		list = make([]store.Standing, 0, len(jobs))
@@ -29,7 +29,7 @@ func (s *Store) Standing(ctx context.Context, jobs []store.OwnedID) (list []stor
 }
 
 func (r *reader) whereStands(of *store.OwnedID) (st store.Standing, found bool, err error) {
-	view := r.tailViews.view(of.ID) // first, as in findTold
+	view := r.tailViews.view(of.ID) // before the row, as in findWithTail
 	j := row{}
 	found, err = r.standing.text(of.Owner.Tenant).text(of.Owner.User).id(&of.ID).first(func(c column) error {
 		j.n, j.State, j.Cursor = c.int(0), job.State(c.int(1)), c.int(3)

@@ -4,7 +4,7 @@ import (
 	"zombiezen.com/go/sqlite"
 )
 
-// statements are what the writing connection says, prepared once.
+// statements are the prepared statements of the writing connection.
 type statements struct {
 	begin, commit, rollback *query
 
@@ -60,7 +60,7 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 
 		{&q.setProgress, "UPDATE jobs SET progress = ? WHERE n = ?"},
 		{&q.setLeaseUntil, "UPDATE jobs SET lease_until = ?, lease_used = 1 WHERE n = ?"},
-		// Columns of indexes are set only where they change: what is not set costs nothing.
+		// Columns of indexes are set only where they change: an unset column writes no page.
 		{&q.endRunning, `UPDATE jobs SET state = ?, revision = ?, finished = ?, expires = ?, cursor = ?, out_bytes = ?, progress = ?, failure = ?, usage = ?,
 			losses = ?, cleared = ?, lease_until = NULL WHERE n = ?`},
 		{&q.requeueRunning, `UPDATE jobs SET state = ?, revision = ?, lane = ?, turn = ?, due = ?, attempt = ?, run_at = ?, started = ?,
@@ -156,9 +156,9 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 	return q, nil
 }
 
-// textSQL reads what the last attempt said: text and blocks since the last restart.
+// textSQL reads the text entries and the blocks since the last restart entry.
 const textSQL = `SELECT kind, data FROM output WHERE job = ?1 AND kind <= 1
 	AND seq > coalesce((SELECT max(seq) FROM output WHERE job = ?1 AND kind = 5), 0) ORDER BY seq`
 
-// outputEndSQL reads the number of the last entry, and how much was said up to it.
+// outputEndSQL reads the number of the last entry, and the bytes of output up to it.
 const outputEndSQL = "SELECT seq, total FROM output WHERE job = ? ORDER BY seq DESC LIMIT 1"

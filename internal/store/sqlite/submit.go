@@ -8,7 +8,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// submits applies submits one by one, those of a group all or none.
+// submits applies submits one by one; those of a group all together or not at all.
 func (t *tx) submits(ops []*store.Submit) error {
 	for len(ops) > 0 {
 		n, apply := 1, t.submit
@@ -43,7 +43,7 @@ func (t *tx) submit(op *store.Submit) error {
 	return t.create(op)
 }
 
-// create stores a new job that nothing speaks against.
+// create stores a new job after all checks.
 func (t *tx) create(op *store.Submit) error {
 	if err := t.insertJob(op); err != nil {
 		return err
@@ -51,8 +51,8 @@ func (t *tx) create(op *store.Submit) error {
 	return t.putRows(op.Rows)
 }
 
-// knownKey answers a submit that was made before: its token holds its job, or its
-// idempotency key was used.
+// answerRepeatedSubmit answers a submit that was applied before: its token holds its job, or
+// its idempotency key was used. It reports whether the op is answered.
 func (t *tx) answerRepeatedSubmit(op *store.Submit) (bool, error) {
 	if !op.Token.IsZero() {
 		if id, held := t.tokens[op.Token]; held {
@@ -86,7 +86,7 @@ func (t *tx) answerRepeatedSubmit(op *store.Submit) (bool, error) {
 	}
 	switch {
 	case r == nil && !until.After(t.now):
-		// Neither the job nor the promise is left: the key is free again.
+		// The job is gone and the key's time has passed: the key is free again.
 		return false, t.q.deleteIdempotent.text(o.Tenant).text(o.User).text(k.Key).run()
 	case hash != k.Hash:
 		op.Err = errKeyReused()
@@ -102,7 +102,7 @@ func errKeyReused() error {
 	return job.Errorf(job.IdempotencyMismatch, "this idempotency key was used before, for another request")
 }
 
-// insertJob writes the rows of a new job.
+// insertJob inserts the rows of a new job.
 func (t *tx) insertJob(op *store.Submit) error {
 	j := &op.Job
 	turn := t.placeNew(op)
@@ -145,7 +145,7 @@ func (t *tx) insertJob(op *store.Submit) error {
 	return t.q.insertInput.int(n).blob(op.Input).run()
 }
 
-// insertRunning writes the row of a job that is stored already leased.
+// insertRunning inserts the row of a job that is leased from the start.
 func (t *tx) insertRunning(op *store.Submit, n int64, extra []byte, idem string) error {
 	j, until := &op.Job, t.now.Add(op.LeaseFor)
 	t.addRunning(&runningJob{
@@ -158,7 +158,7 @@ func (t *tx) insertRunning(op *store.Submit, n int64, extra []byte, idem string)
 		int(int64(op.LeaseFor / time.Millisecond)).flag(op.InUse).process(&op.Process).run()
 }
 
-// insertWaiting writes the row of any other new job.
+// insertWaiting inserts the row of a job that is scheduled, queued or parked.
 func (t *tx) insertWaiting(j *job.Job, n, turn int64, extra []byte, idem string) error {
 	q := t.q.insertWaiting.int(n).id(&j.ID).text(j.Owner.Tenant).text(j.Owner.User).text(j.Queue).text(j.Key).
 		int(int64(j.Priority)).int(int64(j.State)).int(turn).int(int64(j.MaxAttempts)).time(t.now).time(j.RunAt).time(j.QueueDeadline()).
@@ -169,22 +169,22 @@ func (t *tx) insertWaiting(j *job.Job, n, turn int64, extra []byte, idem string)
 	return q.text(lane(j.State, fairqueue.KeyOf(j))).null().run()
 }
 
-// place sets a new job's state and times, and finds its turn.
+// placeNew sets a new job's state and times, and returns its turn.
 func (t *tx) placeNew(op *store.Submit) (turn int64) {
 	a := arrival(op)
 	op.Job.Create(t.queue(op.Job.Queue).FirstState(&a), op.Delay, t.now)
 	return t.count(&op.Job, 0)
 }
 
-// found is a job's row as an op needs it.
+// found is a job's row with the columns that only ops need.
 type found struct {
 	job     row
 	idem    string
 	deleted bool
 }
 
-// find reads the row of an owner's job; nil when there is none. A job that runs is
-// found in memory, with what its row does not keep.
+// find returns an owner's job, or nil. A running job comes from the memory, which has more
+// than its row. A damaged row is repaired first.
 func (t *tx) find(owner job.Owner, id job.ID) (*found, error) {
 	if h := t.running[id]; h != nil && h.job.Owner == owner {
 		return &found{job: h.job, idem: h.idem, deleted: h.deleted}, nil

@@ -7,28 +7,29 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// suspectLane begins the lane of parked suspects, which wait for the one that runs to
-// end. Their tenant follows.
+// suspectLanePrefix begins the lane of parked suspects, which wait until no suspect runs. The
+// tenant follows.
 const suspectLanePrefix = "!"
 
 func isSuspectLane(lane string) bool { return strings.HasPrefix(lane, suspectLanePrefix) }
 
-// suspects are the jobs that were lost again, of which one runs at a time.
+// suspects counts the jobs whose worker was lost more than once. One of them runs at a time,
+// so that a job that kills its worker is found out.
 //
-// Whether a job may run is decided when it is claimed. A suspect that is claimed or
-// becomes ready while another runs is parked; as soon as none runs, each batch queues
-// the first parked one of the next queue. One that is queued and cannot run (its queue
-// is paused, or busy) therefore keeps nobody else waiting.
+// A claim decides whether a job may run. A suspect that is claimed or becomes ready while
+// another runs is parked. Once none runs, each batch queues the first parked suspect of the
+// next queue. A queued suspect that cannot run, because its queue is paused or busy, therefore
+// blocks no other.
 //
 // Guarded by the store's mu.
 type suspects struct {
 	running int
-	// queues may have parked suspects; the first one is the next to be asked. A name stays
-	// until no parked suspect is found there.
+	// queues may have parked suspects; the first is examined next. A queue stays until no parked
+	// suspect is found in it.
 	queues []string
 }
 
-// mayWait notes that a queue has a parked suspect.
+// noteParked notes that a queue has a parked suspect.
 func (s *suspects) noteParked(queue string) {
 	for _, name := range s.queues {
 		if name == queue {
@@ -38,11 +39,10 @@ func (s *suspects) noteParked(queue string) {
 	s.queues = append(s.queues, queue)
 }
 
-// stuck says whether a parked suspect waits while none runs.
+// stuck reports whether a suspect is parked although none runs.
 func (s *suspects) stuck() bool { return s.running == 0 && len(s.queues) > 0 }
 
-// parkSuspect parks a suspect until the one that runs has ended. It keeps the turn that
-// it had, if it had one.
+// parkSuspect parks a suspect until the running one has ended. It keeps its turn, if it had one.
 func (t *tx) parkSuspect(j *row, turn int64) error {
 	t.suspects.noteParked(j.Queue)
 	from := j.State
@@ -54,7 +54,7 @@ func (t *tx) parkSuspect(j *row, turn int64) error {
 	return t.saveReady(j, suspectLanePrefix+j.Owner.Tenant, turn)
 }
 
-// trySuspect queues the next parked suspect if none runs.
+// queueSuspect queues the next parked suspect if none runs.
 func (t *tx) queueSuspect() error {
 	s := &t.suspects
 	for s.stuck() {
@@ -72,7 +72,7 @@ func (t *tx) queueSuspect() error {
 	return nil
 }
 
-// firstSuspect finds the parked suspect of a queue that has been ready for the longest.
+// firstSuspect finds the parked suspect of a queue that has been ready for the longest time.
 func (t *tx) firstSuspect(queue string) (j *row, found bool, err error) {
 	found, err = t.q.firstSuspect.text(queue).first(func(c column) error {
 		j = &row{n: c.int(0), Job: job.Job{
@@ -84,7 +84,7 @@ func (t *tx) firstSuspect(queue string) (j *row, found bool, err error) {
 	return j, found, err
 }
 
-// unparkSuspect queues a parked suspect, or leaves it parked for its key.
+// unparkSuspect queues a parked suspect, or leaves it parked because of its key's limit.
 func (t *tx) unparkSuspect(j *row) error {
 	if t.readyState(&j.Job) == job.Queued {
 		return t.moveReady(j, job.Queued)

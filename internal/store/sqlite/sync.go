@@ -7,23 +7,22 @@ import (
 	"sync"
 )
 
-// syncer makes commits durable. A commit writes its frames to the log and lets the
-// next one begin; whoever has to know that it is on disk waits here. One sync
-// serves all commits before it, and all that wait for them.
+// syncer makes commits durable. A commit writes its frames to the log and lets the next one
+// begin; callers that need durability wait here. One sync serves all commits before it and all
+// of their waiters.
 //
-// A log that cannot be synced cannot be trusted any more: what was written since
-// the last sync may be lost although it still reads as if it were there. So the
-// first error stays.
+// A log that failed to sync cannot be trusted any more: what was written since the last sync may
+// be lost although reads still return it. So the first error is permanent.
 type syncer struct {
-	log   *os.File   // set once; nil when commits are not synced
-	async *asyncSync // set once; nil where the system does not offer it
+	log   *os.File   // set once; nil if commits are not synced
+	async *asyncSync // set once; nil if the system does not offer it
 
 	mu sync.Mutex
 	// Guarded by mu.
-	changed        sync.Cond // tells of every change below
-	begun          uint64    // commits that readers may see already
+	changed        sync.Cond // signals every change below
+	begun          uint64    // commits that readers may see
 	lastRowsCommit uint64    // the last of them that wrote side rows
-	written        uint64    // commits whose frames are in the log: begun, or one less
+	written        uint64    // commits with all frames in the log: begun, or one less
 	synced         uint64    // commits that are on disk
 	syncing        bool
 	err            error
@@ -41,31 +40,30 @@ func openSyncer(path string, o Options) (*syncer, error) {
 	}
 	s.log = log
 	extend(log, o.PreallocateLog)
-	// What a process that was killed had written and not synced is read as if it had
-	// been: before anyone sees it, it is.
+	// A killed process may have left frames that are written and not synced. Readers will see
+	// them, so they are made durable first.
 	if err := syncFile(log); err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
 	if s.async, err = newAsyncSync(log); err != nil {
-		s.async = nil // plain syncs do as well
+		s.async = nil // plain syncs work everywhere
 	}
 	return s, syncDir(path)
 }
 
-// extend makes a log at least so long, where there is room. What it adds is no
-// frame to SQLite, which reads a log up to the first that is none.
+// extend grows a log to size with zeros, if the disk has the space. SQLite reads a log up to the
+// first frame that is invalid, and zeros are.
 func extend(log *os.File, size int64) {
 	info, err := log.Stat()
 	if err != nil || info.Size() >= size {
 		return
 	}
 	if _, err := log.WriteAt(make([]byte, size-info.Size()), info.Size()); err != nil {
-		_ = log.Truncate(info.Size()) // what room there is, others need
+		_ = log.Truncate(info.Size()) // others need the space
 	}
 }
 
-// begin counts a commit in before anyone can see its work, and notes whether it wrote
-// side rows.
+// begin counts a commit before readers can see it, and notes whether it wrote side rows.
 func (s *syncer) begin(rows bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -75,8 +73,8 @@ func (s *syncer) begin(rows bool) {
 	}
 }
 
-// end says what became of the commit that was begun: whether its frames are in
-// the log. It returns the number to wait for.
+// end ends the commit that was begun; written reports whether its frames are in the log. It
+// returns the number to wait for.
 func (s *syncer) end(written bool) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -89,24 +87,24 @@ func (s *syncer) end(written bool) uint64 {
 	return s.written
 }
 
-// seen is the last commit whose work a read that is over may have seen.
+// seen returns the last commit that a finished read may have seen.
 func (s *syncer) seen() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.begun
 }
 
-// seenRows is the last commit whose side rows a read that is over may have seen.
-// Those that came later wrote none: whoever reads only rows need not wait for them.
+// seenRows returns the last commit whose side rows a finished read may have seen. Later ones
+// wrote none, so a read of side rows need not wait for them.
 func (s *syncer) seenRows() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.lastRowsCommit
 }
 
-// wait returns when the commit, and all before it, are on disk, or says that this
-// cannot be known. A commit that was begun and came to nothing is not waited for. Lone says that
-// nothing else is going on: then a thread that blocks is the quickest.
+// wait returns when the commit and all before it are on disk, or the error that makes it
+// uncertain. It does not wait for a commit that was begun and failed. Lone means that the server
+// is idle: then a blocking sync has the lowest latency.
 func (s *syncer) wait(commit uint64, lone bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -123,7 +121,7 @@ func (s *syncer) wait(commit uint64, lone bool) error {
 	return s.err
 }
 
-// syncLocked syncs all that was written so far, without holding mu meanwhile.
+// syncLocked syncs everything written so far. It unlocks mu meanwhile.
 func (s *syncer) syncLocked(lone bool) {
 	upTo := s.written
 	s.syncing = true
@@ -152,7 +150,7 @@ func (s *syncer) sync(lone bool) error {
 	return syncFile(s.log)
 }
 
-// failed says whether the log cannot be trusted any more.
+// failed reports whether a sync has failed: the log cannot be trusted any more.
 func (s *syncer) failed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -8,8 +8,8 @@ import (
 	"unsafe"
 )
 
-// syncFile makes a file's data durable, and of its metadata what reading it back
-// takes: fdatasync(2).
+// syncFile makes a file's data durable, and the metadata that is needed to read it:
+// fdatasync(2).
 func syncFile(f *os.File) error {
 	for {
 		err := syscall.Fdatasync(int(f.Fd()))
@@ -29,18 +29,17 @@ func syncDir(path string) error {
 	return dir.Sync()
 }
 
-// asyncSync syncs a file without blocking a thread: io_submit(2) of an fdatasync,
-// whose end an eventfd tells to the runtime's poller. A server that syncs thousands
-// of times a second spends less on that than on threads that block: the runtime
-// wakes up every few microseconds to take the processor from them.
+// asyncSync syncs a file without blocking a thread. It submits an fdatasync with io_submit(2)
+// and waits on an eventfd in the runtime's poller. At thousands of syncs a second that costs
+// less than blocking threads, from which the runtime takes the processor every few microseconds.
 type asyncSync struct {
-	kernel    uintptr // the kernel's context
+	kernel    uintptr // the context of io_setup
 	eventFile *os.File
 	fd        uint32
 	event     uint32
 }
 
-// The kernel's words for it: linux/aio_abi.h.
+// The constants of linux/aio_abi.h.
 const (
 	cmdFdatasync = 3
 	flagEventFD  = 1
@@ -57,8 +56,8 @@ type ioControl struct {
 	resultFD uint32
 }
 
-// errNotSubmitted says that nothing was synced, and why is the kernel's business:
-// a plain sync is to be used.
+// errNotSubmitted reports that the kernel refused the submission: nothing was synced, and the
+// caller uses a plain sync.
 var errNotSubmitted = errors.New("sqlite: the kernel took no asynchronous sync")
 
 type ioEvent struct {
@@ -67,8 +66,8 @@ type ioEvent struct {
 	_   int64
 }
 
-// newAsyncSync prepares to sync a file; an error says that the kernel does not
-// offer it, and plain syncs are to be used.
+// newAsyncSync prepares to sync a file. It fails if the kernel does not offer it; plain syncs
+// then take its place.
 func newAsyncSync(f *os.File) (*asyncSync, error) {
 	a := &asyncSync{fd: uint32(f.Fd())}
 	event, _, errno := syscall.Syscall(syscall.SYS_EVENTFD2, 0, syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
@@ -80,13 +79,13 @@ func newAsyncSync(f *os.File) (*asyncSync, error) {
 	if _, _, errno := syscall.Syscall(syscall.SYS_IO_SETUP, 1, uintptr(unsafe.Pointer(&a.kernel)), 0); errno != 0 {
 		return nil, errors.Join(errno, a.eventFile.Close())
 	}
-	if err := a.sync(); err != nil { // older kernels offer it, and then refuse
+	if err := a.sync(); err != nil { // some kernels accept the setup and refuse the sync
 		return nil, errors.Join(err, a.close())
 	}
 	return a, nil
 }
 
-// sync syncs the file. It is called by one goroutine at a time.
+// sync syncs the file. Only one goroutine may call it at a time.
 func (a *asyncSync) sync() error {
 	control := &ioControl{opcode: cmdFdatasync, fd: a.fd, flags: flagEventFD, resultFD: a.event}
 	list := [1]*ioControl{control}

@@ -7,13 +7,13 @@ import (
 	"os"
 )
 
-// syncFile makes a file durable; on macOS that reaches the medium itself.
+// syncFile makes a file durable. On macOS, File.Sync also flushes the drive's cache.
 func syncFile(f *os.File) error { return f.Sync() }
 
 // syncDir does nothing where a directory cannot be synced.
 func syncDir(string) error { return nil }
 
-// asyncSync is not offered here.
+// asyncSync is not available on this system.
 type asyncSync struct{}
 
 var errNotSubmitted = errors.ErrUnsupported

@@ -7,47 +7,45 @@ import (
 )
 
 const (
-	// fullBlock is how many bytes of entries are worth a row of a job's log. What is
-	// said at once and is more goes there directly.
+	// fullBlock is how many bytes of entries become a row of a job's log. An append of that
+	// size goes to the log directly.
 	fullBlock = 256
-	// firstBlock is how many bytes a block has room for at first: many jobs say little,
-	// and thousands whose blocks grow step by step leave the memory in pieces.
+	// initialBlock is the first capacity of a block. Most jobs have little output, and
+	// thousands of blocks that grow step by step fragment the memory.
 	initialBlock = 64
-	// mostTail is how many bytes the tail may hold before the jobs that hold it up, by
-	// saying little, get a row of the log early.
+	// maxTailBytes is the size of the tail above which jobs with old rows in it are flushed to
+	// their logs early.
 	maxTailBytes = 8 << 20
-	// A commit deletes rows of the tail that nobody needs any more when there are
-	// worthTrim of them, and no more than mostTrim.
+	// A commit trims the tail when at least minTrim rows are unused, by at most maxTrim rows.
 	minTrim         = 512
 	maxTrim         = 1024
-	tailRowOverhead = 32 // bytes that a row costs besides its data, about
+	tailRowOverhead = 32 // bytes of a row besides its data, about
 )
 
-// tail is what running jobs have said and is not in their logs yet.
+// tail is the output of running jobs that is not in their logs yet.
 //
-// An append is a few bytes, and each job's log lies in pages of its own: a commit
-// that carries a word of each of a hundred jobs would write a hundred pages. So it
-// writes them, in the order in which they come, to the end of one table. The same
-// entries are kept in memory, by job, as a block; when that is full, or the
-// attempt is over, it becomes one row of the job's log, and its rows of the table are
-// void. The table is read only when the store opens.
+// An append is a few bytes, and each job's log has its own pages: a commit with one word for
+// each of a hundred jobs would write a hundred pages. Instead, entries go to the end of one
+// table in the order in which they arrive. The same entries are kept in memory, by job, as a
+// block. When the block is full, or the attempt is over, it becomes one row of the job's log,
+// and its rows of the table are unused. The table is read only when the store opens.
 //
 // Owned by the commit.
 type tail struct {
-	lastRow  int64          // the row that was written last, by any batch: no number is given twice
-	firstRow int64          // no row before it is left
+	lastRow  int64          // the row written last, by any batch: no number is used twice
+	firstRow int64          // no row before it exists
 	bytes    int64          // of all rows that were ever added
-	starts   []pendingStart // jobs, by the first of their rows that is not void; some have gone
+	starts   []pendingStart // jobs with rows in use, oldest first; some entries are out of date
 }
 
-// head is the first row of a running job's that was not void when it was added.
+// pendingStart is the first row that a job uses in the tail.
 type pendingStart struct {
 	job job.ID
 	row int64
 	at  int64 // bytes that were added before it
 }
 
-// add counts a row that was written, or read, after those before it.
+// add counts a row that was written or loaded.
 func (t *tail) add(h *runningJob, row int64, size int) {
 	if h.firstTailRow == 0 {
 		h.firstTailRow = row
@@ -56,8 +54,8 @@ func (t *tail) add(h *runningJob, row int64, size int) {
 	t.bytes += int64(size) + tailRowOverhead
 }
 
-// small says whether entries are worth going to the tail first. A restart is not: the
-// log finds what an attempt said by it.
+// fitsTail reports whether entries go to the tail first. A restart entry does not: reads find
+// the text of the last attempt by its row in the log.
 func fitsTail(entries []job.Entry) bool {
 	size := 0
 	for i := range entries {
@@ -69,8 +67,8 @@ func fitsTail(entries []job.Entry) bool {
 	return size < fullBlock
 }
 
-// sayAside writes entries that follow to the tail, or, with what the job said there
-// before, into its log when that is worth a row.
+// appendToTail writes entries to the tail. If the block is full with them, it goes to the job's
+// log instead.
 func (t *tx) appendToTail(h *runningJob, entries []job.Entry, p *job.Progress) error {
 	before := len(h.pending)
 	h.pending = appendBlock(growPending(h.pending), entries)
@@ -89,7 +87,7 @@ func (t *tx) appendToTail(h *runningJob, entries []job.Entry, p *job.Progress) e
 	return q.bytes(encodeProgress(*p)).blob(added).run()
 }
 
-// roomy gives a block that was begun the room of a full one.
+// growPending gives a block the capacity for the next entries, in two steps.
 func growPending(block []byte) []byte {
 	switch {
 	case block == nil:
@@ -100,8 +98,7 @@ func growPending(block []byte) []byte {
 	return block
 }
 
-// sayInLog writes entries that follow into a job's log, which has all that it said
-// before.
+// appendToLog writes entries to a job's log, which has all earlier entries.
 func (t *tx) appendToLog(h *runningJob, entries []job.Entry) error {
 	for i := range entries {
 		e := &entries[i]
@@ -114,8 +111,7 @@ func (t *tx) appendToLog(h *runningJob, entries []job.Entry) error {
 	return nil
 }
 
-// sayLast writes the entries that an attempt ends with into the log, with all that it
-// has in the tail.
+// appendLast writes the last entries of an attempt to the log, after those in the tail.
 func (t *tx) appendLast(h *runningJob, entries []job.Entry) error {
 	if !fitsTail(entries) {
 		if err := t.flushPending(h); err != nil {
@@ -128,7 +124,8 @@ func (t *tx) appendLast(h *runningJob, entries []job.Entry) error {
 	return t.flushPending(h)
 }
 
-// intoLog moves what a job, which goes on, has in the tail into its log and its row.
+// flush moves the entries and the progress of a job that goes on from the tail to its log and
+// its row.
 func (t *tx) flush(h *runningJob) error {
 	if h.progressPending {
 		if err := t.q.setProgress.bytes(encodeProgress(h.job.Progress)).int(h.job.n).run(); err != nil {
@@ -138,18 +135,18 @@ func (t *tx) flush(h *runningJob) error {
 	return t.flushPending(h)
 }
 
-// blockIntoLog moves the entries that a job has in the tail into its log.
+// flushPending moves a job's entries from the tail to its log.
 func (t *tx) flushPending(h *runningJob) error {
 	if len(h.pending) == 0 {
 		return nil
 	}
 	err := t.q.insertOutput.int(h.job.n).int(h.job.Cursor).int(int64(h.job.Attempt)).int(kindBlock).int(0).int(h.job.OutputBytes).blob(h.pending).run()
-	h.pending, h.firstTailRow, h.progressPending = nil, 0, false // a reader may have the old block
+	h.pending, h.firstTailRow, h.progressPending = nil, 0, false // not reused: a reader may have the block
 	return err
 }
 
-// trimTail deletes rows of the tail that are void, and makes some void when it has
-// become long.
+// trimTail deletes unused rows of the tail. If the tail is long, it first flushes the jobs with
+// the oldest rows.
 func (t *tx) trimTail() error {
 	first := t.oldestPending()
 	for ; first != nil && t.tail.bytes-first.at > maxTailBytes; first = t.oldestPending() {
@@ -170,7 +167,7 @@ func (t *tx) trimTail() error {
 	return t.q.trimTail.int(t.tail.firstRow).run()
 }
 
-// oldestAside is the head of all rows that are not void; nil when there is none.
+// oldestPending returns the oldest row of the tail in use, or nil.
 func (t *tx) oldestPending() *pendingStart {
 	for len(t.tail.starts) > 0 {
 		first := &t.tail.starts[0]
@@ -183,8 +180,8 @@ func (t *tx) oldestPending() *pendingStart {
 	return nil
 }
 
-// loadTail takes what running jobs have in the tail into the memory. Rows whose
-// entries are in the log already are void.
+// loadTail loads the tail's entries of running jobs. Rows whose entries are in the log already
+// are unused.
 func (s *Store) loadTail() error {
 	jobs := make(map[int64]*runningJob, len(s.running))
 	for _, h := range s.running {
@@ -210,8 +207,8 @@ func (s *Store) loadTail() error {
 	return err
 }
 
-// loadAside adds a row of the tail to what its job has said; it says whether the row
-// follows, and is whole.
+// loadTailRow adds a row of the tail to its job's output. It returns false if the row is damaged
+// or does not follow the entries before.
 func (s *Store) loadTailRow(h *runningJob, c column) (ok bool) {
 	data := c.bytes(5)
 	n := int64(0)
@@ -232,7 +229,7 @@ func (s *Store) loadTailRow(h *runningJob, c column) (ok bool) {
 	return true
 }
 
-// said counts entries that follow.
+// noteEntries updates a job for entries that are appended.
 func (h *runningJob) noteEntries(entries []job.Entry, now time.Time) {
 	for i := range entries {
 		h.job.Cursor = entries[i].Seq

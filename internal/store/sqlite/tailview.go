@@ -6,15 +6,15 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// told is what readers know of what running jobs have in the tail: that part of it which
-// is committed.
+// tailViews are the committed entries of running jobs in the tail, for readers.
 type tailViews struct {
 	mu    sync.Mutex
 	views map[job.ID]tailView // guarded by mu
 }
 
-// aside is what a running job has said, at some commit. A read that asks for it before
-// its own moment finds in the log whatever has left the block since.
+// tailView is the output of a running job that was in the tail as of some commit. A read gets
+// the view before its transaction begins, and then finds in the log all entries that left the
+// tail since.
 type tailView struct {
 	block         []byte // never written to again
 	cursor, total int64
@@ -27,13 +27,13 @@ func (t *tailViews) view(id job.ID) tailView {
 	return t.views[id]
 }
 
-// tell notes that readers are to be told anew of a job, once the batch is committed.
+// publishLater publishes a job's new tail view once the batch is committed.
 func (t *tx) publishLater(h *runningJob) {
 	h.published = true
 	t.toPublish = append(t.toPublish, h)
 }
 
-// tellAll tells readers what the batch, which is committed, has changed.
+// publish publishes the tail views that the committed batch changed.
 func (t *tx) publish() {
 	if len(t.toPublish) == 0 {
 		return
@@ -49,7 +49,7 @@ func (t *tx) publish() {
 	}
 }
 
-// tellLoaded tells readers of everything, after an opening or a commit that failed.
+// publishLoaded publishes all tail views, after an opening or a failed commit.
 func (s *Store) publishLoaded() {
 	jobs := map[job.ID]tailView{}
 	for id, h := range s.running {

@@ -14,7 +14,7 @@ func (t *tx) due(op *store.Due) error {
 	if err != nil {
 		return err
 	}
-	// Those that were there before those that become ready now.
+	// Parked jobs were ready before those that become ready now.
 	followed, err := t.unparkFreedKeys()
 	if err != nil {
 		return err
@@ -29,7 +29,7 @@ func (t *tx) due(op *store.Due) error {
 	return err
 }
 
-// expire ends waiting jobs past their queue time, and says how many it looked at.
+// expire ends waiting jobs past their queue time, and returns how many it read.
 func (t *tx) expire(op *store.Due) (int, error) {
 	rows, n, err := t.readWaiting(t.q.expired.time(t.now).int(int64(op.Limit)))
 	for i := range rows {
@@ -44,8 +44,8 @@ func (t *tx) expire(op *store.Due) (int, error) {
 	return n, err
 }
 
-// makeReady queues or parks the scheduled jobs whose time has come, and says how
-// many, and at how many it looked.
+// makeReady queues or parks scheduled jobs whose time has come. It returns how many, and how
+// many rows it read.
 func (t *tx) makeReady(limit int) (ready, late int, err error) {
 	rows, late, err := t.readWaiting(t.q.due.time(t.now).int(int64(limit)))
 	for i := range rows {
@@ -63,7 +63,7 @@ func (t *tx) makeOneReady(j *row) error {
 	return t.moveReady(j, t.readyState(&j.Job))
 }
 
-// Counts returns the kept counts; see [store.Upkeep].
+// Counts returns the counts of all queues; see [store.Upkeep].
 func (s *Store) Counts(context.Context) (map[string]job.Counts, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -79,7 +79,7 @@ func (s *Store) Counts(context.Context) (map[string]job.Counts, error) {
 	return counts, nil
 }
 
-// NextDue is when the clock has something to do; see [store.Upkeep].
+// NextDue returns when the clock has work; see [store.Upkeep].
 func (s *Store) NextDue(ctx context.Context) (ready, expires time.Time, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		if _, err := r.nextReady.first(func(c column) error { ready = c.time(0); return nil }); err != nil {
@@ -94,7 +94,7 @@ func (s *Store) NextDue(ctx context.Context) (ready, expires time.Time, err erro
 	return ready, expires, err
 }
 
-// OldestQueued is since when the longest waiting job is ready; see [store.Upkeep].
+// OldestQueued returns since when the oldest waiting job is ready; see [store.Upkeep].
 func (s *Store) OldestQueued(_ context.Context, queue string) (time.Time, error) {
 	return s.queueViews.oldest(queue), nil
 }

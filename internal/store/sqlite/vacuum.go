@@ -13,27 +13,26 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// vacuum gives pages that nothing needs back to the file system, so that a
-// database that was large for a day does not stay so. It has a goroutine of its own,
-// which startVacuum starts and stop ends.
+// vacuum returns unused pages to the file system, so that a database shrinks after a day with
+// much data. It has its own goroutine; startVacuum starts it, and stop ends it and waits.
 //
-// Free pages are not given back when they would be needed again soon: of a window
-// of time, only those that were free all the while count, and some are kept. Where the
-// disk is nearly full all of them are given back at once: that is what a delete makes
-// room by. It works in steps of about two milliseconds between commits, and not while one is
-// under way. When there is nothing to give and nothing is written, nothing happens.
+// Pages that will soon be used again are not worth returning: only those count that were free
+// during a whole window of time, and a part of them is kept. On a nearly full disk all free
+// pages are returned at once, because that is how a delete frees space. A step takes about two
+// milliseconds and never delays a commit that is under way. An idle store with nothing to return
+// does nothing.
 type vacuum struct {
 	// Set once.
 	log        *slog.Logger
-	commits    sync.Locker // held during a step; see try
-	tryCommits func() bool // takes pace, unless a commit has it
+	commits    sync.Locker // held by a commit, and during a step
+	tryCommits func() bool // locks commits unless a commit has it
 	conn       *sqlite.Conn
 	countFree  *query
-	logGrew    func(bytes int64) // that the log has grown
-	lowSpace   func() bool       // whether the disk is nearly full
-	freeLog    func() bool       // makes room in the log, if need be by what is held in reserve
+	logGrew    func(bytes int64) // tells the checkpointer
+	lowSpace   func() bool       // reports whether the disk is nearly full
+	freeLog    func() bool       // frees space in the log, from the reserve if needed
 
-	trusted func() bool // whether the file can be trusted: else it stays as it is
+	trusted func() bool // whether the file can be trusted; if not, it is left as it is
 
 	work chan struct{}
 	quit chan struct{}
@@ -41,27 +40,27 @@ type vacuum struct {
 
 	// Owned by run.
 	window    window
-	hurry     bool  // the disk was nearly full at the last look
+	hurry     bool  // the disk was nearly full at the last sample
 	stepPages int64 // pages of the next step
-	failing   bool  // the last step failed, and that was said
+	failing   bool  // the last step failed, and that was logged
 }
 
 const (
-	freeWindow  = 30                    // seconds, one look in each
-	freeReserve = 16 << 20 / pageSize   // pages that are kept in any case
+	freeWindow  = 30                    // seconds, with one sample each
+	freeReserve = 16 << 20 / pageSize   // pages that always stay
 	stepEvery   = 50 * time.Millisecond // between two steps
-	stepTime    = 2 * time.Millisecond  // what a step should take
+	stepTime    = 2 * time.Millisecond  // target duration of a step
 	firstStep   = 16                    // pages
 	maxStep     = 256
 )
 
-// window is how many pages were free at the last looks.
+// window has the number of free pages at the last samples.
 type window struct {
 	samples []int64
-	pages   int64 // of the whole file, at the last look
+	pages   int64 // of the whole file, at the last sample
 }
 
-// add adds a look.
+// add adds a sample.
 func (w *window) add(free, pages int64) {
 	w.samples, w.pages = append(w.samples, free), pages
 	if len(w.samples) > freeWindow {
@@ -69,8 +68,8 @@ func (w *window) add(free, pages int64) {
 	}
 }
 
-// spare is how many pages nothing needed during the window, beyond the reserve: a
-// tenth of the file, and no less than a fixed size.
+// spare returns how many pages were free during the whole window, beyond those that stay: a
+// tenth of the file, but at least freeReserve.
 func (w *window) spare() int64 {
 	if len(w.samples) < freeWindow {
 		return 0
@@ -82,7 +81,7 @@ func (w *window) spare() int64 {
 	return max(minFree-max(freeReserve, w.pages/10), 0)
 }
 
-// free is how many pages were free at the last look.
+// free returns how many pages were free at the last sample.
 func (w *window) free() int64 {
 	if len(w.samples) == 0 {
 		return 0
@@ -90,7 +89,7 @@ func (w *window) free() int64 {
 	return max(w.samples[len(w.samples)-1], 0)
 }
 
-// spare is how many pages are to be given back.
+// spare returns how many pages to return.
 func (v *vacuum) spare() int64 {
 	if v.hurry {
 		return v.window.free()
@@ -98,7 +97,7 @@ func (v *vacuum) spare() int64 {
 	return v.window.spare()
 }
 
-// gave notes that pages were given back: that they are gone says nothing of need.
+// removed notes that pages were returned, which says nothing about need.
 func (w *window) removed(n int64) {
 	for i := range w.samples {
 		w.samples[i] -= n
@@ -120,8 +119,8 @@ func (s *Store) startVacuum(log *slog.Logger) error {
 	return nil
 }
 
-// remember keeps the names of the batches that were applied last. Of a batch that changed
-// nothing none is kept: at rest nothing is written.
+// saveBatchID stores the ids of the last batches with the last row numbers. A batch that changed
+// nothing stores none, so that an idle store writes nothing.
 func (t *tx) saveBatchID(b *store.Batch) error {
 	var now int64
 	if _, err := t.q.totalChanges.first(func(c column) error { now = c.int(0); return nil }); err != nil {
@@ -136,7 +135,7 @@ func (t *tx) saveBatchID(b *store.Batch) error {
 	return t.q.saveApplied.blob(t.recent.encodeWith(b.ID)).int(t.lastJobRow).int(t.tail.lastRow).run()
 }
 
-// behind tells who works behind the commits that something was written.
+// notifyBackground tells the checkpointer and the vacuum that a batch was written.
 func (s *Store) notifyBackground(b *store.Batch) {
 	size := batchBytes(b)
 	s.space.writtenSince.Add(size)
@@ -144,7 +143,7 @@ func (s *Store) notifyBackground(b *store.Batch) {
 	s.vacuum.wrote()
 }
 
-// wrote tells that pages may have become free. It never blocks.
+// wrote tells the vacuum that pages may have become free. It never blocks.
 func (v *vacuum) wrote() {
 	select {
 	case v.work <- struct{}{}:
@@ -157,8 +156,8 @@ func (v *vacuum) stop() {
 	v.done.Wait()
 }
 
-// run looks each second while something is written, and for a window longer, or
-// for as long as there is something to give.
+// run samples each second while something is written, and for a window after that, or while
+// there is something to return.
 func (v *vacuum) run() {
 	for {
 		select {
@@ -180,7 +179,7 @@ func (v *vacuum) run() {
 	}
 }
 
-// second looks, and gives back for about a second what there is to spare.
+// runSecond samples, and returns spare pages for about a second.
 func (v *vacuum) runSecond() error {
 	err := v.sample()
 	for began := time.Now(); err == nil && v.spare() > 0 && time.Since(began) < time.Second; {
@@ -192,7 +191,7 @@ func (v *vacuum) runSecond() error {
 	return err
 }
 
-// count looks how many pages are free.
+// sample counts the free pages.
 func (v *vacuum) sample() error {
 	v.commits.Lock()
 	defer v.commits.Unlock()
@@ -209,8 +208,7 @@ func (v *vacuum) sample() error {
 	return err
 }
 
-// boundLog bounds the size that the log keeps: on a disk that is nearly full others
-// need the room.
+// limitLog sets the size that the log keeps at a restart: smaller on a nearly full disk.
 func (v *vacuum) limitLog() error {
 	limit := maxLogBytes
 	if v.hurry {
@@ -219,7 +217,7 @@ func (v *vacuum) limitLog() error {
 	return sqlitex.ExecuteTransient(v.conn, fmt.Sprintf("PRAGMA journal_size_limit = %d", limit), nil)
 }
 
-// rest leaves time to others. It is false when it is time to end.
+// wait waits for d. It returns false if the vacuum must stop.
 func (v *vacuum) wait(d time.Duration) bool {
 	select {
 	case <-v.quit:
@@ -229,8 +227,8 @@ func (v *vacuum) wait(d time.Duration) bool {
 	}
 }
 
-// give gives back some pages, unless a commit is under way, and learns how many
-// take how long.
+// freeStep returns some pages, unless a commit is under way, and adapts the size of the next
+// step to how long this one took.
 func (v *vacuum) freeStep() error {
 	if !v.tryCommits() {
 		return nil
@@ -256,7 +254,7 @@ func (v *vacuum) freeStep() error {
 	return nil
 }
 
-// tell says once that it fails.
+// report logs once that it fails.
 func (v *vacuum) report(err error) {
 	if err != nil && !v.failing && !errors.Is(err, errUntrusted) {
 		v.log.Error("the database cannot give back the pages that it does not need; it is tried again", "error", err)
