@@ -17,8 +17,8 @@ func (t *tx) applyAtEnd(j *row, result *job.Result) error {
 	var failed error
 	end := store.End{Job: j.Job, Result: result}
 	readable := func(err error) {
-		if !errors.Is(err, errBlock) { // a job ends with the readable part of a damaged log
-			failed = firstError(failed, err)
+		if failed == nil && !errors.Is(err, errBlock) { // a job ends with the readable part of a damaged log
+			failed = err
 		}
 	}
 	end.Text = func(limit int) string {
@@ -43,6 +43,7 @@ func (t *tx) applyAtEnd(j *row, result *job.Result) error {
 		return failed
 	}
 	_, refusal, err := t.checkRows(after.Rows)
+	// Rows whose conditions fail are left out: they never prevent an end or a retry.
 	if refusal == nil && err == nil {
 		err = t.putRows(after.Rows)
 	}
@@ -66,13 +67,6 @@ func (t *tx) makeJob(op *store.Submit) error {
 	}
 	t.batch.Made = append(t.batch.Made, made.Job)
 	return nil
-}
-
-func firstError(a, b error) error {
-	if a != nil {
-		return a
-	}
-	return b
 }
 
 // tallyKey names a tally: a group of jobs of an owner that is counted.

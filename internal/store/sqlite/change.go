@@ -84,7 +84,7 @@ func (t *tx) delete(op *store.Delete) error {
 			return err
 		}
 	}
-	return t.remove(removalOf(&f.job, f.idem))
+	return t.remove(removalOf(&f.job, f.idempotencyKey))
 }
 
 // deleteAtEnd marks a running job as deleted. No read finds it any more, and it is removed
@@ -109,16 +109,16 @@ func (t *tx) wasDeletedBy(owner job.Owner, id job.ID) (bool, error) {
 
 // removal names a job to remove, with what its other rows are found by.
 type removal struct {
-	n     int64
-	id    job.ID
-	files int
-	owner job.Owner
-	idem  string
-	tally string
+	n              int64
+	id             job.ID
+	files          int
+	owner          job.Owner
+	idempotencyKey string
+	tally          string
 }
 
 func removalOf(j *row, idem string) removal {
-	return removal{n: j.n, id: j.ID, files: j.files, owner: j.Owner, idem: idem, tally: j.Tally}
+	return removal{n: j.n, id: j.ID, files: j.files, owner: j.Owner, idempotencyKey: idem, tally: j.Tally}
 }
 
 // remove deletes an ended job and all of its rows. Its idempotency key stays until its time
@@ -140,10 +140,10 @@ func (t *tx) remove(g removal) error {
 			return err
 		}
 	}
-	if g.idem == "" {
+	if g.idempotencyKey == "" {
 		return nil
 	}
-	return t.releaseKey(g.owner, g.idem)
+	return t.releaseKey(g.owner, g.idempotencyKey)
 }
 
 // releaseKey deletes the idempotency key of a removed job, or leaves it to a prune if its time

@@ -155,7 +155,7 @@ func (k *checkpointer) report(err error) {
 	switch {
 	case errors.Is(err, errUntrusted): // logged where it was found
 	case err != nil && !k.failing:
-		k.log.Error("the log of the database cannot be copied into it, and grows; it is tried again with every commit", "error", err)
+		k.log.Error("the log of the database cannot be copied into it and grows; every commit makes it try again", "error", err)
 	case err == nil && k.failing:
 		k.log.Info("the log of the database is copied into it again")
 	}
@@ -170,6 +170,8 @@ func (k *checkpointer) checkpoint() error {
 	if err != nil || last.frames < minRestartFrames {
 		return err
 	}
+	// Each pass copies what was committed during the one before, so the rest shrinks, unless
+	// commits are faster than copies.
 	for range 8 {
 		now, err := k.runPragma(k.passive)
 		if err != nil {

@@ -42,7 +42,7 @@ func (s *Store) Apply(ctx context.Context, b *store.Batch) (synced func() error,
 	} else if err := s.applyWithReserve(ctx, b); err != nil {
 		return nil, s.noteDamage(err)
 	}
-	commit, lone := s.syncer.seen(), b.Len() <= maxLoneOps
+	commit, lone := s.syncer.visible(), b.Len() <= maxLoneOps
 	return func() error { return s.syncer.wait(commit, lone) }, nil
 }
 
@@ -81,10 +81,11 @@ func (s *Store) refresh() error {
 // freeSpaceFor helps.
 func (s *Store) applyWithReserve(ctx context.Context, b *store.Batch) error {
 	if s.exceedsReserve(b) {
-		return fmt.Errorf("what is left on the disk is for deletes: %w: %w", store.ErrFull, store.ErrNotCommitted)
+		return fmt.Errorf("the rest of the disk space is reserved for deletes: %w: %w", store.ErrFull, store.ErrNotCommitted)
 	}
 	err := s.applyBatch(b)
 	for try := 0; s.freeSpaceFor(b, err, try); try++ {
+		// The failed try changed the memory: usable loads it again.
 		if err := s.usable(ctx, b); err != nil {
 			return fmt.Errorf("%w: %w", err, store.ErrNotCommitted)
 		}
@@ -102,6 +103,7 @@ func (s *Store) applyBatch(b *store.Batch) error {
 	s.batchCount++
 	t := &tx{Store: s, batch: b, batchNumber: s.batchCount, now: s.Now()}
 	if err := t.run(b); err != nil {
+		// The ops have changed the memory, but not the disk.
 		s.staleMemory = true
 		return err
 	}
@@ -175,8 +177,10 @@ func (t *tx) apply(b *store.Batch) error {
 		func() error { return t.submits(b.Submits) },
 		func() error { return applyEach(t, b.Dues, t.due) },
 		func() error { return applyEach(t, b.Prunes, t.prune) },
+		// A suspect that may run now can be claimed by the same batch.
 		t.queueSuspect,
 		func() error { return applyEach(t, b.Claims, t.claim) },
+		// The rest concerns all ops of the batch and is written once.
 		t.trimTail,
 		t.saveCounts,
 		t.saveTallies,

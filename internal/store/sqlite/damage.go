@@ -71,7 +71,7 @@ func checkHeader(path string) error {
 	defer func() { _ = f.Close() }()
 	head := make([]byte, 16)
 	if _, err := io.ReadFull(f, head); err != nil || !bytes.Equal(head, []byte("SQLite format 3\x00")) {
-		return fmt.Errorf("it does not begin as a database does: %w", store.ErrDamaged)
+		return fmt.Errorf("it does not start with the header of a database: %w", store.ErrDamaged)
 	}
 	return nil
 }
@@ -115,10 +115,10 @@ func checkVersion(version int64) error {
 func checkPages(conn *sqlite.Conn, how string, found func(defect string)) error {
 	first := ""
 	err := sqlitex.ExecuteTransient(conn, how, &sqlitex.ExecOptions{ResultFunc: func(stmt *sqlite.Stmt) error {
-		if line := stmt.ColumnText(0); line != "ok" {
-			found(line)
+		if defect := stmt.ColumnText(0); defect != "ok" {
+			found(defect)
 			if first == "" {
-				first = line
+				first = defect
 			}
 		}
 		return nil

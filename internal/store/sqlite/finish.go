@@ -23,7 +23,7 @@ func (t *tx) finish(op *store.Finish) error {
 		return nil
 	}
 	if !h.matches(op.If, t.now) {
-		op.Err = job.Errorf(job.LeaseLost, "the sweep came too late for %s: its worker was heard of since", op.Lease.Job)
+		op.Err = job.Errorf(job.LeaseLost, "the sweep came too late for %s: its worker has renewed the lease or sent output since", op.Lease.Job)
 		return nil
 	}
 	repeated, refusal := h.checkEntries(op.Entries, op.Progress)
@@ -57,16 +57,18 @@ func (t *tx) endRunning(h *runningJob, op *store.Finish) error {
 	switch {
 	case j.State != job.Succeeded:
 		result = nil
+	// AtEnd gets a result for every success. An empty one is not stored.
 	case result == nil:
 		result = &job.Result{}
 	}
+	// AtEnd may read the output and the result, so it runs before anything is removed.
 	if !op.Bare {
 		if err := t.applyAtEnd(j, result); err != nil {
 			return err
 		}
 	}
 	if h.deleted {
-		return t.remove(removalOf(j, h.idem))
+		return t.remove(removalOf(j, h.idempotencyKey))
 	}
 	if result != nil && (len(result.Body) > 0 || result.ContentType != "") {
 		if err := t.q.insertResult.int(j.n).text(result.ContentType).blob(result.Body).run(); err != nil {

@@ -61,6 +61,7 @@ func (t *tx) append(op *store.Append) error {
 	if fitsTail(op.Entries) {
 		return t.appendToTail(h, op.Entries, op.Progress)
 	}
+	// Many bytes are worth a row of the log at once, behind what is still in the tail.
 	h.progressPending = h.progressPending || op.Progress != nil
 	if err := t.flush(h); err != nil {
 		return err
@@ -102,6 +103,7 @@ func (t *tx) claim(op *store.Claim) error {
 		return err
 	}
 	for skipped := 0; skipped <= maxSkipped; {
+		// Each job that was leased or parked may change both the limit and whose turn it is.
 		want := q.Claimable(len(free))
 		if want <= 0 {
 			break
@@ -150,10 +152,10 @@ func (t *tx) answerRepeated(op *store.Claim) (free []job.Token, err error) {
 
 // candidate is a ready job that a claim may lease.
 type candidate struct {
-	job     row
-	damaged bool // the row cannot be decoded completely
-	turn    int64
-	idem    string
+	job            row
+	damaged        bool // the row cannot be decoded completely
+	turn           int64
+	idempotencyKey string
 }
 
 // readAhead holds, for one claim, the ready jobs that were read and not used yet.
@@ -192,7 +194,7 @@ func (t *tx) readReady(queue, tenant string, limit int) (ready []candidate, err 
 	err = t.q.nextReady.text(queue).text(lane(job.Queued, fairqueue.Key{Tenant: tenant})).int(int64(limit)).each(func(c column) error {
 		j, damage := scanRow(c)
 		const at = afterJobColumns
-		ready = append(ready, candidate{job: j, damaged: damage != nil, turn: c.int(at), idem: c.text(at + 1)})
+		ready = append(ready, candidate{job: j, damaged: damage != nil, turn: c.int(at), idempotencyKey: c.text(at + 1)})
 		return nil
 	})
 	return ready, err
@@ -227,7 +229,7 @@ func (t *tx) leaseJob(op *store.Claim, c *candidate, token job.Token) error {
 	until := t.now.Add(leaseFor)
 	t.addRunning(&runningJob{
 		job: j, token: token, startCursor: j.Cursor, earlierBytes: j.OutputBytes, worker: op.Worker, process: op.Process,
-		leaseFor: leaseFor, leaseUntil: until, startedAt: t.now, leaseUsed: op.InUse, idem: c.idem,
+		leaseFor: leaseFor, leaseUntil: until, startedAt: t.now, leaseUsed: op.InUse, idempotencyKey: c.idempotencyKey,
 	})
 	err := t.q.lease.int(j.Revision).int(int64(j.Attempt)).time(j.StartedAt).token(&token).text(op.Worker).time(until).
 		int(int64(leaseFor / time.Millisecond)).flag(op.InUse).process(&op.Process).int(j.n).run()

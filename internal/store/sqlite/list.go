@@ -43,6 +43,7 @@ func (r *reader) page(f job.Filter, idSkew int64) (page []row, next job.ID, err 
 			next = before
 			break
 		}
+		// The cursor is the last row scanned, whether or not the filter wants it.
 		before = c.id(1)
 		scanned++
 		if !matchesRow(c, &f) {

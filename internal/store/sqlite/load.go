@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"strings"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -70,7 +71,7 @@ func (s *Store) loadReady() func(column) error {
 		}
 		key = c.raw(3, key)
 		q := queue.read(c, 0)
-		if isSuspectLane(name) {
+		if strings.HasPrefix(name, suspectLanePrefix) {
 			s.suspects.noteParked(queue.name)
 		}
 		q.Restore(tenant, key, state, int(c.int(4)), c.int(2), c.time(5))

@@ -17,6 +17,7 @@ DELETE FROM with_files WHERE NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.n = with_
 func (s *Store) removeOrphans() error {
 	err := sqlitex.ExecuteScript(s.conn, orphansSQL, nil)
 	if err == nil {
+		// These deletes belong to no batch.
 		_, err = s.q.totalChanges.first(func(c column) error { s.totalChanges = c.int(0); return nil })
 		return err
 	}

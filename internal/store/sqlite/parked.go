@@ -70,31 +70,31 @@ func (t *tx) unparkFreedKeys() (unparked int, err error) {
 }
 
 // unparkChangedLimits queues parked jobs in queues whose limits may have changed.
-func (t *tx) unparkChangedLimits(most int) (unparked int, err error) {
+func (t *tx) unparkChangedLimits(limit int) (unparked int, err error) {
 	for name := range t.queues {
 		q := t.queue(name)
 		if !q.Unlooked() {
 			continue
 		}
 		if q.Counts.Parked > 0 {
-			n, err := t.unparkQueue(name, q, most-unparked)
+			n, err := t.unparkQueue(name, q, limit-unparked)
 			if err != nil {
 				return 0, err
 			}
 			unparked += n
 		}
-		q.Looked(unparked == most)
+		q.Looked(unparked == limit)
 	}
 	return unparked, nil
 }
 
-func (t *tx) unparkQueue(queue string, q *queueState, most int) (unparked int, err error) {
-	for key, room := range q.WithRoom() {
-		n, err := t.unpark(queue, key, min(room, most-unparked))
+func (t *tx) unparkQueue(queue string, q *queueState, limit int) (unparked int, err error) {
+	for key, places := range q.WithRoom() {
+		n, err := t.unpark(queue, key, min(places, limit-unparked))
 		if err != nil {
 			return 0, err
 		}
-		if unparked += n; unparked == most {
+		if unparked += n; unparked == limit {
 			break
 		}
 	}
@@ -102,12 +102,12 @@ func (t *tx) unparkQueue(queue string, q *queueState, most int) (unparked int, e
 }
 
 // unpark queues the first parked jobs of a key. It reads only the columns that the move needs.
-func (t *tx) unpark(queue string, key fairqueue.Key, most int) (int, error) {
-	if most <= 0 {
+func (t *tx) unpark(queue string, key fairqueue.Key, limit int) (int, error) {
+	if limit <= 0 {
 		return 0, nil
 	}
 	var rows []row
-	err := t.q.parked.text(queue).text(lane(job.Parked, key)).int(int64(most)).each(func(c column) error {
+	err := t.q.parked.text(queue).text(lane(job.Parked, key)).int(int64(limit)).each(func(c column) error {
 		j := job.Job{ID: c.id(2), Queue: queue, Owner: job.Owner{Tenant: key.Tenant, User: c.text(4)}, Key: key.Name, Tally: decodeTally(c.bytes(5)),
 			State: job.Parked, Priority: int(c.int(1)), Revision: c.int(3)}
 		rows = append(rows, row{Job: j, n: c.int(0)})

@@ -53,7 +53,7 @@ func (t *tx) renewPresence(op *store.Presence) error {
 func (t *tx) checkAbandoned(op *store.Cancel) (refusal, err error) {
 	abandoned, err := t.q.isAbandoned.id(&op.ID).time(t.now).first(func(column) error { return nil })
 	if err == nil && !abandoned {
-		refusal = job.Errorf(job.Conflict, "someone was seen at the job")
+		refusal = job.Errorf(job.Conflict, "a client of the job was present since it was listed")
 	}
 	return refusal, err
 }
@@ -107,7 +107,7 @@ func parsePresenceCursor(text string) (at presenceCursor, err error) {
 	}
 	raw, err := hex.DecodeString(text)
 	if err != nil || len(raw) != 8+len(at.id) {
-		return at, errors.New("this is no cursor of abandonable jobs")
+		return at, errors.New("this is not a cursor of the list of abandonable jobs")
 	}
 	at.until = int64(binary.BigEndian.Uint64(raw))
 	copy(at.id[:], raw[8:])

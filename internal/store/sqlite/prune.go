@@ -51,12 +51,13 @@ type pruneCandidate struct {
 
 // chunk reads the next jobs and deletes those past their time. It reports whether to go on.
 func (p *pruneRun) chunk() (more bool, err error) {
-	list, read, err := p.readNext(min(pruneChunk, p.limitLeft))
+	list, n, err := p.readNext(min(pruneChunk, p.limitLeft))
 	if err != nil {
 		return false, err
 	}
 	for i := range list {
 		if p.op.Bytes > 0 && p.freedBytes >= p.op.Bytes {
+			// The next prune begins with this job.
 			p.op.Next = rowCursor(list[i].n - 1)
 			return false, nil
 		}
@@ -64,26 +65,26 @@ func (p *pruneRun) chunk() (more bool, err error) {
 			return false, err
 		}
 	}
-	if read < min(pruneChunk, p.limitLeft) {
+	if n < min(pruneChunk, p.limitLeft) {
 		p.op.Next = ""
 		return false, nil
 	}
 	p.op.Next = rowCursor(p.lastRow)
-	p.limitLeft -= read
+	p.limitLeft -= n
 	return !p.done(), nil
 }
 
 // readNext reads jobs after lastRow, and advances it.
-func (p *pruneRun) readNext(limit int) (list []pruneCandidate, read int, err error) {
+func (p *pruneRun) readNext(limit int) (list []pruneCandidate, n int, err error) {
 	err = p.q.pruneCandidates.int(p.lastRow).int(int64(limit)).each(func(c column) error {
-		read++
+		n++
 		p.lastRow, p.op.Seen = c.int(0), c.time(6)
 		if job.State(c.int(3)).Ended() && (p.op.Early || !c.time(4).After(p.now)) {
 			list = append(list, pruneCandidate{scanRemoval(c), c.int(7), c.int(10)})
 		}
 		return nil
 	})
-	return list, read, err
+	return list, n, err
 }
 
 func (p *pruneRun) removeCandidate(o *pruneCandidate) error {
@@ -104,7 +105,7 @@ func (p *pruneRun) removeCandidate(o *pruneCandidate) error {
 func scanRemoval(c column) removal {
 	return removal{
 		n: c.int(0), id: c.id(8), files: int(c.int(9)),
-		owner: job.Owner{Tenant: c.text(1), User: c.text(2)}, idem: c.text(5), tally: decodeTally(c.bytes(11)),
+		owner: job.Owner{Tenant: c.text(1), User: c.text(2)}, idempotencyKey: c.text(5), tally: decodeTally(c.bytes(11)),
 	}
 }
 

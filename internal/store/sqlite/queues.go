@@ -31,6 +31,7 @@ func (s *Store) queue(name string) *queueState {
 func (t *tx) queue(name string) *queueState {
 	q := t.Store.queue(name)
 	if q.batchNumber != t.batchNumber {
+		// Limits come with each batch: the configuration may have changed since the last one.
 		q.batchNumber, q.Limits, q.named, q.changed = t.batchNumber, t.batch.Limits[name], false, false
 	}
 	return q

@@ -21,20 +21,20 @@ type reader struct {
 	answers     chan error               // closed by run
 	maxScanTime time.Duration            // see [maxScanTime]
 
-	tailViews              *tailViews
-	conn                   *sqlite.Conn
-	begin, end             *query
-	job, list, listFailed  *query
-	input, result, output  *query
-	outputEnd, position    *query
-	turn, idempotent       *query
-	text                   *query
-	record                 *query
-	recordsUp, recordsDown *query
-	nextReady, nextExpiry  *query
-	storedBytes            *query
-	withFiles, abandonable *query
-	tally, standing        *query
+	tailViews                *tailViews
+	conn                     *sqlite.Conn
+	begin, end               *query
+	job, list, listFailed    *query
+	input, result, output    *query
+	outputEnd, position      *query
+	turn, idempotent         *query
+	text                     *query
+	sideRow                  *query
+	sideRowsUp, sideRowsDown *query
+	nextReady, nextExpiry    *query
+	storedBytes              *query
+	withFiles, abandonable   *query
+	tally, standing          *query
 }
 
 func openReader(path string, views *tailViews) (*reader, error) {
@@ -62,9 +62,9 @@ func openReader(path string, views *tailViews) (*reader, error) {
 		{&r.position, "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE queue = ? AND lane = ? AND (turn, n) < (?, ?) LIMIT ?)"},
 		{&r.idempotent, "SELECT job, hash FROM idempotency WHERE tenant = ? AND usr = ? AND key = ?"},
 		{&r.text, textSQL},
-		{&r.record, "SELECT body FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id = ?"},
-		{&r.recordsUp, "SELECT id, body FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id > ? ORDER BY id LIMIT ?"},
-		{&r.recordsDown, "SELECT id, body FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id < ? ORDER BY id DESC LIMIT ?"},
+		{&r.sideRow, "SELECT body FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id = ?"},
+		{&r.sideRowsUp, "SELECT id, body FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id > ? ORDER BY id LIMIT ?"},
+		{&r.sideRowsDown, "SELECT id, body FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id < ? ORDER BY id DESC LIMIT ?"},
 		{&r.nextReady, "SELECT due FROM jobs WHERE due IS NOT NULL ORDER BY due LIMIT 1"},
 		{&r.storedBytes, "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count(), pragma_freelist_count(), pragma_page_size()"},
 		{&r.nextExpiry, "SELECT queue_by FROM jobs WHERE queue_by IS NOT NULL ORDER BY queue_by LIMIT 1"},
@@ -98,18 +98,18 @@ func (r *reader) close() error {
 // read calls f with a reader. Everything that f reads is of one moment, and durable when read
 // returns.
 func (s *Store) read(ctx context.Context, f func(*reader) error) error {
-	return s.withReader(ctx, f, s.syncer.seen)
+	return s.withReader(ctx, f, s.syncer.visible)
 }
 
 // readRows is read for an f that reads only side rows. It does not wait for later commits that
 // wrote none, so that a conversation is readable while jobs append output all the time.
 func (s *Store) readRows(ctx context.Context, f func(*reader) error) error {
-	return s.withReader(ctx, f, s.syncer.seenRows)
+	return s.withReader(ctx, f, s.syncer.visibleRows)
 }
 
 // withReader calls f with a reader, and returns when the last commit that f may have seen is
 // durable.
-func (s *Store) withReader(ctx context.Context, f func(*reader) error, seen func() uint64) error {
+func (s *Store) withReader(ctx context.Context, f func(*reader) error, visible func() uint64) error {
 	var r *reader
 	select {
 	case r = <-s.readers:
@@ -120,7 +120,7 @@ func (s *Store) withReader(ctx context.Context, f func(*reader) error, seen func
 	err := <-r.answers
 	s.readers <- r
 	// A crash must not take back what a caller saw, not even the absence of a row.
-	if unsynced := s.syncer.wait(seen(), false); err == nil {
+	if unsynced := s.syncer.wait(visible(), false); err == nil {
 		err = unsynced
 	}
 	return unreadable(s.noteDamage(err))
@@ -337,7 +337,7 @@ func (s *Store) Text(ctx context.Context, owner job.Owner, id job.ID, limit int)
 }
 
 // Position counts the jobs before a queued job; see [store.Jobs].
-func (s *Store) Position(ctx context.Context, owner job.Owner, id job.ID, most int) (before int, err error) {
+func (s *Store) Position(ctx context.Context, owner job.Owner, id job.ID, limit int) (before int, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		var queue string
 		var turn, n int64
@@ -348,8 +348,8 @@ func (s *Store) Position(ctx context.Context, owner job.Owner, id job.ID, most i
 		if err != nil || !queued {
 			return err
 		}
-		_, err = r.position.text(queue).text(lane(job.Queued, fairqueue.Key{Tenant: owner.Tenant})).int(turn).int(n).int(int64(most)).first(func(c column) error {
-			before = min(s.queueViews.position(queue, owner.Tenant, int(c.int(0))), most)
+		_, err = r.position.text(queue).text(lane(job.Queued, fairqueue.Key{Tenant: owner.Tenant})).int(turn).int(n).int(int64(limit)).first(func(c column) error {
+			before = min(s.queueViews.position(queue, owner.Tenant, int(c.int(0))), limit)
 			return nil
 		})
 		return err
@@ -366,7 +366,7 @@ func (s *Store) Idempotent(ctx context.Context, owner job.Owner, key string) (id
 			return nil
 		})
 		if err == nil && !known {
-			return job.Errorf(job.NotFound, "this idempotency key is free")
+			return job.Errorf(job.NotFound, "no job was made with this idempotency key")
 		}
 		return err
 	})

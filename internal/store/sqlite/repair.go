@@ -52,6 +52,7 @@ func (t *tx) repair(j *row) error {
 			return err
 		}
 	}
+	// Whether the job had an abandon timeout may be unknown: its policy may be damaged.
 	if err := t.q.deletePresence.id(&j.ID).run(); err != nil {
 		return err
 	}
@@ -78,7 +79,7 @@ func (t *tx) endDamaged() error {
 			return err
 		}
 		if h.deleted {
-			if err := t.remove(removalOf(&h.job, h.idem)); err != nil {
+			if err := t.remove(removalOf(&h.job, h.idempotencyKey)); err != nil {
 				return err
 			}
 		}

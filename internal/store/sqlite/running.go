@@ -127,7 +127,7 @@ func (s *Store) loadRunningJob(c column) error {
 	const at = afterJobColumns
 	s.running[j.ID] = &runningJob{
 		job: j, token: c.token(at), startCursor: j.Cursor, earlierBytes: j.OutputBytes, worker: c.text(at + 1),
-		leaseUntil: c.time(at + 2), deleted: c.int(at+3) != 0, idem: c.text(at + 4),
+		leaseUntil: c.time(at + 2), deleted: c.int(at+3) != 0, idempotencyKey: c.text(at + 4),
 		// Start and last output of an attempt are only in memory, so its clocks restart here.
 		startedAt: s.Now(),
 		leaseFor:  time.Duration(c.int(at+5)) * time.Millisecond, leaseUsed: c.int(at+6) != 0, process: job.Process(c.token(at + 7)),

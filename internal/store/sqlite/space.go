@@ -40,11 +40,6 @@ type space struct {
 // vacuumMargin is the space above Options.KeepFree below which the vacuum hurries.
 const vacuumMargin = 8 << 20
 
-func newSpace(path string, o Options) *space {
-	p := &space{path: path, reserveSize: o.Reserve, keepFree: o.KeepFree, free: o.Free, log: o.Log}
-	return p
-}
-
 func (p *space) reservePath() string { return p.path + "-reserve" }
 
 // open frees the space that an opening needs: on a full disk, from the reserve that the
@@ -137,7 +132,7 @@ func (p *space) shrinkReserve() bool {
 	}
 	if !p.reported {
 		p.reported = true
-		p.log.Error("the disk is full: jobs still end, and can be cancelled and deleted, in the room that is held in reserve", "bytes", size)
+		p.log.Error("the disk is full: the reserve is used to end, cancel and delete jobs", "bytes", size)
 	}
 	less := max(size-reserveStep, 0)
 	if err := os.Truncate(p.reservePath(), less); err != nil {
@@ -155,6 +150,7 @@ func (p *space) fillReserve() {
 	if p.missing() == 0 {
 		return
 	}
+	// Space that checkpoints will need must stay free.
 	if available, known := p.available(); known && available < 0 {
 		return
 	}
@@ -162,10 +158,10 @@ func (p *space) fillReserve() {
 	switch {
 	case err != nil && !p.reported:
 		p.reported = true
-		p.log.Warn("there is no room on the disk for the reserve, and no new work is taken", "bytes", p.reserveSize, "error", err)
+		p.log.Warn("the disk has no space for the reserve, so no new work is accepted", "bytes", p.reserveSize, "error", err)
 	case err == nil && p.reported:
 		p.reported = false
-		p.log.Info("the reserve on the disk is whole again", "bytes", p.reserveSize)
+		p.log.Info("the reserve on the disk is complete again", "bytes", p.reserveSize)
 	}
 }
 
@@ -268,14 +264,14 @@ const smallBatchBytes = 256 << 10
 
 // restartLog copies the log into the database, so that the next commit overwrites it. It reports
 // whether all of the log was copied.
-func (s *Store) restartLog() (whole bool) {
+func (s *Store) restartLog() (complete bool) {
 	s.conn.SetBusyTimeout(readerTimeout)
 	defer s.conn.SetBusyTimeout(busyTimeout)
 	_, err := s.q.restart.first(func(c column) error {
-		whole = c.int(0) == 0 && c.int(1) == c.int(2)
+		complete = c.int(0) == 0 && c.int(1) == c.int(2)
 		return nil
 	})
-	return whole && err == nil
+	return complete && err == nil
 }
 
 // batchBytes estimates how many bytes of log a batch writes.

@@ -111,20 +111,20 @@ type Store struct {
 
 // runningJob is a running job: its row and the lease on it.
 type runningJob struct {
-	job          row
-	token        job.Token
-	startCursor  int64 // the last entry before this attempt
-	earlierBytes int64 // bytes of output of earlier attempts
-	worker       string
-	process      job.Process
-	leaseFor     time.Duration // as claimed
-	leaseUntil   time.Time
-	startedAt    time.Time // see [store.Running]
-	heardAt      time.Time
-	leaseUsed    bool
-	deleted      bool
-	idem         string // the idempotency key that created the job
-	hasOutput    bool   // see [store.Running]
+	job            row
+	token          job.Token
+	startCursor    int64 // the last entry before this attempt
+	earlierBytes   int64 // bytes of output of earlier attempts
+	worker         string
+	process        job.Process
+	leaseFor       time.Duration // as claimed
+	leaseUntil     time.Time
+	startedAt      time.Time // see [store.Running]
+	heardAt        time.Time
+	leaseUsed      bool
+	deleted        bool
+	idempotencyKey string // the idempotency key that created the job
+	hasOutput      bool   // see [store.Running]
 
 	// Output that is in the tail and not yet in the job's log.
 	pending         []byte // a block of entries
@@ -163,7 +163,7 @@ func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s.space = newSpace(path, o)
+	s.space = &space{path: path, reserveSize: o.Reserve, keepFree: o.KeepFree, free: o.Free, log: o.Log}
 	if err := s.open(ctx, path, o); err != nil {
 		s.closeAfterFailedOpen()
 		return nil, explain(path, err)

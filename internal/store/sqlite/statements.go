@@ -26,8 +26,8 @@ type statements struct {
 	idempotent, insertIdempotent, deleteIdempotent                       *query
 	insertLeftover, oldLeftovers, deleteLeftover                         *query
 	insertDeleted, wasDeleted, oldDeleted, deleteDeleted                 *query
-	record, firstRecord                                                  *query
-	putRecord, deleteRecord, deleteRecords                               *query
+	sideRow, firstSideRow                                                *query
+	putSideRow, deleteSideRow, deleteSideRows                            *query
 	loadCounts, saveCounts                                               *query
 	loadReady, loadDue                                                   *query
 	loadIDSkew, setIDSkew                                                *query
@@ -127,11 +127,11 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 		{&q.oldDeleted, "SELECT id FROM deleted WHERE until <= ? ORDER BY until LIMIT ?"},
 		{&q.deleteDeleted, "DELETE FROM deleted WHERE id = ?"},
 
-		{&q.record, "SELECT body FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id = ?"},
-		{&q.firstRecord, "SELECT body FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? ORDER BY id LIMIT 1"},
-		{&q.putRecord, "INSERT OR REPLACE INTO records (tenant, usr, kind, parent, id, body) VALUES (?,?,?,?,?,?)"},
-		{&q.deleteRecord, "DELETE FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id = ?"},
-		{&q.deleteRecords, "DELETE FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ?"},
+		{&q.sideRow, "SELECT body FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id = ?"},
+		{&q.firstSideRow, "SELECT body FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? ORDER BY id LIMIT 1"},
+		{&q.putSideRow, "INSERT OR REPLACE INTO records (tenant, usr, kind, parent, id, body) VALUES (?,?,?,?,?,?)"},
+		{&q.deleteSideRow, "DELETE FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ? AND id = ?"},
+		{&q.deleteSideRows, "DELETE FROM records WHERE tenant = ? AND usr = ? AND kind = ? AND parent = ?"},
 
 		{&q.loadIDSkew, "SELECT apart FROM created"},
 		{&q.setIDSkew, "UPDATE created SET apart = ?"},

@@ -55,7 +55,7 @@ func (t *tx) create(op *store.Submit) error {
 // its idempotency key was used. It reports whether the op is answered.
 func (t *tx) answerRepeatedSubmit(op *store.Submit) (bool, error) {
 	if !op.Token.IsZero() {
-		if id, held := t.tokens[op.Token]; held {
+		if id, known := t.tokens[op.Token]; known {
 			if id != op.Job.ID {
 				op.Err = job.Errorf(job.Conflict, "the token of the lease holds another job")
 			} else {
@@ -117,6 +117,7 @@ func (t *tx) insertJob(op *store.Submit) error {
 	if op.Idempotency != nil {
 		idem = op.Idempotency.Key
 	}
+	// SQLite would reuse the number of a removed last row.
 	t.lastJobRow++
 	n := t.lastJobRow
 	if j.State == job.Running {
@@ -150,7 +151,7 @@ func (t *tx) insertRunning(op *store.Submit, n int64, extra []byte, idem string)
 	j, until := &op.Job, t.now.Add(op.LeaseFor)
 	t.addRunning(&runningJob{
 		job: row{*j, n, len(j.Files)}, token: op.Token, worker: op.Worker, process: op.Process,
-		leaseFor: op.LeaseFor, leaseUntil: until, startedAt: t.now, leaseUsed: op.InUse, idem: idem,
+		leaseFor: op.LeaseFor, leaseUntil: until, startedAt: t.now, leaseUsed: op.InUse, idempotencyKey: idem,
 	})
 	return t.q.insertRunning.int(n).id(&j.ID).text(j.Owner.Tenant).text(j.Owner.User).text(j.Queue).text(j.Key).
 		int(int64(j.Priority)).int(int64(j.MaxAttempts)).time(t.now).token(&op.Token).orNull(op.Worker).time(until).
@@ -163,6 +164,7 @@ func (t *tx) insertWaiting(j *job.Job, n, turn int64, extra []byte, idem string)
 	q := t.q.insertWaiting.int(n).id(&j.ID).text(j.Owner.Tenant).text(j.Owner.User).text(j.Queue).text(j.Key).
 		int(int64(j.Priority)).int(int64(j.State)).int(turn).int(int64(j.MaxAttempts)).time(t.now).time(j.RunAt).time(j.QueueDeadline()).
 		blob(encodePolicy(j.Policy)).bytes(extra).orNull(idem).int(j.InputBytes).int(int64(len(j.Files)))
+	// Only one of lane and due is set. It is what puts the row into its partial index.
 	if j.State == job.Scheduled {
 		return q.null().time(j.RunAt).run()
 	}
@@ -178,22 +180,22 @@ func (t *tx) placeNew(op *store.Submit) (turn int64) {
 
 // found is a job's row with the columns that only ops need.
 type found struct {
-	job     row
-	idem    string
-	deleted bool
+	job            row
+	idempotencyKey string
+	deleted        bool
 }
 
 // find returns an owner's job, or nil. A running job comes from the memory, which has more
 // than its row. A damaged row is repaired first.
 func (t *tx) find(owner job.Owner, id job.ID) (*found, error) {
 	if h := t.running[id]; h != nil && h.job.Owner == owner {
-		return &found{job: h.job, idem: h.idem, deleted: h.deleted}, nil
+		return &found{job: h.job, idempotencyKey: h.idempotencyKey, deleted: h.deleted}, nil
 	}
 	var f *found
 	var damage error
 	_, err := t.q.job.text(owner.Tenant).text(owner.User).id(&id).first(func(c column) error {
 		const at = afterJobColumns
-		f = &found{idem: c.text(at), deleted: c.int(at+1) != 0}
+		f = &found{idempotencyKey: c.text(at), deleted: c.int(at+1) != 0}
 		f.job, damage = scanRow(c)
 		return nil
 	})

@@ -1,8 +1,6 @@
 package sqlite
 
 import (
-	"strings"
-
 	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
@@ -11,10 +9,8 @@ import (
 // tenant follows.
 const suspectLanePrefix = "!"
 
-func isSuspectLane(lane string) bool { return strings.HasPrefix(lane, suspectLanePrefix) }
-
-// suspects counts the jobs whose worker was lost more than once. One of them runs at a time,
-// so that a job that kills its worker is found out.
+// suspects are the jobs whose workers were lost several times in a row; see [job.Job.Suspect].
+// One suspect runs at a time, so that a job that kills its workers cannot hide among others.
 //
 // A claim decides whether a job may run. A suspect that is claimed or becomes ready while
 // another runs is parked. Once none runs, each batch queues the first parked suspect of the
@@ -65,6 +61,7 @@ func (t *tx) queueSuspect() error {
 			return err
 		}
 		if found {
+			// To the back, so that the next suspect comes from another queue.
 			s.queues = append(s.queues, queue)
 			return t.unparkSuspect(j)
 		}

@@ -88,7 +88,7 @@ func (s *syncer) end(written bool) uint64 {
 }
 
 // seen returns the last commit that a finished read may have seen.
-func (s *syncer) seen() uint64 {
+func (s *syncer) visible() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.begun
@@ -96,7 +96,7 @@ func (s *syncer) seen() uint64 {
 
 // seenRows returns the last commit whose side rows a finished read may have seen. Later ones
 // wrote none, so a read of side rows need not wait for them.
-func (s *syncer) seenRows() uint64 {
+func (s *syncer) visibleRows() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.lastRowsCommit
@@ -108,6 +108,7 @@ func (s *syncer) seenRows() uint64 {
 func (s *syncer) wait(commit uint64, lone bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	// begun falls when a commit fails, and with it what there is to wait for.
 	for s.synced < min(commit, s.begun) && s.err == nil {
 		if s.syncing || s.written < min(commit, s.begun) {
 			s.changed.Wait()

@@ -21,7 +21,7 @@ func TestSyncerServesEveryWaiter(t *testing.T) {
 	var waiting sync.WaitGroup
 	for i := range 200 {
 		s.begin(true)
-		reader := s.seen()
+		reader := s.visible()
 		written := i%7 != 0
 		commit := s.end(written)
 		waiting.Go(func() {
@@ -77,7 +77,7 @@ func TestRowReadsWaitForLastRowCommit(t *testing.T) {
 		want uint64
 	}{{false, 0}, {true, 2}, {false, 2}, {false, 2}, {true, 5}} {
 		s.begin(c.rows)
-		if got := s.seenRows(); got != c.want || s.seen() != uint64(i+1) {
+		if got := s.visibleRows(); got != c.want || s.visible() != uint64(i+1) {
 			t.Fatalf("after commit %d rows wait for %d, want %d", i+1, got, c.want)
 		}
 		s.end(true)

@@ -196,6 +196,7 @@ func (s *Store) loadTail() error {
 		if h := jobs[c.int(1)]; h != nil && c.int(2) > h.job.Cursor {
 			if !s.loadTailRow(h, c) {
 				s.damagedJobs = append(s.damagedJobs, h.job.ID)
+				// Later rows of the job cannot follow a damaged one.
 				delete(jobs, h.job.n)
 			}
 		}

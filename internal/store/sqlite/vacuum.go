@@ -248,6 +248,7 @@ func (v *vacuum) freeStep() error {
 		return err
 	}
 	took := max(time.Since(began), time.Microsecond)
+	// At most twice as many: one step that was fast by chance must not lead to a long one.
 	v.stepPages = min(max(int64(float64(n)*float64(stepTime)/float64(took)), 1), 2*v.stepPages, maxStep)
 	v.window.removed(n)
 	v.logGrew(int64(n) * pageSize)
@@ -257,7 +258,7 @@ func (v *vacuum) freeStep() error {
 // report logs once that it fails.
 func (v *vacuum) report(err error) {
 	if err != nil && !v.failing && !errors.Is(err, errUntrusted) {
-		v.log.Error("the database cannot give back the pages that it does not need; it is tried again", "error", err)
+		v.log.Error("the database cannot return unused pages to the disk; it will try again", "error", err)
 	}
 	v.failing = err != nil
 }

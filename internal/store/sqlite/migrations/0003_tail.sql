@@ -1,6 +1,6 @@
--- What running jobs say is written here first, in the order in which it is said by
--- all of them, and goes into a job's log, many entries in one row, when that is worth a
--- row. A row of the log whose kind is 0 holds such entries; its seq is that of the last.
+-- Output of all running jobs is written here first, in the order in which it arrives. Once a
+-- job has enough of it, the entries go to the job's log as one row. Such a row of the log has
+-- kind 0, and its seq is that of its last entry.
 CREATE TABLE tail (
   n        INTEGER PRIMARY KEY,
   job      INTEGER NOT NULL, -- the job's row number

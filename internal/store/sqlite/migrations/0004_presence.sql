@@ -1,6 +1,5 @@
--- Unfinished jobs with an abandon timeout, and when it runs out unless someone is seen. It
--- is ended by the store's clock, for any process that asks. Rows of jobs that are no more
--- are left behind here: the join drops them.
+-- Unfinished jobs with an abandon timeout, and when it ends if no client is present. The
+-- store's clock decides, whichever process asks. The join drops rows of removed jobs.
 CREATE TABLE presence (
   id      BLOB PRIMARY KEY,
   n       INTEGER NOT NULL, -- the job's row number

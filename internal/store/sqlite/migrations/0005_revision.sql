@@ -1,2 +1,2 @@
--- How often a job's state has changed: of two looks at a job, which one is later.
+-- How often a job's state has changed. It tells which of two reads of a job is later.
 ALTER TABLE jobs ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;

@@ -1,7 +1,7 @@
--- The highest numbers that were ever given to a row of jobs and of tail, by any batch: no
--- number is given again, although its row is gone. They are written with the name of the
--- batch. Older versions gave the number of a removed job to the next one, whose rows in
--- tail are still there; so no number in use anywhere is given again.
+-- The highest row numbers of jobs and tail that any batch has used. No number is reused, even
+-- if its row was deleted. They are written with the id of the batch. Older versions reused the
+-- number of a removed job while rows in tail still had it, so the first new number is above
+-- all that any table has.
 ALTER TABLE applied ADD COLUMN last_job  INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE applied ADD COLUMN last_tail INTEGER NOT NULL DEFAULT 0;
 UPDATE applied SET

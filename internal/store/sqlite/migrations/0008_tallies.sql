@@ -1,5 +1,5 @@
--- Counts of named groups of jobs. rows counts those that are stored, ended ones included:
--- without any the tally goes.
+-- Counts of named groups of jobs. The column rows counts the stored jobs, ended ones included.
+-- A tally without stored jobs is deleted.
 CREATE TABLE tallies (
   tenant        TEXT NOT NULL,
   usr           TEXT NOT NULL,

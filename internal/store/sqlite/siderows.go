@@ -15,9 +15,9 @@ func (t *tx) checkRows(rows []store.Row) (conflict []byte, refusal, err error) {
 		var body []byte
 		switch r.Do {
 		case store.Insert, store.Require:
-			body, err = readRecord(t.q.record, r.Set(), r.ID)
+			body, err = readSideRow(t.q.sideRow, r.Set(), r.ID)
 		case store.RequireNone:
-			body, err = firstRecord(t.q.firstRecord, r.Set())
+			body, err = readFirstSideRow(t.q.firstSideRow, r.Set())
 		default:
 			continue
 		}
@@ -35,7 +35,7 @@ func (t *tx) checkRows(rows []store.Row) (conflict []byte, refusal, err error) {
 
 // readRecord returns a row's body, or nil if there is no such row. The body of a row is never
 // nil.
-func readRecord(q *query, of store.RowSet, id string) (body []byte, err error) {
+func readSideRow(q *query, of store.RowSet, id string) (body []byte, err error) {
 	_, err = q.set(of).text(id).first(func(c column) error {
 		body = c.bytes(0)
 		return nil
@@ -44,7 +44,7 @@ func readRecord(q *query, of store.RowSet, id string) (body []byte, err error) {
 }
 
 // firstRecord returns the body of the first row under a parent, or nil.
-func firstRecord(q *query, of store.RowSet) (body []byte, err error) {
+func readFirstSideRow(q *query, of store.RowSet) (body []byte, err error) {
 	_, err = q.set(of).first(func(c column) error {
 		body = c.bytes(0)
 		return nil
@@ -66,17 +66,17 @@ func (t *tx) putRow(r *store.Row) error {
 	t.wroteRows = true
 	switch r.Do {
 	case store.Update:
-		body, err := readRecord(t.q.record, r.Set(), r.ID)
+		body, err := readSideRow(t.q.sideRow, r.Set(), r.ID)
 		if err != nil || body == nil {
 			return err
 		}
 		fallthrough
 	case store.Put, store.Insert:
-		return t.q.putRecord.set(r.Set()).text(r.ID).blob(r.Body).run()
+		return t.q.putSideRow.set(r.Set()).text(r.ID).blob(r.Body).run()
 	case store.Remove:
-		return t.q.deleteRecord.set(r.Set()).text(r.ID).run()
+		return t.q.deleteSideRow.set(r.Set()).text(r.ID).run()
 	case store.RemoveAll:
-		return t.q.deleteRecords.set(r.Set()).run()
+		return t.q.deleteSideRows.set(r.Set()).run()
 	}
 	return nil
 }
@@ -92,7 +92,7 @@ func (t *tx) write(op *store.Write) (err error) {
 // Row reads one side row; see [store.Records].
 func (s *Store) Row(ctx context.Context, of store.RowSet, id string) (row store.Row, err error) {
 	err = s.readRows(ctx, func(r *reader) error {
-		body, err := readRecord(r.record, of, id)
+		body, err := readSideRow(r.sideRow, of, id)
 		if err == nil && body == nil {
 			return job.Errorf(job.NotFound, "there is no %s %s", of.Kind, job.Quote(id))
 		}
@@ -105,9 +105,9 @@ func (s *Store) Row(ctx context.Context, of store.RowSet, id string) (row store.
 // Rows lists side rows; see [store.Records].
 func (s *Store) Rows(ctx context.Context, of store.RowSet, page store.RowPage) (rows []store.Row, err error) {
 	err = s.readRows(ctx, func(r *reader) error {
-		q := r.recordsUp
+		q := r.sideRowsUp
 		if page.Desc {
-			q = r.recordsDown
+			q = r.sideRowsDown
 			if page.From == "" {
 				page.From = "\U0010FFFF" // sorts after every id
 			}
