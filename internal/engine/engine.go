@@ -101,18 +101,6 @@ type Engine struct {
 	leases map[job.ID]*localLease // the leases that workers of this process hold
 }
 
-// live is a lease that a worker of this process holds.
-type localLease struct {
-	job           job.Job // as it was claimed, with what was appended since
-	token         job.Token
-	consumer      *consumer
-	startedAt     time.Time // when the attempt began
-	hasOutput     bool      // the attempt has said something
-	earlierBytes  int64     // bytes that earlier attempts said
-	slotFreed     bool      // its slot is free again: its finish is on its way, and says what becomes of the lease
-	fullDiskBytes int64     // bytes that the attempt has said while the disk was full
-}
-
 // New makes an engine. It takes back at once the jobs that a former process of
 // this installation was running: that process is dead, for the store has one
 // owner.

@@ -257,43 +257,6 @@ func (e *Engine) applyStanding(st *store.Standing) (ours bool, said job.Lease) {
 	return ours, said
 }
 
-// lost lets go of a lease that another process has taken, or through which the attempt
-// was ended there. One that no worker here holds is passed over.
-func (e *Engine) leaseLost(l job.Lease) {
-	if local := e.dropLease(l); local != nil {
-		local.notifyLost()
-	}
-}
-
-// removed is gone for a job that is not in the store any more. Its own finish may have
-// removed it, which is about to be answered: then that decides.
-func (e *Engine) jobRemoved(id job.ID) {
-	e.mu.Lock()
-	local := e.leases[id]
-	ending := local != nil && local.slotFreed
-	e.mu.Unlock()
-	if !ending {
-		e.dropLeaseOn(id)
-	}
-}
-
-// gone lets go of the lease on a job that is held here. The job was removed from the store,
-// or has another lease by now.
-func (e *Engine) dropLeaseOn(id job.ID) {
-	e.mu.Lock()
-	local := e.leases[id]
-	e.mu.Unlock()
-	if local != nil {
-		e.leaseLost(local.lease())
-	}
-}
-
-// lost tells the worker of a lease that was let go of.
-func (local *localLease) notifyLost() {
-	local.consumer.order(local.lease(), job.OrderLost)
-	local.consumer.q.recordEnd(local.startedAt, time.Since(local.startedAt), false)
-}
-
 // catchUp takes over what attempts that run here have said through another process.
 func (e *Engine) catchUp(ctx context.Context, leases []job.Lease) error {
 	list, err := e.store.Leases(ctx, leases)

@@ -57,7 +57,8 @@ func (p *presence) healthyFor() time.Duration {
 func (p *presence) touch(j *job.Job) { p.update(j, 0) }
 
 // watches and leaves count the watchers of a job. One that leaves was present until now.
-func (p *presence) addWatcher(j *job.Job)    { p.update(j, 1) }
+func (p *presence) addWatcher(j *job.Job) { p.update(j, 1) }
+
 func (p *presence) removeWatcher(j *job.Job) { p.update(j, -1) }
 
 func (p *presence) update(j *job.Job, watchers int) {

@@ -49,71 +49,6 @@ func newSweeper(e *Engine) *sweeper {
 	return s
 }
 
-// drift is how far the store's clock is ahead of the time that has passed here.
-func (s *sweeper) drift() time.Duration {
-	return s.e.store.Now().Sub(s.e.startedAt) - time.Since(s.e.startedAt)
-}
-
-// jumped says whether the store's clock has jumped since the last sweep: leases are
-// measured by it, and workers renew by their own.
-func (s *sweeper) jumped() bool {
-	s.mu.Lock()
-	before := s.lastDrift
-	s.lastDrift = s.drift()
-	by := (s.lastDrift - before).Abs()
-	s.mu.Unlock()
-	if by > maxStall {
-		s.e.log.Warn("the clock has jumped: no lease is taken until all had the time to renew", "by", by.String())
-	}
-	return by > maxStall
-}
-
-// dueAt says that something will be due.
-func (s *sweeper) scheduleAt(at time.Time) {
-	s.mu.Lock()
-	earlier := s.next.IsZero() || at.Before(s.next)
-	if earlier {
-		s.next = at
-	}
-	s.mu.Unlock()
-	if earlier {
-		select {
-		case s.wake <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// unhealthy notes a trouble of this process: no lease is taken for a while, and no job is
-// held to be abandoned.
-func (s *sweeper) markUnhealthy() {
-	s.e.presence.restart()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.healthySince = time.Now()
-}
-
-// mayTake says whether leases may be taken.
-func (s *sweeper) mayTakeLeases() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return time.Since(s.healthySince) >= 2*s.e.renewEvery && (s.drift()-s.lastDrift).Abs() <= maxStall && !s.e.commits.slow()
-}
-
-// step notes that a read or a commit of the sweep is done, and what it came to. One that
-// failed, or was slow, says that the store stood still, or all of us.
-func (s *sweeper) recordStep(err error) {
-	now := time.Now()
-	took := now.Sub(s.steppedAt)
-	if took > maxCommitTime {
-		s.e.log.Warn("the sweep stood still: no lease is taken until all had the time to renew", "for", took.String())
-	}
-	if took > maxCommitTime || err != nil {
-		s.markUnhealthy()
-	}
-	s.steppedAt = now
-}
-
 // run sweeps until ctx ends. What fails is logged, and done again by the next
 // sweep.
 func (s *sweeper) run(ctx context.Context) {
@@ -172,6 +107,22 @@ func (s *sweeper) sweep(ctx context.Context) error {
 	err := errors.Join(errs...)
 	s.failed = err != nil
 	return err
+}
+
+// dueAt says that something will be due.
+func (s *sweeper) scheduleAt(at time.Time) {
+	s.mu.Lock()
+	earlier := s.next.IsZero() || at.Before(s.next)
+	if earlier {
+		s.next = at
+	}
+	s.mu.Unlock()
+	if earlier {
+		select {
+		case s.wake <- struct{}{}:
+		default:
+		}
+	}
 }
 
 // due makes ready what the clock has made due.
@@ -255,11 +206,6 @@ func (s *sweeper) readNext(ctx context.Context) error {
 	return nil
 }
 
-// needsHealth says whether the jobs of a selection may owe it to a trouble of ours.
-func needsHealth(which store.Which) bool {
-	return which != store.AllRunning && which != store.CancelOnly
-}
-
 // end ends the attempts of running jobs of one kind, in one go: those whose lease has
 // lapsed, or whose cancel was not followed within its grace.
 //
@@ -312,6 +258,11 @@ func (s *sweeper) endAttempts(ctx context.Context, which store.Which) error {
 	return nil
 }
 
+// needsHealth says whether the jobs of a selection may owe it to a trouble of ours.
+func needsHealth(which store.Which) bool {
+	return which != store.AllRunning && which != store.CancelOnly
+}
+
 // taken is the finish by which a sweep, or a new start, ends an attempt.
 func (e *Engine) sweepFinish(r *store.Running, which store.Which) *store.Finish {
 	var op *store.Finish
@@ -340,103 +291,4 @@ func failureCode(op *store.Finish) string {
 		return ""
 	}
 	return op.Failure.Code
-}
-
-// loss decides what follows from an attempt whose worker was lost.
-func (e *Engine) lossFinish(j *job.Job, spoke bool) *store.Finish {
-	op := &store.Finish{Lost: true, To: job.Failed}
-	op.Failure = &job.Failure{
-		Code: job.WorkerLost, Message: "the worker that ran the job stopped or went silent",
-		Retryable: true, Attempt: j.Attempt,
-	}
-	if v := j.DecideRetryAfterLoss(spoke); v.Retry {
-		op.To, op.Delay = job.Scheduled, v.Delay
-	}
-	return op
-}
-
-// takeBackAll ends what dead processes were running, before anything else happens.
-func (e *Engine) reclaimDead(ctx context.Context, alone bool, dead []job.Process) error {
-	if alone {
-		return e.reclaim(ctx, func(after job.ID) ([]store.Running, error) {
-			return e.store.Running(ctx, store.AllRunning, after, sweepLimit)
-		})
-	}
-	for _, p := range dead {
-		err := e.reclaim(ctx, func(after job.ID) ([]store.Running, error) {
-			return e.store.RunningOf(ctx, p, after, sweepLimit)
-		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// commitAlone commits a batch while nothing else is: before the loop runs. Where the
-// outcome is not known it asks again for a while. An op whose data the store cannot take
-// is refused alone, as the loop does it, and the job stays with its lease.
-func (e *Engine) commitBeforeLoop(ctx context.Context, b *store.Batch) error {
-	for began := time.Now(); ; time.Sleep(minBackoff) {
-		synced, err := e.store.Apply(ctx, b)
-		unknown := !errors.Is(err, store.ErrNotCommitted) && !errors.Is(err, store.ErrDamaged)
-		if err == nil {
-			err = synced()
-			unknown = errors.Is(err, store.ErrUnknown)
-		}
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, store.ErrData) && b.Len() == 1:
-			e.log.Error("a job that a dead server was running cannot be taken back: its lease decides", "job", b.Finishes[0].Lease.Job, "error", err)
-			refuseOps(b, job.Wrapf(job.Invalid, err, "the store cannot take this data"))
-			return nil
-		case errors.Is(err, store.ErrData):
-			first, second := halves(b)
-			if err := e.commitBeforeLoop(ctx, first); err != nil {
-				return err
-			}
-			err := e.commitBeforeLoop(ctx, second)
-			joinAnswers(b, first, second)
-			return err
-		case !unknown || ctx.Err() != nil || time.Since(began) > stopTimeout:
-			return err
-		}
-	}
-}
-
-// takeBack ends the attempts of running jobs, which next lists page by page.
-func (e *Engine) reclaim(ctx context.Context, next func(after job.ID) ([]store.Running, error)) error {
-	var after job.ID
-	total := 0
-	for {
-		list, err := next(after)
-		if err != nil {
-			return err
-		}
-		if len(list) == 0 {
-			break
-		}
-		b := store.NewBatch()
-		b.Limits = e.limits
-		for i := range list {
-			after = list[i].Job.ID
-			b.Finishes = append(b.Finishes, e.sweepFinish(&list[i], store.AllRunning))
-		}
-		if err := e.commitBeforeLoop(ctx, b); err != nil {
-			return err
-		}
-		for i, op := range b.Finishes {
-			if op.Err == nil {
-				e.observer.AttemptEnded(list[i].Job.Queue, endingOf(op, true), 0)
-			}
-		}
-		e.fileRemover.add(b.Removed) // they wait until Run
-		e.reportDamaged(b.Damaged)
-		total += len(list)
-	}
-	if total > 0 {
-		e.log.Info("took back the jobs that a server was running which is dead", "jobs", total)
-	}
-	return nil
 }

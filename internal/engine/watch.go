@@ -11,6 +11,9 @@ import (
 // pageBytes is how much of a log is read at once for a watcher that is behind.
 const pageBytes = 256 << 10
 
+// Update is what a watcher is told next.
+type Update = watch.Update
+
 // Watch is one watcher of one job. It is used by one goroutine.
 type Watch struct {
 	e      *Engine

@@ -50,12 +50,3 @@ func (r rejectedFinishes) without(list []store.Running) []store.Running {
 		return f != nil && f.again.After(now)
 	})
 }
-
-// bare is the end of an attempt whose end was refused: the job ends as failed, with
-// nothing that the store might not take.
-func bareFinish(op *store.Finish, attempt int) *store.Finish {
-	return &store.Finish{
-		Lease: op.Lease, If: op.If, Lost: op.Lost, To: job.Failed, Bare: true,
-		Failure: &job.Failure{Code: "result_refused", Message: "The end of the job could not be stored; the server's log has the details.", Attempt: attempt},
-	}
-}

@@ -1,11 +1,95 @@
 package engine
 
 import (
+	"context"
+	"errors"
 	"maps"
+	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
+
+// isolate commits the halves of a batch in which some op's data is bad, until the
+// culprit stands alone and is refused. Each half is on disk before the next is applied:
+// a store remembers only so many that are not. Halves wait for room on a full disk until a moment;
+// others wait for them meanwhile.
+func (e *Engine) isolate(ctx context.Context, b *store.Batch, cause error, until time.Time) (func() error, error) {
+	if b.Len() == 1 || isOneGroup(b) {
+		refuseOps(b, job.Wrapf(job.Invalid, cause, "the store cannot take this data"))
+		return nothingToSync, nil
+	}
+	if until.IsZero() {
+		until = time.Now().Add(fullDiskWait)
+	}
+	first, second := halves(b)
+	applied, err := e.applyDurably(ctx, first, until)
+	if !applied {
+		return nil, err
+	}
+	if err == nil {
+		applied, err = e.applyDurably(ctx, second, until)
+		if err == nil {
+			joinAnswers(b, first, second)
+			return nothingToSync, nil
+		}
+	} else if part, ok := errors.AsType[*partialError](err); ok {
+		applied, err = false, part.err
+	} else {
+		return func() error { return err }, nil // nothing of it can be trusted
+	}
+	// The first half is on disk: its answers stand, whatever becomes of the second.
+	if errors.Is(err, store.ErrFull) {
+		refuseOps(second, noSpace(err))
+		joinAnswers(b, first, &store.Batch{})
+		return nothingToSync, nil
+	}
+	if part, ok := errors.AsType[*partialError](err); ok { // it has said so to its own last ops
+		joinAnswers(b, first, second)
+		return func() error { return part }, nil
+	}
+	if applied {
+		err = e.diskFailed(err)
+	}
+	refuseOps(second, err)
+	joinAnswers(b, first, &store.Batch{})
+	part := &partialError{err}
+	return func() error { return part }, nil
+}
+
+// durably applies a part of a batch and waits until it is on disk. When it was not
+// applied, nothing of it was.
+func (e *Engine) applyDurably(ctx context.Context, b *store.Batch, until time.Time) (applied bool, err error) {
+	t, pause := applyOptions{certain: true, until: until}, minBackoff
+	for began := time.Now(); ; {
+		synced, err := e.apply(ctx, b, t)
+		if errors.Is(err, store.ErrFull) && ctx.Err() == nil && time.Now().Before(until) {
+			time.Sleep(fullDiskPause)
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		if err = synced(); !errors.Is(err, store.ErrUnknown) {
+			return true, err
+		}
+		e.storeFailed()
+		if ctx.Err() != nil && time.Since(began) > stopTimeout {
+			return false, e.giveUpInDoubt(err)
+		}
+		time.Sleep(pause)
+		e.awaitOutcomes(ctx)
+		t.certain, pause = false, min(2*pause, maxBackoff)
+	}
+}
+
+// partError is why the last ops of a batch came to nothing, which they say themselves.
+// Those before them are on disk.
+type partialError struct{ err error }
+
+func (p *partialError) Error() string { return p.err.Error() }
+
+func (p *partialError) Unwrap() error { return p.err }
 
 // halves splits a batch in two that are committed one after the other. The kinds
 // keep their order: the first half has the earlier kinds.

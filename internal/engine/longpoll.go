@@ -1,0 +1,108 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/watch"
+)
+
+// Wait is Get, held until the job has ended or the wait is over. When ctx is over
+// first, its error says so. [job.Overloaded] past the bound of watchers.
+func (e *Engine) Wait(ctx context.Context, owner job.Owner, id job.ID, wait time.Duration) (Snapshot, error) {
+	sub, err := e.subscribe(id)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	j, err := e.store.Job(ctx, owner, id)
+	if err != nil {
+		sub.Close()
+		return Snapshot{}, err
+	}
+	return e.awaitEnd(ctx, sub, j, wait)
+}
+
+// Output returns the entries after a number, held until there is one, or the job
+// has changed or ended, or the wait is over. A wait of 0 answers at once.
+func (e *Engine) Output(ctx context.Context, owner job.Owner, id job.ID, after int64, wait time.Duration) (Update, error) {
+	w, err := e.Watch(ctx, owner, id, after)
+	if err != nil {
+		return Update{}, err
+	}
+	defer w.Close()
+	first, err := w.Next(ctx)
+	if err != nil || len(first.Entries) > 0 || first.Job.State.Ended() || wait <= 0 || after > first.Job.Cursor {
+		return first, err
+	}
+	waiting, stop := context.WithTimeout(ctx, wait)
+	defer stop()
+	next, err := w.Next(waiting)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil || errors.Is(err, io.EOF) {
+		return first, nil
+	}
+	return next, err
+}
+
+// subscribe follows a job, if there is room for one more watcher.
+func (e *Engine) subscribe(id job.ID) (*watch.Sub, error) {
+	// Counted in before it is judged: of many that come at once no more stay than may.
+	sub := e.hub.Subscribe(id)
+	if e.hub.Watchers() > e.maxWatchers {
+		sub.Close()
+		return nil, &job.Error{
+			Code:       job.Overloaded,
+			Message:    fmt.Sprintf("the server has all the %d watchers that it may", e.maxWatchers),
+			RetryAfter: 10 * time.Second,
+		}
+	}
+	return sub, nil
+}
+
+// await holds until the subscribed job has ended, and closes the subscription.
+func (e *Engine) awaitEnd(ctx context.Context, sub *watch.Sub, j job.Job, wait time.Duration) (Snapshot, error) {
+	defer sub.Close()
+	e.presence.addWatcher(&j)
+	e.peers.follow(&j)
+	defer e.peers.unfollow(j.ID)
+	defer e.presence.removeWatcher(&j)
+	if j.State.Ended() || wait <= 0 {
+		return e.snapshot(ctx, &j, nil)
+	}
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	for {
+		select {
+		case <-sub.Ready:
+		case <-timer.C:
+			return e.Get(ctx, j.Owner, j.ID)
+		case <-ctx.Done():
+			return Snapshot{}, ctx.Err()
+		}
+		events, look := sub.Take()
+		for _, ev := range events {
+			if ev.Job != nil && ev.Job.State.Ended() && ev.Job.Revision > j.Revision {
+				return e.ended(ctx, *ev.Job, ev.Result, nil)
+			}
+			look = look || ev.Job != nil && ev.Job.State == 0 // only the store knows
+		}
+		if !look {
+			continue
+		}
+		now, err := e.store.Job(ctx, j.Owner, j.ID)
+		if err != nil || now.State.Ended() {
+			return e.ended(ctx, now, nil, err)
+		}
+		j = now
+	}
+}
+
+func (e *Engine) ended(ctx context.Context, j job.Job, r *job.Result, err error) (Snapshot, error) {
+	if err != nil {
+		return Snapshot{}, err
+	}
+	return e.snapshot(ctx, &j, r)
+}
