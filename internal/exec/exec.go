@@ -1,6 +1,6 @@
-// Package exec is what does the work: an [Executor] takes one attempt of a job and
-// speaks through a [Sink]. Each kind has a folder of its own, and package exectest
-// holds what every kind promises, as tests.
+// Package exec defines what runs a job: an [Executor] makes one attempt and writes its output
+// to a [Sink]. Each kind of executor has a package of its own. Package exectest tests what
+// every kind must promise.
 package exec
 
 import (
@@ -10,69 +10,67 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Executor does the jobs of a queue. Its methods are called by many goroutines at
-// once.
+// Executor runs the jobs of a queue. Many goroutines call its methods at once.
 type Executor interface {
-	// Kind is the executor's name in a configuration: "sim", "llm", "process".
+	// Kind returns the executor's name in a configuration, such as "sim", "llm" or "process".
 	Kind() string
 
-	// Check says whether an input could be worked on at all, before the job is
-	// stored: a *[job.Error] with the code [job.Invalid], or nil; its Field is a pointer
-	// into the input. It is quick and has no effect.
+	// Check reports whether an attempt could work on an input. It is called before the job is
+	// stored. It returns nil or a *[job.Error] with the code [job.Invalid], whose Field is a
+	// JSON pointer into the input. It is quick and has no side effect.
 	Check(input []byte) error
 
-	// Execute does one attempt and returns when it is over and nothing that it
-	// started is left. The result goes to the sink; the error is why there is none,
-	// a *[job.Fault] where the executor knows what should follow.
+	// Execute makes one attempt. It returns when the attempt is over and everything it started
+	// is gone. The result goes to the sink. The error says why there is no result; it is a
+	// *[job.Fault] where the executor knows what should follow.
 	//
-	// When ctx ends the work is to stop at once and Execute to return soon;
-	// [context.Cause] says why: [ErrCancelled], [ErrTimeout], [ErrStopping] or
-	// [ErrLost]. Work that is stopped returns an error; nil says that it was done all the
-	// same, and a job that was not cancelled then succeeds. After Execute returned, the
-	// sink is not touched again.
+	// When ctx ends, the work must stop at once and Execute must return soon. [context.Cause]
+	// is one of [ErrCancelled], [ErrTimeout], [ErrStopping] and [ErrLost]. Work that was
+	// stopped returns an error. If Execute returns nil although ctx has ended, the work is
+	// done all the same, and the job succeeds unless it was cancelled. Execute does not use
+	// the sink after it has returned.
 	Execute(ctx context.Context, t Task, out Sink) error
 }
 
-// Task is one attempt of one job.
+// Task is what an executor is given for one attempt.
 type Task struct {
-	Job   job.Job // as it was claimed: Attempt counts this attempt
-	Input []byte  // not to be changed
-	// Files came with the job: read-only, at these paths for as long as the attempt
-	// lasts.
+	Job   job.Job // as it was claimed: Job.Attempt counts this attempt
+	Input []byte  // must not be changed
+	// Files came with the job. They are read-only and stay at their paths until the attempt is
+	// over.
 	Files []File
 }
 
-// File is a file of a task.
+// File is a file that came with the job.
 type File struct {
 	job.File
 	Path string // absolute
 }
 
-// Sink takes what an attempt says. One goroutine calls it at a time. It packs
-// small pieces together, so that an executor need not; a call may block while the
-// disk is behind. An error from a call means that the attempt is over: the
-// executor returns it.
+// Sink takes the output of an attempt. Only one goroutine may call it at a time. It packs
+// small pieces together, so an executor need not. A call may block while the disk is slow. An
+// error from a call means that the attempt is over: the executor must return it.
 type Sink interface {
-	// ResetTimeouts says that the work begins only now, after a wait for something scarce
-	// inside the executor: the attempt's clocks start again. It may be called again
-	// and again while the wait goes on. Most never call it.
+	// ResetTimeouts restarts the attempt's timeouts. An executor calls it while and after it
+	// waits inside for something scarce, such as a free slot of a model, so that the wait
+	// counts for no timeout. Most executors never call it.
 	ResetTimeouts()
-	// Text says a piece of the answer, UTF-8. Pieces may end inside a character.
+	// Text writes a piece of text in UTF-8. A piece may end inside a character.
 	Text(piece string) error
-	// Event says one JSON value, kept verbatim.
+	// Event writes one JSON value, which is stored verbatim.
 	Event(value []byte) error
-	// Log says a line for whoever operates the job.
+	// Log writes one line for the people who operate the job.
 	Log(line string) error
-	// Progress reports how far the attempt is. Percent below what was reported before
-	// is raised to it.
+	// Progress reports how far the attempt is. A percentage below an earlier one is raised to
+	// it.
 	Progress(p job.Progress) error
-	// Result sets what the job comes to if Execute returns nil; the last call counts.
+	// Result sets the job's result, in case Execute returns nil. The last call counts.
 	Result(r job.Result)
-	// Usage sets what the work cost, as JSON; kept however the attempt ends.
+	// Usage sets what the work cost, as JSON. It is stored however the attempt ends.
 	Usage(u []byte)
 }
 
-// Why an attempt's context ended.
+// The causes with which an attempt's context ends.
 var (
 	ErrCancelled = errors.New("exec: the job was cancelled")
 	ErrTimeout   = errors.New("exec: the attempt reached its time")

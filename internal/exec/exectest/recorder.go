@@ -11,38 +11,38 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Recorder is a sink that remembers everything, and fails the test when it is
-// misused: by two goroutines at once, after Execute returned, after a refusal, or
-// with what a sink may not be given.
+// Recorder is a sink that records every call. It fails the test when it is misused: by two
+// goroutines at once, after Execute has returned, after it returned an error, or with invalid
+// values.
 type Recorder struct {
-	t    ErrorReporter
-	busy atomic.Bool // a call is under way
+	t      ErrorReporter
+	inCall atomic.Bool // a call is running
 
 	mu      sync.Mutex
 	changed sync.Cond
 	record  Record
-	calls   int   // those that may be refused
-	breakAt int   // from this call on they are; 0 for never
-	broken  error // with this
-	refused bool
-	sealed  bool
+	calls   int   // of the methods that return an error
+	failAt  int   // calls from this number on fail; 0 for none
+	failErr error // what they return
+	failed  bool  // a call has failed
+	closed  bool  // Execute has returned
 }
 
-// Record is what an attempt did, so far.
+// Record is what an attempt has written so far.
 type Record struct {
 	Entries []Entry // in order
 	Results []job.Result
 	Usage   []string
-	Resets  int
+	Resets  int // calls of ResetTimeouts
 }
 
-// Entry is one thing that was said. Progress is the JSON of a [job.Progress].
+// Entry is one piece of output. The data of progress is the JSON of a [job.Progress].
 type Entry struct {
 	Kind job.Kind
 	Data string
 }
 
-// ErrorReporter is what of a [testing.T] a recorder needs.
+// ErrorReporter is the part of [testing.T] that a recorder uses.
 type ErrorReporter interface {
 	Errorf(format string, args ...any)
 }
@@ -57,7 +57,7 @@ func NewRecorder(t ErrorReporter) *Recorder {
 // Text joins the pieces of text.
 func (r Record) Text() string { return strings.Join(r.OfKind(job.KindText), "") }
 
-// OfKind lists what was said of one kind.
+// OfKind lists the data of the entries of one kind.
 func (r Record) OfKind(kind job.Kind) []string {
 	var data []string
 	for _, s := range r.Entries {
@@ -68,7 +68,7 @@ func (r Record) OfKind(kind job.Kind) []string {
 	return data
 }
 
-// Progress lists the reports of progress.
+// Progress lists the progress reports.
 func (r Record) Progress() []job.Progress {
 	var all []job.Progress
 	for _, data := range r.OfKind(job.KindProgress) {
@@ -79,121 +79,122 @@ func (r Record) Progress() []job.Progress {
 	return all
 }
 
-// HasText says whether there is any text: a condition for [Recorder.WaitUntil].
+// HasText reports whether any text was written. It is a condition for [Recorder.WaitUntil].
 func HasText(r Record) bool { return r.Text() != "" }
 
 // Record returns what was recorded so far.
 func (r *Recorder) Record() Record {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.copied()
+	return r.snapshotLocked()
 }
 
-// WaitUntil waits until the record is as wanted.
-func (r *Recorder) WaitUntil(wanted func(Record) bool) {
+// WaitUntil waits until condition is true, or until the recorder is closed.
+func (r *Recorder) WaitUntil(condition func(Record) bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for !wanted(r.copied()) && !r.sealed {
+	for !condition(r.snapshotLocked()) && !r.closed {
 		r.changed.Wait()
 	}
 }
 
-// FailAt makes the n-th call that may be refused, and all after it, return err.
+// FailAt makes the n-th call of a method that returns an error, and all later ones, return
+// err.
 func (r *Recorder) FailAt(n int, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.breakAt, r.broken = n, err
+	r.failAt, r.failErr = n, err
 }
 
-// Close ends the recording: any call from now on fails the test.
+// Close ends the recording. Any later call fails the test.
 func (r *Recorder) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.sealed = true
+	r.closed = true
 	r.changed.Broadcast()
 }
 
-// ResetTimeouts records that the work begins only now.
+// ResetTimeouts records the call.
 func (r *Recorder) ResetTimeouts() {
-	defer r.enter("ResetTimeouts")()
+	defer r.startCall("ResetTimeouts")()
 	r.record.Resets++
 }
 
 // Text records a piece of text.
-func (r *Recorder) Text(piece string) error { return r.say(job.KindText, piece) }
+func (r *Recorder) Text(piece string) error { return r.add(job.KindText, piece) }
 
-// Event records a JSON value.
+// Event records a JSON value, which must be valid.
 func (r *Recorder) Event(value []byte) error {
 	if !json.Valid(value) {
-		r.t.Errorf("an event is not JSON: %s", shown(value))
+		r.t.Errorf("an event is not JSON: %s", truncate(value))
 	}
-	return r.say(job.KindJSON, string(value))
+	return r.add(job.KindJSON, string(value))
 }
 
-// Log records a line.
+// Log records a line, which must be one line of UTF-8.
 func (r *Recorder) Log(line string) error {
 	if strings.Contains(line, "\n") || !utf8.ValidString(line) {
 		r.t.Errorf("a log line is not one line of UTF-8: %q", line)
 	}
-	return r.say(job.KindLog, line)
+	return r.add(job.KindLog, line)
 }
 
-// Progress records a report of progress.
+// Progress records a report, whose percentage must be from 0 to 100.
 func (r *Recorder) Progress(p job.Progress) error {
 	if !(p.Percent >= 0 && p.Percent <= 100) {
 		r.t.Errorf("progress of %v percent", p.Percent)
 		p.Percent = 0
 	}
 	data, _ := json.Marshal(p)
-	return r.say(job.KindProgress, string(data))
+	return r.add(job.KindProgress, string(data))
 }
 
 // Result records a result.
 func (r *Recorder) Result(result job.Result) {
-	defer r.enter("Result")()
+	defer r.startCall("Result")()
 	r.record.Results = append(r.record.Results, result)
 }
 
-// Usage records what the work cost.
+// Usage records what the work cost, which must be valid JSON.
 func (r *Recorder) Usage(usage []byte) {
 	if !json.Valid(usage) {
-		r.t.Errorf("usage is not JSON: %s", shown(usage))
+		r.t.Errorf("usage is not JSON: %s", truncate(usage))
 	}
-	defer r.enter("Usage")()
+	defer r.startCall("Usage")()
 	r.record.Usage = append(r.record.Usage, string(usage))
 }
 
-func (r *Recorder) say(kind job.Kind, data string) error {
-	defer r.enter(kind.String())()
-	if r.refused {
-		r.t.Errorf("%s %q was said after the sink had refused", kind, shown([]byte(data)))
+func (r *Recorder) add(kind job.Kind, data string) error {
+	defer r.startCall(kind.String())()
+	if r.failed {
+		r.t.Errorf("%s %q was written after the sink had returned an error", kind, truncate([]byte(data)))
 	}
 	r.calls++
-	if r.breakAt > 0 && r.calls >= r.breakAt {
-		r.refused = true
-		return r.broken
+	if r.failAt > 0 && r.calls >= r.failAt {
+		r.failed = true
+		return r.failErr
 	}
 	r.record.Entries = append(r.record.Entries, Entry{kind, data})
 	return nil
 }
 
-// enter begins a call and returns what ends it.
-func (r *Recorder) enter(call string) (leave func()) {
-	if !r.busy.CompareAndSwap(false, true) {
+// startCall begins a call and returns the function that ends it.
+func (r *Recorder) startCall(call string) (leave func()) {
+	if !r.inCall.CompareAndSwap(false, true) {
 		r.t.Errorf("two goroutines called the sink at once (%s)", call)
 	}
 	r.mu.Lock()
-	if r.sealed {
+	if r.closed {
 		r.t.Errorf("%s was called after Execute returned", call)
 	}
 	return func() {
 		r.changed.Broadcast()
 		r.mu.Unlock()
-		r.busy.Store(false)
+		r.inCall.Store(false)
 	}
 }
 
-func (r *Recorder) copied() Record {
+func (r *Recorder) snapshotLocked() Record {
 	c := r.record
 	c.Entries, c.Results, c.Usage = slices.Clone(c.Entries), slices.Clone(c.Results), slices.Clone(c.Usage)
 	return c

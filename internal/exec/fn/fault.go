@@ -7,47 +7,49 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// failure is an error of a function that says what is to follow.
-type failure struct {
+// faultError is an error with a fault, which sets what follows it.
+type faultError struct {
 	error
 	fault *job.Fault
 }
 
-// Unwrap has the fault first: the outermost word counts.
-func (f failure) Unwrap() []error { return []error{f.fault, f.error} }
+// Unwrap lists the fault first, so that [errors.As] finds the outermost fault.
+func (f faultError) Unwrap() []error { return []error{f.fault, f.error} }
 
-// Final says that trying again would fail the same way.
+// Final marks an error as final: another attempt would fail the same way. It returns nil for a
+// nil error.
 func Final(err error) error {
-	return with(err, func(f *job.Fault) { f.Class = job.Final })
+	return withFault(err, func(f *job.Fault) { f.Class = job.Final })
 }
 
-// RetryAfter says that the work is to be tried again, no sooner than after d, and
-// that this costs no attempt.
+// RetryAfter makes the job wait at least d before its next attempt. The failed attempt is not
+// counted. It returns nil for a nil error.
 func RetryAfter(err error, d time.Duration) error {
-	return with(err, func(f *job.Fault) { f.Class, f.RetryAfter = job.Wait, d })
+	return withFault(err, func(f *job.Fault) { f.Class, f.RetryAfter = job.Wait, d })
 }
 
-// Coded gives the error a code, for programs.
+// Coded gives the error a code, for programs. It returns nil for a nil error.
 func Coded(code string, err error) error {
-	return with(err, func(f *job.Fault) { f.Code = code })
+	return withFault(err, func(f *job.Fault) { f.Code = code })
 }
 
-// whole is an error that says what follows, with the words of those who wrapped it.
-func whole(err error) error {
-	var said failure
-	if !errors.As(err, &said) {
+// withFullMessage returns err with its whole text as the fault's message, including what wraps
+// the faultError. It returns err unchanged if it has no faultError.
+func withFullMessage(err error) error {
+	var wrapped faultError
+	if !errors.As(err, &wrapped) {
 		return err
 	}
-	return with(err, func(*job.Fault) {})
+	return withFault(err, func(*job.Fault) {})
 }
 
-// with is the error with a fault of its own, changed. Nil stays nil.
-func with(err error, change func(*job.Fault)) error {
+// withFault returns err with a changed copy of its fault; nil stays nil.
+func withFault(err error, change func(*job.Fault)) error {
 	if err == nil {
 		return nil
 	}
 	fault := *job.FaultOf(err)
 	fault.Message = err.Error()
 	change(&fault)
-	return failure{err, &fault}
+	return faultError{err, &fault}
 }

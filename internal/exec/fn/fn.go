@@ -1,7 +1,7 @@
-// Package fn is the executor that calls a function of the program that the server
-// lives in. A job's input is JSON that fits the function's own type: what does not,
-// is refused before the job is stored. Its result is what the function returned, as
-// JSON, or as it is where that is a [job.Result].
+// Package fn is the executor that calls a Go function of the embedding program. A job's input
+// is JSON that must fit the function's input type; other inputs are refused before the job is
+// stored. The result is the returned value as JSON, or the value itself if it is a
+// [job.Result].
 package fn
 
 import (
@@ -18,10 +18,10 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Func does one attempt. It is called by many goroutines at once.
+// Func makes one attempt. Many goroutines call it at once.
 type Func[In, Out any] func(ctx context.Context, t exec.Task, out exec.Sink, in In) (Out, error)
 
-// New makes an executor of a function.
+// New makes an executor that calls f.
 func New[In, Out any](f Func[In, Out]) exec.Executor { return executor[In, Out]{f} }
 
 type executor[In, Out any] struct{ do Func[In, Out] }
@@ -29,12 +29,12 @@ type executor[In, Out any] struct{ do Func[In, Out] }
 // Kind is "func".
 func (executor[In, Out]) Kind() string { return "func" }
 
-// Check refuses an input that is not an In, has fields that an In has not, or does
-// not pass In's own Validate, where it has one.
+// Check refuses an input that does not decode into In, has fields that In lacks, or fails In's
+// Validate method, if it has one.
 func (executor[In, Out]) Check(input []byte) error {
 	var in In
-	if err := strictly(input, &in); err != nil {
-		return unfit(err)
+	if err := decodeStrict(input, &in); err != nil {
+		return inputError(err)
 	}
 	v, ok := any(&in).(interface{ Validate() error })
 	if !ok {
@@ -46,24 +46,25 @@ func (executor[In, Out]) Check(input []byte) error {
 	return nil
 }
 
-// Execute calls the function. An input that was stored when In had other fields is
-// read as far as it fits.
+// Execute calls the function. It ignores input fields that In lacks: the job may have been
+// stored by a version of the program in which In had them.
 func (e executor[In, Out]) Execute(ctx context.Context, t exec.Task, out exec.Sink) error {
 	var in In
 	if err := json.Unmarshal(t.Input, &in); err != nil {
-		return &job.Fault{Code: "invalid_input", Message: unfit(err).Message, Class: job.Final}
+		return &job.Fault{Code: "invalid_input", Message: inputError(err).Message, Class: job.Final}
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	what, err := e.do(ctx, t, out, in)
+	value, err := e.do(ctx, t, out, in)
+	// A function that was stopped returns an error of its own; the cause says more.
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	if err != nil {
-		return whole(err)
+		return withFullMessage(err)
 	}
-	result, err := encode(what)
+	result, err := encodeResult(value)
 	if err != nil {
 		return err
 	}
@@ -71,26 +72,26 @@ func (e executor[In, Out]) Execute(ctx context.Context, t exec.Task, out exec.Si
 	return nil
 }
 
-// strictly reads one JSON value, and nothing around it.
-func strictly(input []byte, in any) error {
+// decodeStrict decodes input, which must be exactly one JSON value without unknown fields.
+func decodeStrict(input []byte, in any) error {
 	dec := json.NewDecoder(bytes.NewReader(input))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(in); err != nil {
 		return err
 	}
 	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("more follows after the value")
+		return errors.New("there is more after the value")
 	}
 	return nil
 }
 
-// unfit is the refusal of an input, with the field that does not fit where
-// encoding/json names it.
-func unfit(err error) *job.Error {
+// inputError makes the error for an input that does not fit. It names the field where
+// encoding/json does.
+func inputError(err error) *job.Error {
 	refusal := job.Errorf(job.Invalid, "the input does not fit what the queue takes: %s", strings.TrimPrefix(err.Error(), "json: "))
 	var kind *json.UnmarshalTypeError
 	if errors.As(err, &kind) {
-		refusal.Message = fmt.Sprintf("the input has %s where the queue takes %s", withArticle(kind.Value), inJSON(kind.Type))
+		refusal.Message = fmt.Sprintf("the input has %s where the queue takes %s", withArticle(kind.Value), jsonTypeName(kind.Type))
 		if kind.Field != "" {
 			refusal.Field = "/" + strings.ReplaceAll(kind.Field, ".", "/")
 		}
@@ -98,14 +99,15 @@ func unfit(err error) *job.Error {
 	return refusal
 }
 
-// inJSON says what a value of a Go type is in JSON: whoever submits may know no Go.
-func inJSON(t reflect.Type) string {
+// jsonTypeName names the JSON type of a Go type, for people who submit over HTTP and know no
+// Go.
+func jsonTypeName(t reflect.Type) string {
 	if t == reflect.TypeFor[[]byte]() {
 		return "a string"
 	}
 	switch t.Kind() {
 	case reflect.Pointer:
-		return inJSON(t.Elem())
+		return jsonTypeName(t.Elem())
 	case reflect.Struct, reflect.Map:
 		return "an object"
 	case reflect.Slice, reflect.Array:
@@ -131,15 +133,15 @@ func withArticle(word string) string {
 	return "a " + word
 }
 
-// encode is the result that a function's value becomes.
-func encode(what any) (job.Result, error) {
-	if r, ok := what.(job.Result); ok {
+// encodeResult makes a result of the function's value.
+func encodeResult(value any) (job.Result, error) {
+	if r, ok := value.(job.Result); ok {
 		return r, nil
 	}
-	body, err := json.Marshal(what)
+	body, err := json.Marshal(value)
 	if err != nil {
 		return job.Result{}, &job.Fault{Code: "bad_result", Class: job.Final, Err: err,
-			Message: "the function returned what cannot be written as JSON"}
+			Message: "the function returned a value that cannot be written as JSON"}
 	}
 	return job.Result{ContentType: "application/json", Body: body}, nil
 }

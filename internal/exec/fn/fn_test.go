@@ -68,8 +68,8 @@ func TestConformance(t *testing.T) {
 	}).Run(t)
 }
 
-// A refusal names the field that does not fit.
-func TestTheFieldThatDoesNotFitIsNamed(t *testing.T) {
+func TestCheckNamesTheField(t *testing.T) {
+	t.Parallel()
 	for input, field := range map[string]string{
 		`{"words":"x"}`:        "/words",
 		`{"inside":{"N":"x"}}`: "/inside/N",
@@ -84,8 +84,9 @@ func TestTheFieldThatDoesNotFitIsNamed(t *testing.T) {
 	}
 }
 
-// A refusal speaks of JSON: whoever submits over HTTP may know no Go.
-func TestARefusalSpeaksOfJSON(t *testing.T) {
+// The error names JSON types, for people who submit over HTTP and know no Go.
+func TestCheckNamesJSONTypes(t *testing.T) {
+	t.Parallel()
 	for input, want := range map[string]string{
 		`{"words":"x"}`:        "the input has a string where the queue takes an array",
 		`{"words":{}}`:         "the input has an object where the queue takes an array",
@@ -98,11 +99,12 @@ func TestARefusalSpeaksOfJSON(t *testing.T) {
 	}
 }
 
-// What was stored before a field was dropped is still worked on.
-func TestAnOldInputIsReadAsFarAsItFits(t *testing.T) {
+// An input that was stored before a field was removed still runs.
+func TestExecuteIgnoresRemovedFields(t *testing.T) {
+	t.Parallel()
 	a := exectest.Start(t, fn.New(work), exectest.Task([]byte(`{"words":["a"],"dropped":1}`)))
 	if err := a.Wait(); err != nil || a.Sink.Record().Text() != "a" {
-		t.Errorf("%v, said %q", err, a.Sink.Record().Text())
+		t.Errorf("%v, wrote %q", err, a.Sink.Record().Text())
 	}
 	a = exectest.Start(t, fn.New(work), exectest.Task([]byte(`{"words":1}`)))
 	if f := job.FaultOf(a.Wait()); f.Class != job.Final || f.Code != "invalid_input" {
@@ -110,19 +112,20 @@ func TestAnOldInputIsReadAsFarAsItFits(t *testing.T) {
 	}
 }
 
-func TestWhatAFunctionReturnsIsTheResult(t *testing.T) {
+func TestExecuteEncodesTheResult(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
-		what        any
+		value       any
 		kind, body  string
 		code, fault string
 	}{
-		"a value is JSON":       {what: []int{1}, kind: "application/json", body: "[1]"},
-		"nothing is null":       {what: nil, kind: "application/json", body: "null"},
-		"raw JSON stays":        {what: json.RawMessage(`{"a":1}`), kind: "application/json", body: `{"a":1}`},
-		"a result is as it is":  {what: job.Result{ContentType: "text/plain", Body: []byte("x")}, kind: "text/plain", body: "x"},
-		"what is no JSON fails": {what: func() {}, code: "bad_result"},
+		"a value is JSON":   {value: []int{1}, kind: "application/json", body: "[1]"},
+		"nothing is null":   {value: nil, kind: "application/json", body: "null"},
+		"raw JSON is kept":  {value: json.RawMessage(`{"a":1}`), kind: "application/json", body: `{"a":1}`},
+		"a result is kept":  {value: job.Result{ContentType: "text/plain", Body: []byte("x")}, kind: "text/plain", body: "x"},
+		"other values fail": {value: func() {}, code: "bad_result"},
 	} {
-		a := exectest.Start(t, fn.New(func(context.Context, exec.Task, exec.Sink, any) (any, error) { return c.what, nil }), exectest.Task([]byte("1")))
+		a := exectest.Start(t, fn.New(func(context.Context, exec.Task, exec.Sink, any) (any, error) { return c.value, nil }), exectest.Task([]byte("1")))
 		err, r := a.Wait(), a.Sink.Record()
 		if c.code != "" {
 			if f := job.FaultOf(err); f.Code != c.code || f.Class != job.Final || len(r.Results) > 0 {
@@ -136,9 +139,9 @@ func TestWhatAFunctionReturnsIsTheResult(t *testing.T) {
 	}
 }
 
-// An error says what follows; the outermost word counts, and the cause stays to be
-// found.
-func TestErrorsSayWhatFollows(t *testing.T) {
+// The outermost fault counts, and the cause can still be found.
+func TestErrorsSetClassAndCode(t *testing.T) {
+	t.Parallel()
 	cause := errors.New("the printer is out of paper")
 	for name, c := range map[string]struct {
 		err  error
@@ -163,9 +166,9 @@ func TestErrorsSayWhatFollows(t *testing.T) {
 		return nil, fmt.Errorf("page 2: %w", fn.Coded("no_paper", cause))
 	})
 	if f := job.FaultOf(exectest.Start(t, wrapped, exectest.Task([]byte("1"))).Wait()); f.Code != "no_paper" || !strings.HasPrefix(f.Message, "page 2: ") {
-		t.Errorf("a wrapped error is told as %+v", f)
+		t.Errorf("the fault of a wrapped error is %+v", f)
 	}
 	if fn.Final(nil) != nil || fn.RetryAfter(nil, 1) != nil || fn.Coded("x", nil) != nil {
-		t.Error("no error became one")
+		t.Error("a nil error became an error")
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/strictjson"
 )
 
-// Bounds of the numbers in an input.
+// Limits of the numbers in an input.
 const (
 	maxTokens    = 1_000_000
 	maxPerSecond = 1e6
@@ -20,7 +20,7 @@ const (
 	maxFailCode  = 64 // bytes
 )
 
-// params is an input, understood. Its zero value is `{}`.
+// params is a parsed input. Its zero value is `{}`.
 type params struct {
 	duration     time.Duration
 	tokens       int
@@ -29,22 +29,22 @@ type params struct {
 	failCode     string
 	failClass    job.Class
 	ignoreCancel bool
-	echo         []byte // part of the input
+	echo         []byte // a slice of the input
 }
 
 var fieldNames = []string{
 	"duration_ms", "tokens", "tokens_per_s", "fail_attempts", "fail_code", "ignore_cancel", "echo",
 }
 
-// parse reads an input. It runs twice a job, in the benchmarks tens of thousands of
-// times a second, which is why it does not decode into a struct.
-func parse(input []byte) (params, *job.Error) {
+// parseInput parses an input. It runs twice per job, in benchmarks tens of thousands of times
+// a second, so it does not decode into a struct.
+func parseInput(input []byte) (params, *job.Error) {
 	p := params{failCode: "sim_failure", failClass: job.Retryable}
 	s := strictjson.New(input)
 	if s.Peek() != '{' {
 		return p, invalid("the input must be a JSON object, such as {\"duration_ms\": 1000}")
 	}
-	if err := s.Members(p.set); err != nil {
+	if err := s.Members(p.setField); err != nil {
 		return p, err
 	}
 	if !s.AtEnd() {
@@ -53,23 +53,23 @@ func parse(input []byte) (params, *job.Error) {
 	return p, nil
 }
 
-func (p *params) set(name, value []byte) *job.Error {
+func (p *params) setField(name, value []byte) *job.Error {
 	var n float64
 	var err *job.Error
 	switch string(name) {
 	case "duration_ms":
-		n, err = number(name, value, float64(job.MaxDuration/time.Millisecond))
+		n, err = parseNumber(name, value, float64(job.MaxDuration/time.Millisecond))
 		p.duration = time.Duration(n * float64(time.Millisecond))
 	case "tokens":
-		n, err = whole(name, value, maxTokens)
+		n, err = parseWhole(name, value, maxTokens)
 		p.tokens = int(n)
 	case "tokens_per_s":
-		p.perSecond, err = number(name, value, maxPerSecond)
+		p.perSecond, err = parseNumber(name, value, maxPerSecond)
 	case "fail_attempts":
-		n, err = whole(name, value, maxFailures)
+		n, err = parseWhole(name, value, maxFailures)
 		p.failAttempts = int(n)
 	case "fail_code":
-		p.failCode, p.failClass, err = failure(name, value)
+		p.failCode, p.failClass, err = parseFailCode(name, value)
 	case "ignore_cancel":
 		p.ignoreCancel = string(value) == "true"
 		if !p.ignoreCancel && string(value) != "false" {
@@ -83,23 +83,23 @@ func (p *params) set(name, value []byte) *job.Error {
 	return err
 }
 
-func number(name, value []byte, most float64) (float64, *job.Error) {
+func parseNumber(name, value []byte, limit float64) (float64, *job.Error) {
 	n, err := strconv.ParseFloat(string(value), 64)
-	if err != nil || n < 0 || n > most {
-		return 0, invalid("%q must be a number from 0 to %.0f", name, most)
+	if err != nil || n < 0 || n > limit {
+		return 0, invalid("%q must be a number from 0 to %.0f", name, limit)
 	}
 	return n, nil
 }
 
-func whole(name, value []byte, most float64) (float64, *job.Error) {
-	n, err := number(name, value, most)
+func parseWhole(name, value []byte, limit float64) (float64, *job.Error) {
+	n, err := parseNumber(name, value, limit)
 	if err != nil || n != math.Trunc(n) {
-		return 0, invalid("%q must be a whole number from 0 to %.0f", name, most)
+		return 0, invalid("%q must be a whole number from 0 to %.0f", name, limit)
 	}
 	return n, nil
 }
 
-func failure(name, value []byte) (string, job.Class, *job.Error) {
+func parseFailCode(name, value []byte) (string, job.Class, *job.Error) {
 	var text string
 	if value[0] != '"' || json.Unmarshal(value, &text) != nil {
 		return "", 0, invalid("%q must be a string", name)

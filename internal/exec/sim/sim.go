@@ -1,19 +1,19 @@
-// Package sim is the executor that does nothing, slowly. It is for trying things
-// out, for tests and for benchmarks: its input says how long an attempt takes, what
-// it says and whether it fails. Every field may be left out; `{}` ends at once.
+// Package sim is the executor that simulates work. It is for trying things out, for tests and
+// for benchmarks. Its input sets how long an attempt takes, what it writes and whether it
+// fails. Every field is optional; `{}` ends at once.
 //
 //	duration_ms    waits this long first, reporting progress
-//	tokens         then says so many words
-//	tokens_per_s   at this pace; 0 for all at once
-//	fail_attempts  then, in the first so many attempts, fails
-//	fail_code      with this code ("sim_failure"); "final:", "wait:" or "timeout:" before
-//	               it says what kind of failure, else it is one to try again later. One
-//	               that waits costs no attempt, so it goes on until retry.for has passed
-//	ignore_cancel  does all of it even when told to stop
-//	echo           any JSON value, given back
+//	tokens         then writes this number of words
+//	tokens_per_s   words per second; 0 writes all at once
+//	fail_attempts  then fails, in the first attempts up to this number
+//	fail_code      the code of that failure ("sim_failure"). The prefix "final:", "wait:"
+//	               or "timeout:" sets its class; without one the job is retried later.
+//	               A wait costs no attempt, so it repeats until retry.for has passed
+//	ignore_cancel  goes on even when told to stop
+//	echo           any JSON value, returned in the result
 //
-// The result is a JSON object with what there is of "echo", "text" (the words) and,
-// when failures were asked for, "attempt": for `{"echo": 1}` it is `{"echo":1}`.
+// The result is a JSON object with those of "echo", "text" (the words) and, when failures were
+// asked for, "attempt" that apply: for `{"echo": 1}` it is `{"echo":1}`.
 package sim
 
 import (
@@ -28,23 +28,23 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Executor does nothing. Its zero value is ready.
+// Executor simulates work. Its zero value is ready to use.
 type Executor struct{}
 
 // Kind is "sim".
 func (Executor) Kind() string { return "sim" }
 
-// Check refuses what the package comment does not describe.
+// Check refuses an input that the package comment does not describe.
 func (Executor) Check(input []byte) error {
-	if _, err := parse(input); err != nil {
+	if _, err := parseInput(input); err != nil {
 		return err
 	}
 	return nil
 }
 
-// Execute does nothing, as slowly as its input says.
+// Execute simulates one attempt.
 func (Executor) Execute(ctx context.Context, t exec.Task, out exec.Sink) error {
-	p, refusal := parse(t.Input)
+	p, refusal := parseInput(t.Input)
 	if refusal != nil {
 		return &job.Fault{Code: "invalid_input", Message: refusal.Message, Class: job.Final}
 	}
@@ -52,116 +52,117 @@ func (Executor) Execute(ctx context.Context, t exec.Task, out exec.Sink) error {
 		return context.Cause(ctx)
 	}
 	if p.ignoreCancel {
-		ctx, out = context.WithoutCancel(ctx), deaf{out}
+		ctx, out = context.WithoutCancel(ctx), ignoreErrors{out}
 	}
-	w := work{params: p, out: out}
-	if err := w.do(ctx); err != nil {
+	a := attempt{params: p, out: out}
+	if err := a.run(ctx); err != nil {
 		return err
 	}
 	if t.Job.Attempt <= p.failAttempts {
 		return &job.Fault{Code: p.failCode, Class: p.failClass,
 			Message: fmt.Sprintf("attempt %d failed, as the input asked for", t.Job.Attempt)}
 	}
-	out.Result(job.Result{ContentType: "application/json", Body: w.result(t.Job.Attempt)})
+	out.Result(job.Result{ContentType: "application/json", Body: a.result(t.Job.Attempt)})
 	return nil
 }
 
-// deaf is a sink whose refusals are not heard.
-type deaf struct{ exec.Sink }
+// ignoreErrors is a sink whose errors are dropped, for work that ignores a cancel.
+type ignoreErrors struct{ exec.Sink }
 
-func (d deaf) Text(piece string) error       { _ = d.Sink.Text(piece); return nil }
-func (d deaf) Progress(p job.Progress) error { _ = d.Sink.Progress(p); return nil }
+func (s ignoreErrors) Text(piece string) error       { _ = s.Sink.Text(piece); return nil }
+func (s ignoreErrors) Progress(p job.Progress) error { _ = s.Sink.Progress(p); return nil }
 
-// work is one attempt under way.
-type work struct {
+// attempt is one running attempt.
+type attempt struct {
 	params
 	out     exec.Sink
 	text    []byte
-	percent float64 // reported last
+	percent float64 // the last one reported
 }
 
-func (w *work) do(ctx context.Context) error {
-	if w.duration > 0 {
-		if err := w.wait(ctx); err != nil {
+func (a *attempt) run(ctx context.Context) error {
+	if a.duration > 0 {
+		if err := a.wait(ctx); err != nil {
 			return err
 		}
 	}
-	if w.tokens > 0 {
-		return w.speak(ctx)
+	if a.tokens > 0 {
+		return a.writeWords(ctx)
 	}
 	return nil
 }
 
-// wait lets the duration pass, and reports up to a hundred times, ten a second.
-func (w *work) wait(ctx context.Context) error {
-	start, step := time.Now(), max(w.duration/100, 100*time.Millisecond)
-	for passed := time.Duration(0); passed < w.duration; {
-		passed = min(passed+step, w.duration)
+// wait waits for the duration. It reports progress at most a hundred times, and at most ten
+// times a second.
+func (a *attempt) wait(ctx context.Context) error {
+	start, step := time.Now(), max(a.duration/100, 100*time.Millisecond)
+	for passed := time.Duration(0); passed < a.duration; {
+		passed = min(passed+step, a.duration)
 		if err := sleepUntil(ctx, start.Add(passed)); err != nil {
 			return err
 		}
-		if err := w.report(w.share() * float64(passed) / float64(w.duration)); err != nil {
+		if err := a.reportProgress(a.waitShare() * float64(passed) / float64(a.duration)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// speak says the words. Every one has its time from the first on, so that a late
-// one does not delay the others.
-func (w *work) speak(ctx context.Context) error {
+// writeWords writes the words. Each word is due at a fixed time after the first, so a late
+// word does not delay the others.
+func (a *attempt) writeWords(ctx context.Context) error {
 	start := time.Now()
-	for i := range w.tokens {
-		if err := sleepUntil(ctx, start.Add(w.spoken(i))); err != nil {
+	for i := range a.tokens {
+		if err := sleepUntil(ctx, start.Add(a.wordDue(i))); err != nil {
 			return err
 		}
 		word := words[i%len(words)]
 		if i > 0 {
 			word = " " + word
 		}
-		w.text = append(w.text, word...)
-		if err := w.out.Text(word); err != nil {
+		a.text = append(a.text, word...)
+		if err := a.out.Text(word); err != nil {
 			return err
 		}
-		if err := w.report(w.share() + (1-w.share())*float64(i+1)/float64(w.tokens)); err != nil {
+		if err := a.reportProgress(a.waitShare() + (1-a.waitShare())*float64(i+1)/float64(a.tokens)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// spoken is when the word of that index is due, counted from the first.
-func (w *work) spoken(i int) time.Duration {
-	if w.perSecond == 0 {
+// wordDue is when word i is due, counted from the first.
+func (a *attempt) wordDue(i int) time.Duration {
+	if a.perSecond == 0 {
 		return 0
 	}
-	return time.Duration(min(float64(i)/w.perSecond*float64(time.Second), float64(job.MaxDuration)))
+	return time.Duration(min(float64(i)/a.perSecond*float64(time.Second), float64(job.MaxDuration)))
 }
 
-// share is the part of the whole time that passes before the first word.
-func (w *work) share() float64 {
-	if w.tokens == 0 {
+// waitShare is the part of the whole time that passes before the first word.
+func (a *attempt) waitShare() float64 {
+	if a.tokens == 0 {
 		return 1
 	}
-	whole := w.duration + w.spoken(w.tokens-1)
+	whole := a.duration + a.wordDue(a.tokens-1)
 	if whole == 0 {
 		return 0
 	}
-	return float64(w.duration) / float64(whole)
+	return float64(a.duration) / float64(whole)
 }
 
-// report tells how much is done, when that is another whole percent.
-func (w *work) report(done float64) error {
+// reportProgress reports how much is done, from 0 to 1, if that is at least one percent more.
+func (a *attempt) reportProgress(done float64) error {
 	percent := math.Floor(done * 100)
-	if percent <= w.percent {
+	if percent <= a.percent {
 		return nil
 	}
-	w.percent = percent
-	return w.out.Progress(job.Progress{Percent: percent, Status: "Simulating"})
+	a.percent = percent
+	return a.out.Progress(job.Progress{Percent: percent, Status: "Simulating"})
 }
 
-func (w *work) result(attempt int) []byte {
-	body := make([]byte, 1, len(w.echo)+len(w.text)+64)
+func (a *attempt) result(attempt int) []byte {
+	body := make([]byte, 1, len(a.echo)+len(a.text)+64)
 	body[0] = '{'
 	member := func(name string, value []byte) {
 		if len(body) > 1 {
@@ -169,14 +170,14 @@ func (w *work) result(attempt int) []byte {
 		}
 		body = append(append(strconv.AppendQuote(body, name), ':'), value...)
 	}
-	if w.failAttempts > 0 {
+	if a.failAttempts > 0 {
 		member("attempt", strconv.AppendInt(nil, int64(attempt), 10))
 	}
-	if w.echo != nil {
-		member("echo", w.echo)
+	if a.echo != nil {
+		member("echo", a.echo)
 	}
-	if w.text != nil {
-		text, _ := json.Marshal(string(w.text))
+	if a.text != nil {
+		text, _ := json.Marshal(string(a.text))
 		member("text", text)
 	}
 	return append(body, '}')

@@ -14,7 +14,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-func TestSuite(t *testing.T) {
+func TestConformance(t *testing.T) {
 	suite := exectest.Suite{
 		New:        func(*testing.T) exec.Executor { return Executor{} },
 		Good:       []byte(`{"tokens": 4}`),
@@ -26,7 +26,8 @@ func TestSuite(t *testing.T) {
 	suite.Run(t)
 }
 
-func TestCheckPointsAtWhatIsWrong(t *testing.T) {
+func TestCheckNamesTheField(t *testing.T) {
+	t.Parallel()
 	for input, field := range map[string]string{
 		``:                             "",
 		`{`:                            "",
@@ -63,12 +64,13 @@ func TestCheckPointsAtWhatIsWrong(t *testing.T) {
 		if err := (Executor{}).Check([]byte(input)); !errors.As(err, &refusal) || refusal.Code != job.Invalid {
 			t.Errorf("Check(%s) = %v, want it refused", input, err)
 		} else if refusal.Field != field {
-			t.Errorf("Check(%s) points at %q, want %q (%s)", input, refusal.Field, field, refusal.Message)
+			t.Errorf("Check(%s) names the field %q, want %q (%s)", input, refusal.Field, field, refusal.Message)
 		}
 	}
 }
 
-func TestResultHoldsWhatThereIs(t *testing.T) {
+func TestResultHasTheAskedFields(t *testing.T) {
+	t.Parallel()
 	for input, want := range map[string]string{
 		`{}`: `{}`,
 		` { "duration_ms" : 0 , "echo" : {"a": [1, "}\"", {}]} } `: `{"echo":{"a": [1, "}\"", {}]}}`,
@@ -82,12 +84,13 @@ func TestResultHoldsWhatThereIs(t *testing.T) {
 			continue
 		}
 		if got := string(a.Sink.Record().Results[0].Body); got != want {
-			t.Errorf("%s came to %s, want %s", input, got, want)
+			t.Errorf("the result of %s is %s, want %s", input, got, want)
 		}
 	}
 }
 
-func TestTheFirstAttemptsFailAsAsked(t *testing.T) {
+func TestFirstAttemptsFail(t *testing.T) {
+	t.Parallel()
 	for code, want := range map[string]job.Fault{
 		"":              {Code: "sim_failure", Class: job.Retryable},
 		"out_of_paper":  {Code: "out_of_paper", Class: job.Retryable},
@@ -99,7 +102,7 @@ func TestTheFirstAttemptsFailAsAsked(t *testing.T) {
 		task.Job.Attempt = 2
 		f := job.FaultOf(exectest.Start(t, Executor{}, task).Wait())
 		if f.Code != want.Code || f.Class != want.Class {
-			t.Errorf("fail_code %q came to %q, class %d", code, f.Code, f.Class)
+			t.Errorf("fail_code %q failed with %q, class %d", code, f.Code, f.Class)
 		}
 		task.Job.Attempt = 3
 		a := exectest.Start(t, Executor{}, task)
@@ -107,12 +110,13 @@ func TestTheFirstAttemptsFailAsAsked(t *testing.T) {
 			t.Errorf("the attempt after the failing ones failed: %v", err)
 		}
 		if got := string(a.Sink.Record().Results[0].Body); got != `{"attempt":3}` {
-			t.Errorf("it came to %s", got)
+			t.Errorf("its result is %s", got)
 		}
 	}
 }
 
-func TestItTakesTheTimeThatItsInputSays(t *testing.T) {
+func TestAttemptTakesTheAskedTime(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		a := exectest.Start(t, Executor{}, exectest.Task([]byte(`{"duration_ms": 2000, "tokens": 5, "tokens_per_s": 2}`)))
@@ -128,18 +132,19 @@ func TestItTakesTheTimeThatItsInputSays(t *testing.T) {
 		}
 		reports := a.Sink.Record().Progress()
 		if last := reports[len(reports)-1]; last.Percent != 100 {
-			t.Errorf("its last report is %v percent", last.Percent)
+			t.Errorf("the last report is %v percent", last.Percent)
 		}
 		for i := range reports[1:] {
 			if reports[i+1].Percent <= reports[i].Percent {
-				t.Errorf("progress fell or stood still: %v", reports)
+				t.Errorf("progress did not increase: %v", reports)
 				break
 			}
 		}
 	})
 }
 
-func TestWorkThatIgnoresCancelGoesOn(t *testing.T) {
+func TestIgnoreCancelRunsOn(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		a := exectest.Start(t, Executor{}, exectest.Task([]byte(`{"duration_ms": 60000, "ignore_cancel": true}`)))
@@ -154,17 +159,18 @@ func TestWorkThatIgnoresCancelGoesOn(t *testing.T) {
 	})
 }
 
-func TestWorkThatEndsAtOnceSaysNothing(t *testing.T) {
+func TestZeroDurationWritesNoOutput(t *testing.T) {
+	t.Parallel()
 	a := exectest.Start(t, Executor{}, exectest.Task([]byte(`{"duration_ms":0,"echo":"x"}`)))
 	if err := a.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	if said := a.Sink.Record().Entries; len(said) != 0 {
-		t.Errorf("it said %v", said)
+	if entries := a.Sink.Record().Entries; len(entries) != 0 {
+		t.Errorf("it wrote %v", entries)
 	}
 }
 
-// Whatever Check takes, the standard library reads the same way.
+// FuzzParse checks that the standard library reads an accepted input the same way.
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		`{}`, `{"echo":[1,{"a":"\"]}"}],"tokens":3}`, ` {"\u0065cho" : "\\" , "duration_ms":1e3}`, `{"fail_code":"wait:x","ignore_cancel":true}`, `{"":{}}`,
@@ -172,7 +178,7 @@ func FuzzParse(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, input []byte) {
-		p, refusal := parse(input)
+		p, refusal := parseInput(input)
 		if refusal != nil {
 			return
 		}
@@ -181,15 +187,15 @@ func FuzzParse(f *testing.F) {
 			Echo   json.RawMessage
 		}
 		if err := json.Unmarshal(input, &want); err != nil {
-			t.Fatalf("it took %q: %v", input, err)
+			t.Fatalf("parseInput accepted %q: %v", input, err)
 		}
 		if p.tokens != int(want.Tokens) || string(p.echo) != string(want.Echo) {
-			t.Errorf("it read %q as %+v", input, p)
+			t.Errorf("parseInput read %q as %+v", input, p)
 		}
 	})
 }
 
-func BenchmarkPlain(b *testing.B) {
+func BenchmarkEcho(b *testing.B) {
 	task := exec.Task{Job: job.Job{Attempt: 1}, Input: []byte(`{"duration_ms":0,"echo":"` + strings.Repeat("x", 500) + `"}`)}
 	var e Executor
 	b.ReportAllocs()
@@ -197,13 +203,13 @@ func BenchmarkPlain(b *testing.B) {
 		if err := e.Check(task.Input); err != nil {
 			b.Fatal(err)
 		}
-		if err := e.Execute(context.Background(), task, silent{}); err != nil {
+		if err := e.Execute(context.Background(), task, resultSink{}); err != nil {
 			b.Fatal(err)
 		}
 	}
 }
 
-// silent is a sink that only takes a result.
-type silent struct{ exec.Sink }
+// resultSink is a sink that accepts only a result.
+type resultSink struct{ exec.Sink }
 
-func (silent) Result(job.Result) {}
+func (resultSink) Result(job.Result) {}
