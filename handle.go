@@ -39,12 +39,12 @@ func Handle[In, Out any](s *Server, queue string, work func(context.Context, *Ta
 	}
 	err := s.server.Add(queue, q, fn.New(func(ctx context.Context, t exec.Task, out exec.Sink, in In) (any, error) {
 		task := newTask(t, out)
-		defer task.end()
-		what, err := work(ctx, task, in)
-		if r, ok := any(what).(Result); ok {
+		defer task.close()
+		value, err := work(ctx, task, in)
+		if r, ok := any(value).(Result); ok {
 			return job.Result(r), err
 		}
-		return what, err
+		return value, err
 	}))
 	if err != nil {
 		panic("meanwhile: " + err.Error())

@@ -140,16 +140,16 @@ func (s *Server) Handler() http.Handler {
 		return inside
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		inside.ServeHTTP(w, vouched(r, s.user(r)))
+		inside.ServeHTTP(w, withTrustedUser(r, s.user(r)))
 	})
 }
 
 // vouched is a request as a program on this machine would pass it on for a user.
-func vouched(r *http.Request, user string) *http.Request {
-	known := *r
-	known.RemoteAddr = "127.0.0.1:0"
-	known.Header = r.Header.Clone()
-	known.Header.Del("X-Forwarded-For")
-	known.Header.Set("X-User-ID", user)
-	return &known
+func withTrustedUser(r *http.Request, user string) *http.Request {
+	trusted := *r
+	trusted.RemoteAddr = "127.0.0.1:0"
+	trusted.Header = r.Header.Clone()
+	trusted.Header.Del("X-Forwarded-For")
+	trusted.Header.Set("X-User-ID", user)
+	return &trusted
 }

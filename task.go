@@ -56,25 +56,25 @@ func newTask(t exec.Task, out exec.Sink) *Task {
 }
 
 // end takes the voice from whoever still has the task.
-func (t *Task) end() {
+func (t *Task) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.sink = nil
 }
 
 // say speaks, unless the attempt is over.
-func (t *Task) say(speak func(exec.Sink) error) error {
+func (t *Task) write(send func(exec.Sink) error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.sink == nil {
 		return errTaskOver
 	}
-	return speak(t.sink)
+	return send(t.sink)
 }
 
 // Text says a piece of the answer; pieces are joined.
 func (t *Task) Text(piece string) error {
-	return t.say(func(out exec.Sink) error { return out.Text(piece) })
+	return t.write(func(out exec.Sink) error { return out.Text(piece) })
 }
 
 // Event says something that is no text, as one JSON value.
@@ -83,20 +83,20 @@ func (t *Task) Event(value any) error {
 	if err != nil {
 		return fmt.Errorf("meanwhile: the event cannot be written as JSON: %w", err)
 	}
-	return t.say(func(out exec.Sink) error { return out.Event(data) })
+	return t.write(func(out exec.Sink) error { return out.Event(data) })
 }
 
 // Log says a line for whoever operates the job, formatted as by fmt.Sprintf.
 func (t *Task) Log(format string, args ...any) error {
 	line := strings.Join(strings.Fields(fmt.Sprintf(format, args...)), " ")
-	return t.say(func(out exec.Sink) error { return out.Log(line) })
+	return t.write(func(out exec.Sink) error { return out.Log(line) })
 }
 
 // Progress says how far the attempt is, 0 to 100, and what it is doing. Percent never
 // falls: less than before counts as before. Reports that follow each other quickly are
 // joined.
 func (t *Task) Progress(percent float64, status string) error {
-	return t.say(func(out exec.Sink) error {
+	return t.write(func(out exec.Sink) error {
 		return out.Progress(job.Progress{Percent: percent, Status: status})
 	})
 }
@@ -108,5 +108,5 @@ func (t *Task) Usage(value any) error {
 	if err != nil {
 		return fmt.Errorf("meanwhile: the usage cannot be written as JSON: %w", err)
 	}
-	return t.say(func(out exec.Sink) error { out.Usage(data); return nil })
+	return t.write(func(out exec.Sink) error { out.Usage(data); return nil })
 }

@@ -15,7 +15,7 @@ func (c *Client) Cancel(ctx context.Context, id string) (*Job, error) {
 // Retry queues a failed, cancelled or expired job again; [CodeNotRetryable] for any
 // other.
 func (c *Client) Retry(ctx context.Context, id string) (*Job, error) {
-	return c.act(ctx, &call{method: http.MethodPost, path: jobPath(id, "/retry"), once: true})
+	return c.act(ctx, &call{method: http.MethodPost, path: jobPath(id, "/retry"), notIdempotent: true})
 }
 
 func (c *Client) act(ctx context.Context, k *call) (*Job, error) {

@@ -51,21 +51,21 @@ func (c *Client) SubmitBatch(ctx context.Context, b Batch) ([]BatchResult, error
 }
 
 // encode writes the batch. With fill, jobs that have no key are given one.
-func (b *Batch) encode(fill bool) ([]byte, error) {
+func (b *Batch) encode(addKeys bool) ([]byte, error) {
 	body := []byte(`{"jobs":[`)
 	for i := range b.Jobs {
 		key := b.Jobs[i].IdempotencyKey
-		if key == "" && fill {
+		if key == "" && addKeys {
 			key = newKey()
 		}
-		one, err := b.Jobs[i].encode(key)
+		job, err := b.Jobs[i].encode(key)
 		if err != nil {
 			return nil, fmt.Errorf("job %d: %w", i, err)
 		}
 		if i > 0 {
 			body = append(body, ',')
 		}
-		body = append(body, one...)
+		body = append(body, job...)
 	}
 	if b.Atomic {
 		return append(body, `],"atomic":true}`...), nil
@@ -105,17 +105,17 @@ func (s *BatchResult) UnmarshalJSON(text []byte) error {
 	if err := json.Unmarshal(text, &p); err != nil {
 		return err
 	}
-	s.Job, s.Err = nil, p.refused()
+	s.Job, s.Err = nil, p.toError()
 	return nil
 }
 
 // batch reads a list of nothing but jobs.
 func (s *scanner) batch(to *[]BatchResult) bool {
-	if !s.literal(`{"object":"list","data":[`) || s.next(']') {
+	if !s.literal(`{"object":"list","data":[`) || s.accept(']') {
 		return false
 	}
 	for {
-		if bytes.HasPrefix(s.text[s.at:], []byte(`{"object":"error"`)) {
+		if bytes.HasPrefix(s.text[s.pos:], []byte(`{"object":"error"`)) {
 			return false
 		}
 		j := new(Job)
@@ -123,7 +123,7 @@ func (s *scanner) batch(to *[]BatchResult) bool {
 			return false
 		}
 		*to = append(*to, BatchResult{Job: j})
-		if !s.next(',') {
+		if !s.accept(',') {
 			return s.literal("]}")
 		}
 	}
@@ -131,9 +131,9 @@ func (s *scanner) batch(to *[]BatchResult) bool {
 
 // literal reads exactly these characters.
 func (s *scanner) literal(text string) bool {
-	if !bytes.HasPrefix(s.text[s.at:], []byte(text)) {
+	if !bytes.HasPrefix(s.text[s.pos:], []byte(text)) {
 		return false
 	}
-	s.at += len(text)
+	s.pos += len(text)
 	return true
 }

@@ -10,11 +10,11 @@ import (
 )
 
 // heard is what a server heard: each body, and each Idempotency-Key.
-type heard struct{ bodies, keys []string }
+type recorder struct{ bodies, keys []string }
 
 // answering makes a client of a server that gives one answer.
-func (h *heard) answering(t *testing.T, answer string) *Client {
-	c := against(t, func(w http.ResponseWriter, r *http.Request) {
+func (h *recorder) clientFor(t *testing.T, answer string) *Client {
+	c := newTestClient(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		h.bodies, h.keys = append(h.bodies, r.Method+" "+r.URL.Path+" "+string(body)), append(h.keys, r.Header.Get("Idempotency-Key"))
 		_, _ = io.WriteString(w, answer)
@@ -23,10 +23,10 @@ func (h *heard) answering(t *testing.T, answer string) *Client {
 	return c
 }
 
-func TestWhatBecameOfABatch(t *testing.T) {
-	var h heard
-	c := h.answering(t, `{"object":"list","data":[{"id":"job_1","object":"job"},`+
-		`{"object":"error","status":429,"code":"key_full","detail":"full","field":"/jobs/1","retry_after_s":2},`+usual+`]}`)
+func TestSubmitBatchReadsJobsAndRefusals(t *testing.T) {
+	var h recorder
+	c := h.clientFor(t, `{"object":"list","data":[{"id":"job_1","object":"job"},`+
+		`{"object":"error","status":429,"code":"key_full","detail":"full","field":"/jobs/1","retry_after_s":2},`+typicalJob+`]}`)
 	got, err := c.SubmitBatch(t.Context(), Batch{Jobs: []Submission{{Queue: "a"}, {Queue: "b", Input: 1, AbandonAfter: 3 * time.Minute}, {Queue: "c", AbandonAfter: Off}}})
 	if err != nil || len(got) != 3 {
 		t.Fatalf("%+v, %v", got, err)
@@ -42,24 +42,24 @@ func TestWhatBecameOfABatch(t *testing.T) {
 }
 
 // A batch is read by hand where it can be, and both ways read the same.
-func TestTheUsualBatchIsReadByHand(t *testing.T) {
-	text := `{"object":"list","data":[` + usual + "," + usual + `]}`
-	var byHand, plainly []BatchResult
+func TestBatchScannerMatchesEncodingJSON(t *testing.T) {
+	text := `{"object":"list","data":[` + typicalJob + "," + typicalJob + `]}`
+	var byHand, generic []BatchResult
 	s := scanner{text: []byte(text)}
 	if !s.batch(&byHand) || !s.atEnd() {
-		t.Fatalf("gave up at %q", text[s.at:])
+		t.Fatalf("gave up at %q", text[s.pos:])
 	}
 	list := batchAnswer{}
 	if err := list.read([]byte(strings.Replace(text, `{"object"`, `{ "object"`, 1))); err != nil {
 		t.Fatal(err)
 	}
-	if plainly = list.Data; len(plainly) != 2 || !same(*byHand[1].Job, *plainly[1].Job) {
-		t.Errorf("%+v, %+v", byHand, plainly)
+	if generic = list.Data; len(generic) != 2 || !sameJob(*byHand[1].Job, *generic[1].Job) {
+		t.Errorf("%+v, %+v", byHand, generic)
 	}
 }
 
 // However a batch is sent, a repeated try makes no job twice.
-func TestTheKeysOfABatch(t *testing.T) {
+func TestSubmitBatchSetsIdempotencyKeys(t *testing.T) {
 	answer := `{"object":"list","data":[{"id":"job_1"},{"id":"job_2"}]}`
 	for _, tt := range []struct {
 		rule        string
@@ -73,8 +73,8 @@ func TestTheKeysOfABatch(t *testing.T) {
 		{"one has one, so the other is given one", Batch{Jobs: []Submission{{Queue: "a", IdempotencyKey: "mine"}, {Queue: "a"}}}, "", "mine", true},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {
-			var h heard
-			if _, err := h.answering(t, answer).SubmitBatch(t.Context(), tt.batch); err != nil {
+			var h recorder
+			if _, err := h.clientFor(t, answer).SubmitBatch(t.Context(), tt.batch); err != nil {
 				t.Fatal(err)
 			}
 			if tt.header == "*" != (len(h.keys[0]) == 32) || tt.header != "*" && h.keys[0] != tt.header {
@@ -93,8 +93,8 @@ func TestTheKeysOfABatch(t *testing.T) {
 	}
 }
 
-func TestABatchThatIsRefusedSaysWhoIsToBlame(t *testing.T) {
-	c := against(t, func(w http.ResponseWriter, _ *http.Request) {
+func TestRefusedAtomicBatchListsErrors(t *testing.T) {
+	c := newTestClient(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(503)
 		_, _ = io.WriteString(w, `{"status":503,"code":"queue_full","detail":"full","field":"/jobs/3","errors":[`+
 			`{"field":"/jobs/3","status":503,"code":"queue_full","detail":"full"},{"field":"/jobs/5/queue","status":400,"code":"invalid_request","detail":"none"}]}`)
@@ -106,13 +106,13 @@ func TestABatchThatIsRefusedSaysWhoIsToBlame(t *testing.T) {
 	}
 }
 
-func TestBatchesThatNoServerAnswers(t *testing.T) {
+func TestSubmitBatchRefusesBadAnswers(t *testing.T) {
 	for rule, answer := range map[string]string{
 		"one job for two": `{"object":"list","data":[{"id":"job_1"}]}`, "none for two": `{"object":"list","data":[]}`,
-		"a number": `7`, "a job": usual, "half a list": `{"object":"list","data":[{"id":"job_1"},`, "a list of numbers": `{"object":"list","data":[1,2]}`,
+		"a number": `7`, "a job": typicalJob, "half a list": `{"object":"list","data":[{"id":"job_1"},`, "a list of numbers": `{"object":"list","data":[1,2]}`,
 	} {
 		t.Run(rule, func(t *testing.T) {
-			_, err := new(heard).answering(t, answer).SubmitBatch(t.Context(), Batch{Jobs: make([]Submission, 2)})
+			_, err := new(recorder).clientFor(t, answer).SubmitBatch(t.Context(), Batch{Jobs: make([]Submission, 2)})
 			wantCode(t, err, CodeBadAnswer)
 		})
 	}
@@ -120,7 +120,7 @@ func TestBatchesThatNoServerAnswers(t *testing.T) {
 
 // Reading by hand reads what encoding/json reads.
 func FuzzDecodeBatch(f *testing.F) {
-	f.Add([]byte(`{"object":"list","data":[` + usual + `]}`))
+	f.Add([]byte(`{"object":"list","data":[` + typicalJob + `]}`))
 	f.Add([]byte(`{"object":"list","data":[{"object":"error","code":"x"},{}]}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		s := scanner{text: text}
@@ -133,7 +133,7 @@ func FuzzDecodeBatch(f *testing.F) {
 			t.Fatalf("%q: %d by hand, %d plainly (%v)", text, len(byHand), len(list.Data), err)
 		}
 		for i := range byHand {
-			if plain := list.Data[i].Job; plain == nil || !same(*byHand[i].Job, *plain) {
+			if plain := list.Data[i].Job; plain == nil || !sameJob(*byHand[i].Job, *plain) {
 				t.Errorf("%q: job %d is read as %+v, plainly as %+v", text, i, byHand[i].Job, list.Data[i])
 			}
 		}
@@ -141,7 +141,7 @@ func FuzzDecodeBatch(f *testing.F) {
 }
 
 func BenchmarkDecodeBatch(b *testing.B) {
-	text := []byte(`{"object":"list","data":[` + strings.Repeat(usual+",", 99) + usual + `]}`)
+	text := []byte(`{"object":"list","data":[` + strings.Repeat(typicalJob+",", 99) + typicalJob + `]}`)
 	b.ReportAllocs()
 	for b.Loop() {
 		if err := new(batchAnswer).read(text); err != nil {

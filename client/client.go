@@ -15,8 +15,8 @@ import (
 type Client struct {
 	// Set once.
 	base    url.URL // without a slash at its end
-	trip    http.RoundTripper
-	own     *http.Transport // the one that Close closes; nil when the caller brought trip
+	transport    http.RoundTripper
+	ownTransport     *http.Transport // the one that Close closes; nil when the caller brought trip
 	user    string
 	agent   string
 	retries int
@@ -30,7 +30,7 @@ type Option func(*Client)
 // WithTransport sends every request through rt instead of a transport of the
 // client's own. Redirects are not followed and cookies not kept: the server uses
 // neither.
-func WithTransport(rt http.RoundTripper) Option { return func(c *Client) { c.trip = rt } }
+func WithTransport(rt http.RoundTripper) Option { return func(c *Client) { c.transport = rt } }
 
 // WithUser says whose jobs they are, in the header X-User-ID. The server believes
 // it from programs on its own machine only; everyone else, and whoever sends none,
@@ -58,7 +58,7 @@ func WithRetryHook(f func(Retry)) Option { return func(c *Client) { c.onRetry = 
 // "https://example.com/meanwhile". It does not connect yet. The error says what is
 // wrong with the URL, or with a name that is to stand in a header.
 func New(baseURL string, options ...Option) (*Client, error) {
-	base, err := parseBase(baseURL)
+	base, err := parseBaseURL(baseURL)
 	if err != nil {
 		return nil, err
 	}
@@ -66,15 +66,15 @@ func New(baseURL string, options ...Option) (*Client, error) {
 	for _, set := range options {
 		set(c)
 	}
-	if err := sendable("user", c.user); err != nil {
+	if err := checkHeaderValue("user", c.user); err != nil {
 		return nil, err
 	}
-	if err := sendable("user agent", c.agent); err != nil {
+	if err := checkHeaderValue("user agent", c.agent); err != nil {
 		return nil, err
 	}
-	if c.trip == nil {
-		c.own = newTransport()
-		c.trip = c.own
+	if c.transport == nil {
+		c.ownTransport = newTransport()
+		c.transport = c.ownTransport
 	}
 	return c, nil
 }
@@ -82,7 +82,7 @@ func New(baseURL string, options ...Option) (*Client, error) {
 // sendable says why a text cannot stand in a header; nil when it can. A transport
 // refuses control characters, and a server does not see spaces at the ends: it would
 // take the text for another one.
-func sendable(what, text string) error {
+func checkHeaderValue(what, text string) error {
 	switch {
 	case strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }):
 		return fmt.Errorf("client: the %s %q cannot be sent: it has a control character", what, text)
@@ -92,7 +92,7 @@ func sendable(what, text string) error {
 	return nil
 }
 
-func parseBase(text string) (*url.URL, error) {
+func parseBaseURL(text string) (*url.URL, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("client: the server's URL is %q; it must look like http://127.0.0.1:8080", text)
@@ -129,7 +129,7 @@ func newTransport() *http.Transport {
 // Close lets go of idle connections. A transport that the caller brought is the
 // caller's to close. The client may be used again afterwards.
 func (c *Client) Close() {
-	if c.own != nil {
-		c.own.CloseIdleConnections()
+	if c.ownTransport != nil {
+		c.ownTransport.CloseIdleConnections()
 	}
 }

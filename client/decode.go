@@ -18,15 +18,15 @@ func (j *Job) UnmarshalJSON(data []byte) error {
 		return nil
 	}
 	type plain Job // without this method
-	said := struct {
+	full := struct {
 		*plain
 		OutputText *string `json:"output_text"`
 	}{plain: (*plain)(j)}
-	if err := json.Unmarshal(data, &said); err != nil {
+	if err := json.Unmarshal(data, &full); err != nil {
 		return err
 	}
-	if j.brief = said.OutputText == nil; !j.brief {
-		j.OutputText = *said.OutputText
+	if j.brief = full.OutputText == nil; !j.brief {
+		j.OutputText = *full.OutputText
 	}
 	j.Result, j.Usage = nilForNull(j.Result), nilForNull(j.Usage)
 	return nil
@@ -43,57 +43,57 @@ func nilForNull(value json.RawMessage) json.RawMessage {
 // methods say whether they read what they should have.
 type scanner struct {
 	text []byte
-	at   int
+	pos   int
 }
 
-func (s *scanner) atEnd() bool { return s.at == len(s.text) }
+func (s *scanner) atEnd() bool { return s.pos == len(s.text) }
 
 // next reads one byte.
-func (s *scanner) next(c byte) bool {
-	if s.at < len(s.text) && s.text[s.at] == c {
-		s.at++
+func (s *scanner) accept(c byte) bool {
+	if s.pos < len(s.text) && s.text[s.pos] == c {
+		s.pos++
 		return true
 	}
 	return false
 }
 
 // object reads an object whose members field reads; each name may come once.
-func (s *scanner) object(field func(name []byte) (which int, ok bool)) bool {
-	if !s.next('{') {
+func (s *scanner) object(field func(name []byte) (bit int, ok bool)) bool {
+	if !s.accept('{') {
 		return false
 	}
-	if s.next('}') {
+	if s.accept('}') {
 		return true
 	}
-	for seen := 0; ; {
-		name, ok := s.word()
-		if !ok || !s.next(':') {
+	for found := 0; ; {
+		name, ok := s.plainString()
+		if !ok || !s.accept(':') {
 			return false
 		}
-		which, ok := field(name)
-		if !ok || seen&(1<<which) != 0 {
+		bit, ok := field(name)
+		if !ok || found&(1<<bit) != 0 {
 			return false
 		}
-		seen |= 1 << which
-		if s.next('}') {
+		found |= 1 << bit
+		if s.accept('}') {
 			return true
 		}
-		if !s.next(',') {
+		if !s.accept(',') {
 			return false
 		}
 	}
 }
 
 // word reads a string of printable ASCII without escapes.
-func (s *scanner) word() ([]byte, bool) {
-	if !s.next('"') {
+func (s *scanner) plainString() ([]byte, bool) {
+	if !s.accept('"') {
 		return nil, false
 	}
-	for i := s.at; i < len(s.text); i++ {
+	for i := s.pos; i < len(s.text); i++ {
 		switch c := s.text[i]; {
 		case c == '"':
-			word := s.text[s.at:i]
-			s.at = i + 1
+			word := s.text[s.pos:i]
+			s.pos = i + 1
 			return word, true
 		case c < ' ' || c > '~' || c == '\\':
 			return nil, false
@@ -104,8 +104,8 @@ func (s *scanner) word() ([]byte, bool) {
 
 // null reads a null.
 func (s *scanner) null() bool {
-	if len(s.text)-s.at >= 4 && string(s.text[s.at:s.at+4]) == "null" {
-		s.at += 4
+	if len(s.text)-s.pos >= 4 && string(s.text[s.pos:s.pos+4]) == "null" {
+		s.pos += 4
 		return true
 	}
 	return false
@@ -115,7 +115,7 @@ func (s *scanner) string(to *string) bool {
 	if s.null() {
 		return true
 	}
-	word, ok := s.word()
+	word, ok := s.plainString()
 	*to = string(word)
 	return ok
 }
@@ -124,18 +124,18 @@ func (s *scanner) time(to *time.Time) bool {
 	if s.null() {
 		return true
 	}
-	start := s.at
-	_, ok := s.word()
-	return ok && to.UnmarshalJSON(s.text[start:s.at]) == nil
+	start := s.pos
+	_, ok := s.plainString()
+	return ok && to.UnmarshalJSON(s.text[start:s.pos]) == nil
 }
 
 // number reads what a number is written with.
 func (s *scanner) number() string {
-	start := s.at
-	for s.at < len(s.text) && (s.text[s.at]-'0' <= 9 || s.text[s.at] == '.' || s.text[s.at] == '-') {
-		s.at++
+	start := s.pos
+	for s.pos < len(s.text) && (s.text[s.pos]-'0' <= 9 || s.text[s.pos] == '.' || s.text[s.pos] == '-') {
+		s.pos++
 	}
-	return string(s.text[start:s.at])
+	return string(s.text[start:s.pos])
 }
 
 // integer reads a number in the spelling in which it is written again.
@@ -217,7 +217,7 @@ func (s *scanner) job(j *Job) bool {
 			j.Usage = nil
 			return 15, s.null()
 		case "metadata":
-			return 16, s.next('{') && s.next('}')
+			return 16, s.accept('{') && s.accept('}')
 		case "cancel_requested_at":
 			return 17, s.time(&j.CancelRequestedAt)
 		case "created_at":
@@ -238,7 +238,7 @@ func (s *scanner) job(j *Job) bool {
 			return 25, s.null() || s.float(&j.AbandonAfterS)
 		case "files":
 			j.Files = nil
-			return 26, s.next('[') && s.next(']')
+			return 26, s.accept('[') && s.accept(']')
 		}
 		return 0, false
 	})

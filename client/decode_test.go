@@ -8,14 +8,14 @@ import (
 )
 
 // usual is a job as servers write it when it was just submitted.
-const usual = `{"id":"job_06b8k3v0000000000000000000","object":"job","queue":"sim","status":"queued","key":"k","priority":5,"attempt":0,"max_attempts":4,"abandon_after_s":null,` +
+const typicalJob = `{"id":"job_06b8k3v0000000000000000000","object":"job","queue":"sim","status":"queued","key":"k","priority":5,"attempt":0,"max_attempts":4,"abandon_after_s":null,` +
 	`"queue_position":3,"held_back_by":"turn","estimated_time_seconds":1.25,"progress":{"percent":12.5,"status":"Working"},"output_text":"so far","cursor":7,"result":null,` +
 	`"error":null,"usage":null,"files":[],"metadata":{},"cancel_requested_at":null,"created_at":"2030-01-31T09:00:00.123Z","run_at":"2030-01-31T09:00:00Z",` +
 	`"started_at":null,"finished_at":null,"expires_at":null,"poll_after_ms":1000,"urls":{"self":"/v1/jobs/job_1","output":"/v1/jobs/job_1/output",` +
 	`"events":"/v1/jobs/job_1/events","result":"/v1/jobs/job_1/result","cancel":"/v1/jobs/job_1/cancel","watch":"http://127.0.0.1:8080/v1/jobs/job_1/events?token=wt_1"}}`
 
 // plainly reads a job as encoding/json would.
-func plainly(data []byte) (Job, error) {
+func decodeJobPlainly(data []byte) (Job, error) {
 	type plain Job
 	var j plain
 	err := json.Unmarshal(data, &j)
@@ -23,7 +23,7 @@ func plainly(data []byte) (Job, error) {
 }
 
 // same compares two jobs; nothing, null and what is empty are the same.
-func same(a, b Job) bool {
+func sameJob(a, b Job) bool {
 	for _, j := range []*Job{&a, &b} {
 		j.Result, j.Usage, j.brief = nilForNull(j.Result), nilForNull(j.Usage), false
 		if len(j.Metadata) == 0 {
@@ -36,19 +36,19 @@ func same(a, b Job) bool {
 	return reflect.DeepEqual(a, b)
 }
 
-func TestTheUsualJobIsReadByHand(t *testing.T) {
-	s := scanner{text: []byte(usual)}
+func TestJobScannerMatchesEncodingJSON(t *testing.T) {
+	s := scanner{text: []byte(typicalJob)}
 	var j Job
 	if !s.job(&j) || !s.atEnd() {
-		t.Fatalf("gave up at %q", usual[s.at:])
+		t.Fatalf("gave up at %q", typicalJob[s.pos:])
 	}
-	if want, err := plainly([]byte(usual)); err != nil || !same(j, want) {
+	if want, err := decodeJobPlainly([]byte(typicalJob)); err != nil || !sameJob(j, want) {
 		t.Errorf("read %+v, want %+v (%v)", j, want, err)
 	}
 }
 
-func TestJobsAreReadAsEncodingJSONReadsThem(t *testing.T) {
-	with := func(old, new string) string { return strings.Replace(usual, old, new, 1) }
+func TestUnmarshalJobMatchesEncodingJSON(t *testing.T) {
+	with := func(old, new string) string { return strings.Replace(typicalJob, old, new, 1) }
 	for rule, text := range map[string]string{
 		"an empty object":         `{}`,
 		"white space":             " " + with(`,"queue"`, ", \n\"queue\"") + " ",
@@ -69,19 +69,19 @@ func TestJobsAreReadAsEncodingJSONReadsThem(t *testing.T) {
 	} {
 		var j Job
 		err := json.Unmarshal([]byte(text), &j)
-		want, wantErr := plainly([]byte(text))
-		if err != nil || wantErr != nil || !same(j, want) {
+		want, wantErr := decodeJobPlainly([]byte(text))
+		if err != nil || wantErr != nil || !sameJob(j, want) {
 			t.Errorf("%s: read %+v (%v), want %+v (%v)", rule, j, err, want, wantErr)
 		}
 	}
 }
 
-func TestWhatIsNoJobIsNotRead(t *testing.T) {
-	with := func(old, new string) string { return strings.Replace(usual, old, new, 1) }
+func TestUnmarshalJobRefusesInvalidJSON(t *testing.T) {
+	with := func(old, new string) string { return strings.Replace(typicalJob, old, new, 1) }
 	for rule, text := range map[string]string{
 		"nothing":              ``,
-		"half a job":           usual[:len(usual)/2],
-		"a job and a half":     usual + usual[:9],
+		"half a job":           typicalJob[:len(typicalJob)/2],
+		"a job and a half":     typicalJob + typicalJob[:9],
 		"an array":             `[]`,
 		"a number as a name":   with(`"sim"`, `5`),
 		"a fraction of a job":  with(`"cursor":7`, `"cursor":7.5`),
@@ -98,7 +98,7 @@ func TestWhatIsNoJobIsNotRead(t *testing.T) {
 }
 
 func FuzzDecodeJob(f *testing.F) {
-	f.Add([]byte(usual))
+	f.Add([]byte(typicalJob))
 	f.Add([]byte(`{"priority":-0,"progress":{"percent":0.1},"queue_position":null}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		s := scanner{text: text}
@@ -106,7 +106,7 @@ func FuzzDecodeJob(f *testing.F) {
 		if !s.job(&j) || !s.atEnd() {
 			return
 		}
-		if want, err := plainly(text); err != nil || !same(j, want) {
+		if want, err := decodeJobPlainly(text); err != nil || !sameJob(j, want) {
 			t.Errorf("%s is read as\n%+v, encoding/json has\n%+v (%v)", text, j, want, err)
 		}
 	})

@@ -9,17 +9,17 @@ import (
 // MarshalJSON writes a job as servers write it, field by field in their order: what
 // there is not is null.
 func (j Job) MarshalJSON() ([]byte, error) {
-	written := writtenJob{
+	written := wireJob{
 		ID: j.ID, Object: j.Object, Queue: j.Queue, Status: j.Status, Key: j.Key, Priority: j.Priority,
-		Attempt: j.Attempt, MaxAttempts: j.MaxAttempts, AbandonAfterS: orNull(j.AbandonAfterS),
+		Attempt: j.Attempt, MaxAttempts: j.MaxAttempts, AbandonAfterS: nilIfZero(j.AbandonAfterS),
 		QueuePosition: j.QueuePosition, HeldBackBy: j.HeldBackBy, EstimatedTimeSeconds: j.EstimatedTimeSeconds,
 		Progress: j.Progress, Cursor: j.Cursor, Result: j.Result, Error: j.Error, Usage: j.Usage,
 		Files: j.Files, Metadata: j.Metadata,
-		CancelRequestedAt: moment(j.CancelRequestedAt), CreatedAt: moment(j.CreatedAt), RunAt: moment(j.RunAt),
-		StartedAt: moment(j.StartedAt), FinishedAt: moment(j.FinishedAt), ExpiresAt: moment(j.ExpiresAt),
-		PollAfterMS: orNull(j.PollAfterMS),
-		URLs: writtenURLs{
-			orNull(j.URLs.Self), orNull(j.URLs.Output), orNull(j.URLs.Events), orNull(j.URLs.Result), orNull(j.URLs.Cancel), orNull(j.URLs.Watch),
+		CancelRequestedAt: timestamp(j.CancelRequestedAt), CreatedAt: timestamp(j.CreatedAt), RunAt: timestamp(j.RunAt),
+		StartedAt: timestamp(j.StartedAt), FinishedAt: timestamp(j.FinishedAt), ExpiresAt: timestamp(j.ExpiresAt),
+		PollAfterMS: nilIfZero(j.PollAfterMS),
+		URLs: wireURLs{
+			nilIfZero(j.URLs.Self), nilIfZero(j.URLs.Output), nilIfZero(j.URLs.Events), nilIfZero(j.URLs.Result), nilIfZero(j.URLs.Cancel), nilIfZero(j.URLs.Watch),
 		},
 	}
 	if !j.brief {
@@ -39,7 +39,7 @@ func (j Job) MarshalJSON() ([]byte, error) {
 }
 
 // writtenJob is a job on the wire.
-type writtenJob struct {
+type wireJob struct {
 	ID                   string            `json:"id"`
 	Object               string            `json:"object"`
 	Queue                string            `json:"queue"`
@@ -60,18 +60,18 @@ type writtenJob struct {
 	Usage                json.RawMessage   `json:"usage"`
 	Files                []File            `json:"files"`
 	Metadata             map[string]string `json:"metadata"`
-	CancelRequestedAt    moment            `json:"cancel_requested_at"`
-	CreatedAt            moment            `json:"created_at"`
-	RunAt                moment            `json:"run_at"`
-	StartedAt            moment            `json:"started_at"`
-	FinishedAt           moment            `json:"finished_at"`
-	ExpiresAt            moment            `json:"expires_at"`
+	CancelRequestedAt    timestamp            `json:"cancel_requested_at"`
+	CreatedAt            timestamp            `json:"created_at"`
+	RunAt                timestamp            `json:"run_at"`
+	StartedAt            timestamp            `json:"started_at"`
+	FinishedAt           timestamp            `json:"finished_at"`
+	ExpiresAt            timestamp            `json:"expires_at"`
 	PollAfterMS          *int              `json:"poll_after_ms"`
-	URLs                 writtenURLs       `json:"urls"`
+	URLs                 wireURLs       `json:"urls"`
 }
 
 // writtenURLs are a job's URLs on the wire.
-type writtenURLs struct {
+type wireURLs struct {
 	Self   *string `json:"self"`
 	Output *string `json:"output"`
 	Events *string `json:"events"`
@@ -81,7 +81,7 @@ type writtenURLs struct {
 }
 
 // orNull is nil for the zero value, which JSON has as null.
-func orNull[T comparable](v T) *T {
+func nilIfZero[T comparable](v T) *T {
 	if v == *new(T) {
 		return nil
 	}
@@ -89,10 +89,10 @@ func orNull[T comparable](v T) *T {
 }
 
 // moment is a time on the wire: in UTC, to the millisecond, or null.
-type moment time.Time
+type timestamp time.Time
 
 // MarshalJSON writes it.
-func (m moment) MarshalJSON() ([]byte, error) {
+func (m timestamp) MarshalJSON() ([]byte, error) {
 	t := time.Time(m)
 	if t.IsZero() {
 		return []byte("null"), nil

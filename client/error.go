@@ -83,13 +83,13 @@ type problem struct {
 }
 
 // refused is the problem as an error.
-func (p *problem) refused() *Error {
+func (p *problem) toError() *Error {
 	e := &Error{
 		Status: p.Status, Code: p.Code, Message: cmp.Or(p.Detail, p.Title), Field: p.Field, Failure: p.Error,
-		RetryAfter: bounded(p.RetryAfter),
+		RetryAfter: retryDelay(p.RetryAfter),
 	}
 	for i := range p.Errors {
-		e.Errors = append(e.Errors, p.Errors[i].refused())
+		e.Errors = append(e.Errors, p.Errors[i].toError())
 	}
 	return e
 }
@@ -98,12 +98,12 @@ const maxProblem = 64 << 10 // bytes of a refusal's body that are read
 
 // refusal reads the answer of a call that was refused. What is no problem document
 // (a proxy in between, another program on that port) still becomes an Error.
-func refusal(res *http.Response) *Error {
+func readRefusal(res *http.Response) *Error {
 	e := &Error{Code: CodeBadAnswer, Message: fmt.Sprintf("the server answered %d %s without saying why; is the URL right?", res.StatusCode, http.StatusText(res.StatusCode))}
 	body, _ := io.ReadAll(io.LimitReader(res.Body, maxProblem))
 	var p problem
 	if json.Unmarshal(body, &p) == nil && p.Code != "" {
-		e = p.refused()
+		e = p.toError()
 	}
 	e.Status, e.RetryAfter = res.StatusCode, retryAfter(res.Header)
 	return e
@@ -116,11 +116,11 @@ func retryAfter(h http.Header) time.Duration {
 	if err != nil {
 		return 0
 	}
-	return bounded(seconds)
+	return retryDelay(seconds)
 }
 
 // bounded is a wait in seconds of at most a day.
-func bounded(seconds float64) time.Duration {
+func retryDelay(seconds float64) time.Duration {
 	if !(seconds > 0) {
 		return 0
 	}

@@ -76,32 +76,32 @@ type form struct {
 
 // tryForm is [Client.try] for a call that sends files.
 func (c *Client) tryForm(ctx context.Context, k *call) (answer, error) {
-	s, err := k.form.open()
+	up, err := k.form.open()
 	if err != nil {
 		return answer{}, err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if c.timeout > 0 {
-		still := time.AfterFunc(c.timeout, func() { cancel(errNoAnswer) })
-		defer still.Stop()
-		s.moved = func() { still.Reset(c.timeout) }
+		idle := time.AfterFunc(c.timeout, func() { cancel(errNoAnswer) })
+		defer idle.Stop()
+		up.onRead = func() { idle.Reset(c.timeout) }
 	}
-	one := *k
-	one.sending = s
-	a, err := c.exchange(ctx, &one)
-	if broken := s.broken.Load(); err != nil && broken != nil {
+	withUpload := *k
+	withUpload.upload = up
+	a, err := c.exchange(ctx, &withUpload)
+	if broken := up.readErr.Load(); err != nil && broken != nil {
 		return answer{}, *broken // the server is not to blame
 	}
 	return a, err
 }
 
 // open opens all files, and writes down what stands around them.
-func (f *form) open() (*sending, error) {
+func (f *form) open() (*upload, error) {
 	var text bytes.Buffer
 	w := multipart.NewWriter(&text) // into memory, which does not fail
-	s := &sending{kind: w.FormDataContentType(), moved: func() {}}
-	beginPart(w, "job", "", "application/json")
+	s := &upload{contentType: w.FormDataContentType(), onRead: func() {}}
+	createPart(w, "job", "", "application/json")
 	text.Write(f.job)
 	for _, file := range f.files {
 		content, size, err := file.Open()
@@ -109,7 +109,7 @@ func (f *form) open() (*sending, error) {
 			_ = s.Close()
 			return nil, fmt.Errorf("client: the file %s cannot be read: %w", file.Name, err)
 		}
-		beginPart(w, "file", file.Name, file.ContentType)
+		createPart(w, "file", file.Name, file.ContentType)
 		s.addText(&text)
 		s.addFile(file.Name, content, size)
 	}
@@ -119,7 +119,7 @@ func (f *form) open() (*sending, error) {
 }
 
 // beginPart writes the head of a part.
-func beginPart(w *multipart.Writer, name, file, contentType string) {
+func createPart(w *multipart.Writer, name, file, contentType string) {
 	params := map[string]string{"name": name}
 	if file != "" {
 		params["filename"] = file
@@ -133,29 +133,29 @@ func beginPart(w *multipart.Writer, name, file, contentType string) {
 
 // sending is a form on its way, in one try. It is the body of the request, so that
 // its methods are called by a goroutine of the transport.
-type sending struct {
+type upload struct {
 	// Set once.
-	kind  string // its Content-Type
+	contentType  string // its Content-Type
 	size  int64  // -1 when not known
 	files []io.Closer
-	moved func() // called when the server has taken something
+	onRead func() // called when the server has taken something
 
 	parts  []io.Reader           // what is left to be sent
-	broken atomic.Pointer[error] // why a file could not be read to its end
+	readErr atomic.Pointer[error] // why a file could not be read to its end
 }
 
 // addText adds what was written, and makes room for what comes.
-func (s *sending) addText(text *bytes.Buffer) {
+func (s *upload) addText(text *bytes.Buffer) {
 	part := bytes.Clone(text.Bytes())
 	text.Reset()
 	s.parts = append(s.parts, bytes.NewReader(part))
 	s.count(int64(len(part)))
 }
 
-func (s *sending) addFile(name string, content io.ReadCloser, size int64) {
+func (s *upload) addFile(name string, content io.ReadCloser, size int64) {
 	part := io.Reader(content)
 	if size >= 0 {
-		part = &sized{content: content, name: name, size: size}
+		part = &sizedReader{content: content, name: name, size: size}
 	}
 	s.parts = append(s.parts, part)
 	s.files = append(s.files, content)
@@ -163,7 +163,7 @@ func (s *sending) addFile(name string, content io.ReadCloser, size int64) {
 }
 
 // count adds a size to the whole; a part of unknown size makes it unknown.
-func (s *sending) count(size int64) {
+func (s *upload) count(size int64) {
 	if size < 0 || s.size < 0 {
 		s.size = -1
 		return
@@ -171,8 +171,8 @@ func (s *sending) count(size int64) {
 	s.size += size
 }
 
-func (s *sending) Read(p []byte) (int, error) {
-	s.moved()
+func (s *upload) Read(p []byte) (int, error) {
+	s.onRead()
 	for len(s.parts) > 0 {
 		n, err := s.parts[0].Read(p)
 		if err == io.EOF {
@@ -180,7 +180,7 @@ func (s *sending) Read(p []byte) (int, error) {
 		}
 		if err != nil {
 			err = fmt.Errorf("client: a file cannot be sent to its end: %w", err)
-			s.broken.Store(&err)
+			s.readErr.Store(&err)
 		}
 		if n > 0 || err != nil {
 			return n, err
@@ -190,7 +190,7 @@ func (s *sending) Read(p []byte) (int, error) {
 }
 
 // Close closes the files.
-func (s *sending) Close() error {
+func (s *upload) Close() error {
 	for _, f := range s.files {
 		_ = f.Close()
 	}
@@ -199,14 +199,14 @@ func (s *sending) Close() error {
 
 // sized is a file that must have as many bytes as it had when it was opened: the
 // length of the request, and the place of what follows, were told with that size.
-type sized struct {
+type sizedReader struct {
 	content io.Reader
 	name    string
 	size    int64 // when it was opened
 	read    int64
 }
 
-func (f *sized) Read(p []byte) (int, error) {
+func (f *sizedReader) Read(p []byte) (int, error) {
 	n, err := f.content.Read(p)
 	f.read += int64(n)
 	switch {

@@ -16,14 +16,14 @@ import (
 )
 
 // text is an attachment of that content.
-func text(name, content string, size int64) Attachment {
+func textAttachment(name, content string, size int64) Attachment {
 	return Attachment{Name: name, Open: func() (io.ReadCloser, int64, error) {
 		return io.NopCloser(strings.NewReader(content)), size, nil
 	}}
 }
 
 // formOf reads what came as a form, each part on a line.
-func formOf(t *testing.T, r *http.Request) string {
+func readForm(t *testing.T, r *http.Request) string {
 	parts, err := r.MultipartReader()
 	if err != nil {
 		t.Error(err)
@@ -46,7 +46,7 @@ func formOf(t *testing.T, r *http.Request) string {
 	}
 }
 
-func TestFilesOnTheWire(t *testing.T) {
+func TestSubmitFilesSendsMultipartForm(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "scan.png")
 	if err := os.WriteFile(path, []byte("\x89PNG"), 0o600); err != nil {
 		t.Fatal(err)
@@ -59,66 +59,66 @@ func TestFilesOnTheWire(t *testing.T) {
 	}{
 		"none":               {nil, job, true},
 		"one of this disk":   {[]Attachment{AttachFile(path)}, job + "file|scan.png|image/png|\x89PNG\n", true},
-		"an empty one":       {[]Attachment{text("a", "", 0)}, job + "file|a||\n", true},
-		"two of known size":  {[]Attachment{text("a", "x", 1), text("b", "yy", 2)}, job + "file|a||x\nfile|b||yy\n", true},
-		"one of no size":     {[]Attachment{text("a", "x", 1), text("b", "yy", -1)}, job + "file|a||x\nfile|b||yy\n", false},
-		"names that are odd": {[]Attachment{text(`ü "1"\2.txt`, "x", 1)}, job + "file|ü \"1\"\\2.txt||x\n", true},
+		"an empty one":       {[]Attachment{textAttachment("a", "", 0)}, job + "file|a||\n", true},
+		"two of known size":  {[]Attachment{textAttachment("a", "x", 1), textAttachment("b", "yy", 2)}, job + "file|a||x\nfile|b||yy\n", true},
+		"one of no size":     {[]Attachment{textAttachment("a", "x", 1), textAttachment("b", "yy", -1)}, job + "file|a||x\nfile|b||yy\n", false},
+		"names that are odd": {[]Attachment{textAttachment(`ü "1"\2.txt`, "x", 1)}, job + "file|ü \"1\"\\2.txt||x\n", true},
 	} {
 		t.Run(rule, func(t *testing.T) {
-			var said string
+			var form string
 			var length int64
-			c := against(t, func(w http.ResponseWriter, r *http.Request) {
-				said, length = formOf(t, r), r.ContentLength
+			c := newTestClient(t, func(w http.ResponseWriter, r *http.Request) {
+				form, length = readForm(t, r), r.ContentLength
 				okJob(w, r)
 			})
 			if _, err := c.SubmitFiles(t.Context(), Submission{Queue: "ocr"}, tt.files...); err != nil {
 				t.Fatal(err)
 			}
-			if said != tt.want || (length > 0) != tt.sized {
-				t.Errorf("said\n%s\nwith the length %d", said, length)
+			if form != tt.want || (length > 0) != tt.sized {
+				t.Errorf("said\n%s\nwith the length %d", form, length)
 			}
 		})
 	}
 }
 
 // A server that is full has nothing sent to it, and each try reads the files anew.
-func TestFilesAreSentAgain(t *testing.T) {
-	inBubble(t, func(t *testing.T, n *network, c *Client) {
+func TestSubmitFilesRetriesFromStart(t *testing.T) {
+	withNetwork(t, func(t *testing.T, n *network, c *Client) {
 		opened, keys := 0, map[string]bool{}
-		file := text("a", "", -1)
+		file := textAttachment("a", "", -1)
 		file.Open = func() (io.ReadCloser, int64, error) {
 			opened++
 			return io.NopCloser(strings.NewReader(strings.Repeat("x", 1<<20))), 1 << 20, nil
 		}
-		var said string
-		n.up(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var form string
+		n.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			keys[r.Header.Get("Idempotency-Key")] = true
 			switch opened {
 			case 1:
-				refuse(w, 503, CodeQueueFull, "1")
+				writeProblem(w, 503, CodeQueueFull, "1")
 			case 2:
 				_, _ = io.CopyN(io.Discard, r.Body, 1<<19)
-				cut()
+				cutConnection()
 			default:
-				said = formOf(t, r)
+				form = readForm(t, r)
 				okJob(w, r)
 			}
 		}))
 		if _, err := c.SubmitFiles(t.Context(), Submission{Queue: "ocr"}, file); err != nil {
 			t.Fatal(err)
 		}
-		if opened != 3 || len(keys) != 1 || strings.Count(said, "x") < 1<<20 {
+		if opened != 3 || len(keys) != 1 || strings.Count(form, "x") < 1<<20 {
 			t.Errorf("it opened the file %d times, with the keys %v", opened, keys)
 		}
 	})
 }
 
 // What is refused before the files were read is refused at once.
-func TestARefusalDoesNotWaitForTheFiles(t *testing.T) {
+func TestSubmitFilesSendsNoFileAfterRefusal(t *testing.T) {
 	var sent atomic.Int64
-	c := against(t, func(w http.ResponseWriter, r *http.Request) { refuse(w, 400, CodeInvalid, "") })
+	c := newTestClient(t, func(w http.ResponseWriter, r *http.Request) { writeProblem(w, 400, CodeInvalid, "") })
 	_, err := c.SubmitFiles(t.Context(), Submission{Queue: "sim"}, Attachment{Name: "a", Open: func() (io.ReadCloser, int64, error) {
-		return io.NopCloser(counted{zeros{}, &sent}), 1 << 40, nil
+		return io.NopCloser(countingReader{zeros{}, &sent}), 1 << 40, nil
 	}})
 	wantCode(t, err, CodeInvalid)
 	if sent.Load() != 0 {
@@ -130,28 +130,28 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
-type counted struct {
+type countingReader struct {
 	io.Reader
 	n *atomic.Int64
 }
 
-func (c counted) Read(p []byte) (int, error) {
+func (c countingReader) Read(p []byte) (int, error) {
 	n, err := c.Reader.Read(p)
 	c.n.Add(int64(n))
 	return n, err
 }
 
 // A file that cannot be read is nobody else's fault: it is not tried again.
-func TestFilesThatCannotBeRead(t *testing.T) {
+func TestSubmitFilesDoesNotRetryUnreadableFile(t *testing.T) {
 	broken, closed := errors.New("broken"), false
 	tried := 0
-	c := against(t, func(w http.ResponseWriter, r *http.Request) {
+	c := newTestClient(t, func(w http.ResponseWriter, r *http.Request) {
 		tried++
 		_, _ = io.Copy(io.Discard, r.Body)
 		okJob(w, r)
 	})
 	whole := Attachment{Name: "whole", Open: func() (io.ReadCloser, int64, error) {
-		return closing{strings.NewReader("x"), &closed}, 1, nil
+		return closeRecorder{strings.NewReader("x"), &closed}, 1, nil
 	}}
 	_, err := c.SubmitFiles(t.Context(), Submission{Queue: "ocr"}, whole, AttachFile(filepath.Join(t.TempDir(), "missing")))
 	if !errors.Is(err, os.ErrNotExist) || tried != 0 || !closed {
@@ -167,7 +167,7 @@ func TestFilesThatCannotBeRead(t *testing.T) {
 
 // A file that changes is nobody else's fault either, whatever the transport makes of
 // it.
-func TestFilesThatChangeWhileTheyAreSent(t *testing.T) {
+func TestSubmitFilesRefusesChangedFile(t *testing.T) {
 	const size = 2 << 20
 	for want, now := range map[string]int{
 		"a has shrunk while it was sent: it has 2097151 bytes, and had 2097152": size - 1,
@@ -196,20 +196,20 @@ func TestFilesThatChangeWhileTheyAreSent(t *testing.T) {
 	}
 }
 
-type closing struct {
+type closeRecorder struct {
 	io.Reader
 	closed *bool
 }
 
-func (c closing) Close() error { *c.closed = true; return nil }
+func (c closeRecorder) Close() error { *c.closed = true; return nil }
 
 // Sending may take as long as something moves; a server that takes nothing more is
 // given up on.
-func TestSendingFilesTakesItsTime(t *testing.T) {
+func TestSubmitFilesTimesOutOnlyWhenIdle(t *testing.T) {
 	const pieces = 20
-	file := text("a", strings.Repeat("x", pieces<<20), pieces<<20)
-	inBubble(t, func(t *testing.T, n *network, c *Client) {
-		n.up(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	file := textAttachment("a", strings.Repeat("x", pieces<<20), pieces<<20)
+	withNetwork(t, func(t *testing.T, n *network, c *Client) {
+		n.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			for range pieces {
 				<-time.After(20 * time.Second)
 				_, _ = io.CopyN(io.Discard, r.Body, 1<<20)
@@ -222,9 +222,9 @@ func TestSendingFilesTakesItsTime(t *testing.T) {
 			t.Errorf("%v after %v", err, time.Since(begun))
 		}
 	})
-	inBubble(t, func(t *testing.T, n *network, c *Client) {
+	withNetwork(t, func(t *testing.T, n *network, c *Client) {
 		over := make(chan struct{})
-		n.up(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		n.start(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			_, _ = io.CopyN(io.Discard, r.Body, 1<<20)
 			<-over
 		}))

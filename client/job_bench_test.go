@@ -3,7 +3,7 @@ package client
 import "testing"
 
 func BenchmarkDecodeJob(b *testing.B) {
-	body := []byte(usual)
+	body := []byte(typicalJob)
 	b.ReportAllocs()
 	for b.Loop() {
 		if err := new(Job).UnmarshalJSON(body); err != nil {

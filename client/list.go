@@ -82,8 +82,8 @@ func (o *ListOptions) query() string {
 	set("queue", o.Queue)
 	set("status", string(o.Status))
 	set("error_code", o.ErrorCode)
-	set("created_after", timeText(o.CreatedAfter))
-	set("created_before", timeText(o.CreatedBefore))
+	set("created_after", formatTime(o.CreatedAfter))
+	set("created_before", formatTime(o.CreatedBefore))
 	set("after", o.After)
 	for name, value := range o.Metadata {
 		q.Set("metadata."+name, value)
@@ -98,7 +98,7 @@ func (o *ListOptions) query() string {
 }
 
 // timeText is a time as the server reads it, "" for the zero time.
-func timeText(t time.Time) string {
+func formatTime(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}

@@ -11,23 +11,23 @@ import (
 // and says of how many; those that have ended are not counted. What was done before
 // an error stays done.
 func (c *Client) CancelAll(ctx context.Context, f Filter) (int, error) {
-	return c.many(ctx, &call{path: "/v1/jobs/cancel"}, f)
+	return c.changeAll(ctx, &call{path: "/v1/jobs/cancel"}, f)
 }
 
 // RetryAll queues every failed, cancelled or expired job that f selects, and says
 // how many.
 func (c *Client) RetryAll(ctx context.Context, f Filter) (int, error) {
-	return c.many(ctx, &call{path: "/v1/jobs/retry", once: true}, f)
+	return c.changeAll(ctx, &call{path: "/v1/jobs/retry", notIdempotent: true}, f)
 }
 
 // DeleteAll removes every job that f selects, as [Client.Delete] does, and says how
 // many.
 func (c *Client) DeleteAll(ctx context.Context, f Filter) (int, error) {
-	return c.many(ctx, &call{path: "/v1/jobs/delete"}, f)
+	return c.changeAll(ctx, &call{path: "/v1/jobs/delete"}, f)
 }
 
 // many makes the call until the server has come to its last job.
-func (c *Client) many(ctx context.Context, k *call, f Filter) (done int, err error) {
+func (c *Client) changeAll(ctx context.Context, k *call, f Filter) (done int, err error) {
 	k.method = http.MethodPost
 	if k.body, err = json.Marshal(f.wire()); err != nil {
 		return 0, err

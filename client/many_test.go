@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-func TestChangesOfMany(t *testing.T) {
+func TestChangeAllSendsFilter(t *testing.T) {
 	empty := ""
 	for _, tt := range []struct {
 		call func(*Client, context.Context, Filter) (int, error)
@@ -23,8 +23,8 @@ func TestChangesOfMany(t *testing.T) {
 			`/v1/jobs/delete {"key":"","created_after":"1970-01-01T00:00:00.5Z","created_before":"1970-01-01T01:00:00Z","metadata":{"a":"b"}}`,
 		},
 	} {
-		var h heard
-		done, err := tt.call(h.answering(t, `{"object":"count","done":17}`), t.Context(), tt.f)
+		var h recorder
+		done, err := tt.call(h.clientFor(t, `{"object":"count","done":17}`), t.Context(), tt.f)
 		if err != nil || done != 17 || h.bodies[0] != "POST "+tt.want {
 			t.Errorf("%d, %v; sent %s, want %s", done, err, h.bodies, tt.want)
 		}
@@ -33,29 +33,29 @@ func TestChangesOfMany(t *testing.T) {
 
 // A change that the server did not finish in its time is asked for again, for as
 // long as it gets on.
-func TestAChangeOfManyGoesOn(t *testing.T) {
+func TestChangeAllRepeatsUntilDone(t *testing.T) {
 	answer := func(text string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) }
 	}
 	h, n := script(answer(`{"done":5,"more":true}`), answer(`{"done":7,"more":true}`), answer(`{"done":1}`))
-	if done, err := against(t, h.ServeHTTP).DeleteAll(t.Context(), Filter{All: true}); done != 13 || err != nil || *n != 3 {
+	if done, err := newTestClient(t, h.ServeHTTP).DeleteAll(t.Context(), Filter{All: true}); done != 13 || err != nil || *n != 3 {
 		t.Errorf("%d done in %d calls, %v", done, *n, err)
 	}
 	h, _ = script(answer(`{"done":5,"more":true}`), answer(`{"done":0,"more":true}`))
-	done, err := against(t, h.ServeHTTP).CancelAll(t.Context(), Filter{All: true})
+	done, err := newTestClient(t, h.ServeHTTP).CancelAll(t.Context(), Filter{All: true})
 	if wantCode(t, err, CodeOverloaded); done != 5 {
 		t.Errorf("%d done", done)
 	}
-	h, _ = script(answer(`{"done":5,"more":true}`), refusing(503, CodeUnavailable, ""))
-	done, err = against(t, h.ServeHTTP).CancelAll(t.Context(), Filter{All: true})
+	h, _ = script(answer(`{"done":5,"more":true}`), problemHandler(503, CodeUnavailable, ""))
+	done, err = newTestClient(t, h.ServeHTTP).CancelAll(t.Context(), Filter{All: true})
 	if wantCode(t, err, CodeUnavailable); done != 5 {
 		t.Errorf("%d done", done)
 	}
 }
 
 func TestPauseAndResume(t *testing.T) {
-	var h heard
-	c := h.answering(t, `{"name":"sim","paused":true,"waiting_bytes":7,"counts":{"parked":2},"limits":{"max_running":1,"max_bytes":5000000000,"per_key":{"running":2,"waiting":3}}}`)
+	var h recorder
+	c := h.clientFor(t, `{"name":"sim","paused":true,"waiting_bytes":7,"counts":{"parked":2},"limits":{"max_running":1,"max_bytes":5000000000,"per_key":{"running":2,"waiting":3}}}`)
 	q, err := c.Pause(t.Context(), "sim")
 	want := QueueLimits{MaxRunning: 1, MaxBytes: 5_000_000_000, PerKey: KeyLimits{Running: 2, Waiting: 3}}
 	if err != nil || !q.Paused || q.WaitingBytes != 7 || q.Counts.Parked != 2 || q.Limits != want {
@@ -67,9 +67,9 @@ func TestPauseAndResume(t *testing.T) {
 }
 
 // A list is asked for with all that its filter says.
-func TestTheFiltersOfAList(t *testing.T) {
+func TestListSendsFilter(t *testing.T) {
 	var asked string
-	c := against(t, func(w http.ResponseWriter, r *http.Request) {
+	c := newTestClient(t, func(w http.ResponseWriter, r *http.Request) {
 		asked = r.URL.RawQuery
 		_, _ = io.WriteString(w, `{"data":[]}`)
 	})

@@ -22,7 +22,7 @@ type network struct {
 }
 
 // inBubble runs f with a network and a client on it, in a bubble of its own time.
-func inBubble(t *testing.T, f func(t *testing.T, n *network, c *Client), options ...Option) {
+func withNetwork(t *testing.T, f func(t *testing.T, n *network, c *Client), options ...Option) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		n := &network{t: t, conns: map[net.Conn]bool{}}
@@ -38,7 +38,7 @@ func inBubble(t *testing.T, f func(t *testing.T, n *network, c *Client), options
 }
 
 // up starts a server.
-func (n *network) up(h http.Handler) {
+func (n *network) start(h http.Handler) {
 	ln := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
 	n.mu.Lock()
 	n.ln = ln
@@ -104,10 +104,10 @@ func (l *pipeListener) Close() error {
 func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
 
 // cut ends the connection of a request without another byte.
-func cut() { panic(http.ErrAbortHandler) }
+func cutConnection() { panic(http.ErrAbortHandler) }
 
 // refuse answers with a problem.
-func refuse(w http.ResponseWriter, status int, code, retryAfter string) {
+func writeProblem(w http.ResponseWriter, status int, code, retryAfter string) {
 	if retryAfter != "" {
 		w.Header().Set("Retry-After", retryAfter)
 	}

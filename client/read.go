@@ -28,21 +28,21 @@ func (c *Client) get(ctx context.Context, id string, wait time.Duration) (*Job, 
 // as it takes, also through restarts of the server; only until the server has
 // answered once is it bounded by the client's retries.
 func (c *Client) Wait(ctx context.Context, id string) (*Job, error) {
-	known := false
-	for away := 0; ; {
+	reached := false
+	for failures := 0; ; {
 		asked := time.Now()
 		j, a, err := c.get(ctx, id, maxWait)
 		switch {
 		case err != nil:
-			away++
-			if err := c.endure(ctx, known, away, err); err != nil {
+			failures++
+			if err := c.waitToPoll(ctx, reached, failures, err); err != nil {
 				return nil, err
 			}
 			continue
 		case j.Status.Ended():
 			return j, nil
 		}
-		known, away = true, 0
+		reached, failures = true, 0
 		if a.header.Get("Preference-Applied") == "" || time.Since(asked) < minPause {
 			// The server is stopping, or something in between did not let it hold the request.
 			if err := sleep(ctx, max(time.Duration(j.PollAfterMS)*time.Millisecond, minPause)); err != nil {
@@ -54,11 +54,11 @@ func (c *Client) Wait(ctx context.Context, id string) (*Job, error) {
 
 // endure waits before another try of whoever follows a job, or returns why there is
 // none: the server was never reached, ctx ended, or the answer was a refusal.
-func (c *Client) endure(ctx context.Context, known bool, try int, err error) error {
-	if !known || !away(err) {
+func (c *Client) waitToPoll(ctx context.Context, known bool, try int, err error) error {
+	if !known || !unavailable(err) {
 		return err
 	}
-	return c.pause(ctx, try, err)
+	return c.waitToRetry(ctx, try, err)
 }
 
 // Output is what a job has said after a cursor.

@@ -15,21 +15,21 @@ import (
 
 func TestWaitSurvivesRestarts(t *testing.T) {
 	outages := 0
-	inBubble(t, func(t *testing.T, n *network, c *Client) {
-		held := make(chan struct{})
+	withNetwork(t, func(t *testing.T, n *network, c *Client) {
+		waiting := make(chan struct{})
 		h, _ := script(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Preference-Applied", "wait=60")
 			_, _ = io.WriteString(w, `{"id":"job_1","status":"running"}`)
 		}, func(_ http.ResponseWriter, r *http.Request) {
-			close(held)
+			close(waiting)
 			<-r.Context().Done()
 		})
-		n.up(h)
+		n.start(h)
 		go func() {
-			<-held
+			<-waiting
 			n.kill()
 			<-time.After(time.Hour)
-			n.up(http.HandlerFunc(okJob))
+			n.start(http.HandlerFunc(okJob))
 		}()
 		j, err := c.Wait(t.Context(), "job_1")
 		if err != nil || j.Status != Succeeded {
@@ -41,13 +41,13 @@ func TestWaitSurvivesRestarts(t *testing.T) {
 	}, WithRetryHook(func(Retry) { outages++ }))
 }
 
-func TestWaitBeginsEachOutageAnew(t *testing.T) {
+func TestWaitResetsBackoffAfterAnswer(t *testing.T) {
 	var tries []int
-	inBubble(t, func(t *testing.T, n *network, c *Client) {
+	withNetwork(t, func(t *testing.T, n *network, c *Client) {
 		running := func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"status":"running"}`) }
-		lost := refusing(502, "x", "")
+		lost := problemHandler(502, "x", "")
 		h, _ := script(running, lost, lost, running, lost, okJob)
-		n.up(h)
+		n.start(h)
 		if _, err := c.Wait(t.Context(), "job_1"); err != nil {
 			t.Fatal(err)
 		}
@@ -57,9 +57,9 @@ func TestWaitBeginsEachOutageAnew(t *testing.T) {
 	}, WithRetryHook(func(r Retry) { tries = append(tries, r.Try) }))
 }
 
-func TestWaitGivesUpOnAServerThatWasNeverThere(t *testing.T) {
+func TestWaitGivesUpOnUnreachableServer(t *testing.T) {
 	tries := 0
-	inBubble(t, func(t *testing.T, _ *network, c *Client) {
+	withNetwork(t, func(t *testing.T, _ *network, c *Client) {
 		_, err := c.Wait(t.Context(), "job_1")
 		wantCode(t, err, CodeUnreachable)
 		if tries != 3 {
@@ -68,15 +68,15 @@ func TestWaitGivesUpOnAServerThatWasNeverThere(t *testing.T) {
 	}, WithRetryHook(func(Retry) { tries++ }))
 }
 
-func TestWaitAsksSlowlyWhereNobodyHoldsTheRequest(t *testing.T) {
+func TestWaitPollsSlowlyWithoutLongPoll(t *testing.T) {
 	for rule, applied := range map[string]string{"nobody knows of it": "", "nobody does it": "wait=60"} {
 		t.Run(rule, func(t *testing.T) {
-			inBubble(t, func(t *testing.T, n *network, c *Client) {
+			withNetwork(t, func(t *testing.T, n *network, c *Client) {
 				h, _ := script(func(w http.ResponseWriter, _ *http.Request) {
 					w.Header().Set("Preference-Applied", applied)
 					_, _ = io.WriteString(w, `{"id":"job_1","status":"queued","poll_after_ms":1500}`)
 				}, okJob)
-				n.up(h)
+				n.start(h)
 				start := time.Now()
 				if _, err := c.Wait(t.Context(), "job_1"); err != nil {
 					t.Fatal(err)
@@ -89,14 +89,14 @@ func TestWaitAsksSlowlyWhereNobodyHoldsTheRequest(t *testing.T) {
 	}
 }
 
-func TestWaitEndsWhereWaitingIsNoUse(t *testing.T) {
-	inBubble(t, func(t *testing.T, n *network, c *Client) {
-		n.up(refusing(404, CodeNotFound, ""))
+func TestWaitEndsWithRefusalOrContext(t *testing.T) {
+	withNetwork(t, func(t *testing.T, n *network, c *Client) {
+		n.start(problemHandler(404, CodeNotFound, ""))
 		_, err := c.Wait(t.Context(), "job_1")
 		wantCode(t, err, CodeNotFound)
 
 		n.kill()
-		n.up(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		n.start(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = io.WriteString(w, `{"status":"queued"}`)
 		}))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -107,14 +107,14 @@ func TestWaitEndsWhereWaitingIsNoUse(t *testing.T) {
 	})
 }
 
-func TestListGoesThroughAllPages(t *testing.T) {
+func TestListFollowsAllPages(t *testing.T) {
 	pages := map[string]string{
 		"":  `{"object":"list","data":[{"id":"job_5"},{"id":"job_4"}],"next":"4"}`,
 		"4": `{"object":"list","data":[],"next":"3"}`,
 		"3": `{"object":"list","data":[{"id":"job_2"}],"next":null}`,
 	}
 	var asked []string
-	c := against(t, func(w http.ResponseWriter, r *http.Request) {
+	c := newTestClient(t, func(w http.ResponseWriter, r *http.Request) {
 		asked = append(asked, r.URL.RawQuery)
 		_, _ = io.WriteString(w, pages[r.URL.Query().Get("after")])
 	})
@@ -142,12 +142,12 @@ func TestListGoesThroughAllPages(t *testing.T) {
 	}
 }
 
-func TestListEndsWithItsError(t *testing.T) {
+func TestListEndsWithError(t *testing.T) {
 	h, _ := script(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, `{"data":[{"id":"job_1"}],"next":"x"}`)
-	}, refusing(400, CodeInvalid, ""))
+	}, problemHandler(400, CodeInvalid, ""))
 	var got []string
-	for j, err := range against(t, h.ServeHTTP).List(t.Context(), ListOptions{}) {
+	for j, err := range newTestClient(t, h.ServeHTTP).List(t.Context(), ListOptions{}) {
 		got = append(got, fmt.Sprint(j.ID, CodeOf(err)))
 	}
 	if want := []string{"job_1", CodeInvalid}; !reflect.DeepEqual(got, want) {
@@ -155,8 +155,8 @@ func TestListEndsWithItsError(t *testing.T) {
 	}
 }
 
-func TestTheOtherCalls(t *testing.T) {
-	c := against(t, func(w http.ResponseWriter, r *http.Request) {
+func TestReadCalls(t *testing.T) {
+	c := newTestClient(t, func(w http.ResponseWriter, r *http.Request) {
 		switch r.Method + " " + r.URL.RequestURI() {
 		case "GET /v1/jobs/job_1/output?after=3":
 			_, _ = io.WriteString(w, `{"job":{"id":"job_1","cursor":4},"data":[{"seq":4,"attempt":1,"kind":"text","data":"hi"}],"cursor":4}`)
@@ -170,7 +170,7 @@ func TestTheOtherCalls(t *testing.T) {
 		case "GET /v1/queues/sim":
 			_, _ = io.WriteString(w, `{"name":"sim","executor":"sim","totals":{"succeeded":7}}`)
 		default:
-			refuse(w, 404, CodeNotFound, "")
+			writeProblem(w, 404, CodeNotFound, "")
 		}
 	})
 	ctx := t.Context()
@@ -197,7 +197,7 @@ func TestTheOtherCalls(t *testing.T) {
 	wantCode(t, err, CodeNotFound)
 }
 
-func TestWhatEntriesSay(t *testing.T) {
+func TestEntryTextAndProgress(t *testing.T) {
 	tests := []struct {
 		rule string
 		e    Entry

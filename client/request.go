@@ -28,12 +28,12 @@ type call struct {
 	key    string        // Idempotency-Key
 	wait   time.Duration // Prefer: wait
 	accept string
-	last   string // Last-Event-ID
+	lastEventID   string // Last-Event-ID
 	// once says that a repetition could do something else than the first try; it is
 	// then only repeated after an answer which says that nothing was done.
-	once bool
+	notIdempotent bool
 
-	sending *sending // the form, in one try
+	upload *upload // the form, in one try
 }
 
 // answer is what came back, whole.
@@ -65,15 +65,15 @@ func (c *Client) json(ctx context.Context, k *call, out any) (answer, error) {
 
 // send makes the call, as often as it is safe and worth while.
 func (c *Client) send(ctx context.Context, k *call) (answer, error) {
-	if err := sendable("idempotency key", k.key); err != nil {
+	if err := checkHeaderValue("idempotency key", k.key); err != nil {
 		return answer{}, err
 	}
 	for try := 1; ; try++ {
 		a, err := c.try(ctx, k)
-		if err == nil || try > c.retries || !repeatable(k, err) {
+		if err == nil || try > c.retries || !safeToRetry(k, err) {
 			return a, err
 		}
-		if err := c.pause(ctx, try, err); err != nil {
+		if err := c.waitToRetry(ctx, try, err); err != nil {
 			return answer{}, err
 		}
 	}
@@ -104,7 +104,7 @@ func (c *Client) exchange(ctx context.Context, k *call) (answer, error) {
 	case err == errAnswerTooLarge:
 		return answer{}, badAnswer(res.StatusCode, err)
 	case err != nil:
-		return answer{}, c.lost(ctx, k, err)
+		return answer{}, c.noAnswer(ctx, k, err)
 	}
 	return answer{status: res.StatusCode, header: res.Header, body: body}, nil
 }
@@ -112,13 +112,13 @@ func (c *Client) exchange(ctx context.Context, k *call) (answer, error) {
 // open makes the call once and returns a successful answer with its body unread,
 // for the caller to close.
 func (c *Client) open(ctx context.Context, k *call) (*http.Response, error) {
-	res, err := c.trip.RoundTrip(c.request(ctx, k))
+	res, err := c.transport.RoundTrip(c.request(ctx, k))
 	if err != nil {
-		return nil, c.lost(ctx, k, err)
+		return nil, c.noAnswer(ctx, k, err)
 	}
 	if res.StatusCode < 200 || res.StatusCode > 299 {
 		defer res.Body.Close()
-		return nil, refusal(res)
+		return nil, readRefusal(res)
 	}
 	return res, nil
 }
@@ -140,8 +140,8 @@ func (c *Client) request(ctx context.Context, k *call) *http.Request {
 		r.Body = io.NopCloser(bytes.NewReader(k.body))
 		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(k.body)), nil }
 	}
-	if k.sending != nil {
-		r.Body, r.ContentLength = k.sending, k.sending.size
+	if k.upload != nil {
+		r.Body, r.ContentLength = k.upload, k.upload.size
 	}
 	return r
 }
@@ -157,12 +157,12 @@ func (c *Client) header(k *call) http.Header {
 	set("X-User-Id", c.user)
 	set("Accept", k.accept)
 	set("Idempotency-Key", k.key)
-	set("Last-Event-Id", k.last)
+	set("Last-Event-Id", k.lastEventID)
 	if k.body != nil {
 		set("Content-Type", "application/json")
 	}
-	if k.sending != nil {
-		set("Content-Type", k.sending.kind)
+	if k.upload != nil {
+		set("Content-Type", k.upload.contentType)
 		set("Expect", "100-continue") // a server that is full says so before
 	}
 	if k.wait > 0 {

@@ -27,12 +27,12 @@ func okJob(w http.ResponseWriter, _ *http.Request) {
 	_, _ = io.WriteString(w, `{"id":"job_1","object":"job","status":"succeeded"}`)
 }
 
-func refusing(status int, code, after string) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) { refuse(w, status, code, after) }
+func problemHandler(status int, code, after string) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) { writeProblem(w, status, code, after) }
 }
 
-func TestWhatIsRepeated(t *testing.T) {
-	cutting := func(http.ResponseWriter, *http.Request) { cut() }
+func TestRetriesSafeCalls(t *testing.T) {
+	cutting := func(http.ResponseWriter, *http.Request) { cutConnection() }
 	get := func(ctx context.Context, c *Client) error { _, err := c.Get(ctx, "job_1"); return err }
 	submit := func(ctx context.Context, c *Client) error {
 		_, err := c.Submit(ctx, Submission{Queue: "sim"})
@@ -50,20 +50,20 @@ func TestWhatIsRepeated(t *testing.T) {
 		{"a submit whose connection was cut is made again, for it carries a key", cutting, submit, 2},
 		{"a cancel whose connection was cut is made again", cutting, cancel, 2},
 		{"a retry whose connection was cut may have been done, so it is not made again", cutting, retry, 1},
-		{"a full queue is asked again", refusing(503, CodeQueueFull, "1"), submit, 2},
-		{"a caller over their limit asks again", refusing(429, "rate_limited", "1"), retry, 2},
-		{"a proxy without a server behind it is asked again", refusing(502, "x", ""), get, 2},
-		{"a proxy that lost the answer is not asked to retry a job twice", refusing(504, "x", ""), retry, 1},
-		{"a wrong request stays wrong", refusing(400, CodeInvalid, ""), submit, 1},
-		{"a job that is not there stays away", refusing(404, CodeNotFound, ""), get, 1},
-		{"a defect of the server is not hammered", refusing(500, "internal", ""), get, 1},
-		{"being asked to wait for longer than half a minute is the caller's to decide", refusing(503, CodeQueueFull, "31"), submit, 1},
+		{"a full queue is asked again", problemHandler(503, CodeQueueFull, "1"), submit, 2},
+		{"a caller over their limit asks again", problemHandler(429, "rate_limited", "1"), retry, 2},
+		{"a proxy without a server behind it is asked again", problemHandler(502, "x", ""), get, 2},
+		{"a proxy that lost the answer is not asked to retry a job twice", problemHandler(504, "x", ""), retry, 1},
+		{"a wrong request stays wrong", problemHandler(400, CodeInvalid, ""), submit, 1},
+		{"a job that is not there stays away", problemHandler(404, CodeNotFound, ""), get, 1},
+		{"a defect of the server is not hammered", problemHandler(500, "internal", ""), get, 1},
+		{"being asked to wait for longer than half a minute is the caller's to decide", problemHandler(503, CodeQueueFull, "31"), submit, 1},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
-			inBubble(t, func(t *testing.T, n *network, c *Client) {
+			withNetwork(t, func(t *testing.T, n *network, c *Client) {
 				h, tries := script(tt.first, okJob)
-				n.up(h)
+				n.start(h)
 				err := tt.call(t.Context(), c)
 				if *tries != tt.tries {
 					t.Errorf("%d tries, want %d", *tries, tt.tries)
@@ -77,12 +77,12 @@ func TestWhatIsRepeated(t *testing.T) {
 }
 
 func TestRetriesKeepTheIdempotencyKey(t *testing.T) {
-	inBubble(t, func(t *testing.T, n *network, c *Client) {
+	withNetwork(t, func(t *testing.T, n *network, c *Client) {
 		var keys []string
-		n.up(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			keys = append(keys, r.Header.Get("Idempotency-Key"))
 			if len(keys)%3 != 0 {
-				cut()
+				cutConnection()
 			}
 			okJob(w, r)
 		}))
@@ -100,12 +100,12 @@ func TestRetriesKeepTheIdempotencyKey(t *testing.T) {
 	})
 }
 
-func TestWithoutRetriesASubmitCarriesOnlyItsOwnKey(t *testing.T) {
-	inBubble(t, func(t *testing.T, n *network, c *Client) {
+func TestSubmitWithoutRetriesSendsNoRandomKey(t *testing.T) {
+	withNetwork(t, func(t *testing.T, n *network, c *Client) {
 		var keys []string
-		n.up(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			keys = append(keys, r.Header.Get("Idempotency-Key"))
-			cut()
+			cutConnection()
 		}))
 		for _, key := range []string{"", "mine"} {
 			_, err := c.Submit(t.Context(), Submission{Queue: "sim", IdempotencyKey: key})
@@ -117,11 +117,11 @@ func TestWithoutRetriesASubmitCarriesOnlyItsOwnKey(t *testing.T) {
 	}, WithRetries(0))
 }
 
-func TestRetryAfterIsHonoured(t *testing.T) {
-	var told []Retry
-	inBubble(t, func(t *testing.T, n *network, c *Client) {
-		h, _ := script(refusing(503, CodeQueueFull, "7"), okJob)
-		n.up(h)
+func TestRetryWaitsForRetryAfter(t *testing.T) {
+	var retries []Retry
+	withNetwork(t, func(t *testing.T, n *network, c *Client) {
+		h, _ := script(problemHandler(503, CodeQueueFull, "7"), okJob)
+		n.start(h)
 		start := time.Now()
 		if _, err := c.Get(t.Context(), "job_1"); err != nil {
 			t.Fatal(err)
@@ -129,15 +129,15 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 		if waited := time.Since(start); waited != 7*time.Second {
 			t.Errorf("waited %s, asked for 7 s", waited)
 		}
-		if len(told) != 1 || told[0].Try != 1 || told[0].Delay != 7*time.Second || CodeOf(told[0].Err) != CodeQueueFull {
-			t.Errorf("the hook was told %+v", told)
+		if len(retries) != 1 || retries[0].Try != 1 || retries[0].Delay != 7*time.Second || CodeOf(retries[0].Err) != CodeQueueFull {
+			t.Errorf("the hook was told %+v", retries)
 		}
-	}, WithRetryHook(func(r Retry) { told = append(told, r) }))
+	}, WithRetryHook(func(r Retry) { retries = append(retries, r) }))
 }
 
-func TestACallGivesUpWhenItsContextWouldEndWhileWaiting(t *testing.T) {
-	inBubble(t, func(t *testing.T, n *network, c *Client) {
-		n.up(refusing(503, CodeQueueFull, "7"))
+func TestCallFailsWhenContextEndsBeforeRetry(t *testing.T) {
+	withNetwork(t, func(t *testing.T, n *network, c *Client) {
+		n.start(problemHandler(503, CodeQueueFull, "7"))
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		start := time.Now()
@@ -151,9 +151,9 @@ func TestACallGivesUpWhenItsContextWouldEndWhileWaiting(t *testing.T) {
 	})
 }
 
-func TestACallEndsWithItsContext(t *testing.T) {
-	inBubble(t, func(t *testing.T, n *network, c *Client) {
-		n.up(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+func TestCallEndsWithContext(t *testing.T) {
+	withNetwork(t, func(t *testing.T, n *network, c *Client) {
+		n.start(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 		ctx, cancel := context.WithCancel(t.Context())
 		time.AfterFunc(time.Second, cancel)
 		_, err := c.Get(ctx, "job_1")
@@ -163,9 +163,9 @@ func TestACallEndsWithItsContext(t *testing.T) {
 	})
 }
 
-func TestATryWithoutAnAnswerIsCutOff(t *testing.T) {
-	inBubble(t, func(t *testing.T, n *network, c *Client) {
-		n.up(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+func TestCallTimesOutWithoutAnswer(t *testing.T) {
+	withNetwork(t, func(t *testing.T, n *network, c *Client) {
+		n.start(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 		start := time.Now()
 		_, err := c.Get(t.Context(), "job_1")
 		wantCode(t, err, CodeUnreachable)
@@ -178,9 +178,9 @@ func TestATryWithoutAnAnswerIsCutOff(t *testing.T) {
 	}, WithRetries(0), WithTimeout(2*time.Second))
 }
 
-func TestTheTimeThatTheServerWasAskedToHoldIsNotCounted(t *testing.T) {
-	inBubble(t, func(t *testing.T, n *network, c *Client) {
-		n.up(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+func TestTimeoutExcludesLongPollWait(t *testing.T) {
+	withNetwork(t, func(t *testing.T, n *network, c *Client) {
+		n.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			<-time.After(maxWait)
 			okJob(w, r)
 		}))
@@ -190,8 +190,8 @@ func TestTheTimeThatTheServerWasAskedToHoldIsNotCounted(t *testing.T) {
 	}, WithRetries(0), WithTimeout(time.Second))
 }
 
-func TestNobodyThere(t *testing.T) {
-	inBubble(t, func(t *testing.T, _ *network, c *Client) {
+func TestCallReportsUnreachableServer(t *testing.T) {
+	withNetwork(t, func(t *testing.T, _ *network, c *Client) {
 		_, err := c.Get(t.Context(), "job_1")
 		e := wantCode(t, err, CodeUnreachable)
 		if e.Status != 0 || !strings.Contains(e.Error(), "http://server.test") {
@@ -200,7 +200,7 @@ func TestNobodyThere(t *testing.T) {
 	})
 }
 
-func TestRefusalsAreRead(t *testing.T) {
+func TestReadRefusal(t *testing.T) {
 	tests := []struct {
 		rule, body, contentType string
 		want                    Error
@@ -228,7 +228,7 @@ func TestRefusalsAreRead(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
-			c := against(t, func(w http.ResponseWriter, _ *http.Request) {
+			c := newTestClient(t, func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Type", tt.contentType)
 				w.WriteHeader(418)
 				_, _ = io.WriteString(w, tt.body)
@@ -241,7 +241,7 @@ func TestRefusalsAreRead(t *testing.T) {
 	}
 }
 
-func TestAnswersThatNoServerGives(t *testing.T) {
+func TestCallRefusesBadAnswer(t *testing.T) {
 	tests := []struct {
 		rule string
 		h    http.HandlerFunc
@@ -256,13 +256,13 @@ func TestAnswersThatNoServerGives(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
-			_, err := against(t, tt.h).Get(t.Context(), "job_1")
+			_, err := newTestClient(t, tt.h).Get(t.Context(), "job_1")
 			wantCode(t, err, CodeBadAnswer)
 		})
 	}
 }
 
-func TestRequestsNameTheUserAndKeepIdsInTheirPlace(t *testing.T) {
+func TestRequestSetsUserAndEscapesID(t *testing.T) {
 	var got *http.Request
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { got = r; okJob(w, r) }))
 	defer srv.Close()
@@ -283,7 +283,7 @@ func TestRequestsNameTheUserAndKeepIdsInTheirPlace(t *testing.T) {
 }
 
 // What cannot be sent is refused here: no server is asked, none is said to be away.
-func TestWhatCannotStandInAHeaderIsNotSent(t *testing.T) {
+func TestInvalidHeaderValueIsNotSent(t *testing.T) {
 	for _, text := range []string{"a\nb", "a\r\nX-Evil: 1", "\x00", "a\x7f", "tab\t", " ann", "ann "} {
 		if _, err := New("http://server.test", WithUser(text)); err == nil || !strings.Contains(err.Error(), "the user ") {
 			t.Errorf("the user %q: %v", text, err)
@@ -291,7 +291,7 @@ func TestWhatCannotStandInAHeaderIsNotSent(t *testing.T) {
 		if _, err := New("http://server.test", WithUserAgent(text)); err == nil {
 			t.Errorf("the user agent %q was taken", text)
 		}
-		inBubble(t, func(t *testing.T, _ *network, c *Client) {
+		withNetwork(t, func(t *testing.T, _ *network, c *Client) {
 			begun := time.Now()
 			_, err := c.Submit(t.Context(), Submission{Queue: "sim", IdempotencyKey: text})
 			if err == nil || CodeOf(err) != "" || !strings.Contains(err.Error(), "the idempotency key ") || time.Since(begun) > 0 {
@@ -306,7 +306,7 @@ func TestWhatCannotStandInAHeaderIsNotSent(t *testing.T) {
 	}
 }
 
-func TestNewRefusesWhatIsNoServer(t *testing.T) {
+func TestNewRefusesInvalidURL(t *testing.T) {
 	for _, text := range []string{"", "localhost:8080", "ftp://x", "http://", "http://x?y=1", "http://x#y", "http://[::1", "http://x:0", "http://x:65536"} {
 		if _, err := New(text); err == nil {
 			t.Errorf("%q was taken for a server", text)
@@ -315,7 +315,7 @@ func TestNewRefusesWhatIsNoServer(t *testing.T) {
 }
 
 // against makes a client of a server on loopback.
-func against(t *testing.T, h http.HandlerFunc) *Client {
+func newTestClient(t *testing.T, h http.HandlerFunc) *Client {
 	srv := httptest.NewServer(h)
 	c, err := New(srv.URL, WithRetries(0))
 	if err != nil {

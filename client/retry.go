@@ -29,21 +29,21 @@ var errNoAnswer = errors.New("no answer in time")
 
 // lost is the error of a call without an answer. Where ctx is why, it says so, and
 // errors.Is finds [context.Canceled] or [context.DeadlineExceeded].
-func (c *Client) lost(ctx context.Context, k *call, err error) error {
+func (c *Client) noAnswer(ctx context.Context, k *call, err error) error {
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, errNoAnswer) {
-		return ended(ctx, k)
+		return contextError(ctx, k)
 	} else if cause != nil {
 		err = cause
 	}
 	return &Error{Code: CodeUnreachable, Message: "cannot reach the server at " + c.base.String(), Err: err}
 }
 
-func ended(ctx context.Context, k *call) error {
+func contextError(ctx context.Context, k *call) error {
 	return fmt.Errorf("client: %s %s: %w", k.method, k.path, context.Cause(ctx))
 }
 
 // repeatable says whether the call may be made again after err.
-func repeatable(k *call, err error) bool {
+func safeToRetry(k *call, err error) bool {
 	var e *Error
 	if !errors.As(err, &e) || e.RetryAfter > maxRetryAfter {
 		return false
@@ -52,22 +52,22 @@ func repeatable(k *call, err error) bool {
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		return true // nothing was done
 	case http.StatusBadGateway, http.StatusGatewayTimeout:
-		return !k.once
+		return !k.notIdempotent
 	case 0:
-		return !k.once || neverSent(err)
+		return !k.notIdempotent || dialFailed(err)
 	}
 	return false
 }
 
 // neverSent says that there was not even a connection.
-func neverSent(err error) bool {
+func dialFailed(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "dial"
 }
 
 // away says that the server, or the way to it, is gone for now: a restart, a
 // proxy without a server behind it. Whoever follows a job waits for its return.
-func away(err error) bool {
+func unavailable(err error) bool {
 	var e *Error
 	if !errors.As(err, &e) {
 		return false
@@ -83,7 +83,7 @@ func away(err error) bool {
 // clients which failed together do not come back together, and at least as long as
 // the server asked for. The error is ctx's end; when ctx would end during the wait,
 // err is returned at once instead.
-func (c *Client) pause(ctx context.Context, try int, err error) error {
+func (c *Client) waitToRetry(ctx context.Context, try int, err error) error {
 	d := min(minPause<<min(try-1, 10), maxPause)
 	d = d/2 + rand.N(d/2+1)
 	var e *Error

@@ -12,7 +12,7 @@ const maxEvent = 32 << 20 // bytes of one server-sent event
 var errEventTooLarge = errors.New("a server-sent event is larger than 32 MiB")
 
 // sse is one server-sent event (WHATWG HTML, section 9.2).
-type sse struct {
+type sseEvent struct {
 	id    string // of this event; "" when it names none
 	event string
 	data  []byte
@@ -22,23 +22,23 @@ type sse struct {
 // not an event: it is dropped.
 type sseReader struct {
 	r     *bufio.Reader
-	alive func() // called for every line, comments included
+	onLine func() // called for every line, comments included
 }
 
-func newSSEReader(r io.Reader, alive func()) *sseReader {
-	return &sseReader{r: bufio.NewReaderSize(r, 16<<10), alive: alive}
+func newSSEReader(r io.Reader, onLine func()) *sseReader {
+	return &sseReader{r: bufio.NewReaderSize(r, 16<<10), onLine: onLine}
 }
 
 // next returns the next event that carries data. The error is the stream's.
-func (s *sseReader) next() (sse, error) {
-	var e sse
-	room := maxEvent
+func (s *sseReader) next() (sseEvent, error) {
+	var e sseEvent
+	limit := maxEvent
 	for {
-		line, err := s.line(room)
+		line, err := s.line(limit)
 		if err != nil {
-			return sse{}, err
+			return sseEvent{}, err
 		}
-		room -= len(line)
+		limit -= len(line)
 		if len(line) > 0 {
 			e.field(line)
 			continue
@@ -46,16 +46,16 @@ func (s *sseReader) next() (sse, error) {
 		if e.data != nil {
 			return e, nil
 		}
-		e, room = sse{}, maxEvent
+		e, limit = sseEvent{}, maxEvent
 	}
 }
 
 // line reads one line without its end, of at most room bytes.
-func (s *sseReader) line(room int) ([]byte, error) {
+func (s *sseReader) line(limit int) ([]byte, error) {
 	var line []byte
 	for {
 		part, err := s.r.ReadSlice('\n')
-		if len(line)+len(part) > room {
+		if len(line)+len(part) > limit {
 			return nil, errEventTooLarge
 		}
 		line = append(line, part...)
@@ -66,11 +66,11 @@ func (s *sseReader) line(room int) ([]byte, error) {
 			return nil, err
 		}
 	}
-	s.alive()
+	s.onLine()
 	return bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r")), nil
 }
 
-func (e *sse) field(line []byte) {
+func (e *sseEvent) field(line []byte) {
 	name, value, _ := bytes.Cut(line, []byte(":"))
 	value = bytes.TrimPrefix(value, []byte(" "))
 	switch string(name) {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func readEvents(text string) (events []sse, err error) {
+func readEvents(text string) (events []sseEvent, err error) {
 	r := newSSEReader(strings.NewReader(text), func() {})
 	for {
 		e, err := r.next()
@@ -22,15 +22,15 @@ func readEvents(text string) (events []sse, err error) {
 func TestServerSentEvents(t *testing.T) {
 	tests := []struct {
 		rule, text string
-		want       []sse
+		want       []sseEvent
 	}{
-		{"fields make an event, an empty line ends it", "id: 1\nevent: a\ndata: x\n\n", []sse{{"1", "a", []byte("x")}}},
-		{"lines of data are joined", "data: x\ndata:y\n\n", []sse{{"", "", []byte("x\ny")}}},
-		{"empty data is data", "data\n\n", []sse{{"", "", []byte{}}}},
-		{"only the first space is cut", "data:  x\n\n", []sse{{"", "", []byte(" x")}}},
-		{"comments and unknown fields say nothing", ": c\nretry: 3\nfoo: 1\ndata: x\n\n", []sse{{"", "", []byte("x")}}},
-		{"fields do not outlive an event without data", "event: a\n\ndata: x\n\n", []sse{{"", "", []byte("x")}}},
-		{"a cut event is none", "data: x\n\ndata: y\n", []sse{{"", "", []byte("x")}}},
+		{"fields make an event, an empty line ends it", "id: 1\nevent: a\ndata: x\n\n", []sseEvent{{"1", "a", []byte("x")}}},
+		{"lines of data are joined", "data: x\ndata:y\n\n", []sseEvent{{"", "", []byte("x\ny")}}},
+		{"empty data is data", "data\n\n", []sseEvent{{"", "", []byte{}}}},
+		{"only the first space is cut", "data:  x\n\n", []sseEvent{{"", "", []byte(" x")}}},
+		{"comments and unknown fields say nothing", ": c\nretry: 3\nfoo: 1\ndata: x\n\n", []sseEvent{{"", "", []byte("x")}}},
+		{"fields do not outlive an event without data", "event: a\n\ndata: x\n\n", []sseEvent{{"", "", []byte("x")}}},
+		{"a cut event is none", "data: x\n\ndata: y\n", []sseEvent{{"", "", []byte("x")}}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
@@ -42,23 +42,23 @@ func TestServerSentEvents(t *testing.T) {
 	}
 }
 
-func TestAnEnormousEventIsNotKept(t *testing.T) {
-	r := newSSEReader(io.MultiReader(strings.NewReader("data: "), endless{}), func() {})
+func TestSSEReaderLimitsEventSize(t *testing.T) {
+	r := newSSEReader(io.MultiReader(strings.NewReader("data: "), endlessReader{}), func() {})
 	if _, err := r.next(); err != errEventTooLarge {
 		t.Errorf("one line: %v", err)
 	}
-	r = newSSEReader(endless("data: x\n"), func() {})
+	r = newSSEReader(endlessReader("data: x\n"), func() {})
 	if _, err := r.next(); err != errEventTooLarge {
 		t.Errorf("many lines: %v", err)
 	}
 }
 
 // endless says the same for ever.
-type endless []byte
+type endlessReader []byte
 
-func (e endless) Read(p []byte) (int, error) {
+func (e endlessReader) Read(p []byte) (int, error) {
 	if len(e) == 0 {
-		e = endless("x")
+		e = endlessReader("x")
 	}
 	n := 0
 	for n+len(e) <= len(p) {
@@ -68,7 +68,7 @@ func (e endless) Read(p []byte) (int, error) {
 }
 
 func FuzzServerSentEvents(f *testing.F) {
-	f.Add([]byte(said(0, 3)))
+	f.Add([]byte(eventStream(0, 3)))
 	f.Add([]byte("data\r\n\r\n:\n\nid"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		r := newSSEReader(bytes.NewReader(text), func() {})

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-func TestSubmissionsOnTheWire(t *testing.T) {
+func TestSubmitEncodesFields(t *testing.T) {
 	no := false
 	tests := []struct {
 		rule string
@@ -50,7 +50,7 @@ func TestSubmissionsOnTheWire(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
 			var body []byte
-			c := against(t, func(w http.ResponseWriter, r *http.Request) {
+			c := newTestClient(t, func(w http.ResponseWriter, r *http.Request) {
 				body, _ = io.ReadAll(r.Body)
 				okJob(w, r)
 			})
@@ -64,8 +64,8 @@ func TestSubmissionsOnTheWire(t *testing.T) {
 	}
 }
 
-func TestAnInputThatIsNoJSONIsNotSent(t *testing.T) {
-	c := against(t, func(http.ResponseWriter, *http.Request) { t.Error("it was sent") })
+func TestSubmitRefusesInvalidJSON(t *testing.T) {
+	c := newTestClient(t, func(http.ResponseWriter, *http.Request) { t.Error("it was sent") })
 	for _, input := range []any{func() {}, json.RawMessage("{")} {
 		if _, err := c.Submit(t.Context(), Submission{Queue: "sim", Input: input}); err == nil {
 			t.Errorf("%T was taken for JSON", input)
@@ -85,7 +85,7 @@ func TestSubmitAndWait(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
 			var asked []string
-			c := against(t, func(w http.ResponseWriter, r *http.Request) {
+			c := newTestClient(t, func(w http.ResponseWriter, r *http.Request) {
 				asked = append(asked, r.Method+" "+r.Header.Get("Prefer"))
 				if r.Method == http.MethodPost {
 					w.WriteHeader(http.StatusAccepted)

@@ -71,45 +71,45 @@ type watch struct {
 	yield func(Event, error) bool
 
 	cursor int64
-	known  bool // the server has answered once
-	over   bool // the last event was delivered, or nobody wants more
-	failed int  // connections in a row that were short and brought nothing new
-	broken int  // of those, how many brought what no server says
+	reached  bool // the server has answered once
+	finished   bool // the last event was delivered, or nobody wants more
+	failures int  // connections in a row that were short and brought nothing new
+	badStreams int  // of those, how many brought what no server says
 }
 
 func (w *watch) run(ctx context.Context) error {
 	for {
 		err := w.connect(ctx)
-		if w.over {
+		if w.finished {
 			return nil
 		}
-		if err := w.endure(ctx, err); err != nil {
+		if err := w.waitToReconnect(ctx, err); err != nil {
 			return err
 		}
 	}
 }
 
 // endure waits before the next connection, or returns why there is none.
-func (w *watch) endure(ctx context.Context, err error) error {
-	w.failed++
+func (w *watch) waitToReconnect(ctx context.Context, err error) error {
+	w.failures++
 	switch {
-	case !w.known && (w.failed > w.c.retries || !repeatable(&call{}, err)):
+	case !w.reached && (w.failures > w.c.retries || !safeToRetry(&call{}, err)):
 		return err
-	case away(err):
-	case CodeOf(err) == CodeBadAnswer && w.broken < maxBadStreams:
-		w.broken++
+	case unavailable(err):
+	case CodeOf(err) == CodeBadAnswer && w.badStreams < maxBadStreams:
+		w.badStreams++
 	default:
 		return err
 	}
-	return w.c.pause(ctx, w.failed, err)
+	return w.c.waitToRetry(ctx, w.failures, err)
 }
 
 // connect follows the job over one connection and returns why that ended.
 func (w *watch) connect(parent context.Context) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
-	dead := time.AfterFunc(streamTimeout, func() { cancel(errSilent) })
-	defer dead.Stop()
+	idle := time.AfterFunc(streamTimeout, func() { cancel(errSilent) })
+	defer idle.Stop()
 
 	k := w.call()
 	res, err := w.c.open(ctx, k)
@@ -120,14 +120,14 @@ func (w *watch) connect(parent context.Context) error {
 	if t, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")); t != "text/event-stream" {
 		return badAnswer(res.StatusCode, fmt.Errorf("a stream of events was asked for, %q came", t))
 	}
-	w.known = true
-	events := newSSEReader(res.Body, func() { dead.Reset(streamTimeout) })
-	return w.lost(ctx, k, w.follow(events))
+	w.reached = true
+	events := newSSEReader(res.Body, func() { idle.Reset(streamTimeout) })
+	return w.streamError(ctx, k, w.follow(events))
 }
 
 // lost makes an error of the stream one of the client's: ctx's end, or a server
 // that is away for now.
-func (w *watch) lost(ctx context.Context, k *call, err error) error {
+func (w *watch) streamError(ctx context.Context, k *call, err error) error {
 	var e *Error
 	switch {
 	case err == nil || errors.As(err, &e):
@@ -135,13 +135,13 @@ func (w *watch) lost(ctx context.Context, k *call, err error) error {
 	case errors.Is(err, io.EOF):
 		err = errors.New("the stream was cut")
 	}
-	return w.c.lost(ctx, k, err)
+	return w.c.noAnswer(ctx, k, err)
 }
 
 func (w *watch) call() *call {
 	k := &call{method: http.MethodGet, path: jobPath(w.id, "/events"), accept: "text/event-stream"}
 	if w.cursor > 0 {
-		k.last = strconv.FormatInt(w.cursor, 10)
+		k.lastEventID = strconv.FormatInt(w.cursor, 10)
 	}
 	return k
 }
@@ -152,7 +152,7 @@ func (w *watch) follow(events *sseReader) error {
 	for {
 		raw, err := events.next()
 		if time.Since(start) > maxPause {
-			w.failed = 0
+			w.failures = 0
 		}
 		if err != nil {
 			return err
@@ -165,10 +165,10 @@ func (w *watch) follow(events *sseReader) error {
 			continue
 		}
 		if e.Entry != nil {
-			w.failed, w.broken = 0, 0
+			w.failures, w.badStreams = 0, 0
 		}
 		if !w.yield(*e, nil) || e.Type == DoneEvent {
-			w.over = true
+			w.finished = true
 			return nil
 		}
 	}
@@ -176,7 +176,7 @@ func (w *watch) follow(events *sseReader) error {
 
 // read makes an event of what came over the wire; nil for what was seen already,
 // and for types that this package does not know.
-func (w *watch) read(raw sse) (*Event, error) {
+func (w *watch) read(raw sseEvent) (*Event, error) {
 	e := &Event{Type: EventType(raw.event)}
 	switch e.Type {
 	case SnapshotEvent, DoneEvent:

@@ -13,7 +13,7 @@ import (
 )
 
 // said is a job's log as a server tells it: from an entry's number to the end.
-func said(after, last int) string {
+func eventStream(after, last int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, ": hello\n\nid: %d\nevent: snapshot\ndata: {\"id\":\"job_1\",\"status\":\"running\",\"cursor\":%d}\n\n", after, last)
 	for seq := after + 1; seq <= last; seq++ {
@@ -30,21 +30,21 @@ const entries = 7 // of the job that said tells
 
 // streaming answers the n-th connection, from 0, with what tell returns, and cuts
 // it after that.
-func streaming(tell func(n, after int) string) http.HandlerFunc {
+func streamHandler(events func(n, after int) string) http.HandlerFunc {
 	n := 0
 	return func(w http.ResponseWriter, r *http.Request) {
 		after, _ := strconv.Atoi(r.Header.Get("Last-Event-ID"))
 		w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
-		_, _ = w.Write([]byte(tell(n, after)))
+		_, _ = w.Write([]byte(events(n, after)))
 		n++
 		_ = http.NewResponseController(w).Flush()
-		cut()
+		cutConnection()
 	}
 }
 
 // seen watches to the end and returns what came: the numbers of the entries, the
 // last event and the error.
-func seen(ctx context.Context, c *Client, after int64) (seqs []int64, last Event, err error) {
+func watchToEnd(ctx context.Context, c *Client, after int64) (seqs []int64, last Event, err error) {
 	for e, eventErr := range c.Watch(ctx, "job_1", after) {
 		if eventErr != nil {
 			return seqs, last, eventErr
@@ -57,7 +57,7 @@ func seen(ctx context.Context, c *Client, after int64) (seqs []int64, last Event
 	return seqs, last, nil
 }
 
-func upTo(from, to int64) []int64 {
+func sequence(from, to int64) []int64 {
 	var s []int64
 	for n := from; n <= to; n++ {
 		s = append(s, n)
@@ -65,13 +65,13 @@ func upTo(from, to int64) []int64 {
 	return s
 }
 
-func checkWhole(t *testing.T, what string, c *Client, after int64) {
+func checkAllEntries(t *testing.T, what string, c *Client, after int64) {
 	t.Helper()
-	seqs, last, err := seen(t.Context(), c, after)
+	seqs, last, err := watchToEnd(t.Context(), c, after)
 	if err != nil {
 		t.Fatalf("%s: %v", what, err)
 	}
-	if want := upTo(after+1, entries); !reflect.DeepEqual(seqs, want) {
+	if want := sequence(after+1, entries); !reflect.DeepEqual(seqs, want) {
 		t.Errorf("%s: the entries %v came, want %v", what, seqs, want)
 	}
 	if last.Type != DoneEvent || last.Job.Status != Succeeded || last.Cursor != entries {
@@ -79,31 +79,31 @@ func checkWhole(t *testing.T, what string, c *Client, after int64) {
 	}
 }
 
-func TestAStreamMayBeCutAnywhere(t *testing.T) {
-	whole := said(0, entries)
+func TestWatchResumesAfterCutAtAnyByte(t *testing.T) {
+	whole := eventStream(0, entries)
 	for n := range len(whole) {
-		inBubble(t, func(t *testing.T, nw *network, c *Client) {
-			nw.up(streaming(func(conn, after int) string {
+		withNetwork(t, func(t *testing.T, nw *network, c *Client) {
+			nw.start(streamHandler(func(conn, after int) string {
 				if conn == 0 {
 					return whole[:n]
 				}
-				return said(after, entries)
+				return eventStream(after, entries)
 			}))
-			checkWhole(t, fmt.Sprintf("cut after %d bytes", n), c, 0)
+			checkAllEntries(t, fmt.Sprintf("cut after %d bytes", n), c, 0)
 		})
 	}
 }
 
-func TestAStreamMayBeCutAfterEveryEntry(t *testing.T) {
-	inBubble(t, func(t *testing.T, n *network, c *Client) {
-		n.up(streaming(func(conn, after int) string {
+func TestWatchResumesAfterCutAtEveryEntry(t *testing.T) {
+	withNetwork(t, func(t *testing.T, n *network, c *Client) {
+		n.start(streamHandler(func(conn, after int) string {
 			if after == entries {
-				return said(after, entries)
+				return eventStream(after, entries)
 			}
-			events := strings.SplitAfterN(said(after, entries), "\n\n", 4)
+			events := strings.SplitAfterN(eventStream(after, entries), "\n\n", 4)
 			return strings.Join(events[:3], "") + events[3][:len(events[3])/2]
 		}))
-		checkWhole(t, "cut each time", c, 2)
+		checkAllEntries(t, "cut each time", c, 2)
 	}, WithRetryHook(func(r Retry) {
 		if r.Try != 1 {
 			t.Errorf("a stream that brings something each time was given pause %d", r.Try)
@@ -111,12 +111,12 @@ func TestAStreamMayBeCutAfterEveryEntry(t *testing.T) {
 	}))
 }
 
-func TestAJobThatSaysNothingMayBeCutForEver(t *testing.T) {
-	inBubble(t, func(t *testing.T, n *network, c *Client) {
+func TestWatchReconnectsWhileJobIsSilent(t *testing.T) {
+	withNetwork(t, func(t *testing.T, n *network, c *Client) {
 		conns := 0
-		n.up(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if conns++; conns > 50 {
-				streaming(func(_, after int) string { return said(after, entries) })(w, r)
+				streamHandler(func(_, after int) string { return eventStream(after, entries) })(w, r)
 			}
 			w.Header().Set("Content-Type", "text/event-stream")
 			_, _ = w.Write([]byte(": hello\n\n"))
@@ -124,7 +124,7 @@ func TestAJobThatSaysNothingMayBeCutForEver(t *testing.T) {
 			<-time.After(30 * time.Second)
 			_, _ = w.Write([]byte(": still here\n\n"))
 		}))
-		checkWhole(t, "cut by a proxy", c, 0)
+		checkAllEntries(t, "cut by a proxy", c, 0)
 	}, WithRetryHook(func(r Retry) {
 		if r.Try != 1 {
 			t.Errorf("a stream that lasts was given pause %d", r.Try)
@@ -132,8 +132,8 @@ func TestAJobThatSaysNothingMayBeCutForEver(t *testing.T) {
 	}))
 }
 
-func TestWhatAStreamMaySay(t *testing.T) {
-	whole := said(0, entries)
+func TestWatchReadsUnusualStreams(t *testing.T) {
+	whole := eventStream(0, entries)
 	event := func(seq int) string {
 		return fmt.Sprintf("id: %d\nevent: output\ndata: {\"seq\":%d,\"kind\":\"text\",\"data\":\"x\"}\n\n", seq, seq)
 	}
@@ -141,7 +141,7 @@ func TestWhatAStreamMaySay(t *testing.T) {
 		rule, first string
 		conns       int // how many connections it takes
 	}{
-		{"an entry that comes twice is delivered once", said(0, 3)[:strings.Index(said(0, 3), "id: 3\nevent: done")] + said(1, entries), 1},
+		{"an entry that comes twice is delivered once", eventStream(0, 3)[:strings.Index(eventStream(0, 3), "id: 3\nevent: done")] + eventStream(1, entries), 1},
 		{"an entry that is left out is asked for again", event(1) + event(3), 2},
 		{"an end before the last entry is not believed", "event: done\ndata: {\"status\":\"succeeded\",\"cursor\":9}\n\n", 2},
 		{"an event that is no JSON is asked for again", event(1) + "id: 2\nevent: output\ndata: {\"seq\":\n\n", 2},
@@ -153,15 +153,15 @@ func TestWhatAStreamMaySay(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
-			inBubble(t, func(t *testing.T, n *network, c *Client) {
+			withNetwork(t, func(t *testing.T, n *network, c *Client) {
 				conns := 0
-				n.up(streaming(func(conn, after int) string {
+				n.start(streamHandler(func(conn, after int) string {
 					if conns = conn + 1; conn == 0 {
 						return tt.first
 					}
-					return said(after, entries)
+					return eventStream(after, entries)
 				}))
-				checkWhole(t, tt.rule, c, 0)
+				checkAllEntries(t, tt.rule, c, 0)
 				if conns != tt.conns {
 					t.Errorf("it took %d connections, want %d", conns, tt.conns)
 				}
@@ -170,11 +170,11 @@ func TestWhatAStreamMaySay(t *testing.T) {
 	}
 }
 
-func TestAWatchSurvivesARestartOfTheServer(t *testing.T) {
+func TestWatchSurvivesServerRestart(t *testing.T) {
 	var tries []int
-	inBubble(t, func(t *testing.T, n *network, c *Client) {
-		half := said(0, entries)[:300]
-		n.up(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	withNetwork(t, func(t *testing.T, n *network, c *Client) {
+		half := eventStream(0, entries)[:300]
+		n.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "text/event-stream")
 			_, _ = w.Write([]byte(half))
 			_ = http.NewResponseController(w).Flush()
@@ -182,10 +182,10 @@ func TestAWatchSurvivesARestartOfTheServer(t *testing.T) {
 		}))
 		time.AfterFunc(10*time.Second, n.kill)
 		time.AfterFunc(time.Hour, func() {
-			h, _ := script(refusing(503, "shutting_down", "1"), refusing(502, "", ""), streaming(func(_, after int) string { return said(after, entries) }))
-			n.up(h)
+			h, _ := script(problemHandler(503, "shutting_down", "1"), problemHandler(502, "", ""), streamHandler(func(_, after int) string { return eventStream(after, entries) }))
+			n.start(h)
 		})
-		checkWhole(t, "restart", c, 0)
+		checkAllEntries(t, "restart", c, 0)
 		if len(tries) < 3600/5 || len(tries) > 2*3600/5+20 {
 			t.Errorf("the hour without a server took %d tries", len(tries))
 		}
@@ -195,8 +195,8 @@ func TestAWatchSurvivesARestartOfTheServer(t *testing.T) {
 	}, WithRetryHook(func(r Retry) { tries = append(tries, r.Try) }))
 }
 
-func TestASilentStreamIsMadeAgain(t *testing.T) {
-	inBubble(t, func(t *testing.T, n *network, c *Client) {
+func TestWatchReconnectsSilentStream(t *testing.T) {
+	withNetwork(t, func(t *testing.T, n *network, c *Client) {
 		comments := 10
 		h, _ := script(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "text/event-stream")
@@ -206,36 +206,36 @@ func TestASilentStreamIsMadeAgain(t *testing.T) {
 				<-time.After(15 * time.Second)
 			}
 			<-r.Context().Done()
-		}, streaming(func(_, after int) string { return said(after, entries) }))
-		n.up(h)
+		}, streamHandler(func(_, after int) string { return eventStream(after, entries) }))
+		n.start(h)
 		start := time.Now()
-		checkWhole(t, "silence", c, 0)
+		checkAllEntries(t, "silence", c, 0)
 		if waited := time.Since(start).Truncate(time.Second); waited != 9*15*time.Second+streamTimeout {
 			t.Errorf("a stream with a comment every 15 s was given up after %s", waited)
 		}
 	})
 }
 
-func TestAWatchEndsWithAnError(t *testing.T) {
+func TestWatchEndsWithError(t *testing.T) {
 	html := func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }
-	garbage := streaming(func(int, int) string { return "event: snapshot\ndata: <html>\n\n" })
+	garbage := streamHandler(func(int, int) string { return "event: snapshot\ndata: <html>\n\n" })
 	tests := []struct {
 		rule  string
 		h     http.HandlerFunc
 		code  string
 		tries int
 	}{
-		{"a job that is not there cannot be watched", refusing(404, CodeNotFound, ""), CodeNotFound, 1},
+		{"a job that is not there cannot be watched", problemHandler(404, CodeNotFound, ""), CodeNotFound, 1},
 		{"some other program is not a server", html, CodeBadAnswer, 1},
 		{"a server that says garbage each time is given up", garbage, CodeBadAnswer, 1 + maxBadStreams},
-		{"a full server is asked a few times", refusing(503, CodeOverloaded, ""), CodeOverloaded, 4},
+		{"a full server is asked a few times", problemHandler(503, CodeOverloaded, ""), CodeOverloaded, 4},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
-			inBubble(t, func(t *testing.T, n *network, c *Client) {
+			withNetwork(t, func(t *testing.T, n *network, c *Client) {
 				h, tries := script(tt.h)
-				n.up(h)
-				_, _, err := seen(t.Context(), c, 0)
+				n.start(h)
+				_, _, err := watchToEnd(t.Context(), c, 0)
 				wantCode(t, err, tt.code)
 				if *tries != tt.tries {
 					t.Errorf("%d tries, want %d", *tries, tt.tries)
@@ -245,19 +245,19 @@ func TestAWatchEndsWithAnError(t *testing.T) {
 	}
 }
 
-func TestAWatchEndsWithItsContext(t *testing.T) {
-	inBubble(t, func(t *testing.T, n *network, c *Client) {
+func TestWatchEndsWithContext(t *testing.T) {
+	withNetwork(t, func(t *testing.T, n *network, c *Client) {
 		gone := make(chan struct{})
-		n.up(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "text/event-stream")
-			_, _ = w.Write([]byte(said(0, entries)[:300]))
+			_, _ = w.Write([]byte(eventStream(0, entries)[:300]))
 			_ = http.NewResponseController(w).Flush()
 			<-r.Context().Done()
 			close(gone)
 		}))
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		_, last, err := seen(ctx, c, 0)
+		_, last, err := watchToEnd(ctx, c, 0)
 		if !errors.Is(err, context.DeadlineExceeded) || CodeOf(err) != "" {
 			t.Errorf("the error is %v", err)
 		}
@@ -268,12 +268,12 @@ func TestAWatchEndsWithItsContext(t *testing.T) {
 	})
 }
 
-func TestLeavingTheLoopLetsGoOfTheJob(t *testing.T) {
-	inBubble(t, func(t *testing.T, n *network, c *Client) {
+func TestBreakingWatchClosesConnection(t *testing.T) {
+	withNetwork(t, func(t *testing.T, n *network, c *Client) {
 		gone := make(chan struct{})
-		n.up(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("Content-Type", "text/event-stream")
-			_, _ = w.Write([]byte(said(0, entries)[:300]))
+			_, _ = w.Write([]byte(eventStream(0, entries)[:300]))
 			_ = http.NewResponseController(w).Flush()
 			<-r.Context().Done()
 			close(gone)
