@@ -8,8 +8,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// The types of package client, which speaks of the same things with a server
-// elsewhere. That package has more of them: what to list, the codes of errors.
+// Types of package client, which documents them. That package also has the options of
+// lists and the error codes.
 type (
 	Submission  = client.Submission
 	Timeouts    = client.Timeouts
@@ -44,8 +44,9 @@ const (
 	DoneEvent     = client.DoneEvent
 )
 
-// ResultOf reads what a succeeded job came to. Of a job that has not ended, or ended
-// otherwise, the error is an *[Error], with the job's Failure where it failed.
+// ResultOf returns the result of a succeeded job, decoded from JSON into Out. For any other
+// job it returns an *[Error]: its Code is [client.CodeNotFinished] or
+// [client.CodeConflict], and its Failure says why a job failed.
 func ResultOf[Out any](ctx context.Context, s *Server, jobID string) (out Out, err error) {
 	r, err := s.Result(ctx, jobID)
 	if err != nil {

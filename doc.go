@@ -1,6 +1,6 @@
-// Package meanwhile puts slow work of a Go program on disk, runs it in the
-// background, and lets anyone follow it: the whole server as a package, with nothing
-// else to install.
+// Package meanwhile runs slow work of a Go program in the background. It stores each job
+// on disk, runs it, and lets any program follow it. The whole server is this package;
+// nothing else has to be installed.
 //
 //	s, err := meanwhile.Open(ctx, meanwhile.Config{Data: "./data"})
 //	meanwhile.Handle(s, "thumbnails", makeThumbnail, meanwhile.Concurrency(4))
@@ -8,15 +8,14 @@
 //
 //	job, err := s.Submit(ctx, meanwhile.Submission{Queue: "thumbnails", Input: Picture{ID: 7}})
 //
-// A job that Submit has answered is synced to disk. It runs again when the program
-// dies under it, so what it does is to be safe to repeat. A program that is told to
-// stop lets its work finish for a while, and hands the rest back.
+// When Submit returns, the job is synced to disk. A job runs again when the program
+// crashes while it runs, so the work must be safe to repeat. When the program stops in
+// good order, running work may finish for a while; the rest runs after the next start.
 //
-// [Server.Handler] is the HTTP interface of the server, for the program's own mux:
-// browsers and other programs then submit, follow and cancel jobs as docs/jobs-api.md
-// describes. Calls within the program take the same way, without a socket; they are
-// the methods of [client.Client], so that a program which outgrows one process
-// changes one line.
+// [Server.Handler] is the HTTP API of the server, for the program's own mux. Browsers and
+// other programs submit, follow and cancel jobs there, as docs/jobs-api.md describes.
+// Calls within the program are the methods of [client.Client] and use the same API without
+// a socket. A program that moves its jobs to a separate server changes one line.
 //
-// Several servers may live in one process, each with a data directory of its own.
+// Several servers may run in one process, each with its own data directory.
 package meanwhile

@@ -7,22 +7,21 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/exec/fn"
 )
 
-// Why the context of an attempt ended, as [context.Cause] tells it.
+// The causes of a cancelled attempt. [context.Cause] of its context returns one of them.
 var (
-	ErrCancelled = exec.ErrCancelled // someone asked for it
-	ErrTimeout   = exec.ErrTimeout   // it ran, or was silent, for as long as it may
-	ErrStopping  = exec.ErrStopping  // the server stops; the job is handed back and costs no attempt
-	ErrLost      = exec.ErrLost      // the job is not this attempt's any more
+	ErrCancelled = exec.ErrCancelled // a client cancelled the job
+	ErrTimeout   = exec.ErrTimeout   // the attempt ran, or wrote no output, longer than its timeout
+	ErrStopping  = exec.ErrStopping  // the server stops; the job runs again later and this attempt does not count
+	ErrLost      = exec.ErrLost      // the job was given to another attempt
 )
 
-// Final makes an error of a function one after which the job is not tried again.
-// Final(nil) is nil, as with the two others. All of them may wrap one another, and be
-// wrapped.
+// Final marks err as final: the job fails and is not retried. Final(nil) is nil. Final,
+// [RetryAfter] and [WithCode] may wrap each other, and their results may be wrapped.
 func Final(err error) error { return fn.Final(err) }
 
-// RetryAfter makes an error of a function one after which the job is tried again no
-// sooner than after d. That costs no attempt: the job goes on being put off until
-// [RetryFor] has passed.
+// RetryAfter asks for a retry of the job after at least d. The attempt does not count
+// towards [MaxAttempts]; [RetryFor] limits how long a job may be delayed in this way.
+// RetryAfter(nil, d) is nil.
 func RetryAfter(err error, d time.Duration) error { return fn.RetryAfter(err, d) }
 
 // WithCode returns err with a stable code, which programs read as error.code of the job.

@@ -11,24 +11,24 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Handle gives the server a queue, whose jobs are done by work: so many at once, by
-// as many goroutines. It is called before Run.
+// Handle adds a queue to the server and the function that runs its jobs. [Concurrency]
+// says how many jobs run at once, each in its own goroutine. Call Handle before
+// [Server.Run].
 //
-// A job's input must be JSON that fits In, without fields that In has not; where In
-// has a method Validate() error it must pass that too. A submit of anything else is
-// refused as invalid. What work returns becomes the job's result, as JSON; a [Result]
-// stays as it is.
+// The input of a job must be JSON that decodes into In, without unknown fields. If In has
+// a method Validate() error, that must return nil. The server refuses any other submission
+// with [client.CodeInvalid]. The value that work returns becomes the result of the job, as
+// JSON; a [Result] is stored unchanged.
 //
-// An error, or a panic, fails the attempt, which is made again later, as often as
-// [MaxAttempts] says; [Final] and [RetryAfter] say otherwise. The context ends when
-// the job is cancelled, runs for too long, or the server stops: [context.Cause] says
-// which of [ErrCancelled], [ErrTimeout], [ErrStopping] and [ErrLost]. Work that does
-// not return then loses its slot after a grace of 10 s, and what it comes to is not
-// kept.
+// An error or a panic fails the attempt. The job is then retried, up to [MaxAttempts]
+// failures; [Final] and [RetryAfter] change this. The context ends when the job is
+// cancelled, when it reaches a timeout, and when the server stops. [context.Cause] is then
+// [ErrCancelled], [ErrTimeout], [ErrStopping] or [ErrLost]. After 10 s, work that has not
+// returned loses its slot, and its outcome is discarded.
 //
-// Handle panics where a mux would: when there is a queue of that name already, in the
-// configuration or by Handle, when the name is none (a-z, 0-9, _ and -), when work is
-// nil or an option makes no sense, and when the server runs already.
+// Handle panics when the queue exists already, when its name has characters other than
+// a-z, 0-9, _ and -, when work is nil, when an option is invalid, and when the server
+// runs.
 func Handle[In, Out any](s *Server, queue string, work func(context.Context, *Task, In) (Out, error), options ...QueueOption) {
 	if work == nil {
 		panic(fmt.Sprintf("meanwhile: the queue %q has no function: work is nil", queue))
@@ -51,55 +51,57 @@ func Handle[In, Out any](s *Server, queue string, work func(context.Context, *Ta
 	}
 }
 
-// QueueOption is how a queue differs from the usual one.
+// QueueOption changes a setting of a queue from its default.
 type QueueOption struct{ set func(*config.Queue) }
 
-// Concurrency is how many jobs of the queue run at once; without it as many as Go
-// runs goroutines at once (GOMAXPROCS).
+// Concurrency sets how many jobs of the queue run at once. The default is GOMAXPROCS. The
+// minimum is 1.
 func Concurrency(n int) QueueOption {
 	return QueueOption{func(q *config.Queue) { q.Concurrency = n }}
 }
 
-// MaxDepth is how many jobs may wait; one more is refused. Without it 10,000.
+// MaxDepth sets how many jobs of the queue may wait. The next submission is refused with
+// [client.CodeQueueFull]. The default is 10,000.
 func MaxDepth(n int) QueueOption {
 	return QueueOption{func(q *config.Queue) { q.MaxDepth = n }}
 }
 
-// PerKey bounds the jobs of one key: so many run at once, the others are parked until
-// it is their turn, and so many may wait, one more is refused; 0 is no bound. Without
-// it a key may run as many as the queue does, and 1,000 may wait.
+// PerKey sets how many jobs of one key may run and wait at once; 0 means no limit. Further
+// jobs are parked while running jobs of their key use up the limit. When the limit of
+// waiting jobs is reached, the next submission is refused with [client.CodeKeyFull]. By
+// default a key has no limit of running jobs, and 1,000 jobs may wait.
 func PerKey(running, waiting int) QueueOption {
 	return QueueOption{func(q *config.Queue) { q.PerKey.Running, q.PerKey.Waiting = running, waiting }}
 }
 
-// MaxAttempts is how often a job may fail; without it 4. Attempts that were lost,
-// because the program died, are counted apart.
+// MaxAttempts sets how many attempts of a job may fail before the job fails. The default
+// is 4. Attempts lost in a crash of the program are counted separately.
 func MaxAttempts(n int) QueueOption {
 	return QueueOption{func(q *config.Queue) { q.MaxAttempts = n }}
 }
 
-// Backoff is how long a failed job waits before its second attempt, doubled for each
-// one after up to most; without it 2 s and 1 min.
-func Backoff(first, most time.Duration) QueueOption {
-	return QueueOption{func(q *config.Queue) { q.Retry.Backoff, q.Retry.BackoffMax = first, most }}
+// Backoff sets how long a job waits before its second attempt. The wait doubles for each
+// further attempt, up to longest. The defaults are 2 s and 1 min.
+func Backoff(first, longest time.Duration) QueueOption {
+	return QueueOption{func(q *config.Queue) { q.Retry.Backoff, q.Retry.BackoffMax = first, longest }}
 }
 
-// RetryFor is how long, from its first start, a job may go on being told to wait by
-// [RetryAfter]; without it 1 h.
+// RetryFor sets how long after its first start a job may be delayed by [RetryAfter]. Then
+// the job fails. The default is 1 h.
 func RetryFor(d time.Duration) QueueOption {
 	return QueueOption{func(q *config.Queue) { q.Retry.For = d }}
 }
 
-// RunTimeout ends the context of an attempt that runs for longer; that is final.
-// Without it an attempt may run for ever.
+// RunTimeout sets how long an attempt may run. Then its context ends with [ErrTimeout] and
+// the job fails without a retry. By default an attempt may run for any time.
 func RunTimeout(d time.Duration) QueueOption {
 	return QueueOption{func(q *config.Queue) {
 		q.Timeouts.RunSoft, q.Timeouts.RunHard = d, d+q.Timeouts.CancelGrace
 	}}
 }
 
-// QueueTimeout lets a job expire that has waited for longer without having begun.
-// Without it a job may wait for ever.
+// QueueTimeout sets how long a job may wait for its first attempt. Then the job expires.
+// By default a job may wait for any time.
 func QueueTimeout(d time.Duration) QueueOption {
 	return QueueOption{func(q *config.Queue) { q.Timeouts.Queue = d }}
 }

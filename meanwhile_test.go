@@ -18,8 +18,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// open opens a server on that data.
-func open(t *testing.T, c meanwhile.Config) *meanwhile.Server {
+// openServer opens a server on that data.
+func openServer(t *testing.T, c meanwhile.Config) *meanwhile.Server {
 	t.Helper()
 	if c.Data == "" {
 		c.Data = t.TempDir()
@@ -32,8 +32,8 @@ func open(t *testing.T, c meanwhile.Config) *meanwhile.Server {
 	return s
 }
 
-// run runs the server, until quit is called or the test ends.
-func run(t *testing.T, s *meanwhile.Server) (quit func()) {
+// startServer runs the server, until quit is called or the test ends.
+func startServer(t *testing.T, s *meanwhile.Server) (quit func()) {
 	ctx, stop := context.WithCancel(context.Background())
 	stopped := make(chan error, 1)
 	go func() { stopped <- s.Run(ctx); close(stopped) }()
@@ -47,8 +47,8 @@ func run(t *testing.T, s *meanwhile.Server) (quit func()) {
 	return quit
 }
 
-// do has a job done and returns it at its end.
-func do(t *testing.T, c *client.Client, queue string, input any) *meanwhile.Job {
+// runJob has a job done and returns it at its end.
+func runJob(t *testing.T, c *client.Client, queue string, input any) *meanwhile.Job {
 	t.Helper()
 	j, err := c.SubmitAndWait(t.Context(), meanwhile.Submission{Queue: queue, Input: input})
 	if err != nil {
@@ -59,17 +59,18 @@ func do(t *testing.T, c *client.Client, queue string, input any) *meanwhile.Job 
 
 func echo(_ context.Context, _ *meanwhile.Task, in string) (string, error) { return in, nil }
 
-func TestTwoServersInOneProcessDoNotMeet(t *testing.T) {
-	one, two := open(t, meanwhile.Config{}), open(t, meanwhile.Config{})
+func TestServersInOneProcessAreSeparate(t *testing.T) {
+	t.Parallel()
+	one, two := openServer(t, meanwhile.Config{}), openServer(t, meanwhile.Config{})
 	meanwhile.Handle(one, "echo", echo)
 	meanwhile.Handle(two, "echo", func(context.Context, *meanwhile.Task, string) (string, error) { return "two", nil })
-	run(t, one)
-	run(t, two)
-	first := do(t, one.Client, "echo", "one")
+	startServer(t, one)
+	startServer(t, two)
+	first := runJob(t, one.Client, "echo", "one")
 	if string(first.Result) != `"one"` {
 		t.Errorf("the first server's result is %s", first.Result)
 	}
-	if second := do(t, two.Client, "echo", "one"); string(second.Result) != `"two"` {
+	if second := runJob(t, two.Client, "echo", "one"); string(second.Result) != `"two"` {
 		t.Errorf("the second server's result is %s", second.Result)
 	}
 	if _, err := two.Get(t.Context(), first.ID); client.CodeOf(err) != client.CodeNotFound {
@@ -77,9 +78,10 @@ func TestTwoServersInOneProcessDoNotMeet(t *testing.T) {
 	}
 }
 
-func TestADirectoryBelongsToOneServer(t *testing.T) {
+func TestOpenLocksDirectory(t *testing.T) {
+	t.Parallel()
 	data := t.TempDir()
-	first := open(t, meanwhile.Config{Data: data})
+	first := openServer(t, meanwhile.Config{Data: data})
 	_, err := meanwhile.Open(t.Context(), meanwhile.Config{Data: data})
 	if err == nil || !strings.Contains(err.Error(), "another server") || !strings.Contains(err.Error(), data) {
 		t.Errorf("the same directory: %v", err)
@@ -87,14 +89,15 @@ func TestADirectoryBelongsToOneServer(t *testing.T) {
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
-	open(t, meanwhile.Config{Data: data})
+	openServer(t, meanwhile.Config{Data: data})
 }
 
 // What was acknowledged is there for the next process; what ran is handed back and
 // costs no attempt.
-func TestJobsOutliveTheirServer(t *testing.T) {
+func TestJobSurvivesRestart(t *testing.T) {
+	t.Parallel()
 	data, began := t.TempDir(), make(chan struct{})
-	first := open(t, meanwhile.Config{Data: data, ShutdownGrace: 1})
+	first := openServer(t, meanwhile.Config{Data: data, ShutdownGrace: 1})
 	meanwhile.Handle(first, "slow", func(ctx context.Context, _ *meanwhile.Task, _ any) (any, error) {
 		close(began)
 		<-ctx.Done()
@@ -103,7 +106,7 @@ func TestJobsOutliveTheirServer(t *testing.T) {
 		}
 		return nil, ctx.Err()
 	})
-	quit := run(t, first)
+	quit := startServer(t, first)
 	j, err := first.Submit(t.Context(), meanwhile.Submission{Queue: "slow", Input: 1})
 	if err != nil {
 		t.Fatal(err)
@@ -114,25 +117,26 @@ func TestJobsOutliveTheirServer(t *testing.T) {
 		t.Errorf("a server that has stopped says %v", err)
 	}
 
-	second := open(t, meanwhile.Config{Data: data})
+	second := openServer(t, meanwhile.Config{Data: data})
 	meanwhile.Handle(second, "slow", func(_ context.Context, t *meanwhile.Task, _ any) (int, error) { return t.Attempt, nil })
-	run(t, second)
+	startServer(t, second)
 	if j, err = second.Wait(t.Context(), j.ID); err != nil || j.Status != meanwhile.Succeeded || string(j.Result) != "1" {
 		t.Errorf("after a restart: %+v, %v", j, err)
 	}
 }
 
-func TestWhatAFunctionSaysIsSeen(t *testing.T) {
-	s := open(t, meanwhile.Config{})
-	var kept *meanwhile.Task
+func TestTaskOutputIsStored(t *testing.T) {
+	t.Parallel()
+	s := openServer(t, meanwhile.Config{})
+	var task *meanwhile.Task
 	meanwhile.Handle(s, "speak", func(_ context.Context, t *meanwhile.Task, _ any) (meanwhile.Result, error) {
-		kept = t
+		task = t
 		err := errors.Join(t.Text("a"), t.Text("b"), t.Event(map[string]int{"n": 1}), t.Log("two\nlines: %d", 7),
 			t.Progress(50, "Half"), t.Usage(map[string]int{"pages": 2}))
 		return meanwhile.Result{ContentType: "text/plain", Body: []byte("plain")}, err
 	})
-	run(t, s)
-	j := do(t, s.Client, "speak", nil)
+	startServer(t, s)
+	j := runJob(t, s.Client, "speak", nil)
 	if j.OutputText != "ab" || j.Progress != (meanwhile.Progress{Percent: 100}) || string(j.Usage) != `{"pages":2}` {
 		t.Errorf("%+v", j)
 	}
@@ -140,25 +144,26 @@ func TestWhatAFunctionSaysIsSeen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var said []string
+	var entries []string
 	for _, e := range out.Entries {
-		said = append(said, string(e.Kind)+" "+string(e.Data))
+		entries = append(entries, string(e.Kind)+" "+string(e.Data))
 	}
 	for _, want := range []string{`text "ab"`, `json {"n":1}`, `log "two lines: 7"`} {
-		if !strings.Contains(strings.Join(said, "; "), want) {
-			t.Errorf("%q does not have %s", said, want)
+		if !strings.Contains(strings.Join(entries, "; "), want) {
+			t.Errorf("%q does not have %s", entries, want)
 		}
 	}
 	if r, err := s.Result(t.Context(), j.ID); err != nil || r.ContentType != "text/plain" || string(r.Body) != "plain" {
 		t.Errorf("the result is %+v, %v", r, err)
 	}
-	if err := kept.Text("late"); err == nil {
+	if err := task.Text("late"); err == nil {
 		t.Error("a task spoke after its function had returned")
 	}
 }
 
-func TestWhatFollowsAnError(t *testing.T) {
-	s := open(t, meanwhile.Config{})
+func TestErrorsFailOrRetryJob(t *testing.T) {
+	t.Parallel()
+	s := openServer(t, meanwhile.Config{})
 	meanwhile.Handle(s, "fail", func(_ context.Context, t *meanwhile.Task, how string) (any, error) {
 		switch {
 		case how == "panic":
@@ -170,14 +175,14 @@ func TestWhatFollowsAnError(t *testing.T) {
 		}
 		return t.Attempt, nil
 	}, meanwhile.MaxAttempts(2), meanwhile.Backoff(1, 1))
-	run(t, s)
-	if j := do(t, s.Client, "fail", "final"); j.Status != meanwhile.Failed || j.Error.Code != "broken" || j.Error.Message != "for good" || j.Attempt != 1 {
+	startServer(t, s)
+	if j := runJob(t, s.Client, "fail", "final"); j.Status != meanwhile.Failed || j.Error.Code != "broken" || j.Error.Message != "for good" || j.Attempt != 1 {
 		t.Errorf("final: %+v %+v", j, j.Error)
 	}
-	if j := do(t, s.Client, "fail", "later"); j.Status != meanwhile.Succeeded || string(j.Result) != "2" {
+	if j := runJob(t, s.Client, "fail", "later"); j.Status != meanwhile.Succeeded || string(j.Result) != "2" {
 		t.Errorf("later: %+v", j)
 	}
-	j := do(t, s.Client, "fail", "panic")
+	j := runJob(t, s.Client, "fail", "panic")
 	if j.Status != meanwhile.Failed || j.Error.Code != "panic" || j.Attempt != 2 {
 		t.Errorf("panic: %+v %+v", j, j.Error)
 	}
@@ -186,24 +191,26 @@ func TestWhatFollowsAnError(t *testing.T) {
 	}
 }
 
-func TestInputThatDoesNotFitIsRefused(t *testing.T) {
-	s := open(t, meanwhile.Config{})
+func TestSubmitRefusesInvalidInput(t *testing.T) {
+	t.Parallel()
+	s := openServer(t, meanwhile.Config{})
 	meanwhile.Handle(s, "add", func(_ context.Context, _ *meanwhile.Task, in struct{ A, B int }) (int, error) {
 		return in.A + in.B, nil
 	})
-	run(t, s)
+	startServer(t, s)
 	_, err := s.Submit(t.Context(), meanwhile.Submission{Queue: "add", Input: map[string]any{"A": "one"}})
 	var refusal *meanwhile.Error
 	if !errors.As(err, &refusal) || refusal.Code != client.CodeInvalid || refusal.Field != "/input/A" {
 		t.Errorf("%#v", err)
 	}
-	if j := do(t, s.Client, "add", map[string]int{"A": 1, "B": 2}); string(j.Result) != "3" {
+	if j := runJob(t, s.Client, "add", map[string]int{"A": 1, "B": 2}); string(j.Result) != "3" {
 		t.Errorf("%s", j.Result)
 	}
 }
 
-func TestACancelReachesTheFunction(t *testing.T) {
-	s := open(t, meanwhile.Config{})
+func TestCancelEndsContext(t *testing.T) {
+	t.Parallel()
+	s := openServer(t, meanwhile.Config{})
 	began, why := make(chan string), make(chan error, 1)
 	meanwhile.Handle(s, "slow", func(ctx context.Context, t *meanwhile.Task, _ any) (any, error) {
 		began <- t.JobID
@@ -211,7 +218,7 @@ func TestACancelReachesTheFunction(t *testing.T) {
 		why <- context.Cause(ctx)
 		return nil, ctx.Err()
 	})
-	run(t, s)
+	startServer(t, s)
 	j, err := s.Submit(t.Context(), meanwhile.Submission{Queue: "slow", Input: 1})
 	if err != nil {
 		t.Fatal(err)
@@ -227,30 +234,31 @@ func TestACancelReachesTheFunction(t *testing.T) {
 	}
 }
 
-func TestAKeyHasItsBounds(t *testing.T) {
-	s := open(t, meanwhile.Config{})
+func TestPerKeyLimitsRunningAndWaiting(t *testing.T) {
+	t.Parallel()
+	s := openServer(t, meanwhile.Config{})
 	began, letGo := make(chan string), make(chan struct{})
 	meanwhile.Handle(s, "slow", func(_ context.Context, t *meanwhile.Task, _ any) (any, error) {
 		began <- t.Key
 		<-letGo
 		return nil, nil
 	}, meanwhile.Concurrency(4), meanwhile.PerKey(1, 2))
-	run(t, s)
-	ask := func(key string) (*meanwhile.Job, error) {
+	startServer(t, s)
+	submit := func(key string) (*meanwhile.Job, error) {
 		return s.Submit(t.Context(), meanwhile.Submission{Queue: "slow", Input: 1, Key: key})
 	}
 	for range 3 {
-		if _, err := ask("a"); err != nil {
+		if _, err := submit("a"); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if key := <-began; key != "a" {
 		t.Errorf("a job of %s began", key)
 	}
-	if _, err := ask("a"); client.CodeOf(err) != "key_full" {
+	if _, err := submit("a"); client.CodeOf(err) != "key_full" {
 		t.Errorf("a third job of the key may wait: %v", err)
 	}
-	last, err := ask("b")
+	last, err := submit("b")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -265,10 +273,11 @@ func TestAKeyHasItsBounds(t *testing.T) {
 	}
 }
 
-func TestAnIdempotencyKeyMakesOneJob(t *testing.T) {
-	s := open(t, meanwhile.Config{})
+func TestIdempotencyKeyMakesOneJob(t *testing.T) {
+	t.Parallel()
+	s := openServer(t, meanwhile.Config{})
 	meanwhile.Handle(s, "echo", echo)
-	run(t, s)
+	startServer(t, s)
 	once := meanwhile.Submission{Queue: "echo", Input: "x", IdempotencyKey: "once", Key: "k", Priority: 2}
 	first, err := s.Submit(t.Context(), once)
 	if err != nil {
@@ -281,13 +290,14 @@ func TestAnIdempotencyKeyMakesOneJob(t *testing.T) {
 
 // Requests of the program's own mux are for the users that the program says, however
 // they are called.
-func TestTheHandlerBelievesTheProgram(t *testing.T) {
-	s := open(t, meanwhile.Config{User: func(r *http.Request) string { return r.Header.Get("Session") }})
+func TestHandlerUsesConfigUser(t *testing.T) {
+	t.Parallel()
+	s := openServer(t, meanwhile.Config{User: func(r *http.Request) string { return r.Header.Get("Session") }})
 	meanwhile.Handle(s, "who", func(_ context.Context, t *meanwhile.Task, _ any) (string, error) { return t.User, nil })
-	run(t, s)
+	startServer(t, s)
 	mux := http.NewServeMux()
 	mux.Handle("/v1/", s.Handler())
-	ask := func(method, path, body string) *httptest.ResponseRecorder {
+	request := func(method, path, body string) *httptest.ResponseRecorder {
 		r := httptest.NewRequest(method, "http://shop.example"+path, strings.NewReader(body))
 		r.RemoteAddr = "203.0.113.9:4711"
 		r.Header.Set("Session", "ann")
@@ -299,40 +309,41 @@ func TestTheHandlerBelievesTheProgram(t *testing.T) {
 		mux.ServeHTTP(w, r)
 		return w
 	}
-	w := ask("POST", "/v1/jobs", `{"queue":"who","input":1}`)
+	w := request("POST", "/v1/jobs", `{"queue":"who","input":1}`)
 	if w.Code != http.StatusOK || !strings.Contains(w.Body.String(), `"result":"ann"`) {
 		t.Fatalf("%d %s", w.Code, w.Body)
 	}
-	j := do(t, s.AsUser("bob"), "who", 1)
+	j := runJob(t, s.AsUser("bob"), "who", 1)
 	if string(j.Result) != `"bob"` {
 		t.Errorf("as bob it is %s", j.Result)
 	}
-	if w := ask("GET", "/v1/jobs/"+j.ID, ""); w.Code != http.StatusNotFound {
+	if w := request("GET", "/v1/jobs/"+j.ID, ""); w.Code != http.StatusNotFound {
 		t.Errorf("ann sees bob's job: %d %s", w.Code, w.Body)
 	}
-	if w := ask("GET", "/api/conversations", ""); w.Code != http.StatusNotFound {
+	if w := request("GET", "/api/conversations", ""); w.Code != http.StatusNotFound {
 		t.Errorf("there is a chat without a queue for it: %d", w.Code)
 	}
 }
 
 // A file brings its queues and models, as for the program that is a server alone.
-func TestAFileBringsItsQueues(t *testing.T) {
+func TestConfigFileAddsQueues(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "meanwhile.yaml")
 	if err := os.WriteFile(file, []byte("data: "+t.TempDir()+"\nqueues: {pretend: {executor: sim, concurrency: 2}}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := open(t, meanwhile.Config{File: file, Listen: "127.0.0.1:0"})
+	s := openServer(t, meanwhile.Config{File: file, Listen: "127.0.0.1:0"})
 	meanwhile.Handle(s, "echo", echo)
-	run(t, s)
+	startServer(t, s)
 	remote, err := client.New(s.URL())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer remote.Close()
-	if j := do(t, remote, "pretend", map[string]int{"tokens": 2}); j.Status != meanwhile.Succeeded {
+	if j := runJob(t, remote, "pretend", map[string]int{"tokens": 2}); j.Status != meanwhile.Succeeded {
 		t.Errorf("%+v", j)
 	}
-	if j := do(t, remote, "echo", "over a socket"); string(j.Result) != `"over a socket"` {
+	if j := runJob(t, remote, "echo", "over a socket"); string(j.Result) != `"over a socket"` {
 		t.Errorf("%+v", j)
 	}
 	queues, err := s.Queues(t.Context())
@@ -341,7 +352,8 @@ func TestAFileBringsItsQueues(t *testing.T) {
 	}
 }
 
-func TestAConfigurationThatIsWrongIsRefused(t *testing.T) {
+func TestOpenRefusesInvalidConfig(t *testing.T) {
+	t.Parallel()
 	for want, c := range map[string]meanwhile.Config{
 		"Config.Data":      {},
 		"other machines":   {Data: t.TempDir(), Listen: "0.0.0.0:0"},
@@ -359,8 +371,9 @@ func TestAConfigurationThatIsWrongIsRefused(t *testing.T) {
 	}
 }
 
-func TestHandlePanicsWhereAMuxWould(t *testing.T) {
-	s := open(t, meanwhile.Config{})
+func TestHandlePanicsOnMisuse(t *testing.T) {
+	t.Parallel()
+	s := openServer(t, meanwhile.Config{})
 	meanwhile.Handle(s, "echo", echo)
 	panics := func(what string, handle func()) {
 		t.Helper()
@@ -379,14 +392,15 @@ func TestHandlePanicsWhereAMuxWould(t *testing.T) {
 	refused("a queue twice", "echo")
 	refused("a name that is none", "Echo!")
 	refused("no concurrency", "none", meanwhile.Concurrency(0))
-	run(t, s)
-	do(t, s.Client, "echo", "it runs")
+	startServer(t, s)
+	runJob(t, s.Client, "echo", "it runs")
 	refused("while it runs", "late")
 }
 
-func TestARunIsOnce(t *testing.T) {
-	s := open(t, meanwhile.Config{})
-	quit := run(t, s)
+func TestRunRefusesSecondCall(t *testing.T) {
+	t.Parallel()
+	s := openServer(t, meanwhile.Config{})
+	quit := startServer(t, s)
 	quit()
 	if err := s.Run(t.Context()); err == nil {
 		t.Error("it ran twice")

@@ -14,35 +14,34 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/server"
 )
 
-// Config is what a server is told when it is opened. Only Data is needed.
+// Config configures a server. Data is required, unless File names a data directory.
 type Config struct {
-	// Data is the directory that holds everything. It is made when missing, and belongs
-	// to one server at a time.
+	// Data is the directory of the server's data. Open creates it if it is missing. One
+	// server uses it at a time. "" takes the directory from File.
 	Data string
-	// File is a configuration file as 'meanwhile serve' takes it, with its queues and
-	// models (docs/configuration.md); MEANWHILE_… variables are laid over it. "" for
-	// none: then there are no queues but those of [Handle].
+	// File is a configuration file of 'meanwhile serve', with queues and models (see
+	// docs/configuration.md). MEANWHILE_… variables override it. Without a file the only
+	// queues are those of [Handle].
 	File string
-	// Listen is a host:port to listen on beside what [Server.Handler] is mounted on; ""
-	// for none, whatever the file says. Beyond loopback only where Insecure says so:
-	// whoever connects may do anything.
+	// Listen is an additional host:port on which the server itself listens. With "" it
+	// does not listen, even if File sets an address. An address that other machines reach
+	// requires Insecure, because any client that connects has full access.
 	Listen   string
 	Insecure bool
-	// User says who makes a request that comes in by [Server.Handler]; "" is the user
-	// "local". Nobody sees the jobs of another user. Nil: the user that the header
-	// X-User-ID names where a program on this machine sent it, and "local" else.
+	// User returns the user who makes a request to [Server.Handler]; "" means the user
+	// "local". A user cannot see the jobs of another. When User is nil, the header
+	// X-User-ID names the user of a request from this machine; all others are "local".
 	User func(*http.Request) string
-	// ShutdownGrace is how long running work may finish once the server is to stop; 0
-	// for 25 s, or what the file says.
+	// ShutdownGrace is how long running work may continue after [Server.Run] is told to
+	// stop. 0 means the setting of File, or 25 s.
 	ShutdownGrace time.Duration
-	// Logger tells the server's story; nil for none.
+	// Logger receives the log of the server; nil discards it.
 	Logger *slog.Logger
 }
 
-// Server is a server within this program. What can be asked of it is what can be
-// asked of a server elsewhere: the methods of its [client.Client], for the user
-// "local". A refusal is an *[Error]. They wait until the server runs, though not for
-// ever, and end with their contexts.
+// Server is a server inside this program. The methods of its [client.Client] submit and
+// follow jobs of the user "local". A refusal is an *[Error]. A call waits up to 10 s for
+// [Server.Run] to start. The zero value does not work: use [Open].
 type Server struct {
 	*client.Client
 
@@ -51,9 +50,9 @@ type Server struct {
 	user   func(*http.Request) string
 }
 
-// Open takes the data directory and opens what is in it. Nothing runs yet: give the
-// server its queues with [Handle], then call Run. The error says what is wrong with the
-// configuration, or who has the directory.
+// Open locks the data directory and opens the database in it. No job runs yet: add queues
+// with [Handle], then call [Server.Run]. It returns an error for an invalid configuration
+// and for a directory that another server uses. ctx only limits Open itself.
 func Open(ctx context.Context, c Config) (*Server, error) {
 	cfg, err := c.load()
 	if err != nil {
@@ -71,10 +70,10 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	return s, nil
 }
 
-// load is the configuration in the words of the program that is a server alone.
+// load converts c to the configuration of the stand-alone server.
 func (c *Config) load() (config.Config, error) {
 	cfg := config.Default()
-	cfg.Queues = nil
+	cfg.Queues = nil // the default queues are for the stand-alone server
 	if c.File != "" {
 		var err error
 		if cfg, err = config.Load(config.Sources{File: c.File, Environ: os.Environ()}); err != nil {
@@ -92,28 +91,29 @@ func (c *Config) load() (config.Config, error) {
 	case c.Data == "" && c.File == "":
 		return cfg, errors.New("Config.Data must name a directory")
 	case c.Listen != "" && !c.Insecure && !config.Loopback(c.Listen):
-		return cfg, fmt.Errorf("%q can be reached from other machines, and whoever connects may do anything; set Config.Insecure if something in front keeps strangers out", c.Listen)
+		return cfg, fmt.Errorf("other machines can reach %q, and every client that connects has full access; set Config.Insecure if a proxy or a firewall keeps strangers out", c.Listen)
 	}
 	return cfg, nil
 }
 
-// AsUser is the server as another user sees it: what they submit is theirs, and they see
-// nothing else.
+// AsUser returns a client for another user of the server. It submits jobs of that user and
+// sees no others. "" means the user "local". It panics for a user with control characters
+// or with a space at either end.
 func (s *Server) AsUser(user string) *client.Client {
 	c, err := client.New("http://localhost",
 		client.WithTransport(s.server.Transport()), client.WithUser(user), client.WithUserAgent("meanwhile"),
-		client.WithRetries(0), client.WithTimeout(0)) // nothing is lost on the way
+		client.WithRetries(0), client.WithTimeout(0)) // no network can fail
 	if err != nil {
-		panic("meanwhile: " + err.Error()) // the URL is ours
+		panic("meanwhile: " + err.Error()) // the URL is valid, so the user is not
 	}
 	return c
 }
 
-// Run does the work until ctx ends, or until something fails that the server cannot
-// live without. Then it takes no more jobs, lets running ones finish for
-// [Config.ShutdownGrace], hands back what does not, ends held requests and streams so
-// that whoever follows comes back later, and returns when all is on disk and nothing
-// of it is left: nil when it was told to stop. It is called once.
+// Run runs jobs until ctx ends or the server fails. It then stops accepting jobs, lets
+// running jobs finish for [Config.ShutdownGrace] and returns the others to their queues.
+// It ends long-polls and streams, so that clients connect again later. When Run returns,
+// all data is on disk and no goroutine of the server is left. It returns nil when ctx
+// ended it. A second call returns an error.
 func (s *Server) Run(ctx context.Context) error {
 	if err := s.server.Run(ctx); err != nil {
 		return fmt.Errorf("meanwhile: %w", err)
@@ -121,19 +121,19 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// Close lets go of what Open took, for a server that was never run. After Run it does
-// nothing.
+// Close releases the data directory of a server that was never run. After [Server.Run] it
+// does nothing and returns nil.
 func (s *Server) Close() error { return s.server.Close() }
 
-// URL is where the server listens by itself; "" when it does not.
+// URL returns the URL at which the server listens, such as "http://127.0.0.1:8080"; ""
+// when [Config.Listen] is "".
 func (s *Server) URL() string { return s.server.URL() }
 
-// Handler is the HTTP interface: /v1/ (jobs), /healthz and /readyz, and where the
-// configuration has a queue "chat" /api/ and /ws. It may be mounted at those paths of
-// the program's own mux, under another host, or at "/"; not below a prefix, for the
-// links in its answers begin at the root. Who may reach it is the program's to decide:
-// Meanwhile asks nobody for a password. A request from a web page of another origin is
-// refused.
+// Handler returns the HTTP API: /v1/ for jobs, /healthz and /readyz, and /api/ and /ws if
+// File configures a queue "chat". Mount it at these paths of the program's mux, on a
+// separate host, or at "/". A path prefix does not work, because the links in its answers
+// begin at the root. Handler authenticates nobody: put the program's own check before it.
+// It refuses requests from web pages of other origins.
 func (s *Server) Handler() http.Handler {
 	inside := s.server.Handler()
 	if s.user == nil {
@@ -144,7 +144,8 @@ func (s *Server) Handler() http.Handler {
 	})
 }
 
-// vouched is a request as a program on this machine would pass it on for a user.
+// withTrustedUser returns a copy of r that names the user in the way the server trusts: in
+// X-User-ID, from this machine and without a proxy.
 func withTrustedUser(r *http.Request, user string) *http.Request {
 	trusted := *r
 	trusted.RemoteAddr = "127.0.0.1:0"

@@ -11,35 +11,33 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Task is one attempt of one job, as the function sees it that does it: what is known
-// of the job, and how to speak while it runs. What is said is stored before anyone sees
-// it, and is kept with the job.
+// Task is one attempt of one job. Its fields describe the job; its methods write output
+// while the attempt runs. Output is stored with the job before any client sees it.
 //
-// The methods that speak may be called by several goroutines, until the function has
-// returned. Their error says that the attempt is over: there is nothing to do but to
-// return.
+// Several goroutines may call the methods until the function of the attempt has returned.
+// When a method returns an error, the attempt is over and the function should return.
 type Task struct {
 	JobID       string
 	Queue       string
-	User        string
-	Key         string
-	Attempt     int // 1 for the first
-	MaxAttempts int
-	Metadata    map[string]string
-	Files       []File // that came with the job
+	User        string            // who submitted the job
+	Key         string            // the key of [Submission]; "" for none
+	Attempt     int               // 1 for the first attempt
+	MaxAttempts int               // how many attempts may fail
+	Metadata    map[string]string // nil for none
+	Files       []File            // the files submitted with the job
 
 	mu   sync.Mutex
 	sink exec.Sink // guarded by mu; nil once the attempt is over
 }
 
-// File is a file that came with a job. It is there, read-only, for as long as the
-// attempt lasts.
+// File is a file that was submitted with a job. It can be read until the attempt ends, and
+// must not be changed.
 type File struct {
-	Name        string // as its sender called it, without any directory
+	Name        string // the name given by the client, without a directory
 	ContentType string
 	Size        int64  // bytes
-	SHA256      string // of its bytes, in hexadecimal
-	Path        string // absolute
+	SHA256      string // SHA-256 of the content, in hexadecimal
+	Path        string // absolute path on this machine
 }
 
 var errTaskOver = errors.New("meanwhile: the attempt is over")
@@ -55,14 +53,15 @@ func newTask(t exec.Task, out exec.Sink) *Task {
 	return task
 }
 
-// end takes the voice from whoever still has the task.
+// close makes all later calls return errTaskOver. The function may have passed the task to
+// a goroutine that still runs.
 func (t *Task) close() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.sink = nil
 }
 
-// say speaks, unless the attempt is over.
+// write calls send with the sink, unless the attempt is over.
 func (t *Task) write(send func(exec.Sink) error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -72,12 +71,13 @@ func (t *Task) write(send func(exec.Sink) error) error {
 	return send(t.sink)
 }
 
-// Text says a piece of the answer; pieces are joined.
+// Text writes a piece of the text output. Clients join the pieces.
 func (t *Task) Text(piece string) error {
 	return t.write(func(out exec.Sink) error { return out.Text(piece) })
 }
 
-// Event says something that is no text, as one JSON value.
+// Event writes one event, encoded as JSON. It returns an error for a value that
+// encoding/json cannot encode.
 func (t *Task) Event(value any) error {
 	data, err := json.Marshal(value)
 	if err != nil {
@@ -86,23 +86,24 @@ func (t *Task) Event(value any) error {
 	return t.write(func(out exec.Sink) error { return out.Event(data) })
 }
 
-// Log says a line for whoever operates the job, formatted as by fmt.Sprintf.
+// Log writes one log line for operators, formatted as by fmt.Sprintf. It replaces line
+// breaks and repeated white space by single spaces.
 func (t *Task) Log(format string, args ...any) error {
 	line := strings.Join(strings.Fields(fmt.Sprintf(format, args...)), " ")
 	return t.write(func(out exec.Sink) error { return out.Log(line) })
 }
 
-// Progress says how far the attempt is, 0 to 100, and what it is doing. Percent never
-// falls: less than before counts as before. Reports that follow each other quickly are
-// joined.
+// Progress reports the progress of the attempt: percent from 0 to 100, and what it does
+// now. A lower percent than before counts as before. Reports in quick succession are
+// merged.
 func (t *Task) Progress(percent float64, status string) error {
 	return t.write(func(out exec.Sink) error {
 		return out.Progress(job.Progress{Percent: percent, Status: status})
 	})
 }
 
-// Usage sets what the work cost, in the program's own words; it is kept however the
-// attempt ends.
+// Usage sets the cost of the work, as any JSON value. It is stored however the attempt
+// ends; a later call replaces it.
 func (t *Task) Usage(value any) error {
 	data, err := json.Marshal(value)
 	if err != nil {

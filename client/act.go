@@ -5,15 +5,15 @@ import (
 	"net/http"
 )
 
-// Cancel asks for a job's end. A job that waits is cancelled when the call returns;
-// a running one has CancelRequestedAt set and ends as cancelled soon; one that has
-// ended is returned unchanged.
+// Cancel cancels a job and returns it. A waiting job is cancelled when the call
+// returns. A running job has CancelRequestedAt set and is cancelled soon after. A job
+// that has ended is returned unchanged. The error is [CodeNotFound] for an unknown job.
 func (c *Client) Cancel(ctx context.Context, id string) (*Job, error) {
 	return c.act(ctx, &call{method: http.MethodPost, path: jobPath(id, "/cancel")})
 }
 
-// Retry queues a failed, cancelled or expired job again; [CodeNotRetryable] for any
-// other.
+// Retry queues a failed, cancelled or expired job again and returns it. The error is
+// [CodeNotRetryable] for a job in any other status, [CodeNotFound] for an unknown job.
 func (c *Client) Retry(ctx context.Context, id string) (*Job, error) {
 	return c.act(ctx, &call{method: http.MethodPost, path: jobPath(id, "/retry"), notIdempotent: true})
 }
@@ -26,8 +26,8 @@ func (c *Client) act(ctx context.Context, k *call) (*Job, error) {
 	return j, nil
 }
 
-// Delete removes a job with all that it left; a running one is cancelled first.
-// Deleting a job again is no error.
+// Delete removes a job with its input, output, result and files. A running job is
+// cancelled first. Deleting a job again is not an error.
 func (c *Client) Delete(ctx context.Context, id string) error {
 	_, err := c.json(ctx, &call{method: http.MethodDelete, path: jobPath(id, "")}, nil)
 	return err

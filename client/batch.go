@@ -9,33 +9,36 @@ import (
 	"slices"
 )
 
-// Batch asks for several jobs in one request, which costs less than one by one: 1 to
-// 1,000 jobs, 16 MiB in all.
+// Batch submits several jobs in one request, which costs less than one request each.
+// It holds 1 to 1,000 jobs and at most 16 MiB of JSON.
 type Batch struct {
 	Jobs []Submission
-	// Atomic stores all of them or none.
+	// Atomic stores all jobs or none. When false, each job is stored or refused by itself.
 	Atomic bool
-	// IdempotencyKey makes the jobs once, as a [Submission]'s own does; the submissions
-	// then have none. When neither they nor the batch have one, the batch is given a
-	// random one for each call, so that a repeated try never makes jobs twice.
+	// IdempotencyKey makes the whole batch idempotent, as [Submission.IdempotencyKey]
+	// does for one job. Set it here or in the submissions, not both. When no key is set
+	// anywhere and the client retries, each call sends a random key, so that a retry
+	// creates no job twice.
 	IdempotencyKey string
 }
 
-// BatchResult is what became of one job of a batch: the job, or why it was refused.
+// BatchResult is the outcome for one job of a batch: the stored job or its refusal.
 type BatchResult struct {
 	Job *Job
-	Err *Error // nil when there is a job; its Field begins with the job's place, "/jobs/3"
+	Err *Error // nil when Job is set; Err.Field begins with the job's index, as in "/jobs/3"
 }
 
-// SubmitBatch stores several jobs and returns, once they are on the server's disk,
-// what became of each, in their order. The error is of the whole, as when the batch
-// is atomic and one of its jobs was refused: then [Error.Errors] says which.
+// SubmitBatch submits several jobs and returns one result for each, in the order of
+// b.Jobs. It returns once the stored jobs are on the server's disk. The error refuses
+// the batch as a whole: for an atomic batch [Error.Errors] names the jobs at fault.
 func (c *Client) SubmitBatch(ctx context.Context, b Batch) ([]BatchResult, error) {
 	k := &call{method: http.MethodPost, path: "/v1/jobs/batch", key: b.IdempotencyKey}
 	keyed := k.key != "" || slices.ContainsFunc(b.Jobs, func(s Submission) bool { return s.IdempotencyKey != "" })
 	if !keyed && c.retries > 0 {
 		k.key = newKey()
 	}
+	// Once one job has a key of its own, the batch as a whole can have none. Each of the
+	// other jobs then needs its own key, or a retry would create it twice.
 	var err error
 	if k.body, err = b.encode(keyed && k.key == "" && c.retries > 0); err != nil {
 		return nil, err
@@ -45,12 +48,13 @@ func (c *Client) SubmitBatch(ctx context.Context, b Batch) ([]BatchResult, error
 		return nil, err
 	}
 	if len(list.Data) != len(b.Jobs) {
-		return nil, badAnswer(http.StatusOK, fmt.Errorf("it tells of %d jobs, there were %d", len(list.Data), len(b.Jobs)))
+		return nil, badAnswer(http.StatusOK, fmt.Errorf("it has %d results for %d jobs", len(list.Data), len(b.Jobs)))
 	}
 	return list.Data, nil
 }
 
-// encode writes the batch. With fill, jobs that have no key are given one.
+// encode writes the batch as JSON. With addKeys, each job without an idempotency key
+// gets a random one.
 func (b *Batch) encode(addKeys bool) ([]byte, error) {
 	body := []byte(`{"jobs":[`)
 	for i := range b.Jobs {
@@ -73,13 +77,13 @@ func (b *Batch) encode(addKeys bool) ([]byte, error) {
 	return append(body, "]}"...), nil
 }
 
-// batchAnswer is the answer to a batch.
+// batchAnswer is the server's answer to a batch.
 type batchAnswer struct {
 	Data []BatchResult `json:"data"`
 }
 
-// read reads the answer: by hand where it holds nothing but the usual jobs, see
-// [Job.UnmarshalJSON].
+// read decodes the answer. The scanner handles an answer of ordinary jobs; see
+// [Job.UnmarshalJSON]. Everything else goes through encoding/json.
 func (l *batchAnswer) read(text []byte) error {
 	s := scanner{text: text}
 	if s.batch(&l.Data) && s.atEnd() {
@@ -89,7 +93,7 @@ func (l *batchAnswer) read(text []byte) error {
 	return json.Unmarshal(text, l)
 }
 
-// UnmarshalJSON reads a job or a refusal.
+// UnmarshalJSON decodes a job or a refusal, depending on the field "object".
 func (s *BatchResult) UnmarshalJSON(text []byte) error {
 	var kind struct {
 		Object string `json:"object"`
@@ -109,7 +113,7 @@ func (s *BatchResult) UnmarshalJSON(text []byte) error {
 	return nil
 }
 
-// batch reads a list of nothing but jobs.
+// batch reads a list that holds only jobs. It reports false when one was refused.
 func (s *scanner) batch(to *[]BatchResult) bool {
 	if !s.literal(`{"object":"list","data":[`) || s.accept(']') {
 		return false
@@ -129,7 +133,7 @@ func (s *scanner) batch(to *[]BatchResult) bool {
 	}
 }
 
-// literal reads exactly these characters.
+// literal reads exactly this text.
 func (s *scanner) literal(text string) bool {
 	if !bytes.HasPrefix(s.text[s.pos:], []byte(text)) {
 		return false

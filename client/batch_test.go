@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// heard is what a server heard: each body, and each Idempotency-Key.
+// recorder is what a server heard: each body, and each Idempotency-Key.
 type recorder struct{ bodies, keys []string }
 
-// answering makes a client of a server that gives one answer.
+// clientFor makes a client of a server that gives one answer.
 func (h *recorder) clientFor(t *testing.T, answer string) *Client {
 	c := newTestClient(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
@@ -24,6 +24,7 @@ func (h *recorder) clientFor(t *testing.T, answer string) *Client {
 }
 
 func TestSubmitBatchReadsJobsAndRefusals(t *testing.T) {
+	t.Parallel()
 	var h recorder
 	c := h.clientFor(t, `{"object":"list","data":[{"id":"job_1","object":"job"},`+
 		`{"object":"error","status":429,"code":"key_full","detail":"full","field":"/jobs/1","retry_after_s":2},`+typicalJob+`]}`)
@@ -43,6 +44,7 @@ func TestSubmitBatchReadsJobsAndRefusals(t *testing.T) {
 
 // A batch is read by hand where it can be, and both ways read the same.
 func TestBatchScannerMatchesEncodingJSON(t *testing.T) {
+	t.Parallel()
 	text := `{"object":"list","data":[` + typicalJob + "," + typicalJob + `]}`
 	var byHand, generic []BatchResult
 	s := scanner{text: []byte(text)}
@@ -60,6 +62,7 @@ func TestBatchScannerMatchesEncodingJSON(t *testing.T) {
 
 // However a batch is sent, a repeated try makes no job twice.
 func TestSubmitBatchSetsIdempotencyKeys(t *testing.T) {
+	t.Parallel()
 	answer := `{"object":"list","data":[{"id":"job_1"},{"id":"job_2"}]}`
 	for _, tt := range []struct {
 		rule        string
@@ -94,6 +97,7 @@ func TestSubmitBatchSetsIdempotencyKeys(t *testing.T) {
 }
 
 func TestRefusedAtomicBatchListsErrors(t *testing.T) {
+	t.Parallel()
 	c := newTestClient(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.WriteHeader(503)
 		_, _ = io.WriteString(w, `{"status":503,"code":"queue_full","detail":"full","field":"/jobs/3","errors":[`+
@@ -107,6 +111,7 @@ func TestRefusedAtomicBatchListsErrors(t *testing.T) {
 }
 
 func TestSubmitBatchRefusesBadAnswers(t *testing.T) {
+	t.Parallel()
 	for rule, answer := range map[string]string{
 		"one job for two": `{"object":"list","data":[{"id":"job_1"}]}`, "none for two": `{"object":"list","data":[]}`,
 		"a number": `7`, "a job": typicalJob, "half a list": `{"object":"list","data":[{"id":"job_1"},`, "a list of numbers": `{"object":"list","data":[1,2]}`,

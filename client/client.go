@@ -9,54 +9,52 @@ import (
 	"time"
 )
 
-// Client speaks to one server. It is safe for any number of goroutines, which is
-// how it should be used: its connections are shared. The zero value is of no use;
-// see [New].
+// Client sends requests to one server. Any number of goroutines may use it at once;
+// they share its connections. The zero value does not work: use [New].
 type Client struct {
-	// Set once.
-	base    url.URL // without a slash at its end
+	// set once
+	base         url.URL // without a trailing slash
 	transport    http.RoundTripper
-	ownTransport     *http.Transport // the one that Close closes; nil when the caller brought trip
-	user    string
-	agent   string
-	retries int
-	timeout time.Duration
-	onRetry func(Retry)
+	ownTransport *http.Transport // the transport that Close closes; nil when the caller supplied one
+	user         string
+	agent        string
+	retries      int
+	timeout      time.Duration
+	onRetry      func(Retry)
 }
 
-// Option changes how a new client behaves.
+// Option configures a new client.
 type Option func(*Client)
 
-// WithTransport sends every request through rt instead of a transport of the
-// client's own. Redirects are not followed and cookies not kept: the server uses
-// neither.
+// WithTransport sends every request through rt instead of the client's own transport.
+// [Client.Close] does not close rt. The client follows no redirects and keeps no
+// cookies, because the server uses neither.
 func WithTransport(rt http.RoundTripper) Option { return func(c *Client) { c.transport = rt } }
 
-// WithUser says whose jobs they are, in the header X-User-ID. The server believes
-// it from programs on its own machine only; everyone else, and whoever sends none,
-// is the user "local".
+// WithUser sets the user that owns the jobs, in the header X-User-ID. The server
+// trusts the header only from programs on its own machine. Without a trusted header the
+// user is "local".
 func WithUser(user string) Option { return func(c *Client) { c.user = user } }
 
-// WithUserAgent sets the header User-Agent.
+// WithUserAgent sets the header User-Agent. The default is "meanwhile-go".
 func WithUserAgent(agent string) Option { return func(c *Client) { c.agent = agent } }
 
-// WithRetries sets how often a call that is safe to repeat is repeated after its
-// first try; 3 unless told otherwise. With 0 nothing is repeated, and a submit
-// carries no idempotency key but the caller's own.
+// WithRetries sets how often a call that is safe to repeat is retried after its first
+// try. The default is 3. With 0 or less the client retries nothing, and a submission
+// carries only the idempotency key that the caller set.
 func WithRetries(n int) Option { return func(c *Client) { c.retries = max(n, 0) } }
 
-// WithTimeout sets how long one try may go without an answer, beyond the time that
-// the server was asked to hold it; 30 seconds unless told otherwise. With 0 only
-// the context bounds a call.
+// WithTimeout limits how long one try waits for its answer, in addition to the time of
+// a long-poll. The default is 30 seconds. With 0 or less only the context limits a call.
 func WithTimeout(d time.Duration) Option { return func(c *Client) { c.timeout = max(d, 0) } }
 
 // WithRetryHook calls f before each wait for another try, in the goroutine of the
-// call that waits. A command line says there that the server is away.
+// waiting call. A program can report there that the server is unavailable.
 func WithRetryHook(f func(Retry)) Option { return func(c *Client) { c.onRetry = f } }
 
-// New makes a client for the server at baseURL, such as "http://127.0.0.1:8080" or
-// "https://example.com/meanwhile". It does not connect yet. The error says what is
-// wrong with the URL, or with a name that is to stand in a header.
+// New creates a client for the server at baseURL, such as "http://127.0.0.1:8080" or
+// "https://example.com/meanwhile". It does not connect. It returns an error for an
+// invalid URL, and for a user or user agent that is not a valid header value.
 func New(baseURL string, options ...Option) (*Client, error) {
 	base, err := parseBaseURL(baseURL)
 	if err != nil {
@@ -79,9 +77,9 @@ func New(baseURL string, options ...Option) (*Client, error) {
 	return c, nil
 }
 
-// sendable says why a text cannot stand in a header; nil when it can. A transport
-// refuses control characters, and a server does not see spaces at the ends: it would
-// take the text for another one.
+// checkHeaderValue returns an error for text that is not a valid header value. A
+// transport refuses control characters. A server trims spaces at both ends, so that it
+// would read a different value.
 func checkHeaderValue(what, text string) error {
 	switch {
 	case strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }):
@@ -110,24 +108,24 @@ func parseBaseURL(text string) (*url.URL, error) {
 	return u, nil
 }
 
-// newTransport keeps as many idle connections to the one server as callers use at
-// once, so that a busy program does not open a new one for each request.
+// newTransport returns a transport that keeps many idle connections to one server, so
+// that a busy program does not open a connection for each request.
 func newTransport() *http.Transport {
 	return &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		MaxIdleConnsPerHost: 512,
 		IdleConnTimeout:     90 * time.Second,
 		TLSHandshakeTimeout: 10 * time.Second,
-		// Files are sent once the server asks for them; one that does not know how to
-		// ask gets them after this.
+		// An upload waits until the server asks for the files (100 Continue). Some
+		// proxies never ask: they get the files after this time.
 		ExpectContinueTimeout: time.Second,
 		ForceAttemptHTTP2:     true,
 		DisableCompression:    true,
 	}
 }
 
-// Close lets go of idle connections. A transport that the caller brought is the
-// caller's to close. The client may be used again afterwards.
+// Close closes the idle connections of the client's own transport. It does not close a
+// transport set by [WithTransport]. The client may be used again afterwards.
 func (c *Client) Close() {
 	if c.ownTransport != nil {
 		c.ownTransport.CloseIdleConnections()

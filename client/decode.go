@@ -6,10 +6,11 @@ import (
 	"time"
 )
 
-// UnmarshalJSON reads a job. A job is in every answer, and encoding/json would take
-// more time for it than the rest of a call takes, so that the shape in which
-// servers write it is read by hand; whatever differs from it (a field of a newer
-// server, an unusual spelling) is left to encoding/json.
+// UnmarshalJSON decodes a job. Nearly every answer holds a job, and encoding/json needs
+// more time for it than the rest of a call (see BenchmarkDecodeJob). So a scanner reads
+// the form that servers write. Anything else, such as a field of a newer server, goes
+// through encoding/json. encoding/json/v2 makes the scanner unnecessary once it leaves
+// its experiment.
 func (j *Job) UnmarshalJSON(data []byte) error {
 	fast := *j
 	fast.brief = true
@@ -17,7 +18,7 @@ func (j *Job) UnmarshalJSON(data []byte) error {
 		*j = fast
 		return nil
 	}
-	type plain Job // without this method
+	type plain Job // the same fields without this method
 	full := struct {
 		*plain
 		OutputText *string `json:"output_text"`
@@ -39,16 +40,16 @@ func nilForNull(value json.RawMessage) json.RawMessage {
 	return value
 }
 
-// scanner reads JSON that has no white space and no escapes where it looks. Its
-// methods say whether they read what they should have.
+// scanner reads JSON without white space and without escapes. Its methods report
+// whether they read the expected value; after false the caller uses encoding/json.
 type scanner struct {
 	text []byte
-	pos   int
+	pos  int
 }
 
 func (s *scanner) atEnd() bool { return s.pos == len(s.text) }
 
-// next reads one byte.
+// accept reads the byte c if it comes next.
 func (s *scanner) accept(c byte) bool {
 	if s.pos < len(s.text) && s.text[s.pos] == c {
 		s.pos++
@@ -57,7 +58,8 @@ func (s *scanner) accept(c byte) bool {
 	return false
 }
 
-// object reads an object whose members field reads; each name may come once.
+// object reads an object. It calls field for each member; field reads the value and
+// returns a number for the name, 0 to 63. A repeated name is refused.
 func (s *scanner) object(field func(name []byte) (bit int, ok bool)) bool {
 	if !s.accept('{') {
 		return false
@@ -84,7 +86,8 @@ func (s *scanner) object(field func(name []byte) (bit int, ok bool)) bool {
 	}
 }
 
-// word reads a string of printable ASCII without escapes.
+// plainString reads a string of printable ASCII without escapes. It returns the text
+// between the quotes, which shares memory with s.text.
 func (s *scanner) plainString() ([]byte, bool) {
 	if !s.accept('"') {
 		return nil, false
@@ -129,7 +132,7 @@ func (s *scanner) time(to *time.Time) bool {
 	return ok && to.UnmarshalJSON(s.text[start:s.pos]) == nil
 }
 
-// number reads what a number is written with.
+// number reads the characters of a number without an exponent.
 func (s *scanner) number() string {
 	start := s.pos
 	for s.pos < len(s.text) && (s.text[s.pos]-'0' <= 9 || s.text[s.pos] == '.' || s.text[s.pos] == '-') {
@@ -138,7 +141,7 @@ func (s *scanner) number() string {
 	return string(s.text[start:s.pos])
 }
 
-// integer reads a number in the spelling in which it is written again.
+// integer reads an integer in canonical form, so that writing it gives the same digits.
 func (s *scanner) integer(to *int64) bool {
 	if s.null() {
 		return true
@@ -163,7 +166,7 @@ func (s *scanner) float(to *float64) bool {
 	return err == nil && strconv.FormatFloat(n, 'f', -1, 64) == digits
 }
 
-// optional reads a value that may be null, which leaves a nil pointer.
+// optional reads a value or null. Null sets *to to nil.
 func optional[T any](read func(*T) bool, s *scanner, to **T) bool {
 	*to = nil
 	if s.null() {
@@ -173,8 +176,8 @@ func optional[T any](read func(*T) bool, s *scanner, to **T) bool {
 	return read(*to)
 }
 
-// job reads a job, and gives up on what is not in most answers: results, errors,
-// metadata, files, and text that is not plain ASCII.
+// job reads a job. It reports false for values that most answers do not have: results,
+// errors, metadata, files, and text other than plain ASCII.
 func (s *scanner) job(j *Job) bool {
 	return s.object(func(name []byte) (int, bool) {
 		switch string(name) {

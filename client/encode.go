@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// MarshalJSON writes a job as servers write it, field by field in their order: what
-// there is not is null.
+// MarshalJSON encodes a job as servers do: the same fields in the same order, with null
+// for a missing value.
 func (j Job) MarshalJSON() ([]byte, error) {
 	written := wireJob{
 		ID: j.ID, Object: j.Object, Queue: j.Queue, Status: j.Status, Key: j.Key, Priority: j.Priority,
@@ -33,12 +33,12 @@ func (j Job) MarshalJSON() ([]byte, error) {
 	}
 	var text bytes.Buffer
 	enc := json.NewEncoder(&text)
-	enc.SetEscapeHTML(false) // whoever writes the whole decides that
+	enc.SetEscapeHTML(false) // the encoder of the enclosing value escapes HTML if it is asked to
 	err := enc.Encode(written)
 	return bytes.TrimSuffix(text.Bytes(), []byte("\n")), err
 }
 
-// writtenJob is a job on the wire.
+// wireJob is the JSON form of a job.
 type wireJob struct {
 	ID                   string            `json:"id"`
 	Object               string            `json:"object"`
@@ -60,17 +60,17 @@ type wireJob struct {
 	Usage                json.RawMessage   `json:"usage"`
 	Files                []File            `json:"files"`
 	Metadata             map[string]string `json:"metadata"`
-	CancelRequestedAt    timestamp            `json:"cancel_requested_at"`
-	CreatedAt            timestamp            `json:"created_at"`
-	RunAt                timestamp            `json:"run_at"`
-	StartedAt            timestamp            `json:"started_at"`
-	FinishedAt           timestamp            `json:"finished_at"`
-	ExpiresAt            timestamp            `json:"expires_at"`
+	CancelRequestedAt    timestamp         `json:"cancel_requested_at"`
+	CreatedAt            timestamp         `json:"created_at"`
+	RunAt                timestamp         `json:"run_at"`
+	StartedAt            timestamp         `json:"started_at"`
+	FinishedAt           timestamp         `json:"finished_at"`
+	ExpiresAt            timestamp         `json:"expires_at"`
 	PollAfterMS          *int              `json:"poll_after_ms"`
-	URLs                 wireURLs       `json:"urls"`
+	URLs                 wireURLs          `json:"urls"`
 }
 
-// writtenURLs are a job's URLs on the wire.
+// wireURLs is the JSON form of a job's URLs.
 type wireURLs struct {
 	Self   *string `json:"self"`
 	Output *string `json:"output"`
@@ -80,7 +80,7 @@ type wireURLs struct {
 	Watch  *string `json:"watch"`
 }
 
-// orNull is nil for the zero value, which JSON has as null.
+// nilIfZero returns nil for the zero value, which encodes as null.
 func nilIfZero[T comparable](v T) *T {
 	if v == *new(T) {
 		return nil
@@ -88,10 +88,10 @@ func nilIfZero[T comparable](v T) *T {
 	return &v
 }
 
-// moment is a time on the wire: in UTC, to the millisecond, or null.
+// timestamp encodes a time in UTC with milliseconds, and the zero time as null.
 type timestamp time.Time
 
-// MarshalJSON writes it.
+// MarshalJSON encodes the timestamp.
 func (m timestamp) MarshalJSON() ([]byte, error) {
 	t := time.Time(m)
 	if t.IsZero() {

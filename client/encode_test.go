@@ -8,6 +8,7 @@ import (
 )
 
 func TestMarshalJobRoundTrips(t *testing.T) {
+	t.Parallel()
 	with := func(pairs ...string) string { return strings.NewReplacer(pairs...).Replace(typicalJob) }
 	whole := with(`:00Z"`, `:00.000Z"`) // servers write milliseconds
 	for rule, text := range map[string]string{
@@ -38,6 +39,7 @@ func TestMarshalJobRoundTrips(t *testing.T) {
 
 // A job that no server wrote is written too: what was not filled in is null.
 func TestMarshalEmptyJob(t *testing.T) {
+	t.Parallel()
 	got, err := json.Marshal(Job{CreatedAt: time.Date(2030, 1, 31, 10, 0, 0, 1_999_999, time.FixedZone("", 3600))})
 	if want := `{"id":"","object":"","queue":"","status":"","key":"","priority":0,"attempt":0,"max_attempts":0,"abandon_after_s":null,"queue_position":null,"held_back_by":null,` +
 		`"estimated_time_seconds":null,"progress":{"percent":0,"status":""},"output_text":"","cursor":0,"result":null,"error":null,"usage":null,"files":[],"metadata":{},` +

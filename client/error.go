@@ -11,45 +11,47 @@ import (
 	"time"
 )
 
-// Error is why a call did not do what was asked: a refusal of the server, or no
-// answer at all. Match on Code; codes are stable.
+// Error is a failed call: the server refused it, or no valid answer came. Compare Code:
+// codes are stable, messages are not.
 type Error struct {
-	Status  int    // of the HTTP answer; 0 when there was none
-	Code    string // "not_found"; see the constants
-	Message string // a sentence for a person
-	// Field is the part of the request that is wrong, as a JSON pointer
-	// (RFC 6901), or "".
+	Status  int    // HTTP status of the answer; 0 when no answer came
+	Code    string // such as "not_found"; see the Code constants
+	Message string // a sentence for people
+	// Field is the wrong part of the request, as a JSON pointer (RFC 6901); "" when the
+	// error concerns no single field.
 	Field string
-	// RetryAfter is how long the server asked to wait before the same call may
-	// succeed; 0 when it said nothing.
+	// RetryAfter is how long the server asked to wait before another try, at most 24
+	// hours; 0 when it did not ask.
 	RetryAfter time.Duration
-	// Failure is why the job failed, where that is the reason for the refusal.
+	// Failure is the failure of the job, when the call was refused because the job
+	// failed; nil otherwise.
 	Failure *Failure
-	// Errors says of an atomic batch that was refused why each of the jobs to blame was,
-	// up to the first 20; their Field says which.
+	// Errors lists the first 20 refused jobs of an atomic batch. Field of each names the
+	// job. It is nil for other calls.
 	Errors []*Error
 	Err    error // the cause, when no answer came; otherwise nil
 }
 
-// The codes that programs most often ask for. A server may send others.
+// The error codes that programs check most often. A server may send others.
 const (
 	CodeInvalid             = "invalid_request"      // the request is wrong and will stay wrong
-	CodeNotFound            = "not_found"            // no such job, or not yours
+	CodeNotFound            = "not_found"            // no such job, or it belongs to another user
 	CodeUnknownQueue        = "unknown_queue"        // the server has no such queue
-	CodeTooLarge            = "too_large"            // past a size limit
-	CodeConflict            = "conflict"             // the job is in a state that forbids the call
+	CodeTooLarge            = "too_large"            // the request exceeds a size limit
+	CodeConflict            = "conflict"             // the job's status does not allow the call
 	CodeNotFinished         = "not_finished"         // the job has no result yet
 	CodeNotRetryable        = "not_retryable"        // only failed, cancelled and expired jobs can be retried
-	CodeIdempotencyMismatch = "idempotency_mismatch" // the key was used before with another body
-	CodeQueueFull           = "queue_full"           // the queue holds as many waiting jobs as it may
-	CodeKeyFull             = "key_full"             // the key has as many waiting jobs as it may
-	CodeOverloaded          = "overloaded"           // the server has as much to write as it may
-	CodeUnavailable         = "unavailable"          // the server's store cannot be reached or written
+	CodeIdempotencyMismatch = "idempotency_mismatch" // the key was used before with different content
+	CodeQueueFull           = "queue_full"           // the queue has its maximum of waiting jobs or bytes
+	CodeKeyFull             = "key_full"             // the key has its maximum of waiting jobs
+	CodeOverloaded          = "overloaded"           // the server has too much to do now
+	CodeUnavailable         = "unavailable"          // the server cannot reach or write its store
 
-	CodeUnreachable = "unreachable" // no answer came; made by this package
-	CodeBadAnswer   = "bad_answer"  // an answer came that no Meanwhile server gives; made by this package
+	CodeUnreachable = "unreachable" // no answer came; set by this package
+	CodeBadAnswer   = "bad_answer"  // the answer is not one of a Meanwhile server; set by this package
 )
 
+// Error returns the message, followed by the cause if there is one.
 func (e *Error) Error() string {
 	if e.Err != nil {
 		return e.Message + ": " + e.Err.Error()
@@ -57,9 +59,11 @@ func (e *Error) Error() string {
 	return e.Message
 }
 
+// Unwrap returns the cause, or nil.
 func (e *Error) Unwrap() error { return e.Err }
 
-// CodeOf is the code of the first [Error] in err's chain, "" when there is none.
+// CodeOf returns the code of the first [Error] in err's chain; "" when it holds no
+// [Error].
 func CodeOf(err error) string {
 	var e *Error
 	if errors.As(err, &e) {
@@ -68,21 +72,21 @@ func CodeOf(err error) string {
 	return ""
 }
 
-// problem is the body of a refusal (RFC 9457).
+// problem is the body of a refusal: a problem document (RFC 9457).
 type problem struct {
 	Title  string   `json:"title"`
 	Detail string   `json:"detail"`
 	Code   string   `json:"code"`
 	Field  string   `json:"field"`
 	Error  *Failure `json:"error"`
-	// Of one of many.
+	// set in an item of a batch
 	Status     int     `json:"status"`
 	RetryAfter float64 `json:"retry_after_s"`
-	// Of a refusal of many.
+	// set in the refusal of an atomic batch
 	Errors []problem `json:"errors"`
 }
 
-// refused is the problem as an error.
+// toError converts the problem document to an Error.
 func (p *problem) toError() *Error {
 	e := &Error{
 		Status: p.Status, Code: p.Code, Message: cmp.Or(p.Detail, p.Title), Field: p.Field, Failure: p.Error,
@@ -94,10 +98,10 @@ func (p *problem) toError() *Error {
 	return e
 }
 
-const maxProblem = 64 << 10 // bytes of a refusal's body that are read
+const maxProblem = 64 << 10 // how many bytes of a refusal's body are read
 
-// refusal reads the answer of a call that was refused. What is no problem document
-// (a proxy in between, another program on that port) still becomes an Error.
+// readRefusal converts an answer with an error status to an Error. It also does so for
+// an answer without a problem document, from a proxy or another program on that port.
 func readRefusal(res *http.Response) *Error {
 	e := &Error{Code: CodeBadAnswer, Message: fmt.Sprintf("the server answered %d %s without saying why; is the URL right?", res.StatusCode, http.StatusText(res.StatusCode))}
 	body, _ := io.ReadAll(io.LimitReader(res.Body, maxProblem))
@@ -109,8 +113,8 @@ func readRefusal(res *http.Response) *Error {
 	return e
 }
 
-// retryAfter reads the header in seconds; the form with a date is not used by the
-// server and counts as nothing.
+// retryAfter reads the header Retry-After in seconds. It returns 0 for the form with a
+// date, which the server does not use.
 func retryAfter(h http.Header) time.Duration {
 	seconds, err := strconv.ParseFloat(h.Get("Retry-After"), 64)
 	if err != nil {
@@ -119,7 +123,8 @@ func retryAfter(h http.Header) time.Duration {
 	return retryDelay(seconds)
 }
 
-// bounded is a wait in seconds of at most a day.
+// retryDelay converts seconds to a duration of at most a day. It returns 0 for negative
+// numbers and for NaN.
 func retryDelay(seconds float64) time.Duration {
 	if !(seconds > 0) {
 		return 0

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -14,9 +15,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// Submit a question and print the answer as it comes.
+// Submit a question and wait for the answer.
 func Example() {
-	server := pretend()
+	server := fakeServer()
 	defer server.Close()
 
 	ctx := context.Background()
@@ -34,25 +35,192 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	for event, err := range c.Watch(ctx, job.ID, 0) {
-		switch {
-		case err != nil:
+	if job, err = c.Wait(ctx, job.ID); err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Printf("%s: %s\n", job.Status, job.Result)
+	// Output:
+	// succeeded: "The moon pulls."
+}
+
+// Configure a client with every option.
+func ExampleNew() {
+	server := fakeServer()
+	defer server.Close()
+	c, err := client.New(server.URL,
+		client.WithTransport(&http.Transport{DisableKeepAlives: true}), // instead of the client's own
+		client.WithUser("ann"), // trusted from programs on the server's machine
+		client.WithUserAgent("shop/1.0"),
+		client.WithRetries(5),
+		client.WithTimeout(10*time.Second),
+		client.WithRetryHook(func(r client.Retry) {
+			fmt.Printf("try %d failed (%v), the next one in %s\n", r.Try, r.Err, r.Delay)
+		}),
+	)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer c.Close()
+	q, err := c.Queue(context.Background(), "chat")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(q.Name, q.Executor, q.Counts.Unfinished())
+	// Output:
+	// chat llm 3
+}
+
+// Handle every type of event. When an attempt begins, the output of earlier attempts no
+// longer counts.
+func ExampleClient_Watch() {
+	server := fakeServer()
+	defer server.Close()
+	c, _ := client.New(server.URL)
+	defer c.Close()
+
+	var text strings.Builder
+	for event, err := range c.Watch(context.Background(), "job_1", 0) {
+		if err != nil {
+			fmt.Println(err) // a later Watch can continue after the last event.Cursor
+			return
+		}
+		switch event.Type {
+		case client.SnapshotEvent:
+			fmt.Println("status:", event.Job.Status)
+		case client.AttemptEvent: // an entry of kind client.KindAttempt
+			text.Reset()
+		case client.ProgressEvent: // an entry of kind client.KindProgress
+			fmt.Printf("progress: %.0f%%\n", event.Entry.Progress().Percent)
+		case client.OutputEvent:
+			switch event.Entry.Kind {
+			case client.KindText:
+				text.WriteString(event.Entry.Text())
+			case client.KindLog:
+				fmt.Println("log:", event.Entry.Text())
+			case client.KindJSON:
+				fmt.Printf("event: %s\n", event.Entry.Data)
+			}
+		case client.DoneEvent:
+			fmt.Printf("%s: %q\n", event.Job.Status, text.String())
+		}
+	}
+	// Output:
+	// status: running
+	// log: asking the model
+	// progress: 50%
+	// event: {"tokens":2}
+	// succeeded: "The moon pulls."
+}
+
+// Set what differs from the settings of the queue.
+func ExampleSubmission() {
+	server := fakeServer()
+	defer server.Close()
+	c, _ := client.New(server.URL)
+	defer c.Close()
+
+	retryTimeouts := true
+	job, err := c.Submit(context.Background(), client.Submission{
+		Queue:       "sim",
+		Input:       map[string]int{"duration_ms": 100},
+		Key:         "customer-7", // the keys of a queue take turns
+		Priority:    2,
+		Delay:       time.Minute, // or RunAt
+		MaxAttempts: 3,
+		Timeouts:    client.Timeouts{RunHard: time.Minute, IdleOutput: client.Off},
+		Retry: client.RetryPolicy{
+			Backoff: time.Second, BackoffMax: time.Minute, For: time.Hour, OnTimeout: &retryTimeouts, AfterOutput: "restart",
+		},
+		Metadata:       map[string]string{"order": "4711"},
+		AbandonAfter:   10 * time.Minute,
+		IdempotencyKey: "order-4711",
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(job.ID, job.Status)
+	// Output:
+	// job_1 queued
+}
+
+// Submit many jobs in one request and check each result.
+func ExampleClient_SubmitBatch() {
+	server := fakeServer()
+	defer server.Close()
+	c, _ := client.New(server.URL)
+	defer c.Close()
+
+	results, err := c.SubmitBatch(context.Background(), client.Batch{Jobs: []client.Submission{
+		{Queue: "sim", Input: 1},
+		{Queue: "nowhere", Input: 2},
+	}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, r := range results {
+		if r.Err != nil {
+			fmt.Println(r.Err.Field, r.Err.Code)
+			continue
+		}
+		fmt.Println(r.Job.ID)
+	}
+	// Output:
+	// job_1
+	// /jobs/1/queue unknown_queue
+}
+
+// Submit a job with files: one from memory, one from the disk.
+func ExampleClient_SubmitFiles() {
+	server := fakeServer()
+	defer server.Close()
+	c, _ := client.New(server.URL)
+	defer c.Close()
+
+	note := "read only page 2"
+	_, err := c.SubmitFiles(context.Background(), client.Submission{Queue: "ocr"},
+		client.Attachment{Name: "note.txt", ContentType: "text/plain", Open: func() (io.ReadCloser, int64, error) {
+			return io.NopCloser(strings.NewReader(note)), int64(len(note)), nil
+		}},
+		client.AttachFile("no-such-scan.png"))
+	fmt.Println(errors.Is(err, fs.ErrNotExist))
+	// Output:
+	// true
+}
+
+// Read output by long-polling, where a network cuts streams.
+func ExampleClient_Output() {
+	server := fakeServer()
+	defer server.Close()
+	c, _ := client.New(server.URL)
+	defer c.Close()
+
+	ctx, cursor := context.Background(), int64(0)
+	for {
+		out, err := c.Output(ctx, "job_1", cursor, time.Minute)
+		if err != nil {
 			fmt.Println(err)
-		case event.Type == client.OutputEvent:
-			fmt.Print(event.Entry.Text())
-		case event.Type == client.DoneEvent:
-			fmt.Printf("\n%s\n", event.Job.Status)
+			return
+		}
+		for _, entry := range out.Entries {
+			fmt.Print(entry.Text())
+		}
+		if cursor = out.Cursor; out.Job.Status.Ended() && cursor == out.Job.Cursor {
+			fmt.Println()
+			return
 		}
 	}
 	// Output:
 	// The moon pulls.
-	// succeeded
 }
 
-// Wait for a job, however long it takes and however often the server is restarted
-// meanwhile, but no longer than an hour.
+// Submit a job and wait for it for an hour at most, through restarts of the server.
 func ExampleClient_SubmitAndWait() {
-	server := pretend()
+	server := fakeServer()
 	defer server.Close()
 	c, _ := client.New(server.URL)
 	defer c.Close()
@@ -62,7 +230,7 @@ func ExampleClient_SubmitAndWait() {
 	job, err := c.SubmitAndWait(ctx, client.Submission{
 		Queue:          "sim",
 		Input:          json.RawMessage(`{"duration_ms": 100}`),
-		IdempotencyKey: "order-4711", // this order makes one job, also if this program is run again
+		IdempotencyKey: "order-4711", // this order makes one job, even if this program runs again
 		Timeouts:       client.Timeouts{RunHard: time.Minute},
 	})
 	switch {
@@ -77,9 +245,9 @@ func ExampleClient_SubmitAndWait() {
 	// {"echo":7}
 }
 
-// Ask what a refusal was by its code.
+// Check a refusal by its code.
 func ExampleError() {
-	server := pretend()
+	server := fakeServer()
 	defer server.Close()
 	c, _ := client.New(server.URL)
 	defer c.Close()
@@ -93,9 +261,9 @@ func ExampleError() {
 	// 404 there is no such job
 }
 
-// Go through all failed jobs of a queue and try them again.
+// Retry all failed jobs of a queue, one by one. RetryAll does it in one call.
 func ExampleClient_List() {
-	server := pretend()
+	server := fakeServer()
 	defer server.Close()
 	c, _ := client.New(server.URL)
 	defer c.Close()
@@ -118,28 +286,43 @@ func ExampleClient_List() {
 	// job_2 queued
 }
 
-// pretend is a server that knows the answers of the examples.
-func pretend() *httptest.Server {
+// fakeServer returns a server that has the answers of the examples.
+func fakeServer() *httptest.Server {
 	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		say := func(text string) { _, _ = io.WriteString(w, text) }
+		write := func(text string) { _, _ = io.WriteString(w, text) }
+		event := func(name, data string) { write("event: " + name + "\ndata: " + data + "\n\n") }
 		switch path := r.URL.Path; {
+		case path == "/v1/queues/chat":
+			write(`{"name":"chat","executor":"llm","counts":{"queued":2,"running":1}}`)
+		case path == "/v1/jobs/batch":
+			write(`{"object":"list","data":[{"object":"job","id":"job_1"},{"object":"error","code":"unknown_queue","field":"/jobs/1/queue"}]}`)
+		case strings.HasSuffix(path, "/output"):
+			write(`{"job":{"status":"succeeded","cursor":1},"data":[{"seq":1,"kind":"text","data":"The moon pulls."}],"cursor":1}`)
+		case r.Method == http.MethodGet && r.Header.Get("Prefer") != "":
+			write(`{"id":"job_1","status":"succeeded","result":"The moon pulls."}`)
 		case r.Header.Get("Prefer") != "":
-			say(`{"id":"job_1","status":"succeeded","result":{"echo":7}}`)
+			write(`{"id":"job_1","status":"succeeded","result":{"echo":7}}`)
 		case r.Method == http.MethodPost && path == "/v1/jobs":
 			w.WriteHeader(http.StatusAccepted)
-			say(`{"id":"job_1","status":"queued"}`)
+			write(`{"id":"job_1","status":"queued"}`)
 		case path == "/v1/jobs":
-			say(`{"data":[{"id":"job_1"},{"id":"job_2"}],"next":null}`)
+			write(`{"data":[{"id":"job_1"},{"id":"job_2"}],"next":null}`)
 		case strings.HasSuffix(path, "/retry"):
-			say(`{"id":"` + strings.Split(path, "/")[3] + `","status":"queued"}`)
+			write(`{"id":"` + strings.Split(path, "/")[3] + `","status":"queued"}`)
 		case strings.HasSuffix(path, "/events"):
 			w.Header().Set("Content-Type", "text/event-stream")
-			say("event: output\ndata: {\"seq\":1,\"kind\":\"text\",\"data\":\"The moon \"}\n\n")
-			say("event: output\ndata: {\"seq\":2,\"kind\":\"text\",\"data\":\"pulls.\"}\n\n")
-			say("event: done\ndata: {\"status\":\"succeeded\",\"cursor\":2}\n\n")
+			event("snapshot", `{"status":"running"}`)
+			event("output", `{"seq":1,"kind":"text","data":"The sun "}`)
+			event("attempt", `{"seq":2,"kind":"attempt"}`)
+			event("output", `{"seq":3,"kind":"log","data":"asking the model"}`)
+			event("output", `{"seq":4,"kind":"text","data":"The moon "}`)
+			event("progress", `{"seq":5,"kind":"progress","data":{"percent":50}}`)
+			event("output", `{"seq":6,"kind":"text","data":"pulls."}`)
+			event("output", `{"seq":7,"kind":"json","data":{"tokens":2}}`)
+			event("done", `{"status":"succeeded","cursor":7}`)
 		default:
 			w.WriteHeader(http.StatusNotFound)
-			say(`{"code":"not_found","detail":"there is no such job"}`)
+			write(`{"code":"not_found","detail":"there is no such job"}`)
 		}
 	}))
 }

@@ -15,18 +15,18 @@ import (
 	"time"
 )
 
-// Attachment is a file that is to be submitted with a job. [AttachFile] makes one of a
-// file on this machine.
+// Attachment is a file to submit with a job. [AttachFile] makes one from a file on disk.
 type Attachment struct {
-	Name        string // what the job calls it; the server takes from it what would be a path
-	ContentType string // "" when it is not known
-	// Open begins to read the content, anew for each try, and says how many bytes it
-	// has; -1 when nobody knows. The client closes it.
+	Name        string // the file's name in the job; the server removes any directory from it
+	ContentType string // such as "image/png"; "" when unknown
+	// Open opens the content and returns its size in bytes, -1 when unknown. The client
+	// calls it once for each try and closes the content. An error ends the call.
 	Open func() (content io.ReadCloser, size int64, err error)
 }
 
-// AttachFile is the file at a path, under the path's last element as its name. Its
-// content type is what the name's extension says.
+// AttachFile returns an attachment for the file at path. Its name is the last element of
+// the path, its content type follows from the extension. The file is opened when it is
+// submitted: a missing file is an error of [Client.SubmitFiles].
 func AttachFile(path string) Attachment {
 	return Attachment{
 		Name:        filepath.Base(path),
@@ -45,12 +45,12 @@ func AttachFile(path string) Attachment {
 	}
 }
 
-// SubmitFiles is [Client.Submit] with files, which are streamed to the server and
-// never held in memory. It may take as long as they go on being sent; the time of
-// [WithTimeout] is how long nothing may move. The same submission is one with the
-// same files: another file under the same IdempotencyKey is the error
-// [CodeIdempotencyMismatch]. Further refusals: [CodeTooLarge], and [CodeInvalid] for
-// a queue that takes no files.
+// SubmitFiles submits a job with files, as [Client.Submit] does without. It streams the
+// files and does not keep them in memory. The limit of [WithTimeout] applies to the time
+// without progress, so a long upload may take as long as it needs. The files belong to
+// the content of the submission: other files under the same IdempotencyKey are the error
+// [CodeIdempotencyMismatch]. Further refusals are [CodeTooLarge], and [CodeInvalid] for a
+// queue that takes no files.
 func (c *Client) SubmitFiles(ctx context.Context, s Submission, files ...Attachment) (*Job, error) {
 	text, err := s.encode("")
 	if err != nil {
@@ -67,14 +67,14 @@ func (c *Client) SubmitFiles(ctx context.Context, s Submission, files ...Attachm
 	return j, nil
 }
 
-// form is a submission with files: multipart/form-data of RFC 7578, the job first,
-// so that what can be refused by it is refused before the files were sent.
+// form is a submission with files, sent as multipart/form-data (RFC 7578). The job comes
+// first, so that the server can refuse it before it has received the files.
 type form struct {
 	job   []byte
 	files []Attachment
 }
 
-// tryForm is [Client.try] for a call that sends files.
+// tryForm makes one try of a call that sends files. See [Client.try].
 func (c *Client) tryForm(ctx context.Context, k *call) (answer, error) {
 	up, err := k.form.open()
 	if err != nil {
@@ -91,15 +91,18 @@ func (c *Client) tryForm(ctx context.Context, k *call) (answer, error) {
 	withUpload.upload = up
 	a, err := c.exchange(ctx, &withUpload)
 	if broken := up.readErr.Load(); err != nil && broken != nil {
-		return answer{}, *broken // the server is not to blame
+		// The transport reports a broken request. The cause is the file, not the server,
+		// so the call must not be retried.
+		return answer{}, *broken
 	}
 	return a, err
 }
 
-// open opens all files, and writes down what stands around them.
+// open opens all files and prepares the text between them, so that the size of the whole
+// request is known.
 func (f *form) open() (*upload, error) {
 	var text bytes.Buffer
-	w := multipart.NewWriter(&text) // into memory, which does not fail
+	w := multipart.NewWriter(&text) // writes to memory, so no call on it fails
 	s := &upload{contentType: w.FormDataContentType(), onRead: func() {}}
 	createPart(w, "job", "", "application/json")
 	text.Write(f.job)
@@ -118,7 +121,7 @@ func (f *form) open() (*upload, error) {
 	return s, nil
 }
 
-// beginPart writes the head of a part.
+// createPart writes the header of a part.
 func createPart(w *multipart.Writer, name, file, contentType string) {
 	params := map[string]string{"name": name}
 	if file != "" {
@@ -131,20 +134,20 @@ func createPart(w *multipart.Writer, name, file, contentType string) {
 	_, _ = w.CreatePart(h)
 }
 
-// sending is a form on its way, in one try. It is the body of the request, so that
-// its methods are called by a goroutine of the transport.
+// upload is the request body of one try that sends a form. A goroutine of the transport
+// calls its methods.
 type upload struct {
-	// Set once.
-	contentType  string // its Content-Type
-	size  int64  // -1 when not known
-	files []io.Closer
-	onRead func() // called when the server has taken something
+	// set once
+	contentType string // its Content-Type
+	size        int64  // -1 when not known
+	files       []io.Closer
+	onRead      func() // called when the server has taken something
 
-	parts  []io.Reader           // what is left to be sent
+	parts   []io.Reader           // what is left to be sent
 	readErr atomic.Pointer[error] // why a file could not be read to its end
 }
 
-// addText adds what was written, and makes room for what comes.
+// addText adds the written text as a part and empties the buffer.
 func (s *upload) addText(text *bytes.Buffer) {
 	part := bytes.Clone(text.Bytes())
 	text.Reset()
@@ -162,7 +165,7 @@ func (s *upload) addFile(name string, content io.ReadCloser, size int64) {
 	s.count(size)
 }
 
-// count adds a size to the whole; a part of unknown size makes it unknown.
+// count adds the size of a part. A part of unknown size makes the whole size unknown.
 func (s *upload) count(size int64) {
 	if size < 0 || s.size < 0 {
 		s.size = -1
@@ -197,8 +200,8 @@ func (s *upload) Close() error {
 	return nil
 }
 
-// sized is a file that must have as many bytes as it had when it was opened: the
-// length of the request, and the place of what follows, were told with that size.
+// sizedReader reads a file and fails when its size has changed since it was opened. The
+// Content-Length of the request was computed with the original size.
 type sizedReader struct {
 	content io.Reader
 	name    string

@@ -15,14 +15,14 @@ import (
 	"time"
 )
 
-// text is an attachment of that content.
+// textAttachment is an attachment of that content.
 func textAttachment(name, content string, size int64) Attachment {
 	return Attachment{Name: name, Open: func() (io.ReadCloser, int64, error) {
 		return io.NopCloser(strings.NewReader(content)), size, nil
 	}}
 }
 
-// formOf reads what came as a form, each part on a line.
+// readForm reads what came as a form, each part on a line.
 func readForm(t *testing.T, r *http.Request) string {
 	parts, err := r.MultipartReader()
 	if err != nil {
@@ -47,6 +47,7 @@ func readForm(t *testing.T, r *http.Request) string {
 }
 
 func TestSubmitFilesSendsMultipartForm(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "scan.png")
 	if err := os.WriteFile(path, []byte("\x89PNG"), 0o600); err != nil {
 		t.Fatal(err)
@@ -83,6 +84,7 @@ func TestSubmitFilesSendsMultipartForm(t *testing.T) {
 
 // A server that is full has nothing sent to it, and each try reads the files anew.
 func TestSubmitFilesRetriesFromStart(t *testing.T) {
+	t.Parallel()
 	withNetwork(t, func(t *testing.T, n *network, c *Client) {
 		opened, keys := 0, map[string]bool{}
 		file := textAttachment("a", "", -1)
@@ -115,6 +117,7 @@ func TestSubmitFilesRetriesFromStart(t *testing.T) {
 
 // What is refused before the files were read is refused at once.
 func TestSubmitFilesSendsNoFileAfterRefusal(t *testing.T) {
+	t.Parallel()
 	var sent atomic.Int64
 	c := newTestClient(t, func(w http.ResponseWriter, r *http.Request) { writeProblem(w, 400, CodeInvalid, "") })
 	_, err := c.SubmitFiles(t.Context(), Submission{Queue: "sim"}, Attachment{Name: "a", Open: func() (io.ReadCloser, int64, error) {
@@ -143,6 +146,7 @@ func (c countingReader) Read(p []byte) (int, error) {
 
 // A file that cannot be read is nobody else's fault: it is not tried again.
 func TestSubmitFilesDoesNotRetryUnreadableFile(t *testing.T) {
+	t.Parallel()
 	broken, closed := errors.New("broken"), false
 	tried := 0
 	c := newTestClient(t, func(w http.ResponseWriter, r *http.Request) {
@@ -168,6 +172,7 @@ func TestSubmitFilesDoesNotRetryUnreadableFile(t *testing.T) {
 // A file that changes is nobody else's fault either, whatever the transport makes of
 // it.
 func TestSubmitFilesRefusesChangedFile(t *testing.T) {
+	t.Parallel()
 	const size = 2 << 20
 	for want, now := range map[string]int{
 		"a has shrunk while it was sent: it has 2097151 bytes, and had 2097152": size - 1,
@@ -206,6 +211,7 @@ func (c closeRecorder) Close() error { *c.closed = true; return nil }
 // Sending may take as long as something moves; a server that takes nothing more is
 // given up on.
 func TestSubmitFilesTimesOutOnlyWhenIdle(t *testing.T) {
+	t.Parallel()
 	const pieces = 20
 	file := textAttachment("a", strings.Repeat("x", pieces<<20), pieces<<20)
 	withNetwork(t, func(t *testing.T, n *network, c *Client) {

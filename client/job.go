@@ -5,23 +5,23 @@ import (
 	"time"
 )
 
-// Status says where a job stands.
+// Status is the state of a job.
 type Status string
 
-// The statuses, in the order of a job's life.
+// The statuses of a job, in the order in which a job goes through them.
 const (
-	Scheduled Status = "scheduled" // waits for its time: a delay, or the backoff after a failed attempt
+	Scheduled Status = "scheduled" // waits for a time: a delay, or the backoff after a failed attempt
 	Queued    Status = "queued"    // ready for a worker
-	Parked    Status = "parked"    // ready, but its key has as many running as it may
-	Running   Status = "running"   // being worked on
+	Parked    Status = "parked"    // ready, but its key has its maximum of running jobs
+	Running   Status = "running"   // an attempt is running
 	Succeeded Status = "succeeded" // ended with a result
 	Failed    Status = "failed"    // ended with an error
-	Cancelled Status = "cancelled" // ended because someone asked
-	Expired   Status = "expired"   // ended before it ran: it waited longer than it was allowed to
+	Cancelled Status = "cancelled" // ended by a cancel
+	Expired   Status = "expired"   // ended before it ran: it waited longer than its queue timeout
 )
 
-// Ended says whether the job is over. Only [Client.Retry] leads out of an ended
-// status, and nothing leads out of [Succeeded].
+// Ended reports whether s is [Succeeded], [Failed], [Cancelled] or [Expired]. Only
+// [Client.Retry] takes a job out of an ended status, and never out of [Succeeded].
 func (s Status) Ended() bool {
 	switch s {
 	case Succeeded, Failed, Cancelled, Expired:
@@ -30,90 +30,90 @@ func (s Status) Ended() bool {
 	return false
 }
 
-// Job is a job as the server saw it when it answered. In lists, in what an
-// [Output] carries and in the snapshots of a watch, QueuePosition,
-// EstimatedTimeSeconds, OutputText and Result are left out.
+// Job is the state of a job when the server answered. The fields QueuePosition,
+// HeldBackBy, EstimatedTimeSeconds, OutputText and Result are not set in lists, in an
+// [Output] and in the snapshots of a watch.
 type Job struct {
 	ID          string `json:"id"`
 	Object      string `json:"object"` // "job"
 	Queue       string `json:"queue"`
 	Status      Status `json:"status"`
-	Key         string `json:"key"`      // whose turn it is: jobs of one key wait for each other
+	Key         string `json:"key"`      // groups jobs for fair order: the keys of a queue take turns
 	Priority    int    `json:"priority"` // 1 first, 9 last
-	Attempt     int    `json:"attempt"`  // how many attempts were started
+	Attempt     int    `json:"attempt"`  // number of started attempts
 	MaxAttempts int    `json:"max_attempts"`
-	// AbandonAfterS is for how many seconds nobody may watch the job, ask for it or
-	// send a heartbeat before it is cancelled; 0 for as long as it takes.
+	// AbandonAfterS is the time in seconds after which a job is cancelled when no client
+	// watched it, read it or sent a heartbeat for it; 0 for never.
 	AbandonAfterS float64 `json:"abandon_after_s"`
 
-	// QueuePosition is how many jobs of the queue will run before this one: exact to
-	// 100, an estimate beyond; nil unless the job is queued.
+	// QueuePosition is the number of jobs that run before this one. It is exact up to 100
+	// and an estimate above. It is nil unless the job is queued.
 	QueuePosition *int `json:"queue_position"`
-	// HeldBackBy is why a waiting job is not given to a worker; "" where QueuePosition is
-	// left out.
+	// HeldBackBy is the reason why a waiting job does not run yet; "" for none.
 	HeldBackBy HoldReason `json:"held_back_by"`
-	// EstimatedTimeSeconds is how long until the job has ended, learned from the jobs
-	// before it; nil when unknown.
+	// EstimatedTimeSeconds is the estimated time in seconds until the job has ended,
+	// learned from earlier jobs; nil when unknown.
 	EstimatedTimeSeconds *float64 `json:"estimated_time_seconds"`
 
 	Progress   Progress `json:"progress"`    // of the current attempt
-	OutputText string   `json:"output_text"` // said so far in this attempt, at most 64 KiB
-	Cursor     int64    `json:"cursor"`      // the number of the last output entry
+	OutputText string   `json:"output_text"` // text output of the current attempt, at most 64 KiB
+	Cursor     int64    `json:"cursor"`      // number of the last output entry; 0 when there is no output
 
-	// Result is what a succeeded job came to, when it is JSON of at most 64 KiB; nil
-	// otherwise: [Client.Result] has them all.
+	// Result is the result of a succeeded job, if it is JSON of at most 64 KiB; nil
+	// otherwise. [Client.Result] returns any result.
 	Result json.RawMessage `json:"result"`
-	// Error is what the last failed attempt came to; nil when none failed.
+	// Error is the failure of the last failed attempt; nil when none failed.
 	Error    *Failure          `json:"error"`
-	Usage    json.RawMessage   `json:"usage"` // what the work cost; for a model call its token counts
-	Files    []File            `json:"files"` // they came with the job
+	Usage    json.RawMessage   `json:"usage"` // cost of the work, such as the token counts of a model; nil when unknown
+	Files    []File            `json:"files"` // files submitted with the job
 	Metadata map[string]string `json:"metadata"`
 
-	// Zero until they happened.
+	// The zero time means that it has not happened.
 	CancelRequestedAt time.Time `json:"cancel_requested_at"`
 	CreatedAt         time.Time `json:"created_at"`
-	RunAt             time.Time `json:"run_at"` // when a scheduled job becomes ready; for others, when it last did
+	RunAt             time.Time `json:"run_at"` // when a scheduled job becomes ready; otherwise when it last became ready
 	StartedAt         time.Time `json:"started_at"`
 	FinishedAt        time.Time `json:"finished_at"`
-	ExpiresAt         time.Time `json:"expires_at"` // when an ended job may be deleted
+	ExpiresAt         time.Time `json:"expires_at"` // when the server may delete an ended job
 
-	// PollAfterMS is how long to wait before asking again, in milliseconds; 0 when
-	// the job has ended.
+	// PollAfterMS is how long a polling client should wait before it reads the job again,
+	// in milliseconds; 0 when the job has ended.
 	PollAfterMS int  `json:"poll_after_ms"`
 	URLs        URLs `json:"urls"`
 
-	// brief says that the answer left out what lists leave out, so that what is empty
-	// here was not said. Written as JSON it is not said again.
+	// brief says that output_text was null, as in lists. MarshalJSON then writes null
+	// again instead of an empty text.
 	brief bool
 }
 
-// File is a file that came with a job.
+// File describes a file that was submitted with a job.
 type File struct {
 	Name        string `json:"name"`
 	ContentType string `json:"content_type"`
 	Size        int64  `json:"size"`   // bytes
-	SHA256      string `json:"sha256"` // of its bytes, in hexadecimal
+	SHA256      string `json:"sha256"` // SHA-256 of the content, in hexadecimal
 }
 
-// Progress says how far an attempt has come.
+// Progress is the progress of an attempt. The zero value is the start.
 type Progress struct {
 	Percent float64 `json:"percent"` // 0 to 100; never falls within an attempt
-	Status  string  `json:"status"`
+	Status  string  `json:"status"`  // what the attempt does now, for people
 }
 
-// Failure is why an attempt failed.
+// Failure describes a failed attempt.
 type Failure struct {
-	Code      string `json:"code"`
-	Message   string `json:"message"`
+	Code      string `json:"code"`      // stable, for programs
+	Message   string `json:"message"`   // a sentence for people
 	Retryable bool   `json:"retryable"` // whether another attempt could succeed
-	Attempt   int    `json:"attempt"`   // which attempt failed
+	Attempt   int    `json:"attempt"`   // number of the failed attempt, from 1
 }
 
-// URLs are where a job can be asked for: paths on the server.
+// URLs are the paths of a job on the server.
 //
-// Watch is for a browser: its EventSource follows the job there with no other
-// credential, until the token in it expires. It is absolute where the server knows how
-// browsers reach it, and "" where the answer has none: in what a watch tells.
+// Watch is for the EventSource of a browser. It carries a token that admits to this job
+// until the token expires, so the browser needs no other credential. It is an absolute
+// URL when the server knows its public address. It is "" in lists and in the events of a
+// watch.
 type URLs struct {
 	Self   string `json:"self"`
 	Output string `json:"output"`
@@ -123,42 +123,41 @@ type URLs struct {
 	Watch  string `json:"watch"`
 }
 
-// Kind is the kind of an output entry.
+// Kind is the kind of an output [Entry].
 type Kind string
 
-// The kinds.
+// The kinds of an output entry. Entry.Data depends on the kind.
 const (
-	KindText     Kind = "text"     // a piece of text: Data is a JSON string
-	KindJSON     Kind = "json"     // one event, verbatim
-	KindLog      Kind = "log"      // a line for whoever operates the job: Data is a JSON string
+	KindText     Kind = "text"     // a piece of text; Data is a JSON string
+	KindJSON     Kind = "json"     // one event of the executor; Data is any JSON value
+	KindLog      Kind = "log"      // a log line for operators; Data is a JSON string
 	KindProgress Kind = "progress" // Data is a [Progress]
-	KindAttempt  Kind = "attempt"  // a new attempt begins: what earlier attempts said is superseded
+	KindAttempt  Kind = "attempt"  // a new attempt begins; the output of earlier attempts no longer counts
 )
 
-// Entry is one numbered piece of what a job says. An entry that was once seen
-// never changes.
+// Entry is one numbered piece of a job's output. An entry never changes.
 type Entry struct {
-	Seq     int64           `json:"seq"` // 1, 2, 3 … without gaps, across all attempts
-	Attempt int             `json:"attempt"`
+	Seq     int64           `json:"seq"`     // 1, 2, 3 … without gaps, across all attempts
+	Attempt int             `json:"attempt"` // the attempt that wrote it, from 1
 	Kind    Kind            `json:"kind"`
 	Data    json.RawMessage `json:"data"`
 }
 
-// Text is what a [KindText] or [KindLog] entry says; "" for other kinds.
+// Text returns the text of a [KindText] or [KindLog] entry; "" for other kinds.
 func (e Entry) Text() string {
 	if e.Kind != KindText && e.Kind != KindLog {
 		return ""
 	}
 	var s string
-	_ = json.Unmarshal(e.Data, &s) // what is no string says nothing
+	_ = json.Unmarshal(e.Data, &s) // invalid data leaves the text empty
 	return s
 }
 
-// Progress is what a [KindProgress] entry reports; the zero value for other kinds.
+// Progress returns the progress of a [KindProgress] entry; the zero value for other kinds.
 func (e Entry) Progress() Progress {
 	var p Progress
 	if e.Kind == KindProgress {
-		_ = json.Unmarshal(e.Data, &p) // what is no progress reports nothing
+		_ = json.Unmarshal(e.Data, &p) // invalid data leaves the progress zero
 	}
 	return p
 }

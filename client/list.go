@@ -9,36 +9,35 @@ import (
 	"time"
 )
 
-// Filter selects jobs. What is zero selects nothing; what is set must be met.
+// Filter selects jobs. A job must match every field that is set. Zero fields are ignored.
 type Filter struct {
 	Queue     string
 	Status    Status
-	Key       *string // nil for all; the empty key is a key like any other
-	ErrorCode string  // of the last failed attempt
-	// CreatedAfter and CreatedBefore bound when the job was submitted, themselves
-	// excluded.
+	Key       *string // nil for all keys; "" is a key too
+	ErrorCode string  // error code of the last failed attempt
+	// CreatedAfter and CreatedBefore limit the time of the submission. Both are exclusive.
 	CreatedAfter, CreatedBefore time.Time
-	Metadata                    map[string]string // pairs that the job must have, all of them
-	// All selects every job in [Client.CancelAll], [Client.RetryAll] and
-	// [Client.DeleteAll], which refuse an empty filter. Lists do not need it.
+	Metadata                    map[string]string // the job must have all of these pairs
+	// All selects every job. [Client.CancelAll], [Client.RetryAll] and [Client.DeleteAll]
+	// require it when no other field is set. [Client.List] and [Client.Page] ignore it.
 	All bool
 }
 
-// ListOptions selects jobs; the zero value selects all of them.
+// ListOptions selects jobs and pages. The zero value selects all jobs from the newest.
 type ListOptions struct {
 	Filter
-	Limit int    // jobs a page, 1 to 100; 0 for the server's default
-	After string // the cursor of a page: a Page's Next
+	Limit int    // jobs per page, 1 to 100; 0 for the server's default
+	After string // cursor of the page, from Page.Next; "" for the first page
 }
 
 // Page is a page of jobs, newest first.
 type Page struct {
 	Jobs []Job  `json:"data"`
-	Next string `json:"next"` // the cursor of the page after it; "" when this is the last
+	Next string `json:"next"` // cursor of the next page; "" on the last page
 }
 
-// Page returns one page of jobs. It may be shorter than its limit although more
-// follow: ask Next, not the length.
+// Page returns one page of jobs. A page may hold fewer jobs than the limit although more
+// follow: check Next, not the length.
 func (c *Client) Page(ctx context.Context, o ListOptions) (*Page, error) {
 	p := new(Page)
 	_, err := c.json(ctx, &call{method: http.MethodGet, path: "/v1/jobs", query: o.query()}, p)
@@ -48,9 +47,9 @@ func (c *Client) Page(ctx context.Context, o ListOptions) (*Page, error) {
 	return p, nil
 }
 
-// List goes through all jobs that o selects, newest first, asking for a page when
-// it is needed. After an error it ends. Jobs submitted meanwhile may be missing;
-// none comes twice.
+// List iterates over all jobs that o selects, newest first. It requests pages as they
+// are needed and ends after an error. It returns no job twice, and may miss jobs that
+// are submitted during the iteration.
 func (c *Client) List(ctx context.Context, o ListOptions) iter.Seq2[Job, error] {
 	return func(yield func(Job, error) bool) {
 		for {
@@ -97,7 +96,7 @@ func (o *ListOptions) query() string {
 	return q.Encode()
 }
 
-// timeText is a time as the server reads it, "" for the zero time.
+// formatTime formats a time for a query; "" for the zero time.
 func formatTime(t time.Time) string {
 	if t.IsZero() {
 		return ""

@@ -7,26 +7,27 @@ import (
 	"time"
 )
 
-// CancelAll asks for the end of every job that f selects, as [Client.Cancel] does,
-// and says of how many; those that have ended are not counted. What was done before
-// an error stays done.
+// CancelAll cancels every job that f selects, as [Client.Cancel] does. It returns the
+// number of cancelled jobs, without those that had ended before. Jobs cancelled before an
+// error stay cancelled.
 func (c *Client) CancelAll(ctx context.Context, f Filter) (int, error) {
 	return c.changeAll(ctx, &call{path: "/v1/jobs/cancel"}, f)
 }
 
-// RetryAll queues every failed, cancelled or expired job that f selects, and says
-// how many.
+// RetryAll queues every failed, cancelled or expired job that f selects again and
+// returns their number. Jobs queued before an error stay queued.
 func (c *Client) RetryAll(ctx context.Context, f Filter) (int, error) {
 	return c.changeAll(ctx, &call{path: "/v1/jobs/retry", notIdempotent: true}, f)
 }
 
-// DeleteAll removes every job that f selects, as [Client.Delete] does, and says how
-// many.
+// DeleteAll removes every job that f selects, as [Client.Delete] does, and returns their
+// number. Jobs removed before an error stay removed.
 func (c *Client) DeleteAll(ctx context.Context, f Filter) (int, error) {
 	return c.changeAll(ctx, &call{path: "/v1/jobs/delete"}, f)
 }
 
-// many makes the call until the server has come to its last job.
+// changeAll repeats the call until the server reports that no job is left. The server
+// limits the time of one request, so that a large change takes several.
 func (c *Client) changeAll(ctx context.Context, k *call, f Filter) (done int, err error) {
 	k.method = http.MethodPost
 	if k.body, err = json.Marshal(f.wire()); err != nil {
@@ -45,12 +46,14 @@ func (c *Client) changeAll(ctx context.Context, k *call, f Filter) (done int, er
 		case !count.More:
 			return done, nil
 		case count.Done == 0:
+			// The server searched for its whole time and found nothing. Another request
+			// would start the same search again.
 			return done, &Error{Code: CodeOverloaded, Message: "the server found none of the jobs in its time; a narrower filter is found sooner"}
 		}
 	}
 }
 
-// wireFilter is a filter as the body of a request.
+// wireFilter is the JSON form of a filter in a request body.
 type wireFilter struct {
 	Queue         string            `json:"queue,omitempty"`
 	Status        Status            `json:"status,omitempty"`

@@ -9,6 +9,7 @@ import (
 )
 
 func TestChangeAllSendsFilter(t *testing.T) {
+	t.Parallel()
 	empty := ""
 	for _, tt := range []struct {
 		call func(*Client, context.Context, Filter) (int, error)
@@ -34,6 +35,7 @@ func TestChangeAllSendsFilter(t *testing.T) {
 // A change that the server did not finish in its time is asked for again, for as
 // long as it gets on.
 func TestChangeAllRepeatsUntilDone(t *testing.T) {
+	t.Parallel()
 	answer := func(text string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, text) }
 	}
@@ -54,6 +56,7 @@ func TestChangeAllRepeatsUntilDone(t *testing.T) {
 }
 
 func TestPauseAndResume(t *testing.T) {
+	t.Parallel()
 	var h recorder
 	c := h.clientFor(t, `{"name":"sim","paused":true,"waiting_bytes":7,"counts":{"parked":2},"limits":{"max_running":1,"max_bytes":5000000000,"per_key":{"running":2,"waiting":3}}}`)
 	q, err := c.Pause(t.Context(), "sim")
@@ -68,6 +71,7 @@ func TestPauseAndResume(t *testing.T) {
 
 // A list is asked for with all that its filter says.
 func TestListSendsFilter(t *testing.T) {
+	t.Parallel()
 	var asked string
 	c := newTestClient(t, func(w http.ResponseWriter, r *http.Request) {
 		asked = r.URL.RawQuery

@@ -21,7 +21,7 @@ type network struct {
 	conns map[net.Conn]bool
 }
 
-// inBubble runs f with a network and a client on it, in a bubble of its own time.
+// withNetwork runs f with a network and a client on it, in a bubble of its own time.
 func withNetwork(t *testing.T, f func(t *testing.T, n *network, c *Client), options ...Option) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -37,7 +37,7 @@ func withNetwork(t *testing.T, f func(t *testing.T, n *network, c *Client), opti
 	})
 }
 
-// up starts a server.
+// start starts a server.
 func (n *network) start(h http.Handler) {
 	ln := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
 	n.mu.Lock()
@@ -103,10 +103,10 @@ func (l *pipeListener) Close() error {
 
 func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
 
-// cut ends the connection of a request without another byte.
+// cutConnection ends the connection of a request without another byte.
 func cutConnection() { panic(http.ErrAbortHandler) }
 
-// refuse answers with a problem.
+// writeProblem answers with a problem.
 func writeProblem(w http.ResponseWriter, status int, code, retryAfter string) {
 	if retryAfter != "" {
 		w.Header().Set("Retry-After", retryAfter)

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Get returns a job as it is now. [CodeNotFound] when there is none of that id, or
-// it is someone else's.
+// Get returns the current state of a job. The error is [CodeNotFound] for an unknown id
+// and for the job of another user.
 func (c *Client) Get(ctx context.Context, id string) (*Job, error) {
 	j, _, err := c.get(ctx, id, 0)
 	return j, err
@@ -24,18 +24,20 @@ func (c *Client) get(ctx context.Context, id string, wait time.Duration) (*Job, 
 	return j, a, nil
 }
 
-// Wait returns the job when it has ended, or with ctx. It asks again for as long
-// as it takes, also through restarts of the server; only until the server has
-// answered once is it bounded by the client's retries.
+// Wait waits until a job has ended and returns it. A job that failed is not an error:
+// see its Status. Wait continues through restarts of the server until ctx ends. The limit
+// of [WithRetries] applies only until the server has answered once.
 func (c *Client) Wait(ctx context.Context, id string) (*Job, error) {
 	reached := false
 	for failures := 0; ; {
 		asked := time.Now()
 		j, a, err := c.get(ctx, id, maxWait)
 		switch {
+		case err != nil && (!reached || !unavailable(err)):
+			return nil, err
 		case err != nil:
 			failures++
-			if err := c.waitToPoll(ctx, reached, failures, err); err != nil {
+			if err := c.waitToRetry(ctx, failures, err); err != nil {
 				return nil, err
 			}
 			continue
@@ -44,7 +46,7 @@ func (c *Client) Wait(ctx context.Context, id string) (*Job, error) {
 		}
 		reached, failures = true, 0
 		if a.header.Get("Preference-Applied") == "" || time.Since(asked) < minPause {
-			// The server is stopping, or something in between did not let it hold the request.
+			// The server is stopping, or a proxy does not allow a long-poll. Poll instead.
 			if err := sleep(ctx, max(time.Duration(j.PollAfterMS)*time.Millisecond, minPause)); err != nil {
 				return nil, err
 			}
@@ -52,27 +54,18 @@ func (c *Client) Wait(ctx context.Context, id string) (*Job, error) {
 	}
 }
 
-// endure waits before another try of whoever follows a job, or returns why there is
-// none: the server was never reached, ctx ended, or the answer was a refusal.
-func (c *Client) waitToPoll(ctx context.Context, known bool, try int, err error) error {
-	if !known || !unavailable(err) {
-		return err
-	}
-	return c.waitToRetry(ctx, try, err)
-}
-
-// Output is what a job has said after a cursor.
+// Output is a part of a job's output.
 type Output struct {
-	Job     Job     `json:"job"`
-	Entries []Entry `json:"data"`
-	Cursor  int64   `json:"cursor"` // after the last of Entries: where to go on
+	Job     Job     `json:"job"`    // the state of the job
+	Entries []Entry `json:"data"`   // the entries after the requested cursor
+	Cursor  int64   `json:"cursor"` // number of the last entry, for the next call
 }
 
-// Output returns what a job has said after an entry's number, 0 for all. With a
-// wait of up to a minute the answer is held until there is more, or the job has
-// changed or ended, or the wait is over: streaming for networks that cut streams.
-// One answer may hold less than all there is; go on from its Cursor until it has
-// reached the job's.
+// Output returns the output entries of a job that follow entry number after; 0 returns
+// all from the first. With a wait, the server delays an empty answer until there is
+// output, the job changes status, or the wait is over. The maximum is one minute. This
+// replaces streaming in networks that cut long responses. An answer may hold only part of
+// the entries: continue from its Cursor until it equals the Cursor of the job.
 func (c *Client) Output(ctx context.Context, id string, after int64, wait time.Duration) (*Output, error) {
 	out := new(Output)
 	_, err := c.json(ctx, &call{
@@ -85,14 +78,15 @@ func (c *Client) Output(ctx context.Context, id string, after int64, wait time.D
 	return out, nil
 }
 
-// Result is what a job came to.
+// Result is the result of a succeeded job.
 type Result struct {
-	ContentType string
+	ContentType string // such as "application/json"
 	Body        []byte // at most 64 MiB
 }
 
-// Result returns what a succeeded job came to, as it is. Refusals: [CodeNotFinished]
-// before it has ended; of a job that ended otherwise, the error it ended with.
+// Result returns the result of a succeeded job, byte for byte. The error is
+// [CodeNotFinished] before the job has ended and [CodeConflict] for a job that ended
+// without success; [Error.Failure] then says why it failed.
 func (c *Client) Result(ctx context.Context, id string) (*Result, error) {
 	a, err := c.send(ctx, &call{method: http.MethodGet, path: jobPath(id, "/result")})
 	if err != nil {
@@ -101,6 +95,6 @@ func (c *Client) Result(ctx context.Context, id string) (*Result, error) {
 	return &Result{ContentType: a.header.Get("Content-Type"), Body: a.body}, nil
 }
 
-// jobPath is the path of a job, with whatever the caller passed as an id kept in
-// its place.
+// jobPath returns the URL path of a job. It escapes the id, so that an id with a slash or
+// a question mark cannot address anything else.
 func jobPath(id, below string) string { return "/v1/jobs/" + url.PathEscape(id) + below }

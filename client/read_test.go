@@ -14,6 +14,7 @@ import (
 )
 
 func TestWaitSurvivesRestarts(t *testing.T) {
+	t.Parallel()
 	outages := 0
 	withNetwork(t, func(t *testing.T, n *network, c *Client) {
 		waiting := make(chan struct{})
@@ -42,6 +43,7 @@ func TestWaitSurvivesRestarts(t *testing.T) {
 }
 
 func TestWaitResetsBackoffAfterAnswer(t *testing.T) {
+	t.Parallel()
 	var tries []int
 	withNetwork(t, func(t *testing.T, n *network, c *Client) {
 		running := func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, `{"status":"running"}`) }
@@ -58,6 +60,7 @@ func TestWaitResetsBackoffAfterAnswer(t *testing.T) {
 }
 
 func TestWaitGivesUpOnUnreachableServer(t *testing.T) {
+	t.Parallel()
 	tries := 0
 	withNetwork(t, func(t *testing.T, _ *network, c *Client) {
 		_, err := c.Wait(t.Context(), "job_1")
@@ -69,6 +72,7 @@ func TestWaitGivesUpOnUnreachableServer(t *testing.T) {
 }
 
 func TestWaitPollsSlowlyWithoutLongPoll(t *testing.T) {
+	t.Parallel()
 	for rule, applied := range map[string]string{"nobody knows of it": "", "nobody does it": "wait=60"} {
 		t.Run(rule, func(t *testing.T) {
 			withNetwork(t, func(t *testing.T, n *network, c *Client) {
@@ -90,6 +94,7 @@ func TestWaitPollsSlowlyWithoutLongPoll(t *testing.T) {
 }
 
 func TestWaitEndsWithRefusalOrContext(t *testing.T) {
+	t.Parallel()
 	withNetwork(t, func(t *testing.T, n *network, c *Client) {
 		n.start(problemHandler(404, CodeNotFound, ""))
 		_, err := c.Wait(t.Context(), "job_1")
@@ -108,6 +113,7 @@ func TestWaitEndsWithRefusalOrContext(t *testing.T) {
 }
 
 func TestListFollowsAllPages(t *testing.T) {
+	t.Parallel()
 	pages := map[string]string{
 		"":  `{"object":"list","data":[{"id":"job_5"},{"id":"job_4"}],"next":"4"}`,
 		"4": `{"object":"list","data":[],"next":"3"}`,
@@ -143,6 +149,7 @@ func TestListFollowsAllPages(t *testing.T) {
 }
 
 func TestListEndsWithError(t *testing.T) {
+	t.Parallel()
 	h, _ := script(func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = io.WriteString(w, `{"data":[{"id":"job_1"}],"next":"x"}`)
 	}, problemHandler(400, CodeInvalid, ""))
@@ -156,6 +163,7 @@ func TestListEndsWithError(t *testing.T) {
 }
 
 func TestReadCalls(t *testing.T) {
+	t.Parallel()
 	c := newTestClient(t, func(w http.ResponseWriter, r *http.Request) {
 		switch r.Method + " " + r.URL.RequestURI() {
 		case "GET /v1/jobs/job_1/output?after=3":
@@ -198,6 +206,7 @@ func TestReadCalls(t *testing.T) {
 }
 
 func TestEntryTextAndProgress(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		rule string
 		e    Entry

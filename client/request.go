@@ -14,36 +14,36 @@ import (
 )
 
 const (
-	maxAnswer = 80 << 20         // bytes of any answer; the largest is a result
-	maxWait   = 60 * time.Second // the longest that a server holds a request
+	maxAnswer = 80 << 20         // bytes of an answer; the largest answer is a result
+	maxWait   = 60 * time.Second // the server's limit for a long-poll
 )
 
-// call is one request to the server, which may take several tries.
+// call is one request to the server. It may take several tries.
 type call struct {
-	method string
-	path   string // below the base, escaped
-	query  string
-	body   []byte
-	form   *form         // with files, instead of a body
-	key    string        // Idempotency-Key
-	wait   time.Duration // Prefer: wait
-	accept string
-	lastEventID   string // Last-Event-ID
-	// once says that a repetition could do something else than the first try; it is
-	// then only repeated after an answer which says that nothing was done.
+	method      string
+	path        string // below the base URL, escaped
+	query       string
+	body        []byte
+	form        *form         // instead of body, for a submission with files
+	key         string        // Idempotency-Key
+	wait        time.Duration // Prefer: wait
+	accept      string
+	lastEventID string // Last-Event-ID
+	// notIdempotent says that a second try could have another effect than the first. Such
+	// a call is only repeated when the server certainly did not process it.
 	notIdempotent bool
 
-	upload *upload // the form, in one try
+	upload *upload // the form as the body of the current try
 }
 
-// answer is what came back, whole.
+// answer is a complete response.
 type answer struct {
 	status int
 	header http.Header
 	body   []byte
 }
 
-// json makes the call and decodes what it answers into out, unless out is nil.
+// json makes the call and decodes the answer into out, unless out is nil.
 func (c *Client) json(ctx context.Context, k *call, out any) (answer, error) {
 	a, err := c.send(ctx, k)
 	if err != nil || out == nil {
@@ -51,7 +51,7 @@ func (c *Client) json(ctx context.Context, k *call, out any) (answer, error) {
 	}
 	switch out := out.(type) {
 	case *Job:
-		err = out.UnmarshalJSON(a.body) // json.Unmarshal would read it twice before
+		err = out.UnmarshalJSON(a.body) // json.Unmarshal would first scan the whole body itself
 	case *batchAnswer:
 		err = out.read(a.body)
 	default:
@@ -63,7 +63,7 @@ func (c *Client) json(ctx context.Context, k *call, out any) (answer, error) {
 	return a, nil
 }
 
-// send makes the call, as often as it is safe and worth while.
+// send makes the call and retries it while that is safe and the error may pass.
 func (c *Client) send(ctx context.Context, k *call) (answer, error) {
 	if err := checkHeaderValue("idempotency key", k.key); err != nil {
 		return answer{}, err
@@ -79,7 +79,7 @@ func (c *Client) send(ctx context.Context, k *call) (answer, error) {
 	}
 }
 
-// try makes the call once and reads the whole answer.
+// try makes the call once, within the client's timeout, and reads the whole answer.
 func (c *Client) try(ctx context.Context, k *call) (answer, error) {
 	if k.form != nil {
 		return c.tryForm(ctx, k)
@@ -109,8 +109,8 @@ func (c *Client) exchange(ctx context.Context, k *call) (answer, error) {
 	return answer{status: res.StatusCode, header: res.Header, body: body}, nil
 }
 
-// open makes the call once and returns a successful answer with its body unread,
-// for the caller to close.
+// open makes the call once and returns a successful response. The caller reads and closes
+// its body.
 func (c *Client) open(ctx context.Context, k *call) (*http.Response, error) {
 	res, err := c.transport.RoundTrip(c.request(ctx, k))
 	if err != nil {
@@ -123,12 +123,13 @@ func (c *Client) open(ctx context.Context, k *call) (*http.Response, error) {
 	return res, nil
 }
 
-// request is written out by hand: this is on the way of every job, and parsing the
-// same URL each time costs more than the rest together.
+// request builds the HTTP request. It does not use http.NewRequest, which parses the URL
+// each time: that takes longer than everything else here.
 func (c *Client) request(ctx context.Context, k *call) *http.Request {
 	u := c.base
 	u.Path += k.path
 	if plain, err := url.PathUnescape(k.path); err == nil && plain != k.path {
+		// Both forms are set, so that the escapes of an id are sent unchanged.
 		u.Path, u.RawPath = c.base.Path+plain, c.base.EscapedPath()+k.path
 	}
 	u.RawQuery = k.query
@@ -138,6 +139,7 @@ func (c *Client) request(ctx context.Context, k *call) *http.Request {
 	if k.body != nil {
 		r.ContentLength = int64(len(k.body))
 		r.Body = io.NopCloser(bytes.NewReader(k.body))
+		// The transport uses GetBody to send again when an idle connection was closed.
 		r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(k.body)), nil }
 	}
 	if k.upload != nil {
@@ -163,7 +165,7 @@ func (c *Client) header(k *call) http.Header {
 	}
 	if k.upload != nil {
 		set("Content-Type", k.upload.contentType)
-		set("Expect", "100-continue") // a server that is full says so before
+		set("Expect", "100-continue") // lets the server refuse before the files are sent
 	}
 	if k.wait > 0 {
 		set("Prefer", "wait="+waitSeconds(k.wait))
@@ -171,13 +173,15 @@ func (c *Client) header(k *call) http.Header {
 	return h
 }
 
-// waitSeconds is a wait as whole seconds (RFC 7240), rounded up.
+// waitSeconds formats a wait as whole seconds, rounded up, for the header Prefer
+// (RFC 7240).
 func waitSeconds(d time.Duration) string {
 	return strconv.Itoa(int(math.Ceil(min(d, maxWait).Seconds())))
 }
 
 var errAnswerTooLarge = fmt.Errorf("the answer is larger than %d bytes", maxAnswer)
 
+// readAll reads the body of a response, up to maxAnswer bytes.
 func readAll(res *http.Response) ([]byte, error) {
 	switch n := res.ContentLength; {
 	case n > maxAnswer:
@@ -194,9 +198,10 @@ func readAll(res *http.Response) ([]byte, error) {
 	return body, err
 }
 
+// badAnswer returns the error for an answer that no Meanwhile server sends.
 func badAnswer(status int, err error) *Error {
 	return &Error{
 		Status: status, Code: CodeBadAnswer, Err: err,
-		Message: "the answer is not what a Meanwhile server says; is the URL right?",
+		Message: "the answer is not one of a Meanwhile server; is the URL right?",
 	}
 }

@@ -32,6 +32,7 @@ func problemHandler(status int, code, after string) http.HandlerFunc {
 }
 
 func TestRetriesSafeCalls(t *testing.T) {
+	t.Parallel()
 	cutting := func(http.ResponseWriter, *http.Request) { cutConnection() }
 	get := func(ctx context.Context, c *Client) error { _, err := c.Get(ctx, "job_1"); return err }
 	submit := func(ctx context.Context, c *Client) error {
@@ -77,6 +78,7 @@ func TestRetriesSafeCalls(t *testing.T) {
 }
 
 func TestRetriesKeepTheIdempotencyKey(t *testing.T) {
+	t.Parallel()
 	withNetwork(t, func(t *testing.T, n *network, c *Client) {
 		var keys []string
 		n.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -101,6 +103,7 @@ func TestRetriesKeepTheIdempotencyKey(t *testing.T) {
 }
 
 func TestSubmitWithoutRetriesSendsNoRandomKey(t *testing.T) {
+	t.Parallel()
 	withNetwork(t, func(t *testing.T, n *network, c *Client) {
 		var keys []string
 		n.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -118,6 +121,7 @@ func TestSubmitWithoutRetriesSendsNoRandomKey(t *testing.T) {
 }
 
 func TestRetryWaitsForRetryAfter(t *testing.T) {
+	t.Parallel()
 	var retries []Retry
 	withNetwork(t, func(t *testing.T, n *network, c *Client) {
 		h, _ := script(problemHandler(503, CodeQueueFull, "7"), okJob)
@@ -136,6 +140,7 @@ func TestRetryWaitsForRetryAfter(t *testing.T) {
 }
 
 func TestCallFailsWhenContextEndsBeforeRetry(t *testing.T) {
+	t.Parallel()
 	withNetwork(t, func(t *testing.T, n *network, c *Client) {
 		n.start(problemHandler(503, CodeQueueFull, "7"))
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -152,6 +157,7 @@ func TestCallFailsWhenContextEndsBeforeRetry(t *testing.T) {
 }
 
 func TestCallEndsWithContext(t *testing.T) {
+	t.Parallel()
 	withNetwork(t, func(t *testing.T, n *network, c *Client) {
 		n.start(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 		ctx, cancel := context.WithCancel(t.Context())
@@ -164,6 +170,7 @@ func TestCallEndsWithContext(t *testing.T) {
 }
 
 func TestCallTimesOutWithoutAnswer(t *testing.T) {
+	t.Parallel()
 	withNetwork(t, func(t *testing.T, n *network, c *Client) {
 		n.start(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
 		start := time.Now()
@@ -179,6 +186,7 @@ func TestCallTimesOutWithoutAnswer(t *testing.T) {
 }
 
 func TestTimeoutExcludesLongPollWait(t *testing.T) {
+	t.Parallel()
 	withNetwork(t, func(t *testing.T, n *network, c *Client) {
 		n.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			<-time.After(maxWait)
@@ -191,6 +199,7 @@ func TestTimeoutExcludesLongPollWait(t *testing.T) {
 }
 
 func TestCallReportsUnreachableServer(t *testing.T) {
+	t.Parallel()
 	withNetwork(t, func(t *testing.T, _ *network, c *Client) {
 		_, err := c.Get(t.Context(), "job_1")
 		e := wantCode(t, err, CodeUnreachable)
@@ -201,6 +210,7 @@ func TestCallReportsUnreachableServer(t *testing.T) {
 }
 
 func TestReadRefusal(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		rule, body, contentType string
 		want                    Error
@@ -242,6 +252,7 @@ func TestReadRefusal(t *testing.T) {
 }
 
 func TestCallRefusesBadAnswer(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		rule string
 		h    http.HandlerFunc
@@ -263,6 +274,7 @@ func TestCallRefusesBadAnswer(t *testing.T) {
 }
 
 func TestRequestSetsUserAndEscapesID(t *testing.T) {
+	t.Parallel()
 	var got *http.Request
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { got = r; okJob(w, r) }))
 	defer srv.Close()
@@ -284,6 +296,7 @@ func TestRequestSetsUserAndEscapesID(t *testing.T) {
 
 // What cannot be sent is refused here: no server is asked, none is said to be away.
 func TestInvalidHeaderValueIsNotSent(t *testing.T) {
+	t.Parallel()
 	for _, text := range []string{"a\nb", "a\r\nX-Evil: 1", "\x00", "a\x7f", "tab\t", " ann", "ann "} {
 		if _, err := New("http://server.test", WithUser(text)); err == nil || !strings.Contains(err.Error(), "the user ") {
 			t.Errorf("the user %q: %v", text, err)
@@ -307,6 +320,7 @@ func TestInvalidHeaderValueIsNotSent(t *testing.T) {
 }
 
 func TestNewRefusesInvalidURL(t *testing.T) {
+	t.Parallel()
 	for _, text := range []string{"", "localhost:8080", "ftp://x", "http://", "http://x?y=1", "http://x#y", "http://[::1", "http://x:0", "http://x:65536"} {
 		if _, err := New(text); err == nil {
 			t.Errorf("%q was taken for a server", text)
@@ -314,7 +328,7 @@ func TestNewRefusesInvalidURL(t *testing.T) {
 	}
 }
 
-// against makes a client of a server on loopback.
+// newTestClient makes a client of a server on loopback.
 func newTestClient(t *testing.T, h http.HandlerFunc) *Client {
 	srv := httptest.NewServer(h)
 	c, err := New(srv.URL, WithRetries(0))

@@ -10,25 +10,26 @@ import (
 	"time"
 )
 
-// Retry is a wait before another try, as [WithRetryHook] tells it.
+// Retry describes the wait before another try of a call, for [WithRetryHook].
 type Retry struct {
-	Try   int           // how many tries of this call have failed in a row
-	Delay time.Duration // until the next
-	Err   error         // why the last one failed
+	Try   int           // number of failed tries in a row, from 1
+	Delay time.Duration // time until the next try
+	Err   error         // why the last try failed
 }
 
 const (
 	minPause = 100 * time.Millisecond
 	maxPause = 5 * time.Second
-	// maxRetryAfter bounds how long a server may make a call wait before its next try;
-	// asked for longer, the call fails with its RetryAfter.
+	// maxRetryAfter is the longest wait that the server may ask for. When it asks for more,
+	// the call fails and the caller decides, with the RetryAfter of the error.
 	maxRetryAfter = 30 * time.Second
 )
 
 var errNoAnswer = errors.New("no answer in time")
 
-// lost is the error of a call without an answer. Where ctx is why, it says so, and
-// errors.Is finds [context.Canceled] or [context.DeadlineExceeded].
+// noAnswer returns the error of a call that got no answer. If ctx has ended, errors.Is
+// finds [context.Canceled] or [context.DeadlineExceeded] in it. Otherwise it has the code
+// [CodeUnreachable].
 func (c *Client) noAnswer(ctx context.Context, k *call, err error) error {
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, errNoAnswer) {
 		return contextError(ctx, k)
@@ -42,7 +43,7 @@ func contextError(ctx context.Context, k *call) error {
 	return fmt.Errorf("client: %s %s: %w", k.method, k.path, context.Cause(ctx))
 }
 
-// repeatable says whether the call may be made again after err.
+// safeToRetry reports whether the call may be repeated after err.
 func safeToRetry(k *call, err error) bool {
 	var e *Error
 	if !errors.As(err, &e) || e.RetryAfter > maxRetryAfter {
@@ -50,7 +51,7 @@ func safeToRetry(k *call, err error) bool {
 	}
 	switch e.Status {
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		return true // nothing was done
+		return true // the server refused before it did anything
 	case http.StatusBadGateway, http.StatusGatewayTimeout:
 		return !k.notIdempotent
 	case 0:
@@ -59,14 +60,14 @@ func safeToRetry(k *call, err error) bool {
 	return false
 }
 
-// neverSent says that there was not even a connection.
+// dialFailed reports whether the connection failed, so that the server got no request.
 func dialFailed(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "dial"
 }
 
-// away says that the server, or the way to it, is gone for now: a restart, a
-// proxy without a server behind it. Whoever follows a job waits for its return.
+// unavailable reports whether the server cannot be reached now, as during a restart.
+// [Client.Wait] and [Client.Watch] then try again until ctx ends.
 func unavailable(err error) bool {
 	var e *Error
 	if !errors.As(err, &e) {
@@ -79,13 +80,12 @@ func unavailable(err error) bool {
 	return false
 }
 
-// pause waits before the next try: doubled each time, spread by a half so that
-// clients which failed together do not come back together, and at least as long as
-// the server asked for. The error is ctx's end; when ctx would end during the wait,
-// err is returned at once instead.
+// waitToRetry waits before the next try. The wait doubles with each try up to maxPause and
+// is at least what the server asked for. It returns the cause when ctx ends, and err at
+// once when the deadline of ctx comes before the end of the wait.
 func (c *Client) waitToRetry(ctx context.Context, try int, err error) error {
 	d := min(minPause<<min(try-1, 10), maxPause)
-	d = d/2 + rand.N(d/2+1)
+	d = d/2 + rand.N(d/2+1) // jitter: clients that failed together must not return together
 	var e *Error
 	if errors.As(err, &e) {
 		d = max(d, min(e.RetryAfter, maxRetryAfter))
@@ -99,7 +99,7 @@ func (c *Client) waitToRetry(ctx context.Context, try int, err error) error {
 	return sleep(ctx, d)
 }
 
-// sleep waits, or returns why ctx ended.
+// sleep waits for d. It returns an error when ctx ends before.
 func sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()

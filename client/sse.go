@@ -11,17 +11,17 @@ const maxEvent = 32 << 20 // bytes of one server-sent event
 
 var errEventTooLarge = errors.New("a server-sent event is larger than 32 MiB")
 
-// sse is one server-sent event (WHATWG HTML, section 9.2).
+// sseEvent is one server-sent event (WHATWG HTML, section 9.2).
 type sseEvent struct {
-	id    string // of this event; "" when it names none
+	id    string // "" when the event has none
 	event string
 	data  []byte
 }
 
-// sseReader reads server-sent events from a stream. What a cut leaves unfinished is
-// not an event: it is dropped.
+// sseReader reads server-sent events from a stream. It drops an event that the end of the
+// stream cuts off.
 type sseReader struct {
-	r     *bufio.Reader
+	r      *bufio.Reader
 	onLine func() // called for every line, comments included
 }
 
@@ -29,7 +29,7 @@ func newSSEReader(r io.Reader, onLine func()) *sseReader {
 	return &sseReader{r: bufio.NewReaderSize(r, 16<<10), onLine: onLine}
 }
 
-// next returns the next event that carries data. The error is the stream's.
+// next returns the next event that has data. The error is that of the stream.
 func (s *sseReader) next() (sseEvent, error) {
 	var e sseEvent
 	limit := maxEvent
@@ -50,7 +50,7 @@ func (s *sseReader) next() (sseEvent, error) {
 	}
 }
 
-// line reads one line without its end, of at most room bytes.
+// line reads one line of at most limit bytes and returns it without its line ending.
 func (s *sseReader) line(limit int) ([]byte, error) {
 	var line []byte
 	for {

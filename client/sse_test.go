@@ -20,6 +20,7 @@ func readEvents(text string) (events []sseEvent, err error) {
 }
 
 func TestServerSentEvents(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		rule, text string
 		want       []sseEvent
@@ -43,6 +44,7 @@ func TestServerSentEvents(t *testing.T) {
 }
 
 func TestSSEReaderLimitsEventSize(t *testing.T) {
+	t.Parallel()
 	r := newSSEReader(io.MultiReader(strings.NewReader("data: "), endlessReader{}), func() {})
 	if _, err := r.next(); err != errEventTooLarge {
 		t.Errorf("one line: %v", err)
@@ -53,7 +55,7 @@ func TestSSEReaderLimitsEventSize(t *testing.T) {
 	}
 }
 
-// endless says the same for ever.
+// endlessReader says the same for ever.
 type endlessReader []byte
 
 func (e endlessReader) Read(p []byte) (int, error) {

@@ -11,33 +11,33 @@ import (
 	"time"
 )
 
-// Submission asks for a job. Only Queue and Input are needed; a zero field means
-// what the queue's own settings say.
+// Submission describes a new job. Queue and Input are required. A zero field takes the
+// setting of the queue.
 type Submission struct {
 	Queue string
-	// Input is what the job is to work on: any value that encoding/json can write; a
-	// [json.RawMessage] is sent as it is. The whole request is at most 1 MiB.
+	// Input is the input of the job: any value that encoding/json can encode. A
+	// [json.RawMessage] is sent unchanged. The whole request is limited to 1 MiB.
 	Input any
 
-	Key      string        // whose turn it is, at most 256 bytes: jobs of different keys take turns
-	Priority int           // 1 first, 9 last; 0 means 5
-	Delay    time.Duration // run no sooner than this from now
-	RunAt    time.Time     // run no sooner than this; set one of Delay and RunAt
+	Key      string        // groups jobs for fair order: the keys of a queue take turns; at most 256 bytes
+	Priority int           // 1 runs first, 9 last; 0 means 5
+	Delay    time.Duration // the job does not run before this time has passed
+	RunAt    time.Time     // the job does not run before this time; set Delay or RunAt, not both
 
-	MaxAttempts int // how often it may fail, 1 to 100
+	MaxAttempts int // number of failed attempts before the job fails, 1 to 100
 	Timeouts    Timeouts
 	Retry       RetryPolicy
-	Metadata    map[string]string // at most 16 pairs of 64 and 512 bytes
+	Metadata    map[string]string // at most 16 pairs; names up to 64 bytes, values up to 512
 
-	// AbandonAfter cancels the job once nobody has watched it, asked for it or sent a
-	// heartbeat for so long: 2 minutes at least; [Off] for never.
+	// AbandonAfter cancels the job when no client has watched it, read it or sent a
+	// heartbeat for it for this time. The minimum is 2 minutes; [Off] means never.
 	AbandonAfter time.Duration
 
-	// IdempotencyKey makes the job once: a second submission with the same key and
-	// content answers the first one's job, another content is the error
-	// [CodeIdempotencyMismatch]. The server remembers it as long as the job, and 24
-	// hours at least. When "" a random one is made for each call, so that a
-	// repeated try never makes a second job.
+	// IdempotencyKey prevents a second job. A submission with the same key and content
+	// returns the first job; other content is the error [CodeIdempotencyMismatch]. The
+	// server keeps the key as long as the job, and at least 24 hours. When it is "" and
+	// the client retries, each call sends a random key, so that a retry creates no second
+	// job.
 	IdempotencyKey string
 }
 
@@ -57,27 +57,28 @@ type Timeouts struct {
 	CancelGrace time.Duration // after a cancel: then the work loses its slot
 }
 
-// RetryPolicy says what follows a failed attempt. A zero field is the queue's.
+// RetryPolicy says what happens after a failed attempt. A zero field takes the setting of
+// the queue.
 type RetryPolicy struct {
-	Backoff    time.Duration // before the second attempt; doubled for each one after
-	BackoffMax time.Duration // a backoff grows no longer than this
-	For        time.Duration // how long being told to wait (429, 503) is put up with
-	OnTimeout  *bool         // whether an attempt that reached its run time may be tried again
-	// AfterOutput is "restart" (try again, what was said is superseded) or "fail"
-	// (keep what was said), for an attempt that fails after it has spoken.
+	Backoff    time.Duration // wait before the second attempt; doubled for each further one
+	BackoffMax time.Duration // maximum of a backoff
+	For        time.Duration // how long an upstream may go on asking to wait (429, 503) before the job fails
+	OnTimeout  *bool         // whether to retry an attempt that reached its run timeout; nil: as the queue
+	// AfterOutput is for an attempt that fails after it has written output: "restart"
+	// retries and supersedes the output, "fail" fails the job and keeps the output.
 	AfterOutput string
 }
 
-// Submit stores a job and returns once it is on the server's disk. Refusals:
-// [CodeUnknownQueue], [CodeInvalid], [CodeTooLarge], [CodeIdempotencyMismatch], and,
-// after the retries, [CodeQueueFull] and [CodeOverloaded].
+// Submit submits a job and returns it once it is on the server's disk. Refusals are
+// [CodeUnknownQueue], [CodeInvalid], [CodeTooLarge], [CodeIdempotencyMismatch], and, after
+// the retries, [CodeQueueFull], [CodeKeyFull] and [CodeOverloaded].
 func (c *Client) Submit(ctx context.Context, s Submission) (*Job, error) {
 	return c.submit(ctx, s, 0)
 }
 
-// SubmitAndWait is [Client.Submit] and then [Client.Wait]: it returns when the job
-// has ended, or with ctx. A short job takes one request. Whether the job succeeded
-// is in its Status; it is not an error if it did not.
+// SubmitAndWait submits a job and waits until it has ended, as [Client.Submit] and
+// [Client.Wait] do. A short job takes one request. A job that failed is not an error: see
+// its Status.
 func (c *Client) SubmitAndWait(ctx context.Context, s Submission) (*Job, error) {
 	j, err := c.submit(ctx, s, maxWait)
 	if err != nil || j.Status.Ended() {
@@ -109,7 +110,7 @@ func newKey() string {
 	return hex.EncodeToString(b[:])
 }
 
-// The submission as it is on the wire, but for its input.
+// The JSON form of a submission, without its input.
 type (
 	wireSubmission struct {
 		Queue       string            `json:"queue"`
@@ -122,7 +123,7 @@ type (
 		Retry       wireRetry         `json:"retry,omitzero"`
 		Metadata    map[string]string `json:"metadata,omitempty"`
 		Abandon     seconds           `json:"abandon_after_s,omitempty"`
-		Idempotency string            `json:"idempotency_key,omitempty"` // of one of many; one alone has it in the header
+		Idempotency string            `json:"idempotency_key,omitempty"` // only in a batch; otherwise it is in the header
 	}
 	wireTimeouts struct {
 		Lease       seconds `json:"lease_s,omitempty"`
@@ -150,9 +151,8 @@ func (s seconds) MarshalJSON() ([]byte, error) {
 	return json.Marshal(max(time.Duration(s), 0).Seconds())
 }
 
-// encode writes the submission, with its idempotency key where it is one of many. A
-// raw input is checked and then copied: writing it
-// again as encoding/json would costs more than all the rest.
+// encode encodes the submission. The idempotency key is set for a job of a batch. A raw
+// input is validated and copied: encoding it again would cost more than everything else.
 func (s *Submission) encode(key string) ([]byte, error) {
 	input, raw := s.Input.(json.RawMessage)
 	var err error
@@ -160,7 +160,7 @@ func (s *Submission) encode(key string) ([]byte, error) {
 	case !raw:
 		input, err = json.Marshal(s.Input)
 	case !json.Valid(input):
-		err = errors.New("it is a json.RawMessage that holds no JSON")
+		err = errors.New("it is a json.RawMessage that holds invalid JSON")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("client: the input cannot be written as JSON: %w", err)
@@ -171,13 +171,14 @@ func (s *Submission) encode(key string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client: the submission cannot be written as JSON: %w", err)
 	}
+	// rest is an object without the input. Replace its closing brace by the input.
 	body := make([]byte, 0, len(rest)+len(input)+len(`,"input":`))
 	body = append(body, rest[:len(rest)-1]...)
 	body = append(append(body, `,"input":`...), input...)
 	return append(body, '}'), nil
 }
 
-// wire is the submission without its input.
+// wire returns the JSON form of the submission, without its input.
 func (s *Submission) wire() wireSubmission {
 	t, r := s.Timeouts, s.Retry
 	return wireSubmission{

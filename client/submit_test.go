@@ -9,6 +9,7 @@ import (
 )
 
 func TestSubmitEncodesFields(t *testing.T) {
+	t.Parallel()
 	no := false
 	tests := []struct {
 		rule string
@@ -65,6 +66,7 @@ func TestSubmitEncodesFields(t *testing.T) {
 }
 
 func TestSubmitRefusesInvalidJSON(t *testing.T) {
+	t.Parallel()
 	c := newTestClient(t, func(http.ResponseWriter, *http.Request) { t.Error("it was sent") })
 	for _, input := range []any{func() {}, json.RawMessage("{")} {
 		if _, err := c.Submit(t.Context(), Submission{Queue: "sim", Input: input}); err == nil {
@@ -74,6 +76,7 @@ func TestSubmitRefusesInvalidJSON(t *testing.T) {
 }
 
 func TestSubmitAndWait(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		rule   string
 		posted string

@@ -13,48 +13,46 @@ import (
 	"time"
 )
 
-// EventType says what an [Event] tells.
+// EventType is the type of an [Event].
 type EventType string
 
-// The types of event.
+// The types of an event. The type says which field of the event is set.
 const (
-	SnapshotEvent EventType = "snapshot" // the job as it is: at the start, after each return of the connection, and when its status changes
-	OutputEvent   EventType = "output"   // an entry of kind [KindText], [KindJSON] or [KindLog]
-	ProgressEvent EventType = "progress" // an entry of kind [KindProgress]
-	AttemptEvent  EventType = "attempt"  // an entry of kind [KindAttempt]
-	DoneEvent     EventType = "done"     // the job as it ended; nothing follows
+	SnapshotEvent EventType = "snapshot" // Job is the current job: first, after each reconnect, and when the status changes
+	OutputEvent   EventType = "output"   // Entry is a [KindText], [KindJSON] or [KindLog]
+	ProgressEvent EventType = "progress" // Entry is a [KindProgress]
+	AttemptEvent  EventType = "attempt"  // Entry is a [KindAttempt]: a new attempt begins
+	DoneEvent     EventType = "done"     // Job is the ended job; no event follows
 )
 
-// Event is something that a watched job did.
+// Event is one event of a watched job.
 type Event struct {
 	Type EventType `json:"event"`
-	// Cursor is where to go on after this event: the number of the last entry that
-	// was seen.
+	// Cursor is the number of the last delivered entry. A later [Client.Watch] continues
+	// after it.
 	Cursor int64  `json:"cursor"`
-	Job    *Job   `json:"job,omitempty"`   // of SnapshotEvent and DoneEvent
-	Entry  *Entry `json:"entry,omitempty"` // of the others
+	Job    *Job   `json:"job,omitempty"`   // set in SnapshotEvent and DoneEvent; nil otherwise
+	Entry  *Entry `json:"entry,omitempty"` // set in the other events; nil otherwise
 }
 
 const (
-	// streamTimeout is how long a stream may say nothing before it counts as dead; the
-	// server sends a comment every 15 seconds.
+	// streamTimeout is the longest silence of a stream. The server sends a comment every
+	// 15 seconds, so that after three missing comments the connection is dead.
 	streamTimeout = 45 * time.Second
-	// maxBadStreams bounds how often in a row a stream may bring what no server says
-	// without bringing anything new.
+	// maxBadStreams is how many streams in a row may hold invalid data and no new entry.
 	maxBadStreams = 8
 )
 
 var errSilent = fmt.Errorf("the stream went silent: %w", errNoAnswer)
 
-// Watch follows a job from after an entry's number, 0 for all it ever said, until
-// it has ended: first a [SnapshotEvent], then what it says, last [DoneEvent]. No entry comes
-// twice and none is missed.
+// Watch iterates over the events of a job until it has ended: first a [SnapshotEvent],
+// then one event for each output entry, last a [DoneEvent]. It begins after entry number
+// after; 0 begins with the first entry. It delivers every entry exactly once.
 //
-// A connection that is lost is made again from the cursor, for as long as ctx
-// lives, with pauses of up to 5 seconds; only until the server has answered once is
-// that bounded by the client's retries. After an error nothing follows; whoever
-// kept the last Cursor can go on from there later. Breaking out of the loop lets go
-// of the job and does not cancel it.
+// When the connection is lost, Watch connects again and continues from the cursor, until
+// ctx ends, with pauses of up to 5 seconds. The limit of [WithRetries] applies only until
+// the server has answered once. Watch ends after an error; a later Watch can continue from
+// the last Cursor. Breaking out of the loop ends the watch and does not cancel the job.
 func (c *Client) Watch(ctx context.Context, id string, after int64) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		w := watch{c: c, id: id, cursor: after, yield: yield}
@@ -64,19 +62,20 @@ func (c *Client) Watch(ctx context.Context, id string, after int64) iter.Seq2[Ev
 	}
 }
 
-// watch is one run of a Watch loop.
+// watch is one iteration of [Client.Watch]. The goroutine of the loop owns it.
 type watch struct {
 	c     *Client
 	id    string
 	yield func(Event, error) bool
 
-	cursor int64
-	reached  bool // the server has answered once
-	finished   bool // the last event was delivered, or nobody wants more
-	failures int  // connections in a row that were short and brought nothing new
-	badStreams int  // of those, how many brought what no server says
+	cursor     int64
+	reached    bool // the server has answered once
+	finished   bool // the last event was delivered, or the caller left the loop
+	failures   int  // short connections in a row without a new entry
+	badStreams int  // how many of these held invalid data
 }
 
+// run connects again and again until the watch is finished or an error is final.
 func (w *watch) run(ctx context.Context) error {
 	for {
 		err := w.connect(ctx)
@@ -89,13 +88,15 @@ func (w *watch) run(ctx context.Context) error {
 	}
 }
 
-// endure waits before the next connection, or returns why there is none.
+// waitToReconnect waits before the next connection. It returns err when the watch must
+// not connect again, and the cause when ctx ends.
 func (w *watch) waitToReconnect(ctx context.Context, err error) error {
 	w.failures++
 	switch {
 	case !w.reached && (w.failures > w.c.retries || !safeToRetry(&call{}, err)):
 		return err
 	case unavailable(err):
+		// Once the server has answered, the job exists: wait for the server to return.
 	case CodeOf(err) == CodeBadAnswer && w.badStreams < maxBadStreams:
 		w.badStreams++
 	default:
@@ -104,7 +105,7 @@ func (w *watch) waitToReconnect(ctx context.Context, err error) error {
 	return w.c.waitToRetry(ctx, w.failures, err)
 }
 
-// connect follows the job over one connection and returns why that ended.
+// connect delivers the events of one connection and returns why the connection ended.
 func (w *watch) connect(parent context.Context) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
@@ -118,15 +119,14 @@ func (w *watch) connect(parent context.Context) error {
 	}
 	defer res.Body.Close()
 	if t, _, _ := mime.ParseMediaType(res.Header.Get("Content-Type")); t != "text/event-stream" {
-		return badAnswer(res.StatusCode, fmt.Errorf("a stream of events was asked for, %q came", t))
+		return badAnswer(res.StatusCode, fmt.Errorf("it is %q, not an event stream", t))
 	}
 	w.reached = true
 	events := newSSEReader(res.Body, func() { idle.Reset(streamTimeout) })
 	return w.streamError(ctx, k, w.follow(events))
 }
 
-// lost makes an error of the stream one of the client's: ctx's end, or a server
-// that is away for now.
+// streamError converts an error of the stream to one of the client; see [Client.noAnswer].
 func (w *watch) streamError(ctx context.Context, k *call, err error) error {
 	var e *Error
 	switch {
@@ -146,11 +146,13 @@ func (w *watch) call() *call {
 	return k
 }
 
-// follow delivers the events of one stream until it breaks or is over.
+// follow delivers the events of one stream until the stream ends or the watch is finished.
 func (w *watch) follow(events *sseReader) error {
 	start := time.Now()
 	for {
 		raw, err := events.next()
+		// A stream that lasted was a good one, also when the job wrote nothing meanwhile: the
+		// next pause is short again.
 		if time.Since(start) > maxPause {
 			w.failures = 0
 		}
@@ -174,8 +176,8 @@ func (w *watch) follow(events *sseReader) error {
 	}
 }
 
-// read makes an event of what came over the wire; nil for what was seen already,
-// and for types that this package does not know.
+// read decodes an event. It returns nil for an entry that was delivered before, and for a
+// type of a newer server.
 func (w *watch) read(raw sseEvent) (*Event, error) {
 	e := &Event{Type: EventType(raw.event)}
 	switch e.Type {
@@ -185,7 +187,8 @@ func (w *watch) read(raw sseEvent) (*Event, error) {
 			return nil, err
 		}
 		if e.Type == DoneEvent && w.cursor < e.Job.Cursor {
-			return nil, fmt.Errorf("the job ended at entry %d, after %d nothing came", e.Job.Cursor, w.cursor)
+			// Entries are missing. The error makes the watch connect again and read them.
+			return nil, fmt.Errorf("the job ended at entry %d, but the stream ended at entry %d", e.Job.Cursor, w.cursor)
 		}
 	case OutputEvent, ProgressEvent, AttemptEvent:
 		e.Entry = new(Entry)

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// said is a job's log as a server tells it: from an entry's number to the end.
+// eventStream is a job's log as a server tells it: from an entry's number to the end.
 func eventStream(after, last int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, ": hello\n\nid: %d\nevent: snapshot\ndata: {\"id\":\"job_1\",\"status\":\"running\",\"cursor\":%d}\n\n", after, last)
@@ -28,7 +28,7 @@ func eventStream(after, last int) string {
 
 const entries = 7 // of the job that said tells
 
-// streaming answers the n-th connection, from 0, with what tell returns, and cuts
+// streamHandler answers the n-th connection, from 0, with what tell returns, and cuts
 // it after that.
 func streamHandler(events func(n, after int) string) http.HandlerFunc {
 	n := 0
@@ -42,7 +42,7 @@ func streamHandler(events func(n, after int) string) http.HandlerFunc {
 	}
 }
 
-// seen watches to the end and returns what came: the numbers of the entries, the
+// watchToEnd watches to the end and returns what came: the numbers of the entries, the
 // last event and the error.
 func watchToEnd(ctx context.Context, c *Client, after int64) (seqs []int64, last Event, err error) {
 	for e, eventErr := range c.Watch(ctx, "job_1", after) {
@@ -80,6 +80,7 @@ func checkAllEntries(t *testing.T, what string, c *Client, after int64) {
 }
 
 func TestWatchResumesAfterCutAtAnyByte(t *testing.T) {
+	t.Parallel()
 	whole := eventStream(0, entries)
 	for n := range len(whole) {
 		withNetwork(t, func(t *testing.T, nw *network, c *Client) {
@@ -95,6 +96,7 @@ func TestWatchResumesAfterCutAtAnyByte(t *testing.T) {
 }
 
 func TestWatchResumesAfterCutAtEveryEntry(t *testing.T) {
+	t.Parallel()
 	withNetwork(t, func(t *testing.T, n *network, c *Client) {
 		n.start(streamHandler(func(conn, after int) string {
 			if after == entries {
@@ -112,6 +114,7 @@ func TestWatchResumesAfterCutAtEveryEntry(t *testing.T) {
 }
 
 func TestWatchReconnectsWhileJobIsSilent(t *testing.T) {
+	t.Parallel()
 	withNetwork(t, func(t *testing.T, n *network, c *Client) {
 		conns := 0
 		n.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -133,6 +136,7 @@ func TestWatchReconnectsWhileJobIsSilent(t *testing.T) {
 }
 
 func TestWatchReadsUnusualStreams(t *testing.T) {
+	t.Parallel()
 	whole := eventStream(0, entries)
 	event := func(seq int) string {
 		return fmt.Sprintf("id: %d\nevent: output\ndata: {\"seq\":%d,\"kind\":\"text\",\"data\":\"x\"}\n\n", seq, seq)
@@ -171,6 +175,7 @@ func TestWatchReadsUnusualStreams(t *testing.T) {
 }
 
 func TestWatchSurvivesServerRestart(t *testing.T) {
+	t.Parallel()
 	var tries []int
 	withNetwork(t, func(t *testing.T, n *network, c *Client) {
 		half := eventStream(0, entries)[:300]
@@ -196,6 +201,7 @@ func TestWatchSurvivesServerRestart(t *testing.T) {
 }
 
 func TestWatchReconnectsSilentStream(t *testing.T) {
+	t.Parallel()
 	withNetwork(t, func(t *testing.T, n *network, c *Client) {
 		comments := 10
 		h, _ := script(func(w http.ResponseWriter, r *http.Request) {
@@ -217,6 +223,7 @@ func TestWatchReconnectsSilentStream(t *testing.T) {
 }
 
 func TestWatchEndsWithError(t *testing.T) {
+	t.Parallel()
 	html := func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }
 	garbage := streamHandler(func(int, int) string { return "event: snapshot\ndata: <html>\n\n" })
 	tests := []struct {
@@ -246,6 +253,7 @@ func TestWatchEndsWithError(t *testing.T) {
 }
 
 func TestWatchEndsWithContext(t *testing.T) {
+	t.Parallel()
 	withNetwork(t, func(t *testing.T, n *network, c *Client) {
 		gone := make(chan struct{})
 		n.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -269,6 +277,7 @@ func TestWatchEndsWithContext(t *testing.T) {
 }
 
 func TestBreakingWatchClosesConnection(t *testing.T) {
+	t.Parallel()
 	withNetwork(t, func(t *testing.T, n *network, c *Client) {
 		gone := make(chan struct{})
 		n.start(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

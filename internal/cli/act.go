@@ -10,36 +10,36 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// action is something that is done to jobs: to those that are named, one after
-// another, or to all that are selected.
+// action is a command that changes jobs: either the jobs named by id, one after another,
+// or all jobs that the flags select.
 type action struct {
 	use, short, long string
-	// do returns the answer as JSON has it, and in words.
-	do func(ctx context.Context, c *client.Client, id string) (answer any, words string, err error)
+	// do changes one job. It returns the answer for --json and the text for people.
+	do func(ctx context.Context, c *client.Client, id string) (answer any, text string, err error)
 
-	// many does it to all that are selected and says to how many; changes says of which
-	// of them it would make something else.
-	many     func(c *client.Client, ctx context.Context, f client.Filter) (int, error)
+	// doAll changes all selected jobs and returns their number. changes reports whether
+	// the action would change a job; the confirmation counts these.
+	doAll    func(c *client.Client, ctx context.Context, f client.Filter) (int, error)
 	changes  func(*client.Job) bool
 	question string // "Cancel?"
-	past     string // "cancelled": what follows their number
+	doneText string // "cancelled", printed after the number of jobs
 }
 
-type actOptions struct {
+type actionOptions struct {
 	connection
 	filterFlags
 	all, yes bool
 }
 
-// selectHelp follows what an action says of itself.
+// selectHelp is the part of the help that all actions share.
 const selectHelp = `
 
 Instead of the jobs' ids, flags may say which jobs are meant: those that all of
 them select, or, with --all, every one. On a terminal they are counted and asked
 about first; elsewhere --yes says that they are meant.`
 
-func newActCommand(env *Env, a action) *cobra.Command {
-	var o actOptions
+func newActionCommand(env *Env, a action) *cobra.Command {
+	var o actionOptions
 	cmd := &cobra.Command{
 		Use: a.use, Short: a.short, Long: a.long + selectHelp,
 		Args: cobra.ArbitraryArgs,
@@ -47,7 +47,7 @@ func newActCommand(env *Env, a action) *cobra.Command {
 			if err := o.read(cmd); err != nil {
 				return err
 			}
-			return runAct(cmd.Context(), env, o, a, ids)
+			return runAction(cmd.Context(), env, o, a, ids)
 		},
 		ValidArgsFunction: completeJobs(env, &o.connection, a.changes),
 	}
@@ -59,12 +59,12 @@ func newActCommand(env *Env, a action) *cobra.Command {
 	return cmd
 }
 
-func runAct(ctx context.Context, env *Env, o actOptions, a action, ids []string) error {
-	selected := o.given || o.all
+func runAction(ctx context.Context, env *Env, o actionOptions, a action, ids []string) error {
+	selected := o.anySet || o.all
 	switch {
 	case len(ids) > 0 && selected:
 		return usagef("give the ids of jobs, or say which are meant, not both")
-	case o.given && o.all:
+	case o.anySet && o.all:
 		return usagef("--all means every job; leave out the other flags, or --all")
 	case len(ids) == 0 && !selected:
 		return usagef("give the ids of jobs, or say which are meant: --queue, --status and the like, or --all")
@@ -75,13 +75,13 @@ func runAct(ctx context.Context, env *Env, o actOptions, a action, ids []string)
 	}
 	defer c.Close()
 	if selected {
-		return actOnMany(ctx, env, c, o, a)
+		return actOnAll(ctx, env, c, o, a)
 	}
 	return actOnEach(ctx, env, c, o.json, a, ids)
 }
 
-// actOnEach does it to each job. One that cannot be helped does not keep the others
-// from it; the exit status is the first error's.
+// actOnEach changes each job. It goes on after a job that fails. The exit status is that
+// of the first error.
 func actOnEach(ctx context.Context, env *Env, c *client.Client, asJSON bool, a action, ids []string) error {
 	var errs []error
 	for _, id := range ids {
@@ -101,8 +101,8 @@ func actOnEach(ctx context.Context, env *Env, c *client.Client, asJSON bool, a a
 	return errors.Join(errs...)
 }
 
-// actOnMany does it to all that are selected, and prints to how many.
-func actOnMany(ctx context.Context, env *Env, c *client.Client, o actOptions, a action) error {
+// actOnAll changes all selected jobs and prints their number.
+func actOnAll(ctx context.Context, env *Env, c *client.Client, o actionOptions, a action) error {
 	f := o.filter
 	f.All = o.all
 	if !o.yes {
@@ -110,9 +110,9 @@ func actOnMany(ctx context.Context, env *Env, c *client.Client, o actOptions, a 
 			return err
 		}
 	}
-	done, err := a.many(c, ctx, f)
+	done, err := a.doAll(c, ctx, f)
 	if err != nil && done > 0 {
-		err = fmt.Errorf("%s %s so far: %w", jobCount(done), a.past, err)
+		err = fmt.Errorf("%s %s so far: %w", jobCount(done), a.doneText, err)
 	}
 	if err != nil {
 		return err
@@ -122,7 +122,7 @@ func actOnMany(ctx context.Context, env *Env, c *client.Client, o actOptions, a 
 			Done int `json:"done"`
 		}{done})
 	}
-	fmt.Fprintf(env.Out, "%s %s\n", jobCount(done), a.past)
+	fmt.Fprintf(env.Out, "%s %s\n", jobCount(done), a.doneText)
 	return nil
 }
 

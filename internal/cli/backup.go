@@ -25,28 +25,28 @@ To restore, start a server on the copy:
   meanwhile serve --data DEST
 
 Files are hard-linked where DEST is on the same disk: keep a copy elsewhere too.`,
-		Args: usage(cobra.ExactArgs(1)),
+		Args: usageCheck(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runBackup(cmd.Context(), env, env.dataDir(data), args[0])
 		},
 	}
-	addData(cmd, &data)
+	addDataFlag(cmd, &data)
 	return cmd
 }
 
 func runBackup(ctx context.Context, env *Env, from, to string) error {
 	began := env.Now()
-	m := &meter{env: env}
+	m := &progressMeter{env: env}
 	copied, err := server.Backup(ctx, from, to, m.show)
 	m.clear()
 	if ctx.Err() != nil && err != nil {
-		return context.Canceled // what was copied is gone
+		return context.Canceled // Backup has removed the partial copy
 	}
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(env.Out, "%s: database %s, %d files of %d jobs %s, in %s\n", to, size(copied.Database),
-		copied.Files, copied.Jobs, size(copied.Bytes), env.Now().Sub(began).Round(100*time.Millisecond))
+	fmt.Fprintf(env.Out, "%s: database %s, %d files of %d jobs %s, in %s\n", to, formatBytes(copied.Database),
+		copied.Files, copied.Jobs, formatBytes(copied.Bytes), env.Now().Sub(began).Round(100*time.Millisecond))
 	for _, id := range copied.Gone {
 		fmt.Fprintf(env.Err, "%s was deleted meanwhile: it is not in the copy\n", id)
 	}
@@ -64,10 +64,10 @@ func newCheckCommand(env *Env) *cobra.Command {
 		Long: `Read the whole database of a data directory, and look for the files of its jobs,
 also while a server uses it. Every defect is a line on standard output. The exit
 status is 1 when there is one.`,
-		Args: usage(cobra.NoArgs),
+		Args: usageCheck(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runCheck(cmd.Context(), env, env.dataDir(data)) },
 	}
-	addData(cmd, &data)
+	addDataFlag(cmd, &data)
 	return cmd
 }
 
@@ -88,11 +88,11 @@ func runCheck(ctx context.Context, env *Env, data string) error {
 	return err
 }
 
-func addData(cmd *cobra.Command, data *string) {
+func addDataFlag(cmd *cobra.Command, data *string) {
 	cmd.Flags().StringVar(data, "data", "", "the `DIR` that holds the data; without it MEANWHILE_DATA, or "+config.Default().Data)
 }
 
-// dataDir is the data directory that is meant.
+// dataDir returns the data directory: of the flag, the environment, or the default.
 func (e *Env) dataDir(flag string) string {
 	for _, dir := range []string{flag, e.getenv(config.Variable("data"))} {
 		if dir != "" {
@@ -102,31 +102,31 @@ func (e *Env) dataDir(flag string) string {
 	return config.Default().Data
 }
 
-// meter shows on a terminal how far a copy is.
-type meter struct {
+// progressMeter shows the progress of a copy on a terminal.
+type progressMeter struct {
 	env   *Env
 	last  string
 	drawn bool
 }
 
-func (m *meter) show(done, total int64) {
+func (m *progressMeter) show(done, total int64) {
 	if !m.env.ErrTerminal || total == 0 {
 		return
 	}
-	if line := fmt.Sprintf("%d%% of %s", done*100/total, size(total)); line != m.last {
+	if line := fmt.Sprintf("%d%% of %s", done*100/total, formatBytes(total)); line != m.last {
 		fmt.Fprintf(m.env.Err, "\r\x1b[K%s", line)
 		m.last, m.drawn = line, true
 	}
 }
 
-func (m *meter) clear() {
+func (m *progressMeter) clear() {
 	if m.drawn {
 		fmt.Fprint(m.env.Err, "\r\x1b[K")
 	}
 }
 
-// size is a number of bytes for people.
-func size(bytes int64) string {
+// formatBytes formats a number of bytes for people.
+func formatBytes(bytes int64) string {
 	const units = "KMGT"
 	if bytes < 1<<10 {
 		return fmt.Sprintf("%d B", bytes)

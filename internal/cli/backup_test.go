@@ -89,7 +89,7 @@ func TestACheckOfADataDirectory(t *testing.T) {
 
 func TestBytesForPeople(t *testing.T) {
 	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536 << 10: "1.5 MiB", 16 << 30: "16.0 GiB", 5 << 50: "5120.0 TiB"} {
-		if got := size(n); got != want {
+		if got := formatBytes(n); got != want {
 			t.Errorf("%d is %s, want %s", n, got, want)
 		}
 	}

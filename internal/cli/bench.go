@@ -46,7 +46,7 @@ payload, and two floors measured in the same run: a sync of 4 KiB on the data's
 disk, and the same load on an HTTP server that answers from memory; and of every
 number that the project is built to, whether it was met. Nothing is warmed up.`,
 		ValidArgs: append(bench.Names(), bench.All),
-		Args:      usage(cobra.OnlyValidArgs),
+		Args:      usageCheck(cobra.OnlyValidArgs),
 		RunE:      func(cmd *cobra.Command, names []string) error { return runBench(cmd.Context(), env, o, names) },
 	}
 	f := cmd.Flags()
@@ -91,14 +91,14 @@ func runBench(ctx context.Context, env *Env, o benchOptions, names []string) err
 	return err
 }
 
-// newBenchFloorCommand is the other end of the HTTP floor. It is for bench alone.
+// newBenchFloorCommand makes the hidden command that serves the HTTP floor for 'bench'.
 func newBenchFloorCommand(env *Env) *cobra.Command {
 	var listen string
 	cmd := &cobra.Command{
 		Use:    "bench-floor",
 		Short:  "Answer every submit from memory, for 'meanwhile bench'",
 		Hidden: true,
-		Args:   usage(cobra.NoArgs),
+		Args:   usageCheck(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ln, err := new(net.ListenConfig).Listen(cmd.Context(), "tcp", listen)
 			if err != nil {

@@ -9,7 +9,7 @@ import (
 )
 
 func newCancelCommand(env *Env) *cobra.Command {
-	return newActCommand(env, action{
+	return newActionCommand(env, action{
 		use: "cancel [ID…]", short: "Cancel jobs",
 		long: `Cancel jobs. A job that waits is cancelled at once; a running one is told to stop
 and ends as cancelled within its grace, whether it obeys or not; one that has
@@ -21,7 +21,7 @@ ended stays as it is.`,
 			}
 			return j, statusText(j), nil
 		},
-		question: "Cancel?", past: "cancelled, or told to stop", many: (*client.Client).CancelAll,
+		question: "Cancel?", doneText: "cancelled, or told to stop", doAll: (*client.Client).CancelAll,
 		changes: func(j *client.Job) bool { return !j.Status.Ended() && j.CancelRequestedAt.IsZero() },
 	})
 }

@@ -1,9 +1,8 @@
-// Package cli is the command line: one file per command, each a newXCommand that
-// says what there is, a struct of options, and a runX that does it.
+// Package cli is the command line. Each command has its own file with three parts:
+// newXCommand defines the command, a struct holds its options, and runX runs it.
 //
-// Answers go to standard output, everything about them to standard error. A
-// command is a value: tests run it with an [Env] of their own, and nothing reads
-// the process around it but [Main].
+// Answers go to standard output, messages to standard error. A command is a value that
+// tests run with their own [Env]. Only [Main] reads the state of the process.
 package cli
 
 import (
@@ -20,30 +19,30 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// Env is what a command meets around it.
+// Env is the environment of a command.
 type Env struct {
-	In          io.Reader
-	Out, Err    io.Writer
-	InTerminal  bool // whether a person would have to type what In says
-	OutTerminal bool
-	ErrTerminal bool
-	Columns     func() int       // how wide Err's terminal is now; 0 when nobody knows
-	Environ     []string         // as from os.Environ
-	Now         func() time.Time // for ages
-	Proposing   time.Duration    // how long a completion waits for the server's words
+	In                io.Reader
+	Out, Err          io.Writer
+	InTerminal        bool // whether In is a terminal, so that a person would have to type the input
+	OutTerminal       bool
+	ErrTerminal       bool
+	Columns           func() int       // current width of Err's terminal in columns; 0 when unknown
+	Environ           []string         // as returned by os.Environ
+	Now               func() time.Time // current time, for the age of jobs
+	CompletionTimeout time.Duration    // how long a shell completion waits for the server
 }
 
-// Main runs the process's own command line and returns its exit status. The first
-// interrupt ends what is under way in good order, the second the process.
+// Main runs the command line of the process and returns its exit status. The first
+// interrupt stops the command in good order, the second one ends the process.
 func Main() int {
 	ctx, release := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer release()
-	context.AfterFunc(ctx, release)
+	context.AfterFunc(ctx, release) // the second signal then has its default effect
 	env := &Env{
 		In: os.Stdin, Out: os.Stdout, Err: os.Stderr,
 		InTerminal: isTerminal(os.Stdin), OutTerminal: isTerminal(os.Stdout), ErrTerminal: isTerminal(os.Stderr),
 		Columns: func() int { return columns(os.Stderr) },
-		Environ: os.Environ(), Now: time.Now, Proposing: completeTime,
+		Environ: os.Environ(), Now: time.Now, CompletionTimeout: completionTimeout,
 	}
 	return Run(ctx, env, os.Args[1:])
 }
@@ -51,14 +50,14 @@ func Main() int {
 // Run runs one command line and returns its exit status.
 func Run(ctx context.Context, env *Env, args []string) int {
 	root := NewRoot(env)
-	root.SetArgs(append([]string{}, args...)) // nil would be the process's own
+	root.SetArgs(append([]string{}, args...)) // with nil, cobra would read os.Args
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
 	}
 	code := exitCode(err)
-	if say := sentence(err); say != "" {
-		fmt.Fprintf(env.Err, "meanwhile: %s\n", printable(say))
+	if text := errorText(err); text != "" {
+		fmt.Fprintf(env.Err, "meanwhile: %s\n", printable(text))
 	}
 	if code == exitUsage {
 		fmt.Fprintf(env.Err, "See '%s --help'.\n", cmd.CommandPath())
@@ -66,7 +65,7 @@ func Run(ctx context.Context, env *Env, args []string) int {
 	return code
 }
 
-// NewRoot makes the command of which all others are part.
+// NewRoot makes the root command with all other commands.
 func NewRoot(env *Env) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "meanwhile",
@@ -80,7 +79,7 @@ disk, answered at once with an id, run in the background, and watched from anywh
 ` + exitHelp(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          usage(cobra.NoArgs),
+		Args:          usageCheck(cobra.NoArgs),
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetIn(env.In)
@@ -107,7 +106,7 @@ disk, answered at once with an id, run in the background, and watched from anywh
 	return root
 }
 
-// getenv is a variable of the environment, "" when it is not set.
+// getenv returns a variable of the environment; "" when it is not set.
 func (e *Env) getenv(name string) string {
 	for _, pair := range e.Environ {
 		if value, ok := strings.CutPrefix(pair, name+"="); ok {
@@ -117,9 +116,9 @@ func (e *Env) getenv(name string) string {
 	return ""
 }
 
-// width is how many columns the terminal has: as COLUMNS says, or the terminal
-// itself. Where nobody says it is a narrow one, which a bar surely fits.
-func (e *Env) width() int {
+// terminalWidth returns the number of columns: from COLUMNS, or from the terminal. When
+// both are unknown it returns 40, so that a progress bar fits any terminal.
+func (e *Env) terminalWidth() int {
 	if n, err := strconv.Atoi(e.getenv("COLUMNS")); err == nil && n >= 20 {
 		return n
 	}

@@ -44,7 +44,7 @@ func on(url string) *stage {
 	s.Env = Env{
 		In: strings.NewReader(""), Out: &s.out, Err: &s.err,
 		Environ: []string{"MEANWHILE_SERVER=" + url}, Now: func() time.Time { return now },
-		Columns: func() int { return 80 }, Proposing: time.Minute,
+		Columns: func() int { return 80 }, CompletionTimeout: time.Minute,
 	}
 	return s
 }

@@ -4,5 +4,5 @@ package cli
 
 import "os"
 
-// columns is 0: here nobody says how wide a terminal is.
+// columns returns 0: the width is unknown on this operating system.
 func columns(*os.File) int { return 0 }

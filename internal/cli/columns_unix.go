@@ -8,7 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// columns is how wide the terminal f is now; 0 when it is none, or does not say.
+// columns returns the current width of the terminal f; 0 when f is not a terminal or its
+// width is unknown.
 func columns(f *os.File) int {
 	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
 	if err != nil {

@@ -54,7 +54,7 @@ func TestCompletionIsSilent(t *testing.T) {
 	} {
 		s := on(url)
 		if rule == "a slow server" {
-			s.Proposing = time.Millisecond
+			s.CompletionTimeout = time.Millisecond
 		}
 		if code := s.run(t, "__complete", "submit", ""); code != exitOK || s.out.String() != ":4\n" {
 			t.Errorf("%s: exit status %d: %s", rule, code, &s.out)

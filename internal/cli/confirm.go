@@ -11,8 +11,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// confirm counts the jobs that an action would change and asks whether they are
-// meant. Nobody is asked where there is nothing to change.
+// confirm counts the jobs that an action would change and asks the user to confirm. It
+// does not ask when there is no such job. Without a terminal it refuses.
 func confirm(ctx context.Context, env *Env, c *client.Client, a action, f client.Filter) error {
 	if !env.InTerminal {
 		return usagef("say --yes: without a terminal there is nobody to ask whether these jobs are meant")
@@ -21,11 +21,11 @@ func confirm(ctx context.Context, env *Env, c *client.Client, a action, f client
 	if err != nil || n == 0 && !more {
 		return err
 	}
-	many := jobCount(n)
+	counted := jobCount(n)
 	if more {
-		many += " or more"
+		counted += " or more"
 	}
-	fmt.Fprintf(env.Err, "%s selected. %s [y/N] ", many, a.question)
+	fmt.Fprintf(env.Err, "%s selected. %s [y/N] ", counted, a.question)
 	answer, err := readLine(ctx, env.In)
 	if err != nil {
 		return err
@@ -37,33 +37,33 @@ func confirm(ctx context.Context, env *Env, c *client.Client, a action, f client
 	return errors.New("nothing was done")
 }
 
-// mostCounted bounds how many jobs are looked at to say how many are meant.
-const mostCounted = 5000
+// maxCounted limits how many jobs confirm reads to count them.
+const maxCounted = 5000
 
-// count counts the selected jobs that an action would change; more says that there
-// may be others.
+// count counts the selected jobs that an action would change. more reports that it reached
+// maxCounted and there may be others.
 func count(ctx context.Context, c *client.Client, f client.Filter, changes func(*client.Job) bool) (n int, more bool, err error) {
-	seen := 0
+	checked := 0
 	for j, err := range c.List(ctx, client.ListOptions{Filter: f, Limit: 100}) {
 		switch {
 		case err != nil:
 			return n, false, err
-		case seen == mostCounted:
+		case checked == maxCounted:
 			return n, true, nil
 		case changes(&j):
 			n++
 		}
-		seen++
+		checked++
 	}
 	return n, false, nil
 }
 
-// readLine reads what a person types, or ends with ctx. The read itself then ends
-// with the process: there is no other way to end one of a terminal.
+// readLine reads a line that a user types, or returns when ctx ends. A read from a
+// terminal cannot be interrupted, so that its goroutine then lasts until the process ends.
 func readLine(ctx context.Context, in io.Reader) (string, error) {
 	typed := make(chan string, 1)
 	go func() {
-		line, _ := bufio.NewReader(in).ReadString('\n') // an end of input is no answer
+		line, _ := bufio.NewReader(in).ReadString('\n') // the end of the input counts as an empty answer
 		typed <- line
 	}()
 	select {

@@ -14,7 +14,7 @@ import (
 
 const defaultServer = "http://127.0.0.1:8080"
 
-// connection is what every command has that speaks to a server.
+// connection holds the options of every command that calls a server.
 type connection struct {
 	server string
 	user   string
@@ -28,7 +28,7 @@ func (c *connection) addFlags(cmd *cobra.Command) {
 	f.BoolVar(&c.json, "json", false, "print JSON: one object a line")
 }
 
-// open makes the client.
+// open creates the client.
 func (c *connection) open(env *Env, more ...client.Option) (*client.Client, error) {
 	options := []client.Option{
 		client.WithUser(cmp.Or(c.user, env.getenv("MEANWHILE_USER"))),
@@ -45,8 +45,8 @@ func (c *connection) url(env *Env) string {
 	return cmp.Or(c.server, env.getenv("MEANWHILE_SERVER"), defaultServer)
 }
 
-// comeBack is the command that watches a job again.
-func (c *connection) comeBack(id string) string {
+// watchCommand returns the command that watches a job, for the user to copy.
+func (c *connection) watchCommand(id string) string {
 	line := "meanwhile watch " + id
 	if c.server != "" {
 		line += " --server " + c.server
@@ -57,7 +57,7 @@ func (c *connection) comeBack(id string) string {
 	return line
 }
 
-// printJSON prints one object on a line of its own, text as it is.
+// printJSON prints one object on one line, without HTML escapes.
 func printJSON(w io.Writer, v any) error {
 	var line bytes.Buffer
 	enc := json.NewEncoder(&line)

@@ -13,14 +13,14 @@ func newDeleteCommand(env *Env) *cobra.Command {
 		ID      string `json:"id"`
 		Deleted bool   `json:"deleted"`
 	}
-	return newActCommand(env, action{
+	return newActionCommand(env, action{
 		use: "delete [ID…]", short: "Delete jobs with all they left",
 		long: `Delete jobs with their input, output and result. A running job is cancelled
 first. Deleting a job again is no error.`,
 		do: func(ctx context.Context, c *client.Client, id string) (any, string, error) {
 			return deleted{id, true}, "deleted", c.Delete(ctx, id)
 		},
-		question: "Delete?", past: "deleted", many: (*client.Client).DeleteAll,
+		question: "Delete?", doneText: "deleted", doAll: (*client.Client).DeleteAll,
 		changes: func(*client.Job) bool { return true },
 	})
 }

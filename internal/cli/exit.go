@@ -14,7 +14,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// The exit statuses. They are promised: scripts act on them.
+// The exit statuses. Scripts depend on them: they must not change.
 const (
 	exitOK          = 0
 	exitError       = 1
@@ -27,7 +27,7 @@ const (
 	exitInterrupted = 130
 )
 
-// exitTable says what each status means, for help and documentation.
+// exitTable explains each status, for the help and the documentation.
 var exitTable = []struct {
 	code    int
 	meaning string
@@ -52,7 +52,7 @@ func exitHelp() string {
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// usageError is what is wrong with a command line.
+// usageError is an error in the command line or its input.
 type usageError struct{ err error }
 
 func (e usageError) Error() string { return e.err.Error() }
@@ -60,9 +60,9 @@ func (e usageError) Unwrap() error { return e.err }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
-// usage makes the errors of a check of arguments usage errors, which show how the
-// command is written.
-func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
+// usageCheck converts the errors of an argument check to usage errors that show the syntax
+// of the command.
+func usageCheck(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
 			if !cmd.HasParent() {
@@ -74,8 +74,8 @@ func usage(check cobra.PositionalArgs) cobra.PositionalArgs {
 	}
 }
 
-// oneOf refuses flags of which only one of a set may be given.
-func oneOf(sets ...[]string) func(*cobra.Command, []string) error {
+// exclusiveFlags refuses a command line with two flags of one set.
+func exclusiveFlags(sets ...[]string) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, _ []string) error {
 		for _, names := range sets {
 			given := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !cmd.Flags().Changed(name) })
@@ -87,10 +87,10 @@ func oneOf(sets ...[]string) func(*cobra.Command, []string) error {
 	}
 }
 
-// ended is how a job that was waited for ended, when it did not succeed.
-type ended struct{ job *client.Job }
+// jobError says how a job ended that did not succeed.
+type jobError struct{ job *client.Job }
 
-func (e ended) Error() string {
+func (e jobError) Error() string {
 	j := e.job
 	switch {
 	case j.Status == client.Failed && j.Error != nil:
@@ -103,17 +103,17 @@ func (e ended) Error() string {
 	return fmt.Sprintf("%s is %s", j.ID, j.Status)
 }
 
-// endError is nil for a job that succeeded.
+// endError returns nil for a job that succeeded, and a jobError for any other.
 func endError(j *client.Job) error {
 	if j.Status == client.Succeeded {
 		return nil
 	}
-	return ended{j}
+	return jobError{j}
 }
 
-// exitCode is the one translation of errors to statuses.
+// exitCode translates every error to an exit status. No other code does so.
 func exitCode(err error) int {
-	var e ended
+	var e jobError
 	var refused *client.Error
 	switch {
 	case errors.As(err, new(usageError)):
@@ -123,14 +123,14 @@ func exitCode(err error) int {
 	case errors.As(err, &e):
 		return exitCancelled
 	case errors.As(err, &refused):
-		return refusalCode(refused)
+		return refusalExitCode(refused)
 	case errors.Is(err, context.Canceled):
 		return exitInterrupted
 	}
 	return exitError
 }
 
-func refusalCode(e *client.Error) int {
+func refusalExitCode(e *client.Error) int {
 	switch {
 	case e.Code == client.CodeUnreachable:
 		return exitUnreachable
@@ -142,9 +142,9 @@ func refusalCode(e *client.Error) int {
 	return exitError
 }
 
-// sentence is what a person is told of an error, with what to do where something
-// can be done; "" when all was said before.
-func sentence(err error) string {
+// errorText returns the message for an error, with advice where there is some. It returns
+// "" for an error that was already printed.
+func errorText(err error) string {
 	var e *client.Error
 	switch {
 	case errors.As(err, new(quiet)):
@@ -159,7 +159,7 @@ func sentence(err error) string {
 	return err.Error()
 }
 
-// quiet is an error of which everything has been said.
+// quiet is an error that was already printed. It only sets the exit status.
 type quiet struct{ error }
 
 func (q quiet) Unwrap() error { return q.error }

@@ -10,23 +10,23 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// attachments are the files that --file names, and how much of them was sent. On a
-// terminal that is shown for files that take their time.
+// attachments are the files of --file. On a terminal, a progress bar shows how much of a
+// large upload was sent.
 type attachments struct {
-	// Set once.
+	// set once
 	screen *screen
 	files  []client.Attachment
-	total  int64 // bytes; 0 when not known
+	total  int64 // bytes
 
-	mu   sync.Mutex // a transport may read on when the submit has its answer
-	sent int64      // guarded by mu
-	over bool       // guarded by mu
+	mu      sync.Mutex // a transport may still read when the submission has its answer
+	sent    int64      // guarded by mu
+	stopped bool       // guarded by mu
 }
 
-// worthShowing is from how many bytes on a bar shows how much was sent.
-const worthShowing = 4 << 20
+// minProgressBytes is the size of an upload from which on a progress bar is shown.
+const minProgressBytes = 4 << 20
 
-// attach looks for the files before anything is asked of a server.
+// attach checks that the files exist, before any request to the server.
 func attach(paths []string, s *screen) (*attachments, error) {
 	a := &attachments{screen: s}
 	for _, path := range paths {
@@ -38,50 +38,50 @@ func attach(paths []string, s *screen) (*attachments, error) {
 			return nil, usagef("--file %s: this is a directory", path)
 		}
 		a.total += info.Size()
-		a.files = append(a.files, a.counted(client.AttachFile(path)))
+		a.files = append(a.files, a.withProgress(client.AttachFile(path)))
 	}
 	return a, nil
 }
 
-// submit submits a job with its files, if it has any.
+// submit submits a job with the files, if there are any.
 func (a *attachments) submit(ctx context.Context, c *client.Client, s client.Submission) (*client.Job, error) {
 	if len(a.files) == 0 {
 		return c.Submit(ctx, s)
 	}
-	defer a.end()
+	defer a.stop()
 	return c.SubmitFiles(ctx, s, a.files...)
 }
 
-// counted is a file that tells of each piece that was read of it.
-func (a *attachments) counted(f client.Attachment) client.Attachment {
+// withProgress returns f with a reader that reports each read.
+func (a *attachments) withProgress(f client.Attachment) client.Attachment {
 	open := f.Open
 	f.Open = func() (io.ReadCloser, int64, error) {
 		content, size, err := open()
 		if err != nil {
 			return nil, 0, err
 		}
-		return &counter{ReadCloser: content, of: a, name: f.Name}, size, nil
+		return &progressReader{ReadCloser: content, attachments: a, name: f.Name}, size, nil
 	}
 	return f
 }
 
-type counter struct {
+type progressReader struct {
 	io.ReadCloser // set once
-	of            *attachments
+	attachments   *attachments
 	name          string
 	sent          int64
 }
 
-func (c *counter) Read(p []byte) (int, error) {
+func (c *progressReader) Read(p []byte) (int, error) {
 	n, err := c.ReadCloser.Read(p)
 	c.sent += int64(n)
-	c.of.count(c.name, int64(n))
+	c.attachments.count(c.name, int64(n))
 	return n, err
 }
 
-// Close takes back what was sent in vain: another try sends it again.
-func (c *counter) Close() error {
-	c.of.count(c.name, -c.sent)
+// Close subtracts the bytes of this try from the progress. A further try sends them again.
+func (c *progressReader) Close() error {
+	c.attachments.count(c.name, -c.sent)
 	c.sent = 0
 	return c.ReadCloser.Close()
 }
@@ -89,15 +89,15 @@ func (c *counter) Close() error {
 func (a *attachments) count(name string, n int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.sent += n; a.over || a.total < worthShowing || n < 0 {
+	if a.sent += n; a.stopped || a.total < minProgressBytes || n < 0 {
 		return
 	}
 	percent := 100 * float64(a.sent) / float64(a.total)
 	a.screen.progress(client.Progress{Percent: percent, Status: "Sending " + name}, client.Running)
 }
 
-// undisturbed keeps what is said of a retry and the bar apart.
-func (a *attachments) undisturbed(say func(client.Retry)) func(client.Retry) {
+// withoutBar calls say while no progress bar is drawn, so that both do not mix.
+func (a *attachments) withoutBar(say func(client.Retry)) func(client.Retry) {
 	return func(r client.Retry) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
@@ -105,10 +105,10 @@ func (a *attachments) undisturbed(say func(client.Retry)) func(client.Retry) {
 	}
 }
 
-// end takes the bar away for good.
-func (a *attachments) end() {
+// stop removes the progress bar for good.
+func (a *attachments) stop() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.over = true
+	a.stopped = true
 	a.screen.clear()
 }

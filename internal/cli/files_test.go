@@ -80,7 +80,7 @@ func TestFilesThatAreNone(t *testing.T) {
 
 // A large file shows how much of it was sent, on a terminal, and leaves no bar.
 func TestALargeFileShowsHowMuchWasSent(t *testing.T) {
-	path := aFile(t, "long.wav", worthShowing)
+	path := aFile(t, "long.wav", minProgressBytes)
 	f := newFake(t).on("POST /v1/jobs", 202, accepted)
 	s := on(f.URL).terminal()
 	s.want(t, exitOK, "job_1\n", "submit", "sim", "--file", path)

@@ -9,11 +9,11 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// filterFlags select jobs.
+// filterFlags are the flags that select jobs.
 type filterFlags struct {
 	filter   client.Filter
 	metadata []string
-	given    bool // whether any of the flags was
+	anySet   bool // whether any of the flags was given
 }
 
 var filterNames = []string{"queue", "status", "key", "error-code", "created-after", "created-before", "metadata"}
@@ -28,20 +28,20 @@ func (o *filterFlags) addFlags(env *Env, cmd *cobra.Command) {
 	})
 	f.StringVar(&o.filter.ErrorCode, "error-code", "", "only jobs whose last failed attempt failed with this code")
 	f.Func("created-after", "only jobs created after this `TIME`, such as 2030-01-31T09:00:00Z, or less than so long ago, such as 2h", func(text string) (err error) {
-		o.filter.CreatedAfter, err = ago(text, env.Now())
+		o.filter.CreatedAfter, err = parseTime(text, env.Now())
 		return err
 	})
 	f.Func("created-before", "only jobs created before this `TIME`, or longer ago", func(text string) (err error) {
-		o.filter.CreatedBefore, err = ago(text, env.Now())
+		o.filter.CreatedBefore, err = parseTime(text, env.Now())
 		return err
 	})
 	f.StringArrayVar(&o.metadata, "metadata", nil, "only jobs with this `NAME=VALUE`; may be given 16 times, and all must be met")
 }
 
-// read makes the filter of what was given.
+// read builds the filter from the flags.
 func (o *filterFlags) read(cmd *cobra.Command) (err error) {
 	for _, name := range filterNames {
-		o.given = o.given || cmd.Flags().Changed(name)
+		o.anySet = o.anySet || cmd.Flags().Changed(name)
 	}
 	if o.filter.Metadata, err = pairs("--metadata", o.metadata); err != nil {
 		return usageError{err}
@@ -49,14 +49,14 @@ func (o *filterFlags) read(cmd *cobra.Command) (err error) {
 	return nil
 }
 
-// ago reads a time, or how long before now it is.
-func ago(text string, now time.Time) (time.Time, error) {
+// parseTime parses a time, or a duration before now.
+func parseTime(text string, now time.Time) (time.Time, error) {
 	if at, err := time.Parse(time.RFC3339, text); err == nil {
 		return at, nil
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil || d < 0 {
-		return time.Time{}, fmt.Errorf("%q is no time; 2030-01-31T09:00:00Z is, and 2h for two hours ago", text)
+		return time.Time{}, fmt.Errorf("%q is not a time; use 2030-01-31T09:00:00Z, or 2h for two hours ago", text)
 	}
 	return now.Add(-d), nil
 }

@@ -9,58 +9,59 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// follower shows a job's life to whoever follows it.
+// follower prints the events of a watched job.
 //
-// What an attempt said counts only while no other has begun. So words are held
-// back and dropped when another attempt begins: until the end, or, when they may
-// be shown live, until all that was said before we came has been read.
+// The output of an attempt counts only until the next attempt begins. So the follower
+// collects output and discards it when an attempt begins. It prints the collected output
+// when the job has ended. With liveOutput it already does so when it has read all output
+// that was there when the watch began, and from then on prints output as it comes.
 type follower struct {
-	// Set once.
+	// set once
 	connection
-	env    *Env
-	screen *screen
-	all    bool // show every attempt
-	live   bool // words may be shown before it is sure that they count
+	env        *Env
+	screen     *screen
+	all        bool // print every attempt
+	liveOutput bool // print output before it is certain that it counts
 
-	job     client.Job // as the last snapshot had it
-	began   bool       // a snapshot has come
-	history int64      // the cursor when we came
-	held    []piece    // words that are not shown yet
-	flowing bool       // words are shown as they come
-	spoke   bool       // words of this attempt were shown
-	lost    bool       // the server is away, and that was said
+	job          client.Job      // of the last event that had a job
+	started      bool            // the first snapshot has come
+	startCursor  int64           // the cursor of the job when the watch began
+	pending      []pendingOutput // output that is not printed yet
+	streaming    bool            // output is printed as it comes
+	printed      bool            // text of the current attempt was printed
+	disconnected bool            // the server is unavailable, and the user was informed
 }
 
-// piece is something that a job said: its words, or a line of its log.
-type piece struct {
+// pendingOutput is an output entry that is not printed yet: text or a log line.
+type pendingOutput struct {
 	kind client.Kind
 	text string
 }
 
 func newFollower(env *Env, c connection, all bool) *follower {
-	return &follower{connection: c, env: env, screen: newScreen(env), all: all, live: all || env.OutTerminal, flowing: all}
+	return &follower{connection: c, env: env, screen: newScreen(env), all: all, liveOutput: all || env.OutTerminal, streaming: all}
 }
 
-// atTheEnd makes it print at the end only, and draw no bar.
-func (f *follower) atTheEnd() {
-	f.live, f.flowing, f.screen.errTerm = false, false, false
+// onlyAtEnd makes the follower print at the end only, without a progress bar.
+func (f *follower) onlyAtEnd() {
+	f.liveOutput, f.streaming, f.screen.errTerm = false, false, false
 }
 
-// submitted says under what id the job was stored.
-func (f *follower) submitted(j *client.Job) {
+// printID prints the id of the submitted job.
+func (f *follower) printID(j *client.Job) {
 	if !f.json {
 		f.screen.note("%s", j.ID)
 	}
 }
 
-// run follows the job to its end. The error is how it ended, unless it succeeded.
+// run watches the job to its end. It returns an error unless the job succeeded.
 func (f *follower) run(ctx context.Context, c *client.Client, id string, after int64) error {
 	for e, err := range c.Watch(ctx, id, after) {
 		if err != nil {
-			return f.left(id, err)
+			return f.watchError(id, err)
 		}
-		if f.lost {
-			f.lost = false
+		if f.disconnected {
+			f.disconnected = false
 			f.screen.note("The server is back.")
 		}
 		if err := f.show(e); err != nil {
@@ -68,111 +69,113 @@ func (f *follower) run(ctx context.Context, c *client.Client, id string, after i
 		}
 	}
 	if f.json {
-		return quietly(endError(&f.job))
+		return quietError(endError(&f.job))
 	}
-	return f.end(ctx, c)
+	return f.printEnd(ctx, c)
 }
 
-// left says how to come back, when it was the user who left.
-func (f *follower) left(id string, err error) error {
+// watchError handles the error that ended the watch. After an interrupt it prints how to
+// watch the job again.
+func (f *follower) watchError(id string, err error) error {
 	f.screen.clear()
 	if !errors.Is(err, context.Canceled) {
-		return errors.Join(err, f.screen.failed)
+		return errors.Join(err, f.screen.writeErr)
 	}
-	f.screen.note("The job goes on. To come back: %s", f.comeBack(id))
+	f.screen.note("The job goes on. To come back: %s", f.watchCommand(id))
 	return quiet{err}
 }
 
-// away is told of every wait for a server that cannot be reached, or has no room,
-// and says that it is away once until it is back.
-// Of a short one before we have begun there is nothing to say.
-func (f *follower) away(r client.Retry) {
+// serverUnavailable is the retry hook. It informs the user once per outage. Before the
+// watch has begun it reports only waits of a second or more.
+func (f *follower) serverUnavailable(r client.Retry) {
 	switch {
-	case f.began && !f.lost:
-		f.lost = true
+	case f.started && !f.disconnected:
+		f.disconnected = true
 		f.screen.note("The server went away, waiting for it to come back…")
-	case !f.began && r.Delay >= time.Second:
+	case !f.started && r.Delay >= time.Second:
 		f.screen.note("%v; trying again in %s…", r.Err, r.Delay.Round(time.Second))
 	}
 }
 
-// show shows one event.
+// show prints one event.
 func (f *follower) show(e client.Event) error {
 	if e.Job != nil {
 		f.job = *e.Job
 	}
 	if f.json {
-		f.began = true
+		f.started = true
 		return printJSON(f.env.Out, e)
 	}
 	switch e.Type {
 	case client.SnapshotEvent:
-		if !f.began {
-			f.began, f.history = true, e.Job.Cursor
+		if !f.started {
+			f.started, f.startCursor = true, e.Job.Cursor
 		}
 		f.screen.progress(e.Job.Progress, e.Job.Status)
 	case client.OutputEvent:
-		f.hear(*e.Entry)
+		f.addOutput(*e.Entry)
 	case client.ProgressEvent:
 		f.screen.progress(e.Entry.Progress(), client.Running)
 	case client.AttemptEvent:
-		f.restart(e.Entry.Attempt)
+		f.attemptBegan(e.Entry.Attempt)
 	}
-	if f.live && f.began && e.Cursor >= f.history {
-		f.flow()
+	if f.liveOutput && f.started && e.Cursor >= f.startCursor {
+		f.printPending()
 	}
-	return f.screen.failed
+	return f.screen.writeErr
 }
 
-// hear takes in what the job said.
-func (f *follower) hear(e client.Entry) {
-	f.held = append(f.held, piece{e.Kind, e.Text()})
-	if f.flowing {
-		f.flow()
+// addOutput adds an output entry, and prints it when streaming.
+func (f *follower) addOutput(e client.Entry) {
+	f.pending = append(f.pending, pendingOutput{e.Kind, e.Text()})
+	if f.streaming {
+		f.printPending()
 	}
 }
 
-// flow shows what was held back, and from now on what comes.
-func (f *follower) flow() {
-	f.flowing = true
-	for _, p := range f.held {
+// printPending prints the pending output and starts streaming.
+func (f *follower) printPending() {
+	f.streaming = true
+	for _, p := range f.pending {
 		switch p.kind {
 		case client.KindText:
-			f.spoke = f.spoke || p.text != ""
-			f.screen.say(p.text)
+			f.printed = f.printed || p.text != ""
+			f.screen.write(p.text)
 		case client.KindLog:
 			f.screen.note("log: %s", p.text)
 		}
 	}
-	f.held = nil
+	f.pending = nil
 }
 
-// restart says that what was said no longer counts.
-func (f *follower) restart(attempt int) {
-	f.held = nil
-	if f.all || f.spoke {
+// attemptBegan discards the pending output. When output was printed already, it prints
+// that this no longer counts.
+func (f *follower) attemptBegan(attempt int) {
+	f.pending = nil
+	if f.all || f.printed {
 		f.screen.endLine()
 		f.screen.note("--- attempt %d begins; what was said above no longer counts ---", attempt)
 	}
-	f.spoke = false
+	f.printed = false
 }
 
-// end shows what is left when the job has ended.
-func (f *follower) end(ctx context.Context, c *client.Client) error {
+// printEnd prints the pending output of an ended job, or the result of a job without
+// text output.
+func (f *follower) printEnd(ctx context.Context, c *client.Client) error {
 	f.screen.clear()
-	f.flow()
-	if f.job.Status == client.Succeeded && !f.spoke {
+	f.printPending()
+	if f.job.Status == client.Succeeded && !f.printed {
 		text, err := resultText(ctx, c, &f.job)
 		if err != nil {
-			return errors.Join(err, f.screen.failed)
+			return errors.Join(err, f.screen.writeErr)
 		}
-		f.screen.say(text)
+		f.screen.write(text)
 	}
 	f.screen.endLine()
-	return errors.Join(f.screen.failed, endError(&f.job))
+	return errors.Join(f.screen.writeErr, endError(&f.job))
 }
 
-// resultText is what a job came to.
+// resultText returns the result of a job as text; "" for null.
 func resultText(ctx context.Context, c *client.Client, j *client.Job) (string, error) {
 	if r := j.Result; len(r) > 0 && string(r) != "null" {
 		return string(r), nil
@@ -187,8 +190,8 @@ func resultText(ctx context.Context, c *client.Client, j *client.Job) (string, e
 	return string(r.Body), nil
 }
 
-// quietly is err, with nothing more to be said of it.
-func quietly(err error) error {
+// quietError wraps err so that it is not printed. It returns nil for nil.
+func quietError(err error) error {
 	if err == nil {
 		return nil
 	}

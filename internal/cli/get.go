@@ -29,7 +29,7 @@ func newGetCommand(env *Env) *cobra.Command {
 printed and nothing else, byte for byte.
 
 With --wait or --result the exit status says how the job ended.`,
-		Args: usage(cobra.ExactArgs(1)),
+		Args: usageCheck(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return runGet(cmd.Context(), env, o, args[0]) },
 
 		ValidArgsFunction: completeJob(env, &o.connection),
@@ -37,7 +37,7 @@ With --wait or --result the exit status says how the job ended.`,
 	cmd.Flags().BoolVar(&o.wait, "wait", false, "wait until the job has ended")
 	cmd.Flags().BoolVar(&o.result, "result", false, "print the result")
 	o.addFlags(cmd)
-	cmd.PreRunE = oneOf([]string{"result", "json"})
+	cmd.PreRunE = exclusiveFlags([]string{"result", "json"})
 	return cmd
 }
 
@@ -64,7 +64,7 @@ func runGet(ctx context.Context, env *Env, o getOptions, id string) error {
 		err = printJob(env.Out, j)
 	}
 	if o.wait {
-		err = errors.Join(err, quietly(endError(j)))
+		err = errors.Join(err, quietError(endError(j)))
 	}
 	return err
 }
@@ -85,7 +85,7 @@ func printResult(ctx context.Context, env *Env, c *client.Client, j *client.Job)
 	return err
 }
 
-// printJob shows what there is of a job, a line for each thing.
+// printJob prints the fields of a job that are set, one per line.
 func printJob(w io.Writer, j *client.Job) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	line := func(name, format string, args ...any) {
@@ -111,33 +111,33 @@ func printJob(w io.Writer, j *client.Job) error {
 	for _, name := range slices.Sorted(maps.Keys(j.Metadata)) {
 		line("metadata", "%s=%s", name, j.Metadata[name])
 	}
-	for _, at := range moments(j) {
-		text(at.name, clockText(at.time))
+	for _, at := range jobTimes(j) {
+		text(at.name, formatTime(at.time))
 	}
 	if j.Error != nil {
 		line("error", "%s (%s), in attempt %d", j.Error.Message, j.Error.Code, j.Error.Attempt)
 	}
 	text("text", j.OutputText)
-	text("result", notNull(j.Result))
-	text("usage", notNull(j.Usage))
+	text("result", nonNullText(j.Result))
+	text("usage", nonNullText(j.Usage))
 	return t.Flush()
 }
 
-// statusText is a job's status with what is known beside it.
+// statusText returns the status of a job with its queue position or hold reason.
 func statusText(j *client.Job) string {
 	switch {
 	case j.Status == client.Queued && j.QueuePosition != nil:
-		return fmt.Sprintf("queued, %d before it", *j.QueuePosition) + heldBack(j)
+		return fmt.Sprintf("queued, %d before it", *j.QueuePosition) + holdText(j)
 	case j.HeldBackBy != "":
-		return string(j.Status) + heldBack(j)
+		return string(j.Status) + holdText(j)
 	case j.Status == client.Running && !j.CancelRequestedAt.IsZero():
 		return "running, to be cancelled"
 	}
 	return string(j.Status)
 }
 
-// heldBack is what holds a waiting job back, if its status does not say so.
-func heldBack(j *client.Job) string {
+// holdText returns the hold reason of a waiting job; "" when the status implies it.
+func holdText(j *client.Job) string {
 	switch j.HeldBackBy {
 	case "", "turn", "delay":
 		return ""
@@ -145,27 +145,27 @@ func heldBack(j *client.Job) string {
 	return ", held back by " + string(j.HeldBackBy)
 }
 
-type moment struct {
+type jobTime struct {
 	name string
 	time time.Time
 }
 
-func moments(j *client.Job) []moment {
-	all := []moment{{"created", j.CreatedAt}, {"started", j.StartedAt}, {"finished", j.FinishedAt}, {"kept until", j.ExpiresAt}}
+func jobTimes(j *client.Job) []jobTime {
+	all := []jobTime{{"created", j.CreatedAt}, {"started", j.StartedAt}, {"finished", j.FinishedAt}, {"kept until", j.ExpiresAt}}
 	if j.Status == client.Scheduled {
-		all = append(all, moment{"runs at", j.RunAt})
+		all = append(all, jobTime{"runs at", j.RunAt})
 	}
 	return all
 }
 
-func clockText(t time.Time) string {
+func formatTime(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
 	return t.Format(time.RFC3339)
 }
 
-func notNull(value []byte) string {
+func nonNullText(value []byte) string {
 	if string(value) == "null" {
 		return ""
 	}

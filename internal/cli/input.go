@@ -11,9 +11,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-const maxInput = 1 << 20 // bytes: no server takes more
+const maxInput = 1 << 20 // bytes; the limit of every server
 
-// inputText is the input as it was typed, or as standard input says it.
+// inputText returns the input from the argument or from standard input.
 func inputText(env *Env, args []string) ([]byte, error) {
 	if len(args) == 1 && args[0] != "-" {
 		return []byte(args[0]), nil
@@ -34,22 +34,22 @@ func inputText(env *Env, args []string) ([]byte, error) {
 	return text, nil
 }
 
-// reader makes inputs for the jobs of a queue. How the queue does its jobs it asks
-// the server once, and only when it has to know.
-type reader struct {
+// inputReader builds the inputs for jobs of one queue. It asks the server for the executor
+// of the queue only when the input is not a JSON object, and at most once.
+type inputReader struct {
 	c        *client.Client
 	queue    string
-	executor string // "" until it was asked for
+	executor string // "" until it was needed
 }
 
-// understand makes a job's input of a text: JSON as it is; for a queue that asks a
-// model, any other text as the question of a conversation.
-func (r *reader) understand(ctx context.Context, text []byte) (json.RawMessage, error) {
+// parse converts text to the input of a job. It returns a JSON object unchanged. For a
+// queue with the executor llm any other text is a question, sent as a chat message.
+func (r *inputReader) parse(ctx context.Context, text []byte) (json.RawMessage, error) {
 	trimmed := bytes.TrimSpace(text)
 	valid := json.Valid(trimmed)
 	if bytes.HasPrefix(trimmed, []byte("{")) {
 		if !valid {
-			return nil, usagef("the input begins like a JSON object and is none: %v", json.Unmarshal(trimmed, new(any)))
+			return nil, usagef("the input begins like a JSON object but is invalid: %v", json.Unmarshal(trimmed, new(any)))
 		}
 		return trimmed, nil
 	}

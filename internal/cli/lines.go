@@ -15,13 +15,13 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// A batch of lines is no larger than this.
+// The limits of a batch.
 const (
 	batchLines = 100
 	batchBytes = 4 << 20
 )
 
-// runLines submits a job for each line.
+// runLines submits a job for each line of the input.
 func runLines(ctx context.Context, env *Env, o submitOptions, args []string) error {
 	if len(args) > 1 {
 		return usagef("give an input, or --lines, not both")
@@ -40,13 +40,13 @@ func runLines(ctx context.Context, env *Env, o submitOptions, args []string) err
 		return err
 	}
 	defer c.Close()
-	f := &feed{env: env, c: c, json: o.json, common: s, inputs: reader{c: c, queue: s.Queue}}
-	if err := f.all(ctx, in); err != nil {
-		f.broken()
+	f := &lineSubmitter{env: env, c: c, json: o.json, common: s, inputs: inputReader{c: c, queue: s.Queue}}
+	if err := f.submitAll(ctx, in); err != nil {
+		f.reportPartial()
 		return err
 	}
-	f.tell("\n")
-	return quietly(f.first)
+	f.showCount("\n")
+	return quietError(f.firstErr)
 }
 
 func openLines(env *Env, name string) (io.ReadCloser, error) {
@@ -60,32 +60,32 @@ func openLines(env *Env, name string) (io.ReadCloser, error) {
 	return file, nil
 }
 
-// feed submits lines in batches. It is one goroutine's.
-type feed struct {
+// lineSubmitter submits lines in batches. One goroutine uses it.
+type lineSubmitter struct {
 	env    *Env
 	c      *client.Client
 	json   bool
-	common client.Submission // what all jobs share
-	inputs reader
+	common client.Submission // the fields that all jobs share
+	inputs inputReader
 
-	read      int // lines
-	batch     []line
-	bytes     int // of the batch
-	submitted int
-	waited    bool  // whether it was said that there is no room
-	first     error // the first line's that was refused
+	read         int // lines
+	batch        []line
+	bytes        int // size of the batch
+	submitted    int
+	waitReported bool  // whether the user was told that the queue is full
+	firstErr     error // the first refusal; it sets the exit status
 }
 
-// line is a line on its way to be a job.
+// line is one line of the input and the outcome of its submission.
 type line struct {
-	number int
-	ask    client.Submission
-	job    *client.Job // once it is stored
-	err    error       // why it never will be
+	number     int
+	submission client.Submission
+	job        *client.Job // set when the job is stored
+	err        error       // set when the line is invalid or refused
 }
 
-// all submits every line but the empty ones. The error is of what ends it early.
-func (f *feed) all(ctx context.Context, in io.Reader) error {
+// submitAll submits every line that is not empty. It returns an error when it stops early.
+func (f *lineSubmitter) submitAll(ctx context.Context, in io.Reader) error {
 	lines := bufio.NewScanner(in)
 	lines.Buffer(make([]byte, 0, 64<<10), maxInput+1)
 	for lines.Scan() {
@@ -111,35 +111,36 @@ func (f *feed) all(ctx context.Context, in io.Reader) error {
 	return f.flush(ctx)
 }
 
-// add puts a line into the batch, also one that is no input: it is told in its turn.
-func (f *feed) add(ctx context.Context, text []byte) error {
-	l := line{number: f.read, ask: f.common}
+// add adds a line to the batch. It also adds an invalid line, so that its error is printed
+// in the order of the lines.
+func (f *lineSubmitter) add(ctx context.Context, text []byte) error {
+	l := line{number: f.read, submission: f.common}
 	var input json.RawMessage
-	if input, l.err = f.inputs.understand(ctx, text); l.err != nil && !errors.As(l.err, new(usageError)) {
-		return l.err // the server's: it would say so of every line
+	if input, l.err = f.inputs.parse(ctx, text); l.err != nil && !errors.As(l.err, new(usageError)) {
+		return l.err // a failed request, not a wrong line: it would fail for every line
 	}
-	l.ask.Input = input
+	l.submission.Input = input
 	if f.common.IdempotencyKey != "" {
-		l.ask.IdempotencyKey = fmt.Sprintf("%s/%d", f.common.IdempotencyKey, f.read)
+		l.submission.IdempotencyKey = fmt.Sprintf("%s/%d", f.common.IdempotencyKey, f.read)
 	}
 	f.batch = append(f.batch, l)
 	f.bytes += len(input)
 	return nil
 }
 
-// flush submits the batch, and what there was no room for again until there is.
-func (f *feed) flush(ctx context.Context) error {
+// flush submits the batch. While the queue is full it waits and submits the rest again.
+func (f *lineSubmitter) flush(ctx context.Context) error {
 	for {
-		wait, err := f.submit(ctx)
+		wait, err := f.submitBatch(ctx)
 		if err != nil {
 			return err
 		}
 		if wait == 0 {
 			break
 		}
-		if !f.waited {
-			f.waited = true
-			f.tell("\n")
+		if !f.waitReported {
+			f.waitReported = true
+			f.showCount("\n")
 			fmt.Fprintln(f.env.Err, "There is no room for more jobs now; waiting for it.")
 		}
 		select {
@@ -148,51 +149,51 @@ func (f *feed) flush(ctx context.Context) error {
 			return ctx.Err()
 		}
 	}
-	err := f.print()
-	f.tell("")
+	err := f.flushResults()
+	f.showCount("")
 	return err
 }
 
-// submit submits what of the batch is not settled, and says how long to wait for
-// room for the rest; 0 when nothing is left.
-func (f *feed) submit(ctx context.Context) (wait time.Duration, err error) {
-	var left []*line
+// submitBatch submits the lines of the batch that have no outcome yet. wait is the time
+// until a retry when the queue is full; 0 when every line has an outcome.
+func (f *lineSubmitter) submitBatch(ctx context.Context) (wait time.Duration, err error) {
+	var rest []*line
 	var b client.Batch
 	for i := range f.batch {
 		if l := &f.batch[i]; l.job == nil && l.err == nil {
-			left, b.Jobs = append(left, l), append(b.Jobs, l.ask)
+			rest, b.Jobs = append(rest, l), append(b.Jobs, l.submission)
 		}
 	}
-	if len(left) == 0 {
+	if len(rest) == 0 {
 		return 0, nil
 	}
-	became, err := f.c.SubmitBatch(ctx, b)
+	results, err := f.c.SubmitBatch(ctx, b)
 	if err != nil {
 		return 0, err
 	}
-	for i, s := range became {
+	for i, s := range results {
 		switch {
 		case s.Err == nil:
-			left[i].job = s.Job
+			rest[i].job = s.Job
 			f.submitted++
-		case refusalCode(s.Err) == exitFull:
+		case refusalExitCode(s.Err) == exitFull:
 			wait = max(wait, s.Err.RetryAfter, time.Second)
 		default:
-			left[i].err = s.Err
+			rest[i].err = s.Err
 		}
 	}
 	return wait, nil
 }
 
-// print empties the batch: it prints its jobs, and why the others are none.
-func (f *feed) print() error {
-	settled := f.batch
+// flushResults prints the jobs and the errors of the batch, and empties it.
+func (f *lineSubmitter) flushResults() error {
+	finished := f.batch
 	f.batch, f.bytes = nil, 0
-	for _, l := range settled {
+	for _, l := range finished {
 		switch {
 		case l.job == nil && l.err == nil:
 		case l.err != nil:
-			f.first = cmp.Or(f.first, l.err)
+			f.firstErr = cmp.Or(f.firstErr, l.err)
 			fmt.Fprintf(f.env.Err, "meanwhile: line %d: %s\n", l.number, printable(l.err.Error()))
 		case f.json:
 			if err := printJSON(f.env.Out, l.job); err != nil {
@@ -207,16 +208,16 @@ func (f *feed) print() error {
 	return nil
 }
 
-// tell shows how many jobs were submitted to whoever does not see their ids.
-func (f *feed) tell(end string) {
+// showCount shows the number of submitted jobs on a terminal when the ids go elsewhere.
+func (f *lineSubmitter) showCount(end string) {
 	if f.env.ErrTerminal && !f.env.OutTerminal && f.submitted > 0 {
 		fmt.Fprintf(f.env.Err, "\r%s submitted%s", jobCount(f.submitted), end)
 	}
 }
 
-// broken prints what of the batch is settled, and says from which line on nothing
-// is known to be submitted.
-func (f *feed) broken() {
+// reportPartial prints the known outcomes of the batch after an error, and the first line
+// whose outcome is unknown.
+func (f *lineSubmitter) reportPartial() {
 	from := f.read + 1
 	for _, l := range f.batch {
 		if l.job == nil && l.err == nil {
@@ -224,6 +225,6 @@ func (f *feed) broken() {
 			break
 		}
 	}
-	_ = f.print() // what ended it is said already
+	_ = f.flushResults() // the caller reports the first error
 	fmt.Fprintf(f.env.Err, "%s submitted; line %d and what follows may not be.\n", jobCount(f.submitted), from)
 }

@@ -25,7 +25,7 @@ func newListCommand(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List jobs, newest first",
-		Args:  usage(cobra.NoArgs),
+		Args:  usageCheck(cobra.NoArgs),
 	}
 	f := cmd.Flags()
 	o.filterFlags.addFlags(env, cmd)
@@ -33,7 +33,7 @@ func newListCommand(env *Env) *cobra.Command {
 	f.BoolVar(&o.all, "all", false, "all of them")
 	o.connection.addFlags(cmd)
 	completeFilters(env, &o.connection, cmd)
-	cmd.PreRunE = oneOf([]string{"limit", "all"})
+	cmd.PreRunE = exclusiveFlags([]string{"limit", "all"})
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := o.read(cmd); err != nil {
 			return err
@@ -52,13 +52,13 @@ func runList(ctx context.Context, env *Env, o listOptions) error {
 		return err
 	}
 	defer c.Close()
-	asked := client.ListOptions{Filter: o.filter, Limit: 100}
+	options := client.ListOptions{Filter: o.filter, Limit: 100}
 	if !o.all {
-		asked.Limit = min(o.limit, 100)
+		options.Limit = min(o.limit, 100)
 	}
 	print, finish := jobPrinter(env, o.json)
 	n := 0
-	for j, err := range c.List(ctx, asked) {
+	for j, err := range c.List(ctx, options) {
 		if err == nil {
 			err = print(&j)
 		}
@@ -72,7 +72,8 @@ func runList(ctx context.Context, env *Env, o listOptions) error {
 	return finish()
 }
 
-// jobPrinter prints jobs as they come: as JSON, or as a table that finish ends.
+// jobPrinter returns a function that prints a job, as JSON or as a row of a table, and one
+// that finishes the table.
 func jobPrinter(env *Env, asJSON bool) (print func(*client.Job) error, finish func() error) {
 	if asJSON {
 		return func(j *client.Job) error { return printJSON(env.Out, j) }, func() error { return nil }
@@ -80,12 +81,13 @@ func jobPrinter(env *Env, asJSON bool) (print func(*client.Job) error, finish fu
 	t := newTable(env.Out, "ID", "QUEUE", "STATUS", "ATTEMPT", "PROGRESS", "AGE")
 	return func(j *client.Job) error {
 		return t.row(j.ID, j.Queue, string(j.Status), attemptText(j.Attempt, "/", j.MaxAttempts),
-			progressText(j), age(env.Now().Sub(j.CreatedAt)))
+			progressText(j), formatAge(env.Now().Sub(j.CreatedAt)))
 	}, t.flush
 }
 
-// attemptText is an attempt's number and how often the job may fail. The number passes
-// that when attempts were lost: then it stands alone.
+// attemptText returns the number of an attempt and the maximum of failed attempts. Lost
+// attempts do not count as failed, so that the number can exceed the maximum; then it
+// returns the number alone.
 func attemptText(attempt int, of string, failures int) string {
 	if attempt > failures {
 		return strconv.Itoa(attempt)
@@ -93,8 +95,8 @@ func attemptText(attempt int, of string, failures int) string {
 	return strconv.Itoa(attempt) + of + strconv.Itoa(failures)
 }
 
-// progressText is how far a job is that runs, or why it ended without success. Why
-// an earlier attempt failed is no news of one that is to run again.
+// progressText returns the progress of a running job, or the error code of a job that
+// ended without success. It ignores the error of an earlier attempt of a waiting job.
 func progressText(j *client.Job) string {
 	switch {
 	case j.Status == client.Running:
@@ -105,8 +107,8 @@ func progressText(j *client.Job) string {
 	return "-"
 }
 
-// age is a duration as people say it, to one unit.
-func age(d time.Duration) string {
+// formatAge formats a duration in one unit.
+func formatAge(d time.Duration) string {
 	switch {
 	case d < time.Second:
 		return "now"
@@ -120,12 +122,12 @@ func age(d time.Duration) string {
 	return fmt.Sprintf("%dd", d/(24*time.Hour))
 }
 
-// table aligns columns. Its cells are printable and on one line.
+// table prints aligned columns. It removes control characters and line breaks from cells.
 type table struct{ w *tabwriter.Writer }
 
 func newTable(w io.Writer, head ...string) table {
 	t := table{tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
-	_ = t.row(head...) // into memory; flush has the error
+	_ = t.row(head...) // buffered: flush returns the error
 	return t
 }
 

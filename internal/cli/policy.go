@@ -71,7 +71,7 @@ func setRetryField(r *client.RetryPolicy, name, value string) (err error) {
 	return err
 }
 
-// duration reads a duration such as 90s, a number of seconds, or "off".
+// duration parses a duration such as 90s, a number of seconds, or "off".
 func duration(text string) (time.Duration, error) {
 	if text == "off" {
 		return client.Off, nil
@@ -93,7 +93,7 @@ func duration(text string) (time.Duration, error) {
 	return d, nil
 }
 
-// delay reads how long to wait first: a duration, of which "off" is none.
+// delay parses a delay. "off" means no delay.
 func delay(text string) (time.Duration, error) {
 	d, err := duration(text)
 	if d == client.Off {
@@ -102,7 +102,7 @@ func delay(text string) (time.Duration, error) {
 	return d, err
 }
 
-// pairs reads NAME=VALUE pairs.
+// pairs parses NAME=VALUE pairs.
 func pairs(flag string, given []string) (map[string]string, error) {
 	if len(given) == 0 {
 		return nil, nil

@@ -18,7 +18,7 @@ func newQueuesCommand(env *Env) *cobra.Command {
 		Long: `Show the server's queues: how their jobs are done, how many run and wait now, how
 many are parked until their key has room, how many ever succeeded and failed, and
 how long the longest-waiting one has waited.`,
-		Args: usage(cobra.MaximumNArgs(1)),
+		Args: usageCheck(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return runQueues(cmd.Context(), env, o, args) },
 
 		ValidArgsFunction: completeQueues(env, &o),
@@ -32,12 +32,12 @@ restarts of the server. What runs goes on, and jobs are still taken.`, (*client.
 	return cmd
 }
 
-// newPauseCommand makes the command that pauses a queue, or the one that resumes it.
+// newPauseCommand makes the command 'pause' or 'resume'.
 func newPauseCommand(env *Env, name, short, long string, do func(*client.Client, context.Context, string) (*client.Queue, error)) *cobra.Command {
 	var o connection
 	cmd := &cobra.Command{
 		Use: name + " NAME", Short: short, Long: long,
-		Args: usage(cobra.ExactArgs(1)),
+		Args: usageCheck(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := o.open(env)
 			if err != nil {
@@ -48,7 +48,7 @@ func newPauseCommand(env *Env, name, short, long string, do func(*client.Client,
 			if err != nil {
 				return err
 			}
-			return printPaused(env, o.json, q)
+			return printQueueState(env, o.json, q)
 		},
 		ValidArgsFunction: completeQueues(env, &o),
 	}
@@ -56,7 +56,7 @@ func newPauseCommand(env *Env, name, short, long string, do func(*client.Client,
 	return cmd
 }
 
-func printPaused(env *Env, asJSON bool, q *client.Queue) error {
+func printQueueState(env *Env, asJSON bool, q *client.Queue) error {
 	if asJSON {
 		return printJSON(env.Out, q)
 	}
@@ -88,7 +88,7 @@ func runQueues(ctx context.Context, env *Env, o connection, args []string) error
 	}
 	t := newTable(env.Out, "QUEUE", "EXECUTOR", "RUNNING", "QUEUED", "PARKED", "SCHEDULED", "SUCCEEDED", "FAILED", "OLDEST")
 	for _, q := range queues {
-		err := t.row(nameOf(&q), q.Executor, fmt.Sprintf("%d/%d", q.Counts.Running, q.Concurrency),
+		err := t.row(queueLabel(&q), q.Executor, fmt.Sprintf("%d/%d", q.Counts.Running, q.Concurrency),
 			fmt.Sprintf("%d/%d", q.Counts.Queued, q.Limits.MaxDepth), strconv.FormatInt(q.Counts.Parked, 10), strconv.FormatInt(q.Counts.Scheduled, 10),
 			strconv.FormatInt(q.Totals.Succeeded, 10), strconv.FormatInt(q.Totals.Failed, 10), oldest(&q))
 		if err != nil {
@@ -109,8 +109,8 @@ func findQueues(ctx context.Context, c *client.Client, names []string) ([]client
 	return []client.Queue{*q}, nil
 }
 
-// nameOf is the queue's name, and whether it is paused.
-func nameOf(q *client.Queue) string {
+// queueLabel returns the name of a queue, marked when it is paused.
+func queueLabel(q *client.Queue) string {
 	if q.Paused {
 		return q.Name + " (paused)"
 	}

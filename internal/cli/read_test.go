@@ -157,7 +157,7 @@ job_2  sim       queued   1/4      -                        1s
 
 func TestAges(t *testing.T) {
 	for text, seconds := range map[string]int{"now": 0, "1s": 1, "59s": 59, "1m": 60, "59m": 3599, "1h": 3600, "47h": 172799, "2d": 172800} {
-		if got := age(time.Duration(seconds) * time.Second); got != text {
+		if got := formatAge(time.Duration(seconds) * time.Second); got != text {
 			t.Errorf("%d s are %s, want %s", seconds, got, text)
 		}
 	}

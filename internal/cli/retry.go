@@ -9,7 +9,7 @@ import (
 )
 
 func newRetryCommand(env *Env) *cobra.Command {
-	return newActCommand(env, action{
+	return newActionCommand(env, action{
 		use: "retry [ID…]", short: "Run failed, cancelled or expired jobs again",
 		long: `Queue failed, cancelled or expired jobs again, with all their attempts.`,
 		do: func(ctx context.Context, c *client.Client, id string) (any, string, error) {
@@ -19,7 +19,7 @@ func newRetryCommand(env *Env) *cobra.Command {
 			}
 			return j, statusText(j), nil
 		},
-		question: "Run again?", past: "to run again", many: (*client.Client).RetryAll,
+		question: "Run again?", doneText: "to run again", doAll: (*client.Client).RetryAll,
 		changes: func(j *client.Job) bool { return j.Status.Ended() && j.Status != client.Succeeded },
 	})
 }

@@ -8,47 +8,47 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// screen is where a job's life is shown: what it says on standard output, notes
-// and a progress bar on standard error. Where both are one terminal they do not
-// write over each other: the bar stands only below complete lines.
+// screen prints the output of a job to standard output, and notes and a progress bar to
+// standard error. When both are one terminal, the bar is drawn only below a complete line,
+// so that they do not overwrite each other.
 type screen struct {
-	// Set once.
+	// set once
 	out, err         io.Writer
 	outTerm, errTerm bool
-	width            func() int // asked before each bar: windows are resized
+	width            func() int // called before each bar, because windows are resized
 
-	bar     string // what the bar says; "" when there is none
-	drawn   bool   // whether it stands on the terminal now
-	midLine bool   // the job's last words did not end their line
-	failed  error  // of standard output; nothing is written after it
+	bar      string // text of the bar; "" for no bar
+	drawn    bool   // whether the bar is on the terminal now
+	midLine  bool   // the last output did not end with a line break
+	writeErr error  // first error of standard output; then output stops
 }
 
 func newScreen(env *Env) *screen {
-	return &screen{out: env.Out, err: env.Err, outTerm: env.OutTerminal, errTerm: env.ErrTerminal, width: env.width}
+	return &screen{out: env.Out, err: env.Err, outTerm: env.OutTerminal, errTerm: env.ErrTerminal, width: env.terminalWidth}
 }
 
-// say writes what a job says.
-func (s *screen) say(text string) {
-	if text == "" || s.failed != nil {
+// write writes output of a job.
+func (s *screen) write(text string) {
+	if text == "" || s.writeErr != nil {
 		return
 	}
 	s.erase()
 	if s.outTerm {
 		text = printable(text)
 	}
-	_, s.failed = io.WriteString(s.out, text)
+	_, s.writeErr = io.WriteString(s.out, text)
 	s.midLine = !strings.HasSuffix(text, "\n")
 	s.draw()
 }
 
-// endLine ends the line that the job's words may have left open.
+// endLine ends the current line of output, if it is not empty.
 func (s *screen) endLine() {
 	if s.midLine {
-		s.say("\n")
+		s.write("\n")
 	}
 }
 
-// note writes a line about the job.
+// note writes a message about the job on its own line.
 func (s *screen) note(format string, args ...any) {
 	s.erase()
 	if s.outTerm {
@@ -59,7 +59,7 @@ func (s *screen) note(format string, args ...any) {
 	s.draw()
 }
 
-// progress changes the bar.
+// progress updates the progress bar.
 func (s *screen) progress(p client.Progress, status client.Status) {
 	if !s.errTerm {
 		return
@@ -73,7 +73,7 @@ func (s *screen) progress(p client.Progress, status client.Status) {
 	s.draw()
 }
 
-// clear takes the bar away for good.
+// clear removes the progress bar.
 func (s *screen) clear() {
 	s.erase()
 	s.bar = ""
@@ -96,14 +96,14 @@ func (s *screen) erase() {
 
 const barWidth = 24 // characters between the brackets
 
-// bar is a progress bar on one line, at most width characters long.
+// bar returns a progress bar of at most width characters.
 func bar(p client.Progress, status client.Status, width int) string {
 	percent := min(max(p.Percent, 0), 100)
 	full := int(percent / 100 * barWidth)
-	said := p.Status
-	if said == "" || status != client.Running {
-		said = string(status)
+	text := p.Status
+	if text == "" || status != client.Running {
+		text = string(status)
 	}
-	line := fmt.Sprintf("[%s%s] %.0f%% %s", strings.Repeat("#", full), strings.Repeat("-", barWidth-full), percent, said)
+	line := fmt.Sprintf("[%s%s] %.0f%% %s", strings.Repeat("#", full), strings.Repeat("-", barWidth-full), percent, text)
 	return oneLine(line, width)
 }

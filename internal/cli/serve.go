@@ -24,7 +24,7 @@ can be set.
 The first SIGTERM or SIGINT stops the server in good order: running work may
 finish, what does not is handed back and runs again after the next start. The
 second ends it at once.`,
-		Args: usage(cobra.NoArgs),
+		Args: usageCheck(cobra.NoArgs),
 	}
 	file := cmd.Flags().String("config", "", "the configuration `FILE`, in YAML; without it MEANWHILE_CONFIG")
 	for _, f := range config.Flags() {

@@ -35,7 +35,7 @@ A request may say otherwise in a field of its own:
 
 Faults: an HTTP status from 400 to 599 as the answer, or
 ` + faultHelp(),
-		Args: usage(cobra.NoArgs),
+		Args: usageCheck(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runSimUpstream(cmd.Context(), env, o) },
 	}
 	f := cmd.Flags()
@@ -79,7 +79,7 @@ func runSimUpstream(ctx context.Context, env *Env, o simUpstreamOptions) error {
 	return serveUntil(ctx, ln, simmodel.New(o.Options))
 }
 
-// serveUntil serves until ctx ends; requests under way are cut off then.
+// serveUntil serves until ctx ends. It then closes all connections.
 func serveUntil(ctx context.Context, ln net.Listener, h http.Handler) error {
 	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
 	ctx, stop := context.WithCancel(ctx)

@@ -23,8 +23,8 @@ type submitOptions struct {
 	metadata            []string
 	wait, watch, follow bool
 	abandonAfter        time.Duration
-	lines               string   // a file, or - for standard input
-	files               []string // that the job comes with
+	lines               string   // path of a file, or - for standard input
+	files               []string // paths of files to submit with the job
 }
 
 func newSubmitCommand(env *Env) *cobra.Command {
@@ -56,7 +56,7 @@ interrupt.
   meanwhile submit chat --wait < question.txt > answer.txt
   meanwhile submit ocr --file scan.png --watch
   meanwhile submit sim --lines jobs.jsonl --idempotency-key monday > ids.txt`,
-		Args: usage(cobra.RangeArgs(1, 2)),
+		Args: usageCheck(cobra.RangeArgs(1, 2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if o.lines != "" {
 				return runLines(cmd.Context(), env, o, args)
@@ -88,7 +88,7 @@ interrupt.
 	f.StringArrayVar(&o.files, "file", nil, "a `PATH` of a file that the job is to work on; may be given 32 times")
 	f.StringVar(&o.idempotencyKey, "idempotency-key", "", "submitted again with this key, the job is not made again")
 	o.addFlags(cmd)
-	cmd.PreRunE = oneOf([]string{"delay", "at"}, []string{"wait", "watch"}, []string{"wait", "follow"},
+	cmd.PreRunE = exclusiveFlags([]string{"delay", "at"}, []string{"wait", "watch"}, []string{"wait", "follow"},
 		[]string{"lines", "wait"}, []string{"lines", "watch"}, []string{"lines", "follow"}, []string{"lines", "file"})
 	return cmd
 }
@@ -103,7 +103,7 @@ func runSubmit(ctx context.Context, env *Env, o submitOptions, args []string) er
 	if err != nil {
 		return err
 	}
-	c, err := o.open(env, client.WithRetryHook(a.undisturbed(f.away)))
+	c, err := o.open(env, client.WithRetryHook(a.withoutBar(f.serverUnavailable)))
 	if err != nil {
 		return err
 	}
@@ -119,47 +119,47 @@ func runSubmit(ctx context.Context, env *Env, o submitOptions, args []string) er
 	}
 	switch {
 	case o.watch || o.follow:
-		f.submitted(j)
+		f.printID(j)
 		return f.run(ctx, c, j.ID, 0)
 	case o.wait:
-		return waitFor(ctx, c, j.ID, f)
+		return waitAndPrint(ctx, c, j.ID, f)
 	case o.json:
 		return printJSON(env.Out, j)
 	}
 	fmt.Fprintln(env.Out, j.ID)
 	if env.OutTerminal && env.ErrTerminal {
-		fmt.Fprintln(env.Err, "To watch it: "+o.comeBack(j.ID))
+		fmt.Fprintln(env.Err, "To watch it: "+o.watchCommand(j.ID))
 	}
 	return nil
 }
 
-// readInput is the input that was given for the job.
+// readInput reads and parses the input of the job.
 func readInput(ctx context.Context, env *Env, c *client.Client, args []string) (json.RawMessage, error) {
 	text, err := inputText(env, args[1:])
 	if err != nil {
 		return nil, err
 	}
-	inputs := reader{c: c, queue: args[0]}
-	return inputs.understand(ctx, text)
+	inputs := inputReader{c: c, queue: args[0]}
+	return inputs.parse(ctx, text)
 }
 
-// waitFor prints what a job said, or came to, at its end.
-func waitFor(ctx context.Context, c *client.Client, id string, f *follower) error {
+// waitAndPrint waits until a job has ended and prints its output or result.
+func waitAndPrint(ctx context.Context, c *client.Client, id string, f *follower) error {
 	j, err := c.Wait(ctx, id)
 	if err != nil {
-		return f.left(id, err)
+		return f.watchError(id, err)
 	}
 	if f.json {
-		return errors.Join(printJSON(f.screen.out, j), quietly(endError(j)))
+		return errors.Join(printJSON(f.screen.out, j), quietError(endError(j)))
 	}
-	f.atTheEnd()
+	f.onlyAtEnd()
 	if f.job = *j; j.Cursor == 0 {
-		return f.end(ctx, c)
+		return f.printEnd(ctx, c)
 	}
 	return f.run(ctx, c, id, 0)
 }
 
-// submission is what the flags ask for.
+// submission builds the submission from the flags.
 func (o *submitOptions) submission(queue string) (client.Submission, error) {
 	s := client.Submission{
 		Queue: queue, Key: o.key, Priority: o.priority, Delay: o.delay,

@@ -204,8 +204,8 @@ func TestWhatIsSaidOfWaits(t *testing.T) {
 		t.Run(tt.rule, func(t *testing.T) {
 			s := on("")
 			f := newFollower(&s.Env, connection{}, false)
-			f.began, f.lost = tt.began, tt.lost
-			if f.away(tt.retry); s.err.String() != tt.says {
+			f.started, f.disconnected = tt.began, tt.lost
+			if f.serverUnavailable(tt.retry); s.err.String() != tt.says {
 				t.Errorf("said %q, want %q", s.err.String(), tt.says)
 			}
 		})

@@ -6,8 +6,8 @@ import (
 	"unicode"
 )
 
-// isTerminal says whether a person sits at the other end of f. The null device is
-// a character device like a terminal, and nobody sits there.
+// isTerminal reports whether f is a terminal. The null device is a character device too,
+// so that it is excluded by name.
 func isTerminal(f *os.File) bool {
 	info, err := f.Stat()
 	if err != nil || info.Mode()&os.ModeCharDevice == 0 {
@@ -17,10 +17,9 @@ func isTerminal(f *os.File) bool {
 	return err != nil || !os.SameFile(info, null)
 }
 
-// printable takes from a text what a terminal would obey instead of showing:
-// control characters other than line ends and tabs. A job's text comes from
-// wherever its work took it, and must not move the reader's cursor, rename the
-// window or type for them.
+// printable removes control characters other than line breaks and tabs. Text of a job may
+// come from anywhere. On a terminal its control characters could move the cursor, rename
+// the window or type commands.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if r != '\n' && r != '\t' && unicode.IsControl(r) {
@@ -30,12 +29,11 @@ func printable(text string) string {
 	}, strings.ToValidUTF8(text, "�"))
 }
 
-// oneLine is a text as a cell of a table: printable, on one line, at most so many
-// characters.
-func oneLine(text string, most int) string {
+// oneLine returns printable text on one line, cut to maxRunes characters.
+func oneLine(text string, maxRunes int) string {
 	text = strings.Join(strings.Fields(printable(text)), " ")
-	if runes := []rune(text); len(runes) > most {
-		text = string(runes[:most-1]) + "…"
+	if runes := []rune(text); len(runes) > maxRunes {
+		text = string(runes[:maxRunes-1]) + "…"
 	}
 	return text
 }

@@ -8,11 +8,11 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// version is what this program was built from.
+// version describes the build of this program.
 type version struct {
 	Version  string `json:"version"`
 	Revision string `json:"revision,omitempty"`
-	Modified bool   `json:"modified,omitempty"` // the source had changes beyond the revision
+	Modified bool   `json:"modified,omitempty"` // built from a source tree with uncommitted changes
 	Go       string `json:"go"`
 	Platform string `json:"platform"`
 }
@@ -22,9 +22,9 @@ func newVersionCommand(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Say which version this is",
-		Args:  usage(cobra.NoArgs),
+		Args:  usageCheck(cobra.NoArgs),
 		RunE: func(*cobra.Command, []string) error {
-			v := built()
+			v := buildVersion()
 			if asJSON {
 				return printJSON(env.Out, v)
 			}
@@ -36,7 +36,7 @@ func newVersionCommand(env *Env) *cobra.Command {
 	return cmd
 }
 
-func built() version {
+func buildVersion() version {
 	v := version{Version: "(devel)", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -33,7 +33,7 @@ has ended. --follow prints every attempt as it comes in both cases.
 A job that says nothing prints its result. Log lines go to standard error. With
 --json every event is printed, one a line: snapshot, output, progress, attempt
 and done, each with the cursor that --after takes.`,
-		Args: usage(cobra.ExactArgs(1)),
+		Args: usageCheck(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return runWatch(cmd.Context(), env, o, args[0]) },
 
 		ValidArgsFunction: completeJob(env, &o.connection),
@@ -49,7 +49,7 @@ func runWatch(ctx context.Context, env *Env, o watchOptions, id string) error {
 		return usagef("--after takes the number of an output entry, not %d", o.after)
 	}
 	f := newFollower(env, o.connection, o.follow)
-	c, err := o.open(env, client.WithRetryHook(f.away))
+	c, err := o.open(env, client.WithRetryHook(f.serverUnavailable))
 	if err != nil {
 		return err
 	}
