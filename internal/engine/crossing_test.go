@@ -18,7 +18,7 @@ import (
 // what has become of its job, and a job that may run while a slot is free runs soon.
 func TestProcessesFollowEachOther(t *testing.T) {
 	t.Parallel()
-	for _, seed := range seeds(4) {
+	for _, seed := range engine.Seeds(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			beside(t, func(t *testing.T, s *shared) {

@@ -392,6 +392,9 @@ func tenRenewals(e *Engine, c job.Claimed, ended *atomic.Int32) {
 // While syncs are slow a batch has the renewals first, and intake is bounded. No time
 // passes, so that what waits is not refused for how long it waits.
 func TestASlowDiskBoundsIntake(t *testing.T) {
+	if testing.Short() {
+		t.Skip("stores 64 MiB")
+	}
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		r := newRough(t, sqlite.Options{Unsynced: true})

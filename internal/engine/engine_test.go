@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
@@ -357,21 +358,23 @@ func follow(w *engine.Watch) string {
 // attempt.
 func TestRestartTakesBack(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join(t.TempDir(), "jobs.db")
-	h := start(t, openStore(t, path))
-	h.serve(1)
-	snap := h.submit(engine.Request{Input: []byte("1")})
-	old := <-h.jobs
-	h.stop() // without finishing: as good as dead
-	h = start(t, openStore(t, path))
-	h.serve(1)
-	c := <-h.jobs
-	if c.Job.ID != snap.ID || c.Job.Attempt != 2 || string(c.Input) != "1" {
-		t.Fatalf("after the restart attempt %d of %s runs", c.Job.Attempt, c.Job.ID)
-	}
-	if _, err := h.Finish(context.Background(), old.Lease(), job.Outcome{}); job.CodeOf(err) != job.LeaseLost {
-		t.Fatalf("the old lease finished the job: %v", err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "jobs.db")
+		h := start(t, openStore(t, path))
+		h.serve(1)
+		snap := h.submit(engine.Request{Input: []byte("1")})
+		old := <-h.jobs
+		h.stop() // without finishing: as good as dead
+		h = start(t, openStore(t, path))
+		h.serve(1)
+		c := <-h.jobs
+		if c.Job.ID != snap.ID || c.Job.Attempt != 2 || string(c.Input) != "1" {
+			t.Fatalf("after the restart attempt %d of %s runs", c.Job.Attempt, c.Job.ID)
+		}
+		if _, err := h.Finish(context.Background(), old.Lease(), job.Outcome{}); job.CodeOf(err) != job.LeaseLost {
+			t.Fatalf("the old lease finished the job: %v", err)
+		}
+	})
 }
 
 // Past the bound of watchers one more is refused, and has room again when another

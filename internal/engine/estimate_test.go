@@ -123,6 +123,9 @@ func (s *shop) judge(name string) (good, all int) {
 // of them, as soon as a few jobs have ended since the load has changed: with keys that
 // take turns and priorities that overtake.
 func TestEstimatesAreWithinAFactorOfTwoWhileTheLoadChanges(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a simulation")
+	}
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := openShop(t)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/engine"
@@ -23,42 +24,44 @@ func breaking(t *testing.T, p faulty.Plan) (*house, *faulty.Store) {
 // and ends once.
 func TestUnknownOutcomesApplyOnce(t *testing.T) {
 	t.Parallel()
-	h, _ := breaking(t, faulty.Plan{Commit: faulty.Every(2, faulty.Unknown, 1)})
-	h.serve(2)
-	const jobs = 100
-	runs := map[job.ID]int{}
-	var working sync.WaitGroup
-	working.Go(func() {
-		for range jobs {
-			c := <-h.jobs
-			runs[c.Job.ID]++
-			h.finish(c, job.Outcome{})
+	synctest.Test(t, func(t *testing.T) {
+		h, _ := breaking(t, faulty.Plan{Commit: faulty.Every(2, faulty.Unknown, 1)})
+		h.serve(2)
+		const jobs = 100
+		runs := map[job.ID]int{}
+		var working sync.WaitGroup
+		working.Go(func() {
+			for range jobs {
+				c := <-h.jobs
+				runs[c.Job.ID]++
+				h.finish(c, job.Outcome{})
+			}
+		})
+		for i := range jobs {
+			key := fmt.Sprint("key ", i)
+			for range 2 { // the second is the same request again
+				_, _, err := h.SubmitAndWait(context.Background(), engine.Request{Owner: local, Queue: "sim", IdempotencyKey: key}, 0)
+				if err != nil && job.CodeOf(err) != job.QueueFull && job.CodeOf(err) != job.Unavailable {
+					t.Fatal(err)
+				}
+				if err != nil {
+					_, _, err = h.insist(key)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		working.Wait()
+		if len(runs) != jobs {
+			t.Fatalf("%d jobs ran, want %d", len(runs), jobs)
+		}
+		for id, n := range runs {
+			if got, err := h.Get(context.Background(), local, id); n != 1 || err != nil || got.State != job.Succeeded {
+				t.Errorf("%s ran %d times and is %s: %v", id, n, got.State, err)
+			}
 		}
 	})
-	for i := range jobs {
-		key := fmt.Sprint("key ", i)
-		for range 2 { // the second is the same request again
-			_, _, err := h.SubmitAndWait(context.Background(), engine.Request{Owner: local, Queue: "sim", IdempotencyKey: key}, 0)
-			if err != nil && job.CodeOf(err) != job.QueueFull && job.CodeOf(err) != job.Unavailable {
-				t.Fatal(err)
-			}
-			if err != nil {
-				_, _, err = h.insist(key)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	working.Wait()
-	if len(runs) != jobs {
-		t.Fatalf("%d jobs ran, want %d", len(runs), jobs)
-	}
-	for id, n := range runs {
-		if got, err := h.Get(context.Background(), local, id); n != 1 || err != nil || got.State != job.Succeeded {
-			t.Errorf("%s ran %d times and is %s: %v", id, n, got.State, err)
-		}
-	}
 }
 
 // insist submits until the store takes it.
@@ -68,6 +71,7 @@ func (h *house) insist(key string) (engine.Snapshot, bool, error) {
 		if code := job.CodeOf(err); code != job.QueueFull && code != job.Unavailable {
 			return s, existing, err
 		}
+		time.Sleep(time.Millisecond)
 	}
 }
 
@@ -150,6 +154,9 @@ func TestBadSyncEndsTheEngine(t *testing.T) {
 // While the disk stands still intake is bounded: what does not fit is refused at
 // once, and what was taken is stored when the disk goes on.
 func TestStandstillBoundsIntake(t *testing.T) {
+	if testing.Short() {
+		t.Skip("stores 64 MiB")
+	}
 	t.Parallel()
 	gate, stuck := make(chan struct{}), make(chan struct{})
 	h, s := breaking(t, faulty.Plan{})

@@ -165,11 +165,7 @@ func TestASlowSyncTakesNoHealthyLease(t *testing.T) {
 // and no job runs beside itself.
 func TestNoTroubleOfOursTakesALease(t *testing.T) {
 	t.Parallel()
-	rounds := uint64(12)
-	if testing.Short() {
-		rounds = 2
-	}
-	for seed := range rounds {
+	for _, seed := range Seeds(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) { randomTrouble(t, rand.New(rand.NewPCG(seed, 7))) })

@@ -2,7 +2,6 @@ package engine_test
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"math/rand/v2"
 	"strings"
@@ -16,25 +15,6 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
-
-// histories is how many histories each property is held to; 0 for as many as do in a few
-// seconds.
-var histories = flag.Uint64("histories", 0, "how many random histories to look at, of each kind; 0 for a few")
-
-// seeds are those of the histories to look at: few of them by default.
-func seeds(few uint64) (list []uint64) {
-	n := few
-	switch {
-	case *histories > 0:
-		n = *histories
-	case testing.Short():
-		n = min(n, 2)
-	}
-	for seed := range n {
-		list = append(list, seed)
-	}
-	return list
-}
 
 // history is what happens at random to processes on one place, and what their callers,
 // watchers and workers were told of it.

@@ -18,6 +18,9 @@ func texts(after int64, attempt int, data ...[]byte) (entries []job.Entry) {
 
 // An attempt may say 16 MiB, however much earlier ones have said, and a job 64 MiB.
 func TestOutputIsBoundedByAttemptAndByJob(t *testing.T) {
+	if testing.Short() {
+		t.Skip("stores 64 MiB")
+	}
 	t.Parallel()
 	w := newSwept(t, time.Hour)
 	id := w.submit(Request{MaxAttempts: 10})

@@ -18,7 +18,7 @@ import (
 // are lost, of a disk that stands still or cannot be read, of a clock that jumps.
 func TestPromisesHoldInEveryHistory(t *testing.T) {
 	t.Parallel()
-	for _, seed := range seeds(12) {
+	for _, seed := range engine.Seeds(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			inPlace(t, func(t *testing.T, p *place) {

@@ -151,11 +151,7 @@ func TestARefusedEndKeepsItsSlot(t *testing.T) {
 // than slots; and no slot is lost.
 func TestAWorkerNeverHasMoreJobsThanSlots(t *testing.T) {
 	t.Parallel()
-	rounds := uint64(20)
-	if testing.Short() {
-		rounds = 4
-	}
-	for seed := range rounds {
+	for _, seed := range Seeds(20) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) { randomEnds(t, rand.New(rand.NewPCG(seed, 9))) })

@@ -19,7 +19,7 @@ const atOnce = 100 * time.Millisecond
 // no process dies.
 func TestNothingIsStuck(t *testing.T) {
 	t.Parallel()
-	for _, seed := range seeds(12) {
+	for _, seed := range engine.Seeds(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			inPlace(t, func(t *testing.T, p *place) {

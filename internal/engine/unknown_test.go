@@ -43,11 +43,7 @@ func forgetful(t *testing.T, s store.Store, path string, p faulty.Plan) *faulty.
 // is on disk, what was seen is stored, no job runs twice, and none is left over.
 func TestLostSyncsKeepEveryPromise(t *testing.T) {
 	t.Parallel()
-	seeds := uint64(8)
-	if testing.Short() {
-		seeds = 2
-	}
-	for seed := range seeds {
+	for _, seed := range engine.Seeds(8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			path := filepath.Join(t.TempDir(), "jobs.db")

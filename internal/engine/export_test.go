@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,6 +14,25 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
+
+// histories is the value of the flag of that name.
+var histories = flag.Uint64("histories", 0, "how many random histories each simulation runs; 0 for a few")
+
+// Seeds returns the seeds of the random histories that a simulation runs: as many as the
+// flag says, or few of them, or a single one with -short.
+func Seeds(few uint64) (list []uint64) {
+	n := few
+	switch {
+	case *histories > 0:
+		n = *histories
+	case testing.Short():
+		n = 1
+	}
+	for seed := range n {
+		list = append(list, seed)
+	}
+	return list
+}
 
 // NewTestStore opens a store in a new directory. See [OpenTestStore].
 func NewTestStore(t testing.TB, o sqlite.Options) store.Store {
