@@ -75,14 +75,14 @@ type conversationRow struct {
 }
 
 func (c Conversation) row(owner job.Owner, do store.Action) store.Row {
-	r := store.Row{Owner: owner, Kind: kindConversation, ID: c.ID.String(), Do: do}
+	r := store.Row{Owner: owner, Kind: kindConversation, ID: c.ID.String(), Action: do}
 	if do != store.Require && do != store.Remove {
 		r.Body = encode(conversationRow{Title: c.Title})
 	}
 	return r
 }
 
-func readConversation(r store.Row) (Conversation, error) {
+func decodeConversation(r store.Row) (Conversation, error) {
 	id, err := ParseID(r.ID)
 	if err != nil {
 		return Conversation{}, damaged(r, err)
@@ -99,8 +99,8 @@ func conversationsOf(owner job.Owner) store.RowSet {
 	return store.RowSet{Owner: owner, Kind: kindConversation}
 }
 
-// titleOf makes a title of a first question: its words on one line, cut short.
-func titleOf(question string) string {
+// makeTitle makes a title of a first question: its words on one line, cut short.
+func makeTitle(question string) string {
 	const most = 80
 	title := strings.Join(strings.Fields(question), " ")
 	if len(title) <= most {

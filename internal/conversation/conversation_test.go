@@ -305,7 +305,7 @@ func TestAConversationIsAnsweringUntilTheLastOfItsRetriedAnswersEnds(t *testing.
 // what it is answering.
 func (d *desk) withoutAnswering(id conversation.ID) {
 	d.Helper()
-	if err := d.Write(ctx, store.Row{Kind: "answering", Parent: "/ann/" + id.String(), Do: store.RemoveAll}); err != nil {
+	if err := d.Write(ctx, store.Row{Kind: "answering", Parent: "/ann/" + id.String(), Action: store.RemoveAll}); err != nil {
 		d.Fatal(err)
 	}
 }

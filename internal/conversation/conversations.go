@@ -17,12 +17,12 @@ type Writer interface {
 // Conversations are all conversations that are kept. It holds nothing itself: every
 // reading method is one read of the store, two where its comment says so.
 type Conversations struct {
-	records store.Records
+	records store.RowReader
 	writer  Writer
 }
 
 // New makes Conversations that are kept in a store and written through an engine.
-func New(records store.Records, writer Writer) *Conversations {
+func New(records store.RowReader, writer Writer) *Conversations {
 	return &Conversations{records, writer}
 }
 
@@ -41,7 +41,7 @@ func (c *Conversations) Get(ctx context.Context, owner job.Owner, id ID) (Conver
 	if err != nil {
 		return Conversation{}, err
 	}
-	return readConversation(row)
+	return decodeConversation(row)
 }
 
 // List returns a page of the owner's conversations, newest first, beginning behind
@@ -49,14 +49,14 @@ func (c *Conversations) Get(ctx context.Context, owner job.Owner, id ID) (Conver
 func (c *Conversations) List(ctx context.Context, owner job.Owner, after ID, limit int) ([]Conversation, bool, error) {
 	page := store.RowPage{Desc: true, Limit: limit + 1}
 	if !after.IsZero() {
-		page.From = after.String()
+		page.After = after.String()
 	}
 	rows, err := c.records.Rows(ctx, conversationsOf(owner), page)
 	if err != nil {
 		return nil, false, err
 	}
 	more := len(rows) > limit
-	all, err := readAll(rows[:min(limit, len(rows))], readConversation)
+	all, err := decodeRows(rows[:min(limit, len(rows))], decodeConversation)
 	return all, more, err
 }
 
@@ -67,7 +67,7 @@ func (c *Conversations) List(ctx context.Context, owner job.Owner, after ID, lim
 func (c *Conversations) Messages(ctx context.Context, owner job.Owner, id ID, before MessageID, limit int) ([]Message, bool, error) {
 	page := store.RowPage{Desc: true, Limit: limit + 1}
 	if before != (MessageID{}) {
-		page.From = before.String()
+		page.After = before.String()
 	}
 	rows, err := c.records.Rows(ctx, messagesOf(owner, id), page)
 	if err != nil {
@@ -78,7 +78,7 @@ func (c *Conversations) Messages(ctx context.Context, owner job.Owner, id ID, be
 		return nil, false, err
 	}
 	more := len(rows) > limit
-	all, err := readAll(rows[:min(limit, len(rows))], readMessage)
+	all, err := decodeRows(rows[:min(limit, len(rows))], decodeMessage)
 	slices.Reverse(all)
 	return all, more, err
 }
@@ -89,7 +89,7 @@ func (c *Conversations) Message(ctx context.Context, owner job.Owner, id Message
 	if err != nil {
 		return Message{}, err
 	}
-	return readMessage(row)
+	return decodeMessage(row)
 }
 
 // newest returns the newest messages of a conversation, newest first; none when it
@@ -99,7 +99,7 @@ func (c *Conversations) newest(ctx context.Context, owner job.Owner, id ID, limi
 	if err != nil {
 		return nil, err
 	}
-	return readAll(rows, readMessage)
+	return decodeRows(rows, decodeMessage)
 }
 
 // Delete removes a conversation with its messages and the jobs that answered them, or
@@ -131,7 +131,7 @@ func (c *Conversations) removeJobs(ctx context.Context, owner job.Owner, id ID, 
 		if last != (MessageID{}) {
 			from = last.String()
 		}
-		rows, err := c.records.Rows(ctx, messagesOf(owner, id), store.RowPage{From: from, Limit: page})
+		rows, err := c.records.Rows(ctx, messagesOf(owner, id), store.RowPage{After: from, Limit: page})
 		if err != nil {
 			return last, err
 		}
@@ -167,12 +167,12 @@ func (c *Conversations) removeRows(ctx context.Context, owner job.Owner, id ID, 
 	next := Message{ID: MessageID{id, last.Number + 1}, Role: User}
 	rows := []store.Row{next.row(owner, store.Insert), Conversation{ID: id}.row(owner, store.Remove)}
 	for _, kind := range []string{kindMessage, kindAnswering} {
-		rows = append(rows, store.Row{Owner: owner, Kind: kind, Parent: id.String(), Do: store.RemoveAll})
+		rows = append(rows, store.Row{Owner: owner, Kind: kind, Parent: id.String(), Action: store.RemoveAll})
 	}
 	return c.writer.Write(ctx, rows...)
 }
 
-func readAll[T any](rows []store.Row, read func(store.Row) (T, error)) ([]T, error) {
+func decodeRows[T any](rows []store.Row, read func(store.Row) (T, error)) ([]T, error) {
 	all := make([]T, 0, len(rows))
 	for _, r := range rows {
 		v, err := read(r)

@@ -8,19 +8,19 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// mostResult bounds the results that are parsed for their answer. Past it the
+// maxParsedResult bounds the results that are parsed for their answer. Past it the
 // answer is taken from the job's output, which says the same.
-const mostResult = 2 << 20
+const maxParsedResult = 2 << 20
 
 // AtEnd is the [store.AtEnd] of conversations: a job that was asked in one leaves its
 // answer there, and a retry makes that answer pending again; the conversation is then
 // answering, as after a question. Jobs without a reference of ours leave nothing; nor
 // does one whose conversation was deleted meanwhile.
-func AtEnd(end store.End) store.Follow {
+func AtEnd(end store.End) store.FollowUp {
 	owner := end.Job.Owner
 	if id, ok := AnswerIDOf(&end.Job); ok && !end.Job.State.Ended() {
 		m := pendingAnswer(id, end.Job.ID)
-		return store.Follow{Rows: []store.Row{
+		return store.FollowUp{Rows: []store.Row{
 			Conversation{ID: id.Conversation}.row(owner, store.Require),
 			m.row(owner, store.Update),
 			m.answering(owner, store.Put),
@@ -28,9 +28,9 @@ func AtEnd(end store.End) store.Follow {
 	}
 	m, ok := AnswerOf(&end.Job, end.Result, end.Text)
 	if !ok {
-		return store.Follow{}
+		return store.FollowUp{}
 	}
-	return store.Follow{Rows: []store.Row{m.row(owner, store.Update), m.answering(owner, store.Remove)}}
+	return store.FollowUp{Rows: []store.Row{m.row(owner, store.Update), m.answering(owner, store.Remove)}}
 }
 
 // AnswerIDOf finds the message that a job writes; not ok when it was asked in no
@@ -78,7 +78,7 @@ func completion(body []byte) (text string, ok bool) {
 			} `json:"message"`
 		} `json:"choices"`
 	}
-	if len(body) > mostResult || json.Unmarshal(body, &c) != nil || len(c.Choices) == 0 {
+	if len(body) > maxParsedResult || json.Unmarshal(body, &c) != nil || len(c.Choices) == 0 {
 		return "", false
 	}
 	content := c.Choices[0].Message.Content

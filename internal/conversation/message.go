@@ -107,12 +107,12 @@ type messageRow struct {
 
 func (m Message) row(owner job.Owner, do store.Action) store.Row {
 	return store.Row{
-		Owner: owner, Kind: kindMessage, Parent: m.ID.Conversation.String(), ID: m.ID.String(), Do: do,
+		Owner: owner, Kind: kindMessage, Parent: m.ID.Conversation.String(), ID: m.ID.String(), Action: do,
 		Body: encode(messageRow{m.Role, m.Task.String(), m.Content, m.Status, m.Error, m.Truncated}),
 	}
 }
 
-func readMessage(r store.Row) (Message, error) {
+func decodeMessage(r store.Row) (Message, error) {
 	id, ok := ParseMessageID(r.ID)
 	if !ok {
 		return Message{}, damaged(r, nil)
@@ -142,7 +142,7 @@ type answeringRow struct {
 // answering is the row that says that the message, an answer, is under way.
 func (m Message) answering(owner job.Owner, do store.Action) store.Row {
 	return store.Row{
-		Owner: owner, Kind: kindAnswering, Parent: m.ID.Conversation.String(), ID: m.ID.String(), Do: do,
+		Owner: owner, Kind: kindAnswering, Parent: m.ID.Conversation.String(), ID: m.ID.String(), Action: do,
 		Body: encode(answeringRow{m.Task.String()}),
 	}
 }
@@ -157,8 +157,8 @@ func pendingAnswer(id MessageID, task job.ID) Message {
 	return Message{ID: id, Role: Assistant, Task: task, Status: Processing}
 }
 
-// pending says whether the message is an answer whose job has not ended.
-func (m Message) pending() bool { return m.Status == Processing }
+// isPending says whether the message is an answer whose job has not ended.
+func (m Message) isPending() bool { return m.Status == Processing }
 
-// question says whether it was asked, rather than answered.
-func (m Message) question() bool { return m.Role == User }
+// isQuestion says whether it was asked, rather than answered.
+func (m Message) isQuestion() bool { return m.Role == User }

@@ -20,8 +20,8 @@ const (
 type Turn struct {
 	owner        job.Owner
 	conversation Conversation
-	fresh        bool // the conversation is made by this turn
-	titled       bool // this turn gives the conversation its title
+	isNew        bool // the conversation is made by this turn
+	setsTitle    bool // this turn gives the conversation its title
 	number       int  // of the question
 	query        string
 	history      []Message
@@ -32,8 +32,8 @@ type Turn struct {
 func (c *Conversations) Begin(ctx context.Context, owner job.Owner, id ID, query string) (Turn, error) {
 	t := Turn{owner: owner, number: 1, query: query}
 	if id.IsZero() {
-		t.conversation = Conversation{ID: ID(job.NewUUID()), Title: titleOf(query)}
-		t.fresh = true
+		t.conversation = Conversation{ID: ID(job.NewUUID()), Title: makeTitle(query)}
+		t.isNew = true
 		return t, nil
 	}
 	t.conversation.ID = id
@@ -42,39 +42,39 @@ func (c *Conversations) Begin(ctx context.Context, owner job.Owner, id ID, query
 		return Turn{}, err
 	}
 	if len(earlier) > 0 {
-		return t.after(earlier)
+		return t.asNext(earlier)
 	}
-	return t.first(ctx, c)
+	return t.asFirst(ctx, c)
 }
 
-// first makes the turn the first one of a conversation that has no messages.
-func (t Turn) first(ctx context.Context, c *Conversations) (Turn, error) {
+// asFirst makes the turn the first one of a conversation that has no messages.
+func (t Turn) asFirst(ctx context.Context, c *Conversations) (Turn, error) {
 	var err error
 	if t.conversation, err = c.Get(ctx, t.owner, t.conversation.ID); err != nil {
 		return Turn{}, err
 	}
 	if t.conversation.Title == "" {
-		t.conversation.Title, t.titled = titleOf(t.query), true
+		t.conversation.Title, t.setsTitle = makeTitle(t.query), true
 	}
 	return t, nil
 }
 
-// after places the turn behind the earlier messages, which are given newest first.
+// asNext places the turn behind the earlier messages, which are given newest first.
 //
 // While one of them is pending there is no place: the turn then takes the number of
 // that answer's question, which is taken. Its submit is refused with that question's
 // row, unless it is the very submit that asked it, sent again. So it is refused also
 // when the answer is given before the submit: the turn does not know that answer.
-func (t Turn) after(earlier []Message) (Turn, error) {
+func (t Turn) asNext(earlier []Message) (Turn, error) {
 	newest := earlier[0]
 	t.number = newest.ID.Number + 1
-	if i := slices.IndexFunc(earlier, Message.pending); i >= 0 {
+	if i := slices.IndexFunc(earlier, Message.isPending); i >= 0 {
 		t.number = earlier[i].ID.Number - 1
 	}
 	if t.number >= MaxMessages {
 		return Turn{}, job.Errorf(job.TooLarge, "the conversation has %d messages and takes no more: begin a new one", newest.ID.Number)
 	}
-	t.history = spoken(earlier)
+	t.history = promptHistory(earlier)
 	return t, nil
 }
 
@@ -90,15 +90,15 @@ func (t Turn) Rows(task job.ID) []store.Row {
 	asked := Message{ID: MessageID{t.conversation.ID, t.number}, Role: User, Task: task, Content: t.query}
 	answer := pendingAnswer(t.answer(), task)
 	rows := make([]store.Row, 0, 6)
-	if t.fresh {
+	if t.isNew {
 		rows = append(rows, t.conversation.row(t.owner, store.Put))
 	} else {
 		// A retry may have made an older answer pending since the turn began.
-		none := store.Row{Owner: t.owner, Kind: kindAnswering, Parent: t.conversation.ID.String(), Do: store.RequireNone}
+		none := store.Row{Owner: t.owner, Kind: kindAnswering, Parent: t.conversation.ID.String(), Action: store.RequireNone}
 		rows = append(rows, t.conversation.row(t.owner, store.Require), none)
 	}
 	rows = append(rows, asked.row(t.owner, store.Insert), answer.row(t.owner, store.Put), answer.answering(t.owner, store.Put))
-	if t.titled {
+	if t.setsTitle {
 		rows = append(rows, t.conversation.row(t.owner, store.Update))
 	}
 	return rows
@@ -132,15 +132,15 @@ func (t Turn) Prompt(model string) []byte {
 	}{model, append(said, message{User, t.query})})
 }
 
-// spoken picks what a model is told of the messages, given newest first: whole
+// promptHistory picks what a model is told of the messages, given newest first: whole
 // turns, oldest first, as many of the newest as fit. A turn without an answer is
 // left out: a question that a model could not take would spoil all that follow.
-func spoken(newestFirst []Message) []Message {
+func promptHistory(newestFirst []Message) []Message {
 	var said []Message
 	room := historyBytes
 	for i := 0; i+1 < len(newestFirst); i++ {
 		answer, asked := newestFirst[i], newestFirst[i+1]
-		if answer.question() || !asked.question() || answer.Content == "" {
+		if answer.isQuestion() || !asked.isQuestion() || answer.Content == "" {
 			continue
 		}
 		if room -= len(answer.Content) + len(asked.Content); room < 0 {

@@ -69,7 +69,7 @@ func (q *queue) countSubmitLocked(op *store.Submit, n int) {
 // roomLocked is the queue's word on one more job. A job that is larger than the
 // queue may hold is taken when nothing else waits.
 func (q *queue) checkCapacityLocked(size int64) error {
-	load := fairqueue.Load{Counts: q.counts, Asked: q.readySubmits, Delayed: q.delayedSubmits, Free: q.availableSlotsLocked()}
+	load := fairqueue.Load{Counts: q.counts, Arriving: q.readySubmits, Delayed: q.delayedSubmits, FreeSlots: q.availableSlotsLocked()}
 	if load.Full(q.MaxDepth) {
 		return q.queueFullLocked("%d jobs wait in it", load.Waiting())
 	}

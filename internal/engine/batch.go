@@ -80,7 +80,7 @@ func (e *Engine) gather() *pendingBatch {
 func (e *Engine) refuseEarlySweeps(ops []*pendingOp) []*pendingOp {
 	return slices.DeleteFunc(ops, func(p *pendingOp) bool {
 		f, ok := p.op.(*store.Finish)
-		if !ok || !needsHealth(f.If) || e.sweeper.mayTakeLeases() {
+		if !ok || !needsHealth(f.OnlyIf) || e.sweeper.mayTakeLeases() {
 			return false
 		}
 		f.Err = job.Errorf(job.LeaseLost, "the server itself stood still: the worker has its time to renew")

@@ -25,7 +25,7 @@ func TestABulkRetryOnAFullDiskIsRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		r.breaks(faulty.Full, everything)
+		r.breaks(faulty.DiskFull, everything)
 		if n, err := r.ChangeMany(t.Context(), RetryAll, job.Filter{Owner: owner}); n != 0 || job.CodeOf(err) != job.NoSpace {
 			t.Errorf("%d were done, %v", n, err)
 		}

@@ -129,7 +129,7 @@ func TestAFullDiskKeepsWorkAlive(t *testing.T) {
 		r := newRough(t, sqlite.Options{Unsynced: true})
 		r.submit(Request{})
 		c := <-r.jobs
-		r.breaks(faulty.Full, func(b *store.Batch) bool { return len(b.Appends)+len(b.Dues)+len(b.Writes)+len(b.Submits) > 0 })
+		r.breaks(faulty.DiskFull, func(b *store.Batch) bool { return len(b.Appends)+len(b.Dues)+len(b.Writes)+len(b.Submits) > 0 })
 		appended := make(chan error, 1)
 		go func() { appended <- r.Append(t.Context(), c.Lease(), said(1), nil) }()
 		synctest.Wait() // it has met the full disk
@@ -172,7 +172,7 @@ func TestAFullDiskTakesRenewalsAlone(t *testing.T) {
 		r := newRough(t, sqlite.Options{Unsynced: true})
 		r.submit(Request{})
 		c := <-r.jobs
-		r.breaks(faulty.Full, func(b *store.Batch) bool { return b.Len() > len(b.Renews) })
+		r.breaks(faulty.DiskFull, func(b *store.Batch) bool { return b.Len() > len(b.Renews) })
 		ended := make(chan error, 1)
 		go func() {
 			_, err := r.Finish(t.Context(), c.Lease(), job.Outcome{})
@@ -203,7 +203,7 @@ func TestAFullDiskHoldsUpNoStop(t *testing.T) {
 		r := newRough(t, sqlite.Options{Unsynced: true})
 		r.submit(Request{})
 		c := <-r.jobs
-		r.breaks(faulty.Full, everything)
+		r.breaks(faulty.DiskFull, everything)
 		ended := make(chan error, 1)
 		go func() {
 			_, err := r.Finish(context.Background(), c.Lease(), job.Outcome{})
@@ -428,7 +428,7 @@ func TestASlowDiskBoundsIntake(t *testing.T) {
 		}
 		r.fault.Store(&look)
 		renewed := make(chan error, 1)
-		p := &pendingOp{lane: laneUrgent, bytes: opBytes, op: &store.Renew{Lease: c.Lease(), For: time.Minute}}
+		p := &pendingOp{lane: laneUrgent, bytes: opBytes, op: &store.Renew{Lease: c.Lease(), LeaseFor: time.Minute}}
 		if err := r.lanes.put(p); err != nil {
 			t.Fatal(err)
 		}
@@ -542,7 +542,7 @@ func TestALargeResultHoldsUpNoDelete(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.breaks(faulty.Full, func(b *store.Batch) bool { return len(b.Finishes) > 0 })
+		r.breaks(faulty.DiskFull, func(b *store.Batch) bool { return len(b.Finishes) > 0 })
 		ended := make(chan error, 1)
 		go func() {
 			_, err := r.Finish(t.Context(), c.Lease(), job.Outcome{Result: &job.Result{Body: make([]byte, 1<<20)}})
@@ -569,7 +569,7 @@ func TestNothingHangsOnAFullDisk(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.breaks(faulty.Full, everything)
+		r.breaks(faulty.DiskFull, everything)
 		owner := job.Owner{User: "u"}
 		for what, ask := range map[string]func() error{
 			"a cancel": func() error { _, err := r.Cancel(t.Context(), owner, waits.ID); return err },
@@ -605,7 +605,7 @@ func TestAPresenceHoldsUpNoSweep(t *testing.T) {
 		p := job.Policy{Timeouts: job.Timeouts{Lease: 30 * time.Second, CancelGrace: 10 * time.Second, Abandon: job.MinAbandon}}
 		id := r.submit(Request{Policy: &p})
 		<-r.jobs
-		r.breaks(faulty.Full, func(b *store.Batch) bool { return len(b.Presences) > 0 })
+		r.breaks(faulty.DiskFull, func(b *store.Batch) bool { return len(b.Presences) > 0 })
 		r.get(id) // someone was seen
 		if _, err := r.Cancel(t.Context(), job.Owner{User: "u"}, id); err != nil {
 			t.Fatal(err)

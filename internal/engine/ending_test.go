@@ -23,7 +23,7 @@ func TestOnesOwnFinishIsNoLoss(t *testing.T) {
 		},
 		"in doubt": func(late bool) (f faulty.Fault) {
 			if late {
-				f.Step = faulty.SyncAfter
+				f.Step = faulty.SyncLostAfterCommit
 			}
 			return f
 		},

@@ -25,7 +25,7 @@ func breaking(t *testing.T, p faulty.Plan) (*house, *faulty.Store) {
 func TestUnknownOutcomesApplyOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h, _ := breaking(t, faulty.Plan{Commit: faulty.Every(2, faulty.Unknown, 1)})
+		h, _ := breaking(t, faulty.Plan{Commit: faulty.Every(2, faulty.LostEither, 1)})
 		h.serve(2)
 		const jobs = 100
 		runs := map[job.ID]int{}
@@ -114,13 +114,13 @@ func TestFullDiskRefusesSubmitsOnly(t *testing.T) {
 	h.serve(1)
 	h.submit(engine.Request{})
 	c := <-h.jobs
-	s.Next(faulty.Fault{On: faulty.Op[store.Submit], Step: faulty.Full})
+	s.Next(faulty.Fault{On: faulty.Op[store.Submit], Step: faulty.DiskFull})
 	_, _, err := h.Submit(context.Background(), engine.Request{Owner: local, Queue: "sim"})
 	var refused *job.Error
 	if !errors.As(err, &refused) || refused.Code != job.NoSpace || refused.RetryAfter == 0 {
 		t.Fatalf("a submit on a full disk was answered %v", err)
 	}
-	s.Next(faulty.Fault{On: faulty.Op[store.Finish], Step: faulty.Full})
+	s.Next(faulty.Fault{On: faulty.Op[store.Finish], Step: faulty.DiskFull})
 	if state := h.finish(c, job.Outcome{}); state != job.Succeeded {
 		t.Fatalf("the running job went to %s", state)
 	}

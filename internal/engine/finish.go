@@ -109,7 +109,7 @@ func (e *Engine) lossFinish(j *job.Job, spoke bool) *store.Finish {
 // nothing that the store might not take.
 func bareFinish(op *store.Finish, attempt int) *store.Finish {
 	return &store.Finish{
-		Lease: op.Lease, If: op.If, Lost: op.Lost, To: job.Failed, Bare: true,
+		Lease: op.Lease, OnlyIf: op.OnlyIf, Lost: op.Lost, To: job.Failed, SkipAtEnd: true,
 		Failure: &job.Failure{Code: "result_refused", Message: "The end of the job could not be stored; the server's log has the details.", Attempt: attempt},
 	}
 }

@@ -481,7 +481,7 @@ func (h *history) change(w *worker, x *known) {
 
 // fault breaks the next commits of a process, or the disk.
 func (h *history) fault(w *worker) {
-	step := []faulty.Step{faulty.BeforeCommit, faulty.LostBefore, faulty.AfterCommit, faulty.AfterCommit}[h.one(4)]
+	step := []faulty.Step{faulty.BeforeCommit, faulty.LostBeforeCommit, faulty.LostAfterCommit, faulty.LostAfterCommit}[h.one(4)]
 	faults := make([]faulty.Fault, 1+h.one(3))
 	for i := range faults {
 		faults[i].Step = step

@@ -153,7 +153,7 @@ func joinAnswers(b, first, second *store.Batch) {
 	maps.Copy(b.Counts, first.Counts)
 	maps.Copy(b.Counts, second.Counts)
 	b.Moved = append(first.Moved, second.Moved...)
-	b.Made = append(first.Made, second.Made...)
+	b.FollowUps = append(first.FollowUps, second.FollowUps...)
 	b.Removed = append(first.Removed, second.Removed...)
 	b.Damaged = append(first.Damaged, second.Damaged...)
 }

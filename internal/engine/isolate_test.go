@@ -115,7 +115,7 @@ func TestAPartThatHasNoRoomHoldsUpNobodyForLong(t *testing.T) {
 			},
 			Commit: func(_ int, b *store.Batch) (f faulty.Fault) {
 				if full.Load() && len(b.Finishes) > 0 {
-					f.Step = faulty.Full
+					f.Step = faulty.DiskFull
 				}
 				return f
 			},

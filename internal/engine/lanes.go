@@ -211,7 +211,7 @@ func (l *lanes) uncountLocked(p *pendingOp) {
 func (p *pendingOp) isClientChange() bool {
 	switch op := p.op.(type) {
 	case *store.Cancel:
-		return !op.Abandoned
+		return !op.IfAbandoned
 	case *store.Delete, *store.Retry, *store.Write, *store.Pause:
 		return true
 	}

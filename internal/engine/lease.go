@@ -62,7 +62,7 @@ func (e *Engine) findLease(ctx context.Context, l job.Lease) (localLease, error)
 		return localLease{}, err
 	}
 	if r := &list[0]; r.Token == l.Token && !l.Token.IsZero() {
-		return localLease{job: r.Job, token: r.Token, earlierBytes: r.Before, hasOutput: r.HasOutput}, nil
+		return localLease{job: r.Job, token: r.Token, earlierBytes: r.EarlierOutputBytes, hasOutput: r.HasOutput}, nil
 	}
 	return localLease{}, leaseLostError(l)
 }

@@ -48,7 +48,7 @@ func (e *Engine) Output(ctx context.Context, owner job.Owner, id job.ID, after i
 }
 
 // subscribe follows a job, if there is room for one more watcher.
-func (e *Engine) subscribe(id job.ID) (*watch.Sub, error) {
+func (e *Engine) subscribe(id job.ID) (*watch.Subscription, error) {
 	// Counted in before it is judged: of many that come at once no more stay than may.
 	sub := e.hub.Subscribe(id)
 	if e.hub.Watchers() > e.maxWatchers {
@@ -63,7 +63,7 @@ func (e *Engine) subscribe(id job.ID) (*watch.Sub, error) {
 }
 
 // await holds until the subscribed job has ended, and closes the subscription.
-func (e *Engine) awaitEnd(ctx context.Context, sub *watch.Sub, j job.Job, wait time.Duration) (Snapshot, error) {
+func (e *Engine) awaitEnd(ctx context.Context, sub *watch.Subscription, j job.Job, wait time.Duration) (Snapshot, error) {
 	defer sub.Close()
 	e.presence.addWatcher(&j)
 	e.peers.follow(&j)

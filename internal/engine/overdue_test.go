@@ -11,7 +11,7 @@ import (
 )
 
 // overdue ends what a clock of the store finds, as for workers without a runner.
-func (w *swept) overdue(which store.Which) {
+func (w *swept) overdue(which store.RunningFilter) {
 	w.t.Helper()
 	w.sweeper.jumped() // the test has moved the clock
 	if err := w.sweeper.endAttempts(w.t.Context(), which); err != nil {
@@ -24,7 +24,7 @@ func (w *swept) overdue(which store.Which) {
 func TestASweepByTheClocksOfTheStore(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		which  store.Which
+		which  store.RunningFilter
 		clocks job.Timeouts
 		retry  job.Retry
 		said   bool
@@ -94,7 +94,7 @@ type meanwhile struct {
 	do func()
 }
 
-func (m *meanwhile) Running(ctx context.Context, which store.Which, after job.ID, limit int) ([]store.Running, error) {
+func (m *meanwhile) Running(ctx context.Context, which store.RunningFilter, after job.ID, limit int) ([]store.Running, error) {
 	list, err := m.Store.Running(ctx, which, after, limit)
 	if m.do != nil && which == store.SilentOnly {
 		m.do()

@@ -143,7 +143,7 @@ func (p *peers) check(ctx context.Context, all bool) error {
 	ids := p.relevantJobs(named, all)
 	for len(ids) > 0 {
 		n := min(len(ids), standingLimit)
-		list, err := p.e.store.Standing(ctx, ids[:n])
+		list, err := p.e.store.Versions(ctx, ids[:n])
 		if err != nil {
 			return err
 		}
@@ -177,8 +177,8 @@ func (p *peers) relevantJobs(named map[job.ID]bool, all bool) (ids []store.Owned
 }
 
 // stand acts on where jobs stand. One that was asked for and is not in the list is gone.
-func (p *peers) applyStandings(ctx context.Context, asked []store.OwnedID, list []store.Standing) error {
-	there := make(map[job.ID]*store.Standing, len(list))
+func (p *peers) applyStandings(ctx context.Context, asked []store.OwnedID, list []store.JobVersion) error {
+	there := make(map[job.ID]*store.JobVersion, len(list))
 	for i := range list {
 		there[list[i].ID] = &list[i]
 	}
@@ -206,7 +206,7 @@ func (p *peers) applyStandings(ctx context.Context, asked []store.OwnedID, list 
 
 // changed says whether a followed job has changed since its watchers were last asked to
 // read it.
-func (p *peers) changed(id job.ID, st *store.Standing) bool {
+func (p *peers) changed(id job.ID, st *store.JobVersion) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f := p.watched[id]
@@ -226,7 +226,7 @@ func (p *peers) changed(id job.ID, st *store.Standing) bool {
 // stands acts on where a job stands that runs here, and says whether all of that was done
 // here: its watchers know it then. said is its lease when more was said under it than is
 // known here.
-func (e *Engine) applyStanding(st *store.Standing) (ours bool, said job.Lease) {
+func (e *Engine) applyStanding(st *store.JobVersion) (ours bool, said job.Lease) {
 	e.mu.Lock()
 	local := e.leases[st.ID]
 	if local == nil || local.slotFreed { // what stands there may be its own finish, which is about to be answered

@@ -32,7 +32,7 @@ func peers(t *testing.T, test func(t *testing.T, a, b *house, soon time.Duration
 	}{
 		"with notices":          {&bus.Local{}, 100 * time.Millisecond},
 		"with all notices lost": {deaf{}, within},
-		"with notices that are lost, doubled or late": {&faulty.Notices{Bus: &bus.Local{}, Lost: 40, Doubled: 30, Late: 50, MostLate: 10 * time.Second}, within},
+		"with notices that are lost, doubled or late": {&faulty.Bus{Inner: &bus.Local{}, LostPercent: 40, DoubledPercent: 30, LatePercent: 50, MaxDelay: 10 * time.Second}, within},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -170,7 +170,7 @@ func (e *Engine) cancelAbandoned(ctx context.Context, j *job.Job) error {
 	if e.presence.healthyFor() < j.Policy.Timeouts.Abandon {
 		return nil
 	}
-	op := &store.Cancel{Owner: j.Owner, ID: j.ID, Abandoned: true}
+	op := &store.Cancel{Owner: j.Owner, ID: j.ID, IfAbandoned: true}
 	err := e.doUrgent(ctx, op)
 	e.sweeper.recordStep(err)
 	if err != nil {

@@ -76,12 +76,12 @@ func (p *pruner) pass(ctx context.Context) error {
 	}
 	total := 0
 	for {
-		op := &store.Prune{After: p.passStart, Limit: pieceRows, Bytes: pieceBytes, For: pieceTime}
+		op := &store.Prune{After: p.passStart, Limit: pieceRows, MaxBytes: pieceBytes, MaxTime: pieceTime}
 		if err := p.piece(ctx, op); err != nil {
 			return err
 		}
 		total += op.Deleted
-		young := op.Next == "" || p.e.store.Now().Sub(op.Seen) < p.e.minKeep()
+		young := op.Next == "" || p.e.store.Now().Sub(op.LookedUntil) < p.e.minKeep()
 		if young && !op.More {
 			break
 		}
@@ -124,7 +124,7 @@ func (p *pruner) shrink(ctx context.Context) error {
 	}
 	before, total, after := size, 0, ""
 	for enough := p.maxBytes / 10 * 9; size > enough; {
-		op := &store.Prune{After: after, Limit: pieceRows, Bytes: min(pieceBytes, size-enough), For: pieceTime, Early: true}
+		op := &store.Prune{After: after, Limit: pieceRows, MaxBytes: min(pieceBytes, size-enough), MaxTime: pieceTime, Early: true}
 		if err := p.piece(ctx, op); err != nil {
 			return err
 		}

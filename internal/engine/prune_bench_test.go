@@ -101,7 +101,7 @@ func (h *long) prune(ctx context.Context) {
 			_ = h.pruner.yield(ctx, yieldFactor)
 			continue
 		}
-		op := &store.Prune{After: after, Limit: pieceRows, Bytes: pieceBytes, For: pieceTime}
+		op := &store.Prune{After: after, Limit: pieceRows, MaxBytes: pieceBytes, MaxTime: pieceTime}
 		if err := h.pruner.piece(ctx, op); err != nil {
 			return
 		}

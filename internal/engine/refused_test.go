@@ -26,7 +26,7 @@ func TestAnEndThatTheStoreCannotTake(t *testing.T) {
 					if is {
 						tries.Add(1)
 					}
-					return is && (never || !end.Bare)
+					return is && (never || !end.SkipAtEnd)
 				}})
 				h := startConfig(t, engine.Config{Store: unclosed{f}, Queues: queues()})
 				defer h.stop()
@@ -98,7 +98,7 @@ func TestARefusalEndsATrouble(t *testing.T) {
 					if tries++; tries == 1 {
 						f.Step = faulty.BeforeCommit
 					} else if full {
-						f.Step = faulty.Full
+						f.Step = faulty.DiskFull
 					} else {
 						poisoned.Store(true)
 					}
@@ -125,7 +125,7 @@ func TestAnExpiryThatTheStoreCannotTake(t *testing.T) {
 	beside(t, func(t *testing.T, s *shared) {
 		f := faulty.New(s, faulty.Plan{Bad: func(op any) bool {
 			d, is := op.(*store.Due)
-			return is && !d.Bare
+			return is && !d.SkipAtEnd
 		}})
 		q := queues()
 		h := startConfig(t, engine.Config{Store: unclosed{f}, Queues: q})

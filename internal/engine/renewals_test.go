@@ -102,7 +102,7 @@ func TestAStopAnswersRenewalsInDoubt(t *testing.T) {
 		losing := atomic.Bool{}
 		f := faulty.New(s, faulty.Plan{Commit: func(int, *store.Batch) (f faulty.Fault) {
 			if losing.Load() {
-				f.Step = faulty.SyncAfter
+				f.Step = faulty.SyncLostAfterCommit
 			}
 			return f
 		}})

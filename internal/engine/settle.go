@@ -23,8 +23,8 @@ func (e *Engine) settle(w *pendingBatch) {
 	for _, c := range w.claims { // last, as they were applied: a job may have been finished and claimed
 		e.deliverClaimed(c)
 	}
-	for i := range w.batch.Made {
-		e.scheduleSweep(&w.batch.Made[i])
+	for i := range w.batch.FollowUps {
+		e.scheduleSweep(&w.batch.FollowUps[i])
 	}
 	e.reportDamaged(w.batch.Damaged)
 	e.peers.publish(w)

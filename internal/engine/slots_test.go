@@ -203,7 +203,7 @@ func (c *crew) breaks(seed uint64) {
 	f := func() faulty.Step {
 		mu.Lock()
 		defer mu.Unlock()
-		return []faulty.Step{faulty.None, faulty.None, faulty.None, faulty.BeforeCommit, faulty.Unknown, faulty.Full}[r.IntN(6)]
+		return []faulty.Step{faulty.None, faulty.None, faulty.None, faulty.BeforeCommit, faulty.LostEither, faulty.DiskFull}[r.IntN(6)]
 	}
 	c.step.Store(&f)
 }

@@ -136,7 +136,7 @@ func (s *sweeper) makeDue(ctx context.Context) error {
 	idle := false
 	limit, bare := sweepLimit, false
 	for more := now; more; {
-		op := &store.Due{Limit: limit, Failure: queueTimeout(), Bare: bare}
+		op := &store.Due{Limit: limit, Failure: queueTimeout(), SkipAtEnd: bare}
 		err := s.e.doUrgent(ctx, op)
 		s.recordStep(err)
 		if err == nil {
@@ -212,7 +212,7 @@ func (s *sweeper) readNext(ctx context.Context) error {
 // Those that have overrun, or are silent, are ended by their own worker: a runner has
 // these clocks, and starts them again when the work had to wait for something scarce,
 // which the store does not know. The sweep ends them for workers without a runner.
-func (s *sweeper) endAttempts(ctx context.Context, which store.Which) error {
+func (s *sweeper) endAttempts(ctx context.Context, which store.RunningFilter) error {
 	list, err := s.e.store.Running(ctx, which, job.ID{}, sweepLimit)
 	s.recordStep(err)
 	list = s.rejected.without(list)
@@ -259,30 +259,30 @@ func (s *sweeper) endAttempts(ctx context.Context, which store.Which) error {
 }
 
 // needsHealth says whether the jobs of a selection may owe it to a trouble of ours.
-func needsHealth(which store.Which) bool {
+func needsHealth(which store.RunningFilter) bool {
 	return which != store.AllRunning && which != store.CancelOnly
 }
 
 // taken is the finish by which a sweep, or a new start, ends an attempt.
-func (e *Engine) sweepFinish(r *store.Running, which store.Which) *store.Finish {
+func (e *Engine) sweepFinish(r *store.Running, which store.RunningFilter) *store.Finish {
 	var op *store.Finish
 	switch {
 	case which == store.CancelOnly:
 		op = e.finishFor(&r.Job, job.Outcome{Cancelled: true}, r.HasOutput)
 	case which == store.OverrunOnly:
 		op = e.finishFor(&r.Job, job.Outcome{Fault: job.RunTimeout(r.Job.Policy.Timeouts.RunHard)}, r.HasOutput)
-	case which == store.SilentOnly && r.Heard.IsZero():
+	case which == store.SilentOnly && r.LastOutputAt.IsZero():
 		op = e.finishFor(&r.Job, job.Outcome{Fault: job.FirstOutputTimeout(r.Job.Policy.Timeouts.FirstOutput)}, r.HasOutput)
 	case which == store.SilentOnly:
 		op = e.finishFor(&r.Job, job.Outcome{Fault: job.IdleOutputTimeout(r.Job.Policy.Timeouts.IdleOutput)}, r.HasOutput)
-	case !r.HasUse: // the answer to the claim may never have reached the worker
+	case !r.LeaseUsed: // the answer to the claim may never have reached the worker
 		op = e.finishFor(&r.Job, job.Outcome{Released: true}, false)
 		op.Unused = true
 	default:
 		op = e.lossFinish(&r.Job, r.HasOutput)
 	}
 	op.Lease = job.Lease{Job: r.Job.ID, Token: r.Token}
-	op.If = which
+	op.OnlyIf = which
 	return op
 }
 

@@ -117,7 +117,7 @@ func TestAStartAsksAgain(t *testing.T) {
 	file := newStore(t)
 	id := leased(t, file, func(*store.Submit) {})
 	s := faulty.New(file, faulty.Plan{})
-	s.Next(faulty.Fault{Step: faulty.SyncAfter}, faulty.Fault{Step: faulty.SyncAfter})
+	s.Next(faulty.Fault{Step: faulty.SyncLostAfterCommit}, faulty.Fault{Step: faulty.SyncLostAfterCommit})
 	h := start(t, s)
 	if snap, err := h.Get(t.Context(), local, id); err != nil || snap.State != job.Queued {
 		t.Errorf("a job of a dead server is %s: %v", snap.State, err)

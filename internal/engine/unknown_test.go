@@ -32,7 +32,7 @@ func forgetful(t *testing.T, s store.Store, path string, p faulty.Plan) *faulty.
 	}
 	f := faulty.New(s, p)
 	t.Cleanup(func() {
-		if n := f.Disorders(); n > 0 {
+		if n := f.OutOfOrder(); n > 0 {
 			t.Errorf("%d batches came before others that were in doubt", n)
 		}
 	})
@@ -87,9 +87,9 @@ func newLedger(t *testing.T, s *shared, path string, seed uint64) *ledger {
 			f := faulty.Fault{After: func() { time.Sleep(late) }}
 			switch dice.IntN(12) {
 			case 0, 1:
-				f.Step = faulty.SyncUnknown
+				f.Step = faulty.SyncLostEither
 			case 2:
-				f.Step = faulty.Unknown
+				f.Step = faulty.LostEither
 			case 3:
 				f.Step = faulty.BeforeCommit
 			}
@@ -112,7 +112,7 @@ func TestNobodyIsToldWhileABatchIsInDoubt(t *testing.T) {
 		losing := atomic.Bool{}
 		s := forgetful(t, openStore(t, path), path, faulty.Plan{Commit: func(int, *store.Batch) (f faulty.Fault) {
 			if losing.Load() {
-				f.Step = faulty.SyncBefore
+				f.Step = faulty.SyncLostBeforeCommit
 			}
 			return f
 		}})

@@ -17,7 +17,7 @@ type Update = watch.Update
 // Watch is one watcher of one job. It is used by one goroutine.
 type Watch struct {
 	e      *Engine
-	sub    *watch.Sub
+	sub    *watch.Subscription
 	job    job.Job // as the watcher knows it
 	cursor int64   // the last entry that the watcher was given
 	behind bool    // the log is to be read: nothing was, or something was missed

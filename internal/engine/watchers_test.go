@@ -17,7 +17,7 @@ func TestWatchersThatComeAtOnceKeepTheBound(t *testing.T) {
 	for range 300 {
 		var stay atomic.Int64
 		var all sync.WaitGroup
-		subs, begin := make(chan *watch.Sub, 64), make(chan struct{})
+		subs, begin := make(chan *watch.Subscription, 64), make(chan struct{})
 		for range cap(subs) {
 			all.Go(func() {
 				<-begin

@@ -24,7 +24,7 @@ func (q *Queue) firstState(a *Arrival, with added) job.State {
 	if a.Delayed {
 		return job.Scheduled
 	}
-	if most := q.held(a.Key.Name).KeyRunning; most > 0 && q.known(a.Key).busy()+with.keyBusy >= most {
+	if most := q.limitsOf(a.Key.Name).KeyRunning; most > 0 && q.keyState(a.Key).busy()+with.keyBusy >= most {
 		return job.Parked
 	}
 	if !a.Leased {
@@ -40,11 +40,11 @@ func (q *Queue) firstState(a *Arrival, with added) job.State {
 func (q *Queue) Admit(a *Arrival) error { return q.admit(a, added{}) }
 
 func (q *Queue) admit(a *Arrival, with added) error {
-	most := q.held(a.Key.Name).KeyWaiting
+	most := q.limitsOf(a.Key.Name).KeyWaiting
 	if most == 0 || !q.firstState(a, with).Waiting() {
 		return nil
 	}
-	if n := q.known(a.Key).waiting() + with.keyWaiting; n >= most {
+	if n := q.keyState(a.Key).waiting() + with.keyWaiting; n >= most {
 		return job.Errorf(job.KeyFull, "the key %s has %d jobs waiting in the queue %s, of %d that it may have: try again when some have run",
 			job.Quote(a.Key.Name), n, a.Queue, most)
 	}
@@ -92,10 +92,10 @@ func (g *Group) Admit(q *Queue, a *Arrival) error {
 
 // Load is what a queue holds and what is on its way to it, as far as a process knows.
 type Load struct {
-	Counts  job.Counts
-	Asked   int // jobs on their way that are ready at once
-	Delayed int // jobs on their way that become ready later
-	Free    int // slots that would take a queued job at once: none while the queue is held
+	Counts    job.Counts
+	Arriving  int // jobs on their way that are ready at once
+	Delayed   int // jobs on their way that become ready later
+	FreeSlots int // slots that would take a queued job at once: none while the queue is held
 }
 
 // Waiting is how many jobs wait once what is on its way is stored. A job waits until a
@@ -103,7 +103,7 @@ type Load struct {
 // once does not.
 func (l *Load) Waiting() int64 {
 	c := &l.Counts
-	return c.Scheduled + c.Parked + int64(l.Delayed) + max(c.Queued+int64(l.Asked)-int64(l.Free), 0)
+	return c.Scheduled + c.Parked + int64(l.Delayed) + max(c.Queued+int64(l.Arriving)-int64(l.FreeSlots), 0)
 }
 
 // Full says that so many jobs wait as may: no more is admitted, not even one for which

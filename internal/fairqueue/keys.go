@@ -8,12 +8,12 @@ const (
 	// headStart is what one step of priority is worth: a thousand turns, so that the
 	// highest is ahead of four thousand jobs of one key, and nothing starves.
 	headStart = 1000 * turnCost
-	// mostDebts bounds the memory of keys, and of tenants, that are owed a later turn
+	// maxDebts bounds the memory of keys, and of tenants, that are owed a later turn
 	// and have no job.
-	mostDebts = 1 << 16
+	maxDebts = 1 << 16
 )
 
-// line is where the queued jobs of one tenant wait. Its keys take turns, however many
+// keyTurns is where the queued jobs of one tenant wait. Its keys take turns, however many
 // jobs each has. A job that becomes queued gets the turn that the line is at, or the
 // one after its key's last job, whichever is later; claims go by turns, oldest first
 // among equals. The line's turn passes as if all keys that wait were served at once:
@@ -24,7 +24,7 @@ const (
 // A parked job is not in the line and costs its key no turn until it is.
 //
 // A debt without a queued job is forgotten when the store opens.
-type line struct {
+type keyTurns struct {
 	now    int64 // the turn that the line is at
 	last   int64 // after the furthest turn that was ever given
 	active int   // keys with a queued job
@@ -37,9 +37,9 @@ type line struct {
 
 // keyState is a key with jobs that are not over, or with a turn to come.
 type keyState struct {
-	next   int64                  // the earliest turn of its next queued job
-	behind int64                  // the earliest turn of its next parked job
-	jobs   [job.Running + 1]int32 // by state
+	next       int64                  // the earliest turn of its next queued job
+	nextParked int64                  // the earliest turn of its next parked job
+	jobs       [job.Running + 1]int32 // by state
 }
 
 // busy is how much of a limit on running jobs is taken, or about to be.
@@ -51,16 +51,16 @@ func (k *keyState) waiting() int {
 
 func (k *keyState) idle() bool { return k.jobs == [job.Running + 1]int32{} }
 
-func newLine() line { return line{keys: map[string]*keyState{}, tidyAt: 64} }
+func newKeyTurns() keyTurns { return keyTurns{keys: map[string]*keyState{}, tidyAt: 64} }
 
 // noJobs is the state of a key of which nothing is known.
 var noJobs keyState
 
 // move counts a job that goes from one state to another, and gives one that becomes
 // queued or parked its turn.
-func (l *line) move(key string, priority int, from, to job.State) (k *keyState, turn int64) {
+func (l *keyTurns) move(key string, priority int, from, to job.State) (k *keyState, turn int64) {
 	if to == job.Queued && l.active == 0 {
-		l.rest()
+		l.clearDebts()
 	}
 	k = l.keys[key]
 	if k == nil {
@@ -70,32 +70,32 @@ func (l *line) move(key string, priority int, from, to job.State) (k *keyState, 
 	}
 	switch to {
 	case job.Queued:
-		turn = l.enter(k) + offset(priority)
+		turn = l.nextTurn(k) + offset(priority)
 	case job.Parked:
-		k.behind = max(l.now, k.next, k.behind) + turnCost
-		turn = k.behind - turnCost + offset(priority)
+		k.nextParked = max(l.now, k.next, k.nextParked) + turnCost
+		turn = k.nextParked - turnCost + offset(priority)
 	}
 	l.count(key, k, from, to)
 	return k, turn
 }
 
-// rest makes all debts be over: nobody waits, so nobody was overtaken.
-func (l *line) rest() {
+// clearDebts makes all debts be over: nobody waits, so nobody was overtaken.
+func (l *keyTurns) clearDebts() {
 	l.now = max(l.now, l.last)
 	if 4*l.debts > len(l.keys) {
 		l.tidy()
 	}
 }
 
-// enter gives a key its next turn.
-func (l *line) enter(k *keyState) int64 {
+// nextTurn gives a key its next turn.
+func (l *keyTurns) nextTurn(k *keyState) int64 {
 	turn := max(l.now, k.next)
 	k.next = turn + turnCost
 	l.last = max(l.last, k.next)
 	return turn
 }
 
-func (l *line) count(name string, k *keyState, from, to job.State) {
+func (l *keyTurns) count(name string, k *keyState, from, to job.State) {
 	was, idle := k.jobs[job.Queued], k.idle()
 	if from != 0 && from <= job.Running {
 		k.jobs[from]--
@@ -118,12 +118,12 @@ func (l *line) count(name string, k *keyState, from, to job.State) {
 		l.debts--
 	case !idle && k.idle():
 		l.debts++
-		l.left(name, k)
+		l.forgetIfSettled(name, k)
 	}
 }
 
-// left forgets a key that has no job any more, unless it is owed a later turn.
-func (l *line) left(name string, k *keyState) {
+// forgetIfSettled forgets a key that has no job any more, unless it is owed a later turn.
+func (l *keyTurns) forgetIfSettled(name string, k *keyState) {
 	if k.next <= l.now {
 		delete(l.keys, name)
 		l.debts--
@@ -135,8 +135,8 @@ func (l *line) left(name string, k *keyState) {
 // tidy forgets the debts that are over, and all of them when they are too many. It
 // waits longer for the next time the more there are left, so that a key costs
 // little, however many there are.
-func (l *line) tidy() {
-	all := l.debts > mostDebts
+func (l *keyTurns) tidy() {
+	all := l.debts > maxDebts
 	for name, k := range l.keys {
 		if k.idle() && (all || k.next <= l.now) {
 			delete(l.keys, name)
@@ -146,13 +146,13 @@ func (l *line) tidy() {
 	l.tidyAt = max(64, 2*l.debts, len(l.keys)/4)
 }
 
-// pass moves the line's turn on when a job is about to be claimed.
-func (l *line) pass(priority int, turn int64) {
+// advance moves the line's turn on when a job is about to be claimed.
+func (l *keyTurns) advance(priority int, turn int64) {
 	l.now = max(l.now+max(turnCost/int64(max(l.active, 1)), 1), turn-offset(priority))
 }
 
 // restore counts a job that the store held when it opened.
-func (l *line) restore(key []byte, state job.State, priority int, turn int64) {
+func (l *keyTurns) restore(key []byte, state job.State, priority int, turn int64) {
 	k := l.keys[string(key)]
 	if k == nil {
 		k = &keyState{}
@@ -173,7 +173,7 @@ func (l *line) restore(key []byte, state job.State, priority int, turn int64) {
 		k.next = max(k.next, turn+turnCost)
 		l.last = max(l.last, k.next)
 	case job.Parked:
-		k.behind = max(k.behind, turn+turnCost)
+		k.nextParked = max(k.nextParked, turn+turnCost)
 	}
 }
 

@@ -11,9 +11,9 @@ import (
 // follow, at the end of the same op, so that a claim need not look at keys. Room that
 // comes with another limit is looked for by each due.
 
-// held is what the jobs of a key are held to. Those without a key belong to nobody
+// limitsOf is what the jobs of a key are held to. Those without a key belong to nobody
 // in particular, and are held to what their queue is.
-func (q *Queue) held(key string) job.Limits {
+func (q *Queue) limitsOf(key string) job.Limits {
 	l := q.Limits
 	if key == "" {
 		l.KeyRunning, l.KeyWaiting = 0, 0
@@ -23,7 +23,7 @@ func (q *Queue) held(key string) job.Limits {
 
 // ReadyState is how a job that becomes ready waits.
 func (q *Queue) ReadyState(k Key) job.State {
-	if limit := q.held(k.Name).KeyRunning; limit > 0 && q.known(k).busy() >= limit {
+	if limit := q.limitsOf(k.Name).KeyRunning; limit > 0 && q.keyState(k).busy() >= limit {
 		return job.Parked
 	}
 	return job.Queued
@@ -32,8 +32,8 @@ func (q *Queue) ReadyState(k Key) job.State {
 // MayRun says whether a queued job may be claimed, as far as its key is concerned: the
 // limit may not have been there when it was queued.
 func (q *Queue) MayRun(k Key) bool {
-	limit := q.held(k.Name).KeyRunning
-	return limit == 0 || int(q.known(k).jobs[job.Running]) < limit
+	limit := q.limitsOf(k.Name).KeyRunning
+	return limit == 0 || int(q.keyState(k).jobs[job.Running]) < limit
 }
 
 // Claimable is how many more jobs a claim of so many may lease.
@@ -48,40 +48,44 @@ func (q *Queue) Claimable(want int) int {
 	return n
 }
 
-// Room is how many parked jobs of a key may be queued now.
-func (q *Queue) Room(k Key) int { return q.room(k.Name, q.known(k)) }
+// Unparkable is how many parked jobs of a key may be queued now.
+func (q *Queue) Unparkable(k Key) int { return q.unparkable(k.Name, q.keyState(k)) }
 
-func (q *Queue) room(name string, k *keyState) int {
+func (q *Queue) unparkable(name string, k *keyState) int {
 	parked := int(k.jobs[job.Parked])
-	if limit := q.held(name).KeyRunning; limit > 0 {
+	if limit := q.limitsOf(name).KeyRunning; limit > 0 {
 		return min(parked, limit-k.busy())
 	}
 	return parked
 }
 
-// Follows says whether a parked job may follow one of its key that gave up its place.
+// TryUnpark says whether a parked job may follow one of its key that gave up its place.
 // If not, that is remembered for when the limit is raised again.
-func (q *Queue) Follows(k Key) bool {
-	follows := q.Room(k) > 0
-	q.missed = q.missed || !follows
+func (q *Queue) TryUnpark(k Key) bool {
+	follows := q.Unparkable(k) > 0
+	q.scanNeeded = q.scanNeeded || !follows
 	return follows
 }
 
-// Unlooked says whether parked jobs may have room for which nobody has looked yet.
-func (q *Queue) Unlooked() bool { return q.missed || q.keyRunning != q.Limits.KeyRunning }
+// NeedsUnparkScan says whether parked jobs may have room for which nobody has looked yet.
+func (q *Queue) NeedsUnparkScan() bool {
+	return q.scanNeeded || q.scannedKeyRunning != q.Limits.KeyRunning
+}
 
-// Looked notes that all parked jobs with room were queued, or that some were left.
-func (q *Queue) Looked(left bool) { q.keyRunning, q.missed = q.Limits.KeyRunning, left }
+// EndUnparkScan notes that all parked jobs with room were queued, or that some were left.
+func (q *Queue) EndUnparkScan(left bool) {
+	q.scannedKeyRunning, q.scanNeeded = q.Limits.KeyRunning, left
+}
 
-// WithRoom lists the keys with parked jobs, and how many of each may be queued.
-func (q *Queue) WithRoom() iter.Seq2[Key, int] {
+// UnparkableKeys lists the keys with parked jobs, and how many of each may be queued.
+func (q *Queue) UnparkableKeys() iter.Seq2[Key, int] {
 	return func(yield func(Key, int) bool) {
 		for _, t := range q.tenants {
 			for name, k := range t.keys {
 				if k.jobs[job.Parked] == 0 {
 					continue
 				}
-				if room := q.room(name, k); room > 0 && !yield(Key{t.name, name}, room) {
+				if room := q.unparkable(name, k); room > 0 && !yield(Key{t.name, name}, room) {
 					return
 				}
 			}

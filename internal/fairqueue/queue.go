@@ -22,20 +22,20 @@ type Queue struct {
 	// Limits are what the jobs are held to now; the store sets them for each batch.
 	Limits job.Limits
 
-	tenants map[string]*tenant
-	lone    *tenant // the one that was asked for last: mostly there is no other
-	turns   tenantTurns
-	ready   readyTimes
+	tenants    map[string]*tenant
+	lastTenant *tenant // the one that was asked for last: mostly there is no other
+	turns      tenantTurns
+	ready      readyTimes
 
-	// keyRunning is the limit that the last look for parked jobs with room held keys
+	// scannedKeyRunning is the limit that the last look for parked jobs with room held keys
 	// to; missed says that room may have come since that nobody took.
-	keyRunning int
-	missed     bool
+	scannedKeyRunning int
+	scanNeeded        bool
 }
 
 // New makes a queue without jobs.
 func New() *Queue {
-	return &Queue{tenants: map[string]*tenant{}, turns: tenantTurns{tidyAt: 64}, missed: true}
+	return &Queue{tenants: map[string]*tenant{}, turns: tenantTurns{tidyAt: 64}, scanNeeded: true}
 }
 
 // Key is whose turn it is within a queue.
@@ -47,27 +47,27 @@ func KeyOf(j *job.Job) Key { return Key{j.Owner.Tenant, j.Key} }
 // tenant is a tenant with jobs in the queue, or with a turn to come.
 type tenant struct {
 	name string
-	line
-	place
+	keyTurns
+	tenantPlace
 }
 
 func (q *Queue) tenant(name string) *tenant {
-	if q.lone != nil && q.lone.name == name {
-		return q.lone
+	if q.lastTenant != nil && q.lastTenant.name == name {
+		return q.lastTenant
 	}
 	t := q.tenants[name]
 	if t == nil {
 		q.tidy()
-		t = &tenant{name: name, line: newLine()}
+		t = &tenant{name: name, keyTurns: newKeyTurns()}
 		q.tenants[name] = t
 	}
-	q.lone = t
+	q.lastTenant = t
 	return t
 }
 
-// known is the state of a key, to be read only.
-func (q *Queue) known(k Key) *keyState {
-	t := q.lone
+// keyState is the state of a key, to be read only.
+func (q *Queue) keyState(k Key) *keyState {
+	t := q.lastTenant
 	if t == nil || t.name != k.Tenant {
 		t = q.tenants[k.Tenant]
 	}
@@ -82,7 +82,7 @@ func (q *Queue) known(k Key) *keyState {
 // Move counts a job where it is now and no more where it was, and gives one that
 // became queued or parked its turn. From the zero state comes a new job. The job's
 // RunAt is since when it is ready. freed says that parked jobs of its key may have
-// room now; see [Queue.Follows].
+// room now; see [Queue.TryUnpark].
 func (q *Queue) Move(j *job.Job, from job.State) (turn int64, freed bool) {
 	to := j.State
 	q.Counts.Move(from, to, j.InputBytes)
@@ -93,7 +93,7 @@ func (q *Queue) Move(j *job.Job, from job.State) (turn int64, freed bool) {
 	}
 	t := q.tenant(j.Owner.Tenant)
 	k, turn := t.move(j.Key, j.Priority, from, to)
-	q.turns.follow(t)
+	q.turns.update(t)
 	return turn, k.jobs[job.Parked] > 0 && busy(from) && !busy(to)
 }
 
@@ -104,12 +104,12 @@ func (q *Queue) Restore(tenant, key []byte, state job.State, priority int, turn 
 	if ready(state) {
 		q.ready.add(since)
 	}
-	t := q.lone
+	t := q.lastTenant
 	if t == nil || string(tenant) != t.name {
 		t = q.tenant(string(tenant))
 	}
 	t.restore(key, state, priority, turn)
-	q.turns.follow(t)
+	q.turns.update(t)
 }
 
 // tidy forgets tenants without jobs, when they are many.
@@ -117,17 +117,17 @@ func (q *Queue) tidy() {
 	if len(q.tenants) < q.turns.tidyAt {
 		return
 	}
-	all := len(q.tenants) > mostDebts
+	all := len(q.tenants) > maxDebts
 	for name, t := range q.tenants {
 		switch {
 		case t.jobs > 0:
 		case all || t.turn <= q.turns.now:
 			delete(q.tenants, name)
 		default:
-			t.line = newLine() // nobody waits in it: its keys owe nothing
+			t.keyTurns = newKeyTurns() // nobody waits in it: its keys owe nothing
 		}
 	}
-	q.lone = nil
+	q.lastTenant = nil
 	q.turns.tidyAt = max(64, 2*len(q.tenants))
 }
 

@@ -42,13 +42,13 @@ func (s *sim) submit(tenant, key string, priority int) {
 }
 
 func (s *sim) claim() (w waiting, ok bool) {
-	tenant, share := s.Next(nil, 1)
+	tenant, share := s.NextTenant(nil, 1)
 	if share == 0 {
 		return w, false
 	}
 	w = s.line[tenant][0]
 	s.line[tenant] = s.line[tenant][1:]
-	s.Pass(tenant, w.Priority, w.turn)
+	s.AdvanceTurn(tenant, w.Priority, w.turn)
 	w.State = job.Running
 	s.Move(&w.Job, job.Queued)
 	w.State = job.Succeeded
@@ -67,7 +67,7 @@ func TestPositionIsTheNumberOfClaimsBefore(t *testing.T) {
 				s.claim()
 			}
 		}
-		all := s.Standings(nil)
+		all := s.TenantTurns(nil)
 		positions := map[int]int{}
 		for tenant, line := range s.line {
 			for rank := range line {
@@ -145,13 +145,13 @@ func TestOldestIsTheLongestWaiting(t *testing.T) {
 			all = append(all, j)
 		}
 		if len(all) == 0 {
-			if !q.Oldest().IsZero() {
+			if !q.OldestReady().IsZero() {
 				t.Fatal("an empty queue has an oldest job")
 			}
 			continue
 		}
 		want := slices.MinFunc(all, func(a, b job.Job) int { return a.RunAt.Compare(b.RunAt) }).RunAt
-		if got := q.Oldest(); got.After(want) || want.Sub(got) > 1100*time.Millisecond {
+		if got := q.OldestReady(); got.After(want) || want.Sub(got) > 1100*time.Millisecond {
 			t.Fatalf("the oldest is of %v, want %v", got, want)
 		}
 	}
@@ -171,7 +171,7 @@ func TestSecondsOfNoJobAreForgotten(t *testing.T) {
 			t.Fatalf("%d seconds are remembered, %d in order, after %d", n, len(q.ready.order), at)
 		}
 	}
-	if got := q.Oldest(); !got.Equal(time.Unix(0, 0)) {
+	if got := q.OldestReady(); !got.Equal(time.Unix(0, 0)) {
 		t.Fatalf("the oldest is of %v", got)
 	}
 }

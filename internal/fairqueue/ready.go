@@ -10,8 +10,8 @@ import (
 // cost no more than the seconds in which they came.
 type readyTimes struct {
 	seconds map[int64]*second
-	order   seconds // of all in the map
-	empty   int     // how many of them are of no job any more
+	order   secondHeap // of all in the map
+	empty   int        // how many of them are of no job any more
 }
 
 // second is the jobs that became ready within one second, and still wait.
@@ -21,11 +21,11 @@ type second struct {
 	first  int64 // the earliest of them that there ever was, in microseconds
 }
 
-func numberOf(micros int64) int64 { return micros >> 20 }
+func secondOf(micros int64) int64 { return micros >> 20 }
 
 func (r *readyTimes) add(at time.Time) {
 	micros := at.UnixMicro()
-	n := numberOf(micros)
+	n := secondOf(micros)
 	s := r.seconds[n]
 	if s == nil {
 		if r.seconds == nil {
@@ -44,7 +44,7 @@ func (r *readyTimes) add(at time.Time) {
 }
 
 func (r *readyTimes) remove(at time.Time) {
-	if s := r.seconds[numberOf(at.UnixMicro())]; s != nil && s.jobs > 0 {
+	if s := r.seconds[secondOf(at.UnixMicro())]; s != nil && s.jobs > 0 {
 		if s.jobs--; s.jobs == 0 {
 			r.empty++
 		}
@@ -55,13 +55,13 @@ func (r *readyTimes) remove(at time.Time) {
 		r.empty--
 	}
 	if r.empty > 64 && r.empty > len(r.order)/2 {
-		r.drop()
+		r.dropEmpty()
 	}
 }
 
-// drop forgets the seconds of no job: one that waits for days keeps them from coming
+// dropEmpty forgets the seconds of no job: one that waits for days keeps them from coming
 // first.
-func (r *readyTimes) drop() {
+func (r *readyTimes) dropEmpty() {
 	left := r.order[:0]
 	for _, s := range r.order {
 		if s.jobs > 0 {
@@ -75,24 +75,24 @@ func (r *readyTimes) drop() {
 	heap.Init(&r.order)
 }
 
-// Oldest is since when the job has been ready that has waited longest, queued or
+// OldestReady is since when the job has been ready that has waited longest, queued or
 // parked, to the second; zero when none waits.
-func (q *Queue) Oldest() time.Time {
+func (q *Queue) OldestReady() time.Time {
 	if len(q.ready.order) == 0 {
 		return time.Time{}
 	}
 	return time.UnixMicro(q.ready.order[0].first)
 }
 
-// seconds is a heap, the earliest first.
-type seconds []*second
+// secondHeap is a heap, the earliest first.
+type secondHeap []*second
 
-func (s seconds) Len() int           { return len(s) }
-func (s seconds) Less(i, k int) bool { return s[i].number < s[k].number }
-func (s seconds) Swap(i, k int)      { s[i], s[k] = s[k], s[i] }
-func (s *seconds) Push(x any)        { *s = append(*s, x.(*second)) }
+func (s secondHeap) Len() int           { return len(s) }
+func (s secondHeap) Less(i, k int) bool { return s[i].number < s[k].number }
+func (s secondHeap) Swap(i, k int)      { s[i], s[k] = s[k], s[i] }
+func (s *secondHeap) Push(x any)        { *s = append(*s, x.(*second)) }
 
-func (s *seconds) Pop() any {
+func (s *secondHeap) Pop() any {
 	last := len(*s) - 1
 	x := (*s)[last]
 	(*s)[last] = nil

@@ -29,7 +29,7 @@ type Options struct {
 	MaxFile   int64 // bytes of a file; 512 MiB
 	MaxStaged int64 // bytes of all files whose jobs are not stored yet; 16 files of the largest size
 	KeepFree  int64 // bytes of the disk that no file may take; 64 MiB
-	Sized     bool  // [Dir.Size] is asked for
+	TrackSize bool  // [Dir.Size] is asked for
 	// Free says how much of the disk may still be written, where that is known; nil asks
 	// the system.
 	Free func() (bytes int64, known bool)
@@ -98,10 +98,10 @@ func (d *Dir) MaxFile() int64 { return d.options.MaxFile }
 func (d *Dir) MaxJob() int64 { return filesPerJob * d.options.MaxFile }
 
 // Path is where a job's file lies.
-func (d *Dir) Path(id job.ID, f job.File) string { return filepath.Join(d.of(id), f.Name) }
+func (d *Dir) Path(id job.ID, f job.File) string { return filepath.Join(d.jobDir(id), f.Name) }
 
-// of is a job's directory.
-func (d *Dir) of(id job.ID) string { return filepath.Join(d.root, id.String()) }
+// jobDir is a job's directory.
+func (d *Dir) jobDir(id job.ID) string { return filepath.Join(d.root, id.String()) }
 
 // Open opens a job's file, for reading.
 func (d *Dir) Open(id job.ID, f job.File) (*os.File, error) {
@@ -116,8 +116,8 @@ func (d *Dir) Open(id job.ID, f job.File) (*os.File, error) {
 // removed is found again by the next [Dir.Sweep].
 func (d *Dir) Remove(ids ...job.ID) {
 	for _, id := range ids {
-		if d.options.Sized {
-			d.sizes.removing(id, d.of(id))
+		if d.options.TrackSize {
+			d.sizes.subtract(id, d.jobDir(id))
 		}
 		d.removeAll(id)
 	}
@@ -125,7 +125,7 @@ func (d *Dir) Remove(ids ...job.ID) {
 
 // removeAll removes files that nobody counted.
 func (d *Dir) removeAll(id job.ID) {
-	if err := os.RemoveAll(d.of(id)); err != nil {
-		d.options.Log.Warn("files that belong to no job could not be removed; the next start tries again", "directory", d.of(id), "error", err)
+	if err := os.RemoveAll(d.jobDir(id)); err != nil {
+		d.options.Log.Warn("files that belong to no job could not be removed; the next start tries again", "directory", d.jobDir(id), "error", err)
 	}
 }

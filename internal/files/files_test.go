@@ -45,7 +45,7 @@ func kept(t *testing.T, d *Dir, names ...string) job.ID {
 	for _, name := range names {
 		receive(t, s, name, "of "+name)
 	}
-	if err := s.Keep(); err != nil {
+	if err := s.Commit(); err != nil {
 		t.Fatal(err)
 	}
 	return s.ID()
@@ -69,7 +69,7 @@ func all(t *testing.T, d *Dir) (paths []string) {
 
 func TestAFileIsKeptAsItCame(t *testing.T) {
 	d := open(t, Options{})
-	for _, size := range []int{0, 1, piece - 1, piece, piece + 1, 3 * piece} {
+	for _, size := range []int{0, 1, chunkSize - 1, chunkSize, chunkSize + 1, 3 * chunkSize} {
 		text := strings.Repeat("x", size)
 		s := d.Stage(job.NewID())
 		f, err := s.Receive(t.Context(), "a.txt", "text/plain", iotest.HalfReader(strings.NewReader(text)))
@@ -80,7 +80,7 @@ func TestAFileIsKeptAsItCame(t *testing.T) {
 		if want := (job.File{Name: "a.txt", ContentType: "text/plain", Size: int64(size), SHA256: hex.EncodeToString(sum[:])}); f != want {
 			t.Errorf("%d bytes are %+v", size, f)
 		}
-		if err := s.Keep(); err != nil {
+		if err := s.Commit(); err != nil {
 			t.Fatal(err)
 		}
 		path := d.Path(s.ID(), f)
@@ -97,7 +97,7 @@ func TestAFileIsKeptAsItCame(t *testing.T) {
 func TestOnlyItsOwnerReadsIt(t *testing.T) {
 	d := open(t, Options{})
 	id := kept(t, d, "a")
-	for path, want := range map[string]os.FileMode{d.root: 0o700, d.of(id): 0o700, d.Path(id, job.File{Name: "a"}): 0o600} {
+	for path, want := range map[string]os.FileMode{d.root: 0o700, d.jobDir(id): 0o700, d.Path(id, job.File{Name: "a"}): 0o600} {
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
 			t.Errorf("%s: %v, %v", path, info.Mode(), err)
 		}
@@ -165,7 +165,7 @@ func TestWhatIsRefused(t *testing.T) {
 		"too much at once":            {Options{MaxStaged: 10}, []string{"123456"}, "a", strings.NewReader("12345"), job.Overloaded},
 		"a connection that is cut":    {Options{}, nil, "a", io.MultiReader(strings.NewReader("some"), iotest.ErrReader(broken)), job.Internal},
 		"a cut that is an end":        {Options{}, nil, "a", io.MultiReader(strings.NewReader("some"), iotest.ErrReader(io.ErrUnexpectedEOF)), job.Internal},
-		"a cut at a piece's very end": {Options{}, nil, "a", io.MultiReader(bytes.NewReader(make([]byte, piece)), iotest.ErrReader(broken)), job.Internal},
+		"a cut at a piece's very end": {Options{}, nil, "a", io.MultiReader(bytes.NewReader(make([]byte, chunkSize)), iotest.ErrReader(broken)), job.Internal},
 	} {
 		t.Run(rule, func(t *testing.T) {
 			d := open(t, tt.options)
@@ -215,7 +215,7 @@ func TestKeptFilesAreNoLongerStaged(t *testing.T) {
 	for range 3 {
 		s := d.Stage(job.NewID())
 		f := receive(t, s, "a", "1234567")
-		if err := s.Keep(); err != nil {
+		if err := s.Commit(); err != nil {
 			t.Fatal(err)
 		}
 		s.Discard()
@@ -292,7 +292,7 @@ func size(t *testing.T, d *Dir) int64 {
 // The size is that of the files that are kept, whoever kept them, as soon as they are
 // and until they are removed.
 func TestTheSizeIsThatOfTheFilesOfJobs(t *testing.T) {
-	before := open(t, Options{Sized: true})
+	before := open(t, Options{TrackSize: true})
 	var stored []job.ID
 	for range 3 {
 		stored = append(stored, kept(t, before, "a", "b")) // of 4 bytes each
@@ -300,7 +300,7 @@ func TestTheSizeIsThatOfTheFilesOfJobs(t *testing.T) {
 	kept(t, before, "c")
 	for time := stored[2].Time(); !job.NewID().Time().After(time); { // the next start is later
 	}
-	d, err := Open(before.root, Options{Sized: true})
+	d, err := Open(before.root, Options{TrackSize: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -318,13 +318,13 @@ func TestTheSizeIsThatOfTheFilesOfJobs(t *testing.T) {
 		size int64
 	}{
 		{"what an earlier process left is counted, what is being received is not", func() {}, 16},
-		{"what is kept is counted", func() { s.Keep() }, 26},
+		{"what is kept is counted", func() { s.Commit() }, 26},
 		{"what is discarded never was", func() {
 			s := d.Stage(job.NewID())
 			receive(t, s, "e", "no")
 			s.Discard()
 		}, 26},
-		{"a stage without files has no size", func() { d.Stage(job.NewID()).Keep() }, 26},
+		{"a stage without files has no size", func() { d.Stage(job.NewID()).Commit() }, 26},
 		{"what is removed is counted no more, also if it was counted late", func() { d.Remove(stored[1], s.ID()) }, 8},
 		{"what is gone is not removed again", func() { d.Remove(stored[1], s.ID(), job.NewID()) }, 8},
 		{"in the end there is nothing", func() { d.Remove(stored[2]) }, 0},
@@ -345,7 +345,7 @@ func TestACountThatIsBrokenOffGoesOn(t *testing.T) {
 	ids := []job.ID{kept(t, before, "a"), kept(t, before, "b")}
 	for time := ids[1].Time(); !job.NewID().Time().After(time); {
 	}
-	d, err := Open(before.root, Options{Sized: true})
+	d, err := Open(before.root, Options{TrackSize: true})
 	if err == nil {
 		_, err = d.Sweep(t.Context(), func(context.Context, string, int) ([]job.ID, string, error) { return ids, "", nil })
 	}
@@ -418,18 +418,18 @@ func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 // Uploads take nothing of what is kept free, however many are under way: what each is
 // about to write counts for all.
 func TestUploadsTogetherKeepTheDiskFree(t *testing.T) {
-	const room = 3 * piece
+	const room = 3 * chunkSize
 	d, err := Open(t.TempDir(), Options{KeepFree: 1 << 20, Free: func() (int64, bool) { return 1<<20 + room, true }})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for n := range 4 {
-		if err := d.reserve(piece); (job.CodeOf(err) == job.NoSpace) != (n == 3) {
+		if err := d.reserve(chunkSize); (job.CodeOf(err) == job.NoSpace) != (n == 3) {
 			t.Errorf("piece %d of those that are not written yet: %v", n+1, err)
 		}
 	}
-	d.wrote(piece) // from now on the disk itself tells of it
-	if err := d.reserve(piece); err != nil {
+	d.unreserve(chunkSize) // from now on the disk itself tells of it
+	if err := d.reserve(chunkSize); err != nil {
 		t.Errorf("once a piece is written: %v", err)
 	}
 }

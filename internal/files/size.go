@@ -19,7 +19,7 @@ type sizes struct {
 
 // Size is how many bytes the files hold, but for those that are being received. The
 // first call reads the directories that an earlier process left, and may take its time.
-// It is for those who said [Options.Sized].
+// It is for those who said [Options.TrackSize].
 func (d *Dir) Size(ctx context.Context) (int64, error) {
 	for d.countOne() {
 		if err := ctx.Err(); err != nil {
@@ -38,29 +38,29 @@ func (d *Dir) countOne() bool {
 	defer s.mu.Unlock()
 	for id := range s.uncounted {
 		delete(s.uncounted, id)
-		s.bytes += bytesIn(d.of(id))
+		s.bytes += bytesIn(d.jobDir(id))
 		return true
 	}
 	s.uncounted = nil
 	return false
 }
 
-// found notes what lies there at the start.
-func (s *sizes) found(there map[job.ID]struct{}) {
+// setUncounted notes what lies there at the start.
+func (s *sizes) setUncounted(there map[job.ID]struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.uncounted = there
 }
 
-// kept counts what was received for a job.
-func (s *sizes) kept(bytes int64) {
+// add counts what was received for a job.
+func (s *sizes) add(bytes int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.bytes += bytes
 }
 
-// removing takes a job's directory, which is still there, out of the count.
-func (s *sizes) removing(id job.ID, path string) {
+// subtract takes a job's directory, which is still there, out of the count.
+func (s *sizes) subtract(id job.ID, path string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, uncounted := s.uncounted[id]; uncounted {

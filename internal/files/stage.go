@@ -13,8 +13,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// piece is what is held of a file while it comes.
-const piece = 64 << 10
+// chunkSize is what is held of a file while it comes.
+const chunkSize = 64 << 10
 
 // Stage takes in the files of a job that is not stored yet. It is used by one
 // goroutine, which calls Keep or Discard in the end.
@@ -65,7 +65,7 @@ func (s *Stage) Receive(ctx context.Context, name, contentType string, from io.R
 	f := job.File{Name: name, ContentType: contentType}
 	err = s.fill(ctx, file, &f, from)
 	if closed := file.Close(); err == nil && closed != nil {
-		err = unwritten(closed)
+		err = writeError(closed)
 	}
 	if err != nil {
 		return job.File{}, err
@@ -77,8 +77,8 @@ func (s *Stage) Receive(ctx context.Context, name, contentType string, from io.R
 // create makes a file that was not there before.
 func (s *Stage) create(name string) (*os.File, error) {
 	if !s.made {
-		if err := os.Mkdir(s.dir.of(s.id), 0o700); err != nil {
-			return nil, unwritten(err)
+		if err := os.Mkdir(s.dir.jobDir(s.id), 0o700); err != nil {
+			return nil, writeError(err)
 		}
 		s.made = true
 	}
@@ -89,7 +89,7 @@ func (s *Stage) create(name string) (*os.File, error) {
 	case errors.Is(err, syscall.ENAMETOOLONG):
 		return nil, job.Wrapf(job.Invalid, err, "the name of the file %s is too long", job.Quote(name))
 	case err != nil:
-		return nil, unwritten(err)
+		return nil, writeError(err)
 	}
 	return file, nil
 }
@@ -97,38 +97,38 @@ func (s *Stage) create(name string) (*os.File, error) {
 // fill writes what comes to the file, and says in f what it was.
 func (s *Stage) fill(ctx context.Context, file *os.File, f *job.File, from io.Reader) error {
 	if s.buf == nil {
-		s.buf = make([]byte, piece)
+		s.buf = make([]byte, chunkSize)
 	}
 	hash := sha256.New()
 	for {
 		if err := ctx.Err(); err != nil {
 			return context.Cause(ctx)
 		}
-		n, ended, err := full(from, s.buf)
+		n, ended, err := readFull(from, s.buf)
 		if err != nil {
 			return err
 		}
 		f.Size += int64(n)
-		if err := s.take(f, int64(n)); err != nil {
+		if err := s.accept(f, int64(n)); err != nil {
 			return err
 		}
 		hash.Write(s.buf[:n])
 		_, err = file.Write(s.buf[:n])
-		s.dir.wrote(int64(n))
+		s.dir.unreserve(int64(n))
 		if err != nil {
-			return unwritten(err)
+			return writeError(err)
 		}
 		if ended {
 			f.SHA256 = hex.EncodeToString(hash.Sum(nil))
-			return unwritten(file.Sync())
+			return writeError(file.Sync())
 		}
 	}
 }
 
-// full reads until p is full or what comes has ended. An end is io.EOF and nothing
+// readFull reads until p is full or what comes has ended. An end is io.EOF and nothing
 // else: io.ErrUnexpectedEOF, which io.ReadFull makes of an end, is how a reader says
 // that it was cut off.
-func full(from io.Reader, p []byte) (n int, ended bool, err error) {
+func readFull(from io.Reader, p []byte) (n int, ended bool, err error) {
 	for n < len(p) {
 		m, err := from.Read(p[n:])
 		n += m
@@ -142,9 +142,9 @@ func full(from io.Reader, p []byte) (n int, ended bool, err error) {
 	return n, false, nil
 }
 
-// take counts so many more bytes of a file, which are then written, or says why they are
+// accept counts so many more bytes of a file, which are then written, or says why they are
 // too many.
-func (s *Stage) take(f *job.File, n int64) error {
+func (s *Stage) accept(f *job.File, n int64) error {
 	d := s.dir
 	if f.Size > d.MaxFile() {
 		return job.Errorf(job.TooLarge, "the file %s is larger than the %d bytes that this server takes", job.Quote(f.Name), d.MaxFile())
@@ -176,24 +176,24 @@ func (d *Dir) reserve(n int64) error {
 	return nil
 }
 
-// wrote says that bytes which were reserved are on the disk, or will not be.
-func (d *Dir) wrote(n int64) {
+// unreserve says that bytes which were reserved are on the disk, or will not be.
+func (d *Dir) unreserve(n int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.writing -= n
 }
 
-// Keep returns when the files would survive a power cut. From then on they wait
+// Commit returns when the files would survive a power cut. From then on they wait
 // for their job to be stored: whoever learns for certain that it is not calls
 // [Dir.Remove].
-func (s *Stage) Keep() error {
+func (s *Stage) Commit() error {
 	if s.made {
-		for _, path := range []string{s.dir.of(s.id), s.dir.root} {
+		for _, path := range []string{s.dir.jobDir(s.id), s.dir.root} {
 			if err := syncDir(path); err != nil {
-				return unwritten(err)
+				return writeError(err)
 			}
 		}
-		s.dir.sizes.kept(s.bytes)
+		s.dir.sizes.add(s.bytes)
 	}
 	s.release()
 	return nil
@@ -227,8 +227,8 @@ func syncDir(path string) error {
 	return dir.Sync()
 }
 
-// unwritten is the refusal for a disk that did not take a file; nil for no error.
-func unwritten(err error) error {
+// writeError is the refusal for a disk that did not take a file; nil for no error.
+func writeError(err error) error {
 	switch {
 	case err == nil:
 		return nil

@@ -20,7 +20,7 @@ const sweepPage = 1000 // ids
 // opening of d: a crash has left them. It is called once, before files are
 // received. What is not called like a job is left alone.
 func (d *Dir) Sweep(ctx context.Context, list Lister) (removed int, err error) {
-	there, orphans, err := d.look()
+	there, orphans, err := d.listJobDirs()
 	if err != nil {
 		return 0, fmt.Errorf("the directory of the jobs' files cannot be read: %w", err)
 	}
@@ -37,13 +37,13 @@ func (d *Dir) Sweep(ctx context.Context, list Lister) (removed int, err error) {
 		d.removeAll(id)
 		delete(there, id)
 	}
-	d.sizes.found(there)
+	d.sizes.setUncounted(there)
 	return len(orphans), nil
 }
 
-// look finds the directories of jobs, where they are to be counted, and those of them
+// listJobDirs finds the directories of jobs, where they are to be counted, and those of them
 // whose jobs' ids were made before d was opened.
-func (d *Dir) look() (there, older map[job.ID]struct{}, err error) {
+func (d *Dir) listJobDirs() (there, older map[job.ID]struct{}, err error) {
 	dir, err := os.Open(d.root)
 	if err != nil {
 		return nil, nil, err
@@ -57,7 +57,7 @@ func (d *Dir) look() (there, older map[job.ID]struct{}, err error) {
 			if err != nil {
 				continue
 			}
-			if d.options.Sized {
+			if d.options.TrackSize {
 				there[id] = struct{}{}
 			}
 			if id.Time().Before(d.opened) {

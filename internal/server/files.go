@@ -12,7 +12,7 @@ import (
 // openFiles opens the directory of the files that come with jobs, and sweeps out what
 // a crash has left there. Nothing runs yet, so that what no job names never will be.
 func (h *house) openFiles(ctx context.Context) (err error) {
-	if h.files, err = files.Open(h.data.files(), files.Options{MaxFile: h.cfg.Files.MaxBytes, KeepFree: max(h.cfg.MinFreeBytes, 1), Sized: h.cfg.Retention.MaxBytes > 0, Log: h.log}); err != nil {
+	if h.files, err = files.Open(h.data.files(), files.Options{MaxFile: h.cfg.Files.MaxBytes, KeepFree: max(h.cfg.MinFreeBytes, 1), TrackSize: h.cfg.Retention.MaxBytes > 0, Log: h.log}); err != nil {
 		return err
 	}
 	swept, err := h.files.Sweep(ctx, h.store.WithFiles)

@@ -129,7 +129,7 @@ func TestACrashLeavesNoFilesBehind(t *testing.T) {
 	if _, err := orphan.Receive(t.Context(), "a", "", bytes.NewReader([]byte("left"))); err != nil {
 		t.Fatal(err)
 	}
-	if err := orphan.Keep(); err != nil {
+	if err := orphan.Commit(); err != nil {
 		t.Fatal(err)
 	}
 	first.quit()
@@ -206,7 +206,7 @@ func TestTheBoundOfWhatIsKeptCountsFiles(t *testing.T) {
 			stage := h.files.Stage(job.NewID())
 			_, err := stage.Receive(t.Context(), "a", "text/plain", bytes.NewReader(make([]byte, 1<<20)))
 			if err == nil {
-				err = stage.Keep()
+				err = stage.Commit()
 			}
 			if err == nil {
 				_, _, err = h.engine.Submit(t.Context(), engine.Request{ID: stage.ID(), Owner: owner, Queue: "shelf", Input: []byte("{}"), Files: stage.Files()})

@@ -47,7 +47,7 @@ func NewBatch() *Batch {
 // *[job.Error].
 type Batch struct {
 	// ID names the batch, and is made before its first commit. A store remembers the
-	// last ones that it applied, in the same transaction, [MostUnsynced] of each process:
+	// last ones that it applied, in the same transaction, [MaxUnsynced] of each process:
 	// that is how the outcome of a failed commit is found out. One that changed nothing
 	// need not outlive the process.
 	ID BatchID
@@ -90,8 +90,8 @@ type Batch struct {
 	// Removed are the removed jobs that had files, which are to be deleted once the
 	// batch is on disk.
 	Removed []job.ID
-	// Made are the jobs that ends in the batch made; see [AtEnd].
-	Made []job.Job
+	// FollowUps are the jobs that ends in the batch made; see [AtEnd].
+	FollowUps []job.Job
 	// Damaged are jobs whose record was found damaged on the disk. What could be read
 	// of it is kept; those that had not ended were ended as failed, with the code
 	// [DamagedJob]. They are for the log.
@@ -163,8 +163,8 @@ type Pause struct {
 // time but was not taken is renewed like any other: only a sweep ends a lease.
 // Refusals: job.LeaseLost.
 type Renew struct {
-	Lease job.Lease
-	For   time.Duration // 0 for as long as it was claimed for
+	Lease    job.Lease
+	LeaseFor time.Duration // 0 for as long as it was claimed for
 
 	// out
 	Err error
@@ -220,15 +220,15 @@ type Finish struct {
 	Unused bool
 	// Refund takes the attempt off the job's count again, when it goes back.
 	Refund bool
-	// Bare ends the job without what follows from an end; see [AtEnd]. It is for an end
+	// SkipAtEnd ends the job without what follows from an end; see [AtEnd]. It is for an end
 	// that the store could not take with that.
-	Bare bool
+	SkipAtEnd bool
 	// Lost counts the attempt as lost; without it the end clears the job. See [job.Finish].
 	Lost bool
-	// If is the selection by which a sweep found the job, for a finish by a sweep. The
+	// OnlyIf is the selection by which a sweep found the job, for a finish by a sweep. The
 	// finish applies only while the job is of it: a renewal, or a piece of output, that was
 	// accepted since the sweep looked keeps the job. The zero value is no condition.
-	If Which
+	OnlyIf RunningFilter
 
 	// out
 	Err   error
@@ -242,10 +242,10 @@ type Finish struct {
 type Cancel struct {
 	Owner job.Owner
 	ID    job.ID
-	// Abandoned makes the cancel apply only while the job is one that
-	// [Upkeep.Abandonable] lists; otherwise it is refused with job.Conflict. A presence
+	// IfAbandoned makes the cancel apply only while the job is one that
+	// [UpkeepReader.Abandonable] lists; otherwise it is refused with job.Conflict. A presence
 	// that was stored since the list was read keeps the job.
-	Abandoned bool
+	IfAbandoned bool
 
 	// out
 	Err   error
@@ -344,9 +344,9 @@ type Idempotency struct {
 // jobs whose key has room become queued: limits may have changed. Up to Limit of
 // each. While no suspect runs, any batch queues the next parked suspect.
 type Due struct {
-	Limit   int
-	Failure *job.Failure // of the expired ones
-	Bare    bool         // of the expired ones: as in Finish
+	Limit     int
+	Failure   *job.Failure // of the expired ones
+	SkipAtEnd bool         // of the expired ones: as in Finish
 
 	// out
 	Err     error
@@ -361,10 +361,10 @@ type Due struct {
 // from after a cursor, and stops once it has deleted about Bytes, or For has passed,
 // but not before it has looked at some. Refusals: job.Invalid, when After is no cursor.
 type Prune struct {
-	After string // an opaque cursor, as a prune before answered it; "" begins with the oldest
-	Limit int
-	Bytes int64         // of input, output and result, with Early also of files; 0 for no bound
-	For   time.Duration // how long it may hold up the batch; 0 for no bound
+	After    string // an opaque cursor, as a prune before answered it; "" begins with the oldest
+	Limit    int
+	MaxBytes int64         // of input, output and result, with Early also of files; 0 for no bound
+	MaxTime  time.Duration // how long it may hold up the batch; 0 for no bound
 	// Early deletes ended jobs before their time: the store holds more than it may.
 	Early bool
 
@@ -376,8 +376,8 @@ type Prune struct {
 	Next string
 	// More says that more keys, or memories of deletes, are past their time.
 	More bool
-	// Seen is when the last job that this one looked at was submitted.
-	Seen time.Time
+	// LookedUntil is when the last job that this one looked at was submitted.
+	LookedUntil time.Time
 }
 
 // Claim leases the next ready jobs of a queue: as many as there are tokens, as are

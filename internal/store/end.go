@@ -27,10 +27,10 @@ type End struct {
 // derive it from the id and the revision of the job that ended. An id begins with a time:
 // take that of the end, or lists by time have to read more rows. Of a damaged log Text and
 // Entries read what comes before the damage.
-type AtEnd func(End) Follow
+type AtEnd func(End) FollowUp
 
-// Follow is what an end leaves, stored by the transaction that ends the job.
-type Follow struct {
+// FollowUp is what an end leaves, stored by the transaction that ends the job.
+type FollowUp struct {
 	// Rows whose conditions do not hold are left out, all of them: neither an end nor a
 	// retry is refused for them.
 	Rows []Row
@@ -39,9 +39,9 @@ type Follow struct {
 	Jobs []*Submit
 }
 
-// Follows joins functions that each look for their own references.
-func Follows(all ...AtEnd) AtEnd {
-	return func(end End) (f Follow) {
+// JoinAtEnd joins functions that each look for their own references.
+func JoinAtEnd(all ...AtEnd) AtEnd {
+	return func(end End) (f FollowUp) {
 		for _, one := range all {
 			next := one(end)
 			f.Rows = append(f.Rows, next.Rows...)

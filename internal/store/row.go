@@ -12,7 +12,7 @@ type Row struct {
 	Parent string
 	ID     string
 	Body   []byte
-	Do     Action // what a batch is to do with it; not stored
+	Action Action // what a batch is to do with it; not stored
 }
 
 // RowSet is the rows of one owner and kind under one parent.

@@ -44,28 +44,28 @@ type Store interface {
 	// otherwise, for another process may have been between. A store refuses any other
 	// batch meanwhile with [ErrNotCommitted].
 	//
-	// Of no more than [MostUnsynced] batches a caller has not heard from synced.
+	// Of no more than [MaxUnsynced] batches a caller has not heard from synced.
 	//
 	// Another error of synced, or [ErrDamaged], says that the disk cannot be trusted any
 	// more: what is on it is known only to who opens the store anew.
 	Apply(ctx context.Context, b *Batch) (synced func() error, err error)
 
-	Jobs
-	Upkeep
-	Records
+	JobReader
+	UpkeepReader
+	RowReader
 
 	// Close waits for readers and a commit under way, and releases everything.
 	Close() error
 }
 
-// ClockTolerance is how far [Upkeep.Now] may be from the clock by which a commit decides
+// ClockTolerance is how far [UpkeepReader.Now] may be from the clock by which a commit decides
 // at that moment.
 const ClockTolerance = 100 * time.Millisecond
 
-// MostUnsynced is how many batches a caller may have applied of which synced has not
+// MaxUnsynced is how many batches a caller may have applied of which synced has not
 // returned yet, a batch whose Apply failed among them. A store remembers that many for
 // each process that shares it, those that changed nothing left out when it is opened anew.
-const MostUnsynced = 8
+const MaxUnsynced = 8
 
 // Commit applies a batch and returns when it is on disk.
 func Commit(ctx context.Context, s Store, b *Batch) error {
@@ -76,9 +76,9 @@ func Commit(ctx context.Context, s Store, b *Batch) error {
 	return synced()
 }
 
-// Jobs are the reads a face needs. A job of another owner is [job.NotFound], as is
+// JobReader are the reads a face needs. A job of another owner is [job.NotFound], as is
 // one that was deleted. Every answer is of one moment.
-type Jobs interface {
+type JobReader interface {
 	Job(ctx context.Context, owner job.Owner, id job.ID) (job.Job, error)
 	// List returns the page that f asks for, newest first. A page may be shorter
 	// than its limit although more follow: next is the cursor of the page after it,
@@ -101,23 +101,23 @@ type Jobs interface {
 	Idempotent(ctx context.Context, owner job.Owner, key string) (job.ID, [32]byte, error)
 }
 
-// Upkeep are the reads of the engine's own duties, across all owners.
-type Upkeep interface {
+// UpkeepReader are the reads of the engine's own duties, across all owners.
+type UpkeepReader interface {
 	// Counts returns the kept counts of every queue that ever had a job.
 	Counts(ctx context.Context) (map[string]job.Counts, error)
 	// Running lists jobs that are leased, by id, after the given one, with their
 	// leases. The conditions of the asked-for kind hold at the moment of the read
 	// only: whoever acts on it carries the lease, and is refused if it changed hands.
-	Running(ctx context.Context, which Which, after job.ID, limit int) ([]Running, error)
+	Running(ctx context.Context, which RunningFilter, after job.ID, limit int) ([]Running, error)
 	// RunningOf lists the running jobs whose leases are of a process, as Running does.
 	RunningOf(ctx context.Context, p job.Process, after job.ID, limit int) ([]Running, error)
 	// Leases answers, for each lease in order, the running job that it holds, whichever
 	// process it was handed out by; the zero value for one that holds nothing.
 	Leases(ctx context.Context, leases []job.Lease) ([]Running, error)
-	// Standing tells where jobs stand, all in one read and in any order. A job that does
+	// Versions tells where jobs stand, all in one read and in any order. A job that does
 	// not exist is left out. It is what a process asks about the jobs that it runs, or that
 	// are watched in it, and that another may have changed.
-	Standing(ctx context.Context, jobs []OwnedID) ([]Standing, error)
+	Versions(ctx context.Context, jobs []OwnedID) ([]JobVersion, error)
 	// NextDue is when the first scheduled job becomes ready and when the first
 	// waiting job expires; zero times when there is none. A suspect that is parked while
 	// no other runs is ready now.
@@ -145,8 +145,8 @@ type Upkeep interface {
 	Now() time.Time
 }
 
-// Records are the reads of side rows; see [Row].
-type Records interface {
+// RowReader are the reads of side rows; see [Row].
+type RowReader interface {
 	Row(ctx context.Context, of RowSet, id string) (Row, error) // job.NotFound when there is none
 	// Tally counts the jobs of an owner's tally as those of a queue are counted:
 	// what ever ended stays counted. A tally of which a commit leaves no job is removed.
@@ -157,16 +157,16 @@ type Records interface {
 	Rows(ctx context.Context, of RowSet, page RowPage) ([]Row, error)
 }
 
-// Which selects running jobs.
-type Which uint8
+// RunningFilter selects running jobs.
+type RunningFilter uint8
 
-// The selections of [Upkeep.Running].
+// The selections of [UpkeepReader.Running].
 const (
-	AllRunning  Which = iota
-	LapsedOnly        // the lease is past its time
-	CancelOnly        // a cancel was requested, longer ago than the job's grace
-	OverrunOnly       // the attempt has run for longer than [job.Timeouts.RunHard]
-	SilentOnly        // the attempt has been silent for longer than it may; see [job.Timeouts.Silent]
+	AllRunning  RunningFilter = iota
+	LapsedOnly                // the lease is past its time
+	CancelOnly                // a cancel was requested, longer ago than the job's grace
+	OverrunOnly               // the attempt has run for longer than [job.Timeouts.RunHard]
+	SilentOnly                // the attempt has been silent for longer than it may; see [job.Timeouts.Silent]
 )
 
 // OwnedID names a job of an owner.
@@ -175,8 +175,8 @@ type OwnedID struct {
 	ID    job.ID
 }
 
-// Standing is where a job stands: enough to know whether anything has changed.
-type Standing struct {
+// JobVersion is where a job stands: enough to know whether anything has changed.
+type JobVersion struct {
 	ID       job.ID
 	Revision int64 // see [job.Job.Revision]
 	State    job.State
@@ -194,23 +194,23 @@ type Running struct {
 	Token   job.Token
 	Worker  string
 	Process job.Process
-	// For is how long the lease was claimed for: a renewal extends it by as much.
-	For time.Duration
-	// Began is when the attempt began, and Heard when its last entry that breaks the
+	// LeaseFor is how long the lease was claimed for: a renewal extends it by as much.
+	LeaseFor time.Duration
+	// AttemptStartedAt is when the attempt began, and Heard when its last entry that breaks the
 	// silence was stored; zero before that. A store that was opened since, or whose commit
 	// failed, may answer later times than the true ones, but never earlier ones.
-	Began, Heard time.Time
-	// HasUse says that the lease was ever used: renewed, or written under.
-	HasUse bool
-	// Before is how many bytes the attempts before this one have said.
-	Before int64
+	AttemptStartedAt, LastOutputAt time.Time
+	// LeaseUsed says that the lease was ever used: renewed, or written under.
+	LeaseUsed bool
+	// EarlierOutputBytes is how many bytes the attempts before this one have said.
+	EarlierOutputBytes int64
 	// HasOutput says that an entry of kind text or json was appended under this lease.
 	HasOutput bool
 }
 
 // RowPage is a page of side rows.
 type RowPage struct {
-	From  string // the cursor: the id to begin beyond
+	After string // the cursor: the id to begin beyond
 	Desc  bool
 	Limit int
 }

@@ -37,17 +37,17 @@ type Hub struct {
 
 type shard struct {
 	mu     sync.Mutex
-	topics map[job.ID][]*Sub // guarded by mu; no empty lists
+	topics map[job.ID][]*Subscription // guarded by mu; no empty lists
 }
 
-// Sub is one watcher of one job.
-type Sub struct {
+// Subscription is one watcher of one job.
+type Subscription struct {
 	hub *Hub
 	id  job.ID
 	// Ready has a value when there is something to take. Nobody closes it.
 	Ready chan struct{}
 
-	at int // its place among the job's watchers; guarded by the shard's mu
+	index int // its place among the job's watchers; guarded by the shard's mu
 
 	mu     sync.Mutex
 	events []Event // guarded by mu
@@ -59,31 +59,31 @@ type Sub struct {
 func NewHub() *Hub {
 	h := &Hub{}
 	for i := range h.shards {
-		h.shards[i].topics = map[job.ID][]*Sub{}
+		h.shards[i].topics = map[job.ID][]*Subscription{}
 	}
 	return h
 }
 
-// shard finds a job's shard by the random end of its id.
-func (h *Hub) shard(id job.ID) *shard { return &h.shards[id[15]%64] }
+// shardOf finds a job's shard by the random end of its id.
+func (h *Hub) shardOf(id job.ID) *shard { return &h.shards[id[15]%64] }
 
 // Watchers is how many watchers there are.
 func (h *Hub) Watchers() int { return int(h.watchers.Load()) }
 
 // Watched says whether anyone follows a job.
 func (h *Hub) Watched(id job.ID) bool {
-	s := h.shard(id)
+	s := h.shardOf(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.topics[id]) > 0
 }
 
 // Subscribe follows a job from now on, whether or not it exists.
-func (h *Hub) Subscribe(id job.ID) *Sub {
-	sub := &Sub{hub: h, id: id, Ready: make(chan struct{}, 1)}
-	s := h.shard(id)
+func (h *Hub) Subscribe(id job.ID) *Subscription {
+	sub := &Subscription{hub: h, id: id, Ready: make(chan struct{}, 1)}
+	s := h.shardOf(id)
 	s.mu.Lock()
-	sub.at = len(s.topics[id])
+	sub.index = len(s.topics[id])
 	s.topics[id] = append(s.topics[id], sub)
 	s.mu.Unlock()
 	h.watchers.Add(1)
@@ -91,13 +91,13 @@ func (h *Hub) Subscribe(id job.ID) *Sub {
 }
 
 // Close ends the following. It may be called once.
-func (s *Sub) Close() {
-	sh := s.hub.shard(s.id)
+func (s *Subscription) Close() {
+	sh := s.hub.shardOf(s.id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	subs := sh.topics[s.id]
 	last := len(subs) - 1
-	subs[s.at], subs[last].at = subs[last], s.at
+	subs[s.index], subs[last].index = subs[last], s.index
 	subs[last] = nil
 	sh.topics[s.id] = subs[:last]
 	if last == 0 {
@@ -111,7 +111,7 @@ func (h *Hub) Publish(id job.ID, e Event) {
 	if h.watchers.Load() == 0 {
 		return
 	}
-	s := h.shard(id)
+	s := h.shardOf(id)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, sub := range s.topics[id] {
@@ -119,7 +119,7 @@ func (h *Hub) Publish(id job.ID, e Event) {
 	}
 }
 
-func (s *Sub) add(e Event) {
+func (s *Subscription) add(e Event) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for i := range e.Entries {
@@ -131,12 +131,12 @@ func (s *Sub) add(e Event) {
 	if !s.missed {
 		s.events = append(s.events, e)
 	}
-	s.ring()
+	s.signal()
 }
 
-func (s *Sub) dropLocked() { s.events, s.unread, s.missed = nil, 0, true }
+func (s *Subscription) dropLocked() { s.events, s.unread, s.missed = nil, 0, true }
 
-func (s *Sub) ring() {
+func (s *Subscription) signal() {
 	select {
 	case s.Ready <- struct{}{}:
 	default:
@@ -145,7 +145,7 @@ func (s *Sub) ring() {
 
 // Take returns the events since the last call. Missed says that there were more
 // than fit: none is returned then, and the watcher is to read the log.
-func (s *Sub) Take() (events []Event, missed bool) {
+func (s *Subscription) Take() (events []Event, missed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	events, missed = s.events, s.missed

@@ -537,7 +537,7 @@ func TestAConversationOutlivesCommitsOfUnknownOutcome(t *testing.T) {
 		if b.Len() == len(b.Dues) { // of the engine's own, at a time of its own: while it fails no question is taken
 			return faulty.Fault{}
 		}
-		return faulty.Fault{Step: []faulty.Step{faulty.AfterCommit, faulty.None, faulty.LostBefore, faulty.None}[asked.Add(1)%4]}
+		return faulty.Fault{Step: []faulty.Step{faulty.LostAfterCommit, faulty.None, faulty.LostBeforeCommit, faulty.None}[asked.Add(1)%4]}
 	}})
 	conv := s.call("ann", "POST", "/api/conversations", "").want(t, 201).text("id")
 	for i := range 6 {

@@ -101,7 +101,7 @@ func (f *API) receive(w http.ResponseWriter, r *http.Request) (engine.Request, e
 	if err != nil {
 		return engine.Request{}, err
 	}
-	return req, u.stage.Keep()
+	return req, u.stage.Commit()
 }
 
 // upload is a submit with files on its way in. It is used by one goroutine.

@@ -8,56 +8,56 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/bus"
 )
 
-// Notices is a bus that breaks on purpose: notices come late, twice or never. Its fields
+// Bus is a bus that breaks on purpose: notices come late, twice or never. Its fields
 // are set before anyone joins.
-type Notices struct {
-	Bus bus.Bus
-	// Lost, Doubled and Late are how many of a hundred notices that arrive are lost,
-	// come twice, or come up to MostLate later.
-	Lost, Doubled, Late int
-	MostLate            time.Duration
-	Seed                uint64
+type Bus struct {
+	Inner bus.Bus
+	// LostPercent, Doubled and Late are how many of a hundred notices that arrive are lost,
+	// come twice, or come up to MaxDelay later.
+	LostPercent, DoubledPercent, LatePercent int
+	MaxDelay                                 time.Duration
+	Seed                                     uint64
 
-	once sync.Once
-	mu   sync.Mutex
-	dice *rand.Rand // guarded by mu
+	once   sync.Once
+	mu     sync.Mutex
+	random *rand.Rand // guarded by mu
 }
 
 // Join adds a member, whose notices arrive as the bus is set to; see [bus.Bus].
-func (n *Notices) Join(wake func(bus.Notice)) bus.Member {
-	n.once.Do(func() { n.dice = rand.New(rand.NewPCG(n.Seed, 0)) })
-	m := &listener{wake: wake}
-	m.Member = n.Bus.Join(func(notice bus.Notice) {
+func (n *Bus) Join(wake func(bus.Notice)) bus.Member {
+	n.once.Do(func() { n.random = rand.New(rand.NewPCG(n.Seed, 0)) })
+	m := &member{wake: wake}
+	m.Member = n.Inner.Join(func(notice bus.Notice) {
 		for _, after := range n.arrivals() {
-			m.hear(notice, after)
+			m.schedule(notice, after)
 		}
 	})
 	return m
 }
 
 // arrivals says after how long a notice arrives, each time that it does.
-func (n *Notices) arrivals() (after []time.Duration) {
+func (n *Bus) arrivals() (after []time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.dice.IntN(100) < n.Lost {
+	if n.random.IntN(100) < n.LostPercent {
 		return nil
 	}
 	times := 1
-	if n.dice.IntN(100) < n.Doubled {
+	if n.random.IntN(100) < n.DoubledPercent {
 		times = 2
 	}
 	for range times {
 		late := time.Duration(0)
-		if n.dice.IntN(100) < n.Late {
-			late = time.Duration(n.dice.Float64() * float64(n.MostLate))
+		if n.random.IntN(100) < n.LatePercent {
+			late = time.Duration(n.random.Float64() * float64(n.MaxDelay))
 		}
 		after = append(after, late)
 	}
 	return after
 }
 
-// listener is a member with the notices that are still to come to it.
-type listener struct {
+// member is a member with the notices that are still to come to it.
+type member struct {
 	bus.Member
 	wake func(bus.Notice)
 
@@ -65,7 +65,7 @@ type listener struct {
 	left bool // guarded by mu, which a delivery holds for reading
 }
 
-func (m *listener) hear(notice bus.Notice, after time.Duration) {
+func (m *member) schedule(notice bus.Notice, after time.Duration) {
 	if after == 0 {
 		m.deliver(notice)
 		return
@@ -73,7 +73,7 @@ func (m *listener) hear(notice bus.Notice, after time.Duration) {
 	time.AfterFunc(after, func() { m.deliver(notice) })
 }
 
-func (m *listener) deliver(notice bus.Notice) {
+func (m *member) deliver(notice bus.Notice) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
 	if !m.left {
@@ -82,15 +82,15 @@ func (m *listener) deliver(notice bus.Notice) {
 }
 
 // Leave ends the membership; see [bus.Member].
-func (m *listener) Leave() {
+func (m *member) Leave() {
 	m.Member.Leave()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.left = true
 }
 
-// Slow is for Plan.Read: reads of a method take as long as told, the others no time.
-func Slow(methods map[string]time.Duration) func(method string) error {
+// SlowReads is for Plan.Read: reads of a method take as long as told, the others no time.
+func SlowReads(methods map[string]time.Duration) func(method string) error {
 	return func(method string) error {
 		time.Sleep(methods[method])
 		return nil

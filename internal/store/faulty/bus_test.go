@@ -11,20 +11,20 @@ import (
 func TestNoticesAreLostDoubledAndLate(t *testing.T) {
 	const sent = 1000
 	for says, c := range map[string]struct {
-		set         *Notices
+		set         *Bus
 		least, most int // that arrive within a second
 		end         int // that arrive at all; -1 for some
 	}{
-		"as they are sent": {&Notices{}, sent, sent, sent},
-		"all lost":         {&Notices{Lost: 100}, 0, 0, 0},
-		"some lost":        {&Notices{Lost: 50}, sent / 3, sent * 2 / 3, -1},
-		"all doubled":      {&Notices{Doubled: 100}, 2 * sent, 2 * sent, 2 * sent},
-		"late":             {&Notices{Late: 100, MostLate: 10 * time.Second}, 1, sent / 3, sent},
+		"as they are sent": {&Bus{}, sent, sent, sent},
+		"all lost":         {&Bus{LostPercent: 100}, 0, 0, 0},
+		"some lost":        {&Bus{LostPercent: 50}, sent / 3, sent * 2 / 3, -1},
+		"all doubled":      {&Bus{DoubledPercent: 100}, 2 * sent, 2 * sent, 2 * sent},
+		"late":             {&Bus{LatePercent: 100, MaxDelay: 10 * time.Second}, 1, sent / 3, sent},
 	} {
 		t.Run(says, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := c.set
-				n.Bus = &bus.Local{}
+				n.Inner = &bus.Local{}
 				got := make(chan bus.Notice, 3*sent)
 				hears := n.Join(func(notice bus.Notice) { got <- notice })
 				says := n.Join(func(bus.Notice) {})
@@ -53,7 +53,7 @@ func TestReadsAreSlowAndAClockIsWrong(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		wrong := time.Hour
 		s := New(&inner{}, Plan{
-			Read:  Slow(map[string]time.Duration{"Counts": 3 * time.Second}),
+			Read:  SlowReads(map[string]time.Duration{"Counts": 3 * time.Second}),
 			Clock: func(now time.Time) time.Time { return now.Add(wrong) },
 		})
 		began := time.Now()

@@ -1,7 +1,7 @@
 // Package faulty is a store that breaks on purpose: it wraps another one and
 // fails, delays or forgets at a named step, by a plan or one commit at a time.
 // What stands on a store is tested with it, and so is every store: its conformance
-// suite also passes when the outcome of its commits is not told; see [Patient].
+// suite also passes when the outcome of its commits is not told; see [Retrying].
 package faulty
 
 import (
@@ -20,16 +20,16 @@ type Step uint8
 
 // The steps.
 const (
-	None         Step = iota // nothing breaks
-	BeforeCommit             // nothing is applied, and the caller is told so: store.ErrNotCommitted
-	LostBefore               // nothing is applied, and the caller learns nothing
-	AfterCommit              // all is applied, and the caller learns nothing
-	Unknown                  // one of the last two, by the flip of a coin
-	Full                     // nothing is applied, and the caller is told: store.ErrFull
-	BadSync                  // all is applied, and the disk cannot say whether it has it
-	SyncAfter                // all is applied, and the sync learns nothing: store.ErrUnknown
-	SyncBefore               // nothing will have been applied, and the sync learns nothing: store.ErrUnknown
-	SyncUnknown              // one of the last two, by the flip of a coin
+	None                 Step = iota // nothing breaks
+	BeforeCommit                     // nothing is applied, and the caller is told so: store.ErrNotCommitted
+	LostBeforeCommit                 // nothing is applied, and the caller learns nothing
+	LostAfterCommit                  // all is applied, and the caller learns nothing
+	LostEither                       // one of the last two, by the flip of a coin
+	DiskFull                         // nothing is applied, and the caller is told: store.ErrFull
+	BadSync                          // all is applied, and the disk cannot say whether it has it
+	SyncLostAfterCommit              // all is applied, and the sync learns nothing: store.ErrUnknown
+	SyncLostBeforeCommit             // nothing will have been applied, and the sync learns nothing: store.ErrUnknown
+	SyncLostEither                   // one of the last two, by the flip of a coin
 )
 
 // ErrLost is why the caller of a commit learns nothing of it.
@@ -81,16 +81,16 @@ type Store struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	coin    *rand.Rand
-	commits int
-	next    []Fault       // one-shot faults for the coming commits, before the plan is asked
-	untold  store.BatchID // the last batch that was applied without its caller learning so
-	doubt   doubt
+	random   *rand.Rand
+	commits  int
+	next     []Fault       // one-shot faults for the coming commits, before the plan is asked
+	lastLost store.BatchID // the last batch that was applied without its caller learning so
+	unknown  unknownBatches
 }
 
 // New wraps a store. Closing the wrapper closes it.
 func New(inner store.Store, p Plan) *Store {
-	return &Store{inner: inner, plan: p, coin: rand.New(rand.NewPCG(p.Seed, 0))}
+	return &Store{inner: inner, plan: p, random: rand.New(rand.NewPCG(p.Seed, 0))}
 }
 
 // Next says what becomes of the coming commits, one fault for each, whatever the
@@ -122,18 +122,18 @@ func Every(n int, at Step, first int) func(int, *store.Batch) Fault {
 // Apply breaks as planned, or applies; see [store.Store].
 func (s *Store) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
 	f := s.fault(b)
-	if f.Step == Full && s.mayBeApplied(b) {
+	if f.Step == DiskFull && s.mayBeApplied(b) {
 		f.Step = BeforeCommit // a store that has applied it does not say so
 	}
 	call(f.Before)
-	in, lost, err := s.whereTo(b, f.Step)
+	in, lost, err := s.chooseStore(b, f.Step)
 	var synced func() error
 	if err == nil {
 		synced, err = s.apply(ctx, in, b, f)
 	}
 	if err != nil {
 		s.mu.Lock()
-		err = errors.Join(err, s.doubt.failed(b, err))
+		err = errors.Join(err, s.unknown.failed(b, err))
 		s.mu.Unlock()
 		call(f.After)
 		return nil, err
@@ -157,15 +157,15 @@ func (s *Store) apply(ctx context.Context, in store.Store, b *store.Batch, f Fau
 	switch f.Step {
 	case BeforeCommit:
 		return nil, fmt.Errorf("faulty: %w", store.ErrNotCommitted)
-	case Full:
+	case DiskFull:
 		return nil, fmt.Errorf("faulty: %w: %w", store.ErrFull, store.ErrNotCommitted)
-	case LostBefore:
+	case LostBeforeCommit:
 		return nil, ErrLost
 	}
 	synced, err = in.Apply(ctx, b)
-	if err == nil && f.Step == AfterCommit {
+	if err == nil && f.Step == LostAfterCommit {
 		s.mu.Lock()
-		s.untold = b.ID
+		s.lastLost = b.ID
 		s.mu.Unlock()
 		return nil, ErrLost
 	}
@@ -177,7 +177,7 @@ func (s *Store) fault(b *store.Batch) (f Fault) {
 	s.mu.Lock()
 	s.commits++
 	n := s.commits
-	heads := s.coin.IntN(2) == 0
+	heads := s.random.IntN(2) == 0
 	planned := len(s.next) == 0 || s.next[0].On != nil && !anyOp(b, s.next[0].On)
 	if !planned {
 		f, s.next = s.next[0], s.next[1:]
@@ -187,14 +187,14 @@ func (s *Store) fault(b *store.Batch) (f Fault) {
 		f = s.plan.Commit(n, b)
 	}
 	switch {
-	case f.Step == Unknown && heads:
-		f.Step = LostBefore
-	case f.Step == Unknown:
-		f.Step = AfterCommit
-	case f.Step == SyncUnknown && heads:
-		f.Step = SyncBefore
-	case f.Step == SyncUnknown:
-		f.Step = SyncAfter
+	case f.Step == LostEither && heads:
+		f.Step = LostBeforeCommit
+	case f.Step == LostEither:
+		f.Step = LostAfterCommit
+	case f.Step == SyncLostEither && heads:
+		f.Step = SyncLostBeforeCommit
+	case f.Step == SyncLostEither:
+		f.Step = SyncLostAfterCommit
 	}
 	return f
 }
@@ -209,5 +209,5 @@ func call(f func()) {
 func (s *Store) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return errors.Join(s.doubt.dropCopy(), s.inner.Close())
+	return errors.Join(s.unknown.dropCopy(), s.inner.Close())
 }

@@ -55,11 +55,11 @@ func TestEachStepBreaksAsItsNameSays(t *testing.T) {
 	}{
 		{"nothing breaks", None, 1, nil, ErrLost},
 		{"before the commit nothing is applied and that is known", BeforeCommit, 0, store.ErrNotCommitted, store.ErrFull},
-		{"a commit lost on its way is not applied and nobody knows", LostBefore, 0, ErrLost, store.ErrNotCommitted},
-		{"after the commit all is applied and nobody knows", AfterCommit, 1, ErrLost, store.ErrNotCommitted},
-		{"a sync that is lost after the commit says that nobody knows", SyncAfter, 1, store.ErrUnknown, store.ErrNotCommitted},
+		{"a commit lost on its way is not applied and nobody knows", LostBeforeCommit, 0, ErrLost, store.ErrNotCommitted},
+		{"after the commit all is applied and nobody knows", LostAfterCommit, 1, ErrLost, store.ErrNotCommitted},
+		{"a sync that is lost after the commit says that nobody knows", SyncLostAfterCommit, 1, store.ErrUnknown, store.ErrNotCommitted},
 		{"after a bad sync all is applied and nobody knows", BadSync, 1, ErrLost, store.ErrNotCommitted},
-		{"on a full disk nothing is applied and that is known", Full, 0, store.ErrFull, ErrLost},
+		{"on a full disk nothing is applied and that is known", DiskFull, 0, store.ErrFull, ErrLost},
 	}
 	for _, tt := range tests {
 		t.Run(tt.says, func(t *testing.T) {
@@ -74,7 +74,7 @@ func TestEachStepBreaksAsItsNameSays(t *testing.T) {
 
 func TestUnknownIsNowThisNowThat(t *testing.T) {
 	in := &inner{}
-	s := New(in, Plan{Commit: Every(1, Unknown, 1), Seed: 1})
+	s := New(in, Plan{Commit: Every(1, LostEither, 1), Seed: 1})
 	for range 100 {
 		if err := store.Commit(t.Context(), s, finish()); !errors.Is(err, ErrLost) {
 			t.Fatalf("an unknown commit returned %v", err)
@@ -89,7 +89,7 @@ func TestUnknownIsNowThisNowThat(t *testing.T) {
 }
 
 func TestOneShotFaultsGoBeforeThePlan(t *testing.T) {
-	s := New(&inner{}, Plan{Commit: Every(1, Full, 1)})
+	s := New(&inner{}, Plan{Commit: Every(1, DiskFull, 1)})
 	s.Next(Fault{Step: BeforeCommit}, Fault{})
 	for i, want := range []error{store.ErrNotCommitted, nil, store.ErrFull} {
 		if err := store.Commit(t.Context(), s, finish()); !errors.Is(err, want) {
@@ -100,7 +100,7 @@ func TestOneShotFaultsGoBeforeThePlan(t *testing.T) {
 
 func TestAFaultWaitsForItsOp(t *testing.T) {
 	s := New(&inner{}, Plan{})
-	s.Next(Fault{On: Op[store.Submit], Step: Full})
+	s.Next(Fault{On: Op[store.Submit], Step: DiskFull})
 	submit := finish()
 	submit.Submits = append(submit.Submits, &store.Submit{})
 	for i, c := range []struct {
@@ -165,8 +165,8 @@ func TestReadsFailAsPlanned(t *testing.T) {
 func TestPatientCommitsUntilTheOutcomeIsKnown(t *testing.T) {
 	in := &inner{}
 	s := New(in, Plan{})
-	s.Next(Fault{Step: BeforeCommit}, Fault{Step: BeforeCommit}, Fault{Step: AfterCommit}, Fault{Step: LostBefore})
-	if err := store.Commit(t.Context(), Patient(s), finish()); err != nil {
+	s.Next(Fault{Step: BeforeCommit}, Fault{Step: BeforeCommit}, Fault{Step: LostAfterCommit}, Fault{Step: LostBeforeCommit})
+	if err := store.Commit(t.Context(), Retrying(s), finish()); err != nil {
 		t.Fatal(err)
 	}
 	if in.applied != 1 || in.again != 1 || s.Commits() != 5 {
@@ -176,18 +176,18 @@ func TestPatientCommitsUntilTheOutcomeIsKnown(t *testing.T) {
 
 func TestPatientLeavesBadDataAndAFullDiskToItsCaller(t *testing.T) {
 	s := New(&inner{}, Plan{Bad: func(any) bool { return true }})
-	if err := store.Commit(t.Context(), Patient(s), finish()); !errors.Is(err, store.ErrData) {
+	if err := store.Commit(t.Context(), Retrying(s), finish()); !errors.Is(err, store.ErrData) {
 		t.Errorf("bad data returned %v", err)
 	}
-	s = New(&inner{}, Plan{Commit: Every(1, Full, 1)})
-	if err := store.Commit(t.Context(), Patient(s), finish()); !errors.Is(err, store.ErrFull) || s.Commits() != 1 {
+	s = New(&inner{}, Plan{Commit: Every(1, DiskFull, 1)})
+	if err := store.Commit(t.Context(), Retrying(s), finish()); !errors.Is(err, store.ErrFull) || s.Commits() != 1 {
 		t.Errorf("a full disk returned %v after %d commits", err, s.Commits())
 	}
 }
 
 func TestFaultsAreSafeForManyGoroutines(t *testing.T) {
 	in := &inner{}
-	s := New(in, Plan{Commit: Every(2, Unknown, 1)})
+	s := New(in, Plan{Commit: Every(2, LostEither, 1)})
 	var all sync.WaitGroup
 	for range 8 {
 		all.Go(func() {

@@ -10,129 +10,129 @@ import (
 
 var _ store.Store = (*Store)(nil)
 
-// reading says whether the plan fails a read.
-func (s *Store) reading(method string) error {
+// readFault says whether the plan fails a read.
+func (s *Store) readFault(method string) error {
 	if s.plan.Read == nil {
 		return nil
 	}
 	return s.plan.Read(method)
 }
 
-// Job reads one job; see [store.Jobs].
+// Job reads one job; see [store.JobReader].
 func (s *Store) Job(ctx context.Context, owner job.Owner, id job.ID) (j job.Job, err error) {
-	if err = s.reading("Job"); err == nil {
+	if err = s.readFault("Job"); err == nil {
 		j, err = s.inner.Job(ctx, owner, id)
 	}
 	return j, err
 }
 
-// List reads a page of jobs; see [store.Jobs].
+// List reads a page of jobs; see [store.JobReader].
 func (s *Store) List(ctx context.Context, f job.Filter) (page []job.Job, next job.ID, err error) {
-	if err = s.reading("List"); err == nil {
+	if err = s.readFault("List"); err == nil {
 		page, next, err = s.inner.List(ctx, f)
 	}
 	return page, next, err
 }
 
-// Input reads a job's input; see [store.Jobs].
+// Input reads a job's input; see [store.JobReader].
 func (s *Store) Input(ctx context.Context, owner job.Owner, id job.ID) (input []byte, err error) {
-	if err = s.reading("Input"); err == nil {
+	if err = s.readFault("Input"); err == nil {
 		input, err = s.inner.Input(ctx, owner, id)
 	}
 	return input, err
 }
 
-// Result reads what a job came to; see [store.Jobs].
+// Result reads what a job came to; see [store.JobReader].
 func (s *Store) Result(ctx context.Context, owner job.Owner, id job.ID) (r job.Result, err error) {
-	if err = s.reading("Result"); err == nil {
+	if err = s.readFault("Result"); err == nil {
 		r, err = s.inner.Result(ctx, owner, id)
 	}
 	return r, err
 }
 
-// Output reads a job and its log; see [store.Jobs].
+// Output reads a job and its log; see [store.JobReader].
 func (s *Store) Output(ctx context.Context, owner job.Owner, id job.ID, after int64, maxBytes int) (j job.Job, entries []job.Entry, err error) {
-	if err = s.reading("Output"); err == nil {
+	if err = s.readFault("Output"); err == nil {
 		j, entries, err = s.inner.Output(ctx, owner, id, after, maxBytes)
 	}
 	return j, entries, err
 }
 
-// Text joins what a job's last attempt said; see [store.Jobs].
+// Text joins what a job's last attempt said; see [store.JobReader].
 func (s *Store) Text(ctx context.Context, owner job.Owner, id job.ID, limit int) (j job.Job, text string, err error) {
-	if err = s.reading("Text"); err == nil {
+	if err = s.readFault("Text"); err == nil {
 		j, text, err = s.inner.Text(ctx, owner, id, limit)
 	}
 	return j, text, err
 }
 
-// Position counts who is before a queued job; see [store.Jobs].
+// Position counts who is before a queued job; see [store.JobReader].
 func (s *Store) Position(ctx context.Context, owner job.Owner, id job.ID, most int) (n int, err error) {
-	if err = s.reading("Position"); err == nil {
+	if err = s.readFault("Position"); err == nil {
 		n, err = s.inner.Position(ctx, owner, id, most)
 	}
 	return n, err
 }
 
-// Idempotent finds the job of a key; see [store.Jobs].
+// Idempotent finds the job of a key; see [store.JobReader].
 func (s *Store) Idempotent(ctx context.Context, owner job.Owner, key string) (id job.ID, hash [32]byte, err error) {
-	if err = s.reading("Idempotent"); err == nil {
+	if err = s.readFault("Idempotent"); err == nil {
 		id, hash, err = s.inner.Idempotent(ctx, owner, key)
 	}
 	return id, hash, err
 }
 
-// Counts reads the kept counts; see [store.Upkeep].
+// Counts reads the kept counts; see [store.UpkeepReader].
 func (s *Store) Counts(ctx context.Context) (counts map[string]job.Counts, err error) {
-	if err = s.reading("Counts"); err == nil {
+	if err = s.readFault("Counts"); err == nil {
 		counts, err = s.inner.Counts(ctx)
 	}
 	return counts, err
 }
 
-// Running lists running jobs; see [store.Upkeep].
-func (s *Store) Running(ctx context.Context, which store.Which, after job.ID, limit int) (list []store.Running, err error) {
-	if err = s.reading("Running"); err == nil {
+// Running lists running jobs; see [store.UpkeepReader].
+func (s *Store) Running(ctx context.Context, which store.RunningFilter, after job.ID, limit int) (list []store.Running, err error) {
+	if err = s.readFault("Running"); err == nil {
 		list, err = s.inner.Running(ctx, which, after, limit)
 	}
 	return list, err
 }
 
-// RunningOf lists running jobs of a process; see [store.Upkeep].
+// RunningOf lists running jobs of a process; see [store.UpkeepReader].
 func (s *Store) RunningOf(ctx context.Context, p job.Process, after job.ID, limit int) (list []store.Running, err error) {
-	if err = s.reading("RunningOf"); err == nil {
+	if err = s.readFault("RunningOf"); err == nil {
 		list, err = s.inner.RunningOf(ctx, p, after, limit)
 	}
 	return list, err
 }
 
-// Leases answers what leases hold; see [store.Upkeep].
+// Leases answers what leases hold; see [store.UpkeepReader].
 func (s *Store) Leases(ctx context.Context, leases []job.Lease) (list []store.Running, err error) {
-	if err = s.reading("Leases"); err == nil {
+	if err = s.readFault("Leases"); err == nil {
 		list, err = s.inner.Leases(ctx, leases)
 	}
 	return list, err
 }
 
-// Standing tells where jobs stand; see [store.Upkeep].
-func (s *Store) Standing(ctx context.Context, jobs []store.OwnedID) (list []store.Standing, err error) {
-	if err = s.reading("Standing"); err == nil {
-		list, err = s.inner.Standing(ctx, jobs)
+// Versions tells where jobs stand; see [store.UpkeepReader].
+func (s *Store) Versions(ctx context.Context, jobs []store.OwnedID) (list []store.JobVersion, err error) {
+	if err = s.readFault("Versions"); err == nil {
+		list, err = s.inner.Versions(ctx, jobs)
 	}
 	return list, err
 }
 
-// NextDue is when the clock has something to do; see [store.Upkeep].
+// NextDue is when the clock has something to do; see [store.UpkeepReader].
 func (s *Store) NextDue(ctx context.Context) (ready, expires time.Time, err error) {
-	if err = s.reading("NextDue"); err == nil {
+	if err = s.readFault("NextDue"); err == nil {
 		ready, expires, err = s.inner.NextDue(ctx)
 	}
 	return ready, expires, err
 }
 
-// OldestQueued is since when the head of a queue has waited; see [store.Upkeep].
+// OldestQueued is since when the head of a queue has waited; see [store.UpkeepReader].
 func (s *Store) OldestQueued(ctx context.Context, queue string) (since time.Time, err error) {
-	if err = s.reading("OldestQueued"); err == nil {
+	if err = s.readFault("OldestQueued"); err == nil {
 		since, err = s.inner.OldestQueued(ctx, queue)
 	}
 	return since, err
@@ -146,41 +146,41 @@ func (s *Store) Now() time.Time {
 	return s.plan.Clock(s.inner.Now())
 }
 
-// Row reads one side row; see [store.Records].
+// Row reads one side row; see [store.RowReader].
 func (s *Store) Row(ctx context.Context, of store.RowSet, id string) (row store.Row, err error) {
-	if err = s.reading("Row"); err == nil {
+	if err = s.readFault("Row"); err == nil {
 		row, err = s.inner.Row(ctx, of, id)
 	}
 	return row, err
 }
 
-// Tally counts the jobs of a tally; see [store.Records].
+// Tally counts the jobs of a tally; see [store.RowReader].
 func (s *Store) Tally(ctx context.Context, owner job.Owner, name string) (c job.Counts, err error) {
-	if err = s.reading("Tally"); err == nil {
+	if err = s.readFault("Tally"); err == nil {
 		c, err = s.inner.Tally(ctx, owner, name)
 	}
 	return c, err
 }
 
-// Rows lists side rows; see [store.Records].
+// Rows lists side rows; see [store.RowReader].
 func (s *Store) Rows(ctx context.Context, of store.RowSet, page store.RowPage) (rows []store.Row, err error) {
-	if err = s.reading("Rows"); err == nil {
+	if err = s.readFault("Rows"); err == nil {
 		rows, err = s.inner.Rows(ctx, of, page)
 	}
 	return rows, err
 }
 
-// WithFiles lists jobs that have files; see [store.Upkeep].
+// WithFiles lists jobs that have files; see [store.UpkeepReader].
 func (s *Store) WithFiles(ctx context.Context, after string, limit int) (ids []job.ID, next string, err error) {
-	if err = s.reading("WithFiles"); err == nil {
+	if err = s.readFault("WithFiles"); err == nil {
 		ids, next, err = s.inner.WithFiles(ctx, after, limit)
 	}
 	return ids, next, err
 }
 
-// Abandonable lists jobs that may be abandoned; see [store.Upkeep].
+// Abandonable lists jobs that may be abandoned; see [store.UpkeepReader].
 func (s *Store) Abandonable(ctx context.Context, after string, limit int) (jobs []job.Job, next string, err error) {
-	if err = s.reading("Abandonable"); err == nil {
+	if err = s.readFault("Abandonable"); err == nil {
 		jobs, next, err = s.inner.Abandonable(ctx, after, limit)
 	}
 	return jobs, next, err
@@ -188,7 +188,7 @@ func (s *Store) Abandonable(ctx context.Context, after string, limit int) (jobs 
 
 // Size is how much the wrapped store holds.
 func (s *Store) Size(ctx context.Context) (size int64, err error) {
-	if err = s.reading("Size"); err == nil {
+	if err = s.readFault("Size"); err == nil {
 		size, err = s.inner.Size(ctx)
 	}
 	return size, err

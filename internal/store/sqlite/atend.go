@@ -65,7 +65,7 @@ func (t *tx) makeJob(op *store.Submit) error {
 	if err := t.create(&made); err != nil {
 		return err
 	}
-	t.batch.Made = append(t.batch.Made, made.Job)
+	t.batch.FollowUps = append(t.batch.FollowUps, made.Job)
 	return nil
 }
 
@@ -151,7 +151,7 @@ func readTally(q *query, of tallyKey) (n job.Counts, err error) {
 	return n, err
 }
 
-// Tally returns the counts of a tally; see [store.Records].
+// Tally returns the counts of a tally; see [store.RowReader].
 func (s *Store) Tally(ctx context.Context, owner job.Owner, name string) (n job.Counts, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		n, err = readTally(r.tally, tallyKey{owner, name})

@@ -34,7 +34,7 @@ func (t *tx) cancel(op *store.Cancel) (err error) {
 	if op.Err = refusal; refusal != nil || err != nil {
 		return err
 	}
-	if op.Abandoned {
+	if op.IfAbandoned {
 		if op.Err, err = t.checkAbandoned(op); op.Err != nil || err != nil {
 			return err
 		}

@@ -99,7 +99,7 @@ func (s *Store) applyWithReserve(ctx context.Context, b *store.Batch) error {
 }
 
 func (s *Store) applyBatch(b *store.Batch) error {
-	b.Moved, b.Removed, b.Made, b.Damaged = nil, nil, nil, nil
+	b.Moved, b.Removed, b.FollowUps, b.Damaged = nil, nil, nil, nil
 	s.batchCount++
 	t := &tx{Store: s, batch: b, batchNumber: s.batchCount, now: s.Now()}
 	if err := t.run(b); err != nil {
@@ -225,7 +225,7 @@ func (t *tx) countUnchecked(j *job.Job, from job.State) (turn int64) {
 	if j.Tally != "" {
 		t.tallyChange(tallyKeyOf(j)).Move(from, j.State, j.InputBytes)
 	}
-	if k := fairqueue.KeyOf(j); mayFollow && q.Follows(k) {
+	if k := fairqueue.KeyOf(j); mayFollow && q.TryUnpark(k) {
 		t.freedKeys = append(t.freedKeys, freedKey{j.Queue, k})
 	}
 	return turn

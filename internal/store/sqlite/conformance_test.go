@@ -23,7 +23,7 @@ func open(unsynced bool) func(testing.TB, string, storetest.Options) store.Store
 
 // untold hides the outcome of every batch until it is committed a second time.
 func untold(tb testing.TB, place string, o storetest.Options) store.Store {
-	return faulty.Patient(faulty.New(open(true)(tb, place, o), faulty.Plan{Commit: faulty.Every(2, faulty.Unknown, 1)}))
+	return faulty.Retrying(faulty.New(open(true)(tb, place, o), faulty.Plan{Commit: faulty.Every(2, faulty.LostEither, 1)}))
 }
 
 func TestConformance(t *testing.T) { storetest.Run(t, storetest.Suite{Open: open(false)}) }
@@ -35,8 +35,8 @@ func TestConformanceWhenOutcomesAreUnknown(t *testing.T) {
 // unheard loses the syncs of some batches, and of those behind them: half of them are then
 // stored and half are not.
 func unheard(tb testing.TB, place string, o storetest.Options) store.Store {
-	return faulty.Patient(faulty.New(open(true)(tb, place, o), faulty.Plan{
-		Commit: faulty.Every(11, faulty.SyncUnknown, 3),
+	return faulty.Retrying(faulty.New(open(true)(tb, place, o), faulty.Plan{
+		Commit: faulty.Every(11, faulty.SyncLostEither, 3),
 		Copy: func() (store.Store, error) {
 			at := filepath.Join(tb.TempDir(), "copy")
 			if err := sqlite.Backup(tb.Context(), place+".db", at+".db", func(_, _ int64) {}); err != nil {

@@ -7,7 +7,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// WithFiles lists jobs that have files; see [store.Upkeep].
+// WithFiles lists jobs that have files; see [store.UpkeepReader].
 func (s *Store) WithFiles(ctx context.Context, after string, limit int) (ids []job.ID, next string, err error) {
 	from, err := parseRowCursor(after)
 	if err != nil {
@@ -40,7 +40,7 @@ func parseRowCursor(text string) (n int64, err error) {
 	return n, nil
 }
 
-// Size returns the bytes in use; see [store.Upkeep]. Pages that a commit frees stop counting at
+// Size returns the bytes in use; see [store.UpkeepReader]. Pages that a commit frees stop counting at
 // once, whether or not the vacuum returns them to the disk.
 func (s *Store) Size(ctx context.Context) (size int64, err error) {
 	err = s.read(ctx, func(r *reader) error {

@@ -22,7 +22,7 @@ func (t *tx) finish(op *store.Finish) error {
 		op.Err = job.Errorf(job.Invalid, "a running job cannot become %s", op.To)
 		return nil
 	}
-	if !h.matches(op.If, t.now) {
+	if !h.matches(op.OnlyIf, t.now) {
 		op.Err = job.Errorf(job.LeaseLost, "the sweep came too late for %s: its worker has renewed the lease or sent output since", op.Lease.Job)
 		return nil
 	}
@@ -62,7 +62,7 @@ func (t *tx) endRunning(h *runningJob, op *store.Finish) error {
 		result = &job.Result{}
 	}
 	// AtEnd may read the output and the result, so it runs before anything is removed.
-	if !op.Bare {
+	if !op.SkipAtEnd {
 		if err := t.applyAtEnd(j, result); err != nil {
 			return err
 		}

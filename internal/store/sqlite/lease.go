@@ -33,7 +33,7 @@ func (t *tx) renew(op *store.Renew) error {
 		return nil
 	}
 	op.CancelRequested = !h.job.CancelRequestedAt.IsZero()
-	lasts := op.For
+	lasts := op.LeaseFor
 	if lasts == 0 {
 		lasts = h.leaseFor
 	}
@@ -108,7 +108,7 @@ func (t *tx) claim(op *store.Claim) error {
 		if want <= 0 {
 			break
 		}
-		tenant, share := q.Next(op.Tenant, want)
+		tenant, share := q.NextTenant(op.Tenant, want)
 		if share == 0 {
 			break
 		}
@@ -218,7 +218,7 @@ func (t *tx) leaseOrPark(op *store.Claim, c *candidate, token job.Token) (leased
 // leaseJob leases one ready job.
 func (t *tx) leaseJob(op *store.Claim, c *candidate, token job.Token) error {
 	j := c.job
-	t.queue(j.Queue).Pass(j.Owner.Tenant, j.Priority, c.turn)
+	t.queue(j.Queue).AdvanceTurn(j.Owner.Tenant, j.Priority, c.turn)
 	from := j.State
 	j.Claim(t.now)
 	t.count(&j.Job, from)
@@ -249,8 +249,8 @@ func (t *tx) readInput(n int64) (input []byte, err error) {
 	return input, err
 }
 
-// Running lists running jobs; see [store.Upkeep].
-func (s *Store) Running(_ context.Context, which store.Which, after job.ID, limit int) ([]store.Running, error) {
+// Running lists running jobs; see [store.UpkeepReader].
+func (s *Store) Running(_ context.Context, which store.RunningFilter, after job.ID, limit int) ([]store.Running, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.refresh(); err != nil {
@@ -260,7 +260,7 @@ func (s *Store) Running(_ context.Context, which store.Which, after job.ID, limi
 	return s.page(after, limit, func(h *runningJob) bool { return h.matches(which, now) }), nil
 }
 
-// RunningOf lists the running jobs of a process; see [store.Upkeep].
+// RunningOf lists the running jobs of a process; see [store.UpkeepReader].
 func (s *Store) RunningOf(_ context.Context, p job.Process, after job.ID, limit int) ([]store.Running, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -270,7 +270,7 @@ func (s *Store) RunningOf(_ context.Context, p job.Process, after job.ID, limit 
 	return s.page(after, limit, func(h *runningJob) bool { return h.process == p }), nil
 }
 
-// Leases answers what leases hold; see [store.Upkeep].
+// Leases answers what leases hold; see [store.UpkeepReader].
 func (s *Store) Leases(_ context.Context, leases []job.Lease) ([]store.Running, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -305,12 +305,12 @@ func (s *Store) page(after job.ID, limit int, is func(*runningJob) bool) []store
 
 func (h *runningJob) view() store.Running {
 	return store.Running{
-		Job: h.job.Job, Token: h.token, Worker: h.worker, Process: h.process, For: h.leaseFor, Began: h.startedAt, Heard: h.heardAt,
-		HasUse: h.leaseUsed, Before: h.earlierBytes, HasOutput: h.hasOutput,
+		Job: h.job.Job, Token: h.token, Worker: h.worker, Process: h.process, LeaseFor: h.leaseFor, AttemptStartedAt: h.startedAt, LastOutputAt: h.heardAt,
+		LeaseUsed: h.leaseUsed, EarlierOutputBytes: h.earlierBytes, HasOutput: h.hasOutput,
 	}
 }
 
-func (h *runningJob) matches(which store.Which, now time.Time) bool {
+func (h *runningJob) matches(which store.RunningFilter, now time.Time) bool {
 	switch which {
 	case store.LapsedOnly:
 		return !h.leaseUntil.After(now)

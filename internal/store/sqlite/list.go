@@ -15,7 +15,7 @@ const (
 	maxScanTime = 50 * time.Millisecond
 )
 
-// List reads a page of jobs; see [store.Jobs].
+// List reads a page of jobs; see [store.JobReader].
 func (s *Store) List(ctx context.Context, f job.Filter) (page []job.Job, next job.ID, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		rows, after, err := r.page(f, s.idSkew.Load())

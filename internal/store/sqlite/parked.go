@@ -59,7 +59,7 @@ type freedKey struct {
 // unparkFreedKeys queues one parked job for each freed place.
 func (t *tx) unparkFreedKeys() (unparked int, err error) {
 	for _, f := range t.freedKeys {
-		n, err := t.unpark(f.queue, f.key, min(1, t.queue(f.queue).Room(f.key)))
+		n, err := t.unpark(f.queue, f.key, min(1, t.queue(f.queue).Unparkable(f.key)))
 		if err != nil {
 			return 0, err
 		}
@@ -73,7 +73,7 @@ func (t *tx) unparkFreedKeys() (unparked int, err error) {
 func (t *tx) unparkChangedLimits(limit int) (unparked int, err error) {
 	for name := range t.queues {
 		q := t.queue(name)
-		if !q.Unlooked() {
+		if !q.NeedsUnparkScan() {
 			continue
 		}
 		if q.Counts.Parked > 0 {
@@ -83,13 +83,13 @@ func (t *tx) unparkChangedLimits(limit int) (unparked int, err error) {
 			}
 			unparked += n
 		}
-		q.Looked(unparked == limit)
+		q.EndUnparkScan(unparked == limit)
 	}
 	return unparked, nil
 }
 
 func (t *tx) unparkQueue(queue string, q *queueState, limit int) (unparked int, err error) {
-	for key, places := range q.WithRoom() {
+	for key, places := range q.UnparkableKeys() {
 		n, err := t.unpark(queue, key, min(places, limit-unparked))
 		if err != nil {
 			return 0, err

@@ -58,7 +58,7 @@ func (t *tx) checkAbandoned(op *store.Cancel) (refusal, err error) {
 	return refusal, err
 }
 
-// Abandonable lists jobs whose abandon timeout is over; see [store.Upkeep].
+// Abandonable lists jobs whose abandon timeout is over; see [store.UpkeepReader].
 func (s *Store) Abandonable(ctx context.Context, after string, limit int) (jobs []job.Job, next string, err error) {
 	from, err := parsePresenceCursor(after)
 	if err != nil {

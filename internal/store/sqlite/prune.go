@@ -21,7 +21,7 @@ type pruneRun struct {
 }
 
 func (t *tx) prune(op *store.Prune) (err error) {
-	op.Err, op.Deleted, op.Next, op.Seen, op.More = nil, 0, "", time.Time{}, false
+	op.Err, op.Deleted, op.Next, op.LookedUntil, op.More = nil, 0, "", time.Time{}, false
 	p := &pruneRun{tx: t, op: op, began: time.Now(), limitLeft: op.Limit}
 	if p.lastRow, op.Err = parseRowCursor(op.After); op.Err != nil {
 		return nil
@@ -37,10 +37,10 @@ func (t *tx) prune(op *store.Prune) (err error) {
 
 // done reports whether the prune has reached a limit.
 func (p *pruneRun) done() bool {
-	return p.limitLeft <= 0 || p.op.Bytes > 0 && p.freedBytes >= p.op.Bytes || p.outOfTime()
+	return p.limitLeft <= 0 || p.op.MaxBytes > 0 && p.freedBytes >= p.op.MaxBytes || p.outOfTime()
 }
 
-func (p *pruneRun) outOfTime() bool { return p.op.For > 0 && time.Since(p.began) >= p.op.For }
+func (p *pruneRun) outOfTime() bool { return p.op.MaxTime > 0 && time.Since(p.began) >= p.op.MaxTime }
 
 // pruneCandidate is an ended job that may be pruned.
 type pruneCandidate struct {
@@ -56,7 +56,7 @@ func (p *pruneRun) chunk() (more bool, err error) {
 		return false, err
 	}
 	for i := range list {
-		if p.op.Bytes > 0 && p.freedBytes >= p.op.Bytes {
+		if p.op.MaxBytes > 0 && p.freedBytes >= p.op.MaxBytes {
 			// The next prune begins with this job.
 			p.op.Next = rowCursor(list[i].n - 1)
 			return false, nil
@@ -78,7 +78,7 @@ func (p *pruneRun) chunk() (more bool, err error) {
 func (p *pruneRun) readNext(limit int) (list []pruneCandidate, n int, err error) {
 	err = p.q.pruneCandidates.int(p.lastRow).int(int64(limit)).each(func(c column) error {
 		n++
-		p.lastRow, p.op.Seen = c.int(0), c.time(6)
+		p.lastRow, p.op.LookedUntil = c.int(0), c.time(6)
 		if job.State(c.int(3)).Ended() && (p.op.Early || !c.time(4).After(p.now)) {
 			list = append(list, pruneCandidate{scanRemoval(c), c.int(7), c.int(10)})
 		}
@@ -88,7 +88,7 @@ func (p *pruneRun) readNext(limit int) (list []pruneCandidate, n int, err error)
 }
 
 func (p *pruneRun) removeCandidate(o *pruneCandidate) error {
-	if p.op.Bytes > 0 {
+	if p.op.MaxBytes > 0 {
 		p.freedBytes += o.outputBytes
 		if p.op.Early && o.files > 0 {
 			p.freedBytes += o.inputBytes

@@ -92,7 +92,7 @@ type queueViews struct {
 // queueView is a queue as of the last commit.
 type queueView struct {
 	oldest  time.Time
-	tenants []fairqueue.Standing
+	tenants []fairqueue.TenantTurn
 }
 
 func (s *queueViews) update(name string, q *fairqueue.Queue) {
@@ -106,7 +106,7 @@ func (s *queueViews) update(name string, q *fairqueue.Queue) {
 		at = &queueView{}
 		s.views[name] = at
 	}
-	at.oldest, at.tenants = q.Oldest(), q.Standings(at.tenants)
+	at.oldest, at.tenants = q.OldestReady(), q.TenantTurns(at.tenants)
 }
 
 func (s *queueViews) oldest(queue string) (since time.Time) {

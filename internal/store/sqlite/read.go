@@ -201,7 +201,7 @@ func (r *reader) completeAll(page []row) (err error) {
 	return err
 }
 
-// Job reads one job; see [store.Jobs].
+// Job reads one job; see [store.JobReader].
 func (s *Store) Job(ctx context.Context, owner job.Owner, id job.ID) (j job.Job, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		found, err := r.find(owner, id)
@@ -211,7 +211,7 @@ func (s *Store) Job(ctx context.Context, owner job.Owner, id job.ID) (j job.Job,
 	return j, err
 }
 
-// Input reads a job's input; see [store.Jobs].
+// Input reads a job's input; see [store.JobReader].
 func (s *Store) Input(ctx context.Context, owner job.Owner, id job.ID) (input []byte, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		j, err := r.find(owner, id)
@@ -227,7 +227,7 @@ func (s *Store) Input(ctx context.Context, owner job.Owner, id job.ID) (input []
 	return input, err
 }
 
-// Result reads a job's result; see [store.Jobs].
+// Result reads a job's result; see [store.JobReader].
 func (s *Store) Result(ctx context.Context, owner job.Owner, id job.ID) (res job.Result, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		j, err := r.find(owner, id)
@@ -246,7 +246,7 @@ func (s *Store) Result(ctx context.Context, owner job.Owner, id job.ID) (res job
 	return res, err
 }
 
-// Output reads a job and its log; see [store.Jobs].
+// Output reads a job and its log; see [store.JobReader].
 func (s *Store) Output(ctx context.Context, owner job.Owner, id job.ID, after int64, maxBytes int) (j job.Job, entries []job.Entry, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		found, view, err := r.findWithTail(owner, id)
@@ -323,7 +323,7 @@ func readEntries(q *query, n int64, view tailView, p *outputPage) error {
 	return err
 }
 
-// Text joins the text of a job's last attempt; see [store.Jobs].
+// Text joins the text of a job's last attempt; see [store.JobReader].
 func (s *Store) Text(ctx context.Context, owner job.Owner, id job.ID, limit int) (j job.Job, text string, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		found, view, err := r.findWithTail(owner, id)
@@ -336,7 +336,7 @@ func (s *Store) Text(ctx context.Context, owner job.Owner, id job.ID, limit int)
 	return j, text, err
 }
 
-// Position counts the jobs before a queued job; see [store.Jobs].
+// Position counts the jobs before a queued job; see [store.JobReader].
 func (s *Store) Position(ctx context.Context, owner job.Owner, id job.ID, limit int) (before int, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		var queue string
@@ -357,7 +357,7 @@ func (s *Store) Position(ctx context.Context, owner job.Owner, id job.ID, limit 
 	return before, err
 }
 
-// Idempotent finds the job of an idempotency key; see [store.Jobs].
+// Idempotent finds the job of an idempotency key; see [store.JobReader].
 func (s *Store) Idempotent(ctx context.Context, owner job.Owner, key string) (id job.ID, hash [32]byte, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		known, err := r.idempotent.text(owner.Tenant).text(owner.User).text(key).first(func(c column) error {

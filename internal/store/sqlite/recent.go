@@ -7,9 +7,9 @@ import (
 )
 
 // recentInMemory is the number of batch ids in memory. The disk has the last
-// [store.MostUnsynced]. The memory has more, because tests open one store and let several
+// [store.MaxUnsynced]. The memory has more, because tests open one store and let several
 // engines share it.
-const recentInMemory = 8 * store.MostUnsynced
+const recentInMemory = 8 * store.MaxUnsynced
 
 // recentBatches are the ids of the last batches, concatenated, oldest first. A commit that
 // fails removes none.
@@ -40,7 +40,7 @@ func (r *recentBatches) add(id store.BatchID) {
 
 // encodeWith returns the ids to store with a batch: the last ones and its own.
 func (r *recentBatches) encodeWith(id store.BatchID) []byte {
-	kept := r.ids[max(0, len(r.ids)-(store.MostUnsynced-1)*idBytes):]
+	kept := r.ids[max(0, len(r.ids)-(store.MaxUnsynced-1)*idBytes):]
 	r.encoded = append(append(r.encoded[:0], kept...), id[:]...)
 	return r.encoded
 }

@@ -238,10 +238,10 @@ func TestJobWithDamagedRowAndTailEndsOnce(t *testing.T) {
 // An end reads what can be read of a damaged log.
 func TestJobWithDamagedLogFinishes(t *testing.T) {
 	d := newHarness(t)
-	d.reopenWith(func(e store.End) store.Follow {
+	d.reopenWith(func(e store.End) store.FollowUp {
 		e.Text(100)
 		e.Entries(100)
-		return store.Follow{}
+		return store.FollowUp{}
 	})
 	id, lease := d.running(func(s *store.Submit) { s.Job.Refs = []string{"r"} })
 	d.apply(&store.Append{Lease: lease, Entries: textEntry(1, string(bytes.Repeat([]byte("x"), 200)))})

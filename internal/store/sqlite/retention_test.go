@@ -67,7 +67,7 @@ func BenchmarkPrune(b *testing.B) {
 	b.ResetTimer()
 	for left := b.N; left > 0; left -= 100 {
 		batch := store.NewBatch()
-		batch.Prunes = []*store.Prune{{Limit: 100, Bytes: 1 << 20, For: 2 * time.Millisecond}}
+		batch.Prunes = []*store.Prune{{Limit: 100, MaxBytes: 1 << 20, MaxTime: 2 * time.Millisecond}}
 		a.commit(batch)
 	}
 }

@@ -13,7 +13,7 @@ func (t *tx) checkRows(rows []store.Row) (conflict []byte, refusal, err error) {
 	for i := range rows {
 		r := &rows[i]
 		var body []byte
-		switch r.Do {
+		switch r.Action {
 		case store.Insert, store.Require:
 			body, err = readSideRow(t.q.sideRow, r.Set(), r.ID)
 		case store.RequireNone:
@@ -24,9 +24,9 @@ func (t *tx) checkRows(rows []store.Row) (conflict []byte, refusal, err error) {
 		switch {
 		case err != nil:
 			return nil, nil, err
-		case r.Do == store.Require && body == nil:
+		case r.Action == store.Require && body == nil:
 			return nil, job.Errorf(job.NotFound, "there is no %s %s", r.Kind, r.ID), nil
-		case r.Do != store.Require && body != nil:
+		case r.Action != store.Require && body != nil:
 			return body, job.Errorf(job.Conflict, "%s %s is there already", r.Kind, r.ID), nil
 		}
 	}
@@ -64,7 +64,7 @@ func (t *tx) putRows(rows []store.Row) error {
 
 func (t *tx) putRow(r *store.Row) error {
 	t.wroteRows = true
-	switch r.Do {
+	switch r.Action {
 	case store.Update:
 		body, err := readSideRow(t.q.sideRow, r.Set(), r.ID)
 		if err != nil || body == nil {
@@ -89,7 +89,7 @@ func (t *tx) write(op *store.Write) (err error) {
 	return t.putRows(op.Rows)
 }
 
-// Row reads one side row; see [store.Records].
+// Row reads one side row; see [store.RowReader].
 func (s *Store) Row(ctx context.Context, of store.RowSet, id string) (row store.Row, err error) {
 	err = s.readRows(ctx, func(r *reader) error {
 		body, err := readSideRow(r.sideRow, of, id)
@@ -102,17 +102,17 @@ func (s *Store) Row(ctx context.Context, of store.RowSet, id string) (row store.
 	return row, err
 }
 
-// Rows lists side rows; see [store.Records].
+// Rows lists side rows; see [store.RowReader].
 func (s *Store) Rows(ctx context.Context, of store.RowSet, page store.RowPage) (rows []store.Row, err error) {
 	err = s.readRows(ctx, func(r *reader) error {
 		q := r.sideRowsUp
 		if page.Desc {
 			q = r.sideRowsDown
-			if page.From == "" {
-				page.From = "\U0010FFFF" // sorts after every id
+			if page.After == "" {
+				page.After = "\U0010FFFF" // sorts after every id
 			}
 		}
-		return q.set(of).text(page.From).int(int64(page.Limit)).each(func(c column) error {
+		return q.set(of).text(page.After).int(int64(page.Limit)).each(func(c column) error {
 			rows = append(rows, rowOf(of, c.text(0), c.bytes(1)))
 			return nil
 		})

@@ -300,7 +300,7 @@ func pragma(conn *sqlite.Conn, name string) (v int64, err error) {
 	return v, err
 }
 
-// Now returns the time of the store's clock; see [store.Upkeep].
+// Now returns the time of the store's clock; see [store.UpkeepReader].
 func (s *Store) Now() time.Time { return roundTime(s.clock()) }
 
 // Close waits for reads and the commit under way, and closes the file; see [store.Store].

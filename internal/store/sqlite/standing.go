@@ -10,10 +10,10 @@ import (
 const standingSQL = `SELECT n, state, attempt, cursor, revision, lease, cancel_at, deleted
 	FROM jobs WHERE tenant = ? AND usr = ? AND id = ?`
 
-// Standing returns the current state of jobs; see [store.Upkeep].
-func (s *Store) Standing(ctx context.Context, jobs []store.OwnedID) (list []store.Standing, err error) {
+// Versions returns the current state of jobs; see [store.UpkeepReader].
+func (s *Store) Versions(ctx context.Context, jobs []store.OwnedID) (list []store.JobVersion, err error) {
 	err = s.read(ctx, func(r *reader) error {
-		list = make([]store.Standing, 0, len(jobs))
+		list = make([]store.JobVersion, 0, len(jobs))
 		for i := range jobs {
 			st, found, err := r.whereStands(&jobs[i])
 			if err != nil {
@@ -28,12 +28,12 @@ func (s *Store) Standing(ctx context.Context, jobs []store.OwnedID) (list []stor
 	return list, err
 }
 
-func (r *reader) whereStands(of *store.OwnedID) (st store.Standing, found bool, err error) {
+func (r *reader) whereStands(of *store.OwnedID) (st store.JobVersion, found bool, err error) {
 	view := r.tailViews.view(of.ID) // before the row, as in findWithTail
 	j := row{}
 	found, err = r.standing.text(of.Owner.Tenant).text(of.Owner.User).id(&of.ID).first(func(c column) error {
 		j.n, j.State, j.Cursor = c.int(0), job.State(c.int(1)), c.int(3)
-		st = store.Standing{ID: of.ID, State: j.State, Attempt: int(c.int(2)), Revision: c.int(4)}
+		st = store.JobVersion{ID: of.ID, State: j.State, Attempt: int(c.int(2)), Revision: c.int(4)}
 		if j.State == job.Running {
 			c.stmt.ColumnBytes(5, st.Token[:])
 			st.CancelRequested, st.Deleted = !c.stmt.ColumnIsNull(6), c.int(7) != 0

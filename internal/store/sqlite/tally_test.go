@@ -11,11 +11,11 @@ import (
 func TestTallyCreatedAndEmptiedInOneBatchIsRemoved(t *testing.T) {
 	d := newHarness(t)
 	made := job.NewID()
-	d.reopenWith(func(e store.End) store.Follow {
+	d.reopenWith(func(e store.End) store.FollowUp {
 		if len(e.Job.Refs) == 0 {
-			return store.Follow{}
+			return store.FollowUp{}
 		}
-		return store.Follow{Jobs: []*store.Submit{{Job: job.Job{ID: made, Owner: testOwner, Queue: "q", Priority: 5, MaxAttempts: 1, Tally: "t"}}}}
+		return store.FollowUp{Jobs: []*store.Submit{{Job: job.Job{ID: made, Owner: testOwner, Queue: "q", Priority: 5, MaxAttempts: 1, Tally: "t"}}}}
 	})
 	_, lease := d.running(func(s *store.Submit) { s.Job.Refs = []string{"r"} })
 	del := &store.Delete{Owner: testOwner, ID: made}

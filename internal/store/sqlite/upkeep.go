@@ -38,7 +38,7 @@ func (t *tx) expire(op *store.Due) (int, error) {
 		}
 		from := rows[i].State
 		rows[i].Expire(op.Failure, t.now)
-		err = t.endWaiting(&rows[i], from, op.Bare)
+		err = t.endWaiting(&rows[i], from, op.SkipAtEnd)
 		op.Expired = append(op.Expired, rows[i].Job)
 	}
 	return n, err
@@ -63,7 +63,7 @@ func (t *tx) makeOneReady(j *row) error {
 	return t.moveReady(j, t.readyState(&j.Job))
 }
 
-// Counts returns the counts of all queues; see [store.Upkeep].
+// Counts returns the counts of all queues; see [store.UpkeepReader].
 func (s *Store) Counts(context.Context) (map[string]job.Counts, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -79,7 +79,7 @@ func (s *Store) Counts(context.Context) (map[string]job.Counts, error) {
 	return counts, nil
 }
 
-// NextDue returns when the clock has work; see [store.Upkeep].
+// NextDue returns when the clock has work; see [store.UpkeepReader].
 func (s *Store) NextDue(ctx context.Context) (ready, expires time.Time, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		if _, err := r.nextReady.first(func(c column) error { ready = c.time(0); return nil }); err != nil {
@@ -94,7 +94,7 @@ func (s *Store) NextDue(ctx context.Context) (ready, expires time.Time, err erro
 	return ready, expires, err
 }
 
-// OldestQueued returns since when the oldest waiting job is ready; see [store.Upkeep].
+// OldestQueued returns since when the oldest waiting job is ready; see [store.UpkeepReader].
 func (s *Store) OldestQueued(_ context.Context, queue string) (time.Time, error) {
 	return s.queueViews.oldest(queue), nil
 }

@@ -22,15 +22,15 @@ func batchRules() []rule {
 	}
 }
 
-func batchEmpty(w *world) {
+func batchEmpty(w *harness) {
 	w.submit()
 	before := w.stored()
 	w.commit(store.NewBatch())
 	w.commit(store.NewBatch())
-	w.same("an empty batch changed the store", before, w.stored())
+	w.sameStored("an empty batch changed the store", before, w.stored())
 }
 
-func batchKindsInOrder(w *world) {
+func batchKindsInOrder(w *harness) {
 	c := w.running()
 	w.pass(leaseFor + time.Second)
 	late := w.submit(delayed(time.Second))
@@ -47,7 +47,7 @@ func batchKindsInOrder(w *world) {
 	equal(w, "the state of the job that was due", w.job(late).State, job.Running)
 }
 
-func batchAppendAndFinish(w *world) {
+func batchAppendAndFinish(w *harness) {
 	c := w.running()
 	f := newFinish(c.Lease(), job.Succeeded)
 	f.Entries = texted(1, 3, "d")
@@ -55,7 +55,7 @@ func batchAppendAndFinish(w *world) {
 	equal(w, "the output", w.said(c.Job.ID), "abcd")
 }
 
-func batchFinishFirst(w *world) {
+func batchFinishFirst(w *harness) {
 	retried, deleted, cancelled := w.running(), w.running(), w.running()
 	retry, del, cancel := newRetry(retried.Job.ID), newDelete(deleted.Job.ID), newCancel(cancelled.Job.ID)
 	w.do(
@@ -69,7 +69,7 @@ func batchFinishFirst(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 1, Succeeded: 1, Failed: 1, Cancelled: 1, Retried: 1})
 }
 
-func batchTwins(w *world) {
+func batchTwins(w *harness) {
 	c := w.running()
 	first := batchOf(newWrite(put("p", "a", "")), newFinish(c.Lease(), job.Succeeded))
 	second := fresh(first)
@@ -80,7 +80,7 @@ func batchTwins(w *world) {
 	w.coded(job.LeaseLost, second.Finishes[0].Err)
 }
 
-func batchLarge(w *world) {
+func batchLarge(w *harness) {
 	const n = 2000
 	w.submitMany(n)
 	claimed := w.claim(queue, n)
@@ -93,7 +93,7 @@ func batchLarge(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Succeeded: n})
 }
 
-func batchOverContext(w *world) {
+func batchOverContext(w *harness) {
 	over, cancel := context.WithCancel(w.ctx)
 	cancel()
 	a, b := w.newSubmit(), w.newSubmit()
@@ -107,7 +107,7 @@ func batchOverContext(w *world) {
 	w.job(b.Job.ID)
 }
 
-func readOverContext(w *world) {
+func readOverContext(w *harness) {
 	id := w.submit()
 	over, cancel := context.WithCancel(w.ctx)
 	cancel()

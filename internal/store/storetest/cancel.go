@@ -22,7 +22,7 @@ func cancelRules() []rule {
 	}
 }
 
-func cancelWaiting(w *world) {
+func cancelWaiting(w *harness) {
 	for _, id := range []job.ID{w.submit(kept(33 * time.Minute)), w.submit(kept(33*time.Minute), delayed(time.Minute))} {
 		w.pass(time.Second)
 		c := newCancel(id)
@@ -37,7 +37,7 @@ func cancelWaiting(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Cancelled: 2})
 }
 
-func cancelRunning(w *world) {
+func cancelRunning(w *harness) {
 	c := w.running()
 	w.pass(time.Second)
 	requested := w.now()
@@ -54,7 +54,7 @@ func cancelRunning(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Running: 1})
 }
 
-func cancelEnded(w *world) {
+func cancelEnded(w *harness) {
 	for _, state := range reachable() {
 		if !state.Ended() {
 			continue
@@ -66,11 +66,11 @@ func cancelEnded(w *world) {
 		w.do(c)
 		equal(w, "whether this cancel ended it", c.Ended, false)
 		equal(w, "the answered job", text(c.Job), text(w.job(id)))
-		w.same("a cancel changed an ended job", before, w.stored())
+		w.sameStored("a cancel changed an ended job", before, w.stored())
 	}
 }
 
-func cancelThenFinish(w *world) {
+func cancelThenFinish(w *harness) {
 	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled, job.Scheduled, job.Queued} {
 		c := w.running()
 		w.do(newCancel(c.Job.ID))
@@ -92,7 +92,7 @@ func cancelThenFinish(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Cancelled: 5})
 }
 
-func cancelThenSweep(w *world) {
+func cancelThenSweep(w *harness) {
 	c := w.running()
 	w.do(newCancel(c.Job.ID))
 	w.pass(leaseFor + time.Second)
@@ -102,7 +102,7 @@ func cancelThenSweep(w *world) {
 	equal(w, "the jobs left to claim", len(w.claim(queue, 1)), 0)
 }
 
-func cancelThenClaim(w *world) {
+func cancelThenClaim(w *harness) {
 	first, both := w.submit(), w.submit()
 	w.do(newCancel(first))
 	claim := w.newClaim(queue, 5)
@@ -115,7 +115,7 @@ func cancelThenClaim(w *world) {
 	equal(w, "whether a cancel after the claim ended the job", cancel.Ended, false)
 }
 
-func finishThenCancel(w *world) {
+func finishThenCancel(w *harness) {
 	c := w.running()
 	f, cancel := newFinish(c.Lease(), job.Succeeded), newCancel(c.Job.ID)
 	w.do(f, cancel)
@@ -125,7 +125,7 @@ func finishThenCancel(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Succeeded: 1})
 }
 
-func releaseThenCancel(w *world) {
+func releaseThenCancel(w *harness) {
 	for _, to := range []job.State{job.Queued, job.Scheduled} {
 		c := w.running()
 		f, cancel := newFinish(c.Lease(), to), newCancel(c.Job.ID)
@@ -137,7 +137,7 @@ func releaseThenCancel(w *world) {
 	equal(w, "the jobs left to claim", len(w.claim(queue, 1)), 0)
 }
 
-func cancelListed(w *world) {
+func cancelListed(w *harness) {
 	w.submitMany(3)
 	claimed := w.claim(queue, 3)
 	w.do(newCancel(claimed[0].Job.ID))
@@ -153,7 +153,7 @@ func cancelListed(w *world) {
 	equal(w, "the requests listed after the end", len(w.listRunning(store.CancelOnly)), 0)
 }
 
-func cancelUnknown(w *world) {
+func cancelUnknown(w *harness) {
 	w.submit()
 	w.refused(job.NotFound, newCancel(w.id()), newCancel(job.ID{}))
 }

@@ -23,7 +23,7 @@ func claimRules() []rule {
 	}
 }
 
-func claimHandsOver(w *world) {
+func claimHandsOver(w *harness) {
 	s := w.newSubmit(withInput("the input"))
 	w.do(s)
 	w.pass(time.Minute)
@@ -45,7 +45,7 @@ func claimHandsOver(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Running: 1})
 }
 
-func claimForPolicy(w *world) {
+func claimForPolicy(w *harness) {
 	lasts := func(d time.Duration) func(*store.Submit) {
 		return func(s *store.Submit) { s.Job.Policy.Timeouts.Lease = d }
 	}
@@ -60,7 +60,7 @@ func claimForPolicy(w *world) {
 	equal(w, "the lapsed leases", len(w.listRunning(store.LapsedOnly)), 1)
 }
 
-func claimAsMany(w *world) {
+func claimAsMany(w *harness) {
 	w.submitMany(5)
 	equal(w, "the jobs claimed with 3 tokens", len(w.claim(queue, 3)), 3)
 	equal(w, "the jobs claimed with none", len(w.claim(queue, 0)), 0)
@@ -69,14 +69,14 @@ func claimAsMany(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Running: 5})
 }
 
-func claimOwnQueue(w *world) {
+func claimOwnQueue(w *harness) {
 	a, b := w.submit(inQueue("a")), w.submit(inQueue("a b"))
 	equal(w, "the jobs of another queue", len(w.claim("b", 5)), 0)
 	equal(w, "the job of the second queue", w.claimOne("a b").Job.ID, b)
 	equal(w, "the job of the first queue", w.claimOne("a").Job.ID, a)
 }
 
-func claimReadyOnly(w *world) {
+func claimReadyOnly(w *harness) {
 	w.submit(delayed(time.Minute))
 	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled, job.Scheduled} {
 		w.do(newFinish(w.running().Lease(), to))
@@ -87,7 +87,7 @@ func claimReadyOnly(w *world) {
 	equal(w, "the jobs claimed", len(w.claim(queue, 10)), 0)
 }
 
-func claimsDiffer(w *world) {
+func claimsDiffer(w *harness) {
 	const jobs = 300
 	for i := range jobs {
 		w.submit(withKey(string(rune('a' + i%3))))
@@ -110,7 +110,7 @@ func claimsDiffer(w *world) {
 	}
 }
 
-func claimSeesItsBatch(w *world) {
+func claimSeesItsBatch(w *harness) {
 	back := w.running()
 	failed := w.running()
 	w.do(newFinish(failed.Lease(), job.Failed))
@@ -123,7 +123,7 @@ func claimSeesItsBatch(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Running: 4, Failed: 1, Retried: 1})
 }
 
-func claimSeesEnds(w *world) {
+func claimSeesEnds(w *harness) {
 	cancelled, deleted, expired, left := w.submit(), w.submit(), w.submit(patient(time.Second)), w.submit()
 	w.pass(2 * time.Second)
 	c := w.newClaim(queue, 10)
@@ -134,7 +134,7 @@ func claimSeesEnds(w *world) {
 	equal(w, "the state of the expired one", w.job(expired).State, job.Expired)
 }
 
-func claimCounts(w *world) {
+func claimCounts(w *harness) {
 	c := w.running()
 	started := w.now()
 	for attempt := 2; attempt <= 4; attempt++ {
@@ -147,7 +147,7 @@ func claimCounts(w *world) {
 	}
 }
 
-func claimClearsProgress(w *world) {
+func claimClearsProgress(w *harness) {
 	c := w.running()
 	said := newAppend(c.Lease(), 1, 0, "half")
 	said.Progress = &job.Progress{Percent: 50, Status: "Halfway"}
@@ -158,7 +158,7 @@ func claimClearsProgress(w *world) {
 	equal(w, "the cursor", c.Job.Cursor, 1)
 }
 
-func claimNothing(w *world) {
+func claimNothing(w *harness) {
 	w.submit()
 	equal(w, "the jobs claimed", len(w.claim("no such queue", 3)), 0)
 	equal(w, "the jobs claimed", len(w.claim("", 3)), 0)

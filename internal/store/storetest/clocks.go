@@ -30,7 +30,7 @@ func clocked(s *store.Submit) {
 }
 
 // ranOut checks by which clocks jobs have run out, and that others are refused.
-func (w *world) ranOut(when string, which store.Which, want ...job.Lease) {
+func (w *harness) ranOut(when string, which store.RunningFilter, want ...job.Lease) {
 	w.Helper()
 	var got []job.Lease
 	for _, r := range w.listRunning(which) {
@@ -39,7 +39,7 @@ func (w *world) ranOut(when string, which store.Which, want ...job.Lease) {
 	equal(w, fmt.Sprintf("%s the list %d", when, which), fmt.Sprint(got), fmt.Sprint(want))
 }
 
-func clockOverrun(w *world) {
+func clockOverrun(w *harness) {
 	c := w.running(clocked)
 	leased := w.newSubmit(clocked, leasedAs(w.token()))
 	w.do(leased)
@@ -58,18 +58,18 @@ func clockOverrun(w *world) {
 	w.ranOut("then", store.OverrunOnly, other)
 }
 
-func clockSilent(w *world) {
+func clockSilent(w *harness) {
 	c := w.running(clocked)
 	r := w.lease(c.Lease())
-	w.at("the beginning", r.Began, w.now())
-	w.at("the last output", r.Heard, time.Time{})
+	w.at("the beginning", r.AttemptStartedAt, w.now())
+	w.at("the last output", r.LastOutputAt, time.Time{})
 	w.pass(2*time.Second - time.Microsecond)
 	w.ranOut("before its first output is late", store.SilentOnly)
 	w.pass(time.Microsecond)
 	w.ranOut("when it is late", store.SilentOnly, c.Lease())
 	for seq, said := range []string{"a", strings.Repeat("long ", 1000)} {
 		w.do(newAppend(c.Lease(), 1, int64(seq), said))
-		w.at("the last output", w.lease(c.Lease()).Heard, w.now())
+		w.at("the last output", w.lease(c.Lease()).LastOutputAt, w.now())
 		w.pass(3*time.Second - time.Microsecond)
 		w.ranOut("before its next output is late", store.SilentOnly)
 		w.pass(time.Microsecond)
@@ -79,7 +79,7 @@ func clockSilent(w *world) {
 	w.ranOut("then", store.SilentOnly)
 }
 
-func clockBreaks(w *world) {
+func clockBreaks(w *harness) {
 	for kind, breaks := range map[job.Kind]bool{job.KindText: true, job.KindJSON: true, job.KindLog: true, job.KindProgress: false, job.KindAttempt: false} {
 		c := w.running(clocked)
 		w.pass(time.Second)
@@ -94,7 +94,7 @@ func clockBreaks(w *world) {
 	}
 }
 
-func clockOff(w *world) {
+func clockOff(w *harness) {
 	w.running()
 	idle := w.running(func(s *store.Submit) { s.Job.Policy.Timeouts.IdleOutput = time.Second }, inQueue("idle"))
 	w.pass(time.Hour)
@@ -105,7 +105,7 @@ func clockOff(w *world) {
 	w.ranOut("after its first output", store.SilentOnly, idle.Lease())
 }
 
-func clockAttempts(w *world) {
+func clockAttempts(w *harness) {
 	c := w.running(clocked)
 	w.do(newAppend(c.Lease(), 1, 0, "a"))
 	w.pass(time.Hour)
@@ -122,7 +122,7 @@ func clockAttempts(w *world) {
 	w.ranOut("when it has run for as long as it may", store.OverrunOnly, c.Lease())
 }
 
-func clockTooEarly(w *world) {
+func clockTooEarly(w *harness) {
 	c := w.running(clocked)
 	w.pass(2*time.Second - time.Microsecond)
 	for _, to := range []job.State{job.Failed, job.Scheduled, job.Queued, job.Cancelled} {
@@ -132,7 +132,7 @@ func clockTooEarly(w *world) {
 	w.do(newFinish(c.Lease(), job.Succeeded))
 }
 
-func clockKept(w *world) {
+func clockKept(w *harness) {
 	c := w.running(clocked)
 	w.pass(5 * time.Second)
 	late, sweep := newAppend(c.Lease(), 1, 0, "late"), newSweep(c.Lease(), job.Failed, store.SilentOnly)
@@ -146,7 +146,7 @@ func clockKept(w *world) {
 	w.do(newSweep(c.Lease(), job.Failed, store.SilentOnly))
 }
 
-func clockAgain(w *world) {
+func clockAgain(w *harness) {
 	c := w.running(clocked)
 	w.do(newAppend(c.Lease(), 1, 0, "a"))
 	w.pass(2 * time.Second)
@@ -155,7 +155,7 @@ func clockAgain(w *world) {
 	w.ranOut("3 s after what was said once", store.SilentOnly, c.Lease())
 }
 
-func clockReopened(w *world) {
+func clockReopened(w *harness) {
 	nothing, spoke, logged := w.running(clocked), w.running(clocked), w.running(clocked)
 	say := newAppend(logged.Lease(), 1, 0, "a line")
 	say.Entries[0].Kind = job.KindLog
@@ -163,7 +163,7 @@ func clockReopened(w *world) {
 	w.do(newAppend(spoke.Lease(), 1, 0, "a"), say)
 	w.pass(time.Second)
 	w.reopen()
-	began := w.lease(nothing.Lease()).Began
+	began := w.lease(nothing.Lease()).AttemptStartedAt
 	if began.Before(nothing.Job.StartedAt) || began.After(w.now()) {
 		w.Errorf("an attempt that began at %v is said to have begun at %v", nothing.Job.StartedAt, began)
 	}

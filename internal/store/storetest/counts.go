@@ -19,7 +19,7 @@ func countRules() []rule {
 	}
 }
 
-func countsThroughLife(w *world) {
+func countsThroughLife(w *harness) {
 	step := func(want job.Counts, op any) {
 		w.Helper()
 		b := w.do(op)
@@ -46,7 +46,7 @@ func countsThroughLife(w *world) {
 	step(job.Counts{Succeeded: 1, Failed: 1, Retried: 2, Cancelled: 1}, newFinish(claim.Claimed[0].Lease(), job.Succeeded))
 }
 
-func countsAnswered(w *world) {
+func countsAnswered(w *harness) {
 	a, b := w.newSubmit(inQueue("a")), w.newSubmit(inQueue("b"))
 	first := w.do(a, b)
 	equal(w, "the queues answered", len(first.Counts), 2)
@@ -57,7 +57,7 @@ func countsAnswered(w *world) {
 	}
 }
 
-func countsNamed(w *world) {
+func countsNamed(w *harness) {
 	w.limit("full", job.Limits{KeyWaiting: 1})
 	w.submit(inQueue("full"), once("known", "a"))
 	c := w.running(inQueue("runs"))
@@ -81,7 +81,7 @@ func countsNamed(w *world) {
 	}
 }
 
-func countsOfRefused(w *world) {
+func countsOfRefused(w *harness) {
 	c := w.running()
 	before := w.counts(queue)
 	b := w.try(
@@ -94,7 +94,7 @@ func countsOfRefused(w *world) {
 	}
 }
 
-func countsApart(w *world) {
+func countsApart(w *harness) {
 	for i := range 12 {
 		w.submitMany(i+1, inQueue(fmt.Sprint("q", i)))
 		w.claim(fmt.Sprint("q", i), i/2)
@@ -104,7 +104,7 @@ func countsApart(w *world) {
 	}
 }
 
-func countsOutlive(w *world) {
+func countsOutlive(w *harness) {
 	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled} {
 		f := newFinish(w.running().Lease(), to)
 		w.do(f)

@@ -24,7 +24,7 @@ func deleteRules() []rule {
 	}
 }
 
-func deleteWaiting(w *world) {
+func deleteWaiting(w *harness) {
 	for _, id := range []job.ID{w.submit(), w.submit(delayed(time.Minute)), w.submit(patient(time.Minute))} {
 		w.do(newDelete(id))
 		w.gone(mine, id)
@@ -32,7 +32,7 @@ func deleteWaiting(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Cancelled: 3})
 }
 
-func deleteEnded(w *world) {
+func deleteEnded(w *harness) {
 	c := w.running()
 	w.do(newAppend(c.Lease(), 1, 0, "said"), newFinish(c.Lease(), job.Succeeded))
 	w.do(newDelete(c.Job.ID))
@@ -47,7 +47,7 @@ func deleteEnded(w *world) {
 	}
 }
 
-func deleteRunning(w *world) {
+func deleteRunning(w *harness) {
 	c := w.running()
 	w.do(newDelete(c.Job.ID))
 	w.gone(mine, c.Job.ID)
@@ -73,7 +73,7 @@ func deleteRunning(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Cancelled: 1})
 }
 
-func deleteThenFinish(w *world) {
+func deleteThenFinish(w *harness) {
 	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled, job.Scheduled, job.Queued} {
 		c := w.running()
 		w.do(newDelete(c.Job.ID))
@@ -89,7 +89,7 @@ func deleteThenFinish(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Cancelled: 5})
 }
 
-func deleteRunningHides(w *world) {
+func deleteRunningHides(w *harness) {
 	c := w.running()
 	w.do(newDelete(c.Job.ID))
 	w.refused(job.NotFound, newCancel(c.Job.ID), newRetry(c.Job.ID),
@@ -100,7 +100,7 @@ func deleteRunningHides(w *world) {
 	w.do(newDelete(c.Job.ID))
 }
 
-func deleteSaysRunning(w *world) {
+func deleteSaysRunning(w *harness) {
 	for _, state := range reachable() {
 		id, _ := w.inState(state)
 		d := newDelete(id)
@@ -109,7 +109,7 @@ func deleteSaysRunning(w *world) {
 	}
 }
 
-func deleteAgain(w *world) {
+func deleteAgain(w *harness) {
 	for _, state := range reachable() {
 		id, _ := w.inState(state)
 		w.do(newDelete(id))
@@ -118,7 +118,7 @@ func deleteAgain(w *world) {
 			w.do(newDelete(id))
 			w.refused(job.NotFound, &store.Delete{Owner: theirs, ID: id}, &store.Delete{Owner: elsewhere, ID: id})
 		}
-		w.same("deleting again changed the store", before, w.stored())
+		w.sameStored("deleting again changed the store", before, w.stored())
 	}
 	id := w.submit()
 	twice := []any{newDelete(id), newDelete(id)}
@@ -126,7 +126,7 @@ func deleteAgain(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Cancelled: 1})
 }
 
-func deleteForgotten(w *world) {
+func deleteForgotten(w *harness) {
 	id := w.submit()
 	w.do(newDelete(id))
 	w.pass(day - time.Minute)
@@ -138,12 +138,12 @@ func deleteForgotten(w *world) {
 	w.refused(job.NotFound, newDelete(id))
 }
 
-func deleteUnknown(w *world) {
+func deleteUnknown(w *harness) {
 	w.submit()
 	w.refused(job.NotFound, newDelete(w.id()), newDelete(job.ID{}))
 }
 
-func deletePruned(w *world) {
+func deletePruned(w *harness) {
 	id, _ := w.inState(job.Succeeded)
 	w.pass(keep + time.Minute)
 	w.do(newPrune())
@@ -151,7 +151,7 @@ func deletePruned(w *world) {
 	w.refused(job.NotFound, newDelete(id))
 }
 
-func deleteThenClaim(w *world) {
+func deleteThenClaim(w *harness) {
 	ready, late, impatient := w.submit(), w.submit(delayed(time.Second)), w.submit(patient(time.Second))
 	claim := w.newClaim(queue, 5)
 	w.do(newDelete(ready), claim)
@@ -170,7 +170,7 @@ func deleteThenClaim(w *world) {
 	equal(w, "the jobs claimed", len(w.claim(queue, 5)), 0)
 }
 
-func deleteReopened(w *world) {
+func deleteReopened(w *harness) {
 	waiting := w.submit()
 	c := w.running(inQueue("other"))
 	w.do(newDelete(waiting), newDelete(c.Job.ID))

@@ -18,7 +18,7 @@ func durableRules() []rule {
 }
 
 // lived fills a store with jobs in every state and all that hangs on them.
-func (w *world) lived() {
+func (w *harness) lived() {
 	for _, state := range reachable() {
 		for range 3 {
 			w.inState(state)
@@ -37,14 +37,14 @@ func (w *world) lived() {
 	w.mixed()
 }
 
-func durableAll(w *world) {
+func durableAll(w *harness) {
 	w.lived()
 	before := w.stored()
 	w.reopen()
-	w.same("opening the store again changed it", before, w.stored())
+	w.sameStored("opening the store again changed it", before, w.stored())
 }
 
-func durableLeases(w *world) {
+func durableLeases(w *harness) {
 	a, b, stale := w.running(), w.running(), w.running()
 	leased := w.newSubmit(leasedAs(w.token()))
 	w.do(leased, newFinish(stale.Lease(), job.Queued), newRenew(b.Lease(), time.Hour))
@@ -63,7 +63,7 @@ func durableLeases(w *world) {
 	w.fenced(b.Lease())
 }
 
-func durableOutput(w *world) {
+func durableOutput(w *harness) {
 	c := w.running()
 	w.do(newAppend(c.Lease(), 1, 0, "a", "b"))
 	w.reopen()
@@ -80,16 +80,16 @@ func durableOutput(w *world) {
 	equal(w, "the bytes said", w.job(c.Job.ID).OutputBytes, 4)
 }
 
-func durableOften(w *world) {
+func durableOften(w *harness) {
 	w.lived()
 	before := w.stored()
 	for range 5 {
 		w.reopen()
 	}
-	w.same("opening the store again changed it", before, w.stored())
+	w.sameStored("opening the store again changed it", before, w.stored())
 }
 
-func closedTwice(w *world) {
+func closedTwice(w *harness) {
 	w.submit()
 	if err := w.store.Close(); err != nil {
 		w.Errorf("close: %v", err)

@@ -29,7 +29,7 @@ type ending struct {
 // named "end"; for "job:QUEUE" it makes a job in that queue, for "later:QUEUE" one with a
 // delay. The end that leaves nothing unfinished in a tally makes a job in the queue
 // "tally of NAME". It is pure, as it has to be.
-func atEnd(e store.End) (f store.Follow) {
+func atEnd(e store.End) (f store.FollowUp) {
 	for _, ref := range e.Job.Refs {
 		switch verb, queue, _ := strings.Cut(ref, ":"); {
 		case verb == "job" && e.Job.State.Ended():
@@ -74,7 +74,7 @@ func rowAtEnd(e *store.End, ref string) store.Row {
 	if strings.HasPrefix(ref, "update:") {
 		action = store.Update
 	}
-	return store.Row{Owner: e.Job.Owner, Kind: endKind, Parent: refParent(ref), ID: "end", Body: raw, Do: action}
+	return store.Row{Owner: e.Job.Owner, Kind: endKind, Parent: refParent(ref), ID: "end", Body: raw, Action: action}
 }
 
 // followUp is a job that an end makes: the same end makes the same.
@@ -89,7 +89,7 @@ func followUp(j *job.Job, queue string, delay time.Duration) *store.Submit {
 func refParent(ref string) string { return strings.Split(ref+":", ":")[1] }
 
 // ended checks the row that the end of a job with the Ref "put:parent" left.
-func (w *world) ended(parent string, want ending) {
+func (w *harness) ended(parent string, want ending) {
 	w.Helper()
 	raw, err := json.Marshal(want)
 	if err != nil {
@@ -124,7 +124,7 @@ func endRules() []rule {
 	}
 }
 
-func endsLeaveRows(w *world) {
+func endsLeaveRows(w *harness) {
 	refer := func(parent string) func(*store.Submit) { return withRef("put:" + parent) }
 	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled} {
 		f := newFinish(w.running(refer(to.String())).Lease(), to)
@@ -159,7 +159,7 @@ func endsLeaveRows(w *world) {
 	w.ended("swept", ending{State: "failed", Code: "bad_input"})
 }
 
-func endsNotByGoingBack(w *world) {
+func endsNotByGoingBack(w *harness) {
 	c := w.running(withRef("put:p"))
 	w.do(newFinish(c.Lease(), job.Queued))
 	c = w.claimOne(queue)
@@ -167,17 +167,17 @@ func endsNotByGoingBack(w *world) {
 	equal(w, "the rows", len(w.rows(endKind, "p")), 0)
 }
 
-func endsWithoutRef(w *world) {
+func endsWithoutRef(w *harness) {
 	for _, state := range reachable() {
 		w.inState(state)
 	}
 	equal(w, "the rows", len(w.rows(endKind, "")), 0)
 }
 
-func endsBare(w *world) {
+func endsBare(w *harness) {
 	c := w.running(withRef("put:p"), withRef("job:follow"), func(s *store.Submit) { s.Job.Tally = "bare" })
 	f := newFinish(c.Lease(), job.Failed)
-	f.Bare = true
+	f.SkipAtEnd = true
 	w.do(f)
 	equal(w, "the state", w.job(c.Job.ID).State, job.Failed)
 	equal(w, "the rows", len(w.rows(endKind, "p")), 0)
@@ -189,13 +189,13 @@ func endsBare(w *world) {
 	w.submit(withRef("put:p"), patient(time.Second))
 	w.pass(2 * time.Second)
 	due := newDue()
-	due.Bare = true
+	due.SkipAtEnd = true
 	w.do(due)
 	equal(w, "the jobs that expired", len(due.Expired), 1)
 	equal(w, "the rows", len(w.rows(endKind, "p")), 0)
 }
 
-func endsAfterRetry(w *world) {
+func endsAfterRetry(w *harness) {
 	c := w.running(withRef("put:p"))
 	w.do(newFinish(c.Lease(), job.Failed))
 	w.ended("p", ending{State: "failed", Code: "bad_input"})
@@ -204,7 +204,7 @@ func endsAfterRetry(w *world) {
 	w.ended("p", ending{State: "succeeded", Result: "result"})
 }
 
-func endsTakenBack(w *world) {
+func endsTakenBack(w *harness) {
 	for _, state := range []job.State{job.Failed, job.Cancelled} {
 		parent := state.String()
 		c := w.running(withRef("put:" + parent))
@@ -231,7 +231,7 @@ func restarted(l job.Lease, attempt int, after int64, texts ...string) *store.Ap
 	return a
 }
 
-func endsText(w *world) {
+func endsText(w *harness) {
 	c := w.running(withRef("put:p"))
 	w.do(newAppend(c.Lease(), 1, 0, "the first ", "attempt"), newFinish(c.Lease(), job.Queued))
 	c = w.claimOne(queue)
@@ -242,7 +242,7 @@ func endsText(w *world) {
 	w.ended("p", ending{State: "succeeded", Result: "result", Text: "the second attempt"})
 }
 
-func endsTextOnly(w *world) {
+func endsTextOnly(w *harness) {
 	kinds := []job.Kind{job.KindText, job.KindLog, job.KindJSON, job.KindText, job.KindProgress, job.KindText}
 	say := func(ref string) {
 		c := w.running(withRef(ref))
@@ -265,14 +265,14 @@ func endsTextOnly(w *world) {
 	}
 }
 
-func endsTextOfWaiting(w *world) {
+func endsTextOfWaiting(w *harness) {
 	c := w.running(withRef("put:p"))
 	w.do(newAppend(c.Lease(), 1, 0, "so far"), newFinish(c.Lease(), job.Scheduled))
 	w.do(newCancel(c.Job.ID))
 	w.ended("p", ending{State: "cancelled", Text: "so far", Code: "upstream_error"})
 }
 
-func endsTextAfterRefund(w *world) {
+func endsTextAfterRefund(w *harness) {
 	c := w.running(withRef("put:p"))
 	back := newFinish(c.Lease(), job.Queued)
 	back.Refund = true
@@ -282,7 +282,7 @@ func endsTextAfterRefund(w *world) {
 	w.ended("p", ending{State: "succeeded", Result: "result", Text: "whole"})
 }
 
-func endsUpdate(w *world) {
+func endsUpdate(w *harness) {
 	w.do(newWrite(store.Row{Owner: mine, Kind: endKind, Parent: "there", ID: "end", Body: []byte("pending")}))
 	w.do(newFinish(w.running(withRef("update:there")).Lease(), job.Succeeded))
 	w.do(newFinish(w.running(withRef("update:absent")).Lease(), job.Succeeded))
@@ -290,7 +290,7 @@ func endsUpdate(w *world) {
 	equal(w, "the rows where none was", len(w.rows(endKind, "absent")), 0)
 }
 
-func endsState(w *world) {
+func endsState(w *harness) {
 	c := w.running(withRef("put:p"))
 	w.do(newFinish(c.Lease(), job.Scheduled))
 	w.pass(backoff + time.Second)
@@ -304,7 +304,7 @@ func endsState(w *world) {
 	w.ended("q", ending{State: "cancelled"})
 }
 
-func endsNotByPrune(w *world) {
+func endsNotByPrune(w *harness) {
 	c := w.running(withRef("put:p"))
 	w.do(newFinish(c.Lease(), job.Succeeded))
 	w.do(newWrite(doing(store.RemoveAll, store.Row{Owner: mine, Kind: endKind, Parent: "p"})))
@@ -318,7 +318,7 @@ func endsNotByPrune(w *world) {
 	equal(w, "the rows", len(w.rows(endKind, "p")), 0)
 }
 
-func endsOfReferences(w *world) {
+func endsOfReferences(w *harness) {
 	c := w.running(withRef("put:a"), withRef("update:absent"), withRef("put:b"), withRef("job:made"))
 	equal(w, "the references", fmt.Sprint(w.job(c.Job.ID).Refs), "[put:a update:absent put:b job:made]")
 	w.do(newFinish(c.Lease(), job.Succeeded))
@@ -327,7 +327,7 @@ func endsOfReferences(w *world) {
 	equal(w, "the jobs made", w.counts("made").Queued, 1)
 }
 
-func endsEntries(w *world) {
+func endsEntries(w *harness) {
 	c := w.running(withRef("put:entries of it"))
 	w.do(newAppend(c.Lease(), 1, 0, "a", "b"), newFinish(c.Lease(), job.Queued))
 	c = w.claimOne(queue)
@@ -338,7 +338,7 @@ func endsEntries(w *world) {
 	w.ended("entries of it", ending{State: "succeeded", Result: "result", Text: "cd", Entries: "1.1 a;1.2 b;2.3 {};2.4 c;2.5 d;"})
 }
 
-func endsMakeJobs(w *world) {
+func endsMakeJobs(w *harness) {
 	w.limit("made", job.Limits{KeyWaiting: 1, KeyRunning: 1})
 	refer := withRef("job:made")
 	var parents []job.ID
@@ -347,11 +347,11 @@ func endsMakeJobs(w *world) {
 		w.Helper()
 		parents = append(parents, id)
 		made++
-		equal(w, "the jobs that are made when a job is "+how, len(b.Made), 1)
-		if len(b.Made) == 1 {
-			equal(w, "its parent", b.Made[0].Metadata["parent"], id.String())
-			read := w.job(b.Made[0].ID)
-			equal(w, "the job made, as it is read", text(read), text(b.Made[0]))
+		equal(w, "the jobs that are made when a job is "+how, len(b.FollowUps), 1)
+		if len(b.FollowUps) == 1 {
+			equal(w, "its parent", b.FollowUps[0].Metadata["parent"], id.String())
+			read := w.job(b.FollowUps[0].ID)
+			equal(w, "the job made, as it is read", text(read), text(b.FollowUps[0]))
 			equal(w, "its state", read.State, job.Queued)
 		}
 		equal(w, "the counts that the commit answers", b.Counts["made"].Queued, int64(made))
@@ -378,10 +378,10 @@ func endsMakeJobs(w *world) {
 	equal(w, "the jobs claimed", len(claim.Claimed), made)
 }
 
-func endsMakeLaterJobs(w *world) {
+func endsMakeLaterJobs(w *harness) {
 	b := w.do(newFinish(w.running(withRef("later:made")).Lease(), job.Failed))
-	equal(w, "the jobs made", len(b.Made), 1)
-	equal(w, "its state", b.Made[0].State, job.Scheduled)
+	equal(w, "the jobs made", len(b.FollowUps), 1)
+	equal(w, "its state", b.FollowUps[0].State, job.Scheduled)
 	w.reopen()
 	w.pass(time.Hour)
 	w.do(newDue())
@@ -391,7 +391,7 @@ func endsMakeLaterJobs(w *world) {
 	equal(w, "its end", w.job(c.Job.ID).State, job.Succeeded)
 }
 
-func endsMakeJobsOnce(w *world) {
+func endsMakeJobsOnce(w *harness) {
 	c := w.running(withRef("job:made"), withRef("job:made"))
 	w.do(newFinish(c.Lease(), job.Failed))
 	equal(w, "the jobs made", w.counts("made").Queued, 1)

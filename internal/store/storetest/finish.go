@@ -26,7 +26,7 @@ func finishRules() []rule {
 	}
 }
 
-func finishSucceeds(w *world) {
+func finishSucceeds(w *harness) {
 	c := w.running()
 	w.pass(time.Second)
 	f := newFinish(c.Lease(), job.Succeeded)
@@ -45,7 +45,7 @@ func finishSucceeds(w *world) {
 	equal(w, "the jobs left to claim", len(w.claim(queue, 1)), 0)
 }
 
-func finishResults(w *world) {
+func finishResults(w *harness) {
 	for _, body := range [][]byte{nil, {}, {0}, []byte("\xff\x00\xfe"), bytes.Repeat([]byte("r"), 3<<20)} {
 		f := newFinish(w.running().Lease(), job.Succeeded)
 		f.Result = &job.Result{Body: body}
@@ -60,7 +60,7 @@ func finishResults(w *world) {
 	}
 }
 
-func finishFails(w *world) {
+func finishFails(w *harness) {
 	f := newFinish(w.running().Lease(), job.Failed)
 	f.Failure = &job.Failure{Code: "upstream_500", Message: "it said \"no\"\x00 – twice", Retryable: true, Attempt: 3}
 	w.do(f)
@@ -73,7 +73,7 @@ func finishFails(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Failed: 1})
 }
 
-func finishBackLater(w *world) {
+func finishBackLater(w *harness) {
 	c := w.running()
 	f := newFinish(c.Lease(), job.Scheduled)
 	w.do(f)
@@ -93,7 +93,7 @@ func finishBackLater(w *world) {
 	equal(w, "the next attempt", w.claimOne(queue).Job.Attempt, 2)
 }
 
-func finishBackNow(w *world) {
+func finishBackNow(w *harness) {
 	c := w.running()
 	w.pass(time.Second)
 	w.do(newFinish(c.Lease(), job.Queued))
@@ -103,7 +103,7 @@ func finishBackNow(w *world) {
 	equal(w, "the job claimed next", w.claimOne(queue).Job.ID, c.Job.ID)
 }
 
-func finishRefunds(w *world) {
+func finishRefunds(w *harness) {
 	c := w.running()
 	for _, to := range []job.State{job.Queued, job.Scheduled} {
 		f := newFinish(c.Lease(), to)
@@ -117,7 +117,7 @@ func finishRefunds(w *world) {
 	}
 }
 
-func finishKeepsFailure(w *world) {
+func finishKeepsFailure(w *harness) {
 	c := w.running()
 	w.do(newFinish(c.Lease(), job.Scheduled))
 	w.pass(backoff + time.Second)
@@ -136,7 +136,7 @@ func finishKeepsFailure(w *world) {
 	}
 }
 
-func finishNoResult(w *world) {
+func finishNoResult(w *harness) {
 	for _, state := range reachable() {
 		id, _ := w.inState(state)
 		_, err := w.store.Result(w.ctx, mine, id)
@@ -150,7 +150,7 @@ func finishNoResult(w *world) {
 	}
 }
 
-func finishUsage(w *world) {
+func finishUsage(w *harness) {
 	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled, job.Scheduled, job.Queued} {
 		f := newFinish(w.running().Lease(), to)
 		f.Usage = []byte(`{"tokens":17}`)
@@ -160,7 +160,7 @@ func finishUsage(w *world) {
 	}
 }
 
-func finishKeep(w *world) {
+func finishKeep(w *harness) {
 	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled} {
 		f := newFinish(w.running(func(s *store.Submit) {
 			s.Job.Policy.Keep = job.Keep{Failed: 45 * time.Minute, Others: 123 * time.Minute}
@@ -179,7 +179,7 @@ func finishKeep(w *world) {
 	w.at("ExpiresAt of the one that was to be cancelled", w.job(c.Job.ID).ExpiresAt, w.now().Add(keep))
 }
 
-func finishAnswers(w *world) {
+func finishAnswers(w *harness) {
 	w.micros.Add(654_321) // no round number
 	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled, job.Scheduled, job.Queued} {
 		f := newFinish(w.running().Lease(), to)
@@ -194,7 +194,7 @@ func finishAnswers(w *world) {
 	}
 }
 
-func finishIllegal(w *world) {
+func finishIllegal(w *harness) {
 	c := w.running()
 	for _, to := range append(job.States(), 0) {
 		if job.CanMove(job.Running, to) {
@@ -205,7 +205,7 @@ func finishIllegal(w *world) {
 	w.do(newFinish(c.Lease(), job.Succeeded))
 }
 
-func finishTwice(w *world) {
+func finishTwice(w *harness) {
 	c := w.running()
 	first, second, third := newFinish(c.Lease(), job.Queued), newFinish(c.Lease(), job.Succeeded), newFinish(c.Lease(), job.Queued)
 	w.try(first, second, third)

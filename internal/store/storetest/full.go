@@ -17,7 +17,7 @@ func fullRules() []rule {
 	}
 }
 
-func fullRefuses(w *world) {
+func fullRefuses(w *harness) {
 	w.limit(queue, job.Limits{KeyWaiting: 3, KeyRunning: 1})
 	w.submit(delayed(time.Hour))
 	w.submitMany(2) // one is parked
@@ -36,7 +36,7 @@ func fullRefuses(w *world) {
 	w.coded(job.KeyFull, ops[3].Err)
 }
 
-func fullLeased(w *world) {
+func fullLeased(w *harness) {
 	w.limit(queue, job.Limits{KeyWaiting: 1})
 	for range 5 {
 		w.submit(leasedAs(w.token()))
@@ -48,7 +48,7 @@ func fullLeased(w *world) {
 	w.refused(job.KeyFull, w.newSubmit(leasedAs(w.token())))
 }
 
-func fullKnown(w *world) {
+func fullKnown(w *harness) {
 	w.limit(queue, job.Limits{KeyWaiting: 1})
 	id := w.submit(once("k", "a"))
 	s := w.newSubmit(once("k", "a"))
@@ -60,7 +60,7 @@ func fullKnown(w *world) {
 	w.refused(job.KeyFull, w.newSubmit(once("l", "a")))
 }
 
-func fullAgain(w *world) {
+func fullAgain(w *harness) {
 	w.limit(queue, job.Limits{KeyWaiting: 1})
 	full := func(when string) job.ID {
 		w.Helper()
@@ -86,7 +86,7 @@ func fullAgain(w *world) {
 	w.refused(job.KeyFull, w.newSubmit())
 }
 
-func fullRetry(w *world) {
+func fullRetry(w *harness) {
 	w.limit(queue, job.Limits{KeyWaiting: 1})
 	id := w.submit()
 	w.do(newCancel(id))

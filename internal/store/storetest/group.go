@@ -26,14 +26,14 @@ func grouped(submits ...*store.Submit) (ops []any) {
 	return ops
 }
 
-func (w *world) newSubmits(n int, edits ...func(*store.Submit)) (all []*store.Submit) {
+func (w *harness) newSubmits(n int, edits ...func(*store.Submit)) (all []*store.Submit) {
 	for range n {
 		all = append(all, w.newSubmit(edits...))
 	}
 	return all
 }
 
-func groupApplies(w *world) {
+func groupApplies(w *harness) {
 	all := w.newSubmits(5, withFiles("a"))
 	all = append(all, w.newSubmit(leasedAs(w.token())), w.newSubmit(delayed(1)), w.newSubmit(once("k", "a"), withRows(put("p", "a", "x"))))
 	w.do(grouped(all...)...)
@@ -46,7 +46,7 @@ func groupApplies(w *world) {
 	equal(w, "the rows", len(w.rows("note", "p")), 1)
 }
 
-func groupRefused(w *world) {
+func groupRefused(w *harness) {
 	w.limit(queue, job.Limits{KeyWaiting: 100})
 	w.submit(once("known", "a"))
 	w.do(newWrite(put("p", "there", "was here")))
@@ -81,7 +81,7 @@ func groupRefused(w *world) {
 	equal(w, "the jobs", w.counts(queue).Queued, 7)
 }
 
-func groupCounts(w *world) {
+func groupCounts(w *harness) {
 	w.limit(queue, job.Limits{KeyWaiting: 5})
 	w.submitMany(2)
 	tooMany := append(w.newSubmits(4), w.newSubmits(5, withKey("other"))...)
@@ -111,7 +111,7 @@ func groupCounts(w *world) {
 	equal(w, "the running jobs of a group that fits", w.counts(queue).Running, 2)
 }
 
-func groupKnown(w *world) {
+func groupKnown(w *harness) {
 	w.limit(queue, job.Limits{KeyWaiting: 3})
 	id := w.submit(once("known", "a"))
 	w.submit()
@@ -135,7 +135,7 @@ func groupKnown(w *world) {
 	equal(w, "the jobs", w.counts(queue).Queued, 3)
 }
 
-func groupSplit(w *world) {
+func groupSplit(w *harness) {
 	group := w.newSubmits(3)
 	all := grouped(group...)
 	w.try(all[:2]...)
@@ -145,7 +145,7 @@ func groupSplit(w *world) {
 	}
 }
 
-func groupsApart(w *world) {
+func groupsApart(w *harness) {
 	w.limit(queue, job.Limits{KeyWaiting: 3})
 	one, two, three := w.newSubmits(2), w.newSubmits(2), w.newSubmits(1)
 	w.try(append(append(grouped(one...), grouped(two...)...), grouped(three...)...)...)

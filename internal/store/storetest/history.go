@@ -16,7 +16,7 @@ import (
 // answer and read with the model. Batches whose ops depend on each other are committed one
 // after the other, those of different queues at the same time. Answers get lost now and then.
 func runHistories(t *testing.T, s Suite) {
-	defer fewer("rapid.checks", "15")()
+	defer limitRapid("rapid.checks", "15")()
 	dir := t.TempDir()
 	runs := 0
 	rapid.Check(t, func(r *rapid.T) {
@@ -26,9 +26,9 @@ func runHistories(t *testing.T, s Suite) {
 			t.Fatal(err)
 		}
 		defer os.RemoveAll(place)
-		w := newWorldAt(t, r, s, filepath.Join(place, "store"), 2)
+		w := newHarnessAt(t, r, s, filepath.Join(place, "store"), 2)
 		defer func() { _ = w.close() }()
-		m := &machine{T: r, world: w, model: newModel(w)}
+		m := &machine{T: r, harness: w, model: newModel(w)}
 		m.limit("a", m.drawLimits(r))
 		r.Repeat(map[string]func(*rapid.T){
 			"": func(r *rapid.T) {

@@ -26,7 +26,7 @@ func idempotencyRules() []rule {
 }
 
 // again submits the same request a second time and checks that it answers the first job.
-func (w *world) again(first job.ID, edits ...func(*store.Submit)) {
+func (w *harness) again(first job.ID, edits ...func(*store.Submit)) {
 	w.Helper()
 	s := w.newSubmit(append(edits, withInput("another input"), withRows(put("p", "again", "x")))...)
 	w.remember(batchOf(s))
@@ -37,10 +37,10 @@ func (w *world) again(first job.ID, edits ...func(*store.Submit)) {
 	}
 	equal(w, "the job that the key made", s.Existing.ID, first)
 	w.gone(s.Job.Owner, s.Job.ID)
-	w.same("a submit with a known key changed the store", before, w.stored())
+	w.sameStored("a submit with a known key changed the store", before, w.stored())
 }
 
-func sameKeyAgain(w *world) {
+func sameKeyAgain(w *harness) {
 	first := w.submit(once("k", "a"))
 	w.again(first, once("k", "a"))
 	c := w.claimOne(queue)
@@ -51,7 +51,7 @@ func sameKeyAgain(w *world) {
 	equal(w, "the existing job as answered", text(*s.Existing), text(w.job(first)))
 }
 
-func sameKeyOtherHash(w *world) {
+func sameKeyOtherHash(w *harness) {
 	first := w.submit(once("k", "a"))
 	s := w.newSubmit(once("k", "b"))
 	w.refused(job.IdempotencyMismatch, s)
@@ -59,7 +59,7 @@ func sameKeyOtherHash(w *world) {
 	w.again(first, once("k", "a"))
 }
 
-func keyOfAnother(w *world) {
+func keyOfAnother(w *harness) {
 	made := map[job.ID]bool{}
 	owners := []job.Owner{mine, theirs, elsewhere, {User: "tenantuser"}, {Tenant: "tenantuser"}, {}}
 	for _, o := range owners {
@@ -77,7 +77,7 @@ func keyOfAnother(w *world) {
 	w.coded(job.NotFound, err)
 }
 
-func sameKeyInOneBatch(w *world) {
+func sameKeyInOneBatch(w *harness) {
 	first, second := w.newSubmit(once("k", "a")), w.newSubmit(once("k", "a"))
 	third, other := w.newSubmit(once("k", "b")), w.newSubmit(once("k2", "a"))
 	w.try(first, second, third, other)
@@ -91,7 +91,7 @@ func sameKeyInOneBatch(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 2})
 }
 
-func keyOfAnyKind(w *world) {
+func keyOfAnyKind(w *harness) {
 	late := w.submit(delayed(time.Minute), once("late", "a"))
 	leased := w.submit(leasedAs(w.token()), once("leased", "a"))
 	w.again(late, once("late", "a"))
@@ -101,7 +101,7 @@ func keyOfAnyKind(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Scheduled: 1, Running: 1})
 }
 
-func keyIsFound(w *world) {
+func keyIsFound(w *harness) {
 	_, _, err := w.store.Idempotent(w.ctx, mine, "k")
 	w.coded(job.NotFound, err)
 	s := w.newSubmit(once("k", "a hash of 32 bytes, all of it kept"))
@@ -112,14 +112,14 @@ func keyIsFound(w *world) {
 	}
 }
 
-func keyAfterReopen(w *world) {
+func keyAfterReopen(w *harness) {
 	first := w.submit(once("k", "a"))
 	w.reopen()
 	w.again(first, once("k", "a"))
 	w.refused(job.IdempotencyMismatch, w.newSubmit(once("k", "b")))
 }
 
-func keyOutlivesDelete(w *world) {
+func keyOutlivesDelete(w *harness) {
 	first := w.submit(once("k", "a"))
 	w.do(newDelete(first))
 	w.pass(day - time.Hour)
@@ -130,7 +130,7 @@ func keyOutlivesDelete(w *world) {
 	w.refused(job.NotFound, w.newSubmit(once("k", "a")))
 }
 
-func keyOutlivesPrune(w *world) {
+func keyOutlivesPrune(w *harness) {
 	c := w.running(once("k", "a"))
 	w.do(newFinish(c.Lease(), job.Succeeded))
 	w.pass(keep + time.Minute)
@@ -139,7 +139,7 @@ func keyOutlivesPrune(w *world) {
 	w.refused(job.NotFound, w.newSubmit(once("k", "a")))
 }
 
-func keyKeptWithJob(w *world) {
+func keyKeptWithJob(w *harness) {
 	waiting := w.submit(once("waiting", "a"), kept(10*day))
 	w.pass(2 * day)
 	w.do(newPrune())
@@ -152,7 +152,7 @@ func keyKeptWithJob(w *world) {
 	w.again(waiting, once("waiting", "a"))
 }
 
-func keyFreed(w *world) {
+func keyFreed(w *harness) {
 	pruned := w.running(once("pruned", "a"))
 	w.do(newFinish(pruned.Lease(), job.Succeeded))
 	deleted := w.submit(once("deleted", "a"))
@@ -171,7 +171,7 @@ func keyFreed(w *world) {
 	}
 }
 
-func keyUsedAnew(w *world) {
+func keyUsedAnew(w *harness) {
 	w.do(newDelete(w.submit(once("k", "a"))))
 	w.pass(day + time.Minute)
 	second := w.submit(once("k", "b"))
@@ -183,7 +183,7 @@ func keyUsedAnew(w *world) {
 	w.submit(once("k", "c"))
 }
 
-func keyOfRefused(w *world) {
+func keyOfRefused(w *harness) {
 	s := w.newSubmit(once("k", "a"), withRows(doing(store.Require, put("p", "absent", ""))))
 	w.refused(job.NotFound, s)
 	_, _, err := w.store.Idempotent(w.ctx, mine, "k")

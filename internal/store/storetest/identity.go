@@ -19,21 +19,21 @@ func identityRules() []rule {
 }
 
 // removals are the ways in which a running job with output is removed.
-func removals() map[string]func(w *world, l job.Lease) {
-	return map[string]func(w *world, l job.Lease){
-		"deleted after its end": func(w *world, l job.Lease) {
+func removals() map[string]func(w *harness, l job.Lease) {
+	return map[string]func(w *harness, l job.Lease){
+		"deleted after its end": func(w *harness, l job.Lease) {
 			w.do(newFinish(l, job.Succeeded))
 			w.do(newDelete(l.Job))
 		},
-		"deleted while it ran":            func(w *world, l job.Lease) { w.do(newDelete(l.Job)); w.do(newFinish(l, job.Failed)) },
-		"deleted by the batch of its end": func(w *world, l job.Lease) { w.do(newFinish(l, job.Succeeded), newDelete(l.Job)) },
-		"deleted when it waited again":    func(w *world, l job.Lease) { w.do(newFinish(l, job.Queued)); w.do(newDelete(l.Job)) },
-		"pruned":                          func(w *world, l job.Lease) { w.do(newFinish(l, job.Succeeded)); w.pass(day); w.do(newPrune()) },
-		"pruned before its time": func(w *world, l job.Lease) {
+		"deleted while it ran":            func(w *harness, l job.Lease) { w.do(newDelete(l.Job)); w.do(newFinish(l, job.Failed)) },
+		"deleted by the batch of its end": func(w *harness, l job.Lease) { w.do(newFinish(l, job.Succeeded), newDelete(l.Job)) },
+		"deleted when it waited again":    func(w *harness, l job.Lease) { w.do(newFinish(l, job.Queued)); w.do(newDelete(l.Job)) },
+		"pruned":                          func(w *harness, l job.Lease) { w.do(newFinish(l, job.Succeeded)); w.pass(day); w.do(newPrune()) },
+		"pruned before its time": func(w *harness, l job.Lease) {
 			w.do(newFinish(l, job.Failed))
 			w.do(&store.Prune{Limit: 1000, Early: true})
 		},
-		"deleted, and its worker was lost": func(w *world, l job.Lease) {
+		"deleted, and its worker was lost": func(w *harness, l job.Lease) {
 			w.do(newDelete(l.Job))
 			w.pass(2 * leaseFor)
 			w.do(newLapse(l, job.Queued))
@@ -42,12 +42,12 @@ func removals() map[string]func(w *world, l job.Lease) {
 }
 
 // loads are what makes a store read again what it keeps in memory, if it keeps any.
-func loads() map[string]func(w *world) {
-	return map[string]func(w *world){"a commit that failed": (*world).failCommit, "an opening": (*world).reopen}
+func loads() map[string]func(w *harness) {
+	return map[string]func(w *harness){"a commit that failed": (*harness).failCommit, "an opening": (*harness).reopen}
 }
 
 // failCommit commits a batch that the store cannot take: the id of its submit is in use.
-func (w *world) failCommit() {
+func (w *harness) failCommit() {
 	w.Helper()
 	first := w.newSubmit(inQueue("failed commit"))
 	w.do(first)
@@ -61,7 +61,7 @@ func (w *world) failCommit() {
 
 // eachRemoval removes a job that spoke, in every way, and loads the store again. Then
 // it calls f, which submits the next job and loads the store again by itself.
-func (w *world) eachRemoval(f func(how string, load func())) {
+func (w *harness) eachRemoval(f func(how string, load func())) {
 	w.Helper()
 	w.running(inQueue("older"))
 	for how, remove := range removals() {
@@ -80,7 +80,7 @@ func (w *world) eachRemoval(f func(how string, load func())) {
 	}
 }
 
-func identityRemoved(w *world) {
+func identityRemoved(w *harness) {
 	w.eachRemoval(func(how string, load func()) {
 		s := w.newSubmit(leasedAs(w.token()), ownedBy(theirs))
 		w.do(s)
@@ -97,7 +97,7 @@ func identityRemoved(w *world) {
 	})
 }
 
-func identityReplaced(w *world) {
+func identityReplaced(w *harness) {
 	w.eachRemoval(func(how string, load func()) {
 		s := w.newSubmit(leasedAs(w.token()), ownedBy(theirs))
 		l := job.Lease{Job: s.Job.ID, Token: s.Token}
@@ -112,7 +112,7 @@ func identityReplaced(w *world) {
 }
 
 // A prune goes on after its cursor, and sees each job that was submitted since.
-func identityCursor(w *world) {
+func identityCursor(w *harness) {
 	p := &store.Prune{}
 	w.eachRemoval(func(how string, load func()) {
 		c := w.running()

@@ -25,7 +25,7 @@ func leaseRules() []rule {
 }
 
 // fenced holds every op of a worker to it that the lease is refused.
-func (w *world) fenced(l job.Lease) {
+func (w *harness) fenced(l job.Lease) {
 	w.Helper()
 	w.refused(job.LeaseLost, newRenew(l, leaseFor), newAppend(l, 1, 0, "late"), newAppend(l, 2, 1, "late"))
 	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled, job.Scheduled, job.Queued} {
@@ -33,7 +33,7 @@ func (w *world) fenced(l job.Lease) {
 	}
 }
 
-func fenceStale(w *world) {
+func fenceStale(w *harness) {
 	first := w.running()
 	w.do(newAppend(first.Lease(), 1, 0, "one"), newFinish(first.Lease(), job.Queued))
 	w.fenced(first.Lease())
@@ -46,14 +46,14 @@ func fenceStale(w *world) {
 	w.fenced(second.Lease())
 }
 
-func fenceZero(w *world) {
+func fenceZero(w *harness) {
 	for _, state := range reachable() {
 		id, _ := w.inState(state)
 		w.fenced(job.Lease{Job: id})
 	}
 }
 
-func fenceForeign(w *world) {
+func fenceForeign(w *harness) {
 	mine, other := w.running(), w.running()
 	waiting := w.submit()
 	w.fenced(job.Lease{Job: mine.Job.ID, Token: other.Token})
@@ -62,7 +62,7 @@ func fenceForeign(w *world) {
 	w.fenced(job.Lease{Job: mine.Job.ID, Token: other.Token})
 }
 
-func fenceEnded(w *world) {
+func fenceEnded(w *harness) {
 	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled} {
 		c := w.running()
 		w.do(newFinish(c.Lease(), to))
@@ -73,27 +73,27 @@ func fenceEnded(w *world) {
 	w.fenced(failed.Lease())
 }
 
-func fenceUnknown(w *world) {
+func fenceUnknown(w *harness) {
 	w.running()
 	w.fenced(job.Lease{Job: w.id(), Token: w.token()})
 	w.fenced(job.Lease{})
 }
 
-func fenceMadeUp(w *world) {
+func fenceMadeUp(w *harness) {
 	for _, state := range reachable() {
 		id, _ := w.inState(state)
 		w.fenced(job.Lease{Job: id, Token: w.token()})
 	}
 }
 
-func fenceDeleted(w *world) {
+func fenceDeleted(w *harness) {
 	c := w.running()
 	w.do(newDelete(c.Job.ID))
 	w.do(newFinish(c.Lease(), job.Cancelled))
 	w.fenced(c.Lease())
 }
 
-func fenceNeighbours(w *world) {
+func fenceNeighbours(w *harness) {
 	good, lost := w.running(), w.running()
 	w.do(newFinish(lost.Lease(), job.Queued))
 	bad := []any{newRenew(lost.Lease(), leaseFor), newAppend(lost.Lease(), 1, 0, "x"), newFinish(lost.Lease(), job.Failed)}
@@ -109,7 +109,7 @@ func fenceNeighbours(w *world) {
 	equal(w, "the state of the other", w.job(lost.Job.ID).State, job.Queued)
 }
 
-func workersAreTold(w *world) {
+func workersAreTold(w *harness) {
 	c := w.running()
 	renew, say := newRenew(c.Lease(), leaseFor), newAppend(c.Lease(), 1, 0, "a")
 	w.do(renew, say)
@@ -123,7 +123,7 @@ func workersAreTold(w *world) {
 	}
 }
 
-func leaseHasOutput(w *world) {
+func leaseHasOutput(w *harness) {
 	c := w.running()
 	seq := int64(0)
 	say := func(kind job.Kind, data string) {
@@ -161,7 +161,7 @@ func leaseHasOutput(w *world) {
 	}
 }
 
-func runningPages(w *world) {
+func runningPages(w *harness) {
 	w.submitMany(25)
 	claimed := w.claim(queue, 20)
 	w.do(newFinish(claimed[3].Lease(), job.Succeeded), newFinish(claimed[7].Lease(), job.Queued))
@@ -207,7 +207,7 @@ func lapseRules() []rule {
 	}
 }
 
-func lapseTakes(w *world) {
+func lapseTakes(w *harness) {
 	c := w.running()
 	w.pass(leaseFor + time.Second)
 	f := newLapse(c.Lease(), job.Queued)
@@ -217,14 +217,14 @@ func lapseTakes(w *world) {
 	equal(w, "the next attempt", w.claimOne(queue).Job.Attempt, 2)
 }
 
-func lapseTooEarly(w *world) {
+func lapseTooEarly(w *harness) {
 	c := w.running()
 	w.pass(leaseFor - time.Second)
 	w.refused(job.LeaseLost, newLapse(c.Lease(), job.Queued), newLapse(c.Lease(), job.Failed))
 	w.do(newFinish(c.Lease(), job.Succeeded))
 }
 
-func lapseAfterRenewal(w *world) {
+func lapseAfterRenewal(w *harness) {
 	c := w.running()
 	w.pass(leaseFor + time.Hour)
 	w.do(newRenew(c.Lease(), time.Minute))
@@ -235,7 +235,7 @@ func lapseAfterRenewal(w *world) {
 	w.do(newLapse(c.Lease(), job.Queued))
 }
 
-func lapseAfterFinish(w *world) {
+func lapseAfterFinish(w *harness) {
 	c := w.running()
 	w.pass(leaseFor + time.Hour)
 	w.do(newAppend(c.Lease(), 1, 0, "late"), newFinish(c.Lease(), job.Succeeded))
@@ -243,7 +243,7 @@ func lapseAfterFinish(w *world) {
 	equal(w, "the state", w.job(c.Job.ID).State, job.Succeeded)
 }
 
-func lapseAfterAppend(w *world) {
+func lapseAfterAppend(w *harness) {
 	c := w.running()
 	w.pass(leaseFor - time.Second)
 	w.do(newAppend(c.Lease(), 1, 0, "still here"))
@@ -251,7 +251,7 @@ func lapseAfterAppend(w *world) {
 	w.do(newLapse(c.Lease(), job.Queued))
 }
 
-func lapseInOneBatch(w *world) {
+func lapseInOneBatch(w *harness) {
 	renewed, finished := w.running(), w.running()
 	w.pass(leaseFor + time.Second)
 	sweeps := []*store.Finish{newLapse(renewed.Lease(), job.Queued), newLapse(finished.Lease(), job.Queued)}
@@ -267,7 +267,7 @@ func lapseInOneBatch(w *world) {
 	equal(w, "the state of the finished", w.job(finished.Job.ID).State, job.Succeeded)
 }
 
-func lapseListed(w *world) {
+func lapseListed(w *harness) {
 	w.submitMany(3)
 	claimed := w.claim(queue, 3)
 	w.pass(leaseFor - time.Second)
@@ -283,14 +283,14 @@ func lapseListed(w *world) {
 	equal(w, "the running jobs", len(w.listRunning(store.AllRunning)), 2)
 }
 
-func lapseShortened(w *world) {
+func lapseShortened(w *harness) {
 	c := w.running()
 	w.do(newRenew(c.Lease(), time.Second))
 	w.pass(2 * time.Second)
 	w.do(newLapse(c.Lease(), job.Queued))
 }
 
-func lapseFences(w *world) {
+func lapseFences(w *harness) {
 	c := w.running()
 	w.pass(leaseFor + time.Second)
 	w.do(newLapse(c.Lease(), job.Queued))

@@ -21,7 +21,7 @@ func sharedLeaseRules() []rule {
 }
 
 // lease is what the store answers of a lease.
-func (w *world) lease(l job.Lease) store.Running {
+func (w *harness) lease(l job.Lease) store.Running {
 	w.Helper()
 	list, err := w.store.Leases(w.ctx, []job.Lease{l})
 	if err != nil || len(list) != 1 {
@@ -30,7 +30,7 @@ func (w *world) lease(l job.Lease) store.Running {
 	return list[0]
 }
 
-func renewAsClaimed(w *world) {
+func renewAsClaimed(w *harness) {
 	claim := w.newClaim(queue, 1)
 	claim.LeaseFor = 10 * time.Minute
 	leased := w.newSubmit(leasedAs(w.token()), inQueue("leased"))
@@ -55,7 +55,7 @@ func renewAsClaimed(w *world) {
 	equal(w, "the lapsed leases after all have passed", len(w.listRunning(store.LapsedOnly)), 3)
 }
 
-func leasesAnswered(w *world) {
+func leasesAnswered(w *harness) {
 	c := w.running()
 	w.do(newAppend(c.Lease(), 1, 0, "earlier"), newFinish(c.Lease(), job.Queued))
 	claim := w.newClaim(queue, 1)
@@ -68,19 +68,19 @@ func leasesAnswered(w *world) {
 		equal(w, "the token"+opened, r.Token, l.Token)
 		equal(w, "the worker"+opened, r.Worker, "worker")
 		equal(w, "the process"+opened, r.Process, claim.Process)
-		equal(w, "how long it was claimed for"+opened, r.For, time.Minute)
-		equal(w, "what was said before it"+opened, r.Before, int64(len("earlier")))
+		equal(w, "how long it was claimed for"+opened, r.LeaseFor, time.Minute)
+		equal(w, "what was said before it"+opened, r.EarlierOutputBytes, int64(len("earlier")))
 		equal(w, "whether it has output"+opened, r.HasOutput, false)
 		w.reopen()
 	}
 	w.do(newAppend(l, 2, 1, "now"))
 	r := w.lease(l)
-	equal(w, "what was said before it", r.Before, int64(len("earlier")))
+	equal(w, "what was said before it", r.EarlierOutputBytes, int64(len("earlier")))
 	equal(w, "the cursor", r.Job.Cursor, 2)
 	equal(w, "whether it has output", r.HasOutput, true)
 }
 
-func leasesOfNothing(w *world) {
+func leasesOfNothing(w *harness) {
 	c, waiting := w.running(), w.submit(inQueue("other"))
 	list, err := w.store.Leases(w.ctx, []job.Lease{
 		{}, {Job: c.Job.ID}, {Job: c.Job.ID, Token: w.token()}, c.Lease(), {Job: waiting}, {Job: waiting, Token: c.Token}, {Job: w.id(), Token: c.Token},
@@ -95,12 +95,12 @@ func leasesOfNothing(w *world) {
 	equal(w, "the token of a lease that was finished", w.lease(c.Lease()).Token, job.Token{})
 }
 
-func leaseUse(w *world) {
+func leaseUse(w *harness) {
 	used := func(l job.Lease) bool {
 		w.Helper()
-		before := w.lease(l).HasUse
+		before := w.lease(l).LeaseUsed
 		w.reopen()
-		equal(w, "the use after the store was opened again", w.lease(l).HasUse, before)
+		equal(w, "the use after the store was opened again", w.lease(l).LeaseUsed, before)
 		return before
 	}
 	for _, op := range []func(l job.Lease) any{
@@ -122,11 +122,11 @@ func leaseUse(w *world) {
 	equal(w, "a claim in use is used", used(claim.Claimed[0].Lease()), true)
 }
 
-func leaseUnused(w *world) {
+func leaseUnused(w *harness) {
 	w.suspect(queue)
 	c := w.claimOne(queue)
 	f := newFinish(c.Lease(), job.Queued)
-	f.Unused, f.If = true, store.LapsedOnly
+	f.Unused, f.OnlyIf = true, store.LapsedOnly
 	w.pass(leaseFor + time.Second)
 	w.do(f)
 	j := w.job(c.Job.ID)
@@ -135,7 +135,7 @@ func leaseUnused(w *world) {
 	equal(w, "it is a suspect", j.Suspect(), true)
 }
 
-func claimAgain(w *world) {
+func claimAgain(w *harness) {
 	w.submitMany(3)
 	first := w.newClaim(queue, 2)
 	w.do(first)
@@ -160,7 +160,7 @@ func claimAgain(w *world) {
 	equal(w, "the running jobs", len(w.listRunning(store.AllRunning)), 3)
 }
 
-func submitAgain(w *world) {
+func submitAgain(w *harness) {
 	s := w.newSubmit(leasedAs(w.token()))
 	w.do(s)
 	again, other := freshOp(s).(*store.Submit), w.newSubmit(leasedAs(s.Token))
@@ -171,7 +171,7 @@ func submitAgain(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Running: 1})
 }
 
-func runningByProcess(w *world) {
+func runningByProcess(w *harness) {
 	one, two := job.Process(w.token()), job.Process(w.token())
 	w.submitMany(5)
 	leased := w.newSubmit(leasedAs(w.token()), inQueue("other"))

@@ -29,7 +29,7 @@ func limitRules() []rule {
 }
 
 // limit sets what the jobs of a queue are held to from the next batch on.
-func (w *world) limit(q string, l job.Limits) {
+func (w *harness) limit(q string, l job.Limits) {
 	if w.limits == nil {
 		w.limits = map[string]job.Limits{}
 	}
@@ -37,7 +37,7 @@ func (w *world) limit(q string, l job.Limits) {
 }
 
 // states checks the state of each job.
-func (w *world) states(when string, want job.State, jobs ...job.ID) {
+func (w *harness) states(when string, want job.State, jobs ...job.ID) {
 	w.Helper()
 	for i, id := range jobs {
 		if got := w.job(id).State; got != want {
@@ -46,7 +46,7 @@ func (w *world) states(when string, want job.State, jobs ...job.ID) {
 	}
 }
 
-func limitOfNobody(w *world) {
+func limitOfNobody(w *harness) {
 	w.limit(queue, job.Limits{KeyRunning: 1, KeyWaiting: 1})
 	w.states("at first", job.Queued, w.submitMany(3, withKey(""))...)
 	s := w.newSubmit(withKey(""), leasedAs(w.token()))
@@ -57,7 +57,7 @@ func limitOfNobody(w *world) {
 	w.refused(job.KeyFull, w.newSubmit())
 }
 
-func limitParks(w *world) {
+func limitParks(w *harness) {
 	w.limit(queue, job.Limits{KeyRunning: 2})
 	all := w.submitMany(4, withKey("a"))
 	s := w.newSubmit(withKey("a"))
@@ -74,7 +74,7 @@ func limitParks(w *world) {
 	equal(w, "the same key's job in another queue", w.job(w.submit(withKey("a"), inQueue("other"))).State, job.Queued)
 }
 
-func limitHoldsUpNobody(w *world) {
+func limitHoldsUpNobody(w *harness) {
 	w.limit(queue, job.Limits{KeyRunning: 1})
 	w.submitMany(300, withKey("busy"))
 	var others []job.ID
@@ -102,26 +102,26 @@ func limitHoldsUpNobody(w *world) {
 	}
 }
 
-func limitFollows(w *world) {
+func limitFollows(w *harness) {
 	w.limit(queue, job.Limits{KeyRunning: 1})
-	running := func(w *world) job.Lease { return w.claimOne(queue).Lease() }
-	for name, takeAway := range map[string]func(w *world, first job.ID){
-		"success":       func(w *world, _ job.ID) { w.do(newFinish(running(w), job.Succeeded)) },
-		"failure":       func(w *world, _ job.ID) { w.do(newFinish(running(w), job.Failed)) },
-		"backoff":       func(w *world, _ job.ID) { w.do(newFinish(running(w), job.Scheduled)) },
-		"sweep":         func(w *world, _ job.ID) { l := running(w); w.pass(time.Hour); w.do(newLapse(l, job.Failed)) },
-		"cancel queued": func(w *world, first job.ID) { w.do(newCancel(first)) },
-		"cancel running": func(w *world, first job.ID) {
+	running := func(w *harness) job.Lease { return w.claimOne(queue).Lease() }
+	for name, takeAway := range map[string]func(w *harness, first job.ID){
+		"success":       func(w *harness, _ job.ID) { w.do(newFinish(running(w), job.Succeeded)) },
+		"failure":       func(w *harness, _ job.ID) { w.do(newFinish(running(w), job.Failed)) },
+		"backoff":       func(w *harness, _ job.ID) { w.do(newFinish(running(w), job.Scheduled)) },
+		"sweep":         func(w *harness, _ job.ID) { l := running(w); w.pass(time.Hour); w.do(newLapse(l, job.Failed)) },
+		"cancel queued": func(w *harness, first job.ID) { w.do(newCancel(first)) },
+		"cancel running": func(w *harness, first job.ID) {
 			l := running(w)
 			w.do(newCancel(first))
 			w.do(newFinish(l, job.Succeeded))
 		},
-		"delete queued": func(w *world, first job.ID) { w.do(newDelete(first)) },
-		"delete running": func(w *world, first job.ID) {
+		"delete queued": func(w *harness, first job.ID) { w.do(newDelete(first)) },
+		"delete running": func(w *harness, first job.ID) {
 			l := running(w)
 			w.do(newDelete(first), newFinish(l, job.Queued))
 		},
-		"expiry": func(w *world, _ job.ID) { w.pass(2 * time.Minute); w.do(newDue()) },
+		"expiry": func(w *harness, _ job.ID) { w.pass(2 * time.Minute); w.do(newDue()) },
 	} {
 		first := w.submit(patient(time.Minute))
 		rest := w.submitMany(3)
@@ -135,7 +135,7 @@ func limitFollows(w *world) {
 	}
 }
 
-func limitOrder(w *world) {
+func limitOrder(w *harness) {
 	w.limit(queue, job.Limits{KeyRunning: 1})
 	last := w.claimOneOf(w.submit())
 	var want []job.ID
@@ -154,7 +154,7 @@ func limitOrder(w *world) {
 }
 
 // claimOneOf claims until it gets a job, and gives the others back.
-func (w *world) claimOneOf(id job.ID) *job.Claimed {
+func (w *harness) claimOneOf(id job.ID) *job.Claimed {
 	w.Helper()
 	var found *job.Claimed
 	claimed := w.claim(queue, 100)
@@ -171,7 +171,7 @@ func (w *world) claimOneOf(id job.ID) *job.Claimed {
 	return found
 }
 
-func limitHandedBack(w *world) {
+func limitHandedBack(w *harness) {
 	w.limit(queue, job.Limits{KeyRunning: 1})
 	first, rest := w.submit(), w.submitMany(2)
 	c := w.claimOne(queue)
@@ -181,7 +181,7 @@ func limitHandedBack(w *world) {
 	equal(w, "the job claimed", w.claimOne(queue).Job.ID, first)
 }
 
-func limitOfLeased(w *world) {
+func limitOfLeased(w *harness) {
 	w.limit(queue, job.Limits{KeyRunning: 1})
 	one, two := w.newSubmit(leasedAs(w.token())), w.newSubmit(leasedAs(w.token()))
 	w.do(one, two)
@@ -195,7 +195,7 @@ func limitOfLeased(w *world) {
 	equal(w, "the job claimed", w.claimOne(queue).Job.ID, two.Job.ID)
 }
 
-func limitOfReturning(w *world) {
+func limitOfReturning(w *harness) {
 	w.limit(queue, job.Limits{KeyRunning: 1})
 	late, cancelled := w.submit(delayed(time.Minute)), w.submit()
 	w.do(newCancel(cancelled))
@@ -211,7 +211,7 @@ func limitOfReturning(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 1, Parked: 2, Cancelled: 1, Retried: 1})
 }
 
-func limitParkedEnds(w *world) {
+func limitParkedEnds(w *harness) {
 	w.limit(queue, job.Limits{KeyRunning: 1})
 	first := w.submit()
 	cancelled, deleted, expiring, last := w.submit(), w.submit(), w.submit(patient(time.Minute)), w.submit()
@@ -227,7 +227,7 @@ func limitParkedEnds(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 1, Parked: 1, Cancelled: 2, Expired: 1})
 }
 
-func limitThenClaim(w *world) {
+func limitThenClaim(w *harness) {
 	w.limit(queue, job.Limits{KeyRunning: 1})
 	c := w.claimOneOf(w.submit())
 	next := w.submit()
@@ -238,7 +238,7 @@ func limitThenClaim(w *world) {
 	}
 }
 
-func limitRaised(w *world) {
+func limitRaised(w *harness) {
 	w.limit(queue, job.Limits{KeyRunning: 1})
 	a, b := w.submitMany(6, withKey("a")), w.submitMany(6, withKey("b"))
 	due := newDue()
@@ -266,7 +266,7 @@ func limitRaised(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 12})
 }
 
-func limitLowered(w *world) {
+func limitLowered(w *harness) {
 	all, other := w.submitMany(5, withKey("a")), w.submit(withKey("b"))
 	w.limit(queue, job.Limits{KeyRunning: 2})
 	behind := w.submit(withKey("a"))
@@ -287,7 +287,7 @@ func limitLowered(w *world) {
 	}
 }
 
-func limitReopened(w *world) {
+func limitReopened(w *harness) {
 	w.limit(queue, job.Limits{KeyRunning: 2})
 	scheduled := w.submit(delayed(time.Minute))
 	all := w.submitMany(6)
@@ -307,7 +307,7 @@ func limitReopened(w *world) {
 	equal(w, "the jobs made ready without a limit", due.Ready, 5)
 }
 
-func limitRunning(w *world) {
+func limitRunning(w *harness) {
 	w.limit(queue, job.Limits{Running: 3})
 	w.submitMany(10, withKey("a"))
 	one, two := w.newClaim(queue, 2), w.newClaim(queue, 5)

@@ -28,7 +28,7 @@ func stateOf(o job.Owner, s job.State) job.Filter { return job.Filter{Owner: o, 
 
 // walk reads a list page by page and checks that it goes from newer to older;
 // between is called between two pages.
-func (w *world) walk(f job.Filter, between func()) (got []job.Job) {
+func (w *harness) walk(f job.Filter, between func()) (got []job.Job) {
 	w.Helper()
 	for pages := 0; ; pages++ {
 		page, next, err := w.store.List(w.ctx, f)
@@ -50,7 +50,7 @@ func (w *world) walk(f job.Filter, between func()) (got []job.Job) {
 	}
 }
 
-func listPages(w *world) {
+func listPages(w *harness) {
 	want := w.submitMany(23)
 	for _, limit := range []int{1, 2, 5, 22, 23, 24, job.MaxListPage} {
 		got := w.walk(job.Filter{Owner: mine, Limit: limit}, func() {})
@@ -64,7 +64,7 @@ func listPages(w *world) {
 	equal(w, "the jobs of nobody", len(w.all(job.Filter{Owner: job.Owner{User: "nobody"}})), 0)
 }
 
-func listFilters(w *world) {
+func listFilters(w *harness) {
 	for i := range 60 {
 		c := w.newSubmit(inQueue(fmt.Sprint("q", i%2)), withKey([]string{"", "a", "ab"}[i%3]), leasedAs(w.token()))
 		if i%5 == 0 {
@@ -106,7 +106,7 @@ func matches(f job.Filter, j job.Job) bool {
 
 func ptr[T any](v T) *T { return &v }
 
-func (w *world) listed(what string, f job.Filter, want ...job.ID) {
+func (w *harness) listed(what string, f job.Filter, want ...job.ID) {
 	w.Helper()
 	f.Owner = mine
 	want = slices.Clone(want)
@@ -114,7 +114,7 @@ func (w *world) listed(what string, f job.Filter, want ...job.ID) {
 	equal(w, "the list "+what, fmt.Sprint(ids(w.all(f))), fmt.Sprint(want))
 }
 
-func listByCode(w *world) {
+func listByCode(w *harness) {
 	bad, again, other, well := w.running(), w.running(), w.running(), w.running()
 	w.submit()
 	w.do(newFinish(bad.Lease(), job.Failed), newFinish(again.Lease(), job.Scheduled), newFinish(well.Lease(), job.Succeeded))
@@ -130,7 +130,7 @@ func listByCode(w *world) {
 	w.listed("of failed jobs", job.Filter{ErrorCode: "bad_input"})
 }
 
-func listByTime(w *world) {
+func listByTime(w *harness) {
 	var all []job.ID
 	at := func(i int) time.Time { return w.job(all[i]).CreatedAt }
 	early := w.id() // made long before its job is stored
@@ -150,7 +150,7 @@ func listByTime(w *world) {
 	w.listed("of jobs of another century", job.Filter{CreatedBefore: time.Unix(-1<<33, 0)})
 }
 
-func listByTimeOfLongUploads(w *world) {
+func listByTimeOfLongUploads(w *harness) {
 	w.submit()
 	early, earliest := w.id(), w.id()
 	w.pass(26 * time.Hour)
@@ -182,7 +182,7 @@ func listByTimeOfLongUploads(w *world) {
 	w.listed("of jobs after the last", job.Filter{CreatedAfter: last, CreatedBefore: last.Add(2 * time.Hour)}, future)
 }
 
-func listByShownTime(w *world) {
+func listByShownTime(w *harness) {
 	var all []job.ID
 	for range 3 {
 		w.micros.Add(1_000_456 - w.micros.Load()%1000) // 0.456 ms past a millisecond
@@ -194,7 +194,7 @@ func listByShownTime(w *world) {
 	w.listed("of jobs around the one", job.Filter{CreatedAfter: shown.Add(-time.Microsecond), CreatedBefore: shown.Add(time.Microsecond)}, all[1])
 }
 
-func listByMetadata(w *world) {
+func listByMetadata(w *harness) {
 	with := func(pairs ...string) job.ID {
 		return w.submit(func(s *store.Submit) {
 			s.Job.Metadata = map[string]string{}
@@ -222,7 +222,7 @@ func listByMetadata(w *world) {
 
 // stirred makes jobs of which every third is to stay, and a function that changes
 // some of the others and adds new ones.
-func (w *world) stirred() (stay map[job.ID]bool, stir func()) {
+func (w *harness) stirred() (stay map[job.ID]bool, stir func()) {
 	stay = map[job.ID]bool{}
 	var others []job.ID
 	for i := range 90 {
@@ -246,7 +246,7 @@ func (w *world) stirred() (stay map[job.ID]bool, stir func()) {
 	}
 }
 
-func listUnderWrites(w *world) {
+func listUnderWrites(w *harness) {
 	stay, stir := w.stirred()
 	for _, j := range w.walk(job.Filter{Owner: mine, Limit: 4}, stir) {
 		delete(stay, j.ID)
@@ -254,7 +254,7 @@ func listUnderWrites(w *world) {
 	equal(w, "the jobs missed that were there all the time", len(stay), 0)
 }
 
-func listStateUnderWrites(w *world) {
+func listStateUnderWrites(w *harness) {
 	stay, stir := w.stirred()
 	for _, j := range w.walk(job.Filter{Owner: mine, Limit: 4, Status: job.Scheduled}, stir) {
 		equal(w, "the listed state", j.State, job.Scheduled)
@@ -263,7 +263,7 @@ func listStateUnderWrites(w *world) {
 	equal(w, "the jobs missed that were scheduled all the time", len(stay), 0)
 }
 
-func listedJobs(w *world) {
+func listedJobs(w *harness) {
 	for _, state := range reachable() {
 		id, lease := w.inState(state)
 		if state == job.Running {

@@ -26,7 +26,7 @@ func lossRules() []rule {
 	}
 }
 
-func lossCounts(w *world) {
+func lossCounts(w *harness) {
 	c := w.running()
 	check := func(when string, losses, cleared int) {
 		w.Helper()
@@ -60,14 +60,14 @@ func lossCounts(w *world) {
 	equal(w, "the attempts", w.job(c.Job.ID).Attempt, 4)
 }
 
-func lossEnds(w *world) {
+func lossEnds(w *harness) {
 	f := newFinish(w.running().Lease(), job.Failed)
 	f.Lost = true
 	w.do(f)
 	equal(w, "the losses", w.job(f.Lease.Job).Losses, 1)
 }
 
-func lossRetried(w *world) {
+func lossRetried(w *harness) {
 	id := w.suspect(queue)
 	w.do(newFinish(w.claimOne(queue).Lease(), job.Failed))
 	w.do(newRetry(id))
@@ -77,7 +77,7 @@ func lossRetried(w *world) {
 }
 
 // lose loses the running jobs once, and makes them ready again.
-func (w *world) lose(claimed []job.Claimed) {
+func (w *harness) lose(claimed []job.Claimed) {
 	w.Helper()
 	ops := make([]any, len(claimed))
 	for i := range claimed {
@@ -89,7 +89,7 @@ func (w *world) lose(claimed []job.Claimed) {
 }
 
 // suspects makes n jobs of a queue that were lost twice and are queued. No other is.
-func (w *world) suspects(q string, n int, edits ...func(*store.Submit)) []job.ID {
+func (w *harness) suspects(q string, n int, edits ...func(*store.Submit)) []job.ID {
 	w.Helper()
 	ids := w.submitMany(n, append(edits, inQueue(q))...)
 	for range 2 {
@@ -103,12 +103,12 @@ func (w *world) suspects(q string, n int, edits ...func(*store.Submit)) []job.ID
 	return ids
 }
 
-func (w *world) suspect(q string, edits ...func(*store.Submit)) job.ID {
+func (w *harness) suspect(q string, edits ...func(*store.Submit)) job.ID {
 	w.Helper()
 	return w.suspects(q, 1, edits...)[0]
 }
 
-func suspectsAlone(w *world) {
+func suspectsAlone(w *harness) {
 	here, there := w.suspects("a", 3), w.suspects("b", 1)
 	first, other := w.newClaim("a", 9), w.newClaim("b", 9)
 	w.do(first, other)
@@ -123,7 +123,7 @@ func suspectsAlone(w *world) {
 	equal(w, "the position of a parked suspect", w.position(scheduled), 0)
 }
 
-func suspectBesideOthers(w *world) {
+func suspectBesideOthers(w *harness) {
 	w.suspects(queue, 2)
 	lost := w.submit()
 	w.submit()
@@ -131,7 +131,7 @@ func suspectBesideOthers(w *world) {
 	equal(w, "the state of a job that was not lost", w.job(lost).State, job.Running)
 }
 
-func suspectFollows(w *world) {
+func suspectFollows(w *harness) {
 	w.suspects("a", 4)
 	w.suspects("b", 2)
 	for left := 6; left > 0; left-- {
@@ -156,7 +156,7 @@ func suspectFollows(w *world) {
 	}
 }
 
-func suspectCleared(w *world) {
+func suspectCleared(w *harness) {
 	w.suspects(queue, 2)
 	for _, to := range []job.State{job.Queued, job.Scheduled} {
 		c := w.claimOne(queue)
@@ -171,7 +171,7 @@ func suspectCleared(w *world) {
 	equal(w, "the jobs claimed", len(w.claim(queue, 9)), 2)
 }
 
-func suspectThatCannotRun(w *world) {
+func suspectThatCannotRun(w *harness) {
 	w.suspects("paused", 2)
 	other := w.suspects("other", 1)
 	w.do(pausing("paused", true))
@@ -185,7 +185,7 @@ func suspectThatCannotRun(w *world) {
 	equal(w, "the suspect claimed beside a paused queue", w.claimOne("other").Job.ID, last)
 }
 
-func suspectIsDue(w *world) {
+func suspectIsDue(w *harness) {
 	all := w.suspects(queue, 3)
 	c := w.claim(queue, 9)
 	if ready, _, err := w.store.NextDue(w.ctx); err != nil || !ready.IsZero() {
@@ -210,7 +210,7 @@ func suspectIsDue(w *world) {
 	equal(w, "the suspects claimed", len(w.claim(queue, 9)), 1)
 }
 
-func suspectLimited(w *world) {
+func suspectLimited(w *harness) {
 	w.suspects(queue, 2, withKey("k"))
 	first := w.claimOne(queue)
 	equal(w, "the suspects claimed beside it", len(w.claim(queue, 9)), 0)
@@ -226,7 +226,7 @@ func suspectLimited(w *world) {
 	}
 }
 
-func (w *world) suspectsRunning() (n int) {
+func (w *harness) suspectsRunning() (n int) {
 	for _, r := range w.listRunning(store.AllRunning) {
 		if r.Job.Suspect() {
 			n++
@@ -235,7 +235,7 @@ func (w *world) suspectsRunning() (n int) {
 	return n
 }
 
-func suspectsReopened(w *world) {
+func suspectsReopened(w *harness) {
 	all := w.suspects(queue, 3)
 	c := w.claim(queue, 9)
 	w.reopen()
@@ -249,7 +249,7 @@ func suspectsReopened(w *world) {
 	equal(w, "the one that is tried", next[0].Job.ID, all[1])
 }
 
-func suspectsNeverStuck(w *world) {
+func suspectsNeverStuck(w *harness) {
 	for seed := range uint64(8) {
 		die := rand.New(rand.NewPCG(seed, 12))
 		queues := []string{fmt.Sprint("a", seed), fmt.Sprint("b", seed)}
@@ -283,7 +283,7 @@ func suspectsNeverStuck(w *world) {
 }
 
 // randomly does one of the things that may happen to suspects.
-func (w *world) randomly(die *rand.Rand, queues []string, left map[job.ID]bool) {
+func (w *harness) randomly(die *rand.Rand, queues []string, left map[job.ID]bool) {
 	q := queues[die.IntN(len(queues))]
 	running := w.listRunning(store.AllRunning)
 	switch die.IntN(8) {
@@ -315,7 +315,7 @@ func (w *world) randomly(die *rand.Rand, queues []string, left map[job.ID]bool) 
 }
 
 // endAll has all running jobs succeed.
-func (w *world) endAll(left map[job.ID]bool) {
+func (w *harness) endAll(left map[job.ID]bool) {
 	for _, r := range w.listRunning(store.AllRunning) {
 		w.do(newFinish(job.Lease{Job: r.Job.ID, Token: r.Token}, job.Succeeded))
 		delete(left, r.Job.ID)

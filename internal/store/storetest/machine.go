@@ -20,7 +20,7 @@ import (
 // runModel commits random batches to the store and to a model of it, which
 // predicts every answer and everything that reads tell.
 func runModel(t *testing.T, s Suite) {
-	defer fewer("rapid.checks", "40")()
+	defer limitRapid("rapid.checks", "40")()
 	dir := t.TempDir()
 	runs := 0
 	rapid.Check(t, func(r *rapid.T) {
@@ -30,9 +30,9 @@ func runModel(t *testing.T, s Suite) {
 			t.Fatal(err)
 		}
 		defer os.RemoveAll(place)
-		w := newWorldAt(t, r, s, filepath.Join(place, "store"), 1)
+		w := newHarnessAt(t, r, s, filepath.Join(place, "store"), 1)
 		defer func() { _ = w.close() }()
-		m := &machine{T: r, world: w, model: newModel(w)}
+		m := &machine{T: r, harness: w, model: newModel(w)}
 		m.limit("a", m.drawLimits(r))
 		r.Repeat(map[string]func(*rapid.T){
 			"":       func(*rapid.T) { m.model.compare() },
@@ -47,9 +47,9 @@ func runModel(t *testing.T, s Suite) {
 	})
 }
 
-// fewer sets a flag whose default is too much for every run of the tests, unless
+// limitRapid sets a flag whose default is too much for every run of the tests, unless
 // someone asked for a value. It returns what sets the default again.
-func fewer(name, value string) (undo func()) {
+func limitRapid(name, value string) (undo func()) {
 	f := flag.Lookup(name)
 	if f.Value.String() != f.DefValue {
 		return func() {}
@@ -61,7 +61,7 @@ func fewer(name, value string) (undo func()) {
 // machine draws what happens next.
 type machine struct {
 	*rapid.T
-	*world
+	*harness
 	model *model
 	last  *store.Batch
 }
@@ -71,13 +71,13 @@ type machine struct {
 var passes = []time.Duration{1009 * time.Millisecond, 31013 * time.Millisecond, 601007 * time.Millisecond, 7207001 * time.Millisecond}
 
 func (m *machine) pass(r *rapid.T) {
-	m.world.pass(rapid.SampledFrom(passes).Draw(r, "passes"))
+	m.harness.pass(rapid.SampledFrom(passes).Draw(r, "passes"))
 }
 
 // reopen closes the store and opens it again, now and then: it takes long.
 func (m *machine) reopen(r *rapid.T) {
 	if rapid.IntRange(0, 5).Draw(r, "reopens") == 0 {
-		m.world.reopen()
+		m.harness.reopen()
 		if m.last != nil && !wrote(m.last) {
 			m.last = nil // a store need not remember what changed nothing
 		}
@@ -244,7 +244,7 @@ func (m *machine) again(r *rapid.T) {
 	}
 	before := m.answers(m.last)
 	m.commit(m.last)
-	m.same("a batch committed again answers otherwise", before, m.answers(m.last))
+	m.sameStored("a batch committed again answers otherwise", before, m.answers(m.last))
 }
 
 // Both a world and a run of rapid fail; the run is the one that counts.
@@ -277,7 +277,7 @@ func (m *machine) op(r *rapid.T) any {
 	case "finish":
 		return m.drawFinish(r)
 	case "abandon":
-		return &store.Cancel{Owner: m.drawOwner(r), ID: m.drawJob(r), Abandoned: true}
+		return &store.Cancel{Owner: m.drawOwner(r), ID: m.drawJob(r), IfAbandoned: true}
 	case "presence":
 		return &store.Presence{Jobs: []job.ID{m.drawJob(r), m.drawJob(r)}, Owners: []job.Owner{m.drawOwner(r)}[:rapid.IntRange(0, 1).Draw(r, "owners")]}
 	case "cancel":
@@ -413,7 +413,7 @@ func (m *machine) drawFinish(r *rapid.T) *store.Finish {
 	l := m.drawLease(r)
 	f := newFinish(l, rapid.SampledFrom([]job.State{job.Succeeded, job.Failed, job.Cancelled, job.Scheduled, job.Queued}).Draw(r, "to"))
 	if rapid.IntRange(0, 3).Draw(r, "lapsed") == 0 {
-		f.If = store.LapsedOnly
+		f.OnlyIf = store.LapsedOnly
 	}
 	if j := m.model.jobs[l.Job]; j != nil && j.Losses == j.Cleared { // the model knows no suspects
 		f.Lost = rapid.IntRange(0, 3).Draw(r, "lost") == 0

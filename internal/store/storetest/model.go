@@ -12,7 +12,7 @@ import (
 // its methods applies one op, in the order of a batch, and says what the op has to
 // answer. Which jobs a claim gets is the store's to choose; the model learns it.
 type model struct {
-	w       *world
+	w       *harness
 	jobs    map[job.ID]*modelled
 	order   []job.ID // of all jobs there ever were
 	gone    map[job.ID]modelGone
@@ -56,7 +56,7 @@ type modelGone struct {
 	at    time.Time
 }
 
-func newModel(w *world) *model {
+func newModel(w *harness) *model {
 	return &model{
 		w: w, jobs: map[job.ID]*modelled{}, gone: map[job.ID]modelGone{},
 		keys: map[ownedKey]*modelKey{}, counts: map[string]*job.Counts{}, tallies: map[ownedKey]*job.Counts{}, changes: map[job.ID]store.Moved{},

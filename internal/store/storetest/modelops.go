@@ -95,7 +95,7 @@ func (m *model) renew(op *store.Renew) func() {
 	if j == nil {
 		return m.refusal(op, job.LeaseLost)
 	}
-	j.until = m.w.now().Add(op.For)
+	j.until = m.w.now().Add(op.LeaseFor)
 	return m.told(op, &op.CancelRequested, !j.CancelRequestedAt.IsZero())
 }
 
@@ -155,7 +155,7 @@ func (m *model) say(j *modelled, entries []job.Entry, p *job.Progress) bool {
 
 func (m *model) finish(op *store.Finish) func() {
 	j := m.holder(op.Lease)
-	if j == nil || op.If == store.LapsedOnly && j.until.After(m.w.now()) {
+	if j == nil || op.OnlyIf == store.LapsedOnly && j.until.After(m.w.now()) {
 		return m.refusal(op, job.LeaseLost)
 	}
 	if !m.say(j, op.Entries, op.Progress) {
@@ -216,7 +216,7 @@ func (m *model) cancel(op *store.Cancel) func() {
 	if j == nil {
 		return m.refusal(op, job.NotFound)
 	}
-	if op.Abandoned && !m.abandonable(j) {
+	if op.IfAbandoned && !m.abandonable(j) {
 		return m.refusal(op, job.Conflict)
 	}
 	ended := j.State.Waiting()

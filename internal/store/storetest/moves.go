@@ -21,7 +21,7 @@ func reachable() []job.State {
 
 // inState makes a job in the state, in a queue named after it, with the last lease
 // on it if it ever had one. It lets two seconds pass on the way to Expired.
-func (w *world) inState(state job.State) (job.ID, job.Lease) {
+func (w *harness) inState(state job.State) (job.ID, job.Lease) {
 	w.Helper()
 	in := inQueue(state.String())
 	switch state {
@@ -51,21 +51,21 @@ func (w *world) inState(state job.State) (job.ID, job.Lease) {
 // move is an op that is for a move, given the job and its lease.
 type move struct {
 	from, to job.State
-	by       func(w *world, id job.ID, l job.Lease) any
+	by       func(w *harness, id job.ID, l job.Lease) any
 }
 
 func movesByOps() []move {
-	finish := func(to job.State) func(*world, job.ID, job.Lease) any {
-		return func(_ *world, _ job.ID, l job.Lease) any { return newFinish(l, to) }
+	finish := func(to job.State) func(*harness, job.ID, job.Lease) any {
+		return func(_ *harness, _ job.ID, l job.Lease) any { return newFinish(l, to) }
 	}
-	cancel := func(_ *world, id job.ID, _ job.Lease) any { return newCancel(id) }
-	retry := func(w *world, id job.ID, _ job.Lease) any { return newRetry(id) }
-	claim := func(w *world, _ job.ID, _ job.Lease) any { return w.newClaim(job.Queued.String(), 1) }
-	due := func(w *world, _ job.ID, _ job.Lease) any {
+	cancel := func(_ *harness, id job.ID, _ job.Lease) any { return newCancel(id) }
+	retry := func(w *harness, id job.ID, _ job.Lease) any { return newRetry(id) }
+	claim := func(w *harness, _ job.ID, _ job.Lease) any { return w.newClaim(job.Queued.String(), 1) }
+	due := func(w *harness, _ job.ID, _ job.Lease) any {
 		w.pass(2 * time.Hour)
 		return newDue()
 	}
-	unlimited := func(w *world, _ job.ID, _ job.Lease) any {
+	unlimited := func(w *harness, _ job.ID, _ job.Lease) any {
 		w.limits = nil
 		return newDue()
 	}
@@ -87,7 +87,7 @@ func movesByOps() []move {
 	}
 }
 
-func legalMoves(w *world) {
+func legalMoves(w *harness) {
 	for _, m := range movesByOps() {
 		id, lease := w.inState(m.from)
 		equal(w, "the state before", w.job(id).State, m.from)
@@ -107,15 +107,15 @@ func legalMoves(w *world) {
 	equal(w, "the state of the job that waited too long", w.job(expiring).State, job.Expired)
 }
 
-func noIllegalMoves(w *world) {
-	ops := []func(w *world, id job.ID, l job.Lease) any{
-		func(_ *world, _ job.ID, l job.Lease) any { return newRenew(l, leaseFor) },
-		func(_ *world, _ job.ID, l job.Lease) any { return newAppend(l, 1, 0, "x") },
-		func(w *world, _ job.ID, _ job.Lease) any { w.pass(20 * day); return newPrune() },
+func noIllegalMoves(w *harness) {
+	ops := []func(w *harness, id job.ID, l job.Lease) any{
+		func(_ *harness, _ job.ID, l job.Lease) any { return newRenew(l, leaseFor) },
+		func(_ *harness, _ job.ID, l job.Lease) any { return newAppend(l, 1, 0, "x") },
+		func(w *harness, _ job.ID, _ job.Lease) any { w.pass(20 * day); return newPrune() },
 	}
 	for _, to := range append(job.States(), 0, 200) {
-		ops = append(ops, func(_ *world, _ job.ID, l job.Lease) any { return newFinish(l, to) })
-		ops = append(ops, func(w *world, _ job.ID, l job.Lease) any { w.pass(day); return newLapse(l, to) })
+		ops = append(ops, func(_ *harness, _ job.ID, l job.Lease) any { return newFinish(l, to) })
+		ops = append(ops, func(w *harness, _ job.ID, l job.Lease) any { w.pass(day); return newLapse(l, to) })
 	}
 	for _, m := range movesByOps() {
 		ops = append(ops, m.by)

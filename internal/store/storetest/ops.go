@@ -27,7 +27,7 @@ var (
 
 // ---- submits, and what may be different about one ----
 
-func (w *world) newSubmit(edits ...func(*store.Submit)) *store.Submit {
+func (w *harness) newSubmit(edits ...func(*store.Submit)) *store.Submit {
 	s := &store.Submit{
 		Job: job.Job{
 			ID: w.id(), Owner: mine, Queue: queue, Key: "key",
@@ -51,7 +51,7 @@ func kept(d time.Duration) func(*store.Submit) {
 	return func(s *store.Submit) { s.Job.Policy.Keep = job.Keep{Failed: d, Others: d} }
 }
 
-func (w *world) submit(edits ...func(*store.Submit)) job.ID {
+func (w *harness) submit(edits ...func(*store.Submit)) job.ID {
 	w.Helper()
 	s := w.newSubmit(edits...)
 	w.do(s)
@@ -59,7 +59,7 @@ func (w *world) submit(edits ...func(*store.Submit)) job.ID {
 }
 
 // submitMany submits n jobs in one batch and returns their ids in order.
-func (w *world) submitMany(n int, edits ...func(*store.Submit)) []job.ID {
+func (w *harness) submitMany(n int, edits ...func(*store.Submit)) []job.ID {
 	w.Helper()
 	ops, ids := make([]any, n), make([]job.ID, n)
 	for i := range n {
@@ -102,7 +102,7 @@ func once(key, asked string) func(*store.Submit) {
 
 // ---- what workers do ----
 
-func (w *world) newClaim(q string, n int) *store.Claim {
+func (w *harness) newClaim(q string, n int) *store.Claim {
 	c := &store.Claim{Queue: q, Worker: "worker", LeaseFor: leaseFor}
 	for range n {
 		c.Tokens = append(c.Tokens, w.token())
@@ -110,7 +110,7 @@ func (w *world) newClaim(q string, n int) *store.Claim {
 	return c
 }
 
-func (w *world) claim(q string, n int) []job.Claimed {
+func (w *harness) claim(q string, n int) []job.Claimed {
 	w.Helper()
 	c := w.newClaim(q, n)
 	w.do(c)
@@ -118,7 +118,7 @@ func (w *world) claim(q string, n int) []job.Claimed {
 }
 
 // claimOne claims the next job, which must be there.
-func (w *world) claimOne(q string) *job.Claimed {
+func (w *harness) claimOne(q string) *job.Claimed {
 	w.Helper()
 	got := w.claim(q, 1)
 	if len(got) != 1 {
@@ -128,7 +128,7 @@ func (w *world) claimOne(q string) *job.Claimed {
 }
 
 // running submits a job and claims it.
-func (w *world) running(edits ...func(*store.Submit)) *job.Claimed {
+func (w *harness) running(edits ...func(*store.Submit)) *job.Claimed {
 	w.Helper()
 	s := w.newSubmit(edits...)
 	w.do(s)
@@ -156,9 +156,9 @@ func newFinish(l job.Lease, to job.State) *store.Finish {
 func newLapse(l job.Lease, to job.State) *store.Finish { return newSweep(l, to, store.LapsedOnly) }
 
 // newSweep ends an attempt that a sweep has found by a selection.
-func newSweep(l job.Lease, to job.State, which store.Which) *store.Finish {
+func newSweep(l job.Lease, to job.State, which store.RunningFilter) *store.Finish {
 	f := newFinish(l, to)
-	f.If = which
+	f.OnlyIf = which
 	return f
 }
 
@@ -170,7 +170,7 @@ func newLoss(l job.Lease) *store.Finish {
 	return f
 }
 
-func newRenew(l job.Lease, d time.Duration) *store.Renew { return &store.Renew{Lease: l, For: d} }
+func newRenew(l job.Lease, d time.Duration) *store.Renew { return &store.Renew{Lease: l, LeaseFor: d} }
 
 // newAppend makes text entries whose numbers follow after.
 func newAppend(l job.Lease, attempt int, after int64, texts ...string) *store.Append {
@@ -207,7 +207,7 @@ func put(parent, id, body string) store.Row {
 }
 
 func doing(a store.Action, r store.Row) store.Row {
-	r.Do = a
+	r.Action = a
 	return r
 }
 

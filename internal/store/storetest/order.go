@@ -30,14 +30,14 @@ func orderRules() []rule {
 	}
 }
 
-func orderInKey(w *world) {
+func orderInKey(w *harness) {
 	want := w.submitMany(20)
 	for _, id := range want {
 		equal(w, "the next job", w.claimOne(queue).Job.ID, id)
 	}
 }
 
-func orderSingleJob(w *world) {
+func orderSingleJob(w *harness) {
 	w.submitMany(100, withKey("busy"))
 	single := w.submit(withKey("single"))
 	first := claimedIDs(w.claim(queue, 3))
@@ -50,7 +50,7 @@ func orderSingleJob(w *world) {
 	}
 }
 
-func orderTurns(w *world) {
+func orderTurns(w *harness) {
 	const keys, each = 10, 10
 	for k := range keys {
 		w.submitMany(each, withKey(fmt.Sprint(k)))
@@ -66,7 +66,7 @@ func orderTurns(w *world) {
 	}
 }
 
-func orderPriority(w *world) {
+func orderPriority(w *harness) {
 	for _, keys := range [][3]string{{"same", "same", "same"}, {"a", "b", "c"}} {
 		low := w.submit(withPriority(9), withKey(keys[0]))
 		middle := w.submit(withPriority(5), withKey(keys[1]))
@@ -79,7 +79,7 @@ func orderPriority(w *world) {
 
 // flood keeps some jobs waiting, which more makes, and claims as many as come,
 // until it gets the waiting one. It says after how many, or -1 when past the bound.
-func (w *world) flood(waiting job.ID, some, bound int, more func(n int) []any) int {
+func (w *harness) flood(waiting job.ID, some, bound int, more func(n int) []any) int {
 	w.do(more(some)...)
 	for n := 0; n < bound; n += some {
 		claim := w.newClaim(queue, some)
@@ -94,7 +94,7 @@ func (w *world) flood(waiting job.ID, some, bound int, more func(n int) []any) i
 }
 
 // moreKeys makes submits, each of a key of its own.
-func (w *world) moreKeys(n int) (ops []any) {
+func (w *harness) moreKeys(n int) (ops []any) {
 	for range n {
 		s := w.newSubmit()
 		s.Job.Key = s.Job.ID.String()
@@ -103,7 +103,7 @@ func (w *world) moreKeys(n int) (ops []any) {
 	return ops
 }
 
-func orderNoStarving(w *world) {
+func orderNoStarving(w *harness) {
 	low := w.submit(withPriority(6), withKey("low"))
 	urgent := func(n int) (ops []any) {
 		for range n {
@@ -116,21 +116,21 @@ func orderNoStarving(w *world) {
 	}
 }
 
-func orderNoStarvingByKeys(w *world) {
+func orderNoStarvingByKeys(w *harness) {
 	low := w.submit(withPriority(6), withKey("low"))
 	if w.flood(low, 1, 3*mostAhead, w.moreKeys) < 0 {
 		w.Errorf("a job one step less urgent was overtaken by more than %d for each of the three keys that waited", mostAhead)
 	}
 }
 
-func orderSecondJob(w *world) {
+func orderSecondJob(w *harness) {
 	second := w.submitMany(2, withKey("two"))[1]
 	if w.flood(second, 50, 1000, w.moreKeys) < 0 {
 		w.Errorf("with a hundred keys waiting the second job of a key was overtaken by more than a thousand")
 	}
 }
 
-func orderNoDebt(w *world) {
+func orderNoDebt(w *harness) {
 	for _, id := range w.submitMany(50, withKey("a")) {
 		w.do(newCancel(id))
 	}
@@ -143,7 +143,7 @@ func orderNoDebt(w *world) {
 }
 
 // mixed fills the queue with several keys and priorities, some claimed already.
-func (w *world) mixed() (waiting []job.ID) {
+func (w *harness) mixed() (waiting []job.ID) {
 	for i := range 60 {
 		w.submit(withKey(fmt.Sprint(i%7%3)), withPriority([]int{5, 5, 1, 9, 5, 4}[i%6]))
 		if i%5 == 4 {
@@ -156,7 +156,7 @@ func (w *world) mixed() (waiting []job.ID) {
 	return waiting
 }
 
-func orderPositions(w *world) {
+func orderPositions(w *harness) {
 	waiting := w.mixed()
 	positions := map[job.ID]int{}
 	for _, id := range waiting {
@@ -169,7 +169,7 @@ func orderPositions(w *world) {
 	equal(w, "the position of no job", w.position(w.id()), 0)
 }
 
-func orderPositionBound(w *world) {
+func orderPositionBound(w *harness) {
 	all := w.submitMany(30)
 	for i, id := range all {
 		got, err := w.store.Position(w.ctx, mine, id, 10)
@@ -182,7 +182,7 @@ func orderPositionBound(w *world) {
 // oldestWithin is how much too early the time of the longest waiting job may be.
 const oldestWithin = 2 * time.Second
 
-func orderOldest(w *world) {
+func orderOldest(w *harness) {
 	w.limit(queue, job.Limits{KeyRunning: 2})
 	check := func(q string, want time.Time) {
 		w.Helper()
@@ -224,7 +224,7 @@ func orderOldest(w *world) {
 	check("no such queue", time.Time{})
 }
 
-func orderReopened(w *world) {
+func orderReopened(w *harness) {
 	waiting := w.mixed()
 	before := map[job.ID]int{}
 	for _, id := range waiting {

@@ -26,7 +26,7 @@ func outputRules() []rule {
 	}
 }
 
-func outputKept(w *world) {
+func outputKept(w *harness) {
 	c := w.running()
 	entries := []job.Entry{
 		{Seq: 1, Attempt: 1, Kind: job.KindAttempt, Events: 1, Data: []byte("{}")},
@@ -42,7 +42,7 @@ func outputKept(w *world) {
 	equal(w, "the bytes said", w.job(c.Job.ID).OutputBytes, 2+9+12+6+13)
 }
 
-func outputBytes(w *world) {
+func outputBytes(w *harness) {
 	c := w.running()
 	texts := []string{"", "\x00", "\xff\xfe\x80", string(bytes.Repeat([]byte{7}, 1<<20)), "é"}
 	w.do(newAppend(c.Lease(), 1, 0, texts...))
@@ -54,7 +54,7 @@ func outputBytes(w *world) {
 	}
 }
 
-func outputAcrossAttempts(w *world) {
+func outputAcrossAttempts(w *harness) {
 	c := w.running()
 	w.do(newAppend(c.Lease(), 1, 0, "a", "b"), newFinish(c.Lease(), job.Queued))
 	c = w.claimOne(queue)
@@ -73,7 +73,7 @@ func outputAcrossAttempts(w *world) {
 	equal(w, "the bytes said", w.job(c.Job.ID).OutputBytes, 4)
 }
 
-func outputGaps(w *world) {
+func outputGaps(w *harness) {
 	c := w.running()
 	w.refused(job.Conflict, newAppend(c.Lease(), 1, 1, "gap"))
 	w.do(newAppend(c.Lease(), 1, 0, "a", "b", "c"))
@@ -89,7 +89,7 @@ func outputGaps(w *world) {
 	equal(w, "all output", w.said(c.Job.ID), "abcd")
 }
 
-func outputAgain(w *world) {
+func outputAgain(w *harness) {
 	c := w.running()
 	first, second := newAppend(c.Lease(), 1, 0, "a", "b"), newAppend(c.Lease(), 1, 2, "c")
 	w.do(first)
@@ -98,12 +98,12 @@ func outputAgain(w *world) {
 	w.do(freshOp(second))
 	w.do(freshOp(first))
 	w.do(newAppend(c.Lease(), 1, 1, "b"))
-	w.same("an append sent again changed the store", before, w.stored())
+	w.sameStored("an append sent again changed the store", before, w.stored())
 	w.do(newAppend(c.Lease(), 1, 3, "d"))
 	equal(w, "all output", w.said(c.Job.ID), "abcd")
 }
 
-func outputAgainProgress(w *world) {
+func outputAgainProgress(w *harness) {
 	c := w.running()
 	first, second := newAppend(c.Lease(), 1, 0, "a"), newAppend(c.Lease(), 1, 1, "b")
 	first.Progress, second.Progress = &job.Progress{Percent: 10}, &job.Progress{Percent: 20}
@@ -113,15 +113,15 @@ func outputAgainProgress(w *world) {
 	equal(w, "the progress", w.job(c.Job.ID).Progress, *second.Progress)
 }
 
-func outputNeverChanges(w *world) {
+func outputNeverChanges(w *harness) {
 	c := w.running()
 	w.do(newAppend(c.Lease(), 1, 0, "a", "b"))
 	before := w.stored()
 	w.try(newAppend(c.Lease(), 1, 0, "other", "words"))
-	w.same("an entry changed", before, w.stored())
+	w.sameStored("an entry changed", before, w.stored())
 }
 
-func outputOfEarlierLease(w *world) {
+func outputOfEarlierLease(w *harness) {
 	c := w.running()
 	w.do(newAppend(c.Lease(), 1, 0, "a", "b"), newFinish(c.Lease(), job.Queued))
 	c = w.claimOne(queue)
@@ -131,7 +131,7 @@ func outputOfEarlierLease(w *world) {
 	equal(w, "all output", w.said(c.Job.ID), "abc")
 }
 
-func outputInOneBatch(w *world) {
+func outputInOneBatch(w *harness) {
 	a, b := w.running(), w.running()
 	w.do(
 		newAppend(a.Lease(), 1, 0, "a1"), newAppend(b.Lease(), 1, 0, "b1", "b2"),
@@ -141,7 +141,7 @@ func outputInOneBatch(w *world) {
 	equal(w, "the output of the second", w.said(b.Job.ID), "b1b2b3")
 }
 
-func outputWithFinish(w *world) {
+func outputWithFinish(w *harness) {
 	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled, job.Scheduled, job.Queued} {
 		c := w.running()
 		w.do(newAppend(c.Lease(), 1, 0, "a"))
@@ -158,7 +158,7 @@ func outputWithFinish(w *world) {
 	}
 }
 
-func outputWithFinishGap(w *world) {
+func outputWithFinishGap(w *harness) {
 	c := w.running()
 	w.do(newAppend(c.Lease(), 1, 0, "a"))
 	for _, after := range []int64{0, 2} {
@@ -170,7 +170,7 @@ func outputWithFinishGap(w *world) {
 	equal(w, "all output", w.said(c.Job.ID), "a")
 }
 
-func outputProgress(w *world) {
+func outputProgress(w *harness) {
 	c := w.running()
 	for i, p := range []job.Progress{{Percent: 10, Status: "Begun"}, {Percent: 12.5}, {Percent: 100, Status: "Done"}} {
 		say := newAppend(c.Lease(), 1, int64(2*i), "a")
@@ -182,7 +182,7 @@ func outputProgress(w *world) {
 	}
 }
 
-func outputPages(w *world) {
+func outputPages(w *harness) {
 	c := w.running()
 	for i := range 10 {
 		w.do(newAppend(c.Lease(), 1, int64(i*2), "0123456789", "9876543210"))
@@ -208,7 +208,7 @@ func outputPages(w *world) {
 	equal(w, "the entries far after the last", len(w.output(c.Job.ID, 1<<40)), 0)
 }
 
-func outputEmpty(w *world) {
+func outputEmpty(w *harness) {
 	for _, state := range reachable() {
 		id, _ := w.inState(state)
 		equal(w, "the entries", len(w.output(id, 0)), 0)

@@ -13,7 +13,7 @@ func ownerRules() []rule {
 }
 
 // hidden holds every read and op to it that the job is not found.
-func (w *world) hidden(o job.Owner, id job.ID) {
+func (w *harness) hidden(o job.Owner, id job.ID) {
 	w.Helper()
 	w.gone(o, id)
 	cancel, retry := newCancel(id), newRetry(id)
@@ -21,7 +21,7 @@ func (w *world) hidden(o job.Owner, id job.ID) {
 	w.refused(job.NotFound, cancel, retry, &store.Delete{Owner: o, ID: id})
 }
 
-func ownersApart(w *world) {
+func ownersApart(w *harness) {
 	for _, state := range reachable() {
 		id, _ := w.inState(state)
 		for _, o := range []job.Owner{theirs, elsewhere, {}} {
@@ -38,7 +38,7 @@ func ownersApart(w *world) {
 	equal(w, "the jobs of a third", len(w.all(job.Filter{Owner: elsewhere})), 0)
 }
 
-func ownersRunTogether(w *world) {
+func ownersRunTogether(w *harness) {
 	owners := []job.Owner{{Tenant: "a", User: "bc"}, {Tenant: "ab", User: "c"}, {User: "abc"}, {Tenant: "abc"}, {Tenant: "A", User: "bc"}, {Tenant: "a\x00b", User: "c"}, {Tenant: "a", User: "b\x00c"}}
 	var made []job.ID
 	for _, o := range owners {

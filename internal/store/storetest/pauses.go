@@ -19,7 +19,7 @@ func pauseRules() []rule {
 
 func pausing(q string, on bool) *store.Pause { return &store.Pause{Queue: q, Paused: on} }
 
-func pauseHolds(w *world) {
+func pauseHolds(w *harness) {
 	w.submitMany(2)
 	c := w.claimOne(queue)
 	b := w.do(pausing(queue, true), newRenew(c.Lease(), leaseFor), w.newClaim(queue, 1))
@@ -36,7 +36,7 @@ func pauseHolds(w *world) {
 	equal(w, "the jobs claimed by the batch that ends the pause", len(claim.Claimed), 3)
 }
 
-func pauseLasts(w *world) {
+func pauseLasts(w *harness) {
 	w.do(pausing("new", true))
 	w.do(pausing(queue, true), pausing("twice", true))
 	w.do(pausing("twice", false))
@@ -51,7 +51,7 @@ func pauseLasts(w *world) {
 	equal(w, "the jobs claimed", len(w.claim(queue, 1)), 0)
 }
 
-func pauseGoesOn(w *world) {
+func pauseGoesOn(w *harness) {
 	c := w.running()
 	late, impatient := w.submit(delayed(time.Minute)), w.submit(patient(time.Minute))
 	w.do(pausing(queue, true))
@@ -70,7 +70,7 @@ func weighing(n int64) func(*store.Submit) {
 	return func(s *store.Submit) { s.Job.InputBytes = n }
 }
 
-func pauseWeighs(w *world) {
+func pauseWeighs(w *harness) {
 	w.limit(queue, job.Limits{KeyRunning: 2})
 	weighs := func(when string, want int64) {
 		w.Helper()

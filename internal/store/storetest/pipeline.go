@@ -19,7 +19,7 @@ func pipelineRules() []rule {
 
 // apply applies ops as one batch, each of which must apply, and does not wait
 // until it is on disk.
-func (w *world) apply(ops ...any) (b *store.Batch, synced func() error) {
+func (w *harness) apply(ops ...any) (b *store.Batch, synced func() error) {
 	w.Helper()
 	b = batchOf(ops...)
 	w.remember(b)
@@ -35,14 +35,14 @@ func (w *world) apply(ops ...any) (b *store.Batch, synced func() error) {
 	return b, synced
 }
 
-func (w *world) wait(synced func() error) {
+func (w *harness) wait(synced func() error) {
 	w.Helper()
 	if err := synced(); err != nil {
 		w.Errorf("the sync failed: %v", err)
 	}
 }
 
-func applyBeforeSync(w *world) {
+func applyBeforeSync(w *harness) {
 	for range 20 {
 		s, claim := w.newSubmit(), w.newClaim(queue, 1)
 		w.apply(s)
@@ -57,13 +57,13 @@ func applyBeforeSync(w *world) {
 	before := w.stored()
 	equal(w, "the counts", w.counts(queue), job.Counts{Succeeded: 20})
 	w.reopen()
-	w.same("what was applied before the last sync is not there any more", before, w.stored())
+	w.sameStored("what was applied before the last sync is not there any more", before, w.stored())
 }
 
-func syncAnyOrder(w *world) {
+func syncAnyOrder(w *harness) {
 	const rounds = 10
 	for range rounds {
-		var syncs [store.MostUnsynced]func() error
+		var syncs [store.MaxUnsynced]func() error
 		for i := range syncs {
 			_, syncs[i] = w.apply(w.newSubmit())
 		}
@@ -76,10 +76,10 @@ func syncAnyOrder(w *world) {
 			w.wait(synced) // and again: nothing is left to wait for
 		}
 	}
-	equal(w, "the counts", w.counts(queue), job.Counts{Queued: rounds * store.MostUnsynced})
+	equal(w, "the counts", w.counts(queue), job.Counts{Queued: rounds * store.MaxUnsynced})
 }
 
-func applyAgainUnsynced(w *world) {
+func applyAgainUnsynced(w *harness) {
 	b, first := w.apply(w.newSubmit(), w.newClaim(queue, 1))
 	answers := w.answers(b)
 	second, err := w.store.Apply(w.ctx, b)
@@ -88,12 +88,12 @@ func applyAgainUnsynced(w *world) {
 	}
 	w.wait(second)
 	w.wait(first)
-	w.same("an op applied again answers otherwise", answers, w.answers(b))
+	w.sameStored("an op applied again answers otherwise", answers, w.answers(b))
 	equal(w, "the counts", w.counts(queue), job.Counts{Running: 1})
 }
 
 // Each batch of a chain takes what the one before left, and one of them is refused.
-func applyAllAgain(w *world) {
+func applyAllAgain(w *harness) {
 	c, s := w.running(), w.newSubmit()
 	all := []*store.Batch{
 		batchOf(newAppend(c.Lease(), 1, 0, "said")),
@@ -104,7 +104,7 @@ func applyAllAgain(w *world) {
 		batchOf(w.newClaim(queue, 1)),
 		batchOf(newWrite(doing(store.Insert, put("p", "a", "x")))),
 	}
-	for len(all) < store.MostUnsynced {
+	for len(all) < store.MaxUnsynced {
 		all = append(all, batchOf(w.newSubmit(once("k", "a"))))
 	}
 	again := func() {
@@ -128,15 +128,15 @@ func applyAllAgain(w *world) {
 	}
 	for _, when := range []string{"at once", "after an opening"} {
 		again()
-		w.same("batches applied again "+when+" left another store", after, w.stored())
+		w.sameStored("batches applied again "+when+" left another store", after, w.stored())
 		for i, b := range all {
-			w.same("an op of a batch applied again "+when+" answers otherwise", answers[i], w.answers(b))
+			w.sameStored("an op of a batch applied again "+when+" answers otherwise", answers[i], w.answers(b))
 		}
 		w.reopen()
 	}
 }
 
-func readBeforeSync(w *world) {
+func readBeforeSync(w *harness) {
 	s := w.newSubmit()
 	_, synced := w.apply(s)
 	if j, err := w.store.Job(w.ctx, mine, s.Job.ID); err == nil {

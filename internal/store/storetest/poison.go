@@ -23,7 +23,7 @@ func poisonRules() []rule {
 
 // halved commits a batch as its owner would: on bad data in halves, until the
 // culprits stand alone. It returns how many ops the store could not take.
-func (w *world) halved(ops ...any) (culprits int) {
+func (w *harness) halved(ops ...any) (culprits int) {
 	w.Helper()
 	err := w.commitTo(batchOf(ops...))
 	switch {
@@ -46,7 +46,7 @@ func nasty() []string {
 	}
 }
 
-func poisonOf(w *world) (ops []any) {
+func poisonOf(w *harness) (ops []any) {
 	for _, v := range nasty() {
 		ops = append(ops,
 			w.newSubmit(inQueue("poison"), withInput(v)),
@@ -69,7 +69,7 @@ func poisonOf(w *world) (ops []any) {
 }
 
 // among mixes the bad into a thousand good submits, whose ids it returns.
-func (w *world) among(bad []any) (ops []any, good []job.ID) {
+func (w *harness) among(bad []any) (ops []any, good []job.ID) {
 	const n = 1000
 	every := n/len(bad) + 1
 	for i := range n {
@@ -82,7 +82,7 @@ func (w *world) among(bad []any) (ops []any, good []job.ID) {
 	return ops, good
 }
 
-func poisonSubmits(w *world) {
+func poisonSubmits(w *harness) {
 	ops, good := w.among(poisonOf(w))
 	w.halved(ops...)
 	for _, id := range good {
@@ -99,7 +99,7 @@ func poisonSubmits(w *world) {
 	}
 }
 
-func poisonOutput(w *world) {
+func poisonOutput(w *harness) {
 	for _, v := range nasty() {
 		bad, good := w.running(), w.running()
 		say := newAppend(bad.Lease(), 1, 0, v, v)
@@ -121,7 +121,7 @@ func poisonOutput(w *world) {
 	}
 }
 
-func poisonProgress(w *world) {
+func poisonProgress(w *harness) {
 	for _, percent := range []float64{math.NaN(), math.Inf(1), math.Inf(-1), -1, 1e308} {
 		bad, good := w.running(), w.running()
 		say, f := newAppend(bad.Lease(), 1, 0, "a"), newFinish(bad.Lease(), job.Failed)
@@ -135,7 +135,7 @@ func poisonProgress(w *world) {
 	}
 }
 
-func poisonRefused(w *world) {
+func poisonRefused(w *harness) {
 	running, succeeded := w.running(), w.running()
 	w.do(newFinish(succeeded.Lease(), job.Succeeded))
 	w.do(newWrite(put("p", "there", "")))
@@ -159,7 +159,7 @@ func poisonRefused(w *world) {
 	equal(w, "what the running job said", w.said(running.Job.ID), "")
 }
 
-func poisonKept(w *world) {
+func poisonKept(w *harness) {
 	for _, v := range nasty() {
 		s := w.newSubmit(withKey(v), withInput(v), once(v, v))
 		if w.halved(s) > 0 {

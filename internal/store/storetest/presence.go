@@ -28,13 +28,13 @@ func seen(ids ...job.ID) *store.Presence { return &store.Presence{Jobs: ids} }
 
 func newAbandon(id job.ID) *store.Cancel {
 	c := newCancel(id)
-	c.Abandoned = true
+	c.IfAbandoned = true
 	return c
 }
 
 // abandonable checks which jobs are listed, in the order in which their timeouts ran out,
 // and that each is listed as it is read.
-func (w *world) abandonable(want ...job.ID) {
+func (w *harness) abandonable(want ...job.ID) {
 	w.Helper()
 	got := swept(w, w.store.Abandonable)
 	equal(w, "the abandonable jobs", fmt.Sprint(ids(got)), fmt.Sprint(want))
@@ -46,7 +46,7 @@ func (w *world) abandonable(want ...job.ID) {
 	}
 }
 
-func presenceListed(w *world) {
+func presenceListed(w *harness) {
 	var all []job.ID
 	for i := range 5 {
 		w.submit()
@@ -64,7 +64,7 @@ func presenceListed(w *world) {
 	w.abandonable(append(all, running.Job.ID, scheduled)...)
 }
 
-func presenceOfJob(w *world) {
+func presenceOfJob(w *harness) {
 	a, b := w.submit(mayBeAbandoned), w.submit(mayBeAbandoned)
 	w.pass(time.Minute)
 	w.do(seen(a, w.id(), w.submit()))
@@ -76,7 +76,7 @@ func presenceOfJob(w *world) {
 	w.abandonable(a)
 }
 
-func presenceOfOwner(w *world) {
+func presenceOfOwner(w *harness) {
 	a, b, other := w.submit(mayBeAbandoned), w.submit(mayBeAbandoned), w.submit(mayBeAbandoned, ownedBy(elsewhere))
 	w.pass(time.Minute)
 	w.do(&store.Presence{Owners: []job.Owner{mine, theirs}})
@@ -86,7 +86,7 @@ func presenceOfOwner(w *world) {
 	w.abandonable(other, a, b)
 }
 
-func presenceCancel(w *world) {
+func presenceCancel(w *harness) {
 	waiting, running := w.submit(mayBeAbandoned), w.running(inQueue("running"), mayBeAbandoned)
 	plain := w.submit()
 	w.refused(job.Conflict, newAbandon(waiting), newAbandon(running.Job.ID), newAbandon(plain))
@@ -103,7 +103,7 @@ func presenceCancel(w *world) {
 	w.refused(job.Conflict, newAbandon(waiting))
 }
 
-func presenceEnds(w *world) {
+func presenceEnds(w *harness) {
 	ended, deleted, stopped := w.running(inQueue("running"), mayBeAbandoned), w.running(inQueue("running"), mayBeAbandoned), w.running(inQueue("running"), mayBeAbandoned)
 	cancelled, gone, expired := w.submit(mayBeAbandoned), w.submit(mayBeAbandoned), w.submit(mayBeAbandoned, patient(time.Second))
 	w.do(newFinish(ended.Lease(), job.Succeeded), newDelete(deleted.Job.ID), newCancel(stopped.Job.ID), newCancel(cancelled), newDelete(gone))
@@ -119,7 +119,7 @@ func presenceEnds(w *world) {
 	w.abandonable()
 }
 
-func presenceRetry(w *world) {
+func presenceRetry(w *harness) {
 	id := w.submit(mayBeAbandoned)
 	w.do(newCancel(id))
 	w.pass(abandonAfter)
@@ -130,7 +130,7 @@ func presenceRetry(w *world) {
 	w.abandonable(id)
 }
 
-func presenceDurable(w *world) {
+func presenceDurable(w *harness) {
 	id := w.submit(mayBeAbandoned)
 	w.pass(time.Minute)
 	w.do(seen(id))

@@ -20,7 +20,7 @@ func racedLeaseRules() []rule {
 }
 
 // endRound ends whatever is queued or running, so that the next round begins with nothing.
-func (w *world) endRound() {
+func (w *harness) endRound() {
 	w.Helper()
 	var ops []any
 	for _, r := range w.listRunning(store.AllRunning) {
@@ -34,7 +34,7 @@ func (w *world) endRound() {
 	w.do(ops...)
 }
 
-func racedRenewal(w *world) {
+func racedRenewal(w *harness) {
 	for round := range rounds {
 		c := w.running()
 		w.pass(leaseFor + time.Second)
@@ -54,12 +54,12 @@ func racedRenewal(w *world) {
 	}
 }
 
-func racedSweeps(w *world) {
+func racedSweeps(w *harness) {
 	for round := range rounds {
 		c := w.running()
 		w.pass(leaseFor + time.Second)
 		a, b := newLoss(c.Lease()), newLoss(c.Lease())
-		a.If, b.If = store.LapsedOnly, store.LapsedOnly
+		a.OnlyIf, b.OnlyIf = store.LapsedOnly, store.LapsedOnly
 		w.race(round, a, b)
 		won := oneApplied(w, job.LeaseLost, a, b)
 		j := w.job(c.Job.ID)
@@ -70,7 +70,7 @@ func racedSweeps(w *world) {
 	}
 }
 
-func racedFinishes(w *world) {
+func racedFinishes(w *harness) {
 	for round := range rounds {
 		c := w.running()
 		a, b := newFinish(c.Lease(), job.Succeeded), newFinish(c.Lease(), job.Failed)
@@ -86,7 +86,7 @@ func racedFinishes(w *world) {
 	}
 }
 
-func staleEverywhere(w *world) {
+func staleEverywhere(w *harness) {
 	old := w.running()
 	w.pass(leaseFor + time.Second)
 	w.use(1)
@@ -109,7 +109,7 @@ func staleEverywhere(w *world) {
 	w.eachStore(stale)
 }
 
-func leaseAnywhere(w *world) {
+func leaseAnywhere(w *harness) {
 	for n := range w.stores {
 		w.use(n)
 		c := w.running()
@@ -128,7 +128,7 @@ func leaseAnywhere(w *world) {
 	}
 }
 
-func racedAppends(w *world) {
+func racedAppends(w *harness) {
 	for round := range rounds {
 		c := w.running()
 		a, b := newAppend(c.Lease(), 1, 0, "x", "y"), newAppend(c.Lease(), 1, 0, "x", "y")
@@ -151,7 +151,7 @@ func racedAppends(w *world) {
 	}
 }
 
-func racedAppendFinish(w *world) {
+func racedAppendFinish(w *harness) {
 	for round := range 2 * rounds {
 		c := w.running()
 		say, f := newAppend(c.Lease(), 1, 0, "a"), newFinish(c.Lease(), job.Succeeded)

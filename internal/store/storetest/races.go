@@ -19,7 +19,7 @@ const raceCommits = 80
 
 // readers runs each check in goroutines of its own, again and again, until write
 // has returned.
-func (w *world) readers(write func(), checks ...func() bool) {
+func (w *harness) readers(write func(), checks ...func() bool) {
 	w.Helper()
 	var done atomic.Bool
 	var readers sync.WaitGroup
@@ -39,7 +39,7 @@ func (w *world) readers(write func(), checks ...func() bool) {
 
 // speaker is a running job that says two entries and a progress with each commit
 // in which one job of another queue ends and the next one starts.
-func (w *world) speaker() (c *job.Claimed, speak func(n int)) {
+func (w *harness) speaker() (c *job.Claimed, speak func(n int)) {
 	c = w.running()
 	next := w.newSubmit(inQueue("relay"), leasedAs(w.token()))
 	w.do(next)
@@ -52,7 +52,7 @@ func (w *world) speaker() (c *job.Claimed, speak func(n int)) {
 	}
 }
 
-func readWholeMoments(w *world) {
+func readWholeMoments(w *harness) {
 	c, speak := w.speaker()
 	output := func() bool {
 		j, entries, err := w.store.Output(w.ctx, mine, c.Job.ID, 0, 1<<20)
@@ -86,7 +86,7 @@ func readWholeMoments(w *world) {
 	}, output, list, counts)
 }
 
-func readAfterCommit(w *world) {
+func readAfterCommit(w *harness) {
 	c, speak := w.speaker()
 	var committed atomic.Int64
 	reader := func() bool {
@@ -107,7 +107,7 @@ func readAfterCommit(w *world) {
 	}, reader)
 }
 
-func readForward(w *world) {
+func readForward(w *harness) {
 	c, speak := w.speaker()
 	follower := func() func() bool {
 		var mu sync.Mutex

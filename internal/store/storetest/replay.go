@@ -15,7 +15,7 @@ import (
 type replayed struct {
 	says string
 	// ops prepares a world and makes the ops of the batch.
-	ops func(w *world) []any
+	ops func(w *harness) []any
 }
 
 // runReplays holds the store to it that a batch which was applied and is committed
@@ -24,20 +24,20 @@ type replayed struct {
 func runReplays(t *testing.T, s Suite) {
 	for _, group := range [][]replayed{replaysOfWorkers(), replaysOfOwners(), replaysOfUpkeep(), replaysOfReleases(), replaysOfLimits(), replaysOfMixes()} {
 		for _, r := range group {
-			t.Run(r.says, func(t *testing.T) { r.run(newWorld(t, s)) })
+			t.Run(r.says, func(t *testing.T) { r.run(newHarness(t, s)) })
 		}
 	}
 }
 
-func (r *replayed) run(w *world) {
+func (r *replayed) run(w *harness) {
 	b := batchOf(r.ops(w)...)
 	w.commit(b)
 	answers, after := w.answers(b), w.stored()
 	again := func(when string) {
 		w.pass(time.Second)
 		w.commit(b)
-		w.same("an op committed again "+when+" answers otherwise", answers, w.answers(b))
-		w.same("a batch committed again "+when+" left another store", after, w.stored())
+		w.sameStored("an op committed again "+when+" answers otherwise", answers, w.answers(b))
+		w.sameStored("a batch committed again "+when+" left another store", after, w.stored())
 	}
 	again("at once")
 	w.reopen() // as after an error that made the store load its memory again
@@ -47,7 +47,7 @@ func (r *replayed) run(w *world) {
 }
 
 // useLeases ends every job that the batch handed out, with the lease it gave.
-func (w *world) useLeases(b *store.Batch) {
+func (w *harness) useLeases(b *store.Batch) {
 	w.Helper()
 	for _, op := range b.Claims {
 		for _, c := range op.Claimed {
@@ -63,7 +63,7 @@ func (w *world) useLeases(b *store.Batch) {
 }
 
 // answers is all that a commit answered, as text: of a refused op why, and what it met.
-func (w *world) answers(b *store.Batch) stored {
+func (w *harness) answers(b *store.Batch) stored {
 	s := stored{"counts": fmt.Sprintf("%+v", b.Counts), "removed": fmt.Sprint(b.Removed, b.Damaged), "moved": fmt.Sprint(b.Moved)}
 	for i, op := range opsOf(b) {
 		name := fmt.Sprintf("op %d %T", i, op)
@@ -175,13 +175,13 @@ func stale(op any) {
 
 // staleAnswers commits the same ops in two worlds, in one of them with stale
 // answers in every op.
-func staleAnswers(w *world) {
+func staleAnswers(w *harness) {
 	clean := batchOf(everyKind(w)...)
 	dirty := fresh(clean)
 	w.commit(clean)
 	want := w.answers(clean)
 
-	twin := w.twin()
+	twin := w.another()
 	everyKind(twin)
 	for _, op := range opsOf(dirty) {
 		stale(op)
@@ -190,5 +190,5 @@ func staleAnswers(w *world) {
 	dirty.Moved = []store.Moved{{ID: job.ID{9}}}
 	dirty.Removed, dirty.Damaged = []job.ID{{9}}, []job.ID{{9}}
 	twin.commit(dirty)
-	w.same("an op has a stale answer", want, twin.answers(dirty))
+	w.sameStored("an op has a stale answer", want, twin.answers(dirty))
 }

@@ -9,30 +9,30 @@ import (
 )
 
 // alone makes a replay of one op about a running job.
-func alone(op func(w *world, c *job.Claimed) any) func(w *world) []any {
-	return func(w *world) []any { return []any{op(w, w.running(withRef("put:p")))} }
+func alone(op func(w *harness, c *job.Claimed) any) func(w *harness) []any {
+	return func(w *harness) []any { return []any{op(w, w.running(withRef("put:p")))} }
 }
 
 func replaysOfWorkers() []replayed {
 	all := []replayed{
-		{"renew", alone(func(_ *world, c *job.Claimed) any { return newRenew(c.Lease(), leaseFor) })},
-		{"append", alone(func(_ *world, c *job.Claimed) any { return newAppend(c.Lease(), 1, 0, "a", "b") })},
-		{"append with progress", alone(func(_ *world, c *job.Claimed) any {
+		{"renew", alone(func(_ *harness, c *job.Claimed) any { return newRenew(c.Lease(), leaseFor) })},
+		{"append", alone(func(_ *harness, c *job.Claimed) any { return newAppend(c.Lease(), 1, 0, "a", "b") })},
+		{"append with progress", alone(func(_ *harness, c *job.Claimed) any {
 			a := newAppend(c.Lease(), 1, 0, "a")
 			a.Progress = &job.Progress{Percent: 5}
 			return a
 		})},
-		{"renew and append of a job that is to be cancelled", func(w *world) []any {
+		{"renew and append of a job that is to be cancelled", func(w *harness) []any {
 			c := w.running()
 			w.do(newCancel(c.Job.ID))
 			return []any{newRenew(c.Lease(), leaseFor), newAppend(c.Lease(), 1, 0, "a")}
 		}},
-		{"finish by a sweep", alone(func(w *world, c *job.Claimed) any {
+		{"finish by a sweep", alone(func(w *harness, c *job.Claimed) any {
 			w.pass(leaseFor + time.Second)
 			return newLapse(c.Lease(), job.Queued)
 		})},
-		{"finish by a sweep that came too early", alone(func(_ *world, c *job.Claimed) any { return newLapse(c.Lease(), job.Queued) })},
-		{"finish with a lost lease", alone(func(w *world, c *job.Claimed) any {
+		{"finish by a sweep that came too early", alone(func(_ *harness, c *job.Claimed) any { return newLapse(c.Lease(), job.Queued) })},
+		{"finish with a lost lease", alone(func(w *harness, c *job.Claimed) any {
 			w.do(newFinish(c.Lease(), job.Queued))
 			return newFinish(c.Lease(), job.Succeeded)
 		})},
@@ -44,8 +44,8 @@ func replaysOfWorkers() []replayed {
 }
 
 func replaysOfFinish(to job.State) []replayed {
-	finish := func(prepare func(w *world, f *store.Finish)) func(w *world) []any {
-		return alone(func(w *world, c *job.Claimed) any {
+	finish := func(prepare func(w *harness, f *store.Finish)) func(w *harness) []any {
+		return alone(func(w *harness, c *job.Claimed) any {
 			f := newFinish(c.Lease(), to)
 			prepare(w, f)
 			return f
@@ -53,15 +53,15 @@ func replaysOfFinish(to job.State) []replayed {
 	}
 	name := "finish as " + to.String()
 	return []replayed{
-		{name, finish(func(*world, *store.Finish) {})},
-		{name + " with output, progress and usage", finish(func(w *world, f *store.Finish) {
+		{name, finish(func(*harness, *store.Finish) {})},
+		{name + " with output, progress and usage", finish(func(w *harness, f *store.Finish) {
 			w.do(newAppend(f.Lease, 1, 0, "a"))
 			f.Entries, f.Progress, f.Usage = texted(1, 1, "b", "c"), &job.Progress{Percent: 100}, []byte("{}")
 		})},
-		{name + " without counting the attempt", finish(func(_ *world, f *store.Finish) { f.Refund = !to.Ended() })},
-		{name + " of a job that is to be cancelled", finish(func(w *world, f *store.Finish) { w.do(newCancel(f.Lease.Job)) })},
-		{name + " of a job that was deleted", finish(func(w *world, f *store.Finish) { w.do(newDelete(f.Lease.Job)) })},
-		{name + " of a second attempt", finish(func(w *world, f *store.Finish) {
+		{name + " without counting the attempt", finish(func(_ *harness, f *store.Finish) { f.Refund = !to.Ended() })},
+		{name + " of a job that is to be cancelled", finish(func(w *harness, f *store.Finish) { w.do(newCancel(f.Lease.Job)) })},
+		{name + " of a job that was deleted", finish(func(w *harness, f *store.Finish) { w.do(newDelete(f.Lease.Job)) })},
+		{name + " of a second attempt", finish(func(w *harness, f *store.Finish) {
 			w.do(newFinish(f.Lease, job.Queued))
 			f.Lease = w.claimOne(queue).Lease()
 		})},
@@ -70,27 +70,27 @@ func replaysOfFinish(to job.State) []replayed {
 
 func replaysOfOwners() []replayed {
 	all := []replayed{
-		{"cancel of a queued job", func(w *world) []any { return []any{newCancel(w.submit(withRef("put:p")))} }},
-		{"cancel twice in one batch", func(w *world) []any {
+		{"cancel of a queued job", func(w *harness) []any { return []any{newCancel(w.submit(withRef("put:p")))} }},
+		{"cancel twice in one batch", func(w *harness) []any {
 			id, c := w.submit(), w.submit(delayed(time.Hour))
 			return []any{newCancel(id), newCancel(id), newCancel(c), newCancel(c)}
 		}},
-		{"cancel of no job", func(w *world) []any { return []any{newCancel(w.id())} }},
-		{"delete of no job", func(w *world) []any { return []any{newDelete(w.id())} }},
-		{"delete of a job with output and a key", func(w *world) []any {
+		{"cancel of no job", func(w *harness) []any { return []any{newCancel(w.id())} }},
+		{"delete of no job", func(w *harness) []any { return []any{newDelete(w.id())} }},
+		{"delete of a job with output and a key", func(w *harness) []any {
 			c := w.running(once("k", "a"), withRef("put:p"))
 			w.do(newAppend(c.Lease(), 1, 0, "a"), newFinish(c.Lease(), job.Succeeded))
 			return []any{newDelete(c.Job.ID)}
 		}},
-		{"delete twice in one batch", func(w *world) []any {
+		{"delete twice in one batch", func(w *harness) []any {
 			id := w.submit(withRef("put:p"))
 			return []any{newDelete(id), newDelete(id)}
 		}},
-		{"retry twice in one batch", func(w *world) []any {
+		{"retry twice in one batch", func(w *harness) []any {
 			id, _ := w.inState(job.Failed)
 			return []any{newRetry(id), newRetry(id)}
 		}},
-		{"retry of a job with output", func(w *world) []any {
+		{"retry of a job with output", func(w *harness) []any {
 			c := w.running()
 			w.do(newAppend(c.Lease(), 1, 0, "a"), newFinish(c.Lease(), job.Failed))
 			return []any{newRetry(c.Job.ID)}
@@ -103,24 +103,24 @@ func replaysOfOwners() []replayed {
 // replaysInStates are those of what an owner may ask for, in every state of a job.
 func replaysInStates() (all []replayed) {
 	for _, state := range reachable() {
-		in := func(op func(w *world, id job.ID) any) func(w *world) []any {
-			return func(w *world) []any {
+		in := func(op func(w *harness, id job.ID) any) func(w *harness) []any {
+			return func(w *harness) []any {
 				id, _ := w.inState(state)
 				return []any{op(w, id)}
 			}
 		}
 		all = append(all,
-			replayed{"cancel when " + state.String(), in(func(_ *world, id job.ID) any { return newCancel(id) })},
-			replayed{"delete when " + state.String(), in(func(_ *world, id job.ID) any { return newDelete(id) })},
-			replayed{"retry when " + state.String(), in(func(w *world, id job.ID) any { return newRetry(id) })},
+			replayed{"cancel when " + state.String(), in(func(_ *harness, id job.ID) any { return newCancel(id) })},
+			replayed{"delete when " + state.String(), in(func(_ *harness, id job.ID) any { return newDelete(id) })},
+			replayed{"retry when " + state.String(), in(func(w *harness, id job.ID) any { return newRetry(id) })},
 		)
 	}
 	return all
 }
 
 func replaysOfWrites() []replayed {
-	there := func(rows ...store.Row) func(w *world) []any {
-		return func(w *world) []any {
+	there := func(rows ...store.Row) func(w *harness) []any {
+		return func(w *harness) []any {
 			w.do(newWrite(put("p", "there", "old"), put("p", "also", "")))
 			return []any{newWrite(rows...)}
 		}
@@ -136,18 +136,18 @@ func replaysOfWrites() []replayed {
 		{"write require none", there(put("q", "new", ""), doing(store.RequireNone, put("absent", "", "")))},
 		{"write that meets any row", there(put("p", "new", ""), doing(store.RequireNone, put("p", "", "")))},
 		{"write that lacks a row", there(put("p", "new", ""), doing(store.Require, put("p", "absent", "")))},
-		{"write insert twice in one batch", func(w *world) []any {
+		{"write insert twice in one batch", func(w *harness) []any {
 			return []any{newWrite(doing(store.Insert, put("p", "a", "1"))), newWrite(doing(store.Insert, put("p", "a", "1")))}
 		}},
-		{"write that removes what it inserted", func(w *world) []any {
+		{"write that removes what it inserted", func(w *harness) []any {
 			return []any{newWrite(doing(store.Insert, put("p", "a", "1"))), newWrite(doing(store.Remove, put("p", "a", "")), put("p", "b", ""))}
 		}},
 	}
 }
 
 func replaysOfSubmits() []replayed {
-	submits := func(edits ...func(*store.Submit)) func(w *world) []any {
-		return func(w *world) []any { return []any{w.newSubmit(edits...), w.newSubmit()} }
+	submits := func(edits ...func(*store.Submit)) func(w *harness) []any {
+		return func(w *harness) []any { return []any{w.newSubmit(edits...), w.newSubmit()} }
 	}
 	leased := func(s *store.Submit) { leasedAs(job.Token{1, 2, 3})(s) }
 	return []replayed{
@@ -159,14 +159,14 @@ func replaysOfSubmits() []replayed {
 		{"submit already leased with an idempotency key", submits(leased, once("k", "a"))},
 		{"submit with rows", submits(withRows(put("p", "a", ""), doing(store.Insert, put("p", "b", "x"))))},
 		{"submit with a key and rows", submits(once("k", "a"), withRows(doing(store.Insert, put("p", "b", "x"))))},
-		{"submit with a key that is known", func(w *world) []any {
+		{"submit with a key that is known", func(w *harness) []any {
 			w.submit(once("k", "a"))
 			return []any{w.newSubmit(once("k", "a"), leased), w.newSubmit(once("k", "b"))}
 		}},
-		{"submit with one key several times in one batch", func(w *world) []any {
+		{"submit with one key several times in one batch", func(w *harness) []any {
 			return []any{w.newSubmit(once("k", "a")), w.newSubmit(once("k", "a")), w.newSubmit(once("k", "b"))}
 		}},
-		{"submit that meets a row", func(w *world) []any {
+		{"submit that meets a row", func(w *harness) []any {
 			insert := withRows(doing(store.Insert, put("p", "a", "x")))
 			return []any{w.newSubmit(insert), w.newSubmit(insert, once("k", "a")), w.newSubmit(insert, leased)}
 		}},
@@ -175,32 +175,32 @@ func replaysOfSubmits() []replayed {
 
 func replaysOfUpkeep() []replayed {
 	return []replayed{
-		{"due", func(w *world) []any {
+		{"due", func(w *harness) []any {
 			w.submitMany(3, delayed(time.Second))
 			w.submitMany(3, patient(time.Second), withRef("put:p"))
 			w.pass(2 * time.Second)
 			return []any{newDue()}
 		}},
-		{"prune", func(w *world) []any {
+		{"prune", func(w *harness) []any {
 			for i := range 6 {
 				w.do(newFinish(w.running(once(fmt.Sprint("k", i), "a"), withRef("put:p")).Lease(), job.Succeeded))
 			}
 			w.pass(2 * day)
 			return []any{newPrune()}
 		}},
-		{"claim", func(w *world) []any {
+		{"claim", func(w *harness) []any {
 			w.submitMany(5, withInput("in"))
 			return []any{w.newClaim(queue, 2)}
 		}},
-		{"claim of more than there is", func(w *world) []any {
+		{"claim of more than there is", func(w *harness) []any {
 			w.submitMany(2)
 			return []any{w.newClaim(queue, 5), w.newClaim("empty", 3), w.newClaim(queue, 0)}
 		}},
-		{"claims of one queue", func(w *world) []any {
+		{"claims of one queue", func(w *harness) []any {
 			w.submitMany(9)
 			return []any{w.newClaim(queue, 2), w.newClaim(queue, 3), w.newClaim(queue, 1)}
 		}},
-		{"claim of a later attempt", func(w *world) []any {
+		{"claim of a later attempt", func(w *harness) []any {
 			c := w.running()
 			w.do(newAppend(c.Lease(), 1, 0, "a"), newFinish(c.Lease(), job.Queued))
 			return []any{w.newClaim(queue, 1)}
@@ -209,8 +209,8 @@ func replaysOfUpkeep() []replayed {
 }
 
 func replaysOfReleases() []replayed {
-	released := func(edit func(w *world, f *store.Finish)) func(w *world) []any {
-		return func(w *world) []any {
+	released := func(edit func(w *harness, f *store.Finish)) func(w *harness) []any {
+		return func(w *harness) []any {
 			w.submitMany(2, inQueue("other"))
 			c := w.running(withRef("put:p"))
 			f := newFinish(c.Lease(), job.Queued)
@@ -219,77 +219,77 @@ func replaysOfReleases() []replayed {
 		}
 	}
 	return []replayed{
-		{"release and claim of one job", released(func(*world, *store.Finish) {})},
-		{"release without counting and claim of one job", released(func(_ *world, f *store.Finish) { f.Refund = true })},
-		{"release with output and claim of one job", released(func(_ *world, f *store.Finish) { f.Entries = texted(1, 1, "b") })},
-		{"sweep and claim of one job", released(func(w *world, f *store.Finish) {
+		{"release and claim of one job", released(func(*harness, *store.Finish) {})},
+		{"release without counting and claim of one job", released(func(_ *harness, f *store.Finish) { f.Refund = true })},
+		{"release with output and claim of one job", released(func(_ *harness, f *store.Finish) { f.Entries = texted(1, 1, "b") })},
+		{"sweep and claim of one job", released(func(w *harness, f *store.Finish) {
 			w.pass(leaseFor + time.Second)
-			f.If = store.LapsedOnly
+			f.OnlyIf = store.LapsedOnly
 		})},
 	}
 }
 
 func replaysOfLimits() []replayed {
-	limited := func(l job.Limits, ops func(w *world) []any) func(w *world) []any {
-		return func(w *world) []any {
+	limited := func(l job.Limits, ops func(w *harness) []any) func(w *harness) []any {
+		return func(w *harness) []any {
 			w.limit(queue, l)
 			return ops(w)
 		}
 	}
 	one := job.Limits{KeyRunning: 1}
 	return []replayed{
-		{"pause and its end", func(w *world) []any {
+		{"pause and its end", func(w *harness) []any {
 			w.submit()
 			w.do(pausing("other", true))
 			return []any{pausing(queue, true), pausing("other", false), pausing("new", true), w.newClaim(queue, 1), w.newSubmit(leasedAs(w.token()))}
 		}},
-		{"finish that lets a parked job follow, and its claim", limited(one, func(w *world) []any {
+		{"finish that lets a parked job follow, and its claim", limited(one, func(w *harness) []any {
 			c := w.running()
 			w.submitMany(3, weighing(5))
 			return []any{newFinish(c.Lease(), job.Succeeded), w.newClaim(queue, 3)}
 		})},
-		{"cancel and delete that let parked jobs follow", limited(one, func(w *world) []any {
+		{"cancel and delete that let parked jobs follow", limited(one, func(w *harness) []any {
 			all := w.submitMany(5, weighing(5))
 			return []any{newCancel(all[0]), newDelete(all[1]), newCancel(all[4])}
 		})},
-		{"release, retry and submit of a full key", limited(one, func(w *world) []any {
+		{"release, retry and submit of a full key", limited(one, func(w *harness) []any {
 			c, failed := w.running(), w.newSubmit(leasedAs(w.token()), withKey("other"))
 			w.do(failed)
 			w.do(newFinish(job.Lease{Job: failed.Job.ID, Token: failed.Token}, job.Failed))
 			return []any{newFinish(c.Lease(), job.Queued), newRetry(failed.Job.ID), w.newSubmit(), w.newSubmit(leasedAs(w.token()))}
 		})},
-		{"due that queues, parks and expires", limited(one, func(w *world) []any {
+		{"due that queues, parks and expires", limited(one, func(w *harness) []any {
 			w.submit(patient(time.Second))
 			w.submitMany(2, delayed(time.Second))
 			w.submit()
 			w.pass(2 * time.Second)
 			return []any{newDue()}
 		})},
-		{"due after a limit was raised", limited(one, func(w *world) []any {
+		{"due after a limit was raised", limited(one, func(w *harness) []any {
 			w.submitMany(5)
 			w.limit(queue, job.Limits{KeyRunning: 3})
 			return []any{newDue(), w.newClaim(queue, 2)}
 		})},
-		{"claim after a limit was lowered", func(w *world) []any {
+		{"claim after a limit was lowered", func(w *harness) []any {
 			w.submitMany(5)
 			w.limit(queue, one)
 			return []any{w.newClaim(queue, 4)}
 		}},
-		{"claims of a queue that runs as many as it may", limited(job.Limits{Running: 2}, func(w *world) []any {
+		{"claims of a queue that runs as many as it may", limited(job.Limits{Running: 2}, func(w *harness) []any {
 			w.running()
 			w.submitMany(5)
 			return []any{w.newSubmit(leasedAs(w.token())), w.newClaim(queue, 4), w.newClaim(queue, 4)}
 		})},
-		{"submits of a key that is full", limited(job.Limits{KeyWaiting: 2}, func(w *world) []any {
+		{"submits of a key that is full", limited(job.Limits{KeyWaiting: 2}, func(w *harness) []any {
 			w.submit(once("k", "a"))
 			return []any{w.newSubmit(), w.newSubmit(), w.newSubmit(once("k", "a"))}
 		})},
-		{"groups, one of which is refused", limited(job.Limits{KeyWaiting: 3}, func(w *world) []any {
+		{"groups, one of which is refused", limited(job.Limits{KeyWaiting: 3}, func(w *harness) []any {
 			w.submit(once("k", "a"))
 			ops := grouped(w.newSubmit(), w.newSubmit(once("k", "a")), w.newSubmit(once("l", "a"), withFiles("a")))
 			return append(ops, grouped(w.newSubmit(withKey("free")), w.newSubmit())...)
 		})},
-		{"removals of jobs with files", func(w *world) []any {
+		{"removals of jobs with files", func(w *harness) []any {
 			queued, old, c := w.submit(withFiles("a")), w.running(withFiles("a"), inQueue("old")), w.running(withFiles("a"), inQueue("deleted"))
 			w.do(newFinish(old.Lease(), job.Succeeded), newDelete(c.Job.ID))
 			w.pass(2 * keep)
@@ -300,38 +300,38 @@ func replaysOfLimits() []replayed {
 
 func replaysOfMixes() []replayed {
 	return []replayed{
-		{"release, cancel and retry of one job, and its claim", func(w *world) []any {
+		{"release, cancel and retry of one job, and its claim", func(w *harness) []any {
 			c := w.running(withRef("put:p"))
 			return []any{newFinish(c.Lease(), job.Queued), newCancel(c.Job.ID), newRetry(c.Job.ID), w.newClaim(queue, 1)}
 		}},
-		{"release and cancel of one job", func(w *world) []any {
+		{"release and cancel of one job", func(w *harness) []any {
 			c := w.running(withRef("put:p"))
 			return []any{newFinish(c.Lease(), job.Scheduled), newCancel(c.Job.ID)}
 		}},
-		{"release and delete of one job", func(w *world) []any {
+		{"release and delete of one job", func(w *harness) []any {
 			c := w.running(withRef("put:p"))
 			return []any{newFinish(c.Lease(), job.Queued), newDelete(c.Job.ID)}
 		}},
-		{"failure and retry of one job, and its claim", func(w *world) []any {
+		{"failure and retry of one job, and its claim", func(w *harness) []any {
 			c := w.running(withRef("put:p"))
 			return []any{newFinish(c.Lease(), job.Failed), newRetry(c.Job.ID), w.newClaim(queue, 1)}
 		}},
-		{"success and delete of one job", func(w *world) []any {
+		{"success and delete of one job", func(w *harness) []any {
 			c := w.running(withRef("put:p"), once("k", "a"))
 			return []any{newAppend(c.Lease(), 1, 0, "a"), newFinish(c.Lease(), job.Succeeded), newDelete(c.Job.ID)}
 		}},
-		{"cancel and retry of one job, and its claim", func(w *world) []any {
+		{"cancel and retry of one job, and its claim", func(w *harness) []any {
 			id := w.submit(withRef("put:p"))
 			return []any{newCancel(id), newRetry(id), w.newClaim(queue, 1)}
 		}},
-		{"cancel and delete of one job", func(w *world) []any {
+		{"cancel and delete of one job", func(w *harness) []any {
 			id := w.submit(withRef("put:p"))
 			return []any{newCancel(id), newDelete(id)}
 		}},
-		{"submit and claim of one job", func(w *world) []any {
+		{"submit and claim of one job", func(w *harness) []any {
 			return []any{w.newSubmit(once("k", "a"), withRows(doing(store.Insert, put("p", "a", "")))), w.newClaim(queue, 2)}
 		}},
-		{"due and claim of one job", func(w *world) []any {
+		{"due and claim of one job", func(w *harness) []any {
 			w.submit(delayed(time.Second))
 			w.pass(2 * time.Second)
 			return []any{newDue(), w.newClaim(queue, 1)}
@@ -340,7 +340,7 @@ func replaysOfMixes() []replayed {
 	}
 }
 
-func everyKind(w *world) []any {
+func everyKind(w *harness) []any {
 	failed, _ := w.inState(job.Failed)
 	ended, _ := w.inState(job.Succeeded)
 	old, _ := w.inState(job.Cancelled)

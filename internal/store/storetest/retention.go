@@ -24,7 +24,7 @@ func retentionRules() []rule {
 
 // history submits jobs that have ended, each with so many bytes of input, output and
 // result.
-func (w *world) history(jobs, size int) (ids []job.ID) {
+func (w *harness) history(jobs, size int) (ids []job.ID) {
 	w.Helper()
 	body := strings.Repeat("5", size)
 	for range jobs {
@@ -37,7 +37,7 @@ func (w *world) history(jobs, size int) (ids []job.ID) {
 	return ids
 }
 
-func earlyOldest(w *world) {
+func earlyOldest(w *harness) {
 	ids := w.history(10, 10)
 	p := &store.Prune{Limit: 4, Early: true}
 	w.do(p)
@@ -51,7 +51,7 @@ func earlyOldest(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Succeeded: 10})
 }
 
-func earlySpares(w *world) {
+func earlySpares(w *harness) {
 	var ids []job.ID
 	for _, state := range []job.State{job.Scheduled, job.Queued, job.Running} {
 		id, _ := w.inState(state)
@@ -61,13 +61,13 @@ func earlySpares(w *world) {
 	p := &store.Prune{Limit: 1000, Early: true}
 	w.do(p)
 	equal(w, "the jobs deleted", p.Deleted, 0)
-	w.same("an early prune changed what has not ended", before, w.stored())
+	w.sameStored("an early prune changed what has not ended", before, w.stored())
 	for _, id := range ids {
 		w.job(id)
 	}
 }
 
-func earlyKeys(w *world) {
+func earlyKeys(w *harness) {
 	c := w.running(once("key", "asked"))
 	w.do(newFinish(c.Lease(), job.Succeeded))
 	w.do(&store.Prune{Limit: 10, Early: true})
@@ -78,13 +78,13 @@ func earlyKeys(w *world) {
 	w.submit(once("key", "asked"))
 }
 
-func pruneBytes(w *world) {
+func pruneBytes(w *harness) {
 	const size = 1000
 	w.history(100, size)
 	w.pass(day)
 	after, deleted := "", 0
 	for rounds := 0; ; rounds++ {
-		p := &store.Prune{After: after, Limit: 1000, Bytes: 9 * size}
+		p := &store.Prune{After: after, Limit: 1000, MaxBytes: 9 * size}
 		w.do(p)
 		deleted += p.Deleted
 		if p.Deleted > 6 || rounds > 100 {
@@ -101,7 +101,7 @@ func pruneBytes(w *world) {
 	equal(w, "the jobs deleted", deleted, 100)
 }
 
-func earlyFiles(w *world) {
+func earlyFiles(w *harness) {
 	const size = 1 << 20
 	for range 6 {
 		c := w.running(func(s *store.Submit) {
@@ -109,21 +109,21 @@ func earlyFiles(w *world) {
 		})
 		w.do(newFinish(c.Lease(), job.Succeeded))
 	}
-	early := &store.Prune{Limit: 1000, Bytes: 2 * size, Early: true}
+	early := &store.Prune{Limit: 1000, MaxBytes: 2 * size, Early: true}
 	w.do(early)
 	equal(w, "the jobs of a MiB deleted before their time for two", early.Deleted, 2)
 	w.pass(day)
-	due := &store.Prune{Limit: 1000, Bytes: 2 * size}
+	due := &store.Prune{Limit: 1000, MaxBytes: 2 * size}
 	w.do(due)
 	equal(w, "the jobs past their time deleted for two MiB of the store", due.Deleted, 4)
 }
 
-func pruneHurries(w *world) {
+func pruneHurries(w *harness) {
 	w.history(200, 10)
 	w.pass(day)
 	after, deleted := "", 0
 	for rounds := 0; deleted < 200; rounds++ {
-		p := &store.Prune{After: after, Limit: 1000, For: time.Nanosecond}
+		p := &store.Prune{After: after, Limit: 1000, MaxTime: time.Nanosecond}
 		w.do(p)
 		if rounds == 0 && p.Deleted == 200 {
 			w.Errorf("a prune that has no time deleted everything")
@@ -137,7 +137,7 @@ func pruneHurries(w *world) {
 }
 
 // size asks for the size of the store.
-func (w *world) size() int64 {
+func (w *harness) size() int64 {
 	w.Helper()
 	n, err := w.store.Size(w.ctx)
 	if err != nil {
@@ -146,7 +146,7 @@ func (w *world) size() int64 {
 	return n
 }
 
-func sizeFallsAtOnce(w *world) {
+func sizeFallsAtOnce(w *harness) {
 	const each = 300_000
 	ids := w.history(12, each/3)
 	fell := func(how string, jobs int64, from int64) {
@@ -168,7 +168,7 @@ func sizeFallsAtOnce(w *world) {
 	fell("a prune", 6, size)
 }
 
-func sizeOfSmall(w *world) {
+func sizeOfSmall(w *harness) {
 	before := w.size()
 	ids := w.submitMany(2000, withInput("{}"))
 	full := w.size()
@@ -183,7 +183,7 @@ func sizeOfSmall(w *world) {
 	}
 }
 
-func sizeFollows(w *world) {
+func sizeFollows(w *harness) {
 	before := w.size()
 	w.history(20, 100_000)
 	full := w.size()

@@ -20,7 +20,7 @@ func retryRules() []rule {
 	}
 }
 
-func retryQueues(w *world) {
+func retryQueues(w *harness) {
 	for _, state := range []job.State{job.Failed, job.Cancelled, job.Expired} {
 		id, _ := w.inState(state)
 		w.pass(time.Minute)
@@ -42,7 +42,7 @@ func retryQueues(w *world) {
 	}
 }
 
-func retryBeginsAnew(w *world) {
+func retryBeginsAnew(w *harness) {
 	c := w.running()
 	w.do(newAppend(c.Lease(), 1, 0, "first"), newFinish(c.Lease(), job.Queued))
 	c = w.claimOne(queue)
@@ -58,14 +58,14 @@ func retryBeginsAnew(w *world) {
 	equal(w, "the output", w.said(c.Job.ID), "firstsecondthird")
 }
 
-func retryRefused(w *world) {
+func retryRefused(w *harness) {
 	for _, state := range []job.State{job.Scheduled, job.Queued, job.Running, job.Succeeded} {
 		id, _ := w.inState(state)
 		w.refused(job.NotRetryable, newRetry(id))
 	}
 }
 
-func retryForgetsCancel(w *world) {
+func retryForgetsCancel(w *harness) {
 	c := w.running()
 	w.do(newCancel(c.Job.ID))
 	w.do(newFinish(c.Lease(), job.Cancelled), newRetry(c.Job.ID))
@@ -76,7 +76,7 @@ func retryForgetsCancel(w *world) {
 	equal(w, "where the job went", f.State, job.Succeeded)
 }
 
-func retryForgetsExpiry(w *world) {
+func retryForgetsExpiry(w *harness) {
 	id := w.submit(patient(time.Minute))
 	w.pass(2 * time.Minute)
 	w.do(newDue())
@@ -93,7 +93,7 @@ func retryForgetsExpiry(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Expired: 2, Retried: 1})
 }
 
-func retryTwice(w *world) {
+func retryTwice(w *harness) {
 	id, _ := w.inState(job.Failed)
 	first, second := newRetry(id), newRetry(id)
 	w.try(first, second)
@@ -104,13 +104,13 @@ func retryTwice(w *world) {
 	equal(w, "the counts", w.counts("failed"), job.Counts{Queued: 1, Failed: 1, Retried: 1})
 }
 
-func retryUnknown(w *world) {
+func retryUnknown(w *harness) {
 	deleted, _ := w.inState(job.Failed)
 	w.do(newDelete(deleted))
 	w.refused(job.NotFound, newRetry(w.id()), newRetry(job.ID{}), newRetry(deleted))
 }
 
-func retryThenPrune(w *world) {
+func retryThenPrune(w *harness) {
 	id, _ := w.inState(job.Failed)
 	w.do(newRetry(id))
 	w.pass(30 * day)
@@ -118,7 +118,7 @@ func retryThenPrune(w *world) {
 	equal(w, "the state", w.job(id).State, job.Queued)
 }
 
-func cancelThenRetry(w *world) {
+func cancelThenRetry(w *harness) {
 	id := w.submit()
 	cancel, retry, claim := newCancel(id), newRetry(id), w.newClaim(queue, 1)
 	w.do(cancel, retry, claim)

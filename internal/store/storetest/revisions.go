@@ -61,7 +61,7 @@ func changesOf(b *store.Batch) (changes []store.Moved) {
 }
 
 // revised checks a job's state and revision.
-func (w *world) revised(id job.ID, state job.State, revision int64) {
+func (w *harness) revised(id job.ID, state job.State, revision int64) {
 	w.Helper()
 	j := w.job(id)
 	equal(w, "the state", j.State, state)
@@ -69,12 +69,12 @@ func (w *world) revised(id job.ID, state job.State, revision int64) {
 }
 
 // moved checks what a batch tells of the jobs that it moved without naming them.
-func (w *world) moved(b *store.Batch, want ...store.Moved) {
+func (w *harness) moved(b *store.Batch, want ...store.Moved) {
 	w.Helper()
 	equal(w, "what has moved", fmt.Sprint(b.Moved), fmt.Sprint(want))
 }
 
-func revisionRises(w *world) {
+func revisionRises(w *harness) {
 	s := w.newSubmit(delayed(time.Minute))
 	w.do(s)
 	equal(w, "the revision that the submit answers", s.Job.Revision, 1)
@@ -111,7 +111,7 @@ func revisionRises(w *world) {
 	w.revised(late, job.Expired, 2)
 }
 
-func revisionStays(w *world) {
+func revisionStays(w *harness) {
 	c := w.running()
 	w.do(newRenew(c.Lease(), leaseFor), newAppend(c.Lease(), 1, 0, "said"))
 	w.revised(c.Job.ID, job.Running, 2)
@@ -121,7 +121,7 @@ func revisionStays(w *world) {
 	w.revised(c.Job.ID, job.Succeeded, 3)
 }
 
-func revisionOfCancel(w *world) {
+func revisionOfCancel(w *harness) {
 	c := w.running()
 	w.do(newCancel(c.Job.ID))
 	w.revised(c.Job.ID, job.Running, 3)
@@ -131,7 +131,7 @@ func revisionOfCancel(w *world) {
 	w.revised(c.Job.ID, job.Cancelled, 4)
 }
 
-func revisionReopened(w *world) {
+func revisionReopened(w *harness) {
 	c := w.running()
 	w.do(newCancel(c.Job.ID))
 	w.reopen()
@@ -144,7 +144,7 @@ func revisionReopened(w *world) {
 	w.revised(c.Job.ID, job.Queued, 5)
 }
 
-func movedByDue(w *world) {
+func movedByDue(w *harness) {
 	w.limit(queue, job.Limits{KeyRunning: 1})
 	first := w.submit(delayed(time.Minute))
 	w.pass(time.Second)
@@ -157,7 +157,7 @@ func movedByDue(w *world) {
 	w.revised(second, job.Queued, 3)
 }
 
-func movedByRoom(w *world) {
+func movedByRoom(w *harness) {
 	w.limit(queue, job.Limits{KeyRunning: 1})
 	c := w.claimOneOf(w.submit())
 	second, third, last := w.submit(), w.submit(), w.submit()
@@ -167,7 +167,7 @@ func movedByRoom(w *world) {
 	w.revised(last, job.Queued, 2)
 }
 
-func movedByClaim(w *world) {
+func movedByClaim(w *harness) {
 	first, second := w.submit(), w.submit()
 	w.limit(queue, job.Limits{KeyRunning: 1})
 	claim := w.newClaim(queue, 2)
@@ -179,7 +179,7 @@ func movedByClaim(w *world) {
 	w.revised(second, job.Parked, 2)
 }
 
-func movedThenClaimed(w *world) {
+func movedThenClaimed(w *harness) {
 	w.limit(queue, job.Limits{KeyRunning: 1})
 	c := w.claimOneOf(w.submit())
 	next := w.submit()
@@ -192,6 +192,6 @@ func movedThenClaimed(w *world) {
 	equal(w, "the revision that the claim answers", claim.Claimed[0].Job.Revision, 3)
 }
 
-func movedNone(w *world) {
+func movedNone(w *harness) {
 	w.moved(w.do(w.newSubmit(), w.newSubmit(delayed(time.Hour)), newDue(), w.newClaim(queue, 1)))
 }

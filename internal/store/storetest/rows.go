@@ -26,7 +26,7 @@ func rowRules() []rule {
 	}
 }
 
-func rowsPut(w *world) {
+func rowsPut(w *harness) {
 	for _, body := range []string{"one", "two", ""} {
 		w.do(newWrite(put("p", "a", body)))
 		r, err := w.store.Row(w.ctx, set("note", "p"), "a")
@@ -37,7 +37,7 @@ func rowsPut(w *world) {
 	equal(w, "the rows", len(w.rows("note", "p")), 1)
 }
 
-func rowsInsert(w *world) {
+func rowsInsert(w *harness) {
 	w.do(newWrite(doing(store.Insert, put("p", "a", "first"))))
 	second := newWrite(doing(store.Insert, put("p", "a", "second")))
 	w.refused(job.Conflict, second)
@@ -47,7 +47,7 @@ func rowsInsert(w *world) {
 	equal(w, "the body", string(w.rows("note", "p")[0].Body), "third")
 }
 
-func rowsUpdate(w *world) {
+func rowsUpdate(w *harness) {
 	w.do(newWrite(doing(store.Update, put("p", "a", "nothing"))))
 	equal(w, "the rows", len(w.rows("note", "p")), 0)
 	w.do(newWrite(put("p", "a", "one")))
@@ -55,7 +55,7 @@ func rowsUpdate(w *world) {
 	equal(w, "the body", string(w.rows("note", "p")[0].Body), "two")
 }
 
-func rowsRequire(w *world) {
+func rowsRequire(w *harness) {
 	w.do(newWrite(put("p", "x", "")))
 	w.refused(job.NotFound, newWrite(doing(store.Require, put("p", "a", "")), put("p", "b", "")))
 	w.do(newWrite(put("p", "a", "kept")))
@@ -64,7 +64,7 @@ func rowsRequire(w *world) {
 	equal(w, "the rows", len(w.rows("note", "p")), 3)
 }
 
-func rowsRequireNone(w *world) {
+func rowsRequireNone(w *harness) {
 	none := func() *store.Write {
 		return newWrite(doing(store.RequireNone, put("p", "ignored", "not written")), put("q", "new", ""))
 	}
@@ -85,7 +85,7 @@ func rowsRequireNone(w *world) {
 	equal(w, "the rows", len(w.rows("note", "q")), 1)
 }
 
-func rowsRemove(w *world) {
+func rowsRemove(w *harness) {
 	w.do(newWrite(put("p", "a", ""), put("p", "b", ""), put("p", "c", ""), put("p2", "a", "")))
 	w.do(newWrite(doing(store.Remove, put("p", "b", "")), doing(store.Remove, put("p", "absent", ""))))
 	equal(w, "the rows after one was removed", len(w.rows("note", "p")), 2)
@@ -96,7 +96,7 @@ func rowsRemove(w *world) {
 	w.coded(job.NotFound, err)
 }
 
-func rowsCheckedFirst(w *world) {
+func rowsCheckedFirst(w *harness) {
 	w.do(newWrite(put("p", "a", "one")))
 	w.do(newWrite(doing(store.Remove, put("p", "a", "")), doing(store.Require, put("p", "a", ""))))
 	equal(w, "the rows", len(w.rows("note", "p")), 0)
@@ -107,7 +107,7 @@ func rowsCheckedFirst(w *world) {
 	equal(w, "the body that was met", string(met.Conflict), "three")
 }
 
-func rowsAllOrNone(w *world) {
+func rowsAllOrNone(w *harness) {
 	w.do(newWrite(put("p", "there", "old")))
 	bad := newWrite(put("p", "new", ""), put("p", "there", "changed"), doing(store.RemoveAll, put("q", "", "")), doing(store.Insert, put("p", "there", "")))
 	good := newWrite(put("p", "good", ""))
@@ -117,7 +117,7 @@ func rowsAllOrNone(w *world) {
 	equal(w, "the rows", fmt.Sprintf("%q", w.rows("note", "p")), fmt.Sprintf("%q", []store.Row{put("p", "good", ""), put("p", "there", "old")}))
 }
 
-func rowsInOneBatch(w *world) {
+func rowsInOneBatch(w *harness) {
 	first, second := newWrite(doing(store.Insert, put("p", "a", "1"))), newWrite(doing(store.Insert, put("p", "a", "2")))
 	third := newWrite(doing(store.Update, put("p", "a", "3")), doing(store.Require, put("p", "a", "")))
 	s := w.newSubmit(withRows(doing(store.Insert, put("p", "a", "4"))))
@@ -130,7 +130,7 @@ func rowsInOneBatch(w *world) {
 	equal(w, "the body that the submit met", string(s.Conflict), "3")
 }
 
-func rowsPaged(w *world) {
+func rowsPaged(w *harness) {
 	var all []string
 	for i := range 25 {
 		all = append(all, fmt.Sprintf("%03d", i*3))
@@ -148,21 +148,21 @@ func rowsPaged(w *world) {
 			for _, r := range rows {
 				got = append(got, r.ID)
 			}
-			page.From = rows[len(rows)-1].ID
+			page.After = rows[len(rows)-1].ID
 		}
 	}
 	equal(w, "the rows forth", fmt.Sprint(walk(store.RowPage{Limit: 4})), fmt.Sprint(all))
-	equal(w, "the rows forth from 034", fmt.Sprint(walk(store.RowPage{From: "034", Limit: 7})), fmt.Sprint(all[12:]))
-	equal(w, "the rows forth from 036", fmt.Sprint(walk(store.RowPage{From: "036", Limit: 7})), fmt.Sprint(all[13:]))
+	equal(w, "the rows forth from 034", fmt.Sprint(walk(store.RowPage{After: "034", Limit: 7})), fmt.Sprint(all[12:]))
+	equal(w, "the rows forth from 036", fmt.Sprint(walk(store.RowPage{After: "036", Limit: 7})), fmt.Sprint(all[13:]))
 	back := walk(store.RowPage{Desc: true, Limit: 4})
 	for i := range back {
 		equal(w, "the row back", back[i], all[len(all)-1-i])
 	}
 	equal(w, "the rows back", len(back), len(all))
-	equal(w, "the rows back from 006", fmt.Sprint(walk(store.RowPage{From: "006", Desc: true, Limit: 9})), "[003 000]")
+	equal(w, "the rows back from 006", fmt.Sprint(walk(store.RowPage{After: "006", Desc: true, Limit: 9})), "[003 000]")
 }
 
-func rowsApart(w *world) {
+func rowsApart(w *harness) {
 	names := []string{"a", "ab", "a b", "A", "", "a\x00b", "%", "é"}
 	n := 0
 	for _, kind := range names {
@@ -181,14 +181,14 @@ func rowsApart(w *world) {
 			}
 		}
 	}
-	w.do(newWrite(store.Row{Owner: mine, Kind: "a", Parent: "a", Do: store.RemoveAll}))
+	w.do(newWrite(store.Row{Owner: mine, Kind: "a", Parent: "a", Action: store.RemoveAll}))
 	equal(w, "the rows of a parent that begins alike", len(w.rows("a", "ab")), 1)
 }
 
-func rowsOfOwners(w *world) {
+func rowsOfOwners(w *harness) {
 	owners := []job.Owner{mine, theirs, elsewhere, {}, {Tenant: mine.User, User: mine.Tenant}}
 	of := func(o job.Owner, do store.Action) store.Row {
-		return store.Row{Owner: o, Kind: "note", Parent: "p", ID: "a", Body: []byte(o.Tenant + "/" + o.User), Do: do}
+		return store.Row{Owner: o, Kind: "note", Parent: "p", ID: "a", Body: []byte(o.Tenant + "/" + o.User), Action: do}
 	}
 	for i, o := range owners {
 		w.do(newWrite(of(o, store.RequireNone), of(o, store.Insert)))
@@ -217,7 +217,7 @@ func rowsOfOwners(w *world) {
 	}
 }
 
-func rowsKept(w *world) {
+func rowsKept(w *harness) {
 	texts := []string{"", "plain", "\x00", "nul\x00inside", "\xff\xfe", "é", "'; --", "line\nbreak"}
 	for _, t := range texts {
 		w.do(newWrite(store.Row{Owner: mine, Kind: "k", Parent: "p", ID: "id" + t, Body: []byte(t)}))
@@ -231,7 +231,7 @@ func rowsKept(w *world) {
 	equal(w, "the rows", len(w.rows("k", "p")), len(texts))
 }
 
-func rowsOfSubmit(w *world) {
+func rowsOfSubmit(w *harness) {
 	w.do(newWrite(put("p", "parent", "")))
 	w.submit(withRows(doing(store.Require, put("p", "parent", "")), doing(store.Insert, put("p", "question", "why"))))
 	w.submit(leasedAs(w.token()), withRows(put("p", "other", "")))

@@ -36,7 +36,7 @@ type drained struct {
 
 // drain claims two jobs at a time and finishes them, at every store, until so many have
 // ended. It fails when more jobs of a group run at once than may, or a job runs twice.
-func (w *world) drain(jobs, most int, group func(j *job.Job) string, queues ...string) {
+func (w *harness) drain(jobs, most int, group func(j *job.Job) string, queues ...string) {
 	w.Helper()
 	d := &drained{running: map[string]int{}, times: map[job.ID]int{}}
 	w.everywhere(func(n int) error {
@@ -116,7 +116,7 @@ func byQueue(j *job.Job) string { return j.Queue }
 func byKey(j *job.Job) string   { return j.Key }
 func asOne(*job.Job) string     { return "all" }
 
-func sharedClaimsOnce(w *world) {
+func sharedClaimsOnce(w *harness) {
 	for k := range 8 {
 		w.submitMany(10, withKey(fmt.Sprint(k)))
 	}
@@ -124,7 +124,7 @@ func sharedClaimsOnce(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Succeeded: 80})
 }
 
-func sharedRunning(w *world) {
+func sharedRunning(w *harness) {
 	const most = 3
 	w.limit(queue, job.Limits{Running: most})
 	w.submitMany(40)
@@ -147,14 +147,14 @@ func sharedRunning(w *world) {
 }
 
 // forEach makes an op, or a list of them, for each store.
-func (w *world) forEach(op func() any) (ops []any) {
+func (w *harness) forEach(op func() any) (ops []any) {
 	for range w.stores {
 		ops = append(ops, op())
 	}
 	return ops
 }
 
-func sharedKeyRunning(w *world) {
+func sharedKeyRunning(w *harness) {
 	const most = 2
 	w.limit(queue, job.Limits{KeyRunning: most})
 	for range 10 {
@@ -182,13 +182,13 @@ func sharedKeyRunning(w *world) {
 	}
 }
 
-func sharedSuspects(w *world) {
+func sharedSuspects(w *harness) {
 	w.suspects("a", 4)
 	w.suspects("b", 3)
 	w.drain(7, 1, asOne, "a", "b")
 }
 
-func sharedTurns(w *world) {
+func sharedTurns(w *harness) {
 	const keys, each, claims = 5, 12, 2
 	for k := range keys {
 		w.submitMany(each, withKey(fmt.Sprint(k)))
@@ -224,7 +224,7 @@ func values(m map[string]int) (all []int) {
 	return all
 }
 
-func sharedKeyWaiting(w *world) {
+func sharedKeyWaiting(w *harness) {
 	const most, batch = 3, 2
 	w.limit(queue, job.Limits{KeyWaiting: most})
 	for round := range rounds {
@@ -256,7 +256,7 @@ func leasesOf(op *store.Claim) string {
 	return strings.Join(all, "\n")
 }
 
-func sharedClaimAgain(w *world) {
+func sharedClaimAgain(w *harness) {
 	for round := range rounds {
 		ids := w.submitMany(3, withInput("in"))
 		first := w.newClaim(queue, 2)
@@ -283,7 +283,7 @@ func sharedClaimAgain(w *world) {
 	}
 }
 
-func sharedSubmitAgain(w *world) {
+func sharedSubmitAgain(w *harness) {
 	for round := range rounds {
 		first := w.newSubmit(leasedAs(w.token()))
 		var ops []any
@@ -301,7 +301,7 @@ func sharedSubmitAgain(w *world) {
 	}
 }
 
-func sharedPause(w *world) {
+func sharedPause(w *harness) {
 	for round := range rounds {
 		ids := w.submitMany(2)
 		claim := w.newClaim(queue, 1)

@@ -24,7 +24,7 @@ func sharedEndRules() []rule {
 	}
 }
 
-func racedCancelFinish(w *world) {
+func racedCancelFinish(w *harness) {
 	for round := range rounds {
 		for _, to := range []job.State{job.Succeeded, job.Failed, job.Scheduled, job.Queued} {
 			c := w.running()
@@ -39,7 +39,7 @@ func racedCancelFinish(w *world) {
 }
 
 // finishedOrCancelled checks the answers to a cancel and a finish of one job.
-func (w *world) finishedOrCancelled(to job.State, cancel *store.Cancel, f *store.Finish) {
+func (w *harness) finishedOrCancelled(to job.State, cancel *store.Cancel, f *store.Finish) {
 	w.Helper()
 	first, later := cancel.Job, *f.Job
 	switch {
@@ -63,7 +63,7 @@ func (w *world) finishedOrCancelled(to job.State, cancel *store.Cancel, f *store
 	w.eachStore(func() { equal(w, "the job", text(w.job(later.ID)), text(later)) })
 }
 
-func racedCancels(w *world) {
+func racedCancels(w *harness) {
 	for round := range rounds {
 		id := w.submit()
 		a, b := newCancel(id), newCancel(id)
@@ -75,7 +75,7 @@ func racedCancels(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Cancelled: rounds})
 }
 
-func racedCancelClaim(w *world) {
+func racedCancelClaim(w *harness) {
 	for round := range rounds {
 		id := w.submit()
 		cancel, claim := newCancel(id), w.newClaim(queue, 1)
@@ -93,7 +93,7 @@ func racedCancelClaim(w *world) {
 	}
 }
 
-func racedDeleteFinish(w *world) {
+func racedDeleteFinish(w *harness) {
 	for round := range rounds {
 		c := w.running(withFiles("a"))
 		w.do(newAppend(c.Lease(), 1, 0, "said"))
@@ -112,7 +112,7 @@ func racedDeleteFinish(w *world) {
 }
 
 // removedOnce checks that a job with files is gone, and that one commit has told so.
-func (w *world) removedOnce(id job.ID, raced []*store.Batch) {
+func (w *harness) removedOnce(id job.ID, raced []*store.Batch) {
 	w.Helper()
 	var removed []job.ID
 	for _, b := range raced {
@@ -125,7 +125,7 @@ func (w *world) removedOnce(id job.ID, raced []*store.Batch) {
 	})
 }
 
-func racedDeletes(w *world) {
+func racedDeletes(w *harness) {
 	for round := range rounds {
 		id := w.submit(withFiles("a"))
 		a, b := newDelete(id), newDelete(id)
@@ -137,7 +137,7 @@ func racedDeletes(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Cancelled: rounds})
 }
 
-func racedRetries(w *world) {
+func racedRetries(w *harness) {
 	for round := range rounds {
 		c := w.running(withRef("put:p"))
 		w.do(newFinish(c.Lease(), job.Failed))
@@ -151,7 +151,7 @@ func racedRetries(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Failed: rounds, Cancelled: rounds, Retried: rounds})
 }
 
-func racedRetryDelete(w *world) {
+func racedRetryDelete(w *harness) {
 	for round := range rounds {
 		c := w.running(withFiles("a"))
 		w.do(newFinish(c.Lease(), job.Failed))
@@ -166,7 +166,7 @@ func racedRetryDelete(w *world) {
 	}
 }
 
-func racedPresence(w *world) {
+func racedPresence(w *harness) {
 	for round := range 2 * rounds {
 		id := w.submit(mayBeAbandoned)
 		w.pass(abandonAfter)
@@ -176,7 +176,7 @@ func racedPresence(w *world) {
 		}
 		w.race(round%rounds, sign, cancel)
 		equal(w, "the answer to the presence", sign.Err, nil)
-		if first := came(round); first >= 0 {
+		if first := opsOrder(round); first >= 0 {
 			equal(w, "whether the cancel applied, having come first", cancel.Err == nil, first == 1)
 		}
 		if cancel.Err == nil {
@@ -191,7 +191,7 @@ func racedPresence(w *world) {
 	}
 }
 
-func presenceElsewhere(w *world) {
+func presenceElsewhere(w *harness) {
 	waiting, running := w.submit(mayBeAbandoned), w.running(inQueue("running"), mayBeAbandoned)
 	for n := range w.stores {
 		w.pass(abandonAfter)
@@ -211,29 +211,29 @@ func presenceElsewhere(w *world) {
 // racedPair are two ops of one job of which each may end it.
 type racedPair struct {
 	says string
-	ops  func(w *world, edits ...func(*store.Submit)) (a, b any)
+	ops  func(w *harness, edits ...func(*store.Submit)) (a, b any)
 }
 
 func racedPairs() []racedPair {
-	ofRunning := func(a, b func(w *world, l job.Lease) any) func(w *world, edits ...func(*store.Submit)) (any, any) {
-		return func(w *world, edits ...func(*store.Submit)) (any, any) {
+	ofRunning := func(a, b func(w *harness, l job.Lease) any) func(w *harness, edits ...func(*store.Submit)) (any, any) {
+		return func(w *harness, edits ...func(*store.Submit)) (any, any) {
 			l := w.running(edits...).Lease()
 			return a(w, l), b(w, l)
 		}
 	}
-	ofWaiting := func(a, b func(id job.ID) any) func(w *world, edits ...func(*store.Submit)) (any, any) {
-		return func(w *world, edits ...func(*store.Submit)) (any, any) {
+	ofWaiting := func(a, b func(id job.ID) any) func(w *harness, edits ...func(*store.Submit)) (any, any) {
+		return func(w *harness, edits ...func(*store.Submit)) (any, any) {
 			id := w.submit(append(edits, patient(time.Second))...)
 			w.pass(2 * time.Second)
 			return a(id), b(id)
 		}
 	}
-	finish := func(_ *world, l job.Lease) any { return newFinish(l, job.Succeeded) }
-	lapse := func(w *world, l job.Lease) any {
+	finish := func(_ *harness, l job.Lease) any { return newFinish(l, job.Succeeded) }
+	lapse := func(w *harness, l job.Lease) any {
 		w.pass(leaseFor + time.Second)
 		return newLapse(l, job.Failed)
 	}
-	stop := func(_ *world, l job.Lease) any { return newCancel(l.Job) }
+	stop := func(_ *harness, l job.Lease) any { return newCancel(l.Job) }
 	cancel := func(id job.ID) any { return newCancel(id) }
 	remove := func(id job.ID) any { return newDelete(id) }
 	expire := func(job.ID) any { return newDue() }
@@ -249,7 +249,7 @@ func racedPairs() []racedPair {
 	}
 }
 
-func racedEnds(w *world) {
+func racedEnds(w *harness) {
 	for round := range rounds / 2 {
 		for _, pair := range racedPairs() {
 			place := fmt.Sprintf("%s %d", pair.says, round)
@@ -269,12 +269,12 @@ func racedEnds(w *world) {
 
 func madeBy(raced []*store.Batch) (made []job.Job) {
 	for _, b := range raced {
-		made = append(made, b.Made...)
+		made = append(made, b.FollowUps...)
 	}
 	return made
 }
 
-func racedTally(w *world) {
+func racedTally(w *harness) {
 	for round := range rounds {
 		for _, ofRunning := range []bool{true, false} {
 			name := fmt.Sprintf("%d %v", round, ofRunning)
@@ -284,7 +284,7 @@ func racedTally(w *world) {
 				end = newFinish(w.claimOne("other").Lease(), job.Failed)
 			}
 			done := newFinish(w.running(tallied(name)).Lease(), job.Succeeded)
-			equal(w, "the jobs made before the last ends", len(w.do(done).Made), 0)
+			equal(w, "the jobs made before the last ends", len(w.do(done).FollowUps), 0)
 			raced := w.race(round, newFinish(last.Lease(), job.Succeeded), end)
 			equal(w, "the jobs that the last two ends made", len(madeBy(raced)), 1)
 			w.eachStore(func() {

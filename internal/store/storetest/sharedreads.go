@@ -18,7 +18,7 @@ func sharedReadRules() []rule {
 }
 
 // upkept is what the reads of upkeep tell that stored does not ask for.
-func (w *world) upkept() stored {
+func (w *harness) upkept() stored {
 	s := w.stored()
 	oldest, err := w.store.OldestQueued(w.ctx, queue)
 	s["oldest"] = fmt.Sprint(oldest.UTC(), err)
@@ -29,7 +29,7 @@ func (w *world) upkept() stored {
 	return s
 }
 
-func readsOfAll(w *world) {
+func readsOfAll(w *harness) {
 	w.submit(mayBeAbandoned, withFiles("a"), inQueue("abandoned"))
 	w.pass(abandonAfter)
 	for n := range w.stores {
@@ -44,14 +44,14 @@ func readsOfAll(w *world) {
 			w.use(n)
 			w.try(ops...)
 			want := w.upkept()
-			w.eachStore(func() { w.same("another store reads something else", want, w.upkept()) })
+			w.eachStore(func() { w.sameStored("another store reads something else", want, w.upkept()) })
 			w.use(n)
 		}
 	}
 	w.use(0)
 }
 
-func readsOfLeases(w *world) {
+func readsOfLeases(w *harness) {
 	for n := range w.stores {
 		w.use(n)
 		p := job.Process(w.token())
@@ -83,7 +83,7 @@ func readsOfLeases(w *world) {
 }
 
 // readsOfMoments commits at each store in turn and reads at the others meanwhile.
-func readsOfMoments(w *world) {
+func readsOfMoments(w *harness) {
 	c := w.running()
 	total := func(n int) error {
 		j, entries, err := w.stores[n].Output(w.ctx, mine, c.Job.ID, 0, 1<<20)
@@ -115,7 +115,7 @@ func readsOfMoments(w *world) {
 
 // readsGoForward claims, hands back, cancels and retries one job at every store, and
 // reads it at all of them.
-func readsGoForward(w *world) {
+func readsGoForward(w *harness) {
 	id := w.submit()
 	states := make([]map[int64]string, len(w.stores)) // by revision
 	w.everywhere(func(n int) error {

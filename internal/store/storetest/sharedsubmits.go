@@ -21,7 +21,7 @@ func sharedSubmitRules() []rule {
 	}
 }
 
-func sharedKeySame(w *world) {
+func sharedKeySame(w *harness) {
 	for round := range rounds {
 		for kind, edit := range []func(*store.Submit){delayed(0), delayed(time.Hour), leasedAs(w.token())} {
 			w.oneKey(fmt.Sprintf("key %d.%d", round, kind), round, edit)
@@ -31,7 +31,7 @@ func sharedKeySame(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Queued: n, Scheduled: n, Running: n})
 }
 
-func (w *world) oneKey(key string, round int, edit func(*store.Submit)) {
+func (w *harness) oneKey(key string, round int, edit func(*store.Submit)) {
 	w.Helper()
 	a, b := w.newSubmit(edit, once(key, "h")), w.newSubmit(edit, once(key, "h"))
 	if !a.Token.IsZero() {
@@ -53,7 +53,7 @@ func (w *world) oneKey(key string, round int, edit func(*store.Submit)) {
 	})
 }
 
-func sharedKeyDiffers(w *world) {
+func sharedKeyDiffers(w *harness) {
 	for round := range rounds {
 		key := fmt.Sprint(round)
 		a, b := w.newSubmit(once(key, "a")), w.newSubmit(once(key, "b"))
@@ -67,14 +67,14 @@ func sharedKeyDiffers(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Queued: rounds})
 }
 
-func sharedKeyDelete(w *world) {
+func sharedKeyDelete(w *harness) {
 	for round := range rounds {
 		key := fmt.Sprint(round)
 		id := w.submit(once(key, "h"))
 		s, del := w.newSubmit(once(key, "h")), newDelete(id)
 		w.race(round, s, del)
 		equal(w, "the answer to the delete", del.Err, nil)
-		if first := came(round); first >= 0 {
+		if first := opsOrder(round); first >= 0 {
 			equal(w, "whether the submit was refused, the delete having come first", s.Err != nil, first == 1)
 		}
 		if s.Err == nil {
@@ -88,7 +88,7 @@ func sharedKeyDelete(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Cancelled: rounds})
 }
 
-func sharedInsert(w *world) {
+func sharedInsert(w *harness) {
 	for round := range rounds {
 		p := fmt.Sprint(round)
 		a := newWrite(doing(store.Insert, put(p, "id", "a")), put(p, "of a", ""))
@@ -107,7 +107,7 @@ func sharedInsert(w *world) {
 	}
 }
 
-func sharedRequireNone(w *world) {
+func sharedRequireNone(w *harness) {
 	for round := range rounds {
 		p := fmt.Sprint(round)
 		ask := func(id string) *store.Submit {
@@ -126,7 +126,7 @@ func sharedRequireNone(w *world) {
 	}
 }
 
-func sharedRequire(w *world) {
+func sharedRequire(w *harness) {
 	for round := range rounds {
 		p, q := fmt.Sprint("p", round), fmt.Sprint("q", round)
 		w.do(newWrite(put(p, "there", "")))
@@ -146,7 +146,7 @@ func sharedRequire(w *world) {
 	}
 }
 
-func sharedGroups(w *world) {
+func sharedGroups(w *harness) {
 	for round := range rounds {
 		p := fmt.Sprint(round)
 		group := func(body string) []any {
@@ -171,7 +171,7 @@ func sharedGroups(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 2 * rounds})
 }
 
-func sharedPut(w *world) {
+func sharedPut(w *harness) {
 	for round := range rounds {
 		p := fmt.Sprint(round)
 		w.race(round, newWrite(put(p, "x", "a"), put(p, "y", "a")), newWrite(put(p, "x", "b"), put(p, "y", "b")))

@@ -18,7 +18,7 @@ func sharedUpkeepRules() []rule {
 	}
 }
 
-func racedDues(w *world) {
+func racedDues(w *harness) {
 	for round := range rounds {
 		unlimited, limited := fmt.Sprint("unlimited", round), fmt.Sprint("limited", round)
 		w.limit(limited, job.Limits{KeyRunning: 1})
@@ -46,7 +46,7 @@ func racedDues(w *world) {
 	}
 }
 
-func racedPrunes(w *world) {
+func racedPrunes(w *harness) {
 	for round := range rounds {
 		name := tallied(fmt.Sprint(round))
 		large := withInput(strings.Repeat("large ", 4000))
@@ -75,7 +75,7 @@ func racedPrunes(w *world) {
 	}
 }
 
-func racedCounts(w *world) {
+func racedCounts(w *harness) {
 	for round := range rounds {
 		c := w.running()
 		raced := w.race(round, []any{newFinish(c.Lease(), job.Succeeded), w.newSubmit(weighing(3))}, []any{w.newSubmit(weighing(5)), w.newClaim(queue, 1)})
@@ -133,7 +133,7 @@ type mixed struct {
 	last job.ID
 }
 
-func countsAfterMix(w *world) {
+func countsAfterMix(w *harness) {
 	w.limit(queue, job.Limits{Running: 7, KeyRunning: 3})
 	all := make([]mixed, len(w.stores))
 	shared := w.submitMany(10, weighing(2))

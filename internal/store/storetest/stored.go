@@ -15,7 +15,7 @@ import (
 type stored map[string]string
 
 // stored asks for everything that this world's commits named.
-func (w *world) stored() stored {
+func (w *harness) stored() stored {
 	s := stored{}
 	for _, o := range w.owners {
 		for _, j := range w.all(job.Filter{Owner: o}) {
@@ -38,7 +38,7 @@ func (w *world) stored() stored {
 	return s
 }
 
-func (w *world) storedJob(s stored, o job.Owner, j job.Job) {
+func (w *harness) storedJob(s stored, o job.Owner, j job.Job) {
 	id := j.ID.String()
 	s[id] = text(j)
 	input, err := w.store.Input(w.ctx, o, j.ID)
@@ -53,10 +53,10 @@ func (w *world) storedJob(s stored, o job.Owner, j job.Job) {
 	s[id+" position"] = fmt.Sprint(position, err)
 }
 
-func (w *world) storedUpkeep(s stored) {
+func (w *harness) storedUpkeep(s stored) {
 	counts, err := w.store.Counts(w.ctx)
 	s["counts"] = fmt.Sprintf("%+v %v", counts, err)
-	for _, which := range []store.Which{store.AllRunning, store.LapsedOnly, store.CancelOnly, store.OverrunOnly, store.SilentOnly} {
+	for _, which := range []store.RunningFilter{store.AllRunning, store.LapsedOnly, store.CancelOnly, store.OverrunOnly, store.SilentOnly} {
 		for _, r := range w.listRunning(which) {
 			s[fmt.Sprintf("running %d %s", which, r.Job.ID)] = fmt.Sprint(text(r.Job), r.Token, r.Worker)
 		}
@@ -65,8 +65,8 @@ func (w *world) storedUpkeep(s stored) {
 	s["next due"] = fmt.Sprint(ready.UTC(), expires.UTC(), err)
 }
 
-// same fails when two states of a store differ, and shows in what.
-func (w *world) same(when string, before, after stored) {
+// sameStored fails when two states of a store differ, and shows in what.
+func (w *harness) sameStored(when string, before, after stored) {
 	w.Helper()
 	var lines []string
 	for what, was := range before {
@@ -118,12 +118,12 @@ func entryTexts(entries []job.Entry) string {
 
 // ---- reads that must not fail ----
 
-func (w *world) job(id job.ID) job.Job {
+func (w *harness) job(id job.ID) job.Job {
 	w.Helper()
 	return w.jobOf(mine, id)
 }
 
-func (w *world) jobOf(o job.Owner, id job.ID) job.Job {
+func (w *harness) jobOf(o job.Owner, id job.ID) job.Job {
 	w.Helper()
 	j, err := w.store.Job(w.ctx, o, id)
 	if err != nil {
@@ -133,7 +133,7 @@ func (w *world) jobOf(o job.Owner, id job.ID) job.Job {
 }
 
 // all lists every page.
-func (w *world) all(f job.Filter) (all []job.Job) {
+func (w *harness) all(f job.Filter) (all []job.Job) {
 	w.Helper()
 	f.Limit = job.MaxListPage
 	for {
@@ -151,14 +151,14 @@ func (w *world) all(f job.Filter) (all []job.Job) {
 }
 
 // goesOn checks that the cursor of the next page is older than that of the last.
-func (w *world) goesOn(last, next job.ID) {
+func (w *harness) goesOn(last, next job.ID) {
 	w.Helper()
 	if last != (job.ID{}) && string(next[:]) >= string(last[:]) {
 		w.Fatalf("the cursor of a list does not go on: %s after %s", next, last)
 	}
 }
 
-func (w *world) counts(q string) job.Counts {
+func (w *harness) counts(q string) job.Counts {
 	w.Helper()
 	counts, err := w.store.Counts(w.ctx)
 	if err != nil {
@@ -167,7 +167,7 @@ func (w *world) counts(q string) job.Counts {
 	return counts[q]
 }
 
-func (w *world) listRunning(which store.Which) (all []store.Running) {
+func (w *harness) listRunning(which store.RunningFilter) (all []store.Running) {
 	w.Helper()
 	var after job.ID
 	for {
@@ -183,7 +183,7 @@ func (w *world) listRunning(which store.Which) (all []store.Running) {
 	}
 }
 
-func (w *world) output(id job.ID, after int64) []job.Entry {
+func (w *harness) output(id job.ID, after int64) []job.Entry {
 	w.Helper()
 	_, entries, err := w.store.Output(w.ctx, mine, id, after, 1<<20)
 	if err != nil {
@@ -193,7 +193,7 @@ func (w *world) output(id job.ID, after int64) []job.Entry {
 }
 
 // said joins what the job has said.
-func (w *world) said(id job.ID) string {
+func (w *harness) said(id job.ID) string {
 	w.Helper()
 	var b strings.Builder
 	for _, e := range w.output(id, 0) {
@@ -202,7 +202,7 @@ func (w *world) said(id job.ID) string {
 	return b.String()
 }
 
-func (w *world) position(id job.ID) int {
+func (w *harness) position(id job.ID) int {
 	w.Helper()
 	n, err := w.store.Position(w.ctx, mine, id, 10_000)
 	if err != nil {
@@ -216,7 +216,7 @@ func set(kind, parent string) store.RowSet {
 	return store.RowSet{Owner: mine, Kind: kind, Parent: parent}
 }
 
-func (w *world) rows(kind, parent string) []store.Row {
+func (w *harness) rows(kind, parent string) []store.Row {
 	w.Helper()
 	rows, err := w.store.Rows(w.ctx, set(kind, parent), store.RowPage{Limit: 1000})
 	if err != nil {
@@ -226,7 +226,7 @@ func (w *world) rows(kind, parent string) []store.Row {
 }
 
 // gone checks that no read knows the job any more.
-func (w *world) gone(owner job.Owner, id job.ID) {
+func (w *harness) gone(owner job.Owner, id job.ID) {
 	w.Helper()
 	_, err := w.store.Job(w.ctx, owner, id)
 	w.coded(job.NotFound, err)
@@ -246,7 +246,7 @@ func (w *world) gone(owner job.Owner, id job.ID) {
 }
 
 // audit counts the unfinished jobs of every queue and compares the kept counts.
-func (w *world) audit() {
+func (w *harness) audit() {
 	w.Helper()
 	counted := map[string]job.Counts{}
 	for _, o := range w.owners {

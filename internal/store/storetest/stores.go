@@ -67,7 +67,7 @@ func (h *handle) Apply(ctx context.Context, b *store.Batch) (func() error, error
 func (h *handle) Close() error { return h.close() }
 
 // commitAt commits a batch at one of the stores. Any goroutine may call it.
-func (w *world) commitAt(n int, b *store.Batch) (err error) {
+func (w *harness) commitAt(n int, b *store.Batch) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("the store panicked: %v", p)
@@ -78,13 +78,13 @@ func (w *world) commitAt(n int, b *store.Batch) (err error) {
 }
 
 // tryAt commits the ops as one batch at one of the stores. Any goroutine may call it.
-func (w *world) tryAt(n int, ops ...any) (*store.Batch, error) {
+func (w *harness) tryAt(n int, ops ...any) (*store.Batch, error) {
 	b := batchOf(ops...)
 	return b, w.commitAt(n, b)
 }
 
 // everywhere does the work at every store at the same time.
-func (w *world) everywhere(work func(n int) error) {
+func (w *harness) everywhere(work func(n int) error) {
 	w.Helper()
 	errs := make([]error, len(w.stores))
 	start := make(chan struct{})
@@ -105,7 +105,7 @@ func (w *world) everywhere(work func(n int) error) {
 }
 
 // eachStore does the check with each store in use.
-func (w *world) eachStore(check func()) {
+func (w *harness) eachStore(check func()) {
 	w.Helper()
 	for n := range w.stores {
 		w.use(n)
@@ -120,7 +120,7 @@ const rounds = 8
 // race commits each op, or list of ops, as a batch at a store of its own, and returns the
 // batches. In half of the rounds they are committed at the same time; in the others each of
 // two comes first. Then they change their stores, and it goes on from the beginning.
-func (w *world) race(round int, ops ...any) (raced []*store.Batch) {
+func (w *harness) race(round int, ops ...any) (raced []*store.Batch) {
 	w.Helper()
 	for _, op := range ops {
 		if group, ok := op.([]any); ok {
@@ -148,8 +148,8 @@ func (w *world) race(round int, ops ...any) (raced []*store.Batch) {
 	return raced
 }
 
-// came says which of two raced ops came first; -1 when they were committed at the same time.
-func came(round int) int {
+// opsOrder says which of two raced ops came first; -1 when they were committed at the same time.
+func opsOrder(round int) int {
 	if round%4 > 1 {
 		return -1
 	}
@@ -158,7 +158,7 @@ func came(round int) int {
 
 // oneApplied checks that of raced ops one applied, and that the others were refused with
 // the code. It returns the one.
-func oneApplied[Op any](w *world, code job.Code, ops ...Op) (won Op) {
+func oneApplied[Op any](w *harness, code job.Code, ops ...Op) (won Op) {
 	w.Helper()
 	n := 0
 	for _, op := range ops {

@@ -23,7 +23,7 @@ func submitRules() []rule {
 	}
 }
 
-func submitQueues(w *world) {
+func submitQueues(w *harness) {
 	id := w.submit()
 	j := w.job(id)
 	equal(w, "the state", j.State, job.Queued)
@@ -37,7 +37,7 @@ func submitQueues(w *world) {
 	equal(w, "the claimed job", w.claimOne(queue).Job.ID, id)
 }
 
-func submitDelayed(w *world) {
+func submitDelayed(w *harness) {
 	id := w.submit(delayed(time.Minute))
 	j := w.job(id)
 	equal(w, "the state", j.State, job.Scheduled)
@@ -48,7 +48,7 @@ func submitDelayed(w *world) {
 	equal(w, "the jobs claimed early", len(w.claim(queue, 1)), 0)
 }
 
-func submitLeased(w *world) {
+func submitLeased(w *harness) {
 	token := w.token()
 	s := w.newSubmit(leasedAs(token))
 	w.do(s)
@@ -72,7 +72,7 @@ func submitLeased(w *world) {
 	equal(w, "the state after its finish", w.job(id).State, job.Succeeded)
 }
 
-func submitKeeps(w *world) {
+func submitKeeps(w *harness) {
 	s := w.newSubmit(func(s *store.Submit) {
 		s.Job.Owner = job.Owner{Tenant: "a tenant", User: "üser\t'\"\\ %_"}
 		s.Job.Key = "clé; DROP TABLE jobs --"
@@ -106,7 +106,7 @@ func submitKeeps(w *world) {
 	equal(w, "the stored job", text(got), text(want))
 }
 
-func submitWholeClocks(w *world) {
+func submitWholeClocks(w *harness) {
 	odd := func(ms int) time.Duration { return time.Duration(ms)*time.Millisecond - 999*time.Microsecond }
 	policy := func(of func(ms int) time.Duration) job.Policy {
 		return job.Policy{
@@ -136,7 +136,7 @@ func submitWholeClocks(w *world) {
 	equal(w, "the state after it", w.job(id).State, job.Expired)
 }
 
-func submitAnswersTheStored(w *world) {
+func submitAnswersTheStored(w *harness) {
 	w.micros.Add(123_457) // no round number
 	plain, late, leased := w.newSubmit(), w.newSubmit(delayed(1500*time.Millisecond)), w.newSubmit(leasedAs(w.token()))
 	w.do(plain, late, leased)
@@ -145,7 +145,7 @@ func submitAnswersTheStored(w *world) {
 	}
 }
 
-func submitInputs(w *world) {
+func submitInputs(w *harness) {
 	inputs := [][]byte{nil, {}, {0}, []byte("\xff\xfe\x00\x80"), bytes.Repeat([]byte("long "), 200_000)}
 	for _, in := range inputs {
 		s := w.newSubmit()
@@ -162,7 +162,7 @@ func submitInputs(w *world) {
 	}
 }
 
-func submitRefusedForRows(w *world) {
+func submitRefusedForRows(w *harness) {
 	w.do(newWrite(put("p", "there", "was here")))
 	for _, edit := range []func(*store.Submit){delayed(0), delayed(time.Minute), leasedAs(w.token())} {
 		met := w.newSubmit(edit, withRows(put("p", "new", "x"), doing(store.Insert, put("p", "there", "again"))))
@@ -177,7 +177,7 @@ func submitRefusedForRows(w *world) {
 	equal(w, "the rows", len(w.rows("note", "p")), 1)
 }
 
-func submitOrder(w *world) {
+func submitOrder(w *harness) {
 	want := w.submitMany(50)
 	got := claimedIDs(w.claim(queue, 50))
 	for i := range want {

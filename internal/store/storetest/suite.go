@@ -35,8 +35,8 @@ type Options struct {
 
 // rule is one promise of the contract.
 type rule struct {
-	says string
-	test func(w *world)
+	sentence string
+	test     func(w *harness)
 }
 
 type topic struct {
@@ -116,8 +116,8 @@ func runTopics(t *testing.T, s Suite, stores int, topics ...topic) {
 	for _, topic := range topics {
 		t.Run(topic.name, func(t *testing.T) {
 			for _, r := range topic.rules {
-				t.Run(r.says, func(t *testing.T) {
-					w := newWorldOf(t, s, stores)
+				t.Run(r.sentence, func(t *testing.T) {
+					w := newHarnessOf(t, s, stores)
 					r.test(w)
 					for n := range stores {
 						w.use(n)

@@ -24,7 +24,7 @@ func withFiles(names ...string) func(*store.Submit) {
 }
 
 // swept reads a list with a cursor to its end, a few at a time.
-func swept[T any](w *world, list func(ctx context.Context, after string, limit int) ([]T, string, error)) (all []T) {
+func swept[T any](w *harness, list func(ctx context.Context, after string, limit int) ([]T, string, error)) (all []T) {
 	w.Helper()
 	const few = 3
 	for after, pages := "", 0; ; pages++ {
@@ -43,7 +43,7 @@ func swept[T any](w *world, list func(ctx context.Context, after string, limit i
 	}
 }
 
-func sweepFiles(w *world) {
+func sweepFiles(w *harness) {
 	check := func(want ...job.ID) {
 		w.Helper()
 		equal(w, "the jobs with files", fmt.Sprint(swept(w, w.store.WithFiles)), fmt.Sprint(want))
@@ -64,7 +64,7 @@ func sweepFiles(w *world) {
 	check(all[1:]...)
 }
 
-func sweepRemoved(w *world) {
+func sweepRemoved(w *harness) {
 	removed := func(how string, b *store.Batch, want ...job.ID) {
 		w.Helper()
 		equal(w, "the jobs that "+how+" removed", fmt.Sprint(b.Removed), fmt.Sprint(want))

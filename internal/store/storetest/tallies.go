@@ -22,13 +22,13 @@ func tallied(name string) func(*store.Submit) {
 	return func(s *store.Submit) { s.Job.Tally = name }
 }
 
-func (w *world) tally(owner job.Owner, name string, want job.Counts) {
+func (w *harness) tally(owner job.Owner, name string, want job.Counts) {
 	w.Helper()
 	got, err := w.store.Tally(w.ctx, owner, name)
 	equal(w, fmt.Sprintf("the tally (%v)", err), got, want)
 }
 
-func tallyCounts(w *world) {
+func tallyCounts(w *harness) {
 	w.tally(mine, "t", job.Counts{})
 	w.submit()
 	w.limit(queue, job.Limits{KeyRunning: 1})
@@ -47,7 +47,7 @@ func tallyCounts(w *world) {
 	w.tally(mine, "t", job.Counts{Queued: 1, Parked: 1, Scheduled: 1, Cancelled: 2, Retried: 1, WaitingBytes: 8})
 }
 
-func tallyOwners(w *world) {
+func tallyOwners(w *harness) {
 	w.submit(tallied("t"))
 	w.submit(tallied("t"), inQueue("other"))
 	w.submit(tallied("u"))
@@ -58,23 +58,23 @@ func tallyOwners(w *world) {
 	w.tally(elsewhere, "t", job.Counts{})
 }
 
-func tallyZero(w *world) {
+func tallyZero(w *harness) {
 	a, b, c := w.running(tallied("t")), w.running(tallied("t")), w.submit(tallied("t"))
-	made := w.do(newFinish(a.Lease(), job.Succeeded)).Made
+	made := w.do(newFinish(a.Lease(), job.Succeeded)).FollowUps
 	equal(w, "the jobs made by the first end", len(made), 0)
-	made = w.do(newFinish(b.Lease(), job.Failed), newCancel(c)).Made
+	made = w.do(newFinish(b.Lease(), job.Failed), newCancel(c)).FollowUps
 	equal(w, "the jobs made by the last ends", len(made), 1)
 	equal(w, "the parent", made[0].Metadata["parent"], c.String())
 	w.do(newRetry(c))
 	w.pass(time.Second)
-	made = w.do(newCancel(c)).Made
+	made = w.do(newCancel(c)).FollowUps
 	equal(w, "the jobs made when a retried job ends again", len(made), 1)
 	alone := w.submit(tallied("u"))
-	made = w.do(newDelete(alone)).Made
+	made = w.do(newDelete(alone)).FollowUps
 	equal(w, "the jobs made by a delete", len(made), 1)
 }
 
-func tallyRemoved(w *world) {
+func tallyRemoved(w *harness) {
 	a, b := w.running(tallied("t")), w.running(tallied("t"))
 	w.do(newFinish(a.Lease(), job.Succeeded), newFinish(b.Lease(), job.Succeeded))
 	w.do(newDelete(a.Job.ID))
@@ -87,11 +87,11 @@ func tallyRemoved(w *world) {
 	w.tally(mine, "t", job.Counts{Queued: 1})
 }
 
-func tallyDurable(w *world) {
+func tallyDurable(w *harness) {
 	w.do(newFinish(w.running(tallied("t")).Lease(), job.Succeeded))
 	w.submit(tallied("t"))
 	w.reopen()
 	w.tally(mine, "t", job.Counts{Queued: 1, Succeeded: 1})
-	made := w.do(newFinish(w.claimOne(queue).Lease(), job.Failed)).Made
+	made := w.do(newFinish(w.claimOne(queue).Lease(), job.Failed)).FollowUps
 	equal(w, "the jobs made", len(made), 1)
 }

@@ -29,7 +29,7 @@ func tenantRules() []rule {
 // of makes a submit one of a tenant's.
 func of(tenant string) job.Owner { return job.Owner{Tenant: tenant, User: "user"} }
 
-func tenantsKeysApart(w *world) {
+func tenantsKeysApart(w *harness) {
 	w.limit(queue, job.Limits{KeyRunning: 1, KeyWaiting: 2})
 	for _, tenant := range []string{"", "a", "b"} {
 		o := ownedBy(of(tenant))
@@ -48,7 +48,7 @@ func tenantsKeysApart(w *world) {
 	}
 }
 
-func tenantsRunTogether(w *world) {
+func tenantsRunTogether(w *harness) {
 	w.limit(queue, job.Limits{KeyRunning: 1})
 	type pair struct{ tenant, key string }
 	pairs := []pair{{"", "abc"}, {"a", "bc"}, {"ab", "c"}, {"1:a", "bc"}, {"1", ":abc"}, {"=", "a"}, {"", "=a"}, {"+", "a"}, {"", "+a"}, {"-1:", "a"}, {"", "-1:a"}, {"a\x00", "b"}, {"a", "\x00b"}}
@@ -71,7 +71,7 @@ func tenantsRunTogether(w *world) {
 	}
 }
 
-func tenantsRefusal(w *world) {
+func tenantsRefusal(w *harness) {
 	w.limit(queue, job.Limits{KeyWaiting: 4})
 	w.submitMany(3, ownedBy(of("a")))
 	w.submitMany(4, ownedBy(of("b")))
@@ -83,7 +83,7 @@ func tenantsRefusal(w *world) {
 	w.submit(ownedBy(of("a")))
 }
 
-func tenantsGroup(w *world) {
+func tenantsGroup(w *harness) {
 	w.limit(queue, job.Limits{KeyWaiting: 2})
 	both := append(w.newSubmits(2, ownedBy(of("a"))), w.newSubmits(2, ownedBy(of("b")))...)
 	w.do(grouped(both...)...)
@@ -91,7 +91,7 @@ func tenantsGroup(w *world) {
 }
 
 // turnsOf claims jobs one by one and says how many each tenant got.
-func (w *world) turnsOf(n int) map[string]int {
+func (w *harness) turnsOf(n int) map[string]int {
 	w.Helper()
 	got := map[string]int{}
 	for range n {
@@ -100,7 +100,7 @@ func (w *world) turnsOf(n int) map[string]int {
 	return got
 }
 
-func tenantsTurns(w *world) {
+func tenantsTurns(w *harness) {
 	for i := range 1000 {
 		w.submit(ownedBy(of("many")), withKey(fmt.Sprint(i)))
 	}
@@ -116,7 +116,7 @@ func tenantsTurns(w *world) {
 	}
 }
 
-func tenantsSingle(w *world) {
+func tenantsSingle(w *harness) {
 	w.submitMany(100, ownedBy(of("busy")))
 	w.turnsOf(10)
 	single := w.submit(ownedBy(of("single")))
@@ -129,7 +129,7 @@ func tenantsSingle(w *world) {
 	}
 }
 
-func tenantsOwnTurns(w *world) {
+func tenantsOwnTurns(w *harness) {
 	w.submitMany(50, ownedBy(of("a")), withKey("busy"))
 	w.submitMany(50, ownedBy(of("b")), withKey("busy"))
 	w.turnsOf(4)
@@ -139,7 +139,7 @@ func tenantsOwnTurns(w *world) {
 	}
 }
 
-func tenantsPriority(w *world) {
+func tenantsPriority(w *harness) {
 	late := w.submit(ownedBy(of("a")), withPriority(9))
 	w.submitMany(20, ownedBy(of("a")), withPriority(1))
 	w.submitMany(20, ownedBy(of("b")), withPriority(5))
@@ -154,7 +154,7 @@ func tenantsPriority(w *world) {
 	equal(w, "the turns of the tenant with ordinary jobs", got["b"], 10)
 }
 
-func tenantsNoStarving(w *world) {
+func tenantsNoStarving(w *harness) {
 	second := w.submitMany(2, ownedBy(of("two")))[1]
 	more := func(n int) (ops []any) {
 		for range n {
@@ -169,7 +169,7 @@ func tenantsNoStarving(w *world) {
 	}
 }
 
-func tenantsFilter(w *world) {
+func tenantsFilter(w *harness) {
 	for _, tenant := range []string{"", "a", "b"} {
 		w.submitMany(3, ownedBy(of(tenant)))
 	}
@@ -197,7 +197,7 @@ func tenantsFilter(w *world) {
 	equal(w, "the jobs claimed without a tenant", len(w.claim(queue, 9)), 2)
 }
 
-func tenantsPosition(w *world) {
+func tenantsPosition(w *harness) {
 	type waits struct {
 		o  job.Owner
 		id job.ID
@@ -223,7 +223,7 @@ func tenantsPosition(w *world) {
 	}
 }
 
-func tenantsReopened(w *world) {
+func tenantsReopened(w *harness) {
 	w.limit(queue, job.Limits{KeyRunning: 20, KeyWaiting: 30})
 	for _, tenant := range []string{"", "a", "b"} {
 		w.submitMany(25, ownedBy(of(tenant)))

@@ -17,7 +17,7 @@ func textRules() []rule {
 	}
 }
 
-func (w *world) text(id job.ID, limit int) string {
+func (w *harness) text(id job.ID, limit int) string {
 	w.Helper()
 	_, text, err := w.store.Text(w.ctx, mine, id, limit)
 	if err != nil {
@@ -26,7 +26,7 @@ func (w *world) text(id job.ID, limit int) string {
 	return text
 }
 
-func textSoFar(w *world) {
+func textSoFar(w *harness) {
 	c := w.running()
 	w.do(newAppend(c.Lease(), 1, 0, "the ", "first"))
 	equal(w, "the text", w.text(c.Job.ID, 100), "the first")
@@ -39,7 +39,7 @@ func textSoFar(w *world) {
 	equal(w, "the text of an ended job", w.text(c.Job.ID, 100), "the second")
 }
 
-func textOnly(w *world) {
+func textOnly(w *harness) {
 	c := w.running()
 	a := newAppend(c.Lease(), 1, 0, "one ", "log", "{}", "", "two")
 	a.Entries[1].Kind, a.Entries[2].Kind = job.KindLog, job.KindJSON
@@ -47,7 +47,7 @@ func textOnly(w *world) {
 	equal(w, "the text", w.text(c.Job.ID, 100), "one two")
 }
 
-func textCut(w *world) {
+func textCut(w *harness) {
 	whole := strings.Repeat("aé🫖漢", 20)
 	c := w.running()
 	w.do(newAppend(c.Lease(), 1, 0, whole[:33], whole[33:]))
@@ -59,7 +59,7 @@ func textCut(w *world) {
 	}
 }
 
-func textOfSilent(w *world) {
+func textOfSilent(w *harness) {
 	c := w.running()
 	w.do(newAppend(c.Lease(), 1, 0, "said"), newFinish(c.Lease(), job.Queued))
 	c = w.claimOne(queue)
@@ -67,7 +67,7 @@ func textOfSilent(w *world) {
 	equal(w, "the text", w.text(c.Job.ID, 100), "")
 }
 
-func textEmpty(w *world) {
+func textEmpty(w *harness) {
 	for _, state := range reachable() {
 		id, _ := w.inState(state)
 		equal(w, "the text", w.text(id, 100), "")

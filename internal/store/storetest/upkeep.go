@@ -21,7 +21,7 @@ func dueRules() []rule {
 	}
 }
 
-func dueReady(w *world) {
+func dueReady(w *harness) {
 	soon, late := w.submit(delayed(time.Minute)), w.submit(delayed(time.Hour))
 	w.pass(time.Minute + time.Second)
 	due := newDue()
@@ -38,7 +38,7 @@ func dueReady(w *world) {
 	equal(w, "the job claimed", w.claimOne(queue).Job.ID, soon)
 }
 
-func dueExpires(w *world) {
+func dueExpires(w *harness) {
 	id, other := w.submit(patient(time.Minute), kept(17*time.Minute)), w.submit()
 	w.pass(time.Minute - time.Second)
 	w.do(newDue())
@@ -61,7 +61,7 @@ func dueExpires(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 1, Expired: 1})
 }
 
-func dueStarted(w *world) {
+func dueStarted(w *harness) {
 	back := w.running(patient(time.Minute))
 	w.do(newFinish(back.Lease(), job.Scheduled))
 	running := w.running(patient(time.Minute))
@@ -71,7 +71,7 @@ func dueStarted(w *world) {
 	equal(w, "the state of the running", w.job(running.Job.ID).State, job.Running)
 }
 
-func dueLimited(w *world) {
+func dueLimited(w *harness) {
 	w.submitMany(25, delayed(time.Minute))
 	w.submitMany(25, patient(time.Minute))
 	w.pass(2 * time.Minute)
@@ -90,7 +90,7 @@ func dueLimited(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 25, Expired: 25})
 }
 
-func dueThenClaim(w *world) {
+func dueThenClaim(w *harness) {
 	id := w.submit(delayed(time.Minute))
 	w.pass(2 * time.Minute)
 	claim := w.newClaim(queue, 2)
@@ -100,7 +100,7 @@ func dueThenClaim(w *world) {
 	}
 }
 
-func dueNext(w *world) {
+func dueNext(w *harness) {
 	check := func(ready, expires time.Time) {
 		w.Helper()
 		r, e, err := w.store.NextDue(w.ctx)
@@ -126,7 +126,7 @@ func dueNext(w *world) {
 	check(time.Time{}, time.Time{})
 }
 
-func dueNothing(w *world) {
+func dueNothing(w *harness) {
 	w.submit()
 	w.submit(delayed(time.Hour))
 	before := w.stored()
@@ -135,10 +135,10 @@ func dueNothing(w *world) {
 	equal(w, "the jobs made ready", due.Ready, 0)
 	equal(w, "the jobs expired", len(due.Expired), 0)
 	equal(w, "whether there is more", due.More, false)
-	w.same("a due changed the store", before, w.stored())
+	w.sameStored("a due changed the store", before, w.stored())
 }
 
-func dueClock(w *world) {
+func dueClock(w *harness) {
 	w.at("the store's clock", w.store.Now(), w.now())
 	w.pass(time.Hour)
 	w.at("the store's clock", w.store.Now(), w.now())
@@ -154,7 +154,7 @@ func pruneRules() []rule {
 	}
 }
 
-func pruneDeletes(w *world) {
+func pruneDeletes(w *harness) {
 	var ended []job.ID
 	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled} {
 		c := w.running()
@@ -177,7 +177,7 @@ func pruneDeletes(w *world) {
 	w.refused(job.NotFound, newRetry(ended[1]), newCancel(ended[0]))
 }
 
-func pruneSpares(w *world) {
+func pruneSpares(w *harness) {
 	var ids []job.ID
 	for _, state := range []job.State{job.Scheduled, job.Queued, job.Running} {
 		id, _ := w.inState(state)
@@ -190,13 +190,13 @@ func pruneSpares(w *world) {
 	w.do(p)
 	equal(w, "the jobs deleted", p.Deleted, 0)
 	equal(w, "the cursor after the newest", p.Next, "")
-	w.same("a prune changed what was to stay", before, w.stored())
+	w.sameStored("a prune changed what was to stay", before, w.stored())
 	for _, id := range ids {
 		w.job(id)
 	}
 }
 
-func pruneCursor(w *world) {
+func pruneCursor(w *harness) {
 	const jobs = 30
 	for i := range jobs {
 		c := w.running()
@@ -225,7 +225,7 @@ func pruneCursor(w *world) {
 	equal(w, "the jobs left", len(w.all(job.Filter{Owner: mine})), jobs/3)
 }
 
-func notACursor(w *world) {
+func notACursor(w *harness) {
 	const none = "\x00 no cursor"
 	w.refused(job.Invalid, &store.Prune{After: none, Limit: 10})
 	if _, next, err := w.store.WithFiles(w.ctx, none, 10); err == nil || next != "" {
@@ -236,7 +236,7 @@ func notACursor(w *world) {
 	}
 }
 
-func pruneTotals(w *world) {
+func pruneTotals(w *harness) {
 	w.do(newFinish(w.running().Lease(), job.Succeeded))
 	w.do(newFinish(w.running().Lease(), job.Failed))
 	w.pass(day)
@@ -244,7 +244,7 @@ func pruneTotals(w *world) {
 	equal(w, "the counts", w.counts(queue), job.Counts{Succeeded: 1, Failed: 1})
 }
 
-func clockShown(w *world) {
+func clockShown(w *harness) {
 	last := time.Time{}
 	for i := range 50 {
 		w.pass(time.Duration(i) * 7 * time.Millisecond)

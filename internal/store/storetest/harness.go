@@ -22,15 +22,15 @@ type failer interface {
 	Fatalf(format string, args ...any)
 }
 
-// world is a place with one store or several under test, with a clock that only the test
+// harness is a place with one store or several under test, with a clock that only the test
 // moves and ids that are the same in every run.
-type world struct {
+type harness struct {
 	failer
-	ctx    context.Context
-	store  store.Store          // the one that is in use; see use
-	stores []store.Store        // all that are open on the place
-	open   func() []store.Store // opens the same place again
-	twin   func() *world        // makes another world of the same kind
+	ctx     context.Context
+	store   store.Store          // the one that is in use; see use
+	stores  []store.Store        // all that are open on the place
+	open    func() []store.Store // opens the same place again
+	another func() *harness      // makes another world of the same kind
 
 	limits map[string]job.Limits // of the batches to come
 
@@ -51,19 +51,19 @@ type ownedKey struct {
 	key   string
 }
 
-func newWorld(tb testing.TB, s Suite) *world { return newWorldOf(tb, s, 1) }
+func newHarness(tb testing.TB, s Suite) *harness { return newHarnessOf(tb, s, 1) }
 
-// newWorldOf makes a world with so many stores on its place.
-func newWorldOf(tb testing.TB, s Suite, stores int) *world {
-	w := newWorldAt(tb, tb, s, filepath.Join(tb.TempDir(), "store"), stores)
-	w.twin = func() *world { return newWorldOf(tb, s, stores) }
+// newHarnessOf makes a world with so many stores on its place.
+func newHarnessOf(tb testing.TB, s Suite, stores int) *harness {
+	w := newHarnessAt(tb, tb, s, filepath.Join(tb.TempDir(), "store"), stores)
+	w.another = func() *harness { return newHarnessOf(tb, s, stores) }
 	tb.Cleanup(func() { _ = w.close() })
 	return w
 }
 
-// newWorldAt opens stores that the caller closes, and whose rules fail f.
-func newWorldAt(tb testing.TB, f failer, s Suite, place string, stores int) *world {
-	w := &world{failer: f, ctx: context.Background()}
+// newHarnessAt opens stores that the caller closes, and whose rules fail f.
+func newHarnessAt(tb testing.TB, f failer, s Suite, place string, stores int) *harness {
+	w := &harness{failer: f, ctx: context.Background()}
 	w.micros.Store(time.Date(2031, 5, 7, 11, 0, 0, 0, time.UTC).UnixMicro())
 	w.open = func() []store.Store {
 		return s.openSeveral(tb, place, stores, Options{Clock: w.now, AtEnd: atEnd})
@@ -74,20 +74,20 @@ func newWorldAt(tb testing.TB, f failer, s Suite, place string, stores int) *wor
 }
 
 // use makes the world commit to and read from one of its stores.
-func (w *world) use(n int) { w.store = w.stores[n] }
+func (w *harness) use(n int) { w.store = w.stores[n] }
 
-func (w *world) close() (err error) {
+func (w *harness) close() (err error) {
 	for _, s := range w.stores {
 		err = errors.Join(err, s.Close())
 	}
 	return err
 }
 
-func (w *world) now() time.Time       { return time.UnixMicro(w.micros.Load()).UTC() }
-func (w *world) pass(d time.Duration) { w.micros.Add(d.Microseconds()) }
+func (w *harness) now() time.Time       { return time.UnixMicro(w.micros.Load()).UTC() }
+func (w *harness) pass(d time.Duration) { w.micros.Add(d.Microseconds()) }
 
 // reopen closes the stores and opens what they left.
-func (w *world) reopen() {
+func (w *harness) reopen() {
 	w.Helper()
 	if err := w.close(); err != nil {
 		w.Fatalf("close: %v", err)
@@ -97,20 +97,20 @@ func (w *world) reopen() {
 }
 
 // id makes ids that grow, as real ones do.
-func (w *world) id() (id job.ID) {
+func (w *harness) id() (id job.ID) {
 	binary.BigEndian.PutUint64(id[:], uint64(w.now().UnixMilli())<<16|0x7000)
 	binary.BigEndian.PutUint64(id[8:], 1<<63|w.ids.Add(1))
 	return id
 }
 
-func (w *world) token() (t job.Token) {
+func (w *harness) token() (t job.Token) {
 	binary.BigEndian.PutUint64(t[:], 0x746f6b656e)
 	binary.BigEndian.PutUint64(t[8:], w.ids.Add(1))
 	return t
 }
 
 // commit applies a batch whose ops may be refused.
-func (w *world) commit(b *store.Batch) {
+func (w *harness) commit(b *store.Batch) {
 	w.Helper()
 	if err := w.commitTo(b); err != nil {
 		w.Fatalf("the commit failed: %v", err)
@@ -118,7 +118,7 @@ func (w *world) commit(b *store.Batch) {
 }
 
 // commitTo commits a batch that may fail, but must not make the store panic.
-func (w *world) commitTo(b *store.Batch) error {
+func (w *harness) commitTo(b *store.Batch) error {
 	w.Helper()
 	w.prepare(b)
 	defer func() {
@@ -130,7 +130,7 @@ func (w *world) commitTo(b *store.Batch) error {
 }
 
 // prepare notes what the batch names, and gives it the limits.
-func (w *world) prepare(b *store.Batch) {
+func (w *harness) prepare(b *store.Batch) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.remember(b)
@@ -140,7 +140,7 @@ func (w *world) prepare(b *store.Batch) {
 }
 
 // try commits the ops as one batch.
-func (w *world) try(ops ...any) *store.Batch {
+func (w *harness) try(ops ...any) *store.Batch {
 	w.Helper()
 	b := batchOf(ops...)
 	w.commit(b)
@@ -148,7 +148,7 @@ func (w *world) try(ops ...any) *store.Batch {
 }
 
 // do commits the ops as one batch, each of which must apply.
-func (w *world) do(ops ...any) *store.Batch {
+func (w *harness) do(ops ...any) *store.Batch {
 	w.Helper()
 	b := w.try(ops...)
 	for _, op := range ops {
@@ -161,19 +161,19 @@ func (w *world) do(ops ...any) *store.Batch {
 
 // refused commits each op alone: it must be refused with the code and change
 // nothing that any read tells.
-func (w *world) refused(code job.Code, ops ...any) {
+func (w *harness) refused(code job.Code, ops ...any) {
 	w.Helper()
 	for _, op := range ops {
 		w.remember(batchOf(op))
 		before := w.stored()
 		w.try(op)
 		w.coded(code, errOf(op))
-		w.same("a refused op changed the store", before, w.stored())
+		w.sameStored("a refused op changed the store", before, w.stored())
 	}
 }
 
 // coded checks the code of an error that must be a [job.Error].
-func (w *world) coded(code job.Code, err error) {
+func (w *harness) coded(code job.Code, err error) {
 	w.Helper()
 	var e *job.Error
 	if !errors.As(err, &e) || e.Code != code {
@@ -182,7 +182,7 @@ func (w *world) coded(code job.Code, err error) {
 }
 
 // equal is the plainest of checks.
-func equal[T comparable](w *world, what string, got, want T) {
+func equal[T comparable](w *harness, what string, got, want T) {
 	w.Helper()
 	if got != want {
 		w.Errorf("%s is %v, want %v", what, got, want)
@@ -190,7 +190,7 @@ func equal[T comparable](w *world, what string, got, want T) {
 }
 
 // at checks a time.
-func (w *world) at(what string, got, want time.Time) {
+func (w *harness) at(what string, got, want time.Time) {
 	w.Helper()
 	if !got.Equal(want) {
 		w.Errorf("%s is %v, want %v", what, got, want)
@@ -198,7 +198,7 @@ func (w *world) at(what string, got, want time.Time) {
 }
 
 // remember notes what the batch names.
-func (w *world) remember(b *store.Batch) {
+func (w *harness) remember(b *store.Batch) {
 	for _, op := range b.Submits {
 		note(&w.owners, op.Job.Owner)
 		if op.Idempotency != nil {
@@ -217,7 +217,7 @@ func (w *world) remember(b *store.Batch) {
 	}
 }
 
-func (w *world) rememberRows(rows []store.Row) {
+func (w *harness) rememberRows(rows []store.Row) {
 	for i := range rows {
 		note(&w.sets, rows[i].Set())
 	}

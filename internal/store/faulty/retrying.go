@@ -8,12 +8,12 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// Patient is a store that commits every batch again until its outcome is known, as
+// Retrying is a store that commits every batch again until its outcome is known, as
 // the engine does, and all that were applied behind it. Bad data and a full disk are left
 // to the caller.
-func Patient(s store.Store) store.Store { return &patient{Store: s} }
+func Retrying(s store.Store) store.Store { return &retrying{Store: s} }
 
-type patient struct {
+type retrying struct {
 	store.Store
 
 	mu sync.Mutex
@@ -29,22 +29,22 @@ type unsynced struct {
 	err    error // when it is done
 }
 
-// mostTries bounds the patience: a store that fails so often in a row is broken.
-const mostTries = 1000
+// maxTries bounds the patience: a store that fails so often in a row is broken.
+const maxTries = 1000
 
-func (p *patient) Apply(ctx context.Context, b *store.Batch) (synced func() error, err error) {
+func (p *retrying) Apply(ctx context.Context, b *store.Batch) (synced func() error, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	u := &unsynced{batch: b}
-	if u.synced, err = p.Store.Apply(ctx, b); p.again(ctx, err) {
+	if u.synced, err = p.Store.Apply(ctx, b); p.mustRetry(ctx, err) {
 		p.settle(ctx) // what was before it comes first
-		u.synced, err = p.insist(ctx, b)
+		u.synced, err = p.applyAgain(ctx, b)
 	}
 	if err != nil {
 		return nil, err
 	}
 	p.unsynced = append(p.unsynced, u)
-	if len(p.unsynced) == store.MostUnsynced {
+	if len(p.unsynced) == store.MaxUnsynced {
 		p.settle(ctx)
 	}
 	return func() error {
@@ -57,14 +57,14 @@ func (p *patient) Apply(ctx context.Context, b *store.Batch) (synced func() erro
 	}, nil
 }
 
-// again says whether a commit that came to err is to be made again.
-func (p *patient) again(ctx context.Context, err error) bool {
+// mustRetry says whether a commit that came to err is to be made again.
+func (p *retrying) mustRetry(ctx context.Context, err error) bool {
 	return err != nil && !errors.Is(err, store.ErrData) && !errors.Is(err, store.ErrFull) && ctx.Err() == nil
 }
 
-func (p *patient) insist(ctx context.Context, b *store.Batch) (synced func() error, err error) {
-	for range mostTries {
-		if synced, err = p.Store.Apply(ctx, b); !p.again(ctx, err) {
+func (p *retrying) applyAgain(ctx context.Context, b *store.Batch) (synced func() error, err error) {
+	for range maxTries {
+		if synced, err = p.Store.Apply(ctx, b); !p.mustRetry(ctx, err) {
 			return synced, err
 		}
 	}
@@ -72,18 +72,18 @@ func (p *patient) insist(ctx context.Context, b *store.Batch) (synced func() err
 }
 
 // settle finds out what became of all that was applied. The caller holds mu.
-func (p *patient) settle(ctx context.Context) {
+func (p *retrying) settle(ctx context.Context) {
 	for try := 0; len(p.unsynced) > 0; try++ {
 		u := p.unsynced[0]
 		err := u.synced()
-		if !errors.Is(err, store.ErrUnknown) || try == mostTries {
+		if !errors.Is(err, store.ErrUnknown) || try == maxTries {
 			u.done, u.err = true, err
 			p.unsynced = p.unsynced[1:]
 			continue
 		}
 		for _, u := range p.unsynced {
 			var err error
-			if u.synced, err = p.insist(ctx, u.batch); err != nil {
+			if u.synced, err = p.applyAgain(ctx, u.batch); err != nil {
 				u.synced = func() error { return err }
 			}
 		}

@@ -8,9 +8,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// doubt is what a lost connection leaves: batches of which the caller does not know
+// unknownBatches is what a lost connection leaves: batches of which the caller does not know
 // whether they are stored.
-type doubt struct {
+type unknownBatches struct {
 	// batches are those in doubt, in their order. The caller applies all of them again.
 	batches []*store.Batch
 	// applied is how many of them were applied since the last loss, behind the one whose
@@ -18,29 +18,29 @@ type doubt struct {
 	applied int
 	// copy is where those are that will not have been applied; nil while there is none.
 	copy store.Store
-	// parts says that a batch was refused, and may be applied in parts.
-	parts     bool
-	added     store.BatchID // the batch that the last call added to them
-	known     store.BatchID // the last batch that was applied for certain
-	disorders int
+	// halved says that a batch was refused, and may be applied in parts.
+	halved     bool
+	added      store.BatchID // the batch that the last call added to them
+	known      store.BatchID // the last batch that was applied for certain
+	outOfOrder int
 }
 
-// Disorders is how often another batch came than the one in doubt whose turn it was.
-func (s *Store) Disorders() int {
+// OutOfOrder is how often another batch came than the one in doubt whose turn it was.
+func (s *Store) OutOfOrder() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.doubt.disorders
+	return s.unknown.outOfOrder
 }
 
-// whereTo says which store is to apply a batch, and whether its sync will be lost.
-func (s *Store) whereTo(b *store.Batch, at Step) (in store.Store, lost bool, err error) {
+// chooseStore says which store is to apply a batch, and whether its sync will be lost.
+func (s *Store) chooseStore(b *store.Batch, at Step) (in store.Store, lost bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d := &s.doubt
-	if b.ID == d.known && at == SyncBefore {
-		at = SyncAfter // it is stored, whatever becomes of its sync now
+	d := &s.unknown
+	if b.ID == d.known && at == SyncLostBeforeCommit {
+		at = SyncLostAfterCommit // it is stored, whatever becomes of its sync now
 	}
-	starts := at == SyncAfter || at == SyncBefore
+	starts := at == SyncLostAfterCommit || at == SyncLostBeforeCommit
 	if len(d.batches) == 0 && !starts {
 		if at == None {
 			d.known = b.ID
@@ -55,28 +55,28 @@ func (s *Store) whereTo(b *store.Batch, at Step) (in store.Store, lost bool, err
 	}
 	switch {
 	case d.applied < len(d.batches) && b.ID != d.batches[d.applied].ID:
-		if d.parts {
+		if d.halved {
 			return s.inner, false, nil
 		}
-		d.disorders++
+		d.outOfOrder++
 		return nil, false, fmt.Errorf("faulty: other batches are in doubt: %w", store.ErrNotCommitted)
-	case at == BeforeCommit || at == LostBefore || at == Full: // it fails all the same
+	case at == BeforeCommit || at == LostBeforeCommit || at == DiskFull: // it fails all the same
 		return s.inner, false, nil
 	case d.applied == 0 && !starts:
-		if at != AfterCommit { // known from now on
-			d.batches, d.parts, d.known = d.batches[1:], false, b.ID
+		if at != LostAfterCommit { // known from now on
+			d.batches, d.halved, d.known = d.batches[1:], false, b.ID
 		}
 		return s.inner, false, nil
-	case d.applied > 0 && !starts && s.coin.IntN(2) == 0: // behind one whose sync is lost
-		at = SyncBefore
+	case d.applied > 0 && !starts && s.random.IntN(2) == 0: // behind one whose sync is lost
+		at = SyncLostBeforeCommit
 	}
 	if d.applied == len(d.batches) {
 		d.batches, d.added = append(d.batches, b), b.ID
 	} else {
 		d.added = store.BatchID{}
 	}
-	d.applied, d.parts = d.applied+1, false
-	if at == SyncBefore && d.copy == nil {
+	d.applied, d.halved = d.applied+1, false
+	if at == SyncLostBeforeCommit && d.copy == nil {
 		if d.copy, err = s.plan.Copy(); err != nil {
 			return nil, false, err
 		}
@@ -91,16 +91,16 @@ func (s *Store) whereTo(b *store.Batch, at Step) (in store.Store, lost bool, err
 func (s *Store) mayBeApplied(b *store.Batch) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return b.ID == s.untold || slices.ContainsFunc(s.doubt.batches, func(in *store.Batch) bool { return in.ID == b.ID })
+	return b.ID == s.lastLost || slices.ContainsFunc(s.unknown.batches, func(in *store.Batch) bool { return in.ID == b.ID })
 }
 
 // failed notes that a batch was not applied after all: it is in doubt no more, and its
 // parts may come in its place.
-func (d *doubt) failed(b *store.Batch, err error) error {
+func (d *unknownBatches) failed(b *store.Batch, err error) error {
 	data := errors.Is(err, store.ErrData) || errors.Is(err, store.ErrFull)
 	at := slices.IndexFunc(d.batches, func(in *store.Batch) bool { return in.ID == b.ID })
 	if data || at >= 0 && b.ID == d.added && errors.Is(err, store.ErrNotCommitted) {
-		d.parts = d.parts || data
+		d.halved = d.halved || data
 		if at >= 0 {
 			d.batches = slices.Delete(d.batches, at, at+1)
 		}
@@ -116,7 +116,7 @@ func (d *doubt) failed(b *store.Batch, err error) error {
 }
 
 // dropCopy closes the copy.
-func (d *doubt) dropCopy() error {
+func (d *unknownBatches) dropCopy() error {
 	c := d.copy
 	d.copy = nil
 	if c == nil {

@@ -17,17 +17,17 @@ func standingRules() []rule {
 }
 
 // standing asks where jobs of the usual owner stand.
-func (w *world) standing(ids ...job.ID) map[job.ID]store.Standing {
+func (w *harness) standing(ids ...job.ID) map[job.ID]store.JobVersion {
 	w.Helper()
 	var of []store.OwnedID
 	for _, id := range ids {
 		of = append(of, store.OwnedID{Owner: mine, ID: id})
 	}
-	list, err := w.store.Standing(w.ctx, of)
+	list, err := w.store.Versions(w.ctx, of)
 	if err != nil {
 		w.Fatalf("standing: %v", err)
 	}
-	all := map[job.ID]store.Standing{}
+	all := map[job.ID]store.JobVersion{}
 	for _, st := range list {
 		all[st.ID] = st
 	}
@@ -35,7 +35,7 @@ func (w *world) standing(ids ...job.ID) map[job.ID]store.Standing {
 	return all
 }
 
-func standingIsRead(w *world) {
+func standingIsRead(w *harness) {
 	var ids []job.ID
 	for _, state := range reachable() {
 		id, _ := w.inState(state)
@@ -44,13 +44,13 @@ func standingIsRead(w *world) {
 	all := w.standing(ids...)
 	for _, id := range ids {
 		j, st := w.job(id), all[id]
-		want := store.Standing{ID: id, Revision: j.Revision, State: j.State, Attempt: j.Attempt, Cursor: j.Cursor, Token: st.Token}
+		want := store.JobVersion{ID: id, Revision: j.Revision, State: j.State, Attempt: j.Attempt, Cursor: j.Cursor, Token: st.Token}
 		equal(w, "the standing of a job that is "+j.State.String(), fmt.Sprintf("%+v", st), fmt.Sprintf("%+v", want))
 		equal(w, "whether a job that is "+j.State.String()+" has a lease", !st.Token.IsZero(), j.State == job.Running)
 	}
 }
 
-func standingRunning(w *world) {
+func standingRunning(w *harness) {
 	c := w.running()
 	w.do(newAppend(c.Lease(), 1, 0, "a", "b"))
 	st := w.standing(c.Job.ID)[c.Job.ID]
@@ -67,7 +67,7 @@ func standingRunning(w *world) {
 	equal(w, "the standings", len(w.standing(c.Job.ID)), 0)
 }
 
-func standingOwners(w *world) {
+func standingOwners(w *harness) {
 	a, foreign := w.submit(), w.submit(ownedBy(theirs))
 	all := w.standing(a, foreign, w.id())
 	equal(w, "the standings", len(all), 1)
@@ -75,7 +75,7 @@ func standingOwners(w *world) {
 	equal(w, "the standings of nothing", len(w.standing()), 0)
 }
 
-func standingChanges(w *world) {
+func standingChanges(w *harness) {
 	id := w.submit()
 	last := w.standing(id)[id].Revision
 	changed := func(how string) {

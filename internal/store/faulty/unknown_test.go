@@ -26,7 +26,7 @@ func applied(t *testing.T, s *Store, b *store.Batch) (synced func() error) {
 }
 
 func TestALostSyncTakesThoseBehindAlong(t *testing.T) {
-	s, in, aside := losing(SyncBefore)
+	s, in, aside := losing(SyncLostBeforeCommit)
 	first, second := finish(), finish()
 	one, two := applied(t, s, first), applied(t, s, second)
 	if err := one(); !errors.Is(err, store.ErrUnknown) {
@@ -43,33 +43,33 @@ func TestALostSyncTakesThoseBehindAlong(t *testing.T) {
 			t.Errorf("a batch that is applied after all returned %v", err)
 		}
 	}
-	if in.applied != 3 || s.Disorders() != 0 {
-		t.Errorf("%d were applied after all, %d out of order", in.applied, s.Disorders())
+	if in.applied != 3 || s.OutOfOrder() != 0 {
+		t.Errorf("%d were applied after all, %d out of order", in.applied, s.OutOfOrder())
 	}
 }
 
 func TestBatchesInDoubtComeFirstAndInOrder(t *testing.T) {
-	s, _, _ := losing(SyncAfter)
+	s, _, _ := losing(SyncLostAfterCommit)
 	first, second := finish(), finish()
 	applied(t, s, first)
 	applied(t, s, second)
 	applied(t, s, first)
-	if _, err := s.Apply(t.Context(), finish()); !errors.Is(err, store.ErrNotCommitted) || s.Disorders() != 1 {
-		t.Errorf("a new batch returned %v, %d out of order", err, s.Disorders())
+	if _, err := s.Apply(t.Context(), finish()); !errors.Is(err, store.ErrNotCommitted) || s.OutOfOrder() != 1 {
+		t.Errorf("a new batch returned %v, %d out of order", err, s.OutOfOrder())
 	}
 	applied(t, s, second)
 	applied(t, s, finish())
-	if s.Disorders() != 1 {
-		t.Errorf("%d batches were out of order", s.Disorders())
+	if s.OutOfOrder() != 1 {
+		t.Errorf("%d batches were out of order", s.OutOfOrder())
 	}
 }
 
 func TestASyncMayBeLostAgain(t *testing.T) {
-	s, in, aside := losing(SyncBefore)
+	s, in, aside := losing(SyncLostBeforeCommit)
 	first, second := finish(), finish()
 	applied(t, s, first)
 	applied(t, s, second)
-	s.Next(Fault{Step: SyncBefore})
+	s.Next(Fault{Step: SyncLostBeforeCommit})
 	one, two := applied(t, s, first), applied(t, s, second)
 	if one() == nil || two() == nil || in.applied != 0 || aside.applied != 4 {
 		t.Errorf("of syncs lost again %d were applied, and %d to a copy", in.applied, aside.applied)
@@ -79,7 +79,7 @@ func TestASyncMayBeLostAgain(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if in.applied != 2 || s.Disorders() != 0 {
-		t.Errorf("%d were applied after all, %d out of order", in.applied, s.Disorders())
+	if in.applied != 2 || s.OutOfOrder() != 0 {
+		t.Errorf("%d were applied after all, %d out of order", in.applied, s.OutOfOrder())
 	}
 }
