@@ -1,11 +1,11 @@
-// Package chat is the face of the application that Meanwhile grew from: questions,
-// conversations and their answers, over HTTP under /api and over one WebSocket at
-// /ws. DESIGN §9 *Chat* says what each call does.
+// Package chat is the API of the chat application that Meanwhile grew from: questions,
+// conversations and answers, over HTTP under /api and over one WebSocket at /ws. DESIGN §9
+// *Chat* describes each call.
 //
-// A task is a job of one queue, whose executor takes a chat-completions body. The
-// question is stored with its job and the answer with the job's end, so a page
-// that is reloaded, or a socket that is lost, goes on where it was: every message
-// on the wire carries the number of the last output entry that it tells of.
+// A task is a job of one queue, whose executor accepts a chat-completions body. The question
+// is stored with its job, and the answer with the job's end. Each message of an event carries
+// the number of the last output entry that it includes. So a page that was reloaded, or a
+// socket that was lost, can resume where it was.
 package chat
 
 import (
@@ -21,7 +21,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Engine is what the face needs of [engine.Engine]; the promises are written there.
+// Engine is the part of [engine.Engine] that the API calls. The methods are documented there.
 type Engine interface {
 	Submit(ctx context.Context, r engine.Request) (snap engine.Snapshot, existing bool, err error)
 	Get(ctx context.Context, owner job.Owner, id job.ID) (engine.Snapshot, error)
@@ -32,20 +32,20 @@ type Engine interface {
 	MarkPresent(owner job.Owner)
 }
 
-// Config is what a face is made of.
+// Config configures an [API].
 type Config struct {
 	Engine        Engine
 	Conversations *conversation.Conversations
-	Queue         string       // the queue that answers
-	Log           *slog.Logger // nil for none
-	Gate          *gate.Gate   // of its watch URLs; nil: none
-	Trace         TraceFunc    // nil for nobody
-	// Stopping is closed by whoever runs the server when it begins to stop: sockets
-	// are told to reconnect, and no new one is taken.
+	Queue         string       // the queue of the tasks
+	Log           *slog.Logger // nil: silent
+	Gate          *gate.Gate   // makes watch URLs; nil: none
+	Trace         TraceFunc    // nil: questions over sockets are not traced
+	// Stopping is closed by the caller when the server begins to stop: clients are told to
+	// reconnect, and new sockets are refused.
 	Stopping <-chan struct{}
 }
 
-// Face answers the chat calls.
+// API serves the chat routes.
 type API struct {
 	// set once
 	engine        Engine
@@ -53,38 +53,38 @@ type API struct {
 	queue         string
 	log           *slog.Logger
 	gate          *gate.Gate
-	follow        TraceFunc
+	trace         TraceFunc
 	sockets       stream.Sockets
 }
 
-// New makes a face.
+// New returns an API.
 func New(c Config) *API {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	return &API{
 		engine: c.Engine, conversations: c.Conversations, queue: c.Queue, log: c.Log,
-		gate: c.Gate, follow: c.Trace,
+		gate: c.Gate, trace: c.Trace,
 		sockets: stream.Sockets{Stopping: c.Stopping, Deadlines: stream.DefaultDeadlines, Log: c.Log},
 	}
 }
 
-// Register adds the face's calls to a mux.
-func (f *API) Register(mux api.Mux) {
+// Register adds the API's routes to a mux.
+func (a *API) Register(mux api.Mux) {
 	handle := func(pattern string, h api.Handler, params ...string) {
-		mux.Handle(pattern, api.Wrap(f.log, writeError, onlyParams(params, h)))
+		mux.Handle(pattern, api.Wrap(a.log, writeError, onlyParams(params, h)))
 	}
-	handle("POST /api/chat", f.postChat)
-	handle("GET /api/chat/status/{task}", f.getStatus)
-	handle("POST /api/chat/cancel/{task}", f.postCancel)
-	handle("GET /api/conversations", f.getConversations, "limit", "after")
-	handle("POST /api/conversations", f.postConversation)
-	handle("GET /api/conversations/{id}/messages", f.getMessages, "limit", "before")
-	handle("DELETE /api/conversations/{id}", f.deleteConversation)
-	handle("POST /api/heartbeat", f.postHeartbeat)
-	handle("GET /ws", f.getSocket)
+	handle("POST /api/chat", a.postChat)
+	handle("GET /api/chat/status/{task}", a.getStatus)
+	handle("POST /api/chat/cancel/{task}", a.postCancel)
+	handle("GET /api/conversations", a.getConversations, "limit", "after")
+	handle("POST /api/conversations", a.postConversation)
+	handle("GET /api/conversations/{id}/messages", a.getMessages, "limit", "before")
+	handle("DELETE /api/conversations/{id}", a.deleteConversation)
+	handle("POST /api/heartbeat", a.postHeartbeat)
+	handle("GET /ws", a.getSocket)
 }
 
-// Wait takes no new socket and returns when every one has been closed. Call it
-// after Stopping was closed.
-func (f *API) Wait() { f.sockets.Wait() }
+// Wait refuses new sockets and returns when all are closed. Call it after Stopping was
+// closed.
+func (a *API) Wait() { a.sockets.Wait() }

@@ -18,37 +18,37 @@ import (
 const (
 	maxQuery = 32 << 10 // bytes
 	maxModel = 256      // bytes
-	// maxAsk is a question at its longest: each byte may be written as \u00XX.
-	maxAsk = 6*(maxQuery+maxModel) + 4<<10
+	// maxQuestionBody is the longest JSON of a question: each byte may be written as \u00XX.
+	maxQuestionBody = 6*(maxQuery+maxModel) + 4<<10
 )
 
-// question is what a client asks, by HTTP or over a socket.
+// question is a question of a client, over HTTP or a socket.
 type question struct {
 	Query          string `json:"query"`
-	ConversationID string `json:"conversation_id"` // "" begins one
-	Model          string `json:"model"`           // "" for the queue's first
-	trace          string `json:"-"`               // what its job is a child of, a traceparent or ""
+	ConversationID string `json:"conversation_id"` // "": a new conversation
+	Model          string `json:"model"`           // "": the queue's first model
+	trace          string `json:"-"`               // the traceparent of its job, or ""
 }
 
-// asked is a question that is on disk.
-type asked struct {
+// acceptedTask is the task of a question that is on disk.
+type acceptedTask struct {
 	engine.Snapshot
 	conversation conversation.ID
 }
 
-// busy is the refusal of a question to a conversation that is still answering.
-type busy struct {
+// busyError refuses a question to a conversation that is still answering another one.
+type busyError struct {
 	refusal *job.Error
-	task    job.ID // which it is answering
+	task    job.ID // the task of the other question
 }
 
-func (b *busy) Error() string { return b.refusal.Error() }
+func (e *busyError) Error() string { return e.refusal.Error() }
 
-func (b *busy) Unwrap() error { return b.refusal }
+func (e *busyError) Unwrap() error { return e.refusal }
 
-func (f *API) postChat(w http.ResponseWriter, r *http.Request) error {
+func (a *API) postChat(w http.ResponseWriter, r *http.Request) error {
 	var q question
-	if err := api.ReadJSON(r, maxAsk, &q); err != nil {
+	if err := api.ReadJSON(r, maxQuestionBody, &q); err != nil {
 		return err
 	}
 	q.trace = api.Traceparent(r)
@@ -56,59 +56,60 @@ func (f *API) postChat(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	a, err := f.ask(r.Context(), gate.Owner(r), q, key)
+	accepted, err := a.ask(r.Context(), gate.Owner(r), q, key)
 	if err != nil {
 		return err
 	}
-	links := f.linksOf(r, &a.Job)
+	links := a.newLinks(r, &accepted.Job)
 	w.Header().Set("Location", links.Status)
 	api.WriteJSON(w, http.StatusAccepted, acceptedView{
-		TaskID:         a.ID.String(),
-		Status:         conversation.StatusOf(a.State),
-		Estimate:       estimate(a.Snapshot),
-		ConversationID: a.conversation.String(),
-		Position:       a.Position,
+		TaskID:         accepted.ID.String(),
+		Status:         conversation.StatusOf(accepted.State),
+		Estimate:       estimateSeconds(accepted.Snapshot),
+		ConversationID: accepted.conversation.String(),
+		Position:       accepted.Position,
 		URLs:           links,
 	})
 	return nil
 }
 
-// ask stores a question and its job. A key makes it apply once: the same question
-// asked again with it is answered with the first one's job and conversation.
-func (f *API) ask(ctx context.Context, owner job.Owner, q question, key string) (asked, error) {
+// ask stores a question and its job. A question that comes again with the same idempotency
+// key returns the job and the conversation of the first one.
+func (a *API) ask(ctx context.Context, owner job.Owner, q question, key string) (acceptedTask, error) {
 	if err := q.check(); err != nil {
-		return asked{}, err
+		return acceptedTask{}, err
 	}
 	var id conversation.ID
 	if q.ConversationID != "" {
 		var err error
 		if id, err = conversation.ParseID(q.ConversationID); err != nil {
-			return asked{}, err
+			return acceptedTask{}, err
 		}
 	}
-	turn, err := f.conversations.Begin(ctx, owner, id, q.Query)
+	turn, err := a.conversations.Begin(ctx, owner, id, q.Query)
 	if err != nil {
-		return asked{}, err
+		return acceptedTask{}, err
 	}
 	task := job.NewID()
-	snap, _, err := f.engine.Submit(ctx, engine.Request{
-		ID: task, Owner: owner, Queue: f.queue, Key: owner.User,
+	snap, _, err := a.engine.Submit(ctx, engine.Request{
+		ID: task, Owner: owner, Queue: a.queue, Key: owner.User,
 		Input:          turn.Prompt(q.Model),
 		IdempotencyKey: key, Hash: q.hash(owner),
 		Rows: turn.Rows(task), Refs: []string{turn.Ref()}, Trace: q.trace,
 	})
 	if err != nil {
-		return asked{}, refused(err, q)
+		return acceptedTask{}, askError(err, q)
 	}
 	answer, _ := conversation.AnswerIDOf(&snap.Job)
-	return asked{snap, answer.Conversation}, nil
+	return acceptedTask{snap, answer.Conversation}, nil
 }
 
-// refused says what a submit's refusal means to someone who asked a question.
-func refused(err error, q question) error {
+// askError converts the error of a submit to the error of a question.
+func askError(err error, q question) error {
+	// Each conversation has a row that only one task at a time may insert.
 	if c, ok := errors.AsType[*engine.RowConflict](err); ok {
 		task, _ := conversation.TaskOf(c.Body)
-		return &busy{job.Errorf(job.Conflict, "the conversation is still answering %s: wait for it, or cancel it", task), task}
+		return &busyError{job.Errorf(job.Conflict, "the conversation is still answering %s: wait for it, or cancel it", task), task}
 	}
 	if job.CodeOf(err) == job.NotFound && q.ConversationID != "" {
 		return job.Wrapf(job.NotFound, err, "there is no conversation %s", job.Quote(q.ConversationID))
@@ -128,7 +129,8 @@ func (q question) check() error {
 	return nil
 }
 
-// hash is the hash of all that was asked, and by whom.
+// hash returns the hash of the question and its owner. Each text comes after its length, so
+// that no two questions with different texts have the same hash.
 func (q question) hash(owner job.Owner) (sum [32]byte) {
 	h := sha256.New()
 	for _, part := range []string{"chat", owner.Tenant, owner.User, q.Query, q.ConversationID, q.Model} {

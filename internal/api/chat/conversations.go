@@ -12,22 +12,22 @@ import (
 )
 
 const (
-	conversationPage = 20 // when nobody said
-	messagePage      = 50
+	defaultConversations = 20 // where the request has no limit
+	defaultMessages      = 50
 )
 
-func (f *API) getConversations(w http.ResponseWriter, r *http.Request) error {
-	limit, err := limitOf(r, conversationPage)
+func (a *API) getConversations(w http.ResponseWriter, r *http.Request) error {
+	limit, err := parseLimit(r, defaultConversations)
 	if err != nil {
 		return err
 	}
 	var after conversation.ID
 	if text := r.URL.Query().Get("after"); text != "" {
 		if after, err = conversation.ParseID(text); err != nil {
-			return badCursor("after", text)
+			return cursorError("after", text)
 		}
 	}
-	page, more, err := f.conversations.List(r.Context(), gate.Owner(r), after, limit)
+	page, more, err := a.conversations.List(r.Context(), gate.Owner(r), after, limit)
 	if err != nil {
 		return err
 	}
@@ -39,11 +39,11 @@ func (f *API) getConversations(w http.ResponseWriter, r *http.Request) error {
 	if more {
 		next = views[len(views)-1].ID
 	}
-	api.WriteJSON(w, http.StatusOK, pageOf(views, next))
+	api.WriteJSON(w, http.StatusOK, newListView(views, next))
 	return nil
 }
 
-func (f *API) postConversation(w http.ResponseWriter, r *http.Request) error {
+func (a *API) postConversation(w http.ResponseWriter, r *http.Request) error {
 	var in struct {
 		Title string `json:"title"`
 	}
@@ -53,7 +53,7 @@ func (f *API) postConversation(w http.ResponseWriter, r *http.Request) error {
 	if len(in.Title) > conversation.MaxTitle {
 		return invalid("/title", "the title has %d bytes; at most %d are taken", len(in.Title), conversation.MaxTitle)
 	}
-	made, err := f.conversations.Create(r.Context(), gate.Owner(r), in.Title)
+	made, err := a.conversations.Create(r.Context(), gate.Owner(r), in.Title)
 	if err != nil {
 		return err
 	}
@@ -61,26 +61,26 @@ func (f *API) postConversation(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-func (f *API) getMessages(w http.ResponseWriter, r *http.Request) error {
+func (a *API) getMessages(w http.ResponseWriter, r *http.Request) error {
 	id, err := conversation.ParseID(r.PathValue("id"))
 	if err != nil {
 		return err
 	}
-	limit, err := limitOf(r, messagePage)
+	limit, err := parseLimit(r, defaultMessages)
 	if err != nil {
 		return err
 	}
-	before, err := beforeOf(r, id)
+	before, err := parseBefore(r, id)
 	if err != nil {
 		return err
 	}
-	page, more, err := f.conversations.Messages(r.Context(), gate.Owner(r), id, before, limit)
+	page, more, err := a.conversations.Messages(r.Context(), gate.Owner(r), id, before, limit)
 	if err != nil {
 		return err
 	}
 	views := make([]messageView, len(page))
 	for i, m := range page {
-		if views[i], err = f.message(r.Context(), gate.Owner(r), m); err != nil {
+		if views[i], err = a.viewWithOutput(r.Context(), gate.Owner(r), m); err != nil {
 			return err
 		}
 	}
@@ -88,72 +88,72 @@ func (f *API) getMessages(w http.ResponseWriter, r *http.Request) error {
 	if more {
 		next = views[0].ID
 	}
-	api.WriteJSON(w, http.StatusOK, pageOf(views, next))
+	api.WriteJSON(w, http.StatusOK, newListView(views, next))
 	return nil
 }
 
-// beforeOf is the cursor of a page of messages: one of this conversation's.
-func beforeOf(r *http.Request, id conversation.ID) (conversation.MessageID, error) {
+// parseBefore returns the cursor of a page of messages, which must be of this conversation.
+func parseBefore(r *http.Request, id conversation.ID) (conversation.MessageID, error) {
 	text := r.URL.Query().Get("before")
 	if text == "" {
 		return conversation.MessageID{}, nil
 	}
 	before, ok := conversation.ParseMessageID(text)
 	if !ok || before.Conversation != id {
-		return before, badCursor("before", text)
+		return before, cursorError("before", text)
 	}
 	return before, nil
 }
 
-// message is a message as it is shown. A pending answer is shown with what has
-// been said so far, and the number to watch on from: both of one moment.
-func (f *API) message(ctx context.Context, owner job.Owner, m conversation.Message) (messageView, error) {
+// viewWithOutput returns the JSON of a message. A pending answer has the text so far and the
+// cursor from which to watch; both come from the same read, so they fit together.
+func (a *API) viewWithOutput(ctx context.Context, owner job.Owner, m conversation.Message) (messageView, error) {
 	if m.Status != conversation.Processing {
 		return viewMessage(m), nil
 	}
-	u, err := f.engine.Output(ctx, owner, m.Task, 0, 0)
+	u, err := a.engine.Output(ctx, owner, m.Task, 0, 0)
 	switch {
-	case job.CodeOf(err) == job.NotFound: // deleted as a job: it is being stopped
+	case job.CodeOf(err) == job.NotFound: // the job was deleted and is being stopped
 		m.Status = conversation.Cancelled
 		return viewMessage(m), nil
 	case err != nil:
 		return messageView{}, err
-	case u.Job.State.Ended(): // since the message was read
-		m, err = f.answer(ctx, u.Job)
+	case u.Job.State.Ended(): // it has ended since the message was read
+		m, err = a.answerMessage(ctx, u.Job)
 		return viewMessage(m), err
 	}
 	v := viewMessage(m)
 	var cursor int64
-	v.Content, cursor = saidSoFar(u)
+	v.Content, cursor = attemptText(u)
 	v.Cursor = &cursor
 	return v, nil
 }
 
-// saidSoFar joins the text of the newest attempt, and says up to which entry.
-func saidSoFar(u engine.Update) (text string, cursor int64) {
-	var said []byte
+// attemptText returns the text of the newest attempt and the number of the last entry.
+func attemptText(u engine.Update) (text string, cursor int64) {
+	var all []byte
 	for _, e := range u.Entries {
 		switch e.Kind {
 		case job.KindText:
-			said = append(said, e.Data...)
+			all = append(all, e.Data...)
 		case job.KindAttempt:
-			said = said[:0]
+			all = all[:0] // a new attempt starts over
 		}
 		cursor = e.Seq
 	}
-	return whole(string(said)), cursor
+	return validText(string(all)), cursor
 }
 
-// deleteConversation removes the conversation with all its messages and their jobs.
-// Answers that are still being written are cancelled.
-func (f *API) deleteConversation(w http.ResponseWriter, r *http.Request) error {
+// deleteConversation deletes a conversation with all its messages and their jobs. It cancels
+// the jobs that still run.
+func (a *API) deleteConversation(w http.ResponseWriter, r *http.Request) error {
 	id, err := conversation.ParseID(r.PathValue("id"))
 	if err != nil {
 		return err
 	}
 	owner := gate.Owner(r)
-	err = f.conversations.Delete(r.Context(), owner, id, func(tasks []job.ID) error {
-		return f.engine.DeleteJobs(r.Context(), owner, tasks)
+	err = a.conversations.Delete(r.Context(), owner, id, func(tasks []job.ID) error {
+		return a.engine.DeleteJobs(r.Context(), owner, tasks)
 	})
 	if err != nil {
 		return err

@@ -8,22 +8,21 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Follow is told of a question that came over a socket, where no request of its own
-// tells of it. parent is the traceparent (W3C Trace Context) of the request that the
-// socket was opened by, or ""; trace is what the question's job is a child of. ended is
-// called when the job is on disk, or with why the question was refused and the status
-// that HTTP has for that.
+// TraceFunc traces a question that came over a socket, which has no HTTP request of its own.
+// parent is the traceparent (W3C Trace Context) of the request that opened the socket, or "".
+// It returns the traceparent for the question's job. The API calls ended once: when the job
+// is on disk, or with the error of a refused question and the HTTP status of that error.
 type TraceFunc func(ctx context.Context, parent string) (trace string, ended func(task job.ID, status int, err error))
 
-// askFollowed asks a question, with someone to follow it where there is anyone.
-func (s *session) askFollowed(q question, key string) (asked, error) {
+// askTraced asks a question, and traces it where the API has a TraceFunc.
+func (s *session) askTraced(q question, key string) (acceptedTask, error) {
 	q.trace = s.trace
-	if s.face.follow == nil {
-		return s.face.ask(s.Context(), s.owner, q, key)
+	if s.api.trace == nil {
+		return s.api.ask(s.Context(), s.owner, q, key)
 	}
-	trace, ended := s.face.follow(s.Context(), s.trace)
+	trace, ended := s.api.trace(s.Context(), s.trace)
 	q.trace = trace
-	a, err := s.face.ask(s.Context(), s.owner, q, key)
+	a, err := s.api.ask(s.Context(), s.owner, q, key)
 	status := http.StatusAccepted
 	if err != nil {
 		status = api.ProblemOf(err).Status

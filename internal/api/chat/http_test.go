@@ -235,7 +235,7 @@ func TestAnEndIsToldAsItWasAlthoughTheTaskWasRetriedSince(t *testing.T) {
 	if _, err := s.engine.Retry(background, job.Owner{User: "ann"}, failed.ID); err != nil {
 		t.Fatal(err)
 	}
-	m, err := s.face.answer(background, &failed.Job)
+	m, err := s.face.answerMessage(background, &failed.Job)
 	if err != nil || m.Status != conversation.Failed || m.Content != "half" || m.Error == nil || m.Error.Code != "upstream_error" {
 		t.Fatalf("the answer is %+v, %v", m, err)
 	}
@@ -492,7 +492,7 @@ func TestAnAnswerThatComesWhileMessagesAreReadIsShown(t *testing.T) {
 		t.Fatal(stale, err)
 	}
 	h.done("all")
-	view, err := s.face.message(background, ann, stale)
+	view, err := s.face.viewWithOutput(background, ann, stale)
 	if err != nil || view.Content != "all" || view.Status != conversation.Completed || view.Cursor != nil {
 		t.Fatal(view, err)
 	}

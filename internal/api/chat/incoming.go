@@ -10,21 +10,22 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// incoming is a message from a client's socket, whatever its type.
-type incoming struct {
+// clientMessage is the JSON of a client's message of any type.
+type clientMessage struct {
 	Type string `json:"type"`
 	// of chat_query
 	Query          string `json:"query"`
 	ConversationID string `json:"conversation_id"`
 	Model          string `json:"model"`
-	ClientID       string `json:"client_id"` // the client's name for this question: sent again, it is the same
+	ClientID       string `json:"client_id"` // the client's idempotency key for the question
 	// of watch and cancel
 	TaskID string `json:"task_id"`
-	After  int64  `json:"after"` // of watch: the last seq that was seen
+	After  int64  `json:"after"` // of watch: the last seq that the client has
 }
 
-// fieldsOf says which fields a message of a type may have; nil for no such type.
-func fieldsOf(kind string) []string {
+// allowedFields returns the fields that a message of a type may have; nil for an unknown
+// type.
+func allowedFields(kind string) []string {
 	switch kind {
 	case "chat_query":
 		return []string{"type", "query", "conversation_id", "model", "client_id"}
@@ -39,9 +40,10 @@ func fieldsOf(kind string) []string {
 	}
 }
 
-// parse reads a message and refuses what is none. What it could read of a refused
-// one it returns, so that the refusal can say what it answers.
-func parse(data []byte) (in incoming, err error) {
+// parseMessage decodes and checks a message. With an error it returns the fields that it
+// could decode, so that the reply can name the message.
+func parseMessage(data []byte) (in clientMessage, err error) {
+	// Decoded twice: the map tells a field that was given from one that was not.
 	var fields map[string]json.RawMessage
 	if err := api.DecodeJSON(data, &fields); err != nil {
 		return in, err
@@ -49,7 +51,7 @@ func parse(data []byte) (in incoming, err error) {
 	if err := api.DecodeJSON(data, &in); err != nil {
 		return in, err
 	}
-	known := fieldsOf(in.Type)
+	known := allowedFields(in.Type)
 	if known == nil {
 		return in, invalid("/type", "there is no message %s: send chat_query, watch, cancel or heartbeat", job.Quote(in.Type))
 	}
@@ -64,13 +66,13 @@ func parse(data []byte) (in incoming, err error) {
 	return in, checkClientID(in.ClientID)
 }
 
-// checkClientID refuses what cannot be a client's name for a question. The name is the
-// question's idempotency key, and need not be ASCII: no header carries it.
+// checkClientID checks the idempotency key of a question. It may have characters beyond
+// ASCII, because no header carries it.
 func checkClientID(id string) error {
-	if len(id) > job.MaxKey || !utf8.ValidString(id) || strings.ContainsFunc(id, unprintable) {
+	if len(id) > job.MaxKey || !utf8.ValidString(id) || strings.ContainsFunc(id, isControl) {
 		return invalid("/client_id", "an idempotency key is printable text of at most %d bytes", job.MaxKey)
 	}
 	return nil
 }
 
-func unprintable(r rune) bool { return r < ' ' || r == 0x7f }
+func isControl(r rune) bool { return r < ' ' || r == 0x7f }

@@ -42,7 +42,7 @@ func TestMessagesAreReadStrictly(t *testing.T) {
 		{"a pit", strings.Repeat(`{"type":`, 10_000), "-"},
 	} {
 		t.Run(c.rule, func(t *testing.T) {
-			_, err := parse([]byte(c.data))
+			_, err := parseMessage([]byte(c.data))
 			if c.field == "" {
 				if err != nil {
 					t.Fatal(err)
@@ -70,9 +70,9 @@ func FuzzParse(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		in, err := parse(data)
+		in, err := parseMessage(data)
 		if err == nil {
-			if fieldsOf(in.Type) == nil || in.After < 0 || len(in.ClientID) > job.MaxKey {
+			if allowedFields(in.Type) == nil || in.After < 0 || len(in.ClientID) > job.MaxKey {
 				t.Fatalf("%q is taken as %+v", data, in)
 			}
 			return
@@ -80,7 +80,7 @@ func FuzzParse(f *testing.F) {
 		if job.CodeOf(err) != job.Invalid {
 			t.Fatalf("%q: %v", data, err)
 		}
-		if frame := encodeFrame(refusal(in, err)); !json.Valid(frame) || len(frame) > 64<<10+8*len(data) {
+		if frame := encodeFrame(newErrorFrame(in, err)); !json.Valid(frame) || len(frame) > 64<<10+8*len(data) {
 			t.Fatalf("%q is answered with %q", data, frame)
 		}
 	})

@@ -12,145 +12,147 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/watch"
 )
 
-// about begins every message to a client.
-type about struct {
+// header begins every message to a client.
+type header struct {
 	Type string `json:"type"`
-	Task string `json:"task_id,omitempty"` // left out only of an error that is about no task
+	Task string `json:"task_id,omitempty"` // missing only in an error that is about no task
 }
 
-// numbered begins every message that is an event of a task. Seq is the number of
-// the last output entry that the client has heard of once it has this message: a
-// watch from there misses nothing and repeats nothing.
-type numbered struct {
-	about
+// eventHeader begins every message that is an event of a task. Seq is the number of the last
+// output entry that this message and those before it include. A watch from there misses
+// nothing and repeats nothing.
+type eventHeader struct {
+	header
 	Seq int64 `json:"seq"`
 }
 
-// The messages to a client. The events of a task end with one chat_response, or
-// with one error that has a status. An error about a task that has none ends only
-// the watch, or answers what the client asked.
+// The messages to a client. The events of a task end with a chat_response, or with an error
+// that has a status. An error without a status ends only the watch, or replies to a message
+// of the client.
 type (
 	acceptedFrame struct {
-		about
-		Seq            *int64 `json:"seq,omitempty"` // 0 where the events begin with it; nil where they are being sent already
+		header
+		Seq            *int64 `json:"seq,omitempty"` // 0 where the events follow; nil where the session sends them already
 		ClientID       string `json:"client_id,omitempty"`
 		ConversationID string `json:"conversation_id"`
 		Estimate       *int64 `json:"estimated_time_seconds"`
 		Position       int    `json:"queue_position"`
 	}
 	progressFrame struct {
-		numbered
+		eventHeader
 		job.Progress
 	}
 	deltaFrame struct {
-		numbered
+		eventHeader
 		Text string `json:"text"`
 	}
-	// resetFrame says that the task is tried again: all deltas before it are void.
+	// resetFrame begins a new attempt of the task: the client drops all deltas before it.
 	resetFrame struct {
-		numbered
+		eventHeader
 		Attempt int `json:"attempt"`
 	}
 	responseFrame struct {
-		numbered
+		eventHeader
 		Answer         string `json:"answer"`
 		ConversationID string `json:"conversation_id"`
-		Truncated      bool   `json:"truncated,omitempty"` // the deltas were all of it
+		Truncated      bool   `json:"truncated,omitempty"` // the answer is cut; the deltas have all of it
 	}
 	errorFrame struct {
-		about
-		Seq        *int64              `json:"seq,omitempty"` // nil in a refusal, which is no event
+		header
+		Seq        *int64              `json:"seq,omitempty"` // nil in a reply, which is not an event
 		ClientID   string              `json:"client_id,omitempty"`
 		Code       string              `json:"code"`
 		Message    string              `json:"message"`
 		Field      string              `json:"field,omitempty"`
 		RetryAfter float64             `json:"retry_after_s,omitempty"`
-		Status     conversation.Status `json:"status,omitempty"` // how the task ended, where that is the error
+		Status     conversation.Status `json:"status,omitempty"` // how the task ended; "" where it has not
 	}
 )
 
-// mostDelta bounds a delta: what a late watcher missed comes in pieces of this.
-const mostDelta = 32 << 10
+// maxDelta is the length of a delta in bytes. A client that watches late gets the text so far
+// in pieces of this size.
+const maxDelta = 32 << 10
 
-// encoder turns what a feed reads of a task into the messages of a socket. It does
-// nothing else, so the same log always makes the same messages.
+// encoder turns the updates of a task into messages. It reads no clock and no store, so the
+// same log always gives the same messages.
 type encoder struct {
 	task string
-	seq  int64 // of the last entry that was sent
-	// sent is the last progress that was sent; percent never falls within an attempt.
-	sent job.Progress
+	seq  int64 // of the last entry that was encoded
+	// lastProgress is the last progress that was encoded. Its percent never falls within an
+	// attempt.
+	lastProgress job.Progress
 }
 
-// update makes the messages of one update.
-func (n *encoder) update(u watch.Update) []any {
+// update returns the messages of one update.
+func (e *encoder) update(u watch.Update) []any {
 	var out []any
 	var text []byte
 	flush := func() {
 		if len(text) > 0 {
-			out = append(out, deltaFrame{n.numbered("delta"), string(text)})
+			out = append(out, deltaFrame{e.header("delta"), string(text)})
 			text = nil
 		}
 	}
-	for _, e := range u.Entries {
-		if e.Kind != job.KindText || len(text)+len(e.Data) > mostDelta {
+	for _, entry := range u.Entries {
+		if entry.Kind != job.KindText || len(text)+len(entry.Data) > maxDelta {
 			flush()
 		}
-		n.seq = e.Seq
-		switch e.Kind {
+		e.seq = entry.Seq
+		switch entry.Kind {
 		case job.KindText:
-			text = append(text, e.Data...)
+			text = append(text, entry.Data...)
 		case job.KindAttempt:
-			n.sent = job.Progress{}
-			out = append(out, resetFrame{n.numbered("reset"), e.Attempt})
+			e.lastProgress = job.Progress{}
+			out = append(out, resetFrame{e.header("reset"), entry.Attempt})
 		case job.KindProgress:
 			var p job.Progress
-			if json.Unmarshal(e.Data, &p) == nil {
-				out = n.progress(out, p)
+			if json.Unmarshal(entry.Data, &p) == nil {
+				out = e.progress(out, p)
 			}
 		}
 	}
 	flush()
-	if n.seq < u.Job.Cursor {
-		return out // the job is further than these entries
+	if e.seq < u.Job.Cursor {
+		return out // the job's progress may come from entries that are still to come
 	}
 	p := progressOf(u.Job)
-	if u.Job.State.Waiting() && p.Percent < n.sent.Percent {
-		n.sent = job.Progress{} // the attempt is over, and what it had reached
+	if u.Job.State.Waiting() && p.Percent < e.lastProgress.Percent {
+		e.lastProgress = job.Progress{} // a new attempt starts over
 	}
-	return n.progress(out, p)
+	return e.progress(out, p)
 }
 
-// progress adds a progress that is news.
-func (n *encoder) progress(out []any, p job.Progress) []any {
-	if p == n.sent || p.Percent < n.sent.Percent {
+// progress appends a progress that has changed.
+func (e *encoder) progress(out []any, p job.Progress) []any {
+	if p == e.lastProgress || p.Percent < e.lastProgress.Percent {
 		return out
 	}
-	n.sent = p
-	return append(out, progressFrame{n.numbered("progress"), p})
+	e.lastProgress = p
+	return append(out, progressFrame{e.header("progress"), p})
 }
 
-// end makes the last message of a watch.
-func (n *encoder) end(answer conversation.Message) any {
+// end returns the last message of a watch.
+func (e *encoder) end(answer conversation.Message) any {
 	if answer.Status == conversation.Completed {
-		return responseFrame{n.numbered("chat_response"), answer.Content, answer.ID.Conversation.String(), answer.Truncated}
+		return responseFrame{e.header("chat_response"), answer.Content, answer.ID.Conversation.String(), answer.Truncated}
 	}
-	e := errorFrame{about: about{"error", n.task}, Seq: &n.seq, Status: answer.Status}
+	frame := errorFrame{header: header{"error", e.task}, Seq: &e.seq, Status: answer.Status}
 	if answer.Error != nil {
-		e.Code, e.Message = answer.Error.Code, answer.Error.Message
+		frame.Code, frame.Message = answer.Error.Code, answer.Error.Message
 	}
-	return e
+	return frame
 }
 
-func (n *encoder) numbered(kind string) numbered { return numbered{about{kind, n.task}, n.seq} }
+func (e *encoder) header(kind string) eventHeader { return eventHeader{header{kind, e.task}, e.seq} }
 
-// refusal is the answer to a message that was not obeyed.
-func refusal(in incoming, err error) errorFrame {
+// newErrorFrame returns the reply to a message that was refused.
+func newErrorFrame(in clientMessage, err error) errorFrame {
 	p := api.ProblemOf(err)
 	e := errorFrame{
-		about: about{Type: "error", Task: in.TaskID}, ClientID: in.ClientID,
+		header: header{Type: "error", Task: in.TaskID}, ClientID: in.ClientID,
 		Code: string(p.Code), Message: p.Detail, Field: p.Field,
 	}
-	if b, ok := errors.AsType[*busy](err); ok {
+	if b, ok := errors.AsType[*busyError](err); ok {
 		e.Task = b.task.String()
 	}
 	if refused, ok := errors.AsType[*job.Error](err); ok {
@@ -159,7 +161,8 @@ func refusal(in incoming, err error) errorFrame {
 	return e
 }
 
-// encodeFrame writes a message as JSON. Its types hold nothing that JSON cannot say.
+// encodeFrame encodes a message as JSON. Every value of the frame types has JSON, so it
+// never panics.
 func encodeFrame(frame any) []byte {
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)

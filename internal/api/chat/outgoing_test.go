@@ -132,7 +132,7 @@ func TestWhatALateWatcherMissedComesInBoundedPieces(t *testing.T) {
 	var all int
 	for _, frame := range frames {
 		if d, ok := frame.(deltaFrame); ok {
-			if len(d.Text) > mostDelta {
+			if len(d.Text) > maxDelta {
 				t.Fatalf("a delta of %d bytes", len(d.Text))
 			}
 			all += len(d.Text)

@@ -10,10 +10,10 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// maxSmallBody bounds the bodies that hold next to nothing.
+// maxSmallBody is the size limit, in bytes, of bodies that have at most a title.
 const maxSmallBody = 4 << 10
 
-// onlyParams refuses query parameters that the call does not have, and those that
+// onlyParams wraps a call. It refuses query parameters that the call does not have or that
 // are given twice.
 func onlyParams(known []string, h api.Handler) api.Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
@@ -36,11 +36,11 @@ func onlyParams(known []string, h api.Handler) api.Handler {
 	}
 }
 
-// limitOf is how many a page is to hold.
-func limitOf(r *http.Request, usual int) (int, error) {
+// parseLimit returns the length of a page.
+func parseLimit(r *http.Request, defaultLimit int) (int, error) {
 	text, given := r.URL.Query().Get("limit"), r.URL.Query().Has("limit")
 	if !given {
-		return usual, nil
+		return defaultLimit, nil
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 1 || n > job.MaxListPage {
@@ -49,11 +49,11 @@ func limitOf(r *http.Request, usual int) (int, error) {
 	return n, nil
 }
 
-func badCursor(name, text string) error {
+func cursorError(name, text string) error {
 	return job.Errorf(job.Invalid, "%s must be the next of an earlier page, not %s", name, job.Quote(text))
 }
 
-// optionalJSON reads a small body, if there is one.
+// optionalJSON decodes a small body into v. An empty body leaves v as it is.
 func optionalJSON(r *http.Request, v any) error {
 	body, err := api.ReadBody(r, maxSmallBody)
 	if err != nil || len(body) == 0 {
@@ -62,8 +62,8 @@ func optionalJSON(r *http.Request, v any) error {
 	return api.DecodeJSON(body, v)
 }
 
-// noBody takes an empty body or an empty object.
-func noBody(r *http.Request) error {
+// requireEmpty refuses a body other than an empty object.
+func requireEmpty(r *http.Request) error {
 	var nothing struct{}
 	return optionalJSON(r, &nothing)
 }

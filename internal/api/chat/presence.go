@@ -8,19 +8,19 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 )
 
-// stay is how soon the next heartbeat is to come. A job that may be abandoned is
-// twice as patient at least.
-const stay = 60 * time.Second
+// presenceTTL is how soon a client should send its next heartbeat. A job is abandoned after
+// twice this time at the earliest.
+const presenceTTL = 60 * time.Second
 
-// postHeartbeat notes that a user is here: their jobs are not abandoned.
-func (f *API) postHeartbeat(w http.ResponseWriter, r *http.Request) error {
-	if err := noBody(r); err != nil {
+// postHeartbeat records that a user is present, so that the user's jobs are not abandoned.
+func (a *API) postHeartbeat(w http.ResponseWriter, r *http.Request) error {
+	if err := requireEmpty(r); err != nil {
 		return err
 	}
-	f.engine.MarkPresent(gate.Owner(r))
+	a.engine.MarkPresent(gate.Owner(r))
 	api.WriteJSON(w, http.StatusOK, struct {
 		Status    string  `json:"status"`
 		ExpiresIn float64 `json:"expires_in_s"`
-	}{"ok", stay.Seconds()})
+	}{"ok", presenceTTL.Seconds()})
 	return nil
 }

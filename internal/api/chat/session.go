@@ -10,64 +10,64 @@ import (
 )
 
 const (
-	maxMessage  = maxAsk // bytes of a message from a client
-	maxFollowed = 32     // tasks that one socket follows
+	maxMessage  = maxQuestionBody // bytes of a client's message
+	maxFollowed = 32              // tasks that one socket may follow
 )
 
 var errFull = job.Errorf(job.TooLarge, "this socket follows %d tasks and takes no more: wait for one to end, or open another", maxFollowed)
 
-// session is a socket on which a client asks, watches and cancels. Its messages are
-// obeyed one after another.
+// session is a socket on which a client asks, watches and cancels. It handles the client's
+// messages one by one.
 type session struct {
 	*stream.Session
 	// set once
-	face  *API
+	api   *API
 	owner job.Owner
-	trace string // the traceparent that the socket came with, or ""
+	trace string // the traceparent of the request that opened the socket, or ""
 }
 
-func (f *API) getSocket(w http.ResponseWriter, r *http.Request) error {
-	s := &session{face: f, owner: gate.Owner(r), trace: api.Traceparent(r)}
-	return f.sockets.Serve(w, r, maxMessage, func(socket *stream.Socket) {
-		s.Session = stream.NewSession(socket, stream.SessionConfig{MaxJobs: maxFollowed, ErrFull: errFull, AbortMessage: s.cut})
-		s.read()
+func (a *API) getSocket(w http.ResponseWriter, r *http.Request) error {
+	s := &session{api: a, owner: gate.Owner(r), trace: api.Traceparent(r)}
+	return a.sockets.Serve(w, r, maxMessage, func(socket *stream.Socket) {
+		s.Session = stream.NewSession(socket, stream.SessionConfig{MaxJobs: maxFollowed, ErrFull: errFull, AbortMessage: s.abortMessage})
+		s.run()
 	})
 }
 
-// read obeys one message after another, until the client leaves.
-func (s *session) read() {
+// run handles messages until the client leaves.
+func (s *session) run() {
 	for {
 		data, err, ok := s.Read()
 		if !ok {
 			return
 		}
-		var in incoming
+		var in clientMessage
 		if err == nil {
-			in, err = parse(data)
+			in, err = parseMessage(data)
 		}
 		if err == nil {
-			err = s.obey(in)
+			err = s.handle(in)
 		}
-		if err != nil && !s.send(s.refusal(in, err)) {
+		if err != nil && !s.send(s.errorFrame(in, err)) {
 			return
 		}
 	}
 }
 
-// refusal is the answer to a message that was not obeyed. What is our fault is
-// logged.
-func (s *session) refusal(in incoming, err error) errorFrame {
+// errorFrame returns the reply to a message that was refused. It logs an error that is the
+// server's fault.
+func (s *session) errorFrame(in clientMessage, err error) errorFrame {
 	if job.CodeOf(err) == job.Internal && s.Context().Err() == nil {
-		s.face.log.Error("a socket's message failed", "type", in.Type, "task", in.TaskID, "error", err)
+		s.api.log.Error("a socket's message failed", "type", in.Type, "task", in.TaskID, "error", err)
 	}
-	return refusal(in, err)
+	return newErrorFrame(in, err)
 }
 
-// cut is the message that ends a watch before its task, and the answer to one that cannot
-// begin.
-func (s *session) cut(task job.ID, err error) []byte {
-	return encodeFrame(s.refusal(incoming{Type: "watch", TaskID: task.String()}, err))
+// abortMessage encodes the message that ends a watch before its task has ended, or that
+// refuses a watch.
+func (s *session) abortMessage(task job.ID, err error) []byte {
+	return encodeFrame(s.errorFrame(clientMessage{Type: "watch", TaskID: task.String()}, err))
 }
 
-// send writes one message, or drops the client that does not take it in time.
+// send sends one message. It disconnects a client that does not accept it in time.
 func (s *session) send(frame any) bool { return s.Send(encodeFrame(frame)) }

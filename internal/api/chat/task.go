@@ -11,12 +11,12 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-func (f *API) getStatus(w http.ResponseWriter, r *http.Request) error {
-	snap, err := f.task(r.Context(), gate.Owner(r), r.PathValue("task"))
+func (a *API) getStatus(w http.ResponseWriter, r *http.Request) error {
+	snap, err := a.findTask(r.Context(), gate.Owner(r), r.PathValue("task"))
 	if err != nil {
 		return err
 	}
-	view, err := f.viewTask(r, snap)
+	view, err := a.viewTask(r, snap)
 	if err != nil {
 		return err
 	}
@@ -24,83 +24,83 @@ func (f *API) getStatus(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// postCancel is idempotent: a task that has ended is answered as it ended.
-func (f *API) postCancel(w http.ResponseWriter, r *http.Request) error {
-	if err := noBody(r); err != nil {
+// postCancel requests the end of a task. For a task that has ended it changes nothing.
+func (a *API) postCancel(w http.ResponseWriter, r *http.Request) error {
+	if err := requireEmpty(r); err != nil {
 		return err
 	}
-	snap, err := f.cancel(r.Context(), gate.Owner(r), r.PathValue("task"))
+	snap, err := a.cancel(r.Context(), gate.Owner(r), r.PathValue("task"))
 	if err != nil {
 		return err
 	}
-	view, err := f.viewTask(r, snap)
-	if err != nil { // the cancel is on disk, so its answer is a success
-		view = f.viewSnapshot(r, snap)
+	view, err := a.viewTask(r, snap)
+	if err != nil { // the cancel is on disk, so the response must be a success
+		view = a.viewSnapshot(r, snap)
 	}
 	status := http.StatusOK
 	if !snap.State.Ended() {
-		status = http.StatusAccepted // on disk, and the worker is being told
+		status = http.StatusAccepted // on disk; the worker has not stopped yet
 	}
 	api.WriteJSON(w, status, view)
 	return nil
 }
 
-// task finds one of the owner's tasks. A job of another kind is none.
-func (f *API) task(ctx context.Context, owner job.Owner, text string) (engine.Snapshot, error) {
+// findTask returns one of the owner's tasks. A job that answers no question is not found.
+func (a *API) findTask(ctx context.Context, owner job.Owner, text string) (engine.Snapshot, error) {
 	id, err := job.ParseID(text)
 	if err != nil {
-		return engine.Snapshot{}, noTask(text)
+		return engine.Snapshot{}, taskNotFound(text)
 	}
-	snap, err := f.engine.Get(ctx, owner, id)
+	snap, err := a.engine.Get(ctx, owner, id)
 	if job.CodeOf(err) == job.NotFound || err == nil && !isTask(&snap.Job) {
-		return engine.Snapshot{}, noTask(text)
+		return engine.Snapshot{}, taskNotFound(text)
 	}
 	return snap, err
 }
 
-func (f *API) cancel(ctx context.Context, owner job.Owner, text string) (engine.Snapshot, error) {
-	snap, err := f.task(ctx, owner, text)
+func (a *API) cancel(ctx context.Context, owner job.Owner, text string) (engine.Snapshot, error) {
+	snap, err := a.findTask(ctx, owner, text)
 	if err != nil {
 		return engine.Snapshot{}, err
 	}
-	return f.engine.Cancel(ctx, owner, snap.ID)
+	return a.engine.Cancel(ctx, owner, snap.ID)
 }
 
-// isTask says whether the job answers a question.
+// isTask reports whether a job answers a question.
 func isTask(j *job.Job) bool {
 	_, ok := conversation.AnswerIDOf(j)
 	return ok
 }
 
-func noTask(text string) *job.Error {
+func taskNotFound(text string) *job.Error {
 	return job.Errorf(job.NotFound, "there is no task %s", job.Quote(text))
 }
 
-func (f *API) viewTask(r *http.Request, snap engine.Snapshot) (taskView, error) {
-	v := f.viewSnapshot(r, snap)
+func (a *API) viewTask(r *http.Request, snap engine.Snapshot) (taskView, error) {
+	v := a.viewSnapshot(r, snap)
 	if !snap.State.Ended() {
 		return v, nil
 	}
-	m, err := f.answer(r.Context(), &snap.Job)
+	m, err := a.answerMessage(r.Context(), &snap.Job)
 	if err != nil {
 		return v, err
 	}
-	v.show(m)
+	v.setAnswer(m)
 	return v, nil
 }
 
-// viewSnapshot is viewTask without a read: what an ended task said is what the snapshot
-// holds of it.
-func (f *API) viewSnapshot(r *http.Request, snap engine.Snapshot) taskView {
+// viewSnapshot is viewTask without a read of the store. The answer of an ended task is what
+// the snapshot has of it, which may be cut.
+func (a *API) viewSnapshot(r *http.Request, snap engine.Snapshot) taskView {
 	id, _ := conversation.AnswerIDOf(&snap.Job)
 	v := taskView{
 		TaskID: snap.ID.String(), ConversationID: id.Conversation.String(),
 		Status: conversation.StatusOf(snap.State), Progress: progressOf(&snap.Job),
-		Content: whole(snap.Text), Estimate: estimate(snap), URLs: f.linksOf(r, &snap.Job),
+		Content: validText(snap.Text), Estimate: estimateSeconds(snap), URLs: a.newLinks(r, &snap.Job),
 	}
 	if snap.State.Ended() {
 		m, _ := conversation.AnswerOf(&snap.Job, snap.Result, func(int) string { return snap.Text })
-		v.show(m)
+		v.setAnswer(m)
 		return v
 	}
 	v.CancelRequested = !snap.CancelRequestedAt.IsZero()
@@ -110,27 +110,28 @@ func (f *API) viewSnapshot(r *http.Request, snap engine.Snapshot) taskView {
 	return v
 }
 
-// show adds the answer of an ended task.
-func (v *taskView) show(m conversation.Message) {
+// setAnswer adds the answer of an ended task.
+func (v *taskView) setAnswer(m conversation.Message) {
 	v.Content, v.Error = m.Content, m.Error
 	if m.Status == conversation.Completed {
 		v.Result = &resultView{m.Content, v.ConversationID, m.Truncated}
 	}
 }
 
-// answer is the message that an ended task left in its conversation; where the
-// conversation was deleted, or the task retried since, the one that it would have left.
-func (f *API) answer(ctx context.Context, j *job.Job) (conversation.Message, error) {
+// answerMessage returns the answer of an ended task from its conversation. Where the
+// conversation was deleted, or the task was retried since, it builds the answer from the
+// task's output.
+func (a *API) answerMessage(ctx context.Context, j *job.Job) (conversation.Message, error) {
 	id, _ := conversation.AnswerIDOf(j)
-	m, err := f.conversations.Message(ctx, j.Owner, id)
+	m, err := a.conversations.Message(ctx, j.Owner, id)
 	if err == nil && m.Status == conversation.StatusOf(j.State) || err != nil && job.CodeOf(err) != job.NotFound {
 		return m, err
 	}
-	u, err := f.engine.Output(ctx, j.Owner, j.ID, 0, 0)
+	u, err := a.engine.Output(ctx, j.Owner, j.ID, 0, 0)
 	if err != nil {
 		return m, err
 	}
-	text, cursor := saidSoFar(u)
+	text, cursor := attemptText(u)
 	m, _ = conversation.AnswerOf(j, nil, func(int) string { return text })
 	m.Truncated = m.Truncated || cursor < u.Job.Cursor
 	return m, nil

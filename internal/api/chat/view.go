@@ -14,7 +14,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// links are where a task can be followed.
+// links are the addresses at which a client can follow a task.
 type links struct {
 	Status string `json:"status"`
 	Cancel string `json:"cancel"`
@@ -23,29 +23,29 @@ type links struct {
 	Watch  string `json:"watch,omitempty"` // needs no other credential
 }
 
-// jobsURL begins the path of a job in the native API, which follows a task by events.
+// jobsURL begins the path of a job in the native API, which serves the events of tasks too.
 const jobsURL = "/v1/jobs/"
 
-// linksOf is where the asker of a request can follow a task.
-func (f *API) linksOf(r *http.Request, j *job.Job) links {
+// newLinks returns the links of a task for the client that made a request.
+func (a *API) newLinks(r *http.Request, j *job.Job) links {
 	id := j.ID.String()
 	return links{
 		"/api/chat/status/" + id, "/api/chat/cancel/" + id, jobsURL + id + "/events", "/ws",
-		f.gate.WatchURL(r, gate.Grant{Owner: j.Owner, Job: j.ID}, jobsURL, "/events"),
+		a.gate.WatchURL(r, gate.Grant{Owner: j.Owner, Job: j.ID}, jobsURL, "/events"),
 	}
 }
 
-// acceptedView answers a question that was taken.
+// acceptedView is the response to an accepted question.
 type acceptedView struct {
 	TaskID         string              `json:"task_id"`
 	Status         conversation.Status `json:"status"`
-	Estimate       *int64              `json:"estimated_time_seconds"` // null when nobody knows
+	Estimate       *int64              `json:"estimated_time_seconds"` // null: unknown
 	ConversationID string              `json:"conversation_id"`
 	Position       int                 `json:"queue_position"`
 	URLs           links               `json:"urls"`
 }
 
-// taskView is a task as its status shows it.
+// taskView is the status of a task.
 type taskView struct {
 	TaskID          string              `json:"task_id"`
 	ConversationID  string              `json:"conversation_id"`
@@ -53,7 +53,7 @@ type taskView struct {
 	Progress        job.Progress        `json:"progress"`
 	Result          *resultView         `json:"result"`
 	Error           *conversation.Error `json:"error"`
-	Content         string              `json:"content"` // said so far, or until it stopped
+	Content         string              `json:"content"` // the text so far, or until the task stopped
 	Estimate        *int64              `json:"estimated_time_seconds"`
 	Position        *int                `json:"queue_position,omitempty"` // while it is queued
 	CancelRequested bool                `json:"cancel_requested,omitempty"`
@@ -73,7 +73,7 @@ type listView[T any] struct {
 	Next   *string `json:"next"` // null on the last page
 }
 
-func pageOf[T any](data []T, next string) listView[T] {
+func newListView[T any](data []T, next string) listView[T] {
 	l := listView[T]{Object: "list", Data: data}
 	if next != "" {
 		l.Next = &next
@@ -110,16 +110,16 @@ func viewMessage(m conversation.Message) messageView {
 	}
 }
 
-// busyView is the problem of a conversation that is still answering.
+// busyView is the problem of a [busyError].
 type busyView struct {
 	api.Problem
 	TaskID string `json:"task_id"`
 }
 
-// writeError is the [api.ErrorWriter] of this API: a problem, which names the task that a
-// conversation is still answering.
+// writeError is the [api.ErrorWriter] of this API. It writes a problem; that of a [busyError]
+// also names the task.
 func writeError(w http.ResponseWriter, err error) {
-	b, ok := errors.AsType[*busy](err)
+	b, ok := errors.AsType[*busyError](err)
 	if !ok {
 		api.WriteProblem(w, err)
 		return
@@ -128,7 +128,7 @@ func writeError(w http.ResponseWriter, err error) {
 	api.WriteProblemAs(w, err, p.Status, busyView{p, b.task.String()})
 }
 
-// progressOf says how far a task is, whatever its state.
+// progressOf returns the progress of a task in any state.
 func progressOf(j *job.Job) job.Progress {
 	p := j.Progress
 	switch {
@@ -152,8 +152,8 @@ func progressOf(j *job.Job) job.Progress {
 	return p
 }
 
-// estimate is the whole seconds until a task has ended; nil when nobody knows.
-func estimate(s engine.Snapshot) *int64 {
+// estimateSeconds returns the whole seconds until a task ends; nil where they are unknown.
+func estimateSeconds(s engine.Snapshot) *int64 {
 	if s.Estimate <= 0 || s.State.Ended() {
 		return nil
 	}
@@ -161,6 +161,5 @@ func estimate(s engine.Snapshot) *int64 {
 	return &n
 }
 
-// whole is text without the half of a character that a bound may have left at its
-// end.
-func whole(text string) string { return strings.ToValidUTF8(text, "") }
+// validText removes half a character, which a length limit may have left at the end of text.
+func validText(text string) string { return strings.ToValidUTF8(text, "") }

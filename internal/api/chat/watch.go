@@ -9,94 +9,96 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/watch"
 )
 
-// obey does what a message asks for.
-func (s *session) obey(in incoming) error {
+// handle does what a message asks for.
+func (s *session) handle(in clientMessage) error {
 	switch in.Type {
 	case "chat_query":
 		return s.query(in)
 	case "watch":
 		task, err := job.ParseID(in.TaskID)
 		if err != nil {
-			return noTask(in.TaskID)
+			return taskNotFound(in.TaskID)
 		}
 		s.Unfollow(task)
 		return s.watch(task, in.After)
 	case "cancel":
 		return s.cancel(in)
 	default:
-		s.face.engine.MarkPresent(s.owner)
+		s.api.engine.MarkPresent(s.owner)
 		return nil
 	}
 }
 
 // query asks a question and watches its answer.
-func (s *session) query(in incoming) error {
+func (s *session) query(in clientMessage) error {
 	if err := s.CheckCapacity(); err != nil {
 		return err
 	}
-	a, err := s.askFollowed(question{Query: in.Query, ConversationID: in.ConversationID, Model: in.Model}, in.ClientID)
+	a, err := s.askTraced(question{Query: in.Query, ConversationID: in.ConversationID, Model: in.Model}, in.ClientID)
 	if err != nil {
 		return err
 	}
 	accepted := acceptedFrame{
-		about:    about{"accepted", a.ID.String()},
+		header:   header{"accepted", a.ID.String()},
 		ClientID: in.ClientID, ConversationID: a.conversation.String(),
-		Estimate: estimate(a.Snapshot), Position: a.Position,
+		Estimate: estimateSeconds(a.Snapshot), Position: a.Position,
 	}
 	if s.SendBeforeEnd(a.ID, encodeFrame(accepted)) {
-		return nil // the same question sent again
+		return nil // a repeated question, whose task the session follows already
 	}
 	accepted.Seq = new(int64)
 	s.send(accepted)
 	return s.watch(a.ID, 0)
 }
 
-// cancel asks for a task's end, and watches it to tell of it.
-func (s *session) cancel(in incoming) error {
+// cancel requests the end of a task, and watches the task so that the client learns of it.
+func (s *session) cancel(in clientMessage) error {
+	// Checked before the cancel, which cannot be taken back.
 	if task, err := job.ParseID(in.TaskID); err == nil && !s.IsFollowing(task) {
 		if err := s.CheckCapacity(); err != nil {
 			return err
 		}
 	}
-	snap, err := s.face.cancel(s.Context(), s.owner, in.TaskID)
+	snap, err := s.api.cancel(s.Context(), s.owner, in.TaskID)
 	if err != nil || s.IsFollowing(snap.ID) {
 		return err
 	}
 	return s.watch(snap.ID, snap.Cursor)
 }
 
-// watch follows a task from behind an entry.
+// watch follows a task after the entry after.
 func (s *session) watch(task job.ID, after int64) error {
 	if err := s.CheckCapacity(); err != nil {
 		return err
 	}
 	events := &taskEvents{encoder: encoder{task: task.String(), seq: after}, send: s.send}
 	err := s.Follow(task, events, func(ctx context.Context) (*stream.Feed, watch.Update, error) {
-		events.answer = func(j *job.Job) (conversation.Message, error) { return s.face.answer(ctx, j) }
-		events.cut = func(err error) error {
+		events.answer = func(j *job.Job) (conversation.Message, error) { return s.api.answerMessage(ctx, j) }
+		events.abort = func(err error) error {
 			if ctx.Err() == nil {
-				s.Send(s.cut(task, err))
+				s.Send(s.abortMessage(task, err))
 			}
 			return nil
 		}
 		return s.follow(ctx, task, after)
 	})
 	if err != nil {
-		s.Send(s.cut(task, err)) // no answer to the message, which was obeyed
+		// Not returned: the client's message itself may have been handled, such as a question.
+		s.Send(s.abortMessage(task, err))
 	}
 	return nil
 }
 
-// follow begins to follow a task, and waits for the first update.
+// follow opens the feed of a task after the entry after, and returns its first update.
 func (s *session) follow(ctx context.Context, task job.ID, after int64) (*stream.Feed, watch.Update, error) {
-	w, err := s.face.engine.Watch(ctx, s.owner, task, after)
+	w, err := s.api.engine.Watch(ctx, s.owner, task, after)
 	if err != nil {
 		return nil, watch.Update{}, err
 	}
 	feed := stream.NewFeed(task, w, after)
 	first, err := feed.First(ctx)
 	if err == nil {
-		err = mayFollow(first.Job, after)
+		err = checkFollow(first.Job, after)
 	}
 	if err != nil {
 		feed.Close()
@@ -105,36 +107,37 @@ func (s *session) follow(ctx context.Context, task job.ID, after int64) (*stream
 	return feed, first, nil
 }
 
-func mayFollow(j *job.Job, after int64) error {
+// checkFollow refuses a job that is no task, and a cursor past its end.
+func checkFollow(j *job.Job, after int64) error {
 	if !isTask(j) {
-		return noTask(j.ID.String())
+		return taskNotFound(j.ID.String())
 	}
 	if after > j.Cursor {
-		return invalid("/after", "the task has said %d things so far, and after is %d", j.Cursor, after)
+		return invalid("/after", "the output of the task ends at %d, and after is %d", j.Cursor, after)
 	}
 	return nil
 }
 
-// taskEvents sends the events of a task as the messages of this API.
+// taskEvents is the [stream.EventSink] of this API.
 type taskEvents struct {
 	encoder
-	entries []job.Entry // of the update that is being taken
+	entries []job.Entry // of the current update
 	// set once
 	send   func(frame any) bool
-	answer func(j *job.Job) (conversation.Message, error) // of an ended task
-	cut    func(err error) error                          // ends the events without an answer
+	answer func(j *job.Job) (conversation.Message, error) // returns the answer of an ended task
+	abort  func(err error) error                          // tells the client that the answer could not be read
 }
 
-// Snapshot does nothing: what is news of a task is its progress.
+// Snapshot does nothing: EndUpdate sends the progress of the task.
 func (e *taskEvents) Snapshot(int64, *job.Job) error { return nil }
 
-// Entries keeps the entries for the end of the update.
+// Entries keeps the entries for EndUpdate.
 func (e *taskEvents) Entries(entries []job.Entry) error {
 	e.entries = entries
 	return nil
 }
 
-// Updated sends the messages of one update.
+// EndUpdate sends the messages of one update.
 func (e *taskEvents) EndUpdate(j *job.Job, _ bool) error {
 	frames := e.update(watch.Update{Job: j, Entries: e.entries})
 	e.entries = nil
@@ -146,11 +149,11 @@ func (e *taskEvents) EndUpdate(j *job.Job, _ bool) error {
 	return nil
 }
 
-// End reads how the task ended, and sends that.
+// End reads the answer of the task and sends it as the last message.
 func (e *taskEvents) End(_ int64, j *job.Job) (send func() error) {
 	answer, err := e.answer(j)
 	if err != nil {
-		return func() error { return e.cut(err) }
+		return func() error { return e.abort(err) }
 	}
 	last := e.end(answer)
 	return func() error {
@@ -161,5 +164,5 @@ func (e *taskEvents) End(_ int64, j *job.Job) (send func() error) {
 	}
 }
 
-// Idle does nothing: sockets are pinged.
+// Idle does nothing, because the socket sends pings.
 func (e *taskEvents) Idle() error { return nil }

@@ -1,9 +1,8 @@
-// Package jobs is the native HTTP face: jobs and queues under /v1. It parses,
-// calls the engine and writes; it has no rules of its own beyond what a request
-// may say.
+// Package jobs is the native HTTP API: jobs and queues under /v1. It parses requests, calls
+// the engine and writes responses. Its only rules are those about the format of requests.
 //
-// A job is written by hand, append by append, into a pooled buffer: submits are
-// answered by the ten thousand, and the shape of a job is read in one place.
+// A job's JSON is appended field by field to a pooled buffer, without encoding/json, because
+// a server answers tens of thousands of submits per second.
 package jobs
 
 import (
@@ -21,8 +20,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Engine is what the face calls; see [engine.Engine] for what each method
-// promises. [Of] makes one of a real engine.
+// Engine is the part of [engine.Engine] that the API calls. The methods are documented there.
+// [FromEngine] adapts a real engine.
 type Engine interface {
 	Writer
 	Reader
@@ -54,47 +53,49 @@ type Reader interface {
 	Queues(ctx context.Context) ([]engine.QueueView, error)
 }
 
-// Of is a real engine as the face calls it.
-func FromEngine(e *engine.Engine) Engine { return direct{e} }
+// FromEngine adapts a real engine.
+func FromEngine(e *engine.Engine) Engine { return engineAdapter{e} }
 
-type direct struct{ *engine.Engine }
+type engineAdapter struct{ *engine.Engine }
 
-func (d direct) Watch(ctx context.Context, owner job.Owner, id job.ID, after int64) (stream.Watcher, error) {
-	w, err := d.Engine.Watch(ctx, owner, id, after)
+// Watch returns the engine's watch as the interface that the API needs.
+
+func (e engineAdapter) Watch(ctx context.Context, owner job.Owner, id job.ID, after int64) (stream.Watcher, error) {
+	w, err := e.Engine.Watch(ctx, owner, id, after)
 	if err != nil {
 		return nil, err
 	}
 	return w, nil
 }
 
-// Config is what a face needs.
+// Config configures an [API].
 type Config struct {
 	Engine Engine
-	Files  *files.Dir   // where the files of jobs lie; nil: there are none
-	Gate   *gate.Gate   // of its watch URLs and of clients' timeouts; nil: none
+	Files  *files.Dir   // the files of jobs; nil: submits with files are refused
+	Gate   *gate.Gate   // makes watch URLs and sets the timeouts of clients; nil: no watch URLs, default timeouts
 	Log    *slog.Logger // nil: silent
-	// Stopping is over when the server stops: held requests are then answered with
-	// what there is, and streams end so that their watchers reconnect. Nil: never.
+	// Stopping ends when the server begins to stop. Waiting requests are then answered with
+	// the current state, and streams end so that their clients reconnect. Nil: never.
 	Stopping context.Context
 }
 
-// Face answers the calls. It starts no goroutine but those of its sockets and
-// streams, which Wait waits for.
+// API serves the routes. Its only goroutines are those of its sockets and streams; Wait
+// waits for them.
 type API struct {
-	engine   Engine
-	files    *files.Dir
-	uploads  atomic.Int64 // under way
-	gate     *gate.Gate
-	timeouts api.Timeouts // of clients
-	log      *slog.Logger
-	stopping context.Context
-	buffers  api.BufferPool // of answers
-	sockets  stream.Sockets
-	sse      *stream.SSE
-	intake   intake // of batches
+	engine      Engine
+	files       *files.Dir
+	uploads     atomic.Int64 // in progress
+	gate        *gate.Gate
+	timeouts    api.Timeouts // of clients
+	log         *slog.Logger
+	stopping    context.Context
+	buffers     api.BufferPool // for responses
+	sockets     stream.Sockets
+	sse         *stream.SSE
+	batchMemory batchMemory // the bodies of batches that are being read
 }
 
-// New makes the face.
+// New returns an API.
 func New(c Config) *API {
 	f := &API{engine: c.Engine, files: c.Files, gate: c.Gate, log: c.Log, stopping: c.Stopping}
 	if f.log == nil {
@@ -111,50 +112,52 @@ func New(c Config) *API {
 	return f
 }
 
-// Register adds the API's routes to a mux, and says what a watch token opens.
-func (f *API) Register(mux api.Mux) {
+// Register adds the API's routes to a mux, with the rights that a watch token needs for
+// them.
+func (a *API) Register(mux api.Mux) {
 	for _, route := range []struct {
 		pattern string
 		handle  api.Handler
 	}{
-		{"POST /v1/jobs", f.submit},
-		{"POST /v1/jobs/batch", f.submitBatch},
-		{"GET /v1/jobs", f.list},
-		{"DELETE /v1/jobs/{id}", aboutOne(f.delete)},
-		{"GET /v1/jobs/{id}/files/{name}", f.file},
-		{"POST /v1/jobs/{id}/retry", f.retry},
-		{"POST /v1/jobs/cancel", f.changeMany(engine.CancelAll)},
-		{"POST /v1/jobs/retry", f.changeMany(engine.RetryAll)},
-		{"POST /v1/jobs/delete", f.changeMany(engine.DeleteAll)},
-		{"GET /v1/queues", f.queues},
-		{"GET /v1/queues/{queue}", f.queue},
-		{"POST /v1/queues/{queue}/pause", f.setPaused(true)},
-		{"POST /v1/queues/{queue}/resume", f.setPaused(false)},
+		{"POST /v1/jobs", a.submit},
+		{"POST /v1/jobs/batch", a.submitBatch},
+		{"GET /v1/jobs", a.list},
+		{"DELETE /v1/jobs/{id}", rejectCallNames(a.delete)},
+		{"GET /v1/jobs/{id}/files/{name}", a.file},
+		{"POST /v1/jobs/{id}/retry", a.retry},
+		{"POST /v1/jobs/cancel", a.changeMany(engine.CancelAll)},
+		{"POST /v1/jobs/retry", a.changeMany(engine.RetryAll)},
+		{"POST /v1/jobs/delete", a.changeMany(engine.DeleteAll)},
+		{"GET /v1/queues", a.queues},
+		{"GET /v1/queues/{queue}", a.queue},
+		{"POST /v1/queues/{queue}/pause", a.setPaused(true)},
+		{"POST /v1/queues/{queue}/resume", a.setPaused(false)},
 	} {
-		mux.Handle(route.pattern, f.wrap(route.handle))
+		mux.Handle(route.pattern, a.wrap(route.handle))
 	}
 	for _, route := range []struct {
 		pattern string
 		right   gate.Rights
-		inPath  string
+		idParam string
 		handle  api.Handler
 	}{
-		{"GET /v1/jobs/{id}", 0, "id", aboutOne(f.get)},
-		{"GET /v1/jobs/{id}/output", 0, "id", f.output},
-		{"GET /v1/jobs/{id}/events", 0, "id", f.events},
-		{"GET /v1/jobs/{id}/result", 0, "id", f.result},
-		{"POST /v1/jobs/{id}/cancel", gate.MayCancel, "id", f.cancel},
-		{"GET /v1/watch", 0, "", f.watchSocket}, // whose messages name their jobs
+		{"GET /v1/jobs/{id}", 0, "id", rejectCallNames(a.get)},
+		{"GET /v1/jobs/{id}/output", 0, "id", a.output},
+		{"GET /v1/jobs/{id}/events", 0, "id", a.events},
+		{"GET /v1/jobs/{id}/result", 0, "id", a.result},
+		{"POST /v1/jobs/{id}/cancel", gate.MayCancel, "id", a.cancel},
+		{"GET /v1/watch", 0, "", a.watchSocket}, // its messages name jobs, and are checked one by one
 	} {
-		mux.Handle(route.pattern, gate.AllowToken(route.right, route.inPath, f.wrap(route.handle)))
+		mux.Handle(route.pattern, gate.AllowToken(route.right, route.idParam, a.wrap(route.handle)))
 	}
 }
 
-func (f *API) wrap(h api.Handler) http.Handler { return api.Wrap(f.log, api.WriteProblem, h) }
+func (a *API) wrap(h api.Handler) http.Handler { return api.Wrap(a.log, api.WriteProblem, h) }
 
-// aboutOne is a call about one job. The names of the calls for many stand where its id
-// would, and have other methods.
-func aboutOne(call api.Handler) api.Handler {
+// rejectCallNames wraps a call about one job. The paths of the calls for many jobs, such as
+// POST /v1/jobs/cancel, have a word where this call has an id. With a wrong method they end
+// up here, and get a 405 instead of a 404.
+func rejectCallNames(call api.Handler) api.Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
 		err := call(w, r)
 		if job.CodeOf(err) != job.NotFound {
@@ -168,34 +171,33 @@ func aboutOne(call api.Handler) api.Handler {
 	}
 }
 
-// Wait takes no new socket and no stream that outlasts its handler, and returns when
-// every one is over.
-// Call it after Stopping is over.
-func (f *API) Wait() {
-	f.sockets.Wait()
-	f.sse.Wait()
+// Wait refuses new sockets and returns when all sockets, and all streams that outlast their
+// handlers, have ended. Call it after Stopping has ended.
+func (a *API) Wait() {
+	a.sockets.Wait()
+	a.sse.Wait()
 }
 
-// subject is the job that a request names, and who asks.
-func subject(r *http.Request) (job.Owner, job.ID, error) {
+// parseJob returns the owner who makes a request and the id of the job in its path.
+func parseJob(r *http.Request) (job.Owner, job.ID, error) {
 	id, err := job.ParseID(r.PathValue("id"))
 	return gate.Owner(r), id, err
 }
 
-// untilStop is a request's context that also ends when the server stops.
-func (f *API) untilStop(r *http.Request) (ctx context.Context, cancel func()) {
+// contextUntilStop returns the request's context, which also ends when the server stops.
+func (a *API) contextUntilStop(r *http.Request) (ctx context.Context, cancel func()) {
 	ctx, stop := context.WithCancel(r.Context())
-	unhook := context.AfterFunc(f.stopping, stop)
+	unhook := context.AfterFunc(a.stopping, stop)
 	return ctx, func() { unhook(); stop() }
 }
 
-// held asks a question that may be held for a while. A stop of the server ends the
-// holding, not the question.
-func held[T any](f *API, r *http.Request, wait time.Duration, ask func(context.Context, time.Duration) (T, error)) (T, error) {
+// longPoll calls ask, which may wait. When the server begins to stop, longPoll calls it
+// again without a wait, so that the client still gets the current state.
+func longPoll[T any](f *API, r *http.Request, wait time.Duration, ask func(context.Context, time.Duration) (T, error)) (T, error) {
 	if wait == 0 {
 		return ask(r.Context(), 0)
 	}
-	ctx, cancel := f.untilStop(r)
+	ctx, cancel := f.contextUntilStop(r)
 	defer cancel()
 	answer, err := ask(ctx, wait)
 	if err != nil && ctx.Err() != nil && r.Context().Err() == nil {

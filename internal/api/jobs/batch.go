@@ -16,19 +16,19 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// batch is the body of POST /v1/jobs/batch. A job that cannot be read is refused
-// like any other: by itself, unless the batch is atomic.
+// batch is the body of POST /v1/jobs/batch. A job that cannot be decoded is refused alone,
+// unless the batch is atomic.
 type batch struct {
 	Jobs   api.Items[submission] `json:"jobs"`
 	Atomic bool                  `json:"atomic"` // all or none
 
-	key string // of the header; the keys of the jobs are made of it
+	key string // the Idempotency-Key header; each job's key is made from it
 }
 
-// submitBatch stores several jobs: 200 once all that were not refused are on disk,
-// with what became of each, in their order.
-func (f *API) submitBatch(w http.ResponseWriter, r *http.Request) error {
-	if _, err := query(r); err != nil {
+// submitBatch stores several jobs. It writes 200 once all jobs that were not refused are on
+// disk, with the result of each in their order.
+func (a *API) submitBatch(w http.ResponseWriter, r *http.Request) error {
+	if _, err := parseQuery(r); err != nil {
 		return err
 	}
 	prefer, err := api.ParsePrefer(r.Header)
@@ -38,38 +38,39 @@ func (f *API) submitBatch(w http.ResponseWriter, r *http.Request) error {
 	if prefer.Wait > 0 {
 		return job.Errorf(job.Invalid, "a batch is answered once its jobs are on disk: leave out Prefer: wait, and follow each job by its own URLs")
 	}
-	became, err := f.receiveBatch(r)
+	results, err := a.receiveBatch(r)
 	if err != nil {
 		return err
 	}
 	prefer.Apply(w.Header())
-	if allExisting(became) {
+	if allExisting(results) {
 		w.Header()["Idempotent-Replay"] = []string{"true"}
 	}
-	for i := range became {
-		if job.CodeOf(became[i].Err) == job.Internal {
-			f.log.Error("a job of a batch failed to be stored", "request_id", w.Header().Get("X-Request-ID"), "error", became[i].Err)
+	for i := range results {
+		// The status is 200, so Wrap does not log these.
+		if job.CodeOf(results[i].Err) == job.Internal {
+			a.log.Error("a job of a batch failed to be stored", "request_id", w.Header().Get("X-Request-ID"), "error", results[i].Err)
 		}
 	}
-	f.answerBatch(w, became, func(j *job.Job) string { return f.watchURL(r, prefer, j) })
+	a.writeBatch(w, results, func(j *job.Job) string { return a.watchURL(r, prefer, j) })
 	return nil
 }
 
-// receiveBatch reads a batch and has it stored, while there is room for its body. That
-// is free again before the answer, after which the client may send another.
-func (f *API) receiveBatch(r *http.Request) ([]engine.SubmitResult, error) {
-	if err := f.intake.enter(r.ContentLength); err != nil {
+// receiveBatch reads and stores a batch. It reserves memory for the body, and releases it
+// before the response: a client that has the response may send its next batch at once.
+func (a *API) receiveBatch(r *http.Request) ([]engine.SubmitResult, error) {
+	if err := a.batchMemory.reserve(r.ContentLength); err != nil {
 		return nil, err
 	}
-	defer f.intake.leave(r.ContentLength)
+	defer a.batchMemory.release(r.ContentLength)
 	b, err := readBatch(r)
 	if err != nil {
 		return nil, err
 	}
-	return f.storeBatch(r, b)
+	return a.storeBatch(r, b)
 }
 
-// readBatch reads a batch, of which single jobs may be wrong.
+// readBatch reads a batch. Single jobs may be invalid.
 func readBatch(r *http.Request) (*batch, error) {
 	b := &batch{Jobs: api.Items[submission]{Max: job.MaxBatch}}
 	if err := api.RequireJSON(r); err != nil {
@@ -85,10 +86,10 @@ func readBatch(r *http.Request) (*batch, error) {
 	return b, b.check()
 }
 
-// check looks at what is of the batch and not of one job.
+// check checks the batch, but not its single jobs.
 func (b *batch) check() error {
 	n := len(b.Jobs.Elements)
-	switch longest := b.keyOf(job.MaxBatch - 1); {
+	switch longest := b.itemKey(job.MaxBatch - 1); {
 	case n == 0:
 		return refuse("/jobs", "jobs is missing or empty: it is a list of 1 to %d jobs, each as in POST /v1/jobs", job.MaxBatch)
 	case b.key == "":
@@ -104,64 +105,67 @@ func (b *batch) check() error {
 	return nil
 }
 
-// keyOf is the idempotency key that the batch's own gives a job.
-func (b *batch) keyOf(i int) string { return b.key + "/" + strconv.Itoa(i) }
+// itemKey returns the idempotency key of job i, made from the key of the batch.
+func (b *batch) itemKey(i int) string { return b.key + "/" + strconv.Itoa(i) }
 
-// storeBatch has the engine store what may be stored, and says what became of each.
-func (f *API) storeBatch(r *http.Request, b *batch) ([]engine.SubmitResult, error) {
-	became := make([]engine.SubmitResult, len(b.Jobs.Elements))
-	requests := make([]engine.Request, 0, len(became))
-	places := make([]int, 0, len(became)) // of the requests
+// storeBatch submits the valid jobs to the engine and returns a result for each job of the
+// batch.
+func (a *API) storeBatch(r *http.Request, b *batch) ([]engine.SubmitResult, error) {
+	results := make([]engine.SubmitResult, len(b.Jobs.Elements))
+	requests := make([]engine.Request, 0, len(results))
+	positions := make([]int, 0, len(results)) // positions[n] is the place of requests[n] in the batch
 	owner, trace := gate.Owner(r), api.Traceparent(r)
-	for i := range became {
-		req, err := f.requestOfItem(b, i)
+	for i := range results {
+		req, err := a.itemRequest(b, i)
 		if err != nil {
-			became[i].Err = ofItem(i, err)
+			results[i].Err = atItem(i, err)
 			continue
 		}
 		req.Owner, req.Trace = owner, trace
-		requests, places = append(requests, req), append(places, i)
+		requests, positions = append(requests, req), append(positions, i)
 	}
-	if len(requests) == 0 || b.Atomic && len(requests) < len(became) {
-		return became, b.refusal(became)
+	if len(requests) == 0 || b.Atomic && len(requests) < len(results) {
+		return results, b.atomicError(results)
 	}
-	answers, err := f.engine.SubmitMany(r.Context(), requests, b.Atomic)
+	answers, err := a.engine.SubmitMany(r.Context(), requests, b.Atomic)
 	if err != nil {
 		return nil, err
 	}
-	for n, i := range places {
-		became[i] = answers[n]
-		became[i].Err = ofItem(i, ofInput(answers[n].Err))
+	// The engine numbers only the jobs that it got. Put each answer at its place in the batch.
+	for n, i := range positions {
+		results[i] = answers[n]
+		results[i].Err = atItem(i, atInput(answers[n].Err))
 	}
-	return became, b.refusal(became)
+	return results, b.atomicError(results)
 }
 
-// requestOfItem is what one job of the batch asks for.
-func (f *API) requestOfItem(b *batch, i int) (engine.Request, error) {
+// itemRequest returns the request of job i.
+func (a *API) itemRequest(b *batch, i int) (engine.Request, error) {
 	it := &b.Jobs.Elements[i]
 	if it.Err != nil {
 		return engine.Request{}, it.Err
 	}
-	req, err := f.requestOf(&it.Value)
+	req, err := a.newRequest(&it.Value)
 	if err != nil {
 		return engine.Request{}, err
 	}
-	req.Input = bytes.Clone(req.Input) // a job that runs for long is not to hold the whole body
+	// A job that runs for long must not keep the whole body of the batch in memory.
+	req.Input = bytes.Clone(req.Input)
 	switch own := it.Value.IdempotencyKey; {
 	case own != nil && !api.ValidIdempotencyKey(*own):
 		return engine.Request{}, refuse("/idempotency_key", "idempotency_key is a text of 1 to %d printable ASCII characters", job.MaxKey)
 	case own != nil:
 		req.IdempotencyKey, req.Hash = *own, sha256.Sum256(it.Text)
 	case b.key != "":
-		req.IdempotencyKey, req.Hash = b.keyOf(i), sha256.Sum256(it.Text)
+		req.IdempotencyKey, req.Hash = b.itemKey(i), sha256.Sum256(it.Text)
 	}
 	return req, nil
 }
 
 func itemPointer(i int) string { return "/jobs/" + strconv.Itoa(i) }
 
-// ofItem points a refusal of one job to where it stands in the batch.
-func ofItem(i int, err error) error {
+// atItem moves the field of an error from job i to the batch.
+func atItem(i int, err error) error {
 	e, ok := errors.AsType[*job.Error](err)
 	if !ok {
 		return err
@@ -171,25 +175,25 @@ func ofItem(i int, err error) error {
 	return &moved
 }
 
-// mostBlamed bounds how many of an atomic batch's refused jobs its answer lists.
-const mostBlamed = 20
+// maxListed is how many refused jobs the error of an atomic batch lists.
+const maxListed = 20
 
-// refusal is why an atomic batch was not stored: the first job that is to blame,
-// and a list of them. Jobs that were only refused because of others are not in it.
-func (b *batch) refusal(became []engine.SubmitResult) error {
+// atomicError returns why an atomic batch was not stored: an [api.BatchError] with the refused
+// jobs. It leaves out the jobs that were refused only because of others.
+func (b *batch) atomicError(results []engine.SubmitResult) error {
 	if !b.Atomic {
 		return nil
 	}
 	var t *api.BatchError
-	for i := range became {
-		err := became[i].Err
+	for i := range results {
+		err := results[i].Err
 		if err == nil || job.CodeOf(err) == job.BatchRefused {
 			continue
 		}
 		if t == nil {
 			t = &api.BatchError{First: err}
 		}
-		if len(t.Errors) < mostBlamed {
+		if len(t.Errors) < maxListed {
 			t.Errors = append(t.Errors, api.ItemErrorOf(err))
 		}
 	}
@@ -199,36 +203,36 @@ func (b *batch) refusal(became []engine.SubmitResult) error {
 	return t
 }
 
-func allExisting(became []engine.SubmitResult) bool {
-	for i := range became {
-		if !became[i].Existing {
+func allExisting(results []engine.SubmitResult) bool {
+	for i := range results {
+		if !results[i].Existing {
 			return false
 		}
 	}
 	return true
 }
 
-// usualAnswer is what most jobs take in an answer, in bytes.
-const usualAnswer = 1 << 10
+// typicalJob is the size of most jobs in a response, in bytes.
+const typicalJob = 1 << 10
 
-// answerBatch writes each job, or why it was refused.
-func (f *API) answerBatch(w http.ResponseWriter, became []engine.SubmitResult, watch func(*job.Job) string) {
-	f.answer(w, http.StatusOK, func(b []byte) []byte {
-		b = append(slices.Grow(b, len(became)*usualAnswer), `{"object":"list","data":[`...)
-		for i := range became {
+// writeBatch writes each job, or why it was refused.
+func (a *API) writeBatch(w http.ResponseWriter, results []engine.SubmitResult, watch func(*job.Job) string) {
+	a.writeJSON(w, http.StatusOK, func(b []byte) []byte {
+		b = append(slices.Grow(b, len(results)*typicalJob), `{"object":"list","data":[`...)
+		for i := range results {
 			b = comma(b, i)
-			if err := became[i].Err; err != nil {
+			if err := results[i].Err; err != nil {
 				b = appendRefusal(b, err)
 				continue
 			}
-			b = appendJob(b, &became[i].Job, &became[i].Snapshot, watch(&became[i].Job))
+			b = appendJob(b, &results[i].Job, &results[i].Snapshot, watch(&results[i].Job))
 		}
 		return append(b, "]}"...)
 	})
 }
 
-// appendRefusal writes a problem as one of many; what would be the header
-// Retry-After stands in it.
+// appendRefusal appends the problem of one job. retry_after_s has the value of the header
+// Retry-After.
 func appendRefusal(b []byte, err error) []byte {
 	p := api.ProblemOf(err)
 	b = appendString(append(b, `{"object":"error","type":`...), p.Type)
@@ -243,25 +247,25 @@ func appendRefusal(b []byte, err error) []byte {
 	return append(b, '}')
 }
 
-// intake bounds the memory that the bodies of batches take while they arrive and
-// are stored. The zero value is ready.
-type intake struct{ bytes atomic.Int64 }
+// batchMemory bounds the memory of the bodies of batches while they are read and stored. The
+// zero value is ready.
+type batchMemory struct{ bytes atomic.Int64 }
 
-const mostIntake = 8 * job.MaxBatchBody
+const maxBatchMemory = 8 * job.MaxBatchBody
 
-// enter counts a body in by its declared length, or as the longest where none was
-// declared. What is too long is left to its reader to refuse.
-func (n *intake) enter(declared int64) error {
-	if n.bytes.Add(weight(declared)) <= mostIntake {
+// reserve reserves memory for a body by its declared length, or for the longest body where
+// the length is unknown. The reader of the body refuses one that is too long.
+func (m *batchMemory) reserve(declared int64) error {
+	if m.bytes.Add(reservedBytes(declared)) <= maxBatchMemory {
 		return nil
 	}
-	n.leave(declared)
+	m.release(declared)
 	return &job.Error{Code: job.Overloaded, Message: "the server is reading as many batches as it may at once", RetryAfter: time.Second}
 }
 
-func (n *intake) leave(declared int64) { n.bytes.Add(-weight(declared)) }
+func (m *batchMemory) release(declared int64) { m.bytes.Add(-reservedBytes(declared)) }
 
-func weight(declared int64) int64 {
+func reservedBytes(declared int64) int64 {
 	if declared < 0 || declared > job.MaxBatchBody {
 		return job.MaxBatchBody
 	}

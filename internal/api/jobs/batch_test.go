@@ -107,7 +107,7 @@ func TestAnAtomicBatchIsRefusedWhole(t *testing.T) {
 func TestManyAreToBlame(t *testing.T) {
 	w := newFake(t).ask("POST", "/v1/jobs/batch", `{"atomic":true,"jobs":[`+strings.Repeat(`{},`, 999)+`{}]}`)
 	var p api.Problem
-	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || len(p.Errors) != mostBlamed || p.Errors[19].Field != "/jobs/19/queue" {
+	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || len(p.Errors) != maxListed || p.Errors[19].Field != "/jobs/19/queue" {
 		t.Errorf("%v %+v", err, p.Errors)
 	}
 }
@@ -151,20 +151,20 @@ func TestTheBoundOfABatch(t *testing.T) {
 
 // While as many bytes of batches arrive as may, another one is refused unread.
 func TestTheIntakeOfBatches(t *testing.T) {
-	var n intake
+	var n batchMemory
 	for i, declared := range []int64{-1, job.MaxBatchBody + 1, job.MaxBatchBody, -1, -1, -1, -1, job.MaxBatchBody - 1} {
-		if err := n.enter(declared); err != nil {
+		if err := n.reserve(declared); err != nil {
 			t.Fatalf("body %d: %v", i, err)
 		}
 	}
-	if err := n.enter(2); job.CodeOf(err) != job.Overloaded {
+	if err := n.reserve(2); job.CodeOf(err) != job.Overloaded {
 		t.Errorf("two bytes too many: %v", err)
 	}
-	if err := n.enter(1); err != nil {
+	if err := n.reserve(1); err != nil {
 		t.Errorf("the last byte: %v", err)
 	}
-	n.leave(-1)
-	if err := n.enter(job.MaxBatchBody); err != nil {
+	n.release(-1)
+	if err := n.reserve(job.MaxBatchBody); err != nil {
 		t.Errorf("after one left: %v", err)
 	}
 }

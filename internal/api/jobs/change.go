@@ -9,54 +9,54 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// cancel asks for a job's end: 202 while it still runs, 200 once it has ended,
-// whoever ended it.
-func (f *API) cancel(w http.ResponseWriter, r *http.Request) error {
-	return f.change(w, r, f.engine.Cancel, accepted)
+// cancel requests the end of a job. The status is 202 while the job still runs, and 200
+// once it has ended, also where it ended for another reason.
+func (a *API) cancel(w http.ResponseWriter, r *http.Request) error {
+	return a.change(w, r, a.engine.Cancel, statusOf)
 }
 
-// retry queues an ended job again: 202, also when the new attempt is over already.
-func (f *API) retry(w http.ResponseWriter, r *http.Request) error {
-	return f.change(w, r, f.engine.Retry, func(*job.Job) int { return http.StatusAccepted })
+// retry queues an ended job again. The status is 202, even where the new attempt has ended
+// already.
+func (a *API) retry(w http.ResponseWriter, r *http.Request) error {
+	return a.change(w, r, a.engine.Retry, func(*job.Job) int { return http.StatusAccepted })
 }
 
-// change answers the job as a call without a body left it.
-func (f *API) change(w http.ResponseWriter, r *http.Request, do func(context.Context, job.Owner, job.ID) (engine.Snapshot, error), status func(*job.Job) int) error {
-	owner, id, err := subject(r)
+// change calls do, for a request without a body, and writes the changed job.
+func (a *API) change(w http.ResponseWriter, r *http.Request, do func(context.Context, job.Owner, job.ID) (engine.Snapshot, error), status func(*job.Job) int) error {
+	owner, id, err := parseJob(r)
 	if err != nil {
 		return err
 	}
-	if err := nothingMore(r); err != nil {
+	if err := requireEmpty(r); err != nil {
 		return err
 	}
 	snap, err := do(r.Context(), owner, id)
 	if err != nil {
 		return err
 	}
-	f.answerJob(w, status(&snap.Job), &snap, f.watchURL(r, api.Prefer{}, &snap.Job))
+	a.writeJob(w, status(&snap.Job), &snap, a.watchURL(r, api.Prefer{}, &snap.Job))
 	return nil
 }
 
-// delete removes a job: 204, and 204 again.
-func (f *API) delete(w http.ResponseWriter, r *http.Request) error {
-	owner, id, err := subject(r)
+// delete removes a job. The status is 204, also for a job that was deleted before.
+func (a *API) delete(w http.ResponseWriter, r *http.Request) error {
+	owner, id, err := parseJob(r)
 	if err != nil {
 		return err
 	}
-	if err := nothingMore(r); err != nil {
+	if err := requireEmpty(r); err != nil {
 		return err
 	}
-	if err := f.engine.Delete(r.Context(), owner, id); err != nil {
+	if err := a.engine.Delete(r.Context(), owner, id); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
-// nothingMore holds a request to its address: no parameters, and no body but an
-// empty object.
-func nothingMore(r *http.Request) error {
-	if _, err := query(r); err != nil {
+// requireEmpty refuses query parameters, and a body other than an empty object.
+func requireEmpty(r *http.Request) error {
+	if _, err := parseQuery(r); err != nil {
 		return err
 	}
 	if r.ContentLength == 0 {

@@ -9,12 +9,12 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// refuse is a refusal of one field, named by its JSON pointer.
+// refuse returns a [job.Invalid] error about one field. field is a JSON pointer.
 func refuse(field, format string, args ...any) error {
 	return &job.Error{Code: job.Invalid, Field: field, Message: fmt.Sprintf(format, args...)}
 }
 
-// check holds a submission to the limits that need no clock and no queue.
+// check checks the limits of a submission that depend neither on the time nor on its queue.
 func (s *submission) check() error {
 	switch {
 	case s.Queue == "":
@@ -33,7 +33,7 @@ func (s *submission) check() error {
 	return checkMetadata(s.Metadata)
 }
 
-func within(n *int64, least, most int64) bool { return n == nil || least <= *n && *n <= most }
+func within(n *int64, low, high int64) bool { return n == nil || low <= *n && *n <= high }
 
 func checkMetadata(pairs map[string]string) error {
 	if len(pairs) > job.MaxMetadata {
@@ -50,7 +50,7 @@ func checkMetadata(pairs map[string]string) error {
 	return nil
 }
 
-// delay is how long the job is to wait before it is ready.
+// delay returns how long the job waits before it is ready.
 func (s *submission) delay() (time.Duration, error) {
 	switch {
 	case s.RunAt != nil && s.DelayS != nil:

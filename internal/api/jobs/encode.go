@@ -22,22 +22,22 @@ const jobsURL = "/v1/jobs/"
 
 func selfURL(id job.ID) string { return job.UUID(id).Text(jobsURL + "job_") }
 
-// answer writes a JSON body that build appends to a pooled buffer.
-func (f *API) answer(w http.ResponseWriter, status int, build func([]byte) []byte) {
-	pooled := f.buffers.Get()
+// writeJSON writes a JSON body that build appends to a pooled buffer.
+func (a *API) writeJSON(w http.ResponseWriter, status int, build func([]byte) []byte) {
+	pooled := a.buffers.Get()
 	body := build(*pooled)
 	api.WriteJSONBytes(w, status, body)
-	f.buffers.Put(pooled, body)
+	a.buffers.Put(pooled, body)
 }
 
-// answerJob answers a job, with the address at which a browser follows it.
-func (f *API) answerJob(w http.ResponseWriter, status int, snap *engine.Snapshot, watch string) {
-	f.answer(w, status, func(b []byte) []byte { return appendJob(b, &snap.Job, snap, watch) })
+// writeJob writes a job. watch is its watch URL, or "".
+func (a *API) writeJob(w http.ResponseWriter, status int, snap *engine.Snapshot, watch string) {
+	a.writeJSON(w, status, func(b []byte) []byte { return appendJob(b, &snap.Job, snap, watch) })
 }
 
-// watchURL is where a browser follows a job with nothing else, as the request
-// prefers; "" for whoever has come by such an address.
-func (f *API) watchURL(r *http.Request, p api.Prefer, j *job.Job) string {
+// watchURL returns a URL at which a browser can follow a job without other credentials, as
+// the Prefer header wants it. It is "" for a request that came with such a URL.
+func (a *API) watchURL(r *http.Request, p api.Prefer, j *job.Job) string {
 	g := gate.Grant{Owner: j.Owner, Job: j.ID}
 	if p.WatchCancel {
 		g.Rights = gate.MayCancel
@@ -45,13 +45,13 @@ func (f *API) watchURL(r *http.Request, p api.Prefer, j *job.Job) string {
 	if p.WatchTTL > 0 {
 		g.Expires = time.Now().Add(p.WatchTTL)
 	}
-	return f.gate.WatchURL(r, g, jobsURL, "/events")
+	return a.gate.WatchURL(r, g, jobsURL, "/events")
 }
 
-// appendJob writes the job object. What is known only around a job (its place in
-// the queue, its text so far, its result) is null where around is nil: in lists and
-// in the snapshots of a watch. So is the watch URL where it is "".
-func appendJob(b []byte, j *job.Job, around *engine.Snapshot, watch string) []byte {
+// appendJob appends the job object. snap has what the job itself lacks: its position in the
+// queue, its text so far, its result. In lists and in the snapshots of a watch snap is nil,
+// and these fields are null. The watch URL is null where watch is "".
+func appendJob(b []byte, j *job.Job, snap *engine.Snapshot, watch string) []byte {
 	b = j.ID.Append(append(b, `{"id":"`...))
 	b = appendString(append(b, `","object":"job","queue":`...), j.Queue)
 	b = appendString(append(b, `,"status":`...), j.State.String())
@@ -60,19 +60,20 @@ func appendJob(b []byte, j *job.Job, around *engine.Snapshot, watch string) []by
 	b = strconv.AppendInt(append(b, `,"attempt":`...), int64(j.Attempt), 10)
 	b = strconv.AppendInt(append(b, `,"max_attempts":`...), int64(j.MaxAttempts), 10)
 	b = appendAbandon(append(b, `,"abandon_after_s":`...), j.Policy.Timeouts.Abandon)
-	b = appendPlace(b, j, around)
+	b = appendPosition(b, j, snap)
 	b = appendProgress(append(b, `,"progress":`...), j.Progress)
-	b = appendSaid(b, j, around)
+	b = appendContent(b, j, snap)
 	b = appendFailure(append(b, `,"error":`...), j.Failure)
 	b = appendValue(append(b, `,"usage":`...), j.Usage)
 	b = appendFiles(append(b, `,"files":`...), j.Files)
-	b = appendPairs(append(b, `,"metadata":`...), j.Metadata)
+	b = appendMetadata(append(b, `,"metadata":`...), j.Metadata)
 	b = appendTimes(b, j)
-	b = appendPoll(append(b, `,"poll_after_ms":`...), j, around)
+	b = appendPoll(append(b, `,"poll_after_ms":`...), j, snap)
 	return append(appendURLs(append(b, `,"urls":`...), j.ID, watch), '}')
 }
 
-// appendAbandon writes for how long nobody may ask for the job; null for ever.
+// appendAbandon appends after how many seconds without a request the job is cancelled; null
+// for never.
 func appendAbandon(b []byte, after time.Duration) []byte {
 	if after <= 0 {
 		return append(b, "null"...)
@@ -80,39 +81,40 @@ func appendAbandon(b []byte, after time.Duration) []byte {
 	return appendSeconds(b, after)
 }
 
-// appendPlace writes where the job stands among the others.
-func appendPlace(b []byte, j *job.Job, around *engine.Snapshot) []byte {
+// appendPosition appends the position in the queue, what holds the job back, and the
+// estimate.
+func appendPosition(b []byte, j *job.Job, snap *engine.Snapshot) []byte {
 	b = append(b, `,"queue_position":`...)
-	if around != nil && j.State == job.Queued {
-		b = strconv.AppendInt(b, int64(around.Position), 10)
+	if snap != nil && j.State == job.Queued {
+		b = strconv.AppendInt(b, int64(snap.Position), 10)
 	} else {
 		b = append(b, "null"...)
 	}
 	b = append(b, `,"held_back_by":`...)
-	if around != nil && around.HeldBackBy != "" {
-		b = appendString(b, string(around.HeldBackBy))
+	if snap != nil && snap.HeldBackBy != "" {
+		b = appendString(b, string(snap.HeldBackBy))
 	} else {
 		b = append(b, "null"...)
 	}
 	b = append(b, `,"estimated_time_seconds":`...)
-	if around != nil && around.Estimate > 0 {
-		return appendSeconds(b, around.Estimate)
+	if snap != nil && snap.Estimate > 0 {
+		return appendSeconds(b, snap.Estimate)
 	}
 	return append(b, "null"...)
 }
 
-// appendSaid writes what the job has said and what it came to.
-func appendSaid(b []byte, j *job.Job, around *engine.Snapshot) []byte {
+// appendContent appends the text so far, the cursor, and the result where it is short JSON.
+func appendContent(b []byte, j *job.Job, snap *engine.Snapshot) []byte {
 	b = append(b, `,"output_text":`...)
-	if around != nil {
-		b = appendString(b, around.Text)
+	if snap != nil {
+		b = appendString(b, snap.Text)
 	} else {
 		b = append(b, "null"...)
 	}
 	b = strconv.AppendInt(append(b, `,"cursor":`...), j.Cursor, 10)
 	b = append(b, `,"result":`...)
-	if around != nil && around.Result != nil && len(around.Result.Body) <= job.MaxInline && isJSON(around.Result.ContentType) {
-		return appendValue(b, around.Result.Body)
+	if snap != nil && snap.Result != nil && len(snap.Result.Body) <= job.MaxInline && isJSON(snap.Result.ContentType) {
+		return appendValue(b, snap.Result.Body)
 	}
 	return append(b, "null"...)
 }
@@ -134,20 +136,20 @@ func appendTimes(b []byte, j *job.Job) []byte {
 	return appendTime(append(b, `,"expires_at":`...), j.ExpiresAt)
 }
 
-// When to look again: half of what is left to wait, within these bounds.
+// Clients are told to poll again after half of the estimated time, within these bounds.
 const (
-	soonestPoll = 250 * time.Millisecond
-	latestPoll  = 5 * time.Second
-	unsurePoll  = time.Second // nobody knows how long it takes
+	minPoll     = 250 * time.Millisecond
+	maxPoll     = 5 * time.Second
+	defaultPoll = time.Second // without an estimate
 )
 
-func appendPoll(b []byte, j *job.Job, around *engine.Snapshot) []byte {
+func appendPoll(b []byte, j *job.Job, snap *engine.Snapshot) []byte {
 	if j.State.Ended() {
 		return append(b, "null"...)
 	}
-	poll := unsurePoll
-	if around != nil && around.Estimate > 0 {
-		poll = min(max(around.Estimate/2, soonestPoll), latestPoll)
+	poll := defaultPoll
+	if snap != nil && snap.Estimate > 0 {
+		poll = min(max(snap.Estimate/2, minPoll), maxPoll)
 	}
 	return strconv.AppendInt(b, poll.Milliseconds(), 10)
 }
@@ -169,6 +171,7 @@ func appendURLs(b []byte, id job.ID, watch string) []byte {
 
 func appendProgress(b []byte, p job.Progress) []byte {
 	percent := p.Percent
+	// JSON has no such numbers.
 	if math.IsNaN(percent) || math.IsInf(percent, 0) {
 		percent = 0
 	}
@@ -197,11 +200,12 @@ func appendFiles(b []byte, files []job.File) []byte {
 	return append(b, ']')
 }
 
-func appendPairs(b []byte, pairs map[string]string) []byte {
+func appendMetadata(b []byte, pairs map[string]string) []byte {
 	if len(pairs) == 0 {
 		return append(b, "{}"...)
 	}
 	open := byte('{')
+	// Sorted, so that the same job always has the same JSON.
 	for _, name := range slices.Sorted(maps.Keys(pairs)) {
 		b = appendString(append(b, open), name)
 		b = appendString(append(b, ':'), pairs[name])
@@ -210,8 +214,8 @@ func appendPairs(b []byte, pairs map[string]string) []byte {
 	return append(b, '}')
 }
 
-// appendEntry writes an output entry. Text and log lines are strings; every other
-// kind is the value that was said.
+// appendEntry appends an output entry. The data of text and log entries are JSON strings;
+// that of every other kind is JSON already.
 func appendEntry(b []byte, e *job.Entry) []byte {
 	b = strconv.AppendInt(append(b, `{"seq":`...), e.Seq, 10)
 	b = strconv.AppendInt(append(b, `,"attempt":`...), int64(e.Attempt), 10)
@@ -223,8 +227,8 @@ func appendEntry(b []byte, e *job.Entry) []byte {
 	return append(appendValue(b, e.Data), '}')
 }
 
-// appendValue writes what should be JSON already: null where there is nothing, or
-// where whoever made it was wrong.
+// appendValue appends a value that should be JSON. It appends null where the value is empty
+// or where an executor gave invalid JSON, which would break the whole response.
 func appendValue(b, value []byte) []byte {
 	if len(value) == 0 || !json.Valid(value) {
 		return append(b, "null"...)
@@ -232,14 +236,14 @@ func appendValue(b, value []byte) []byte {
 	return append(b, value...)
 }
 
-// appendString writes a string. What is not UTF-8 becomes U+FFFD.
+// appendString appends a JSON string. Invalid UTF-8 becomes U+FFFD.
 func appendString[T string | []byte](b []byte, s T) []byte {
 	const hex = "0123456789abcdef"
 	b = append(b, '"')
-	start, done, wide := len(b), 0, false
+	start, done, ascii := len(b), 0, true
 	for i := range len(s) {
 		c := s[i]
-		wide = wide || c >= utf8.RuneSelf
+		ascii = ascii && c < utf8.RuneSelf
 		if c >= ' ' && c != '"' && c != '\\' {
 			continue
 		}
@@ -255,14 +259,14 @@ func appendString[T string | []byte](b []byte, s T) []byte {
 		}
 	}
 	b = append(b, s[done:]...)
-	if wide {
-		b = validTail(b, start)
+	if !ascii {
+		b = replaceInvalid(b, start)
 	}
 	return append(b, '"')
 }
 
-// validTail makes what stands in b from start on valid UTF-8.
-func validTail(b []byte, start int) []byte {
+// replaceInvalid replaces invalid UTF-8 in b from start on.
+func replaceInvalid(b []byte, start int) []byte {
 	if utf8.Valid(b[start:]) {
 		return b
 	}
@@ -273,7 +277,7 @@ func appendSeconds(b []byte, d time.Duration) []byte {
 	return strconv.AppendFloat(b, d.Round(time.Millisecond).Seconds(), 'f', -1, 64)
 }
 
-// appendTime writes a moment in UTC to the millisecond; null for the zero time.
+// appendTime appends a time of RFC 3339 in UTC with milliseconds; null for the zero time.
 func appendTime(b []byte, t time.Time) []byte {
 	if t.IsZero() {
 		return append(b, "null"...)

@@ -10,16 +10,17 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/watch"
 )
 
-// events streams a job as server-sent events. Every event's id is a cursor to come back
-// with; a client that comes back from done gets 204, which tells an EventSource to stop.
-func (f *API) events(w http.ResponseWriter, r *http.Request) error {
-	ctx, leave := f.untilStop(r)
-	defer leave()
-	owner, id, err := subject(r)
+// events streams a job as server-sent events. The id of each event is a cursor from which a
+// client can resume. A client that resumes after the event done gets 204, which tells an
+// EventSource to stop.
+func (a *API) events(w http.ResponseWriter, r *http.Request) error {
+	ctx, cancel := a.contextUntilStop(r)
+	defer cancel()
+	owner, id, err := parseJob(r)
 	if err != nil {
 		return err
 	}
-	q, err := query(r, "after")
+	q, err := parseQuery(r, "after")
 	if err != nil {
 		return err
 	}
@@ -27,7 +28,7 @@ func (f *API) events(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	feed, first, err := f.follow(ctx, owner, id, from.Seq)
+	feed, first, err := a.follow(ctx, owner, id, from.Seq)
 	if err != nil {
 		return err
 	}
@@ -36,26 +37,26 @@ func (f *API) events(w http.ResponseWriter, r *http.Request) error {
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
-	// It outlasts the stop of the server: the end of a job is sent still.
-	full := func() (engine.Snapshot, error) {
-		return f.engine.Get(context.WithoutCancel(f.stopping), owner, id)
+	// Not bound to the stop of the server: a job that ends then still gets its last event.
+	read := func() (engine.Snapshot, error) {
+		return a.engine.Get(context.WithoutCancel(a.stopping), owner, id)
 	}
-	f.sse.Serve(ctx, w, r, feed, first, func(out *stream.EventWriter) stream.EventSink {
-		return &encoder{out, full}
+	a.sse.Serve(ctx, w, r, feed, first, func(out *stream.EventWriter) stream.EventSink {
+		return &encoder{out, read}
 	})
 	return nil
 }
 
-// follow begins to follow a job behind an entry, and waits for the first update.
-func (f *API) follow(ctx context.Context, owner job.Owner, id job.ID, after int64) (*stream.Feed, watch.Update, error) {
-	w, err := f.engine.Watch(ctx, owner, id, after)
+// follow opens the feed of a job after the entry after, and returns its first update.
+func (a *API) follow(ctx context.Context, owner job.Owner, id job.ID, after int64) (*stream.Feed, watch.Update, error) {
+	w, err := a.engine.Watch(ctx, owner, id, after)
 	if err != nil {
 		return nil, watch.Update{}, err
 	}
 	feed := stream.NewFeed(id, w, after)
 	first, err := feed.First(ctx)
 	if err == nil {
-		err = pastEnd(after, first.Job)
+		err = checkCursor(after, first.Job)
 	}
 	if err != nil {
 		feed.Close()
@@ -64,50 +65,50 @@ func (f *API) follow(ctx context.Context, owner job.Owner, id job.ID, after int6
 	return feed, first, nil
 }
 
-// pastEnd refuses a cursor that the job's output has not reached: it was never
-// handed out.
-func pastEnd(after int64, j *job.Job) error {
+// checkCursor refuses a cursor that is past the end of the job's output. The server has
+// never given it out.
+func checkCursor(after int64, j *job.Job) error {
 	if after <= j.Cursor {
 		return nil
 	}
 	return job.Errorf(job.Invalid, "the cursor %d is past the end of the job's output, which is %d", after, j.Cursor)
 }
 
-// eventSink takes the events of this API, for a stream or a socket. Its errors are
-// [stream.ErrGone].
+// eventOutput sends the events of this API over a stream or a socket. Its errors are
+// [stream.ErrClientGone].
 type eventOutput interface {
-	// Event takes one event, whose data is JSON.
+	// Event sends or buffers one event. data appends its JSON.
 	Event(name string, id stream.EventID, data func([]byte) []byte) error
-	// Flush sends what was gathered.
+	// Flush sends the buffered events.
 	Flush() error
-	// Idle is called after a silent while.
+	// Idle shows the client that the connection works.
 	Idle() error
 }
 
-// encoder writes the events of a job as this API has them.
+// encoder is the [stream.EventSink] of this API.
 type encoder struct {
-	to eventOutput
-	// full reads the job with all that is known around it.
-	full func() (engine.Snapshot, error)
+	out eventOutput
+	// read returns the job with its queue position, text and result.
+	read func() (engine.Snapshot, error)
 }
 
-// Snapshot writes the event snapshot.
+// Snapshot sends the event snapshot.
 func (e *encoder) Snapshot(at int64, j *job.Job) error {
-	return e.to.Event("snapshot", stream.EventID{Seq: at}, func(b []byte) []byte { return appendJob(b, j, nil, "") })
+	return e.out.Event("snapshot", stream.EventID{Seq: at}, func(b []byte) []byte { return appendJob(b, j, nil, "") })
 }
 
-// Entries writes the events output, progress and attempt.
+// Entries sends the events output, progress and attempt.
 func (e *encoder) Entries(entries []job.Entry) error {
 	for i := range entries {
 		entry := &entries[i]
-		if err := e.to.Event(eventName(entry.Kind), stream.EventID{Seq: entry.Seq}, func(b []byte) []byte { return appendEntry(b, entry) }); err != nil {
+		if err := e.out.Event(eventName(entry.Kind), stream.EventID{Seq: entry.Seq}, func(b []byte) []byte { return appendEntry(b, entry) }); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// eventName is the event that an entry of the kind makes.
+// eventName returns the name of the event for an entry of the kind.
 func eventName(k job.Kind) string {
 	switch k {
 	case job.KindProgress:
@@ -119,21 +120,22 @@ func eventName(k job.Kind) string {
 	}
 }
 
-// Updated sends what was written. The last of it is sent together with the end.
+// EndUpdate flushes the events of an update. Those of the last update go out together with
+// the end.
 func (e *encoder) EndUpdate(_ *job.Job, ended bool) error {
 	if ended {
 		return nil
 	}
-	return e.to.Flush()
+	return e.out.Flush()
 }
 
-// End writes the event done, with the job and its result. If the job is another by now
-// (deleted, or queued again), it is shown as the feed saw it end.
+// End sends the event done with the job and its result. If the job was deleted or queued
+// again since, the event has the job as the feed saw it end.
 func (e *encoder) End(at int64, j *job.Job) (send func() error) {
-	snap, err := e.full()
+	snap, err := e.read()
 	ended := err == nil && snap.State.Ended() && snap.FinishedAt.Equal(j.FinishedAt)
 	return func() error {
-		return e.to.Event("done", stream.EventID{Seq: at, Done: true}, func(b []byte) []byte {
+		return e.out.Event("done", stream.EventID{Seq: at, Done: true}, func(b []byte) []byte {
 			if ended {
 				return appendJob(b, &snap.Job, &snap, "")
 			}
@@ -142,5 +144,5 @@ func (e *encoder) End(at int64, j *job.Job) (send func() error) {
 	}
 }
 
-// Idle sends a sign of life.
-func (e *encoder) Idle() error { return e.to.Idle() }
+// Idle sends a comment on a stream.
+func (e *encoder) Idle() error { return e.out.Idle() }

@@ -9,38 +9,37 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// file answers a file that came with a job, byte for byte; parts of it where the
-// request has a Range.
-func (f *API) file(w http.ResponseWriter, r *http.Request) error {
-	owner, id, err := subject(r)
+// file writes a file that was submitted with a job. It supports Range requests.
+func (a *API) file(w http.ResponseWriter, r *http.Request) error {
+	owner, id, err := parseJob(r)
 	if err != nil {
 		return err
 	}
-	if _, err := query(r); err != nil {
+	if _, err := parseQuery(r); err != nil {
 		return err
 	}
-	snap, err := f.engine.Get(r.Context(), owner, id)
+	snap, err := a.engine.Get(r.Context(), owner, id)
 	if err != nil {
 		return err
 	}
 	name := r.PathValue("name")
 	i := slices.IndexFunc(snap.Files, func(file job.File) bool { return file.Name == name })
-	if i < 0 || f.files == nil {
+	if i < 0 || a.files == nil {
 		return job.Errorf(job.NotFound, "the job has no file %s", job.Quote(name))
 	}
-	file, err := f.files.Open(id, snap.Files[i])
+	file, err := a.files.Open(id, snap.Files[i])
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	headFile(w.Header(), snap.Files[i])
+	setFileHeaders(w.Header(), snap.Files[i])
 	http.ServeContent(w, r, "", time.Time{}, file)
 	return nil
 }
 
-// headFile says what the file is. Whoever sent it is not whoever reads it: it is
-// never to run as a page of ours.
-func headFile(h http.Header, f job.File) {
+// setFileHeaders sets the headers of a file. The file may come from another user than its
+// reader, so they keep the browser from running it as a page of this server.
+func setFileHeaders(h http.Header, f job.File) {
 	h.Set("Content-Type", f.ContentType)
 	h.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": f.Name}))
 	h.Set("ETag", `"`+f.SHA256+`"`)

@@ -14,24 +14,25 @@ import (
 
 const (
 	defaultPage    = 20 // jobs
-	mostErrorCode  = 64 // bytes of an error code that is asked for
+	maxErrorCode   = 64 // bytes of an error code in a filter
 	metadataPrefix = "metadata."
 )
 
-// selection is what chooses jobs: the body of the calls that change many, and of a
-// list its query. What is nil chooses nothing; what is given must be met.
+// selection selects jobs. It is the body of the calls that change many jobs, and the query
+// of a list. A nil field does not restrict; a job must match all other fields.
 type selection struct {
 	Queue         *string           `json:"queue"`
 	Status        *string           `json:"status"`
-	Key           *string           `json:"key"` // the empty key is a key like any other
+	Key           *string           `json:"key"` // "" selects the jobs with the empty key
 	ErrorCode     *string           `json:"error_code"`
 	CreatedBefore *string           `json:"created_before"` // RFC 3339
 	CreatedAfter  *string           `json:"created_after"`
 	Metadata      map[string]string `json:"metadata"`
-	All           bool              `json:"all"` // every job, said in so many words
+	All           bool              `json:"all"` // every job; required where no other field is given
 }
 
-// check refuses a change of many that does not say of which.
+// check refuses a change of many jobs that does not say which jobs. An empty body must not
+// cancel or delete everything.
 func (s *selection) check() error {
 	some := s.Queue != nil || s.Status != nil || s.Key != nil || s.ErrorCode != nil ||
 		s.CreatedBefore != nil || s.CreatedAfter != nil || len(s.Metadata) > 0
@@ -44,36 +45,36 @@ func (s *selection) check() error {
 	return nil
 }
 
-// filter is the selection in the store's words. Refusals point to their field.
+// filter converts the selection for the store. Errors point to their field.
 func (s *selection) filter(owner job.Owner) (job.Filter, error) {
 	f := job.Filter{Owner: owner, Key: s.Key, Metadata: s.Metadata}
 	var err error
-	if f.Queue, err = named("/queue", s.Queue, job.MaxQueueName); err != nil {
+	if f.Queue, err = parseName("/queue", s.Queue, job.MaxQueueName); err != nil {
 		return f, err
 	}
-	if f.ErrorCode, err = named("/error_code", s.ErrorCode, mostErrorCode); err != nil {
+	if f.ErrorCode, err = parseName("/error_code", s.ErrorCode, maxErrorCode); err != nil {
 		return f, err
 	}
 	if s.Status != nil {
 		var ok bool
 		if f.Status, ok = job.ParseState(*s.Status); !ok {
-			return f, refuse("/status", "%s is not a status; there are %s", job.Quote(*s.Status), states())
+			return f, refuse("/status", "%s is not a status; there are %s", job.Quote(*s.Status), stateNames())
 		}
 	}
 	if s.Key != nil && len(*s.Key) > job.MaxKey {
 		return f, refuse("/key", "key has at most %d bytes", job.MaxKey)
 	}
-	if f.CreatedBefore, err = instant("/created_before", s.CreatedBefore); err != nil {
+	if f.CreatedBefore, err = parseTime("/created_before", s.CreatedBefore); err != nil {
 		return f, err
 	}
-	if f.CreatedAfter, err = instant("/created_after", s.CreatedAfter); err != nil {
+	if f.CreatedAfter, err = parseTime("/created_after", s.CreatedAfter); err != nil {
 		return f, err
 	}
 	return f, checkMetadata(s.Metadata)
 }
 
-// states lists the statuses that there are.
-func states() string {
+// stateNames lists all statuses, for an error.
+func stateNames() string {
 	var names []string
 	for _, s := range job.States() {
 		names = append(names, s.String())
@@ -81,19 +82,19 @@ func states() string {
 	return strings.Join(names, ", ")
 }
 
-// named reads a name that is asked for.
-func named(field string, text *string, most int) (string, error) {
+// parseName checks the length of a name. nil is "".
+func parseName(field string, text *string, limit int) (string, error) {
 	if text == nil {
 		return "", nil
 	}
-	if *text == "" || len(*text) > most {
-		return "", refuse(field, "%s has 1 to %d bytes", field[1:], most)
+	if *text == "" || len(*text) > limit {
+		return "", refuse(field, "%s has 1 to %d bytes", field[1:], limit)
 	}
 	return *text, nil
 }
 
-// instant reads a time that is asked for.
-func instant(field string, text *string) (time.Time, error) {
+// parseTime parses a time. nil is the zero time.
+func parseTime(field string, text *string) (time.Time, error) {
 	if text == nil {
 		return time.Time{}, nil
 	}
@@ -102,21 +103,22 @@ func instant(field string, text *string) (time.Time, error) {
 		return at, nil
 	}
 	hint := ""
+	// A + that is not escaped in a query arrives as a space.
 	if _, err := time.Parse(time.RFC3339Nano, strings.Replace(*text, " ", "+", 1)); err == nil {
 		hint = "; in an address + is written %2B"
 	}
 	return time.Time{}, refuse(field, "%s is not a time of RFC 3339, such as 2030-01-31T09:00:00Z%s", job.Quote(*text), hint)
 }
 
-// filterOf is the page of a list that a request asks for.
-func filterOf(r *http.Request) (job.Filter, error) {
-	q, err := query(r, "queue", "status", "key", "error_code", "created_before", "created_after", metadataPrefix+"*", "limit", "after")
+// parseList parses the query of a list: the selection and the page.
+func parseList(r *http.Request) (job.Filter, error) {
+	q, err := parseQuery(r, "queue", "status", "key", "error_code", "created_before", "created_after", metadataPrefix+"*", "limit", "after")
 	if err != nil {
 		return job.Filter{}, err
 	}
-	f, err := selectionOf(q).filter(gate.Owner(r))
+	f, err := parseSelection(q).filter(gate.Owner(r))
 	if err != nil {
-		return f, ofQuery(err)
+		return f, withoutField(err)
 	}
 	f.Limit = defaultPage
 	if limit := q.Get("limit"); limit != "" {
@@ -130,8 +132,9 @@ func filterOf(r *http.Request) (job.Filter, error) {
 	return f, err
 }
 
-// ofQuery takes from a refusal the pointer into a body, where there is none.
-func ofQuery(err error) error {
+// withoutField removes the field of an error, which points into a JSON body. A query has
+// none.
+func withoutField(err error) error {
 	e, ok := errors.AsType[*job.Error](err)
 	if !ok {
 		return err
@@ -141,9 +144,9 @@ func ofQuery(err error) error {
 	return &moved
 }
 
-// selectionOf is what a query selects. A parameter without a value is as good as
-// none, but for the key: forms send all of their fields.
-func selectionOf(q url.Values) *selection {
+// parseSelection reads a selection from a query. HTML forms send all of their fields, so an
+// empty parameter counts as missing; only key may be empty.
+func parseSelection(q url.Values) *selection {
 	s := &selection{}
 	for name, to := range map[string]**string{
 		"queue": &s.Queue, "status": &s.Status, "key": &s.Key, "error_code": &s.ErrorCode,

@@ -12,15 +12,15 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// changeTime is how long a change of many jobs goes on before it is answered with
-// how far it came: less than what proxies and clients wait.
-const changeTime = 20 * time.Second
+// changeTimeout is how long a change of many jobs may take. Then the response says how many
+// jobs it has changed. It is shorter than the timeouts of most proxies and clients.
+const changeTimeout = 20 * time.Second
 
-// changeMany does one thing to every job that the body selects, and answers to how
-// many; more says that time ran out before the last.
-func (f *API) changeMany(v engine.Verb) api.Handler {
+// changeMany applies a verb to every job that the body selects, and writes how many it has
+// changed. more in the response means that the time ran out before the last job.
+func (a *API) changeMany(v engine.Verb) api.Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		if _, err := query(r); err != nil {
+		if _, err := parseQuery(r); err != nil {
 			return err
 		}
 		if err := api.RequireJSON(r); err != nil {
@@ -37,16 +37,16 @@ func (f *API) changeMany(v engine.Verb) api.Handler {
 		if err != nil {
 			return err
 		}
-		stoppable, cancel := f.untilStop(r)
+		stoppable, cancel := a.contextUntilStop(r)
 		defer cancel()
-		ctx, over := context.WithTimeout(stoppable, changeTime)
-		defer over()
-		done, err := f.engine.ChangeMany(ctx, v, filter)
+		ctx, cancelTimeout := context.WithTimeout(stoppable, changeTimeout)
+		defer cancelTimeout()
+		done, err := a.engine.ChangeMany(ctx, v, filter)
 		more := err != nil && ctx.Err() != nil && r.Context().Err() == nil
 		if err != nil && !more {
 			return err
 		}
-		f.answer(w, http.StatusOK, func(b []byte) []byte { return appendCount(b, done, more) })
+		a.writeJSON(w, http.StatusOK, func(b []byte) []byte { return appendCount(b, done, more) })
 		return nil
 	}
 }

@@ -60,7 +60,7 @@ func TestAChangeThatTakesTooLong(t *testing.T) {
 			if w.Code != 200 || w.text() != `{"object":"count","done":3,"more":true}` {
 				t.Errorf("%d %s", w.Code, w.text())
 			}
-			if took := time.Since(began); took != min(stops, changeTime) {
+			if took := time.Since(began); took != min(stops, changeTimeout) {
 				t.Errorf("it took %s", took)
 			}
 		})

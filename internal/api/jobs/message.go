@@ -9,18 +9,18 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-const maxMessage = 64 << 10 // bytes of a message from a client
+const maxMessage = 64 << 10 // bytes of a client's message
 
-// watchMessage is what a client of /v1/watch says.
+// watchMessage is the JSON of a message from a client of /v1/watch.
 type watchMessage struct {
 	Type  string `json:"type"`  // watch, unwatch, cancel
 	ID    string `json:"id"`    // of the job
-	After int64  `json:"after"` // of watch: the number of the last entry that was seen
-	Token string `json:"token"` // a watch token of the job; "" to ask as the socket
+	After int64  `json:"after"` // of watch: the number of the last entry that the client has
+	Token string `json:"token"` // a watch token for the job; "": as the owner of the socket
 }
 
-// parseMessage reads a message and refuses what is none. What it could read of a
-// refused one it returns, so that the refusal can say what it answers.
+// parseMessage decodes and checks a message. With an error it returns the fields that it
+// could decode, so that the reply can name the message.
 func parseMessage(text []byte) (watchMessage, error) {
 	var m watchMessage
 	if err := api.DecodeJSON(text, &m); err != nil {
@@ -37,18 +37,18 @@ func parseMessage(text []byte) (watchMessage, error) {
 	return m, nil
 }
 
-// messages sends a job's events on a socket, a message for each. Its data and its numbers
-// are those of the server-sent events.
-type messages struct {
+// messageOutput sends a job's events on a socket, one message for each event. Data and
+// numbers are those of the server-sent events.
+type messageOutput struct {
 	session *session
 	id      job.ID
 }
 
 // Event sends one event.
-func (m *messages) Event(name string, id stream.EventID, data func([]byte) []byte) error {
-	buffers := &m.session.face.buffers
+func (m *messageOutput) Event(name string, id stream.EventID, data func([]byte) []byte) error {
+	buffers := &m.session.api.buffers
 	pooled := buffers.Get()
-	b := appendHead(*pooled, name, m.id)
+	b := appendMessageStart(*pooled, name, m.id)
 	b = strconv.AppendInt(append(b, `,"seq":`...), id.Seq, 10)
 	b = append(data(append(b, `,"data":`...)), '}')
 	defer buffers.Put(pooled, b)
@@ -58,31 +58,32 @@ func (m *messages) Event(name string, id stream.EventID, data func([]byte) []byt
 	return nil
 }
 
-// Flush does nothing: a message is sent at once.
-func (m *messages) Flush() error { return nil }
+// Flush does nothing, because Event sends at once.
+func (m *messageOutput) Flush() error { return nil }
 
-// Idle does nothing: sockets are pinged.
-func (m *messages) Idle() error { return nil }
+// Idle does nothing, because the socket sends pings.
+func (m *messageOutput) Idle() error { return nil }
 
-func appendHead(b []byte, kind string, id job.ID) []byte {
+func appendMessageStart(b []byte, kind string, id job.ID) []byte {
 	b = appendString(append(b, `{"type":`...), kind)
 	return appendString(append(b, `,"id":`...), id.String())
 }
 
-// answer is the answer to a message that was obeyed. It is no event, so it has no seq.
-func answer(kind string, id job.ID, data func([]byte) []byte) []byte {
-	b := appendHead(nil, kind, id)
+// encodeReply returns the reply to a message that was handled. A reply is not an event, so
+// it has no seq.
+func encodeReply(kind string, id job.ID, data func([]byte) []byte) []byte {
+	b := appendMessageStart(nil, kind, id)
 	if data != nil {
 		b = data(append(b, `,"data":`...))
 	}
 	return append(b, '}')
 }
 
-// refused is the answer to a message that was not obeyed, or the end of a watch that
-// cannot go on.
-type refused struct {
+// errorMessage is the JSON of the reply to a message that was refused, and of the end of a
+// watch that cannot continue.
+type errorMessage struct {
 	Type       string   `json:"type"`         // error
-	Of         string   `json:"of,omitempty"` // the type of the message
+	Of         string   `json:"of,omitempty"` // the type of the client's message
 	ID         string   `json:"id,omitempty"`
 	Code       job.Code `json:"code"`
 	Message    string   `json:"message"`
@@ -90,14 +91,14 @@ type refused struct {
 	RetryAfter int      `json:"retry_after_s,omitempty"`
 }
 
-func refusal(of, id string, err error) []byte {
+func errorReply(to, id string, err error) []byte {
 	p := api.ProblemOf(err)
-	text, jsonErr := json.Marshal(refused{"error", shown(of), shown(id), p.Code, p.Detail, p.Field, api.RetryAfter(err)})
+	text, jsonErr := json.Marshal(errorMessage{"error", truncate(to), truncate(id), p.Code, p.Detail, p.Field, api.RetryAfter(err)})
 	if jsonErr != nil {
 		panic("jobs: " + jsonErr.Error())
 	}
 	return text
 }
 
-// shown is a client's own word, bounded.
-func shown(text string) string { return text[:min(len(text), 64)] }
+// truncate shortens text from a client, so that an error repeats only 64 bytes of it.
+func truncate(text string) string { return text[:min(len(text), 64)] }

@@ -19,109 +19,111 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// The bounds of a submit with files, beside those of the files themselves.
+// Limits of a submit with files. The files have limits of their own.
 const (
 	formType    = "multipart/form-data"
-	jobPart     = "job"    // the part that says what any other submit says in its body
+	jobPart     = "job"    // the part with the JSON of the submit
 	maxUploads  = 64       // at once
-	maxHeaders  = 64 << 10 // bytes before, between and after the contents of the parts, each
+	maxHeaders  = 64 << 10 // bytes before, between and after the contents of parts, each
 	maxBoundary = 70       // characters (RFC 2046, section 5.1.1)
 	maxType     = 255      // bytes of a file's content type
 )
 
 func isForm(r *http.Request) bool {
 	text := r.Header.Get("Content-Type")
+	// Nearly every submit is JSON and need not be parsed.
 	if len(text) < len(formType) || !strings.EqualFold(text[:len(formType)], formType) {
-		return false // told quickly, for nearly every submit is JSON
+		return false
 	}
 	kind, _, _ := mime.ParseMediaType(text)
 	return kind == formType
 }
 
-// submitForm stores a job that comes with files, as multipart/form-data (RFC 7578):
-// a part "job", and a part for each file, in any order. The files are on disk before
-// the job is.
-func (f *API) submitForm(w http.ResponseWriter, r *http.Request, p api.Prefer) error {
-	req, err := f.receive(w, r)
+// submitForm stores a job with files from multipart/form-data (RFC 7578): a part "job" and a
+// part for each file, in any order. The files are on disk before the job is.
+func (a *API) submitForm(w http.ResponseWriter, r *http.Request, p api.Prefer) error {
+	req, err := a.receiveForm(w, r)
 	if err != nil {
 		return err
 	}
-	snap, existing, err := f.storeWithFiles(r, req)
+	snap, existing, err := a.storeWithFiles(r, req)
 	if err == nil && p.Wait > 0 && !snap.State.Ended() {
-		later, waited := held(f, r, p.Wait, func(ctx context.Context, wait time.Duration) (engine.Snapshot, error) {
-			return f.engine.Wait(ctx, req.Owner, snap.ID, wait)
+		later, waited := longPoll(a, r, p.Wait, func(ctx context.Context, wait time.Duration) (engine.Snapshot, error) {
+			return a.engine.Wait(ctx, req.Owner, snap.ID, wait)
 		})
-		if waited == nil { // else the job is stored all the same, and shown as it was then
+		// Where the wait fails, the job is stored all the same. The response shows it as it was.
+		if waited == nil {
 			snap = later
 		}
 	}
 	if err != nil {
 		return err
 	}
-	f.answerSubmit(w, r, p, engine.SubmitResult{Snapshot: snap, Existing: existing})
+	a.writeSubmitted(w, r, p, engine.SubmitResult{Snapshot: snap, Existing: existing})
 	return nil
 }
 
-// storeWithFiles has the engine store the job whose files were received. Whoever
-// leaves meanwhile does not end it: only its answer says whose the files are.
-func (f *API) storeWithFiles(r *http.Request, req engine.Request) (engine.Snapshot, bool, error) {
-	snap, existing, err := f.engine.Submit(context.WithoutCancel(r.Context()), req)
-	if existing && snap.ID != req.ID || notStored(err) {
-		f.files.Remove(req.ID)
+// storeWithFiles submits a job whose files were received. It goes on when the client leaves,
+// because only the engine's answer tells whether the files belong to a job.
+func (a *API) storeWithFiles(r *http.Request, req engine.Request) (engine.Snapshot, bool, error) {
+	snap, existing, err := a.engine.Submit(context.WithoutCancel(r.Context()), req)
+	// A repeated submit keeps the files of the first one.
+	if existing && snap.ID != req.ID || isRefusal(err) {
+		a.files.Remove(req.ID)
 	}
-	return snap, existing, ofInput(err)
+	return snap, existing, atInput(err)
 }
 
-// notStored says that there is no job, for certain. Where that is not known its files
-// stay, and the next start looks whose they are.
-func notStored(err error) bool {
+// isRefusal reports whether the engine certainly stored no job. After any other error the
+// files stay, and the next start of the server removes those without a job.
+func isRefusal(err error) bool {
 	code := job.CodeOf(err)
 	return err != nil && code != job.Unavailable && code != job.Internal
 }
 
-// receive reads all that a submit with files says. When it is refused, nothing of it
-// stays.
-func (f *API) receive(w http.ResponseWriter, r *http.Request) (engine.Request, error) {
-	u := &upload{face: f, r: r}
-	if err := u.begin(w); err != nil {
+// receiveForm reads and checks a whole submit with files. The files of a refused one are
+// removed.
+func (a *API) receiveForm(w http.ResponseWriter, r *http.Request) (engine.Request, error) {
+	u := &upload{api: a, r: r}
+	if err := u.checkHeaders(w); err != nil {
 		return engine.Request{}, err
 	}
-	defer u.from.Close()
-	if n := f.uploads.Add(1); n > maxUploads {
-		f.uploads.Add(-1)
+	defer u.bodyReader.Close()
+	if n := a.uploads.Add(1); n > maxUploads {
+		a.uploads.Add(-1)
 		return engine.Request{}, &job.Error{Code: job.Overloaded, Message: "too many files are being received at the moment: try again in a moment", RetryAfter: 5 * time.Second}
 	}
-	defer f.uploads.Add(-1)
-	u.stage = f.files.Stage(job.NewID())
+	defer a.uploads.Add(-1)
+	u.stage = a.files.Stage(job.NewID())
 	defer u.stage.Discard()
-	if err := u.read(); err != nil {
+	if err := u.readParts(); err != nil {
 		return engine.Request{}, err
 	}
-	req, err := u.request()
+	req, err := u.finishRequest()
 	if err != nil {
 		return engine.Request{}, err
 	}
 	return req, u.stage.Commit()
 }
 
-// upload is a submit with files on its way in. It is used by one goroutine.
+// upload is a submit with files that is being received. One goroutine uses it.
 type upload struct {
-	// Set once.
-	face  *API
-	r     *http.Request
-	key   string // the idempotency key, or ""
-	from  *api.Upload
-	body  *allowance
-	parts *multipart.Reader
-	stage *files.Stage
+	// set once
+	api        *API
+	r          *http.Request
+	key        string // the idempotency key, or ""
+	bodyReader *api.Upload
+	body       *limitedBody
+	parts      *multipart.Reader
+	stage      *files.Stage
 
-	text  []byte // of the part job; nil before it came
-	asked engine.Request
-	queue engine.Queue
+	jobText []byte // of the part job; nil before that has arrived
+	request engine.Request
+	queue   engine.Queue
 }
 
-// begin looks at what is known before anything of the body is read.
-func (u *upload) begin(w http.ResponseWriter) (err error) {
+// checkHeaders checks what the headers tell before any of the body is read.
+func (u *upload) checkHeaders(w http.ResponseWriter) (err error) {
 	_, params, err := mime.ParseMediaType(u.r.Header.Get("Content-Type"))
 	boundary := params["boundary"]
 	if err != nil || boundary == "" || len(boundary) > maxBoundary {
@@ -130,71 +132,72 @@ func (u *upload) begin(w http.ResponseWriter) (err error) {
 	if u.key, err = api.IdempotencyKey(u.r.Header); err != nil {
 		return err
 	}
-	if most := u.face.files.MaxJob() + job.MaxBody + (job.MaxFiles+3)*maxHeaders; u.r.ContentLength > most {
-		return job.Errorf(job.TooLarge, "the body is larger than the files of a job may be together, which is %d bytes", u.face.files.MaxJob())
+	if limit := u.api.files.MaxJob() + job.MaxBody + (job.MaxFiles+3)*maxHeaders; u.r.ContentLength > limit {
+		return job.Errorf(job.TooLarge, "the body is larger than the files of a job may be together, which is %d bytes", u.api.files.MaxJob())
 	}
-	u.from = u.face.timeouts.Upload(w, u.r)
-	u.body = &allowance{from: u.from}
+	u.bodyReader = u.api.timeouts.Upload(w, u.r)
+	u.body = &limitedBody{from: u.bodyReader}
 	u.parts = multipart.NewReader(u.body, boundary)
 	return nil
 }
 
-// read takes one part after the other, to the end of the body.
-func (u *upload) read() error {
+// readParts reads the parts one by one, to the end of the body.
+func (u *upload) readParts() error {
 	for {
 		u.body.left = maxHeaders
 		p, err := u.parts.NextRawPart()
-		if err == io.EOF { // at the last boundary; elsewhere it is wrapped
-			return u.rest()
+		if err == io.EOF { // only after the last boundary; elsewhere io.EOF is wrapped
+			return u.drain()
 		}
 		if err == nil {
 			u.body.left = math.MaxInt64
-			err = u.part(p)
+			err = u.readPart(p)
 		}
 		if err != nil {
-			return malformed(err)
+			return formError(err)
 		}
 	}
 }
 
-// rest reads what stands after the last boundary, which means nothing; the server
-// listens for the client's leaving only after the end of the body.
-func (u *upload) rest() error {
+// drain reads the bytes after the last boundary, which mean nothing. Only after the end of
+// the body does net/http notice that the client leaves.
+func (u *upload) drain() error {
 	u.body.left = maxHeaders
 	_, err := io.Copy(io.Discard, u.body)
 	return err
 }
 
-// malformed is the refusal for a body that cannot be read; an error that is a refusal
-// already stays what it is.
-func malformed(err error) error {
-	if refusal, ok := errors.AsType[*job.Error](err); ok {
-		return refusal
+// formError returns the error for a body that cannot be parsed. It returns a [job.Error] in
+// err's chain unchanged.
+func formError(err error) error {
+	if e, ok := errors.AsType[*job.Error](err); ok {
+		return e
 	}
 	return job.Wrapf(job.Invalid, err, "the body is not the %s that its Content-Type says, or ended too early", formType)
 }
 
-func (u *upload) part(p *multipart.Part) error {
+// readPart checks and reads one part: the job or a file.
+func (u *upload) readPart(p *multipart.Part) error {
 	switch name := p.FormName(); {
 	case name == "":
 		return job.Errorf(job.Invalid, "a part has no name: each is to have Content-Disposition: form-data with a name")
-	case !plainEncoding(p.Header.Get("Content-Transfer-Encoding")):
+	case !isPlainEncoding(p.Header.Get("Content-Transfer-Encoding")):
 		return job.Errorf(job.Invalid, "the part %s has a Content-Transfer-Encoding: send its bytes as they are", job.Quote(name))
-	case name == jobPart && u.text != nil:
+	case name == jobPart && u.jobText != nil:
 		return job.Errorf(job.Invalid, "there are two parts %s; a request submits one job", jobPart)
 	case name == jobPart:
-		return u.job(p)
+		return u.readJob(p)
 	case p.FileName() == "":
 		return job.Errorf(job.Invalid, "the part %s is no file, for it has no filename; what the job is to work on stands in the part %s", job.Quote(name), jobPart)
 	}
-	if err := u.mayHaveFiles(1); err != nil {
+	if err := u.checkFilesAllowed(1); err != nil {
 		return err
 	}
-	_, err := u.stage.Receive(u.r.Context(), p.FileName(), typeOf(p), p)
+	_, err := u.stage.Receive(u.r.Context(), p.FileName(), contentTypeOf(p), p)
 	return err
 }
 
-func plainEncoding(name string) bool {
+func isPlainEncoding(name string) bool {
 	switch name {
 	case "", "7bit", "8bit", "binary":
 		return true
@@ -202,8 +205,9 @@ func plainEncoding(name string) bool {
 	return false
 }
 
-// typeOf is what a part says its content is.
-func typeOf(p *multipart.Part) string {
+// contentTypeOf returns the content type of a part, or application/octet-stream where that
+// is missing, invalid or too long.
+func contentTypeOf(p *multipart.Part) string {
 	kind, params, err := mime.ParseMediaType(p.Header.Get("Content-Type"))
 	if text := mime.FormatMediaType(kind, params); err == nil && text != "" && len(text) <= maxType {
 		return text
@@ -211,66 +215,67 @@ func typeOf(p *multipart.Part) string {
 	return "application/octet-stream"
 }
 
-// job reads the part that says what is to be done. What can be refused by it is
-// refused before the files that follow.
-func (u *upload) job(p *multipart.Part) (err error) {
-	if u.text, err = io.ReadAll(io.LimitReader(p, job.MaxBody+1)); err != nil {
+// readJob reads the part job. It checks all that this part can tell, before the files that
+// follow are received.
+func (u *upload) readJob(p *multipart.Part) (err error) {
+	if u.jobText, err = io.ReadAll(io.LimitReader(p, job.MaxBody+1)); err != nil {
 		return err
 	}
-	if len(u.text) > job.MaxBody {
+	if len(u.jobText) > job.MaxBody {
 		return job.Errorf(job.TooLarge, "the part %s is larger than the %d bytes that this call takes", jobPart, job.MaxBody)
 	}
-	if u.asked, err = u.face.asked(u.r, u.text, submission{Input: []byte("null")}); err != nil {
+	if u.request, err = u.api.decodeSubmission(u.r, u.jobText, submission{Input: []byte("null")}); err != nil {
 		return err
 	}
-	if u.queue, err = u.face.engine.Queue(u.asked.Queue); err != nil {
+	if u.queue, err = u.api.engine.Queue(u.request.Queue); err != nil {
 		return err
 	}
-	if err := u.mayHaveFiles(len(u.stage.Files())); err != nil {
+	if err := u.checkFilesAllowed(len(u.stage.Files())); err != nil {
 		return err
 	}
-	return u.room()
+	return u.checkCapacity()
 }
 
-// mayHaveFiles refuses files for a queue whose executor would not know what to do
-// with them, as soon as the queue is known.
-func (u *upload) mayHaveFiles(n int) error {
-	if u.text == nil || n == 0 || u.queue.Files {
+// checkFilesAllowed refuses files for a queue whose executor cannot use them. It passes while
+// the queue is not known.
+func (u *upload) checkFilesAllowed(n int) error {
+	if u.jobText == nil || n == 0 || u.queue.Files {
 		return nil
 	}
 	return refuse("/queue", "the queue %s takes no files: its executor is %s", u.queue.Name, u.queue.Executor)
 }
 
-// room refuses at once what the queue has no room for, by what has come and by the
-// length that was declared. A submit that was made before is not refused.
-func (u *upload) room() error {
-	size := max(u.stage.Bytes(), u.r.ContentLength-int64(len(u.text))-maxHeaders) + int64(len(u.asked.Input))
-	err := u.face.engine.CheckCapacity(u.asked.Queue, size)
-	if err != nil && u.key != "" && u.face.engine.HasIdempotencyKey(u.r.Context(), u.asked.Owner, u.key) {
+// checkCapacity refuses a job for which its queue has no capacity, before its files arrive. It
+// goes by the bytes so far and by the declared length. It does not refuse a repeated submit.
+func (u *upload) checkCapacity() error {
+	size := max(u.stage.Bytes(), u.r.ContentLength-int64(len(u.jobText))-maxHeaders) + int64(len(u.request.Input))
+	err := u.api.engine.CheckCapacity(u.request.Queue, size)
+	if err != nil && u.key != "" && u.api.engine.HasIdempotencyKey(u.r.Context(), u.request.Owner, u.key) {
 		return nil
 	}
 	return err
 }
 
-// request is all that was asked.
-func (u *upload) request() (engine.Request, error) {
-	if u.text == nil {
+// finishRequest returns the request with its files.
+func (u *upload) finishRequest() (engine.Request, error) {
+	if u.jobText == nil {
 		return engine.Request{}, job.Errorf(job.Invalid, "the part %s is missing: it says what is to be done, such as {\"queue\": \"ocr\"}", jobPart)
 	}
-	req := u.asked
+	req := u.request
 	req.ID, req.Files = u.stage.ID(), u.stage.Files()
 	if u.key != "" {
-		req.IdempotencyKey, req.Hash = u.key, hashOf(u.text, req.Files)
+		req.IdempotencyKey, req.Hash = u.key, hashForm(u.jobText, req.Files)
 	}
 	return req, nil
 }
 
-// hashOf is the hash of all that was asked: the bytes of the part job, and of each
-// file what it is called, what it is said to be, and its own hash.
-func hashOf(text []byte, list []job.File) (sum [32]byte) {
+// hashForm returns the hash of a whole submit: of the part job, and of each file's name,
+// content type and hash. Each text comes after its length, so that no two submits with
+// different parts have the same hash.
+func hashForm(text []byte, list []job.File) (sum [32]byte) {
 	h := sha256.New()
 	add := func(s string) {
-		_ = binary.Write(h, binary.BigEndian, uint64(len(s))) // a hash takes everything
+		_ = binary.Write(h, binary.BigEndian, uint64(len(s))) // a hash returns no errors
 		_, _ = io.WriteString(h, s)
 	}
 	add(formType)
@@ -284,17 +289,18 @@ func hashOf(text []byte, list []job.File) (sum [32]byte) {
 	return sum
 }
 
-// allowance reads a body, and no more of it than it is allowed.
-type allowance struct {
+// limitedBody reads a body up to a limit that readParts sets anew for each part: maxHeaders
+// between the parts' contents, none inside them.
+type limitedBody struct {
 	from io.Reader // set once
 	left int64
 }
 
-func (a *allowance) Read(p []byte) (int, error) {
-	if a.left <= 0 {
+func (b *limitedBody) Read(p []byte) (int, error) {
+	if b.left <= 0 {
 		return 0, job.Errorf(job.TooLarge, "there are more than %d bytes around a part's content: shorten its headers", maxHeaders)
 	}
-	n, err := a.from.Read(p[:min(int64(len(p)), a.left)])
-	a.left -= int64(n)
+	n, err := b.from.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
 	return n, err
 }

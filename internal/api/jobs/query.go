@@ -10,9 +10,10 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// query reads a request's query, in which only the given parameters may stand,
-// each once; one that ends in a star stands for all that begin like it.
-func query(r *http.Request, known ...string) (url.Values, error) {
+// parseQuery parses the query of a request. It refuses parameters that are not allowed or
+// are given twice. An allowed name that ends in * stands for all longer names with its
+// prefix.
+func parseQuery(r *http.Request, allowed ...string) (url.Values, error) {
 	if r.URL.RawQuery == "" {
 		return nil, nil
 	}
@@ -22,10 +23,10 @@ func query(r *http.Request, known ...string) (url.Values, error) {
 	}
 	for name, given := range values {
 		switch {
-		case len(known) == 0:
+		case len(allowed) == 0:
 			return nil, job.Errorf(job.Invalid, "there is no parameter %s; this call takes none", job.Quote(name))
-		case !isKnown(known, name):
-			return nil, job.Errorf(job.Invalid, "there is no parameter %s; there are %s", job.Quote(name), strings.Join(known, ", "))
+		case !isAllowed(allowed, name):
+			return nil, job.Errorf(job.Invalid, "there is no parameter %s; there are %s", job.Quote(name), strings.Join(allowed, ", "))
 		case len(given) > 1:
 			return nil, job.Errorf(job.Invalid, "the parameter %s is given twice", job.Quote(name))
 		case !isText(name) || !isText(given[0]):
@@ -37,8 +38,8 @@ func query(r *http.Request, known ...string) (url.Values, error) {
 
 func isText(s string) bool { return utf8.ValidString(s) && !strings.ContainsRune(s, 0) }
 
-func isKnown(known []string, name string) bool {
-	return slices.ContainsFunc(known, func(k string) bool {
+func isAllowed(allowed []string, name string) bool {
+	return slices.ContainsFunc(allowed, func(k string) bool {
 		prefix, open := strings.CutSuffix(k, "*")
 		return k == name || open && len(name) > len(prefix) && strings.HasPrefix(name, prefix)
 	})

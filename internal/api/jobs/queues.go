@@ -10,23 +10,23 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// queueObject is a queue on the wire.
+// queueObject is the JSON of a queue.
 type queueObject struct {
 	Name         string          `json:"name"`
 	Object       string          `json:"object"`
 	Executor     string          `json:"executor"`
 	Concurrency  int             `json:"concurrency"`
 	Paused       bool            `json:"paused"`
-	HeldBackBy   *job.HeldBackBy `json:"held_back_by"` // null for nothing
+	HeldBackBy   *job.HeldBackBy `json:"held_back_by"` // null: nothing does
 	Counts       queueCounts     `json:"counts"`
 	Totals       queueTotals     `json:"totals"`
 	OldestQueued float64         `json:"oldest_queued_s"`
 	WaitingBytes int64           `json:"waiting_bytes"` // of the waiting jobs' input and files
 	Limits       queueLimits     `json:"limits"`
-	Estimate     queueOutlook    `json:"estimate"`
+	Estimate     queueEstimate   `json:"estimate"`
 }
 
-// queueCounts are the unfinished jobs, now.
+// queueCounts are the current numbers of unfinished jobs.
 type queueCounts struct {
 	Scheduled int64 `json:"scheduled"`
 	Queued    int64 `json:"queued"`
@@ -34,7 +34,7 @@ type queueCounts struct {
 	Running   int64 `json:"running"`
 }
 
-// queueTotals are the ends and retries, ever.
+// queueTotals count the ends and retries since the queue exists.
 type queueTotals struct {
 	Succeeded int64 `json:"succeeded"`
 	Failed    int64 `json:"failed"`
@@ -43,7 +43,7 @@ type queueTotals struct {
 	Retried   int64 `json:"retried"`
 }
 
-// queueLimits are what a queue takes; 0 is no limit.
+// queueLimits are the limits of a queue. 0 is no limit.
 type queueLimits struct {
 	MaxRunning  int         `json:"max_running"`
 	MaxDepth    int         `json:"max_depth"`
@@ -57,27 +57,27 @@ type queuePerKey struct {
 	Waiting int `json:"waiting"`
 }
 
-// queueOutlook is what a job submitted now may expect; null before the first job
-// has ended, and the wait in a paused queue.
-type queueOutlook struct {
+// queueEstimate estimates the times of a job that is submitted now. Both are null before
+// the first job has ended. The wait is null in a paused queue.
+type queueEstimate struct {
 	Wait *float64 `json:"wait_s"`
 	Run  *float64 `json:"run_s"`
 }
 
-// queueList is every queue; there is no next page.
+// queueList is the JSON of the list of all queues. It has only one page.
 type queueList struct {
 	Object string        `json:"object"`
 	Data   []queueObject `json:"data"`
 	Next   *string       `json:"next"`
 }
 
-func objectOf(q *engine.QueueView) queueObject {
+func newQueueObject(q *engine.QueueView) queueObject {
 	c := q.Counts
 	o := queueObject{
 		Name: q.Name, Object: "queue", Executor: q.Executor, Concurrency: q.Concurrency, Paused: c.Paused,
 		Counts:       queueCounts{c.Scheduled, c.Queued, c.Parked, c.Running},
 		Totals:       queueTotals{c.Succeeded, c.Failed, c.Cancelled, c.Expired, c.Retried},
-		OldestQueued: rounded(q.OldestQueued), WaitingBytes: c.WaitingBytes,
+		OldestQueued: roundedSeconds(q.OldestQueued), WaitingBytes: c.WaitingBytes,
 		Limits: queueLimits{
 			MaxRunning: q.MaxRunning, MaxDepth: q.MaxDepth, MaxBytes: q.MaxBytes,
 			PerKey: queuePerKey{q.KeyRunning, q.KeyWaiting}, MaxAttempts: q.MaxAttempts,
@@ -87,7 +87,7 @@ func objectOf(q *engine.QueueView) queueObject {
 		o.HeldBackBy = &q.HeldBackBy
 	}
 	if q.Run > 0 {
-		wait, run := rounded(q.Wait), rounded(q.Run)
+		wait, run := roundedSeconds(q.Wait), roundedSeconds(q.Run)
 		if o.Estimate.Run = &run; !c.Paused {
 			o.Estimate.Wait = &wait
 		}
@@ -95,62 +95,62 @@ func objectOf(q *engine.QueueView) queueObject {
 	return o
 }
 
-// rounded is a duration in seconds, to the millisecond.
-func rounded(d time.Duration) float64 { return math.Round(d.Seconds()*1000) / 1000 }
+// roundedSeconds returns a duration in seconds, rounded to the millisecond.
+func roundedSeconds(d time.Duration) float64 { return math.Round(d.Seconds()*1000) / 1000 }
 
-// queues answers every queue, by name.
-func (f *API) queues(w http.ResponseWriter, r *http.Request) error {
-	if _, err := query(r); err != nil {
+// queues writes all queues, sorted by name.
+func (a *API) queues(w http.ResponseWriter, r *http.Request) error {
+	if _, err := parseQuery(r); err != nil {
 		return err
 	}
-	views, err := f.engine.Queues(r.Context())
+	views, err := a.engine.Queues(r.Context())
 	if err != nil {
 		return err
 	}
 	list := queueList{Object: "list", Data: make([]queueObject, len(views))}
 	for i := range views {
-		list.Data[i] = objectOf(&views[i])
+		list.Data[i] = newQueueObject(&views[i])
 	}
-	dontStore(w)
+	setNoStore(w)
 	api.WriteJSON(w, http.StatusOK, list)
 	return nil
 }
 
-// queue answers one queue.
-func (f *API) queue(w http.ResponseWriter, r *http.Request) error {
-	if _, err := query(r); err != nil {
+// queue writes one queue.
+func (a *API) queue(w http.ResponseWriter, r *http.Request) error {
+	if _, err := parseQuery(r); err != nil {
 		return err
 	}
 	name := r.PathValue("queue")
-	if _, err := f.engine.Queue(name); err != nil {
+	if _, err := a.engine.Queue(name); err != nil {
 		return err
 	}
-	views, err := f.engine.Queues(r.Context())
+	views, err := a.engine.Queues(r.Context())
 	if err != nil {
 		return err
 	}
 	for i := range views {
 		if views[i].Name == name {
-			dontStore(w)
-			api.WriteJSON(w, http.StatusOK, objectOf(&views[i]))
+			setNoStore(w)
+			api.WriteJSON(w, http.StatusOK, newQueueObject(&views[i]))
 			return nil
 		}
 	}
 	return job.Errorf(job.UnknownQueue, "there is no queue %s", job.Quote(name))
 }
 
-// setPaused stops a queue from giving jobs to workers, or lets it go on, and
-// answers the queue.
-func (f *API) setPaused(paused bool) api.Handler {
+// setPaused pauses or resumes a queue, and writes the queue. A paused queue gives no jobs to
+// workers.
+func (a *API) setPaused(paused bool) api.Handler {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		if err := nothingMore(r); err != nil {
+		if err := requireEmpty(r); err != nil {
 			return err
 		}
-		view, err := f.engine.SetPaused(r.Context(), r.PathValue("queue"), paused)
+		view, err := a.engine.SetPaused(r.Context(), r.PathValue("queue"), paused)
 		if err != nil {
 			return err
 		}
-		api.WriteJSON(w, http.StatusOK, objectOf(&view))
+		api.WriteJSON(w, http.StatusOK, newQueueObject(&view))
 		return nil
 	}
 }

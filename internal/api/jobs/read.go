@@ -11,55 +11,55 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// get answers a job, at once or when it has ended.
-func (f *API) get(w http.ResponseWriter, r *http.Request) error {
-	owner, id, err := subject(r)
+// get writes a job: at once, or at its end within the wait of the Prefer header.
+func (a *API) get(w http.ResponseWriter, r *http.Request) error {
+	owner, id, err := parseJob(r)
 	if err != nil {
 		return err
 	}
-	if _, err := query(r); err != nil {
+	if _, err := parseQuery(r); err != nil {
 		return err
 	}
 	prefer, err := api.ParsePrefer(r.Header)
 	if err != nil {
 		return err
 	}
-	snap, err := held(f, r, prefer.Wait, func(ctx context.Context, wait time.Duration) (engine.Snapshot, error) {
+	snap, err := longPoll(a, r, prefer.Wait, func(ctx context.Context, wait time.Duration) (engine.Snapshot, error) {
 		if wait == 0 {
-			return f.engine.Get(ctx, owner, id)
+			return a.engine.Get(ctx, owner, id)
 		}
-		return f.engine.Wait(ctx, owner, id, wait)
+		return a.engine.Wait(ctx, owner, id, wait)
 	})
 	if err != nil {
 		return err
 	}
 	prefer.Apply(w.Header())
-	dontStore(w)
-	f.answerJob(w, http.StatusOK, &snap, f.watchURL(r, prefer, &snap.Job))
+	setNoStore(w)
+	a.writeJob(w, http.StatusOK, &snap, a.watchURL(r, prefer, &snap.Job))
 	return nil
 }
 
-// dontStore keeps an answer that will be another one soon out of every cache.
-func dontStore(w http.ResponseWriter) { w.Header()["Cache-Control"] = noStore }
+// setNoStore forbids caching a response whose content changes.
+func setNoStore(w http.ResponseWriter) { w.Header()["Cache-Control"] = noStore }
 
 // noStore is never changed.
 var noStore = []string{"no-store"}
 
-// list answers a page of jobs, newest first.
-func (f *API) list(w http.ResponseWriter, r *http.Request) error {
-	filter, err := filterOf(r)
+// list writes a page of jobs, newest first.
+func (a *API) list(w http.ResponseWriter, r *http.Request) error {
+	filter, err := parseList(r)
 	if err != nil {
 		return err
 	}
-	page, next, err := f.engine.List(r.Context(), filter)
+	page, next, err := a.engine.List(r.Context(), filter)
 	if err != nil {
 		return err
 	}
-	dontStore(w)
-	f.answer(w, http.StatusOK, func(b []byte) []byte {
+	setNoStore(w)
+	a.writeJSON(w, http.StatusOK, func(b []byte) []byte {
 		b = append(b, `{"object":"list","data":[`...)
 		for i := range page {
-			b = appendJob(comma(b, i), &page[i], nil, f.watchURL(r, api.Prefer{}, &page[i]))
+			b = appendJob(comma(b, i), &page[i], nil, a.watchURL(r, api.Prefer{}, &page[i]))
 		}
 		b = append(b, `],"next":`...)
 		if next == (job.ID{}) {
@@ -77,13 +77,14 @@ func comma(b []byte, i int) []byte {
 	return b
 }
 
-// output answers the entries after a number, at once or at the next change.
-func (f *API) output(w http.ResponseWriter, r *http.Request) error {
-	owner, id, err := subject(r)
+// output writes the output entries after a cursor: at once, or at the job's next change
+// within the wait of the Prefer header.
+func (a *API) output(w http.ResponseWriter, r *http.Request) error {
+	owner, id, err := parseJob(r)
 	if err != nil {
 		return err
 	}
-	q, err := query(r, "after")
+	q, err := parseQuery(r, "after")
 	if err != nil {
 		return err
 	}
@@ -95,18 +96,18 @@ func (f *API) output(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	up, err := held(f, r, prefer.Wait, func(ctx context.Context, wait time.Duration) (engine.Update, error) {
-		return f.engine.Output(ctx, owner, id, after, wait)
+	up, err := longPoll(a, r, prefer.Wait, func(ctx context.Context, wait time.Duration) (engine.Update, error) {
+		return a.engine.Output(ctx, owner, id, after, wait)
 	})
 	if err != nil {
 		return err
 	}
-	if err := pastEnd(after, up.Job); err != nil {
+	if err := checkCursor(after, up.Job); err != nil {
 		return err
 	}
 	prefer.Apply(w.Header())
-	dontStore(w)
-	f.answer(w, http.StatusOK, func(b []byte) []byte { return appendOutput(b, &up, after) })
+	setNoStore(w)
+	a.writeJSON(w, http.StatusOK, func(b []byte) []byte { return appendOutput(b, &up, after) })
 	return nil
 }
 
@@ -120,18 +121,18 @@ func appendOutput(b []byte, up *engine.Update, cursor int64) []byte {
 	return append(strconv.AppendInt(append(b, `],"cursor":`...), cursor, 10), '}')
 }
 
-// result answers what a job came to, as it is.
-func (f *API) result(w http.ResponseWriter, r *http.Request) error {
-	owner, id, err := subject(r)
+// result writes the bytes of a job's result with their own content type.
+func (a *API) result(w http.ResponseWriter, r *http.Request) error {
+	owner, id, err := parseJob(r)
 	if err != nil {
 		return err
 	}
-	if _, err := query(r); err != nil {
+	if _, err := parseQuery(r); err != nil {
 		return err
 	}
-	res, err := f.engine.Result(r.Context(), owner, id)
+	res, err := a.engine.Result(r.Context(), owner, id)
 	if job.CodeOf(err) == job.NotFinished {
-		return f.noResult(r, owner, id, err)
+		return a.missingResult(r, owner, id, err)
 	}
 	if err != nil {
 		return err
@@ -142,19 +143,20 @@ func (f *API) result(w http.ResponseWriter, r *http.Request) error {
 		h.Set("Content-Type", "application/octet-stream")
 	}
 	h.Set("Content-Length", strconv.Itoa(len(res.Body)))
-	// Whoever made the result is not whoever reads it: it is never to run as a page
-	// of ours.
+	// The result may come from another user than its reader. These headers keep the browser
+	// from running it as a page of this server.
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Security-Policy", "sandbox; default-src 'none'")
-	dontStore(w)
+	setNoStore(w)
 	w.WriteHeader(http.StatusOK)
-	_, _ = w.Write(res.Body) // an error is the reader's leaving
+	_, _ = w.Write(res.Body) // an error means that the client has left
 	return nil
 }
 
-// noResult says why there is no result: the job goes on, or it ended without one.
-func (f *API) noResult(r *http.Request, owner job.Owner, id job.ID, why error) error {
-	snap, err := f.engine.Get(r.Context(), owner, id)
+// missingResult returns the error for a job without a result. notFinished is the error for
+// one that has not ended.
+func (a *API) missingResult(r *http.Request, owner job.Owner, id job.ID, notFinished error) error {
+	snap, err := a.engine.Get(r.Context(), owner, id)
 	if err != nil {
 		return err
 	}
@@ -164,6 +166,6 @@ func (f *API) noResult(r *http.Request, owner job.Owner, id job.ID, why error) e
 	case job.Cancelled, job.Expired:
 		return &api.JobFailed{Refusal: job.Errorf(job.Conflict, "the job is %s, so it has no result", snap.State), Failure: snap.Failure}
 	default:
-		return why
+		return notFinished
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// submission is the body of POST /v1/jobs, and one of many of POST /v1/jobs/batch.
+// submission is the body of POST /v1/jobs, and an element of POST /v1/jobs/batch.
 type submission struct {
 	Queue       string            `json:"queue"`
 	Input       json.RawMessage   `json:"input"` // any value; required
@@ -25,69 +25,74 @@ type submission struct {
 	Timeouts    *timeouts         `json:"timeouts"`
 	Retry       *retry            `json:"retry"`
 	Metadata    map[string]string `json:"metadata"`
-	// AbandonAfterS is how long nobody may ask for the job before it is cancelled.
+	// AbandonAfterS is how long no client may ask about the job before it is cancelled.
 	AbandonAfterS *float64 `json:"abandon_after_s"`
-	// IdempotencyKey is of one of many; one alone has it in the header.
+	// IdempotencyKey is only for an element of a batch. A single submit has it in the header.
 	IdempotencyKey *string `json:"idempotency_key"`
 }
 
-// submit stores a job: 202 once it is on disk, or 200 with the job at its end.
-func (f *API) submit(w http.ResponseWriter, r *http.Request) error {
-	if _, err := query(r); err != nil {
+// submit stores a job. The status is 202 once the job is on disk, or 200 where it has ended
+// within the wait of the Prefer header.
+func (a *API) submit(w http.ResponseWriter, r *http.Request) error {
+	if _, err := parseQuery(r); err != nil {
 		return err
 	}
 	prefer, err := api.ParsePrefer(r.Header)
 	if err != nil {
 		return err
 	}
-	if f.files != nil && isForm(r) {
-		return f.submitForm(w, r, prefer)
+	if a.files != nil && isForm(r) {
+		return a.submitForm(w, r, prefer)
 	}
-	req, err := f.request(r)
+	req, err := a.readRequest(r)
 	if err != nil {
 		return err
 	}
-	snap, existing, err := f.store(r, req, prefer.Wait)
+	snap, existing, err := a.store(r, req, prefer.Wait)
 	if err != nil {
 		return err
 	}
-	f.answerSubmit(w, r, prefer, engine.SubmitResult{Snapshot: snap, Existing: existing})
+	a.writeSubmitted(w, r, prefer, engine.SubmitResult{Snapshot: snap, Existing: existing})
 	return nil
 }
 
-// answerSubmit answers with the job that a submit made, or had made before.
-func (f *API) answerSubmit(w http.ResponseWriter, r *http.Request, p api.Prefer, s engine.SubmitResult) {
+// writeSubmitted writes the job of a submit. It is an earlier job where the idempotency key
+// was used before.
+func (a *API) writeSubmitted(w http.ResponseWriter, r *http.Request, p api.Prefer, s engine.SubmitResult) {
 	h := w.Header()
 	p.Apply(h)
 	h["Location"] = []string{selfURL(s.ID)}
 	if s.Existing {
 		h["Idempotent-Replay"] = []string{"true"}
 	}
-	f.answerJob(w, accepted(&s.Job), &s.Snapshot, f.watchURL(r, p, &s.Job))
+	a.writeJob(w, statusOf(&s.Job), &s.Snapshot, a.watchURL(r, p, &s.Job))
 }
 
-// store has the engine store the job, and waits for its end if that was asked for.
-func (f *API) store(r *http.Request, req engine.Request, wait time.Duration) (engine.Snapshot, bool, error) {
+// store submits the job to the engine. With a wait it returns at the job's end or after the
+// wait.
+func (a *API) store(r *http.Request, req engine.Request, wait time.Duration) (engine.Snapshot, bool, error) {
 	if wait == 0 {
-		snap, existing, err := f.engine.Submit(r.Context(), req)
-		return snap, existing, ofInput(err)
+		snap, existing, err := a.engine.Submit(r.Context(), req)
+		return snap, existing, atInput(err)
 	}
-	ctx, cancel := f.untilStop(r)
+	ctx, cancel := a.contextUntilStop(r)
 	defer cancel()
-	req.ID = job.NewID() // by which to find the job if the server stops meanwhile
-	snap, existing, err := f.engine.SubmitAndWait(ctx, req, wait)
+	// With an id of our own the job can be found below, where the engine returns none.
+	req.ID = job.NewID()
+	snap, existing, err := a.engine.SubmitAndWait(ctx, req, wait)
+	// The server has begun to stop during the wait. The job may be on disk all the same.
 	if err != nil && ctx.Err() != nil && r.Context().Err() == nil {
-		snap, err = f.engine.Get(r.Context(), req.Owner, req.ID)
+		snap, err = a.engine.Get(r.Context(), req.Owner, req.ID)
 		if err != nil {
 			return snap, false, job.Wrapf(job.ShuttingDown, err, "the server is stopping; submit the job again, with the same Idempotency-Key if it had one")
 		}
 	}
-	return snap, existing, ofInput(err)
+	return snap, existing, atInput(err)
 }
 
-// ofInput points a refusal of the input, whose field is the input's own, to where
-// the input stands in the request.
-func ofInput(err error) error {
+// atInput moves the field of an [job.Invalid] error from the input to the request, which has
+// the input in its field input.
+func atInput(err error) error {
 	e, ok := errors.AsType[*job.Error](err)
 	if !ok || e.Code != job.Invalid {
 		return err
@@ -97,18 +102,16 @@ func ofInput(err error) error {
 	return &moved
 }
 
-// accepted is the status of an answer to whoever asked for something that may take
-// a while.
-func accepted(j *job.Job) int {
+// statusOf returns 200 for a job that has ended, else 202.
+func statusOf(j *job.Job) int {
 	if j.State.Ended() {
 		return http.StatusOK
 	}
 	return http.StatusAccepted
 }
 
-// request reads all that a submit says. Nothing of it is stored before all of it
-// was found good.
-func (f *API) request(r *http.Request) (engine.Request, error) {
+// readRequest reads and checks a whole submit, before anything is stored.
+func (a *API) readRequest(r *http.Request) (engine.Request, error) {
 	if err := api.RequireJSON(r); err != nil {
 		return engine.Request{}, err
 	}
@@ -120,32 +123,33 @@ func (f *API) request(r *http.Request) (engine.Request, error) {
 	if err != nil {
 		return engine.Request{}, err
 	}
-	req, err := f.asked(r, body, submission{})
+	req, err := a.decodeSubmission(r, body, submission{})
 	if err != nil {
 		return engine.Request{}, err
 	}
 	if key != "" {
-		// The same bytes are the same request: a client that repeats one repeats them.
+		// A client that repeats a request sends the same bytes. So the hash of the bytes tells
+		// a repeated request from a different one with the same key.
 		req.IdempotencyKey, req.Hash = key, sha256.Sum256(body)
 	}
 	return req, nil
 }
 
-// asked is what the JSON of one submit asks for, laid over what it says when it says
-// nothing.
-func (f *API) asked(r *http.Request, text []byte, s submission) (engine.Request, error) {
+// decodeSubmission decodes the JSON of one submit over the defaults in s, and checks it.
+func (a *API) decodeSubmission(r *http.Request, text []byte, s submission) (engine.Request, error) {
 	if err := api.DecodeJSON(text, &s); err != nil {
 		return engine.Request{}, err
 	}
 	if s.IdempotencyKey != nil {
 		return engine.Request{}, refuse("/idempotency_key", "the key of one job stands in the header Idempotency-Key")
 	}
-	req, err := f.requestOf(&s)
+	req, err := a.newRequest(&s)
 	req.Owner, req.Trace = gate.Owner(r), api.Traceparent(r)
 	return req, err
 }
 
-func (f *API) requestOf(s *submission) (engine.Request, error) {
+// newRequest checks a submission and converts it.
+func (a *API) newRequest(s *submission) (engine.Request, error) {
 	if err := s.check(); err != nil {
 		return engine.Request{}, err
 	}
@@ -161,14 +165,14 @@ func (f *API) requestOf(s *submission) (engine.Request, error) {
 		return engine.Request{}, err
 	}
 	if s.Timeouts != nil || s.Retry != nil || s.AbandonAfterS != nil {
-		req.Policy, err = f.policy(s)
+		req.Policy, err = a.policy(s)
 	}
 	return req, err
 }
 
-// policy is the queue's policy with the submitter's on top.
-func (f *API) policy(s *submission) (*job.Policy, error) {
-	q, err := f.engine.Queue(s.Queue)
+// policy returns the queue's policy with the submitter's values on top.
+func (a *API) policy(s *submission) (*job.Policy, error) {
+	q, err := a.engine.Queue(s.Queue)
 	if err != nil {
 		return nil, err
 	}

@@ -12,39 +12,39 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/watch"
 )
 
-// maxFollowed is how many jobs one socket follows. All sockets and streams together
-// are bounded by the engine.
+// maxFollowed is how many jobs one socket may follow. The engine bounds all sockets and
+// streams together.
 const maxFollowed = 1000
 
 var errFull = job.Errorf(job.TooLarge, "this socket follows %d jobs and takes no more: unwatch one, or open another", maxFollowed)
 
-// session is a socket on which a client follows many jobs. Its messages are obeyed one
-// after another.
+// session is a socket on which a client follows many jobs. It handles the client's messages
+// one by one.
 type session struct {
 	*stream.Session
 	// set once
-	face   *API
-	owner  job.Owner
-	bearer *gate.Grant // what the socket's own token grants; nil where it came without one
+	api   *API
+	owner job.Owner
+	grant *gate.Grant // of the token with which the socket was opened; nil without a token
 }
 
-// watchSocket is WS /v1/watch.
-func (f *API) watchSocket(w http.ResponseWriter, r *http.Request) error {
-	if _, err := query(r); err != nil {
+// watchSocket serves the WebSocket /v1/watch.
+func (a *API) watchSocket(w http.ResponseWriter, r *http.Request) error {
+	if _, err := parseQuery(r); err != nil {
 		return err
 	}
-	s := &session{face: f, owner: gate.Owner(r)}
+	s := &session{api: a, owner: gate.Owner(r)}
 	if g, ok := gate.GrantOf(r); ok {
-		s.bearer = &g
+		s.grant = &g
 	}
-	return f.sockets.Serve(w, r, maxMessage, func(socket *stream.Socket) {
-		s.Session = stream.NewSession(socket, stream.SessionConfig{MaxJobs: maxFollowed, ErrFull: errFull, AbortMessage: s.cut})
-		s.read()
+	return a.sockets.Serve(w, r, maxMessage, func(socket *stream.Socket) {
+		s.Session = stream.NewSession(socket, stream.SessionConfig{MaxJobs: maxFollowed, ErrFull: errFull, AbortMessage: s.abortMessage})
+		s.run()
 	})
 }
 
-// read obeys one message after another, until the client leaves.
-func (s *session) read() {
+// run handles messages until the client leaves.
+func (s *session) run() {
 	for {
 		text, err, ok := s.Read()
 		if !ok {
@@ -55,32 +55,33 @@ func (s *session) read() {
 			m, err = parseMessage(text)
 		}
 		if err == nil {
-			err = s.obey(m)
+			err = s.handle(m)
 		}
-		if err != nil && !s.refuse(m.Type, m.ID, err) {
+		if err != nil && !s.replyError(m.Type, m.ID, err) {
 			return
 		}
 	}
 }
 
-// refuse answers a message that was not obeyed. What is our fault is logged.
-func (s *session) refuse(of, id string, err error) bool {
+// replyError sends the error of a message. It logs an error that is the server's fault.
+func (s *session) replyError(of, id string, err error) bool {
 	if job.CodeOf(err) == job.Internal && s.Context().Err() == nil {
-		s.face.log.Error("a socket's message failed", "type", of, "id", id, "error", err)
+		s.api.log.Error("a socket's message failed", "type", of, "id", id, "error", err)
 	}
-	return s.Send(refusal(of, id, err))
+	return s.Send(errorReply(of, id, err))
 }
 
-// cut is the message that ends a watch before its job.
-func (s *session) cut(id job.ID, err error) []byte {
+// abortMessage encodes the message that ends a watch before its job has ended.
+func (s *session) abortMessage(id job.ID, err error) []byte {
 	if job.CodeOf(err) == job.Internal && s.Context().Err() == nil {
-		s.face.log.Error("a socket's watch failed", "id", id.String(), "error", err)
+		s.api.log.Error("a socket's watch failed", "id", id.String(), "error", err)
 	}
-	return refusal("watch", id.String(), err)
+	return errorReply("watch", id.String(), err)
 }
 
-func (s *session) obey(m watchMessage) error {
-	owner, id, err := s.grant(m)
+// handle does what a message asks for.
+func (s *session) handle(m watchMessage) error {
+	owner, id, err := s.authorize(m)
 	if err != nil {
 		return err
 	}
@@ -92,21 +93,22 @@ func (s *session) obey(m watchMessage) error {
 		return s.cancel(owner, id)
 	default:
 		s.Unfollow(id)
-		s.Send(answer("unwatched", id, nil))
+		s.Send(encodeReply("unwatched", id, nil))
 		return nil
 	}
 }
 
-// grant says in whose name a message asks, if it may: by its own token, by the
-// socket's, or as the socket's owner.
-func (s *session) grant(m watchMessage) (job.Owner, job.ID, error) {
+// authorize returns the job of a message, and the owner in whose name it is handled: the
+// owner in the message's token, else in the socket's token, else the owner of the socket. It
+// refuses what the token does not allow.
+func (s *session) authorize(m watchMessage) (job.Owner, job.ID, error) {
 	id, err := job.ParseID(m.ID)
 	if err != nil {
 		return job.Owner{}, id, err
 	}
-	g := s.bearer
+	g := s.grant
 	if m.Token != "" {
-		own, err := s.face.gate.OpenToken(m.Token)
+		own, err := s.api.gate.OpenToken(m.Token)
 		if err != nil {
 			return job.Owner{}, id, err
 		}
@@ -125,21 +127,21 @@ func (s *session) grant(m watchMessage) (job.Owner, job.ID, error) {
 	return g.Owner, id, g.CheckRights(right)
 }
 
-// watch follows a job from behind an entry.
+// watch follows a job after the entry after.
 func (s *session) watch(owner job.Owner, id job.ID, after int64) error {
-	full := func() (engine.Snapshot, error) { return s.face.engine.Get(s.Context(), owner, id) }
-	return s.Follow(id, &encoder{&messages{s, id}, full}, func(ctx context.Context) (*stream.Feed, watch.Update, error) {
-		return s.face.follow(ctx, owner, id, after)
+	read := func() (engine.Snapshot, error) { return s.api.engine.Get(s.Context(), owner, id) }
+	return s.Follow(id, &encoder{&messageOutput{s, id}, read}, func(ctx context.Context) (*stream.Feed, watch.Update, error) {
+		return s.api.follow(ctx, owner, id, after)
 	})
 }
 
-// cancel asks for a job's end, and answers with the job as that left it. Whoever
-// follows it hears of it there too.
+// cancel requests the end of a job and replies with the job. Sessions that follow the job
+// get a snapshot as well.
 func (s *session) cancel(owner job.Owner, id job.ID) error {
-	snap, err := s.face.engine.Cancel(s.Context(), owner, id)
+	snap, err := s.api.engine.Cancel(s.Context(), owner, id)
 	if err != nil {
 		return err
 	}
-	s.Send(answer("cancel", id, func(b []byte) []byte { return appendJob(b, &snap.Job, &snap, "") }))
+	s.Send(encodeReply("cancel", id, func(b []byte) []byte { return appendJob(b, &snap.Job, &snap, "") }))
 	return nil
 }

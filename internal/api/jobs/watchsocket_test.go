@@ -282,8 +282,8 @@ func TestASocketWithNothingButTokens(t *testing.T) {
 // A grant that has expired since the socket was opened is worth nothing.
 func TestASocketsTokenExpires(t *testing.T) {
 	g := gate.Grant{Job: anID, Expires: time.Now().Add(-time.Second)}
-	s := &session{bearer: &g}
-	if _, _, err := s.grant(watchMessage{Type: "watch", ID: anID.String()}); job.CodeOf(err) != job.BadToken {
+	s := &session{grant: &g}
+	if _, _, err := s.authorize(watchMessage{Type: "watch", ID: anID.String()}); job.CodeOf(err) != job.BadToken {
 		t.Error(err)
 	}
 }
@@ -408,7 +408,7 @@ func FuzzWatchMessage(f *testing.F) {
 			if job.CodeOf(err) != job.Invalid {
 				t.Fatalf("%q: %v", text, err)
 			}
-			if answer := refusal(m.Type, m.ID, err); !json.Valid(answer) {
+			if answer := errorReply(m.Type, m.ID, err); !json.Valid(answer) {
 				t.Fatalf("%q is answered with %q", text, answer)
 			}
 			return
@@ -423,7 +423,7 @@ func FuzzWatchMessage(f *testing.F) {
 		if said, err := parseMessage(again); err != nil || said != m {
 			t.Fatalf("%q: %+v, then %+v, %v", text, m, said, err)
 		}
-		head := appendHead(nil, m.Type, anID)
+		head := appendMessageStart(nil, m.Type, anID)
 		if !json.Valid(append(head, '}')) {
 			t.Fatalf("%q", head)
 		}
