@@ -17,19 +17,19 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/simmodel"
 )
 
-// heard is a sink that counts what is said and keeps nothing.
-type heard struct{ bytes int }
+// countingSink counts the bytes that are written and stores nothing.
+type countingSink struct{ bytes int }
 
-func (h *heard) ResetTimeouts()              {}
-func (h *heard) Text(piece string) error     { h.bytes += len(piece); return nil }
-func (h *heard) Event(value []byte) error    { h.bytes += len(value); return nil }
-func (h *heard) Log(string) error            { return nil }
-func (h *heard) Progress(job.Progress) error { return nil }
-func (h *heard) Result(job.Result)           {}
-func (h *heard) Usage([]byte)                {}
+func (h *countingSink) ResetTimeouts()              {}
+func (h *countingSink) Text(piece string) error     { h.bytes += len(piece); return nil }
+func (h *countingSink) Event(value []byte) error    { h.bytes += len(value); return nil }
+func (h *countingSink) Log(string) error            { return nil }
+func (h *countingSink) Progress(job.Progress) error { return nil }
+func (h *countingSink) Result(job.Result)           {}
+func (h *countingSink) Usage([]byte)                {}
 
-// BenchmarkStream is one call of a simulated model over loopback that streams its
-// tokens as fast as it can: what relaying a token costs, both ends in this process.
+// BenchmarkStream measures a call to a simulated model over loopback that streams its tokens
+// as fast as it can, with both ends in this process.
 func BenchmarkStream(b *testing.B) {
 	for _, tokens := range []int{1, 100, 1000} {
 		b.Run(fmt.Sprintf("tokens=%d", tokens), func(b *testing.B) {
@@ -43,9 +43,9 @@ func BenchmarkStream(b *testing.B) {
 			task := exectest.Task([]byte(hello))
 			b.ReportAllocs()
 			for b.Loop() {
-				out := &heard{}
+				out := &countingSink{}
 				if err := e.Execute(b.Context(), task, out); err != nil || out.bytes == 0 {
-					b.Fatalf("%d bytes were said: %v", out.bytes, err)
+					b.Fatalf("%d bytes were written: %v", out.bytes, err)
 				}
 			}
 			b.ReportMetric(float64(b.N*tokens)/b.Elapsed().Seconds(), "tokens/s")
@@ -53,71 +53,70 @@ func BenchmarkStream(b *testing.B) {
 	}
 }
 
-// word is the event of a token, as most servers write it.
-const word = `data: {"id":"chatcmpl-0123456789","object":"chat.completion.chunk","created":1760000000,"model":"m",` +
+// tokenEvent is the event of one token, as most servers write it.
+const tokenEvent = `data: {"id":"chatcmpl-0123456789","object":"chat.completion.chunk","created":1760000000,"model":"m",` +
 	`"choices":[{"index":0,"delta":{"content":"token "},"logprobs":null,"finish_reason":null}]}` + "\n\n"
 
-const lastWord = `data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}` + "\n\ndata: [DONE]\n\n"
+const lastEvents = `data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}` + "\n\ndata: [DONE]\n\n"
 
-// murmur is a transport whose answers are so many words, one a read.
-type murmur int
+// tokenTransport is a transport whose answers have this number of tokens, one per read.
+type tokenTransport int
 
-func (m murmur) RoundTrip(*http.Request) (*http.Response, error) {
+func (m tokenTransport) RoundTrip(*http.Request) (*http.Response, error) {
 	head := http.Header{"Content-Type": {"text/event-stream"}}
 	return &http.Response{StatusCode: http.StatusOK, Header: head, Body: &m}, nil
 }
 
-func (m *murmur) Read(p []byte) (int, error) {
+func (m *tokenTransport) Read(p []byte) (int, error) {
 	switch *m--; {
 	case *m >= 0:
-		return copy(p, word), nil
+		return copy(p, tokenEvent), nil
 	case *m == -1:
-		return copy(p, lastWord), nil
+		return copy(p, lastEvents), nil
 	}
 	return 0, io.EOF
 }
 
-func (m *murmur) Close() error { return nil }
+func (m *tokenTransport) Close() error { return nil }
 
-// BenchmarkWord is a token from the transport to the sink: what understanding it
-// costs, with neither socket nor HTTP.
-func BenchmarkWord(b *testing.B) {
-	const words = 1000
-	e, err := New(Config{Models: []Model{{Name: "m", BaseURL: "http://upstream.invalid/v1"}}, Transport: murmur(words)})
+// BenchmarkToken measures a token from the transport to the sink, without sockets and HTTP.
+func BenchmarkToken(b *testing.B) {
+	const tokens = 1000
+	e, err := New(Config{Models: []Model{{Name: "m", BaseURL: "http://upstream.invalid/v1"}}, Transport: tokenTransport(tokens)})
 	if err != nil {
 		b.Fatal(err)
 	}
 	task := exectest.Task([]byte(hello))
 	b.ReportAllocs()
-	for said := 0; said < b.N; said += words {
-		if err := e.Execute(b.Context(), task, &heard{}); err != nil {
+	for n := 0; n < b.N; n += tokens {
+		if err := e.Execute(b.Context(), task, &countingSink{}); err != nil {
 			b.Fatal(err)
 		}
 	}
 }
 
-// loud answers every connection with the beginning of a stream, and keeps it open.
-type loud struct {
+// streamServer answers every connection with the beginning of a stream and keeps it open.
+type streamServer struct {
 	net.Listener
-	open []net.Conn
+	conns []net.Conn
 }
 
-func listen(b *testing.B) *loud {
+func newStreamServer(b *testing.B) *streamServer {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		b.Fatal(err)
 	}
-	return &loud{Listener: l}
+	return &streamServer{Listener: l}
 }
 
-func (l *loud) accept(n int) error {
+func (l *streamServer) accept(n int) error {
 	request := make([]byte, 4<<10)
 	for range n {
 		c, err := l.Accept()
 		if err != nil {
 			return err
 		}
-		l.open = append(l.open, c)
+		l.conns = append(l.conns, c)
 		if _, err := c.Read(request); err != nil {
 			return err
 		}
@@ -130,72 +129,72 @@ func (l *loud) accept(n int) error {
 
 func chunked(data string) []byte { return fmt.Appendf(nil, "%x\r\n%s\r\n", len(data), data) }
 
-// echo is a sink that says when it has heard a word.
-type echo struct {
-	heard
-	words *sync.WaitGroup
+// signallingSink is a sink that signals every piece of text.
+type signallingSink struct {
+	countingSink
+	tokens *sync.WaitGroup
 }
 
-func (e *echo) Text(string) error { e.words.Done(); return nil }
+func (e *signallingSink) Text(string) error { e.tokens.Done(); return nil }
 
-// cpu is the processor time of this process so far.
-func cpu() time.Duration {
+// cpuTime returns the processor time that this process has used.
+func cpuTime() time.Duration {
 	var use syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &use)
 	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
 }
 
-// BenchmarkOpen is a thousand calls that hear one word at a time over loopback: the
-// processor time of a word, of which the writer's system call is a part, and the
-// memory of an open call.
-func BenchmarkOpen(b *testing.B) {
+// BenchmarkOpenCalls measures a thousand open calls that receive one token at a time over
+// loopback: the processor time per token, which includes the server's system call, and the
+// memory per open call.
+func BenchmarkOpenCalls(b *testing.B) {
 	const calls = 1000
-	server := listen(b)
+	server := newStreamServer(b)
 	defer server.Close()
 	e, err := New(Config{Models: []Model{{Name: "m", BaseURL: "http://" + server.Addr().String() + "/v1"}}})
 	if err != nil {
 		b.Fatal(err)
 	}
 	defer e.Close()
-	before := memory()
-	var all, words sync.WaitGroup
-	words.Add(calls)
+	before := memoryInUse()
+	var all, tokens sync.WaitGroup
+	tokens.Add(calls)
 	for range calls {
-		all.Go(func() { _ = e.Execute(b.Context(), exectest.Task([]byte(hello)), &echo{words: &words}) })
+		all.Go(func() { _ = e.Execute(b.Context(), exectest.Task([]byte(hello)), &signallingSink{tokens: &tokens}) })
 	}
 	if err := server.accept(calls); err != nil {
 		b.Fatal(err)
 	}
-	say := func(data []byte) {
-		for _, c := range server.open {
+	send := func(data []byte) {
+		for _, c := range server.conns {
 			if _, err := c.Write(data); err != nil {
 				b.Error(err)
 			}
 		}
 	}
-	piece := chunked(word)
-	say(piece)
-	words.Wait()
-	bytes := float64(memory()-before) / calls
+	piece := chunked(tokenEvent)
+	send(piece)
+	tokens.Wait()
+	bytes := float64(memoryInUse()-before) / calls
 	b.ResetTimer()
-	began := cpu()
+	start := cpuTime()
 	for range b.N {
-		words.Add(calls)
-		say(piece)
-		words.Wait()
+		tokens.Add(calls)
+		send(piece)
+		tokens.Wait()
 	}
 	b.StopTimer()
-	b.ReportMetric(float64((cpu()-began).Nanoseconds())/1000/float64(b.N*calls), "cpu-µs/word")
+	b.ReportMetric(float64((cpuTime()-start).Nanoseconds())/1000/float64(b.N*calls), "cpu-µs/token")
 	b.ReportMetric(bytes, "bytes/call")
-	say(append(chunked(lastWord), "0\r\n\r\n"...))
+	send(append(chunked(lastEvents), "0\r\n\r\n"...))
 	all.Wait()
-	for _, c := range server.open {
+	for _, c := range server.conns {
 		c.Close()
 	}
 }
 
-// memory is what the heap and the stacks take.
-func memory() uint64 {
+// memoryInUse returns the size of the heap and the stacks.
+func memoryInUse() uint64 {
 	runtime.GC()
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)

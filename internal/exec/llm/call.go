@@ -16,69 +16,72 @@ import (
 )
 
 const (
-	maxRefusal = 64 << 10               // bytes that are read of an answer which is an error
-	drainFor   = 100 * time.Millisecond // how long the end of a stream is waited for, after its last event
+	maxErrorBody = 64 << 10               // bytes that are read of an error answer
+	drainTimeout = 100 * time.Millisecond // how long to wait for the end of a stream after its last event
 )
 
-// errNoAnswer ends a call whose server took too long.
-var errNoAnswer = errors.New("llm: the model server did not answer in time")
+// errRequestTimeout is the cause with which a call ends whose server took too long.
+var errRequestTimeout = errors.New("llm: the model server did not answer in time")
 
-// call is one attempt: a request and its answer. It is used by one goroutine.
+// call is one request and its answer. One goroutine uses it.
 type call struct {
 	// set once
-	model    *model
-	pass     *pass
-	out      exec.Sink
-	patience time.Duration // for the server to begin its answer; 0 without end
-	trace    string        // the traceparent that is sent along; "" for none
-	cancel   context.CancelCauseFunc
-	clock    *time.Timer // ends the call when the patience is over; nil without end
+	model   *model
+	permit  *permit
+	out     exec.Sink
+	timeout time.Duration // how long the server may take to begin its answer; 0 for no limit
+	trace   string        // the traceparent to send; "" for none
+	cancel  context.CancelCauseFunc
+	timer   *time.Timer // ends the call after timeout; nil without a limit
 
-	answer  completion
-	size    int     // bytes said, of text and events
-	pieces  int     // chunks that said something
-	percent float64 // reported last
-	status  int     // of the answer; 0 while there is none
-	usage   []byte  // what the server said last of it
+	completion completion // the streamed answer so far
+	size       int        // bytes written, of text and events
+	chunks     int        // chunks that were written
+	percent    float64    // the last one reported
+	status     int        // HTTP status of the answer; 0 while there is none
+	usage      []byte     // the last one that the server sent
 }
 
+// do sends the request and writes the answer to the sink.
 func (c *call) do(ctx context.Context, body []byte) error {
-	if err := c.report(10, "Analyzing query"); err != nil {
+	if err := c.reportProgress(10, "Analyzing query"); err != nil {
 		return err
 	}
 	ctx, c.cancel = context.WithCancelCause(ctx)
 	defer c.cancel(nil)
-	if c.patience > 0 {
-		c.clock = time.AfterFunc(c.patience, func() { c.cancel(errNoAnswer) })
-		defer c.clock.Stop()
+	if c.timeout > 0 {
+		c.timer = time.AfterFunc(c.timeout, func() { c.cancel(errRequestTimeout) })
+		defer c.timer.Stop()
 	}
-	resp, err := c.model.client.Do(c.request(ctx, body))
+	resp, err := c.model.client.Do(c.newRequest(ctx, body))
 	if err != nil {
-		return c.broken(ctx, err)
+		return c.transferFault(ctx, err)
 	}
 	defer resp.Body.Close()
 	c.status = resp.StatusCode
-	return c.relay(ctx, resp)
+	return c.readResponse(ctx, resp)
 }
 
-func (c *call) relay(ctx context.Context, resp *http.Response) error {
+// readResponse reads an answer whose headers have arrived: an error, a stream, or a whole
+// completion.
+func (c *call) readResponse(ctx context.Context, resp *http.Response) error {
 	if resp.StatusCode < 200 || resp.StatusCode > 299 {
-		return c.refused(ctx, resp)
+		return c.statusFault(ctx, resp)
 	}
 	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	switch {
 	case kind == "text/event-stream":
-		if c.clock != nil {
-			c.clock.Stop() // it has begun its answer
+		if c.timer != nil {
+			c.timer.Stop() // the answer has begun; the runner limits its silences
 		}
-		return c.stream(ctx, resp.Body)
+		return c.readStream(ctx, resp.Body)
 	case kind == "application/json" || strings.HasSuffix(kind, "+json"):
-		return c.whole(ctx, resp.Body)
+		return c.readWhole(ctx, resp.Body)
 	}
-	return c.model.wrongType(kind)
+	return c.model.wrongTypeFault(kind)
 }
 
-func (c *call) request(ctx context.Context, body []byte) *http.Request {
+func (c *call) newRequest(ctx context.Context, body []byte) *http.Request {
 	req := (&http.Request{
 		Method:        http.MethodPost,
 		URL:           c.model.url,
@@ -100,38 +103,39 @@ func (c *call) request(ctx context.Context, body []byte) *http.Request {
 	return req
 }
 
-// stream relays an answer that comes in pieces.
-func (c *call) stream(ctx context.Context, body io.Reader) error {
-	for in := newEvents(body); ; {
+// readStream reads a streamed answer.
+func (c *call) readStream(ctx context.Context, body io.Reader) error {
+	for in := newEventReader(body); ; {
 		data, err := in.next()
 		if err != nil {
-			return c.ended(ctx, err)
+			return c.endStream(ctx, err)
 		}
 		if string(data) == "[DONE]" {
 			c.drain(body)
-			return c.done()
+			return c.finishStream()
 		}
-		if err := c.take(data); err != nil {
+		if err := c.handleEvent(data); err != nil {
 			return err
 		}
 	}
 }
 
-// drain reads to the end of a stream that has said its last, so that the
-// connection can be used again; not for long.
+// drain reads the rest of a stream after its last event, for a short time, so that the
+// connection can be reused.
 func (c *call) drain(body io.Reader) {
-	enough := time.AfterFunc(drainFor, func() { c.cancel(nil) })
-	defer enough.Stop()
+	timer := time.AfterFunc(drainTimeout, func() { c.cancel(nil) })
+	defer timer.Stop()
 	_, _ = io.CopyN(io.Discard, body, 4<<10)
 }
 
-// take relays one event.
-func (c *call) take(data []byte) error {
-	if text, ok := c.answer.plain(data); ok {
-		if err := c.sayText(text); err != nil {
+// handleEvent processes the data of one event.
+func (c *call) handleEvent(data []byte) error {
+	// The fast path, which nearly every event takes.
+	if text, ok := c.completion.parsePlain(data); ok {
+		if err := c.writeText(text); err != nil {
 			return err
 		}
-		c.answer.addText(text)
+		c.completion.addText(text)
 		return nil
 	}
 	var k chunk
@@ -139,37 +143,39 @@ func (c *call) take(data []byte) error {
 		return c.model.fault(codeBadStream, job.Retryable, "sent an event that is no chat-completions chunk", err)
 	}
 	if !isEmpty(k.Error) {
-		return c.model.inStream(k.Error)
+		return c.model.faultForError(k.Error)
 	}
-	c.pass.answers()
-	if err := c.say(data, k); err != nil {
+	// Only now: a server that answers 200 and then an error does not work.
+	c.permit.markAnswering()
+	if err := c.writeChunk(data, k); err != nil {
 		return err
 	}
-	c.answer.add(k)
+	c.completion.add(k)
 	return nil
 }
 
-// say relays what a chunk says: its oddities, then its text.
-func (c *call) say(data []byte, k chunk) error {
+// writeChunk writes a chunk to the sink: first as an event if it carries more than text, then
+// its text.
+func (c *call) writeChunk(data []byte, k chunk) error {
 	if !isEmpty(k.Usage) {
 		c.usage = k.Usage
 		c.out.Usage(k.Usage)
 	}
-	text, odd := k.text(), k.odd()
-	if text == "" && !odd {
+	text, event := k.text(), k.needsEvent()
+	if text == "" && !event {
 		return nil
 	}
 	c.size += len(text)
-	if odd {
+	if event {
 		c.size += len(data)
 	}
 	if c.size > job.MaxOutput {
-		return c.tooLarge()
+		return c.tooLargeFault()
 	}
-	if err := c.reportPiece(); err != nil {
+	if err := c.reportChunk(); err != nil {
 		return err
 	}
-	if odd {
+	if event {
 		if err := c.out.Event(data); err != nil {
 			return err
 		}
@@ -180,85 +186,85 @@ func (c *call) say(data []byte, k chunk) error {
 	return c.out.Text(text)
 }
 
-// sayText relays what a plain chunk says.
-func (c *call) sayText(text string) error {
+// writeText writes the text of a plain chunk to the sink.
+func (c *call) writeText(text string) error {
 	c.size += len(text)
 	if c.size > job.MaxOutput {
-		return c.tooLarge()
+		return c.tooLargeFault()
 	}
-	if err := c.reportPiece(); err != nil {
+	if err := c.reportChunk(); err != nil {
 		return err
 	}
 	return c.out.Text(text)
 }
 
-// ended judges the end of a stream without its last event. Many servers leave that
-// out; a stream is over as well when every choice has said why it ends.
-func (c *call) ended(ctx context.Context, err error) error {
+// endStream handles a stream that ended with err and without [DONE]. Many servers omit [DONE],
+// so the answer is complete if every choice has a finish reason.
+func (c *call) endStream(ctx context.Context, err error) error {
 	var f *job.Fault
 	switch {
 	case ctx.Err() != nil || errors.As(err, &f):
-		return c.broken(ctx, err)
-	case c.answer.finished():
-		return c.done()
+		return c.transferFault(ctx, err)
+	case c.completion.allFinished():
+		return c.finishStream()
 	case errors.Is(err, io.EOF):
 		return c.model.fault("upstream_incomplete", job.Retryable, "ended its answer in the middle", nil)
 	}
-	return c.broken(ctx, err)
+	return c.transferFault(ctx, err)
 }
 
-// done sets the result of an answer that came in pieces.
-func (c *call) done() error {
-	if len(c.answer.choices) == 0 {
+// finishStream sets the result of a complete streamed answer.
+func (c *call) finishStream() error {
+	if len(c.completion.choices) == 0 {
 		return c.model.fault(codeBadStream, job.Retryable, "ended its answer without having said anything", nil)
 	}
-	first(&c.answer.head.Model, c.model.Upstream)
-	return c.finish(c.answer.encode())
+	setFirst(&c.completion.head.Model, c.model.Upstream)
+	return c.setResult(c.completion.encode())
 }
 
-// whole relays an answer that comes in one piece, from a server that does not stream.
-func (c *call) whole(ctx context.Context, body io.Reader) error {
+// readWhole reads an answer that is not streamed, from a server that ignores "stream".
+func (c *call) readWhole(ctx context.Context, body io.Reader) error {
 	data, err := io.ReadAll(io.LimitReader(body, job.MaxOutput+1))
 	if err != nil {
-		return c.broken(ctx, err)
+		return c.transferFault(ctx, err)
 	}
 	if len(data) > job.MaxOutput {
-		return c.tooLarge()
+		return c.tooLargeFault()
 	}
 	var k chunk
 	if err := json.Unmarshal(data, &k); err != nil {
 		return c.model.fault(codeBadAnswer, job.Retryable, "answered with what is no chat completion", err)
 	}
 	if !isEmpty(k.Error) {
-		return c.model.inStream(k.Error)
+		return c.model.faultForError(k.Error)
 	}
 	if len(k.Choices) == 0 {
 		return c.model.fault(codeBadAnswer, job.Retryable, "answered without a choice", nil)
 	}
 	data = bytes.TrimSpace(data)
-	if err := c.say(data, k); err != nil {
+	if err := c.writeChunk(data, k); err != nil {
 		return err
 	}
-	return c.finish(data)
+	return c.setResult(data)
 }
 
-func (c *call) finish(completion []byte) error {
-	if err := c.report(100, "Complete"); err != nil {
+func (c *call) setResult(completion []byte) error {
+	if err := c.reportProgress(100, "Complete"); err != nil {
 		return err
 	}
 	c.out.Result(job.Result{ContentType: "application/json", Body: completion})
 	return nil
 }
 
-// reportPiece moves the progress with the tokens: quickly at first, and never to
-// the end, because nobody knows how many there will be.
-func (c *call) reportPiece() error {
-	n := float64(c.pieces)
-	c.pieces++
-	return c.report(float64(int(30+49*n/(n+200))), "Generating response")
+// reportChunk advances the progress with each chunk: quickly at first, and never to 100
+// percent, because the number of tokens is unknown.
+func (c *call) reportChunk() error {
+	n := float64(c.chunks)
+	c.chunks++
+	return c.reportProgress(float64(int(30+49*n/(n+200))), "Generating response")
 }
 
-func (c *call) report(percent float64, status string) error {
+func (c *call) reportProgress(percent float64, status string) error {
 	if percent <= c.percent {
 		return nil
 	}

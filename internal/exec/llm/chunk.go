@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// chunk is an event of a streamed answer, or a whole answer: their shapes differ
-// only in whether a choice has a delta or a message.
+// chunk is one event of a streamed answer, or a whole answer. They differ only in that a
+// choice has a delta or a message.
 type chunk struct {
 	ID          string          `json:"id"`
 	Created     float64         `json:"created"`
@@ -19,24 +19,24 @@ type chunk struct {
 }
 
 type choice struct {
-	Index    int                        `json:"index"`
-	Delta    map[string]json.RawMessage `json:"delta"`
-	Message  map[string]json.RawMessage `json:"message"`
-	Finish   *string                    `json:"finish_reason"`
-	Logprobs json.RawMessage            `json:"logprobs"`
+	Index        int                        `json:"index"`
+	Delta        map[string]json.RawMessage `json:"delta"`
+	Message      map[string]json.RawMessage `json:"message"`
+	FinishReason *string                    `json:"finish_reason"`
+	Logprobs     json.RawMessage            `json:"logprobs"`
 }
 
-// said is the choice's delta or message.
-func (c choice) said() map[string]json.RawMessage {
+// fields returns the choice's delta or message.
+func (c choice) fields() map[string]json.RawMessage {
 	if c.Delta != nil {
 		return c.Delta
 	}
 	return c.Message
 }
 
-// text is the choice's content, if that is a string.
+// text returns the choice's content if that is a string.
 func (c choice) text() string {
-	raw := c.said()["content"]
+	raw := c.fields()["content"]
 	if !isString(raw) {
 		return ""
 	}
@@ -45,12 +45,12 @@ func (c choice) text() string {
 	return s
 }
 
-// odd says whether the choice holds more than the plain text of the first one.
-func (c choice) odd() bool {
+// needsEvent reports whether the choice carries more than a role and text of the first choice.
+func (c choice) needsEvent() bool {
 	if !isEmpty(c.Logprobs) {
 		return true
 	}
-	for name, value := range c.said() {
+	for name, value := range c.fields() {
 		plain := name == "role" || name == "content" && c.Index == 0 && isString(value)
 		if !plain && !isEmpty(value) {
 			return true
@@ -59,7 +59,7 @@ func (c choice) odd() bool {
 	return false
 }
 
-// text is the plain text of the first choice.
+// text returns the text of the first choice.
 func (c chunk) text() string {
 	var all string
 	for _, choice := range c.Choices {
@@ -70,11 +70,11 @@ func (c chunk) text() string {
 	return all
 }
 
-func (c chunk) odd() bool { return slices.ContainsFunc(c.Choices, choice.odd) }
+func (c chunk) needsEvent() bool { return slices.ContainsFunc(c.Choices, choice.needsEvent) }
 
 func isString(raw json.RawMessage) bool { return len(raw) > 0 && raw[0] == '"' }
 
-// isEmpty says whether a value says nothing.
+// isEmpty reports whether a JSON value is missing, null, or empty.
 func isEmpty(raw json.RawMessage) bool {
 	switch string(raw) {
 	case "", "null", `""`, "[]", "{}":

@@ -7,83 +7,84 @@ import (
 	"slices"
 )
 
-// completion is a streamed answer as it grows.
+// completion is the answer rebuilt from the chunks so far.
 type completion struct {
-	head    chunk // id, model and the like, each from the first chunk that had it
+	head    chunk // id, model and the like, each from the first chunk that has it
 	usage   json.RawMessage
-	choices map[int]*growing
+	choices map[int]*choiceBuilder
 }
 
-// growing is one choice of it.
-type growing struct {
-	message  any
-	logprobs any
-	finish   *string
+// choiceBuilder is one choice of a completion.
+type choiceBuilder struct {
+	message      any
+	logprobs     any
+	finishReason *string
 }
 
+// add merges a chunk into the completion.
 func (c *completion) add(k chunk) {
 	if c.choices == nil {
-		c.choices = make(map[int]*growing)
+		c.choices = make(map[int]*choiceBuilder)
 	}
-	first(&c.head.ID, k.ID)
-	first(&c.head.Created, k.Created)
-	first(&c.head.Model, k.Model)
-	c.head.Fingerprint = latest(c.head.Fingerprint, k.Fingerprint)
-	c.head.Tier = latest(c.head.Tier, k.Tier)
-	c.usage = latest(c.usage, k.Usage)
+	setFirst(&c.head.ID, k.ID)
+	setFirst(&c.head.Created, k.Created)
+	setFirst(&c.head.Model, k.Model)
+	c.head.Fingerprint = lastNonEmpty(c.head.Fingerprint, k.Fingerprint)
+	c.head.Tier = lastNonEmpty(c.head.Tier, k.Tier)
+	c.usage = lastNonEmpty(c.usage, k.Usage)
 	for _, choice := range k.Choices {
-		g := c.choices[choice.Index]
-		if g == nil {
-			g = &growing{message: object{}}
-			c.choices[choice.Index] = g
+		b := c.choices[choice.Index]
+		if b == nil {
+			b = &choiceBuilder{message: mergedObject{}}
+			c.choices[choice.Index] = b
 		}
-		g.message = mergeObject(g.message, choice.said())
-		g.logprobs = merge("logprobs", g.logprobs, choice.Logprobs)
-		if choice.Finish != nil && *choice.Finish != "" {
-			g.finish = choice.Finish
+		b.message = mergeObject(b.message, choice.fields())
+		b.logprobs = merge("logprobs", b.logprobs, choice.Logprobs)
+		if choice.FinishReason != nil && *choice.FinishReason != "" {
+			b.finishReason = choice.FinishReason
 		}
 	}
 }
 
-// finished says whether every choice has said why it ends.
-func (c *completion) finished() bool {
-	for _, g := range c.choices {
-		if g.finish == nil {
+// allFinished reports whether there is a choice and every choice has a finish reason.
+func (c *completion) allFinished() bool {
+	for _, b := range c.choices {
+		if b.finishReason == nil {
 			return false
 		}
 	}
 	return len(c.choices) > 0
 }
 
-// encode writes the completion object.
+// encode returns the completion object as JSON.
 func (c *completion) encode() []byte {
-	type written struct {
+	type encodedChoice struct {
 		Index    int     `json:"index"`
 		Message  any     `json:"message"`
 		Logprobs any     `json:"logprobs"`
 		Finish   *string `json:"finish_reason"`
 	}
-	var choices []written
+	var choices []encodedChoice
 	for _, index := range slices.Sorted(maps.Keys(c.choices)) {
-		g := c.choices[index]
-		choices = append(choices, written{index, g.whole(), settled(g.logprobs), g.finish})
+		b := c.choices[index]
+		choices = append(choices, encodedChoice{index, b.encodable(), plainValue(b.logprobs), b.finishReason})
 	}
-	return encode(struct {
+	return encodeJSON(struct {
 		ID          string          `json:"id"`
 		Object      string          `json:"object"`
 		Created     int64           `json:"created"`
 		Model       string          `json:"model"`
-		Choices     []written       `json:"choices"`
+		Choices     []encodedChoice `json:"choices"`
 		Usage       json.RawMessage `json:"usage,omitempty"`
 		Fingerprint json.RawMessage `json:"system_fingerprint,omitempty"`
 		Tier        json.RawMessage `json:"service_tier,omitempty"`
 	}{c.head.ID, "chat.completion", int64(c.head.Created), c.head.Model, choices, c.usage, c.head.Fingerprint, c.head.Tier})
 }
 
-// whole is the message of a choice. It always has a role and a content, and its
-// tool calls lose the index that only a stream needs.
-func (g *growing) whole() any {
-	message := settled(g.message).(map[string]any)
+// encodable returns the message as encoding/json can write it. It adds a missing role and
+// content, and removes the index of tool calls, which only a stream has.
+func (b *choiceBuilder) encodable() any {
+	message := plainValue(b.message).(map[string]any)
 	if message["role"] == nil {
 		message["role"] = "assistant"
 	}
@@ -99,20 +100,18 @@ func (g *growing) whole() any {
 	return message
 }
 
-// What grows by merging: an object, a list, a text, or a value that is written as
-// it came.
+// Values that grow while deltas are merged. Other values are kept as they came.
 type (
-	object map[string]any
-	list   struct {
+	mergedObject map[string]any
+	mergedList   struct {
 		items []any
-		at    map[string]int // where the item with an index is
+		at    map[string]int // position of the item with an index
 	}
-	text struct{ bytes.Buffer }
+	mergedText struct{ bytes.Buffer }
 )
 
-// merge adds a piece of a value, as a delta carries it, to what there was of it.
-// Texts grow, objects and lists too, their items told apart by their index; other
-// values are replaced.
+// merge merges a piece of the value called name into old. Strings, objects and lists grow;
+// items of a list are matched by their index; other values are replaced.
 func merge(name string, old any, piece json.RawMessage) any {
 	if len(piece) == 0 || string(piece) == "null" {
 		return old
@@ -134,12 +133,12 @@ func merge(name string, old any, piece json.RawMessage) any {
 	return slices.Clone(piece)
 }
 
-// mergeText lets a text grow, but for the names of things: servers send those
-// whole, and some send them again with every piece.
+// mergeText appends s to a string. Identifying values are replaced instead, because some
+// servers repeat them whole in every piece.
 func mergeText(name string, old any, s string) any {
-	t, ok := old.(*text)
+	t, ok := old.(*mergedText)
 	if !ok {
-		t = &text{}
+		t = &mergedText{}
 	}
 	switch name {
 	case "role", "id", "type", "name", "format":
@@ -153,9 +152,9 @@ func mergeText(name string, old any, s string) any {
 }
 
 func mergeObject(old any, fields map[string]json.RawMessage) any {
-	o, ok := old.(object)
+	o, ok := old.(mergedObject)
 	if !ok {
-		o = object{}
+		o = mergedObject{}
 	}
 	for name, piece := range fields {
 		if merged := merge(name, o[name], piece); merged != nil {
@@ -166,9 +165,9 @@ func mergeObject(old any, fields map[string]json.RawMessage) any {
 }
 
 func mergeList(name string, old any, items []json.RawMessage) any {
-	l, ok := old.(*list)
+	l, ok := old.(*mergedList)
 	if !ok {
-		l = &list{at: make(map[string]int)}
+		l = &mergedList{at: make(map[string]int)}
 	}
 	for _, item := range items {
 		var indexed struct{ Index json.RawMessage }
@@ -186,37 +185,37 @@ func mergeList(name string, old any, items []json.RawMessage) any {
 	return l
 }
 
-// settled is a grown value as encoding/json writes it.
-func settled(v any) any {
+// plainValue converts a merged value to maps, slices and strings for encoding/json.
+func plainValue(v any) any {
 	switch v := v.(type) {
-	case object:
+	case mergedObject:
 		fields := make(map[string]any, len(v))
 		for name, value := range v {
-			fields[name] = settled(value)
+			fields[name] = plainValue(value)
 		}
 		return fields
-	case *list:
+	case *mergedList:
 		items := make([]any, len(v.items))
 		for i, item := range v.items {
-			items[i] = settled(item)
+			items[i] = plainValue(item)
 		}
 		return items
-	case *text:
+	case *mergedText:
 		return v.String()
 	}
 	return v
 }
 
-// first keeps the first value that is one.
-func first[T comparable](kept *T, next T) {
+// setFirst sets *kept to next unless it is set already.
+func setFirst[T comparable](kept *T, next T) {
 	var zero T
 	if *kept == zero {
 		*kept = next
 	}
 }
 
-// latest keeps the last value that is one.
-func latest(kept, next json.RawMessage) json.RawMessage {
+// lastNonEmpty returns next unless it is empty.
+func lastNonEmpty(kept, next json.RawMessage) json.RawMessage {
 	if isEmpty(next) {
 		return kept
 	}

@@ -12,47 +12,48 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/simmodel"
 )
 
-// delta is a chunk of the first choice.
+// delta returns a chunk of the first choice.
 func delta(fields string) string {
 	return `{"id":"c1","created":5,"model":"mm","choices":[{"index":0,"delta":{` + fields + `}}]}`
 }
 
-func finish(reason string) string {
+func finishChunk(reason string) string {
 	return `{"id":"c1","choices":[{"index":0,"delta":{},"finish_reason":"` + reason + `"}]}`
 }
 
-// choice0 is a completion that holds one choice.
-func choice0(message, reason, rest string) string {
+// completionOf returns a completion with one choice.
+func completionOf(message, reason, rest string) string {
 	return `{"id":"c1","object":"chat.completion","created":5,"model":"mm","choices":[{"index":0,"message":` + message +
 		`,"logprobs":null,"finish_reason":"` + reason + `"}]` + rest + `}`
 }
 
-// A stream becomes text, events, usage and the completion that the same server
-// would have given in one piece.
-func TestACompletionIsRebuiltFromItsStream(t *testing.T) {
+// A stream becomes text, events, usage and the completion that the same server would have sent
+// unstreamed.
+func TestCompletionIsRebuiltFromItsStream(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		stream []string
 		text   string
-		events []int // which of the stream's events are said as events
+		events []int // indexes of the stream's chunks that become events
 		usage  string
 		result string
 	}{
 		"plain text": {
-			stream: []string{delta(`"role":"assistant","content":""`), delta(`"content":"a <"`), delta(`"content":"b\u0000"`), finish("stop"),
+			stream: []string{delta(`"role":"assistant","content":""`), delta(`"content":"a <"`), delta(`"content":"b\u0000"`), finishChunk("stop"),
 				`{"choices":[],"usage":{"total_tokens":3}}`, "[DONE]"},
 			text:   "a <b\x00",
 			usage:  `{"total_tokens":3}`,
-			result: choice0(`{"role":"assistant","content":"a <b\u0000"}`, "stop", `,"usage":{"total_tokens":3}`),
+			result: completionOf(`{"role":"assistant","content":"a <b\u0000"}`, "stop", `,"usage":{"total_tokens":3}`),
 		},
 		"no [DONE]": {
-			stream: []string{delta(`"content":"x"`), finish("length")},
+			stream: []string{delta(`"content":"x"`), finishChunk("length")},
 			text:   "x",
-			result: choice0(`{"role":"assistant","content":"x"}`, "length", ""),
+			result: completionOf(`{"role":"assistant","content":"x"}`, "length", ""),
 		},
 		"things that are no chunks are skipped": {
-			stream: []string{`{"type":"ping"}`, delta(`"content":"x"`), `null`, finish("stop"), "[DONE]"},
+			stream: []string{`{"type":"ping"}`, delta(`"content":"x"`), `null`, finishChunk("stop"), "[DONE]"},
 			text:   "x",
-			result: choice0(`{"role":"assistant","content":"x"}`, "stop", ""),
+			result: completionOf(`{"role":"assistant","content":"x"}`, "stop", ""),
 		},
 		"tool calls": {
 			stream: []string{
@@ -61,9 +62,9 @@ func TestACompletionIsRebuiltFromItsStream(t *testing.T) {
 				delta(`"tool_calls":[{"index":0,"function":{"arguments":"{\"q\":"}}]`),
 				delta(`"tool_calls":[{"index":1,"id":"t2","type":"function","function":{"name":"stop","arguments":"{}"}}]`),
 				delta(`"tool_calls":[{"index":0,"type":"function","function":{"name":"find","arguments":"1}"}}]`),
-				finish("tool_calls"), "[DONE]"},
+				finishChunk("tool_calls"), "[DONE]"},
 			events: []int{1, 2, 3, 4},
-			result: choice0(`{"role":"assistant","content":null,"tool_calls":[
+			result: completionOf(`{"role":"assistant","content":null,"tool_calls":[
 				{"id":"t1","type":"function","function":{"name":"find","arguments":"{\"q\":1}"}},
 				{"id":"t2","type":"function","function":{"name":"stop","arguments":"{}"}}]}`, "tool_calls", ""),
 		},
@@ -71,32 +72,32 @@ func TestACompletionIsRebuiltFromItsStream(t *testing.T) {
 			stream: []string{
 				delta(`"reasoning_content":"hm","content":""`), delta(`"reasoning_content":"m.","content":null`),
 				delta(`"reasoning_details":[{"index":0,"type":"t","text":"a"}]`), delta(`"reasoning_details":[{"index":0,"type":"t","text":"b"}]`),
-				delta(`"reasoning_content":"","content":"Yes"`), finish("stop")},
+				delta(`"reasoning_content":"","content":"Yes"`), finishChunk("stop")},
 			text:   "Yes",
 			events: []int{0, 1, 2, 3},
-			result: choice0(`{"role":"assistant","content":"Yes","reasoning_content":"hmm.",
+			result: completionOf(`{"role":"assistant","content":"Yes","reasoning_content":"hmm.",
 				"reasoning_details":[{"index":0,"type":"t","text":"ab"}]}`, "stop", ""),
 		},
 		"a refusal": {
-			stream: []string{delta(`"refusal":"No, "`), delta(`"refusal":"thanks."`), finish("stop")},
+			stream: []string{delta(`"refusal":"No, "`), delta(`"refusal":"thanks."`), finishChunk("stop")},
 			events: []int{0, 1},
-			result: choice0(`{"role":"assistant","content":null,"refusal":"No, thanks."}`, "stop", ""),
+			result: completionOf(`{"role":"assistant","content":null,"refusal":"No, thanks."}`, "stop", ""),
 		},
 		"a piece that is text and more": {
-			stream: []string{delta(`"content":"x","annotations":[{"a":1},{"a":2}]`), finish("stop")},
+			stream: []string{delta(`"content":"x","annotations":[{"a":1},{"a":2}]`), finishChunk("stop")},
 			text:   "x",
 			events: []int{0},
-			result: choice0(`{"role":"assistant","content":"x","annotations":[{"a":1},{"a":2}]}`, "stop", ""),
+			result: completionOf(`{"role":"assistant","content":"x","annotations":[{"a":1},{"a":2}]}`, "stop", ""),
 		},
 		"content in parts": {
-			stream: []string{delta(`"content":[{"type":"thinking","text":"a"}]`), delta(`"content":[{"type":"text","text":"b"}]`), finish("stop")},
+			stream: []string{delta(`"content":[{"type":"thinking","text":"a"}]`), delta(`"content":[{"type":"text","text":"b"}]`), finishChunk("stop")},
 			events: []int{0, 1},
-			result: choice0(`{"role":"assistant","content":[{"type":"thinking","text":"a"},{"type":"text","text":"b"}]}`, "stop", ""),
+			result: completionOf(`{"role":"assistant","content":[{"type":"thinking","text":"a"},{"type":"text","text":"b"}]}`, "stop", ""),
 		},
 		"log probabilities": {
 			stream: []string{
 				`{"id":"c1","created":5,"model":"mm","choices":[{"index":0,"delta":{"content":"x"},"logprobs":{"content":[{"token":"x","logprob":-0.10}]}}]}`,
-				`{"choices":[{"index":0,"delta":{"content":"y"},"logprobs":{"content":[{"token":"y","logprob":-2e0}]}}]}`, finish("stop")},
+				`{"choices":[{"index":0,"delta":{"content":"y"},"logprobs":{"content":[{"token":"y","logprob":-2e0}]}}]}`, finishChunk("stop")},
 			text:   "xy",
 			events: []int{0, 1},
 			result: `{"id":"c1","object":"chat.completion","created":5,"model":"mm","choices":[{"index":0,"message":{"role":"assistant","content":"xy"},
@@ -117,43 +118,45 @@ func TestACompletionIsRebuiltFromItsStream(t *testing.T) {
 			stream: []string{`{"id":"","model":"","choices":[],"prompt_filter_results":[]}`, delta(`"content":"x"`),
 				`{"id":"c2","choices":[{"index":0,"delta":{},"finish_reason":"stop"}],"usage":null,"system_fingerprint":"fp","service_tier":"flex"}`},
 			text:   "x",
-			result: choice0(`{"role":"assistant","content":"x"}`, "stop", `,"system_fingerprint":"fp","service_tier":"flex"`),
+			result: completionOf(`{"role":"assistant","content":"x"}`, "stop", `,"system_fingerprint":"fp","service_tier":"flex"`),
 		},
 	} {
-		r := run(t, inMemory(t, saying(c.stream...)), hello)
+		r := run(t, newInMemory(t, streamHandler(c.stream...)), hello)
 		if r.Text() != c.text {
-			t.Errorf("%s: it said %q, want %q", name, r.Text(), c.text)
+			t.Errorf("%s: the text is %q, want %q", name, r.Text(), c.text)
 		}
 		var events []string
 		for _, i := range c.events {
 			events = append(events, c.stream[i])
 		}
 		if got := r.OfKind(job.KindJSON); !reflect.DeepEqual(got, events) {
-			t.Errorf("%s: its events are %q, want %q", name, got, events)
+			t.Errorf("%s: the events are %q, want %q", name, got, events)
 		}
 		if c.usage != "" && (len(r.Usage) != 1 || r.Usage[0] != c.usage) {
-			t.Errorf("%s: its usage is %v", name, r.Usage)
+			t.Errorf("%s: the usage is %v", name, r.Usage)
 		}
-		same(t, name, string(r.Results[0].Body), c.result)
+		sameJSON(t, name, string(r.Results[0].Body), c.result)
 	}
 }
 
-func TestAnEventComesBeforeTheTextOfItsChunk(t *testing.T) {
-	odd := delta(`"content":"x","annotations":[{"a":1}]`)
-	r := run(t, inMemory(t, saying(odd, finish("stop"))), hello)
-	var said []exectest.Entry
+func TestEventPrecedesTextOfTheSameChunk(t *testing.T) {
+	t.Parallel()
+	chunk := delta(`"content":"x","annotations":[{"a":1}]`)
+	r := run(t, newInMemory(t, streamHandler(chunk, finishChunk("stop"))), hello)
+	var entries []exectest.Entry
 	for _, s := range r.Entries {
 		if s.Kind != job.KindProgress {
-			said = append(said, s)
+			entries = append(entries, s)
 		}
 	}
-	if want := []exectest.Entry{{Kind: job.KindJSON, Data: odd}, {Kind: job.KindText, Data: "x"}}; !reflect.DeepEqual(said, want) {
-		t.Errorf("it said %v", said)
+	if want := []exectest.Entry{{Kind: job.KindJSON, Data: chunk}, {Kind: job.KindText, Data: "x"}}; !reflect.DeepEqual(entries, want) {
+		t.Errorf("the output is %v", entries)
 	}
 }
 
-// A server that does not stream answers with JSON; it becomes the result as it is.
-func TestAnAnswerInOnePiece(t *testing.T) {
+// A server that ignores "stream" answers with JSON, which becomes the result unchanged.
+func TestUnstreamedAnswerBecomesTheResult(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		body, text string
 		event      bool
@@ -161,36 +164,38 @@ func TestAnAnswerInOnePiece(t *testing.T) {
 		"text":        {`{"id":"c1","extra":1.0,"choices":[{"index":0,"message":{"role":"assistant","content":"all of it","refusal":null},"finish_reason":"stop"}],"usage":{"total_tokens":9}}`, "all of it", false},
 		"a tool call": {`{"id":"c1","choices":[{"message":{"content":null,"tool_calls":[{"id":"t"}]}}],"usage":{"total_tokens":9}}`, "", true},
 	} {
-		r := run(t, inMemory(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		r := run(t, newInMemory(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json; charset=utf-8")
 			fmt.Fprintf(w, "\n%s\n", c.body)
 		})), hello)
 		if r.Text() != c.text || string(r.Results[0].Body) != c.body || r.Usage[0] != `{"total_tokens":9}` {
-			t.Errorf("%s: it said %q, with the usage %v, and came to %s", name, r.Text(), r.Usage, r.Results[0].Body)
+			t.Errorf("%s: the text is %q, the usage %v, the result %s", name, r.Text(), r.Usage, r.Results[0].Body)
 		}
 		if events := r.OfKind(job.KindJSON); c.event != (len(events) == 1 && events[0] == c.body) {
-			t.Errorf("%s: its events are %v", name, events)
+			t.Errorf("%s: the events are %v", name, events)
 		}
 	}
 }
 
-func TestAWholeAnswerThatIsNone(t *testing.T) {
-	for body, w := range map[string]want{
+func TestUnstreamedAnswerMustBeACompletion(t *testing.T) {
+	t.Parallel()
+	for body, w := range map[string]wantFault{
 		`{`:                             {"upstream_bad_answer", job.Retryable, "no chat completion"},
 		`{}`:                            {"upstream_bad_answer", job.Retryable, "without a choice"},
 		`{"choices":[]}`:                {"upstream_bad_answer", job.Retryable, "without a choice"},
 		`{"error":{"code":429},"x":[]}`: {"upstream_rate_limited", job.Wait, "asks to wait"},
 	} {
-		f, _ := failing(t, inMemory(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		f, _ := runFailing(t, newInMemory(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			fmt.Fprint(w, body)
 		})), hello)
-		w.hold(t, body, f)
+		w.check(t, body, f)
 	}
 }
 
-func TestTheSimulatedModelIsTheSameStreamedAndWhole(t *testing.T) {
-	e := inMemory(t, simmodel.New(simmodel.Options{}))
+func TestSimulatedModelAnswersTheSameStreamedAndWhole(t *testing.T) {
+	t.Parallel()
+	e := newInMemory(t, simmodel.New(simmodel.Options{}))
 	streamed := run(t, e, `{"messages":[{"role":"user","content":"x"}]}`)
 	whole := run(t, e, `{"messages":[{"role":"user","content":"x"}],"sim":{"fault":"ignore-stream"}}`)
 	if streamed.Text() != whole.Text() || streamed.Usage[0] != whole.Usage[0] {
@@ -198,10 +203,10 @@ func TestTheSimulatedModelIsTheSameStreamedAndWhole(t *testing.T) {
 	}
 }
 
-func same(t *testing.T, name, got, want string) {
+func sameJSON(t *testing.T, name, got, want string) {
 	t.Helper()
 	var g, w any
 	if json.Unmarshal([]byte(got), &g) != nil || json.Unmarshal([]byte(want), &w) != nil || !reflect.DeepEqual(g, w) {
-		t.Errorf("%s: it came to\n%s\nwant\n%s", name, got, want)
+		t.Errorf("%s: the result is\n%s\nwant\n%s", name, got, want)
 	}
 }

@@ -19,7 +19,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Codes that more than one place gives.
+// Codes that are used in more than one place.
 const (
 	codeBadStream = "upstream_bad_stream"
 	codeBadAnswer = "upstream_bad_answer"
@@ -29,26 +29,26 @@ const (
 	codeConflict    = "upstream_conflict"
 )
 
-// fault makes a fault whose message says what the model's server did.
+// fault returns a fault with the message "the server of the model … did".
 func (m *model) fault(code string, class job.Class, did string, cause error) *job.Fault {
 	return &job.Fault{Code: code, Class: class, Err: cause,
 		Message: fmt.Sprintf("the server of the model %s %s", job.Quote(m.Name), did)}
 }
 
-// refused is the fault of an answer whose status is an error.
-func (c *call) refused(ctx context.Context, resp *http.Response) error {
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
+// statusFault returns the fault of an answer with an error status.
+func (c *call) statusFault(ctx context.Context, resp *http.Response) error {
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxErrorBody))
 	if err != nil && ctx.Err() != nil {
-		return c.broken(ctx, err)
+		return c.transferFault(ctx, err)
 	}
-	f := c.model.byStatus(resp.StatusCode, fmt.Sprintf(" (%d)", resp.StatusCode), c.model.said(body))
+	f := c.model.faultForStatus(resp.StatusCode, fmt.Sprintf(" (%d)", resp.StatusCode), c.model.errorMessage(body))
 	f.RetryAfter = retryAfter(resp.Header, time.Now())
 	return f
 }
 
-// byStatus is the table of what follows an HTTP status. The message goes on with
-// how the status came, and with what the server said.
-func (m *model) byStatus(status int, how, said string) *job.Fault {
+// faultForStatus maps an HTTP status to a fault: its code, whether to retry, and a message.
+// how tells where the status came from, and message is the server's own.
+func (m *model) faultForStatus(status int, how, message string) *job.Fault {
 	code, class, did := "upstream_rejected", job.Final, "does not accept the request"
 	switch {
 	case status == http.StatusUnauthorized:
@@ -72,8 +72,8 @@ func (m *model) byStatus(status int, how, said string) *job.Fault {
 		code, class, did = "upstream_error", job.Retryable, "failed"
 	}
 	did += how
-	if said != "" {
-		did += "; it says: " + said
+	if message != "" {
+		did += "; it says: " + message
 	}
 	return m.fault(code, class, did, nil)
 }
@@ -85,22 +85,24 @@ func (m *model) keyAdvice() string {
 	return "check the variable " + m.APIKeyEnv
 }
 
-// inStream is the fault of an error that comes inside an answer. Servers put a
-// status into its code, or words into its code or type.
-func (m *model) inStream(raw json.RawMessage) *job.Fault {
+// faultForError returns the fault of an error object inside an answer. Servers put an HTTP
+// status or a word into its code, status or type.
+func (m *model) faultForError(raw json.RawMessage) *job.Fault {
 	var e struct{ Code, Type, Status any }
 	_ = json.Unmarshal(raw, &e)
 	status := http.StatusInternalServerError
 	for _, v := range []any{e.Code, e.Status, e.Type} {
-		if s := statusOf(fmt.Sprint(v)); s != 0 {
+		if s := statusForCode(fmt.Sprint(v)); s != 0 {
 			status = s
 			break
 		}
 	}
-	return m.byStatus(status, " (in its answer)", m.said(encode(map[string]json.RawMessage{"error": raw})))
+	return m.faultForStatus(status, " (in its answer)", m.errorMessage(encodeJSON(map[string]json.RawMessage{"error": raw})))
 }
 
-func statusOf(word string) int {
+// statusForCode returns the HTTP status that a code of an error object stands for; 0 if it is
+// unknown.
+func statusForCode(word string) int {
 	if n, err := strconv.Atoi(word); err == nil && n >= 400 && n <= 599 {
 		return n
 	}
@@ -121,23 +123,23 @@ func statusOf(word string) int {
 	return 0
 }
 
-// said is what an error body tells a person: bounded, printable, and without the
+// errorMessage returns the message of an error body: shortened, printable, and without the API
 // key, which some servers repeat.
-func (m *model) said(body []byte) string {
-	text := strings.ToValidUTF8(sentence(body), "�")
+func (m *model) errorMessage(body []byte) string {
+	text := strings.ToValidUTF8(findMessage(body), "�")
 	if m.APIKey != "" {
 		text = strings.ReplaceAll(text, m.APIKey, "[the key]")
 	}
 	text = strings.Join(strings.FieldsFunc(text, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsPrint(r) }), " ")
-	const most = 300
-	if runes := []rune(text); len(runes) > most {
-		text = string(runes[:most]) + "…"
+	const maxRunes = 300
+	if runes := []rune(text); len(runes) > maxRunes {
+		text = string(runes[:maxRunes]) + "…"
 	}
 	return text
 }
 
-// sentence finds the message in the shapes that servers give it.
-func sentence(body []byte) string {
+// findMessage returns the message from any of the shapes that servers use for an error body.
+func findMessage(body []byte) string {
 	var shape struct {
 		Error   json.RawMessage
 		Message json.RawMessage
@@ -163,8 +165,8 @@ func sentence(body []byte) string {
 	return ""
 }
 
-// wrongType is the fault of an answer that is neither a stream nor JSON.
-func (m *model) wrongType(kind string) *job.Fault {
+// wrongTypeFault returns the fault of an answer that is neither a stream nor JSON.
+func (m *model) wrongTypeFault(kind string) *job.Fault {
 	if kind == "" {
 		kind = "nothing that it names"
 	}
@@ -172,29 +174,29 @@ func (m *model) wrongType(kind string) *job.Fault {
 		fmt.Sprintf("answered with %s instead of an event stream or JSON: check base_url, which often ends in /v1", kind), nil)
 }
 
-func (c *call) tooLarge() *job.Fault {
+func (c *call) tooLargeFault() *job.Fault {
 	return c.model.fault("upstream_too_large", job.Final,
 		fmt.Sprintf("gave an answer of more than %d MiB", job.MaxOutput>>20), nil)
 }
 
-// broken judges an exchange that broke off: because its context ended, because a
-// bound was passed, or because of the network.
-func (c *call) broken(ctx context.Context, err error) error {
+// transferFault returns the error of a call that was interrupted by the request timeout, by
+// the end of its context, by a limit, or by the network.
+func (c *call) transferFault(ctx context.Context, err error) error {
 	var f *job.Fault
 	switch {
-	case errors.Is(context.Cause(ctx), errNoAnswer):
+	case errors.Is(context.Cause(ctx), errRequestTimeout):
 		return c.model.fault(codeTimeout, job.Retryable,
-			fmt.Sprintf("did not answer within %v; the queue's timeouts.request_s sets how long it may take", c.patience), err)
+			fmt.Sprintf("did not answer within %v; the queue's timeouts.request_s sets how long it may take", c.timeout), err)
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case errors.As(err, &f):
 		return f
 	}
-	return c.model.network(err)
+	return c.model.networkFault(err)
 }
 
-// network is the fault of a network that failed.
-func (m *model) network(err error) *job.Fault {
+// networkFault returns the fault of a network error.
+func (m *model) networkFault(err error) *job.Fault {
 	var dns *net.DNSError
 	var op *net.OpError
 	var cert *tls.CertificateVerificationError
@@ -214,23 +216,24 @@ func (m *model) network(err error) *job.Fault {
 	return m.fault("upstream_disconnected", job.Retryable, "broke off the connection", err)
 }
 
-// retryAfter is how long a server asks us to wait: retry-after-ms, or Retry-After as
-// seconds or as a date (RFC 9110, section 10.2.3). 0 when it does not say.
+// retryAfter returns how long the server asks to wait: the header retry-after-ms, or
+// Retry-After as seconds or as a date (RFC 9110, section 10.2.3). It is 0 if there is none.
 func retryAfter(h http.Header, now time.Time) time.Duration {
 	if ms, err := strconv.ParseFloat(h.Get("Retry-After-Ms"), 64); err == nil {
-		return bounded(ms / 1000)
+		return clampSeconds(ms / 1000)
 	}
 	after := h.Get("Retry-After")
 	if s, err := strconv.ParseFloat(after, 64); err == nil {
-		return bounded(s)
+		return clampSeconds(s)
 	}
 	if at, err := http.ParseTime(after); err == nil {
-		return bounded(at.Sub(now).Seconds())
+		return clampSeconds(at.Sub(now).Seconds())
 	}
 	return 0
 }
 
-func bounded(seconds float64) time.Duration {
+// clampSeconds converts seconds to a duration from 0 to [job.MaxDuration].
+func clampSeconds(seconds float64) time.Duration {
 	if math.IsNaN(seconds) || seconds <= 0 {
 		return 0
 	}

@@ -2,6 +2,8 @@ package llm
 
 import (
 	"fmt"
+	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -15,8 +17,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/simmodel"
 )
 
-// failing makes one attempt, which must fail with a fault.
-func failing(t *testing.T, e exec.Executor, input string) (*job.Fault, exectest.Record) {
+// runFailing runs one attempt, which must fail with a fault.
+func runFailing(t *testing.T, e exec.Executor, input string) (*job.Fault, exectest.Record) {
 	t.Helper()
 	a := exectest.Start(t, e, exectest.Task([]byte(input)))
 	err := a.Wait()
@@ -26,18 +28,18 @@ func failing(t *testing.T, e exec.Executor, input string) (*job.Fault, exectest.
 	if f := job.FaultOf(err); f.Code != "executor_error" {
 		return f, a.Sink.Record()
 	}
-	t.Fatalf("the attempt ended with %v, which is no fault", err)
+	t.Fatalf("the attempt ended with %v, which is not a fault", err)
 	return nil, exectest.Record{}
 }
 
-// want is a fault as a test expects it.
-type want struct {
+// wantFault is an expected fault.
+type wantFault struct {
 	code    string
 	class   job.Class
 	message string // part of it
 }
 
-func (w want) hold(t *testing.T, name string, f *job.Fault) {
+func (w wantFault) check(t *testing.T, name string, f *job.Fault) {
 	t.Helper()
 	if f.Code != w.code || f.Class != w.class || !strings.Contains(f.Message, w.message) {
 		t.Errorf("%s: %q, class %d: %s\nwant %q, class %d: …%s…", name, f.Code, f.Class, f.Message, w.code, w.class, w.message)
@@ -47,10 +49,11 @@ func (w want) hold(t *testing.T, name string, f *job.Fault) {
 	}
 }
 
-// Every fault of the simulated model, over a real connection.
-func TestEveryFaultOfAnUpstream(t *testing.T) {
+// The server shows every fault of the simulated model, over a real connection.
+func TestFaultsOfAnUpstream(t *testing.T) {
+	t.Parallel()
 	base := serve(t, simmodel.New(simmodel.Options{FaultAfter: 2, RetryAfter: 7 * time.Second}))
-	for fault, w := range map[simmodel.Fault]want{
+	for fault, w := range map[simmodel.Fault]wantFault{
 		"400":                   {"upstream_rejected", job.Final, `does not accept the request (400); it says: the simulated model`},
 		"401":                   {"upstream_unauthorized", job.Final, "check the variable TEST_KEY"},
 		"402":                   {"upstream_rejected", job.Final, "(402)"},
@@ -74,28 +77,29 @@ func TestEveryFaultOfAnUpstream(t *testing.T) {
 		simmodel.EnormousLine:   {"upstream_bad_stream", job.Retryable, "more than 1 MiB"},
 		simmodel.WrongType:      {"upstream_bad_answer", job.Retryable, "text/html"},
 	} {
-		f, record := failing(t, executor(t, base), fmt.Sprintf(`{"messages":[{"role":"user","content":"x"}],"sim":{"fault":%q}}`, fault))
-		w.hold(t, string(fault), f)
-		if asked := fault == "429" || fault == "503"; asked != (f.RetryAfter == 7*time.Second) {
+		f, record := runFailing(t, newExecutor(t, base), fmt.Sprintf(`{"messages":[{"role":"user","content":"x"}],"sim":{"fault":%q}}`, fault))
+		w.check(t, string(fault), f)
+		if waits := fault == "429" || fault == "503"; waits != (f.RetryAfter == 7*time.Second) {
 			t.Errorf("%s: it asks to wait %v", fault, f.RetryAfter)
 		}
-		if said := record.Text(); strings.HasSuffix(string(fault), "mid-stream") != (said == "You said: ") && fault != simmodel.MalformedSSE && fault != simmodel.EnormousLine {
-			t.Errorf("%s: it said %q before", fault, said)
+		if text := record.Text(); strings.HasSuffix(string(fault), "mid-stream") != (text == "You said: ") && fault != simmodel.MalformedSSE && fault != simmodel.EnormousLine {
+			t.Errorf("%s: the text before it is %q", fault, text)
 		}
 	}
 }
 
-func TestAnUpstreamThatHangsIsGivenUp(t *testing.T) {
+func TestHangingUpstreamTimesOut(t *testing.T) {
+	t.Parallel()
 	base := serve(t, simmodel.New(simmodel.Options{Fault: simmodel.Hang}))
 	task := exectest.Task([]byte(hello))
 	task.Job.Policy.Timeouts.Request = 20 * time.Millisecond
-	f := job.FaultOf(exectest.Start(t, executor(t, base), task).Wait())
-	want{"upstream_timeout", job.Retryable, "did not answer within 20ms"}.hold(t, "hang", f)
+	f := job.FaultOf(exectest.Start(t, newExecutor(t, base), task).Wait())
+	wantFault{"upstream_timeout", job.Retryable, "did not answer within 20ms"}.check(t, "hang", f)
 }
 
-// nowhere is an address at which nobody listens, nor can before the test ends: it is
-// the near end of a connection.
-func nowhere(t *testing.T) string {
+// unusedAddr returns an address on which nothing can listen until the test ends: the near end
+// of a connection.
+func unusedAddr(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -110,61 +114,65 @@ func nowhere(t *testing.T) string {
 	return c.LocalAddr().String()
 }
 
-func TestAnUpstreamThatCannotBeReached(t *testing.T) {
+func TestUnreachableUpstream(t *testing.T) {
+	t.Parallel()
 	plain := httptest.NewServer(nil)
 	defer plain.Close()
 	secure := httptest.NewUnstartedServer(nil)
-	secure.Config.ErrorLog = silentLog()
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
 	secure.StartTLS()
 	defer secure.Close()
 	for name, c := range map[string]struct {
 		base string
-		want want
+		want wantFault
 	}{
-		"nobody listens":            {"http://" + nowhere(t), want{"upstream_unreachable", job.Wait, "nobody listens at 127.0.0.1"}},
-		"https where there is none": {"https" + strings.TrimPrefix(plain.URL, "http"), want{"upstream_tls", job.Final, "http://"}},
-		"an unknown certificate":    {secure.URL, want{"upstream_tls", job.Final, "not trusted"}},
+		"nobody listens":         {"http://" + unusedAddr(t), wantFault{"upstream_unreachable", job.Wait, "nobody listens at 127.0.0.1"}},
+		"https on an http port":  {"https" + strings.TrimPrefix(plain.URL, "http"), wantFault{"upstream_tls", job.Final, "http://"}},
+		"an unknown certificate": {secure.URL, wantFault{"upstream_tls", job.Final, "not trusted"}},
 	} {
-		f, _ := failing(t, executor(t, c.base), hello)
-		c.want.hold(t, name, f)
+		f, _ := runFailing(t, newExecutor(t, c.base), hello)
+		c.want.check(t, name, f)
 	}
 }
 
-// Errors of a network that a test cannot count on.
-func TestErrorsOfTheNetwork(t *testing.T) {
+// The transport returns errors that a test cannot provoke on a real network.
+func TestNetworkErrors(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		err  error
-		want want
+		want wantFault
 	}{
-		"no such host":       {&net.OpError{Op: "dial", Err: &net.DNSError{IsNotFound: true}}, want{"upstream_unreachable", job.Retryable, "there is no host upstream.invalid"}},
-		"a name server down": {&net.OpError{Op: "dial", Err: &net.DNSError{IsTimeout: true}}, want{"upstream_unreachable", job.Wait, "cannot be reached"}},
-		"no route":           {&net.OpError{Op: "dial", Err: net.UnknownNetworkError("x")}, want{"upstream_unreachable", job.Wait, "cannot be reached"}},
-		"a reset":            {&net.OpError{Op: "read", Err: net.UnknownNetworkError("x")}, want{"upstream_disconnected", job.Retryable, "broke off"}},
+		"no such host":       {&net.OpError{Op: "dial", Err: &net.DNSError{IsNotFound: true}}, wantFault{"upstream_unreachable", job.Retryable, "there is no host upstream.invalid"}},
+		"a name server down": {&net.OpError{Op: "dial", Err: &net.DNSError{IsTimeout: true}}, wantFault{"upstream_unreachable", job.Wait, "cannot be reached"}},
+		"no route":           {&net.OpError{Op: "dial", Err: net.UnknownNetworkError("x")}, wantFault{"upstream_unreachable", job.Wait, "cannot be reached"}},
+		"a reset":            {&net.OpError{Op: "read", Err: net.UnknownNetworkError("x")}, wantFault{"upstream_disconnected", job.Retryable, "broke off"}},
 	} {
-		e := must(t, Config{Models: []Model{{Name: "m", BaseURL: "http://upstream.invalid/v1"}}, Transport: broken{c.err}})
-		f, _ := failing(t, e, hello)
-		c.want.hold(t, name, f)
+		e := mustNew(t, Config{Models: []Model{{Name: "m", BaseURL: "http://upstream.invalid/v1"}}, Transport: failingTransport{c.err}})
+		f, _ := runFailing(t, e, hello)
+		c.want.check(t, name, f)
 	}
 }
 
-type broken struct{ err error }
+type failingTransport struct{ err error }
 
-func (b broken) RoundTrip(r *http.Request) (*http.Response, error) {
+func (b failingTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	r.Body.Close()
 	return nil, b.err
 }
 
-func TestARedirectIsNotFollowed(t *testing.T) {
+func TestRedirectIsNotFollowed(t *testing.T) {
+	t.Parallel()
 	elsewhere := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		t.Errorf("the redirect was followed, with the headers %v", r.Header)
 	}))
 	base := serve(t, http.RedirectHandler(elsewhere, http.StatusTemporaryRedirect))
-	f, _ := failing(t, executor(t, base), hello)
-	want{"upstream_redirect", job.Final, "set base_url"}.hold(t, "a redirect", f)
+	f, _ := runFailing(t, newExecutor(t, base), hello)
+	wantFault{"upstream_redirect", job.Final, "set base_url"}.check(t, "a redirect", f)
 }
 
 func TestErrorsInsideAnAnswer(t *testing.T) {
-	for data, w := range map[string]want{
+	t.Parallel()
+	for data, w := range map[string]wantFault{
 		`{"error":{"message":"slow down","code":429}}`:                       {"upstream_rate_limited", job.Wait, "it says: slow down"},
 		`{"error":{"message":"full","code":"503"}}`:                          {"upstream_unavailable", job.Wait, "full"},
 		`{"error":{"message":"too long","code":"context_length_exceeded"}}`:  {"upstream_rejected", job.Final, "too long"},
@@ -180,16 +188,17 @@ func TestErrorsInsideAnAnswer(t *testing.T) {
 		`{"choices":[{"index":0,"delta":{"content":"x"}}]}`:            {"upstream_incomplete", job.Retryable, "in the middle"},
 		`[DONE]`: {"upstream_bad_stream", job.Retryable, "without having said anything"},
 	} {
-		f, _ := failing(t, executor(t, serve(t, saying(data))), hello)
-		w.hold(t, data, f)
+		f, _ := runFailing(t, newExecutor(t, serve(t, streamHandler(data))), hello)
+		w.check(t, data, f)
 		if len(f.Message) > 600 {
 			t.Errorf("%.60s: the message has %d bytes", data, len(f.Message))
 		}
 	}
 }
 
-func TestErrorBodiesInEveryShape(t *testing.T) {
-	for body, says := range map[string]string{
+func TestErrorBodyShapes(t *testing.T) {
+	t.Parallel()
+	for body, want := range map[string]string{
 		`{"error":{"message":"one"}}`: "it says: one",
 		`{"error":"two"}`:             "it says: two",
 		`{"message":"three"}`:         "it says: three",
@@ -199,42 +208,45 @@ func TestErrorBodiesInEveryShape(t *testing.T) {
 		`{"detail":[{"loc":1}]}`:      "(400)",
 		``:                            "(400)",
 	} {
-		f, _ := failing(t, executor(t, serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f, _ := runFailing(t, newExecutor(t, serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			w.WriteHeader(400)
 			fmt.Fprint(w, body)
 		}))), hello)
-		if !strings.HasSuffix(f.Message, says) {
+		if !strings.HasSuffix(f.Message, want) {
 			t.Errorf("%s: %s", body, f.Message)
 		}
 	}
 }
 
-func TestAnAnswerWithoutEndIsCutOff(t *testing.T) {
+func TestEndlessStreamIsCutOff(t *testing.T) {
+	t.Parallel()
 	piece := `{"choices":[{"index":0,"delta":{"content":"` + strings.Repeat("x", 512<<10) + `"}}]}`
-	f, record := failing(t, inMemory(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	f, record := runFailing(t, newInMemory(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		for r.Context().Err() == nil {
 			fmt.Fprintf(w, "data: %s\n\n", piece)
 		}
 	})), hello)
-	want{"upstream_too_large", job.Final, "more than 16 MiB"}.hold(t, "endless", f)
+	wantFault{"upstream_too_large", job.Final, "more than 16 MiB"}.check(t, "endless", f)
 	if n := len(record.Text()); n != job.MaxOutput {
-		t.Errorf("it said %d bytes", n)
+		t.Errorf("the text has %d bytes", n)
 	}
 }
 
-func TestAWholeAnswerWithoutEndIsCutOff(t *testing.T) {
-	f, _ := failing(t, inMemory(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+func TestEndlessUnstreamedAnswerIsCutOff(t *testing.T) {
+	t.Parallel()
+	f, _ := runFailing(t, newInMemory(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		blank := []byte(strings.Repeat(" ", 1<<20))
 		for r.Context().Err() == nil {
 			_, _ = w.Write(blank)
 		}
 	})), hello)
-	want{"upstream_too_large", job.Final, "more than 16 MiB"}.hold(t, "endless", f)
+	wantFault{"upstream_too_large", job.Final, "more than 16 MiB"}.check(t, "endless", f)
 }
 
 func TestRetryAfter(t *testing.T) {
+	t.Parallel()
 	now := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
 	for _, c := range []struct {
 		seconds, ms string

@@ -1,20 +1,25 @@
-// Package llm is the executor that asks a language model, through any server that
-// speaks the chat-completions API of OpenAI.
+// Package llm is the executor that calls a language model, on any server that speaks OpenAI's
+// chat-completions API.
 //
-// A job's input is a chat-completions body. It is sent on as it is, unknown fields
-// included; only "model" is filled in or translated, and "stream" and
-// "stream_options" are set, because the answer is always streamed. The result is
-// the completion object, rebuilt from the stream.
+// A job's input is the body of a chat-completions request. It is forwarded as it is, unknown
+// fields included, with three exceptions: "model" is filled in or translated, and "stream" and
+// "stream_options" are set, because the executor always asks for a stream. The result is the
+// completion object, rebuilt from the stream.
 //
-// The log holds all that a face needs to stream the answer again. Text of the first
-// choice is said as text. A chunk that carries anything else (a tool call,
-// reasoning, log probabilities, another choice) is said verbatim, as an event,
-// before its text of the first choice; that text is not repeated as an event's, so
-// a face leaves it out of the event. Role, finish reason and usage are in the result.
+// The job's log has everything that is needed to stream the answer again. The text of the
+// first choice is written as text. A chunk that carries anything else (a tool call, reasoning,
+// log probabilities, another choice) is written verbatim as an event, before its text of the
+// first choice. That text is written as text too, so a reader of both must skip it in the
+// event. Role, finish reason and usage are in the result.
 //
-// The clocks of a whole attempt and of its output are the runner's. This package
-// keeps one, [job.Timeouts.Request]: how long the server may take to begin a
-// streamed answer, or to give a whole one.
+// The files follow a call: llm.go (configuration and models), request.go (the request),
+// breaker.go (the circuit breaker), call.go (one call), sse.go (server-sent events), chunk.go
+// and plainchunk.go (chunks), completion.go (the rebuilt completion), fault.go (errors and
+// their consequences).
+//
+// The runner enforces the timeouts of the attempt and of its output. This package enforces
+// only [job.Timeouts.Request]: how long the server may take to begin a streamed answer, or to
+// complete one that is not streamed.
 package llm
 
 import (
@@ -32,44 +37,44 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Config is the models there are.
+// Config configures an executor.
 type Config struct {
-	Models []Model
-	// Default is the model of a job that names none; "" for the first.
+	Models []Model // at least one
+	// Default is the name of the model for jobs that name none; "" means the first model.
 	Default string
-	// Transport carries the calls to models that have none of their own; nil for
-	// one with sensible bounds.
+	// Transport carries the calls to models without a transport of their own; nil means one
+	// with limits on dialling, idle connections and headers.
 	Transport http.RoundTripper
-	// OnCall is told of every call; nil for nobody.
+	// OnCall is called for every call to a model; nil for no hook.
 	OnCall CallHook
-	Log    *slog.Logger // nil for none
+	Log    *slog.Logger // nil discards
 }
 
 // Model is a model and the server that runs it.
 type Model struct {
-	Name        string            // as a job asks for it
-	Upstream    string            // as its server knows it; "" for Name
-	BaseURL     string            // http or https; "/chat/completions" is added to it
+	Name        string            // the name that jobs use
+	Upstream    string            // the name that its server uses; "" for Name
+	BaseURL     string            // http or https; "/chat/completions" is appended
 	APIKey      string            // sent as a bearer token, to this server only; "" for none
-	APIKeyEnv   string            // the variable that the key came from, to name it in a message
-	Concurrency int               // calls at once; more wait for each other; 0 for no bound
-	Transport   http.RoundTripper // nil for the Config's
+	APIKeyEnv   string            // the variable that the key came from, named in error messages
+	Concurrency int               // the most calls at once; further calls wait; 0 for no limit
+	Transport   http.RoundTripper // nil for Config.Transport
 }
 
-// Executor asks models. It may be used by many queues at once: the bounds of its
-// models hold over all of them.
+// Executor calls models. Many queues may share it: the concurrency limits of its models then
+// hold for all of them together.
 type Executor struct {
 	// set once
-	models   map[string]*model
-	names    []string
-	fallback *model
-	follow   CallHook // nil for nobody
-	close    func()
+	models       map[string]*model
+	names        []string // in the order of the configuration
+	defaultModel *model   // for jobs that name none
+	onCall       CallHook // nil for no hook
+	close        func()   // closes the idle connections of the executor's own transport
 }
 
-// New makes an executor. Its error says what is wrong with the configuration.
+// New makes an executor. It returns an error if the configuration is invalid.
 func New(c Config) (*Executor, error) {
-	e := &Executor{models: make(map[string]*model), follow: c.OnCall, close: func() {}}
+	e := &Executor{models: make(map[string]*model), onCall: c.OnCall, close: func() {}}
 	if c.Transport == nil {
 		own := newTransport()
 		c.Transport, e.close = own, own.CloseIdleConnections
@@ -78,14 +83,14 @@ func New(c Config) (*Executor, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	for _, m := range c.Models {
-		known, err := newModel(m, c)
+		ready, err := newModel(m, c)
 		if err != nil {
 			return nil, fmt.Errorf("the model %s: %w", job.Quote(m.Name), err)
 		}
 		if e.models[m.Name] != nil {
 			return nil, fmt.Errorf("the model %s is there twice", job.Quote(m.Name))
 		}
-		e.models[m.Name] = known
+		e.models[m.Name] = ready
 		e.names = append(e.names, m.Name)
 	}
 	if len(e.names) == 0 {
@@ -97,71 +102,73 @@ func New(c Config) (*Executor, error) {
 	return e.WithDefault(c.Default)
 }
 
-// WithDefault is the same executor, with another model for jobs that name none.
-// Both share the models and their bounds.
+// WithDefault returns an executor that uses another model for jobs that name none. Both
+// executors share the models and their limits.
 func (e *Executor) WithDefault(name string) (*Executor, error) {
 	m := e.models[name]
 	if m == nil {
 		return nil, fmt.Errorf("there is no model %s to be the default: there are %s", job.Quote(name), strings.Join(e.names, ", "))
 	}
 	other := *e
-	other.fallback = m
+	other.defaultModel = m
 	return &other, nil
 }
 
-// Close lets go of idle connections. No attempt may be under way.
+// Close closes idle connections. No attempt may be running.
 func (e *Executor) Close() { e.close() }
 
 // Kind is "llm".
 func (e *Executor) Kind() string { return "llm" }
 
-// Check refuses what is no chat-completions body for one of the models.
+// Check refuses an input that is not a chat-completions request for one of the models.
 func (e *Executor) Check(input []byte) error {
-	if _, err := e.read(input); err != nil {
+	if _, err := e.parseRequest(input); err != nil {
 		return err
 	}
 	return nil
 }
 
-// Execute asks the model and relays its answer.
+// Execute calls the model and writes its answer to out.
 func (e *Executor) Execute(ctx context.Context, t exec.Task, out exec.Sink) error {
-	req, refusal := e.read(t.Input)
+	req, refusal := e.parseRequest(t.Input)
 	if refusal != nil {
 		return &job.Fault{Code: "invalid_input", Message: refusal.Message, Class: job.Final}
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if err := req.model.acquire(ctx, out); err != nil {
+	// The slot comes first: an attempt that waits for one must not hold the only probe.
+	if err := req.model.acquireSlot(ctx, out); err != nil {
 		return err
 	}
-	defer req.model.release()
-	pass, err := req.model.circuit.enter(ctx, out)
+	defer req.model.releaseSlot()
+	permit, err := req.model.breaker.acquire(ctx, out)
 	if err != nil {
 		return err
 	}
-	defer pass.drop()
-	c := call{model: req.model, pass: pass, out: out, patience: t.Job.Policy.Timeouts.Request, trace: t.Job.Trace}
-	return pass.end(ctx, c.followed(ctx, e.follow, req.body()))
+	defer permit.release() // for a panic in the hook or the sink
+	c := call{model: req.model, permit: permit, out: out, timeout: t.Job.Policy.Timeouts.Request, trace: t.Job.Trace}
+	return permit.finish(ctx, c.doWithHook(ctx, e.onCall, req.body()))
 }
 
-// Circuits shows the circuit of each model, in the order of the configuration.
+// Circuits returns the state of each model's circuit breaker, in the order of the
+// configuration.
 func (e *Executor) Circuits() []CircuitStatus {
 	list := make([]CircuitStatus, 0, len(e.names))
 	for _, name := range e.names {
-		list = append(list, e.models[name].circuit.show())
+		list = append(list, e.models[name].breaker.status())
 	}
 	return list
 }
 
-// model is a model that is ready to be called.
+// model is a configured model.
 type model struct {
 	Model
 	url    *url.URL
 	client *http.Client
-	slots  chan struct{} // a place for every call under way; nil without a bound
+	slots  chan struct{} // one element per running call; nil without a limit
 
-	circuit *circuit
+	breaker *breaker
 }
 
 func newModel(m Model, c Config) (*model, error) {
@@ -181,8 +188,8 @@ func newModel(m Model, c Config) (*model, error) {
 	if base.User != nil || base.RawQuery != "" || base.Fragment != "" {
 		return nil, errors.New("its base_url must be without a user, a query and a fragment; a key goes into the variable that api_key_env names")
 	}
-	ready := &model{Model: m, url: base.JoinPath("chat/completions"), circuit: newCircuit(m.Name, c.Log)}
-	// A redirect is not followed: it could lead the key to another host.
+	ready := &model{Model: m, url: base.JoinPath("chat/completions"), breaker: newBreaker(m.Name, c.Log)}
+	// Do not follow redirects: one could send the API key to another host.
 	ready.client = &http.Client{Transport: m.Transport, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return http.ErrUseLastResponse
 	}}
@@ -192,10 +199,10 @@ func newModel(m Model, c Config) (*model, error) {
 	return ready, nil
 }
 
-// newTransport bounds what a server that misbehaves could cost, short of the
-// answer itself. It asks for no compression: a compressed stream comes in bursts.
-// Thousands of calls may be open, and each keeps its buffers; a request that is
-// larger than its buffer is written past it.
+// newTransport returns a transport that limits what a misbehaving server can cost, apart from
+// the size of its answer. It asks for no compression, because a compressed stream arrives in
+// bursts. The write buffer is small because thousands of calls may be open; a larger request
+// is written past it.
 func newTransport() *http.Transport {
 	return &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
@@ -210,9 +217,9 @@ func newTransport() *http.Transport {
 	}
 }
 
-// acquire takes one of the model's places. While it waits it begins the attempt's
-// clocks again each second: time spent in line is not the model's.
-func (m *model) acquire(ctx context.Context, out exec.Sink) error {
+// acquireSlot waits for a free slot of the model. Each second it resets the attempt's
+// timeouts, so that this wait counts for none of them.
+func (m *model) acquireSlot(ctx context.Context, out exec.Sink) error {
 	if m.slots == nil {
 		return nil
 	}
@@ -236,7 +243,7 @@ func (m *model) acquire(ctx context.Context, out exec.Sink) error {
 	}
 }
 
-func (m *model) release() {
+func (m *model) releaseSlot() {
 	if m.slots != nil {
 		<-m.slots
 	}

@@ -32,25 +32,25 @@ const (
 	hello   = `{"messages":[{"role":"user","content":"hello"}]}`
 )
 
-// executor asks one model, "m", at the address; it keeps no connection.
-func executor(t *testing.T, base string) *Executor {
+// newExecutor returns an executor with one model, "m", at base. It reuses no connection.
+func newExecutor(t *testing.T, base string) *Executor {
 	t.Helper()
-	return must(t, Config{
+	return mustNew(t, Config{
 		Models:    []Model{{Name: "m", BaseURL: base, APIKey: testKey, APIKeyEnv: "TEST_KEY"}},
 		Transport: &http.Transport{DisableKeepAlives: true},
 	})
 }
 
-// inMemory asks the handler with no socket between.
-func inMemory(t *testing.T, h http.Handler) *Executor {
+// newInMemory returns an executor that calls h without a socket.
+func newInMemory(t *testing.T, h http.Handler) *Executor {
 	t.Helper()
-	return must(t, Config{
+	return mustNew(t, Config{
 		Models:    []Model{{Name: "m", BaseURL: "http://upstream.invalid/v1"}},
 		Transport: loopback.Transport(h),
 	})
 }
 
-func must(t *testing.T, c Config) *Executor {
+func mustNew(t *testing.T, c Config) *Executor {
 	t.Helper()
 	e, err := New(c)
 	if err != nil {
@@ -67,8 +67,8 @@ func serve(t *testing.T, h http.Handler) (base string) {
 	return server.URL + "/v1"
 }
 
-// saying is a server that streams these events, whatever it is asked.
-func saying(data ...string) http.HandlerFunc {
+// streamHandler answers every request with these events.
+func streamHandler(data ...string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		for _, d := range data {
@@ -77,7 +77,7 @@ func saying(data ...string) http.HandlerFunc {
 	}
 }
 
-// run makes one attempt, which must succeed, and returns what it did.
+// run runs one attempt, which must succeed, and returns its record.
 func run(t *testing.T, e exec.Executor, input string) exectest.Record {
 	t.Helper()
 	a := exectest.Start(t, e, exectest.Task([]byte(input)))
@@ -87,7 +87,7 @@ func run(t *testing.T, e exec.Executor, input string) exectest.Record {
 	return a.Sink.Record()
 }
 
-func TestSuite(t *testing.T) {
+func TestConformance(t *testing.T) {
 	upstream := simmodel.New(simmodel.Options{})
 	suite := exectest.Suite{
 		Good:       []byte(`{"messages":[{"role":"user","content":"x"}],"sim":{"tokens":3}}`),
@@ -97,18 +97,19 @@ func TestSuite(t *testing.T) {
 		Invalid:    [][]byte{nil, []byte("hello"), []byte("[]"), []byte("null"), []byte(`{}`), []byte(`{"messages":[]}`)},
 	}
 	t.Run("in memory", func(t *testing.T) {
-		suite.New = func(t *testing.T) exec.Executor { return inMemory(t, upstream) }
+		suite.New = func(t *testing.T) exec.Executor { return newInMemory(t, upstream) }
 		suite.Run(t)
 	})
 	t.Run("over loopback", func(t *testing.T) {
 		base := serve(t, upstream)
-		suite.New = func(t *testing.T) exec.Executor { return executor(t, base) }
+		suite.New = func(t *testing.T) exec.Executor { return newExecutor(t, base) }
 		suite.Run(t)
 	})
 }
 
-func TestCheckPointsAtWhatIsWrong(t *testing.T) {
-	e := must(t, Config{Models: []Model{{Name: "small", BaseURL: "http://a/v1"}, {Name: "large", BaseURL: "http://a/v1"}}})
+func TestCheckNamesTheField(t *testing.T) {
+	t.Parallel()
+	e := mustNew(t, Config{Models: []Model{{Name: "small", BaseURL: "http://a/v1"}, {Name: "large", BaseURL: "http://a/v1"}}})
 	for input, want := range map[string]struct{ field, message string }{
 		`{`:                        {"", "must be a JSON object"},
 		"{\"messages\": \"\xff\"}": {"", "must be a JSON object"},
@@ -127,14 +128,15 @@ func TestCheckPointsAtWhatIsWrong(t *testing.T) {
 	} {
 		var refusal *job.Error
 		if err := e.Check([]byte(input)); !errors.As(err, &refusal) || refusal.Code != job.Invalid {
-			t.Errorf("Check(%s) = %v, want it refused", input, err)
+			t.Errorf("Check(%s) = %v, want a refusal", input, err)
 		} else if refusal.Field != want.field || !strings.Contains(refusal.Message, want.message) {
-			t.Errorf("Check(%s) points at %q: %s", input, refusal.Field, refusal.Message)
+			t.Errorf("Check(%s) names the field %q: %s", input, refusal.Field, refusal.Message)
 		}
 	}
 }
 
-func TestAConfigurationThatCannotWorkIsRefused(t *testing.T) {
+func TestNewRefusesInvalidConfig(t *testing.T) {
+	t.Parallel()
 	good := Model{Name: "m", BaseURL: "https://a.example/v1"}
 	for name, c := range map[string]Config{
 		"no models":          {},
@@ -148,22 +150,23 @@ func TestAConfigurationThatCannotWorkIsRefused(t *testing.T) {
 		"a query":            {Models: []Model{{Name: "m", BaseURL: "https://a.example/v1?key=k"}}},
 	} {
 		if _, err := New(c); err == nil {
-			t.Errorf("%s: it was taken", name)
+			t.Errorf("%s: New accepted it", name)
 		}
 	}
 }
 
-// What the upstream gets is the input, but for what is ours to set.
-func TestTheInputIsSentOnAsItIs(t *testing.T) {
+// The server gets the input unchanged, except for what the executor sets.
+func TestInputIsForwardedUnchanged(t *testing.T) {
+	t.Parallel()
 	var got map[string]json.RawMessage
 	var header http.Header
 	var path string
 	base := serve(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		header, path = r.Header, r.URL.Path
 		_ = json.NewDecoder(r.Body).Decode(&got)
-		saying(`{"choices":[{"index":0,"delta":{"content":"x"},"finish_reason":"stop"}]}`, "[DONE]")(w, r)
+		streamHandler(`{"choices":[{"index":0,"delta":{"content":"x"},"finish_reason":"stop"}]}`, "[DONE]")(w, r)
 	}))
-	e := must(t, Config{Models: []Model{
+	e := mustNew(t, Config{Models: []Model{
 		{Name: "other", BaseURL: base}, {Name: "m", Upstream: "vendor/m-2", BaseURL: base + "/", APIKey: testKey},
 	}, Default: "m"})
 	run(t, e, `{"messages":[{"role":"user","content":"<b>"}],"temperature":0.10,"stream":false,"n":1e0,`+
@@ -189,8 +192,9 @@ func TestTheInputIsSentOnAsItIs(t *testing.T) {
 	}
 }
 
-func TestTheModelOfTheQueueIsTheDefault(t *testing.T) {
-	e := must(t, Config{
+func TestWithDefaultSetsTheModel(t *testing.T) {
+	t.Parallel()
+	e := mustNew(t, Config{
 		Models:    []Model{{Name: "a", BaseURL: "http://upstream.invalid/v1"}, {Name: "b", BaseURL: "http://upstream.invalid/v1"}},
 		Transport: loopback.Transport(simmodel.New(simmodel.Options{})),
 	})
@@ -214,8 +218,9 @@ func TestTheModelOfTheQueueIsTheDefault(t *testing.T) {
 	}
 }
 
-func TestProgressRisesWithTheTokens(t *testing.T) {
-	r := run(t, inMemory(t, simmodel.New(simmodel.Options{Tokens: 5000})), hello)
+func TestProgressIncreasesWithTokens(t *testing.T) {
+	t.Parallel()
+	r := run(t, newInMemory(t, simmodel.New(simmodel.Options{Tokens: 5000})), hello)
 	reports := r.Progress()
 	last := len(reports) - 1
 	if reports[0] != (job.Progress{Percent: 10, Status: "Analyzing query"}) ||
@@ -229,11 +234,12 @@ func TestProgressRisesWithTheTokens(t *testing.T) {
 		}
 	}
 	if before := reports[last-1].Percent; before < 60 || before >= 80 {
-		t.Errorf("before the end it had come to %v percent", before)
+		t.Errorf("before the end the progress was %v percent", before)
 	}
 }
 
-func TestCancellingClosesTheConnectionToTheUpstream(t *testing.T) {
+func TestCancelClosesTheUpstreamConnection(t *testing.T) {
+	t.Parallel()
 	for _, fault := range []simmodel.Fault{simmodel.Hang, simmodel.HangMidStream} {
 		asked, left := make(chan struct{}), make(chan struct{})
 		h := simmodel.New(simmodel.Options{Fault: fault, FaultAfter: 2})
@@ -243,29 +249,30 @@ func TestCancellingClosesTheConnectionToTheUpstream(t *testing.T) {
 			<-r.Context().Done()
 			close(left)
 		}))
-		a := exectest.Start(t, executor(t, base), exectest.Task([]byte(hello)))
+		a := exectest.Start(t, newExecutor(t, base), exectest.Task([]byte(hello)))
 		<-asked
 		if fault == simmodel.HangMidStream {
 			a.Sink.WaitUntil(exectest.HasText)
 		}
 		a.Stop(exec.ErrCancelled)
 		if err := a.Wait(); !errors.Is(err, exec.ErrCancelled) {
-			t.Errorf("%s: cancelled, it ended with %v", fault, err)
+			t.Errorf("%s: the cancelled attempt ended with %v", fault, err)
 		}
 		<-left
 	}
 }
 
-// The third call waits for one of two places, and says so to the clocks.
-func TestCallsBeyondTheBoundWaitForEachOther(t *testing.T) {
+// The third call waits for one of two slots and resets its timeouts meanwhile.
+func TestConcurrencyLimitMakesCallsWait(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		var now, most atomic.Int32
+		var running, maxRunning atomic.Int32
 		h := simmodel.New(simmodel.Options{FirstToken: 1500 * time.Millisecond})
-		e := must(t, Config{
+		e := mustNew(t, Config{
 			Models: []Model{{Name: "m", BaseURL: "http://upstream.invalid/v1", Concurrency: 2}},
 			Transport: loopback.Transport(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				most.Store(max(most.Load(), now.Add(1)))
-				defer now.Add(-1)
+				maxRunning.Store(max(maxRunning.Load(), running.Add(1)))
+				defer running.Add(-1)
 				h.ServeHTTP(w, r)
 			})),
 		})
@@ -274,25 +281,26 @@ func TestCallsBeyondTheBoundWaitForEachOther(t *testing.T) {
 			attempts = append(attempts, exectest.Start(t, e, exectest.Task([]byte(hello))))
 			synctest.Wait()
 		}
-		var begins []int
+		var resets []int
 		for _, a := range attempts {
 			if err := a.Wait(); err != nil {
 				t.Error(err)
 			}
-			begins = append(begins, a.Sink.Record().Resets)
+			resets = append(resets, a.Sink.Record().Resets)
 		}
-		if most.Load() != 2 {
-			t.Errorf("%d calls ran at once, want 2", most.Load())
+		if maxRunning.Load() != 2 {
+			t.Errorf("%d calls ran at once, want 2", maxRunning.Load())
 		}
-		if begins[0] != 0 || begins[1] != 0 || begins[2] != 2 {
-			t.Errorf("they began %v times; the third waits a second and a half", begins)
+		if resets[0] != 0 || resets[1] != 0 || resets[2] != 2 {
+			t.Errorf("the timeouts were reset %v times; the third call waits a second and a half", resets)
 		}
 	})
 }
 
-func TestACancelledWaitTakesNoPlace(t *testing.T) {
+func TestCancelledWaitTakesNoSlot(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		e := must(t, Config{
+		e := mustNew(t, Config{
 			Models:    []Model{{Name: "m", BaseURL: "http://upstream.invalid/v1", Concurrency: 1}},
 			Transport: loopback.Transport(simmodel.New(simmodel.Options{FirstToken: time.Minute})),
 		})
@@ -302,7 +310,7 @@ func TestACancelledWaitTakesNoPlace(t *testing.T) {
 		synctest.Wait()
 		second.Stop(exec.ErrCancelled)
 		if err := second.Wait(); !errors.Is(err, exec.ErrCancelled) {
-			t.Errorf("the cancelled one ended with %v", err)
+			t.Errorf("the cancelled attempt ended with %v", err)
 		}
 		third := exectest.Start(t, e, exectest.Task([]byte(hello)))
 		for _, a := range []*exectest.Attempt{first, third} {
@@ -313,7 +321,8 @@ func TestACancelledWaitTakesNoPlace(t *testing.T) {
 	})
 }
 
-func TestTheRequestClock(t *testing.T) {
+func TestRequestTimeout(t *testing.T) {
+	t.Parallel()
 	whole := func(ctx context.Context, w http.ResponseWriter, body io.Reader) {
 		_, _ = io.Copy(io.Discard, body)
 		w.Header().Set("Content-Type", "application/json")
@@ -324,17 +333,17 @@ func TestTheRequestClock(t *testing.T) {
 		h    http.Handler
 		code string // "" succeeds
 	}{
-		"a server that never begins": {simmodel.New(simmodel.Options{Fault: simmodel.Hang}), "upstream_timeout"},
-		"a whole answer that comes too late": {http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		"a server that never answers": {simmodel.New(simmodel.Options{Fault: simmodel.Hang}), "upstream_timeout"},
+		"an unstreamed answer that comes too late": {http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			whole(r.Context(), w, r.Body)
 		}), "upstream_timeout"},
 		"a stream that begins in time and goes on for long": {simmodel.New(simmodel.Options{Tokens: 100, TokensPerSecond: 1}), ""},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			begun := time.Now()
+			start := time.Now()
 			task := exectest.Task([]byte(hello))
 			task.Job.Policy.Timeouts.Request = time.Minute
-			err := exectest.Start(t, inMemory(t, c.h), task).Wait()
+			err := exectest.Start(t, newInMemory(t, c.h), task).Wait()
 			if c.code == "" {
 				if err != nil {
 					t.Errorf("%s: %v", name, err)
@@ -345,30 +354,31 @@ func TestTheRequestClock(t *testing.T) {
 			if f.Code != c.code || f.Class != job.Retryable || !strings.Contains(f.Message, "request_s") {
 				t.Errorf("%s: %q, class %d: %s", name, f.Code, f.Class, f.Message)
 			}
-			if took := time.Since(begun); took != time.Minute {
-				t.Errorf("%s: it was given up after %v", name, took)
+			if took := time.Since(start); took != time.Minute {
+				t.Errorf("%s: it timed out after %v", name, took)
 			}
 		})
 	}
 }
 
-// pipes are a listener's connections; closed by whoever dials them.
-type pipes chan net.Conn
+// pipeListener is a listener for connections that a test makes. The test closes it.
+type pipeListener chan net.Conn
 
-func (p pipes) Accept() (net.Conn, error) {
+func (p pipeListener) Accept() (net.Conn, error) {
 	if c, open := <-p; open {
 		return c, nil
 	}
 	return nil, net.ErrClosed
 }
 
-func (p pipes) Close() error   { return nil }
-func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
+func (p pipeListener) Close() error   { return nil }
+func (p pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
 
-// A connection that carried an answer carries the next one too.
-func TestConnectionsAreUsedAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // the end of an answer is not waited for for long
-		connections := make(pipes)
+// A connection that carried an answer is used for the next call.
+func TestConnectionsAreReused(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) { // in a bubble, so that drainTimeout cannot pass
+		connections := make(pipeListener)
 		server := &http.Server{Handler: simmodel.New(simmodel.Options{})}
 		var serving sync.WaitGroup
 		serving.Go(func() { _ = server.Serve(connections) })
@@ -380,7 +390,7 @@ func TestConnectionsAreUsedAgain(t *testing.T) {
 			connections <- theirs
 			return ours, nil
 		}
-		e := must(t, Config{Models: []Model{{Name: "m", BaseURL: "http://upstream.invalid/v1"}}, Transport: transport})
+		e := mustNew(t, Config{Models: []Model{{Name: "m", BaseURL: "http://upstream.invalid/v1"}}, Transport: transport})
 		for range 5 {
 			run(t, e, hello)
 		}

@@ -10,17 +10,17 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// request is an input, understood as far as we need to.
+// request is a parsed input.
 type request struct {
 	model   *model
 	fields  map[string]json.RawMessage
-	options map[string]json.RawMessage // its stream_options
+	options map[string]json.RawMessage // the members of its stream_options
 }
 
-// read is strict about what we use and looks at nothing else: that is for the
-// model's server to judge.
-func (e *Executor) read(input []byte) (request, *job.Error) {
-	req := request{model: e.fallback}
+// parseRequest checks the parts of the input that the executor uses. It leaves the rest for
+// the model's server to check.
+func (e *Executor) parseRequest(input []byte) (request, *job.Error) {
+	req := request{model: e.defaultModel}
 	if !utf8.Valid(input) || json.Unmarshal(input, &req.fields) != nil || req.fields == nil {
 		return req, invalid("", `the input must be a JSON object, such as {"messages": [{"role": "user", "content": "Hello"}]}`)
 	}
@@ -30,10 +30,10 @@ func (e *Executor) read(input []byte) (request, *job.Error) {
 	if raw, given := req.fields["model"]; given {
 		var name string
 		if raw[0] != '"' || json.Unmarshal(raw, &name) != nil {
-			return req, invalid("/model", "model must be a string: one of %s", e.known())
+			return req, invalid("/model", "model must be a string: one of %s", e.modelNames())
 		}
 		if req.model = e.models[name]; req.model == nil {
-			return req, invalid("/model", "there is no model %s: there are %s", job.Quote(name), e.known())
+			return req, invalid("/model", "there is no model %s: there are %s", job.Quote(name), e.modelNames())
 		}
 	}
 	if raw, given := req.fields["stream_options"]; given && json.Unmarshal(raw, &req.options) != nil {
@@ -42,7 +42,7 @@ func (e *Executor) read(input []byte) (request, *job.Error) {
 	return req, nil
 }
 
-func (e *Executor) known() string { return strings.Join(e.names, ", ") }
+func (e *Executor) modelNames() string { return strings.Join(e.names, ", ") }
 
 func checkMessages(raw json.RawMessage) *job.Error {
 	var messages []json.RawMessage
@@ -63,7 +63,7 @@ func checkMessages(raw json.RawMessage) *job.Error {
 	return nil
 }
 
-// body is what is sent: the input, with what we set.
+// body returns the body to send: the input with model, stream and stream_options set.
 func (r request) body() []byte {
 	options := map[string]json.RawMessage{"include_usage": json.RawMessage("true")}
 	for name, value := range r.options {
@@ -71,15 +71,15 @@ func (r request) body() []byte {
 			options[name] = value
 		}
 	}
-	r.fields["model"] = encode(r.model.Upstream)
+	r.fields["model"] = encodeJSON(r.model.Upstream)
 	r.fields["stream"] = json.RawMessage("true")
-	r.fields["stream_options"] = encode(options)
-	return encode(r.fields)
+	r.fields["stream_options"] = encodeJSON(options)
+	return encodeJSON(r.fields)
 }
 
-// encode writes JSON without escaping what only matters inside a web page. Its
-// values came from JSON, so they can be written.
-func encode(value any) []byte {
+// encodeJSON encodes a value without escaping <, > and &. The value was decoded from JSON, so
+// encoding cannot fail.
+func encodeJSON(value any) []byte {
 	var b bytes.Buffer
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)

@@ -8,45 +8,45 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// maxEvent bounds a line of a stream, and all data of one event.
+// maxEvent limits a line of a stream, and the data of one event, in bytes.
 const maxEvent = 1 << 20
 
-// window is how much of a stream is looked at together: a few tokens' events.
-// Thousands of streams may be open.
-const window = 2 << 10
+// readBuffer is the size of the read buffer: the events of a few tokens. It is small because
+// thousands of streams may be open.
+const readBuffer = 2 << 10
 
-// events cuts a stream into server-sent events, as the HTML standard describes it
-// (section 9.2.6, "Interpreting an event stream"). Names, ids and comments are of
-// no use to us and are skipped.
-type events struct {
-	in   *bufio.Reader
-	line []byte // the last, of an event that is not usual
-	data []byte // of that event
-	cr   bool   // the last line ended with a carriage return: a line feed would belong to it
-	read bool   // the first line was read
+// eventReader splits a stream into server-sent events as the HTML standard defines them
+// (section 9.2.6, "Interpreting an event stream"). It skips names, ids and comments, which
+// chat completions do not use.
+type eventReader struct {
+	src     *bufio.Reader
+	line    []byte // the last line that readLine read
+	data    []byte // of the current event
+	afterCR bool   // the last line ended with CR, so an LF that follows belongs to it
+	started bool   // the first line was read
 }
 
-func newEvents(stream io.Reader) *events {
-	return &events{in: bufio.NewReaderSize(stream, window)}
+func newEventReader(stream io.Reader) *eventReader {
+	return &eventReader{src: bufio.NewReaderSize(stream, readBuffer)}
 }
 
-// next returns the data of the next event; it is valid until the call after. An
-// event that the end of the stream cuts off is not returned. The error is io.EOF
-// at a clean end, a *[job.Fault] when a bound is passed, or the stream's.
-func (e *events) next() ([]byte, error) {
-	if _, err := e.in.Peek(1); err != nil {
+// next returns the data of the next event, which is valid until the next call. It does not
+// return an event that the end of the stream cuts off. The error is io.EOF at a clean end, a
+// *[job.Fault] past a limit, or the stream's own.
+func (e *eventReader) next() ([]byte, error) {
+	if _, err := e.src.Peek(1); err != nil {
 		return nil, err
 	}
-	if data, ok := e.usual(); ok {
+	if data, ok := e.nextSimple(); ok {
 		return data, nil
 	}
 	e.data = e.data[:0]
-	for some := false; ; {
-		if err := e.nextLine(); err != nil {
+	for hasData := false; ; {
+		if err := e.readLine(); err != nil {
 			return nil, err
 		}
 		if len(e.line) == 0 {
-			if some {
+			if hasData {
 				return bytes.TrimSuffix(e.data, []byte("\n")), nil
 			}
 			continue
@@ -55,63 +55,64 @@ func (e *events) next() ([]byte, error) {
 		if string(name) != "data" {
 			continue
 		}
-		some = true
+		hasData = true
 		e.data = append(append(e.data, bytes.TrimPrefix(value, []byte(" "))...), '\n')
 		if len(e.data) > maxEvent {
-			return nil, tooLong()
+			return nil, eventTooLong()
 		}
 	}
 }
 
-// usual is the data of an event that is one line of data, ended by line feeds, if the
-// next event is one and all of it has come. It is not copied.
-func (e *events) usual() (data []byte, ok bool) {
-	if e.cr || !e.read {
+// nextSimple returns the data of the next event, without a copy, if the event is complete in
+// the buffer, has one data line only, and ends with two LFs. Nearly every event does. ok is
+// false for any other event.
+func (e *eventReader) nextSimple() (data []byte, ok bool) {
+	if e.afterCR || !e.started {
 		return nil, false
 	}
-	come, _ := e.in.Peek(e.in.Buffered())
-	end := bytes.Index(come, []byte("\n\n"))
-	line, found := bytes.CutPrefix(come[:max(end, 0)], []byte("data:"))
+	buffered, _ := e.src.Peek(e.src.Buffered())
+	end := bytes.Index(buffered, []byte("\n\n"))
+	line, found := bytes.CutPrefix(buffered[:max(end, 0)], []byte("data:"))
 	if !found || bytes.IndexByte(line, '\n') >= 0 || bytes.IndexByte(line, '\r') >= 0 {
 		return nil, false
 	}
-	_, _ = e.in.Discard(end + 2)
+	_, _ = e.src.Discard(end + 2)
 	return bytes.TrimPrefix(line, []byte(" ")), true
 }
 
-// nextLine reads a line without its end, which is CR LF, LF or CR.
-func (e *events) nextLine() error {
+// readLine reads a line and removes its end, which is CR LF, LF or CR.
+func (e *eventReader) readLine() error {
 	e.line = e.line[:0]
 	for ended := false; !ended; {
-		if _, err := e.in.Peek(1); err != nil {
+		if _, err := e.src.Peek(1); err != nil {
 			return err
 		}
-		buffered, _ := e.in.Peek(e.in.Buffered())
-		if e.cr && buffered[0] == '\n' {
-			e.cr = false
-			_, _ = e.in.Discard(1)
+		buffered, _ := e.src.Peek(e.src.Buffered())
+		if e.afterCR && buffered[0] == '\n' {
+			e.afterCR = false
+			_, _ = e.src.Discard(1)
 			continue
 		}
-		e.cr = false
-		part, taken := buffered, len(buffered)
+		e.afterCR = false
+		part, length := buffered, len(buffered)
 		if end := bytes.IndexAny(buffered, "\r\n"); end >= 0 {
-			part, taken, ended = buffered[:end], end+1, true
-			e.cr = buffered[end] == '\r'
+			part, length, ended = buffered[:end], end+1, true
+			e.afterCR = buffered[end] == '\r'
 		}
 		if len(e.line)+len(part) > maxEvent {
-			return tooLong()
+			return eventTooLong()
 		}
 		e.line = append(e.line, part...)
-		_, _ = e.in.Discard(taken)
+		_, _ = e.src.Discard(length)
 	}
-	if !e.read {
-		e.read = true
-		e.line = bytes.TrimPrefix(e.line, []byte("\ufeff"))
+	if !e.started {
+		e.started = true
+		e.line = bytes.TrimPrefix(e.line, []byte("\ufeff")) // the byte order mark
 	}
 	return nil
 }
 
-func tooLong() *job.Fault {
+func eventTooLong() *job.Fault {
 	return &job.Fault{Code: codeBadStream, Class: job.Retryable,
 		Message: "the model server sent an event of more than 1 MiB"}
 }

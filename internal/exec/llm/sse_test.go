@@ -3,7 +3,6 @@ package llm
 import (
 	"errors"
 	"io"
-	"log"
 	"reflect"
 	"strings"
 	"testing"
@@ -12,10 +11,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-func silentLog() *log.Logger { return log.New(io.Discard, "", 0) }
-
-func all(stream io.Reader) (data []string, err error) {
-	for in := newEvents(stream); ; {
+func readAll(stream io.Reader) (data []string, err error) {
+	for in := newEventReader(stream); ; {
 		event, err := in.next()
 		if err != nil {
 			return data, err
@@ -24,7 +21,8 @@ func all(stream io.Reader) (data []string, err error) {
 	}
 }
 
-func TestEventsAsTheStandardCutsThem(t *testing.T) {
+func TestEventsFollowTheStandard(t *testing.T) {
+	t.Parallel()
 	for stream, want := range map[string][]string{
 		"":                                   nil,
 		"data: a\n\n":                        {"a"},
@@ -45,29 +43,31 @@ func TestEventsAsTheStandardCutsThem(t *testing.T) {
 		for name, r := range map[string]io.Reader{
 			"whole": strings.NewReader(stream), "byte by byte": iotest.OneByteReader(strings.NewReader(stream)),
 		} {
-			if got, err := all(r); !errors.Is(err, io.EOF) || !reflect.DeepEqual(got, want) {
+			if got, err := readAll(r); !errors.Is(err, io.EOF) || !reflect.DeepEqual(got, want) {
 				t.Errorf("%s, %q: %q, %v; want %q", name, stream, got, err, want)
 			}
 		}
 	}
 }
 
-// Where the window of what was read ends makes no difference.
-func TestEventsOfAllLengthsFollowEachOther(t *testing.T) {
+// Events may end anywhere in the read buffer.
+func TestEventsOfAllLengths(t *testing.T) {
+	t.Parallel()
 	var stream strings.Builder
 	var want []string
-	for n := range 3 * window / 7 {
+	for n := range 3 * readBuffer / 7 {
 		want = append(want, strings.Repeat("x", 7*n))
 		stream.WriteString("data: " + want[n] + "\n\n")
 	}
-	if got, err := all(strings.NewReader(stream.String())); !errors.Is(err, io.EOF) || !reflect.DeepEqual(got, want) {
-		t.Errorf("%d events, %v; want %d, as they were", len(got), err, len(want))
+	if got, err := readAll(strings.NewReader(stream.String())); !errors.Is(err, io.EOF) || !reflect.DeepEqual(got, want) {
+		t.Errorf("%d events, %v; want the %d that were sent", len(got), err, len(want))
 	}
 }
 
-func TestALineAndAnEventAreBounded(t *testing.T) {
+func TestLineAndEventAreLimited(t *testing.T) {
+	t.Parallel()
 	fits := strings.Repeat("x", maxEvent-len("data: "))
-	if got, err := all(strings.NewReader("data: " + fits + "\n\n")); !errors.Is(err, io.EOF) || len(got) != 1 {
+	if got, err := readAll(strings.NewReader("data: " + fits + "\n\n")); !errors.Is(err, io.EOF) || len(got) != 1 {
 		t.Errorf("the longest line: %d events, %v", len(got), err)
 	}
 	for name, stream := range map[string]string{
@@ -76,14 +76,14 @@ func TestALineAndAnEventAreBounded(t *testing.T) {
 		"an event":  strings.Repeat("data: "+fits[:1000]+"\n", 1100) + "\n",
 	} {
 		var f *job.Fault
-		if _, err := all(strings.NewReader(stream)); !errors.As(err, &f) || f.Code != "upstream_bad_stream" || f.Class != job.Retryable {
-			t.Errorf("%s that is too long: %v", name, err)
+		if _, err := readAll(strings.NewReader(stream)); !errors.As(err, &f) || f.Code != "upstream_bad_stream" || f.Class != job.Retryable {
+			t.Errorf("%s past the limit: %v", name, err)
 		}
 	}
 }
 
-// However a stream arrives, its events are the same; none holds a line end of the
-// stream's, and none is longer than the bound.
+// FuzzEvents checks that a stream has the same events however it arrives, that none contains a
+// line end of the stream, and that none exceeds the limit.
 func FuzzEvents(f *testing.F) {
 	for _, seed := range []string{
 		"data: a\n\n", "data: a\r\ndata: b\r\n\r\n", ":c\rdata\r\r", "\ufeffdata:\n\n", "event: e\ndata: {\"error\":1}\n\n", "data: [DONE]\n\n\n",
@@ -91,8 +91,8 @@ func FuzzEvents(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, stream string) {
-		want, err := all(strings.NewReader(stream))
-		got, errAgain := all(iotest.OneByteReader(strings.NewReader(stream)))
+		want, err := readAll(strings.NewReader(stream))
+		got, errAgain := readAll(iotest.OneByteReader(strings.NewReader(stream)))
 		if !reflect.DeepEqual(got, want) || (err == nil) != (errAgain == nil) {
 			t.Fatalf("%q is %q whole and %q byte by byte", stream, want, got)
 		}

@@ -12,18 +12,19 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/simmodel"
 )
 
-// traceOf is the traceparent that a server was sent by a job that has one.
-func traceOf(t *testing.T, follow CallHook) string {
+// sentTraceparent returns the traceparent that a server receives for a job with the trace "of
+// the job".
+func sentTraceparent(t *testing.T, hook CallHook) string {
 	t.Helper()
-	sent := "nothing was asked"
+	sent := "no request"
 	upstream := simmodel.New(simmodel.Options{})
-	e := must(t, Config{
+	e := mustNew(t, Config{
 		Models: []Model{{Name: "m", BaseURL: "http://upstream.invalid/v1"}},
 		Transport: loopback.Transport(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			sent = r.Header.Get("Traceparent")
 			upstream.ServeHTTP(w, r)
 		})),
-		OnCall: follow,
+		OnCall: hook,
 	})
 	task := exectest.Task([]byte(hello))
 	task.Job.Trace = "of the job"
@@ -33,12 +34,13 @@ func traceOf(t *testing.T, follow CallHook) string {
 	return sent
 }
 
-// A model's server is sent the job's trace, or what whoever follows the call says.
-func TestTheTraceGoesAlong(t *testing.T) {
-	if got := traceOf(t, nil); got != "of the job" {
+// The server gets the trace of the job, or the one that the hook returns.
+func TestCallSendsTraceparent(t *testing.T) {
+	t.Parallel()
+	if got := sentTraceparent(t, nil); got != "of the job" {
 		t.Errorf("the server was sent %q", got)
 	}
-	got := traceOf(t, func(context.Context, string) (string, func(int, []byte, error)) {
+	got := sentTraceparent(t, func(context.Context, string) (string, func(int, []byte, error)) {
 		return "of the call", func(int, []byte, error) {}
 	})
 	if got != "of the call" {
@@ -46,8 +48,9 @@ func TestTheTraceGoesAlong(t *testing.T) {
 	}
 }
 
-// Whoever follows a call is told its end: the status, the usage and the failure.
-func TestACallIsFollowedToItsEnd(t *testing.T) {
+// The hook gets the status, the usage and the error.
+func TestHookGetsTheEndOfTheCall(t *testing.T) {
+	t.Parallel()
 	for input, want := range map[string]struct {
 		status int
 		tokens int
@@ -57,13 +60,13 @@ func TestACallIsFollowedToItsEnd(t *testing.T) {
 		`{"messages":[{"role":"user","content":"x"}],"sim":{"fault":"429"}}`:   {429, 0, "upstream_rate_limited"},
 		`{"messages":[{"role":"user","content":"x"}],"sim":{"fault":"close"}}`: {0, 0, "upstream_disconnected"},
 	} {
-		told := 0
-		e := must(t, Config{
+		calls := 0
+		e := mustNew(t, Config{
 			Models:    []Model{{Name: "m", BaseURL: "http://upstream.invalid/v1"}},
 			Transport: loopback.Transport(simmodel.New(simmodel.Options{})),
 			OnCall: func(_ context.Context, model string) (string, func(int, []byte, error)) {
 				return "", func(status int, usage []byte, err error) {
-					told++
+					calls++
 					var u struct {
 						Tokens int `json:"completion_tokens"`
 					}
@@ -73,14 +76,14 @@ func TestACallIsFollowedToItsEnd(t *testing.T) {
 						code = job.FaultOf(err).Code
 					}
 					if model != "m" || status != want.status || u.Tokens != want.tokens || code != want.code {
-						t.Errorf("%s: told of %s: %d, %d tokens, %q", input, model, status, u.Tokens, code)
+						t.Errorf("%s: the hook got %s: %d, %d tokens, %q", input, model, status, u.Tokens, code)
 					}
 				}
 			},
 		})
 		_ = exectest.Start(t, e, exectest.Task([]byte(input))).Wait()
-		if told != 1 {
-			t.Errorf("%s: told %d times", input, told)
+		if calls != 1 {
+			t.Errorf("%s: the hook was called %d times at the end", input, calls)
 		}
 	}
 }

@@ -5,10 +5,10 @@ import (
 	"testing"
 )
 
-// opening is the first chunk of a stream, after which the others are plain.
-const opening = `{"id":"c1","created":5,"model":"mm","system_fingerprint":"fp","choices":[{"index":0,"delta":{"role":"assistant","content":"","refusal":""}}]}`
+// firstChunk is the first chunk of a stream. It makes the chunks after it plain.
+const firstChunk = `{"id":"c1","created":5,"model":"mm","system_fingerprint":"fp","choices":[{"index":0,"delta":{"role":"assistant","content":"","refusal":""}}]}`
 
-// What servers send for a token, and the text of it.
+// plainChunks are chunks as servers send them for a token, with their text.
 var plainChunks = map[string]string{
 	`{"id":"c1","object":"chat.completion.chunk","created":5,"model":"mm","choices":[{"index":0,"delta":{"content":"a"},"finish_reason":null}]}`: "a",
 	`{"choices":[{"delta":{"content":"a"},"logprobs":null,"index":0}],"created":-6.5,"usage":null,"model":"other","id":""}`:                      "a",
@@ -19,9 +19,9 @@ var plainChunks = map[string]string{
 	"{\"choices\":[{\"delta\":{\"content\":\"a\xff\"}}]}":                                                                                        "a\ufffd",
 }
 
-// What looks like it and is not: it says more, or is wrong.
+// otherChunks look like plain ones, but carry more or are invalid.
 var otherChunks = []string{
-	opening, "", "null", "{}", "[DONE]", `{"choices":[]}`, `{"choices":null}`, `{"error":{"code":429}}`, `{"choices":[{"delta":null}]}`,
+	firstChunk, "", "null", "{}", "[DONE]", `{"choices":[]}`, `{"choices":null}`, `{"error":{"code":429}}`, `{"choices":[{"delta":null}]}`,
 	`{"choices":[{"delta":{"content":"a"}}],"error":"x"}`, `{"choices":[{"delta":{"content":"a"}}],"Error":"x"}`, `{"choices":[{"delta":{"content":"a"}}],"usage":{"total_tokens":3}}`,
 	`{"choices":[{"delta":{"content":"a"}},{"index":1,"delta":{"content":"b"}}]}`, `{"choices":[{"index":1,"delta":{"content":"b"}}]}`, `{"choices":[{"index":0.0,"delta":{"content":"b"}}]}`,
 	`{"choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}`, `{"choices":[{"delta":{"content":"a"},"logprobs":{"content":[]}}]}`,
@@ -38,8 +38,8 @@ var otherChunks = []string{
 	`{"choices":[{"delta":{"content":"a\q"}}]}`, "{\"choices\":[{\"delta\":{\"content\":\"a\n\"}}]}", `{"choices":[{"delta":{"content":"a\"}}]}`, `{"choices":[{"delta":{"content":"a"}}]} x`, `{"choices":[{"delta":{"content":"a"}}]`,
 }
 
-// begun is a completion that has the chunk, if that is one.
-func begun(first string) (c completion) {
+// completionAfter returns a completion with the chunk first, if that is valid.
+func completionAfter(first string) (c completion) {
 	var k chunk
 	if json.Unmarshal([]byte(first), &k) == nil {
 		c.add(k)
@@ -47,52 +47,55 @@ func begun(first string) (c completion) {
 	return c
 }
 
-func TestAChunkOfATokenIsPlain(t *testing.T) {
+func TestPlainChunksAreParsed(t *testing.T) {
+	t.Parallel()
 	for data, want := range plainChunks {
-		c := begun(opening)
-		if text, ok := c.plain([]byte(data)); !ok || text != want {
+		c := completionAfter(firstChunk)
+		if text, ok := c.parsePlain([]byte(data)); !ok || text != want {
 			t.Errorf("%s: %q, %v; want %q", data, text, ok, want)
 		}
-		asDecoded(t, opening, data)
+		checkAgainstDecoder(t, firstChunk, data)
 	}
 }
 
-func TestAChunkThatSaysMoreIsNotPlain(t *testing.T) {
+func TestOtherChunksAreNotPlain(t *testing.T) {
+	t.Parallel()
 	for _, data := range otherChunks {
-		c := begun(opening)
-		if text, ok := c.plain([]byte(data)); ok {
-			t.Errorf("%s: it was taken for plain, and says %q", data, text)
+		c := completionAfter(firstChunk)
+		if text, ok := c.parsePlain([]byte(data)); ok {
+			t.Errorf("%s: it was parsed as plain, with the text %q", data, text)
 		}
 	}
 }
 
-// Until a stream has named itself and begun its text, no chunk is plain.
-func TestTheBeginningOfAStreamIsNotPlain(t *testing.T) {
+// No chunk is plain before the stream has named itself and begun its text.
+func TestFirstChunkIsNotPlain(t *testing.T) {
+	t.Parallel()
 	for _, first := range []string{``, `{}`, `{"choices":[{}]}`, `{"id":"c1","created":5,"choices":[{"delta":{"content":""}}]}`, `{"id":"c1","created":5,"model":"mm","choices":[{"delta":{"content":[]}}]}`} {
-		c := begun(first)
-		if _, ok := c.plain([]byte(`{"id":"c1","created":5,"model":"mm","choices":[{"delta":{"content":"a"}}]}`)); ok {
-			t.Errorf("after %s it was taken for plain", first)
+		c := completionAfter(first)
+		if _, ok := c.parsePlain([]byte(`{"id":"c1","created":5,"model":"mm","choices":[{"delta":{"content":"a"}}]}`)); ok {
+			t.Errorf("after %s it was parsed as plain", first)
 		}
 	}
 }
 
-// A chunk that is taken for plain is one to encoding/json too, and comes to the same.
+// FuzzPlain checks that encoding/json reads a plain chunk too, with the same result.
 func FuzzPlain(f *testing.F) {
 	for data := range plainChunks {
-		f.Add(opening, data)
+		f.Add(firstChunk, data)
 		f.Add(data, data)
 	}
 	for _, data := range otherChunks {
-		f.Add(opening, data)
+		f.Add(firstChunk, data)
 		f.Add(data, delta(`"content":"x"`))
 	}
-	f.Fuzz(func(t *testing.T, first, second string) { asDecoded(t, first, second) })
+	f.Fuzz(func(t *testing.T, first, second string) { checkAgainstDecoder(t, first, second) })
 }
 
-func asDecoded(t *testing.T, first, second string) {
+func checkAgainstDecoder(t *testing.T, first, second string) {
 	t.Helper()
-	got, want := begun(first), begun(first)
-	text, ok := got.plain([]byte(second))
+	got, want := completionAfter(first), completionAfter(first)
+	text, ok := got.parsePlain([]byte(second))
 	if !ok {
 		return
 	}
@@ -101,11 +104,11 @@ func asDecoded(t *testing.T, first, second string) {
 	if err := json.Unmarshal([]byte(second), &k); err != nil {
 		t.Fatalf("after %s, %q is no chunk: %v", first, second, err)
 	}
-	if !isEmpty(k.Error) || !isEmpty(k.Usage) || k.odd() || k.text() != text {
-		t.Fatalf("after %s, %q says %q and more; it was taken for %q", first, second, k.text(), text)
+	if !isEmpty(k.Error) || !isEmpty(k.Usage) || k.needsEvent() || k.text() != text {
+		t.Fatalf("after %s, %q has the text %q and more, but was parsed as plain text %q", first, second, k.text(), text)
 	}
 	want.add(k)
-	if a, b := string(got.encode()), string(want.encode()); a != b || got.finished() != want.finished() {
-		t.Errorf("after %s, %q comes to\n%s\nwant\n%s", first, second, a, b)
+	if a, b := string(got.encode()), string(want.encode()); a != b || got.allFinished() != want.allFinished() {
+		t.Errorf("after %s, %q gives\n%s\nwant\n%s", first, second, a, b)
 	}
 }
