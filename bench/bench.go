@@ -15,12 +15,12 @@ const All = "all"
 
 // Names are the benches there are, in the order in which they run.
 func Names() []string {
-	return append(usual(), "idle", "watchers", "isolation", "streams", "fairness", "retention", "backlog")
+	return append(defaultNames(), "idle", "watchers", "isolation", "streams", "fairness", "retention", "backlog")
 }
 
-// usual are the benches that run when none is named: those that need a server and
+// defaultNames are the benches that run when none is named: those that need a server and
 // nothing else, and are over within a minute.
-func usual() []string { return []string{"sequential", "parallel", "throughput"} }
+func defaultNames() []string { return []string{"sequential", "parallel", "throughput"} }
 
 // Options say what to measure. [Defaults] has those of the figures that are quoted.
 type Options struct {
@@ -60,15 +60,15 @@ func Defaults() Options {
 
 // Bounds of the options.
 const (
-	mostJobs        = 10_000_000
-	mostConnections = 10_000
-	leastPayload    = 32        // bytes: the input's own words
-	mostPayload     = 512 << 10 // bytes
-	mostDuration    = time.Hour
-	mostKeys        = 1_000_000
-	mostBatch       = 1000
-	leastScale      = 0.0001
-	mostScale       = 100
+	maxJobs        = 10_000_000
+	maxConnections = 10_000
+	minPayload     = 32        // bytes: the input's own words
+	maxPayload     = 512 << 10 // bytes
+	maxDuration    = time.Hour
+	maxKeys        = 1_000_000
+	maxBatch       = 1000
+	minScale       = 0.0001
+	maxScale       = 100
 )
 
 // Check says what is wrong with the options.
@@ -79,28 +79,28 @@ func (o *Options) Check() error {
 		}
 	}
 	for _, name := range o.names() {
-		if o.URL != "" && !slices.Contains(usual(), name) {
+		if o.URL != "" && !slices.Contains(defaultNames(), name) {
 			return fmt.Errorf("%s measures a server of its own: it cannot be told which", name)
 		}
 	}
 	for _, n := range append([]int{o.Clients}, o.Connections...) {
-		if n < 1 || n > mostConnections {
-			return fmt.Errorf("clients and connections are 1 to %d, not %d", mostConnections, n)
+		if n < 1 || n > maxConnections {
+			return fmt.Errorf("clients and connections are 1 to %d, not %d", maxConnections, n)
 		}
 	}
 	switch {
-	case o.Jobs < 1 || o.Jobs > mostJobs || o.MaxJobs < 1 || o.MaxJobs > mostJobs:
-		return fmt.Errorf("a bench takes 1 to %d jobs", mostJobs)
-	case o.Payload < leastPayload || o.Payload > mostPayload:
-		return fmt.Errorf("a payload has %d to %d bytes, not %d", leastPayload, mostPayload, o.Payload)
-	case o.Duration <= 0 || o.Duration > mostDuration:
-		return fmt.Errorf("a duration is more than 0 and at most %s", mostDuration)
-	case o.Keys < 0 || o.Keys > mostKeys:
-		return fmt.Errorf("there are 0 to %d keys, not %d", mostKeys, o.Keys)
-	case o.Batch < 0 || o.Batch > mostBatch:
-		return fmt.Errorf("a batch has up to %d jobs, not %d", mostBatch, o.Batch)
-	case !(o.Scale >= leastScale && o.Scale <= mostScale):
-		return fmt.Errorf("a scale is %g to %d, not %g", leastScale, mostScale, o.Scale)
+	case o.Jobs < 1 || o.Jobs > maxJobs || o.MaxJobs < 1 || o.MaxJobs > maxJobs:
+		return fmt.Errorf("a bench takes 1 to %d jobs", maxJobs)
+	case o.Payload < minPayload || o.Payload > maxPayload:
+		return fmt.Errorf("a payload has %d to %d bytes, not %d", minPayload, maxPayload, o.Payload)
+	case o.Duration <= 0 || o.Duration > maxDuration:
+		return fmt.Errorf("a duration is more than 0 and at most %s", maxDuration)
+	case o.Keys < 0 || o.Keys > maxKeys:
+		return fmt.Errorf("there are 0 to %d keys, not %d", maxKeys, o.Keys)
+	case o.Batch < 0 || o.Batch > maxBatch:
+		return fmt.Errorf("a batch has up to %d jobs, not %d", maxBatch, o.Batch)
+	case !(o.Scale >= minScale && o.Scale <= maxScale):
+		return fmt.Errorf("a scale is %g to %d, not %g", minScale, maxScale, o.Scale)
 	}
 	return nil
 }
@@ -109,7 +109,7 @@ func (o *Options) Check() error {
 func (o *Options) names() []string {
 	switch {
 	case len(o.Names) == 0:
-		return usual()
+		return defaultNames()
 	case slices.Contains(o.Names, All):
 		return Names()
 	}
@@ -131,7 +131,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		return r, err
 	}
 	for _, name := range o.names() {
-		began, others := len(r.Figures), startCompany()
+		began, others := len(r.Figures), startOtherLoad()
 		if err := o.run(ctx, name, r); err != nil {
 			return r, fmt.Errorf("bench %s: %w", name, err)
 		}
@@ -145,22 +145,22 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 func (o *Options) run(ctx context.Context, name string, r *Report) error {
 	switch name {
 	case "sequential":
-		return o.waited(ctx, name, 1, r)
+		return o.runWaited(ctx, name, 1, r)
 	case "parallel":
-		return o.waited(ctx, name, o.Clients, r)
+		return o.runWaited(ctx, name, o.Clients, r)
 	case "throughput":
-		return o.throughputs(ctx, r)
+		return o.runThroughput(ctx, r)
 	}
 	f := Figure{Name: name}
-	if err := o.own(name)(ctx, &f); err != nil {
+	if err := o.ownServerBench(name)(ctx, &f); err != nil {
 		return err
 	}
 	r.Figures = append(r.Figures, f)
 	return nil
 }
 
-// own is a bench that starts and sets up the server that it measures.
-func (o *Options) own(name string) func(context.Context, *Figure) error {
+// ownServerBench is a bench that starts and sets up the server that it measures.
+func (o *Options) ownServerBench(name string) func(context.Context, *Figure) error {
 	switch name {
 	case "idle":
 		return o.idle
@@ -179,7 +179,7 @@ func (o *Options) own(name string) func(context.Context, *Figure) error {
 	}
 }
 
-func (o *Options) throughputs(ctx context.Context, r *Report) error {
+func (o *Options) runThroughput(ctx context.Context, r *Report) error {
 	for _, connections := range o.Connections {
 		if err := o.throughput(ctx, connections, r); err != nil {
 			return err

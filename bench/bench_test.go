@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestPercentilesAreOfExactSamples(t *testing.T) {
+func TestLatencyUsesExactSamples(t *testing.T) {
 	var hundred []time.Duration
 	for i := range 100 {
 		hundred = append(hundred, time.Duration(100-i)*time.Millisecond)
@@ -43,15 +43,15 @@ func TestPercentilesAreOfExactSamples(t *testing.T) {
 	}
 }
 
-func TestTheInputHasItsSize(t *testing.T) {
-	for _, n := range []int{leastPayload, 500, mostPayload} {
+func TestInputHasExactSize(t *testing.T) {
+	for _, n := range []int{minPayload, 500, maxPayload} {
 		if got := input(n); len(got) != n || !json.Valid(got) {
 			t.Errorf("%d bytes, want %d: %.60s", len(got), n, got)
 		}
 	}
 }
 
-func TestABudgetIsBoundedInCountAndTime(t *testing.T) {
+func TestBudgetLimitsCountAndTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBudget(3, 0)
 		n := 0
@@ -76,7 +76,7 @@ func TestABudgetIsBoundedInCountAndTime(t *testing.T) {
 	})
 }
 
-func TestALoad(t *testing.T) {
+func TestRunLoadCountsRefusals(t *testing.T) {
 	full := &client.Error{Status: 503, Code: client.CodeQueueFull, RetryAfter: 10 * time.Second}
 	broken := errors.New("broken")
 	tests := []struct {
@@ -98,7 +98,7 @@ func TestALoad(t *testing.T) {
 		t.Run(tt.rule, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				start, n := time.Now(), 0
-				out, err := drive(t.Context(), 1, newBudget(tt.budget, tt.length), func(context.Context) error {
+				out, err := runLoad(t.Context(), 1, newBudget(tt.budget, tt.length), func(context.Context) error {
 					<-time.After(time.Second)
 					answer := tt.answers[min(n, len(tt.answers)-1)]
 					n++
@@ -117,10 +117,10 @@ func TestALoad(t *testing.T) {
 	}
 }
 
-func TestALoadHasItsClients(t *testing.T) {
+func TestRunLoadUsesAllClients(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
-		out, err := drive(t.Context(), 20, newBudget(100, 0), func(context.Context) error {
+		out, err := runLoad(t.Context(), 20, newBudget(100, 0), func(context.Context) error {
 			<-time.After(time.Second)
 			return nil
 		})
@@ -130,10 +130,10 @@ func TestALoadHasItsClients(t *testing.T) {
 	})
 }
 
-func TestALoadThatIsStopped(t *testing.T) {
+func TestRunLoadStopsWithContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	n := 0
-	_, err := drive(ctx, 1, newBudget(100, 0), func(context.Context) error {
+	_, err := runLoad(ctx, 1, newBudget(100, 0), func(context.Context) error {
 		if n++; n == 3 {
 			cancel()
 		}
@@ -144,18 +144,18 @@ func TestALoadThatIsStopped(t *testing.T) {
 	}
 }
 
-func TestOptionsAreChecked(t *testing.T) {
+func TestCheckRefusesInvalidOptions(t *testing.T) {
 	for rule, set := range map[string]func(*Options){
 		"a bench that is not there":           func(o *Options) { o.Names = []string{"nope"} },
 		"no jobs":                             func(o *Options) { o.Jobs = 0 },
-		"too many jobs":                       func(o *Options) { o.MaxJobs = mostJobs + 1 },
+		"too many jobs":                       func(o *Options) { o.MaxJobs = maxJobs + 1 },
 		"no clients":                          func(o *Options) { o.Clients = 0 },
-		"too many connections":                func(o *Options) { o.Connections = []int{1, mostConnections + 1} },
-		"a payload without room":              func(o *Options) { o.Payload = leastPayload - 1 },
-		"an enormous payload":                 func(o *Options) { o.Payload = mostPayload + 1 },
+		"too many connections":                func(o *Options) { o.Connections = []int{1, maxConnections + 1} },
+		"a payload without room":              func(o *Options) { o.Payload = minPayload - 1 },
+		"an enormous payload":                 func(o *Options) { o.Payload = maxPayload + 1 },
 		"no time":                             func(o *Options) { o.Duration = 0 },
 		"a year":                              func(o *Options) { o.Duration = 365 * 24 * time.Hour },
-		"a batch without end":                 func(o *Options) { o.Batch = mostBatch + 1 },
+		"a batch without end":                 func(o *Options) { o.Batch = maxBatch + 1 },
 		"keys without end":                    func(o *Options) { o.Keys = -1 },
 		"no scale":                            func(o *Options) { o.Scale = 0 },
 		"a server that it would start itself": func(o *Options) { o.Names, o.URL = []string{"idle"}, "http://server.test" },
@@ -171,17 +171,17 @@ func TestOptionsAreChecked(t *testing.T) {
 	}
 }
 
-func TestTheFloorLooksLikeAJob(t *testing.T) {
+func TestFloorAnswersWithJob(t *testing.T) {
 	var j client.Job
 	if err := json.Unmarshal([]byte(floorJob), &j); err != nil || j.Queue != "sim" || !strings.HasPrefix(j.URLs.Cancel, "/v1/jobs/") {
 		t.Errorf("the floor answers %+v (%v)", j, err)
 	}
 }
 
-func TestFsyncLeavesNothingBehind(t *testing.T) {
+func TestMeasureFsyncRemovesFile(t *testing.T) {
 	dir := t.TempDir()
 	l, err := measureFsync(t.Context(), dir)
-	if err != nil || l.Samples == 0 || l.P50 > l.Most {
+	if err != nil || l.Samples == 0 || l.P50 > l.Max {
 		t.Errorf("%+v: %v", l, err)
 	}
 	if files, _ := os.ReadDir(dir); len(files) != 0 {
@@ -192,7 +192,7 @@ func TestFsyncLeavesNothingBehind(t *testing.T) {
 	}
 }
 
-func TestThisMachineIsDescribed(t *testing.T) {
+func TestThisMachineReadsHardware(t *testing.T) {
 	m := thisMachine()
 	if m.CPU == "" || m.Cores < 1 || m.OS == "" || m.Go == "" {
 		t.Errorf("%+v", m)
@@ -202,9 +202,9 @@ func TestThisMachineIsDescribed(t *testing.T) {
 	}
 }
 
-func TestAReportIsPrintedAndRead(t *testing.T) {
+func TestReportPrintsAndDecodes(t *testing.T) {
 	f := Figure{
-		Name: "throughput", How: "jobs", Client: leanClient, Clients: 64, Jobs: 10, Seconds: 2, PerS: 5,
+		Name: "throughput", How: "jobs", Client: leanClientText, Clients: 64, Jobs: 10, Seconds: 2, PerS: 5,
 		Latency: Latency{10, 1, 1, 2, 3, 4}, Flow: &Flow{Done: 10, Refused: 1, BacklogMost: 7, Backlog: []Point{{0.1, 7}}},
 		Floor: &Figure{PerS: 50, Latency: Latency{100, 1, 0.5, 2, 3, 4}},
 	}
@@ -226,7 +226,7 @@ func TestAReportIsPrintedAndRead(t *testing.T) {
 	}
 }
 
-func TestTheReportSaysWhatIsSynced(t *testing.T) {
+func TestReportNamesSyncMode(t *testing.T) {
 	own := Options{Data: t.TempDir()}
 	if got := own.setup().Sync; got != "SQLite WAL; the log is synced before every acknowledgement" {
 		t.Errorf("of a server of its own it says %q", got)
@@ -237,7 +237,7 @@ func TestTheReportSaysWhatIsSynced(t *testing.T) {
 	}
 }
 
-func TestACommandThatDoesNotServe(t *testing.T) {
+func TestStartReportsFailedCommand(t *testing.T) {
 	for rule, tt := range map[string]struct {
 		command []string
 		says    string
@@ -254,22 +254,22 @@ func TestACommandThatDoesNotServe(t *testing.T) {
 }
 
 // A server's address is known once it was written to its end, in however many pieces.
-func TestAServerSaysWhereItListens(t *testing.T) {
-	said := &tail{also: io.Discard, told: make(chan string, 1)}
+func TestStartReadsAddress(t *testing.T) {
+	said := &outputTail{next: io.Discard, addr: make(chan string, 1)}
 	for _, piece := range []string{"at http://other.test:1 there is nobody\n", `{"msg":"ready","url":"http://127.0`, ".0.1:41", `23","data":"x"}`, "\nhttp://127.0.0.1:5/"} {
-		if len(said.told) > 0 && !strings.HasPrefix(piece, "\n") {
+		if len(said.addr) > 0 && !strings.HasPrefix(piece, "\n") {
 			t.Errorf("it was told before %q", piece)
 		}
 		if _, err := io.WriteString(said, piece); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got := <-said.told; got != "http://127.0.0.1:4123" || len(said.told) > 0 {
+	if got := <-said.addr; got != "http://127.0.0.1:4123" || len(said.addr) > 0 {
 		t.Errorf("the address is %q", got)
 	}
 }
 
-func TestAServerIsStoppedWhenNobodyWaitsForIt(t *testing.T) {
+func TestStartStopsServerWithContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := start(ctx, []string{"sh", "-c", "exec sleep 60"}, os.Stderr); !errors.Is(err, context.Canceled) {

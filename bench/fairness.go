@@ -11,20 +11,20 @@ import (
 )
 
 const (
-	manyHeavy    = 100_000
-	manyLight    = 50
-	fairAtOnce   = 10
-	fairRun      = 50 * time.Millisecond // of each job: so 200 a second start
-	fairDelay    = 500 * time.Millisecond
-	heavyKey     = "heavy"
-	delayedEvery = 5 // of the light jobs, one in so many
+	heavyJobs       = 100_000
+	lightKeys       = 50
+	fairConcurrency = 10
+	fairJobTime     = 50 * time.Millisecond // of each job: so 200 a second start
+	fairDelay       = 500 * time.Millisecond
+	heavyKey        = "heavy"
+	delayedEvery    = 5 // of the light jobs, one in so many
 )
 
 // fairness measures how long the one job of a key waits behind the many of another.
 func (o *Options) fairness(ctx context.Context, f *Figure) error {
-	heavy, light := o.scaled(manyHeavy), max(2, o.scaled(manyLight))
+	heavy, light := o.scaled(heavyJobs), max(2, o.scaled(lightKeys))
 	f.How = fmt.Sprintf("a key with %d jobs, and %d keys with one job each that arrive while it runs, with cancels and delays", heavy, light)
-	t, err := o.openOwn(ctx, simQueue(fairAtOnce, 2*heavy+10_000))
+	t, err := o.startTarget(ctx, simQueue(fairConcurrency, 2*heavy+10_000))
 	if err != nil {
 		return err
 	}
@@ -39,7 +39,7 @@ func (o *Options) fairness(ctx context.Context, f *Figure) error {
 		return err
 	}
 	o.Step(fmt.Sprintf("fairness: %d other keys", light))
-	ended, err := o.lightJobs(ctx, c, light)
+	ended, err := o.runLightJobs(ctx, c, light)
 	if err != nil {
 		return err
 	}
@@ -47,20 +47,20 @@ func (o *Options) fairness(ctx context.Context, f *Figure) error {
 	if err != nil {
 		return err
 	}
-	fair(f, ended, starts)
+	reportFairness(f, ended, starts)
 	return nil
 }
 
 func fairJob(key string, delay time.Duration) client.Submission {
-	return client.Submission{Queue: "sim", Key: key, Delay: delay, Input: map[string]any{"duration_ms": fairRun.Milliseconds()}}
+	return client.Submission{Queue: "sim", Key: key, Delay: delay, Input: map[string]any{"duration_ms": fairJobTime.Milliseconds()}}
 }
 
-// lightJobs submits one job for each of n keys, half of them spread over the time
+// runLightJobs submits one job for each of n keys, half of them spread over the time
 // and half at once in the middle of it, and returns them as they ended.
-func (o *Options) lightJobs(ctx context.Context, c *client.Client, n int) ([]waited, error) {
+func (o *Options) runLightJobs(ctx context.Context, c *client.Client, n int) ([]lightResult, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	jobs := make([]waited, n)
+	jobs := make([]lightResult, n)
 	var all sync.WaitGroup
 	for i := range n {
 		at := o.Duration / 2
@@ -68,9 +68,9 @@ func (o *Options) lightJobs(ctx context.Context, c *client.Client, n int) ([]wai
 			at = o.Duration * time.Duration(i) / time.Duration(n)
 		}
 		all.Go(func() {
-			err := pause(ctx, at)
+			err := sleep(ctx, at)
 			if err == nil {
-				jobs[i], err = lightJob(ctx, c, i)
+				jobs[i], err = runLightJob(ctx, c, i)
 			}
 			if err != nil {
 				cancel(err)
@@ -81,10 +81,10 @@ func (o *Options) lightJobs(ctx context.Context, c *client.Client, n int) ([]wai
 	return jobs, context.Cause(ctx)
 }
 
-// lightJob submits the job of one key, some with a delay, and waits for its end. It
+// runLightJob submits the job of one key, some with a delay, and waits for its end. It
 // is ready once it is acknowledged, or its delay is over.
-func lightJob(ctx context.Context, c *client.Client, i int) (w waited, err error) {
-	if err := stir(ctx, c, i); err != nil {
+func runLightJob(ctx context.Context, c *client.Client, i int) (w lightResult, err error) {
+	if err := disturb(ctx, c, i); err != nil {
 		return w, err
 	}
 	delay := time.Duration(0)
@@ -95,21 +95,21 @@ func lightJob(ctx context.Context, c *client.Client, i int) (w waited, err error
 	if err != nil {
 		return w, err
 	}
-	w.ready = time.Now()
-	if j.RunAt.After(w.ready) {
-		w.ready = j.RunAt
+	w.readyAt = time.Now()
+	if j.RunAt.After(w.readyAt) {
+		w.readyAt = j.RunAt
 	}
 	j, err = c.Wait(ctx, j.ID)
 	if err != nil {
 		return w, err
 	}
-	w.started = j.StartedAt
+	w.startedAt = j.StartedAt
 	return w, nil
 }
 
-// stir cancels some of the heavy key's waiting jobs, adds a delayed one to them, and
+// disturb cancels some of the heavy key's waiting jobs, adds a delayed one to them, and
 // cancels the waiting job of a key of its own.
-func stir(ctx context.Context, c *client.Client, i int) error {
+func disturb(ctx context.Context, c *client.Client, i int) error {
 	key := heavyKey
 	page, err := c.Page(ctx, client.ListOptions{Filter: client.Filter{Queue: "sim", Status: client.Queued, Key: &key}, Limit: 5})
 	if err != nil {
@@ -145,28 +145,28 @@ func heavyStarts(ctx context.Context, c *client.Client) ([]time.Time, error) {
 	return starts, nil
 }
 
-// waited is a light job that is over.
-type waited struct{ ready, started time.Time }
+// lightResult is a light job that is over.
+type lightResult struct{ readyAt, startedAt time.Time }
 
-// fair counts, for every light job, the heavy key's starts between its being ready
+// reportFairness counts, for every light job, the heavy key's starts between its being ready
 // and its own start.
-func fair(f *Figure, light []waited, heavy []time.Time) {
-	most := 0
+func reportFairness(f *Figure, light []lightResult, heavy []time.Time) {
+	turns := 0
 	var waits []time.Duration
 	for _, l := range light {
-		waits = append(waits, max(0, l.started.Sub(l.ready)))
-		before, _ := slices.BinarySearchFunc(heavy, l.ready, after)
-		until, _ := slices.BinarySearchFunc(heavy, l.started, time.Time.Compare)
-		most = max(most, until-before)
+		waits = append(waits, max(0, l.startedAt.Sub(l.readyAt)))
+		before, _ := slices.BinarySearchFunc(heavy, l.readyAt, compareAfter)
+		until, _ := slices.BinarySearchFunc(heavy, l.startedAt, time.Time.Compare)
+		turns = max(turns, until-before)
 	}
-	f.fact("jobs at once", fairAtOnce, fmt.Sprintf("of %s each", fairRun))
+	f.fact("jobs at once", fairConcurrency, fmt.Sprintf("of %s each", fairJobTime))
 	f.fact("starts of the heavy key", float64(len(heavy)), "")
 	f.spread("wait of a light job", waits)
-	f.most("turns of the heavy key while a light one waited", float64(most), 2, "")
+	f.goalMax("turns of the heavy key while a light one waited", float64(turns), 2, "")
 }
 
-// after finds the first time that is after another.
-func after(a, b time.Time) int {
+// compareAfter finds the first time that is after another.
+func compareAfter(a, b time.Time) int {
 	if a.After(b) {
 		return 1
 	}

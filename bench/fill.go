@@ -16,22 +16,22 @@ const (
 
 // fill submits n jobs, all alike.
 func fill(ctx context.Context, url string, n int, s client.Submission) error {
-	c, closeClient, err := leaner(ctx, url)
+	c, closeClient, err := dialLean(ctx, url)
 	if err != nil {
 		return err
 	}
 	defer closeClient()
 	batches := (n + fillBatch - 1) / fillBatch
-	_, err = drive(ctx, fillConnections, newBudget(batches-1, 0), func(ctx context.Context) error {
-		return submitMany(ctx, c, alike(s, fillBatch))
+	_, err = runLoad(ctx, fillConnections, newBudget(batches-1, 0), func(ctx context.Context) error {
+		return submitBatch(ctx, c, repeatJob(s, fillBatch))
 	})
 	if err != nil {
 		return err
 	}
-	return submitMany(ctx, c, alike(s, n-(batches-1)*fillBatch))
+	return submitBatch(ctx, c, repeatJob(s, n-(batches-1)*fillBatch))
 }
 
-func alike(s client.Submission, n int) []client.Submission {
+func repeatJob(s client.Submission, n int) []client.Submission {
 	jobs := make([]client.Submission, n)
 	for i := range jobs {
 		jobs[i] = s
@@ -39,8 +39,8 @@ func alike(s client.Submission, n int) []client.Submission {
 	return jobs
 }
 
-// submitMany submits a batch. That a job of it was refused is an error.
-func submitMany(ctx context.Context, c *client.Client, jobs []client.Submission) error {
+// submitBatch submits a batch. That a job of it was refused is an error.
+func submitBatch(ctx context.Context, c *client.Client, jobs []client.Submission) error {
 	answers, err := c.SubmitBatch(ctx, client.Batch{Jobs: jobs})
 	if err != nil {
 		return err
@@ -53,19 +53,19 @@ func submitMany(ctx context.Context, c *client.Client, jobs []client.Submission)
 	return nil
 }
 
-// untilDone waits until no job is unfinished.
-func untilDone(ctx context.Context, c *client.Client) (*client.Queue, error) {
-	return untilQueue(ctx, c, func(q *client.Queue) bool { return q.Counts.Unfinished() == 0 })
+// waitUntilDone waits until no job is unfinished.
+func waitUntilDone(ctx context.Context, c *client.Client) (*client.Queue, error) {
+	return waitForQueue(ctx, c, func(q *client.Queue) bool { return q.Counts.Unfinished() == 0 })
 }
 
-// untilQueue looks at the queue until it is as it should be.
-func untilQueue(ctx context.Context, c *client.Client, is func(*client.Queue) bool) (*client.Queue, error) {
+// waitForQueue looks at the queue until it is as it should be.
+func waitForQueue(ctx context.Context, c *client.Client, done func(*client.Queue) bool) (*client.Queue, error) {
 	for {
 		q, err := c.Queue(ctx, "sim")
-		if err != nil || is(q) {
+		if err != nil || done(q) {
 			return q, err
 		}
-		if err := pause(ctx, 10*time.Millisecond); err != nil {
+		if err := sleep(ctx, 10*time.Millisecond); err != nil {
 			return nil, err
 		}
 	}

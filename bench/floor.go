@@ -74,14 +74,14 @@ func floorBatch(w http.ResponseWriter, r *http.Request) {
 }
 
 func floorRead(w http.ResponseWriter, r *http.Request, body any) bool {
-	err := json.NewDecoder(io.LimitReader(r.Body, mostBody)).Decode(body)
+	err := json.NewDecoder(io.LimitReader(r.Body, maxFloorBody)).Decode(body)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 	}
 	return err == nil
 }
 
-const mostBody = 32 << 20 // bytes: more than any batch that is sent
+const maxFloorBody = 32 << 20 // bytes: more than any batch that is sent
 
 const floorJob = `{"id":"job_06b8k3v0000000000000000000","object":"job","queue":"sim","status":"queued","key":"","priority":5,` +
 	`"attempt":0,"max_attempts":4,"queue_position":0,"estimated_time_seconds":null,"progress":{"percent":0,"status":""},` +
@@ -93,12 +93,12 @@ const floorJob = `{"id":"job_06b8k3v0000000000000000000","object":"job","queue":
 
 // floor measures the submits of a bench against a server that keeps nothing, in a
 // process of its own as the real one is.
-func (o *Options) floor(ctx context.Context, clients int, dial connect) (*Figure, error) {
-	return o.floorOf(ctx, clients, dial, 1)
+func (o *Options) floor(ctx context.Context, clients int, dial dialFunc) (*Figure, error) {
+	return o.floorWithBatch(ctx, clients, dial, 1)
 }
 
-// floorOf is the floor of submits with so many jobs in each.
-func (o *Options) floorOf(ctx context.Context, clients int, dial connect, each int) (*Figure, error) {
+// floorWithBatch is the floor of submits with so many jobs in each.
+func (o *Options) floorWithBatch(ctx context.Context, clients int, dial dialFunc, batch int) (*Figure, error) {
 	o.Step("the HTTP floor")
 	p, err := start(ctx, o.Floor, o.Log)
 	if err != nil {
@@ -112,9 +112,9 @@ func (o *Options) floorOf(ctx context.Context, clients int, dial connect, each i
 	defer closeClient()
 	s := o.submission()
 	began := time.Now()
-	out, err := drive(ctx, clients, newBudget(mostJobs, min(floorTime, o.Duration)), func(ctx context.Context) error {
-		if each > 1 {
-			return submitMany(ctx, c, alike(s, each))
+	out, err := runLoad(ctx, clients, newBudget(maxJobs, min(floorTime, o.Duration)), func(ctx context.Context) error {
+		if batch > 1 {
+			return submitBatch(ctx, c, repeatJob(s, batch))
 		}
 		_, err := c.Submit(ctx, s)
 		return err
@@ -123,7 +123,7 @@ func (o *Options) floorOf(ctx context.Context, clients int, dial connect, each i
 		return nil, err
 	}
 	took := time.Since(began)
-	n := len(out.samples) * each
+	n := len(out.samples) * batch
 	return &Figure{
 		Name: "http_floor", How: "a submit answered from memory", Clients: clients, Jobs: n,
 		Seconds: seconds(took), PerS: perSecond(n, took), Latency: latencyOf(out.samples),

@@ -35,13 +35,13 @@ func (f *Figure) spread(what string, samples []time.Duration) Latency {
 	return l
 }
 
-// most holds the figure to a number that it must not be above.
-func (f *Figure) most(what string, got, bound float64, unit string) {
+// goalMax holds the figure to a number that it must not be above.
+func (f *Figure) goalMax(what string, got, bound float64, unit string) {
 	f.Goals = append(f.Goals, Goal{What: what, Got: round(got), Bound: round(bound), Unit: unit, Met: got <= bound})
 }
 
-// least holds the figure to a number that it must not be below.
-func (f *Figure) least(what string, got, bound float64, unit string) {
+// goalMin holds the figure to a number that it must not be below.
+func (f *Figure) goalMin(what string, got, bound float64, unit string) {
 	f.Goals = append(f.Goals, Goal{What: what, Got: round(got), Bound: round(bound), Unit: unit, Least: true, Met: got >= bound})
 }
 

@@ -13,21 +13,21 @@ import (
 )
 
 const (
-	manyRunning    = 5000
-	wordsOfAJob    = 60 // at two a second: 30 seconds
-	wordsPerSecond = 2
-	mostPerJob     = 24 // KiB
-	readers        = 8
-	readEvery      = 40 * time.Millisecond // by each reader
-	conversations  = 20
-	submitters     = 32 // connections
+	writingJobs     = 5000
+	wordsPerJob     = 60 // at two a second: 30 seconds
+	wordsPerSecond  = 2
+	maxMemoryPerJob = 24 // KiB
+	readers         = 8
+	readInterval    = 40 * time.Millisecond // by each reader
+	conversations   = 20
+	submitters      = 32 // connections
 )
 
 // isolation measures what a user who reads feels of thousands of jobs that speak.
 func (o *Options) isolation(ctx context.Context, f *Figure) error {
-	n := o.scaled(manyRunning)
-	f.How = fmt.Sprintf("GET /api/conversations while %d jobs of %d s say %d words a second each, beside an idle server", n, wordsOfAJob/wordsPerSecond, wordsPerSecond)
-	t, err := o.openOwn(ctx, simQueue(n, 2*n+100))
+	n := o.scaled(writingJobs)
+	f.How = fmt.Sprintf("GET /api/conversations while %d jobs of %d s say %d words a second each, beside an idle server", n, wordsPerJob/wordsPerSecond, wordsPerSecond)
+	t, err := o.startTarget(ctx, simQueue(n, 2*n+100))
 	if err != nil {
 		return err
 	}
@@ -38,7 +38,7 @@ func (o *Options) isolation(ctx context.Context, f *Figure) error {
 		}
 	}
 	o.Step("isolation: the idle server")
-	idle, err := o.read(ctx, t)
+	idle, err := o.readConversations(ctx, t)
 	if err != nil {
 		return err
 	}
@@ -47,7 +47,7 @@ func (o *Options) isolation(ctx context.Context, f *Figure) error {
 		return err
 	}
 	o.Step(fmt.Sprintf("isolation: %d jobs", n))
-	if err := o.speakers(ctx, t, n); err != nil {
+	if err := o.startWritingJobs(ctx, t, n); err != nil {
 		return err
 	}
 	start, err := t.proc.usage()
@@ -55,50 +55,50 @@ func (o *Options) isolation(ctx context.Context, f *Figure) error {
 		return err
 	}
 	began := time.Now()
-	loaded, err := o.read(ctx, t)
+	loaded, err := o.readConversations(ctx, t)
 	if err != nil {
 		return err
 	}
-	return o.compare(ctx, t, f, readings{n, idle, loaded, before, start, time.Since(began)})
+	return o.reportIsolation(ctx, t, f, isolationSamples{n, idle, loaded, before, start, time.Since(began)})
 }
 
-// readings are what isolation saw.
-type readings struct {
-	jobs          int
-	idle, loaded  []time.Duration
-	before, start usage // of the idle server, and when all jobs ran
-	took          time.Duration
+// isolationSamples are what isolation saw.
+type isolationSamples struct {
+	jobs                   int
+	idle, loaded           []time.Duration
+	idleUsage, loadedUsage usage // of the idle server, and when all jobs ran
+	took                   time.Duration
 }
 
-func (o *Options) compare(ctx context.Context, t *target, f *Figure, r readings) error {
+func (o *Options) reportIsolation(ctx context.Context, t *target, f *Figure, r isolationSamples) error {
 	end, err := t.proc.usage()
 	if err != nil {
 		return err
 	}
-	late, err := lateness(ctx, t, r.jobs)
+	late, err := outputDelays(ctx, t, r.jobs)
 	if err != nil {
 		return err
 	}
-	f.fact("readers", readers, fmt.Sprintf("connections, a request every %s each, %s long", readEvery, o.Duration))
+	f.fact("readers", readers, fmt.Sprintf("connections, a request every %s each, %s long", readInterval, o.Duration))
 	idle, loaded := f.spread("idle", r.idle), f.spread("under load", r.loaded)
-	f.fact("server's CPU under load", 100*end.cores(r.start, r.took), "% of a core")
-	f.fact("written under load", mib(end.written-r.start.written)/r.took.Seconds(), "MiB/s")
+	f.fact("server's CPU under load", 100*end.cores(r.loadedUsage, r.took), "% of a core")
+	f.fact("written under load", mib(end.written-r.loadedUsage.written)/r.took.Seconds(), "MiB/s")
 	f.spread("words behind their time", late)
-	f.most("P99 under load", loaded.P99, 10, "ms")
-	f.most("P99 under load beside idle", loaded.P99/idle.P99, 3, "times")
-	f.most("memory of a job", kib(end.resident-r.before.resident)/float64(r.jobs), mostPerJob, "KiB")
+	f.goalMax("P99 under load", loaded.P99, 10, "ms")
+	f.goalMax("P99 under load beside idle", loaded.P99/idle.P99, 3, "times")
+	f.goalMax("memory of a job", kib(end.resident-r.idleUsage.resident)/float64(r.jobs), maxMemoryPerJob, "KiB")
 	return nil
 }
 
-// speakers submits the jobs that speak, and returns when all of them run.
-func (o *Options) speakers(ctx context.Context, t *target, n int) error {
+// startWritingJobs submits the jobs that speak, and returns when all of them run.
+func (o *Options) startWritingJobs(ctx context.Context, t *target, n int) error {
 	c, closeClient, err := t.client()
 	if err != nil {
 		return err
 	}
 	defer closeClient()
-	s := client.Submission{Queue: "sim", Input: map[string]any{"tokens": wordsOfAJob, "tokens_per_s": wordsPerSecond}}
-	_, err = drive(ctx, submitters, newBudget(n, 0), func(ctx context.Context) error {
+	s := client.Submission{Queue: "sim", Input: map[string]any{"tokens": wordsPerJob, "tokens_per_s": wordsPerSecond}}
+	_, err = runLoad(ctx, submitters, newBudget(n, 0), func(ctx context.Context) error {
 		_, err := c.Submit(ctx, s)
 		return err
 	})
@@ -113,15 +113,15 @@ func (o *Options) speakers(ctx context.Context, t *target, n int) error {
 		if q.Counts.Unfinished() < int64(n) {
 			return fmt.Errorf("of %d jobs some ended before all of them ran: the machine is too slow for so many", n)
 		}
-		if err := pause(ctx, 10*time.Millisecond); err != nil {
+		if err := sleep(ctx, 10*time.Millisecond); err != nil {
 			return err
 		}
 	}
 }
 
-// lateness is how far behind its time each of a page of the jobs is. It must be
+// outputDelays is how far behind its time each of a page of the jobs is. It must be
 // asked while they run.
-func lateness(ctx context.Context, t *target, n int) ([]time.Duration, error) {
+func outputDelays(ctx context.Context, t *target, n int) ([]time.Duration, error) {
 	c, closeClient, err := t.client()
 	if err != nil {
 		return nil, err
@@ -131,24 +131,24 @@ func lateness(ctx context.Context, t *target, n int) ([]time.Duration, error) {
 	if err != nil {
 		return nil, err
 	}
-	var late []time.Duration
+	var delays []time.Duration
 	for _, j := range page.Jobs {
 		now := time.Now()
 		j, err := c.Get(ctx, j.ID)
 		if err != nil {
 			return nil, err
 		}
-		said := len(strings.Fields(j.OutputText))
-		due := j.StartedAt.Add(time.Duration(said) * time.Second / wordsPerSecond) // of the next word
-		late = append(late, max(0, now.Sub(due)))
+		words := len(strings.Fields(j.OutputText))
+		dueAt := j.StartedAt.Add(time.Duration(words) * time.Second / wordsPerSecond) // of the next word
+		delays = append(delays, max(0, now.Sub(dueAt)))
 	}
-	return late, nil
+	return delays, nil
 }
 
-// read reads a user's conversations at a steady pace and returns how long each
+// readConversations reads a user's conversations at a steady pace and returns how long each
 // took. A slow answer holds up one of the readers only.
-func (o *Options) read(ctx context.Context, t *target) ([]time.Duration, error) {
-	rt := newLean(host(t.url))
+func (o *Options) readConversations(ctx context.Context, t *target) ([]time.Duration, error) {
+	rt := newLeanTransport(host(t.url))
 	defer rt.close()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -157,9 +157,9 @@ func (o *Options) read(ctx context.Context, t *target) ([]time.Duration, error) 
 	began := time.Now()
 	for i := range readers {
 		all.Go(func() {
-			first := began.Add(readEvery * time.Duration(i) / readers)
+			first := began.Add(readInterval * time.Duration(i) / readers)
 			var err error
-			if samples[i], err = o.readSteadily(ctx, rt, t.url, first); err != nil {
+			if samples[i], err = o.readAtInterval(ctx, rt, t.url, first); err != nil {
 				cancel(err)
 			}
 		})
@@ -172,9 +172,9 @@ func (o *Options) read(ctx context.Context, t *target) ([]time.Duration, error) 
 	return joined, context.Cause(ctx)
 }
 
-func (o *Options) readSteadily(ctx context.Context, rt *lean, url string, at time.Time) (samples []time.Duration, err error) {
-	for end := at.Add(o.Duration); at.Before(end); at = at.Add(readEvery) {
-		if err := pause(ctx, time.Until(at)); err != nil {
+func (o *Options) readAtInterval(ctx context.Context, rt *leanTransport, url string, at time.Time) (samples []time.Duration, err error) {
+	for end := at.Add(o.Duration); at.Before(end); at = at.Add(readInterval) {
+		if err := sleep(ctx, time.Until(at)); err != nil {
 			return nil, err
 		}
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url+"/api/conversations", nil)

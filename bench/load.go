@@ -18,9 +18,9 @@ import (
 // budget bounds a load in count and time. However short the time is, and however slow
 // the machine, it is enough for one: nothing can be said of a load that was none.
 type budget struct {
-	left  atomic.Int64
-	begun atomic.Bool // one was taken off
-	until time.Time   // zero for no end
+	left    atomic.Int64
+	started atomic.Bool // one was taken off
+	until   time.Time   // zero for no end
 }
 
 func newBudget(jobs int, d time.Duration) *budget {
@@ -34,33 +34,33 @@ func newBudget(jobs int, d time.Duration) *budget {
 
 // take takes one job off, and says whether there was one.
 func (b *budget) take() bool {
-	first := b.begun.CompareAndSwap(false, true)
+	first := b.started.CompareAndSwap(false, true)
 	return (first || b.until.IsZero() || time.Now().Before(b.until)) && b.left.Add(-1) >= 0
 }
 
-// outcome is what a load met.
-type outcome struct {
+// loadResult is what a load met.
+type loadResult struct {
 	samples []time.Duration // of what was answered
 	refused int
 }
 
-// drive runs do in n goroutines until the budget is used up, ctx ends, or one of
+// runLoad runs do in n goroutines until the budget is used up, ctx ends, or one of
 // them fails. What the server has no room for is counted, and asked again when it
 // said; it takes another job off the budget.
-func drive(ctx context.Context, n int, b *budget, do func(context.Context) error) (outcome, error) {
+func runLoad(ctx context.Context, n int, b *budget, do func(context.Context) error) (loadResult, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	parts := make([]outcome, n)
+	parts := make([]loadResult, n)
 	var all sync.WaitGroup
 	for i := range n {
 		all.Go(func() {
-			if err := parts[i].drive(ctx, b, do); err != nil {
+			if err := parts[i].run(ctx, b, do); err != nil {
 				cancel(err)
 			}
 		})
 	}
 	all.Wait()
-	var sum outcome
+	var sum loadResult
 	for _, p := range parts {
 		sum.samples = append(sum.samples, p.samples...)
 		sum.refused += p.refused
@@ -68,7 +68,7 @@ func drive(ctx context.Context, n int, b *budget, do func(context.Context) error
 	return sum, context.Cause(ctx)
 }
 
-func (o *outcome) drive(ctx context.Context, b *budget, do func(context.Context) error) error {
+func (o *loadResult) run(ctx context.Context, b *budget, do func(context.Context) error) error {
 	for ctx.Err() == nil && b.take() {
 		start := time.Now()
 		err := do(ctx)
@@ -81,13 +81,13 @@ func (o *outcome) drive(ctx context.Context, b *budget, do func(context.Context)
 			return err
 		}
 		o.refused++
-		b.pause(ctx, refusal.RetryAfter)
+		b.waitFor(ctx, refusal.RetryAfter)
 	}
 	return nil
 }
 
-// pause waits as long as the server asked for, but not beyond the budget.
-func (b *budget) pause(ctx context.Context, d time.Duration) {
+// waitFor waits as long as the server asked for, but not beyond the budget.
+func (b *budget) waitFor(ctx context.Context, d time.Duration) {
 	if !b.until.IsZero() {
 		d = min(d, time.Until(b.until))
 	}
@@ -113,16 +113,16 @@ func (o *Options) submission() client.Submission {
 
 // The two ways in which a load speaks HTTP.
 const (
-	plainClient = "the Go client as it comes (net/http)"
-	leanClient  = "the Go client over the bench's own HTTP/1.1 transport"
+	plainClientText = "the Go client as it comes (net/http)"
+	leanClientText  = "the Go client over the bench's own HTTP/1.1 transport"
 )
 
-// connect makes a client of a server, and what lets go of it.
-type connect func(ctx context.Context, url string) (*client.Client, func(), error)
+// dialFunc makes a client of a server, and what lets go of it.
+type dialFunc func(ctx context.Context, url string) (*client.Client, func(), error)
 
-// plain makes a client as users have it. It asks once, as every load does: what
+// dialPlain makes a client as users have it. It asks once, as every load does: what
 // is repeated in silence cannot be counted.
-func plain(_ context.Context, url string) (*client.Client, func(), error) {
+func dialPlain(_ context.Context, url string) (*client.Client, func(), error) {
 	c, err := client.New(url, client.WithRetries(0))
 	if err != nil {
 		return nil, nil, err
@@ -130,9 +130,9 @@ func plain(_ context.Context, url string) (*client.Client, func(), error) {
 	return c, c.Close, nil
 }
 
-// leaner makes a client for load that the server is to be the bottleneck of. Its
+// dialLean makes a client for load that the server is to be the bottleneck of. Its
 // connections end with ctx.
-func leaner(ctx context.Context, base string) (*client.Client, func(), error) {
+func dialLean(ctx context.Context, base string) (*client.Client, func(), error) {
 	u, err := url.Parse(base)
 	if err != nil {
 		return nil, nil, err
@@ -140,7 +140,7 @@ func leaner(ctx context.Context, base string) (*client.Client, func(), error) {
 	if u.Scheme != "http" {
 		return nil, nil, fmt.Errorf("this bench speaks plain HTTP, not %s", u.Scheme)
 	}
-	rt := newLean(u.Host)
+	rt := newLeanTransport(u.Host)
 	c, err := client.New(base, client.WithTransport(rt), client.WithTimeout(0), client.WithRetries(0))
 	if err != nil {
 		return nil, nil, err

@@ -59,9 +59,9 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// ownTime is what this process and the servers that it has started and seen end
+// processTreeTime is what this process and the servers that it has started and seen end
 // have used up to now.
-func ownTime() time.Duration {
+func processTreeTime() time.Duration {
 	var children syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_CHILDREN, &children); err != nil {
 		return cpuTime()
@@ -69,9 +69,9 @@ func ownTime() time.Duration {
 	return cpuTime() + time.Duration(children.Utime.Nano()+children.Stime.Nano())
 }
 
-// busyTime is what all programs of the machine have used of its processors since it
+// machineTime is what all programs of the machine have used of its processors since it
 // started; false where the kernel does not say (proc(5), /proc/stat).
-func busyTime() (time.Duration, bool) {
+func machineTime() (time.Duration, bool) {
 	text, err := os.ReadFile("/proc/stat")
 	if err != nil {
 		return 0, false
@@ -94,24 +94,24 @@ func busyTime() (time.Duration, bool) {
 	return time.Duration(ticks) * tickTime, true
 }
 
-// company measures what other programs take of the processors while a bench runs:
+// otherLoad measures what other programs take of the processors while a bench runs:
 // a figure that was taken in company says less.
-type company struct {
+type otherLoad struct {
 	began     time.Time
 	own, busy time.Duration
 }
 
-func startCompany() company {
-	busy, _ := busyTime()
-	return company{time.Now(), ownTime(), busy}
+func startOtherLoad() otherLoad {
+	busy, _ := machineTime()
+	return otherLoad{time.Now(), processTreeTime(), busy}
 }
 
 // cores is how many processors were busy with others; 0 where that is unknown.
-func (c company) cores() float64 {
-	busy, known := busyTime()
+func (c otherLoad) cores() float64 {
+	busy, known := machineTime()
 	if !known {
 		return 0
 	}
-	others := (busy - c.busy) - (ownTime() - c.own)
+	others := (busy - c.busy) - (processTreeTime() - c.own)
 	return max(0, others.Seconds()/time.Since(c.began).Seconds())
 }

@@ -72,7 +72,7 @@ type Latency struct {
 	P50     float64 `json:"p50_ms"`
 	P90     float64 `json:"p90_ms"`
 	P99     float64 `json:"p99_ms"`
-	Most    float64 `json:"max_ms"`
+	Max     float64 `json:"max_ms"`
 }
 
 // latencyOf sorts the samples.
@@ -91,7 +91,7 @@ func latencyOf(samples []time.Duration) Latency {
 		P50:     ms(percentile(samples, 50)),
 		P90:     ms(percentile(samples, 90)),
 		P99:     ms(percentile(samples, 99)),
-		Most:    ms(samples[len(samples)-1]),
+		Max:     ms(samples[len(samples)-1]),
 	}
 }
 
@@ -157,5 +157,5 @@ func (f *Flow) print(w io.Writer) {
 }
 
 func (l Latency) String() string {
-	return fmt.Sprintf("avg %.3f, P50 %.3f, P90 %.3f, P99 %.3f, max %.3f ms (%d samples)", l.Average, l.P50, l.P90, l.P99, l.Most, l.Samples)
+	return fmt.Sprintf("avg %.3f, P50 %.3f, P90 %.3f, P99 %.3f, max %.3f ms (%d samples)", l.Average, l.P50, l.P90, l.P99, l.Max, l.Samples)
 }

@@ -12,48 +12,48 @@ import (
 )
 
 const (
-	manyEnded       = 600_000 // a week of one a second
-	retentionAtOnce = 64      // connections
+	endedJobs            = 600_000 // a week of one a second
+	retentionConnections = 64      // connections
 	// Ended jobs are kept for as long as it takes to make them and to measure the
 	// load beside them.
-	leastKept    = 3 * time.Second
-	endedAtLeast = 8000 // a second
+	minRetention = 3 * time.Second
+	minEndRate   = 8000 // a second
 	// The server looks for old jobs now and then: it is waited for, so many times as
 	// long as a load.
-	deletingWithin = 4
+	deleteTimeoutFactor = 4
 )
 
 // retention measures a load while a week's worth of ended jobs is deleted, beside
 // the same load while they are kept.
 func (o *Options) retention(ctx context.Context, f *Figure) error {
-	n := o.scaled(manyEnded)
+	n := o.scaled(endedJobs)
 	f.How = fmt.Sprintf("the load of throughput while %d ended jobs are deleted, beside the same while they are kept", n)
-	keep := leastKept + 2*o.Duration + time.Duration(n)*time.Second/endedAtLeast
-	t, err := o.openOwn(ctx, fmt.Sprintf("retention:\n  failed_s: %[1]g\n  others_s: %[1]g\n", keep.Seconds())+simQueue(1000, 100_000))
+	keep := minRetention + 2*o.Duration + time.Duration(n)*time.Second/minEndRate
+	t, err := o.startTarget(ctx, fmt.Sprintf("retention:\n  failed_s: %[1]g\n  others_s: %[1]g\n", keep.Seconds())+simQueue(1000, 100_000))
 	if err != nil {
 		return err
 	}
 	defer t.close()
 	o.Step(fmt.Sprintf("retention: %d jobs that end", n))
-	ids, err := o.endMany(ctx, t, n)
+	ids, err := o.makeEndedJobs(ctx, t, n)
 	if err != nil {
 		return err
 	}
 	filled := time.Now()
 	o.Step("retention: a load while they are kept")
-	kept, err := o.loadAfresh(ctx, t)
+	kept, err := o.restartAndLoad(ctx, t)
 	if err != nil {
 		return err
 	}
 	t.proc.stop()
 	o.Step("retention: waiting until they may be deleted, and are")
-	if err := pause(ctx, keep-time.Since(filled)); err != nil {
+	if err := sleep(ctx, keep-time.Since(filled)); err != nil {
 		return err
 	}
 	if err := t.start(ctx); err != nil {
 		return err
 	}
-	before, err := o.untilDeleting(ctx, t, ids)
+	before, err := o.waitUntilDeleting(ctx, t, ids)
 	if err != nil {
 		return err
 	}
@@ -62,45 +62,45 @@ func (o *Options) retention(ctx context.Context, f *Figure) error {
 	if err != nil {
 		return err
 	}
-	after, err := gone(ctx, t, ids)
+	after, err := countDeleted(ctx, t, ids)
 	if err != nil {
 		return err
 	}
-	f.fact("connections", retentionAtOnce, "")
+	f.fact("connections", retentionConnections, "")
 	f.fact("kept for", keep.Seconds(), "s")
 	reportLoads(f, kept, deleted)
-	f.least("deleted meanwhile, about", float64((after-before)*n/len(ids)), 1, "jobs")
+	f.goalMin("deleted meanwhile, about", float64((after-before)*n/len(ids)), 1, "jobs")
 	return nil
 }
 
-// loaded is one load.
-type loaded struct {
+// retentionLoad is one load.
+type retentionLoad struct {
 	submits []time.Duration
 	perS    float64
 }
 
-func reportLoads(f *Figure, kept, deleted loaded) {
+func reportLoads(f *Figure, kept, deleted retentionLoad) {
 	f.fact("done while kept", kept.perS, "jobs/s")
 	a := f.spread("a submit while kept", kept.submits)
 	f.fact("done while deleted", deleted.perS, "jobs/s")
 	b := f.spread("a submit while deleted", deleted.submits)
-	f.least("throughput beside that without", 100*deleted.perS/kept.perS, 90, "%")
-	f.most("P99 of a submit beside that without", b.P99/a.P99, 2, "times")
+	f.goalMin("throughput beside that without", 100*deleted.perS/kept.perS, 90, "%")
+	f.goalMax("P99 of a submit beside that without", b.P99/a.P99, 2, "times")
 }
 
-// endMany has n jobs done, and returns the ids of some, the oldest first.
-func (o *Options) endMany(ctx context.Context, t *target, n int) (ids []string, err error) {
-	c, closeClient, err := leaner(ctx, t.url)
+// makeEndedJobs has n jobs done, and returns the ids of some, the oldest first.
+func (o *Options) makeEndedJobs(ctx context.Context, t *target, n int) (ids []string, err error) {
+	c, closeClient, err := dialLean(ctx, t.url)
 	if err != nil {
 		return nil, err
 	}
 	defer closeClient()
-	var ahead gate
+	var limit backlogLimit
 	for i := range (n + fillBatch - 1) / fillBatch {
-		if err := ahead.wait(ctx, c, fillBatch); err != nil {
+		if err := limit.wait(ctx, c, fillBatch); err != nil {
 			return nil, err
 		}
-		answers, err := c.SubmitBatch(ctx, client.Batch{Jobs: alike(o.submission(), min(fillBatch, n-i*fillBatch))})
+		answers, err := c.SubmitBatch(ctx, client.Batch{Jobs: repeatJob(o.submission(), min(fillBatch, n-i*fillBatch))})
 		if err != nil {
 			return nil, err
 		}
@@ -108,24 +108,24 @@ func (o *Options) endMany(ctx context.Context, t *target, n int) (ids []string, 
 			ids = append(ids, answers[0].Job.ID)
 		}
 	}
-	_, err = untilDone(ctx, c)
+	_, err = waitUntilDone(ctx, c)
 	return ids, err
 }
 
-// untilDeleting waits until the oldest of the jobs are deleted, but no longer than
+// waitUntilDeleting waits until the oldest of the jobs are deleted, but no longer than
 // a few times what a load takes, and says how many are.
-func (o *Options) untilDeleting(ctx context.Context, t *target, ids []string) (n int, err error) {
-	for end := time.Now().Add(deletingWithin * o.Duration); time.Now().Before(end) && n == 0 && err == nil; {
-		if err = pause(ctx, 50*time.Millisecond); err == nil {
-			n, err = gone(ctx, t, ids)
+func (o *Options) waitUntilDeleting(ctx context.Context, t *target, ids []string) (n int, err error) {
+	for end := time.Now().Add(deleteTimeoutFactor * o.Duration); time.Now().Before(end) && n == 0 && err == nil; {
+		if err = sleep(ctx, 50*time.Millisecond); err == nil {
+			n, err = countDeleted(ctx, t, ids)
 		}
 	}
 	return n, err
 }
 
-// gone is how many of the jobs are no more. The oldest, which come first, are
+// countDeleted is how many of the jobs are no more. The oldest, which come first, are
 // deleted first.
-func gone(ctx context.Context, t *target, ids []string) (int, error) {
+func countDeleted(ctx context.Context, t *target, ids []string) (int, error) {
 	c, closeClient, err := t.client()
 	if err != nil {
 		return 0, err
@@ -142,30 +142,30 @@ func gone(ctx context.Context, t *target, ids []string) (int, error) {
 	return n, err
 }
 
-// loadAfresh restarts the server, so that both loads begin alike.
-func (o *Options) loadAfresh(ctx context.Context, t *target) (loaded, error) {
+// restartAndLoad restarts the server, so that both loads begin alike.
+func (o *Options) restartAndLoad(ctx context.Context, t *target) (retentionLoad, error) {
 	t.proc.stop()
 	if err := t.start(ctx); err != nil {
-		return loaded{}, err
+		return retentionLoad{}, err
 	}
 	return o.load(ctx, t)
 }
 
 // load is a load like that of throughput.
-func (o *Options) load(ctx context.Context, t *target) (loaded, error) {
-	c, closeClient, err := leaner(ctx, t.url)
+func (o *Options) load(ctx context.Context, t *target) (retentionLoad, error) {
+	c, closeClient, err := dialLean(ctx, t.url)
 	if err != nil {
-		return loaded{}, err
+		return retentionLoad{}, err
 	}
 	defer closeClient()
 	defer debug.SetGCPercent(debug.SetGCPercent(loadGC))
 	began := time.Now()
-	out, err := drive(ctx, retentionAtOnce, newBudget(o.MaxJobs, o.Duration), o.submitter(c))
+	out, err := runLoad(ctx, retentionConnections, newBudget(o.MaxJobs, o.Duration), o.submitter(c))
 	if err != nil {
-		return loaded{}, err
+		return retentionLoad{}, err
 	}
-	if _, err := untilDone(ctx, c); err != nil {
-		return loaded{}, err
+	if _, err := waitUntilDone(ctx, c); err != nil {
+		return retentionLoad{}, err
 	}
-	return loaded{out.samples, perSecond(len(out.samples), time.Since(began))}, nil
+	return retentionLoad{out.samples, perSecond(len(out.samples), time.Since(began))}, nil
 }

@@ -84,8 +84,8 @@ func (s *stream) line() ([]byte, error) {
 	return bytes.TrimSuffix(line, []byte("\n")), err
 }
 
-// until reads to the first event of that name.
-func (s *stream) until(name string) error {
+// readUntil reads to the first event of that name.
+func (s *stream) readUntil(name string) error {
 	for {
 		event, _, err := s.next()
 		if err != nil || event == name {

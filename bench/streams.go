@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	manyStreams     = 1000
+	streamCount     = 1000
 	tokensPerSecond = 20
 	firstToken      = 200 * time.Millisecond
 )
@@ -21,21 +21,21 @@ const (
 // streams measures how long a token takes from a model to whoever watches its job,
 // with the same model watched directly beside it.
 func (o *Options) streams(ctx context.Context, f *Figure) error {
-	n := o.scaled(manyStreams)
-	f.How = fmt.Sprintf("%d answers of %d tokens, %d a second, each watched by server-sent events", n, o.tokens(), tokensPerSecond)
+	n := o.scaled(streamCount)
+	f.How = fmt.Sprintf("%d answers of %d tokens, %d a second, each watched by server-sent events", n, o.tokensPerAnswer(), tokensPerSecond)
 	model, err := start(ctx, o.Model, o.Log)
 	if err != nil {
 		return err
 	}
 	defer model.stop()
-	t, err := o.openOwn(ctx, modelQueue(n, model.url))
+	t, err := o.startTarget(ctx, modelQueue(n, model.url))
 	if err != nil {
 		return err
 	}
 	defer t.close()
 
 	o.Step("the floor: as many watchers of the model itself")
-	direct, err := o.hearAll(ctx, n, o.askModel(model.url))
+	direct, err := o.readAllAnswers(ctx, n, o.askModel(model.url))
 	if err != nil {
 		return err
 	}
@@ -60,45 +60,45 @@ func modelQueue(concurrency int, url string) string {
 		url, concurrency, concurrency+100)
 }
 
-// tokens are those of an answer that takes the whole time.
-func (o *Options) tokens() int { return max(2, int(o.Duration.Seconds()*tokensPerSecond)) }
+// tokensPerAnswer are those of an answer that takes the whole time.
+func (o *Options) tokensPerAnswer() int { return max(2, int(o.Duration.Seconds()*tokensPerSecond)) }
 
-// heard is what watchers saw.
-type heard struct {
+// tokenDelays is what watchers saw.
+type tokenDelays struct {
 	delays []time.Duration // of each token, from the model's write to the watcher's read
 	events int             // that carried tokens
 }
 
-// streamed is one run through the server.
-type streamed struct {
-	heard
+// streamRun is one run through the server.
+type streamRun struct {
+	tokenDelays
 	server, model, load time.Duration // CPU time
 	written             int64         // bytes, to the disk
 	took                time.Duration
 }
 
-func (o *Options) watchModel(ctx context.Context, t *target, model *process, n int, c *client.Client) (streamed, error) {
+func (o *Options) watchModel(ctx context.Context, t *target, model *process, n int, c *client.Client) (streamRun, error) {
 	before, err := usages(t.proc, model)
 	if err != nil {
-		return streamed{}, err
+		return streamRun{}, err
 	}
 	used, began := cpuTime(), time.Now()
-	h, err := o.hearAll(ctx, n, o.askServer(c, t.url))
+	h, err := o.readAllAnswers(ctx, n, o.askServer(c, t.url))
 	if err != nil {
-		return streamed{}, err
+		return streamRun{}, err
 	}
 	took, load := time.Since(began), cpuTime()-used
 	after, err := usages(t.proc, model)
 	if err != nil {
-		return streamed{}, err
+		return streamRun{}, err
 	}
-	return streamed{
-		heard: h, server: after[0].cpu - before[0].cpu, model: after[1].cpu - before[1].cpu, load: load,
+	return streamRun{
+		tokenDelays: h, server: after[0].cpu - before[0].cpu, model: after[1].cpu - before[1].cpu, load: load,
 		written: after[0].written - before[0].written, took: took,
 	}, nil
 }
 
-func (s streamed) report(f *Figure, direct heard) {
+func (s streamRun) report(f *Figure, direct tokenDelays) {
 	f.fact("took", s.took.Seconds(), "s")
 	f.fact("tokens", float64(len(s.delays)), "")
 	f.fact("entries", float64(s.events), "")
@@ -110,8 +110,8 @@ func (s streamed) report(f *Figure, direct heard) {
 	f.fact("CPU of the watchers", busy(s.load), "% of a core")
 	f.spread("delay without a server", direct.delays)
 	l := f.spread("delay", s.delays)
-	f.most("delay of a token, P50", l.P50, 30, "ms")
-	f.most("delay of a token, P99", l.P99, 120, "ms")
+	f.goalMax("delay of a token, P50", l.P50, 30, "ms")
+	f.goalMax("delay of a token, P99", l.P99, 120, "ms")
 }
 
 // question is a chat-completions body. The answers begin at different times, so
@@ -119,19 +119,19 @@ func (s streamed) report(f *Figure, direct heard) {
 func (o *Options) question(i int) json.RawMessage {
 	first := firstToken + time.Duration(i)*time.Second/tokensPerSecond/7%(time.Second/tokensPerSecond)
 	return json.RawMessage(fmt.Sprintf(`{"model":"sim","stream":true,"messages":[{"role":"user","content":"question %d"}],`+
-		`"sim":{"tokens":%d,"tokens_per_s":%d,"first_token_ms":%.3f}}`, i, o.tokens(), tokensPerSecond, float64(first)/1e6))
+		`"sim":{"tokens":%d,"tokens_per_s":%d,"first_token_ms":%.3f}}`, i, o.tokensPerAnswer(), tokensPerSecond, float64(first)/1e6))
 }
 
-// listen opens the stream that answers the question of that number.
-type listen func(ctx context.Context, i int) (*stream, error)
+// openAnswer opens the stream that answers the question of that number.
+type openAnswer func(ctx context.Context, i int) (*stream, error)
 
-func (o *Options) askModel(url string) listen {
+func (o *Options) askModel(url string) openAnswer {
 	return func(ctx context.Context, i int) (*stream, error) {
 		return openStream(ctx, host(url), postRequest(host(url), "/v1/chat/completions", string(o.question(i))))
 	}
 }
 
-func (o *Options) askServer(c *client.Client, url string) listen {
+func (o *Options) askServer(c *client.Client, url string) openAnswer {
 	return func(ctx context.Context, i int) (*stream, error) {
 		j, err := c.Submit(ctx, client.Submission{Queue: "chat", Input: o.question(i)})
 		if err != nil {
@@ -141,12 +141,12 @@ func (o *Options) askServer(c *client.Client, url string) listen {
 	}
 }
 
-// hearAll asks n questions and listens to all answers to their end.
-func (o *Options) hearAll(ctx context.Context, n int, ask listen) (heard, error) {
+// readAllAnswers asks n questions and listens to all answers to their end.
+func (o *Options) readAllAnswers(ctx context.Context, n int, ask openAnswer) (tokenDelays, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	parts := make([]heard, n)
-	dialing := make(chan struct{}, dialsAtOnce)
+	parts := make([]tokenDelays, n)
+	dialing := make(chan struct{}, dialConcurrency)
 	var all sync.WaitGroup
 	for i := range n {
 		all.Go(func() {
@@ -154,7 +154,7 @@ func (o *Options) hearAll(ctx context.Context, n int, ask listen) (heard, error)
 			s, err := ask(ctx, i)
 			<-dialing
 			if err == nil {
-				parts[i], err = hear(s, o.tokens())
+				parts[i], err = readAnswer(s, o.tokensPerAnswer())
 				s.close()
 			}
 			if err != nil {
@@ -163,7 +163,7 @@ func (o *Options) hearAll(ctx context.Context, n int, ask listen) (heard, error)
 		})
 	}
 	all.Wait()
-	var sum heard
+	var sum tokenDelays
 	for _, p := range parts {
 		sum.delays = append(sum.delays, p.delays...)
 		sum.events += p.events
@@ -171,9 +171,9 @@ func (o *Options) hearAll(ctx context.Context, n int, ask listen) (heard, error)
 	return sum, context.Cause(ctx)
 }
 
-// hear listens until the stream is done, and to so many tokens.
-func hear(s *stream, tokens int) (heard, error) {
-	var h heard
+// readAnswer listens until the stream is done, and to so many tokens.
+func readAnswer(s *stream, tokens int) (tokenDelays, error) {
+	var h tokenDelays
 	for {
 		event, data, err := s.next()
 		if err != nil {
@@ -181,7 +181,7 @@ func hear(s *stream, tokens int) (heard, error) {
 		}
 		now := time.Now()
 		n := len(h.delays)
-		for _, at := range stamps(data) {
+		for _, at := range parseStamps(data) {
 			h.delays = append(h.delays, now.Sub(at))
 		}
 		if len(h.delays) > n {
@@ -197,10 +197,10 @@ func hear(s *stream, tokens int) (heard, error) {
 	return h, nil
 }
 
-// stamps are the times that an event's text is made of: microseconds since 1970,
+// parseStamps are the times that an event's text is made of: microseconds since 1970,
 // each with a space after it. Of an entry it is the data, of a model's own event
 // the content.
-func stamps(data []byte) []time.Time {
+func parseStamps(data []byte) []time.Time {
 	_, text, found := bytes.Cut(data, []byte(`"kind":"text","data":"`))
 	if !found {
 		_, text, found = bytes.Cut(data, []byte(`"delta":{"content":"`))

@@ -23,16 +23,16 @@ type target struct {
 	log     io.Writer
 }
 
-// open finds the server, or starts one with an empty data directory.
-func (o *Options) open(ctx context.Context) (*target, error) {
+// openTarget finds the server, or starts one with an empty data directory.
+func (o *Options) openTarget(ctx context.Context) (*target, error) {
 	if o.URL != "" {
 		return &target{url: o.URL}, nil
 	}
-	return o.openOwn(ctx, "")
+	return o.startTarget(ctx, "")
 }
 
-// openOwn starts a server with an empty data directory and this configuration.
-func (o *Options) openOwn(ctx context.Context, config string) (*target, error) {
+// startTarget starts a server with an empty data directory and this configuration.
+func (o *Options) startTarget(ctx context.Context, config string) (*target, error) {
 	dir, err := os.MkdirTemp(o.Data, "meanwhile-bench-")
 	if err != nil {
 		return nil, fmt.Errorf("the data directory cannot be made: %w", err)
@@ -70,7 +70,9 @@ func (t *target) start(ctx context.Context) error {
 }
 
 // client is a client of the server as users have it, and what lets go of it.
-func (t *target) client() (*client.Client, func(), error) { return plain(context.Background(), t.url) }
+func (t *target) client() (*client.Client, func(), error) {
+	return dialPlain(context.Background(), t.url)
+}
 
 // close stops the server, if it is ours, removes its data and returns the CPU time
 // that it used.

@@ -15,9 +15,9 @@ import (
 )
 
 const (
-	lookEvery = 100 * time.Millisecond // at the server's own counts
-	drainWait = time.Minute            // until the last job has ended
-	loadGC    = 400                    // GOGC of the load, which shares its cores with the server
+	sampleInterval = 100 * time.Millisecond // at the server's own counts
+	drainTimeout   = time.Minute            // until the last job has ended
+	loadGC         = 400                    // GOGC of the load, which shares its cores with the server
 )
 
 // throughput submits as fast as so many connections can and counts, by the
@@ -25,37 +25,37 @@ const (
 func (o *Options) throughput(ctx context.Context, connections int, r *Report) error {
 	o.Step(fmt.Sprintf("throughput: %d connections, %s", connections, o.Duration))
 	f := Figure{
-		Name: "throughput", Clients: connections, Client: leanClient,
+		Name: "throughput", Clients: connections, Client: leanClientText,
 		How: "jobs from their submit to their end; the latency is that of the acknowledged submit",
 	}
 	if o.Batch > 0 {
 		f.How = fmt.Sprintf("jobs from their submit, %d in a request, to their end; the latency is that of the acknowledged request", o.Batch)
 	}
-	t, err := o.open(ctx)
+	t, err := o.openTarget(ctx)
 	if err != nil {
 		return err
 	}
-	err = o.flow(ctx, t.url, &f)
+	err = o.measureFlow(ctx, t.url, &f)
 	cpu := t.close()
 	if err != nil {
 		return err
 	}
 	f.Flow.ServerCPU = seconds(cpu)
-	if f.Floor, err = o.floorOf(ctx, connections, leaner, max(o.Batch, 1)); err != nil {
+	if f.Floor, err = o.floorWithBatch(ctx, connections, dialLean, max(o.Batch, 1)); err != nil {
 		return err
 	}
 	r.Figures = append(r.Figures, f)
 	return nil
 }
 
-// flow is one throughput measurement.
-func (o *Options) flow(ctx context.Context, url string, f *Figure) error {
-	load, closeLoad, err := leaner(ctx, url)
+// measureFlow is one throughput measurement.
+func (o *Options) measureFlow(ctx context.Context, url string, f *Figure) error {
+	load, closeLoad, err := dialLean(ctx, url)
 	if err != nil {
 		return err
 	}
 	defer closeLoad()
-	look, closeLook, err := plain(ctx, url)
+	look, closeLook, err := dialPlain(ctx, url)
 	if err != nil {
 		return err
 	}
@@ -67,12 +67,12 @@ func (o *Options) flow(ctx context.Context, url string, f *Figure) error {
 	defer debug.SetGCPercent(debug.SetGCPercent(loadGC))
 
 	cpu, began := cpuTime(), time.Now()
-	g := startGauge(ctx, look, began)
+	g := startBacklogSampler(ctx, look, began)
 	submit, requests := o.submitter(load), newBudget(o.MaxJobs/max(o.Batch, 1), o.Duration)
 	if o.Batch > 0 {
-		submit = o.batcher(load, look)
+		submit = o.batchSubmitter(load, look)
 	}
-	out, err := drive(ctx, f.Clients, requests, submit)
+	out, err := runLoad(ctx, f.Clients, requests, submit)
 	submitted, used := time.Since(began), cpuTime()-cpu
 	if err := errors.Join(err, g.stop()); err != nil {
 		return err
@@ -83,14 +83,14 @@ func (o *Options) flow(ctx context.Context, url string, f *Figure) error {
 	}
 	f.Flow = &Flow{
 		Done: last.Totals.Succeeded - before.Totals.Succeeded, Refused: out.refused, ClientCPU: seconds(used),
-		BacklogMost: max(g.most, atEnd), BacklogEnd: atEnd, Backlog: g.points,
+		BacklogMost: max(g.max, atEnd), BacklogEnd: atEnd, Backlog: g.points,
 	}
-	return o.count(f, out, submitted, time.Since(began))
+	return o.fillFigure(f, out, submitted, time.Since(began))
 }
 
-// count fills in what follows from a load that took so long to submit and, with
+// fillFigure fills in what follows from a load that took so long to submit and, with
 // what was left, to be done.
-func (o *Options) count(f *Figure, out outcome, submitted, took time.Duration) error {
+func (o *Options) fillFigure(f *Figure, out loadResult, submitted, took time.Duration) error {
 	f.Jobs = len(out.samples) * max(o.Batch, 1)
 	f.Seconds, f.PerS, f.Latency = seconds(took), perSecond(int(f.Flow.Done), took), latencyOf(out.samples)
 	f.Flow.SubmitSeconds, f.Flow.SubmittedPerS = seconds(submitted), perSecond(f.Jobs, submitted)
@@ -98,8 +98,8 @@ func (o *Options) count(f *Figure, out outcome, submitted, took time.Duration) e
 	if f.Flow.Done < int64(f.Jobs) {
 		return fmt.Errorf("%d jobs were acknowledged and only %d are done", f.Jobs, f.Flow.Done)
 	}
-	if o.Batch >= worthBatching {
-		f.least("jobs done", f.PerS, 32_000, "a second")
+	if o.Batch >= minGoalBatch {
+		f.goalMin("jobs done", f.PerS, 32_000, "a second")
 	}
 	return nil
 }
@@ -129,77 +129,77 @@ func (o *Options) key(n int64) string {
 
 const (
 	// mostBacklog is how many jobs batches may be ahead of what is done.
-	mostBacklog = 5000
+	maxBacklog = 5000
 	// worthBatching is the size of a batch from which on its number is promised.
-	worthBatching = 100
+	minGoalBatch = 100
 )
 
-// batcher submits a batch a call, when the backlog is short enough for it. The
+// batchSubmitter submits a batch a call, when the backlog is short enough for it. The
 // batches are made once: writing them again each time is the load's cost, not the
 // server's.
-func (o *Options) batcher(c, look *client.Client) func(context.Context) error {
+func (o *Options) batchSubmitter(c, look *client.Client) func(context.Context) error {
 	template := o.submission()
 	batch := make([]client.Submission, o.Batch)
 	for i := range batch {
 		batch[i] = template
 		batch[i].Key = o.key(int64(i))
 	}
-	var ahead gate
+	var ahead backlogLimit
 	return func(ctx context.Context) error {
 		if err := ahead.wait(ctx, look, o.Batch); err != nil {
 			return err
 		}
-		return submitMany(ctx, c, batch)
+		return submitBatch(ctx, c, batch)
 	}
 }
 
-// gate holds submits back while too many jobs are not done.
-type gate struct {
-	mu   sync.Mutex // held by the one who looks; others wait for what it sees
-	free int        // guarded by mu: jobs that may be submitted before anyone looks again
+// backlogLimit holds submits back while too many jobs are not done.
+type backlogLimit struct {
+	mu     sync.Mutex // held by the one who looks; others wait for what it sees
+	credit int        // guarded by mu: jobs that may be submitted before anyone looks again
 }
 
-func (b *gate) wait(ctx context.Context, c *client.Client, n int) error {
+func (b *backlogLimit) wait(ctx context.Context, c *client.Client, n int) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for b.free < n {
+	for b.credit < n {
 		q, err := c.Queue(ctx, "sim")
 		if err != nil {
 			return err
 		}
-		if b.free = mostBacklog - int(q.Counts.Unfinished()); b.free >= n {
+		if b.credit = maxBacklog - int(q.Counts.Unfinished()); b.credit >= n {
 			break
 		}
-		if err := pause(ctx, time.Millisecond); err != nil {
+		if err := sleep(ctx, time.Millisecond); err != nil {
 			return err
 		}
 	}
-	b.free -= n
+	b.credit -= n
 	return nil
 }
 
-// gauge looks at the backlog while a load runs, and once at least.
-type gauge struct {
-	quit chan struct{} // closed by stop
-	gone chan struct{} // closed when it looks no more
+// backlogSampler looks at the backlog while a load runs, and once at least.
+type backlogSampler struct {
+	quit    chan struct{} // closed by stop
+	stopped chan struct{} // closed when it looks no more
 
 	// Owned by its goroutine until gone.
 	points []Point
-	most   int64
+	max    int64
 	err    error
 }
 
-func startGauge(ctx context.Context, c *client.Client, began time.Time) *gauge {
-	g := &gauge{quit: make(chan struct{}), gone: make(chan struct{})}
+func startBacklogSampler(ctx context.Context, c *client.Client, began time.Time) *backlogSampler {
+	g := &backlogSampler{quit: make(chan struct{}), stopped: make(chan struct{})}
 	go func() {
-		defer close(g.gone)
+		defer close(g.stopped)
 		g.run(ctx, c, began)
 	}()
 	return g
 }
 
-func (g *gauge) run(ctx context.Context, c *client.Client, began time.Time) {
-	tick := time.NewTicker(lookEvery)
+func (g *backlogSampler) run(ctx context.Context, c *client.Client, began time.Time) {
+	tick := time.NewTicker(sampleInterval)
 	defer tick.Stop()
 	for {
 		q, err := c.Queue(ctx, "sim")
@@ -209,7 +209,7 @@ func (g *gauge) run(ctx context.Context, c *client.Client, began time.Time) {
 		}
 		n := q.Counts.Unfinished()
 		g.points = append(g.points, Point{seconds(time.Since(began)), n})
-		g.most = max(g.most, n)
+		g.max = max(g.max, n)
 		select {
 		case <-tick.C:
 		case <-g.quit:
@@ -220,15 +220,15 @@ func (g *gauge) run(ctx context.Context, c *client.Client, began time.Time) {
 	}
 }
 
-func (g *gauge) stop() error {
+func (g *backlogSampler) stop() error {
 	close(g.quit)
-	<-g.gone
+	<-g.stopped
 	return g.err
 }
 
 // drain waits until no job is left, and returns how many there were at first.
 func drain(ctx context.Context, c *client.Client) (atFirst int64, last *client.Queue, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, drainWait, fmt.Errorf("the backlog was not done within %s", drainWait))
+	ctx, cancel := context.WithTimeoutCause(ctx, drainTimeout, fmt.Errorf("the backlog was not done within %s", drainTimeout))
 	defer cancel()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()

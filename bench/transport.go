@@ -11,14 +11,14 @@ import (
 	"sync"
 )
 
-// lean is an HTTP/1.1 transport for one server that costs as little as it can: a
+// leanTransport is an HTTP/1.1 transport for one server that costs as little as it can: a
 // request is written and its answer read by the goroutine that asks, where
 // net/http has two more for each connection. A load generator that shares its
 // machine with the server would otherwise measure itself.
 //
 // It serves the load and nothing else: no TLS, no proxies, no redirects, and a
 // request's context does not end it; close does.
-type lean struct {
+type leanTransport struct {
 	addr string // set once
 
 	mu     sync.Mutex
@@ -35,24 +35,26 @@ type leanConn struct {
 
 var errClosed = errors.New("the load was stopped")
 
-func newLean(addr string) *lean { return &lean{addr: addr, open: map[*leanConn]bool{}} }
+func newLeanTransport(addr string) *leanTransport {
+	return &leanTransport{addr: addr, open: map[*leanConn]bool{}}
+}
 
 // RoundTrip sends a request and reads all of its answer.
-func (l *lean) RoundTrip(req *http.Request) (*http.Response, error) {
-	c, err := l.take()
+func (l *leanTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	c, err := l.acquire()
 	if err != nil {
 		return nil, err
 	}
 	res, err := c.roundTrip(req)
 	if err != nil || res.Close {
-		l.drop(c)
+		l.discard(c)
 		return res, err
 	}
-	l.give(c)
+	l.release(c)
 	return res, nil
 }
 
-func (l *lean) take() (*leanConn, error) {
+func (l *leanTransport) acquire() (*leanConn, error) {
 	l.mu.Lock()
 	if n := len(l.idle); n > 0 {
 		c := l.idle[n-1]
@@ -76,13 +78,13 @@ func (l *lean) take() (*leanConn, error) {
 	return c, nil
 }
 
-func (l *lean) give(c *leanConn) {
+func (l *leanTransport) release(c *leanConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.idle = append(l.idle, c)
 }
 
-func (l *lean) drop(c *leanConn) {
+func (l *leanTransport) discard(c *leanConn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	delete(l.open, c)
@@ -90,7 +92,7 @@ func (l *lean) drop(c *leanConn) {
 }
 
 // close ends every connection, and with it what waits for an answer.
-func (l *lean) close() {
+func (l *leanTransport) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.closed = true

@@ -14,8 +14,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// lean against a real HTTP server.
-func leanAgainst(t *testing.T, h http.HandlerFunc) (*lean, string, *atomic.Int32) {
+// leanTransport against a real HTTP server.
+func newLeanTest(t *testing.T, h http.HandlerFunc) (*leanTransport, string, *atomic.Int32) {
 	var conns atomic.Int32
 	srv := httptest.NewUnstartedServer(h)
 	srv.Config.ConnState = func(_ net.Conn, s http.ConnState) {
@@ -24,13 +24,13 @@ func leanAgainst(t *testing.T, h http.HandlerFunc) (*lean, string, *atomic.Int32
 		}
 	}
 	srv.Start()
-	l := newLean(srv.Listener.Addr().String())
+	l := newLeanTransport(srv.Listener.Addr().String())
 	t.Cleanup(func() { l.close(); srv.Close() })
 	return l, srv.URL, &conns
 }
 
-func TestTheTransportSpeaksHTTP(t *testing.T) {
-	l, url, conns := leanAgainst(t, func(w http.ResponseWriter, r *http.Request) {
+func TestLeanTransportSpeaksHTTP(t *testing.T) {
+	l, url, conns := newLeanTest(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		w.Header().Set("X-Seen", fmt.Sprint(r.Method, " ", r.URL.RequestURI(), " ", r.Header.Get("X-Mine")))
 		switch r.URL.Path {
@@ -75,9 +75,9 @@ func TestTheTransportSpeaksHTTP(t *testing.T) {
 	}
 }
 
-func TestTheTransportIsClosed(t *testing.T) {
+func TestLeanTransportCloseEndsRequests(t *testing.T) {
 	asked := make(chan struct{})
-	l, url, _ := leanAgainst(t, func(_ http.ResponseWriter, r *http.Request) {
+	l, url, _ := newLeanTest(t, func(_ http.ResponseWriter, r *http.Request) {
 		close(asked)
 		<-r.Context().Done()
 	})
@@ -93,9 +93,9 @@ func TestTheTransportIsClosed(t *testing.T) {
 	}
 }
 
-func TestTheLoadSpeaksPlainHTTPOnly(t *testing.T) {
+func TestDialLeanRefusesHTTPS(t *testing.T) {
 	for _, url := range []string{"https://server.test", "http://[::1"} {
-		if _, _, err := leaner(t.Context(), url); err == nil {
+		if _, _, err := dialLean(t.Context(), url); err == nil {
 			t.Errorf("%s was taken", url)
 		}
 	}
@@ -106,8 +106,8 @@ func BenchmarkSubmit(b *testing.B) {
 	ours, theirs := net.Pipe()
 	defer ours.Close()
 	go answerAll(theirs)
-	l := newLean("")
-	l.give(&leanConn{Conn: ours, r: bufio.NewReader(ours)})
+	l := newLeanTransport("")
+	l.release(&leanConn{Conn: ours, r: bufio.NewReader(ours)})
 	c, err := client.New("http://server.test", client.WithTransport(l), client.WithTimeout(0), client.WithRetries(0))
 	if err != nil {
 		b.Fatal(err)

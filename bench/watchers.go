@@ -13,17 +13,17 @@ import (
 )
 
 const (
-	manyWatchers = 10_000
-	dialsAtOnce  = 64
-	toldWait     = time.Minute // until every watcher has heard of an end
+	watcherCount    = 10_000
+	dialConcurrency = 64
+	notifyTimeout   = time.Minute // until every watcher has heard of an end
 )
 
 // watchers measures what it costs that so many look on while nothing happens, and
 // how soon all of them know of an end.
 func (o *Options) watchers(ctx context.Context, f *Figure) error {
-	n := o.scaled(manyWatchers)
+	n := o.scaled(watcherCount)
 	f.How = fmt.Sprintf("%d idle watchers of one job, by server-sent events, all told of its end at once", n)
-	t, err := o.openOwn(ctx, simQueue(1, 10))
+	t, err := o.startTarget(ctx, simQueue(1, 10))
 	if err != nil {
 		return err
 	}
@@ -38,7 +38,7 @@ func (o *Options) watchers(ctx context.Context, f *Figure) error {
 		return err
 	}
 	o.Step("watchers: " + f.How)
-	got, err := o.crowd(ctx, t.proc, n, "/v1/jobs/"+j.ID+"/events", func() error {
+	got, err := o.measureWatchers(ctx, t.proc, n, "/v1/jobs/"+j.ID+"/events", func() error {
 		_, err := c.Cancel(ctx, j.ID)
 		return err
 	})
@@ -51,72 +51,72 @@ func (o *Options) watchers(ctx context.Context, f *Figure) error {
 	}
 	got.report(f, "")
 	floor.report(f, ", bare net/http")
-	f.most("memory of a watcher", got.each, 16, "KiB")
-	f.most("all told after", got.told.Seconds(), 1, "s")
+	f.goalMax("memory of a watcher", got.memoryEach, 16, "KiB")
+	f.goalMax("all told after", got.notifyAll.Seconds(), 1, "s")
 	return nil
 }
 
 // watcherFloor is what the same crowd costs a server that does nothing else.
-func (o *Options) watcherFloor(ctx context.Context, n int) (crowd, error) {
+func (o *Options) watcherFloor(ctx context.Context, n int) (watcherCost, error) {
 	o.Step("the floor: as many watchers of a bare HTTP server")
 	p, err := start(ctx, o.Floor, o.Log)
 	if err != nil {
-		return crowd{}, err
+		return watcherCost{}, err
 	}
 	defer p.stop()
 	t := &target{url: p.url}
-	return o.crowd(ctx, p, n, floorEvents, func() error {
+	return o.measureWatchers(ctx, p, n, floorEvents, func() error {
 		_, err := t.post(ctx, floorEnd, "")
 		return err
 	})
 }
 
-// crowd is what many watchers cost.
-type crowd struct {
-	each    float64       // KiB of the server's memory
-	arrived time.Duration // until all had their first event
-	busy    float64       // cores of the server while nothing happened
-	told    time.Duration // from asking for the end to the last one who knows
-	half    time.Duration // and to the middle one
+// watcherCost is what many watchers cost.
+type watcherCost struct {
+	memoryEach  float64       // KiB of the server's memory
+	connectTime time.Duration // until all had their first event
+	idleCores   float64       // cores of the server while nothing happened
+	notifyAll   time.Duration // from asking for the end to the last one who knows
+	notifyHalf  time.Duration // and to the middle one
 }
 
-func (c crowd) report(f *Figure, of string) {
-	f.fact("memory of one"+of, c.each, "KiB")
-	f.fact("all there after"+of, c.arrived.Seconds(), "s")
-	f.fact("CPU while idle"+of, 100*c.busy, "% of a core")
-	f.fact("half told after"+of, c.half.Seconds(), "s")
-	f.fact("all told after"+of, c.told.Seconds(), "s")
+func (c watcherCost) report(f *Figure, of string) {
+	f.fact("memory of one"+of, c.memoryEach, "KiB")
+	f.fact("all there after"+of, c.connectTime.Seconds(), "s")
+	f.fact("CPU while idle"+of, 100*c.idleCores, "% of a core")
+	f.fact("half told after"+of, c.notifyHalf.Seconds(), "s")
+	f.fact("all told after"+of, c.notifyAll.Seconds(), "s")
 }
 
-// crowd lets n watchers look at a path, waits, and brings about the end.
-func (o *Options) crowd(ctx context.Context, p *process, n int, path string, end func() error) (crowd, error) {
+// watcherCost lets n watchers look at a path, waits, and brings about the end.
+func (o *Options) measureWatchers(ctx context.Context, p *process, n int, path string, end func() error) (watcherCost, error) {
 	before, err := p.usage()
 	if err != nil {
-		return crowd{}, err
+		return watcherCost{}, err
 	}
-	var c crowd
+	var c watcherCost
 	began := time.Now()
 	streams, err := openAll(ctx, n, host(p.url), path)
 	defer closeAll(streams)
 	if err != nil {
 		return c, err
 	}
-	c.arrived = time.Since(began)
+	c.connectTime = time.Since(began)
 	quiet, err := p.usage()
 	if err != nil {
 		return c, err
 	}
 	began = time.Now()
-	if err := pause(ctx, o.Duration); err != nil {
+	if err := sleep(ctx, o.Duration); err != nil {
 		return c, err
 	}
-	with, err := p.usage()
+	during, err := p.usage()
 	if err != nil {
 		return c, err
 	}
-	c.busy = with.cores(quiet, time.Since(began))
-	c.each = kib(with.resident-before.resident) / float64(n)
-	c.half, c.told, err = tell(ctx, streams, end)
+	c.idleCores = during.cores(quiet, time.Since(began))
+	c.memoryEach = kib(during.resident-before.resident) / float64(n)
+	c.notifyHalf, c.notifyAll, err = notifyWatchers(ctx, streams, end)
 	return c, err
 }
 
@@ -126,7 +126,7 @@ func openAll(ctx context.Context, n int, addr, path string) ([]*stream, error) {
 	streams := make([]*stream, n)
 	dialing, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	dialers := min(n, dialsAtOnce)
+	dialers := min(n, dialConcurrency)
 	var all sync.WaitGroup
 	for i := range dialers {
 		all.Go(func() {
@@ -134,7 +134,7 @@ func openAll(ctx context.Context, n int, addr, path string) ([]*stream, error) {
 				s, err := openStream(ctx, addr, getRequest(addr, path))
 				if err == nil {
 					streams[at] = s
-					err = s.until("snapshot")
+					err = s.readUntil("snapshot")
 				}
 				if err != nil {
 					stop(fmt.Errorf("watcher %d of %d: %w", at+1, n, err))
@@ -154,17 +154,17 @@ func closeAll(streams []*stream) {
 	}
 }
 
-// tell brings about the end, and says after what time half and all of the streams
+// notifyWatchers brings about the end, and says after what time half and all of the streams
 // had heard of it.
-func tell(ctx context.Context, streams []*stream, end func() error) (half, all time.Duration, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, toldWait, fmt.Errorf("not every watcher was told within %s", toldWait))
+func notifyWatchers(ctx context.Context, streams []*stream, end func() error) (half, all time.Duration, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, notifyTimeout, fmt.Errorf("not every watcher was told within %s", notifyTimeout))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { closeAll(streams) })()
 	heard, errs := make([]time.Time, len(streams)), make([]error, len(streams))
 	var listening sync.WaitGroup
 	for i, s := range streams {
 		listening.Go(func() {
-			errs[i] = s.until("done")
+			errs[i] = s.readUntil("done")
 			heard[i] = time.Now()
 		})
 	}

@@ -50,7 +50,7 @@ type wireJob struct {
 	MaxAttempts          int               `json:"max_attempts"`
 	AbandonAfterS        *float64          `json:"abandon_after_s"`
 	QueuePosition        *int              `json:"queue_position"`
-	HeldBackBy           HoldReason        `json:"held_back_by"`
+	HeldBackBy           HeldBackBy        `json:"held_back_by"`
 	EstimatedTimeSeconds *float64          `json:"estimated_time_seconds"`
 	Progress             Progress          `json:"progress"`
 	OutputText           *string           `json:"output_text"`

@@ -50,7 +50,7 @@ type Job struct {
 	// and an estimate above. It is nil unless the job is queued.
 	QueuePosition *int `json:"queue_position"`
 	// HeldBackBy is the reason why a waiting job does not run yet; "" for none.
-	HeldBackBy HoldReason `json:"held_back_by"`
+	HeldBackBy HeldBackBy `json:"held_back_by"`
 	// EstimatedTimeSeconds is the estimated time in seconds until the job has ended,
 	// learned from earlier jobs; nil when unknown.
 	EstimatedTimeSeconds *float64 `json:"estimated_time_seconds"`

@@ -13,7 +13,7 @@ type Queue struct {
 	Executor      string      `json:"executor"`     // how its jobs run: "sim", "llm", "process" …
 	Concurrency   int         `json:"concurrency"`  // maximum of running jobs in the answering server process
 	Paused        bool        `json:"paused"`       // whether it gives no jobs to workers
-	HeldBackBy    HoldReason  `json:"held_back_by"` // why its next job does not run yet; "" for none
+	HeldBackBy    HeldBackBy  `json:"held_back_by"` // why its next job does not run yet; "" for none
 	Counts        QueueCounts `json:"counts"`
 	Totals        QueueTotals `json:"totals"`
 	OldestQueuedS float64     `json:"oldest_queued_s"` // how long the oldest ready job has waited, in seconds; a ready job is queued or parked

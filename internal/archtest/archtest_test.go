@@ -8,44 +8,44 @@ import (
 	"testing"
 )
 
-func TestEveryImportIsInThePlan(t *testing.T) {
-	rooms := map[string]room{}
-	for _, r := range plan {
+func TestImportsAreAllowed(t *testing.T) {
+	rooms := map[string]pkg{}
+	for _, r := range packages {
 		rooms[r.path] = r
 	}
 	for _, s := range sources(t) {
 		if s.test {
 			continue
 		}
-		r, ok := rooms[s.room]
+		r, ok := rooms[s.pkg]
 		if !ok {
-			t.Errorf("%s: the room %s is not in the plan; a new room is a decision: add it to table.go and DESIGN.md", s.file, s.room)
+			t.Errorf("%s: the room %s is not in the plan; a new room is a decision: add it to table.go and DESIGN.md", s.file, s.pkg)
 			continue
 		}
 		for _, imported := range s.imports() {
-			if why := refused(r, imported); why != "" {
+			if why := refusalFor(r, imported); why != "" {
 				t.Errorf("%s imports %s: %s", s.file, imported, why)
 			}
 		}
 	}
 }
 
-func TestThePlanHasNoRoomThatIsNotThere(t *testing.T) {
+func TestTableHasOnlyExistingPackages(t *testing.T) {
 	there := map[string]bool{}
 	for _, s := range sources(t) {
-		there[s.room] = true
+		there[s.pkg] = true
 	}
-	for _, r := range plan {
+	for _, r := range packages {
 		if !there[r.path] {
 			t.Errorf("the plan has a room %s, the module has none", r.path)
 		}
 	}
 }
 
-func TestAWallIsNowhereADoor(t *testing.T) {
-	for _, r := range plan {
+func TestForbiddenEdgeIsNotAllowed(t *testing.T) {
+	for _, r := range packages {
 		for _, to := range r.may {
-			if accident := accidentOf(r.path, to); accident != "" {
+			if accident := accidentFor(r.path, to); accident != "" {
 				t.Errorf("the plan lets %s import %s, and a wall says: %s", r.path, to, accident)
 			}
 		}
@@ -53,22 +53,22 @@ func TestAWallIsNowhereADoor(t *testing.T) {
 }
 
 // The plan is enforced by refused alone, so it is shown here to refuse.
-func TestAForbiddenImportIsRefusedWithItsAccident(t *testing.T) {
+func TestForbiddenImportNamesAccident(t *testing.T) {
 	for _, c := range []struct {
-		room     room
+		room     pkg
 		imported string
 		want     string
 	}{
-		{room{path: "client"}, module + "/internal/job", "every user of the SDK"},
-		{room{path: "client"}, "github.com/coder/websocket", "not a library of this room"},
-		{room{path: "internal/engine"}, module + "/internal/store/sqlite", "one store only"},
-		{room{path: "internal/api/jobs"}, module + "/internal/store/sqlite", "write around the commit loop"},
-		{room{path: "internal/obs"}, module + "/internal/job", "the plan does not let"},
-		{room{path: "internal/obs"}, "log/slog", ""},
-		{room{path: "internal/watch", may: []string{"internal/job"}}, module + "/internal/job", ""},
-		{room{path: "internal/job", libraries: []string{"github.com/google/uuid"}}, "github.com/google/uuid", ""},
+		{pkg{path: "client"}, module + "/internal/job", "every user of the SDK"},
+		{pkg{path: "client"}, "github.com/coder/websocket", "not a library of this room"},
+		{pkg{path: "internal/engine"}, module + "/internal/store/sqlite", "one store only"},
+		{pkg{path: "internal/api/jobs"}, module + "/internal/store/sqlite", "write around the commit loop"},
+		{pkg{path: "internal/obs"}, module + "/internal/job", "the plan does not let"},
+		{pkg{path: "internal/obs"}, "log/slog", ""},
+		{pkg{path: "internal/watch", may: []string{"internal/job"}}, module + "/internal/job", ""},
+		{pkg{path: "internal/job", libraries: []string{"github.com/google/uuid"}}, "github.com/google/uuid", ""},
 	} {
-		got := refused(c.room, c.imported)
+		got := refusalFor(c.room, c.imported)
 		if c.want == "" && got != "" || !strings.Contains(got, c.want) {
 			t.Errorf("%s → %s: %q, want %q", c.room.path, c.imported, got, c.want)
 		}
@@ -78,14 +78,14 @@ func TestAForbiddenImportIsRefusedWithItsAccident(t *testing.T) {
 func TestProductionCodeDoesNotImportTesting(t *testing.T) {
 	suites := []string{"internal/store/storetest", "internal/exec/exectest", "internal/api/openapi/openapitest", "internal/cutproxy"}
 	for _, s := range sources(t) {
-		if !s.test && !slices.Contains(suites, s.room) && slices.Contains(s.imports(), "testing") {
+		if !s.test && !slices.Contains(suites, s.pkg) && slices.Contains(s.imports(), "testing") {
 			t.Errorf("%s imports testing: its flags would be part of the program", s.file)
 		}
 	}
 }
 
 // In a bubble of testing/synctest a sleep is how time is moved by hand.
-func TestNoTestSleepsInRealTime(t *testing.T) {
+func TestTestsDoNotSleep(t *testing.T) {
 	onlyInBubbles := []string{"internal/api/jobs/stream_test.go", "internal/engine/peers_test.go"} // what it has is called from bubbles
 	for _, s := range sources(t) {
 		inBubble := slices.Contains(s.imports(), "testing/synctest") || slices.Contains(onlyInBubbles, s.file)
@@ -95,7 +95,7 @@ func TestNoTestSleepsInRealTime(t *testing.T) {
 	}
 }
 
-func TestNothingHappensBeforeMain(t *testing.T) {
+func TestNoPackageHasInit(t *testing.T) {
 	for _, s := range sources(t) {
 		for _, decl := range s.ast.Decls {
 			f, ok := decl.(*ast.FuncDecl)
@@ -106,51 +106,51 @@ func TestNothingHappensBeforeMain(t *testing.T) {
 	}
 }
 
-func TestNoRoomIsNamedForNothing(t *testing.T) {
+func TestPackageNamesSayPurpose(t *testing.T) {
 	for _, s := range sources(t) {
-		switch path.Base(s.room) {
+		switch path.Base(s.pkg) {
 		case "util", "utils", "common", "helpers", "models":
 			t.Errorf("%s: a room is named for what it is for", s.file)
 		}
 	}
 }
 
-// refused says why a room may not import a path; "" when it may.
-func refused(r room, imported string) string {
+// refusalFor says why a room may not import a path; "" when it may.
+func refusalFor(r pkg, imported string) string {
 	to, ours := strings.CutPrefix(imported, module+"/")
 	switch {
 	case ours && slices.Contains(r.may, to):
 		return ""
-	case ours && accidentOf(r.path, to) != "":
-		return accidentOf(r.path, to)
+	case ours && accidentFor(r.path, to) != "":
+		return accidentFor(r.path, to)
 	case ours:
 		return "the plan does not let " + r.path + " do so; see table.go"
 	case !strings.Contains(strings.Split(imported, "/")[0], "."):
 		return "" // the standard library
-	case slices.ContainsFunc(r.libraries, func(l string) bool { return under(imported, l) }):
+	case slices.ContainsFunc(r.libraries, func(l string) bool { return hasPathPrefix(imported, l) }):
 		return ""
 	}
 	return "it is not a library of this room; see table.go"
 }
 
-// accidentOf finds the wall between two rooms.
-func accidentOf(from, to string) string {
-	for _, w := range walls {
-		if matches(w.from, from) && matches(w.to, to) {
+// accidentFor finds the wall between two rooms.
+func accidentFor(from, to string) string {
+	for _, w := range forbidden {
+		if matchesPattern(w.from, from) && matchesPattern(w.to, to) {
 			return w.accident
 		}
 	}
 	return ""
 }
 
-func matches(pattern, room string) bool {
+func matchesPattern(pattern, room string) bool {
 	if prefix, open := strings.CutSuffix(pattern, "/…"); open {
 		return strings.HasPrefix(room, prefix+"/")
 	}
 	return pattern == room
 }
 
-func under(imported, prefix string) bool {
+func hasPathPrefix(imported, prefix string) bool {
 	return imported == prefix || strings.HasPrefix(imported, prefix+"/")
 }
 

@@ -17,14 +17,14 @@ var faultCodes = []*regexp.Regexp{
 	regexp.MustCompile(`failCode: +"([a-z_]+)"`),
 }
 
-func TestEveryCodeOfAFailureIsInTheDocumentation(t *testing.T) {
-	page, err := os.ReadFile(filepath.Join(top, "docs", "concepts.md"))
+func TestFailureCodesAreDocumented(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(root, "docs", "concepts.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	found := 0
 	for _, room := range []string{"exec/llm", "exec/process", "exec/fn", "exec/sim", "runner", "engine", "job"} {
-		for file, text := range codeOf(t, filepath.Join(top, "internal", room)) {
+		for file, text := range readProductionCode(t, filepath.Join(root, "internal", room)) {
 			for _, form := range faultCodes {
 				for _, m := range form.FindAllStringSubmatch(text, -1) {
 					found++
@@ -40,8 +40,8 @@ func TestEveryCodeOfAFailureIsInTheDocumentation(t *testing.T) {
 	}
 }
 
-// codeOf reads the files of a room that are no tests.
-func codeOf(t *testing.T, room string) map[string]string {
+// readProductionCode reads the files of a room that are no tests.
+func readProductionCode(t *testing.T, room string) map[string]string {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(room, "*.go"))
 	if err != nil {
@@ -56,7 +56,7 @@ func codeOf(t *testing.T, room string) map[string]string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		texts[strings.TrimPrefix(file, top+"/")] = string(text)
+		texts[strings.TrimPrefix(file, root+"/")] = string(text)
 	}
 	return texts
 }

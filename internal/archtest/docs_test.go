@@ -13,26 +13,26 @@ var (
 	heading = regexp.MustCompile(`(?m)^#+ (.+)$`)
 )
 
-func TestEveryLinkOfTheDocumentationLeadsSomewhere(t *testing.T) {
-	pages, err := filepath.Glob(filepath.Join(top, "docs", "*.md"))
+func TestDocumentationLinksResolve(t *testing.T) {
+	pages, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, page := range append(pages, filepath.Join(top, "README.md")) {
+	for _, page := range append(pages, filepath.Join(root, "README.md")) {
 		text, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, l := range link.FindAllStringSubmatch(string(text), -1) {
-			if !strings.Contains(l[1], "://") && !leads(page, l[1]) {
-				t.Errorf("%s links to %s, which is not there", strings.TrimPrefix(page, top+"/"), l[1])
+			if !strings.Contains(l[1], "://") && !linkResolves(page, l[1]) {
+				t.Errorf("%s links to %s, which is not there", strings.TrimPrefix(page, root+"/"), l[1])
 			}
 		}
 	}
 }
 
-// leads says whether a link of a page names a file, and a heading in it.
-func leads(page, to string) bool {
+// linkResolves says whether a link of a page names a file, and a heading in it.
+func linkResolves(page, to string) bool {
 	file, anchor, _ := strings.Cut(to, "#")
 	if file == "" {
 		file = filepath.Base(page)

@@ -14,13 +14,13 @@ import (
 
 const (
 	module = "github.com/meanwhile-run/meanwhile"
-	top    = "../.."
+	root   = "../.."
 )
 
 // source is one Go file of the module.
 type source struct {
 	file string // from the top of the module
-	room string // its folder
+	pkg  string // its folder
 	test bool
 	ast  *ast.File
 }
@@ -39,7 +39,7 @@ func (s source) imports() []string {
 func sources(t *testing.T) []source {
 	t.Helper()
 	var all []source
-	err := fs.WalkDir(os.DirFS(top), ".", func(path string, entry fs.DirEntry, err error) error {
+	err := fs.WalkDir(os.DirFS(root), ".", func(path string, entry fs.DirEntry, err error) error {
 		name := entry.Name()
 		switch {
 		case err != nil:
@@ -49,8 +49,8 @@ func sources(t *testing.T) []source {
 		case entry.IsDir() || !strings.HasSuffix(name, ".go"):
 			return nil
 		}
-		tree, err := parser.ParseFile(token.NewFileSet(), filepath.Join(top, path), nil, parser.SkipObjectResolution)
-		all = append(all, source{file: path, room: filepath.ToSlash(filepath.Dir(path)), test: strings.HasSuffix(name, "_test.go"), ast: tree})
+		tree, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, path), nil, parser.SkipObjectResolution)
+		all = append(all, source{file: path, pkg: filepath.ToSlash(filepath.Dir(path)), test: strings.HasSuffix(name, "_test.go"), ast: tree})
 		return err
 	})
 	if err != nil {

@@ -3,17 +3,17 @@
 // the plan, with the accident that the wall prevents.
 package archtest
 
-// room is a package of the module and what its production code may import beside
+// pkg is a package of the module and what its production code may import beside
 // the standard library.
-type room struct {
+type pkg struct {
 	path      string
 	may       []string // rooms of the module
 	libraries []string // other modules, by the prefix of their import paths
 }
 
-// plan is every room. A package that is not here is refused: a new room is a
+// packages is every room. A package that is not here is refused: a new room is a
 // decision.
-var plan = []room{
+var packages = []pkg{
 	{path: "cmd/meanwhile", may: []string{"internal/cli"}},
 	{path: ".", may: []string{"client", "internal/config", "internal/exec", "internal/exec/fn", "internal/job", "internal/server"}},
 	{path: "client"},
@@ -47,8 +47,8 @@ var plan = []room{
 	{path: "internal/api", may: []string{"internal/job", "internal/strictjson"}},
 	{path: "internal/api/gate", may: []string{"internal/job", "internal/api"}},
 	{path: "internal/api/stream", may: []string{"internal/job", "internal/watch", "internal/api"}, libraries: []string{"github.com/coder/websocket"}},
-	{path: "internal/api/jobs", may: append([]string{"internal/api", "internal/api/gate", "internal/api/stream"}, faces...)},
-	{path: "internal/api/chat", may: append([]string{"internal/api", "internal/api/gate", "internal/api/stream"}, faces...)},
+	{path: "internal/api/jobs", may: append([]string{"internal/api", "internal/api/gate", "internal/api/stream"}, apiImports...)},
+	{path: "internal/api/chat", may: append([]string{"internal/api", "internal/api/gate", "internal/api/stream"}, apiImports...)},
 	{path: "internal/api/openapi", may: []string{"internal/api"}, libraries: []string{"go.yaml.in/yaml/v3"}},
 	{path: "internal/api/openapi/openapitest", may: []string{"internal/api/openapi"}, libraries: []string{"github.com/santhosh-tekuri/jsonschema/v6"}},
 
@@ -67,15 +67,15 @@ var plan = []room{
 	{path: "internal/archtest"},
 }
 
-// faces is what a face may see: the engine, the nouns, and of the store its
+// apiImports is what a face may see: the engine, the nouns, and of the store its
 // contract, whose words the engine speaks; never a store.
-var faces = []string{"internal/job", "internal/store", "internal/engine", "internal/watch", "internal/files", "internal/conversation"}
+var apiImports = []string{"internal/job", "internal/store", "internal/engine", "internal/watch", "internal/files", "internal/conversation"}
 
-// wall is an edge that the plan forbids, and what it would let happen. A path that
+// forbiddenEdge is an edge that the plan forbids, and what it would let happen. A path that
 // ends in /… stands for all under it.
-type wall struct{ from, to, accident string }
+type forbiddenEdge struct{ from, to, accident string }
 
-var walls = []wall{
+var forbidden = []forbiddenEdge{
 	{"client", "internal/…", "every user of the SDK would drag the server along, and the server could no longer change"},
 	{"internal/job", "internal/…", "the nouns would depend on a room that needs them, and every room would be built with every other"},
 	{"internal/store/…", "internal/engine", "a rule would settle in one store, and the next would have others"},

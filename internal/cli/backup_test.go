@@ -10,11 +10,11 @@ import (
 
 // A copy of a server's directory, taken while it runs in another process, is one on
 // which the next server goes on.
-func TestABackupOfARunningServer(t *testing.T) {
-	k := newKillable(t)
+func TestBackupCopiesRunningServer(t *testing.T) {
+	k := newServerProcess(t)
 	k.start(t)
 	url := k.url()
-	s := on(url)
+	s := newTestEnv(url)
 	if code := s.run(t, "submit", "sim", `{"echo":"kept"}`, "--wait", "--json"); code != exitOK {
 		t.Fatalf("exit status %d: %s", code, &s.err)
 	}
@@ -22,12 +22,12 @@ func TestABackupOfARunningServer(t *testing.T) {
 	id, _, _ = strings.Cut(id, `"`)
 
 	to := filepath.Join(t.TempDir(), "copy")
-	b := on(url).terminal()
+	b := newTestEnv(url).terminal()
 	if code := b.run(t, "backup", to, "--data", k.data); code != exitOK || !strings.HasPrefix(b.out.String(), to+": database ") {
 		t.Fatalf("exit status %d: %s%s", code, &b.out, &b.err)
 	}
 	b.wantErr(t, "100% of ")
-	again := on(url)
+	again := newTestEnv(url)
 	if code := again.run(t, "backup", to, "--data", k.data); code != exitError {
 		t.Errorf("onto a copy that is there: exit status %d", code)
 	}
@@ -36,18 +36,18 @@ func TestABackupOfARunningServer(t *testing.T) {
 	k.kill()
 	k.data = to
 	k.start(t)
-	got := on(url)
+	got := newTestEnv(url)
 	if code := got.run(t, "get", id, "--result"); code != exitOK || !strings.Contains(got.out.String(), "kept") {
 		t.Errorf("exit status %d: %s%s", code, &got.out, &got.err)
 	}
 }
 
-func TestAnInterruptedBackup(t *testing.T) {
-	k := newKillable(t)
+func TestInterruptedBackupLeavesNothing(t *testing.T) {
+	k := newServerProcess(t)
 	k.start(t)
 	dir := t.TempDir()
-	s := on("")
-	if code := Run(cancelled(t), &s.Env, []string{"backup", filepath.Join(dir, "copy"), "--data", k.data}); code != exitInterrupted {
+	s := newTestEnv("")
+	if code := Run(cancelledContext(t), &s.Env, []string{"backup", filepath.Join(dir, "copy"), "--data", k.data}); code != exitInterrupted {
 		t.Errorf("exit status %d: %s", code, &s.err)
 	}
 	if names, _ := os.ReadDir(dir); len(names) > 0 {
@@ -55,16 +55,16 @@ func TestAnInterruptedBackup(t *testing.T) {
 	}
 }
 
-func TestACheckOfADataDirectory(t *testing.T) {
-	k := newKillable(t)
+func TestCheckFindsDamage(t *testing.T) {
+	k := newServerProcess(t)
 	k.start(t)
-	whole := on("")
+	whole := newTestEnv("")
 	whole.Environ = append(whole.Environ, "MEANWHILE_DATA="+k.data)
 	whole.want(t, exitOK, k.data+" is whole\n", "check")
 	k.kill()
 
 	copied := filepath.Join(t.TempDir(), "copy")
-	if code := on("").run(t, "backup", copied, "--data", k.data); code != exitOK {
+	if code := newTestEnv("").run(t, "backup", copied, "--data", k.data); code != exitOK {
 		t.Fatalf("exit status %d", code)
 	}
 	f, err := os.OpenFile(filepath.Join(copied, "meanwhile.db"), os.O_RDWR, 0)
@@ -75,19 +75,19 @@ func TestACheckOfADataDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = f.Close()
-	damaged := on("")
+	damaged := newTestEnv("")
 	if code := damaged.run(t, "check", "--data", copied); code != exitError || damaged.out.Len() == 0 {
 		t.Errorf("exit status %d: %s", code, &damaged.out)
 	}
 	damaged.wantErr(t, "is damaged")
 
-	none := on("")
+	none := newTestEnv("")
 	if code := none.run(t, "check", "--data", t.TempDir()); code != exitError {
 		t.Errorf("nothing to check: exit status %d", code)
 	}
 }
 
-func TestBytesForPeople(t *testing.T) {
+func TestFormatBytes(t *testing.T) {
 	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536 << 10: "1.5 MiB", 16 << 30: "16.0 GiB", 5 << 50: "5120.0 TiB"} {
 		if got := formatBytes(n); got != want {
 			t.Errorf("%d is %s, want %s", n, got, want)

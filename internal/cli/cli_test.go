@@ -18,12 +18,12 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// asProgram makes the test binary the program itself: the benches start servers
+// runAsProgram makes the test binary the program itself: the benches start servers
 // from their own program, and here that is this one.
-const asProgram = "MEANWHILE_TEST_AS_PROGRAM"
+const runAsProgram = "MEANWHILE_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asProgram) != "" {
+	if os.Getenv(runAsProgram) != "" {
 		os.Exit(Main())
 	}
 	goleak.VerifyTestMain(m)
@@ -32,15 +32,15 @@ func TestMain(m *testing.M) {
 // now is the time of the tests' commands.
 var now = time.Date(2030, 1, 31, 9, 0, 0, 0, time.UTC)
 
-// stage is where a test's command runs.
-type stage struct {
+// testEnv is where a test's command runs.
+type testEnv struct {
 	Env
 	out, err bytes.Buffer
 }
 
-// on makes a stage on which nothing is a terminal. The server is at url.
-func on(url string) *stage {
-	s := &stage{}
+// newTestEnv makes a stage on which nothing is a terminal. The server is at url.
+func newTestEnv(url string) *testEnv {
+	s := &testEnv{}
 	s.Env = Env{
 		In: strings.NewReader(""), Out: &s.out, Err: &s.err,
 		Environ: []string{"MEANWHILE_SERVER=" + url}, Now: func() time.Time { return now },
@@ -50,23 +50,23 @@ func on(url string) *stage {
 }
 
 // terminal makes everything a terminal.
-func (s *stage) terminal() *stage {
+func (s *testEnv) terminal() *testEnv {
 	s.InTerminal, s.OutTerminal, s.ErrTerminal = true, true, true
 	return s
 }
 
-func (s *stage) typed(input string) *stage {
+func (s *testEnv) withInput(input string) *testEnv {
 	s.In = strings.NewReader(input)
 	return s
 }
 
-func (s *stage) run(t *testing.T, args ...string) int {
+func (s *testEnv) run(t *testing.T, args ...string) int {
 	t.Helper()
 	return Run(t.Context(), &s.Env, args)
 }
 
 // want holds a command to its exit status and standard output.
-func (s *stage) want(t *testing.T, code int, out string, args ...string) {
+func (s *testEnv) want(t *testing.T, code int, out string, args ...string) {
 	t.Helper()
 	if got := s.run(t, args...); got != code {
 		t.Errorf("%q: exit status %d, want %d; standard error: %s", args, got, code, &s.err)
@@ -76,7 +76,7 @@ func (s *stage) want(t *testing.T, code int, out string, args ...string) {
 	}
 }
 
-func (s *stage) wantErr(t *testing.T, parts ...string) {
+func (s *testEnv) wantErr(t *testing.T, parts ...string) {
 	t.Helper()
 	for _, part := range parts {
 		if !strings.Contains(s.err.String(), part) {
@@ -85,8 +85,8 @@ func (s *stage) wantErr(t *testing.T, parts ...string) {
 	}
 }
 
-// ours are all commands but cobra's own, by their path.
-func ours(t *testing.T) map[string]*cobra.Command {
+// allCommands are all commands but cobra's own, by their path.
+func allCommands(t *testing.T) map[string]*cobra.Command {
 	all := map[string]*cobra.Command{}
 	var walk func(*cobra.Command)
 	walk = func(c *cobra.Command) {
@@ -97,22 +97,22 @@ func ours(t *testing.T) map[string]*cobra.Command {
 			}
 		}
 	}
-	walk(NewRoot(&on("").Env))
+	walk(NewRoot(&newTestEnv("").Env))
 	if len(all) < 13 {
 		t.Fatalf("there are only %d commands", len(all))
 	}
 	return all
 }
 
-func TestHelpChangesOnPurpose(t *testing.T) {
+func TestHelpMatchesGoldenFiles(t *testing.T) {
 	golden := map[string]bool{}
-	for path := range ours(t) {
-		s := on("http://server.test")
+	for path := range allCommands(t) {
+		s := newTestEnv("http://server.test")
 		s.run(t, append(strings.Fields(path)[1:], "--help")...)
 		file := filepath.Join("testdata", "help", strings.ReplaceAll(path, " ", "-")+".txt")
 		golden[file] = true
 		if *update {
-			write(t, file, s.out.Bytes())
+			writeGolden(t, file, s.out.Bytes())
 			continue
 		}
 		want, err := os.ReadFile(file)
@@ -128,7 +128,7 @@ func TestHelpChangesOnPurpose(t *testing.T) {
 	}
 }
 
-func write(t *testing.T, file string, text []byte) {
+func writeGolden(t *testing.T, file string, text []byte) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		t.Fatal(err)
@@ -138,7 +138,7 @@ func write(t *testing.T, file string, text []byte) {
 	}
 }
 
-func TestTheManualHasEverything(t *testing.T) {
+func TestDocsListCommandsAndFlags(t *testing.T) {
 	text, err := os.ReadFile("../../docs/cli.md")
 	if err != nil {
 		t.Fatal(err)
@@ -149,7 +149,7 @@ func TestTheManualHasEverything(t *testing.T) {
 			t.Errorf("docs/cli.md lacks the exit status %q", row)
 		}
 	}
-	for path, cmd := range ours(t) {
+	for path, cmd := range allCommands(t) {
 		if !strings.Contains(manual, path) {
 			t.Errorf("docs/cli.md lacks %q", path)
 		}
@@ -170,7 +170,7 @@ func flagsOf(cmd *cobra.Command) []string {
 	return names
 }
 
-func TestWrongCommandLines(t *testing.T) {
+func TestWrongCommandLineIsUsageError(t *testing.T) {
 	for _, line := range []string{
 		"nope", "serve extra", "submit", "submit a b c", "submit sim {}{", "submit sim {} --priority high",
 		"submit sim {} --delay 1s --at 2030-01-31T09:00:00Z", "submit sim {} --at tomorrow", "submit sim {} --delay -5s", "submit sim {} --delay -5", "submit sim {} --delay=", "submit sim {} --delay soon",
@@ -187,14 +187,14 @@ func TestWrongCommandLines(t *testing.T) {
 		"bench --connections 0", "sim-upstream --fault strange", "serve --config /does/not/exist", "serve --listen nowhere",
 	} {
 		t.Run(line, func(t *testing.T) {
-			s := on("http://127.0.0.1:1")
+			s := newTestEnv("http://127.0.0.1:1")
 			s.want(t, exitUsage, "", strings.Fields(line)...)
 			s.wantErr(t, "meanwhile: ", " --help'.")
 		})
 	}
 }
 
-func TestAWrongCommandLineIsToldWhatIsRight(t *testing.T) {
+func TestUsageErrorGivesAdvice(t *testing.T) {
 	for line, says := range map[string]string{
 		"watch":                          "it is written 'meanwhile watch ID",
 		"backup":                         "it is written 'meanwhile backup DEST",
@@ -205,32 +205,32 @@ func TestAWrongCommandLineIsToldWhatIsRight(t *testing.T) {
 		"list --server localhost:8080":   "must look like http://",
 		"list --server 127.0.0.1:8080":   "must look like http://",
 	} {
-		s := on("http://127.0.0.1:1")
+		s := newTestEnv("http://127.0.0.1:1")
 		s.want(t, exitUsage, "", strings.Fields(line)...)
 		s.wantErr(t, says)
 	}
 }
 
-func TestTheVersion(t *testing.T) {
-	s := on("")
+func TestVersion(t *testing.T) {
+	s := newTestEnv("")
 	if code := s.run(t, "version"); code != exitOK || !strings.HasPrefix(s.out.String(), "meanwhile ") {
 		t.Errorf("exit status %d: %s", code, &s.out)
 	}
-	s = on("")
+	s = newTestEnv("")
 	if code := s.run(t, "version", "--json"); code != exitOK || !strings.Contains(s.out.String(), `"go":"go1.`) {
 		t.Errorf("exit status %d: %s", code, &s.out)
 	}
 }
 
-func TestHelpWithoutACommand(t *testing.T) {
-	s := on("")
+func TestNoCommandPrintsHelp(t *testing.T) {
+	s := newTestEnv("")
 	if code := s.run(t); code != exitOK || !strings.Contains(s.out.String(), "Exit status:") {
 		t.Errorf("exit status %d: %s", code, &s.out)
 	}
 }
 
-// cancelled is a context that has ended already, as after an interrupt.
-func cancelled(t *testing.T) context.Context {
+// cancelledContext is a context that has ended already, as after an interrupt.
+func cancelledContext(t *testing.T) context.Context {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	return ctx

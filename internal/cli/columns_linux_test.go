@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestATerminalSaysHowWideItIs(t *testing.T) {
+func TestColumnsReadsTerminalWidth(t *testing.T) {
 	tty, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		t.Skipf("there are no terminals here: %v", err)
@@ -23,7 +23,7 @@ func TestATerminalSaysHowWideItIs(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoTerminalHasNoWidth(t *testing.T) {
+func TestColumnsOfNoTerminalIsZero(t *testing.T) {
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		t.Fatal(err)

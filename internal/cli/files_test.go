@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// aFile is a file of so many bytes.
-func aFile(t *testing.T, name string, size int) (path string) {
+// createFile is a file of so many bytes.
+func createFile(t *testing.T, name string, size int) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(path, bytes.Repeat([]byte("x"), size), 0o600); err != nil {
@@ -20,11 +20,11 @@ func aFile(t *testing.T, name string, size int) (path string) {
 	return path
 }
 
-// formSent is the last form that a server was sent: the job's JSON, and what its
+// sentForm is the last form that a server was sent: the job's JSON, and what its
 // files are called.
-func formSent(t *testing.T, f *fake) (job string, files []string) {
+func sentForm(t *testing.T, f *fakeServer) (job string, files []string) {
 	t.Helper()
-	body := strings.TrimPrefix(f.lastAsked(), "POST /v1/jobs ")
+	body := strings.TrimPrefix(f.lastRequest(), "POST /v1/jobs ")
 	boundary, _, _ := strings.Cut(strings.TrimPrefix(body, "--"), "\r\n")
 	for parts := multipart.NewReader(strings.NewReader(body), boundary); ; {
 		p, err := parts.NextPart()
@@ -42,8 +42,8 @@ func formSent(t *testing.T, f *fake) (job string, files []string) {
 	}
 }
 
-func TestFilesAreSubmitted(t *testing.T) {
-	one, two := aFile(t, "scan.png", 3), aFile(t, "notes.txt", 0)
+func TestSubmitSendsFiles(t *testing.T) {
+	one, two := createFile(t, "scan.png", 3), createFile(t, "notes.txt", 0)
 	for rule, tt := range map[string]struct {
 		typed string
 		args  []string
@@ -55,37 +55,37 @@ func TestFilesAreSubmitted(t *testing.T) {
 		"an input that is read": {"[1]", []string{"-", "--file", two}, `{"queue":"sim","input":[1]}`, "notes.txt"},
 	} {
 		t.Run(rule, func(t *testing.T) {
-			f := newFake(t).on("POST /v1/jobs", 202, accepted)
-			on(f.URL).typed(tt.typed).want(t, exitOK, "job_1\n", append([]string{"submit", "sim"}, tt.args...)...)
-			if job, files := formSent(t, f); job != tt.job || strings.Join(files, " ") != tt.files {
+			f := newFakeServer(t).respond("POST /v1/jobs", 202, accepted)
+			newTestEnv(f.URL).withInput(tt.typed).want(t, exitOK, "job_1\n", append([]string{"submit", "sim"}, tt.args...)...)
+			if job, files := sentForm(t, f); job != tt.job || strings.Join(files, " ") != tt.files {
 				t.Errorf("sent %s and %v", job, files)
 			}
 		})
 	}
 }
 
-func TestFilesThatAreNone(t *testing.T) {
+func TestSubmitRefusesMissingFiles(t *testing.T) {
 	for path, says := range map[string]string{
 		filepath.Join(t.TempDir(), "missing"): "no such file",
 		t.TempDir():                           "is a directory",
 	} {
-		f := newFake(t)
-		s := on(f.URL)
+		f := newFakeServer(t)
+		s := newTestEnv(f.URL)
 		s.want(t, exitUsage, "", "submit", "sim", "--file", path)
-		if s.wantErr(t, says); f.lastAsked() != "" {
-			t.Errorf("the server was asked %s", f.lastAsked())
+		if s.wantErr(t, says); f.lastRequest() != "" {
+			t.Errorf("the server was asked %s", f.lastRequest())
 		}
 	}
 }
 
 // A large file shows how much of it was sent, on a terminal, and leaves no bar.
-func TestALargeFileShowsHowMuchWasSent(t *testing.T) {
-	path := aFile(t, "long.wav", minProgressBytes)
-	f := newFake(t).on("POST /v1/jobs", 202, accepted)
-	s := on(f.URL).terminal()
+func TestSubmitShowsUploadProgress(t *testing.T) {
+	path := createFile(t, "long.wav", minProgressBytes)
+	f := newFakeServer(t).respond("POST /v1/jobs", 202, accepted)
+	s := newTestEnv(f.URL).terminal()
 	s.want(t, exitOK, "job_1\n", "submit", "sim", "--file", path)
 	s.wantErr(t, "100% Sending long.wav\r\x1b[K")
-	s = on(f.URL)
+	s = newTestEnv(f.URL)
 	s.want(t, exitOK, "job_1\n", "submit", "sim", "--file", path)
 	if s.err.Len() != 0 {
 		t.Errorf("it says %q", s.err.String())

@@ -42,7 +42,7 @@ With --wait or --result the exit status says how the job ended.`,
 }
 
 func runGet(ctx context.Context, env *Env, o getOptions, id string) error {
-	c, err := o.open(env)
+	c, err := o.newClient(env)
 	if err != nil {
 		return err
 	}

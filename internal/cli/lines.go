@@ -35,7 +35,7 @@ func runLines(ctx context.Context, env *Env, o submitOptions, args []string) err
 		return err
 	}
 	defer in.Close()
-	c, err := o.open(env)
+	c, err := o.newClient(env)
 	if err != nil {
 		return err
 	}

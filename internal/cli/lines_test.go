@@ -12,38 +12,38 @@ import (
 	"testing"
 )
 
-// interruptible is a context and what interrupts it.
-func interruptible(t *testing.T) (context.Context, context.CancelFunc) {
+// cancellableContext is a context and what interrupts it.
+func cancellableContext(t *testing.T) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
 	return ctx, cancel
 }
 
-// tripwire calls trip when a word has been written.
-type tripwire struct {
+// triggerWriter calls trip when a word has been written.
+type triggerWriter struct {
 	io.Writer
-	word string
-	trip func()
+	text    string
+	trigger func()
 }
 
-func (w *tripwire) Write(p []byte) (int, error) {
-	if strings.Contains(string(p), w.word) {
-		w.trip()
+func (w *triggerWriter) Write(p []byte) (int, error) {
+	if strings.Contains(string(p), w.text) {
+		w.trigger()
 	}
 	return w.Writer.Write(p)
 }
 
-// store is a server that takes batches: it names a job by its input, and refuses
+// batchServer is a server that takes batches: it names a job by its input, and refuses
 // what it was told to.
-type store struct {
-	*fake
+type batchServer struct {
+	*fakeServer
 	refuse  func(input string) string // an error object, or "" to take it
 	batches [][]string                // the inputs of each batch
 	keys    []string
 }
 
-func newStore(t *testing.T) *store {
-	st := &store{fake: newFake(t), refuse: func(string) string { return "" }}
+func newBatchServer(t *testing.T) *batchServer {
+	st := &batchServer{fakeServer: newFakeServer(t), refuse: func(string) string { return "" }}
 	st.mux.HandleFunc("POST /v1/jobs/batch", func(w http.ResponseWriter, r *http.Request) {
 		var b struct {
 			Jobs []struct {
@@ -51,7 +51,7 @@ func newStore(t *testing.T) *store {
 				Key   string `json:"idempotency_key"`
 			}
 		}
-		if err := json.Unmarshal([]byte(strings.SplitN(st.lastAsked(), " ", 3)[2]), &b); err != nil {
+		if err := json.Unmarshal([]byte(strings.SplitN(st.lastRequest(), " ", 3)[2]), &b); err != nil {
 			t.Error(err)
 		}
 		var inputs, answers []string
@@ -79,9 +79,9 @@ func numbers(n int) string {
 }
 
 // Lines are submitted in batches, and their ids printed in their order.
-func TestLinesBecomeJobs(t *testing.T) {
-	st := newStore(t)
-	s := on(st.URL).typed(numbers(250))
+func TestLinesAreSubmittedInBatches(t *testing.T) {
+	st := newBatchServer(t)
+	s := newTestEnv(st.URL).withInput(numbers(250))
 	if code := s.run(t, "submit", "sim", "--lines", "-", "--key", "ann"); code != exitOK {
 		t.Fatalf("exit status %d: %s", code, &s.err)
 	}
@@ -91,24 +91,24 @@ func TestLinesBecomeJobs(t *testing.T) {
 	if len(st.batches) != 3 || len(st.batches[0]) != 100 || len(st.batches[2]) != 50 || s.err.Len() > 0 {
 		t.Errorf("%d batches; %s", len(st.batches), &s.err)
 	}
-	if !strings.Contains(st.lastAsked(), `{"queue":"sim","key":"ann","input":201}`) {
-		t.Errorf("asked %s", st.lastAsked())
+	if !strings.Contains(st.lastRequest(), `{"queue":"sim","key":"ann","input":201}`) {
+		t.Errorf("asked %s", st.lastRequest())
 	}
 }
 
 // A file is read like standard input; empty lines are none, and a line's key is its
 // number in the file.
-func TestAFileOfLines(t *testing.T) {
+func TestLinesReadFile(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "jobs")
 	if err := os.WriteFile(file, []byte("1\n\n  \r\n{\"a\": 2}\r\n3"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	st := newStore(t)
-	on(st.URL).want(t, exitOK, "job_1\njob_{\"a\": 2}\njob_3\n", "submit", "sim", "--lines", file, "--idempotency-key", "monday")
+	st := newBatchServer(t)
+	newTestEnv(st.URL).want(t, exitOK, "job_1\njob_{\"a\": 2}\njob_3\n", "submit", "sim", "--lines", file, "--idempotency-key", "monday")
 	if got := strings.Join(st.keys, " "); got != "monday/1 monday/4 monday/5" {
 		t.Errorf("the keys are %s", got)
 	}
-	s := on(st.URL)
+	s := newTestEnv(st.URL)
 	if code := s.run(t, "submit", "sim", "--lines", file, "--json"); code != exitOK || strings.Count(s.out.String(), "\n") != 3 || !strings.HasPrefix(s.out.String(), `{"id":"job_1",`) {
 		t.Errorf("exit status %d: %s", code, &s.out)
 	}
@@ -116,34 +116,34 @@ func TestAFileOfLines(t *testing.T) {
 
 // A line that is refused, by whoever, keeps no other from becoming a job, and is
 // named; the exit status is the first one's.
-func TestALineThatIsRefused(t *testing.T) {
-	st := newStore(t)
+func TestRefusedLineIsReported(t *testing.T) {
+	st := newBatchServer(t)
 	st.refuse = func(input string) string {
 		if input == "2" {
 			return `{"object":"error","status":400,"code":"invalid_request","detail":"two is too many"}`
 		}
 		return ""
 	}
-	s := on(st.URL).typed("1\n2\nnonsense\n{\"broken\n3\n")
+	s := newTestEnv(st.URL).withInput("1\n2\nnonsense\n{\"broken\n3\n")
 	s.want(t, exitError, "job_1\njob_3\n", "submit", "sim", "--lines", "-")
 	s.wantErr(t, "meanwhile: line 2: two is too many\n", "meanwhile: line 3: the input is not JSON", "meanwhile: line 4: the input begins like a JSON object")
 }
 
 // For a queue that asks a model a line may be the question.
-func TestLinesOfText(t *testing.T) {
-	st := newStore(t)
-	on(st.URL).typed("How do tides work?\nAnd \"waves\"?\n").run(t, "submit", "chat", "--lines", "-")
+func TestLinesAcceptQuestions(t *testing.T) {
+	st := newBatchServer(t)
+	newTestEnv(st.URL).withInput("How do tides work?\nAnd \"waves\"?\n").run(t, "submit", "chat", "--lines", "-")
 	if len(st.batches) != 1 || st.batches[0][1] != `{"messages":[{"role":"user","content":"And \"waves\"?"}]}` {
 		t.Errorf("%q", st.batches)
 	}
-	if n := strings.Count(strings.Join(st.asked, "\n"), "GET /v1/queues/chat"); n != 1 {
+	if n := strings.Count(strings.Join(st.requests, "\n"), "GET /v1/queues/chat"); n != 1 {
 		t.Errorf("the queue was asked for %d times", n)
 	}
 }
 
 // A line for which there is no room waits for it, and its id is printed in its place.
-func TestLinesWaitForRoom(t *testing.T) {
-	st := newStore(t)
+func TestLinesWaitWhileQueueIsFull(t *testing.T) {
+	st := newBatchServer(t)
 	full := 2
 	st.refuse = func(input string) string {
 		if input == "2" && full > 0 {
@@ -152,7 +152,7 @@ func TestLinesWaitForRoom(t *testing.T) {
 		}
 		return ""
 	}
-	s := on(st.URL).typed("1\n2\n3\n")
+	s := newTestEnv(st.URL).withInput("1\n2\n3\n")
 	s.want(t, exitOK, "job_1\njob_2\njob_3\n", "submit", "sim", "--lines", "-")
 	if got := fmt.Sprint(st.batches); got != "[[1 2 3] [2] [2]]" {
 		t.Errorf("submitted %s", got)
@@ -163,36 +163,36 @@ func TestLinesWaitForRoom(t *testing.T) {
 }
 
 // What ends it early says how far it came, and prints what was submitted.
-func TestLinesThatAreInterrupted(t *testing.T) {
-	st := newStore(t)
+func TestInterruptedLinesReportProgress(t *testing.T) {
+	st := newBatchServer(t)
 	st.refuse = func(input string) string {
 		if input != "1" {
 			return `{"object":"error","status":503,"code":"queue_full","detail":"full","retry_after_s":3600}`
 		}
 		return ""
 	}
-	s := on(st.URL).typed("1\n2\n3\n")
-	ctx, interrupt := interruptible(t)
-	s.Err = &tripwire{Writer: &s.err, word: "no room", trip: interrupt}
+	s := newTestEnv(st.URL).withInput("1\n2\n3\n")
+	ctx, interrupt := cancellableContext(t)
+	s.Err = &triggerWriter{Writer: &s.err, text: "no room", trigger: interrupt}
 	if code := Run(ctx, &s.Env, strings.Fields("submit sim --lines -")); code != exitInterrupted || s.out.String() != "job_1\n" {
 		t.Errorf("exit status %d: %s", code, &s.out)
 	}
 	s.wantErr(t, "1 job submitted; line 2 and what follows may not be.")
 
-	f := newFake(t).problem("POST /v1/jobs/batch", 404, "unknown_queue")
-	s = on(f.URL).typed("1\n")
+	f := newFakeServer(t).respondProblem("POST /v1/jobs/batch", 404, "unknown_queue")
+	s = newTestEnv(f.URL).withInput("1\n")
 	s.want(t, exitNotFound, "", "submit", "sim", "--lines", "-")
 	s.wantErr(t, "0 jobs submitted; line 1 and what follows may not be.")
 
-	st = newStore(t)
-	s = on(st.URL).typed("1\n" + strings.Repeat("x", maxInput+2) + "\n2\n")
+	st = newBatchServer(t)
+	s = newTestEnv(st.URL).withInput("1\n" + strings.Repeat("x", maxInput+2) + "\n2\n")
 	s.want(t, exitUsage, "job_1\n", "submit", "sim", "--lines", "-")
 	s.wantErr(t, "line 2 is longer than 1 MiB")
 }
 
 // Who does not see the ids sees how many there are.
-func TestLinesOnATerminal(t *testing.T) {
-	s := on(newStore(t).URL).typed(numbers(150))
+func TestLinesShowCountOnTerminal(t *testing.T) {
+	s := newTestEnv(newBatchServer(t).URL).withInput(numbers(150))
 	s.ErrTerminal = true
 	s.run(t, "submit", "sim", "--lines", "-")
 	if want := "\r100 jobs submitted\r150 jobs submitted\r150 jobs submitted\n"; s.err.String() != want {

@@ -47,7 +47,7 @@ func runList(ctx context.Context, env *Env, o listOptions) error {
 	if o.limit < 1 {
 		return usagef("--limit is at least 1; --all lists all")
 	}
-	c, err := o.open(env)
+	c, err := o.newClient(env)
 	if err != nil {
 		return err
 	}

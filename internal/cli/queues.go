@@ -39,7 +39,7 @@ func newPauseCommand(env *Env, name, short, long string, do func(*client.Client,
 		Use: name + " NAME", Short: short, Long: long,
 		Args: usageCheck(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := o.open(env)
+			c, err := o.newClient(env)
 			if err != nil {
 				return err
 			}
@@ -69,7 +69,7 @@ func printQueueState(env *Env, asJSON bool, q *client.Queue) error {
 }
 
 func runQueues(ctx context.Context, env *Env, o connection, args []string) error {
-	c, err := o.open(env)
+	c, err := o.newClient(env)
 	if err != nil {
 		return err
 	}

@@ -17,25 +17,25 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/cutproxy"
 )
 
-// killable is a server in a process of its own: this test binary, run as the
+// serverProcess is a server in a process of its own: this test binary, run as the
 // program itself. Its address stays the same, wherever the process listens.
-type killable struct {
+type serverProcess struct {
 	proxy        *cutproxy.Proxy
 	config, data string // config is a file, or ""
 	cmd          *exec.Cmd
 }
 
-func newKillable(t *testing.T) *killable {
-	t.Setenv(asProgram, "1")
-	k := &killable{proxy: cutproxy.New(t), data: t.TempDir()}
+func newServerProcess(t *testing.T) *serverProcess {
+	t.Setenv(runAsProgram, "1")
+	k := &serverProcess{proxy: cutproxy.New(t), data: t.TempDir()}
 	t.Cleanup(k.kill)
 	return k
 }
 
-func (k *killable) url() string { return k.proxy.URL() }
+func (k *serverProcess) url() string { return k.proxy.URL() }
 
 // start starts it and returns when it says that it is ready.
-func (k *killable) start(t *testing.T) {
+func (k *serverProcess) start(t *testing.T) {
 	t.Helper()
 	program, err := os.Executable()
 	if err != nil {
@@ -65,7 +65,7 @@ func (k *killable) start(t *testing.T) {
 }
 
 // kill is kill -9.
-func (k *killable) kill() {
+func (k *serverProcess) kill() {
 	if k.cmd != nil {
 		_ = k.cmd.Process.Kill()
 		_ = k.cmd.Wait()
@@ -74,26 +74,26 @@ func (k *killable) kill() {
 	}
 }
 
-// hesitant is a model that stops in the middle of its first answer, and completes
+// hangingModel is a model that stops in the middle of its first answer, and completes
 // the others.
-type hesitant struct{ asked atomic.Int32 }
+type hangingModel struct{ requests atomic.Int32 }
 
-func (m *hesitant) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (m *hangingModel) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
 	say := func(words, reason string) {
 		fmt.Fprintf(w, "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":%q},\"finish_reason\":%s}]}\n\n", words, reason)
 		_ = http.NewResponseController(w).Flush()
 	}
 	say("The work takes its time, ", "null")
-	if m.asked.Add(1) == 1 {
+	if m.requests.Add(1) == 1 {
 		<-r.Context().Done()
 		return
 	}
 	say("and comes to its end.", `"stop"`)
 }
 
-// with has the server that is started next use a model.
-func (k *killable) with(t *testing.T, model http.Handler) {
+// withModel has the server that is started next use a model.
+func (k *serverProcess) withModel(t *testing.T, model http.Handler) {
 	t.Helper()
 	upstream := httptest.NewServer(model)
 	t.Cleanup(upstream.Close)
@@ -103,19 +103,19 @@ func (k *killable) with(t *testing.T, model http.Handler) {
 	}
 }
 
-func TestAnAnswerIsReadThroughAKillOfTheServer(t *testing.T) {
-	k := newKillable(t)
-	k.with(t, &hesitant{})
+func TestWatchSurvivesServerKill(t *testing.T) {
+	k := newServerProcess(t)
+	k.withModel(t, &hangingModel{})
 	k.start(t)
 	url := k.url()
 
-	submitted := on(url)
+	submitted := newTestEnv(url)
 	if code := submitted.run(t, "submit", "chat", "how?"); code != exitOK {
 		t.Fatalf("exit status %d: %s", code, &submitted.err)
 	}
 	id := strings.TrimSpace(submitted.out.String())
 
-	all := on(url)
+	all := newTestEnv(url)
 	words, told := io.Pipe()
 	all.Out = told
 	ended := make(chan int, 1)
@@ -137,7 +137,7 @@ func TestAnAnswerIsReadThroughAKillOfTheServer(t *testing.T) {
 	}
 	all.wantErr(t, "The server went away", "The server is back.", "--- attempt 2 begins")
 
-	last := on(url)
+	last := newTestEnv(url)
 	if code := last.run(t, "watch", id); code != exitOK || !strings.HasPrefix(last.out.String(), "The work") {
 		t.Errorf("exit status %d: %s", code, &last.out)
 	}

@@ -103,7 +103,7 @@ func runSubmit(ctx context.Context, env *Env, o submitOptions, args []string) er
 	if err != nil {
 		return err
 	}
-	c, err := o.open(env, client.WithRetryHook(a.withoutBar(f.serverUnavailable)))
+	c, err := o.newClient(env, client.WithRetryHook(a.withoutBar(f.serverUnavailable)))
 	if err != nil {
 		return err
 	}

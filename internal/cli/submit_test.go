@@ -10,7 +10,7 @@ import (
 
 const accepted = `{"id":"job_1","status":"queued"}`
 
-func TestWhatIsSubmitted(t *testing.T) {
+func TestSubmitSendsInputAndFlags(t *testing.T) {
 	tests := []struct {
 		rule  string
 		typed string
@@ -38,25 +38,25 @@ func TestWhatIsSubmitted(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
-			f := newFake(t).on("POST /v1/jobs", 202, accepted)
-			on(f.URL).typed(tt.typed).want(t, exitOK, "job_1\n", tt.args...)
-			if want := "POST /v1/jobs " + tt.body; f.lastAsked() != want {
-				t.Errorf("asked\n%s, want\n%s", f.lastAsked(), want)
+			f := newFakeServer(t).respond("POST /v1/jobs", 202, accepted)
+			newTestEnv(f.URL).withInput(tt.typed).want(t, exitOK, "job_1\n", tt.args...)
+			if want := "POST /v1/jobs " + tt.body; f.lastRequest() != want {
+				t.Errorf("asked\n%s, want\n%s", f.lastRequest(), want)
 			}
 		})
 	}
 }
 
 // A variable of the shell that is empty is no question.
-func TestAnEmptyQuestionIsNotSent(t *testing.T) {
+func TestSubmitRefusesEmptyQuestion(t *testing.T) {
 	for _, text := range []string{"", " \n"} {
-		s := on(newFake(t).URL)
+		s := newTestEnv(newFakeServer(t).URL)
 		s.want(t, exitUsage, "", "submit", "chat", text)
 		s.wantErr(t, "the question is empty")
 	}
 }
 
-func TestInputsThatAreNotSent(t *testing.T) {
+func TestSubmitRefusesInvalidInput(t *testing.T) {
 	tests := []struct {
 		rule, typed, arg string
 		says             string
@@ -68,23 +68,23 @@ func TestInputsThatAreNotSent(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
-			f := newFake(t)
-			s := on(f.URL).typed(tt.typed)
+			f := newFakeServer(t)
+			s := newTestEnv(f.URL).withInput(tt.typed)
 			s.want(t, exitUsage, "", "submit", "sim", tt.arg)
 			s.wantErr(t, tt.says)
 		})
 	}
 }
 
-func TestATerminalIsNotWaitedForInput(t *testing.T) {
-	s := on(newFake(t).URL).terminal()
+func TestSubmitDoesNotReadTerminal(t *testing.T) {
+	s := newTestEnv(newFakeServer(t).URL).terminal()
 	s.want(t, exitUsage, "", "submit", "sim")
 	s.wantErr(t, "an input is missing")
 }
 
-func TestSubmitSaysHowToWatch(t *testing.T) {
-	f := newFake(t).on("POST /v1/jobs", 202, accepted)
-	s := on("http://elsewhere.test").terminal()
+func TestSubmitPrintsWatchCommand(t *testing.T) {
+	f := newFakeServer(t).respond("POST /v1/jobs", 202, accepted)
+	s := newTestEnv("http://elsewhere.test").terminal()
 	s.want(t, exitOK, "job_1\n", "submit", "sim", "{}", "--server", f.URL, "--user", "ada")
 	s.wantErr(t, "meanwhile watch job_1 --server "+f.URL+" --user ada\n")
 }
@@ -107,20 +107,20 @@ func TestSubmitAndWait(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
-			f := newFake(t).on("POST /v1/jobs", 202, accepted).on("GET /v1/jobs/job_1", 200, ended(tt.status))
-			s := on(f.URL)
+			f := newFakeServer(t).respond("POST /v1/jobs", 202, accepted).respond("GET /v1/jobs/job_1", 200, ended(tt.status))
+			s := newTestEnv(f.URL)
 			s.want(t, tt.code, tt.out, append(strings.Fields("submit sim {}"), tt.args)...)
 			s.wantErr(t, tt.says)
 		})
 	}
 	t.Run("the words of a job that speaks, of its last attempt", func(t *testing.T) {
-		f := newFake(t).on("POST /v1/jobs", 202, accepted).on("GET /v1/jobs/job_1", 200, `{"id":"job_1","status":"succeeded","cursor":3}`)
-		f.streams("job_1", snapshot("succeeded", 3)+text(1, 1, "wrong")+restart(2, 2)+text(3, 2, "right")+done("succeeded", 3))
-		on(f.URL).want(t, exitOK, "right\n", "submit", "sim", "{}", "--wait")
+		f := newFakeServer(t).respond("POST /v1/jobs", 202, accepted).respond("GET /v1/jobs/job_1", 200, `{"id":"job_1","status":"succeeded","cursor":3}`)
+		f.respondStream("job_1", snapshot("succeeded", 3)+text(1, 1, "wrong")+restart(2, 2)+text(3, 2, "right")+done("succeeded", 3))
+		newTestEnv(f.URL).want(t, exitOK, "right\n", "submit", "sim", "{}", "--wait")
 	})
 	t.Run("the job as JSON", func(t *testing.T) {
-		f := newFake(t).on("POST /v1/jobs", 202, accepted).on("GET /v1/jobs/job_1", 200, ended("failed"))
-		s := on(f.URL)
+		f := newFakeServer(t).respond("POST /v1/jobs", 202, accepted).respond("GET /v1/jobs/job_1", 200, ended("failed"))
+		s := newTestEnv(f.URL)
 		if code := s.run(t, "submit", "sim", "{}", "--wait", "--json"); code != exitFailed {
 			t.Errorf("exit status %d", code)
 		}
@@ -131,14 +131,14 @@ func TestSubmitAndWait(t *testing.T) {
 }
 
 func TestSubmitAndWatch(t *testing.T) {
-	f := newFake(t).on("POST /v1/jobs", 202, accepted)
-	f.streams("job_1", snapshot("running", 0)+text(1, 1, "high ")+text(2, 1, "tide")+done("succeeded", 2))
-	s := on(f.URL)
+	f := newFakeServer(t).respond("POST /v1/jobs", 202, accepted)
+	f.respondStream("job_1", snapshot("running", 0)+text(1, 1, "high ")+text(2, 1, "tide")+done("succeeded", 2))
+	s := newTestEnv(f.URL)
 	s.want(t, exitOK, "high tide\n", "submit", "chat", "tides?", "--watch")
 	s.wantErr(t, "job_1\n")
 }
 
-func TestRefusalsAreExitStatuses(t *testing.T) {
+func TestRefusalSetsExitStatus(t *testing.T) {
 	tests := []struct {
 		rule   string
 		status int
@@ -154,39 +154,39 @@ func TestRefusalsAreExitStatuses(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
-			f := newFake(t).problem("POST /v1/jobs", tt.status, tt.code)
-			s := on(f.URL)
+			f := newFakeServer(t).respondProblem("POST /v1/jobs", tt.status, tt.code)
+			s := newTestEnv(f.URL)
 			s.want(t, tt.exit, "", "submit", "sim", "{}")
 			s.wantErr(t, tt.says)
 		})
 	}
 }
 
-func TestNoServer(t *testing.T) {
+func TestUnreachableServer(t *testing.T) {
 	for _, line := range []string{"submit sim {}", "submit chat hello", "watch job_1", "get job_1", "get job_1 --wait", "list", "cancel job_1", "retry job_1", "delete job_1", "queues"} {
 		t.Run(line, func(t *testing.T) {
 			t.Parallel()
-			s := on("http://127.0.0.1:1")
+			s := newTestEnv("http://127.0.0.1:1")
 			s.want(t, exitUnreachable, "", strings.Fields(line)...)
 			s.wantErr(t, "cannot reach the server at http://127.0.0.1:1: is 'meanwhile serve' running?")
 		})
 	}
 }
 
-func TestAUserThatCannotBeSentIsAUsageError(t *testing.T) {
-	s := on("http://127.0.0.1:1")
+func TestInvalidUserIsUsageError(t *testing.T) {
+	s := newTestEnv("http://127.0.0.1:1")
 	s.want(t, exitUsage, "", "list", "--user", "a\nb")
 	s.wantErr(t, `the user "a\nb" cannot be sent: it has a control character`)
 }
 
-func TestAnInterruptWhileTheServerIsAway(t *testing.T) {
-	s := on("http://127.0.0.1:1")
-	if code := Run(cancelled(t), &s.Env, []string{"get", "job_1"}); code != exitInterrupted {
+func TestInterruptWhileServerIsUnreachable(t *testing.T) {
+	s := newTestEnv("http://127.0.0.1:1")
+	if code := Run(cancelledContext(t), &s.Env, []string{"get", "job_1"}); code != exitInterrupted {
 		t.Errorf("exit status %d: %s", code, &s.err)
 	}
 }
 
-func TestWhatIsSaidOfWaits(t *testing.T) {
+func TestServerUnavailableMessages(t *testing.T) {
 	full := &client.Error{Status: 503, Message: "the queue is full"}
 	tests := []struct {
 		rule        string
@@ -202,7 +202,7 @@ func TestWhatIsSaidOfWaits(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
-			s := on("")
+			s := newTestEnv("")
 			f := newFollower(&s.Env, connection{}, false)
 			f.started, f.disconnected = tt.began, tt.lost
 			if f.serverUnavailable(tt.retry); s.err.String() != tt.says {
@@ -212,7 +212,7 @@ func TestWhatIsSaidOfWaits(t *testing.T) {
 	}
 }
 
-func TestADurationThatIsTooShortIsNotOff(t *testing.T) {
+func TestTinyDurationIsNotOff(t *testing.T) {
 	for text, want := range map[string]time.Duration{
 		"off": client.Off, "0": client.Off, "0s": client.Off, "0.1ns": 1, "1e-12": 1, "0.0004": 400 * time.Microsecond, "90s": 90 * time.Second,
 	} {

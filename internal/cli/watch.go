@@ -49,7 +49,7 @@ func runWatch(ctx context.Context, env *Env, o watchOptions, id string) error {
 		return usagef("--after takes the number of an output entry, not %d", o.after)
 	}
 	f := newFollower(env, o.connection, o.follow)
-	c, err := o.open(env, client.WithRetryHook(f.serverUnavailable))
+	c, err := o.newClient(env, client.WithRetryHook(f.serverUnavailable))
 	if err != nil {
 		return err
 	}

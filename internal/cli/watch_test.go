@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestWhatIsShownOfAJob(t *testing.T) {
+func TestWatchPrintsOutput(t *testing.T) {
 	whole := snapshot("running", 0) + text(1, 1, "one ") + text(2, 1, "two\n") + done("succeeded", 2)
 	twice := snapshot("running", 0) + text(1, 1, "wrong") + restart(2, 2) + text(3, 2, "right") + done("succeeded", 3)
 	late := snapshot("running", 3) + text(1, 1, "wrong") + restart(2, 2) + text(3, 2, "right ") + text(4, 2, "too") + done("succeeded", 4)
@@ -39,7 +39,7 @@ func TestWhatIsShownOfAJob(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
-			s := on(newFake(t).streams("job_1", tt.events).URL)
+			s := newTestEnv(newFakeServer(t).respondStream("job_1", tt.events).URL)
 			s.OutTerminal = tt.terminal
 			s.want(t, tt.code, tt.out, append([]string{"watch", "job_1"}, strings.Fields(tt.args)...)...)
 			if s.err.String() != tt.err {
@@ -49,18 +49,18 @@ func TestWhatIsShownOfAJob(t *testing.T) {
 	}
 }
 
-func TestAWatchGoesOnThroughARestart(t *testing.T) {
-	f := newFake(t).streams("job_1",
+func TestWatchReportsServerRestart(t *testing.T) {
+	f := newFakeServer(t).respondStream("job_1",
 		snapshot("running", 0)+text(1, 1, "before "),
 		snapshot("running", 2)+text(2, 1, "after")+done("succeeded", 2))
-	s := on(f.URL)
+	s := newTestEnv(f.URL)
 	s.want(t, exitOK, "before after\n", "watch", "job_1")
 	if want := "The server went away, waiting for it to come back…\nThe server is back.\n"; s.err.String() != want {
 		t.Errorf("standard error is\n%s, want\n%s", &s.err, want)
 	}
 }
 
-func TestWhenTheServerIsSaidToBeAway(t *testing.T) {
+func TestWatchReportsEachOutageOnce(t *testing.T) {
 	const away, back = "The server went away, waiting for it to come back…\n", "The server is back.\n"
 	begin, end := snapshot("running", 0)+text(1, 1, "all"), snapshot("succeeded", 1)+done("succeeded", 1)
 	for _, tt := range []struct {
@@ -72,7 +72,7 @@ func TestWhenTheServerIsSaidToBeAway(t *testing.T) {
 		{"again, when it goes soon after it came back", []string{begin, snapshot("running", 1), end}, away + back + away + back},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {
-			s := on(newFake(t).streams("job_1", tt.connections...).URL)
+			s := newTestEnv(newFakeServer(t).respondStream("job_1", tt.connections...).URL)
 			s.want(t, exitOK, "all\n", "watch", "job_1")
 			if s.err.String() != tt.says {
 				t.Errorf("standard error is\n%s, want\n%s", &s.err, tt.says)
@@ -81,14 +81,14 @@ func TestWhenTheServerIsSaidToBeAway(t *testing.T) {
 	}
 }
 
-func TestWatchingNothing(t *testing.T) {
-	s := on(newFake(t).problem("GET /v1/jobs/job_1/events", 404, "not_found").URL)
+func TestWatchUnknownJob(t *testing.T) {
+	s := newTestEnv(newFakeServer(t).respondProblem("GET /v1/jobs/job_1/events", 404, "not_found").URL)
 	s.want(t, exitNotFound, "", "watch", "job_1")
 	s.wantErr(t, "this is not_found")
 }
 
-func TestAWatchBeginsWhereItIsTold(t *testing.T) {
-	f := newFake(t)
+func TestWatchStartsAfterEntry(t *testing.T) {
+	f := newFakeServer(t)
 	f.mux.HandleFunc("GET /v1/jobs/job_1/events", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		_, _ = io.WriteString(w, snapshot("running", 7))
@@ -96,12 +96,12 @@ func TestAWatchBeginsWhereItIsTold(t *testing.T) {
 			_, _ = io.WriteString(w, text(8, 1, "rest")+done("succeeded", 8))
 		}
 	})
-	on(f.URL).want(t, exitOK, "rest\n", "watch", "job_1", "--after", "7")
+	newTestEnv(f.URL).want(t, exitOK, "rest\n", "watch", "job_1", "--after", "7")
 }
 
-func TestWatchAsJSON(t *testing.T) {
-	f := newFake(t).streams("job_1", snapshot("running", 0)+text(1, 1, "\x1b")+progress(2, 50, "half")+restart(3, 2)+done("failed", 3))
-	s := on(f.URL).terminal()
+func TestWatchPrintsJSON(t *testing.T) {
+	f := newFakeServer(t).respondStream("job_1", snapshot("running", 0)+text(1, 1, "\x1b")+progress(2, 50, "half")+restart(3, 2)+done("failed", 3))
+	s := newTestEnv(f.URL).terminal()
 	if code := s.run(t, "watch", "job_1", "--json"); code != exitFailed {
 		t.Errorf("exit status %d", code)
 	}
@@ -120,10 +120,10 @@ func TestWatchAsJSON(t *testing.T) {
 	}
 }
 
-func TestAnInterruptLeavesTheJobRunning(t *testing.T) {
+func TestInterruptedWatchLeavesJobRunning(t *testing.T) {
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
-	f := newFake(t)
+	f := newFakeServer(t)
 	f.mux.HandleFunc("GET /v1/jobs/job_1/events", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		_, _ = io.WriteString(w, snapshot("running", 0)+text(1, 1, "half"))
@@ -131,19 +131,19 @@ func TestAnInterruptLeavesTheJobRunning(t *testing.T) {
 		interrupt()
 		<-r.Context().Done()
 	})
-	s := on(f.URL)
+	s := newTestEnv(f.URL)
 	if code := Run(ctx, &s.Env, []string{"watch", "job_1"}); code != exitInterrupted {
 		t.Errorf("exit status %d", code)
 	}
 	s.wantErr(t, "The job goes on. To come back: meanwhile watch job_1\n")
-	for _, asked := range f.asked {
+	for _, asked := range f.requests {
 		if !strings.HasPrefix(asked, "GET ") {
 			t.Errorf("asked %s", asked)
 		}
 	}
 }
 
-func TestTheProgressBar(t *testing.T) {
+func TestProgressBar(t *testing.T) {
 	events := snapshot("queued", 0) + snapshot("running", 0) + progress(1, 10, "Analyzing query") + text(2, 1, "line\n") +
 		progress(3, 50, "Generating response") + text(4, 1, "no end") + progress(5, 100, "Complete") + done("succeeded", 5)
 	const erase = "\r\x1b[K"
@@ -169,7 +169,7 @@ func TestTheProgressBar(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
-			s := on(newFake(t).streams("job_1", events).URL)
+			s := newTestEnv(newFakeServer(t).respondStream("job_1", events).URL)
 			if tt.terminal {
 				s.terminal()
 				s.Out = &s.err // one screen
@@ -183,7 +183,7 @@ func TestTheProgressBar(t *testing.T) {
 	}
 }
 
-func TestABarFitsItsTerminal(t *testing.T) {
+func TestProgressBarFitsTerminal(t *testing.T) {
 	for _, tt := range []struct {
 		rule     string
 		terminal int // its columns
@@ -197,7 +197,7 @@ func TestABarFitsItsTerminal(t *testing.T) {
 		{"where nobody knows it is a narrow one", 0, "", 39},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {
-			s := on(newFake(t).streams("job_1", snapshot("running", 0)+progress(1, 50, strings.Repeat("x\x1b\n", 99))+done("cancelled", 1)).URL)
+			s := newTestEnv(newFakeServer(t).respondStream("job_1", snapshot("running", 0)+progress(1, 50, strings.Repeat("x\x1b\n", 99))+done("cancelled", 1)).URL)
 			s.ErrTerminal, s.Columns = true, func() int { return tt.terminal }
 			s.Environ = append(s.Environ, tt.variable)
 			s.run(t, "watch", "job_1")

@@ -25,7 +25,7 @@ func main() {
 	var o options
 	flag.IntVar(&o.rounds, "rounds", 20, "how often the server is killed")
 	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "what the run is drawn from")
-	flag.IntVar(&o.clients, "clients", 24, "how many clients submit at once")
+	flag.IntVar(&o.clientCount, "clients", 24, "how many clients submit at once")
 	flag.StringVar(&o.binary, "binary", "", "the program to kill; without it one is built")
 	flag.DurationVar(&o.ready, "ready", time.Second, "how soon the server must be ready again")
 	flag.Parse()
@@ -39,11 +39,11 @@ func main() {
 }
 
 type options struct {
-	rounds  int
-	seed    uint64
-	clients int
-	binary  string
-	ready   time.Duration
+	rounds      int
+	seed        uint64
+	clientCount int
+	binary      string
+	ready       time.Duration
 }
 
 func run(ctx context.Context, o options) error {
@@ -52,17 +52,17 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return err
 	}
-	in, err := install(ctx, dir, o.binary)
+	in, err := newServerProcess(ctx, dir, o.binary)
 	if err != nil {
 		return err
 	}
 	rec := newRecord()
-	c, err := newCrowd(in, rec)
+	c, err := newClients(in, rec)
 	if err != nil {
 		return err
 	}
-	h := harness{options: o, in: in, crowd: c, rec: rec}
-	err = h.story(ctx)
+	h := harness{options: o, in: in, clients: c, rec: rec}
+	err = h.runRounds(ctx)
 	if in.cmd != nil {
 		_ = in.kill()
 	}
@@ -75,67 +75,67 @@ func run(ctx context.Context, o options) error {
 // harness is one run.
 type harness struct {
 	options
-	in    *installation
-	crowd *crowd
-	rec   *record
+	in      *serverProcess
+	clients *clients
+	rec     *record
 }
 
-// story is the run: rounds that end with a kill, then one last start, in which
+// runRounds is the run: rounds that end with a kill, then one last start, in which
 // everything comes to its end.
-func (h *harness) story(ctx context.Context) error {
-	life, end := context.WithTimeout(ctx, time.Duration(h.rounds)*2*time.Minute+10*time.Minute)
-	defer end()
+func (h *harness) runRounds(ctx context.Context) error {
+	runCtx, cancelRun := context.WithTimeout(ctx, time.Duration(h.rounds)*2*time.Minute+10*time.Minute)
+	defer cancelRun()
 	for n := 1; n <= h.rounds; n++ {
-		if err := h.round(life, n); err != nil {
+		if err := h.round(runCtx, n); err != nil {
 			return err
 		}
 	}
-	if _, err := h.start(life); err != nil {
+	if _, err := h.start(runCtx); err != nil {
 		return err
 	}
-	h.crowd.lookAgain(life, rand.New(rand.NewPCG(h.seed, 0)))
-	h.crowd.watchers.Wait()
-	if err := h.crowd.settle(life); err != nil {
+	h.clients.verifyAfterRestart(runCtx, rand.New(rand.NewPCG(h.seed, 0)))
+	h.clients.watchers.Wait()
+	if err := h.clients.waitUntilIdle(runCtx); err != nil {
 		return err
 	}
-	h.crowd.lookAtAll(life)
+	h.clients.verifyAll(runCtx)
 	if err := h.in.stop(); err != nil {
 		return fmt.Errorf("SIGTERM: %w", err)
 	}
-	t := h.rec.tally()
-	fmt.Printf("the end: %d jobs acknowledged, %d ended, %d entries seen, %d promises broken\n", t.acked, t.ended, t.entries, t.broken)
-	return h.verdict()
+	t := h.rec.totals()
+	fmt.Printf("the end: %d jobs acknowledged, %d ended, %d entries seen, %d promises broken\n", t.jobs, t.ended, t.entries, t.violations)
+	return h.result()
 }
 
 // round starts the server, asks it about what was before, loads it, and kills it.
-func (h *harness) round(life context.Context, n int) error {
+func (h *harness) round(runCtx context.Context, n int) error {
 	rng := rand.New(rand.NewPCG(h.seed, uint64(n)))
-	ready, err := h.start(life)
+	ready, err := h.start(runCtx)
 	if err != nil {
 		return err
 	}
-	h.crowd.lookAgain(life, rng)
+	h.clients.verifyAfterRestart(runCtx, rng)
 
-	before := h.rec.tally()
-	loading, enough := context.WithCancel(life)
-	defer enough()
-	scripts := make([]*script, h.clients)
+	before := h.rec.totals()
+	loadCtx, stopLoad := context.WithCancel(runCtx)
+	defer stopLoad()
+	scripts := make([]*taskSource, h.clientCount)
 	for i := range scripts {
-		scripts[i] = &script{rng: rand.New(rand.NewPCG(rng.Uint64(), uint64(i))), name: fmt.Sprintf("r%d-c%d", n, i)}
+		scripts[i] = &taskSource{rng: rand.New(rand.NewPCG(rng.Uint64(), uint64(i))), name: fmt.Sprintf("r%d-c%d", n, i)}
 	}
-	gone := make(chan struct{})
+	loadDone := make(chan struct{})
 	go func() {
-		defer close(gone)
-		h.crowd.submitters(loading, life, scripts)
+		defer close(loadDone)
+		h.clients.submitUntil(loadCtx, runCtx, scripts)
 	}()
 	after := 50*time.Millisecond + time.Duration(rng.Int64N(int64(1200*time.Millisecond)))
-	pause(life, after)
+	sleep(runCtx, after)
 	err = h.in.kill()
-	enough()
-	<-gone
-	t := h.rec.tally()
+	stopLoad()
+	<-loadDone
+	t := h.rec.totals()
 	fmt.Printf("round %2d: ready in %3d ms, killed after %4d ms: %5d jobs acked, %5d ended, %6d entries seen, %d promises broken\n",
-		n, ready.Milliseconds(), after.Milliseconds(), t.acked-before.acked, t.ended-before.ended, t.entries-before.entries, t.broken)
+		n, ready.Milliseconds(), after.Milliseconds(), t.jobs-before.jobs, t.ended-before.ended, t.entries-before.entries, t.violations)
 	return err
 }
 
@@ -143,22 +143,22 @@ func (h *harness) round(life context.Context, n int) error {
 func (h *harness) start(ctx context.Context) (time.Duration, error) {
 	took, err := h.in.start(ctx)
 	if err == nil && took > h.ready {
-		h.rec.blame("the server was ready after %v, not within %v", took, h.ready)
+		h.rec.violate("the server was ready after %v, not within %v", took, h.ready)
 	}
 	return took, err
 }
 
-func (h *harness) verdict() error {
-	const most = 20
-	if len(h.rec.broken) == 0 {
+func (h *harness) result() error {
+	const maxPrinted = 20
+	if len(h.rec.violations) == 0 {
 		return nil
 	}
-	for i, b := range h.rec.broken {
-		if i == most {
-			fmt.Printf("and %d more\n", len(h.rec.broken)-most)
+	for i, b := range h.rec.violations {
+		if i == maxPrinted {
+			fmt.Printf("and %d more\n", len(h.rec.violations)-maxPrinted)
 			break
 		}
 		fmt.Println("broken:", b)
 	}
-	return fmt.Errorf("%d promises broken", len(h.rec.broken))
+	return fmt.Errorf("%d promises broken", len(h.rec.violations))
 }

@@ -17,10 +17,10 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// installation is a built server and its data directory; one process of it runs
+// serverProcess is a built server and its data directory; one process of it runs
 // at a time. Each takes a port that is free and says which: one chosen for it could
 // be another program's by then. Its clients find it all the same.
-type installation struct {
+type serverProcess struct {
 	// set once
 	dir       string
 	binary    string
@@ -29,14 +29,14 @@ type installation struct {
 
 	cmd *exec.Cmd // nil while none runs
 
-	mu sync.Mutex
-	at string // where the process that was started last listens; "" until it says so. Guarded by mu
+	mu   sync.Mutex
+	addr string // where the process that was started last listens; "" until it says so. Guarded by mu
 }
 
-// install makes a place for a server in dir, and builds it there unless a binary is
+// newServerProcess makes a place for a server in dir, and builds it there unless a binary is
 // given.
-func install(ctx context.Context, dir, binary string) (*installation, error) {
-	in := &installation{dir: dir, binary: binary, transport: http.DefaultTransport.(*http.Transport).Clone()}
+func newServerProcess(ctx context.Context, dir, binary string) (*serverProcess, error) {
+	in := &serverProcess{dir: dir, binary: binary, transport: http.DefaultTransport.(*http.Transport).Clone()}
 	in.transport.DialContext = func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, network, in.address())
 	}
@@ -53,62 +53,62 @@ func install(ctx context.Context, dir, binary string) (*installation, error) {
 	return in, err
 }
 
-// anywhere is the server's URL for whoever goes by the installation's transport.
-const anywhere = "http://127.0.0.1"
+// baseURL is the server's URL for whoever goes by the installation's transport.
+const baseURL = "http://127.0.0.1"
 
 // client makes a client that finds the server wherever it listens.
-func (in *installation) client(options ...client.Option) (*client.Client, error) {
-	return client.New(anywhere, append(options, client.WithTransport(in.transport))...)
+func (in *serverProcess) client(options ...client.Option) (*client.Client, error) {
+	return client.New(baseURL, append(options, client.WithTransport(in.transport))...)
 }
 
 // address is where the server listens; nobody does at "".
-func (in *installation) address() string {
+func (in *serverProcess) address() string {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	return in.at
+	return in.addr
 }
 
-func (in *installation) listens(at string) {
+func (in *serverProcess) setAddress(at string) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.at = at
+	in.addr = at
 }
 
-// told passes on what a process says, and learns from it where that listens.
-type told struct {
-	*installation
-	said []byte // until it is known
-	done bool
+// logReader passes on what a process says, and learns from it where that listens.
+type logReader struct {
+	*serverProcess
+	head      []byte // until it is known
+	addrFound bool
 }
 
 var readyAt = regexp.MustCompile(`"msg":"ready","url":"http://([^"]+)"`)
 
-func (t *told) Write(p []byte) (int, error) {
-	if !t.done {
-		t.said = append(t.said, p...)
-		if at := readyAt.FindSubmatch(t.said); at != nil {
-			t.listens(string(at[1]))
-			t.said, t.done = nil, true
+func (t *logReader) Write(p []byte) (int, error) {
+	if !t.addrFound {
+		t.head = append(t.head, p...)
+		if at := readyAt.FindSubmatch(t.head); at != nil {
+			t.setAddress(string(at[1]))
+			t.head, t.addrFound = nil, true
 		}
 	}
 	return t.log.Write(p)
 }
 
-// patience is how long a start may take before it is held to have failed.
-const patience = 2 * time.Minute
+// startTimeout is how long a start may take before it is held to have failed.
+const startTimeout = 2 * time.Minute
 
 // start runs the server, with more arguments, and returns how long it took until it was ready.
-func (in *installation) start(ctx context.Context, args ...string) (time.Duration, error) {
-	in.listens("")
+func (in *serverProcess) start(ctx context.Context, args ...string) (time.Duration, error) {
+	in.setAddress("")
 	in.cmd = exec.Command(in.binary, "serve", "--listen", "127.0.0.1:0", "--data", filepath.Join(in.dir, "data"), "--log-format", "json")
 	in.cmd.Args = append(in.cmd.Args, args...)
-	in.cmd.Stdout, in.cmd.Stderr = in.log, &told{installation: in}
+	in.cmd.Stdout, in.cmd.Stderr = in.log, &logReader{serverProcess: in}
 	began := time.Now()
 	if err := in.cmd.Start(); err != nil {
 		return 0, err
 	}
 	for in.address() == "" || !in.ready(ctx) {
-		if ctx.Err() != nil || time.Since(began) > patience {
+		if ctx.Err() != nil || time.Since(began) > startTimeout {
 			return 0, errors.Join(fmt.Errorf("the server was not ready after %v", time.Since(began)), in.kill())
 		}
 		time.Sleep(time.Millisecond)
@@ -116,8 +116,8 @@ func (in *installation) start(ctx context.Context, args ...string) (time.Duratio
 	return time.Since(began), nil
 }
 
-func (in *installation) ready(ctx context.Context) bool {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, anywhere+"/readyz", nil)
+func (in *serverProcess) ready(ctx context.Context) bool {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, baseURL+"/readyz", nil)
 	if err != nil {
 		return false
 	}
@@ -130,8 +130,8 @@ func (in *installation) ready(ctx context.Context) bool {
 	return res.StatusCode == http.StatusOK
 }
 
-// stall stops the process for that long, and lets it go on.
-func (in *installation) stall(d time.Duration) error {
+// suspend stops the process for that long, and lets it go on.
+func (in *serverProcess) suspend(d time.Duration) error {
 	if err := in.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
@@ -141,8 +141,8 @@ func (in *installation) stall(d time.Duration) error {
 
 // kill is kill -9: the server gets no chance to do anything. It returns when the
 // process is gone.
-func (in *installation) kill() error {
-	in.listens("") // its port may be another program's soon
+func (in *serverProcess) kill() error {
+	in.setAddress("") // its port may be another program's soon
 	err := in.cmd.Process.Kill()
 	_ = in.cmd.Wait() // it was killed, which Wait calls an error
 	in.cmd = nil
@@ -150,7 +150,7 @@ func (in *installation) kill() error {
 }
 
 // stop is SIGTERM. A server that stops as it should returns 0.
-func (in *installation) stop() error {
+func (in *serverProcess) stop() error {
 	if err := in.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return err
 	}

@@ -14,18 +14,18 @@ import (
 type record struct {
 	mu sync.Mutex
 	// guarded by mu
-	jobs    map[string]*known
-	keys    map[string]string            // idempotency key → the job that it made
-	unsure  map[string]client.Submission // idempotency key → a submission whose answer never came
-	broken  []string                     // promises, in words
-	entries int                          // seen for the first time
+	jobs       map[string]*jobRecord
+	jobByKey   map[string]string            // idempotency key → the job that it made
+	unanswered map[string]client.Submission // idempotency key → a submission whose answer never came
+	violations []string                     // promises, in words
+	entries    int                          // seen for the first time
 }
 
-// known is a job as its clients know it.
-type known struct {
+// jobRecord is a job as its clients know it.
+type jobRecord struct {
 	id      string
 	sub     client.Submission
-	seen    map[int64]string // entries, by number
+	entries map[int64]string // entries, by number
 	ends    []end            // different ones; one, and one more for each retry asked for
 	retries int              // asked for, whether or not an answer came
 	// mustCancel says that a cancel was acknowledged before the job had ended.
@@ -40,26 +40,26 @@ type end struct {
 }
 
 func newRecord() *record {
-	return &record{jobs: map[string]*known{}, keys: map[string]string{}, unsure: map[string]client.Submission{}}
+	return &record{jobs: map[string]*jobRecord{}, jobByKey: map[string]string{}, unanswered: map[string]client.Submission{}}
 }
 
-func (r *record) breakLocked(format string, args ...any) {
-	r.broken = append(r.broken, fmt.Sprintf(format, args...))
+func (r *record) violateLocked(format string, args ...any) {
+	r.violations = append(r.violations, fmt.Sprintf(format, args...))
 }
 
-// blame notes a broken promise.
-func (r *record) blame(format string, args ...any) {
+// violate notes a broken promise.
+func (r *record) violate(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.breakLocked(format, args...)
+	r.violateLocked(format, args...)
 }
 
-// asking notes that a submission is on its way: from now on it may have made a job.
-func (r *record) asking(s client.Submission) {
+// submitting notes that a submission is on its way: from now on it may have made a job.
+func (r *record) submitting(s client.Submission) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, acked := r.keys[s.IdempotencyKey]; !acked {
-		r.unsure[s.IdempotencyKey] = s
+	if _, acked := r.jobByKey[s.IdempotencyKey]; !acked {
+		r.unanswered[s.IdempotencyKey] = s
 	}
 }
 
@@ -67,72 +67,72 @@ func (r *record) asking(s client.Submission) {
 func (r *record) refused(s client.Submission) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.unsure, s.IdempotencyKey)
+	delete(r.unanswered, s.IdempotencyKey)
 }
 
-// acked notes that a submission was answered with a job.
-func (r *record) acked(s client.Submission, id string) {
+// acknowledged notes that a submission was answered with a job.
+func (r *record) acknowledged(s client.Submission, id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.unsure, s.IdempotencyKey)
-	if was, ok := r.keys[s.IdempotencyKey]; ok && was != id {
-		r.breakLocked("the idempotency key %s made two jobs: %s and %s", s.IdempotencyKey, was, id)
+	delete(r.unanswered, s.IdempotencyKey)
+	if was, ok := r.jobByKey[s.IdempotencyKey]; ok && was != id {
+		r.violateLocked("the idempotency key %s made two jobs: %s and %s", s.IdempotencyKey, was, id)
 		return
 	}
-	r.keys[s.IdempotencyKey] = id
+	r.jobByKey[s.IdempotencyKey] = id
 	if r.jobs[id] == nil {
-		r.jobs[id] = &known{id: id, sub: s, seen: map[int64]string{}}
+		r.jobs[id] = &jobRecord{id: id, sub: s, entries: map[int64]string{}}
 	}
 }
 
-// before is what was known of a job when a question was put: an answer must agree
+// snapshot is what was known of a job when a question was put: an answer must agree
 // with that, and may know more than what was learned meanwhile.
-type before struct {
+type snapshot struct {
 	ended bool  // for good: nobody had asked for a retry
 	last  int64 // the number of the last entry that was seen
 }
 
-// asks notes that a question about a job is being put.
-func (r *record) asks(id string) before {
+// snapshot notes that a question about a job is being put.
+func (r *record) snapshot(id string) snapshot {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	k := r.jobs[id]
-	b := before{ended: len(k.ends) > 0 && k.retries == 0}
-	for seq := range k.seen {
+	b := snapshot{ended: len(k.ends) > 0 && k.retries == 0}
+	for seq := range k.entries {
 		b.last = max(b.last, seq)
 	}
 	return b
 }
 
-// saw notes a job as an answer showed it.
-func (r *record) saw(j *client.Job, then before) {
+// observe notes a job as an answer showed it.
+func (r *record) observe(j *client.Job, then snapshot) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	k := r.jobs[j.ID]
 	if !j.Status.Ended() {
 		if then.ended && k.retries == 0 {
-			r.breakLocked("%s had ended as %s and is %s", j.ID, k.ends[0].status, j.Status)
+			r.violateLocked("%s had ended as %s and is %s", j.ID, k.ends[0].status, j.Status)
 		}
 		return
 	}
 	if k.mustCancel && j.Status != client.Cancelled {
-		r.breakLocked("the cancel of %s was acknowledged, and it ended as %s", j.ID, j.Status)
+		r.violateLocked("the cancel of %s was acknowledged, and it ended as %s", j.ID, j.Status)
 	}
-	e := k.endOf(j)
+	e := k.findEnd(j)
 	if len(k.ends) > 1+k.retries {
-		r.breakLocked("%s was to end once and ended %d times: %+v", j.ID, len(k.ends), k.ends)
+		r.violateLocked("%s was to end once and ended %d times: %+v", j.ID, len(k.ends), k.ends)
 	}
 	switch result := string(j.Result); {
 	case result == "" || result == "null":
 	case e.result == "":
 		e.result = result
 	case e.result != result:
-		r.breakLocked("the result of %s was %s and is %s", j.ID, e.result, result)
+		r.violateLocked("the result of %s was %s and is %s", j.ID, e.result, result)
 	}
 }
 
-// endOf finds the end that an answer tells of, or notes it as a new one.
-func (k *known) endOf(j *client.Job) *end {
+// findEnd finds the end that an answer tells of, or notes it as a new one.
+func (k *jobRecord) findEnd(j *client.Job) *end {
 	for i := range k.ends {
 		if e := &k.ends[i]; e.status == j.Status && e.at.Equal(j.FinishedAt) {
 			return e
@@ -148,7 +148,7 @@ func (r *record) cancelled(j *client.Job) {
 	k := r.jobs[j.ID]
 	k.mustCancel = k.mustCancel || !j.CancelRequestedAt.IsZero() || j.Status == client.Cancelled
 	r.mu.Unlock()
-	r.saw(j, before{})
+	r.observe(j, snapshot{})
 }
 
 // retrying notes that a retry is on its way: the job may begin anew.
@@ -159,51 +159,51 @@ func (r *record) retrying(id string) {
 	r.jobs[id].mustCancel = false
 }
 
-// heard notes an entry of a job's output.
-func (r *record) heard(id string, e client.Entry) {
+// observeEntry notes an entry of a job's output.
+func (r *record) observeEntry(id string, e client.Entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	k := r.jobs[id]
 	text := fmt.Sprintf("attempt %d %s %s", e.Attempt, e.Kind, e.Data)
-	switch was, ok := k.seen[e.Seq]; {
+	switch was, ok := k.entries[e.Seq]; {
 	case !ok:
-		k.seen[e.Seq] = text
+		k.entries[e.Seq] = text
 		r.entries++
 	case was != text:
-		r.breakLocked("entry %d of %s was %q and is %q", e.Seq, id, was, text)
+		r.violateLocked("entry %d of %s was %q and is %q", e.Seq, id, was, text)
 	}
 }
 
-// readWhole notes a job's output, read from its beginning to the job's cursor.
-func (r *record) readWhole(id string, entries []client.Entry, cursor int64, then before) {
+// observeOutput notes a job's output, read from its beginning to the job's cursor.
+func (r *record) observeOutput(id string, entries []client.Entry, cursor int64, then snapshot) {
 	for i, e := range entries {
 		if e.Seq != int64(i)+1 {
-			r.blame("entry %d of %s stands where %d belongs", e.Seq, id, i+1)
+			r.violate("entry %d of %s stands where %d belongs", e.Seq, id, i+1)
 			return
 		}
-		r.heard(id, e)
+		r.observeEntry(id, e)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if int64(len(entries)) < cursor {
-		r.breakLocked("%s has %d entries, and its cursor is %d", id, len(entries), cursor)
+		r.violateLocked("%s has %d entries, and its cursor is %d", id, len(entries), cursor)
 	}
 	if int64(len(entries)) < then.last {
-		r.breakLocked("entry %d of %s was seen and is gone: there are %d", then.last, id, len(entries))
+		r.violateLocked("entry %d of %s was seen and is gone: there are %d", then.last, id, len(entries))
 	}
 }
 
-// all lists the jobs that pass the test.
-func (r *record) all(test func(*known) bool) []*known {
+// jobsWhere lists the jobs that pass the test.
+func (r *record) jobsWhere(test func(*jobRecord) bool) []*jobRecord {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var list []*known
+	var list []*jobRecord
 	for _, k := range r.jobs {
 		if test(k) {
 			list = append(list, k)
 		}
 	}
-	slices.SortFunc(list, func(a, b *known) int { return compare(a.id, b.id) })
+	slices.SortFunc(list, func(a, b *jobRecord) int { return compare(a.id, b.id) })
 	return list
 }
 
@@ -217,25 +217,25 @@ func compare(a, b string) int {
 	return 0
 }
 
-// open lists the submissions whose answers never came.
-func (r *record) open() []client.Submission {
+// unansweredSubmissions lists the submissions whose answers never came.
+func (r *record) unansweredSubmissions() []client.Submission {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var list []client.Submission
-	for _, s := range r.unsure {
+	for _, s := range r.unanswered {
 		list = append(list, s)
 	}
 	slices.SortFunc(list, func(a, b client.Submission) int { return compare(a.IdempotencyKey, b.IdempotencyKey) })
 	return list
 }
 
-// tally is a record in numbers.
-type tally struct{ acked, ended, entries, broken int }
+// totals is a record in numbers.
+type totals struct{ jobs, ended, entries, violations int }
 
-func (r *record) tally() tally {
+func (r *record) totals() totals {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	t := tally{acked: len(r.jobs), entries: r.entries, broken: len(r.broken)}
+	t := totals{jobs: len(r.jobs), entries: r.entries, violations: len(r.violations)}
 	for _, k := range r.jobs {
 		if len(k.ends) > 0 {
 			t.ended++

@@ -22,9 +22,9 @@ queues:
 // A server that is stopped for longer than a lease, as a laptop that sleeps or a
 // machine that swaps, goes on with its jobs where they were: its stall is nobody's
 // death, and no job runs twice.
-func TestAStallLongerThanALeaseCostsNoJobItsWorker(t *testing.T) {
+func TestStallBeyondLeaseLosesNoJob(t *testing.T) {
 	dir := t.TempDir()
-	in, err := install(t.Context(), dir, "")
+	in, err := newServerProcess(t.Context(), dir, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,8 +40,8 @@ func TestAStallLongerThanALeaseCostsNoJobItsWorker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ids := submitLong(t, c, 20)
-	if err := in.stall(5 * time.Second); err != nil {
+	ids := submitLongJobs(t, c, 20)
+	if err := in.suspend(5 * time.Second); err != nil {
 		t.Fatal(err)
 	}
 	for _, id := range ids {
@@ -52,12 +52,12 @@ func TestAStallLongerThanALeaseCostsNoJobItsWorker(t *testing.T) {
 			t.Errorf("%s: %+v, %v; want it succeeded at its first attempt", id, j, err)
 			continue
 		}
-		restarts(t, c, id)
+		countAttempts(t, c, id)
 	}
 }
 
-// submitLong submits jobs that speak all the while and take longer than the stall.
-func submitLong(t *testing.T, c *client.Client, n int) (ids []string) {
+// submitLongJobs submits jobs that speak all the while and take longer than the stall.
+func submitLongJobs(t *testing.T, c *client.Client, n int) (ids []string) {
 	t.Helper()
 	for range n {
 		j, err := c.Submit(t.Context(), client.Submission{Queue: "sim", Input: json.RawMessage(`{"duration_ms":9000,"tokens":90}`)})
@@ -69,8 +69,8 @@ func submitLong(t *testing.T, c *client.Client, n int) (ids []string) {
 	return ids
 }
 
-// restarts holds a job's log to one attempt.
-func restarts(t *testing.T, c *client.Client, id string) {
+// countAttempts holds a job's log to one attempt.
+func countAttempts(t *testing.T, c *client.Client, id string) {
 	t.Helper()
 	out, err := c.Output(t.Context(), id, 0, 0)
 	if err != nil {

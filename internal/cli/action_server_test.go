@@ -9,8 +9,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// open is a client of the real server.
-func open(t *testing.T, url string) *client.Client {
+// newClient is a client of the real server.
+func newClient(t *testing.T, url string) *client.Client {
 	c, err := client.New(url)
 	if err != nil {
 		t.Fatal(err)
@@ -21,17 +21,17 @@ func open(t *testing.T, url string) *client.Client {
 
 // Lines wait in a paused queue, are found by what was said of them, cancelled, run
 // again once the queue goes on, and deleted; other jobs are left alone.
-func TestTheLifeOfManyOnTheCommandLine(t *testing.T) {
-	url := house(t)
-	on(url).want(t, exitOK, "sim is paused\n", "queues", "pause", "sim")
-	other := on(url)
+func TestFilteredActionsOnRealServer(t *testing.T) {
+	url := startDefaultServer(t)
+	newTestEnv(url).want(t, exitOK, "sim is paused\n", "queues", "pause", "sim")
+	other := newTestEnv(url)
 	other.run(t, "submit", "sim", "{}")
 
-	lines := on(url).typed(strings.Repeat("{\"tokens\":1}\n", 250))
+	lines := newTestEnv(url).withInput(strings.Repeat("{\"tokens\":1}\n", 250))
 	if code := lines.run(t, "submit", "sim", "--lines", "-", "--metadata", "run=1", "--key", "ann", "--idempotency-key", "import"); code != exitOK {
 		t.Fatalf("exit status %d: %s", code, &lines.err)
 	}
-	again := on(url).typed(strings.Repeat("{\"tokens\":1}\n", 250))
+	again := newTestEnv(url).withInput(strings.Repeat("{\"tokens\":1}\n", 250))
 	again.run(t, "submit", "sim", "--lines", "-", "--metadata", "run=1", "--key", "ann", "--idempotency-key", "import")
 	if again.out.String() != lines.out.String() || strings.Count(lines.out.String(), "job_") != 250 {
 		t.Fatalf("250 lines made\n%s, and again\n%s", &lines.out, &again.out)
@@ -46,24 +46,24 @@ func TestTheLifeOfManyOnTheCommandLine(t *testing.T) {
 		{"retry --queue sim --yes", "250 jobs to run again\n"},
 		{"queues resume sim", "sim goes on\n"},
 	} {
-		on(url).want(t, exitOK, call.want, strings.Fields(call.args)...)
+		newTestEnv(url).want(t, exitOK, call.want, strings.Fields(call.args)...)
 	}
-	c := open(t, url)
+	c := newClient(t, url)
 	for id := range strings.FieldsSeq(lines.out.String() + other.out.String()) {
 		if j, err := c.Wait(t.Context(), id); err != nil || j.Status != client.Succeeded {
 			t.Fatalf("%s: %+v, %v", id, j, err)
 		}
 	}
-	on(url).want(t, exitOK, "250 jobs deleted\n", "delete", "--status", "succeeded", "--key", "ann", "--yes")
-	left := on(url)
+	newTestEnv(url).want(t, exitOK, "250 jobs deleted\n", "delete", "--status", "succeeded", "--key", "ann", "--yes")
+	left := newTestEnv(url)
 	if left.run(t, "list", "--all", "--json"); strings.Count(left.out.String(), "\n") != 1 || !strings.Contains(left.out.String(), strings.TrimSpace(other.out.String())) {
 		t.Errorf("left are\n%s, want %s", &left.out, &other.out)
 	}
 }
 
-// paused is a client of a real server whose queue is paused.
-func paused(t *testing.T) *client.Client {
-	c := open(t, house(t))
+// pausedQueueClient is a client of a real server whose queue is paused.
+func pausedQueueClient(t *testing.T) *client.Client {
+	c := newClient(t, startDefaultServer(t))
 	q, err := c.Pause(t.Context(), "sim")
 	if err != nil || !q.Paused {
 		t.Fatalf("%+v, %v", q, err)
@@ -81,15 +81,15 @@ func submissions(n int, key string) []client.Submission {
 
 // A batch stores what it can and says of the rest why not; an atomic one stores all
 // or nothing.
-func TestBatchesOfARealServer(t *testing.T) {
-	c, ctx := paused(t), t.Context()
+func TestBatchesOnRealServer(t *testing.T) {
+	c, ctx := pausedQueueClient(t), t.Context()
 	jobs := submissions(3, "ann")
 	jobs[1].Queue = "nope"
-	became, err := c.SubmitBatch(ctx, client.Batch{Jobs: jobs})
-	if err != nil || became[0].Job == nil || became[2].Job == nil || became[1].Err == nil {
-		t.Fatalf("%+v, %v", became, err)
+	results, err := c.SubmitBatch(ctx, client.Batch{Jobs: jobs})
+	if err != nil || results[0].Job == nil || results[2].Job == nil || results[1].Err == nil {
+		t.Fatalf("%+v, %v", results, err)
 	}
-	if e := became[1].Err; e.Code != client.CodeUnknownQueue || e.Status != 404 || e.Field != "/jobs/1" {
+	if e := results[1].Err; e.Code != client.CodeUnknownQueue || e.Status != 404 || e.Field != "/jobs/1" {
 		t.Errorf("%+v", e)
 	}
 	_, err = c.SubmitBatch(ctx, client.Batch{Jobs: jobs, Atomic: true})
@@ -127,16 +127,16 @@ func wantWaiting(t *testing.T, ctx context.Context, c *client.Client, n int64) {
 
 // A key may have so many jobs waiting; one more is refused with 429, and other keys
 // are not.
-func TestAKeyIsFull(t *testing.T) {
-	c, ctx := paused(t), t.Context()
+func TestFullKeyRefusesJobs(t *testing.T) {
+	c, ctx := pausedQueueClient(t), t.Context()
 	if _, err := c.SubmitBatch(ctx, client.Batch{Jobs: submissions(1000, "ann"), Atomic: true}); err != nil {
 		t.Fatal(err)
 	}
-	became, err := c.SubmitBatch(ctx, client.Batch{Jobs: append(submissions(1, "ann"), submissions(1, "ben")...)})
-	if err != nil || became[1].Err != nil {
-		t.Fatalf("%+v, %v", became, err)
+	results, err := c.SubmitBatch(ctx, client.Batch{Jobs: append(submissions(1, "ann"), submissions(1, "ben")...)})
+	if err != nil || results[1].Err != nil {
+		t.Fatalf("%+v, %v", results, err)
 	}
-	if e := became[0].Err; e == nil || e.Code != client.CodeKeyFull || e.Status != 429 || e.RetryAfter <= 0 {
+	if e := results[0].Err; e == nil || e.Code != client.CodeKeyFull || e.Status != 429 || e.RetryAfter <= 0 {
 		t.Errorf("%+v", e)
 	}
 	_, err = c.SubmitBatch(ctx, client.Batch{Jobs: append(submissions(1, "ben"), submissions(1, "ann")...), Atomic: true})

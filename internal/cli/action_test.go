@@ -6,34 +6,34 @@ import (
 	"testing"
 )
 
-// manyJobs is a server with four jobs, which counts to 17.
-func manyJobs(t *testing.T) *fake {
-	return newFake(t).
-		on("GET /v1/jobs", 200, `{"data":[{"id":"job_1","status":"queued"},{"id":"job_2","status":"running"},`+
+// newManyJobsServer is a server with four jobs, which counts to 17.
+func newManyJobsServer(t *testing.T) *fakeServer {
+	return newFakeServer(t).
+		respond("GET /v1/jobs", 200, `{"data":[{"id":"job_1","status":"queued"},{"id":"job_2","status":"running"},`+
 			`{"id":"job_3","status":"failed"},{"id":"job_4","status":"succeeded"}]}`).
-		on("POST /v1/jobs/cancel", 200, `{"object":"count","done":17}`).
-		on("POST /v1/jobs/retry", 200, `{"object":"count","done":1}`).
-		on("POST /v1/jobs/delete", 200, `{"object":"count","done":0}`)
+		respond("POST /v1/jobs/cancel", 200, `{"object":"count","done":17}`).
+		respond("POST /v1/jobs/retry", 200, `{"object":"count","done":1}`).
+		respond("POST /v1/jobs/delete", 200, `{"object":"count","done":0}`)
 }
 
 // Without a terminal, --yes says that the selected jobs are meant.
-func TestManyAreChangedInAScript(t *testing.T) {
+func TestFilteredActionWithYes(t *testing.T) {
 	for _, tt := range []struct{ args, out, asked string }{
 		{"cancel --queue sim --status queued --yes", "17 jobs cancelled, or told to stop\n", `POST /v1/jobs/cancel {"queue":"sim","status":"queued"}`},
 		{"retry --error-code x --created-after 1h --metadata a=b --yes", "1 job to run again\n", `POST /v1/jobs/retry {"error_code":"x","created_after":"2030-01-31T08:00:00Z","metadata":{"a":"b"}}`},
 		{"delete --all --yes", "0 jobs deleted\n", `POST /v1/jobs/delete {"all":true}`},
 		{"cancel --key= --yes --json", `{"done":17}` + "\n", `POST /v1/jobs/cancel {"key":""}`},
 	} {
-		f := manyJobs(t)
-		on(f.URL).want(t, exitOK, tt.out, strings.Fields(tt.args)...)
-		if f.lastAsked() != tt.asked || len(f.asked) != 1 {
-			t.Errorf("%s: asked %q, want %s", tt.args, f.asked, tt.asked)
+		f := newManyJobsServer(t)
+		newTestEnv(f.URL).want(t, exitOK, tt.out, strings.Fields(tt.args)...)
+		if f.lastRequest() != tt.asked || len(f.requests) != 1 {
+			t.Errorf("%s: asked %q, want %s", tt.args, f.requests, tt.asked)
 		}
 	}
 }
 
 // On a terminal the jobs that would change are counted, and asked about.
-func TestManyAreAskedAbout(t *testing.T) {
+func TestFilteredActionAsksOnTerminal(t *testing.T) {
 	for _, tt := range []struct {
 		args, answer, says string
 		exit               int
@@ -45,22 +45,22 @@ func TestManyAreAskedAbout(t *testing.T) {
 		{"delete --queue sim", "", "nothing was done", exitError},
 		{"delete --queue sim", "yes please\n", "nothing was done", exitError},
 	} {
-		f := manyJobs(t)
-		s := on(f.URL).terminal().typed(tt.answer)
+		f := newManyJobsServer(t)
+		s := newTestEnv(f.URL).terminal().withInput(tt.answer)
 		if code := s.run(t, strings.Fields(tt.args)...); code != tt.exit {
 			t.Errorf("%s, %q: exit status %d, want %d", tt.args, tt.answer, code, tt.exit)
 		}
 		s.wantErr(t, tt.says)
-		if changed := strings.HasPrefix(f.lastAsked(), "POST"); changed != (tt.exit == exitOK) {
-			t.Errorf("%s, %q: asked %q", tt.args, tt.answer, f.asked)
+		if changed := strings.HasPrefix(f.lastRequest(), "POST"); changed != (tt.exit == exitOK) {
+			t.Errorf("%s, %q: asked %q", tt.args, tt.answer, f.requests)
 		}
 	}
 }
 
 // Nobody is asked about nothing, and an interrupt is an answer.
-func TestWhenNobodyIsAsked(t *testing.T) {
-	f := newFake(t).on("GET /v1/jobs", 200, `{"data":[{"id":"job_1","status":"succeeded"}]}`).on("POST /v1/jobs/cancel", 200, `{"done":0}`)
-	s := on(f.URL).terminal()
+func TestFilteredActionWithoutQuestion(t *testing.T) {
+	f := newFakeServer(t).respond("GET /v1/jobs", 200, `{"data":[{"id":"job_1","status":"succeeded"}]}`).respond("POST /v1/jobs/cancel", 200, `{"done":0}`)
+	s := newTestEnv(f.URL).terminal()
 	s.want(t, exitOK, "0 jobs cancelled, or told to stop\n", "cancel", "--all")
 	if strings.Contains(s.err.String(), "?") {
 		t.Errorf("asked: %s", &s.err)
@@ -68,18 +68,18 @@ func TestWhenNobodyIsAsked(t *testing.T) {
 
 	silent, hangUp := io.Pipe()
 	defer hangUp.Close()
-	s = on(manyJobs(t).URL).terminal()
+	s = newTestEnv(newManyJobsServer(t).URL).terminal()
 	s.In = silent
-	ctx, interrupt := interruptible(t)
-	s.Err = &tripwire{Writer: &s.err, word: "[y/N]", trip: interrupt}
+	ctx, interrupt := cancellableContext(t)
+	s.Err = &triggerWriter{Writer: &s.err, text: "[y/N]", trigger: interrupt}
 	if code := Run(ctx, &s.Env, []string{"delete", "--all"}); code != exitInterrupted {
 		t.Errorf("exit status %d", code)
 	}
 }
 
-func TestAChangeOfManyThatIsRefused(t *testing.T) {
-	f := newFake(t).problem("POST /v1/jobs/delete", 503, "unavailable")
-	s := on(f.URL)
+func TestRefusedFilteredAction(t *testing.T) {
+	f := newFakeServer(t).respondProblem("POST /v1/jobs/delete", 503, "unavailable")
+	s := newTestEnv(f.URL)
 	s.want(t, exitFull, "", "delete", "--all", "--yes")
 	s.wantErr(t, "this is unavailable")
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-func TestWhichBenchesRun(t *testing.T) {
+func TestNamesSelectBenches(t *testing.T) {
 	for _, tt := range []struct {
 		rule  string
 		asked []string
@@ -33,12 +33,12 @@ func TestWhichBenchesRun(t *testing.T) {
 	}
 }
 
-func TestAGoalIsMetOrMissed(t *testing.T) {
+func TestGoalReportsMetOrMissed(t *testing.T) {
 	var f Figure
-	f.most("a", 3, 3, "s")
-	f.most("b", 3.0001, 3, "s")
-	f.least("c", 3, 3, "")
-	f.least("d", 2.9999, 3, "")
+	f.goalMax("a", 3, 3, "s")
+	f.goalMax("b", 3.0001, 3, "s")
+	f.goalMin("c", 3, 3, "")
+	f.goalMin("d", 2.9999, 3, "")
 	var text strings.Builder
 	for _, g := range f.Goals {
 		g.print(&text)
@@ -49,7 +49,7 @@ func TestAGoalIsMetOrMissed(t *testing.T) {
 	}
 }
 
-func TestWhatAProcessUses(t *testing.T) {
+func TestUsageReadsProcess(t *testing.T) {
 	stat := filepath.Join(t.TempDir(), "stat")
 	const line = "42 (a (strange) name) S 1 42 42 0 -1 4194560 100 0 0 0 250 50 7 7 20 0 9 0 100 0 0\n"
 	if err := os.WriteFile(stat, []byte(line), 0o600); err != nil {
@@ -66,7 +66,7 @@ func TestWhatAProcessUses(t *testing.T) {
 	}
 }
 
-func TestAStreamIsRead(t *testing.T) {
+func TestStreamReadsEvents(t *testing.T) {
 	long := strings.Repeat("x", 3*streamBuffer)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
@@ -100,7 +100,7 @@ func TestAStreamIsRead(t *testing.T) {
 	}
 }
 
-func TestACrowdIsToldOfTheEnd(t *testing.T) {
+func TestNotifyWatchersMeasuresAll(t *testing.T) {
 	srv := httptest.NewServer(NewFloor())
 	defer srv.Close()
 	streams, err := openAll(t.Context(), 3, host(srv.URL), floorEvents)
@@ -108,7 +108,7 @@ func TestACrowdIsToldOfTheEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	half, all, err := tell(t.Context(), streams, func() error {
+	half, all, err := notifyWatchers(t.Context(), streams, func() error {
 		res, err := http.Post(srv.URL+floorEnd, "", nil)
 		if err == nil {
 			err = res.Body.Close()
@@ -124,34 +124,34 @@ func TestACrowdIsToldOfTheEnd(t *testing.T) {
 	}
 }
 
-func TestTheFloorAnswersABatch(t *testing.T) {
+func TestFloorAnswersBatch(t *testing.T) {
 	srv := httptest.NewServer(NewFloor())
 	defer srv.Close()
-	c, closeClient, err := leaner(t.Context(), srv.URL)
+	c, closeClient, err := dialLean(t.Context(), srv.URL)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer closeClient()
-	if err := submitMany(t.Context(), c, alike(client.Submission{Queue: "sim", Input: input(leastPayload)}, 3)); err != nil {
+	if err := submitBatch(t.Context(), c, repeatJob(client.Submission{Queue: "sim", Input: input(minPayload)}, 3)); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestStampsAreFoundWhereATextIs(t *testing.T) {
+func TestParseStamps(t *testing.T) {
 	for data, want := range map[string]int{
 		`{"seq":7,"attempt":1,"kind":"text","data":"1800000000000000 1800000000000050 "}`:                              2,
 		`{"id":"x","choices":[{"delta":{"content":"1800000000000000 "},"index":0}]}`:                                   1,
 		`{"seq":7,"attempt":1,"kind":"progress","data":{"percent":10}}`:                                                0,
 		`{"id":"1800000000000000","choices":[{"delta":{"content":"","role":"assistant"}}],"created":1800000000000000}`: 0,
 	} {
-		at := stamps([]byte(data))
+		at := parseStamps([]byte(data))
 		if len(at) != want || want > 0 && at[0].Unix() != 1_800_000_000 {
 			t.Errorf("%v in %s", at, data)
 		}
 	}
 }
 
-func TestTurnsAreCountedBetweenReadyAndStart(t *testing.T) {
+func TestFairnessCountsTurns(t *testing.T) {
 	at := func(ms int) time.Time { return time.UnixMilli(int64(ms)) }
 	heavy := []time.Time{at(10), at(20), at(20), at(30), at(40)}
 	for _, tt := range []struct {
@@ -165,7 +165,7 @@ func TestTurnsAreCountedBetweenReadyAndStart(t *testing.T) {
 		{"nor what started after", 1, 5, 0},
 	} {
 		var f Figure
-		fair(&f, []waited{{at(tt.ready), at(tt.started)}}, heavy)
+		reportFairness(&f, []lightResult{{at(tt.ready), at(tt.started)}}, heavy)
 		if got := f.Goals[0].Got; got != tt.turns {
 			t.Errorf("%s: %v turns, want %v", tt.rule, got, tt.turns)
 		}

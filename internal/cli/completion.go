@@ -68,7 +68,7 @@ func completeJob(env *Env, o *connection) completionFunc {
 // completeFromServer calls ask for words, each followed by a tab and a description, and
 // returns those that begin with prefix.
 func completeFromServer(cmd *cobra.Command, env *Env, o *connection, prefix string, ask func(context.Context, *client.Client) ([]string, error)) ([]string, cobra.ShellCompDirective) {
-	c, err := o.open(env, client.WithRetries(0))
+	c, err := o.newClient(env, client.WithRetries(0))
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}

@@ -17,21 +17,21 @@ import (
 )
 
 var (
-	block   = regexp.MustCompile("(?ms)^```(sh|console|)\n(.*?)^```")
-	goes    = regexp.MustCompile(`^\s*([A-Z]+=\$\()?(curl|meanwhile|bin/meanwhile) `)
-	serving = regexp.MustCompile(`(?m)^(\$ )?(go run \./cmd/meanwhile|bin/meanwhile|meanwhile) (serve.*)$`)
+	codeBlock   = regexp.MustCompile("(?ms)^```(sh|console|)\n(.*?)^```")
+	commandLine = regexp.MustCompile(`^\s*([A-Z]+=\$\()?(curl|meanwhile|bin/meanwhile) `)
+	serveLine   = regexp.MustCompile(`(?m)^(\$ )?(go run \./cmd/meanwhile|bin/meanwhile|meanwhile) (serve.*)$`)
 )
 
 // Every call of curl and of the program that README and docs show does what it is
 // shown for: all of them are run, against a server that has what they speak of.
-func TestTheCommandsOfTheManualWork(t *testing.T) {
+func TestDocsCommandsSucceed(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil && os.Getenv("MEANWHILE_CI") == "" {
 		t.Skip("curl is not installed: examples/needs says how it is")
 	}
-	m := newManual(t)
+	m := newDocsRunner(t)
 	ran := 0
 	for page, text := range pages(t) {
-		for _, b := range block.FindAllStringSubmatch(text, -1) {
+		for _, b := range codeBlock.FindAllStringSubmatch(text, -1) {
 			if commands := commandsOf(b[2]); commands != "" {
 				ran++
 				m.run(t, page, commands)
@@ -64,27 +64,27 @@ func pages(t *testing.T) map[string]string {
 // not what they print.
 func commandsOf(text string) string {
 	var kept []string
-	goesOn := false
+	continues := false
 	for line := range strings.Lines(text) {
 		line = strings.TrimSuffix(strings.TrimPrefix(line, "$ "), "\n")
-		if goesOn || goes.MatchString(line) && !serving.MatchString(line) {
+		if continues || commandLine.MatchString(line) && !serveLine.MatchString(line) {
 			kept = append(kept, line)
-			goesOn = strings.HasSuffix(line, `\`)
+			continues = strings.HasSuffix(line, `\`)
 		}
 	}
 	return strings.Join(kept, "\n")
 }
 
-// readmesJob is the job whose answers README shows.
-const readmesJob = "job_06gzv0hv4nx3x2tbamncww1dcw"
+// readmeJobID is the job whose answers README shows.
+const readmeJobID = "job_06gzv0hv4nx3x2tbamncww1dcw"
 
-// manual is a server that has what the manual speaks of, and where its commands run.
-type manual struct {
+// docsRunner is a server that has what the manual speaks of, and where its commands run.
+type docsRunner struct {
 	dir, program string
-	words        *strings.Replacer
+	replacer     *strings.Replacer
 }
 
-func newManual(t *testing.T) *manual {
+func newDocsRunner(t *testing.T) *docsRunner {
 	model := httptest.NewServer(simmodel.New(simmodel.Options{}))
 	t.Cleanup(model.Close)
 	cfg := config.Default()
@@ -95,27 +95,27 @@ func newManual(t *testing.T) *manual {
 		q.Command = command
 		cfg.Queues[name] = q
 	}
-	url := live(t, cfg)
+	url := startServer(t, cfg)
 	t.Cleanup(http.DefaultClient.CloseIdleConnections)
 
 	program, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &manual{dir: t.TempDir(), program: program}
-	t.Setenv(asProgram, "1")
+	m := &docsRunner{dir: t.TempDir(), program: program}
+	t.Setenv(runAsProgram, "1")
 	t.Setenv("MEANWHILE_SERVER", url)
-	m.lay(t)
-	id := m.ask(t, url)
-	m.words = strings.NewReplacer(
-		"http://127.0.0.1:8080", url, "$ID", id, "$TASK", id, "job_…", id, readmesJob, id,
+	m.createFiles(t)
+	id := m.askQuestion(t, url)
+	m.replacer = strings.NewReplacer(
+		"http://127.0.0.1:8080", url, "$ID", id, "$TASK", id, "job_…", id, readmeJobID, id,
 		"/var/lib/meanwhile", cfg.Data, "/backup/monday", filepath.Join(m.dir, "backup"),
 	)
 	return m
 }
 
-// lay puts the files there that the commands name.
-func (m *manual) lay(t *testing.T) {
+// createFiles puts the files there that the commands name.
+func (m *docsRunner) createFiles(t *testing.T) {
 	t.Helper()
 	top, err := filepath.Abs("../..")
 	if err == nil {
@@ -131,9 +131,9 @@ func (m *manual) lay(t *testing.T) {
 	}
 }
 
-// ask asks a question, which makes a job and a task of the same id, and waits for its
+// askQuestion asks a question, which makes a job and a task of the same id, and waits for its
 // end.
-func (m *manual) ask(t *testing.T, url string) (id string) {
+func (m *docsRunner) askQuestion(t *testing.T, url string) (id string) {
 	t.Helper()
 	res, err := http.Post(url+"/api/chat", "application/json", strings.NewReader(`{"query":"tides?"}`))
 	if err != nil {
@@ -156,14 +156,14 @@ func (m *manual) ask(t *testing.T, url string) (id string) {
 }
 
 // run runs commands as they stand, but for where the server is and which job is meant.
-func (m *manual) run(t *testing.T, page, commands string) {
+func (m *docsRunner) run(t *testing.T, page, commands string) {
 	t.Helper()
 	const shell = `set -eu
 program=$1
 meanwhile() { "$program" "$@"; }
 curl() { command curl --fail-with-body --max-time 60 "$@"; }
 `
-	script := shell + strings.ReplaceAll(m.words.Replace(commands), "bin/meanwhile", "meanwhile")
+	script := shell + strings.ReplaceAll(m.replacer.Replace(commands), "bin/meanwhile", "meanwhile")
 	cmd := exec.CommandContext(t.Context(), "sh", "-c", script, "sh", m.program)
 	cmd.Dir = m.dir
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -172,14 +172,14 @@ curl() { command curl --fail-with-body --max-time 60 "$@"; }
 }
 
 // The servers that the manual starts are told only what there is.
-func TestTheServersOfTheManualStart(t *testing.T) {
+func TestDocsServeCommandsParse(t *testing.T) {
 	found := 0
 	for page, text := range pages(t) {
-		for _, line := range serving.FindAllStringSubmatch(text, -1) {
+		for _, line := range serveLine.FindAllStringSubmatch(text, -1) {
 			found++
 			words, _, _ := strings.Cut(line[3], "#")
 			args := strings.Fields(words)
-			cmd, rest, err := NewRoot(&on("").Env).Find(args)
+			cmd, rest, err := NewRoot(&newTestEnv("").Env).Find(args)
 			if err == nil {
 				err = cmd.ParseFlags(rest)
 			}

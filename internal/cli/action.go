@@ -69,7 +69,7 @@ func runAction(ctx context.Context, env *Env, o actionOptions, a action, ids []s
 	case len(ids) == 0 && !selected:
 		return usagef("give the ids of jobs, or say which are meant: --queue, --status and the like, or --all")
 	}
-	c, err := o.open(env)
+	c, err := o.newClient(env)
 	if err != nil {
 		return err
 	}

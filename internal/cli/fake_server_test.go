@@ -11,33 +11,33 @@ import (
 	"testing"
 )
 
-// fake is a server that answers what it was told to, and remembers what it was
+// fakeServer is a server that answers what it was told to, and remembers what it was
 // asked.
-type fake struct {
+type fakeServer struct {
 	*httptest.Server
 	mux *http.ServeMux
 
-	mu    sync.Mutex
-	asked []string // method, path and body
+	mu       sync.Mutex
+	requests []string // method, path and body
 }
 
-func newFake(t *testing.T) *fake {
-	f := &fake{mux: http.NewServeMux()}
+func newFakeServer(t *testing.T) *fakeServer {
+	f := &fakeServer{mux: http.NewServeMux()}
 	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		f.mu.Lock()
-		f.asked = append(f.asked, strings.TrimSpace(r.Method+" "+r.URL.RequestURI()+" "+string(body)))
+		f.requests = append(f.requests, strings.TrimSpace(r.Method+" "+r.URL.RequestURI()+" "+string(body)))
 		f.mu.Unlock()
 		f.mux.ServeHTTP(w, r)
 	}))
 	t.Cleanup(f.Server.Close)
-	f.on("GET /v1/queues/chat", 200, `{"name":"chat","executor":"llm"}`)
-	f.on("GET /v1/queues/sim", 200, `{"name":"sim","executor":"sim"}`)
+	f.respond("GET /v1/queues/chat", 200, `{"name":"chat","executor":"llm"}`)
+	f.respond("GET /v1/queues/sim", 200, `{"name":"sim","executor":"sim"}`)
 	return f
 }
 
-// on answers calls of a pattern.
-func (f *fake) on(pattern string, status int, body string) *fake {
+// respond answers calls of a pattern.
+func (f *fakeServer) respond(pattern string, status int, body string) *fakeServer {
 	f.mux.HandleFunc(pattern, func(w http.ResponseWriter, _ *http.Request) {
 		if status == 429 || status == 503 {
 			w.Header().Set("Retry-After", "3600")
@@ -48,14 +48,14 @@ func (f *fake) on(pattern string, status int, body string) *fake {
 	return f
 }
 
-// problem refuses calls of a pattern.
-func (f *fake) problem(pattern string, status int, code string) *fake {
-	return f.on(pattern, status, fmt.Sprintf(`{"status":%d,"code":"%s","detail":"this is %s"}`, status, code, code))
+// respondProblem refuses calls of a pattern.
+func (f *fakeServer) respondProblem(pattern string, status int, code string) *fakeServer {
+	return f.respond(pattern, status, fmt.Sprintf(`{"status":%d,"code":"%s","detail":"this is %s"}`, status, code, code))
 }
 
-// streams tells a job's events, one connection after another; the last one is told
+// respondStream tells a job's events, one connection after another; the last one is told
 // to all that follow. A connection that is not the last is cut after its events.
-func (f *fake) streams(id string, connections ...string) *fake {
+func (f *fakeServer) respondStream(id string, connections ...string) *fakeServer {
 	n := 0
 	f.mux.HandleFunc("GET /v1/jobs/"+id+"/events", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -65,13 +65,13 @@ func (f *fake) streams(id string, connections ...string) *fake {
 	return f
 }
 
-func (f *fake) lastAsked() string {
+func (f *fakeServer) lastRequest() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if len(f.asked) == 0 {
+	if len(f.requests) == 0 {
 		return ""
 	}
-	return f.asked[len(f.asked)-1]
+	return f.requests[len(f.requests)-1]
 }
 
 func event(name, data string) string { return "event: " + name + "\ndata: " + data + "\n\n" }

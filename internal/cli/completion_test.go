@@ -9,9 +9,9 @@ import (
 
 // What a shell is proposed: words, each with what it is, and never files.
 func TestCompletion(t *testing.T) {
-	f := newFake(t).
-		on("GET /v1/queues", 200, `{"data":[{"name":"chat","executor":"llm"},{"name":"sim","executor":"sim"}]}`).
-		on("GET /v1/jobs", 200, `{"data":[{"id":"job_1","queue":"sim","status":"queued","created_at":"2030-01-31T08:59:59Z"},`+
+	f := newFakeServer(t).
+		respond("GET /v1/queues", 200, `{"data":[{"name":"chat","executor":"llm"},{"name":"sim","executor":"sim"}]}`).
+		respond("GET /v1/jobs", 200, `{"data":[{"id":"job_1","queue":"sim","status":"queued","created_at":"2030-01-31T08:59:59Z"},`+
 			`{"id":"job_2","queue":"sim","status":"failed","created_at":"2030-01-31T08:00:00Z"},{"id":"job_3","queue":"c\u001bd","status":"succeeded","created_at":"2030-01-31T08:00:00Z"}]}`)
 	const one, two, three = "job_1\tsim, queued, 1s\n", "job_2\tsim, failed, 1h\n", "job_3\tcd, succeeded, 1h\n"
 	for line, want := range map[string]string{
@@ -31,7 +31,7 @@ func TestCompletion(t *testing.T) {
 		"cancel --queue=s":  "sim\tsim\n",
 		"list --status ":    "scheduled\nqueued\nparked\nrunning\nsucceeded\nfailed\ncancelled\nexpired\n",
 	} {
-		s := on(f.URL)
+		s := newTestEnv(f.URL)
 		words := strings.Split(line, " ")
 		if code := s.run(t, append([]string{"__complete"}, words...)...); code != exitOK {
 			t.Errorf("%q: exit status %d", line, code)
@@ -44,15 +44,15 @@ func TestCompletion(t *testing.T) {
 
 // Without a server, or when it is slow or refuses, nothing is proposed and nothing
 // said.
-func TestCompletionIsSilent(t *testing.T) {
-	refusing := newFake(t).problem("GET /v1/queues", 503, "unavailable")
-	garbled := newFake(t).on("GET /v1/queues", 200, "<html>")
-	slow := newFake(t)
+func TestCompletionPrintsNoErrors(t *testing.T) {
+	refusing := newFakeServer(t).respondProblem("GET /v1/queues", 503, "unavailable")
+	garbled := newFakeServer(t).respond("GET /v1/queues", 200, "<html>")
+	slow := newFakeServer(t)
 	slow.mux.HandleFunc("GET /v1/queues", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	for rule, url := range map[string]string{
 		"no server": "http://127.0.0.1:1", "no URL": "nonsense", "a refusal": refusing.URL, "another server": garbled.URL, "a slow server": slow.URL,
 	} {
-		s := on(url)
+		s := newTestEnv(url)
 		if rule == "a slow server" {
 			s.CompletionTimeout = time.Millisecond
 		}

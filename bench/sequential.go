@@ -8,15 +8,15 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// way is a way to have a job done and know of it.
-type way struct {
+// waitMethod is a way to have a job done and know of it.
+type waitMethod struct {
 	how string
 	do  func(context.Context, *client.Client, client.Submission) (*client.Job, error)
 }
 
-// ways are those that sequential and parallel measure.
-func ways() []way {
-	return []way{
+// waitMethods are those that sequential and parallel measure.
+func waitMethods() []waitMethod {
+	return []waitMethod{
 		{"a job from its submit to its end, in one request that is held (Prefer: wait)", func(ctx context.Context, c *client.Client, s client.Submission) (*client.Job, error) {
 			return c.SubmitAndWait(ctx, s)
 		}},
@@ -30,15 +30,15 @@ func ways() []way {
 	}
 }
 
-// waited measures jobs that are each waited for by one of so many clients.
-func (o *Options) waited(ctx context.Context, name string, clients int, r *Report) error {
-	for _, w := range ways() {
+// runWaited measures jobs that are each waited for by one of so many clients.
+func (o *Options) runWaited(ctx context.Context, name string, clients int, r *Report) error {
+	for _, w := range waitMethods() {
 		o.Step(fmt.Sprintf("%s: %d jobs, %s", name, o.Jobs, w.how))
-		f := Figure{Name: name, How: w.how, Client: plainClient, Clients: clients, Jobs: o.Jobs}
-		if err := o.waitOnce(ctx, &f, w); err != nil {
+		f := Figure{Name: name, How: w.how, Client: plainClientText, Clients: clients, Jobs: o.Jobs}
+		if err := o.measureWaited(ctx, &f, w); err != nil {
 			return err
 		}
-		floor, err := o.floor(ctx, clients, plain)
+		floor, err := o.floor(ctx, clients, dialPlain)
 		if err != nil {
 			return err
 		}
@@ -48,20 +48,20 @@ func (o *Options) waited(ctx context.Context, name string, clients int, r *Repor
 	return nil
 }
 
-func (o *Options) waitOnce(ctx context.Context, f *Figure, w way) error {
-	t, err := o.open(ctx)
+func (o *Options) measureWaited(ctx context.Context, f *Figure, w waitMethod) error {
+	t, err := o.openTarget(ctx)
 	if err != nil {
 		return err
 	}
 	defer t.close()
-	c, closeClient, err := plain(ctx, t.url)
+	c, closeClient, err := dialPlain(ctx, t.url)
 	if err != nil {
 		return err
 	}
 	defer closeClient()
 	s := o.submission()
 	began := time.Now()
-	out, err := drive(ctx, f.Clients, newBudget(o.Jobs, 0), func(ctx context.Context) error {
+	out, err := runLoad(ctx, f.Clients, newBudget(o.Jobs, 0), func(ctx context.Context) error {
 		j, err := w.do(ctx, c, s)
 		if err == nil && j.Status != client.Succeeded {
 			err = fmt.Errorf("the job %s is %s", j.ID, j.Status)

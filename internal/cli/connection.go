@@ -28,8 +28,8 @@ func (c *connection) addFlags(cmd *cobra.Command) {
 	f.BoolVar(&c.json, "json", false, "print JSON: one object a line")
 }
 
-// open creates the client.
-func (c *connection) open(env *Env, more ...client.Option) (*client.Client, error) {
+// newClient creates the client.
+func (c *connection) newClient(env *Env, more ...client.Option) (*client.Client, error) {
 	options := []client.Option{
 		client.WithUser(cmp.Or(c.user, env.getenv("MEANWHILE_USER"))),
 		client.WithUserAgent("meanwhile-cli"),

@@ -19,15 +19,15 @@ import (
 // The commands against the real server, where the rest of the tests have one that
 // pretends.
 
-// house starts a server in this process and returns its URL.
-func house(t *testing.T) string {
+// startDefaultServer starts a server in this process and returns its URL.
+func startDefaultServer(t *testing.T) string {
 	cfg := config.Default()
 	cfg.Listen, cfg.Data = "127.0.0.1:0", t.TempDir()
-	return live(t, cfg)
+	return startServer(t, cfg)
 }
 
-// live runs a server until the test's end, and returns its URL.
-func live(t *testing.T, cfg config.Config) string {
+// startServer runs a server until the test's end, and returns its URL.
+func startServer(t *testing.T, cfg config.Config) string {
 	ctx, stop := context.WithCancel(context.Background())
 	s, err := server.Open(ctx, cfg, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -45,13 +45,13 @@ func live(t *testing.T, cfg config.Config) string {
 	return s.URL()
 }
 
-func TestAJobsLifeOnTheCommandLine(t *testing.T) {
-	url := house(t)
-	on(url).want(t, exitOK, "The work takes its time,\n", "submit", "sim", `{"tokens":5}`, "--watch")
-	on(url).want(t, exitOK, `{"echo":{"a":1}}`+"\n", "submit", "sim", `{"echo":{"a":1}}`, "--wait")
-	on(url).want(t, exitFailed, "", "submit", "sim", `{"fail_attempts":1,"fail_code":"final:broken"}`, "--wait")
+func TestCommandsOnRealServer(t *testing.T) {
+	url := startDefaultServer(t)
+	newTestEnv(url).want(t, exitOK, "The work takes its time,\n", "submit", "sim", `{"tokens":5}`, "--watch")
+	newTestEnv(url).want(t, exitOK, `{"echo":{"a":1}}`+"\n", "submit", "sim", `{"echo":{"a":1}}`, "--wait")
+	newTestEnv(url).want(t, exitFailed, "", "submit", "sim", `{"fail_attempts":1,"fail_code":"final:broken"}`, "--wait")
 
-	s := on(url)
+	s := newTestEnv(url)
 	if code := s.run(t, "submit", "sim", `{"duration_ms":3600000}`, "--key", "k", "--metadata", "a=b"); code != exitOK {
 		t.Fatalf("exit status %d: %s", code, &s.err)
 	}
@@ -75,24 +75,24 @@ func TestAJobsLifeOnTheCommandLine(t *testing.T) {
 		{exitNotFound, "submit nope {}", ""},
 		{exitError, `submit sim {"mood":1}`, ""},
 	} {
-		s := on(url)
+		s := newTestEnv(url)
 		if code := s.run(t, strings.Fields(call.args)...); code != call.exit || !strings.Contains(s.out.String(), call.says) {
 			t.Errorf("%s: exit status %d, want %d; printed %s%s", call.args, code, call.exit, &s.out, &s.err)
 		}
 	}
 }
 
-func TestAQuestionToTheSimulatedModel(t *testing.T) {
-	s := on(house(t))
+func TestSubmitQuestionToSimulatedModel(t *testing.T) {
+	s := newTestEnv(startDefaultServer(t))
 	if code := s.run(t, "submit", "chat", `{"messages":[{"role":"user","content":"tides?"}],"sim":{"first_token_ms":0,"tokens_per_s":0}}`, "--watch"); code != exitOK || !strings.Contains(s.out.String(), "tides?") {
 		t.Errorf("exit status %d: %s%s", code, &s.out, &s.err)
 	}
 }
 
-func TestWhatNobodyMayDoTwice(t *testing.T) {
-	url := house(t)
-	first, second, third := on(url), on(url), on(url)
-	submit := func(s *stage, input string) int {
+func TestIdempotencyKeyMakesOneJob(t *testing.T) {
+	url := startDefaultServer(t)
+	first, second, third := newTestEnv(url), newTestEnv(url), newTestEnv(url)
+	submit := func(s *testEnv, input string) int {
 		return s.run(t, "submit", "sim", input, "--idempotency-key", "once")
 	}
 	if submit(first, `{"echo":1}`) != exitOK || submit(second, `{"echo":1}`) != exitOK || first.out.String() != second.out.String() {
@@ -103,25 +103,25 @@ func TestWhatNobodyMayDoTwice(t *testing.T) {
 	}
 }
 
-func TestTheSimulatedUpstreamAnswers(t *testing.T) {
+func TestSimUpstreamAnswers(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	said, says := io.Pipe()
-	s := on("")
-	s.Err = says
+	logReader, logWriter := io.Pipe()
+	s := newTestEnv("")
+	s.Err = logWriter
 	ended := make(chan int, 1)
 	go func() {
 		ended <- Run(ctx, &s.Env, strings.Fields("sim-upstream --listen 127.0.0.1:0 --first-token 0 --tokens-per-second 0 --model small --fault 401 --fault-times 1"))
 	}()
 	line := make([]byte, 200)
-	n, err := said.Read(line)
+	n, err := logReader.Read(line)
 	if err != nil {
 		t.Fatal(err)
 	}
-	go func() { _, _ = io.Copy(io.Discard, said) }()
+	go func() { _, _ = io.Copy(io.Discard, logReader) }()
 	_, url, _ := strings.Cut(strings.TrimSpace(string(line[:n])), " at ")
 	for try, want := range []int{401, 200} {
-		if status := ask(t, url); status != want {
+		if status := chatStatus(t, url); status != want {
 			t.Errorf("the answer to try %d is %d, want %d", try, status, want)
 		}
 	}
@@ -129,11 +129,11 @@ func TestTheSimulatedUpstreamAnswers(t *testing.T) {
 	if code := <-ended; code != exitOK {
 		t.Errorf("exit status %d", code)
 	}
-	_ = says.Close()
+	_ = logWriter.Close()
 }
 
-// ask asks a model and returns the status of its answer.
-func ask(t *testing.T, url string) int {
+// chatStatus asks a model and returns the status of its answer.
+func chatStatus(t *testing.T, url string) int {
 	t.Helper()
 	res, err := http.Post(url+"/chat/completions", "application/json", strings.NewReader(`{"messages":[{"role":"user","content":"tides?"}],"sim":{"key":"k"}}`))
 	if err != nil {
@@ -145,12 +145,12 @@ func ask(t *testing.T, url string) int {
 	return res.StatusCode
 }
 
-// measure runs a bench briefly, over servers in processes of their own: this test
+// benchReport runs a bench briefly, over servers in processes of their own: this test
 // binary, run as the program itself.
-func measure(t testing.TB, args ...string) bench.Report {
+func benchReport(t testing.TB, args ...string) bench.Report {
 	t.Helper()
-	t.Setenv(asProgram, "1")
-	s := on("")
+	t.Setenv(runAsProgram, "1")
+	s := newTestEnv("")
 	args = append([]string{"bench", "--json", "--data", t.TempDir()}, args...)
 	if code := Run(t.Context(), &s.Env, args); code != exitOK {
 		t.Fatalf("exit status %d: %s", code, &s.err)
@@ -162,8 +162,8 @@ func measure(t testing.TB, args ...string) bench.Report {
 	return r
 }
 
-func TestABenchMeasuresItsOwnServer(t *testing.T) {
-	r := measure(t, "--jobs", "5", "--clients", "3", "--connections", "2,4", "--duration", "100ms", "--max-jobs", "50", "--idempotent", "--keys", "3")
+func TestBenchMeasuresOwnServer(t *testing.T) {
+	r := benchReport(t, "--jobs", "5", "--clients", "3", "--connections", "2,4", "--duration", "100ms", "--max-jobs", "50", "--idempotent", "--keys", "3")
 	if r.Fsync.Samples == 0 || r.Machine.Cores == 0 {
 		t.Errorf("the report is %+v", r)
 	}
@@ -191,7 +191,7 @@ func TestEveryBenchRuns(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		t.Skip("what a process uses is read from /proc")
 	}
-	r := measure(t, "all", "--scale", "0.002", "--jobs", "2", "--clients", "2", "--connections", "2", "--duration", "100ms")
+	r := benchReport(t, "all", "--scale", "0.002", "--jobs", "2", "--clients", "2", "--connections", "2", "--duration", "100ms")
 	var names []string
 	for _, f := range r.Figures {
 		if f.Flow == nil && f.Jobs == 0 && (len(f.Goals) == 0 || len(f.Facts) == 0) {
@@ -204,46 +204,48 @@ func TestEveryBenchRuns(t *testing.T) {
 	}
 }
 
-func TestABenchOfBatches(t *testing.T) {
-	r := measure(t, "throughput", "--batch", "100", "--keys", "7", "--connections", "2", "--duration", "100ms", "--max-jobs", "1000")
+func TestBenchSubmitsBatches(t *testing.T) {
+	r := benchReport(t, "throughput", "--batch", "100", "--keys", "7", "--connections", "2", "--duration", "100ms", "--max-jobs", "1000")
 	if f := r.Figures[0]; f.Jobs < 100 || f.Jobs > 1000 || f.Flow.Done != int64(f.Jobs) || len(f.Goals) != 1 {
 		t.Errorf("the figure is %+v", f)
 	}
 }
 
-func TestABenchOfARunningServer(t *testing.T) {
-	r := measure(t, "sequential", "--jobs", "2", "--server", house(t), "--duration", "10ms")
+func TestBenchMeasuresRunningServer(t *testing.T) {
+	r := benchReport(t, "sequential", "--jobs", "2", "--server", startDefaultServer(t), "--duration", "10ms")
 	if len(r.Figures) != 2 || r.Figures[0].Latency.Samples != 2 {
 		t.Errorf("the figures are %+v", r.Figures)
 	}
 }
 
-func TestABenchSaysWhyItsServerDoesNotStart(t *testing.T) {
-	t.Setenv(asProgram, "1")
+func TestBenchReportsFailedServerStart(t *testing.T) {
+	t.Setenv(runAsProgram, "1")
 	t.Setenv("MEANWHILE_LOG_LEVEL", "info")
 	t.Setenv("MEANWHILE_SHUTDOWN_GRACE_S", "never")
-	s := on("")
+	s := newTestEnv("")
 	if code := s.run(t, "bench", "sequential", "--data", t.TempDir()); code != exitError {
 		t.Errorf("exit status %d", code)
 	}
 	s.wantErr(t, "the server ended at once", "MEANWHILE_SHUTDOWN_GRACE_S")
 }
 
-func BenchmarkSequential(b *testing.B) { each(b, "sequential", "--jobs", "10", "--duration", "100ms") }
+func BenchmarkSequential(b *testing.B) {
+	runBenchmark(b, "sequential", "--jobs", "10", "--duration", "100ms")
+}
 
 func BenchmarkParallel(b *testing.B) {
-	each(b, "parallel", "--jobs", "40", "--clients", "20", "--duration", "100ms")
+	runBenchmark(b, "parallel", "--jobs", "40", "--clients", "20", "--duration", "100ms")
 }
 
 func BenchmarkThroughput(b *testing.B) {
-	each(b, "throughput", "--connections", "64", "--duration", "500ms")
+	runBenchmark(b, "throughput", "--connections", "64", "--duration", "500ms")
 }
 
-// each runs a bench once for each turn and reports its first figure.
-func each(b *testing.B, args ...string) {
+// runBenchmark runs a bench once for each turn and reports its first figure.
+func runBenchmark(b *testing.B, args ...string) {
 	var r bench.Report
 	for range b.N {
-		r = measure(b, args...)
+		r = benchReport(b, args...)
 	}
 	b.ReportMetric(r.Figures[0].PerS, "jobs/s")
 	b.ReportMetric(r.Figures[0].Latency.P50, "ms(P50)")
