@@ -45,18 +45,6 @@ type Submission struct {
 // duration does.
 const Off time.Duration = -1
 
-// Timeouts are a job's clocks. A zero one is the queue's.
-type Timeouts struct {
-	Lease       time.Duration // a worker silent this long may lose the job to another: 1 s to 1 h
-	RunSoft     time.Duration // per attempt: the work is asked to stop
-	RunHard     time.Duration // per attempt: cut off
-	Request     time.Duration // a call to a model that is not streamed, and the wait for the headers of one that is
-	FirstOutput time.Duration // from the start of an attempt to its first piece of output
-	IdleOutput  time.Duration // between two pieces
-	Queue       time.Duration // waiting longer than this: expired
-	CancelGrace time.Duration // after a cancel: then the work loses its slot
-}
-
 // RetryPolicy says what happens after a failed attempt. A zero field takes the setting of
 // the queue.
 type RetryPolicy struct {
@@ -125,16 +113,6 @@ type (
 		Abandon     seconds           `json:"abandon_after_s,omitempty"`
 		Idempotency string            `json:"idempotency_key,omitempty"` // only in a batch; otherwise it is in the header
 	}
-	wireTimeouts struct {
-		Lease       seconds `json:"lease_s,omitempty"`
-		RunSoft     seconds `json:"run_soft_s,omitempty"`
-		RunHard     seconds `json:"run_hard_s,omitempty"`
-		Request     seconds `json:"request_s,omitempty"`
-		FirstOutput seconds `json:"first_output_s,omitempty"`
-		IdleOutput  seconds `json:"idle_output_s,omitempty"`
-		Queue       seconds `json:"queue_s,omitempty"`
-		CancelGrace seconds `json:"cancel_grace_s,omitempty"`
-	}
 	wireRetry struct {
 		Backoff     seconds `json:"backoff_s,omitempty"`
 		BackoffMax  seconds `json:"backoff_max_s,omitempty"`
@@ -180,15 +158,11 @@ func (s *Submission) encode(key string) ([]byte, error) {
 
 // wire returns the JSON form of the submission, without its input.
 func (s *Submission) wire() wireSubmission {
-	t, r := s.Timeouts, s.Retry
+	r := s.Retry
 	return wireSubmission{
 		Queue: s.Queue, Key: s.Key, Priority: s.Priority,
 		Delay: seconds(s.Delay), RunAt: s.RunAt, MaxAttempts: s.MaxAttempts, Metadata: s.Metadata, Abandon: seconds(s.AbandonAfter),
-		Timeouts: wireTimeouts{
-			Lease: seconds(t.Lease), RunSoft: seconds(t.RunSoft), RunHard: seconds(t.RunHard), Request: seconds(t.Request),
-			FirstOutput: seconds(t.FirstOutput), IdleOutput: seconds(t.IdleOutput),
-			Queue: seconds(t.Queue), CancelGrace: seconds(t.CancelGrace),
-		},
+		Timeouts: wireTimeouts(s.Timeouts),
 		Retry: wireRetry{
 			Backoff: seconds(r.Backoff), BackoffMax: seconds(r.BackoffMax), For: seconds(r.For),
 			OnTimeout: r.OnTimeout, AfterOutput: r.AfterOutput,

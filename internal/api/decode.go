@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -150,7 +151,7 @@ func (d *decoder) object(v reflect.Value) *job.Error {
 	return d.Object(func(name []byte) *job.Error {
 		i := fieldIndex(v.Type(), name)
 		if i < 0 {
-			return job.Errorf(job.Invalid, "there is no field %s; there are %s", job.Quote(string(name)), fieldNames(v.Type()))
+			return noField(name, fieldNames(v.Type()))
 		}
 		if given&(1<<i) != 0 {
 			return strictjson.DuplicateField(name)
@@ -161,12 +162,24 @@ func (d *decoder) object(v reflect.Value) *job.Error {
 	})
 }
 
+// Fields is implemented by a map that takes only some names, which Fields lists: an
+// object whose fields a table defines.
+type Fields interface{ Fields() []string }
+
+func noField(name []byte, there []string) *job.Error {
+	return job.Errorf(job.Invalid, "there is no field %s; there are %s", job.Quote(string(name)), strings.Join(there, ", "))
+}
+
 func (d *decoder) stringMap(v reflect.Value) *job.Error {
 	if d.Peek() != '{' {
 		return d.wrongType("an object")
 	}
 	v.Set(reflect.MakeMap(v.Type()))
+	limited, _ := v.Interface().(Fields)
 	return d.Object(func(name []byte) *job.Error {
+		if limited != nil && !slices.Contains(limited.Fields(), string(name)) {
+			return noField(name, limited.Fields())
+		}
 		key := reflect.ValueOf(string(name))
 		if v.MapIndex(key).IsValid() {
 			return strictjson.DuplicateField(name)
@@ -255,7 +268,7 @@ func fieldIndex(t reflect.Type, name []byte) int {
 }
 
 // fieldNames lists the json tags of a struct, for the error of an unknown field.
-func fieldNames(t reflect.Type) string {
+func fieldNames(t reflect.Type) []string {
 	names := make([]string, 0, t.NumField())
 	for i := range t.NumField() {
 		if tag, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ","); tag != "" && tag != "-" {
@@ -263,7 +276,7 @@ func fieldNames(t reflect.Type) string {
 		}
 	}
 	if len(names) == 0 {
-		return "none"
+		return []string{"none"}
 	}
-	return strings.Join(names, ", ")
+	return names
 }

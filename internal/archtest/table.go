@@ -49,7 +49,7 @@ var packages = []pkg{
 	{path: "internal/api/stream", may: []string{"internal/job", "internal/watch", "internal/api"}, libraries: []string{"github.com/coder/websocket"}},
 	{path: "internal/api/jobs", may: append([]string{"internal/api", "internal/api/gate", "internal/api/stream"}, apiImports...)},
 	{path: "internal/api/chat", may: append([]string{"internal/api", "internal/api/gate", "internal/api/stream"}, apiImports...)},
-	{path: "internal/api/openapi", may: []string{"internal/api"}, libraries: []string{"go.yaml.in/yaml/v3"}},
+	{path: "internal/api/openapi", may: []string{"internal/api", "internal/job"}, libraries: []string{"go.yaml.in/yaml/v3"}},
 	{path: "internal/api/openapi/openapitest", may: []string{"internal/api/openapi"}, libraries: []string{"github.com/santhosh-tekuri/jsonschema/v6"}},
 
 	{path: "internal/obs", may: []string{"internal/job", "internal/engine"},
@@ -60,7 +60,7 @@ var packages = []pkg{
 		"internal/obs", "internal/runner", "internal/exec", "internal/exec/sim", "internal/exec/llm", "internal/exec/process", "internal/simmodel", "internal/loopback",
 		"internal/api", "internal/api/gate", "internal/api/jobs", "internal/api/chat", "internal/api/openapi"}},
 	{path: "internal/cli", may: []string{
-		"client", "bench", "internal/config", "internal/obs", "internal/server", "internal/simmodel"},
+		"client", "bench", "internal/config", "internal/job", "internal/obs", "internal/server", "internal/simmodel"},
 		libraries: []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sys/unix"}},
 
 	{path: "internal/crash", may: []string{"client"}},

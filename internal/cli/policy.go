@@ -7,34 +7,58 @@ import (
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/client"
+	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-const policyHelp = `--timeout sets a clock of the job, such as run_hard=60s; "off" turns it off:
-  lease, run_soft, run_hard, request, first_output, idle_output, queue,
-  cancel_grace
+// policyHelp explains --timeout and --retry.
+func policyHelp() string {
+	return `--timeout sets a clock of the job, such as run_hard=60s; "off" turns it off:
+` + wrapped(clockNames(), "  ", 80) + `
 --retry sets what follows a failed attempt:
   backoff=2s, backoff_max=1m, for=1h, on_timeout=true, after_output=fail (or
   restart)`
+}
 
-const clockNames = "lease, run_soft, run_hard, request, first_output, idle_output, queue and cancel_grace"
+// clockNames lists the clocks that a submit may set, with commas.
+func clockNames() string {
+	var names []string
+	for i := range job.Clocks {
+		if c := &job.Clocks[i]; c.SubmitField == "" {
+			names = append(names, c.Name)
+		}
+	}
+	return strings.Join(names, ", ")
+}
 
-// clockOf finds a clock by its name; nil when there is none.
-func clockOf(t *client.Timeouts, name string) *time.Duration {
-	return map[string]*time.Duration{
-		"lease": &t.Lease, "run_soft": &t.RunSoft, "run_hard": &t.RunHard, "request": &t.Request,
-		"first_output": &t.FirstOutput, "idle_output": &t.IdleOutput, "queue": &t.Queue, "cancel_grace": &t.CancelGrace,
-	}[name]
+// wrapped breaks text into lines of at most width bytes, indent included.
+func wrapped(text, indent string, width int) string {
+	var b strings.Builder
+	column := 0
+	for i, word := range strings.Fields(text) {
+		if i == 0 || column+1+len(word) > width {
+			if i > 0 {
+				b.WriteByte('\n')
+			}
+			b.WriteString(indent)
+			column = len(indent)
+		} else {
+			b.WriteByte(' ')
+			column++
+		}
+		b.WriteString(word)
+		column += len(word)
+	}
+	return b.String()
 }
 
 func setTimeouts(t *client.Timeouts, given []string) error {
 	for _, text := range given {
 		name, value, _ := strings.Cut(text, "=")
-		clock := clockOf(t, name)
-		if clock == nil {
-			return fmt.Errorf("--timeout %s: there is no clock %q; there are %s", text, name, clockNames)
+		d, err := duration(value)
+		if !t.Set(name, d) {
+			return fmt.Errorf("--timeout %s: there is no clock %q; there are %s", text, name, clockNames())
 		}
-		var err error
-		if *clock, err = duration(value); err != nil {
+		if err != nil {
 			return fmt.Errorf("--timeout %s: %w", text, err)
 		}
 	}

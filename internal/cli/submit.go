@@ -50,7 +50,7 @@ keeps no other from being submitted. With --idempotency-key KEY a line's own key
 is KEY/ and the line's number, so that the same file can be sent again after an
 interrupt.
 
-` + policyHelp,
+` + policyHelp(),
 		Example: `  meanwhile submit chat "How do tides work?" --watch
   meanwhile submit sim '{"duration_ms": 2000, "tokens": 20}'
   meanwhile submit chat --wait < question.txt > answer.txt

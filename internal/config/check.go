@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
@@ -15,7 +14,6 @@ import (
 const (
 	mostRunning = 100_000
 	mostWaiting = 100_000_000
-	mostLease   = time.Hour
 	mostFile    = 1 << 40
 )
 
@@ -90,10 +88,11 @@ func (l *loader) checkQueue(q Queue, key string, models []string) {
 	l.checkModel(q, key, models)
 }
 
-func (l *loader) checkTimeouts(t Timeouts, key string) {
-	l.must(t.Lease >= time.Second && t.Lease <= mostLease, key+".lease_s", "this must be 1 to %.0f seconds", mostLease.Seconds())
-	l.must(t.CancelGrace > 0, key+".cancel_grace_s", "this must be more than 0: a cancel is noticed by the next renewal at the latest")
-	l.must(t.Abandon == 0 || t.Abandon >= job.MinAbandon, key+".abandon_s", "this must be %.0f seconds at least, or 0 for jobs that are never abandoned", job.MinAbandon.Seconds())
+func (l *loader) checkTimeouts(t job.Timeouts, key string) {
+	for i, d := range t.All() {
+		c := &job.Clocks[i]
+		l.must(c.Allows(*d), join(key, c.Key()), "this must be %s", c.Bounds())
+	}
 	l.must(t.RunHard == 0 || t.RunSoft <= t.RunHard, key+".run_soft_s", "this is %v, and must not be longer than run_hard_s, which is %v", t.RunSoft, t.RunHard)
 }
 

@@ -115,7 +115,7 @@ func TestAProblemNamesItsPlaceItsKeyAndWhatWouldBeRight(t *testing.T) {
 		{"queues: {chat: {per_key: 5}}", `queues.chat.per_key: this must be keys with values: running, waiting`},
 		{"queues: {chat: {per_key: {running: -1}}}", `queues.chat.per_key.running: this must be 0 to 100000, not -1`},
 		{"queues: {chat: {per_key: {waiting: -1}}}", `queues.chat.per_key.waiting: this must be 0 to 100000000, not -1`},
-		{"queues: {chat: {timeouts: {abandon_s: 119}}}", `queues.chat.timeouts.abandon_s: this must be 120 seconds at least, or 0`},
+		{"queues: {chat: {timeouts: {abandon_s: 119}}}", `queues.chat.timeouts.abandon_s: this must be 120 to 31622400 seconds, or 0`},
 		{"queues: {chat: {max_attempts: 101}}", `queues.chat.max_attempts: this must be 1 to 100, not 101`},
 		{"queues: {chat: {timeouts: {lease_s: 0}}}", `queues.chat.timeouts.lease_s: this must be 1 to 3600 seconds`},
 		{"queues: {chat: {timeouts: {run_soft_s: 20, run_hard_s: 10}}}", `queues.chat.timeouts.run_soft_s: this is 20s, and must not be longer than run_hard_s, which is 10s`},

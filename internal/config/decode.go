@@ -25,6 +25,7 @@ type decoder struct {
 var (
 	durationType = reflect.TypeFor[time.Duration]()
 	queuesType   = reflect.TypeFor[map[string]Queue]()
+	clocksType   = reflect.TypeFor[job.Timeouts]()
 	listType     = reflect.TypeFor[[]string]()
 )
 
@@ -205,8 +206,17 @@ func wanted(v reflect.Value) string {
 	}
 }
 
-// fieldOf finds the field of a struct that has the key.
+// fieldOf finds the field of a struct that has the key. A struct of clocks must be
+// addressable.
 func fieldOf(v reflect.Value, key string) (reflect.Value, bool) {
+	if v.Type() == clocksType {
+		for i, d := range v.Addr().Interface().(*job.Timeouts).All() {
+			if job.Clocks[i].Key() == key {
+				return reflect.ValueOf(d).Elem(), true
+			}
+		}
+		return reflect.Value{}, false
+	}
 	for i := range v.NumField() {
 		if tag := v.Type().Field(i).Tag.Get("yaml"); tag == key && tag != "-" {
 			return v.Field(i), true
@@ -218,6 +228,12 @@ func fieldOf(v reflect.Value, key string) (reflect.Value, bool) {
 // keysOf lists the keys of a struct in their order.
 func keysOf(t reflect.Type) []string {
 	var keys []string
+	if t == clocksType {
+		for i := range job.Clocks {
+			keys = append(keys, job.Clocks[i].Key())
+		}
+		return keys
+	}
 	for i := range t.NumField() {
 		if key := t.Field(i).Tag.Get("yaml"); key != "-" {
 			keys = append(keys, key)

@@ -60,7 +60,8 @@ func defaultsOf(key string) map[string]string {
 
 // leaf is a key's value, as the file writes it.
 func leaf(of any, key string) string {
-	v := reflect.ValueOf(of)
+	v := reflect.New(reflect.TypeOf(of)).Elem() // a copy that is addressable
+	v.Set(reflect.ValueOf(of))
 	for name := range strings.SplitSeq(key, ".") {
 		v, _ = fieldOf(v, name)
 	}

@@ -1,6 +1,10 @@
 package config
 
 import (
+	"bytes"
+	"flag"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -8,7 +12,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
 )
+
+var update = flag.Bool("update", false, "rewrite what the documentation takes from job.Clocks")
 
 const example = "../../examples/meanwhile.yaml"
 
@@ -17,10 +26,10 @@ func allKeys(t reflect.Type, prefix string) []string {
 	switch t.Kind() {
 	case reflect.Struct:
 		var keys []string
-		for i := range t.NumField() {
-			if tag := t.Field(i).Tag.Get("yaml"); tag != "-" {
-				keys = append(keys, allKeys(t.Field(i).Type, join(prefix, tag))...)
-			}
+		v := reflect.New(t).Elem()
+		for _, name := range keysOf(t) {
+			field, _ := fieldOf(v, name)
+			keys = append(keys, allKeys(field.Type(), join(prefix, name))...)
 		}
 		return keys
 	case reflect.Map:
@@ -104,5 +113,66 @@ func TestThePageDescribesEveryKeyAndNoOther(t *testing.T) {
 		if !strings.Contains(string(page), "`--"+f.Name+"`") {
 			t.Errorf("docs/configuration.md does not name the flag --%s", f.Name)
 		}
+	}
+}
+
+// The documentation of the clocks is made from job.Clocks.
+func TestDocumentationOfClocksIsUpToDate(t *testing.T) {
+	var rows, example strings.Builder
+	rows.WriteString("\n\n| key | default | meaning |\n|---|---|---|\n")
+	example.WriteString("\n")
+	for i := range job.Clocks {
+		c := &job.Clocks[i]
+		help := strings.ToLower(c.Help[:1]) + strings.TrimSuffix(c.Help[1:], ".")
+		fmt.Fprintf(&rows, "| `queues.*.timeouts.%s` | %s | %s |\n", c.Key(), documentedDefault(c), help+documentedBounds(c))
+		fmt.Fprintf(&example, "      %-20s # %s\n", fmt.Sprintf("%s: %v", c.Key(), c.DefaultFor(LLM).Seconds()), help+documentedBounds(c))
+	}
+	rows.WriteString("\n")
+	checkBetween(t, "../../docs/configuration.md", "<!-- job.Clocks -->", "<!-- end -->", rows.String())
+	checkBetween(t, "../../examples/meanwhile.yaml", "    timeouts:", "    retry:", example.String())
+}
+
+// documentedDefault is such as "`llm` 300, else 0".
+func documentedDefault(c *job.Clock) string {
+	var text string
+	for _, executor := range slices.Sorted(maps.Keys(c.ByExecutor)) {
+		text += fmt.Sprintf("`%s` %v, ", executor, c.ByExecutor[executor].Seconds())
+	}
+	if text != "" {
+		text += "else "
+	}
+	return text + fmt.Sprint(c.Default.Seconds())
+}
+
+func documentedBounds(c *job.Clock) string {
+	switch {
+	case c.Max < job.MaxDuration:
+		return fmt.Sprintf("; %v to %v", c.Min.Seconds(), c.Max.Seconds())
+	case c.Min > time.Millisecond:
+		return fmt.Sprintf("; at least %v", c.Min.Seconds())
+	case c.AlwaysOn:
+		return "; never 0"
+	}
+	return ""
+}
+
+// checkBetween compares what stands in a file between two marks, or writes it there.
+func checkBetween(t *testing.T, file, from, to, want string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok := bytes.Cut(text, []byte(from))
+	got, after, ok2 := bytes.Cut(rest, []byte(to))
+	switch {
+	case !ok || !ok2:
+		t.Errorf("%s has no part between %q and %q", file, from, to)
+	case *update:
+		if err := os.WriteFile(file, slices.Concat(before, []byte(from+want+to), after), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	case string(got) != want:
+		t.Errorf("%s does not say what job.Clocks does; run this test with -update", file)
 	}
 }

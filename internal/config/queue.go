@@ -16,38 +16,24 @@ const (
 
 // Queue is where jobs of one kind wait, and how they are done.
 type Queue struct {
-	Executor    string   `yaml:"executor"`
-	Concurrency int      `yaml:"concurrency"` // jobs running at once in one server
-	MaxRunning  int      `yaml:"max_running"` // jobs running at once over all servers on one database; 0 for no limit
-	MaxDepth    int      `yaml:"max_depth"`   // jobs waiting; one more is refused
-	MaxBytes    int64    `yaml:"max_bytes"`   // of the waiting jobs' input and files; 0 for no limit
-	PerKey      PerKey   `yaml:"per_key"`
-	MaxAttempts int      `yaml:"max_attempts"` // how often a job may fail
-	Timeouts    Timeouts `yaml:"timeouts"`
-	Retry       Retry    `yaml:"retry"`
-	Model       string   `yaml:"model"`   // llm: for jobs that name none; "" for the first of the models
-	Command     []string `yaml:"command"` // process: the program and its arguments; no shell
-	Env         []string `yaml:"env"`     // process: variables that the command is given; others it does not see
+	Executor    string       `yaml:"executor"`
+	Concurrency int          `yaml:"concurrency"` // jobs running at once in one server
+	MaxRunning  int          `yaml:"max_running"` // jobs running at once over all servers on one database; 0 for no limit
+	MaxDepth    int          `yaml:"max_depth"`   // jobs waiting; one more is refused
+	MaxBytes    int64        `yaml:"max_bytes"`   // of the waiting jobs' input and files; 0 for no limit
+	PerKey      PerKey       `yaml:"per_key"`
+	MaxAttempts int          `yaml:"max_attempts"` // how often a job may fail
+	Timeouts    job.Timeouts `yaml:"timeouts"`     // by [job.Clock.Key]; 0 turns a clock off
+	Retry       Retry        `yaml:"retry"`
+	Model       string       `yaml:"model"`   // llm: for jobs that name none; "" for the first of the models
+	Command     []string     `yaml:"command"` // process: the program and its arguments; no shell
+	Env         []string     `yaml:"env"`     // process: variables that the command is given; others it does not see
 }
 
 // PerKey is what one key may have in a queue; 0 for no limit.
 type PerKey struct {
 	Running int `yaml:"running"` // jobs at once; the others are parked
 	Waiting int `yaml:"waiting"` // one more is refused
-}
-
-// Timeouts are the clocks of a queue's jobs; 0 turns one off. The fields are those
-// of [job.Timeouts], which a value converts to.
-type Timeouts struct {
-	Lease       time.Duration `yaml:"lease_s"`
-	RunSoft     time.Duration `yaml:"run_soft_s"`
-	RunHard     time.Duration `yaml:"run_hard_s"`
-	Request     time.Duration `yaml:"request_s"`
-	FirstOutput time.Duration `yaml:"first_output_s"`
-	IdleOutput  time.Duration `yaml:"idle_output_s"`
-	Queue       time.Duration `yaml:"queue_s"`
-	CancelGrace time.Duration `yaml:"cancel_grace_s"`
-	Abandon     time.Duration `yaml:"abandon_s"`
 }
 
 // Retry is the retry policy of a queue's jobs. The fields are those of
@@ -64,7 +50,7 @@ type Retry struct {
 func (q Queue) Policy() job.Policy {
 	r := q.Retry
 	return job.Policy{
-		Timeouts: job.Timeouts(q.Timeouts),
+		Timeouts: q.Timeouts,
 		Retry:    job.Retry{Backoff: r.Backoff, BackoffMax: r.BackoffMax, For: r.For, OnTimeout: r.OnTimeout, AfterOutput: r.AfterOutput},
 	}
 }
@@ -77,13 +63,15 @@ func Defaults(executor string) Queue {
 		MaxBytes:    1 << 30,
 		PerKey:      PerKey{Waiting: 1000},
 		MaxAttempts: job.DefaultMaxAttempts,
-		Timeouts:    Timeouts{Lease: 30 * time.Second, CancelGrace: 10 * time.Second},
 		Retry: Retry{
 			Backoff:     2 * time.Second,
 			BackoffMax:  time.Minute,
 			For:         time.Hour,
 			AfterOutput: job.RestartAfterOutput,
 		},
+	}
+	for i, d := range q.Timeouts.All() {
+		*d = job.Clocks[i].DefaultFor(executor)
 	}
 	switch executor {
 	case Sim:
@@ -92,11 +80,6 @@ func Defaults(executor string) Queue {
 		q.Concurrency = runtime.GOMAXPROCS(0)
 	case LLM:
 		q.Concurrency = 32
-		q.Timeouts.RunSoft = 290 * time.Second
-		q.Timeouts.RunHard = 300 * time.Second
-		q.Timeouts.Request = 60 * time.Second
-		q.Timeouts.FirstOutput = 120 * time.Second
-		q.Timeouts.IdleOutput = 30 * time.Second
 	}
 	return q
 }

@@ -34,11 +34,11 @@ func (k Keep) after(end State) time.Duration {
 // Whole is the policy with each of its durations in whole milliseconds, which is what
 // a store keeps. They are rounded up: a clock that is on never becomes one that is off.
 func (p Policy) Whole() Policy {
-	t, r := &p.Timeouts, &p.Retry
-	for _, d := range [...]*time.Duration{
-		&t.Lease, &t.RunSoft, &t.RunHard, &t.Request, &t.FirstOutput, &t.IdleOutput, &t.Queue, &t.CancelGrace, &t.Abandon,
-		&r.Backoff, &r.BackoffMax, &r.For, &p.Keep.Failed, &p.Keep.Others,
-	} {
+	for _, d := range p.Timeouts.All() {
+		*d = wholeMillis(*d)
+	}
+	r := &p.Retry
+	for _, d := range [...]*time.Duration{&r.Backoff, &r.BackoffMax, &r.For, &p.Keep.Failed, &p.Keep.Others} {
 		*d = wholeMillis(*d)
 	}
 	r.Delays = slices.Clone(r.Delays) // the caller's policy may be its queue's
@@ -63,33 +63,6 @@ func Seconds(s float64) time.Duration {
 		return max(d, 1)
 	}
 	return d
-}
-
-// Timeouts are a job's clocks. Zero means that the clock is off.
-type Timeouts struct {
-	Lease       time.Duration `json:"lease,omitempty"`        // silence this long and a sweep may take the job
-	RunSoft     time.Duration `json:"run_soft,omitempty"`     // per attempt: the executor is asked to stop
-	RunHard     time.Duration `json:"run_hard,omitempty"`     // per attempt: cut off, the slot is freed
-	Request     time.Duration `json:"request,omitempty"`      // an unstreamed upstream call, and the wait for headers of a streamed one
-	FirstOutput time.Duration `json:"first_output,omitempty"` // from the start of the attempt to the first piece
-	IdleOutput  time.Duration `json:"idle_output,omitempty"`  // between two pieces
-	Queue       time.Duration `json:"queue,omitempty"`        // longer than this before its first attempt: expired
-	CancelGrace time.Duration `json:"cancel_grace,omitempty"` // after a cancel: then the slot is taken
-	Abandon     time.Duration `json:"abandon,omitempty"`      // nobody watched, asked or sent a heartbeat for so long: cancelled
-}
-
-// Overrun says whether an attempt that began at a time has run for longer than it may.
-func (t *Timeouts) Overrun(began, now time.Time) bool {
-	return t.RunHard > 0 && !now.Before(began.Add(t.RunHard))
-}
-
-// Silent says whether an attempt has been silent for longer than it may. It broke its
-// silence last at the time heard; zero for never.
-func (t *Timeouts) Silent(began, heard, now time.Time) bool {
-	if heard.IsZero() {
-		return t.FirstOutput > 0 && !now.Before(began.Add(t.FirstOutput))
-	}
-	return t.IdleOutput > 0 && !now.Before(heard.Add(t.IdleOutput))
 }
 
 // AfterOutput says what follows when an attempt fails that has already spoken.

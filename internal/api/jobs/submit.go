@@ -22,7 +22,7 @@ type submission struct {
 	RunAt       *string           `json:"run_at"` // RFC 3339; not with delay_s
 	DelayS      *float64          `json:"delay_s"`
 	MaxAttempts *int64            `json:"max_attempts"`
-	Timeouts    *timeouts         `json:"timeouts"`
+	Timeouts    timeouts          `json:"timeouts"`
 	Retry       *retry            `json:"retry"`
 	Metadata    map[string]string `json:"metadata"`
 	// AbandonAfterS is how long no client may ask about the job before it is cancelled.
@@ -177,13 +177,10 @@ func (a *API) policy(s *submission) (*job.Policy, error) {
 		return nil, err
 	}
 	p := q.Policy
-	if err := s.Timeouts.over(&p.Timeouts); err != nil {
+	if err := s.clocks(&p.Timeouts); err != nil {
 		return nil, err
 	}
 	if err := s.Retry.over(&p.Retry); err != nil {
-		return nil, err
-	}
-	if err := s.abandon(&p.Timeouts); err != nil {
 		return nil, err
 	}
 	return &p, nil

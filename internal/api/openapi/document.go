@@ -3,10 +3,14 @@ package openapi
 import (
 	"embed"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
 //go:embed document/*.yaml
@@ -33,8 +37,33 @@ var document = sync.OnceValues(func() (tree, error) {
 			}
 		}
 	}
+	if err := describeClocks(whole.at("components", "schemas", "Timeouts", "properties")); err != nil {
+		return whole, err
+	}
 	return whole, describeEvery(whole)
 })
+
+// describeClocks adds the clocks that a submit may set under "timeouts".
+func describeClocks(properties tree) error {
+	for i := range job.Clocks {
+		c := &job.Clocks[i]
+		if c.SubmitField != "" {
+			continue
+		}
+		bounds := fmt.Sprintf("minimum: %s, maximum: %s", inSeconds(c.Min), inSeconds(c.Max))
+		if c.Min > 0 && !c.AlwaysOn {
+			bounds = fmt.Sprintf("anyOf: [{const: 0}, {%s}]", bounds)
+		}
+		var schema yaml.Node
+		if err := yaml.Unmarshal(fmt.Appendf(nil, "{type: number, %s, description: %q}", bounds, c.Help), &schema); err != nil {
+			return fmt.Errorf("the clock %s: %w", c.Name, err)
+		}
+		properties.set(c.Key(), tree{plain(schema.Content[0])})
+	}
+	return nil
+}
+
+func inSeconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }
 
 func parsePart(file string) (tree, error) {
 	text, err := written.ReadFile(file)

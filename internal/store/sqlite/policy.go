@@ -3,37 +3,56 @@ package sqlite
 import (
 	"encoding/binary"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// A policy is stored as a version byte and varints: clocks in milliseconds, then retries. A new
-// field goes to the end. Fields that an older row lacks are zero.
-const policyVersion = 1
+// A policy is stored as a version byte and varints: durations in milliseconds, in the
+// order in which the fields came to be. A new field goes at the end, and so does a new
+// clock at the end of [job.Clocks]. A field that an older row lacks is zero.
+//
+// The clocks are in three places: the first eight, then retries, then the ninth, then
+// retention and delays, then those that follow.
+const (
+	policyVersion = 1
+	firstClocks   = 8
+	abandonClock  = 8 // its index
+)
 
 func encodePolicy(p job.Policy) []byte {
-	t, r := p.Timeouts, p.Retry
+	r := &p.Retry
 	buf := append(make([]byte, 0, 48), policyVersion)
-	for _, d := range [...]time.Duration{
-		t.Lease, t.RunSoft, t.RunHard, t.Request, t.FirstOutput, t.IdleOutput, t.Queue, t.CancelGrace,
-		r.Backoff, r.BackoffMax, r.For,
-	} {
-		buf = binary.AppendVarint(buf, int64(d/time.Millisecond))
+	millis := func(d time.Duration) { buf = binary.AppendVarint(buf, int64(d/time.Millisecond)) }
+	clocks := p.Timeouts.All()
+	for _, d := range clocks[:firstClocks] {
+		millis(*d)
 	}
+	millis(r.Backoff)
+	millis(r.BackoffMax)
+	millis(r.For)
 	buf = append(buf, flag(r.OnTimeout), flag(r.AfterOutput == job.FailAfterOutput))
-	buf = binary.AppendVarint(buf, int64(t.Abandon/time.Millisecond))
-	if p.Keep == job.DefaultKeep && len(r.Delays) == 0 {
-		return buf // the usual case: each move of a job reads and writes its row
+	millis(*clocks[abandonClock])
+	// What most policies lack is left out of their rows: a row is read and written with
+	// every move of its job.
+	later := clocks[abandonClock+1:]
+	hasLater := slices.ContainsFunc(later, func(d *time.Duration) bool { return *d != 0 })
+	if p.Keep == job.DefaultKeep && len(r.Delays) == 0 && !hasLater {
+		return buf
 	}
-	for _, d := range [...]time.Duration{p.Keep.Failed, p.Keep.Others} {
-		buf = binary.AppendVarint(buf, int64(d/time.Millisecond))
-	}
-	if len(r.Delays) > 0 { // few jobs have delays
+	millis(p.Keep.Failed)
+	millis(p.Keep.Others)
+	if len(r.Delays) > 0 || hasLater {
 		buf = binary.AppendVarint(buf, int64(len(r.Delays)))
 	}
 	for _, d := range r.Delays {
-		buf = binary.AppendVarint(buf, int64(d/time.Millisecond))
+		millis(d)
+	}
+	if hasLater {
+		for _, d := range later {
+			millis(*d)
+		}
 	}
 	return buf
 }
@@ -52,7 +71,7 @@ func decodePolicy(buf []byte) (p job.Policy, err error) {
 		return p, errPolicy
 	}
 	buf = buf[1:]
-	t, r := &p.Timeouts, &p.Retry
+	r := &p.Retry
 	next := func() (v int64) {
 		v, n := binary.Varint(buf)
 		if n <= 0 {
@@ -61,12 +80,12 @@ func decodePolicy(buf []byte) (p job.Policy, err error) {
 		buf = buf[n:]
 		return v
 	}
-	for _, d := range [...]*time.Duration{
-		&t.Lease, &t.RunSoft, &t.RunHard, &t.Request, &t.FirstOutput, &t.IdleOutput, &t.Queue, &t.CancelGrace,
-		&r.Backoff, &r.BackoffMax, &r.For,
-	} {
-		*d = time.Duration(next()) * time.Millisecond
+	millis := func() time.Duration { return time.Duration(next()) * time.Millisecond }
+	clocks := p.Timeouts.All()
+	for _, d := range clocks[:firstClocks] {
+		*d = millis()
 	}
+	r.Backoff, r.BackoffMax, r.For = millis(), millis(), millis()
 	if len(buf) < 2 {
 		return p, errPolicy
 	}
@@ -76,22 +95,26 @@ func decodePolicy(buf []byte) (p job.Policy, err error) {
 		r.AfterOutput = job.FailAfterOutput
 	}
 	if buf = buf[2:]; len(buf) > 0 { // written since jobs can be abandoned
-		t.Abandon = time.Duration(next()) * time.Millisecond
+		*clocks[abandonClock] = millis()
 	}
 	p.Keep = job.DefaultKeep
 	if len(buf) > 0 { // not the default retention
-		p.Keep.Failed = time.Duration(next()) * time.Millisecond
-		p.Keep.Others = time.Duration(next()) * time.Millisecond
+		p.Keep.Failed, p.Keep.Others = millis(), millis()
 	}
-	if len(buf) > 0 { // delays follow
+	if len(buf) > 0 { // delays follow, and clocks that came after them
 		n := next()
 		if n < 0 || n > int64(len(buf)) {
 			return p, errPolicy
 		}
-		r.Delays = make([]time.Duration, n)
-		for i := range r.Delays {
-			r.Delays[i] = time.Duration(next()) * time.Millisecond
+		if n > 0 {
+			r.Delays = make([]time.Duration, n)
 		}
+		for i := range r.Delays {
+			r.Delays[i] = millis()
+		}
+	}
+	for i := abandonClock + 1; i < len(clocks) && len(buf) > 0; i++ {
+		*clocks[i] = millis()
 	}
 	return p, err
 }

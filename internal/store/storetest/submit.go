@@ -84,11 +84,7 @@ func submitKeeps(w *harness) {
 		s.Job.InputBytes = 1<<40 + 5
 		s.Job.Trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 		s.Job.Policy = job.Policy{
-			Timeouts: job.Timeouts{
-				Lease: time.Second, RunSoft: 2 * time.Minute, RunHard: 3 * time.Hour, Request: 1500 * time.Millisecond,
-				FirstOutput: 5 * time.Second, IdleOutput: 6 * time.Second, Queue: job.MaxDuration, CancelGrace: 8 * time.Second,
-				Abandon: 9 * time.Minute,
-			},
+			Timeouts: everyClock(func(i int) time.Duration { return job.MaxDuration - time.Duration(i)*1500*time.Millisecond }),
 			Retry: job.Retry{
 				Backoff: 250 * time.Millisecond, BackoffMax: time.Minute, For: time.Hour,
 				OnTimeout: true, AfterOutput: job.FailAfterOutput,
@@ -106,15 +102,20 @@ func submitKeeps(w *harness) {
 	equal(w, "the stored job", text(got), text(want))
 }
 
+// everyClock sets each clock by its index in [job.Clocks].
+func everyClock(value func(i int) time.Duration) (t job.Timeouts) {
+	for i, d := range t.All() {
+		*d = value(i)
+	}
+	return t
+}
+
 func submitWholeClocks(w *harness) {
 	odd := func(ms int) time.Duration { return time.Duration(ms)*time.Millisecond - 999*time.Microsecond }
 	policy := func(of func(ms int) time.Duration) job.Policy {
 		return job.Policy{
-			Timeouts: job.Timeouts{
-				Lease: of(1001), RunSoft: of(1), RunHard: of(2), Request: of(3), FirstOutput: of(4), IdleOutput: of(5),
-				Queue: of(60_001), CancelGrace: of(6), Abandon: of(120_001),
-			},
-			Retry: job.Retry{Backoff: of(1), BackoffMax: of(7), For: of(8), AfterOutput: job.RestartAfterOutput, Delays: []time.Duration{of(9), of(10_001)}},
+			Timeouts: everyClock(func(i int) time.Duration { return of(120_001 + i) }),
+			Retry:    job.Retry{Backoff: of(1), BackoffMax: of(7), For: of(8), AfterOutput: job.RestartAfterOutput, Delays: []time.Duration{of(9), of(10_001)}},
 		}
 	}
 	want := policy(func(ms int) time.Duration { return time.Duration(ms) * time.Millisecond })

@@ -1,0 +1,153 @@
+package job
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// numClocks is the number of fields in [Timeouts], and of rows in [Clocks].
+const numClocks = 9
+
+// Timeouts holds a job's clocks, each described by its row in [Clocks]. Zero turns a
+// clock off.
+type Timeouts struct {
+	Lease       time.Duration
+	RunSoft     time.Duration
+	RunHard     time.Duration
+	Request     time.Duration
+	FirstOutput time.Duration
+	IdleOutput  time.Duration
+	Queue       time.Duration
+	CancelGrace time.Duration
+	Abandon     time.Duration
+}
+
+// All returns pointers to the fields, in the order of [Clocks].
+func (t *Timeouts) All() [numClocks]*time.Duration {
+	return [...]*time.Duration{
+		&t.Lease, &t.RunSoft, &t.RunHard, &t.Request, &t.FirstOutput, &t.IdleOutput, &t.Queue, &t.CancelGrace, &t.Abandon,
+	}
+}
+
+// Clock describes one clock of a job. The configuration, the jobs API, the command line,
+// the OpenAPI document and the pages under docs take what they need to know from it.
+type Clock struct {
+	Name string // such as "run_hard"; the command line uses it as it is
+
+	Default    time.Duration            // of a queue that does not set it
+	ByExecutor map[string]time.Duration // the defaults of executors for which Default is not used
+
+	// Min and Max bound a clock that is on. Only a clock that is not AlwaysOn may be 0.
+	Min, Max time.Duration
+	AlwaysOn bool
+
+	// SubmitField is the top-level field by which a submit sets the clock; "" for a
+	// member of its "timeouts".
+	SubmitField string
+
+	Help string // what the clock does: one sentence
+}
+
+// Clocks is the table of all clocks. Stores keep the values in this order, so a new
+// clock goes to the end.
+var Clocks = [numClocks]Clock{
+	{
+		Name:    "lease",
+		Default: 30 * time.Second, Min: time.Second, Max: time.Hour, AlwaysOn: true,
+		Help: "A worker that is silent for this long loses its job.",
+	},
+	{
+		Name:       "run_soft",
+		ByExecutor: map[string]time.Duration{"llm": 290 * time.Second}, Max: MaxDuration,
+		Help: "An attempt that has run this long is asked to stop.",
+	},
+	{
+		Name:       "run_hard",
+		ByExecutor: map[string]time.Duration{"llm": 300 * time.Second}, Max: MaxDuration,
+		Help: "An attempt that has run this long is cut off, and its slot is freed.",
+	},
+	{
+		Name:       "request",
+		ByExecutor: map[string]time.Duration{"llm": 60 * time.Second}, Max: MaxDuration,
+		Help: "The longest wait for the headers of an upstream's answer, and for an unstreamed answer as a whole.",
+	},
+	{
+		Name:       "first_output",
+		ByExecutor: map[string]time.Duration{"llm": 120 * time.Second}, Max: MaxDuration,
+		Help: "The longest time from the start of an attempt to its first piece of output.",
+	},
+	{
+		Name:       "idle_output",
+		ByExecutor: map[string]time.Duration{"llm": 30 * time.Second}, Max: MaxDuration,
+		Help: "The longest time between two pieces of output.",
+	},
+	{
+		Name: "queue",
+		Max:  MaxDuration,
+		Help: "A job that has waited this long for its first attempt expires.",
+	},
+	{
+		Name:    "cancel_grace",
+		Default: 10 * time.Second, Min: time.Millisecond, Max: MaxDuration, AlwaysOn: true,
+		Help: "Work that goes on this long after a cancel loses its slot.",
+	},
+	{
+		Name: "abandon",
+		Min:  MinAbandon, Max: MaxDuration, SubmitField: "abandon_after_s",
+		Help: "A job that no client has watched, read or sent a heartbeat for in this long is cancelled.",
+	},
+}
+
+// Key returns the clock's name where its value is in seconds: in JSON and in the
+// configuration file.
+func (c *Clock) Key() string { return c.Name + "_s" }
+
+// DefaultFor returns the clock's default for a queue with the executor.
+func (c *Clock) DefaultFor(executor string) time.Duration {
+	if d, ok := c.ByExecutor[executor]; ok {
+		return d
+	}
+	return c.Default
+}
+
+// Allows reports whether the clock may be set to d.
+func (c *Clock) Allows(d time.Duration) bool {
+	if d == 0 {
+		return !c.AlwaysOn
+	}
+	return c.Min <= d && d <= c.Max
+}
+
+// FromSeconds returns s as a duration, and whether the clock may be set to it.
+func (c *Clock) FromSeconds(s float64) (time.Duration, bool) {
+	if s < 0 || s > c.Max.Seconds() {
+		return 0, false // before the conversion, which a larger number overflows
+	}
+	d := Seconds(s)
+	return d, c.Allows(d)
+}
+
+// Bounds names the values that the clock allows, such as "1 to 3600 seconds".
+func (c *Clock) Bounds() string {
+	inSeconds := func(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }
+	bounds := fmt.Sprintf("%s to %s seconds", inSeconds(c.Min), inSeconds(c.Max))
+	if c.Min > 0 && !c.AlwaysOn {
+		bounds += ", or 0 to turn it off"
+	}
+	return bounds
+}
+
+// Overrun reports whether an attempt that began at a time has reached its hard run time.
+func (t *Timeouts) Overrun(began, now time.Time) bool {
+	return t.RunHard > 0 && !now.Before(began.Add(t.RunHard))
+}
+
+// Silent reports whether an attempt has been without output for too long. Its last
+// output was at the time heard, which is zero before the first one.
+func (t *Timeouts) Silent(began, heard, now time.Time) bool {
+	if heard.IsZero() {
+		return t.FirstOutput > 0 && !now.Before(began.Add(t.FirstOutput))
+	}
+	return t.IdleOutput > 0 && !now.Before(heard.Add(t.IdleOutput))
+}

@@ -1,0 +1,70 @@
+package job_test
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+func TestClocksHasARowForEachFieldInOrder(t *testing.T) {
+	t.Parallel()
+	var timeouts job.Timeouts
+	fields := reflect.ValueOf(&timeouts).Elem()
+	if len(job.Clocks) != fields.NumField() {
+		t.Fatalf("Clocks has %d rows, Timeouts has %d fields", len(job.Clocks), fields.NumField())
+	}
+	for i, d := range timeouts.All() {
+		c, name := &job.Clocks[i], fields.Type().Field(i).Name
+		if fields.Field(i).Addr().Interface() != d {
+			t.Errorf("All has something else than %s at %d", name, i)
+		}
+		if strings.ReplaceAll(c.Name, "_", "") != strings.ToLower(name) {
+			t.Errorf("the clock of the field %s is called %q", name, c.Name)
+		}
+	}
+}
+
+func TestClocksAllowTheirDefaults(t *testing.T) {
+	t.Parallel()
+	for i := range job.Clocks {
+		c := &job.Clocks[i]
+		for _, executor := range []string{"", "llm", "process", "sim", "func"} {
+			if d := c.DefaultFor(executor); !c.Allows(d) {
+				t.Errorf("%s of %q is %s by default, which is refused", c.Name, executor, d)
+			}
+		}
+		if !strings.HasSuffix(c.Help, ".") || strings.Contains(c.Help, "\n") {
+			t.Errorf("the help of %s is no sentence: %q", c.Name, c.Help)
+		}
+	}
+}
+
+func TestClockRefusesValuesOutOfBounds(t *testing.T) {
+	t.Parallel()
+	always := job.Clock{Min: time.Second, Max: time.Hour, AlwaysOn: true}
+	free := job.Clock{Max: job.MaxDuration}
+	late := job.Clock{Min: 2 * time.Minute, Max: time.Hour}
+	for _, c := range []struct {
+		clock *job.Clock
+		s     float64
+		ok    bool
+	}{
+		{&always, 0, false}, {&always, 0.999, false}, {&always, 1, true}, {&always, 3600, true}, {&always, 3600.001, false},
+		{&free, 0, true}, {&free, -0.001, false}, {&free, 1e-12, true}, {&free, 1e18, false},
+		{&late, 0, true}, {&late, 119, false}, {&late, 120, true},
+	} {
+		if d, ok := c.clock.FromSeconds(c.s); ok != c.ok || ok && d != job.Seconds(c.s) {
+			t.Errorf("%v seconds, of %s: %s, %v", c.s, c.clock.Bounds(), d, ok)
+		}
+	}
+	for clock, want := range map[*job.Clock]string{
+		&always: "1 to 3600 seconds", &free: "0 to 31622400 seconds", &late: "120 to 3600 seconds, or 0 to turn it off",
+	} {
+		if got := clock.Bounds(); got != want {
+			t.Errorf("bounds %q, want %q", got, want)
+		}
+	}
+}
