@@ -11,9 +11,13 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// A copy of a store that is being written to is whole, opens, and has all that was
+// A backup of a store with concurrent commits is intact, opens, and has everything that was
 // committed before it began.
 func TestBackupCopiesStoreInUse(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("writes 30 MB")
+	}
 	a := newBulkStore(t, Options{Unsynced: true})
 	a.addEnded(500, 20_000)
 	done := make(chan struct{})
@@ -56,6 +60,10 @@ func TestBackupCopiesStoreInUse(t *testing.T) {
 }
 
 func TestBackupReportsCancel(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("writes 30 MB")
+	}
 	a := newBulkStore(t, Options{Unsynced: true})
 	a.addEnded(500, 20_000)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -67,6 +75,7 @@ func TestBackupReportsCancel(t *testing.T) {
 }
 
 func TestFilesListsEveryJobWithFiles(t *testing.T) {
+	t.Parallel()
 	a := newBulkStore(t, Options{Unsynced: true})
 	a.addEnded(10, 10)
 	j := job.Job{
@@ -76,15 +85,15 @@ func TestFilesListsEveryJobWithFiles(t *testing.T) {
 	b := store.NewBatch()
 	b.Submits = []*store.Submit{{Job: j}}
 	a.commit(b)
-	seen := 0
+	calls := 0
 	err := Files(a.path, func(_ job.Owner, id job.ID, files []job.File) error {
-		seen++
+		calls++
 		if id != j.ID || len(files) != 2 || files[1] != j.Files[1] {
 			t.Errorf("%s has %v", id, files)
 		}
 		return nil
 	})
-	if err != nil || seen != 1 {
-		t.Errorf("%d jobs have files: %v", seen, err)
+	if err != nil || calls != 1 {
+		t.Errorf("%d jobs have files: %v", calls, err)
 	}
 }

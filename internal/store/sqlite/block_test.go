@@ -15,6 +15,7 @@ func decodeBlock(t testing.TB, block []byte) (entries []job.Entry, err error) {
 }
 
 func TestBlocksConcatenate(t *testing.T) {
+	t.Parallel()
 	first := []job.Entry{{Kind: job.KindText, Attempt: 1, Events: 1, Data: []byte("one")}, {Kind: job.KindProgress, Attempt: 300, Events: 7, Data: []byte{}}}
 	second := []job.Entry{{Kind: job.KindLog, Attempt: 2, Events: 1, Data: bytes.Repeat([]byte("x"), 300)}}
 	got, err := decodeBlock(t, appendBlock(appendBlock(nil, first), second))
@@ -24,6 +25,7 @@ func TestBlocksConcatenate(t *testing.T) {
 }
 
 func TestEachEntryRefusesDamagedBlock(t *testing.T) {
+	t.Parallel()
 	whole := appendBlock(nil, []job.Entry{{Kind: job.KindText, Attempt: 1, Events: 1, Data: []byte("data")}})
 	for n := 1; n < len(whole); n++ {
 		if _, err := decodeBlock(t, whole[:n]); err == nil {
@@ -42,7 +44,7 @@ func TestEachEntryRefusesDamagedBlock(t *testing.T) {
 	}
 }
 
-// What is read of any bytes is what makes those bytes.
+// Encoding the entries decoded from any bytes and decoding them again gives the same entries.
 func FuzzBlock(f *testing.F) {
 	f.Add([]byte{})
 	f.Add(appendBlock(nil, []job.Entry{{Kind: job.KindText, Attempt: 1, Events: 1, Data: []byte("data")}, {Kind: job.KindJSON, Attempt: 1, Events: 1}}))

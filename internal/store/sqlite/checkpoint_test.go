@@ -12,9 +12,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// newHurried is a store whose commits never pause: no disk is waited for. Nor does the
-// keeper wait for one, or a slow disk would be slow for it alone; but it does wait for
-// reads, which on a slow machine take longer.
+// newUnpausedStore returns a store whose commits and checkpoints do not wait for the disk, so that
+// a slow disk cannot fail the test. Its checkpoints still wait for reads, and up to a minute,
+// because a slow machine reads slowly.
 func newUnpausedStore(t *testing.T) *bulkStore {
 	t.Helper()
 	a := newBulkStore(t, Options{Unsynced: true})
@@ -27,9 +27,9 @@ func newUnpausedStore(t *testing.T) *bulkStore {
 	return a
 }
 
-// Under a load that never pauses the log is begun anew: it does not grow with what
-// is written.
+// The log does not grow with every byte written, even if commits never pause.
 func TestCheckpointRestartsLogUnderLoad(t *testing.T) {
+	t.Parallel()
 	a := newUnpausedStore(t)
 	const batch, most = 4 << 20, 512 << 20
 	for written := int64(batch); written < most; written += batch {
@@ -50,9 +50,12 @@ func TestCheckpointRestartsLogUnderLoad(t *testing.T) {
 	t.Fatalf("after %d MiB the log still holds most of them", most>>20)
 }
 
-// Reads that follow each other without a pause hold on to the log by turns: it is
-// begun anew nevertheless, and stays within its bound.
+// Overlapping reads pin the log without a gap. It restarts nevertheless, within its limit.
 func TestCheckpointBoundsLogWithConcurrentReaders(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("writes 200 MB")
+	}
 	a := newUnpausedStore(t)
 	done := make(chan struct{})
 	var reading sync.WaitGroup
@@ -84,9 +87,13 @@ func TestCheckpointBoundsLogWithConcurrentReaders(t *testing.T) {
 	}
 }
 
-// A read that lasts, as a backup's, lets the log grow; once it is over the log is
-// begun anew and cut to its bound.
+// A long read, like that of a backup, makes the log grow. After the read it restarts and is
+// truncated to its limit.
 func TestCheckpointTruncatesLogAfterLongRead(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("writes 90 MB")
+	}
 	a := newBulkStore(t, Options{Unsynced: true})
 	a.stopBackground()
 	r := <-a.readers

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
-// The clock goes on while the machine sleeps, and never goes back.
+// The clock counts time asleep, and never goes back.
 func TestClockCountsSleep(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		asleep := time.Hour // before the start
 		c := newClock(func() time.Duration { return asleep })

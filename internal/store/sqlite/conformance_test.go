@@ -1,7 +1,10 @@
 package sqlite_test
 
 import (
+	"context"
+	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"github.com/meanwhile-run/meanwhile/internal/store"
@@ -10,10 +13,45 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/storetest"
 )
 
-func open(unsynced bool) func(testing.TB, string, storetest.Options) store.Store {
+// emptyDatabase returns the bytes of a new database. A rule of the suite opens a store of its
+// own, and half of the time of an opening is spent on migrations.
+var emptyDatabase = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "empty")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "jobs.db")
+	s, err := sqlite.Open(context.Background(), path, sqlite.Options{Unsynced: true})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Close(); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
+})
+
+// opener returns a function that opens the store at a place, from a new database if there is
+// none.
+func opener(unsynced bool) func(testing.TB, string, storetest.Options) store.Store {
 	return func(tb testing.TB, place string, o storetest.Options) store.Store {
 		tb.Helper()
-		s, err := sqlite.Open(tb.Context(), place+".db", sqlite.Options{Clock: o.Clock, AtEnd: o.AtEnd, Unsynced: unsynced})
+		path := place + ".db"
+		if _, err := os.Stat(path); os.IsNotExist(err) {
+			empty, err := emptyDatabase()
+			if err == nil {
+				err = os.WriteFile(path, empty, 0o600)
+			}
+			if err != nil {
+				tb.Fatal(err)
+			}
+		}
+		options := sqlite.Options{Clock: o.Clock, AtEnd: o.AtEnd, Unsynced: unsynced}
+		if testing.Short() {
+			options.Readers = 1 // four readers take more than half of the time of an opening
+		}
+		s, err := sqlite.Open(context.Background(), path, options)
 		if err != nil {
 			tb.Fatal(err)
 		}
@@ -21,37 +59,48 @@ func open(unsynced bool) func(testing.TB, string, storetest.Options) store.Store
 	}
 }
 
-// untold hides the outcome of every batch until it is committed a second time.
-func untold(tb testing.TB, place string, o storetest.Options) store.Store {
-	return faulty.Retrying(faulty.New(open(true)(tb, place, o), faulty.Plan{Commit: faulty.Every(2, faulty.LostEither, 1)}))
+// openWithUnknownOutcomes opens a store that hides the outcome of every batch until it is
+// committed a second time.
+func openWithUnknownOutcomes(tb testing.TB, place string, o storetest.Options) store.Store {
+	return faulty.Retrying(faulty.New(opener(true)(tb, place, o), faulty.Plan{Commit: faulty.Every(2, faulty.LostEither, 1)}))
 }
 
-func TestConformance(t *testing.T) { storetest.Run(t, storetest.Suite{Open: open(false)}) }
-
-func TestConformanceWhenOutcomesAreUnknown(t *testing.T) {
-	storetest.Run(t, storetest.Suite{Open: untold})
-}
-
-// unheard loses the syncs of some batches, and of those behind them: half of them are then
-// stored and half are not.
-func unheard(tb testing.TB, place string, o storetest.Options) store.Store {
-	return faulty.Retrying(faulty.New(open(true)(tb, place, o), faulty.Plan{
+// openWithLostSyncs opens a store that loses the syncs of some batches and of those behind them.
+// Half of these batches are stored and half are not.
+func openWithLostSyncs(tb testing.TB, place string, o storetest.Options) store.Store {
+	return faulty.Retrying(faulty.New(opener(true)(tb, place, o), faulty.Plan{
 		Commit: faulty.Every(11, faulty.SyncLostEither, 3),
 		Copy: func() (store.Store, error) {
 			at := filepath.Join(tb.TempDir(), "copy")
-			if err := sqlite.Backup(tb.Context(), place+".db", at+".db", func(_, _ int64) {}); err != nil {
+			if err := sqlite.Backup(context.Background(), place+".db", at+".db", func(_, _ int64) {}); err != nil {
 				return nil, err
 			}
-			return open(true)(tb, at, o), nil
+			return opener(true)(tb, at, o), nil
 		},
 	}))
 }
 
+// Without -short every commit is synced. Only waiting for the disk depends on that: no rule
+// crashes the machine.
+func TestConformance(t *testing.T) {
+	t.Parallel()
+	storetest.Run(t, storetest.Suite{Open: opener(testing.Short())})
+}
+
+func TestConformanceWhenOutcomesAreUnknown(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("commits every batch of the suite twice")
+	}
+	storetest.Run(t, storetest.Suite{Open: openWithUnknownOutcomes})
+}
+
 func TestConformanceWhenSyncsAreLost(t *testing.T) {
+	t.Parallel()
 	if testing.Short() {
 		t.Skip("opens a copy for every other loss")
 	}
-	storetest.Run(t, storetest.Suite{Open: unheard})
+	storetest.Run(t, storetest.Suite{Open: openWithLostSyncs})
 }
 
-func BenchmarkStore(b *testing.B) { storetest.Benchmarks(b, storetest.Suite{Open: open(false)}) }
+func BenchmarkStore(b *testing.B) { storetest.Benchmarks(b, storetest.Suite{Open: opener(false)}) }

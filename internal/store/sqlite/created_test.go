@@ -11,8 +11,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// An older database has jobs whose ids were made long before their files had come in.
+// An older database has jobs whose ids were made long before their files had arrived.
 func TestMigrationFindsLongestUpload(t *testing.T) {
+	t.Parallel()
 	for _, upload := range []time.Duration{-1, time.Minute, 5 * time.Hour} {
 		conn, err := sqlite.OpenConn(":memory:")
 		if err != nil {
@@ -54,8 +55,9 @@ func TestMigrationFindsLongestUpload(t *testing.T) {
 	}
 }
 
-// A job whose id tells nothing of its time is found by its time.
+// A list by time finds a job whose id has any other time in it.
 func TestListByTimeFindsAnyID(t *testing.T) {
+	t.Parallel()
 	for _, first := range []byte{0, 1, 7, 0x80, 0xff} {
 		d := newHarness(t)
 		id := job.NewID()

@@ -17,7 +17,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// written is a database with some jobs in it that was closed well.
+// writeDatabase returns the path of a database with some jobs that was closed cleanly.
 func writeDatabase(t *testing.T) (path string) {
 	a := newBulkStore(t, Options{Unsynced: true})
 	a.addEnded(100, 1000)
@@ -51,7 +51,7 @@ func execSQL(t *testing.T, path, sql string) {
 	}
 }
 
-// killed makes a file look as if its last user had been killed: a log is left.
+// leaveLog makes a database look as if its last process had been killed: a log is left.
 func leaveLog(t *testing.T, path string) {
 	t.Helper()
 	if err := os.WriteFile(path+"-wal", make([]byte, 1<<16), 0o600); err != nil {
@@ -59,16 +59,16 @@ func leaveLog(t *testing.T, path string) {
 	}
 }
 
-// What cannot be used is refused with a sentence that says what to do, and left as
-// it is.
+// Open refuses an unusable file with advice in the message, and does not change the file.
 func TestOpenRefusesUnusableFile(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
-		says   string
+		name   string
 		spoil  func(t *testing.T, path string)
 		is     error
 		advice string
 	}{
-		{"another beginning", func(t *testing.T, path string) { overwrite(t, path, 0, []byte("garbage")) }, store.ErrDamaged, "put a backup"},
+		{"another header", func(t *testing.T, path string) { overwrite(t, path, 0, []byte("garbage")) }, store.ErrDamaged, "put a backup"},
 		{"a file of text", func(t *testing.T, path string) { _ = os.WriteFile(path, []byte("hello"), 0o600) }, store.ErrDamaged, "put a backup"},
 		{"cut in half", func(t *testing.T, path string) { _ = os.Truncate(path, 100_000) }, store.ErrDamaged, "put a backup"},
 		{"a schema that reads as something else", func(t *testing.T, path string) { overwrite(t, path, 100, make([]byte, 3000)) }, store.ErrDamaged, "put a backup"},
@@ -77,13 +77,14 @@ func TestOpenRefusesUnusableFile(t *testing.T) {
 			leaveLog(t, path)
 		}, store.ErrDamaged, "put a backup"},
 		{"another program's database", func(t *testing.T, path string) { execSQL(t, path, "PRAGMA application_id = 1") }, ErrForeign, "another data directory"},
-		{"a database of nobody's with tables", func(t *testing.T, path string) {
+		{"a database without an application id", func(t *testing.T, path string) {
 			_ = os.Remove(path)
 			execSQL(t, path, "CREATE TABLE a (b)")
 		}, ErrForeign, "another data directory"},
 		{"a newer schema", func(t *testing.T, path string) { execSQL(t, path, "PRAGMA user_version = 1000") }, ErrNewer, "run that version"},
 	} {
-		t.Run(c.says, func(t *testing.T) {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			path := writeDatabase(t)
 			c.spoil(t, path)
 			before, err := os.ReadFile(path)
@@ -105,17 +106,19 @@ func TestOpenRefusesUnusableFile(t *testing.T) {
 }
 
 func TestOpenAcceptsUsableFile(t *testing.T) {
-	for says, spoil := range map[string]func(t *testing.T, path string){
-		"closed well":    func(*testing.T, string) {},
-		"left by a kill": leaveLog,
-		"not there":      func(t *testing.T, path string) { _ = os.Remove(path) },
-		"empty":          func(t *testing.T, path string) { _ = os.Truncate(path, 0) },
+	t.Parallel()
+	for name, spoil := range map[string]func(t *testing.T, path string){
+		"closed cleanly":           func(*testing.T, string) {},
+		"left by a killed process": leaveLog,
+		"missing":                  func(t *testing.T, path string) { _ = os.Remove(path) },
+		"empty":                    func(t *testing.T, path string) { _ = os.Truncate(path, 0) },
 		"without a table": func(t *testing.T, path string) {
 			_ = os.Remove(path)
 			execSQL(t, path, "CREATE TABLE a (b); DROP TABLE a")
 		},
 	} {
-		t.Run(says, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			path := writeDatabase(t)
 			spoil(t, path)
 			s, err := Open(t.Context(), path, Options{Unsynced: true})
@@ -127,9 +130,9 @@ func TestOpenAcceptsUsableFile(t *testing.T) {
 	}
 }
 
-// A file that turns out to be damaged while it is used is not written to any more:
-// the same is said of every batch, whoever noticed.
+// Once damage is found, every later batch is refused.
 func TestDamageStopsWrites(t *testing.T) {
+	t.Parallel()
 	path := writeDatabase(t)
 	overwrite(t, path, 60*pageSize, bytes.Repeat([]byte{0xAA}, 30*pageSize))
 	s, err := Open(t.Context(), path, Options{Unsynced: true, Clock: func() time.Time { return time.Unix(1_900_000_000, 0) }})
@@ -154,6 +157,7 @@ func TestDamageStopsWrites(t *testing.T) {
 }
 
 func TestDamageFoundByReadStopsWrites(t *testing.T) {
+	t.Parallel()
 	a := newBulkStore(t, Options{Unsynced: true})
 	err := a.read(t.Context(), func(*reader) error { return store.ErrDamaged })
 	if job.CodeOf(err) != job.Unavailable {
@@ -167,22 +171,23 @@ func TestDamageFoundByReadStopsWrites(t *testing.T) {
 }
 
 func TestCheckReportsDefects(t *testing.T) {
+	t.Parallel()
 	path := writeDatabase(t)
 	var found []string
-	tell := func(defect string) { found = append(found, defect) }
-	if err := Check(t.Context(), path, tell); err != nil || len(found) > 0 {
+	report := func(defect string) { found = append(found, defect) }
+	if err := Check(t.Context(), path, report); err != nil || len(found) > 0 {
 		t.Fatalf("a whole file: %v %q", err, found)
 	}
 	overwrite(t, path, 10*pageSize, bytes.Repeat([]byte{0xAA}, 10*pageSize))
-	if err := Check(t.Context(), path, tell); !errors.Is(err, store.ErrDamaged) || len(found) == 0 {
+	if err := Check(t.Context(), path, report); !errors.Is(err, store.ErrDamaged) || len(found) == 0 {
 		t.Errorf("a damaged file: %v %q", err, found)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := Check(ctx, path, tell); err == nil || errors.Is(err, store.ErrDamaged) {
+	if err := Check(ctx, path, report); err == nil || errors.Is(err, store.ErrDamaged) {
 		t.Errorf("an interrupted check: %v", err)
 	}
-	if err := Check(t.Context(), filepath.Join(t.TempDir(), "none.db"), tell); !errors.Is(err, os.ErrNotExist) {
+	if err := Check(t.Context(), filepath.Join(t.TempDir(), "none.db"), report); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("no file: %v", err)
 	}
 }

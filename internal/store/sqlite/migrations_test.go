@@ -7,9 +7,10 @@ import (
 	"testing"
 )
 
-// A file counts how many migrations it has seen: one whose name sorts between others
-// would never be applied to it, and those behind would be applied twice.
+// A database stores how many migrations it has. A name that sorts between others would never be
+// applied to it, and the names behind it would be applied twice.
 func TestMigrationsAreNumberedWithoutGaps(t *testing.T) {
+	t.Parallel()
 	names, err := fs.Glob(migrations, "migrations/*")
 	if err != nil || len(names) == 0 {
 		t.Fatal(names, err)

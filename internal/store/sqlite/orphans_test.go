@@ -12,8 +12,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// perJob are the tables whose rows belong to jobs, or are kept for a while after them.
-// The others hold one row, a row a queue, or the rows of others.
+// jobTables returns the tables with rows of jobs, or with rows that outlive jobs for a while.
 func (d *harness) jobTables() (tables []string) {
 	d.Helper()
 	err := sqlitex.ExecuteTransient(d.conn, "SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite%'", &sqlitex.ExecOptions{
@@ -30,15 +29,14 @@ func (d *harness) jobTables() (tables []string) {
 	return tables
 }
 
-// full submits a job that has a row in every table that a job can have one in.
+// withEveryRow gives a job a row in every table in which a job can have one.
 func withEveryRow(s *store.Submit) {
 	s.Job.Files = []job.File{{Name: "a", Size: 1}}
 	s.Idempotency = &store.Idempotency{Key: s.Job.ID.String(), Keep: time.Hour}
 }
 
-// everyState makes a full job in every state. Those that run, or have run, said words
-// that fill a row of the log, and words that do not. Of the running ones some have a
-// damaged row.
+// everyState creates jobs with withEveryRow in every state. Those that run or have run have
+// output in the log and in the tail.
 func (d *harness) everyState() (ids []job.ID) {
 	d.Helper()
 	add := func(edits ...func(*store.Submit)) job.ID {
@@ -46,7 +44,7 @@ func (d *harness) everyState() (ids []job.ID) {
 		ids = append(ids, id)
 		return id
 	}
-	speak := func(edits ...func(*store.Submit)) job.Lease {
+	run := func(edits ...func(*store.Submit)) job.Lease {
 		token := job.NewToken()
 		id := add(append(edits, func(s *store.Submit) { s.Token, s.LeaseFor, s.Worker = token, time.Minute, "w" })...)
 		s := &producer{d: d, lease: job.Lease{Job: id, Token: token}, attempt: 1}
@@ -57,9 +55,9 @@ func (d *harness) everyState() (ids []job.ID) {
 	add(func(s *store.Submit) { s.Delay = time.Minute })
 	add(func(s *store.Submit) { s.Delay = time.Minute; s.Job.Policy.Timeouts.Queue = time.Minute })
 	add()
-	speak()
+	run()
 	for _, to := range []job.State{job.Succeeded, job.Failed, job.Scheduled, job.Queued} {
-		f := &store.Finish{Lease: speak(), To: to, Delay: time.Minute}
+		f := &store.Finish{Lease: run(), To: to, Delay: time.Minute}
 		if to == job.Succeeded {
 			f.Result = &job.Result{ContentType: "text/plain", Body: []byte("result")}
 		}
@@ -67,14 +65,14 @@ func (d *harness) everyState() (ids []job.ID) {
 	}
 	cancelled := add()
 	d.apply(&store.Cancel{Owner: testOwner, ID: cancelled})
-	speak()
+	run()
 	add(func(s *store.Submit) { s.Job.Policy.Timeouts.Queue = time.Second })
 	d.now = d.now.Add(2 * time.Second)
 	d.apply(&store.Due{Limit: 100})
 	return ids
 }
 
-// endAll ends what runs.
+// endAll cancels all running jobs.
 func (d *harness) endAll() {
 	d.Helper()
 	running, err := d.Running(d.Context(), store.AllRunning, job.ID{}, 100)
@@ -86,8 +84,9 @@ func (d *harness) endAll() {
 	}
 }
 
-// Whichever way a job is removed, nothing of it stays in any table.
+// However a job is removed, no table keeps a row of it.
 func TestRemoveDeletesAllRowsOfJob(t *testing.T) {
+	t.Parallel()
 	for name, remove := range map[string]func(d *harness, ids []job.ID){
 		"deleted": func(d *harness, ids []job.ID) {
 			for _, id := range ids {
@@ -135,6 +134,7 @@ func TestRemoveDeletesAllRowsOfJob(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			d := newHarness(t)
 			ids := d.everyState()
 			for _, table := range []string{"jobs", "inputs", "results", "output", "idempotency", "running", "with_files", "presence", "tail"} {
@@ -159,8 +159,9 @@ func TestRemoveDeletesAllRowsOfJob(t *testing.T) {
 	}
 }
 
-// An opening deletes rows that an older version left of removed jobs.
+// Open deletes rows that an older version left of removed jobs.
 func TestOpenRemovesOrphans(t *testing.T) {
+	t.Parallel()
 	d := newHarness(t)
 	s := d.newProducer()
 	s.appendText("still here")
@@ -179,9 +180,9 @@ func TestOpenRemovesOrphans(t *testing.T) {
 	s.check(t, 0, 1<<20)
 }
 
-// A row number is not given again, whatever became of the row: not after an opening, and
-// not after a commit that failed.
+// A row number is never reused: not after a delete, an opening or a failed commit.
 func TestRowNumbersAreNeverReused(t *testing.T) {
+	t.Parallel()
 	d := newHarness(t)
 	highest := func() int64 { return d.count("SELECT max(n) FROM jobs") }
 	last := int64(0)

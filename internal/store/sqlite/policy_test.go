@@ -9,13 +9,14 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// A policy reads back as it was stored, to the millisecond.
+// A policy is decoded as it was encoded, to the millisecond.
 func TestPolicyRoundTrips(t *testing.T) {
-	keep := func(lease, hard, queue, backoff, patience, abandon uint32, delays []uint32, onTimeout, fail bool) bool {
+	t.Parallel()
+	roundTrips := func(lease, hard, queue, backoff, retryFor, abandon uint32, delays []uint32, onTimeout, fail bool) bool {
 		ms := func(n uint32) time.Duration { return time.Duration(n) * time.Millisecond }
 		p := job.Policy{
 			Timeouts: job.Timeouts{Lease: ms(lease), RunHard: ms(hard), Queue: ms(queue), CancelGrace: ms(backoff), Abandon: ms(abandon)},
-			Retry:    job.Retry{Backoff: ms(backoff), For: ms(patience), OnTimeout: onTimeout, AfterOutput: job.RestartAfterOutput},
+			Retry:    job.Retry{Backoff: ms(backoff), For: ms(retryFor), OnTimeout: onTimeout, AfterOutput: job.RestartAfterOutput},
 		}
 		for _, d := range delays {
 			p.Retry.Delays = append(p.Retry.Delays, ms(d))
@@ -26,14 +27,15 @@ func TestPolicyRoundTrips(t *testing.T) {
 		got, err := decodePolicy(encodePolicy(p))
 		return err == nil && reflect.DeepEqual(got, p)
 	}
-	if err := quick.Check(keep, nil); err != nil {
+	if err := quick.Check(roundTrips, nil); err != nil {
 		t.Error(err)
 	}
 }
 
-// A policy that was stored before jobs could be abandoned reads as one of a job that is
-// not, and one without a word on how long the job is kept as the default.
+// Policies of older versions lack an abandon timeout or a retention. They are decoded with no
+// timeout and the default retention.
 func TestDecodePolicyReadsOlderForms(t *testing.T) {
+	t.Parallel()
 	want := job.Policy{
 		Timeouts: job.Timeouts{Lease: time.Second, CancelGrace: time.Minute},
 		Retry:    job.Retry{For: time.Hour, OnTimeout: true, AfterOutput: job.FailAfterOutput},
@@ -60,8 +62,9 @@ func TestDecodePolicyReadsOlderForms(t *testing.T) {
 	}
 }
 
-// A policy that was cut short or is of a version to come is an error, not a guess.
+// A truncated policy, or one of a later version, is an error.
 func TestDecodePolicyRefusesDamage(t *testing.T) {
+	t.Parallel()
 	whole := encodePolicy(job.Policy{Timeouts: job.Timeouts{Lease: time.Hour}})
 	older := len(whole) - 3 // without what was added since
 	for n := range len(whole) {

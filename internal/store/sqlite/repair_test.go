@@ -3,106 +3,16 @@ package sqlite
 import (
 	"bytes"
 	"fmt"
-	"path/filepath"
-	"slices"
 	"testing"
 	"time"
-
-	"zombiezen.com/go/sqlite/sqlitex"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// damaging is a store whose rows a test damages, with a clock that it moves.
-type harness struct {
-	*testing.T
-	*Store
-	path string
-	now  time.Time
-}
-
-func newHarness(t *testing.T) *harness {
-	d := &harness{T: t, path: filepath.Join(t.TempDir(), "jobs.db"), now: time.Date(2031, 5, 7, 11, 0, 0, 0, time.UTC)}
-	d.open()
-	t.Cleanup(func() { _ = d.Store.Close() })
-	return d
-}
-
-func (d *harness) open() {
-	d.Helper()
-	s, err := Open(d.Context(), d.path, Options{Clock: func() time.Time { return d.now }, Unsynced: true})
-	if err != nil {
-		d.Fatal(err)
-	}
-	d.Store = s
-}
-
-func (d *harness) apply(ops ...any) *store.Batch {
-	d.Helper()
-	b := store.NewBatch()
-	for _, op := range ops {
-		b.Add(op)
-	}
-	if err := store.Commit(d.Context(), d.Store, b); err != nil {
-		d.Fatalf("a damaged row stopped the batch: %v", err)
-	}
-	return b
-}
-
-var testOwner = job.Owner{User: "someone"}
-
-func (d *harness) submit(edits ...func(*store.Submit)) job.ID {
-	d.Helper()
-	s := &store.Submit{Input: []byte("{}"), Job: job.Job{
-		ID: job.NewID(), Owner: testOwner, Queue: "q", Priority: 5, MaxAttempts: 3, Metadata: map[string]string{"a": "b"},
-		Policy: job.Policy{Timeouts: job.Timeouts{Lease: time.Minute, Abandon: time.Hour}, Retry: job.Retry{AfterOutput: job.RestartAfterOutput}},
-	}}
-	for _, edit := range edits {
-		edit(s)
-	}
-	d.apply(s)
-	return s.Job.ID
-}
-
-// damage spoils a column of a job's row.
-func (d *harness) spoil(column string, jobs ...job.ID) {
-	d.Helper()
-	for _, id := range jobs {
-		sql := fmt.Sprintf("UPDATE jobs SET %s = x'7b00ff' WHERE id = ?", column)
-		if err := sqlitex.Execute(d.conn, sql, &sqlitex.ExecOptions{Args: []any{id[:]}}); err != nil {
-			d.Fatal(err)
-		}
-	}
-}
-
-// failed checks that jobs have failed for their damage, and can be read again.
-func (d *harness) checkFailed(b *store.Batch, jobs ...job.ID) {
-	d.Helper()
-	for _, id := range jobs {
-		if !slices.Contains(b.Damaged, id) {
-			d.Errorf("a batch does not tell that it met a damaged row")
-		}
-		j, err := d.Job(d.Context(), testOwner, id)
-		if err != nil || j.State != job.Failed || j.Failure == nil || j.Failure.Code != store.DamagedJob {
-			d.Errorf("a job whose row was damaged is %s with the failure %+v: %v", j.State, j.Failure, err)
-		}
-	}
-	if len(b.Damaged) != len(jobs) {
-		d.Errorf("a batch tells of %d damaged rows, want %d", len(b.Damaged), len(jobs))
-	}
-}
-
-func newClaim(n int) *store.Claim {
-	c := &store.Claim{Queue: "q", Worker: "w", LeaseFor: time.Minute}
-	for range n {
-		c.Tokens = append(c.Tokens, job.NewToken())
-	}
-	return c
-}
-
-// A claim gets the sound jobs; those whose rows are damaged fail.
+// A claim leases the intact jobs. Jobs with damaged rows fail.
 func TestClaimSkipsDamagedRows(t *testing.T) {
+	t.Parallel()
 	for _, column := range []string{"policy", "extra", "failure", "progress"} {
 		d := newHarness(t)
 		bad, sound, worse := d.submit(), d.submit(), d.submit()
@@ -119,28 +29,29 @@ func TestClaimSkipsDamagedRows(t *testing.T) {
 	}
 }
 
-// A due goes on to the sound jobs.
+// A due applies to the intact jobs.
 func TestDueSkipsDamagedRows(t *testing.T) {
+	t.Parallel()
 	d := newHarness(t)
 	delayed := func(s *store.Submit) { s.Delay = time.Minute }
-	patient := func(s *store.Submit) { s.Job.Policy.Timeouts.Queue = time.Minute }
-	badLate, late, badPatient, patientOne := d.submit(delayed), d.submit(delayed), d.submit(patient), d.submit(patient)
-	d.spoil("policy", badLate, badPatient)
+	withTimeout := func(s *store.Submit) { s.Job.Policy.Timeouts.Queue = time.Minute }
+	badDelayed, delayedJob, badTimeout, expiring := d.submit(delayed), d.submit(delayed), d.submit(withTimeout), d.submit(withTimeout)
+	d.spoil("policy", badDelayed, badTimeout)
 	d.now = d.now.Add(time.Hour)
 	due := &store.Due{Limit: 10}
 	b := d.apply(due)
-	d.checkFailed(b, badLate, badPatient)
-	if due.Ready != 1 || len(due.Expired) != 1 || due.Expired[0].ID != patientOne {
+	d.checkFailed(b, badDelayed, badTimeout)
+	if due.Ready != 1 || len(due.Expired) != 1 || due.Expired[0].ID != expiring {
 		t.Errorf("a due made %d jobs ready and expired %d, want one each", due.Ready, len(due.Expired))
 	}
-	if j, err := d.Job(d.Context(), testOwner, late); err != nil || j.State != job.Queued {
+	if j, err := d.Job(d.Context(), testOwner, delayedJob); err != nil || j.State != job.Queued {
 		t.Errorf("the sound job is %s: %v", j.State, err)
 	}
 }
 
-// A running job whose row is damaged fails once the store was opened again, and
-// lets a parked one of its key follow.
+// A running job with a damaged row fails after the next opening.
 func TestOpenEndsDamagedRunningJobs(t *testing.T) {
+	t.Parallel()
 	d := newHarness(t)
 	leased := func(s *store.Submit) { s.Token, s.LeaseFor, s.Worker = job.NewToken(), time.Minute, "w" }
 	bad, sound := d.submit(leased), d.submit(leased)
@@ -159,9 +70,10 @@ func TestOpenEndsDamagedRunningJobs(t *testing.T) {
 	}
 }
 
-// Lists leave a damaged row out; its owner can cancel and delete it, and is told why
-// it cannot be retried. A prune deletes it when its time has come.
+// Lists omit a damaged row. Its owner can cancel and delete the job, but not retry it. A prune
+// deletes it when its time has passed.
 func TestOwnerCanRemoveDamagedJob(t *testing.T) {
+	t.Parallel()
 	d := newHarness(t)
 	bad, sound, deleted := d.submit(), d.submit(), d.submit()
 	d.spoil("policy", bad, deleted)
@@ -193,39 +105,9 @@ func TestOwnerCanRemoveDamagedJob(t *testing.T) {
 	}
 }
 
-func (d *harness) reopenWith(atEnd store.AtEnd) {
-	d.Helper()
-	if err := d.Store.Close(); err != nil {
-		d.Fatal(err)
-	}
-	s, err := Open(d.Context(), d.path, Options{Clock: func() time.Time { return d.now }, Unsynced: true, AtEnd: atEnd})
-	if err != nil {
-		d.Fatal(err)
-	}
-	d.Store = s
-}
-
-func (d *harness) exec(sql string, args ...any) {
-	d.Helper()
-	if err := sqlitex.Execute(d.conn, sql, &sqlitex.ExecOptions{Args: args}); err != nil {
-		d.Fatal(err)
-	}
-}
-
-func (d *harness) running(edits ...func(*store.Submit)) (job.ID, job.Lease) {
-	d.Helper()
-	token := job.NewToken()
-	leased := func(s *store.Submit) { s.Token, s.LeaseFor, s.Worker = token, time.Minute, "w" }
-	id := d.submit(append(edits, leased)...)
-	return id, job.Lease{Job: id, Token: token}
-}
-
-func textEntry(seq int64, text string) []job.Entry {
-	return []job.Entry{{Seq: seq, Attempt: 1, Kind: job.KindText, Data: []byte(text)}}
-}
-
-// A row and a tail that are damaged end their job once.
+// A job with a damaged row and a damaged tail ends once.
 func TestJobWithDamagedRowAndTailEndsOnce(t *testing.T) {
+	t.Parallel()
 	d := newHarness(t)
 	id, lease := d.running()
 	d.apply(&store.Append{Lease: lease, Entries: textEntry(1, "hello")})
@@ -235,8 +117,9 @@ func TestJobWithDamagedRowAndTailEndsOnce(t *testing.T) {
 	d.checkFailed(d.apply(), id)
 }
 
-// An end reads what can be read of a damaged log.
+// A job ends although AtEnd can read only a part of its log.
 func TestJobWithDamagedLogFinishes(t *testing.T) {
+	t.Parallel()
 	d := newHarness(t)
 	d.reopenWith(func(e store.End) store.FollowUp {
 		e.Text(100)
@@ -253,8 +136,9 @@ func TestJobWithDamagedLogFinishes(t *testing.T) {
 	}
 }
 
-// A job whose record is damaged is counted out of its tally, and out of what it holds.
+// A damaged job leaves the counts of its tally.
 func TestDamagedJobLeavesItsTally(t *testing.T) {
+	t.Parallel()
 	for column, damage := range map[string]string{"policy": "x'7b00ff'", "extra": `replace(extra, '"b"', '"b')`} {
 		d := newHarness(t)
 		in := func(s *store.Submit) { s.Job.Tally = "t" }

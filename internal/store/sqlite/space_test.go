@@ -11,7 +11,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// newTight is a store on a disk that has as much room as the test says.
+// newSmallDisk returns a store on a disk with as much free space as the test sets.
 func newSmallDisk(t *testing.T, o Options) (*bulkStore, *atomic.Int64) {
 	t.Helper()
 	free := &atomic.Int64{}
@@ -31,8 +31,9 @@ func (a *bulkStore) reserveFileSize() int64 {
 	return info.Size()
 }
 
-// What the log holds and the database does not yet takes room, until it is copied.
+// Bytes in the log that are not in the database yet reduce the free space until they are copied.
 func TestFreeSpaceSubtractsUncheckpointedLog(t *testing.T) {
+	t.Parallel()
 	a, _ := newSmallDisk(t, Options{})
 	a.checkpointedSize()
 	before, _ := a.FreeSpace()
@@ -46,9 +47,9 @@ func TestFreeSpaceSubtractsUncheckpointedLog(t *testing.T) {
 	}
 }
 
-// A reserve that was given lacks until it is whole again, and it is made whole only when
-// there is room for it.
+// A used part of the reserve is restored once there is space for it.
 func TestReserveShrinksInStepsAndRefills(t *testing.T) {
+	t.Parallel()
 	a, free := newSmallDisk(t, Options{})
 	before, _ := a.FreeSpace()
 	if a.reserveFileSize() != 4<<20 {
@@ -75,8 +76,9 @@ func TestReserveShrinksInStepsAndRefills(t *testing.T) {
 	}
 }
 
-// Only what ends work and makes room gets the reserve, and not the last of it.
+// Only ops that end work or free space may use the reserve, and not all of it.
 func TestReserveIsForEndsAndDeletes(t *testing.T) {
+	t.Parallel()
 	a, free := newSmallDisk(t, Options{})
 	end := func(size int) *store.Finish { return &store.Finish{Result: &job.Result{Body: make([]byte, size)}} }
 	for _, tt := range []struct {
@@ -103,7 +105,7 @@ func TestReserveIsForEndsAndDeletes(t *testing.T) {
 		}
 	}
 	a.space.shrinkReserve()
-	free.Store(-1 << 20) // with the 3 MiB that it has, 2 MiB are left of it
+	free.Store(-1 << 20) // 2 of the 3 MiB of the reserve are left
 	for _, tt := range []struct {
 		op      any
 		tooMuch bool
@@ -122,8 +124,9 @@ func TestReserveIsForEndsAndDeletes(t *testing.T) {
 	}
 }
 
-// On a disk that is nearly full a delete makes room at once.
+// On a nearly full disk, pages of deleted jobs are returned at once.
 func TestVacuumHurriesOnNearlyFullDisk(t *testing.T) {
+	t.Parallel()
 	a, free := newSmallDisk(t, Options{KeepFree: 64 << 20})
 	a.addEnded(100, 20_000)
 	full := a.checkpointedSize()
@@ -150,9 +153,9 @@ func TestVacuumHurriesOnNearlyFullDisk(t *testing.T) {
 	}
 }
 
-// The log that a long read has let grow is given back to a disk that is nearly full, also
-// when no commit comes any more.
+// A log that grew during a long read is truncated on a nearly full disk, even without a commit.
 func TestCheckpointTruncatesLogOnNearlyFullDisk(t *testing.T) {
+	t.Parallel()
 	a, free := newSmallDisk(t, Options{})
 	r := <-a.readers
 	if err := r.begin.run(); err != nil {
@@ -182,9 +185,9 @@ func TestCheckpointTruncatesLogOnNearlyFullDisk(t *testing.T) {
 	a.addEnded(10, 10) // and it is sound
 }
 
-// A database that cannot grow says so of new work, and takes ends and deletes with the
-// help of the reserve and without it.
+// A database that cannot grow refuses new work, and accepts deletes.
 func TestFullDatabaseAcceptsDeletes(t *testing.T) {
+	t.Parallel()
 	a, _ := newSmallDisk(t, Options{MaxPages: 400})
 	var ids []job.ID
 	for {
@@ -212,9 +215,9 @@ func TestFullDatabaseAcceptsDeletes(t *testing.T) {
 	}
 }
 
-// What a closing has no room for is left as long as there is room, and the next opening
-// has it on a disk that is full.
+// A close leaves as much of the reserve as fits, and the next open on a full disk uses it.
 func TestCloseLeavesReserveForNextOpen(t *testing.T) {
+	t.Parallel()
 	a, free := newSmallDisk(t, Options{})
 	for a.space.shrinkReserve() {
 	}

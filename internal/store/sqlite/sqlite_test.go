@@ -12,8 +12,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// A file that a newer program wrote is refused, and says so.
+// Open refuses a file that a newer program wrote, with ErrNewer.
 func TestNewerSchemaIsRefused(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "jobs.db")
 	s, err := sqlite.Open(context.Background(), path, sqlite.Options{})
 	if err != nil {

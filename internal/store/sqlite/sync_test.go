@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// Commits that are waited for in any order, alone and together, are all on disk in
-// the end, and one that came to nothing holds nobody up.
+// All waiters return once their commits are on disk, in any order, and also after a failed commit.
 func TestSyncerServesEveryWaiter(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "jobs.db")
 	s, err := openSyncer(path, Options{PreallocateLog: 1 << 20})
 	if err != nil {
@@ -42,9 +42,9 @@ func TestSyncerServesEveryWaiter(t *testing.T) {
 	}
 }
 
-// A sync that fails is told to all that wait, then and later: what is not on disk
-// may be lost.
+// A failed sync is reported to all current and later waiters.
 func TestFailedSyncIsPermanent(t *testing.T) {
+	t.Parallel()
 	s, err := openSyncer(filepath.Join(t.TempDir(), "jobs.db"), Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -67,9 +67,9 @@ func TestFailedSyncIsPermanent(t *testing.T) {
 	}
 }
 
-// Whoever reads side rows waits for the last commit that wrote some, and for none
-// after it.
+// A read of side rows waits for the last commit that wrote some, and for no later one.
 func TestRowReadsWaitForLastRowCommit(t *testing.T) {
+	t.Parallel()
 	s := &syncer{}
 	s.changed.L = &s.mu
 	for i, c := range []struct {

@@ -1,7 +1,6 @@
 package sqlite
 
 import (
-	goflag "flag"
 	"fmt"
 	"reflect"
 	"strings"
@@ -16,7 +15,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// speaker is a running job that speaks, and what it has said.
+// producer is a running job and the output that it has sent.
 type producer struct {
 	d        *harness
 	lease    job.Lease
@@ -25,7 +24,7 @@ type producer struct {
 	progress job.Progress
 }
 
-// speaker submits a job that is leased at once.
+// newProducer submits a job that is leased from the start.
 func (d *harness) newProducer() *producer {
 	d.Helper()
 	token := job.NewToken()
@@ -33,7 +32,7 @@ func (d *harness) newProducer() *producer {
 	return &producer{d: d, lease: job.Lease{Job: id, Token: token}, attempt: 1}
 }
 
-// words are the entries that the job would say next.
+// nextEntries returns the job's next entries.
 func (s *producer) nextEntries(kind job.Kind, texts ...string) (entries []job.Entry) {
 	for i, text := range texts {
 		entries = append(entries, job.Entry{Seq: int64(len(s.log) + i + 1), Attempt: s.attempt, Kind: kind, Events: 1, Data: []byte(text)})
@@ -41,7 +40,7 @@ func (s *producer) nextEntries(kind job.Kind, texts ...string) (entries []job.En
 	return entries
 }
 
-// append is an append that is to be committed.
+// appendOp returns an append for the caller to commit, and notes it in the log.
 func (s *producer) appendOp(p *job.Progress, entries ...job.Entry) *store.Append {
 	s.log = append(s.log, entries...)
 	if p != nil {
@@ -69,7 +68,7 @@ func (s *producer) finish(last ...job.Entry) {
 	}
 }
 
-// check holds what the store tells of the job to what it has said.
+// check compares what the store returns for the job with what was appended.
 func (s *producer) check(tb rapid.TB, after int64, maxBytes int) {
 	tb.Helper()
 	ctx := s.d.Context()
@@ -106,26 +105,9 @@ func (s *producer) check(tb rapid.TB, after int64, maxBytes int) {
 	}
 }
 
-func (d *harness) count(sql string) (n int64) {
-	d.Helper()
-	q, err := prepare(d.conn, sql)
-	if err == nil {
-		_, err = q.first(func(c column) error { n = c.int(0); return nil })
-	}
-	if err != nil {
-		d.Fatal(err)
-	}
-	return n
-}
-
-// Whatever is said in whatever pieces, over attempts and openings: what is read is
-// what was said.
+// Reads return what was appended, in whatever pieces, over attempts, openings and failed commits.
 func TestLogReturnsAppendedEntries(t *testing.T) {
-	checks := goflag.Lookup("rapid.checks")
-	if checks.Value.String() == checks.DefValue { // as many as asked for, or a few
-		_ = goflag.Set(checks.Name, "30")
-		defer func() { _ = goflag.Set(checks.Name, checks.DefValue) }()
-	}
+	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
 		d := newHarness(t)
 		defer func() { _ = d.Store.Close() }()
@@ -134,7 +116,7 @@ func TestLogReturnsAppendedEntries(t *testing.T) {
 			"": func(r *rapid.T) {
 				s.check(r, rapid.Int64Range(0, int64(len(s.log))).Draw(r, "after"), rapid.SampledFrom([]int{1, 300, 1 << 20}).Draw(r, "bytes"))
 			},
-			"say": func(r *rapid.T) {
+			"append": func(r *rapid.T) {
 				kind := rapid.SampledFrom([]job.Kind{job.KindText, job.KindText, job.KindJSON, job.KindLog}).Draw(r, "kind")
 				sizes := rapid.SliceOfN(rapid.SampledFrom([]int{0, 1, 5, 100, fullBlock - 1, fullBlock, 3 * fullBlock}), 1, 4).Draw(r, "sizes")
 				var texts []string
@@ -147,7 +129,7 @@ func TestLogReturnsAppendedEntries(t *testing.T) {
 				}
 				d.apply(s.appendOp(p, s.nextEntries(kind, texts...)...))
 			},
-			"try again": func(*rapid.T) {
+			"retry": func(*rapid.T) {
 				d.apply(&store.Finish{Lease: s.lease, To: job.Queued, Refund: true, Entries: s.appendOp(nil, s.nextEntries(job.KindText, "last")...).Entries})
 				claim := newClaim(1)
 				d.apply(claim)
@@ -155,11 +137,11 @@ func TestLogReturnsAppendedEntries(t *testing.T) {
 				s.attempt++
 				d.apply(s.appendOp(nil, append(s.nextEntries(job.KindAttempt, ""), job.Entry{Seq: int64(len(s.log) + 2), Attempt: s.attempt, Kind: job.KindText, Events: 1, Data: []byte("anew")})...))
 			},
-			"open": func(*rapid.T) {
+			"reopen": func(*rapid.T) {
 				_ = d.Store.Close()
 				d.open()
 			},
-			"forget": func(*rapid.T) { d.Store.staleMemory = true }, // as after a commit that failed
+			"fail commit": func(*rapid.T) { d.Store.staleMemory = true }, // what a failed commit sets
 		})
 		s.finish(s.nextEntries(job.KindText, "the", "end")...)
 		s.check(r, 0, 1<<20)
@@ -169,18 +151,19 @@ func TestLogReturnsAppendedEntries(t *testing.T) {
 	})
 }
 
-// A word of each of many jobs is no row of a log, until it is worth one.
+// Small appends of many jobs write no rows of logs, and one row a job in the end.
 func TestManyJobsShareTail(t *testing.T) {
+	t.Parallel()
 	d := newHarness(t)
 	var all []*producer
 	for range 50 {
 		all = append(all, d.newProducer())
 	}
-	const rounds, word = 8, 24
+	const rounds, size = 8, 24
 	for i := range rounds {
 		b := store.NewBatch()
 		for _, s := range all {
-			b.Add(s.appendOp(nil, s.nextEntries(job.KindText, strings.Repeat(fmt.Sprint(i), word))...))
+			b.Add(s.appendOp(nil, s.nextEntries(job.KindText, strings.Repeat(fmt.Sprint(i), size))...))
 		}
 		if err := store.Commit(t.Context(), d.Store, b); err != nil {
 			t.Fatal(err)
@@ -201,8 +184,9 @@ func TestManyJobsShareTail(t *testing.T) {
 	}
 }
 
-// Rows that nobody needs are deleted, in small pieces, while jobs speak.
+// Unused rows are deleted, a few at a time, while a job appends.
 func TestTailIsTrimmed(t *testing.T) {
+	t.Parallel()
 	d := newHarness(t)
 	s := d.newProducer()
 	for range 3 * minTrim {
@@ -217,8 +201,9 @@ func TestTailIsTrimmed(t *testing.T) {
 	s.check(t, 0, 1<<20)
 }
 
-// A job that says little does not hold up the rows of those that say much.
+// A job with little output does not keep the unused rows of others in the tail.
 func TestSlowJobDoesNotBlockTailTrim(t *testing.T) {
+	t.Parallel()
 	d := newHarness(t)
 	slow, quick := d.newProducer(), d.newProducer()
 	d.apply(slow.appendOp(&job.Progress{Percent: 7}, slow.nextEntries(job.KindText, "well")...))
@@ -245,16 +230,18 @@ func TestSlowJobDoesNotBlockTailTrim(t *testing.T) {
 	slow.check(t, 0, 1<<20)
 }
 
-// A job whose rows in the tail are damaged fails; what was whole can be read.
+// A job with damaged rows in the tail fails. Its entries before the damage are readable.
 func TestDamagedTailFailsJob(t *testing.T) {
+	t.Parallel()
 	for name, sql := range map[string]string{
-		"its bytes are":  "UPDATE tail SET data = x'01' WHERE n = 2",
-		"it is missing":  "DELETE FROM tail WHERE n = 2",
-		"its number is":  "UPDATE tail SET seq = 7 WHERE n = 2",
-		"its report is":  "UPDATE tail SET progress = x'7b' WHERE n = 2",
-		"it has nothing": "UPDATE tail SET data = x'' WHERE n = 2",
+		"damaged bytes":    "UPDATE tail SET data = x'01' WHERE n = 2",
+		"missing row":      "DELETE FROM tail WHERE n = 2",
+		"wrong number":     "UPDATE tail SET seq = 7 WHERE n = 2",
+		"damaged progress": "UPDATE tail SET progress = x'7b' WHERE n = 2",
+		"empty row":        "UPDATE tail SET data = x'' WHERE n = 2",
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			d := newHarness(t)
 			s, sound := d.newProducer(), d.newProducer()
 			for range 3 {
@@ -275,16 +262,17 @@ func TestDamagedTailFailsJob(t *testing.T) {
 	}
 }
 
-// While a job speaks, every read sees a whole beginning of what it says, and never
-// less than the read before.
+// While a job appends, every read returns a prefix of its output, never shorter than the read
+// before.
 func TestReadsDuringAppendsSeeWholePrefix(t *testing.T) {
+	t.Parallel()
 	d := newHarness(t)
 	s := d.newProducer()
 	stop := make(chan struct{})
 	var reading sync.WaitGroup
 	for range 2 {
 		reading.Go(func() {
-			seen := int64(0)
+			cursor := int64(0)
 			for last := false; !last; {
 				select {
 				case <-stop:
@@ -292,11 +280,11 @@ func TestReadsDuringAppendsSeeWholePrefix(t *testing.T) {
 				default:
 				}
 				j, entries, err := d.Output(d.Context(), testOwner, s.lease.Job, 0, 1<<20)
-				if err != nil || j.Cursor < seen || int64(len(entries)) != j.Cursor {
-					t.Errorf("%d entries were read, the cursor is %d, and was %d: %v", len(entries), j.Cursor, seen, err)
+				if err != nil || j.Cursor < cursor || int64(len(entries)) != j.Cursor {
+					t.Errorf("%d entries were read, the cursor is %d, and was %d: %v", len(entries), j.Cursor, cursor, err)
 					return
 				}
-				seen = j.Cursor
+				cursor = j.Cursor
 				for i := range entries {
 					if entries[i].Seq != int64(i+1) || string(entries[i].Data) != fmt.Sprint("word ", i+1) {
 						t.Errorf("entry %d is %d, %q", i+1, entries[i].Seq, entries[i].Data)

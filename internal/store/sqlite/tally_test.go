@@ -7,8 +7,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// A batch may make the only job of a tally at an end, and delete it.
+// One batch may create the only job of a tally at an end, and delete it.
 func TestTallyCreatedAndEmptiedInOneBatchIsRemoved(t *testing.T) {
+	t.Parallel()
 	d := newHarness(t)
 	made := job.NewID()
 	d.reopenWith(func(e store.End) store.FollowUp {

@@ -11,16 +11,16 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// asBeforeTenants makes what waits look as it did before keys belonged to tenants.
+// asBeforeTenants restores the lanes and indexes of waiting jobs as they were before migration 0009.
 const asBeforeTenants = `
 	UPDATE jobs SET lane = CASE state WHEN 2 THEN '' ELSE '+' || key END WHERE lane IS NOT NULL;
 	DROP INDEX jobs_line; DROP INDEX jobs_due;
 	CREATE INDEX jobs_line ON jobs (queue, lane, turn, n, key, priority) WHERE lane IS NOT NULL;
 	CREATE INDEX jobs_due  ON jobs (due, queue, key) WHERE due IS NOT NULL;`
 
-// Jobs that waited before keys belonged to tenants keep their order, each in the line
-// of its tenant.
+// Jobs that waited before the migration keep their order within their tenant.
 func TestTenantMigrationKeepsOrder(t *testing.T) {
+	t.Parallel()
 	a := newBulkStore(t, Options{Unsynced: true})
 	limits := map[string]job.Limits{"q": {KeyRunning: 2}}
 	want := map[string][]job.ID{}
@@ -74,7 +74,7 @@ func TestTenantMigrationKeepsOrder(t *testing.T) {
 	}
 }
 
-// The upgrade to lines of tenants reads the table of jobs twice and writes little.
+// Migration 0009 reads the table of jobs twice and writes little.
 func BenchmarkUpgradeToTenants(b *testing.B) {
 	a := newBulkStore(b, Options{Unsynced: true})
 	a.addEnded(200_000, 100)

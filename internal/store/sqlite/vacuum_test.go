@@ -8,7 +8,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// still stops who works behind the commits, so that a test makes their steps.
+// stopBackground stops the vacuum and the checkpointer, so that a test runs their steps itself.
 func (a *bulkStore) stopBackground() {
 	a.vacuum.stop()
 	a.vacuum.quit = make(chan struct{})
@@ -38,6 +38,10 @@ func (a *bulkStore) checkpointedSize() int64 {
 }
 
 func TestVacuumShrinksFile(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("writes 60 MB")
+	}
 	a := newBulkStore(t, Options{Unsynced: true})
 	a.stopBackground()
 	a.addEnded(1000, 20_000)
@@ -66,8 +70,9 @@ func TestVacuumShrinksFile(t *testing.T) {
 	a.addEnded(10, 20_000) // and it is sound
 }
 
-// Pages that are used again from time to time are kept.
+// Pages that are used from time to time stay in the file.
 func TestVacuumKeepsPagesUsedAgain(t *testing.T) {
+	t.Parallel()
 	w := window{}
 	for i := range int64(2*freeWindow + 1) {
 		free := int64(100_000)
@@ -84,8 +89,9 @@ func TestVacuumKeepsPagesUsedAgain(t *testing.T) {
 	}
 }
 
-// At rest nothing is written: neither by the vacuum nor by anyone else.
+// An idle store writes nothing.
 func TestIdleStoreWritesNothing(t *testing.T) {
+	t.Parallel()
 	a := newBulkStore(t, Options{Unsynced: true})
 	a.stopBackground()
 	a.addEnded(100, 20_000)
@@ -106,7 +112,7 @@ func TestIdleStoreWritesNothing(t *testing.T) {
 	}
 }
 
-// state is what the files look like from outside.
+// fileTimes returns when the files were last written.
 func (a *bulkStore) fileTimes() (s string) {
 	for _, name := range []string{a.path, a.path + "-wal"} {
 		info, err := os.Stat(name)
