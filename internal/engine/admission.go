@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
@@ -8,13 +9,13 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// CheckCapacity says whether a queue would take a job of so many bytes now: before those are
-// received. Only the submit itself decides.
+// CheckCapacity returns the error with which a submit of size bytes would be refused now; nil if
+// it would be admitted. Use it before receiving a body. Only the submit itself decides.
 func (e *Engine) CheckCapacity(queue string, size int64) error {
 	if _, err := e.Queue(queue); err != nil {
 		return err
 	}
-	if err := firstOf(e.writable(), e.disk.checkSpace()); err != nil {
+	if err := cmp.Or(e.writable(), e.disk.checkSpace()); err != nil {
 		return err
 	}
 	q := e.queues[queue]
@@ -23,8 +24,8 @@ func (e *Engine) CheckCapacity(queue string, size int64) error {
 	return q.checkCapacityLocked(size)
 }
 
-// writable refuses new work while the store cannot be written, or hangs: it would wait
-// as long as the disk takes.
+// writable refuses new work while the store cannot be written or a commit is slow: new work
+// would wait as long as the disk takes.
 func (e *Engine) writable() error {
 	if e.storeFailing.Load() || e.commits.slow() {
 		return unwritable(nil)
@@ -32,7 +33,7 @@ func (e *Engine) writable() error {
 	return nil
 }
 
-// admit counts a submit in, unless there is no room for it.
+// admit counts a submit in, or refuses it. releaseSubmits counts it out.
 func (e *Engine) admit(op *store.Submit) error {
 	bytes := int64(submitSize(op))
 	if err := e.disk.admit(bytes); err != nil {
@@ -45,7 +46,7 @@ func (e *Engine) admit(op *store.Submit) error {
 	return err
 }
 
-// admit counts a submit in, unless the queue holds all that it may.
+// admit counts a submit in, or refuses it because the queue is full.
 func (q *queue) admit(op *store.Submit) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -57,7 +58,7 @@ func (q *queue) admit(op *store.Submit) error {
 	return nil
 }
 
-// countLocked counts a submit among those on their way, or out again.
+// countSubmitLocked adds n to the submits on their way.
 func (q *queue) countSubmitLocked(op *store.Submit, n int) {
 	if op.Delay > 0 {
 		q.delayedSubmits += n
@@ -66,39 +67,39 @@ func (q *queue) countSubmitLocked(op *store.Submit, n int) {
 	}
 }
 
-// roomLocked is the queue's word on one more job. A job that is larger than the
-// queue may hold is taken when nothing else waits.
+// checkCapacityLocked refuses one more job of size bytes if the queue is full. A job that is
+// larger than the whole queue may be is admitted while no other job waits.
 func (q *queue) checkCapacityLocked(size int64) error {
 	load := fairqueue.Load{Counts: q.counts, Arriving: q.readySubmits, Delayed: q.delayedSubmits, FreeSlots: q.availableSlotsLocked()}
 	if load.Full(q.MaxDepth) {
 		return q.queueFullLocked("%d jobs wait in it", load.Waiting())
 	}
-	held := q.counts.WaitingBytes + q.pendingBytes
-	if q.MaxBytes > 0 && held > 0 && held+size > q.MaxBytes {
-		return q.queueFullLocked("the jobs that wait in it hold %d MiB", held>>20)
+	waiting := q.counts.WaitingBytes + q.pendingBytes
+	if q.MaxBytes > 0 && waiting > 0 && waiting+size > q.MaxBytes {
+		return q.queueFullLocked("the jobs that wait in it hold %d MiB", waiting>>20)
 	}
 	return nil
 }
 
-func (q *queue) queueFullLocked(format string, held int64) error {
+func (q *queue) queueFullLocked(format string, amount int64) error {
 	return &job.Error{
 		Code:       job.QueueFull,
-		Message:    fmt.Sprintf("the queue %s is full: "+format, q.Name, held),
+		Message:    fmt.Sprintf("the queue %s is full: "+format, q.Name, amount),
 		RetryAfter: max(q.retryAfterLocked(), retrySoon),
 	}
 }
 
-// answered counts the submits of a batch out again: those that were stored are in
-// the queue's own counts by now.
+// releaseBatchSubmits counts out the submits of an applied batch: the queue's own counts include
+// the stored ones by now.
 func (e *Engine) releaseBatchSubmits(w *pendingBatch) {
 	for _, p := range w.ops {
 		e.releaseSubmits(p.submits, p.consumers)
 	}
 }
 
-// countOut takes back what admit counted in. to says to whom submits were assigned:
-// those are counted out already, but for their bytes.
-func (e *Engine) releaseSubmits(ops []*store.Submit, to []*consumer) {
+// releaseSubmits undoes admit. consumers has the consumer of each submit, or nil: assign has
+// counted out those with a consumer already, except for their bytes.
+func (e *Engine) releaseSubmits(ops []*store.Submit, consumers []*consumer) {
 	if len(ops) == 0 {
 		return
 	}
@@ -108,7 +109,7 @@ func (e *Engine) releaseSubmits(ops []*store.Submit, to []*consumer) {
 		bytes += int64(submitSize(op))
 		q := e.queues[op.Job.Queue]
 		q.mu.Lock()
-		if to == nil || to[i] == nil {
+		if consumers == nil || consumers[i] == nil {
 			q.countSubmitLocked(op, -1)
 		}
 		q.pendingBytes -= op.Job.InputBytes

@@ -9,16 +9,16 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// try is how a batch is applied.
+// applyOptions says how a batch is applied.
 type applyOptions struct {
-	certain bool      // that nothing of it was ever applied
-	until   time.Time // how long a part of it waits for room; zero for a whole one, which does not
+	certain bool      // it is certain that nothing of the batch was applied before
+	until   time.Time // how long a half waits for disk space; zero for a whole batch, which does not wait
 }
 
-// mostWait is how long new work waits for a store that cannot be written.
+// maxUnwritable is how long new work waits while the store cannot be written.
 const maxUnwritable = time.Second
 
-// giveUpStopping is how long a stopping server tries to write what it was asked.
+// stopTimeout is how long a stopping server tries to write what it was asked.
 const stopTimeout = 5 * time.Second
 
 // commit applies a batch for the first time.
@@ -34,7 +34,7 @@ func (e *Engine) commit(ctx context.Context, w *pendingBatch) {
 		e.trimForFullDisk(ctx, w)
 	}
 	if time.Since(w.began) > maxCommitTime {
-		e.sweeper.markUnhealthy() // before the next batch is gathered, which may take leases
+		e.sweeper.markUnhealthy() // now, because the next batch may contain the sweep's finishes
 	}
 	if w.err == nil {
 		e.assumeDurable(w)
@@ -42,10 +42,10 @@ func (e *Engine) commit(ctx context.Context, w *pendingBatch) {
 	e.releaseBatchSubmits(w)
 }
 
-// assume takes the answers of an applied batch for what the loop itself knows of queues
-// and slots: the next batch is made before this one is on disk. Nobody is told of them.
-// Where they turn out to be others, because the batch is applied again, what was assumed
-// is put right.
+// assumeDurable uses the answers of an applied batch for counts and slots before it is on disk:
+// the next batch is made meanwhile. Only the loop relies on them; no caller, worker or watcher
+// learns of them. If the batch is applied again and answers otherwise, counts and slots are
+// corrected.
 func (e *Engine) assumeDurable(w *pendingBatch) {
 	w.assumed = true
 	for name, c := range w.batch.Counts {
@@ -62,11 +62,13 @@ func (e *Engine) assumeDurable(w *pendingBatch) {
 	}
 }
 
-// persist applies a batch. What failed is tried again, before anything else, but once it is known
-// what became of the batches before it:
-// where the outcome was unknown the store finds out what became of it. On a disk
-// that is full or cannot be written new work is refused, so that it does not wait
-// with the rest; a full one is for the caller to wait for, and damage ends it all.
+// apply applies a batch, and retries until the store has applied or judged it. Before a
+// retry it settles the batches before this one. If the outcome of a try was unknown, the
+// store remembers whether it applied the batch, so a retry applies nothing twice.
+//
+// On a full disk, and after a second of failures, it refuses the new work of the batch, so
+// that it does not wait with the rest. It returns [store.ErrFull] for the caller to wait or
+// to trim the batch. Damage is final.
 func (e *Engine) apply(ctx context.Context, b *store.Batch, t applyOptions) (synced func() error, err error) {
 	pause := minBackoff
 	for began := time.Now(); ; pause = min(2*pause, maxBackoff) {
@@ -79,11 +81,11 @@ func (e *Engine) apply(ctx context.Context, b *store.Batch, t applyOptions) (syn
 			e.storeAnswered()
 			return synced, nil
 		case errors.Is(err, store.ErrData):
-			e.storeAnswered() // it judged the data
+			e.storeAnswered() // the store works: it has judged the data
 			return e.isolate(ctx, b, err, t.until)
 		case errors.Is(err, store.ErrDamaged):
 			e.storeFailing.Store(true)
-			e.log.Error("the data is damaged, and the server stops: put a backup in the place of its data directory", "error", err)
+			e.log.Error("the data is damaged, and the server stops: replace its data directory by a backup", "error", err)
 			e.fatal = job.Wrapf(job.Unavailable, err, "the server's data is damaged, and it stops")
 			return nil, e.fatal
 		case errors.Is(err, store.ErrFull):
@@ -107,17 +109,17 @@ func (e *Engine) apply(ctx context.Context, b *store.Batch, t applyOptions) (syn
 	}
 }
 
-// inTrouble notes that the store cannot be written: new work is refused, and no lease is
+// storeFailed notes that the store cannot be written: new work is refused, and no lease is
 // taken.
 func (e *Engine) storeFailed() {
 	e.storeFailing.Store(true)
 	e.sweeper.markUnhealthy()
 }
 
-// works notes that the store has answered. A trouble is over, unless batches are in doubt.
+// storeAnswered notes that the store works again, unless batches are still in doubt.
 func (e *Engine) storeAnswered() {
 	if !e.recovering && e.storeFailing.Swap(false) {
-		e.sweeper.markUnhealthy() // only now the trouble is over
+		e.sweeper.markUnhealthy() // the outage ends now: workers get time to renew
 	}
 }
 

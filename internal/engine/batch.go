@@ -8,7 +8,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// work is one batch and who waits for it.
+// pendingBatch is one batch and the ops that wait for it.
 type pendingBatch struct {
 	batch  *store.Batch
 	ops    []*pendingOp // in the order in which the store applies them
@@ -16,24 +16,24 @@ type pendingBatch struct {
 
 	// Set by commit.
 	began  time.Time
-	synced func() error // nil unless the batch was applied
-	err    error        // why it was not
+	synced func() error // waits until the batch is on disk; nil unless it was applied
+	err    error        // why it was not applied
 
-	partialErr error // why its last ops came to nothing; they say so themselves
+	partialErr error // why its last ops failed; each has its own refusal
 
-	assumed bool // that its answers are final: of counts, and of slots
+	assumed bool // assumeDurable has used its answers for counts and slots
 }
 
-// claim is an op that the loop itself made, for a worker with free slots.
+// claim is an op that the loop makes for a consumer with free slots.
 type claim struct {
 	op       *store.Claim
 	consumer *consumer
-	recorded bool // the slots for which it got nothing are free again
-	got      int  // how many jobs, as far as that is known
+	recorded bool // its unused slots were freed
+	got      int  // claimed jobs, when recorded
 }
 
-// note frees the slots for which the claim got no job. Where the batch is applied again
-// because nobody knew whether it was stored, it may have got more or fewer than before.
+// recordGot frees the slots for which the claim got no job. A batch that is applied again,
+// because its outcome was unknown, may get more or fewer jobs than the first time.
 func (c *claim) recordGot(got int) {
 	if c.recorded {
 		c.consumer.release(c.got - got)
@@ -43,11 +43,12 @@ func (c *claim) recordGot(got int) {
 	c.recorded, c.got = true, got
 }
 
-// gather makes the next batch: what waits in the lanes, the slots that its
-// finishes free, submits given to whoever is free, and claims for the rest.
+// gather makes the next batch from the waiting ops. It frees the slots of its finishes, assigns
+// submits to free slots, and adds claims for the slots that are left.
 func (e *Engine) gather() *pendingBatch {
 	w := &pendingBatch{batch: store.NewBatch(), ops: inStoreOrder(e.refuseEarlySweeps(e.lanes.take()))}
 	w.batch.Limits = e.limits
+	// Finishes first, so that this very batch can fill the slots that they free.
 	for _, p := range w.ops {
 		if f, ok := p.op.(*store.Finish); ok && !p.swept {
 			e.freeSlot(f.Lease)
@@ -75,15 +76,15 @@ func (e *Engine) gather() *pendingBatch {
 	return w
 }
 
-// spareHealthy refuses to take leases that a sweep found before a trouble of this process
-// was over: their workers could not renew them, nor say anything.
+// refuseEarlySweeps refuses the sweep's finishes if this process is no longer healthy. Their
+// workers could not renew or report meanwhile, so their leases may not be taken.
 func (e *Engine) refuseEarlySweeps(ops []*pendingOp) []*pendingOp {
 	return slices.DeleteFunc(ops, func(p *pendingOp) bool {
 		f, ok := p.op.(*store.Finish)
 		if !ok || !needsHealth(f.OnlyIf) || e.sweeper.mayTakeLeases() {
 			return false
 		}
-		f.Err = job.Errorf(job.LeaseLost, "the server itself stood still: the worker has its time to renew")
+		f.Err = job.Errorf(job.LeaseLost, "the server itself stood still: the worker gets time to renew")
 		p.answer()
 		return true
 	})

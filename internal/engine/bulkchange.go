@@ -8,7 +8,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// Verb is what can be done to many jobs at once.
+// Verb is a change that can be made to many jobs at once.
 type Verb uint8
 
 // The verbs.
@@ -18,13 +18,12 @@ const (
 	DeleteAll
 )
 
-// ChangeMany does one thing to every job that the filter selects, a page after another,
-// and says to how many. Jobs for which it is no change (a cancel of one that has
-// ended, a retry of one that cannot be) are passed over. What was done before an
-// error, or before ctx ended, stays done.
+// ChangeMany makes one change to every job that the filter selects, page by page, and counts the
+// changed jobs. It skips jobs that the change does not apply to: a cancel of an ended job, a
+// retry of a succeeded one. Changes made before an error, or before ctx ended, stay.
 //
-// When ctx ends no further page is begun. A page that was begun is waited for: what was
-// asked for is done, whoever waits, and so it counts.
+// When ctx ends no further page is begun. A page that was begun is waited for, because its ops
+// are applied whether the caller waits or not, and so they count.
 func (e *Engine) ChangeMany(ctx context.Context, v Verb, f job.Filter) (done int, err error) {
 	f.Limit = job.MaxListPage
 	for {
@@ -44,8 +43,8 @@ func (e *Engine) ChangeMany(ctx context.Context, v Verb, f job.Filter) (done int
 	}
 }
 
-// each does one thing to every job of a page, in one go. Of several errors it returns
-// the first, and counts all that was done.
+// changePage changes every job of a page, many in one commit. It counts all changes and returns
+// the first of several errors.
 func (e *Engine) changePage(ctx context.Context, v Verb, page []job.Job) (done int, failed error) {
 	var asked []*pendingOp
 	for i := range page {
@@ -74,8 +73,8 @@ func (e *Engine) changePage(ctx context.Context, v Verb, page []job.Job) (done i
 	return done, failed
 }
 
-// refusalOf is why a change of one of many was refused, once it was answered; nil where
-// the job is only to be passed over, because it is gone or has moved on.
+// changeRefusal returns why one change of many was refused; nil if the job is to be skipped,
+// because it was deleted or has moved on.
 func changeRefusal(p *pendingOp) error {
 	var err error
 	switch op := p.op.(type) {
@@ -93,7 +92,7 @@ func changeRefusal(p *pendingOp) error {
 	return err
 }
 
-// change is the op that does a thing to a job; nil where it would be no change.
+// changeOp makes the op of a change; nil if it would not change the job.
 func (e *Engine) changeOp(v Verb, j *job.Job) any {
 	switch {
 	case v == CancelAll && !j.State.Ended() && j.CancelRequestedAt.IsZero():
@@ -106,8 +105,8 @@ func (e *Engine) changeOp(v Verb, j *job.Job) any {
 	return nil
 }
 
-// changed says whether a change of one of many took place: a job may have moved on
-// since it was listed.
+// wasChanged reports whether the op changed its job. The job may have moved on since it was
+// listed.
 func wasChanged(op any) bool {
 	switch op := op.(type) {
 	case *store.Cancel:
@@ -120,10 +119,10 @@ func wasChanged(op any) bool {
 	return false
 }
 
-// DeleteJobs removes jobs as [Engine.Delete] does, in one go, and passes over those
-// that do not exist. What was removed before an error stays removed.
+// DeleteJobs deletes jobs as [Engine.Delete] does, many in one commit. It skips jobs that do not
+// exist. Jobs deleted before an error stay deleted.
 func (e *Engine) DeleteJobs(ctx context.Context, owner job.Owner, ids []job.ID) error {
-	for some := range slices.Chunk(ids, batchRows) { // however many, they are not too much at once
+	for some := range slices.Chunk(ids, batchRows) { // a bound on the ops that wait at once
 		if err := e.deleteChunk(ctx, owner, some); err != nil {
 			return err
 		}

@@ -7,13 +7,12 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// SubmitMany stores several jobs in one commit and answers each, in their order, once
-// they are on disk. Atomic: all are stored or none; requests that were not to
-// blame are refused with [job.BatchRefused]. An error is of the whole: what was
-// stored is then not known.
+// SubmitMany stores several jobs in one commit and answers each, in their order, once they are
+// on disk. If atomic, all are stored or none: the valid requests of a refused list are refused
+// with [job.BatchRefused]. An error concerns the whole list: then it is unknown what was stored.
 //
-// The position of a job in a long queue is an estimate here: counting it for each
-// would take longer than storing it.
+// The position of a job in a long queue is an estimate here. Counting it for each job would take
+// longer than storing them.
 func (e *Engine) SubmitMany(ctx context.Context, list []Request, atomic bool) ([]SubmitResult, error) {
 	m := &bulkSubmit{e: e, results: make([]SubmitResult, len(list)), ops: make([]*store.Submit, len(list))}
 	defer m.reportRefusals()
@@ -28,16 +27,16 @@ func (e *Engine) SubmitMany(ctx context.Context, list []Request, atomic bool) ([
 	return m.results, nil
 }
 
-// many is several submits on their way. Ops and answers have the places of their
-// requests; the op of a request that is answered already is nil.
+// bulkSubmit is a list of submits on their way. ops and results have the order of the requests.
+// The op of a request that is answered already is nil.
 type bulkSubmit struct {
 	e       *Engine
 	ops     []*store.Submit
 	results []SubmitResult
 }
 
-// admit prepares and counts in what may be stored, answers what a known
-// idempotency key answers, and says whether anything was refused.
+// admit prepares and counts in the requests. It answers those whose idempotency key has made a
+// job, and reports whether it refused any.
 func (m *bulkSubmit) admit(ctx context.Context, list []Request) (refused bool) {
 	for i := range list {
 		op, err := m.e.prepare(&list[i])
@@ -57,7 +56,7 @@ func (m *bulkSubmit) admit(ctx context.Context, list []Request) (refused bool) {
 	return refused
 }
 
-// answer notes what became of a request.
+// setAnswer returns a function that sets the answer of request i.
 func (m *bulkSubmit) setAnswer(i int) func(j *job.Job, existing bool, err error) {
 	return func(j *job.Job, existing bool, err error) {
 		m.results[i] = SubmitResult{Existing: existing, Err: err}
@@ -67,7 +66,7 @@ func (m *bulkSubmit) setAnswer(i int) func(j *job.Job, existing bool, err error)
 	}
 }
 
-// dismiss refuses what was admitted, because of what was not.
+// refuseAll refuses the admitted requests of an atomic list because another one was refused.
 func (m *bulkSubmit) refuseAll() {
 	m.e.releaseSubmits(m.admitted(), nil)
 	for i := range m.results {
@@ -87,7 +86,7 @@ func (m *bulkSubmit) admitted() []*store.Submit {
 	return list
 }
 
-// store puts what was admitted through the loop.
+// store puts the admitted submits through the loop.
 func (m *bulkSubmit) store(ctx context.Context, atomic bool) error {
 	ops := m.admitted()
 	if len(ops) == 0 {
@@ -110,7 +109,7 @@ func (m *bulkSubmit) store(ctx context.Context, atomic bool) error {
 	return nil
 }
 
-// show finds out what is known around each stored job.
+// fillSnapshots adds position, estimate and text to each stored job.
 func (m *bulkSubmit) fillSnapshots(ctx context.Context) {
 	for i := range m.results {
 		s := &m.results[i]
@@ -122,13 +121,13 @@ func (m *bulkSubmit) fillSnapshots(ctx context.Context) {
 			m.e.locateWithoutRead(&s.Snapshot)
 		default:
 			if m.e.locate(ctx, &s.Snapshot) != nil {
-				m.e.locateWithoutRead(&s.Snapshot) // it is stored all the same
+				m.e.locateWithoutRead(&s.Snapshot) // the job is stored, so the answer is a success
 			}
 		}
 	}
 }
 
-// tell tells the observer of the requests that were refused.
+// reportRefusals reports the refused requests to the observer.
 func (m *bulkSubmit) reportRefusals() {
 	for i := range m.results {
 		_ = m.e.observeRefusal("submit", m.results[i].Err)

@@ -1,15 +1,19 @@
-// Package engine has the rules: what is admitted, who gets a job and for how long,
-// what follows a failed attempt, and when a silent worker's job is taken from it.
+// Package engine has the rules: which jobs are admitted, which worker gets a job and for how
+// long, what follows a failed attempt, and when a sweep takes a job from a silent worker.
 //
-// Every write is an op that goes through one commit loop (loop.go), which gathers
-// what arrived while the last commit was syncing. Faces call what is in api.go,
-// runners what is in worker.go. DESIGN.md beside this file tells how they meet.
+// Every write is an op of package store. One commit loop (loop.go) gathers the ops that
+// arrive while the last commit syncs, and applies them as one batch. APIs submit, read,
+// watch and change jobs (submit.go, snapshot.go, watch.go, change.go). Runners consume jobs
+// and report on them (consumer.go, output.go, finish.go, renewals.go). DESIGN.md beside this
+// file explains how the parts work together.
+//
+// A method named by a past participle (settled, finished, cancelled) does what follows once
+// the op is on disk. Nothing else is named so.
 package engine
 
 import (
 	"context"
 	"log/slog"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -21,48 +25,47 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/watch"
 )
 
-// Config sets an engine up.
+// Config has the settings of an engine.
 type Config struct {
 	Store  store.Store
 	Queues []Queue
-	// Process names this start of the server among those that share the store; zero for a
-	// new name, or for none where it is alone.
+	// Process identifies this start of the server among the processes that share the store.
+	// Zero makes a new random one, or none if Alone is set.
 	Process job.Process
-	// Alone says that no other process can be running jobs of the store. Those that a
-	// former one was running are then taken back at once.
+	// Alone states that no other process can be running jobs of the store. New then takes
+	// back all running jobs at once.
 	Alone bool
-	// Dead are other processes that are known to be dead: their jobs are taken back at
-	// once. Those of a process that is neither are left to their leases.
+	// DeadProcesses are processes that are known to be dead. New takes back their running
+	// jobs at once. The running jobs of other processes keep their leases.
 	DeadProcesses []job.Process
 	Log           *slog.Logger // nil discards
-	// RenewEvery is how often workers renew. Renewals must have been possible for twice
-	// as long before a sweep takes a lease. 0 means 10 s.
+	// RenewEvery is the interval at which workers renew their leases. A sweep takes a lease
+	// only if renewals were possible for two such intervals. 0 means 10 s.
 	RenewEvery time.Duration
-	// MaxWatchers is how many watches and held requests there may be at once; 0 means
-	// 20,000.
+	// MaxWatchers bounds the watches and long-polls that are open at once; 0 means 20,000.
 	MaxWatchers int
-	// IdempotencyKeep is how long an idempotency key is kept at least; 0 means 24 h.
+	// IdempotencyKeep is the minimum time for which an idempotency key is kept; 0 means 24 h.
 	IdempotencyKeep time.Duration
-	// MaxBytes is how much the store and the files of jobs may hold: past it the oldest
-	// ended jobs are deleted before their time; 0 for no bound.
+	// MaxBytes bounds the size of the store and of the jobs' files, in bytes. Above it the
+	// oldest ended jobs are deleted before their retention is over. 0 means no bound.
 	MaxBytes int64
-	// FileBytes is how much the files of jobs hold; nil when jobs have none. It is called
-	// by one goroutine, and may take its time.
+	// FileBytes returns the size of the jobs' files in bytes; nil if jobs have no files. One
+	// goroutine calls it. It may be slow.
 	FileBytes func(context.Context) (int64, error)
-	// Free says how many bytes are free on the disk that the store is on; nil when
-	// nobody knows. While there are less than MinFree no new work is taken.
+	// Free returns the bytes that are free on the store's disk; nil if that is unknown.
+	// While fewer than MinFree bytes are free, new work is refused.
 	Free    func() (int64, error)
 	MinFree int64
-	// RemoveFiles deletes the files of jobs that are no more; nil when jobs have none.
-	// It is called by one goroutine, and may take its time.
+	// RemoveFiles deletes the files of deleted jobs; nil if jobs have no files. One goroutine
+	// calls it. It may be slow.
 	RemoveFiles func([]job.ID)
-	Observer    Observer // nil for nobody
-	// Bus connects the engine with other processes on the same store; nil when it is the
-	// only one.
+	Observer    Observer // nil for none
+	// Bus connects the engine with other processes on the same store; nil for a single
+	// process.
 	Bus bus.Bus
 }
 
-// Engine is the rules over a store. Make it with New, then let Run run.
+// Engine applies the rules to the jobs of a store. Make one with New and call Run.
 type Engine struct {
 	// Set once.
 	store          store.Store
@@ -74,7 +77,7 @@ type Engine struct {
 	renewEvery     time.Duration
 	idempotencyTTL time.Duration
 	maxWatchers    int
-	limits         map[string]job.Limits // of every queue; given to each batch
+	limits         map[string]job.Limits // by queue; part of each batch
 	lanes          *lanes
 	commits        *commits
 	sweeper        *sweeper
@@ -85,25 +88,24 @@ type Engine struct {
 	fileRemover    *fileRemover
 	renewals       *renewals
 	observer       Observer
-	peers          *peers // nil when the engine is alone on its store
+	peers          *peers // nil without a bus
 
-	stopping     atomic.Bool // no more submits
-	storeFailing atomic.Bool // the store has refused for a while: refuse submits at once
+	stopping     atomic.Bool // submits are refused
+	storeFailing atomic.Bool // the store cannot be written: submits are refused at once
 
 	// Owned by loop.
-	stopLoop      context.CancelCauseFunc // ends the loop; also called by the settler
-	fatal         error                   // why nothing is applied any more: the data is damaged, or in doubt for good
-	recovering    bool                    // batches in doubt are applied again
-	claimsStopped bool                    // nothing is claimed any more
+	stopLoop      context.CancelCauseFunc // ends the loop; the settler calls it too
+	fatal         error                   // if set, nothing is applied any more: the data is damaged, or a batch stays in doubt
+	recovering    bool                    // the loop is applying batches in doubt again
+	claimsStopped bool                    // the server is stopping
 
 	mu sync.Mutex
 	// Guarded by mu.
-	leases map[job.ID]*localLease // the leases that workers of this process hold
+	leases map[job.ID]*localLease // the leases of this process's workers
 }
 
-// New makes an engine. It takes back at once the jobs that a former process of
-// this installation was running: that process is dead, for the store has one
-// owner.
+// New makes an engine. It takes back the running jobs of processes that the configuration
+// declares dead, and reads the counts of all queues.
 func New(ctx context.Context, c Config) (*Engine, error) {
 	e := &Engine{
 		store:          c.Store,
@@ -138,7 +140,7 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 	if e.idempotencyTTL == 0 {
 		e.idempotencyTTL = 24 * time.Hour
 	}
-	if e.process == (job.Process{}) && !c.Alone { // alone no lease needs to say whose it is
+	if e.process == (job.Process{}) && !c.Alone { // a lone engine needs no process id in its leases
 		e.process = job.NewProcess()
 	}
 	for _, q := range c.Queues {
@@ -158,12 +160,12 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 	if err := e.loadCounts(ctx); err != nil {
 		return nil, err
 	}
-	e.peers = newPeers(e, c.Bus) // last: it is on the bus from here on
+	e.peers = newPeers(e, c.Bus) // last: from here on notices arrive
 	return e, nil
 }
 
-// loadCounts tells the queues what is in them. Jobs of a queue that there is no more
-// wait until it is there again: nobody would notice, were it not said.
+// loadCounts reads the counts of all queues. It warns of jobs in a queue that is not configured:
+// they wait until it is configured again, and nothing else would show that.
 func (e *Engine) loadCounts(ctx context.Context) error {
 	counts, err := e.store.Counts(ctx)
 	for name, c := range counts {
@@ -171,34 +173,30 @@ func (e *Engine) loadCounts(ctx context.Context) error {
 		case q != nil:
 			q.setCounts(c)
 		case c.Waiting() > 0:
-			e.log.Warn("jobs wait in a queue that there is not: they run when it is configured again, or can be cancelled", "queue", name, "jobs", c.Waiting())
+			e.log.Warn("jobs wait in a queue that is not configured: configure it again to run them, or cancel them", "queue", name, "jobs", c.Waiting())
 		}
 	}
 	return err
 }
 
-// Run commits and sweeps until ctx ends; then it commits what was asked before,
-// and returns when all that it started is gone. Runners are to be stopped first:
-// what they ask afterwards is refused.
+// Run commits and sweeps until ctx ends. Then it commits the ops that were asked for before, and
+// returns when all its goroutines have ended. Stop the runners first: what they ask for
+// afterwards is refused.
 func (e *Engine) Run(ctx context.Context) error {
-	var duties sync.WaitGroup
+	var background sync.WaitGroup
 	sweeping, stop := context.WithCancel(ctx)
-	duties.Go(func() { e.sweeper.run(sweeping) })
-	duties.Go(func() { e.runRefresh(sweeping) })
+	background.Go(func() { e.sweeper.run(sweeping) })
+	background.Go(func() { e.runRefresh(sweeping) })
 	if e.peers != nil {
-		duties.Go(func() { e.peers.run(sweeping) })
+		background.Go(func() { e.peers.run(sweeping) })
 	}
-	duties.Go(func() { e.pruner.run(sweeping) })
-	duties.Go(func() { e.fileRemover.run(sweeping) })
+	background.Go(func() { e.pruner.run(sweeping) })
+	background.Go(func() { e.fileRemover.run(sweeping) })
 	err := e.loop(ctx)
 	stop()
-	duties.Wait()
+	background.Wait()
 	return err
 }
 
-// StopSubmits refuses submits from now on, with [job.ShuttingDown]; what is under way goes
-// on.
+// StopSubmits refuses submits from now on, with [job.ShuttingDown]. Other work goes on.
 func (e *Engine) StopSubmits() { e.stopping.Store(true) }
-
-// die is a number in [0,1), for jitter.
-func die() float64 { return rand.Float64() }

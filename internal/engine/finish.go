@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"math/rand/v2"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -82,7 +83,7 @@ func (e *Engine) finishFor(j *job.Job, o job.Outcome, spoke bool) *store.Finish 
 	case o.Fault == nil:
 		op.To, op.Result = job.Succeeded, o.Result
 	default:
-		v := j.DecideRetry(o.Fault, spoke, e.store.Now(), die())
+		v := j.DecideRetry(o.Fault, spoke, e.store.Now(), rand.Float64())
 		op.Failure = &job.Failure{Code: o.Fault.Code, Message: o.Fault.Message, Retryable: o.Fault.Class != job.Final, Attempt: j.Attempt}
 		op.To = job.Failed
 		if v.Retry {
@@ -149,13 +150,4 @@ func inlineResult(j *job.Job, r *job.Result) *job.Result {
 		return nil
 	}
 	return r
-}
-
-func firstOf(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -7,15 +7,15 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// HasIdempotencyKey says whether an idempotency key has made a job: a submit that carries it is
-// answered even when there is no [Engine.CheckCapacity].
+// HasIdempotencyKey reports whether a job exists for an idempotency key. A submit with such a
+// key is answered even when [Engine.CheckCapacity] refuses new work.
 func (e *Engine) HasIdempotencyKey(ctx context.Context, owner job.Owner, key string) bool {
 	_, _, err := e.store.Idempotent(ctx, owner, key)
 	return err == nil
 }
 
-// known answers a submit that was not admitted: with the job that its idempotency
-// key made, if it did, for that is no new work; else with the refusal.
+// resolveByKey answers a submit that was not admitted. If its idempotency key has made a job,
+// that job is the answer, for it is no new work. Else the refusal stands.
 func (e *Engine) resolveByKey(ctx context.Context, op *store.Submit, refusal error) (*job.Job, bool, error) {
 	if op.Idempotency == nil {
 		return nil, false, refusal
@@ -29,7 +29,7 @@ func (e *Engine) resolveByKey(ctx context.Context, op *store.Submit, refusal err
 		return nil, false, job.Errorf(job.IdempotencyMismatch, "this idempotency key was used before, for another request")
 	}
 	j, err := e.store.Job(ctx, owner, id)
-	if job.CodeOf(err) == job.NotFound { // deleted since, and its key with it
+	if job.CodeOf(err) == job.NotFound { // deleted meanwhile, together with its key
 		return nil, false, refusal
 	}
 	return &j, true, err

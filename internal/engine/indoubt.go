@@ -9,11 +9,11 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// A batch is in doubt when its sync did not learn whether it is stored, and so is each
-// that was applied behind it. The settler leaves them to the loop, which applies them
-// again, in their order and before anything else. Nobody was told of them.
+// A batch is in doubt if its sync could not find out whether it is stored. Every batch that
+// was applied behind it is in doubt too. The settler leaves them to the loop, which applies
+// them again, in their order and before anything else. None of their ops was answered yet.
 
-// doubt notes a batch in doubt.
+// addInDoubt adds a batch in doubt.
 func (l *lanes) addInDoubt(w *pendingBatch) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -21,21 +21,21 @@ func (l *lanes) addInDoubt(w *pendingBatch) {
 	l.signal()
 }
 
-// inDoubt says whether any batch is.
+// hasInDoubt reports whether any batch is in doubt.
 func (l *lanes) hasInDoubt() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return len(l.inDoubtBatches) > 0
 }
 
-// settled says whether it is known of every batch that it is on disk, or in doubt.
+// outcomesKnown reports whether every applied batch is either on disk or in doubt.
 func (l *lanes) outcomesKnown() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.unsynced == len(l.inDoubtBatches)
 }
 
-// takeDoubted removes and returns the batches in doubt, once all are settled.
+// takeInDoubt removes and returns the batches in doubt. Call it once outcomesKnown is true.
 func (l *lanes) takeInDoubt() []*pendingBatch {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -45,7 +45,7 @@ func (l *lanes) takeInDoubt() []*pendingBatch {
 	return list
 }
 
-// settleBefore returns once it is known what became of every batch that was applied.
+// awaitOutcomes returns once every applied batch is settled. It applies those in doubt again.
 func (e *Engine) awaitOutcomes(ctx context.Context) {
 	for !e.lanes.outcomesKnown() {
 		<-e.lanes.wake
@@ -53,13 +53,13 @@ func (e *Engine) awaitOutcomes(ctx context.Context) {
 	e.recoverInDoubt(ctx, e.lanes.takeInDoubt())
 }
 
-// recover applies batches in doubt again, and answers each as it then turns out.
+// recoverInDoubt applies batches in doubt again and answers each.
 func (e *Engine) recoverInDoubt(ctx context.Context, list []*pendingBatch) {
 	if len(list) == 0 {
 		return
 	}
 	e.recovering = true
-	e.storeFailed() // a batch that was applied meanwhile may have said that it is over
+	e.storeFailed() // again: a batch that was applied meanwhile may have ended the outage
 	for _, w := range list {
 		if w.err == nil {
 			e.reapply(ctx, w)
@@ -69,17 +69,17 @@ func (e *Engine) recoverInDoubt(ctx context.Context, list []*pendingBatch) {
 	e.recovering = false
 	if e.fatal == nil {
 		e.storeFailing.Store(false)
-		e.sweeper.markUnhealthy() // only now the trouble is over
+		e.sweeper.markUnhealthy() // the outage ends now: workers get time to renew
 	}
 	e.lanes.signal()
 }
 
-// commitAgain applies a batch in doubt until it is known whether it is on disk.
+// reapply applies a batch in doubt until its outcome is known.
 func (e *Engine) reapply(ctx context.Context, w *pendingBatch) {
 	pause := minBackoff
 	for began := time.Now(); ; pause = min(2*pause, maxBackoff) {
 		synced, err := e.apply(ctx, w.batch, applyOptions{})
-		if errors.Is(err, store.ErrFull) { // so it never was applied
+		if errors.Is(err, store.ErrFull) { // a full store refuses only what it has not applied
 			w.err = err
 			e.trimForFullDisk(ctx, w)
 			synced, err = w.synced, w.err
@@ -91,7 +91,7 @@ func (e *Engine) reapply(ctx context.Context, w *pendingBatch) {
 		}
 		if !errors.Is(w.err, store.ErrUnknown) {
 			if w.err != nil && e.fatal == nil {
-				e.fatal = w.err // what is behind it cannot be applied
+				e.fatal = w.err // the batches behind it depend on it and cannot be applied
 			}
 			return
 		}
@@ -103,8 +103,8 @@ func (e *Engine) reapply(ctx context.Context, w *pendingBatch) {
 	}
 }
 
-// giveUp says of a batch in doubt that it stays so: the server is stopping. Nothing may
-// be applied any more.
+// giveUpInDoubt leaves a batch in doubt for good, because the server is stopping. Nothing may be
+// applied after it.
 func (e *Engine) giveUpInDoubt(err error) error {
 	e.fatal = job.Wrapf(job.Unavailable, err, "the store cannot be reached, and the server is stopping: whether the request was stored is not known")
 	return e.fatal

@@ -10,10 +10,10 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// isolate commits the halves of a batch in which some op's data is bad, until the
-// culprit stands alone and is refused. Each half is on disk before the next is applied:
-// a store remembers only so many that are not. Halves wait for room on a full disk until a moment;
-// others wait for them meanwhile.
+// isolate commits the halves of a batch that contains bad data, until the bad op is alone and is
+// refused. Each half is on disk before the next is applied, because a store remembers only a few
+// batches that are not. Halves wait for space on a full disk until the given time, and so does
+// everything behind them.
 func (e *Engine) isolate(ctx context.Context, b *store.Batch, cause error, until time.Time) (func() error, error) {
 	if b.Len() == 1 || isOneGroup(b) {
 		refuseOps(b, job.Wrapf(job.Invalid, cause, "the store cannot take this data"))
@@ -36,15 +36,15 @@ func (e *Engine) isolate(ctx context.Context, b *store.Batch, cause error, until
 	} else if part, ok := errors.AsType[*partialError](err); ok {
 		applied, err = false, part.err
 	} else {
-		return func() error { return err }, nil // nothing of it can be trusted
+		return func() error { return err }, nil // the sync failed: nothing of it can be trusted
 	}
-	// The first half is on disk: its answers stand, whatever becomes of the second.
+	// The first half is on disk: its answers stand, even if the second half fails.
 	if errors.Is(err, store.ErrFull) {
 		refuseOps(second, noSpace(err))
 		joinAnswers(b, first, &store.Batch{})
 		return nothingToSync, nil
 	}
-	if part, ok := errors.AsType[*partialError](err); ok { // it has said so to its own last ops
+	if part, ok := errors.AsType[*partialError](err); ok { // its own last ops have their refusal already
 		joinAnswers(b, first, second)
 		return func() error { return part }, nil
 	}
@@ -57,8 +57,8 @@ func (e *Engine) isolate(ctx context.Context, b *store.Batch, cause error, until
 	return func() error { return part }, nil
 }
 
-// durably applies a part of a batch and waits until it is on disk. When it was not
-// applied, nothing of it was.
+// applyDurably applies a part of a batch and waits until it is on disk. If it returns false,
+// nothing of the part was applied.
 func (e *Engine) applyDurably(ctx context.Context, b *store.Batch, until time.Time) (applied bool, err error) {
 	t, pause := applyOptions{certain: true, until: until}, minBackoff
 	for began := time.Now(); ; {
@@ -83,16 +83,16 @@ func (e *Engine) applyDurably(ctx context.Context, b *store.Batch, until time.Ti
 	}
 }
 
-// partError is why the last ops of a batch came to nothing, which they say themselves.
-// Those before them are on disk.
+// partialError is why the last ops of a batch failed. They have their refusals; the ops before
+// them are on disk.
 type partialError struct{ err error }
 
 func (p *partialError) Error() string { return p.err.Error() }
 
 func (p *partialError) Unwrap() error { return p.err }
 
-// halves splits a batch in two that are committed one after the other. The kinds
-// keep their order: the first half has the earlier kinds.
+// halves splits a batch into two that are committed one after the other. The first half has the
+// earlier kinds of ops, so the order of application stays.
 func halves(b *store.Batch) (first, second *store.Batch) {
 	first, second = store.NewBatch(), store.NewBatch()
 	first.Limits, second.Limits = b.Limits, b.Limits
@@ -120,7 +120,8 @@ func split[Op any](ops []*Op, first, second *[]*Op, room *int) {
 	*first, *second = ops[:n:n], ops[n:]
 }
 
-// wholeGroups is the room, made less or more so that no group of submits is split.
+// alignToGroups returns the number of submits for the first half, changed so that no atomic
+// group is split.
 func alignToGroups(ops []*store.Submit, room int) int {
 	n := min(room, len(ops))
 	for n > 0 && sameGroup(ops, n) {
@@ -137,17 +138,17 @@ func alignToGroups(ops []*store.Submit, room int) int {
 	return room
 }
 
-// sameGroup says whether the boundary before op n runs through a group.
+// sameGroup reports whether ops n-1 and n belong to one group.
 func sameGroup(ops []*store.Submit, n int) bool {
 	return n < len(ops) && ops[n].Group != nil && ops[n].Group == ops[n-1].Group
 }
 
-// oneGroup says whether a batch is one group of submits and nothing else.
+// isOneGroup reports whether a batch is a single group of submits: it cannot be split.
 func isOneGroup(b *store.Batch) bool {
 	return len(b.Submits) == b.Len() && b.Submits[0].Group != nil && b.Submits[0].Group.Size == b.Len()
 }
 
-// join puts the answers of a batch's halves together.
+// joinAnswers sets the answers of a batch from those of its halves.
 func joinAnswers(b, first, second *store.Batch) {
 	b.Counts = map[string]job.Counts{}
 	maps.Copy(b.Counts, first.Counts)
@@ -158,7 +159,7 @@ func joinAnswers(b, first, second *store.Batch) {
 	b.Damaged = append(first.Damaged, second.Damaged...)
 }
 
-// refuseOps gives every op of a batch the same refusal.
+// refuseOps sets the same refusal on every op of a batch.
 func refuseOps(b *store.Batch, err error) {
 	for _, op := range b.Pauses {
 		op.Err = err

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"cmp"
 	"sync"
 	"time"
 
@@ -66,9 +67,9 @@ func (p *pendingOp) answer() {
 	err := p.err
 	switch op := p.op.(type) {
 	case *store.Finish:
-		err = firstOf(err, op.Err)
+		err = cmp.Or(err, op.Err)
 	case *store.Renew:
-		err = firstOf(err, op.Err)
+		err = cmp.Or(err, op.Err)
 	}
 	p.onAnswer(err)
 }

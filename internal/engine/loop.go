@@ -11,17 +11,18 @@ import (
 )
 
 const (
+	// retrySoon is the Retry-After of refusals that end by themselves.
 	retrySoon = time.Second
-	// A commit that fails is tried again after so long, doubled up to the most.
+	// A failed commit is tried again after minBackoff, doubled up to maxBackoff.
 	minBackoff = 5 * time.Millisecond
 	maxBackoff = time.Second
-	// unsettled is how many batches may be applied and not yet be on disk.
+	// maxUnsynced bounds the batches that are applied and not yet on disk.
 	maxUnsynced = 4
 )
 
-// do sends an op through the loop and waits until it is on disk. The op's own
-// refusal is in the op; the error is why nobody knows of it, or that it was never
-// taken. When ctx ends first, the op goes on without its caller.
+// do sends an op through the loop and waits until it is on disk. The op itself has the store's
+// refusal. The error means that the op was never taken or that its outcome is unknown. If ctx
+// ends first, the op goes on without its caller.
 func (e *Engine) do(ctx context.Context, p *pendingOp) error {
 	if err := e.lanes.put(p); err != nil {
 		return err
@@ -36,7 +37,7 @@ func (p *pendingOp) wait(ctx context.Context) error {
 		return p.err
 	case <-ctx.Done():
 		select {
-		case <-p.done: // of the two the answer counts
+		case <-p.done: // both happened: the answer counts
 			return p.err
 		default:
 			return ctx.Err()
@@ -44,24 +45,25 @@ func (p *pendingOp) wait(ctx context.Context) error {
 	}
 }
 
-// loop applies what waits, batch after batch, until ctx has ended and what
-// was asked before is answered. While one batch is synced the next is applied: the settler waits
-// for the disk and answers, in the same order. A disk that cannot be synced ends
-// the loop with its error.
+// loop applies the waiting ops, batch after batch, until ctx has ended and all earlier ops are
+// answered. While one batch syncs the next is applied: the settler waits for the disk and
+// answers, in the same order. If a sync fails, the loop ends with its error.
 func (e *Engine) loop(ctx context.Context) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	defer context.AfterFunc(ctx, e.lanes.signal)()
 	e.stopLoop = fail
-	applied := make(chan *pendingBatch, maxUnsynced) // closed here
+	applied := make(chan *pendingBatch, maxUnsynced) // closed by this function
 	var settling sync.WaitGroup
 	settling.Go(func() { e.settler(applied) })
 	for ctx.Err() == nil {
 		switch {
 		case e.lanes.hasInDoubt():
+			// Nothing may be applied before the batches in doubt: their order would change.
 			e.awaitOutcomes(ctx)
 			continue
 		case e.lanes.waitForMore():
+			// The disk is busy: a small batch now would cost a sync of its own.
 			<-e.lanes.wake
 			continue
 		}
@@ -71,10 +73,12 @@ func (e *Engine) loop(ctx context.Context) error {
 			continue
 		}
 		e.commit(ctx, w)
-		if e.fatal != nil { // also of a part of the batch
+		if e.fatal != nil { // even if only a part of the batch met it
 			fail(e.fatal)
 		}
-		if e.lanes.idle() { // nothing else to do meanwhile
+		if e.lanes.idle() {
+			// Nothing could be applied meanwhile, so handing over to the settler would only
+			// cost a switch of goroutines.
 			e.syncAlone(ctx, w)
 			continue
 		}
@@ -85,8 +89,8 @@ func (e *Engine) loop(ctx context.Context) error {
 	settling.Wait()
 	e.recoverInDoubt(ctx, e.lanes.takeInDoubt())
 	e.lanes.close()
-	// What came in between. Nothing is claimed any more: from a store that refuses all,
-	// jobs would be claimed again and again.
+	// Commit the ops that came before the lanes closed. Claims stop here: a store that
+	// refuses everything would make the loop claim the same jobs forever.
 	e.claimsStopped = true
 	for w := e.gather(); w.batch.Len() > 0; w = e.gather() {
 		e.commit(ctx, w)
@@ -98,8 +102,8 @@ func (e *Engine) loop(ctx context.Context) error {
 	return nil
 }
 
-// settler finishes off applied batches while the loop applies the next ones. Those of
-// which nobody knows whether they are stored, and all behind them, are for the loop.
+// settler settles applied batches while the loop applies the next ones. It leaves to the loop
+// each batch whose outcome is unknown, and all batches behind it.
 func (e *Engine) settler(applied <-chan *pendingBatch) {
 	for w := range applied {
 		if e.lanes.hasInDoubt() || !e.syncAndAnswer(w) {
@@ -110,15 +114,15 @@ func (e *Engine) settler(applied <-chan *pendingBatch) {
 	}
 }
 
-// finishAlone finishes off a batch that has no other before or behind it.
+// syncAlone settles a batch while no other batch is under way.
 func (e *Engine) syncAlone(ctx context.Context, w *pendingBatch) {
 	if !e.syncAndAnswer(w) {
 		e.recoverInDoubt(ctx, []*pendingBatch{w})
 	}
 }
 
-// finishOff waits for an applied batch to be on disk and answers whoever waits for
-// it, unless nobody knows whether it is.
+// syncAndAnswer waits until an applied batch is on disk and answers its ops. It returns false,
+// and answers nobody, if the outcome is unknown.
 func (e *Engine) syncAndAnswer(w *pendingBatch) (known bool) {
 	if w.err == nil {
 		w.err = e.sync(w)
@@ -131,9 +135,9 @@ func (e *Engine) syncAndAnswer(w *pendingBatch) (known bool) {
 	return true
 }
 
-// conclude answers whoever waits for a batch, once it is known what became of it. When
-// the sync has failed, nothing that was applied since the last one can be
-// trusted: it and all that comes is answered so, and the loop ends.
+// answerBatch answers the ops of a batch whose outcome is known. If its sync failed, nothing
+// that was applied since the last good sync can be trusted: all of it is refused, and the loop
+// ends.
 func (e *Engine) answerBatch(w *pendingBatch) {
 	e.commits.end()
 	if w.err == nil {
@@ -149,7 +153,7 @@ func (e *Engine) answerBatch(w *pendingBatch) {
 	e.failBatch(w)
 }
 
-// sync waits for a batch to be on disk.
+// sync waits until a batch is on disk.
 func (e *Engine) sync(w *pendingBatch) error {
 	err := w.synced()
 	if took := time.Since(w.began); took > maxCommitTime {
@@ -162,7 +166,7 @@ func (e *Engine) sync(w *pendingBatch) error {
 	}
 	if errors.Is(err, store.ErrUnknown) {
 		e.storeFailed()
-		e.log.Error("whether a commit is stored is not known: it is made again, and those behind it", "error", err, "ops", w.batch.Len())
+		e.log.Error("it is not known whether a commit is stored: it is made again, and so are those behind it", "error", err, "ops", w.batch.Len())
 		return err
 	}
 	if err != nil {
@@ -171,7 +175,7 @@ func (e *Engine) sync(w *pendingBatch) error {
 	return nil
 }
 
-// distrust says that a sync has failed.
+// diskFailed refuses new work after a failed sync and returns the error for the callers.
 func (e *Engine) diskFailed(err error) error {
 	e.storeFailing.Store(true)
 	e.log.Error("the disk cannot be trusted any more: the server stops", "error", err)

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"math/rand/v2"
 	"time"
 )
 
@@ -31,7 +32,7 @@ func (e *Engine) runRefresh(ctx context.Context) {
 }
 
 // spread is a time up to d, and at least its half.
-func jittered(d time.Duration) time.Duration { return d/2 + time.Duration(die()*float64(d/2)) }
+func jittered(d time.Duration) time.Duration { return d/2 + time.Duration(rand.Float64()*float64(d/2)) }
 
 // refresh reads the counts and the next due time, whatever is known of them.
 func (e *Engine) refresh(ctx context.Context) error {

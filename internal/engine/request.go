@@ -7,13 +7,13 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// opBytes is what an op weighs besides its data.
+// opBytes is the assumed size of an op without its data.
 const opBytes = 256
 
 // Request asks for a job.
 type Request struct {
-	// ID is the job's id where the caller made one, to name the job in its own Rows;
-	// zero for a new one.
+	// ID is the job's id. Zero makes a new one. A caller that names the job in its Rows makes
+	// the id itself.
 	ID          job.ID
 	Owner       job.Owner
 	Queue       string
@@ -24,22 +24,22 @@ type Request struct {
 	MaxAttempts int         // 0 for the queue's
 	Policy      *job.Policy // nil for the queue's
 	Metadata    map[string]string
-	// IdempotencyKey makes the request apply once; "" for none. Hash is the hash of
-	// all that was asked.
+	// IdempotencyKey makes the request apply once; "" for none. Hash is the hash of the whole
+	// request: the same key with another hash is refused.
 	IdempotencyKey string
 	Hash           [32]byte
-	// Files came with the request and are on disk already, under ID. When the job is not
-	// stored, or another answers for it, they are removed.
+	// Files are the files of the request, already on disk under ID. The caller removes them
+	// if the job is not stored or an existing job answers the request.
 	Files []job.File
 	Trace string // a traceparent, or ""
-	// Rows are a face's own rows, stored with the job or not at all.
+	// Rows are side rows of the calling API. They are stored with the job or not at all.
 	Rows []store.Row
 	Refs []string
 	// Tally is [job.Job.Tally].
 	Tally string
 }
 
-// prepare makes the op of a request, and refuses what would not be stored.
+// prepare makes the op of a request. It refuses a request that cannot be stored.
 func (e *Engine) prepare(r *Request) (*store.Submit, error) {
 	if e.stopping.Load() {
 		return nil, &job.Error{Code: job.ShuttingDown, Message: "the server is stopping", RetryAfter: retrySoon}
@@ -57,7 +57,7 @@ func (e *Engine) prepare(r *Request) (*store.Submit, error) {
 		}
 	}
 	if len(r.Files) > 0 && r.ID == (job.ID{}) {
-		return nil, job.Errorf(job.Internal, "files that belong to no job")
+		return nil, job.Errorf(job.Internal, "files need the id of their job")
 	}
 	op := &store.Submit{Job: r.job(&q), Input: r.Input, Delay: r.Delay, Rows: r.Rows}
 	if r.IdempotencyKey != "" {
@@ -66,7 +66,7 @@ func (e *Engine) prepare(r *Request) (*store.Submit, error) {
 	return op, nil
 }
 
-// job is the job that a request asks for, with the queue's word where it is silent.
+// job builds the job of a request. The queue's settings fill what the request leaves open.
 func (r *Request) job(q *Queue) job.Job {
 	j := job.Job{
 		ID: r.ID, Owner: r.Owner, Queue: r.Queue, Key: r.Key, Priority: r.Priority,
@@ -92,7 +92,7 @@ func (r *Request) job(q *Queue) job.Job {
 	return j
 }
 
-// weight is what a submit takes of the room for what waits to be written.
+// submitSize is the size of a submit in bytes, as the lanes and the disk count it.
 func submitSize(op *store.Submit) int {
 	size := opBytes + len(op.Input)
 	for i := range op.Rows {

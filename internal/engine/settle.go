@@ -8,11 +8,11 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/watch"
 )
 
-// settle hands on what a batch made that is on disk: jobs to workers, changes to
-// watchers, answers to callers, in the order in which the store applied the ops.
+// settle handles a batch that is on disk: it delivers jobs to workers, changes to watchers and
+// answers to callers, in the order in which the store applied the ops.
 func (e *Engine) settle(w *pendingBatch) {
 	at := time.Now()
-	e.fileRemover.add(w.batch.Removed) // before anyone is told: who then waits for them waits for these, too
+	e.fileRemover.add(w.batch.Removed) // before the answers: a caller that then waits for removals waits for these too
 	for _, p := range w.ops {
 		e.settled(p)
 		p.answer()
@@ -20,7 +20,7 @@ func (e *Engine) settle(w *pendingBatch) {
 	for _, m := range w.batch.Moved {
 		e.hub.Publish(m.ID, watch.Event{State: m.State, Revision: m.Revision})
 	}
-	for _, c := range w.claims { // last, as they were applied: a job may have been finished and claimed
+	for _, c := range w.claims { // last, in the order of application: one batch may finish and claim the same job
 		e.deliverClaimed(c)
 	}
 	for i := range w.batch.FollowUps {
@@ -62,8 +62,7 @@ func (e *Engine) settled(p *pendingOp) {
 	}
 }
 
-// refuse answers everyone in a batch that was not applied, or of which nobody
-// knows whether it is on disk.
+// failBatch answers the ops of a batch that was not applied, or whose outcome stays unknown.
 func (e *Engine) failBatch(w *pendingBatch) {
 	if !w.assumed {
 		for i := range w.claims {
@@ -82,10 +81,10 @@ func (e *Engine) failBatch(w *pendingBatch) {
 	}
 }
 
-// tellDamaged tells the log, and watchers, of jobs whose records are damaged.
+// reportDamaged logs jobs whose records are damaged, and makes their watchers read them.
 func (e *Engine) reportDamaged(ids []job.ID) {
 	for _, id := range ids {
-		e.log.Error("the record of a job is damaged on the disk: the job has failed, and others go on; `meanwhile check` looks at all of the data", "job", id)
+		e.log.Error("the record of a job is damaged on the disk: the job has failed, others go on; `meanwhile check` checks all data", "job", id)
 		e.notifyReread(id)
 	}
 }

@@ -8,22 +8,22 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// SubmitResult is what became of one request of several.
+// SubmitResult is the answer to one request of several.
 type SubmitResult struct {
 	Snapshot
 	Existing bool // the idempotency key was known
 	Err      error
 }
 
-// RowConflict is the row that a submit's [store.Insert] met.
+// RowConflict is the cause of a refused submit: a row of its [store.Insert] exists already. Body
+// is the existing row.
 type RowConflict struct{ Body []byte }
 
 func (c *RowConflict) Error() string { return "the row is there already" }
 
-// Submit stores a job and returns when it is on disk. existing says that the
-// idempotency key was known: the snapshot is then of the job that it made.
-// A [store.Insert] row that met another is a job.Conflict error whose cause is a
-// *[RowConflict].
+// Submit stores a job and returns when it is on disk. existing means that the idempotency key
+// was used before: the snapshot then shows the job of the first request. A [store.Insert] row
+// that exists already is a job.Conflict error whose cause is a *[RowConflict].
 func (e *Engine) Submit(ctx context.Context, r Request) (snap Snapshot, existing bool, err error) {
 	op, err := e.prepare(&r)
 	if err != nil {
@@ -40,17 +40,17 @@ func (e *Engine) Submit(ctx context.Context, r Request) (snap Snapshot, existing
 	return e.newJobSnapshot(ctx, j, int(queued)), false, nil
 }
 
-// SubmitAndWait is Submit, held until the job has ended or the wait is over; then
-// the snapshot is of that moment. When ctx ends after the job is stored, the snapshot
-// is of that moment too, and the job goes on; when ctx ends before, its error says so
-// and whether the job is stored is not known. [job.Overloaded], and no job, past the
-// bound of watchers.
+// SubmitAndWait stores a job and waits until it has ended or wait is over. The snapshot shows
+// the job at that moment. If ctx ends after the job was stored, the snapshot shows the job at
+// that moment too, and the job goes on. If ctx ends before, the error is ctx's and it is unknown
+// whether the job is stored. Past the bound of watchers it stores nothing and returns
+// [job.Overloaded].
 func (e *Engine) SubmitAndWait(ctx context.Context, r Request, wait time.Duration) (Snapshot, bool, error) {
 	op, err := e.prepare(&r)
 	if err != nil {
 		return Snapshot{}, false, e.observeRefusal("submit", err)
 	}
-	// Subscribed before the job exists, so that no end is missed and none is read.
+	// Subscribe before the job exists: then its end arrives as an event and needs no read.
 	sub, err := e.subscribe(op.Job.ID)
 	if err != nil {
 		return Snapshot{}, false, e.observeRefusal("submit", err)
@@ -62,7 +62,7 @@ func (e *Engine) SubmitAndWait(ctx context.Context, r Request, wait time.Duratio
 	}
 	var snap Snapshot
 	if existing {
-		sub.Close() // it follows the id of a job that was not made
+		sub.Close() // it watches an id that no job has
 		snap, err = e.Wait(ctx, j.Owner, j.ID, wait)
 	} else {
 		snap, err = e.awaitEnd(ctx, sub, *j, wait)
@@ -73,8 +73,8 @@ func (e *Engine) SubmitAndWait(ctx context.Context, r Request, wait time.Duratio
 	return snap, existing, nil
 }
 
-// store1 puts one submit through the loop: the job it made, or the one that its
-// idempotency key had made before.
+// submitOne puts one submit through the loop. It returns the new job, or the existing job of its
+// idempotency key.
 func (e *Engine) submitOne(ctx context.Context, op *store.Submit) (j *job.Job, existing bool, err error) {
 	if err := e.admit(op); err != nil {
 		return e.resolveByKey(ctx, op, err)
@@ -87,14 +87,15 @@ func (e *Engine) submitOne(ctx context.Context, op *store.Submit) (j *job.Job, e
 	return submitAnswer(op)
 }
 
-// loneSubmit is a submit that comes alone, in one piece of memory.
+// singleSubmit is one submit with its pendingOp in one allocation: submits that come alone are
+// the common case.
 type singleSubmit struct {
 	pendingOp
 	ops    [1]*store.Submit
 	server [1]*consumer
 }
 
-// ask puts admitted submits through the loop, together.
+// doSubmits puts admitted submits through the loop as one op.
 func (e *Engine) doSubmits(ctx context.Context, p *pendingOp) error {
 	p.lane = laneSubmit
 	for _, op := range p.submits {
@@ -107,7 +108,7 @@ func (e *Engine) doSubmits(ctx context.Context, p *pendingOp) error {
 	return p.wait(ctx)
 }
 
-// answerOf is what became of a submit that went through the loop.
+// submitAnswer returns the job of a submit that went through the loop, or its refusal.
 func submitAnswer(op *store.Submit) (j *job.Job, existing bool, err error) {
 	if op.Err != nil {
 		return nil, false, withConflict(op.Err, op.Conflict)
@@ -118,19 +119,16 @@ func submitAnswer(op *store.Submit) (j *job.Job, existing bool, err error) {
 	return &op.Job, false, nil
 }
 
-// withConflict gives a refusal the row that it met.
+// withConflict adds the existing row to a refusal, as its cause.
 func withConflict(err error, body []byte) error {
-	if err == nil {
-		return nil
-	}
-	if body == nil {
+	if err == nil || body == nil {
 		return err
 	}
 	return job.Wrapf(job.CodeOf(err), &RowConflict{Body: body}, "%s", err.Error())
 }
 
-// submitted hands a stored job to the worker it was assigned to, or notes when the
-// clock has something to do about it.
+// submitted delivers a job that was stored with a lease, or tells the sweeper when a waiting one
+// needs attention.
 func (e *Engine) submitted(op *store.Submit, to *consumer) {
 	stored := op.Err == nil && op.Existing == nil
 	leased := stored && op.Job.State == job.Running
@@ -145,8 +143,8 @@ func (e *Engine) submitted(op *store.Submit, to *consumer) {
 	}
 }
 
-// awaits tells the sweeper when a waiting job becomes ready, and when it will have
-// waited too long.
+// scheduleSweep tells the sweeper when a waiting job becomes ready, and when its time in the
+// queue runs out.
 func (e *Engine) scheduleSweep(j *job.Job) {
 	if j.State == job.Scheduled {
 		e.sweeper.scheduleAt(j.RunAt)
