@@ -8,10 +8,10 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/watch"
 )
 
-// Cancel asks for a job's end; see [store.Cancel]. Cancelling an ended job
-// answers it unchanged.
+// Cancel requests the end of a job; see [store.Cancel]. It returns an ended job unchanged. A job
+// that does not exist, or belongs to another owner, is [job.NotFound].
 func (e *Engine) Cancel(ctx context.Context, owner job.Owner, id job.ID) (Snapshot, error) {
-	if _, err := e.store.Job(ctx, owner, id); err != nil { // what does not exist needs no commit
+	if _, err := e.store.Job(ctx, owner, id); err != nil { // a job that does not exist needs no commit
 		return Snapshot{}, err
 	}
 	op := &store.Cancel{Owner: owner, ID: id}
@@ -24,11 +24,12 @@ func (e *Engine) Cancel(ctx context.Context, owner job.Owner, id job.ID) (Snapsh
 	return e.snapshotAfter(ctx, &op.Job), nil
 }
 
+// doUrgent is do for an op of the urgent lane without data.
 func (e *Engine) doUrgent(ctx context.Context, op any) error {
 	return e.do(ctx, &pendingOp{lane: laneUrgent, bytes: opBytes, op: op})
 }
 
-// cancelled tells the worker of a running job, or the watchers of one that ended.
+// cancelled orders the worker of a running job to cancel it, and tells watchers.
 func (e *Engine) cancelled(op *store.Cancel) {
 	switch {
 	case op.Err != nil:
@@ -40,7 +41,7 @@ func (e *Engine) cancelled(op *store.Cancel) {
 	}
 }
 
-// stopWork orders whoever runs a job to cancel it.
+// cancelRunning orders the worker that runs a job here to cancel it.
 func (e *Engine) cancelRunning(id job.ID, after job.Job) {
 	e.mu.Lock()
 	local := e.leases[id]
@@ -55,7 +56,7 @@ func (e *Engine) cancelRunning(id job.ID, after job.Job) {
 	}
 }
 
-// Retry queues a failed, cancelled or expired job again.
+// Retry queues a failed, cancelled or expired job again. Another job is [job.NotRetryable].
 func (e *Engine) Retry(ctx context.Context, owner job.Owner, id job.ID) (Snapshot, error) {
 	op := &store.Retry{Owner: owner, ID: id}
 	if err := e.doUrgent(ctx, op); err != nil {
@@ -67,7 +68,7 @@ func (e *Engine) Retry(ctx context.Context, owner job.Owner, id job.ID) (Snapsho
 	return e.snapshotAfter(ctx, &op.Job), nil
 }
 
-// Delete removes a job with all it left; a running one is cancelled first.
+// Delete removes a job with all its data. A running job is cancelled first.
 func (e *Engine) Delete(ctx context.Context, owner job.Owner, id job.ID) error {
 	op := &store.Delete{Owner: owner, ID: id}
 	if err := e.doUrgent(ctx, op); err != nil {
@@ -76,7 +77,7 @@ func (e *Engine) Delete(ctx context.Context, owner job.Owner, id job.ID) error {
 	return op.Err
 }
 
-// deleted stops the work of a job that is gone; its watchers find out by reading.
+// deleted stops the work of a deleted job. Watchers find out by reading.
 func (e *Engine) deleted(op *store.Delete) {
 	if op.Err != nil {
 		return
@@ -87,14 +88,13 @@ func (e *Engine) deleted(op *store.Delete) {
 	e.notifyReread(op.ID)
 }
 
-// lookAgain tells watchers that the job has changed in a way that only the store
-// knows.
+// notifyReread makes watchers read the job from the store.
 func (e *Engine) notifyReread(id job.ID) {
 	e.hub.Publish(id, watch.Event{Job: &job.Job{ID: id}})
 }
 
-// retried tells watchers of a job that was queued again, and the sweeper when it
-// will have waited too long.
+// retried tells watchers of a job that was queued again, and the sweeper when its time in the
+// queue runs out.
 func (e *Engine) retried(op *store.Retry) {
 	if op.Err != nil {
 		return
@@ -103,7 +103,7 @@ func (e *Engine) retried(op *store.Retry) {
 	e.scheduleSweep(&op.Job)
 }
 
-// Write stores side rows that belong to no job. Conflicts are as in Submit.
+// Write stores side rows that belong to no job. Conflicts are as in [Engine.Submit].
 func (e *Engine) Write(ctx context.Context, rows ...store.Row) error {
 	op := &store.Write{Rows: rows}
 	if err := e.doUrgent(ctx, op); err != nil {
@@ -112,7 +112,7 @@ func (e *Engine) Write(ctx context.Context, rows ...store.Row) error {
 	return withConflict(op.Err, op.Conflict)
 }
 
-// publish tells watchers that a job has changed.
+// publish sends the changed job to its watchers.
 func (e *Engine) publish(j *job.Job) {
 	e.hub.Publish(j.ID, watch.Event{Job: j})
 }

@@ -8,39 +8,39 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// slowCommit is how long a commit, or a read of the sweep, may take. One that takes
-// longer says that the disk, or the whole machine, stood still.
+// maxCommitTime is how long a commit, or a read of the sweep, may take. A longer one means that
+// the disk or the whole machine stood still.
 const maxCommitTime = time.Second
 
-// refuseEvery is how often what waits is looked at while a commit is slow.
+// slowCheckInterval is how often waiting work is refused while a commit is slow.
 const slowCheckInterval = maxCommitTime / 4
 
 // commits are those under way: handed to the store and not yet on disk.
 type commits struct {
 	// Set once.
-	onSlow func() // called again and again while the oldest commit is slow
+	onSlow func() // called every slowCheckInterval while the oldest commit is slow
 	epoch  time.Time
 
-	oldest atomic.Int64 // when the oldest began, after the epoch; 0 while none is under way
+	oldest atomic.Int64 // when the oldest began, in ns since epoch; 0 while none is under way
 
 	mu sync.Mutex
 	// Guarded by mu.
 	began []time.Time // oldest first
-	timer *time.Timer // looks at the oldest; nil before the first
-	armed bool        // the timer will ring
+	timer *time.Timer // calls check; nil before the first commit
+	armed bool        // the timer is running
 }
 
 func newCommits(stuck func()) *commits {
 	return &commits{onSlow: stuck, epoch: time.Now().Add(-time.Nanosecond)}
 }
 
-// begin notes that a commit begins.
+// begin adds a commit that begins at that time.
 func (c *commits) begin(at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.began = append(c.began, at)
 	c.updateOldestLocked()
-	if c.armed { // one timer a second, however many commits
+	if c.armed { // one timer serves all commits: begin is on the path of every batch
 		return
 	}
 	c.armed = true
@@ -51,7 +51,7 @@ func (c *commits) begin(at time.Time) {
 	c.timer.Reset(maxCommitTime)
 }
 
-// end notes that the oldest commit is over.
+// end removes the oldest commit.
 func (c *commits) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -67,13 +67,13 @@ func (c *commits) updateOldestLocked() {
 	c.oldest.Store(int64(c.began[0].Sub(c.epoch)))
 }
 
-// slow says that the oldest commit under way is slow.
+// slow reports whether the oldest commit under way is slow.
 func (c *commits) slow() bool {
 	oldest := c.oldest.Load()
 	return oldest > 0 && time.Since(c.epoch)-time.Duration(oldest) >= maxCommitTime
 }
 
-// look is called by the timer.
+// check refuses waiting work if the oldest commit is slow. The timer calls it.
 func (c *commits) check() {
 	if c.slow() {
 		c.onSlow()
@@ -85,9 +85,9 @@ func (c *commits) check() {
 	}
 }
 
-// refuseWaiting refuses the new work that waits for the loop while a commit is slow.
-// Nothing of it was handed to the store. What was handed to it waits for its outcome,
-// however long that takes: until then nobody knows whether it is stored.
+// refuseWaiting refuses the new work that waits for the loop while a commit is slow: none of it
+// was handed to the store. Ops that were handed to the store wait for their outcome, however
+// long that takes, because until then it is unknown whether they are stored.
 func (e *Engine) refuseWaiting() {
 	for _, p := range e.lanes.removeGrowth() {
 		p.err = unwritable(nil)
@@ -96,7 +96,7 @@ func (e *Engine) refuseWaiting() {
 	}
 }
 
-// takeGrowth removes and returns what only adds to the disk; see refuseGrowth.
+// removeGrowth removes and returns the ops that only add data; see isGrowth.
 func (l *lanes) removeGrowth() (ops []*pendingOp) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -116,7 +116,8 @@ func (l *lanes) removeGrowth() (ops []*pendingOp) {
 	return ops
 }
 
-// grows says whether an op only adds to the disk.
+// isGrowth reports whether an op only adds data, so that it can be refused while the disk is
+// slow.
 func (p *pendingOp) isGrowth() bool {
 	switch p.op.(type) {
 	case *store.Write, *store.Retry:

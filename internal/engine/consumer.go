@@ -7,18 +7,19 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// server is a worker that serves a queue: the demand that commits are matched with.
+// consumer is a worker's standing ask for jobs of one queue. Its free slots are the demand that
+// the loop matches with jobs.
 type consumer struct {
 	job.Worker
 	q       *queue
-	stopped bool // guarded by q.mu: it takes no more jobs
-	// free slots; guarded by q.mu. Below zero while a slot was filled whose finish then did
-	// not apply.
+	stopped bool // it takes no more jobs; guarded by q.mu
+	// free is the number of free slots; guarded by q.mu. It is below zero if a slot was
+	// filled early and the finish that was to free it did not apply.
 	free int
 }
 
-// Consume gives jobs to the worker until stop is called, which returns at once; jobs
-// that were delivered stay with the worker.
+// Consume gives jobs to the worker until stop is called. stop returns at once; delivered jobs
+// stay with the worker.
 func (e *Engine) Consume(w job.Worker) (stop func()) {
 	q := e.queues[w.Queue]
 	c := &consumer{Worker: w, q: q, free: w.Slots}
@@ -35,8 +36,8 @@ func (e *Engine) Consume(w job.Worker) (stop func()) {
 	}
 }
 
-// take delivers a job, unless the server is gone or has more jobs than slots. It holds
-// mu, so that nothing is delivered once stop has returned.
+// take delivers a job and returns true, unless the consumer has stopped or has no slot. It holds
+// mu meanwhile, so that nothing is delivered once stop has returned.
 func (c *consumer) take(claimed job.Claimed) bool {
 	c.q.mu.Lock()
 	defer c.q.mu.Unlock()
@@ -47,24 +48,24 @@ func (c *consumer) take(claimed job.Claimed) bool {
 	return true
 }
 
-// order tells the worker what to do.
+// order sends the worker an order.
 func (c *consumer) order(l job.Lease, o job.Order) {
 	if c.Order != nil {
 		c.Order(l, o)
 	}
 }
 
-// release frees slots of a server.
+// release frees n slots; a negative n occupies them.
 func (c *consumer) release(n int) {
 	c.q.mu.Lock()
 	defer c.q.mu.Unlock()
 	c.free += n
 }
 
-// claimed frees the slots for which a claim got no job. When it got less than it asked
-// for and the counts do not explain it, other processes may be about to take what is
-// queued. Then the queue has no demand until a commit or a read gives new counts. Without
-// that the loop would claim in vain as fast as it can.
+// releaseUnclaimed frees the slots for which a claim got no job. If the counts do not explain
+// why it got too few, other processes may be about to claim the queued jobs. Then the queue
+// makes no claims until a commit or a read gives new counts: else the loop would repeat futile
+// claims as fast as it can.
 func (c *consumer) releaseUnclaimed(op *store.Claim, got int) {
 	c.q.mu.Lock()
 	defer c.q.mu.Unlock()

@@ -8,12 +8,13 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// mostClaimed bounds the jobs that one claim leases: their inputs are read while
-// everyone waits for the commit.
+// maxClaim bounds the jobs of one claim: the store reads their inputs while all others wait for
+// the commit.
 const maxClaim = 256
 
-// assign gives a submit to a worker with a free slot, when no other job of the queue waits:
-// it will be stored already leased. Nil when it has to queue.
+// assign gives a submit to a consumer with a free slot if no other job of the queue waits. The
+// job is then stored with its lease, which saves a claim. It returns nil if the job has to
+// queue.
 func (e *Engine) assign(op *store.Submit) *consumer {
 	q := e.queues[op.Job.Queue]
 	q.mu.Lock()
@@ -26,8 +27,8 @@ func (e *Engine) assign(op *store.Submit) *consumer {
 			continue
 		}
 		c.free--
-		q.readySubmits-- // it does not wait
-		if i > 0 {       // those without a free slot go to the back
+		q.readySubmits-- // it will not wait
+		if i > 0 {       // consumers without a free slot go to the back
 			q.consumers = append(slices.Clone(q.consumers[i:]), q.consumers[:i]...)
 		}
 		op.Token, op.Worker, op.LeaseFor = job.NewToken(), c.Name, op.Job.Policy.Timeouts.Lease
@@ -37,8 +38,8 @@ func (e *Engine) assign(op *store.Submit) *consumer {
 	return nil
 }
 
-// claims asks for jobs for every free slot of the queue, if there may be any once
-// the batch is applied.
+// makeClaims makes claims for every free slot of the queue, if jobs may be ready once the batch
+// is applied.
 func (q *queue) makeClaims(b *store.Batch) (list []claim) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -63,7 +64,7 @@ func (q *queue) makeClaims(b *store.Batch) (list []claim) {
 	return list
 }
 
-// madeReady is how many jobs the batch may make ready, at most.
+// maxMadeReady returns how many jobs the batch may make ready, at most.
 func (q *queue) maxMadeReady(b *store.Batch) int {
 	n := 0
 	for _, s := range b.Submits {
@@ -80,12 +81,12 @@ func (q *queue) maxMadeReady(b *store.Batch) int {
 	for _, d := range b.Dues {
 		n += min(d.Limit, int(q.counts.Scheduled))
 	}
-	// The end of one job of a key lets go of a parked one.
+	// The end of a job can unpark another job of its key.
 	n += min(len(b.Finishes)+len(b.Cancels)+len(b.Deletes)+len(b.Dues)*sweepLimit, int(q.counts.Parked))
 	return n
 }
 
-// moreReady says whether a free slot and a queued job wait for each other.
+// needsClaim reports whether a free slot and a queued job wait for each other.
 func (e *Engine) needsClaim() bool {
 	for _, name := range e.names {
 		q := e.queues[name]
@@ -109,15 +110,15 @@ func (e *Engine) deliverClaimed(c claim) {
 	}
 }
 
-// deliver hands a leased job to its worker. One that has stopped serving since it
-// asked, or has no slot for it after all, gives it back, at no cost of an attempt.
+// deliver hands a leased job to its consumer. If the consumer has stopped, or has no slot after
+// all, the job is released at no cost of an attempt.
 func (e *Engine) deliver(to *consumer, c job.Claimed) {
 	now := e.store.Now()
 	c.Left = c.Until.Sub(now)
 	e.observer.AttemptBegan(c.Job.Queue, max(now.Sub(c.Job.RunAt), 0))
 	began := time.Now()
 	to.q.recordStart(began)
-	e.dropLeaseOn(c.Job.ID) // an attempt that ran here, and was ended through another process
+	e.dropLeaseOn(c.Job.ID) // an earlier attempt here that was ended through another process
 	e.mu.Lock()
 	e.leases[c.Job.ID] = &localLease{job: c.Job, token: c.Token, earlierBytes: c.Job.OutputBytes, consumer: to, startedAt: began}
 	e.mu.Unlock()
@@ -128,6 +129,6 @@ func (e *Engine) deliver(to *consumer, c job.Claimed) {
 	op := e.finishFor(&c.Job, job.Outcome{Released: true}, false)
 	op.Lease, op.Unused = c.Lease(), true
 	if err := e.lanes.put(&pendingOp{lane: laneUrgent, bytes: opBytes, op: op}); err != nil {
-		e.log.Warn("a job could not be handed back", "job", c.Job.ID, "error", err)
+		e.log.Warn("a job could not be released", "job", c.Job.ID, "error", err)
 	}
 }

@@ -10,53 +10,51 @@ import (
 )
 
 const (
-	// lookEvery is how often the disk is asked for its room while submits come, and
-	// lookAgain how soon it is asked again before something is refused.
+	// measureInterval is how often the free space is measured while submits come.
+	// remeasureInterval is the minimum time between two measurements before a refusal.
 	measureInterval   = time.Second
 	remeasureInterval = 10 * time.Millisecond
-	// fullPause is how long a full disk is left alone before it is tried again.
+	// fullDiskPause is the pause between two tries on a full disk.
 	fullDiskPause = 100 * time.Millisecond
-	// fullWait is how long a cancel or a delete waits for room before it is refused.
+	// fullDiskWait is how long a cancel or a delete waits for space before it is refused.
 	fullDiskWait = 5 * time.Second
-	// fullRetry is when a client may try again that was refused for want of room.
+	// fullDiskRetryAfter is the Retry-After of refusals for lack of space.
 	fullDiskRetryAfter = 30 * time.Second
-	// smallEnd is how large an end may be that is tried on a full disk although it may
-	// not fit.
+	// smallFinish is the size in bytes up to which a finish is tried on a full disk even if
+	// it may not fit.
 	smallFinish = 64 << 10
-	// lastWords is how many bytes a full disk takes of what an attempt says.
+	// maxFullDiskOutput bounds the output of one attempt that is tried on a full disk.
 	maxFullDiskOutput = 16 << 10
-	// twice is how often a byte is written: to the log of the store and to its place.
+	// writesPerByte is how often a byte is written: to the store's log and to its place.
 	writesPerByte = 2
 )
 
-// disk knows whether there is room for new work. Some is always kept back, so that
-// what ends work, and so makes room, can still be written. The disk is looked at now
-// and then; what was let in since is counted.
+// disk decides whether there is space for new work. It reserves some, so that finishes and
+// deletes, which free space, can still be written. It measures the free space now and then, and
+// counts what was admitted since.
 type disk struct {
 	// Set once.
-	free    func() (int64, error) // nil when it cannot be asked
-	minFree int64                 // bytes that are kept back
+	free    func() (int64, error) // nil if it cannot be measured
+	minFree int64                 // reserved bytes
 	log     *slog.Logger
 
 	mu sync.Mutex
 	// Guarded by mu.
-	measuredAt       time.Time // when it was last asked for its room
-	freeBytes        int64     // the room that it had then
-	measureFailed    bool      // the last look failed
-	admittedBytes    int64     // bytes of submits that were let in and are not answered yet
+	measuredAt       time.Time // when the free space was last measured
+	freeBytes        int64     // the free space then
+	measureFailed    bool      // the last measurement failed
+	admittedBytes    int64     // bytes of submits that are admitted and not answered yet
 	commitOtherBytes int64     // bytes of the commit under way, without its submits
 	commitBytes      int64     // bytes of the commit under way
-	writtenBytes     int64     // bytes of the commits since the last look
-	fullAt           time.Time // when a commit last met it full
-	reported         bool      // that there is no room
+	writtenBytes     int64     // bytes of the commits since the last measurement
+	fullAt           time.Time // when a commit last found it full
+	reported         bool      // the log has the message that the disk is full
 }
 
-// room says whether there is room on the disk for new work: [job.NoSpace] when there
-// is not.
+// checkSpace returns [job.NoSpace] if the disk has no space for new work.
 func (d *disk) checkSpace() error { return d.admit(0) }
 
-// admit counts a submit of so many bytes in, until answered counts it out, or says that
-// there is no room for it.
+// admit counts a submit in until release counts it out, or refuses it because it does not fit.
 func (d *disk) admit(bytes int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -69,15 +67,15 @@ func (d *disk) admit(bytes int64) error {
 	return nil
 }
 
-// answered counts submits out again.
+// release counts submits out.
 func (d *disk) release(bytes int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.admittedBytes -= bytes
 }
 
-// begin counts a commit in that adds so many bytes, some of them those of submits, and
-// says whether they fit; end counts it among those that were written.
+// beginCommit counts in a commit that adds so many bytes, of which submits are counted by admit
+// already. It returns false if they do not fit.
 func (d *disk) beginCommit(bytes, submits int64) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -88,6 +86,7 @@ func (d *disk) beginCommit(bytes, submits int64) bool {
 	return true
 }
 
+// endCommit counts the commit among the written ones.
 func (d *disk) endCommit() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -95,16 +94,16 @@ func (d *disk) endCommit() {
 	d.commitBytes, d.commitOtherBytes = 0, 0
 }
 
-// fits says whether so many bytes may be written.
+// fits reports whether so many bytes may be written.
 func (d *disk) fits(bytes int64) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.fitsLocked(bytes, 0)
 }
 
-// fitsLocked says whether so many bytes may be written and some still be left. It looks
-// at the disk when the last look was long ago, and before it says no.
-func (d *disk) fitsLocked(bytes, least int64) bool {
+// fitsLocked reports whether so many bytes may be written and at least minFree still be left. It
+// measures the disk if the last measurement is old, and before it returns false.
+func (d *disk) fitsLocked(bytes, minFree int64) bool {
 	if d.free == nil {
 		return true
 	}
@@ -112,39 +111,39 @@ func (d *disk) fitsLocked(bytes, least int64) bool {
 	if ago >= measureInterval {
 		d.measureLocked()
 	}
-	if !d.hasBytesLocked(bytes, least) && ago >= remeasureInterval {
+	if !d.hasBytesLocked(bytes, minFree) && ago >= remeasureInterval {
 		d.measureLocked()
 	}
-	return d.hasBytesLocked(bytes, least)
+	return d.hasBytesLocked(bytes, minFree)
 }
 
-func (d *disk) hasBytesLocked(bytes, least int64) bool {
-	return d.measureFailed || d.freeBytes-writesPerByte*(d.writtenBytes+d.commitOtherBytes+bytes) >= least
+func (d *disk) hasBytesLocked(bytes, minFree int64) bool {
+	return d.measureFailed || d.freeBytes-writesPerByte*(d.writtenBytes+d.commitOtherBytes+bytes) >= minFree
 }
 
-// lookLocked asks for the room there is. Where that fails nothing is refused: the
-// store will say.
+// measureLocked measures the free space. If that fails nothing is refused: the store will report
+// a full disk.
 func (d *disk) measureLocked() {
 	left, err := d.free()
 	if err != nil {
-		d.log.Error("the room on the disk cannot be found out", "error", err)
+		d.log.Error("the free space on the disk cannot be measured", "error", err)
 	}
 	d.measuredAt, d.freeBytes, d.measureFailed, d.writtenBytes = time.Now(), left, err != nil, 0
 }
 
-// sayLocked says once that there is no room, and once that there is again.
+// reportLocked logs once that the disk is full, and once that it has space again.
 func (d *disk) reportLocked(refused bool, cause error) {
 	switch {
 	case refused && !d.reported:
-		d.log.Error("the disk is full: no new work is taken until there is room", "kept_back", d.minFree, "room", d.freeBytes, "error", cause)
+		d.log.Error("the disk is full: new work is refused until there is space", "reserved", d.minFree, "free", d.freeBytes, "error", cause)
 		d.reported = true
-	case !refused && d.reported && d.hasBytesLocked(d.admittedBytes+job.MaxBody, d.minFree): // not for a small one that just fits
-		d.log.Info("there is room on the disk again")
+	case !refused && d.reported && d.hasBytesLocked(d.admittedBytes+job.MaxBody, d.minFree): // not as soon as one small submit fits
+		d.log.Info("the disk has space again")
 		d.reported = false
 	}
 }
 
-// met notes that a commit met the disk full.
+// setFull notes that a commit found the disk full.
 func (d *disk) setFull(cause error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -152,7 +151,7 @@ func (d *disk) setFull(cause error) {
 	d.reportLocked(true, cause)
 }
 
-// HasDiskSpace says whether there is room on the disk for any new work: for the largest body.
+// HasDiskSpace reports whether the disk has space for any new work, even for the largest body.
 func (e *Engine) HasDiskSpace() bool { return e.disk.hasSpace() }
 
 func (d *disk) hasSpace() bool {
@@ -165,9 +164,9 @@ func noSpace(cause error) error {
 	return &job.Error{Code: job.NoSpace, Message: "the server's disk is full", RetryAfter: fullDiskRetryAfter, Err: cause}
 }
 
-// adds is how many bytes a batch adds to the disk: 0 when it only ends work, or keeps
-// it alive. A result is both, and counts. Submits is the part that was let in as new
-// work.
+// addedBytes returns how many bytes a batch adds to the disk; 0 if it only ends work or keeps it
+// alive. A result ends work and adds bytes, so it counts. submits is the part that was admitted
+// as new work.
 func (w *pendingBatch) addedBytes() (bytes, submits int64) {
 	for _, p := range w.ops {
 		if p.submits != nil {

@@ -7,22 +7,22 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// removals deletes the files of removed jobs, outside the loop: a large file takes
-// its time. What is left when the server stops is found at the next start.
+// fileRemover deletes the files of deleted jobs, outside the loop because large files take time.
+// Files that are left when the server stops are found at the next start.
 type fileRemover struct {
 	remove func([]job.ID)
-	wake   chan struct{} // has a value when there is something to do; nobody closes it
+	wake   chan struct{} // has a value when files are to be deleted; nobody closes it
 
 	mu   sync.Mutex
 	ids  []job.ID      // guarded by mu
-	gone chan struct{} // closed by run when nothing is left to delete; nil while nothing is; guarded by mu
+	gone chan struct{} // closed by run once all is deleted; nil while nothing waits; guarded by mu
 }
 
 func newFileRemover(remove func([]job.ID)) *fileRemover {
 	return &fileRemover{remove: remove, wake: make(chan struct{}, 1)}
 }
 
-// add asks for the files of jobs whose removal is on disk.
+// add queues the files of jobs whose deletion is on disk.
 func (r *fileRemover) add(ids []job.ID) {
 	if len(ids) == 0 || r.remove == nil {
 		return
@@ -39,7 +39,7 @@ func (r *fileRemover) add(ids []job.ID) {
 	}
 }
 
-// wait returns once there was a moment at which nothing was left to delete.
+// wait returns once nothing was left to delete, at some moment after the call.
 func (r *fileRemover) wait(ctx context.Context) error {
 	r.mu.Lock()
 	gone := r.gone
@@ -55,7 +55,7 @@ func (r *fileRemover) wait(ctx context.Context) error {
 	}
 }
 
-// run deletes until ctx ends.
+// run deletes files until ctx ends.
 func (r *fileRemover) run(ctx context.Context) {
 	for {
 		select {
@@ -69,7 +69,7 @@ func (r *fileRemover) run(ctx context.Context) {
 	}
 }
 
-// take takes what is to be deleted; when that is nothing, all is gone.
+// take removes and returns the queued ids. If there are none, it releases the waiters.
 func (r *fileRemover) take() []job.ID {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -10,15 +10,16 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/watch"
 )
 
-// Finish ends the attempt and returns when that is on disk, with the state that
-// the job went to. Refusals: [job.LeaseLost], and those of Append.
+// Finish ends the attempt and returns when that is on disk, with the new state of the job. It
+// refuses with [job.LeaseLost], and with the errors of [Engine.Append].
 func (e *Engine) Finish(ctx context.Context, l job.Lease, o job.Outcome) (job.State, error) {
 	local, err := e.findLease(ctx, l)
 	if err != nil {
 		return 0, err
 	}
 	if o.Fault != nil && !local.hasOutput && e.peers != nil {
-		// What was said through another process a moment ago may decide what follows.
+		// Whether an attempt has output decides whether it is retried, and the output may
+		// have come through another process a moment ago.
 		if err := e.catchUp(ctx, []job.Lease{l}); err != nil {
 			return 0, err
 		}
@@ -36,9 +37,9 @@ func (e *Engine) Finish(ctx context.Context, l job.Lease, o job.Outcome) (job.St
 	return op.State, op.Err
 }
 
-// FinishAsync is Finish without the wait, for a lease that this process handed out: it returns
-// at once, and then is called with the error once there is an answer. It is called by a
-// goroutine that everyone waits for, or by the caller's: it never blocks.
+// FinishAsync is Finish without the wait, for a lease that this process handed out. It returns
+// at once and calls then once, with the error. The caller's goroutine or one that others wait
+// for calls then: it must not block.
 func (e *Engine) FinishAsync(l job.Lease, o job.Outcome, then func(error)) {
 	local, ok := e.findLocalLease(l)
 	if !ok {
@@ -54,16 +55,16 @@ func (e *Engine) FinishAsync(l job.Lease, o job.Outcome, then func(error)) {
 	}
 }
 
-// finish makes the op that ends an attempt, and says how many bytes it is.
+// newFinish makes the op that ends an attempt, and returns its size in bytes.
 func (e *Engine) newFinish(local *localLease, o *job.Outcome) (op *store.Finish, size int, err error) {
 	if err := local.checkOutputLimit(entriesSize(o.Entries)); err != nil {
 		return nil, 0, err
 	}
-	spoke := local.hasOutput
+	hasOutput := local.hasOutput
 	for i := range o.Entries {
-		spoke = spoke || o.Entries[i].Kind.IsOutput()
+		hasOutput = hasOutput || o.Entries[i].Kind.IsOutput()
 	}
-	op = e.finishFor(&local.job, *o, spoke)
+	op = e.finishFor(&local.job, *o, hasOutput)
 	op.Lease = job.Lease{Job: local.job.ID, Token: local.token}
 	size = opBytes + int(entriesSize(o.Entries)) + len(o.Usage)
 	if o.Result != nil {
@@ -72,8 +73,8 @@ func (e *Engine) newFinish(local *localLease, o *job.Outcome) (op *store.Finish,
 	return op, size, nil
 }
 
-// ending decides what follows from an attempt that is over.
-func (e *Engine) finishFor(j *job.Job, o job.Outcome, spoke bool) *store.Finish {
+// finishFor makes the op of an outcome: it decides what follows from the end of the attempt.
+func (e *Engine) finishFor(j *job.Job, o job.Outcome, hasOutput bool) *store.Finish {
 	op := &store.Finish{Entries: o.Entries, Progress: o.Progress, Usage: o.Usage}
 	switch {
 	case o.Released:
@@ -83,7 +84,7 @@ func (e *Engine) finishFor(j *job.Job, o job.Outcome, spoke bool) *store.Finish 
 	case o.Fault == nil:
 		op.To, op.Result = job.Succeeded, o.Result
 	default:
-		v := j.DecideRetry(o.Fault, spoke, e.store.Now(), rand.Float64())
+		v := j.DecideRetry(o.Fault, hasOutput, e.store.Now(), rand.Float64())
 		op.Failure = &job.Failure{Code: o.Fault.Code, Message: o.Fault.Message, Retryable: o.Fault.Class != job.Final, Attempt: j.Attempt}
 		op.To = job.Failed
 		if v.Retry {
@@ -93,21 +94,21 @@ func (e *Engine) finishFor(j *job.Job, o job.Outcome, spoke bool) *store.Finish 
 	return op
 }
 
-// loss decides what follows from an attempt whose worker was lost.
-func (e *Engine) lossFinish(j *job.Job, spoke bool) *store.Finish {
+// lossFinish makes the op of a lost attempt: its worker stopped or went silent.
+func (e *Engine) lossFinish(j *job.Job, hasOutput bool) *store.Finish {
 	op := &store.Finish{Lost: true, To: job.Failed}
 	op.Failure = &job.Failure{
 		Code: job.WorkerLost, Message: "the worker that ran the job stopped or went silent",
 		Retryable: true, Attempt: j.Attempt,
 	}
-	if v := j.DecideRetryAfterLoss(spoke); v.Retry {
+	if v := j.DecideRetryAfterLoss(hasOutput); v.Retry {
 		op.To, op.Delay = job.Scheduled, v.Delay
 	}
 	return op
 }
 
-// bare is the end of an attempt whose end was refused: the job ends as failed, with
-// nothing that the store might not take.
+// bareFinish makes the op that replaces a finish with bad data. The job ends as failed, with
+// nothing that the store could refuse.
 func bareFinish(op *store.Finish, attempt int) *store.Finish {
 	return &store.Finish{
 		Lease: op.Lease, OnlyIf: op.OnlyIf, Lost: op.Lost, To: job.Failed, SkipAtEnd: true,
@@ -115,18 +116,18 @@ func bareFinish(op *store.Finish, attempt int) *store.Finish {
 	}
 }
 
-// finished lets go of a lease and tells watchers what became of the job.
-func (e *Engine) finished(op *store.Finish, taken bool) {
-	if op.Err != nil && taken {
-		return // it was renewed, or finished, before the sweep came: nothing was taken
+// finished drops the lease and tells watchers what became of the job.
+func (e *Engine) finished(op *store.Finish, swept bool) {
+	if op.Err != nil && swept {
+		return // the lease was renewed or finished before the sweep: nothing was swept
 	}
 	var local *localLease
 	if op.Err == nil || job.CodeOf(op.Err) == job.LeaseLost {
-		local = e.dropLease(op.Lease) // after another refusal its worker may finish it otherwise
+		local = e.dropLease(op.Lease) // after another refusal its worker may finish it in another way
 	}
 	var ran time.Duration
 	if local != nil {
-		if taken {
+		if swept {
 			local.consumer.order(op.Lease, job.OrderLost)
 		}
 		ran = time.Since(local.startedAt)
@@ -137,14 +138,14 @@ func (e *Engine) finished(op *store.Finish, taken bool) {
 	}
 	j := op.Job
 	e.observer.OutputStored(entriesSize(op.Entries))
-	e.observer.AttemptEnded(j.Queue, endingOf(op, taken), ran)
+	e.observer.AttemptEnded(j.Queue, endingOf(op, swept), ran)
 	if op.State == job.Scheduled {
 		e.sweeper.scheduleAt(j.RunAt)
 	}
 	e.hub.Publish(j.ID, watch.Event{Entries: op.Entries, Progress: op.Progress, Job: j, Result: inlineResult(j, op.Result)})
 }
 
-// inline is a result that is small enough to be shown with its job.
+// inlineResult returns the result if it is small enough to be shown with its job, else nil.
 func inlineResult(j *job.Job, r *job.Result) *job.Result {
 	if j.State != job.Succeeded || r == nil || len(r.Body) > job.MaxInline {
 		return nil

@@ -8,12 +8,13 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// mostRefused is how long a sweep waits at most before it tries again to end an attempt
-// whose end the store cannot take.
+// maxFinishRetry bounds the pause before a sweep tries again to end an attempt whose finish has
+// bad data.
 const maxFinishRetry = time.Hour
 
-// refusedEnds are the attempts whose end the store could not take. The sweep tries them again
-// after a pause that doubles: each try holds up its whole batch, which is committed in halves.
+// rejectedFinishes are the attempts whose finishes the store refused for bad data. The sweep
+// retries each after a pause that doubles, because each try makes the loop commit a whole batch
+// in halves.
 type rejectedFinishes map[job.Lease]*finishRetry
 
 type finishRetry struct {
@@ -21,7 +22,7 @@ type finishRetry struct {
 	again time.Time
 }
 
-// add notes that the end of an attempt was refused, and says whether for the first time.
+// add notes that a finish was refused, and reports whether for the first time.
 func (r rejectedFinishes) add(l job.Lease) (first bool) {
 	f := r[l]
 	if f == nil {
@@ -34,14 +35,14 @@ func (r rejectedFinishes) add(l job.Lease) (first bool) {
 	return first
 }
 
-// without leaves out of a list the attempts that are to be tried later.
+// without removes from a list the attempts that are to be retried later.
 func (r rejectedFinishes) without(list []store.Running) []store.Running {
 	if len(r) == 0 {
 		return list
 	}
 	now := time.Now()
 	for l, f := range r {
-		if now.Sub(f.again) > maxFinishRetry { // it is over: the sweep did not find it since
+		if now.Sub(f.again) > maxFinishRetry { // the sweep has not found it for an hour: the attempt has ended
 			delete(r, l)
 		}
 	}

@@ -11,14 +11,14 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// errNoRoom is why a batch is not even tried.
-var errNoSpace = fmt.Errorf("the disk has less room than the batch needs: %w: %w", store.ErrFull, store.ErrNotCommitted)
+// errNoSpace is why a batch is not even tried.
+var errNoSpace = fmt.Errorf("the disk has less space than the batch needs: %w: %w", store.ErrFull, store.ErrNotCommitted)
 
-// squeeze commits a part of a batch that has no room on the disk: what ends work, with its
-// last output, and what keeps work alive. While that does not fit either, it tries the
-// lighter half: so a large result delays no delete, and a delete no renewal. The other ops
-// go back to the front of their lanes. No lease is taken meanwhile, for workers cannot
-// renew. A server that is stopping does not wait for room.
+// trimForFullDisk commits a part of a batch that does not fit on the disk: what ends work, with
+// its last output, and what keeps work alive. While that does not fit either, it tries the
+// cheaper half: so a large result delays no delete, and a delete no renewal. The other ops go
+// back to the front of their lanes. No lease is taken meanwhile, because workers cannot renew. A
+// stopping server does not wait for space.
 func (e *Engine) trimForFullDisk(ctx context.Context, w *pendingBatch) {
 	e.disk.setFull(w.err)
 	e.sweeper.markUnhealthy()
@@ -41,13 +41,14 @@ func (e *Engine) trimForFullDisk(ctx context.Context, w *pendingBatch) {
 	if w.batch.Len() == 0 {
 		w.synced, w.err = nothingToSync, nil
 	}
+	// Count the output only now: what went back to its lane was not stored.
 	e.countFullDiskOutput(w.batch)
 	time.Sleep(fullDiskPause)
 }
 
-// putBack leaves in a batch that was not applied the ops to keep, and those that were
-// refused; the others go back to their lanes. A server that is stopping refuses them, and
-// so is refused who has waited for long enough to cancel or delete.
+// keepOnly reduces a batch that was not applied to the ops to keep and those that were refused.
+// The other ops go back to their lanes. It refuses cancels and deletes that have waited for
+// fullDiskWait, and all other ops if the server is stopping.
 func (e *Engine) keepOnly(ctx context.Context, w *pendingBatch, keep func(*pendingOp) bool) {
 	for i := range w.claims {
 		w.claims[i].recordGot(0)
@@ -74,8 +75,8 @@ func (e *Engine) keepOnly(ctx context.Context, w *pendingBatch, keep func(*pendi
 	e.lanes.requeue(back)
 }
 
-// refuseGrowth takes out of a batch what only adds to the disk and can be asked for
-// again, and says whether there was any.
+// refuseGrowth refuses, and removes from a batch, the ops that only add data and that the caller
+// can repeat. It reports whether there were any.
 func refuseGrowth(b *store.Batch, refusal error) bool {
 	before := b.Len()
 	for _, op := range b.Submits {
@@ -100,7 +101,7 @@ func refuseGrowth(b *store.Batch, refusal error) bool {
 	return b.Len() < before
 }
 
-// refusedOp says whether an op was refused for want of room.
+// wasRefused reports whether refuseGrowth has refused an op.
 func wasRefused(op any) bool {
 	switch op := op.(type) {
 	case *store.Write:
@@ -117,8 +118,8 @@ func wasRefused(op any) bool {
 	return false
 }
 
-// mayAskAgain says whether an op is of a caller who can be told to come again: not a
-// worker's.
+// canRetryLater reports whether an op comes from a caller who can be told to come again: a
+// worker cannot.
 func canRetryLater(p *pendingOp) bool {
 	switch p.op.(type) {
 	case *store.Cancel, *store.Delete, *store.Prune:
@@ -127,9 +128,9 @@ func canRetryLater(p *pendingOp) bool {
 	return false
 }
 
-// mayStillSay says of output whether it is among the last words that a full disk takes
-// of an attempt: the end of a command is stored after what it said. A job that says more
-// waits, so that the others have room for theirs.
+// mayAppendOnFullDisk reports whether an op may be tried on a full disk. Output may up to a
+// bound per attempt, because the finish of a command follows its last output. Attempts with more
+// output wait, so that the others have space for theirs.
 func (e *Engine) mayAppendOnFullDisk(p *pendingOp) bool {
 	op, ok := p.op.(*store.Append)
 	if !ok {
@@ -141,7 +142,7 @@ func (e *Engine) mayAppendOnFullDisk(p *pendingOp) bool {
 	return local == nil || local.fullDiskBytes+int64(p.bytes) <= maxFullDiskOutput
 }
 
-// saidExtra counts what attempts said while the disk was full.
+// countFullDiskOutput counts the output that attempts stored while the disk was full.
 func (e *Engine) countFullDiskOutput(b *store.Batch) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -152,11 +153,11 @@ func (e *Engine) countFullDiskOutput(b *store.Batch) {
 	}
 }
 
-// onDisk is the sync of a batch that wrote nothing.
+// nothingToSync is the sync of a batch that wrote nothing, or is on disk already.
 func nothingToSync() error { return nil }
 
-// heft orders the ops that a full disk still takes by how little they need; 0 is for
-// those that it does not take.
+// fullDiskCost orders the ops that a full disk still accepts by the space that they need; 0 for
+// ops that it does not accept.
 func fullDiskCost(p *pendingOp) int {
 	switch p.op.(type) {
 	case *store.Renew:
@@ -171,18 +172,18 @@ func fullDiskCost(p *pendingOp) int {
 	return 0
 }
 
-// lighter is the lighter half of the ops that a batch holds: none of one.
+// cheaperHalf returns the cheaper half of the acceptable ops; none of a single one.
 func cheaperHalf(ops []*pendingOp) map[*pendingOp]bool {
-	held := slices.DeleteFunc(slices.Clone(ops), func(p *pendingOp) bool { return fullDiskCost(p) == 0 })
-	slices.SortStableFunc(held, func(a, b *pendingOp) int { return cmp.Compare(fullDiskCost(a), fullDiskCost(b)) })
+	accepted := slices.DeleteFunc(slices.Clone(ops), func(p *pendingOp) bool { return fullDiskCost(p) == 0 })
+	slices.SortStableFunc(accepted, func(a, b *pendingOp) int { return cmp.Compare(fullDiskCost(a), fullDiskCost(b)) })
 	half := map[*pendingOp]bool{}
-	for _, p := range held[:len(held)/2] {
+	for _, p := range accepted[:len(accepted)/2] {
 		half[p] = true
 	}
 	return half
 }
 
-// putBack makes ops the next of their lanes, in their order.
+// requeue puts ops back at the front of their lanes, in their order.
 func (l *lanes) requeue(ops []*pendingOp) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

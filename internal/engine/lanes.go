@@ -9,56 +9,58 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// A batch holds up to about so much, and each lane may have at least its share of it.
+// The bounds of a batch, and the part of it that each lane may have at least.
 const (
 	batchRows  = 2000
 	batchBytes = 4 << 20
 	laneShare  = 4 // a quarter
 )
 
-// enough ops are worth a batch of their own while the one before is being synced.
+// minPipelinedOps is how many waiting ops are worth a batch of their own while the one before
+// syncs.
 const minPipelinedOps = 32
 
-// The bounds of what waits for the loop. Submits are refused, and the changes that clients
-// ask for, who may leave and come again. What a worker writes is bounded by its leases, each
-// of which has one write outstanding.
+// The bounds of the ops that wait for the loop. Above them submits are refused, and changes
+// by clients, who may leave and ask again. The writes of workers need no bound: each lease
+// has one outstanding.
 const (
 	maxSubmitsWaiting = 8192
 	maxChangesWaiting = 8192
 	maxBytesWaiting   = 64 << 20
 )
 
-// Lane orders ops by how much others depend on them.
+// Lane orders ops by how urgent they are: what frees slots comes before what brings new work.
 type Lane uint8
 
 // The lanes.
 const (
-	laneUrgent Lane = iota // renewals, finishes, cancels: they free what others wait for
+	laneUrgent Lane = iota // finishes, renewals, cancels and other changes
 	laneOutput             // appends
 	laneSubmit             // new work
 	laneUpkeep             // retention
-	NumLanes               // how many there are
+	NumLanes               // the number of lanes
 )
 
-// pending is an op on its way through the loop, or several submits that go together.
+// pendingOp is an op on its way through the loop, or several submits that go together.
 type pendingOp struct {
 	lane    Lane
 	bytes   int
-	op      any             // one of the op types of package store, but for Submit
+	op      any             // a pointer to an op of package store, except Submit; nil with submits
 	submits []*store.Submit // instead of op
-	// taken says of a finish that a sweep takes the lease from its worker, who is told.
-	swept    bool
-	onAnswer func(error) // of a finish or a renewal: told of the answer, where nobody waits for done
+	swept   bool            // a finish by which a sweep takes the lease from its worker
+	// onAnswer is called with the answer of a finish or a renewal; nil if the caller waits
+	// for done.
+	onAnswer func(error)
 
 	queuedAt time.Time // when it was put into its lane
 
 	// Set by the loop before the answer.
 	err       error
-	consumers []*consumer // of each submit: whom it is to be delivered to, or nil
-	done      chan bool   // has room for the one value that the loop sends; nil with then
+	consumers []*consumer // for each submit: the consumer that gets the job, or nil
+	done      chan bool   // gets one value with the answer, buffered; nobody closes it; nil with onAnswer
 }
 
-// answer tells whoever asked that there is an answer.
+// answer reports to the caller that the op has its answer.
 func (p *pendingOp) answer() {
 	if p.onAnswer == nil {
 		p.done <- true
@@ -74,28 +76,28 @@ func (p *pendingOp) answer() {
 	p.onAnswer(err)
 }
 
-// rows is how many ops it is.
+// opCount returns how many ops it is.
 func (p *pendingOp) opCount() int { return max(len(p.submits), 1) }
 
-// lanes are what waits for the loop.
+// lanes hold the ops that wait for the loop.
 type lanes struct {
-	wake chan struct{} // has a value when something waits; nobody closes it
+	wake chan struct{} // has a value when the loop has something to do; nobody closes it
 
 	mu sync.Mutex
 	// Guarded by mu.
 	waiting        [NumLanes][]*pendingOp
-	count          int             // of what waits
-	bytes          int             // of what waits
-	submits        int             // of what waits, in its lane
-	clientChanges  int             // of what waits; see pending.changes
-	unsynced       int             // batches that are applied and not yet on disk
-	inDoubtBatches []*pendingBatch // those of them that are in doubt
+	count          int             // waiting ops
+	bytes          int             // bytes of the waiting ops
+	submits        int             // waiting submits
+	clientChanges  int             // waiting changes; see isClientChange
+	unsynced       int             // applied batches that are not yet on disk
+	inDoubtBatches []*pendingBatch // the batches in doubt; see indoubt.go
 	closed         bool
 }
 
 func newLanes() *lanes { return &lanes{wake: make(chan struct{}, 1)} }
 
-// put adds an op, or says why there is no room for it.
+// put adds an op, or refuses it because too many wait.
 func (l *lanes) put(p *pendingOp) error {
 	p.queuedAt = time.Now()
 	l.mu.Lock()
@@ -129,31 +131,32 @@ func (l *lanes) put(p *pendingOp) error {
 }
 
 func overloaded() error {
-	return &job.Error{Code: job.Overloaded, Message: "the server has as much to write to disk as it may hold: try again in a moment", RetryAfter: retrySoon}
+	return &job.Error{Code: job.Overloaded, Message: "the server has too much to write to its disk: try again in a moment", RetryAfter: retrySoon}
 }
 
-// syncing says that the disk is busy with a batch and too little waits for another
-// one to be worth its own cost: what comes meanwhile shares the next.
+// waitForMore reports whether the loop should gather more ops first: the disk is busy with a
+// batch, and too few ops wait to be worth a batch of their own.
 func (l *lanes) waitForMore() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.unsynced > 0 && l.count < minPipelinedOps
 }
 
-// idle says that nothing waits and nothing is on its way to the disk.
+// idle reports whether no op waits and no batch is on its way to the disk.
 func (l *lanes) idle() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.unsynced == 0 && l.count == 0
 }
 
-// applied and synced count the batches on their way to the disk.
+// addUnsynced counts a batch that was applied and not synced.
 func (l *lanes) addUnsynced() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.unsynced++
 }
 
+// removeUnsynced counts a synced batch out.
 func (l *lanes) removeUnsynced() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -161,6 +164,7 @@ func (l *lanes) removeUnsynced() {
 	l.signal()
 }
 
+// signal wakes the loop.
 func (l *lanes) signal() {
 	select {
 	case l.wake <- struct{}{}:
@@ -168,8 +172,8 @@ func (l *lanes) signal() {
 	}
 }
 
-// take removes and returns the ops of the next batch: first a share of every
-// lane, then what room is left, the urgent lanes first.
+// take removes and returns the ops of the next batch: first a share of every lane, then more of
+// each, the urgent lanes first.
 func (l *lanes) take() (ops []*pendingOp) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -177,11 +181,11 @@ func (l *lanes) take() (ops []*pendingOp) {
 	var from [NumLanes]int
 	for share := range 2 {
 		for i := range l.waiting {
-			most := t.rows
+			limit := t.rows
 			if share == 0 {
-				most = batchRows / laneShare
+				limit = batchRows / laneShare
 			}
-			from[i] += t.takeFrom(l.waiting[i][from[i]:], most)
+			from[i] += t.takeFrom(l.waiting[i][from[i]:], limit)
 		}
 	}
 	for i, n := range from {
@@ -195,7 +199,7 @@ func (l *lanes) take() (ops []*pendingOp) {
 	return t.ops
 }
 
-// tookLocked counts an op out that waits no longer.
+// uncountLocked subtracts an op that left its lane.
 func (l *lanes) uncountLocked(p *pendingOp) {
 	l.bytes -= p.bytes
 	l.count -= p.opCount()
@@ -207,8 +211,8 @@ func (l *lanes) uncountLocked(p *pendingOp) {
 	}
 }
 
-// changes says whether an op is a change that a client asked for. The sweep's cancels are
-// made one after another.
+// isClientChange reports whether an op is a change that a client asked for. Cancels of the sweep
+// do not count: it makes one after another.
 func (p *pendingOp) isClientChange() bool {
 	switch op := p.op.(type) {
 	case *store.Cancel:
@@ -219,30 +223,30 @@ func (p *pendingOp) isClientChange() bool {
 	return false
 }
 
-// taker fills a batch.
+// batchFiller fills a batch with ops.
 type batchFiller struct {
 	ops         []*pendingOp
-	rows, bytes int // the room that is left
+	rows, bytes int // how many may follow
 }
 
-// from takes ops of up to so many rows from the front of a lane and says how many
-// ops. The first op of a lane's share is taken however many rows it is, and the
-// first op of a batch whatever its size.
-func (t *batchFiller) takeFrom(waiting []*pendingOp, most int) int {
+// takeFrom takes ops from the front of a lane, up to the limit, and returns how many. It takes
+// the first op of a lane's share even if that op alone is above the limit (it may be several
+// submits), and the first op of a batch of any size.
+func (t *batchFiller) takeFrom(waiting []*pendingOp, limit int) int {
 	for n, p := range waiting {
 		rows := p.opCount()
-		if n > 0 && rows > most || most <= 0 || t.rows <= 0 || t.bytes < p.bytes && len(t.ops) > 0 {
+		if n > 0 && rows > limit || limit <= 0 || t.rows <= 0 || t.bytes < p.bytes && len(t.ops) > 0 {
 			return n
 		}
 		t.ops = append(t.ops, p)
-		most -= rows
+		limit -= rows
 		t.rows -= rows
 		t.bytes -= p.bytes
 	}
 	return len(waiting)
 }
 
-// close refuses what comes from now on.
+// close refuses ops from now on.
 func (l *lanes) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

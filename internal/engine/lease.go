@@ -8,35 +8,35 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// live is a lease that a worker of this process holds.
+// localLease is a lease that this process gave to one of its workers.
 type localLease struct {
-	job           job.Job // as it was claimed, with what was appended since
+	job           job.Job // as it was claimed, with the output appended since
 	token         job.Token
 	consumer      *consumer
 	startedAt     time.Time // when the attempt began
-	hasOutput     bool      // the attempt has said something
-	earlierBytes  int64     // bytes that earlier attempts said
-	slotFreed     bool      // its slot is free again: its finish is on its way, and says what becomes of the lease
-	fullDiskBytes int64     // bytes that the attempt has said while the disk was full
+	hasOutput     bool      // of this attempt
+	earlierBytes  int64     // output of earlier attempts
+	slotFreed     bool      // its finish is on its way and has freed the slot
+	fullDiskBytes int64     // output of this attempt while the disk was full
 }
 
-// lease is the lease that the worker holds.
+// lease returns the id and the token.
 func (local *localLease) lease() job.Lease { return job.Lease{Job: local.job.ID, Token: local.token} }
 
-// maySay refuses what would pass the bound of an attempt's output, or of a job's.
+// checkOutputLimit refuses size bytes of output above the bound of an attempt, or of a job.
 func (local *localLease) checkOutputLimit(size int64) error {
-	switch said := local.job.OutputBytes + size; {
+	switch total := local.job.OutputBytes + size; {
 	case size == 0:
-	case said-local.earlierBytes > job.MaxOutput:
-		return job.Errorf(job.TooLarge, "the attempt has said more than %d MiB", job.MaxOutput>>20)
-	case said > job.MaxJobOutput:
-		return job.Errorf(job.TooLarge, "the job has said more than %d MiB", job.MaxJobOutput>>20)
+	case total-local.earlierBytes > job.MaxOutput:
+		return job.Errorf(job.TooLarge, "the attempt has more than %d MiB of output", job.MaxOutput>>20)
+	case total > job.MaxJobOutput:
+		return job.Errorf(job.TooLarge, "the job has more than %d MiB of output", job.MaxJobOutput>>20)
 	}
 	return nil
 }
 
-// said notes what the attempt has said. What is noted already, because the append was made
-// again or the store was asked meanwhile, does not count twice. The engine's mu is held.
+// recordOutput counts stored output of the attempt. It skips entries that are counted already,
+// because the append was applied again or catchUp read them. The caller holds the engine's mu.
 func (local *localLease) recordOutput(entries []job.Entry, p *job.Progress) {
 	if p != nil {
 		local.job.Progress = *p
@@ -51,8 +51,8 @@ func (local *localLease) recordOutput(entries []job.Entry, p *job.Progress) {
 	}
 }
 
-// holding is the lease that a worker says it holds, as it is now. One that this process
-// did not hand out is asked for in the store, which has the last word anyway.
+// findLease returns the current state of a worker's lease. If another process handed it out, the
+// store is asked; the store has the last word anyway.
 func (e *Engine) findLease(ctx context.Context, l job.Lease) (localLease, error) {
 	if local, ok := e.findLocalLease(l); ok {
 		return local, nil
@@ -67,7 +67,7 @@ func (e *Engine) findLease(ctx context.Context, l job.Lease) (localLease, error)
 	return localLease{}, leaseLostError(l)
 }
 
-// holdsHere is a lease that a worker of this process holds.
+// findLocalLease returns a copy of a lease of this process's workers.
 func (e *Engine) findLocalLease(l job.Lease) (localLease, bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -79,11 +79,11 @@ func (e *Engine) findLocalLease(l job.Lease) (localLease, bool) {
 }
 
 func leaseLostError(l job.Lease) error {
-	return job.Errorf(job.LeaseLost, "the lease on %s is not held any more", l.Job)
+	return job.Errorf(job.LeaseLost, "the lease on %s is not valid any more", l.Job)
 }
 
-// freeSlot frees the slot of a lease that is being finished, so that the same
-// batch can fill it. Once: a lease that was lost has freed it already.
+// freeSlot frees the slot of a lease whose finish is in the batch, so that the same batch can
+// fill it. A second call does nothing.
 func (e *Engine) freeSlot(l job.Lease) {
 	e.mu.Lock()
 	local := e.leases[l.Job]
@@ -97,9 +97,9 @@ func (e *Engine) freeSlot(l job.Lease) {
 	}
 }
 
-// retakeSlots takes back the slots of finishes that did not apply although the lease is
-// held, or of a batch that was not applied: their workers still have the jobs. What was
-// claimed for such a slot meanwhile is handed back when it is to be delivered.
+// reoccupySlots occupies slots again whose finishes did not apply although their leases are
+// valid, or whose batch was not applied: the workers still have the jobs. A job that was claimed
+// for such a slot is released when it is to be delivered.
 func (e *Engine) reoccupySlots(ops []*pendingOp, applied bool) {
 	for _, p := range ops {
 		f, ok := p.op.(*store.Finish)
@@ -113,17 +113,17 @@ func (e *Engine) reoccupySlots(ops []*pendingOp, applied bool) {
 func (e *Engine) reoccupySlot(l job.Lease) {
 	e.mu.Lock()
 	local := e.leases[l.Job]
-	taken := local != nil && local.token == l.Token && local.slotFreed
-	if taken {
+	reoccupied := local != nil && local.token == l.Token && local.slotFreed
+	if reoccupied {
 		local.slotFreed = false
 	}
 	e.mu.Unlock()
-	if taken {
+	if reoccupied {
 		local.consumer.release(-1)
 	}
 }
 
-// order tells the worker that holds a lease what to do.
+// order sends an order to the worker that has a lease.
 func (e *Engine) order(l job.Lease, o job.Order) {
 	e.mu.Lock()
 	local := e.leases[l.Job]
@@ -137,17 +137,17 @@ func (e *Engine) order(l job.Lease, o job.Order) {
 	}
 }
 
-// orderCancel orders a worker to stop that learns of a cancel by the answer to a write: the
-// cancel itself may have been asked for elsewhere. It does not depend on whether anybody
-// still waits for that answer.
+// orderCancel orders a worker to stop if the answer to one of its writes says that a cancel was
+// requested, here or in another process. It does so even if the caller no longer waits for that
+// answer.
 func (e *Engine) orderCancel(l job.Lease, requested bool) {
 	if requested {
 		e.order(l, job.OrderCancel)
 	}
 }
 
-// letGo takes a lease out of those that workers here hold, and frees its slot unless its
-// own finish has done so. Nil when no worker here holds it.
+// dropLease forgets a lease of this process and frees its slot, unless its own finish has freed
+// it. It returns nil if no worker here has the lease.
 func (e *Engine) dropLease(l job.Lease) *localLease {
 	e.mu.Lock()
 	local := e.leases[l.Job]
@@ -161,35 +161,35 @@ func (e *Engine) dropLease(l job.Lease) *localLease {
 	e.mu.Unlock()
 	if free {
 		local.consumer.release(1)
-		e.lanes.signal() // whatever made it free, no batch of ours fills it
+		e.lanes.signal() // no batch of this process fills the slot by itself
 	}
 	return local
 }
 
-// lost lets go of a lease that another process has taken, or through which the attempt
-// was ended there. One that no worker here holds is passed over.
+// leaseLost drops a lease that another process swept, or whose attempt was finished through
+// another process. It ignores leases of other processes' workers.
 func (e *Engine) leaseLost(l job.Lease) {
 	if local := e.dropLease(l); local != nil {
 		local.notifyLost()
 	}
 }
 
-// refusedLease lets go of a lease that the store refused a write of: it is void, and its
-// worker may never come to finish it.
+// dropIfLost drops a lease if the store refused a write because the lease is void: its worker
+// may never come to finish it.
 func (e *Engine) dropIfLost(l job.Lease, err error) {
 	if job.CodeOf(err) == job.LeaseLost {
 		e.leaseLost(l)
 	}
 }
 
-// lost tells the worker of a lease that was let go of.
+// notifyLost tells the worker that its lease is lost.
 func (local *localLease) notifyLost() {
 	local.consumer.order(local.lease(), job.OrderLost)
 	local.consumer.q.recordEnd(local.startedAt, time.Since(local.startedAt), false)
 }
 
-// gone lets go of the lease on a job that is held here. The job was removed from the store,
-// or has another lease by now.
+// dropLeaseOn drops the lease of this process on a job that was deleted, or that has another
+// lease by now.
 func (e *Engine) dropLeaseOn(id job.ID) {
 	e.mu.Lock()
 	local := e.leases[id]
@@ -199,8 +199,8 @@ func (e *Engine) dropLeaseOn(id job.ID) {
 	}
 }
 
-// removed is gone for a job that is not in the store any more. Its own finish may have
-// removed it, which is about to be answered: then that decides.
+// jobRemoved drops the lease of a job that is not in the store any more. If its own finish is
+// about to be answered, that finish may have removed the job: then the answer decides.
 func (e *Engine) jobRemoved(id job.ID) {
 	e.mu.Lock()
 	local := e.leases[id]

@@ -8,26 +8,25 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// Observer is told what the engine does, so that somebody can count it. Its methods
-// are called for every op, by goroutines that others wait for: they are quick and
-// never block.
+// Observer receives what the engine does, for metrics and traces. The engine calls its
+// methods for every op, in goroutines that others wait for: they must be quick and must not
+// block.
 type Observer interface {
-	// OpSettled tells of an op that is on disk, and since when it was waited for.
+	// OpSettled reports an op that is on disk, and how long its caller waited.
 	OpSettled(l Lane, took time.Duration)
-	// BatchSettled tells of a commit that is on disk, and how many ops it had.
+	// BatchSettled reports a commit that is on disk, and its number of ops.
 	BatchSettled(ops int)
-	// OpRefused tells of an op ("submit", "append", "cancel" …) that was not applied. A
-	// submit may have been refused before it was an op.
+	// OpRefused reports an op ("submit", "append", "cancel" …) that was not applied. It
+	// includes submits that were not admitted.
 	OpRefused(op string, code job.Code)
-	// AttemptBegan tells of an attempt that was given to a worker, and for how long its job
-	// had been ready.
+	// AttemptBegan reports an attempt that was given to a worker, and how long its job had
+	// been ready.
 	AttemptBegan(queue string, waited time.Duration)
-	// AttemptEnded tells of the end of an attempt, once that is on disk. It ran for 0 where
-	// nobody knows how long.
+	// AttemptEnded reports the end of an attempt, once it is on disk. ran is 0 if unknown.
 	AttemptEnded(queue string, how Ending, ran time.Duration)
-	// OutputStored tells of so many bytes of output on disk.
+	// OutputStored reports bytes of output that are on disk.
 	OutputStored(bytes int64)
-	// LeaseSwept tells of a lease that a sweep has taken: from a silent worker, or from one
+	// LeaseSwept reports a lease that a sweep took: from a silent worker, or from one
 	// that did not follow a cancel.
 	LeaseSwept(cancelled bool)
 }
@@ -38,26 +37,26 @@ type Ending uint8
 // The endings.
 const (
 	EndedSucceeded  Ending = iota
-	EndedFailed            // and so did the job
-	EndedRetried           // failed; the job is tried again
-	EndedWaited            // told to wait; the job goes back, at no cost
-	EndedCancelled         // because someone asked
-	EndedHandedBack        // its worker stopped
-	EndedLost              // its worker went silent, or died
-	NumEndings             // how many there are
+	EndedFailed            // and the job failed
+	EndedRetried           // failed; the job is retried
+	EndedWaited            // the upstream asked to wait; retried at no cost
+	EndedCancelled         // a cancel was requested
+	EndedHandedBack        // its worker released the job
+	EndedLost              // its worker went silent or died
+	NumEndings             // the number of endings
 )
 
 var endingNames = [NumEndings]string{"succeeded", "failed", "retried", "waited", "cancelled", "handed_back", "lost"}
 
-// String is the ending's name.
+// String returns the ending's name.
 func (e Ending) String() string { return endingNames[e] }
 
-// String is the lane's name.
+// String returns the lane's name.
 func (l Lane) String() string { return laneNames[l] }
 
 var laneNames = [NumLanes]string{"urgent", "output", "submit", "upkeep"}
 
-// nobody observes nothing.
+// noObserver ignores all reports.
 type noObserver struct{}
 
 func (noObserver) OpSettled(Lane, time.Duration)              {}
@@ -68,10 +67,10 @@ func (noObserver) AttemptEnded(string, Ending, time.Duration) {}
 func (noObserver) OutputStored(int64)                         {}
 func (noObserver) LeaseSwept(bool)                            {}
 
-// Watchers is how many watches and held requests there are, and may be.
+// Watchers returns how many watches and long-polls are open, and their bound.
 func (e *Engine) Watchers() (now, most int) { return e.hub.Watchers(), e.maxWatchers }
 
-// observe tells of a batch that was on disk at that time.
+// observeBatch reports a batch that was on disk at that time.
 func (e *Engine) observeBatch(w *pendingBatch, at time.Time) {
 	for _, p := range w.ops {
 		e.observer.OpSettled(p.lane, at.Sub(p.queuedAt))
@@ -82,8 +81,8 @@ func (e *Engine) observeBatch(w *pendingBatch, at time.Time) {
 	e.observer.BatchSettled(w.batch.Len())
 }
 
-// refused tells of a refusal, and returns it. An error that is none (a caller who
-// left, a disk that failed a read) is not told of.
+// observeRefusal reports a refusal and returns it. Other errors (a caller left, a read failed)
+// are not refusals and are only returned.
 func (e *Engine) observeRefusal(op string, err error) error {
 	if r, ok := errors.AsType[*job.Error](err); ok {
 		e.observer.OpRefused(op, r.Code)
@@ -91,8 +90,8 @@ func (e *Engine) observeRefusal(op string, err error) error {
 	return err
 }
 
-// refusal is why an op was not applied. Submits are not looked at: whoever asked for
-// them tells of those. That a sweep came too late is nobody's refusal.
+// opRefusal returns why an op was not applied. It ignores submits, because their callers report
+// those, and finishes of a sweep that came too late.
 func opRefusal(p *pendingOp) (name string, err error) {
 	switch op := p.op.(type) {
 	case *store.Append:
@@ -117,12 +116,12 @@ func opRefusal(p *pendingOp) (name string, err error) {
 	return "", nil
 }
 
-// endingOf is how an attempt ended by its finish, which was applied.
-func endingOf(op *store.Finish, taken bool) Ending {
+// endingOf returns how an attempt ended by an applied finish.
+func endingOf(op *store.Finish, swept bool) Ending {
 	switch {
 	case op.State == job.Cancelled:
 		return EndedCancelled
-	case taken && (op.Lost || op.Unused):
+	case swept && (op.Lost || op.Unused):
 		return EndedLost
 	case op.State == job.Succeeded:
 		return EndedSucceeded

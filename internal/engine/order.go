@@ -2,12 +2,12 @@ package engine
 
 import "github.com/meanwhile-run/meanwhile/internal/store"
 
-// inStoreOrder puts ops into the order in which a store applies them: kind by kind,
-// as the fields of [store.Batch] stand, and within a kind as they came. Callers and
-// watchers get their answers and events in that order. The halves of a batch
-// that is isolated keep it: the first has the earlier ops.
+// inStoreOrder sorts ops into the order in which a store applies them: by kind, in the order of
+// the fields of [store.Batch], and within a kind as they came. Callers and watchers get their
+// answers and events in that order. Halves of a batch keep it: the first half has the earlier
+// ops.
 func inStoreOrder(ops []*pendingOp) []*pendingOp {
-	var next [kinds]int // where the next op of each kind goes
+	var next [kinds]int // index of the next op of each kind
 	for _, p := range ops {
 		if kind := kindOf(p); kind+1 < kinds {
 			next[kind+1]++
@@ -25,7 +25,7 @@ func inStoreOrder(ops []*pendingOp) []*pendingOp {
 	return ordered
 }
 
-// kindOf is the place of an op's kind among the fields of [store.Batch].
+// kindOf returns the place of an op's kind among the fields of [store.Batch].
 func kindOf(p *pendingOp) int {
 	if p.submits != nil {
 		return kindSubmit
@@ -53,7 +53,7 @@ func kindOf(p *pendingOp) int {
 		return kindSubmit + 1
 	case *store.Prune:
 		return kindSubmit + 2
-	default: // claims, which the loop itself makes, are told of last
+	default: // claims, which the loop itself makes, are answered last
 		return kindSubmit + 3
 	}
 }

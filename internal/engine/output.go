@@ -8,8 +8,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/watch"
 )
 
-// Append stores output of a leased job and returns when it is on disk. Refusals:
-// [job.LeaseLost], and [job.TooLarge] past the bound of an attempt's output, or of a job's.
+// Append stores output of a leased job and returns when it is on disk. It refuses with
+// [job.LeaseLost], and with [job.TooLarge] above the bound of an attempt's or a job's output.
 func (e *Engine) Append(ctx context.Context, l job.Lease, entries []job.Entry, p *job.Progress) error {
 	size := entriesSize(entries)
 	if err := e.checkAppend(ctx, l, size); err != nil {
@@ -22,9 +22,9 @@ func (e *Engine) Append(ctx context.Context, l job.Lease, entries []job.Entry, p
 	return op.Err
 }
 
-// checkAppend refuses an append whose lease is lost, or that would pass a bound. A lease of
-// this process is checked where it is: a copy of its job would double the stack of every
-// running job.
+// checkAppend refuses an append whose lease is lost, or that is above a bound. It checks a
+// lease of this process in place: a copy of its job would double the stack of every running
+// job.
 func (e *Engine) checkAppend(ctx context.Context, l job.Lease, size int64) error {
 	e.mu.Lock()
 	if local := e.leases[l.Job]; local != nil && local.token == l.Token {
@@ -46,7 +46,7 @@ func (e *Engine) checkAppendElsewhere(ctx context.Context, l job.Lease, size int
 	return local.checkOutputLimit(size)
 }
 
-// appended tells watchers of committed output.
+// appended sends committed output to watchers.
 func (e *Engine) appended(op *store.Append) {
 	if op.Err != nil {
 		return

@@ -10,62 +10,61 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// Queue is where jobs of one kind wait, and how they are done. It is set once, at
-// boot.
+// Queue has the settings of a queue: where jobs of one kind wait, and how they run. They are
+// fixed at boot.
 type Queue struct {
 	Name        string
-	Executor    string // the kind, for people
+	Executor    string // the kind of executor, for display
 	Concurrency int    // jobs running at once in this process
 	MaxRunning  int    // jobs running at once over all processes; 0 for no limit
 	MaxDepth    int    // waiting jobs (see [fairqueue.Load]); one more is refused with [job.QueueFull]; 0 for no limit
-	MaxBytes    int64  // of the waiting jobs' input and files; 0 for no limit
-	KeyRunning  int    // jobs of one key running at once, the others are parked; 0 for no limit
+	MaxBytes    int64  // bytes of input and files of the waiting jobs; 0 for no limit
+	KeyRunning  int    // jobs of one key running at once, further ones are parked; 0 for no limit
 	KeyWaiting  int    // waiting jobs of one key; one more is refused with [job.KeyFull]; 0 for no limit
 	MaxAttempts int
 	Policy      job.Policy
-	Keep        time.Duration // ended jobs are kept this long
-	KeepFailed  time.Duration // failed ones this long
-	Files       bool          // jobs may come with files: its executor knows what to do with them
-	// Check refuses inputs that no attempt could work on. Nil takes everything.
+	Keep        time.Duration // retention of jobs that did not fail
+	KeepFailed  time.Duration // retention of failed jobs
+	Files       bool          // jobs may have files
+	// Check refuses inputs that no attempt could work on; nil accepts every input.
 	Check func(input []byte) error
 }
 
-// QueueView is a queue as it is shown.
+// QueueView is what the APIs show of a queue.
 type QueueView struct {
 	Queue
 	Counts job.Counts
-	// OldestQueued is for how long the job has been ready that has waited longest,
-	// queued or parked.
+	// OldestQueued is how long the oldest ready job has waited, queued or parked; 0 if no job
+	// is ready.
 	OldestQueued time.Duration
-	// HeldBackBy is why the next queued job is not given to a worker, or would not be if
-	// none is queued; "" when nothing holds it back. See [Snapshot].
+	// HeldBackBy is why the next queued job does not start, or would not start if no job is
+	// queued; "" if nothing holds it back. See [Snapshot].
 	HeldBackBy job.HeldBackBy
-	// Wait and Run are what a job submitted now would wait and run, learned from what
-	// really happened; zero before the first job ended. Nobody knows the wait in a
-	// paused queue.
+	// Wait and Run estimate how long a job submitted now would wait and then run, from the
+	// jobs that ran before; 0 before the first job ended. Wait is 0 in a paused queue.
 	Wait, Run time.Duration
 }
 
-// queue is a queue and who serves it here.
+// queue is a queue with its counts and its consumers in this process.
 type queue struct {
 	Queue
 	process job.Process // of this engine
 
 	mu sync.Mutex
 	// Guarded by mu.
-	counts         job.Counts  // a hint: of the last commit that named the queue, or read since
-	commits        int         // how many commits gave counts
-	queuedShrank   bool        // by it fewer are queued than were known before
-	claimFellShort bool        // a claim got less than it asked for although more are queued; no news of the queue came since
-	readySubmits   int         // submits on their way that are ready at once and assigned to no worker
+	counts         job.Counts  // a hint: from the last commit that named the queue, or a later read
+	commits        int         // commits that set counts
+	queuedShrank   bool        // the last of them lowered the number of queued jobs
+	claimFellShort bool        // the last claim got too few jobs, and no new counts came since; see releaseUnclaimed
+	readySubmits   int         // submits on their way that are ready at once and not assigned to a consumer
 	delayedSubmits int         // submits on their way that become ready later
 	pendingBytes   int64       // bytes of submits on their way
 	claiming       int         // slots for which jobs are being claimed
-	consumers      []*consumer // in turn: the first that has a free slot gets the next job
+	consumers      []*consumer // in turn: the first one with a free slot gets the next job
 	estimator      estimator
 }
 
-// Queue finds a queue by name; [job.UnknownQueue], with the names that exist.
+// Queue returns the settings of a queue, or [job.UnknownQueue] with the names that exist.
 func (e *Engine) Queue(name string) (Queue, error) {
 	q := e.queues[name]
 	if q == nil {
@@ -74,7 +73,7 @@ func (e *Engine) Queue(name string) (Queue, error) {
 	return q.Queue, nil
 }
 
-// Queues returns every queue, by name.
+// Queues returns every queue, sorted by name.
 func (e *Engine) Queues(ctx context.Context) ([]QueueView, error) {
 	views := make([]QueueView, 0, len(e.names))
 	for _, name := range e.names {
@@ -108,9 +107,9 @@ func (q *queue) view() QueueView {
 	return v
 }
 
-// SetPaused stops a queue from giving jobs to workers, or lets it go on, and returns
-// when that is on disk: a restart does not forget it. What runs goes on, and
-// submits are taken as before. [job.UnknownQueue] when there is no such queue.
+// SetPaused pauses or resumes a queue and returns when that is on disk, so a restart keeps it. A
+// paused queue starts no jobs. Its running jobs go on and it accepts submits. [job.UnknownQueue]
+// for an unknown name.
 func (e *Engine) SetPaused(ctx context.Context, queue string, paused bool) (QueueView, error) {
 	if _, err := e.Queue(queue); err != nil {
 		return QueueView{}, err
@@ -125,13 +124,13 @@ func (e *Engine) SetPaused(ctx context.Context, queue string, paused bool) (Queu
 	e.log.Info("a queue was paused or resumed", "queue", queue, "paused", paused)
 	view, err := e.queueView(ctx, queue)
 	if err != nil {
-		// The pause is on disk, so its answer is a success without the oldest job's age.
+		// The pause is on disk, so the answer is a success, without the age of the oldest job.
 		return e.queues[queue].view(), nil
 	}
 	return view, nil
 }
 
-// setCounts takes the counts that a commit answered.
+// setCounts takes over the counts that a commit answered.
 func (q *queue) setCounts(c job.Counts) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -146,7 +145,7 @@ func (q *queue) queued() int64 {
 	return q.counts.Queued
 }
 
-// usableLocked is how many slots would take a queued job at once.
+// availableSlotsLocked returns how many slots could take a queued job at once.
 func (q *queue) availableSlotsLocked() int {
 	if q.blockedLocked(0) {
 		return 0
@@ -161,13 +160,13 @@ func (q *queue) availableSlotsLocked() int {
 	return free
 }
 
-// heldLocked says that the queue gives no jobs to workers for now: it is paused, or
-// has as many running as it may, even when so many of them are about to end.
+// blockedLocked reports whether the queue starts no jobs now: it is paused, or MaxRunning jobs
+// run besides the ending ones.
 func (q *queue) blockedLocked(ending int) bool {
 	return q.counts.Paused || q.MaxRunning > 0 && q.counts.Running-int64(ending) >= int64(q.MaxRunning)
 }
 
-// hold says what holds a job back, without a read: by what is known of its queue, which
+// heldBackBy returns what holds a job back. It reads nothing: it uses the known counts, which
 // another process may have changed up to about a second ago.
 func (q *queue) holdReason(s *Snapshot) job.HeldBackBy {
 	if h := s.HeldBackReason(); h != "" || s.State != job.Queued {
@@ -181,7 +180,7 @@ func (q *queue) holdReason(s *Snapshot) job.HeldBackBy {
 	return q.holdReasonLocked(s.Position)
 }
 
-// holdLocked says what holds back a queued job with so many before it.
+// heldBackByLocked returns what holds back a queued job with so many jobs before it.
 func (q *queue) holdReasonLocked(before int) job.HeldBackBy {
 	counts, free := &q.counts, q.claiming
 	for _, c := range q.consumers {

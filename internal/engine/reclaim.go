@@ -9,7 +9,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// takeBackAll ends what dead processes were running, before anything else happens.
+// reclaimDead ends the attempts of dead processes. New calls it before anything else happens.
 func (e *Engine) reclaimDead(ctx context.Context, alone bool, dead []job.Process) error {
 	if alone {
 		return e.reclaim(ctx, func(after job.ID) ([]store.Running, error) {
@@ -27,7 +27,7 @@ func (e *Engine) reclaimDead(ctx context.Context, alone bool, dead []job.Process
 	return nil
 }
 
-// takeBack ends the attempts of running jobs, which next lists page by page.
+// reclaim ends the attempts of running jobs, which next lists page by page.
 func (e *Engine) reclaim(ctx context.Context, next func(after job.ID) ([]store.Running, error)) error {
 	var after job.ID
 	total := 0
@@ -53,19 +53,19 @@ func (e *Engine) reclaim(ctx context.Context, next func(after job.ID) ([]store.R
 				e.observer.AttemptEnded(list[i].Job.Queue, endingOf(op, true), 0)
 			}
 		}
-		e.fileRemover.add(b.Removed) // they wait until Run
+		e.fileRemover.add(b.Removed) // Run deletes them
 		e.reportDamaged(b.Damaged)
 		total += len(list)
 	}
 	if total > 0 {
-		e.log.Info("took back the jobs that a server was running which is dead", "jobs", total)
+		e.log.Info("took back the running jobs of a dead server", "jobs", total)
 	}
 	return nil
 }
 
-// commitAlone commits a batch while nothing else is: before the loop runs. Where the
-// outcome is not known it asks again for a while. An op whose data the store cannot take
-// is refused alone, as the loop does it, and the job stays with its lease.
+// commitBeforeLoop commits a batch before the loop runs. If the outcome is unknown it tries
+// again for a while. Like the loop, it refuses an op with bad data alone: that job keeps its
+// lease.
 func (e *Engine) commitBeforeLoop(ctx context.Context, b *store.Batch) error {
 	for began := time.Now(); ; time.Sleep(minBackoff) {
 		synced, err := e.store.Apply(ctx, b)
@@ -78,7 +78,7 @@ func (e *Engine) commitBeforeLoop(ctx context.Context, b *store.Batch) error {
 		case err == nil:
 			return nil
 		case errors.Is(err, store.ErrData) && b.Len() == 1:
-			e.log.Error("a job that a dead server was running cannot be taken back: its lease decides", "job", b.Finishes[0].Lease.Job, "error", err)
+			e.log.Error("a running job of a dead server cannot be taken back: its lease decides", "job", b.Finishes[0].Lease.Job, "error", err)
 			refuseOps(b, job.Wrapf(job.Invalid, err, "the store cannot take this data"))
 			return nil
 		case errors.Is(err, store.ErrData):

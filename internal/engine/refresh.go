@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// refreshWithin is how soon the store is asked for what another process may have
-// changed: what nobody told of is seen, and acted on, within a second. Each wait is up to
-// a half shorter, so that processes do not ask at the same moment.
+// refreshWithin is the maximum time between two reads of what other processes may have changed:
+// a change without a notice is seen, and acted on, within a second. Each interval is up to a
+// half shorter, so that processes do not read at the same moment.
 const refreshWithin = 900 * time.Millisecond
 
-// refresher reads, until ctx ends, what other processes may have changed without a notice:
-// the counts of all queues, and when the next job is due. It only reads: where nothing has
-// changed nothing is committed.
+// runRefresh reads until ctx ends what other processes may have changed without a notice: the
+// counts of all queues, and when the next job is due. It only reads: an idle server commits
+// nothing.
 func (e *Engine) runRefresh(ctx context.Context) {
 	timer := time.NewTimer(jittered(refreshWithin))
 	defer timer.Stop()
@@ -25,16 +25,16 @@ func (e *Engine) runRefresh(ctx context.Context) {
 		}
 		if err := e.refresh(ctx); err != nil && ctx.Err() == nil {
 			e.sweeper.markUnhealthy() // workers could not renew either
-			e.log.Error("the counts of the queues, or what is due next, could not be read; both will be asked for again", "error", err)
+			e.log.Error("the counts of the queues, or the next due time, could not be read; both will be read again", "error", err)
 		}
 		timer.Reset(jittered(refreshWithin))
 	}
 }
 
-// spread is a time up to d, and at least its half.
+// jittered returns a random duration between d/2 and d.
 func jittered(d time.Duration) time.Duration { return d/2 + time.Duration(rand.Float64()*float64(d/2)) }
 
-// refresh reads the counts and the next due time, whatever is known of them.
+// refresh reads the counts of all queues and the next due time.
 func (e *Engine) refresh(ctx context.Context) error {
 	before := make(map[*queue]int, len(e.queues))
 	for _, q := range e.queues {
@@ -46,7 +46,7 @@ func (e *Engine) refresh(ctx context.Context) error {
 	}
 	for name, q := range e.queues {
 		q.mu.Lock()
-		if q.commits == before[q] { // a commit since then knows better
+		if q.commits == before[q] { // a commit since then has newer counts
 			q.counts = counts[name]
 			q.claimFellShort = false
 		}

@@ -8,8 +8,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// renewals are those under way. A lease has one op at a time: while the store hangs,
-// workers leave and ask again, and what waits for the loop does not grow by that.
+// renewals are the renewals under way. Each lease has one op at a time: while the store hangs,
+// workers leave and ask again, and the number of waiting ops must not grow by that.
 type renewals struct {
 	mu      sync.Mutex
 	byLease map[job.Lease]*renewal // guarded by mu
@@ -17,21 +17,23 @@ type renewals struct {
 
 func newRenewals() *renewals { return &renewals{byLease: map[job.Lease]*renewal{}} }
 
-// renewal is a renewal of one lease, for all who wait for it. It is made whether or not
-// they still do.
+// renewal is a renewal of one lease, for all callers that wait for it. It is made even if they
+// no longer wait.
 type renewal struct {
 	done chan struct{} // closed with the answer
 	err  error         // the answer
 
-	// next is made when this one is over, for those who asked since it began; nil for
-	// nobody. This one may be applied already, and they count the lease from when they
-	// asked. Guarded by the mu of renewals.
+	// next begins when this renewal has its answer, for the callers that came after this one
+	// began; nil without such callers. They count the lease from when they asked, and this
+	// renewal may have been applied before. Guarded by the mu of renewals.
 	next *renewal
 }
 
 func newRenewal() *renewal { return &renewal{done: make(chan struct{})} }
 
-// Renew extends leases; the answer has an error, or nil, for each.
+// Renew extends the leases, each by the duration it was claimed for, and returns an error or nil
+// for each. A lease that is no longer valid is [job.LeaseLost]. Renew returns when all answers
+// are on disk, or ctx ends.
 func (e *Engine) Renew(ctx context.Context, leases []job.Lease) []error {
 	waits := make([]*renewal, len(leases))
 	for i, l := range leases {
@@ -44,7 +46,7 @@ func (e *Engine) Renew(ctx context.Context, leases []job.Lease) []error {
 	return errs
 }
 
-// renew asks for a renewal that begins after the call.
+// renew returns a renewal that begins after the call.
 func (e *Engine) renew(l job.Lease) *renewal {
 	r, begin := e.renewals.add(l)
 	if begin {
@@ -53,7 +55,8 @@ func (e *Engine) renew(l job.Lease) *renewal {
 	return r
 }
 
-// add adds a renewal that is to begin now, or joins those that wait for the one under way.
+// add returns a renewal that the caller is to begin, or the one that follows the renewal under
+// way.
 func (r *renewals) add(l job.Lease) (added *renewal, begin bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -77,8 +80,8 @@ func (e *Engine) beginRenewal(l job.Lease, r *renewal) {
 	}
 }
 
-// renewed answers a renewal, and begins the next one of the lease. A void lease has none:
-// it stays void.
+// renewed answers a renewal and begins the lease's next one. A void lease stays void, so its
+// next renewal gets the same answer.
 func (e *Engine) renewed(l job.Lease, r *renewal, err error) {
 	next := e.renewals.end(l, r, job.CodeOf(err) == job.LeaseLost)
 	r.answer(err)
@@ -91,7 +94,8 @@ func (e *Engine) renewed(l job.Lease, r *renewal, err error) {
 	}
 }
 
-// end takes out a renewal that is over. The next one takes its place, unless it is the last.
+// end removes a renewal that has its answer. The next one takes its place, unless this is the
+// last.
 func (r *renewals) end(l job.Lease, over *renewal, last bool) (next *renewal) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -116,7 +120,7 @@ func (r *renewal) wait(ctx context.Context) error {
 		return r.err
 	case <-ctx.Done():
 		select {
-		case <-r.done: // of the two the answer counts
+		case <-r.done: // both happened: the answer counts
 			return r.err
 		default:
 			return ctx.Err()
