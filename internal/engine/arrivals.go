@@ -2,24 +2,24 @@ package engine
 
 import "time"
 
-// overtaking is how often jobs come that are to run before others which wait already:
-// of a key whose turn it is, or more urgent; and how far to the front they come.
+// arrivalsAhead counts the jobs that arrive ahead of waiting ones, because they are more urgent
+// or their key has its turn: how often, and how far ahead.
 type arrivalsAhead struct {
-	lastAt   time.Time                  // when the last one came
-	interval float64                    // seconds between them, on the average
-	share    [len(bucketStarts)]float64 // of those that came to each part of the queue
+	lastAt   time.Time                  // of the last one
+	interval float64                    // mean seconds between two
+	share    [len(bucketStarts)]float64 // part of them that arrived in each bucket; the sum is 1
 }
 
-// places are where the parts of a queue begin.
+// bucketStarts are the positions in a queue at which the buckets begin.
 var bucketStarts = [...]int{0, 1, 2, 3, 5, 8, 12, 17, 24, 34, 48, 68, 96}
 
 const (
-	arrivalWeight = 1.0 / 16 // of the last one
-	minSpeed      = 0.2      // of the usual pace: slower nobody moves on
+	arrivalWeight = 1.0 / 16 // of the last arrival in the moving means
+	minSpeed      = 0.2      // slowest advance of a waiting job, relative to a queue without arrivals ahead
 )
 
-// note notes a job that overtakes others, and comes to that place.
-func (o *arrivalsAhead) record(now time.Time, place int) {
+// record adds a job that arrived ahead of others, at that position.
+func (o *arrivalsAhead) record(now time.Time, position int) {
 	weight := arrivalWeight
 	switch gap := now.Sub(o.lastAt).Seconds(); {
 	case o.lastAt.IsZero():
@@ -31,7 +31,7 @@ func (o *arrivalsAhead) record(now time.Time, place int) {
 	}
 	o.lastAt = now
 	part := len(bucketStarts) - 1
-	for bucketStarts[part] > place {
+	for bucketStarts[part] > position {
 		part--
 	}
 	for i := range o.share {
@@ -40,13 +40,14 @@ func (o *arrivalsAhead) record(now time.Time, place int) {
 	o.share[part] += weight
 }
 
-// ahead is how many jobs will run before one with so many before it, with those that
-// overtake it on its way to the front, when the queue does one every so many seconds.
+// jobsAhead returns how many jobs will run before one with so many jobs before it, including
+// those that arrive ahead of it while it waits. every is the time in seconds in which the queue
+// runs one job.
 func (o *arrivalsAhead) jobsAhead(now time.Time, before int, every float64) (jobs float64) {
 	if o.interval == 0 {
 		return float64(before)
 	}
-	load := every / max(o.interval, now.Sub(o.lastAt).Seconds()) // of what the queue does
+	load := every / max(o.interval, now.Sub(o.lastAt).Seconds()) // arrivals ahead per job that the queue runs
 	overtaken := 0.0
 	for i, from := range bucketStarts {
 		to := before
@@ -56,14 +57,16 @@ func (o *arrivalsAhead) jobsAhead(now time.Time, before int, every float64) (job
 		if to <= from {
 			break
 		}
+		// In this bucket the job is overtaken by the arrivals of all buckets before, and by
+		// half of this one's: it advances slower by their load.
 		jobs += float64(to-from) / max(1-load*(overtaken+o.share[i]/2), minSpeed)
 		overtaken += o.share[i]
 	}
 	return jobs
 }
 
-// came tells of a job that was queued at that position, when so many were queued
-// already. Some of those were claimed since, so it has to be clear that it overtook.
+// recordArrival records a job that was queued at that position while queued jobs were known to
+// wait. Some of those may have been claimed since, so small differences do not count.
 func (q *queue) recordArrival(position, queued int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -5,29 +5,30 @@ import (
 	"time"
 )
 
-// usual is what attempts usually take that end their job.
+// durationStats are the mean and the variance of the duration of final attempts.
 type durationStats struct {
-	samples  int     // attempts that were learned from
-	mean     float64 // in seconds; the last one weighs an eighth
-	variance float64 // the variance of that
+	samples  int     // attempts learned so far
+	mean     float64 // in seconds; moving, the last attempt has the weight 1/meanWindow
+	variance float64 // moving as well
 
-	// Attempts in a row that took much longer than usual, or all much less: so many,
-	// and their sum. They are not in the mean: it is theirs once they are a few, and
-	// else they were exceptions.
-	outliers   int // below 0: less
-	outlierSum float64
+	// The latest attempts in a row that all took much longer than usual, or all much less.
+	// They are not in the mean yet. After outlierRun of them the durations have changed and
+	// they replace the mean; if fewer, they were exceptions.
+	outliers   int     // their number; negative if they took less
+	outlierSum float64 // of their durations, in seconds
 }
 
 const (
-	meanWindow = 8
-	outlierRun = 4
+	meanWindow = 8 // attempts in the moving mean
+	outlierRun = 4 // outliers in a row that replace the mean
 )
 
-// learn learns from one more.
+// learn adds the duration of one attempt.
 func (s *durationStats) learn(d time.Duration) {
 	x := d.Seconds()
 	switch side := s.outlierSide(x); {
 	case side == 0 || side*s.outliers < 0:
+		// The outliers before this one were exceptions: add each as their average.
 		exceptions, each := max(s.outliers, -s.outliers), s.outlierSum/float64(max(s.outliers, -s.outliers, 1))
 		s.outliers, s.outlierSum = 0, 0
 		for range exceptions {
@@ -38,7 +39,7 @@ func (s *durationStats) learn(d time.Duration) {
 		s.outliers, s.outlierSum = s.outliers+side, s.outlierSum+x
 		if s.outliers*side == outlierRun {
 			mean := s.outlierSum / outlierRun
-			*s = durationStats{samples: outlierRun, mean: mean, variance: square(mean) * s.randomness()} // as far apart as they were
+			*s = durationStats{samples: outlierRun, mean: mean, variance: square(mean) * s.randomness()} // keep the relative variance
 		}
 	}
 }
@@ -51,7 +52,7 @@ func (s *durationStats) add(x float64) {
 	s.variance = (1 - weight) * (s.variance + weight*off*off)
 }
 
-// side says whether an attempt took much longer than usual (1), or much less (-1).
+// outlierSide returns 1 if an attempt took much longer than usual, -1 if much less, else 0.
 func (s *durationStats) outlierSide(x float64) int {
 	far := max(2*math.Sqrt(s.variance), s.mean/4)
 	switch {
@@ -65,8 +66,8 @@ func (s *durationStats) outlierSide(x float64) int {
 	return 0
 }
 
-// chance is how much of what an attempt takes is chance: 0 when all take the same, 1
-// when what has passed says nothing about what is left.
+// randomness returns how random the durations are: 0 if all are the same, 1 if the elapsed time
+// says nothing about the time that is left.
 func (s *durationStats) randomness() float64 {
 	if s.mean == 0 {
 		return 0
@@ -74,11 +75,11 @@ func (s *durationStats) randomness() float64 {
 	return min(s.variance/square(s.mean), 1)
 }
 
-// long is what few attempts take.
+// usualMax is a duration that few attempts exceed, in seconds.
 func (s *durationStats) usualMax() float64 { return s.mean + 2*math.Sqrt(s.variance) }
 
-// left is how long an attempt will still run, in seconds, that has run for so long. One
-// that takes much longer than usual is half done.
+// remaining returns how long an attempt that has run for ran seconds will still run. One that
+// takes much longer than usual is taken to be half done.
 func (s *durationStats) remaining(ran float64) float64 {
 	c := s.randomness()
 	return max((1-c)*max(s.mean-ran, 0)+c*s.mean, ran-s.usualMax(), s.mean/10)

@@ -7,10 +7,10 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// estimate is how long an unfinished job will take from now until it has ended, with
-// so many before it in the queue when it is queued, ready only after delay when it is
-// scheduled, or running since so long. 0 when nobody knows: nothing was learned, the
-// queue is paused or nobody serves it, or the job is parked, for its key's turn.
+// estimate returns how long an unfinished job will take from now until its end. delay is the
+// time until a scheduled job is ready; running is how long a running job has run. It returns 0
+// if that is unknown: no job has ended yet, the queue is paused or has no consumer, or the job
+// is parked.
 func (q *queue) estimate(s *Snapshot, delay, running time.Duration) time.Duration {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -32,7 +32,7 @@ func (q *queue) estimate(s *Snapshot, delay, running time.Duration) time.Duratio
 	return max(wait, delay) + seconds(q.estimator.expectedRun(now))
 }
 
-// waitLocked is how long a job waits with so many before it.
+// estimateWaitLocked returns how long a job waits with so many jobs before it.
 func (q *queue) estimateWaitLocked(now time.Time, before int) (wait time.Duration, known bool) {
 	slots, free := 0, 0
 	for _, c := range q.consumers {
@@ -49,7 +49,7 @@ func (q *queue) estimateWaitLocked(now time.Time, before int) (wait time.Duratio
 	return seconds(q.estimator.expectedWait(now, before, slots, free)), true
 }
 
-// outlookLocked is what a job submitted now would wait and run.
+// estimateNewLocked returns how long a job submitted now would wait, and then run.
 func (q *queue) estimateNewLocked(now time.Time) (wait, run time.Duration) {
 	if q.estimator.samples == 0 {
 		return 0, 0
@@ -58,20 +58,21 @@ func (q *queue) estimateNewLocked(now time.Time) (wait, run time.Duration) {
 	return wait, seconds(q.estimator.expectedRun(now))
 }
 
-// roomInLocked is how long until a full queue may have room again.
+// retryAfterLocked returns how long until a full queue may have capacity: the mean time between
+// two ends.
 func (q *queue) retryAfterLocked() time.Duration {
 	return seconds(q.estimator.mean / float64(max(q.Concurrency, 1)))
 }
 
-// began tells of an attempt that runs here from then on.
+// recordStart counts an attempt that starts here.
 func (q *queue) recordStart(at time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.estimator.begin(at)
 }
 
-// over tells that one that began then is over. From one that has ended its job the
-// queue learns.
+// recordEnd counts out an attempt that ended. The estimator learns its duration if it ended the
+// job.
 func (q *queue) recordEnd(began time.Time, ran time.Duration, ended bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -81,20 +82,21 @@ func (q *queue) recordEnd(began time.Time, ran time.Duration, ended bool) {
 	}
 }
 
+// seconds converts s to a duration of at most job.MaxDuration.
 func seconds(s float64) time.Duration {
 	return time.Duration(min(s, job.MaxDuration.Seconds()) * float64(time.Second))
 }
 
-// pace is what a queue has learned from the jobs that it did, and how far those are
-// that it does. It has no lock and no clock.
+// estimator estimates waits and durations from the attempts that have ended, those that run, and
+// the jobs that arrive ahead of others. It has no lock and no clock.
 type estimator struct {
 	durationStats
 	runningStats
 	arrivalsAhead
 }
 
-// run is how long an attempt that begins now will run: as usual, or as those do that
-// run for much longer.
+// expectedRun returns how long an attempt that begins now will run, in seconds: the mean, or
+// more if the running attempts have run for longer than usual.
 func (p *estimator) expectedRun(now time.Time) float64 {
 	ran, _ := p.elapsed(now)
 	if ran > p.usualMax() {
@@ -103,20 +105,24 @@ func (p *estimator) expectedRun(now time.Time) float64 {
 	return p.mean
 }
 
-// wait is how long a job waits, in seconds, with so many before it, for one of so many
-// slots of which so many are free.
+// expectedWait returns how long a job waits, in seconds, with so many jobs before it and so many
+// slots, some of them free.
 //
-// The first that wait take the slots as they become free: the attempts that run are
-// taken to be spread evenly around how far they are on the average, as far apart as
-// they are and as chance has it. Those behind wait for whole rounds.
+// The first waiting jobs take the slots as they become free. The remaining times of the running
+// attempts are assumed to be spread evenly around their mean; the width comes from the spread of
+// their start times and from the variance of durations. The jobs behind wait for whole rounds in
+// addition.
 func (p *estimator) expectedWait(now time.Time, before, slots, free int) float64 {
 	if before < free {
 		return 0
 	}
 	run := p.expectedRun(now)
 	before = int(p.jobsAhead(now, before-free, run/float64(slots)))
-	ran, apart2 := p.elapsed(now)
-	spread := math.Sqrt(3 * (apart2*square(1-p.randomness()) + p.variance))
+	ran, ranVariance := p.elapsed(now)
+	// An even spread of half width w has the variance w²/3.
+	spread := math.Sqrt(3 * (ranVariance*square(1-p.randomness()) + p.variance))
+	// place is the job's place among the slots, between 0 and 1: the first of n free slots
+	// is expected at 1/(n+1) of the spread.
 	place := float64(before%slots+1) / float64(slots+1)
 	first := p.remaining(ran) + spread*(2*place-1)
 	return max(first, 0) + float64(before/slots)*run

@@ -11,8 +11,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/watch"
 )
 
-// Wait is Get, held until the job has ended or the wait is over. When ctx is over
-// first, its error says so. [job.Overloaded] past the bound of watchers.
+// Wait returns the job once it has ended, or when wait is over. If ctx ends first, it returns
+// its error. Past the bound of watchers it returns [job.Overloaded].
 func (e *Engine) Wait(ctx context.Context, owner job.Owner, id job.ID, wait time.Duration) (Snapshot, error) {
 	sub, err := e.subscribe(id)
 	if err != nil {
@@ -26,8 +26,8 @@ func (e *Engine) Wait(ctx context.Context, owner job.Owner, id job.ID, wait time
 	return e.awaitEnd(ctx, sub, j, wait)
 }
 
-// Output returns the entries after a number, held until there is one, or the job
-// has changed or ended, or the wait is over. A wait of 0 answers at once.
+// Output returns the entries after the given number. If there are none, it waits until there
+// are, the job changes or ends, or wait is over. A wait of 0 answers at once.
 func (e *Engine) Output(ctx context.Context, owner job.Owner, id job.ID, after int64, wait time.Duration) (Update, error) {
 	w, err := e.Watch(ctx, owner, id, after)
 	if err != nil {
@@ -47,22 +47,23 @@ func (e *Engine) Output(ctx context.Context, owner job.Owner, id job.ID, after i
 	return next, err
 }
 
-// subscribe follows a job, if there is room for one more watcher.
+// subscribe subscribes to a job's events, unless the bound of watchers is reached.
 func (e *Engine) subscribe(id job.ID) (*watch.Subscription, error) {
-	// Counted in before it is judged: of many that come at once no more stay than may.
+	// Count it before the check: of many that come at once only as many as allowed stay.
 	sub := e.hub.Subscribe(id)
 	if e.hub.Watchers() > e.maxWatchers {
 		sub.Close()
 		return nil, &job.Error{
 			Code:       job.Overloaded,
-			Message:    fmt.Sprintf("the server has all the %d watchers that it may", e.maxWatchers),
+			Message:    fmt.Sprintf("the server has %d watchers and accepts no more", e.maxWatchers),
 			RetryAfter: 10 * time.Second,
 		}
 	}
 	return sub, nil
 }
 
-// await holds until the subscribed job has ended, and closes the subscription.
+// awaitEnd waits until the subscribed job has ended or wait is over, and closes the
+// subscription.
 func (e *Engine) awaitEnd(ctx context.Context, sub *watch.Subscription, j job.Job, wait time.Duration) (Snapshot, error) {
 	defer sub.Close()
 	e.presence.addWatcher(&j)
@@ -87,7 +88,7 @@ func (e *Engine) awaitEnd(ctx context.Context, sub *watch.Subscription, j job.Jo
 			if ev.Job != nil && ev.Job.State.Ended() && ev.Job.Revision > j.Revision {
 				return e.ended(ctx, *ev.Job, ev.Result, nil)
 			}
-			look = look || ev.Job != nil && ev.Job.State == 0 // only the store knows
+			look = look || ev.Job != nil && ev.Job.State == 0 // the event has no job: read it
 		}
 		if !look {
 			continue

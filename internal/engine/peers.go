@@ -10,33 +10,33 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// standingLimit is how many jobs are asked for in one read.
+// standingLimit bounds the jobs of one read of standings.
 const standingLimit = 500
 
-// peers connects the engine with other processes on its store. It tells them what was
-// committed here, and finds out what they have changed of the jobs that run here or are
-// watched here. Notices only make that soon: every job is also asked for once a second, so
-// that a lost notice costs a second. An engine that is alone on its store has none.
+// peers connects the engine with other processes on its store. It notifies them of the commits
+// of this process, and finds out what they changed about the jobs that run here or are watched
+// here. Notices only make that fast: every such job is also read once a second, so a lost notice
+// costs a second. An engine without a bus has no peers.
 type peers struct {
 	// Set once.
 	e      *Engine
 	bus    bus.Bus
-	wake   chan struct{} // has a value when a notice came; nobody closes it
+	wake   chan struct{} // has a value after a notice; nobody closes it
 	member bus.Member
 
 	mu sync.Mutex
 	// Guarded by mu.
-	watched      map[job.ID]*watchedJob // the jobs that are watched here
-	noticedJobs  map[job.ID]bool        // in notices since the last look, and running or watched here
-	noticedQueue bool                   // a notice named a queue
+	watched      map[job.ID]*watchedJob // the jobs with watchers here
+	noticedJobs  map[job.ID]bool        // jobs in notices since the last check that run here or are watched here
+	noticedQueue bool                   // a notice since then named a queue
 }
 
-// followed is a job that is watched here.
+// watchedJob is a job that is watched here.
 type watchedJob struct {
 	owner    job.Owner
 	watchers int
-	// What its watchers have seen, or were asked to read. It may be behind: then they read
-	// what they know already.
+	// What its watchers know, or were told to read. If it is behind, they only read again
+	// what they know.
 	revision, cursor int64
 }
 
@@ -49,7 +49,7 @@ func newPeers(e *Engine, b bus.Bus) *peers {
 	return p
 }
 
-// follow counts a watcher of a job, who has read it as it is given.
+// follow counts a watcher of a job, which knows the job as given.
 func (p *peers) follow(j *job.Job) {
 	if p == nil {
 		return
@@ -65,6 +65,7 @@ func (p *peers) follow(j *job.Job) {
 	f.revision, f.cursor = min(f.revision, j.Revision), min(f.cursor, j.Cursor)
 }
 
+// unfollow counts a watcher out.
 func (p *peers) unfollow(id job.ID) {
 	if p == nil {
 		return
@@ -78,7 +79,7 @@ func (p *peers) unfollow(id job.ID) {
 	}
 }
 
-// notice takes a notice of another process; see [bus.Bus].
+// notice handles a notice of another process; see [bus.Bus].
 func (p *peers) notice(n bus.Notice) {
 	p.e.mu.Lock()
 	var here []job.ID
@@ -108,7 +109,7 @@ func (p *peers) notice(n bus.Notice) {
 	}
 }
 
-// run looks after what others have changed, until ctx ends.
+// run checks until ctx ends what other processes have changed.
 func (p *peers) run(ctx context.Context) {
 	defer p.member.Leave()
 	timer := time.NewTimer(jittered(refreshWithin))
@@ -124,12 +125,12 @@ func (p *peers) run(ctx context.Context) {
 			timer.Reset(jittered(refreshWithin))
 		}
 		if err := p.check(ctx, all); err != nil && ctx.Err() == nil {
-			p.e.log.Error("what other processes have changed could not be read, and will be asked for again", "error", err)
+			p.e.log.Error("the changes of other processes could not be read, and will be read again", "error", err)
 		}
 	}
 }
 
-// look asks where the jobs stand that notices named, or all that matter here.
+// check reads the standings of the jobs that notices named, or of all relevant jobs.
 func (p *peers) check(ctx context.Context, all bool) error {
 	p.mu.Lock()
 	queues, named := p.noticedQueue, p.noticedJobs
@@ -155,13 +156,13 @@ func (p *peers) check(ctx context.Context, all bool) error {
 	return nil
 }
 
-// matters are the jobs that run here or are watched here: those named, or all.
+// relevantJobs returns the jobs that run here or are watched here: those named, or all.
 func (p *peers) relevantJobs(named map[job.ID]bool, all bool) (ids []store.OwnedID) {
-	taken := map[job.ID]bool{}
+	added := map[job.ID]bool{}
 	p.e.mu.Lock()
 	for id, local := range p.e.leases {
 		if all || named[id] {
-			taken[id] = true
+			added[id] = true
 			ids = append(ids, store.OwnedID{Owner: local.job.Owner, ID: id})
 		}
 	}
@@ -169,43 +170,43 @@ func (p *peers) relevantJobs(named map[job.ID]bool, all bool) (ids []store.Owned
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for id, f := range p.watched {
-		if (all || named[id]) && !taken[id] {
+		if (all || named[id]) && !added[id] {
 			ids = append(ids, store.OwnedID{Owner: f.owner, ID: id})
 		}
 	}
 	return ids
 }
 
-// stand acts on where jobs stand. One that was asked for and is not in the list is gone.
+// applyStandings handles the standings of jobs. A job without a standing was deleted.
 func (p *peers) applyStandings(ctx context.Context, asked []store.OwnedID, list []store.JobVersion) error {
-	there := make(map[job.ID]*store.JobVersion, len(list))
+	found := make(map[job.ID]*store.JobVersion, len(list))
 	for i := range list {
-		there[list[i].ID] = &list[i]
+		found[list[i].ID] = &list[i]
 	}
-	var said []job.Lease // under which more was said than is known here
+	var behind []job.Lease // whose attempts have output that is not known here
 	for _, of := range asked {
-		st := there[of.ID]
+		st := found[of.ID]
 		ours := false
 		if st == nil {
 			p.e.jobRemoved(of.ID)
 		} else {
 			var lease job.Lease
 			if ours, lease = p.e.applyStanding(st); !lease.Token.IsZero() {
-				said = append(said, lease)
+				behind = append(behind, lease)
 			}
 		}
 		if p.changed(of.ID, st) && !ours {
 			p.e.notifyReread(of.ID)
 		}
 	}
-	if len(said) == 0 {
+	if len(behind) == 0 {
 		return nil
 	}
-	return p.e.catchUp(ctx, said)
+	return p.e.catchUp(ctx, behind)
 }
 
-// changed says whether a followed job has changed since its watchers were last asked to
-// read it.
+// changed reports whether a watched job has changed since its watchers last knew it, and notes
+// its standing.
 func (p *peers) changed(id job.ID, st *store.JobVersion) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -223,22 +224,22 @@ func (p *peers) changed(id job.ID, st *store.JobVersion) bool {
 	return changed
 }
 
-// stands acts on where a job stands that runs here, and says whether all of that was done
-// here: its watchers know it then. said is its lease when more was said under it than is
-// known here.
-func (e *Engine) applyStanding(st *store.JobVersion) (ours bool, said job.Lease) {
+// applyStanding handles the standing of a job that runs here. It drops a lost lease and orders a
+// cancel. ours reports whether every change was made by this process: then the watchers know it.
+// behind is the lease if the attempt has output that is not known here, else zero.
+func (e *Engine) applyStanding(st *store.JobVersion) (ours bool, behind job.Lease) {
 	e.mu.Lock()
 	local := e.leases[st.ID]
-	if local == nil || local.slotFreed { // what stands there may be its own finish, which is about to be answered
+	if local == nil || local.slotFreed { // the change may be its own finish, which is about to be answered
 		e.mu.Unlock()
-		return false, said
+		return false, behind
 	}
 	lease := job.Lease{Job: st.ID, Token: local.token}
 	newer := st.Revision > local.job.Revision
-	ours = !newer && !st.Deleted && st.Cursor <= local.job.Cursor // a delete need not change the revision
+	ours = !newer && !st.Deleted && st.Cursor <= local.job.Cursor // a delete may keep the revision
 	lost := newer && st.Token != local.token
 	if !lost && st.Cursor > local.job.Cursor {
-		said = lease
+		behind = lease
 	}
 	stop := newer && !lost && st.CancelRequested && local.job.CancelRequestedAt.IsZero()
 	if newer && !lost {
@@ -254,10 +255,10 @@ func (e *Engine) applyStanding(st *store.JobVersion) (ours bool, said job.Lease)
 	case stop:
 		e.order(lease, job.OrderCancel)
 	}
-	return ours, said
+	return ours, behind
 }
 
-// catchUp takes over what attempts that run here have said through another process.
+// catchUp takes over the output that attempts of this process wrote through another process.
 func (e *Engine) catchUp(ctx context.Context, leases []job.Lease) error {
 	list, err := e.store.Leases(ctx, leases)
 	if err != nil {
@@ -275,7 +276,7 @@ func (e *Engine) catchUp(ctx context.Context, leases []job.Lease) error {
 	return nil
 }
 
-// tell publishes what a batch that is on disk has changed.
+// publish sends a notice of the changes of a batch that is on disk.
 func (p *peers) publish(w *pendingBatch) {
 	if p == nil {
 		return

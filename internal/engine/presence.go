@@ -10,53 +10,55 @@ import (
 )
 
 const (
-	// abandonEvery is how often presences are stored and abandoned jobs are looked for.
+	// abandonEvery is how often presences are stored and abandoned jobs are cancelled.
 	abandonEvery = 5 * time.Second
-	// stampEvery is how often the presence at one job, or of one owner, is stored at most.
-	// It is a quarter of the shortest [job.Timeouts.Abandon].
+	// stampEvery is the minimum time between two stored presences of one job or owner: a
+	// quarter of the shortest [job.Timeouts.Abandon].
 	stampEvery = job.MinAbandon / 4
 )
 
-// presence gathers who is seen at jobs with an abandon timeout, until the next sweep
-// stores it: the store's clock then says, for every process, which jobs are abandoned.
+// presence collects the presence of watchers and owners at jobs with an abandon timeout. The
+// next sweep stores it, so that the store's clock decides for all processes which jobs are
+// abandoned.
 type presence struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	jobs         map[job.ID]*presenceState
 	owners       map[job.Owner]*presenceState
-	healthySince time.Time // since when requests of watchers and owners could be served
+	healthySince time.Time // since when this process could serve watchers and owners
 }
 
-// sighting is what is known of one job or owner. It is forgotten when nobody watches and
-// nothing is left to store.
+// presenceState is the presence at one job, or of one owner. It is dropped once there is no
+// watcher and nothing to store.
 type presenceState struct {
 	watchers int
-	present  bool      // since it was stored last
-	storedAt time.Time // zero when it never was
+	present  bool      // since storedAt
+	storedAt time.Time // zero if never
 }
 
 func newPresence() *presence {
 	return &presence{jobs: map[job.ID]*presenceState{}, owners: map[job.Owner]*presenceState{}, healthySince: time.Now()}
 }
 
-// restart gives all jobs their whole timeout again: it was us who stood still.
+// restart begins every abandon timeout anew, after an outage of this process.
 func (p *presence) restart() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.healthySince = time.Now()
 }
 
-// healthyFor is how long requests of watchers and owners could be served without a break.
+// healthyFor returns how long this process could serve watchers and owners without an outage.
 func (p *presence) healthyFor() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return time.Since(p.healthySince)
 }
 
-// asked notes that someone asked for a job.
+// touch records a request for a job.
 func (p *presence) touch(j *job.Job) { p.update(j, 0) }
 
-// watches and leaves count the watchers of a job. One that leaves was present until now.
+// addWatcher and removeWatcher count the watchers of a job. One that leaves was present until
+// now.
 func (p *presence) addWatcher(j *job.Job) { p.update(j, 1) }
 
 func (p *presence) removeWatcher(j *job.Job) { p.update(j, -1) }
@@ -72,7 +74,8 @@ func (p *presence) update(j *job.Job, watchers int) {
 	s.watchers += watchers
 }
 
-// MarkPresent says that a user is here: their jobs are not abandoned for the time being.
+// MarkPresent records that a user is present: their jobs are not abandoned for the next abandon
+// timeout.
 func (e *Engine) MarkPresent(owner job.Owner) {
 	p := e.presence
 	p.mu.Lock()
@@ -89,7 +92,7 @@ func stateOf[K comparable](of map[K]*presenceState, k K) *presenceState {
 	return s
 }
 
-// unstored takes the presences to be stored now; nil when there are none.
+// takeUnstored returns the presences that are to be stored now; nil if there are none.
 func (p *presence) takeUnstored(now time.Time) *store.Presence {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -103,19 +106,19 @@ func (p *presence) takeUnstored(now time.Time) *store.Presence {
 func takePresent[K comparable](of map[K]*presenceState, now time.Time) (seen []K) {
 	for k, s := range of {
 		s.present = s.present || s.watchers > 0
-		fresh := !s.storedAt.IsZero() && now.Sub(s.storedAt) < stampEvery
+		recent := !s.storedAt.IsZero() && now.Sub(s.storedAt) < stampEvery
 		switch {
-		case s.present && !fresh:
+		case s.present && !recent:
 			seen = append(seen, k)
 			s.present, s.storedAt = false, now
-		case !s.present && !fresh:
+		case !s.present && !recent:
 			delete(of, k)
 		}
 	}
 	return seen
 }
 
-// missed makes presences be stored again that a commit did not take.
+// markUnstored makes the presences of an op that failed be stored again.
 func (p *presence) markUnstored(op *store.Presence) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -129,17 +132,17 @@ func (p *presence) markUnstored(op *store.Presence) {
 
 func (s *presenceState) markUnstored() { s.present, s.storedAt = true, time.Time{} }
 
-// abandon stores the presences that were gathered, and cancels the abandoned jobs.
+// cancelAllAbandoned stores the collected presences and cancels the abandoned jobs.
 func (e *Engine) cancelAllAbandoned(ctx context.Context) error {
 	if op := e.presence.takeUnstored(time.Now()); op != nil {
 		err := e.doUrgent(ctx, op)
 		e.sweeper.recordStep(err)
-		if err == nil { // else the op may still be under way
+		if err == nil { // else the loop may still be writing the op
 			err = op.Err
 		}
 		if err != nil {
 			e.presence.markUnstored(op)
-			if job.CodeOf(err) == job.NoSpace { // that was said
+			if job.CodeOf(err) == job.NoSpace { // the disk has logged it
 				return nil
 			}
 			return err
@@ -163,9 +166,9 @@ func (e *Engine) cancelAllAbandoned(ctx context.Context) error {
 	}
 }
 
-// cancelAbandoned cancels a job without a presence for its whole timeout. This process must
-// have served requests for as long: before it started there may have been no process that
-// a watcher could reach.
+// cancelAbandoned cancels a job that had no presence for its whole timeout. It cancels nothing
+// that became abandoned while this process could not serve requests: before its start there may
+// have been no process that a watcher could reach.
 func (e *Engine) cancelAbandoned(ctx context.Context, j *job.Job) error {
 	if e.presence.healthyFor() < j.Policy.Timeouts.Abandon {
 		return nil
@@ -179,8 +182,8 @@ func (e *Engine) cancelAbandoned(ctx context.Context, j *job.Job) error {
 	switch job.CodeOf(op.Err) {
 	case "":
 		e.log.Info("nobody watched, asked or sent a heartbeat: the job is cancelled", "job", j.ID)
-	case job.NotFound, job.Conflict: // deleted, ended or seen meanwhile
-	default: // it keeps no other from being cancelled, and is no trouble of the store
+	case job.NotFound, job.Conflict: // deleted, ended or watched meanwhile
+	default: // log it: it is no outage, and must not stop the cancels of others
 		e.log.Error("an abandoned job could not be cancelled: its timeout begins anew", "job", j.ID, "error", op.Err)
 		e.presence.touch(j)
 	}

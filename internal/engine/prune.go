@@ -8,46 +8,46 @@ import (
 )
 
 const (
-	// pruneEvery is the pause between two passes over the jobs past their time, and
-	// wholeEvery between two that begin with the oldest job: those that were kept by
-	// the pass before, as failed jobs are for a week, are not looked at each time.
+	// pruneEvery is the interval of passes over the jobs past their retention.
+	// fullPassEvery is the interval of passes that begin with the oldest job. The others go
+	// on where the last one ended, so that jobs with a long retention, as failed ones have,
+	// are not read each time.
 	pruneEvery    = 30 * time.Second
 	fullPassEvery = 10 * time.Minute
-	// sizeEvery is how often a store with a bound is asked for its size; fullEvery when
-	// there was nothing left that could be deleted.
+	// sizeEvery is how often the size of a bounded store is checked. It is exhaustedEvery if
+	// nothing was left to delete.
 	sizeEvery      = 5 * time.Second
 	exhaustedEvery = time.Minute
 
-	// A piece is small enough that a commit is hardly slower for it.
+	// The bounds of a piece: small enough that its commit is hardly slower than others.
 	pieceRows  = 500
 	pieceBytes = 4 << 20
 	pieceTime  = 2 * time.Millisecond
-	// After a piece the loop has so many times as long for others: less when the store
-	// holds more than it may.
+	// After a piece the pruner pauses for pieceTime times this factor, to leave the loop to
+	// others. The pause is shorter while the store is above its bound.
 	yieldFactor     = 32
 	yieldFactorFull = 3
 )
 
-// pruner deletes ended jobs: those past their time, and, when the store holds more
-// than it may, the oldest before it. It works in small pieces in the loop's last
-// lane, and leaves most of the time to others.
+// pruner deletes ended jobs: those past their retention and, while the store is above its bound,
+// the oldest ones before. It works in small pieces in the last lane and leaves most of the time
+// to others.
 type pruner struct {
 	// Set once.
 	e         *Engine
-	maxBytes  int64                                // bytes; 0 for no bound
-	fileBytes func(context.Context) (int64, error) // nil when jobs have no files
+	maxBytes  int64                                // the bound of the store; 0 for none
+	fileBytes func(context.Context) (int64, error) // nil if jobs have no files
 
 	// Owned by run.
 	passStart   string    // where the next pass begins
-	fullPassAt  time.Time // when a pass last began with the oldest job
-	exhaustedAt time.Time // when all that could be deleted was, and the store still held too much
+	fullPassAt  time.Time // when the last full pass began
+	exhaustedAt time.Time // when nothing was left to delete although the store was above its bound
 }
 
 func newPruner(e *Engine, most int64) *pruner { return &pruner{e: e, maxBytes: most} }
 
-// run deletes now and again until ctx ends. It is a duty of its own, so that a
-// long pass holds up nothing that is due. What fails is logged, and done by the
-// next pass.
+// run deletes now and then until ctx ends. It has a goroutine of its own, so that a long pass
+// does not delay what is due. It logs what fails; the next pass repeats it.
 func (p *pruner) run(ctx context.Context) {
 	pass, size := time.NewTicker(pruneEvery), time.NewTicker(sizeEvery)
 	defer pass.Stop()
@@ -68,8 +68,8 @@ func (p *pruner) run(ctx context.Context) {
 	}
 }
 
-// pass deletes the jobs past their time. It begins where the last one ended, or
-// now and then with the oldest, and stops where jobs are too young to be over.
+// pass deletes the jobs past their retention. It begins where the last pass ended, or sometimes
+// with the oldest job, and stops at jobs that are too young.
 func (p *pruner) pass(ctx context.Context) error {
 	if now := time.Now(); now.Sub(p.fullPassAt) >= fullPassEvery {
 		p.passStart, p.fullPassAt = "", now
@@ -93,13 +93,13 @@ func (p *pruner) pass(ctx context.Context) error {
 		}
 	}
 	if total > 0 {
-		p.e.log.Info("deleted the jobs past their time", "jobs", total)
+		p.e.log.Info("deleted the jobs past their retention", "jobs", total)
 	}
 	return nil
 }
 
-// size is how much the store and the files of jobs hold. Files that are being removed
-// are waited for: what they held is no reason to delete more.
+// size returns the size of the store and of the jobs' files. It waits for files that are being
+// removed, so that their size causes no further deletes.
 func (p *pruner) size(ctx context.Context) (int64, error) {
 	size, err := p.e.store.Size(ctx)
 	if err != nil || p.fileBytes == nil {
@@ -112,8 +112,8 @@ func (p *pruner) size(ctx context.Context) (int64, error) {
 	return size + files, err
 }
 
-// shrink deletes the oldest ended jobs before their time when there is more of them
-// than may be, until there is nine tenths of that.
+// shrink deletes the oldest ended jobs before their retention is over if the store is above its
+// bound, until its size is nine tenths of the bound.
 func (p *pruner) shrink(ctx context.Context) error {
 	if p.maxBytes == 0 || time.Since(p.exhaustedAt) < exhaustedEvery {
 		return nil
@@ -122,6 +122,7 @@ func (p *pruner) shrink(ctx context.Context) error {
 	if err != nil || size <= p.maxBytes {
 		return err
 	}
+	// Nine tenths, so that the next jobs do not make it begin again at once.
 	before, total, after := size, 0, ""
 	for enough := p.maxBytes / 10 * 9; size > enough; {
 		op := &store.Prune{After: after, Limit: pieceRows, MaxBytes: min(pieceBytes, size-enough), MaxTime: pieceTime, Early: true}
@@ -143,13 +144,13 @@ func (p *pruner) shrink(ctx context.Context) error {
 	return nil
 }
 
-// tell says what a shrink came to.
+// logShrink logs the result of a shrink.
 func (p *pruner) logShrink(before, after int64, jobs int) {
-	p.e.log.Warn("there was more than may be: the oldest ended jobs were deleted before their time",
+	p.e.log.Warn("the store was above its bound: the oldest ended jobs were deleted before their retention was over",
 		"jobs", jobs, "bytes", before, "now", after, "most", p.maxBytes)
 	if after > p.maxBytes {
 		p.exhaustedAt = time.Now()
-		p.e.log.Warn("there is still more than may be: what is left is unfinished work and conversations", "bytes", after, "most", p.maxBytes)
+		p.e.log.Warn("the store is still above its bound: only unfinished jobs and conversations are left", "bytes", after, "most", p.maxBytes)
 	}
 }
 
@@ -161,9 +162,9 @@ func (p *pruner) piece(ctx context.Context, op *store.Prune) error {
 	return op.Err
 }
 
-// rest leaves the loop to others.
-func (p *pruner) yield(ctx context.Context, times time.Duration) error {
-	pause := time.NewTimer(times * pieceTime)
+// yield leaves the loop to others for factor times pieceTime.
+func (p *pruner) yield(ctx context.Context, factor time.Duration) error {
+	pause := time.NewTimer(factor * pieceTime)
 	defer pause.Stop()
 	select {
 	case <-ctx.Done():
@@ -173,7 +174,7 @@ func (p *pruner) yield(ctx context.Context, times time.Duration) error {
 	}
 }
 
-// shortestKeep is the shortest time that any ended job is kept.
+// minKeep returns the shortest retention of any queue.
 func (e *Engine) minKeep() time.Duration {
 	shortest := 24 * time.Hour
 	for _, q := range e.queues {

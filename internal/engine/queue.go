@@ -102,7 +102,7 @@ func (q *queue) view() QueueView {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	v := QueueView{Queue: q.Queue, Counts: q.counts}
-	v.HeldBackBy = q.holdReasonLocked(0)
+	v.HeldBackBy = q.heldBackByLocked(0)
 	v.Wait, v.Run = q.estimateNewLocked(time.Now())
 	return v
 }
@@ -168,7 +168,7 @@ func (q *queue) blockedLocked(ending int) bool {
 
 // heldBackBy returns what holds a job back. It reads nothing: it uses the known counts, which
 // another process may have changed up to about a second ago.
-func (q *queue) holdReason(s *Snapshot) job.HeldBackBy {
+func (q *queue) heldBackBy(s *Snapshot) job.HeldBackBy {
 	if h := s.HeldBackReason(); h != "" || s.State != job.Queued {
 		return h
 	}
@@ -177,11 +177,11 @@ func (q *queue) holdReason(s *Snapshot) job.HeldBackBy {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.holdReasonLocked(s.Position)
+	return q.heldBackByLocked(s.Position)
 }
 
 // heldBackByLocked returns what holds back a queued job with so many jobs before it.
-func (q *queue) holdReasonLocked(before int) job.HeldBackBy {
+func (q *queue) heldBackByLocked(before int) job.HeldBackBy {
 	counts, free := &q.counts, q.claiming
 	for _, c := range q.consumers {
 		free += max(c.free, 0)

@@ -2,8 +2,9 @@ package engine
 
 import "time"
 
-// underway is what runs: how many attempts, and the sums of when they began and of its
-// square, in seconds since epoch.
+// runningStats are the number of running attempts, and the sums of their start times and of the
+// squares of these, in seconds since epoch. So the mean and the variance of their elapsed times
+// need no list.
 type runningStats struct {
 	epoch          time.Time
 	running        int
@@ -11,12 +12,13 @@ type runningStats struct {
 	startSquareSum float64
 }
 
-// begin notes that an attempt runs, and end that it does no more.
+// begin adds an attempt that started at that time.
 func (w *runningStats) begin(at time.Time) { w.add(1, at) }
 
+// end removes an attempt that started at that time.
 func (w *runningStats) end(began time.Time) {
 	if w.add(-1, began); w.running == 0 {
-		*w = runningStats{} // and no rounding is left
+		*w = runningStats{} // drop rounding errors
 	}
 }
 
@@ -25,7 +27,7 @@ func (w *runningStats) add(n int, at time.Time) {
 		w.epoch = at
 	}
 	s := at.Sub(w.epoch).Seconds()
-	if s > time.Hour.Seconds() { // small numbers are exact
+	if s > time.Hour.Seconds() { // move the epoch: sums of large numbers lose precision
 		w.startSquareSum += float64(w.running)*square(s) - 2*s*w.startSum
 		w.startSum -= float64(w.running) * s
 		w.epoch, s = at, 0
@@ -35,9 +37,9 @@ func (w *runningStats) add(n int, at time.Time) {
 	w.startSquareSum += float64(n) * square(s)
 }
 
-// elapsed is for how long the running attempts have run: the mean, and how far they
-// are apart (the variance).
-func (w *runningStats) elapsed(now time.Time) (mean, dev2 float64) {
+// elapsed returns the mean and the variance of how long the running attempts have run, in
+// seconds.
+func (w *runningStats) elapsed(now time.Time) (mean, variance float64) {
 	if w.running == 0 {
 		return 0, 0
 	}

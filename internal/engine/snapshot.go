@@ -7,23 +7,25 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Snapshot is a job as it is shown: the job itself and what is known around it.
+// Snapshot is what the APIs show of a job: the job itself with its position, estimate, text and
+// result.
 type Snapshot struct {
 	job.Job
-	Position int           // how many jobs of its queue will run before it; 0 unless queued
-	Estimate time.Duration // until it has ended, from now; 0 when unknown or ended
-	// HeldBackBy is why a waiting job is not given to a worker; "" when nothing holds it
-	// back. What another process changed shows in about a second.
+	Position int           // jobs of its queue that will run before it; 0 unless queued
+	Estimate time.Duration // from now until its end; 0 if unknown or ended
+	// HeldBackBy is why a waiting job does not start; "" if nothing holds it back. Changes by
+	// other processes show within about a second.
 	HeldBackBy job.HeldBackBy
-	Text       string      // said so far in this attempt, at most job.MaxInline bytes
-	Result     *job.Result // of a succeeded job, when at most job.MaxInline bytes
+	Text       string      // output of this attempt so far, at most job.MaxInline bytes
+	Result     *job.Result // of a succeeded job, if at most job.MaxInline bytes
 }
 
-// exactPosition is up to where a job's place in its queue is counted; beyond, it
-// is taken from the queue's count.
+// exactPosition is the position up to which a job's place in its queue is counted. Beyond it the
+// queue's count is used.
 const exactPosition = 100
 
-// Get returns a job as it is now.
+// Get returns a job, and counts as presence at it. [job.NotFound] if it does not exist or
+// belongs to another owner.
 func (e *Engine) Get(ctx context.Context, owner job.Owner, id job.ID) (Snapshot, error) {
 	s, err := e.snapshot(ctx, &job.Job{ID: id, Owner: owner}, nil)
 	if err == nil {
@@ -32,35 +34,35 @@ func (e *Engine) Get(ctx context.Context, owner job.Owner, id job.ID) (Snapshot,
 	return s, err
 }
 
-// List returns a page of the owner's jobs, newest first.
+// List returns a page of the owner's jobs, newest first. next is the cursor of the next page,
+// zero at the end.
 func (e *Engine) List(ctx context.Context, f job.Filter) (page []job.Job, next job.ID, err error) {
 	return e.store.List(ctx, f)
 }
 
-// Result returns what a job came to: [job.NotFinished] before it has succeeded.
+// Result returns the result of a succeeded job, or [job.NotFinished] for another one.
 func (e *Engine) Result(ctx context.Context, owner job.Owner, id job.ID) (job.Result, error) {
 	return e.store.Result(ctx, owner, id)
 }
 
-// fresh is the snapshot of a job that was just stored, when so many were queued.
+// newJobSnapshot is the snapshot of a job that was just stored, while queued jobs were waiting.
 func (e *Engine) newJobSnapshot(ctx context.Context, j *job.Job, queued int) Snapshot {
 	s := Snapshot{Job: *j}
 	if s.State == job.Running {
-		s.Estimate = e.queues[s.Queue].estimate(&s, 0, 0) // it has only just begun
+		s.Estimate = e.queues[s.Queue].estimate(&s, 0, 0) // it has just begun
 		return s
 	}
 	if e.locate(ctx, &s) != nil {
-		e.locateWithoutRead(&s) // it is stored all the same
+		e.locateWithoutRead(&s) // the job is stored, so the answer is a success
 	} else if s.State == job.Queued {
 		e.queues[s.Queue].recordArrival(s.Position, queued)
 	}
 	return s
 }
 
-// snapshotAfter is the snapshot for the answer of an op that is on disk. The op cannot
-// be taken back, so its answer is a success whatever the reads meet: when one fails
-// (the job was deleted since, the disk does not answer, the caller left), the job is
-// shown as the commit left it.
+// snapshotAfter is the snapshot for the answer of an op that is on disk. The answer must be a
+// success even if a read fails, because the op cannot be undone: if the job was deleted since,
+// the disk does not answer or the caller left, it shows the job as the commit left it.
 func (e *Engine) snapshotAfter(ctx context.Context, j *job.Job) Snapshot {
 	s, err := e.snapshot(ctx, j, nil)
 	if err != nil {
@@ -70,9 +72,8 @@ func (e *Engine) snapshotAfter(ctx context.Context, j *job.Job) Snapshot {
 	return s
 }
 
-// snapshot shows a job with what is known around it: its state, its cursor and its
-// text are of one moment. What the caller knows of an ended job that has said
-// nothing is not read again.
+// snapshot reads a job with its text, position, estimate and result. State, cursor and text are
+// of the same moment. An ended job without output cannot change, so it is not read again.
 func (e *Engine) snapshot(ctx context.Context, known *job.Job, result *job.Result) (s Snapshot, err error) {
 	s = Snapshot{Job: *known, Result: result}
 	if !known.State.Ended() || known.Cursor > 0 {
@@ -95,11 +96,11 @@ func (e *Engine) snapshot(ctx context.Context, known *job.Job, result *job.Resul
 	return s, nil
 }
 
-// locate finds a waiting job's place, and guesses when an unfinished one will end.
+// locate sets the position of a waiting job, its estimate, and what holds it back.
 func (e *Engine) locate(ctx context.Context, s *Snapshot) error {
 	q := e.queues[s.Queue]
 	if s.State.Ended() || q == nil {
-		s.HeldBackBy = q.holdReason(s)
+		s.HeldBackBy = q.heldBackBy(s)
 		return nil
 	}
 	if s.State == job.Queued {
@@ -116,12 +117,11 @@ func (e *Engine) locate(ctx context.Context, s *Snapshot) error {
 	return nil
 }
 
-// guess is locate without a read: as if the job had just been put at the end of its
-// queue.
+// locateWithoutRead is locate without a read: it assumes that the job is the last of its queue.
 func (e *Engine) locateWithoutRead(s *Snapshot) {
 	q := e.queues[s.Queue]
 	if s.State.Ended() || q == nil {
-		s.HeldBackBy = q.holdReason(s)
+		s.HeldBackBy = q.heldBackBy(s)
 		return
 	}
 	if s.State == job.Queued {
@@ -130,10 +130,9 @@ func (e *Engine) locateWithoutRead(s *Snapshot) {
 	e.addEstimate(s, q)
 }
 
-// foresee guesses when a job will end that has this position, and says what holds it
-// back.
+// addEstimate sets when a job with a known position will end, and what holds it back.
 func (e *Engine) addEstimate(s *Snapshot, q *queue) {
-	s.HeldBackBy = q.holdReason(s)
+	s.HeldBackBy = q.heldBackBy(s)
 	var delay, running time.Duration
 	switch s.State {
 	case job.Running:
@@ -144,7 +143,7 @@ func (e *Engine) addEstimate(s *Snapshot, q *queue) {
 	s.Estimate = q.estimate(s, delay, running)
 }
 
-// runningFor is since when the job's attempt runs here; 0 when it runs elsewhere.
+// runningFor returns how long the job's attempt has run; 0 if it runs in another process.
 func (e *Engine) runningFor(id job.ID) time.Duration {
 	e.mu.Lock()
 	defer e.mu.Unlock()

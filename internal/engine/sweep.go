@@ -13,34 +13,33 @@ import (
 const (
 	sweepEvery = time.Second
 	sweepLimit = 500
-	// stall is how much later than asked a tick may come, or how far the store's clock
-	// may jump, before we take it that time did not pass for the workers as it did for
-	// us.
+	// maxStall is how late a tick may come, or how far the store's clock may jump, before it
+	// counts as an outage: time did not pass for the workers as it did here.
 	maxStall = 500 * time.Millisecond
-	// dueAgain is how long after a due that moved nothing another one is made.
+	// dueRetryDelay is the pause after a due op that changed nothing.
 	dueRetryDelay = store.ClockTolerance
 )
 
-// sweeper does what the clock asks for: due retries, lapsed leases, cancels that no worker
-// followed. After a start or any trouble of this process it takes no lease until renewals
-// could have been accepted for two whole intervals: when this process stalls, its workers
-// are not dead. A healthy worker whose renewal failed asks again within one interval, and
-// its delivery may have come late, too.
+// sweeper does what becomes due: retries, lapsed leases, cancels that no worker followed. After
+// a start or an outage of this process it takes no lease until renewals were possible for two
+// whole intervals, because the workers of a process that stalls are not dead. Two, because a
+// healthy worker whose renewal failed asks again within one interval, and its job may have been
+// delivered late too.
 type sweeper struct {
 	e    *Engine
-	wake chan struct{} // has a value when the next due time moved; nobody closes it
+	wake chan struct{} // has a value when the next due time is earlier; nobody closes it
 
 	// Owned by run.
-	abandonCheckedAt time.Time        // when abandoned jobs were last looked for
-	steppedAt        time.Time        // when the last step was done
+	abandonCheckedAt time.Time        // when abandoned jobs were last cancelled
+	steppedAt        time.Time        // when the last read or commit of the sweep ended
 	failed           bool             // the last sweep failed
-	rejected         rejectedFinishes // attempts that could not be ended
+	rejected         rejectedFinishes // see finishretry.go
 
 	mu sync.Mutex
 	// Guarded by mu.
-	next         time.Time     // by the store's clock; zero when nothing is due
-	healthySince time.Time     // since when this process worked without trouble
-	lastDrift    time.Duration // the store's clock against ours, at the last sweep
+	next         time.Time     // next due time, by the store's clock; zero if none
+	healthySince time.Time     // since when this process has worked without an outage
+	lastDrift    time.Duration // drift at the last sweep
 }
 
 func newSweeper(e *Engine) *sweeper {
@@ -49,13 +48,12 @@ func newSweeper(e *Engine) *sweeper {
 	return s
 }
 
-// run sweeps until ctx ends. What fails is logged, and done again by the next
-// sweep.
+// run sweeps until ctx ends. It logs what fails; the next sweep repeats it.
 func (s *sweeper) run(ctx context.Context) {
-	s.scheduleAt(s.e.store.Now()) // also for parked jobs, whose limits may be others than before
+	s.scheduleAt(s.e.store.Now()) // parked jobs too: their limits may have changed with the configuration
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	s.markUnhealthy() // before this no worker could renew
+	s.markUnhealthy() // no worker could renew before
 	for {
 		pause := s.delay()
 		timer.Reset(pause)
@@ -75,7 +73,7 @@ func (s *sweeper) run(ctx context.Context) {
 	}
 }
 
-// pause is how long until there may be something to do.
+// delay returns how long until something may be due.
 func (s *sweeper) delay() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -85,21 +83,21 @@ func (s *sweeper) delay() time.Duration {
 	return min(sweepEvery, max(s.next.Sub(s.e.store.Now()), time.Millisecond))
 }
 
-// once does all that is to be done now.
+// sweep does all that is due now.
 func (s *sweeper) sweep(ctx context.Context) error {
 	s.steppedAt = time.Now()
 	if s.jumped() {
 		s.markUnhealthy()
 	}
-	// One that fails does not keep the others from being tried: on a full disk nothing
-	// becomes due, but jobs still end.
+	// A failed step does not stop the others: on a full disk nothing becomes due, but jobs
+	// can still end.
 	errs := []error{s.makeDue(ctx), s.endAttempts(ctx, store.CancelOnly)}
 	if time.Since(s.abandonCheckedAt) >= abandonEvery {
 		s.abandonCheckedAt = time.Now()
 		errs = append(errs, s.e.cancelAllAbandoned(ctx))
 	}
 	if s.failed && errors.Join(errs...) == nil {
-		s.markUnhealthy() // an outage lasts until a sweep that succeeds
+		s.markUnhealthy() // the outage ends now: workers get time to renew
 	}
 	if s.mayTakeLeases() {
 		errs = append(errs, s.endAttempts(ctx, store.LapsedOnly))
@@ -109,7 +107,7 @@ func (s *sweeper) sweep(ctx context.Context) error {
 	return err
 }
 
-// dueAt says that something will be due.
+// scheduleAt makes the sweeper run at that time, by the store's clock.
 func (s *sweeper) scheduleAt(at time.Time) {
 	s.mu.Lock()
 	earlier := s.next.IsZero() || at.Before(s.next)
@@ -125,7 +123,7 @@ func (s *sweeper) scheduleAt(at time.Time) {
 	}
 }
 
-// due makes ready what the clock has made due.
+// makeDue makes jobs ready, and expires them, when their time has come.
 func (s *sweeper) makeDue(ctx context.Context) error {
 	s.mu.Lock()
 	now := !s.next.IsZero() && !s.next.After(s.e.store.Now())
@@ -143,21 +141,21 @@ func (s *sweeper) makeDue(ctx context.Context) error {
 			err = op.Err
 		}
 		if job.CodeOf(err) == job.Invalid && !bare {
-			// The store cannot take what follows from the end of one of the jobs that expire.
-			// The others go first, and then that one expires without it.
+			// One of the expiring jobs has bad data in what follows from its end. Halve the
+			// limit until that job is alone; then it expires without what follows.
 			bare = limit == 1
 			limit = max(limit/2, 1)
 			continue
 		}
 		if err != nil {
 			s.scheduleAt(s.e.store.Now().Add(sweepEvery))
-			if job.CodeOf(err) == job.NoSpace { // that was said
+			if job.CodeOf(err) == job.NoSpace { // the disk has logged it
 				return nil
 			}
 			return err
 		}
 		if bare && len(op.Expired) > 0 {
-			s.e.log.Error("a job expired without what follows from its end: the store could not take that", "job", op.Expired[0].ID)
+			s.e.log.Error("a job expired without what follows from its end: the store refused that data", "job", op.Expired[0].ID)
 		}
 		limit, bare = min(2*limit, sweepLimit), false
 		more = op.More
@@ -167,8 +165,8 @@ func (s *sweeper) makeDue(ctx context.Context) error {
 		err := s.scheduleNext(ctx)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		// The clock by which commits decide is behind the one that we were shown. Without a
-		// pause we would ask in vain until it has come.
+		// The clock of commits may be behind the one that Now returns. If a commit found
+		// nothing due, pause, or this would repeat without effect until that clock arrives.
 		if soon := s.e.store.Now().Add(dueRetryDelay); idle && !s.next.IsZero() && s.next.Before(soon) {
 			s.next = soon
 		}
@@ -177,12 +175,12 @@ func (s *sweeper) makeDue(ctx context.Context) error {
 	return nil
 }
 
-// queueTimeout is what a job comes to that was never given to a worker in time.
+// queueTimeout is the failure of a job that waited in its queue for too long.
 func queueTimeout() *job.Failure {
 	return &job.Failure{Code: "queue_timeout", Message: "the job waited longer in its queue than it was allowed to", Retryable: true}
 }
 
-// askNext asks the store what will be due next.
+// scheduleNext asks the store when something is due next.
 func (s *sweeper) scheduleNext(ctx context.Context) error {
 	err := s.readNext(ctx)
 	s.recordStep(err)
@@ -192,7 +190,7 @@ func (s *sweeper) scheduleNext(ctx context.Context) error {
 	return err
 }
 
-// readNext is askNext for any goroutine.
+// readNext is scheduleNext without the health check. Any goroutine may call it.
 func (s *sweeper) readNext(ctx context.Context) error {
 	ready, expires, err := s.e.store.NextDue(ctx)
 	if err != nil {
@@ -206,12 +204,12 @@ func (s *sweeper) readNext(ctx context.Context) error {
 	return nil
 }
 
-// end ends the attempts of running jobs of one kind, in one go: those whose lease has
-// lapsed, or whose cancel was not followed within its grace.
+// endAttempts ends one kind of attempts together: those with a lapsed lease, or with a cancel
+// that was not followed within its grace.
 //
-// Those that have overrun, or are silent, are ended by their own worker: a runner has
-// these clocks, and starts them again when the work had to wait for something scarce,
-// which the store does not know. The sweep ends them for workers without a runner.
+// Runners end attempts that overrun or are silent themselves. They restart these clocks when an
+// attempt had to wait for a scarce resource, which the store does not know. Selections of
+// overrun and silent attempts are for workers without a runner.
 func (s *sweeper) endAttempts(ctx context.Context, which store.RunningFilter) error {
 	list, err := s.e.store.Running(ctx, which, job.ID{}, sweepLimit)
 	s.recordStep(err)
@@ -219,8 +217,8 @@ func (s *sweeper) endAttempts(ctx context.Context, which store.RunningFilter) er
 	if err != nil || len(list) == 0 || needsHealth(which) && !s.mayTakeLeases() {
 		return err
 	}
-	// Reads that answer say nothing of writes: where those stand still the workers could
-	// not renew, wherever they are. An idle process finds out only by writing itself.
+	// Successful reads do not show that writes work. If writes hang, no worker could renew,
+	// and an idle process finds that out only by a write of its own.
 	if needsHealth(which) {
 		err := s.e.doUrgent(ctx, &store.Presence{})
 		s.recordStep(err)
@@ -251,19 +249,20 @@ func (s *sweeper) endAttempts(ctx context.Context, which store.RunningFilter) er
 		}
 		if op.Err == nil {
 			s.e.observer.LeaseSwept(which == store.CancelOnly)
-			s.e.log.Warn("a lease was taken", "job", list[i].Job.ID, "worker", list[i].Worker, "cancelled", which == store.CancelOnly, "why", failureCode(op), "state", op.State)
+			s.e.log.Warn("a sweep took a lease", "job", list[i].Job.ID, "worker", list[i].Worker, "cancelled", which == store.CancelOnly, "why", failureCode(op), "state", op.State)
 		}
 	}
 	s.recordStep(nil)
 	return nil
 }
 
-// needsHealth says whether the jobs of a selection may owe it to a trouble of ours.
+// needsHealth reports whether an outage of this process may be the reason why attempts match the
+// selection.
 func needsHealth(which store.RunningFilter) bool {
 	return which != store.AllRunning && which != store.CancelOnly
 }
 
-// taken is the finish by which a sweep, or a new start, ends an attempt.
+// sweepFinish makes the finish by which a sweep, or a new start, ends an attempt.
 func (e *Engine) sweepFinish(r *store.Running, which store.RunningFilter) *store.Finish {
 	var op *store.Finish
 	switch {
@@ -275,7 +274,7 @@ func (e *Engine) sweepFinish(r *store.Running, which store.RunningFilter) *store
 		op = e.finishFor(&r.Job, job.Outcome{Fault: job.FirstOutputTimeout(r.Job.Policy.Timeouts.FirstOutput)}, r.HasOutput)
 	case which == store.SilentOnly:
 		op = e.finishFor(&r.Job, job.Outcome{Fault: job.IdleOutputTimeout(r.Job.Policy.Timeouts.IdleOutput)}, r.HasOutput)
-	case !r.LeaseUsed: // the answer to the claim may never have reached the worker
+	case !r.LeaseUsed: // the claim's answer may never have reached the worker
 		op = e.finishFor(&r.Job, job.Outcome{Released: true}, false)
 		op.Unused = true
 	default:

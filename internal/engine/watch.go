@@ -8,25 +8,25 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/watch"
 )
 
-// pageBytes is how much of a log is read at once for a watcher that is behind.
+// pageBytes is how many bytes of a log are read at once for a watcher that is behind.
 const pageBytes = 256 << 10
 
-// Update is what a watcher is told next.
+// Update is the next news for a watcher.
 type Update = watch.Update
 
-// Watch is one watcher of one job. It is used by one goroutine.
+// Watch is one watcher of one job. One goroutine uses it.
 type Watch struct {
 	e      *Engine
 	sub    *watch.Subscription
-	job    job.Job // as the watcher knows it
-	cursor int64   // the last entry that the watcher was given
-	behind bool    // the log is to be read: nothing was, or something was missed
+	job    job.Job // as last given to the watcher
+	cursor int64   // the last entry given to the watcher
+	behind bool    // the log must be read: nothing was read yet, or events were missed
 }
 
-// Watch follows a job from a cursor. Close it when done. [job.Overloaded] past the
-// bound of watchers.
+// Watch follows a job from a cursor. Close it when done. Past the bound of watchers it returns
+// [job.Overloaded].
 func (e *Engine) Watch(ctx context.Context, owner job.Owner, id job.ID, after int64) (*Watch, error) {
-	// Subscribed first: what is committed after the read is not missed.
+	// Subscribe before the read: then no commit after the read is missed.
 	sub, err := e.subscribe(id)
 	if err != nil {
 		return nil, err
@@ -43,10 +43,9 @@ func (e *Engine) Watch(ctx context.Context, owner job.Owner, id job.ID, after in
 	return w, nil
 }
 
-// Next returns at once with the job and the entries after the cursor the first
-// time; from then on when there is something new. After an update whose job has
-// ended and whose entries reach the job's cursor, it returns io.EOF. A job that is
-// deleted meanwhile is [job.NotFound].
+// Next returns at once, the first time, with the job and the entries after the cursor. Later
+// calls return when there is something new. After an update with an ended job and all its
+// entries, Next returns io.EOF. If the job is deleted meanwhile, it returns [job.NotFound].
 func (w *Watch) Next(ctx context.Context) (Update, error) {
 	for {
 		if w.behind {
@@ -66,14 +65,14 @@ func (w *Watch) Next(ctx context.Context) (Update, error) {
 	}
 }
 
-// Close lets go of the job.
+// Close ends the watch.
 func (w *Watch) Close() {
 	w.sub.Close()
 	w.e.presence.removeWatcher(&w.job)
 	w.e.peers.unfollow(w.job.ID)
 }
 
-// read catches up from the log, a page at a time.
+// read reads a page of the log.
 func (w *Watch) read(ctx context.Context) (Update, error) {
 	j, entries, err := w.e.store.Output(ctx, w.job.Owner, w.job.ID, w.cursor, pageBytes)
 	if err != nil {
@@ -87,8 +86,8 @@ func (w *Watch) read(ctx context.Context) (Update, error) {
 	return Update{Job: &w.job, Entries: entries}, nil
 }
 
-// take joins the events since the last update into one. No news are those that
-// the log had told already; where they do not follow, the log is read.
+// take joins the events since the last update into one. Events that the log had already are no
+// news. If events are missing in between, the log must be read.
 func (w *Watch) take() (u Update, news bool) {
 	events, missed := w.sub.Take()
 	w.behind = w.behind || missed
@@ -102,7 +101,7 @@ func (w *Watch) take() (u Update, news bool) {
 	return u, news && !w.behind || len(u.Entries) > 0
 }
 
-// apply adds an event to an update, and says whether it was news.
+// apply adds an event to an update, and reports whether it was news.
 func (w *Watch) apply(u *Update, ev watch.Event) (news bool) {
 	for _, entry := range ev.Entries {
 		switch {
@@ -129,15 +128,15 @@ func (w *Watch) apply(u *Update, ev watch.Event) (news bool) {
 	return news
 }
 
-// change takes over the job after a change, and says whether it was news. What the
-// watcher knew already, because it has read the job since, has no higher revision.
+// applyJob takes over the job after a change, and reports whether it was news. A change that the
+// watcher has read from the log already has no higher revision.
 func (w *Watch) applyJob(j *job.Job) (news bool) {
 	switch {
 	case j.State == 0:
-		w.behind = true // only the store knows
+		w.behind = true // only the store has the change
 	case j.Revision <= w.job.Revision:
 	case j.Cursor > w.cursor:
-		w.behind = true // ahead of what was seen
+		w.behind = true // the change follows entries that are missing here
 	default:
 		w.job = *j
 		return true
@@ -145,8 +144,8 @@ func (w *Watch) applyJob(j *job.Job) (news bool) {
 	return false
 }
 
-// move is change where nothing but the state has changed. It can be applied to the
-// job as it was just before only.
+// applyState is applyJob for a change of nothing but the state. The change applies only to the
+// revision before it.
 func (w *Watch) applyState(to job.State, revision int64) (news bool) {
 	switch {
 	case revision <= w.job.Revision:
