@@ -15,19 +15,19 @@ import (
 
 // The answer of an op that is on disk is a success, whatever the reads after its commit
 // meet: a job that was deleted since, or a disk that does not answer.
-func TestAReadAfterACommitRefusesNothing(t *testing.T) {
+func TestCommittedOpSucceedsDespiteFailedRead(t *testing.T) {
 	t.Parallel()
 	keyed := engine.Request{Owner: local, Queue: "sim", IdempotencyKey: "known"}
 	fresh := engine.Request{Owner: local, Queue: "sim"}
-	submit := func(h *house, r engine.Request) (engine.Snapshot, error) {
+	submit := func(h *harness, r engine.Request) (engine.Snapshot, error) {
 		snap, _, err := h.Submit(t.Context(), r)
 		return snap, err
 	}
-	wait := func(h *house, r engine.Request, wait time.Duration) (engine.Snapshot, error) {
+	wait := func(h *harness, r engine.Request, wait time.Duration) (engine.Snapshot, error) {
 		snap, _, err := h.SubmitAndWait(t.Context(), r, wait)
 		return snap, err
 	}
-	batch := func(h *house, list ...engine.Request) (engine.Snapshot, error) {
+	batch := func(h *harness, list ...engine.Request) (engine.Snapshot, error) {
 		out, err := h.SubmitMany(t.Context(), list, false)
 		if err != nil {
 			return engine.Snapshot{}, err
@@ -39,20 +39,20 @@ func TestAReadAfterACommitRefusesNothing(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		op func(any) bool
-		do func(h *house, waiting, ended job.ID) (engine.Snapshot, error)
+		do func(h *harness, waiting, ended job.ID) (engine.Snapshot, error)
 	}{
-		"submit":                          {faulty.Op[store.Submit], func(h *house, _, _ job.ID) (engine.Snapshot, error) { return submit(h, fresh) }},
-		"submit of a known key":           {faulty.Op[store.Submit], func(h *house, _, _ job.ID) (engine.Snapshot, error) { return submit(h, keyed) }},
-		"held submit":                     {faulty.Op[store.Submit], func(h *house, _, _ job.ID) (engine.Snapshot, error) { return wait(h, fresh, time.Millisecond) }},
-		"held submit of a known key":      {faulty.Op[store.Submit], func(h *house, _, _ job.ID) (engine.Snapshot, error) { return wait(h, keyed, time.Millisecond) }},
-		"submit of a known key, not held": {faulty.Op[store.Submit], func(h *house, _, _ job.ID) (engine.Snapshot, error) { return wait(h, keyed, 0) }},
-		"batch":                           {faulty.Op[store.Submit], func(h *house, _, _ job.ID) (engine.Snapshot, error) { return batch(h, keyed, fresh) }},
-		"cancel": {faulty.Op[store.Cancel], func(h *house, waiting, _ job.ID) (engine.Snapshot, error) {
+		"submit":                          {faulty.Op[store.Submit], func(h *harness, _, _ job.ID) (engine.Snapshot, error) { return submit(h, fresh) }},
+		"submit of a known key":           {faulty.Op[store.Submit], func(h *harness, _, _ job.ID) (engine.Snapshot, error) { return submit(h, keyed) }},
+		"held submit":                     {faulty.Op[store.Submit], func(h *harness, _, _ job.ID) (engine.Snapshot, error) { return wait(h, fresh, time.Millisecond) }},
+		"held submit of a known key":      {faulty.Op[store.Submit], func(h *harness, _, _ job.ID) (engine.Snapshot, error) { return wait(h, keyed, time.Millisecond) }},
+		"submit of a known key, not held": {faulty.Op[store.Submit], func(h *harness, _, _ job.ID) (engine.Snapshot, error) { return wait(h, keyed, 0) }},
+		"batch":                           {faulty.Op[store.Submit], func(h *harness, _, _ job.ID) (engine.Snapshot, error) { return batch(h, keyed, fresh) }},
+		"cancel": {faulty.Op[store.Cancel], func(h *harness, waiting, _ job.ID) (engine.Snapshot, error) {
 			return h.Cancel(t.Context(), local, waiting)
 		}},
-		"cancel of an ended job": {faulty.Op[store.Cancel], func(h *house, _, ended job.ID) (engine.Snapshot, error) { return h.Cancel(t.Context(), local, ended) }},
-		"retry":                  {faulty.Op[store.Retry], func(h *house, _, ended job.ID) (engine.Snapshot, error) { return h.Retry(t.Context(), local, ended) }},
-		"pause": {faulty.Op[store.Pause], func(h *house, waiting, _ job.ID) (engine.Snapshot, error) {
+		"cancel of an ended job": {faulty.Op[store.Cancel], func(h *harness, _, ended job.ID) (engine.Snapshot, error) { return h.Cancel(t.Context(), local, ended) }},
+		"retry":                  {faulty.Op[store.Retry], func(h *harness, _, ended job.ID) (engine.Snapshot, error) { return h.Retry(t.Context(), local, ended) }},
+		"pause": {faulty.Op[store.Pause], func(h *harness, waiting, _ job.ID) (engine.Snapshot, error) {
 			view, err := h.SetPaused(t.Context(), "sim", true)
 			if err == nil && !view.Counts.Paused {
 				err = errors.New("the queue is not shown as paused")
@@ -73,7 +73,7 @@ func TestAReadAfterACommitRefusesNothing(t *testing.T) {
 					}
 					return nil
 				}})
-				h := start(t, s)
+				h := startHarness(t, s)
 				waiting := h.submit(keyed).ID
 				ended := h.submit(engine.Request{}).ID
 				if _, err := h.Cancel(t.Context(), local, ended); err != nil {
@@ -91,11 +91,11 @@ func TestAReadAfterACommitRefusesNothing(t *testing.T) {
 
 // A held submit whose caller leaves, or whose server stops, is answered with the job
 // that is stored.
-func TestAHeldSubmitThatIsLetGoAnswersItsJob(t *testing.T) {
+func TestCancelledSubmitAndWaitReturnsStoredJob(t *testing.T) {
 	t.Parallel()
 	ctx, leave := context.WithCancel(t.Context())
-	h := startConfig(t, engine.Config{Store: newStore(t), Queues: queues(), Observer: &leaving{leave: leave}})
-	h.serve(1)
+	h := startWithConfig(t, engine.Config{Store: newStore(t), Queues: queues(), Observer: &cancelOnSubmit{cancel: leave}})
+	h.startWorker(1)
 	snap, _, err := h.SubmitAndWait(ctx, engine.Request{Owner: local, Queue: "sim"}, time.Hour)
 	if err != nil || snap.State != job.Running {
 		t.Errorf("%s, %v", snap.State, err)
@@ -103,20 +103,20 @@ func TestAHeldSubmitThatIsLetGoAnswersItsJob(t *testing.T) {
 }
 
 // leaving observes an engine and leaves when a submit was answered.
-type leaving struct {
-	tally
-	leave func()
+type cancelOnSubmit struct {
+	countingObserver
+	cancel func()
 }
 
-func (l *leaving) OpSettled(lane engine.Lane, _ time.Duration) {
+func (l *cancelOnSubmit) OpSettled(lane engine.Lane, _ time.Duration) {
 	if lane.String() == "submit" {
-		l.leave()
+		l.cancel()
 	}
 }
 
 // A submit for which there is no room, and whose key's job is deleted meanwhile, is
 // refused for want of room: its key has no job any more.
-func TestARefusedSubmitWhoseKeyHasNoJobAnyMore(t *testing.T) {
+func TestSubmitWithKeyOfDeletedJobIsRefusedWhenFull(t *testing.T) {
 	t.Parallel()
 	gone := make(chan struct{}, 1)
 	s := faulty.New(newStore(t), faulty.Plan{Read: func(method string) error {
@@ -125,7 +125,7 @@ func TestARefusedSubmitWhoseKeyHasNoJobAnyMore(t *testing.T) {
 		}
 		return nil
 	}})
-	h := start(t, s)
+	h := startHarness(t, s)
 	keyed := engine.Request{Owner: local, Queue: "sim", IdempotencyKey: "known"}
 	for _, r := range []engine.Request{keyed, {}, {}} { // its depth is 3
 		h.submit(r)

@@ -14,10 +14,10 @@ import (
 )
 
 // A bulk retry that finds no room says so, instead of passing over all jobs.
-func TestABulkRetryOnAFullDiskIsRefused(t *testing.T) {
+func TestRetryAllIsRefusedOnFullDisk(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		r := newRough(t, sqlite.Options{Unsynced: true})
+		r := newDiskHarness(t, sqlite.Options{Unsynced: true})
 		owner := job.Owner{User: "u"}
 		for range 3 {
 			id := r.submit(Request{Delay: time.Hour})
@@ -25,11 +25,11 @@ func TestABulkRetryOnAFullDiskIsRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		r.breaks(faulty.DiskFull, everything)
+		r.failCommits(faulty.DiskFull, anyOp)
 		if n, err := r.ChangeMany(t.Context(), RetryAll, job.Filter{Owner: owner}); n != 0 || job.CodeOf(err) != job.NoSpace {
 			t.Errorf("%d were done, %v", n, err)
 		}
-		r.heals()
+		r.stopFailing()
 		if n, err := r.ChangeMany(t.Context(), RetryAll, job.Filter{Owner: owner}); n != 3 || err != nil {
 			t.Errorf("with room again %d were done, %v", n, err)
 		}
@@ -38,10 +38,10 @@ func TestABulkRetryOnAFullDiskIsRefused(t *testing.T) {
 
 // What a bulk call has asked for counts, although its time is over before that is on
 // disk; nothing more is asked for then.
-func TestABulkCallCountsWhatItHasAskedFor(t *testing.T) {
+func TestDeleteAllCountsOpsUnderWayAtDeadline(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		r := newRough(t, sqlite.Options{Unsynced: true})
+		r := newDiskHarness(t, sqlite.Options{Unsynced: true})
 		owner := job.Owner{User: "u"}
 		for range 5 {
 			r.submit(Request{Delay: time.Hour})

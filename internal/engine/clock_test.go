@@ -10,18 +10,18 @@ import (
 
 // When the store's clock jumps, every lease seems to have lapsed, or to last for
 // ever. Nobody loses a job for that: renewals come first, and put it right.
-func TestAClockThatJumpsTakesNoLease(t *testing.T) {
+func TestClockJumpSweepsNoLease(t *testing.T) {
 	t.Parallel()
 	for name, by := range map[string]time.Duration{"forwards": 24 * time.Hour, "back": -24 * time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) { jumps(t, by) })
+			synctest.Test(t, func(t *testing.T) { testClockJump(t, by) })
 		})
 	}
 }
 
-func jumps(t *testing.T, by time.Duration) {
-	w := newSwept(t, time.Hour) // renewals would have to be accepted for so long
+func testClockJump(t *testing.T, by time.Duration) {
+	w := newSweepHarness(t, time.Hour) // renewals would have to be accepted for so long
 	w.sweeper.healthySince = time.Now().Add(-2 * time.Hour)
 	id := w.submit(Request{})
 	c := <-w.jobs

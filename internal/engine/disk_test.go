@@ -16,8 +16,8 @@ import (
 )
 
 // rough is an engine on a disk that a test makes full, slow or unwritable.
-type rough struct {
-	*swept
+type diskHarness struct {
+	*sweepHarness
 	faulty *faulty.Store
 	free   atomic.Int64
 	// fault says what becomes of a commit; nil for nothing. It is replaced while the
@@ -25,9 +25,9 @@ type rough struct {
 	fault atomic.Pointer[func(b *store.Batch) faulty.Fault]
 }
 
-func newRough(t *testing.T, o sqlite.Options) *rough {
+func newDiskHarness(t *testing.T, o sqlite.Options) *diskHarness {
 	t.Helper()
-	r := &rough{}
+	r := &diskHarness{}
 	r.free.Store(1 << 40)
 	c := &clock{now: time.Unix(1_800_000_000, 0)}
 	o.Clock = c.Now
@@ -38,7 +38,7 @@ func newRough(t *testing.T, o sqlite.Options) *rough {
 		}
 		return faulty.Fault{}
 	}})
-	r.swept = sweptOver(t, c, Config{
+	r.sweepHarness = newSweepHarnessOver(t, c, Config{
 		Store: r.faulty, RenewEvery: time.Hour,
 		Free: func() (int64, error) { return r.free.Load(), nil }, MinFree: 64 << 20,
 	})
@@ -47,9 +47,9 @@ func newRough(t *testing.T, o sqlite.Options) *rough {
 }
 
 // breaks makes commits fail that the function picks.
-func (r *rough) breaks(step faulty.Step, picks func(b *store.Batch) bool) {
+func (r *diskHarness) failCommits(step faulty.Step, match func(b *store.Batch) bool) {
 	f := func(b *store.Batch) faulty.Fault {
-		if picks(b) {
+		if match(b) {
 			return faulty.Fault{Step: step}
 		}
 		return faulty.Fault{}
@@ -57,41 +57,41 @@ func (r *rough) breaks(step faulty.Step, picks func(b *store.Batch) bool) {
 	r.fault.Store(&f)
 }
 
-func (r *rough) heals() { r.fault.Store(nil) }
+func (r *diskHarness) stopFailing() { r.fault.Store(nil) }
 
 // lookAnew lets the next submit ask for the room on the disk.
-func (r *rough) lookAnew() {
+func (r *diskHarness) remeasure() {
 	r.disk.mu.Lock()
 	defer r.disk.mu.Unlock()
 	r.disk.measuredAt, r.disk.fullAt = time.Time{}, time.Time{}
 }
 
-func (r *rough) try(request Request) (Snapshot, bool, error) {
+func (r *diskHarness) trySubmit(request Request) (Snapshot, bool, error) {
 	request.Owner.User, request.Queue = "u", "q"
 	return r.Submit(r.t.Context(), request)
 }
 
-func everything(b *store.Batch) bool { return b.Len() > 0 }
+func anyOp(b *store.Batch) bool { return b.Len() > 0 }
 
-func said(seq int64) []job.Entry {
+func oneEntry(seq int64) []job.Entry {
 	return []job.Entry{{Seq: seq, Attempt: 1, Kind: job.KindText, Events: 1, Data: []byte("word")}}
 }
 
 // With less room than is kept back no new work is taken, and nothing is written for
 // it; what was asked before is answered, what runs goes on, and all is well again
 // when there is room.
-func TestLittleRoomRefusesNewWork(t *testing.T) {
+func TestLowDiskSpaceRefusesNewWork(t *testing.T) {
 	t.Parallel()
-	r := newRough(t, sqlite.Options{Unsynced: true})
-	first, _, err := r.try(Request{IdempotencyKey: "k"})
+	r := newDiskHarness(t, sqlite.Options{Unsynced: true})
+	first, _, err := r.trySubmit(Request{IdempotencyKey: "k"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	c := <-r.jobs
 	r.free.Store(64<<20 - 1)
-	r.lookAnew()
+	r.remeasure()
 	commits := r.faulty.Commits()
-	_, _, err = r.try(Request{})
+	_, _, err = r.trySubmit(Request{})
 	var refused *job.Error
 	if !errors.As(err, &refused) || refused.Code != job.NoSpace || refused.RetryAfter == 0 {
 		t.Errorf("a submit is answered %v", err)
@@ -102,36 +102,36 @@ func TestLittleRoomRefusesNewWork(t *testing.T) {
 	if err := r.CheckCapacity("q", 1); job.CodeOf(err) != job.NoSpace {
 		t.Errorf("before a body is received: %v", err)
 	}
-	if again, existing, err := r.try(Request{IdempotencyKey: "k"}); err != nil || !existing || again.ID != first.ID {
+	if again, existing, err := r.trySubmit(Request{IdempotencyKey: "k"}); err != nil || !existing || again.ID != first.ID {
 		t.Errorf("a key that is known is answered %v", err)
 	}
 	if n := r.faulty.Commits(); n != commits {
 		t.Errorf("%d commits were made of what was refused", n-commits)
 	}
-	if err := r.Append(t.Context(), c.Lease(), said(1), nil); err != nil {
+	if err := r.Append(t.Context(), c.Lease(), oneEntry(1), nil); err != nil {
 		t.Errorf("output of running work: %v", err)
 	}
 	if _, err := r.Finish(t.Context(), c.Lease(), job.Outcome{}); err != nil {
 		t.Errorf("the end of running work: %v", err)
 	}
 	r.free.Store(64<<20 + writesPerByte*opBytes)
-	r.lookAnew()
-	if _, _, err := r.try(Request{}); err != nil {
+	r.remeasure()
+	if _, _, err := r.trySubmit(Request{}); err != nil {
 		t.Errorf("with room again: %v", err)
 	}
 }
 
 // While the disk is full renewals and ends go before output, which waits; no lease
 // is taken; nothing is lost, and nobody has to ask again.
-func TestAFullDiskKeepsWorkAlive(t *testing.T) {
+func TestFullDiskAcceptsRenewalsAndFinishes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		r := newRough(t, sqlite.Options{Unsynced: true})
+		r := newDiskHarness(t, sqlite.Options{Unsynced: true})
 		r.submit(Request{})
 		c := <-r.jobs
-		r.breaks(faulty.DiskFull, func(b *store.Batch) bool { return len(b.Appends)+len(b.Dues)+len(b.Writes)+len(b.Submits) > 0 })
+		r.failCommits(faulty.DiskFull, func(b *store.Batch) bool { return len(b.Appends)+len(b.Dues)+len(b.Writes)+len(b.Submits) > 0 })
 		appended := make(chan error, 1)
-		go func() { appended <- r.Append(t.Context(), c.Lease(), said(1), nil) }()
+		go func() { appended <- r.Append(t.Context(), c.Lease(), oneEntry(1), nil) }()
 		synctest.Wait() // it has met the full disk
 		for range 2 {
 			if err := r.Renew(t.Context(), []job.Lease{c.Lease()})[0]; err != nil {
@@ -144,7 +144,7 @@ func TestAFullDiskKeepsWorkAlive(t *testing.T) {
 		if err := r.Write(t.Context(), store.Row{Kind: "k", Parent: "p", ID: "i", Body: []byte("b")}); job.CodeOf(err) != job.NoSpace {
 			t.Errorf("a row on a full disk: %v", err)
 		}
-		if _, _, err := r.try(Request{}); job.CodeOf(err) != job.NoSpace {
+		if _, _, err := r.trySubmit(Request{}); job.CodeOf(err) != job.NoSpace {
 			t.Errorf("a submit on a full disk: %v", err)
 		}
 		select {
@@ -152,27 +152,27 @@ func TestAFullDiskKeepsWorkAlive(t *testing.T) {
 			t.Fatalf("output that has no room is answered %v", err)
 		default:
 		}
-		r.heals()
+		r.stopFailing()
 		if err := <-appended; err != nil {
 			t.Errorf("output that had to wait: %v", err)
 		}
 		if _, err := r.Finish(t.Context(), c.Lease(), job.Outcome{}); err != nil {
 			t.Error(err)
 		}
-		r.lookAnew()
+		r.remeasure()
 		r.submit(Request{})
 		<-r.jobs
 	})
 }
 
 // When not even ends have room, renewals are tried alone.
-func TestAFullDiskTakesRenewalsAlone(t *testing.T) {
+func TestFullDiskAcceptsRenewalsAlone(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		r := newRough(t, sqlite.Options{Unsynced: true})
+		r := newDiskHarness(t, sqlite.Options{Unsynced: true})
 		r.submit(Request{})
 		c := <-r.jobs
-		r.breaks(faulty.DiskFull, func(b *store.Batch) bool { return b.Len() > len(b.Renews) })
+		r.failCommits(faulty.DiskFull, func(b *store.Batch) bool { return b.Len() > len(b.Renews) })
 		ended := make(chan error, 1)
 		go func() {
 			_, err := r.Finish(t.Context(), c.Lease(), job.Outcome{})
@@ -189,7 +189,7 @@ func TestAFullDiskTakesRenewalsAlone(t *testing.T) {
 			t.Fatalf("an end that has no room is answered %v", err)
 		default:
 		}
-		r.heals()
+		r.stopFailing()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
@@ -197,13 +197,13 @@ func TestAFullDiskTakesRenewalsAlone(t *testing.T) {
 }
 
 // A server that stops on a full disk does not wait for room.
-func TestAFullDiskHoldsUpNoStop(t *testing.T) {
+func TestStopDoesNotWaitForDiskSpace(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		r := newRough(t, sqlite.Options{Unsynced: true})
+		r := newDiskHarness(t, sqlite.Options{Unsynced: true})
 		r.submit(Request{})
 		c := <-r.jobs
-		r.breaks(faulty.DiskFull, everything)
+		r.failCommits(faulty.DiskFull, anyOp)
 		ended := make(chan error, 1)
 		go func() {
 			_, err := r.Finish(context.Background(), c.Lease(), job.Outcome{})
@@ -218,12 +218,12 @@ func TestAFullDiskHoldsUpNoStop(t *testing.T) {
 }
 
 // SQLite's own full disk: work that runs still ends, and what is deleted makes room.
-func TestADatabaseThatCannotGrow(t *testing.T) {
+func TestFinishAndDeleteSucceedAtMaxPages(t *testing.T) {
 	t.Parallel()
-	r := newRough(t, sqlite.Options{Unsynced: true, MaxPages: 300})
+	r := newDiskHarness(t, sqlite.Options{Unsynced: true, MaxPages: 300})
 	var ids []job.ID
 	for {
-		snap, _, err := r.try(Request{Input: make([]byte, 50_000)})
+		snap, _, err := r.trySubmit(Request{Input: make([]byte, 50_000)})
 		if job.CodeOf(err) == job.NoSpace {
 			break
 		}
@@ -241,27 +241,27 @@ func TestADatabaseThatCannotGrow(t *testing.T) {
 			t.Fatalf("a delete on a full disk: %v", err)
 		}
 	}
-	r.lookAnew()
-	if _, _, err := r.try(Request{Input: make([]byte, 50_000)}); err != nil {
+	r.remeasure()
+	if _, _, err := r.trySubmit(Request{Input: make([]byte, 50_000)}); err != nil {
 		t.Errorf("with room again: %v", err)
 	}
 }
 
 // A directory that has become read-only: new work is refused soon, what runs is
 // kept, and goes on when it can be written again.
-func TestAnUnwritableDiskKeepsRunningWork(t *testing.T) {
+func TestUnwritableDiskKeepsRunningJobs(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		r := newRough(t, sqlite.Options{Unsynced: true})
+		r := newDiskHarness(t, sqlite.Options{Unsynced: true})
 		r.submit(Request{})
 		c := <-r.jobs
-		r.breaks(faulty.BeforeCommit, everything)
-		_, _, err := r.try(Request{})
+		r.failCommits(faulty.BeforeCommit, anyOp)
+		_, _, err := r.trySubmit(Request{})
 		var refused *job.Error
 		if !errors.As(err, &refused) || refused.Code != job.Unavailable || refused.RetryAfter == 0 {
 			t.Fatalf("the submit that finds it out is answered %v", err)
 		}
-		if _, _, err := r.try(Request{}); job.CodeOf(err) != job.Unavailable {
+		if _, _, err := r.trySubmit(Request{}); job.CodeOf(err) != job.Unavailable {
 			t.Fatalf("the next submit is answered %v", err)
 		}
 		if r.sweeper.mayTakeLeases() {
@@ -273,7 +273,7 @@ func TestAnUnwritableDiskKeepsRunningWork(t *testing.T) {
 			ended <- err
 		}()
 		synctest.Wait() // it waits with the others
-		r.heals()
+		r.stopFailing()
 		if err := <-ended; err != nil {
 			t.Errorf("the running job: %v", err)
 		}
@@ -285,14 +285,14 @@ func TestAnUnwritableDiskKeepsRunningWork(t *testing.T) {
 // Damaged data ends the engine, with its reason.
 func TestDamagedDataEndsTheEngine(t *testing.T) {
 	t.Parallel()
-	s := &damaged{Store: faulty.New(openPlain(t), faulty.Plan{})}
+	s := &damagedStore{Store: faulty.New(openPlain(t), faulty.Plan{})}
 	e, err := New(t.Context(), Config{Store: s, Queues: []Queue{{Name: "q"}}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- e.Run(context.Background()) }()
-	s.now.Store(true)
+	s.isDamaged.Store(true)
 	// The sweep's own first commit may be the one that finds it out.
 	if _, _, err := e.Submit(t.Context(), Request{Queue: "q"}); job.CodeOf(err) != job.Unavailable && job.CodeOf(err) != job.ShuttingDown {
 		t.Errorf("the submit is answered %v", err)
@@ -303,13 +303,13 @@ func TestDamagedDataEndsTheEngine(t *testing.T) {
 }
 
 // damaged is a store that finds out that its data is.
-type damaged struct {
+type damagedStore struct {
 	store.Store
-	now atomic.Bool
+	isDamaged atomic.Bool
 }
 
-func (d *damaged) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
-	if d.now.Load() {
+func (d *damagedStore) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
+	if d.isDamaged.Load() {
 		return nil, store.ErrDamaged
 	}
 	return d.Store.Apply(ctx, b)
@@ -324,7 +324,7 @@ func openPlain(t *testing.T) store.Store {
 
 // A disk that takes longer for a sync than a lease lasts: whoever could not renew
 // meanwhile keeps the job, work gets on, and what waits to be written is bounded.
-func TestASlowDiskTakesNoLease(t *testing.T) {
+func TestSlowDiskSweepsNoLease(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		const slow = 45 * time.Second
@@ -391,13 +391,13 @@ func tenRenewals(e *Engine, c job.Claimed, ended *atomic.Int32) {
 
 // While syncs are slow a batch has the renewals first, and intake is bounded. No time
 // passes, so that what waits is not refused for how long it waits.
-func TestASlowDiskBoundsIntake(t *testing.T) {
+func TestSlowDiskBoundsPendingSubmits(t *testing.T) {
 	if testing.Short() {
 		t.Skip("stores 64 MiB")
 	}
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		r := newRough(t, sqlite.Options{Unsynced: true})
+		r := newDiskHarness(t, sqlite.Options{Unsynced: true})
 		r.submit(Request{})
 		c := <-r.jobs
 		stuck, gate := make(chan struct{}), make(chan struct{})
@@ -405,7 +405,7 @@ func TestASlowDiskBoundsIntake(t *testing.T) {
 		answers := make(chan error, 200)
 		r.queues["q"].MaxDepth = 0
 		ask := func(size int) {
-			_, _, err := r.try(Request{Input: make([]byte, size)})
+			_, _, err := r.trySubmit(Request{Input: make([]byte, size)})
 			answers <- err
 		}
 		go ask(1)
@@ -420,13 +420,13 @@ func TestASlowDiskBoundsIntake(t *testing.T) {
 			}
 		}
 		var first atomic.Int64
-		look := func(b *store.Batch) faulty.Fault {
+		inspect := func(b *store.Batch) faulty.Fault {
 			if len(b.Renews) > 0 && len(b.Submits) < 64 {
 				first.Store(1)
 			}
 			return faulty.Fault{}
 		}
-		r.fault.Store(&look)
+		r.fault.Store(&inspect)
 		renewed := make(chan error, 1)
 		p := &pendingOp{lane: laneUrgent, bytes: opBytes, op: &store.Renew{Lease: c.Lease(), LeaseFor: time.Minute}}
 		if err := r.lanes.put(p); err != nil {
@@ -447,16 +447,16 @@ func TestASlowDiskBoundsIntake(t *testing.T) {
 
 // What was let in is counted until it is on the disk and the disk was looked at again:
 // it is written twice.
-func TestWorkOnItsWayTakesRoom(t *testing.T) {
+func TestPendingSubmitsCountAgainstDiskSpace(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		r := newRough(t, sqlite.Options{Unsynced: true})
+		r := newDiskHarness(t, sqlite.Options{Unsynced: true})
 		r.free.Store(64<<20 + 10<<20)
-		var held atomic.Bool
-		held.Store(true)
+		var blocked atomic.Bool
+		blocked.Store(true)
 		gate := make(chan struct{})
 		hold := func(b *store.Batch) faulty.Fault {
-			if len(b.Submits) > 0 && held.Load() {
+			if len(b.Submits) > 0 && blocked.Load() {
 				return faulty.Fault{Before: func() { <-gate }}
 			}
 			return faulty.Fault{}
@@ -466,7 +466,7 @@ func TestWorkOnItsWayTakesRoom(t *testing.T) {
 		answers := make(chan error, 32)
 		for range cap(answers) / 2 {
 			go func() {
-				_, _, err := r.try(Request{Input: make([]byte, each)})
+				_, _, err := r.trySubmit(Request{Input: make([]byte, each)})
 				answers <- err
 			}()
 		}
@@ -477,15 +477,15 @@ func TestWorkOnItsWayTakesRoom(t *testing.T) {
 		if out, err := r.SubmitMany(t.Context(), []Request{{Owner: job.Owner{User: "u"}, Queue: "q", Input: make([]byte, each)}}, false); err != nil || job.CodeOf(out[0].Err) != job.NoSpace {
 			t.Errorf("a batch is answered %v %v", out, err)
 		}
-		held.Store(false)
+		blocked.Store(false)
 		close(gate)
 		synctest.Wait()
 		// No time has passed since the disk was looked at: what was written counts still.
-		if _, _, err := r.try(Request{Input: make([]byte, each)}); job.CodeOf(err) != job.NoSpace {
+		if _, _, err := r.trySubmit(Request{Input: make([]byte, each)}); job.CodeOf(err) != job.NoSpace {
 			t.Errorf("before the next look a submit is answered %v", err)
 		}
 		time.Sleep(remeasureInterval)
-		if _, _, err := r.try(Request{Input: make([]byte, each)}); err != nil {
+		if _, _, err := r.trySubmit(Request{Input: make([]byte, each)}); err != nil {
 			t.Errorf("after the next look: %v", err)
 		}
 	})
@@ -493,10 +493,10 @@ func TestWorkOnItsWayTakesRoom(t *testing.T) {
 
 // What output adds is counted, too, and is not written into the last of the room; an end
 // with the last words before it is.
-func TestOutputLeavesRoomForEnds(t *testing.T) {
+func TestOutputLeavesSpaceForFinishes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		r := newRough(t, sqlite.Options{Unsynced: true})
+		r := newDiskHarness(t, sqlite.Options{Unsynced: true})
 		more := make(chan job.Claimed, 1)
 		r.Consume(job.Worker{Name: "second", Queue: "q", Slots: 1, Deliver: func(c job.Claimed) { more <- c }})
 		r.submit(Request{})
@@ -504,13 +504,13 @@ func TestOutputLeavesRoomForEnds(t *testing.T) {
 		talks, ends := <-r.jobs, <-more
 		r.submit(Request{}) // which finds a slot once the disk has room
 		r.free.Store(-1)
-		r.lookAnew()
+		r.remeasure()
 		time.Sleep(measureInterval)
-		long := said(1)
+		long := oneEntry(1)
 		long[0].Data = make([]byte, maxFullDiskOutput)
 		appended := make(chan error, 1)
 		go func() { appended <- r.Append(t.Context(), talks.Lease(), long, nil) }()
-		if err := r.Append(t.Context(), ends.Lease(), said(1), nil); err != nil {
+		if err := r.Append(t.Context(), ends.Lease(), oneEntry(1), nil); err != nil {
 			t.Errorf("last words on a full disk: %v", err)
 		}
 		if state, err := r.Finish(t.Context(), ends.Lease(), job.Outcome{}); err != nil || state != job.Succeeded {
@@ -532,17 +532,17 @@ func TestOutputLeavesRoomForEnds(t *testing.T) {
 }
 
 // A result that finds no room holds up no delete.
-func TestALargeResultHoldsUpNoDelete(t *testing.T) {
+func TestLargeResultDoesNotDelayDelete(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		r := newRough(t, sqlite.Options{Unsynced: true})
+		r := newDiskHarness(t, sqlite.Options{Unsynced: true})
 		r.submit(Request{})
 		c := <-r.jobs
-		waits, _, err := r.try(Request{Delay: time.Hour})
+		waits, _, err := r.trySubmit(Request{Delay: time.Hour})
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.breaks(faulty.DiskFull, func(b *store.Batch) bool { return len(b.Finishes) > 0 })
+		r.failCommits(faulty.DiskFull, func(b *store.Batch) bool { return len(b.Finishes) > 0 })
 		ended := make(chan error, 1)
 		go func() {
 			_, err := r.Finish(t.Context(), c.Lease(), job.Outcome{Result: &job.Result{Body: make([]byte, 1<<20)}})
@@ -552,7 +552,7 @@ func TestALargeResultHoldsUpNoDelete(t *testing.T) {
 		if err := r.Delete(t.Context(), job.Owner{User: "u"}, waits.ID); err != nil {
 			t.Errorf("a delete beside a result that has no room: %v", err)
 		}
-		r.heals()
+		r.stopFailing()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
@@ -561,15 +561,15 @@ func TestALargeResultHoldsUpNoDelete(t *testing.T) {
 
 // Where not even a cancel or a delete has room, they are refused and do not hang; what
 // becomes due waits, and sweeps go on.
-func TestNothingHangsOnAFullDisk(t *testing.T) {
+func TestFullDiskRefusesInsteadOfHanging(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		r := newRough(t, sqlite.Options{Unsynced: true})
-		waits, _, err := r.try(Request{Delay: time.Hour})
+		r := newDiskHarness(t, sqlite.Options{Unsynced: true})
+		waits, _, err := r.trySubmit(Request{Delay: time.Hour})
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.breaks(faulty.DiskFull, everything)
+		r.failCommits(faulty.DiskFull, anyOp)
 		owner := job.Owner{User: "u"}
 		for what, ask := range map[string]func() error{
 			"a cancel": func() error { _, err := r.Cancel(t.Context(), owner, waits.ID); return err },
@@ -589,7 +589,7 @@ func TestNothingHangsOnAFullDisk(t *testing.T) {
 		if r.HasDiskSpace() {
 			t.Error("nobody could know that no work is taken")
 		}
-		r.heals()
+		r.stopFailing()
 		time.Sleep(measureInterval)
 		if err := r.Delete(t.Context(), owner, waits.ID); err != nil || !r.HasDiskSpace() {
 			t.Errorf("with room again: %v", err)
@@ -598,14 +598,14 @@ func TestNothingHangsOnAFullDisk(t *testing.T) {
 }
 
 // On a full disk nobody's presence can be stored, and sweeps go on: jobs still end.
-func TestAPresenceHoldsUpNoSweep(t *testing.T) {
+func TestUnstoredPresenceDoesNotDelaySweep(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		r := newRough(t, sqlite.Options{Unsynced: true})
+		r := newDiskHarness(t, sqlite.Options{Unsynced: true})
 		p := job.Policy{Timeouts: job.Timeouts{Lease: 30 * time.Second, CancelGrace: 10 * time.Second, Abandon: job.MinAbandon}}
 		id := r.submit(Request{Policy: &p})
 		<-r.jobs
-		r.breaks(faulty.DiskFull, func(b *store.Batch) bool { return len(b.Presences) > 0 })
+		r.failCommits(faulty.DiskFull, func(b *store.Batch) bool { return len(b.Presences) > 0 })
 		r.get(id) // someone was seen
 		if _, err := r.Cancel(t.Context(), job.Owner{User: "u"}, id); err != nil {
 			t.Fatal(err)
@@ -622,7 +622,7 @@ func TestAPresenceHoldsUpNoSweep(t *testing.T) {
 		if s := r.get(id); s.State != job.Cancelled {
 			t.Errorf("a job whose cancel was not followed is %s", s.State)
 		}
-		r.heals()
+		r.stopFailing()
 		time.Sleep(abandonEvery)
 		r.sweep()
 	})

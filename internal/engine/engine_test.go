@@ -27,13 +27,13 @@ var local = job.Owner{User: "local"}
 
 // house is an engine over a real store, with a worker whose jobs a test takes one
 // by one.
-type house struct {
+type harness struct {
 	*engine.Engine
-	t     testing.TB
-	store store.Store
-	jobs  chan job.Claimed
-	lost  chan job.Order
-	stop  func()
+	t      testing.TB
+	store  store.Store
+	jobs   chan job.Claimed
+	orders chan job.Order
+	stop   func()
 }
 
 func policy() job.Policy {
@@ -69,15 +69,15 @@ func newStore(t testing.TB) store.Store {
 	return openUnsynced(t, filepath.Join(t.TempDir(), "jobs.db"))
 }
 
-func start(t testing.TB, s store.Store) *house { return startWith(t, s, queues()) }
+func startHarness(t testing.TB, s store.Store) *harness { return startWithQueues(t, s, queues()) }
 
 // startWith opens an engine over a store and runs it until the test ends.
-func startWith(t testing.TB, s store.Store, q []engine.Queue) *house {
+func startWithQueues(t testing.TB, s store.Store, q []engine.Queue) *harness {
 	t.Helper()
-	return startConfig(t, engine.Config{Store: s, Queues: q})
+	return startWithConfig(t, engine.Config{Store: s, Queues: q})
 }
 
-func startConfig(t testing.TB, c engine.Config) *house {
+func startWithConfig(t testing.TB, c engine.Config) *harness {
 	t.Helper()
 	c.Alone = true
 	e, err := engine.New(context.Background(), c)
@@ -85,7 +85,7 @@ func startConfig(t testing.TB, c engine.Config) *house {
 		t.Fatal(err)
 	}
 	s := c.Store
-	h := &house{Engine: e, t: t, store: s, jobs: make(chan job.Claimed, 100), lost: make(chan job.Order, 100)}
+	h := &harness{Engine: e, t: t, store: s, jobs: make(chan job.Claimed, 100), orders: make(chan job.Order, 100)}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { _ = e.Run(ctx) })
@@ -98,18 +98,20 @@ func startConfig(t testing.TB, c engine.Config) *house {
 	return h
 }
 
-func open(t testing.TB) *house { return start(t, openStore(t, filepath.Join(t.TempDir(), "jobs.db"))) }
+func newHarness(t testing.TB) *harness {
+	return startHarness(t, openStore(t, filepath.Join(t.TempDir(), "jobs.db")))
+}
 
 // serve gives the engine a worker with so many slots.
-func (h *house) serve(slots int) {
+func (h *harness) startWorker(slots int) {
 	h.t.Cleanup(h.Consume(job.Worker{
 		Name: "local", Queue: "sim", Slots: slots,
 		Deliver: func(c job.Claimed) { h.jobs <- c },
-		Order:   func(_ job.Lease, o job.Order) { h.lost <- o },
+		Order:   func(_ job.Lease, o job.Order) { h.orders <- o },
 	}))
 }
 
-func (h *house) submit(r engine.Request) engine.Snapshot {
+func (h *harness) submit(r engine.Request) engine.Snapshot {
 	h.t.Helper()
 	r.Owner, r.Queue = local, "sim"
 	snap, _, err := h.Submit(context.Background(), r)
@@ -119,7 +121,7 @@ func (h *house) submit(r engine.Request) engine.Snapshot {
 	return snap
 }
 
-func (h *house) finish(c job.Claimed, o job.Outcome) job.State {
+func (h *harness) finish(c job.Claimed, o job.Outcome) job.State {
 	h.t.Helper()
 	state, err := h.Finish(context.Background(), c.Lease(), o)
 	if err != nil {
@@ -130,10 +132,10 @@ func (h *house) finish(c job.Claimed, o job.Outcome) job.State {
 
 // An end that nobody waits for is told of once: when it is on disk, or why it never
 // will be.
-func TestAnEndIsToldOf(t *testing.T) {
+func TestFinishAsyncReportsOnce(t *testing.T) {
 	t.Parallel()
-	h := open(t)
-	h.serve(2)
+	h := newHarness(t)
+	h.startWorker(2)
 	first, second := h.submit(engine.Request{}), h.submit(engine.Request{})
 	claimed := map[job.ID]job.Claimed{}
 	for range 2 {
@@ -164,15 +166,15 @@ func TestAnEndIsToldOf(t *testing.T) {
 	}
 }
 
-func text(seq int64, said string) []job.Entry {
-	return []job.Entry{{Seq: seq, Attempt: 1, Kind: job.KindText, Events: 1, Data: []byte(said)}}
+func textEntry(seq int64, content string) []job.Entry {
+	return []job.Entry{{Seq: seq, Attempt: 1, Kind: job.KindText, Events: 1, Data: []byte(content)}}
 }
 
 // Jobs of a queue that was taken out of the configuration, or renamed, are told of.
-func TestJobsThatWaitInNoQueueAreToldOf(t *testing.T) {
+func TestStartLogsJobsOfUnknownQueues(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "jobs.db")
-	h := start(t, openStore(t, path))
+	h := startHarness(t, openStore(t, path))
 	h.submit(engine.Request{Input: []byte(`1`)})
 	h.stop()
 	for _, tt := range []struct {
@@ -180,7 +182,7 @@ func TestJobsThatWaitInNoQueueAreToldOf(t *testing.T) {
 		told   string
 	}{{queues(), ""}, {queues()[1:], "queue=sim jobs=1"}} {
 		var log bytes.Buffer
-		startConfig(t, engine.Config{Store: openStore(t, path), Queues: tt.queues, Log: slog.New(slog.NewTextHandler(&log, nil))}).stop()
+		startWithConfig(t, engine.Config{Store: openStore(t, path), Queues: tt.queues, Log: slog.New(slog.NewTextHandler(&log, nil))}).stop()
 		if tt.told == "" && log.Len() > 0 || !strings.Contains(log.String(), tt.told) {
 			t.Errorf("%d queues: %q, want %q", len(tt.queues), &log, tt.told)
 		}
@@ -190,8 +192,8 @@ func TestJobsThatWaitInNoQueueAreToldOf(t *testing.T) {
 // A submit that meets a free worker runs at once, and its result can be read.
 func TestSubmitRunsAndEnds(t *testing.T) {
 	t.Parallel()
-	h := open(t)
-	h.serve(1)
+	h := newHarness(t)
+	h.startWorker(1)
 	snap := h.submit(engine.Request{Input: []byte(`{"a":1}`)})
 	if snap.State != job.Running {
 		t.Fatalf("the job is %s; with a free worker it is stored as running", snap.State)
@@ -210,10 +212,10 @@ func TestSubmitRunsAndEnds(t *testing.T) {
 }
 
 // A full slot makes jobs wait; the finish that frees it gives it to the next.
-func TestFinishHandsTheSlotOn(t *testing.T) {
+func TestFinishGivesSlotToNextJob(t *testing.T) {
 	t.Parallel()
-	h := open(t)
-	h.serve(1)
+	h := newHarness(t)
+	h.startWorker(1)
 	first, second := h.submit(engine.Request{}), h.submit(engine.Request{})
 	if second.State != job.Queued || second.Position != 0 {
 		t.Fatalf("the second job is %s at %d", second.State, second.Position)
@@ -231,8 +233,8 @@ func TestFinishHandsTheSlotOn(t *testing.T) {
 // A held submit is answered when its job has ended, with the result.
 func TestSubmitAndWait(t *testing.T) {
 	t.Parallel()
-	h := open(t)
-	h.serve(1)
+	h := newHarness(t)
+	h.startWorker(1)
 	go func() {
 		c := <-h.jobs
 		_, _ = h.Finish(context.Background(), c.Lease(), job.Outcome{Result: &job.Result{ContentType: "text/plain", Body: []byte("42")}})
@@ -244,9 +246,9 @@ func TestSubmitAndWait(t *testing.T) {
 }
 
 // Past its depth a queue refuses, but never a request that it knows.
-func TestFullQueueRefuses(t *testing.T) {
+func TestFullQueueRefusesNewKeysOnly(t *testing.T) {
 	t.Parallel()
-	h := open(t)
+	h := newHarness(t)
 	known := h.submit(engine.Request{IdempotencyKey: "k", Hash: [32]byte{1}})
 	h.submit(engine.Request{})
 	h.submit(engine.Request{})
@@ -264,8 +266,8 @@ func TestFullQueueRefuses(t *testing.T) {
 // A failed attempt is tried again after its backoff, until none is left.
 func TestRetriesThenFails(t *testing.T) {
 	t.Parallel()
-	h := open(t)
-	h.serve(1)
+	h := newHarness(t)
+	h.startWorker(1)
 	snap := h.submit(engine.Request{})
 	fault := job.Outcome{Fault: &job.Fault{Code: "flaky", Message: "it broke", Class: job.Retryable}}
 	if state := h.finish(<-h.jobs, fault); state != job.Scheduled {
@@ -288,15 +290,15 @@ func TestRetriesThenFails(t *testing.T) {
 // the worker says.
 func TestCancelReachesTheWorker(t *testing.T) {
 	t.Parallel()
-	h := open(t)
-	h.serve(1)
+	h := newHarness(t)
+	h.startWorker(1)
 	snap := h.submit(engine.Request{})
 	c := <-h.jobs
 	got, err := h.Cancel(context.Background(), local, snap.ID)
 	if err != nil || got.State != job.Running || got.CancelRequestedAt.IsZero() {
 		t.Fatalf("cancel: %s %v", got.State, err)
 	}
-	if order := <-h.lost; order != job.OrderCancel {
+	if order := <-h.orders; order != job.OrderCancel {
 		t.Fatalf("the worker was ordered %d", order)
 	}
 	if state := h.finish(c, job.Outcome{}); state != job.Cancelled {
@@ -305,10 +307,10 @@ func TestCancelReachesTheWorker(t *testing.T) {
 }
 
 // A watcher is given every entry once, in order, and then the end.
-func TestWatchTellsAllOnce(t *testing.T) {
+func TestWatchDeliversEveryEntryOnce(t *testing.T) {
 	t.Parallel()
-	h := open(t)
-	h.serve(1)
+	h := newHarness(t)
+	h.startWorker(1)
 	snap := h.submit(engine.Request{})
 	c := <-h.jobs
 	w, err := h.Watch(context.Background(), local, snap.ID, 0)
@@ -316,26 +318,26 @@ func TestWatchTellsAllOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer w.Close()
-	said := make(chan string)
-	go func() { said <- follow(w) }()
+	content := make(chan string)
+	go func() { content <- readAll(w) }()
 	ctx := context.Background()
 	for i, piece := range []string{"one ", "two ", "three"} {
-		if err := h.Append(ctx, c.Lease(), text(int64(i+1), piece), nil); err != nil {
+		if err := h.Append(ctx, c.Lease(), textEntry(int64(i+1), piece), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
-	h.finish(c, job.Outcome{Entries: text(4, "!")})
-	if got := <-said; got != "one two three! succeeded" {
+	h.finish(c, job.Outcome{Entries: textEntry(4, "!")})
+	if got := <-content; got != "one two three! succeeded" {
 		t.Fatalf("the watcher heard %q", got)
 	}
 	late, _ := h.Watch(ctx, local, snap.ID, 2)
 	defer late.Close()
-	if got := follow(late); got != "three! succeeded" {
+	if got := readAll(late); got != "three! succeeded" {
 		t.Fatalf("a late watcher heard %q", got)
 	}
 }
 
-func follow(w *engine.Watch) string {
+func readAll(w *engine.Watch) string {
 	var heard strings.Builder
 	for {
 		u, err := w.Next(context.Background())
@@ -356,17 +358,17 @@ func follow(w *engine.Watch) string {
 
 // A new start takes back at once what its predecessor was running, and counts the
 // attempt.
-func TestRestartTakesBack(t *testing.T) {
+func TestRestartReclaimsRunningJobs(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "jobs.db")
-		h := start(t, openStore(t, path))
-		h.serve(1)
+		h := startHarness(t, openStore(t, path))
+		h.startWorker(1)
 		snap := h.submit(engine.Request{Input: []byte("1")})
 		old := <-h.jobs
 		h.stop() // without finishing: as good as dead
-		h = start(t, openStore(t, path))
-		h.serve(1)
+		h = startHarness(t, openStore(t, path))
+		h.startWorker(1)
 		c := <-h.jobs
 		if c.Job.ID != snap.ID || c.Job.Attempt != 2 || string(c.Input) != "1" {
 			t.Fatalf("after the restart attempt %d of %s runs", c.Job.Attempt, c.Job.ID)
@@ -414,17 +416,17 @@ func TestWatchersAreBounded(t *testing.T) {
 
 // What a job has said and its cursor are of one moment: whoever goes on from there
 // misses nothing and reads nothing twice.
-func TestTextAndCursorAreOfOneMoment(t *testing.T) {
+func TestGetReturnsTextMatchingCursor(t *testing.T) {
 	t.Parallel()
-	h := open(t)
-	h.serve(1)
+	h := newHarness(t)
+	h.startWorker(1)
 	id := h.submit(engine.Request{}).ID
 	c := <-h.jobs
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		for seq := range int64(300) {
-			if err := h.Append(context.Background(), c.Lease(), text(seq+1, "x"), nil); err != nil {
+			if err := h.Append(context.Background(), c.Lease(), textEntry(seq+1, "x"), nil); err != nil {
 				t.Error(err)
 				return
 			}

@@ -15,47 +15,47 @@ import (
 
 // shop is a queue under a load that a test changes: what its jobs take, how often
 // they come, and how many are done at once.
-type shop struct {
-	*house
-	dice *rand.Rand
+type loadSim struct {
+	*harness
+	rng  *rand.Rand
 	keys []string
 
 	mu sync.Mutex
 	// guarded by mu
-	takes time.Duration // on the average; each job up to a third more or less
-	ended int           // since the load changed
-	asked []*asked      // since then
-	work  sync.WaitGroup
+	meanDuration time.Duration // on the average; each job up to a third more or less
+	ended        int           // since the load changed
+	samples      []*sample     // since then
+	work         sync.WaitGroup
 }
 
 // asked is a job for which an estimate was given.
-type asked struct {
-	at       time.Time
-	estimate time.Duration
-	position int
-	after    int // how many jobs had ended since the load changed
-	took     time.Duration
+type sample struct {
+	submittedAt time.Time
+	estimate    time.Duration
+	position    int
+	endedBefore int // how many jobs had ended since the load changed
+	took        time.Duration
 }
 
-func openShop(t *testing.T) *shop {
+func newLoadSim(t *testing.T) *loadSim {
 	s := engine.NewTestStore(t, sqlite.Options{Unsynced: true})
 	q := queues()[0]
 	q.MaxDepth = 100_000
-	return &shop{
-		house: startWith(t, s, []engine.Queue{q}), dice: rand.New(rand.NewPCG(1, 2)),
+	return &loadSim{
+		harness: startWithQueues(t, s, []engine.Queue{q}), rng: rand.New(rand.NewPCG(1, 2)),
 		keys: []string{"heavy", "heavy", "heavy", "light", "other"},
 	}
 }
 
 // open gives the queue a worker with so many slots.
-func (s *shop) open(slots int) (stop func()) {
-	return s.Consume(job.Worker{Name: "shop", Queue: "sim", Slots: slots, Deliver: func(c job.Claimed) { s.work.Go(func() { s.do(c) }) }})
+func (s *loadSim) addWorker(slots int) (stop func()) {
+	return s.Consume(job.Worker{Name: "shop", Queue: "sim", Slots: slots, Deliver: func(c job.Claimed) { s.work.Go(func() { s.runJob(c) }) }})
 }
 
-func (s *shop) do(c job.Claimed) {
-	luck := 0.67 + 0.67*float64(c.Input[0])/255
+func (s *loadSim) runJob(c job.Claimed) {
+	factor := 0.67 + 0.67*float64(c.Input[0])/255
 	s.mu.Lock()
-	takes := time.Duration(float64(s.takes) * luck)
+	takes := time.Duration(float64(s.meanDuration) * factor)
 	s.mu.Unlock()
 	time.Sleep(takes)
 	if _, err := s.Finish(context.Background(), c.Lease(), job.Outcome{}); err != nil {
@@ -67,25 +67,25 @@ func (s *shop) do(c job.Claimed) {
 }
 
 // change begins another load.
-func (s *shop) change(takes time.Duration) {
+func (s *loadSim) setLoad(takes time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.takes, s.ended, s.asked = takes, 0, nil
+	s.meanDuration, s.ended, s.samples = takes, 0, nil
 }
 
 // come submits jobs for that long, one every so often on the average.
-func (s *shop) come(for_, every time.Duration) {
-	for end := time.Now().Add(for_); time.Now().Before(end); {
-		s.ask()
-		time.Sleep(time.Duration(s.dice.ExpFloat64() * float64(every)))
+func (s *loadSim) submitFor(duration, every time.Duration) {
+	for end := time.Now().Add(duration); time.Now().Before(end); {
+		s.submitOne()
+		time.Sleep(time.Duration(s.rng.ExpFloat64() * float64(every)))
 	}
 }
 
-func (s *shop) ask() {
-	snap := s.submit(engine.Request{Key: s.keys[s.dice.IntN(len(s.keys))], Priority: 4 + s.dice.IntN(3), Input: []byte{byte(s.dice.IntN(256))}})
+func (s *loadSim) submitOne() {
+	snap := s.submit(engine.Request{Key: s.keys[s.rng.IntN(len(s.keys))], Priority: 4 + s.rng.IntN(3), Input: []byte{byte(s.rng.IntN(256))}})
 	s.mu.Lock()
-	a := &asked{at: time.Now(), estimate: snap.Estimate, position: snap.Position, after: s.ended}
-	s.asked = append(s.asked, a)
+	a := &sample{submittedAt: time.Now(), estimate: snap.Estimate, position: snap.Position, endedBefore: s.ended}
+	s.samples = append(s.samples, a)
 	s.mu.Unlock()
 	s.work.Go(func() {
 		if _, err := s.Wait(context.Background(), local, snap.ID, 1000*time.Hour); err != nil {
@@ -93,18 +93,18 @@ func (s *shop) ask() {
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		a.took = time.Since(a.at)
+		a.took = time.Since(a.submittedAt)
 	})
 }
 
 // judge says of how many of the jobs that ended under this load, and were asked for
 // once a few had ended, the estimate was within a factor of two.
-func (s *shop) judge(name string) (good, all int) {
+func (s *loadSim) countGood(name string) (good, all int) {
 	s.t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, a := range s.asked {
-		if a.took == 0 || a.after < 5 {
+	for _, a := range s.samples {
+		if a.took == 0 || a.endedBefore < 5 {
 			continue
 		}
 		all++
@@ -122,17 +122,17 @@ func (s *shop) judge(name string) (good, all int) {
 // until it has ended, for nine in ten under any load and nineteen in twenty over all
 // of them, as soon as a few jobs have ended since the load has changed: with keys that
 // take turns and priorities that overtake.
-func TestEstimatesAreWithinAFactorOfTwoWhileTheLoadChanges(t *testing.T) {
+func TestEstimatesStayWithinFactorOfTwo(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a simulation")
 	}
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := openShop(t)
-		s.open(4)
+		s := newLoadSim(t)
+		s.addWorker(4)
 		good, all := 0, 0
-		judge := func(name string) {
-			g, a := s.judge(name)
+		check := func(name string) {
+			g, a := s.countGood(name)
 			if good, all = good+g, all+a; a < 10 || 10*g < 9*a {
 				t.Errorf("%s: of %d estimates %d were within a factor of two", name, a, g)
 			}
@@ -150,25 +150,25 @@ func TestEstimatesAreWithinAFactorOfTwoWhileTheLoadChanges(t *testing.T) {
 			{"at rest again", 500 * time.Millisecond, time.Second, 2 * time.Minute},
 			{"slow", 20 * time.Second, 6 * time.Second, 20 * time.Minute},
 		} {
-			s.change(load.takes)
-			s.come(load.lasts, load.every)
-			judge(load.name)
+			s.setLoad(load.takes)
+			s.submitFor(load.lasts, load.every)
+			check(load.name)
 		}
 		time.Sleep(10 * time.Minute) // all have run
-		s.change(2 * time.Second)
-		s.come(time.Minute, time.Second)
+		s.setLoad(2 * time.Second)
+		s.submitFor(time.Minute, time.Second)
 		time.Sleep(10 * time.Minute)
 		for range 100 {
-			s.ask()
+			s.submitOne()
 		}
-		s.open(4)
-		s.change(2 * time.Second)
+		s.addWorker(4)
+		s.setLoad(2 * time.Second)
 		for range 60 {
 			time.Sleep(300 * time.Millisecond)
-			s.ask()
+			s.submitOne()
 		}
 		time.Sleep(10 * time.Minute)
-		judge("twice as many at once")
+		check("twice as many at once")
 		if 20*good < 19*all {
 			t.Errorf("of %d estimates %d were within a factor of two", all, good)
 		}
@@ -177,12 +177,12 @@ func TestEstimatesAreWithinAFactorOfTwoWhileTheLoadChanges(t *testing.T) {
 }
 
 // What is known of a job that runs, waits for its time, or waits where nobody takes it.
-func TestWhatIsEstimatedOfAJobInEachState(t *testing.T) {
+func TestEstimateInEachState(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := openShop(t)
-		stop := s.open(1)
-		s.change(10 * time.Second)
+		s := newLoadSim(t)
+		stop := s.addWorker(1)
+		s.setLoad(10 * time.Second)
 		ask := func(r engine.Request) engine.Snapshot {
 			r.Input = []byte{127}
 			return s.submit(r)

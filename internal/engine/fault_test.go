@@ -15,9 +15,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
-func breaking(t *testing.T, p faulty.Plan) (*house, *faulty.Store) {
+func newFaultyHarness(t *testing.T, p faulty.Plan) (*harness, *faulty.Store) {
 	s := faulty.New(newStore(t), p)
-	return start(t, s), s
+	return startHarness(t, s), s
 }
 
 // When the outcome of every second commit is unknown, every job still runs once
@@ -25,8 +25,8 @@ func breaking(t *testing.T, p faulty.Plan) (*house, *faulty.Store) {
 func TestUnknownOutcomesApplyOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h, _ := breaking(t, faulty.Plan{Commit: faulty.Every(2, faulty.LostEither, 1)})
-		h.serve(2)
+		h, _ := newFaultyHarness(t, faulty.Plan{Commit: faulty.Every(2, faulty.LostEither, 1)})
+		h.startWorker(2)
 		const jobs = 100
 		runs := map[job.ID]int{}
 		var working sync.WaitGroup
@@ -45,7 +45,7 @@ func TestUnknownOutcomesApplyOnce(t *testing.T) {
 					t.Fatal(err)
 				}
 				if err != nil {
-					_, _, err = h.insist(key)
+					_, _, err = h.submitUntilAccepted(key)
 				}
 				if err != nil {
 					t.Fatal(err)
@@ -65,7 +65,7 @@ func TestUnknownOutcomesApplyOnce(t *testing.T) {
 }
 
 // insist submits until the store takes it.
-func (h *house) insist(key string) (engine.Snapshot, bool, error) {
+func (h *harness) submitUntilAccepted(key string) (engine.Snapshot, bool, error) {
 	for {
 		s, existing, err := h.Submit(context.Background(), engine.Request{Owner: local, Queue: "sim", IdempotencyKey: key})
 		if code := job.CodeOf(err); code != job.QueueFull && code != job.Unavailable {
@@ -77,10 +77,10 @@ func (h *house) insist(key string) (engine.Snapshot, bool, error) {
 
 // An op whose data the store cannot take is refused alone; those that shared its
 // batch are stored.
-func TestBadDataStandsAlone(t *testing.T) {
+func TestUnstorableOpIsRefusedAlone(t *testing.T) {
 	t.Parallel()
 	gate := make(chan struct{})
-	h, s := breaking(t, faulty.Plan{Bad: func(op any) bool {
+	h, s := newFaultyHarness(t, faulty.Plan{Bad: func(op any) bool {
 		submit, ok := op.(*store.Submit)
 		return ok && string(submit.Input) == "poison"
 	}})
@@ -110,8 +110,8 @@ func TestBadDataStandsAlone(t *testing.T) {
 // On a full disk submits are refused; work that runs can end.
 func TestFullDiskRefusesSubmitsOnly(t *testing.T) {
 	t.Parallel()
-	h, s := breaking(t, faulty.Plan{})
-	h.serve(1)
+	h, s := newFaultyHarness(t, faulty.Plan{})
+	h.startWorker(1)
 	h.submit(engine.Request{})
 	c := <-h.jobs
 	s.Next(faulty.Fault{On: faulty.Op[store.Submit], Step: faulty.DiskFull})
@@ -153,13 +153,13 @@ func TestBadSyncEndsTheEngine(t *testing.T) {
 
 // While the disk stands still intake is bounded: what does not fit is refused at
 // once, and what was taken is stored when the disk goes on.
-func TestStandstillBoundsIntake(t *testing.T) {
+func TestStalledDiskBoundsPendingSubmits(t *testing.T) {
 	if testing.Short() {
 		t.Skip("stores 64 MiB")
 	}
 	t.Parallel()
 	gate, stuck := make(chan struct{}), make(chan struct{})
-	h, s := breaking(t, faulty.Plan{})
+	h, s := newFaultyHarness(t, faulty.Plan{})
 	s.Next(faulty.Fault{On: faulty.Op[store.Submit], Before: func() { close(stuck); <-gate }})
 	answers := make(chan error)
 	ask := func() {
@@ -188,11 +188,11 @@ func TestStandstillBoundsIntake(t *testing.T) {
 }
 
 // A client that leaves while its submit is under way does not harm the job.
-func TestLeavingDuringASubmit(t *testing.T) {
+func TestCancelledSubmitStillStoresJob(t *testing.T) {
 	t.Parallel()
 	gate, stuck := make(chan struct{}), make(chan struct{})
-	h, s := breaking(t, faulty.Plan{})
-	h.serve(1)
+	h, s := newFaultyHarness(t, faulty.Plan{})
+	h.startWorker(1)
 	s.Next(faulty.Fault{On: faulty.Op[store.Submit], Before: func() { close(stuck); <-gate }})
 	ctx, leave := context.WithCancel(context.Background())
 	id := job.NewID()
@@ -216,18 +216,18 @@ func TestLeavingDuringASubmit(t *testing.T) {
 
 // A store that refuses everything ends the engine, also while its worker has a free slot
 // for a job that waits.
-func TestDamageEndsAnEngineWhoseWorkersAreFree(t *testing.T) {
+func TestDamagedStoreEndsEngineWithFreeWorker(t *testing.T) {
 	t.Parallel()
-	inPlace(t, func(t *testing.T, p *place) {
-		m := p.start(t, engine.Config{Queues: queues()})
+	withCluster(t, func(t *testing.T, p *cluster) {
+		m := p.startProcess(t, engine.Config{Queues: queues()})
 		m.submit(engine.Request{})
 		if _, err := m.Cancel(t.Context(), local, m.submit(engine.Request{}).ID); err != nil { // fewer wait than before
 			t.Fatal(err)
 		}
-		m.link.dead.Store(true)
+		m.link.killed.Store(true)
 		m.Consume(job.Worker{Name: "w", Queue: "sim", Slots: 1, Deliver: func(job.Claimed) {}})
 		select {
-		case <-m.gone:
+		case <-m.ended:
 		case <-time.After(time.Minute):
 			t.Error("a minute after its store was damaged, the engine runs on")
 			m.stop()

@@ -13,17 +13,17 @@ import (
 
 // halfway is a store that cannot take the data of a submit, and that is found damaged
 // when the half of the batch that has that submit is committed.
-type halfway struct {
+type halfDamagedStore struct {
 	store.Store
-	met int // how many batches had the submit; owned by the engine's loop
+	tries int // how many batches had the submit; owned by the engine's loop
 }
 
-func (s *halfway) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
+func (s *halfDamagedStore) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
 	for _, op := range b.Submits {
 		if string(op.Input) != "poison" {
 			continue
 		}
-		if s.met++; s.met == 1 {
+		if s.tries++; s.tries == 1 {
 			return nil, fmt.Errorf("%w: %w", store.ErrData, store.ErrNotCommitted)
 		}
 		return nil, fmt.Errorf("%w: %w", store.ErrDamaged, store.ErrNotCommitted)
@@ -33,9 +33,9 @@ func (s *halfway) Apply(ctx context.Context, b *store.Batch) (func() error, erro
 
 // When the second half of a batch cannot be applied, the answers of the first stand: its
 // jobs are acknowledged, and given to workers. The engine ends although nothing else comes.
-func TestTheAnswersOfAnAppliedHalfStand(t *testing.T) {
+func TestAppliedHalfOfBatchIsAcknowledged(t *testing.T) {
 	t.Parallel()
-	s := &halfway{Store: newStore(t)}
+	s := &halfDamagedStore{Store: newStore(t)}
 	e, err := engine.New(context.Background(), engine.Config{Store: s, Queues: queues()})
 	if err != nil {
 		t.Fatal(err)

@@ -12,24 +12,24 @@ import (
 )
 
 // limited is a house whose queue sim has these limits, and a worker with eight slots.
-func limited(t *testing.T, limit func(q *engine.Queue)) *house {
+func newLimitedHarness(t *testing.T, limit func(q *engine.Queue)) *harness {
 	t.Helper()
 	q := queues()
 	q[0].MaxDepth = 100
 	limit(&q[0])
-	h := startWith(t, newStore(t), q)
-	h.serve(8)
+	h := startWithQueues(t, newStore(t), q)
+	h.startWorker(8)
 	return h
 }
 
 // keyed submits a job of a key.
-func (h *house) keyed(key string) engine.Snapshot {
+func (h *harness) submitWithKey(key string) engine.Snapshot {
 	h.t.Helper()
 	return h.submit(engine.Request{Key: key, Input: []byte(key)})
 }
 
 // taken are the keys of the jobs that the worker is given next, so many of them.
-func (h *house) taken(n int) (claims []job.Claimed) {
+func (h *harness) nextJobs(n int) (claims []job.Claimed) {
 	h.t.Helper()
 	for range n {
 		claims = append(claims, <-h.jobs)
@@ -39,7 +39,7 @@ func (h *house) taken(n int) (claims []job.Claimed) {
 
 // nothingMore fails when the worker is given another job. A write that comes after
 // whatever would have given it has gone through the loop.
-func (h *house) nothingMore() {
+func (h *harness) expectNoMoreJobs() {
 	h.t.Helper()
 	if _, err := h.Queues(context.Background()); err != nil {
 		h.t.Fatal(err)
@@ -54,19 +54,19 @@ func (h *house) nothingMore() {
 
 // A key has no more running than it may: its others are parked, other keys' jobs
 // pass them, and the end of one lets go of the next, in order.
-func TestAKeyHasOnlySoManyRunning(t *testing.T) {
+func TestKeyRunningLimitParksJobs(t *testing.T) {
 	t.Parallel()
-	h := limited(t, func(q *engine.Queue) { q.KeyRunning = 2 })
+	h := newLimitedHarness(t, func(q *engine.Queue) { q.KeyRunning = 2 })
 	var big []engine.Snapshot
 	for range 5 {
-		big = append(big, h.keyed("big"))
+		big = append(big, h.submitWithKey("big"))
 	}
-	small := h.keyed("small")
-	claims := h.taken(3)[:2] // small's, the third, does not end
+	small := h.submitWithKey("small")
+	claims := h.nextJobs(3)[:2] // small's, the third, does not end
 	if small.State != job.Running || big[1].State != job.Running || big[2].State != job.Parked || big[4].State != job.Parked {
 		t.Fatalf("small is %v; of big the second is %v, the third %v, the last %v", small.State, big[1].State, big[2].State, big[4].State)
 	}
-	h.nothingMore()
+	h.expectNoMoreJobs()
 	for i := range 3 {
 		h.finish(claims[0], job.Outcome{})
 		claims = append(claims[1:], <-h.jobs)
@@ -77,10 +77,10 @@ func TestAKeyHasOnlySoManyRunning(t *testing.T) {
 }
 
 // A cancelled job gives its key's room to the next.
-func TestACancelLetsGoOfAParkedJob(t *testing.T) {
+func TestCancelUnparksNextJob(t *testing.T) {
 	t.Parallel()
-	h := limited(t, func(q *engine.Queue) { q.KeyRunning = 1 })
-	first, second := h.keyed("k"), h.keyed("k")
+	h := newLimitedHarness(t, func(q *engine.Queue) { q.KeyRunning = 1 })
+	first, second := h.submitWithKey("k"), h.submitWithKey("k")
 	c := <-h.jobs
 	if _, err := h.Cancel(context.Background(), local, first.ID); err != nil {
 		t.Fatal(err)
@@ -93,9 +93,9 @@ func TestACancelLetsGoOfAParkedJob(t *testing.T) {
 
 // A key with as many waiting as it may is told so, with 429's code and when to come
 // again; another key is not; and a known idempotency key is answered.
-func TestAKeyHasOnlySoManyWaiting(t *testing.T) {
+func TestKeyWaitingLimitRefusesSubmits(t *testing.T) {
 	t.Parallel()
-	h := limited(t, func(q *engine.Queue) { q.KeyRunning, q.KeyWaiting = 1, 2 })
+	h := newLimitedHarness(t, func(q *engine.Queue) { q.KeyRunning, q.KeyWaiting = 1, 2 })
 	request := engine.Request{Owner: local, Queue: "sim", Key: "k", IdempotencyKey: "first"}
 	ask := func(r engine.Request) error {
 		_, _, err := h.Submit(context.Background(), r)
@@ -123,28 +123,28 @@ func TestAKeyHasOnlySoManyWaiting(t *testing.T) {
 }
 
 // No more of a queue run than max_running says, however many slots are free.
-func TestAQueueHasOnlySoManyRunning(t *testing.T) {
+func TestMaxRunningLimitsQueue(t *testing.T) {
 	t.Parallel()
-	h := limited(t, func(q *engine.Queue) { q.MaxRunning = 3 })
+	h := newLimitedHarness(t, func(q *engine.Queue) { q.MaxRunning = 3 })
 	for i := range 7 {
-		h.keyed(fmt.Sprint(i))
+		h.submitWithKey(fmt.Sprint(i))
 	}
-	claims := h.taken(3)
-	h.nothingMore()
+	claims := h.nextJobs(3)
+	h.expectNoMoreJobs()
 	for range 4 {
 		h.finish(claims[0], job.Outcome{})
 		claims = append(claims[1:], <-h.jobs)
-		h.nothingMore()
+		h.expectNoMoreJobs()
 	}
 }
 
 // A paused queue takes jobs and gives none, also after a restart; resumed it goes
 // on.
-func TestAPausedQueueGivesNothing(t *testing.T) {
+func TestPausedQueueDeliversNothing(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "jobs.db")
-	h := start(t, openStore(t, path))
-	h.serve(2)
+	h := startHarness(t, openStore(t, path))
+	h.startWorker(2)
 	ctx := context.Background()
 	if v, err := h.SetPaused(ctx, "sim", true); err != nil || !v.Counts.Paused {
 		t.Fatalf("%+v, %v", v.Counts, err)
@@ -152,45 +152,45 @@ func TestAPausedQueueGivesNothing(t *testing.T) {
 	if s := h.submit(engine.Request{}); s.State != job.Queued {
 		t.Fatalf("a job of a paused queue is %v", s.State)
 	}
-	h.nothingMore()
+	h.expectNoMoreJobs()
 	h.stop()
 
-	h = start(t, openStore(t, path))
-	h.serve(2)
+	h = startHarness(t, openStore(t, path))
+	h.startWorker(2)
 	h.submit(engine.Request{})
-	h.nothingMore()
+	h.expectNoMoreJobs()
 	if v, err := h.SetPaused(ctx, "sim", false); err != nil || v.Counts.Paused {
 		t.Fatalf("%+v, %v", v.Counts, err)
 	}
-	h.taken(2)
+	h.nextJobs(2)
 	if _, err := h.SetPaused(ctx, "nowhere", true); job.CodeOf(err) != job.UnknownQueue {
 		t.Error("a queue that is not there:", err)
 	}
 }
 
 // A limit that is gone, or larger, after a restart lets go of what it had parked.
-func TestAChangedLimitLetsGo(t *testing.T) {
+func TestRestartWithoutLimitUnparksJobs(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "jobs.db")
 	q := queues()
 	q[0].KeyRunning = 1
-	h := startWith(t, openStore(t, path), q)
+	h := startWithQueues(t, openStore(t, path), q)
 	for range 3 {
-		h.keyed("k")
+		h.submitWithKey("k")
 	}
 	h.stop()
-	h = start(t, openStore(t, path))
-	h.serve(3)
-	h.taken(3)
+	h = startHarness(t, openStore(t, path))
+	h.startWorker(3)
+	h.nextJobs(3)
 }
 
 // A retry of a failed job respects its key's limit too.
-func TestARetryIsParkedBehindItsKey(t *testing.T) {
+func TestRetryIsParkedByKeyLimit(t *testing.T) {
 	t.Parallel()
-	h := limited(t, func(q *engine.Queue) { q.KeyRunning = 1 })
-	failed := h.keyed("k")
+	h := newLimitedHarness(t, func(q *engine.Queue) { q.KeyRunning = 1 })
+	failed := h.submitWithKey("k")
 	h.finish(<-h.jobs, job.Outcome{Fault: &job.Fault{Code: "x", Message: "x"}})
-	h.keyed("k")
+	h.submitWithKey("k")
 	c := <-h.jobs
 	snap, err := h.Retry(context.Background(), local, failed.ID)
 	if err != nil || snap.State != job.Parked {
@@ -203,10 +203,10 @@ func TestARetryIsParkedBehindItsKey(t *testing.T) {
 }
 
 // A delayed job that becomes ready is parked like any other.
-func TestADelayedJobIsParkedWhenItIsDue(t *testing.T) {
+func TestDueJobIsParkedByKeyLimit(t *testing.T) {
 	t.Parallel()
-	h := limited(t, func(q *engine.Queue) { q.KeyRunning = 1 })
-	h.keyed("k")
+	h := newLimitedHarness(t, func(q *engine.Queue) { q.KeyRunning = 1 })
+	h.submitWithKey("k")
 	c := <-h.jobs
 	late := h.submit(engine.Request{Key: "k", Delay: 10 * time.Millisecond})
 	w, err := h.Watch(context.Background(), local, late.ID, 0)
@@ -222,17 +222,17 @@ func TestADelayedJobIsParkedWhenItIsDue(t *testing.T) {
 
 // Slots that cannot be used now make no room: of a queue that is paused, or held by a
 // limit, no more wait than max_depth says.
-func TestNoMoreWaitThanMaxDepthSays(t *testing.T) {
+func TestMaxDepthIgnoresUnusableSlots(t *testing.T) {
 	t.Parallel()
 	const slots, depth = 100, 5
 	for name, c := range map[string]struct {
 		limit  func(q *engine.Queue)
-		before func(h *house)
+		before func(h *harness)
 		runs   int
 		delay  time.Duration
 	}{
 		"free":        {runs: slots},
-		"paused":      {before: func(h *house) { _, _ = h.SetPaused(context.Background(), "sim", true) }},
+		"paused":      {before: func(h *harness) { _, _ = h.SetPaused(context.Background(), "sim", true) }},
 		"max_running": {limit: func(q *engine.Queue) { q.MaxRunning = 2 }, runs: 2},
 		"one key":     {limit: func(q *engine.Queue) { q.KeyRunning = 3 }, runs: 3},
 		"delayed":     {delay: time.Hour},
@@ -244,9 +244,9 @@ func TestNoMoreWaitThanMaxDepthSays(t *testing.T) {
 			if c.limit != nil {
 				c.limit(&q[0])
 			}
-			h := startWith(t, newStore(t), q)
+			h := startWithQueues(t, newStore(t), q)
 			h.jobs = make(chan job.Claimed, slots)
-			h.serve(slots)
+			h.startWorker(slots)
 			if c.before != nil {
 				c.before(h)
 			}
@@ -269,10 +269,10 @@ func TestNoMoreWaitThanMaxDepthSays(t *testing.T) {
 
 // A job that a free slot takes at once does not wait: an idle queue with a max_depth of
 // one takes it, and one more, also when they come at the same time.
-func TestAJobThatRunsAtOnceDoesNotWait(t *testing.T) {
+func TestMaxDepthIgnoresJobsThatRunAtOnce(t *testing.T) {
 	t.Parallel()
 	for range 20 {
-		h := limited(t, func(q *engine.Queue) { q.MaxDepth = 1 })
+		h := newLimitedHarness(t, func(q *engine.Queue) { q.MaxDepth = 1 })
 		errs := make(chan error)
 		for range 9 {
 			go func() {

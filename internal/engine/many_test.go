@@ -11,7 +11,7 @@ import (
 )
 
 // several are requests to one queue, numbered by their input.
-func several(queue string, n int) []engine.Request {
+func numberedRequests(queue string, n int) []engine.Request {
 	list := make([]engine.Request, n)
 	for i := range list {
 		list[i] = engine.Request{Owner: local, Queue: queue, Input: fmt.Appendf(nil, "%d", i)}
@@ -19,7 +19,7 @@ func several(queue string, n int) []engine.Request {
 	return list
 }
 
-func (h *house) submitMany(list []engine.Request, atomic bool) []engine.SubmitResult {
+func (h *harness) submitMany(list []engine.Request, atomic bool) []engine.SubmitResult {
 	h.t.Helper()
 	out, err := h.SubmitMany(context.Background(), list, atomic)
 	if err != nil || len(out) != len(list) {
@@ -29,7 +29,7 @@ func (h *house) submitMany(list []engine.Request, atomic bool) []engine.SubmitRe
 }
 
 // codes are the refusals, in order; "" for what was taken.
-func codes(out []engine.SubmitResult) []job.Code {
+func errorCodes(out []engine.SubmitResult) []job.Code {
 	list := make([]job.Code, len(out))
 	for i := range out {
 		list[i] = job.CodeOf(out[i].Err)
@@ -39,14 +39,14 @@ func codes(out []engine.SubmitResult) []job.Code {
 
 // Each request of several is answered for itself: those that are wrong, or for
 // which there is no room, harm no other.
-func TestSeveralRequestsAreAnsweredOneByOne(t *testing.T) {
+func TestSubmitManyAnswersEachRequest(t *testing.T) {
 	t.Parallel()
-	h := open(t)
-	list := several("sim", 5) // its depth is 3
+	h := newHarness(t)
+	list := numberedRequests("sim", 5) // its depth is 3
 	list[1].Queue = "nowhere"
 	out := h.submitMany(list, false)
 	want := []job.Code{"", job.UnknownQueue, "", "", job.QueueFull}
-	if got := codes(out); fmt.Sprint(got) != fmt.Sprint(want) {
+	if got := errorCodes(out); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Fatalf("%v, want %v", got, want)
 	}
 	for i, position := range map[int]int{0: 0, 2: 1, 3: 2} {
@@ -58,18 +58,18 @@ func TestSeveralRequestsAreAnsweredOneByOne(t *testing.T) {
 
 // Of an atomic batch none is stored when one cannot be, and the room that it asked
 // for is free again.
-func TestAnAtomicBatchIsStoredWholeOrNotAtAll(t *testing.T) {
+func TestAtomicBatchIsAllOrNothing(t *testing.T) {
 	t.Parallel()
-	h := open(t)
+	h := newHarness(t)
 	for range 3 {
-		if got := codes(h.submitMany(several("sim", 4), true)); fmt.Sprint(got) != fmt.Sprint([]job.Code{job.BatchRefused, job.BatchRefused, job.BatchRefused, job.QueueFull}) {
+		if got := errorCodes(h.submitMany(numberedRequests("sim", 4), true)); fmt.Sprint(got) != fmt.Sprint([]job.Code{job.BatchRefused, job.BatchRefused, job.BatchRefused, job.QueueFull}) {
 			t.Fatalf("%v", got)
 		}
 	}
 	if page, _, _ := h.List(context.Background(), job.Filter{Owner: local, Limit: 10}); len(page) != 0 {
 		t.Fatalf("%d jobs were stored", len(page))
 	}
-	for _, s := range h.submitMany(several("sim", 3), true) {
+	for _, s := range h.submitMany(numberedRequests("sim", 3), true) {
 		if s.Err != nil {
 			t.Error(s.Err)
 		}
@@ -77,10 +77,10 @@ func TestAnAtomicBatchIsStoredWholeOrNotAtAll(t *testing.T) {
 }
 
 // A whole batch is larger than a lane's share of a commit, and is stored in one.
-func TestALargeBatchGoesThrough(t *testing.T) {
+func TestSubmitManyStoresLargestBatch(t *testing.T) {
 	t.Parallel()
-	h := open(t)
-	out := h.submitMany(several("wide", job.MaxBatch), true)
+	h := newHarness(t)
+	out := h.submitMany(numberedRequests("wide", job.MaxBatch), true)
 	for i := range out {
 		if out[i].Err != nil {
 			t.Fatal(i, out[i].Err)
@@ -89,10 +89,10 @@ func TestALargeBatchGoesThrough(t *testing.T) {
 }
 
 // The same batch asked again answers the same jobs, even when the queue is full.
-func TestABatchAskedAgainIsTheSameJobs(t *testing.T) {
+func TestSubmitManyIsIdempotent(t *testing.T) {
 	t.Parallel()
-	h := open(t)
-	list := several("sim", 3)
+	h := newHarness(t)
+	list := numberedRequests("sim", 3)
 	for i := range list {
 		list[i].IdempotencyKey = fmt.Sprint("key/", i)
 	}
@@ -105,11 +105,11 @@ func TestABatchAskedAgainIsTheSameJobs(t *testing.T) {
 }
 
 // Jobs given to a waiting worker and those that have to wait come from one batch.
-func TestABatchMeetsWaitingWorkers(t *testing.T) {
+func TestSubmitManyStartsFreeWorkers(t *testing.T) {
 	t.Parallel()
-	h := open(t)
-	h.serve(2)
-	out := h.submitMany(several("sim", 3), false)
+	h := newHarness(t)
+	h.startWorker(2)
+	out := h.submitMany(numberedRequests("sim", 3), false)
 	if out[0].State != job.Running || out[1].State != job.Running || out[2].State != job.Queued {
 		t.Fatalf("%v, %v, %v", out[0].State, out[1].State, out[2].State)
 	}
@@ -121,11 +121,11 @@ func TestABatchMeetsWaitingWorkers(t *testing.T) {
 
 // What a filter selects is changed, what it does not is left, and what would be no
 // change is not counted.
-func TestManyJobsAreChangedByAFilter(t *testing.T) {
+func TestChangeManyAppliesFilter(t *testing.T) {
 	t.Parallel()
-	h := open(t)
-	h.submitMany(several("wide", 250), false)
-	other := several("sim", 1)
+	h := newHarness(t)
+	h.submitMany(numberedRequests("wide", 250), false)
+	other := numberedRequests("sim", 1)
 	h.submitMany(other, false)
 	ctx := context.Background()
 	for _, step := range []struct {
@@ -149,11 +149,11 @@ func TestManyJobsAreChangedByAFilter(t *testing.T) {
 
 // A queue holds so many bytes of waiting jobs and no more; one job that is larger
 // than all of that is taken while nothing else waits.
-func TestAQueueIsBoundedInBytes(t *testing.T) {
+func TestMaxBytesLimitsQueue(t *testing.T) {
 	t.Parallel()
 	q := queues()
 	q[0].MaxBytes, q[0].MaxDepth = 1000, 100
-	h := startWith(t, openStore(t, t.TempDir()+"/jobs.db"), q)
+	h := startWithQueues(t, openStore(t, t.TempDir()+"/jobs.db"), q)
 	submit := func(size int) error {
 		_, _, err := h.Submit(context.Background(), engine.Request{Owner: local, Queue: "sim", Input: make([]byte, size)})
 		return err
@@ -168,7 +168,7 @@ func TestAQueueIsBoundedInBytes(t *testing.T) {
 	if err := h.CheckCapacity("sim", 1); !errors.As(err, &refusal) || refusal.RetryAfter <= 0 {
 		t.Errorf("room: %v", err)
 	}
-	h.serve(1)
+	h.startWorker(1)
 	<-h.jobs // it waits no longer
 	if err := submit(400); err != nil {
 		t.Error(err)

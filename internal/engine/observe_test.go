@@ -13,15 +13,15 @@ import (
 )
 
 // tally counts what an engine tells.
-type tally struct {
+type countingObserver struct {
 	mu sync.Mutex
 	// guarded by mu
-	counts map[string]int
-	ops    int // of all batches
-	said   int64
+	counts      map[string]int
+	ops         int // of all batches
+	outputBytes int64
 }
 
-func (t *tally) add(what string) {
+func (t *countingObserver) count(what string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.counts == nil {
@@ -30,56 +30,56 @@ func (t *tally) add(what string) {
 	t.counts[what]++
 }
 
-func (t *tally) OpSettled(l engine.Lane, took time.Duration) {
-	t.add("lane " + l.String())
+func (t *countingObserver) OpSettled(l engine.Lane, took time.Duration) {
+	t.count("lane " + l.String())
 	if took <= 0 {
-		t.add("no time")
+		t.count("no time")
 	}
 }
 
-func (t *tally) BatchSettled(ops int) {
+func (t *countingObserver) BatchSettled(ops int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.ops += ops
 }
 
-func (t *tally) OpRefused(op string, code job.Code)         { t.add(op + " " + string(code)) }
-func (t *tally) AttemptBegan(queue string, _ time.Duration) { t.add("began " + queue) }
-func (t *tally) LeaseSwept(bool)                            { t.add("took") }
-func (t *tally) AttemptEnded(q string, how engine.Ending, ran time.Duration) {
-	t.add("ended " + q + " " + how.String())
+func (t *countingObserver) OpRefused(op string, code job.Code)         { t.count(op + " " + string(code)) }
+func (t *countingObserver) AttemptBegan(queue string, _ time.Duration) { t.count("began " + queue) }
+func (t *countingObserver) LeaseSwept(bool)                            { t.count("took") }
+func (t *countingObserver) AttemptEnded(q string, how engine.Ending, ran time.Duration) {
+	t.count("ended " + q + " " + how.String())
 	if ran > 0 {
-		t.add("ran")
+		t.count("ran")
 	}
 }
 
-func (t *tally) OutputStored(bytes int64) {
+func (t *countingObserver) OutputStored(bytes int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.said += bytes
+	t.outputBytes += bytes
 }
 
-func watched(t *testing.T, path string) (*house, *tally) {
-	seen := &tally{}
+func startObserved(t *testing.T, path string) (*harness, *countingObserver) {
+	seen := &countingObserver{}
 	s := openStore(t, path)
-	return startConfig(t, engine.Config{Store: s, Queues: queues(), Observer: seen}), seen
+	return startWithConfig(t, engine.Config{Store: s, Queues: queues(), Observer: seen}), seen
 }
 
 // An observer is told of every op, attempt and refusal, once each.
-func TestAnObserverIsToldOfEverythingOnce(t *testing.T) {
+func TestObserverCountsEverythingOnce(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "jobs.db")
-	h, seen := watched(t, path)
-	h.serve(1)
+	h, seen := startObserved(t, path)
+	h.startWorker(1)
 	ctx := context.Background()
 	next := func() job.Claimed { h.submit(engine.Request{}); return <-h.jobs }
 
 	c := next()
-	if err := h.Append(ctx, c.Lease(), text(1, "hello"), nil); err != nil {
+	if err := h.Append(ctx, c.Lease(), textEntry(1, "hello"), nil); err != nil {
 		t.Fatal(err)
 	}
 	h.Renew(ctx, []job.Lease{c.Lease()})
-	h.finish(c, job.Outcome{Entries: text(2, " world")})
+	h.finish(c, job.Outcome{Entries: textEntry(2, " world")})
 	h.finish(next(), job.Outcome{Fault: &job.Fault{Code: "x", Class: job.Final}})
 	c = next()
 	if _, err := h.Cancel(ctx, local, c.Job.ID); err != nil {
@@ -103,24 +103,26 @@ func TestAnObserverIsToldOfEverythingOnce(t *testing.T) {
 		"submit unknown_queue": 2, "submit batch_refused": 1, "retry not_found": 1,
 	}
 	seen.expect(t, want, "lane")
-	if seen.said != int64(len("hello world")) {
-		t.Errorf("told of %d bytes of output", seen.said)
+	if seen.outputBytes != int64(len("hello world")) {
+		t.Errorf("told of %d bytes of output", seen.outputBytes)
 	}
 	lanes := seen.counts["lane urgent"] + seen.counts["lane output"] + seen.counts["lane submit"]
 	if seen.counts["lane submit"] != 4 || seen.counts["lane output"] != 1 || seen.ops < lanes {
 		t.Errorf("told of %v in batches of %d ops", seen.counts, seen.ops)
 	}
 
-	again, seen := watched(t, path)
+	again, seen := startObserved(t, path)
 	again.stop()
 	seen.expect(t, map[string]int{"ended sim lost": 1}, "lane")
 }
 
 // expect compares the counts with what is wanted, but for those of the prefix.
-func (t *tally) expect(tt *testing.T, want map[string]int, but string) {
+func (t *countingObserver) expect(tt *testing.T, want map[string]int, exceptPrefix string) {
 	tt.Helper()
 	got := maps.Clone(t.counts)
-	maps.DeleteFunc(got, func(what string, _ int) bool { return len(what) > len(but) && what[:len(but)] == but })
+	maps.DeleteFunc(got, func(what string, _ int) bool {
+		return len(what) > len(exceptPrefix) && what[:len(exceptPrefix)] == exceptPrefix
+	})
 	if !maps.Equal(got, want) {
 		tt.Errorf("told of\n%v, not of\n%v", got, want)
 	}

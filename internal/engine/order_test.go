@@ -12,7 +12,7 @@ import (
 
 // The order in which ops are answered is that of the fields of a batch, in which the
 // store applies them.
-func TestKindsAreInTheOrderOfABatch(t *testing.T) {
+func TestOpKindsFollowBatchFields(t *testing.T) {
 	t.Parallel()
 	batch := reflect.TypeFor[store.Batch]()
 	last := -1
@@ -58,7 +58,7 @@ func TestStoreOrderIsStable(t *testing.T) {
 
 // Callers are answered in the order in which the store applied their ops, whoever
 // asked first: a cancel that was asked for before a finish is answered after it.
-func TestAnswersAreInTheOrderOfTheStore(t *testing.T) {
+func TestCallersAreAnsweredInStoreOrder(t *testing.T) {
 	t.Parallel()
 	s := NewTestStore(t, sqlite.Options{})
 	defer func() { _ = s.Close() }()

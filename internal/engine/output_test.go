@@ -9,7 +9,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-func texts(after int64, attempt int, data ...[]byte) (entries []job.Entry) {
+func textEntries(after int64, attempt int, data ...[]byte) (entries []job.Entry) {
 	for i, d := range data {
 		entries = append(entries, job.Entry{Seq: after + int64(i) + 1, Attempt: attempt, Kind: job.KindText, Events: 1, Data: d})
 	}
@@ -17,19 +17,19 @@ func texts(after int64, attempt int, data ...[]byte) (entries []job.Entry) {
 }
 
 // An attempt may say 16 MiB, however much earlier ones have said, and a job 64 MiB.
-func TestOutputIsBoundedByAttemptAndByJob(t *testing.T) {
+func TestOutputLimitsOfAttemptAndJob(t *testing.T) {
 	if testing.Short() {
 		t.Skip("stores 64 MiB")
 	}
 	t.Parallel()
-	w := newSwept(t, time.Hour)
+	w := newSweepHarness(t, time.Hour)
 	id := w.submit(Request{MaxAttempts: 10})
 	piece := bytes.Repeat([]byte("x"), job.MaxOutput/4)
 	cursor := int64(0)
 	for attempt := 1; attempt <= 5; attempt++ {
 		c := <-w.jobs
 		for range 4 {
-			err := w.Append(t.Context(), c.Lease(), texts(cursor, attempt, piece), nil)
+			err := w.Append(t.Context(), c.Lease(), textEntries(cursor, attempt, piece), nil)
 			if attempt == 5 {
 				if job.CodeOf(err) != job.TooLarge {
 					t.Fatalf("a job that has said 64 MiB says more: %v", err)
@@ -41,19 +41,19 @@ func TestOutputIsBoundedByAttemptAndByJob(t *testing.T) {
 			}
 			cursor++
 		}
-		if err := w.Append(t.Context(), c.Lease(), texts(cursor, attempt, []byte("x")), nil); job.CodeOf(err) != job.TooLarge {
+		if err := w.Append(t.Context(), c.Lease(), textEntries(cursor, attempt, []byte("x")), nil); job.CodeOf(err) != job.TooLarge {
 			t.Fatalf("attempt %d says more than 16 MiB: %v", attempt, err)
 		}
 		if got := w.get(id); got.OutputBytes != int64(attempt)*job.MaxOutput {
 			t.Fatalf("after attempt %d the job has said %d bytes", attempt, got.OutputBytes)
 		}
-		w.finishFailed(c)
+		w.failAttempt(c)
 		w.clock.pass(time.Hour)
 		w.sweep()
 	}
 }
 
-func (w *swept) finishFailed(c job.Claimed) {
+func (w *sweepHarness) failAttempt(c job.Claimed) {
 	w.t.Helper()
 	if _, err := w.Finish(w.t.Context(), c.Lease(), job.Outcome{Fault: &job.Fault{Code: "x", Class: job.Retryable}}); err != nil {
 		w.t.Fatal(err)
@@ -62,15 +62,15 @@ func (w *swept) finishFailed(c job.Claimed) {
 
 // A job that is to fail after output is tried again when the attempt that was lost had
 // said nothing, whatever an earlier attempt said, also across a restart.
-func TestOnlyTheAttemptsOwnOutputCounts(t *testing.T) {
+func TestRetryDecisionIgnoresOutputOfEarlierAttempts(t *testing.T) {
 	t.Parallel()
 	for name, speaks := range map[string]bool{"silent": false, "speaking": true} {
 		c := &clock{now: time.Unix(1_800_000_000, 0)}
 		s := NewTestStore(t, sqlite.Options{Clock: c.Now, Unsynced: true})
-		w := sweptOver(t, c, Config{Store: s})
+		w := newSweepHarnessOver(t, c, Config{Store: s})
 		id := w.submit(Request{Policy: &job.Policy{Retry: job.Retry{AfterOutput: job.FailAfterOutput}}})
 		first := <-w.jobs
-		if err := w.Append(t.Context(), first.Lease(), texts(0, 1, []byte("hello")), nil); err != nil {
+		if err := w.Append(t.Context(), first.Lease(), textEntries(0, 1, []byte("hello")), nil); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := w.Finish(t.Context(), first.Lease(), job.Outcome{Released: true}); err != nil {
@@ -85,7 +85,7 @@ func TestOnlyTheAttemptsOwnOutputCounts(t *testing.T) {
 			t.Fatal(err)
 		}
 		w.stop()
-		again := sweptOver(t, c, Config{Store: s})
+		again := newSweepHarnessOver(t, c, Config{Store: s})
 		want := job.Scheduled
 		if speaks {
 			want = job.Failed

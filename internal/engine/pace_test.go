@@ -7,7 +7,7 @@ import (
 )
 
 // learned is what is usual after attempts that took so many seconds.
-func learned(seconds ...float64) *durationStats {
+func statsOf(seconds ...float64) *durationStats {
 	stats := new(durationStats)
 	for _, s := range seconds {
 		stats.learn(time.Duration(s * float64(time.Second)))
@@ -15,39 +15,39 @@ func learned(seconds ...float64) *durationStats {
 	return stats
 }
 
-func near(t *testing.T, what string, got, want float64) {
+func expectNear(t *testing.T, what string, got, want float64) {
 	t.Helper()
 	if math.IsNaN(got) || math.Abs(got-want) > 0.05*math.Abs(want)+1e-9 {
 		t.Errorf("%s: %g, want %g", what, got, want)
 	}
 }
 
-func TestWhatIsUsual(t *testing.T) {
+func TestMeanOfDurations(t *testing.T) {
 	t.Parallel()
-	near(t, "after one", learned(3).mean, 3)
-	near(t, "after a few, their mean", learned(1, 2, 3).mean, 2)
-	near(t, "after an exception", learned(2, 2, 2, 2, 2, 2, 2, 2, 18).mean, 2)
-	near(t, "which counts once it was one", learned(2, 2, 2, 2, 2, 2, 2, 2, 18, 2).mean, 3.75)
-	near(t, "after a few that all did", learned(2, 2, 2, 2, 2, 2, 2, 2, 18, 20, 22, 20).mean, 20)
-	near(t, "after a few that were all shorter", learned(20, 20, 20, 20, 20, 1, 1, 1, 1).mean, 1)
-	near(t, "after none that took time", learned(0, 0, 0, 0, 0, 0).mean, 0)
-	near(t, "after some that did", learned(0, 0, 0, 0, 5, 5, 5, 5).mean, 5)
+	expectNear(t, "after one", statsOf(3).mean, 3)
+	expectNear(t, "after a few, their mean", statsOf(1, 2, 3).mean, 2)
+	expectNear(t, "after an exception", statsOf(2, 2, 2, 2, 2, 2, 2, 2, 18).mean, 2)
+	expectNear(t, "which counts once it was one", statsOf(2, 2, 2, 2, 2, 2, 2, 2, 18, 2).mean, 3.75)
+	expectNear(t, "after a few that all did", statsOf(2, 2, 2, 2, 2, 2, 2, 2, 18, 20, 22, 20).mean, 20)
+	expectNear(t, "after a few that were all shorter", statsOf(20, 20, 20, 20, 20, 1, 1, 1, 1).mean, 1)
+	expectNear(t, "after none that took time", statsOf(0, 0, 0, 0, 0, 0).mean, 0)
+	expectNear(t, "after some that did", statsOf(0, 0, 0, 0, 5, 5, 5, 5).mean, 5)
 }
 
-func TestWhatIsLeftOfAnAttempt(t *testing.T) {
+func TestRemainingTimeOfAttempt(t *testing.T) {
 	t.Parallel()
-	even := learned(10, 10, 10, 10)
-	near(t, "all take the same, at the start", even.remaining(0), 10)
-	near(t, "all take the same, in the middle", even.remaining(6), 4)
-	near(t, "almost over", even.remaining(9.9), 1)
-	near(t, "much longer than usual", even.remaining(50), 40)
+	even := statsOf(10, 10, 10, 10)
+	expectNear(t, "all take the same, at the start", even.remaining(0), 10)
+	expectNear(t, "all take the same, in the middle", even.remaining(6), 4)
+	expectNear(t, "almost over", even.remaining(9.9), 1)
+	expectNear(t, "much longer than usual", even.remaining(50), 40)
 	wild := &durationStats{samples: 100, mean: 10, variance: 100}
-	near(t, "chance alone, at the start", wild.remaining(0), 10)
-	near(t, "chance alone, in the middle", wild.remaining(9), 10)
+	expectNear(t, "chance alone, at the start", wild.remaining(0), 10)
+	expectNear(t, "chance alone, in the middle", wild.remaining(9), 10)
 }
 
 // What has begun and ended leaves nothing behind, after months of uptime.
-func TestWhatIsUnderwayIsCountedExactly(t *testing.T) {
+func TestRunningStatsAreExact(t *testing.T) {
 	t.Parallel()
 	var w runningStats
 	start := time.Unix(0, 0)
@@ -58,8 +58,8 @@ func TestWhatIsUnderwayIsCountedExactly(t *testing.T) {
 	}
 	w.end(start)
 	mean, dev2 := w.elapsed(now.Add(10 * time.Second))
-	near(t, "the mean", mean, 9.5)
-	near(t, "how far apart", math.Sqrt(dev2), 0.29)
+	expectNear(t, "the mean", mean, 9.5)
+	expectNear(t, "how far apart", math.Sqrt(dev2), 0.29)
 	for i := range 1000 {
 		w.end(now.Add(time.Duration(i) * time.Millisecond))
 	}
@@ -68,39 +68,39 @@ func TestWhatIsUnderwayIsCountedExactly(t *testing.T) {
 	}
 }
 
-func TestHowLongOneWaits(t *testing.T) {
+func TestExpectedWait(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1000, 0)
-	p := estimator{durationStats: *learned(10, 10, 10, 10)}
-	near(t, "with a free slot", p.expectedWait(now, 0, 4, 1), 0)
+	p := estimator{durationStats: *statsOf(10, 10, 10, 10)}
+	expectNear(t, "with a free slot", p.expectedWait(now, 0, 4, 1), 0)
 	for i := range 4 {
 		p.begin(now.Add(-time.Duration(i) * 2500 * time.Millisecond)) // evenly apart
 	}
-	near(t, "as the next", p.expectedWait(now, 0, 4, 0), 3.3)
-	near(t, "as the last of a round", p.expectedWait(now, 3, 4, 0), 9.2)
-	near(t, "a round later", p.expectedWait(now, 4, 4, 0), 13.3)
-	near(t, "ten rounds later", p.expectedWait(now, 40, 4, 0), 103.3)
+	expectNear(t, "as the next", p.expectedWait(now, 0, 4, 0), 3.3)
+	expectNear(t, "as the last of a round", p.expectedWait(now, 3, 4, 0), 9.2)
+	expectNear(t, "a round later", p.expectedWait(now, 4, 4, 0), 13.3)
+	expectNear(t, "ten rounds later", p.expectedWait(now, 40, 4, 0), 103.3)
 
 	p = estimator{durationStats: p.durationStats}
 	for range 4 {
 		p.begin(now.Add(-3 * time.Second)) // together
 	}
-	near(t, "as the next, when all began together", p.expectedWait(now, 0, 4, 0), 7)
-	near(t, "as the last", p.expectedWait(now, 3, 4, 0), 7)
+	expectNear(t, "as the next, when all began together", p.expectedWait(now, 0, 4, 0), 7)
+	expectNear(t, "as the last", p.expectedWait(now, 3, 4, 0), 7)
 }
 
 // Whoever is overtaken waits longer; whoever is before those that overtake does not.
-func TestWhoIsOvertakenWaitsLonger(t *testing.T) {
+func TestOvertakenJobWaitsLonger(t *testing.T) {
 	t.Parallel()
 	var o arrivalsAhead
 	now := time.Unix(1000, 0)
-	near(t, "nobody overtakes", o.jobsAhead(now, 50, 1), 50)
+	expectNear(t, "nobody overtakes", o.jobsAhead(now, 50, 1), 50)
 	for range 100 {
 		now = now.Add(2 * time.Second) // every other job comes to the third place
 		o.record(now, 3)
 	}
-	near(t, "before them", o.jobsAhead(now, 3, 1), 3)
-	near(t, "behind them", o.jobsAhead(now, 50, 1), 3+2/0.75+45/0.5)
-	near(t, "once they have stopped coming", o.jobsAhead(now.Add(time.Hour), 50, 1), 50)
-	near(t, "when more come than are done", o.jobsAhead(now, 50, 10), 3+(50-3)/minSpeed)
+	expectNear(t, "before them", o.jobsAhead(now, 3, 1), 3)
+	expectNear(t, "behind them", o.jobsAhead(now, 50, 1), 3+2/0.75+45/0.5)
+	expectNear(t, "once they have stopped coming", o.jobsAhead(now.Add(time.Hour), 50, 1), 50)
+	expectNear(t, "when more come than are done", o.jobsAhead(now, 50, 10), 3+(50-3)/minSpeed)
 }

@@ -16,68 +16,68 @@ import (
 )
 
 // deaf is a bus that loses every notice.
-type deaf struct{}
+type silentBus struct{}
 
-func (deaf) Join(func(bus.Notice)) bus.Member { return deaf{} }
-func (deaf) Publish(bus.Notice)               {}
-func (deaf) Leave()                           {}
+func (silentBus) Join(func(bus.Notice)) bus.Member { return silentBus{} }
+func (silentBus) Publish(bus.Notice)               {}
+func (silentBus) Leave()                           {}
 
 // peers runs a test of two engines on one store, once with a bus between them and once
 // with one that loses every notice: then all happens a second later. soon is how soon
 // what crosses has to.
-func peers(t *testing.T, test func(t *testing.T, a, b *house, soon time.Duration)) {
+func forEachBus(t *testing.T, test func(t *testing.T, a, b *harness, bound time.Duration)) {
 	for name, c := range map[string]struct {
-		bus  bus.Bus
-		soon time.Duration
+		bus   bus.Bus
+		bound time.Duration
 	}{
 		"with notices":          {&bus.Local{}, 100 * time.Millisecond},
-		"with all notices lost": {deaf{}, within},
-		"with notices that are lost, doubled or late": {&faulty.Bus{Inner: &bus.Local{}, LostPercent: 40, DoubledPercent: 30, LatePercent: 50, MaxDelay: 10 * time.Second}, within},
+		"with all notices lost": {silentBus{}, pollBound},
+		"with notices that are lost, doubled or late": {&faulty.Bus{Inner: &bus.Local{}, LostPercent: 40, DoubledPercent: 30, LatePercent: 50, MaxDelay: 10 * time.Second}, pollBound},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			beside(t, func(t *testing.T, s *shared) {
+			withSharedStore(t, func(t *testing.T, s *sharedStore) {
 				q := queues()
 				for i := range q {
 					q[i].Policy.Timeouts.Abandon = job.MinAbandon
 				}
-				start := func() *house { return startConfig(t, engine.Config{Store: s, Queues: q, Bus: c.bus}) }
+				start := func() *harness { return startWithConfig(t, engine.Config{Store: s, Queues: q, Bus: c.bus}) }
 				a, b := start(), start()
 				defer a.stop()
 				defer b.stop()
-				test(t, a, b, c.soon)
+				test(t, a, b, c.bound)
 			})
 		})
 	}
 }
 
 // viewer is what a watcher has got so far.
-type viewer struct {
-	t    *testing.T
-	w    *engine.Watch
-	text string
-	last job.State
+type watcher struct {
+	t     *testing.T
+	watch *engine.Watch
+	text  string
+	last  job.State
 }
 
-func (h *house) watch(id job.ID) *viewer {
+func (h *harness) startWatch(id job.ID) *watcher {
 	h.t.Helper()
 	w, err := h.Watch(context.Background(), local, id, 0)
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	got := &viewer{t: h.t.(*testing.T), w: w}
+	got := &watcher{t: h.t.(*testing.T), watch: w}
 	got.next(time.Second)
 	return got
 }
 
 // next takes what comes next, and fails when nothing does for so long.
-func (w *viewer) next(soon time.Duration) error {
+func (w *watcher) next(bound time.Duration) error {
 	w.t.Helper()
-	ctx, stop := context.WithTimeout(context.Background(), soon)
+	ctx, stop := context.WithTimeout(context.Background(), bound)
 	defer stop()
-	u, err := w.w.Next(ctx)
+	u, err := w.watch.Next(ctx)
 	if errors.Is(err, context.DeadlineExceeded) {
-		w.t.Fatalf("after %q and %s nothing came within %s", w.text, w.last, soon)
+		w.t.Fatalf("after %q and %s nothing came within %s", w.text, w.last, bound)
 	}
 	if err == nil {
 		w.last = u.Job.State
@@ -88,46 +88,46 @@ func (w *viewer) next(soon time.Duration) error {
 	return err
 }
 
-func (w *viewer) until(soon time.Duration, text string, state job.State) {
+func (w *watcher) waitFor(bound time.Duration, text string, state job.State) {
 	w.t.Helper()
 	for w.text != text || w.last != state {
-		if err := w.next(soon); err != nil {
+		if err := w.next(bound); err != nil {
 			w.t.Fatalf("after %q and %s: %v", w.text, w.last, err)
 		}
 	}
 }
 
-func TestAWatcherFollowsWhatRunsInAnotherProcess(t *testing.T) {
+func TestWatchFollowsJobOfOtherProcess(t *testing.T) {
 	t.Parallel()
-	peers(t, func(t *testing.T, a, b *house, soon time.Duration) {
+	forEachBus(t, func(t *testing.T, a, b *harness, bound time.Duration) {
 		snap := a.submit(engine.Request{})
-		w := b.watch(snap.ID)
-		defer w.w.Close()
-		w.until(soon, "", job.Queued)
-		a.serve(1)
+		w := b.startWatch(snap.ID)
+		defer w.watch.Close()
+		w.waitFor(bound, "", job.Queued)
+		a.startWorker(1)
 		c := <-a.jobs
-		w.until(soon, "", job.Running)
-		said := ""
+		w.waitFor(bound, "", job.Running)
+		content := ""
 		for i, piece := range []string{"one ", "two ", "three"} {
-			if err := a.Append(t.Context(), c.Lease(), text(int64(i+1), piece), nil); err != nil {
+			if err := a.Append(t.Context(), c.Lease(), textEntry(int64(i+1), piece), nil); err != nil {
 				t.Fatal(err)
 			}
-			said += piece
-			w.until(soon, said, job.Running)
+			content += piece
+			w.waitFor(bound, content, job.Running)
 		}
 		a.finish(c, job.Outcome{})
-		w.until(soon, "one two three", job.Succeeded)
-		if err := w.next(soon); !errors.Is(err, io.EOF) {
+		w.waitFor(bound, "one two three", job.Succeeded)
+		if err := w.next(bound); !errors.Is(err, io.EOF) {
 			t.Errorf("after the end: %v", err)
 		}
 	})
 }
 
 // A request that is held at one process is answered when the job ends at another.
-func TestAHeldRequestIsAnsweredByAnEndInAnotherProcess(t *testing.T) {
+func TestWaitReturnsWhenJobEndsInOtherProcess(t *testing.T) {
 	t.Parallel()
-	peers(t, func(t *testing.T, a, b *house, soon time.Duration) {
-		a.serve(1)
+	forEachBus(t, func(t *testing.T, a, b *harness, bound time.Duration) {
+		a.startWorker(1)
 		snap := a.submit(engine.Request{})
 		c := <-a.jobs
 		answer := make(chan engine.Snapshot, 1)
@@ -142,47 +142,47 @@ func TestAHeldRequestIsAnsweredByAnEndInAnotherProcess(t *testing.T) {
 			if s.State != job.Succeeded {
 				t.Errorf("it is %s", s.State)
 			}
-		case <-time.After(soon):
-			t.Errorf("no answer came within %s", soon)
+		case <-time.After(bound):
+			t.Errorf("no answer came within %s", bound)
 		}
 	})
 }
 
-func TestACancelCrossesToTheProcessThatRunsTheJob(t *testing.T) {
+func TestCancelReachesWorkerOfOtherProcess(t *testing.T) {
 	t.Parallel()
-	peers(t, func(t *testing.T, a, b *house, soon time.Duration) {
-		a.serve(1)
+	forEachBus(t, func(t *testing.T, a, b *harness, bound time.Duration) {
+		a.startWorker(1)
 		snap := a.submit(engine.Request{})
 		c := <-a.jobs
-		w := a.watch(snap.ID)
-		defer w.w.Close()
+		w := a.startWatch(snap.ID)
+		defer w.watch.Close()
 		time.Sleep(5 * time.Second)
 		if _, err := b.Cancel(t.Context(), local, snap.ID); err != nil {
 			t.Fatal(err)
 		}
-		a.ordered(job.OrderCancel, soon)
+		a.expectOrder(job.OrderCancel, bound)
 		if state := a.finish(c, job.Outcome{}); state != job.Cancelled {
 			t.Errorf("the job ended as %s", state)
 		}
-		w.until(soon, "", job.Cancelled)
+		w.waitFor(bound, "", job.Cancelled)
 	})
 }
 
-func TestADeleteCrossesToTheProcessThatRunsTheJob(t *testing.T) {
+func TestDeleteReachesWorkerOfOtherProcess(t *testing.T) {
 	t.Parallel()
-	peers(t, func(t *testing.T, a, b *house, soon time.Duration) {
-		a.serve(1)
+	forEachBus(t, func(t *testing.T, a, b *harness, bound time.Duration) {
+		a.startWorker(1)
 		snap := a.submit(engine.Request{})
 		<-a.jobs
-		w := a.watch(snap.ID)
-		defer w.w.Close()
+		w := a.startWatch(snap.ID)
+		defer w.watch.Close()
 		time.Sleep(5 * time.Second)
 		if err := b.Delete(t.Context(), local, snap.ID); err != nil {
 			t.Fatal(err)
 		}
-		a.ordered(job.OrderCancel, soon)
+		a.expectOrder(job.OrderCancel, bound)
 		for {
-			if err := w.next(soon); err != nil {
+			if err := w.next(bound); err != nil {
 				if job.CodeOf(err) != job.NotFound {
 					t.Errorf("the watcher of a deleted job is told %v", err)
 				}
@@ -193,15 +193,15 @@ func TestADeleteCrossesToTheProcessThatRunsTheJob(t *testing.T) {
 }
 
 // The worker of a lease that another process took is told, and its slot is free.
-func TestALeaseTakenByAnotherProcessIsToldOf(t *testing.T) {
+func TestLeaseSweptByOtherProcessIsReported(t *testing.T) {
 	t.Parallel()
-	peers(t, func(t *testing.T, a, b *house, soon time.Duration) {
-		a.serve(1)
+	forEachBus(t, func(t *testing.T, a, b *harness, bound time.Duration) {
+		a.startWorker(1)
 		snap := a.submit(engine.Request{})
 		<-a.jobs // and never renewed
-		b.serve(1)
+		b.startWorker(1)
 		time.Sleep(2 * time.Minute)
-		a.ordered(job.OrderLost, soon)
+		a.expectOrder(job.OrderLost, bound)
 		for range 2 { // both run something now: a's slot is free
 			b.submit(engine.Request{})
 		}
@@ -219,38 +219,38 @@ func TestALeaseTakenByAnotherProcessIsToldOf(t *testing.T) {
 }
 
 // ordered waits for an order to a worker.
-func (h *house) ordered(want job.Order, soon time.Duration) {
+func (h *harness) expectOrder(want job.Order, bound time.Duration) {
 	h.t.Helper()
 	select {
-	case o := <-h.lost:
+	case o := <-h.orders:
 		if o != want {
 			h.t.Errorf("the worker was ordered %v, want %v", o, want)
 		}
-	case <-time.After(soon):
-		h.t.Fatalf("the worker got no order within %s", soon)
+	case <-time.After(bound):
+		h.t.Fatalf("the worker got no order within %s", bound)
 	}
 }
 
 // Whoever watches at one process, or is present there, keeps a job from being abandoned
 // by another; when nobody is left, one of them cancels it.
-func TestAPresenceCrosses(t *testing.T) {
+func TestPresenceKeepsJobOfOtherProcess(t *testing.T) {
 	t.Parallel()
-	peers(t, func(t *testing.T, a, b *house, _ time.Duration) {
+	forEachBus(t, func(t *testing.T, a, b *harness, _ time.Duration) {
 		watched, present := a.submit(engine.Request{}), a.submit(engine.Request{})
-		w := b.watch(watched.ID)
+		w := b.startWatch(watched.ID)
 		for range 20 {
 			time.Sleep(time.Minute)
 			if _, err := b.Get(t.Context(), local, present.ID); err != nil {
 				t.Fatal(err)
 			}
 		}
-		w.until(within, "", job.Queued)
+		w.waitFor(pollBound, "", job.Queued)
 		for _, id := range []job.ID{watched.ID, present.ID} {
 			if s, err := a.store.Job(t.Context(), local, id); err != nil || s.State != job.Queued {
 				t.Errorf("a job that someone was seen at is %s, %v", s.State, err)
 			}
 		}
-		w.w.Close()
+		w.watch.Close()
 		time.Sleep(4 * time.Minute)
 		for _, id := range []job.ID{watched.ID, present.ID} {
 			if s, err := a.store.Job(t.Context(), local, id); err != nil || s.State != job.Cancelled {
@@ -261,7 +261,7 @@ func TestAPresenceCrosses(t *testing.T) {
 }
 
 // filled fails unless all of a worker's slots that should be free are used at once.
-func (h *house) filled(slots int) {
+func (h *harness) expectFreeSlots(slots int) {
 	h.t.Helper()
 	for range slots {
 		h.submit(engine.Request{})
@@ -269,7 +269,7 @@ func (h *house) filled(slots int) {
 	for i := range slots {
 		select {
 		case <-h.jobs:
-		case <-time.After(within):
+		case <-time.After(pollBound):
 			h.t.Fatalf("of %d slots that should be free %d are used", slots, i)
 		}
 	}
@@ -277,27 +277,27 @@ func (h *house) filled(slots int) {
 
 // An attempt that is ended through another process gives its slot back where it ran,
 // also when the same process claims the job again before it looks where the job stands.
-func TestAJobThatComesBackTakesOneSlot(t *testing.T) {
+func TestReleaseByOtherProcessFreesSlot(t *testing.T) {
 	t.Parallel()
-	peers(t, func(t *testing.T, a, b *house, _ time.Duration) {
-		a.serve(3)
+	forEachBus(t, func(t *testing.T, a, b *harness, _ time.Duration) {
+		a.startWorker(3)
 		a.submit(engine.Request{})
 		c := <-a.jobs
 		for range 6 {
 			if _, err := b.Finish(t.Context(), c.Lease(), job.Outcome{Released: true}); err != nil {
 				t.Fatal(err)
 			}
-			c = a.gets("handed back through another process")
+			c = a.nextJob("handed back through another process")
 		}
-		a.filled(2)
+		a.expectFreeSlots(2)
 	})
 }
 
 // So does one whose job is gone by the time that anybody looks.
-func TestAJobThatIsRemovedElsewhereFreesItsSlot(t *testing.T) {
+func TestJobRemovedByOtherProcessFreesSlot(t *testing.T) {
 	t.Parallel()
-	peers(t, func(t *testing.T, a, b *house, soon time.Duration) {
-		a.serve(1)
+	forEachBus(t, func(t *testing.T, a, b *harness, bound time.Duration) {
+		a.startWorker(1)
 		snap := a.submit(engine.Request{})
 		c := <-a.jobs
 		if err := b.Delete(t.Context(), local, snap.ID); err != nil {
@@ -308,20 +308,20 @@ func TestAJobThatIsRemovedElsewhereFreesItsSlot(t *testing.T) {
 		}
 		for o := job.OrderCancel; o != job.OrderLost; { // the delete may be seen before the end
 			select {
-			case o = <-a.lost:
-			case <-time.After(soon):
+			case o = <-a.orders:
+			case <-time.After(bound):
 				t.Fatal("the worker never learned that its lease is void")
 			}
 		}
-		a.filled(1)
+		a.expectFreeSlots(1)
 	})
 }
 
 // A lease whose renewal is refused is void, whoever took it: its slot is free at once.
-func TestARefusedRenewalFreesTheSlot(t *testing.T) {
+func TestRefusedRenewalFreesSlot(t *testing.T) {
 	t.Parallel()
-	peers(t, func(t *testing.T, a, b *house, _ time.Duration) {
-		a.serve(1)
+	forEachBus(t, func(t *testing.T, a, b *harness, _ time.Duration) {
+		a.startWorker(1)
 		a.submit(engine.Request{})
 		c := <-a.jobs
 		if _, err := b.Finish(t.Context(), c.Lease(), job.Outcome{}); err != nil {
@@ -337,15 +337,15 @@ func TestARefusedRenewalFreesTheSlot(t *testing.T) {
 }
 
 // What an attempt has said through another process decides what follows its failure.
-func TestWhatWasSaidElsewhereCounts(t *testing.T) {
+func TestOutputThroughOtherProcessCountsForRetry(t *testing.T) {
 	t.Parallel()
-	peers(t, func(t *testing.T, a, b *house, _ time.Duration) {
+	forEachBus(t, func(t *testing.T, a, b *harness, _ time.Duration) {
 		p := policy()
 		p.Retry.AfterOutput = job.FailAfterOutput
-		a.serve(1)
+		a.startWorker(1)
 		a.submit(engine.Request{Policy: &p})
 		c := <-a.jobs
-		if err := b.Append(t.Context(), c.Lease(), text(1, "word"), nil); err != nil {
+		if err := b.Append(t.Context(), c.Lease(), textEntry(1, "word"), nil); err != nil {
 			t.Fatal(err)
 		}
 		fault := &job.Fault{Code: "flaky", Message: "it broke", Class: job.Retryable}
@@ -357,24 +357,24 @@ func TestWhatWasSaidElsewhereCounts(t *testing.T) {
 
 // A job that is to be cancelled already, and is then deleted, is gone to those who follow
 // it where it runs.
-func TestADeleteAfterACancelCrosses(t *testing.T) {
+func TestDeleteAfterCancelReachesOtherProcess(t *testing.T) {
 	t.Parallel()
-	peers(t, func(t *testing.T, a, b *house, soon time.Duration) {
-		a.serve(1)
+	forEachBus(t, func(t *testing.T, a, b *harness, bound time.Duration) {
+		a.startWorker(1)
 		snap := a.submit(engine.Request{})
 		<-a.jobs
-		w := a.watch(snap.ID)
-		defer w.w.Close()
+		w := a.startWatch(snap.ID)
+		defer w.watch.Close()
 		if _, err := b.Cancel(t.Context(), local, snap.ID); err != nil {
 			t.Fatal(err)
 		}
-		a.ordered(job.OrderCancel, soon)
+		a.expectOrder(job.OrderCancel, bound)
 		time.Sleep(5 * time.Second)
 		if err := b.Delete(t.Context(), local, snap.ID); err != nil {
 			t.Fatal(err)
 		}
 		for {
-			if err := w.next(soon); err != nil {
+			if err := w.next(bound); err != nil {
 				if job.CodeOf(err) != job.NotFound {
 					t.Errorf("the follower of a deleted job is told %v", err)
 				}
@@ -385,34 +385,34 @@ func TestADeleteAfterACancelCrosses(t *testing.T) {
 }
 
 // stalled is a store as a process sees it whose writes stand still while its reads go on.
-type stalled struct {
+type stallingStore struct {
 	store.Store
-	until atomic.Pointer[chan struct{}] // nil while writes go on
+	resume atomic.Pointer[chan struct{}] // nil while writes go on
 }
 
-func (s *stalled) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
-	if until := s.until.Load(); until != nil {
-		<-*until
+func (s *stallingStore) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
+	if resume := s.resume.Load(); resume != nil {
+		<-*resume
 	}
 	return s.Store.Apply(ctx, b)
 }
 
 // A process that only reads cannot know that renewals are not accepted: it writes before
 // it takes a lease, and takes none when that was slow.
-func TestWritesThatStandStillTakeNoLease(t *testing.T) {
+func TestStalledWritesSweepNoLease(t *testing.T) {
 	t.Parallel()
-	beside(t, func(t *testing.T, s *shared) {
+	withSharedStore(t, func(t *testing.T, s *sharedStore) {
 		b := &bus.Local{}
-		view := &stalled{Store: s}
+		view := &stallingStore{Store: s}
 		q := queues()
 		q[0].Policy.Timeouts.Lease = 15 * time.Second
-		start := func() *house {
-			return startConfig(t, engine.Config{Store: view, Queues: q, Bus: b, RenewEvery: 5 * time.Second})
+		start := func() *harness {
+			return startWithConfig(t, engine.Config{Store: view, Queues: q, Bus: b, RenewEvery: 5 * time.Second})
 		}
 		worker, idle := start(), start()
 		defer worker.stop()
 		defer idle.stop()
-		worker.serve(1)
+		worker.startWorker(1)
 		worker.submit(engine.Request{})
 		c := <-worker.jobs
 		renew := func() error { return worker.Renew(context.Background(), []job.Lease{c.Lease()})[0] }
@@ -423,11 +423,11 @@ func TestWritesThatStandStillTakeNoLease(t *testing.T) {
 			}
 		}
 		time.Sleep(2 * time.Second) // past the look of the retention, which would notice
-		until := make(chan struct{})
-		view.until.Store(&until)
+		resume := make(chan struct{})
+		view.resume.Store(&resume)
 		time.Sleep(18 * time.Second) // the lease has lapsed
-		view.until.Store(nil)
-		close(until)
+		view.resume.Store(nil)
+		close(resume)
 		time.Sleep(4 * time.Second) // the worker asks within an interval
 		if err := renew(); err != nil {
 			t.Errorf("the renewal after the writes had stood still: %v", err)

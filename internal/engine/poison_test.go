@@ -13,14 +13,14 @@ import (
 
 // mortal is one start of a server that a job may kill: an engine with a worker of four
 // slots, whose clock a test moves.
-type mortal struct {
+type crashingServer struct {
 	*Engine
 	clock *clock
 	jobs  chan job.Claimed
 	kill  func() // what runs stays in the store as it is
 }
 
-func startMortal(t *testing.T, c *clock, s store.Store) *mortal {
+func startCrashingServer(t *testing.T, c *clock, s store.Store) *crashingServer {
 	t.Helper()
 	q := Queue{Name: "q", Concurrency: 4, MaxDepth: 100, MaxAttempts: 1, Keep: time.Hour, KeepFailed: time.Hour}
 	q.Policy.Timeouts = job.Timeouts{Lease: 30 * time.Second}
@@ -28,7 +28,7 @@ func startMortal(t *testing.T, c *clock, s store.Store) *mortal {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := &mortal{Engine: e, clock: c, jobs: make(chan job.Claimed, 100)}
+	k := &crashingServer{Engine: e, clock: c, jobs: make(chan job.Claimed, 100)}
 	ctx, stop := context.WithCancel(context.Background())
 	var looping sync.WaitGroup
 	looping.Go(func() { _ = e.loop(ctx) })
@@ -41,7 +41,7 @@ func startMortal(t *testing.T, c *clock, s store.Store) *mortal {
 
 // run lets seconds pass. Jobs succeed after three of them, but a poisonous one kills the
 // server after one. It says whether that happened.
-func (k *mortal) run(t *testing.T, seconds int, poison map[job.ID]bool, starts map[job.ID]int) (killed bool) {
+func (k *crashingServer) run(t *testing.T, seconds int, poison map[job.ID]bool, starts map[job.ID]int) (killed bool) {
 	t.Helper()
 	running := map[job.ID]job.Claimed{}
 	age := map[job.ID]int{}
@@ -73,7 +73,7 @@ func (k *mortal) run(t *testing.T, seconds int, poison map[job.ID]bool, starts m
 }
 
 // flush returns when what was asked before is on disk and delivered.
-func (k *mortal) flush(t *testing.T) {
+func (k *crashingServer) flush(t *testing.T) {
 	t.Helper()
 	for range 2 { // the second batch has the claims that the first one made room for
 		if err := k.Write(t.Context()); err != nil {
@@ -84,13 +84,13 @@ func (k *mortal) flush(t *testing.T) {
 
 // A job that kills the server whenever it runs takes no other job along, however many
 // attempts those have: they succeed, and it fails once it was lost too often.
-func TestPoisonEndsAlone(t *testing.T) {
+func TestPoisonJobFailsAlone(t *testing.T) {
 	t.Parallel()
 	for _, poisonous := range []int{1, 2} {
 		c := &clock{now: time.Unix(1_800_000_000, 0)}
 		s := NewTestStore(t, sqlite.Options{Clock: c.Now, Unsynced: true})
 		defer s.Close()
-		k := startMortal(t, c, s)
+		k := startCrashingServer(t, c, s)
 		poison, starts := map[job.ID]bool{}, map[job.ID]int{}
 		var all []job.ID
 		for i := range 8 {
@@ -106,7 +106,7 @@ func TestPoisonEndsAlone(t *testing.T) {
 			if kills > 20 {
 				t.Fatal("the server is killed for ever")
 			}
-			k = startMortal(t, c, s)
+			k = startCrashingServer(t, c, s)
 		}
 		for i, id := range all {
 			j, err := s.Job(t.Context(), job.Owner{User: "u"}, id)

@@ -8,18 +8,18 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-const patience = 2 * time.Minute
+const abandonAfter = 2 * time.Minute
 
 // abandonable is a job of the swept queue that asks to be cancelled when nobody
 // was seen at it for two minutes.
-func abandonable() Request {
-	p := job.Policy{Timeouts: job.Timeouts{Lease: time.Hour, CancelGrace: 10 * time.Second, Abandon: patience}}
+func abandonableRequest() Request {
+	p := job.Policy{Timeouts: job.Timeouts{Lease: time.Hour, CancelGrace: 10 * time.Second, Abandon: abandonAfter}}
 	return Request{Policy: &p}
 }
 
 // look sweeps after so much time has passed, here and by the store's clock. It is called
 // in a bubble.
-func (w *swept) look(after time.Duration) {
+func (w *sweepHarness) passAndSweep(after time.Duration) {
 	time.Sleep(after)
 	w.clock.pass(after)
 	w.sweeper.abandonCheckedAt = time.Time{}
@@ -27,40 +27,40 @@ func (w *swept) look(after time.Duration) {
 }
 
 // Each way of being there keeps a job; nothing else does.
-func TestAJobIsAbandonedWhenNobodyIsSeenAtIt(t *testing.T) {
+func TestJobWithoutPresenceIsAbandoned(t *testing.T) {
 	t.Parallel()
 	owner := job.Owner{User: "u"}
 	for name, c := range map[string]struct {
-		seen func(w *swept, id job.ID)
+		use  func(w *sweepHarness, id job.ID)
 		want job.State
 	}{
-		"nobody":               {func(*swept, job.ID) {}, job.Cancelled},
-		"a poll":               {func(w *swept, id job.ID) { w.get(id) }, job.Queued},
-		"a heartbeat":          {func(w *swept, _ job.ID) { w.MarkPresent(owner) }, job.Queued},
-		"another's heartbeat":  {func(w *swept, _ job.ID) { w.MarkPresent(job.Owner{User: "v"}) }, job.Cancelled},
-		"another's poll":       {func(w *swept, id job.ID) { _, _ = w.Get(w.t.Context(), job.Owner{User: "v"}, id) }, job.Cancelled},
-		"a stall of ours":      {func(w *swept, _ job.ID) { w.sweeper.markUnhealthy() }, job.Queued},
-		"a look at its output": {func(w *swept, id job.ID) { _, _ = w.Output(w.t.Context(), owner, id, 0, 0) }, job.Queued},
-		"a held request":       {func(w *swept, id job.ID) { _, _ = w.Wait(w.t.Context(), owner, id, time.Second) }, job.Queued},
-		"a start of ours":      {func(w *swept, _ job.ID) { w.presence = newPresence() }, job.Queued},
+		"nobody":               {func(*sweepHarness, job.ID) {}, job.Cancelled},
+		"a poll":               {func(w *sweepHarness, id job.ID) { w.get(id) }, job.Queued},
+		"a heartbeat":          {func(w *sweepHarness, _ job.ID) { w.MarkPresent(owner) }, job.Queued},
+		"another's heartbeat":  {func(w *sweepHarness, _ job.ID) { w.MarkPresent(job.Owner{User: "v"}) }, job.Cancelled},
+		"another's poll":       {func(w *sweepHarness, id job.ID) { _, _ = w.Get(w.t.Context(), job.Owner{User: "v"}, id) }, job.Cancelled},
+		"a stall of ours":      {func(w *sweepHarness, _ job.ID) { w.sweeper.markUnhealthy() }, job.Queued},
+		"a look at its output": {func(w *sweepHarness, id job.ID) { _, _ = w.Output(w.t.Context(), owner, id, 0, 0) }, job.Queued},
+		"a held request":       {func(w *sweepHarness, id job.ID) { _, _ = w.Wait(w.t.Context(), owner, id, time.Second) }, job.Queued},
+		"a start of ours":      {func(w *sweepHarness, _ job.ID) { w.presence = newPresence() }, job.Queued},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) { leave(t, owner, c.seen, c.want) })
+			synctest.Test(t, func(t *testing.T) { testAbandon(t, owner, c.use, c.want) })
 		})
 	}
 }
 
 // leave has someone seen at a job halfway, and nobody after.
-func leave(t *testing.T, owner job.Owner, seen func(w *swept, id job.ID), want job.State) {
-	w := newSwept(t, time.Hour)
+func testAbandon(t *testing.T, owner job.Owner, use func(w *sweepHarness, id job.ID), want job.State) {
+	w := newSweepHarness(t, time.Hour)
 	w.submit(Request{})
 	<-w.jobs // the only slot is taken
-	id := w.submit(abandonable())
-	w.look(patience / 2)
-	seen(w, id)
-	w.look(0)
-	w.look(patience/2 + 5*time.Second)
+	id := w.submit(abandonableRequest())
+	w.passAndSweep(abandonAfter / 2)
+	use(w, id)
+	w.passAndSweep(0)
+	w.passAndSweep(abandonAfter/2 + 5*time.Second)
 	j, err := w.store.Job(t.Context(), owner, id)
 	if err != nil || j.State != want {
 		t.Errorf("the job is %v, want %v (%v)", j.State, want, err)
@@ -68,31 +68,31 @@ func leave(t *testing.T, owner job.Owner, seen func(w *swept, id job.ID), want j
 }
 
 // A watcher is seen for as long as it watches, and a running job is told to stop.
-func TestARunningJobIsAbandonedWhenItsWatcherHasLeft(t *testing.T) {
+func TestRunningJobIsAbandonedAfterWatchCloses(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newSwept(t, time.Hour)
-		id := w.submit(abandonable())
+		w := newSweepHarness(t, time.Hour)
+		id := w.submit(abandonableRequest())
 		c := <-w.jobs
 		watch, err := w.Watch(t.Context(), job.Owner{User: "u"}, id, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for range 10 {
-			w.look(patience / 4)
+			w.passAndSweep(abandonAfter / 4)
 		}
 		if len(w.orders) > 0 {
 			t.Fatal("a watched job was abandoned")
 		}
 		watch.Close()
 		for range 7 { // the last presence is stored
-			w.look(abandonEvery)
+			w.passAndSweep(abandonEvery)
 		}
-		w.look(patience - 2*abandonEvery)
+		w.passAndSweep(abandonAfter - 2*abandonEvery)
 		if len(w.orders) > 0 {
 			t.Fatal("a job was abandoned too soon after its watcher had left")
 		}
-		w.look(2 * abandonEvery)
+		w.passAndSweep(2 * abandonEvery)
 		if o := <-w.orders; o != job.OrderCancel {
 			t.Fatalf("the worker was ordered %v", o)
 		}
@@ -104,11 +104,11 @@ func TestARunningJobIsAbandonedWhenItsWatcherHasLeft(t *testing.T) {
 
 // A presence is stored at most four times in the shortest timeout, however often someone
 // asks, and never when nobody asks.
-func TestPresencesAreStoredNowAndThen(t *testing.T) {
+func TestPresenceIsStoredAtMostEachInterval(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		w := newSwept(t, time.Hour)
-		id := w.submit(abandonable())
+		w := newSweepHarness(t, time.Hour)
+		id := w.submit(abandonableRequest())
 		<-w.jobs
 		stores := 0
 		for range 60 {
@@ -132,10 +132,10 @@ func TestPresencesAreStoredNowAndThen(t *testing.T) {
 }
 
 // A presence that a commit did not take is stored by the next sweep.
-func TestAMissedPresenceIsStoredLater(t *testing.T) {
+func TestFailedPresenceIsStoredLater(t *testing.T) {
 	t.Parallel()
 	p := newPresence()
-	j := job.Job{ID: job.NewID(), State: job.Running, Policy: job.Policy{Timeouts: job.Timeouts{Abandon: patience}}}
+	j := job.Job{ID: job.NewID(), State: job.Running, Policy: job.Policy{Timeouts: job.Timeouts{Abandon: abandonAfter}}}
 	p.touch(&j)
 	now := time.Now()
 	op := p.takeUnstored(now)

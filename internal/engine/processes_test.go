@@ -15,73 +15,73 @@ import (
 
 // within is how soon one process does what another has made possible, without a word
 // between them.
-const within = time.Second
+const pollBound = time.Second
 
 // shared is a store that several engines share, as processes share a database.
-type shared struct {
+type sharedStore struct {
 	store.Store
-	mu      sync.Mutex
-	commits atomic.Int64
-	seen    func(*store.Batch) // before it is applied; nil for nobody
-	edit    func(*store.Batch) // of what is answered; nil for nothing
+	mu          sync.Mutex
+	commits     atomic.Int64
+	beforeApply func(*store.Batch) // before it is applied; nil for nobody
+	afterApply  func(*store.Batch) // of what is answered; nil for nothing
 }
 
-func (s *shared) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
+func (s *sharedStore) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.commits.Add(1)
-	if s.seen != nil {
-		s.seen(b)
+	if s.beforeApply != nil {
+		s.beforeApply(b)
 	}
 	synced, err := s.Store.Apply(ctx, b)
-	if s.edit != nil {
-		s.edit(b)
+	if s.afterApply != nil {
+		s.afterApply(b)
 	}
 	return synced, err
 }
 
-func (s *shared) Close() error { return nil } // the test closes the store below
+func (s *sharedStore) Close() error { return nil } // the test closes the store below
 
 // beside runs a test of engines on one store, in time that passes only when all wait.
-func beside(t *testing.T, test func(t *testing.T, s *shared)) {
+func withSharedStore(t *testing.T, test func(t *testing.T, s *sharedStore)) {
 	synctest.Test(t, func(t *testing.T) {
-		s := &shared{Store: newStore(t)}
+		s := &sharedStore{Store: newStore(t)}
 		defer func() { _ = s.Store.Close() }()
 		test(t, s)
 	})
 }
 
 // gets waits for a job, for as long as another process may need.
-func (h *house) gets(what string) (c job.Claimed) {
+func (h *harness) nextJob(what string) (c job.Claimed) {
 	h.t.Helper()
 	select {
 	case c = <-h.jobs:
-	case <-time.After(within):
-		h.t.Fatalf("%s: no job was given out within %s", what, within)
+	case <-time.After(pollBound):
+		h.t.Fatalf("%s: no job was given out within %s", what, pollBound)
 	}
 	return c
 }
 
 // getsNothing fails when a job is given out.
-func (h *house) getsNothing(what string) {
+func (h *harness) expectNoJob(what string) {
 	h.t.Helper()
 	select {
 	case <-h.jobs:
 		h.t.Fatalf("%s: a job was given out", what)
-	case <-time.After(within):
+	case <-time.After(pollBound):
 	}
 }
 
-func TestAnIdleWorkerGetsWhatAnotherProcessStored(t *testing.T) {
+func TestIdleWorkerGetsJobOfOtherProcess(t *testing.T) {
 	t.Parallel()
-	beside(t, func(t *testing.T, s *shared) {
-		a, b := start(t, s), start(t, s)
+	withSharedStore(t, func(t *testing.T, s *sharedStore) {
+		a, b := startHarness(t, s), startHarness(t, s)
 		defer a.stop()
 		defer b.stop()
-		b.serve(1)
+		b.startWorker(1)
 		time.Sleep(10 * time.Second)
 		snap := a.submit(engine.Request{})
-		if c := b.gets("submitted elsewhere"); c.Job.ID != snap.ID {
+		if c := b.nextJob("submitted elsewhere"); c.Job.ID != snap.ID {
 			t.Error("another job was given out")
 		}
 	})
@@ -89,17 +89,17 @@ func TestAnIdleWorkerGetsWhatAnotherProcessStored(t *testing.T) {
 
 // What a process believes of a queue may be out of date: one claim in vain puts it
 // right, and is not repeated.
-func TestCountsThatAreOutOfDateMakeNobodySpin(t *testing.T) {
+func TestStaleCountsCauseNoBusyLoop(t *testing.T) {
 	t.Parallel()
-	beside(t, func(t *testing.T, s *shared) {
-		a, b := start(t, s), start(t, s)
+	withSharedStore(t, func(t *testing.T, s *sharedStore) {
+		a, b := startHarness(t, s), startHarness(t, s)
 		defer a.stop()
 		defer b.stop()
 		b.submit(engine.Request{}) // b counts one queued
-		a.serve(1)
-		a.gets("queued")
+		a.startWorker(1)
+		a.nextJob("queued")
 		before := s.commits.Load()
-		b.serve(1)
+		b.startWorker(1)
 		time.Sleep(10 * time.Second)
 		if n := s.commits.Load() - before; n > 2 {
 			t.Errorf("with nothing to do two processes made %d commits", n)
@@ -108,20 +108,20 @@ func TestCountsThatAreOutOfDateMakeNobodySpin(t *testing.T) {
 }
 
 // Also counts that stay wrong cost no more than a claim a second or two.
-func TestCountsThatStayWrongMakeNobodySpin(t *testing.T) {
+func TestWrongCountsCauseNoBusyLoop(t *testing.T) {
 	t.Parallel()
-	beside(t, func(t *testing.T, s *shared) {
-		s.edit = func(b *store.Batch) {
+	withSharedStore(t, func(t *testing.T, s *sharedStore) {
+		s.afterApply = func(b *store.Batch) {
 			for name, c := range b.Counts {
 				c.Queued += 5
 				b.Counts[name] = c
 			}
 		}
-		a := start(t, s)
+		a := startHarness(t, s)
 		defer a.stop()
-		a.serve(1)
+		a.startWorker(1)
 		a.submit(engine.Request{})
-		a.finish(a.gets("submitted"), job.Outcome{})
+		a.finish(a.nextJob("submitted"), job.Outcome{})
 		before := s.commits.Load()
 		time.Sleep(20 * time.Second)
 		if n := s.commits.Load() - before; n > 40 {
@@ -130,30 +130,30 @@ func TestCountsThatStayWrongMakeNobodySpin(t *testing.T) {
 	})
 }
 
-func TestWhatADeadProcessScheduledBecomesReady(t *testing.T) {
+func TestScheduledJobOfDeadProcessBecomesReady(t *testing.T) {
 	t.Parallel()
-	beside(t, func(t *testing.T, s *shared) {
-		b := start(t, s)
+	withSharedStore(t, func(t *testing.T, s *sharedStore) {
+		b := startHarness(t, s)
 		defer b.stop()
-		b.serve(1)
+		b.startWorker(1)
 		time.Sleep(10 * time.Second)
-		a := start(t, s)
+		a := startHarness(t, s)
 		snap := a.submit(engine.Request{Delay: 3 * time.Second})
 		a.stop() // before the job is due
 		time.Sleep(3 * time.Second)
-		if c := b.gets("scheduled by a process that is gone"); c.Job.ID != snap.ID {
+		if c := b.nextJob("scheduled by a process that is gone"); c.Job.ID != snap.ID {
 			t.Error("another job was given out")
 		}
 	})
 }
 
-func TestAPauseHoldsInAnotherProcess(t *testing.T) {
+func TestPauseAppliesToOtherProcess(t *testing.T) {
 	t.Parallel()
-	beside(t, func(t *testing.T, s *shared) {
-		a, b := start(t, s), start(t, s)
+	withSharedStore(t, func(t *testing.T, s *sharedStore) {
+		a, b := startHarness(t, s), startHarness(t, s)
 		defer a.stop()
 		defer b.stop()
-		b.serve(1)
+		b.startWorker(1)
 		pause := func(on bool) {
 			if _, err := a.SetPaused(t.Context(), "sim", on); err != nil {
 				t.Fatal(err)
@@ -161,27 +161,27 @@ func TestAPauseHoldsInAnotherProcess(t *testing.T) {
 		}
 		pause(true)
 		b.submit(engine.Request{})
-		b.getsNothing("paused elsewhere")
+		b.expectNoJob("paused elsewhere")
 		pause(false)
-		b.gets("resumed elsewhere")
+		b.nextJob("resumed elsewhere")
 	})
 }
 
 // A limit of all processes is held by all, and what one frees another uses.
-func TestMaxRunningIsOfAllProcesses(t *testing.T) {
+func TestMaxRunningSpansProcesses(t *testing.T) {
 	t.Parallel()
-	beside(t, func(t *testing.T, s *shared) {
+	withSharedStore(t, func(t *testing.T, s *sharedStore) {
 		q := queues()
 		q[0].MaxRunning = 1
-		a, b := startWith(t, s, q), startWith(t, s, q)
+		a, b := startWithQueues(t, s, q), startWithQueues(t, s, q)
 		defer a.stop()
 		defer b.stop()
-		a.serve(1)
-		b.serve(1)
+		a.startWorker(1)
+		b.startWorker(1)
 		a.submit(engine.Request{})
-		c := a.gets("submitted")
+		c := a.nextJob("submitted")
 		snap := b.submit(engine.Request{})
-		b.getsNothing("one runs elsewhere")
+		b.expectNoJob("one runs elsewhere")
 		a.stop() // gives nothing back: its worker still has the job
 		if _, err := s.Job(t.Context(), local, snap.ID); err != nil {
 			t.Fatal(err)
@@ -192,29 +192,29 @@ func TestMaxRunningIsOfAllProcesses(t *testing.T) {
 		if err := store.Commit(t.Context(), s, batch); err != nil || f.Err != nil {
 			t.Fatal(err, f.Err)
 		}
-		b.gets("ended elsewhere")
+		b.nextJob("ended elsewhere")
 	})
 }
 
 // Where nothing happens nothing is written, however many processes there are.
-func TestAtRestNobodyCommits(t *testing.T) {
+func TestIdleProcessesDoNotCommit(t *testing.T) {
 	t.Parallel()
-	beside(t, func(t *testing.T, s *shared) {
-		a, b := start(t, s), start(t, s)
+	withSharedStore(t, func(t *testing.T, s *sharedStore) {
+		a, b := startHarness(t, s), startHarness(t, s)
 		defer a.stop()
 		defer b.stop()
-		a.serve(2)
-		b.serve(2)
+		a.startWorker(2)
+		b.startWorker(2)
 		for range 2 {
 			a.submit(engine.Request{})
 		}
 		for range 2 {
-			a.finish(a.gets("submitted"), job.Outcome{})
+			a.finish(a.nextJob("submitted"), job.Outcome{})
 		}
 		b.submit(engine.Request{Delay: time.Hour})
 		time.Sleep(10 * time.Second)
 		s.mu.Lock()
-		s.seen = func(b *store.Batch) {
+		s.beforeApply = func(b *store.Batch) {
 			if len(b.Prunes) == b.Len() {
 				return // the look of the retention, twice a minute, which finds nothing
 			}
@@ -223,7 +223,7 @@ func TestAtRestNobodyCommits(t *testing.T) {
 		s.mu.Unlock()
 		time.Sleep(20 * time.Second)
 		s.mu.Lock()
-		s.seen = nil
+		s.beforeApply = nil
 		s.mu.Unlock()
 	})
 }

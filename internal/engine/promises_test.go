@@ -21,92 +21,92 @@ func TestPromisesHoldInEveryHistory(t *testing.T) {
 	for _, seed := range engine.Seeds(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			inPlace(t, func(t *testing.T, p *place) {
-				a := &audited{history: newHistory(t, p, seed), kill: seed%2 == 0}
+			withCluster(t, func(t *testing.T, p *cluster) {
+				a := &promiseRun{history: newHistory(t, p, seed), killProcesses: seed%2 == 0}
 				defer a.close()
 				for range 2 + seed%4/3 {
-					a.join()
+					a.startProcess()
 				}
 				for range 40 {
-					a.hardRound()
-					a.verdict()
+					a.faultyRound()
+					a.failOnViolations()
 				}
-				a.drain()
-				a.verdict()
+				a.finishAll()
+				a.failOnViolations()
 				a.audit()
-				a.verdict()
+				a.failOnViolations()
 			})
 		})
 	}
 }
 
 // audited is a history whose promises are looked at in the end.
-type audited struct {
+type promiseRun struct {
 	*history
-	kill    bool // processes end
-	viewers []*seen
+	killProcesses bool // processes end
+	watchers      []*jobView
 }
 
 // seen is what a watcher saw of a job. It is the watcher's until over is closed.
-type seen struct {
-	w    *worker
-	x    *known
-	said map[int64]string
-	last job.State
-	end  error
-	over chan struct{}
+type jobView struct {
+	w       *worker
+	job     *knownJob
+	content map[int64]string
+	last    job.State
+	end     error
+	done    chan struct{}
 }
 
 // hardRound is a few things that happen together, to a disk and a clock that are worse
 // than those of a history.
-func (a *audited) hardRound() {
-	for range 1 + a.one(6) {
-		w := a.member()
-		switch n := a.one(60); {
-		case n <= 2 && a.kill:
-			a.restart()
+func (a *promiseRun) faultyRound() {
+	for range 1 + a.intn(6) {
+		w := a.anyProcess()
+		switch n := a.intn(60); {
+		case n <= 2 && a.killProcesses:
+			a.restartProcess()
 		case n <= 6:
-			a.fault(w)
+			a.failCommits(w)
 		case n == 7:
-			d := time.Duration(a.one(15_000)) * time.Millisecond
+			d := time.Duration(a.intn(15_000)) * time.Millisecond
 			a.note("the disk stands still for %s", d)
-			a.p.stall(d)
+			a.cluster.stallDisk(d)
 		case n == 8: // less than a healthy worker's lease can bear
-			d := time.Duration(a.one(1900)) * time.Millisecond
-			a.breakNext(w, fmt.Sprint("the sync takes ", d), faulty.Fault{After: func() { time.Sleep(d) }})
+			d := time.Duration(a.intn(1900)) * time.Millisecond
+			a.failNextCommits(w, fmt.Sprint("the sync takes ", d), faulty.Fault{After: func() { time.Sleep(d) }})
 		case n == 9:
 			a.note("%x cannot read", w.id[:2])
-			w.link.unread.Store(time.Now().Add(time.Duration(a.one(10_000)) * time.Millisecond).UnixNano())
+			w.link.unreadableUntil.Store(time.Now().Add(time.Duration(a.intn(10_000)) * time.Millisecond).UnixNano())
 		case n <= 11:
 			a.note("%x: its clock jumps", w.id[:2])
-			w.link.ahead.Store(int64(a.one(40_000)-20_000) * int64(time.Millisecond))
-		case n == 12 && a.kill: // the sync fails: the process ends, and its data is there or not
-			a.breakNext(w, "the sync fails", faulty.Fault{Step: faulty.BadSync})
+			w.link.clockAhead.Store(int64(a.intn(40_000)-20_000) * int64(time.Millisecond))
+		case n == 12 && a.killProcesses: // the sync fails: the process ends, and its data is there or not
+			a.failNextCommits(w, "the sync fails", faulty.Fault{Step: faulty.BadSync})
 		case n <= 20:
-			if x := a.aJob(); x != nil {
-				a.watch(w, x)
+			if x := a.anyJob(); x != nil {
+				a.watchJob(w, x)
 			}
 		case n <= 23:
-			a.stale(w)
+			a.useVoidLease(w)
 		default:
 			a.step()
 		}
-		if a.one(3) == 0 {
-			time.Sleep(time.Duration(a.one(300)) * time.Millisecond)
+		if a.intn(3) == 0 {
+			time.Sleep(time.Duration(a.intn(300)) * time.Millisecond)
 		}
 	}
-	a.obey()
-	time.Sleep(time.Duration(a.one(3)*a.one(1500)) * time.Millisecond)
-	a.replace()
+	a.endCancelled()
+	time.Sleep(time.Duration(a.intn(3)*a.intn(1500)) * time.Millisecond)
+	a.replaceEnded()
 }
 
 // replace starts a process for each that has ended by itself.
-func (a *audited) replace() {
-	for i := 0; i < len(a.members); i++ {
+func (a *promiseRun) replaceEnded() {
+	for i := 0; i < len(a.processes); i++ {
 		select {
-		case <-a.members[i].gone:
-			a.leave(i, true)
-			a.join()
+		case <-a.processes[i].ended:
+			a.endProcess(i, true)
+			a.startProcess()
 			i = -1
 		default:
 		}
@@ -114,11 +114,11 @@ func (a *audited) replace() {
 }
 
 // watch follows a job to its end.
-func (a *audited) watch(w *worker, x *known) {
-	v := &seen{w: w, x: x, said: map[int64]string{}, over: make(chan struct{})}
-	a.viewers = append(a.viewers, v)
+func (a *promiseRun) watchJob(w *worker, x *knownJob) {
+	v := &jobView{w: w, job: x, content: map[int64]string{}, done: make(chan struct{})}
+	a.watchers = append(a.watchers, v)
 	go func() {
-		defer close(v.over)
+		defer close(v.done)
 		var at *engine.Watch
 		if at, v.end = w.Watch(a.ctx, x.owner, x.id, 0); v.end != nil {
 			return
@@ -128,7 +128,7 @@ func (a *audited) watch(w *worker, x *known) {
 		defer stop()
 		go func() {
 			select {
-			case <-w.gone:
+			case <-w.ended:
 				stop()
 			case <-ctx.Done():
 			}
@@ -140,25 +140,25 @@ func (a *audited) watch(w *worker, x *known) {
 			}
 			v.last = u.Job.State
 			for _, e := range u.Entries {
-				if _, again := v.said[e.Seq]; again {
-					a.breaks("a watcher saw entry %d of %s twice", e.Seq, x.id)
+				if _, again := v.content[e.Seq]; again {
+					a.violation("a watcher saw entry %d of %s twice", e.Seq, x.id)
 				}
-				v.said[e.Seq] = string(e.Data)
+				v.content[e.Seq] = string(e.Data)
 			}
 		}
 	}()
 }
 
 // stale uses a lease that holds nothing any more.
-func (a *audited) stale(w *worker) {
+func (a *promiseRun) useVoidLease(w *worker) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.past) == 0 {
+	if len(a.voidLeases) == 0 {
 		return
 	}
-	l := a.past[a.one(len(a.past))]
-	how := a.one(3)
-	a.ask(func() {
+	l := a.voidLeases[a.intn(len(a.voidLeases))]
+	how := a.intn(3)
+	a.async(func() {
 		var err error
 		switch how {
 		case 0:
@@ -169,23 +169,23 @@ func (a *audited) stale(w *worker) {
 			_, err = w.Finish(a.ctx, l, job.Outcome{})
 		}
 		if err == nil {
-			a.breaks("a lease on %s that is over was taken", l.Job)
+			a.violation("a lease on %s that is over was taken", l.Job)
 		}
 	})
 }
 
 // drain ends all faults, and works until no job is left that has not ended.
-func (a *audited) drain() {
-	a.asking.Wait()
+func (a *promiseRun) finishAll() {
+	a.pending.Wait()
 	time.Sleep(time.Second)
-	a.replace()
-	for _, w := range a.members {
-		w.link.ahead.Store(0)
-		w.link.unread.Store(0)
+	a.replaceEnded()
+	for _, w := range a.processes {
+		w.link.clockAhead.Store(0)
+		w.link.unreadableUntil.Store(0)
 	}
 	for range 600 {
-		_, _ = a.members[0].SetPaused(a.ctx, "sim", false)
-		for _, x := range a.holdings(nil) {
+		_, _ = a.processes[0].SetPaused(a.ctx, "sim", false)
+		for _, x := range a.attemptsOf(nil) {
 			a.mu.Lock()
 			silent := x.silent
 			a.mu.Unlock()
@@ -195,72 +195,72 @@ func (a *audited) drain() {
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
-		a.replace()
-		if u := a.waiting(); len(u.waiting)+len(u.running) == 0 {
+		a.replaceEnded()
+		if u := a.unfinishedJobs(); len(u.waiting)+len(u.running) == 0 {
 			time.Sleep(time.Second) // the watchers have so long
 			return
 		}
 	}
-	u := a.waiting()
+	u := a.unfinishedJobs()
 	a.t.Fatalf("ten minutes later %d jobs wait and %d run", len(u.waiting), len(u.running))
 }
 
 // audit compares what was told with what the store holds when it is opened anew.
-func (a *audited) audit() {
+func (a *promiseRun) audit() {
 	synctest.Wait()
-	for _, v := range a.viewers {
-		a.auditViewer(v)
+	for _, v := range a.watchers {
+		a.auditWatcher(v)
 	}
-	left := a.left
-	for len(a.members) > 0 {
-		a.leave(0, true)
+	left := a.endedProcesses
+	for len(a.processes) > 0 {
+		a.endProcess(0, true)
 	}
-	a.left = left
-	if err := a.p.Store.Close(); err != nil {
+	a.endedProcesses = left
+	if err := a.cluster.Store.Close(); err != nil {
 		a.t.Fatal(err)
 	}
-	a.p.Store = openUnsynced(a.t, a.p.path)
+	a.cluster.Store = openUnsynced(a.t, a.cluster.path)
 	for _, id := range a.order {
 		a.auditJob(a.jobs[id])
 	}
-	for _, v := range a.viewers {
+	for _, v := range a.watchers {
 		select {
-		case <-v.over:
+		case <-v.done:
 			a.auditLog(v)
 		default:
 		}
 	}
-	counts, err := a.p.Counts(a.t.Context())
+	counts, err := a.cluster.Counts(a.t.Context())
 	if c := counts["sim"]; err != nil || c.Waiting() != 0 || c.Running != 0 || c.WaitingBytes != 0 {
-		a.breaks("nothing waits or runs, and the counts are %+v, %v", c, err)
+		a.violation("nothing waits or runs, and the counts are %+v, %v", c, err)
 	}
 }
 
 // auditViewer says whether a watcher in a process that lives has learned of the end.
-func (a *audited) auditViewer(v *seen) {
+func (a *promiseRun) auditWatcher(v *jobView) {
 	select {
-	case <-v.w.gone:
+	case <-v.w.ended:
 		return
 	default:
 	}
 	select {
-	case <-v.over:
+	case <-v.done:
 	default:
-		a.breaks("a watcher of %s saw %s and waits", v.x.id, v.last)
+		a.violation("a watcher of %s saw %s and waits", v.job.id, v.last)
 		return
 	}
 	switch {
 	case errors.Is(v.end, io.EOF) && v.last.Ended():
 	case job.CodeOf(v.end) == job.NotFound:
-	case errors.Is(v.end, errUnread) || errors.Is(v.end, context.Canceled):
+	case errors.Is(v.end, errUnreadable) || errors.Is(v.end, context.Canceled):
 	default:
-		a.breaks("a watcher of %s saw %s, and then %v", v.x.id, v.last, v.end)
+		a.violation("a watcher of %s saw %s, and then %v", v.job.id, v.last, v.end)
 	}
 }
 
 // auditLog says whether all that a watcher saw is in the log.
-func (a *audited) auditLog(v *seen) {
-	_, log, err := a.p.Output(a.t.Context(), v.x.owner, v.x.id, 0, 1<<20)
+func (a *promiseRun) auditLog(v *jobView) {
+	_, log, err := a.cluster.Output(a.t.Context(), v.job.owner, v.job.id, 0, 1<<20)
 	if job.CodeOf(err) == job.NotFound {
 		return
 	}
@@ -271,29 +271,29 @@ func (a *audited) auditLog(v *seen) {
 	for _, e := range log {
 		there[e.Seq] = string(e.Data)
 	}
-	for seq, said := range v.said {
-		if there[seq] != said || said != word(v.x.id, seq) {
-			a.breaks("a watcher of %s saw entry %d as %q, and it is %q", v.x.id, seq, said, there[seq])
+	for seq, content := range v.content {
+		if there[seq] != content || content != entryText(v.job.id, seq) {
+			a.violation("a watcher of %s saw entry %d as %q, and it is %q", v.job.id, seq, content, there[seq])
 		}
 	}
 }
 
-func (a *audited) auditJob(x *known) {
-	j, err := a.p.Job(a.t.Context(), x.owner, x.id)
+func (a *promiseRun) auditJob(x *knownJob) {
+	j, err := a.cluster.Job(a.t.Context(), x.owner, x.id)
 	switch code := job.CodeOf(err); {
-	case code == job.NotFound && !x.asked:
-		a.breaks("%s was acknowledged and is gone", x.id)
+	case code == job.NotFound && !x.deleteRequested:
+		a.violation("%s was acknowledged and is gone", x.id)
 	case code == job.NotFound:
-		if x.files && a.left == 0 && a.files[x.id] != 1 {
-			a.breaks("the files of %s, which was deleted, were removed %d times", x.id, a.files[x.id])
+		if x.files && a.endedProcesses == 0 && a.files[x.id] != 1 {
+			a.violation("the files of %s, which was deleted, were removed %d times", x.id, a.files[x.id])
 		}
 	case err != nil:
 		a.t.Fatal(err)
 	case x.deleted:
-		a.breaks("%s was deleted and is %s", x.id, j.State)
-	case x.cancelled && !x.retried && j.State != job.Cancelled:
-		a.breaks("the cancel of %s was acknowledged, and it is %s", x.id, j.State)
+		a.violation("%s was deleted and is %s", x.id, j.State)
+	case x.cancelled && !x.retryRequested && j.State != job.Cancelled:
+		a.violation("the cancel of %s was acknowledged, and it is %s", x.id, j.State)
 	case x.files && a.files[x.id] > 0:
-		a.breaks("%s is there and its files are not", x.id)
+		a.violation("%s is there and its files are not", x.id)
 	}
 }

@@ -20,7 +20,7 @@ import (
 // Run it with -benchtime 10x: so many pairs of seconds.
 func BenchmarkRetention(b *testing.B) {
 	const history = 10_000 // a pair of seconds
-	h := openHistory(b, history*b.N)
+	h := newRetentionBench(b, history*b.N)
 	var with, without []time.Duration
 	for range b.N {
 		h.pruning.Store(true)
@@ -31,25 +31,25 @@ func BenchmarkRetention(b *testing.B) {
 	b.ReportMetric(float64(len(without)/b.N), "jobs/s")
 	b.ReportMetric(float64(len(with)/b.N), "jobs/s(pruning)")
 	b.ReportMetric(float64(h.pruned.Load()/int64(b.N)), "pruned/s")
-	b.ReportMetric(at(without, 99), "ms(P99)")
-	b.ReportMetric(at(with, 99), "ms(P99,pruning)")
+	b.ReportMetric(percentile(without, 99), "ms(P99)")
+	b.ReportMetric(percentile(with, 99), "ms(P99,pruning)")
 }
 
 // at is a percentile, in milliseconds.
-func at(took []time.Duration, percent int) float64 {
+func percentile(took []time.Duration, percent int) float64 {
 	slices.Sort(took)
 	return float64(took[len(took)*percent/100].Microseconds()) / 1000
 }
 
 // long is an engine at work over a store with a history past its time.
-type long struct {
+type retentionBench struct {
 	*Engine
 	b       *testing.B
 	pruning atomic.Bool
 	pruned  atomic.Int64
 }
 
-func openHistory(b *testing.B, jobs int) *long {
+func newRetentionBench(b *testing.B, jobs int) *retentionBench {
 	b.Helper()
 	var ahead atomic.Int64
 	begin := time.Now()
@@ -66,7 +66,7 @@ func openHistory(b *testing.B, jobs int) *long {
 	if err != nil {
 		b.Fatal(err)
 	}
-	h := &long{Engine: e, b: b}
+	h := &retentionBench{Engine: e, b: b}
 	ctx, stop := context.WithCancel(context.Background())
 	var all, working sync.WaitGroup
 	all.Go(func() { _ = e.loop(ctx) })
@@ -95,7 +95,7 @@ func openHistory(b *testing.B, jobs int) *long {
 }
 
 // prune is a pass that goes on whenever it is wanted.
-func (h *long) prune(ctx context.Context) {
+func (h *retentionBench) prune(ctx context.Context) {
 	for after := ""; ctx.Err() == nil; {
 		if !h.pruning.Load() {
 			_ = h.pruner.yield(ctx, yieldFactor)
@@ -112,7 +112,7 @@ func (h *long) prune(ctx context.Context) {
 }
 
 // submitFor submits jobs by 64 clients and returns how long each took to be on disk.
-func (h *long) submitFor(d time.Duration) []time.Duration {
+func (h *retentionBench) submitFor(d time.Duration) []time.Duration {
 	took := make([][]time.Duration, 64)
 	var asking sync.WaitGroup
 	start := time.Now()

@@ -12,7 +12,7 @@ import (
 )
 
 // end runs jobs of so many bytes to their end.
-func (w *swept) end(jobs, size int) (ids []job.ID) {
+func (w *sweepHarness) runToEnd(jobs, size int) (ids []job.ID) {
 	w.t.Helper()
 	for range jobs {
 		ids = append(ids, w.submit(Request{Input: make([]byte, size)}))
@@ -24,7 +24,7 @@ func (w *swept) end(jobs, size int) (ids []job.ID) {
 	return ids
 }
 
-func (w *swept) left(ids []job.ID) (n int) {
+func (w *sweepHarness) countLeft(ids []job.ID) (n int) {
 	w.t.Helper()
 	for _, id := range ids {
 		switch _, err := w.Get(w.t.Context(), job.Owner{User: "u"}, id); job.CodeOf(err) {
@@ -38,7 +38,7 @@ func (w *swept) left(ids []job.ID) (n int) {
 	return n
 }
 
-func (w *swept) size() int64 {
+func (w *sweepHarness) storeSize() int64 {
 	w.t.Helper()
 	n, err := w.store.Size(w.t.Context())
 	if err != nil {
@@ -51,39 +51,39 @@ func (w *swept) size() int64 {
 // time, until it holds nine tenths of that; what has not ended stays.
 func TestShrinkDeletesTheOldest(t *testing.T) {
 	t.Parallel()
-	w := newSwept(t, time.Hour)
+	w := newSweepHarness(t, time.Hour)
 	waiting := w.submit(Request{Delay: time.Minute, Input: make([]byte, 100_000)})
-	ids := w.end(100, 100_000)
-	p := newPruner(w.Engine, w.size()+1)
-	if err := p.shrink(t.Context()); err != nil || w.left(ids) != len(ids) {
-		t.Fatalf("with room left, %d of %d jobs are there: %v", w.left(ids), len(ids), err)
+	ids := w.runToEnd(100, 100_000)
+	p := newPruner(w.Engine, w.storeSize()+1)
+	if err := p.shrink(t.Context()); err != nil || w.countLeft(ids) != len(ids) {
+		t.Fatalf("with room left, %d of %d jobs are there: %v", w.countLeft(ids), len(ids), err)
 	}
-	p.maxBytes = w.size() / 2
+	p.maxBytes = w.storeSize() / 2
 	if err := p.shrink(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if n := w.left(ids); n == 0 || n > 50 || w.left(ids[100-n:]) != n {
-		t.Errorf("%d jobs are left, %d of them among the newest", n, w.left(ids[100-n:]))
+	if n := w.countLeft(ids); n == 0 || n > 50 || w.countLeft(ids[100-n:]) != n {
+		t.Errorf("%d jobs are left, %d of them among the newest", n, w.countLeft(ids[100-n:]))
 	}
-	if size := w.size(); size > p.maxBytes/10*9 {
+	if size := w.storeSize(); size > p.maxBytes/10*9 {
 		t.Errorf("the store holds %d of the %d bytes that it may", size, p.maxBytes)
 	}
 	w.get(waiting)
 }
 
 // shelf is the files of jobs, which take a while to be removed.
-type shelf struct {
+type slowFiles struct {
 	mu    sync.Mutex
 	bytes map[job.ID]int64 // guarded by mu
 }
 
-func (s *shelf) put(id job.ID, bytes int64) {
+func (s *slowFiles) put(id job.ID, bytes int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.bytes[id] = bytes
 }
 
-func (s *shelf) remove(ids []job.ID) {
+func (s *slowFiles) remove(ids []job.ID) {
 	time.Sleep(time.Minute)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -92,7 +92,7 @@ func (s *shelf) remove(ids []job.ID) {
 	}
 }
 
-func (s *shelf) size(context.Context) (total int64, err error) {
+func (s *slowFiles) size(context.Context) (total int64, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, n := range s.bytes {
@@ -106,9 +106,9 @@ func (s *shelf) size(context.Context) (total int64, err error) {
 func TestShrinkCountsFiles(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		c, files := &clock{now: time.Unix(1_800_000_000, 0)}, &shelf{bytes: map[job.ID]int64{}}
+		c, files := &clock{now: time.Unix(1_800_000_000, 0)}, &slowFiles{bytes: map[job.ID]int64{}}
 		s := NewTestStore(t, sqlite.Options{Clock: c.Now, Unsynced: true})
-		w := sweptOver(t, c, Config{Store: s, RenewEvery: time.Hour, RemoveFiles: files.remove, FileBytes: files.size})
+		w := newSweepHarnessOver(t, c, Config{Store: s, RenewEvery: time.Hour, RemoveFiles: files.remove, FileBytes: files.size})
 		ctx, stop := context.WithCancel(t.Context())
 		var removing sync.WaitGroup
 		removing.Go(func() { w.fileRemover.run(ctx) })
@@ -125,16 +125,16 @@ func TestShrinkCountsFiles(t *testing.T) {
 			}
 			ids = append(ids, id)
 		}
-		w.pruner.maxBytes = 10*size + w.size()
-		if err := w.pruner.shrink(t.Context()); err != nil || w.left(ids) != 10 {
-			t.Fatalf("with room left, %d of 10 jobs are there: %v", w.left(ids), err)
+		w.pruner.maxBytes = 10*size + w.storeSize()
+		if err := w.pruner.shrink(t.Context()); err != nil || w.countLeft(ids) != 10 {
+			t.Fatalf("with room left, %d of 10 jobs are there: %v", w.countLeft(ids), err)
 		}
-		w.pruner.maxBytes = 5*size + size/2 + w.size()
+		w.pruner.maxBytes = 5*size + size/2 + w.storeSize()
 		if err := w.pruner.shrink(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		if n := w.left(ids); n != 4 || w.left(ids[6:]) != 4 {
-			t.Errorf("%d jobs are left, %d of them among the newest four", n, w.left(ids[6:]))
+		if n := w.countLeft(ids); n != 4 || w.countLeft(ids[6:]) != 4 {
+			t.Errorf("%d jobs are left, %d of them among the newest four", n, w.countLeft(ids[6:]))
 		}
 		if held, _ := files.size(t.Context()); held != 4*size {
 			t.Errorf("of the files %d bytes are left", held)
@@ -143,9 +143,9 @@ func TestShrinkCountsFiles(t *testing.T) {
 }
 
 // A store of which nothing can be deleted is left alone for a while.
-func TestShrinkGivesUp(t *testing.T) {
+func TestShrinkGivesUpWithoutEndedJobs(t *testing.T) {
 	t.Parallel()
-	w := newSwept(t, time.Hour)
+	w := newSweepHarness(t, time.Hour)
 	waiting := w.submit(Request{Delay: time.Minute, Input: make([]byte, 100_000)})
 	p := newPruner(w.Engine, 1)
 	for range 3 {
@@ -161,10 +161,10 @@ func TestShrinkGivesUp(t *testing.T) {
 
 // A pass goes on where the last one ended, and begins anew now and then: what it
 // had to leave is deleted in the end.
-func TestPassesGoOn(t *testing.T) {
+func TestRetentionPassContinuesAndRestarts(t *testing.T) {
 	t.Parallel()
-	w := newSwept(t, time.Hour)
-	first := w.end(pieceRows+10, 10)
+	w := newSweepHarness(t, time.Hour)
+	first := w.runToEnd(pieceRows+10, 10)
 	w.clock.pass(30 * time.Minute)
 	held := w.submit(Request{Delay: 24 * time.Hour})
 	w.clock.pass(31 * time.Minute)
@@ -175,11 +175,11 @@ func TestPassesGoOn(t *testing.T) {
 		}
 	}
 	pass()
-	if n := w.left(first); n != 0 {
+	if n := w.countLeft(first); n != 0 {
 		t.Errorf("%d jobs past their time are left", n)
 	}
 	w.clock.pass(time.Hour) // the waiting job is old, and passed by
-	w.end(pieceRows+10, 10)
+	w.runToEnd(pieceRows+10, 10)
 	w.clock.pass(61 * time.Minute)
 	pass()
 	if _, err := w.Cancel(t.Context(), job.Owner{User: "u"}, held); err != nil {
@@ -187,12 +187,12 @@ func TestPassesGoOn(t *testing.T) {
 	}
 	w.clock.pass(61 * time.Minute)
 	pass()
-	if w.left([]job.ID{held}) != 1 {
+	if w.countLeft([]job.ID{held}) != 1 {
 		t.Error("the test is to show a job that a pass leaves to a later one")
 	}
 	w.pruner.fullPassAt = time.Time{}
 	pass()
-	if w.left([]job.ID{held}) != 0 {
+	if w.countLeft([]job.ID{held}) != 0 {
 		t.Error("a pass that begins with the oldest left it")
 	}
 }

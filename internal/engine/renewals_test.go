@@ -16,39 +16,39 @@ import (
 // While the store hangs, workers ask for renewals and leave, again and again, and clients
 // for cancels and deletes: what waits for the store stays bounded. Once it works again the
 // leases are renewed for who asked last, and what was refused can be asked again.
-func TestWhatWaitsForAStoreThatHangsIsBounded(t *testing.T) {
+func TestHangingStoreBoundsPendingOps(t *testing.T) {
 	t.Parallel()
-	beside(t, func(t *testing.T, s *shared) {
+	withSharedStore(t, func(t *testing.T, s *sharedStore) {
 		renews, changes := atomic.Int64{}, atomic.Int64{}
-		s.seen = func(b *store.Batch) {
+		s.beforeApply = func(b *store.Batch) {
 			renews.Add(int64(len(b.Renews)))
 			changes.Add(int64(len(b.Deletes)))
 		}
-		view := &stalled{Store: s}
-		h := startConfig(t, engine.Config{Store: view, Queues: queues()})
+		view := &stallingStore{Store: s}
+		h := startWithConfig(t, engine.Config{Store: view, Queues: queues()})
 		defer h.stop()
-		h.serve(2)
+		h.startWorker(2)
 		h.submit(engine.Request{})
 		h.submit(engine.Request{})
 		c, ended := <-h.jobs, <-h.jobs
-		until := make(chan struct{})
-		view.until.Store(&until)
-		ask := func(wait time.Duration) error {
+		resume := make(chan struct{})
+		view.resume.Store(&resume)
+		renew := func(wait time.Duration) error {
 			ctx, leave := context.WithTimeout(t.Context(), wait)
 			defer leave()
 			return h.Renew(ctx, []job.Lease{c.Lease()})[0]
 		}
 		for range 100 {
-			if err := ask(10 * time.Second); err == nil {
+			if err := renew(10 * time.Second); err == nil {
 				t.Fatal("a renewal that is not stored was answered")
 			}
 			time.Sleep(2 * time.Second)
 		}
-		left, leave := context.WithCancel(t.Context())
+		cancelled, leave := context.WithCancel(t.Context())
 		leave()
 		refused := 0
 		for range 10_000 {
-			if job.CodeOf(h.Delete(left, local, job.NewID())) == job.Overloaded {
+			if job.CodeOf(h.Delete(cancelled, local, job.NewID())) == job.Overloaded {
 				refused++
 			}
 		}
@@ -61,11 +61,11 @@ func TestWhatWaitsForAStoreThatHangsIsBounded(t *testing.T) {
 			finished <- err
 		}()
 		asked := time.Now()
-		go func() { renewed <- ask(20 * time.Second) }()
+		go func() { renewed <- renew(20 * time.Second) }()
 		time.Sleep(10 * time.Second)
 		synctest.Wait() // nobody is between asking and waiting
-		view.until.Store(nil)
-		close(until)
+		view.resume.Store(nil)
+		close(resume)
 		if err := <-finished; err != nil {
 			t.Errorf("a finish was answered %v", err)
 		}
@@ -79,7 +79,7 @@ func TestWhatWaitsForAStoreThatHangsIsBounded(t *testing.T) {
 		if lapsed, err := s.Running(t.Context(), store.LapsedOnly, job.ID{}, 9); err != nil || len(lapsed) > 0 {
 			t.Errorf("after a renewal that was asked for at %s, the lease has lapsed: %v", asked, err)
 		}
-		if err := ask(time.Second); err != nil {
+		if err := renew(time.Second); err != nil {
 			t.Errorf("the next renewal was answered %v", err)
 		}
 		if n := renews.Load(); n > 3 {
@@ -96,9 +96,9 @@ func TestWhatWaitsForAStoreThatHangsIsBounded(t *testing.T) {
 
 // Whoever waits for a renewal is answered when the server stops, also while it is in doubt
 // and another one is to follow it.
-func TestAStopAnswersRenewalsInDoubt(t *testing.T) {
+func TestStopAnswersUncertainRenewals(t *testing.T) {
 	t.Parallel()
-	beside(t, func(t *testing.T, s *shared) {
+	withSharedStore(t, func(t *testing.T, s *sharedStore) {
 		losing := atomic.Bool{}
 		f := faulty.New(s, faulty.Plan{Commit: func(int, *store.Batch) (f faulty.Fault) {
 			if losing.Load() {
@@ -106,8 +106,8 @@ func TestAStopAnswersRenewalsInDoubt(t *testing.T) {
 			}
 			return f
 		}})
-		h := startConfig(t, engine.Config{Store: unclosed{f}, Queues: queues()})
-		h.serve(1)
+		h := startWithConfig(t, engine.Config{Store: keepOpen{f}, Queues: queues()})
+		h.startWorker(1)
 		h.submit(engine.Request{})
 		c := <-h.jobs
 		losing.Store(true)

@@ -12,7 +12,7 @@ import (
 )
 
 // beside starts an engine on a store that others use, too.
-func beside(t *testing.T, c *clock, s store.Store, dead ...job.Process) *Engine {
+func startBeside(t *testing.T, c *clock, s store.Store, dead ...job.Process) *Engine {
 	t.Helper()
 	q := Queue{Name: "q", Concurrency: 1, MaxDepth: 10, MaxAttempts: 2, Keep: time.Hour, KeepFailed: time.Hour}
 	q.Policy.Timeouts = job.Timeouts{Lease: 30 * time.Second}
@@ -34,7 +34,7 @@ func TestEnginesShareLeases(t *testing.T) {
 	c := &clock{now: time.Unix(1_800_000_000, 0)}
 	s := NewTestStore(t, sqlite.Options{Clock: c.Now})
 	t.Cleanup(func() { _ = s.Close() })
-	a := beside(t, c, s)
+	a := startBeside(t, c, s)
 	jobs := make(chan job.Claimed, 3)
 	a.Consume(job.Worker{Name: "w", Queue: "q", Slots: 3, Deliver: func(c job.Claimed) { jobs <- c }})
 	owner := job.Owner{User: "u"}
@@ -53,28 +53,28 @@ func TestEnginesShareLeases(t *testing.T) {
 		}
 	}
 
-	b := beside(t, c, s)
+	b := startBeside(t, c, s)
 	state(leases[0], job.Running)
 	if errs := b.Renew(t.Context(), leases); errs[0] != nil || errs[1] != nil || errs[2] != nil {
 		t.Fatalf("leases of the other engine are renewed: %v", errs)
 	}
-	if err := b.Append(t.Context(), leases[0], texts(0, 1, []byte("from there")), nil); err != nil {
+	if err := b.Append(t.Context(), leases[0], textEntries(0, 1, []byte("from there")), nil); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := b.Finish(t.Context(), leases[0], job.Outcome{}); err != nil || got != job.Succeeded {
 		t.Fatalf("it is finished as %s, %v", got, err)
 	}
 	state(leases[0], job.Succeeded)
-	if err := b.Append(t.Context(), leases[0], texts(1, 1, []byte("late")), nil); job.CodeOf(err) != job.LeaseLost {
+	if err := b.Append(t.Context(), leases[0], textEntries(1, 1, []byte("late")), nil); job.CodeOf(err) != job.LeaseLost {
 		t.Errorf("a lease that was finished takes output: %v", err)
 	}
 	if _, err := a.Finish(t.Context(), leases[0], job.Outcome{}); job.CodeOf(err) != job.LeaseLost {
 		t.Errorf("the engine that handed it out finishes it again: %v", err)
 	}
 
-	beside(t, c, s, b.process)
+	startBeside(t, c, s, b.process)
 	state(leases[1], job.Running)
-	beside(t, c, s, a.process)
+	startBeside(t, c, s, a.process)
 	state(leases[1], job.Scheduled)
 	state(leases[2], job.Scheduled)
 }

@@ -18,26 +18,26 @@ import (
 
 // crew is a worker of a few slots that fails the test when it is given more jobs than
 // it has slots.
-type crew struct {
+type slotWorker struct {
 	*Engine
-	t     *testing.T
-	slots int
-	step  atomic.Pointer[func() faulty.Step] // at which the next commit breaks
+	t         *testing.T
+	slots     int
+	nextFault atomic.Pointer[func() faulty.Step] // at which the next commit breaks
 
-	mu   sync.Mutex
-	busy map[job.Token]job.Claimed // delivered, and not known to have ended
-	most int
+	mu         sync.Mutex
+	running    map[job.Token]job.Claimed // delivered, and not known to have ended
+	maxRunning int
 }
 
 const unstorable = "unstorable"
 
-func newCrew(t *testing.T, slots int) *crew {
+func newSlotWorker(t *testing.T, slots int) *slotWorker {
 	t.Helper()
 	inner := NewTestStore(t, sqlite.Options{Unsynced: true})
-	c := &crew{t: t, slots: slots, busy: map[job.Token]job.Claimed{}}
+	c := &slotWorker{t: t, slots: slots, running: map[job.Token]job.Claimed{}}
 	s := faulty.New(inner, faulty.Plan{
 		Commit: func(int, *store.Batch) faulty.Fault {
-			if f := c.step.Load(); f != nil {
+			if f := c.nextFault.Load(); f != nil {
 				return faulty.Fault{Step: (*f)()}
 			}
 			return faulty.Fault{}
@@ -58,56 +58,56 @@ func newCrew(t *testing.T, slots int) *crew {
 	var running sync.WaitGroup
 	running.Go(func() { _ = c.Run(ctx) })
 	t.Cleanup(func() { stop(); running.Wait(); _ = s.Close() })
-	c.Consume(job.Worker{Name: "w", Queue: "q", Slots: slots, Deliver: c.deliver, Order: c.order})
+	c.Consume(job.Worker{Name: "w", Queue: "q", Slots: slots, Deliver: c.deliver, Order: c.handleOrder})
 	synctest.Wait()
 	return c
 }
 
-func (c *crew) deliver(j job.Claimed) {
+func (c *slotWorker) deliver(j job.Claimed) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.busy[j.Token] = j
-	if c.most = max(c.most, len(c.busy)); len(c.busy) > c.slots {
-		c.t.Errorf("a worker with %d slots has %d jobs", c.slots, len(c.busy))
+	c.running[j.Token] = j
+	if c.maxRunning = max(c.maxRunning, len(c.running)); len(c.running) > c.slots {
+		c.t.Errorf("a worker with %d slots has %d jobs", c.slots, len(c.running))
 	}
 }
 
-func (c *crew) order(l job.Lease, o job.Order) {
+func (c *slotWorker) handleOrder(l job.Lease, o job.Order) {
 	if o == job.OrderLost {
-		c.ended(l.Token)
+		c.forget(l.Token)
 	}
 }
 
-func (c *crew) ended(t job.Token) {
+func (c *slotWorker) forget(t job.Token) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.busy, t)
+	delete(c.running, t)
 }
 
 // jobs are those that the worker has.
-func (c *crew) jobs() (all []job.Claimed) {
+func (c *slotWorker) jobs() (all []job.Claimed) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, j := range c.busy {
+	for _, j := range c.running {
 		all = append(all, j)
 	}
 	return all
 }
 
 // end reports what a job came to. One whose end is refused is the worker's still.
-func (c *crew) end(j job.Claimed, o job.Outcome) {
+func (c *slotWorker) finish(j job.Claimed, o job.Outcome) {
 	c.FinishAsync(j.Lease(), o, func(err error) {
 		if err == nil || job.CodeOf(err) == job.LeaseLost {
-			c.ended(j.Token)
+			c.forget(j.Token)
 		}
 	})
 }
 
-func (c *crew) submit() {
+func (c *slotWorker) submit() {
 	go func() { _, _, _ = c.Submit(context.Background(), Request{Queue: "q"}) }()
 }
 
-func (c *crew) free() int {
+func (c *slotWorker) freeSlots() int {
 	q := c.queues["q"]
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -116,28 +116,30 @@ func (c *crew) free() int {
 
 func succeeded() job.Outcome { return job.Outcome{Result: &job.Result{Body: []byte("fine")}} }
 
-func bad() job.Outcome { return job.Outcome{Result: &job.Result{Body: []byte(unstorable)}} }
+func unstorableResult() job.Outcome {
+	return job.Outcome{Result: &job.Result{Body: []byte(unstorable)}}
+}
 
 // misnumbered is an end whose last words do not follow what was said.
-func misnumbered() job.Outcome {
+func outputGap() job.Outcome {
 	return job.Outcome{Entries: []job.Entry{{Seq: 99, Attempt: 1, Kind: job.KindText, Events: 1, Data: []byte("?")}}}
 }
 
 // The slot of an end that is refused is the job's still: nothing else runs in it.
-func TestARefusedEndKeepsItsSlot(t *testing.T) {
+func TestRefusedFinishKeepsSlot(t *testing.T) {
 	t.Parallel()
-	for name, refused := range map[string]job.Outcome{"bad data": bad(), "a gap in the output": misnumbered()} {
+	for name, refused := range map[string]job.Outcome{"bad data": unstorableResult(), "a gap in the output": outputGap()} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				c := newCrew(t, 1)
+				c := newSlotWorker(t, 1)
 				c.submit()
 				synctest.Wait()
 				c.submit() // waits for the slot
 				synctest.Wait()
-				c.end(c.jobs()[0], refused)
+				c.finish(c.jobs()[0], refused)
 				synctest.Wait()
-				c.end(c.jobs()[0], succeeded())
+				c.finish(c.jobs()[0], succeeded())
 				synctest.Wait()
 				if got := len(c.jobs()); got != 1 {
 					t.Errorf("then the worker has %d jobs, want the second one", got)
@@ -149,61 +151,61 @@ func TestARefusedEndKeepsItsSlot(t *testing.T) {
 
 // Whatever is refused, and whatever becomes of commits, a worker never has more jobs
 // than slots; and no slot is lost.
-func TestAWorkerNeverHasMoreJobsThanSlots(t *testing.T) {
+func TestWorkerNeverExceedsSlots(t *testing.T) {
 	t.Parallel()
 	for _, seed := range Seeds(20) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) { randomEnds(t, rand.New(rand.NewPCG(seed, 9))) })
+			synctest.Test(t, func(t *testing.T) { finishAtRandom(t, rand.New(rand.NewPCG(seed, 9))) })
 		})
 	}
 }
 
-func randomEnds(t *testing.T, r *rand.Rand) {
+func finishAtRandom(t *testing.T, r *rand.Rand) {
 	const slots = 3
-	c := newCrew(t, slots)
+	c := newSlotWorker(t, slots)
 	for range 100 {
-		c.breaks(r.Uint64())
+		c.failCommitsAtRandom(r.Uint64())
 		for range r.IntN(4) {
 			c.submit()
 		}
 		for _, j := range c.jobs() {
 			switch r.IntN(5) {
 			case 0, 1:
-				c.end(j, succeeded())
+				c.finish(j, succeeded())
 			case 2:
-				c.end(j, bad())
+				c.finish(j, unstorableResult())
 			case 3:
-				c.end(j, misnumbered())
+				c.finish(j, outputGap())
 			}
 		}
 		time.Sleep(time.Duration(r.IntN(400)) * time.Millisecond)
 		if r.IntN(5) == 0 {
-			c.step.Store(nil)
+			c.nextFault.Store(nil)
 			time.Sleep(2 * time.Second)
 		}
 	}
-	c.step.Store(nil)
+	c.nextFault.Store(nil)
 	for range 500 { // whatever is left comes to its end
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		for _, j := range c.jobs() {
-			c.end(j, succeeded())
+			c.finish(j, succeeded())
 		}
 	}
 	synctest.Wait()
-	if c.most != slots || len(c.jobs()) > 0 || c.free() != slots {
-		t.Errorf("at most %d jobs ran; in the end %d run, and %d of %d slots are free", c.most, len(c.jobs()), c.free(), slots)
+	if c.maxRunning != slots || len(c.jobs()) > 0 || c.freeSlots() != slots {
+		t.Errorf("at most %d jobs ran; in the end %d run, and %d of %d slots are free", c.maxRunning, len(c.jobs()), c.freeSlots(), slots)
 	}
 }
 
 // breaks makes commits fail at random for a while.
-func (c *crew) breaks(seed uint64) {
+func (c *slotWorker) failCommitsAtRandom(seed uint64) {
 	r, mu := rand.New(rand.NewPCG(seed, 1)), sync.Mutex{}
 	f := func() faulty.Step {
 		mu.Lock()
 		defer mu.Unlock()
 		return []faulty.Step{faulty.None, faulty.None, faulty.None, faulty.BeforeCommit, faulty.LostEither, faulty.DiskFull}[r.IntN(6)]
 	}
-	c.step.Store(&f)
+	c.nextFault.Store(&f)
 }

@@ -8,12 +8,12 @@ import (
 
 // However a batch is halved, a group of submits stays in one piece, and the halving
 // comes to an end.
-func TestHalvesNeverSplitAGroup(t *testing.T) {
+func TestHalvesKeepGroupsWhole(t *testing.T) {
 	t.Parallel()
 	for size := 1; size <= 5; size++ {
 		for before := range 4 {
 			for after := range 4 {
-				halve(t, batchWithGroup(before, size, after), before+size+after, size)
+				checkHalves(t, batchWithGroup(before, size, after), before+size+after, size)
 			}
 		}
 	}
@@ -32,7 +32,7 @@ func batchWithGroup(before, size, after int) *store.Batch {
 	return b
 }
 
-func halve(t *testing.T, b *store.Batch, total, size int) {
+func checkHalves(t *testing.T, b *store.Batch, total, size int) {
 	t.Helper()
 	if b.Len() == 1 || isOneGroup(b) {
 		return
@@ -51,6 +51,6 @@ func halve(t *testing.T, b *store.Batch, total, size int) {
 		if grouped != 0 && grouped != size {
 			t.Fatalf("%d of a group of %d are alone", grouped, size)
 		}
-		halve(t, half, total, size)
+		checkHalves(t, half, total, size)
 	}
 }

@@ -31,44 +31,46 @@ func (c *clock) pass(d time.Duration) {
 }
 
 // swept is an engine whose sweeps a test makes by hand: only its loop runs.
-type swept struct {
+type sweepHarness struct {
 	*Engine
-	t      *testing.T
-	clock  *clock
-	jobs   chan job.Claimed
-	orders chan job.Order
-	seen   *endings
-	stop   func()
+	t        *testing.T
+	clock    *clock
+	jobs     chan job.Claimed
+	orders   chan job.Order
+	observer *endingObserver
+	stop     func()
 }
 
 // endings observes how attempts ended.
-type endings struct {
+type endingObserver struct {
 	noObserver
 	ended []Ending // written by the loop, before it answers
 }
 
-func (s *endings) AttemptEnded(_ string, how Ending, _ time.Duration) { s.ended = append(s.ended, how) }
+func (s *endingObserver) AttemptEnded(_ string, how Ending, _ time.Duration) {
+	s.ended = append(s.ended, how)
+}
 
-func newSwept(t *testing.T, renewEvery time.Duration) *swept {
+func newSweepHarness(t *testing.T, renewEvery time.Duration) *sweepHarness {
 	t.Helper()
 	c := &clock{now: time.Unix(1_800_000_000, 0)}
 	s := NewTestStore(t, sqlite.Options{Clock: c.Now, Unsynced: true})
-	return sweptOver(t, c, Config{Store: s, RenewEvery: renewEvery})
+	return newSweepHarnessOver(t, c, Config{Store: s, RenewEvery: renewEvery})
 }
 
 // sweptOver is newSwept over a store of the caller's, with a queue q and one slot.
-func sweptOver(t *testing.T, c *clock, cfg Config) *swept {
+func newSweepHarnessOver(t *testing.T, c *clock, cfg Config) *sweepHarness {
 	t.Helper()
 	q := Queue{Name: "q", Concurrency: 1, MaxDepth: 10, MaxAttempts: 2, Keep: time.Hour, KeepFailed: time.Hour}
 	q.Policy.Timeouts = job.Timeouts{Lease: 30 * time.Second, CancelGrace: 10 * time.Second}
 	q.Policy.Retry = job.Retry{Backoff: 2 * time.Second}
-	seen := &endings{}
-	cfg.Queues, cfg.Observer, cfg.Alone = []Queue{q}, seen, true
+	observer := &endingObserver{}
+	cfg.Queues, cfg.Observer, cfg.Alone = []Queue{q}, observer, true
 	e, err := New(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &swept{Engine: e, t: t, clock: c, jobs: make(chan job.Claimed, 10), orders: make(chan job.Order, 10), seen: seen}
+	w := &sweepHarness{Engine: e, t: t, clock: c, jobs: make(chan job.Claimed, 10), orders: make(chan job.Order, 10), observer: observer}
 	ctx, stop := context.WithCancel(context.Background())
 	var looping sync.WaitGroup
 	looping.Go(func() { _ = e.loop(ctx) })
@@ -82,7 +84,7 @@ func sweptOver(t *testing.T, c *clock, cfg Config) *swept {
 	return w
 }
 
-func (w *swept) submit(r Request) job.ID {
+func (w *sweepHarness) submit(r Request) job.ID {
 	w.t.Helper()
 	r.Owner.User, r.Queue = "u", "q"
 	s, _, err := w.Submit(w.t.Context(), r)
@@ -92,14 +94,14 @@ func (w *swept) submit(r Request) job.ID {
 	return s.ID
 }
 
-func (w *swept) sweep() {
+func (w *sweepHarness) sweep() {
 	w.t.Helper()
 	if err := w.sweeper.sweep(w.t.Context()); err != nil {
 		w.t.Fatal(err)
 	}
 }
 
-func (w *swept) get(id job.ID) Snapshot {
+func (w *sweepHarness) get(id job.ID) Snapshot {
 	w.t.Helper()
 	s, err := w.Get(w.t.Context(), job.Owner{User: "u"}, id)
 	if err != nil {
@@ -110,9 +112,9 @@ func (w *swept) get(id job.ID) Snapshot {
 
 // A worker that has gone silent loses its job: it is told, its slot is free, and the job
 // runs again after a backoff. Losses are bounded by themselves: the fifth one fails.
-func TestSweepTakesLapsedLeases(t *testing.T) {
+func TestSweepReclaimsLapsedLeases(t *testing.T) {
 	t.Parallel()
-	w := newSwept(t, time.Nanosecond)
+	w := newSweepHarness(t, time.Nanosecond)
 	id := w.submit(Request{MaxAttempts: 1})
 	first := <-w.jobs
 	w.clock.pass(29 * time.Second)
@@ -147,15 +149,15 @@ func TestSweepTakesLapsedLeases(t *testing.T) {
 	if got := w.get(id); got.State != job.Failed || got.Failure.Code != "worker_lost" || !got.Failure.Retryable || got.Losses != job.MaxLosses {
 		t.Fatalf("after the last loss the job is %s, %d lost: %+v", got.State, got.Losses, got.Failure)
 	}
-	if want := slices.Repeat([]Ending{EndedLost}, job.MaxLosses); !slices.Equal(w.seen.ended, want) {
-		t.Errorf("the attempts ended as %v, not %v", w.seen.ended, want)
+	if want := slices.Repeat([]Ending{EndedLost}, job.MaxLosses); !slices.Equal(w.observer.ended, want) {
+		t.Errorf("the attempts ended as %v, not %v", w.observer.ended, want)
 	}
 }
 
 // A lease is not taken while renewals have not been accepted for a whole interval.
-func TestSweepSparesAfterTroubleOfOurs(t *testing.T) {
+func TestSweepSparesLeasesAfterOutage(t *testing.T) {
 	t.Parallel()
-	w := newSwept(t, time.Hour)
+	w := newSweepHarness(t, time.Hour)
 	id := w.submit(Request{})
 	c := <-w.jobs
 	w.clock.pass(time.Hour)
@@ -172,9 +174,9 @@ func TestSweepSparesAfterTroubleOfOurs(t *testing.T) {
 // refused, and the job has ended as cancelled.
 func TestSweepEndsIgnoredCancels(t *testing.T) {
 	t.Parallel()
-	w := newSwept(t, time.Hour)
+	w := newSweepHarness(t, time.Hour)
 	id := w.submit(Request{})
-	deaf := <-w.jobs
+	ignoring := <-w.jobs
 	if _, err := w.Cancel(t.Context(), job.Owner{User: "u"}, id); err != nil {
 		t.Fatal(err)
 	}
@@ -194,22 +196,22 @@ func TestSweepEndsIgnoredCancels(t *testing.T) {
 	if got := w.get(id); got.State != job.Cancelled {
 		t.Fatalf("the job is %s", got.State)
 	}
-	if want := []Ending{EndedCancelled}; !slices.Equal(w.seen.ended, want) {
-		t.Errorf("the attempt ended as %v, not %v", w.seen.ended, want)
+	if want := []Ending{EndedCancelled}; !slices.Equal(w.observer.ended, want) {
+		t.Errorf("the attempt ended as %v, not %v", w.observer.ended, want)
 	}
 	next := w.submit(Request{})
 	if c := <-w.jobs; c.Job.ID != next {
 		t.Fatal("the slot is not free")
 	}
-	if _, err := w.Finish(t.Context(), deaf.Lease(), job.Outcome{}); job.CodeOf(err) != job.LeaseLost {
+	if _, err := w.Finish(t.Context(), ignoring.Lease(), job.Outcome{}); job.CodeOf(err) != job.LeaseLost {
 		t.Fatalf("the late result was answered %v", err)
 	}
 }
 
 // Delays and backoffs end when the clock says so, and not before.
-func TestSweepMakesDue(t *testing.T) {
+func TestSweepQueuesDueJobs(t *testing.T) {
 	t.Parallel()
-	w := newSwept(t, time.Hour)
+	w := newSweepHarness(t, time.Hour)
 	id := w.submit(Request{Delay: time.Minute})
 	w.clock.pass(59 * time.Second)
 	w.sweep()
@@ -224,9 +226,9 @@ func TestSweepMakesDue(t *testing.T) {
 }
 
 // A job that waits longer than it is allowed to expires, and says why.
-func TestSweepExpires(t *testing.T) {
+func TestSweepExpiresWaitingJobs(t *testing.T) {
 	t.Parallel()
-	w := newSwept(t, time.Hour)
+	w := newSweepHarness(t, time.Hour)
 	w.submit(Request{})
 	<-w.jobs
 	p := w.queues["q"].Policy
@@ -240,9 +242,9 @@ func TestSweepExpires(t *testing.T) {
 }
 
 // What is past its time is deleted, and nothing else.
-func TestSweepPrunes(t *testing.T) {
+func TestSweepDeletesExpiredHistory(t *testing.T) {
 	t.Parallel()
-	w := newSwept(t, time.Hour)
+	w := newSweepHarness(t, time.Hour)
 	old := w.submit(Request{})
 	c := <-w.jobs
 	if _, err := w.Finish(t.Context(), c.Lease(), job.Outcome{}); err != nil {
@@ -260,9 +262,9 @@ func TestSweepPrunes(t *testing.T) {
 }
 
 // After a trouble of ours no lease is taken for a whole renewal interval.
-func TestUnhealthyHoldsSweepsBack(t *testing.T) {
+func TestOutageDelaysSweeps(t *testing.T) {
 	t.Parallel()
-	w := newSwept(t, time.Nanosecond)
+	w := newSweepHarness(t, time.Nanosecond)
 	if !w.sweeper.mayTakeLeases() {
 		t.Fatal("a healthy engine may take leases")
 	}
@@ -275,9 +277,9 @@ func TestUnhealthyHoldsSweepsBack(t *testing.T) {
 
 // A sweep that takes a job frees its slot: the old worker is told, and once the backoff
 // is over another has the job.
-func TestATakenJobFreesItsSlot(t *testing.T) {
+func TestSweptJobFreesSlot(t *testing.T) {
 	t.Parallel()
-	w := newSwept(t, time.Nanosecond)
+	w := newSweepHarness(t, time.Nanosecond)
 	second := make(chan job.Claimed, 1)
 	id := w.submit(Request{})
 	<-w.jobs
@@ -311,9 +313,9 @@ func TestATakenJobFreesItsSlot(t *testing.T) {
 
 // A job that is claimed for a worker which has stopped serving meanwhile is handed
 // back, and costs no attempt.
-func TestAJobForWhoHasLeftIsHandedBack(t *testing.T) {
+func TestJobOfClosedConsumerIsReleased(t *testing.T) {
 	t.Parallel()
-	w := newSwept(t, time.Hour)
+	w := newSweepHarness(t, time.Hour)
 	q := w.queues["q"]
 	gone := &consumer{Worker: job.Worker{Name: "gone", Queue: "q", Deliver: func(job.Claimed) { t.Error("it was delivered") }}, q: q, stopped: true}
 	op := &store.Submit{Job: job.Job{ID: job.NewID(), Owner: job.Owner{User: "u"}, Queue: "q", Priority: 5, MaxAttempts: 1, Policy: q.Policy}}
@@ -328,9 +330,9 @@ func TestAJobForWhoHasLeftIsHandedBack(t *testing.T) {
 }
 
 // A job that is tried again on request expires like any other that waits too long.
-func TestARetriedJobExpires(t *testing.T) {
+func TestRetriedJobExpires(t *testing.T) {
 	t.Parallel()
-	w := newSwept(t, time.Hour)
+	w := newSweepHarness(t, time.Hour)
 	p := w.queues["q"].Policy
 	p.Timeouts.Queue = 5 * time.Second
 	id := w.submit(Request{Policy: &p})

@@ -10,7 +10,7 @@ import (
 )
 
 // However many watchers come at once, no more stay than may.
-func TestWatchersThatComeAtOnceKeepTheBound(t *testing.T) {
+func TestConcurrentWatchersKeepLimit(t *testing.T) {
 	t.Parallel()
 	const most = 8
 	e := &Engine{hub: watch.NewHub(), maxWatchers: most}

@@ -21,7 +21,7 @@ import (
 
 // forgetful wraps the store at a path, so that syncs can be lost: a batch that will not
 // have been applied is applied to a copy.
-func forgetful(t *testing.T, s store.Store, path string, p faulty.Plan) *faulty.Store {
+func newSyncLosingStore(t *testing.T, s store.Store, path string, p faulty.Plan) *faulty.Store {
 	copies := atomic.Int64{}
 	p.Copy = func() (store.Store, error) {
 		to := fmt.Sprintf("%s.%d.copy", path, copies.Add(1))
@@ -41,51 +41,51 @@ func forgetful(t *testing.T, s store.Store, path string, p faulty.Plan) *faulty.
 
 // Whatever a lost sync leaves in doubt, of two processes on one store: what was answered
 // is on disk, what was seen is stored, no job runs twice, and none is left over.
-func TestLostSyncsKeepEveryPromise(t *testing.T) {
+func TestPromisesHoldAfterLostSyncs(t *testing.T) {
 	t.Parallel()
 	for _, seed := range engine.Seeds(8) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			path := filepath.Join(t.TempDir(), "jobs.db")
-			var r *ledger
+			var r *clientLog
 			synctest.Test(t, func(t *testing.T) {
-				s := &shared{Store: openStore(t, path)}
+				s := &sharedStore{Store: openStore(t, path)}
 				defer func() { _ = s.Store.Close() }()
-				r = newLedger(t, s, path, seed)
-				r.work()
+				r = newClientLog(t, s, path, seed)
+				r.runClients()
 			})
 			s := openStore(t, path)
 			defer func() { _ = s.Close() }()
-			r.check(t, s)
+			r.compareWithStore(t, s)
 		})
 	}
 }
 
 // ledger is what people were told by two processes.
-type ledger struct {
-	all []*house
-	t   *testing.T
+type clientLog struct {
+	processes []*harness
+	t         *testing.T
 
 	mu sync.Mutex
 	// Guarded by mu.
-	stored map[job.ID]bool   // answered as stored
-	ended  map[job.ID]bool   // answered as succeeded
-	runs   map[job.ID]int    // how often a worker was given it
-	seen   map[job.ID]string // by a watcher
+	stored   map[job.ID]bool   // answered as stored
+	finished map[job.ID]bool   // answered as succeeded
+	runs     map[job.ID]int    // how often a worker was given it
+	watched  map[job.ID]string // by a watcher
 }
 
-func newLedger(t *testing.T, s *shared, path string, seed uint64) *ledger {
-	r := &ledger{t: t, stored: map[job.ID]bool{}, ended: map[job.ID]bool{}, runs: map[job.ID]int{}, seen: map[job.ID]string{}}
+func newClientLog(t *testing.T, s *sharedStore, path string, seed uint64) *clientLog {
+	r := &clientLog{t: t, stored: map[job.ID]bool{}, finished: map[job.ID]bool{}, runs: map[job.ID]int{}, watched: map[job.ID]string{}}
 	var notices bus.Local
 	for i := range uint64(2) {
-		dice := rand.New(rand.NewPCG(seed, i))
+		rng := rand.New(rand.NewPCG(seed, i))
 		var mu sync.Mutex
-		f := forgetful(t, s, path, faulty.Plan{Seed: seed + i, Commit: func(int, *store.Batch) faulty.Fault {
+		f := newSyncLosingStore(t, s, path, faulty.Plan{Seed: seed + i, Commit: func(int, *store.Batch) faulty.Fault {
 			mu.Lock()
 			defer mu.Unlock()
-			late := time.Duration(dice.IntN(20)) * time.Millisecond // so that batches are behind
+			late := time.Duration(rng.IntN(20)) * time.Millisecond // so that batches are behind
 			f := faulty.Fault{After: func() { time.Sleep(late) }}
-			switch dice.IntN(12) {
+			switch rng.IntN(12) {
 			case 0, 1:
 				f.Step = faulty.SyncLostEither
 			case 2:
@@ -97,7 +97,7 @@ func newLedger(t *testing.T, s *shared, path string, seed uint64) *ledger {
 		}})
 		q := queues()
 		q[0].MaxDepth = 1000
-		r.all = append(r.all, startConfig(t, engine.Config{Store: unclosed{f}, Queues: q, Bus: &notices}))
+		r.processes = append(r.processes, startWithConfig(t, engine.Config{Store: keepOpen{f}, Queues: q, Bus: &notices}))
 	}
 	return r
 }
@@ -105,26 +105,26 @@ func newLedger(t *testing.T, s *shared, path string, seed uint64) *ledger {
 // While it is not known whether a batch is stored, nobody is told of it, no other is
 // applied, and new work is refused. A server that is stopping says after a while that it
 // does not know.
-func TestNobodyIsToldWhileABatchIsInDoubt(t *testing.T) {
+func TestUncertainBatchAnswersNobody(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "jobs.db")
 	synctest.Test(t, func(t *testing.T) {
-		losing := atomic.Bool{}
-		s := forgetful(t, openStore(t, path), path, faulty.Plan{Commit: func(int, *store.Batch) (f faulty.Fault) {
-			if losing.Load() {
+		losingSyncs := atomic.Bool{}
+		s := newSyncLosingStore(t, openStore(t, path), path, faulty.Plan{Commit: func(int, *store.Batch) (f faulty.Fault) {
+			if losingSyncs.Load() {
 				f.Step = faulty.SyncLostBeforeCommit
 			}
 			return f
 		}})
 		defer func() { _ = s.Close() }() // and its copy
-		h := start(t, unclosed{s})
-		h.serve(2)
+		h := startHarness(t, keepOpen{s})
+		h.startWorker(2)
 		first := h.submit(engine.Request{})
 		c := <-h.jobs
-		w := h.watch(first.ID)
-		defer w.w.Close()
+		w := h.startWatch(first.ID)
+		defer w.watch.Close()
 
-		losing.Store(true)
+		losingSyncs.Store(true)
 		finished, submitted := make(chan error, 1), make(chan error, 1)
 		go func() {
 			_, err := h.Finish(context.Background(), c.Lease(), job.Outcome{})
@@ -135,7 +135,7 @@ func TestNobodyIsToldWhileABatchIsInDoubt(t *testing.T) {
 			t.Errorf("new work was answered %v", err)
 		}
 		ctx, stop := context.WithTimeout(context.Background(), time.Second)
-		if u, err := w.w.Next(ctx); err == nil {
+		if u, err := w.watch.Next(ctx); err == nil {
 			t.Errorf("a watcher was told %s", u.Job.State)
 		}
 		stop()
@@ -144,13 +144,13 @@ func TestNobodyIsToldWhileABatchIsInDoubt(t *testing.T) {
 			t.Fatalf("a finish in doubt was answered %v", err)
 		default:
 		}
-		losing.Store(false)
+		losingSyncs.Store(false)
 		if err := <-finished; err != nil {
 			t.Errorf("the finish was answered %v", err)
 		}
-		w.until(time.Second, "", job.Succeeded)
+		w.waitFor(time.Second, "", job.Succeeded)
 
-		losing.Store(true)
+		losingSyncs.Store(true)
 		go func() {
 			_, _, err := h.Submit(context.Background(), engine.Request{Owner: local, Queue: "wide"})
 			submitted <- err
@@ -164,20 +164,20 @@ func TestNobodyIsToldWhileABatchIsInDoubt(t *testing.T) {
 }
 
 // unclosed is a store that the test closes.
-type unclosed struct{ store.Store }
+type keepOpen struct{ store.Store }
 
-func (unclosed) Close() error { return nil }
+func (keepOpen) Close() error { return nil }
 
 // work lets clients submit and watch, and workers run, until all is done.
-func (r *ledger) work() {
+func (r *clientLog) runClients() {
 	ctx := context.Background()
 	var workers, clients sync.WaitGroup
-	for place, h := range r.all {
-		h.serve(4)
+	for place, h := range r.processes {
+		h.startWorker(4)
 		for range 4 {
 			workers.Go(func() {
 				for c := range h.jobs {
-					r.run(h, c)
+					r.runJob(h, c)
 				}
 			})
 		}
@@ -197,12 +197,12 @@ func (r *ledger) work() {
 				r.mu.Lock()
 				r.stored[snap.ID] = true
 				r.mu.Unlock()
-				r.follow(r.all[n%2], snap.ID)
+				r.watchJob(r.processes[n%2], snap.ID)
 			})
 		}
 	}
 	clients.Wait()
-	for _, h := range r.all {
+	for _, h := range r.processes {
 		h.stop()
 		close(h.jobs)
 	}
@@ -210,12 +210,12 @@ func (r *ledger) work() {
 }
 
 // run does a job as a worker does: what it is not told to be stored it writes again.
-func (r *ledger) run(h *house, c job.Claimed) {
+func (r *clientLog) runJob(h *harness, c job.Claimed) {
 	r.mu.Lock()
 	r.runs[c.Job.ID]++
 	r.mu.Unlock()
 	for i := range 3 {
-		entries := text(int64(i+1), fmt.Sprintf("%s part %d. ", c.Job.ID, i))
+		entries := textEntry(int64(i+1), fmt.Sprintf("%s part %d. ", c.Job.ID, i))
 		for {
 			err := h.Append(context.Background(), c.Lease(), entries, nil)
 			if err == nil {
@@ -240,12 +240,12 @@ func (r *ledger) run(h *house, c job.Claimed) {
 		time.Sleep(time.Millisecond)
 	}
 	r.mu.Lock()
-	r.ended[c.Job.ID] = true
+	r.finished[c.Job.ID] = true
 	r.mu.Unlock()
 }
 
 // follow watches a job to its end.
-func (r *ledger) follow(h *house, id job.ID) {
+func (r *clientLog) watchJob(h *harness, id job.ID) {
 	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
 	w, err := h.Watch(ctx, local, id, 0)
@@ -254,7 +254,7 @@ func (r *ledger) follow(h *house, id job.ID) {
 		return
 	}
 	defer w.Close()
-	said := ""
+	content := ""
 	for {
 		u, err := w.Next(ctx)
 		if err != nil {
@@ -264,18 +264,18 @@ func (r *ledger) follow(h *house, id job.ID) {
 			break
 		}
 		for _, e := range u.Entries {
-			said += string(e.Data)
+			content += string(e.Data)
 		}
 	}
 	r.mu.Lock()
-	r.seen[id] = said
+	r.watched[id] = content
 	r.mu.Unlock()
 }
 
 // check holds what people were told against what is on the disk.
-func (r *ledger) check(t *testing.T, s store.Store) {
-	if len(r.stored) != 80 || len(r.ended) != 80 {
-		t.Errorf("%d jobs were stored and %d ended", len(r.stored), len(r.ended))
+func (r *clientLog) compareWithStore(t *testing.T, s store.Store) {
+	if len(r.stored) != 80 || len(r.finished) != 80 {
+		t.Errorf("%d jobs were stored and %d ended", len(r.stored), len(r.finished))
 	}
 	for id := range r.stored {
 		j, err := s.Job(t.Context(), local, id)
@@ -286,16 +286,16 @@ func (r *ledger) check(t *testing.T, s store.Store) {
 			t.Errorf("a job was given out %d times", n)
 		}
 		_, entries, err := s.Output(t.Context(), local, id, 0, 1<<20)
-		said := ""
+		content := ""
 		for _, e := range entries {
-			said += string(e.Data)
+			content += string(e.Data)
 		}
 		want := ""
 		for i := range 3 {
 			want += fmt.Sprintf("%s part %d. ", id, i)
 		}
-		if err != nil || said != want || r.seen[id] != want {
-			t.Errorf("a job said %q, its watcher saw %q, and stored is %q: %v", want, r.seen[id], said, err)
+		if err != nil || content != want || r.watched[id] != want {
+			t.Errorf("a job said %q, its watcher saw %q, and stored is %q: %v", want, r.watched[id], content, err)
 		}
 	}
 	counts, err := s.Counts(t.Context())
@@ -306,14 +306,14 @@ func (r *ledger) check(t *testing.T, s store.Store) {
 
 // A process whose clock is ahead of the store's asks in vain for what is due, but not as
 // fast as it can, and nothing becomes ready before its time.
-func TestAClockThatIsAheadMakesNobodySpin(t *testing.T) {
+func TestFastClockCausesNoBusyLoop(t *testing.T) {
 	t.Parallel()
-	beside(t, func(t *testing.T, s *shared) {
+	withSharedStore(t, func(t *testing.T, s *sharedStore) {
 		ahead := atomic.Int64{}
 		clock := func(now time.Time) time.Time { return now.Add(time.Duration(ahead.Load())) }
-		a := start(t, unclosed{faulty.New(s, faulty.Plan{Clock: clock})})
+		a := startHarness(t, keepOpen{faulty.New(s, faulty.Plan{Clock: clock})})
 		defer a.stop()
-		a.serve(1)
+		a.startWorker(1)
 		a.submit(engine.Request{Delay: 10 * time.Second})
 		began := time.Now()
 		ahead.Store(int64(time.Hour))
@@ -323,8 +323,8 @@ func TestAClockThatIsAheadMakesNobodySpin(t *testing.T) {
 			t.Errorf("in 9 s a process with a wrong clock made %d commits", n)
 		}
 		time.Sleep(time.Second)
-		a.gets("delayed")
-		if took := time.Since(began); took < 10*time.Second || took > 10*time.Second+within {
+		a.nextJob("delayed")
+		if took := time.Since(began); took < 10*time.Second || took > 10*time.Second+pollBound {
 			t.Errorf("a job that was delayed for 10 s ran after %s", took)
 		}
 	})

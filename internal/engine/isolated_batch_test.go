@@ -18,19 +18,19 @@ import (
 
 // poisoned is a store that cannot take one submit, so that its batch is isolated, and
 // that breaks when that stands alone.
-type poisoned struct {
+type isolatingStore struct {
 	store.Store
-	alone func() (synced func() error, err error)
+	applyAlone func() (synced func() error, err error)
 }
 
-func (p *poisoned) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
+func (p *isolatingStore) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
 	for _, op := range b.Submits {
 		switch {
 		case string(op.Input) != "poison":
 		case b.Len() > 1:
 			return nil, fmt.Errorf("%w: %w", store.ErrData, store.ErrNotCommitted)
 		default:
-			return p.alone()
+			return p.applyAlone()
 		}
 	}
 	return p.Store.Apply(ctx, b)
@@ -38,7 +38,7 @@ func (p *poisoned) Apply(ctx context.Context, b *store.Batch) (func() error, err
 
 // Where the first part of an isolated batch is stored and the last is not, each caller
 // is told what became of its own op, and the server stops.
-func TestEachPartOfAnIsolatedBatchIsAnsweredByItself(t *testing.T) {
+func TestIsolatedBatchAnswersEachPart(t *testing.T) {
 	t.Parallel()
 	for name, alone := range map[string]func() (func() error, error){
 		"damaged":  func() (func() error, error) { return nil, store.ErrDamaged },
@@ -46,14 +46,14 @@ func TestEachPartOfAnIsolatedBatchIsAnsweredByItself(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) { answeredInParts(t, alone) })
+			synctest.Test(t, func(t *testing.T) { testIsolatedBatch(t, alone) })
 		})
 	}
 }
 
-func answeredInParts(t *testing.T, alone func() (func() error, error)) {
+func testIsolatedBatch(t *testing.T, alone func() (func() error, error)) {
 	file := newStore(t)
-	s := faulty.New(&poisoned{file, alone}, faulty.Plan{})
+	s := faulty.New(&isolatingStore{file, alone}, faulty.Plan{})
 	defer func() { _ = s.Close() }()
 	e, err := engine.New(context.Background(), engine.Config{Store: s, Queues: queues()})
 	if err != nil {
@@ -104,7 +104,7 @@ func answeredInParts(t *testing.T, alone func() (func() error, error)) {
 
 // A part of an isolated batch that meets a full disk holds up the others for a while
 // only; then it waits like any other op that has no room.
-func TestAPartThatHasNoRoomHoldsUpNobodyForLong(t *testing.T) {
+func TestIsolatedPartOnFullDiskDelaysOthersBriefly(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		full := atomic.Bool{}
@@ -120,9 +120,9 @@ func TestAPartThatHasNoRoomHoldsUpNobodyForLong(t *testing.T) {
 				return f
 			},
 		})
-		h := start(t, s)
+		h := startHarness(t, s)
 		defer h.stop()
-		h.serve(1)
+		h.startWorker(1)
 		h.submit(engine.Request{})
 		c := <-h.jobs
 		submit := func(input string) error {

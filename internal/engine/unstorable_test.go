@@ -14,12 +14,12 @@ import (
 
 // A lapsed lease whose end the store cannot take is not tried every second for ever. The
 // job ends as failed without what follows from its end, where the store takes that.
-func TestAnEndThatTheStoreCannotTake(t *testing.T) {
+func TestUnstorableFinishIsNotRetriedForever(t *testing.T) {
 	t.Parallel()
 	for name, never := range map[string]bool{"with what follows": false, "at all": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			beside(t, func(t *testing.T, s *shared) {
+			withSharedStore(t, func(t *testing.T, s *sharedStore) {
 				var tries atomic.Int64
 				f := faulty.New(s, faulty.Plan{Bad: func(op any) bool {
 					end, is := op.(*store.Finish)
@@ -28,9 +28,9 @@ func TestAnEndThatTheStoreCannotTake(t *testing.T) {
 					}
 					return is && (never || !end.SkipAtEnd)
 				}})
-				h := startConfig(t, engine.Config{Store: unclosed{f}, Queues: queues()})
+				h := startWithConfig(t, engine.Config{Store: keepOpen{f}, Queues: queues()})
 				defer h.stop()
-				h.serve(1)
+				h.startWorker(1)
 				snap := h.submit(engine.Request{})
 				<-h.jobs // and never renewed
 				time.Sleep(time.Hour)
@@ -52,9 +52,9 @@ func TestAnEndThatTheStoreCannotTake(t *testing.T) {
 
 // A job that cannot be cancelled, because the store does not take what follows, keeps no
 // other job from being cancelled, and no lapsed lease from being taken.
-func TestAnAbandonedJobThatCannotBeCancelled(t *testing.T) {
+func TestUnstorableCancelBlocksNoOtherJob(t *testing.T) {
 	t.Parallel()
-	beside(t, func(t *testing.T, s *shared) {
+	withSharedStore(t, func(t *testing.T, s *sharedStore) {
 		first := job.NewID()
 		f := faulty.New(s, faulty.Plan{Bad: func(op any) bool {
 			c, is := op.(*store.Cancel)
@@ -62,12 +62,12 @@ func TestAnAbandonedJobThatCannotBeCancelled(t *testing.T) {
 		}})
 		q := queues()
 		q[0].Policy.Timeouts.Abandon = job.MinAbandon
-		h := startConfig(t, engine.Config{Store: unclosed{f}, Queues: q})
+		h := startWithConfig(t, engine.Config{Store: keepOpen{f}, Queues: q})
 		defer h.stop()
 		h.submit(engine.Request{ID: first})
 		second := h.submit(engine.Request{})
 		time.Sleep(job.MinAbandon + time.Minute)
-		h.serve(1)
+		h.startWorker(1)
 		<-h.jobs // the first one, and never renewed
 		if j, err := s.Job(t.Context(), local, second.ID); err != nil || j.State != job.Cancelled {
 			t.Errorf("an abandoned job behind it is %s, %v", j.State, err)
@@ -80,12 +80,12 @@ func TestAnAbandonedJobThatCannotBeCancelled(t *testing.T) {
 }
 
 // A store that failed, and then refuses what it is given, works again: new work is taken.
-func TestARefusalEndsATrouble(t *testing.T) {
+func TestRefusalEndsOutage(t *testing.T) {
 	t.Parallel()
 	for name, full := range map[string]bool{"bad data": false, "no room": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			beside(t, func(t *testing.T, s *shared) {
+			withSharedStore(t, func(t *testing.T, s *sharedStore) {
 				tries, poisoned := 0, atomic.Bool{} // tries is owned by the engine's loop
 				poison := func(op any) bool {
 					sub, is := op.(*store.Submit)
@@ -104,7 +104,7 @@ func TestARefusalEndsATrouble(t *testing.T) {
 					}
 					return f
 				}, Bad: func(op any) bool { return poisoned.Load() && poison(op) }})
-				h := startConfig(t, engine.Config{Store: unclosed{f}, Queues: queues()})
+				h := startWithConfig(t, engine.Config{Store: keepOpen{f}, Queues: queues()})
 				defer h.stop()
 				time.Sleep(3 * time.Second) // what a start does is over
 				_, _, err := h.Submit(t.Context(), engine.Request{Owner: local, Queue: "sim", Input: []byte("poison")})
@@ -120,15 +120,15 @@ func TestARefusalEndsATrouble(t *testing.T) {
 
 // A job that cannot expire with what follows from its end expires without it, and keeps
 // nothing else from becoming due.
-func TestAnExpiryThatTheStoreCannotTake(t *testing.T) {
+func TestUnstorableExpiryBlocksNoOtherJob(t *testing.T) {
 	t.Parallel()
-	beside(t, func(t *testing.T, s *shared) {
+	withSharedStore(t, func(t *testing.T, s *sharedStore) {
 		f := faulty.New(s, faulty.Plan{Bad: func(op any) bool {
 			d, is := op.(*store.Due)
 			return is && !d.SkipAtEnd
 		}})
 		q := queues()
-		h := startConfig(t, engine.Config{Store: unclosed{f}, Queues: q})
+		h := startWithConfig(t, engine.Config{Store: keepOpen{f}, Queues: q})
 		defer h.stop()
 		p := policy()
 		p.Timeouts.Queue = 5 * time.Second

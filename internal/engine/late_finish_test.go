@@ -15,7 +15,7 @@ import (
 
 // A finish that is stored, and whose answer is late, is seen by those who look where the
 // job stands. The worker is not told that its lease is lost: its finish succeeds.
-func TestOnesOwnFinishIsNoLoss(t *testing.T) {
+func TestLateFinishIsNotReportedAsLost(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]func(late bool) faulty.Fault{
 		"a late answer": func(bool) faulty.Fault {
@@ -31,7 +31,7 @@ func TestOnesOwnFinishIsNoLoss(t *testing.T) {
 		for _, deleted := range []bool{false, true} { // then the finish removes the job
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				beside(t, func(t *testing.T, s *shared) {
+				withSharedStore(t, func(t *testing.T, s *sharedStore) {
 					var late atomic.Bool
 					f := faulty.New(s, faulty.Plan{Commit: func(_ int, b *store.Batch) (none faulty.Fault) {
 						if len(b.Finishes) > 0 {
@@ -39,16 +39,16 @@ func TestOnesOwnFinishIsNoLoss(t *testing.T) {
 						}
 						return none
 					}})
-					h := startConfig(t, engine.Config{Store: unclosed{f}, Queues: queues(), Bus: deaf{}})
+					h := startWithConfig(t, engine.Config{Store: keepOpen{f}, Queues: queues(), Bus: silentBus{}})
 					defer h.stop()
-					h.serve(1)
+					h.startWorker(1)
 					snap := h.submit(engine.Request{})
 					c := <-h.jobs
 					if deleted {
 						if err := h.Delete(t.Context(), local, snap.ID); err != nil {
 							t.Fatal(err)
 						}
-						h.ordered(job.OrderCancel, within)
+						h.expectOrder(job.OrderCancel, pollBound)
 					}
 					late.Store(true)
 					finished := make(chan error, 1)
@@ -62,10 +62,10 @@ func TestOnesOwnFinishIsNoLoss(t *testing.T) {
 						t.Errorf("the finish was answered %v", err)
 					}
 					synctest.Wait()
-					if len(h.lost) > 0 {
-						t.Errorf("the worker was ordered %v", <-h.lost)
+					if len(h.orders) > 0 {
+						t.Errorf("the worker was ordered %v", <-h.orders)
 					}
-					h.filled(1)
+					h.expectFreeSlots(1)
 				})
 			})
 		}

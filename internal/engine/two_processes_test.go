@@ -16,24 +16,24 @@ import (
 
 // Whatever two processes do with a queue, through each other too, every follower knows
 // what has become of its job, and a job that may run while a slot is free runs soon.
-func TestProcessesFollowEachOther(t *testing.T) {
+func TestTwoProcessesStayInAgreement(t *testing.T) {
 	t.Parallel()
 	for _, seed := range engine.Seeds(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			beside(t, func(t *testing.T, s *shared) {
-				r := newRush(t, s, seed)
+			withSharedStore(t, func(t *testing.T, s *sharedStore) {
+				r := newTwoProcesses(t, s, seed)
 				for range 60 {
-					for range 1 + r.dice.IntN(4) {
-						r.step(r.all[r.dice.IntN(len(r.all))])
+					for range 1 + r.rng.IntN(4) {
+						r.step(r.processes[r.rng.IntN(len(r.processes))])
 					}
-					time.Sleep(within)
+					time.Sleep(pollBound)
 					synctest.Wait()
-					r.take()
-					r.check()
+					r.collectClaims()
+					r.checkProgress()
 				}
-				r.checkViewers()
-				for _, h := range r.all {
+				r.checkFollowers()
+				for _, h := range r.processes {
 					h.stop()
 				}
 			})
@@ -42,66 +42,66 @@ func TestProcessesFollowEachOther(t *testing.T) {
 }
 
 // rush is two processes that serve one queue, and what happens to it at random.
-type rush struct {
-	t     *testing.T
-	s     *shared
-	ctx   context.Context
-	stop  func()
-	dice  *rand.Rand
-	all   []*house
-	slots int // of each process
-	most  int // max_running
-	held  []holding
-	jobs  []owned
-	views []*view
+type twoProcesses struct {
+	t          *testing.T
+	s          *sharedStore
+	ctx        context.Context
+	stop       func()
+	rng        *rand.Rand
+	processes  []*harness
+	slots      int // of each process
+	maxRunning int // max_running
+	claims     []claim
+	jobs       []ownedJob
+	followers  []*follower
 }
 
 // view is someone who follows a job until it ends.
-type view struct {
-	owned
-	over   atomic.Bool
+type follower struct {
+	ownedJob
+	ended  atomic.Bool
 	cursor int64
 	gap    bool
 	last   job.State
 }
 
 // holding is a job that a worker of a process has.
-type holding struct {
-	h *house
+type claim struct {
+	h *harness
 	c job.Claimed
 }
 
-type owned struct {
+type ownedJob struct {
 	owner job.Owner
 	id    job.ID
 }
 
-func newRush(t *testing.T, s *shared, seed uint64) *rush {
+func newTwoProcesses(t *testing.T, s *sharedStore, seed uint64) *twoProcesses {
 	ctx, stop := context.WithCancel(context.Background())
-	r := &rush{t: t, s: s, ctx: ctx, stop: stop, dice: rand.New(rand.NewPCG(seed, 7)), slots: 3, most: 4}
+	r := &twoProcesses{t: t, s: s, ctx: ctx, stop: stop, rng: rand.New(rand.NewPCG(seed, 7)), slots: 3, maxRunning: 4}
 	q := queues()
-	q[0].MaxRunning, q[0].KeyRunning, q[0].MaxDepth = r.most, 2, 1000
+	q[0].MaxRunning, q[0].KeyRunning, q[0].MaxDepth = r.maxRunning, 2, 1000
 	var between bus.Bus = &bus.Local{}
 	if seed%2 == 1 {
-		between = deaf{}
+		between = silentBus{}
 	}
 	for range 2 {
-		r.all = append(r.all, startConfig(t, engine.Config{Store: s, Queues: q, Bus: between}))
+		r.processes = append(r.processes, startWithConfig(t, engine.Config{Store: s, Queues: q, Bus: between}))
 	}
-	for _, h := range r.all {
-		h.serve(r.slots)
+	for _, h := range r.processes {
+		h.startWorker(r.slots)
 	}
 	return r
 }
 
 // follow follows a job by one of the processes, until it ends or is gone.
-func (r *rush) follow(h *house, j owned) {
+func (r *twoProcesses) follow(h *harness, j ownedJob) {
 	w, err := h.Watch(context.Background(), j.owner, j.id, 0)
 	if err != nil {
 		return
 	}
-	v := &view{owned: j}
-	r.views = append(r.views, v)
+	v := &follower{ownedJob: j}
+	r.followers = append(r.followers, v)
 	go func() {
 		defer w.Close()
 		for {
@@ -115,25 +115,25 @@ func (r *rush) follow(h *house, j owned) {
 				v.cursor = e.Seq
 			}
 		}
-		v.over.Store(true)
+		v.ended.Store(true)
 	}()
 }
 
 // checkViewers fails when a follower does not know what has become of its job.
-func (r *rush) checkViewers() {
+func (r *twoProcesses) checkFollowers() {
 	r.t.Helper()
-	before := make([]job.Job, len(r.views))
-	for i, v := range r.views {
+	before := make([]job.Job, len(r.followers))
+	for i, v := range r.followers {
 		before[i], _ = r.s.Job(r.t.Context(), v.owner, v.id)
 	}
-	time.Sleep(within)
+	time.Sleep(pollBound)
 	synctest.Wait()
-	for i, v := range r.views {
+	for i, v := range r.followers {
 		j, err := r.s.Job(r.t.Context(), v.owner, v.id)
 		switch {
 		case v.gap:
 			r.t.Error("a follower missed a piece")
-		case j.Revision != before[i].Revision || v.over.Load():
+		case j.Revision != before[i].Revision || v.ended.Load():
 		case err != nil:
 			r.t.Errorf("a follower of a job that is gone believes that it is %s", v.last)
 		case j.State.Ended() || v.last != j.State || v.cursor != j.Cursor:
@@ -145,41 +145,41 @@ func (r *rush) checkViewers() {
 }
 
 // step does one thing by one of the processes. What is refused is refused.
-func (r *rush) step(h *house) {
+func (r *twoProcesses) step(h *harness) {
 	ctx := context.Background()
-	switch r.dice.IntN(10) {
+	switch r.rng.IntN(10) {
 	case 0, 1, 2, 3:
-		o := job.Owner{Tenant: []string{"", "a", "b"}[r.dice.IntN(3)], User: "u"}
-		req := engine.Request{Owner: o, Queue: "sim", Key: []string{"", "k", "l"}[r.dice.IntN(3)], Priority: 4 + r.dice.IntN(3)}
-		if r.dice.IntN(4) == 0 {
-			req.Delay = time.Duration(r.dice.IntN(5000)) * time.Millisecond
+		o := job.Owner{Tenant: []string{"", "a", "b"}[r.rng.IntN(3)], User: "u"}
+		req := engine.Request{Owner: o, Queue: "sim", Key: []string{"", "k", "l"}[r.rng.IntN(3)], Priority: 4 + r.rng.IntN(3)}
+		if r.rng.IntN(4) == 0 {
+			req.Delay = time.Duration(r.rng.IntN(5000)) * time.Millisecond
 		}
 		if snap, _, err := h.Submit(ctx, req); err == nil {
-			r.jobs = append(r.jobs, owned{o, snap.ID})
-			r.follow(r.all[r.dice.IntN(2)], owned{o, snap.ID})
+			r.jobs = append(r.jobs, ownedJob{o, snap.ID})
+			r.follow(r.processes[r.rng.IntN(2)], ownedJob{o, snap.ID})
 		}
 	case 4, 5, 6:
-		if len(r.held) > 0 {
-			i := r.dice.IntN(len(r.held))
-			x := r.held[i]
-			if r.dice.IntN(3) == 0 {
-				r.held[i].c.Job.Cursor++
-				e := job.Entry{Seq: r.held[i].c.Job.Cursor, Attempt: x.c.Job.Attempt, Kind: job.KindText, Events: 1, Data: []byte("word")}
+		if len(r.claims) > 0 {
+			i := r.rng.IntN(len(r.claims))
+			x := r.claims[i]
+			if r.rng.IntN(3) == 0 {
+				r.claims[i].c.Job.Cursor++
+				e := job.Entry{Seq: r.claims[i].c.Job.Cursor, Attempt: x.c.Job.Attempt, Kind: job.KindText, Events: 1, Data: []byte("word")}
 				_ = h.Append(ctx, x.c.Lease(), []job.Entry{e}, nil)
 				return
 			}
-			r.held = append(r.held[:i], r.held[i+1:]...)
-			outcome := []job.Outcome{{}, {Fault: &job.Fault{Code: "x", Message: "x", Class: job.Retryable}}, {Released: true}}[r.dice.IntN(3)]
+			r.claims = append(r.claims[:i], r.claims[i+1:]...)
+			outcome := []job.Outcome{{}, {Fault: &job.Fault{Code: "x", Message: "x", Class: job.Retryable}}, {Released: true}}[r.rng.IntN(3)]
 			_, _ = h.Finish(ctx, x.c.Lease(), outcome) // also by the process that did not hand it out
 		}
 	case 7:
-		_, _ = h.SetPaused(ctx, "sim", r.dice.IntN(2) == 0)
+		_, _ = h.SetPaused(ctx, "sim", r.rng.IntN(2) == 0)
 	default:
 		if len(r.jobs) == 0 {
 			return
 		}
-		j := r.jobs[r.dice.IntN(len(r.jobs))]
-		switch r.dice.IntN(3) {
+		j := r.jobs[r.rng.IntN(len(r.jobs))]
+		switch r.rng.IntN(3) {
 		case 0:
 			_, _ = h.Cancel(ctx, j.owner, j.id)
 		case 1:
@@ -191,35 +191,35 @@ func (r *rush) step(h *house) {
 }
 
 // take notes which jobs the workers have been given.
-func (r *rush) take() {
-	for _, h := range r.all {
+func (r *twoProcesses) collectClaims() {
+	for _, h := range r.processes {
 		for len(h.jobs) > 0 {
-			r.held = append(r.held, holding{h, <-h.jobs})
+			r.claims = append(r.claims, claim{h, <-h.jobs})
 		}
-		for len(h.lost) > 0 {
-			<-h.lost
+		for len(h.orders) > 0 {
+			<-h.orders
 		}
 	}
 	// Leases lapse: nobody renews.
-	leases := make([]job.Lease, 0, len(r.held))
-	for _, x := range r.held {
+	leases := make([]job.Lease, 0, len(r.claims))
+	for _, x := range r.claims {
 		leases = append(leases, x.c.Lease())
 	}
 	list, err := r.s.Leases(r.t.Context(), leases)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	held := r.held[:0]
-	for i, x := range r.held {
+	held := r.claims[:0]
+	for i, x := range r.claims {
 		if list[i].Token == x.c.Token {
 			held = append(held, x)
 		}
 	}
-	r.held = held
+	r.claims = held
 }
 
 // check fails when a job waits that may run.
-func (r *rush) check() {
+func (r *twoProcesses) checkProgress() {
 	r.t.Helper()
 	counts, err := r.s.Counts(r.t.Context())
 	if err != nil {
@@ -227,19 +227,19 @@ func (r *rush) check() {
 	}
 	c := counts["sim"]
 	free := 0
-	for _, h := range r.all {
+	for _, h := range r.processes {
 		free += r.slots
-		for _, x := range r.held {
+		for _, x := range r.claims {
 			if x.h == h {
 				free--
 			}
 		}
 	}
-	if int(c.Running) > r.most {
-		r.t.Fatalf("%d jobs run, of %d that may", c.Running, r.most)
+	if int(c.Running) > r.maxRunning {
+		r.t.Fatalf("%d jobs run, of %d that may", c.Running, r.maxRunning)
 	}
-	if c.Queued > 0 && !c.Paused && int(c.Running) < r.most && free > 0 {
-		r.t.Fatalf("%d jobs are queued while %d run, of %d that may, and %d slots are free", c.Queued, c.Running, r.most, free)
+	if c.Queued > 0 && !c.Paused && int(c.Running) < r.maxRunning && free > 0 {
+		r.t.Fatalf("%d jobs are queued while %d run, of %d that may, and %d slots are free", c.Queued, c.Running, r.maxRunning, free)
 	}
 	busy, parked := map[string]int{}, map[string]int{}
 	for _, o := range r.jobs {
@@ -252,7 +252,7 @@ func (r *rush) check() {
 			busy[key]++
 		}
 	}
-	for _, x := range r.held { // also those that were deleted while they run
+	for _, x := range r.claims { // also those that were deleted while they run
 		if _, err := r.s.Job(r.t.Context(), x.c.Job.Owner, x.c.Job.ID); job.CodeOf(err) == job.NotFound {
 			busy[fmt.Sprintf("%q of %q", x.c.Job.Key, x.c.Job.Owner.Tenant)]++
 		}

@@ -12,35 +12,35 @@ import (
 )
 
 // atOnce is within what time something happens of which everybody is told.
-const atOnce = 100 * time.Millisecond
+const noticeBound = 100 * time.Millisecond
 
 // Never stuck: whatever happens to a queue and to the processes that serve it, a job that
 // may run while a slot is free runs within a second; at once, where no notice is lost and
 // no process dies.
-func TestNothingIsStuck(t *testing.T) {
+func TestRunnableJobStartsWithinASecond(t *testing.T) {
 	t.Parallel()
 	for _, seed := range engine.Seeds(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			inPlace(t, func(t *testing.T, p *place) {
+			withCluster(t, func(t *testing.T, p *cluster) {
 				h := newHistory(t, p, seed)
 				defer h.close()
 				for range 2 + seed%4/3 {
-					h.join()
+					h.startProcess()
 				}
 				for range 60 {
 					bound := time.Second
-					if h.bus.lost.Load() == 0 {
-						bound = atOnce
+					if h.bus.lossPercent.Load() == 0 {
+						bound = noticeBound
 					}
 					if !h.round() {
 						bound = time.Second
 					}
-					h.asking.Wait()
+					h.pending.Wait()
 					p.waitForDisk()
 					synctest.Wait()
-					h.moves(bound)
-					h.verdict()
+					h.expectProgress(bound)
+					h.failOnViolations()
 				}
 			})
 		})
@@ -49,12 +49,12 @@ func TestNothingIsStuck(t *testing.T) {
 
 // An attempt that is ended through another process frees its slot for the next job at
 // once.
-func TestASlotThatIsFreedElsewhereIsFilled(t *testing.T) {
+func TestSlotFreedByOtherProcessIsFilled(t *testing.T) {
 	t.Parallel()
-	inPlace(t, func(t *testing.T, p *place) {
+	withCluster(t, func(t *testing.T, p *cluster) {
 		between := &bus.Local{}
-		a := p.start(t, engine.Config{Queues: queues(), Bus: between})
-		b := p.start(t, engine.Config{Queues: queues(), Bus: between})
+		a := p.startProcess(t, engine.Config{Queues: queues(), Bus: between})
+		b := p.startProcess(t, engine.Config{Queues: queues(), Bus: between})
 		defer a.kill()
 		defer b.kill()
 		jobs := make(chan job.Claimed, 2)
@@ -66,8 +66,8 @@ func TestASlotThatIsFreedElsewhereIsFilled(t *testing.T) {
 				select {
 				case c := <-jobs:
 					b.finish(c, job.Outcome{})
-				case <-time.After(atOnce):
-					t.Fatalf("%s after the slot was free, it is not filled", atOnce)
+				case <-time.After(noticeBound):
+					t.Fatalf("%s after the slot was free, it is not filled", noticeBound)
 				}
 			}
 		}
@@ -77,55 +77,55 @@ func TestASlotThatIsFreedElsewhereIsFilled(t *testing.T) {
 // round is a few things that happen together. whole says that every process lives on.
 func (h *history) round() (whole bool) {
 	whole = true
-	for range 1 + h.one(5) {
-		switch n := h.one(40); {
+	for range 1 + h.intn(5) {
+		switch n := h.intn(40); {
 		case n == 0:
-			h.reform()
+			h.changeLimits()
 			whole = false
 		case n <= 2:
-			whole = !h.restart() && whole
+			whole = !h.restartProcess() && whole
 		case n <= 5:
-			h.fault(h.member())
+			h.failCommits(h.anyProcess())
 		case n == 6:
-			h.p.stall(time.Duration(h.one(3000)) * time.Millisecond)
+			h.cluster.stallDisk(time.Duration(h.intn(3000)) * time.Millisecond)
 		case n == 7:
-			h.toggle(h.member())
+			h.toggleWorker(h.anyProcess())
 		default:
 			h.step()
 		}
-		if h.one(3) == 0 {
-			time.Sleep(time.Duration(h.one(300)) * time.Millisecond)
+		if h.intn(3) == 0 {
+			time.Sleep(time.Duration(h.intn(300)) * time.Millisecond)
 		}
 	}
-	h.obey()
-	if h.one(10) == 0 {
-		time.Sleep(time.Duration(h.one(10)) * time.Second)
+	h.endCancelled()
+	if h.intn(10) == 0 {
+		time.Sleep(time.Duration(h.intn(10)) * time.Second)
 	}
 	return whole
 }
 
 // toggle makes a worker stop to take jobs, or begin again.
-func (h *history) toggle(w *worker) {
+func (h *history) toggleWorker(w *worker) {
 	h.mu.Lock()
-	serving := w.serving
-	w.serving = false
+	serving := w.consuming
+	w.consuming = false
 	h.mu.Unlock()
 	if serving {
-		w.leave()
+		w.stopConsuming()
 		return
 	}
-	h.serve(w)
+	h.startWorker(w)
 }
 
 // moves looks, from now on for so long, for a job that may run all the while.
-func (h *history) moves(bound time.Duration) {
+func (h *history) expectProgress(bound time.Duration) {
 	h.t.Helper()
 	const looks = 5
-	may := h.mayRun()
+	may := h.runnableJobs()
 	for i := 0; i < looks && len(may) > 0; i++ {
 		time.Sleep(bound/looks + time.Millisecond)
 		synctest.Wait()
-		now := h.mayRun()
+		now := h.runnableJobs()
 		for id := range may {
 			if now[id] == "" {
 				delete(may, id)
@@ -133,29 +133,29 @@ func (h *history) moves(bound time.Duration) {
 		}
 	}
 	for id, why := range may {
-		h.breaks("%s may run for %s and does not: %s", id, bound, why)
+		h.violation("%s may run for %s and does not: %s", id, bound, why)
 	}
 }
 
 // mayRun are the jobs that nothing holds back, with how things stand.
-func (h *history) mayRun() map[job.ID]string {
+func (h *history) runnableJobs() map[job.ID]string {
 	ctx := h.t.Context()
-	counts, err := h.p.Counts(ctx)
+	counts, err := h.cluster.Counts(ctx)
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	c := counts["sim"]
-	list := h.waiting()
+	list := h.unfinishedJobs()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	free, most := 0, h.limits.MaxRunning
-	for _, w := range h.members {
-		if w.serving {
-			free += w.slots - w.used
+	free, maxRunning := 0, h.limits.MaxRunning
+	for _, w := range h.processes {
+		if w.consuming {
+			free += w.slots - w.usedSlots
 		}
 	}
 	may := map[job.ID]string{}
-	if free <= 0 || c.Paused || most > 0 && int(c.Running) >= most {
+	if free <= 0 || c.Paused || maxRunning > 0 && int(c.Running) >= maxRunning {
 		return may
 	}
 	running, suspects := map[string]int{}, 0
@@ -165,14 +165,14 @@ func (h *history) mayRun() map[job.ID]string {
 			suspects++
 		}
 	}
-	now := h.p.Now()
+	now := h.cluster.Now()
 	for _, j := range list.waiting {
 		switch {
 		case j.RunAt.After(now):
 		case j.Suspect() && suspects > 0:
 		case j.Key != "" && h.limits.KeyRunning > 0 && running[j.Owner.Tenant+"/"+j.Key] >= h.limits.KeyRunning:
 		default:
-			may[j.ID] = fmt.Sprintf("it is %s, of key %q, lost %d times; %d run of %d, %d slots are free, %+v", j.State, j.Key, j.Losses, c.Running, most, free, c)
+			may[j.ID] = fmt.Sprintf("it is %s, of key %q, lost %d times; %d run of %d, %d slots are free, %+v", j.State, j.Key, j.Losses, c.Running, maxRunning, free, c)
 		}
 	}
 	return may
@@ -182,17 +182,17 @@ type unfinished struct{ running, waiting []job.Job }
 
 // waiting reads all jobs that have not ended. Those that are deleted while they run are
 // among those that run.
-func (h *history) waiting() (u unfinished) {
+func (h *history) unfinishedJobs() (u unfinished) {
 	for _, tenant := range []string{"", "a", "b"} {
 		for _, state := range []job.State{job.Scheduled, job.Queued, job.Parked} {
-			page, _, err := h.p.List(h.t.Context(), job.Filter{Owner: job.Owner{Tenant: tenant, User: "u"}, Status: state, Limit: 100})
+			page, _, err := h.cluster.List(h.t.Context(), job.Filter{Owner: job.Owner{Tenant: tenant, User: "u"}, Status: state, Limit: 100})
 			if err != nil {
 				h.t.Fatal(err)
 			}
 			u.waiting = append(u.waiting, page...)
 		}
 	}
-	list, err := h.p.Running(h.t.Context(), 0, job.ID{}, 500)
+	list, err := h.cluster.Running(h.t.Context(), 0, job.ID{}, 500)
 	if err != nil {
 		h.t.Fatal(err)
 	}

@@ -21,35 +21,35 @@ import (
 
 // troubled is a whole engine with a runner, over a store whose commits and reads a
 // test holds up, in a bubble.
-type troubled struct {
+type outageHarness struct {
 	*Engine
-	t     *testing.T
-	stop  func()
-	syncs atomic.Int64 // how long each takes, in ns
-	apply atomic.Int64 // how long it takes to apply a batch, in ns
-	reads atomic.Int64 // how long the reads of a sweep take, in ns
-	blind atomic.Bool  // the reads of a sweep fail
+	t          *testing.T
+	stop       func()
+	syncDelay  atomic.Int64 // how long each takes, in ns
+	applyDelay atomic.Int64 // how long it takes to apply a batch, in ns
+	readDelay  atomic.Int64 // how long the reads of a sweep take, in ns
+	readsFail  atomic.Bool  // the reads of a sweep fail
 
-	taken atomic.Int32 // leases that lapsed
-	begun atomic.Int32 // attempts
-	both  atomic.Int32 // attempts of one job that began beside another
-	mu    sync.Mutex
-	runs  map[job.ID]int
+	sweptLeases atomic.Int32 // leases that lapsed
+	attempts    atomic.Int32 // attempts
+	overlaps    atomic.Int32 // attempts of one job that began beside another
+	mu          sync.Mutex
+	runs        map[job.ID]int
 }
 
-func newTroubled(t *testing.T, lease, renewEvery time.Duration) *troubled {
+func newOutageHarness(t *testing.T, lease, renewEvery time.Duration) *outageHarness {
 	t.Helper()
 	inner := NewTestStore(t, sqlite.Options{Unsynced: true})
-	h := &troubled{t: t, runs: map[job.ID]int{}}
+	h := &outageHarness{t: t, runs: map[job.ID]int{}}
 	s := faulty.New(inner, faulty.Plan{
 		Commit: func(int, *store.Batch) faulty.Fault {
-			return faulty.Fault{Before: stalling(&h.apply), After: stalling(&h.syncs)}
+			return faulty.Fault{Before: sleepFor(&h.applyDelay), After: sleepFor(&h.syncDelay)}
 		},
 		Read: h.read,
 	})
 	q := Queue{Name: "q", Concurrency: 8, MaxAttempts: 9, Keep: time.Hour, KeepFailed: time.Hour}
 	q.Policy.Timeouts = job.Timeouts{Lease: lease, CancelGrace: 10 * time.Second}
-	e, err := New(t.Context(), Config{Store: s, Queues: []Queue{q}, RenewEvery: renewEvery, Observer: lapses{n: &h.taken}})
+	e, err := New(t.Context(), Config{Store: s, Queues: []Queue{q}, RenewEvery: renewEvery, Observer: sweepCounter{n: &h.sweptLeases}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,38 +63,38 @@ func newTroubled(t *testing.T, lease, renewEvery time.Duration) *troubled {
 }
 
 // stalling sleeps for as long as d says when it is called.
-func stalling(d *atomic.Int64) func() {
+func sleepFor(d *atomic.Int64) func() {
 	return func() { time.Sleep(time.Duration(d.Load())) }
 }
 
-func (h *troubled) read(method string) error {
+func (h *outageHarness) read(method string) error {
 	if method != "Running" && method != "NextDue" {
 		return nil
 	}
-	time.Sleep(time.Duration(h.reads.Load()))
-	if h.blind.Load() {
+	time.Sleep(time.Duration(h.readDelay.Load()))
+	if h.readsFail.Load() {
 		return errors.New("the database is away")
 	}
 	return nil
 }
 
 // lapses counts the leases that lapsed.
-type lapses struct {
+type sweepCounter struct {
 	noObserver
 	n *atomic.Int32
 }
 
-func (l lapses) LeaseSwept(cancelled bool) {
+func (l sweepCounter) LeaseSwept(cancelled bool) {
 	if !cancelled {
 		l.n.Add(1)
 	}
 }
 
 // work runs a runner whose jobs take that long, until the engine is stopped.
-func (h *troubled) work(renewEvery, takes time.Duration) {
+func (h *outageHarness) startRunner(renewEvery, duration time.Duration) {
 	r := runner.New(runner.Config{
 		Source: h.Engine, Queue: "q", Slots: 8, Name: "w", RenewEvery: renewEvery, Grace: time.Millisecond,
-		Executor: executor(func(ctx context.Context, task exec.Task) error { return h.run(ctx, task.Job.ID, takes) }),
+		Executor: executorFunc(func(ctx context.Context, task exec.Task) error { return h.run(ctx, task.Job.ID, duration) }),
 	})
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -104,57 +104,57 @@ func (h *troubled) work(renewEvery, takes time.Duration) {
 	synctest.Wait()
 }
 
-func (h *troubled) run(ctx context.Context, id job.ID, takes time.Duration) error {
-	h.begun.Add(1)
-	h.enter(id, 1)
-	defer h.enter(id, -1)
+func (h *outageHarness) run(ctx context.Context, id job.ID, duration time.Duration) error {
+	h.attempts.Add(1)
+	h.countRunning(id, 1)
+	defer h.countRunning(id, -1)
 	select {
-	case <-time.After(takes):
+	case <-time.After(duration):
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 }
 
-func (h *troubled) enter(id job.ID, n int) {
+func (h *outageHarness) countRunning(id job.ID, n int) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.runs[id] += n; h.runs[id] > 1 {
-		h.both.Add(1)
+		h.overlaps.Add(1)
 	}
 }
 
 // executor does what a test says.
-type executor func(ctx context.Context, t exec.Task) error
+type executorFunc func(ctx context.Context, t exec.Task) error
 
-func (executor) Kind() string       { return "test" }
-func (executor) Check([]byte) error { return nil }
+func (executorFunc) Kind() string       { return "test" }
+func (executorFunc) Check([]byte) error { return nil }
 
-func (f executor) Execute(ctx context.Context, t exec.Task, _ exec.Sink) error { return f(ctx, t) }
+func (f executorFunc) Execute(ctx context.Context, t exec.Task, _ exec.Sink) error { return f(ctx, t) }
 
-func (h *troubled) submit() (err error) {
+func (h *outageHarness) submit() (err error) {
 	_, _, err = h.Submit(context.Background(), Request{Queue: "q"})
 	return err
 }
 
 // One sync that takes longer than a renewal interval: the worker renews as it should,
 // and its job stays with it, whenever in an interval it was delivered.
-func TestASlowSyncTakesNoHealthyLease(t *testing.T) {
+func TestSlowSyncSweepsNoRenewedLease(t *testing.T) {
 	t.Parallel()
 	for at := 100 * time.Millisecond; at < 2*time.Second; at += 150 * time.Millisecond {
 		t.Run(at.String(), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				h := newTroubled(t, 6*time.Second, 2*time.Second)
-				h.work(2*time.Second, 12*time.Second)
+				h := newOutageHarness(t, 6*time.Second, 2*time.Second)
+				h.startRunner(2*time.Second, 12*time.Second)
 				time.Sleep(at)
-				h.syncs.Store(int64(3250 * time.Millisecond))
+				h.syncDelay.Store(int64(3250 * time.Millisecond))
 				go func() { _ = h.submit() }()
 				time.Sleep(200 * time.Millisecond)
-				h.syncs.Store(0)
+				h.syncDelay.Store(0)
 				time.Sleep(30 * time.Second)
-				if h.taken.Load() > 0 || h.begun.Load() != 1 {
-					t.Errorf("%d leases were taken, and the job of a healthy worker was begun %d times", h.taken.Load(), h.begun.Load())
+				if h.sweptLeases.Load() > 0 || h.attempts.Load() != 1 {
+					t.Errorf("%d leases were taken, and the job of a healthy worker was begun %d times", h.sweptLeases.Load(), h.attempts.Load())
 				}
 			})
 		})
@@ -163,24 +163,24 @@ func TestASlowSyncTakesNoHealthyLease(t *testing.T) {
 
 // Whatever our disk does, and whenever, no lease is taken from a worker that is alive,
 // and no job runs beside itself.
-func TestNoTroubleOfOursTakesALease(t *testing.T) {
+func TestOutagesSweepNoRenewedLease(t *testing.T) {
 	t.Parallel()
 	for _, seed := range Seeds(12) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
-			synctest.Test(t, func(t *testing.T) { randomTrouble(t, rand.New(rand.NewPCG(seed, 7))) })
+			synctest.Test(t, func(t *testing.T) { runRandomOutages(t, rand.New(rand.NewPCG(seed, 7))) })
 		})
 	}
 }
 
-func randomTrouble(t *testing.T, r *rand.Rand) {
+func runRandomOutages(t *testing.T, r *rand.Rand) {
 	lease := []time.Duration{time.Second, 2 * time.Second, 6 * time.Second, 30 * time.Second}[r.IntN(4)]
 	renewEvery := 10 * time.Second
 	if r.IntN(2) == 0 {
 		renewEvery = lease / 3
 	}
-	h := newTroubled(t, lease, renewEvery)
-	h.work(renewEvery, 40*time.Second)
+	h := newOutageHarness(t, lease, renewEvery)
+	h.startRunner(renewEvery, 40*time.Second)
 	upTo := func(most time.Duration) time.Duration { return time.Duration(r.Int64N(int64(most))) }
 	for range 30 {
 		for range r.IntN(3) {
@@ -189,70 +189,70 @@ func randomTrouble(t *testing.T, r *rand.Rand) {
 		time.Sleep(upTo(3 * lease))
 		switch r.IntN(6) {
 		case 0: // slow, but not so slow that it counts
-			h.syncs.Store(int64(upTo(900 * time.Millisecond)))
+			h.syncDelay.Store(int64(upTo(900 * time.Millisecond)))
 		case 1:
-			h.syncs.Store(int64(upTo(2 * lease)))
+			h.syncDelay.Store(int64(upTo(2 * lease)))
 		case 2:
-			h.apply.Store(int64(upTo(2 * lease)))
+			h.applyDelay.Store(int64(upTo(2 * lease)))
 		case 3:
-			h.reads.Store(int64(upTo(2 * lease)))
+			h.readDelay.Store(int64(upTo(2 * lease)))
 		case 4:
-			h.blind.Store(true)
+			h.readsFail.Store(true)
 		}
 		time.Sleep(upTo(3 * lease))
-		h.syncs.Store(0)
-		h.apply.Store(0)
-		h.reads.Store(0)
-		h.blind.Store(false)
+		h.syncDelay.Store(0)
+		h.applyDelay.Store(0)
+		h.readDelay.Store(0)
+		h.readsFail.Store(false)
 	}
 	time.Sleep(2 * time.Minute)
-	if h.taken.Load() > 0 || h.both.Load() > 0 {
-		t.Errorf("leases of %v, renewed each %v: %d were taken from a worker that is alive, and %d attempts began beside another", lease, renewEvery, h.taken.Load(), h.both.Load())
+	if h.sweptLeases.Load() > 0 || h.overlaps.Load() > 0 {
+		t.Errorf("leases of %v, renewed each %v: %d were taken from a worker that is alive, and %d attempts began beside another", lease, renewEvery, h.sweptLeases.Load(), h.overlaps.Load())
 	}
 }
 
 // A dead worker's job is taken all the same, once two intervals have passed.
-func TestALeaseIsTakenTwoIntervalsAfterTrouble(t *testing.T) {
+func TestDeadWorkersLeaseIsSweptTwoIntervalsAfterOutage(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := newTroubled(t, 6*time.Second, 2*time.Second)
+		h := newOutageHarness(t, 6*time.Second, 2*time.Second)
 		h.Consume(job.Worker{Name: "dead", Queue: "q", Slots: 1, Deliver: func(job.Claimed) {}})
 		if err := h.submit(); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(8 * time.Second)
 		want := int32(1)
-		if got := h.taken.Load(); got != want {
+		if got := h.sweptLeases.Load(); got != want {
 			t.Fatalf("%d leases were taken of a worker that is dead", got)
 		}
 		time.Sleep(2500 * time.Millisecond)
-		h.blind.Store(true)
+		h.readsFail.Store(true)
 		time.Sleep(20 * time.Second) // the second lease has lapsed long ago
-		h.blind.Store(false)
+		h.readsFail.Store(false)
 		time.Sleep(3900 * time.Millisecond)
-		if got := h.taken.Load(); got != want {
+		if got := h.sweptLeases.Load(); got != want {
 			t.Fatalf("%d leases were taken within two intervals of the outage, want %d", got, want)
 		}
 		time.Sleep(2100 * time.Millisecond)
-		if got := h.taken.Load(); got != want+1 {
+		if got := h.sweptLeases.Load(); got != want+1 {
 			t.Fatalf("%d leases were taken, want %d", got, want+1)
 		}
 	})
 }
 
 // A sweep whose reads fail, or hang, sees an outage: workers may have met it, too.
-func TestASweepThatCannotReadTakesNoLease(t *testing.T) {
+func TestFailedReadsDelaySweep(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		begin, end func(h *troubled)
+		begin, end func(h *outageHarness)
 	}{
-		"fail": {func(h *troubled) { h.blind.Store(true) }, func(h *troubled) { h.blind.Store(false) }},
-		"hang": {func(h *troubled) { h.reads.Store(int64(4 * time.Second)) }, func(h *troubled) { h.reads.Store(0) }},
+		"fail": {func(h *outageHarness) { h.readsFail.Store(true) }, func(h *outageHarness) { h.readsFail.Store(false) }},
+		"hang": {func(h *outageHarness) { h.readDelay.Store(int64(4 * time.Second)) }, func(h *outageHarness) { h.readDelay.Store(0) }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
-				h := newTroubled(t, 3*time.Second, time.Second)
+				h := newOutageHarness(t, 3*time.Second, time.Second)
 				jobs := make(chan job.Claimed, 9)
 				h.Consume(job.Worker{Name: "w", Queue: "q", Slots: 1, Deliver: func(c job.Claimed) { jobs <- c }})
 				if err := h.submit(); err != nil {
@@ -260,15 +260,15 @@ func TestASweepThatCannotReadTakesNoLease(t *testing.T) {
 				}
 				claimed := <-jobs
 				time.Sleep(2 * time.Second)
-				held := []job.Lease{claimed.Lease()}
-				if err := h.Renew(context.Background(), held)[0]; err != nil {
+				leases := []job.Lease{claimed.Lease()}
+				if err := h.Renew(context.Background(), leases)[0]; err != nil {
 					t.Fatal(err)
 				}
 				c.begin(h)
 				time.Sleep(4 * time.Second)
 				c.end(h)
 				time.Sleep(1900 * time.Millisecond)
-				if err := h.Renew(context.Background(), held)[0]; err != nil {
+				if err := h.Renew(context.Background(), leases)[0]; err != nil {
 					t.Errorf("a renewal within two intervals of the outage: %v", err)
 				}
 			})
@@ -279,12 +279,12 @@ func TestASweepThatCannotReadTakesNoLease(t *testing.T) {
 // While a sync hangs new work is refused within about a second: what comes, and what
 // waits and was not handed to the store. What was handed to it is answered once the
 // outcome is known. Then new work is taken again.
-func TestWhileASyncHangsNewWorkIsRefused(t *testing.T) {
+func TestHangingSyncRefusesNewWork(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		h := newTroubled(t, time.Minute, 10*time.Second)
+		h := newOutageHarness(t, time.Minute, 10*time.Second)
 		synctest.Wait() // what an engine commits when it starts is on disk
-		h.syncs.Store(int64(30 * time.Second))
+		h.syncDelay.Store(int64(30 * time.Second))
 		type answer struct {
 			err  error
 			took time.Duration
@@ -328,7 +328,7 @@ func TestWhileASyncHangsNewWorkIsRefused(t *testing.T) {
 			t.Fatalf("what is not on disk yet is answered %v", a.err)
 		default:
 		}
-		h.syncs.Store(0)
+		h.syncDelay.Store(0)
 		if a := <-applied; a.err != nil || a.took != 30*time.Second {
 			t.Errorf("what was handed to the store is answered %v after %v", a.err, a.took)
 		}

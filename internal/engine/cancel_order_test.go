@@ -11,12 +11,12 @@ import (
 
 // A cancel that another process stored reaches the worker with the answer to its next
 // write, whether or not anybody waits for that answer.
-func TestEveryAnswerCarriesACancel(t *testing.T) {
+func TestEveryWriteReportsCancel(t *testing.T) {
 	t.Parallel()
-	for name, write := range map[string]func(w *swept, l job.Lease) error{
-		"output":    func(w *swept, l job.Lease) error { return w.Append(w.t.Context(), l, said(1), nil) },
-		"a renewal": func(w *swept, l job.Lease) error { return w.Renew(w.t.Context(), []job.Lease{l})[0] },
-		"a renewal that nobody waits for": func(w *swept, l job.Lease) error {
+	for name, write := range map[string]func(w *sweepHarness, l job.Lease) error{
+		"output":    func(w *sweepHarness, l job.Lease) error { return w.Append(w.t.Context(), l, oneEntry(1), nil) },
+		"a renewal": func(w *sweepHarness, l job.Lease) error { return w.Renew(w.t.Context(), []job.Lease{l})[0] },
+		"a renewal that nobody waits for": func(w *sweepHarness, l job.Lease) error {
 			ctx, leave := context.WithCancel(w.t.Context())
 			leave()
 			w.Renew(ctx, []job.Lease{l})
@@ -25,7 +25,7 @@ func TestEveryAnswerCarriesACancel(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newSwept(t, time.Hour)
+			w := newSweepHarness(t, time.Hour)
 			id := w.submit(Request{})
 			c := <-w.jobs
 			b := store.NewBatch()

@@ -11,7 +11,7 @@ import (
 )
 
 // overdue ends what a clock of the store finds, as for workers without a runner.
-func (w *swept) overdue(which store.RunningFilter) {
+func (w *sweepHarness) sweepOverdue(which store.RunningFilter) {
 	w.t.Helper()
 	w.sweeper.jumped() // the test has moved the clock
 	if err := w.sweeper.endAttempts(w.t.Context(), which); err != nil {
@@ -21,7 +21,7 @@ func (w *swept) overdue(which store.RunningFilter) {
 
 // An attempt that the sweep ends by a clock has failed as it would by its runner's: it
 // is no loss.
-func TestASweepByTheClocksOfTheStore(t *testing.T) {
+func TestSweepEndsOverdueAttempts(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		which  store.RunningFilter
@@ -40,7 +40,7 @@ func TestASweepByTheClocksOfTheStore(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			w := newSwept(t, time.Nanosecond)
+			w := newSweepHarness(t, time.Nanosecond)
 			p := w.queues["q"].Policy
 			c.clocks.Lease, c.clocks.CancelGrace = time.Minute, time.Minute
 			p.Timeouts, p.Retry = c.clocks, c.retry
@@ -53,19 +53,19 @@ func TestASweepByTheClocksOfTheStore(t *testing.T) {
 				}
 			}
 			w.clock.pass(c.after - time.Millisecond)
-			w.overdue(c.which)
+			w.sweepOverdue(c.which)
 			if got := w.get(id); got.State != job.Running {
 				t.Fatalf("before its time the job is %s: %+v", got.State, got.Failure)
 			}
 			w.clock.pass(time.Millisecond)
-			w.overdue(c.which)
+			w.sweepOverdue(c.which)
 			if o := <-w.orders; o != job.OrderLost {
 				t.Errorf("the worker was ordered %d", o)
 			}
 			if got := w.get(id); got.State != c.want || got.Failure.Code != c.code || got.Losses != 0 {
 				t.Errorf("the job is %s after %d losses: %+v", got.State, got.Losses, got.Failure)
 			}
-			if how := w.seen.ended; len(how) != 1 || how[0] == EndedLost {
+			if how := w.observer.ended; len(how) != 1 || how[0] == EndedLost {
 				t.Errorf("the attempt ended as %v", how)
 			}
 		})
@@ -74,9 +74,9 @@ func TestASweepByTheClocksOfTheStore(t *testing.T) {
 
 // The usual sweep leaves these clocks to the runner, which starts them again when the
 // work had to wait.
-func TestTheClocksOfARunnerAreItsOwn(t *testing.T) {
+func TestSweepLeavesRunTimeoutsToRunner(t *testing.T) {
 	t.Parallel()
-	w := newSwept(t, time.Nanosecond)
+	w := newSweepHarness(t, time.Nanosecond)
 	p := w.queues["q"].Policy
 	p.Timeouts = job.Timeouts{Lease: time.Hour, RunHard: time.Second, FirstOutput: time.Second}
 	id := w.submit(Request{Policy: &p})
@@ -89,38 +89,38 @@ func TestTheClocksOfARunnerAreItsOwn(t *testing.T) {
 }
 
 // meanwhile does something between a read of the sweep and its commit.
-type meanwhile struct {
+type interruptedStore struct {
 	store.Store
-	do func()
+	afterRead func()
 }
 
-func (m *meanwhile) Running(ctx context.Context, which store.RunningFilter, after job.ID, limit int) ([]store.Running, error) {
+func (m *interruptedStore) Running(ctx context.Context, which store.RunningFilter, after job.ID, limit int) ([]store.Running, error) {
 	list, err := m.Store.Running(ctx, which, after, limit)
-	if m.do != nil && which == store.SilentOnly {
-		m.do()
+	if m.afterRead != nil && which == store.SilentOnly {
+		m.afterRead()
 	}
 	return list, err
 }
 
 // Output that comes after the sweep has read keeps the job, and its worker its slot.
-func TestOutputAfterTheReadOfASweepKeepsTheJob(t *testing.T) {
+func TestOutputDuringSweepKeepsJob(t *testing.T) {
 	t.Parallel()
 	c := &clock{now: time.Unix(1_800_000_000, 0)}
 	s := NewTestStore(t, sqlite.Options{Clock: c.Now, Unsynced: true})
-	m := &meanwhile{Store: s}
-	w := sweptOver(t, c, Config{Store: m, RenewEvery: time.Nanosecond})
+	m := &interruptedStore{Store: s}
+	w := newSweepHarnessOver(t, c, Config{Store: m, RenewEvery: time.Nanosecond})
 	p := w.queues["q"].Policy
 	p.Timeouts.FirstOutput, p.Timeouts.IdleOutput = time.Second, time.Second
 	id := w.submit(Request{Policy: &p})
 	claimed := <-w.jobs
 	lease := claimed.Lease()
 	w.clock.pass(time.Second)
-	m.do = func() {
+	m.afterRead = func() {
 		if err := w.Append(t.Context(), lease, []job.Entry{{Seq: 1, Attempt: 1, Kind: job.KindText, Events: 1, Data: []byte("a")}}, nil); err != nil {
 			t.Error(err)
 		}
 	}
-	w.overdue(store.SilentOnly)
+	w.sweepOverdue(store.SilentOnly)
 	if got := w.get(id); got.State != job.Running {
 		t.Errorf("the job is %s: %+v", got.State, got.Failure)
 	}

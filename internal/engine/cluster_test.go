@@ -20,20 +20,20 @@ import (
 
 // place is one store that several processes share, each through a link of its own. All
 // of it is in virtual time: whoever waits for it is seen to wait.
-type place struct {
+type cluster struct {
 	store.Store
-	path string
-	turn chan struct{} // has a value while a batch is applied; nobody closes it
+	path     string
+	applying chan struct{} // has a value while a batch is applied; nobody closes it
 
 	mu sync.Mutex
 	// Guarded by mu.
-	stalled time.Time // until when the disk stands still
+	stalledUntil time.Time // until when the disk stands still
 }
 
 // inPlace runs a test on a new place.
-func inPlace(t *testing.T, test func(t *testing.T, p *place)) {
+func withCluster(t *testing.T, test func(t *testing.T, p *cluster)) {
 	synctest.Test(t, func(t *testing.T) {
-		p := &place{path: filepath.Join(t.TempDir(), "jobs.db"), turn: make(chan struct{}, 1)}
+		p := &cluster{path: filepath.Join(t.TempDir(), "jobs.db"), applying: make(chan struct{}, 1)}
 		p.Store = openUnsynced(t, p.path)
 		defer func() { _ = p.Store.Close() }()
 		test(t, p)
@@ -41,16 +41,16 @@ func inPlace(t *testing.T, test func(t *testing.T, p *place)) {
 }
 
 // stall makes the disk stand still for so long, for all processes.
-func (p *place) stall(d time.Duration) {
+func (p *cluster) stallDisk(d time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.stalled = time.Now().Add(d)
+	p.stalledUntil = time.Now().Add(d)
 }
 
-func (p *place) waitForDisk() {
+func (p *cluster) waitForDisk() {
 	for {
 		p.mu.Lock()
-		left := time.Until(p.stalled)
+		left := time.Until(p.stalledUntil)
 		p.mu.Unlock()
 		if left <= 0 {
 			return
@@ -60,31 +60,31 @@ func (p *place) waitForDisk() {
 }
 
 var (
-	errCut    = errors.New("the process is dead")
-	errUnread = errors.New("the disk cannot be read")
+	errKilled     = errors.New("the process is dead")
+	errUnreadable = errors.New("the disk cannot be read")
 )
 
 // link is the store as one process sees it. It remembers what the process has
 // applied, as a database of several processes does: a batch that is committed again,
 // whatever others have committed since, answers as it did.
-type link struct {
+type storeLink struct {
 	store.Store
-	p     *place
-	dead  atomic.Bool
-	ahead atomic.Int64 // of its clock, in nanoseconds
+	cluster    *cluster
+	killed     atomic.Bool
+	clockAhead atomic.Int64 // of its clock, in nanoseconds
 	// unread is until when its reads fail, in nanoseconds.
-	unread atomic.Int64
+	unreadableUntil atomic.Int64
 
 	applied map[store.BatchID]func() error // used by one goroutine at a time
 }
 
-func (l *link) Now() time.Time { return l.Store.Now().Add(time.Duration(l.ahead.Load())) }
+func (l *storeLink) Now() time.Time { return l.Store.Now().Add(time.Duration(l.clockAhead.Load())) }
 
-func (l *link) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
-	l.p.turn <- struct{}{}
-	defer func() { <-l.p.turn }()
-	l.p.waitForDisk()
-	if l.dead.Load() {
+func (l *storeLink) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
+	l.cluster.applying <- struct{}{}
+	defer func() { <-l.cluster.applying }()
+	l.cluster.waitForDisk()
+	if l.killed.Load() {
 		return nil, store.ErrDamaged
 	}
 	if synced := l.applied[b.ID]; synced != nil {
@@ -96,9 +96,9 @@ func (l *link) Apply(ctx context.Context, b *store.Batch) (func() error, error) 
 	}
 	durable := func() error {
 		time.Sleep(rand.N(2 * time.Millisecond)) // so that other batches are applied meanwhile
-		l.p.waitForDisk()
-		if l.dead.Load() {
-			return errCut
+		l.cluster.waitForDisk()
+		if l.killed.Load() {
+			return errKilled
 		}
 		return synced()
 	}
@@ -106,34 +106,34 @@ func (l *link) Apply(ctx context.Context, b *store.Batch) (func() error, error) 
 	return durable, nil
 }
 
-func (l *link) Close() error { return nil } // the test closes the store below
+func (l *storeLink) Close() error { return nil } // the test closes the store below
 
 // read fails what a dead process reads, and waits for a disk that stands still.
-func (l *link) read(string) error {
-	l.p.waitForDisk()
-	if l.dead.Load() {
-		return errCut
+func (l *storeLink) beforeRead(string) error {
+	l.cluster.waitForDisk()
+	if l.killed.Load() {
+		return errKilled
 	}
-	if time.Now().UnixNano() < l.unread.Load() {
-		return errUnread
+	if time.Now().UnixNano() < l.unreadableUntil.Load() {
+		return errUnreadable
 	}
 	return nil
 }
 
 // member is a process on a place.
-type member struct {
-	*house
-	link  *link
+type process struct {
+	*harness
+	link  *storeLink
 	store *faulty.Store
 	id    job.Process
-	gone  chan struct{} // closed when its engine has ended
+	ended chan struct{} // closed when its engine has ended
 }
 
 // start starts a process. Its worker is the caller's to start.
-func (p *place) start(t *testing.T, c engine.Config) *member {
+func (p *cluster) startProcess(t *testing.T, c engine.Config) *process {
 	t.Helper()
-	m := &member{link: &link{Store: p.Store, p: p, applied: map[store.BatchID]func() error{}}, id: job.NewProcess(), gone: make(chan struct{})}
-	m.store = faulty.New(m.link, faulty.Plan{Read: m.link.read, Seed: rand.Uint64()})
+	m := &process{link: &storeLink{Store: p.Store, cluster: p, applied: map[store.BatchID]func() error{}}, id: job.NewProcess(), ended: make(chan struct{})}
+	m.store = faulty.New(m.link, faulty.Plan{Read: m.link.beforeRead, Seed: rand.Uint64()})
 	c.Store, c.Process = m.store, m.id
 	e, err := engine.New(context.Background(), c)
 	if err != nil {
@@ -141,33 +141,33 @@ func (p *place) start(t *testing.T, c engine.Config) *member {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
-		defer close(m.gone)
+		defer close(m.ended)
 		_ = e.Run(ctx)
 	}()
-	m.house = &house{Engine: e, t: t, store: m.store}
+	m.harness = &harness{Engine: e, t: t, store: m.store}
 	m.stop = sync.OnceFunc(func() {
 		cancel()
-		<-m.gone
+		<-m.ended
 	})
 	return m
 }
 
 // kill ends a process as kill -9 does: nothing of it reaches the store any more, and
 // nothing that it says counts.
-func (m *member) kill() {
-	m.link.dead.Store(true)
+func (m *process) kill() {
+	m.link.killed.Store(true)
 	m.stop()
 }
 
 // lossy is a bus that loses every n-th notice, as dice fall.
-type lossy struct {
+type lossyBus struct {
 	bus.Local
-	lost atomic.Int64 // of a hundred notices
+	lossPercent atomic.Int64 // of a hundred notices
 }
 
-func (b *lossy) Join(wake func(bus.Notice)) bus.Member {
+func (b *lossyBus) Join(wake func(bus.Notice)) bus.Member {
 	return b.Local.Join(func(n bus.Notice) {
-		if rand.Int64N(100) >= b.lost.Load() {
+		if rand.Int64N(100) >= b.lossPercent.Load() {
 			wake(n)
 		}
 	})

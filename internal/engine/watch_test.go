@@ -19,7 +19,7 @@ import (
 
 // Whatever happens to jobs, in whatever batches, a follower of each is told of it: when
 // all is settled it knows the state that a poll sees, and it never goes back.
-func TestFollowersKnowWhatPollsSee(t *testing.T) {
+func TestWatchersAgreeWithStore(t *testing.T) {
 	t.Parallel()
 	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue { // too many for every run
 		checks := "30"
@@ -33,12 +33,12 @@ func TestFollowersKnowWhatPollsSee(t *testing.T) {
 		steps := rapid.SliceOfN(rapid.Custom(drawStep), 5, 60).Draw(r, "steps")
 		var wrong error
 		synctest.Test(t, func(t *testing.T) {
-			m := newFollowed(t)
+			m := newWatchedJobs(t)
 			defer m.close()
 			for i, s := range steps {
-				m.do(s)
+				m.apply(s)
 				synctest.Wait()
-				if err := m.compare(); err != nil {
+				if err := m.compareWithStore(); err != nil {
 					wrong = fmt.Errorf("after step %d, %s: %w", i, s.name, err)
 					return
 				}
@@ -70,60 +70,62 @@ func drawStep(r *rapid.T) step {
 }
 
 // followed is an engine whose jobs are all followed.
-type watchedJob struct {
-	*house
-	faults *faulty.Store
-	asking sync.WaitGroup
-	held   chan struct{} // nil while commits go on
+type watchedJobs struct {
+	*harness
+	faults  *faulty.Store
+	pending sync.WaitGroup
+	gate    chan struct{} // nil while commits go on
 
-	ids   []job.ID
-	tolds map[job.ID]*told
-	said  map[job.ID]int64
+	ids      []job.ID
+	watchers map[job.ID]*jobWatcher
+	appended map[job.ID]int64
 
-	mu    sync.Mutex
-	holds map[job.ID]job.Claimed // guarded by mu
+	mu     sync.Mutex
+	claims map[job.ID]job.Claimed // guarded by mu
 }
 
-func newFollowed(t *testing.T) *watchedJob {
+func newWatchedJobs(t *testing.T) *watchedJobs {
 	q := queues()
 	q[0].KeyRunning, q[0].MaxDepth, q[0].MaxAttempts = 1, 1000, 3
 	s := faulty.New(newStore(t), faulty.Plan{})
-	m := &watchedJob{
-		house: startWith(t, s, q), faults: s,
-		tolds: map[job.ID]*told{}, said: map[job.ID]int64{}, holds: map[job.ID]job.Claimed{},
+	m := &watchedJobs{
+		harness: startWithQueues(t, s, q), faults: s,
+		watchers: map[job.ID]*jobWatcher{}, appended: map[job.ID]int64{}, claims: map[job.ID]job.Claimed{},
 	}
 	t.Cleanup(m.Consume(job.Worker{
 		Name: "local", Queue: "sim", Slots: 2,
 		Deliver: func(c job.Claimed) {
 			m.mu.Lock()
 			defer m.mu.Unlock()
-			m.holds[c.Job.ID] = c
+			m.claims[c.Job.ID] = c
 		},
 		Order: func(job.Lease, job.Order) {},
 	}))
 	return m
 }
 
-func (m *watchedJob) close() {
-	m.release()
-	for _, f := range m.tolds {
+func (m *watchedJobs) close() {
+	m.releaseCommits()
+	for _, f := range m.watchers {
 		f.watch.Close()
 	}
 	m.stop()
 }
 
-func (m *watchedJob) ask(f func(context.Context)) { m.asking.Go(func() { f(context.Background()) }) }
-
-// release lets commits go on, and waits for what was asked meanwhile.
-func (m *watchedJob) release() {
-	if m.held != nil {
-		close(m.held)
-		m.held = nil
-	}
-	m.asking.Wait()
+func (m *watchedJobs) async(f func(context.Context)) {
+	m.pending.Go(func() { f(context.Background()) })
 }
 
-func (m *watchedJob) do(s step) {
+// release lets commits go on, and waits for what was asked meanwhile.
+func (m *watchedJobs) releaseCommits() {
+	if m.gate != nil {
+		close(m.gate)
+		m.gate = nil
+	}
+	m.pending.Wait()
+}
+
+func (m *watchedJobs) apply(s step) {
 	switch s.name {
 	case "submit", "delay", "expire":
 		m.create(s)
@@ -132,13 +134,13 @@ func (m *watchedJob) do(s step) {
 		time.Sleep(3 * time.Second)
 		return
 	case "pause", "resume":
-		m.ask(func(ctx context.Context) { _, _ = m.SetPaused(ctx, "sim", s.name == "pause") })
+		m.async(func(ctx context.Context) { _, _ = m.SetPaused(ctx, "sim", s.name == "pause") })
 		return
 	case "hold":
-		m.hold()
+		m.holdCommits()
 		return
 	case "release":
-		m.release()
+		m.releaseCommits()
 		return
 	}
 	if len(m.ids) > 0 {
@@ -147,8 +149,8 @@ func (m *watchedJob) do(s step) {
 }
 
 // create submits a job, and follows it.
-func (m *watchedJob) create(s step) {
-	m.release()
+func (m *watchedJobs) create(s step) {
+	m.releaseCommits()
 	r := engine.Request{ID: job.NewID(), Owner: local, Queue: "sim", Key: s.key}
 	p := policy()
 	p.Retry.Backoff = 2 * time.Second
@@ -163,65 +165,65 @@ func (m *watchedJob) create(s step) {
 		m.t.Fatal(err)
 	}
 	m.ids = append(m.ids, r.ID)
-	m.tolds[r.ID] = followJob(m.house, r.ID)
+	m.watchers[r.ID] = watchJob(m.harness, r.ID)
 }
 
 // hold keeps what is asked for from being committed, so that it shares a batch.
-func (m *watchedJob) hold() {
-	if m.held != nil {
+func (m *watchedJobs) holdCommits() {
+	if m.gate != nil {
 		return
 	}
-	held := make(chan struct{})
-	m.held = held
-	m.faults.Next(faulty.Fault{On: faulty.Op[store.Submit], Before: func() { <-held }})
-	m.ask(func(ctx context.Context) { _, _, _ = m.Submit(ctx, engine.Request{Owner: local, Queue: "wide"}) })
+	gate := make(chan struct{})
+	m.gate = gate
+	m.faults.Next(faulty.Fault{On: faulty.Op[store.Submit], Before: func() { <-gate }})
+	m.async(func(ctx context.Context) { _, _, _ = m.Submit(ctx, engine.Request{Owner: local, Queue: "wide"}) })
 }
 
-func (m *watchedJob) change(s step, id job.ID) {
+func (m *watchedJobs) change(s step, id job.ID) {
 	switch s.name {
 	case "cancel":
-		m.ask(func(ctx context.Context) { _, _ = m.Cancel(ctx, local, id) })
+		m.async(func(ctx context.Context) { _, _ = m.Cancel(ctx, local, id) })
 	case "retry":
-		m.ask(func(ctx context.Context) { _, _ = m.Retry(ctx, local, id) })
+		m.async(func(ctx context.Context) { _, _ = m.Retry(ctx, local, id) })
 	case "delete":
-		m.ask(func(ctx context.Context) { _ = m.Delete(ctx, local, id) })
+		m.async(func(ctx context.Context) { _ = m.Delete(ctx, local, id) })
 	default:
-		m.work(s, id)
+		m.workerStep(s, id)
 	}
 }
 
 // work does what the worker of a job does.
-func (m *watchedJob) work(s step, id job.ID) {
+func (m *watchedJobs) workerStep(s step, id job.ID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	c, holds := m.holds[id]
+	c, holds := m.claims[id]
 	if !holds {
 		return
 	}
 	if s.name == "say" {
-		m.said[id]++
-		entries := text(m.said[id], "a")
-		m.ask(func(ctx context.Context) { _ = m.Append(ctx, c.Lease(), entries, nil) })
+		m.appended[id]++
+		entries := textEntry(m.appended[id], "a")
+		m.async(func(ctx context.Context) { _ = m.Append(ctx, c.Lease(), entries, nil) })
 		return
 	}
-	delete(m.holds, id)
+	delete(m.claims, id)
 	o := map[string]job.Outcome{
 		"succeed":       {},
 		"fail":          {Fault: &job.Fault{Code: "x", Class: job.Retryable}},
 		"fail for good": {Fault: &job.Fault{Code: "x", Class: job.Final}},
 		"hand back":     {Released: true},
 	}[s.name]
-	m.ask(func(ctx context.Context) { _, _ = m.Finish(ctx, c.Lease(), o) })
+	m.async(func(ctx context.Context) { _, _ = m.Finish(ctx, c.Lease(), o) })
 }
 
 // compare polls every job, and compares what its follower knows. A follower whose job
 // has ended has gone: another one takes its place when the job is tried again.
-func (m *watchedJob) compare() error {
+func (m *watchedJobs) compareWithStore() error {
 	for _, id := range m.ids {
-		f := m.tolds[id]
+		f := m.watchers[id]
 		j, err := m.store.Job(context.Background(), local, id)
 		switch {
-		case job.CodeOf(err) == job.NotFound && over(f) != nil:
+		case job.CodeOf(err) == job.NotFound && watchError(f) != nil:
 			continue
 		case job.CodeOf(err) == job.NotFound:
 			return fmt.Errorf("%s was deleted, and its follower was not told", id)
@@ -231,9 +233,9 @@ func (m *watchedJob) compare() error {
 		if err := f.matches(&j); err != nil {
 			return fmt.Errorf("%s: %w", id, err)
 		}
-		if over(f) != nil && !j.State.Ended() {
+		if watchError(f) != nil && !j.State.Ended() {
 			f.watch.Close()
-			m.tolds[id] = followJob(m.house, id)
+			m.watchers[id] = watchJob(m.harness, id)
 			synctest.Wait()
 		}
 	}
@@ -241,14 +243,14 @@ func (m *watchedJob) compare() error {
 }
 
 // over is why a follower was told nothing more; nil while it is there.
-func over(f *told) error {
+func watchError(f *jobWatcher) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.err
 }
 
 // matches says in what a follower's last word differs from a poll, or that it went back.
-func (f *told) matches(j *job.Job) error {
+func (f *jobWatcher) matches(j *job.Job) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i := 1; i < len(f.jobs); i++ {

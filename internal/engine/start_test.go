@@ -15,7 +15,7 @@ import (
 )
 
 // leased stores a job as a process left it that was killed.
-func leased(t *testing.T, s store.Store, edit func(*store.Submit)) job.ID {
+func storeLeased(t *testing.T, s store.Store, edit func(*store.Submit)) job.ID {
 	t.Helper()
 	op := &store.Submit{
 		Job:   job.Job{ID: job.NewID(), Owner: local, Queue: "sim", Priority: 5, MaxAttempts: 4, Policy: policy()},
@@ -32,30 +32,30 @@ func leased(t *testing.T, s store.Store, edit func(*store.Submit)) job.ID {
 
 // The files of a job that was deleted while it ran, by a process that was killed then,
 // are removed by the next one.
-func TestFilesOfAJobDeletedBeforeAKillAreRemoved(t *testing.T) {
+func TestStartRemovesFilesOfDeletedJob(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	id := leased(t, s, func(op *store.Submit) { op.Job.Files = []job.File{{Name: "a", Size: 1}} })
+	id := storeLeased(t, s, func(op *store.Submit) { op.Job.Files = []job.File{{Name: "a", Size: 1}} })
 	b := store.NewBatch()
 	b.Add(&store.Delete{Owner: local, ID: id})
 	if err := store.Commit(t.Context(), s, b); err != nil {
 		t.Fatal(err)
 	}
 	removed := make(chan []job.ID, 1)
-	startConfig(t, engine.Config{Store: s, Queues: queues(), RemoveFiles: func(ids []job.ID) { removed <- ids }})
+	startWithConfig(t, engine.Config{Store: s, Queues: queues(), RemoveFiles: func(ids []job.ID) { removed <- ids }})
 	if ids := <-removed; len(ids) != 1 || ids[0] != id {
 		t.Errorf("the files of %v were removed, not those of %s", ids, id)
 	}
 }
 
 // finding is a store whose first commit meets a damaged record.
-type finding struct {
+type damageReportingStore struct {
 	store.Store
 	damaged []job.ID
 	limits  map[string]job.Limits // of that commit
 }
 
-func (f *finding) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
+func (f *damageReportingStore) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
 	synced, err := f.Store.Apply(ctx, b)
 	if f.damaged != nil {
 		b.Damaged, f.damaged, f.limits = f.damaged, nil, b.Limits
@@ -64,15 +64,15 @@ func (f *finding) Apply(ctx context.Context, b *store.Batch) (func() error, erro
 }
 
 // What a start finds damaged is told, and what it takes back is held to the limits.
-func TestAStartTellsWhatItFindsDamaged(t *testing.T) {
+func TestStartLogsDamagedJobs(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
 	s := newStore(t)
 	t.Cleanup(func() { _ = s.Close() })
-	leased(t, s, func(*store.Submit) {})
+	storeLeased(t, s, func(*store.Submit) {})
 	q := queues()
 	q[0].KeyRunning = 7
-	f := &finding{Store: s, damaged: []job.ID{job.NewID()}}
+	f := &damageReportingStore{Store: s, damaged: []job.ID{job.NewID()}}
 	damaged := f.damaged[0]
 	if _, err := engine.New(t.Context(), engine.Config{Store: f, Alone: true, Queues: q, Log: slog.New(slog.NewTextHandler(&log, nil))}); err != nil {
 		t.Fatal(err)
@@ -87,19 +87,19 @@ func TestAStartTellsWhatItFindsDamaged(t *testing.T) {
 
 // One job that cannot be taken back does not keep a server from starting, nor the other
 // jobs from being taken back.
-func TestAStartTakesBackAllButTheBad(t *testing.T) {
+func TestStartReclaimsAllButUnstorable(t *testing.T) {
 	t.Parallel()
 	file := newStore(t)
 	var ids []job.ID
 	for range 5 {
-		ids = append(ids, leased(t, file, func(*store.Submit) {}))
+		ids = append(ids, storeLeased(t, file, func(*store.Submit) {}))
 	}
 	bad := ids[2]
 	s := faulty.New(file, faulty.Plan{Bad: func(op any) bool {
 		f, ok := op.(*store.Finish)
 		return ok && f.Lease.Job == bad
 	}})
-	h := start(t, s)
+	h := startHarness(t, s)
 	for _, id := range ids {
 		want := job.Queued // nobody heard of the lease
 		if id == bad {
@@ -112,13 +112,13 @@ func TestAStartTakesBackAllButTheBad(t *testing.T) {
 }
 
 // A start asks again what became of a commit whose outcome it does not learn.
-func TestAStartAsksAgain(t *testing.T) {
+func TestStartRetriesUnknownCommit(t *testing.T) {
 	t.Parallel()
 	file := newStore(t)
-	id := leased(t, file, func(*store.Submit) {})
+	id := storeLeased(t, file, func(*store.Submit) {})
 	s := faulty.New(file, faulty.Plan{})
 	s.Next(faulty.Fault{Step: faulty.SyncLostAfterCommit}, faulty.Fault{Step: faulty.SyncLostAfterCommit})
-	h := start(t, s)
+	h := startHarness(t, s)
 	if snap, err := h.Get(t.Context(), local, id); err != nil || snap.State != job.Queued {
 		t.Errorf("a job of a dead server is %s: %v", snap.State, err)
 	}

@@ -1,0 +1,116 @@
+package engine_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// heldBy checks what holds a job back.
+func (h *harness) expectHeldBackBy(what string, id job.ID, want job.HeldBackBy) {
+	h.t.Helper()
+	s, err := h.Get(h.t.Context(), local, id)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if s.HeldBackBy != want {
+		h.t.Errorf("%s: a job that is %s is held back by %q, want %q", what, s.State, s.HeldBackBy, want)
+	}
+}
+
+// queueHeldBy checks what holds the jobs of the queue back.
+func (h *harness) expectQueueHeldBackBy(what string, want job.HeldBackBy) {
+	h.t.Helper()
+	all, err := h.Queues(h.t.Context())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if got := all[0].HeldBackBy; got != want {
+		h.t.Errorf("%s: the queue is held back by %q, want %q", what, got, want)
+	}
+}
+
+func (h *harness) setPaused(on bool) {
+	h.t.Helper()
+	if _, err := h.SetPaused(h.t.Context(), "sim", on); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// elsewhere passes the time in which another process's change shows here.
+func waitForPoll() {
+	time.Sleep(pollBound)
+	synctest.Wait()
+}
+
+// Every wait has its reason.
+func TestHeldBackByReportsReason(t *testing.T) {
+	t.Parallel()
+	withSharedStore(t, func(t *testing.T, s *sharedStore) {
+		q := queues()
+		q[0].MaxRunning, q[0].KeyRunning, q[0].MaxDepth, q[0].MaxAttempts = 2, 1, 20, 9
+		q[0].Policy.Retry.Backoff = time.Minute
+		a := startWithQueues(t, s, q)
+		defer a.stop()
+		alone := a.submit(engine.Request{})
+		a.expectHeldBackBy("nobody works", alone.ID, job.HeldBackByNoWorker)
+		a.expectQueueHeldBackBy("nobody works", job.HeldBackByNoWorker)
+		a.setPaused(true)
+		a.expectHeldBackBy("paused", alone.ID, job.HeldBackByPause)
+		a.expectQueueHeldBackBy("paused", job.HeldBackByPause)
+		a.setPaused(false)
+		a.startWorker(1)
+		first := a.nextJob("resumed")
+		a.expectHeldBackBy("it runs", first.Job.ID, "")
+		turn := a.submit(engine.Request{})
+		a.expectHeldBackBy("the slot is taken", turn.ID, job.HeldBackByTurn)
+		a.expectQueueHeldBackBy("the slot is taken", job.HeldBackByTurn)
+		later := a.submit(engine.Request{Delay: time.Hour})
+		a.expectHeldBackBy("delayed", later.ID, job.HeldBackByDelay)
+		a.finish(first, job.Outcome{Fault: &job.Fault{Code: "x", Message: "x", Class: job.Retryable}})
+		a.expectHeldBackBy("failed", first.Job.ID, job.HeldBackByBackoff)
+		second := a.nextJob("the slot is free")
+		a.finish(second, job.Outcome{})
+		a.expectHeldBackBy("it has ended", second.Job.ID, "")
+		a.expectQueueHeldBackBy("a slot is free", "")
+
+		a.submit(engine.Request{Key: "k"})
+		keyed := a.nextJob("of a key")
+		parked := a.submit(engine.Request{Key: "k"})
+		a.expectHeldBackBy("its key runs", parked.ID, job.HeldBackByKey)
+		a.finish(keyed, job.Outcome{})
+		a.nextJob("of the key again")
+		a.startWorker(3)
+		a.submit(engine.Request{})
+		a.nextJob("with a second worker")
+		most := a.submit(engine.Request{})
+		a.expectHeldBackBy("as many run as may", most.ID, job.HeldBackByMaxRunning)
+		a.expectQueueHeldBackBy("as many run as may", job.HeldBackByMaxRunning)
+	})
+}
+
+// A pause that was made through another process shows here within a second or so, and
+// so does a worker there.
+func TestHeldBackByFollowsOtherProcess(t *testing.T) {
+	t.Parallel()
+	withSharedStore(t, func(t *testing.T, s *sharedStore) {
+		a, b := startHarness(t, s), startHarness(t, s)
+		defer a.stop()
+		defer b.stop()
+		snap := a.submit(engine.Request{})
+		b.setPaused(true)
+		waitForPoll()
+		a.expectHeldBackBy("paused elsewhere", snap.ID, job.HeldBackByPause)
+		b.setPaused(false)
+		waitForPoll()
+		a.expectHeldBackBy("resumed elsewhere", snap.ID, job.HeldBackByNoWorker)
+		b.startWorker(1)
+		b.nextJob("resumed")
+		next := a.submit(engine.Request{})
+		waitForPoll()
+		a.expectHeldBackBy("the worker there has a job", next.ID, job.HeldBackByTurn)
+	})
+}
