@@ -9,21 +9,21 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// What the errors of Apply, and of the sync that follows it, may wrap.
+// The errors that Apply, and the sync that follows it, may wrap.
 var (
-	// ErrNotCommitted says that nothing of the batch was applied, for certain.
+	// ErrNotCommitted means that this call certainly applied nothing of the batch.
 	ErrNotCommitted = errors.New("store: not committed")
-	// ErrUnknown says of a sync that nobody knows whether the batch is stored; see
-	// [Store.Apply] for what is to be done then.
+	// ErrUnknown is returned by a sync when it is unknown whether the batch is stored.
+	// [Store.Apply] says what the caller does then.
 	ErrUnknown = errors.New("store: whether the batch is stored is not known")
-	// ErrData says that nothing was applied because the store cannot take some op's
-	// data. Whoever gets it commits the halves of the batch, until the culprit
-	// stands alone.
+	// ErrData means that nothing was applied because the store cannot take the data of some
+	// op. The caller commits the two halves of the batch, and so on, until the bad op is
+	// alone in its batch.
 	ErrData = errors.New("store: bad data in the batch")
-	// ErrFull says that nothing was applied because the disk is full.
+	// ErrFull means that nothing was applied because the disk is full.
 	ErrFull = errors.New("store: the disk is full")
-	// ErrDamaged says that what is on the disk is not what was written there. It will
-	// not get better: the same is said of every batch from then on.
+	// ErrDamaged means that the data on the disk is not what was written there. The state is
+	// permanent: every later batch fails with the same error.
 	ErrDamaged = errors.New("store: the data is damaged")
 )
 
@@ -33,33 +33,34 @@ type BatchID [16]byte
 // NewBatch makes an empty batch with an id of its own.
 func NewBatch() *Batch {
 	b := &Batch{}
-	_, _ = rand.Read(b.ID[:]) // never fails: crypto/rand ends the program instead
+	_, _ = rand.Read(b.ID[:]) // never fails: crypto/rand crashes the program instead
 	return b
 }
 
-// Batch is what one commit applies. Its fields stand in the order in which they
-// are applied: what frees a slot comes before what takes one, and claims come
-// last, so that a claim sees all that its own batch made ready.
+// Batch is the set of ops that one commit applies. Its fields are in the order in which they
+// are applied: ops that free a slot come before ops that need one, and claims come last, so
+// that a claim sees every job that its own batch made ready.
 //
-// In every op the fields above "out" are the caller's, and the store only reads
-// them; those below are set by Apply, are final when the sync has returned nil, and are
-// left alone by the caller until then. Err is nil when the op applied; else a
-// *[job.Error].
+// In every op the fields above "out" belong to the caller, and the store only reads them.
+// Apply sets the fields below "out"; they are final when the sync has returned nil, and the
+// caller does not change them until then. Err is nil when the op applied, otherwise a
+// *[job.Error]. The comment of each op lists the codes under "Refusals".
 type Batch struct {
-	// ID names the batch, and is made before its first commit. A store remembers the
-	// last ones that it applied, in the same transaction, [MaxUnsynced] of each process:
-	// that is how the outcome of a failed commit is found out. One that changed nothing
-	// need not outlive the process.
+	// ID names the batch. The caller sets it before the first commit and never changes it.
+	// In the same transaction as the batch a store remembers the ids of the last
+	// [MaxUnsynced] batches of each process. It uses them to find out whether a commit
+	// whose answer was lost was stored. The id of a batch that changed nothing need not
+	// survive the process.
 	ID BatchID
-	// Limits are what the queues' jobs are held to, by queue; a queue that is not here
-	// has none. The store only reads them.
+	// Limits are the limits of queues, by name; a queue that is missing here has none. The
+	// store only reads them.
 	//
-	// However many processes share the store, two limits are exact: what runs of a queue,
-	// and what runs of a key. What waits of a key is exact in one process; among several
-	// it may be overshot by at most one batch of each. So may what a process itself
-	// admits by counts: how many jobs of a queue wait, and their bytes. Turns are exact in
-	// one process; among several no key is overtaken by more than what each process
-	// claims within a second.
+	// With any number of processes two limits are exact: the running jobs of a queue, and
+	// the running jobs of a key. The limit on waiting jobs of a key is exact in one process;
+	// among several, each may overshoot it by at most one batch. The same holds for what a
+	// process admits by counts itself: the waiting jobs of a queue and their bytes. Turns
+	// are exact in one process. Among several, no key is overtaken by more jobs than each
+	// process claims within a second.
 	Limits map[string]job.Limits
 
 	Pauses    []*Pause
@@ -78,37 +79,37 @@ type Batch struct {
 
 	// out
 
-	// Counts are the counts, after the batch, of every queue that the batch changed, or
-	// that one of its pauses, submits, claims or finishes names: a claim that got less
-	// than it asked for, and a submit that was refused, tell what is true now. A finish
-	// names the queue of its job while that runs, whoever holds the lease.
+	// Counts has the counts, after the batch, of every queue that the batch changed, and of
+	// every queue that one of its pauses, submits, claims or finishes names, also when that
+	// op was refused or got less than it asked for. A finish names the queue of its job
+	// while the job runs, also when its lease is not the current one.
 	Counts map[string]job.Counts
-	// Moved are the jobs whose state was changed by an op that does not answer them, in
-	// the order of the changes: those that a due made ready, that were parked, or that
-	// followed when their key had room.
+	// Moved lists the jobs whose state an op changed although its answer does not contain
+	// them, in the order of the changes: jobs that a due made ready, jobs that were parked,
+	// and parked jobs that were queued when their key had a free place.
 	Moved []Moved
-	// Removed are the removed jobs that had files, which are to be deleted once the
+	// Removed lists the removed jobs that had files. The caller deletes the files once the
 	// batch is on disk.
 	Removed []job.ID
 	// FollowUps are the jobs that ends in the batch made; see [AtEnd].
 	FollowUps []job.Job
-	// Damaged are jobs whose record was found damaged on the disk. What could be read
-	// of it is kept; those that had not ended were ended as failed, with the code
-	// [DamagedJob]. They are for the log.
+	// Damaged lists jobs whose record on the disk was found damaged. The store keeps what it
+	// could read, and ends an unfinished one as failed, with the failure code [DamagedJob].
+	// The caller logs them.
 	Damaged []job.ID
 }
 
-// Moved is a job that an op has moved without naming it.
+// Moved is a job whose state changed without an op that names it.
 type Moved struct {
 	ID       job.ID
 	State    job.State
 	Revision int64
 }
 
-// DamagedJob is the failure's code of a job whose record was damaged on the disk.
+// DamagedJob is the failure code of a job whose record on the disk was damaged.
 const DamagedJob = "damaged_job"
 
-// Add puts an op, a pointer to one of the types below, into its place.
+// Add appends an op, a pointer to one of the types below, to the slice of its kind.
 func (b *Batch) Add(op any) {
 	switch op := op.(type) {
 	case *Pause:
@@ -148,8 +149,8 @@ func (b *Batch) Len() int {
 		len(b.Retries) + len(b.Writes) + len(b.Submits) + len(b.Dues) + len(b.Prunes) + len(b.Claims)
 }
 
-// Pause stops a queue from giving jobs to workers, or lets it go on. What runs is
-// not touched, and submits are taken. It is remembered for as long as the store.
+// Pause sets or clears the pause of a queue. A paused queue leases no job. Its running jobs
+// go on, and it accepts submits. A pause lasts until it is cleared, across restarts.
 type Pause struct {
 	Queue  string
 	Paused bool
@@ -158,23 +159,23 @@ type Pause struct {
 	Err error
 }
 
-// Renew extends a lease: it lasts from the commit for as long as it was claimed for, or
-// for For. A lease that is past its
-// time but was not taken is renewed like any other: only a sweep ends a lease.
+// Renew extends a lease to its length, counted from the commit. A lease that has run out but
+// was not swept is renewed like any other: only a sweep ends a lease.
 // Refusals: job.LeaseLost.
 type Renew struct {
 	Lease    job.Lease
-	LeaseFor time.Duration // 0 for as long as it was claimed for
+	LeaseFor time.Duration // 0 for the length that was claimed
 
 	// out
 	Err error
-	// CancelRequested tells the worker that the job is to stop.
+	// CancelRequested is true when the worker must stop the job.
 	CancelRequested bool
 }
 
-// Presence notes, by the store's clock, that someone was seen at jobs: their
-// [job.Timeouts.Abandon] begins anew. An owner who was seen counts for all of their
-// unfinished jobs. Jobs that do not exist, have ended or have no such timeout are passed over.
+// Presence records, by the store's clock, that a client is interested in jobs: their
+// [job.Timeouts.Abandon] starts again. The presence of an owner counts for all of the
+// owner's unfinished jobs. Jobs that do not exist, have ended, or have no such timeout are
+// ignored.
 type Presence struct {
 	Jobs   []job.ID
 	Owners []job.Owner
@@ -183,94 +184,95 @@ type Presence struct {
 	Err error
 }
 
-// Append adds entries to a running job's output. The entries' numbers follow the
-// job's cursor, and each other, without a gap; an append whose numbers are all
-// taken already answers as applied if this lease wrote them, so that a lost answer
-// is harmless. It does not renew the lease. Refusals: job.LeaseLost; job.Conflict
-// when the numbers do not follow.
+// Append adds entries to a running job's output. The numbers of the entries continue the
+// job's cursor without a gap. When entries with all of these numbers exist already, and this
+// lease wrote them, the append answers as applied: so a worker may repeat an append whose
+// answer was lost. An append does not renew the lease.
+// Refusals: job.LeaseLost; job.Conflict when the numbers do not continue the cursor.
 type Append struct {
 	Lease   job.Lease
-	Entries []job.Entry // at least one; Seq and Attempt are set by the caller
+	Entries []job.Entry // at least one; the caller sets Seq and Attempt
 	// Progress, when not nil, becomes the job's progress.
 	Progress *job.Progress
 
 	// out
 	Err             error
-	CancelRequested bool
+	CancelRequested bool // as in Renew
 }
 
-// Finish ends an attempt. The job ends (Succeeded, Failed, Cancelled), or goes
-// back to wait: Scheduled after Delay, or Queued at once. Another To is
-// job.Invalid.
+// Finish ends an attempt. The job ends (Succeeded, Failed, Cancelled) or waits again:
+// Scheduled after Delay, or Queued at once. Any other To is refused as job.Invalid.
 //
-// Whatever To says, a job whose cancel was requested ends as Cancelled, and a
-// result is then not kept. Refusals: job.LeaseLost, when the lease is not the
-// job's, or has ended, or the job is not of the selection If any more.
+// A job with a requested cancel ends as Cancelled, whatever To is, and its result is not
+// kept.
+// Refusals: job.Invalid; job.Conflict when the numbers of Entries do not continue the
+// cursor; job.LeaseLost when the lease is not the job's current one, or the job no longer
+// matches OnlyIf.
 type Finish struct {
 	Lease    job.Lease
 	To       job.State
-	Entries  []job.Entry // the last chunk of output: as in Append
+	Entries  []job.Entry // the last entries of the output, as in Append; may be empty
 	Progress *job.Progress
 	Result   *job.Result  // for Succeeded
-	Failure  *job.Failure // for Failed, and for going back after a failure
+	Failure  *job.Failure // for Failed, and for waiting again after a failure
 	Usage    []byte       // JSON, or nil
 	Delay    time.Duration
-	// Unused says that the lease was never used: the job goes back as if it had not been
-	// claimed, with the attempt taken off and no word of how it ended.
+	// Unused means that the lease was never used: the job waits again as if it had not been
+	// claimed. The attempt is not counted, and nothing records how it ended.
 	Unused bool
-	// Refund takes the attempt off the job's count again, when it goes back.
+	// Refund takes the attempt off the job's count when the job waits again.
 	Refund bool
-	// SkipAtEnd ends the job without what follows from an end; see [AtEnd]. It is for an end
-	// that the store could not take with that.
+	// SkipAtEnd ends the job without calling [AtEnd]. The engine sets it when the store could
+	// not take the end together with its follow-ups.
 	SkipAtEnd bool
-	// Lost counts the attempt as lost; without it the end clears the job. See [job.Finish].
+	// Lost counts the attempt as lost. An end without it clears the job's losses; see
+	// [job.Finish].
 	Lost bool
-	// OnlyIf is the selection by which a sweep found the job, for a finish by a sweep. The
-	// finish applies only while the job is of it: a renewal, or a piece of output, that was
-	// accepted since the sweep looked keeps the job. The zero value is no condition.
+	// OnlyIf is the filter by which a sweep found the job. The finish applies only while the
+	// job still matches it, so that a renewal or an output that was accepted since the
+	// sweep's read keeps the job. The zero value is no condition.
 	OnlyIf RunningFilter
 
 	// out
 	Err   error
-	State job.State // where the job went
-	Job   *job.Job  // as the finish left it; not to be changed, by the store neither
+	State job.State // the state after the finish
+	Job   *job.Job  // after the finish; neither caller nor store may change it
 }
 
-// Cancel asks for a job's end. A waiting job ends now, as Cancelled. A running one
-// remembers the request and goes on until its worker, or a sweep, ends it. An
-// ended one is left as it is. Refusals: job.NotFound; job.Conflict, see Abandoned.
+// Cancel asks for the end of a job. A waiting job ends at once, as Cancelled. A running job
+// keeps the request and runs until its worker or a sweep ends it. An ended job stays as it
+// is. Refusals: job.NotFound; job.Conflict, see IfAbandoned.
 type Cancel struct {
 	Owner job.Owner
 	ID    job.ID
-	// IfAbandoned makes the cancel apply only while the job is one that
-	// [UpkeepReader.Abandonable] lists; otherwise it is refused with job.Conflict. A presence
-	// that was stored since the list was read keeps the job.
+	// IfAbandoned applies the cancel only while [UpkeepReader.Abandonable] would list the
+	// job; otherwise it is refused with job.Conflict. So a presence that was stored after
+	// the list was read keeps the job.
 	IfAbandoned bool
 
 	// out
 	Err   error
-	Job   job.Job // as the cancel left it
-	Ended bool    // this cancel ended it
+	Job   job.Job // after the cancel
+	Ended bool    // whether this cancel ended the job
 }
 
-// Delete removes an ended or waiting job with all it left: input, output, result.
-// A running one is marked, is gone to every read from then on, gets a cancel
-// request, and is removed when its attempt ends. A waiting job that is deleted
-// counts as cancelled. Deleting again what its owner deleted within the last day
-// applies; what does not exist, or is not the owner's, is job.NotFound.
+// Delete removes an ended or waiting job with its input, output and result. A waiting job
+// counts as cancelled. A running job gets a cancel request and is hidden from every read from
+// then on; it is removed when its attempt ends. When its owner deletes a job again within a
+// day, the op applies again. Refusals: job.NotFound when the job does not exist or belongs
+// to another owner.
 type Delete struct {
 	Owner job.Owner
 	ID    job.ID
 
 	// out
 	Err     error
-	Running bool // it was running: whoever runs it is to be told
+	Running bool // the job was running: its worker must be told to stop
 }
 
-// Retry makes a failed, cancelled or expired job queued again, with its attempts
-// and losses counted from zero, its failure and finish cleared, and its output kept. What its
-// end left in side rows is made anew; see [AtEnd].
-// Refusals: job.NotFound, job.NotRetryable.
+// Retry queues a failed, cancelled or expired job again. Attempts and losses count from zero,
+// failure and finish time are cleared, and the output is kept. [AtEnd] runs again, so that it
+// can undo the rows that the end left. Refusals: job.NotFound, job.NotRetryable.
 type Retry struct {
 	Owner job.Owner
 	ID    job.ID
@@ -280,125 +282,128 @@ type Retry struct {
 	Job job.Job
 }
 
-// Write stores side rows that belong to no job's submit or end: all or none.
-// Refusals: as of its rows.
+// Write stores side rows that belong to no submit and no end: all of them or none.
+// Refusals: those of its rows; see [Action].
 type Write struct {
 	Rows []Row
 
 	// out
 	Err      error
-	Conflict []byte
+	Conflict []byte // as in Submit
 }
 
-// Submit stores a new job. The caller sets ID, Owner, Queue, Key, Priority,
-// MaxAttempts, Metadata, Policy, Files, InputBytes, Trace, Refs and Tally of the job; the
-// store sets its state and times, and makes its policy whole: see [job.Policy.Whole].
+// Submit stores a new job. The caller sets these fields of the job: ID, Owner, Queue, Key,
+// Priority, MaxAttempts, Metadata, Policy, Files, InputBytes, Trace, Refs and Tally. The
+// store sets its state and times, and rounds its policy; see [job.Policy.Whole].
 //
-// Refusals: job.IdempotencyMismatch; job.NotFound, when the idempotency key is kept
-// longer than its job; job.KeyFull; those of its rows (job.Conflict, job.NotFound);
-// job.BatchRefused. A known idempotency key is answered whatever the limits.
+// A submit with a known idempotency key is answered with the existing job, whatever the
+// limits are.
+// Refusals: job.IdempotencyMismatch; job.NotFound when the job of the idempotency key was
+// removed and the key is still kept; job.KeyFull; those of its rows (job.Conflict,
+// job.NotFound); job.BatchRefused.
 type Submit struct {
 	Job   job.Job
 	Input []byte
-	Delay time.Duration // before it is ready; 0 for at once
-	// Token, when not zero, stores the job already leased for LeaseFor to Worker, as
-	// its first attempt: one write less than a submit and a claim. Not with Delay.
-	// Where the limits or a pause forbid that, it waits like any other; Job tells. Made
-	// again while the token holds the same job, the submit answers that job.
+	Delay time.Duration // before the job is ready; 0 for none
+	// Token, when not zero, stores the job already leased to Worker for LeaseFor, as its
+	// first attempt. That is one write less than a submit and a claim. It cannot be combined
+	// with Delay. When a limit or a pause forbids the lease, the job waits like any other:
+	// Job.State tells which. A submit that is repeated while its token holds the same job
+	// answers that job.
 	Token    job.Token
 	LeaseFor time.Duration
 	Worker   string
-	Process  job.Process // of the worker
+	Process  job.Process // the process that hands out the lease
 	InUse    bool        // as in Claim
-	// Idempotency, when not nil, makes the submit apply once: a second one by the same
-	// owner with the same key answers the first one's job.
+	// Idempotency, when not nil, makes the submit apply once: a second one by the same owner
+	// with the same key answers the job of the first.
 	Idempotency *Idempotency
 	Rows        []Row
-	// Group, when not nil, is shared by submits that stand in a row in the batch and
-	// apply all or none: when one is refused, so are the others, with job.BatchRefused.
+	// Group, when not nil, is shared by submits that follow each other in the batch and
+	// apply all or none. When one is refused, the others are refused with job.BatchRefused.
 	Group *Group
 
-	// out: Job is completed with state and times.
+	// out: the store also completes Job with its state and times.
 	Err error
-	// Existing is set when the idempotency key was known: the job that it made.
+	// Existing is the job of the idempotency key, when the key was known.
 	Existing *job.Job
-	// Conflict is the body of the row that an [Insert] or [RequireNone] met; Err is then
-	// job.Conflict.
+	// Conflict is the body of the existing row that an [Insert] or [RequireNone] found. Err
+	// is then job.Conflict.
 	Conflict []byte
 }
 
-// Group ties submits together. Whether all may apply is found out before any does,
-// with the conditions of their rows checked as if they were one op's; what the group
-// itself adds counts for [Limits.KeyWaiting]. If it is not whole, nothing of it applies.
-type Group struct{ Size int } // how many they are
+// Group ties submits together. The store checks all of them before it applies any. The
+// conditions of their rows are checked as if they belonged to one op, and the jobs of the
+// group count against [job.Limits.KeyWaiting] of the jobs after them. An incomplete group
+// (fewer submits in a row than Size) is refused whole.
+type Group struct{ Size int } // the number of submits
 
-// Idempotency is a submitter's promise that two requests are one.
+// Idempotency makes two requests count as one.
 type Idempotency struct {
 	Key  string
-	Hash [32]byte      // of what was asked; another hash with the same key is refused
+	Hash [32]byte      // of the request; the same key with another hash is refused
 	Keep time.Duration // the key is kept at least this long, and as long as its job
 }
 
-// Due moves what the clock has made due: scheduled jobs whose time has come become
-// queued (or parked), waiting jobs past their queue time end as Expired, and parked
-// jobs whose key has room become queued: limits may have changed. Up to Limit of
-// each. While no suspect runs, any batch queues the next parked suspect.
+// Due applies what the clock has made due, up to Limit of each: scheduled jobs whose time has
+// come become queued (or parked); waiting jobs past their queue timeout end as Expired; and
+// parked jobs whose key has a free place become queued, because limits may have changed.
+// While no suspect runs, any batch queues the next parked suspect, also one without a Due.
 type Due struct {
 	Limit     int
-	Failure   *job.Failure // of the expired ones
-	SkipAtEnd bool         // of the expired ones: as in Finish
+	Failure   *job.Failure // of the expired jobs
+	SkipAtEnd bool         // for the expired jobs, as in Finish
 
 	// out
 	Err     error
-	Ready   int // became queued or parked, or were unparked
+	Ready   int // how many jobs became queued or parked
 	Expired []job.Job
-	// More says that a limit was reached.
-	More bool
+	More    bool // a limit was reached
 }
 
-// Prune deletes ended jobs past their ExpiresAt with all they left, and idempotency
-// keys past theirs. It looks at no more than Limit jobs, about the oldest first,
-// from after a cursor, and stops once it has deleted about Bytes, or For has passed,
-// but not before it has looked at some. Refusals: job.Invalid, when After is no cursor.
+// Prune deletes ended jobs past their ExpiresAt, with everything that belongs to them, and
+// idempotency keys past their time. It reads at most Limit jobs, roughly oldest first, after
+// a cursor. It stops once it has deleted about MaxBytes or MaxTime has passed, but always
+// reads some jobs first. Refusals: job.Invalid when After is not a cursor.
 type Prune struct {
-	After    string // an opaque cursor, as a prune before answered it; "" begins with the oldest
+	After    string // an opaque cursor: Next of an earlier prune; "" starts with the oldest
 	Limit    int
 	MaxBytes int64         // of input, output and result, with Early also of files; 0 for no bound
-	MaxTime  time.Duration // how long it may hold up the batch; 0 for no bound
-	// Early deletes ended jobs before their time: the store holds more than it may.
+	MaxTime  time.Duration // how long the prune may delay its batch; 0 for no bound
+	// Early deletes ended jobs before their time, because the store holds too much.
 	Early bool
 
 	// out
 	Err     error
 	Deleted int
-	// Next is where the following prune continues; "" when this one saw the newest. It
-	// passes no job that is submitted later, and is good as long as the store.
+	// Next is the cursor for the next prune; "" when this one reached the newest job. A
+	// cursor skips no job that is submitted later. It stays valid as long as the store.
 	Next string
-	// More says that more keys, or memories of deletes, are past their time.
+	// More is true when more idempotency keys, or records of deletes, are past their time.
 	More bool
-	// LookedUntil is when the last job that this one looked at was submitted.
+	// LookedUntil is when the last job that this prune read was submitted.
 	LookedUntil time.Time
 }
 
-// Claim leases the next ready jobs of a queue: as many as there are tokens, as are
-// ready, or as the queue's limit allows; none while it is paused. Each claimed job's
-// Attempt counts the new attempt. Of the store's suspects (see [job.Job.Suspect]) one
-// runs at a time: the others are passed over and parked until it ends.
+// Claim leases the next ready jobs of a queue: as many as there are tokens, ready jobs and
+// free places under the queue's limit, none while the queue is paused. The Attempt of each
+// claimed job includes the new attempt. At most one suspect of the whole store runs at a
+// time (see [job.Job.Suspect]): a claim skips the others and parks them until it ends.
 //
-// A token that holds a job already answers its lease again, whatever else the claim
-// says: so a claim whose answer was lost can be made again.
+// A token that already holds a job answers its lease again, whatever else the claim asks
+// for. So a claim whose answer was lost can be repeated.
 //
 // Tenants with ready jobs take turns. Within a tenant its keys take turns, and a job's
-// priority is a head start before the tenant's other jobs.
+// priority is a head start before other jobs of the tenant.
 type Claim struct {
 	Queue    string
 	Tenant   *string // only jobs of this tenant; nil for any
 	Worker   string
 	Tokens   []job.Token
-	LeaseFor time.Duration // 0 for what each job's own policy says
-	Process  job.Process   // of the worker
-	// InUse makes the leases count as used from the start: the worker is in the claimer's
-	// own process and cannot miss the answer.
+	LeaseFor time.Duration // 0 for the lease of each job's own policy
+	Process  job.Process   // the process that hands out the leases
+	// InUse counts the leases as used from the start. It is for a worker in the claiming
+	// process, which cannot miss the answer.
 	InUse bool
 
 	// out

@@ -2,20 +2,20 @@ package store
 
 import "github.com/meanwhile-run/meanwhile/internal/job"
 
-// Row is a side row: what an API keeps beside jobs, in the same transaction. To a
-// store it is an owner, a kind, a parent, an id that orders it among its siblings, and
-// bytes. A conversation and its messages are rows. Rows of different owners, kinds or
-// parents never meet.
+// Row is a side row: data that an API keeps beside jobs, written in the same transaction.
+// A store sees an owner, a kind, a parent, an id that orders the row among its siblings,
+// and bytes. Conversations and their messages are rows, for example. A row never shares an
+// identity with a row of another owner, kind or parent.
 type Row struct {
 	Owner  job.Owner
 	Kind   string
 	Parent string
 	ID     string
 	Body   []byte
-	Action Action // what a batch is to do with it; not stored
+	Action Action // what a batch does with the row; not stored
 }
 
-// RowSet is the rows of one owner and kind under one parent.
+// RowSet is the set of rows of one owner and kind under one parent.
 type RowSet struct {
 	Owner        job.Owner
 	Kind, Parent string
@@ -27,14 +27,14 @@ func (r *Row) Set() RowSet { return RowSet{r.Owner, r.Kind, r.Parent} }
 // Action is what an op does with a row.
 type Action uint8
 
-// The actions. The conditions of all of an op's rows are checked before any of
-// them is written: an op applies with all its rows or not at all.
+// The actions. A store checks the conditions of all rows of an op before it writes any of
+// them: an op applies with all its rows or not at all.
 const (
-	Put         Action = iota // write it, whether or not it was there
-	Insert                    // write it; if it is there already: job.Conflict, with its body
-	Update                    // write it only if it is there; otherwise do nothing
-	Require                   // write nothing; if it is not there: job.NotFound
-	Remove                    // delete it, if it is there
-	RemoveAll                 // delete every row of the kind under the parent; ID is not looked at
-	RequireNone               // write nothing; if a row of the kind is under the parent: job.Conflict, with the first one's body
+	Put         Action = iota // write it, whether or not it exists
+	Insert                    // write it; if it exists: job.Conflict, with the body of the existing row
+	Update                    // write it if it exists; otherwise do nothing
+	Require                   // write nothing; if it does not exist: job.NotFound
+	Remove                    // delete it if it exists
+	RemoveAll                 // delete every row of the kind under the parent; ID is ignored
+	RequireNone               // write nothing; if the parent has a row of the kind: job.Conflict, with the body of the first
 )

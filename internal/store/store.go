@@ -1,11 +1,15 @@
-// Package store is the contract between the engine and whatever keeps jobs on
-// disk: one writing method that takes a batch of operations, and readers that go
-// around it. Package storetest is the same contract as tests, and where the two
-// differ, the tests are right.
+// Package store is the contract between the engine and the database that keeps jobs:
+// one writing method that takes a batch of operations, and read methods that do not wait
+// for it. Package storetest is the same contract as tests. Where the two differ, the tests
+// are right.
 //
-// A store holds no rules. It does not know why a job is retried or when; it checks
-// that an operation may apply (the lease is held, the move is legal), applies all
-// that may in one transaction, and says of each what became of it.
+// A store decides nothing. It does not know why a job is retried or when. It checks that an
+// operation may apply (the lease is current, the move is legal), applies all operations
+// that may in one transaction, and reports the outcome of each. Package job computes what
+// an operation makes of a job; package fairqueue computes turns and limits.
+//
+// Several processes may share one store. Every promise here holds for all of them together,
+// unless its comment says "in one process".
 package store
 
 import (
@@ -15,56 +19,62 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Store keeps jobs. Apply is called by one goroutine at a time; the readers, and
-// what Apply returns, by any number, at any time.
+// Store keeps jobs. One goroutine at a time calls Apply. Any number of goroutines may call
+// the read methods, and the functions that Apply returned, at any time.
 type Store interface {
-	// Apply applies the batch in one transaction. When it returns, the next batch may
-	// be applied; when synced then returns nil, the batch and all before it are on
-	// disk, and no crash takes any of them back. Reads of jobs and rows see nothing sooner.
-	// Only then are the answers of the ops final. Until then they are what the answers
-	// will be if nothing goes wrong: good for a guess, and for nobody to be told.
+	// Apply applies the batch in one transaction.
 	//
-	// Kinds are applied in the order of the fields of [Batch], ops of a kind in
-	// theirs. An op that may not apply gets its own Err, changes nothing and harms no
-	// neighbour. Of ops of one kind that name the same job the first applies; the
-	// others are judged against what it left.
+	// When Apply returns, the caller may apply the next batch. When synced then returns nil,
+	// this batch and all batches before it are on disk, and no crash undoes any of them. No
+	// read of jobs or rows shows a change before it is on disk. The answers of the ops are
+	// final only when synced has returned nil. Until then they are a forecast, and the
+	// caller must not pass them on.
 	//
-	// An error of Apply says that the outcome is unknown, unless it wraps
-	// [ErrNotCommitted] (nothing was applied by this call). The caller waits for the syncs
-	// of the batches before it and then applies the same batch again, the very same value,
-	// before any other. If it had been applied after all, nothing is applied twice, and
-	// every op answers as it did the first time. [ErrData] and [ErrFull] are said only of
-	// a batch that no earlier call has applied either.
+	// Order: kinds of ops are applied in the order of the fields of [Batch], ops of one kind
+	// in the order of their slice. An op that may not apply gets its own Err, changes
+	// nothing, and does not affect other ops. When several ops of one kind name the same
+	// job, the first applies; each later one is checked against the state that the earlier
+	// ones left.
 	//
-	// Synced may fail with [ErrUnknown]: a connection was lost before the answer came,
-	// and nobody knows whether this batch, and those that were applied behind it, are
-	// stored. The syncs of those fail in the same way. The caller then applies all of
-	// them again, the very same values, in their order, before any other. Those that are
-	// stored are not applied twice and answer as they did; the others may answer
-	// otherwise, for another process may have been between. A store refuses any other
-	// batch meanwhile with [ErrNotCommitted].
+	// Errors of Apply: an error that wraps [ErrNotCommitted] means that this call applied
+	// nothing. Every other error means that the outcome is unknown. In both cases the caller
+	// waits for the syncs of the batches before this one, and then applies the same batch
+	// again (the very same value) before any other. If an earlier call had applied it after
+	// all, the store applies nothing twice, and every op answers as it did the first time.
+	// [ErrData] and [ErrFull] are returned only for a batch that no earlier call has applied
+	// either: the caller may then split it or leave ops out.
 	//
-	// Of no more than [MaxUnsynced] batches a caller has not heard from synced.
+	// Errors of synced: [ErrUnknown] means that the connection was lost before the answer
+	// came, so it is unknown whether this batch and the batches applied after it are stored.
+	// The syncs of those later batches fail with ErrUnknown too. The caller then applies all
+	// of them again (the very same values, in the same order) before any other batch. Batches
+	// that are stored are not applied twice and answer as before. The others may answer
+	// differently, because another process may have written in between. Until then the store
+	// refuses every other batch with [ErrNotCommitted].
 	//
-	// Another error of synced, or [ErrDamaged], says that the disk cannot be trusted any
-	// more: what is on it is known only to who opens the store anew.
+	// Any other error of synced, and [ErrDamaged], means that the disk can no longer be
+	// trusted. The caller must close the store; what is stored is known after it was opened
+	// again.
+	//
+	// At any time a caller has at most [MaxUnsynced] batches whose synced has not returned.
 	Apply(ctx context.Context, b *Batch) (synced func() error, err error)
 
 	JobReader
 	UpkeepReader
 	RowReader
 
-	// Close waits for readers and a commit under way, and releases everything.
+	// Close waits for running reads and a running commit, and releases everything.
 	Close() error
 }
 
-// ClockTolerance is how far [UpkeepReader.Now] may be from the clock by which a commit decides
-// at that moment.
+// ClockTolerance is the largest difference between [UpkeepReader.Now] and the clock that a
+// commit uses at the same moment.
 const ClockTolerance = 100 * time.Millisecond
 
-// MaxUnsynced is how many batches a caller may have applied of which synced has not
-// returned yet, a batch whose Apply failed among them. A store remembers that many for
-// each process that shares it, those that changed nothing left out when it is opened anew.
+// MaxUnsynced is how many batches a caller may have applied whose synced has not returned
+// yet. A batch whose Apply failed counts. The store remembers the ids of the last
+// MaxUnsynced batches of each process that shares it. When it is opened again, it may have
+// forgotten batches that changed nothing.
 const MaxUnsynced = 8
 
 // Commit applies a batch and returns when it is on disk.
@@ -76,97 +86,104 @@ func Commit(ctx context.Context, s Store, b *Batch) error {
 	return synced()
 }
 
-// JobReader are the reads a face needs. A job of another owner is [job.NotFound], as is
-// one that was deleted. Every answer is of one moment.
+// JobReader has the reads that an API needs. A job of another owner and a deleted job are
+// [job.NotFound]. Each answer is a consistent snapshot of one moment.
 type JobReader interface {
+	// Job reads one job.
 	Job(ctx context.Context, owner job.Owner, id job.ID) (job.Job, error)
-	// List returns the page that f asks for, newest first. A page may be shorter
-	// than its limit although more follow: next is the cursor of the page after it,
-	// or zero when this is the last.
+	// List reads the page that f asks for, newest first. A page may be shorter than its
+	// limit although more jobs follow: next is the cursor of the following page, zero after
+	// the last one.
 	List(ctx context.Context, f job.Filter) (page []job.Job, next job.ID, err error)
+	// Input reads a job's input.
 	Input(ctx context.Context, owner job.Owner, id job.ID) ([]byte, error)
-	// Result is [job.NotFinished] unless the job succeeded.
+	// Result reads a job's result: [job.NotFinished] unless the job succeeded.
 	Result(ctx context.Context, owner job.Owner, id job.ID) (job.Result, error)
-	// Output returns the job and the entries after the given number, in order and
-	// without a gap, up to about maxBytes of data but at least one if there is one.
+	// Output reads a job and its output entries with numbers above after, in order and
+	// without a gap. It stops after about maxBytes of data, but returns at least one entry
+	// if one exists.
 	Output(ctx context.Context, owner job.Owner, id job.ID, after int64, maxBytes int) (job.Job, []job.Entry, error)
-	// Text returns the job and what its last attempt has said: its text entries,
-	// joined, up to limit bytes, never cut inside a character.
+	// Text reads a job and the text of its last attempt: the text entries, joined, up to
+	// limit bytes, never cut inside a character.
 	Text(ctx context.Context, owner job.Owner, id job.ID, limit int) (job.Job, string, error)
-	// Position is how many jobs of the queue will be claimed before this queued job,
-	// counted up to most. It is 0 for the next one, and for jobs that are not queued.
-	Position(ctx context.Context, owner job.Owner, id job.ID, most int) (int, error)
-	// Idempotent finds the job that an idempotency key of this owner made, and the
-	// hash of the request that made it. [job.NotFound] when the key is free.
+	// Position counts the jobs of the queue that will be claimed before this queued job, up
+	// to limit. It is 0 for the next job, and for a job that is not queued.
+	Position(ctx context.Context, owner job.Owner, id job.ID, limit int) (int, error)
+	// Idempotent finds the job that an owner's idempotency key made, and the hash of the
+	// request that made it. It returns [job.NotFound] when the key is free.
 	Idempotent(ctx context.Context, owner job.Owner, key string) (job.ID, [32]byte, error)
 }
 
-// UpkeepReader are the reads of the engine's own duties, across all owners.
+// UpkeepReader has the reads that the engine needs for its own work, across all owners.
 type UpkeepReader interface {
-	// Counts returns the kept counts of every queue that ever had a job.
+	// Counts reads the counts of every queue that ever had a job.
 	Counts(ctx context.Context) (map[string]job.Counts, error)
-	// Running lists jobs that are leased, by id, after the given one, with their
-	// leases. The conditions of the asked-for kind hold at the moment of the read
-	// only: whoever acts on it carries the lease, and is refused if it changed hands.
-	Running(ctx context.Context, which RunningFilter, after job.ID, limit int) ([]Running, error)
-	// RunningOf lists the running jobs whose leases are of a process, as Running does.
+	// Running lists running jobs that match the filter, with their leases: by id, ascending,
+	// starting after the given id. The filter holds at the moment of the read only. A caller
+	// that acts on an answer passes the lease along, so that the write is refused if the
+	// lease has changed.
+	Running(ctx context.Context, filter RunningFilter, after job.ID, limit int) ([]Running, error)
+	// RunningOf lists the running jobs whose leases a process handed out. Order and cursor
+	// are those of Running.
 	RunningOf(ctx context.Context, p job.Process, after job.ID, limit int) ([]Running, error)
-	// Leases answers, for each lease in order, the running job that it holds, whichever
-	// process it was handed out by; the zero value for one that holds nothing.
+	// Leases reads the running job of each lease, in the order of the leases. Any process
+	// may have handed out the lease. The answer for a lease that is not current is the zero
+	// value.
 	Leases(ctx context.Context, leases []job.Lease) ([]Running, error)
-	// Versions tells where jobs stand, all in one read and in any order. A job that does
-	// not exist is left out. It is what a process asks about the jobs that it runs, or that
-	// are watched in it, and that another may have changed.
+	// Versions reads the state and cursor of many jobs in one read, in any order. It leaves
+	// out jobs that do not exist. A process uses it to notice what other processes changed
+	// in jobs that it runs or that are watched in it.
 	Versions(ctx context.Context, jobs []OwnedID) ([]JobVersion, error)
-	// NextDue is when the first scheduled job becomes ready and when the first
-	// waiting job expires; zero times when there is none. A suspect that is parked while
-	// no other runs is ready now.
+	// NextDue reads when the next scheduled job becomes ready and when the next waiting job
+	// expires; a zero time means never. A parked suspect is ready now when no other suspect
+	// runs.
 	NextDue(ctx context.Context) (ready, expires time.Time, err error)
-	// OldestQueued is since when the job of a queue has been ready that has waited
-	// longest, queued or parked; zero when there is none. It may be up to two seconds
-	// too early, and it costs the same however many jobs wait.
+	// OldestQueued reads since when the queue's longest waiting job, queued or parked, has
+	// been ready; zero when no job is. The time may be up to two seconds too early. The cost
+	// of the read does not grow with the number of waiting jobs.
 	OldestQueued(ctx context.Context, queue string) (time.Time, error)
-	// WithFiles lists jobs that have files, of all owners. The cursor is opaque: "" begins
-	// and ends.
+	// WithFiles lists jobs that have files. The cursor is opaque: "" starts, and a next of
+	// "" ends the list.
 	WithFiles(ctx context.Context, after string, limit int) (ids []job.ID, next string, err error)
-	// Abandonable lists unfinished jobs, of all owners, at which nobody was seen for
-	// their [job.Timeouts.Abandon] by the store's clock: since the submit, the last retry,
-	// or the last [Presence] of the job or its owner, whichever came last. A job whose cancel
-	// was requested is not listed. The cursor is opaque: "" begins and ends.
+	// Abandonable lists unfinished jobs whose [job.Timeouts.Abandon] has passed by the
+	// store's clock. The timeout starts at the submit, and starts again at each retry and
+	// each [Presence] of the job or its owner. A job with a requested cancel is not listed.
+	// The cursor is opaque: "" starts, and a next of "" ends the list.
 	Abandonable(ctx context.Context, after string, limit int) (jobs []job.Job, next string, err error)
-	// Size is how many bytes the jobs and the side rows hold: what deleting all of them
-	// would free, give or take a tenth and a fixed amount for an empty store. Whether and
-	// when the disk gets the room back does not count. It falls in the commit that deletes,
-	// by about what that deletes: whoever prunes until it is small enough relies on that.
+	// Size estimates the bytes that deleting all jobs and side rows would free: within a
+	// tenth, plus a fixed amount for an empty store. It does not matter whether and when the
+	// disk gets the space back. A commit that deletes lowers Size at once, by about the
+	// bytes of what it deletes: the engine prunes until Size is small enough.
 	Size(ctx context.Context) (int64, error)
-	// Now is the store's clock, which alone decides leases and due times, to within
-	// [ClockTolerance]: a store that is shared knows its clock by estimate. It may go back
-	// by as much, and not by more.
+	// Now reads the store's clock, to within [ClockTolerance]. Only this clock decides
+	// leases and due times. A shared store estimates it, so Now may go back by up to
+	// ClockTolerance, and by no more.
 	Now() time.Time
 }
 
-// RowReader are the reads of side rows; see [Row].
+// RowReader has the reads of side rows; see [Row].
 type RowReader interface {
-	Row(ctx context.Context, of RowSet, id string) (Row, error) // job.NotFound when there is none
-	// Tally counts the jobs of an owner's tally as those of a queue are counted:
-	// what ever ended stays counted. A tally of which a commit leaves no job is removed.
-	// Zero counts when there is no such tally.
+	// Row reads one row, or returns [job.NotFound].
+	Row(ctx context.Context, of RowSet, id string) (Row, error)
+	// Tally reads the counts of an owner's jobs with this [job.Job.Tally]. They count as a
+	// queue's counts do: a job stays counted in the state in which it ended. A commit that
+	// removes the last job of a tally removes the tally. The counts of an unknown tally are
+	// zero.
 	Tally(ctx context.Context, owner job.Owner, name string) (job.Counts, error)
-	// Rows lists the rows of a set by id: ascending, from after the cursor; or
-	// descending, from before it. "" begins at that end.
+	// Rows lists the rows of a set by id.
 	Rows(ctx context.Context, of RowSet, page RowPage) ([]Row, error)
 }
 
 // RunningFilter selects running jobs.
 type RunningFilter uint8
 
-// The selections of [UpkeepReader.Running].
+// The filters of [UpkeepReader.Running].
 const (
 	AllRunning  RunningFilter = iota
-	LapsedOnly                // the lease is past its time
-	CancelOnly                // a cancel was requested, longer ago than the job's grace
-	OverrunOnly               // the attempt has run for longer than [job.Timeouts.RunHard]
-	SilentOnly                // the attempt has been silent for longer than it may; see [job.Timeouts.Silent]
+	LapsedOnly                // the lease has run out
+	CancelOnly                // a cancel was requested, longer ago than the job's cancel grace
+	OverrunOnly               // the attempt has run longer than [job.Timeouts.RunHard]
+	SilentOnly                // the attempt was without output for too long; see [job.Timeouts.Silent]
 )
 
 // OwnedID names a job of an owner.
@@ -175,42 +192,44 @@ type OwnedID struct {
 	ID    job.ID
 }
 
-// JobVersion is where a job stands: enough to know whether anything has changed.
+// JobVersion is the part of a job that tells whether anything in it has changed.
 type JobVersion struct {
 	ID       job.ID
 	Revision int64 // see [job.Job.Revision]
 	State    job.State
 	Attempt  int
-	Cursor   int64
-	Token    job.Token // of the lease that holds it; zero unless it runs
-	// CancelRequested says that it runs and is to stop. Deleted says that it runs, and is
-	// gone to every other read.
+	Cursor   int64     // the number of the last output entry
+	Token    job.Token // of the current lease; zero unless the job runs
+	// CancelRequested is true for a running job that is to stop. Deleted is true for a
+	// running job that was deleted: every other read no longer finds it.
 	CancelRequested, Deleted bool
 }
 
-// Running is a running job as a sweep sees it.
+// Running is a running job with its lease.
 type Running struct {
 	Job     job.Job
 	Token   job.Token
 	Worker  string
-	Process job.Process
-	// LeaseFor is how long the lease was claimed for: a renewal extends it by as much.
+	Process job.Process // the process that handed out the lease
+	// LeaseFor is the length of the lease as it was claimed. A renewal extends it by as much.
 	LeaseFor time.Duration
-	// AttemptStartedAt is when the attempt began, and Heard when its last entry that breaks the
-	// silence was stored; zero before that. A store that was opened since, or whose commit
-	// failed, may answer later times than the true ones, but never earlier ones.
+	// AttemptStartedAt is the start of the attempt. LastOutputAt is when its last entry that
+	// resets the idle clock was stored ([job.Kind.ResetsIdleClock]); zero before the first.
+	// After it was opened, or after a failed commit, a store may answer later times than the
+	// true ones, never earlier ones.
 	AttemptStartedAt, LastOutputAt time.Time
-	// LeaseUsed says that the lease was ever used: renewed, or written under.
+	// LeaseUsed is true when the lease was renewed, when anything was written under it, or
+	// when it was claimed with InUse.
 	LeaseUsed bool
-	// EarlierOutputBytes is how many bytes the attempts before this one have said.
+	// EarlierOutputBytes is how many bytes of output the attempts before this one wrote.
 	EarlierOutputBytes int64
-	// HasOutput says that an entry of kind text or json was appended under this lease.
+	// HasOutput is true when an entry of kind text or json was appended under this lease.
 	HasOutput bool
 }
 
 // RowPage is a page of side rows.
 type RowPage struct {
-	After string // the cursor: the id to begin beyond
-	Desc  bool
+	After string // the cursor: rows beyond this id; "" starts at the first
+	Desc  bool   // descending by id; otherwise ascending
 	Limit int
 }
