@@ -11,38 +11,37 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// What stands in a command's arguments for the files of a job.
+// Placeholders for the job's files in a command's arguments.
 const (
-	oneFile  = "{file}"  // inside an argument: the path of the job's one file
-	allFiles = "{files}" // an argument: the path of each file, as an argument each
+	fileArg  = "{file}"  // inside an argument: the path of the only file
+	filesArg = "{files}" // as an argument: the path of each file, as one argument each
 )
 
-// The variables that tell a command of its job's files; none is set where there
-// are no files.
+// Variables for the job's files. None is set for a job without files.
 const (
-	filesVariable = "MEANWHILE_FILES" // a JSON array of [fileFact]
-	fileVariable  = "MEANWHILE_FILE_" // with 1, 2, …: the path of that file
+	filesVar      = "MEANWHILE_FILES" // a JSON array of [fileInfo]
+	fileVarPrefix = "MEANWHILE_FILE_" // followed by 1, 2, …: the path of that file
 )
 
-// fileFact is what a command is told of a file.
-type fileFact struct {
+// fileInfo describes a file to the command.
+type fileInfo struct {
 	Name        string `json:"name"`
 	Path        string `json:"path"`
 	ContentType string `json:"content_type"`
 	Size        int64  `json:"size"`
 }
 
-// withPaths are a command's arguments with the paths in their places.
-func withPaths(args []string, files []meanwhile.File) []string {
+// expandArgs replaces the placeholders in a command's arguments.
+func expandArgs(args []string, files []meanwhile.File) []string {
 	var out []string
 	for _, arg := range args {
 		switch {
-		case arg == allFiles:
+		case arg == filesArg:
 			for _, f := range files {
 				out = append(out, f.Path)
 			}
 		case len(files) > 0:
-			out = append(out, strings.ReplaceAll(arg, oneFile, files[0].Path))
+			out = append(out, strings.ReplaceAll(arg, fileArg, files[0].Path))
 		default:
 			out = append(out, arg)
 		}
@@ -50,11 +49,11 @@ func withPaths(args []string, files []meanwhile.File) []string {
 	return out
 }
 
-// lacksFiles is the fault of a job without the files that the command's arguments
-// name; nil when it has them.
-func (e *Executor) lacksFiles(files []meanwhile.File) *job.Fault {
-	one := slices.ContainsFunc(e.config.Command, func(arg string) bool { return strings.Contains(arg, oneFile) })
-	all := slices.Contains(e.config.Command, allFiles)
+// filesFault returns the fault of a job that lacks the files which the command's arguments
+// need; nil if it has them.
+func (e *Executor) filesFault(files []meanwhile.File) *job.Fault {
+	one := slices.ContainsFunc(e.config.Command, func(arg string) bool { return strings.Contains(arg, fileArg) })
+	all := slices.Contains(e.config.Command, filesArg)
 	f := &job.Fault{Code: "wrong_files", Class: job.Final}
 	switch {
 	case one && len(files) != 1:
@@ -67,15 +66,15 @@ func (e *Executor) lacksFiles(files []meanwhile.File) *job.Fault {
 	return f
 }
 
-// aboutFiles are the variables for a job's files.
-func aboutFiles(files []meanwhile.File) (env []string) {
+// fileEnv returns the variables for a job's files.
+func fileEnv(files []meanwhile.File) (env []string) {
 	if len(files) == 0 {
 		return nil
 	}
-	facts := make([]fileFact, len(files))
+	facts := make([]fileInfo, len(files))
 	for i, f := range files {
-		facts[i] = fileFact{f.Name, f.Path, f.ContentType, f.Size}
-		env = append(env, fmt.Sprintf("%s%d=%s", fileVariable, i+1, f.Path))
+		facts[i] = fileInfo{f.Name, f.Path, f.ContentType, f.Size}
+		env = append(env, fmt.Sprintf("%s%d=%s", fileVarPrefix, i+1, f.Path))
 	}
 	var list bytes.Buffer
 	enc := json.NewEncoder(&list)
@@ -83,5 +82,5 @@ func aboutFiles(files []meanwhile.File) (env []string) {
 	if err := enc.Encode(facts); err != nil {
 		panic(fmt.Errorf("process: the facts of files that are no JSON: %w", err))
 	}
-	return append(env, filesVariable+"="+strings.TrimSpace(list.String()))
+	return append(env, filesVar+"="+strings.TrimSpace(list.String()))
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// withFiles makes an attempt of a job that came with files of those names.
-func withFiles(t *testing.T, e exec.Executor, input string, names ...string) (text string, files []exec.File, err error) {
+// runWithFiles runs one attempt of a job with files of these names.
+func runWithFiles(t *testing.T, e exec.Executor, input string, names ...string) (text string, files []exec.File, err error) {
 	t.Helper()
 	task, dir := exectest.Task([]byte(input)), t.TempDir()
 	for _, name := range names {
@@ -34,71 +34,71 @@ func withFiles(t *testing.T, e exec.Executor, input string, names ...string) (te
 	return r.Text(), task.Files, err
 }
 
-func TestFilesStandInTheArguments(t *testing.T) {
+func TestArgumentsNameFiles(t *testing.T) {
 	for rule, tt := range map[string]struct {
 		command []string
 		names   []string
-		said    string
+		text    string
 	}{
-		"one":                 {[]string{"cat", "{file}"}, []string{"a b.txt"}, "in a b.txt"},
-		"one, inside":         {[]string{"sh", "-c", `cat "${1#--in=}"`, "sh", "--in={file}"}, []string{"a"}, "in a"},
-		"all":                 {[]string{"cat", "{files}"}, []string{"a", "$(b)"}, "in ain $(b)"},
-		"none where not said": {[]string{"echo", "{fil}"}, []string{"a"}, "{fil}\n"},
-		"no files, not said":  {[]string{"echo", "x"}, nil, "x\n"},
+		"one":            {[]string{"cat", "{file}"}, []string{"a b.txt"}, "in a b.txt"},
+		"one, inside":    {[]string{"sh", "-c", `cat "${1#--in=}"`, "sh", "--in={file}"}, []string{"a"}, "in a"},
+		"all":            {[]string{"cat", "{files}"}, []string{"a", "$(b)"}, "in ain $(b)"},
+		"no placeholder": {[]string{"echo", "{fil}"}, []string{"a"}, "{fil}\n"},
+		"no files":       {[]string{"echo", "x"}, nil, "x\n"},
 	} {
-		if said, _, err := withFiles(t, command(t, tt.command...), "null", tt.names...); err != nil || said != tt.said {
-			t.Errorf("%s: %q, %v", rule, said, err)
+		if text, _, err := runWithFiles(t, newExecutor(t, tt.command...), "null", tt.names...); err != nil || text != tt.text {
+			t.Errorf("%s: %q, %v", rule, text, err)
 		}
 	}
 }
 
 // A command that works on files is not run without them.
-func TestAJobWithoutTheFilesOfItsCommandFails(t *testing.T) {
+func TestMissingFilesFailTheJob(t *testing.T) {
 	for _, tt := range []struct {
 		arg   string
 		names []string
-		says  string
+		want  string
 	}{
 		{"{file}", nil, "works on one file, and the job came with 0"},
 		{"--in={file}", []string{"a", "b"}, "works on one file, and the job came with 2"},
 		{"{files}", nil, "came with none"},
 	} {
 		var f *job.Fault
-		_, _, err := withFiles(t, command(t, "cat", tt.arg), "null", tt.names...)
-		if !errors.As(err, &f) || f.Class != job.Final || f.Code != "wrong_files" || !strings.Contains(f.Message, tt.says) {
+		_, _, err := runWithFiles(t, newExecutor(t, "cat", tt.arg), "null", tt.names...)
+		if !errors.As(err, &f) || f.Class != job.Final || f.Code != "wrong_files" || !strings.Contains(f.Message, tt.want) {
 			t.Errorf("%s with %v: %v", tt.arg, tt.names, err)
 		}
 	}
 }
 
-func TestFilesStandInTheEnvironment(t *testing.T) {
+func TestEnvironmentNamesFiles(t *testing.T) {
 	script := `printf '%s\n' "$MEANWHILE_FILE_1" "$MEANWHILE_FILE_2" "$MEANWHILE_FILE_3" "$MEANWHILE_FILES"`
-	said, files, err := withFiles(t, shell(t), script, "a", `<b> "c".txt`)
-	lines := strings.Split(said, "\n")
+	text, files, err := runWithFiles(t, newShell(t), script, "a", `<b> "c".txt`)
+	lines := strings.Split(text, "\n")
 	if err != nil || len(lines) != 5 || lines[0] != files[0].Path || lines[1] != files[1].Path || lines[2] != "" {
-		t.Fatalf("%q, %v", said, err)
+		t.Fatalf("%q, %v", text, err)
 	}
-	var facts []fileFact
-	if err := json.Unmarshal([]byte(lines[3]), &facts); err != nil {
+	var infos []fileInfo
+	if err := json.Unmarshal([]byte(lines[3]), &infos); err != nil {
 		t.Fatal(err)
 	}
-	want := []fileFact{{"a", files[0].Path, "text/plain", 4}, {`<b> "c".txt`, files[1].Path, "text/plain", 14}}
-	if !reflect.DeepEqual(facts, want) {
-		t.Errorf("told %+v", facts)
+	want := []fileInfo{{"a", files[0].Path, "text/plain", 4}, {`<b> "c".txt`, files[1].Path, "text/plain", 14}}
+	if !reflect.DeepEqual(infos, want) {
+		t.Errorf("the command got %+v", infos)
 	}
-	if said, _, err := withFiles(t, shell(t), `env | grep -c MEANWHILE_FILE`); said != "0\n" {
-		t.Errorf("without files: %q, %v", said, err)
+	if text, _, err := runWithFiles(t, newShell(t), `env | grep -c MEANWHILE_FILE`); text != "0\n" {
+		t.Errorf("without files: %q, %v", text, err)
 	}
 }
 
-// As many files as a job may have, with the longest names, are few enough for the
-// environment of a process.
-func TestTheMostFilesFit(t *testing.T) {
+// The most files that a job may have, with the longest names, fit into the environment of a
+// process.
+func TestMaxFilesFitTheEnvironment(t *testing.T) {
 	var names []string
 	for i := range job.MaxFiles {
 		names = append(names, fmt.Sprintf("%03d", i)+strings.Repeat(`"`, job.MaxFileName-3))
 	}
-	if said, _, err := withFiles(t, command(t, "sh", "-c", `cat "$MEANWHILE_FILE_32" | wc -c`), "null", names...); err != nil || strings.TrimSpace(said) != "258" {
-		t.Errorf("%q, %v", said, err)
+	if text, _, err := runWithFiles(t, newExecutor(t, "sh", "-c", `cat "$MEANWHILE_FILE_32" | wc -c`), "null", names...); err != nil || strings.TrimSpace(text) != "258" {
+		t.Errorf("%q, %v", text, err)
 	}
 }

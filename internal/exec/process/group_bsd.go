@@ -4,8 +4,8 @@ package process
 
 import "syscall"
 
-// inOwnGroup makes a process lead a group.
-func inOwnGroup() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
+// processGroupAttr makes a process lead a group.
+func processGroupAttr() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setpgid: true} }
 
-// holdThread is needed on Linux only.
-func holdThread() (release func()) { return func() {} }
+// lockThread does nothing: only Linux needs it.
+func lockThread() (release func()) { return func() {} }

@@ -5,14 +5,14 @@ import (
 	"syscall"
 )
 
-// inOwnGroup makes a process lead a group, and be killed when its parent is.
-func inOwnGroup() *syscall.SysProcAttr {
+// processGroupAttr makes a process lead a group and be killed when its parent thread ends.
+func processGroupAttr() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 }
 
-// holdThread keeps the thread that starts a process until release is called: to
-// the system, the thread is the parent whose death kills.
-func holdThread() (release func()) {
+// lockThread keeps the current thread alive until release is called. The kernel treats the
+// thread that started a process as the parent whose end kills it.
+func lockThread() (release func()) {
 	runtime.LockOSThread()
 	return runtime.UnlockOSThread
 }

@@ -7,12 +7,12 @@ import (
 	"syscall"
 )
 
-// A system without process groups could not be rid of what a command starts, so
-// [New] refuses; the rest is there to compile.
+// supported is false because [New] refuses systems without process groups: there the executor
+// could not stop what a command starts. The rest of this file exists to compile.
 const supported = false
 
-func terminate(int)                                {}
-func kill(int)                                     {}
-func endedBySignal(*os.ProcessState) (int, string) { return 0, "" }
-func inOwnGroup() *syscall.SysProcAttr             { return nil }
-func holdThread() (release func())                 { return func() {} }
+func terminate(int)                             {}
+func kill(int)                                  {}
+func exitSignal(*os.ProcessState) (int, string) { return 0, "" }
+func processGroupAttr() *syscall.SysProcAttr    { return nil }
+func lockThread() (release func())              { return func() {} }

@@ -1,43 +1,42 @@
-// Package process is the executor that runs a command once a job.
+// Package process is the executor that runs a command for each job.
 //
-// The command gets the job's input on its standard input. Each line it writes to
-// its standard output is said as output, and all of it is the result: JSON if it
-// is a JSON object or array, plain text if it is UTF-8, bytes otherwise. Output
-// that is not UTF-8 is not said, from its first such line on. Lines of standard
-// error are logged, but for those of the form
+// The command reads the job's input from its standard input. Each line of its standard output
+// is written as output. All of standard output is the result: JSON if it is a JSON object or
+// array, plain text if it is UTF-8, bytes otherwise. From the first line that is not UTF-8 on,
+// no line is written as output. Lines of standard error are logged, except for lines of the
+// form
 //
 //	progress 40 Reading page 2
 //
-// which report progress: a number from 0 to 100 and, if there is more, a status.
+// which report progress: a number from 0 to 100 and an optional status.
 //
-// The files that came with the job are named to the command by their absolute
-// paths, which stand in the variables MEANWHILE_FILE_1, MEANWHILE_FILE_2 and so on
-// and, with what else is known of them, in MEANWHILE_FILES, a JSON array. In the
-// command's own arguments {file} stands for the path of the job's one file, and an
-// argument {files} for the paths of all. The command is to leave them as they are.
+// The command gets the absolute paths of the job's files in the variables MEANWHILE_FILE_1,
+// MEANWHILE_FILE_2 and so on. MEANWHILE_FILES is a JSON array with their names, paths, content
+// types and sizes. In the command's configured arguments, {file} stands for the path of the
+// job's only file, and an argument {files} for the paths of all. The command must not change
+// the files.
 //
-// Exit status 0 is success. 65, which sysexits.h calls EX_DATAERR, says that the
-// input is wrong, and the job fails at once; any other status, like an end by a
-// signal, may be tried again.
+// Exit status 0 is success. Status 65, which sysexits.h calls EX_DATAERR, means that the input
+// is wrong: the job fails at once. After any other status, and after an end by a signal, the
+// job may be tried again.
 //
-// The command runs without a shell, in the server's working directory, and sees no
-// environment variable but those that the configuration names, those that tell of the
-// job's files, TRACEPARENT, where the job is part of a trace, and MEANWHILE_ATTEMPT, a
-// random value that marks the processes of one attempt. It leads a process group of
-// its own. When an attempt is to stop the group gets SIGTERM, and SIGKILL [Grace]
-// later; whatever of the group is left when the command has ended is killed at once.
+// The command runs without a shell, in the server's working directory or the configured one.
+// Of the server's environment it sees only the variables that the configuration names. It also
+// sees the variables for the job's files, TRACEPARENT if the job is part of a trace, and
+// MEANWHILE_ATTEMPT, a random token that marks the processes of one attempt. The command leads
+// a process group. When an attempt must stop, the group gets SIGTERM, and SIGKILL after
+// [Grace]. When the command has ended, the rest of its group is killed at once.
 //
-// On Linux more is done, so that no process of an attempt runs beside the next one.
-// When an attempt was stopped or has failed, whatever else has its mark is killed, in
-// whatever group or session. The command is killed when the server is. Whatever it has
-// started goes on until the next start: [OpenPIDFile] then kills what is in its
-// group, or has its mark, or descends from such a process.
+// On Linux the executor does more, so that no process of an attempt runs beside the next
+// attempt. After an attempt was stopped or has failed, every process with its token is killed,
+// in any group and session. The kernel kills the command when the server is killed, but not
+// what the command has started. At the next start, [OpenPIDFile] kills those processes: the
+// ones in the command's group, the ones with its token, and their descendants.
 //
-// So these escape: a process that leaves the group and has another environment or
-// another user, once none of its ancestors is left; what another program starts for
-// the command, such as a container; and what leaves the group of a command that
-// succeeded. Elsewhere than on Linux whatever leaves the group escapes, and a killed
-// server leaves its commands.
+// These processes escape: one that leaves the group and changes its environment or user, once
+// no ancestor of it is left; one that another program starts for the command, such as a
+// container; and one that leaves the group of a command that succeeds. On other systems every
+// process that leaves the group escapes, and a killed server leaves its commands running.
 package process
 
 import (
@@ -52,37 +51,36 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Grace is how long a command that was asked to stop may take before it is killed.
-// It is well below a queue's cancel grace, so that a command which ignores the
-// request is gone before its slot is taken.
+// Grace is the time between SIGTERM and SIGKILL. It is well below a queue's cancel grace, so
+// that a command which ignores SIGTERM is gone before its slot is freed.
 const Grace = 3 * time.Second
 
-// Config is the command and what it sees.
+// Config configures an executor.
 type Config struct {
-	Command []string // the program and its arguments; the program is looked for in PATH
-	Env     []string // names of the server's variables that the command sees as well
-	Dir     string   // where it runs; "" for the server's own directory
-	PIDFile *PIDFile // where its attempts are noted, together with others'; nil for nowhere
+	Command []string // the program, looked up in PATH, and its arguments
+	Env     []string // names of the server's variables that the command sees too
+	Dir     string   // working directory; "" for the server's own
+	PIDFile *PIDFile // records the running attempts, of several executors together; nil for none
 }
 
-// Executor runs the command. It keeps nothing between attempts.
+// Executor runs the command. It keeps no state between attempts.
 type Executor struct {
 	// set once
-	config Config
-	waits  waits
+	config   Config
+	timeouts timeouts
 }
 
-// waits are how long a command is waited for.
-type waits struct {
-	grace time.Duration // after it was asked to stop, before it is killed
-	// lastWords is for its streams, after it has ended and its group was killed: a
+// timeouts are how long the executor waits for a command.
+type timeouts struct {
+	grace time.Duration // between SIGTERM and SIGKILL
+	// output is how long to read its outputs after it has ended and its group was killed. A
 	// process that left the group may hold them open.
-	lastWords time.Duration
-	leftovers time.Duration // what a failed attempt has left, to be gone after it was killed
+	output    time.Duration
+	leftovers time.Duration // for processes of a failed attempt to be gone once they are killed
 }
 
-// New makes an executor. Whether there is such a program is looked up by each
-// attempt: it may be installed later.
+// New makes an executor. It does not check that the program exists, because it may be
+// installed later; each attempt looks it up.
 func New(c Config) (*Executor, error) {
 	if len(c.Command) == 0 || c.Command[0] == "" {
 		return nil, errors.New("a process queue needs a command: the program and its arguments")
@@ -90,11 +88,10 @@ func New(c Config) (*Executor, error) {
 	if !supported {
 		return nil, errors.New("the executor process needs a system with process groups, such as Linux or macOS")
 	}
-	return &Executor{config: c, waits: waits{grace: Grace, lastWords: time.Second, leftovers: time.Second}}, nil
+	return &Executor{config: c, timeouts: timeouts{grace: Grace, output: time.Second, leftovers: time.Second}}, nil
 }
 
-// CheckInstalled says why the program could not be run now; nil where nothing speaks
-// against it.
+// CheckInstalled returns an error if the program cannot be found or executed now.
 func (e *Executor) CheckInstalled() error {
 	_, err := exec.LookPath(e.config.Command[0])
 	return err
@@ -103,61 +100,62 @@ func (e *Executor) CheckInstalled() error {
 // Kind is "process".
 func (e *Executor) Kind() string { return "process" }
 
-// Check takes any input: what it means is for the command to judge.
+// Check accepts any input: the command checks it.
 func (e *Executor) Check(input []byte) error { return nil }
 
-// Execute runs the command and waits until it and all it left behind are gone.
+// Execute runs the command. It returns when the command and what it left are gone.
 func (e *Executor) Execute(ctx context.Context, t meanwhile.Task, out meanwhile.Sink) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	defer holdThread()()
-	if f := e.lacksFiles(t.Files); f != nil {
+	defer lockThread()() // the command dies with this thread, so keep it until the end
+	if f := e.filesFault(t.Files); f != nil {
 		return f
 	}
 	r, err := e.start(t)
 	if err != nil {
-		return e.notStarted(err)
+		return e.startFault(err)
 	}
-	s := speech{out: out}
-	stopped := r.attend(ctx, &s)
-	if stopped == nil {
-		// Not a *job.Fault that is nil: that would be an error.
-		if f := e.judge(r.state, s.tail()); f != nil {
-			stopped = f
+	o := output{sink: out}
+	err = r.waitAndRelay(ctx, &o)
+	if err == nil {
+		// A nil *job.Fault must not become an error that is not nil.
+		if f := e.exitFault(r.state, o.stderrTail()); f != nil {
+			err = f
 		}
 	}
-	if stopped != nil && !r.cleared {
-		r.attempt.killLeftovers(e.waits.leftovers) // it failed only after the command had ended
+	// The attempt may have failed only after the command had exited successfully.
+	if err != nil && !r.leftoversKilled {
+		r.attempt.killLeftovers(e.timeouts.leftovers)
 	}
-	e.config.PIDFile.over(&r.attempt)
-	if stopped != nil {
-		return stopped
+	e.config.PIDFile.removeAttempt(&r.attempt)
+	if err != nil {
+		return err
 	}
-	out.Result(s.result())
+	out.Result(o.result())
 	return nil
 }
 
-// command is the command for one attempt.
-func (e *Executor) command(t meanwhile.Task, a *attempt) *exec.Cmd {
-	cmd := exec.Command(e.config.Command[0], withPaths(e.config.Command[1:], t.Files)...)
+// newCommand returns the command for one attempt.
+func (e *Executor) newCommand(t meanwhile.Task, a *attempt) *exec.Cmd {
+	cmd := exec.Command(e.config.Command[0], expandArgs(e.config.Command[1:], t.Files)...)
 	cmd.Dir = e.config.Dir
-	cmd.Env = []string{attemptVariable + "=" + a.token}
+	cmd.Env = []string{attemptVar + "=" + a.token}
 	for _, name := range e.config.Env {
 		if value, set := os.LookupEnv(name); set {
 			cmd.Env = append(cmd.Env, name+"="+value)
 		}
 	}
-	cmd.Env = append(cmd.Env, aboutFiles(t.Files)...)
+	cmd.Env = append(cmd.Env, fileEnv(t.Files)...)
 	if t.Job.Trace != "" {
 		cmd.Env = append(cmd.Env, "TRACEPARENT="+t.Job.Trace)
 	}
-	cmd.SysProcAttr = inOwnGroup()
+	cmd.SysProcAttr = processGroupAttr()
 	return cmd
 }
 
-// notStarted is the fault of a command that could not be run at all.
-func (e *Executor) notStarted(err error) *job.Fault {
+// startFault returns the fault of a command that could not be started.
+func (e *Executor) startFault(err error) *job.Fault {
 	f := &job.Fault{Code: "command_not_started", Class: job.Retryable, Err: err,
 		Message: fmt.Sprintf("the command %s could not be started", job.Quote(e.config.Command[0]))}
 	switch {
@@ -171,18 +169,19 @@ func (e *Executor) notStarted(err error) *job.Fault {
 	return f
 }
 
-// exitDataErr is the status by which a command says that its input is wrong.
+// exitDataErr is the status with which a command refuses its input.
 const exitDataErr = 65
 
-// judge is the fault of a command that ended as state says; nil for a success.
-func (e *Executor) judge(state *os.ProcessState, tail string) *job.Fault {
+// exitFault returns the fault for an exit state, with the end of standard error in its
+// message. It returns nil for a success.
+func (e *Executor) exitFault(state *os.ProcessState, tail string) *job.Fault {
 	if state.Success() {
 		return nil
 	}
 	name := job.Quote(e.config.Command[0])
 	f := &job.Fault{Code: fmt.Sprintf("exit_%d", state.ExitCode()), Class: job.Retryable,
 		Message: fmt.Sprintf("the command %s ended with exit status %d", name, state.ExitCode())}
-	if number, signal := endedBySignal(state); number != 0 {
+	if number, signal := exitSignal(state); number != 0 {
 		f.Code = fmt.Sprintf("signal_%d", number)
 		f.Message = fmt.Sprintf("the command %s was ended by signal %d (%s)", name, number, signal)
 	}

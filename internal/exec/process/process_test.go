@@ -23,16 +23,16 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if script := os.Getenv(scriptOfServer); script != "" {
-		beServer(script)
+	if script := os.Getenv(serverScriptVar); script != "" {
+		runAsServer(script)
 	}
 	goleak.VerifyTestMain(m)
 }
 
-// shell runs each job's input as a script.
-func shell(t *testing.T) *Executor { return command(t, "sh") }
+// newShell returns an executor that runs each job's input as a script.
+func newShell(t *testing.T) *Executor { return newExecutor(t, "sh") }
 
-func command(t *testing.T, words ...string) *Executor {
+func newExecutor(t *testing.T, words ...string) *Executor {
 	t.Helper()
 	e, err := New(Config{Command: words})
 	if err != nil {
@@ -41,8 +41,8 @@ func command(t *testing.T, words ...string) *Executor {
 	return e
 }
 
-// succeed makes one attempt, which must succeed, and returns what it did.
-func succeed(t *testing.T, e exec.Executor, input string) exectest.Record {
+// runSucceeding runs one attempt, which must succeed, and returns its record.
+func runSucceeding(t *testing.T, e exec.Executor, input string) exectest.Record {
 	t.Helper()
 	a := exectest.Start(t, e, exectest.Task([]byte(input)))
 	if err := a.Wait(); err != nil {
@@ -51,7 +51,7 @@ func succeed(t *testing.T, e exec.Executor, input string) exectest.Record {
 	return a.Sink.Record()
 }
 
-func failing(t *testing.T, e exec.Executor, input string) *job.Fault {
+func runFailing(t *testing.T, e exec.Executor, input string) *job.Fault {
 	t.Helper()
 	var f *job.Fault
 	if err := exectest.Start(t, e, exectest.Task([]byte(input))).Wait(); !errors.As(err, &f) {
@@ -60,9 +60,9 @@ func failing(t *testing.T, e exec.Executor, input string) *job.Fault {
 	return f
 }
 
-// fifo is a named pipe, and a channel that is closed when someone has opened it for
-// writing and nobody has it open any more. A script that opens it and then starts
-// processes lets a test wait for the end of them all.
+// fifo returns the path of a named pipe, and a channel that is closed when the pipe has been
+// opened for writing and every writer has closed it again. A script opens it and then starts
+// processes, so that the test can wait until all of them have ended.
 func fifo(t *testing.T) (path string, gone <-chan struct{}) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "alive")
@@ -83,9 +83,9 @@ func fifo(t *testing.T) (path string, gone <-chan struct{}) {
 	return path, closed
 }
 
-func TestSuite(t *testing.T) {
+func TestConformance(t *testing.T) {
 	suite := exectest.Suite{
-		New:        func(t *testing.T) exec.Executor { return shell(t) },
+		New:        func(t *testing.T) exec.Executor { return newShell(t) },
 		Good:       []byte("echo one; echo two"),
 		GoodOutput: "one\ntwo\n",
 		Failing:    []byte("echo one; exit 3"),
@@ -94,19 +94,19 @@ func TestSuite(t *testing.T) {
 	suite.Run(t)
 }
 
-func TestTheInputIsItsStandardInput(t *testing.T) {
+func TestInputIsStandardInput(t *testing.T) {
 	input := strings.Repeat(strings.Repeat("x", 99)+"\n", 8000)
-	r := succeed(t, command(t, "cat"), input)
+	r := runSucceeding(t, newExecutor(t, "cat"), input)
 	if r.Text() != input || string(r.Results[0].Body) != input {
-		t.Errorf("of %d bytes it said %d and gave back %d", len(input), len(r.Text()), len(r.Results[0].Body))
+		t.Errorf("of %d bytes, %d were written as output and %d as result", len(input), len(r.Text()), len(r.Results[0].Body))
 	}
-	succeed(t, command(t, "true"), input) // reads none of it
+	runSucceeding(t, newExecutor(t, "true"), input) // reads none of it
 }
 
-func TestTheResultIsItsStandardOutput(t *testing.T) {
+func TestResultIsStandardOutput(t *testing.T) {
 	for script, want := range map[string]struct {
 		kind, body string
-		said       []string
+		lines      []string
 	}{
 		`true`:                              {"text/plain; charset=utf-8", "", nil},
 		`printf 'a\n\nb'`:                   {"text/plain; charset=utf-8", "a\n\nb", []string{"a\n", "\n", "b"}},
@@ -118,18 +118,18 @@ func TestTheResultIsItsStandardOutput(t *testing.T) {
 		`printf 'a\000b\n'`:                 {"application/octet-stream", "a\x00b\n", nil},
 		`echo out; echo err >&2; exec 1>&-`: {"text/plain; charset=utf-8", "out\n", []string{"out\n"}},
 	} {
-		r := succeed(t, shell(t), script)
+		r := runSucceeding(t, newShell(t), script)
 		if got := r.Results[0]; got.ContentType != want.kind || string(got.Body) != want.body {
-			t.Errorf("%s came to %q, %s", script, got.Body, got.ContentType)
+			t.Errorf("the result of %s is %q, %s", script, got.Body, got.ContentType)
 		}
-		if got := r.OfKind(job.KindText); !reflect.DeepEqual(got, want.said) {
-			t.Errorf("%s said %q, want %q", script, got, want.said)
+		if got := r.OfKind(job.KindText); !reflect.DeepEqual(got, want.lines) {
+			t.Errorf("%s wrote %q, want %q", script, got, want.lines)
 		}
 	}
 }
 
 func TestStandardErrorIsLogAndProgress(t *testing.T) {
-	r := succeed(t, shell(t), `{ echo 'reading'; echo 'progress 40 Reading page 2'; echo 'progress 62.5'; echo 'progress 101 x'
+	r := runSucceeding(t, newShell(t), `{ echo 'reading'; echo 'progress 40 Reading page 2'; echo 'progress 62.5'; echo 'progress 101 x'
 		echo 'progress report'; printf '\377 last, no newline'; } >&2`)
 	if got, want := r.OfKind(job.KindLog), []string{"reading", "progress 101 x", "progress report", "� last, no newline"}; !reflect.DeepEqual(got, want) {
 		t.Errorf("the log is %q, want %q", got, want)
@@ -139,15 +139,15 @@ func TestStandardErrorIsLogAndProgress(t *testing.T) {
 	}
 }
 
-func TestALongLogIsCutOff(t *testing.T) {
-	r := succeed(t, shell(t), `yes 'a line of log' | head -n 100000 >&2`)
+func TestLongLogIsCutOff(t *testing.T) {
+	r := runSucceeding(t, newShell(t), `yes 'a line of log' | head -n 100000 >&2`)
 	log := r.OfKind(job.KindLog)
-	if size := len(strings.Join(log, "\n")); size > maxLogged+1000 || log[len(log)-1] != droppedLog {
+	if size := len(strings.Join(log, "\n")); size > maxLogBytes+1000 || log[len(log)-1] != droppedLog {
 		t.Errorf("%d bytes were logged, last %q", size, log[len(log)-1])
 	}
 }
 
-func TestTheExitStatusDecides(t *testing.T) {
+func TestExitStatusSetsFault(t *testing.T) {
 	for script, want := range map[string]job.Fault{
 		`exit 1`:                         {Code: "exit_1", Class: job.Retryable, Message: `the command "sh" ended with exit status 1`},
 		`echo a >&2; echo b >&2; exit 7`: {Code: "exit_7", Class: job.Retryable, Message: `the command "sh" ended with exit status 7: a b`},
@@ -155,18 +155,18 @@ func TestTheExitStatusDecides(t *testing.T) {
 		`kill -SEGV $$`:                  {Code: "signal_11", Class: job.Retryable, Message: `the command "sh" was ended by signal 11 (segmentation fault)`},
 		`kill -KILL $$`:                  {Code: "signal_9", Class: job.Retryable, Message: `the command "sh" was ended by signal 9 (killed)`},
 	} {
-		f := failing(t, shell(t), script)
+		f := runFailing(t, newShell(t), script)
 		if f.Code != want.Code || f.Class != want.Class || f.Message != want.Message {
 			t.Errorf("%s: %q, class %d: %s", script, f.Code, f.Class, f.Message)
 		}
 	}
-	f := failing(t, shell(t), `yes 'many words' | head -n 1000 >&2; exit 1`)
-	if len(f.Message) > maxTail+100 || !strings.HasSuffix(f.Message, "many words") {
+	f := runFailing(t, newShell(t), `yes 'many words' | head -n 1000 >&2; exit 1`)
+	if len(f.Message) > maxTailRunes+100 || !strings.HasSuffix(f.Message, "many words") {
 		t.Errorf("the end of a long log is %d bytes: %s", len(f.Message), f.Message)
 	}
 }
 
-func TestACommandThatCannotRun(t *testing.T) {
+func TestCommandThatCannotRunFails(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "data")
 	if err := os.WriteFile(file, []byte("no program"), 0o600); err != nil {
 		t.Fatal(err)
@@ -176,19 +176,19 @@ func TestACommandThatCannotRun(t *testing.T) {
 		"/no/such/file":        {Code: "command_not_found", Class: job.Final, Message: "install it"},
 		file:                   {Code: "command_not_executable", Class: job.Final, Message: "make it executable"},
 	} {
-		f := failing(t, command(t, name), "")
+		f := runFailing(t, newExecutor(t, name), "")
 		if f.Code != want.Code || f.Class != want.Class || !strings.Contains(f.Message, want.Message) {
 			t.Errorf("%s: %q, class %d: %s", name, f.Code, f.Class, f.Message)
 		}
 	}
 	for _, words := range [][]string{nil, {""}} {
 		if _, err := New(Config{Command: words}); err == nil {
-			t.Errorf("the command %q was taken", words)
+			t.Errorf("New accepted the command %q", words)
 		}
 	}
 }
 
-func TestItSeesOnlyTheVariablesThatAreNamed(t *testing.T) {
+func TestCommandSeesOnlyNamedVariables(t *testing.T) {
 	t.Setenv("SEEN", "a=b c")
 	t.Setenv("UNSEEN", "x")
 	for names, want := range map[string]string{"": "", "SEEN": "SEEN=a=b c\n", "SEEN,NOT_SET": "SEEN=a=b c\n"} {
@@ -196,95 +196,95 @@ func TestItSeesOnlyTheVariablesThatAreNamed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		mark, got, _ := strings.Cut(succeed(t, e, "").Text(), "\n")
-		if token, ok := strings.CutPrefix(mark, attemptVariable+"="); !ok || len(token) != 32 {
-			t.Errorf("it is marked %q", mark)
+		mark, got, _ := strings.Cut(runSucceeding(t, e, "").Text(), "\n")
+		if token, ok := strings.CutPrefix(mark, attemptVar+"="); !ok || len(token) != 32 {
+			t.Errorf("the token is %q", mark)
 		}
 		if got != want {
-			t.Errorf("with %q it saw %q, want %q", names, got, want)
+			t.Errorf("with %q the command saw %q, want %q", names, got, want)
 		}
 	}
 }
 
-func TestItRunsWhereItIsTold(t *testing.T) {
+func TestCommandRunsInDir(t *testing.T) {
 	dir, _ := filepath.EvalSymlinks(t.TempDir())
 	e, err := New(Config{Command: []string{"pwd"}, Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := succeed(t, e, "").Text(); got != dir+"\n" {
-		t.Errorf("it ran in %q, want %q", got, dir)
+	if got := runSucceeding(t, e, "").Text(); got != dir+"\n" {
+		t.Errorf("the command ran in %q, want %q", got, dir)
 	}
 }
 
-func TestACancelAsksFirst(t *testing.T) {
+func TestCancelSendsSIGTERMFirst(t *testing.T) {
 	alive, gone := fifo(t)
-	e := shell(t)
-	e.waits.grace = time.Hour
+	e := newShell(t)
+	e.timeouts.grace = time.Hour
 	a := exectest.Start(t, e, exectest.Task([]byte(`exec 3>`+alive+`
 		trap 'echo stopped > `+alive+`.note; exit 0' TERM; echo ready; while :; do sleep 0.01; done`)))
 	a.Sink.WaitUntil(exectest.HasText)
 	a.Stop(exec.ErrCancelled)
 	if err := a.Wait(); !errors.Is(err, exec.ErrCancelled) {
-		t.Errorf("it ended with %v", err)
+		t.Errorf("the attempt ended with %v", err)
 	}
 	<-gone
 	if note, err := os.ReadFile(alive + ".note"); string(note) != "stopped\n" {
-		t.Errorf("it left the note %q, %v: it was not asked", note, err)
+		t.Errorf("its note is %q, %v: it got no SIGTERM", note, err)
 	}
 }
 
-func TestACommandThatDoesNotStopIsKilledWithAllItStarted(t *testing.T) {
+func TestCommandThatIgnoresSIGTERMIsKilledWithItsGroup(t *testing.T) {
 	alive, gone := fifo(t)
-	e := shell(t)
-	e.waits.grace = 10 * time.Millisecond
+	e := newShell(t)
+	e.timeouts.grace = 10 * time.Millisecond
 	a := exectest.Start(t, e, exectest.Task([]byte(`exec 3>`+alive+`; trap '' TERM; (sh -c 'sleep 1000 & sleep 1000') & echo ready; sleep 1000`)))
 	a.Sink.WaitUntil(exectest.HasText)
 	a.Stop(exec.ErrTimeout)
 	if err := a.Wait(); !errors.Is(err, exec.ErrTimeout) {
-		t.Errorf("it ended with %v", err)
+		t.Errorf("the attempt ended with %v", err)
 	}
 	<-gone
 }
 
-func TestWhatASuccessLeavesBehindIsKilled(t *testing.T) {
+func TestSuccessfulCommandLeavesNothing(t *testing.T) {
 	alive, gone := fifo(t)
-	if got := succeed(t, shell(t), `exec 3>`+alive+`; sleep 1000 & echo done`).Text(); got != "done\n" {
-		t.Errorf("it said %q", got)
+	if got := runSucceeding(t, newShell(t), `exec 3>`+alive+`; sleep 1000 & echo done`).Text(); got != "done\n" {
+		t.Errorf("it wrote %q", got)
 	}
 	<-gone
 }
 
-// A process that leaves the group is beyond us, but does not hold the attempt.
-func TestAProcessThatLeavesTheGroupIsNotWaitedFor(t *testing.T) {
+// A process that leaves the group is not killed, and does not delay the attempt.
+func TestProcessOutsideTheGroupIsNotWaitedFor(t *testing.T) {
 	note := filepath.Join(t.TempDir(), "note")
 	if err := syscall.Mkfifo(note, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	e := command(t, "sh", "-c", fmt.Sprintf(`setsid sh -c 'echo $$ > %[1]s; exec sleep 1000' & cat %[1]s`, note))
-	e.waits.lastWords = time.Millisecond
-	said := succeed(t, e, "").Text()
-	pid, err := strconv.Atoi(strings.TrimSpace(said))
+	e := newExecutor(t, "sh", "-c", fmt.Sprintf(`setsid sh -c 'echo $$ > %[1]s; exec sleep 1000' & cat %[1]s`, note))
+	e.timeouts.output = time.Millisecond
+	text := runSucceeding(t, e, "").Text()
+	pid, err := strconv.Atoi(strings.TrimSpace(text))
 	if err != nil {
-		t.Fatalf("it said %q", said)
+		t.Fatalf("it wrote %q", text)
 	}
 	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 		t.Errorf("the process that left is gone already: %v", err)
 	}
 }
 
-func TestAResultIsBounded(t *testing.T) {
-	s := speech{out: exectest.NewRecorder(t), binary: true, stdout: make([]byte, job.MaxResult-1)}
-	if err := s.say(piece{data: []byte("x")}); err != nil {
-		t.Errorf("the last byte was refused: %v", err)
+func TestResultIsLimited(t *testing.T) {
+	o := output{sink: exectest.NewRecorder(t), binary: true, stdout: make([]byte, job.MaxResult-1)}
+	if err := o.add(outputLine{data: []byte("x")}); err != nil {
+		t.Errorf("the last byte within the limit: %v", err)
 	}
 	var f *job.Fault
-	if err := s.say(piece{data: []byte("x")}); !errors.As(err, &f) || f.Code != "result_too_large" || f.Class != job.Final {
+	if err := o.add(outputLine{data: []byte("x")}); !errors.As(err, &f) || f.Code != "result_too_large" || f.Class != job.Final {
 		t.Errorf("one byte more: %v", err)
 	}
 }
 
-func TestLongLinesAreCutBetweenCharacters(t *testing.T) {
+func TestLongLinesAreSplitBetweenCharacters(t *testing.T) {
 	for name, text := range map[string]string{
 		"one byte each":  strings.Repeat("x", 3*maxLine+5) + "\nend",
 		"three bytes":    strings.Repeat("€", maxLine) + "\nend\n",
@@ -294,13 +294,13 @@ func TestLongLinesAreCutBetweenCharacters(t *testing.T) {
 	} {
 		var all strings.Builder
 		valid := strings.ToValidUTF8(text, "") == text
-		for in := newLines(strings.NewReader(text)); ; {
+		for in := newLineReader(strings.NewReader(text)); ; {
 			line := string(in.next())
 			if line == "" {
 				break
 			}
 			if len(line) > maxLine+3 || valid && strings.ToValidUTF8(line, "") != line {
-				t.Errorf("%s: a piece of %d bytes ends with %q", name, len(line), line[len(line)-4:])
+				t.Errorf("%s: a piece of %d bytes, ends with %q", name, len(line), line[len(line)-4:])
 			}
 			all.WriteString(line)
 		}
@@ -310,8 +310,8 @@ func TestLongLinesAreCutBetweenCharacters(t *testing.T) {
 	}
 }
 
-// Being late is no reason to lose what the command has written.
-func TestWhatAPipeHoldsIsReadPastTheDeadline(t *testing.T) {
+// Output that the command wrote in time is not lost when it is read late.
+func TestPipeIsReadPastTheDeadline(t *testing.T) {
 	ours, theirs, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -325,19 +325,18 @@ func TestWhatAPipeHoldsIsReadPastTheDeadline(t *testing.T) {
 	if err := ours.SetReadDeadline(time.Unix(1, 0)); err != nil {
 		t.Fatal(err)
 	}
-	got, err := io.ReadAll(&stream{file: ours, patience: time.Hour})
+	got, err := io.ReadAll(&pipeReader{file: ours, grace: time.Hour})
 	if err != nil || string(got) != text {
 		t.Errorf("of %d bytes it read %d, %v", len(text), len(got), err)
 	}
 }
 
-// A command is told of the trace that its job is part of, and of nothing where there
-// is none.
-func TestTheTraceIsAVariable(t *testing.T) {
+// TRACEPARENT is set only if the job has a trace.
+func TestCommandGetsTraceparent(t *testing.T) {
 	for _, trace := range []string{"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", ""} {
 		task := exectest.Task([]byte(`printf '%s' "${TRACEPARENT-unset}"`))
 		task.Job.Trace = trace
-		a := exectest.Start(t, shell(t), task)
+		a := exectest.Start(t, newShell(t), task)
 		if err := a.Wait(); err != nil {
 			t.Fatal(err)
 		}

@@ -14,38 +14,39 @@ import (
 	meanwhile "github.com/meanwhile-run/meanwhile/internal/exec"
 )
 
-// run is a command under way. Four goroutines serve it: one feeds its input, two
-// read its outputs, one waits for its end. All of them end when the command and
-// its group have.
+// run is a running command. Four goroutines serve it: one writes its input, two read its
+// outputs, one waits for its exit. All of them end after the command and its group have ended.
 type run struct {
 	// set once
-	cmd     *exec.Cmd
-	attempt attempt
-	waits   waits
-	ours    []*os.File    // our ends of its pipes: in, out, err
-	pieces  chan piece    // what it wrote; closed when both outputs are at their end
-	ended   chan struct{} // closed when the command has ended and state is set
-	helpers sync.WaitGroup
+	cmd        *exec.Cmd
+	attempt    attempt
+	timeouts   timeouts
+	pipeEnds   []*os.File      // our ends of its pipes: stdin, stdout, stderr
+	lines      chan outputLine // its output; closed when both outputs are at their end
+	exited     chan struct{}   // closed when the command has exited and state is set
+	goroutines sync.WaitGroup
 
-	state *os.ProcessState // set before ended is closed
-	// cleared says that nothing of the attempt was left when the command had ended. Of
-	// the goroutine that attends.
-	cleared bool
+	state *os.ProcessState // set before exited is closed
+	// leftoversKilled is set once the leftovers of the attempt were killed. It is owned by
+	// waitAndRelay's goroutine.
+	leftoversKilled bool
 }
 
-// piece is a line that the command wrote, or a part of a long one.
-type piece struct {
+// outputLine is a line of output, or a part of a long one.
+type outputLine struct {
 	stderr bool
-	data   []byte // the receiver's
+	data   []byte // owned by the receiver
 }
 
+// start starts the command and the goroutines that serve it.
 func (e *Executor) start(t meanwhile.Task) (*run, error) {
-	r := &run{attempt: newAttempt(), waits: e.waits, pieces: make(chan piece), ended: make(chan struct{})}
-	r.cmd = e.command(t, &r.attempt)
-	theirs, err := r.pipes()
+	r := &run{attempt: newAttempt(), timeouts: e.timeouts, lines: make(chan outputLine), exited: make(chan struct{})}
+	r.cmd = e.newCommand(t, &r.attempt)
+	theirs, err := r.makePipes()
 	if err == nil {
-		if err = e.config.PIDFile.begin(&r.attempt); err != nil {
-			err = fmt.Errorf("its attempt cannot be noted: %v", err) // %v: it is not the command that is missing
+		if err = e.config.PIDFile.addAttempt(&r.attempt); err != nil {
+			// %v, not %w: a missing PID file must not look like a missing command.
+			err = fmt.Errorf("its attempt cannot be recorded: %v", err)
 		}
 	}
 	if err == nil {
@@ -54,19 +55,19 @@ func (e *Executor) start(t meanwhile.Task) (*run, error) {
 	}
 	closeAll(theirs)
 	if err != nil {
-		closeAll(r.ours)
-		e.config.PIDFile.over(&r.attempt)
+		closeAll(r.pipeEnds)
+		e.config.PIDFile.removeAttempt(&r.attempt)
 		return nil, err
 	}
-	e.config.PIDFile.started(&r.attempt, r.cmd.Process.Pid)
-	r.helpers.Go(func() { r.feed(t.Input) })
-	r.helpers.Go(r.wait)
-	r.helpers.Go(r.read)
+	e.config.PIDFile.addCommand(&r.attempt, r.cmd.Process.Pid)
+	r.goroutines.Go(func() { r.writeInput(t.Input) })
+	r.goroutines.Go(r.waitForExit)
+	r.goroutines.Go(r.readOutputs)
 	return r, nil
 }
 
-// pipes makes a pipe for each of the three streams, and returns the command's ends.
-func (r *run) pipes() (theirs []*os.File, err error) {
+// makePipes makes a pipe for each of the three streams and returns the command's ends.
+func (r *run) makePipes() (theirs []*os.File, err error) {
 	for stream := range 3 {
 		reader, writer, err := os.Pipe()
 		if err != nil {
@@ -75,7 +76,7 @@ func (r *run) pipes() (theirs []*os.File, err error) {
 		if stream == 0 {
 			reader, writer = writer, reader
 		}
-		r.ours, theirs = append(r.ours, reader), append(theirs, writer)
+		r.pipeEnds, theirs = append(r.pipeEnds, reader), append(theirs, writer)
 	}
 	return theirs, nil
 }
@@ -86,108 +87,109 @@ func closeAll(files []*os.File) {
 	}
 }
 
-// feed writes the input. A command that does not read all of it is within its rights.
-func (r *run) feed(input []byte) {
-	_, _ = io.Copy(r.ours[0], bytes.NewReader(input))
-	_ = r.ours[0].Close()
+// writeInput writes the input. A command need not read all of it, so errors are ignored.
+func (r *run) writeInput(input []byte) {
+	_, _ = io.Copy(r.pipeEnds[0], bytes.NewReader(input))
+	_ = r.pipeEnds[0].Close()
 }
 
-func (r *run) wait() {
+func (r *run) waitForExit() {
 	_ = r.cmd.Wait() // the state says how it ended
 	r.state = r.cmd.ProcessState
-	close(r.ended)
+	close(r.exited)
 }
 
-func (r *run) read() {
+func (r *run) readOutputs() {
 	var outputs sync.WaitGroup
-	outputs.Go(func() { r.readLines(&stream{file: r.ours[1], patience: r.waits.lastWords}, false) })
-	outputs.Go(func() { r.readLines(&stream{file: r.ours[2], patience: r.waits.lastWords}, true) })
+	outputs.Go(func() { r.readLines(&pipeReader{file: r.pipeEnds[1], grace: r.timeouts.output}, false) })
+	outputs.Go(func() { r.readLines(&pipeReader{file: r.pipeEnds[2], grace: r.timeouts.output}, true) })
 	outputs.Wait()
-	close(r.pieces)
+	close(r.lines)
 }
 
 func (r *run) readLines(from io.Reader, stderr bool) {
-	for in := newLines(from); ; {
+	for in := newLineReader(from); ; {
 		line := in.next()
 		if line == nil {
 			return
 		}
-		r.pieces <- piece{stderr, line}
+		r.lines <- outputLine{stderr, line}
 	}
 }
 
-// attend is with the command until it is gone with all it left. It relays what the
-// command says, until it is to stop: because ctx ended or because the speech says
-// so. The error is why.
-func (r *run) attend(ctx context.Context, s *speech) (stopped error) {
-	var tooLong <-chan time.Time
-	done, ended, pieces := ctx.Done(), r.ended, r.pieces
-	stop := func(why error) {
-		if stopped = why; ended != nil {
+// waitAndRelay relays the command's output until the command and what it left are gone. It
+// stops the command when ctx ends or out returns an error, and returns the cause.
+func (r *run) waitAndRelay(ctx context.Context, out *output) (stopCause error) {
+	var graceOver <-chan time.Time
+	// Each channel is set to nil once it has served its purpose.
+	done, exited, lines := ctx.Done(), r.exited, r.lines
+	stop := func(cause error) {
+		if stopCause = cause; exited != nil {
 			terminate(r.cmd.Process.Pid)
-			tooLong = time.After(r.waits.grace)
+			graceOver = time.After(r.timeouts.grace)
 		}
 	}
-	for ended != nil || pieces != nil {
+	for exited != nil || lines != nil {
 		select {
-		case p, more := <-pieces:
+		case line, more := <-lines:
+			// After a stop the lines are still read, so that a full pipe blocks nothing.
 			if !more {
-				pieces = nil
-			} else if stopped == nil {
-				if err := s.say(p); err != nil {
+				lines = nil
+			} else if stopCause == nil {
+				if err := out.add(line); err != nil {
 					stop(err)
 				}
 			}
 		case <-done:
 			done = nil
-			if stopped == nil {
+			if stopCause == nil {
 				stop(context.Cause(ctx))
 			}
-		case <-tooLong:
+		case <-graceOver:
 			kill(r.cmd.Process.Pid)
-		case <-ended:
-			ended, tooLong = nil, nil
-			r.bury(stopped != nil || !r.state.Success())
+		case <-exited:
+			exited, graceOver = nil, nil
+			r.cleanUp(stopCause != nil || !r.state.Success())
 		}
 	}
-	r.helpers.Wait()
-	closeAll(r.ours)
-	return stopped
+	r.goroutines.Wait()
+	closeAll(r.pipeEnds)
+	return stopCause
 }
 
-// bury kills what the command has left of its group, and sets an end to the wait
-// for its streams. After a failure another attempt may follow, and nothing of this one
-// may run beside it: whatever left the group is killed too, before it is waited for.
-func (r *run) bury(failed bool) {
-	if failed { // first, while what is in the group still tells what it has started
-		r.attempt.killLeftovers(r.waits.leftovers)
-		r.cleared = true
+// cleanUp kills what is left of the command's group, and limits the time for reading its
+// outputs. If the attempt has failed, another may follow, so it also kills the processes that
+// left the group.
+func (r *run) cleanUp(failed bool) {
+	if failed { // before the group is killed: its processes lead to those that left it
+		r.attempt.killLeftovers(r.timeouts.leftovers)
+		r.leftoversKilled = true
 	}
 	kill(r.cmd.Process.Pid)
-	for _, f := range r.ours {
-		_ = f.SetDeadline(time.Now().Add(r.waits.lastWords)) // the input may be closed already
+	for _, f := range r.pipeEnds {
+		_ = f.SetDeadline(time.Now().Add(r.timeouts.output)) // the input may be closed already
 	}
 }
 
-// stream reads one of the command's outputs. When the deadline that bury sets has
-// passed, what the pipe still holds is read all the same: we may have been too slow
-// to read it, not the command to write it. Only waiting longer is pointless then.
-type stream struct {
-	file     *os.File
-	patience time.Duration // for the pipe to say more, past the deadline
-	late     int           // reads past the deadline
+// pipeReader reads one of the command's outputs. After the deadline that cleanUp sets, it
+// still reads what the pipe holds: the server may have been slow to read, not the command to
+// write. It only stops waiting for more.
+type pipeReader struct {
+	file      *os.File
+	grace     time.Duration // how long to wait for more, past the deadline
+	lateReads int           // reads past the deadline
 }
 
-// maxLate is how often we may be late: more often than a full pipe needs, so that
-// a process which left the group cannot hold us by talking.
-const maxLate = 16
+// maxLateReads is more than a full pipe needs. It keeps a process that left the group from
+// delaying the attempt by writing on and on.
+const maxLateReads = 16
 
-func (s *stream) Read(p []byte) (int, error) {
-	n, err := s.file.Read(p)
-	if errors.Is(err, os.ErrDeadlineExceeded) && s.late < maxLate {
-		s.late++
-		_ = s.file.SetReadDeadline(time.Now().Add(s.patience))
-		n, err = s.file.Read(p)
+func (r *pipeReader) Read(p []byte) (int, error) {
+	n, err := r.file.Read(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) && r.lateReads < maxLateReads {
+		r.lateReads++
+		_ = r.file.SetReadDeadline(time.Now().Add(r.grace))
+		n, err = r.file.Read(p)
 	}
 	return n, err
 }

@@ -10,24 +10,24 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/exec"
 )
 
-// scriptOfServer is the variable that makes this test program a server which runs
-// one script, for tests that kill the server.
+// The variables that make this test program a server which runs one script, for tests that
+// kill the server.
 const (
-	scriptOfServer = "MEANWHILE_TEST_SCRIPT"
-	notesOfServer  = "MEANWHILE_TEST_NOTES"
+	serverScriptVar  = "MEANWHILE_TEST_SCRIPT"
+	serverPIDFileVar = "MEANWHILE_TEST_PID_FILE"
 )
 
-func beServer(script string) {
-	var notes *PIDFile
-	if path := os.Getenv(notesOfServer); path != "" {
-		notes, _ = OpenPIDFile(path, slog.New(slog.DiscardHandler))
+func runAsServer(script string) {
+	var pidFile *PIDFile
+	if path := os.Getenv(serverPIDFileVar); path != "" {
+		pidFile, _ = OpenPIDFile(path, slog.New(slog.DiscardHandler))
 	}
-	e, _ := New(Config{Command: []string{"sh", "-c", script}, Env: []string{"PATH"}, PIDFile: notes})
-	_ = e.Execute(context.Background(), exec.Task{}, announcing{})
+	e, _ := New(Config{Command: []string{"sh", "-c", script}, Env: []string{"PATH"}, PIDFile: pidFile})
+	_ = e.Execute(context.Background(), exec.Task{}, stdoutSink{})
 	os.Exit(0)
 }
 
-// announcing is a sink that passes text on to standard output.
-type announcing struct{ exec.Sink }
+// stdoutSink is a sink that writes text to standard output.
+type stdoutSink struct{ exec.Sink }
 
-func (announcing) Text(piece string) error { _, err := os.Stdout.WriteString(piece); return err }
+func (stdoutSink) Text(piece string) error { _, err := os.Stdout.WriteString(piece); return err }

@@ -17,7 +17,7 @@ import (
 
 const example = "../../../examples/recogniser"
 
-// recogniser is the executor of the example's queue.
+// recogniser returns the executor of the example's queue.
 func recogniser(t *testing.T) *Executor {
 	t.Helper()
 	if _, err := exec.LookPath("tesseract"); err != nil {
@@ -30,7 +30,7 @@ func recogniser(t *testing.T) *Executor {
 	return e
 }
 
-// recognise has the example work on a file with that in it.
+// recognise runs the example on a file with this content.
 func recognise(t *testing.T, picture []byte) (exectest.Record, error) {
 	t.Helper()
 	e := recogniser(t)
@@ -45,7 +45,7 @@ func recognise(t *testing.T, picture []byte) (exectest.Record, error) {
 	return a.Sink.Record(), err
 }
 
-func TestTheExampleReadsItsPage(t *testing.T) {
+func TestExampleReadsItsPage(t *testing.T) {
 	page, err := os.ReadFile(example + "/page.png")
 	if err != nil {
 		t.Fatal(err)
@@ -67,26 +67,26 @@ func TestTheExampleReadsItsPage(t *testing.T) {
 	}
 }
 
-func TestTheExampleRefusesWhatIsNoPicture(t *testing.T) {
+func TestExampleRefusesOtherFiles(t *testing.T) {
 	elsewhere, err := filepath.Abs(example + "/page.png")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for picture, says := range map[string]string{
+	for picture, want := range map[string]string{
 		"":                       "is not a picture",
 		"no picture":             "is not a picture",
 		elsewhere + "\n":         "is not a picture", // tesseract itself would read that page
 		"\x89PNG\r\n\x1a\n oops": "is not a picture that tesseract can read",
 	} {
 		var f *job.Fault
-		if _, err := recognise(t, []byte(picture)); !errors.As(err, &f) || f.Class != job.Final || !strings.Contains(f.Message, says) {
+		if _, err := recognise(t, []byte(picture)); !errors.As(err, &f) || f.Class != job.Final || !strings.Contains(f.Message, want) {
 			t.Errorf("%q: %v", picture, err)
 		}
 	}
 }
 
-// What the server lacks is no fault of the picture.
-func TestTheExampleWithoutItsLanguageIsTriedAgain(t *testing.T) {
+// Missing language data is a fault of the server, not of the picture.
+func TestExampleWithoutItsLanguageIsRetried(t *testing.T) {
 	t.Setenv("TESSDATA_PREFIX", t.TempDir())
 	var f *job.Fault
 	if _, err := recognise(t, []byte("no picture")); !errors.As(err, &f) || f.Class != job.Retryable || f.Code != "exit_69" || !strings.Contains(f.Message, "English data") {

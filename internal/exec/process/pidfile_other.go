@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// PIDFile do nothing: only Linux tells which processes an attempt has left.
+// PIDFile does nothing: only on Linux can the processes of an attempt be found.
 type PIDFile struct{}
 
 // OpenPIDFile does nothing.
@@ -16,7 +16,7 @@ func OpenPIDFile(path string, log *slog.Logger) (*PIDFile, error) { return nil, 
 // Close does nothing.
 func (n *PIDFile) Close() error { return nil }
 
-func (n *PIDFile) begin(a *attempt) error                  { return nil }
-func (n *PIDFile) started(a *attempt, pid int)             {}
-func (n *PIDFile) over(a *attempt)                         {}
+func (n *PIDFile) addAttempt(a *attempt) error             { return nil }
+func (n *PIDFile) addCommand(a *attempt, pid int)          {}
+func (n *PIDFile) removeAttempt(a *attempt)                {}
 func (a *attempt) killLeftovers(within time.Duration) bool { return true }
