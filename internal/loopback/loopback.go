@@ -1,5 +1,5 @@
-// Package loopback carries HTTP requests to a handler in the same process: the
-// embedded server's own callers, and the simulated model.
+// Package loopback sends HTTP requests to a handler in the same process, without a socket. The
+// embedded server and the simulated model use it.
 package loopback
 
 import (
@@ -10,11 +10,11 @@ import (
 	"net/http"
 )
 
-// Transport calls a handler as if it were a server elsewhere, without a socket.
-// The response arrives as the handler writes it: a write waits until it is read.
-// When the request's context ends, or the response's body is closed, the handler's
-// context ends, and Close returns when the handler has; so the handler must return
-// when its context ends. It may be used by many goroutines at once.
+// Transport returns a transport whose requests go to h. A response arrives as the handler
+// writes it, and each write waits until it is read. The handler's context ends when the
+// request's context ends or the response's body is closed. Close of the body waits for the
+// handler, so the handler must return when its context ends. The transport is safe for
+// concurrent use.
 func Transport(h http.Handler) http.RoundTripper { return transport{h} }
 
 type transport struct{ handler http.Handler }
@@ -23,28 +23,28 @@ func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(req.Context())
 	reader, writer := io.Pipe()
 	w := &responseWriter{header: make(http.Header), pipe: writer, started: make(chan struct{})}
-	x := &exchange{pipe: reader, cancel: cancel, done: make(chan struct{})}
-	x.unhook = context.AfterFunc(ctx, func() { reader.CloseWithError(ctx.Err()) })
+	c := &call{pipe: reader, cancel: cancel, done: make(chan struct{})}
+	c.stopAfterFunc = context.AfterFunc(ctx, func() { reader.CloseWithError(ctx.Err()) })
 	go func() {
-		defer close(x.done)
-		x.err = w.serve(t.handler, received(ctx, req))
+		defer close(c.done)
+		c.err = w.serve(t.handler, serverRequest(ctx, req))
 	}()
 	select {
 	case <-w.started:
 	case <-ctx.Done():
-		_ = x.Close()
+		_ = c.Close()
 		return nil, ctx.Err()
-	case <-x.done:
+	case <-c.done:
 		if w.status == 0 {
-			_ = x.Close()
-			return nil, x.err
+			_ = c.Close()
+			return nil, c.err
 		}
 	}
-	return w.response(req, x), nil
+	return w.response(req, c), nil
 }
 
-// received is the request as a server would have it.
-func received(ctx context.Context, req *http.Request) *http.Request {
+// serverRequest returns the request as a server receives it.
+func serverRequest(ctx context.Context, req *http.Request) *http.Request {
 	r := req.Clone(ctx)
 	r.RequestURI = req.URL.RequestURI()
 	r.RemoteAddr = "127.0.0.1:0"
@@ -57,32 +57,32 @@ func received(ctx context.Context, req *http.Request) *http.Request {
 	return r
 }
 
-// exchange is one request under way, and the body of its response.
-type exchange struct {
-	pipe   *io.PipeReader
-	cancel context.CancelFunc
-	unhook func() bool
-	done   chan struct{} // closed when the handler has returned
-	err    error         // why it broke off; read after done
+// call is one request in progress, and the body of its response.
+type call struct {
+	pipe          *io.PipeReader
+	cancel        context.CancelFunc
+	stopAfterFunc func() bool
+	done          chan struct{} // closed when the handler has returned
+	err           error         // why the response is incomplete; read after done
 }
 
-func (x *exchange) Read(p []byte) (int, error) { return x.pipe.Read(p) }
+func (c *call) Read(p []byte) (int, error) { return c.pipe.Read(p) }
 
-// Close ends the handler's context and waits for it.
-func (x *exchange) Close() error {
-	x.cancel()
-	_ = x.pipe.CloseWithError(errClosed)
-	<-x.done
-	x.unhook()
+// Close ends the handler's context and waits for the handler.
+func (c *call) Close() error {
+	c.cancel()
+	_ = c.pipe.CloseWithError(errClosed)
+	<-c.done
+	c.stopAfterFunc()
 	return nil
 }
 
-var errClosed = errors.New("simmodel: the response is closed")
+var errClosed = errors.New("loopback: the response is closed")
 
-// responseWriter is the handler's side of an exchange.
+// responseWriter is the handler's side of a call.
 type responseWriter struct {
 	pipe    *io.PipeWriter
-	started chan struct{} // closed by the handler's first write, after which the header stands
+	started chan struct{} // closed by the handler's first write, which fixes the header
 
 	// owned by the handler until started
 	header http.Header
@@ -90,17 +90,18 @@ type responseWriter struct {
 	sent   http.Header
 }
 
-// serve runs the handler, and ends the body as it ended.
+// serve runs the handler and then ends the body: with EOF, or with the error of a handler that
+// panicked or was interrupted.
 func (w *responseWriter) serve(h http.Handler, r *http.Request) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = fmt.Errorf("simmodel: the handler broke off: %w", io.ErrUnexpectedEOF)
+			err = fmt.Errorf("loopback: the handler aborted the response: %w", io.ErrUnexpectedEOF)
 			if p != any(http.ErrAbortHandler) {
-				err = fmt.Errorf("simmodel: the handler panicked: %v", p)
+				err = fmt.Errorf("loopback: the handler panicked: %v", p)
 			}
 		} else {
 			w.WriteHeader(http.StatusOK)
-			err = r.Context().Err() // a handler that stopped for this has not said all
+			err = r.Context().Err() // a handler whose context ended may not have written everything
 		}
 		w.pipe.CloseWithError(err)
 		_ = r.Body.Close()
@@ -124,7 +125,7 @@ func (w *responseWriter) Write(p []byte) (int, error) {
 	return w.pipe.Write(p)
 }
 
-// Flush sends the header. There is nothing else to flush: writes are not held back.
+// Flush sends the header. Writes are not buffered, so it has nothing else to send.
 func (w *responseWriter) Flush() { w.WriteHeader(http.StatusOK) }
 
 func (w *responseWriter) response(req *http.Request, body io.ReadCloser) *http.Response {

@@ -1,9 +1,9 @@
-// Package strictjson walks over JSON text (RFC 8259) and is strict where encoding/json
-// is not: a name given twice, invalid UTF-8, the character U+0000, half of a surrogate
-// pair and nesting past [job.MaxDepth] are refused.
+// Package strictjson scans JSON text (RFC 8259). It is stricter than encoding/json: it
+// refuses a name given twice, invalid UTF-8, the character U+0000, half of a surrogate pair,
+// and nesting deeper than [job.MaxDepth].
 //
-// Whoever walks checks: what was walked over to its end is good, and need not be
-// looked at again before it is read.
+// Scanning is also the check: a value that was scanned to its end without an error is valid
+// and needs no second check before it is decoded.
 package strictjson
 
 import (
@@ -16,39 +16,39 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Scanner stands somewhere in a JSON text. Its methods leave it behind what they
-// read; after an error it is not used again. Errors have the code [job.Invalid] and
-// point to where in the text they are. A copy goes its own way.
+// Scanner is a position in a JSON text. Its methods read one thing and move behind it. After
+// an error the scanner must not be used again. Errors have the code [job.Invalid], and their
+// Field is a JSON pointer to the faulty value. A copy of a scanner is independent.
 //
-// Of an object, an array, a string or a word the first character is known before it is
-// read: [Scanner.Peek] has said so.
+// Before the methods Object, Members, Array, String and Literal the caller must know the
+// first character from [Scanner.Peek].
 type Scanner struct {
 	data  []byte
 	pos   int
 	depth int
 }
 
-// New stands before a text. What is read of it aliases it.
+// New returns a scanner at the beginning of data. The values that it returns alias data.
 func New(data []byte) Scanner { return Scanner{data: data} }
 
-// AtEnd says that nothing is left but white space.
+// AtEnd reports whether only white space is left.
 func (s *Scanner) AtEnd() bool {
-	s.space()
+	s.skipSpace()
 	return s.pos == len(s.data)
 }
 
-// Inside says that it stands in an object or an array.
+// Nested reports whether the scanner is inside an object or an array.
 func (s *Scanner) Nested() bool { return s.depth > 0 }
 
-// Since is the text from where an earlier copy of the scanner stood.
+// Since returns the text between an earlier copy of the scanner and the scanner.
 func (s *Scanner) Since(earlier Scanner) []byte { return s.data[earlier.pos:s.pos:s.pos] }
 
-// Broken is a syntax error where the scanner is.
+// SyntaxError returns the error of invalid JSON at the scanner's position.
 func (s *Scanner) SyntaxError(why string) *job.Error {
 	return job.Errorf(job.Invalid, "the JSON is broken at byte %d: %s", s.pos, why)
 }
 
-func (s *Scanner) space() {
+func (s *Scanner) skipSpace() {
 	for s.pos < len(s.data) {
 		switch s.data[s.pos] {
 		case ' ', '\t', '\n', '\r':
@@ -59,9 +59,9 @@ func (s *Scanner) space() {
 	}
 }
 
-// Peek is the first character of the next token; 0 at the end.
+// Peek returns the first character of the next token; 0 at the end.
 func (s *Scanner) Peek() byte {
-	s.space()
+	s.skipSpace()
 	return s.at(s.pos)
 }
 
@@ -72,15 +72,15 @@ func (s *Scanner) at(i int) byte {
 	return 0
 }
 
-// Value passes over one value of any kind, and returns it as it is written.
+// Value skips one value of any kind and returns its text.
 func (s *Scanner) Value() ([]byte, *job.Error) {
-	s.space()
+	s.skipSpace()
 	before := *s
 	err := s.Skip()
 	return s.Since(before), err
 }
 
-// Skip passes over one value of any kind.
+// Skip skips one value of any kind.
 func (s *Scanner) Skip() *job.Error {
 	switch c := s.Peek(); c {
 	case '{':
@@ -101,7 +101,7 @@ func (s *Scanner) Skip() *job.Error {
 	}
 }
 
-// Literal passes over a word: true, false or null.
+// Literal skips a word: true, false or null.
 func (s *Scanner) Literal(word string) *job.Error {
 	if !bytes.HasPrefix(s.data[s.pos:], []byte(word)) {
 		return s.SyntaxError("a value is missing")
@@ -110,10 +110,11 @@ func (s *Scanner) Literal(word string) *job.Error {
 	return nil
 }
 
-// Each walks over an object: member is called behind each name's colon and reads
-// the value. An error's field gets the name before it.
+// Object scans an object. It calls member after the colon of each name; member must read the
+// value. Object puts the name in front of the Field of member's error. It does not refuse
+// names given twice.
 func (s *Scanner) Object(member func(name []byte) *job.Error) *job.Error {
-	return s.sequence('}', func(int) *job.Error {
+	return s.elements('}', func(int) *job.Error {
 		if s.Peek() != '"' {
 			return s.SyntaxError("a name in quotes is missing")
 		}
@@ -126,14 +127,14 @@ func (s *Scanner) Object(member func(name []byte) *job.Error) *job.Error {
 		}
 		s.pos++
 		if err := member(name); err != nil {
-			return under(string(name), err)
+			return addToField(string(name), err)
 		}
 		return nil
 	})
 }
 
-// Members walks over an object in which no name is given twice: member gets each name
-// and its value, as that is written.
+// Members scans an object and calls member with each name and the text of its value. It
+// refuses a name given twice.
 func (s *Scanner) Members(member func(name, value []byte) *job.Error) *job.Error {
 	var names nameSet
 	return s.Object(func(name []byte) *job.Error {
@@ -148,18 +149,18 @@ func (s *Scanner) Members(member func(name, value []byte) *job.Error) *job.Error
 	})
 }
 
-// Items walks over an array: item reads each one.
+// Array scans an array. item must read one element.
 func (s *Scanner) Array(item func() *job.Error) *job.Error {
-	return s.sequence(']', func(i int) *job.Error {
+	return s.elements(']', func(i int) *job.Error {
 		if err := item(); err != nil {
-			return under(strconv.Itoa(i), err)
+			return addToField(strconv.Itoa(i), err)
 		}
 		return nil
 	})
 }
 
-// sequence walks over what stands between brackets, separated by commas.
-func (s *Scanner) sequence(end byte, one func(i int) *job.Error) *job.Error {
+// elements scans a list between brackets, separated by commas.
+func (s *Scanner) elements(end byte, one func(i int) *job.Error) *job.Error {
 	if s.depth++; s.depth > job.MaxDepth {
 		return job.Errorf(job.Invalid, "the JSON is nested deeper than %d levels", job.MaxDepth)
 	}
@@ -185,9 +186,10 @@ func (s *Scanner) sequence(end byte, one func(i int) *job.Error) *job.Error {
 	}
 }
 
-// String reads a string. The text aliases the data unless it holds escapes.
+// String reads a string. The result aliases the data unless the string has escapes.
 func (s *Scanner) String() ([]byte, *job.Error) {
 	start := s.pos + 1
+	// The common case: printable ASCII without escapes needs one search and one check.
 	if n := bytes.IndexByte(s.data[start:], '"'); n >= 0 && isPlain(s.data[start:start+n]) {
 		s.pos = start + n + 1
 		return s.data[start : start+n], nil
@@ -196,20 +198,20 @@ func (s *Scanner) String() ([]byte, *job.Error) {
 		switch {
 		case c == '"':
 			s.pos = start + i + 1
-			return s.valid(s.data[start : start+i])
+			return s.checkUTF8(s.data[start : start+i])
 		case c == '\\':
 			s.pos = start + i
-			return s.escaped(start)
+			return s.stringWithEscapes(start)
 		case c < ' ':
 			s.pos = start + i
-			return nil, s.unended()
+			return nil, s.unterminated()
 		}
 	}
 	s.pos = len(s.data)
-	return nil, s.unended()
+	return nil, s.unterminated()
 }
 
-// isPlain says that a text stands for itself: nearly all that is walked over does.
+// isPlain reports whether a text is printable ASCII without escapes. Nearly every string is.
 func isPlain(text []byte) bool {
 	if bytes.IndexByte(text, '\\') >= 0 {
 		return false
@@ -222,31 +224,31 @@ func isPlain(text []byte) bool {
 	return true
 }
 
-func (s *Scanner) unended() *job.Error {
+func (s *Scanner) unterminated() *job.Error {
 	if s.pos >= len(s.data) {
 		return s.SyntaxError("a string does not end")
 	}
 	return s.SyntaxError("a control character in a string must be escaped")
 }
 
-func (s *Scanner) valid(text []byte) ([]byte, *job.Error) {
+func (s *Scanner) checkUTF8(text []byte) ([]byte, *job.Error) {
 	if !utf8.Valid(text) {
 		return nil, job.Errorf(job.Invalid, "the text is not valid UTF-8")
 	}
 	return text, nil
 }
 
-// escaped goes on from the first backslash of the string that began at start.
-func (s *Scanner) escaped(start int) ([]byte, *job.Error) {
+// stringWithEscapes reads the rest of a string that began at start, from its first backslash.
+func (s *Scanner) stringWithEscapes(start int) ([]byte, *job.Error) {
 	text := append(make([]byte, 0, 2*(s.pos-start)+16), s.data[start:s.pos]...)
 	for {
 		c := s.at(s.pos)
 		switch {
 		case c == '"':
 			s.pos++
-			return s.valid(text)
+			return s.checkUTF8(text)
 		case c < ' ':
-			return nil, s.unended()
+			return nil, s.unterminated()
 		case c != '\\':
 			text = append(text, c)
 			s.pos++
@@ -260,7 +262,7 @@ func (s *Scanner) escaped(start int) ([]byte, *job.Error) {
 	}
 }
 
-// escape reads one escape, or the two of a surrogate pair.
+// escape reads one escape, or the two escapes of a surrogate pair.
 func (s *Scanner) escape() (rune, *job.Error) {
 	if c := s.at(s.pos + 1); c != 'u' {
 		i := strings.IndexByte(`"\/bfnrt`, c)
@@ -296,7 +298,7 @@ func (s *Scanner) hex(i int) (rune, bool) {
 	return rune(n), err == nil
 }
 
-// number passes over a number.
+// number skips a number.
 func (s *Scanner) number() *job.Error {
 	if s.at(s.pos) == '-' {
 		s.pos++
@@ -326,7 +328,7 @@ func (s *Scanner) number() *job.Error {
 	return nil
 }
 
-// digits passes over digits and counts them.
+// digits skips digits and returns their number.
 func (s *Scanner) digits() int {
 	start := s.pos
 	for isDigit(s.at(s.pos)) {
@@ -337,47 +339,47 @@ func (s *Scanner) digits() int {
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
-// nameSet finds an object's repeated names: by looking while they are few, by
-// hashing once they are many.
+// nameSet finds repeated names of an object. The first eight names it compares one by one,
+// without an allocation. For more it uses a map.
 type nameSet struct {
-	few  [8][]byte
-	n    int
-	many map[string]struct{}
+	short  [8][]byte
+	n      int
+	hashed map[string]struct{}
 }
 
-// add says whether the name is new.
+// add adds a name and reports whether it is new.
 func (s *nameSet) add(name []byte) bool {
-	if s.many == nil {
-		for _, have := range s.few[:s.n] {
+	if s.hashed == nil {
+		for _, have := range s.short[:s.n] {
 			if bytes.Equal(have, name) {
 				return false
 			}
 		}
-		if s.n < len(s.few) {
-			s.few[s.n] = name
+		if s.n < len(s.short) {
+			s.short[s.n] = name
 			s.n++
 			return true
 		}
-		s.many = make(map[string]struct{}, 4*len(s.few))
-		for _, have := range s.few {
-			s.many[string(have)] = struct{}{}
+		s.hashed = make(map[string]struct{}, 4*len(s.short))
+		for _, have := range s.short {
+			s.hashed[string(have)] = struct{}{}
 		}
 	}
-	before := len(s.many)
-	s.many[string(name)] = struct{}{}
-	return len(s.many) > before
+	before := len(s.hashed)
+	s.hashed[string(name)] = struct{}{}
+	return len(s.hashed) > before
 }
 
-// Twice refuses a name that an object has given before.
+// DuplicateField returns the error of a name that an object has twice.
 func DuplicateField(name []byte) *job.Error {
 	return job.Errorf(job.Invalid, "the field %s is given twice", job.Quote(string(name)))
 }
 
-// maxPointer bounds how much of a caller's own names an error repeats.
+// maxPointer is the longest Field of an error, in bytes. The names in it come from the client.
 const maxPointer = 256
 
-// under puts a name before an error's field, as RFC 6901 escapes it.
-func under(name string, err *job.Error) *job.Error {
+// addToField puts a name in front of an error's Field, escaped as in RFC 6901.
+func addToField(name string, err *job.Error) *job.Error {
 	if len(name)+len(err.Field) < maxPointer {
 		if strings.ContainsAny(name, "~/") {
 			name = strings.ReplaceAll(strings.ReplaceAll(name, "~", "~0"), "/", "~1")

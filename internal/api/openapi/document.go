@@ -14,33 +14,33 @@ import (
 )
 
 //go:embed document/*.yaml
-var written embed.FS
+var sources embed.FS
 
-// parts are the files of the document, in the order of its calls.
-var parts = []string{"base", "jobs", "many", "watching", "queues", "chat", "server"}
+// partNames are the files of the document, in the order of their calls.
+var partNames = []string{"base", "jobs", "many", "watching", "queues", "chat", "server"}
 
-// document is the whole description, made once, when it is first asked for.
-var document = sync.OnceValues(func() (tree, error) {
-	var whole tree
-	for _, name := range parts {
+// loadDocument returns the whole description. The first call builds it.
+var loadDocument = sync.OnceValues(func() (tree, error) {
+	var doc tree
+	for _, name := range partNames {
 		part, err := parsePart("document/" + name + ".yaml")
 		if err != nil {
-			return whole, err
+			return doc, err
 		}
-		if whole.node == nil {
-			whole = part
+		if doc.node == nil {
+			doc = part
 			continue
 		}
 		for _, section := range []string{"paths", "components"} {
-			if err := whole.in(section).join(part.at(section)); err != nil {
-				return whole, fmt.Errorf("%s.yaml: %w", name, err)
+			if err := doc.ensure(section).merge(part.at(section)); err != nil {
+				return doc, fmt.Errorf("%s.yaml: %w", name, err)
 			}
 		}
 	}
-	if err := describeClocks(whole.at("components", "schemas", "Timeouts", "properties")); err != nil {
-		return whole, err
+	if err := describeClocks(doc.at("components", "schemas", "Timeouts", "properties")); err != nil {
+		return doc, err
 	}
-	return whole, describeEvery(whole)
+	return doc, addShared(doc)
 })
 
 // describeClocks adds the clocks that a submit may set under "timeouts".
@@ -58,7 +58,7 @@ func describeClocks(properties tree) error {
 		if err := yaml.Unmarshal(fmt.Appendf(nil, "{type: number, %s, description: %q}", bounds, c.Help), &schema); err != nil {
 			return fmt.Errorf("the clock %s: %w", c.Name, err)
 		}
-		properties.set(c.Key(), tree{plain(schema.Content[0])})
+		properties.set(c.Key(), tree{expand(schema.Content[0])})
 	}
 	return nil
 }
@@ -66,7 +66,7 @@ func describeClocks(properties tree) error {
 func inSeconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }
 
 func parsePart(file string) (tree, error) {
-	text, err := written.ReadFile(file)
+	text, err := sources.ReadFile(file)
 	if err != nil {
 		return tree{}, err
 	}
@@ -74,85 +74,85 @@ func parsePart(file string) (tree, error) {
 	if err := yaml.Unmarshal(text, &root); err != nil {
 		return tree{}, fmt.Errorf("%s: %w", file, err)
 	}
-	return tree{plain(root.Content[0])}, nil
+	return tree{expand(root.Content[0])}, nil
 }
 
-// JSON is the whole description as JSON.
+// JSON returns the whole description as JSON.
 func JSON() ([]byte, error) {
-	doc, err := document()
+	doc, err := loadDocument()
 	if err != nil {
 		return nil, err
 	}
 	return doc.appendJSON(nil), nil
 }
 
-// describeEvery puts what is true of every call into each.
-func describeEvery(doc tree) error {
-	every := doc.take("x-every-call")
-	headers := every.at("headers")
+// addShared adds what all calls share to each call.
+func addShared(doc tree) error {
+	shared := doc.remove("x-every-call")
+	headers := shared.at("headers")
 	for _, r := range doc.at("components", "responses").pairs() {
-		if err := r.value.in("headers").join(headers.copy()); err != nil {
+		if err := r.value.ensure("headers").merge(headers.copy()); err != nil {
 			return err
 		}
 	}
-	for _, c := range callsOf(doc) {
-		for _, p := range every.at("parameters").items() {
-			c.in("parameters").add(p.copy())
+	for _, c := range operations(doc) {
+		for _, p := range shared.at("parameters").items() {
+			c.ensure("parameters").append(p.copy())
 		}
-		answers := c.at("responses")
-		for _, r := range answers.pairs() {
+		responses := c.at("responses")
+		for _, r := range responses.pairs() {
 			if r.value.ref() == "" {
-				if err := r.value.in("headers").join(headers.copy()); err != nil {
+				if err := r.value.ensure("headers").merge(headers.copy()); err != nil {
 					return err
 				}
 			}
 		}
-		for _, r := range every.at("responses").pairs() {
-			if answers.at(r.key).node == nil {
-				answers.set(r.key, r.value.copy())
+		for _, r := range shared.at("responses").pairs() {
+			if responses.at(r.key).node == nil {
+				responses.set(r.key, r.value.copy())
 			}
 		}
-		answers.sort()
+		responses.sort()
 	}
 	return nil
 }
 
-// call is one operation of the document.
-type call struct {
+// operation is one operation of the document.
+type operation struct {
 	tree
-	method, path string // in capitals; as the mux has it
-	shared       []tree // the parameters that stand at its path
+	method, path   string // upper case; as in a pattern of the mux
+	pathParameters []tree // the parameters that all operations of the path share
 }
 
-// callsOf lists the operations, in the order of the document.
-func callsOf(doc tree) []call {
-	var all []call
+// operations returns all operations, in the order of the document.
+func operations(doc tree) []operation {
+	var all []operation
 	for _, p := range doc.at("paths").pairs() {
 		shared := p.value.at("parameters").items()
 		for _, op := range p.value.pairs() {
 			if op.key != "parameters" {
-				all = append(all, call{op.value, strings.ToUpper(op.key), p.key, shared})
+				all = append(all, operation{op.value, strings.ToUpper(op.key), p.key, shared})
 			}
 		}
 	}
 	return all
 }
 
-// codesOf lists the codes that an answer may have.
-func codesOf(doc, answer tree) (codes []string) {
-	problem := doc.follow(answer).at("content", "application/problem+json", "schema")
+// errorCodes returns the error codes of a response.
+func errorCodes(doc, answer tree) (codes []string) {
+	problem := doc.resolve(answer).at("content", "application/problem+json", "schema")
 	code := problem.at("properties", "code")
 	if code.node == nil {
-		code = doc.follow(problem).at("properties", "code")
+		code = doc.resolve(problem).at("properties", "code")
 	}
-	for _, c := range doc.follow(code).at("enum").items() {
+	for _, c := range doc.resolve(code).at("enum").items() {
 		codes = append(codes, c.text())
 	}
 	return codes
 }
 
-// follow is what a reference in the document leads to, or what is no reference.
-func (t tree) follow(x tree) tree {
+// resolve returns the target of a reference, or x itself where it is no reference.
+func (t tree) resolve(x tree) tree {
 	if ref := x.ref(); ref != "" {
 		return t.at(strings.Split(strings.TrimPrefix(ref, "#/"), "/")...)
 	}

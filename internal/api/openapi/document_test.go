@@ -18,7 +18,7 @@ import (
 // whole is the document.
 func whole(t *testing.T) tree {
 	t.Helper()
-	doc, err := document()
+	doc, err := loadDocument()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestEveryCallSaysWhatItIs(t *testing.T) {
 	for _, tag := range doc.at("tags").items() {
 		tags = append(tags, tag.at("name").text())
 	}
-	for _, c := range callsOf(doc) {
+	for _, c := range operations(doc) {
 		name := c.method + " " + c.path
 		id := c.at("operationId").text()
 		if id == "" || slices.Contains(ids, id) {
@@ -89,7 +89,7 @@ func TestEveryCallSaysWhatItIs(t *testing.T) {
 		if c.at("summary").text() == "" || len(c.at("tags").items()) != 1 || !slices.Contains(tags, c.at("tags").items()[0].text()) {
 			t.Errorf("%s has no summary, or not one tag of %v", name, tags)
 		}
-		for _, p := range append(c.at("parameters").items(), c.shared...) {
+		for _, p := range append(c.at("parameters").items(), c.pathParameters...) {
 			if p.ref() == "" && (p.at("description").text() == "" || p.at("schema").node == nil) {
 				t.Errorf("%s: the parameter %s has no description, or no schema", name, p.at("name").text())
 			}
@@ -102,8 +102,8 @@ func TestEveryCallSaysWhatItIs(t *testing.T) {
 	}
 }
 
-func takes(doc tree, c call, name string) bool {
-	for _, p := range c.shared {
+func takes(doc tree, c operation, name string) bool {
+	for _, p := range c.pathParameters {
 		if p.ref() != "" {
 			p = doc.at(strings.Split(strings.TrimPrefix(p.ref(), "#/"), "/")...)
 		}
@@ -161,9 +161,9 @@ func codesIn(t *testing.T, file string) (codes []string) {
 // A refusal stands under the status that the server gives its codes.
 func TestEveryCodeHasItsStatus(t *testing.T) {
 	doc := whole(t)
-	for _, c := range callsOf(doc) {
+	for _, c := range operations(doc) {
 		for _, r := range c.at("responses").pairs() {
-			for _, code := range codesOf(doc, r.value) {
+			for _, code := range errorCodes(doc, r.value) {
 				if want := fmt.Sprint(api.StatusOf(job.Code(code))); want != r.key {
 					t.Errorf("%s %s says that %s is %s; it is %s", c.method, c.path, code, r.key, want)
 				}

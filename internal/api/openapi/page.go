@@ -18,33 +18,33 @@ var styles string
 //go:embed web/page.js
 var script string
 
-// view is what the page shows.
-type view struct {
+// pageData is the data of the page's template.
+type pageData struct {
 	Title, Text string
 	Groups      []group
-	Schemas     []schema
+	Schemas     []schemaView
 	Styles      template.CSS
 	Script      template.JS
 }
 
-// group is the calls of one tag.
+// group holds the calls of one tag.
 type group struct {
 	Name, Text string
 	Calls      []callView
 }
 
-// callView is a call as it is shown.
+// callView is the data of one call.
 type callView struct {
 	ID, Method, Path, Summary, Text string
-	Socket, Token                   bool // it is a WebSocket; a watch token opens it
+	Socket, Token                   bool // the call is a WebSocket; a watch token opens it
 	Curl                            []string
 	Takes                           []row // parameters
-	Body, Sends, Receives           *schema
-	Answers                         []answer
+	Body, Sends, Receives           *schemaView
+	Answers                         []responseView
 }
 
-// answer is one of a call's answers.
-type answer struct {
+// responseView is the data of one response of a call.
+type responseView struct {
 	Status, Text string
 	Codes        []string
 	Headers      []string
@@ -53,76 +53,76 @@ type answer struct {
 	Example      string
 }
 
-// page renders the document, with nothing that a browser would have to ask for.
+// page renders the document as HTML that loads no other files.
 func page() ([]byte, error) {
-	doc, err := document()
+	doc, err := loadDocument()
 	if err != nil {
 		return nil, err
 	}
-	t, err := template.New("page").Funcs(template.FuncMap{"prose": prose}).Parse(layout)
+	t, err := template.New("page").Funcs(template.FuncMap{"prose": toHTML}).Parse(layout)
 	if err != nil {
 		return nil, err
 	}
 	var out bytes.Buffer
-	err = t.Execute(&out, viewOf(doc))
+	err = t.Execute(&out, newPageData(doc))
 	return out.Bytes(), err
 }
 
 var code = regexp.MustCompile("`([^`]+)`")
 
-// prose is a description as HTML: its code and its paragraphs.
-func prose(text string) template.HTML {
+// toHTML converts a description to HTML: code in backquotes, and paragraphs.
+func toHTML(text string) template.HTML {
 	text = code.ReplaceAllString(template.HTMLEscapeString(strings.TrimSpace(text)), "<code>$1</code>")
-	return template.HTML(strings.ReplaceAll(text, "\n\n", "<p>")) // it was escaped
+	return template.HTML(strings.ReplaceAll(text, "\n\n", "<p>")) // escaped above
 }
 
-func viewOf(doc tree) view {
-	v := view{Title: doc.at("info", "title").text(), Text: doc.at("info", "description").text(), Styles: template.CSS(styles), Script: template.JS(script)}
+func newPageData(doc tree) pageData {
+	v := pageData{Title: doc.at("info", "title").text(), Text: doc.at("info", "description").text(), Styles: template.CSS(styles), Script: template.JS(script)}
 	for _, tag := range doc.at("tags").items() {
 		g := group{Name: tag.at("name").text(), Text: tag.at("description").text()}
-		for _, c := range callsOf(doc) {
+		for _, c := range operations(doc) {
 			if c.at("tags").items()[0].text() == g.Name {
-				g.Calls = append(g.Calls, viewOfCall(doc, c))
+				g.Calls = append(g.Calls, newCallView(doc, c))
 			}
 		}
 		v.Groups = append(v.Groups, g)
 	}
 	for _, s := range doc.at("components", "schemas").pairs() {
-		v.Schemas = append(v.Schemas, *schemaOf(doc, s.key, s.value))
+		v.Schemas = append(v.Schemas, *newSchemaView(doc, s.key, s.value))
 	}
 	return v
 }
 
-func viewOfCall(doc tree, c call) callView {
+func newCallView(doc tree, c operation) callView {
 	socket := c.at("x-websocket")
 	v := callView{
 		ID: c.at("operationId").text(), Method: c.method, Path: c.path, Socket: socket.node != nil, Token: len(c.at("security").items()) > 1,
-		Summary: c.at("summary").text(), Text: c.at("description").text(), Curl: curls(c),
-		Body: bodyOf(doc, c), Sends: schemaOf(doc, "", socket.at("sends")), Receives: schemaOf(doc, "", socket.at("receives")),
+		Summary: c.at("summary").text(), Text: c.at("description").text(), Curl: curlCommands(c),
+		Body: bodySchema(doc, c), Sends: newSchemaView(doc, "", socket.at("sends")), Receives: newSchemaView(doc, "", socket.at("receives")),
 	}
-	for _, p := range append(c.shared, c.at("parameters").items()...) {
-		p = doc.follow(p)
-		r := rowOf(doc, p.at("name").text(), p.at("schema"))
+	for _, p := range append(c.pathParameters, c.at("parameters").items()...) {
+		p = doc.resolve(p)
+		r := newRow(doc, p.at("name").text(), p.at("schema"))
 		if r.Where, r.Text = p.at("in").text(), p.at("description").text(); p.at("required").text() == "true" {
 			r.Mark = "required"
 		}
 		v.Takes = append(v.Takes, r)
 	}
 	for _, a := range c.at("responses").pairs() {
-		v.Answers = append(v.Answers, viewOfAnswer(doc, a.key, doc.follow(a.value)))
+		v.Answers = append(v.Answers, newResponseView(doc, a.key, doc.resolve(a.value)))
 	}
 	return v
 }
 
-func bodyOf(doc tree, c call) *schema {
+func bodySchema(doc tree, c operation) *schemaView {
 	media := c.at("requestBody", "content", "application/json")
-	return schemaOf(doc, "", media.at("schema"))
+	return newSchemaView(doc, "", media.at("schema"))
 }
 
-func viewOfAnswer(doc tree, status string, a tree) answer {
-	v := answer{Status: status, Text: a.at("description").text(), Codes: codesOf(doc, a)}
+func newResponseView(doc tree, status string, a tree) responseView {
+	v := responseView{Status: status, Text: a.at("description").text(), Codes: errorCodes(doc, a)}
 	for _, h := range a.at("headers").pairs() {
-		if h.key != "X-Request-ID" { // of every answer
+		if h.key != "X-Request-ID" { // every response has it
 			v.Headers = append(v.Headers, h.key)
 		}
 	}
@@ -130,29 +130,29 @@ func viewOfAnswer(doc tree, status string, a tree) answer {
 		if media.key == "application/problem+json" {
 			continue
 		}
-		if v.Body = typeOf(doc, media.value.at("schema")); v.Body == nil || media.key != "application/json" {
+		if v.Body = typeParts(doc, media.value.at("schema")); v.Body == nil || media.key != "application/json" {
 			v.Body = []part{{Text: media.key}}
 		}
 		for _, e := range media.value.at("x-events").pairs() {
-			v.Events = append(v.Events, rowOf(doc, e.key, e.value))
+			v.Events = append(v.Events, newRow(doc, e.key, e.value))
 		}
-		v.Example = exampleOf(doc, media.value)
+		v.Example = example(doc, media.value)
 	}
 	return v
 }
 
-// exampleOf is an example of what a call takes or answers, laid out to be read.
-func exampleOf(doc, media tree) string {
+// example returns an example of a body, indented.
+func example(doc, media tree) string {
 	if text := media.at("example"); text.node != nil {
-		return indented(text)
+		return indentJSON(text)
 	}
-	if all := doc.follow(media.at("schema")).at("examples").items(); len(all) > 0 {
-		return indented(all[0])
+	if all := doc.resolve(media.at("schema")).at("examples").items(); len(all) > 0 {
+		return indentJSON(all[0])
 	}
 	return ""
 }
 
-func indented(x tree) string {
+func indentJSON(x tree) string {
 	if text := x.text(); text != "" {
 		return text
 	}
@@ -165,8 +165,8 @@ func indented(x tree) string {
 
 const address = "127.0.0.1:8080"
 
-// curls are commands that make the call.
-func curls(c call) []string {
+// curlCommands returns commands that make the call.
+func curlCommands(c operation) []string {
 	path := regexp.MustCompile(`\{(\w+)\}`).ReplaceAllStringFunc(c.path, func(m string) string {
 		return "$" + strings.ToUpper(strings.Trim(m, "{}"))
 	})

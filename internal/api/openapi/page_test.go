@@ -24,7 +24,7 @@ func asked(t *testing.T, path string, headers ...string) *httptest.ResponseRecor
 
 func TestThePageShowsEveryCallAndSchema(t *testing.T) {
 	doc, text := whole(t), html.UnescapeString(asked(t, "/docs").Body.String())
-	for _, c := range callsOf(doc) {
+	for _, c := range operations(doc) {
 		_, shown, _ := strings.Cut(text, `<details class="call" id="`+c.at("operationId").text()+`">`)
 		shown, _, _ = strings.Cut(shown, `<details class="call"`)
 		for _, want := range []string{"<code>" + c.path + "</code>", c.at("summary").text(), "http://" + address, "<h3>Answers</h3>"} {
@@ -39,7 +39,7 @@ func TestThePageShowsEveryCallAndSchema(t *testing.T) {
 			if !strings.Contains(shown, `<b class="status">`+r.key+"</b>") {
 				t.Errorf("%s %s: the page does not show the answer %s", c.method, c.path, r.key)
 			}
-			for _, code := range codesOf(doc, r.value) {
+			for _, code := range errorCodes(doc, r.value) {
 				if !strings.Contains(shown, "<code>"+code+"</code>") {
 					t.Errorf("%s %s: the page does not show the code %s", c.method, c.path, code)
 				}

@@ -2,56 +2,56 @@ package openapi
 
 import "strings"
 
-// schema is a schema as it is shown: by its members, by its alternatives, or as a type.
-type schema struct {
+// schemaView is the data of a schema: its members, its alternatives, or its type.
+type schemaView struct {
 	Name, Text string
 	Type       []part
 	Bounds     string
 	Rows       []row
-	Either     []schema
+	Either     []schemaView
 	Example    string
 }
 
 // row is a member of an object, or a parameter.
 type row struct {
-	Name, Where, Text string // Where is of a parameter
-	Mark              string // required or optional, whichever is the exception
+	Name, Where, Text string // Where is only set for a parameter
+	Mark              string // "required" or "optional", whichever is rarer in the object
 	Type              []part
 	Bounds            string
 }
 
-// part is a piece of a type's name. With a Ref it leads to that schema.
+// part is a piece of a type's name. With a Ref it links to that schema.
 type part struct{ Text, Ref string }
 
-const schemasAt = "#/components/schemas/"
+const schemaPrefix = "#/components/schemas/"
 
-// schemaOf shows a schema under a name; nil where there is none.
-func schemaOf(doc tree, name string, s tree) *schema {
+// newSchemaView returns the data of a schema; nil where s is missing. "" takes the name from
+// the reference.
+func newSchemaView(doc tree, name string, s tree) *schemaView {
 	if s.node == nil {
 		return nil
 	}
 	if name == "" {
-		name = strings.TrimPrefix(s.ref(), schemasAt)
+		name = strings.TrimPrefix(s.ref(), schemaPrefix)
 	}
-	s = doc.follow(s)
-	v := &schema{Name: name, Text: s.at("description").text(), Rows: rowsOf(doc, "", s), Bounds: boundsOf(s)}
+	s = doc.resolve(s)
+	v := &schemaView{Name: name, Text: s.at("description").text(), Rows: memberRows(doc, "", s), Bounds: bounds(s)}
 	for _, either := range s.at("oneOf").items() {
 		if either.at("properties").node != nil {
-			v.Either = append(v.Either, *schemaOf(doc, "", either))
+			v.Either = append(v.Either, *newSchemaView(doc, "", either))
 		}
 	}
 	if len(v.Rows)+len(v.Either) == 0 {
-		v.Type = typeOf(doc, s)
+		v.Type = typeParts(doc, s)
 	}
 	if all := s.at("examples").items(); len(all) > 0 {
-		v.Example = indented(all[0])
+		v.Example = indentJSON(all[0])
 	}
 	return v
 }
 
-// rowsOf lists the members of an object, with those of the objects inside it that have
-// no name of their own.
-func rowsOf(doc tree, within string, s tree) []row {
+// memberRows returns the members of an object, and those of the unnamed objects inside it.
+func memberRows(doc tree, within string, s tree) []row {
 	required := map[string]bool{}
 	for _, name := range s.at("required").items() {
 		required[name.text()] = true
@@ -59,11 +59,11 @@ func rowsOf(doc tree, within string, s tree) []row {
 	var all []row
 	members := s.at("properties").pairs()
 	for _, p := range members {
-		r := rowOf(doc, within+p.key, p.value)
-		switch most := 2*len(required) > len(members); {
-		case most && !required[p.key]:
+		r := newRow(doc, within+p.key, p.value)
+		switch mostRequired := 2*len(required) > len(members); {
+		case mostRequired && !required[p.key]:
 			r.Mark = "optional"
-		case !most && required[p.key]:
+		case !mostRequired && required[p.key]:
 			r.Mark = "required"
 		}
 		all = append(all, r)
@@ -72,49 +72,49 @@ func rowsOf(doc tree, within string, s tree) []row {
 			inner = items
 		}
 		for _, either := range inner.at("oneOf").items() {
-			all = append(all, rowsOf(doc, r.Name+".", either)...)
+			all = append(all, memberRows(doc, r.Name+".", either)...)
 		}
-		all = append(all, rowsOf(doc, r.Name+".", inner)...)
+		all = append(all, memberRows(doc, r.Name+".", inner)...)
 	}
 	return all
 }
 
-func rowOf(doc tree, name string, s tree) row {
-	r := row{Name: name, Text: s.at("description").text(), Type: typeOf(doc, s), Bounds: boundsOf(s)}
-	if there := doc.follow(s); r.Text == "" && len(rowsOf(doc, "", there)) == 0 {
+func newRow(doc tree, name string, s tree) row {
+	r := row{Name: name, Text: s.at("description").text(), Type: typeParts(doc, s), Bounds: bounds(s)}
+	if there := doc.resolve(s); r.Text == "" && len(memberRows(doc, "", there)) == 0 {
 		r.Text = there.at("description").text()
 	}
 	return r
 }
 
-// typeOf names a schema's type, in pieces.
-func typeOf(doc, s tree) []part {
+// typeParts returns the name of a schema's type, in pieces.
+func typeParts(doc, s tree) []part {
 	switch kind := s.at("type"); {
 	case s.node == nil:
 		return nil
 	case s.ref() != "":
-		name := strings.TrimPrefix(s.ref(), schemasAt)
+		name := strings.TrimPrefix(s.ref(), schemaPrefix)
 		return []part{{name, name}}
 	case s.at("const").node != nil:
 		return []part{{Text: string(s.at("const").appendJSON(nil))}}
 	case s.at("enum").node != nil:
-		return words(s.at("enum").items(), " · ")
+		return joinTexts(s.at("enum").items(), " · ")
 	case s.at("oneOf").node != nil:
-		return eitherOf(doc, s.at("oneOf").items())
+		return alternatives(doc, s.at("oneOf").items())
 	case s.at("anyOf").node != nil && kind.node == nil:
-		return eitherOf(doc, s.at("anyOf").items())
+		return alternatives(doc, s.at("anyOf").items())
 	case kind.text() == "array":
-		return append([]part{{Text: "list of "}}, typeOf(doc, s.at("items"))...)
+		return append([]part{{Text: "list of "}}, typeParts(doc, s.at("items"))...)
 	case kind.text() != "":
 		return []part{{Text: kind.text()}}
 	case kind.node != nil:
-		return words(kind.items(), " or ")
+		return joinTexts(kind.items(), " or ")
 	default:
 		return []part{{Text: "any"}}
 	}
 }
 
-func words(all []tree, between string) []part {
+func joinTexts(all []tree, between string) []part {
 	var texts []string
 	for _, w := range all {
 		texts = append(texts, w.text())
@@ -122,33 +122,33 @@ func words(all []tree, between string) []part {
 	return []part{{Text: strings.Join(texts, between)}}
 }
 
-func eitherOf(doc tree, all []tree) (parts []part) {
+func alternatives(doc tree, all []tree) (parts []part) {
 	for i, s := range all {
 		if i > 0 {
 			parts = append(parts, part{Text: " or "})
 		}
-		parts = append(parts, typeOf(doc, s)...)
+		parts = append(parts, typeParts(doc, s)...)
 	}
 	return parts
 }
 
-// boundsOf says what a value is held to beside its type.
-func boundsOf(s tree) string {
+// bounds describes the limits and the default of a value.
+func bounds(s tree) string {
 	var all []string
-	say := func(before, key string) {
+	add := func(before, key string) {
 		if text := s.at(key).text(); text != "" {
 			all = append(all, before+text)
 		}
 	}
-	least, most := s.at("minimum").text(), s.at("maximum").text()
+	low, high := s.at("minimum").text(), s.at("maximum").text()
 	switch {
-	case least != "" && most != "":
-		all = append(all, least+" to "+most)
-	case least != "" && least != "0":
-		all = append(all, "at least "+least)
+	case low != "" && high != "":
+		all = append(all, low+" to "+high)
+	case low != "" && low != "0":
+		all = append(all, "at least "+low)
 	}
-	say("at most ", "maxLength")
-	say("at most ", "maxItems")
-	say("usually ", "default")
+	add("at most ", "maxLength")
+	add("at most ", "maxItems")
+	add("usually ", "default")
 	return strings.Join(all, ", ")
 }

@@ -10,24 +10,23 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/api"
 )
 
-// Register adds the description to a mux, for programs and for people. Both are made
-// when they are first asked for.
+// Register adds /openapi.json and /docs to a mux. The first request for each builds it.
 func Register(mux api.Mux) {
 	mux.Handle("GET /openapi.json", serve("application/json", sync.OnceValues(JSON)))
-	mux.Handle("GET /docs", pageOnly(serve("text/html; charset=utf-8", sync.OnceValues(page))))
+	mux.Handle("GET /docs", withPolicy(serve("text/html; charset=utf-8", sync.OnceValues(page))))
 }
 
-// serve answers a body that is always the same; whoever has it already is told so.
-func serve(contentType string, make func() ([]byte, error)) http.Handler {
+// serve writes a body that never changes, or 304 to a client that has it already.
+func serve(contentType string, build func() ([]byte, error)) http.Handler {
 	return api.Wrap(nil, api.WriteProblem, func(w http.ResponseWriter, r *http.Request) error {
-		body, err := make()
+		body, err := build()
 		if err != nil {
 			return err
 		}
 		tag := `"` + digest(string(body)) + `"`
 		h := w.Header()
 		h.Set("ETag", tag)
-		h.Set("Cache-Control", "no-cache") // kept, and asked about: it changes with the server
+		h.Set("Cache-Control", "no-cache") // cached, but checked each time: a new version of the server has another
 		if strings.Contains(r.Header.Get("If-None-Match"), tag) {
 			w.WriteHeader(http.StatusNotModified)
 			return nil
@@ -37,8 +36,8 @@ func serve(contentType string, make func() ([]byte, error)) http.Handler {
 	})
 }
 
-// pageOnly tells a browser that the page needs nothing but what is in it.
-func pageOnly(next http.Handler) http.Handler {
+// withPolicy lets the page run only its own style and script, and load nothing.
+func withPolicy(next http.Handler) http.Handler {
 	policy := "default-src 'none'; style-src 'sha256-" + digest(styles) + "'; script-src 'sha256-" + digest(script) +
 		"'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -50,7 +49,7 @@ func pageOnly(next http.Handler) http.Handler {
 	})
 }
 
-// digest is a text's SHA-256, as a Content-Security-Policy writes it.
+// digest returns the SHA-256 of a text as a Content-Security-Policy writes it.
 func digest(text string) string {
 	sum := sha256.Sum256([]byte(text))
 	return base64.StdEncoding.EncodeToString(sum[:])

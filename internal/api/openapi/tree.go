@@ -9,8 +9,8 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// tree is a part of the document. What is not there is the zero tree, of which
-// everything else is not there either.
+// tree is a part of the document. The zero tree is a missing part; all parts of it are
+// missing too.
 type tree struct{ node *yaml.Node }
 
 // pair is a member of an object.
@@ -19,21 +19,21 @@ type pair struct {
 	value tree
 }
 
-// plain copies a node, with what its anchors and merge keys stand for in their place.
-func plain(n *yaml.Node) *yaml.Node {
+// expand copies a node. It replaces aliases and merge keys by what they refer to.
+func expand(n *yaml.Node) *yaml.Node {
 	if n.Kind == yaml.AliasNode {
-		return plain(n.Alias)
+		return expand(n.Alias)
 	}
 	c := *n
 	c.Anchor, c.Content = "", nil
 	if n.Kind != yaml.MappingNode {
 		for _, item := range n.Content {
-			c.Content = append(c.Content, plain(item))
+			c.Content = append(c.Content, expand(item))
 		}
 		return &c
 	}
 	for i := 0; i < len(n.Content); i += 2 {
-		key, value := n.Content[i], plain(n.Content[i+1])
+		key, value := n.Content[i], expand(n.Content[i+1])
 		if key.ShortTag() != "!!merge" {
 			tree{&c}.set(key.Value, tree{value})
 			continue
@@ -45,9 +45,9 @@ func plain(n *yaml.Node) *yaml.Node {
 	return &c
 }
 
-func (t tree) copy() tree { return tree{plain(t.node)} }
+func (t tree) copy() tree { return tree{expand(t.node)} }
 
-// at is what stands under a path of keys.
+// at returns the part under a path of keys.
 func (t tree) at(path ...string) tree {
 	for _, key := range path {
 		i := t.index(key)
@@ -71,9 +71,9 @@ func (t tree) index(key string) int {
 	return -1
 }
 
-// in is what stands under a key; an empty object, or list of parameters, is made where
-// there is none.
-func (t tree) in(key string) tree {
+// ensure returns the part under a key. Where it is missing, ensure adds an empty object, or
+// an empty list for "parameters".
+func (t tree) ensure(key string) tree {
 	if t.at(key).node == nil {
 		kind := yaml.MappingNode
 		if key == "parameters" {
@@ -92,8 +92,8 @@ func (t tree) set(key string, value tree) {
 	t.node.Content = append(t.node.Content, &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: key}, value.node)
 }
 
-// take removes what stands under a key, and gives it.
-func (t tree) take(key string) tree {
+// remove removes the part under a key and returns it.
+func (t tree) remove(key string) tree {
 	i := t.index(key)
 	if i < 0 {
 		return tree{}
@@ -103,10 +103,11 @@ func (t tree) take(key string) tree {
 	return value
 }
 
-func (t tree) add(item tree) { t.node.Content = append(t.node.Content, item.node) }
+func (t tree) append(item tree) { t.node.Content = append(t.node.Content, item.node) }
 
-// join adds the members of another object, down to where one of both has none.
-func (t tree) join(more tree) error {
+// merge adds the members of another object, recursively. It refuses a member that both have,
+// and a path in two files.
+func (t tree) merge(more tree) error {
 	for _, p := range more.pairs() {
 		there := t.at(p.key)
 		switch {
@@ -115,7 +116,7 @@ func (t tree) join(more tree) error {
 		case there.node.Kind != yaml.MappingNode || there.ref() != "" || strings.HasPrefix(p.key, "/"):
 			return fmt.Errorf("%s is there twice", p.key)
 		default:
-			if err := there.join(p.value); err != nil {
+			if err := there.merge(p.value); err != nil {
 				return err
 			}
 		}
@@ -123,7 +124,7 @@ func (t tree) join(more tree) error {
 	return nil
 }
 
-// sort puts the members in the order of their keys.
+// sort sorts the members by their keys.
 func (t tree) sort() {
 	all := t.pairs()
 	slices.SortStableFunc(all, func(a, b pair) int { return strings.Compare(a.key, b.key) })
@@ -155,7 +156,7 @@ func (t tree) items() []tree {
 	return all
 }
 
-// text is a scalar's text; "" of anything else.
+// text returns the text of a scalar; "" for any other part.
 func (t tree) text() string {
 	if t.node == nil || t.node.Kind != yaml.ScalarNode {
 		return ""
@@ -163,10 +164,10 @@ func (t tree) text() string {
 	return t.node.Value
 }
 
-// ref is where a reference leads, or "".
+// ref returns the target of a reference, or "".
 func (t tree) ref() string { return t.at("$ref").text() }
 
-// appendJSON writes the tree as JSON, in its own order.
+// appendJSON appends the tree as JSON, in the order of the document.
 func (t tree) appendJSON(b []byte) []byte {
 	switch n := t.node; {
 	case n.Kind == yaml.MappingNode:
@@ -175,7 +176,7 @@ func (t tree) appendJSON(b []byte) []byte {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			b = append(append(b, quoted(p.key)...), ':')
+			b = append(append(b, quote(p.key)...), ':')
 			b = p.value.appendJSON(b)
 		}
 		return append(b, '}')
@@ -189,16 +190,16 @@ func (t tree) appendJSON(b []byte) []byte {
 		}
 		return append(b, ']')
 	case n.ShortTag() == "!!str":
-		return append(b, quoted(n.Value)...)
-	default: // a number, true, false, null: their spelling is JSON's own
+		return append(b, quote(n.Value)...)
+	default: // numbers, true, false and null are the same in JSON
 		return append(b, n.Value...)
 	}
 }
 
-func quoted(text string) []byte {
+func quote(text string) []byte {
 	q, err := json.Marshal(text)
 	if err != nil {
-		panic("openapi: " + err.Error()) // strings can always be marshalled
+		panic("openapi: " + err.Error()) // every string has JSON
 	}
 	return q
 }

@@ -1,12 +1,11 @@
-// Package openapitest holds what a server answers against what its description says
-// that it answers. Tests put [Handler] before their handler, or [Transport] behind
-// their client, and give messages of sockets to [Message]; an answer that is not as
-// described fails them.
+// Package openapitest checks the responses of a server against its OpenAPI description.
+// Tests wrap their handler with [CheckHandler], or give [CheckTransport] to their client, and
+// pass the messages of sockets to [CheckMessage]. A response that differs from the
+// description fails the test.
 //
-// Looked at are: that the call has an answer of this status, the answer's headers, its
-// content type, every character of its body where the description has a schema for
-// it, each event of a stream, and that a request that was taken is one that the
-// description allows.
+// The checks are: the call has a response with this status; the headers and the content type
+// are right; the body and each event of a stream match their schemas; and the description
+// allows each request that the server accepted.
 package openapitest
 
 import (
@@ -17,31 +16,30 @@ import (
 	"testing"
 )
 
-// T is the test: a [testing.TB], or a *rapid.T.
+// T is a [testing.TB] or a *rapid.T.
 type T interface {
 	Helper()
 	Errorf(format string, args ...any)
 }
 
-// Handler is next, with every answer held against the description. A benchmark gets
-// next alone.
+// CheckHandler wraps next and checks every response. In a benchmark it returns next.
 func CheckHandler(t T, next http.Handler) http.Handler {
 	if _, bench := t.(*testing.B); bench {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		seen := newExchange(r)
-		rec := &recorder{w, seen}
-		next.ServeHTTP(rec, seen.hear(r)) // one that panics was cut off, and is not looked at
-		if seen.status == 0 {
+		x := newExchange(r)
+		rec := &recorder{w, x}
+		next.ServeHTTP(rec, x.recordBody(r)) // a panic breaks the response off, which is not checked then
+		if x.status == 0 {
 			rec.begin(http.StatusOK)
 		}
-		seen.whole = r.Context().Err() == nil
-		seen.hold(t)
+		x.complete = r.Context().Err() == nil
+		x.check(t)
 	})
 }
 
-// recorder keeps what is answered, as far as it is looked at.
+// recorder records a response for the checks.
 type recorder struct {
 	http.ResponseWriter
 	*exchange
@@ -57,134 +55,134 @@ func (r *recorder) WriteHeader(status int) {
 
 func (r *recorder) Write(p []byte) (int, error) {
 	r.begin(http.StatusOK)
-	r.answered.keep(p)
+	r.responseBody.record(p)
 	return r.ResponseWriter.Write(p)
 }
 
-// begin notes the status and headers of the answer, once they stand.
+// begin records the status and the headers, which cannot change any more.
 func (r *recorder) begin(status int) {
 	if r.status == 0 && (status >= http.StatusOK || status == http.StatusSwitchingProtocols) {
 		r.status, r.header = status, r.Header().Clone()
 	}
 }
 
-// Transport asks over the network, and holds every answer against the description,
-// when its body was read or closed.
+// CheckTransport returns a transport over the network that checks every response once its
+// body is read or closed.
 func CheckTransport(t T) http.RoundTripper { return transport{t} }
 
 type transport struct{ t T }
 
 func (tr transport) RoundTrip(r *http.Request) (*http.Response, error) {
-	seen := newExchange(r)
-	res, err := http.DefaultTransport.RoundTrip(seen.hear(r))
+	x := newExchange(r)
+	res, err := http.DefaultTransport.RoundTrip(x.recordBody(r))
 	if err != nil || res.StatusCode == http.StatusSwitchingProtocols {
 		return res, err
 	}
-	seen.status, seen.header = res.StatusCode, res.Header
-	res.Body = &body{ReadCloser: res.Body, seen: seen, t: tr.t}
+	x.status, x.header = res.StatusCode, res.Header
+	res.Body = &responseReader{ReadCloser: res.Body, exchange: x, t: tr.t}
 	return res, nil
 }
 
-// body is an answer's body, on its way to whoever asked.
-type body struct {
+// responseReader records a response's body while the client reads it.
+type responseReader struct {
 	io.ReadCloser
-	seen *exchange
-	t    T
-	held bool
+	exchange *exchange
+	t        T
+	checked  bool
 }
 
-func (b *body) Read(p []byte) (int, error) {
+func (b *responseReader) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
-	b.seen.answered.keep(p[:n])
+	b.exchange.responseBody.record(p[:n])
 	if err == io.EOF {
-		b.seen.whole = true
-		b.hold()
+		b.exchange.complete = true
+		b.check()
 	}
 	return n, err
 }
 
-func (b *body) Close() error {
-	b.hold()
+func (b *responseReader) Close() error {
+	b.check()
 	return b.ReadCloser.Close()
 }
 
-func (b *body) hold() {
-	if !b.held {
-		b.held = true
-		b.seen.hold(b.t)
+func (b *responseReader) check() {
+	if !b.checked {
+		b.checked = true
+		b.exchange.check(b.t)
 	}
 }
 
-// heard is a request's body, on its way to the server.
-type heard struct {
+// requestReader records a request's body while the server reads it.
+type requestReader struct {
 	io.ReadCloser
-	kept *kept
+	prefix *prefix
 }
 
-func (h heard) Read(p []byte) (int, error) {
+func (h requestReader) Read(p []byte) (int, error) {
 	n, err := h.ReadCloser.Read(p)
-	h.kept.keep(p[:n])
+	h.prefix.record(p[:n])
 	return n, err
 }
 
-// kept is the beginning of a body: all of it, where it is not enormous.
-type kept struct {
+// prefix is the beginning of a body: up to 4 MiB.
+type prefix struct {
 	bytes.Buffer
-	more bool // there was more
+	truncated bool // the body is longer
 }
 
-const mostKept = 4 << 20
+const maxPrefix = 4 << 20
 
-func (k *kept) keep(p []byte) {
-	room := min(len(p), mostKept-k.Len())
-	k.more = k.more || room < len(p)
-	k.Write(p[:room])
+func (k *prefix) record(p []byte) {
+	n := min(len(p), maxPrefix-k.Len())
+	k.truncated = k.truncated || n < len(p)
+	k.Write(p[:n])
 }
 
-// exchange is a request and its answer.
+// exchange is a request and its response.
 type exchange struct {
-	request  *http.Request // but for its body
-	asked    kept
-	status   int
-	header   http.Header
-	answered kept
-	whole    bool // nothing broke off
+	request      *http.Request // without its body
+	requestBody  prefix
+	status       int
+	header       http.Header
+	responseBody prefix
+	complete     bool // neither side broke off
 }
 
 func newExchange(r *http.Request) *exchange {
-	return &exchange{request: r.Clone(r.Context())} // what is behind may change it
+	return &exchange{request: r.Clone(r.Context())} // the handler may change its own
 }
 
-// hear is the request with a body that is kept as it is read, but for one that may be
-// of any size.
-func (x *exchange) hear(r *http.Request) *http.Request {
+// recordBody returns the request with a body that is recorded as it is read. Uploads are not
+// recorded: they may have any size.
+func (x *exchange) recordBody(r *http.Request) *http.Request {
 	if r.Body == nil || strings.HasPrefix(r.Header.Get("Content-Type"), "multipart/") {
 		return r
 	}
 	r = r.WithContext(r.Context())
-	r.Body = heard{r.Body, &x.asked}
+	r.Body = requestReader{r.Body, &x.requestBody}
 	return r
 }
 
-// hold fails the test with what is not as described.
-func (x *exchange) hold(t T) {
+// check fails the test where the exchange differs from the description.
+func (x *exchange) check(t T) {
 	t.Helper()
 	if strings.HasPrefix(x.request.URL.Path, "/debug/pprof/") {
-		return // is described by Go
+		return // not described: these are paths of the Go library
 	}
-	if err := description().check(x); err != nil {
+	if err := loadSpec().check(x); err != nil {
 		t.Errorf("%s %s was answered with %d, not as /openapi.json says: %v\n%s",
-			x.request.Method, x.request.URL.Path, x.status, err, shown(x.answered.Bytes()))
+			x.request.Method, x.request.URL.Path, x.status, err, truncate(x.responseBody.Bytes()))
 	}
 }
 
-// Message holds a socket's message against a schema of the description, such as
+// CheckMessage checks a socket's message against a schema of the description, such as
 // WatchMessage.
 func CheckMessage(t T, schema string, text []byte) {
 	t.Helper()
-	if err := description().validate("/components/schemas/"+schema, text); err != nil {
-		t.Errorf("a message is not as /openapi.json says: %v\n%s", err, shown(text))
+	if err := loadSpec().validate("/components/schemas/"+schema, text); err != nil {
+		t.Errorf("a message is not as /openapi.json says: %v\n%s", err, truncate(text))
 	}
 }
 
-func shown(text []byte) []byte { return text[:min(len(text), 2000)] }
+func truncate(text []byte) []byte { return text[:min(len(text), 2000)] }

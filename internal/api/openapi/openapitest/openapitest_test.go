@@ -35,11 +35,11 @@ var exchanges = []struct {
 	header, wrong string
 }{
 	{"what is described passes", "POST", "/api/heartbeat", 200, "application/json", heartbeat, "", ""},
-	{"a status that the call has not", "POST", "/api/heartbeat", 201, "application/json", heartbeat, "", "no such answer"},
+	{"a status that the call has not", "POST", "/api/heartbeat", 201, "application/json", heartbeat, "", "no such response"},
 	{"a type that the answer has not", "POST", "/api/heartbeat", 200, "text/html", heartbeat, "", "text/html"},
 	{"a field that the schema has not", "POST", "/api/heartbeat", 200, "application/json", `{"status":"ok","expires_in_s":60,"more":1}`, "", "additional properties 'more'"},
 	{"a field that is missing", "POST", "/api/heartbeat", 200, "application/json", `{"status":"ok"}`, "", "expires_in_s"},
-	{"no JSON", "POST", "/api/heartbeat", 200, "application/json", `{`, "", "no JSON"},
+	{"no JSON", "POST", "/api/heartbeat", 200, "application/json", `{`, "", "not JSON"},
 	{"a body where there is none", "DELETE", job, 204, "", "x", "", "no body"},
 	{"a problem", "GET", job, 404, "application/problem+json", notFound, "", ""},
 	{"a code that the answer has not", "GET", job, 404, "application/problem+json", strings.Replace(notFound, "not_found", "conflict", 1), "", "value must be 'not_found'"},
@@ -103,7 +103,7 @@ func checkFaults(t *testing.T, rule string, j *judge, wrong string) {
 func TestWhatIsTakenIsDescribed(t *testing.T) {
 	for body, wrong := range map[string]string{
 		`{"title":"x"}`: "", `{"title":null}`: "", ``: "",
-		`{"title":1}`: "described otherwise", `{"name":"x"}`: "described otherwise",
+		`{"title":1}`: "does not allow", `{"name":"x"}`: "does not allow",
 	} {
 		j := &judge{}
 		CheckHandler(j, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -129,37 +129,37 @@ func TestAMessageIsHeldToItsSchema(t *testing.T) {
 
 // Every schema can be compiled, and every example is one.
 func TestTheExamplesAreAsTheirSchemasSay(t *testing.T) {
-	s, seen := description(), 0
+	s, count := loadSpec(), 0
 	for name := range s.at("/components/schemas").(map[string]any) {
 		if _, err := s.schema("/components/schemas/" + name); err != nil {
 			t.Error(err)
 		}
 	}
-	var look func(place string, v any)
-	look = func(place string, v any) {
+	var look func(pointer string, v any)
+	look = func(pointer string, v any) {
 		in, ok := v.(map[string]any)
 		if !ok {
 			return
 		}
 		examples, _ := in["examples"].([]any)
 		for _, example := range examples {
-			seen++
-			if err := s.validateValue(place, example); err != nil {
+			count++
+			if err := s.validateValue(pointer, example); err != nil {
 				t.Error(err)
 			}
 		}
 		if example, ok := in["example"]; ok && in["x-events"] == nil {
-			seen++
-			if err := s.validateValue(place+"/schema", example); err != nil {
+			count++
+			if err := s.validateValue(pointer+"/schema", example); err != nil {
 				t.Error(err)
 			}
 		}
 		for key, member := range in {
-			look(place+"/"+escape(key), member)
+			look(pointer+"/"+escape(key), member)
 		}
 	}
 	look("", s.doc)
-	if seen < 10 {
-		t.Errorf("only %d examples were found", seen)
+	if count < 10 {
+		t.Errorf("only %d examples were found", count)
 	}
 }

@@ -13,11 +13,11 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/api/openapi"
 )
 
-// spec is the description, ready to be held against. Places in it are JSON pointers.
+// spec is the parsed description. Its parts are named by JSON pointers.
 type spec struct {
 	// set once
-	doc   any
-	calls *http.ServeMux // knows which call a request is; nothing is ever served by it
+	doc any
+	mux *http.ServeMux // finds the operation of a request; it serves nothing
 
 	mu       sync.Mutex
 	compiler *jsonschema.Compiler          // guarded by mu
@@ -26,8 +26,8 @@ type spec struct {
 
 const documentURL = "meanwhile:///openapi.json"
 
-// description is the server's own.
-var description = sync.OnceValue(func() *spec {
+// loadSpec returns the description of the server. The first call parses it.
+var loadSpec = sync.OnceValue(func() *spec {
 	text, err := openapi.JSON()
 	if err != nil {
 		panic(err)
@@ -36,7 +36,7 @@ var description = sync.OnceValue(func() *spec {
 	if err != nil {
 		panic(err)
 	}
-	s := &spec{doc: doc, calls: http.NewServeMux(), compiler: jsonschema.NewCompiler(), schemas: map[string]*jsonschema.Schema{}}
+	s := &spec{doc: doc, mux: http.NewServeMux(), compiler: jsonschema.NewCompiler(), schemas: map[string]*jsonschema.Schema{}}
 	s.compiler.AssertFormat()
 	if err := s.compiler.AddResource(documentURL, doc); err != nil {
 		panic(err)
@@ -44,17 +44,18 @@ var description = sync.OnceValue(func() *spec {
 	for path, item := range s.at("/paths").(map[string]any) {
 		for method := range item.(map[string]any) {
 			if method != "parameters" {
-				s.calls.Handle(strings.ToUpper(method)+" "+path, http.NotFoundHandler())
+				s.mux.Handle(strings.ToUpper(method)+" "+path, http.NotFoundHandler())
 			}
 		}
 	}
 	return s
 })
 
-// callOf is the place of the call that a request is; "" when it is none. A path that is
-// described by itself is no other's with a parameter, whatever methods they have.
-func (s *spec) callOf(r *http.Request) string {
-	_, pattern := s.calls.Handler(r)
+// operation returns the pointer to the operation of a request, or "". A path with its own
+// entry never counts as another entry's path with a parameter: /v1/jobs/batch is not
+// /v1/jobs/{id}.
+func (s *spec) operation(r *http.Request) string {
+	_, pattern := s.mux.Handler(r)
 	method, path, ok := strings.Cut(pattern, " ")
 	if !ok || path != r.URL.Path && s.at("/paths/"+escape(r.URL.Path)) != nil {
 		return ""
@@ -66,10 +67,10 @@ var escaper = strings.NewReplacer("~", "~0", "/", "~1")
 
 func escape(key string) string { return escaper.Replace(key) }
 
-// at is what stands at a place; nil when nothing does.
-func (s *spec) at(place string) any {
+// at returns the value at a pointer, or nil.
+func (s *spec) at(pointer string) any {
 	v := s.doc
-	for key := range strings.SplitSeq(strings.TrimPrefix(place, "/"), "/") {
+	for key := range strings.SplitSeq(strings.TrimPrefix(pointer, "/"), "/") {
 		in, ok := v.(map[string]any)
 		if !ok {
 			return nil
@@ -79,41 +80,41 @@ func (s *spec) at(place string) any {
 	return v
 }
 
-// object is the object at a place, and where it really stands if that is a reference.
-func (s *spec) object(place string) (map[string]any, string) {
-	o, _ := s.at(place).(map[string]any)
+// object returns the object at a pointer and its pointer. It follows references.
+func (s *spec) object(pointer string) (map[string]any, string) {
+	o, _ := s.at(pointer).(map[string]any)
 	if ref, ok := o["$ref"].(string); ok && len(o) == 1 {
 		return s.object(strings.TrimPrefix(ref, "#"))
 	}
-	return o, place
+	return o, pointer
 }
 
-// validate holds JSON against the schema at a place.
-func (s *spec) validate(place string, text []byte) error {
+// validate checks JSON against the schema at a pointer.
+func (s *spec) validate(pointer string, text []byte) error {
 	value, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
 	if err != nil {
-		return fmt.Errorf("it is no JSON: %w", err)
+		return fmt.Errorf("it is not JSON: %w", err)
 	}
-	return s.validateValue(place, value)
+	return s.validateValue(pointer, value)
 }
 
-func (s *spec) validateValue(place string, value any) error {
-	schema, err := s.schema(place)
+func (s *spec) validateValue(pointer string, value any) error {
+	schema, err := s.schema(pointer)
 	if err != nil {
 		return err
 	}
 	return schema.Validate(value)
 }
 
-func (s *spec) schema(place string) (*jsonschema.Schema, error) {
+func (s *spec) schema(pointer string) (*jsonschema.Schema, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if known, ok := s.schemas[place]; ok {
+	if known, ok := s.schemas[pointer]; ok {
 		return known, nil
 	}
-	schema, err := s.compiler.Compile(documentURL + "#" + (&url.URL{Fragment: place}).EscapedFragment())
+	schema, err := s.compiler.Compile(documentURL + "#" + (&url.URL{Fragment: pointer}).EscapedFragment())
 	if err == nil {
-		s.schemas[place] = schema
+		s.schemas[pointer] = schema
 	}
 	return schema, err
 }
