@@ -221,11 +221,11 @@ func (t *tx) count(j *job.Job, from job.State) (turn int64) {
 // countUnchecked is count without the check: a job with a damaged row fails from any state.
 func (t *tx) countUnchecked(j *job.Job, from job.State) (turn int64) {
 	q := t.changedQueue(j.Queue)
-	turn, mayFollow := q.Move(j, from)
+	turn, freed := q.Move(j, from)
 	if j.Tally != "" {
 		t.tallyChange(tallyKeyOf(j)).Move(from, j.State, j.InputBytes)
 	}
-	if k := fairqueue.KeyOf(j); mayFollow && q.TryUnpark(k) {
+	if k := fairqueue.KeyOf(j); freed && q.TryUnpark(k) {
 		t.freedKeys = append(t.freedKeys, freedKey{j.Queue, k})
 	}
 	return turn

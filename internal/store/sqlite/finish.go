@@ -101,10 +101,10 @@ func (t *tx) cancelWaiting(j *row) error {
 	return t.endWaiting(j, from, false)
 }
 
-// endWaiting writes the end of a job that waited. Bare skips [store.AtEnd].
-func (t *tx) endWaiting(j *row, from job.State, bare bool) error {
+// endWaiting writes the end of a job that waited. With skipAtEnd it does not call [store.AtEnd].
+func (t *tx) endWaiting(j *row, from job.State, skipAtEnd bool) error {
 	t.count(&j.Job, from)
-	if !bare {
+	if !skipAtEnd {
 		if err := t.applyAtEnd(j, nil); err != nil {
 			return err
 		}

@@ -228,8 +228,8 @@ func (t *tx) leaseJob(op *store.Claim, c *candidate, token job.Token) error {
 	}
 	until := t.now.Add(leaseFor)
 	t.addRunning(&runningJob{
-		job: j, token: token, startCursor: j.Cursor, earlierBytes: j.OutputBytes, worker: op.Worker, process: op.Process,
-		leaseFor: leaseFor, leaseUntil: until, startedAt: t.now, leaseUsed: op.InUse, idempotencyKey: c.idempotencyKey,
+		job: j, token: token, startCursor: j.Cursor, earlierOutputBytes: j.OutputBytes, worker: op.Worker, process: op.Process,
+		leaseFor: leaseFor, leaseUntil: until, attemptStartedAt: t.now, leaseUsed: op.InUse, idempotencyKey: c.idempotencyKey,
 	})
 	err := t.q.lease.int(j.Revision).int(int64(j.Attempt)).time(j.StartedAt).token(&token).text(op.Worker).time(until).
 		int(int64(leaseFor / time.Millisecond)).flag(op.InUse).process(&op.Process).int(j.n).run()
@@ -250,14 +250,14 @@ func (t *tx) readInput(n int64) (input []byte, err error) {
 }
 
 // Running lists running jobs; see [store.UpkeepReader].
-func (s *Store) Running(_ context.Context, which store.RunningFilter, after job.ID, limit int) ([]store.Running, error) {
+func (s *Store) Running(_ context.Context, filter store.RunningFilter, after job.ID, limit int) ([]store.Running, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err := s.refresh(); err != nil {
 		return nil, unreadable(s.noteDamage(err))
 	}
 	now := s.Now()
-	return s.page(after, limit, func(h *runningJob) bool { return h.matches(which, now) }), nil
+	return s.page(after, limit, func(h *runningJob) bool { return h.matches(filter, now) }), nil
 }
 
 // RunningOf lists the running jobs of a process; see [store.UpkeepReader].
@@ -305,22 +305,22 @@ func (s *Store) page(after job.ID, limit int, is func(*runningJob) bool) []store
 
 func (h *runningJob) view() store.Running {
 	return store.Running{
-		Job: h.job.Job, Token: h.token, Worker: h.worker, Process: h.process, LeaseFor: h.leaseFor, AttemptStartedAt: h.startedAt, LastOutputAt: h.heardAt,
-		LeaseUsed: h.leaseUsed, EarlierOutputBytes: h.earlierBytes, HasOutput: h.hasOutput,
+		Job: h.job.Job, Token: h.token, Worker: h.worker, Process: h.process, LeaseFor: h.leaseFor, AttemptStartedAt: h.attemptStartedAt, LastOutputAt: h.lastOutputAt,
+		LeaseUsed: h.leaseUsed, EarlierOutputBytes: h.earlierOutputBytes, HasOutput: h.hasOutput,
 	}
 }
 
-func (h *runningJob) matches(which store.RunningFilter, now time.Time) bool {
-	switch which {
+func (h *runningJob) matches(filter store.RunningFilter, now time.Time) bool {
+	switch filter {
 	case store.LapsedOnly:
 		return !h.leaseUntil.After(now)
 	case store.CancelOnly:
 		at := h.job.CancelRequestedAt
 		return !at.IsZero() && !at.Add(h.job.Policy.Timeouts.CancelGrace).After(now)
 	case store.OverrunOnly:
-		return h.job.Policy.Timeouts.Overrun(h.startedAt, now)
+		return h.job.Policy.Timeouts.Overrun(h.attemptStartedAt, now)
 	case store.SilentOnly:
-		return h.job.Policy.Timeouts.Silent(h.startedAt, h.heardAt, now)
+		return h.job.Policy.Timeouts.Silent(h.attemptStartedAt, h.lastOutputAt, now)
 	default:
 		return true
 	}

@@ -34,7 +34,7 @@ type reader struct {
 	nextReady, nextExpiry    *query
 	storedBytes              *query
 	withFiles, abandonable   *query
-	tally, standing          *query
+	tally, version           *query
 }
 
 func openReader(path string, views *tailViews) (*reader, error) {
@@ -56,7 +56,7 @@ func openReader(path string, views *tailViews) (*reader, error) {
 		{&r.result, "SELECT content_type, body FROM results WHERE n = ?"},
 		{&r.output, outputSQL},
 		{&r.tally, tallySQL},
-		{&r.standing, standingSQL},
+		{&r.version, versionSQL},
 		{&r.outputEnd, outputEndSQL},
 		{&r.turn, "SELECT queue, turn, n FROM jobs WHERE tenant = ? AND usr = ? AND id = ? AND state = 2"},
 		{&r.position, "SELECT count(*) FROM (SELECT 1 FROM jobs WHERE queue = ? AND lane = ? AND (turn, n) < (?, ?) LIMIT ?)"},

@@ -111,7 +111,7 @@ func (s *Store) loadRunning() error {
 	}
 	for id, h := range s.running {
 		if b := before[id]; b != nil && b.token == h.token {
-			h.startedAt, h.heardAt = b.startedAt, b.heardAt
+			h.attemptStartedAt, h.lastOutputAt = b.attemptStartedAt, b.lastOutputAt
 		}
 	}
 	s.publishLoaded()
@@ -126,11 +126,11 @@ func (s *Store) loadRunningJob(c column) error {
 	}
 	const at = afterJobColumns
 	s.running[j.ID] = &runningJob{
-		job: j, token: c.token(at), startCursor: j.Cursor, earlierBytes: j.OutputBytes, worker: c.text(at + 1),
+		job: j, token: c.token(at), startCursor: j.Cursor, earlierOutputBytes: j.OutputBytes, worker: c.text(at + 1),
 		leaseUntil: c.time(at + 2), deleted: c.int(at+3) != 0, idempotencyKey: c.text(at + 4),
 		// Start and last output of an attempt are only in memory, so its clocks restart here.
-		startedAt: s.Now(),
-		leaseFor:  time.Duration(c.int(at+5)) * time.Millisecond, leaseUsed: c.int(at+6) != 0, process: job.Process(c.token(at + 7)),
+		attemptStartedAt: s.Now(),
+		leaseFor:         time.Duration(c.int(at+5)) * time.Millisecond, leaseUsed: c.int(at+6) != 0, process: job.Process(c.token(at + 7)),
 	}
 	if c.stmt.ColumnIsNull(at + 5) {
 		s.running[j.ID].leaseFor = j.Policy.Timeouts.Lease
@@ -175,6 +175,6 @@ func (s *Store) loadOutput(h *runningJob) error {
 func (h *runningJob) noteLoadedEntry(kind job.Kind) {
 	h.hasOutput = h.hasOutput || kind.IsOutput()
 	if kind.ResetsIdleClock() {
-		h.heardAt = h.startedAt
+		h.lastOutputAt = h.attemptStartedAt
 	}
 }

@@ -111,20 +111,20 @@ type Store struct {
 
 // runningJob is a running job: its row and the lease on it.
 type runningJob struct {
-	job            row
-	token          job.Token
-	startCursor    int64 // the last entry before this attempt
-	earlierBytes   int64 // bytes of output of earlier attempts
-	worker         string
-	process        job.Process
-	leaseFor       time.Duration // as claimed
-	leaseUntil     time.Time
-	startedAt      time.Time // see [store.Running]
-	heardAt        time.Time
-	leaseUsed      bool
-	deleted        bool
-	idempotencyKey string // the idempotency key that created the job
-	hasOutput      bool   // see [store.Running]
+	job                row
+	token              job.Token
+	startCursor        int64 // the last entry before this attempt
+	earlierOutputBytes int64 // bytes of output of earlier attempts
+	worker             string
+	process            job.Process
+	leaseFor           time.Duration // as claimed
+	leaseUntil         time.Time
+	attemptStartedAt   time.Time // see [store.Running]
+	lastOutputAt       time.Time
+	leaseUsed          bool
+	deleted            bool
+	idempotencyKey     string // the idempotency key that created the job
+	hasOutput          bool   // see [store.Running]
 
 	// Output that is in the tail and not yet in the job's log.
 	pending         []byte // a block of entries

@@ -151,7 +151,7 @@ func (t *tx) insertRunning(op *store.Submit, n int64, extra []byte, idem string)
 	j, until := &op.Job, t.now.Add(op.LeaseFor)
 	t.addRunning(&runningJob{
 		job: row{*j, n, len(j.Files)}, token: op.Token, worker: op.Worker, process: op.Process,
-		leaseFor: op.LeaseFor, leaseUntil: until, startedAt: t.now, leaseUsed: op.InUse, idempotencyKey: idem,
+		leaseFor: op.LeaseFor, leaseUntil: until, attemptStartedAt: t.now, leaseUsed: op.InUse, idempotencyKey: idem,
 	})
 	return t.q.insertRunning.int(n).id(&j.ID).text(j.Owner.Tenant).text(j.Owner.User).text(j.Queue).text(j.Key).
 		int(int64(j.Priority)).int(int64(j.MaxAttempts)).time(t.now).token(&op.Token).orNull(op.Worker).time(until).

@@ -237,7 +237,7 @@ func (h *runningJob) noteEntries(entries []job.Entry, now time.Time) {
 		h.job.OutputBytes += int64(len(entries[i].Data))
 		h.hasOutput = h.hasOutput || entries[i].Kind.IsOutput()
 		if entries[i].Kind.ResetsIdleClock() {
-			h.heardAt = now
+			h.lastOutputAt = now
 		}
 	}
 }
