@@ -156,7 +156,7 @@ func prepareAll(conn *sqlite.Conn) (*statements, error) {
 	return q, nil
 }
 
-// textSQL reads the text entries and the blocks since the last restart entry.
+// textSQL reads the text entries and the blocks since the entry that began the last attempt.
 const textSQL = `SELECT kind, data FROM output WHERE job = ?1 AND kind <= 1
 	AND seq > coalesce((SELECT max(seq) FROM output WHERE job = ?1 AND kind = 5), 0) ORDER BY seq`
 

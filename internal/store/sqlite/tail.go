@@ -54,7 +54,7 @@ func (t *tail) add(h *runningJob, row int64, size int) {
 	t.bytes += int64(size) + tailRowOverhead
 }
 
-// fitsTail reports whether entries go to the tail first. A restart entry does not: reads find
+// fitsTail reports whether entries go to the tail first. The first entry of an attempt does not: reads find
 // the text of the last attempt by its row in the log.
 func fitsTail(entries []job.Entry) bool {
 	size := 0
