@@ -63,8 +63,8 @@ func TestForbiddenImportNamesAccident(t *testing.T) {
 		{pkg{path: "client"}, "github.com/coder/websocket", "not a library of this room"},
 		{pkg{path: "internal/engine"}, module + "/internal/store/sqlite", "one store only"},
 		{pkg{path: "internal/api/jobs"}, module + "/internal/store/sqlite", "write around the commit loop"},
-		{pkg{path: "internal/obs"}, module + "/internal/job", "the plan does not let"},
-		{pkg{path: "internal/obs"}, "log/slog", ""},
+		{pkg{path: "internal/telemetry"}, module + "/internal/job", "the plan does not let"},
+		{pkg{path: "internal/telemetry"}, "log/slog", ""},
 		{pkg{path: "internal/watch", may: []string{"internal/job"}}, module + "/internal/job", ""},
 		{pkg{path: "internal/job", libraries: []string{"github.com/google/uuid"}}, "github.com/google/uuid", ""},
 	} {

@@ -52,15 +52,15 @@ var packages = []pkg{
 	{path: "internal/api/openapi", may: []string{"internal/api", "internal/job"}, libraries: []string{"go.yaml.in/yaml/v3"}},
 	{path: "internal/api/openapi/openapitest", may: []string{"internal/api/openapi"}, libraries: []string{"github.com/santhosh-tekuri/jsonschema/v6"}},
 
-	{path: "internal/obs", may: []string{"internal/job", "internal/engine"},
+	{path: "internal/telemetry", may: []string{"internal/job", "internal/engine"},
 		libraries: []string{"github.com/prometheus/client_golang", "go.opentelemetry.io/otel"}},
 	{path: "internal/config", may: []string{"internal/job"}, libraries: []string{"go.yaml.in/yaml/v3"}},
 	{path: "internal/server", may: []string{
 		"internal/config", "internal/job", "internal/store", "internal/store/sqlite", "internal/engine", "internal/files", "internal/conversation",
-		"internal/obs", "internal/runner", "internal/exec", "internal/exec/sim", "internal/exec/llm", "internal/exec/process", "internal/simmodel", "internal/loopback",
+		"internal/telemetry", "internal/runner", "internal/exec", "internal/exec/sim", "internal/exec/llm", "internal/exec/process", "internal/simmodel", "internal/loopback",
 		"internal/api", "internal/api/gate", "internal/api/jobs", "internal/api/chat", "internal/api/openapi"}},
 	{path: "internal/cli", may: []string{
-		"client", "bench", "internal/config", "internal/job", "internal/obs", "internal/server", "internal/simmodel"},
+		"client", "bench", "internal/config", "internal/job", "internal/telemetry", "internal/server", "internal/simmodel"},
 		libraries: []string{"github.com/spf13/cobra", "github.com/spf13/pflag", "golang.org/x/sys/unix"}},
 
 	{path: "internal/crash", may: []string{"client"}},

@@ -6,8 +6,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/meanwhile-run/meanwhile/internal/config"
-	"github.com/meanwhile-run/meanwhile/internal/obs"
 	"github.com/meanwhile-run/meanwhile/internal/server"
+	"github.com/meanwhile-run/meanwhile/internal/telemetry"
 )
 
 func newServeCommand(env *Env) *cobra.Command {
@@ -51,5 +51,5 @@ func runServe(ctx context.Context, env *Env, sources config.Sources) error {
 	if err != nil {
 		return usageError{err}
 	}
-	return server.Run(ctx, cfg, obs.NewLog(env.Err, cfg.Log.Level, cfg.Log.Format))
+	return server.Run(ctx, cfg, telemetry.NewLog(env.Err, cfg.Log.Level, cfg.Log.Format))
 }

@@ -205,7 +205,7 @@ func (h *house) routes(listen string) http.Handler {
 	h.register(mux)
 	g := *h.gate
 	g.Listen = []string{listen}
-	return h.seen.front.Around(g.Handler(mux))
+	return h.seen.front.Wrap(g.Handler(mux))
 }
 
 // register adds all that is answered to a mux.

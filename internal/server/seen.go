@@ -13,8 +13,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/api/gate"
 	"github.com/meanwhile-run/meanwhile/internal/config"
 	"github.com/meanwhile-run/meanwhile/internal/exec/llm"
-	"github.com/meanwhile-run/meanwhile/internal/obs"
 	"github.com/meanwhile-run/meanwhile/internal/runner"
+	"github.com/meanwhile-run/meanwhile/internal/telemetry"
 )
 
 // lastSpans is how long a server that stops waits for a collector to take its spans.
@@ -24,22 +24,22 @@ const lastSpans = 3 * time.Second
 // all requests come by.
 type seen struct {
 	// set once
-	metrics  *obs.Metrics
-	traces   *obs.Traces // nil without tracing
-	front    *obs.Front
+	metrics  *telemetry.Metrics
+	traces   *telemetry.Traces // nil without tracing
+	front    *telemetry.Middleware
 	listener net.Listener // of an address for the metrics alone; nil for none
 	pprof    bool
 	log      *slog.Logger
 }
 
 func openSeen(ctx context.Context, cfg config.Config, log *slog.Logger) (s *seen, err error) {
-	s = &seen{metrics: obs.NewMetrics(), pprof: cfg.Pprof, log: log}
+	s = &seen{metrics: telemetry.NewMetrics(), pprof: cfg.Pprof, log: log}
 	if t := cfg.Tracing; t.Endpoint != "" {
-		if s.traces, err = obs.NewTraces(obs.Tracing{Endpoint: t.Endpoint, Headers: t.Headers, Ratio: t.Ratio}, log); err != nil {
+		if s.traces, err = telemetry.NewTraces(telemetry.Tracing{Endpoint: t.Endpoint, Headers: t.Headers, Ratio: t.Ratio}, log); err != nil {
 			return s, err
 		}
 	}
-	s.front = obs.NewFront(s.metrics, s.traces, log)
+	s.front = telemetry.NewMiddleware(s.metrics, s.traces, log)
 	if cfg.Metrics.Listen == "" {
 		return s, nil
 	}
@@ -55,21 +55,21 @@ func (s *seen) attempts() runner.AttemptHook {
 	if s.traces == nil {
 		return nil
 	}
-	return s.traces.Attempt
+	return s.traces.StartAttempt
 }
 
 func (s *seen) calls() llm.CallHook {
 	if s.traces == nil {
 		return nil
 	}
-	return s.traces.Call
+	return s.traces.StartCall
 }
 
 func (s *seen) questions() chat.TraceFunc {
 	if s.traces == nil {
 		return nil
 	}
-	return s.traces.Question
+	return s.traces.StartQuestion
 }
 
 // register adds what only programs on this machine may ask.
@@ -128,7 +128,7 @@ func (s *seen) close() error {
 
 // follow has the metrics show what the house knows.
 func (h *house) follow() {
-	h.seen.metrics.Follow(obs.Sources{
+	h.seen.metrics.AddSources(telemetry.Sources{
 		Queues:   h.engine.Queues,
 		Watchers: h.engine.Watchers,
 		Size:     h.store.Size,

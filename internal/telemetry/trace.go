@@ -1,4 +1,4 @@
-package obs
+package telemetry
 
 import (
 	"context"
@@ -76,14 +76,14 @@ const traceparent = "Traceparent"
 
 var w3c = propagation.TraceContext{}
 
-// under is ctx, so that spans begun in it are children of the traceparent; one that
+// withParent is ctx, so that spans begun in it are children of the traceparent; one that
 // is none makes no difference.
-func under(ctx context.Context, parent string) context.Context {
+func withParent(ctx context.Context, parent string) context.Context {
 	return w3c.Extract(ctx, propagation.MapCarrier{"traceparent": parent})
 }
 
-// parentOf is the traceparent by which others make themselves children of ctx's span.
-func parentOf(ctx context.Context) string {
+// traceparentOf is the traceparent by which others make themselves children of ctx's span.
+func traceparentOf(ctx context.Context) string {
 	carrier := propagation.MapCarrier{}
 	w3c.Inject(ctx, carrier)
 	return carrier["traceparent"]
@@ -92,27 +92,27 @@ func parentOf(ctx context.Context) string {
 // span is the span of a request; the zero value is none.
 type span struct{ trace.Span }
 
-// begin begins the span of a request. The request goes on with the span as its
+// startSpan begins the span of a request. The request goes on with the span as its
 // traceparent, so that whoever stores the header stores what its job is a child of.
-func (t *Traces) begin(a *answer, r *http.Request) *http.Request {
-	if t == nil || unseen(r.URL.Path) {
+func (t *Traces) startSpan(a *response, r *http.Request) *http.Request {
+	if t == nil || isProbe(r.URL.Path) {
 		return r
 	}
 	ctx := w3c.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
 	ctx, a.span.Span = t.tracer.Start(ctx, r.Method, trace.WithSpanKind(trace.SpanKindServer), trace.WithTimestamp(a.began))
 	r = r.WithContext(ctx)
 	r.Header = r.Header.Clone()
-	r.Header[traceparent] = []string{parentOf(ctx)}
+	r.Header[traceparent] = []string{traceparentOf(ctx)}
 	return r
 }
 
-// unseen says of a path that what watches over the server asks for it, again and
+// isProbe says of a path that what watches over the server asks for it, again and
 // again.
-func unseen(path string) bool {
+func isProbe(path string) bool {
 	return path == "/healthz" || path == "/readyz" || path == "/metrics"
 }
 
-func (a *answer) endSpan() {
+func (a *response) endSpan() {
 	if a.span.Span == nil {
 		return
 	}
@@ -131,7 +131,7 @@ func (a *answer) endSpan() {
 }
 
 // traceID is the trace that the request is part of, as far as anyone said.
-func (a *answer) traceID(r *http.Request) string {
+func (a *response) traceID(r *http.Request) string {
 	ctx := r.Context()
 	if a.span.Span == nil {
 		ctx = w3c.Extract(ctx, propagation.HeaderCarrier(r.Header))
@@ -142,12 +142,12 @@ func (a *answer) traceID(r *http.Request) string {
 	return ""
 }
 
-// Question begins the span of a question that came over a socket, under the request
+// StartQuestion begins the span of a question that came over a socket, under the request
 // that opened it. The traceparent is for the question's job; ended is to be called with
 // the job that was made, or with why none was and the status that HTTP has for that.
-func (t *Traces) Question(ctx context.Context, parent string) (_ string, ended func(task job.ID, status int, err error)) {
-	ctx, s := t.tracer.Start(under(ctx, parent), "chat_query", trace.WithSpanKind(trace.SpanKindServer))
-	return parentOf(ctx), func(task job.ID, status int, err error) {
+func (t *Traces) StartQuestion(ctx context.Context, parent string) (_ string, ended func(task job.ID, status int, err error)) {
+	ctx, s := t.tracer.Start(withParent(ctx, parent), "chat_query", trace.WithSpanKind(trace.SpanKindServer))
+	return traceparentOf(ctx), func(task job.ID, status int, err error) {
 		if err == nil {
 			s.SetAttributes(attribute.String("meanwhile.job.id", task.String()))
 		} else {
@@ -160,18 +160,18 @@ func (t *Traces) Question(ctx context.Context, parent string) (_ string, ended f
 	}
 }
 
-// Attempt begins the span of an attempt, under what the job was submitted by. The
+// StartAttempt begins the span of an attempt, under what the job was submitted by. The
 // context and the traceparent are for whatever the attempt does; ended is to be
 // called at its end, without an outcome when its lease was lost.
-func (t *Traces) Attempt(ctx context.Context, j *job.Job) (_ context.Context, parent string, ended func(*job.Outcome)) {
-	ctx, s := t.tracer.Start(under(ctx, j.Trace), "job "+j.Queue, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
+func (t *Traces) StartAttempt(ctx context.Context, j *job.Job) (_ context.Context, parent string, ended func(*job.Outcome)) {
+	ctx, s := t.tracer.Start(withParent(ctx, j.Trace), "job "+j.Queue, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
 		attribute.String("meanwhile.job.id", j.ID.String()),
 		attribute.String("meanwhile.queue", j.Queue),
 		attribute.Int("meanwhile.attempt", j.Attempt),
 		attribute.Float64("meanwhile.queue_wait_s", max(time.Since(j.RunAt), 0).Seconds()),
 	))
-	return ctx, parentOf(ctx), func(o *job.Outcome) {
-		word, code := wordOf(o)
+	return ctx, traceparentOf(ctx), func(o *job.Outcome) {
+		word, code := outcomeOf(o)
 		s.SetAttributes(attribute.String("meanwhile.outcome", word))
 		if code != "" {
 			s.SetAttributes(attribute.String("error.type", code))
@@ -181,8 +181,8 @@ func (t *Traces) Attempt(ctx context.Context, j *job.Job) (_ context.Context, pa
 	}
 }
 
-// wordOf says in a word what an attempt came to, and with which code it failed.
-func wordOf(o *job.Outcome) (word, code string) {
+// outcomeOf says in a word what an attempt came to, and with which code it failed.
+func outcomeOf(o *job.Outcome) (word, code string) {
 	switch {
 	case o == nil:
 		return "lost", "lease_lost"
@@ -196,13 +196,13 @@ func wordOf(o *job.Outcome) (word, code string) {
 	return "succeeded", ""
 }
 
-// Call begins the span of a call to a model's server, in an attempt's context. The
+// StartCall begins the span of a call to a model's server, in an attempt's context. The
 // server is sent the traceparent; ended is to be called at the end of its answer, with
 // the status, 0 for none, and what it said of its usage.
-func (t *Traces) Call(ctx context.Context, model string) (parent string, ended func(status int, usage []byte, err error)) {
+func (t *Traces) StartCall(ctx context.Context, model string) (parent string, ended func(status int, usage []byte, err error)) {
 	ctx, s := t.tracer.Start(ctx, "upstream call", trace.WithSpanKind(trace.SpanKindClient),
 		trace.WithAttributes(attribute.String("gen_ai.operation.name", "chat"), attribute.String("gen_ai.request.model", model)))
-	return parentOf(ctx), func(status int, usage []byte, err error) {
+	return traceparentOf(ctx), func(status int, usage []byte, err error) {
 		if status != 0 {
 			s.SetAttributes(attribute.Int("http.response.status_code", status))
 		}

@@ -1,4 +1,4 @@
-package obs
+package telemetry
 
 import (
 	"net/http"
@@ -11,7 +11,7 @@ import (
 type requests struct {
 	total   *prometheus.CounterVec   // by route, method and status; set once
 	seconds *prometheus.HistogramVec // by route and method; set once
-	known   few[requestKind, requestMetrics]
+	known   smallMap[requestKind, requestMetrics]
 }
 
 // requestKind is what requests are told apart by. There are few: patterns are those of
@@ -26,13 +26,13 @@ type requestMetrics struct {
 	seconds prometheus.Observer
 }
 
-func (q *requests) count(a *answer, took time.Duration) {
+func (q *requests) count(a *response, took time.Duration) {
 	k := requestKind{a.pattern, methodOf(a.method), a.code() / 100}
 	m := q.known.get(k, func() requestMetrics {
 		return requestMetrics{q.total.WithLabelValues(a.route(), k.method, classOf(k.class)), q.seconds.WithLabelValues(a.route(), k.method)}
 	})
 	m.total.Inc()
-	if !a.lasts {
+	if !a.longLived {
 		m.seconds.Observe(took.Seconds())
 	}
 }

@@ -1,4 +1,4 @@
-package obs
+package telemetry
 
 import (
 	"maps"
@@ -6,15 +6,15 @@ import (
 	"sync/atomic"
 )
 
-// few holds what is made once for each of a few keys, and looked up with every request
+// smallMap holds what is made once for each of a smallMap keys, and looked up with every request
 // and every job. Its zero value is empty.
-type few[K comparable, V any] struct {
+type smallMap[K comparable, V any] struct {
 	all atomic.Pointer[map[K]V] // never changed: one more is a new map
 	mu  sync.Mutex              // held by whoever makes it
 }
 
 // get finds what was made for a key, or has it made.
-func (f *few[K, V]) get(key K, make func() V) V {
+func (f *smallMap[K, V]) get(key K, make func() V) V {
 	if all := f.all.Load(); all != nil {
 		if v, ok := (*all)[key]; ok {
 			return v
@@ -23,7 +23,7 @@ func (f *few[K, V]) get(key K, make func() V) V {
 	return f.add(key, make)
 }
 
-func (f *few[K, V]) add(key K, make func() V) V {
+func (f *smallMap[K, V]) add(key K, make func() V) V {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	all := map[K]V{}

@@ -1,4 +1,4 @@
-package obs
+package telemetry
 
 import (
 	"bytes"
@@ -103,7 +103,7 @@ func TestATraceHoldsRequestAttemptAndCall(t *testing.T) {
 	c := &collector{}
 	var stored, sent string
 	traced(t, c, 0, silent, func(traces *Traces) { // of a caller's trace the caller decides, whatever the ratio
-		h := NewFront(NewMetrics(), traces, silent).Around(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := NewMiddleware(NewMetrics(), traces, silent).Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			stored = r.Header.Get("Traceparent")
 			w.(interface{ RecordRoute(string) }).RecordRoute("POST /v1/jobs")
 			w.WriteHeader(202)
@@ -116,8 +116,8 @@ func TestATraceHoldsRequestAttemptAndCall(t *testing.T) {
 		}
 
 		j := &job.Job{ID: job.NewID(), Queue: "chat", Attempt: 2, Trace: stored, RunAt: time.Now().Add(-time.Minute)}
-		ctx, parent, ended := traces.Attempt(context.Background(), j)
-		sent2, called := traces.Call(ctx, "m")
+		ctx, parent, ended := traces.StartAttempt(context.Background(), j)
+		sent2, called := traces.StartCall(ctx, "m")
 		sent = sent2
 		called(429, []byte(`{"prompt_tokens":7,"completion_tokens":9}`), &job.Fault{Code: "upstream_rate_limited"})
 		ended(&job.Outcome{Fault: &job.Fault{Code: "upstream_rate_limited"}})
@@ -171,7 +171,7 @@ func TestARefusedQuestionSaysWhy(t *testing.T) {
 	}{{job.Conflict, 409, 0}, {job.Unavailable, 503, 2}} {
 		c := &collector{}
 		traced(t, c, 0, silent, func(traces *Traces) {
-			trace, ended := traces.Question(context.Background(), theirs)
+			trace, ended := traces.StartQuestion(context.Background(), theirs)
 			if trace[:35] != theirs[:35] || trace == theirs {
 				t.Errorf("the question passes on %s", trace)
 			}
@@ -188,8 +188,8 @@ func TestARefusedQuestionSaysWhy(t *testing.T) {
 func TestTheRatioHoldsForTracesThatBeginHere(t *testing.T) {
 	c := &collector{}
 	traced(t, c, 0, silent, func(traces *Traces) {
-		ctx, parent, ended := traces.Attempt(context.Background(), &job.Job{Queue: "chat"})
-		sent, called := traces.Call(ctx, "m")
+		ctx, parent, ended := traces.StartAttempt(context.Background(), &job.Job{Queue: "chat"})
+		sent, called := traces.StartCall(ctx, "m")
 		called(200, nil, nil)
 		ended(&job.Outcome{})
 		if !strings.HasSuffix(parent, "-00") || !strings.HasSuffix(sent, "-00") || sent[:35] != parent[:35] {
@@ -205,7 +205,7 @@ func TestHowAnAttemptEnded(t *testing.T) {
 	for want, o := range map[string]*job.Outcome{
 		"succeeded": {}, "cancelled": {Cancelled: true}, "handed_back": {Released: true}, "failed": {Fault: &job.Fault{Code: "x"}}, "lost": nil,
 	} {
-		if got, _ := wordOf(o); got != want {
+		if got, _ := outcomeOf(o); got != want {
 			t.Errorf("%+v is called %s, not %s", o, got, want)
 		}
 	}
@@ -215,7 +215,7 @@ func TestHowAnAttemptEnded(t *testing.T) {
 func TestWatchingOverTheServerIsNotTraced(t *testing.T) {
 	c := &collector{}
 	traced(t, c, 1, silent, func(traces *Traces) {
-		h := NewFront(NewMetrics(), traces, silent).Around(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+		h := NewMiddleware(NewMetrics(), traces, silent).Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 		for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
 			h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", path, nil))
 		}
@@ -227,7 +227,7 @@ func TestWatchingOverTheServerIsNotTraced(t *testing.T) {
 
 // span makes one.
 func oneSpan(traces *Traces) {
-	_, _, ended := traces.Attempt(context.Background(), &job.Job{Queue: "chat"})
+	_, _, ended := traces.StartAttempt(context.Background(), &job.Job{Queue: "chat"})
 	ended(&job.Outcome{})
 }
 

@@ -1,4 +1,4 @@
-package obs
+package telemetry
 
 import (
 	"context"
@@ -71,7 +71,7 @@ func TestWhatTheEngineTellsIsCounted(t *testing.T) {
 func TestTheSourcesAreAskedWhenSomebodyLooks(t *testing.T) {
 	m := NewMetrics()
 	asked := 0
-	m.Follow(Sources{
+	m.AddSources(Sources{
 		Queues: func(context.Context) ([]engine.QueueView, error) {
 			asked++
 			return []engine.QueueView{{
@@ -110,7 +110,7 @@ func TestTheSourcesAreAskedWhenSomebodyLooks(t *testing.T) {
 // A source that cannot answer costs its own metrics and no others.
 func TestASourceThatFailsHidesNothingElse(t *testing.T) {
 	m := NewMetrics()
-	m.Follow(Sources{
+	m.AddSources(Sources{
 		Queues:   func(context.Context) ([]engine.QueueView, error) { return nil, io.ErrUnexpectedEOF },
 		Watchers: func() (int, int) { return 5, 20 },
 	})
@@ -120,7 +120,7 @@ func TestASourceThatFailsHidesNothingElse(t *testing.T) {
 // around is a front with its metrics before a handler.
 func around(h http.Handler) (*Metrics, http.Handler) {
 	m := NewMetrics()
-	return m, NewFront(m, nil, slog.New(slog.DiscardHandler)).Around(h)
+	return m, NewMiddleware(m, nil, slog.New(slog.DiscardHandler)).Wrap(h)
 }
 
 func TestRequestsAreCountedByRouteMethodAndStatus(t *testing.T) {
@@ -267,8 +267,8 @@ func BenchmarkAJob(b *testing.B) {
 // At the level debug each request is a line, with what finds it again elsewhere.
 func TestRequestsAreLogged(t *testing.T) {
 	var out strings.Builder
-	front := NewFront(NewMetrics(), nil, slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})))
-	h := front.Around(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	front := NewMiddleware(NewMetrics(), nil, slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	h := front.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Request-ID", "r-1")
 		w.(interface{ RecordRoute(string) }).RecordRoute("GET /jobs/{id}")
 		w.WriteHeader(404)

@@ -1,5 +1,6 @@
-// Package obs is how a server is seen from outside: its log.
-package obs
+// Package telemetry makes the log, the metrics and the traces of a server, and the HTTP
+// middleware that records every request in all three.
+package telemetry
 
 import (
 	"io"

@@ -1,4 +1,4 @@
-package obs
+package telemetry
 
 import (
 	"net/http"
@@ -31,7 +31,7 @@ type Metrics struct {
 	output   prometheus.Counter
 	taken    [2]prometheus.Counter // leases: of the silent, and of those that did not follow a cancel
 	requests requests
-	queues   few[string, *queueMetrics]
+	queues   smallMap[string, *queueMetrics]
 }
 
 // queueMetrics are those of one queue that are told of with every job.

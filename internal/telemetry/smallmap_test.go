@@ -1,4 +1,4 @@
-package obs
+package telemetry
 
 import (
 	"sync"
@@ -7,7 +7,7 @@ import (
 
 // What is asked for by many at once is made once, and all get the same.
 func TestEachOfAFewIsMadeOnce(t *testing.T) {
-	var f few[int, *int]
+	var f smallMap[int, *int]
 	var made [3]int // by add, which holds its mutex
 	var all sync.WaitGroup
 	for range 8 {

@@ -1,4 +1,4 @@
-package obs
+package telemetry
 
 import (
 	"context"
@@ -22,37 +22,37 @@ type Sources struct {
 	Circuits func() map[string]bool
 }
 
-// Follow has the metrics show what the sources know. Any of them may be nil.
-func (m *Metrics) Follow(s Sources) { m.registry.MustRegister(&s) }
+// AddSources has the metrics show what the sources know. Any of them may be nil.
+func (m *Metrics) AddSources(s Sources) { m.registry.MustRegister(&s) }
 
 // scrapeTime is how long the sources may take, together.
 const scrapeTime = 5 * time.Second
 
-func described(name, help string, labels ...string) *prometheus.Desc {
+func newDesc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(name, help, labels, nil)
 }
 
 var (
-	queueJobs        = described("meanwhile_queue_jobs", "Unfinished jobs of a queue.", "queue", "state")
-	queueDepth       = described("meanwhile_queue_max_depth", "Waiting jobs that a queue takes at most.", "queue")
-	queueBytes       = described("meanwhile_queue_waiting_bytes", "Bytes of input and files of a queue's waiting jobs.", "queue")
-	queueMaxBytes    = described("meanwhile_queue_max_bytes", "Bytes of waiting jobs that a queue takes at most; not there without a limit.", "queue")
-	queueOldest      = described("meanwhile_queue_oldest_seconds", "For how long the job has been ready that has waited longest, queued or parked; 0 when none waits.", "queue")
-	queuePaused      = described("meanwhile_queue_paused", "1 for a queue that is paused, else 0.", "queue")
-	queueConcurrency = described("meanwhile_queue_concurrency", "Jobs of a queue that may run at once in this server.", "queue")
-	jobsEnded        = described("meanwhile_jobs_ended_total", "Jobs of a queue that have ended, ever: restarts do not begin anew.", "queue", "state")
-	watchersNow      = described("meanwhile_watchers", "Watches and held requests.")
-	watchersMost     = described("meanwhile_watchers_max", "Watches and held requests that there may be.")
-	storeBytes       = described("meanwhile_store_bytes", "Bytes that the store holds, without what it could give back.")
-	diskFree         = described("meanwhile_disk_free_bytes", "Bytes that are free on the disk of the data directory.")
-	circuitOpen      = described("meanwhile_model_circuit_open", "1 for a model that is not called for a while, because it kept failing; else 0.", "model")
+	queueJobs        = newDesc("meanwhile_queue_jobs", "Unfinished jobs of a queue.", "queue", "state")
+	queueDepth       = newDesc("meanwhile_queue_max_depth", "Waiting jobs that a queue takes at most.", "queue")
+	queueBytes       = newDesc("meanwhile_queue_waiting_bytes", "Bytes of input and files of a queue's waiting jobs.", "queue")
+	queueMaxBytes    = newDesc("meanwhile_queue_max_bytes", "Bytes of waiting jobs that a queue takes at most; not there without a limit.", "queue")
+	queueOldest      = newDesc("meanwhile_queue_oldest_seconds", "For how long the job has been ready that has waited longest, queued or parked; 0 when none waits.", "queue")
+	queuePaused      = newDesc("meanwhile_queue_paused", "1 for a queue that is paused, else 0.", "queue")
+	queueConcurrency = newDesc("meanwhile_queue_concurrency", "Jobs of a queue that may run at once in this server.", "queue")
+	jobsEnded        = newDesc("meanwhile_jobs_ended_total", "Jobs of a queue that have ended, ever: restarts do not begin anew.", "queue", "state")
+	watchersNow      = newDesc("meanwhile_watchers", "Watches and held requests.")
+	watchersMax      = newDesc("meanwhile_watchers_max", "Watches and held requests that there may be.")
+	storeBytes       = newDesc("meanwhile_store_bytes", "Bytes that the store holds, without what it could give back.")
+	diskFree         = newDesc("meanwhile_disk_free_bytes", "Bytes that are free on the disk of the data directory.")
+	circuitOpen      = newDesc("meanwhile_model_circuit_open", "1 for a model that is not called for a while, because it kept failing; else 0.", "model")
 )
 
 // Describe implements [prometheus.Collector].
 func (s *Sources) Describe(to chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		queueJobs, queueDepth, queueBytes, queueMaxBytes, queueOldest, queuePaused, queueConcurrency, jobsEnded,
-		watchersNow, watchersMost, storeBytes, diskFree, circuitOpen,
+		watchersNow, watchersMax, storeBytes, diskFree, circuitOpen,
 	} {
 		to <- d
 	}
@@ -69,7 +69,7 @@ func (s *Sources) Collect(to chan<- prometheus.Metric) {
 	if s.Watchers != nil {
 		now, most := s.Watchers()
 		gauge(watchersNow, float64(now))
-		gauge(watchersMost, float64(most))
+		gauge(watchersMax, float64(most))
 	}
 	if s.Size != nil {
 		if size, err := s.Size(ctx); err == nil {
@@ -83,7 +83,7 @@ func (s *Sources) Collect(to chan<- prometheus.Metric) {
 	}
 	if s.Circuits != nil {
 		for model, open := range s.Circuits() {
-			gauge(circuitOpen, number(open), model)
+			gauge(circuitOpen, boolValue(open), model)
 		}
 	}
 }
@@ -111,12 +111,12 @@ func (s *Sources) collectQueues(ctx context.Context, to chan<- prometheus.Metric
 			gauge(queueMaxBytes, float64(v.MaxBytes), v.Name)
 		}
 		gauge(queueOldest, v.OldestQueued.Seconds(), v.Name)
-		gauge(queuePaused, number(c.Paused), v.Name)
+		gauge(queuePaused, boolValue(c.Paused), v.Name)
 		gauge(queueConcurrency, float64(v.Concurrency), v.Name)
 	}
 }
 
-func number(yes bool) float64 {
+func boolValue(yes bool) float64 {
 	if yes {
 		return 1
 	}
