@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// message is one message of a conversation. Its content is a string, or parts of
-// which some are text.
+// message is one message of a conversation. Its content is a string or a list of parts, some
+// of which are text.
 type message struct {
 	Role    string          `json:"role"`
 	Content json.RawMessage `json:"content"`
@@ -31,9 +31,9 @@ func (m message) text() string {
 	return strings.Join(texts, " ")
 }
 
-func (m message) words() int { return len(strings.Fields(m.text())) }
+func (m message) wordCount() int { return len(strings.Fields(m.text())) }
 
-// answer says something about the last question, and nothing that is not true.
+// answer returns a text about the last question. Everything in it is true.
 func answer(messages []message) string {
 	return fmt.Sprintf(`%s
 
@@ -42,18 +42,18 @@ This answer comes from the simulated model that is built into Meanwhile. It unde
 The words come one at a time, the way a large model says them. If you read this through Meanwhile, each one was on disk before you saw it. So you can close this window in the middle of a sentence and come back later: the job goes on, and you will read all of it. That is also so if the server is stopped and started again in between.
 
 To have real answers, name a model under "models" in the configuration file. Any server that speaks the chat API of OpenAI will do.`,
-		restated(messages), before(messages))
+		repeatQuestion(messages), describeHistory(messages))
 }
 
-func restated(messages []message) string {
-	const most = 300 // characters
+func repeatQuestion(messages []message) string {
+	const maxRunes = 300
 	for i := len(messages) - 1; i >= 0; i-- {
 		if messages[i].Role != "user" {
 			continue
 		}
 		question := []rune(strings.Join(strings.Fields(messages[i].text()), " "))
-		if len(question) > most {
-			question = append(question[:most], '…')
+		if len(question) > maxRunes {
+			question = append(question[:maxRunes], '…')
 		}
 		if len(question) > 0 {
 			return fmt.Sprintf("You said: “%s”", string(question))
@@ -62,7 +62,7 @@ func restated(messages []message) string {
 	return "You said nothing that could be repeated."
 }
 
-func before(messages []message) string {
+func describeHistory(messages []message) string {
 	switch n := len(messages) - 1; n {
 	case 0:
 		return "It is the first message of this conversation."
@@ -73,21 +73,19 @@ func before(messages []message) string {
 	}
 }
 
-// tokens cuts a text into words, each with the white space after it. If so many
-// are wanted, the text is cut short or begun again; 0 is as many as it has.
-func tokens(text string, wanted int) []string {
+// splitTokens splits a text into words, each with the white space after it. It cuts the text
+// short or repeats it to get count words; 0 means as many as it has.
+func splitTokens(text string, count int) []string {
 	all := strings.SplitAfter(text, " ")
-	if wanted == 0 {
+	if count == 0 {
 		return all
 	}
-	said := make([]string, wanted)
-	for i := range said {
-		said[i] = all[i%len(all)]
+	tokens := make([]string, count)
+	for i := range tokens {
+		tokens[i] = all[i%len(all)]
 		if i > 0 && i%len(all) == 0 {
-			said[i] = "\n\n" + said[i]
+			tokens[i] = "\n\n" + tokens[i]
 		}
 	}
-	return said
+	return tokens
 }
-
-func joined(tokens []string) string { return strings.Join(tokens, "") }

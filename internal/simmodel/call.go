@@ -10,10 +10,11 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
-// request is what of a chat-completions body the model looks at.
+// request is the part of a chat-completions request that the model reads.
 type request struct {
 	Model               string    `json:"model"`
 	Messages            []message `json:"messages"`
@@ -28,7 +29,7 @@ type request struct {
 	hash uint64 // of the body
 }
 
-func read(body io.Reader) (request, error) {
+func parseRequest(body io.Reader) (request, error) {
 	var req request
 	data, err := io.ReadAll(body)
 	if err != nil {
@@ -57,109 +58,110 @@ func read(body io.Reader) (request, error) {
 	return req, nil
 }
 
-// limit is how many tokens the request allows; 0 for any number.
-func (r request) limit() int {
-	for _, most := range []*int{r.MaxCompletionTokens, r.MaxTokens} {
-		if most != nil && *most > 0 {
-			return *most
+// maxTokens returns how many tokens the request allows; 0 for any number.
+func (r request) maxTokens() int {
+	for _, limit := range []*int{r.MaxCompletionTokens, r.MaxTokens} {
+		if limit != nil && *limit > 0 {
+			return *limit
 		}
 	}
 	return 0
 }
 
-// call is one request being answered.
+// call is a request that is being answered.
 type call struct {
-	ctx     context.Context
-	w       http.ResponseWriter
-	request request
-	options Options
-	id      string
-	begun   time.Time
-	tokens  []string
-	finish  string // why the answer ends: "stop" or "length"
+	ctx          context.Context
+	w            http.ResponseWriter
+	request      request
+	options      Options
+	id           string
+	startedAt    time.Time
+	tokens       []string
+	finishReason string // "stop" or "length"
 
-	head, tail []byte // of the event of a token, around the token; made with the first
-	piece      []byte // the event of a token that is sent
+	// The event of a token, before and after the token; nil until the first one.
+	eventHead, eventTail []byte
+	event                []byte // the event of the current token
 }
 
-func start(w http.ResponseWriter, r *http.Request, req request, o Options) *call {
-	c := &call{ctx: r.Context(), w: w, request: req, options: o, begun: time.Now(), finish: "stop"}
+func newCall(w http.ResponseWriter, r *http.Request, req request, o Options) *call {
+	c := &call{ctx: r.Context(), w: w, request: req, options: o, startedAt: time.Now(), finishReason: "stop"}
 	c.id = fmt.Sprintf("chatcmpl-sim-%016x", req.hash)
-	c.tokens = tokens(answer(req.Messages), o.Tokens)
-	if most := req.limit(); most > 0 && most < len(c.tokens) {
-		c.tokens, c.finish = c.tokens[:most], "length"
+	c.tokens = splitTokens(answer(req.Messages), o.Tokens)
+	if limit := req.maxTokens(); limit > 0 && limit < len(c.tokens) {
+		c.tokens, c.finishReason = c.tokens[:limit], "length"
 	}
 	return c
 }
 
 func (c *call) answer() {
-	if c.before() {
+	if c.failInstead() {
 		return
 	}
 	if c.request.Stream && c.options.Fault != IgnoreStream {
-		c.stream()
+		c.writeStream()
 		return
 	}
-	c.whole()
+	c.writeWhole()
 }
 
-// stream says a token an event.
-func (c *call) stream() {
-	if !c.sleepUntil(c.due(0)) {
+// writeStream writes one event per token.
+func (c *call) writeStream() {
+	if !c.sleepUntil(c.tokenDue(0)) {
 		return
 	}
 	c.w.Header().Set("Content-Type", "text/event-stream")
 	c.w.Header().Set("Cache-Control", "no-cache")
-	c.chunk(map[string]any{"role": "assistant", "content": ""}, nil)
+	c.writeChunk(map[string]any{"role": "assistant", "content": ""}, nil)
 	for i, token := range c.tokens {
-		if i == c.options.FaultAfter && c.midway() {
+		if i == c.options.FaultAfter && c.failMidStream() {
 			return
 		}
-		if !c.sleepUntil(c.due(i)) {
+		if !c.sleepUntil(c.tokenDue(i)) {
 			return
 		}
 		if c.options.Timestamps {
 			token = strconv.FormatInt(time.Now().UnixMicro(), 10) + " "
 		}
-		if !c.say(token) {
+		if !c.writeToken(token) {
 			return
 		}
 	}
-	if c.options.FaultAfter >= len(c.tokens) && c.midway() {
+	if c.options.FaultAfter >= len(c.tokens) && c.failMidStream() {
 		return
 	}
-	c.chunk(map[string]any{}, c.finish)
+	c.writeChunk(map[string]any{}, c.finishReason)
 	if c.request.StreamOptions.IncludeUsage {
-		c.event(c.object("chat.completion.chunk", []any{}, c.usage()))
+		c.writeEvent(c.makeObject("chat.completion.chunk", []any{}, c.countUsage()))
 	}
 	c.write([]byte("data: [DONE]\n\n"))
 }
 
-// whole says the answer in one piece, when all its tokens are due.
-func (c *call) whole() {
-	if !c.sleepUntil(c.due(max(0, len(c.tokens)-1))) {
+// writeWhole writes an unstreamed answer once all its tokens are due.
+func (c *call) writeWhole() {
+	if !c.sleepUntil(c.tokenDue(max(0, len(c.tokens)-1))) {
 		return
 	}
-	message := map[string]any{"role": "assistant", "content": joined(c.tokens), "refusal": nil}
-	choice := map[string]any{"index": 0, "message": message, "logprobs": nil, "finish_reason": c.finish}
-	body, _ := json.Marshal(c.object("chat.completion", []any{choice}, c.usage()))
+	message := map[string]any{"role": "assistant", "content": strings.Join(c.tokens, ""), "refusal": nil}
+	choice := map[string]any{"index": 0, "message": message, "logprobs": nil, "finish_reason": c.finishReason}
+	body, _ := json.Marshal(c.makeObject("chat.completion", []any{choice}, c.countUsage()))
 	c.w.Header().Set("Content-Type", "application/json")
 	half := len(body) / 2
-	if c.write(body[:half]) && !c.midway() {
+	if c.write(body[:half]) && !c.failMidStream() {
 		c.write(body[half:])
 	}
 }
 
-// due is when the token of that index is to be said.
-func (c *call) due(i int) time.Time {
-	at := c.begun.Add(c.options.FirstToken)
+// tokenDue is when token i must be sent.
+func (c *call) tokenDue(i int) time.Time {
+	at := c.startedAt.Add(c.options.FirstToken)
 	if c.options.TokensPerSecond > 0 {
 		at = at.Add(time.Duration(float64(i) / c.options.TokensPerSecond * float64(time.Second)))
 	}
 	return at
 }
 
-// sleepUntil says false when the caller has gone.
+// sleepUntil returns false if the client has gone.
 func (c *call) sleepUntil(at time.Time) bool {
 	d := time.Until(at)
 	if d <= 0 {
@@ -175,57 +177,57 @@ func (c *call) sleepUntil(at time.Time) bool {
 	}
 }
 
-func (c *call) chunk(delta map[string]any, finish any) bool {
+func (c *call) writeChunk(delta map[string]any, finish any) bool {
 	choice := map[string]any{"index": 0, "delta": delta, "logprobs": nil, "finish_reason": finish}
-	return c.event(c.object("chat.completion.chunk", []any{choice}, nil))
+	return c.writeEvent(c.makeObject("chat.completion.chunk", []any{choice}, nil))
 }
 
-// say sends one token. A chunk but for its token is written once: a model that
-// thousands of streams are measured with is not to be what is measured.
-func (c *call) say(token string) bool {
-	if c.head == nil {
+// writeToken sends one token. It encodes everything around the token only once, because
+// benchmarks with thousands of streams must not measure the model.
+func (c *call) writeToken(token string) bool {
+	if c.eventHead == nil {
 		choice := map[string]any{"index": 0, "delta": map[string]any{"content": ""}, "logprobs": nil, "finish_reason": nil}
-		data, _ := json.Marshal(c.object("chat.completion.chunk", []any{choice}, nil))
+		data, _ := json.Marshal(c.makeObject("chat.completion.chunk", []any{choice}, nil))
 		before, after, _ := bytes.Cut(data, []byte(`"content":""`))
-		c.head = append(append([]byte("data: "), before...), `"content":`...)
-		c.tail = append(after, "\n\n"...)
+		c.eventHead = append(append([]byte("data: "), before...), `"content":`...)
+		c.eventTail = append(after, "\n\n"...)
 	}
 	text, _ := json.Marshal(token)
-	c.piece = append(append(append(c.piece[:0], c.head...), text...), c.tail...)
-	return c.write(c.piece)
+	c.event = append(append(append(c.event[:0], c.eventHead...), text...), c.eventTail...)
+	return c.write(c.event)
 }
 
-func (c *call) object(kind string, choices []any, usage any) map[string]any {
-	o := map[string]any{"id": c.id, "object": kind, "created": c.begun.Unix(), "model": c.request.Model, "choices": choices}
+func (c *call) makeObject(kind string, choices []any, usage any) map[string]any {
+	o := map[string]any{"id": c.id, "object": kind, "created": c.startedAt.Unix(), "model": c.request.Model, "choices": choices}
 	if usage != nil {
 		o["usage"] = usage
 	}
 	return o
 }
 
-func (c *call) usage() map[string]int {
-	asked := 0
+func (c *call) countUsage() map[string]int {
+	prompt := 0
 	for _, m := range c.request.Messages {
-		asked += m.words()
+		prompt += m.wordCount()
 	}
-	said := len(c.tokens)
-	return map[string]int{"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said}
+	completion := len(c.tokens)
+	return map[string]int{"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 }
 
-func (c *call) event(value any) bool {
+func (c *call) writeEvent(value any) bool {
 	data, _ := json.Marshal(value)
 	return c.write(append(append([]byte("data: "), data...), "\n\n"...))
 }
 
-// write sends a piece at once, and says false when the caller has gone.
-func (c *call) write(piece []byte) bool {
-	if _, err := c.w.Write(piece); err != nil {
+// write sends data at once. It returns false if the client has gone.
+func (c *call) write(data []byte) bool {
+	if _, err := c.w.Write(data); err != nil {
 		return false
 	}
 	return http.NewResponseController(c.w).Flush() == nil && c.ctx.Err() == nil
 }
 
-func answerJSON(w http.ResponseWriter, status int, value any) {
+func writeJSON(w http.ResponseWriter, status int, value any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(value)

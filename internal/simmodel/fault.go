@@ -7,35 +7,34 @@ import (
 	"strings"
 )
 
-// Fault is a way to go wrong: one of the constants, or an HTTP status from "400"
-// to "599" as the answer.
+// Fault is a way to fail: one of the constants, or an HTTP status from "400" to "599".
 type Fault string
 
-// The faults. Those in the middle of a stream happen after [Options.FaultAfter]
-// tokens; in an answer that is not streamed, after half of it.
+// The faults. A mid-stream fault happens after [Options.FaultAfter] tokens, or after half of
+// an answer that is not streamed.
 const (
 	Hang           Fault = "hang"               // never answers
-	Close          Fault = "close"              // closes the connection instead of an answer
-	HangMidStream  Fault = "hang-mid-stream"    // says no more, and stays
+	Close          Fault = "close"              // closes the connection without an answer
+	HangMidStream  Fault = "hang-mid-stream"    // sends nothing more and keeps the connection open
 	CloseMidStream Fault = "close-mid-stream"   // breaks the connection
-	EndMidStream   Fault = "end-mid-stream"     // ends as if that were all
-	ErrorMidStream Fault = "error-mid-stream"   // says an error, and ends
-	MalformedSSE   Fault = "malformed-sse"      // says what is no JSON
-	EnormousLine   Fault = "enormous-line"      // says one line of 8 MiB
+	EndMidStream   Fault = "end-mid-stream"     // ends the answer as if it were complete
+	ErrorMidStream Fault = "error-mid-stream"   // sends an error object and ends
+	MalformedSSE   Fault = "malformed-sse"      // sends an event that is not JSON
+	EnormousLine   Fault = "enormous-line"      // sends one line of 8 MiB
 	WrongType      Fault = "wrong-content-type" // answers 200 with a web page
-	IgnoreStream   Fault = "ignore-stream"      // answers a streamed call with the whole answer at once
+	IgnoreStream   Fault = "ignore-stream"      // answers a streamed request unstreamed
 )
 
-// Faults lists the faults that have names.
+// Faults lists the named faults.
 func Faults() []Fault {
 	return []Fault{Hang, Close, HangMidStream, CloseMidStream, EndMidStream, ErrorMidStream,
 		MalformedSSE, EnormousLine, WrongType, IgnoreStream}
 }
 
-// ParseFault reads the name of a fault; "" is none.
+// ParseFault parses the name of a fault. The empty name is no fault.
 func ParseFault(name string) (Fault, error) {
 	f := Fault(name)
-	if f == "" || f.status() != 0 {
+	if f == "" || f.httpStatus() != 0 {
 		return f, nil
 	}
 	names := make([]string, 0, len(Faults()))
@@ -48,8 +47,8 @@ func ParseFault(name string) (Fault, error) {
 	return "", fmt.Errorf("there is no fault %.40q: there are 400 to 599, %s", name, strings.Join(names, ", "))
 }
 
-// status is the HTTP status that the fault stands for; 0 for the others.
-func (f Fault) status() int {
+// httpStatus returns the HTTP status that the fault stands for; 0 for a named fault.
+func (f Fault) httpStatus() int {
 	status, err := strconv.Atoi(string(f))
 	if err != nil || len(f) != 3 || status < 400 || status > 599 {
 		return 0
@@ -57,8 +56,9 @@ func (f Fault) status() int {
 	return status
 }
 
-// before lets happen what happens instead of an answer, and says whether it did.
-func (c *call) before() bool {
+// failInstead answers with a fault that replaces the answer. It returns false if there is
+// none.
+func (c *call) failInstead() bool {
 	f := c.options.Fault
 	switch {
 	case f == Hang:
@@ -68,20 +68,20 @@ func (c *call) before() bool {
 	case f == WrongType:
 		c.w.Header().Set("Content-Type", "text/html; charset=utf-8")
 		_, _ = c.w.Write([]byte("<!doctype html><title>Welcome</title><p>This is no model."))
-	case f.status() != 0:
-		if s := f.status(); s == http.StatusTooManyRequests || s == http.StatusServiceUnavailable {
-			askToWait(c.w.Header(), c.options.RetryAfter)
+	case f.httpStatus() != 0:
+		if s := f.httpStatus(); s == http.StatusTooManyRequests || s == http.StatusServiceUnavailable {
+			setRetryAfter(c.w.Header(), c.options.RetryAfter)
 		}
-		refuse(c.w, f.status(), fmt.Sprintf("the simulated model was told to answer %s (%s)", f, http.StatusText(f.status())))
+		writeError(c.w, f.httpStatus(), fmt.Sprintf("the simulated model was told to answer %s (%s)", f, http.StatusText(f.httpStatus())))
 	default:
 		return false
 	}
 	return true
 }
 
-// midway lets happen what happens in the middle of a stream, and says whether the
-// stream is over with it.
-func (c *call) midway() bool {
+// failMidStream makes a mid-stream fault happen. It returns false if there is none, and the
+// answer goes on.
+func (c *call) failMidStream() bool {
 	switch c.options.Fault {
 	case HangMidStream:
 		<-c.ctx.Done()
@@ -89,19 +89,20 @@ func (c *call) midway() bool {
 		panic(http.ErrAbortHandler)
 	case EndMidStream:
 	case ErrorMidStream:
-		c.event(errorBody(http.StatusInternalServerError, "the simulated model was told to fail here"))
+		c.writeEvent(errorBody(http.StatusInternalServerError, "the simulated model was told to fail here"))
 	case MalformedSSE:
 		c.write([]byte("data: {\"choices\": [{\"delta\"\n\n"))
 	case EnormousLine:
-		c.enormous()
+		c.writeEnormousLine()
 	default:
 		return false
 	}
 	return true
 }
 
-// enormous writes the line in pieces, so that it costs its reader more than us.
-func (c *call) enormous() {
+// writeEnormousLine writes the line in parts, so that it costs its reader more memory than
+// this server.
+func (c *call) writeEnormousLine() {
 	c.write([]byte("data: "))
 	piece := []byte(strings.Repeat("x", 64<<10))
 	for range 128 {

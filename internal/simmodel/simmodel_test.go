@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// post asks a model that answers at once, in memory.
+// post sends a chat-completions request.
 func post(t *testing.T, rt http.RoundTripper, body string) (*http.Response, error) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), "POST", "http://sim.invalid/v1/chat/completions", strings.NewReader(body))
@@ -45,7 +45,7 @@ func ask(t *testing.T, rt http.RoundTripper, body string) (status int, header ht
 	return resp.StatusCode, resp.Header, string(data)
 }
 
-// events cuts a stream into the data of its events.
+// events splits a stream into the data of its events.
 func events(stream string) []string {
 	var all []string
 	for event := range strings.SplitSeq(strings.TrimSuffix(stream, "\n\n"), "\n\n") {
@@ -76,7 +76,8 @@ func decode(t *testing.T, data string) chunk {
 	return c
 }
 
-func TestAStreamIsRoleWordsFinishUsageDone(t *testing.T) {
+func TestStreamHasRoleTokensFinishUsageAndDone(t *testing.T) {
+	t.Parallel()
 	_, header, body := ask(t, loopback.Transport(New(Options{})),
 		`{"model":"any","stream":true,"stream_options":{"include_usage":true},"messages":[{"role":"user","content":"Why is it slow?"}]}`)
 	if got := header.Get("Content-Type"); got != "text/event-stream" {
@@ -97,20 +98,21 @@ func TestAStreamIsRoleWordsFinishUsageDone(t *testing.T) {
 	if len(usage.Choices) != 0 || usage.Usage == nil || usage.Usage.Completion != n-4 {
 		t.Errorf("the usage is %s, want %d tokens", all[n-2], n-4)
 	}
-	var said strings.Builder
+	var text strings.Builder
 	for _, data := range all[:n-3] {
 		c := decode(t, data)
-		said.WriteString(c.Choices[0].Delta.Content)
+		text.WriteString(c.Choices[0].Delta.Content)
 		if c.ID != first.ID {
 			t.Errorf("the id changed to %s", c.ID)
 		}
 	}
-	if !strings.Contains(said.String(), "Why is it slow?") || strings.Contains(said.String(), "  ") {
-		t.Errorf("it said %q", said.String())
+	if !strings.Contains(text.String(), "Why is it slow?") || strings.Contains(text.String(), "  ") {
+		t.Errorf("the text is %q", text.String())
 	}
 }
 
-func TestTheSameQuestionHasTheSameAnswerStreamedOrNot(t *testing.T) {
+func TestAnswerIsTheSameStreamedOrNot(t *testing.T) {
+	t.Parallel()
 	rt := loopback.Transport(New(Options{}))
 	question := `"messages":[{"role":"system","content":"Be brief."},{"role":"user","content":[{"type":"text","text":"Part one"},{"type":"image_url"},{"type":"text","text":"part two"}]}]`
 	_, _, one := ask(t, rt, `{`+question+`}`)
@@ -121,22 +123,23 @@ func TestTheSameQuestionHasTheSameAnswerStreamedOrNot(t *testing.T) {
 	message := decode(t, one).Choices[0].Message.Content
 	for _, want := range []string{"Part one part two", "One message"} {
 		if !strings.Contains(message, want) {
-			t.Errorf("%q does not say %q", message, want)
+			t.Errorf("%q does not contain %q", message, want)
 		}
 	}
 	_, _, stream := ask(t, rt, `{"stream":true,`+question+`}`)
-	var said strings.Builder
+	var text strings.Builder
 	for _, data := range events(stream) {
 		if data != "[DONE]" {
-			said.WriteString(decode(t, data).Choices[0].Delta.Content)
+			text.WriteString(decode(t, data).Choices[0].Delta.Content)
 		}
 	}
-	if said.String() != message {
-		t.Errorf("streamed it says %q, else %q", said.String(), message)
+	if text.String() != message {
+		t.Errorf("the streamed text is %q, the unstreamed one %q", text.String(), message)
 	}
 }
 
-func TestSoManyTokensAsAsked(t *testing.T) {
+func TestTokenLimits(t *testing.T) {
+	t.Parallel()
 	rt := loopback.Transport(New(Options{}))
 	for body, want := range map[string]struct {
 		tokens int
@@ -155,7 +158,8 @@ func TestSoManyTokensAsAsked(t *testing.T) {
 	}
 }
 
-func TestWrongRequestsAreRefusedWithASentence(t *testing.T) {
+func TestInvalidRequestsAreRefused(t *testing.T) {
+	t.Parallel()
 	rt := loopback.Transport(New(Options{}))
 	for _, body := range []string{
 		``, `[]`, `{}`, `{"messages":[]}`, `{"messages":"hello"}`,
@@ -173,28 +177,30 @@ func TestWrongRequestsAreRefusedWithASentence(t *testing.T) {
 	}
 }
 
-func TestTimeToFirstTokenAndPace(t *testing.T) {
+func TestFirstTokenAndTokenRate(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		begun := time.Now()
+		start := time.Now()
 		resp, err := post(t, loopback.Transport(New(Options{FirstToken: 2 * time.Second, TokensPerSecond: 10, Tokens: 21})),
 			`{"stream":true,"messages":[{"role":"user","content":"x"}]}`)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer resp.Body.Close()
-		if waited := time.Since(begun); waited != 2*time.Second {
-			t.Errorf("the answer began after %v, want 2s", waited)
+		if waited := time.Since(start); waited != 2*time.Second {
+			t.Errorf("the answer started after %v, want 2s", waited)
 		}
 		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
 			t.Fatal(err)
 		}
-		if took := time.Since(begun); took != 4*time.Second {
+		if took := time.Since(start); took != 4*time.Second {
 			t.Errorf("the answer took %v, want 4s", took)
 		}
 	})
 }
 
 func TestFaultsWithAStatus(t *testing.T) {
+	t.Parallel()
 	rt := loopback.Transport(New(Options{RetryAfter: 1500 * time.Millisecond}))
 	for fault, want := range map[string]struct {
 		status     int
@@ -207,7 +213,8 @@ func TestFaultsWithAStatus(t *testing.T) {
 	}
 }
 
-func TestAFaultForTheFirstRequestsWithAKey(t *testing.T) {
+func TestFaultTimesCountsRequestsByKey(t *testing.T) {
+	t.Parallel()
 	rt := loopback.Transport(New(Options{}))
 	var got []int
 	for _, key := range []string{"a", "a", "b", "a", "b", "b"} {
@@ -222,13 +229,14 @@ func TestAFaultForTheFirstRequestsWithAKey(t *testing.T) {
 	}
 }
 
-// Each fault in the middle of a stream, over a real connection and in memory.
-func TestFaultsInTheMiddleOfAStream(t *testing.T) {
+// The faults happen over a real connection and in memory.
+func TestFaultsMidStream(t *testing.T) {
+	t.Parallel()
 	server := httptest.NewServer(New(Options{FaultAfter: 2}))
 	defer server.Close()
-	wire := &http.Transport{}
-	defer wire.CloseIdleConnections()
-	for name, rt := range map[string]http.RoundTripper{"wire": wire, "memory": loopback.Transport(New(Options{FaultAfter: 2}))} {
+	network := &http.Transport{}
+	defer network.CloseIdleConnections()
+	for name, rt := range map[string]http.RoundTripper{"network": network, "memory": loopback.Transport(New(Options{FaultAfter: 2}))} {
 		for fault, check := range map[Fault]func(body string, err error) bool{
 			CloseMidStream: func(body string, err error) bool { return err != nil && strings.Count(body, "data: ") == 3 },
 			EndMidStream:   func(body string, err error) bool { return err == nil && !strings.Contains(body, "[DONE]") },
@@ -254,14 +262,16 @@ func TestFaultsInTheMiddleOfAStream(t *testing.T) {
 	}
 }
 
-func TestCloseBeforeTheAnswerBreaksTheConnection(t *testing.T) {
+func TestCloseBreaksTheConnection(t *testing.T) {
+	t.Parallel()
 	_, err := post(t, loopback.Transport(New(Options{Fault: Close})), `{"messages":[{"role":"user"}]}`)
 	if !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("the error is %v", err)
 	}
 }
 
-func TestACallerWhoLeavesIsNoticed(t *testing.T) {
+func TestHandlerReturnsWhenTheClientLeaves(t *testing.T) {
+	t.Parallel()
 	for name, leave := range map[string]func(resp *http.Response, cancel func()){
 		"by closing the body": func(resp *http.Response, _ func()) { resp.Body.Close() },
 		"by cancelling":       func(_ *http.Response, cancel func()) { cancel() },
@@ -292,7 +302,8 @@ func TestACallerWhoLeavesIsNoticed(t *testing.T) {
 	}
 }
 
-func TestACallThatIsCancelledBeforeTheAnswerReturns(t *testing.T) {
+func TestHangEndsWithTheRequest(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
@@ -306,6 +317,7 @@ func TestACallThatIsCancelledBeforeTheAnswerReturns(t *testing.T) {
 }
 
 func TestModelsAreListed(t *testing.T) {
+	t.Parallel()
 	req := httptest.NewRequest("GET", "/v1/models", nil)
 	w := httptest.NewRecorder()
 	New(Defaults()).ServeHTTP(w, req)
@@ -316,6 +328,7 @@ func TestModelsAreListed(t *testing.T) {
 }
 
 func TestOtherPathsAreNotFound(t *testing.T) {
+	t.Parallel()
 	w := httptest.NewRecorder()
 	New(Options{}).ServeHTTP(w, httptest.NewRequest("GET", "/v2/chat", nil))
 	if w.Code != 404 || decode(t, w.Body.String()).Error == nil {
@@ -323,13 +336,14 @@ func TestOtherPathsAreNotFound(t *testing.T) {
 	}
 }
 
-func TestAStampedTokenIsTheTimeItIsSent(t *testing.T) {
+func TestTimestampsAreTheTimeOfSending(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		rt := loopback.Transport(New(Options{Timestamps: true, FirstToken: time.Second, TokensPerSecond: 1, Tokens: 3}))
-		_, _, said := ask(t, rt, `{"stream":true,"messages":[{"role":"user","content":"when?"}]}`)
+		_, _, answer := ask(t, rt, `{"stream":true,"messages":[{"role":"user","content":"when?"}]}`)
 		var text string
-		for _, event := range events(said) {
+		for _, event := range events(answer) {
 			var c chunk
 			if json.Unmarshal([]byte(event), &c) == nil && len(c.Choices) > 0 {
 				text += c.Choices[0].Delta.Content
@@ -340,7 +354,7 @@ func TestAStampedTokenIsTheTimeItIsSent(t *testing.T) {
 			want += fmt.Sprintf("%d ", start.Add(time.Duration(i+1)*time.Second).UnixMicro())
 		}
 		if text != want {
-			t.Errorf("it said %q, want %q", text, want)
+			t.Errorf("the text is %q, want %q", text, want)
 		}
 	})
 }

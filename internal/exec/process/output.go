@@ -55,10 +55,10 @@ func (o *output) addLog(line string) error {
 	if p, ok := parseProgress(line); ok {
 		return o.sink.Progress(p)
 	}
-	// Keep a few times what a message shows, because white space and control characters go.
+	// The limit is in characters, each of at most four bytes.
 	o.stderrEnd = append(append(o.stderrEnd, line...), '\n')
-	if spare := len(o.stderrEnd) - 4*maxTailRunes; spare > 0 {
-		o.stderrEnd = append(o.stderrEnd[:0], o.stderrEnd[spare:]...)
+	if excess := len(o.stderrEnd) - 4*maxTailRunes; excess > 0 {
+		o.stderrEnd = append(o.stderrEnd[:0], o.stderrEnd[excess:]...)
 	}
 	if o.logBytes > maxLogBytes {
 		return nil
