@@ -31,6 +31,7 @@ func newLease(c *job.Claimed, every time.Duration, now time.Time) lease {
 		return l
 	}
 	l.renewEvery = min(every, l.length/3)
+	// Without the assumed third, a late delivery would stop the work before its first renewal.
 	l.extendedAt = now.Add(-min(max(l.length-c.Left, 0), l.ageAtLastThird()))
 	l.renewAt = l.extendedAt.Add(l.renewEvery)
 	return l
@@ -132,6 +133,7 @@ func (r *Runner) dueRenewals(now time.Time) map[time.Duration]renewal {
 	defer r.mu.Unlock()
 	var calls map[time.Duration]renewal
 	for _, a := range r.leased {
+		// A call is made only if some lease of its length is due.
 		if l := &a.lease; l.due(now) && calls[l.length].attempts == nil {
 			if calls == nil {
 				calls = map[time.Duration]renewal{}
@@ -201,9 +203,11 @@ func (r *Runner) recordRenewal(a *attempt, sentAt time.Time, renewed bool) {
 	l := &a.lease
 	l.renewing = false
 	if !renewed {
+		// Several tries fit into the rest of the lease.
 		l.renewAt = time.Now().Add(l.renewEvery / 5)
 		return
 	}
+	// extendAfterPause may have moved it on while the call was outstanding.
 	if sentAt.After(l.extendedAt) {
 		l.extendedAt = sentAt
 	}

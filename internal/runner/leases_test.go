@@ -171,8 +171,8 @@ func countsFromAsking(t *testing.T) {
 	wantErr(t, why, exec.ErrLost)
 }
 
-// The process was suspended during a renewal, so its answer is very late. The lease must not
-// become older than a newer renewal has made it.
+// The process was suspended during a renewal, so the answer comes long after the call. The
+// answer shows that the lease still exists, so it must not make the lease older.
 func keepsNewerAnswer(t *testing.T) {
 	h := newHarness(t, blockUntilStopped)
 	rec := h.deliver(1)

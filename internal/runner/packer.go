@@ -110,6 +110,7 @@ func (p *packer) addEntry(kind job.Kind, data []byte) bool {
 // setProgress replaces the current progress. The percentage never decreases.
 func (p *packer) setProgress(progress job.Progress) {
 	progress.Percent = min(max(progress.Percent, p.progress.Percent), 100)
+	// min and max pass NaN on, and JSON cannot express it.
 	if math.IsNaN(progress.Percent) {
 		progress.Percent = p.progress.Percent
 	}
@@ -150,6 +151,7 @@ func (p *packer) take(withProgress bool) chunk {
 	if withProgress && p.progress != p.reported {
 		c.progress = p.addProgress()
 	}
+	// Only now, so that the progress is the last entry of the chunk.
 	c.entries = p.entries
 	p.entries, p.bytes = nil, 0
 	return c
@@ -157,6 +159,7 @@ func (p *packer) take(withProgress bool) chunk {
 
 // addProgress adds the progress as an entry. It returns nil if that does not fit.
 func (p *packer) addProgress() *job.Progress {
+	// Even if it does not fit: trying again would fail again.
 	p.reported = p.progress
 	data, _ := json.Marshal(p.progress) // cannot fail: a finite number and a text
 	if !p.addEntry(job.KindProgress, data) {

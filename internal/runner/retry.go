@@ -21,6 +21,7 @@ func (a *attempt) storeOutcome() {
 			a.release(&a.outcome)
 			return
 		}
+		// The callback must not block, so retries need a goroutine.
 		go func() {
 			a.retryOutcome(err)
 			a.release(&a.outcome)
@@ -35,6 +36,7 @@ func (a *attempt) retryOutcome(err error) {
 	err = a.retry(err, a.finishCall(a.outcome))
 	if isRefusal(err) && job.CodeOf(err) != job.LeaseLost {
 		a.r.cfg.Log.Error("an outcome was refused", "job", a.claimed.Job.ID, "err", err)
+		// Without the output too: it may be what the store refuses.
 		write := a.finishCall(job.Outcome{Fault: refusedEnd(err)})
 		err = a.retry(write(a.r.writeCtx), write)
 	}

@@ -127,6 +127,7 @@ func New(c Config) *Runner {
 // is gone. It returns an error if some goroutine is not gone: an executor ignores its context,
 // or the source does not answer.
 func (r *Runner) Run(ctx context.Context) error {
+	// The end of ctx must not end running work: it starts the shutdown, which gives grace.
 	r.rootCtx = context.WithoutCancel(ctx)
 	r.writeCtx, r.cancelWrites = context.WithCancel(r.rootCtx)
 	defer r.cancelWrites()
@@ -162,6 +163,7 @@ func (r *Runner) Run(ctx context.Context) error {
 func (r *Runner) deliver(c job.Claimed) {
 	a := &attempt{r: r, claimed: c, lease: newLease(&c, r.cfg.RenewEvery, time.Now())}
 	a.lease.ignoreExpiry = r.cfg.IgnoreLeaseExpiry
+	// A pointer into the job, which saves a copy per attempt.
 	a.clocks.limits = &a.claimed.Job.Policy.Timeouts
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -223,6 +225,7 @@ func (r *Runner) forget(a *attempt) {
 func (r *Runner) leasedAttempts() []*attempt {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	// A copy, because the caller takes the attempts' locks, which come before mu.
 	all := make([]*attempt, 0, len(r.leased))
 	for _, a := range r.leased {
 		all = append(all, a)

@@ -73,6 +73,7 @@ func (w *outputWriter) urgency() urgency {
 		return never
 	case p.bytes >= flushSize:
 		return atOnce
+	// The first progress of an attempt is as urgent as output: it shows that work has begun.
 	case len(p.entries) > 0, w.lastProgressAt.IsZero() && p.progressChanged():
 		return soon
 	case p.progressChanged():
@@ -133,6 +134,7 @@ func (a *attempt) runWriter(w *outputWriter) {
 func (a *attempt) nextChunk(w *outputWriter) (c chunk, wait time.Duration) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	// The rest is stored with the outcome.
 	if a.finishing {
 		return chunk{}, 0
 	}
@@ -156,6 +158,7 @@ func (a *attempt) appendChunk(w *outputWriter, c chunk) {
 	if err == nil {
 		return
 	}
+	// A failed write is final here: a refusal, a lost lease, or a shutdown that gave up.
 	w.failed = true
 	if isRefusal(err) {
 		a.r.cfg.Log.Error("output was refused", "job", a.claimed.Job.ID, "err", err)

@@ -127,6 +127,7 @@ func (c *call) writeStream() {
 			return
 		}
 	}
+	// An answer shorter than FaultAfter still meets its fault.
 	if c.options.FaultAfter >= len(c.tokens) && c.failMidStream() {
 		return
 	}

@@ -170,6 +170,7 @@ func (m *model) takeFault(key string, times int) bool {
 	if m.faults[key] >= times {
 		return false
 	}
+	// Forgetting all keys only makes some faults happen again.
 	if len(m.faults) >= maxKeys {
 		clear(m.faults)
 	}

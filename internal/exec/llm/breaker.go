@@ -277,6 +277,7 @@ func (b *breaker) shouldOpenLocked(now time.Time) bool {
 // openLocked opens the breaker, or keeps it open, until the next probe. It waits at least as
 // long as the server asked for, up to maxOpenTime.
 func (b *breaker) openLocked(now time.Time, openTime time.Duration, last error) {
+	// A longer wait than maxOpenTime is the job's own: its fault carries it.
 	if f, ok := errors.AsType[*job.Fault](last); ok {
 		openTime = max(openTime, min(f.RetryAfter, maxOpenTime))
 	}

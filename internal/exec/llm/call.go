@@ -75,6 +75,7 @@ func (c *call) readResponse(ctx context.Context, resp *http.Response) error {
 			c.timer.Stop() // the answer has begun; the runner limits its silences
 		}
 		return c.readStream(ctx, resp.Body)
+	// A server that ignores "stream" answers like this; the timer goes on until the whole answer.
 	case kind == "application/json" || strings.HasSuffix(kind, "+json"):
 		return c.readWhole(ctx, resp.Body)
 	}
@@ -82,6 +83,7 @@ func (c *call) readResponse(ctx context.Context, resp *http.Response) error {
 }
 
 func (c *call) newRequest(ctx context.Context, body []byte) *http.Request {
+	// Not http.NewRequest: the URL is parsed already.
 	req := (&http.Request{
 		Method:        http.MethodPost,
 		URL:           c.model.url,
@@ -205,6 +207,7 @@ func (c *call) endStream(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() != nil || errors.As(err, &f):
 		return c.transferFault(ctx, err)
+	// Before io.EOF and network errors: nothing that matters is missing.
 	case c.completion.allFinished():
 		return c.finishStream()
 	case errors.Is(err, io.EOF):
@@ -218,12 +221,14 @@ func (c *call) finishStream() error {
 	if len(c.completion.choices) == 0 {
 		return c.model.fault(codeBadStream, job.Retryable, "ended its answer without having said anything", nil)
 	}
+	// Some servers omit the model.
 	setFirst(&c.completion.head.Model, c.model.Upstream)
 	return c.setResult(c.completion.encode())
 }
 
 // readWhole reads an answer that is not streamed, from a server that ignores "stream".
 func (c *call) readWhole(ctx context.Context, body io.Reader) error {
+	// One byte more than allowed shows that the answer is too large.
 	data, err := io.ReadAll(io.LimitReader(body, job.MaxOutput+1))
 	if err != nil {
 		return c.transferFault(ctx, err)
@@ -241,6 +246,7 @@ func (c *call) readWhole(ctx context.Context, body io.Reader) error {
 	if len(k.Choices) == 0 {
 		return c.model.fault(codeBadAnswer, job.Retryable, "answered without a choice", nil)
 	}
+	// The answer becomes the result as it is, except for white space around it.
 	data = bytes.TrimSpace(data)
 	if err := c.writeChunk(data, k); err != nil {
 		return err

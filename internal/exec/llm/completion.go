@@ -157,6 +157,7 @@ func mergeObject(old any, fields map[string]json.RawMessage) any {
 		o = mergedObject{}
 	}
 	for name, piece := range fields {
+		// A null in a delta changes nothing.
 		if merged := merge(name, o[name], piece); merged != nil {
 			o[name] = merged
 		}
@@ -177,6 +178,7 @@ func mergeList(name string, old any, items []json.RawMessage) any {
 			l.items[at] = merge(name, l.items[at], item)
 			continue
 		}
+		// Items without an index are never merged with others.
 		if !isEmpty(indexed.Index) {
 			l.at[index] = len(l.items)
 		}

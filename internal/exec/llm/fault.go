@@ -58,12 +58,15 @@ func (m *model) faultForStatus(status int, how, message string) *job.Fault {
 	case status == http.StatusNotFound:
 		code, did = "upstream_not_found", fmt.Sprintf("does not know the model %s, or the path %s: check the model's name and base_url",
 			job.Quote(m.Upstream), m.url.Path)
+	// The API key must not go to another host.
 	case status >= 300 && status < 400:
 		code, did = "upstream_redirect", "redirects elsewhere, which is not followed: set base_url to where it leads"
 	case status == http.StatusRequestTimeout:
 		code, class, did = codeTimeout, job.Retryable, "took too long"
+	// These say nothing about the request itself, so it may succeed later.
 	case status == http.StatusConflict || status == http.StatusTooEarly:
 		code, class, did = codeConflict, job.Retryable, "cannot do it at this moment"
+	// A wait costs the job no attempt.
 	case status == http.StatusTooManyRequests:
 		code, class, did = codeRateLimited, job.Wait, "asks to wait: too many requests"
 	case status == http.StatusServiceUnavailable:
@@ -90,7 +93,9 @@ func (m *model) keyAdvice() string {
 func (m *model) faultForError(raw json.RawMessage) *job.Fault {
 	var e struct{ Code, Type, Status any }
 	_ = json.Unmarshal(raw, &e)
+	// An error without a known code may go away.
 	status := http.StatusInternalServerError
+	// The most specific one comes first.
 	for _, v := range []any{e.Code, e.Status, e.Type} {
 		if s := statusForCode(fmt.Sprint(v)); s != 0 {
 			status = s
@@ -208,6 +213,7 @@ func (m *model) networkFault(err error) *job.Fault {
 		return m.fault(badTLS, job.Final, fmt.Sprintf("at %s does not speak https: begin its base_url with http://", m.url.Host), err)
 	case errors.As(err, &cert):
 		return m.fault(badTLS, job.Final, fmt.Sprintf("at %s has a certificate that is not trusted here", m.url.Host), err)
+	// A server that restarts refuses connections for a while, so the job waits at no cost.
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return m.fault(unreachable, job.Wait, fmt.Sprintf("is not there: nobody listens at %s; start it, or check base_url", m.url.Host), err)
 	case errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect"):

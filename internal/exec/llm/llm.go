@@ -185,6 +185,7 @@ func newModel(m Model, c Config) (*model, error) {
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
 		return nil, errors.New("its base_url must be like https://api.example.com/v1")
 	}
+	// A secret in the URL would appear in logs and messages.
 	if base.User != nil || base.RawQuery != "" || base.Fragment != "" {
 		return nil, errors.New("its base_url must be without a user, a query and a fragment; a key goes into the variable that api_key_env names")
 	}

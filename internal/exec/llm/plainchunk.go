@@ -21,6 +21,7 @@ type plainChunk struct {
 // parsePlain returns the text of a plain chunk, which is not empty and belongs to the first
 // choice. ok is false for any other chunk and for invalid JSON.
 func (c *completion) parsePlain(data []byte) (text string, ok bool) {
+	// The first chunks of a stream create the choice and its message, so they are not plain.
 	first := c.choices[0]
 	if first == nil {
 		return "", false
@@ -59,6 +60,7 @@ func (p *plainChunk) parseMember(name []byte) bool {
 			return false
 		}
 		p.hasChoices = true
+		// Exactly one choice: a second one needs an event.
 		return p.accept('[') && p.object(p.parseChoice) && p.accept(']')
 	}
 	return p.skipValue(0)
@@ -73,6 +75,7 @@ func (p *plainChunk) parseChoice(name []byte) bool {
 		return p.acceptNull()
 	case "delta":
 		return p.object(p.parseDelta)
+	// A whole message instead of a delta is not a stream's.
 	case "message":
 		return false
 	}

@@ -21,6 +21,7 @@ type request struct {
 // the model's server to check.
 func (e *Executor) parseRequest(input []byte) (request, *job.Error) {
 	req := request{model: e.defaultModel}
+	// JSON must be UTF-8, but encoding/json accepts other bytes.
 	if !utf8.Valid(input) || json.Unmarshal(input, &req.fields) != nil || req.fields == nil {
 		return req, invalid("", `the input must be a JSON object, such as {"messages": [{"role": "user", "content": "Hello"}]}`)
 	}
@@ -65,6 +66,7 @@ func checkMessages(raw json.RawMessage) *job.Error {
 
 // body returns the body to send: the input with model, stream and stream_options set.
 func (r request) body() []byte {
+	// Usage is requested even if the input turns it off: the result must have it.
 	options := map[string]json.RawMessage{"include_usage": json.RawMessage("true")}
 	for name, value := range r.options {
 		if name != "include_usage" {

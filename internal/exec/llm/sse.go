@@ -34,6 +34,7 @@ func newEventReader(stream io.Reader) *eventReader {
 // return an event that the end of the stream cuts off. The error is io.EOF at a clean end, a
 // *[job.Fault] past a limit, or the stream's own.
 func (e *eventReader) next() ([]byte, error) {
+	// Fill the buffer first, so that nextSimple can look at all that has arrived.
 	if _, err := e.src.Peek(1); err != nil {
 		return nil, err
 	}
@@ -67,6 +68,7 @@ func (e *eventReader) next() ([]byte, error) {
 // the buffer, has one data line only, and ends with two LFs. Nearly every event does. ok is
 // false for any other event.
 func (e *eventReader) nextSimple() (data []byte, ok bool) {
+	// The byte order mark and a pending LF are left to readLine.
 	if e.afterCR || !e.started {
 		return nil, false
 	}
@@ -88,6 +90,7 @@ func (e *eventReader) readLine() error {
 			return err
 		}
 		buffered, _ := e.src.Peek(e.src.Buffered())
+		// CR LF may arrive in two reads.
 		if e.afterCR && buffered[0] == '\n' {
 			e.afterCR = false
 			_, _ = e.src.Discard(1)

@@ -41,6 +41,7 @@ func (a *attempt) killLeftovers(within time.Duration) bool {
 		for _, p := range left {
 			p.signal(syscall.SIGKILL)
 		}
+		// Some process cannot be killed, for example one that the kernel blocks in I/O.
 		if late {
 			return false
 		}

@@ -45,6 +45,7 @@ func (o *output) add(line outputLine) error {
 			Message: fmt.Sprintf("the command wrote more than a result may hold (%d MiB)", job.MaxResult>>20)}
 	}
 	o.stdout = append(o.stdout, line.data...)
+	// Output that is not UTF-8 cannot be shown as text, and neither can what follows it.
 	if o.binary = o.binary || !utf8.Valid(line.data) || bytes.IndexByte(line.data, 0) >= 0; o.binary {
 		return nil
 	}
@@ -131,6 +132,7 @@ func (l *lineReader) next() []byte {
 	part, err := l.in.ReadSlice('\n')
 	line := append(l.partial, part...)
 	l.partial = nil
+	// The buffer is full without a line end: return a part, up to the last whole character.
 	if errors.Is(err, bufio.ErrBufferFull) {
 		whole := len(line) - partialRuneLen(line)
 		l.partial = append(l.partial, line[whole:]...)

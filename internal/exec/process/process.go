@@ -140,6 +140,7 @@ func (e *Executor) Execute(ctx context.Context, t meanwhile.Task, out meanwhile.
 func (e *Executor) newCommand(t meanwhile.Task, a *attempt) *exec.Cmd {
 	cmd := exec.Command(e.config.Command[0], expandArgs(e.config.Command[1:], t.Files)...)
 	cmd.Dir = e.config.Dir
+	// Env must not stay nil: os/exec would pass on the server's whole environment.
 	cmd.Env = []string{attemptVar + "=" + a.token}
 	for _, name := range e.config.Env {
 		if value, set := os.LookupEnv(name); set {
@@ -185,6 +186,7 @@ func (e *Executor) exitFault(state *os.ProcessState, tail string) *job.Fault {
 		f.Code = fmt.Sprintf("signal_%d", number)
 		f.Message = fmt.Sprintf("the command %s was ended by signal %d (%s)", name, number, signal)
 	}
+	// Another attempt would fail the same way.
 	if state.ExitCode() == exitDataErr {
 		f.Class = job.Final
 		f.Message = fmt.Sprintf("the command %s does not accept the input", name)

@@ -53,6 +53,7 @@ func (e *Executor) start(t meanwhile.Task) (*run, error) {
 		r.cmd.Stdin, r.cmd.Stdout, r.cmd.Stderr = theirs[0], theirs[1], theirs[2]
 		err = r.cmd.Start()
 	}
+	// The command has its own copies; ours would keep the pipes open after it ends.
 	closeAll(theirs)
 	if err != nil {
 		closeAll(r.pipeEnds)

@@ -51,6 +51,7 @@ func (Executor) Execute(ctx context.Context, t exec.Task, out exec.Sink) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
+	// Without its context and without the sink's errors, nothing can stop the work.
 	if p.ignoreCancel {
 		ctx, out = context.WithoutCancel(ctx), ignoreErrors{out}
 	}
