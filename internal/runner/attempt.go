@@ -32,7 +32,7 @@ type attempt struct {
 	finishing      bool       // the outcome is being stored; more output is refused
 	clocks         clocks
 	timer          *time.Timer // rings for the clocks, then for stopDeadline; nil until needed
-	stopDeadline   time.Time   // when the runner stops waiting for an executor that was asked to stop
+	stopDeadline   time.Time   // a stopped executor is waited for no longer than this
 	result         *job.Result
 	usage          []byte
 	writer         *outputWriter      // nil before the first output
@@ -62,7 +62,7 @@ func (a *attempt) run() {
 
 // What decideOutcome gets instead of the executor's error.
 var (
-	errNotStarted = errors.New("runner: the attempt did not begin")
+	errNotStarted = errors.New("runner: the attempt did not start")
 	errDidNotStop = errors.New("runner: the executor did not stop in time")
 )
 
@@ -230,11 +230,11 @@ func (a *attempt) onShutdown() {
 }
 
 // stopLocked asks the executor to stop and waits for it no longer than grace.
-func (a *attempt) stopLocked(why error, f *job.Fault, grace time.Duration) {
+func (a *attempt) stopLocked(cause error, f *job.Fault, grace time.Duration) {
 	if a.finishing {
 		return
 	}
-	a.cancelContextLocked(why, f)
+	a.cancelContextLocked(cause, f)
 	// A later request with a shorter grace brings the deadline forward; none puts it off.
 	at := time.Now().Add(grace)
 	if a.stopDeadline.IsZero() || at.Before(a.stopDeadline) {
@@ -244,13 +244,13 @@ func (a *attempt) stopLocked(why error, f *job.Fault, grace time.Duration) {
 }
 
 // cancelContextLocked ends the executor's context. Only the first cause counts.
-func (a *attempt) cancelContextLocked(why error, f *job.Fault) {
+func (a *attempt) cancelContextLocked(cause error, f *job.Fault) {
 	if a.stopCause != nil {
 		return
 	}
-	a.stopCause, a.fault = why, f
+	a.stopCause, a.fault = cause, f
 	if a.cancel != nil {
-		a.cancel(why)
+		a.cancel(cause)
 	}
 }
 

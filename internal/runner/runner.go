@@ -36,8 +36,8 @@ type Source interface {
 	// Finish ends the attempt and returns when the outcome is on disk. It refuses with
 	// [job.LeaseLost].
 	Finish(ctx context.Context, l job.Lease, o job.Outcome) (job.State, error)
-	// FinishAsync does what Finish does without blocking. It calls then once, with the error, on any
-	// goroutine.
+	// FinishAsync does what Finish does without blocking. It calls then once, with the error,
+	// on any goroutine.
 	FinishAsync(l job.Lease, o job.Outcome, then func(error))
 	// Renew extends each lease by its job's [job.Timeouts.Lease] and returns one error, or
 	// nil, for each lease. It returns at the latest when ctx ends. Several calls may be
@@ -88,7 +88,7 @@ type Runner struct {
 	// guarded by mu
 	phase  phase
 	leased map[job.Token]*attempt // attempts whose leases are renewed
-	active int                    // attempts that are not over, and goroutines that work for an attempt
+	active int                    // attempts that are not over, and goroutines at work on one
 	idle   int                    // goroutines that wait for the next attempt
 	wakeAt time.Time              // when renewLeases wakes; zero for never
 }

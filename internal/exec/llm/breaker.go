@@ -17,9 +17,9 @@ import (
 const (
 	maxConsecutiveFailures = 5                // opens the breaker
 	windowSize             = 20               // most calls in the window
-	minWindowCalls         = 10               // if the window has this many, failures of half of them open it
+	minWindowCalls         = 10               // with this many in the window, half of them failing opens it
 	windowAge              = 30 * time.Second // older calls do not count
-	minOpenTime            = time.Second      // before the first probe; doubled for each probe that fails
+	minOpenTime            = time.Second      // before the first probe; each failed probe doubles it
 	maxOpenTime            = time.Minute      // before any later probe
 	maxWait                = time.Second      // an attempt waits this long before it is sent back
 )

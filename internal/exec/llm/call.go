@@ -17,7 +17,7 @@ import (
 
 const (
 	maxErrorBody = 64 << 10               // bytes that are read of an error answer
-	drainTimeout = 100 * time.Millisecond // how long to wait for the end of a stream after its last event
+	drainTimeout = 100 * time.Millisecond // for the end of a stream after its last event
 )
 
 // errRequestTimeout is the cause with which a call ends whose server took too long.

@@ -41,7 +41,7 @@ func (a *attempt) killLeftovers(within time.Duration) bool {
 		for _, p := range left {
 			p.signal(syscall.SIGKILL)
 		}
-		// Some process cannot be killed, for example one that the kernel blocks in I/O.
+		// Some processes cannot be killed, such as one that the kernel blocks in I/O.
 		if late {
 			return false
 		}
@@ -148,7 +148,8 @@ func readProcess(pid int) (process, bool) {
 // signal sends a signal to this process, and to no other that got its number since it was
 // read.
 func (p process) signal(signal syscall.Signal) {
-	handle, err := os.FindProcess(p.pid) // a handle (pidfd) stays with the process even if its number is reused
+	// A handle (pidfd) stays with the process even if its number is reused.
+	handle, err := os.FindProcess(p.pid)
 	if err != nil {
 		return
 	}
