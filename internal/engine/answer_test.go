@@ -13,8 +13,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
-// The answer of an op that is on disk is a success, whatever the reads after its commit
-// meet: a job that was deleted since, or a disk that does not answer.
+// Once an op is on disk, its answer is a success. A read after the commit may find the
+// job deleted, or the disk may fail it: that changes nothing.
 func TestCommittedOpSucceedsDespiteFailedRead(t *testing.T) {
 	t.Parallel()
 	keyed := engine.Request{Owner: local, Queue: "sim", IdempotencyKey: "known"}
@@ -89,8 +89,7 @@ func TestCommittedOpSucceedsDespiteFailedRead(t *testing.T) {
 	}
 }
 
-// A held submit whose caller leaves, or whose server stops, is answered with the job
-// that is stored.
+// A waiting submit returns the stored job when its caller leaves or its server stops.
 func TestCancelledSubmitAndWaitReturnsStoredJob(t *testing.T) {
 	t.Parallel()
 	ctx, leave := context.WithCancel(t.Context())
@@ -102,7 +101,7 @@ func TestCancelledSubmitAndWaitReturnsStoredJob(t *testing.T) {
 	}
 }
 
-// leaving observes an engine and leaves when a submit was answered.
+// cancelOnSubmit is an observer that calls cancel when a submit was answered.
 type cancelOnSubmit struct {
 	countingObserver
 	cancel func()
@@ -114,8 +113,8 @@ func (l *cancelOnSubmit) OpSettled(lane engine.Lane, _ time.Duration) {
 	}
 }
 
-// A submit for which there is no room, and whose key's job is deleted meanwhile, is
-// refused for want of room: its key has no job any more.
+// A submit to a full queue is refused if the job of its idempotency key is deleted
+// meanwhile: the key then has no job.
 func TestSubmitWithKeyOfDeletedJobIsRefusedWhenFull(t *testing.T) {
 	t.Parallel()
 	gone := make(chan struct{}, 1)

@@ -13,7 +13,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// A bulk retry that finds no room says so, instead of passing over all jobs.
+// RetryAll returns an error on a full disk. It does not silently pass over the jobs.
 func TestRetryAllIsRefusedOnFullDisk(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -36,8 +36,8 @@ func TestRetryAllIsRefusedOnFullDisk(t *testing.T) {
 	})
 }
 
-// What a bulk call has asked for counts, although its time is over before that is on
-// disk; nothing more is asked for then.
+// At its deadline a bulk call submits no more ops, and counts those that it has submitted
+// once they are on disk.
 func TestDeleteAllCountsOpsUnderWayAtDeadline(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 )
 
 // A cancel that another process stored reaches the worker with the answer to its next
-// write, whether or not anybody waits for that answer.
+// write, even if no caller waits for that answer.
 func TestEveryWriteReportsCancel(t *testing.T) {
 	t.Parallel()
 	for name, write := range map[string]func(w *sweepHarness, l job.Lease) error{

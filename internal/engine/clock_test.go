@@ -8,8 +8,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// When the store's clock jumps, every lease seems to have lapsed, or to last for
-// ever. Nobody loses a job for that: renewals come first, and put it right.
+// When the store's clock jumps, every lease seems to have lapsed or to last for ever. No
+// job is swept for that: renewals come first and correct the leases.
 func TestClockJumpSweepsNoLease(t *testing.T) {
 	t.Parallel()
 	for name, by := range map[string]time.Duration{"forwards": 24 * time.Hour, "back": -24 * time.Hour} {

@@ -15,7 +15,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// rough is an engine on a disk that a test makes full, slow or unwritable.
+// diskHarness is an engine on a disk that the test makes full, slow or unwritable.
 type diskHarness struct {
 	*sweepHarness
 	faulty *faulty.Store
@@ -46,7 +46,7 @@ func newDiskHarness(t *testing.T, o sqlite.Options) *diskHarness {
 	return r
 }
 
-// breaks makes commits fail that the function picks.
+// failCommits makes the commits fail that match.
 func (r *diskHarness) failCommits(step faulty.Step, match func(b *store.Batch) bool) {
 	f := func(b *store.Batch) faulty.Fault {
 		if match(b) {
@@ -59,7 +59,7 @@ func (r *diskHarness) failCommits(step faulty.Step, match func(b *store.Batch) b
 
 func (r *diskHarness) stopFailing() { r.fault.Store(nil) }
 
-// lookAnew lets the next submit ask for the room on the disk.
+// remeasure makes the next submit measure the free space of the disk.
 func (r *diskHarness) remeasure() {
 	r.disk.mu.Lock()
 	defer r.disk.mu.Unlock()
@@ -77,9 +77,9 @@ func oneEntry(seq int64) []job.Entry {
 	return []job.Entry{{Seq: seq, Attempt: 1, Kind: job.KindText, Events: 1, Data: []byte("word")}}
 }
 
-// With less room than is kept back no new work is taken, and nothing is written for
-// it; what was asked before is answered, what runs goes on, and all is well again
-// when there is room.
+// With less free space than MinFree the engine refuses new work, without a write. It
+// still answers known idempotency keys, and running jobs go on. It accepts new work again
+// when there is space.
 func TestLowDiskSpaceRefusesNewWork(t *testing.T) {
 	t.Parallel()
 	r := newDiskHarness(t, sqlite.Options{Unsynced: true})
@@ -121,8 +121,8 @@ func TestLowDiskSpaceRefusesNewWork(t *testing.T) {
 	}
 }
 
-// While the disk is full renewals and ends go before output, which waits; no lease
-// is taken; nothing is lost, and nobody has to ask again.
+// On a full disk the engine stores renewals and finishes before output, which waits. No
+// lease is swept, nothing is lost, and no caller has to repeat its op.
 func TestFullDiskAcceptsRenewalsAndFinishes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -165,7 +165,7 @@ func TestFullDiskAcceptsRenewalsAndFinishes(t *testing.T) {
 	})
 }
 
-// When not even ends have room, renewals are tried alone.
+// If finishes do not fit either, the engine stores renewals alone.
 func TestFullDiskAcceptsRenewalsAlone(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -196,7 +196,7 @@ func TestFullDiskAcceptsRenewalsAlone(t *testing.T) {
 	})
 }
 
-// A server that stops on a full disk does not wait for room.
+// A server that stops on a full disk does not wait for free space.
 func TestStopDoesNotWaitForDiskSpace(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -217,7 +217,7 @@ func TestStopDoesNotWaitForDiskSpace(t *testing.T) {
 	})
 }
 
-// SQLite's own full disk: work that runs still ends, and what is deleted makes room.
+// When SQLite's own file is full, running jobs still finish, and a delete makes space.
 func TestFinishAndDeleteSucceedAtMaxPages(t *testing.T) {
 	t.Parallel()
 	r := newDiskHarness(t, sqlite.Options{Unsynced: true, MaxPages: 300})
@@ -247,8 +247,8 @@ func TestFinishAndDeleteSucceedAtMaxPages(t *testing.T) {
 	}
 }
 
-// A directory that has become read-only: new work is refused soon, what runs is
-// kept, and goes on when it can be written again.
+// When the directory becomes read-only, the engine soon refuses new work. It keeps the
+// running jobs and continues once it can write again.
 func TestUnwritableDiskKeepsRunningJobs(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -282,7 +282,7 @@ func TestUnwritableDiskKeepsRunningJobs(t *testing.T) {
 	})
 }
 
-// Damaged data ends the engine, with its reason.
+// Damaged data ends the engine, and Run returns the reason.
 func TestDamagedDataEndsTheEngine(t *testing.T) {
 	t.Parallel()
 	s := &damagedStore{Store: faulty.New(openPlain(t), faulty.Plan{})}
@@ -302,7 +302,7 @@ func TestDamagedDataEndsTheEngine(t *testing.T) {
 	}
 }
 
-// damaged is a store that finds out that its data is.
+// damagedStore is a store that reports damage once isDamaged is set.
 type damagedStore struct {
 	store.Store
 	isDamaged atomic.Bool
@@ -322,8 +322,8 @@ func openPlain(t *testing.T) store.Store {
 	return s
 }
 
-// A disk that takes longer for a sync than a lease lasts: whoever could not renew
-// meanwhile keeps the job, work gets on, and what waits to be written is bounded.
+// A sync takes longer than a lease lasts. Workers that could not renew meanwhile keep
+// their jobs, the jobs make progress, and the number of pending ops is bounded.
 func TestSlowDiskSweepsNoLease(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -375,8 +375,8 @@ func TestSlowDiskSweepsNoLease(t *testing.T) {
 	})
 }
 
-// tenRenewals does a job in which ten renewals are due, each as soon as the one before
-// was answered and ten seconds have passed.
+// tenRenewals runs a job with ten renewals: each follows ten seconds after the answer to
+// the one before.
 func tenRenewals(e *Engine, c job.Claimed, ended *atomic.Int32) {
 	for range 10 {
 		time.Sleep(10 * time.Second)
@@ -389,8 +389,8 @@ func tenRenewals(e *Engine, c job.Claimed, ended *atomic.Int32) {
 	}
 }
 
-// While syncs are slow a batch has the renewals first, and intake is bounded. No time
-// passes, so that what waits is not refused for how long it waits.
+// While syncs are slow, a batch has renewals first, and pending submits are bounded. No
+// time passes, so that no submit is refused because it waited too long.
 func TestSlowDiskBoundsPendingSubmits(t *testing.T) {
 	if testing.Short() {
 		t.Skip("stores 64 MiB")
@@ -445,8 +445,8 @@ func TestSlowDiskBoundsPendingSubmits(t *testing.T) {
 	})
 }
 
-// What was let in is counted until it is on the disk and the disk was looked at again:
-// it is written twice.
+// An accepted submit counts against the free space until it is on disk and the space was
+// measured again. It counts twice because it is written twice.
 func TestPendingSubmitsCountAgainstDiskSpace(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -491,8 +491,8 @@ func TestPendingSubmitsCountAgainstDiskSpace(t *testing.T) {
 	})
 }
 
-// What output adds is counted, too, and is not written into the last of the room; an end
-// with the last words before it is.
+// Output counts against the free space, too, and does not use the last of it. A finish
+// with a little output does.
 func TestOutputLeavesSpaceForFinishes(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -531,7 +531,7 @@ func TestOutputLeavesSpaceForFinishes(t *testing.T) {
 	})
 }
 
-// A result that finds no room holds up no delete.
+// A delete does not wait behind a result that does not fit.
 func TestLargeResultDoesNotDelayDelete(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -559,8 +559,8 @@ func TestLargeResultDoesNotDelayDelete(t *testing.T) {
 	})
 }
 
-// Where not even a cancel or a delete has room, they are refused and do not hang; what
-// becomes due waits, and sweeps go on.
+// When not even a cancel or a delete fits, the engine refuses them instead of hanging.
+// Due jobs wait, and sweeps continue.
 func TestFullDiskRefusesInsteadOfHanging(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -597,7 +597,7 @@ func TestFullDiskRefusesInsteadOfHanging(t *testing.T) {
 	})
 }
 
-// On a full disk nobody's presence can be stored, and sweeps go on: jobs still end.
+// On a full disk no presence can be stored. Sweeps continue, and jobs still end.
 func TestUnstoredPresenceDoesNotDelaySweep(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

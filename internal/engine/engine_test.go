@@ -25,8 +25,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m, goleak.IgnoreCurrent()) }
 
 var local = job.Owner{User: "local"}
 
-// house is an engine over a real store, with a worker whose jobs a test takes one
-// by one.
+// harness is an engine over a store, with a worker whose jobs the test receives one by
+// one.
 type harness struct {
 	*engine.Engine
 	t      testing.TB
@@ -36,6 +36,7 @@ type harness struct {
 	stop   func()
 }
 
+// policy is the policy of the test queues.
 func policy() job.Policy {
 	return job.Policy{
 		Timeouts: job.Timeouts{Lease: time.Minute, CancelGrace: time.Minute},
@@ -43,6 +44,7 @@ func policy() job.Policy {
 	}
 }
 
+// queues returns a queue "sim" of depth 3 and a queue "wide" of depth 1000.
 func queues() []engine.Queue {
 	q := engine.Queue{Name: "sim", Executor: "sim", Concurrency: 2, MaxDepth: 3, MaxAttempts: 2, Policy: policy(), Keep: time.Hour, KeepFailed: 2 * time.Hour}
 	wide := q
@@ -69,14 +71,17 @@ func newStore(t testing.TB) store.Store {
 	return openUnsynced(t, filepath.Join(t.TempDir(), "jobs.db"))
 }
 
+// startHarness starts an engine with the default queues. See startWithConfig.
 func startHarness(t testing.TB, s store.Store) *harness { return startWithQueues(t, s, queues()) }
 
-// startWith opens an engine over a store and runs it until the test ends.
+// startWithQueues starts an engine with these queues. See startWithConfig.
 func startWithQueues(t testing.TB, s store.Store, q []engine.Queue) *harness {
 	t.Helper()
 	return startWithConfig(t, engine.Config{Store: s, Queues: q})
 }
 
+// startWithConfig starts an engine and stops it when the test ends. It also closes the
+// store then.
 func startWithConfig(t testing.TB, c engine.Config) *harness {
 	t.Helper()
 	c.Alone = true
@@ -98,11 +103,13 @@ func startWithConfig(t testing.TB, c engine.Config) *harness {
 	return h
 }
 
+// newHarness starts an engine over a new store whose commits are synced.
 func newHarness(t testing.TB) *harness {
 	return startHarness(t, openStore(t, filepath.Join(t.TempDir(), "jobs.db")))
 }
 
-// serve gives the engine a worker with so many slots.
+// startWorker starts a worker with this number of slots. Its jobs go to h.jobs, its
+// orders to h.orders.
 func (h *harness) startWorker(slots int) {
 	h.t.Cleanup(h.Consume(job.Worker{
 		Name: "local", Queue: "sim", Slots: slots,
@@ -130,8 +137,8 @@ func (h *harness) finish(c job.Claimed, o job.Outcome) job.State {
 	return state
 }
 
-// An end that nobody waits for is told of once: when it is on disk, or why it never
-// will be.
+// FinishAsync calls its callback once: when the finish is on disk, or with the reason why
+// it never will be.
 func TestFinishAsyncReportsOnce(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -166,11 +173,12 @@ func TestFinishAsyncReportsOnce(t *testing.T) {
 	}
 }
 
+// textEntry returns one text entry of the first attempt.
 func textEntry(seq int64, content string) []job.Entry {
 	return []job.Entry{{Seq: seq, Attempt: 1, Kind: job.KindText, Events: 1, Data: []byte(content)}}
 }
 
-// Jobs of a queue that was taken out of the configuration, or renamed, are told of.
+// A start logs jobs whose queue was removed from the configuration or renamed.
 func TestStartLogsJobsOfUnknownQueues(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "jobs.db")
@@ -211,7 +219,8 @@ func TestSubmitRunsAndEnds(t *testing.T) {
 	}
 }
 
-// A full slot makes jobs wait; the finish that frees it gives it to the next.
+// A job waits while all slots are in use. The finish that frees a slot gives it to the
+// next job.
 func TestFinishGivesSlotToNextJob(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -230,7 +239,7 @@ func TestFinishGivesSlotToNextJob(t *testing.T) {
 	}
 }
 
-// A held submit is answered when its job has ended, with the result.
+// SubmitAndWait returns when the job has ended, with its result.
 func TestSubmitAndWait(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -245,7 +254,7 @@ func TestSubmitAndWait(t *testing.T) {
 	}
 }
 
-// Past its depth a queue refuses, but never a request that it knows.
+// A full queue refuses submits, but not those whose idempotency key it knows.
 func TestFullQueueRefusesNewKeysOnly(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -263,7 +272,7 @@ func TestFullQueueRefusesNewKeysOnly(t *testing.T) {
 	}
 }
 
-// A failed attempt is tried again after its backoff, until none is left.
+// A failed attempt is followed by another after a backoff, until no attempt is left.
 func TestRetriesThenFails(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -286,8 +295,8 @@ func TestRetriesThenFails(t *testing.T) {
 	}
 }
 
-// A cancel of a running job reaches its worker; the job ends as cancelled whatever
-// the worker says.
+// The cancel of a running job reaches its worker. The job then ends as cancelled,
+// whatever outcome the worker reports.
 func TestCancelReachesTheWorker(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -306,7 +315,7 @@ func TestCancelReachesTheWorker(t *testing.T) {
 	}
 }
 
-// A watcher is given every entry once, in order, and then the end.
+// A watcher receives every entry once, in order, and then the end.
 func TestWatchDeliversEveryEntryOnce(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -337,6 +346,7 @@ func TestWatchDeliversEveryEntryOnce(t *testing.T) {
 	}
 }
 
+// readAll reads a watch to its end. It returns the text, followed by the final state.
 func readAll(w *engine.Watch) string {
 	var heard strings.Builder
 	for {
@@ -356,7 +366,7 @@ func readAll(w *engine.Watch) string {
 	}
 }
 
-// A new start takes back at once what its predecessor was running, and counts the
+// A start reclaims at once the jobs that the dead predecessor was running, and counts the
 // attempt.
 func TestRestartReclaimsRunningJobs(t *testing.T) {
 	t.Parallel()
@@ -379,8 +389,8 @@ func TestRestartReclaimsRunningJobs(t *testing.T) {
 	})
 }
 
-// Past the bound of watchers one more is refused, and has room again when another
-// has left; jobs are taken all the same.
+// Past MaxWatchers the engine refuses another watcher, until one has left. Jobs are not
+// affected.
 func TestWatchersAreBounded(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
@@ -414,8 +424,8 @@ func TestWatchersAreBounded(t *testing.T) {
 	again.Close()
 }
 
-// What a job has said and its cursor are of one moment: whoever goes on from there
-// misses nothing and reads nothing twice.
+// The text and the cursor that Get returns belong together. A reader that continues at
+// the cursor misses nothing and reads nothing twice.
 func TestGetReturnsTextMatchingCursor(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)

@@ -13,8 +13,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// shop is a queue under a load that a test changes: what its jobs take, how often
-// they come, and how many are done at once.
+// loadSim is a queue under a load that the test changes: the duration of its jobs, the
+// rate of submits and the number of slots.
 type loadSim struct {
 	*harness
 	rng  *rand.Rand
@@ -28,7 +28,7 @@ type loadSim struct {
 	work         sync.WaitGroup
 }
 
-// asked is a job for which an estimate was given.
+// sample is a job for which an estimate was given.
 type sample struct {
 	submittedAt time.Time
 	estimate    time.Duration
@@ -47,7 +47,7 @@ func newLoadSim(t *testing.T) *loadSim {
 	}
 }
 
-// open gives the queue a worker with so many slots.
+// addWorker adds a worker with this number of slots.
 func (s *loadSim) addWorker(slots int) (stop func()) {
 	return s.Consume(job.Worker{Name: "shop", Queue: "sim", Slots: slots, Deliver: func(c job.Claimed) { s.work.Go(func() { s.runJob(c) }) }})
 }
@@ -66,14 +66,14 @@ func (s *loadSim) runJob(c job.Claimed) {
 	s.ended++
 }
 
-// change begins another load.
+// setLoad sets the mean duration of the jobs and drops the samples so far.
 func (s *loadSim) setLoad(takes time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.meanDuration, s.ended, s.samples = takes, 0, nil
 }
 
-// come submits jobs for that long, one every so often on the average.
+// submitFor submits jobs for a duration, one per interval on average.
 func (s *loadSim) submitFor(duration, every time.Duration) {
 	for end := time.Now().Add(duration); time.Now().Before(end); {
 		s.submitOne()
@@ -97,8 +97,9 @@ func (s *loadSim) submitOne() {
 	})
 }
 
-// judge says of how many of the jobs that ended under this load, and were asked for
-// once a few had ended, the estimate was within a factor of two.
+// countGood counts the samples whose estimate was within a factor of two of the real
+// duration. It leaves out jobs that have not ended, and those submitted before five jobs
+// had ended under the current load.
 func (s *loadSim) countGood(name string) (good, all int) {
 	s.t.Helper()
 	s.mu.Lock()
@@ -118,10 +119,9 @@ func (s *loadSim) countGood(name string) (good, all int) {
 	return good, all
 }
 
-// What a job is told when it is submitted is within a factor of two of what it takes
-// until it has ended, for nine in ten under any load and nineteen in twenty over all
-// of them, as soon as a few jobs have ended since the load has changed: with keys that
-// take turns and priorities that overtake.
+// The estimate given at a submit is within a factor of two of the time until the job
+// ends: for 90 % of the jobs under any load, and for 95 % over all loads, once five jobs
+// have ended since the load changed. Keys take turns and priorities overtake.
 func TestEstimatesStayWithinFactorOfTwo(t *testing.T) {
 	if testing.Short() {
 		t.Skip("a simulation")
@@ -176,7 +176,8 @@ func TestEstimatesStayWithinFactorOfTwo(t *testing.T) {
 	})
 }
 
-// What is known of a job that runs, waits for its time, or waits where nobody takes it.
+// Get estimates the remaining time of a job that runs, is delayed, or waits in a queue
+// without workers.
 func TestEstimateInEachState(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

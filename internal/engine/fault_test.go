@@ -15,13 +15,13 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
+// newFaultyHarness starts an engine over a store that fails as planned.
 func newFaultyHarness(t *testing.T, p faulty.Plan) (*harness, *faulty.Store) {
 	s := faulty.New(newStore(t), p)
 	return startHarness(t, s), s
 }
 
-// When the outcome of every second commit is unknown, every job still runs once
-// and ends once.
+// The outcome of every second commit is unknown. Every job still runs once and ends once.
 func TestUnknownOutcomesApplyOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -64,7 +64,7 @@ func TestUnknownOutcomesApplyOnce(t *testing.T) {
 	})
 }
 
-// insist submits until the store takes it.
+// submitUntilAccepted repeats a submit until the engine accepts it.
 func (h *harness) submitUntilAccepted(key string) (engine.Snapshot, bool, error) {
 	for {
 		s, existing, err := h.Submit(context.Background(), engine.Request{Owner: local, Queue: "sim", IdempotencyKey: key})
@@ -75,8 +75,8 @@ func (h *harness) submitUntilAccepted(key string) (engine.Snapshot, bool, error)
 	}
 }
 
-// An op whose data the store cannot take is refused alone; those that shared its
-// batch are stored.
+// An op whose data the store cannot take is refused. The other ops of its batch are
+// stored.
 func TestUnstorableOpIsRefusedAlone(t *testing.T) {
 	t.Parallel()
 	gate := make(chan struct{})
@@ -107,7 +107,7 @@ func TestUnstorableOpIsRefusedAlone(t *testing.T) {
 	}
 }
 
-// On a full disk submits are refused; work that runs can end.
+// On a full disk submits are refused, and running jobs can end.
 func TestFullDiskRefusesSubmitsOnly(t *testing.T) {
 	t.Parallel()
 	h, s := newFaultyHarness(t, faulty.Plan{})
@@ -126,8 +126,8 @@ func TestFullDiskRefusesSubmitsOnly(t *testing.T) {
 	}
 }
 
-// A disk that cannot be synced ends the engine: nobody is told that something is
-// stored, and Run says why.
+// A failed sync ends the engine. No caller is told that its op is stored, and Run returns
+// the reason.
 func TestBadSyncEndsTheEngine(t *testing.T) {
 	t.Parallel()
 	s := faulty.New(newStore(t), faulty.Plan{})
@@ -151,8 +151,8 @@ func TestBadSyncEndsTheEngine(t *testing.T) {
 	_ = s.Close()
 }
 
-// While the disk stands still intake is bounded: what does not fit is refused at
-// once, and what was taken is stored when the disk goes on.
+// While the disk stalls, the engine holds a bounded number of submits. It refuses the
+// others at once, and stores the accepted ones when the disk continues.
 func TestStalledDiskBoundsPendingSubmits(t *testing.T) {
 	if testing.Short() {
 		t.Skip("stores 64 MiB")
@@ -187,7 +187,7 @@ func TestStalledDiskBoundsPendingSubmits(t *testing.T) {
 	}
 }
 
-// A client that leaves while its submit is under way does not harm the job.
+// A client leaves while its submit is pending. The job is stored and runs.
 func TestCancelledSubmitStillStoresJob(t *testing.T) {
 	t.Parallel()
 	gate, stuck := make(chan struct{}), make(chan struct{})
@@ -214,8 +214,8 @@ func TestCancelledSubmitStillStoresJob(t *testing.T) {
 	}
 }
 
-// A store that refuses everything ends the engine, also while its worker has a free slot
-// for a job that waits.
+// A store that refuses everything ends the engine, also while a worker has a free slot
+// for a waiting job.
 func TestDamagedStoreEndsEngineWithFreeWorker(t *testing.T) {
 	t.Parallel()
 	withCluster(t, func(t *testing.T, p *cluster) {

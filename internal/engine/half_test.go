@@ -11,8 +11,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// halfway is a store that cannot take the data of a submit, and that is found damaged
-// when the half of the batch that has that submit is committed.
+// halfDamagedStore cannot take the data of one submit, so that its batch is halved. It
+// reports damage when the half with that submit is committed.
 type halfDamagedStore struct {
 	store.Store
 	tries int // how many batches had the submit; owned by the engine's loop
@@ -31,8 +31,9 @@ func (s *halfDamagedStore) Apply(ctx context.Context, b *store.Batch) (func() er
 	return s.Store.Apply(ctx, b)
 }
 
-// When the second half of a batch cannot be applied, the answers of the first stand: its
-// jobs are acknowledged, and given to workers. The engine ends although nothing else comes.
+// The second half of a batch cannot be applied. The jobs of the first half are
+// acknowledged and delivered to workers. Then the engine ends, although no other op
+// comes.
 func TestAppliedHalfOfBatchIsAcknowledged(t *testing.T) {
 	t.Parallel()
 	s := &halfDamagedStore{Store: newStore(t)}

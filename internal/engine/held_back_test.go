@@ -9,7 +9,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// heldBy checks what holds a job back.
+// expectHeldBackBy checks why a job does not run.
 func (h *harness) expectHeldBackBy(what string, id job.ID, want job.HeldBackBy) {
 	h.t.Helper()
 	s, err := h.Get(h.t.Context(), local, id)
@@ -21,7 +21,7 @@ func (h *harness) expectHeldBackBy(what string, id job.ID, want job.HeldBackBy) 
 	}
 }
 
-// queueHeldBy checks what holds the jobs of the queue back.
+// expectQueueHeldBackBy checks why the jobs of the queue do not run.
 func (h *harness) expectQueueHeldBackBy(what string, want job.HeldBackBy) {
 	h.t.Helper()
 	all, err := h.Queues(h.t.Context())
@@ -40,13 +40,13 @@ func (h *harness) setPaused(on bool) {
 	}
 }
 
-// elsewhere passes the time in which another process's change shows here.
+// waitForPoll passes the time after which a change by another process shows here.
 func waitForPoll() {
 	time.Sleep(pollBound)
 	synctest.Wait()
 }
 
-// Every wait has its reason.
+// Each reason to wait is reported.
 func TestHeldBackByReportsReason(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {
@@ -92,8 +92,8 @@ func TestHeldBackByReportsReason(t *testing.T) {
 	})
 }
 
-// A pause that was made through another process shows here within a second or so, and
-// so does a worker there.
+// A pause through another process shows here within about a second, and so does a worker
+// there.
 func TestHeldBackByFollowsOtherProcess(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {

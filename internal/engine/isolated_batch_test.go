@@ -16,8 +16,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
-// poisoned is a store that cannot take one submit, so that its batch is isolated, and
-// that breaks when that stands alone.
+// isolatingStore cannot take the data of one submit, so that its batch is isolated. When
+// that submit is alone, applyAlone decides.
 type isolatingStore struct {
 	store.Store
 	applyAlone func() (synced func() error, err error)
@@ -36,8 +36,8 @@ func (p *isolatingStore) Apply(ctx context.Context, b *store.Batch) (func() erro
 	return p.Store.Apply(ctx, b)
 }
 
-// Where the first part of an isolated batch is stored and the last is not, each caller
-// is told what became of its own op, and the server stops.
+// The first part of an isolated batch is stored and the last is not. Each caller is told
+// what became of its own op, and the engine ends.
 func TestIsolatedBatchAnswersEachPart(t *testing.T) {
 	t.Parallel()
 	for name, alone := range map[string]func() (func() error, error){
@@ -102,8 +102,8 @@ func testIsolatedBatch(t *testing.T, alone func() (func() error, error)) {
 	}
 }
 
-// A part of an isolated batch that meets a full disk holds up the others for a while
-// only; then it waits like any other op that has no room.
+// A part of an isolated batch that meets a full disk delays the others only for a short
+// time. Then it waits like any other op without space.
 func TestIsolatedPartOnFullDiskDelaysOthersBriefly(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -13,8 +13,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
-// A finish that is stored, and whose answer is late, is seen by those who look where the
-// job stands. The worker is not told that its lease is lost: its finish succeeds.
+// A finish is stored and its answer is late. Meanwhile the check of the leases finds the
+// job ended. The worker gets no OrderLost: its own finish ended the job.
 func TestLateFinishIsNotReportedAsLost(t *testing.T) {
 	t.Parallel()
 	for name, fault := range map[string]func(late bool) faulty.Fault{

@@ -11,7 +11,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// limited is a house whose queue sim has these limits, and a worker with eight slots.
+// newLimitedHarness is a harness whose queue sim has these limits, and a worker with
+// eight slots.
 func newLimitedHarness(t *testing.T, limit func(q *engine.Queue)) *harness {
 	t.Helper()
 	q := queues()
@@ -22,13 +23,13 @@ func newLimitedHarness(t *testing.T, limit func(q *engine.Queue)) *harness {
 	return h
 }
 
-// keyed submits a job of a key.
+// submitWithKey submits a job of a key.
 func (h *harness) submitWithKey(key string) engine.Snapshot {
 	h.t.Helper()
 	return h.submit(engine.Request{Key: key, Input: []byte(key)})
 }
 
-// taken are the keys of the jobs that the worker is given next, so many of them.
+// nextJobs returns the next n jobs that the worker receives.
 func (h *harness) nextJobs(n int) (claims []job.Claimed) {
 	h.t.Helper()
 	for range n {
@@ -37,8 +38,9 @@ func (h *harness) nextJobs(n int) (claims []job.Claimed) {
 	return claims
 }
 
-// nothingMore fails when the worker is given another job. A write that comes after
-// whatever would have given it has gone through the loop.
+// expectNoMoreJobs fails the test if the worker receives another job. It writes
+// something, and the jobs of an earlier commit are delivered before that write is
+// answered.
 func (h *harness) expectNoMoreJobs() {
 	h.t.Helper()
 	if _, err := h.Queues(context.Background()); err != nil {
@@ -52,8 +54,8 @@ func (h *harness) expectNoMoreJobs() {
 	}
 }
 
-// A key has no more running than it may: its others are parked, other keys' jobs
-// pass them, and the end of one lets go of the next, in order.
+// A key has at most KeyRunning jobs running. Its other jobs are parked, jobs of other
+// keys pass them, and each end unparks the next one in order.
 func TestKeyRunningLimitParksJobs(t *testing.T) {
 	t.Parallel()
 	h := newLimitedHarness(t, func(q *engine.Queue) { q.KeyRunning = 2 })
@@ -76,7 +78,7 @@ func TestKeyRunningLimitParksJobs(t *testing.T) {
 	}
 }
 
-// A cancelled job gives its key's room to the next.
+// The end of a cancelled job unparks the next job of its key.
 func TestCancelUnparksNextJob(t *testing.T) {
 	t.Parallel()
 	h := newLimitedHarness(t, func(q *engine.Queue) { q.KeyRunning = 1 })
@@ -91,8 +93,8 @@ func TestCancelUnparksNextJob(t *testing.T) {
 	}
 }
 
-// A key with as many waiting as it may is told so, with 429's code and when to come
-// again; another key is not; and a known idempotency key is answered.
+// A key with KeyWaiting waiting jobs is refused with KeyFull. Other keys are not, and a
+// known idempotency key is answered.
 func TestKeyWaitingLimitRefusesSubmits(t *testing.T) {
 	t.Parallel()
 	h := newLimitedHarness(t, func(q *engine.Queue) { q.KeyRunning, q.KeyWaiting = 1, 2 })
@@ -122,7 +124,7 @@ func TestKeyWaitingLimitRefusesSubmits(t *testing.T) {
 	}
 }
 
-// No more of a queue run than max_running says, however many slots are free.
+// At most MaxRunning jobs of a queue run, however many slots are free.
 func TestMaxRunningLimitsQueue(t *testing.T) {
 	t.Parallel()
 	h := newLimitedHarness(t, func(q *engine.Queue) { q.MaxRunning = 3 })
@@ -138,8 +140,8 @@ func TestMaxRunningLimitsQueue(t *testing.T) {
 	}
 }
 
-// A paused queue takes jobs and gives none, also after a restart; resumed it goes
-// on.
+// A paused queue accepts jobs and delivers none, also after a restart. It continues when
+// it is resumed.
 func TestPausedQueueDeliversNothing(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "jobs.db")
@@ -168,7 +170,7 @@ func TestPausedQueueDeliversNothing(t *testing.T) {
 	}
 }
 
-// A limit that is gone, or larger, after a restart lets go of what it had parked.
+// A limit that is removed or raised at a restart unparks jobs.
 func TestRestartWithoutLimitUnparksJobs(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "jobs.db")
@@ -184,7 +186,7 @@ func TestRestartWithoutLimitUnparksJobs(t *testing.T) {
 	h.nextJobs(3)
 }
 
-// A retry of a failed job respects its key's limit too.
+// The retry of a failed job respects the limit of its key.
 func TestRetryIsParkedByKeyLimit(t *testing.T) {
 	t.Parallel()
 	h := newLimitedHarness(t, func(q *engine.Queue) { q.KeyRunning = 1 })
@@ -202,7 +204,7 @@ func TestRetryIsParkedByKeyLimit(t *testing.T) {
 	}
 }
 
-// A delayed job that becomes ready is parked like any other.
+// A delayed job that becomes due is parked like any other.
 func TestDueJobIsParkedByKeyLimit(t *testing.T) {
 	t.Parallel()
 	h := newLimitedHarness(t, func(q *engine.Queue) { q.KeyRunning = 1 })
@@ -220,8 +222,8 @@ func TestDueJobIsParkedByKeyLimit(t *testing.T) {
 	}
 }
 
-// Slots that cannot be used now make no room: of a queue that is paused, or held by a
-// limit, no more wait than max_depth says.
+// Slots that cannot be used do not add to max_depth. A queue that is paused or at a limit
+// has at most max_depth waiting jobs.
 func TestMaxDepthIgnoresUnusableSlots(t *testing.T) {
 	t.Parallel()
 	const slots, depth = 100, 5
@@ -267,8 +269,9 @@ func TestMaxDepthIgnoresUnusableSlots(t *testing.T) {
 	}
 }
 
-// A job that a free slot takes at once does not wait: an idle queue with a max_depth of
-// one takes it, and one more, also when they come at the same time.
+// A job that starts at once in a free slot does not count as waiting. An idle queue
+// accepts as many jobs as it has slots and max_depth together, also when they come at the
+// same time.
 func TestMaxDepthIgnoresJobsThatRunAtOnce(t *testing.T) {
 	t.Parallel()
 	for range 20 {

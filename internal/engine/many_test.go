@@ -10,7 +10,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// several are requests to one queue, numbered by their input.
+// numberedRequests returns n requests to one queue, numbered by their input.
 func numberedRequests(queue string, n int) []engine.Request {
 	list := make([]engine.Request, n)
 	for i := range list {
@@ -28,7 +28,7 @@ func (h *harness) submitMany(list []engine.Request, atomic bool) []engine.Submit
 	return out
 }
 
-// codes are the refusals, in order; "" for what was taken.
+// errorCodes returns the error codes in order, "" for each accepted request.
 func errorCodes(out []engine.SubmitResult) []job.Code {
 	list := make([]job.Code, len(out))
 	for i := range out {
@@ -37,8 +37,8 @@ func errorCodes(out []engine.SubmitResult) []job.Code {
 	return list
 }
 
-// Each request of several is answered for itself: those that are wrong, or for
-// which there is no room, harm no other.
+// Each request of a batch has an answer of its own. An invalid request, or one that does
+// not fit, does not affect the others.
 func TestSubmitManyAnswersEachRequest(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -56,8 +56,8 @@ func TestSubmitManyAnswersEachRequest(t *testing.T) {
 	}
 }
 
-// Of an atomic batch none is stored when one cannot be, and the room that it asked
-// for is free again.
+// If one request of an atomic batch is refused, none is stored, and the queue has its
+// capacity back.
 func TestAtomicBatchIsAllOrNothing(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -76,7 +76,8 @@ func TestAtomicBatchIsAllOrNothing(t *testing.T) {
 	}
 }
 
-// A whole batch is larger than a lane's share of a commit, and is stored in one.
+// A batch of MaxBatch jobs is larger than the share of a lane, and is stored in one
+// commit.
 func TestSubmitManyStoresLargestBatch(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -88,7 +89,7 @@ func TestSubmitManyStoresLargestBatch(t *testing.T) {
 	}
 }
 
-// The same batch asked again answers the same jobs, even when the queue is full.
+// A repeated batch returns the same jobs, even when the queue is full.
 func TestSubmitManyIsIdempotent(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -104,7 +105,7 @@ func TestSubmitManyIsIdempotent(t *testing.T) {
 	}
 }
 
-// Jobs given to a waiting worker and those that have to wait come from one batch.
+// One batch has jobs that start at once and jobs that wait.
 func TestSubmitManyStartsFreeWorkers(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -119,8 +120,8 @@ func TestSubmitManyStartsFreeWorkers(t *testing.T) {
 	}
 }
 
-// What a filter selects is changed, what it does not is left, and what would be no
-// change is not counted.
+// ChangeMany changes the jobs that match the filter and no others. It does not count jobs
+// that need no change.
 func TestChangeManyAppliesFilter(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
@@ -147,8 +148,8 @@ func TestChangeManyAppliesFilter(t *testing.T) {
 	}
 }
 
-// A queue holds so many bytes of waiting jobs and no more; one job that is larger
-// than all of that is taken while nothing else waits.
+// A queue holds at most MaxBytes of waiting jobs. A single larger job is accepted while
+// nothing else waits.
 func TestMaxBytesLimitsQueue(t *testing.T) {
 	t.Parallel()
 	q := queues()

@@ -12,7 +12,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// tally counts what an engine tells.
+// countingObserver counts the calls of an engine.
 type countingObserver struct {
 	mu sync.Mutex
 	// guarded by mu
@@ -59,13 +59,14 @@ func (t *countingObserver) OutputStored(bytes int64) {
 	t.outputBytes += bytes
 }
 
+// startObserved starts an engine with a countingObserver.
 func startObserved(t *testing.T, path string) (*harness, *countingObserver) {
 	seen := &countingObserver{}
 	s := openStore(t, path)
 	return startWithConfig(t, engine.Config{Store: s, Queues: queues(), Observer: seen}), seen
 }
 
-// An observer is told of every op, attempt and refusal, once each.
+// The observer is called once for every op, attempt and refusal.
 func TestObserverCountsEverythingOnce(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "jobs.db")
@@ -116,7 +117,7 @@ func TestObserverCountsEverythingOnce(t *testing.T) {
 	seen.expect(t, map[string]int{"ended sim lost": 1}, "lane")
 }
 
-// expect compares the counts with what is wanted, but for those of the prefix.
+// expect compares the counts with want. It ignores names with the prefix.
 func (t *countingObserver) expect(tt *testing.T, want map[string]int, exceptPrefix string) {
 	tt.Helper()
 	got := maps.Clone(t.counts)

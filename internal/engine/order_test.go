@@ -10,8 +10,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// The order in which ops are answered is that of the fields of a batch, in which the
-// store applies them.
+// Ops are answered in the order of the fields of a batch, because the store applies them
+// in that order.
 func TestOpKindsFollowBatchFields(t *testing.T) {
 	t.Parallel()
 	batch := reflect.TypeFor[store.Batch]()
@@ -56,8 +56,8 @@ func TestStoreOrderIsStable(t *testing.T) {
 	}
 }
 
-// Callers are answered in the order in which the store applied their ops, whoever
-// asked first: a cancel that was asked for before a finish is answered after it.
+// Callers are answered in the order in which the store applied their ops. A cancel that
+// came before a finish is answered after it.
 func TestCallersAreAnsweredInStoreOrder(t *testing.T) {
 	t.Parallel()
 	s := NewTestStore(t, sqlite.Options{})

@@ -19,8 +19,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// troubled is a whole engine with a runner, over a store whose commits and reads a
-// test holds up, in a bubble.
+// outageHarness is an engine with a runner, over a store whose commits and reads the test
+// delays. It lives in a synctest bubble.
 type outageHarness struct {
 	*Engine
 	t          *testing.T
@@ -62,7 +62,7 @@ func newOutageHarness(t *testing.T, lease, renewEvery time.Duration) *outageHarn
 	return h
 }
 
-// stalling sleeps for as long as d says when it is called.
+// sleepFor returns a function that sleeps for as long as d says when it is called.
 func sleepFor(d *atomic.Int64) func() {
 	return func() { time.Sleep(time.Duration(d.Load())) }
 }
@@ -78,7 +78,7 @@ func (h *outageHarness) read(method string) error {
 	return nil
 }
 
-// lapses counts the leases that lapsed.
+// sweepCounter counts the leases that a sweep took because they lapsed.
 type sweepCounter struct {
 	noObserver
 	n *atomic.Int32
@@ -90,7 +90,8 @@ func (l sweepCounter) LeaseSwept(cancelled bool) {
 	}
 }
 
-// work runs a runner whose jobs take that long, until the engine is stopped.
+// startRunner starts a runner whose jobs take this long. It runs until the engine is
+// stopped.
 func (h *outageHarness) startRunner(renewEvery, duration time.Duration) {
 	r := runner.New(runner.Config{
 		Source: h.Engine, Queue: "q", Slots: 8, Name: "w", RenewEvery: renewEvery, Grace: time.Millisecond,
@@ -124,7 +125,7 @@ func (h *outageHarness) countRunning(id job.ID, n int) {
 	}
 }
 
-// executor does what a test says.
+// executorFunc makes an executor of a function.
 type executorFunc func(ctx context.Context, t exec.Task) error
 
 func (executorFunc) Kind() string       { return "test" }
@@ -137,8 +138,8 @@ func (h *outageHarness) submit() (err error) {
 	return err
 }
 
-// One sync that takes longer than a renewal interval: the worker renews as it should,
-// and its job stays with it, whenever in an interval it was delivered.
+// One sync takes longer than a renewal interval. The worker renews on time, so it keeps
+// its job, whenever in the interval the job was delivered.
 func TestSlowSyncSweepsNoRenewedLease(t *testing.T) {
 	t.Parallel()
 	for at := 100 * time.Millisecond; at < 2*time.Second; at += 150 * time.Millisecond {
@@ -161,8 +162,8 @@ func TestSlowSyncSweepsNoRenewedLease(t *testing.T) {
 	}
 }
 
-// Whatever our disk does, and whenever, no lease is taken from a worker that is alive,
-// and no job runs beside itself.
+// Commits, syncs and reads are slow or fail at random. No lease is swept while its worker
+// renews, and no job runs twice at the same time.
 func TestOutagesSweepNoRenewedLease(t *testing.T) {
 	t.Parallel()
 	for _, seed := range Seeds(12) {
@@ -211,7 +212,8 @@ func runRandomOutages(t *testing.T, r *rand.Rand) {
 	}
 }
 
-// A dead worker's job is taken all the same, once two intervals have passed.
+// The lease of a dead worker is swept after an outage, too, once two renewal intervals
+// have passed.
 func TestDeadWorkersLeaseIsSweptTwoIntervalsAfterOutage(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -240,7 +242,8 @@ func TestDeadWorkersLeaseIsSweptTwoIntervalsAfterOutage(t *testing.T) {
 	})
 }
 
-// A sweep whose reads fail, or hang, sees an outage: workers may have met it, too.
+// A sweep whose reads fail or hang counts as an outage, because the workers may have met
+// it as well.
 func TestFailedReadsDelaySweep(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -276,9 +279,9 @@ func TestFailedReadsDelaySweep(t *testing.T) {
 	}
 }
 
-// While a sync hangs new work is refused within about a second: what comes, and what
-// waits and was not handed to the store. What was handed to it is answered once the
-// outcome is known. Then new work is taken again.
+// While a sync hangs, new work is refused within about a second: incoming ops, and those
+// that wait and were not handed to the store. Ops that were handed to the store are
+// answered once their outcome is known. Then new work is accepted again.
 func TestHangingSyncRefusesNewWork(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -10,7 +10,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// overdue ends what a clock of the store finds, as for workers without a runner.
+// sweepOverdue ends the attempts that are overdue by a clock of the store, as the sweep
+// does for workers without a runner.
 func (w *sweepHarness) sweepOverdue(which store.RunningFilter) {
 	w.t.Helper()
 	w.sweeper.jumped() // the test has moved the clock
@@ -19,8 +20,8 @@ func (w *sweepHarness) sweepOverdue(which store.RunningFilter) {
 	}
 }
 
-// An attempt that the sweep ends by a clock has failed as it would by its runner's: it
-// is no loss.
+// An attempt that the sweep ends by a clock fails as if its runner had ended it. It is
+// not counted as lost.
 func TestSweepEndsOverdueAttempts(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -72,8 +73,8 @@ func TestSweepEndsOverdueAttempts(t *testing.T) {
 	}
 }
 
-// The usual sweep leaves these clocks to the runner, which starts them again when the
-// work had to wait.
+// The ordinary sweep ignores these clocks. They belong to the runner, which restarts them
+// when the work had to wait.
 func TestSweepLeavesRunTimeoutsToRunner(t *testing.T) {
 	t.Parallel()
 	w := newSweepHarness(t, time.Nanosecond)
@@ -88,7 +89,7 @@ func TestSweepLeavesRunTimeoutsToRunner(t *testing.T) {
 	}
 }
 
-// meanwhile does something between a read of the sweep and its commit.
+// interruptedStore calls afterRead between the read of a sweep and its commit.
 type interruptedStore struct {
 	store.Store
 	afterRead func()
@@ -102,7 +103,8 @@ func (m *interruptedStore) Running(ctx context.Context, which store.RunningFilte
 	return list, err
 }
 
-// Output that comes after the sweep has read keeps the job, and its worker its slot.
+// Output that arrives after the read of the sweep keeps the job running and its slot in
+// use.
 func TestOutputDuringSweepKeepsJob(t *testing.T) {
 	t.Parallel()
 	c := &clock{now: time.Unix(1_800_000_000, 0)}

@@ -17,8 +17,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
-// Ops on one job share a batch, asked for in any order. Whoever follows the job
-// is told of it as the store has it then, and never of an earlier time after a later one.
+// Several ops on one job share a batch, in any order. The watcher of the job gets the
+// state that the store has in the end, and never an earlier state after a later one.
 func TestWatcherFollowsOpsOfOneBatch(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
@@ -65,7 +65,7 @@ func TestWatcherFollowsOpsOfOneBatch(t *testing.T) {
 	}
 }
 
-// orders are all orders of so many things.
+// permutations returns all orders of n things.
 func permutations(n int) (all [][]int) {
 	if n == 0 {
 		return [][]int{nil}
@@ -78,7 +78,7 @@ func permutations(n int) (all [][]int) {
 	return all
 }
 
-// pair is a job on which ops are asked for.
+// sharedBatch is a job and the ops on it that share a batch.
 type sharedBatch struct {
 	*harness
 	faults  *faulty.Store
@@ -95,7 +95,7 @@ func newSharedBatch(t *testing.T) *sharedBatch {
 	return &sharedBatch{harness: h, faults: s}
 }
 
-// hold keeps the next batch from being gathered.
+// holdCommits delays the next batch, so that the following ops share it.
 func (p *sharedBatch) holdCommits() {
 	p.gate = make(chan struct{})
 	gate := p.gate
@@ -128,7 +128,7 @@ func (p *sharedBatch) runCancelledJob() {
 	}
 }
 
-// queue puts the job behind another, which has the only slot.
+// queueJob puts the job behind another one, which has the only slot.
 func (p *sharedBatch) queueJob() {
 	p.runJob()
 	p.id = p.submit(engine.Request{}).ID
@@ -171,7 +171,7 @@ func (p *sharedBatch) handBack()  { p.finishAs(job.Outcome{Released: true}) }
 func (p *sharedBatch) freeSlot()  { p.finishAs(job.Outcome{}) }
 func (p *sharedBatch) becomeDue() { time.Sleep(time.Minute + time.Second) } // the sweep asks for it
 
-// told is what a follower of a job was told.
+// jobWatcher collects the updates of a watch.
 type jobWatcher struct {
 	watch *engine.Watch
 	done  chan struct{} // closed at the end
@@ -182,7 +182,7 @@ type jobWatcher struct {
 	err  error
 }
 
-// followJob follows a job to its end.
+// watchJob watches a job to its end.
 func watchJob(h *harness, id job.ID) *jobWatcher {
 	w, err := h.Watch(context.Background(), local, id, 0)
 	if err != nil {
@@ -209,7 +209,7 @@ func watchJob(h *harness, id job.ID) *jobWatcher {
 	return f
 }
 
-// check compares what was told last with what is stored.
+// checkAgainstStore compares the last update with the stored job.
 func (f *jobWatcher) checkAgainstStore(t *testing.T, p *sharedBatch, want job.State) {
 	t.Helper()
 	f.mu.Lock()

@@ -14,8 +14,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Whatever two processes do with a queue, through each other too, every follower knows
-// what has become of its job, and a job that may run while a slot is free runs soon.
+// Two processes change the jobs of one queue at random, also each other's. Every watcher
+// learns what became of its job, and a job that may run starts soon while a slot is free.
 func TestTwoProcessesStayInAgreement(t *testing.T) {
 	t.Parallel()
 	for _, seed := range engine.Seeds(4) {
@@ -41,7 +41,8 @@ func TestTwoProcessesStayInAgreement(t *testing.T) {
 	}
 }
 
-// rush is two processes that serve one queue, and what happens to it at random.
+// twoProcesses are two processes that consume one queue, and the random history of that
+// queue.
 type twoProcesses struct {
 	t          *testing.T
 	s          *sharedStore
@@ -56,7 +57,7 @@ type twoProcesses struct {
 	followers  []*follower
 }
 
-// view is someone who follows a job until it ends.
+// follower is a watcher that reads a job until it ends.
 type follower struct {
 	ownedJob
 	ended  atomic.Bool
@@ -65,12 +66,13 @@ type follower struct {
 	last   job.State
 }
 
-// holding is a job that a worker of a process has.
+// claim is a job that a process delivered to its worker.
 type claim struct {
 	h *harness
 	c job.Claimed
 }
 
+// ownedJob is a job and its owner.
 type ownedJob struct {
 	owner job.Owner
 	id    job.ID
@@ -94,7 +96,7 @@ func newTwoProcesses(t *testing.T, s *sharedStore, seed uint64) *twoProcesses {
 	return r
 }
 
-// follow follows a job by one of the processes, until it ends or is gone.
+// follow watches a job through one of the processes until it ends or is gone.
 func (r *twoProcesses) follow(h *harness, j ownedJob) {
 	w, err := h.Watch(context.Background(), j.owner, j.id, 0)
 	if err != nil {
@@ -119,7 +121,7 @@ func (r *twoProcesses) follow(h *harness, j ownedJob) {
 	}()
 }
 
-// checkViewers fails when a follower does not know what has become of its job.
+// checkFollowers fails the test if a follower does not know the state of its job.
 func (r *twoProcesses) checkFollowers() {
 	r.t.Helper()
 	before := make([]job.Job, len(r.followers))
@@ -144,7 +146,7 @@ func (r *twoProcesses) checkFollowers() {
 	synctest.Wait()
 }
 
-// step does one thing by one of the processes. What is refused is refused.
+// step does one thing through one of the processes. An op may be refused.
 func (r *twoProcesses) step(h *harness) {
 	ctx := context.Background()
 	switch r.rng.IntN(10) {
@@ -190,7 +192,8 @@ func (r *twoProcesses) step(h *harness) {
 	}
 }
 
-// take notes which jobs the workers have been given.
+// collectClaims collects the jobs that were delivered to the workers, and drops those
+// whose lease is void.
 func (r *twoProcesses) collectClaims() {
 	for _, h := range r.processes {
 		for len(h.jobs) > 0 {
@@ -218,7 +221,7 @@ func (r *twoProcesses) collectClaims() {
 	r.claims = held
 }
 
-// check fails when a job waits that may run.
+// checkProgress fails the test if a job that may run waits.
 func (r *twoProcesses) checkProgress() {
 	r.t.Helper()
 	counts, err := r.s.Counts(r.t.Context())

@@ -17,8 +17,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
-// Whatever happens to jobs, in whatever batches, a follower of each is told of it: when
-// all is settled it knows the state that a poll sees, and it never goes back.
+// Random ops on jobs share batches in random ways. Once all is settled, the watcher of
+// each job knows the state that the store has, and it never went back to an earlier one.
 func TestWatchersAgreeWithStore(t *testing.T) {
 	t.Parallel()
 	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue { // too many for every run
@@ -50,8 +50,8 @@ func TestWatchersAgreeWithStore(t *testing.T) {
 	})
 }
 
-// step is what happens next. Which job it happens to is a number modulo how many there
-// are, for a history is drawn before it is known what it leads to.
+// step is one step of a random history. The number of its job is taken modulo the number
+// of jobs, because a history is drawn before it is known how many jobs it creates.
 type step struct {
 	name string
 	job  int
@@ -69,7 +69,7 @@ func drawStep(r *rapid.T) step {
 	}
 }
 
-// followed is an engine whose jobs are all followed.
+// watchedJobs is an engine whose jobs are all watched.
 type watchedJobs struct {
 	*harness
 	faults  *faulty.Store
@@ -116,7 +116,7 @@ func (m *watchedJobs) async(f func(context.Context)) {
 	m.pending.Go(func() { f(context.Background()) })
 }
 
-// release lets commits go on, and waits for what was asked meanwhile.
+// releaseCommits lets commits continue, and waits for the pending calls.
 func (m *watchedJobs) releaseCommits() {
 	if m.gate != nil {
 		close(m.gate)
@@ -148,7 +148,7 @@ func (m *watchedJobs) apply(s step) {
 	}
 }
 
-// create submits a job, and follows it.
+// create submits a job and watches it.
 func (m *watchedJobs) create(s step) {
 	m.releaseCommits()
 	r := engine.Request{ID: job.NewID(), Owner: local, Queue: "sim", Key: s.key}
@@ -168,7 +168,7 @@ func (m *watchedJobs) create(s step) {
 	m.watchers[r.ID] = watchJob(m.harness, r.ID)
 }
 
-// hold keeps what is asked for from being committed, so that it shares a batch.
+// holdCommits delays the commits, so that the following ops share a batch.
 func (m *watchedJobs) holdCommits() {
 	if m.gate != nil {
 		return
@@ -192,7 +192,7 @@ func (m *watchedJobs) change(s step, id job.ID) {
 	}
 }
 
-// work does what the worker of a job does.
+// workerStep does one step of the worker of a job.
 func (m *watchedJobs) workerStep(s step, id job.ID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -216,8 +216,8 @@ func (m *watchedJobs) workerStep(s step, id job.ID) {
 	m.async(func(ctx context.Context) { _, _ = m.Finish(ctx, c.Lease(), o) })
 }
 
-// compare polls every job, and compares what its follower knows. A follower whose job
-// has ended has gone: another one takes its place when the job is tried again.
+// compareWithStore compares every job with what its watcher knows. A watch ends with its
+// job; if the job is retried, a new watcher takes its place.
 func (m *watchedJobs) compareWithStore() error {
 	for _, id := range m.ids {
 		f := m.watchers[id]
@@ -242,14 +242,15 @@ func (m *watchedJobs) compareWithStore() error {
 	return nil
 }
 
-// over is why a follower was told nothing more; nil while it is there.
+// watchError returns the error that ended a watch, or nil while it goes on.
 func watchError(f *jobWatcher) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.err
 }
 
-// matches says in what a follower's last word differs from a poll, or that it went back.
+// matches returns an error if the last update differs from the stored job, or if the
+// updates went back to an earlier revision.
 func (f *jobWatcher) matches(j *job.Job) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
