@@ -83,6 +83,7 @@ func Files(path string, each func(o job.Owner, id job.ID, files []job.File) erro
 		return explain(path, err)
 	}
 	defer func() { _ = conn.Close() }()
+	// Files may read a database that no current version has opened yet.
 	if version, err := pragma(conn, "user_version"); err != nil || version < filesSchema {
 		return err
 	}

@@ -64,6 +64,7 @@ func (t *tx) delete(op *store.Delete) error {
 	}
 	if refusal != nil {
 		op.Err = refusal
+		// A second delete of a job succeeds, so that a lost answer can be repeated.
 		again, err := t.wasDeletedBy(op.Owner, op.ID)
 		if again {
 			op.Err = nil
@@ -71,6 +72,7 @@ func (t *tx) delete(op *store.Delete) error {
 		}
 		return err
 	}
+	// Remembered also while the attempt runs, so that a second delete succeeds then too.
 	err = t.q.insertDeleted.id(&op.ID).text(op.Owner.Tenant).text(op.Owner.User).time(t.now.Add(keepDeletes)).run()
 	if err != nil {
 		return err
@@ -157,6 +159,7 @@ func (t *tx) releaseKey(o job.Owner, key string) error {
 	if err != nil || !known {
 		return err
 	}
+	// The promise of the key outlives its job.
 	if !until.After(t.now) {
 		return t.q.deleteIdempotent.text(o.Tenant).text(o.User).text(key).run()
 	}
@@ -182,6 +185,7 @@ func (t *tx) retry(op *store.Retry) error {
 		t.tallyChange(tallyKeyOf(&j.Job)).Retried++
 	}
 	op.Job = j.Job
+	// The abandon timeout counts from the retry.
 	if err := t.startAbandonTimeout(&j.Job, j.n); err != nil {
 		return err
 	}
@@ -209,6 +213,7 @@ func truncateText(text []byte, limit int) string {
 	if len(text) <= limit {
 		return string(text)
 	}
+	// At most three steps back: to the start of the cut character.
 	for limit > 0 && !utf8.RuneStart(text[limit]) {
 		limit--
 	}

@@ -38,6 +38,7 @@ func inspect(path string) error {
 		return err
 	}
 	defer func() { _ = conn.Close() }()
+	// A log that is left means that the last process did not close the file.
 	if log, err := os.Stat(path + "-wal"); err == nil && log.Size() > 0 && info.Size() <= maxQuickCheck {
 		return checkPages(conn, "PRAGMA quick_check(1)", func(string) {})
 	}
@@ -94,6 +95,7 @@ func checkOwner(conn *sqlite.Conn) error {
 	switch {
 	case err != nil:
 		return err
+	// A file without tables and owner may be what an interrupted first opening of ours left.
 	case owner != applicationID && (owner != 0 || tables > 0):
 		return ErrForeign
 	case owner == applicationID && version > 0 && tables == 0:

@@ -33,6 +33,7 @@ func (t *tx) renew(op *store.Renew) error {
 		return nil
 	}
 	op.CancelRequested = !h.job.CancelRequestedAt.IsZero()
+	// A lease that was claimed for longer than usual keeps its length when it is renewed.
 	lasts := op.LeaseFor
 	if lasts == 0 {
 		lasts = h.leaseFor
@@ -50,6 +51,7 @@ func (t *tx) append(op *store.Append) error {
 	}
 	op.CancelRequested = !h.job.CancelRequestedAt.IsZero()
 	repeated, refusal := h.checkEntries(op.Entries, op.Progress)
+	// A repetition was stored when its answer was lost. Nothing is left to do.
 	if op.Err = refusal; repeated || refusal != nil {
 		return nil
 	}
@@ -84,6 +86,7 @@ func (h *runningJob) checkEntries(entries []job.Entry, p *job.Progress) (repeate
 			return false, job.Errorf(job.Conflict, "entry %d does not follow entry %d", entries[i].Seq, entries[i-1].Seq)
 		}
 	}
+	// Entries before startCursor came under an earlier lease: they are no repetition.
 	repeated = first > h.startCursor && last <= h.job.Cursor
 	if !repeated && first != h.job.Cursor+1 {
 		return false, job.Errorf(job.Conflict, "entry %d does not follow entry %d", first, h.job.Cursor)
@@ -179,6 +182,7 @@ func (h *readAhead) next(tenant string, share int) (*candidate, error) {
 		h.tenants = append(h.tenants, tenantAhead{tenant: tenant})
 	}
 	l := &h.tenants[i]
+	// Empty at first, and again after skipped jobs have used up the tenant's share.
 	if len(l.ready) == 0 {
 		var err error
 		if l.ready, err = h.tx.readReady(h.queue, tenant, share); len(l.ready) == 0 || err != nil {
@@ -218,6 +222,7 @@ func (t *tx) leaseOrPark(op *store.Claim, c *candidate, token job.Token) (leased
 // leaseJob leases one ready job.
 func (t *tx) leaseJob(op *store.Claim, c *candidate, token job.Token) error {
 	j := c.job
+	// fairqueue wants this call before the job moves.
 	t.queue(j.Queue).AdvanceTurn(j.Owner.Tenant, j.Priority, c.turn)
 	from := j.State
 	j.Claim(t.now)

@@ -29,6 +29,7 @@ func (s *Store) List(ctx context.Context, f job.Filter) (page []job.Job, next jo
 }
 
 func (r *reader) page(f job.Filter, idSkew int64) (page []row, next job.ID, err error) {
+	// Failed jobs have an index of their own; other states are filtered while scanning.
 	q := r.list
 	if f.Status == job.Failed {
 		q = r.listFailed

@@ -56,9 +56,10 @@ type freedKey struct {
 	key   fairqueue.Key
 }
 
-// unparkFreedKeys queues one parked job for each freed place.
+// unparkFreedKeys queues one parked job for each freed place. It returns how many it queued.
 func (t *tx) unparkFreedKeys() (unparked int, err error) {
 	for _, f := range t.freedKeys {
+		// The place may be taken again by the end of the op: then no job follows.
 		n, err := t.unpark(f.queue, f.key, min(1, t.queue(f.queue).Unparkable(f.key)))
 		if err != nil {
 			return 0, err
@@ -76,6 +77,7 @@ func (t *tx) unparkChangedLimits(limit int) (unparked int, err error) {
 		if !q.NeedsUnparkScan() {
 			continue
 		}
+		// Without parked jobs the scan is over: a later park knows the new limit.
 		if q.Counts.Parked > 0 {
 			n, err := t.unparkQueue(name, q, limit-unparked)
 			if err != nil {
@@ -83,6 +85,7 @@ func (t *tx) unparkChangedLimits(limit int) (unparked int, err error) {
 			}
 			unparked += n
 		}
+		// A scan that reached its limit is continued by the next Due.
 		q.EndUnparkScan(unparked == limit)
 	}
 	return unparked, nil

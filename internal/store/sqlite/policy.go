@@ -103,6 +103,7 @@ func decodePolicy(buf []byte) (p job.Policy, err error) {
 	}
 	if len(buf) > 0 { // delays follow, and clocks that came after them
 		n := next()
+		// Each delay takes at least a byte: a larger number is damage, not a reason to allocate.
 		if n < 0 || n > int64(len(buf)) {
 			return p, errPolicy
 		}

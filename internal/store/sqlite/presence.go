@@ -52,6 +52,7 @@ func (t *tx) renewPresence(op *store.Presence) error {
 // abandonable.
 func (t *tx) checkAbandoned(op *store.Cancel) (refusal, err error) {
 	abandoned, err := t.q.isAbandoned.id(&op.ID).time(t.now).first(func(column) error { return nil })
+	// The sweep decided by a list. A client may have come back since.
 	if err == nil && !abandoned {
 		refusal = job.Errorf(job.Conflict, "a client of the job was present since it was listed")
 	}

@@ -65,6 +65,7 @@ func (p *pruneRun) chunk() (more bool, err error) {
 			return false, err
 		}
 	}
+	// There are no more jobs: the cursor ends.
 	if n < min(pruneChunk, p.limitLeft) {
 		p.op.Next = ""
 		return false, nil
@@ -90,6 +91,8 @@ func (p *pruneRun) readNext(limit int) (list []pruneCandidate, n int, err error)
 func (p *pruneRun) removeCandidate(o *pruneCandidate) error {
 	if p.op.MaxBytes > 0 {
 		p.freedBytes += o.outputBytes
+		// Bytes of files count towards the space that an early prune must free, but not towards the
+		// work of a commit.
 		if p.op.Early && o.files > 0 {
 			p.freedBytes += o.inputBytes
 		}
@@ -180,6 +183,7 @@ func (t *tx) dropExpiredKey(o job.Owner, key string) error {
 	if err != nil || !known || until.After(t.now) {
 		return err
 	}
+	// The key was used again, and its new job goes on to hold it.
 	if f, err := t.find(o, id); f != nil || err != nil {
 		return err
 	}

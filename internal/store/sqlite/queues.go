@@ -106,6 +106,7 @@ func (s *queueViews) update(name string, q *fairqueue.Queue) {
 		at = &queueView{}
 		s.views[name] = at
 	}
+	// The buffer is reused, under the mutex.
 	at.oldest, at.tenants = q.OldestReady(), q.TenantTurns(at.tenants)
 }
 

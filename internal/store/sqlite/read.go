@@ -183,6 +183,7 @@ func (r *reader) complete(j *row, view tailView) (tailView, error) {
 		j.Cursor, j.OutputBytes = c.int(0), c.int(1)
 		return nil
 	})
+	// The entries of the view have reached the log since it was taken.
 	if view.cursor <= j.Cursor {
 		return tailView{}, err
 	}
@@ -291,6 +292,7 @@ func (p *outputPage) addBlock(block []byte, last int64) error {
 	if err != nil {
 		return err
 	}
+	// Entries of a block have no numbers of their own: they end with the block's.
 	seq := last - n
 	return eachEntry(block, func(e job.Entry) {
 		seq++

@@ -67,6 +67,7 @@ func decodeExtra(raw []byte) (x extra, err error) {
 	if err = json.Unmarshal(raw, &x); err == nil {
 		return x, nil
 	}
+	// The failed decoding may have filled some fields: decode again, field by field.
 	x = extra{}
 	fields := map[string]any{"r": &x.Ref, "rs": &x.Refs, "y": &x.Tally, "m": &x.Metadata}
 	in := json.NewDecoder(bytes.NewReader(raw))

@@ -88,6 +88,7 @@ func (t *tx) saveRunningBits() error {
 // loadRunning loads the running jobs into the memory.
 func (s *Store) loadRunning() error {
 	s.runningBits = runningBits{words: map[int64]*bitWord{}}
+	// Of a job that still runs under the same lease, the memory knows more than the disk.
 	before := maps.Clone(s.running)
 	clear(s.running)
 	clear(s.tokens)
@@ -97,6 +98,7 @@ func (s *Store) loadRunning() error {
 		return nil
 	})
 	for n64, k := range s.runningBits.words {
+		// Clearing the lowest bit visits each running row once.
 		for left := k.bits; left != 0 && err == nil; left &= left - 1 {
 			_, err = s.q.runningRow.int(n64<<6 | int64(bits.TrailingZeros64(left))).first(s.loadRunningJob)
 		}
@@ -132,6 +134,7 @@ func (s *Store) loadRunningJob(c column) error {
 		attemptStartedAt: s.Now(),
 		leaseFor:         time.Duration(c.int(at+5)) * time.Millisecond, leaseUsed: c.int(at+6) != 0, process: job.Process(c.token(at + 7)),
 	}
+	// The lease is older than migration 0012.
 	if c.stmt.ColumnIsNull(at + 5) {
 		s.running[j.ID].leaseFor = j.Policy.Timeouts.Lease
 	}

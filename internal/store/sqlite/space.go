@@ -134,6 +134,7 @@ func (p *space) shrinkReserve() bool {
 		p.reported = true
 		p.log.Error("the disk is full: the reserve is used to end, cancel and delete jobs", "bytes", size)
 	}
+	// Step by step: what is not needed stays safe from other programs.
 	less := max(size-reserveStep, 0)
 	if err := os.Truncate(p.reservePath(), less); err != nil {
 		p.log.Error("the reserve on the disk cannot be used", "error", err)
@@ -230,6 +231,7 @@ func (s *Store) freeSpaceFor(b *store.Batch, err error, try int) bool {
 	if !errors.Is(err, store.ErrFull) || errors.Is(err, store.ErrNotCommitted) && !s.mayUseReserve(b) {
 		return false
 	}
+	// An empty log is free space too, and the reserve stays complete.
 	if try == 0 && s.restartLog() {
 		return true
 	}

@@ -44,6 +44,7 @@ func (t *tx) parkSuspect(j *row, turn int64) error {
 	from := j.State
 	j.MoveWaiting(job.Parked)
 	behind := t.count(&j.Job, from)
+	// A job that becomes ready had no turn: it gets one behind the others.
 	if turn == 0 {
 		turn = behind
 	}
@@ -86,6 +87,7 @@ func (t *tx) unparkSuspect(j *row) error {
 	if t.readyState(&j.Job) == job.Queued {
 		return t.moveReady(j, job.Queued)
 	}
+	// The state stays parked, so this is no move to report: only the lane and the turn change.
 	turn, _ := t.queue(j.Queue).Move(&j.Job, job.Parked)
 	return t.q.setReady.int(int64(job.Parked)).int(j.Revision).text(lane(job.Parked, fairqueue.KeyOf(&j.Job))).int(turn).int(j.n).run()
 }

@@ -142,6 +142,7 @@ func (s *syncer) sync(lone bool) error {
 	switch {
 	case s.log == nil:
 		return nil
+	// With nothing else to run, a blocked thread costs nothing and wakes up first.
 	case s.async == nil || lone:
 		return syncFile(s.log)
 	}

@@ -54,8 +54,8 @@ func (t *tail) add(h *runningJob, row int64, size int) {
 	t.bytes += int64(size) + tailRowOverhead
 }
 
-// fitsTail reports whether entries go to the tail first. The first entry of an attempt does not: reads find
-// the text of the last attempt by its row in the log.
+// fitsTail reports whether entries go to the tail first. An entry that begins an attempt does
+// not: reads find the text of the last attempt by that entry's row in the log.
 func fitsTail(entries []job.Entry) bool {
 	size := 0
 	for i := range entries {
@@ -74,6 +74,7 @@ func (t *tx) appendToTail(h *runningJob, entries []job.Entry, p *job.Progress) e
 	h.pending = appendBlock(growPending(h.pending), entries)
 	h.noteEntries(entries, t.now)
 	h.progressPending = h.progressPending || p != nil
+	// The new entries go to the log with the rest, without a row of the tail.
 	if len(h.pending) >= fullBlock {
 		return t.flush(h)
 	}
@@ -149,6 +150,7 @@ func (t *tx) flushPending(h *runningJob) error {
 // the oldest rows.
 func (t *tx) trimTail() error {
 	first := t.oldestPending()
+	// Flushing the job with the oldest row lets all rows before the next one go.
 	for ; first != nil && t.tail.bytes-first.at > maxTailBytes; first = t.oldestPending() {
 		h := t.running[first.job]
 		t.publishLater(h)
@@ -156,6 +158,7 @@ func (t *tx) trimTail() error {
 			return err
 		}
 	}
+	// Without a job that uses rows, all of them may go.
 	upTo := t.tail.lastRow + 1
 	if first != nil {
 		upTo = first.row
@@ -183,6 +186,7 @@ func (t *tx) oldestPending() *pendingStart {
 // loadTail loads the tail's entries of running jobs. Rows whose entries are in the log already
 // are unused.
 func (s *Store) loadTail() error {
+	// The tail names jobs by row number.
 	jobs := make(map[int64]*runningJob, len(s.running))
 	for _, h := range s.running {
 		jobs[h.job.n] = h

@@ -41,6 +41,7 @@ func (t *tx) publish() {
 	t.tailViews.mu.Lock()
 	defer t.tailViews.mu.Unlock()
 	for _, h := range t.toPublish {
+		// The job may have ended, or ended and started again, within the batch.
 		if t.running[h.job.ID] == h {
 			t.tailViews.views[h.job.ID] = h.tailView()
 		} else {

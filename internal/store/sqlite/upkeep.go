@@ -88,6 +88,7 @@ func (s *Store) NextDue(ctx context.Context) (ready, expires time.Time, err erro
 		_, err := r.nextExpiry.first(func(c column) error { expires = c.time(0); return nil })
 		return err
 	})
+	// Any batch queues the parked suspect. A ready time of now makes the engine commit one.
 	if now := s.Now(); s.suspectStuck.Load() && (ready.IsZero() || ready.After(now)) {
 		ready = now
 	}

@@ -195,6 +195,7 @@ func (v *vacuum) runSecond() error {
 func (v *vacuum) sample() error {
 	v.commits.Lock()
 	defer v.commits.Unlock()
+	// On a nearly full disk the log must give up space too.
 	if low := v.lowSpace(); low != v.hurry {
 		v.hurry = low
 		if err := v.limitLog(); err != nil {
@@ -241,6 +242,7 @@ func (v *vacuum) freeStep() error {
 	began := time.Now()
 	vacuum := fmt.Sprintf("PRAGMA incremental_vacuum(%d)", n)
 	err := sqlitex.ExecuteTransient(v.conn, vacuum, nil)
+	// Returning pages writes to the log, which a full disk has no space for.
 	if diskFull(err) && v.freeLog() {
 		err = sqlitex.ExecuteTransient(v.conn, vacuum, nil)
 	}
