@@ -62,7 +62,7 @@ func refusedEnd(err error) *job.Fault {
 func panicked() *job.Fault {
 	return &job.Fault{
 		Code:    "panic",
-		Message: "The executor failed on a defect of its own; the server's log has the details.",
+		Message: "The executor panicked, which is a defect; the server's log has the details.",
 		Class:   job.Retryable,
 	}
 }

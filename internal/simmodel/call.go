@@ -36,7 +36,7 @@ func parseRequest(body io.Reader) (request, error) {
 		return req, fmt.Errorf("the body could not be read, or has more than %d bytes", maxBody)
 	}
 	if err := json.Unmarshal(data, &req); err != nil {
-		return req, fmt.Errorf("the body is no chat-completions request: %w", err)
+		return req, fmt.Errorf("the body is not a chat-completions request: %w", err)
 	}
 	if len(req.Messages) == 0 {
 		return req, errors.New("messages must hold at least one message")

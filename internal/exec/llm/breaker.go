@@ -133,7 +133,7 @@ func (b *breaker) openFault(now time.Time) *job.Fault {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return &job.Fault{Code: "circuit_open", Class: job.Wait, RetryAfter: b.retryAfterLocked(now),
-		Message: fmt.Sprintf("the server of the model %s fails again and again, and is not asked for a while; the last time: %s", job.Quote(b.model), b.lastFailure)}
+		Message: fmt.Sprintf("the server of the model %s keeps failing and is not called for a while; its last failure: %s", job.Quote(b.model), b.lastFailure)}
 }
 
 // retryAfterLocked returns when an attempt should come back: after the next probe, spread by a
@@ -283,7 +283,7 @@ func (b *breaker) openLocked(now time.Time, openTime time.Duration, last error) 
 	}
 	if !b.open {
 		b.open, b.since = true, now
-		b.log.Warn("a model's server fails again and again and is not called for a while", "model", b.model, "failures", b.failures, "last", last)
+		b.log.Warn("a model's server keeps failing and is not called for a while", "model", b.model, "failures", b.failures, "last", last)
 	}
 	// Jitter, so that the breakers of several processes do not probe at the same moment.
 	b.openTime, b.retryAt = openTime, now.Add(openTime+rand.N(openTime/4))

@@ -142,7 +142,7 @@ func (c *call) handleEvent(data []byte) error {
 	}
 	var k chunk
 	if err := json.Unmarshal(data, &k); err != nil {
-		return c.model.fault(codeBadStream, job.Retryable, "sent an event that is no chat-completions chunk", err)
+		return c.model.fault(codeBadStream, job.Retryable, "sent an event that is not a chat-completions chunk", err)
 	}
 	if !isEmpty(k.Error) {
 		return c.model.faultForError(k.Error)
@@ -219,7 +219,7 @@ func (c *call) endStream(ctx context.Context, err error) error {
 // finishStream sets the result of a complete streamed answer.
 func (c *call) finishStream() error {
 	if len(c.completion.choices) == 0 {
-		return c.model.fault(codeBadStream, job.Retryable, "ended its answer without having said anything", nil)
+		return c.model.fault(codeBadStream, job.Retryable, "ended its answer without any content", nil)
 	}
 	// Some servers omit the model.
 	setFirst(&c.completion.head.Model, c.model.Upstream)
@@ -238,7 +238,7 @@ func (c *call) readWhole(ctx context.Context, body io.Reader) error {
 	}
 	var k chunk
 	if err := json.Unmarshal(data, &k); err != nil {
-		return c.model.fault(codeBadAnswer, job.Retryable, "answered with what is no chat completion", err)
+		return c.model.fault(codeBadAnswer, job.Retryable, "answered with something that is not a chat completion", err)
 	}
 	if !isEmpty(k.Error) {
 		return c.model.faultForError(k.Error)

@@ -180,7 +180,7 @@ func TestUnstreamedAnswerBecomesTheResult(t *testing.T) {
 func TestUnstreamedAnswerMustBeACompletion(t *testing.T) {
 	t.Parallel()
 	for body, w := range map[string]wantFault{
-		`{`:                             {"upstream_bad_answer", job.Retryable, "no chat completion"},
+		`{`:                             {"upstream_bad_answer", job.Retryable, "not a chat completion"},
 		`{}`:                            {"upstream_bad_answer", job.Retryable, "without a choice"},
 		`{"choices":[]}`:                {"upstream_bad_answer", job.Retryable, "without a choice"},
 		`{"error":{"code":429},"x":[]}`: {"upstream_rate_limited", job.Wait, "asks to wait"},

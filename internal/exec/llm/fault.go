@@ -210,12 +210,12 @@ func (m *model) networkFault(err error) *job.Fault {
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return m.fault(unreachable, job.Retryable, fmt.Sprintf("cannot be found: there is no host %s; check base_url", m.url.Hostname()), err)
 	case errors.Is(err, http.ErrSchemeMismatch):
-		return m.fault(badTLS, job.Final, fmt.Sprintf("at %s does not speak https: begin its base_url with http://", m.url.Host), err)
+		return m.fault(badTLS, job.Final, fmt.Sprintf("at %s does not speak https: start its base_url with http://", m.url.Host), err)
 	case errors.As(err, &cert):
 		return m.fault(badTLS, job.Final, fmt.Sprintf("at %s has a certificate that is not trusted here", m.url.Host), err)
 	// A server that restarts refuses connections for a while, so the job waits at no cost.
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return m.fault(unreachable, job.Wait, fmt.Sprintf("is not there: nobody listens at %s; start it, or check base_url", m.url.Host), err)
+		return m.fault(unreachable, job.Wait, fmt.Sprintf("refuses connections at %s: start it, or check base_url", m.url.Host), err)
 	case errors.As(err, &op) && (op.Op == "dial" || op.Op == "proxyconnect"):
 		return m.fault(unreachable, job.Wait, fmt.Sprintf("at %s cannot be reached", m.url.Host), err)
 	}

@@ -73,7 +73,7 @@ func TestFaultsOfAnUpstream(t *testing.T) {
 		simmodel.CloseMidStream: {"upstream_disconnected", job.Retryable, "broke off the connection"},
 		simmodel.EndMidStream:   {"upstream_incomplete", job.Retryable, "in the middle"},
 		simmodel.ErrorMidStream: {"upstream_error", job.Retryable, "told to fail here"},
-		simmodel.MalformedSSE:   {"upstream_bad_stream", job.Retryable, "no chat-completions chunk"},
+		simmodel.MalformedSSE:   {"upstream_bad_stream", job.Retryable, "not a chat-completions chunk"},
 		simmodel.EnormousLine:   {"upstream_bad_stream", job.Retryable, "more than 1 MiB"},
 		simmodel.WrongType:      {"upstream_bad_answer", job.Retryable, "text/html"},
 	} {
@@ -126,7 +126,7 @@ func TestUnreachableUpstream(t *testing.T) {
 		base string
 		want wantFault
 	}{
-		"nobody listens":         {"http://" + unusedAddr(t), wantFault{"upstream_unreachable", job.Wait, "nobody listens at 127.0.0.1"}},
+		"nobody listens":         {"http://" + unusedAddr(t), wantFault{"upstream_unreachable", job.Wait, "refuses connections at 127.0.0.1"}},
 		"https on an http port":  {"https" + strings.TrimPrefix(plain.URL, "http"), wantFault{"upstream_tls", job.Final, "http://"}},
 		"an unknown certificate": {secure.URL, wantFault{"upstream_tls", job.Final, "not trusted"}},
 	} {
@@ -182,11 +182,11 @@ func TestErrorsInsideAnAnswer(t *testing.T) {
 		`{"error":"broken"}`: {"upstream_error", job.Retryable, "it says: broken"},
 		`{"error":{"message":"` + strings.Repeat("long ", 500) + `"}}`: {"upstream_error", job.Retryable, "long …"},
 		`{"error":{"message":"a\u0007\nb <` + testKey + `>"}}`:         {"upstream_error", job.Retryable, "a b <[the key]>"},
-		`{"choices":[{"index":"zero"}]}`:                               {"upstream_bad_stream", job.Retryable, "no chat-completions chunk"},
-		`"choices"`:                                                    {"upstream_bad_stream", job.Retryable, "no chat-completions chunk"},
+		`{"choices":[{"index":"zero"}]}`:                               {"upstream_bad_stream", job.Retryable, "not a chat-completions chunk"},
+		`"choices"`:                                                    {"upstream_bad_stream", job.Retryable, "not a chat-completions chunk"},
 		`{"choices":[]}`:                                               {"upstream_incomplete", job.Retryable, "in the middle"},
 		`{"choices":[{"index":0,"delta":{"content":"x"}}]}`:            {"upstream_incomplete", job.Retryable, "in the middle"},
-		`[DONE]`: {"upstream_bad_stream", job.Retryable, "without having said anything"},
+		`[DONE]`: {"upstream_bad_stream", job.Retryable, "without any content"},
 	} {
 		f, _ := runFailing(t, newExecutor(t, serve(t, streamHandler(data))), hello)
 		w.check(t, data, f)
