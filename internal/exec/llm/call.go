@@ -20,7 +20,7 @@ const (
 	drainTimeout = 100 * time.Millisecond // for the end of a stream after its last event
 )
 
-// errRequestTimeout is the cause with which a call ends whose server took too long.
+// errRequestTimeout is the cause of a call's end when its server took too long.
 var errRequestTimeout = errors.New("llm: the model server did not answer in time")
 
 // call is one request and its answer. One goroutine uses it.
@@ -75,7 +75,7 @@ func (c *call) readResponse(ctx context.Context, resp *http.Response) error {
 			c.timer.Stop() // the answer has begun; the runner limits its silences
 		}
 		return c.readStream(ctx, resp.Body)
-	// A server that ignores "stream" answers like this; the timer goes on until the whole answer.
+	// A server that ignores "stream" answers like this. The timer runs until all of it is read.
 	case kind == "application/json" || strings.HasSuffix(kind, "+json"):
 		return c.readWhole(ctx, resp.Body)
 	}
@@ -147,7 +147,7 @@ func (c *call) handleEvent(data []byte) error {
 	if !isEmpty(k.Error) {
 		return c.model.faultForError(k.Error)
 	}
-	// Only now: a server that answers 200 and then an error does not work.
+	// Only after the check for an error: a server that answers 200 and then fails does not work.
 	c.permit.markAnswering()
 	if err := c.writeChunk(data, k); err != nil {
 		return err

@@ -12,8 +12,9 @@
 //	ignore_cancel  goes on even when told to stop
 //	echo           any JSON value, returned in the result
 //
-// The result is a JSON object with those of "echo", "text" (the words) and, when failures were
-// asked for, "attempt" that apply: for `{"echo": 1}` it is `{"echo":1}`.
+// The result is a JSON object. It has "echo" if the input has it, "text" with the words if
+// there are any, and "attempt" if failures were asked for: for `{"echo": 1}` it is
+// `{"echo":1}`.
 package sim
 
 import (
