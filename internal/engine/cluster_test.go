@@ -18,8 +18,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
-// place is one store that several processes share, each through a link of its own. All
-// of it is in virtual time: whoever waits for it is seen to wait.
+// cluster is one store that several processes share, each through a storeLink of its own.
+// It lives in a synctest bubble, so all delays are in virtual time.
 type cluster struct {
 	store.Store
 	path     string
@@ -30,7 +30,7 @@ type cluster struct {
 	stalledUntil time.Time // until when the disk stands still
 }
 
-// inPlace runs a test on a new place.
+// withCluster runs a test in a bubble, with a cluster over a new store.
 func withCluster(t *testing.T, test func(t *testing.T, p *cluster)) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &cluster{path: filepath.Join(t.TempDir(), "jobs.db"), applying: make(chan struct{}, 1)}
@@ -40,7 +40,7 @@ func withCluster(t *testing.T, test func(t *testing.T, p *cluster)) {
 	})
 }
 
-// stall makes the disk stand still for so long, for all processes.
+// stallDisk stalls the disk for this long, for all processes.
 func (p *cluster) stallDisk(d time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -64,9 +64,9 @@ var (
 	errUnreadable = errors.New("the disk cannot be read")
 )
 
-// link is the store as one process sees it. It remembers what the process has
-// applied, as a database of several processes does: a batch that is committed again,
-// whatever others have committed since, answers as it did.
+// storeLink is the store as one process uses it. It remembers the batches that the
+// process applied, as a shared database does: a batch that is applied again has the same
+// answers, whatever other processes have committed since.
 type storeLink struct {
 	store.Store
 	cluster    *cluster
@@ -108,7 +108,7 @@ func (l *storeLink) Apply(ctx context.Context, b *store.Batch) (func() error, er
 
 func (l *storeLink) Close() error { return nil } // the test closes the store below
 
-// read fails what a dead process reads, and waits for a disk that stands still.
+// beforeRead fails the reads of a killed process, and waits while the disk is stalled.
 func (l *storeLink) beforeRead(string) error {
 	l.cluster.waitForDisk()
 	if l.killed.Load() {
@@ -120,7 +120,7 @@ func (l *storeLink) beforeRead(string) error {
 	return nil
 }
 
-// member is a process on a place.
+// process is a process of a cluster.
 type process struct {
 	*harness
 	link  *storeLink
@@ -129,7 +129,7 @@ type process struct {
 	ended chan struct{} // closed when its engine has ended
 }
 
-// start starts a process. Its worker is the caller's to start.
+// startProcess starts a process without workers.
 func (p *cluster) startProcess(t *testing.T, c engine.Config) *process {
 	t.Helper()
 	m := &process{link: &storeLink{Store: p.Store, cluster: p, applied: map[store.BatchID]func() error{}}, id: job.NewProcess(), ended: make(chan struct{})}
@@ -152,14 +152,13 @@ func (p *cluster) startProcess(t *testing.T, c engine.Config) *process {
 	return m
 }
 
-// kill ends a process as kill -9 does: nothing of it reaches the store any more, and
-// nothing that it says counts.
+// kill ends a process as kill -9 does: none of its writes reaches the store any more.
 func (m *process) kill() {
 	m.link.killed.Store(true)
 	m.stop()
 }
 
-// lossy is a bus that loses every n-th notice, as dice fall.
+// lossyBus is a bus that loses a share of the notices at random.
 type lossyBus struct {
 	bus.Local
 	lossPercent atomic.Int64 // of a hundred notices

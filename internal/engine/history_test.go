@@ -16,8 +16,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
-// history is what happens at random to processes on one place, and what their callers,
-// watchers and workers were told of it.
+// history is a random history of the processes of a cluster, with the answers that
+// callers, watchers and workers got.
 type history struct {
 	t       *testing.T
 	cluster *cluster
@@ -44,7 +44,7 @@ type history struct {
 	notes          []string // what happened last
 }
 
-// worker is a process and the worker in it.
+// worker is a process and its worker.
 type worker struct {
 	*process
 	limits        engine.Queue
@@ -56,7 +56,7 @@ type worker struct {
 	faultsUntil   int // until its store has seen so many commits some of them break
 }
 
-// hold is a job that a worker has.
+// attempt is a job that a worker has.
 type attempt struct {
 	w           *worker
 	consumption int
@@ -68,7 +68,7 @@ type attempt struct {
 	seq         int64
 }
 
-// known is what callers were told of a job.
+// knownJob is what callers know about a job.
 type knownJob struct {
 	owner           job.Owner
 	id              job.ID
@@ -101,7 +101,7 @@ func newHistory(t *testing.T, p *cluster, seed uint64) *history {
 	return h
 }
 
-// note remembers what happened, for the one who wants to know why.
+// note records an event for the report of a failure.
 func (h *history) note(format string, args ...any) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -122,7 +122,7 @@ func (h *history) violationLocked(format string, args ...any) {
 	h.violations = append(h.violations, fmt.Sprintf(format, args...))
 }
 
-// join starts a process with a worker.
+// startProcess starts a process with a worker.
 func (h *history) startProcess(dead ...job.Process) {
 	h.mu.Lock()
 	w := &worker{limits: h.limits, slots: h.slots}
@@ -153,7 +153,7 @@ func (h *history) startWorker(w *worker) {
 	})
 }
 
-// deliver takes a job for a worker: no other may have it who is healthy.
+// deliver gives a job to a worker. It is a violation if a healthy worker has the job.
 func (h *history) deliver(w *worker, c job.Claimed) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -183,7 +183,7 @@ func (h *history) deliver(w *worker, c job.Claimed) {
 	}
 }
 
-// healthyLocked says that nobody may take the job from its worker.
+// healthyLocked reports that nothing may take the job from its worker.
 func (h *history) healthyLocked(x *attempt) bool {
 	k := h.jobs[x.claim.Job.ID]
 	return !x.silent && !x.ending && !x.uncertain && (k == nil || !k.endRequested)
@@ -219,7 +219,7 @@ func (h *history) handleOrder(w *worker, l job.Lease, o job.Order) {
 	x.cancelled = true
 }
 
-// renew renews what a worker holds, as runners do, until its process has ended.
+// renew renews the leases of a worker, as a runner does, until its process ends.
 func (h *history) renew(w *worker) {
 	tick := time.NewTicker(historyRenew)
 	defer tick.Stop()
@@ -278,7 +278,7 @@ func (h *history) filesRemoved(w *worker, ids []job.ID) {
 	}
 }
 
-// leave ends a process: as kill -9 does, or in good order, with its work handed back.
+// endProcess ends a process: as kill -9 does, or in good order, which releases its jobs.
 func (h *history) endProcess(i int, kill bool) *worker {
 	h.mu.Lock()
 	w := h.processes[i]
@@ -318,7 +318,7 @@ func (h *history) attemptsOf(w *worker) (list []*attempt) {
 	return list
 }
 
-// end ends an attempt, through whichever process its worker speaks to.
+// end finishes an attempt through any process.
 func (h *history) end(x *attempt, by *worker, o job.Outcome) {
 	h.mu.Lock()
 	if x.ending || h.attempts[x.claim.Lease()] != x {
@@ -340,10 +340,10 @@ func (h *history) end(x *attempt, by *worker, o job.Outcome) {
 	}
 }
 
-// word is what a job says that nobody else does.
+// entryText is the text of one entry, which no other job has.
 func entryText(id job.ID, seq int64) string { return fmt.Sprintf("%s %d;", id, seq) }
 
-// say appends a word of a job's own.
+// appendOutput appends the next entry of a job.
 func (h *history) appendOutput(x *attempt) {
 	h.mu.Lock()
 	if x.ending || x.silent || h.attempts[x.claim.Lease()] != x {
@@ -362,7 +362,7 @@ func (h *history) appendOutput(x *attempt) {
 	}
 }
 
-// ask does something by itself, and is waited for.
+// async runs a call in the background. pending waits for all of them.
 func (h *history) async(do func()) {
 	h.pending.Go(do)
 }
@@ -409,7 +409,7 @@ func (h *history) submit(w *worker) {
 	})
 }
 
-// step does one thing by one of the processes. What is refused is refused.
+// step does one thing through one of the processes. An op may be refused.
 func (h *history) step() {
 	w := h.anyProcess()
 	switch h.intn(12) {
@@ -429,7 +429,7 @@ func (h *history) step() {
 	}
 }
 
-// work is what a worker does with a job that it has.
+// workOn does what a worker may do with its job.
 func (h *history) workOn(x *attempt) {
 	outcome := []job.Outcome{{}, {}, {Fault: &job.Fault{Code: "x", Message: "x", Class: job.Retryable}}, {Released: true}}[h.intn(4)]
 	switch h.intn(8) {
@@ -448,7 +448,7 @@ func (h *history) workOn(x *attempt) {
 	}
 }
 
-// change is what an owner asks for.
+// changeJob deletes, retries or cancels a job, as an owner does.
 func (h *history) changeJob(w *worker, x *knownJob) {
 	verb := h.intn(4)
 	h.mu.Lock()
@@ -479,7 +479,7 @@ func (h *history) changeJob(w *worker, x *knownJob) {
 	})
 }
 
-// fault breaks the next commits of a process, or the disk.
+// failCommits makes the next commits of a process fail.
 func (h *history) failCommits(w *worker) {
 	step := []faulty.Step{faulty.BeforeCommit, faulty.LostBeforeCommit, faulty.LostAfterCommit, faulty.LostAfterCommit}[h.intn(4)]
 	faults := make([]faulty.Fault, 1+h.intn(3))
@@ -489,8 +489,8 @@ func (h *history) failCommits(w *worker) {
 	h.failNextCommits(w, fmt.Sprint("step ", step), faults...)
 }
 
-// breakNext breaks the next commits of a process, unless some are to break already: a
-// process of which no commit succeeds for as long as a lease loses its work.
+// failNextCommits makes the next commits of a process fail, unless some are going to fail
+// already. A process without a successful commit for a whole lease loses its jobs.
 func (h *history) failNextCommits(w *worker, how string, faults ...faulty.Fault) {
 	if w.store.Commits() < w.faultsUntil {
 		return
@@ -500,7 +500,7 @@ func (h *history) failNextCommits(w *worker, how string, faults ...faulty.Fault)
 	w.store.Next(faults...)
 }
 
-// reform is a change of the configuration: all processes start anew with it.
+// changeLimits changes the configuration: all processes restart with it.
 func (h *history) changeLimits() {
 	h.mu.Lock()
 	h.limits.MaxRunning, h.limits.KeyRunning = []int{0, 1, 4, 6}[h.intn(4)], []int{0, 1, 2}[h.intn(3)]
@@ -512,7 +512,8 @@ func (h *history) changeLimits() {
 	}
 }
 
-// restart ends a process and starts another, which may know that the former is dead.
+// restartProcess ends a process and starts another, which may know that the former is
+// dead.
 func (h *history) restartProcess() (killed bool) {
 	killed = h.intn(2) == 0
 	h.mu.Lock()
@@ -527,7 +528,7 @@ func (h *history) restartProcess() (killed bool) {
 	return killed
 }
 
-// obey ends what was cancelled, most of the time.
+// endCancelled ends most of the jobs whose cancel was ordered.
 func (h *history) endCancelled() {
 	for _, x := range h.attemptsOf(nil) {
 		h.mu.Lock()
@@ -539,7 +540,7 @@ func (h *history) endCancelled() {
 	}
 }
 
-// verdict fails the test with all that was broken so far.
+// failOnViolations fails the test if there are violations.
 func (h *history) failOnViolations() {
 	h.t.Helper()
 	h.mu.Lock()
@@ -549,7 +550,7 @@ func (h *history) failOnViolations() {
 	}
 }
 
-// close ends all.
+// close ends everything.
 func (h *history) close() {
 	h.stop()
 	for len(h.processes) > 0 {

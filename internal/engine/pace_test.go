@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// learned is what is usual after attempts that took so many seconds.
+// statsOf returns the statistics of attempts that took these seconds.
 func statsOf(seconds ...float64) *durationStats {
 	stats := new(durationStats)
 	for _, s := range seconds {
@@ -46,7 +46,8 @@ func TestRemainingTimeOfAttempt(t *testing.T) {
 	expectNear(t, "chance alone, in the middle", wild.remaining(9), 10)
 }
 
-// What has begun and ended leaves nothing behind, after months of uptime.
+// Attempts that have begun and ended leave no trace in the statistics, even after months
+// of uptime.
 func TestRunningStatsAreExact(t *testing.T) {
 	t.Parallel()
 	var w runningStats
@@ -89,7 +90,7 @@ func TestExpectedWait(t *testing.T) {
 	expectNear(t, "as the last", p.expectedWait(now, 3, 4, 0), 7)
 }
 
-// Whoever is overtaken waits longer; whoever is before those that overtake does not.
+// A job behind the arrivals of higher priority waits longer. A job before them does not.
 func TestOvertakenJobWaitsLonger(t *testing.T) {
 	t.Parallel()
 	var o arrivalsAhead

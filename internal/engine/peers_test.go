@@ -15,16 +15,16 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
-// deaf is a bus that loses every notice.
+// silentBus is a bus that loses every notice.
 type silentBus struct{}
 
 func (silentBus) Join(func(bus.Notice)) bus.Member { return silentBus{} }
 func (silentBus) Publish(bus.Notice)               {}
 func (silentBus) Leave()                           {}
 
-// peers runs a test of two engines on one store, once with a bus between them and once
-// with one that loses every notice: then all happens a second later. soon is how soon
-// what crosses has to.
+// forEachBus runs a test of two engines on one store, once for each kind of bus: one that
+// works, one that loses every notice, and one that loses, doubles and delays notices.
+// bound is the time within which one process has to react to the other.
 func forEachBus(t *testing.T, test func(t *testing.T, a, b *harness, bound time.Duration)) {
 	for name, c := range map[string]struct {
 		bus   bus.Bus
@@ -51,7 +51,7 @@ func forEachBus(t *testing.T, test func(t *testing.T, a, b *harness, bound time.
 	}
 }
 
-// viewer is what a watcher has got so far.
+// watcher collects what a watch delivers.
 type watcher struct {
 	t     *testing.T
 	watch *engine.Watch
@@ -59,6 +59,7 @@ type watcher struct {
 	last  job.State
 }
 
+// startWatch watches a job and reads the first update.
 func (h *harness) startWatch(id job.ID) *watcher {
 	h.t.Helper()
 	w, err := h.Watch(context.Background(), local, id, 0)
@@ -70,7 +71,7 @@ func (h *harness) startWatch(id job.ID) *watcher {
 	return got
 }
 
-// next takes what comes next, and fails when nothing does for so long.
+// next reads the next update. It fails the test if none comes in time.
 func (w *watcher) next(bound time.Duration) error {
 	w.t.Helper()
 	ctx, stop := context.WithTimeout(context.Background(), bound)
@@ -88,6 +89,7 @@ func (w *watcher) next(bound time.Duration) error {
 	return err
 }
 
+// waitFor reads updates until the text and the state are as given.
 func (w *watcher) waitFor(bound time.Duration, text string, state job.State) {
 	w.t.Helper()
 	for w.text != text || w.last != state {
@@ -123,7 +125,7 @@ func TestWatchFollowsJobOfOtherProcess(t *testing.T) {
 	})
 }
 
-// A request that is held at one process is answered when the job ends at another.
+// Wait at one process returns when the job ends at another.
 func TestWaitReturnsWhenJobEndsInOtherProcess(t *testing.T) {
 	t.Parallel()
 	forEachBus(t, func(t *testing.T, a, b *harness, bound time.Duration) {
@@ -192,7 +194,7 @@ func TestDeleteReachesWorkerOfOtherProcess(t *testing.T) {
 	})
 }
 
-// The worker of a lease that another process took is told, and its slot is free.
+// A lease is swept by another process. Its worker gets OrderLost, and its slot is free.
 func TestLeaseSweptByOtherProcessIsReported(t *testing.T) {
 	t.Parallel()
 	forEachBus(t, func(t *testing.T, a, b *harness, bound time.Duration) {
@@ -218,7 +220,7 @@ func TestLeaseSweptByOtherProcessIsReported(t *testing.T) {
 	})
 }
 
-// ordered waits for an order to a worker.
+// expectOrder waits for an order to the worker.
 func (h *harness) expectOrder(want job.Order, bound time.Duration) {
 	h.t.Helper()
 	select {
@@ -231,8 +233,8 @@ func (h *harness) expectOrder(want job.Order, bound time.Duration) {
 	}
 }
 
-// Whoever watches at one process, or is present there, keeps a job from being abandoned
-// by another; when nobody is left, one of them cancels it.
+// A watcher or a presence at one process keeps another process from abandoning the job.
+// When nobody is present any more, one of them cancels it.
 func TestPresenceKeepsJobOfOtherProcess(t *testing.T) {
 	t.Parallel()
 	forEachBus(t, func(t *testing.T, a, b *harness, _ time.Duration) {
@@ -260,7 +262,7 @@ func TestPresenceKeepsJobOfOtherProcess(t *testing.T) {
 	})
 }
 
-// filled fails unless all of a worker's slots that should be free are used at once.
+// expectFreeSlots fails the test unless n new jobs start at once.
 func (h *harness) expectFreeSlots(slots int) {
 	h.t.Helper()
 	for range slots {
@@ -275,8 +277,8 @@ func (h *harness) expectFreeSlots(slots int) {
 	}
 }
 
-// An attempt that is ended through another process gives its slot back where it ran,
-// also when the same process claims the job again before it looks where the job stands.
+// An attempt that ends through another process frees its slot, even if the same process
+// claims the job again before it checks its leases.
 func TestReleaseByOtherProcessFreesSlot(t *testing.T) {
 	t.Parallel()
 	forEachBus(t, func(t *testing.T, a, b *harness, _ time.Duration) {
@@ -293,7 +295,7 @@ func TestReleaseByOtherProcessFreesSlot(t *testing.T) {
 	})
 }
 
-// So does one whose job is gone by the time that anybody looks.
+// An attempt whose job is deleted and finished through another process frees its slot.
 func TestJobRemovedByOtherProcessFreesSlot(t *testing.T) {
 	t.Parallel()
 	forEachBus(t, func(t *testing.T, a, b *harness, bound time.Duration) {
@@ -317,7 +319,7 @@ func TestJobRemovedByOtherProcessFreesSlot(t *testing.T) {
 	})
 }
 
-// A lease whose renewal is refused is void, whoever took it: its slot is free at once.
+// A refused renewal proves that the lease is void. Its slot is free at once.
 func TestRefusedRenewalFreesSlot(t *testing.T) {
 	t.Parallel()
 	forEachBus(t, func(t *testing.T, a, b *harness, _ time.Duration) {
@@ -336,7 +338,7 @@ func TestRefusedRenewalFreesSlot(t *testing.T) {
 	})
 }
 
-// What an attempt has said through another process decides what follows its failure.
+// Output that an attempt wrote through another process counts when the attempt fails.
 func TestOutputThroughOtherProcessCountsForRetry(t *testing.T) {
 	t.Parallel()
 	forEachBus(t, func(t *testing.T, a, b *harness, _ time.Duration) {
@@ -355,8 +357,8 @@ func TestOutputThroughOtherProcessCountsForRetry(t *testing.T) {
 	})
 }
 
-// A job that is to be cancelled already, and is then deleted, is gone to those who follow
-// it where it runs.
+// A job with a pending cancel is deleted through another process. Its watcher gets
+// NotFound.
 func TestDeleteAfterCancelReachesOtherProcess(t *testing.T) {
 	t.Parallel()
 	forEachBus(t, func(t *testing.T, a, b *harness, bound time.Duration) {
@@ -384,7 +386,7 @@ func TestDeleteAfterCancelReachesOtherProcess(t *testing.T) {
 	})
 }
 
-// stalled is a store as a process sees it whose writes stand still while its reads go on.
+// stallingStore is a store whose writes wait while resume is set. Reads go on.
 type stallingStore struct {
 	store.Store
 	resume atomic.Pointer[chan struct{}] // nil while writes go on
@@ -397,8 +399,8 @@ func (s *stallingStore) Apply(ctx context.Context, b *store.Batch) (func() error
 	return s.Store.Apply(ctx, b)
 }
 
-// A process that only reads cannot know that renewals are not accepted: it writes before
-// it takes a lease, and takes none when that was slow.
+// A process that only reads cannot know that renewals are not stored. So it writes before
+// it sweeps a lease, and does not sweep if the write was slow.
 func TestStalledWritesSweepNoLease(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {

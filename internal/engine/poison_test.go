@@ -11,8 +11,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// mortal is one start of a server that a job may kill: an engine with a worker of four
-// slots, whose clock a test moves.
+// crashingServer is one start of a server that a job may crash: an engine with a worker
+// of four slots, whose clock the test moves.
 type crashingServer struct {
 	*Engine
 	clock *clock
@@ -39,8 +39,8 @@ func startCrashingServer(t *testing.T, c *clock, s store.Store) *crashingServer 
 	return k
 }
 
-// run lets seconds pass. Jobs succeed after three of them, but a poisonous one kills the
-// server after one. It says whether that happened.
+// run lets seconds pass. Each job succeeds after three seconds, but a poison job kills
+// the server after one. It returns whether the server was killed.
 func (k *crashingServer) run(t *testing.T, seconds int, poison map[job.ID]bool, starts map[job.ID]int) (killed bool) {
 	t.Helper()
 	running := map[job.ID]job.Claimed{}
@@ -72,7 +72,7 @@ func (k *crashingServer) run(t *testing.T, seconds int, poison map[job.ID]bool, 
 	return false
 }
 
-// flush returns when what was asked before is on disk and delivered.
+// flush returns when all earlier ops are on disk and their jobs are delivered.
 func (k *crashingServer) flush(t *testing.T) {
 	t.Helper()
 	for range 2 { // the second batch has the claims that the first one made room for
@@ -82,8 +82,8 @@ func (k *crashingServer) flush(t *testing.T) {
 	}
 }
 
-// A job that kills the server whenever it runs takes no other job along, however many
-// attempts those have: they succeed, and it fails once it was lost too often.
+// A job that kills the server whenever it runs fails after it was lost too often. The
+// jobs that ran beside it succeed, however few attempts they have.
 func TestPoisonJobFailsAlone(t *testing.T) {
 	t.Parallel()
 	for _, poisonous := range []int{1, 2} {

@@ -10,15 +10,14 @@ import (
 
 const abandonAfter = 2 * time.Minute
 
-// abandonable is a job of the swept queue that asks to be cancelled when nobody
-// was seen at it for two minutes.
+// abandonableRequest is a request for a job that is cancelled after two minutes without a
+// presence.
 func abandonableRequest() Request {
 	p := job.Policy{Timeouts: job.Timeouts{Lease: time.Hour, CancelGrace: 10 * time.Second, Abandon: abandonAfter}}
 	return Request{Policy: &p}
 }
 
-// look sweeps after so much time has passed, here and by the store's clock. It is called
-// in a bubble.
+// passAndSweep lets time pass, in the bubble and for the clock of the store, and sweeps.
 func (w *sweepHarness) passAndSweep(after time.Duration) {
 	time.Sleep(after)
 	w.clock.pass(after)
@@ -26,7 +25,7 @@ func (w *sweepHarness) passAndSweep(after time.Duration) {
 	w.sweep()
 }
 
-// Each way of being there keeps a job; nothing else does.
+// Each kind of presence keeps a job. Nothing else does.
 func TestJobWithoutPresenceIsAbandoned(t *testing.T) {
 	t.Parallel()
 	owner := job.Owner{User: "u"}
@@ -51,7 +50,7 @@ func TestJobWithoutPresenceIsAbandoned(t *testing.T) {
 	}
 }
 
-// leave has someone seen at a job halfway, and nobody after.
+// testAbandon makes one use of a job halfway through its timeout and none after that.
 func testAbandon(t *testing.T, owner job.Owner, use func(w *sweepHarness, id job.ID), want job.State) {
 	w := newSweepHarness(t, time.Hour)
 	w.submit(Request{})
@@ -67,7 +66,8 @@ func testAbandon(t *testing.T, owner job.Owner, use func(w *sweepHarness, id job
 	}
 }
 
-// A watcher is seen for as long as it watches, and a running job is told to stop.
+// A watcher is present for as long as it watches. After that, the worker of the running
+// job is ordered to cancel.
 func TestRunningJobIsAbandonedAfterWatchCloses(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -102,8 +102,8 @@ func TestRunningJobIsAbandonedAfterWatchCloses(t *testing.T) {
 	})
 }
 
-// A presence is stored at most four times in the shortest timeout, however often someone
-// asks, and never when nobody asks.
+// A presence is stored at most four times in the shortest timeout, however many requests
+// come, and never without requests.
 func TestPresenceIsStoredAtMostEachInterval(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -131,7 +131,7 @@ func TestPresenceIsStoredAtMostEachInterval(t *testing.T) {
 	})
 }
 
-// A presence that a commit did not take is stored by the next sweep.
+// The next sweep stores a presence whose commit failed.
 func TestFailedPresenceIsStoredLater(t *testing.T) {
 	t.Parallel()
 	p := newPresence()

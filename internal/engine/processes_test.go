@@ -13,11 +13,10 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// within is how soon one process does what another has made possible, without a word
-// between them.
+// pollBound is the time within which a process reacts to another one without notices.
 const pollBound = time.Second
 
-// shared is a store that several engines share, as processes share a database.
+// sharedStore is a store that several engines share, as processes share a database.
 type sharedStore struct {
 	store.Store
 	mu          sync.Mutex
@@ -42,7 +41,7 @@ func (s *sharedStore) Apply(ctx context.Context, b *store.Batch) (func() error, 
 
 func (s *sharedStore) Close() error { return nil } // the test closes the store below
 
-// beside runs a test of engines on one store, in time that passes only when all wait.
+// withSharedStore runs a test in a bubble, with a store for several engines.
 func withSharedStore(t *testing.T, test func(t *testing.T, s *sharedStore)) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sharedStore{Store: newStore(t)}
@@ -51,7 +50,7 @@ func withSharedStore(t *testing.T, test func(t *testing.T, s *sharedStore)) {
 	})
 }
 
-// gets waits for a job, for as long as another process may need.
+// nextJob waits for a job, for as long as another process may take.
 func (h *harness) nextJob(what string) (c job.Claimed) {
 	h.t.Helper()
 	select {
@@ -62,7 +61,7 @@ func (h *harness) nextJob(what string) (c job.Claimed) {
 	return c
 }
 
-// getsNothing fails when a job is given out.
+// expectNoJob fails the test if the worker receives a job.
 func (h *harness) expectNoJob(what string) {
 	h.t.Helper()
 	select {
@@ -87,8 +86,8 @@ func TestIdleWorkerGetsJobOfOtherProcess(t *testing.T) {
 	})
 }
 
-// What a process believes of a queue may be out of date: one claim in vain puts it
-// right, and is not repeated.
+// The counts of a process may be out of date. One claim in vain corrects them, and it is
+// not repeated.
 func TestStaleCountsCauseNoBusyLoop(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {
@@ -107,7 +106,7 @@ func TestStaleCountsCauseNoBusyLoop(t *testing.T) {
 	})
 }
 
-// Also counts that stay wrong cost no more than a claim a second or two.
+// Counts that stay wrong cause at most a claim or two a second.
 func TestWrongCountsCauseNoBusyLoop(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {
@@ -167,7 +166,8 @@ func TestPauseAppliesToOtherProcess(t *testing.T) {
 	})
 }
 
-// A limit of all processes is held by all, and what one frees another uses.
+// max_running holds for all processes together. When a job of one process ends, another
+// process may start one.
 func TestMaxRunningSpansProcesses(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {
@@ -196,7 +196,7 @@ func TestMaxRunningSpansProcesses(t *testing.T) {
 	})
 }
 
-// Where nothing happens nothing is written, however many processes there are.
+// Idle processes write nothing, however many there are.
 func TestIdleProcessesDoNotCommit(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {

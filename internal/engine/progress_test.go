@@ -11,12 +11,12 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// atOnce is within what time something happens of which everybody is told.
+// noticeBound is the time within which a process reacts when no notice is lost.
 const noticeBound = 100 * time.Millisecond
 
-// Never stuck: whatever happens to a queue and to the processes that serve it, a job that
-// may run while a slot is free runs within a second; at once, where no notice is lost and
-// no process dies.
+// Whatever happens to a queue and its processes, a job that may run starts within a
+// second while a slot is free. It starts at once if no notice is lost and no process
+// dies.
 func TestRunnableJobStartsWithinASecond(t *testing.T) {
 	t.Parallel()
 	for _, seed := range engine.Seeds(12) {
@@ -47,8 +47,7 @@ func TestRunnableJobStartsWithinASecond(t *testing.T) {
 	}
 }
 
-// An attempt that is ended through another process frees its slot for the next job at
-// once.
+// An attempt that ends through another process frees its slot for the next job at once.
 func TestSlotFreedByOtherProcessIsFilled(t *testing.T) {
 	t.Parallel()
 	withCluster(t, func(t *testing.T, p *cluster) {
@@ -74,7 +73,8 @@ func TestSlotFreedByOtherProcessIsFilled(t *testing.T) {
 	})
 }
 
-// round is a few things that happen together. whole says that every process lives on.
+// round does a few things at the same time. It returns whether every process kept
+// running.
 func (h *history) round() (whole bool) {
 	whole = true
 	for range 1 + h.intn(5) {
@@ -104,7 +104,7 @@ func (h *history) round() (whole bool) {
 	return whole
 }
 
-// toggle makes a worker stop to take jobs, or begin again.
+// toggleWorker makes a worker stop consuming, or begin again.
 func (h *history) toggleWorker(w *worker) {
 	h.mu.Lock()
 	serving := w.consuming
@@ -117,7 +117,8 @@ func (h *history) toggleWorker(w *worker) {
 	h.startWorker(w)
 }
 
-// moves looks, from now on for so long, for a job that may run all the while.
+// expectProgress reports a violation for each job that may run for all of the time bound
+// and does not start.
 func (h *history) expectProgress(bound time.Duration) {
 	h.t.Helper()
 	const looks = 5
@@ -137,7 +138,8 @@ func (h *history) expectProgress(bound time.Duration) {
 	}
 }
 
-// mayRun are the jobs that nothing holds back, with how things stand.
+// runnableJobs returns the jobs that may run now, each with a description of the
+// situation.
 func (h *history) runnableJobs() map[job.ID]string {
 	ctx := h.t.Context()
 	counts, err := h.cluster.Counts(ctx)
@@ -180,8 +182,8 @@ func (h *history) runnableJobs() map[job.ID]string {
 
 type unfinished struct{ running, waiting []job.Job }
 
-// waiting reads all jobs that have not ended. Those that are deleted while they run are
-// among those that run.
+// unfinishedJobs reads all jobs that have not ended. A job that was deleted while it runs
+// is among the running ones.
 func (h *history) unfinishedJobs() (u unfinished) {
 	for _, tenant := range []string{"", "a", "b"} {
 		for _, state := range []job.State{job.Scheduled, job.Queued, job.Parked} {

@@ -14,8 +14,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
-// The promises hold in every history: of restarts, of commits that fail or whose answers
-// are lost, of a disk that stands still or cannot be read, of a clock that jumps.
+// The promises hold in random histories with restarts, failed commits, lost answers, a
+// disk that stalls or cannot be read, and clocks that jump.
 func TestPromisesHoldInEveryHistory(t *testing.T) {
 	t.Parallel()
 	for _, seed := range engine.Seeds(12) {
@@ -40,14 +40,15 @@ func TestPromisesHoldInEveryHistory(t *testing.T) {
 	}
 }
 
-// audited is a history whose promises are looked at in the end.
+// promiseRun is a history whose promises are checked at the end.
 type promiseRun struct {
 	*history
 	killProcesses bool // processes end
 	watchers      []*jobView
 }
 
-// seen is what a watcher saw of a job. It is the watcher's until over is closed.
+// jobView is what one watcher saw of a job. The watcher's goroutine owns it until done is
+// closed.
 type jobView struct {
 	w       *worker
 	job     *knownJob
@@ -57,8 +58,8 @@ type jobView struct {
 	done    chan struct{}
 }
 
-// hardRound is a few things that happen together, to a disk and a clock that are worse
-// than those of a history.
+// faultyRound does a few things at the same time, with more faults of disk and clock than
+// history.round.
 func (a *promiseRun) faultyRound() {
 	for range 1 + a.intn(6) {
 		w := a.anyProcess()
@@ -100,7 +101,7 @@ func (a *promiseRun) faultyRound() {
 	a.replaceEnded()
 }
 
-// replace starts a process for each that has ended by itself.
+// replaceEnded starts a process for each one that ended by itself.
 func (a *promiseRun) replaceEnded() {
 	for i := 0; i < len(a.processes); i++ {
 		select {
@@ -113,7 +114,7 @@ func (a *promiseRun) replaceEnded() {
 	}
 }
 
-// watch follows a job to its end.
+// watchJob watches a job to its end.
 func (a *promiseRun) watchJob(w *worker, x *knownJob) {
 	v := &jobView{w: w, job: x, content: map[int64]string{}, done: make(chan struct{})}
 	a.watchers = append(a.watchers, v)
@@ -149,7 +150,7 @@ func (a *promiseRun) watchJob(w *worker, x *knownJob) {
 	}()
 }
 
-// stale uses a lease that holds nothing any more.
+// useVoidLease uses a lease that is void.
 func (a *promiseRun) useVoidLease(w *worker) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -174,7 +175,7 @@ func (a *promiseRun) useVoidLease(w *worker) {
 	})
 }
 
-// drain ends all faults, and works until no job is left that has not ended.
+// finishAll stops all faults and works until every job has ended.
 func (a *promiseRun) finishAll() {
 	a.pending.Wait()
 	time.Sleep(time.Second)
@@ -205,7 +206,7 @@ func (a *promiseRun) finishAll() {
 	a.t.Fatalf("ten minutes later %d jobs wait and %d run", len(u.waiting), len(u.running))
 }
 
-// audit compares what was told with what the store holds when it is opened anew.
+// audit compares all answers with the store, which it opens anew.
 func (a *promiseRun) audit() {
 	synctest.Wait()
 	for _, v := range a.watchers {
@@ -236,7 +237,7 @@ func (a *promiseRun) audit() {
 	}
 }
 
-// auditViewer says whether a watcher in a process that lives has learned of the end.
+// auditWatcher checks that a watcher in a running process knows how its job ended.
 func (a *promiseRun) auditWatcher(v *jobView) {
 	select {
 	case <-v.w.ended:
@@ -258,7 +259,7 @@ func (a *promiseRun) auditWatcher(v *jobView) {
 	}
 }
 
-// auditLog says whether all that a watcher saw is in the log.
+// auditLog checks that all output that a watcher saw is in the log.
 func (a *promiseRun) auditLog(v *jobView) {
 	_, log, err := a.cluster.Output(a.t.Context(), v.job.owner, v.job.id, 0, 1<<20)
 	if job.CodeOf(err) == job.NotFound {
@@ -278,6 +279,7 @@ func (a *promiseRun) auditLog(v *jobView) {
 	}
 }
 
+// auditJob checks that the stored job agrees with the acknowledged ops.
 func (a *promiseRun) auditJob(x *knownJob) {
 	j, err := a.cluster.Job(a.t.Context(), x.owner, x.id)
 	switch code := job.CodeOf(err); {

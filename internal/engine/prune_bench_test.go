@@ -14,10 +14,10 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// BenchmarkRetention measures what deleting a long history costs those who submit
-// jobs meanwhile: 64 clients submit for a second while it is deleted, for another
-// while it is not, and so on, so that what else the machine does weighs on both.
-// Run it with -benchtime 10x: so many pairs of seconds.
+// BenchmarkRetention measures how much the deletion of a long history slows down submits.
+// 64 clients submit jobs, in turn for a second with the deletion and a second without, so
+// that other load on the machine affects both. Run it with -benchtime 10x for ten pairs
+// of seconds.
 func BenchmarkRetention(b *testing.B) {
 	const history = 10_000 // a pair of seconds
 	h := newRetentionBench(b, history*b.N)
@@ -35,13 +35,13 @@ func BenchmarkRetention(b *testing.B) {
 	b.ReportMetric(percentile(with, 99), "ms(P99,pruning)")
 }
 
-// at is a percentile, in milliseconds.
+// percentile returns a percentile, in milliseconds.
 func percentile(took []time.Duration, percent int) float64 {
 	slices.Sort(took)
 	return float64(took[len(took)*percent/100].Microseconds()) / 1000
 }
 
-// long is an engine at work over a store with a history past its time.
+// retentionBench is a busy engine over a store with a history that is to be deleted.
 type retentionBench struct {
 	*Engine
 	b       *testing.B
@@ -94,7 +94,7 @@ func newRetentionBench(b *testing.B, jobs int) *retentionBench {
 	return h
 }
 
-// prune is a pass that goes on whenever it is wanted.
+// prune deletes the history piece by piece while pruning is set.
 func (h *retentionBench) prune(ctx context.Context) {
 	for after := ""; ctx.Err() == nil; {
 		if !h.pruning.Load() {
@@ -111,7 +111,8 @@ func (h *retentionBench) prune(ctx context.Context) {
 	}
 }
 
-// submitFor submits jobs by 64 clients and returns how long each took to be on disk.
+// submitFor submits jobs from 64 clients for a duration. It returns how long each submit
+// took.
 func (h *retentionBench) submitFor(d time.Duration) []time.Duration {
 	took := make([][]time.Duration, 64)
 	var asking sync.WaitGroup

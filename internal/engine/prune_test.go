@@ -11,7 +11,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// end runs jobs of so many bytes to their end.
+// runToEnd runs jobs with inputs of this size to their end.
 func (w *sweepHarness) runToEnd(jobs, size int) (ids []job.ID) {
 	w.t.Helper()
 	for range jobs {
@@ -24,6 +24,7 @@ func (w *sweepHarness) runToEnd(jobs, size int) (ids []job.ID) {
 	return ids
 }
 
+// countLeft counts the jobs that are still stored.
 func (w *sweepHarness) countLeft(ids []job.ID) (n int) {
 	w.t.Helper()
 	for _, id := range ids {
@@ -47,8 +48,8 @@ func (w *sweepHarness) storeSize() int64 {
 	return n
 }
 
-// A store that holds more than it may loses its oldest ended jobs before their
-// time, until it holds nine tenths of that; what has not ended stays.
+// A store above its maximum size loses its oldest ended jobs early, until its size is
+// nine tenths of the maximum. Jobs that have not ended stay.
 func TestShrinkDeletesTheOldest(t *testing.T) {
 	t.Parallel()
 	w := newSweepHarness(t, time.Hour)
@@ -71,7 +72,7 @@ func TestShrinkDeletesTheOldest(t *testing.T) {
 	w.get(waiting)
 }
 
-// shelf is the files of jobs, which take a while to be removed.
+// slowFiles are the files of jobs. Their removal takes a minute.
 type slowFiles struct {
 	mu    sync.Mutex
 	bytes map[job.ID]int64 // guarded by mu
@@ -101,8 +102,8 @@ func (s *slowFiles) size(context.Context) (total int64, err error) {
 	return total, nil
 }
 
-// The files of jobs count, and those that are on their way out are waited for: no more
-// jobs are deleted than have to be.
+// The files of jobs count. Shrink waits for files that are being removed, so that it
+// deletes no more jobs than necessary.
 func TestShrinkCountsFiles(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -142,7 +143,7 @@ func TestShrinkCountsFiles(t *testing.T) {
 	})
 }
 
-// A store of which nothing can be deleted is left alone for a while.
+// If no job can be deleted, shrink waits a while before it tries again.
 func TestShrinkGivesUpWithoutEndedJobs(t *testing.T) {
 	t.Parallel()
 	w := newSweepHarness(t, time.Hour)
@@ -159,8 +160,8 @@ func TestShrinkGivesUpWithoutEndedJobs(t *testing.T) {
 	w.get(waiting)
 }
 
-// A pass goes on where the last one ended, and begins anew now and then: what it
-// had to leave is deleted in the end.
+// A pass continues where the last one ended, and now and then begins with the oldest jobs
+// again. So jobs that one pass leaves are deleted by a later one.
 func TestRetentionPassContinuesAndRestarts(t *testing.T) {
 	t.Parallel()
 	w := newSweepHarness(t, time.Hour)

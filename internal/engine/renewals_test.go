@@ -13,9 +13,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
-// While the store hangs, workers ask for renewals and leave, again and again, and clients
-// for cancels and deletes: what waits for the store stays bounded. Once it works again the
-// leases are renewed for who asked last, and what was refused can be asked again.
+// While the store hangs, workers renew and give up again and again, and clients cancel
+// and delete. The number of pending ops stays bounded. Once the store works, the leases
+// are renewed for the latest callers, and refused ops can be repeated.
 func TestHangingStoreBoundsPendingOps(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {
@@ -94,8 +94,8 @@ func TestHangingStoreBoundsPendingOps(t *testing.T) {
 	})
 }
 
-// Whoever waits for a renewal is answered when the server stops, also while it is in doubt
-// and another one is to follow it.
+// A stop answers the callers that wait for a renewal, also while its commit is in doubt
+// and another renewal is to follow.
 func TestStopAnswersUncertainRenewals(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {

@@ -11,7 +11,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// beside starts an engine on a store that others use, too.
+// startBeside starts an engine on a store that other engines use, too.
 func startBeside(t *testing.T, c *clock, s store.Store, dead ...job.Process) *Engine {
 	t.Helper()
 	q := Queue{Name: "q", Concurrency: 1, MaxDepth: 10, MaxAttempts: 2, Keep: time.Hour, KeepFailed: time.Hour}
@@ -27,8 +27,9 @@ func startBeside(t *testing.T, c *clock, s store.Store, dead ...job.Process) *En
 	return e
 }
 
-// An engine that starts beside another takes none of its jobs, and renews, writes under
-// and finishes the leases that the other handed out. It takes those of a dead process.
+// An engine that starts beside another one reclaims none of its jobs. It can renew,
+// append under and finish the leases that the other one handed out. It reclaims the jobs
+// of a process that is dead.
 func TestEnginesShareLeases(t *testing.T) {
 	t.Parallel()
 	c := &clock{now: time.Unix(1_800_000_000, 0)}

@@ -16,8 +16,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// crew is a worker of a few slots that fails the test when it is given more jobs than
-// it has slots.
+// slotWorker is a worker that fails the test if it has more jobs than slots.
 type slotWorker struct {
 	*Engine
 	t         *testing.T
@@ -84,7 +83,7 @@ func (c *slotWorker) forget(t job.Token) {
 	delete(c.running, t)
 }
 
-// jobs are those that the worker has.
+// jobs returns the jobs that the worker has.
 func (c *slotWorker) jobs() (all []job.Claimed) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -94,7 +93,7 @@ func (c *slotWorker) jobs() (all []job.Claimed) {
 	return all
 }
 
-// end reports what a job came to. One whose end is refused is the worker's still.
+// finish finishes a job. If the finish is refused, the worker still has the job.
 func (c *slotWorker) finish(j job.Claimed, o job.Outcome) {
 	c.FinishAsync(j.Lease(), o, func(err error) {
 		if err == nil || job.CodeOf(err) == job.LeaseLost {
@@ -120,12 +119,12 @@ func unstorableResult() job.Outcome {
 	return job.Outcome{Result: &job.Result{Body: []byte(unstorable)}}
 }
 
-// misnumbered is an end whose last words do not follow what was said.
+// outputGap is an outcome whose last output leaves a gap in the sequence numbers.
 func outputGap() job.Outcome {
 	return job.Outcome{Entries: []job.Entry{{Seq: 99, Attempt: 1, Kind: job.KindText, Events: 1, Data: []byte("?")}}}
 }
 
-// The slot of an end that is refused is the job's still: nothing else runs in it.
+// A job whose finish is refused keeps its slot. No other job uses it.
 func TestRefusedFinishKeepsSlot(t *testing.T) {
 	t.Parallel()
 	for name, refused := range map[string]job.Outcome{"bad data": unstorableResult(), "a gap in the output": outputGap()} {
@@ -149,8 +148,8 @@ func TestRefusedFinishKeepsSlot(t *testing.T) {
 	}
 }
 
-// Whatever is refused, and whatever becomes of commits, a worker never has more jobs
-// than slots; and no slot is lost.
+// Finishes are refused and commits fail at random. A worker never has more jobs than
+// slots, and no slot is lost.
 func TestWorkerNeverExceedsSlots(t *testing.T) {
 	t.Parallel()
 	for _, seed := range Seeds(20) {
@@ -199,7 +198,7 @@ func finishAtRandom(t *testing.T, r *rand.Rand) {
 	}
 }
 
-// breaks makes commits fail at random for a while.
+// failCommitsAtRandom makes commits fail at random from now on.
 func (c *slotWorker) failCommitsAtRandom(seed uint64) {
 	r, mu := rand.New(rand.NewPCG(seed, 1)), sync.Mutex{}
 	f := func() faulty.Step {

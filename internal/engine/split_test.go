@@ -6,8 +6,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// However a batch is halved, a group of submits stays in one piece, and the halving
-// comes to an end.
+// However a batch is halved, a group of submits stays together, and the halving ends.
 func TestHalvesKeepGroupsWhole(t *testing.T) {
 	t.Parallel()
 	for size := 1; size <= 5; size++ {

@@ -14,7 +14,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
-// leased stores a job as a process left it that was killed.
+// storeLeased stores a running job as a killed process leaves it.
 func storeLeased(t *testing.T, s store.Store, edit func(*store.Submit)) job.ID {
 	t.Helper()
 	op := &store.Submit{
@@ -30,8 +30,8 @@ func storeLeased(t *testing.T, s store.Store, edit func(*store.Submit)) job.ID {
 	return op.Job.ID
 }
 
-// The files of a job that was deleted while it ran, by a process that was killed then,
-// are removed by the next one.
+// A process was killed after one of its running jobs was deleted. The next start removes
+// the files of that job.
 func TestStartRemovesFilesOfDeletedJob(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
@@ -48,7 +48,7 @@ func TestStartRemovesFilesOfDeletedJob(t *testing.T) {
 	}
 }
 
-// finding is a store whose first commit meets a damaged record.
+// damageReportingStore is a store whose first commit reports damaged records.
 type damageReportingStore struct {
 	store.Store
 	damaged []job.ID
@@ -63,7 +63,7 @@ func (f *damageReportingStore) Apply(ctx context.Context, b *store.Batch) (func(
 	return synced, err
 }
 
-// What a start finds damaged is told, and what it takes back is held to the limits.
+// A start logs damaged jobs, and applies the limits to the jobs that it reclaims.
 func TestStartLogsDamagedJobs(t *testing.T) {
 	t.Parallel()
 	var log bytes.Buffer
@@ -85,8 +85,8 @@ func TestStartLogsDamagedJobs(t *testing.T) {
 	}
 }
 
-// One job that cannot be taken back does not keep a server from starting, nor the other
-// jobs from being taken back.
+// A job that cannot be reclaimed prevents neither the start nor the reclaim of the other
+// jobs.
 func TestStartReclaimsAllButUnstorable(t *testing.T) {
 	t.Parallel()
 	file := newStore(t)
@@ -111,7 +111,7 @@ func TestStartReclaimsAllButUnstorable(t *testing.T) {
 	}
 }
 
-// A start asks again what became of a commit whose outcome it does not learn.
+// A start repeats a commit until its outcome is known.
 func TestStartRetriesUnknownCommit(t *testing.T) {
 	t.Parallel()
 	file := newStore(t)

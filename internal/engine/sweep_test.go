@@ -12,7 +12,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// clock is a store's clock that a test moves.
+// clock is a clock for a store that the test moves.
 type clock struct {
 	mu  sync.Mutex
 	now time.Time
@@ -30,7 +30,7 @@ func (c *clock) pass(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// swept is an engine whose sweeps a test makes by hand: only its loop runs.
+// sweepHarness is an engine that sweeps only when the test says so. Only its loop runs.
 type sweepHarness struct {
 	*Engine
 	t        *testing.T
@@ -41,7 +41,7 @@ type sweepHarness struct {
 	stop     func()
 }
 
-// endings observes how attempts ended.
+// endingObserver records how attempts ended.
 type endingObserver struct {
 	noObserver
 	ended []Ending // written by the loop, before it answers
@@ -58,7 +58,8 @@ func newSweepHarness(t *testing.T, renewEvery time.Duration) *sweepHarness {
 	return newSweepHarnessOver(t, c, Config{Store: s, RenewEvery: renewEvery})
 }
 
-// sweptOver is newSwept over a store of the caller's, with a queue q and one slot.
+// newSweepHarnessOver is newSweepHarness over a given store. It has a queue q and a
+// worker with one slot.
 func newSweepHarnessOver(t *testing.T, c *clock, cfg Config) *sweepHarness {
 	t.Helper()
 	q := Queue{Name: "q", Concurrency: 1, MaxDepth: 10, MaxAttempts: 2, Keep: time.Hour, KeepFailed: time.Hour}
@@ -110,8 +111,8 @@ func (w *sweepHarness) get(id job.ID) Snapshot {
 	return s
 }
 
-// A worker that has gone silent loses its job: it is told, its slot is free, and the job
-// runs again after a backoff. Losses are bounded by themselves: the fifth one fails.
+// A silent worker loses its job: it gets OrderLost, its slot is free, and the job runs
+// again after a backoff. Losses have a limit of their own: the fifth one fails the job.
 func TestSweepReclaimsLapsedLeases(t *testing.T) {
 	t.Parallel()
 	w := newSweepHarness(t, time.Nanosecond)
@@ -154,7 +155,7 @@ func TestSweepReclaimsLapsedLeases(t *testing.T) {
 	}
 }
 
-// A lease is not taken while renewals have not been accepted for a whole interval.
+// No lease is swept until renewals were possible for a whole interval.
 func TestSweepSparesLeasesAfterOutage(t *testing.T) {
 	t.Parallel()
 	w := newSweepHarness(t, time.Hour)
@@ -170,7 +171,7 @@ func TestSweepSparesLeasesAfterOutage(t *testing.T) {
 	}
 }
 
-// Work that ignores a cancel loses its slot after the grace; its late result is
+// A worker that ignores a cancel loses its slot after the grace. Its late result is
 // refused, and the job has ended as cancelled.
 func TestSweepEndsIgnoredCancels(t *testing.T) {
 	t.Parallel()
@@ -208,7 +209,7 @@ func TestSweepEndsIgnoredCancels(t *testing.T) {
 	}
 }
 
-// Delays and backoffs end when the clock says so, and not before.
+// Delays and backoffs end when the clock reaches their time, and not before.
 func TestSweepQueuesDueJobs(t *testing.T) {
 	t.Parallel()
 	w := newSweepHarness(t, time.Hour)
@@ -225,7 +226,7 @@ func TestSweepQueuesDueJobs(t *testing.T) {
 	}
 }
 
-// A job that waits longer than it is allowed to expires, and says why.
+// A job that waits longer than its queue timeout expires, with a reason.
 func TestSweepExpiresWaitingJobs(t *testing.T) {
 	t.Parallel()
 	w := newSweepHarness(t, time.Hour)
@@ -241,7 +242,7 @@ func TestSweepExpiresWaitingJobs(t *testing.T) {
 	}
 }
 
-// What is past its time is deleted, and nothing else.
+// Jobs past their retention are deleted, and no others.
 func TestSweepDeletesExpiredHistory(t *testing.T) {
 	t.Parallel()
 	w := newSweepHarness(t, time.Hour)
@@ -261,7 +262,7 @@ func TestSweepDeletesExpiredHistory(t *testing.T) {
 	w.get(young)
 }
 
-// After a trouble of ours no lease is taken for a whole renewal interval.
+// After an outage no lease is swept for a whole renewal interval.
 func TestOutageDelaysSweeps(t *testing.T) {
 	t.Parallel()
 	w := newSweepHarness(t, time.Nanosecond)
@@ -275,8 +276,8 @@ func TestOutageDelaysSweeps(t *testing.T) {
 	}
 }
 
-// A sweep that takes a job frees its slot: the old worker is told, and once the backoff
-// is over another has the job.
+// A sweep that takes a job frees its slot. The old worker gets OrderLost, and after the
+// backoff any worker receives the job.
 func TestSweptJobFreesSlot(t *testing.T) {
 	t.Parallel()
 	w := newSweepHarness(t, time.Nanosecond)
@@ -311,8 +312,8 @@ func TestSweptJobFreesSlot(t *testing.T) {
 	}
 }
 
-// A job that is claimed for a worker which has stopped serving meanwhile is handed
-// back, and costs no attempt.
+// A job is claimed for a consumer that was closed meanwhile. The job is released, and the
+// attempt does not count.
 func TestJobOfClosedConsumerIsReleased(t *testing.T) {
 	t.Parallel()
 	w := newSweepHarness(t, time.Hour)
@@ -329,7 +330,7 @@ func TestJobOfClosedConsumerIsReleased(t *testing.T) {
 	}
 }
 
-// A job that is tried again on request expires like any other that waits too long.
+// A retried job expires like any other that waits too long.
 func TestRetriedJobExpires(t *testing.T) {
 	t.Parallel()
 	w := newSweepHarness(t, time.Hour)

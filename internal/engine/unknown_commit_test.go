@@ -19,8 +19,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// forgetful wraps the store at a path, so that syncs can be lost: a batch that will not
-// have been applied is applied to a copy.
+// newSyncLosingStore wraps the store at path so that syncs can be lost. A batch that a
+// lost sync will undo is applied to a copy.
 func newSyncLosingStore(t *testing.T, s store.Store, path string, p faulty.Plan) *faulty.Store {
 	copies := atomic.Int64{}
 	p.Copy = func() (store.Store, error) {
@@ -39,8 +39,8 @@ func newSyncLosingStore(t *testing.T, s store.Store, path string, p faulty.Plan)
 	return f
 }
 
-// Whatever a lost sync leaves in doubt, of two processes on one store: what was answered
-// is on disk, what was seen is stored, no job runs twice, and none is left over.
+// Two processes on one store lose syncs at random. What was answered is on disk, what was
+// watched is stored, no job runs twice, and none is left over.
 func TestPromisesHoldAfterLostSyncs(t *testing.T) {
 	t.Parallel()
 	for _, seed := range engine.Seeds(8) {
@@ -61,7 +61,7 @@ func TestPromisesHoldAfterLostSyncs(t *testing.T) {
 	}
 }
 
-// ledger is what people were told by two processes.
+// clientLog records what two processes answered to clients, watchers and workers.
 type clientLog struct {
 	processes []*harness
 	t         *testing.T
@@ -102,9 +102,9 @@ func newClientLog(t *testing.T, s *sharedStore, path string, seed uint64) *clien
 	return r
 }
 
-// While it is not known whether a batch is stored, nobody is told of it, no other is
-// applied, and new work is refused. A server that is stopping says after a while that it
-// does not know.
+// While the outcome of a batch is unknown, no caller is answered, no other batch is
+// applied, and new work is refused. A server that stops answers after a while that the
+// outcome is unknown.
 func TestUncertainBatchAnswersNobody(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "jobs.db")
@@ -163,12 +163,12 @@ func TestUncertainBatchAnswersNobody(t *testing.T) {
 	})
 }
 
-// unclosed is a store that the test closes.
+// keepOpen is a store that the test closes, not the engine.
 type keepOpen struct{ store.Store }
 
 func (keepOpen) Close() error { return nil }
 
-// work lets clients submit and watch, and workers run, until all is done.
+// runClients lets clients submit and watch, and workers run jobs, until all is done.
 func (r *clientLog) runClients() {
 	ctx := context.Background()
 	var workers, clients sync.WaitGroup
@@ -209,7 +209,7 @@ func (r *clientLog) runClients() {
 	workers.Wait()
 }
 
-// run does a job as a worker does: what it is not told to be stored it writes again.
+// runJob runs a job as a worker does. It repeats each write until it is stored.
 func (r *clientLog) runJob(h *harness, c job.Claimed) {
 	r.mu.Lock()
 	r.runs[c.Job.ID]++
@@ -244,7 +244,7 @@ func (r *clientLog) runJob(h *harness, c job.Claimed) {
 	r.mu.Unlock()
 }
 
-// follow watches a job to its end.
+// watchJob watches a job to its end.
 func (r *clientLog) watchJob(h *harness, id job.ID) {
 	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()
@@ -272,7 +272,7 @@ func (r *clientLog) watchJob(h *harness, id job.ID) {
 	r.mu.Unlock()
 }
 
-// check holds what people were told against what is on the disk.
+// compareWithStore compares the answers with the store.
 func (r *clientLog) compareWithStore(t *testing.T, s store.Store) {
 	if len(r.stored) != 80 || len(r.finished) != 80 {
 		t.Errorf("%d jobs were stored and %d ended", len(r.stored), len(r.finished))
@@ -304,8 +304,8 @@ func (r *clientLog) compareWithStore(t *testing.T, s store.Store) {
 	}
 }
 
-// A process whose clock is ahead of the store's asks in vain for what is due, but not as
-// fast as it can, and nothing becomes ready before its time.
+// The clock of a process is ahead of the store's. The process asks for due jobs in vain,
+// but not in a busy loop, and no job becomes due before its time.
 func TestFastClockCausesNoBusyLoop(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {

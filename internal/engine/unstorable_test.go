@@ -12,8 +12,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
-// A lapsed lease whose end the store cannot take is not tried every second for ever. The
-// job ends as failed without what follows from its end, where the store takes that.
+// The store cannot take the finish of a lapsed lease. The sweep does not retry it every
+// second for ever. If the store takes the finish without its follow-up rows and jobs, the
+// job ends as failed.
 func TestUnstorableFinishIsNotRetriedForever(t *testing.T) {
 	t.Parallel()
 	for name, never := range map[string]bool{"with what follows": false, "at all": true} {
@@ -50,8 +51,8 @@ func TestUnstorableFinishIsNotRetriedForever(t *testing.T) {
 	}
 }
 
-// A job that cannot be cancelled, because the store does not take what follows, keeps no
-// other job from being cancelled, and no lapsed lease from being taken.
+// The store cannot take the cancel of one abandoned job. Other abandoned jobs are
+// cancelled and lapsed leases are swept all the same.
 func TestUnstorableCancelBlocksNoOtherJob(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {
@@ -79,7 +80,7 @@ func TestUnstorableCancelBlocksNoOtherJob(t *testing.T) {
 	})
 }
 
-// A store that failed, and then refuses what it is given, works again: new work is taken.
+// A store that failed and then refuses an op works again, so new work is accepted.
 func TestRefusalEndsOutage(t *testing.T) {
 	t.Parallel()
 	for name, full := range map[string]bool{"bad data": false, "no room": true} {
@@ -118,8 +119,8 @@ func TestRefusalEndsOutage(t *testing.T) {
 	}
 }
 
-// A job that cannot expire with what follows from its end expires without it, and keeps
-// nothing else from becoming due.
+// A job whose expiry cannot be stored with its follow-up expires without it. Other jobs
+// become due all the same.
 func TestUnstorableExpiryBlocksNoOtherJob(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {

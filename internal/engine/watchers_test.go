@@ -9,7 +9,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/watch"
 )
 
-// However many watchers come at once, no more stay than may.
+// However many watchers come at the same time, no more than MaxWatchers stay.
 func TestConcurrentWatchersKeepLimit(t *testing.T) {
 	t.Parallel()
 	const most = 8
