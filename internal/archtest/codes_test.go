@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// The ways in which code names the code of a failed attempt.
+// faultCodes match the forms in which the source has the code of a failed attempt.
 var faultCodes = []*regexp.Regexp{
 	regexp.MustCompile(`Code: +(?:fmt\.Sprintf\()?"([a-z_]+(?:%d)?)"`),
 	regexp.MustCompile(`Code = fmt\.Sprintf\("([a-z_]+(?:%d)?)"`),
@@ -23,8 +23,8 @@ func TestFailureCodesAreDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	found := 0
-	for _, room := range []string{"exec/llm", "exec/process", "exec/fn", "exec/sim", "runner", "engine", "job"} {
-		for file, text := range readProductionCode(t, filepath.Join(root, "internal", room)) {
+	for _, pkg := range []string{"exec/llm", "exec/process", "exec/fn", "exec/sim", "runner", "engine", "job"} {
+		for file, text := range readProductionCode(t, filepath.Join(root, "internal", pkg)) {
 			for _, form := range faultCodes {
 				for _, m := range form.FindAllStringSubmatch(text, -1) {
 					found++
@@ -36,14 +36,14 @@ func TestFailureCodesAreDocumented(t *testing.T) {
 		}
 	}
 	if found < 30 {
-		t.Errorf("only %d codes were found: the code names them in a way that this test does not see", found)
+		t.Errorf("only %d codes were found: this test does not match how the source writes them", found)
 	}
 }
 
-// readProductionCode reads the files of a room that are no tests.
-func readProductionCode(t *testing.T, room string) map[string]string {
+// readProductionCode reads the Go files of a directory, without tests.
+func readProductionCode(t *testing.T, dir string) map[string]string {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(room, "*.go"))
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 	if err != nil {
 		t.Fatal(err)
 	}

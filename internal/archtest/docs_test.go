@@ -25,13 +25,14 @@ func TestDocumentationLinksResolve(t *testing.T) {
 		}
 		for _, l := range link.FindAllStringSubmatch(string(text), -1) {
 			if !strings.Contains(l[1], "://") && !linkResolves(page, l[1]) {
-				t.Errorf("%s links to %s, which is not there", strings.TrimPrefix(page, root+"/"), l[1])
+				t.Errorf("%s links to %s, which does not exist", strings.TrimPrefix(page, root+"/"), l[1])
 			}
 		}
 	}
 }
 
-// linkResolves says whether a link of a page names a file, and a heading in it.
+// linkResolves reports whether a link names an existing file and, with an anchor, a
+// heading in it.
 func linkResolves(page, to string) bool {
 	file, anchor, _ := strings.Cut(to, "#")
 	if file == "" {
@@ -53,7 +54,7 @@ func linkResolves(page, to string) bool {
 	return false
 }
 
-// anchorOf is the anchor that a heading gets.
+// anchorOf returns the anchor of a heading.
 func anchorOf(title string) string {
 	kept := strings.Map(func(r rune) rune {
 		switch {

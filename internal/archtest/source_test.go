@@ -19,13 +19,13 @@ const (
 
 // source is one Go file of the module.
 type source struct {
-	file string // from the top of the module
-	pkg  string // its folder
+	file string // path from the root of the module
+	pkg  string // its directory
 	test bool
 	ast  *ast.File
 }
 
-// imports lists the paths that the file imports.
+// imports returns the import paths of the file.
 func (s source) imports() []string {
 	var paths []string
 	for _, spec := range s.ast.Imports {

@@ -1,18 +1,18 @@
-// Package archtest holds the plan of the house as data: which room may import
-// which, and why some doors are walled up. Its test fails when an import breaks
-// the plan, with the accident that the wall prevents.
+// Package archtest checks the imports of the module. A table says which package may
+// import which, and a second one names the accident that each forbidden import prevents.
+// Other tests check the rest of the code's habits, and the links of the documentation.
 package archtest
 
-// pkg is a package of the module and what its production code may import beside
+// pkg is a package of the module and what its production code may import in addition to
 // the standard library.
 type pkg struct {
 	path      string
-	may       []string // rooms of the module
-	libraries []string // other modules, by the prefix of their import paths
+	may       []string // packages of this module
+	libraries []string // prefixes of import paths of other modules
 }
 
-// packages is every room. A package that is not here is refused: a new room is a
-// decision.
+// packages lists every package. The test refuses a package that is not in the list, so
+// that nobody adds one without a decision.
 var packages = []pkg{
 	{path: "cmd/meanwhile", may: []string{"internal/cli"}},
 	{path: ".", may: []string{"client", "internal/config", "internal/exec", "internal/exec/fn", "internal/job", "internal/server"}},
@@ -67,41 +67,41 @@ var packages = []pkg{
 	{path: "internal/archtest"},
 }
 
-// apiImports is what a face may see: the engine, the nouns, and of the store its
-// contract, whose words the engine speaks; never a store.
+// apiImports is what each API may import. internal/store is in it for the types of the
+// contract, which the engine returns; the stores themselves are not.
 var apiImports = []string{"internal/job", "internal/store", "internal/engine", "internal/watch", "internal/files", "internal/conversation"}
 
-// forbiddenEdge is an edge that the plan forbids, and what it would let happen. A path that
-// ends in /… stands for all under it.
+// forbiddenEdge is an import that is forbidden on purpose, and the accident that it would
+// allow. A path that ends in /… stands for all packages below it.
 type forbiddenEdge struct{ from, to, accident string }
 
 var forbidden = []forbiddenEdge{
-	{"client", "internal/…", "every user of the SDK would drag the server along, and the server could no longer change"},
-	{"internal/job", "internal/…", "the nouns would depend on a room that needs them, and every room would be built with every other"},
-	{"internal/store/…", "internal/engine", "a rule would settle in one store, and the next would have others"},
-	{"internal/store/storetest", "internal/fairqueue", "the suite would judge a store by the very rules that it is to check"},
-	{"internal/fairqueue", "internal/store", "the rules would read a disk or a clock, and could not be the same for every store"},
-	{"internal/fairqueue", "internal/store/…", "the rules would be those of one store"},
-	{"internal/store/…", "internal/store/sqlite", "a store that leans on another cannot replace it"},
-	{"internal/store/…", "internal/conversation", "a store would learn what a chat is; to a store side rows are bytes"},
+	{"client", "internal/…", "every user of the client would compile the server, and no internal type could change any more"},
+	{"internal/job", "internal/…", "job would depend on packages that depend on it, and every package would build with all others"},
+	{"internal/store/…", "internal/engine", "a rule would be written in one store, and the next store would have another"},
+	{"internal/store/storetest", "internal/fairqueue", "the suite would compute the expected order with the code that it checks"},
+	{"internal/fairqueue", "internal/store", "a rule could read the disk or the clock, and would differ between stores"},
+	{"internal/fairqueue", "internal/store/…", "a rule would work with one store only"},
+	{"internal/store/…", "internal/store/sqlite", "a store that uses another store could not replace it"},
+	{"internal/store/…", "internal/conversation", "a store would interpret chats; to a store the rows beside a job are bytes"},
 	{"internal/engine", "internal/store/…", "the engine would work with one store only"},
-	{"internal/engine", "internal/exec", "the engine would wait for work; only a runner does"},
-	{"internal/engine", "internal/conversation", "the commit loop would change with every face; whoever boots hands it a function"},
-	{"internal/engine", "internal/api/…", "the rules would depend on one transport"},
-	{"internal/runner", "internal/engine", "a runner could only live inside the server, and no worker elsewhere could share it"},
-	{"internal/exec/…", "internal/engine", "an executor could finish a job around its runner, without the lease"},
-	{"internal/exec/…", "internal/store", "an executor could write output that no lease guards"},
-	{"internal/api/…", "internal/store/…", "a face could write around the commit loop, and show what is not on disk"},
-	{"internal/api/…", "internal/exec", "a request would do the slow work itself, in the caller's time"},
-	{"internal/api", "internal/api/…", "the base would change with each API that stands on it"},
-	{"internal/api/gate", "internal/api/stream", "a request would be answered before it is known whose it is"},
-	{"internal/api/gate", "internal/api/…", "the gate would know one API's routes, and a new API would be let in by another's rules"},
-	{"internal/api/gate", "internal/engine", "whoever may come in would depend on what is stored, and every request would wait for a read"},
-	{"internal/api/stream", "internal/api/…", "a stream would be of one API, and the next would write its own"},
-	{"internal/api/stream", "internal/engine", "following a job could change it, and leaving would be cancelling"},
-	{"internal/api/jobs", "internal/api/chat", "two faces that share code by reaching into each other change together"},
-	{"internal/api/chat", "internal/api/jobs", "two faces that share code by reaching into each other change together"},
-	{"internal/simmodel", "internal/…", "the pretended model would no longer be a stranger on the other end of a wire, as a real one is"},
-	{"internal/crash", "internal/…", "the harness would judge the server by the server's own code"},
-	{"bench", "internal/…", "a bench that reaches inside measures what no user gets"},
+	{"internal/engine", "internal/exec", "the engine would wait for work, and every other job would wait with it; only a runner waits"},
+	{"internal/engine", "internal/conversation", "the commit loop would change with each API; internal/server passes it a function instead"},
+	{"internal/engine", "internal/api/…", "a rule of the engine would hold for one API only"},
+	{"internal/runner", "internal/engine", "a runner could run only inside the server, and a remote worker could not share its code"},
+	{"internal/exec/…", "internal/engine", "an executor could finish a job without the lease, around its runner"},
+	{"internal/exec/…", "internal/store", "an executor could write output without the lease"},
+	{"internal/api/…", "internal/store/…", "an API could write around the commit loop, or return data that is not on disk yet"},
+	{"internal/api/…", "internal/exec", "a request would do the slow work itself while its client waits"},
+	{"internal/api", "internal/api/…", "the base package would change with each API built on it"},
+	{"internal/api/gate", "internal/api/stream", "a request could get its stream before its user is known"},
+	{"internal/api/gate", "internal/api/…", "the gate would know the routes of one API, and would admit requests of another by the wrong rules"},
+	{"internal/api/gate", "internal/engine", "admission would depend on stored data, and every request would wait for a read"},
+	{"internal/api/stream", "internal/api/…", "streams would belong to one API, and the next API would copy them"},
+	{"internal/api/stream", "internal/engine", "a watcher could change the job that it follows, and closing a stream could cancel it"},
+	{"internal/api/jobs", "internal/api/chat", "a change of the chat API would change the jobs API"},
+	{"internal/api/chat", "internal/api/jobs", "a change of the jobs API would change the chat API"},
+	{"internal/simmodel", "internal/…", "the simulated model would share code with its client, and both could be wrong in the same way"},
+	{"internal/crash", "internal/…", "the crash test would judge the server by the server's own code"},
+	{"bench", "internal/…", "the benchmark would use shortcuts that no user has"},
 }
