@@ -12,12 +12,12 @@ import (
 
 const (
 	fullQueueJobs      = 1_000_000
-	measuredClaims     = 20_000 // claims cannot be measured of fewer
+	measuredClaims     = 20_000 // fewer claims take too little time to measure
 	backlogConnections = 64     // connections
 )
 
-// backlog measures a queue with very many jobs in it beside an empty one: submits
-// while it is paused, claims when it goes on, its memory, and a restart.
+// backlog compares a very long queue with an empty one: submits while it is paused, claims
+// after it resumes, memory, and the time of a restart.
 func (o *Options) backlog(ctx context.Context, f *Figure) error {
 	n := o.scaled(fullQueueJobs)
 	f.How = fmt.Sprintf("a queue with %d jobs in it, beside an empty one", n)
@@ -40,16 +40,16 @@ func (o *Options) backlog(ctx context.Context, f *Figure) error {
 	return nil
 }
 
-// queueMeasurement is what was measured of a queue with so many jobs in it.
+// queueMeasurement has the measurements of a queue with a number of waiting jobs.
 type queueMeasurement struct {
 	jobs           int
-	before, filled int64 // bytes of memory, before and after it was filled
-	settled        int64 // and when the garbage of filling it had time to be collected
+	before, filled int64 // bytes of memory, before and after filling the queue
+	settled        int64 // some seconds later, when the garbage of the filling is collected
 	fillRate       float64
-	restartTime    time.Duration // from the start of the process until it was ready
+	restartTime    time.Duration // time from the start of the process until it was ready
 	submits        []time.Duration
-	submitRate     float64 // a second
-	claimRate      float64 // and done, a second
+	submitRate     float64 // jobs per second
+	claimRate      float64 // jobs claimed and done per second
 }
 
 func (l queueMeasurement) report(f *Figure, name string) {
@@ -64,8 +64,8 @@ func (l queueMeasurement) report(f *Figure, name string) {
 	f.fact(name+": claimed and done", l.claimRate, "a second")
 }
 
-// measureQueue measures a paused queue with n jobs in it: how fast more are submitted,
-// and, when it goes on, how fast it does the first of them.
+// measureQueue measures a paused queue with n waiting jobs: how fast further jobs are
+// submitted, and how fast the first claims jobs run after it resumes.
 func (o *Options) measureQueue(ctx context.Context, n, claims int) (l queueMeasurement, err error) {
 	l.jobs = n
 	t, err := o.startTarget(ctx, simQueue(1000, 100_000_000))
@@ -96,7 +96,7 @@ func (o *Options) measureQueue(ctx context.Context, n, claims int) (l queueMeasu
 	return l, l.claim(ctx, t, c, claims, o.submission())
 }
 
-// fill pauses the queue and fills it.
+// fill pauses the queue, fills it and measures the memory.
 func (l *queueMeasurement) fill(ctx context.Context, t *target, o *Options) error {
 	c, closeClient, err := t.client()
 	if err != nil {
@@ -106,7 +106,7 @@ func (l *queueMeasurement) fill(ctx context.Context, t *target, o *Options) erro
 	if q, err := c.Pause(ctx, "sim"); err != nil {
 		return err
 	} else if !q.Paused {
-		return errors.New("the queue was told to pause and did not")
+		return errors.New("the queue was paused but still runs jobs")
 	}
 	before, err := t.proc.usage()
 	if err != nil || l.jobs == 0 {
@@ -129,7 +129,7 @@ func (l *queueMeasurement) fill(ctx context.Context, t *target, o *Options) erro
 	return err
 }
 
-// restart kills the server and starts it again.
+// restart kills the server, starts it again and measures how long it takes.
 func (l *queueMeasurement) restart(ctx context.Context, t *target) error {
 	t.proc.kill()
 	began := time.Now()
@@ -140,8 +140,8 @@ func (l *queueMeasurement) restart(ctx context.Context, t *target) error {
 	return nil
 }
 
-// claim lets the queue go on and measures how fast it does so many jobs. There are
-// at least so many in it.
+// claim resumes the queue and measures how fast it runs n jobs. It first submits jobs that
+// are missing to n.
 func (l *queueMeasurement) claim(ctx context.Context, t *target, c *client.Client, n int, s client.Submission) error {
 	q, err := c.Queue(ctx, "sim")
 	if err != nil {

@@ -10,46 +10,46 @@ import (
 	"time"
 )
 
-// All is the name that stands for every bench.
+// All is the name that selects every bench.
 const All = "all"
 
-// Names are the benches there are, in the order in which they run.
+// Names returns the names of all benches, in the order in which they run.
 func Names() []string {
 	return append(defaultNames(), "idle", "watchers", "isolation", "streams", "fairness", "retention", "backlog")
 }
 
-// defaultNames are the benches that run when none is named: those that need a server and
-// nothing else, and are over within a minute.
+// defaultNames returns the benches that run when none is named. They need only a server
+// and take less than a minute.
 func defaultNames() []string { return []string{"sequential", "parallel", "throughput"} }
 
-// Options say what to measure. [Defaults] has those of the figures that are quoted.
+// Options say what to measure. [Defaults] returns the options of the published figures.
 type Options struct {
-	Names []string // which benches; [All] for every one, the first three when empty
+	Names []string // names of benches, or [All]; the default benches when empty
 
-	URL   string           // a running server to measure; "" to start one for each figure
-	Serve []string         // the command that starts a server; --listen and --data are added to it
-	Floor []string         // the command that serves [NewFloor]; --listen is added to it
-	Model []string         // the command that serves a model whose every token is its time; --listen is added to it
-	Data  string           // the directory in which temporary data directories are made
-	Log   io.Writer        // takes what the servers say
-	Step  func(now string) // is told what is being measured
+	URL   string           // URL of a running server; "" to start a server for each figure
+	Serve []string         // command that starts a server; --listen and --data are appended
+	Floor []string         // command that serves [NewFloor]; --listen is appended
+	Model []string         // command that serves a model whose tokens are their send times; --listen is appended
+	Data  string           // directory for the temporary data directories
+	Log   io.Writer        // receives the log of the servers
+	Step  func(now string) // is called with a description of each step
 
-	Jobs        int           // of sequential and parallel
-	Clients     int           // of parallel
-	Connections []int         // of throughput, which runs once for each
-	Duration    time.Duration // how long a load is kept up
-	MaxJobs     int           // throughput submits no more than this
+	Jobs        int           // number of jobs of sequential and parallel
+	Clients     int           // number of clients of parallel
+	Connections []int         // numbers of connections of throughput, which runs once for each
+	Duration    time.Duration // how long a load runs
+	MaxJobs     int           // maximum of jobs that throughput submits
 	Payload     int           // bytes of a job's input
-	Idempotent  bool          // whether throughput's submits carry idempotency keys
-	Keys        int           // over how many keys throughput spreads its jobs; 0 for none
-	Batch       int           // how many jobs throughput submits in one request; 0 for one, by the call for one
+	Idempotent  bool          // whether throughput submits with idempotency keys
+	Keys        int           // number of keys of throughput's jobs; 0 for no keys
+	Batch       int           // jobs per request of throughput; 0 submits each job by itself
 
-	// Scale is the part of the jobs and watchers that the benches after throughput
-	// take; 1 for those that their numbers are said of.
+	// Scale multiplies the number of jobs and watchers of the benches after throughput. The
+	// goals hold for 1.
 	Scale float64
 }
 
-// Defaults are the options of the figures that are quoted.
+// Defaults returns the options of the published figures.
 func Defaults() Options {
 	return Options{
 		Data: ".", Log: io.Discard, Step: func(string) {},
@@ -58,11 +58,11 @@ func Defaults() Options {
 	}
 }
 
-// Bounds of the options.
+// The limits of the options.
 const (
 	maxJobs        = 10_000_000
 	maxConnections = 10_000
-	minPayload     = 32        // bytes: the input's own words
+	minPayload     = 32        // bytes of an input without its padding
 	maxPayload     = 512 << 10 // bytes
 	maxDuration    = time.Hour
 	maxKeys        = 1_000_000
@@ -71,7 +71,7 @@ const (
 	maxScale       = 100
 )
 
-// Check says what is wrong with the options.
+// Check returns an error for invalid options.
 func (o *Options) Check() error {
 	for _, name := range o.Names {
 		if name != All && !slices.Contains(Names(), name) {
@@ -80,7 +80,7 @@ func (o *Options) Check() error {
 	}
 	for _, name := range o.names() {
 		if o.URL != "" && !slices.Contains(defaultNames(), name) {
-			return fmt.Errorf("%s measures a server of its own: it cannot be told which", name)
+			return fmt.Errorf("%s starts its own server and cannot measure a running one", name)
 		}
 	}
 	for _, n := range append([]int{o.Clients}, o.Connections...) {
@@ -105,7 +105,7 @@ func (o *Options) Check() error {
 	return nil
 }
 
-// names are the benches to run, in their order.
+// names returns the benches to run, in order.
 func (o *Options) names() []string {
 	switch {
 	case len(o.Names) == 0:
@@ -116,10 +116,10 @@ func (o *Options) names() []string {
 	return slices.DeleteFunc(Names(), func(name string) bool { return !slices.Contains(o.Names, name) })
 }
 
-// scaled is a number of jobs or watchers, to scale.
+// scaled returns a number of jobs or watchers, multiplied by Scale.
 func (o *Options) scaled(n int) int { return max(1, int(float64(n)*o.Scale)) }
 
-// Run runs the benches. The report has what was measured up to the first error.
+// Run runs the benches. After an error the report has the figures measured before it.
 func Run(ctx context.Context, o Options) (*Report, error) {
 	if err := o.Check(); err != nil {
 		return nil, err
@@ -159,7 +159,7 @@ func (o *Options) run(ctx context.Context, name string, r *Report) error {
 	return nil
 }
 
-// ownServerBench is a bench that starts and sets up the server that it measures.
+// ownServerBench returns a bench that starts and configures its own server.
 func (o *Options) ownServerBench(name string) func(context.Context, *Figure) error {
 	switch name {
 	case "idle":
@@ -188,7 +188,7 @@ func (o *Options) runThroughput(ctx context.Context, r *Report) error {
 	return nil
 }
 
-// setup describes how it is measured.
+// setup describes the setup for the report.
 func (o *Options) setup() Setup {
 	s := Setup{Payload: o.Payload, Idempotent: o.Idempotent, Keys: o.Keys, Batch: o.Batch, Scale: o.Scale}
 	if o.URL != "" {

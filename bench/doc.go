@@ -1,8 +1,7 @@
-// Package bench measures a running server from outside, as its users would:
-// through package client, over HTTP. Nothing is warmed up, nothing is left out, and
-// every figure comes with what it was measured on and with the floors it stands
-// on, measured in the same run: what the disk takes to sync, and what the same load
-// does to an HTTP server that answers from memory.
+// Package bench measures a server from outside, as its users do: through package client,
+// over HTTP. There is no warm-up, and no sample is left out. A report describes the
+// machine and contains two floors from the same run: the time of a sync on the data's
+// disk, and the same load on an HTTP server that answers from memory.
 //
-// Percentiles are of exact samples. Every bench is bounded in count and time.
+// Percentiles are computed from exact samples. Every bench is limited in count and time.
 package bench

@@ -14,13 +14,13 @@ const (
 	heavyJobs       = 100_000
 	lightKeys       = 50
 	fairConcurrency = 10
-	fairJobTime     = 50 * time.Millisecond // of each job: so 200 a second start
+	fairJobTime     = 50 * time.Millisecond // of each job, so that 200 jobs start per second
 	fairDelay       = 500 * time.Millisecond
 	heavyKey        = "heavy"
-	delayedEvery    = 5 // of the light jobs, one in so many
+	delayedEvery    = 5 // every fifth light job is delayed
 )
 
-// fairness measures how long the one job of a key waits behind the many of another.
+// fairness measures how long the only job of a key waits behind the many jobs of another.
 func (o *Options) fairness(ctx context.Context, f *Figure) error {
 	heavy, light := o.scaled(heavyJobs), max(2, o.scaled(lightKeys))
 	f.How = fmt.Sprintf("a key with %d jobs, and %d keys with one job each that arrive while it runs, with cancels and delays", heavy, light)
@@ -55,8 +55,8 @@ func fairJob(key string, delay time.Duration) client.Submission {
 	return client.Submission{Queue: "sim", Key: key, Delay: delay, Input: map[string]any{"duration_ms": fairJobTime.Milliseconds()}}
 }
 
-// runLightJobs submits one job for each of n keys, half of them spread over the time
-// and half at once in the middle of it, and returns them as they ended.
+// runLightJobs submits one job for each of n keys and returns the results. Half of the
+// jobs are spread over the time; the others come together in the middle of it.
 func (o *Options) runLightJobs(ctx context.Context, c *client.Client, n int) ([]lightResult, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -81,8 +81,8 @@ func (o *Options) runLightJobs(ctx context.Context, c *client.Client, n int) ([]
 	return jobs, context.Cause(ctx)
 }
 
-// runLightJob submits the job of one key, some with a delay, and waits for its end. It
-// is ready once it is acknowledged, or its delay is over.
+// runLightJob submits the job of one key, some with a delay, and waits for its end. The
+// job is ready when it is acknowledged or when its delay is over.
 func runLightJob(ctx context.Context, c *client.Client, i int) (w lightResult, err error) {
 	if err := disturb(ctx, c, i); err != nil {
 		return w, err
@@ -107,8 +107,8 @@ func runLightJob(ctx context.Context, c *client.Client, i int) (w lightResult, e
 	return w, nil
 }
 
-// disturb cancels some of the heavy key's waiting jobs, adds a delayed one to them, and
-// cancels the waiting job of a key of its own.
+// disturb makes changes that the order must survive: it cancels some waiting jobs of the
+// heavy key, adds a delayed one, and cancels the only waiting job of another key.
 func disturb(ctx context.Context, c *client.Client, i int) error {
 	key := heavyKey
 	page, err := c.Page(ctx, client.ListOptions{Filter: client.Filter{Queue: "sim", Status: client.Queued, Key: &key}, Limit: 5})
@@ -131,7 +131,7 @@ func disturb(ctx context.Context, c *client.Client, i int) error {
 	return err
 }
 
-// heavyStarts are the times at which jobs of the heavy key started, in order.
+// heavyStarts returns the times at which jobs of the heavy key started, in order.
 func heavyStarts(ctx context.Context, c *client.Client) ([]time.Time, error) {
 	key := heavyKey
 	var starts []time.Time
@@ -145,11 +145,11 @@ func heavyStarts(ctx context.Context, c *client.Client) ([]time.Time, error) {
 	return starts, nil
 }
 
-// lightResult is a light job that is over.
+// lightResult has the times of an ended light job.
 type lightResult struct{ readyAt, startedAt time.Time }
 
-// reportFairness counts, for every light job, the heavy key's starts between its being ready
-// and its own start.
+// reportFairness counts, for every light job, how many jobs of the heavy key started
+// between the time it was ready and its own start.
 func reportFairness(f *Figure, light []lightResult, heavy []time.Time) {
 	turns := 0
 	var waits []time.Duration
@@ -165,7 +165,8 @@ func reportFairness(f *Figure, light []lightResult, heavy []time.Time) {
 	f.goalMax("turns of the heavy key while a light one waited", float64(turns), 2, "")
 }
 
-// compareAfter finds the first time that is after another.
+// compareAfter is for a binary search of the first time after b. It never returns 0, so
+// that equal times count as before.
 func compareAfter(a, b time.Time) int {
 	if a.After(b) {
 		return 1

@@ -8,13 +8,13 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// A server is filled with jobs in batches of so many, over so many connections.
+// The batches and connections that fill a queue.
 const (
 	fillBatch       = 500
 	fillConnections = 4
 )
 
-// fill submits n jobs, all alike.
+// fill submits n equal jobs.
 func fill(ctx context.Context, url string, n int, s client.Submission) error {
 	c, closeClient, err := dialLean(ctx, url)
 	if err != nil {
@@ -39,7 +39,7 @@ func repeatJob(s client.Submission, n int) []client.Submission {
 	return jobs
 }
 
-// submitBatch submits a batch. That a job of it was refused is an error.
+// submitBatch submits a batch and returns an error if one of its jobs is refused.
 func submitBatch(ctx context.Context, c *client.Client, jobs []client.Submission) error {
 	answers, err := c.SubmitBatch(ctx, client.Batch{Jobs: jobs})
 	if err != nil {
@@ -53,12 +53,12 @@ func submitBatch(ctx context.Context, c *client.Client, jobs []client.Submission
 	return nil
 }
 
-// waitUntilDone waits until no job is unfinished.
+// waitUntilDone waits until the queue has no unfinished job.
 func waitUntilDone(ctx context.Context, c *client.Client) (*client.Queue, error) {
 	return waitForQueue(ctx, c, func(q *client.Queue) bool { return q.Counts.Unfinished() == 0 })
 }
 
-// waitForQueue looks at the queue until it is as it should be.
+// waitForQueue polls the queue until done returns true.
 func waitForQueue(ctx context.Context, c *client.Client, done func(*client.Queue) bool) (*client.Queue, error) {
 	for {
 		q, err := c.Queue(ctx, "sim")

@@ -13,10 +13,10 @@ import (
 // floorTime is how long the HTTP floor is measured.
 const floorTime = 2 * time.Second
 
-// NewFloor answers any submit from memory, with a job of the usual size: what the
-// same load costs when nothing is stored. It reads and decodes the request, as any
-// server must. It has watchers too: whoever asks for floorEvents is told of the end
-// by floorEnd.
+// NewFloor returns a handler that answers every submit from memory, with a job of typical
+// size. It shows the cost of a load when nothing is stored. It reads and decodes the
+// request, as any server must. It also has watchers: a client of floorEvents gets its
+// last event after a call of floorEnd.
 func NewFloor() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", floorAnswer)
@@ -40,13 +40,13 @@ func NewFloor() http.Handler {
 	return mux
 }
 
-// The calls of the floor's watchers.
+// The paths of the floor's watchers.
 const (
 	floorEvents = "/events"
 	floorEnd    = "/end"
 )
 
-// floorSubmission is what the floor reads of a submit.
+// floorSubmission is the part of a submission that the floor decodes.
 type floorSubmission struct {
 	Queue string          `json:"queue"`
 	Input json.RawMessage `json:"input"`
@@ -60,7 +60,7 @@ func floorAnswer(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, floorJob)
 }
 
-// floorBatch answers a batch with as many jobs.
+// floorBatch answers a batch with the same number of jobs.
 func floorBatch(w http.ResponseWriter, r *http.Request) {
 	var batch struct {
 		Jobs []floorSubmission `json:"jobs"`
@@ -81,7 +81,7 @@ func floorRead(w http.ResponseWriter, r *http.Request, body any) bool {
 	return err == nil
 }
 
-const maxFloorBody = 32 << 20 // bytes: more than any batch that is sent
+const maxFloorBody = 32 << 20 // bytes; larger than any batch of a bench
 
 const floorJob = `{"id":"job_06b8k3v0000000000000000000","object":"job","queue":"sim","status":"queued","key":"","priority":5,` +
 	`"attempt":0,"max_attempts":4,"queue_position":0,"estimated_time_seconds":null,"progress":{"percent":0,"status":""},` +
@@ -91,13 +91,13 @@ const floorJob = `{"id":"job_06b8k3v0000000000000000000","object":"job","queue":
 	`"output":"/v1/jobs/job_06b8k3v0000000000000000000/output","events":"/v1/jobs/job_06b8k3v0000000000000000000/events",` +
 	`"result":"/v1/jobs/job_06b8k3v0000000000000000000/result","cancel":"/v1/jobs/job_06b8k3v0000000000000000000/cancel"}}`
 
-// floor measures the submits of a bench against a server that keeps nothing, in a
-// process of its own as the real one is.
+// floor measures the submits of a bench on the floor, which runs in its own process as a
+// real server does.
 func (o *Options) floor(ctx context.Context, clients int, dial dialFunc) (*Figure, error) {
 	return o.floorWithBatch(ctx, clients, dial, 1)
 }
 
-// floorWithBatch is the floor of submits with so many jobs in each.
+// floorWithBatch measures the floor with this many jobs in each submit.
 func (o *Options) floorWithBatch(ctx context.Context, clients int, dial dialFunc, batch int) (*Figure, error) {
 	o.Step("the HTTP floor")
 	p, err := start(ctx, o.Floor, o.Log)

@@ -10,11 +10,11 @@ import (
 
 const (
 	fsyncs    = 300
-	fsyncTime = 5 * time.Second // no slow disk holds the bench up for longer
+	fsyncTime = 5 * time.Second // limit for a slow disk
 )
 
-// measureFsync appends 4 KiB to a file in dir and syncs it, again and again: what
-// no acknowledged write on this disk can be quicker than.
+// measureFsync repeatedly appends 4 KiB to a file in dir and syncs it. No acknowledged write
+// on this disk can be faster.
 func measureFsync(ctx context.Context, dir string) (_ Latency, err error) {
 	f, err := os.CreateTemp(dir, "meanwhile-bench-fsync-")
 	if err != nil {

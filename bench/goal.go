@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Fact is a setting of a bench, or something that it saw: a value or a spread.
+// Fact is a setting or a measurement of a bench: a value or a spread.
 type Fact struct {
 	What   string   `json:"what"`
 	Value  float64  `json:"value"`
@@ -15,12 +15,12 @@ type Fact struct {
 	Spread *Latency `json:"spread,omitempty"`
 }
 
-// Goal is a number that a figure is held to, and what it came to.
+// Goal is a required number and the measured one.
 type Goal struct {
 	What  string  `json:"what"`
 	Got   float64 `json:"got"`
 	Bound float64 `json:"bound"`
-	Least bool    `json:"least"` // whether Bound is the least that will do; else the most
+	Least bool    `json:"least"` // whether Bound is a minimum; otherwise it is a maximum
 	Unit  string  `json:"unit,omitempty"`
 	Met   bool    `json:"met"`
 }
@@ -35,17 +35,17 @@ func (f *Figure) spread(what string, samples []time.Duration) Latency {
 	return l
 }
 
-// goalMax holds the figure to a number that it must not be above.
+// goalMax adds a goal: the value must not exceed the bound.
 func (f *Figure) goalMax(what string, got, bound float64, unit string) {
 	f.Goals = append(f.Goals, Goal{What: what, Got: round(got), Bound: round(bound), Unit: unit, Met: got <= bound})
 }
 
-// goalMin holds the figure to a number that it must not be below.
+// goalMin adds a goal: the value must not be below the bound.
 func (f *Figure) goalMin(what string, got, bound float64, unit string) {
 	f.Goals = append(f.Goals, Goal{What: what, Got: round(got), Bound: round(bound), Unit: unit, Least: true, Met: got >= bound})
 }
 
-// round keeps three places: what is printed is what is written.
+// round rounds to three places, so that the printed and the JSON value are the same.
 func round(v float64) float64 { return math.Round(v*1e3) / 1e3 }
 
 func (f Fact) print(w io.Writer) {
@@ -74,7 +74,8 @@ func amount(v float64, unit string) string {
 	return fmt.Sprintf("%.10g %s", v, unit)
 }
 
-// mib and kib are bytes in the units that the goals are written in.
+// mib converts bytes to MiB, the unit of the goals.
 func mib(bytes int64) float64 { return float64(bytes) / (1 << 20) }
 
+// kib converts bytes to KiB, the unit of the goals.
 func kib(bytes int64) float64 { return float64(bytes) / (1 << 10) }

@@ -5,11 +5,10 @@ import (
 	"time"
 )
 
-// settleTime is how long a server that has just started is left alone before it is
-// looked at.
+// settleTime is the wait after a start before a server is measured.
 const settleTime = 2 * time.Second
 
-// idle measures a server that has nothing to do.
+// idle measures a server without work.
 func (o *Options) idle(ctx context.Context, f *Figure) error {
 	f.How = "a server with nothing to do, " + o.Duration.String() + " of it"
 	o.Step("idle: " + f.How)
@@ -40,7 +39,7 @@ func (o *Options) idle(ctx context.Context, f *Figure) error {
 	return nil
 }
 
-// sleep waits, unless ctx ends first.
+// sleep waits for d or until ctx ends.
 func sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()

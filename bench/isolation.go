@@ -14,16 +14,16 @@ import (
 
 const (
 	writingJobs     = 5000
-	wordsPerJob     = 60 // at two a second: 30 seconds
+	wordsPerJob     = 60 // at two per second: 30 seconds
 	wordsPerSecond  = 2
 	maxMemoryPerJob = 24 // KiB
 	readers         = 8
-	readInterval    = 40 * time.Millisecond // by each reader
+	readInterval    = 40 * time.Millisecond // of each reader
 	conversations   = 20
 	submitters      = 32 // connections
 )
 
-// isolation measures what a user who reads feels of thousands of jobs that speak.
+// isolation measures the latency of reads while thousands of jobs write output.
 func (o *Options) isolation(ctx context.Context, f *Figure) error {
 	n := o.scaled(writingJobs)
 	f.How = fmt.Sprintf("GET /api/conversations while %d jobs of %d s say %d words a second each, beside an idle server", n, wordsPerJob/wordsPerSecond, wordsPerSecond)
@@ -62,7 +62,7 @@ func (o *Options) isolation(ctx context.Context, f *Figure) error {
 	return o.reportIsolation(ctx, t, f, isolationSamples{n, idle, loaded, before, start, time.Since(began)})
 }
 
-// isolationSamples are what isolation saw.
+// isolationSamples has the measurements of isolation.
 type isolationSamples struct {
 	jobs                   int
 	idle, loaded           []time.Duration
@@ -90,7 +90,7 @@ func (o *Options) reportIsolation(ctx context.Context, t *target, f *Figure, r i
 	return nil
 }
 
-// startWritingJobs submits the jobs that speak, and returns when all of them run.
+// startWritingJobs submits the jobs that write output, and returns when all of them run.
 func (o *Options) startWritingJobs(ctx context.Context, t *target, n int) error {
 	c, closeClient, err := t.client()
 	if err != nil {
@@ -119,8 +119,8 @@ func (o *Options) startWritingJobs(ctx context.Context, t *target, n int) error 
 	}
 }
 
-// outputDelays is how far behind its time each of a page of the jobs is. It must be
-// asked while they run.
+// outputDelays returns how late the output of up to 100 running jobs is. The jobs must
+// still run.
 func outputDelays(ctx context.Context, t *target, n int) ([]time.Duration, error) {
 	c, closeClient, err := t.client()
 	if err != nil {
@@ -145,8 +145,8 @@ func outputDelays(ctx context.Context, t *target, n int) ([]time.Duration, error
 	return delays, nil
 }
 
-// readConversations reads a user's conversations at a steady pace and returns how long each
-// took. A slow answer holds up one of the readers only.
+// readConversations reads a user's conversations at fixed intervals and returns the
+// duration of each read. A slow answer delays only one of the readers.
 func (o *Options) readConversations(ctx context.Context, t *target) ([]time.Duration, error) {
 	rt := newLeanTransport(host(t.url))
 	defer rt.close()

@@ -15,12 +15,12 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// budget bounds a load in count and time. However short the time is, and however slow
-// the machine, it is enough for one: nothing can be said of a load that was none.
+// budget limits a load in count and time. It allows at least one job, however short the
+// time and however slow the machine, because an empty load cannot be measured.
 type budget struct {
 	left    atomic.Int64
 	started atomic.Bool // one was taken off
-	until   time.Time   // zero for no end
+	until   time.Time   // zero for no time limit
 }
 
 func newBudget(jobs int, d time.Duration) *budget {
@@ -32,21 +32,21 @@ func newBudget(jobs int, d time.Duration) *budget {
 	return b
 }
 
-// take takes one job off, and says whether there was one.
+// take takes one job from the budget and reports whether one was left.
 func (b *budget) take() bool {
 	first := b.started.CompareAndSwap(false, true)
 	return (first || b.until.IsZero() || time.Now().Before(b.until)) && b.left.Add(-1) >= 0
 }
 
-// loadResult is what a load met.
+// loadResult is the result of a load.
 type loadResult struct {
-	samples []time.Duration // of what was answered
+	samples []time.Duration // durations of the answered requests
 	refused int
 }
 
-// runLoad runs do in n goroutines until the budget is used up, ctx ends, or one of
-// them fails. What the server has no room for is counted, and asked again when it
-// said; it takes another job off the budget.
+// runLoad calls do in n goroutines until the budget is used up, ctx ends, or do fails.
+// When the server is full, it counts the refusal, waits as long as the server asks, and
+// uses a further job of the budget.
 func runLoad(ctx context.Context, n int, b *budget, do func(context.Context) error) (loadResult, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -86,7 +86,7 @@ func (o *loadResult) run(ctx context.Context, b *budget, do func(context.Context
 	return nil
 }
 
-// waitFor waits as long as the server asked for, but not beyond the budget.
+// waitFor waits as long as the server asked for, but not beyond the end of the budget.
 func (b *budget) waitFor(ctx context.Context, d time.Duration) {
 	if !b.until.IsZero() {
 		d = min(d, time.Until(b.until))
@@ -99,29 +99,29 @@ func (b *budget) waitFor(ctx context.Context, d time.Duration) {
 	}
 }
 
-// input is a job's input for the executor sim of exactly so many bytes, which the
-// job gives back as its result.
+// input returns an input for the executor sim of exactly this many bytes. The job returns
+// it as its result.
 func input(bytes int) json.RawMessage {
 	const words = `{"duration_ms":0,"echo":"%s"}`
 	return json.RawMessage(fmt.Sprintf(words, strings.Repeat("x", bytes-len(words)+len("%s"))))
 }
 
-// submission is the job that every bench submits.
+// submission returns the job that every bench submits.
 func (o *Options) submission() client.Submission {
 	return client.Submission{Queue: "sim", Input: input(o.Payload)}
 }
 
-// The two ways in which a load speaks HTTP.
+// The two HTTP clients of a load, as the report names them.
 const (
 	plainClientText = "the Go client as it comes (net/http)"
 	leanClientText  = "the Go client over the bench's own HTTP/1.1 transport"
 )
 
-// dialFunc makes a client of a server, and what lets go of it.
+// dialFunc creates a client of a server and a function that closes it.
 type dialFunc func(ctx context.Context, url string) (*client.Client, func(), error)
 
-// dialPlain makes a client as users have it. It asks once, as every load does: what
-// is repeated in silence cannot be counted.
+// dialPlain creates a client as users have it, but without retries: a load counts its
+// refusals, and a silent retry cannot be counted.
 func dialPlain(_ context.Context, url string) (*client.Client, func(), error) {
 	c, err := client.New(url, client.WithRetries(0))
 	if err != nil {
@@ -130,8 +130,8 @@ func dialPlain(_ context.Context, url string) (*client.Client, func(), error) {
 	return c, c.Close, nil
 }
 
-// dialLean makes a client for load that the server is to be the bottleneck of. Its
-// connections end with ctx.
+// dialLean creates a client for a load that is to be limited by the server and not by the
+// client. Its connections close when ctx ends.
 func dialLean(ctx context.Context, base string) (*client.Client, func(), error) {
 	u, err := url.Parse(base)
 	if err != nil {

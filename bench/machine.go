@@ -12,16 +12,16 @@ import (
 	"time"
 )
 
-// Machine is what a figure was measured on.
+// Machine describes the machine of a measurement.
 type Machine struct {
 	CPU    string `json:"cpu"`
-	Cores  int    `json:"cores"` // that this process may use
+	Cores  int    `json:"cores"` // usable by this process
 	Memory int64  `json:"memory_bytes"`
 	OS     string `json:"os"`
 	Go     string `json:"go"`
 }
 
-// thisMachine describes itself as far as it can: what is not known is left out.
+// thisMachine describes this machine. Unknown values stay empty.
 func thisMachine() Machine {
 	memory, _, _ := strings.Cut(procField("/proc/meminfo", "MemTotal"), " ")
 	kib, _ := strconv.ParseInt(memory, 10, 64)
@@ -35,7 +35,8 @@ func thisMachine() Machine {
 	}
 }
 
-// procField is the first "name: value" of a file under /proc; "" elsewhere.
+// procField returns the value of the first "name: value" line of a file under /proc; ""
+// when there is none, as on other systems than Linux.
 func procField(file, name string) string {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -50,7 +51,7 @@ func procField(file, name string) string {
 	return ""
 }
 
-// cpuTime is what this process has used up to now, on all cores.
+// cpuTime returns the CPU time of this process, on all cores.
 func cpuTime() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -59,8 +60,8 @@ func cpuTime() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// processTreeTime is what this process and the servers that it has started and seen end
-// have used up to now.
+// processTreeTime returns the CPU time of this process and of the servers that it started
+// and that have ended.
 func processTreeTime() time.Duration {
 	var children syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_CHILDREN, &children); err != nil {
@@ -69,8 +70,8 @@ func processTreeTime() time.Duration {
 	return cpuTime() + time.Duration(children.Utime.Nano()+children.Stime.Nano())
 }
 
-// machineTime is what all programs of the machine have used of its processors since it
-// started; false where the kernel does not say (proc(5), /proc/stat).
+// machineTime returns the CPU time of all programs since the machine started; false where
+// the kernel does not provide it (proc(5), /proc/stat).
 func machineTime() (time.Duration, bool) {
 	text, err := os.ReadFile("/proc/stat")
 	if err != nil {
@@ -94,8 +95,8 @@ func machineTime() (time.Duration, bool) {
 	return time.Duration(ticks) * tickTime, true
 }
 
-// otherLoad measures what other programs take of the processors while a bench runs:
-// a figure that was taken in company says less.
+// otherLoad measures how many cores other programs use while a bench runs. A figure with
+// much other load is not reliable.
 type otherLoad struct {
 	began     time.Time
 	own, busy time.Duration
@@ -106,7 +107,7 @@ func startOtherLoad() otherLoad {
 	return otherLoad{time.Now(), processTreeTime(), busy}
 }
 
-// cores is how many processors were busy with others; 0 where that is unknown.
+// cores returns how many cores other programs used; 0 when unknown.
 func (c otherLoad) cores() float64 {
 	busy, known := machineTime()
 	if !known {

@@ -18,16 +18,16 @@ const (
 	stopTimeout  = 40 * time.Second // until it has stopped in good order
 )
 
-// process is a server in a process of its own, on a free port of loopback.
+// process is a server in its own process, on a free port of loopback.
 type process struct {
 	url    string // set by ready
 	cmd    *exec.Cmd
 	output *outputTail
-	exited chan struct{} // closed when it has ended and been waited for
+	exited chan struct{} // closed after the process has ended and Wait has returned
 }
 
-// start starts the command and returns when it answers. The command takes a port that
-// is free, and says which: a port chosen for it could be another's by then.
+// start starts the command and returns when it answers requests. The command chooses a
+// free port and prints it. A port chosen here could be in use before the command starts.
 func start(ctx context.Context, command []string, log io.Writer) (*process, error) {
 	p := &process{output: &outputTail{next: log, addr: make(chan string, 1)}, exited: make(chan struct{})}
 	p.cmd = exec.Command(command[0], append(command[1:len(command):len(command)], "--listen", "127.0.0.1:0")...)
@@ -37,7 +37,7 @@ func start(ctx context.Context, command []string, log io.Writer) (*process, erro
 	}
 	go func() {
 		defer close(p.exited)
-		_ = p.cmd.Wait() // its state says how it ended
+		_ = p.cmd.Wait() // ProcessState says how it ended
 	}()
 	if err := p.waitUntilReady(ctx); err != nil {
 		p.stop()
@@ -46,7 +46,7 @@ func start(ctx context.Context, command []string, log io.Writer) (*process, erro
 	return p, nil
 }
 
-// waitUntilReady waits until the server says where it listens, and answers there.
+// waitUntilReady waits until the server has printed its address and answers there.
 func (p *process) waitUntilReady(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, fmt.Errorf("the server was not ready within %s", readyTimeout))
 	defer cancel()
@@ -57,7 +57,7 @@ func (p *process) waitUntilReady(ctx context.Context) error {
 		case p.url = <-p.output.addr:
 		case <-tick.C:
 		case <-p.exited:
-			return fmt.Errorf("the server ended at once (%s); it said:\n%s", p.cmd.ProcessState, p.output)
+			return fmt.Errorf("the server ended at once (%s) with the log:\n%s", p.cmd.ProcessState, p.output)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
@@ -65,7 +65,7 @@ func (p *process) waitUntilReady(ctx context.Context) error {
 	return nil
 }
 
-// isReady says whether somebody is there who does not ask to wait.
+// isReady reports whether the server answers without an error of its own (5xx).
 func isReady(ctx context.Context, url string) bool {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
@@ -80,8 +80,8 @@ func isReady(ctx context.Context, url string) bool {
 	return res.StatusCode < http.StatusInternalServerError
 }
 
-// stop ends the process in good order, by force when it does not, and returns the
-// CPU time that it used.
+// stop stops the process in good order, kills it after stopTimeout, and returns its CPU
+// time.
 func (p *process) stop() time.Duration {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	late := time.AfterFunc(stopTimeout, func() { _ = p.cmd.Process.Kill() })
@@ -91,26 +91,28 @@ func (p *process) stop() time.Duration {
 	return state.UserTime() + state.SystemTime()
 }
 
-// kill ends the process as a crash would.
+// kill kills the process, as a crash would.
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.exited
 }
 
-// outputTail keeps the last of what is written to it, and hands all of it on.
+// outputTail keeps the end of the output and passes all of it on. It also finds the
+// address in it.
 type outputTail struct {
 	next io.Writer   // set once
-	addr chan string // set once; has the address that was written first, when there was one; nobody closes it
+	addr chan string // set once; receives the first address in the output; never closed
 
 	mu sync.Mutex
-	// Guarded by mu.
+	// guarded by mu
 	last      []byte
-	addrFound bool // the address was told
+	addrFound bool // the address was sent
 }
 
 const tailBytes = 4 << 10
 
-// addressPattern is where a server of this machine says that it listens, with what ends it.
+// addressPattern matches the URL at which a server listens, and the character after it, so
+// that the port is complete.
 var addressPattern = regexp.MustCompile(`(http://127\.0\.0\.1:[0-9]+)[^0-9]`)
 
 func (t *outputTail) Write(p []byte) (int, error) {
@@ -124,7 +126,7 @@ func (t *outputTail) Write(p []byte) (int, error) {
 	return t.next.Write(p)
 }
 
-// findAddrLocked tells the address once it has been written.
+// findAddrLocked sends the address once it was written.
 func (t *outputTail) findAddrLocked() {
 	if at := addressPattern.FindSubmatch(t.last); at != nil {
 		t.addrFound = true

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// Report is what was measured, and on what.
+// Report is the result of a run, with the machine and the setup.
 type Report struct {
 	Machine Machine  `json:"machine"`
 	Setup   Setup    `json:"setup"`
@@ -16,10 +16,10 @@ type Report struct {
 	Figures []Figure `json:"figures"`
 }
 
-// Setup is how it was measured.
+// Setup describes how the figures were measured.
 type Setup struct {
-	Server     string  `json:"server"` // its URL, or how it was started
-	Data       string  `json:"data"`   // where the data was
+	Server     string  `json:"server"` // URL of the server, or the command that started it
+	Data       string  `json:"data"`   // the data directory
 	Sync       string  `json:"sync"`
 	Payload    int     `json:"payload_bytes"`
 	Idempotent bool    `json:"idempotency_keys"`
@@ -32,34 +32,34 @@ type Setup struct {
 type Figure struct {
 	Name    string  `json:"name"`
 	How     string  `json:"how"`
-	Client  string  `json:"client,omitempty"`  // what speaks HTTP for the load
-	Clients int     `json:"clients,omitempty"` // at once, each with a connection of its own
-	Jobs    int     `json:"jobs,omitempty"`    // acknowledged
-	Seconds float64 `json:"seconds,omitempty"` // from the first request to the last job's end
+	Client  string  `json:"client,omitempty"`  // the HTTP client of the load
+	Clients int     `json:"clients,omitempty"` // number of concurrent clients, each with its own connection
+	Jobs    int     `json:"jobs,omitempty"`    // number of acknowledged jobs
+	Seconds float64 `json:"seconds,omitempty"` // from the first request to the end of the last job
 	PerS    float64 `json:"done_per_s,omitempty"`
-	Latency Latency `json:"latency,omitzero"` // of what How says
+	Latency Latency `json:"latency,omitzero"` // of the operation that How describes
 	Flow    *Flow   `json:"flow,omitempty"`
-	Others  float64 `json:"others_cores"` // that other programs kept busy meanwhile
+	Others  float64 `json:"others_cores"` // cores used by other programs during the measurement
 	Facts   []Fact  `json:"facts,omitempty"`
 	Goals   []Goal  `json:"goals,omitempty"`
-	Floor   *Figure `json:"http_floor,omitempty"` // the same load, answered from memory
+	Floor   *Figure `json:"http_floor,omitempty"` // the same load on a server that answers from memory
 }
 
-// Flow is what only a throughput bench knows.
+// Flow has the additional results of a throughput bench.
 type Flow struct {
 	SubmitSeconds float64 `json:"submit_seconds"`
 	SubmittedPerS float64 `json:"submitted_per_s"`
-	Done          int64   `json:"done"` // by the server's own totals
+	Done          int64   `json:"done"` // from the totals of the server
 	Refused       int     `json:"refused"`
-	BacklogMost   int64   `json:"backlog_most"` // unfinished jobs, as often as asked
+	BacklogMost   int64   `json:"backlog_most"` // maximum of unfinished jobs
 	BacklogEnd    int64   `json:"backlog_end"`  // when the last submit was answered
 	Backlog       []Point `json:"backlog"`
-	DrainSeconds  float64 `json:"drain_seconds"` // until none was left
+	DrainSeconds  float64 `json:"drain_seconds"` // from the last submit until no job was left
 	ClientCPU     float64 `json:"client_cpu_seconds"`
-	ServerCPU     float64 `json:"server_cpu_seconds,omitempty"` // over its whole life, if it was ours
+	ServerCPU     float64 `json:"server_cpu_seconds,omitempty"` // over the whole run; 0 for a server that was running before
 }
 
-// Point is the backlog at a moment.
+// Point is the backlog at one time.
 type Point struct {
 	Seconds float64 `json:"s"`
 	Jobs    int64   `json:"jobs"`
@@ -75,7 +75,7 @@ type Latency struct {
 	Max     float64 `json:"max_ms"`
 }
 
-// latencyOf sorts the samples.
+// latencyOf computes the distribution. It sorts the samples.
 func latencyOf(samples []time.Duration) Latency {
 	if len(samples) == 0 {
 		return Latency{}
@@ -95,12 +95,12 @@ func latencyOf(samples []time.Duration) Latency {
 	}
 }
 
-// percentile is the smallest sample that at least p of a hundred are not above.
+// percentile returns the smallest sample that is not below p percent of all samples.
 func percentile(sorted []time.Duration, p int) time.Duration {
 	return sorted[(len(sorted)*p+99)/100-1]
 }
 
-// ms is a duration in milliseconds, to the microsecond.
+// ms returns a duration in milliseconds, rounded to microseconds.
 func ms(d time.Duration) float64 { return math.Round(float64(d)/1e3) / 1e3 }
 
 func perSecond(n int, d time.Duration) float64 {
@@ -110,10 +110,10 @@ func perSecond(n int, d time.Duration) float64 {
 	return math.Round(float64(n)/d.Seconds()*10) / 10
 }
 
-// seconds is a duration in seconds, to the millisecond.
+// seconds returns a duration in seconds, rounded to milliseconds.
 func seconds(d time.Duration) float64 { return math.Round(d.Seconds()*1e3) / 1e3 }
 
-// Print writes the report for people.
+// Print writes the report as text for people.
 func (r *Report) Print(w io.Writer) {
 	m := r.Machine
 	fmt.Fprintf(w, "machine   %s, %d cores, %.1f GiB, %s, %s\n", m.CPU, m.Cores, float64(m.Memory)/(1<<30), m.OS, m.Go)

@@ -12,19 +12,19 @@ import (
 )
 
 const (
-	endedJobs            = 600_000 // a week of one a second
+	endedJobs            = 600_000 // one job per second for a week
 	retentionConnections = 64      // connections
-	// Ended jobs are kept for as long as it takes to make them and to measure the
-	// load beside them.
+	// The retention time must be long enough to make the ended jobs and to measure a load
+	// before the first one is deleted.
 	minRetention = 3 * time.Second
-	minEndRate   = 8000 // a second
-	// The server looks for old jobs now and then: it is waited for, so many times as
-	// long as a load.
+	minEndRate   = 8000 // jobs per second
+	// The server looks for old jobs only now and then. The bench waits for the first
+	// deletion up to this many times the duration of a load.
 	deleteTimeoutFactor = 4
 )
 
-// retention measures a load while a week's worth of ended jobs is deleted, beside
-// the same load while they are kept.
+// retention measures a load while a week's worth of ended jobs is deleted, and the same
+// load while they are kept.
 func (o *Options) retention(ctx context.Context, f *Figure) error {
 	n := o.scaled(endedJobs)
 	f.How = fmt.Sprintf("the load of throughput while %d ended jobs are deleted, beside the same while they are kept", n)
@@ -73,7 +73,7 @@ func (o *Options) retention(ctx context.Context, f *Figure) error {
 	return nil
 }
 
-// retentionLoad is one load.
+// retentionLoad is the result of one load.
 type retentionLoad struct {
 	submits []time.Duration
 	perS    float64
@@ -88,7 +88,7 @@ func reportLoads(f *Figure, kept, deleted retentionLoad) {
 	f.goalMax("P99 of a submit beside that without", b.P99/a.P99, 2, "times")
 }
 
-// makeEndedJobs has n jobs done, and returns the ids of some, the oldest first.
+// makeEndedJobs runs n jobs and returns the ids of some, oldest first.
 func (o *Options) makeEndedJobs(ctx context.Context, t *target, n int) (ids []string, err error) {
 	c, closeClient, err := dialLean(ctx, t.url)
 	if err != nil {
@@ -112,8 +112,8 @@ func (o *Options) makeEndedJobs(ctx context.Context, t *target, n int) (ids []st
 	return ids, err
 }
 
-// waitUntilDeleting waits until the oldest of the jobs are deleted, but no longer than
-// a few times what a load takes, and says how many are.
+// waitUntilDeleting waits until the oldest jobs are deleted and returns how many are. It
+// gives up after deleteTimeoutFactor times the duration of a load.
 func (o *Options) waitUntilDeleting(ctx context.Context, t *target, ids []string) (n int, err error) {
 	for end := time.Now().Add(deleteTimeoutFactor * o.Duration); time.Now().Before(end) && n == 0 && err == nil; {
 		if err = sleep(ctx, 50*time.Millisecond); err == nil {
@@ -123,8 +123,8 @@ func (o *Options) waitUntilDeleting(ctx context.Context, t *target, ids []string
 	return n, err
 }
 
-// countDeleted is how many of the jobs are no more. The oldest, which come first, are
-// deleted first.
+// countDeleted returns how many of the jobs are deleted. The ids are ordered by age, and
+// the oldest jobs are deleted first, so that a binary search finds the number.
 func countDeleted(ctx context.Context, t *target, ids []string) (int, error) {
 	c, closeClient, err := t.client()
 	if err != nil {
@@ -142,7 +142,8 @@ func countDeleted(ctx context.Context, t *target, ids []string) (int, error) {
 	return n, err
 }
 
-// restartAndLoad restarts the server, so that both loads begin alike.
+// restartAndLoad restarts the server before the load, so that both loads start from the
+// same state.
 func (o *Options) restartAndLoad(ctx context.Context, t *target) (retentionLoad, error) {
 	t.proc.stop()
 	if err := t.start(ctx); err != nil {
@@ -151,7 +152,7 @@ func (o *Options) restartAndLoad(ctx context.Context, t *target) (retentionLoad,
 	return o.load(ctx, t)
 }
 
-// load is a load like that of throughput.
+// load runs a load like that of throughput.
 func (o *Options) load(ctx context.Context, t *target) (retentionLoad, error) {
 	c, closeClient, err := dialLean(ctx, t.url)
 	if err != nil {

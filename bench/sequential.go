@@ -8,13 +8,13 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// waitMethod is a way to have a job done and know of it.
+// waitMethod is a way to submit a job and wait for its end.
 type waitMethod struct {
 	how string
 	do  func(context.Context, *client.Client, client.Submission) (*client.Job, error)
 }
 
-// waitMethods are those that sequential and parallel measure.
+// waitMethods returns the methods that sequential and parallel measure.
 func waitMethods() []waitMethod {
 	return []waitMethod{
 		{"a job from its submit to its end, in one request that is held (Prefer: wait)", func(ctx context.Context, c *client.Client, s client.Submission) (*client.Job, error) {
@@ -30,7 +30,7 @@ func waitMethods() []waitMethod {
 	}
 }
 
-// runWaited measures jobs that are each waited for by one of so many clients.
+// runWaited measures jobs with several clients, each of which waits for its job.
 func (o *Options) runWaited(ctx context.Context, name string, clients int, r *Report) error {
 	for _, w := range waitMethods() {
 		o.Step(fmt.Sprintf("%s: %d jobs, %s", name, o.Jobs, w.how))

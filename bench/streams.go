@@ -18,8 +18,8 @@ const (
 	firstToken      = 200 * time.Millisecond
 )
 
-// streams measures how long a token takes from a model to whoever watches its job,
-// with the same model watched directly beside it.
+// streams measures how long a token takes from a model through the server to a watcher. It
+// compares this with watchers that read from the model directly.
 func (o *Options) streams(ctx context.Context, f *Figure) error {
 	n := o.scaled(streamCount)
 	f.How = fmt.Sprintf("%d answers of %d tokens, %d a second, each watched by server-sent events", n, o.tokensPerAnswer(), tokensPerSecond)
@@ -53,27 +53,27 @@ func (o *Options) streams(ctx context.Context, f *Figure) error {
 	return nil
 }
 
-// modelQueue is the configuration of a server that asks that model so many things
+// modelQueue returns the configuration of a server that sends this many requests to a model
 // at once.
 func modelQueue(concurrency int, url string) string {
 	return fmt.Sprintf("shutdown_grace_s: 0\nmodels:\n  - name: sim\n    base_url: %s/v1\nqueues:\n  chat:\n    concurrency: %d\n    max_depth: %d\n",
 		url, concurrency, concurrency+100)
 }
 
-// tokensPerAnswer are those of an answer that takes the whole time.
+// tokensPerAnswer returns the tokens of an answer that takes the whole duration.
 func (o *Options) tokensPerAnswer() int { return max(2, int(o.Duration.Seconds()*tokensPerSecond)) }
 
-// tokenDelays is what watchers saw.
+// tokenDelays has the measurements of the watchers.
 type tokenDelays struct {
-	delays []time.Duration // of each token, from the model's write to the watcher's read
-	events int             // that carried tokens
+	delays []time.Duration // for each token, from the model's write to the watcher's read
+	events int             // number of events with tokens
 }
 
 // streamRun is one run through the server.
 type streamRun struct {
 	tokenDelays
 	server, model, load time.Duration // CPU time
-	written             int64         // bytes, to the disk
+	written             int64         // bytes written to the disk
 	took                time.Duration
 }
 
@@ -114,15 +114,15 @@ func (s streamRun) report(f *Figure, direct tokenDelays) {
 	f.goalMax("delay of a token, P99", l.P99, 120, "ms")
 }
 
-// question is a chat-completions body. The answers begin at different times, so
-// that no two models speak in step.
+// question returns a chat-completions body. The first tokens come at different times, so
+// that the answers do not write in step.
 func (o *Options) question(i int) json.RawMessage {
 	first := firstToken + time.Duration(i)*time.Second/tokensPerSecond/7%(time.Second/tokensPerSecond)
 	return json.RawMessage(fmt.Sprintf(`{"model":"sim","stream":true,"messages":[{"role":"user","content":"question %d"}],`+
 		`"sim":{"tokens":%d,"tokens_per_s":%d,"first_token_ms":%.3f}}`, i, o.tokensPerAnswer(), tokensPerSecond, float64(first)/1e6))
 }
 
-// openAnswer opens the stream that answers the question of that number.
+// openAnswer opens the stream with the answer to question i.
 type openAnswer func(ctx context.Context, i int) (*stream, error)
 
 func (o *Options) askModel(url string) openAnswer {
@@ -141,7 +141,7 @@ func (o *Options) askServer(c *client.Client, url string) openAnswer {
 	}
 }
 
-// readAllAnswers asks n questions and listens to all answers to their end.
+// readAllAnswers asks n questions and reads all answers to their end.
 func (o *Options) readAllAnswers(ctx context.Context, n int, ask openAnswer) (tokenDelays, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -171,7 +171,7 @@ func (o *Options) readAllAnswers(ctx context.Context, n int, ask openAnswer) (to
 	return sum, context.Cause(ctx)
 }
 
-// readAnswer listens until the stream is done, and to so many tokens.
+// readAnswer reads a stream to its end and checks the number of tokens.
 func readAnswer(s *stream, tokens int) (tokenDelays, error) {
 	var h tokenDelays
 	for {
@@ -197,9 +197,9 @@ func readAnswer(s *stream, tokens int) (tokenDelays, error) {
 	return h, nil
 }
 
-// parseStamps are the times that an event's text is made of: microseconds since 1970,
-// each with a space after it. Of an entry it is the data, of a model's own event
-// the content.
+// parseStamps returns the times in the text of an event: microseconds since 1970, each
+// followed by a space. The text is the data of an output entry, or the content of an event
+// of the model.
 func parseStamps(data []byte) []time.Time {
 	_, text, found := bytes.Cut(data, []byte(`"kind":"text","data":"`))
 	if !found {

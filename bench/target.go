@@ -17,13 +17,14 @@ import (
 // target is a server to measure.
 type target struct {
 	url     string
-	proc    *process // nil when it was running before
-	dir     string   // of its data and its configuration; "" when it is not ours
-	command []string // that starts it
+	proc    *process // nil for a server that was running before
+	dir     string   // holds data and configuration; "" for a server that was running before
+	command []string // starts the server
 	log     io.Writer
 }
 
-// openTarget finds the server, or starts one with an empty data directory.
+// openTarget returns the running server of --server, or starts one with an empty data
+// directory.
 func (o *Options) openTarget(ctx context.Context) (*target, error) {
 	if o.URL != "" {
 		return &target{url: o.URL}, nil
@@ -59,7 +60,7 @@ func (t *target) configure(config string) error {
 	return os.WriteFile(file, []byte(config), 0o600)
 }
 
-// start starts the server, again if it has been stopped or killed.
+// start starts the server, also after it was stopped or killed.
 func (t *target) start(ctx context.Context) error {
 	p, err := start(ctx, t.command, t.log)
 	if err != nil {
@@ -69,13 +70,12 @@ func (t *target) start(ctx context.Context) error {
 	return nil
 }
 
-// client is a client of the server as users have it, and what lets go of it.
+// client returns a client of the server, as users have it, and a function that closes it.
 func (t *target) client() (*client.Client, func(), error) {
 	return dialPlain(context.Background(), t.url)
 }
 
-// close stops the server, if it is ours, removes its data and returns the CPU time
-// that it used.
+// close stops a server that the bench started, removes its data and returns its CPU time.
 func (t *target) close() (cpu time.Duration) {
 	if t.proc != nil {
 		cpu = t.proc.stop()
@@ -84,7 +84,7 @@ func (t *target) close() (cpu time.Duration) {
 	return cpu
 }
 
-// post makes a call that package client has no word for.
+// post makes a call that package client does not have.
 func (t *target) post(ctx context.Context, path, body string) (status int, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.url+path, strings.NewReader(body))
 	if err != nil {
@@ -104,8 +104,8 @@ func (t *target) post(ctx context.Context, path, body string) (status int, err e
 	return res.StatusCode, nil
 }
 
-// simQueue is the configuration of a server whose queue sim runs and takes so many
-// jobs, of any key. It stops without waiting for them.
+// simQueue returns the configuration of a server whose queue sim runs and accepts this many
+// jobs, without a limit per key. The server stops without waiting for running jobs.
 func simQueue(concurrency, depth int) string {
 	return fmt.Sprintf(`shutdown_grace_s: 0
 queues:

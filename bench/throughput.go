@@ -15,13 +15,13 @@ import (
 )
 
 const (
-	sampleInterval = 100 * time.Millisecond // at the server's own counts
-	drainTimeout   = time.Minute            // until the last job has ended
-	loadGC         = 400                    // GOGC of the load, which shares its cores with the server
+	sampleInterval = 100 * time.Millisecond // of the backlog
+	drainTimeout   = time.Minute            // for the end of the last job
+	loadGC         = 400                    // GOGC of the bench, which shares its cores with the server
 )
 
-// throughput submits as fast as so many connections can and counts, by the
-// server's own totals, what was done.
+// throughput submits jobs as fast as its connections can, and takes the number of done jobs
+// from the totals of the server.
 func (o *Options) throughput(ctx context.Context, connections int, r *Report) error {
 	o.Step(fmt.Sprintf("throughput: %d connections, %s", connections, o.Duration))
 	f := Figure{
@@ -48,7 +48,7 @@ func (o *Options) throughput(ctx context.Context, connections int, r *Report) er
 	return nil
 }
 
-// measureFlow is one throughput measurement.
+// measureFlow runs one throughput measurement.
 func (o *Options) measureFlow(ctx context.Context, url string, f *Figure) error {
 	load, closeLoad, err := dialLean(ctx, url)
 	if err != nil {
@@ -88,8 +88,8 @@ func (o *Options) measureFlow(ctx context.Context, url string, f *Figure) error 
 	return o.fillFigure(f, out, submitted, time.Since(began))
 }
 
-// fillFigure fills in what follows from a load that took so long to submit and, with
-// what was left, to be done.
+// fillFigure computes the rates. submitted is the time until the last submit was answered,
+// took the time until the last job was done.
 func (o *Options) fillFigure(f *Figure, out loadResult, submitted, took time.Duration) error {
 	f.Jobs = len(out.samples) * max(o.Batch, 1)
 	f.Seconds, f.PerS, f.Latency = seconds(took), perSecond(int(f.Flow.Done), took), latencyOf(out.samples)
@@ -104,7 +104,7 @@ func (o *Options) fillFigure(f *Figure, out loadResult, submitted, took time.Dur
 	return nil
 }
 
-// submitter submits one job a call.
+// submitter returns a function that submits one job.
 func (o *Options) submitter(c *client.Client) func(context.Context) error {
 	template := o.submission()
 	var n atomic.Int64
@@ -119,7 +119,7 @@ func (o *Options) submitter(c *client.Client) func(context.Context) error {
 	}
 }
 
-// key is the key of a job: they take turns where there are several.
+// key returns the key of the n-th job: the keys take turns.
 func (o *Options) key(n int64) string {
 	if o.Keys == 0 {
 		return ""
@@ -128,15 +128,15 @@ func (o *Options) key(n int64) string {
 }
 
 const (
-	// mostBacklog is how many jobs batches may be ahead of what is done.
+	// maxBacklog is the maximum of unfinished jobs at which batches are submitted.
 	maxBacklog = 5000
-	// worthBatching is the size of a batch from which on its number is promised.
+	// minGoalBatch is the smallest batch for which the goal holds.
 	minGoalBatch = 100
 )
 
-// batchSubmitter submits a batch a call, when the backlog is short enough for it. The
-// batches are made once: writing them again each time is the load's cost, not the
-// server's.
+// batchSubmitter returns a function that submits one batch, after a wait while the backlog
+// is too long. It builds the batch only once, because encoding the same jobs each time
+// would be a cost of the bench and not of the server.
 func (o *Options) batchSubmitter(c, look *client.Client) func(context.Context) error {
 	template := o.submission()
 	batch := make([]client.Submission, o.Batch)
@@ -153,10 +153,10 @@ func (o *Options) batchSubmitter(c, look *client.Client) func(context.Context) e
 	}
 }
 
-// backlogLimit holds submits back while too many jobs are not done.
+// backlogLimit delays submits while too many jobs are unfinished.
 type backlogLimit struct {
-	mu     sync.Mutex // held by the one who looks; others wait for what it sees
-	credit int        // guarded by mu: jobs that may be submitted before anyone looks again
+	mu     sync.Mutex // locked while one caller reads the queue; the others wait for its result
+	credit int        // guarded by mu: jobs that may be submitted before the next look at the queue
 }
 
 func (b *backlogLimit) wait(ctx context.Context, c *client.Client, n int) error {
@@ -178,12 +178,13 @@ func (b *backlogLimit) wait(ctx context.Context, c *client.Client, n int) error 
 	return nil
 }
 
-// backlogSampler looks at the backlog while a load runs, and once at least.
+// backlogSampler reads the backlog at fixed intervals while a load runs, and at least
+// once.
 type backlogSampler struct {
 	quit    chan struct{} // closed by stop
-	stopped chan struct{} // closed when it looks no more
+	stopped chan struct{} // closed when the goroutine has ended
 
-	// Owned by its goroutine until gone.
+	// owned by the goroutine until stopped is closed
 	points []Point
 	max    int64
 	err    error
@@ -226,7 +227,7 @@ func (g *backlogSampler) stop() error {
 	return g.err
 }
 
-// drain waits until no job is left, and returns how many there were at first.
+// drain waits until no job is left, and returns how many were left at first.
 func drain(ctx context.Context, c *client.Client) (atFirst int64, last *client.Queue, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, drainTimeout, fmt.Errorf("the backlog was not done within %s", drainTimeout))
 	defer cancel()

@@ -11,18 +11,18 @@ import (
 	"sync"
 )
 
-// leanTransport is an HTTP/1.1 transport for one server that costs as little as it can: a
-// request is written and its answer read by the goroutine that asks, where
-// net/http has two more for each connection. A load generator that shares its
-// machine with the server would otherwise measure itself.
+// leanTransport is a cheap HTTP/1.1 transport for one server. The goroutine of the caller
+// writes the request and reads the response; net/http uses two more goroutines for each
+// connection. A load generator shares its machine with the server, and would otherwise
+// measure itself.
 //
-// It serves the load and nothing else: no TLS, no proxies, no redirects, and a
-// request's context does not end it; close does.
+// It has no TLS, no proxies and no redirects. The context of a request does not end it;
+// close does.
 type leanTransport struct {
 	addr string // set once
 
 	mu     sync.Mutex
-	idle   []*leanConn // the last one used comes first
+	idle   []*leanConn // used as a stack: the most recent connection is taken first
 	open   map[*leanConn]bool
 	closed bool
 }
@@ -30,7 +30,7 @@ type leanTransport struct {
 type leanConn struct {
 	net.Conn
 	r   *bufio.Reader
-	buf []byte // of the request that is written
+	buf []byte // buffer of the request; reused
 }
 
 var errClosed = errors.New("the load was stopped")
@@ -39,7 +39,7 @@ func newLeanTransport(addr string) *leanTransport {
 	return &leanTransport{addr: addr, open: map[*leanConn]bool{}}
 }
 
-// RoundTrip sends a request and reads all of its answer.
+// RoundTrip sends a request and reads the whole response.
 func (l *leanTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	c, err := l.acquire()
 	if err != nil {
@@ -91,7 +91,7 @@ func (l *leanTransport) discard(c *leanConn) {
 	_ = c.Close()
 }
 
-// close ends every connection, and with it what waits for an answer.
+// close closes every connection, so that waiting requests fail.
 func (l *leanTransport) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -114,7 +114,7 @@ func (c *leanConn) roundTrip(req *http.Request) (*http.Response, error) {
 	return res, err
 }
 
-// write sends the request in one piece.
+// write sends the request with one system call.
 func (c *leanConn) write(req *http.Request) error {
 	b := append(c.buf[:0], req.Method...)
 	b = append(append(append(b, ' '), req.URL.RequestURI()...), " HTTP/1.1\r\nHost: "...)

@@ -10,18 +10,18 @@ import (
 	"time"
 )
 
-// usage is what a process has used up to now, and the memory that it holds.
+// usage is the resource usage of a process since its start, and its current memory.
 type usage struct {
 	resident int64 // bytes of memory
 	cpu      time.Duration
-	written  int64 // bytes that it caused to be written to a disk
-	writes   int64 // calls that wrote to anything
+	written  int64 // bytes written to a disk because of it
+	writes   int64 // number of write system calls
 }
 
 // tickTime is the unit of the CPU times under /proc.
 const tickTime = 10 * time.Millisecond
 
-// usage reads what the kernel knows of the process. Only Linux tells.
+// usage reads the resource usage of the process from /proc. It needs Linux.
 func (p *process) usage() (usage, error) {
 	dir := fmt.Sprintf("/proc/%d/", p.cmd.Process.Pid)
 	resident, _, _ := strings.Cut(procField(dir+"status", "VmRSS"), " ")
@@ -30,18 +30,18 @@ func (p *process) usage() (usage, error) {
 	writes, e3 := strconv.ParseInt(procField(dir+"io", "syscw"), 10, 64)
 	ticks, e4 := cpuTicks(dir + "stat")
 	if err := errors.Join(e1, e2, e3, e4); err != nil {
-		return usage{}, fmt.Errorf("what the server uses cannot be read from /proc, which this bench needs: %w", err)
+		return usage{}, fmt.Errorf("this bench needs /proc and cannot read the server's usage from it: %w", err)
 	}
 	return usage{resident: kib << 10, cpu: time.Duration(ticks) * tickTime, written: written, writes: writes}, nil
 }
 
-// cpuTicks are the fields utime and stime, the 14th and 15th (proc(5)).
+// cpuTicks returns the sum of the fields utime and stime, the 14th and 15th (proc(5)).
 func cpuTicks(file string) (int64, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return 0, err
 	}
-	after := text[bytes.LastIndexByte(text, ')')+1:] // the name before it may hold anything
+	after := text[bytes.LastIndexByte(text, ')')+1:] // the program name before it may contain spaces and parentheses
 	fields := strings.Fields(string(after))
 	if len(fields) < 13 {
 		return 0, fmt.Errorf("%s has %d fields after the name", file, len(fields))
@@ -51,12 +51,12 @@ func cpuTicks(file string) (int64, error) {
 	return user + system, errors.Join(e1, e2)
 }
 
-// cores is how many processors were busy with the process between two readings.
+// cores returns how many cores the process used between two readings.
 func (u usage) cores(before usage, took time.Duration) float64 {
 	return (u.cpu - before.cpu).Seconds() / took.Seconds()
 }
 
-// usages reads what several processes use.
+// usages reads the usage of several processes.
 func usages(processes ...*process) ([]usage, error) {
 	all := make([]usage, len(processes))
 	for i, p := range processes {

@@ -15,11 +15,12 @@ import (
 const (
 	watcherCount    = 10_000
 	dialConcurrency = 64
-	notifyTimeout   = time.Minute // until every watcher has heard of an end
+	// notifyTimeout limits the wait until every watcher has read the end.
+	notifyTimeout = time.Minute
 )
 
-// watchers measures what it costs that so many look on while nothing happens, and
-// how soon all of them know of an end.
+// watchers measures the cost of many watchers of a silent job, and how fast all of them
+// learn of its end.
 func (o *Options) watchers(ctx context.Context, f *Figure) error {
 	n := o.scaled(watcherCount)
 	f.How = fmt.Sprintf("%d idle watchers of one job, by server-sent events, all told of its end at once", n)
@@ -56,7 +57,7 @@ func (o *Options) watchers(ctx context.Context, f *Figure) error {
 	return nil
 }
 
-// watcherFloor is what the same crowd costs a server that does nothing else.
+// watcherFloor measures the same watchers on a bare HTTP server.
 func (o *Options) watcherFloor(ctx context.Context, n int) (watcherCost, error) {
 	o.Step("the floor: as many watchers of a bare HTTP server")
 	p, err := start(ctx, o.Floor, o.Log)
@@ -71,13 +72,13 @@ func (o *Options) watcherFloor(ctx context.Context, n int) (watcherCost, error) 
 	})
 }
 
-// watcherCost is what many watchers cost.
+// watcherCost is the cost of many watchers.
 type watcherCost struct {
-	memoryEach  float64       // KiB of the server's memory
-	connectTime time.Duration // until all had their first event
-	idleCores   float64       // cores of the server while nothing happened
-	notifyAll   time.Duration // from asking for the end to the last one who knows
-	notifyHalf  time.Duration // and to the middle one
+	memoryEach  float64       // memory of the server per watcher, in KiB
+	connectTime time.Duration // time until all had their first event
+	idleCores   float64       // cores used by the server while nothing happened
+	notifyAll   time.Duration // time from the call of end until the last watcher has read the end
+	notifyHalf  time.Duration // time until half of the watchers have read it
 }
 
 func (c watcherCost) report(f *Figure, of string) {
@@ -88,7 +89,8 @@ func (c watcherCost) report(f *Figure, of string) {
 	f.fact("all told after"+of, c.notifyAll.Seconds(), "s")
 }
 
-// watcherCost lets n watchers look at a path, waits, and brings about the end.
+// measureWatchers opens n streams of a path, waits for the duration, and calls end, which
+// must end all streams.
 func (o *Options) measureWatchers(ctx context.Context, p *process, n int, path string, end func() error) (watcherCost, error) {
 	before, err := p.usage()
 	if err != nil {
@@ -120,8 +122,8 @@ func (o *Options) measureWatchers(ctx context.Context, p *process, n int, path s
 	return c, err
 }
 
-// openAll opens n streams and waits for the first event of each. What it opened
-// before an error it returns too.
+// openAll opens n streams and waits for the first event of each. After an error it also
+// returns the streams that it has opened.
 func openAll(ctx context.Context, n int, addr, path string) ([]*stream, error) {
 	streams := make([]*stream, n)
 	dialing, stop := context.WithCancelCause(ctx)
@@ -154,8 +156,8 @@ func closeAll(streams []*stream) {
 	}
 }
 
-// notifyWatchers brings about the end, and says after what time half and all of the streams
-// had heard of it.
+// notifyWatchers calls end, and returns after what time half and all of the streams have
+// read the last event.
 func notifyWatchers(ctx context.Context, streams []*stream, end func() error) (half, all time.Duration, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, notifyTimeout, fmt.Errorf("not every watcher was told within %s", notifyTimeout))
 	defer cancel()

@@ -11,17 +11,16 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// clients is the clients: they submit, watch, wait, cancel and retry, and write down
-// what they are told. Watchers live through restarts; whoever submits does so until
-// the server is gone.
+// clients submit, watch, wait, cancel and retry jobs, and record every answer. Watchers
+// live through restarts; submitters stop when the server is killed.
 type clients struct {
 	// set once
 	rec      *record
-	noRetry  *client.Client // asks once: what it was not told, it does not know
-	retrying *client.Client // goes on through restarts
+	noRetry  *client.Client // without retries: a call without an answer leaves the outcome unknown
+	retrying *client.Client // retries through restarts
 
 	watchers sync.WaitGroup
-	slots    chan struct{} // one for each watcher at a time
+	slots    chan struct{} // limits the number of watchers
 }
 
 func newClients(in *serverProcess, rec *record) (*clients, error) {
@@ -33,31 +32,33 @@ func newClients(in *serverProcess, rec *record) (*clients, error) {
 	return &clients{rec: rec, noRetry: once, retrying: patient, slots: make(chan struct{}, 64)}, err
 }
 
-// task is what a client is going to do with one job.
+// task is one job and what a client does with it.
 type task struct {
-	sub             client.Submission
+	sub client.Submission
 	action          action
-	wait            time.Duration // before it does it
-	disconnectAfter int           // a watcher hangs up once, after so many events, and comes back
+	wait            time.Duration // before the action
+	disconnectAfter int           // a watcher disconnects once after this many events, and connects again
 }
 
+// action is what a client does with a job after its submission.
 type action uint8
 
 const (
-	ignore        action = iota // nobody looks at the job until the end
-	submitAndWait               // the submit itself is held until the job has ended
-	watch                       // followed by events, to its end
-	cancel                      // watched, and cancelled meanwhile
-	retry                       // made to fail, then retried
+	ignore        action = iota // nothing reads the job until the end
+	submitAndWait               // the submission waits for the end of the job (Prefer: wait)
+	watch                       // watched to its end
+	cancel                      // cancelled while it is watched
+	retry                       // fails, and is then retried
 )
 
-// maxFailures is how often a job is told to fail before it succeeds.
+// maxFailures is the maximum of attempts that a job is told to fail before it succeeds.
 const maxFailures = 2
 
-// taskSource is what a client is going to do in a round: the same for the same seed.
+// taskSource generates the tasks of one client in one round. The same seed gives the same
+// tasks.
 type taskSource struct {
 	rng  *rand.Rand
-	name string // of the client in its round, and so of its idempotency keys
+	name string // of the client in its round; part of its idempotency keys
 	n    int
 }
 
@@ -73,7 +74,7 @@ func (s *taskSource) next() task {
 		IdempotencyKey: fmt.Sprintf("%s-%d", s.name, s.n),
 		Key:            fmt.Sprintf("key-%d", s.rng.IntN(5)),
 		Priority:       1 + s.rng.IntN(9),
-		MaxAttempts:    maxFailures + 1, // which a kill does not use up: it is a loss, and no failure
+		MaxAttempts:    maxFailures + 1, // a kill is a lost attempt, which does not count as failed
 		Retry:          client.RetryPolicy{Backoff: 20 * time.Millisecond, BackoffMax: 100 * time.Millisecond},
 		Metadata:       map[string]string{"client": s.name},
 	}
@@ -84,14 +85,14 @@ func (s *taskSource) next() task {
 	return t
 }
 
-// input is what a job is to do. Its echo says whose it is, so that a result can be
-// told from another's.
+// input returns the input of a job. Its echo identifies the job, so that a result can be
+// checked.
 func (s *taskSource) input(action action) json.RawMessage {
 	in := map[string]any{"echo": fmt.Sprintf("%s-%d", s.name, s.n)}
 	switch {
 	case action == retry:
 		in["fail_attempts"], in["fail_code"] = 1, "final:asked_for"
-	case s.rng.IntN(3) == 0: // nothing to do
+	case s.rng.IntN(3) == 0: // no work: the job ends at once
 	case s.rng.IntN(2) == 0:
 		in["tokens"], in["tokens_per_s"] = 1+s.rng.IntN(60), 50+s.rng.IntN(400)
 	default:
@@ -99,13 +100,13 @@ func (s *taskSource) input(action action) json.RawMessage {
 	}
 	text, err := json.Marshal(in)
 	if err != nil {
-		panic(err) // there is nothing in it that JSON cannot say
+		panic(err) // the map has only values that JSON can encode
 	}
 	return text
 }
 
-// submitUntil keeps clients busy until ctx ends, and returns when the last has
-// noticed. life is the context of those who watch longer than that.
+// submitUntil runs the tasks until ctx ends and returns when all submitters have stopped.
+// runCtx is for the watchers, which continue in the next round.
 func (c *clients) submitUntil(ctx, runCtx context.Context, scripts []*taskSource) {
 	var all sync.WaitGroup
 	for _, s := range scripts {
@@ -118,7 +119,7 @@ func (c *clients) submitUntil(ctx, runCtx context.Context, scripts []*taskSource
 	all.Wait()
 }
 
-// run does one task. A server that is gone ends it wherever it stands.
+// run runs one task. When the server is killed, the task ends at the failing call.
 func (c *clients) run(runCtx context.Context, t task) {
 	c.rec.submitting(t.sub)
 	submit := c.noRetry.Submit
@@ -141,24 +142,25 @@ func (c *clients) run(runCtx context.Context, t task) {
 			defer func() { <-c.slots }()
 			c.followUp(runCtx, j.ID, t)
 		})
-	default: // enough watch already
+	default: // enough watchers already
 	}
 }
 
-// submitFailed sorts what a submit may come to. Without an answer nothing is known.
+// submitFailed records a failed submission. Without an answer the outcome is unknown: the
+// job may exist.
 func (c *clients) submitFailed(s client.Submission, err error) {
 	switch client.CodeOf(err) {
 	case client.CodeUnreachable, "":
-		// A submit that was to be held may have been stored: it stays open.
+		// The job may have been stored. The record keeps the submission as unanswered.
 	case client.CodeQueueFull, client.CodeOverloaded, "shutting_down":
 		c.rec.refused(s)
 	default:
 		c.rec.refused(s)
-		c.rec.violate("a submit was refused: %v", err)
+		c.rec.violate("a submission was refused: %v", err)
 	}
 }
 
-// followUp does what is to be done with a job that was acknowledged, through restarts.
+// followUp runs the action on an acknowledged job, through restarts.
 func (c *clients) followUp(ctx context.Context, id string, t task) {
 	switch t.action {
 	case cancel:
@@ -170,13 +172,13 @@ func (c *clients) followUp(ctx context.Context, id string, t task) {
 		if j, err := c.retrying.Wait(ctx, id); err == nil {
 			c.rec.observe(j, snapshot{})
 			c.rec.retrying(id)
-			_, _ = c.noRetry.Retry(ctx, id) // an answer that does not come leaves it open, which the record allows
+			_, _ = c.noRetry.Retry(ctx, id) // without an answer the retry may or may not have happened; the record allows both
 		}
 	}
 	c.watch(ctx, id, t.disconnectAfter)
 }
 
-// watch follows a job to its end, hanging up once on the way.
+// watch follows a job to its end and disconnects once on the way.
 func (c *clients) watch(ctx context.Context, id string, cut int) {
 	var cursor int64
 	n := 0
@@ -203,7 +205,7 @@ func (c *clients) watch(ctx context.Context, id string, cut int) {
 
 func (c *clients) watchFailed(ctx context.Context, id string, err error) {
 	if ctx.Err() == nil {
-		c.rec.violate("the watch of %s broke: %v", id, err)
+		c.rec.violate("the watch of %s failed: %v", id, err)
 	}
 }
 

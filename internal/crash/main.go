@@ -1,12 +1,12 @@
-// Command crash holds a server to its word. It builds the real program, loads it
-// with clients, kills it with kill -9 at random moments, starts it again on the same
-// data, and compares what it then says with what its clients were told: no
-// acknowledged job is lost; every job ends once; output that was seen is there,
-// unchanged and without a gap; an idempotency key still names its job; and the
-// server is ready again within a second.
+// Command crash tests that a server keeps its promises through crashes. It builds the real
+// program, runs clients against it, kills it with SIGKILL at random times, and starts it
+// again on the same data. It then compares the answers of the server with its earlier
+// answers: no acknowledged job is lost; every job ends once; output that a client has read
+// is unchanged and without a gap; an idempotency key still returns its job; and the server
+// is ready again within a second.
 //
-// What the clients do and when the kills come is drawn from the seed, so that a run
-// can be had again, as far as the machine's own timing allows.
+// The seed determines what the clients do and when the kills come, so that a run can be
+// repeated as far as the timing of the machine allows.
 package main
 
 import (
@@ -23,10 +23,10 @@ import (
 
 func main() {
 	var o options
-	flag.IntVar(&o.rounds, "rounds", 20, "how often the server is killed")
-	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "what the run is drawn from")
-	flag.IntVar(&o.clientCount, "clients", 24, "how many clients submit at once")
-	flag.StringVar(&o.binary, "binary", "", "the program to kill; without it one is built")
+	flag.IntVar(&o.rounds, "rounds", 20, "number of rounds; each ends with a kill")
+	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "the seed of the run")
+	flag.IntVar(&o.clientCount, "clients", 24, "number of clients that submit at once")
+	flag.StringVar(&o.binary, "binary", "", "the program to kill; without it, it is built")
 	flag.DurationVar(&o.ready, "ready", time.Second, "how soon the server must be ready again")
 	flag.Parse()
 
@@ -69,7 +69,7 @@ func run(ctx context.Context, o options) error {
 	if err == nil {
 		return os.RemoveAll(dir)
 	}
-	return fmt.Errorf("%w\nthe server's log and data are in %s; again with -seed %d", err, filepath.Clean(dir), o.seed)
+	return fmt.Errorf("%w\nthe server's log and data are in %s; repeat the run with -seed %d", err, filepath.Clean(dir), o.seed)
 }
 
 // harness is one run.
@@ -80,8 +80,8 @@ type harness struct {
 	rec     *record
 }
 
-// runRounds is the run: rounds that end with a kill, then one last start, in which
-// everything comes to its end.
+// runRounds runs all rounds, each of which ends with a kill. It then starts the server
+// once more, waits for all jobs and verifies everything.
 func (h *harness) runRounds(ctx context.Context) error {
 	runCtx, cancelRun := context.WithTimeout(ctx, time.Duration(h.rounds)*2*time.Minute+10*time.Minute)
 	defer cancelRun()
@@ -107,7 +107,8 @@ func (h *harness) runRounds(ctx context.Context) error {
 	return h.result()
 }
 
-// round starts the server, asks it about what was before, loads it, and kills it.
+// round starts the server, verifies the state from before, runs a load and kills the
+// server.
 func (h *harness) round(runCtx context.Context, n int) error {
 	rng := rand.New(rand.NewPCG(h.seed, uint64(n)))
 	ready, err := h.start(runCtx)
@@ -139,7 +140,7 @@ func (h *harness) round(runCtx context.Context, n int) error {
 	return err
 }
 
-// start starts the server and holds it to the time it may take.
+// start starts the server and records a violation if it is not ready in time.
 func (h *harness) start(ctx context.Context) (time.Duration, error) {
 	took, err := h.in.start(ctx)
 	if err == nil && took > h.ready {

@@ -17,23 +17,23 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// serverProcess is a built server and its data directory; one process of it runs
-// at a time. Each takes a port that is free and says which: one chosen for it could
-// be another program's by then. Its clients find it all the same.
+// serverProcess is a built server and its data directory. One process runs at a time. Each
+// process chooses a free port and logs it; a port chosen here could be in use before the
+// process starts. The transport connects to the current port.
 type serverProcess struct {
 	// set once
 	dir       string
 	binary    string
 	log       *os.File
-	transport *http.Transport // leads to the process that runs, whatever the address
+	transport *http.Transport // connects to the current process, whatever the URL
 
-	cmd *exec.Cmd // nil while none runs
+	cmd *exec.Cmd // nil while no process runs
 
 	mu   sync.Mutex
-	addr string // where the process that was started last listens; "" until it says so. Guarded by mu
+	addr string // guarded by mu: address of the current process; "" until it is known
 }
 
-// newServerProcess makes a place for a server in dir, and builds it there unless a binary is
+// newServerProcess prepares a server in dir. It builds the program unless a binary is
 // given.
 func newServerProcess(ctx context.Context, dir, binary string) (*serverProcess, error) {
 	in := &serverProcess{dir: dir, binary: binary, transport: http.DefaultTransport.(*http.Transport).Clone()}
@@ -53,15 +53,16 @@ func newServerProcess(ctx context.Context, dir, binary string) (*serverProcess, 
 	return in, err
 }
 
-// baseURL is the server's URL for whoever goes by the installation's transport.
+// baseURL is the URL of the server for the transport of a serverProcess, whatever the
+// port.
 const baseURL = "http://127.0.0.1"
 
-// client makes a client that finds the server wherever it listens.
+// client creates a client that connects to the current process.
 func (in *serverProcess) client(options ...client.Option) (*client.Client, error) {
 	return client.New(baseURL, append(options, client.WithTransport(in.transport))...)
 }
 
-// address is where the server listens; nobody does at "".
+// address returns the address of the current process; "" while none listens.
 func (in *serverProcess) address() string {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -74,10 +75,10 @@ func (in *serverProcess) setAddress(at string) {
 	in.addr = at
 }
 
-// logReader passes on what a process says, and learns from it where that listens.
+// logReader passes on the log of a process and finds the address in it.
 type logReader struct {
 	*serverProcess
-	head      []byte // until it is known
+	head      []byte // the log up to the address
 	addrFound bool
 }
 
@@ -94,10 +95,11 @@ func (t *logReader) Write(p []byte) (int, error) {
 	return t.log.Write(p)
 }
 
-// startTimeout is how long a start may take before it is held to have failed.
+// startTimeout is how long a start may take before the run fails.
 const startTimeout = 2 * time.Minute
 
-// start runs the server, with more arguments, and returns how long it took until it was ready.
+// start starts the server with additional arguments and returns the time until it was
+// ready.
 func (in *serverProcess) start(ctx context.Context, args ...string) (time.Duration, error) {
 	in.setAddress("")
 	in.cmd = exec.Command(in.binary, "serve", "--listen", "127.0.0.1:0", "--data", filepath.Join(in.dir, "data"), "--log-format", "json")
@@ -130,7 +132,7 @@ func (in *serverProcess) ready(ctx context.Context) bool {
 	return res.StatusCode == http.StatusOK
 }
 
-// suspend stops the process for that long, and lets it go on.
+// suspend stops the process for d with SIGSTOP, and continues it.
 func (in *serverProcess) suspend(d time.Duration) error {
 	if err := in.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		return err
@@ -139,17 +141,17 @@ func (in *serverProcess) suspend(d time.Duration) error {
 	return in.cmd.Process.Signal(syscall.SIGCONT)
 }
 
-// kill is kill -9: the server gets no chance to do anything. It returns when the
-// process is gone.
+// kill kills the process with SIGKILL, so that the server can do nothing more. It returns
+// when the process has ended.
 func (in *serverProcess) kill() error {
-	in.setAddress("") // its port may be another program's soon
+	in.setAddress("") // another program may soon use the port
 	err := in.cmd.Process.Kill()
-	_ = in.cmd.Wait() // it was killed, which Wait calls an error
+	_ = in.cmd.Wait() // Wait returns an error for a killed process
 	in.cmd = nil
 	return err
 }
 
-// stop is SIGTERM. A server that stops as it should returns 0.
+// stop sends SIGTERM and waits. A server that stops in good order exits with status 0.
 func (in *serverProcess) stop() error {
 	if err := in.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return err

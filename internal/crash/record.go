@@ -9,34 +9,35 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// record is all that the clients were told, and each thing the server said that
-// contradicts it. It knows nothing but answers.
+// record holds all answers that the clients received, and every contradiction between two
+// of them.
 type record struct {
 	mu sync.Mutex
 	// guarded by mu
 	jobs       map[string]*jobRecord
-	jobByKey   map[string]string            // idempotency key → the job that it made
-	unanswered map[string]client.Submission // idempotency key → a submission whose answer never came
-	violations []string                     // promises, in words
-	entries    int                          // seen for the first time
+	jobByKey   map[string]string            // idempotency key → its job
+	unanswered map[string]client.Submission // idempotency key → submission without an answer
+	violations []string                     // sentences
+	entries    int                          // number of distinct entries
 }
 
-// jobRecord is a job as its clients know it.
+// jobRecord is what the clients know about a job.
 type jobRecord struct {
 	id      string
 	sub     client.Submission
 	entries map[int64]string // entries, by number
-	ends    []end            // different ones; one, and one more for each retry asked for
-	retries int              // asked for, whether or not an answer came
-	// mustCancel says that a cancel was acknowledged before the job had ended.
+	ends    []end            // distinct ends: one, and one more for each requested retry
+	retries int              // requested retries, answered or not
+	// mustCancel says that a cancel was acknowledged before the job ended.
 	mustCancel bool
 }
 
-// end is how a job ended. Two ends of one job are the same if status and time are.
+// end is one way in which a job ended. Two ends of one job are equal if status and time
+// are equal.
 type end struct {
 	status client.Status
 	at     time.Time
-	result string // "" until an answer showed it: not all do
+	result string // "" until an answer contains it; not all do
 }
 
 func newRecord() *record {
@@ -47,14 +48,14 @@ func (r *record) violateLocked(format string, args ...any) {
 	r.violations = append(r.violations, fmt.Sprintf(format, args...))
 }
 
-// violate notes a broken promise.
+// violate records a broken promise.
 func (r *record) violate(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.violateLocked(format, args...)
 }
 
-// submitting notes that a submission is on its way: from now on it may have made a job.
+// submitting records that a submission is about to be sent. From now on its job may exist.
 func (r *record) submitting(s client.Submission) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -63,14 +64,14 @@ func (r *record) submitting(s client.Submission) {
 	}
 }
 
-// refused notes that a submission made no job.
+// refused records that a submission created no job.
 func (r *record) refused(s client.Submission) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.unanswered, s.IdempotencyKey)
 }
 
-// acknowledged notes that a submission was answered with a job.
+// acknowledged records that a submission was answered with a job.
 func (r *record) acknowledged(s client.Submission, id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -85,14 +86,14 @@ func (r *record) acknowledged(s client.Submission, id string) {
 	}
 }
 
-// snapshot is what was known of a job when a question was put: an answer must agree
-// with that, and may know more than what was learned meanwhile.
+// snapshot is what was known about a job before a request. The answer must agree with it,
+// but not with what other clients learn during the request.
 type snapshot struct {
-	ended bool  // for good: nobody had asked for a retry
-	last  int64 // the number of the last entry that was seen
+	ended bool  // finally: no retry was requested
+	last  int64 // number of the last known entry
 }
 
-// snapshot notes that a question about a job is being put.
+// snapshot returns what is known about a job before a request.
 func (r *record) snapshot(id string) snapshot {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -104,7 +105,8 @@ func (r *record) snapshot(id string) snapshot {
 	return b
 }
 
-// observe notes a job as an answer showed it.
+// observe checks and records a job from an answer. then is the snapshot from before the
+// request.
 func (r *record) observe(j *client.Job, then snapshot) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -131,7 +133,7 @@ func (r *record) observe(j *client.Job, then snapshot) {
 	}
 }
 
-// findEnd finds the end that an answer tells of, or notes it as a new one.
+// findEnd returns the recorded end of an answer, or records a new one.
 func (k *jobRecord) findEnd(j *client.Job) *end {
 	for i := range k.ends {
 		if e := &k.ends[i]; e.status == j.Status && e.at.Equal(j.FinishedAt) {
@@ -142,7 +144,7 @@ func (k *jobRecord) findEnd(j *client.Job) *end {
 	return &k.ends[len(k.ends)-1]
 }
 
-// cancelled notes the answer to a cancel.
+// cancelled records the answer to a cancel.
 func (r *record) cancelled(j *client.Job) {
 	r.mu.Lock()
 	k := r.jobs[j.ID]
@@ -151,7 +153,7 @@ func (r *record) cancelled(j *client.Job) {
 	r.observe(j, snapshot{})
 }
 
-// retrying notes that a retry is on its way: the job may begin anew.
+// retrying records that a retry is about to be sent. From now on the job may run again.
 func (r *record) retrying(id string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -159,7 +161,7 @@ func (r *record) retrying(id string) {
 	r.jobs[id].mustCancel = false
 }
 
-// observeEntry notes an entry of a job's output.
+// observeEntry checks and records an entry of a job's output.
 func (r *record) observeEntry(id string, e client.Entry) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -174,7 +176,7 @@ func (r *record) observeEntry(id string, e client.Entry) {
 	}
 }
 
-// observeOutput notes a job's output, read from its beginning to the job's cursor.
+// observeOutput checks and records the whole output of a job up to its cursor.
 func (r *record) observeOutput(id string, entries []client.Entry, cursor int64, then snapshot) {
 	for i, e := range entries {
 		if e.Seq != int64(i)+1 {
@@ -193,7 +195,7 @@ func (r *record) observeOutput(id string, entries []client.Entry, cursor int64, 
 	}
 }
 
-// jobsWhere lists the jobs that pass the test.
+// jobsWhere returns the jobs for which test returns true, ordered by id.
 func (r *record) jobsWhere(test func(*jobRecord) bool) []*jobRecord {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -217,7 +219,7 @@ func compare(a, b string) int {
 	return 0
 }
 
-// unansweredSubmissions lists the submissions whose answers never came.
+// unansweredSubmissions returns the submissions without an answer, ordered by key.
 func (r *record) unansweredSubmissions() []client.Submission {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -229,7 +231,7 @@ func (r *record) unansweredSubmissions() []client.Submission {
 	return list
 }
 
-// totals is a record in numbers.
+// totals counts what the record holds.
 type totals struct{ jobs, ended, entries, violations int }
 
 func (r *record) totals() totals {

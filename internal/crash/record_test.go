@@ -9,9 +9,10 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// Each case tells the record a story that no honest server tells, but for the
-// last ones, which are honest.
+// Each case gives the record answers that contradict each other, but for the last ones,
+// which do not.
 func TestRecordFindsViolations(t *testing.T) {
+	t.Parallel()
 	at := time.Unix(1, 0)
 	job := func(s client.Status, at time.Time) *client.Job {
 		return &client.Job{ID: "job_1", Status: s, FinishedAt: at}
@@ -20,8 +21,8 @@ func TestRecordFindsViolations(t *testing.T) {
 		return client.Entry{Seq: seq, Attempt: 1, Kind: client.KindText, Data: json.RawMessage(text)}
 	}
 	for name, c := range map[string]struct {
-		story func(r *record)
-		want  string
+		answers func(r *record)
+		want    string
 	}{
 		"a key makes two jobs": {func(r *record) { r.acknowledged(client.Submission{IdempotencyKey: "k"}, "job_2") }, "made two jobs"},
 		"an ended job runs": {func(r *record) {
@@ -42,7 +43,7 @@ func TestRecordFindsViolations(t *testing.T) {
 			j := job(client.Succeeded, at)
 			j.Result = json.RawMessage("1")
 			r.observe(j, snapshot{})
-			r.observe(job(client.Succeeded, at), snapshot{}) // an answer without the result says nothing of it
+			r.observe(job(client.Succeeded, at), snapshot{}) // an answer without a result
 			j.Result = json.RawMessage("2")
 			r.observe(j, snapshot{})
 		}, "was 1 and is 2"},
@@ -57,7 +58,7 @@ func TestRecordFindsViolations(t *testing.T) {
 			r.observeEntry("job_1", entry(1, `"a"`))
 			r.observeOutput("job_1", nil, 0, r.snapshot("job_1"))
 		}, "was seen and is gone"},
-		"an entry is amiss": {func(r *record) { r.observeOutput("job_1", []client.Entry{entry(1, "1"), entry(3, "3")}, 3, snapshot{}) }, "stands where 2 belongs"},
+		"an entry is missing": {func(r *record) { r.observeOutput("job_1", []client.Entry{entry(1, "1"), entry(3, "3")}, 3, snapshot{}) }, "stands where 2 belongs"},
 		"the log is short":  {func(r *record) { r.observeOutput("job_1", []client.Entry{entry(1, "1")}, 2, snapshot{}) }, "its cursor is 2"},
 
 		"a job that was retried ends again": {func(r *record) {
@@ -85,13 +86,13 @@ func TestRecordFindsViolations(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRecord()
 			r.acknowledged(client.Submission{IdempotencyKey: "k"}, "job_1")
-			c.story(r)
+			c.answers(r)
 			got := strings.Join(r.violations, "\n")
 			if c.want == "" && got != "" || !strings.Contains(got, c.want) {
-				t.Errorf("noticed %q, want %q", got, c.want)
+				t.Errorf("found %q, want %q", got, c.want)
 			}
 			if len(r.unansweredSubmissions()) != 0 {
-				t.Errorf("still open: %v", r.unansweredSubmissions())
+				t.Errorf("still unanswered: %v", r.unansweredSubmissions())
 			}
 		})
 	}

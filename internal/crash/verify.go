@@ -11,14 +11,14 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-const sample = 400 // jobs and submissions that are looked at again after each restart
+const sample = 400 // number of ended jobs that are verified after each restart
 
-// maxLosses is how many attempts of a job have to be lost until it fails.
+// maxLosses is the number of lost attempts after which the server fails a job.
 const maxLosses = 5
 
-// verifyAfterRestart asks a server that has just come back about what its predecessor said:
-// every submission that was never answered, a sample of those that were, and every
-// unfinished job with a sample of the others.
+// verifyAfterRestart compares a restarted server with the record. It submits every
+// unanswered submission and a sample of the others again, and reads every unfinished job
+// and a sample of the others.
 func (c *clients) verifyAfterRestart(ctx context.Context, rng *rand.Rand) {
 	for _, s := range c.rec.unansweredSubmissions() {
 		c.resubmit(ctx, s)
@@ -31,7 +31,7 @@ func (c *clients) verifyAfterRestart(ctx context.Context, rng *rand.Rand) {
 	c.each(append(unfinished, finished...), func(k *jobRecord) { c.readJob(ctx, k) })
 }
 
-// resubmit submits again: the same key must answer the same job.
+// resubmit submits again. The server must return the same job for the same key.
 func (c *clients) resubmit(ctx context.Context, s client.Submission) {
 	j, err := c.retrying.Submit(ctx, s)
 	if err != nil {
@@ -41,7 +41,7 @@ func (c *clients) resubmit(ctx context.Context, s client.Submission) {
 	c.rec.acknowledged(s, j.ID)
 }
 
-// readJob reads a job and all it said.
+// readJob reads a job and its whole output.
 func (c *clients) readJob(ctx context.Context, k *jobRecord) *client.Job {
 	then := c.rec.snapshot(k.id)
 	j, err := c.retrying.Get(ctx, k.id)
@@ -63,7 +63,7 @@ func (c *clients) readJob(ctx context.Context, k *jobRecord) *client.Job {
 	return j
 }
 
-// each calls f for every job, a few at a time.
+// each calls f for every job, in eight goroutines.
 func (c *clients) each(jobs []*jobRecord, f func(*jobRecord)) {
 	next := make(chan *jobRecord)
 	var all sync.WaitGroup
@@ -81,7 +81,7 @@ func (c *clients) each(jobs []*jobRecord, f func(*jobRecord)) {
 	all.Wait()
 }
 
-// waitUntilIdle waits until the server has nothing left to do.
+// waitUntilIdle waits until the server has no unfinished job.
 func (c *clients) waitUntilIdle(ctx context.Context) error {
 	for {
 		queues, err := c.retrying.Queues(ctx)
@@ -99,8 +99,8 @@ func (c *clients) waitUntilIdle(ctx context.Context) error {
 	}
 }
 
-// verifyAll asks about every job, when all is over: each has ended, with its own
-// result, and the server has no job that nobody asked for.
+// verifyAll verifies every job at the end of the run: it has ended, with its own result,
+// and the server has no other jobs.
 func (c *clients) verifyAll(ctx context.Context) {
 	c.each(c.rec.jobsWhere(func(*jobRecord) bool { return true }), func(k *jobRecord) {
 		j := c.readJob(ctx, k)
@@ -118,7 +118,7 @@ func (c *clients) verifyAll(ctx context.Context) {
 	c.checkList(ctx)
 }
 
-// checkResult compares a result with what the job was to give back.
+// checkResult compares a result with the echo in the input.
 func (c *clients) checkResult(k *jobRecord, j *client.Job) {
 	var in, out struct{ Echo string }
 	if json.Unmarshal(k.sub.Input.(json.RawMessage), &in) != nil || json.Unmarshal(j.Result, &out) != nil || in.Echo != out.Echo {
@@ -126,7 +126,7 @@ func (c *clients) checkResult(k *jobRecord, j *client.Job) {
 	}
 }
 
-// checkList compares the server's list with the record.
+// checkList compares the server's list of jobs with the record.
 func (c *clients) checkList(ctx context.Context) {
 	listed := map[string]bool{}
 	for j, err := range c.retrying.List(ctx, client.ListOptions{Filter: client.Filter{Queue: "sim"}, Limit: 100}) {
