@@ -34,7 +34,7 @@ func newClients(in *serverProcess, rec *record) (*clients, error) {
 
 // task is one job and what a client does with it.
 type task struct {
-	sub client.Submission
+	sub             client.Submission
 	action          action
 	wait            time.Duration // before the action
 	disconnectAfter int           // a watcher disconnects once after this many events, and connects again
