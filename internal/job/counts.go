@@ -1,8 +1,8 @@
 package job
 
-// Counts are what is kept of one queue, over all tenants: how many wait and run now, how many ever
-// ended in each way or were tried again, the bytes of what waits, and whether it
-// is paused.
+// Counts are the counts of one queue, over all tenants: the jobs that wait and run now, the
+// jobs that ever ended in each state or were retried, the bytes of the waiting jobs, and
+// whether the queue is paused.
 type Counts struct {
 	Scheduled, Queued, Parked, Running             int64
 	Succeeded, Failed, Cancelled, Expired, Retried int64
@@ -10,17 +10,17 @@ type Counts struct {
 	Paused                                         bool
 }
 
-// Waiting is how many jobs have yet to be given to a worker.
+// Waiting is the number of jobs that no worker has yet.
 func (c Counts) Waiting() int64 { return c.Scheduled + c.Queued + c.Parked }
 
-// Unfinished is how many jobs have not ended.
+// Unfinished is the number of jobs that have not ended.
 func (c Counts) Unfinished() int64 { return c.Waiting() + c.Running }
 
-// Move counts a job that goes from one state to another and weighs so much while it
-// waits. The zero state is no job. A job that ended stays counted where it ended,
-// also when it is queued again.
+// Move counts a job that moves from one state to another; bytes is its [Job.InputBytes]. The
+// zero state stands for a job that does not exist. A job stays counted in the state in
+// which it ended, also when a retry queues it again.
 func (c *Counts) Move(from, to State, bytes int64) {
-	if !from.Ended() {
+	if !from.Ended() { // the counts of ends are totals: they never fall
 		c.add(from, -1)
 	}
 	c.add(to, 1)

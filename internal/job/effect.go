@@ -2,26 +2,26 @@ package job
 
 import "time"
 
-// What each op makes of a job is written in this file, once for all stores. A store
-// finds out whether the op may apply, calls the method that is for it, and persists
-// the job as that left it. The methods decide nothing that needs more than the job;
-// now is the store's clock, in whole microseconds. Each raises the revision by one.
+// This file computes, once for all stores, what each op makes of a job. A store checks
+// whether the op may apply, calls the method of the op, and writes the changed job. The
+// methods need nothing but the job. Their argument now is the store's clock, in whole
+// microseconds. Each method raises the revision by one.
 
-// Create makes a new job of what a submit asks for, in its first state.
+// Create sets the first state and the times of a submitted job.
 func (j *Job) Create(to State, delay time.Duration, now time.Time) {
 	j.State, j.Revision = to, 1
-	j.Policy = j.Policy.Whole() // the same for a job that is leased at once and for one that is read again
+	j.Policy = j.Policy.RoundUp() // as a store keeps it, so that a leased job equals the one read later
 	j.CreatedAt, j.RunAt = now, now
 	j.Attempt, j.StartedAt = 0, time.Time{}
 	switch to {
 	case Scheduled:
-		j.RunAt = after(now, delay)
+		j.RunAt = addMicros(now, delay)
 	case Running:
 		j.Attempt, j.StartedAt = 1, now
 	}
 }
 
-// Claim begins an attempt.
+// Claim starts an attempt.
 func (j *Job) Claim(now time.Time) {
 	j.move(Running)
 	j.Attempt++
@@ -31,12 +31,12 @@ func (j *Job) Claim(now time.Time) {
 	}
 }
 
-// MoveWaiting brings a job that waits to where it waits from now on: its time has come, it
-// is parked, or its key has room for it.
+// MoveWaiting moves a waiting job to another waiting state: its time has come, or it is
+// parked, or its key has a free place.
 func (j *Job) MoveWaiting(to State) { j.move(to) }
 
-// RequestCancel remembers that a running job is to be cancelled. A second request
-// changes nothing.
+// RequestCancel records that a running job must be cancelled. A second request changes
+// nothing.
 func (j *Job) RequestCancel(now time.Time) {
 	if j.CancelRequestedAt.IsZero() {
 		j.CancelRequestedAt = now
@@ -44,19 +44,18 @@ func (j *Job) RequestCancel(now time.Time) {
 	}
 }
 
-// Finish is what a worker, or a sweep, says of the attempt that it ends.
+// Finish is the outcome of an attempt, as a worker or a sweep reports it.
 type Finish struct {
-	To      State // an end; Scheduled after Delay, or Queued at once
+	To      State // the end, or Scheduled after Delay, or Queued at once
 	Failure *Failure
-	Usage   []byte // nil leaves it as it is
+	Usage   []byte // nil keeps the earlier usage
 	Delay   time.Duration
-	Refund  bool // the attempt is not counted, when the job goes back
-	Unused  bool // the lease was never used: the attempt is not counted, and clears nothing
-	Lost    bool // the worker was lost; an end without it clears the job of earlier losses
+	Refund  bool // the attempt is not counted when the job waits again
+	Unused  bool // the lease was never used: the attempt is not counted and clears no losses
+	Lost    bool // the worker was lost; a finish without it clears the job's earlier losses
 }
 
-// Finish ends an attempt. A job whose cancel was requested ends as Cancelled,
-// whatever the finish says.
+// Finish ends an attempt. A job with a requested cancel ends as Cancelled, whatever f.To is.
 func (j *Job) Finish(f *Finish, now time.Time) {
 	if f.Usage != nil {
 		j.Usage = f.Usage
@@ -74,14 +73,14 @@ func (j *Job) Finish(f *Finish, now time.Time) {
 	case Failed:
 		j.Failure = f.Failure
 	case Scheduled, Queued:
-		j.goBack(to, f, now)
+		j.waitAgain(to, f, now)
 		return
 	}
 	j.End(to, now)
 }
 
-// goBack makes a job wait again whose attempt is over.
-func (j *Job) goBack(to State, f *Finish, now time.Time) {
+// waitAgain puts the job back to Scheduled or Queued after an attempt.
+func (j *Job) waitAgain(to State, f *Finish, now time.Time) {
 	j.move(to)
 	if f.Refund || f.Unused {
 		j.Attempt--
@@ -90,21 +89,21 @@ func (j *Job) goBack(to State, f *Finish, now time.Time) {
 		j.Failure = f.Failure
 	}
 	if j.Attempt == 0 && j.Failure == nil {
-		j.StartedAt = time.Time{} // it has not begun yet
+		j.StartedAt = time.Time{} // no attempt is left that has started
 	}
 	j.RunAt = now
 	if to == Scheduled {
-		j.RunAt = after(now, f.Delay)
+		j.RunAt = addMicros(now, f.Delay)
 	}
 }
 
-// End ends a job, which is then kept for as long as its policy says.
+// End ends a job. Its policy says how long it is kept.
 func (j *Job) End(to State, now time.Time) {
 	j.move(to)
-	j.FinishedAt, j.ExpiresAt = now, after(now, j.Policy.Keep.after(to))
+	j.FinishedAt, j.ExpiresAt = now, addMicros(now, j.Policy.Keep.forState(to))
 }
 
-// Expire ends a job that waited too long; failure may be nil.
+// Expire ends a job that waited too long. A nil failure keeps the earlier one.
 func (j *Job) Expire(failure *Failure, now time.Time) {
 	if failure != nil {
 		j.Failure = failure
@@ -112,7 +111,7 @@ func (j *Job) Expire(failure *Failure, now time.Time) {
 	j.End(Expired, now)
 }
 
-// Retry makes an ended job wait again, as if it had never run. Its output stays.
+// Retry makes an ended job wait again as if it had never run. It keeps the output.
 func (j *Job) Retry(to State, now time.Time) {
 	j.move(to)
 	j.Attempt, j.Losses, j.Cleared, j.RunAt = 0, 0, 0, now
@@ -120,11 +119,11 @@ func (j *Job) Retry(to State, now time.Time) {
 	j.Failure, j.Usage, j.Progress = nil, nil, Progress{}
 }
 
-// QueueDeadline is when a job that was submitted or retried, and not claimed since,
-// expires; zero for never.
+// QueueDeadline is when a job expires that has not been claimed since its submit or last
+// retry; zero for never.
 func (j *Job) QueueDeadline() time.Time {
 	if d := j.Policy.Timeouts.Queue; d > 0 {
-		return after(j.RunAt, d)
+		return addMicros(j.RunAt, d)
 	}
 	return time.Time{}
 }
@@ -134,5 +133,5 @@ func (j *Job) move(to State) {
 	j.Revision++
 }
 
-// after is a later time, in whole microseconds: no store keeps more.
-func after(t time.Time, d time.Duration) time.Time { return t.Add(d.Truncate(time.Microsecond)) }
+// addMicros adds d in whole microseconds, the resolution of a store.
+func addMicros(t time.Time, d time.Duration) time.Time { return t.Add(d.Truncate(time.Microsecond)) }

@@ -12,6 +12,7 @@ var noon = time.Date(2031, 5, 7, 12, 0, 0, 0, time.UTC)
 // Every effect leads to the state that it is asked for, and raises the revision by
 // one.
 func TestEffectsRaiseTheRevision(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		name   string
 		from   job.State
@@ -19,7 +20,7 @@ func TestEffectsRaiseTheRevision(t *testing.T) {
 		to     job.State
 	}{
 		{"claim", job.Queued, func(j *job.Job) { j.Claim(noon) }, job.Running},
-		{"line", job.Parked, func(j *job.Job) { j.MoveWaiting(job.Queued) }, job.Queued},
+		{"move waiting", job.Parked, func(j *job.Job) { j.MoveWaiting(job.Queued) }, job.Queued},
 		{"finish", job.Running, func(j *job.Job) { j.Finish(&job.Finish{To: job.Succeeded}, noon) }, job.Succeeded},
 		{"go back", job.Running, func(j *job.Job) { j.Finish(&job.Finish{To: job.Scheduled}, noon) }, job.Scheduled},
 		{"cancel", job.Queued, func(j *job.Job) { j.End(job.Cancelled, noon) }, job.Cancelled},
@@ -41,7 +42,8 @@ func TestEffectsRaiseTheRevision(t *testing.T) {
 }
 
 // A job whose cancel was requested ends as cancelled, whatever its worker says.
-func TestFinishOfACancelledJob(t *testing.T) {
+func TestFinishOfCancelledJobCancels(t *testing.T) {
+	t.Parallel()
 	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled, job.Scheduled, job.Queued} {
 		j := job.Job{State: job.Running, CancelRequestedAt: noon}
 		j.Policy.Keep = job.Keep{Failed: time.Hour, Others: 2 * time.Hour}
@@ -54,6 +56,7 @@ func TestFinishOfACancelledJob(t *testing.T) {
 
 // No time of a job is finer than a store keeps.
 func TestEffectsKeepWholeMicroseconds(t *testing.T) {
+	t.Parallel()
 	const odd = time.Second + 1234567
 	want := noon.Add(time.Second + 1234*time.Microsecond)
 	var created, back, ended job.Job

@@ -11,39 +11,38 @@ type Code string
 
 // The reasons a call is refused.
 const (
-	Invalid             Code = "invalid_request"      // the request is wrong and will stay wrong
-	NotFound            Code = "not_found"            // no such thing, or not yours
+	Invalid             Code = "invalid_request"      // the request is wrong: repeating it does not help
+	NotFound            Code = "not_found"            // it does not exist, or belongs to another owner
 	UnknownQueue        Code = "unknown_queue"        // the server has no such queue
-	TooLarge            Code = "too_large"            // past a size limit
-	Conflict            Code = "conflict"             // the thing is in a state that forbids the call
+	TooLarge            Code = "too_large"            // above a size limit
+	Conflict            Code = "conflict"             // the current state forbids the call
 	NotFinished         Code = "not_finished"         // the job has no result yet
 	NotRetryable        Code = "not_retryable"        // only failed, cancelled and expired jobs can be retried
 	IdempotencyMismatch Code = "idempotency_mismatch" // the key was used before with another body
-	LeaseLost           Code = "lease_lost"           // the worker no longer holds the job
-	QueueFull           Code = "queue_full"           // the queue holds as many waiting jobs, or bytes, as it may
-	KeyFull             Code = "key_full"             // the key has as many waiting jobs as it may
+	LeaseLost           Code = "lease_lost"           // the lease is not the job's current one
+	QueueFull           Code = "queue_full"           // the queue has reached its limit of waiting jobs or bytes
+	KeyFull             Code = "key_full"             // the key has reached its limit of waiting jobs
 	BatchRefused        Code = "batch_refused"        // another job of an atomic batch was refused
-	Overloaded          Code = "overloaded"           // the server has as much to write as it may
+	Overloaded          Code = "overloaded"           // the server has reached its limit of pending writes
 	NoSpace             Code = "no_space"             // the disk is full
 	ShuttingDown        Code = "shutting_down"        // the server is stopping
 	Unavailable         Code = "unavailable"          // the store cannot be reached or written
 	Forbidden           Code = "forbidden"            // the caller may not do this
-	BadToken            Code = "bad_token"            // the token is not ours, was altered, has expired, or is for something else
-	Internal            Code = "internal"             // a defect of ours
+	BadToken            Code = "bad_token"            // the token is forged, altered, expired, or for another purpose
+	Internal            Code = "internal"             // a defect of the server
 )
 
-// Error is a refusal: a code for programs, a sentence for people, and a cause for
-// whoever runs the server. The message may be shown to anyone; the cause may not.
+// Error is a refusal: a code for programs, a sentence for the caller, and a cause for the
+// server's log. Anyone may see the message; only the log may contain the cause.
 type Error struct {
 	Code    Code
 	Message string
-	// RetryAfter is how long to wait before the same call may succeed; zero when
-	// waiting does not help or nobody knows.
+	// RetryAfter is how long to wait before the same call may succeed; zero when waiting
+	// does not help or the time is unknown.
 	RetryAfter time.Duration
-	// Field is the part of the request that is wrong, as a JSON pointer
-	// (RFC 6901), or ''.
+	// Field is the wrong part of the request, as a JSON pointer (RFC 6901), or "".
 	Field string
-	Err   error
+	Err   error // the cause, or nil
 }
 
 func (e *Error) Error() string {
@@ -61,18 +60,18 @@ func (e *Error) Is(target error) bool {
 	return ok && t.Code == e.Code && t.Message == ""
 }
 
-// Errorf makes a refusal without a cause.
+// Errorf makes an [Error] without a cause.
 func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-// Wrapf makes a refusal with a cause that is logged and not shown.
+// Wrapf makes an [Error] with a cause. The cause is logged and never shown.
 func Wrapf(code Code, cause error, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...), Err: cause}
 }
 
-// CodeOf is the code of the first [Error] in err's chain; [Internal] when there is
-// none, "" when err is nil.
+// CodeOf returns the code of the first [Error] in err's chain: "" when err is nil, [Internal]
+// when the chain has no Error.
 func CodeOf(err error) Code {
 	if err == nil {
 		return ""

@@ -6,24 +6,24 @@ import (
 	"time"
 )
 
-// Class says what may follow a failed attempt.
+// Class says whether a failed attempt may be tried again.
 type Class uint8
 
 // The classes of failure.
 const (
-	Final     Class = iota // trying again would fail the same way
-	Retryable              // may succeed later: costs an attempt, backs off
-	Wait                   // told to wait, or nobody was there: costs no attempt, goes back until retry_for has passed
-	Timeout                // reached its run time: final unless retry.on_timeout
+	Final     Class = iota // another attempt would fail in the same way
+	Retryable              // another attempt may succeed: counts as a failure, is followed by a backoff
+	Wait                   // the upstream asked to wait or was not reachable: not counted, tried again until retry_for has passed
+	Timeout                // the attempt reached its run timeout: final unless retry.on_timeout
 )
 
-// Fault is why an attempt failed, as its executor tells it. Anything else that an
-// executor returns as an error counts as [Retryable] with the code "executor_error".
+// Fault is why an attempt failed, as its executor reports it. Any other error of an executor
+// counts as [Retryable] with the code "executor_error".
 type Fault struct {
 	Code    string // stable, for programs: "upstream_rate_limited"
-	Message string // for the person whose job it is; says what to do where something can be done
+	Message string // for the owner of the job; says what to do where the owner can do something
 	Class   Class
-	// RetryAfter is how long the other side asked us to wait; zero when it did not.
+	// RetryAfter is the wait that the upstream asked for; zero when it did not ask.
 	RetryAfter time.Duration
 	Err        error
 }
@@ -37,7 +37,7 @@ func (f *Fault) Error() string {
 
 func (f *Fault) Unwrap() error { return f.Err }
 
-// FaultOf finds the fault in err's chain, or makes one of the class [Retryable].
+// FaultOf returns the first fault in err's chain, or makes one of the class [Retryable].
 func FaultOf(err error) *Fault {
 	var f *Fault
 	if errors.As(err, &f) {
@@ -46,30 +46,30 @@ func FaultOf(err error) *Fault {
 	return &Fault{Code: "executor_error", Message: err.Error(), Class: Retryable}
 }
 
-// RunTimeout is the fault of an attempt that reached a run time.
+// RunTimeout makes the fault of an attempt that reached its run timeout.
 func RunTimeout(limit time.Duration) *Fault {
 	return &Fault{
 		Code:    "timeout",
-		Message: fmt.Sprintf("The attempt ran for %g s, which is as long as it may; ask for less, or for a longer run timeout.", limit.Seconds()),
+		Message: fmt.Sprintf("The attempt ran for %g s, the limit of its run timeout; ask for less, or for a longer run timeout.", limit.Seconds()),
 		Class:   Timeout,
 	}
 }
 
-// FirstOutputTimeout is the fault of an attempt that has said nothing since it began.
+// FirstOutputTimeout makes the fault of an attempt that has written no output since it began.
 func FirstOutputTimeout(limit time.Duration) *Fault {
-	return outputTimeout("first_output_timeout", "Nothing was said within %g s of the start, so the attempt was stopped.", limit)
+	return outputTimeout("first_output_timeout", "The attempt wrote no output within %g s of its start and was stopped.", limit)
 }
 
-// IdleOutputTimeout is the fault of an attempt that has said something and then nothing more.
+// IdleOutputTimeout makes the fault of an attempt whose output has stopped.
 func IdleOutputTimeout(limit time.Duration) *Fault {
-	return outputTimeout("idle_output_timeout", "Nothing more was said for %g s, so the attempt was stopped.", limit)
+	return outputTimeout("idle_output_timeout", "The attempt wrote no more output for %g s and was stopped.", limit)
 }
 
 func outputTimeout(code, format string, limit time.Duration) *Fault {
 	return &Fault{Code: code, Message: fmt.Sprintf(format, limit.Seconds()), Class: Retryable}
 }
 
-// Failure is a fault as a job keeps it: what its last failed attempt came to.
+// Failure is the fault of a job's last failed attempt, as the job keeps it.
 type Failure struct {
 	Code      string `json:"code"`
 	Message   string `json:"message"`

@@ -8,19 +8,19 @@ type Filter struct {
 	Queue  string // "" for all
 	Key    *string
 	Status State // 0 for all
-	// ErrorCode is that of the last failure; "" for all, failed or not.
+	// ErrorCode is the code of the last failure; "" for all jobs, failed or not.
 	ErrorCode string
-	// CreatedAfter and CreatedBefore bound [Job.CreatedAt], themselves excluded; zero for
-	// no bound. See [Filter.MatchCreatedAt].
+	// CreatedAfter and CreatedBefore are exclusive bounds of [Job.CreatedAt]; zero for no
+	// bound. See [Filter.MatchCreatedAt].
 	CreatedAfter, CreatedBefore time.Time
-	Metadata                    map[string]string // pairs that the job must have, all of them
-	After                       ID                // jobs older than this one; zero begins with the newest
+	Metadata                    map[string]string // the job must have all of these pairs
+	After                       ID                // only jobs older than this one; zero starts with the newest
 	Limit                       int               // 1 to MaxListPage
 }
 
-// MatchCreatedAt says whether the bounds select a job that was created then. A job's time
-// counts by the millisecond, as it is shown: whoever asks for jobs after the time of
-// one does not get that one again.
+// MatchCreatedAt says whether the bounds select a job that was created at that time. They
+// compare whole milliseconds, as a job's time is shown: a list of the jobs after the shown
+// time of one job does not contain that job.
 func (f *Filter) MatchCreatedAt(at time.Time) bool {
 	at = time.UnixMilli(at.UnixMilli())
 	return (f.CreatedAfter.IsZero() || at.After(f.CreatedAfter)) && (f.CreatedBefore.IsZero() || at.Before(f.CreatedBefore))

@@ -1,27 +1,27 @@
 package job
 
-// HeldBackBy is a stable code that says what holds back a waiting job, or the jobs of a queue;
-// "" for nothing.
+// HeldBackBy is a stable code for the reason why a waiting job, or every job of a queue, does
+// not run yet; "" for none.
 type HeldBackBy string
 
-// The holds.
+// The reasons.
 const (
-	HeldBackByDelay      HeldBackBy = "delay"        // its time, which its submitter chose
-	HeldBackByBackoff    HeldBackBy = "backoff"      // its time, after a failure or after being told to wait
-	HeldBackByLoss       HeldBackBy = "loss_backoff" // its time, after its worker was lost
-	HeldBackByKey        HeldBackBy = "key_limit"    // its key has as many running as it may
-	HeldBackBySuspect    HeldBackBy = "suspect"      // its workers were lost, and such jobs run one at a time
+	HeldBackByDelay      HeldBackBy = "delay"        // its time has not come; the submitter chose the delay
+	HeldBackByBackoff    HeldBackBy = "backoff"      // its backoff after a failure, or a wait that the upstream asked for
+	HeldBackByLoss       HeldBackBy = "loss_backoff" // its backoff after its worker was lost
+	HeldBackByKey        HeldBackBy = "key_limit"    // its key has reached its limit of running jobs
+	HeldBackBySuspect    HeldBackBy = "suspect"      // it lost its workers; such jobs run one at a time
 	HeldBackByPause      HeldBackBy = "paused"       // its queue is paused
-	HeldBackByMaxRunning HeldBackBy = "max_running"  // its queue has as many running as it may
-	HeldBackByNoWorker   HeldBackBy = "no_worker"    // nobody works for its queue
-	HeldBackByTurn       HeldBackBy = "turn"         // every slot is taken, or promised to a job before it
+	HeldBackByMaxRunning HeldBackBy = "max_running"  // its queue has reached its limit of running jobs
+	HeldBackByNoWorker   HeldBackBy = "no_worker"    // its queue has no worker
+	HeldBackByTurn       HeldBackBy = "turn"         // every slot is busy, or free for a job before it
 )
 
-// WorkerLost is the failure's code of an attempt whose worker was lost.
+// WorkerLost is the failure code of an attempt whose worker was lost.
 const WorkerLost = "worker_lost"
 
-// HeldBackReason says what holds the job back by itself; "" also for a queued one, which may be
-// held back by its queue.
+// HeldBackReason is the reason that the job itself tells. It is "" for a queued job, which its
+// queue may hold back, and for a job that does not wait.
 func (j *Job) HeldBackReason() HeldBackBy {
 	switch {
 	case j.State == Parked && j.Suspect():

@@ -6,8 +6,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// What a job knows of its wait by itself.
-func TestHold(t *testing.T) {
+// The state and the last failure of a job tell why it waits.
+func TestHeldBackReason(t *testing.T) {
+	t.Parallel()
 	failed, lost := &job.Failure{Code: "upstream_error"}, &job.Failure{Code: job.WorkerLost}
 	for want, j := range map[job.HeldBackBy]job.Job{
 		job.HeldBackByDelay:   {State: job.Scheduled},

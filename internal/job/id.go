@@ -8,9 +8,9 @@ import (
 	"github.com/google/uuid"
 )
 
-// UUID is a version 7 UUID (RFC 9562, section 5.7): 16 bytes that sort by the
-// millisecond they were made in, and within a process by the order of making.
-// The zero value names nothing.
+// UUID is a version 7 UUID (RFC 9562, section 5.7): 16 bytes that sort by the millisecond in
+// which they were made, and within a process by the order in which they were made. The zero
+// value names nothing.
 type UUID [16]byte
 
 // NewUUID makes a UUID from the wall clock and the system's randomness.
@@ -23,8 +23,8 @@ func NewUUID() UUID {
 	return UUID(id)
 }
 
-// crockford is the base 32 alphabet without i, l, o and u, in ASCII order, so that
-// the text of two ids sorts as their bytes do.
+// crockford is Crockford's base 32 alphabet: without i, l, o and u, and in ASCII order, so
+// that ids sort as texts as they do as bytes.
 var crockford = base32.NewEncoding("0123456789abcdefghjkmnpqrstvwxyz").WithPadding(base32.NoPadding)
 
 const uuidText = 26 // 128 bits in base 32
@@ -35,8 +35,8 @@ func (u UUID) Text(prefix string) string {
 	return string(crockford.AppendEncode(append(make([]byte, 0, 64), prefix...), u[:]))
 }
 
-// ParseUUID reads what [UUID.Text] wrote. It accepts only the canonical spelling:
-// one id has one text.
+// ParseUUID parses the text of [UUID.Text]. It accepts the canonical spelling only, so an id
+// has exactly one text.
 func ParseUUID(prefix, text string) (UUID, bool) {
 	digits, ok := strings.CutPrefix(text, prefix)
 	if !ok || len(digits) != uuidText {
@@ -44,13 +44,14 @@ func ParseUUID(prefix, text string) (UUID, bool) {
 	}
 	var u UUID
 	n, err := crockford.Decode(u[:], []byte(digits))
+	// The decoder ignores the unused bits of the last digit: compare with the canonical text.
 	if err != nil || n != len(u) || u.Text(prefix) != text {
 		return UUID{}, false
 	}
 	return u, true
 }
 
-// Time is the moment the id was made, to the millisecond, by its maker's clock.
+// Time is when the id was made, to the millisecond, by the clock of the process that made it.
 func (u UUID) Time() time.Time {
 	ms := int64(u[0])<<40 | int64(u[1])<<32 | int64(u[2])<<24 | int64(u[3])<<16 | int64(u[4])<<8 | int64(u[5])
 	return time.UnixMilli(ms)
@@ -62,20 +63,20 @@ type ID UUID
 // NewID makes a job's id.
 func NewID() ID { return ID(NewUUID()) }
 
-// String is the public form: "job_" and 26 characters.
+// String is the id's public form: "job_" and 26 characters.
 func (id ID) String() string { return UUID(id).Text("job_") }
 
-// Append is String, appended.
+// Append appends the public form to b.
 func (id ID) Append(b []byte) []byte { return crockford.AppendEncode(append(b, "job_"...), id[:]) }
 
-// MarshalText is the public form too, for a log whose lines are JSON.
+// MarshalText returns the public form. JSON logs use it.
 func (id ID) MarshalText() ([]byte, error) { return id.Append(nil), nil }
 
-// Time is the moment the job was submitted, to the millisecond.
+// Time is when the id was made, to the millisecond: before the job's files were received.
 func (id ID) Time() time.Time { return UUID(id).Time() }
 
-// ParseID reads a job's public id. A text that is none is a [NotFound] error: an
-// id that cannot exist and one that does not are the same to whoever asks.
+// ParseID parses a job's public id. Any other text is a [NotFound] error: callers cannot tell
+// an invalid id from the id of a job that does not exist.
 func ParseID(text string) (ID, error) {
 	u, ok := ParseUUID("job_", text)
 	if !ok {
@@ -84,11 +85,12 @@ func ParseID(text string) (ID, error) {
 	return ID(u), nil
 }
 
-// Quote shows a caller's own text back to them, bounded and printable.
+// Quote quotes a caller's text for a message: at most 80 bytes, valid UTF-8, without control
+// characters.
 func Quote(text string) string {
-	const most = 80
-	if len(text) > most {
-		text = text[:most] + "…"
+	const maxBytes = 80
+	if len(text) > maxBytes {
+		text = text[:maxBytes] + "…"
 	}
 	return `"` + strings.Map(printable, strings.ToValidUTF8(text, "�")) + `"`
 }

@@ -12,7 +12,8 @@ import (
 )
 
 // An id's text reads back as the same id, and sorts as the id does.
-func TestIDTextIsFaithful(t *testing.T) {
+func TestIDTextRoundTrips(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		var a, b job.ID
 		copy(a[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "a"))
@@ -29,6 +30,7 @@ func TestIDTextIsFaithful(t *testing.T) {
 
 // An id has one spelling: whatever else is read as not found.
 func TestIDHasOneSpelling(t *testing.T) {
+	t.Parallel()
 	id := job.NewID().String()
 	for name, text := range map[string]string{
 		"empty": "", "prefix only": "job_", "no prefix": id[4:], "other prefix": "msg_" + id[4:],
@@ -43,7 +45,8 @@ func TestIDHasOneSpelling(t *testing.T) {
 }
 
 // Ids made one after the other sort so, and know when they were made.
-func TestNewIDsGrow(t *testing.T) {
+func TestNewIDsAscend(t *testing.T) {
+	t.Parallel()
 	before := time.Now().Add(-time.Millisecond)
 	last := job.NewID()
 	for range 1000 {
@@ -73,7 +76,8 @@ func FuzzParseID(f *testing.F) {
 
 // An operator who reads a job's id in the log can ask for the job by it, whatever the
 // log's format.
-func TestALogTellsIDsAsTheAPIDoes(t *testing.T) {
+func TestLogsWritePublicIDs(t *testing.T) {
+	t.Parallel()
 	id := job.NewID()
 	var text, json strings.Builder
 	slog.New(slog.NewTextHandler(&text, nil)).Info("it failed", "job", id)

@@ -5,77 +5,75 @@ import (
 	"time"
 )
 
-// Owner is whose a job is. Every row has one and every read asks for it: to anyone
-// else the job does not exist.
+// Owner is the owner of a job. Every row has an owner and every read asks for it: for any
+// other owner the job does not exist.
 type Owner struct {
 	Tenant string // one per API key; "" until there are keys
-	User   string // "local" for whoever speaks to a loopback server without saying who they are
+	User   string // "local" for a caller on the loopback interface that names no user
 }
 
-// Job is one unit of slow work, without its input, output and result, which may be
-// large and live beside it.
+// Job is one unit of slow work. Its input, output and result may be large, so stores keep
+// them apart from it.
 type Job struct {
 	ID    ID
 	Owner Owner
 	Queue string
-	// Key is whose turn it is within the owner's tenant: tenants take turns, and so do
-	// the keys of a tenant. Two tenants that use the same name share nothing. "" is a
-	// key like any other.
+	// Key takes turns within the owner's tenant: tenants take turns, and so do the keys of
+	// a tenant. Two tenants with the same key share nothing. "" is a key like any other.
 	Key      string
-	Priority int // 1 first, 9 last, 5 when nobody said
+	Priority int // 1 is first, 9 is last; see [DefaultPriority]
 	State    State
-	// Revision counts the changes of the job's state and the cancel request, from its
-	// submit on, over all its retries. Each raises it by one, and none takes it back: of
-	// two looks at a job the one with the higher revision is the later one. What a job
-	// says does not raise it; that has numbers of its own.
+	// Revision counts the changes of the state and the cancel request since the submit,
+	// over all retries. Each change raises it by one and nothing lowers it: of two reads of
+	// a job, the one with the higher revision is the later. Output does not raise it; its
+	// entries have numbers of their own.
 	Revision int64
 
-	// Attempt counts the attempts that were started. An attempt that was handed back
-	// (an orderly stop, or being told to wait) is taken off again.
+	// Attempt counts the started attempts. An attempt that was released (an orderly stop,
+	// or a wait that the upstream asked for) is subtracted again.
 	Attempt     int
-	MaxAttempts int // bounds the attempts that fail, not those that are lost
-	// Losses are the attempts whose worker was lost; Cleared are those of them that came
-	// before an attempt that ended in another way. A retry that someone asked for begins
-	// anew.
+	MaxAttempts int // the limit of failed attempts; lost ones do not count
+	// Losses counts the attempts whose worker was lost. Cleared is the number of losses that
+	// came before an attempt that ended in another way. A retry sets both to zero.
 	Losses, Cleared int
 
 	// Cursor is the number of the last output entry, 0 before the first.
 	Cursor      int64
-	OutputBytes int64    // of all entries' data, over all attempts
+	OutputBytes int64    // the data of all entries, over all attempts
 	Progress    Progress // of the current attempt
 
-	// Failure is what the last failed attempt came to. A job that was tried again
-	// keeps it until it succeeds.
+	// Failure is the failure of the last failed attempt. It stays until the job succeeds.
 	Failure *Failure
-	Usage   json.RawMessage // what the work cost, as its executor tells it: token counts; nil when unknown
+	Usage   json.RawMessage // what the work consumed, as the executor reports it: token counts; nil when unknown
 
 	Metadata map[string]string
 	Policy   Policy
-	// Files came with the job; their bytes lie beside the store, under the job's id.
+	// Files came with the job. Package files keeps their content, under the job's id.
 	Files []File
-	// InputBytes is what the job weighs in its queue's bound: input and files.
+	// InputBytes is the job's share of its queue's byte limit: input and files.
 	InputBytes int64
 	// Trace is the caller's trace context, a traceparent of W3C Trace Context; "" for none.
 	Trace string
-	// Refs are what the packages that want to know the job's end need to find their own
-	// rows then, one for each; opaque to everyone else. Most jobs have none.
+	// Refs are references for the packages that add rows at the job's end, one per package
+	// and opaque to all others. Most jobs have none.
 	Refs []string
-	// Tally names a group of jobs of the same owner that is counted as a queue is; ""
-	// for none.
+	// Tally names a group of jobs of the same owner that is counted as a queue is; "" for
+	// none.
 	Tally string
 
-	// CreatedAt is when the job was stored, by the store's clock. An ID may be from long
-	// before: it is made before the job's files have come in.
+	// CreatedAt is when the job was stored, by the store's clock. The time in its ID may be
+	// much earlier: the id is made before the job's files are received.
 	CreatedAt time.Time
-	// RunAt is when a scheduled job becomes ready; for others, when it last did.
+	// RunAt is when a scheduled job becomes ready. For other jobs it is when they last
+	// became ready.
 	RunAt time.Time
-	// StartedAt is the start of the first attempt; zero before. A retry that someone
-	// asked for begins anew.
+	// StartedAt is the start of the first attempt; zero before it. A retry clears it.
 	StartedAt  time.Time
 	FinishedAt time.Time // zero until the job ends
-	// CancelRequestedAt is set once, by the first cancel that meets the job running.
-	// From then on the job ends as cancelled and as nothing else.
+	// CancelRequestedAt is set once, by the first cancel of the running job. From then on
+	// the job can only end as cancelled.
 	CancelRequestedAt time.Time
-	// ExpiresAt is when an ended job may be deleted with all it left; zero until it ends.
+	// ExpiresAt is when an ended job, with everything that belongs to it, may be deleted;
+	// zero until the job ends.
 	ExpiresAt time.Time
 }

@@ -6,48 +6,47 @@ import (
 	"time"
 )
 
-// Token proves that its holder runs one attempt of one job. It is made before the
-// commit that stores it, so that a commit made again means the same lease. The
-// zero value holds nothing.
+// Token proves the right to run one attempt of one job. It is made before the commit that
+// stores it, so that a repeated commit gives the same lease. The zero value is no token.
 type Token [16]byte
 
 // NewToken makes a token from the system's randomness.
 func NewToken() Token {
 	var t Token
-	_, _ = rand.Read(t[:]) // never fails: crypto/rand ends the program instead
+	_, _ = rand.Read(t[:]) // never fails: crypto/rand crashes the program instead
 	return t
 }
 
 // String is the token in hexadecimal.
 func (t Token) String() string { return hex.EncodeToString(t[:]) }
 
-// IsZero says whether the token holds nothing.
+// IsZero says whether t is the zero value.
 func (t Token) IsZero() bool { return t == Token{} }
 
-// Process names one start of a server; random, so that no two are the same. The zero
-// value is of no server that is known.
+// Process identifies one start of a server. It is random, so that no two are the same. The
+// zero value is an unknown server.
 type Process [16]byte
 
-// NewProcess makes a name from the system's randomness.
+// NewProcess makes an identity from the system's randomness.
 func NewProcess() Process { return Process(NewToken()) }
 
-// Lease is the right to run one attempt of one job. Every write of a worker
-// carries it; once a sweep has taken it, it changes nothing any more.
+// Lease is the right to run one attempt of one job. Every write of a worker carries it. After
+// a sweep has ended it, every such write is refused.
 type Lease struct {
 	Job   ID
 	Token Token
 }
 
-// Claimed is a job as it is handed to a worker: the job, its input, and the lease.
+// Claimed is a job with its input and its lease, as a worker receives it.
 type Claimed struct {
 	Job   Job
 	Input []byte
 	Token Token
-	// Until is when a sweep may take the lease, by the store's clock, unless it is
-	// renewed before.
+	// Until is when a sweep may end the lease, by the store's clock, unless the worker renews
+	// it before.
 	Until time.Time
-	// Left is how much of the lease is left when it is delivered: a lease runs from the
-	// commit. The engine sets it at the delivery.
+	// Left is the rest of the lease at the moment of delivery: a lease runs from its commit.
+	// The engine sets it.
 	Left time.Duration
 }
 

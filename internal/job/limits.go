@@ -2,22 +2,21 @@ package job
 
 import "time"
 
-// Bounds that hold everywhere; those that a server may set otherwise are in
-// internal/config, with these as their defaults.
+// The bounds of the product. Where internal/config can set a bound, this is its default.
 const (
 	DefaultPriority = 5
 	HighestPriority = 1
 	LowestPriority  = 9
 
 	DefaultMaxAttempts = 4
-	MaxAttempts        = 100
+	MaxAttempts        = 100 // the highest Job.MaxAttempts
 
 	MaxBody      = 1 << 20  // a JSON request
 	MaxDepth     = 64       // of nested JSON
 	MaxOutput    = 16 << 20 // the entries of one attempt
 	MaxJobOutput = 64 << 20 // all of a job's entries
 	MaxResult    = 64 << 20 // bytes
-	MaxInline    = 64 << 10 // a result, or text said so far, inside a job's own JSON
+	MaxInline    = 64 << 10 // a result, or the text so far, inside a job's JSON
 	MaxMetadata  = 16       // pairs
 	MaxMetaKey   = 64       // bytes
 	MaxMetaValue = 512      // bytes
@@ -33,9 +32,9 @@ const (
 	MaxDuration  = 366 * 24 * time.Hour // any delay or timeout
 )
 
-// Limits are what a queue's jobs are held to by the commit itself; 0 is no limit.
+// Limits are the limits of a queue that a commit enforces; 0 is no limit.
 type Limits struct {
-	Running    int // of the queue, over all processes: no more are leased
-	KeyRunning int // of a tenant's key other than "": one that becomes ready beyond it is parked
-	KeyWaiting int // of a tenant's key other than "": a submit beyond it is refused with [KeyFull]
+	Running    int // running jobs of the queue, over all processes: no more are leased
+	KeyRunning int // running jobs of a tenant's key other than "": more ready jobs are parked
+	KeyWaiting int // waiting jobs of a tenant's key other than "": more submits are refused with [KeyFull]
 }

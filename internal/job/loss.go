@@ -2,27 +2,28 @@ package job
 
 import "time"
 
-// A loss is an attempt whose worker was lost: its process died, or its lease lapsed.
-// Either the job did it or it only ran beside the one that did, so losses are counted
-// apart from failures, and jobs that were lost again are tried one at a time.
+// A loss is an attempt whose worker was lost: its process died, or its lease ran out. Either
+// the job caused that or it only ran beside the job that did. So losses are counted apart
+// from failures, and jobs with repeated losses run one at a time.
 const (
-	// MaxLosses is how many losses end a job as failed.
+	// MaxLosses is the number of losses after which a job fails.
 	MaxLosses = 5
-	// suspectLosses is how many losses in a row make a job a suspect.
+	// suspectLosses is the number of losses in a row that make a job a suspect.
 	suspectLosses = 2
-	// lossBackoff is the wait after the first loss, doubled for each one after.
+	// lossBackoff is the wait after the first loss. It doubles with each further loss.
 	lossBackoff = 2 * time.Second
 )
 
-// Suspect says whether the job may be what its workers die of. A store runs one
-// suspect at a time: the innocent ones end by themselves, and the other one dies alone.
+// Suspect says whether the job may be the one that crashes its workers. A store runs one
+// suspect at a time: a job that is not the cause then finishes, and the one that is harms no
+// other job.
 func (j *Job) Suspect() bool { return j.Losses-j.Cleared >= suspectLosses }
 
-// Failures is how many attempts have failed, if the one that runs now does.
+// Failures is the number of failed attempts, the current one included.
 func (j *Job) Failures() int { return j.Attempt - j.Losses }
 
-// countEnd counts the end of an attempt. One that was not lost clears the job: what
-// was lost before it makes it no suspect any more.
+// countEnd counts the end of an attempt. An attempt that was not lost clears the earlier
+// losses: they no longer make the job a suspect.
 func (j *Job) countEnd(lost bool) {
 	if lost {
 		j.Losses++
@@ -31,10 +32,10 @@ func (j *Job) countEnd(lost bool) {
 	}
 }
 
-// DecideRetryAfterLoss decides what follows a loss. MaxAttempts does not bound losses: they have
-// a bound of their own.
-func (j *Job) DecideRetryAfterLoss(spoke bool) RetryDecision {
-	if spoke && j.Policy.Retry.AfterOutput == FailAfterOutput || j.Losses+1 >= MaxLosses {
+// DecideRetryAfterLoss decides what follows a loss. hasOutput says whether the attempt wrote
+// output. Losses are bounded by [MaxLosses], not by MaxAttempts.
+func (j *Job) DecideRetryAfterLoss(hasOutput bool) RetryDecision {
+	if hasOutput && j.Policy.Retry.AfterOutput == FailAfterOutput || j.Losses+1 >= MaxLosses {
 		return RetryDecision{}
 	}
 	return RetryDecision{Retry: true, Delay: lossBackoff << j.Losses}

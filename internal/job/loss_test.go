@@ -9,7 +9,8 @@ import (
 
 // A lost job is tried again after a backoff that doubles, whatever its attempts, until
 // its losses are as many as may be.
-func TestJudgeLoss(t *testing.T) {
+func TestDecideRetryAfterLoss(t *testing.T) {
+	t.Parallel()
 	j := job.Job{MaxAttempts: 1}
 	for _, want := range []time.Duration{2 * time.Second, 4 * time.Second, 8 * time.Second, 16 * time.Second} {
 		j.Attempt++
@@ -34,6 +35,7 @@ func TestJudgeLoss(t *testing.T) {
 // Losses are not failures: they take nothing of the attempts that may fail, and leave
 // the backoff of a failure as it is.
 func TestLossesAreNoFailures(t *testing.T) {
+	t.Parallel()
 	j := job.Job{Attempt: 5, Losses: 4, MaxAttempts: 2}
 	j.Policy.Retry.Backoff = time.Second
 	later := &job.Fault{Class: job.Retryable}
@@ -48,6 +50,7 @@ func TestLossesAreNoFailures(t *testing.T) {
 
 // A job is a suspect after two losses in a row. An attempt that ends otherwise clears it.
 func TestSuspect(t *testing.T) {
+	t.Parallel()
 	j := job.Job{}
 	for i, end := range []struct{ lost, suspect bool }{
 		{true, false}, {false, false}, {true, false}, {true, true}, {false, false}, {true, false}, {true, true},

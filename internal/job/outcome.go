@@ -1,27 +1,27 @@
 package job
 
-// Outcome is what a worker says of an attempt that is over. What follows from it
-// (an end, another attempt, a wait) is the engine's to decide.
+// Outcome is a worker's report of an attempt that is over. The engine decides what follows:
+// an end, another attempt, or a wait.
 type Outcome struct {
-	// Fault is why the attempt failed; nil when it did not.
+	// Fault is why the attempt failed; nil when it did not fail.
 	Fault *Fault
-	// Released says that the attempt was stopped through no fault of the job: the
-	// worker is stopping. It costs no attempt. Fault is then nil.
+	// Released means that the worker stopped the attempt for its own reasons: it is shutting
+	// down. The attempt is not counted, and Fault is nil.
 	Released bool
-	// Cancelled says that the worker stopped because it was told to cancel.
+	// Cancelled means that the worker stopped because of an [OrderCancel].
 	Cancelled bool
-	Result    *Result // when there is no fault; nil is a result without a body
+	Result    *Result // of an attempt that did not fail; nil for a result without a body
 	Usage     []byte  // JSON, or nil
-	// Entries and Progress are the last of the output, stored with the end itself.
+	// Entries and Progress are the last output. The store writes them with the end.
 	Entries  []Entry
 	Progress *Progress
 }
 
-// Order is what a server tells whoever holds a lease.
+// Order is an instruction to the worker that has a lease.
 type Order uint8
 
 // The orders.
 const (
 	OrderCancel Order = 1 + iota // stop the work and finish as cancelled
-	OrderLost                    // the lease is gone: stop, write nothing more, free the slot
+	OrderLost                    // the lease was lost: stop, write nothing more, free the slot
 )

@@ -5,16 +5,16 @@ type Kind uint8
 
 // The kinds. Their numbers are stored: they are never reused or reordered.
 const (
-	KindText     Kind = 1 + iota // plain text of the first choice, UTF-8, to be joined
+	KindText     Kind = 1 + iota // plain text of the first choice, UTF-8; a reader joins the entries
 	KindJSON                     // one event, verbatim
-	KindLog                      // a line for whoever operates the job
+	KindLog                      // a message for the operator
 	KindProgress                 // progress: the JSON of a [Progress]
-	KindAttempt                  // a new attempt begins: what earlier attempts said is superseded
+	KindAttempt                  // a new attempt begins: the output of earlier attempts is superseded
 )
 
 var kindNames = [...]string{"", "text", "json", "log", "progress", "attempt"}
 
-// String is the kind's name on the wire.
+// String is the kind's name on the wire; "" for an unknown kind.
 func (k Kind) String() string {
 	if int(k) < len(kindNames) {
 		return kindNames[k]
@@ -22,32 +22,32 @@ func (k Kind) String() string {
 	return ""
 }
 
-// IsOutput says whether an entry of the kind is part of what the work came to: an
-// attempt with such an entry has spoken.
+// IsOutput says whether entries of the kind belong to the result of the work. Retry policies
+// ask whether an attempt has written such an entry; see [Retry.AfterOutput].
 func (k Kind) IsOutput() bool { return k == KindText || k == KindJSON }
 
-// ResetsIdleClock says whether an entry of the kind starts the clock of the next output
-// anew. A report that work goes on does not.
+// ResetsIdleClock says whether an entry of the kind restarts the idle output timeout. A
+// progress report does not: it is no output.
 func (k Kind) ResetsIdleClock() bool { return k.IsOutput() || k == KindLog }
 
-// Entry is one numbered piece of what a job says. Once a watcher has seen an
-// entry it never changes, and no crash takes it back.
+// Entry is one numbered piece of a job's output. Once a watcher has received an entry, it
+// never changes, and no crash removes it.
 type Entry struct {
-	Seq     int64 // 1, 2, 3 … without gaps, across all attempts of the job
-	Attempt int   // the attempt that said it
+	Seq     int64 // 1, 2, 3 … without gaps, over all attempts of the job
+	Attempt int   // the attempt that wrote it
 	Kind    Kind
-	Events  int // how many events it makes on a face that numbers its own; at least 1
+	Events  int // how many events it is in an API that numbers its own events; at least 1
 	Data    []byte
 }
 
-// Progress says how far an attempt has come. Percent never falls within an attempt,
-// and one that told any and succeeds ends at 100.
+// Progress is how far an attempt is. Percent never falls within an attempt. An attempt that
+// reported progress and succeeds ends at 100.
 type Progress struct {
 	Percent float64 `json:"percent"` // 0 to 100
 	Status  string  `json:"status,omitempty"`
 }
 
-// Result is what a job came to, once.
+// Result is the result of a job.
 type Result struct {
 	ContentType string
 	Body        []byte

@@ -14,31 +14,32 @@ func attempt(n int, retry job.Retry) *job.Job {
 }
 
 // What follows a fault depends on its class, the attempts left and the policy.
-func TestJudge(t *testing.T) {
+func TestDecideRetry(t *testing.T) {
+	t.Parallel()
 	standard := job.Retry{Backoff: 2 * time.Second, For: time.Minute, AfterOutput: job.RestartAfterOutput}
-	onTimeout, fragile := standard, standard
-	onTimeout.OnTimeout, fragile.AfterOutput = true, job.FailAfterOutput
+	onTimeout, failAfter := standard, standard
+	onTimeout.OnTimeout, failAfter.AfterOutput = true, job.FailAfterOutput
 	now := time.Unix(1010, 0) // ten seconds after the start
 	for name, c := range map[string]struct {
-		job   *job.Job
-		fault job.Fault
-		spoke bool
-		want  job.RetryDecision
+		job       *job.Job
+		fault     job.Fault
+		hasOutput bool
+		want      job.RetryDecision
 	}{
-		"final is final":                {attempt(1, standard), job.Fault{Class: job.Final}, false, job.RetryDecision{}},
-		"later backs off":               {attempt(1, standard), job.Fault{Class: job.Retryable}, false, job.RetryDecision{Retry: true, Delay: 2 * time.Second}},
-		"each backoff doubles":          {attempt(3, standard), job.Fault{Class: job.Retryable}, false, job.RetryDecision{Retry: true, Delay: 8 * time.Second}},
-		"the last attempt is the last":  {attempt(4, standard), job.Fault{Class: job.Retryable}, false, job.RetryDecision{}},
-		"a longer wait is honoured":     {attempt(1, standard), job.Fault{Class: job.Retryable, RetryAfter: time.Minute}, false, job.RetryDecision{Retry: true, Delay: time.Minute}},
-		"a wait costs no attempt":       {attempt(4, standard), job.Fault{Class: job.Wait, RetryAfter: 5 * time.Second}, false, job.RetryDecision{Retry: true, Delay: 5 * time.Second, Refund: true}},
-		"waits end":                     {attempt(1, standard), job.Fault{Class: job.Wait, RetryAfter: 51 * time.Second}, false, job.RetryDecision{}},
-		"a timeout is final":            {attempt(1, standard), job.Fault{Class: job.Timeout}, false, job.RetryDecision{}},
-		"unless it is asked for":        {attempt(1, onTimeout), job.Fault{Class: job.Timeout}, false, job.RetryDecision{Retry: true, Delay: 2 * time.Second}},
-		"what has spoken may restart":   {attempt(1, standard), job.Fault{Class: job.Retryable}, true, job.RetryDecision{Retry: true, Delay: 2 * time.Second}},
-		"or fail, by the policy":        {attempt(1, fragile), job.Fault{Class: job.Retryable}, true, job.RetryDecision{}},
-		"which lets the silent restart": {attempt(1, fragile), job.Fault{Class: job.Retryable}, false, job.RetryDecision{Retry: true, Delay: 2 * time.Second}},
+		"a final fault fails the job":    {attempt(1, standard), job.Fault{Class: job.Final}, false, job.RetryDecision{}},
+		"a retryable one backs off":      {attempt(1, standard), job.Fault{Class: job.Retryable}, false, job.RetryDecision{Retry: true, Delay: 2 * time.Second}},
+		"each backoff doubles":           {attempt(3, standard), job.Fault{Class: job.Retryable}, false, job.RetryDecision{Retry: true, Delay: 8 * time.Second}},
+		"the last attempt fails the job": {attempt(4, standard), job.Fault{Class: job.Retryable}, false, job.RetryDecision{}},
+		"a longer wait is kept":          {attempt(1, standard), job.Fault{Class: job.Retryable, RetryAfter: time.Minute}, false, job.RetryDecision{Retry: true, Delay: time.Minute}},
+		"a wait is refunded":             {attempt(4, standard), job.Fault{Class: job.Wait, RetryAfter: 5 * time.Second}, false, job.RetryDecision{Retry: true, Delay: 5 * time.Second, Refund: true}},
+		"waits end with For":             {attempt(1, standard), job.Fault{Class: job.Wait, RetryAfter: 51 * time.Second}, false, job.RetryDecision{}},
+		"a timeout is final":             {attempt(1, standard), job.Fault{Class: job.Timeout}, false, job.RetryDecision{}},
+		"a timeout with OnTimeout":       {attempt(1, onTimeout), job.Fault{Class: job.Timeout}, false, job.RetryDecision{Retry: true, Delay: 2 * time.Second}},
+		"output may be superseded":       {attempt(1, standard), job.Fault{Class: job.Retryable}, true, job.RetryDecision{Retry: true, Delay: 2 * time.Second}},
+		"output fails the job":           {attempt(1, failAfter), job.Fault{Class: job.Retryable}, true, job.RetryDecision{}},
+		"no output restarts":             {attempt(1, failAfter), job.Fault{Class: job.Retryable}, false, job.RetryDecision{Retry: true, Delay: 2 * time.Second}},
 	} {
-		if got := c.job.DecideRetry(&c.fault, c.spoke, now, 0); got != c.want {
+		if got := c.job.DecideRetry(&c.fault, c.hasOutput, now, 0); got != c.want {
 			t.Errorf("%s: got %+v, want %+v", name, got, c.want)
 		}
 	}
@@ -46,35 +47,37 @@ func TestJudge(t *testing.T) {
 
 // Jitter only lengthens a backoff, by a quarter at most; the bound is kept before it.
 func TestBackoffIsBounded(t *testing.T) {
+	t.Parallel()
 	j := attempt(1, job.Retry{Backoff: time.Second, BackoffMax: 3 * time.Second})
 	j.MaxAttempts = 100
 	for n := 1; n < 90; n++ {
 		j.Attempt = n
-		least := j.DecideRetry(&job.Fault{Class: job.Retryable}, false, time.Now(), 0).Delay
-		most := j.DecideRetry(&job.Fault{Class: job.Retryable}, false, time.Now(), 0.999).Delay
-		if least < time.Second || least > 3*time.Second || most < least || most > least*5/4 {
-			t.Fatalf("the backoff after attempt %d is %s to %s", n, least, most)
+		shortest := j.DecideRetry(&job.Fault{Class: job.Retryable}, false, time.Now(), 0).Delay
+		longest := j.DecideRetry(&job.Fault{Class: job.Retryable}, false, time.Now(), 0.999).Delay
+		if shortest < time.Second || shortest > 3*time.Second || longest < shortest || longest > shortest*5/4 {
+			t.Fatalf("the backoff after attempt %d is %s to %s", n, shortest, longest)
 		}
 	}
 }
 
 // The nth failure waits for the nth delay exactly, and the doubling goes on after the last one.
-func TestDelaysComeBeforeTheDoubling(t *testing.T) {
+func TestDelaysComeBeforeBackoff(t *testing.T) {
+	t.Parallel()
 	retry := job.Retry{
 		Backoff: time.Second, BackoffMax: 10 * time.Second, For: time.Hour,
 		Delays: []time.Duration{5 * time.Second, 0, 2 * time.Minute},
 	}
 	for failure, want := range map[int]time.Duration{1: 5 * time.Second, 2: 0, 3: 2 * time.Minute, 4: 8 * time.Second, 5: 10 * time.Second} {
 		j := attempt(failure+2, retry)
-		j.MaxAttempts, j.Losses = 6, 2 // which are no failures
-		least := j.DecideRetry(&job.Fault{Class: job.Retryable}, false, time.Now(), 0)
-		most := j.DecideRetry(&job.Fault{Class: job.Retryable}, false, time.Now(), 0.999)
-		if !least.Retry || least.Delay != want || failure <= 3 && most != least {
-			t.Errorf("failure %d is followed by %+v to %+v, want a delay of %s", failure, least, most, want)
+		j.MaxAttempts, j.Losses = 6, 2 // losses are not failures
+		shortest := j.DecideRetry(&job.Fault{Class: job.Retryable}, false, time.Now(), 0)
+		longest := j.DecideRetry(&job.Fault{Class: job.Retryable}, false, time.Now(), 0.999)
+		if !shortest.Retry || shortest.Delay != want || failure <= 3 && longest != shortest {
+			t.Errorf("failure %d is followed by %+v to %+v, want a delay of %s", failure, shortest, longest, want)
 		}
-		told := j.DecideRetry(&job.Fault{Class: job.Retryable, RetryAfter: time.Hour}, false, time.Now(), 0)
-		if told.Delay != time.Hour {
-			t.Errorf("failure %d, told to wait for an hour, waits for %s", failure, told.Delay)
+		waited := j.DecideRetry(&job.Fault{Class: job.Retryable, RetryAfter: time.Hour}, false, time.Now(), 0)
+		if waited.Delay != time.Hour {
+			t.Errorf("failure %d, after a wait of an hour was asked for, waits for %s", failure, waited.Delay)
 		}
 	}
 	last := attempt(2, retry)
@@ -84,12 +87,13 @@ func TestDelaysComeBeforeTheDoubling(t *testing.T) {
 	}
 	wait := attempt(3, retry).DecideRetry(&job.Fault{Class: job.Wait}, false, time.Unix(1010, 0), 0.5)
 	if wait != (job.RetryDecision{Retry: true, Delay: 5 * time.Second, Refund: true}) {
-		t.Errorf("being told to wait is followed by %+v", wait)
+		t.Errorf("a wait is followed by %+v", wait)
 	}
 }
 
 // An error that is no fault may succeed later; a wrapped fault is found.
 func TestFaultOf(t *testing.T) {
+	t.Parallel()
 	fault := &job.Fault{Code: "quota", Class: job.Final}
 	if got := job.FaultOf(fmt.Errorf("call: %w", fault)); got != fault {
 		t.Errorf("a wrapped fault became %+v", got)
@@ -101,6 +105,7 @@ func TestFaultOf(t *testing.T) {
 
 // A caller's text is shown bounded, printable and valid.
 func TestQuote(t *testing.T) {
+	t.Parallel()
 	got := job.Quote("a\x00b\xffc\n" + string(make([]byte, 1000)))
 	if len(got) > 400 || got[:2] != `"a` {
 		t.Errorf("quoted as %q", got)
@@ -112,7 +117,8 @@ func TestQuote(t *testing.T) {
 	}
 }
 
-func TestADurationInSecondsIsNeverRoundedToNone(t *testing.T) {
+func TestSecondsNeverRoundsToZero(t *testing.T) {
+	t.Parallel()
 	for s, want := range map[float64]time.Duration{
 		0: 0, 1e-12: 1, 4e-10: 1, 1.001: 1001 * time.Millisecond, 2.3: 2300 * time.Millisecond, 1.1: 1100 * time.Millisecond,
 	} {
@@ -122,12 +128,13 @@ func TestADurationInSecondsIsNeverRoundedToNone(t *testing.T) {
 	}
 }
 
-func TestAWholePolicyIsRoundedUp(t *testing.T) {
+func TestPolicyRoundsUpToMilliseconds(t *testing.T) {
+	t.Parallel()
 	for d, want := range map[time.Duration]time.Duration{
 		0: 0, 1: time.Millisecond, time.Millisecond: time.Millisecond, time.Millisecond + 1: 2 * time.Millisecond, job.MaxDuration: job.MaxDuration,
 	} {
 		given := job.Policy{Timeouts: job.Timeouts{RunHard: d, Abandon: d}, Retry: job.Retry{For: d, Delays: []time.Duration{d}}}
-		p := given.Whole()
+		p := given.RoundUp()
 		if p.Timeouts.RunHard != want || p.Timeouts.Abandon != want || p.Retry.For != want || p.Retry.Delays[0] != want {
 			t.Errorf("%s becomes %+v, want %s", d, p, want)
 		}

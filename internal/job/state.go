@@ -1,24 +1,25 @@
 package job
 
-// State says where a job stands.
+// State is the state of a job.
 //
 //	scheduled → queued → running → succeeded | failed | cancelled | expired
 //
-// A failed attempt with tries left, and one that was lost, goes back to scheduled, an
-// attempt that was handed back to queued. Parked is a queued job that waits for its
-// key's turn under a per-key limit, or a suspect that waits for another to end.
+// A job goes back to scheduled when an attempt failed and others are left, or when the worker
+// was lost, and back to queued when the worker released it. A parked job is ready but
+// waits: for a free place under its key's limit, or, as a suspect, for the end of another
+// suspect.
 type State uint8
 
 // The states. Their numbers are stored: they are never reused or reordered.
 const (
 	Scheduled State = 1 + iota // waits for its time: a delay, or the backoff after a failed attempt
 	Queued                     // ready for a worker
-	Parked                     // ready, but its key has as many running as it may, or another suspect runs
+	Parked                     // ready, but its key is at its limit of running jobs, or another suspect runs
 	Running                    // leased to a worker
 	Succeeded                  // ended with a result
-	Failed                     // ended with an error; no attempts left, or none would help
-	Cancelled                  // ended because someone asked
-	Expired                    // ended before it ran: it waited longer than it was allowed to
+	Failed                     // ended with an error: no attempts are left, or none would help
+	Cancelled                  // ended on request
+	Expired                    // ended before it ran: it reached its queue timeout
 )
 
 var stateNames = [...]string{"", "scheduled", "queued", "parked", "running", "succeeded", "failed", "cancelled", "expired"}
@@ -36,7 +37,7 @@ func (s State) String() string {
 	return ""
 }
 
-// ParseState reads a state's name.
+// ParseState returns the state with that name on the wire.
 func ParseState(name string) (State, bool) {
 	for s := Scheduled; s <= Expired; s++ {
 		if stateNames[s] == name {
@@ -46,17 +47,17 @@ func ParseState(name string) (State, bool) {
 	return 0, false
 }
 
-// Ended says whether the job is over. Only a retry that someone asks for leads
-// out of an ended state, and none leads out of [Succeeded].
+// Ended says whether the job has ended. Only a requested retry leads out of an ended state,
+// and nothing leads out of [Succeeded].
 func (s State) Ended() bool { return s >= Succeeded }
 
-// Waiting says whether the job has yet to be given to a worker.
+// Waiting says whether the job waits for a worker.
 func (s State) Waiting() bool { return s >= Scheduled && s <= Parked }
 
-// moves is the whole law: from → every state that may follow.
-// A store that makes any other move is broken.
+// moves lists every legal move: from a state to the states that may follow. A store that
+// makes any other move is broken.
 var moves = map[State][]State{
-	0:         {Scheduled, Queued, Parked, Running}, // a submit; running when a worker was already waiting
+	0:         {Scheduled, Queued, Parked, Running}, // a submit; Running when a worker was waiting already
 	Scheduled: {Queued, Parked, Cancelled, Expired},
 	Queued:    {Running, Parked, Cancelled, Expired},
 	Parked:    {Queued, Cancelled, Expired},
@@ -67,8 +68,8 @@ var moves = map[State][]State{
 	Succeeded: {},
 }
 
-// CanMove says whether a job in state from may go to state to. The zero state
-// stands for a job that does not exist yet.
+// CanMove says whether a job may move from one state to another. The zero state stands for a
+// job that does not exist yet.
 func CanMove(from, to State) bool {
 	for _, s := range moves[from] {
 		if s == to {

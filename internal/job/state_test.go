@@ -8,6 +8,7 @@ import (
 
 // Every state's name reads back as the state.
 func TestStateNames(t *testing.T) {
+	t.Parallel()
 	for _, s := range job.States() {
 		if back, ok := job.ParseState(s.String()); !ok || back != s || s.String() == "" {
 			t.Errorf("%q reads back as %v", s, back)
@@ -19,7 +20,8 @@ func TestStateNames(t *testing.T) {
 }
 
 // A succeeded job never moves again, and only a retry leads out of another end.
-func TestEndsAreEnds(t *testing.T) {
+func TestEndedStatesAllowOnlyRetries(t *testing.T) {
+	t.Parallel()
 	for _, from := range job.States() {
 		for _, to := range job.States() {
 			legal := job.CanMove(from, to)

@@ -1,15 +1,15 @@
 package job
 
-// Worker is someone with free slots for a queue's jobs. Whoever has jobs calls its
-// functions; whoever works gives them.
+// Worker runs jobs of one queue and has a number of free slots. The worker provides the
+// functions; the engine calls them.
 type Worker struct {
 	Name  string
 	Queue string
 	Slots int
-	// Deliver takes a leased job, for one slot. It must not block. The slot is free
-	// again when the lease has been finished, or was lost.
+	// Deliver hands a leased job to the worker, for one slot. It must not block. The slot is
+	// free again when the lease has been finished or lost.
 	Deliver func(Claimed)
-	// Order tells the worker what to do with a job it holds. It must not block. An
-	// order for a job that the worker does not hold (any more) is ignored.
+	// Order tells the worker what to do with a job that it runs. It must not block. The
+	// worker ignores an order for a lease that it does not have.
 	Order func(Lease, Order)
 }

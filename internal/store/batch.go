@@ -294,7 +294,7 @@ type Write struct {
 
 // Submit stores a new job. The caller sets these fields of the job: ID, Owner, Queue, Key,
 // Priority, MaxAttempts, Metadata, Policy, Files, InputBytes, Trace, Refs and Tally. The
-// store sets its state and times, and rounds its policy; see [job.Policy.Whole].
+// store sets its state and times, and rounds its policy; see [job.Policy.RoundUp].
 //
 // A submit with a known idempotency key is answered with the existing job, whatever the
 // limits are.
