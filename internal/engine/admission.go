@@ -15,7 +15,7 @@ func (e *Engine) CheckCapacity(queue string, size int64) error {
 	if _, err := e.Queue(queue); err != nil {
 		return err
 	}
-	if err := cmp.Or(e.writable(), e.disk.checkSpace()); err != nil {
+	if err := cmp.Or(e.writable(), e.disk.admit(0)); err != nil {
 		return err
 	}
 	q := e.queues[queue]
@@ -91,8 +91,8 @@ func (q *queue) queueFullLocked(format string, amount int64) error {
 
 // releaseBatchSubmits counts out the submits of an applied batch: the queue's own counts include
 // the stored ones by now.
-func (e *Engine) releaseBatchSubmits(w *pendingBatch) {
-	for _, p := range w.ops {
+func (e *Engine) releaseBatchSubmits(pb *pendingBatch) {
+	for _, p := range pb.ops {
 		e.releaseSubmits(p.submits, p.consumers)
 	}
 }

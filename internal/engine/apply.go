@@ -18,45 +18,45 @@ type applyOptions struct {
 // maxUnwritable is how long new work waits while the store cannot be written.
 const maxUnwritable = time.Second
 
-// stopTimeout is how long a stopping server tries to write what it was asked.
+// stopTimeout is how long a stopping server tries to write the ops that wait.
 const stopTimeout = 5 * time.Second
 
 // commit applies a batch for the first time.
-func (e *Engine) commit(ctx context.Context, w *pendingBatch) {
-	w.began = time.Now()
-	e.commits.begin(w.began)
-	w.err = errNoSpace
-	if e.disk.beginCommit(w.addedBytes()) {
-		w.synced, w.err = e.apply(ctx, w.batch, applyOptions{certain: true})
+func (e *Engine) commit(ctx context.Context, pb *pendingBatch) {
+	pb.began = time.Now()
+	e.commits.begin(pb.began)
+	pb.err = errNoSpace
+	if e.disk.beginCommit(pb.addedBytes()) {
+		pb.synced, pb.err = e.apply(ctx, pb.batch, applyOptions{certain: true})
 		e.disk.endCommit()
 	}
-	if errors.Is(w.err, store.ErrFull) {
-		e.trimForFullDisk(ctx, w)
+	if errors.Is(pb.err, store.ErrFull) {
+		e.trimForFullDisk(ctx, pb)
 	}
-	if time.Since(w.began) > maxCommitTime {
+	if time.Since(pb.began) > maxCommitTime {
 		e.sweeper.markUnhealthy() // now, because the next batch may contain the sweep's finishes
 	}
-	if w.err == nil {
-		e.assumeDurable(w)
+	if pb.err == nil {
+		e.assumeDurable(pb)
 	}
-	e.releaseBatchSubmits(w)
+	e.releaseBatchSubmits(pb)
 }
 
 // assumeDurable uses the answers of an applied batch for counts and slots before it is on disk:
 // the next batch is made meanwhile. Only the loop relies on them; no caller, worker or watcher
 // learns of them. If the batch is applied again and answers otherwise, counts and slots are
 // corrected.
-func (e *Engine) assumeDurable(w *pendingBatch) {
-	w.assumed = true
-	for name, c := range w.batch.Counts {
+func (e *Engine) assumeDurable(pb *pendingBatch) {
+	pb.assumed = true
+	for name, c := range pb.batch.Counts {
 		if q := e.queues[name]; q != nil {
 			q.setCounts(c)
 		}
 	}
-	for i := range w.claims {
-		w.claims[i].recordGot(len(w.claims[i].op.Claimed))
+	for i := range pb.claims {
+		pb.claims[i].recordGot(len(pb.claims[i].op.Claimed))
 	}
-	e.reoccupySlots(w.ops, true)
+	e.reoccupySlots(pb.ops, true)
 	if e.needsClaim() {
 		e.lanes.signal()
 	}
@@ -78,10 +78,10 @@ func (e *Engine) apply(ctx context.Context, b *store.Batch, t applyOptions) (syn
 		synced, err := e.store.Apply(context.WithoutCancel(ctx), b)
 		switch {
 		case err == nil:
-			e.storeAnswered()
+			e.markStoreWorking()
 			return synced, nil
 		case errors.Is(err, store.ErrData):
-			e.storeAnswered() // the store works: it has judged the data
+			e.markStoreWorking() // the store works: it has judged the data
 			return e.isolate(ctx, b, err, t.until)
 		case errors.Is(err, store.ErrDamaged):
 			e.storeFailing.Store(true)
@@ -96,7 +96,7 @@ func (e *Engine) apply(ctx context.Context, b *store.Batch, t applyOptions) (syn
 			return nil, err
 		}
 		t.certain = t.certain && errors.Is(err, store.ErrNotCommitted)
-		e.storeFailed()
+		e.markStoreFailing()
 		e.log.Error("the store refused a commit, which is tried again", "error", err, "ops", b.Len(), "unknown", !errors.Is(err, store.ErrNotCommitted))
 		if ctx.Err() != nil && time.Since(began) > stopTimeout {
 			return nil, job.Wrapf(job.Unavailable, err, "the store cannot be written, and the server is stopping")
@@ -109,15 +109,15 @@ func (e *Engine) apply(ctx context.Context, b *store.Batch, t applyOptions) (syn
 	}
 }
 
-// storeFailed notes that the store cannot be written: new work is refused, and no lease is
-// taken.
-func (e *Engine) storeFailed() {
+// markStoreFailing notes that the store cannot be written: new work is refused, and no lease is
+// swept.
+func (e *Engine) markStoreFailing() {
 	e.storeFailing.Store(true)
 	e.sweeper.markUnhealthy()
 }
 
-// storeAnswered notes that the store works again, unless batches are still in doubt.
-func (e *Engine) storeAnswered() {
+// markStoreWorking notes that the store works, unless batches are still in doubt.
+func (e *Engine) markStoreWorking() {
 	if !e.recovering && e.storeFailing.Swap(false) {
 		e.sweeper.markUnhealthy() // the outage ends now: workers get time to renew
 	}

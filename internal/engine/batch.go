@@ -46,42 +46,42 @@ func (c *claim) recordGot(got int) {
 // gather makes the next batch from the waiting ops. It frees the slots of its finishes, assigns
 // submits to free slots, and adds claims for the slots that are left.
 func (e *Engine) gather() *pendingBatch {
-	w := &pendingBatch{batch: store.NewBatch(), ops: inStoreOrder(e.refuseEarlySweeps(e.lanes.take()))}
-	w.batch.Limits = e.limits
+	pb := &pendingBatch{batch: store.NewBatch(), ops: inStoreOrder(e.refuseEarlySweeps(e.lanes.take()))}
+	pb.batch.Limits = e.limits
 	// Finishes first, so that this very batch can fill the slots that they free.
-	for _, p := range w.ops {
+	for _, p := range pb.ops {
 		if f, ok := p.op.(*store.Finish); ok && !p.swept {
 			e.freeSlot(f.Lease)
 		}
 	}
-	for _, p := range w.ops {
+	for _, p := range pb.ops {
 		if p.submits == nil {
-			w.batch.Add(p.op)
+			pb.batch.Add(p.op)
 			continue
 		}
 		for i, s := range p.submits {
 			p.consumers[i] = e.assign(s)
 		}
-		w.batch.Submits = append(w.batch.Submits, p.submits...)
+		pb.batch.Submits = append(pb.batch.Submits, p.submits...)
 	}
 	for _, name := range e.names {
 		if e.claimsStopped {
 			break
 		}
-		w.claims = append(w.claims, e.queues[name].makeClaims(w.batch)...)
+		pb.claims = append(pb.claims, e.queues[name].makeClaims(pb.batch)...)
 	}
-	for _, c := range w.claims {
-		w.batch.Claims = append(w.batch.Claims, c.op)
+	for _, c := range pb.claims {
+		pb.batch.Claims = append(pb.batch.Claims, c.op)
 	}
-	return w
+	return pb
 }
 
 // refuseEarlySweeps refuses the sweep's finishes if this process is no longer healthy. Their
-// workers could not renew or report meanwhile, so their leases may not be taken.
+// workers could not renew or report meanwhile, so their leases may not be swept.
 func (e *Engine) refuseEarlySweeps(ops []*pendingOp) []*pendingOp {
 	return slices.DeleteFunc(ops, func(p *pendingOp) bool {
 		f, ok := p.op.(*store.Finish)
-		if !ok || !needsHealth(f.OnlyIf) || e.sweeper.mayTakeLeases() {
+		if !ok || !needsHealth(f.OnlyIf) || e.sweeper.maySweepLeases() {
 			return false
 		}
 		f.Err = job.Errorf(job.LeaseLost, "the server itself stood still: the worker gets time to renew")

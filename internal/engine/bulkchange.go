@@ -46,7 +46,7 @@ func (e *Engine) ChangeMany(ctx context.Context, v Verb, f job.Filter) (done int
 // changePage changes every job of a page, many in one commit. It counts all changes and returns
 // the first of several errors.
 func (e *Engine) changePage(ctx context.Context, v Verb, page []job.Job) (done int, failed error) {
-	var asked []*pendingOp
+	var ops []*pendingOp
 	for i := range page {
 		op := e.changeOp(v, &page[i])
 		if op == nil {
@@ -56,9 +56,9 @@ func (e *Engine) changePage(ctx context.Context, v Verb, page []job.Job) (done i
 		if failed = e.lanes.put(p); failed != nil {
 			break
 		}
-		asked = append(asked, p)
+		ops = append(ops, p)
 	}
-	for _, p := range asked {
+	for _, p := range ops {
 		err := p.wait(ctx)
 		if err == nil {
 			err = changeRefusal(p)
@@ -131,15 +131,15 @@ func (e *Engine) DeleteJobs(ctx context.Context, owner job.Owner, ids []job.ID) 
 }
 
 func (e *Engine) deleteChunk(ctx context.Context, owner job.Owner, ids []job.ID) error {
-	asked := make([]*pendingOp, 0, len(ids))
+	ops := make([]*pendingOp, 0, len(ids))
 	for _, id := range ids {
 		p := &pendingOp{lane: laneUrgent, bytes: opBytes, op: &store.Delete{Owner: owner, ID: id}}
 		if err := e.lanes.put(p); err != nil {
 			return err
 		}
-		asked = append(asked, p)
+		ops = append(ops, p)
 	}
-	for _, p := range asked {
+	for _, p := range ops {
 		if err := p.wait(ctx); err != nil {
 			return err
 		}

@@ -68,7 +68,7 @@ func (m *bulkSubmit) setAnswer(i int) func(j *job.Job, existing bool, err error)
 
 // refuseAll refuses the admitted requests of an atomic list because another one was refused.
 func (m *bulkSubmit) refuseAll() {
-	m.e.releaseSubmits(m.admitted(), nil)
+	m.e.releaseSubmits(m.admittedOps(), nil)
 	for i := range m.results {
 		if m.results[i].Err == nil {
 			m.results[i] = SubmitResult{Err: job.Errorf(job.BatchRefused, "another job of the batch was refused, so none was stored")}
@@ -76,7 +76,7 @@ func (m *bulkSubmit) refuseAll() {
 	}
 }
 
-func (m *bulkSubmit) admitted() []*store.Submit {
+func (m *bulkSubmit) admittedOps() []*store.Submit {
 	list := make([]*store.Submit, 0, len(m.ops))
 	for _, op := range m.ops {
 		if op != nil {
@@ -88,7 +88,7 @@ func (m *bulkSubmit) admitted() []*store.Submit {
 
 // store puts the admitted submits through the loop.
 func (m *bulkSubmit) store(ctx context.Context, atomic bool) error {
-	ops := m.admitted()
+	ops := m.admittedOps()
 	if len(ops) == 0 {
 		return nil
 	}
@@ -117,7 +117,7 @@ func (m *bulkSubmit) fillSnapshots(ctx context.Context) {
 		case s.Err != nil:
 		case s.Existing:
 			s.Snapshot = m.e.snapshotAfter(ctx, &s.Job)
-		case s.State == job.Queued && m.e.queues[s.Queue].queued() > exactPosition:
+		case s.State == job.Queued && m.e.queues[s.Queue].queuedCount() > exactPosition:
 			m.e.locateWithoutRead(&s.Snapshot)
 		default:
 			if m.e.locate(ctx, &s.Snapshot) != nil {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
@@ -11,7 +12,7 @@ import (
 // Cancel requests the end of a job; see [store.Cancel]. It returns an ended job unchanged. A job
 // that does not exist, or belongs to another owner, is [job.NotFound].
 func (e *Engine) Cancel(ctx context.Context, owner job.Owner, id job.ID) (Snapshot, error) {
-	if _, err := e.store.Job(ctx, owner, id); err != nil { // a job that does not exist needs no commit
+	if _, err := e.store.Job(ctx, owner, id); err != nil { // no commit for a job that does not exist
 		return Snapshot{}, err
 	}
 	op := &store.Cancel{Owner: owner, ID: id}
@@ -36,18 +37,18 @@ func (e *Engine) cancelled(op *store.Cancel) {
 	case op.Ended:
 		e.publish(&op.Job)
 	case op.Job.State == job.Running:
-		e.cancelRunning(op.ID, op.Job)
+		e.cancelRunning(op.ID, op.Job.CancelRequestedAt)
 		e.publish(&op.Job)
 	}
 }
 
 // cancelRunning orders the worker that runs a job here to cancel it.
-func (e *Engine) cancelRunning(id job.ID, after job.Job) {
+func (e *Engine) cancelRunning(id job.ID, requestedAt time.Time) {
 	e.mu.Lock()
 	local := e.leases[id]
 	var lease job.Lease
 	if local != nil {
-		local.job.CancelRequestedAt = after.CancelRequestedAt
+		local.job.CancelRequestedAt = requestedAt
 		lease = job.Lease{Job: id, Token: local.token}
 	}
 	e.mu.Unlock()
@@ -83,7 +84,7 @@ func (e *Engine) deleted(op *store.Delete) {
 		return
 	}
 	if op.Running {
-		e.cancelRunning(op.ID, job.Job{CancelRequestedAt: e.store.Now()})
+		e.cancelRunning(op.ID, e.store.Now())
 	}
 	e.notifyReread(op.ID)
 }

@@ -51,10 +51,8 @@ type disk struct {
 	reported         bool      // the log has the message that the disk is full
 }
 
-// checkSpace returns [job.NoSpace] if the disk has no space for new work.
-func (d *disk) checkSpace() error { return d.admit(0) }
-
-// admit counts a submit in until release counts it out, or refuses it because it does not fit.
+// admit counts a submit in until release counts it out, or refuses it with [job.NoSpace]
+// because it does not fit.
 func (d *disk) admit(bytes int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -152,9 +150,8 @@ func (d *disk) setFull(cause error) {
 }
 
 // HasDiskSpace reports whether the disk has space for any new work, even for the largest body.
-func (e *Engine) HasDiskSpace() bool { return e.disk.hasSpace() }
-
-func (d *disk) hasSpace() bool {
+func (e *Engine) HasDiskSpace() bool {
+	d := e.disk
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return time.Since(d.fullAt) >= measureInterval && d.fitsLocked(d.admittedBytes+job.MaxBody, d.minFree)
@@ -167,8 +164,8 @@ func noSpace(cause error) error {
 // addedBytes returns how many bytes a batch adds to the disk; 0 if it only ends work or keeps it
 // alive. A result ends work and adds bytes, so it counts. submits is the part that was admitted
 // as new work.
-func (w *pendingBatch) addedBytes() (bytes, submits int64) {
-	for _, p := range w.ops {
+func (pb *pendingBatch) addedBytes() (bytes, submits int64) {
+	for _, p := range pb.ops {
 		if p.submits != nil {
 			submits += int64(p.bytes)
 			continue
@@ -181,5 +178,5 @@ func (w *pendingBatch) addedBytes() (bytes, submits int64) {
 			bytes += int64(p.bytes)
 		}
 	}
-	return bytes + submits + int64(len(w.claims))*opBytes, submits
+	return bytes + submits + int64(len(pb.claims))*opBytes, submits
 }

@@ -138,7 +138,7 @@ func TestFullDiskAcceptsRenewalsAndFinishes(t *testing.T) {
 				t.Fatalf("a renewal on a full disk: %v", err)
 			}
 		}
-		if r.sweeper.mayTakeLeases() {
+		if r.sweeper.maySweepLeases() {
 			t.Error("leases may be taken on a full disk")
 		}
 		if err := r.Write(t.Context(), store.Row{Kind: "k", Parent: "p", ID: "i", Body: []byte("b")}); job.CodeOf(err) != job.NoSpace {
@@ -264,7 +264,7 @@ func TestUnwritableDiskKeepsRunningJobs(t *testing.T) {
 		if _, _, err := r.trySubmit(Request{}); job.CodeOf(err) != job.Unavailable {
 			t.Fatalf("the next submit is answered %v", err)
 		}
-		if r.sweeper.mayTakeLeases() {
+		if r.sweeper.maySweepLeases() {
 			t.Error("leases may be taken")
 		}
 		ended := make(chan error, 1)

@@ -154,6 +154,7 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 	e.sweeper = newSweeper(e)
 	e.pruner = newPruner(e, c.MaxBytes)
 	e.pruner.fileBytes = c.FileBytes
+	// Before the counts are read: the reclaimed jobs are queued again.
 	if err := e.reclaimDead(ctx, c.Alone, c.DeadProcesses); err != nil {
 		return nil, err
 	}

@@ -11,7 +11,7 @@ import (
 // Files that are left when the server stops are found at the next start.
 type fileRemover struct {
 	remove func([]job.ID)
-	wake   chan struct{} // has a value when files are to be deleted; nobody closes it
+	wake   chan struct{} // has a value when files are to be deleted; never closed
 
 	mu   sync.Mutex
 	ids  []job.ID      // guarded by mu

@@ -17,45 +17,45 @@ var errNoSpace = fmt.Errorf("the disk has less space than the batch needs: %w: %
 // trimForFullDisk commits a part of a batch that does not fit on the disk: what ends work, with
 // its last output, and what keeps work alive. While that does not fit either, it tries the
 // cheaper half: so a large result delays no delete, and a delete no renewal. The other ops go
-// back to the front of their lanes. No lease is taken meanwhile, because workers cannot renew. A
+// back to the front of their lanes. No lease is swept meanwhile, because workers cannot renew. A
 // stopping server does not wait for space.
-func (e *Engine) trimForFullDisk(ctx context.Context, w *pendingBatch) {
-	e.disk.setFull(w.err)
+func (e *Engine) trimForFullDisk(ctx context.Context, pb *pendingBatch) {
+	e.disk.setFull(pb.err)
 	e.sweeper.markUnhealthy()
-	refuseGrowth(w.batch, noSpace(w.err))
+	refuseGrowth(pb.batch, noSpace(pb.err))
 	large := int64(0)
-	e.keepOnly(ctx, w, func(p *pendingOp) bool {
+	e.keepOnly(ctx, pb, func(p *pendingOp) bool {
 		if fullDiskCost(p) > smallFinish {
 			large += int64(p.bytes)
 			return e.disk.fits(large)
 		}
 		return fullDiskCost(p) > 0 && e.mayAppendOnFullDisk(p)
 	})
-	for w.batch.Len() > 0 {
-		if w.synced, w.err = e.apply(ctx, w.batch, applyOptions{certain: true}); !errors.Is(w.err, store.ErrFull) {
+	for pb.batch.Len() > 0 {
+		if pb.synced, pb.err = e.apply(ctx, pb.batch, applyOptions{certain: true}); !errors.Is(pb.err, store.ErrFull) {
 			break
 		}
-		light := cheaperHalf(w.ops)
-		e.keepOnly(ctx, w, func(p *pendingOp) bool { return light[p] })
+		light := cheaperHalf(pb.ops)
+		e.keepOnly(ctx, pb, func(p *pendingOp) bool { return light[p] })
 	}
-	if w.batch.Len() == 0 {
-		w.synced, w.err = nothingToSync, nil
+	if pb.batch.Len() == 0 {
+		pb.synced, pb.err = nothingToSync, nil
 	}
 	// Count the output only now: what went back to its lane was not stored.
-	e.countFullDiskOutput(w.batch)
+	e.countFullDiskOutput(pb.batch)
 	time.Sleep(fullDiskPause)
 }
 
 // keepOnly reduces a batch that was not applied to the ops to keep and those that were refused.
 // The other ops go back to their lanes. It refuses cancels and deletes that have waited for
 // fullDiskWait, and all other ops if the server is stopping.
-func (e *Engine) keepOnly(ctx context.Context, w *pendingBatch, keep func(*pendingOp) bool) {
-	for i := range w.claims {
-		w.claims[i].recordGot(0)
+func (e *Engine) keepOnly(ctx context.Context, pb *pendingBatch, keep func(*pendingOp) bool) {
+	for i := range pb.claims {
+		pb.claims[i].recordGot(0)
 	}
 	batch, kept, back := store.NewBatch(), []*pendingOp(nil), []*pendingOp(nil)
-	batch.Limits = w.batch.Limits
-	for _, p := range w.ops {
+	batch.Limits = pb.batch.Limits
+	for _, p := range pb.ops {
 		switch {
 		case p.submits != nil || wasRefused(p.op):
 			kept = append(kept, p)
@@ -63,7 +63,7 @@ func (e *Engine) keepOnly(ctx context.Context, w *pendingBatch, keep func(*pendi
 			batch.Add(p.op)
 			kept = append(kept, p)
 		case ctx.Err() != nil || canRetryLater(p) && time.Since(p.queuedAt) >= fullDiskWait:
-			p.err = noSpace(w.err)
+			p.err = noSpace(pb.err)
 			e.reoccupySlots([]*pendingOp{p}, false)
 			p.answer()
 		default:
@@ -71,7 +71,7 @@ func (e *Engine) keepOnly(ctx context.Context, w *pendingBatch, keep func(*pendi
 			back = append(back, p)
 		}
 	}
-	w.batch, w.ops, w.claims = batch, kept, nil
+	pb.batch, pb.ops, pb.claims = batch, kept, nil
 	e.lanes.requeue(back)
 }
 

@@ -7,21 +7,21 @@ func (s *sweeper) drift() time.Duration {
 	return s.e.store.Now().Sub(s.e.startedAt) - time.Since(s.e.startedAt)
 }
 
-// jumped reports whether the store's clock has jumped since the last sweep: leases are measured
-// by it, but workers renew by their own clocks.
-func (s *sweeper) jumped() bool {
+// hasClockJumped reports whether the store's clock has jumped since the last sweep: leases are
+// measured by it, but workers renew by their own clocks.
+func (s *sweeper) hasClockJumped() bool {
 	s.mu.Lock()
 	before := s.lastDrift
 	s.lastDrift = s.drift()
 	by := (s.lastDrift - before).Abs()
 	s.mu.Unlock()
 	if by > maxStall {
-		s.e.log.Warn("the clock has jumped: no lease is taken until all workers had time to renew", "by", by.String())
+		s.e.log.Warn("the clock has jumped: no lease is swept until all workers had time to renew", "by", by.String())
 	}
 	return by > maxStall
 }
 
-// markUnhealthy notes an outage of this process: for two renewal intervals no lease is taken,
+// markUnhealthy notes an outage of this process: for two renewal intervals no lease is swept,
 // and every abandon timeout begins anew.
 func (s *sweeper) markUnhealthy() {
 	s.e.presence.restart()
@@ -30,9 +30,9 @@ func (s *sweeper) markUnhealthy() {
 	s.healthySince = time.Now()
 }
 
-// mayTakeLeases reports whether the sweep may take leases: renewals were possible for two
+// maySweepLeases reports whether the sweep may take leases: renewals were possible for two
 // intervals.
-func (s *sweeper) mayTakeLeases() bool {
+func (s *sweeper) maySweepLeases() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return time.Since(s.healthySince) >= 2*s.e.renewEvery && (s.drift()-s.lastDrift).Abs() <= maxStall && !s.e.commits.slow()
@@ -44,7 +44,7 @@ func (s *sweeper) recordStep(err error) {
 	now := time.Now()
 	took := now.Sub(s.steppedAt)
 	if took > maxCommitTime {
-		s.e.log.Warn("the sweep stood still: no lease is taken until all workers had time to renew", "for", took.String())
+		s.e.log.Warn("the sweep stood still: no lease is swept until all workers had time to renew", "for", took.String())
 	}
 	if took > maxCommitTime || err != nil {
 		s.markUnhealthy()

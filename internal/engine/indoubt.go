@@ -14,10 +14,10 @@ import (
 // them again, in their order and before anything else. None of their ops was answered yet.
 
 // addInDoubt adds a batch in doubt.
-func (l *lanes) addInDoubt(w *pendingBatch) {
+func (l *lanes) addInDoubt(pb *pendingBatch) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.inDoubtBatches = append(l.inDoubtBatches, w)
+	l.inDoubtBatches = append(l.inDoubtBatches, pb)
 	l.signal()
 }
 
@@ -59,12 +59,12 @@ func (e *Engine) recoverInDoubt(ctx context.Context, list []*pendingBatch) {
 		return
 	}
 	e.recovering = true
-	e.storeFailed() // again: a batch that was applied meanwhile may have ended the outage
-	for _, w := range list {
-		if w.err == nil {
-			e.reapply(ctx, w)
+	e.markStoreFailing() // again: a batch that was applied meanwhile may have ended the outage
+	for _, pb := range list {
+		if pb.err == nil {
+			e.reapply(ctx, pb)
 		}
-		e.answerBatch(w)
+		e.answerBatch(pb)
 	}
 	e.recovering = false
 	if e.fatal == nil {
@@ -75,28 +75,28 @@ func (e *Engine) recoverInDoubt(ctx context.Context, list []*pendingBatch) {
 }
 
 // reapply applies a batch in doubt until its outcome is known.
-func (e *Engine) reapply(ctx context.Context, w *pendingBatch) {
+func (e *Engine) reapply(ctx context.Context, pb *pendingBatch) {
 	pause := minBackoff
 	for began := time.Now(); ; pause = min(2*pause, maxBackoff) {
-		synced, err := e.apply(ctx, w.batch, applyOptions{})
+		synced, err := e.apply(ctx, pb.batch, applyOptions{})
 		if errors.Is(err, store.ErrFull) { // a full store refuses only what it has not applied
-			w.err = err
-			e.trimForFullDisk(ctx, w)
-			synced, err = w.synced, w.err
+			pb.err = err
+			e.trimForFullDisk(ctx, pb)
+			synced, err = pb.synced, pb.err
 		}
-		w.synced, w.err = synced, err
-		if w.err == nil {
-			e.assumeDurable(w)
-			w.err = e.sync(w)
+		pb.synced, pb.err = synced, err
+		if pb.err == nil {
+			e.assumeDurable(pb)
+			pb.err = e.sync(pb)
 		}
-		if !errors.Is(w.err, store.ErrUnknown) {
-			if w.err != nil && e.fatal == nil {
-				e.fatal = w.err // the batches behind it depend on it and cannot be applied
+		if !errors.Is(pb.err, store.ErrUnknown) {
+			if pb.err != nil && e.fatal == nil {
+				e.fatal = pb.err // the batches behind it depend on it and cannot be applied
 			}
 			return
 		}
 		if ctx.Err() != nil && time.Since(began) > stopTimeout {
-			w.err = e.giveUpInDoubt(w.err)
+			pb.err = e.giveUpInDoubt(pb.err)
 			return
 		}
 		time.Sleep(pause)

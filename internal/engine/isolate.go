@@ -49,7 +49,7 @@ func (e *Engine) isolate(ctx context.Context, b *store.Batch, cause error, until
 		return func() error { return part }, nil
 	}
 	if applied {
-		err = e.diskFailed(err)
+		err = e.syncFailure(err)
 	}
 	refuseOps(second, err)
 	joinAnswers(b, first, &store.Batch{})
@@ -73,7 +73,7 @@ func (e *Engine) applyDurably(ctx context.Context, b *store.Batch, until time.Ti
 		if err = synced(); !errors.Is(err, store.ErrUnknown) {
 			return true, err
 		}
-		e.storeFailed()
+		e.markStoreFailing()
 		if ctx.Err() != nil && time.Since(began) > stopTimeout {
 			return false, e.giveUpInDoubt(err)
 		}
@@ -96,46 +96,47 @@ func (p *partialError) Unwrap() error { return p.err }
 func halves(b *store.Batch) (first, second *store.Batch) {
 	first, second = store.NewBatch(), store.NewBatch()
 	first.Limits, second.Limits = b.Limits, b.Limits
-	room := b.Len() / 2
-	split(b.Pauses, &first.Pauses, &second.Pauses, &room)
-	split(b.Renews, &first.Renews, &second.Renews, &room)
-	split(b.Presences, &first.Presences, &second.Presences, &room)
-	split(b.Appends, &first.Appends, &second.Appends, &room)
-	split(b.Finishes, &first.Finishes, &second.Finishes, &room)
-	split(b.Cancels, &first.Cancels, &second.Cancels, &room)
-	split(b.Deletes, &first.Deletes, &second.Deletes, &room)
-	split(b.Retries, &first.Retries, &second.Retries, &room)
-	split(b.Writes, &first.Writes, &second.Writes, &room)
-	room = alignToGroups(b.Submits, room)
-	split(b.Submits, &first.Submits, &second.Submits, &room)
-	split(b.Dues, &first.Dues, &second.Dues, &room)
-	split(b.Prunes, &first.Prunes, &second.Prunes, &room)
-	split(b.Claims, &first.Claims, &second.Claims, &room)
+	left := b.Len() / 2 // how many ops the first half still takes
+	split(b.Pauses, &first.Pauses, &second.Pauses, &left)
+	split(b.Renews, &first.Renews, &second.Renews, &left)
+	split(b.Presences, &first.Presences, &second.Presences, &left)
+	split(b.Appends, &first.Appends, &second.Appends, &left)
+	split(b.Finishes, &first.Finishes, &second.Finishes, &left)
+	split(b.Cancels, &first.Cancels, &second.Cancels, &left)
+	split(b.Deletes, &first.Deletes, &second.Deletes, &left)
+	split(b.Retries, &first.Retries, &second.Retries, &left)
+	split(b.Writes, &first.Writes, &second.Writes, &left)
+	left = alignToGroups(b.Submits, left)
+	split(b.Submits, &first.Submits, &second.Submits, &left)
+	split(b.Dues, &first.Dues, &second.Dues, &left)
+	split(b.Prunes, &first.Prunes, &second.Prunes, &left)
+	split(b.Claims, &first.Claims, &second.Claims, &left)
 	return first, second
 }
 
-func split[Op any](ops []*Op, first, second *[]*Op, room *int) {
-	n := min(*room, len(ops))
-	*room -= n
+// split divides the ops of one kind between the halves.
+func split[Op any](ops []*Op, first, second *[]*Op, left *int) {
+	n := min(*left, len(ops))
+	*left -= n
 	*first, *second = ops[:n:n], ops[n:]
 }
 
-// alignToGroups returns the number of submits for the first half, changed so that no atomic
-// group is split.
-func alignToGroups(ops []*store.Submit, room int) int {
-	n := min(room, len(ops))
+// alignToGroups returns how many ops the first half still takes, changed so that no atomic group
+// of submits is split.
+func alignToGroups(ops []*store.Submit, left int) int {
+	n := min(left, len(ops))
 	for n > 0 && sameGroup(ops, n) {
 		n--
 	}
-	if n == 0 && room > 0 && len(ops) > 0 {
+	if n == 0 && left > 0 && len(ops) > 0 {
 		for n = 1; sameGroup(ops, n); {
 			n++
 		}
 	}
-	if n < min(room, len(ops)) || n > room {
+	if n < min(left, len(ops)) || n > left {
 		return n
 	}
-	return room
+	return left
 }
 
 // sameGroup reports whether ops n-1 and n belong to one group.

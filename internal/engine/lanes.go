@@ -57,7 +57,7 @@ type pendingOp struct {
 	// Set by the loop before the answer.
 	err       error
 	consumers []*consumer // for each submit: the consumer that gets the job, or nil
-	done      chan bool   // gets one value with the answer, buffered; nobody closes it; nil with onAnswer
+	done      chan bool   // gets one value with the answer, buffered; never closed; nil with onAnswer
 }
 
 // answer reports to the caller that the op has its answer.
@@ -81,7 +81,7 @@ func (p *pendingOp) opCount() int { return max(len(p.submits), 1) }
 
 // lanes hold the ops that wait for the loop.
 type lanes struct {
-	wake chan struct{} // has a value when the loop has something to do; nobody closes it
+	wake chan struct{} // has a value when the loop has something to do; never closed
 
 	mu sync.Mutex
 	// Guarded by mu.

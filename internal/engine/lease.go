@@ -166,9 +166,9 @@ func (e *Engine) dropLease(l job.Lease) *localLease {
 	return local
 }
 
-// leaseLost drops a lease that another process swept, or whose attempt was finished through
-// another process. It ignores leases of other processes' workers.
-func (e *Engine) leaseLost(l job.Lease) {
+// handleLostLease drops a lease that another process swept, or whose attempt was finished
+// through another process. It ignores leases of other processes' workers.
+func (e *Engine) handleLostLease(l job.Lease) {
 	if local := e.dropLease(l); local != nil {
 		local.notifyLost()
 	}
@@ -178,7 +178,7 @@ func (e *Engine) leaseLost(l job.Lease) {
 // may never come to finish it.
 func (e *Engine) dropIfLost(l job.Lease, err error) {
 	if job.CodeOf(err) == job.LeaseLost {
-		e.leaseLost(l)
+		e.handleLostLease(l)
 	}
 }
 
@@ -195,13 +195,13 @@ func (e *Engine) dropLeaseOn(id job.ID) {
 	local := e.leases[id]
 	e.mu.Unlock()
 	if local != nil {
-		e.leaseLost(local.lease())
+		e.handleLostLease(local.lease())
 	}
 }
 
-// jobRemoved drops the lease of a job that is not in the store any more. If its own finish is
-// about to be answered, that finish may have removed the job: then the answer decides.
-func (e *Engine) jobRemoved(id job.ID) {
+// dropLeaseOfRemoved drops the lease of a job that is not in the store any more. If its own
+// finish is about to be answered, that finish may have removed the job: then the answer decides.
+func (e *Engine) dropLeaseOfRemoved(id job.ID) {
 	e.mu.Lock()
 	local := e.leases[id]
 	ending := local != nil && local.slotFreed

@@ -86,7 +86,7 @@ func (e *Engine) awaitEnd(ctx context.Context, sub *watch.Subscription, j job.Jo
 		events, look := sub.Take()
 		for _, ev := range events {
 			if ev.Job != nil && ev.Job.State.Ended() && ev.Job.Revision > j.Revision {
-				return e.ended(ctx, *ev.Job, ev.Result, nil)
+				return e.snapshot(ctx, ev.Job, ev.Result)
 			}
 			look = look || ev.Job != nil && ev.Job.State == 0 // the event has no job: read it
 		}
@@ -94,8 +94,11 @@ func (e *Engine) awaitEnd(ctx context.Context, sub *watch.Subscription, j job.Jo
 			continue
 		}
 		now, err := e.store.Job(ctx, j.Owner, j.ID)
-		if err != nil || now.State.Ended() {
-			return e.ended(ctx, now, nil, err)
+		if err != nil {
+			return Snapshot{}, err
+		}
+		if now.State.Ended() {
+			return e.snapshot(ctx, &now, nil)
 		}
 		j = now
 	}

@@ -67,23 +67,23 @@ func (e *Engine) loop(ctx context.Context) error {
 			<-e.lanes.wake
 			continue
 		}
-		w := e.gather()
-		if w.batch.Len() == 0 {
+		pb := e.gather()
+		if pb.batch.Len() == 0 {
 			<-e.lanes.wake
 			continue
 		}
-		e.commit(ctx, w)
+		e.commit(ctx, pb)
 		if e.fatal != nil { // even if only a part of the batch met it
 			fail(e.fatal)
 		}
 		if e.lanes.idle() {
 			// Nothing could be applied meanwhile, so handing over to the settler would only
 			// cost a switch of goroutines.
-			e.syncAlone(ctx, w)
+			e.syncAlone(ctx, pb)
 			continue
 		}
 		e.lanes.addUnsynced()
-		applied <- w
+		applied <- pb
 	}
 	close(applied)
 	settling.Wait()
@@ -92,9 +92,9 @@ func (e *Engine) loop(ctx context.Context) error {
 	// Commit the ops that came before the lanes closed. Claims stop here: a store that
 	// refuses everything would make the loop claim the same jobs forever.
 	e.claimsStopped = true
-	for w := e.gather(); w.batch.Len() > 0; w = e.gather() {
-		e.commit(ctx, w)
-		e.syncAlone(ctx, w)
+	for pb := e.gather(); pb.batch.Len() > 0; pb = e.gather() {
+		e.commit(ctx, pb)
+		e.syncAlone(ctx, pb)
 	}
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
@@ -105,9 +105,9 @@ func (e *Engine) loop(ctx context.Context) error {
 // settler settles applied batches while the loop applies the next ones. It leaves to the loop
 // each batch whose outcome is unknown, and all batches behind it.
 func (e *Engine) settler(applied <-chan *pendingBatch) {
-	for w := range applied {
-		if e.lanes.hasInDoubt() || !e.syncAndAnswer(w) {
-			e.lanes.addInDoubt(w)
+	for pb := range applied {
+		if e.lanes.hasInDoubt() || !e.syncAndAnswer(pb) {
+			e.lanes.addInDoubt(pb)
 			continue
 		}
 		e.lanes.removeUnsynced()
@@ -115,68 +115,68 @@ func (e *Engine) settler(applied <-chan *pendingBatch) {
 }
 
 // syncAlone settles a batch while no other batch is under way.
-func (e *Engine) syncAlone(ctx context.Context, w *pendingBatch) {
-	if !e.syncAndAnswer(w) {
-		e.recoverInDoubt(ctx, []*pendingBatch{w})
+func (e *Engine) syncAlone(ctx context.Context, pb *pendingBatch) {
+	if !e.syncAndAnswer(pb) {
+		e.recoverInDoubt(ctx, []*pendingBatch{pb})
 	}
 }
 
 // syncAndAnswer waits until an applied batch is on disk and answers its ops. It returns false,
 // and answers nobody, if the outcome is unknown.
-func (e *Engine) syncAndAnswer(w *pendingBatch) (known bool) {
-	if w.err == nil {
-		w.err = e.sync(w)
-		if errors.Is(w.err, store.ErrUnknown) {
-			w.err = nil
+func (e *Engine) syncAndAnswer(pb *pendingBatch) (known bool) {
+	if pb.err == nil {
+		pb.err = e.sync(pb)
+		if errors.Is(pb.err, store.ErrUnknown) {
+			pb.err = nil
 			return false
 		}
 	}
-	e.answerBatch(w)
+	e.answerBatch(pb)
 	return true
 }
 
 // answerBatch answers the ops of a batch whose outcome is known. If its sync failed, nothing
 // that was applied since the last good sync can be trusted: all of it is refused, and the loop
 // ends.
-func (e *Engine) answerBatch(w *pendingBatch) {
+func (e *Engine) answerBatch(pb *pendingBatch) {
 	e.commits.end()
-	if w.err == nil {
-		e.settle(w)
-		if w.partialErr != nil {
-			e.stopLoop(w.partialErr)
+	if pb.err == nil {
+		e.settle(pb)
+		if pb.partialErr != nil {
+			e.stopLoop(pb.partialErr)
 		}
 		return
 	}
-	if w.synced != nil || errors.Is(w.err, store.ErrDamaged) {
-		e.stopLoop(w.err)
+	if pb.synced != nil || errors.Is(pb.err, store.ErrDamaged) {
+		e.stopLoop(pb.err)
 	}
-	e.failBatch(w)
+	e.failBatch(pb)
 }
 
 // sync waits until a batch is on disk.
-func (e *Engine) sync(w *pendingBatch) error {
-	err := w.synced()
-	if took := time.Since(w.began); took > maxCommitTime {
+func (e *Engine) sync(pb *pendingBatch) error {
+	err := pb.synced()
+	if took := time.Since(pb.began); took > maxCommitTime {
 		e.sweeper.markUnhealthy()
-		e.log.Warn("a commit was slow", "took", took, "ops", w.batch.Len())
+		e.log.Warn("a commit was slow", "took", took, "ops", pb.batch.Len())
 	}
 	if part, ok := errors.AsType[*partialError](err); ok {
-		w.partialErr = part.err
+		pb.partialErr = part.err
 		return nil
 	}
 	if errors.Is(err, store.ErrUnknown) {
-		e.storeFailed()
-		e.log.Error("it is not known whether a commit is stored: it is made again, and so are those behind it", "error", err, "ops", w.batch.Len())
+		e.markStoreFailing()
+		e.log.Error("it is not known whether a commit is stored: it is made again, and so are those behind it", "error", err, "ops", pb.batch.Len())
 		return err
 	}
 	if err != nil {
-		return e.diskFailed(err)
+		return e.syncFailure(err)
 	}
 	return nil
 }
 
-// diskFailed refuses new work after a failed sync and returns the error for the callers.
-func (e *Engine) diskFailed(err error) error {
+// syncFailure refuses new work after a failed sync and returns the error for the callers.
+func (e *Engine) syncFailure(err error) error {
 	e.storeFailing.Store(true)
 	e.log.Error("the disk cannot be trusted any more: the server stops", "error", err)
 	return job.Wrapf(job.Unavailable, err, "the server's disk has failed: whether the request was stored is not known")

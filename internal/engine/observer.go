@@ -39,7 +39,7 @@ const (
 	EndedSucceeded  Ending = iota
 	EndedFailed            // and the job failed
 	EndedRetried           // failed; the job is retried
-	EndedWaited            // the upstream asked to wait; retried at no cost
+	EndedWaited            // the upstream said to wait; retried at no cost
 	EndedCancelled         // a cancel was requested
 	EndedHandedBack        // its worker released the job
 	EndedLost              // its worker went silent or died
@@ -68,17 +68,17 @@ func (noObserver) OutputStored(int64)                         {}
 func (noObserver) LeaseSwept(bool)                            {}
 
 // Watchers returns how many watches and long-polls are open, and their bound.
-func (e *Engine) Watchers() (now, most int) { return e.hub.Watchers(), e.maxWatchers }
+func (e *Engine) Watchers() (now, limit int) { return e.hub.Watchers(), e.maxWatchers }
 
 // observeBatch reports a batch that was on disk at that time.
-func (e *Engine) observeBatch(w *pendingBatch, at time.Time) {
-	for _, p := range w.ops {
+func (e *Engine) observeBatch(pb *pendingBatch, at time.Time) {
+	for _, p := range pb.ops {
 		e.observer.OpSettled(p.lane, at.Sub(p.queuedAt))
 		if op, err := opRefusal(p); err != nil {
 			_ = e.observeRefusal(op, err)
 		}
 	}
-	e.observer.BatchSettled(w.batch.Len())
+	e.observer.BatchSettled(pb.batch.Len())
 }
 
 // observeRefusal reports a refusal and returns it. Other errors (a caller left, a read failed)

@@ -83,9 +83,9 @@ func TestCallersAreAnsweredInStoreOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w := e.gather()
-	e.commit(t.Context(), w)
-	e.syncAndAnswer(w)
+	pb := e.gather()
+	e.commit(t.Context(), pb)
+	e.syncAndAnswer(pb)
 	if before := <-answered; before != 0 || len(cancel.done) != 1 {
 		t.Errorf("%d cancels were answered before the finish, %d in all", before, len(cancel.done))
 	}

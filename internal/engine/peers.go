@@ -10,8 +10,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// standingLimit bounds the jobs of one read of standings.
-const standingLimit = 500
+// versionLimit bounds the jobs of one read of versions.
+const versionLimit = 500
 
 // peers connects the engine with other processes on its store. It notifies them of the commits
 // of this process, and finds out what they changed about the jobs that run here or are watched
@@ -21,7 +21,7 @@ type peers struct {
 	// Set once.
 	e      *Engine
 	bus    bus.Bus
-	wake   chan struct{} // has a value after a notice; nobody closes it
+	wake   chan struct{} // has a value after a notice; never closed
 	member bus.Member
 
 	mu sync.Mutex
@@ -130,7 +130,7 @@ func (p *peers) run(ctx context.Context) {
 	}
 }
 
-// check reads the standings of the jobs that notices named, or of all relevant jobs.
+// check reads the versions of the jobs that notices named, or of all relevant jobs.
 func (p *peers) check(ctx context.Context, all bool) error {
 	p.mu.Lock()
 	queues, named := p.noticedQueue, p.noticedJobs
@@ -143,12 +143,12 @@ func (p *peers) check(ctx context.Context, all bool) error {
 	}
 	ids := p.relevantJobs(named, all)
 	for len(ids) > 0 {
-		n := min(len(ids), standingLimit)
+		n := min(len(ids), versionLimit)
 		list, err := p.e.store.Versions(ctx, ids[:n])
 		if err != nil {
 			return err
 		}
-		if err := p.applyStandings(ctx, ids[:n], list); err != nil {
+		if err := p.applyVersions(ctx, ids[:n], list); err != nil {
 			return err
 		}
 		ids = ids[n:]
@@ -177,25 +177,25 @@ func (p *peers) relevantJobs(named map[job.ID]bool, all bool) (ids []store.Owned
 	return ids
 }
 
-// applyStandings handles the standings of jobs. A job without a standing was deleted.
-func (p *peers) applyStandings(ctx context.Context, asked []store.OwnedID, list []store.JobVersion) error {
+// applyVersions handles the current versions of jobs. A job without a version was deleted.
+func (p *peers) applyVersions(ctx context.Context, ids []store.OwnedID, list []store.JobVersion) error {
 	found := make(map[job.ID]*store.JobVersion, len(list))
 	for i := range list {
 		found[list[i].ID] = &list[i]
 	}
 	var behind []job.Lease // whose attempts have output that is not known here
-	for _, of := range asked {
+	for _, of := range ids {
 		st := found[of.ID]
 		ours := false
 		if st == nil {
-			p.e.jobRemoved(of.ID)
+			p.e.dropLeaseOfRemoved(of.ID)
 		} else {
 			var lease job.Lease
-			if ours, lease = p.e.applyStanding(st); !lease.Token.IsZero() {
+			if ours, lease = p.e.applyVersion(st); !lease.Token.IsZero() {
 				behind = append(behind, lease)
 			}
 		}
-		if p.changed(of.ID, st) && !ours {
+		if p.hasChanged(of.ID, st) && !ours {
 			p.e.notifyReread(of.ID)
 		}
 	}
@@ -205,9 +205,9 @@ func (p *peers) applyStandings(ctx context.Context, asked []store.OwnedID, list 
 	return p.e.catchUp(ctx, behind)
 }
 
-// changed reports whether a watched job has changed since its watchers last knew it, and notes
-// its standing.
-func (p *peers) changed(id job.ID, st *store.JobVersion) bool {
+// hasChanged reports whether a watched job has changed since its watchers last knew it, and
+// notes its version.
+func (p *peers) hasChanged(id job.ID, st *store.JobVersion) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f := p.watched[id]
@@ -224,10 +224,10 @@ func (p *peers) changed(id job.ID, st *store.JobVersion) bool {
 	return changed
 }
 
-// applyStanding handles the standing of a job that runs here. It drops a lost lease and orders a
-// cancel. ours reports whether every change was made by this process: then the watchers know it.
-// behind is the lease if the attempt has output that is not known here, else zero.
-func (e *Engine) applyStanding(st *store.JobVersion) (ours bool, behind job.Lease) {
+// applyVersion handles the current version of a job that runs here. It drops a lost lease and
+// orders a cancel. ours reports whether every change was made by this process: then the watchers
+// know it. behind is the lease if the attempt has output that is not known here, else zero.
+func (e *Engine) applyVersion(st *store.JobVersion) (ours bool, behind job.Lease) {
 	e.mu.Lock()
 	local := e.leases[st.ID]
 	if local == nil || local.slotFreed { // the change may be its own finish, which is about to be answered
@@ -251,7 +251,7 @@ func (e *Engine) applyStanding(st *store.JobVersion) (ours bool, behind job.Leas
 	e.mu.Unlock()
 	switch {
 	case lost:
-		e.leaseLost(lease)
+		e.handleLostLease(lease)
 	case stop:
 		e.order(lease, job.OrderCancel)
 	}
@@ -277,42 +277,42 @@ func (e *Engine) catchUp(ctx context.Context, leases []job.Lease) error {
 }
 
 // publish sends a notice of the changes of a batch that is on disk.
-func (p *peers) publish(w *pendingBatch) {
+func (p *peers) publish(pb *pendingBatch) {
 	if p == nil {
 		return
 	}
 	var n bus.Notice
-	for _, op := range w.batch.Appends {
+	for _, op := range pb.batch.Appends {
 		n.Jobs = append(n.Jobs, op.Lease.Job)
 	}
-	for _, op := range w.batch.Finishes {
+	for _, op := range pb.batch.Finishes {
 		n.Jobs = append(n.Jobs, op.Lease.Job)
 	}
-	for _, op := range w.batch.Cancels {
+	for _, op := range pb.batch.Cancels {
 		n.Jobs = append(n.Jobs, op.ID)
 	}
-	for _, op := range w.batch.Deletes {
+	for _, op := range pb.batch.Deletes {
 		n.Jobs = append(n.Jobs, op.ID)
 	}
-	for _, op := range w.batch.Retries {
+	for _, op := range pb.batch.Retries {
 		n.Jobs = append(n.Jobs, op.ID)
 	}
-	for _, op := range w.batch.Dues {
+	for _, op := range pb.batch.Dues {
 		for i := range op.Expired {
 			n.Jobs = append(n.Jobs, op.Expired[i].ID)
 		}
 	}
-	for _, op := range w.batch.Claims {
+	for _, op := range pb.batch.Claims {
 		for i := range op.Claimed {
 			n.Jobs = append(n.Jobs, op.Claimed[i].Job.ID)
 		}
 	}
-	for _, m := range w.batch.Moved {
+	for _, m := range pb.batch.Moved {
 		n.Jobs = append(n.Jobs, m.ID)
 	}
-	n.Jobs = append(n.Jobs, w.batch.Damaged...)
-	for name, c := range w.batch.Counts {
-		if q := p.e.queues[name]; c.Queued > 0 || c.Parked > 0 || len(w.batch.Pauses) > 0 || q == nil || q.MaxRunning > 0 {
+	n.Jobs = append(n.Jobs, pb.batch.Damaged...)
+	for name, c := range pb.batch.Counts {
+		if q := p.e.queues[name]; c.Queued > 0 || c.Parked > 0 || len(pb.batch.Pauses) > 0 || q == nil || q.MaxRunning > 0 {
 			n.Queues = append(n.Queues, name)
 		}
 	}

@@ -103,19 +103,20 @@ func (p *presence) takeUnstored(now time.Time) *store.Presence {
 	return op
 }
 
-func takePresent[K comparable](of map[K]*presenceState, now time.Time) (seen []K) {
+// takePresent returns the keys whose presence is to be stored now, and drops the idle ones.
+func takePresent[K comparable](of map[K]*presenceState, now time.Time) (list []K) {
 	for k, s := range of {
 		s.present = s.present || s.watchers > 0
 		recent := !s.storedAt.IsZero() && now.Sub(s.storedAt) < stampEvery
 		switch {
 		case s.present && !recent:
-			seen = append(seen, k)
+			list = append(list, k)
 			s.present, s.storedAt = false, now
 		case !s.present && !recent:
 			delete(of, k)
 		}
 	}
-	return seen
+	return list
 }
 
 // markUnstored makes the presences of an op that failed be stored again.

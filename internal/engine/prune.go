@@ -44,7 +44,7 @@ type pruner struct {
 	exhaustedAt time.Time // when nothing was left to delete although the store was above its bound
 }
 
-func newPruner(e *Engine, most int64) *pruner { return &pruner{e: e, maxBytes: most} }
+func newPruner(e *Engine, maxBytes int64) *pruner { return &pruner{e: e, maxBytes: maxBytes} }
 
 // run deletes now and then until ctx ends. It has a goroutine of its own, so that a long pass
 // does not delay what is due. It logs what fails; the next pass repeats it.
@@ -147,10 +147,10 @@ func (p *pruner) shrink(ctx context.Context) error {
 // logShrink logs the result of a shrink.
 func (p *pruner) logShrink(before, after int64, jobs int) {
 	p.e.log.Warn("the store was above its bound: the oldest ended jobs were deleted before their retention was over",
-		"jobs", jobs, "bytes", before, "now", after, "most", p.maxBytes)
+		"jobs", jobs, "bytes", before, "now", after, "max", p.maxBytes)
 	if after > p.maxBytes {
 		p.exhaustedAt = time.Now()
-		p.e.log.Warn("the store is still above its bound: only unfinished jobs and conversations are left", "bytes", after, "most", p.maxBytes)
+		p.e.log.Warn("the store is still above its bound: only unfinished jobs and conversations are left", "bytes", after, "max", p.maxBytes)
 	}
 }
 

@@ -139,7 +139,7 @@ func (q *queue) setCounts(c job.Counts) {
 	q.commits++
 }
 
-func (q *queue) queued() int64 {
+func (q *queue) queuedCount() int64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.counts.Queued

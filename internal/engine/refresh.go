@@ -38,7 +38,9 @@ func jittered(d time.Duration) time.Duration { return d/2 + time.Duration(rand.F
 func (e *Engine) refresh(ctx context.Context) error {
 	before := make(map[*queue]int, len(e.queues))
 	for _, q := range e.queues {
-		before[q] = q.commitsSoFar()
+		q.mu.Lock()
+		before[q] = q.commits
+		q.mu.Unlock()
 	}
 	counts, err := e.store.Counts(ctx)
 	if err != nil {
@@ -56,10 +58,4 @@ func (e *Engine) refresh(ctx context.Context) error {
 		e.lanes.signal()
 	}
 	return e.sweeper.readNext(ctx)
-}
-
-func (q *queue) commitsSoFar() int {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.commits
 }

@@ -37,7 +37,11 @@ func newRenewal() *renewal { return &renewal{done: make(chan struct{})} }
 func (e *Engine) Renew(ctx context.Context, leases []job.Lease) []error {
 	waits := make([]*renewal, len(leases))
 	for i, l := range leases {
-		waits[i] = e.renew(l)
+		r, begin := e.renewals.add(l)
+		if begin {
+			e.beginRenewal(l, r)
+		}
+		waits[i] = r
 	}
 	errs := make([]error, len(leases))
 	for i, r := range waits {
@@ -46,17 +50,8 @@ func (e *Engine) Renew(ctx context.Context, leases []job.Lease) []error {
 	return errs
 }
 
-// renew returns a renewal that begins after the call.
-func (e *Engine) renew(l job.Lease) *renewal {
-	r, begin := e.renewals.add(l)
-	if begin {
-		e.beginRenewal(l, r)
-	}
-	return r
-}
-
-// add returns a renewal that the caller is to begin, or the one that follows the renewal under
-// way.
+// add returns a renewal that begins after the call: a new one, which the caller is to begin, or
+// the one that follows the renewal under way.
 func (r *renewals) add(l job.Lease) (added *renewal, begin bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -14,7 +14,7 @@ import (
 // does for workers without a runner.
 func (w *sweepHarness) sweepOverdue(which store.RunningFilter) {
 	w.t.Helper()
-	w.sweeper.jumped() // the test has moved the clock
+	w.sweeper.hasClockJumped() // the test has moved the clock
 	if err := w.sweeper.endAttempts(w.t.Context(), which); err != nil {
 		w.t.Fatal(err)
 	}

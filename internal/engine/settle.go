@@ -10,25 +10,25 @@ import (
 
 // settle handles a batch that is on disk: it delivers jobs to workers, changes to watchers and
 // answers to callers, in the order in which the store applied the ops.
-func (e *Engine) settle(w *pendingBatch) {
+func (e *Engine) settle(pb *pendingBatch) {
 	at := time.Now()
-	e.fileRemover.add(w.batch.Removed) // before the answers: a caller that then waits for removals waits for these too
-	for _, p := range w.ops {
+	e.fileRemover.add(pb.batch.Removed) // before the answers: a caller that then waits for removals waits for these too
+	for _, p := range pb.ops {
 		e.settled(p)
 		p.answer()
 	}
-	for _, m := range w.batch.Moved {
+	for _, m := range pb.batch.Moved {
 		e.hub.Publish(m.ID, watch.Event{State: m.State, Revision: m.Revision})
 	}
-	for _, c := range w.claims { // last, in the order of application: one batch may finish and claim the same job
+	for _, c := range pb.claims { // last, in the order of application: one batch may finish and claim the same job
 		e.deliverClaimed(c)
 	}
-	for i := range w.batch.FollowUps {
-		e.scheduleSweep(&w.batch.FollowUps[i])
+	for i := range pb.batch.FollowUps {
+		e.scheduleSweep(&pb.batch.FollowUps[i])
 	}
-	e.reportDamaged(w.batch.Damaged)
-	e.peers.publish(w)
-	e.observeBatch(w, at)
+	e.reportDamaged(pb.batch.Damaged)
+	e.peers.publish(pb)
+	e.observeBatch(pb, at)
 }
 
 // settled does what follows from one committed op.
@@ -63,20 +63,20 @@ func (e *Engine) settled(p *pendingOp) {
 }
 
 // failBatch answers the ops of a batch that was not applied, or whose outcome stays unknown.
-func (e *Engine) failBatch(w *pendingBatch) {
-	if !w.assumed {
-		for i := range w.claims {
-			w.claims[i].recordGot(0)
+func (e *Engine) failBatch(pb *pendingBatch) {
+	if !pb.assumed {
+		for i := range pb.claims {
+			pb.claims[i].recordGot(0)
 		}
-		e.reoccupySlots(w.ops, false)
+		e.reoccupySlots(pb.ops, false)
 	}
-	for _, p := range w.ops {
+	for _, p := range pb.ops {
 		for _, to := range p.consumers {
 			if to != nil {
 				to.release(1)
 			}
 		}
-		p.err = w.err
+		p.err = pb.err
 		p.answer()
 	}
 }

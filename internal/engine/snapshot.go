@@ -109,7 +109,7 @@ func (e *Engine) locate(ctx context.Context, s *Snapshot) error {
 			return err
 		}
 		if n == exactPosition {
-			n = max(n, int(q.queued())-1)
+			n = max(n, int(q.queuedCount())-1)
 		}
 		s.Position = n
 	}
@@ -125,7 +125,7 @@ func (e *Engine) locateWithoutRead(s *Snapshot) {
 		return
 	}
 	if s.State == job.Queued {
-		s.Position = max(int(q.queued())-1, 0)
+		s.Position = max(int(q.queuedCount())-1, 0)
 	}
 	e.addEstimate(s, q)
 }

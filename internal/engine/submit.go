@@ -29,7 +29,7 @@ func (e *Engine) Submit(ctx context.Context, r Request) (snap Snapshot, existing
 	if err != nil {
 		return Snapshot{}, false, e.observeRefusal("submit", err)
 	}
-	queued := e.queues[op.Job.Queue].queued()
+	queued := e.queues[op.Job.Queue].queuedCount()
 	j, existing, err := e.submitOne(ctx, op)
 	if err != nil {
 		return Snapshot{}, false, e.observeRefusal("submit", err)
@@ -80,7 +80,7 @@ func (e *Engine) submitOne(ctx context.Context, op *store.Submit) (j *job.Job, e
 		return e.resolveByKey(ctx, op, err)
 	}
 	l := &singleSubmit{ops: [1]*store.Submit{op}}
-	l.submits, l.consumers = l.ops[:], l.server[:]
+	l.submits, l.consumers = l.ops[:], l.consumer[:]
 	if err := e.doSubmits(ctx, &l.pendingOp); err != nil {
 		return nil, false, err
 	}
@@ -91,8 +91,8 @@ func (e *Engine) submitOne(ctx context.Context, op *store.Submit) (j *job.Job, e
 // the common case.
 type singleSubmit struct {
 	pendingOp
-	ops    [1]*store.Submit
-	server [1]*consumer
+	ops      [1]*store.Submit
+	consumer [1]*consumer
 }
 
 // doSubmits puts admitted submits through the loop as one op.

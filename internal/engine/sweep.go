@@ -27,7 +27,7 @@ const (
 // delivered late too.
 type sweeper struct {
 	e    *Engine
-	wake chan struct{} // has a value when the next due time is earlier; nobody closes it
+	wake chan struct{} // has a value when the next due time is earlier; never closed
 
 	// Owned by run.
 	abandonCheckedAt time.Time        // when abandoned jobs were last cancelled
@@ -86,7 +86,7 @@ func (s *sweeper) delay() time.Duration {
 // sweep does all that is due now.
 func (s *sweeper) sweep(ctx context.Context) error {
 	s.steppedAt = time.Now()
-	if s.jumped() {
+	if s.hasClockJumped() {
 		s.markUnhealthy()
 	}
 	// A failed step does not stop the others: on a full disk nothing becomes due, but jobs
@@ -99,7 +99,7 @@ func (s *sweeper) sweep(ctx context.Context) error {
 	if s.failed && errors.Join(errs...) == nil {
 		s.markUnhealthy() // the outage ends now: workers get time to renew
 	}
-	if s.mayTakeLeases() {
+	if s.maySweepLeases() {
 		errs = append(errs, s.endAttempts(ctx, store.LapsedOnly))
 	}
 	err := errors.Join(errs...)
@@ -134,7 +134,9 @@ func (s *sweeper) makeDue(ctx context.Context) error {
 	idle := false
 	limit, bare := sweepLimit, false
 	for more := now; more; {
-		op := &store.Due{Limit: limit, Failure: queueTimeout(), SkipAtEnd: bare}
+		op := &store.Due{Limit: limit, SkipAtEnd: bare, Failure: &job.Failure{
+			Code: "queue_timeout", Message: "the job waited longer in its queue than it was allowed to", Retryable: true,
+		}}
 		err := s.e.doUrgent(ctx, op)
 		s.recordStep(err)
 		if err == nil {
@@ -175,11 +177,6 @@ func (s *sweeper) makeDue(ctx context.Context) error {
 	return nil
 }
 
-// queueTimeout is the failure of a job that waited in its queue for too long.
-func queueTimeout() *job.Failure {
-	return &job.Failure{Code: "queue_timeout", Message: "the job waited longer in its queue than it was allowed to", Retryable: true}
-}
-
 // scheduleNext asks the store when something is due next.
 func (s *sweeper) scheduleNext(ctx context.Context) error {
 	err := s.readNext(ctx)
@@ -214,7 +211,7 @@ func (s *sweeper) endAttempts(ctx context.Context, which store.RunningFilter) er
 	list, err := s.e.store.Running(ctx, which, job.ID{}, sweepLimit)
 	s.recordStep(err)
 	list = s.rejected.without(list)
-	if err != nil || len(list) == 0 || needsHealth(which) && !s.mayTakeLeases() {
+	if err != nil || len(list) == 0 || needsHealth(which) && !s.maySweepLeases() {
 		return err
 	}
 	// Successful reads do not show that writes work. If writes hang, no worker could renew,
@@ -222,22 +219,22 @@ func (s *sweeper) endAttempts(ctx context.Context, which store.RunningFilter) er
 	if needsHealth(which) {
 		err := s.e.doUrgent(ctx, &store.Presence{})
 		s.recordStep(err)
-		if err != nil || !s.mayTakeLeases() {
+		if err != nil || !s.maySweepLeases() {
 			return err
 		}
 	}
-	asked := make([]*pendingOp, len(list))
+	ops := make([]*pendingOp, len(list))
 	for i := range list {
 		op := s.e.sweepFinish(&list[i], which)
 		if s.rejected[op.Lease] != nil {
 			op = bareFinish(op, list[i].Job.Attempt)
 		}
-		asked[i] = &pendingOp{lane: laneUrgent, bytes: opBytes, op: op, swept: true}
-		if err := s.e.lanes.put(asked[i]); err != nil {
+		ops[i] = &pendingOp{lane: laneUrgent, bytes: opBytes, op: op, swept: true}
+		if err := s.e.lanes.put(ops[i]); err != nil {
 			return err
 		}
 	}
-	for i, p := range asked {
+	for i, p := range ops {
 		if err := p.wait(ctx); err != nil {
 			return err
 		}

@@ -266,12 +266,12 @@ func TestSweepDeletesExpiredHistory(t *testing.T) {
 func TestOutageDelaysSweeps(t *testing.T) {
 	t.Parallel()
 	w := newSweepHarness(t, time.Nanosecond)
-	if !w.sweeper.mayTakeLeases() {
+	if !w.sweeper.maySweepLeases() {
 		t.Fatal("a healthy engine may take leases")
 	}
 	w.renewEvery = time.Hour
 	w.sweeper.markUnhealthy()
-	if w.sweeper.mayTakeLeases() {
+	if w.sweeper.maySweepLeases() {
 		t.Fatal("leases may be taken right after a trouble")
 	}
 }
