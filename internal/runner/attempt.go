@@ -137,14 +137,15 @@ func (a *attempt) end(err error) {
 	a.stopWriter()
 	var ok bool
 	if a.outcome, ok = a.decideOutcome(err); !ok {
-		a.release(nil)
+		a.close(nil)
 		return
 	}
 	a.storeOutcome()
 }
 
-// release forgets an attempt whose outcome is stored, or never will be.
-func (a *attempt) release(o *job.Outcome) {
+// close reports the end of the attempt to the hook and to the runner. The outcome is stored,
+// or never will be.
+func (a *attempt) close(o *job.Outcome) {
 	a.mu.Lock()
 	onEnd := a.onEnd
 	a.mu.Unlock()
@@ -207,7 +208,7 @@ func (a *attempt) onCancel() {
 // onLeaseLost stops the work. Nothing more can be written, so the runner does not wait for the
 // executor.
 func (a *attempt) onLeaseLost() {
-	a.r.forget(a)
+	a.r.removeLease(a)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.leaseLost = true

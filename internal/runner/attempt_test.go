@@ -45,7 +45,7 @@ func succeeds(t *testing.T) {
 	want(t, "the result", string(o.Result.Body), "second")
 	want(t, "the content type", o.Result.ContentType, "text/plain")
 	want(t, "the number of entries", len(rec.snapshot().entries), 0)
-	want(t, "failed, cancelled or handed back", o.Fault != nil || o.Cancelled || o.Released, false)
+	want(t, "failed, cancelled or released", o.Fault != nil || o.Cancelled || o.Released, false)
 }
 
 func succeedsWithoutResult(t *testing.T) {
@@ -81,7 +81,7 @@ func reportsError(t *testing.T) {
 	h.wantFault(rec, job.Retryable, "executor_error")
 }
 
-// finishAfterStop returns an executor that finishes its work once it is told to stop.
+// finishAfterStop returns an executor that finishes its work once it is asked to stop.
 func finishAfterStop(words ...string) executorFunc {
 	return func(ctx context.Context, _ exec.Task, out exec.Sink) error {
 		<-ctx.Done()

@@ -236,7 +236,7 @@ func firstReasonStands(t *testing.T) {
 	h.stop()
 	advance(time.Second + stopTimeout)
 	h.wantFault(rec, job.Timeout, "timeout")
-	want(t, "handed back", h.outcome(rec).Released, false)
+	want(t, "released", h.outcome(rec).Released, false)
 	close(release)
 }
 

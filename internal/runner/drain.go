@@ -16,7 +16,7 @@ func (r *Runner) drain() error {
 	if r.drainedWithin(r.cfg.Grace) {
 		return nil
 	}
-	// Grace is over: ask what is left to stop, and hand it back after stopTimeout.
+	// Grace is over: ask what is left to stop, and release it after stopTimeout.
 	for _, a := range r.leasedAttempts() {
 		a.onShutdown()
 	}
@@ -35,7 +35,7 @@ func (r *Runner) setPhase(p phase) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.phase = p
-	r.releaseIdleLocked()
+	r.stopIdleLocked()
 }
 
 // drainedWithin waits at most d until nothing is active.

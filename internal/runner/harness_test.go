@@ -77,7 +77,7 @@ func blockUntilStopped(ctx context.Context, _ exec.Task, _ exec.Sink) error {
 // returnNil is an executor without work.
 func returnNil(context.Context, exec.Task, exec.Sink) error { return nil }
 
-// ignoreStop returns an executor that blocks until release is closed, even when it is told to
+// ignoreStop returns an executor that blocks until release is closed, even when it is asked to
 // stop.
 func ignoreStop(release <-chan struct{}) executorFunc {
 	return func(context.Context, exec.Task, exec.Sink) error {

@@ -84,7 +84,7 @@ func skipsAttemptThatNeverStarts(t *testing.T) {
 	synctest.Wait()
 	late := h.deliver(2)
 	synctest.Wait()
-	want(t, "handed back", h.outcome(late).Released, true)
+	want(t, "released", h.outcome(late).Released, true)
 	want(t, "calls of the hook", f.started, 1)
 	close(release)
 	synctest.Wait()

@@ -18,7 +18,7 @@ type lease struct {
 	extendedAt time.Time // the lease expires length after this
 	renewAt    time.Time // when the next renewal is due
 	renewing   bool      // a call that renews it is outstanding
-	stopped    bool      // no renewal succeeded in time, so the work was told to stop
+	stopped    bool      // no renewal succeeded in time, so the work was asked to stop
 }
 
 // newLease returns the lease of a job that is delivered now. A lease runs from the commit that

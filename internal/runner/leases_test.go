@@ -17,9 +17,9 @@ func TestLeases(t *testing.T) {
 		{"without a lease to renew there is no call", renewsNothing},
 		{"a refused renewal is a lost lease, and affects no other", losesLeaseAtRenewal},
 		{"a renewal that failed is repeated soon", renewsAgainSoon},
-		{"work whose lease cannot be renewed stops before the lease expires, and is handed back", stopsBeforeLapse},
+		{"work whose lease cannot be renewed stops before the lease expires, and is released", stopsBeforeExpiry},
 		{"with IgnoreLeaseExpiry, work goes on through an outage", outlastsOutage},
-		{"work that ignores this stop is handed back after its grace", handsBackAfterLapse},
+		{"work that ignores this stop is released after its grace", releasesAfterExpiry},
 		{"a renewal without an answer stops the work as well", stopsWithoutAnswer},
 		{"a renewed lease runs from before its call", countsFromAsking},
 		{"a late answer does not make a lease older", keepsNewerAnswer},
@@ -100,7 +100,7 @@ func renewsAgainSoon(t *testing.T) {
 	want(t, "still running", rec.running(), true)
 }
 
-func stopsBeforeLapse(t *testing.T) {
+func stopsBeforeExpiry(t *testing.T) {
 	var why error
 	h := newHarness(t, untilStopped(&why))
 	h.setRenew(func([]job.Lease) []error { return []error{errOutage} })
@@ -109,7 +109,7 @@ func stopsBeforeLapse(t *testing.T) {
 	want(t, "running before its lease is about to end", rec.running(), true)
 	advance(1)
 	wantErr(t, why, exec.ErrLost)
-	want(t, "handed back", h.outcome(rec).Released, true)
+	want(t, "released", h.outcome(rec).Released, true)
 }
 
 func outlastsOutage(t *testing.T) {
@@ -125,7 +125,7 @@ func outlastsOutage(t *testing.T) {
 	wantErr(t, why, exec.ErrLost)
 }
 
-func handsBackAfterLapse(t *testing.T) {
+func releasesAfterExpiry(t *testing.T) {
 	release := make(chan struct{})
 	h := newHarness(t, ignoreStop(release))
 	h.setRenew(func([]job.Lease) []error { return []error{errOutage} })
@@ -133,7 +133,7 @@ func handsBackAfterLapse(t *testing.T) {
 	advance(35*time.Second - 1)
 	want(t, "running within its grace", rec.running(), true)
 	advance(1)
-	want(t, "handed back", h.outcome(rec).Released, true)
+	want(t, "released", h.outcome(rec).Released, true)
 	close(release)
 }
 
@@ -148,7 +148,7 @@ func stopsWithoutAnswer(t *testing.T) {
 	rec := h.deliver(1)
 	advance(25 * time.Second)
 	wantErr(t, why, exec.ErrLost)
-	want(t, "handed back", h.outcome(rec).Released, true)
+	want(t, "released", h.outcome(rec).Released, true)
 	want(t, "the number of calls", len(h.renewals()), 1)
 	close(answer)
 }
@@ -167,7 +167,7 @@ func countsFromAsking(t *testing.T) {
 	advance(35*time.Second - 1) // called after 10 s, answered after 19 s
 	want(t, "running before its lease is about to end", rec.running(), true)
 	advance(1)
-	want(t, "handed back", h.outcome(rec).Released, true)
+	want(t, "released", h.outcome(rec).Released, true)
 	wantErr(t, why, exec.ErrLost)
 }
 
@@ -318,5 +318,5 @@ func renewsWhileFinishing(t *testing.T) {
 	want(t, "the number of renewals", len(h.renewals()), 2)
 	up.Store(true)
 	advance(time.Second)
-	want(t, "handed back", h.outcome(rec).Released, false)
+	want(t, "released", h.outcome(rec).Released, false)
 }

@@ -36,8 +36,8 @@ func (r *Runner) waitForNext() *attempt {
 	return <-r.next
 }
 
-// releaseIdleLocked ends all idle goroutines.
-func (r *Runner) releaseIdleLocked() {
+// stopIdleLocked ends all idle goroutines.
+func (r *Runner) stopIdleLocked() {
 	for ; r.idle > 0; r.idle-- {
 		r.next <- nil
 	}

@@ -13,18 +13,18 @@ const (
 	maxRetryDelay = time.Second
 )
 
-// storeOutcome stores the outcome and then releases the attempt. No goroutine waits for the
+// storeOutcome stores the outcome and then closes the attempt. No goroutine waits for the
 // write: only a write that failed gets one, for its retries.
 func (a *attempt) storeOutcome() {
 	a.r.cfg.Source.FinishAsync(a.claimed.Lease(), a.outcome, func(err error) {
 		if err == nil {
-			a.release(&a.outcome)
+			a.close(&a.outcome)
 			return
 		}
 		// The callback must not block, so retries need a goroutine.
 		go func() {
 			a.retryOutcome(err)
-			a.release(&a.outcome)
+			a.close(&a.outcome)
 		}()
 	})
 }

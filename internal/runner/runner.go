@@ -28,7 +28,7 @@ import (
 type Source interface {
 	// Consume delivers jobs to w until stop is called. stop returns at once. Jobs that were
 	// delivered stay with the worker. A claim that is under way when stop is called may still
-	// be delivered; the runner hands that job back.
+	// be delivered; the runner releases that job.
 	Consume(w job.Worker) (stop func())
 	// Append stores output and returns when it is on disk. It refuses with [job.LeaseLost],
 	// and with [job.TooLarge] past the limit of a job's output.
@@ -97,7 +97,7 @@ type phase uint8
 
 const (
 	accepting phase = iota
-	stopping        // delivered jobs are handed back
+	stopping        // delivered jobs are released
 	closed          // Run has returned
 )
 
@@ -123,7 +123,7 @@ func New(c Config) *Runner {
 }
 
 // Run runs jobs until ctx ends. Then it accepts no more jobs, gives the running ones their
-// grace, asks the rest to stop, hands them back, and returns when every goroutine it started
+// grace, asks the rest to stop, releases them, and returns when every goroutine it started
 // is gone. It returns an error if some goroutine is not gone: an executor ignores its context,
 // or the source does not answer.
 func (r *Runner) Run(ctx context.Context) error {
@@ -147,7 +147,7 @@ func (r *Runner) Run(ctx context.Context) error {
 		Order:   r.order,
 	})
 	<-ctx.Done()
-	// Set the phase before unsubscribing, so that a job delivered in between is handed back.
+	// Set the phase before unsubscribing, so that a job delivered in between is released.
 	r.setPhase(stopping)
 	unsubscribe()
 	err := r.drain()
@@ -172,7 +172,7 @@ func (r *Runner) deliver(c job.Claimed) {
 		r.cfg.Log.Warn("a job was delivered after the runner had stopped; its lease will expire", "job", c.Job.ID)
 		return
 	case stopping:
-		a.stopCause = exec.ErrStopping // handed back without having started
+		a.stopCause = exec.ErrStopping // released without having started
 	case accepting:
 	}
 	r.addLeaseLocked(a)
@@ -214,8 +214,8 @@ func (r *Runner) removeActive(ended *attempt) {
 	}
 }
 
-// forget stops renewing the lease of a.
-func (r *Runner) forget(a *attempt) {
+// removeLease stops renewing the lease of a.
+func (r *Runner) removeLease(a *attempt) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.leased, a.claimed.Token)

@@ -15,12 +15,12 @@ func TestShutdown(t *testing.T) {
 		{"the worker has the configured name, queue and slots", servesAsConfigured},
 		{"a runner without work stops at once", stopsIdle},
 		{"running work may finish within the grace, and its lease is renewed meanwhile", finishesInGrace},
-		{"work that is left after the grace is asked to stop, and handed back", handsBack},
-		{"work that ignores the request is handed back too, and Run returns an error", handsBackWorkThatIgnoresStop},
-		{"a job delivered while the runner stops is handed back without having started", handsBackLateJob},
+		{"work that is left after the grace is asked to stop, and released", releasesAfterGrace},
+		{"work that ignores the request is released too, and Run returns an error", releasesWorkThatIgnoresStop},
+		{"a job delivered while the runner stops is released without having started", releasesLateJob},
 		{"a job delivered after the end is left to its lease", leavesJobAfterEnd},
 		{"an unreachable store does not keep the runner from stopping", stopsWithoutStore},
-		{"a cancelled job is cancelled, not handed back", cancelsWhileStopping},
+		{"a cancelled job is cancelled, not released", cancelsWhileStopping},
 	})
 }
 
@@ -53,10 +53,10 @@ func finishesInGrace(t *testing.T) {
 	want(t, "the number of renewals", len(h.renewals()), 3)
 	close(gate)
 	wantErr(t, h.close(), nil)
-	want(t, "handed back", h.outcome(rec).Released, false)
+	want(t, "released", h.outcome(rec).Released, false)
 }
 
-func handsBack(t *testing.T) {
+func releasesAfterGrace(t *testing.T) {
 	var why error
 	h := newHarness(t, untilStopped(&why))
 	rec := h.deliver(1)
@@ -67,11 +67,11 @@ func handsBack(t *testing.T) {
 	wantErr(t, h.close(), nil)
 	wantErr(t, why, exec.ErrStopping)
 	o := h.outcome(rec)
-	want(t, "handed back", o.Released, true)
+	want(t, "released", o.Released, true)
 	want(t, "a fault", o.Fault != nil, false)
 }
 
-func handsBackWorkThatIgnoresStop(t *testing.T) {
+func releasesWorkThatIgnoresStop(t *testing.T) {
 	release := make(chan struct{})
 	h := newHarness(t, ignoreStop(release), func(c *Config) { c.Grace = time.Second })
 	rec := h.deliver(1)
@@ -79,11 +79,11 @@ func handsBackWorkThatIgnoresStop(t *testing.T) {
 	start := time.Now()
 	want(t, "an error", h.close() != nil, true)
 	want(t, "the time it took", time.Since(start), time.Second+stopTimeout+2*writeTimeout)
-	want(t, "handed back", h.outcome(rec).Released, true)
+	want(t, "released", h.outcome(rec).Released, true)
 	close(release)
 }
 
-func handsBackLateJob(t *testing.T) {
+func releasesLateJob(t *testing.T) {
 	started := 0
 	gate := make(chan struct{})
 	h := newHarness(t, func(context.Context, exec.Task, exec.Sink) error {
@@ -97,7 +97,7 @@ func handsBackLateJob(t *testing.T) {
 	synctest.Wait()
 	late := h.deliver(2, func(c *job.Claimed) { c.Job.Attempt = 2 })
 	synctest.Wait()
-	want(t, "handed back", h.outcome(late).Released, true)
+	want(t, "released", h.outcome(late).Released, true)
 	want(t, "its log", late.log(), "")
 	want(t, "attempts that started", started, 1)
 	close(gate)
@@ -131,7 +131,7 @@ func cancelsWhileStopping(t *testing.T) {
 	h.order(1, job.OrderCancel)
 	advance(stopTimeout)
 	want(t, "cancelled", h.outcome(rec).Cancelled, true)
-	want(t, "handed back", h.outcome(rec).Released, false)
+	want(t, "released", h.outcome(rec).Released, false)
 	close(release)
 	wantErr(t, h.close(), nil)
 }

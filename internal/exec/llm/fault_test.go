@@ -126,7 +126,7 @@ func TestUnreachableUpstream(t *testing.T) {
 		base string
 		want wantFault
 	}{
-		"nobody listens":         {"http://" + unusedAddr(t), wantFault{"upstream_unreachable", job.Wait, "refuses connections at 127.0.0.1"}},
+		"nothing listens":        {"http://" + unusedAddr(t), wantFault{"upstream_unreachable", job.Wait, "refuses connections at 127.0.0.1"}},
 		"https on an http port":  {"https" + strings.TrimPrefix(plain.URL, "http"), wantFault{"upstream_tls", job.Final, "http://"}},
 		"an unknown certificate": {secure.URL, wantFault{"upstream_tls", job.Final, "not trusted"}},
 	} {
