@@ -5,12 +5,12 @@ package process
 import (
 	"errors"
 	"os"
-	"os/exec"
+	osexec "os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	meanwhile "github.com/meanwhile-run/meanwhile/internal/exec"
+	"github.com/meanwhile-run/meanwhile/internal/exec"
 	"github.com/meanwhile-run/meanwhile/internal/exec/exectest"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
@@ -20,7 +20,7 @@ const example = "../../../examples/recogniser"
 // recogniser returns the executor of the example's queue.
 func recogniser(t *testing.T) *Executor {
 	t.Helper()
-	if _, err := exec.LookPath("tesseract"); err != nil {
+	if _, err := osexec.LookPath("tesseract"); err != nil {
 		t.Skip("tesseract is not installed, so the OCR example cannot run: sudo apt-get install tesseract-ocr")
 	}
 	e, err := New(Config{Command: []string{"sh", "recognise.sh", "{file}"}, Env: []string{"PATH", "TESSDATA_PREFIX"}, Dir: example})
@@ -39,7 +39,7 @@ func recognise(t *testing.T, picture []byte) (exectest.Record, error) {
 		t.Fatal(err)
 	}
 	task := exectest.Task([]byte("null"))
-	task.Files = []meanwhile.File{{Path: path, File: job.File{Name: "a page.png"}}}
+	task.Files = []exec.File{{Path: path, File: job.File{Name: "a page.png"}}}
 	a := exectest.Start(t, e, task)
 	err := a.Wait()
 	return a.Sink.Record(), err

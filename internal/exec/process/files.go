@@ -7,7 +7,7 @@ import (
 	"slices"
 	"strings"
 
-	meanwhile "github.com/meanwhile-run/meanwhile/internal/exec"
+	"github.com/meanwhile-run/meanwhile/internal/exec"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
@@ -32,7 +32,7 @@ type fileInfo struct {
 }
 
 // expandArgs replaces the placeholders in a command's arguments.
-func expandArgs(args []string, files []meanwhile.File) []string {
+func expandArgs(args []string, files []exec.File) []string {
 	var out []string
 	for _, arg := range args {
 		switch {
@@ -51,7 +51,7 @@ func expandArgs(args []string, files []meanwhile.File) []string {
 
 // filesFault returns the fault of a job that lacks the files which the command's arguments
 // need; nil if it has them.
-func (e *Executor) filesFault(files []meanwhile.File) *job.Fault {
+func (e *Executor) filesFault(files []exec.File) *job.Fault {
 	one := slices.ContainsFunc(e.config.Command, func(arg string) bool { return strings.Contains(arg, fileArg) })
 	all := slices.Contains(e.config.Command, filesArg)
 	f := &job.Fault{Code: "wrong_files", Class: job.Final}
@@ -67,7 +67,7 @@ func (e *Executor) filesFault(files []meanwhile.File) *job.Fault {
 }
 
 // fileEnv returns the variables for a job's files.
-func fileEnv(files []meanwhile.File) (env []string) {
+func fileEnv(files []exec.File) (env []string) {
 	if len(files) == 0 {
 		return nil
 	}

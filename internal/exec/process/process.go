@@ -44,10 +44,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
+	osexec "os/exec"
 	"time"
 
-	meanwhile "github.com/meanwhile-run/meanwhile/internal/exec"
+	"github.com/meanwhile-run/meanwhile/internal/exec"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
@@ -93,7 +93,7 @@ func New(c Config) (*Executor, error) {
 
 // CheckInstalled returns an error if the program cannot be found or executed now.
 func (e *Executor) CheckInstalled() error {
-	_, err := exec.LookPath(e.config.Command[0])
+	_, err := osexec.LookPath(e.config.Command[0])
 	return err
 }
 
@@ -104,7 +104,7 @@ func (e *Executor) Kind() string { return "process" }
 func (e *Executor) Check(input []byte) error { return nil }
 
 // Execute runs the command. It returns when the command and what it left are gone.
-func (e *Executor) Execute(ctx context.Context, t meanwhile.Task, out meanwhile.Sink) error {
+func (e *Executor) Execute(ctx context.Context, t exec.Task, out exec.Sink) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -137,8 +137,8 @@ func (e *Executor) Execute(ctx context.Context, t meanwhile.Task, out meanwhile.
 }
 
 // newCommand returns the command for one attempt.
-func (e *Executor) newCommand(t meanwhile.Task, a *attempt) *exec.Cmd {
-	cmd := exec.Command(e.config.Command[0], expandArgs(e.config.Command[1:], t.Files)...)
+func (e *Executor) newCommand(t exec.Task, a *attempt) *osexec.Cmd {
+	cmd := osexec.Command(e.config.Command[0], expandArgs(e.config.Command[1:], t.Files)...)
 	cmd.Dir = e.config.Dir
 	// Env must not stay nil: os/exec would pass on the server's whole environment.
 	cmd.Env = []string{attemptVar + "=" + a.token}
@@ -160,7 +160,7 @@ func (e *Executor) startFault(err error) *job.Fault {
 	f := &job.Fault{Code: "command_not_started", Class: job.Retryable, Err: err,
 		Message: fmt.Sprintf("the command %s could not be started", job.Quote(e.config.Command[0]))}
 	switch {
-	case errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist):
+	case errors.Is(err, osexec.ErrNotFound) || errors.Is(err, os.ErrNotExist):
 		f.Code, f.Class = "command_not_found", job.Final
 		f.Message = fmt.Sprintf("there is no command %s on this server: install it, or correct the queue's command", job.Quote(e.config.Command[0]))
 	case errors.Is(err, os.ErrPermission):

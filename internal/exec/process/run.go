@@ -7,18 +7,18 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
+	osexec "os/exec"
 	"sync"
 	"time"
 
-	meanwhile "github.com/meanwhile-run/meanwhile/internal/exec"
+	"github.com/meanwhile-run/meanwhile/internal/exec"
 )
 
 // run is a running command. Four goroutines serve it: one writes its input, two read its
 // outputs, one waits for its exit. All of them end after the command and its group have ended.
 type run struct {
 	// set once
-	cmd        *exec.Cmd
+	cmd        *osexec.Cmd
 	attempt    attempt
 	timeouts   timeouts
 	pipeEnds   []*os.File      // our ends of its pipes: stdin, stdout, stderr
@@ -39,7 +39,7 @@ type outputLine struct {
 }
 
 // start starts the command and the goroutines that serve it.
-func (e *Executor) start(t meanwhile.Task) (*run, error) {
+func (e *Executor) start(t exec.Task) (*run, error) {
 	r := &run{attempt: newAttempt(), timeouts: e.timeouts, lines: make(chan outputLine), exited: make(chan struct{})}
 	r.cmd = e.newCommand(t, &r.attempt)
 	theirs, err := r.makePipes()
