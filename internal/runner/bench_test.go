@@ -37,9 +37,9 @@ func (m *benchSource) Renew(_ context.Context, leases []job.Lease) []error {
 	return make([]error, len(leases))
 }
 
-// BenchmarkSilentJob measures the hot path: a job that takes no time and has no output but its
+// BenchmarkNoOutput measures the hot path: a job that takes no time and has no output but its
 // result, from delivery to outcome, with 64 slots.
-func BenchmarkSilentJob(b *testing.B) {
+func BenchmarkNoOutput(b *testing.B) {
 	body := []byte("{}")
 	benchmark(b, func(_ context.Context, _ exec.Task, out exec.Sink) error {
 		out.Result(job.Result{ContentType: "application/json", Body: body})
