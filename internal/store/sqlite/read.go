@@ -152,9 +152,9 @@ func (r *reader) find(owner job.Owner, id job.ID) (j row, err error) {
 	return j, err
 }
 
-// findWithTail finds a job, and the part of its output that is not in its log. The tail view
-// is read first, before the transaction's moment: whatever leaves the tail after that is in the
-// log at that moment.
+// findWithTail finds a job, and the part of its output that is not in its log. It gets the tail
+// view before the first row, which fixes the moment of the transaction: entries that left the
+// tail in between are in the log at that moment.
 func (r *reader) findWithTail(owner job.Owner, id job.ID) (j row, view tailView, err error) {
 	view = r.tailViews.view(id)
 	found, err := r.job.text(owner.Tenant).text(owner.User).id(&id).first(func(c column) error {

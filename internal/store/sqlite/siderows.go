@@ -33,7 +33,7 @@ func (t *tx) checkRows(rows []store.Row) (conflict []byte, refusal, err error) {
 	return nil, nil, nil
 }
 
-// readRecord returns a row's body, or nil if there is no such row. The body of a row is never
+// readSideRow returns a row's body, or nil if there is no such row. The body of a row is never
 // nil.
 func readSideRow(q *query, of store.RowSet, id string) (body []byte, err error) {
 	_, err = q.set(of).text(id).first(func(c column) error {
@@ -43,7 +43,7 @@ func readSideRow(q *query, of store.RowSet, id string) (body []byte, err error) 
 	return body, err
 }
 
-// firstRecord returns the body of the first row under a parent, or nil.
+// readFirstSideRow returns the body of the first row under a parent, or nil.
 func readFirstSideRow(q *query, of store.RowSet) (body []byte, err error) {
 	_, err = q.set(of).first(func(c column) error {
 		body = c.bytes(0)

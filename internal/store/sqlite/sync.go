@@ -87,14 +87,14 @@ func (s *syncer) end(written bool) uint64 {
 	return s.written
 }
 
-// seen returns the last commit that a finished read may have seen.
+// visible returns the last commit that a finished read may have seen.
 func (s *syncer) visible() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.begun
 }
 
-// seenRows returns the last commit whose side rows a finished read may have seen. Later ones
+// visibleRows returns the last commit whose side rows a finished read may have seen. Later ones
 // wrote none, so a read of side rows need not wait for them.
 func (s *syncer) visibleRows() uint64 {
 	s.mu.Lock()

@@ -13,8 +13,7 @@ type tailViews struct {
 }
 
 // tailView is the output of a running job that was in the tail as of some commit. A read gets
-// the view before its transaction begins, and then finds in the log all entries that left the
-// tail since.
+// the view before it reads any row. Entries that left the tail since are then in the log.
 type tailView struct {
 	block         []byte // never written to again
 	cursor, total int64
