@@ -29,7 +29,7 @@ func TestEachEntryRefusesDamagedBlock(t *testing.T) {
 	whole := appendBlock(nil, []job.Entry{{Kind: job.KindText, Attempt: 1, Events: 1, Data: []byte("data")}})
 	for n := 1; n < len(whole); n++ {
 		if _, err := decodeBlock(t, whole[:n]); err == nil {
-			t.Errorf("the first %d of %d bytes were read as whole", n, len(whole))
+			t.Errorf("the first %d of %d bytes were decoded without an error", n, len(whole))
 		}
 	}
 	for name, block := range map[string][]byte{
@@ -39,7 +39,7 @@ func TestEachEntryRefusesDamagedBlock(t *testing.T) {
 		"a length past the end":  {1, 1, 1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01},
 	} {
 		if _, err := decodeBlock(t, block); err == nil {
-			t.Errorf("%s was read as whole", name)
+			t.Errorf("%s was decoded without an error", name)
 		}
 	}
 }

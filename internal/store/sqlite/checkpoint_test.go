@@ -113,7 +113,7 @@ func TestCheckpointTruncatesLogAfterLongRead(t *testing.T) {
 		t.Fatalf("the test is to show a long log; it has %d bytes", info.Size())
 	}
 	if a.checkpointer.restartFrames <= longLogFrames {
-		t.Error("commits are held up again and again for a read that lasts")
+		t.Error("commits wait again and again for a long read")
 	}
 	r.nextExpiry.done()
 	if err := r.end.run(); err != nil {

@@ -161,7 +161,7 @@ func TestDamageFoundByReadStopsWrites(t *testing.T) {
 	a := newBulkStore(t, Options{Unsynced: true})
 	err := a.read(t.Context(), func(*reader) error { return store.ErrDamaged })
 	if job.CodeOf(err) != job.Unavailable {
-		t.Errorf("the reader is told %v", err)
+		t.Errorf("the read returned %v", err)
 	}
 	b := store.NewBatch()
 	b.Prunes = []*store.Prune{{Limit: 1}}
@@ -176,7 +176,7 @@ func TestCheckReportsDefects(t *testing.T) {
 	var found []string
 	report := func(defect string) { found = append(found, defect) }
 	if err := Check(t.Context(), path, report); err != nil || len(found) > 0 {
-		t.Fatalf("a whole file: %v %q", err, found)
+		t.Fatalf("an intact file: %v %q", err, found)
 	}
 	overwrite(t, path, 10*pageSize, bytes.Repeat([]byte{0xAA}, 10*pageSize))
 	if err := Check(t.Context(), path, report); !errors.Is(err, store.ErrDamaged) || len(found) == 0 {

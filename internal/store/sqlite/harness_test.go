@@ -83,7 +83,9 @@ func (d *harness) open() { d.Helper(); d.openWith(nil) }
 
 func (d *harness) openWith(atEnd store.AtEnd) {
 	d.Helper()
-	s, err := Open(d.Context(), d.path, Options{Clock: func() time.Time { return d.now }, Unsynced: true, AtEnd: atEnd})
+	s, err := Open(d.Context(), d.path, Options{
+		Clock: func() time.Time { return d.now }, Unsynced: true, AtEnd: atEnd, Readers: 2, // fewer open faster
+	})
 	if err != nil {
 		d.Fatal(err)
 	}

@@ -55,7 +55,7 @@ func TestDecodePolicyReadsOlderForms(t *testing.T) {
 		t.Errorf("a policy without delays reads as %+v, %v", got, err)
 	}
 	if got, err := decodePolicy(append(older[:len(older):len(older)], 0)); err != nil || !reflect.DeepEqual(got, want) {
-		t.Errorf("a policy that says nothing of how long the job is kept reads as %+v, %v", got, err)
+		t.Errorf("a policy without a retention reads as %+v, %v", got, err)
 	}
 	if got, err := decodePolicy(older); err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("an older policy reads as %+v, %v", got, err)

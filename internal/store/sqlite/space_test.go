@@ -38,12 +38,12 @@ func TestFreeSpaceSubtractsUncheckpointedLog(t *testing.T) {
 	a.checkpointedSize()
 	before, _ := a.FreeSpace()
 	a.addEnded(10, 100_000)
-	if room, known := a.FreeSpace(); !known || before-room < 3_000_000 {
-		t.Errorf("with 3 MB in the log there are %d bytes less", before-room)
+	if now, known := a.FreeSpace(); !known || before-now < 3_000_000 {
+		t.Errorf("with 3 MB in the log %d fewer bytes are free", before-now)
 	}
 	a.checkpointedSize()
-	if room, _ := a.FreeSpace(); before-room > 1<<20 {
-		t.Errorf("with an empty log there are %d bytes less, on a disk that tells no change", before-room)
+	if now, _ := a.FreeSpace(); before-now > 1<<20 {
+		t.Errorf("with an empty log %d fewer bytes are free, on a disk without changes", before-now)
 	}
 }
 
@@ -63,12 +63,12 @@ func TestReserveShrinksInStepsAndRefills(t *testing.T) {
 	if a.space.shrinkReserve() {
 		t.Error("more is given than there was")
 	}
-	if room, _ := a.FreeSpace(); before-room != 4<<20 {
-		t.Errorf("without the reserve there are %d bytes less", before-room)
+	if now, _ := a.FreeSpace(); before-now != 4<<20 {
+		t.Errorf("without the reserve %d fewer bytes are free", before-now)
 	}
 	free.Store(1 << 20)
 	if a.space.fillReserve(); a.reserveFileSize() != 0 {
-		t.Error("the reserve is made although there is no room")
+		t.Error("the reserve was refilled without space for it")
 	}
 	free.Store(1 << 30)
 	if a.space.fillReserve(); a.reserveFileSize() != 4<<20 {
@@ -101,7 +101,7 @@ func TestReserveIsForEndsAndDeletes(t *testing.T) {
 		b := store.NewBatch()
 		b.Add(tt.op)
 		if a.mayUseReserve(b) != tt.gets {
-			t.Errorf("%s gets it: %v", tt.what, !tt.gets)
+			t.Errorf("%s may use the reserve: %v", tt.what, !tt.gets)
 		}
 	}
 	a.space.shrinkReserve()
@@ -149,7 +149,7 @@ func TestVacuumHurriesOnNearlyFullDisk(t *testing.T) {
 	a.addEnded(100, 20_000)
 	a.pruneAll()
 	if err := a.vacuum.sample(); err != nil || a.vacuum.spare() > 0 {
-		t.Errorf("with room again pages are given back that may be needed again: %d, %v", a.vacuum.spare(), err)
+		t.Errorf("with space again, pages are returned that may be needed: %d, %v", a.vacuum.spare(), err)
 	}
 }
 
@@ -168,7 +168,7 @@ func TestCheckpointTruncatesLogOnNearlyFullDisk(t *testing.T) {
 		a.addEnded(250, 4<<10)
 	}
 	if a.checkpointer.logTooLong() {
-		t.Error("a long log is too long for a disk with room")
+		t.Error("a long log is too long although the disk has space")
 	}
 	free.Store(1 << 20)
 	if err := a.checkpointer.truncateLog(); err != nil || !a.checkpointer.logTooLong() {

@@ -59,7 +59,7 @@ func TestFailedSyncIsPermanent(t *testing.T) {
 	second := s.end(true)
 	for range 2 {
 		if s.wait(second, true) == nil {
-			t.Error("a commit that is not on disk is said to be")
+			t.Error("a commit that is not on disk is reported as durable")
 		}
 	}
 	if err := s.wait(first, true); err != nil {

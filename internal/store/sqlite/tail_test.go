@@ -170,14 +170,14 @@ func TestManyJobsShareTail(t *testing.T) {
 		}
 	}
 	if n := d.count("SELECT count(*) FROM output"); n != 0 {
-		t.Errorf("%d words are rows of logs already", n)
+		t.Errorf("the logs have %d rows already", n)
 	}
 	for _, s := range all {
 		s.check(t, 3, 1<<20)
 		s.finish(s.nextEntries(job.KindText, "end")...)
 	}
 	if n := d.count("SELECT count(*) FROM output"); n != int64(len(all)) {
-		t.Errorf("what %d jobs said is %d rows", len(all), n)
+		t.Errorf("the output of %d jobs is %d rows", len(all), n)
 	}
 	if (&tx{Store: d.Store}).oldestPending() != nil || len(d.tailViews.views) > 0 {
 		t.Error("jobs that have ended are remembered")
