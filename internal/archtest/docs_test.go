@@ -4,8 +4,10 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 var (
@@ -13,12 +15,29 @@ var (
 	heading = regexp.MustCompile(`(?m)^#+ (.+)$`)
 )
 
-func TestDocumentationLinksResolve(t *testing.T) {
-	pages, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+// pages returns the Markdown pages of the repository, without those of test data.
+func pages(t *testing.T) []string {
+	t.Helper()
+	var found []string
+	err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return err
+		case d.IsDir() && slices.Contains([]string{".git", "testdata", "node_modules"}, d.Name()):
+			return filepath.SkipDir
+		case filepath.Ext(path) == ".md":
+			found = append(found, path)
+		}
+		return nil
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, page := range append(pages, filepath.Join(root, "README.md")) {
+	return found
+}
+
+func TestDocumentationLinksResolve(t *testing.T) {
+	for _, page := range pages(t) {
 		text, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
@@ -26,6 +45,27 @@ func TestDocumentationLinksResolve(t *testing.T) {
 		for _, l := range link.FindAllStringSubmatch(string(text), -1) {
 			if !strings.Contains(l[1], "://") && !linkResolves(page, l[1]) {
 				t.Errorf("%s links to %s, which does not exist", strings.TrimPrefix(page, root+"/"), l[1])
+			}
+		}
+	}
+}
+
+// Table rows, code and single long words cannot be wrapped.
+func TestDocumentationIsWrappedAt100Columns(t *testing.T) {
+	for _, page := range pages(t) {
+		text, err := os.ReadFile(page)
+		if err != nil {
+			t.Fatal(err)
+		}
+		inCode := false
+		for i, line := range strings.Split(string(text), "\n") {
+			trimmed := strings.TrimSpace(line)
+			if strings.HasPrefix(trimmed, "```") {
+				inCode = !inCode
+			}
+			wrappable := !inCode && !strings.HasPrefix(trimmed, "|") && strings.Contains(trimmed, " ")
+			if columns := utf8.RuneCountInString(line); wrappable && columns > 100 {
+				t.Errorf("%s:%d has %d columns", strings.TrimPrefix(page, root+"/"), i+1, columns)
 			}
 		}
 	}
