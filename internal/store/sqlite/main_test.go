@@ -12,7 +12,7 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	checks := "40"
 	if testing.Short() {
-		checks = "3"
+		checks = "15" // rapid divides by five with -short
 	}
 	setDefault("rapid.checks", checks)
 	setDefault("test.parallel", "8") // most of a test's time is spent waiting for the disk

@@ -14,7 +14,7 @@ func batchRules() []rule {
 		{"kinds are applied in the order of the batch's fields", batchKindsInOrder},
 		{"an append and the finish of its job apply together", batchAppendAndFinish},
 		{"a finish frees the job for a cancel, a delete or a retry of its batch", batchFinishFirst},
-		{"a large batch commits whole", batchLarge},
+		{"a large batch commits whole", long(batchLarge)},
 		{"answers that a failed commit left are overwritten", staleAnswers},
 		{"two batches of the same ops are two", batchTwins},
 		{"a commit whose context has ended applies whole or not at all", batchOverContext},

@@ -19,7 +19,7 @@ func clockRules() []rule {
 		{"a sweep by a clock that has not run out changes nothing", clockTooEarly},
 		{"output that came before the sweep, if only in its batch, keeps the job", clockKept},
 		{"output that is sent again breaks no silence", clockAgain},
-		{"after an opening no clock runs out too early, nor never", clockReopened},
+		{"after an opening no clock runs out too early, nor never", long(clockReopened)},
 	}
 }
 

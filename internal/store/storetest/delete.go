@@ -20,7 +20,7 @@ func deleteRules() []rule {
 		{"a delete of no job is not found", deleteUnknown},
 		{"a job that was pruned was not deleted by its owner", deletePruned},
 		{"a deleted job is not claimed, not due and not expired", deleteThenClaim},
-		{"a delete is remembered after the store was opened again", deleteReopened},
+		{"a delete is remembered after the store was opened again", long(deleteReopened)},
 	}
 }
 

@@ -12,7 +12,7 @@ func durableRules() []rule {
 		{"everything that was committed is there after the store was opened again", durableAll},
 		{"leases hold across an opening", durableLeases},
 		{"output goes on across an opening", durableOutput},
-		{"a store that was opened and closed many times is the same", durableOften},
+		{"a store that was opened and closed many times is the same", long(durableOften)},
 		{"a second close does no harm", closedTwice},
 	}
 }

@@ -1,9 +1,6 @@
 package storetest
 
 import (
-	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -12,27 +9,14 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// runHistories commits random batches at two stores on one place, and compares what they
-// answer and read with the model. Batches whose ops depend on each other are committed one
-// after the other, those of different queues at the same time. Answers get lost now and then.
+// runHistories commits random batches at two stores on one place, and compares their answers
+// and reads with the model. Batches whose ops depend on each other are committed one after
+// the other, batches of different queues at the same time. Some answers get lost.
 func runHistories(t *testing.T, s Suite) {
-	defer limitRapid("rapid.checks", "15")()
-	dir := t.TempDir()
-	runs := 0
-	rapid.Check(t, func(r *rapid.T) {
-		runs++
-		place := filepath.Join(dir, fmt.Sprint(runs))
-		if err := os.Mkdir(place, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		defer os.RemoveAll(place)
-		w := newHarnessAt(t, r, s, filepath.Join(place, "store"), 2)
-		defer func() { _ = w.close() }()
-		m := &machine{T: r, harness: w, model: newModel(w)}
-		m.limit("a", m.drawLimits(r))
-		r.Repeat(map[string]func(*rapid.T){
+	runRandomly(t, s, 2, checks{full: 15, short: 1}, func(m *machine) map[string]func(*rapid.T) {
+		return map[string]func(*rapid.T){
 			"": func(r *rapid.T) {
-				w.use(rapid.IntRange(0, 1).Draw(r, "reads at"))
+				m.use(rapid.IntRange(0, 1).Draw(r, "reads at"))
 				m.model.compare()
 			},
 			"batch":  m.elsewhere(m.batch),
@@ -42,7 +26,7 @@ func runHistories(t *testing.T, s Suite) {
 			"fail":   m.elsewhere(m.fail),
 			"reopen": m.reopen,
 			"pass":   m.pass,
-		})
+		}
 	})
 }
 

@@ -12,9 +12,9 @@ import (
 // to another.
 func identityRules() []rule {
 	return []rule{
-		{"a new job has nothing of one that was removed before it", identityRemoved},
-		{"what a new job has said is not replaced by what a removed one said", identityReplaced},
-		{"a prune finds every job that was submitted after a removed one", identityCursor},
+		{"a new job has nothing of one that was removed before it", long(identityRemoved)},
+		{"what a new job has said is not replaced by what a removed one said", long(identityReplaced)},
+		{"a prune finds every job that was submitted after a removed one", long(identityCursor)},
 	}
 }
 

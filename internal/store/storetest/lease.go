@@ -11,16 +11,16 @@ import (
 func leaseRules() []rule {
 	return []rule{
 		{"a lease of an earlier attempt changes nothing", fenceStale},
-		{"a zero lease changes nothing, whatever state the job is in", fenceZero},
+		{"a zero lease changes nothing, whatever state the job is in", long(fenceZero)},
 		{"a lease of another job changes nothing", fenceForeign},
 		{"a lease that was finished changes nothing", fenceEnded},
 		{"a lease of a job that does not exist changes nothing", fenceUnknown},
-		{"a token of no claim changes nothing", fenceMadeUp},
+		{"a token of no claim changes nothing", long(fenceMadeUp)},
 		{"a lease of a deleted job that has ended changes nothing", fenceDeleted},
 		{"a refused worker harms no other in the same batch", fenceNeighbours},
 		{"every answer to a worker says whether a cancel was requested", workersAreTold},
 		{"running jobs are listed by id with their leases, page by page", runningPages},
-		{"a lease has output once text or json was appended under it, whatever was said before", leaseHasOutput},
+		{"a lease has output once text or json was appended under it, whatever was said before", long(leaseHasOutput)},
 	}
 }
 

@@ -23,7 +23,7 @@ func limitRules() []rule {
 		{"a claim gets the job that followed in its own batch", limitThenClaim},
 		{"parked jobs with room are queued by a due when the limit was raised or taken away", limitRaised},
 		{"a limit that was lowered holds for the next claim", limitLowered},
-		{"parked jobs follow after the store was opened again", limitReopened},
+		{"parked jobs follow after the store was opened again", long(limitReopened)},
 		{"no more jobs of a queue run than its limit says, whoever asks", limitRunning},
 	}
 }

@@ -11,16 +11,16 @@ import (
 
 func listRules() []rule {
 	return []rule{
-		{"jobs are listed newest first, page by page", listPages},
-		{"a list has what its filter says and nothing else", listFilters},
-		{"pages under writes show no job twice and miss none that stayed", listUnderWrites},
-		{"pages of one state under writes miss no job that stayed in it", listStateUnderWrites},
+		{"jobs are listed newest first, page by page", long(listPages)},
+		{"a list has what its filter says and nothing else", long(listFilters)},
+		{"pages under writes show no job twice and miss none that stayed", long(listUnderWrites)},
+		{"pages of one state under writes miss no job that stayed in it", long(listStateUnderWrites)},
 		{"a listed job is the job that a read gives", listedJobs},
 		{"jobs are listed by the code of their last failure, if they have one", listByCode},
 		{"jobs are listed by when they were stored, whatever their ids say", listByTime},
-		{"a job is listed by when it was stored, however long ago its id was made", listByTimeOfLongUploads},
+		{"a job is listed by when it was stored, however long ago its id was made", long(listByTimeOfLongUploads)},
 		{"the time of a job, as it is shown, does not select the job itself", listByShownTime},
-		{"jobs are listed by metadata that they have all of", listByMetadata},
+		{"jobs are listed by metadata that they have all of", long(listByMetadata)},
 	}
 }
 

@@ -21,8 +21,8 @@ func lossRules() []rule {
 		{"a suspect that cannot run keeps no other waiting", suspectThatCannotRun},
 		{"a parked suspect while none runs is due now", suspectIsDue},
 		{"a suspect is held to the limit of its key", suspectLimited},
-		{"suspects wait for each other after the store was opened again", suspectsReopened},
-		{"under any order of ends, pauses and starts one suspect runs, and none is stuck", suspectsNeverStuck},
+		{"suspects wait for each other after the store was opened again", long(suspectsReopened)},
+		{"under any order of ends, pauses and starts one suspect runs, and none is stuck", long(suspectsNeverStuck)},
 	}
 }
 

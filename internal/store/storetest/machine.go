@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,24 +18,11 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// runModel commits random batches to the store and to a model of it, which
-// predicts every answer and everything that reads tell.
+// runModel commits random batches to the store and to a model of it, which predicts every
+// answer and everything that reads return.
 func runModel(t *testing.T, s Suite) {
-	defer limitRapid("rapid.checks", "40")()
-	dir := t.TempDir()
-	runs := 0
-	rapid.Check(t, func(r *rapid.T) {
-		runs++
-		place := filepath.Join(dir, fmt.Sprint(runs))
-		if err := os.Mkdir(place, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		defer os.RemoveAll(place)
-		w := newHarnessAt(t, r, s, filepath.Join(place, "store"), 1)
-		defer func() { _ = w.close() }()
-		m := &machine{T: r, harness: w, model: newModel(w)}
-		m.limit("a", m.drawLimits(r))
-		r.Repeat(map[string]func(*rapid.T){
+	runRandomly(t, s, 1, checks{full: 40, short: 2}, func(m *machine) map[string]func(*rapid.T) {
+		return map[string]func(*rapid.T){
 			"":       func(*rapid.T) { m.model.compare() },
 			"batch":  m.batch,
 			"upkeep": m.upkeep,
@@ -43,19 +31,45 @@ func runModel(t *testing.T, s Suite) {
 			"fail":   m.fail,
 			"reopen": m.reopen,
 			"pass":   m.pass,
-		})
+		}
 	})
 }
 
-// limitRapid sets a flag whose default is too much for every run of the tests, unless
-// someone asked for a value. It returns what sets the default again.
-func limitRapid(name, value string) (undo func()) {
-	f := flag.Lookup(name)
-	if f.Value.String() != f.DefValue {
-		return func() {}
+// checks is how many random histories a test runs, without and with -short.
+type checks struct{ full, short int }
+
+// runRandomly draws histories from the steps of a machine. Each one has new stores.
+func runRandomly(t *testing.T, s Suite, stores int, n checks, steps func(*machine) map[string]func(*rapid.T)) {
+	limit := n.full
+	if testing.Short() {
+		limit = n.short
 	}
-	_ = f.Value.Set(value)
-	return func() { _ = f.Value.Set(f.DefValue) }
+	// The flag belongs to all tests of the process, which run in parallel: only read it. A
+	// number on the command line replaces the limit.
+	flag.Visit(func(f *flag.Flag) {
+		if f.Name == "rapid.checks" {
+			limit = math.MaxInt
+		}
+	})
+	dir := t.TempDir()
+	runs, failed := 0, false
+	rapid.Check(t, func(r *rapid.T) {
+		// Rapid repeats a failed run to find a smaller one: those repetitions are not limited.
+		if runs++; runs > limit && !failed {
+			return
+		}
+		defer func() { failed = failed || r.Failed() }()
+		place := filepath.Join(dir, fmt.Sprint(runs))
+		if err := os.Mkdir(place, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(place)
+		w := newHarnessAt(t, r, s, filepath.Join(place, "store"), stores)
+		defer func() { _ = w.close() }()
+		m := &machine{T: r, harness: w, model: newModel(w)}
+		m.limit("a", m.drawLimits(r))
+		r.Repeat(steps(m))
+	})
 }
 
 // machine draws what happens next.

@@ -9,7 +9,7 @@ import (
 
 func raceRules() []rule {
 	return []rule{
-		{"readers during commits see whole moments", readWholeMoments},
+		{"readers during commits see whole moments", long(readWholeMoments)},
 		{"a read that begins after a commit sees it", readAfterCommit},
 		{"a reader never sees a job go back in its output", readForward},
 	}

@@ -10,15 +10,15 @@ import (
 
 func retentionRules() []rule {
 	return []rule{
-		{"an early prune deletes ended jobs before their time, the oldest first", earlyOldest},
-		{"an early prune spares what has not ended", earlySpares},
+		{"an early prune deletes ended jobs before their time, the oldest first", long(earlyOldest)},
+		{"an early prune spares what has not ended", long(earlySpares)},
 		{"an early prune leaves idempotency keys for as long as was promised", earlyKeys},
-		{"a prune stops once it has deleted about so many bytes, and goes on after its cursor", pruneBytes},
-		{"an early prune counts the files of jobs among the bytes that it deletes", earlyFiles},
-		{"a prune that has no time still gets on", pruneHurries},
-		{"a store that holds more is bigger, and smaller once that is pruned", sizeFollows},
-		{"the size falls with each commit that deletes, by about what it deletes", sizeFallsAtOnce},
-		{"the size of many small jobs is gone with them", sizeOfSmall},
+		{"a prune stops once it has deleted about so many bytes, and goes on after its cursor", long(pruneBytes)},
+		{"an early prune counts the files of jobs among the bytes that it deletes", long(earlyFiles)},
+		{"a prune that has no time still gets on", long(pruneHurries)},
+		{"a store that holds more is bigger, and smaller once that is pruned", long(sizeFollows)},
+		{"the size falls with each commit that deletes, by about what it deletes", long(sizeFallsAtOnce)},
+		{"the size of many small jobs is gone with them", long(sizeOfSmall)},
 	}
 }
 

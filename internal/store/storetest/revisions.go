@@ -13,7 +13,7 @@ func revisionRules() []rule {
 		{"each change of a job's state raises its revision by one, over all its life", revisionRises},
 		{"what changes no state leaves the revision as it is", revisionStays},
 		{"the first cancel request of a running job raises its revision, a second does not", revisionOfCancel},
-		{"a revision outlasts the store being opened again", revisionReopened},
+		{"a revision outlasts the store being opened again", long(revisionReopened)},
 		{"jobs that a due makes ready are told of as moved", movedByDue},
 		{"a job that follows when its key has room is told of as moved", movedByRoom},
 		{"a job that a claim parks is told of as moved", movedByClaim},

@@ -18,7 +18,7 @@ func sharedClaimRules() []rule {
 		{"no more jobs of a queue run than its limit says, and no fewer", sharedRunning},
 		{"no more jobs of a key run than its limit says, and no fewer", sharedKeyRunning},
 		{"of all suspects one runs at a time", sharedSuspects},
-		{"no key is overtaken by more than what the stores claim in a second", sharedTurns},
+		{"no key is overtaken by more than what the stores claim in a second", long(sharedTurns)},
 		{"what waits of a key is more than its limit by at most one batch of each store", sharedKeyWaiting},
 		{"a claim that is made again at another store answers the leases that its tokens hold", sharedClaimAgain},
 		{"a submit with a token that is made at every store makes one job", sharedSubmitAgain},

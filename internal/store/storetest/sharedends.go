@@ -19,7 +19,7 @@ func sharedEndRules() []rule {
 		{"a retry beside a delete leaves nothing of the job", racedRetryDelete},
 		{"a presence beside the cancel of an abandoned job: one of them decides", racedPresence},
 		{"a presence that one store committed keeps the job from a cancel at another", presenceElsewhere},
-		{"an end leaves its row and its job once, whoever ends the job", racedEnds},
+		{"an end leaves its row and its job once, whoever ends the job", long(racedEnds)},
 		{"the end that leaves a tally nothing unfinished sees so, and no other", racedTally},
 	}
 }

@@ -101,26 +101,44 @@ func sharedTopics() []topic {
 	}
 }
 
-// Run holds the suite's store to every rule.
+// long marks a rule that takes long. With -short it is skipped.
+func long(test func(*harness)) func(*harness) {
+	return func(w *harness) {
+		if testing.Short() {
+			w.failer.(testing.TB).Skip("takes long")
+		}
+		test(w)
+	}
+}
+
+// Run checks the suite's store against every rule. Subtests run in parallel, each with stores
+// of its own. With -short it leaves out long rules, most replays, most random histories and
+// the rules for three stores.
 func Run(t *testing.T, s Suite) {
 	runTopics(t, s, 1, topics()...)
 	t.Run("replay", func(t *testing.T) { runReplays(t, s) })
-	t.Run("model", func(t *testing.T) { runModel(t, s) })
+	t.Run("model", func(t *testing.T) { t.Parallel(); runModel(t, s) })
 	t.Run("two stores", func(t *testing.T) { runTopics(t, s, 2, sharedTopics()...) })
-	t.Run("three stores", func(t *testing.T) { runTopics(t, s, 3, topic{"claims", sharedClaimRules()}) })
-	t.Run("history of two stores", func(t *testing.T) { runHistories(t, s) })
+	t.Run("three stores", func(t *testing.T) {
+		if testing.Short() {
+			t.Skip("the rules for two stores are enough for a quick run")
+		}
+		runTopics(t, s, 3, topic{"claims", sharedClaimRules()})
+	})
+	t.Run("history of two stores", func(t *testing.T) { t.Parallel(); runHistories(t, s) })
 }
 
-// runTopics holds so many stores on one place to the rules.
-func runTopics(t *testing.T, s Suite, stores int, topics ...topic) {
+// runTopics checks n stores on one place against the rules.
+func runTopics(t *testing.T, s Suite, n int, topics ...topic) {
 	for _, topic := range topics {
 		t.Run(topic.name, func(t *testing.T) {
 			for _, r := range topic.rules {
 				t.Run(r.sentence, func(t *testing.T) {
-					w := newHarnessOf(t, s, stores)
+					t.Parallel()
+					w := newHarnessOf(t, s, n)
 					r.test(w)
-					for n := range stores {
-						w.use(n)
+					for i := range n {
+						w.use(i)
 						w.audit()
 					}
 				})

@@ -15,14 +15,14 @@ func tenantRules() []rule {
 		{"a tenant and a key that run together are other keys than those that run together alike", tenantsRunTogether},
 		{"a refusal tells nothing of another tenant's jobs", tenantsRefusal},
 		{"a group counts for the keys of each tenant apart", tenantsGroup},
-		{"a tenant with a thousand keys gets no more than a tenant with one", tenantsTurns},
+		{"a tenant with a thousand keys gets no more than a tenant with one", long(tenantsTurns)},
 		{"a job of a tenant that has nothing else is among the next", tenantsSingle},
 		{"the keys of a tenant take turns beside another tenant", tenantsOwnTurns},
 		{"priority orders a tenant's own jobs, and takes no turn from another tenant", tenantsPriority},
-		{"a tenant is claimed however many tenants arrive", tenantsNoStarving},
+		{"a tenant is claimed however many tenants arrive", long(tenantsNoStarving)},
 		{"a claim of one tenant gets its jobs only", tenantsFilter},
-		{"a position counts the jobs of other tenants that are claimed before", tenantsPosition},
-		{"keys and turns of tenants are the same after the store was opened again", tenantsReopened},
+		{"a position counts the jobs of other tenants that are claimed before", long(tenantsPosition)},
+		{"keys and turns of tenants are the same after the store was opened again", long(tenantsReopened)},
 	}
 }
 
