@@ -1,7 +1,7 @@
-// Package bus carries wake-ups between processes that share a store. A notice says where
-// to look; it is never the news itself. Notices may be lost, late, repeated or out of
-// order. Every member therefore also reads the store once a second, so that a lost notice
-// costs a second and nothing else.
+// Package bus carries wake-ups between processes that share a store. A notice names the jobs
+// and queues that changed; the receiver reads the change itself from the store. Notices may
+// be lost, late, repeated or out of order. So every member also reads the store once a
+// second, and a lost notice costs a second and nothing else.
 package bus
 
 import (
@@ -10,35 +10,38 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Notice names what a process has committed.
+// Notice names the jobs and queues that a commit of one process has changed.
 type Notice struct {
-	// Jobs are those whose state or output changed.
+	// Jobs are the jobs whose state or output changed.
 	Jobs []job.ID
-	// Queues are those whose counts, or whose pause, changed.
+	// Queues are the queues whose counts or pause changed.
 	Queues []string
 }
 
-// Empty says that the notice names nothing.
+// Empty says whether the notice names nothing.
 func (n *Notice) Empty() bool { return len(n.Jobs) == 0 && len(n.Queues) == 0 }
 
-// Bus connects the processes of one store. Its methods may be called by any goroutine.
+// Bus connects the processes of one store. Any goroutine may call its methods.
 type Bus interface {
-	// Join makes the caller a member. wake is called with the notices of the other
-	// members, by any goroutine, and must return at once. It may keep the notice but not change it.
+	// Join makes the caller a member. The bus calls wake with each notice of another member
+	// that arrives, never with the member's own. It may call wake from any goroutine, and from
+	// several at once, during a Publish of another member. So wake must return at once, and
+	// must not call the bus. It may keep the notice but must not change it.
 	Join(wake func(Notice)) Member
 }
 
 // Member is one process on the bus.
 type Member interface {
-	// Publish sends a notice to the other members. It never blocks, and does not
-	// say whether the notice arrived. The caller no longer changes the notice.
+	// Publish sends a notice to the other members. It never blocks, and does not report
+	// whether the notice arrives. The caller must not change the notice afterwards.
 	Publish(Notice)
-	// Leave ends the membership: when it has returned, wake is not called any more.
+	// Leave ends the membership. It waits for a running wake; once it has returned, wake is
+	// never called again. It must not be called from wake.
 	Leave()
 }
 
-// Local is a bus within one process: for engines that share a store in tests, or in a
-// program that opens several. The zero value is ready.
+// Local is a bus within one process: for engines in one program, or one test, that share a
+// store. It loses no notice. The zero value is ready to use.
 type Local struct {
 	mu      sync.RWMutex
 	members map[*localMember]bool // guarded by mu

@@ -9,8 +9,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// A notice reaches every other member, and not the one that sent it.
-func TestANoticeReachesTheOthers(t *testing.T) {
+// A notice reaches every member but its sender.
+func TestPublishReachesOtherMembers(t *testing.T) {
+	t.Parallel()
 	var b bus.Local
 	var got [3][]bus.Notice
 	var members [3]bus.Member
@@ -29,8 +30,9 @@ func TestANoticeReachesTheOthers(t *testing.T) {
 	}
 }
 
-// Once Leave has returned a member is not woken any more, whoever publishes meanwhile.
-func TestLeaving(t *testing.T) {
+// After Leave has returned a member is not woken, although others keep publishing.
+func TestLeaveStopsWake(t *testing.T) {
+	t.Parallel()
 	var b bus.Local
 	sender := b.Join(func(bus.Notice) {})
 	var left sync.Map

@@ -1,6 +1,6 @@
-// Package watch tells those who follow a job what was committed of it. It keeps
-// nothing: what a watcher has not taken within its bound is dropped, and the
-// watcher reads the log instead.
+// Package watch passes committed changes of jobs to the subscribers of those jobs. It stores
+// nothing. When a subscriber's unread events exceed a bound, they are dropped, and the
+// subscriber reads the job's log instead.
 package watch
 
 import (
@@ -10,26 +10,26 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// maxUnread is how many bytes of entries wait for one watcher.
+// maxUnread is the largest number of bytes of unread entries of one subscription.
 const maxUnread = 256 << 10
 
-// Event is a committed change of a job. Its parts are shared by all watchers and
-// not to be changed.
+// Event is a committed change of a job. All subscribers share its parts and must not change
+// them.
 type Event struct {
 	Entries []job.Entry // new entries, in order
 	// Job is the job after the change, when more than its output changed.
 	Job *job.Job
-	// State and Revision are those of a job that has moved where no op named it: nothing
-	// else of it has changed. Zero for other events; Job is then nil.
+	// State and Revision are set, and Job is nil, when a commit changed only the state of a
+	// job that none of its ops names; see store.Batch.Moved. Otherwise they are zero.
 	State    job.State
 	Revision int64
 	// Progress is the job's progress, when that changed.
 	Progress *job.Progress
-	// Result is what the job came to, when it succeeded with a small one.
+	// Result is the job's result, when it succeeded with a small one.
 	Result *job.Result
 }
 
-// Hub knows who follows which job.
+// Hub has the subscriptions of all jobs. Any goroutine may call its methods.
 type Hub struct {
 	watchers atomic.Int64
 	shards   [64]shard
@@ -37,17 +37,17 @@ type Hub struct {
 
 type shard struct {
 	mu     sync.Mutex
-	topics map[job.ID][]*Subscription // guarded by mu; no empty lists
+	topics map[job.ID][]*Subscription // guarded by mu; no list is empty
 }
 
-// Subscription is one watcher of one job.
+// Subscription receives the events of one job. One goroutine calls Take.
 type Subscription struct {
 	hub *Hub
 	id  job.ID
-	// Ready has a value when there is something to take. Nobody closes it.
+	// Ready receives a value when Take has something to return. It is never closed.
 	Ready chan struct{}
 
-	index int // its place among the job's watchers; guarded by the shard's mu
+	index int // in the job's list of subscriptions; guarded by the shard's mu
 
 	mu     sync.Mutex
 	events []Event // guarded by mu
@@ -55,7 +55,7 @@ type Subscription struct {
 	missed bool    // events were dropped; guarded by mu
 }
 
-// NewHub makes a hub without watchers.
+// NewHub makes a hub without subscriptions.
 func NewHub() *Hub {
 	h := &Hub{}
 	for i := range h.shards {
@@ -67,10 +67,10 @@ func NewHub() *Hub {
 // shardOf finds a job's shard by the random end of its id.
 func (h *Hub) shardOf(id job.ID) *shard { return &h.shards[id[15]%64] }
 
-// Watchers is how many watchers there are.
+// Watchers is the number of subscriptions.
 func (h *Hub) Watchers() int { return int(h.watchers.Load()) }
 
-// Watched says whether anyone follows a job.
+// Watched says whether the job has a subscription.
 func (h *Hub) Watched(id job.ID) bool {
 	s := h.shardOf(id)
 	s.mu.Lock()
@@ -78,7 +78,7 @@ func (h *Hub) Watched(id job.ID) bool {
 	return len(s.topics[id]) > 0
 }
 
-// Subscribe follows a job from now on, whether or not it exists.
+// Subscribe subscribes to the events of a job from now on. The job need not exist.
 func (h *Hub) Subscribe(id job.ID) *Subscription {
 	sub := &Subscription{hub: h, id: id, Ready: make(chan struct{}, 1)}
 	s := h.shardOf(id)
@@ -90,12 +90,14 @@ func (h *Hub) Subscribe(id job.ID) *Subscription {
 	return sub
 }
 
-// Close ends the following. It may be called once.
+// Close ends the subscription. It must be called exactly once.
 func (s *Subscription) Close() {
 	sh := s.hub.shardOf(s.id)
 	sh.mu.Lock()
 	defer sh.mu.Unlock()
 	subs := sh.topics[s.id]
+	// The last one takes the place of this one, so that a job with many watchers loses one
+	// without a search.
 	last := len(subs) - 1
 	subs[s.index], subs[last].index = subs[last], s.index
 	subs[last] = nil
@@ -106,7 +108,7 @@ func (s *Subscription) Close() {
 	s.hub.watchers.Add(-1)
 }
 
-// Publish tells a job's watchers of a committed change. It never blocks.
+// Publish passes a committed change to the job's subscriptions. It never blocks.
 func (h *Hub) Publish(id job.ID, e Event) {
 	if h.watchers.Load() == 0 {
 		return
@@ -126,25 +128,19 @@ func (s *Subscription) add(e Event) {
 		s.unread += len(e.Entries[i].Data)
 	}
 	if s.unread > maxUnread {
-		s.dropLocked()
+		s.events, s.unread, s.missed = nil, 0, true
 	}
 	if !s.missed {
 		s.events = append(s.events, e)
 	}
-	s.signal()
-}
-
-func (s *Subscription) dropLocked() { s.events, s.unread, s.missed = nil, 0, true }
-
-func (s *Subscription) signal() {
 	select {
 	case s.Ready <- struct{}{}:
-	default:
+	default: // one value is enough: Take returns all events
 	}
 }
 
-// Take returns the events since the last call. Missed says that there were more
-// than fit: none is returned then, and the watcher is to read the log.
+// Take returns the events since the last call, in the order of the commits. When missed is
+// true, events were dropped: Take then returns none, and the subscriber must read the log.
 func (s *Subscription) Take() (events []Event, missed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

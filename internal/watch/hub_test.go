@@ -9,19 +9,20 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/watch"
 )
 
-func said(seq int64, size int) watch.Event {
+func textEvent(seq int64, size int) watch.Event {
 	return watch.Event{Entries: []job.Entry{{Seq: seq, Kind: job.KindText, Data: bytes.Repeat([]byte("x"), size)}}}
 }
 
-// A watcher is told of its own job, in order, and of no other.
+// A watcher receives the events of its own job only, in order.
 func TestPublishReachesItsWatchers(t *testing.T) {
+	t.Parallel()
 	h := watch.NewHub()
 	mine, other := job.NewID(), job.NewID()
 	sub := h.Subscribe(mine)
 	defer sub.Close()
-	h.Publish(mine, said(1, 1))
-	h.Publish(other, said(7, 1))
-	h.Publish(mine, said(2, 1))
+	h.Publish(mine, textEvent(1, 1))
+	h.Publish(other, textEvent(7, 1))
+	h.Publish(mine, textEvent(2, 1))
 	<-sub.Ready
 	events, missed := sub.Take()
 	if missed || len(events) != 2 || events[0].Entries[0].Seq != 1 || events[1].Entries[0].Seq != 2 {
@@ -32,31 +33,33 @@ func TestPublishReachesItsWatchers(t *testing.T) {
 	}
 }
 
-// A watcher that does not take is not kept memory for: it is told that it missed.
-func TestSlowWatcherIsToldThatItMissed(t *testing.T) {
+// The events of a watcher that does not take them are dropped, and Take reports that.
+func TestSlowWatcherMissesEvents(t *testing.T) {
+	t.Parallel()
 	h := watch.NewHub()
 	id := job.NewID()
 	slow, quick := h.Subscribe(id), h.Subscribe(id)
 	defer slow.Close()
 	defer quick.Close()
 	for seq := range int64(10) {
-		h.Publish(id, said(seq+1, 64<<10))
+		h.Publish(id, textEvent(seq+1, 64<<10))
 		<-quick.Ready
 		if events, missed := quick.Take(); missed || len(events) != 1 {
-			t.Fatal("the quick watcher is harmed by the slow one")
+			t.Fatal("the slow watcher made the quick one miss events")
 		}
 	}
 	if events, missed := slow.Take(); !missed || len(events) != 0 {
 		t.Fatalf("640 KiB are unread and %d events kept; missed %v", len(events), missed)
 	}
-	h.Publish(id, said(11, 1))
+	h.Publish(id, textEvent(11, 1))
 	if events, missed := slow.Take(); missed || len(events) != 1 {
-		t.Fatal("after it was told, the watcher is told of what follows")
+		t.Fatal("the watcher does not get the events after the ones that it missed")
 	}
 }
 
-// Watchers come and go while events are published, and none is left over.
-func TestComingAndGoing(t *testing.T) {
+// Watchers subscribe and leave while events are published; none is left in the end.
+func TestConcurrentSubscriptionsLeaveNothing(t *testing.T) {
+	t.Parallel()
 	h := watch.NewHub()
 	id := job.NewID()
 	var all sync.WaitGroup
@@ -64,7 +67,7 @@ func TestComingAndGoing(t *testing.T) {
 		all.Go(func() {
 			for range 200 {
 				sub := h.Subscribe(id)
-				h.Publish(id, said(1, 10))
+				h.Publish(id, textEvent(1, 10))
 				<-sub.Ready
 				sub.Close()
 			}
