@@ -13,22 +13,22 @@ import (
 	"time"
 )
 
-const longAnswer = 20 * writePiece
+const longResponse = 20 * writePiece
 
 // bounded gives a client's talk to a server whose answers are bounded, by its listener
 // or by its handler. GET /long has a long answer, GET /short one word, GET /held the
 // word after an hour.
-func bounded(t *testing.T, direct bool, talk func(conn net.Conn, answers *bufio.Reader)) {
+func withBoundedServer(t *testing.T, direct bool, use func(conn net.Conn, responses *bufio.Reader)) {
 	synctest.Test(t, func(t *testing.T) {
 		mux := http.NewServeMux()
-		mux.HandleFunc("GET /long", func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(make([]byte, longAnswer)) })
+		mux.HandleFunc("GET /long", func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(make([]byte, longResponse)) })
 		mux.HandleFunc("GET /short", func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "word") })
 		mux.HandleFunc("GET /held", func(w http.ResponseWriter, r *http.Request) {
 			<-time.After(time.Hour)
 			_, _ = io.WriteString(w, "word")
 		})
 		ours, theirs := net.Pipe()
-		l := single{make(chan net.Conn, 1)}
+		l := singleConnListener{make(chan net.Conn, 1)}
 		l.conns <- theirs
 		srv := &http.Server{Handler: Timeouts{}.BoundResponses(mux)}
 		var listener net.Listener = l
@@ -37,7 +37,7 @@ func bounded(t *testing.T, direct bool, talk func(conn net.Conn, answers *bufio.
 		}
 		done := make(chan struct{})
 		go func() { _ = srv.Serve(listener); close(done) }()
-		talk(ours, bufio.NewReader(ours))
+		use(ours, bufio.NewReader(ours))
 		_ = ours.Close()
 		_ = srv.Close()
 		<-done
@@ -46,7 +46,7 @@ func bounded(t *testing.T, direct bool, talk func(conn net.Conn, answers *bufio.
 	})
 }
 
-func both(t *testing.T, test func(t *testing.T, direct bool)) {
+func forListenerAndHandler(t *testing.T, test func(t *testing.T, direct bool)) {
 	t.Run("by the listener", func(t *testing.T) { test(t, true) })
 	t.Run("by the handler", func(t *testing.T) { test(t, false) })
 }
@@ -56,11 +56,11 @@ func get(conn net.Conn, path string) {
 }
 
 // An answer may take as long as it goes on being read.
-func TestAnAnswerThatIsReadSlowlyIsWhole(t *testing.T) {
-	both(t, func(t *testing.T, direct bool) {
-		bounded(t, direct, func(conn net.Conn, answers *bufio.Reader) {
+func TestSlowReaderGetsWholeResponse(t *testing.T) {
+	forListenerAndHandler(t, func(t *testing.T, direct bool) {
+		withBoundedServer(t, direct, func(conn net.Conn, responses *bufio.Reader) {
 			get(conn, "/long")
-			res, err := http.ReadResponse(answers, nil)
+			res, err := http.ReadResponse(responses, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -72,7 +72,7 @@ func TestAnAnswerThatIsReadSlowlyIsWhole(t *testing.T) {
 				n, err = io.CopyN(io.Discard, res.Body, writePiece)
 				got += n
 			}
-			if took := time.Since(began); err != io.EOF || got != longAnswer || took < 20*defaultTimeout/3 {
+			if took := time.Since(began); err != io.EOF || got != longResponse || took < 20*defaultTimeout/3 {
 				t.Errorf("%d bytes in %v, %v", got, took, err)
 			}
 		})
@@ -80,16 +80,16 @@ func TestAnAnswerThatIsReadSlowlyIsWhole(t *testing.T) {
 }
 
 // A client that stops reading loses its connection in time.
-func TestAnAnswerThatIsNotReadIsBrokenOff(t *testing.T) {
-	both(t, func(t *testing.T, direct bool) {
-		bounded(t, direct, func(conn net.Conn, answers *bufio.Reader) {
+func TestStalledReaderIsDisconnected(t *testing.T) {
+	forListenerAndHandler(t, func(t *testing.T, direct bool) {
+		withBoundedServer(t, direct, func(conn net.Conn, responses *bufio.Reader) {
 			get(conn, "/long")
-			if _, err := http.ReadResponse(answers, nil); err != nil {
+			if _, err := http.ReadResponse(responses, nil); err != nil {
 				t.Fatal(err)
 			}
 			<-time.After(defaultTimeout + time.Second)
 			synctest.Wait()
-			if n, err := io.Copy(io.Discard, answers); n >= longAnswer || errors.Is(err, os.ErrDeadlineExceeded) {
+			if n, err := io.Copy(io.Discard, responses); n >= longResponse || errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Errorf("%d bytes more, %v", n, err)
 			}
 		})
@@ -98,12 +98,12 @@ func TestAnAnswerThatIsNotReadIsBrokenOff(t *testing.T) {
 
 // Between two answers there is no time to keep, and an answer that is held for long has
 // as much time as any other.
-func TestTheTimeOfAnAnswerEndsWithIt(t *testing.T) {
-	both(t, func(t *testing.T, direct bool) {
-		bounded(t, direct, func(conn net.Conn, answers *bufio.Reader) {
+func TestWriteDeadlineEndsWithResponse(t *testing.T) {
+	forListenerAndHandler(t, func(t *testing.T, direct bool) {
+		withBoundedServer(t, direct, func(conn net.Conn, responses *bufio.Reader) {
 			for _, path := range []string{"/short", "/long", "/held", "/short", "/held", "/long"} {
 				get(conn, path)
-				res, err := http.ReadResponse(answers, nil)
+				res, err := http.ReadResponse(responses, nil)
 				if err != nil {
 					t.Fatal(path, err)
 				}
@@ -117,10 +117,10 @@ func TestTheTimeOfAnAnswerEndsWithIt(t *testing.T) {
 }
 
 // Whoever takes a connection over may set a deadline, and the next write sets its own.
-func TestADeadlineOfAnotherIsForgotten(t *testing.T) {
+func TestWriteResetsDeadlineOfHijacker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, theirs := net.Pipe()
-		l := single{make(chan net.Conn, 1)}
+		l := singleConnListener{make(chan net.Conn, 1)}
 		l.conns <- theirs
 		conn, err := Timeouts{}.BoundListener(l).Accept()
 		if err != nil {
@@ -149,7 +149,7 @@ func TestADeadlineOfAnotherIsForgotten(t *testing.T) {
 }
 
 // A connection that can be closed by halves stays one.
-func TestAHalfIsClosed(t *testing.T) {
+func TestCloseWriteClosesOneSide(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

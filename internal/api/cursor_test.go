@@ -29,7 +29,7 @@ func FuzzPageCursor(f *testing.F) {
 	})
 }
 
-func TestPageCursorsRoundTrip(t *testing.T) {
+func TestPageCursorRoundTrips(t *testing.T) {
 	for range 100 {
 		id := job.NewID()
 		if got, err := ParsePageCursor(PageCursor(id)); err != nil || got != id {

@@ -7,7 +7,7 @@ import (
 )
 
 // shaped is as wide as the widest request that is decoded often.
-type shaped struct {
+type wideStruct struct {
 	Queue       string            `json:"queue"`
 	Input       json.RawMessage   `json:"input"`
 	Priority    *int              `json:"priority"`
@@ -27,7 +27,7 @@ func BenchmarkDecode500Bytes(b *testing.B) {
 	b.SetBytes(int64(len(body)))
 	b.ReportAllocs()
 	for b.Loop() {
-		var v shaped
+		var v wideStruct
 		if err := DecodeJSON(body, &v); err != nil {
 			b.Fatal(err)
 		}

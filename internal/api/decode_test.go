@@ -31,7 +31,7 @@ type inner struct {
 	B []inner  `json:"b/~c"`
 }
 
-func TestWhatIsRead(t *testing.T) {
+func TestDecodeJSONReadsEveryKind(t *testing.T) {
 	const body = ` {"s":"a\u00e9\ud83d\ude00\n\"","p":"x","i":-7,"f":1.5e2,"b":true,"raw": {"x":[1, 2]} ,
 		"m":{"k":"v"},"l":["1","2"],"in":{"a":0,"b/~c":[{"a":1}]},"ptr":{}}` + "\r\n"
 	var got, want everything
@@ -47,7 +47,7 @@ func TestWhatIsRead(t *testing.T) {
 }
 
 // null is the same as leaving a field out, except where any value is welcome.
-func TestNull(t *testing.T) {
+func TestDecodeJSONTreatsNullAsMissing(t *testing.T) {
 	var v everything
 	if err := DecodeJSON([]byte(`{"s":null,"p":null,"i":null,"m":null,"ptr":null,"raw":null}`), &v); err != nil {
 		t.Fatal(err)
@@ -57,7 +57,7 @@ func TestNull(t *testing.T) {
 	}
 }
 
-func TestWhatIsRefused(t *testing.T) {
+func TestDecodeJSONRefusesInvalidInput(t *testing.T) {
 	deep := func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
 	many := `"0":0`
 	for _, c := range strings.Split("abcdefghijklmnopq", "") {
@@ -140,7 +140,7 @@ func TestWhatIsRefused(t *testing.T) {
 	}
 }
 
-func TestNestingAsDeepAsAllowed(t *testing.T) {
+func TestDecodeJSONAcceptsMaxDepth(t *testing.T) {
 	body := `{"raw":` + strings.Repeat("[", job.MaxDepth-1) + strings.Repeat("]", job.MaxDepth-1) + `}`
 	if err := DecodeJSON([]byte(body), new(everything)); err != nil {
 		t.Error(err)
@@ -148,7 +148,7 @@ func TestNestingAsDeepAsAllowed(t *testing.T) {
 }
 
 // Only what is open at once counts as nested.
-func TestManyShallowValues(t *testing.T) {
+func TestDecodeJSONCountsOnlyOpenLevels(t *testing.T) {
 	body := `{"raw":[` + strings.Repeat("[{}],", 10*job.MaxDepth) + `[]]}`
 	if err := DecodeJSON([]byte(body), new(everything)); err != nil {
 		t.Error(err)
@@ -156,7 +156,7 @@ func TestManyShallowValues(t *testing.T) {
 }
 
 // A problem repeats only so much of what the caller sent.
-func TestALongNameIsNotRepeated(t *testing.T) {
+func TestErrorDoesNotRepeatLongName(t *testing.T) {
 	err := DecodeJSON([]byte(`{"`+strings.Repeat("x", 1<<20)+`":1}`), new(everything))
 	e, _ := errors.AsType[*job.Error](err)
 	if e == nil || len(e.Field)+len(e.Message) > 1000 {

@@ -16,7 +16,7 @@ type several struct {
 }
 
 // An element that is wrong keeps its refusal, and all others are read.
-func TestElementsAnswerForThemselves(t *testing.T) {
+func TestItemsKeepErrorsOfSingleElements(t *testing.T) {
 	v := several{List: Items[inner]{Max: 9}}
 	const body = `{"before":"x","list":[ {"a":1} ,{"a":"one"},7,null,{"nope":[{}]},{"b/~c":[{"a":{}}]},{"a":2}],"after":true}`
 	if err := DecodeJSON([]byte(body), &v); err != nil {
@@ -37,7 +37,7 @@ func TestElementsAnswerForThemselves(t *testing.T) {
 }
 
 // What is no JSON, or too much, refuses the whole.
-func TestAListIsRefusedWhole(t *testing.T) {
+func TestItemsRefuseWholeArray(t *testing.T) {
 	deep := strings.Repeat("[", job.MaxDepth) + strings.Repeat("]", job.MaxDepth)
 	for _, tt := range []struct {
 		rule, list string

@@ -9,7 +9,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-func TestPrefer(t *testing.T) {
+func TestParsePrefer(t *testing.T) {
 	for _, tt := range []struct {
 		rule  string
 		lines []string

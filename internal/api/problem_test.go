@@ -13,7 +13,7 @@ import (
 )
 
 // Every code has its status, and every refusal that waiting may cure says how long.
-func TestEveryCodeHasItsStatus(t *testing.T) {
+func TestEveryCodeHasStatus(t *testing.T) {
 	for _, tt := range []struct {
 		code       job.Code
 		status     int
@@ -50,7 +50,7 @@ func TestEveryCodeHasItsStatus(t *testing.T) {
 	}
 }
 
-func TestAProblemOnTheWire(t *testing.T) {
+func TestWriteProblemWritesJSON(t *testing.T) {
 	w := httptest.NewRecorder()
 	err := job.Wrapf(job.QueueFull, errors.New("secret"), "the queue is full")
 	err.RetryAfter, err.Field = 1500*time.Millisecond, "/queue"
@@ -68,7 +68,7 @@ func TestAProblemOnTheWire(t *testing.T) {
 }
 
 // What is no refusal of ours is a 500 that shows nothing of its cause.
-func TestAnUnknownErrorShowsNothing(t *testing.T) {
+func TestProblemHidesUnknownError(t *testing.T) {
 	w := httptest.NewRecorder()
 	WriteProblem(w, errors.New("the password is hunter2"))
 	if w.Code != 500 || strings.Contains(w.Body.String(), "hunter2") {
@@ -76,7 +76,7 @@ func TestAnUnknownErrorShowsNothing(t *testing.T) {
 	}
 }
 
-func TestAFailedJobsProblemCarriesItsFailure(t *testing.T) {
+func TestProblemIncludesFailureOfJob(t *testing.T) {
 	w := httptest.NewRecorder()
 	WriteProblem(w, &JobFailed{
 		Refusal: job.Errorf(job.Conflict, "the job failed"),
@@ -92,7 +92,7 @@ func TestAFailedJobsProblemCarriesItsFailure(t *testing.T) {
 }
 
 // A refusal of many is the first one's, and says what is wrong with each.
-func TestARefusalOfManySaysWhy(t *testing.T) {
+func TestBatchErrorListsItems(t *testing.T) {
 	first, second := job.Errorf(job.UnknownQueue, "no queue"), job.Errorf(job.KeyFull, "full")
 	first.Field, second.Field = "/jobs/1", "/jobs/7"
 	w := httptest.NewRecorder()

@@ -11,15 +11,15 @@ import (
 )
 
 // untouchable is a body that nobody may read.
-type untouchable struct{ t *testing.T }
+type unreadableBody struct{ t *testing.T }
 
-func (u untouchable) Read([]byte) (int, error) {
+func (u unreadableBody) Read([]byte) (int, error) {
 	u.t.Error("the body was read")
 	return 0, io.EOF
 }
 
-func TestABodyOverTheLimitIsRefusedUnread(t *testing.T) {
-	r := httptest.NewRequest("POST", "/", untouchable{t})
+func TestReadJSONRefusesLongBodyUnread(t *testing.T) {
+	r := httptest.NewRequest("POST", "/", unreadableBody{t})
 	r.ContentLength = 101
 	if err := ReadJSON(r, 100, new(everything)); job.CodeOf(err) != job.TooLarge {
 		t.Error(err)
@@ -27,9 +27,9 @@ func TestABodyOverTheLimitIsRefusedUnread(t *testing.T) {
 }
 
 // counted remembers how much was read of an endless body.
-type counted struct{ n int }
+type endlessBody struct{ n int }
 
-func (c *counted) Read(p []byte) (int, error) {
+func (c *endlessBody) Read(p []byte) (int, error) {
 	c.n += len(p)
 	for i := range p {
 		p[i] = ' '
@@ -37,8 +37,8 @@ func (c *counted) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestABodyWithoutALengthIsCounted(t *testing.T) {
-	body := new(counted)
+func TestReadJSONLimitsBodyWithoutLength(t *testing.T) {
+	body := new(endlessBody)
 	r := httptest.NewRequest("POST", "/", body)
 	r.ContentLength = -1
 	if err := ReadJSON(r, 100<<10, new(everything)); job.CodeOf(err) != job.TooLarge {
@@ -49,7 +49,7 @@ func TestABodyWithoutALengthIsCounted(t *testing.T) {
 	}
 }
 
-func TestBodiesUpToTheLimitAreRead(t *testing.T) {
+func TestReadBodyReadsUpToLimit(t *testing.T) {
 	for _, size := range []int{0, 1, maxPrealloc - 1, maxPrealloc, maxPrealloc + 1, 3 * maxPrealloc} {
 		for _, declared := range []bool{true, false} {
 			text := strings.Repeat("x", size)
@@ -65,9 +65,9 @@ func TestBodiesUpToTheLimitAreRead(t *testing.T) {
 	}
 }
 
-func TestABodyThatIsCutOff(t *testing.T) {
+func TestReadJSONRefusesIncompleteBody(t *testing.T) {
 	for _, length := range []int64{20, maxPrealloc + 20, -1} {
-		broken := io.MultiReader(strings.NewReader(`{"s":"x`), &failing{})
+		broken := io.MultiReader(strings.NewReader(`{"s":"x`), &failingReader{})
 		r := httptest.NewRequest("POST", "/", broken)
 		r.ContentLength = length
 		err := ReadJSON(r, 1<<20, new(everything))
@@ -77,11 +77,11 @@ func TestABodyThatIsCutOff(t *testing.T) {
 	}
 }
 
-type failing struct{}
+type failingReader struct{}
 
-func (*failing) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+func (*failingReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
-func TestAPackedBodyIsNotTaken(t *testing.T) {
+func TestRequireJSONRefusesCompressedBody(t *testing.T) {
 	for packed, ok := range map[string]bool{"": true, "identity": true, "gzip": false, "br, gzip": false} {
 		r := httptest.NewRequest("POST", "/", nil)
 		r.Header.Set("Content-Encoding", packed)
@@ -92,7 +92,7 @@ func TestAPackedBodyIsNotTaken(t *testing.T) {
 	}
 }
 
-func TestOnlyJSONIsTaken(t *testing.T) {
+func TestRequireJSONChecksContentType(t *testing.T) {
 	for text, ok := range map[string]bool{
 		"":                                  true,
 		"application/json":                  true,

@@ -15,24 +15,24 @@ import (
 )
 
 // single is a listener for one connection.
-type single struct {
+type singleConnListener struct {
 	conns chan net.Conn // closed by Close
 }
 
-func (l single) Accept() (net.Conn, error) {
+func (l singleConnListener) Accept() (net.Conn, error) {
 	if c, ok := <-l.conns; ok {
 		return c, nil
 	}
 	return nil, net.ErrClosed
 }
 
-func (l single) Close() error   { close(l.conns); return nil }
-func (l single) Addr() net.Addr { return &net.TCPAddr{} }
+func (l singleConnListener) Close() error   { close(l.conns); return nil }
+func (l singleConnListener) Addr() net.Addr { return &net.TCPAddr{} }
 
 // converse gives talk a connection to a server with three calls: POST /read reads a
 // body and then holds its answer for an hour, GET /held holds it without, and GET
 // /stream begins to answer before it does.
-func converse(t *testing.T, talk func(conn net.Conn, answers *bufio.Reader)) {
+func withTimeoutServer(t *testing.T, use func(conn net.Conn, responses *bufio.Reader)) {
 	synctest.Test(t, func(t *testing.T) {
 		mux := http.NewServeMux()
 		hold := func(w http.ResponseWriter, r *http.Request) error {
@@ -58,14 +58,14 @@ func converse(t *testing.T, talk func(conn net.Conn, answers *bufio.Reader)) {
 			return hold(w, r)
 		}))
 		ours, theirs := net.Pipe()
-		l := single{make(chan net.Conn, 1)}
+		l := singleConnListener{make(chan net.Conn, 1)}
 		l.conns <- theirs
 		HandleUnknown(mux)
 		mux.HandleFunc("POST /refused", func(w http.ResponseWriter, r *http.Request) { WriteProblem(w, job.Errorf(job.Forbidden, "not here")) })
 		srv := &http.Server{Handler: Timeouts{}.BoundResponses(Timeouts{}.BoundBodies(mux))}
 		done := make(chan struct{})
 		go func() { _ = srv.Serve(l); close(done) }()
-		talk(ours, bufio.NewReader(ours))
+		use(ours, bufio.NewReader(ours))
 		_ = ours.Close()
 		_ = srv.Close()
 		<-done
@@ -75,7 +75,7 @@ func converse(t *testing.T, talk func(conn net.Conn, answers *bufio.Reader)) {
 }
 
 // drip sends a head and then a byte a minute, until nobody takes it.
-func drip(conn net.Conn, head string) {
+func sendSlowly(conn net.Conn, head string) {
 	_, err := io.WriteString(conn, strings.ReplaceAll(head, "\n", "\r\n"))
 	for err == nil {
 		<-time.After(time.Minute) // of the bubble's own time
@@ -83,7 +83,7 @@ func drip(conn net.Conn, head string) {
 	}
 }
 
-func TestABodyThatDripsIsRefusedInTime(t *testing.T) {
+func TestSlowBodyIsRefusedAtDeadline(t *testing.T) {
 	for name, tt := range map[string]struct {
 		head string
 		want int
@@ -95,19 +95,19 @@ func TestABodyThatDripsIsRefusedInTime(t *testing.T) {
 		"refused at the gate":    {"POST /refused HTTP/1.1\nHost: elsewhere\nContent-Length: 500\n\n", 403},
 	} {
 		t.Run(name, func(t *testing.T) {
-			converse(t, func(conn net.Conn, answers *bufio.Reader) {
+			withTimeoutServer(t, func(conn net.Conn, responses *bufio.Reader) {
 				dripped := make(chan struct{})
-				go func() { drip(conn, tt.head); close(dripped) }()
+				go func() { sendSlowly(conn, tt.head); close(dripped) }()
 				defer func() { _ = conn.Close(); <-dripped }()
-				begun := time.Now()
-				res, err := http.ReadResponse(answers, nil)
+				began := time.Now()
+				res, err := http.ReadResponse(responses, nil)
 				if err != nil || res.StatusCode != tt.want {
 					t.Fatalf("answered with %v, %v", res, err)
 				}
-				if _, err := io.Copy(io.Discard, answers); err != nil {
+				if _, err := io.Copy(io.Discard, responses); err != nil {
 					t.Fatal(err)
 				}
-				if waited := time.Since(begun); waited > defaultTimeout+time.Second {
+				if waited := time.Since(began); waited > defaultTimeout+time.Second {
 					t.Errorf("the connection was held for %v", waited)
 				}
 			})
@@ -117,12 +117,12 @@ func TestABodyThatDripsIsRefusedInTime(t *testing.T) {
 
 // A body that is here in time takes no time from the answer, and none from the
 // next request of the connection.
-func TestAHeldAnswerOutlivesTheTimeOfItsBody(t *testing.T) {
+func TestBodyDeadlineDoesNotBoundResponse(t *testing.T) {
 	const request = " HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Length: 2\r\n\r\n{}"
-	converse(t, func(conn net.Conn, answers *bufio.Reader) {
+	withTimeoutServer(t, func(conn net.Conn, responses *bufio.Reader) {
 		for _, call := range []string{"POST /read", "GET /held", "GET /stream", "POST /read"} {
 			go func() { _, _ = io.WriteString(conn, call+request) }()
-			res, err := http.ReadResponse(answers, nil)
+			res, err := http.ReadResponse(responses, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -10,7 +10,7 @@ import (
 
 // The kernel holds little of what a client does not take, so that its writer goes on as
 // soon as the client does.
-func TestLittleWaitsInTheKernel(t *testing.T) {
+func TestKernelBuffersFewUnsentBytes(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

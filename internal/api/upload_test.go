@@ -17,7 +17,7 @@ import (
 )
 
 // sending is a body that a client sends in pieces.
-type sending struct {
+type uploadPlan struct {
 	size, piece int
 	pause       time.Duration // of the client, before each piece
 	declared    bool          // it has a Content-Length
@@ -26,13 +26,13 @@ type sending struct {
 
 // upload sends a body to a call that reads it as an upload, writes it to a disk, and
 // answers how much came, an hour later.
-func upload(t *testing.T, s sending) (status int, answer string, took time.Duration) {
+func upload(t *testing.T, s uploadPlan) (status int, answer string, took time.Duration) {
 	synctest.Test(t, func(t *testing.T) {
 		mux := http.NewServeMux()
 		mux.Handle("POST /", Wrap(nil, WriteProblem, func(w http.ResponseWriter, r *http.Request) error {
 			body := Timeouts{}.Upload(w, r)
 			defer body.Close()
-			n, err := io.CopyBuffer(disk{s.sync}, body, make([]byte, s.piece))
+			n, err := io.CopyBuffer(slowDisk{s.sync}, body, make([]byte, s.piece))
 			if err != nil {
 				return err
 			}
@@ -45,12 +45,12 @@ func upload(t *testing.T, s sending) (status int, answer string, took time.Durat
 			return nil
 		}))
 		ours, theirs := net.Pipe()
-		l := single{make(chan net.Conn, 1)}
+		l := singleConnListener{make(chan net.Conn, 1)}
 		l.conns <- theirs
 		srv := &http.Server{Handler: Timeouts{}.BoundBodies(mux)}
 		done, sent := make(chan struct{}), make(chan struct{})
 		go func() { _ = srv.Serve(l); close(done) }()
-		begun := time.Now()
+		began := time.Now()
 		go func() {
 			defer close(sent)
 			head, before, after, last := "Transfer-Encoding: chunked", hexOf(s.piece)+"\r\n", "\r\n", "0\r\n\r\n"
@@ -72,7 +72,7 @@ func upload(t *testing.T, s sending) (status int, answer string, took time.Durat
 			t.Fatal(err)
 		}
 		body, _ := io.ReadAll(res.Body)
-		status, answer, took = res.StatusCode, string(body), time.Since(begun)
+		status, answer, took = res.StatusCode, string(body), time.Since(began)
 		_ = ours.Close()
 		_ = srv.Close()
 		<-done
@@ -86,19 +86,19 @@ func upload(t *testing.T, s sending) (status int, answer string, took time.Durat
 func hexOf(n int) string { return strconv.FormatInt(int64(n), 16) }
 
 // disk takes its time for each piece.
-type disk struct{ sync time.Duration }
+type slowDisk struct{ sync time.Duration }
 
-func (d disk) Write(p []byte) (int, error) {
+func (d slowDisk) Write(p []byte) (int, error) {
 	<-time.After(d.sync)
 	return len(p), nil
 }
 
 // An upload may take as long as it goes on, and its time is over with it: also when its
 // last bytes are those that would give it more.
-func TestAnUploadThatGoesOnIsTaken(t *testing.T) {
+func TestSteadyUploadIsAccepted(t *testing.T) {
 	const size = 40 * minUploaded
 	for _, declared := range []bool{true, false} {
-		status, answer, took := upload(t, sending{size: size, piece: minUploaded, pause: 20 * time.Second, declared: declared})
+		status, answer, took := upload(t, uploadPlan{size: size, piece: minUploaded, pause: 20 * time.Second, declared: declared})
 		if status != 200 || answer != "1228800" || took < 40*20*time.Second+time.Hour {
 			t.Errorf("%d %s after %v", status, answer, took)
 		}
@@ -106,19 +106,19 @@ func TestAnUploadThatGoesOnIsTaken(t *testing.T) {
 }
 
 // What the disk takes is not the client's time.
-func TestAnUploadOutlastsADiskThatStalls(t *testing.T) {
+func TestUploadOutlastsSlowDisk(t *testing.T) {
 	const size = 4 * minUploaded
 	for _, declared := range []bool{true, false} {
-		status, answer, took := upload(t, sending{size: size, piece: 1 << 10, declared: declared, sync: defaultTimeout + time.Second})
+		status, answer, took := upload(t, uploadPlan{size: size, piece: 1 << 10, declared: declared, sync: defaultTimeout + time.Second})
 		if status != 200 || answer != "122880" || took < 120*defaultTimeout+time.Hour {
 			t.Errorf("%d %s after %v", status, answer, took)
 		}
 	}
 }
 
-func TestAnUploadThatDripsIsRefused(t *testing.T) {
+func TestStalledUploadIsRefused(t *testing.T) {
 	for _, declared := range []bool{true, false} {
-		status, answer, took := upload(t, sending{size: 1 << 20, piece: 1000, pause: 2 * time.Second, declared: declared})
+		status, answer, took := upload(t, uploadPlan{size: 1 << 20, piece: 1000, pause: 2 * time.Second, declared: declared})
 		if status != http.StatusRequestTimeout || !strings.Contains(answer, string(RequestTimeout)) || took > defaultTimeout+time.Second {
 			t.Errorf("%d %s after %v", status, answer, took)
 		}
@@ -127,8 +127,8 @@ func TestAnUploadThatDripsIsRefused(t *testing.T) {
 
 // The end of a body is the end of its deadline: net/http listens for the client from
 // then on.
-func TestAnUploadThatEndedSetsNoDeadline(t *testing.T) {
-	w := &deadlines{}
+func TestEndedUploadSetsNoDeadline(t *testing.T) {
+	w := &deadlineCounter{}
 	body := Timeouts{}.Upload(w, &http.Request{Body: io.NopCloser(iotest.DataErrReader(strings.NewReader(strings.Repeat("x", minUploaded))))})
 	w.atEnd = func() bool { return body.err != nil }
 	if _, err := io.Copy(io.Discard, body); err != nil {
@@ -141,8 +141,8 @@ func TestAnUploadThatEndedSetsNoDeadline(t *testing.T) {
 	}
 }
 
-func TestAnUploadWithoutABodySetsNoDeadline(t *testing.T) {
-	w := &deadlines{atEnd: func() bool { return true }}
+func TestUploadWithoutBodySetsNoDeadline(t *testing.T) {
+	w := &deadlineCounter{atEnd: func() bool { return true }}
 	body := Timeouts{}.Upload(w, &http.Request{Body: http.NoBody})
 	n, err := body.Read(make([]byte, 1))
 	if body.Close(); n != 0 || err != io.EOF || w.set > 0 {
@@ -151,13 +151,13 @@ func TestAnUploadWithoutABodySetsNoDeadline(t *testing.T) {
 }
 
 // deadlines counts the read deadlines of a connection.
-type deadlines struct {
+type deadlineCounter struct {
 	http.ResponseWriter
 	atEnd     func() bool
 	set, late int
 }
 
-func (d *deadlines) SetReadDeadline(time.Time) error {
+func (d *deadlineCounter) SetReadDeadline(time.Time) error {
 	if d.set++; d.atEnd() {
 		d.late++
 	}
@@ -165,20 +165,20 @@ func (d *deadlines) SetReadDeadline(time.Time) error {
 }
 
 // A body that breaks off says so, and its end is an end.
-func TestTheEndOfAnUpload(t *testing.T) {
+func TestUploadReportsEndOfBody(t *testing.T) {
 	r := &http.Request{Body: io.NopCloser(strings.NewReader("all"))}
-	if body, err := io.ReadAll(Timeouts{}.Upload(nowhere{}, r)); err != nil || string(body) != "all" {
+	if body, err := io.ReadAll(Timeouts{}.Upload(noConnWriter{}, r)); err != nil || string(body) != "all" {
 		t.Errorf("%q, %v", body, err)
 	}
-	r.Body = io.NopCloser(io.MultiReader(strings.NewReader("some"), cut{}))
-	if _, err := io.ReadAll(Timeouts{}.Upload(nowhere{}, r)); job.CodeOf(err) != job.Invalid {
+	r.Body = io.NopCloser(io.MultiReader(strings.NewReader("some"), cutReader{}))
+	if _, err := io.ReadAll(Timeouts{}.Upload(noConnWriter{}, r)); job.CodeOf(err) != job.Invalid {
 		t.Error(err)
 	}
 }
 
-type cut struct{}
+type cutReader struct{}
 
-func (cut) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
+func (cutReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
 // nowhere is an answer without a connection.
-type nowhere struct{ http.ResponseWriter }
+type noConnWriter struct{ http.ResponseWriter }

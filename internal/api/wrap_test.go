@@ -18,7 +18,7 @@ import (
 
 // serve runs one request through a wrapped handler and returns the answer, what
 // was logged, and what the handler panicked with.
-func serve(h Handler) (w *httptest.ResponseRecorder, logged string, panicked any) {
+func serveHandler(h Handler) (w *httptest.ResponseRecorder, logged string, panicked any) {
 	var log bytes.Buffer
 	w = httptest.NewRecorder()
 	defer func() { logged, panicked = log.String(), recover() }()
@@ -26,8 +26,8 @@ func serve(h Handler) (w *httptest.ResponseRecorder, logged string, panicked any
 	return w, "", nil
 }
 
-func TestAReturnedErrorIsAnsweredAsAProblem(t *testing.T) {
-	w, logged, _ := serve(func(http.ResponseWriter, *http.Request) error {
+func TestWrapWritesReturnedError(t *testing.T) {
+	w, logged, _ := serveHandler(func(http.ResponseWriter, *http.Request) error {
 		return job.Errorf(job.NotFound, "there is no such thing")
 	})
 	if w.Code != 404 || !strings.Contains(w.Body.String(), `"code":"not_found"`) {
@@ -38,8 +38,8 @@ func TestAReturnedErrorIsAnsweredAsAProblem(t *testing.T) {
 	}
 }
 
-func TestOurFaultIsLoggedWithItsCause(t *testing.T) {
-	w, logged, _ := serve(func(http.ResponseWriter, *http.Request) error {
+func TestWrapLogsCauseOfServerError(t *testing.T) {
+	w, logged, _ := serveHandler(func(http.ResponseWriter, *http.Request) error {
 		return job.Wrapf(job.Unavailable, errors.New("disk on fire"), "the store cannot be written")
 	})
 	if w.Code != 503 || strings.Contains(w.Body.String(), "fire") {
@@ -52,7 +52,7 @@ func TestOurFaultIsLoggedWithItsCause(t *testing.T) {
 
 // A request whose context has ended is answered with no 500, for nothing failed; where
 // something did, it is in the log.
-func TestARequestThatIsBrokenOffIsNoDefect(t *testing.T) {
+func TestWrapTreatsAbortedRequestAsUnavailable(t *testing.T) {
 	for _, tt := range []struct {
 		err    error
 		logged bool
@@ -74,8 +74,8 @@ func TestARequestThatIsBrokenOffIsNoDefect(t *testing.T) {
 }
 
 // What is no JSON is a defect of ours, with a line in the log.
-func TestAnAnswerThatIsNoJSONIsLogged(t *testing.T) {
-	w, logged, _ := serve(func(w http.ResponseWriter, _ *http.Request) error {
+func TestWrapLogsValueWithoutJSON(t *testing.T) {
+	w, logged, _ := serveHandler(func(w http.ResponseWriter, _ *http.Request) error {
 		WriteJSON(w, 200, math.NaN())
 		return nil
 	})
@@ -84,8 +84,8 @@ func TestAnAnswerThatIsNoJSONIsLogged(t *testing.T) {
 	}
 }
 
-func TestAPanicIsA500WithItsStackInTheLog(t *testing.T) {
-	w, logged, panicked := serve(func(http.ResponseWriter, *http.Request) error { panic("oops") })
+func TestWrapTurnsPanicInto500(t *testing.T) {
+	w, logged, panicked := serveHandler(func(http.ResponseWriter, *http.Request) error { panic("oops") })
 	if panicked != nil || w.Code != 500 {
 		t.Fatalf("%v, %d", panicked, w.Code)
 	}
@@ -96,7 +96,7 @@ func TestAPanicIsA500WithItsStackInTheLog(t *testing.T) {
 
 // A client that sends all before it listens hears why it was refused, unless it sends
 // far too much or the server has enough to do.
-func TestARefusedBodyIsReadOut(t *testing.T) {
+func TestWrapDrainsRefusedBody(t *testing.T) {
 	wrong := job.Errorf(job.TooLarge, "too large")
 	for _, tt := range []struct {
 		rule   string
@@ -127,8 +127,8 @@ func TestARefusedBodyIsReadOut(t *testing.T) {
 }
 
 // What is left of a body that never ends is not waited for.
-func TestARefusedBodyIsReadOutWithinBounds(t *testing.T) {
-	body := new(counted)
+func TestWrapLimitsDrainOfRefusedBody(t *testing.T) {
+	body := new(endlessBody)
 	r := httptest.NewRequest("POST", "/x", body)
 	r.ContentLength = -1
 	Wrap(nil, WriteProblem, func(http.ResponseWriter, *http.Request) error { return tooLarge(1) }).ServeHTTP(httptest.NewRecorder(), r)
@@ -138,12 +138,12 @@ func TestARefusedBodyIsReadOutWithinBounds(t *testing.T) {
 }
 
 // Half an answer is cut off, not completed with a problem.
-func TestAnErrorAfterTheAnswerBeganCutsTheConnection(t *testing.T) {
+func TestWrapAbortsBegunResponse(t *testing.T) {
 	for name, fail := range map[string]func() error{
 		"error": func() error { return errors.New("late") },
 		"panic": func() error { panic("late") },
 	} {
-		w, _, panicked := serve(func(w http.ResponseWriter, _ *http.Request) error {
+		w, _, panicked := serveHandler(func(w http.ResponseWriter, _ *http.Request) error {
 			_, _ = io.WriteString(w, "half")
 			return fail()
 		})
@@ -157,8 +157,8 @@ func TestAnErrorAfterTheAnswerBeganCutsTheConnection(t *testing.T) {
 }
 
 // A stream that only flushed has begun its answer.
-func TestAFlushBeginsTheAnswer(t *testing.T) {
-	_, _, panicked := serve(func(w http.ResponseWriter, _ *http.Request) error {
+func TestFlushBeginsResponse(t *testing.T) {
+	_, _, panicked := serveHandler(func(w http.ResponseWriter, _ *http.Request) error {
 		if err := http.NewResponseController(w).Flush(); err != nil {
 			t.Errorf("flush: %v", err)
 		}
@@ -170,8 +170,8 @@ func TestAFlushBeginsTheAnswer(t *testing.T) {
 }
 
 // A hint before the answer is not the answer.
-func TestAnInformationalStatusBeginsNothing(t *testing.T) {
-	w, _, panicked := serve(func(w http.ResponseWriter, _ *http.Request) error {
+func TestInformationalStatusDoesNotBeginResponse(t *testing.T) {
+	w, _, panicked := serveHandler(func(w http.ResponseWriter, _ *http.Request) error {
 		w.WriteHeader(http.StatusEarlyHints)
 		return job.Errorf(job.NotFound, "there is no such thing")
 	})
@@ -180,15 +180,15 @@ func TestAnInformationalStatusBeginsNothing(t *testing.T) {
 	}
 }
 
-func TestAnAbortPassesThrough(t *testing.T) {
-	w, logged, panicked := serve(func(http.ResponseWriter, *http.Request) error { panic(http.ErrAbortHandler) })
+func TestWrapPassesAbortOn(t *testing.T) {
+	w, logged, panicked := serveHandler(func(http.ResponseWriter, *http.Request) error { panic(http.ErrAbortHandler) })
 	if panicked != http.ErrAbortHandler || logged != "" || w.Body.Len() > 0 {
 		t.Errorf("%v, %q, %q", panicked, logged, w.Body)
 	}
 }
 
 // Whoever takes the connection over answers for it.
-func TestAHijackedConnectionIsLeftAlone(t *testing.T) {
+func TestWrapIgnoresHijackedConnection(t *testing.T) {
 	done := make(chan any, 1)
 	h := Wrap(nil, WriteProblem, func(w http.ResponseWriter, _ *http.Request) error {
 		conn, _, err := http.NewResponseController(w).Hijack()

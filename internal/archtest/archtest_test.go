@@ -86,7 +86,7 @@ func TestProductionCodeDoesNotImportTesting(t *testing.T) {
 
 // In a bubble of testing/synctest a sleep only moves the fake clock.
 func TestTestsDoNotSleep(t *testing.T) {
-	onlyInBubbles := []string{"internal/api/jobs/stream_test.go", "internal/engine/peers_test.go"} // its functions are called from bubbles
+	onlyInBubbles := []string{"internal/api/jobs/recorder_test.go", "internal/engine/peers_test.go"} // its functions are called from bubbles
 	for _, s := range sources(t) {
 		inBubble := slices.Contains(s.imports(), "testing/synctest") || slices.Contains(onlyInBubbles, s.file)
 		if s.test && calls(s.ast, "time", "Sleep") && !inBubble {

@@ -9,7 +9,7 @@ import (
 )
 
 // What is walked over is given as it is written, and the walk ends where the text does.
-func TestAWalkGivesWhatIsWritten(t *testing.T) {
+func TestMembersReturnsTextOfValues(t *testing.T) {
 	s := New([]byte(` { "a" : [1, "}\"" ] ,"\u0062":null , "c": -1.5e3} `))
 	var got []string
 	s.Peek()
@@ -25,7 +25,7 @@ func TestAWalkGivesWhatIsWritten(t *testing.T) {
 }
 
 // An error says where it is, whoever made it.
-func TestAnErrorPointsIntoTheText(t *testing.T) {
+func TestErrorPointsToValue(t *testing.T) {
 	refuse := func(_, value []byte) *job.Error {
 		if string(value) == "7" {
 			return job.Errorf(job.Invalid, "not seven")

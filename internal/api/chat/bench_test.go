@@ -11,23 +11,23 @@ import (
 // BenchmarkReads are the reads of the chat face, of a user with 1,000 conversations,
 // while questions wait and one is being answered. Handlers only: no connection.
 func BenchmarkReads(b *testing.B) {
-	s := newSite(b, 1)
+	h := newHarness(b, 1)
 	mux := http.NewServeMux()
-	s.face.Register(mux)
-	ended := s.ask("ann", "q")
+	h.face.Register(mux)
+	ended := h.ask("ann", "q")
 	conv := ended.text("conversation_id")
-	s.next().done(strings.Repeat("word ", 200))
+	h.next().done(strings.Repeat("word ", 200))
 	for i := range 9 {
-		s.ask("ann", "q", conv)
-		s.next().done(strings.Repeat("word ", 200+i))
+		h.ask("ann", "q", conv)
+		h.next().done(strings.Repeat("word ", 200+i))
 	}
 	for i := range 900 {
-		s.call("ann", "POST", "/api/conversations", fmt.Sprintf(`{"title":"%d"}`, i))
+		h.call("ann", "POST", "/api/conversations", fmt.Sprintf(`{"title":"%d"}`, i))
 	}
-	pending := s.ask("ann", "q")
-	s.next().say(strings.Repeat("word ", 100))
+	pending := h.ask("ann", "q")
+	h.next().text(strings.Repeat("word ", 100))
 	for range 99 {
-		s.ask("ann", "q")
+		h.ask("ann", "q")
 	}
 	for _, c := range []struct{ name, path string }{
 		{"conversations", "/api/conversations"},

@@ -8,7 +8,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-func TestMessagesAreReadStrictly(t *testing.T) {
+func TestParseMessageIsStrict(t *testing.T) {
 	task := job.NewID().String()
 	for _, c := range []struct {
 		rule, data string

@@ -16,13 +16,13 @@ import (
 
 // reader is a client that keeps what it was told: the text of the newest attempt,
 // and the number to go on from.
-type reader struct {
+type testReader struct {
 	text    string
 	seq     int64
 	percent float64
 }
 
-func (r *reader) hear(t fataler, frames []any) {
+func (r *testReader) add(t fataler, frames []any) {
 	for _, frame := range frames {
 		var seq int64
 		switch f := frame.(type) {
@@ -73,10 +73,10 @@ func drawLog(t *rapid.T) (log []job.Entry, text string) {
 
 // Wherever the log is cut into updates, and wherever the client loses its socket
 // and watches on from what it saw last, it has the text of the last attempt.
-func TestAnyCutTellsTheSameStory(t *testing.T) {
+func TestUpdatesGiveSameTextHoweverCut(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		log, text := drawLog(t)
-		var client reader
+		var client testReader
 		n := encoder{task: "t"}
 		for told := 0; told < len(log); {
 			upto := rapid.IntRange(told+1, len(log)).Draw(t, "upto")
@@ -85,7 +85,7 @@ func TestAnyCutTellsTheSameStory(t *testing.T) {
 			u.Job.Progress = lastReport(log[:u.Job.Cursor])
 			frames := n.update(u)
 			heard := rapid.IntRange(0, len(frames)).Draw(t, "heard")
-			client.hear(t, frames[:heard])
+			client.add(t, frames[:heard])
 			told = upto
 			if heard < len(frames) || rapid.Bool().Draw(t, "lost") {
 				n = encoder{task: "t", seq: client.seq}
@@ -100,7 +100,7 @@ func TestAnyCutTellsTheSameStory(t *testing.T) {
 		rest.Job.State, rest.Job.Cursor = job.Succeeded, int64(len(log))
 		client.percent = 0
 		n = encoder{task: "t", seq: client.seq}
-		client.hear(t, n.update(rest))
+		client.add(t, n.update(rest))
 		if client.text != text || client.percent != 100 {
 			t.Fatalf("the client has %q at %v%%, want %q", client.text, client.percent, text)
 		}
@@ -120,7 +120,7 @@ func lastReport(log []job.Entry) (p job.Progress) {
 	return p
 }
 
-func TestWhatALateWatcherMissedComesInBoundedPieces(t *testing.T) {
+func TestLateWatcherGetsLimitedDeltas(t *testing.T) {
 	piece := strings.Repeat("x", 1000)
 	u := engine.Update{Job: &job.Job{}}
 	for i := range 100 {
@@ -143,7 +143,7 @@ func TestWhatALateWatcherMissedComesInBoundedPieces(t *testing.T) {
 	}
 }
 
-func TestProgressIsToldInEveryState(t *testing.T) {
+func TestProgressInEveryState(t *testing.T) {
 	half := job.Progress{Percent: 50, Status: "Halfway"}
 	for _, c := range []struct {
 		rule string
@@ -167,7 +167,7 @@ func TestProgressIsToldInEveryState(t *testing.T) {
 	}
 }
 
-func TestAWatchEndsWithTheAnswerOrWhyThereIsNone(t *testing.T) {
+func TestWatchEndsWithAnswerOrError(t *testing.T) {
 	id := conversation.MessageID{Conversation: conversation.ID(job.NewUUID()), Number: 2}
 	n := encoder{task: "t", seq: 9}
 	for _, c := range []struct {

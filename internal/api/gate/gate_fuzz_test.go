@@ -16,7 +16,7 @@ func FuzzOriginAndHost(f *testing.F) {
 			f.Add(origin, host)
 		}
 	}
-	loopback, public := &Gate{}, &Gate{PublicURL: aURL("https://jobs.example"), AllowedOrigins: []string{"https://app.example"}}
+	loopback, public := &Gate{}, &Gate{PublicURL: mustURL("https://jobs.example"), AllowedOrigins: []string{"https://app.example"}}
 	f.Fuzz(func(t *testing.T, origin, host string) {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Host = host

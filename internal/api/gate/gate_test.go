@@ -10,7 +10,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-func front() http.Handler {
+func handler() http.Handler {
 	mux := http.NewServeMux()
 	ok := func(w http.ResponseWriter, r *http.Request) { api.WriteJSON(w, 200, Owner(r).User) }
 	mux.HandleFunc("GET /v1/things/{id}", ok)
@@ -20,18 +20,18 @@ func front() http.Handler {
 	return (&Gate{Listen: []string{"127.0.0.1:8080"}}).Handler(mux)
 }
 
-func ask(method, path string, header ...string) *httptest.ResponseRecorder {
+func request(method, path string, header ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, path, nil)
 	r.Host, r.RemoteAddr = "127.0.0.1:8080", "127.0.0.1:5000"
 	for i := 0; i < len(header); i += 2 {
 		r.Header[http.CanonicalHeaderKey(header[i])] = []string{header[i+1]}
 	}
 	w := httptest.NewRecorder()
-	front().ServeHTTP(w, r)
+	handler().ServeHTTP(w, r)
 	return w
 }
 
-func TestWhatNobodyServes(t *testing.T) {
+func TestUnknownPathOrMethodGetsProblem(t *testing.T) {
 	for _, tt := range []struct {
 		method, path string
 		status       int
@@ -51,7 +51,7 @@ func TestWhatNobodyServes(t *testing.T) {
 		{"DELETE", "/v1/things/../things/7", 404, ""},
 		{"DELETE", "/v1/things/.", 404, ""},
 	} {
-		w := ask(tt.method, tt.path)
+		w := request(tt.method, tt.path)
 		if w.Code != tt.status || w.Header().Get("Allow") != tt.allow {
 			t.Errorf("%s %s: %d with Allow %q, want %d with %q", tt.method, tt.path, w.Code, w.Header().Get("Allow"), tt.status, tt.allow)
 		}
@@ -62,20 +62,20 @@ func TestWhatNobodyServes(t *testing.T) {
 }
 
 // Who mistook a path is told where the paths are.
-func TestWhatNobodyServesSaysWhereToLook(t *testing.T) {
+func TestUnknownPathGetsHint(t *testing.T) {
 	for path, hint := range map[string]string{"/": "/docs", "/jobs": "/docs", "/v1/things//cancel": "empty"} {
-		if w := ask("POST", path); !strings.Contains(w.Body.String(), hint) {
+		if w := request("POST", path); !strings.Contains(w.Body.String(), hint) {
 			t.Errorf("%s: %s", path, w.Body)
 		}
 	}
 }
 
-func TestRequestIDs(t *testing.T) {
-	if got := ask("GET", "/", "X-Request-ID", "abc-123").Header().Get("X-Request-ID"); got != "abc-123" {
+func TestResponseHasRequestID(t *testing.T) {
+	if got := request("GET", "/", "X-Request-ID", "abc-123").Header().Get("X-Request-ID"); got != "abc-123" {
 		t.Errorf("a caller's id became %q", got)
 	}
 	for _, bad := range []string{"", "two words", "line\nbreak", strings.Repeat("x", 129)} {
-		got := ask("GET", "/", "X-Request-ID", bad).Header().Get("X-Request-ID")
+		got := request("GET", "/", "X-Request-ID", bad).Header().Get("X-Request-ID")
 		if len(got) != 16 {
 			t.Errorf("for %q the id is %q, want one of ours", bad, got)
 		}
@@ -83,29 +83,29 @@ func TestRequestIDs(t *testing.T) {
 }
 
 // A refusal by the guard has a request id like any other answer.
-func TestARefusedOriginHasARequestID(t *testing.T) {
-	w := ask("GET", "/v1/things/7", "Origin", "http://evil.example")
+func TestRefusedOriginGetsRequestID(t *testing.T) {
+	w := request("GET", "/v1/things/7", "Origin", "http://evil.example")
 	if w.Code != 403 || w.Header().Get("X-Request-ID") == "" {
 		t.Errorf("%d %v", w.Code, w.Header())
 	}
 }
 
-func TestWhoAsks(t *testing.T) {
+func TestOwnerComesFromUserHeader(t *testing.T) {
 	for _, tt := range []struct{ rule, user, want string }{
 		{"who is named", "ann", "ann"},
 		{"who says nothing is local", "", "local"},
 		{"a name may be in any script", "Zoë", "Zoë"},
 	} {
-		if w := ask("GET", "/v1/things/7", "X-User-ID", tt.user); w.Code != 200 || w.Body.String() != `"`+tt.want+`"` {
+		if w := request("GET", "/v1/things/7", "X-User-ID", tt.user); w.Code != 200 || w.Body.String() != `"`+tt.want+`"` {
 			t.Errorf("%s: %d %s", tt.rule, w.Code, w.Body)
 		}
 	}
 }
 
 // A malformed name is refused: becoming "local" would show someone else's jobs.
-func TestAMalformedUserIsRefused(t *testing.T) {
+func TestMalformedUserIsRefused(t *testing.T) {
 	for _, bad := range []string{strings.Repeat("x", 129), "tab\there", "\xff", "a\u200bb"} {
-		if w := ask("GET", "/v1/things/7", "X-User-ID", bad); w.Code != 400 {
+		if w := request("GET", "/v1/things/7", "X-User-ID", bad); w.Code != 400 {
 			t.Errorf("%q: %d %s", bad, w.Code, w.Body)
 		}
 	}
@@ -113,7 +113,7 @@ func TestAMalformedUserIsRefused(t *testing.T) {
 
 // A refusal has the shape of the API that the request was meant for, also before the
 // API has it.
-func TestARefusalHasTheShapeOfItsAPI(t *testing.T) {
+func TestRefusalHasFormatOfItsAPI(t *testing.T) {
 	g := &Gate{Listen: []string{"127.0.0.1:8080"}, Tokens: tokensAt(noon, 1)}
 	own := func(w http.ResponseWriter, err error) { api.WriteJSON(w, http.StatusTeapot, string(job.CodeOf(err))) }
 	nothing := func(http.ResponseWriter, *http.Request) error { return nil }
@@ -121,15 +121,15 @@ func TestARefusalHasTheShapeOfItsAPI(t *testing.T) {
 	mux.Handle("GET /own/{id}", AllowToken(MayCancel, "id", api.Wrap(nil, own, nothing)))
 	mux.Handle("GET /native", api.Wrap(nil, api.WriteProblem, nothing))
 	h := g.Handler(mux)
-	token := seal(g.Tokens, aGrant())
+	token := seal(g.Tokens, testGrant())
 	for _, tt := range []struct {
 		path, origin string
 		status       int
 		says         string
 	}{
-		{"/own/" + aGrant().Job.String(), "https://evil.example", http.StatusTeapot, `"forbidden"`},
-		{"/own/" + aGrant().Job.String() + "?token=wt_x", "", http.StatusTeapot, `"bad_token"`},
-		{"/own/" + aGrant().Job.String() + "?token=" + token, "", http.StatusTeapot, `"forbidden"`},
+		{"/own/" + testGrant().Job.String(), "https://evil.example", http.StatusTeapot, `"forbidden"`},
+		{"/own/" + testGrant().Job.String() + "?token=wt_x", "", http.StatusTeapot, `"bad_token"`},
+		{"/own/" + testGrant().Job.String() + "?token=" + token, "", http.StatusTeapot, `"forbidden"`},
 		{"/own/x?token=" + token, "", http.StatusTeapot, `"not_found"`},
 		{"/native", "https://evil.example", http.StatusForbidden, `"code":"forbidden"`},
 		{"/native?token=" + token, "", http.StatusForbidden, `"code":"forbidden"`},
@@ -139,7 +139,7 @@ func TestARefusalHasTheShapeOfItsAPI(t *testing.T) {
 		if tt.origin != "" {
 			headers = []string{"Origin", tt.origin}
 		}
-		if w := at(h, "GET", tt.path, headers...); w.Code != tt.status || !strings.Contains(w.Body.String(), tt.says) {
+		if w := requestTo(h, "GET", tt.path, headers...); w.Code != tt.status || !strings.Contains(w.Body.String(), tt.says) {
 			t.Errorf("%s: %d %s", tt.path, w.Code, w.Body)
 		}
 	}

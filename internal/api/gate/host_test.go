@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func aURL(text string) *url.URL {
+func mustURL(text string) *url.URL {
 	u, err := url.Parse(text)
 	if err != nil {
 		panic(err)
@@ -18,22 +18,22 @@ func aURL(text string) *url.URL {
 }
 
 // knock sends one request to a site, and says whether it was let in.
-func knock(s *Gate, r *http.Request) (w *httptest.ResponseRecorder, in bool) {
+func serve(s *Gate, r *http.Request) (w *httptest.ResponseRecorder, admitted bool) {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /v1/jobs", func(http.ResponseWriter, *http.Request) { in = true })
+	mux.HandleFunc("POST /v1/jobs", func(http.ResponseWriter, *http.Request) { admitted = true })
 	w = httptest.NewRecorder()
 	s.Handler(mux).ServeHTTP(w, r)
-	return w, in
+	return w, admitted
 }
 
-func TestTheGuard(t *testing.T) {
+func TestGateChecksHostAndOrigin(t *testing.T) {
 	loopback := &Gate{Listen: []string{"127.0.0.1:8080", "[::1]:8080"}}
 	open := &Gate{Listen: []string{"0.0.0.0:8080"}}
-	public := &Gate{Listen: []string{"127.0.0.1:8080"}, PublicURL: aURL("https://Jobs.example:8443/m")}
-	both := &Gate{Listen: []string{":8080"}, PublicURL: aURL("https://jobs.example")}
+	public := &Gate{Listen: []string{"127.0.0.1:8080"}, PublicURL: mustURL("https://Jobs.example:8443/m")}
+	both := &Gate{Listen: []string{":8080"}, PublicURL: mustURL("https://jobs.example")}
 	for _, tt := range []struct {
 		rule   string
-		site   *Gate
+		gate   *Gate
 		host   string
 		origin string
 		ok     bool
@@ -74,7 +74,7 @@ func TestTheGuard(t *testing.T) {
 		{"the scheme's port may be left out", open, "jobs.example", "http://jobs.example:80", true},
 		{"behind a proxy with TLS too", open, "jobs.example", "https://jobs.example", true},
 		{"a page of the public URL is ours, whatever Host the proxy sends", public, "127.0.0.1:8080", "https://jobs.example:8443", true},
-		{"its origin has the scheme's port left out", &Gate{PublicURL: aURL("https://jobs.example:443")}, "127.0.0.1:8080", "https://jobs.example", true},
+		{"its origin has the scheme's port left out", &Gate{PublicURL: mustURL("https://jobs.example:443")}, "127.0.0.1:8080", "https://jobs.example", true},
 		{"a page of the public name on another port is not", public, "127.0.0.1:8080", "https://jobs.example", false},
 		{"another port is another origin", loopback, "localhost:8080", "http://localhost:3000", false},
 		{"another name is another origin", loopback, "localhost:8080", "http://127.0.0.1:8080", false},
@@ -89,9 +89,9 @@ func TestTheGuard(t *testing.T) {
 		if tt.origin != "" {
 			r.Header.Set("Origin", tt.origin)
 		}
-		w, in := knock(tt.site, r)
-		if in != tt.ok {
-			t.Errorf("%s: Host %q, Origin %q: let in: %v", tt.rule, tt.host, tt.origin, in)
+		w, admitted := serve(tt.gate, r)
+		if admitted != tt.ok {
+			t.Errorf("%s: Host %q, Origin %q: let in: %v", tt.rule, tt.host, tt.origin, admitted)
 		}
 		if !tt.ok && (w.Code != 403 || !strings.Contains(w.Body.String(), `"code":"forbidden"`)) {
 			t.Errorf("%s: %d %s", tt.rule, w.Code, w.Body)
@@ -103,12 +103,12 @@ func TestTwoOriginsAreRefused(t *testing.T) {
 	r := httptest.NewRequest("POST", "/v1/jobs", nil)
 	r.Host = "localhost"
 	r.Header["Origin"] = []string{"http://localhost", "http://localhost"}
-	if _, in := knock(&Gate{AllowedOrigins: []string{"*"}}, r); in {
+	if _, admitted := serve(&Gate{AllowedOrigins: []string{"*"}}, r); admitted {
 		t.Error("let in")
 	}
 }
 
-func TestWhoIsBelieved(t *testing.T) {
+func TestOnlyTrustedPeersSetHeaders(t *testing.T) {
 	s := &Gate{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("2001:db8::/32")}}
 	for _, tt := range []struct {
 		rule  string
@@ -152,7 +152,7 @@ func TestWhoIsBelieved(t *testing.T) {
 }
 
 // What a stranger says of its scheme goes into no address.
-func TestOnlyWhoIsBelievedSaysThatItIsTLS(t *testing.T) {
+func TestOnlyTrustedPeersSetScheme(t *testing.T) {
 	for peer, want := range map[string]string{"127.0.0.1:1": "https://localhost:8080", "192.0.2.7:1": "http://localhost:8080"} {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Host, r.RemoteAddr = "localhost:8080", peer

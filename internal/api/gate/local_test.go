@@ -7,10 +7,10 @@ import (
 )
 
 // What is for programs on this machine answers nobody else, nor for anybody else.
-func TestLocalAnswersThisMachineAlone(t *testing.T) {
+func TestLocalOnlyRefusesOtherMachines(t *testing.T) {
 	mux := http.NewServeMux()
 	mux.Handle("GET /inner", LocalOnly(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
-	front := (&Gate{Listen: []string{"0.0.0.0:80"}}).Handler(mux)
+	handler := (&Gate{Listen: []string{"0.0.0.0:80"}}).Handler(mux)
 	for name, c := range map[string]struct {
 		from, through string
 		want          int
@@ -28,32 +28,32 @@ func TestLocalAnswersThisMachineAlone(t *testing.T) {
 			r.Header.Set("X-Forwarded-For", c.through)
 		}
 		w := httptest.NewRecorder()
-		if front.ServeHTTP(w, r); w.Code != c.want {
+		if handler.ServeHTTP(w, r); w.Code != c.want {
 			t.Errorf("%s: %d, want %d", name, w.Code, c.want)
 		}
 	}
 }
 
 // seen is a response writer that wants to know its route.
-type seen struct {
+type routeWriter struct {
 	http.ResponseWriter
 	pattern string
 }
 
-func (s *seen) RecordRoute(pattern string) { s.pattern = pattern }
+func (s *routeWriter) RecordRoute(pattern string) { s.pattern = pattern }
 
 // Whoever stands before the front is told the pattern, whatever the front made of the
 // request.
-func TestTheFrontTellsThePattern(t *testing.T) {
+func TestGateRecordsRoute(t *testing.T) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /a/{b}", func(http.ResponseWriter, *http.Request) {})
-	front := (&Gate{Listen: []string{"0.0.0.0:80"}}).Handler(mux)
+	handler := (&Gate{Listen: []string{"0.0.0.0:80"}}).Handler(mux)
 	for path, want := range map[string]string{"/a/1": "GET /a/{b}", "/c": "/"} {
 		r := httptest.NewRequest("GET", "http://localhost"+path, nil)
 		r.RemoteAddr = "192.0.2.7:5"
 		r.Header.Set("X-User-ID", "who is not believed")
-		w := &seen{ResponseWriter: httptest.NewRecorder()}
-		if front.ServeHTTP(w, r); w.pattern != want {
+		w := &routeWriter{ResponseWriter: httptest.NewRecorder()}
+		if handler.ServeHTTP(w, r); w.pattern != want {
 			t.Errorf("%s: told of the pattern %q, want %q", path, w.pattern, want)
 		}
 	}

@@ -27,14 +27,14 @@ func tokensAt(now time.Time, key byte) *Tokens {
 	return t
 }
 
-func aGrant() Grant {
+func testGrant() Grant {
 	return Grant{Owner: job.Owner{User: "ann"}, Job: job.ID{6: 0x70, 8: 0x80, 15: 1}, Expires: noon.Add(time.Hour)}
 }
 
 func seal(t *Tokens, g Grant) string { return string(t.Seal(nil, g)) }
 
 // What was sealed is read again, by its own server and until it expires.
-func TestATokenSaysWhatWasSealed(t *testing.T) {
+func TestTokenRoundTrips(t *testing.T) {
 	tokens := tokensAt(noon, 1)
 	rapid.Check(t, func(t *rapid.T) {
 		g := Grant{
@@ -61,9 +61,9 @@ func TestATokenSaysWhatWasSealed(t *testing.T) {
 }
 
 // One character more, less or other, and it is no token; and no refusal repeats it.
-func TestAnAlteredTokenIsRefused(t *testing.T) {
+func TestAlteredTokenIsRefused(t *testing.T) {
 	tokens := tokensAt(noon, 1)
-	token := seal(tokens, aGrant())
+	token := seal(tokens, testGrant())
 	refused := func(text string) {
 		t.Helper()
 		if g, err := tokens.Open(text); job.CodeOf(err) != job.BadToken || g != (Grant{}) {
@@ -87,9 +87,9 @@ func TestAnAlteredTokenIsRefused(t *testing.T) {
 }
 
 // A token does not show whose it is.
-func TestATokenSaysNothingToStrangers(t *testing.T) {
+func TestTokenHidesGrant(t *testing.T) {
 	tokens := tokensAt(noon, 1)
-	g := aGrant()
+	g := testGrant()
 	g.Owner.User = strings.Repeat("ann", 40)
 	sealed, ok := decodeToken(seal(tokens, g))
 	if !ok || bytes.Contains(sealed, []byte("ann")) || bytes.Contains(sealed, g.Job[:]) {
@@ -98,7 +98,7 @@ func TestATokenSaysNothingToStrangers(t *testing.T) {
 }
 
 // A grant is hidden as AES-CTR hides it, whatever the tag and however long it is.
-func TestAGrantIsCoveredAsByCTR(t *testing.T) {
+func TestCryptMatchesCTR(t *testing.T) {
 	s := tokensAt(noon, 1).sealers.Get().(*sealer)
 	for _, tag := range [][]byte{bytes.Repeat([]byte{7}, tagSize), bytes.Repeat([]byte{255}, tagSize)} {
 		for n := range 100 {
@@ -114,7 +114,7 @@ func TestAGrantIsCoveredAsByCTR(t *testing.T) {
 
 func FuzzToken(f *testing.F) {
 	tokens := tokensAt(noon, 1)
-	f.Add(seal(tokens, aGrant()))
+	f.Add(seal(tokens, testGrant()))
 	f.Add(seal(tokens, Grant{Expires: noon}))
 	f.Add("wt_")
 	f.Fuzz(func(t *testing.T, text string) {
@@ -129,7 +129,7 @@ func FuzzToken(f *testing.F) {
 }
 
 // guarded is a gate in front of calls that say who asks for what.
-func guarded(origins ...string) http.Handler {
+func newTokenHandler(origins ...string) http.Handler {
 	s := &Gate{
 		Listen: []string{"127.0.0.1:8080"}, Tokens: tokensAt(noon, 1), TokenTTL: time.Hour,
 		AllowedOrigins: origins,
@@ -156,7 +156,7 @@ func guarded(origins ...string) http.Handler {
 	return s.Handler(mux)
 }
 
-func at(h http.Handler, method, path string, headers ...string) *httptest.ResponseRecorder {
+func requestTo(h http.Handler, method, path string, headers ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, path, nil)
 	r.Host, r.RemoteAddr = "127.0.0.1:8080", "127.0.0.1:5000"
 	for i := 0; i < len(headers); i += 2 {
@@ -168,9 +168,9 @@ func at(h http.Handler, method, path string, headers ...string) *httptest.Respon
 }
 
 // A token is for one job and its calls, in its owner's name, and for nothing else.
-func TestWhatATokenOpens(t *testing.T) {
+func TestTokenOpensOnlyItsJob(t *testing.T) {
 	tokens := tokensAt(noon, 1)
-	g := aGrant()
+	g := testGrant()
 	his := g.Job.String()
 	other := job.ID{6: 0x70, 8: 0x80, 15: 2}.String()
 	reads := seal(tokens, g)
@@ -203,12 +203,12 @@ func TestWhatATokenOpens(t *testing.T) {
 		{"nor what is no job", "GET", "/v1/jobs/x/events", reads, 404, "not_found"},
 		{"what is nowhere is nowhere", "GET", "/v1/nowhere", reads, 404, "not_found"},
 		{"an expired one opens nothing", "GET", "/v1/jobs/" + his, expired, 401, "bad_token"},
-		{"nor does one of another server", "GET", "/v1/jobs/" + his, seal(tokensAt(noon, 2), aGrant()), 401, "bad_token"},
+		{"nor does one of another server", "GET", "/v1/jobs/" + his, seal(tokensAt(noon, 2), testGrant()), 401, "bad_token"},
 		{"nor an empty one", "GET", "/v1/jobs/" + his, "", 401, "bad_token"},
 		{"nor two", "GET", "/v1/jobs/" + his, reads + "&token=" + reads, 401, "bad_token"},
 		{"not even what needs none", "POST", "/v1/jobs", "wt_x", 401, "bad_token"},
 	} {
-		w := at(guarded(), tt.method, tt.path+"?after=3&token="+tt.token, "X-User-ID", "bob")
+		w := requestTo(newTokenHandler(), tt.method, tt.path+"?after=3&token="+tt.token, "X-User-ID", "bob")
 		if w.Code != tt.status || tt.code != "" && !strings.Contains(w.Body.String(), `"`+tt.code+`"`) {
 			t.Errorf("%s: %d %s, want %d %s", tt.rule, w.Code, w.Body, tt.status, tt.code)
 		}
@@ -222,23 +222,23 @@ func TestWhatATokenOpens(t *testing.T) {
 			t.Errorf("%s: the answer repeats the token: %s", tt.rule, w.Body)
 		}
 	}
-	if w := at(guarded(), "GET", "/v1/jobs/"+his, "Authorization", "bearer "+reads); w.Code != 200 || w.Body.String() != `"ann /v1/jobs/`+his+`"` {
+	if w := requestTo(newTokenHandler(), "GET", "/v1/jobs/"+his, "Authorization", "bearer "+reads); w.Code != 200 || w.Body.String() != `"ann /v1/jobs/`+his+`"` {
 		t.Errorf("as a header: %d %s", w.Code, w.Body)
 	}
-	if w := at(guarded(), "GET", "/v1/jobs/"+his+"?token="+reads, "Authorization", "Bearer "+reads); w.Code != 401 {
+	if w := requestTo(newTokenHandler(), "GET", "/v1/jobs/"+his+"?token="+reads, "Authorization", "Bearer "+reads); w.Code != 401 {
 		t.Errorf("as a header and a parameter: %d %s", w.Code, w.Body)
 	}
-	if w := at(guarded(), "GET", "/v1/jobs", "Authorization", "Bearer something-else"); w.Code != 200 {
+	if w := requestTo(newTokenHandler(), "GET", "/v1/jobs", "Authorization", "Bearer something-else"); w.Code != 200 {
 		t.Errorf("a header that is none: %d %s", w.Code, w.Body)
 	}
 }
 
 // A page of an allowed origin follows a job by its token and does nothing else; any
 // other page does nothing.
-func TestWhatPagesOfOtherOriginsMay(t *testing.T) {
+func TestForeignPagesNeedAllowedOriginAndToken(t *testing.T) {
 	const app = "https://app.example"
-	token := seal(tokensAt(noon, 1), aGrant())
-	path := "/v1/jobs/" + aGrant().Job.String()
+	token := seal(tokensAt(noon, 1), testGrant())
+	path := "/v1/jobs/" + testGrant().Job.String()
 	for _, tt := range []struct {
 		rule         string
 		allowed      []string
@@ -260,7 +260,7 @@ func TestWhatPagesOfOtherOriginsMay(t *testing.T) {
 		{"a page without an origin is one of all", []string{"*"}, "null", "GET", path + "?token=" + token, 200},
 		{"and not one of some", []string{app}, "null", "GET", path + "?token=" + token, 403},
 	} {
-		w := at(guarded(tt.allowed...), tt.method, tt.path, "Origin", tt.origin)
+		w := requestTo(newTokenHandler(tt.allowed...), tt.method, tt.path, "Origin", tt.origin)
 		if w.Code != tt.status {
 			t.Errorf("%s: %d %s, want %d", tt.rule, w.Code, w.Body, tt.status)
 		}
@@ -277,41 +277,41 @@ func TestWhatPagesOfOtherOriginsMay(t *testing.T) {
 	}
 }
 
-func TestAPreflight(t *testing.T) {
-	path := "/v1/jobs/" + aGrant().Job.String() + "/output?token=wt_x"
+func TestPreflightListsMethodsAndHeaders(t *testing.T) {
+	path := "/v1/jobs/" + testGrant().Job.String() + "/output?token=wt_x"
 	ask := []string{"Access-Control-Request-Method", "GET", "Access-Control-Request-Headers", "prefer"}
-	w := at(guarded("https://app.example"), "OPTIONS", path, append(ask, "Origin", "https://app.example")...)
+	w := requestTo(newTokenHandler("https://app.example"), "OPTIONS", path, append(ask, "Origin", "https://app.example")...)
 	h := w.Header()
 	if w.Code != 204 || h.Get("Access-Control-Allow-Origin") != "https://app.example" ||
 		!strings.Contains(h.Get("Access-Control-Allow-Headers"), "Prefer") || !strings.Contains(h.Get("Access-Control-Allow-Methods"), "GET") {
 		t.Errorf("%d %v", w.Code, h)
 	}
-	if w := at(guarded("https://app.example"), "OPTIONS", path, append(ask, "Origin", "https://evil.example")...); w.Code != 403 || w.Header().Get("Access-Control-Allow-Headers") != "" {
+	if w := requestTo(newTokenHandler("https://app.example"), "OPTIONS", path, append(ask, "Origin", "https://evil.example")...); w.Code != 403 || w.Header().Get("Access-Control-Allow-Headers") != "" {
 		t.Errorf("a stranger's: %d %v", w.Code, w.Header())
 	}
-	if w := at(guarded("https://app.example"), "OPTIONS", "/v1/jobs", "Origin", "https://app.example"); w.Code != 403 {
+	if w := requestTo(newTokenHandler("https://app.example"), "OPTIONS", "/v1/jobs", "Origin", "https://app.example"); w.Code != 403 {
 		t.Errorf("one that asks nothing is no preflight: %d %v", w.Code, w.Header())
 	}
 }
 
-func TestWhereAWatchURLLeads(t *testing.T) {
+func TestWatchURLUsesPublicAddress(t *testing.T) {
 	tokens := tokensAt(noon, 1)
 	for _, tt := range []struct {
 		rule string
-		site *Gate
+		gate *Gate
 		host string
 		tail string
 	}{
-		{"to the public URL, whatever the Host", &Gate{PublicURL: aURL("https://jobs.example/m/")}, "127.0.0.1:8080", "https://jobs.example/m/v1/jobs/"},
+		{"to the public URL, whatever the Host", &Gate{PublicURL: mustURL("https://jobs.example/m/")}, "127.0.0.1:8080", "https://jobs.example/m/v1/jobs/"},
 		{"to loopback as it was asked", &Gate{}, "localhost:8080", "http://localhost:8080/v1/jobs/"},
 		{"by any other name it is a path: the name may lead to us from there only", &Gate{}, "meanwhile:8080", "/v1/jobs/"},
 	} {
-		tt.site.Tokens, tt.site.TokenTTL = tokens, time.Hour
+		tt.gate.Tokens, tt.gate.TokenTTL = tokens, time.Hour
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Host = tt.host
-		g := aGrant()
+		g := testGrant()
 		g.Expires = time.Time{}
-		at, token, _ := strings.Cut(tt.site.WatchURL(r, g, "/v1/jobs/", "/events"), "?token=")
+		at, token, _ := strings.Cut(tt.gate.WatchURL(r, g, "/v1/jobs/", "/events"), "?token=")
 		if at != tt.tail+g.Job.String()+"/events" {
 			t.Errorf("%s: %s", tt.rule, at)
 		}
@@ -322,26 +322,26 @@ func TestWhereAWatchURLLeads(t *testing.T) {
 }
 
 // Whoever has only a token gets no other by asking.
-func TestATokenBearsNoToken(t *testing.T) {
+func TestTokenGetsNoNewToken(t *testing.T) {
 	s := &Gate{Tokens: tokensAt(noon, 1)}
 	mux := http.NewServeMux()
 	asked := 0
 	mux.Handle("GET /v1/watch", AllowToken(0, "", http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		asked++
-		if got := s.WatchURL(r, aGrant(), "/v1/jobs/", "/events"); got != "" {
+		if got := s.WatchURL(r, testGrant(), "/v1/jobs/", "/events"); got != "" {
 			t.Errorf("it gets %s", got)
 		}
 	})))
-	if at(s.Handler(mux), "GET", "/v1/watch?token="+seal(s.Tokens, aGrant())); asked != 1 {
+	if requestTo(s.Handler(mux), "GET", "/v1/watch?token="+seal(s.Tokens, testGrant())); asked != 1 {
 		t.Error("it was not let in")
 	}
-	if got := (*Gate)(nil).WatchURL(httptest.NewRequest("GET", "/", nil), aGrant(), "/v1/jobs/", "/events"); got != "" {
+	if got := (*Gate)(nil).WatchURL(httptest.NewRequest("GET", "/", nil), testGrant(), "/v1/jobs/", "/events"); got != "" {
 		t.Errorf("no gate, and %q", got)
 	}
 }
 
 func BenchmarkSeal(b *testing.B) {
-	tokens, g := tokensAt(noon, 1), aGrant()
+	tokens, g := tokensAt(noon, 1), testGrant()
 	b.ReportAllocs()
 	var space [256]byte
 	for b.Loop() {

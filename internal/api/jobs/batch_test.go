@@ -17,7 +17,7 @@ import (
 )
 
 // Each job of a batch is handed to the engine whole, as one alone would be.
-func TestABatchIsHandedToTheEngineWhole(t *testing.T) {
+func TestBatchReachesEngineComplete(t *testing.T) {
 	f := newFake(t)
 	second := `{"queue":"sim","input":{"a": [1]},"priority":2,"key":"ann","max_attempts":7,"metadata":{"a":"1"},"idempotency_key":"once"}`
 	w := f.ask("POST", "/v1/jobs/batch", `{"jobs":[ {"queue":"sim","input":1} , `+second+`]}`, "X-User-ID", "ann")
@@ -28,8 +28,8 @@ func TestABatchIsHandedToTheEngineWhole(t *testing.T) {
 			Metadata: map[string]string{"a": "1"}, IdempotencyKey: "once", Hash: sha256.Sum256([]byte(second)),
 		},
 	}
-	if !reflect.DeepEqual(f.many, want) || f.atomic {
-		t.Errorf("got  %+v\nwant %+v", f.many, want)
+	if !reflect.DeepEqual(f.batch, want) || f.atomic {
+		t.Errorf("got  %+v\nwant %+v", f.batch, want)
 	}
 	if w.Code != 200 || w.Header().Get("Preference-Applied") != "" || w.Header().Get("Idempotent-Replay") != "" {
 		t.Errorf("%d %v", w.Code, w.Header())
@@ -37,14 +37,14 @@ func TestABatchIsHandedToTheEngineWhole(t *testing.T) {
 }
 
 // The header's key gives each job its own: the key and its place.
-func TestTheKeyOfABatch(t *testing.T) {
+func TestBatchKeyGivesEachJobAKey(t *testing.T) {
 	f := newFake(t)
 	item := `{"queue":"sim","input":1}`
 	f.ask("POST", "/v1/jobs/batch", `{"jobs":[`+item+`,`+item+`],"atomic":true}`, "Idempotency-Key", "import", "Prefer", "respond-async")
-	if len(f.many) != 2 || !f.atomic {
-		t.Fatalf("%+v", f.many)
+	if len(f.batch) != 2 || !f.atomic {
+		t.Fatalf("%+v", f.batch)
 	}
-	for i, r := range f.many {
+	for i, r := range f.batch {
 		if r.IdempotencyKey != fmt.Sprintf("import/%d", i) || r.Hash != sha256.Sum256([]byte(item)) {
 			t.Errorf("job %d: %q %x", i, r.IdempotencyKey, r.Hash)
 		}
@@ -53,7 +53,7 @@ func TestTheKeyOfABatch(t *testing.T) {
 
 // What is refused is refused by itself, by whoever refuses it, and points into the
 // batch; the others are stored, and all stand in their places.
-func TestWhatBecomesOfEachJob(t *testing.T) {
+func TestBatchReportsEachJob(t *testing.T) {
 	f := newFake(t)
 	full := job.Errorf(job.KeyFull, "the key has as many waiting jobs as it may")
 	full.RetryAfter = 1500 * time.Millisecond
@@ -72,19 +72,19 @@ func TestWhatBecomesOfEachJob(t *testing.T) {
 		{"queue":"sim","input":"refused for its input"},
 		{"queue":"sim","input":"refused by its name","idempotency_key":"\u00e9"},
 		{"queue":"sim","input":"failed"}]}`)
-	if w.Code != 200 || len(f.many) != 4 || string(f.many[3].Input) != `"failed"` {
-		t.Fatalf("%d %s: %+v", w.Code, w.Body, f.many)
+	if w.Code != 200 || len(f.batch) != 4 || string(f.batch[3].Input) != `"failed"` {
+		t.Fatalf("%d %s: %+v", w.Code, w.Body, f.batch)
 	}
-	golden(t, "batch.json", w.Body.Bytes())
+	checkGolden(t, "batch.json", w.Body.Bytes())
 }
 
 // An atomic batch of which a job is refused is refused, with whose fault it is, and
 // nothing was asked of the engine if the request alone showed it.
-func TestAnAtomicBatchIsRefusedWhole(t *testing.T) {
+func TestAtomicBatchIsRefusedWhole(t *testing.T) {
 	f := newFake(t)
 	w := f.ask("POST", "/v1/jobs/batch", `{"atomic":true,"jobs":[{"queue":"sim","input":1},{"queue":"sim"},{"queue":"sim","input":1,"priority":0}]}`)
 	checkProblem(t, "by its fields", w.Code, w.Body.Bytes(), 400, job.Invalid, "/jobs/1/input")
-	golden(t, "batch_refused.json", w.Body.Bytes())
+	checkGolden(t, "batch_refused.json", w.Body.Bytes())
 	if len(f.calls) > 0 {
 		t.Errorf("the engine was called: %v", f.calls)
 	}
@@ -104,7 +104,7 @@ func TestAnAtomicBatchIsRefusedWhole(t *testing.T) {
 }
 
 // The list of who is to blame is bounded.
-func TestManyAreToBlame(t *testing.T) {
+func TestAtomicErrorListsLimitedJobs(t *testing.T) {
 	w := newFake(t).ask("POST", "/v1/jobs/batch", `{"atomic":true,"jobs":[`+strings.Repeat(`{},`, 999)+`{}]}`)
 	var p api.Problem
 	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || len(p.Errors) != maxListed || p.Errors[19].Field != "/jobs/19/queue" {
@@ -113,7 +113,7 @@ func TestManyAreToBlame(t *testing.T) {
 }
 
 // A batch of which every job was there before is a replay.
-func TestAReplayedBatch(t *testing.T) {
+func TestReplayedBatchSaysSo(t *testing.T) {
 	for _, replays := range []int{0, 1, 2} {
 		f := newFake(t)
 		f.answers = []engine.SubmitResult{{Snapshot: f.snap, Existing: replays > 0}, {Snapshot: f.snap, Existing: replays > 1}}
@@ -124,7 +124,7 @@ func TestAReplayedBatch(t *testing.T) {
 	}
 }
 
-func TestABatchThatCouldNotBeStored(t *testing.T) {
+func TestFailedBatchIsAnError(t *testing.T) {
 	f := newFake(t)
 	f.err = job.Errorf(job.ShuttingDown, "the server is stopping")
 	w := f.ask("POST", "/v1/jobs/batch", oneJob)
@@ -133,13 +133,13 @@ func TestABatchThatCouldNotBeStored(t *testing.T) {
 
 // A batch may be larger than one job, and has a bound of its own, which is held
 // before the body is read.
-func TestTheBoundOfABatch(t *testing.T) {
+func TestBatchHasOwnSizeLimit(t *testing.T) {
 	f := newFake(t)
 	item := `{"queue":"sim","input":"` + strings.Repeat("x", 1000) + `"}`
-	if w := f.ask("POST", "/v1/jobs/batch", `{"jobs":[`+strings.Repeat(item+",", job.MaxBatch-1)+item+`]}`); w.Code != 200 || len(f.many) != job.MaxBatch {
-		t.Errorf("%d, %d jobs", w.Code, len(f.many))
+	if w := f.ask("POST", "/v1/jobs/batch", `{"jobs":[`+strings.Repeat(item+",", job.MaxBatch-1)+item+`]}`); w.Code != 200 || len(f.batch) != job.MaxBatch {
+		t.Errorf("%d, %d jobs", w.Code, len(f.batch))
 	}
-	if &f.many[0].Input[0] == &f.many[1].Input[0] || cap(f.many[0].Input) > 2000 {
+	if &f.batch[0].Input[0] == &f.batch[1].Input[0] || cap(f.batch[0].Input) > 2000 {
 		t.Error("a job's input holds the body of the whole batch")
 	}
 	r := request("POST", "/v1/jobs/batch", "")
@@ -150,7 +150,7 @@ func TestTheBoundOfABatch(t *testing.T) {
 }
 
 // While as many bytes of batches arrive as may, another one is refused unread.
-func TestTheIntakeOfBatches(t *testing.T) {
+func TestBatchMemoryIsLimited(t *testing.T) {
 	var n batchMemory
 	for i, declared := range []int64{-1, job.MaxBatchBody + 1, job.MaxBatchBody, -1, -1, -1, -1, job.MaxBatchBody - 1} {
 		if err := n.reserve(declared); err != nil {
@@ -212,10 +212,10 @@ func FuzzBatch(f *testing.F) {
 		default:
 			t.Errorf("%d %s %v", w.Code, w.text(), fake.calls)
 		}
-		if stored != len(fake.many) {
-			t.Errorf("%d jobs are answered, %d were asked for: %s", stored, len(fake.many), w.text())
+		if stored != len(fake.batch) {
+			t.Errorf("%d jobs are answered, %d were asked for: %s", stored, len(fake.batch), w.text())
 		}
-		for _, r := range fake.many {
+		for _, r := range fake.batch {
 			if !json.Valid(r.Input) || r.Queue == "" {
 				t.Errorf("%+v", r)
 			}
@@ -229,7 +229,7 @@ func BenchmarkBatch(b *testing.B) {
 	item := []byte(`{"queue":"sim","key":"user-17","input":{"duration_ms":0,"echo":"` + strings.Repeat("x", 430) + `"}}`)
 	body := append([]byte(`{"jobs":[`), bytes.Repeat(append(item, ','), 99)...)
 	body = append(append(body, item...), "]}"...)
-	f := silent(b)
+	f := newQuietFake(b)
 	f.answers = make([]engine.SubmitResult, 100)
 	for i := range f.answers {
 		f.answers[i].Snapshot = f.snap

@@ -17,14 +17,14 @@ import (
 )
 
 // sink is an answer that nobody reads.
-type sink struct{ header http.Header }
+type discardWriter struct{ header http.Header }
 
-func (s *sink) Header() http.Header         { return s.header }
-func (s *sink) WriteHeader(int)             {}
-func (s *sink) Write(p []byte) (int, error) { return len(p), nil }
+func (s *discardWriter) Header() http.Header         { return s.header }
+func (s *discardWriter) WriteHeader(int)             {}
+func (s *discardWriter) Write(p []byte) (int, error) { return len(p), nil }
 
 // silent is the engine at no cost.
-func silent(b *testing.B) *fake {
+func newQuietFake(b *testing.B) *fake {
 	f := newFake(b)
 	f.snap.State, f.snap.Attempt, f.snap.StartedAt = job.Running, 1, moment
 	return f
@@ -34,7 +34,7 @@ func bench(b *testing.B, f *fake, r *http.Request, body []byte) {
 	h := f.handler()
 	reader := bytes.NewReader(body)
 	r.Body, r.ContentLength = io.NopCloser(reader), int64(len(body))
-	w := &sink{header: http.Header{}}
+	w := &discardWriter{header: http.Header{}}
 	b.ReportAllocs()
 	for b.Loop() {
 		reader.Reset(body)
@@ -48,37 +48,37 @@ func bench(b *testing.B, f *fake, r *http.Request, body []byte) {
 // net/http's own work and the engine's.
 func BenchmarkSubmit(b *testing.B) {
 	body := []byte(`{"queue":"sim","input":{"duration_ms":0,"echo":"` + strings.Repeat("x", 450) + `"}}`)
-	bench(b, silent(b), request("POST", "/v1/jobs", "", "Content-Type", "application/json"), body)
+	bench(b, newQuietFake(b), request("POST", "/v1/jobs", "", "Content-Type", "application/json"), body)
 }
 
 // BenchmarkSubmitOnce has an Idempotency-Key and metadata too.
 func BenchmarkSubmitOnce(b *testing.B) {
 	body := []byte(`{"queue":"sim","key":"ann","priority":3,"metadata":{"order":"17","kind":"ocr"},"input":{"echo":"` + strings.Repeat("x", 400) + `"}}`)
-	bench(b, silent(b), request("POST", "/v1/jobs", "", "Content-Type", "application/json", "Idempotency-Key", "abc"), body)
+	bench(b, newQuietFake(b), request("POST", "/v1/jobs", "", "Content-Type", "application/json", "Idempotency-Key", "abc"), body)
 }
 
 func BenchmarkGet(b *testing.B) {
-	f := silent(b)
-	f.snap = full()
+	f := newQuietFake(b)
+	f.snap = fullSnapshot()
 	bench(b, f, request("GET", jobPath, ""), nil)
 }
 
 // chatter is a watcher of a job that says b.N words.
-type chatter struct {
+type benchWatcher struct {
 	left int64
 	seq  int64
 }
 
-func (c *chatter) Next(context.Context) (engine.Update, error) {
+func (c *benchWatcher) Next(context.Context) (engine.Update, error) {
 	c.seq++
 	state := job.Running
 	if c.seq >= c.left {
 		state = job.Succeeded
 	}
-	return engine.Update{Job: new(as(state, c.seq)), Entries: []job.Entry{entry(c.seq, job.KindText, "token ")}}, nil
+	return engine.Update{Job: new(jobAt(state, c.seq)), Entries: []job.Entry{entry(c.seq, job.KindText, "token ")}}, nil
 }
 
-func (c *chatter) Close() {}
+func (c *benchWatcher) Close() {}
 
 // BenchmarkEvent is a word that is told to a watcher, from the update to the last byte
 // of the client's reading, by net/http and on a line.
@@ -88,9 +88,9 @@ func BenchmarkEvent(b *testing.B) {
 }
 
 func benchmarkEvent(b *testing.B, direct bool) {
-	f := silent(b)
-	f.snap.Job = as(job.Succeeded, int64(b.N))
-	f.watch = func(int64) stream.Watcher { return &chatter{left: int64(b.N)} }
+	f := newQuietFake(b)
+	f.snap.Job = jobAt(job.Succeeded, int64(b.N))
+	f.watch = func(int64) stream.Watcher { return &benchWatcher{left: int64(b.N)} }
 	server := httptest.NewUnstartedServer(f.handler())
 	if direct {
 		server.Config.BaseContext = func(net.Listener) context.Context { return api.WithDirect(context.Background()) }

@@ -21,20 +21,20 @@ import (
 )
 
 // lone is a listener for one connection.
-type lone struct{ conns chan net.Conn } // closed by Close
+type singleConnListener struct{ conns chan net.Conn } // closed by Close
 
-func (l lone) Accept() (net.Conn, error) {
+func (l singleConnListener) Accept() (net.Conn, error) {
 	if c, ok := <-l.conns; ok {
 		return c, nil
 	}
 	return nil, net.ErrClosed
 }
 
-func (l lone) Close() error   { close(l.conns); return nil }
-func (l lone) Addr() net.Addr { return &net.TCPAddr{} }
+func (l singleConnListener) Close() error   { close(l.conns); return nil }
+func (l singleConnListener) Addr() net.Addr { return &net.TCPAddr{} }
 
 // follower is a client that follows the fake's job over a connection of its own.
-type follower struct {
+type streamClient struct {
 	conn   net.Conn
 	answer *http.Response
 	in     *bufio.Reader
@@ -45,10 +45,10 @@ type follower struct {
 
 // following has a client follow a job, in a bubble. Direct is how the server's own
 // listener serves it: its answer becomes a line.
-func following(t *testing.T, f *fake, direct bool, head string, do func(*follower)) {
+func withStream(t *testing.T, f *fake, direct bool, head string, do func(*streamClient)) {
 	t.Helper()
 	ours, theirs := net.Pipe()
-	c := &follower{conn: ours}
+	c := &streamClient{conn: ours}
 	var stopping context.Context
 	stopping, c.stop = context.WithCancel(context.Background())
 	c.face = New(Config{Engine: f, Stopping: stopping})
@@ -59,7 +59,7 @@ func following(t *testing.T, f *fake, direct bool, head string, do func(*followe
 	if direct {
 		srv.BaseContext = func(net.Listener) context.Context { return api.WithDirect(context.Background()) }
 	}
-	l := lone{make(chan net.Conn, 1)}
+	l := singleConnListener{make(chan net.Conn, 1)}
 	l.conns <- theirs
 	served := make(chan struct{})
 	go func() { _ = srv.Serve(api.Timeouts{}.BoundListener(l)); close(served) }()
@@ -91,7 +91,7 @@ func someTokens(t *testing.T) *gate.Tokens {
 const eventsHead = "GET " + jobPath + "/events HTTP/1.1\nHost: 127.0.0.1:8080\nX-Request-ID: it\n\n"
 
 // until reads to a text.
-func (c *follower) until(t *testing.T, text string) {
+func (c *streamClient) readUntil(t *testing.T, text string) {
 	t.Helper()
 	for b := make([]byte, 1<<10); !strings.Contains(c.raw.String(), text); {
 		if _, err := c.answer.Body.Read(b); err != nil {
@@ -101,32 +101,32 @@ func (c *follower) until(t *testing.T, text string) {
 }
 
 // aStory is a job that says something in each of its updates, and ends.
-func aStory(f *fake) *script {
-	f.snap.Job = as(job.Succeeded, 3)
-	watch := &script{updates: []engine.Update{
-		{Job: new(as(job.Running, 1)), Entries: []job.Entry{entry(1, job.KindText, "one ")}},
-		{Job: new(as(job.Running, 2)), Entries: []job.Entry{entry(2, job.KindText, strings.Repeat("two ", 20<<10))}},
-		{Job: new(as(job.Succeeded, 3)), Entries: []job.Entry{entry(3, job.KindText, "three")}},
+func scriptEvents(f *fake) *scriptedWatcher {
+	f.snap.Job = jobAt(job.Succeeded, 3)
+	watch := &scriptedWatcher{updates: []engine.Update{
+		{Job: new(jobAt(job.Running, 1)), Entries: []job.Entry{entry(1, job.KindText, "one ")}},
+		{Job: new(jobAt(job.Running, 2)), Entries: []job.Entry{entry(2, job.KindText, strings.Repeat("two ", 20<<10))}},
+		{Job: new(jobAt(job.Succeeded, 3)), Entries: []job.Entry{entry(3, job.KindText, "three")}},
 	}}
 	f.watch = func(int64) stream.Watcher { return watch }
 	return watch
 }
 
 // A line says what net/http would, byte for byte, but that it ends the connection.
-func TestALineSaysWhatAHandlerSays(t *testing.T) {
+func TestDetachedStreamMatchesHandlerStream(t *testing.T) {
 	for name, head := range map[string]string{
 		"HTTP/1.1":  eventsHead,
 		"HTTP/1.0":  strings.Replace(eventsHead, "HTTP/1.1", "HTTP/1.0", 1),
 		"of a page": strings.Replace(eventsHead, "\nX-", "\nOrigin: http://127.0.0.1:8080\nX-", 1),
 		"of a friend": strings.Replace(eventsHead, "\nX-", "\nOrigin: https://app.example\nAuthorization: Bearer "+
-			string(someTokens(t).Seal(nil, gate.Grant{Owner: job.Owner{User: "ann"}, Job: aJob().ID, Expires: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)}))+"\nX-", 1),
+			string(someTokens(t).Seal(nil, gate.Grant{Owner: job.Owner{User: "ann"}, Job: testJob().ID, Expires: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)}))+"\nX-", 1),
 	} {
 		said := map[bool]string{}
 		for _, direct := range []bool{true, false} {
 			synctest.Test(t, func(t *testing.T) {
 				f := newFake(t)
-				watch := aStory(f)
-				following(t, f, direct, head, func(c *follower) {
+				watch := scriptEvents(f)
+				withStream(t, f, direct, head, func(c *streamClient) {
 					if _, err := io.ReadAll(c.answer.Body); err != nil {
 						t.Error(err)
 					}
@@ -138,15 +138,15 @@ func TestALineSaysWhatAHandlerSays(t *testing.T) {
 			})
 		}
 		want := strings.Replace(said[false], "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1)
-		if got := inOrder(said[true]); got != inOrder(want) {
-			t.Errorf("%s:\na line  %.1000q\nnot one %.1000q", name, got, inOrder(want))
+		if got := sortHeaders(said[true]); got != sortHeaders(want) {
+			t.Errorf("%s:\na line  %.1000q\nnot one %.1000q", name, got, sortHeaders(want))
 		}
 	}
 }
 
 // inOrder is an answer with the lines of its head in order: net/http writes its own
 // last.
-func inOrder(answer string) string {
+func sortHeaders(answer string) string {
 	head, body, _ := strings.Cut(answer, "\r\n\r\n")
 	lines := strings.Split(head, "\r\n")
 	slices.Sort(lines)
@@ -154,11 +154,11 @@ func inOrder(answer string) string {
 }
 
 // An answer that is whole already leaves the connection to the next request.
-func TestAnEndedJobTakesNoLine(t *testing.T) {
+func TestEndedJobIsNotDetached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
-		f.watch = func(int64) stream.Watcher { return &script{updates: updatesOf(as(job.Succeeded, 0))} }
-		following(t, f, true, eventsHead+eventsHead, func(c *follower) {
+		f.watch = func(int64) stream.Watcher { return &scriptedWatcher{updates: updatesOf(jobAt(job.Succeeded, 0))} }
+		withStream(t, f, true, eventsHead+eventsHead, func(c *streamClient) {
 			for again := range 2 {
 				if again > 0 {
 					c.answer, _ = http.ReadResponse(c.in, nil)
@@ -172,13 +172,13 @@ func TestAnEndedJobTakesNoLine(t *testing.T) {
 }
 
 // Leaving ends the watch at once, before there is anything to say.
-func TestALineEndsWithItsReader(t *testing.T) {
+func TestDetachedStreamEndsWhenReaderLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
-		watch := &script{updates: updatesOf(aJob())}
+		watch := &scriptedWatcher{updates: updatesOf(testJob())}
 		f.watch = func(int64) stream.Watcher { return watch }
-		following(t, f, true, eventsHead, func(c *follower) {
-			c.until(t, "event: snapshot")
+		withStream(t, f, true, eventsHead, func(c *streamClient) {
+			c.readUntil(t, "event: snapshot")
 			began := time.Now()
 			_ = c.conn.Close()
 			synctest.Wait()
@@ -191,14 +191,14 @@ func TestALineEndsWithItsReader(t *testing.T) {
 
 // A line that is silent says every 15 seconds that it lives, and at the server's stop
 // that it is to be taken up again.
-func TestALineIsKeptAliveUntilTheServerStops(t *testing.T) {
+func TestDetachedStreamSendsHeartbeatsUntilStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
-		watch := &script{updates: updatesOf(aJob())}
+		watch := &scriptedWatcher{updates: updatesOf(testJob())}
 		f.watch = func(int64) stream.Watcher { return watch }
-		following(t, f, true, eventsHead, func(c *follower) {
+		withStream(t, f, true, eventsHead, func(c *streamClient) {
 			began := time.Now()
-			c.until(t, "\n:\n\n\r\n3\r\n:\n\n")
+			c.readUntil(t, "\n:\n\n\r\n3\r\n:\n\n")
 			if waited := time.Since(began); waited != 2*stream.Heartbeat {
 				t.Errorf("two signs of life took %v", waited)
 			}
@@ -216,12 +216,12 @@ func TestALineIsKeptAliveUntilTheServerStops(t *testing.T) {
 }
 
 // Who takes nothing for half a minute is dropped from a line too.
-func TestASlowReaderIsDroppedFromALine(t *testing.T) {
+func TestDetachedStreamDropsSlowReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
-		watch := aStory(f)
-		following(t, f, true, eventsHead, func(c *follower) {
-			c.until(t, "event: output")
+		watch := scriptEvents(f)
+		withStream(t, f, true, eventsHead, func(c *streamClient) {
+			c.readUntil(t, "event: output")
 			time.Sleep(writeTime - 1) // of the bubble's own time
 			synctest.Wait()
 			if watch.isClosed() {

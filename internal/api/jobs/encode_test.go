@@ -33,7 +33,7 @@ func FuzzAppendString(f *testing.F) {
 	})
 }
 
-func TestTimesAreAsTheStandardWritesThem(t *testing.T) {
+func TestAppendTimeFollowsRFC3339(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		zone := time.FixedZone("", rapid.IntRange(-12*3600, 14*3600).Draw(t, "zone"))
 		at := time.Unix(rapid.Int64Range(0, 253402300799).Draw(t, "s"), rapid.Int64Range(0, 999999999).Draw(t, "ns")).In(zone)
@@ -47,7 +47,7 @@ func TestTimesAreAsTheStandardWritesThem(t *testing.T) {
 }
 
 // Whatever a job holds, what is written of it is JSON.
-func TestAJobIsAlwaysJSON(t *testing.T) {
+func TestAppendJobWritesValidJSON(t *testing.T) {
 	text := rapid.Custom(func(t *rapid.T) string { return string(rapid.SliceOf(rapid.Byte()).Draw(t, "text")) })
 	rapid.Check(t, func(t *rapid.T) {
 		snap := engine.Snapshot{

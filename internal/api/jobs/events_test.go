@@ -21,8 +21,8 @@ func entry(seq int64, kind job.Kind, data string) job.Entry {
 }
 
 // as is the job in another state and at another cursor.
-func as(state job.State, cursor int64) job.Job {
-	j := aJob()
+func jobAt(state job.State, cursor int64) job.Job {
+	j := testJob()
 	j.State, j.Cursor, j.Attempt = state, cursor, 1
 	if state.Ended() {
 		j.FinishedAt = moment
@@ -30,24 +30,24 @@ func as(state job.State, cursor int64) job.Job {
 	return j
 }
 
-func TestAStreamFromBeginningToEnd(t *testing.T) {
+func TestStreamSendsWholeJob(t *testing.T) {
 	f := newFake(t)
-	f.snap.Job = as(job.Succeeded, 4)
+	f.snap.Job = jobAt(job.Succeeded, 4)
 	f.snap.Text = "Hello"
 	f.snap.Result = &job.Result{ContentType: "application/json", Body: []byte("{\n\"a\":\r\n1}")}
-	watch := &script{updates: []engine.Update{
-		{Job: new(aJob())},
-		{Job: new(as(job.Running, 1)), Entries: []job.Entry{entry(1, job.KindProgress, `{"percent":10}`)}},
-		{Job: new(as(job.Running, 2)), Entries: []job.Entry{entry(2, job.KindText, "Hel\nlo")}},
-		{Job: new(as(job.Running, 3)), Entries: []job.Entry{entry(3, job.KindAttempt, "")}},
-		{Job: new(as(job.Succeeded, 4)), Entries: []job.Entry{entry(4, job.KindJSON, "{\"tool\":\n\"x\"}")}},
+	watch := &scriptedWatcher{updates: []engine.Update{
+		{Job: new(testJob())},
+		{Job: new(jobAt(job.Running, 1)), Entries: []job.Entry{entry(1, job.KindProgress, `{"percent":10}`)}},
+		{Job: new(jobAt(job.Running, 2)), Entries: []job.Entry{entry(2, job.KindText, "Hel\nlo")}},
+		{Job: new(jobAt(job.Running, 3)), Entries: []job.Entry{entry(3, job.KindAttempt, "")}},
+		{Job: new(jobAt(job.Succeeded, 4)), Entries: []job.Entry{entry(4, job.KindJSON, "{\"tool\":\n\"x\"}")}},
 	}}
 	f.watch = func(int64) stream.Watcher { return watch }
 	w := f.ask("GET", jobPath+"/events", "")
-	got := parse(w.Body.String())
+	got := parseEvents(w.Body.String())
 	const want = "snapshot@0 progress@1 snapshot@1 output@2 attempt@3 output@4 done@4.done"
-	if names(got) != want {
-		t.Fatalf("got  %s\nwant %s", names(got), want)
+	if eventNames(got) != want {
+		t.Fatalf("got  %s\nwant %s", eventNames(got), want)
 	}
 	for i, want := range map[int]string{
 		1: `{"seq":1,"attempt":1,"kind":"progress","data":{"percent":10}}`,
@@ -73,19 +73,19 @@ func TestAStreamFromBeginningToEnd(t *testing.T) {
 }
 
 // A job that was deleted, or queued again, is done as the watch saw it.
-func TestDoneOfAJobThatIsAnotherByNow(t *testing.T) {
+func TestDoneShowsJobAsItEnded(t *testing.T) {
 	for name, change := range map[string]func(*fake){
 		"deleted":      func(f *fake) { f.err = nil; f.snap.Job = job.Job{} },
-		"queued again": func(f *fake) { f.snap.Job = as(job.Queued, 1) },
-		"ended anew":   func(f *fake) { f.snap.Job = as(job.Failed, 1); f.snap.FinishedAt = moment.Add(time.Hour) },
+		"queued again": func(f *fake) { f.snap.Job = jobAt(job.Queued, 1) },
+		"ended anew":   func(f *fake) { f.snap.Job = jobAt(job.Failed, 1); f.snap.FinishedAt = moment.Add(time.Hour) },
 	} {
 		f := newFake(t)
 		f.watch = func(int64) stream.Watcher {
 			change(f)
-			return &script{updates: updatesOf(as(job.Succeeded, 0))}
+			return &scriptedWatcher{updates: updatesOf(jobAt(job.Succeeded, 0))}
 		}
-		got := parse(f.ask("GET", jobPath+"/events", "").Body.String())
-		if names(got) != "snapshot@0 done@0.done" || !strings.Contains(got[1].data, `"status":"succeeded"`) {
+		got := parseEvents(f.ask("GET", jobPath+"/events", "").Body.String())
+		if eventNames(got) != "snapshot@0 done@0.done" || !strings.Contains(got[1].data, `"status":"succeeded"`) {
 			t.Errorf("%s: %v", name, got)
 		}
 	}
@@ -93,7 +93,7 @@ func TestDoneOfAJobThatIsAnotherByNow(t *testing.T) {
 
 // Last-Event-ID goes before the address: a browser repeats the address it began
 // with.
-func TestWhereAStreamGoesOn(t *testing.T) {
+func TestStreamResumesAtLastEventID(t *testing.T) {
 	for _, tt := range []struct {
 		query, last string
 		after       int64
@@ -102,7 +102,7 @@ func TestWhereAStreamGoesOn(t *testing.T) {
 	} {
 		f := newFake(t)
 		f.watch = func(int64) stream.Watcher {
-			return &script{updates: []engine.Update{{Job: new(as(job.Succeeded, 3)), Entries: []job.Entry{entry(3, job.KindText, "x")}}}}
+			return &scriptedWatcher{updates: []engine.Update{{Job: new(jobAt(job.Succeeded, 3)), Entries: []job.Entry{entry(3, job.KindText, "x")}}}}
 		}
 		var headers []string
 		if tt.last != "" {
@@ -116,48 +116,48 @@ func TestWhereAStreamGoesOn(t *testing.T) {
 }
 
 // Who comes back from done is told to stay away; unless the job went on since.
-func TestComingBackFromDone(t *testing.T) {
+func TestResumeAfterDoneGets204(t *testing.T) {
 	for _, tt := range []struct {
 		rule   string
 		last   string
 		now    job.Job
 		status int
 	}{
-		{"seen to the end", "3.done", as(job.Failed, 3), 204},
-		{"seen all but the end", "3", as(job.Failed, 3), 200},
-		{"tried again and ended again", "2.done", as(job.Failed, 3), 200},
-		{"queued again", "3.done", as(job.Queued, 3), 200},
+		{"seen to the end", "3.done", jobAt(job.Failed, 3), 204},
+		{"seen all but the end", "3", jobAt(job.Failed, 3), 200},
+		{"tried again and ended again", "2.done", jobAt(job.Failed, 3), 200},
+		{"queued again", "3.done", jobAt(job.Queued, 3), 200},
 	} {
 		f := newFake(t)
 		f.watch = func(int64) stream.Watcher {
-			ended := as(job.Failed, 3)
+			ended := jobAt(job.Failed, 3)
 			up := engine.Update{Job: new(ended), Entries: []job.Entry{entry(3, job.KindText, "x")}}
 			if strings.HasPrefix(tt.last, "3") {
 				up.Entries = nil
 			}
-			return &script{updates: []engine.Update{{Job: new(tt.now), Entries: up.Entries}, {Job: new(ended)}}}
+			return &scriptedWatcher{updates: []engine.Update{{Job: new(tt.now), Entries: up.Entries}, {Job: new(ended)}}}
 		}
 		w := f.ask("GET", jobPath+"/events", "", "Last-Event-ID", tt.last)
 		if w.Code != tt.status || w.Code == 204 && w.Body.Len() > 0 {
 			t.Errorf("%s: %d %s", tt.rule, w.Code, w.Body)
 		}
-		if w.Code == 200 && !strings.HasSuffix(names(parse(w.Body.String())), "done@3.done") {
-			t.Errorf("%s: %s", tt.rule, names(parse(w.Body.String())))
+		if w.Code == 200 && !strings.HasSuffix(eventNames(parseEvents(w.Body.String())), "done@3.done") {
+			t.Errorf("%s: %s", tt.rule, eventNames(parseEvents(w.Body.String())))
 		}
 	}
 }
 
 // A refusal before the first event is a problem, not a stream.
-func TestAWatchThatIsRefused(t *testing.T) {
+func TestRefusedWatchIsAProblem(t *testing.T) {
 	f := newFake(t)
 	f.err = job.Errorf(job.NotFound, "there is no such job")
 	w := f.ask("GET", jobPath+"/events", "")
 	checkProblem(t, "not found", w.Code, w.Body.Bytes(), 404, job.NotFound, "")
 }
 
-func TestAHeadOfEventsEndsAtOnce(t *testing.T) {
+func TestHeadOfEventsEndsAtOnce(t *testing.T) {
 	f := newFake(t)
-	f.watch = func(int64) stream.Watcher { return &script{updates: updatesOf(aJob())} }
+	f.watch = func(int64) stream.Watcher { return &scriptedWatcher{updates: updatesOf(testJob())} }
 	if w := f.ask("HEAD", jobPath+"/events", ""); w.Code != 200 || w.Header().Get("Content-Type") != "text/event-stream; charset=utf-8" || w.Body.Len() > 0 {
 		t.Errorf("%d %v %s", w.Code, w.Header(), w.Body)
 	}
@@ -165,23 +165,23 @@ func TestAHeadOfEventsEndsAtOnce(t *testing.T) {
 
 // streaming runs the events call in a bubble until end is called or it ends by
 // itself; ended is closed then.
-func streaming(f *fake, w *recorder, stopping context.Context) (leave func(), ended chan struct{}) {
-	ctx, leave := context.WithCancel(context.Background())
+func startStream(f *fake, w *recorder, stopping context.Context) (disconnect func(), ended chan struct{}) {
+	ctx, disconnect := context.WithCancel(context.Background())
 	ended = make(chan struct{})
 	go func() {
 		defer close(ended)
 		f.handlerUntil(stopping).ServeHTTP(w, request("GET", jobPath+"/events", "").WithContext(ctx))
 	}()
-	return leave, ended
+	return disconnect, ended
 }
 
 // A silent stream says every 15 seconds that it lives, and each event is flushed.
-func TestASilentStreamIsKeptAlive(t *testing.T) {
+func TestSilentStreamSendsHeartbeats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, w := newFake(t), newRecorder()
-		watch := &script{updates: updatesOf(aJob())}
+		watch := &scriptedWatcher{updates: updatesOf(testJob())}
 		f.watch = func(int64) stream.Watcher { return watch }
-		leave, ended := streaming(f, w, nil)
+		disconnect, ended := startStream(f, w, nil)
 		for i := range 4 {
 			synctest.Wait()
 			if got := strings.Count(w.text(), "\n:\n"); got != i {
@@ -192,7 +192,7 @@ func TestASilentStreamIsKeptAlive(t *testing.T) {
 			}
 			time.Sleep(15 * time.Second)
 		}
-		leave()
+		disconnect()
 		<-ended
 		if !watch.isClosed() {
 			t.Error("the watch was left open")
@@ -201,30 +201,30 @@ func TestASilentStreamIsKeptAlive(t *testing.T) {
 }
 
 // A server that stops sends its watchers away with the wish to come back.
-func TestAStoppingServerEndsItsStreams(t *testing.T) {
+func TestStopEndsStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, w := newFake(t), newRecorder()
-		f.watch = func(int64) stream.Watcher { return &script{updates: updatesOf(aJob())} }
+		f.watch = func(int64) stream.Watcher { return &scriptedWatcher{updates: updatesOf(testJob())} }
 		stopping, stop := context.WithCancel(context.Background())
-		leave, ended := streaming(f, w, stopping)
-		defer leave()
+		disconnect, ended := startStream(f, w, stopping)
+		defer disconnect()
 		synctest.Wait()
 		stop()
 		<-ended
 		if !strings.Contains(w.text(), "\nretry: 1000\n:") {
 			t.Errorf("%q", w.text())
 		}
-		if got := names(parse(w.text())); got != "snapshot@0" {
+		if got := eventNames(parseEvents(w.text())); got != "snapshot@0" {
 			t.Errorf("%s", got)
 		}
 	})
 }
 
 // A watch that breaks ends the stream in the same way, and nothing is lost.
-func TestABrokenWatchEndsTheStream(t *testing.T) {
+func TestFailedWatchEndsStream(t *testing.T) {
 	f := newFake(t)
 	f.watch = func(int64) stream.Watcher {
-		return &script{updates: updatesOf(aJob()), err: job.Errorf(job.Unavailable, "the store is gone")}
+		return &scriptedWatcher{updates: updatesOf(testJob()), err: job.Errorf(job.Unavailable, "the store is gone")}
 	}
 	w := f.ask("GET", jobPath+"/events", "")
 	if !strings.Contains(w.Body.String(), "\nretry: 1000\n:") {
@@ -236,14 +236,14 @@ func TestABrokenWatchEndsTheStream(t *testing.T) {
 const writeTime = 30 * time.Second
 
 // A reader who takes nothing for half a minute is dropped, and so is the watch.
-func TestASlowReaderIsDropped(t *testing.T) {
+func TestSlowReaderIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, w := newFake(t), newRecorder()
 		w.stuckAfter = 1
-		watch := &script{updates: updatesOf(aJob())}
+		watch := &scriptedWatcher{updates: updatesOf(testJob())}
 		f.watch = func(int64) stream.Watcher { return watch }
 		began := time.Now()
-		_, ended := streaming(f, w, nil)
+		_, ended := startStream(f, w, nil)
 		<-ended
 		if took := time.Since(began); took != writeTime {
 			t.Errorf("dropped after %v", took)
@@ -255,7 +255,7 @@ func TestASlowReaderIsDropped(t *testing.T) {
 }
 
 // What a watcher sees anew is a change of the job, not what it says.
-func TestWhatMakesASnapshot(t *testing.T) {
+func TestSnapshotFollowsChangeOfJob(t *testing.T) {
 	for _, tt := range []struct {
 		rule   string
 		change func(*job.Job)
@@ -267,9 +267,9 @@ func TestWhatMakesASnapshot(t *testing.T) {
 		{"output", func(j *job.Job) { j.Cursor = 2 }, false},
 		{"progress", func(j *job.Job) { j.Progress.Percent = 50 }, false},
 	} {
-		now := as(job.Running, 1)
+		now := jobAt(job.Running, 1)
 		tt.change(&now)
-		watch := &script{updates: []engine.Update{{Job: new(as(job.Running, 1))}, {Job: new(now)}}, err: stream.ErrClientGone}
+		watch := &scriptedWatcher{updates: []engine.Update{{Job: new(jobAt(job.Running, 1))}, {Job: new(now)}}, err: stream.ErrClientGone}
 		f := newFake(t)
 		f.watch = func(int64) stream.Watcher { return watch }
 		got := strings.Count(f.ask("GET", jobPath+"/events", "").Body.String(), "event: snapshot")
@@ -281,15 +281,15 @@ func TestWhatMakesASnapshot(t *testing.T) {
 
 // A reader who is far behind is sent a bounded piece at a time, and what is asked
 // next on the connection has no deadline of the stream's.
-func TestALongLogIsSentInPieces(t *testing.T) {
+func TestLongLogIsSentInPieces(t *testing.T) {
 	f, w := newFake(t), newRecorder()
-	up := engine.Update{Job: new(as(job.Succeeded, 100))}
+	up := engine.Update{Job: new(jobAt(job.Succeeded, 100))}
 	for i := range int64(100) {
 		up.Entries = append(up.Entries, entry(i+1, job.KindText, strings.Repeat("x", 4<<10)))
 	}
-	f.watch = func(int64) stream.Watcher { return &script{updates: []engine.Update{up}} }
+	f.watch = func(int64) stream.Watcher { return &scriptedWatcher{updates: []engine.Update{up}} }
 	f.handler().ServeHTTP(w, request("GET", jobPath+"/events", ""))
-	if got := len(parse(w.text())); got != 102 {
+	if got := len(parseEvents(w.text())); got != 102 {
 		t.Errorf("%d events", got)
 	}
 	if most := 64<<10 + 8<<10; w.largest > most {
@@ -301,32 +301,32 @@ func TestALongLogIsSentInPieces(t *testing.T) {
 }
 
 // logged is a job's log, watched: each Next gives some of what follows the cursor.
-type logged struct {
+type logWatcher struct {
 	t       *rapid.T
 	entries []job.Entry
 	cursor  int64
 	left    int // updates before the last
 }
 
-func (l *logged) Next(context.Context) (engine.Update, error) {
+func (l *logWatcher) Next(context.Context) (engine.Update, error) {
 	end := int64(len(l.entries))
 	if l.left--; l.left < 0 {
-		return engine.Update{Job: new(as(job.Succeeded, end)), Entries: l.entries[l.cursor:]}, nil
+		return engine.Update{Job: new(jobAt(job.Succeeded, end)), Entries: l.entries[l.cursor:]}, nil
 	}
 	upTo := rapid.Int64Range(l.cursor, end).Draw(l.t, "up to")
-	up := engine.Update{Job: new(as(job.Running, upTo)), Entries: l.entries[l.cursor:upTo]}
+	up := engine.Update{Job: new(jobAt(job.Running, upTo)), Entries: l.entries[l.cursor:upTo]}
 	if rapid.Bool().Draw(l.t, "behind") {
-		up.Job = new(as(job.Succeeded, end)) // the job is further than this update tells
+		up.Job = new(jobAt(job.Succeeded, end)) // the job is further than this update tells
 	}
 	l.cursor = upTo
 	return up, nil
 }
 
-func (l *logged) Close() {}
+func (l *logWatcher) Close() {}
 
 // Wherever a stream is cut, and however often, what all connections together say
 // is the log: every entry once, in order, under the same id.
-func TestWhateverIsCutTheStreamsJoinToTheLog(t *testing.T) {
+func TestInterruptedStreamsJoinToWholeLog(t *testing.T) {
 	kinds := []job.Kind{job.KindText, job.KindJSON, job.KindLog, job.KindProgress, job.KindAttempt}
 	rapid.Check(t, func(t *rapid.T) {
 		var entries []job.Entry
@@ -334,12 +334,12 @@ func TestWhateverIsCutTheStreamsJoinToTheLog(t *testing.T) {
 			entries = append(entries, entry(int64(i+1), rapid.SampledFrom(kinds).Draw(t, "kind"), fmt.Sprintf(`{"n":%d}`, i+1)))
 		}
 		f := newFake(t)
-		f.snap.Job = as(job.Succeeded, int64(len(entries)))
+		f.snap.Job = jobAt(job.Succeeded, int64(len(entries)))
 		f.watch = func(after int64) stream.Watcher {
-			return &logged{t: t, entries: entries, cursor: after, left: rapid.IntRange(0, 4).Draw(t, "updates")}
+			return &logWatcher{t: t, entries: entries, cursor: after, left: rapid.IntRange(0, 4).Draw(t, "updates")}
 		}
 
-		var heard []message
+		var received []message
 		last := ""
 		for range 50 {
 			w := f.ask("GET", jobPath+"/events", "", "Last-Event-ID", last)
@@ -348,28 +348,28 @@ func TestWhateverIsCutTheStreamsJoinToTheLog(t *testing.T) {
 			}
 			body := w.Body.String()
 			cut := rapid.IntRange(0, len(body)).Draw(t, "cut")
-			for _, m := range parse(body[:cut]) {
+			for _, m := range parseEvents(body[:cut]) {
 				last = m.id
 				if m.event != "snapshot" {
-					heard = append(heard, m)
+					received = append(received, m)
 				}
 			}
 			if strings.HasSuffix(last, ".done") {
 				break
 			}
 		}
-		checkHeard(t, heard, entries, strings.HasSuffix(last, ".done"))
+		checkMessages(t, received, entries, strings.HasSuffix(last, ".done"))
 	})
 }
 
-func checkHeard(t *rapid.T, heard []message, entries []job.Entry, done bool) {
+func checkMessages(t *rapid.T, received []message, entries []job.Entry, done bool) {
 	if done {
-		if want := fmt.Sprintf("%d.done", len(entries)); len(heard) != len(entries)+1 || heard[len(entries)].id != want {
-			t.Fatalf("heard %s, want %d entries and %s", names(heard), len(entries), want)
+		if want := fmt.Sprintf("%d.done", len(entries)); len(received) != len(entries)+1 || received[len(entries)].id != want {
+			t.Fatalf("heard %s, want %d entries and %s", eventNames(received), len(entries), want)
 		}
-		heard = heard[:len(entries)]
+		received = received[:len(entries)]
 	}
-	for i, m := range heard {
+	for i, m := range received {
 		want := string(appendEntry(nil, &entries[i]))
 		if m.data != want || m.id != fmt.Sprint(i+1) || m.event != eventName(entries[i].Kind) {
 			t.Fatalf("event %d is %+v, want %s", i, m, want)

@@ -33,27 +33,27 @@ type fake struct {
 	snap    engine.Snapshot
 	request engine.Request   // of the last submit
 	filter  job.Filter       // of the last list, or of what was done to many
-	many    []engine.Request // of the last batch
+	batch   []engine.Request // of the last batch
 	atomic  bool
 	verb    engine.Verb   // of what was last done to many
 	paused  *bool         // what a queue was last told
-	room    int64         // what was last asked for
+	size    int64         // what was last asked for
 	after   int64         // of the last output or watch
 	wait    time.Duration // of the last call that waits
 
-	err      error
-	existing bool
-	page     []job.Job
-	next     job.ID
-	entries  []job.Entry
-	res      job.Result
-	resErr   error
-	done     int                         // to how many something was done
-	answers  []engine.SubmitResult       // of a batch; nil answers each with the one job
-	hold     func(context.Context) error // what waiting is
-	watch    func(after int64) stream.Watcher
-	noRoom   error
-	known    string // an idempotency key
+	err         error
+	existing    bool
+	page        []job.Job
+	next        job.ID
+	entries     []job.Entry
+	res         job.Result
+	resErr      error
+	done        int                         // to how many something was done
+	answers     []engine.SubmitResult       // of a batch; nil answers each with the one job
+	waits       func(context.Context) error // what waiting is
+	watch       func(after int64) stream.Watcher
+	noRoom      error
+	existingKey string // an idempotency key
 }
 
 var (
@@ -70,14 +70,14 @@ func mustID(text string) job.ID {
 	return id
 }
 
-func aJob() job.Job {
+func testJob() job.Job {
 	return job.Job{
 		ID: anID, Owner: owner, Queue: "sim", Priority: 5, State: job.Queued, MaxAttempts: 4,
 		CreatedAt: moment, RunAt: moment,
 	}
 }
 
-func newFake(t openapitest.T) *fake { return &fake{t: t, snap: engine.Snapshot{Job: aJob()}} }
+func newFake(t openapitest.T) *fake { return &fake{t: t, snap: engine.Snapshot{Job: testJob()}} }
 
 func (f *fake) called(format string, args ...any) {
 	f.mu.Lock()
@@ -89,8 +89,8 @@ func (f *fake) waiting(ctx context.Context, wait time.Duration) error {
 	f.mu.Lock()
 	f.wait = wait
 	f.mu.Unlock()
-	if f.hold != nil && wait > 0 {
-		return f.hold(ctx)
+	if f.waits != nil && wait > 0 {
+		return f.waits(ctx)
 	}
 	return f.err
 }
@@ -124,7 +124,7 @@ func (f *fake) Delete(context.Context, job.Owner, job.ID) error {
 
 func (f *fake) SubmitMany(_ context.Context, list []engine.Request, atomic bool) ([]engine.SubmitResult, error) {
 	f.called("submit many")
-	f.many, f.atomic = list, atomic
+	f.batch, f.atomic = list, atomic
 	if f.err != nil {
 		return nil, f.err
 	}
@@ -141,8 +141,8 @@ func (f *fake) SubmitMany(_ context.Context, list []engine.Request, atomic bool)
 func (f *fake) ChangeMany(ctx context.Context, v engine.Verb, filter job.Filter) (int, error) {
 	f.called("many")
 	f.verb, f.filter = v, filter
-	if f.hold != nil {
-		return f.done, f.hold(ctx)
+	if f.waits != nil {
+		return f.done, f.waits(ctx)
 	}
 	return f.done, f.err
 }
@@ -150,18 +150,18 @@ func (f *fake) ChangeMany(ctx context.Context, v engine.Verb, filter job.Filter)
 func (f *fake) SetPaused(_ context.Context, queue string, paused bool) (engine.QueueView, error) {
 	f.called("set paused %s %v", queue, paused)
 	f.paused = &paused
-	view := aView()
+	view := testQueueView()
 	view.Counts.Paused = paused
 	return view, f.err
 }
 
 func (f *fake) CheckCapacity(_ string, size int64) error {
-	f.room = size
+	f.size = size
 	return f.noRoom
 }
 
 func (f *fake) HasIdempotencyKey(_ context.Context, _ job.Owner, key string) bool {
-	return key == f.known
+	return key == f.existingKey
 }
 
 func (f *fake) Get(_ context.Context, _ job.Owner, id job.ID) (engine.Snapshot, error) {
@@ -204,23 +204,23 @@ func (f *fake) Queue(name string) (engine.Queue, error) {
 	if name != "sim" {
 		return engine.Queue{}, job.Errorf(job.UnknownQueue, "there is no queue %s; there is sim", job.Quote(name))
 	}
-	return aQueue(), nil
+	return testQueue(), nil
 }
 
 func (f *fake) Queues(context.Context) ([]engine.QueueView, error) {
-	return []engine.QueueView{aView()}, f.err
+	return []engine.QueueView{testQueueView()}, f.err
 }
 
-func aView() engine.QueueView {
+func testQueueView() engine.QueueView {
 	return engine.QueueView{
-		Queue:        aQueue(),
+		Queue:        testQueue(),
 		Counts:       job.Counts{Scheduled: 1, Queued: 2, Parked: 9, Running: 3, Succeeded: 4, Failed: 5, Cancelled: 6, Expired: 7, Retried: 8, WaitingBytes: 4096},
 		OldestQueued: 1500 * time.Millisecond,
 		Wait:         time.Second, Run: 2 * time.Second,
 	}
 }
 
-func aQueue() engine.Queue {
+func testQueue() engine.Queue {
 	return engine.Queue{
 		Name: "sim", Executor: "sim", Concurrency: 8, MaxAttempts: 4,
 		MaxRunning: 16, MaxDepth: 100, MaxBytes: 1 << 30, KeyRunning: 2, KeyWaiting: 50,

@@ -8,16 +8,16 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-func TestAFileIsGivenBack(t *testing.T) {
+func TestFileIsServed(t *testing.T) {
 	f := newFiling(t, files.Options{})
-	body, kind := form(aPart, part{name: "p", file: `a "b".html`, kind: "text/html", text: "<script>"}, part{name: "p", file: "ü", text: "0123456789"})
+	body, kind := encodeForm(minimalJobPart, part{name: "p", file: `a "b".html`, kind: "text/html", text: "<script>"}, part{name: "p", file: "ü", text: "0123456789"})
 	if w := f.post(body, kind); w.Code != 202 {
 		t.Fatal(w.Body)
 	}
 	f.snap.ID, f.snap.Files = f.request.ID, f.request.Files
 	get := func(name string, headers ...string) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
-		f.held().ServeHTTP(w, request("GET", selfURL(f.request.ID)+"/files/"+name, "", headers...))
+		f.checkedHandler().ServeHTTP(w, request("GET", selfURL(f.request.ID)+"/files/"+name, "", headers...))
 		return w
 	}
 	w := get("a%20%22b%22.html")

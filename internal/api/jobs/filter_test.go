@@ -13,7 +13,7 @@ import (
 )
 
 // A list selects what its query says.
-func TestFilters(t *testing.T) {
+func TestListFilters(t *testing.T) {
 	key, empty := "ann", ""
 	for query, want := range map[string]job.Filter{
 		"":                         {Limit: 20},

@@ -12,7 +12,7 @@ import (
 )
 
 // Many jobs are changed by what selects them, and the answer is how many.
-func TestAChangeOfMany(t *testing.T) {
+func TestChangeManyReportsCount(t *testing.T) {
 	ann := job.Owner{User: "ann"}
 	for _, tt := range []struct {
 		path, body string
@@ -33,7 +33,7 @@ func TestAChangeOfMany(t *testing.T) {
 }
 
 // A key is an empty one only where that is said.
-func TestAChangeByTheEmptyKey(t *testing.T) {
+func TestChangeManySelectsEmptyKey(t *testing.T) {
 	f := newFake(t)
 	f.ask("POST", "/v1/jobs/cancel", `{"key":""}`)
 	if len(f.calls) != 1 || f.filter.Key == nil || *f.filter.Key != "" {
@@ -43,12 +43,12 @@ func TestAChangeByTheEmptyKey(t *testing.T) {
 
 // What was done when time runs out, or the server stops, is the answer, with word
 // that there is more.
-func TestAChangeThatTakesTooLong(t *testing.T) {
+func TestChangeManyStopsAtTimeout(t *testing.T) {
 	for _, stops := range []time.Duration{time.Hour, 3 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFake(t)
 			f.done = 3
-			f.hold = func(ctx context.Context) error {
+			f.waits = func(ctx context.Context) error {
 				<-ctx.Done()
 				return ctx.Err()
 			}
@@ -68,7 +68,7 @@ func TestAChangeThatTakesTooLong(t *testing.T) {
 }
 
 // A refusal on the way is the answer, whatever was done before it.
-func TestAChangeOfManyThatIsRefused(t *testing.T) {
+func TestRefusedChangeManyIsAnError(t *testing.T) {
 	f := newFake(t)
 	f.done, f.err = 3, job.Errorf(job.Unavailable, "the store is away")
 	w := f.ask("POST", "/v1/jobs/cancel", `{"all":true}`)
@@ -76,7 +76,7 @@ func TestAChangeOfManyThatIsRefused(t *testing.T) {
 }
 
 // A queue is paused and resumed by its name, and answered as it is then.
-func TestPauses(t *testing.T) {
+func TestPauseAndResume(t *testing.T) {
 	for path, paused := range map[string]bool{"pause": true, "resume": false} {
 		for _, body := range []string{"", "{}"} {
 			f := newFake(t)
@@ -85,7 +85,7 @@ func TestPauses(t *testing.T) {
 				t.Errorf("%s: %d %s", path, w.Code, w.Body)
 			}
 			if body == "" && paused {
-				golden(t, "queue_paused.json", w.Body.Bytes())
+				checkGolden(t, "queue_paused.json", w.Body.Bytes())
 			}
 		}
 	}

@@ -29,27 +29,27 @@ import (
 
 // filing is the face over a fake engine whose queue sim takes files, with a real
 // directory for them.
-type filing struct {
+type formEngine struct {
 	*fake
-	root string
-	dir  *files.Dir
-	face http.Handler
+	root    string
+	dir     *files.Dir
+	handler http.Handler
 }
 
-func newFiling(t testing.TB, o files.Options) *filing {
+func newFiling(t testing.TB, o files.Options) *formEngine {
 	t.Helper()
-	f := &filing{fake: newFake(t), root: filepath.Join(t.TempDir(), "files")}
+	f := &formEngine{fake: newFake(t), root: filepath.Join(t.TempDir(), "files")}
 	var err error
 	if f.dir, err = files.Open(f.root, o); err != nil {
 		t.Fatal(err)
 	}
 	mux := http.NewServeMux()
 	New(Config{Engine: f, Files: f.dir}).Register(mux)
-	f.face = (&gate.Gate{Listen: []string{"127.0.0.1:8080"}}).Handler(mux)
+	f.handler = (&gate.Gate{Listen: []string{"127.0.0.1:8080"}}).Handler(mux)
 	return f
 }
 
-func (f *filing) Queue(name string) (engine.Queue, error) {
+func (f *formEngine) Queue(name string) (engine.Queue, error) {
 	if name == "plain" {
 		return engine.Queue{Name: "plain", Executor: "llm"}, nil
 	}
@@ -59,7 +59,7 @@ func (f *filing) Queue(name string) (engine.Queue, error) {
 }
 
 // Submit answers as the engine does: with the job that was asked for.
-func (f *filing) Submit(ctx context.Context, r engine.Request) (engine.Snapshot, bool, error) {
+func (f *formEngine) Submit(ctx context.Context, r engine.Request) (engine.Snapshot, bool, error) {
 	snap, existing, err := f.fake.Submit(ctx, r)
 	if !existing && err == nil {
 		snap.ID, snap.Files = r.ID, r.Files
@@ -68,10 +68,10 @@ func (f *filing) Submit(ctx context.Context, r engine.Request) (engine.Snapshot,
 }
 
 // held is the face, whose answers are held against their description.
-func (f *filing) held() http.Handler { return openapitest.CheckHandler(f.t, f.face) }
+func (f *formEngine) checkedHandler() http.Handler { return openapitest.CheckHandler(f.t, f.handler) }
 
 // post submits a form.
-func (f *filing) post(body io.Reader, kind string, headers ...string) *httptest.ResponseRecorder {
+func (f *formEngine) post(body io.Reader, kind string, headers ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest("POST", "/v1/jobs", body)
 	r.Host, r.RemoteAddr = "127.0.0.1:8080", "127.0.0.1:5000"
 	r.Header.Set("Content-Type", kind)
@@ -79,12 +79,12 @@ func (f *filing) post(body io.Reader, kind string, headers ...string) *httptest.
 		r.Header.Set(headers[i], headers[i+1])
 	}
 	w := httptest.NewRecorder()
-	f.held().ServeHTTP(w, r)
+	f.checkedHandler().ServeHTTP(w, r)
 	return w
 }
 
 // left are the directories of jobs that there are.
-func (f *filing) left(t testing.TB) []os.DirEntry {
+func (f *formEngine) jobDirs(t testing.TB) []os.DirEntry {
 	t.Helper()
 	entries, err := os.ReadDir(f.root)
 	if err != nil {
@@ -100,12 +100,12 @@ type part struct {
 }
 
 // aPart is the least that a submit says.
-var aPart = part{name: "job", text: `{"queue":"sim","input":{"a":1}}`}
+var minimalJobPart = part{name: "job", text: `{"queue":"sim","input":{"a":1}}`}
 
 const boundary = "b0undary"
 
 // form is a body of those parts, and its Content-Type.
-func form(parts ...part) (body *bytes.Buffer, kind string) {
+func encodeForm(parts ...part) (body *bytes.Buffer, kind string) {
 	body = new(bytes.Buffer)
 	w := multipart.NewWriter(body)
 	_ = w.SetBoundary(boundary)
@@ -136,16 +136,16 @@ func (p part) disposition() string {
 	return text
 }
 
-func TestASubmitWithFilesIsHandedToTheEngineWhole(t *testing.T) {
+func TestFormReachesEngineComplete(t *testing.T) {
 	page := part{name: "page", file: "scan.png", kind: "image/png", text: "\x89PNG\r\n--b0undar"}
 	more := part{name: "page", file: "dir/two.txt", text: ""}
 	for rule, parts := range map[string][]part{
-		"the job first":   {aPart, page, more},
-		"the job last":    {page, more, aPart},
-		"the job between": {page, aPart, more},
+		"the job first":   {minimalJobPart, page, more},
+		"the job last":    {page, more, minimalJobPart},
+		"the job between": {page, minimalJobPart, more},
 	} {
 		f := newFiling(t, files.Options{})
-		body, kind := form(parts...)
+		body, kind := encodeForm(parts...)
 		w := f.post(body, kind, "X-User-ID", "ann", "Idempotency-Key", "once")
 		id := f.request.ID
 		want := engine.Request{
@@ -168,20 +168,20 @@ func TestASubmitWithFilesIsHandedToTheEngineWhole(t *testing.T) {
 	}
 }
 
-func TestAnInputMayBeLeftOutWithFiles(t *testing.T) {
+func TestFormNeedsNoInput(t *testing.T) {
 	f := newFiling(t, files.Options{})
-	body, kind := form(part{name: "job", file: "job.json", text: `{"queue":"sim"}`}, part{name: "p", file: "a", text: "x"})
+	body, kind := encodeForm(part{name: "job", file: "job.json", text: `{"queue":"sim"}`}, part{name: "p", file: "a", text: "x"})
 	if w := f.post(body, kind); w.Code != 202 || string(f.request.Input) != "null" {
 		t.Errorf("%d %s, %q", w.Code, w.Body, f.request.Input)
 	}
-	body, kind = form(part{name: "job", text: `{"queue":"plain"}`})
-	if w := f.post(body, kind); w.Code != 202 || len(f.request.Files) != 0 || len(f.left(t)) != 1 {
+	body, kind = encodeForm(part{name: "job", text: `{"queue":"plain"}`})
+	if w := f.post(body, kind); w.Code != 202 || len(f.request.Files) != 0 || len(f.jobDirs(t)) != 1 {
 		t.Errorf("without files: %d %s", w.Code, w.Body)
 	}
 }
 
 // What is refused stores nothing and leaves no file, wherever in the form it stood.
-func TestFormsThatAreRefused(t *testing.T) {
+func TestRefusedFormLeavesNoFiles(t *testing.T) {
 	file := part{name: "p", file: "a.txt", text: "x"}
 	many := func(n int) (parts []part) {
 		for i := range n {
@@ -198,7 +198,7 @@ func TestFormsThatAreRefused(t *testing.T) {
 	}{
 		"no parts":                   {parts: nil, code: job.Invalid, says: "missing"},
 		"no job":                     {parts: []part{file}, code: job.Invalid, says: "the part job is missing"},
-		"two jobs":                   {parts: []part{aPart, file, aPart}, code: job.Invalid, says: "two parts job"},
+		"two jobs":                   {parts: []part{minimalJobPart, file, minimalJobPart}, code: job.Invalid, says: "two parts job"},
 		"a job that is no JSON":      {parts: []part{file, {name: "job", text: "queue=sim"}}, code: job.Invalid},
 		"an empty job":               {parts: []part{file, {name: "job"}}, code: job.Invalid},
 		"a job too large":            {parts: []part{{name: "job", text: strings.Repeat(" ", job.MaxBody) + "{}"}}, code: job.TooLarge, says: "the part job"},
@@ -207,28 +207,28 @@ func TestFormsThatAreRefused(t *testing.T) {
 		"and the job last":           {parts: []part{file, {name: "job", text: `{"queue":"plain"}`}}, code: job.Invalid, says: "the queue plain takes no files"},
 		"an unknown field":           {parts: []part{file, {name: "job", text: `{"queue":"sim","x":1}`}}, code: job.Invalid},
 		"a key in the job":           {parts: []part{file, {name: "job", text: `{"queue":"sim","idempotency_key":"k"}`}}, code: job.Invalid},
-		"a part without a name":      {parts: []part{aPart, {file: "a", text: "x"}}, code: job.Invalid, says: "has no name"},
-		"a part that is no file":     {parts: []part{aPart, file, {name: "input", text: "x"}}, code: job.Invalid, says: "is no file"},
-		"files of one name":          {parts: []part{aPart, file, {name: "q", file: "x/a.txt"}}, code: job.Invalid, says: "two files"},
-		"a name that is none":        {parts: []part{aPart, {name: "p", file: ".."}}, code: job.Invalid, says: "no name of a file"},
-		"a name too long":            {parts: []part{aPart, {name: "p", file: strings.Repeat("n", 256)}}, code: job.Invalid, says: "255"},
-		"33 files":                   {parts: append(many(33), aPart), code: job.TooLarge, says: "32"},
-		"a file too large":           {options: small, parts: []part{aPart, {name: "p", file: "a", text: hundred + "x"}}, code: job.TooLarge},
-		"files too large together":   {options: small, parts: []part{aPart, {name: "p", file: "a", text: hundred}, {name: "p", file: "b", text: hundred}, file}, code: job.TooLarge, says: "together"},
-		"headers too large":          {parts: []part{aPart, {name: "p", file: "a", headers: []string{"X-Long", strings.Repeat("x", 2*maxHeaders)}}}, code: job.TooLarge, says: "headers"},
-		"a transfer encoding":        {parts: []part{aPart, {name: "p", file: "a", headers: []string{"Content-Transfer-Encoding", "base64"}}}, code: job.Invalid, says: "as they are"},
-		"a disk without room":        {options: files.Options{KeepFree: 1 << 60}, parts: []part{aPart, file}, code: job.NoSpace},
-		"more than is taken at once": {options: files.Options{MaxStaged: 1}, parts: []part{aPart, file, {name: "p", file: "b", text: "y"}}, code: job.Overloaded},
+		"a part without a name":      {parts: []part{minimalJobPart, {file: "a", text: "x"}}, code: job.Invalid, says: "has no name"},
+		"a part that is no file":     {parts: []part{minimalJobPart, file, {name: "input", text: "x"}}, code: job.Invalid, says: "is no file"},
+		"files of one name":          {parts: []part{minimalJobPart, file, {name: "q", file: "x/a.txt"}}, code: job.Invalid, says: "two files"},
+		"a name that is none":        {parts: []part{minimalJobPart, {name: "p", file: ".."}}, code: job.Invalid, says: "no name of a file"},
+		"a name too long":            {parts: []part{minimalJobPart, {name: "p", file: strings.Repeat("n", 256)}}, code: job.Invalid, says: "255"},
+		"33 files":                   {parts: append(many(33), minimalJobPart), code: job.TooLarge, says: "32"},
+		"a file too large":           {options: small, parts: []part{minimalJobPart, {name: "p", file: "a", text: hundred + "x"}}, code: job.TooLarge},
+		"files too large together":   {options: small, parts: []part{minimalJobPart, {name: "p", file: "a", text: hundred}, {name: "p", file: "b", text: hundred}, file}, code: job.TooLarge, says: "together"},
+		"headers too large":          {parts: []part{minimalJobPart, {name: "p", file: "a", headers: []string{"X-Long", strings.Repeat("x", 2*maxHeaders)}}}, code: job.TooLarge, says: "headers"},
+		"a transfer encoding":        {parts: []part{minimalJobPart, {name: "p", file: "a", headers: []string{"Content-Transfer-Encoding", "base64"}}}, code: job.Invalid, says: "as they are"},
+		"a disk without room":        {options: files.Options{KeepFree: 1 << 60}, parts: []part{minimalJobPart, file}, code: job.NoSpace},
+		"more than is taken at once": {options: files.Options{MaxStaged: 1}, parts: []part{minimalJobPart, file, {name: "p", file: "b", text: "y"}}, code: job.Overloaded},
 	} {
 		t.Run(rule, func(t *testing.T) {
 			f := newFiling(t, tt.options)
-			body, kind := form(tt.parts...)
+			body, kind := encodeForm(tt.parts...)
 			w := f.post(body, kind)
 			checkProblem(t, rule, w.Code, w.Body.Bytes(), api.StatusOf(tt.code), tt.code, anyField)
 			if !strings.Contains(w.Body.String(), tt.says) {
 				t.Errorf("it says %s", w.Body)
 			}
-			if left := f.left(t); len(left) != 0 || len(f.calls) != 0 {
+			if left := f.jobDirs(t); len(left) != 0 || len(f.calls) != 0 {
 				t.Errorf("left are %v, the engine was called with %v", left, f.calls)
 			}
 		})
@@ -236,8 +236,8 @@ func TestFormsThatAreRefused(t *testing.T) {
 }
 
 // Whatever stands in a form's place, it is refused with a sentence.
-func TestBodiesThatAreNoForms(t *testing.T) {
-	whole, _ := form(aPart, part{name: "p", file: "a", text: strings.Repeat("x", 1000)})
+func TestMalformedFormIsRefused(t *testing.T) {
+	whole, _ := encodeForm(minimalJobPart, part{name: "p", file: "a", text: strings.Repeat("x", 1000)})
 	kind := "multipart/form-data; boundary=" + boundary
 	for rule, tt := range map[string]struct {
 		body, kind string
@@ -260,7 +260,7 @@ func TestBodiesThatAreNoForms(t *testing.T) {
 			f := newFiling(t, files.Options{})
 			w := f.post(strings.NewReader(tt.body), tt.kind)
 			checkProblem(t, rule, w.Code, w.Body.Bytes(), api.StatusOf(tt.code), tt.code, "")
-			if left := f.left(t); len(left) != 0 || len(f.calls) != 0 {
+			if left := f.jobDirs(t); len(left) != 0 || len(f.calls) != 0 {
 				t.Errorf("left are %v, the engine was called with %v", left, f.calls)
 			}
 		})
@@ -268,7 +268,7 @@ func TestBodiesThatAreNoForms(t *testing.T) {
 }
 
 // Of what the engine refuses nothing stays; where it cannot say, the files do.
-func TestFilesOfJobsThatWereNotStored(t *testing.T) {
+func TestFilesOfUnstoredJobsAreRemoved(t *testing.T) {
 	for rule, tt := range map[string]struct {
 		err      error
 		existing bool
@@ -285,9 +285,9 @@ func TestFilesOfJobsThatWereNotStored(t *testing.T) {
 	} {
 		f := newFiling(t, files.Options{})
 		f.err, f.existing = tt.err, tt.existing
-		body, kind := form(aPart, part{name: "p", file: "a", text: "x"})
+		body, kind := encodeForm(minimalJobPart, part{name: "p", file: "a", text: "x"})
 		w := f.post(body, kind)
-		if left := f.left(t); w.Code != tt.status || len(left) != tt.left {
+		if left := f.jobDirs(t); w.Code != tt.status || len(left) != tt.left {
 			t.Errorf("%s: %d %s, left are %v", rule, w.Code, w.Body, left)
 		}
 		if replay := w.Header().Get("Idempotent-Replay") == "true"; replay != tt.existing {
@@ -298,30 +298,30 @@ func TestFilesOfJobsThatWereNotStored(t *testing.T) {
 
 // The same request sent again is the same however it is cut into parts, and one
 // with another file is not.
-func TestTheHashCoversTheFiles(t *testing.T) {
+func TestFormHashCoversFiles(t *testing.T) {
 	file := part{name: "p", file: "a", kind: "text/plain", text: "x"}
 	hash := func(parts ...part) [32]byte {
 		f := newFiling(t, files.Options{})
-		body, kind := form(parts...)
+		body, kind := encodeForm(parts...)
 		if w := f.post(body, kind, "Idempotency-Key", "k"); w.Code != 202 {
 			t.Fatal(w.Body)
 		}
 		return f.request.Hash
 	}
-	first := hash(aPart, file)
-	if again := hash(aPart, file); again != first || first == ([32]byte{}) {
+	first := hash(minimalJobPart, file)
+	if again := hash(minimalJobPart, file); again != first || first == ([32]byte{}) {
 		t.Error("the same request has another hash")
 	}
-	if last := hash(file, aPart); last != first {
+	if last := hash(file, minimalJobPart); last != first {
 		t.Error("where the job stands matters")
 	}
 	for rule, parts := range map[string][]part{
-		"no file":          {aPart},
-		"other bytes":      {aPart, {name: "p", file: "a", kind: "text/plain", text: "y"}},
-		"another name":     {aPart, {name: "p", file: "b", kind: "text/plain", text: "x"}},
-		"another type":     {aPart, {name: "p", file: "a", kind: "text/html", text: "x"}},
-		"one more":         {aPart, file, {name: "p", file: "b", kind: "text/plain", text: "x"}},
-		"other job's text": {{name: "job", text: aPart.text + " "}, file},
+		"no file":          {minimalJobPart},
+		"other bytes":      {minimalJobPart, {name: "p", file: "a", kind: "text/plain", text: "y"}},
+		"another name":     {minimalJobPart, {name: "p", file: "b", kind: "text/plain", text: "x"}},
+		"another type":     {minimalJobPart, {name: "p", file: "a", kind: "text/html", text: "x"}},
+		"one more":         {minimalJobPart, file, {name: "p", file: "b", kind: "text/plain", text: "x"}},
+		"other job's text": {{name: "job", text: minimalJobPart.text + " "}, file},
 	} {
 		if hash(parts...) == first {
 			t.Errorf("%s has the same hash", rule)
@@ -331,8 +331,8 @@ func TestTheHashCoversTheFiles(t *testing.T) {
 
 // A queue without room says so before it is sent the files, but not to a request
 // that was made before.
-func TestRoomIsAskedForBeforeTheFiles(t *testing.T) {
-	body, kind := form(aPart, part{name: "p", file: "a", text: strings.Repeat("x", 200<<10)})
+func TestCapacityIsCheckedBeforeFiles(t *testing.T) {
+	body, kind := encodeForm(minimalJobPart, part{name: "p", file: "a", text: strings.Repeat("x", 200<<10)})
 	for rule, tt := range map[string]struct {
 		key    string
 		length int64
@@ -345,8 +345,8 @@ func TestRoomIsAskedForBeforeTheFiles(t *testing.T) {
 		"with a key that was before": {"known", int64(body.Len()), 136 << 10, 202},
 	} {
 		f := newFiling(t, files.Options{})
-		f.noRoom, f.known = job.Errorf(job.QueueFull, "full"), "known"
-		read := &counting{from: bytes.NewReader(body.Bytes())}
+		f.noRoom, f.existingKey = job.Errorf(job.QueueFull, "full"), "known"
+		read := &countingBody{from: bytes.NewReader(body.Bytes())}
 		r := httptest.NewRequest("POST", "/v1/jobs", read)
 		r.Host, r.RemoteAddr, r.ContentLength = "127.0.0.1:8080", "127.0.0.1:5000", tt.length
 		r.Header.Set("Content-Type", kind)
@@ -354,9 +354,9 @@ func TestRoomIsAskedForBeforeTheFiles(t *testing.T) {
 			r.Header.Set("Idempotency-Key", tt.key)
 		}
 		w := httptest.NewRecorder()
-		f.held().ServeHTTP(w, r)
-		if w.Code != tt.status || f.room < tt.room || f.room > tt.room+(1<<10) {
-			t.Errorf("%s: %d %s, room for %d", rule, w.Code, w.Body, f.room)
+		f.checkedHandler().ServeHTTP(w, r)
+		if w.Code != tt.status || f.size < tt.room || f.size > tt.room+(1<<10) {
+			t.Errorf("%s: %d %s, room for %d", rule, w.Code, w.Body, f.size)
 		}
 		if early := read.n < 8<<10; early != (tt.status == 503) {
 			t.Errorf("%s: %d bytes were read", rule, read.n)
@@ -364,38 +364,38 @@ func TestRoomIsAskedForBeforeTheFiles(t *testing.T) {
 	}
 }
 
-type counting struct {
+type countingBody struct {
 	from io.Reader
 	n    int
 }
 
-func (c *counting) Read(p []byte) (int, error) {
+func (c *countingBody) Read(p []byte) (int, error) {
 	n, err := c.from.Read(p)
 	c.n += n
 	return n, err
 }
 
 // What is too large by its own word is not read at all.
-func TestALengthThatIsTooLarge(t *testing.T) {
+func TestTooLargeFormIsRefusedUnread(t *testing.T) {
 	f := newFiling(t, files.Options{MaxFile: 1 << 20})
-	body, kind := form(aPart)
-	r := httptest.NewRequest("POST", "/v1/jobs", &counting{from: body})
+	body, kind := encodeForm(minimalJobPart)
+	r := httptest.NewRequest("POST", "/v1/jobs", &countingBody{from: body})
 	r.Host, r.RemoteAddr, r.ContentLength = "127.0.0.1:8080", "127.0.0.1:5000", 1<<30
 	r.Header.Set("Content-Type", kind)
 	w := httptest.NewRecorder()
-	f.held().ServeHTTP(w, r)
-	if read := r.Body.(*counting).n; w.Code != 413 || read != 0 {
+	f.checkedHandler().ServeHTTP(w, r)
+	if read := r.Body.(*countingBody).n; w.Code != 413 || read != 0 {
 		t.Errorf("%d %s after %d bytes", w.Code, w.Body, read)
 	}
 }
 
-func (c *counting) Close() error { return nil }
+func (c *countingBody) Close() error { return nil }
 
 // Of more uploads than there may be at once the last is told so, and room is made
 // by the end of any.
-func TestUploadsAtOnceAreBounded(t *testing.T) {
+func TestConcurrentUploadsAreLimited(t *testing.T) {
 	f := newFiling(t, files.Options{})
-	body, kind := form(aPart, part{name: "p", file: "a", text: "x"})
+	body, kind := encodeForm(minimalJobPart, part{name: "p", file: "a", text: "x"})
 	ends := make(chan *httptest.ResponseRecorder)
 	var senders []*io.PipeWriter
 	for range maxUploads {
@@ -417,25 +417,25 @@ func TestUploadsAtOnceAreBounded(t *testing.T) {
 	if w := f.post(bytes.NewReader(body.Bytes()), kind); w.Code != 202 {
 		t.Errorf("with room again: %d %s", w.Code, w.Body)
 	}
-	if left := f.left(t); len(left) != 1 {
+	if left := f.jobDirs(t); len(left) != 1 {
 		t.Errorf("left are %v", left)
 	}
 }
 
 // A connection that breaks off in the middle of a file leaves nothing.
-func TestAnUploadThatIsCutOff(t *testing.T) {
+func TestInterruptedUploadLeavesNothing(t *testing.T) {
 	f := newFiling(t, files.Options{})
 	ended := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer close(ended)
-		f.held().ServeHTTP(w, r)
+		f.checkedHandler().ServeHTTP(w, r)
 	}))
 	defer server.Close()
 	conn, err := net.Dial("tcp", server.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	body, kind := form(aPart, part{name: "p", file: "a", text: strings.Repeat("x", 1<<20)})
+	body, kind := encodeForm(minimalJobPart, part{name: "p", file: "a", text: strings.Repeat("x", 1<<20)})
 	w := bufio.NewWriter(conn)
 	fmt.Fprintf(w, "POST /v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n", kind, body.Len())
 	_, _ = w.Write(body.Bytes()[:body.Len()/2])
@@ -443,32 +443,32 @@ func TestAnUploadThatIsCutOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-ended
-	if left := f.left(t); len(left) != 0 || len(f.calls) != 0 {
+	if left := f.jobDirs(t); len(left) != 0 || len(f.calls) != 0 {
 		t.Errorf("left are %v, the engine was called with %v", left, f.calls)
 	}
 }
 
 // A job that is stored is answered, whatever the wait for its end meets.
-func TestAStoredSubmitWithFilesIsAnsweredWhateverItsWaitMeets(t *testing.T) {
+func TestStoredFormIsAnsweredWhenWaitFails(t *testing.T) {
 	for _, meets := range []error{
 		job.Errorf(job.NotFound, "there is no such job"), job.Errorf(job.Overloaded, "too many watchers"), context.Canceled,
 	} {
 		f := newFiling(t, files.Options{})
-		f.hold = func(context.Context) error { return meets }
-		body, kind := form(aPart, part{name: "p", file: "a", text: "x"})
-		if w := f.post(body, kind, "Prefer", "wait=5"); w.Code != 202 || len(f.left(t)) != 1 {
-			t.Errorf("%v: %d %s, left are %v", meets, w.Code, w.Body, f.left(t))
+		f.waits = func(context.Context) error { return meets }
+		body, kind := encodeForm(minimalJobPart, part{name: "p", file: "a", text: "x"})
+		if w := f.post(body, kind, "Prefer", "wait=5"); w.Code != 202 || len(f.jobDirs(t)) != 1 {
+			t.Errorf("%v: %d %s, left are %v", meets, w.Code, w.Body, f.jobDirs(t))
 		}
 	}
 }
 
 // A large upload is never held whole.
-func TestALargeUploadTakesLittleMemory(t *testing.T) {
+func TestLargeUploadTakesLittleMemory(t *testing.T) {
 	const size = 64 << 20
 	f := newFiling(t, files.Options{})
-	head, kind := form(aPart, part{name: "p", file: "large", text: "|"})
+	head, kind := encodeForm(minimalJobPart, part{name: "p", file: "large", text: "|"})
 	before, after, _ := strings.Cut(head.String(), "|")
-	body := io.MultiReader(strings.NewReader(before), io.LimitReader(letters{}, size), strings.NewReader(after))
+	body := io.MultiReader(strings.NewReader(before), io.LimitReader(endlessReader{}, size), strings.NewReader(after))
 	var then, now runtime.MemStats
 	runtime.ReadMemStats(&then)
 	w := f.post(body, kind)
@@ -481,9 +481,9 @@ func TestALargeUploadTakesLittleMemory(t *testing.T) {
 	}
 }
 
-type letters struct{}
+type endlessReader struct{}
 
-func (letters) Read(p []byte) (int, error) {
+func (endlessReader) Read(p []byte) (int, error) {
 	for i := range p {
 		p[i] = 'x'
 	}
@@ -493,15 +493,15 @@ func (letters) Read(p []byte) (int, error) {
 // Whatever comes, it is stored whole or not at all, and never outside its place.
 func FuzzForm(f *testing.F) {
 	for _, parts := range [][]part{
-		{aPart},
-		{aPart, {name: "p", file: "../../etc/passwd", text: "x"}},
-		{{name: "p", file: "CON", kind: "image/png", text: "x"}, aPart},
-		{aPart, {name: "p", file: "a", text: "x"}, {name: "p", file: "A", text: "y"}},
-		{aPart, aPart},
+		{minimalJobPart},
+		{minimalJobPart, {name: "p", file: "../../etc/passwd", text: "x"}},
+		{{name: "p", file: "CON", kind: "image/png", text: "x"}, minimalJobPart},
+		{minimalJobPart, {name: "p", file: "a", text: "x"}, {name: "p", file: "A", text: "y"}},
+		{minimalJobPart, minimalJobPart},
 		{{file: "a"}},
-		{aPart, {name: "p", file: "a", headers: []string{"Content-Transfer-Encoding", "quoted-printable"}, text: "=00"}},
+		{minimalJobPart, {name: "p", file: "a", headers: []string{"Content-Transfer-Encoding", "quoted-printable"}, text: "=00"}},
 	} {
-		body, _ := form(parts...)
+		body, _ := encodeForm(parts...)
 		f.Add(body.Bytes())
 	}
 	f.Add([]byte("--" + boundary + "\nContent-Disposition: form-data; name=job\n\n{\"queue\":\"sim\"}\n--" + boundary + "--"))
@@ -510,7 +510,7 @@ func FuzzForm(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		s.t, s.calls, s.request = t, nil, engine.Request{}
 		w := s.post(bytes.NewReader(body), "multipart/form-data; boundary="+boundary)
-		left := s.left(t)
+		left := s.jobDirs(t)
 		switch {
 		case w.Code == 202:
 			s.check(t)
@@ -527,14 +527,14 @@ func FuzzForm(f *testing.F) {
 }
 
 // check holds what is on the disk to what the engine was told.
-func (f *filing) check(t *testing.T) {
+func (f *formEngine) check(t *testing.T) {
 	for _, file := range f.request.Files {
 		info, err := os.Stat(f.dir.Path(f.request.ID, file))
 		if err != nil || info.Size() != file.Size {
 			t.Errorf("%+v is %v, %v", file, info, err)
 		}
 	}
-	if left := f.left(t); len(left) > 1 || len(left) == 0 && len(f.request.Files) > 0 {
+	if left := f.jobDirs(t); len(left) > 1 || len(left) == 0 && len(f.request.Files) > 0 {
 		t.Errorf("left are %v", left)
 	}
 }

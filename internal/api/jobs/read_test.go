@@ -21,7 +21,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 
 // golden holds an answer to the one that is kept: a shape changes on purpose or
 // not at all.
-func golden(t *testing.T, name string, body []byte) {
+func checkGolden(t *testing.T, name string, body []byte) {
 	t.Helper()
 	var got bytes.Buffer
 	if err := json.Indent(&got, body, "", "  "); err != nil {
@@ -44,8 +44,8 @@ func golden(t *testing.T, name string, body []byte) {
 }
 
 // full is a job of which everything is known.
-func full() engine.Snapshot {
-	j := aJob()
+func fullSnapshot() engine.Snapshot {
+	j := testJob()
 	j.Key, j.Priority, j.State, j.Attempt, j.Cursor = "ann", 2, job.Succeeded, 2, 17
 	j.Progress = job.Progress{Percent: 99.5, Status: "Formatting"}
 	j.Failure = &job.Failure{Code: "upstream_error", Message: `it said "no"`, Retryable: true, Attempt: 1}
@@ -57,43 +57,43 @@ func full() engine.Snapshot {
 	return engine.Snapshot{Job: j, Text: "Hé\n", Result: &job.Result{ContentType: "application/json; charset=utf-8", Body: []byte(`{"answer":42}`)}}
 }
 
-func TestTheShapeOfAJob(t *testing.T) {
+func TestJobMatchesGolden(t *testing.T) {
 	waiting := newFake(t)
 	waiting.snap.Position, waiting.snap.Estimate = 3, 12345*time.Millisecond
-	golden(t, "job_queued.json", waiting.ask("GET", jobPath, "").Body.Bytes())
+	checkGolden(t, "job_queued.json", waiting.ask("GET", jobPath, "").Body.Bytes())
 	ended := newFake(t)
-	ended.snap = full()
-	golden(t, "job_ended.json", ended.ask("GET", jobPath, "").Body.Bytes())
+	ended.snap = fullSnapshot()
+	checkGolden(t, "job_ended.json", ended.ask("GET", jobPath, "").Body.Bytes())
 }
 
-func TestTheShapeOfAList(t *testing.T) {
+func TestListMatchesGolden(t *testing.T) {
 	f := newFake(t)
-	f.page, f.next = []job.Job{full().Job, aJob()}, anID
-	golden(t, "list.json", f.ask("GET", "/v1/jobs", "").Body.Bytes())
+	f.page, f.next = []job.Job{fullSnapshot().Job, testJob()}, anID
+	checkGolden(t, "list.json", f.ask("GET", "/v1/jobs", "").Body.Bytes())
 	f.page, f.next = nil, job.ID{}
 	if got := f.ask("GET", "/v1/jobs", "").Body.String(); got != `{"object":"list","data":[],"next":null}` {
 		t.Errorf("an empty list: %s", got)
 	}
 }
 
-func TestTheShapeOfOutput(t *testing.T) {
+func TestOutputMatchesGolden(t *testing.T) {
 	f := newFake(t)
 	f.snap.State, f.snap.Cursor = job.Running, 5
 	f.entries = []job.Entry{
 		entry(1, job.KindText, "a \"b\"\n\x01"), entry(2, job.KindJSON, `{"x": [1]}`), entry(3, job.KindLog, "line \xff"),
 		entry(4, job.KindProgress, `{"percent":50,"status":"half"}`), entry(5, job.KindAttempt, `{"attempt":2}`),
 	}
-	golden(t, "output.json", f.ask("GET", jobPath+"/output", "").Body.Bytes())
+	checkGolden(t, "output.json", f.ask("GET", jobPath+"/output", "").Body.Bytes())
 }
 
-func TestTheShapeOfQueues(t *testing.T) {
+func TestQueuesMatchGolden(t *testing.T) {
 	f := newFake(t)
-	golden(t, "queues.json", f.ask("GET", "/v1/queues", "").Body.Bytes())
-	golden(t, "queue.json", f.ask("GET", "/v1/queues/sim", "").Body.Bytes())
+	checkGolden(t, "queues.json", f.ask("GET", "/v1/queues", "").Body.Bytes())
+	checkGolden(t, "queue.json", f.ask("GET", "/v1/queues/sim", "").Body.Bytes())
 }
 
 // The result stands in the job only where it is JSON and small.
-func TestWhichResultsAreInline(t *testing.T) {
+func TestSmallJSONResultsAreInline(t *testing.T) {
 	big := `"` + strings.Repeat("x", job.MaxInline-1) + `"`
 	for _, tt := range []struct {
 		rule, kind, body string
@@ -121,7 +121,7 @@ func TestWhichResultsAreInline(t *testing.T) {
 	}
 }
 
-func TestWhenToLookAgain(t *testing.T) {
+func TestPollAfterFollowsEstimate(t *testing.T) {
 	for _, tt := range []struct {
 		state    job.State
 		estimate time.Duration
@@ -138,7 +138,7 @@ func TestWhenToLookAgain(t *testing.T) {
 	}
 }
 
-func TestAGetMayBeHeld(t *testing.T) {
+func TestGetWaitsForEnd(t *testing.T) {
 	f := newFake(t)
 	w := f.ask("GET", jobPath, "", "Prefer", "wait=7, respond-async")
 	if w.Code != 200 || f.wait != 7*time.Second || w.Header().Get("Preference-Applied") != "respond-async, wait=7" || w.Header().Get("Vary") != "Prefer" {
@@ -152,11 +152,11 @@ func TestAGetMayBeHeld(t *testing.T) {
 }
 
 // A server that stops answers who is held with what there is.
-func TestAStoppingServerAnswersTheHeld(t *testing.T) {
+func TestStopAnswersLongPolls(t *testing.T) {
 	for _, path := range []string{jobPath, jobPath + "/output"} {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFake(t)
-			f.hold = func(ctx context.Context) error {
+			f.waits = func(ctx context.Context) error {
 				<-ctx.Done()
 				return ctx.Err()
 			}
@@ -172,7 +172,7 @@ func TestAStoppingServerAnswersTheHeld(t *testing.T) {
 }
 
 // The cursor of output is the last entry's number, or where it stood.
-func TestTheCursorOfOutput(t *testing.T) {
+func TestOutputCursorIsLastEntry(t *testing.T) {
 	f := newFake(t)
 	f.snap.Cursor = 9
 	for _, tt := range []struct {
@@ -190,7 +190,7 @@ func TestTheCursorOfOutput(t *testing.T) {
 }
 
 // A result is answered as it is, and never as a page of ours.
-func TestAResultIsAnsweredAsItIs(t *testing.T) {
+func TestResultIsServedUnchanged(t *testing.T) {
 	for kind, want := range map[string]string{"text/html": "text/html", "": "application/octet-stream", "a/b\r\nX-Evil: 1": ""} {
 		f := newFake(t)
 		f.res = job.Result{ContentType: kind, Body: []byte(strings.Repeat("<b>", 100_000))}
@@ -205,7 +205,7 @@ func TestAResultIsAnsweredAsItIs(t *testing.T) {
 	}
 }
 
-func TestAResultThatIsNot(t *testing.T) {
+func TestMissingResultIsAnError(t *testing.T) {
 	for _, tt := range []struct {
 		state  job.State
 		code   job.Code
@@ -220,7 +220,7 @@ func TestAResultThatIsNot(t *testing.T) {
 		f.resErr = job.Errorf(job.NotFinished, "the job has not ended")
 		f.snap.State = tt.state
 		if tt.failed != "" {
-			f.snap.Failure = full().Failure
+			f.snap.Failure = fullSnapshot().Failure
 		}
 		w := f.ask("GET", jobPath+"/result", "")
 		checkProblem(t, tt.state.String(), w.Code, w.Body.Bytes(), 409, tt.code, "")
@@ -231,7 +231,7 @@ func TestAResultThatIsNot(t *testing.T) {
 }
 
 // 202 while the job goes on, 200 once it has ended.
-func TestHowChangesAreAnswered(t *testing.T) {
+func TestChangeReturnsStatusOfJob(t *testing.T) {
 	for _, tt := range []struct {
 		method, path string
 		state        job.State
@@ -254,7 +254,7 @@ func TestHowChangesAreAnswered(t *testing.T) {
 	}
 }
 
-func TestARefusedChange(t *testing.T) {
+func TestRefusedChangeIsAProblem(t *testing.T) {
 	f := newFake(t)
 	f.err = job.Errorf(job.NotRetryable, "a succeeded job is not tried again")
 	w := f.ask("POST", jobPath+"/retry", "")

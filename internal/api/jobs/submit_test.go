@@ -15,7 +15,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-func TestASubmitIsHandedToTheEngineWhole(t *testing.T) {
+func TestSubmitReachesEngineComplete(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
 		in := time.Now().Add(90 * time.Minute).Format(time.RFC3339Nano)
@@ -46,7 +46,7 @@ func TestASubmitIsHandedToTheEngineWhole(t *testing.T) {
 }
 
 // The least that can be said leaves everything else to the queue.
-func TestALeastSubmit(t *testing.T) {
+func TestMinimalSubmitUsesQueueDefaults(t *testing.T) {
 	for _, input := range []string{`null`, `0`, `""`, `[]`, `{"x":{}}`} {
 		f := newFake(t)
 		w := f.ask("POST", "/v1/jobs", `{"queue":"sim","input":`+input+`,"key":null,"metadata":null,"priority":null}`)
@@ -58,10 +58,10 @@ func TestALeastSubmit(t *testing.T) {
 }
 
 // What is left out of a policy is the queue's.
-func TestAPolicyIsLaidOverTheQueues(t *testing.T) {
+func TestPolicyOverlaysQueuePolicy(t *testing.T) {
 	f := newFake(t)
 	f.ask("POST", "/v1/jobs", `{"queue":"sim","input":1,"timeouts":{"run_soft_s":5},"retry":{"for_s":0}}`)
-	want := aQueue().Policy
+	want := testQueue().Policy
 	want.Timeouts.RunSoft, want.Retry.For = 5*time.Second, 0
 	if f.request.Policy == nil || !reflect.DeepEqual(*f.request.Policy, want) {
 		t.Errorf("%+v", f.request.Policy)
@@ -69,17 +69,17 @@ func TestAPolicyIsLaidOverTheQueues(t *testing.T) {
 }
 
 // A job is abandoned as its submitter says, or as its queue does.
-func TestWhenAJobIsAbandoned(t *testing.T) {
+func TestAbandonAfterOverlaysQueue(t *testing.T) {
 	for given, want := range map[string]time.Duration{"120": 2 * time.Minute, "0": 0, "180.5": 180500 * time.Millisecond} {
 		f := newFake(t)
 		f.ask("POST", "/v1/jobs", `{"queue":"sim","input":1,"abandon_after_s":`+given+`}`)
-		if p := f.request.Policy; p == nil || p.Timeouts.Abandon != want || p.Timeouts.Lease != aQueue().Policy.Timeouts.Lease {
+		if p := f.request.Policy; p == nil || p.Timeouts.Abandon != want || p.Timeouts.Lease != testQueue().Policy.Timeouts.Lease {
 			t.Errorf("%s: %+v", given, p)
 		}
 	}
 }
 
-func TestATimePastIsNow(t *testing.T) {
+func TestPastRunAtMeansNow(t *testing.T) {
 	f := newFake(t)
 	f.ask("POST", "/v1/jobs", `{"queue":"sim","input":1,"run_at":"2001-01-01T00:00:00+02:00"}`)
 	if len(f.calls) != 1 || f.request.Delay != 0 {
@@ -88,7 +88,7 @@ func TestATimePastIsNow(t *testing.T) {
 }
 
 // 202 while the job goes on, 200 once it has ended; a replay says that it is one.
-func TestHowASubmitIsAnswered(t *testing.T) {
+func TestSubmitReturnsStatusOfJob(t *testing.T) {
 	for _, tt := range []struct {
 		rule     string
 		state    job.State
@@ -126,7 +126,7 @@ func TestHowASubmitIsAnswered(t *testing.T) {
 
 // What the engine refuses is answered with its status, and with Retry-After where
 // waiting helps.
-func TestRefusalsOfTheEngine(t *testing.T) {
+func TestEngineRefusalsHaveStatus(t *testing.T) {
 	full := job.Errorf(job.QueueFull, "the queue sim is full")
 	full.RetryAfter = 3 * time.Second
 	for _, tt := range []struct {
@@ -150,7 +150,7 @@ func TestRefusalsOfTheEngine(t *testing.T) {
 }
 
 // What an executor refuses of its input is pointed to within the request.
-func TestARefusedInputIsPointedTo(t *testing.T) {
+func TestInputRefusalPointsIntoRequest(t *testing.T) {
 	f := newFake(t)
 	f.err = &job.Error{Code: job.Invalid, Message: "messages must be a list", Field: "/messages"}
 	w := f.ask("POST", "/v1/jobs", `{"queue":"sim","input":{"messages":1}}`)
@@ -159,7 +159,7 @@ func TestARefusedInputIsPointedTo(t *testing.T) {
 
 // A server that stops answers a held submit with the job as it is; where it cannot
 // say whether there is one, it says that it is stopping.
-func TestAStoppingServerAnswersAHeldSubmit(t *testing.T) {
+func TestStopAnswersSubmitWithWait(t *testing.T) {
 	for _, tt := range []struct {
 		err    error
 		status int
@@ -169,7 +169,7 @@ func TestAStoppingServerAnswersAHeldSubmit(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFake(t)
 			f.err = tt.err
-			f.hold = func(ctx context.Context) error {
+			f.waits = func(ctx context.Context) error {
 				<-ctx.Done()
 				return ctx.Err()
 			}
@@ -185,7 +185,7 @@ func TestAStoppingServerAnswersAHeldSubmit(t *testing.T) {
 }
 
 // A body that is far too large is refused by its length, before any of it is read.
-func TestAnOversizedSubmitIsNotRead(t *testing.T) {
+func TestOversizedSubmitIsNotRead(t *testing.T) {
 	f := newFake(t)
 	r := request("POST", "/v1/jobs", "")
 	r.Body, r.ContentLength = unreadable{t}, job.MaxBatchBody+1

@@ -21,20 +21,20 @@ import (
 )
 
 // line is a client's end of a socket.
-type line struct {
+type socketClient struct {
 	*testing.T
 	conn *websocket.Conn
 }
 
 // heard is a message to a client.
-type heard struct {
+type socketMessage struct {
 	Type, Of, ID, Code, Field string
 	Seq                       *int64
 	Data                      json.RawMessage
 }
 
 // name is a message in short, as names has it of server-sent events.
-func (h heard) name() string {
+func (h socketMessage) name() string {
 	switch {
 	case h.Seq != nil:
 		return fmt.Sprintf("%s@%d", h.Type, *h.Seq)
@@ -45,75 +45,75 @@ func (h heard) name() string {
 	}
 }
 
-func (s *site) dial(path string, headers ...string) *line {
-	s.Helper()
-	h := http.Header{}
+func (h *harness) dial(path string, headers ...string) *socketClient {
+	h.Helper()
+	header := http.Header{}
 	for i := 0; i < len(headers); i += 2 {
-		h.Add(headers[i], headers[i+1])
+		header.Add(headers[i], headers[i+1])
 	}
-	conn, _, err := websocket.Dial(s.Context(), s.url+path, &websocket.DialOptions{HTTPHeader: h})
+	conn, _, err := websocket.Dial(h.Context(), h.url+path, &websocket.DialOptions{HTTPHeader: header})
 	if err != nil {
-		s.Fatal(err)
+		h.Fatal(err)
 	}
 	conn.SetReadLimit(-1)
-	s.Cleanup(func() { _ = conn.CloseNow() })
-	return &line{s.T, conn}
+	h.Cleanup(func() { _ = conn.CloseNow() })
+	return &socketClient{h.T, conn}
 }
 
 // dialDeaf is dial of a client that takes little in without reading it.
-func (s *site) dialDeaf(path string) *line {
-	s.Helper()
+func (h *harness) dialStalled(path string) *socketClient {
+	h.Helper()
 	dialer := net.Dialer{Control: func(_, _ string, c syscall.RawConn) (err error) {
 		_ = c.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 4096) })
 		return err
 	}}
 	transport := &http.Transport{DialContext: dialer.DialContext}
-	s.Cleanup(transport.CloseIdleConnections)
-	conn, _, err := websocket.Dial(s.Context(), s.url+path, &websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}})
+	h.Cleanup(transport.CloseIdleConnections)
+	conn, _, err := websocket.Dial(h.Context(), h.url+path, &websocket.DialOptions{HTTPClient: &http.Client{Transport: transport}})
 	if err != nil {
-		s.Fatal(err)
+		h.Fatal(err)
 	}
 	conn.SetReadLimit(-1)
-	s.Cleanup(func() { _ = conn.CloseNow() })
-	return &line{s.T, conn}
+	h.Cleanup(func() { _ = conn.CloseNow() })
+	return &socketClient{h.T, conn}
 }
 
-func (l *line) send(format string, args ...any) {
-	l.Helper()
-	if err := l.conn.Write(l.Context(), websocket.MessageText, fmt.Appendf(nil, format, args...)); err != nil {
-		l.Fatal(err)
+func (client *socketClient) send(format string, args ...any) {
+	client.Helper()
+	if err := client.conn.Write(client.Context(), websocket.MessageText, fmt.Appendf(nil, format, args...)); err != nil {
+		client.Fatal(err)
 	}
 }
 
-func (l *line) hear() heard {
-	l.Helper()
-	_, text, err := l.conn.Read(l.Context())
+func (client *socketClient) read() socketMessage {
+	client.Helper()
+	_, text, err := client.conn.Read(client.Context())
 	if err != nil {
-		l.Fatal(err)
+		client.Fatal(err)
 	}
-	openapitest.CheckMessage(l, "WatchMessage", text)
-	var h heard
+	openapitest.CheckMessage(client, "WatchMessage", text)
+	var h socketMessage
 	if err := json.Unmarshal(text, &h); err != nil {
-		l.Fatalf("%v: %s", err, text)
+		client.Fatalf("%v: %s", err, text)
 	}
 	return h
 }
 
 // expect hears a message and holds it to its name.
-func (l *line) expect(name string) heard {
-	l.Helper()
-	h := l.hear()
+func (client *socketClient) expect(name string) socketMessage {
+	client.Helper()
+	h := client.read()
 	if h.name() != name {
-		l.Fatalf("heard %s %s %s, want %s", h.name(), h.ID, h.Data, name)
+		client.Fatalf("heard %s %s %s, want %s", h.name(), h.ID, h.Data, name)
 	}
 	return h
 }
 
 // to reads on until a message of the type, and gives the names of all.
-func (l *line) to(kind string) (all []string) {
-	l.Helper()
+func (client *socketClient) readUntil(kind string) (all []string) {
+	client.Helper()
 	for {
-		h := l.hear()
+		h := client.read()
 		if all = append(all, h.name()); h.Type == kind {
 			return all
 		}
@@ -121,104 +121,104 @@ func (l *line) to(kind string) (all []string) {
 }
 
 // watchOf submits a job for ann and gives its id and the token of its watch URL.
-func (s *site) watchOf(prefer string) (id, token string) {
-	s.Helper()
-	res, text := s.call("POST", "/v1/jobs", small, "X-User-ID", "ann", "Prefer", prefer)
+func (h *harness) submitWithToken(prefer string) (id, token string) {
+	h.Helper()
+	res, text := h.call("POST", "/v1/jobs", smallSubmit, "X-User-ID", "ann", "Prefer", prefer)
 	var j struct {
 		ID   string
 		URLs struct{ Watch string }
 	}
 	if err := json.Unmarshal([]byte(text), &j); err != nil || res.StatusCode != 202 {
-		s.Fatalf("%d %s", res.StatusCode, text)
+		h.Fatalf("%d %s", res.StatusCode, text)
 	}
 	at, token, ok := strings.Cut(j.URLs.Watch, "?token=")
-	if !ok || at != s.url+"/v1/jobs/"+j.ID+"/events" {
-		s.Fatalf("the watch URL is %q", j.URLs.Watch)
+	if !ok || at != h.url+"/v1/jobs/"+j.ID+"/events" {
+		h.Fatalf("the watch URL is %q", j.URLs.Watch)
 	}
 	return j.ID, token
 }
 
 // A socket tells the same as a stream of server-sent events.
-func TestASocketTellsAJobFromBeginningToEnd(t *testing.T) {
-	s := newSite(t)
-	id := s.want(202, nil, "POST", "/v1/jobs", small)
-	c := <-s.work
-	l := s.dial("/v1/watch")
-	l.send(`{"type":"watch","id":"%s"}`, id)
-	if h := l.expect("snapshot@0"); h.ID != id || !strings.Contains(string(h.Data), `"status":"running"`) {
+func TestSocketSendsWholeJob(t *testing.T) {
+	h := newHarness(t)
+	id := h.want(202, nil, "POST", "/v1/jobs", smallSubmit)
+	c := <-h.work
+	client := h.dial("/v1/watch")
+	client.send(`{"type":"watch","id":"%s"}`, id)
+	if h := client.expect("snapshot@0"); h.ID != id || !strings.Contains(string(h.Data), `"status":"running"`) {
 		t.Errorf("%s %s", h.ID, h.Data)
 	}
-	s.say(c, 1, "One ")
-	if h := l.expect("output@1"); string(h.Data) != `{"seq":1,"attempt":1,"kind":"text","data":"One "}` {
+	h.appendText(c, 1, "One ")
+	if h := client.expect("output@1"); string(h.Data) != `{"seq":1,"attempt":1,"kind":"text","data":"One "}` {
 		t.Errorf("%s", h.Data)
 	}
-	s.say(c, 2, "two")
-	l.expect("output@2")
-	s.finish(c, done(`7`))
-	if h := l.expect("done@2"); !strings.Contains(string(h.Data), `"result":7`) {
+	h.appendText(c, 2, "two")
+	client.expect("output@2")
+	h.finish(c, success(`7`))
+	if h := client.expect("done@2"); !strings.Contains(string(h.Data), `"result":7`) {
 		t.Errorf("%s", h.Data)
 	}
-	l.send(`{"type":"watch","id":"%s","after":1}`, id)
-	if got := l.to("done"); !slices.Equal(got, []string{"snapshot@1", "output@2", "done@2"}) {
+	client.send(`{"type":"watch","id":"%s","after":1}`, id)
+	if got := client.readUntil("done"); !slices.Equal(got, []string{"snapshot@1", "output@2", "done@2"}) {
 		t.Errorf("after 1: %v", got)
 	}
 }
 
 // Many jobs are followed on one socket, each by itself.
-func TestASocketFollowsManyJobs(t *testing.T) {
-	s := newSite(t)
-	first, second := s.want(202, nil, "POST", "/v1/jobs", small), s.want(202, nil, "POST", "/v1/jobs", small)
+func TestSocketFollowsManyJobs(t *testing.T) {
+	h := newHarness(t)
+	first, second := h.want(202, nil, "POST", "/v1/jobs", smallSubmit), h.want(202, nil, "POST", "/v1/jobs", smallSubmit)
 	jobs := map[string]job.Claimed{}
 	for range 2 {
-		c := <-s.work
+		c := <-h.work
 		jobs[c.Job.ID.String()] = c
 	}
-	l := s.dial("/v1/watch")
+	client := h.dial("/v1/watch")
 	for _, id := range []string{first, second} {
-		l.send(`{"type":"watch","id":"%s"}`, id)
-		l.expect("snapshot@0")
+		client.send(`{"type":"watch","id":"%s"}`, id)
+		client.expect("snapshot@0")
 	}
-	s.say(jobs[second], 1, "x")
-	if h := l.expect("output@1"); h.ID != second {
+	h.appendText(jobs[second], 1, "x")
+	if h := client.expect("output@1"); h.ID != second {
 		t.Errorf("heard of %s", h.ID)
 	}
-	l.send(`{"type":"unwatch","id":"%s"}`, second)
-	l.expect("unwatched")
-	l.send(`{"type":"unwatch","id":"%s"}`, second) // again
-	l.expect("unwatched")
-	s.say(jobs[second], 2, "nobody is told of it")
-	s.say(jobs[first], 1, "y")
-	if h := l.expect("output@1"); h.ID != first {
+	client.send(`{"type":"unwatch","id":"%s"}`, second)
+	client.expect("unwatched")
+	client.send(`{"type":"unwatch","id":"%s"}`, second) // again
+	client.expect("unwatched")
+	h.appendText(jobs[second], 2, "nobody is told of it")
+	h.appendText(jobs[first], 1, "y")
+	if h := client.expect("output@1"); h.ID != first {
 		t.Errorf("heard of %s", h.ID)
 	}
-	l.send(`{"type":"cancel","id":"%s"}`, second)
-	if h := l.expect("cancel"); h.ID != second || strings.Contains(string(h.Data), `"cancel_requested_at":null`) || !strings.Contains(string(h.Data), `"watch":null`) {
+	client.send(`{"type":"cancel","id":"%s"}`, second)
+	if h := client.expect("cancel"); h.ID != second || strings.Contains(string(h.Data), `"cancel_requested_at":null`) || !strings.Contains(string(h.Data), `"watch":null`) {
 		t.Errorf("%s %s", h.ID, h.Data)
 	}
 }
 
 // A job that is watched again is followed once, from the new cursor.
-func TestAJobIsFollowedOnce(t *testing.T) {
-	s := newSite(t)
-	id := s.want(202, nil, "POST", "/v1/jobs", small)
-	c := <-s.work
-	s.say(c, 1, "x")
-	l := s.dial("/v1/watch")
+func TestSecondWatchReplacesFirst(t *testing.T) {
+	h := newHarness(t)
+	id := h.want(202, nil, "POST", "/v1/jobs", smallSubmit)
+	c := <-h.work
+	h.appendText(c, 1, "x")
+	client := h.dial("/v1/watch")
 	for range 3 {
-		l.send(`{"type":"watch","id":"%s","after":1}`, id)
-		l.expect("snapshot@1")
+		client.send(`{"type":"watch","id":"%s","after":1}`, id)
+		client.expect("snapshot@1")
 	}
-	s.finish(c, done(`1`))
-	l.expect("done@1")
-	l.send(`{"type":"unwatch","id":"%s"}`, id)
-	l.expect("unwatched")
+	h.finish(c, success(`1`))
+	client.expect("done@1")
+	client.send(`{"type":"unwatch","id":"%s"}`, id)
+	client.expect("unwatched")
 }
 
-func TestMessagesThatAreRefused(t *testing.T) {
-	s := newSite(t)
-	mine := s.want(202, nil, "POST", "/v1/jobs", small)
-	hers, token := s.watchOf("watch-ttl=60")
-	l := s.dial("/v1/watch")
+func TestInvalidMessagesAreRefused(t *testing.T) {
+	h := newHarness(t)
+	mine := h.want(202, nil, "POST", "/v1/jobs", smallSubmit)
+	hers, token := h.submitWithToken("watch-ttl=60")
+	client := h.dial("/v1/watch")
 	for _, tt := range []struct{ rule, message, code, field string }{
 		{"no JSON", `{`, "invalid_request", ""},
 		{"no object", `[]`, "invalid_request", ""},
@@ -237,50 +237,50 @@ func TestMessagesThatAreRefused(t *testing.T) {
 		{"a cursor past the end", `{"type":"watch","id":"` + mine + `","after":5}`, "invalid_request", ""},
 		{"a cursor where there is none", `{"type":"unwatch","id":"` + mine + `","after":5}`, "invalid_request", "/after"},
 	} {
-		l.send("%s", tt.message)
-		h := l.hear()
+		client.send("%s", tt.message)
+		h := client.read()
 		if h.Type != "error" || h.Code != tt.code || h.Field != tt.field || h.Seq != nil {
 			t.Errorf("%s: %+v", tt.rule, h)
 		}
 	}
-	if err := l.conn.Write(t.Context(), websocket.MessageBinary, []byte(`{}`)); err != nil {
+	if err := client.conn.Write(t.Context(), websocket.MessageBinary, []byte(`{}`)); err != nil {
 		t.Fatal(err)
 	}
-	l.expect("error::invalid_request")
-	l.send(`{"type":"watch","id":"%s","token":"%s"}`, hers, token)
-	l.expect("snapshot@0")
+	client.expect("error::invalid_request")
+	client.send(`{"type":"watch","id":"%s","token":"%s"}`, hers, token)
+	client.expect("snapshot@0")
 }
 
 // A page that has nothing but tokens follows their jobs, and no others.
-func TestASocketWithNothingButTokens(t *testing.T) {
-	s := newSite(t)
-	hers, token := s.watchOf("watch=cancel")
-	other, otherToken := s.watchOf("watch-ttl=60")
-	s.want(202, nil, "POST", "/v1/jobs", small) // the caller's own
+func TestSocketAcceptsTokens(t *testing.T) {
+	h := newHarness(t)
+	hers, token := h.submitWithToken("watch=cancel")
+	other, otherToken := h.submitWithToken("watch-ttl=60")
+	h.want(202, nil, "POST", "/v1/jobs", smallSubmit) // the caller's own
 	page := []string{"Origin", "https://app.example"}
 	for _, path := range []string{"/v1/watch", "/v1/watch?token=wt_x"} {
-		_, res, err := websocket.Dial(t.Context(), s.url+path, &websocket.DialOptions{HTTPHeader: http.Header{"Origin": {page[1]}}})
+		_, res, err := websocket.Dial(t.Context(), h.url+path, &websocket.DialOptions{HTTPHeader: http.Header{"Origin": {page[1]}}})
 		if err == nil || res.StatusCode != 403 && res.StatusCode != 401 {
 			t.Fatalf("%s: %v", path, err)
 		}
 	}
-	l := s.dial("/v1/watch?token="+token, page...)
-	l.send(`{"type":"watch","id":"%s"}`, hers)
-	l.expect("snapshot@0")
-	l.send(`{"type":"watch","id":"%s"}`, other)
-	l.expect("error:watch:not_found")
-	l.send(`{"type":"watch","id":"%s","token":"%s"}`, other, otherToken)
-	l.expect("snapshot@0")
-	l.send(`{"type":"cancel","id":"%s","token":"%s"}`, other, otherToken)
-	l.expect("error:cancel:forbidden")
-	l.send(`{"type":"unwatch","id":"%s"}`, hers)
-	l.expect("unwatched")
-	l.send(`{"type":"cancel","id":"%s"}`, hers)
-	l.expect("cancel")
+	client := h.dial("/v1/watch?token="+token, page...)
+	client.send(`{"type":"watch","id":"%s"}`, hers)
+	client.expect("snapshot@0")
+	client.send(`{"type":"watch","id":"%s"}`, other)
+	client.expect("error:watch:not_found")
+	client.send(`{"type":"watch","id":"%s","token":"%s"}`, other, otherToken)
+	client.expect("snapshot@0")
+	client.send(`{"type":"cancel","id":"%s","token":"%s"}`, other, otherToken)
+	client.expect("error:cancel:forbidden")
+	client.send(`{"type":"unwatch","id":"%s"}`, hers)
+	client.expect("unwatched")
+	client.send(`{"type":"cancel","id":"%s"}`, hers)
+	client.expect("cancel")
 }
 
 // A grant that has expired since the socket was opened is worth nothing.
-func TestASocketsTokenExpires(t *testing.T) {
+func TestExpiredTokenIsRefusedOnSocket(t *testing.T) {
 	g := gate.Grant{Job: anID, Expires: time.Now().Add(-time.Second)}
 	s := &session{grant: &g}
 	if _, _, err := s.authorize(watchMessage{Type: "watch", ID: anID.String()}); job.CodeOf(err) != job.BadToken {
@@ -289,92 +289,92 @@ func TestASocketsTokenExpires(t *testing.T) {
 }
 
 // A watch that breaks says so, and the socket goes on.
-func TestAWatchThatBreaks(t *testing.T) {
-	s := newSite(t)
-	id := s.want(202, nil, "POST", "/v1/jobs", `{"queue":"sim","input":1,"delay_s":3600}`)
-	l := s.dial("/v1/watch")
-	l.send(`{"type":"watch","id":"%s"}`, id)
-	l.expect("snapshot@0")
-	s.want(204, nil, "DELETE", "/v1/jobs/"+id, "")
-	if got := l.to("error"); got[len(got)-1] != "error:watch:not_found" {
+func TestFailedWatchKeepsSocket(t *testing.T) {
+	h := newHarness(t)
+	id := h.want(202, nil, "POST", "/v1/jobs", `{"queue":"sim","input":1,"delay_s":3600}`)
+	client := h.dial("/v1/watch")
+	client.send(`{"type":"watch","id":"%s"}`, id)
+	client.expect("snapshot@0")
+	h.want(204, nil, "DELETE", "/v1/jobs/"+id, "")
+	if got := client.readUntil("error"); got[len(got)-1] != "error:watch:not_found" {
 		t.Errorf("%v", got)
 	}
-	l.send(`{"type":"unwatch","id":"%s"}`, id)
-	l.expect("unwatched")
+	client.send(`{"type":"unwatch","id":"%s"}`, id)
+	client.expect("unwatched")
 }
 
 // A server that stops sends its clients away with the wish to come back.
-func TestAStoppingServerClosesItsSockets(t *testing.T) {
-	s := newSite(t)
-	id := s.want(202, nil, "POST", "/v1/jobs", small)
-	l := s.dial("/v1/watch")
-	l.send(`{"type":"watch","id":"%s"}`, id)
-	l.expect("snapshot@0")
-	s.stop()
+func TestStopClosesSockets(t *testing.T) {
+	h := newHarness(t)
+	id := h.want(202, nil, "POST", "/v1/jobs", smallSubmit)
+	client := h.dial("/v1/watch")
+	client.send(`{"type":"watch","id":"%s"}`, id)
+	client.expect("snapshot@0")
+	h.stop()
 	var closed websocket.CloseError
-	if _, _, err := l.conn.Read(t.Context()); !errors.As(err, &closed) || closed.Code != websocket.StatusServiceRestart {
+	if _, _, err := client.conn.Read(t.Context()); !errors.As(err, &closed) || closed.Code != websocket.StatusServiceRestart {
 		t.Errorf("closed with %v", err)
 	}
-	s.face.Wait()
-	if res, _ := s.call("GET", "/v1/watch", "", "Upgrade", "websocket", "Connection", "Upgrade", "Sec-WebSocket-Version", "13", "Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="); res.StatusCode != 503 {
+	h.face.Wait()
+	if res, _ := h.call("GET", "/v1/watch", "", "Upgrade", "websocket", "Connection", "Upgrade", "Sec-WebSocket-Version", "13", "Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="); res.StatusCode != 503 {
 		t.Errorf("a new socket: %d", res.StatusCode)
 	}
 }
 
 // A client that takes nothing is dropped, with all it follows; what it took it can go
 // on from.
-func TestASlowSocketIsDropped(t *testing.T) {
-	s := newSite(t)
-	s.open(stream.Deadlines{Write: 100 * time.Millisecond, Ping: time.Hour, Pong: time.Hour})
-	id := s.want(202, nil, "POST", "/v1/jobs", small)
-	c := <-s.work
-	l := s.dialDeaf("/v1/watch")
-	l.send(`{"type":"watch","id":"%s"}`, id)
+func TestSlowSocketIsDropped(t *testing.T) {
+	h := newHarness(t)
+	h.startAPI(stream.Deadlines{Write: 100 * time.Millisecond, Ping: time.Hour, Pong: time.Hour})
+	id := h.want(202, nil, "POST", "/v1/jobs", smallSubmit)
+	c := <-h.work
+	client := h.dialStalled("/v1/watch")
+	client.send(`{"type":"watch","id":"%s"}`, id)
 	piece := strings.Repeat("x", 60<<10)
 	const pieces = 200 // more than any socket's buffers hold
 	for seq := range int64(pieces) {
-		s.say(c, seq+1, piece)
+		h.appendText(c, seq+1, piece)
 	}
-	s.face.Wait() // the socket is gone although its client has taken nothing
-	s.finish(c, done(`1`))
+	h.face.Wait() // the socket is gone although its client has taken nothing
+	h.finish(c, success(`1`))
 	var last int64
 	for {
-		_, text, err := l.conn.Read(t.Context())
+		_, text, err := client.conn.Read(t.Context())
 		if err != nil {
 			break
 		}
-		var h heard
+		var h socketMessage
 		if err := json.Unmarshal(text, &h); err != nil || h.Type == "done" {
 			t.Fatalf("the client was not slow: %v", err)
 		}
 		last = *h.Seq
 	}
-	s.open(stream.DefaultDeadlines)
-	l = s.dial("/v1/watch")
-	l.send(`{"type":"watch","id":"%s","after":%d}`, id, last)
-	l.expect(fmt.Sprintf("snapshot@%d", last))
+	h.startAPI(stream.DefaultDeadlines)
+	client = h.dial("/v1/watch")
+	client.send(`{"type":"watch","id":"%s","after":%d}`, id, last)
+	client.expect(fmt.Sprintf("snapshot@%d", last))
 	for last < pieces {
 		last++
-		l.expect(fmt.Sprintf("output@%d", last))
+		client.expect(fmt.Sprintf("output@%d", last))
 	}
-	l.expect(fmt.Sprintf("done@%d", pieces))
+	client.expect(fmt.Sprintf("done@%d", pieces))
 }
 
 // A client that sends without listening is made to wait, and dropped in the end.
 // Meanwhile the others are served.
-func TestAFloodOfMessages(t *testing.T) {
-	s := newSite(t)
-	s.open(stream.Deadlines{Write: time.Hour, Ping: time.Hour, Pong: time.Hour})
-	id := s.want(202, nil, "POST", "/v1/jobs", small)
-	other := s.dial("/v1/watch") // it listens, and is not dropped where the machine is slow
+func TestFloodingClientIsDropped(t *testing.T) {
+	h := newHarness(t)
+	h.startAPI(stream.Deadlines{Write: time.Hour, Ping: time.Hour, Pong: time.Hour})
+	id := h.want(202, nil, "POST", "/v1/jobs", smallSubmit)
+	other := h.dial("/v1/watch") // it listens, and is not dropped where the machine is slow
 	other.send(`{"type":"nonsense"}`)
 	other.expect("error:nonsense:invalid_request")
-	s.face.sockets.Deadlines.Write = 100 * time.Millisecond // with those who come now
+	h.face.sockets.Deadlines.Write = 100 * time.Millisecond // with those who come now
 	for _, message := range []string{`{"type":"watch","id":"` + id + `"}`, `{"type":"nonsense"}`, `{"type":"watch","id":"` + strings.Repeat("x", 30<<10) + `"}`} {
-		l := s.dialDeaf("/v1/watch")
-		for n := 0; l.conn.Write(t.Context(), websocket.MessageText, []byte(message)) == nil; n++ {
+		client := h.dialStalled("/v1/watch")
+		for n := 0; client.conn.Write(t.Context(), websocket.MessageText, []byte(message)) == nil; n++ {
 			if n%1000 == 0 {
-				s.want(200, values{"id": id}, "GET", "/v1/jobs/"+id, "")
+				h.want(200, values{"id": id}, "GET", "/v1/jobs/"+id, "")
 			}
 		}
 	}
@@ -383,12 +383,12 @@ func TestAFloodOfMessages(t *testing.T) {
 }
 
 // A message larger than any that is meant is not read.
-func TestAMessageThatIsTooLarge(t *testing.T) {
-	s := newSite(t)
-	l := s.dial("/v1/watch")
-	l.send(`{"type":"watch","id":"%s"}`, strings.Repeat("x", maxMessage))
+func TestTooLargeMessageClosesSocket(t *testing.T) {
+	h := newHarness(t)
+	client := h.dial("/v1/watch")
+	client.send(`{"type":"watch","id":"%s"}`, strings.Repeat("x", maxMessage))
 	var closed websocket.CloseError
-	if _, _, err := l.conn.Read(t.Context()); !errors.As(err, &closed) || closed.Code != websocket.StatusMessageTooBig {
+	if _, _, err := client.conn.Read(t.Context()); !errors.As(err, &closed) || closed.Code != websocket.StatusMessageTooBig {
 		t.Errorf("closed with %v", err)
 	}
 }

@@ -16,7 +16,7 @@ import (
 )
 
 // whole is the document.
-func whole(t *testing.T) tree {
+func testDocument(t *testing.T) tree {
 	t.Helper()
 	doc, err := loadDocument()
 	if err != nil {
@@ -25,7 +25,7 @@ func whole(t *testing.T) tree {
 	return doc
 }
 
-func TestTheDocumentIsJSON(t *testing.T) {
+func TestDocumentIsJSON(t *testing.T) {
 	text, err := JSON()
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +40,7 @@ func TestTheDocumentIsJSON(t *testing.T) {
 }
 
 // A comma in a flow mapping ends a plain text, and begins a key without a value.
-func TestNoSentenceIsCutByItsComma(t *testing.T) {
+func TestDescriptionsWithCommasAreQuoted(t *testing.T) {
 	var look func(place string, x tree)
 	look = func(place string, x tree) {
 		for _, p := range x.pairs() {
@@ -53,11 +53,11 @@ func TestNoSentenceIsCutByItsComma(t *testing.T) {
 			look(fmt.Sprint(place, "/", i), item)
 		}
 	}
-	look("", whole(t))
+	look("", testDocument(t))
 }
 
-func TestEveryReferenceLeadsSomewhere(t *testing.T) {
-	doc := whole(t)
+func TestReferencesResolve(t *testing.T) {
+	doc := testDocument(t)
 	var look func(x tree)
 	look = func(x tree) {
 		if ref := x.ref(); ref != "" && doc.at(strings.Split(strings.TrimPrefix(ref, "#/"), "/")...).node == nil {
@@ -73,8 +73,8 @@ func TestEveryReferenceLeadsSomewhere(t *testing.T) {
 	look(doc)
 }
 
-func TestEveryCallSaysWhatItIs(t *testing.T) {
-	doc := whole(t)
+func TestOperationsAreDescribed(t *testing.T) {
+	doc := testDocument(t)
 	var tags, ids []string
 	for _, tag := range doc.at("tags").items() {
 		tags = append(tags, tag.at("name").text())
@@ -95,14 +95,14 @@ func TestEveryCallSaysWhatItIs(t *testing.T) {
 			}
 		}
 		for _, m := range strings.FieldsFunc(c.path, func(r rune) bool { return r == '/' }) {
-			if strings.HasPrefix(m, "{") && !takes(doc, c, strings.Trim(m, "{}")) {
+			if strings.HasPrefix(m, "{") && !hasPathParameter(doc, c, strings.Trim(m, "{}")) {
 				t.Errorf("%s does not say what %s is", name, m)
 			}
 		}
 	}
 }
 
-func takes(doc tree, c operation, name string) bool {
+func hasPathParameter(doc tree, c operation, name string) bool {
 	for _, p := range c.pathParameters {
 		if p.ref() != "" {
 			p = doc.at(strings.Split(strings.TrimPrefix(p.ref(), "#/"), "/")...)
@@ -114,9 +114,9 @@ func takes(doc tree, c operation, name string) bool {
 	return false
 }
 
-func TestTheCodesAreThoseOfTheServer(t *testing.T) {
+func TestDocumentListsServerCodes(t *testing.T) {
 	var listed []string
-	for _, code := range whole(t).at("components", "schemas", "Code", "enum").items() {
+	for _, code := range testDocument(t).at("components", "schemas", "Code", "enum").items() {
 		listed = append(listed, code.text())
 	}
 	there := append(codesIn(t, "../../job/error.go"), codesIn(t, "../problem.go")...)
@@ -159,8 +159,8 @@ func codesIn(t *testing.T, file string) (codes []string) {
 }
 
 // A refusal stands under the status that the server gives its codes.
-func TestEveryCodeHasItsStatus(t *testing.T) {
-	doc := whole(t)
+func TestEveryCodeHasStatus(t *testing.T) {
+	doc := testDocument(t)
 	for _, c := range operations(doc) {
 		for _, r := range c.at("responses").pairs() {
 			for _, code := range errorCodes(doc, r.value) {
@@ -173,8 +173,8 @@ func TestEveryCodeHasItsStatus(t *testing.T) {
 }
 
 // The bounds that the document names are those of the server.
-func TestTheBoundsAreThoseOfTheServer(t *testing.T) {
-	schemas := whole(t).at("components", "schemas")
+func TestDocumentHasServerLimits(t *testing.T) {
+	schemas := testDocument(t).at("components", "schemas")
 	for place, want := range map[string]any{
 		"Submission/properties/key/maxLength":                   job.MaxKey,
 		"Submission/properties/priority/minimum":                job.HighestPriority,
@@ -213,9 +213,9 @@ func toFloat(v any) float64 {
 	return v.(float64)
 }
 
-func TestTheStatesAreThoseOfTheServer(t *testing.T) {
+func TestDocumentListsServerStates(t *testing.T) {
 	var listed []string
-	for _, s := range whole(t).at("components", "schemas", "Status", "enum").items() {
+	for _, s := range testDocument(t).at("components", "schemas", "Status", "enum").items() {
 		listed = append(listed, s.text())
 	}
 	if want := strings.Fields(strings.Trim(fmt.Sprint(job.States()), "[]")); !slices.Equal(listed, want) {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-func asked(t *testing.T, path string, headers ...string) *httptest.ResponseRecorder {
+func get(t *testing.T, path string, headers ...string) *httptest.ResponseRecorder {
 	t.Helper()
 	mux := http.NewServeMux()
 	Register(mux)
@@ -22,8 +22,8 @@ func asked(t *testing.T, path string, headers ...string) *httptest.ResponseRecor
 	return w
 }
 
-func TestThePageShowsEveryCallAndSchema(t *testing.T) {
-	doc, text := whole(t), html.UnescapeString(asked(t, "/docs").Body.String())
+func TestPageShowsEveryCallAndSchema(t *testing.T) {
+	doc, text := testDocument(t), html.UnescapeString(get(t, "/docs").Body.String())
 	for _, c := range operations(doc) {
 		_, shown, _ := strings.Cut(text, `<details class="call" id="`+c.at("operationId").text()+`">`)
 		shown, _, _ = strings.Cut(shown, `<details class="call"`)
@@ -53,8 +53,8 @@ func TestThePageShowsEveryCallAndSchema(t *testing.T) {
 	}
 }
 
-func TestThePageAsksForNothing(t *testing.T) {
-	w := asked(t, "/docs")
+func TestPageLoadsNothing(t *testing.T) {
+	w := get(t, "/docs")
 	text := w.Body.String()
 	outside := regexp.MustCompile(`(?i)(?:src|action|srcset|poster|data)\s*=|<link|<iframe|<object|@import|url\(|fetch\(|XMLHttpRequest|href="(?:https?:)?//`)
 	if found := outside.FindAllString(strings.ReplaceAll(text, "data-of=", ""), -1); len(found) > 0 {
@@ -73,8 +73,8 @@ func TestThePageAsksForNothing(t *testing.T) {
 	}
 }
 
-func TestEveryLinkOfThePageLeadsToItself(t *testing.T) {
-	text := asked(t, "/docs").Body.String()
+func TestPageLinksStayOnPage(t *testing.T) {
+	text := get(t, "/docs").Body.String()
 	for _, l := range regexp.MustCompile(`href="([^"]*)"`).FindAllStringSubmatch(text, -1) {
 		if id, here := strings.CutPrefix(l[1], "#"); here && !strings.Contains(text, `id="`+id+`"`) || !here && l[1] != "openapi.json" {
 			t.Errorf("it leads to %s", l[1])
@@ -82,17 +82,17 @@ func TestEveryLinkOfThePageLeadsToItself(t *testing.T) {
 	}
 }
 
-func TestWhoHasItIsToldSo(t *testing.T) {
+func TestServeRepliesNotModified(t *testing.T) {
 	for _, path := range []string{"/openapi.json", "/docs"} {
-		first := asked(t, path)
+		first := get(t, path)
 		tag := first.Header().Get("ETag")
 		if first.Code != 200 || first.Body.Len() == 0 || tag == "" {
 			t.Fatalf("%s: %d %v", path, first.Code, first.Header())
 		}
-		if again := asked(t, path, "If-None-Match", tag); again.Code != 304 || again.Body.Len() != 0 {
+		if again := get(t, path, "If-None-Match", tag); again.Code != 304 || again.Body.Len() != 0 {
 			t.Errorf("%s again: %d", path, again.Code)
 		}
-		if other := asked(t, path, "If-None-Match", `"other"`); other.Code != 200 {
+		if other := get(t, path, "If-None-Match", `"other"`); other.Code != 200 {
 			t.Errorf("%s, another: %d", path, other.Code)
 		}
 	}

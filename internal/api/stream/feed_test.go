@@ -18,12 +18,12 @@ import (
 
 // scripted is a watcher that gives what it was given, one update at a time, and then
 // waits for its context, as for a job that says nothing more.
-type scripted struct {
+type fakeWatcher struct {
 	updates []watch.Update
 	closed  int
 }
 
-func (s *scripted) Next(ctx context.Context) (watch.Update, error) {
+func (s *fakeWatcher) Next(ctx context.Context) (watch.Update, error) {
 	if len(s.updates) == 0 {
 		<-ctx.Done()
 		return watch.Update{}, ctx.Err()
@@ -33,16 +33,16 @@ func (s *scripted) Next(ctx context.Context) (watch.Update, error) {
 	return up, nil
 }
 
-func (s *scripted) Close() { s.closed++ }
+func (s *fakeWatcher) Close() { s.closed++ }
 
 // recorded are the events that a feed calls, by name and number.
-type recorded struct {
+type recordingSink struct {
 	calls []string
 	fails string       // the call that fails
 	onEnd func() error // what sends the end
 }
 
-func (r *recorded) call(format string, args ...any) error {
+func (r *recordingSink) call(format string, args ...any) error {
 	r.calls = append(r.calls, fmt.Sprintf(format, args...))
 	if r.fails != "" && strings.HasPrefix(r.calls[len(r.calls)-1], r.fails) {
 		return ErrClientGone
@@ -50,15 +50,17 @@ func (r *recorded) call(format string, args ...any) error {
 	return nil
 }
 
-func (r *recorded) Snapshot(at int64, j *job.Job) error { return r.call("snapshot@%d:%s", at, j.State) }
+func (r *recordingSink) Snapshot(at int64, j *job.Job) error {
+	return r.call("snapshot@%d:%s", at, j.State)
+}
 
-func (r *recorded) Entries(entries []job.Entry) error {
+func (r *recordingSink) Entries(entries []job.Entry) error {
 	return r.call("entries:%d-%d", entries[0].Seq, entries[len(entries)-1].Seq)
 }
 
-func (r *recorded) EndUpdate(_ *job.Job, ended bool) error { return r.call("updated:%v", ended) }
+func (r *recordingSink) EndUpdate(_ *job.Job, ended bool) error { return r.call("updated:%v", ended) }
 
-func (r *recorded) End(at int64, j *job.Job) func() error {
+func (r *recordingSink) End(at int64, j *job.Job) func() error {
 	_ = r.call("end@%d:%s", at, j.State)
 	return func() error {
 		if r.onEnd != nil {
@@ -68,7 +70,7 @@ func (r *recorded) End(at int64, j *job.Job) func() error {
 	}
 }
 
-func (r *recorded) Idle() error { return r.call("idle") }
+func (r *recordingSink) Idle() error { return r.call("idle") }
 
 // update is an update of a job in a state whose log has so many entries, with those from
 // first on.
@@ -82,14 +84,14 @@ func update(state job.State, first, cursor int64) watch.Update {
 
 // A feed calls a snapshot first and for each change, the entries in order, and the end
 // once, when no entry is missing.
-func TestAFeedCallsItsEventsInOrder(t *testing.T) {
+func TestFeedCallsSinkInOrder(t *testing.T) {
 	behind := update(job.Succeeded, 3, 4)
 	behind.Job.Cursor = 5
-	w := &scripted{updates: []watch.Update{
+	w := &fakeWatcher{updates: []watch.Update{
 		update(job.Running, 2, 2), behind, update(job.Succeeded, 5, 5),
 	}}
 	f := NewFeed(job.NewID(), w, 1)
-	events := &recorded{}
+	events := &recordingSink{}
 	f.events = events
 	if err := f.run(t.Context(), update(job.Queued, 0, 1)); err != nil {
 		t.Fatal(err)
@@ -104,10 +106,10 @@ func TestAFeedCallsItsEventsInOrder(t *testing.T) {
 }
 
 // A client that is gone ends its feed at once, whatever it was to be sent.
-func TestAFeedEndsWithItsClient(t *testing.T) {
+func TestFeedEndsWhenClientLeaves(t *testing.T) {
 	for _, at := range []string{"snapshot", "entries", "updated", "sent"} {
-		f := NewFeed(job.NewID(), &scripted{}, 0)
-		events := &recorded{fails: at}
+		f := NewFeed(job.NewID(), &fakeWatcher{}, 0)
+		events := &recordingSink{fails: at}
 		f.events = events
 		if err := f.run(t.Context(), update(job.Succeeded, 1, 1)); !errors.Is(err, ErrClientGone) || !strings.HasPrefix(events.calls[len(events.calls)-1], at) {
 			t.Errorf("gone at %s: %v, %v", at, err, events.calls)
@@ -116,11 +118,11 @@ func TestAFeedEndsWithItsClient(t *testing.T) {
 }
 
 // Where a feed has signs of life, they come every [Heartbeat] of silence.
-func TestAnIdleFeed(t *testing.T) {
+func TestFeedSendsHeartbeats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, idle := range []bool{true, false} {
-			f := NewFeed(job.NewID(), &scripted{}, 0)
-			events := &recorded{}
+			f := NewFeed(job.NewID(), &fakeWatcher{}, 0)
+			events := &recordingSink{}
 			f.events, f.heartbeats = events, idle
 			ctx, cancel := context.WithTimeout(t.Context(), 2*Heartbeat+time.Second)
 			err := f.run(ctx, update(job.Queued, 0, 0))
@@ -135,11 +137,11 @@ func TestAnIdleFeed(t *testing.T) {
 
 // A client that hears that a job has ended may follow another in its place: the watch is
 // closed, and the socket has room, before the end is sent.
-func TestAPlaceIsFreeBeforeTheEndIsSent(t *testing.T) {
-	w := &scripted{}
+func TestFeedClosesBeforeLastEvent(t *testing.T) {
+	w := &fakeWatcher{}
 	f := NewFeed(job.NewID(), w, 0)
 	sent := false
-	f.events = &recorded{onEnd: func() error {
+	f.events = &recordingSink{onEnd: func() error {
 		if sent = true; w.closed != 1 {
 			t.Error("a feed ends while its watch is open")
 		}
@@ -153,13 +155,13 @@ func TestAPlaceIsFreeBeforeTheEndIsSent(t *testing.T) {
 		t.Errorf("the watch was closed %d times", w.closed)
 	}
 
-	w = &scripted{}
+	w = &fakeWatcher{}
 	id := job.NewID()
 	s := NewSession(nil, SessionConfig{MaxJobs: 1})
 	place := &followed{id: id, feed: NewFeed(id, w, 0)}
 	place.feed.last = func(send func() error) error { return s.remove(place, send) }
 	s.followed[id] = place
-	place.feed.events = &recorded{onEnd: func() error {
+	place.feed.events = &recordingSink{onEnd: func() error {
 		if w.closed != 1 || len(s.followed) != 0 {
 			t.Error("a socket sends the end while it follows the job")
 		}
@@ -177,7 +179,7 @@ func TestAPlaceIsFreeBeforeTheEndIsSent(t *testing.T) {
 	}
 }
 
-func TestASessionFollowsOnlySoMany(t *testing.T) {
+func TestSessionRefusesTooManyJobs(t *testing.T) {
 	full := job.Errorf(job.TooLarge, "full")
 	s := NewSession(nil, SessionConfig{MaxJobs: 2, ErrFull: full})
 	for range 2 {
@@ -190,24 +192,24 @@ func TestASessionFollowsOnlySoMany(t *testing.T) {
 		t.Error("it was opened")
 		return nil, watch.Update{}, io.EOF
 	}
-	if err := s.Follow(job.NewID(), &recorded{}, open); err != full {
+	if err := s.Follow(job.NewID(), &recordingSink{}, open); err != full {
 		t.Error(err)
 	}
 }
 
 // A session sends a message about a followed job before the job's last event, and none
 // about another.
-func TestAMessageBeforeTheEnd(t *testing.T) {
+func TestSendBeforeEndSendsOnlyForFollowedJob(t *testing.T) {
 	id := job.NewID()
 	talked := make(chan struct{})
-	conn, _, wait := dialed(t, false, slog.New(slog.DiscardHandler), func(socket *Socket) {
+	conn, _, wait := dialSocket(t, false, slog.New(slog.DiscardHandler), func(socket *Socket) {
 		defer close(talked)
 		s := NewSession(socket, SessionConfig{MaxJobs: 1})
 		if s.SendBeforeEnd(id, []byte("none")) || s.IsFollowing(id) {
 			t.Error("sent about a job that is not followed")
 		}
-		err := s.Follow(id, &recorded{}, func(ctx context.Context) (*Feed, watch.Update, error) {
-			return NewFeed(id, &scripted{}, 0), update(job.Queued, 0, 0), nil
+		err := s.Follow(id, &recordingSink{}, func(ctx context.Context) (*Feed, watch.Update, error) {
+			return NewFeed(id, &fakeWatcher{}, 0), update(job.Queued, 0, 0), nil
 		})
 		if err != nil || !s.IsFollowing(id) || !s.SendBeforeEnd(id, []byte("one")) {
 			t.Error(err)
@@ -227,9 +229,9 @@ func TestAMessageBeforeTheEnd(t *testing.T) {
 }
 
 // A buffer that was given back is empty when it is taken again.
-func TestAnEventWriterBorrowsItsBuffer(t *testing.T) {
+func TestEventWriterReturnsBuffer(t *testing.T) {
 	var out strings.Builder
-	e := &EventWriter{to: plain{&out}, buffers: new(api.BufferPool)}
+	e := &EventWriter{to: plainWriter{&out}, buffers: new(api.BufferPool)}
 	for range 3 {
 		if err := e.Event("output", EventID{Seq: 1}, func(b []byte) []byte { return append(b, "{\n}"...) }); err != nil {
 			t.Fatal(err)
@@ -243,6 +245,6 @@ func TestAnEventWriterBorrowsItsBuffer(t *testing.T) {
 	}
 }
 
-type plain struct{ io.Writer }
+type plainWriter struct{ io.Writer }
 
-func (plain) Flush() error { return nil }
+func (plainWriter) Flush() error { return nil }

@@ -20,29 +20,29 @@ import (
 
 // caller is a client on the line of a server: it has sent a request, and read "one"
 // of its answer. What the server says next, say says.
-type caller struct {
+type testClient struct {
 	*testing.T
 	conn     net.Conn
 	answer   *http.Response
 	lines    *DetachedResponses
 	stop     context.CancelFunc // of the server
 	returned chan struct{}      // closed when the handler has returned
-	say      chan string        // closed at the end of the answer
+	send     chan string        // closed at the end of the answer
 	end      chan func() error  // how else the answer may end
 	ctx      context.Context    // of the line, once it is taken
 	log      bytes.Buffer
 }
 
 // call calls a server in a bubble, which ends when do does.
-func call(t *testing.T, request string, do func(*caller)) {
+func withDetachedServer(t *testing.T, request string, do func(*testClient)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		ours, theirs := net.Pipe()
-		c := &caller{T: t, conn: ours, returned: make(chan struct{}), say: make(chan string), end: make(chan func() error)}
+		c := &testClient{T: t, conn: ours, returned: make(chan struct{}), send: make(chan string), end: make(chan func() error)}
 		var stopping context.Context
 		stopping, c.stop = context.WithCancel(context.Background())
 		c.lines = &DetachedResponses{Stopping: stopping, Log: slog.New(slog.NewTextHandler(&c.log, nil))}
-		l := single{make(chan net.Conn, 1)}
+		l := singleConnListener{make(chan net.Conn, 1)}
 		l.conns <- theirs
 		srv := &http.Server{Handler: api.Wrap(nil, api.WriteProblem, c.serve), BaseContext: func(net.Listener) context.Context { return api.WithDirect(context.Background()) }}
 		served := make(chan struct{})
@@ -53,7 +53,7 @@ func call(t *testing.T, request string, do func(*caller)) {
 			t.Fatal(err)
 		}
 		c.answer = answer
-		c.hear("one ")
+		c.expect("one ")
 		<-c.returned // and the line is open
 		do(c)
 		c.stop()
@@ -64,7 +64,7 @@ func call(t *testing.T, request string, do func(*caller)) {
 	})
 }
 
-func (c *caller) serve(w http.ResponseWriter, r *http.Request) error {
+func (c *testClient) serve(w http.ResponseWriter, r *http.Request) error {
 	defer close(c.returned)
 	if !c.lines.PrepareDetach(w, r) {
 		return errors.New("it may not become a line")
@@ -78,15 +78,15 @@ func (c *caller) serve(w http.ResponseWriter, r *http.Request) error {
 		return errors.New("there is no line")
 	}
 	c.ctx = line.Context()
-	line.Go(func() error { return c.speak(line) })
+	line.Go(func() error { return c.writeMessages(line) })
 	return nil
 }
 
 // speak says what it is told to, until the line's end.
-func (c *caller) speak(l *DetachedResponse) error {
+func (c *testClient) writeMessages(l *DetachedResponse) error {
 	for {
 		select {
-		case text, more := <-c.say:
+		case text, more := <-c.send:
 			if !more {
 				return nil
 			}
@@ -106,7 +106,7 @@ func (c *caller) speak(l *DetachedResponse) error {
 }
 
 // hear reads a text.
-func (c *caller) hear(text string) {
+func (c *testClient) expect(text string) {
 	c.Helper()
 	heard := make([]byte, len(text))
 	if _, err := io.ReadFull(c.answer.Body, heard); err != nil || string(heard) != text {
@@ -115,7 +115,7 @@ func (c *caller) hear(text string) {
 }
 
 // rest reads to the end, and says how the answer ended.
-func (c *caller) rest() (string, error) {
+func (c *testClient) rest() (string, error) {
 	c.Helper()
 	text, err := io.ReadAll(c.answer.Body)
 	if _, more := c.conn.Read(make([]byte, 1)); more != io.EOF {
@@ -129,14 +129,14 @@ const (
 	oldCall   = "GET / HTTP/1.0\nHost: x\n\n"
 )
 
-func TestALineGoesOnWithoutItsHandler(t *testing.T) {
+func TestDetachedResponseOutlivesHandler(t *testing.T) {
 	for _, request := range []string{plainCall, oldCall} {
-		call(t, request, func(c *caller) {
-			c.say <- "two "
-			c.hear("two ")
-			c.say <- ""
-			c.say <- "three"
-			close(c.say)
+		withDetachedServer(t, request, func(c *testClient) {
+			c.send <- "two "
+			c.expect("two ")
+			c.send <- ""
+			c.send <- "three"
+			close(c.send)
 			if text, err := c.rest(); text != "three" || err != nil {
 				t.Errorf("%q ends with %q, %v", request, text, err)
 			}
@@ -148,8 +148,8 @@ func TestALineGoesOnWithoutItsHandler(t *testing.T) {
 }
 
 // Whoever leaves is missed at once, not when there is something to say.
-func TestALineEndsWithItsClient(t *testing.T) {
-	call(t, plainCall, func(c *caller) {
+func TestDetachedResponseEndsWhenClientLeaves(t *testing.T) {
+	withDetachedServer(t, plainCall, func(c *testClient) {
 		began := time.Now()
 		_ = c.conn.Close()
 		<-c.ctx.Done()
@@ -160,34 +160,34 @@ func TestALineEndsWithItsClient(t *testing.T) {
 }
 
 // A request that was sent ahead is not answered, and harms nothing.
-func TestAClientThatSpeaksOnItsLine(t *testing.T) {
-	call(t, plainCall, func(c *caller) {
+func TestDetachedResponseIgnoresPipelinedRequest(t *testing.T) {
+	withDetachedServer(t, plainCall, func(c *testClient) {
 		if _, err := io.WriteString(c.conn, strings.Repeat(plainCall, 100)); err != nil {
 			t.Fatal(err)
 		}
-		c.say <- "two"
-		close(c.say)
+		c.send <- "two"
+		close(c.send)
 		if text, err := c.rest(); text != "two" || err != nil {
 			t.Errorf("%q, %v", text, err)
 		}
 	})
-	call(t, "GET / HTTP/1.1\nHost: x\n\nGET / HTTP/1.1\nHost: x\n\n", func(c *caller) { // in one packet
-		close(c.say)
+	withDetachedServer(t, "GET / HTTP/1.1\nHost: x\n\nGET / HTTP/1.1\nHost: x\n\n", func(c *testClient) { // in one packet
+		close(c.send)
 		if text, err := c.rest(); text != "" || err != nil {
 			t.Errorf("%q, %v", text, err)
 		}
 	})
 }
 
-func TestAClientThatSpeaksTooMuchIsDropped(t *testing.T) {
-	call(t, plainCall, func(c *caller) {
+func TestDetachedResponseDropsClientThatSendsTooMuch(t *testing.T) {
+	withDetachedServer(t, plainCall, func(c *testClient) {
 		go func() { _, _ = c.conn.Write(make([]byte, maxReceived)) }()
 		<-c.ctx.Done()
 	})
 }
 
-func TestAStopEndsTheLinesAndWaitsForThem(t *testing.T) {
-	call(t, plainCall, func(c *caller) {
+func TestWaitReturnsAfterDetachedResponses(t *testing.T) {
+	withDetachedServer(t, plainCall, func(c *testClient) {
 		gone := make(chan struct{})
 		c.stop()
 		go func() { c.lines.Wait(); close(gone) }()
@@ -205,8 +205,8 @@ func TestAStopEndsTheLinesAndWaitsForThem(t *testing.T) {
 }
 
 // A client that takes nothing keeps no server from its end.
-func TestAStopCutsOffWhoDoesNotListen(t *testing.T) {
-	call(t, plainCall, func(c *caller) {
+func TestWaitDisconnectsStalledClient(t *testing.T) {
+	withDetachedServer(t, plainCall, func(c *testClient) {
 		began := time.Now()
 		c.stop()
 		c.lines.Wait()
@@ -217,14 +217,14 @@ func TestAStopCutsOffWhoDoesNotListen(t *testing.T) {
 }
 
 // Nobody takes half an answer for a whole one, and a defect ends no server.
-func TestALineThatFailsIsBrokenOff(t *testing.T) {
+func TestFailedDetachedResponseIsIncomplete(t *testing.T) {
 	for name, fail := range map[string]func() error{
 		"error":  func() error { return errors.New("late") },
 		"defect": func() error { panic("oops") },
 	} {
-		call(t, plainCall, func(c *caller) {
-			c.say <- "half"
-			c.hear("half")
+		withDetachedServer(t, plainCall, func(c *testClient) {
+			c.send <- "half"
+			c.expect("half")
 			c.end <- fail
 			if text, err := c.rest(); text != "" || err != io.ErrUnexpectedEOF {
 				t.Errorf("%s: %q, %v", name, text, err)
@@ -238,7 +238,7 @@ func TestALineThatFailsIsBrokenOff(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoLine(t *testing.T) {
+func TestPrepareDetachRefusesOtherRequests(t *testing.T) {
 	direct := func(method string, body io.Reader) *http.Request {
 		return httptest.NewRequest(method, "/", body).WithContext(api.WithDirect(context.Background()))
 	}
@@ -266,16 +266,16 @@ func TestWhatIsNoLine(t *testing.T) {
 }
 
 // single is a listener for one connection.
-type single struct {
+type singleConnListener struct {
 	conns chan net.Conn // closed by Close
 }
 
-func (l single) Accept() (net.Conn, error) {
+func (l singleConnListener) Accept() (net.Conn, error) {
 	if c, ok := <-l.conns; ok {
 		return c, nil
 	}
 	return nil, net.ErrClosed
 }
 
-func (l single) Close() error   { close(l.conns); return nil }
-func (l single) Addr() net.Addr { return &net.TCPAddr{} }
+func (l singleConnListener) Close() error   { close(l.conns); return nil }
+func (l singleConnListener) Addr() net.Addr { return &net.TCPAddr{} }

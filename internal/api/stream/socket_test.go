@@ -18,7 +18,7 @@ import (
 
 // dialed opens a socket to a server on which talk speaks. Returned is closed when its
 // handler has.
-func dialed(t *testing.T, direct bool, log *slog.Logger, talk func(*Socket)) (conn *websocket.Conn, returned chan struct{}, wait func()) {
+func dialSocket(t *testing.T, direct bool, log *slog.Logger, talk func(*Socket)) (conn *websocket.Conn, returned chan struct{}, wait func()) {
 	t.Helper()
 	stopping := make(chan struct{})
 	sockets := &Sockets{Stopping: stopping, Deadlines: DefaultDeadlines, Log: log}
@@ -40,8 +40,8 @@ func dialed(t *testing.T, direct bool, log *slog.Logger, talk func(*Socket)) (co
 	return conn, returned, func() { close(stopping); sockets.Wait() }
 }
 
-func TestASocketGoesOnWithoutItsHandler(t *testing.T) {
-	conn, returned, wait := dialed(t, true, slog.New(slog.DiscardHandler), func(s *Socket) {
+func TestSocketOutlivesHandler(t *testing.T) {
+	conn, returned, wait := dialSocket(t, true, slog.New(slog.DiscardHandler), func(s *Socket) {
 		for text, _, ok := s.Read(); ok; text, _, ok = s.Read() {
 			s.Send(text)
 		}
@@ -58,10 +58,10 @@ func TestASocketGoesOnWithoutItsHandler(t *testing.T) {
 }
 
 // A defect ends its socket, and no server.
-func TestASocketThatMeetsADefectIsClosed(t *testing.T) {
+func TestPanicClosesSocket(t *testing.T) {
 	for _, direct := range []bool{true, false} {
 		var said bytes.Buffer
-		conn, _, wait := dialed(t, direct, slog.New(slog.NewTextHandler(&said, nil)), func(*Socket) { panic("oops") })
+		conn, _, wait := dialSocket(t, direct, slog.New(slog.NewTextHandler(&said, nil)), func(*Socket) { panic("oops") })
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		if _, text, err := conn.Read(ctx); err == nil || ctx.Err() != nil {
 			t.Errorf("direct %v: heard %q, %v", direct, text, err)

@@ -10,11 +10,11 @@ import (
 )
 
 // judge is a test that remembers what it was failed for.
-type judge struct{ faults []string }
+type fakeT struct{ faults []string }
 
-func (j *judge) Helper() {}
+func (j *fakeT) Helper() {}
 
-func (j *judge) Errorf(format string, args ...any) {
+func (j *fakeT) Errorf(format string, args ...any) {
 	j.faults = append(j.faults, fmt.Sprintf(format, args...))
 }
 
@@ -59,7 +59,7 @@ var exchanges = []struct {
 	{"words of a text", "GET", "/healthz", 200, "text/plain; charset=utf-8", "dead\n", "", "alive"},
 }
 
-func TestWhatIsNotAsDescribedFailsItsTest(t *testing.T) {
+func TestUndescribedResponseFailsTest(t *testing.T) {
 	for _, c := range exchanges {
 		answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", c.kind)
@@ -69,11 +69,11 @@ func TestWhatIsNotAsDescribedFailsItsTest(t *testing.T) {
 			w.WriteHeader(c.status)
 			_, _ = w.Write([]byte(c.body))
 		})
-		j := &judge{}
+		j := &fakeT{}
 		CheckHandler(j, answer).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(c.method, c.path, nil))
 		checkFaults(t, "handler: "+c.rule, j, c.wrong)
 
-		j = &judge{}
+		j = &fakeT{}
 		server := httptest.NewServer(answer)
 		req, _ := http.NewRequest(c.method, server.URL+c.path, nil)
 		if res, err := (&http.Client{Transport: CheckTransport(j)}).Do(req); err == nil {
@@ -89,7 +89,7 @@ func TestWhatIsNotAsDescribedFailsItsTest(t *testing.T) {
 	}
 }
 
-func checkFaults(t *testing.T, rule string, j *judge, wrong string) {
+func checkFaults(t *testing.T, rule string, j *fakeT, wrong string) {
 	t.Helper()
 	switch {
 	case wrong == "" && len(j.faults) > 0:
@@ -100,12 +100,12 @@ func checkFaults(t *testing.T, rule string, j *judge, wrong string) {
 }
 
 // A request that is taken is not described as one that is not.
-func TestWhatIsTakenIsDescribed(t *testing.T) {
+func TestUndescribedRequestFailsTest(t *testing.T) {
 	for body, wrong := range map[string]string{
 		`{"title":"x"}`: "", `{"title":null}`: "", ``: "",
 		`{"title":1}`: "does not allow", `{"name":"x"}`: "does not allow",
 	} {
-		j := &judge{}
+		j := &fakeT{}
 		CheckHandler(j, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			_ = json.NewDecoder(r.Body).Decode(&struct{}{})
 			w.Header().Set("Content-Type", "application/json")
@@ -116,19 +116,19 @@ func TestWhatIsTakenIsDescribed(t *testing.T) {
 	}
 }
 
-func TestAMessageIsHeldToItsSchema(t *testing.T) {
+func TestMessageIsCheckedAgainstSchema(t *testing.T) {
 	for text, wrong := range map[string]string{
 		`{"type":"unwatched","id":"job_06gzv0hv4nx3x2tbamncww1dcw"}`: "",
 		`{"type":"watched","id":"job_06gzv0hv4nx3x2tbamncww1dcw"}`:   "none matched",
 	} {
-		j := &judge{}
+		j := &fakeT{}
 		CheckMessage(j, "WatchMessage", []byte(text))
 		checkFaults(t, text, j, wrong)
 	}
 }
 
 // Every schema can be compiled, and every example is one.
-func TestTheExamplesAreAsTheirSchemasSay(t *testing.T) {
+func TestExamplesMatchSchemas(t *testing.T) {
 	s, count := loadSpec(), 0
 	for name := range s.at("/components/schemas").(map[string]any) {
 		if _, err := s.schema("/components/schemas/" + name); err != nil {

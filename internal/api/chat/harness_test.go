@@ -33,13 +33,13 @@ var background = context.Background()
 
 // site is a whole server: the face over a real engine and a real store, and one
 // worker whose every move the test makes.
-type site struct {
+type harness struct {
 	testing.TB
 	engine   *engine.Engine
 	beats    *heartbeats
 	talks    *conversation.Conversations
 	work     chan job.Claimed // what the worker was given
-	orders   chan job.ID      // what it was told to cancel
+	cancels  chan job.ID      // what it was told to cancel
 	face     *API
 	url      string
 	stopping chan struct{} // closed by the test that stops the server
@@ -48,31 +48,31 @@ type site struct {
 // heartbeats is the engine, and counts whose heartbeats reach it.
 type heartbeats struct {
 	*engine.Engine
-	mu  sync.Mutex
-	who map[job.Owner]int // guarded by mu
+	mu     sync.Mutex
+	counts map[job.Owner]int // guarded by mu
 }
 
 func (h *heartbeats) MarkPresent(owner job.Owner) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.who[owner]++
+	h.counts[owner]++
 	h.Engine.MarkPresent(owner)
 }
 
 func (h *heartbeats) of(owner job.Owner) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.who[owner]
+	return h.counts[owner]
 }
 
 // newSite starts a site; its worker has that many slots.
-func newSite(t testing.TB, slots int) *site {
+func newHarness(t testing.TB, slots int) *harness {
 	t.Helper()
-	return newSiteOver(t, slots, faulty.Plan{})
+	return newHarnessWithFaults(t, slots, faulty.Plan{})
 }
 
 // newSiteOver starts a site over a store that breaks as planned.
-func newSiteOver(t testing.TB, slots int, plan faulty.Plan) *site {
+func newHarnessWithFaults(t testing.TB, slots int, plan faulty.Plan) *harness {
 	t.Helper()
 	file, err := sqlite.Open(background, filepath.Join(t.TempDir(), "jobs.db"),
 		sqlite.Options{AtEnd: conversation.AtEnd, Unsynced: true})
@@ -94,11 +94,11 @@ func newSiteOver(t testing.TB, slots int, plan faulty.Plan) *site {
 	ran := make(chan error, 1)
 	go func() { ran <- e.Run(ctx) }()
 
-	s := &site{TB: t, engine: e, beats: &heartbeats{Engine: e, who: map[job.Owner]int{}}, talks: conversation.New(db, e), work: make(chan job.Claimed, 1000), orders: make(chan job.ID, 1000)}
+	h := &harness{TB: t, engine: e, beats: &heartbeats{Engine: e, counts: map[job.Owner]int{}}, talks: conversation.New(db, e), work: make(chan job.Claimed, 1000), cancels: make(chan job.ID, 1000)}
 	unserve := e.Consume(job.Worker{
 		Name: "hand", Queue: "chat", Slots: slots,
-		Deliver: func(c job.Claimed) { s.work <- c },
-		Order:   func(l job.Lease, _ job.Order) { s.orders <- l.Job },
+		Deliver: func(c job.Claimed) { h.work <- c },
+		Order:   func(l job.Lease, _ job.Order) { h.cancels <- l.Job },
 	})
 	t.Cleanup(func() {
 		unserve()
@@ -111,22 +111,22 @@ func newSiteOver(t testing.TB, slots int, plan faulty.Plan) *site {
 		}
 		http.DefaultClient.CloseIdleConnections()
 	})
-	s.open(stream.DefaultDeadlines)
-	return s
+	h.startAPI(stream.DefaultDeadlines)
+	return h
 }
 
 // open puts a new face before the engine, as a restart would.
-func (s *site) open(p stream.Deadlines) {
-	s.stopping = make(chan struct{})
-	stopping := s.stopping
-	s.face = New(Config{Engine: s.beats, Conversations: s.talks, Queue: "chat", Stopping: stopping})
-	s.face.sockets.Deadlines = p
+func (h *harness) startAPI(p stream.Deadlines) {
+	h.stopping = make(chan struct{})
+	stopping := h.stopping
+	h.face = New(Config{Engine: h.beats, Conversations: h.talks, Queue: "chat", Stopping: stopping})
+	h.face.sockets.Deadlines = p
 	mux := http.NewServeMux()
-	s.face.Register(mux)
-	server := httptest.NewServer(openapitest.CheckHandler(s.TB, (&gate.Gate{Listen: []string{"127.0.0.1"}}).Handler(mux)))
-	s.url = server.URL
-	face := s.face
-	s.Cleanup(func() {
+	h.face.Register(mux)
+	server := httptest.NewServer(openapitest.CheckHandler(h.TB, (&gate.Gate{Listen: []string{"127.0.0.1"}}).Handler(mux)))
+	h.url = server.URL
+	face := h.face
+	h.Cleanup(func() {
 		select {
 		case <-stopping:
 		default:
@@ -181,11 +181,11 @@ func (a answer) want(t testing.TB, status int, values ...any) answer {
 }
 
 // call sends a request as a user; headers are names and values in turn.
-func (s *site) call(user, method, path, body string, headers ...string) answer {
-	s.Helper()
-	req, err := http.NewRequestWithContext(background, method, s.url+path, strings.NewReader(body))
+func (h *harness) call(user, method, path, body string, headers ...string) answer {
+	h.Helper()
+	req, err := http.NewRequestWithContext(background, method, h.url+path, strings.NewReader(body))
 	if err != nil {
-		s.Fatal(err)
+		h.Fatal(err)
 	}
 	req.Header.Set("X-User-ID", user)
 	for i := 0; i+1 < len(headers); i += 2 {
@@ -193,148 +193,148 @@ func (s *site) call(user, method, path, body string, headers ...string) answer {
 	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
-		s.Fatal(err)
+		h.Fatal(err)
 	}
 	defer res.Body.Close()
 	raw, err := io.ReadAll(res.Body)
 	if err != nil {
-		s.Fatal(err)
+		h.Fatal(err)
 	}
 	a := answer{status: res.StatusCode, header: res.Header}
 	if len(raw) > 0 {
 		if err := json.Unmarshal(raw, &a.body); err != nil {
-			s.Fatalf("%s %s answers %q", method, path, raw)
+			h.Fatalf("%s %s answers %q", method, path, raw)
 		}
 	}
 	return a
 }
 
-func (s *site) get(user, path string) answer { s.Helper(); return s.call(user, "GET", path, "") }
+func (h *harness) get(user, path string) answer { h.Helper(); return h.call(user, "GET", path, "") }
 
 // ask asks a question over HTTP.
-func (s *site) ask(user, query string, more ...string) answer {
-	s.Helper()
+func (h *harness) ask(user, query string, more ...string) answer {
+	h.Helper()
 	body := map[string]string{"query": query}
 	if len(more) > 0 {
 		body["conversation_id"] = more[0]
 	}
 	raw, _ := json.Marshal(body)
-	return s.call(user, "POST", "/api/chat", string(raw)).want(s, http.StatusAccepted)
+	return h.call(user, "POST", "/api/chat", string(raw)).want(h, http.StatusAccepted)
 }
 
 // hand is the worker at one job.
-type hand struct {
-	s       *site
+type worker struct {
+	h       *harness
 	claimed job.Claimed
 	seq     int64
 }
 
 // next takes the worker's next job.
-func (s *site) next() *hand {
-	s.Helper()
+func (h *harness) next() *worker {
+	h.Helper()
 	select {
-	case c := <-s.work:
-		return &hand{s, c, c.Job.Cursor}
+	case c := <-h.work:
+		return &worker{h, c, c.Job.Cursor}
 	case <-time.After(time.Minute):
-		s.Fatal("the worker was given nothing")
+		h.Fatal("the worker was given nothing")
 		return nil
 	}
 }
 
-func (h *hand) id() string { return h.claimed.Job.ID.String() }
+func (w *worker) id() string { return w.claimed.Job.ID.String() }
 
-func (h *hand) append(kind job.Kind, data string, p *job.Progress) {
-	h.s.Helper()
-	h.seq++
-	e := job.Entry{Seq: h.seq, Attempt: h.claimed.Job.Attempt, Kind: kind, Events: 1, Data: []byte(data)}
-	if err := h.s.engine.Append(background, h.claimed.Lease(), []job.Entry{e}, p); err != nil {
-		h.s.Fatal(err)
+func (w *worker) append(kind job.Kind, data string, p *job.Progress) {
+	w.h.Helper()
+	w.seq++
+	e := job.Entry{Seq: w.seq, Attempt: w.claimed.Job.Attempt, Kind: kind, Events: 1, Data: []byte(data)}
+	if err := w.h.engine.Append(background, w.claimed.Lease(), []job.Entry{e}, p); err != nil {
+		w.h.Fatal(err)
 	}
 }
 
-func (h *hand) say(text string) { h.s.Helper(); h.append(job.KindText, text, nil) }
+func (w *worker) text(text string) { w.h.Helper(); w.append(job.KindText, text, nil) }
 
-func (h *hand) report(percent float64, status string) {
-	h.s.Helper()
+func (w *worker) report(percent float64, status string) {
+	w.h.Helper()
 	p := job.Progress{Percent: percent, Status: status}
 	data, _ := json.Marshal(p)
-	h.append(job.KindProgress, string(data), &p)
+	w.append(job.KindProgress, string(data), &p)
 }
 
-func (h *hand) finish(o job.Outcome) {
-	h.s.Helper()
-	if _, err := h.s.engine.Finish(background, h.claimed.Lease(), o); err != nil {
-		h.s.Fatal(err)
+func (w *worker) finish(o job.Outcome) {
+	w.h.Helper()
+	if _, err := w.h.engine.Finish(background, w.claimed.Lease(), o); err != nil {
+		w.h.Fatal(err)
 	}
 }
 
 // done ends the job with a completion of that text.
-func (h *hand) done(text string) {
-	h.s.Helper()
+func (w *worker) done(text string) {
+	w.h.Helper()
 	body, _ := json.Marshal(map[string]any{"choices": []any{map[string]any{"message": map[string]any{"content": text}}}})
-	h.finish(job.Outcome{Result: &job.Result{ContentType: "application/json", Body: body}})
+	w.finish(job.Outcome{Result: &job.Result{ContentType: "application/json", Body: body}})
 }
 
-func (h *hand) fail(code string) {
-	h.s.Helper()
-	h.finish(job.Outcome{Fault: &job.Fault{Code: code, Message: "it failed", Class: job.Final}})
+func (w *worker) fail(code string) {
+	w.h.Helper()
+	w.finish(job.Outcome{Fault: &job.Fault{Code: code, Message: "it failed", Class: job.Final}})
 }
 
 // line is a client's socket.
-type line struct {
-	s    *site
+type socketClient struct {
+	s    *harness
 	conn *websocket.Conn
 }
 
-func (s *site) dial(user string) *line {
-	s.Helper()
-	conn, _, err := websocket.Dial(background, s.url+"/ws", &websocket.DialOptions{HTTPHeader: http.Header{"X-User-ID": {user}}})
+func (h *harness) dial(user string) *socketClient {
+	h.Helper()
+	conn, _, err := websocket.Dial(background, h.url+"/ws", &websocket.DialOptions{HTTPHeader: http.Header{"X-User-ID": {user}}})
 	if err != nil {
-		s.Fatal(err)
+		h.Fatal(err)
 	}
 	conn.SetReadLimit(-1)
-	s.Cleanup(func() { _ = conn.CloseNow() })
-	return &line{s, conn}
+	h.Cleanup(func() { _ = conn.CloseNow() })
+	return &socketClient{h, conn}
 }
 
-func (l *line) send(format string, args ...any) {
-	l.s.Helper()
-	if err := l.conn.Write(background, websocket.MessageText, fmt.Appendf(nil, format, args...)); err != nil {
-		l.s.Fatal(err)
+func (client *socketClient) send(format string, args ...any) {
+	client.s.Helper()
+	if err := client.conn.Write(background, websocket.MessageText, fmt.Appendf(nil, format, args...)); err != nil {
+		client.s.Fatal(err)
 	}
 }
 
 // hear is the next message.
-func (l *line) hear() answer {
-	l.s.Helper()
-	a, err := l.listen()
+func (client *socketClient) read() answer {
+	client.s.Helper()
+	a, err := client.tryRead()
 	if err != nil {
-		l.s.Fatal(err)
+		client.s.Fatal(err)
 	}
 	return a
 }
 
-func (l *line) listen() (answer, error) {
-	_, data, err := l.conn.Read(background)
+func (client *socketClient) tryRead() (answer, error) {
+	_, data, err := client.conn.Read(background)
 	if err != nil {
 		return answer{}, err
 	}
-	openapitest.CheckMessage(l.s, "ChatMessage", data)
+	openapitest.CheckMessage(client.s, "ChatMessage", data)
 	a := answer{}
 	if err := json.NewDecoder(bytes.NewReader(data)).Decode(&a.body); err != nil {
-		l.s.Fatalf("heard %q", data)
+		client.s.Fatalf("heard %q", data)
 	}
 	return a, nil
 }
 
 // hearUntil is the next message of a type; those before it are passed over.
-func (l *line) hearUntil(kind string) answer {
-	l.s.Helper()
+func (client *socketClient) readUntil(kind string) answer {
+	client.s.Helper()
 	for {
-		if a := l.hear(); a.text("type") == kind {
+		if a := client.read(); a.text("type") == kind {
 			return a
 		}
 	}
 }
 
-func (l *line) drop() { _ = l.conn.CloseNow() }
+func (client *socketClient) drop() { _ = client.conn.CloseNow() }

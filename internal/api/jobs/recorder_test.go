@@ -17,7 +17,7 @@ import (
 
 // script is a watcher that tells what it was given, one update at a time, and then
 // waits for its context, as for a job that says nothing more.
-type script struct {
+type scriptedWatcher struct {
 	updates []engine.Update
 	err     error // after the updates, instead of waiting
 	mu      sync.Mutex
@@ -26,7 +26,7 @@ type script struct {
 
 func updatesOf(j job.Job) []engine.Update { return []engine.Update{{Job: new(j)}} }
 
-func (s *script) Next(ctx context.Context) (engine.Update, error) {
+func (s *scriptedWatcher) Next(ctx context.Context) (engine.Update, error) {
 	if len(s.updates) > 0 {
 		up := s.updates[0]
 		s.updates = s.updates[1:]
@@ -39,13 +39,13 @@ func (s *script) Next(ctx context.Context) (engine.Update, error) {
 	return engine.Update{}, ctx.Err()
 }
 
-func (s *script) Close() {
+func (s *scriptedWatcher) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
 }
 
-func (s *script) isClosed() bool {
+func (s *scriptedWatcher) isClosed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.closed
@@ -115,7 +115,7 @@ type message struct{ event, id, data string }
 
 // parse reads a stream as a browser does: what is not ended by an empty line is
 // not there.
-func parse(stream string) []message {
+func parseEvents(stream string) []message {
 	var all []message
 	var m message
 	in := bufio.NewReader(strings.NewReader(stream))
@@ -143,7 +143,7 @@ func parse(stream string) []message {
 	}
 }
 
-func names(all []message) string {
+func eventNames(all []message) string {
 	var parts []string
 	for _, m := range all {
 		parts = append(parts, m.event+"@"+m.id)

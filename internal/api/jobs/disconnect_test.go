@@ -30,7 +30,7 @@ func serve(t *testing.T, f *fake) (addr string, over chan string) {
 }
 
 // Leaving in the midst of a submit's body stores nothing.
-func TestLeavingWhileSubmitting(t *testing.T) {
+func TestClientLeavesDuringSubmit(t *testing.T) {
 	f := newFake(t)
 	addr, over := serve(t, f)
 	const body = `{"queue":"sim","input":{"a":1}}`
@@ -49,11 +49,11 @@ func TestLeavingWhileSubmitting(t *testing.T) {
 }
 
 // Leaving while held ends the wait, and nothing else happens to the job.
-func TestLeavingWhileHeld(t *testing.T) {
+func TestClientLeavesDuringLongPoll(t *testing.T) {
 	for _, method := range []string{"GET", "POST"} {
 		f := newFake(t)
 		holding, ended := make(chan struct{}), make(chan struct{})
-		f.hold = func(ctx context.Context) error {
+		f.waits = func(ctx context.Context) error {
 			close(holding)
 			<-ctx.Done()
 			close(ended)
@@ -80,12 +80,12 @@ func TestLeavingWhileHeld(t *testing.T) {
 }
 
 // Leaving a stream closes its watch.
-func TestLeavingAStream(t *testing.T) {
+func TestClientLeavesStream(t *testing.T) {
 	f := newFake(t)
-	watch := &script{updates: []engine.Update{{Job: new(aJob())}}}
+	watch := &scriptedWatcher{updates: []engine.Update{{Job: new(testJob())}}}
 	f.watch = func(int64) stream.Watcher { return watch }
 	addr, over := serve(t, f)
-	ctx, leave := context.WithCancel(t.Context())
+	ctx, disconnect := context.WithCancel(t.Context())
 	req, err := http.NewRequestWithContext(ctx, "GET", "http://"+addr+jobPath+"/events", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -98,7 +98,7 @@ func TestLeavingAStream(t *testing.T) {
 	if _, err := io.ReadFull(res.Body, first); err != nil || !strings.HasPrefix(string(first), "event: snapshot") {
 		t.Fatalf("%q, %v", first, err)
 	}
-	leave()
+	disconnect()
 	_ = res.Body.Close()
 	<-over
 	if !watch.isClosed() {

@@ -18,7 +18,7 @@ const oneJob = `{"jobs":[{"queue":"sim","input":1}]}`
 const jobPath = "/v1/jobs/job_000000000xr03001081g81860w"
 
 // The names of calls for many are no ids to the calls for one.
-func TestTheNameOfACallIsNoID(t *testing.T) {
+func TestCallNameIsNotAnID(t *testing.T) {
 	for _, word := range []string{"batch", "cancel", "retry", "delete"} {
 		for _, method := range []string{"GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"} {
 			w := newFake(t).ask(method, "/v1/jobs/"+word, "")
@@ -30,7 +30,7 @@ func TestTheNameOfACallIsNoID(t *testing.T) {
 }
 
 // Who reads nothing but the sentence of a refusal knows what to correct.
-func TestARefusalSaysWhatWouldBeRight(t *testing.T) {
+func TestRefusalSaysWhatIsValid(t *testing.T) {
 	for _, tt := range []struct{ rule, method, path, body, says string }{
 		{"a wrong name", "POST", "/v1/jobs", `{"queu":"sim","input":1}`, "there are queue, input, "},
 		{"a wrong name further in", "POST", "/v1/jobs", `{"queue":"sim","input":1,"timeouts":{"run_hard":1}}`, "run_hard_s, "},
@@ -49,7 +49,7 @@ func TestARefusalSaysWhatWouldBeRight(t *testing.T) {
 
 // A bad request is refused with a problem that has a code and a sentence, and the
 // engine hears nothing of it.
-func TestBadRequestsAreRefusedAndStoreNothing(t *testing.T) {
+func TestBadRequestsStoreNothing(t *testing.T) {
 	for _, tt := range []struct {
 		rule, method, path, body string
 		headers                  []string
@@ -190,7 +190,7 @@ func checkProblem(t *testing.T, rule string, gotStatus int, body []byte, status 
 }
 
 // Each field of a submit has its limits, and a refusal names the field.
-func TestBadFieldsAreRefusedByName(t *testing.T) {
+func TestRefusalNamesBadField(t *testing.T) {
 	pairs := func(n int) string {
 		var all []string
 		for i := range n {
@@ -257,18 +257,18 @@ func TestBadFieldsAreRefusedByName(t *testing.T) {
 }
 
 // A policy for a queue that does not exist is the queue's problem.
-func TestAPolicyForAnUnknownQueue(t *testing.T) {
+func TestPolicyForUnknownQueueIsRefused(t *testing.T) {
 	f := newFake(t)
 	w := f.ask("POST", "/v1/jobs", `{"queue":"nope","input":1,"retry":{}}`)
 	checkProblem(t, "unknown queue", w.Code, w.Body.Bytes(), 404, job.UnknownQueue, "")
 }
 
 // A cursor that the job's output has not reached was never handed out.
-func TestACursorPastTheEnd(t *testing.T) {
+func TestCursorPastEndIsRefused(t *testing.T) {
 	for _, path := range []string{"/output?after=4", "/events?after=4", "/events?after=4.done"} {
 		f := newFake(t)
 		f.snap.Cursor = 3
-		f.watch = func(int64) stream.Watcher { return &script{updates: updatesOf(f.snap.Job)} }
+		f.watch = func(int64) stream.Watcher { return &scriptedWatcher{updates: updatesOf(f.snap.Job)} }
 		w := f.ask("GET", jobPath+path, "")
 		checkProblem(t, path, w.Code, w.Body.Bytes(), 400, job.Invalid, "")
 	}
