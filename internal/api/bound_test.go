@@ -15,9 +15,9 @@ import (
 
 const longResponse = 20 * writePiece
 
-// bounded gives a client's talk to a server whose answers are bounded, by its listener
-// or by its handler. GET /long has a long answer, GET /short one word, GET /held the
-// word after an hour.
+// withBoundedServer gives use a connection to a server with write deadlines, set by its
+// listener (direct) or by its handler. GET /long writes a long response, GET /short one
+// word, GET /held one word after an hour.
 func withBoundedServer(t *testing.T, direct bool, use func(conn net.Conn, responses *bufio.Reader)) {
 	synctest.Test(t, func(t *testing.T) {
 		mux := http.NewServeMux()
@@ -41,7 +41,7 @@ func withBoundedServer(t *testing.T, direct bool, use func(conn net.Conn, respon
 		_ = ours.Close()
 		_ = srv.Close()
 		<-done
-		<-time.After(time.Second) // that a server leaves a client whose body it did not read
+		<-time.After(time.Second) // by then net/http has left a client whose body it did not read
 		synctest.Wait()
 	})
 }
@@ -55,7 +55,7 @@ func get(conn net.Conn, path string) {
 	go func() { _, _ = io.WriteString(conn, "GET "+path+" HTTP/1.1\r\nHost: a\r\n\r\n") }()
 }
 
-// An answer may take as long as it goes on being read.
+// A response may take any time as long as the client keeps reading it.
 func TestSlowReaderGetsWholeResponse(t *testing.T) {
 	forListenerAndHandler(t, func(t *testing.T, direct bool) {
 		withBoundedServer(t, direct, func(conn net.Conn, responses *bufio.Reader) {
@@ -79,7 +79,7 @@ func TestSlowReaderGetsWholeResponse(t *testing.T) {
 	})
 }
 
-// A client that stops reading loses its connection in time.
+// A client that stops reading loses its connection after the timeout.
 func TestStalledReaderIsDisconnected(t *testing.T) {
 	forListenerAndHandler(t, func(t *testing.T, direct bool) {
 		withBoundedServer(t, direct, func(conn net.Conn, responses *bufio.Reader) {
@@ -96,8 +96,8 @@ func TestStalledReaderIsDisconnected(t *testing.T) {
 	})
 }
 
-// Between two answers there is no time to keep, and an answer that is held for long has
-// as much time as any other.
+// No deadline is left between two responses, and a response after a long wait has the
+// whole timeout.
 func TestWriteDeadlineEndsWithResponse(t *testing.T) {
 	forListenerAndHandler(t, func(t *testing.T, direct bool) {
 		withBoundedServer(t, direct, func(conn net.Conn, responses *bufio.Reader) {
@@ -116,7 +116,7 @@ func TestWriteDeadlineEndsWithResponse(t *testing.T) {
 	})
 }
 
-// Whoever takes a connection over may set a deadline, and the next write sets its own.
+// A hijacker may set a deadline; the next write sets its own.
 func TestWriteResetsDeadlineOfHijacker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ours, theirs := net.Pipe()
@@ -148,7 +148,7 @@ func TestWriteResetsDeadlineOfHijacker(t *testing.T) {
 	})
 }
 
-// A connection that can be closed by halves stays one.
+// The wrapped connection still has CloseWrite.
 func TestCloseWriteClosesOneSide(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// A page's cursor leads back to where it came from, and to nowhere else.
+// Every cursor that is accepted has only one spelling.
 func FuzzPageCursor(f *testing.F) {
 	f.Add(PageCursor(job.NewID()))
 	f.Add("page_")

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// shaped is as wide as the widest request that is decoded often.
+// wideStruct has as many fields as the widest request that is decoded often.
 type wideStruct struct {
 	Queue       string            `json:"queue"`
 	Input       json.RawMessage   `json:"input"`

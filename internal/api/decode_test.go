@@ -46,7 +46,7 @@ func TestDecodeJSONReadsEveryKind(t *testing.T) {
 	}
 }
 
-// null is the same as leaving a field out, except where any value is welcome.
+// null counts as missing, except for a json.RawMessage.
 func TestDecodeJSONTreatsNullAsMissing(t *testing.T) {
 	var v everything
 	if err := DecodeJSON([]byte(`{"s":null,"p":null,"i":null,"m":null,"ptr":null,"raw":null}`), &v); err != nil {
@@ -147,7 +147,7 @@ func TestDecodeJSONAcceptsMaxDepth(t *testing.T) {
 	}
 }
 
-// Only what is open at once counts as nested.
+// Only the levels that are open at once count as depth.
 func TestDecodeJSONCountsOnlyOpenLevels(t *testing.T) {
 	body := `{"raw":[` + strings.Repeat("[{}],", 10*job.MaxDepth) + `[]]}`
 	if err := DecodeJSON([]byte(body), new(everything)); err != nil {
@@ -155,7 +155,7 @@ func TestDecodeJSONCountsOnlyOpenLevels(t *testing.T) {
 	}
 }
 
-// A problem repeats only so much of what the caller sent.
+// An error repeats only a short part of the client's text.
 func TestErrorDoesNotRepeatLongName(t *testing.T) {
 	err := DecodeJSON([]byte(`{"`+strings.Repeat("x", 1<<20)+`":1}`), new(everything))
 	e, _ := errors.AsType[*job.Error](err)
@@ -164,8 +164,8 @@ func TestErrorDoesNotRepeatLongName(t *testing.T) {
 	}
 }
 
-// What the scanner takes, the standard library takes, and reads as the same value;
-// what it refuses although it is JSON has one of the listed faults.
+// Accepted JSON is also valid for encoding/json and has the same value. Refused JSON that
+// is valid for encoding/json has one of the listed faults.
 func FuzzDecodeJSON(f *testing.F) {
 	for _, seed := range []string{
 		`{}`, `{"s":"a","i":3,"f":1e3,"raw":{"a":[1,2,{"b":null}]}}`, `{"s":"\u00e9\ud83d\ude00"}`, `{"s":"\ud83d"}`,
@@ -195,7 +195,7 @@ func FuzzDecodeJSON(f *testing.F) {
 	})
 }
 
-// checkJSON says whether data is exactly one JSON value that DecodeJSON takes.
+// checkJSON returns the error of the scanner for data, which must be one JSON value.
 func checkJSON(data []byte) error {
 	s := strictjson.New(data)
 	if err := s.Skip(); err != nil {

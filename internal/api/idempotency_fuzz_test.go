@@ -8,7 +8,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Whatever stands in the header, it is taken as it is or refused.
+// Any header is either accepted unchanged or refused.
 func FuzzIdempotencyKey(f *testing.F) {
 	for _, seed := range []string{"", "k", "a key", "8e03978e-40d5-43e8-bc93-6894a57f9324", "\x00", "\x7f", "schlüssel", string(make([]byte, job.MaxKey+1))} {
 		f.Add(seed, 1)

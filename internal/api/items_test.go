@@ -15,7 +15,7 @@ type several struct {
 	After  bool         `json:"after"`
 }
 
-// An element that is wrong keeps its refusal, and all others are read.
+// A wrong element keeps its error, and all others are decoded.
 func TestItemsKeepErrorsOfSingleElements(t *testing.T) {
 	v := several{List: Items[inner]{Max: 9}}
 	const body = `{"before":"x","list":[ {"a":1} ,{"a":"one"},7,null,{"nope":[{}]},{"b/~c":[{"a":{}}]},{"a":2}],"after":true}`
@@ -36,7 +36,7 @@ func TestItemsKeepErrorsOfSingleElements(t *testing.T) {
 	}
 }
 
-// What is no JSON, or too much, refuses the whole.
+// A syntax error or too many elements refuse the whole array.
 func TestItemsRefuseWholeArray(t *testing.T) {
 	deep := strings.Repeat("[", job.MaxDepth) + strings.Repeat("]", job.MaxDepth)
 	for _, tt := range []struct {
@@ -62,7 +62,7 @@ func TestItemsRefuseWholeArray(t *testing.T) {
 
 const anyField = "*"
 
-// A list is whole exactly if its JSON is, and every element's text is its own.
+// An array is accepted exactly if its JSON is valid, and each element has its own text.
 func FuzzItems(f *testing.F) {
 	for _, seed := range []string{`[]`, `[{"a":1}]`, `[{"a":1},{"a":"x"},{}]`, `[{"nope":{"x":[1,"\ud83d"]}}]`, `[[[[]]],7,null]`, `[{"a":1]`, `null`} {
 		f.Add([]byte(seed))

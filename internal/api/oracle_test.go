@@ -9,9 +9,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// faulty says, by other means than the scanner's, whether valid JSON has one of
-// the faults that the scanner refuses: invalid UTF-8, U+0000, half a surrogate
-// pair (which the standard library replaces), a repeated name, too much depth.
+// faulty reports, without the scanner, whether valid JSON has a fault that the scanner
+// refuses: invalid UTF-8, U+0000, half a surrogate pair (which encoding/json replaces), a
+// repeated name, or too much depth.
 func faulty(data []byte) bool {
 	if !utf8.Valid(data) {
 		return true

@@ -52,7 +52,7 @@ func TestParsePrefer(t *testing.T) {
 	}
 }
 
-// What was understood can be said again, and is understood as the same.
+// The String of an accepted header gives the same preferences again.
 func FuzzPrefer(f *testing.F) {
 	for _, seed := range []string{"wait=5", "respond-async, wait=60", "WAIT=1;q=2,x", `wait="7"`, "watch=cancel", `watch-ttl="60"`, ",,=,;", "wait=-1"} {
 		f.Add(seed)

@@ -12,7 +12,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Every code has its status, and every refusal that waiting may cure says how long.
+// Every code has a status. Each error that waiting may cure has Retry-After.
 func TestEveryCodeHasStatus(t *testing.T) {
 	for _, tt := range []struct {
 		code       job.Code
@@ -67,7 +67,7 @@ func TestWriteProblemWritesJSON(t *testing.T) {
 	}
 }
 
-// What is no refusal of ours is a 500 that shows nothing of its cause.
+// An error that is not a job.Error is a 500 that reveals nothing of its cause.
 func TestProblemHidesUnknownError(t *testing.T) {
 	w := httptest.NewRecorder()
 	WriteProblem(w, errors.New("the password is hunter2"))
@@ -91,7 +91,7 @@ func TestProblemIncludesFailureOfJob(t *testing.T) {
 	}
 }
 
-// A refusal of many is the first one's, and says what is wrong with each.
+// The error of a batch is that of its first element and lists the errors of all.
 func TestBatchErrorListsItems(t *testing.T) {
 	first, second := job.Errorf(job.UnknownQueue, "no queue"), job.Errorf(job.KeyFull, "full")
 	first.Field, second.Field = "/jobs/1", "/jobs/7"

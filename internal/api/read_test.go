@@ -10,7 +10,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// untouchable is a body that nobody may read.
+// unreadableBody fails the test when it is read.
 type unreadableBody struct{ t *testing.T }
 
 func (u unreadableBody) Read([]byte) (int, error) {
@@ -26,7 +26,7 @@ func TestReadJSONRefusesLongBodyUnread(t *testing.T) {
 	}
 }
 
-// counted remembers how much was read of an endless body.
+// endlessBody never ends and counts the bytes that were read.
 type endlessBody struct{ n int }
 
 func (c *endlessBody) Read(p []byte) (int, error) {

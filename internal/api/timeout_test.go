@@ -14,7 +14,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// single is a listener for one connection.
+// singleConnListener is a listener for one connection.
 type singleConnListener struct {
 	conns chan net.Conn // closed by Close
 }
@@ -29,9 +29,9 @@ func (l singleConnListener) Accept() (net.Conn, error) {
 func (l singleConnListener) Close() error   { close(l.conns); return nil }
 func (l singleConnListener) Addr() net.Addr { return &net.TCPAddr{} }
 
-// converse gives talk a connection to a server with three calls: POST /read reads a
-// body and then holds its answer for an hour, GET /held holds it without, and GET
-// /stream begins to answer before it does.
+// withTimeoutServer gives use a connection to a server with three calls. POST /read reads
+// a body and responds an hour later. GET /held responds an hour later. GET /stream begins
+// its response and ends it an hour later.
 func withTimeoutServer(t *testing.T, use func(conn net.Conn, responses *bufio.Reader)) {
 	synctest.Test(t, func(t *testing.T) {
 		mux := http.NewServeMux()
@@ -69,16 +69,17 @@ func withTimeoutServer(t *testing.T, use func(conn net.Conn, responses *bufio.Re
 		_ = ours.Close()
 		_ = srv.Close()
 		<-done
-		<-time.After(time.Second) // that a server leaves a client whose body it did not read
+		<-time.After(time.Second) // by then net/http has left a client whose body it did not read
 		synctest.Wait()
 	})
 }
 
-// drip sends a head and then a byte a minute, until nobody takes it.
+// sendSlowly sends the head of a request and then one byte a minute, until the connection
+// breaks.
 func sendSlowly(conn net.Conn, head string) {
 	_, err := io.WriteString(conn, strings.ReplaceAll(head, "\n", "\r\n"))
 	for err == nil {
-		<-time.After(time.Minute) // of the bubble's own time
+		<-time.After(time.Minute) // time of the bubble
 		_, err = io.WriteString(conn, "x")
 	}
 }
@@ -115,8 +116,8 @@ func TestSlowBodyIsRefusedAtDeadline(t *testing.T) {
 	}
 }
 
-// A body that is here in time takes no time from the answer, and none from the
-// next request of the connection.
+// The deadline of a body does not affect its response or the next request on the
+// connection.
 func TestBodyDeadlineDoesNotBoundResponse(t *testing.T) {
 	const request = " HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Length: 2\r\n\r\n{}"
 	withTimeoutServer(t, func(conn net.Conn, responses *bufio.Reader) {

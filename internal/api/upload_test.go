@@ -16,16 +16,16 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// sending is a body that a client sends in pieces.
+// uploadPlan says how a client uploads a body in pieces.
 type uploadPlan struct {
 	size, piece int
-	pause       time.Duration // of the client, before each piece
-	declared    bool          // it has a Content-Length
-	sync        time.Duration // of the disk, for each piece that was read
+	pause       time.Duration // of the client before each piece
+	declared    bool          // with a Content-Length
+	sync        time.Duration // time of the disk for each piece
 }
 
-// upload sends a body to a call that reads it as an upload, writes it to a disk, and
-// answers how much came, an hour later.
+// upload sends a body to a call that reads it as an Upload, writes it to a disk, and
+// responds with the number of bytes an hour later.
 func upload(t *testing.T, s uploadPlan) (status int, answer string, took time.Duration) {
 	synctest.Test(t, func(t *testing.T) {
 		mux := http.NewServeMux()
@@ -77,7 +77,7 @@ func upload(t *testing.T, s uploadPlan) (status int, answer string, took time.Du
 		_ = srv.Close()
 		<-done
 		<-sent
-		<-time.After(time.Second) // that a server leaves a client whose body it did not read
+		<-time.After(time.Second) // by then net/http has left a client whose body it did not read
 		synctest.Wait()
 	})
 	return status, answer, took
@@ -85,7 +85,7 @@ func upload(t *testing.T, s uploadPlan) (status int, answer string, took time.Du
 
 func hexOf(n int) string { return strconv.FormatInt(int64(n), 16) }
 
-// disk takes its time for each piece.
+// slowDisk takes a fixed time for each write.
 type slowDisk struct{ sync time.Duration }
 
 func (d slowDisk) Write(p []byte) (int, error) {
@@ -93,8 +93,8 @@ func (d slowDisk) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// An upload may take as long as it goes on, and its time is over with it: also when its
-// last bytes are those that would give it more.
+// An upload may take any time as long as it arrives steadily. Its deadline does not
+// outlive the body, even where the last bytes would extend it.
 func TestSteadyUploadIsAccepted(t *testing.T) {
 	const size = 40 * minUploaded
 	for _, declared := range []bool{true, false} {
@@ -105,7 +105,7 @@ func TestSteadyUploadIsAccepted(t *testing.T) {
 	}
 }
 
-// What the disk takes is not the client's time.
+// The time of the disk does not count.
 func TestUploadOutlastsSlowDisk(t *testing.T) {
 	const size = 4 * minUploaded
 	for _, declared := range []bool{true, false} {
@@ -125,8 +125,8 @@ func TestStalledUploadIsRefused(t *testing.T) {
 	}
 }
 
-// The end of a body is the end of its deadline: net/http listens for the client from
-// then on.
+// No deadline is set after the end of the body: from then on net/http waits for the
+// client to leave.
 func TestEndedUploadSetsNoDeadline(t *testing.T) {
 	w := &deadlineCounter{}
 	body := Timeouts{}.Upload(w, &http.Request{Body: io.NopCloser(iotest.DataErrReader(strings.NewReader(strings.Repeat("x", minUploaded))))})
@@ -150,7 +150,7 @@ func TestUploadWithoutBodySetsNoDeadline(t *testing.T) {
 	}
 }
 
-// deadlines counts the read deadlines of a connection.
+// deadlineCounter counts the read deadlines that are set.
 type deadlineCounter struct {
 	http.ResponseWriter
 	atEnd     func() bool
@@ -164,7 +164,7 @@ func (d *deadlineCounter) SetReadDeadline(time.Time) error {
 	return nil
 }
 
-// A body that breaks off says so, and its end is an end.
+// The end of the body is io.EOF; an incomplete body is an error.
 func TestUploadReportsEndOfBody(t *testing.T) {
 	r := &http.Request{Body: io.NopCloser(strings.NewReader("all"))}
 	if body, err := io.ReadAll(Timeouts{}.Upload(noConnWriter{}, r)); err != nil || string(body) != "all" {
@@ -180,5 +180,5 @@ type cutReader struct{}
 
 func (cutReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
-// nowhere is an answer without a connection.
+// noConnWriter is a response writer without a connection.
 type noConnWriter struct{ http.ResponseWriter }

@@ -16,8 +16,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// serve runs one request through a wrapped handler and returns the answer, what
-// was logged, and what the handler panicked with.
+// serveHandler runs one request through a wrapped handler. It returns the response, the
+// log, and the value of a panic.
 func serveHandler(h Handler) (w *httptest.ResponseRecorder, logged string, panicked any) {
 	var log bytes.Buffer
 	w = httptest.NewRecorder()
@@ -50,8 +50,8 @@ func TestWrapLogsCauseOfServerError(t *testing.T) {
 	}
 }
 
-// A request whose context has ended is answered with no 500, for nothing failed; where
-// something did, it is in the log.
+// A request whose context has ended does not get a 500. An error with another cause is
+// logged all the same.
 func TestWrapTreatsAbortedRequestAsUnavailable(t *testing.T) {
 	for _, tt := range []struct {
 		err    error
@@ -73,7 +73,7 @@ func TestWrapTreatsAbortedRequestAsUnavailable(t *testing.T) {
 	}
 }
 
-// What is no JSON is a defect of ours, with a line in the log.
+// A value that has no JSON is a defect of the server and is logged.
 func TestWrapLogsValueWithoutJSON(t *testing.T) {
 	w, logged, _ := serveHandler(func(w http.ResponseWriter, _ *http.Request) error {
 		WriteJSON(w, 200, math.NaN())
@@ -94,8 +94,8 @@ func TestWrapTurnsPanicInto500(t *testing.T) {
 	}
 }
 
-// A client that sends all before it listens hears why it was refused, unless it sends
-// far too much or the server has enough to do.
+// A client that sends its whole body first gets the refusal, unless the body is far too
+// long or the server is overloaded.
 func TestWrapDrainsRefusedBody(t *testing.T) {
 	wrong := job.Errorf(job.TooLarge, "too large")
 	for _, tt := range []struct {
@@ -126,7 +126,7 @@ func TestWrapDrainsRefusedBody(t *testing.T) {
 	}
 }
 
-// What is left of a body that never ends is not waited for.
+// The drain of an endless body stops at the limit.
 func TestWrapLimitsDrainOfRefusedBody(t *testing.T) {
 	body := new(endlessBody)
 	r := httptest.NewRequest("POST", "/x", body)
@@ -137,7 +137,7 @@ func TestWrapLimitsDrainOfRefusedBody(t *testing.T) {
 	}
 }
 
-// Half an answer is cut off, not completed with a problem.
+// A response that has begun is broken off, not completed with a problem.
 func TestWrapAbortsBegunResponse(t *testing.T) {
 	for name, fail := range map[string]func() error{
 		"error": func() error { return errors.New("late") },
@@ -156,7 +156,7 @@ func TestWrapAbortsBegunResponse(t *testing.T) {
 	}
 }
 
-// A stream that only flushed has begun its answer.
+// A flush alone begins the response.
 func TestFlushBeginsResponse(t *testing.T) {
 	_, _, panicked := serveHandler(func(w http.ResponseWriter, _ *http.Request) error {
 		if err := http.NewResponseController(w).Flush(); err != nil {
@@ -169,7 +169,7 @@ func TestFlushBeginsResponse(t *testing.T) {
 	}
 }
 
-// A hint before the answer is not the answer.
+// A 1xx status does not begin the response.
 func TestInformationalStatusDoesNotBeginResponse(t *testing.T) {
 	w, _, panicked := serveHandler(func(w http.ResponseWriter, _ *http.Request) error {
 		w.WriteHeader(http.StatusEarlyHints)
@@ -187,7 +187,7 @@ func TestWrapPassesAbortOn(t *testing.T) {
 	}
 }
 
-// Whoever takes the connection over answers for it.
+// Wrap writes nothing to a hijacked connection.
 func TestWrapIgnoresHijackedConnection(t *testing.T) {
 	done := make(chan any, 1)
 	h := Wrap(nil, WriteProblem, func(w http.ResponseWriter, _ *http.Request) error {
@@ -203,7 +203,7 @@ func TestWrapIgnoresHijackedConnection(t *testing.T) {
 		defer func() { done <- recover() }()
 		h.ServeHTTP(w, r)
 	}))
-	var complaints bytes.Buffer // of net/http, about a second answer
+	var complaints bytes.Buffer // messages of net/http about a second response
 	srv.Config.ErrorLog = slog.NewLogLogger(slog.NewTextHandler(&complaints, nil), slog.LevelError)
 	srv.Start()
 	defer srv.Close()

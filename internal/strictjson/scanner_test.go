@@ -8,7 +8,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// What is walked over is given as it is written, and the walk ends where the text does.
+// Members returns the values as they are written, and the scanner is at the end after
+// them.
 func TestMembersReturnsTextOfValues(t *testing.T) {
 	s := New([]byte(` { "a" : [1, "}\"" ] ,"\u0062":null , "c": -1.5e3} `))
 	var got []string
@@ -24,7 +25,7 @@ func TestMembersReturnsTextOfValues(t *testing.T) {
 	}
 }
 
-// An error says where it is, whoever made it.
+// Every error points to its value, also an error of the caller's function.
 func TestErrorPointsToValue(t *testing.T) {
 	refuse := func(_, value []byte) *job.Error {
 		if string(value) == "7" {
@@ -52,7 +53,7 @@ func TestErrorPointsToValue(t *testing.T) {
 	}
 }
 
-// What is taken is JSON, and is all of what was given.
+// An accepted value is valid JSON, and its text is all of the input but space.
 func FuzzValue(f *testing.F) {
 	for _, seed := range []string{` {"a":[1,-0.5e3,true,{}]}`, `"\ud83d\ude00"`, `[[],nul]`, `{"a":1,"a":2}`, `01`, "\"\x1f\""} {
 		f.Add([]byte(seed))

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// No pair of an Origin and a Host is taken for our own page unless both name the
-// same host, and no Host is taken for loopback that a stranger could have.
+// An Origin is classified as the server's own only if it names the host in the Host
+// header. A Host is accepted as loopback only if no stranger could have it.
 func FuzzOriginAndHost(f *testing.F) {
 	for _, origin := range []string{"http://localhost:8080", "https://jobs.example", "null", "http://127.0.0.1:8080.evil.example", "http://[::1]:8080", "http://a@127.0.0.1:8080", "http://%zz", "HTTP://LOCALHOST", "http://]:"} {
 		for _, host := range []string{"localhost:8080", "127.0.0.1:8080", "[::1]:8080", "jobs.example", "", ":8080", "::1", "127.1", "localhost.", "[::1]x", ":]"} {
@@ -37,8 +37,8 @@ func FuzzOriginAndHost(f *testing.F) {
 	})
 }
 
-// A client is the peer itself or an address that the chain has; and a peer that is
-// not trusted says nothing of others.
+// The client's address is the peer's or one from the header. An untrusted peer's header
+// is ignored.
 func FuzzForwardedFor(f *testing.F) {
 	for _, chain := range []string{"192.0.2.7", "127.0.0.1, 192.0.2.7", "unknown", "", ",", " , ,", "[2001:db8::1]:80", "10.0.0.1,10.0.0.2", "::1%eth0", "192.0.2.7:99999"} {
 		f.Add("127.0.0.1:5000", chain)

@@ -41,7 +41,7 @@ func TestUnknownPathOrMethodGetsProblem(t *testing.T) {
 		{"HEAD", "/v1/things/7", 200, ""},
 		{"POST", "/v1/things/7", 405, "GET, HEAD, DELETE"},
 		{"OPTIONS", "/v1/things", 405, "POST"},
-		{"PUT", "/v1/things/many", 405, "POST"}, // a call's name is no thing's
+		{"PUT", "/v1/things/many", 405, "POST"}, // the name of a call is not an id
 		{"BREW", "/v1/things", 405, "POST"},
 		{"GET", "/v1/nothing", 404, ""},
 		{"GET", "/", 404, ""},
@@ -61,7 +61,7 @@ func TestUnknownPathOrMethodGetsProblem(t *testing.T) {
 	}
 }
 
-// Who mistook a path is told where the paths are.
+// The error for an unknown path points to the documentation.
 func TestUnknownPathGetsHint(t *testing.T) {
 	for path, hint := range map[string]string{"/": "/docs", "/jobs": "/docs", "/v1/things//cancel": "empty"} {
 		if w := request("POST", path); !strings.Contains(w.Body.String(), hint) {
@@ -82,7 +82,7 @@ func TestResponseHasRequestID(t *testing.T) {
 	}
 }
 
-// A refusal by the guard has a request id like any other answer.
+// A request that the gate refuses gets a request id too.
 func TestRefusedOriginGetsRequestID(t *testing.T) {
 	w := request("GET", "/v1/things/7", "Origin", "http://evil.example")
 	if w.Code != 403 || w.Header().Get("X-Request-ID") == "" {
@@ -102,7 +102,8 @@ func TestOwnerComesFromUserHeader(t *testing.T) {
 	}
 }
 
-// A malformed name is refused: becoming "local" would show someone else's jobs.
+// A malformed name is refused. With "local" in its place it would see the jobs of another
+// user.
 func TestMalformedUserIsRefused(t *testing.T) {
 	for _, bad := range []string{strings.Repeat("x", 129), "tab\there", "\xff", "a\u200bb"} {
 		if w := request("GET", "/v1/things/7", "X-User-ID", bad); w.Code != 400 {
@@ -111,8 +112,8 @@ func TestMalformedUserIsRefused(t *testing.T) {
 	}
 }
 
-// A refusal has the shape of the API that the request was meant for, also before the
-// API has it.
+// A refusal has the format of the API that the request is for, even where the gate
+// refuses it.
 func TestRefusalHasFormatOfItsAPI(t *testing.T) {
 	g := &Gate{Listen: []string{"127.0.0.1:8080"}, Tokens: tokensAt(noon, 1)}
 	own := func(w http.ResponseWriter, err error) { api.WriteJSON(w, http.StatusTeapot, string(job.CodeOf(err))) }

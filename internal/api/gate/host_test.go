@@ -17,7 +17,7 @@ func mustURL(text string) *url.URL {
 	return u
 }
 
-// knock sends one request to a site, and says whether it was let in.
+// serve sends one request through a gate and reports whether it was admitted.
 func serve(s *Gate, r *http.Request) (w *httptest.ResponseRecorder, admitted bool) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/jobs", func(http.ResponseWriter, *http.Request) { admitted = true })
@@ -151,7 +151,7 @@ func TestOnlyTrustedPeersSetHeaders(t *testing.T) {
 	}
 }
 
-// What a stranger says of its scheme goes into no address.
+// The scheme that an untrusted peer names is in no URL.
 func TestOnlyTrustedPeersSetScheme(t *testing.T) {
 	for peer, want := range map[string]string{"127.0.0.1:1": "https://localhost:8080", "192.0.2.7:1": "http://localhost:8080"} {
 		r := httptest.NewRequest("GET", "/", nil)

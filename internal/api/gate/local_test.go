@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// What is for programs on this machine answers nobody else, nor for anybody else.
+// LocalOnly admits only requests that come from this machine and are not forwarded for
+// another one.
 func TestLocalOnlyRefusesOtherMachines(t *testing.T) {
 	mux := http.NewServeMux()
 	mux.Handle("GET /inner", LocalOnly(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
@@ -34,7 +35,7 @@ func TestLocalOnlyRefusesOtherMachines(t *testing.T) {
 	}
 }
 
-// seen is a response writer that wants to know its route.
+// routeWriter is an api.RouteRecorder.
 type routeWriter struct {
 	http.ResponseWriter
 	pattern string
@@ -42,8 +43,7 @@ type routeWriter struct {
 
 func (s *routeWriter) RecordRoute(pattern string) { s.pattern = pattern }
 
-// Whoever stands before the front is told the pattern, whatever the front made of the
-// request.
+// The gate records the pattern even where it passes a changed request on.
 func TestGateRecordsRoute(t *testing.T) {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /a/{b}", func(http.ResponseWriter, *http.Request) {})

@@ -17,7 +17,7 @@ import (
 
 var noon = time.Date(2030, 1, 31, 12, 0, 0, 0, time.UTC)
 
-// tokensAt are the tokens of a key of equal bytes, by a clock that stands still.
+// tokensAt returns Tokens with a key of equal bytes and a fixed clock.
 func tokensAt(now time.Time, key byte) *Tokens {
 	t, err := NewTokens(bytes.Repeat([]byte{key}, TokenKeySize))
 	if err != nil {
@@ -33,7 +33,7 @@ func testGrant() Grant {
 
 func seal(t *Tokens, g Grant) string { return string(t.Seal(nil, g)) }
 
-// What was sealed is read again, by its own server and until it expires.
+// A token can be opened with the same key until it expires.
 func TestTokenRoundTrips(t *testing.T) {
 	tokens := tokensAt(noon, 1)
 	rapid.Check(t, func(t *rapid.T) {
@@ -60,7 +60,8 @@ func TestTokenRoundTrips(t *testing.T) {
 	})
 }
 
-// One character more, less or other, and it is no token; and no refusal repeats it.
+// A token with one character added, removed or changed is refused, and the error does not
+// repeat it.
 func TestAlteredTokenIsRefused(t *testing.T) {
 	tokens := tokensAt(noon, 1)
 	token := seal(tokens, testGrant())
@@ -86,7 +87,7 @@ func TestAlteredTokenIsRefused(t *testing.T) {
 	}
 }
 
-// A token does not show whose it is.
+// The bytes of a token do not contain its grant.
 func TestTokenHidesGrant(t *testing.T) {
 	tokens := tokensAt(noon, 1)
 	g := testGrant()
@@ -97,7 +98,7 @@ func TestTokenHidesGrant(t *testing.T) {
 	}
 }
 
-// A grant is hidden as AES-CTR hides it, whatever the tag and however long it is.
+// crypt gives the same bytes as AES-CTR for any tag and length.
 func TestCryptMatchesCTR(t *testing.T) {
 	s := tokensAt(noon, 1).sealers.Get().(*sealer)
 	for _, tag := range [][]byte{bytes.Repeat([]byte{7}, tagSize), bytes.Repeat([]byte{255}, tagSize)} {
@@ -128,7 +129,7 @@ func FuzzToken(f *testing.F) {
 	})
 }
 
-// guarded is a gate in front of calls that say who asks for what.
+// newTokenHandler returns a gate in front of calls that write who asks for what.
 func newTokenHandler(origins ...string) http.Handler {
 	s := &Gate{
 		Listen: []string{"127.0.0.1:8080"}, Tokens: tokensAt(noon, 1), TokenTTL: time.Hour,
@@ -167,7 +168,7 @@ func requestTo(h http.Handler, method, path string, headers ...string) *httptest
 	return w
 }
 
-// A token is for one job and its calls, in its owner's name, and for nothing else.
+// A token opens the calls of its one job, in its owner's name, and no others.
 func TestTokenOpensOnlyItsJob(t *testing.T) {
 	tokens := tokensAt(noon, 1)
 	g := testGrant()
@@ -233,8 +234,8 @@ func TestTokenOpensOnlyItsJob(t *testing.T) {
 	}
 }
 
-// A page of an allowed origin follows a job by its token and does nothing else; any
-// other page does nothing.
+// A page of an allowed origin may follow a job with its token and do nothing else. Other
+// pages may do nothing.
 func TestForeignPagesNeedAllowedOriginAndToken(t *testing.T) {
 	const app = "https://app.example"
 	token := seal(tokensAt(noon, 1), testGrant())
@@ -321,7 +322,7 @@ func TestWatchURLUsesPublicAddress(t *testing.T) {
 	}
 }
 
-// Whoever has only a token gets no other by asking.
+// A request with a token gets no new token.
 func TestTokenGetsNoNewToken(t *testing.T) {
 	s := &Gate{Tokens: tokensAt(noon, 1)}
 	mux := http.NewServeMux()

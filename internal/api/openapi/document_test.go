@@ -15,7 +15,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// whole is the document.
+// testDocument returns the whole document.
 func testDocument(t *testing.T) tree {
 	t.Helper()
 	doc, err := loadDocument()
@@ -39,7 +39,7 @@ func TestDocumentIsJSON(t *testing.T) {
 	}
 }
 
-// A comma in a flow mapping ends a plain text, and begins a key without a value.
+// In a YAML flow mapping a comma ends an unquoted text and begins a key without a value.
 func TestDescriptionsWithCommasAreQuoted(t *testing.T) {
 	var look func(place string, x tree)
 	look = func(place string, x tree) {
@@ -127,7 +127,7 @@ func TestDocumentListsServerCodes(t *testing.T) {
 	}
 }
 
-// codesIn finds the constants that are codes.
+// codesIn returns the constants of type Code in a file.
 func codesIn(t *testing.T, file string) (codes []string) {
 	t.Helper()
 	parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
@@ -158,7 +158,7 @@ func codesIn(t *testing.T, file string) (codes []string) {
 	return codes
 }
 
-// A refusal stands under the status that the server gives its codes.
+// Each error code is described under the status that the server gives it.
 func TestEveryCodeHasStatus(t *testing.T) {
 	doc := testDocument(t)
 	for _, c := range operations(doc) {
@@ -172,7 +172,7 @@ func TestEveryCodeHasStatus(t *testing.T) {
 	}
 }
 
-// The bounds that the document names are those of the server.
+// The limits in the document are those of the server.
 func TestDocumentHasServerLimits(t *testing.T) {
 	schemas := testDocument(t).at("components", "schemas")
 	for place, want := range map[string]any{

@@ -4,7 +4,7 @@ import (
 	"testing"
 )
 
-// An event's id has one spelling.
+// Every id that is accepted has only one spelling.
 func FuzzEventID(f *testing.F) {
 	for _, seed := range []string{"0", "7", "7.done", "-1", "07", ".done", "7.done.done", "9223372036854775807", "9223372036854775808"} {
 		f.Add(seed)

@@ -16,8 +16,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/watch"
 )
 
-// scripted is a watcher that gives what it was given, one update at a time, and then
-// waits for its context, as for a job that says nothing more.
+// fakeWatcher returns its updates one by one and then waits until its context ends.
 type fakeWatcher struct {
 	updates []watch.Update
 	closed  int
@@ -35,11 +34,11 @@ func (s *fakeWatcher) Next(ctx context.Context) (watch.Update, error) {
 
 func (s *fakeWatcher) Close() { s.closed++ }
 
-// recorded are the events that a feed calls, by name and number.
+// recordingSink records the calls of a feed.
 type recordingSink struct {
 	calls []string
 	fails string       // the call that fails
-	onEnd func() error // what sends the end
+	onEnd func() error // what sends the last event
 }
 
 func (r *recordingSink) call(format string, args ...any) error {
@@ -72,8 +71,7 @@ func (r *recordingSink) End(at int64, j *job.Job) func() error {
 
 func (r *recordingSink) Idle() error { return r.call("idle") }
 
-// update is an update of a job in a state whose log has so many entries, with those from
-// first on.
+// update returns an update of a job with the log entries from first to cursor.
 func update(state job.State, first, cursor int64) watch.Update {
 	up := watch.Update{Job: &job.Job{State: state, Cursor: cursor, Attempt: 1}}
 	for seq := first; first > 0 && seq <= cursor; seq++ {
@@ -82,8 +80,8 @@ func update(state job.State, first, cursor int64) watch.Update {
 	return up
 }
 
-// A feed calls a snapshot first and for each change, the entries in order, and the end
-// once, when no entry is missing.
+// A feed sends a snapshot first and after each change, the entries in order, and the end
+// once, after all entries.
 func TestFeedCallsSinkInOrder(t *testing.T) {
 	behind := update(job.Succeeded, 3, 4)
 	behind.Job.Cursor = 5
@@ -105,7 +103,7 @@ func TestFeedCallsSinkInOrder(t *testing.T) {
 	}
 }
 
-// A client that is gone ends its feed at once, whatever it was to be sent.
+// When the client has left, the feed ends at once.
 func TestFeedEndsWhenClientLeaves(t *testing.T) {
 	for _, at := range []string{"snapshot", "entries", "updated", "sent"} {
 		f := NewFeed(job.NewID(), &fakeWatcher{}, 0)
@@ -117,7 +115,7 @@ func TestFeedEndsWhenClientLeaves(t *testing.T) {
 	}
 }
 
-// Where a feed has signs of life, they come every [Heartbeat] of silence.
+// A feed with heartbeats sends one every [Heartbeat] of silence.
 func TestFeedSendsHeartbeats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, idle := range []bool{true, false} {
@@ -135,8 +133,8 @@ func TestFeedSendsHeartbeats(t *testing.T) {
 	})
 }
 
-// A client that hears that a job has ended may follow another in its place: the watch is
-// closed, and the socket has room, before the end is sent.
+// A client that has the last event of a job may follow another one at once: before that
+// event is sent, the watcher is closed and the session has capacity.
 func TestFeedClosesBeforeLastEvent(t *testing.T) {
 	w := &fakeWatcher{}
 	f := NewFeed(job.NewID(), w, 0)
@@ -169,7 +167,7 @@ func TestFeedClosesBeforeLastEvent(t *testing.T) {
 	}}
 	err := place.feed.run(t.Context(), update(job.Succeeded, 0, 0))
 	again := &followed{id: id}
-	s.followed[id] = again // the client was quick, and follows the job again
+	s.followed[id] = again // the client follows the job again at once
 	s.endFollow(t.Context(), place, err)
 	if s.followed[id] != again {
 		t.Error("the end of the first feed ended the second")
@@ -197,8 +195,8 @@ func TestSessionRefusesTooManyJobs(t *testing.T) {
 	}
 }
 
-// A session sends a message about a followed job before the job's last event, and none
-// about another.
+// SendBeforeEnd sends a message about a followed job before its last event, and none
+// about another job.
 func TestSendBeforeEndSendsOnlyForFollowedJob(t *testing.T) {
 	id := job.NewID()
 	talked := make(chan struct{})
@@ -228,7 +226,7 @@ func TestSendBeforeEndSendsOnlyForFollowedJob(t *testing.T) {
 	wait()
 }
 
-// A buffer that was given back is empty when it is taken again.
+// A buffer from the pool is empty.
 func TestEventWriterReturnsBuffer(t *testing.T) {
 	var out strings.Builder
 	e := &EventWriter{to: plainWriter{&out}, buffers: new(api.BufferPool)}

@@ -18,22 +18,23 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/api"
 )
 
-// caller is a client on the line of a server: it has sent a request, and read "one"
-// of its answer. What the server says next, say says.
+// testClient is a client of a detached response. It has sent a request and read "one" of
+// the response. The test decides with send what the server writes next.
 type testClient struct {
 	*testing.T
 	conn     net.Conn
 	answer   *http.Response
 	lines    *DetachedResponses
-	stop     context.CancelFunc // of the server
+	stop     context.CancelFunc // stops the server
 	returned chan struct{}      // closed when the handler has returned
-	send     chan string        // closed at the end of the answer
-	end      chan func() error  // how else the answer may end
-	ctx      context.Context    // of the line, once it is taken
+	send     chan string        // closed at the end of the response
+	end      chan func() error  // another way for the response to end
+	ctx      context.Context    // of the detached response
 	log      bytes.Buffer
 }
 
-// call calls a server in a bubble, which ends when do does.
+// withDetachedServer calls do with a client of a server in a bubble. The server stops
+// when do returns.
 func withDetachedServer(t *testing.T, request string, do func(*testClient)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -54,7 +55,7 @@ func withDetachedServer(t *testing.T, request string, do func(*testClient)) {
 		}
 		c.answer = answer
 		c.expect("one ")
-		<-c.returned // and the line is open
+		<-c.returned // and the response is detached
 		do(c)
 		c.stop()
 		_ = ours.Close()
@@ -82,7 +83,7 @@ func (c *testClient) serve(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// speak says what it is told to, until the line's end.
+// writeMessages writes each text that the test sends.
 func (c *testClient) writeMessages(l *DetachedResponse) error {
 	for {
 		select {
@@ -105,7 +106,7 @@ func (c *testClient) writeMessages(l *DetachedResponse) error {
 	}
 }
 
-// hear reads a text.
+// expect reads a text.
 func (c *testClient) expect(text string) {
 	c.Helper()
 	heard := make([]byte, len(text))
@@ -114,7 +115,7 @@ func (c *testClient) expect(text string) {
 	}
 }
 
-// rest reads to the end, and says how the answer ended.
+// rest reads to the end of the response.
 func (c *testClient) rest() (string, error) {
 	c.Helper()
 	text, err := io.ReadAll(c.answer.Body)
@@ -147,7 +148,7 @@ func TestDetachedResponseOutlivesHandler(t *testing.T) {
 	}
 }
 
-// Whoever leaves is missed at once, not when there is something to say.
+// A client that leaves is noticed at once, not at the next write.
 func TestDetachedResponseEndsWhenClientLeaves(t *testing.T) {
 	withDetachedServer(t, plainCall, func(c *testClient) {
 		began := time.Now()
@@ -159,7 +160,7 @@ func TestDetachedResponseEndsWhenClientLeaves(t *testing.T) {
 	})
 }
 
-// A request that was sent ahead is not answered, and harms nothing.
+// A pipelined request gets no response and does no harm.
 func TestDetachedResponseIgnoresPipelinedRequest(t *testing.T) {
 	withDetachedServer(t, plainCall, func(c *testClient) {
 		if _, err := io.WriteString(c.conn, strings.Repeat(plainCall, 100)); err != nil {
@@ -171,7 +172,7 @@ func TestDetachedResponseIgnoresPipelinedRequest(t *testing.T) {
 			t.Errorf("%q, %v", text, err)
 		}
 	})
-	withDetachedServer(t, "GET / HTTP/1.1\nHost: x\n\nGET / HTTP/1.1\nHost: x\n\n", func(c *testClient) { // in one packet
+	withDetachedServer(t, "GET / HTTP/1.1\nHost: x\n\nGET / HTTP/1.1\nHost: x\n\n", func(c *testClient) { // both requests in one packet
 		close(c.send)
 		if text, err := c.rest(); text != "" || err != nil {
 			t.Errorf("%q, %v", text, err)
@@ -204,7 +205,7 @@ func TestWaitReturnsAfterDetachedResponses(t *testing.T) {
 	})
 }
 
-// A client that takes nothing keeps no server from its end.
+// A client that reads nothing does not keep the server from stopping.
 func TestWaitDisconnectsStalledClient(t *testing.T) {
 	withDetachedServer(t, plainCall, func(c *testClient) {
 		began := time.Now()
@@ -216,7 +217,7 @@ func TestWaitDisconnectsStalledClient(t *testing.T) {
 	})
 }
 
-// Nobody takes half an answer for a whole one, and a defect ends no server.
+// A failed response is visibly incomplete, and a panic does not end the server.
 func TestFailedDetachedResponseIsIncomplete(t *testing.T) {
 	for name, fail := range map[string]func() error{
 		"error":  func() error { return errors.New("late") },
@@ -265,7 +266,7 @@ func TestPrepareDetachRefusesOtherRequests(t *testing.T) {
 	}
 }
 
-// single is a listener for one connection.
+// singleConnListener is a listener for one connection.
 type singleConnListener struct {
 	conns chan net.Conn // closed by Close
 }

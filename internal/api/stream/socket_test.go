@@ -16,8 +16,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/api"
 )
 
-// dialed opens a socket to a server on which talk speaks. Returned is closed when its
-// handler has.
+// dialSocket opens a socket to a server that handles it with talk. returned is closed
+// when the HTTP handler has returned.
 func dialSocket(t *testing.T, direct bool, log *slog.Logger, talk func(*Socket)) (conn *websocket.Conn, returned chan struct{}, wait func()) {
 	t.Helper()
 	stopping := make(chan struct{})
@@ -57,7 +57,7 @@ func TestSocketOutlivesHandler(t *testing.T) {
 	wait()
 }
 
-// A defect ends its socket, and no server.
+// A panic closes its socket and does not end the server.
 func TestPanicClosesSocket(t *testing.T) {
 	for _, direct := range []bool{true, false} {
 		var said bytes.Buffer

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// judge is a test that remembers what it was failed for.
+// fakeT records the failures of a test.
 type fakeT struct{ faults []string }
 
 func (j *fakeT) Helper() {}
@@ -26,7 +26,7 @@ const (
 	job       = "/v1/jobs/job_06gzv0hv4nx3x2tbamncww1dcw"
 )
 
-// exchanges are answers, with what is wrong with each; "" for nothing.
+// exchanges are responses and the fault that the check should find in each; "" for none.
 var exchanges = []struct {
 	rule          string
 	method, path  string
@@ -83,7 +83,7 @@ func TestUndescribedResponseFailsTest(t *testing.T) {
 			res.Body.Close()
 		}
 		server.Close()
-		if c.status != http.StatusNoContent { // with which no server sends a body
+		if c.status != http.StatusNoContent { // the server would send no body with it
 			checkFaults(t, "transport: "+c.rule, j, c.wrong)
 		}
 	}
@@ -99,7 +99,7 @@ func checkFaults(t *testing.T, rule string, j *fakeT, wrong string) {
 	}
 }
 
-// A request that is taken is not described as one that is not.
+// A request that the server accepts must be allowed by the description.
 func TestUndescribedRequestFailsTest(t *testing.T) {
 	for body, wrong := range map[string]string{
 		`{"title":"x"}`: "", `{"title":null}`: "", ``: "",
@@ -127,7 +127,7 @@ func TestMessageIsCheckedAgainstSchema(t *testing.T) {
 	}
 }
 
-// Every schema can be compiled, and every example is one.
+// Every schema can be compiled, and every example matches its schema.
 func TestExamplesMatchSchemas(t *testing.T) {
 	s, count := loadSpec(), 0
 	for name := range s.at("/components/schemas").(map[string]any) {
