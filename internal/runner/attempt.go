@@ -60,7 +60,7 @@ func (a *attempt) run() {
 	a.r.removeActive(nil)
 }
 
-// What decideOutcome gets instead of the executor's error.
+// What decideOutcome gets in place of an error from the executor.
 var (
 	errNotStarted = errors.New("runner: the attempt did not start")
 	errDidNotStop = errors.New("runner: the executor did not stop in time")

@@ -172,7 +172,8 @@ func (a *attempt) packLocked(add func(*packer) bool) error {
 	return nil
 }
 
-// packAttemptLocked tells watchers that the output of earlier attempts is superseded.
+// packAttemptLocked adds an attempt entry if the job has had an attempt or output before. The
+// entry supersedes the output of earlier attempts.
 func (a *attempt) packAttemptLocked() {
 	if a.claimed.Job.Attempt > 1 || a.claimed.Job.Cursor > 0 {
 		_ = a.packLocked((*packer).addAttempt) // if it does not fit, the attempt was stopped

@@ -20,7 +20,7 @@ const (
 	drainTimeout = 100 * time.Millisecond // for the end of a stream after its last event
 )
 
-// errRequestTimeout is the cause of a call's end when its server took too long.
+// errRequestTimeout ends a call whose server took too long.
 var errRequestTimeout = errors.New("llm: the model server did not answer in time")
 
 // call is one request and its answer. One goroutine uses it.

@@ -173,8 +173,8 @@ func (r *run) cleanUp(failed bool) {
 }
 
 // pipeReader reads one of the command's outputs. After the deadline that cleanUp sets, it
-// still reads what the pipe holds: the server may have been slow to read, not the command to
-// write. It only stops waiting for more.
+// still reads what the pipe holds, because the command wrote that in time. It only stops
+// waiting for more.
 type pipeReader struct {
 	file      *os.File
 	grace     time.Duration // how long to wait for more, past the deadline
