@@ -16,20 +16,35 @@ type Metrics struct {
 	Listen string `yaml:"listen"`
 }
 
-// Tracing is where traces go.
+// Tracing configures where traces are sent.
 type Tracing struct {
-	Endpoint string  `yaml:"endpoint"` // the base URL of an OTLP/HTTP collector; "": OTEL_EXPORTER_OTLP_ENDPOINT, else none
-	Ratio    float64 `yaml:"ratio"`    // of the traces that begin here, how many are kept: 0 to 1
-	// Headers go along to the collector: what OTEL_EXPORTER_OTLP_HEADERS held when the
-	// configuration was loaded. They are never written anywhere.
-	Headers map[string]string `yaml:"-"`
+	Endpoint string  `yaml:"endpoint"` // the base URL of an OTLP/HTTP collector; "": the standard variables, or no tracing
+	Ratio    float64 `yaml:"ratio"`    // the share to keep of the traces that begin here: 0 to 1
+
+	// TracesURL is OTEL_EXPORTER_OTLP_TRACES_ENDPOINT, when Endpoint is not set. Other
+	// than a base URL it is used as it is.
+	TracesURL string `yaml:"-"`
 }
 
-// The standard variables of OpenTelemetry that are heeded here. Those that say what a
-// service is called are heeded by whoever makes the traces.
+// URL returns the address that spans are posted to; "" for no tracing.
+func (t Tracing) URL() string {
+	if t.Endpoint == "" {
+		return t.TracesURL
+	}
+	u, ok := parseBaseURL(t.Endpoint)
+	if !ok {
+		return t.Endpoint // whoever makes the exporter reports it
+	}
+	return u.JoinPath("v1/traces").String()
+}
+
+// The standard variables of OpenTelemetry that are read here. The exporter reads the
+// others itself; headers are only checked.
 const (
-	otlpEndpoint = "OTEL_EXPORTER_OTLP_ENDPOINT"
-	otlpHeaders  = "OTEL_EXPORTER_OTLP_HEADERS"
+	otlpEndpoint       = "OTEL_EXPORTER_OTLP_ENDPOINT"
+	otlpTracesEndpoint = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+	otlpHeaders        = "OTEL_EXPORTER_OTLP_HEADERS"
+	otlpTracesHeaders  = "OTEL_EXPORTER_OTLP_TRACES_HEADERS"
 )
 
 func (l *loader) checkMetrics(m Metrics) {
@@ -42,38 +57,42 @@ func (l *loader) checkMetrics(m Metrics) {
 		"this must be host:port, such as 127.0.0.1:9090, not %s", job.Quote(m.Listen))
 }
 
-// checkTracing also takes what the standard variables say.
+// checkTracing also takes the endpoint from the standard variables.
 func (l *loader) checkTracing(t *Tracing) {
 	const key = "tracing.endpoint"
-	if text := l.env[otlpEndpoint]; t.Endpoint == "" && text != "" {
+	if text := l.env[otlpTracesEndpoint]; t.Endpoint == "" && text != "" {
+		t.TracesURL, l.where[key] = text, otlpTracesEndpoint
+	} else if text := l.env[otlpEndpoint]; t.Endpoint == "" && text != "" {
 		t.Endpoint, l.where[key] = text, otlpEndpoint
 	}
 	l.must(0 <= t.Ratio && t.Ratio <= 1, "tracing.ratio", "this must be 0 to 1, not %v", t.Ratio)
-	if t.Endpoint == "" {
+	if t.URL() == "" {
 		return
 	}
-	_, ok := parseBaseURL(t.Endpoint)
-	l.must(ok, key, "this must be the URL of an OTLP/HTTP collector, up to /v1/traces, such as http://127.0.0.1:4318")
-	t.Headers = l.headers(l.env[otlpHeaders])
+	if t.TracesURL != "" {
+		_, ok := parseBaseURL(t.TracesURL)
+		l.must(ok, key, "this must be the URL to which spans are posted, such as http://127.0.0.1:4318/v1/traces")
+	} else {
+		_, ok := parseBaseURL(t.Endpoint)
+		l.must(ok, key, "this must be the URL of an OTLP/HTTP collector, up to /v1/traces, such as http://127.0.0.1:4318")
+	}
+	l.checkHeaders(otlpHeaders)
+	l.checkHeaders(otlpTracesHeaders)
 }
 
-// headers reads "name=value,name=value", the values escaped as in a URL.
-func (l *loader) headers(text string) map[string]string {
-	var headers map[string]string
-	for pair := range strings.SplitSeq(text, ",") {
+// checkHeaders refuses a variable that is not "name=value,name=value", the values escaped
+// as in a URL. The exporter would leave such headers out, and the collector would refuse
+// every span.
+func (l *loader) checkHeaders(variable string) {
+	for pair := range strings.SplitSeq(l.env[variable], ",") {
 		if strings.TrimSpace(pair) == "" {
 			continue
 		}
 		name, value, ok := strings.Cut(pair, "=")
-		value, err := url.PathUnescape(strings.TrimSpace(value))
-		if name = strings.TrimSpace(name); !ok || name == "" || err != nil {
-			l.problem(otlpHeaders, "", "this must be name=value pairs with commas between, their values escaped as in a URL")
-			return nil
+		_, err := url.PathUnescape(strings.TrimSpace(value))
+		if !ok || strings.TrimSpace(name) == "" || err != nil {
+			l.problem(variable, "", "this must be name=value pairs with commas between, their values escaped as in a URL")
+			return
 		}
-		if headers == nil {
-			headers = map[string]string{}
-		}
-		headers[name] = value
 	}
-	return headers
 }

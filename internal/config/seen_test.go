@@ -1,28 +1,28 @@
 package config
 
 import (
-	"maps"
 	"strings"
 	"testing"
 )
 
 func TestTheCollectorIsTheFilesOrTheStandardVariables(t *testing.T) {
 	for name, c := range map[string]struct {
-		yaml string
-		env  []string
-		want Tracing
+		yaml  string
+		env   []string
+		url   string
+		ratio float64
 	}{
-		"nothing":                {"", nil, Tracing{Ratio: 1}},
-		"the file":               {"tracing: {endpoint: http://a:1, ratio: 0.25}", nil, Tracing{Endpoint: "http://a:1", Ratio: 0.25}},
-		"our variable":           {"", []string{"MEANWHILE_TRACING_ENDPOINT=http://a:1"}, Tracing{Endpoint: "http://a:1", Ratio: 1}},
-		"the standard one":       {"", []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://b:1/otlp"}, Tracing{Endpoint: "http://b:1/otlp", Ratio: 1}},
-		"ours beats theirs":      {"tracing: {endpoint: http://a:1}", []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://b:1"}, Tracing{Endpoint: "http://a:1", Ratio: 1}},
-		"headers":                {"tracing: {endpoint: http://a:1}", []string{"OTEL_EXPORTER_OTLP_HEADERS=a=1, b = x%20y=z ,"}, Tracing{Endpoint: "http://a:1", Ratio: 1, Headers: map[string]string{"a": "1", "b": "x y=z"}}},
-		"headers without a goal": {"", []string{"OTEL_EXPORTER_OTLP_HEADERS=a=1"}, Tracing{Ratio: 1}},
+		"nothing":             {"", nil, "", 1},
+		"the file":            {"tracing: {endpoint: http://a:1, ratio: 0.25}", nil, "http://a:1/v1/traces", 0.25},
+		"our variable":        {"", []string{"MEANWHILE_TRACING_ENDPOINT=http://a:1"}, "http://a:1/v1/traces", 1},
+		"the standard one":    {"", []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://b:1/otlp"}, "http://b:1/otlp/v1/traces", 1},
+		"ours comes first":    {"tracing: {endpoint: http://a:1}", []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://b:1", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://c:1/t"}, "http://a:1/v1/traces", 1},
+		"the one for traces":  {"", []string{"OTEL_EXPORTER_OTLP_ENDPOINT=http://b:1", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=http://c:1/t"}, "http://c:1/t", 1},
+		"headers":             {"tracing: {endpoint: http://a:1}", []string{"OTEL_EXPORTER_OTLP_HEADERS=a=1, b = x%20y=z ,"}, "http://a:1/v1/traces", 1},
+		"headers for nowhere": {"", []string{"OTEL_EXPORTER_OTLP_HEADERS=a"}, "", 1},
 	} {
-		got := mustLoad(t, c.yaml, c.env...).Tracing
-		if got.Endpoint != c.want.Endpoint || got.Ratio != c.want.Ratio || !maps.Equal(got.Headers, c.want.Headers) {
-			t.Errorf("%s: %+v, not %+v", name, got, c.want)
+		if got := mustLoad(t, c.yaml, c.env...).Tracing; got.URL() != c.url || got.Ratio != c.ratio {
+			t.Errorf("%s: %q and %v, not %q and %v", name, got.URL(), got.Ratio, c.url, c.ratio)
 		}
 	}
 }
@@ -44,6 +44,9 @@ func TestWhatIsWrongWithBeingSeenIsSaid(t *testing.T) {
 	}
 	if _, err := load(t, "", "OTEL_EXPORTER_OTLP_ENDPOINT=collector"); err == nil || !strings.Contains(err.Error(), "OTEL_EXPORTER_OTLP_ENDPOINT: tracing.endpoint: this must be the URL") {
 		t.Errorf("a collector that is no URL: %v", err)
+	}
+	if _, err := load(t, "", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=collector"); err == nil || !strings.Contains(err.Error(), "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT: tracing.endpoint: this must be the URL") {
+		t.Errorf("a collector of traces that is no URL: %v", err)
 	}
 	if _, err := load(t, "tracing: {endpoint: http://a}", "OTEL_EXPORTER_OTLP_HEADERS=a"); err == nil || !strings.Contains(err.Error(), "OTEL_EXPORTER_OTLP_HEADERS: this must be name=value") {
 		t.Errorf("a header without a value: %v", err)

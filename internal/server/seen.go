@@ -34,8 +34,8 @@ type seen struct {
 
 func openSeen(ctx context.Context, cfg config.Config, log *slog.Logger) (s *seen, err error) {
 	s = &seen{metrics: telemetry.NewMetrics(), pprof: cfg.Pprof, log: log}
-	if t := cfg.Tracing; t.Endpoint != "" {
-		if s.traces, err = telemetry.NewTraces(telemetry.Tracing{Endpoint: t.Endpoint, Headers: t.Headers, Ratio: t.Ratio}, log); err != nil {
+	if t := cfg.Tracing; t.URL() != "" {
+		if s.traces, err = telemetry.NewTraces(telemetry.Tracing{URL: t.URL(), Ratio: t.Ratio}, log); err != nil {
 			return s, err
 		}
 	}

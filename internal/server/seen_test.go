@@ -1,37 +1,50 @@
 package server
 
 import (
+	"encoding/hex"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 
 	"github.com/coder/websocket"
+	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/meanwhile-run/meanwhile/internal/config"
 	"github.com/meanwhile-run/meanwhile/internal/simmodel"
 )
 
-// span is a span as a collector is told of it.
+// span is a span as a collector decodes it.
 type span struct {
 	TraceID, SpanID, ParentSpanID, Name string
-	Attributes                          []struct {
-		Key   string
-		Value struct{ StringValue, IntValue string }
-	}
+	attributes                          map[string]string
 }
 
-// attribute is a text or a number that the span says.
-func (s span) attribute(key string) string {
+func newSpan(s *tracepb.Span) span {
+	decoded := span{
+		TraceID: hex.EncodeToString(s.TraceId), SpanID: hex.EncodeToString(s.SpanId), ParentSpanID: hex.EncodeToString(s.ParentSpanId),
+		Name: s.Name, attributes: map[string]string{},
+	}
 	for _, a := range s.Attributes {
-		if a.Key == key {
-			return a.Value.StringValue + a.Value.IntValue
+		switch v := a.Value.Value.(type) {
+		case *commonpb.AnyValue_StringValue:
+			decoded.attributes[a.Key] = v.StringValue
+		case *commonpb.AnyValue_IntValue:
+			decoded.attributes[a.Key] = strconv.FormatInt(v.IntValue, 10)
 		}
 	}
-	return ""
+	return decoded
 }
+
+// attribute returns a text or an integer; "" for none.
+func (s span) attribute(key string) string { return s.attributes[key] }
 
 // collector is where traces go in a test.
 type collector struct {
@@ -44,17 +57,19 @@ type collector struct {
 func collect(t *testing.T) *collector {
 	c := &collector{spans: map[string][]span{}}
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		var body struct {
-			ResourceSpans []struct{ ScopeSpans []struct{ Spans []span } }
+		var body coltracepb.ExportTraceServiceRequest
+		text, err := io.ReadAll(r.Body)
+		if err == nil {
+			err = proto.Unmarshal(text, &body)
 		}
-		if err := json.NewDecoder(r.Body).Decode(&body); err != nil || r.URL.Path != "/v1/traces" {
+		if err != nil || r.URL.Path != "/v1/traces" {
 			t.Errorf("a collector was sent %v at %s", err, r.URL.Path)
 		}
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		for _, of := range body.ResourceSpans {
 			for _, s := range of.ScopeSpans[0].Spans {
-				c.spans[s.Name] = append(c.spans[s.Name], s)
+				c.spans[s.Name] = append(c.spans[s.Name], newSpan(s))
 			}
 		}
 	}))
@@ -131,7 +146,7 @@ func TestATraceFollowsAJobOverARestart(t *testing.T) {
 	}
 	if attempt.attribute("meanwhile.job.id") != id || attempt.attribute("meanwhile.outcome") != "succeeded" ||
 		call.attribute("gen_ai.request.model") != "m" || call.attribute("http.response.status_code") != "200" || call.attribute("gen_ai.usage.output_tokens") == "" {
-		t.Errorf("they say %+v and %+v", attempt.Attributes, call.Attributes)
+		t.Errorf("they say %+v and %+v", attempt.attributes, call.attributes)
 	}
 }
 

@@ -1,133 +1,75 @@
 package telemetry
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
-	"net/http"
 	"net/url"
-	"strconv"
-	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 )
 
-// exporter posts spans to a collector, in OTLP over HTTP as JSON
-// (https://opentelemetry.io/docs/specs/otlp/). The SDK's own exporter would do the
-// same at the price of gRPC and its descriptors: a program half again as large, and
-// some megabytes in memory of a server that traces nothing.
+// exporter sends spans to a collector by OTLP over HTTP. It adds to the library's
+// exporter what a server needs: a failing collector is logged at most once a minute, and
+// giveUp ends whatever is under way.
+//
+// The SDK calls ExportSpans and Shutdown from one goroutine at a time. Requests and jobs
+// only add to the SDK's bounded queue of spans, so a slow collector costs spans and
+// delays nobody.
 type exporter struct {
 	// set once
-	url     string
-	headers map[string]string
-	client  *http.Client
-	log     *slog.Logger
-	base    context.Context // of every call; over when nobody waits for spans any more
-	giveUp  context.CancelFunc
+	sdk.SpanExporter
+	log    *slog.Logger
+	ctx    context.Context // ends every call
+	giveUp context.CancelFunc
 
-	failing atomic.Bool // it was said that spans are lost
+	// used by ExportSpans
+	failing bool      // a warning was logged for the present outage
+	warned  time.Time // when the last warning was logged
+	lost    int       // spans that were lost since the last message
 }
 
-const (
-	exportTries = 4
-	exportPause = time.Second // before the second try; doubled for each one after
-	exportTime  = 10 * time.Second
-)
+// warnInterval is the minimum time between two warnings about lost spans.
+const warnInterval = time.Minute
 
-func newExporter(c Tracing, log *slog.Logger) (*exporter, error) {
-	base, err := url.Parse(c.Endpoint)
-	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
-		return nil, fmt.Errorf("the tracing endpoint must be a URL like http://127.0.0.1:4318, not %q", c.Endpoint)
+// newExporter makes an exporter that posts to the URL. The library takes everything
+// else from the OTEL_EXPORTER_OTLP_* variables: headers, timeout, compression, TLS.
+func newExporter(ctx context.Context, endpoint string, log *slog.Logger, options ...otlptracehttp.Option) (*exporter, error) {
+	// The library would only log a URL that it cannot use, and take another.
+	u, err := url.Parse(endpoint)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil, fmt.Errorf("the tracing endpoint must be a URL like http://127.0.0.1:4318/v1/traces, not %q", endpoint)
 	}
-	e := &exporter{
-		url:     base.JoinPath("v1/traces").String(),
-		headers: c.Headers,
-		client:  &http.Client{Timeout: exportTime, Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, IdleConnTimeout: 30 * time.Second}},
-		log:     log,
+	library, err := otlptracehttp.New(ctx, append([]otlptracehttp.Option{otlptracehttp.WithEndpointURL(endpoint)}, options...)...)
+	if err != nil {
+		return nil, fmt.Errorf("the trace exporter cannot start: %w", err)
 	}
-	e.base, e.giveUp = context.WithCancel(context.Background())
+	e := &exporter{SpanExporter: library, log: log}
+	e.ctx, e.giveUp = context.WithCancel(context.Background())
 	return e, nil
 }
 
-// ExportSpans posts spans. Those that no try got across are lost, which is logged
-// once, until the collector takes some again: a server does not stop for that.
+// ExportSpans sends spans. It retries for as long as ctx allows while the collector asks
+// for that. It logs a failure and returns nil: the SDK would write the error to the
+// standard error output.
 func (e *exporter) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
-	body, err := json.Marshal(payloadOf(spans))
-	if err != nil {
-		return err
-	}
-	if err := e.insist(ctx, body); err != nil {
-		if !e.failing.Swap(true) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(e.ctx, cancel)()
+	if err := e.SpanExporter.ExportSpans(ctx, spans); err != nil {
+		e.lost += len(spans)
+		// A collector that fails and recovers every few seconds gets one warning a minute.
+		if !e.failing && (e.warned.IsZero() || time.Since(e.warned) >= warnInterval) {
+			e.failing, e.warned = true, time.Now()
 			e.log.Warn("spans cannot be exported and are lost", "error", err)
 		}
 		return nil
 	}
-	if e.failing.Swap(false) {
-		e.log.Info("spans are exported again")
+	if e.failing {
+		e.log.Info("spans are exported again", "lost", e.lost)
+		e.failing, e.lost = false, 0
 	}
 	return nil
-}
-
-// Shutdown lets go of the connection.
-func (e *exporter) Shutdown(context.Context) error {
-	e.client.CloseIdleConnections()
-	return nil
-}
-
-// insist posts until the collector takes it, or will not.
-func (e *exporter) insist(ctx context.Context, body []byte) error {
-	pause := exportPause
-	for try := 1; ; try++ {
-		wait, err := e.post(ctx, body)
-		if err == nil || wait < 0 || try == exportTries {
-			return err
-		}
-		timer := time.NewTimer(max(wait, pause))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return err
-		case <-e.base.Done():
-			timer.Stop()
-			return err
-		}
-		pause *= 2
-	}
-}
-
-// post posts once. After an error wait is how long the collector asks to be left
-// alone, below 0 where trying again would not help.
-func (e *exporter) post(ctx context.Context, body []byte) (wait time.Duration, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer context.AfterFunc(e.base, cancel)()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, e.url, bytes.NewReader(body))
-	if err != nil {
-		return -1, err
-	}
-	req.Header.Set("Content-Type", "application/json")
-	for name, value := range e.headers {
-		req.Header.Set(name, value)
-	}
-	res, err := e.client.Do(req)
-	if err != nil {
-		return 0, err
-	}
-	defer res.Body.Close()
-	_, _ = io.CopyN(io.Discard, res.Body, 64<<10)
-	if res.StatusCode < 300 {
-		return 0, nil
-	}
-	err = fmt.Errorf("the collector answered %s", res.Status)
-	switch res.StatusCode {
-	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		seconds, _ := strconv.Atoi(res.Header.Get("Retry-After"))
-		return time.Duration(max(seconds, 0)) * time.Second, err
-	}
-	return -1, err
 }

@@ -10,6 +10,7 @@ import (
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
@@ -18,11 +19,10 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Tracing is where a server's traces go.
+// Tracing configures the export of traces.
 type Tracing struct {
-	Endpoint string            // the base URL of an OTLP/HTTP collector
-	Headers  map[string]string // sent along, for collectors that ask for a key
-	Ratio    float64           // of the traces that begin here, how many are kept: 0 to 1
+	URL   string  // where spans are posted, in OTLP over HTTP
+	Ratio float64 // the share to keep of the traces that begin here: 0 to 1
 }
 
 // Traces follows a request from its arrival over the attempts of its job to the
@@ -40,9 +40,11 @@ type Traces struct {
 
 const scopeName = "github.com/meanwhile-run/meanwhile"
 
-// NewTraces begins to export spans, from a goroutine that Close ends.
-func NewTraces(c Tracing, log *slog.Logger) (*Traces, error) {
-	out, err := newExporter(c, log)
+// NewTraces starts to export spans, from a goroutine that Close ends.
+func NewTraces(c Tracing, log *slog.Logger) (*Traces, error) { return newTraces(c, log) }
+
+func newTraces(c Tracing, log *slog.Logger, options ...otlptracehttp.Option) (*Traces, error) {
+	out, err := newExporter(context.Background(), c.URL, log, options...)
 	if err != nil {
 		return nil, err
 	}
@@ -60,13 +62,15 @@ func NewTraces(c Tracing, log *slog.Logger) (*Traces, error) {
 	return &Traces{provider: provider, tracer: provider.Tracer(scopeName), out: out}, nil
 }
 
-// Close exports what is left, for as long as ctx allows, and returns when nothing is
-// under way any more.
+// Close exports the remaining spans for as long as ctx allows. It returns when no export
+// is under way; an idle connection to the collector may stay open for 90 s.
 func (t *Traces) Close(ctx context.Context) error {
 	if t == nil {
 		return nil
 	}
 	defer t.out.giveUp()
+	// Shutdown with ctx would return at its end and leave the export running. So the end
+	// of ctx ends the export, and Shutdown waits for that.
 	defer context.AfterFunc(ctx, t.out.giveUp)()
 	return t.provider.Shutdown(context.WithoutCancel(ctx))
 }

@@ -2,94 +2,119 @@ package telemetry
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
-	"encoding/json"
+	"encoding/hex"
+	"encoding/pem"
 	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
+	coltracepb "go.opentelemetry.io/proto/otlp/collector/trace/v1"
+	commonpb "go.opentelemetry.io/proto/otlp/common/v1"
+	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"go.uber.org/goleak"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// collector takes spans as a collector does, in memory.
+// collector decodes spans as a collector does.
 type collector struct {
-	answers []int // the statuses it answers with, in turn; then 200
+	statuses []int // the statuses of the first answers; then 200
 
-	mu    sync.Mutex
-	spans map[string]wireSpan // by name; guarded by mu
-	about map[string]string   // what the spans are of; guarded by mu
-	calls []*http.Request     // guarded by mu
+	mu       sync.Mutex
+	spans    map[string]*tracepb.Span // by name; guarded by mu
+	resource map[string]string        // the attributes of the resource; guarded by mu
+	calls    []*http.Request          // guarded by mu
 }
 
-func (c *collector) RoundTrip(r *http.Request) (*http.Response, error) {
-	var p payload
-	err := json.NewDecoder(r.Body).Decode(&p)
+func (c *collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var body io.Reader = r.Body
+	if r.Header.Get("Content-Encoding") == "gzip" {
+		body, _ = gzip.NewReader(r.Body)
+	}
+	text, err := io.ReadAll(body)
+	var request coltracepb.ExportTraceServiceRequest
+	if err == nil {
+		err = proto.Unmarshal(text, &request)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.calls = append(c.calls, r)
-	w := httptest.NewRecorder()
 	switch {
 	case err != nil:
 		w.WriteHeader(400)
-	case len(c.calls) <= len(c.answers):
+	case len(c.calls) <= len(c.statuses):
 		w.Header().Set("Retry-After", "5")
-		w.WriteHeader(c.answers[len(c.calls)-1])
+		w.WriteHeader(c.statuses[len(c.calls)-1])
 	default:
-		c.keepLocked(p)
+		c.keepLocked(&request)
 	}
-	return w.Result(), nil
 }
 
-func (c *collector) keepLocked(p payload) {
+func (c *collector) keepLocked(request *coltracepb.ExportTraceServiceRequest) {
 	if c.spans == nil {
-		c.spans, c.about = map[string]wireSpan{}, map[string]string{}
+		c.spans = map[string]*tracepb.Span{}
 	}
-	for _, of := range p.ResourceSpans {
-		for _, a := range of.Resource.Attributes {
-			c.about[a.Key] = *a.Value.String
-		}
-		for _, s := range of.ScopeSpans[0].Spans {
+	for _, group := range request.ResourceSpans {
+		c.resource = attributes(group.Resource.Attributes)
+		for _, s := range group.ScopeSpans[0].Spans {
 			c.spans[s.Name] = s
 		}
 	}
 }
 
-// traced has the collector get what is traced during a test.
+// RoundTrip answers without a network.
+func (c *collector) RoundTrip(r *http.Request) (*http.Response, error) {
+	w := httptest.NewRecorder()
+	c.ServeHTTP(w, r)
+	return w.Result(), nil
+}
+
+// traced runs work with traces that the collector gets, through memory.
 func traced(t *testing.T, c *collector, ratio float64, log *slog.Logger, work func(*Traces)) {
 	t.Helper()
-	traces, err := NewTraces(Tracing{Endpoint: "http://collector.test:4318/otlp", Headers: map[string]string{"Api-Key": "k"}, Ratio: ratio}, log)
+	traces, err := newTraces(Tracing{URL: "http://collector.test:4318/otlp/v1/traces", Ratio: ratio}, log, through(c))
 	if err != nil {
 		t.Fatal(err)
 	}
-	traces.out.client.Transport = c
 	work(traces)
 	if err := traces.Close(context.Background()); err != nil {
 		t.Error(err)
 	}
 }
 
+func through(network http.RoundTripper) otlptracehttp.Option {
+	return otlptracehttp.WithHTTPClient(&http.Client{Transport: network})
+}
+
 var silent = slog.New(slog.DiscardHandler)
 
-// attributes are a span's, as text.
-func (s wireSpan) attributes() map[string]string {
+// attributes returns attributes as text.
+func attributes(list []*commonpb.KeyValue) map[string]string {
 	all := map[string]string{}
-	for _, a := range s.Attributes {
-		raw, _ := json.Marshal(a.Value)
-		var value map[string]any
-		_ = json.Unmarshal(raw, &value)
-		for _, v := range value {
-			text, _ := json.Marshal(v)
-			all[a.Key] = strings.Trim(string(text), `"`)
+	for _, a := range list {
+		switch v := a.Value.Value.(type) {
+		case *commonpb.AnyValue_StringValue:
+			all[a.Key] = v.StringValue
+		case *commonpb.AnyValue_IntValue:
+			all[a.Key] = strconv.FormatInt(v.IntValue, 10)
+		case *commonpb.AnyValue_DoubleValue:
+			all[a.Key] = strconv.FormatFloat(v.DoubleValue, 'f', -1, 64)
 		}
 	}
 	return all
@@ -127,20 +152,24 @@ func TestATraceHoldsRequestAttemptAndCall(t *testing.T) {
 	})
 	request, attempt, call := c.spans["POST /v1/jobs"], c.spans["job chat"], c.spans["upstream call"]
 	for _, s := range []struct {
-		span   wireSpan
+		span   *tracepb.Span
 		parent string
-		kind   int
-	}{{request, theirs[36:52], 2}, {attempt, request.SpanID, 5}, {call, attempt.SpanID, 3}} {
-		if s.span.TraceID != theirs[3:35] || s.span.ParentID != s.parent || s.span.Kind != s.kind || s.span.Start > s.span.End {
+		kind   tracepb.Span_SpanKind
+	}{
+		{request, theirs[36:52], tracepb.Span_SPAN_KIND_SERVER},
+		{attempt, spanID(request), tracepb.Span_SPAN_KIND_CONSUMER},
+		{call, spanID(attempt), tracepb.Span_SPAN_KIND_CLIENT},
+	} {
+		if traceID(s.span) != theirs[3:35] || parentID(s.span) != s.parent || s.span.Kind != s.kind || s.span.StartTimeUnixNano > s.span.EndTimeUnixNano {
 			t.Errorf("%+v is not the child of %s", s.span, s.parent)
 		}
 	}
-	if stored != "00-"+request.TraceID+"-"+request.SpanID+"-01" || sent != "00-"+call.TraceID+"-"+call.SpanID+"-01" {
+	if stored != "00-"+traceID(request)+"-"+spanID(request)+"-01" || sent != "00-"+traceID(call)+"-"+spanID(call)+"-01" {
 		t.Errorf("stored is %s, sent is %s", stored, sent)
 	}
-	has := func(s wireSpan, want map[string]string) {
+	has := func(s *tracepb.Span, want map[string]string) {
 		t.Helper()
-		got := s.attributes()
+		got := attributes(s.Attributes)
 		for key, value := range want {
 			if got[key] != value {
 				t.Errorf("%s has %s %q, not %q", s.Name, key, got[key], value)
@@ -150,25 +179,30 @@ func TestATraceHoldsRequestAttemptAndCall(t *testing.T) {
 	has(request, map[string]string{"http.route": "/v1/jobs", "http.request.method": "POST", "http.response.status_code": "202"})
 	has(attempt, map[string]string{"meanwhile.queue": "chat", "meanwhile.attempt": "2", "meanwhile.outcome": "failed", "error.type": "upstream_rate_limited"})
 	has(call, map[string]string{"gen_ai.request.model": "m", "http.response.status_code": "429", "gen_ai.usage.input_tokens": "7", "gen_ai.usage.output_tokens": "9"})
-	if wait := attempt.attributes()["meanwhile.queue_wait_s"]; !strings.HasPrefix(wait, "60") {
+	if wait := attributes(attempt.Attributes)["meanwhile.queue_wait_s"]; !strings.HasPrefix(wait, "60") {
 		t.Errorf("the attempt waited %s s", wait)
 	}
-	if attempt.Status.Code != 2 || call.Status.Code != 2 || request.Status.Code != 0 {
-		t.Errorf("failed are %+v and %+v, not %+v", attempt.Status, call.Status, request.Status)
+	if !isError(attempt) || !isError(call) || isError(request) {
+		t.Errorf("the states are %v, %v and %v", attempt.Status, call.Status, request.Status)
 	}
 	post := c.calls[0]
-	if post.URL.String() != "http://collector.test:4318/otlp/v1/traces" || post.Header.Get("Api-Key") != "k" || c.about["service.name"] != "meanwhile" {
-		t.Errorf("posted to %s with %v, about %v", post.URL, post.Header, c.about)
+	if post.URL.String() != "http://collector.test:4318/otlp/v1/traces" || c.resource["service.name"] != "meanwhile" {
+		t.Errorf("posted to %s, about %v", post.URL, c.resource)
 	}
 }
+
+func traceID(s *tracepb.Span) string  { return hex.EncodeToString(s.TraceId) }
+func spanID(s *tracepb.Span) string   { return hex.EncodeToString(s.SpanId) }
+func parentID(s *tracepb.Span) string { return hex.EncodeToString(s.ParentSpanId) }
+func isError(s *tracepb.Span) bool    { return s.Status.GetCode() == tracepb.Status_STATUS_CODE_ERROR }
 
 // A question that was refused says why; only what is our fault is an error.
 func TestARefusedQuestionSaysWhy(t *testing.T) {
 	for _, tt := range []struct {
 		code   job.Code
 		status int
-		fails  int
-	}{{job.Conflict, 409, 0}, {job.Unavailable, 503, 2}} {
+		fails  bool
+	}{{job.Conflict, 409, false}, {job.Unavailable, 503, true}} {
 		c := &collector{}
 		traced(t, c, 0, silent, func(traces *Traces) {
 			trace, ended := traces.StartQuestion(context.Background(), theirs)
@@ -178,7 +212,7 @@ func TestARefusedQuestionSaysWhy(t *testing.T) {
 			ended(job.ID{}, tt.status, job.Errorf(tt.code, "no"))
 		})
 		s := c.spans["chat_query"]
-		if got := s.attributes(); s.ParentID != theirs[36:52] || got["error.type"] != string(tt.code) || got["meanwhile.job.id"] != "" || s.Status.Code != tt.fails {
+		if got := attributes(s.Attributes); parentID(s) != theirs[36:52] || got["error.type"] != string(tt.code) || got["meanwhile.job.id"] != "" || isError(s) != tt.fails {
 			t.Errorf("of %s it says %+v", tt.code, s)
 		}
 	}
@@ -225,45 +259,67 @@ func TestWatchingOverTheServerIsNotTraced(t *testing.T) {
 	}
 }
 
-// span makes one.
+// oneSpan makes a span.
 func oneSpan(traces *Traces) {
 	_, _, ended := traces.StartAttempt(context.Background(), &job.Job{Queue: "chat"})
 	ended(&job.Outcome{})
 }
 
-// A collector that is busy is asked again, after as long as it says.
-func TestABusyCollectorIsAskedAgain(t *testing.T) {
+// The library waits for the longer of Retry-After, here 5 s, and its own backoff.
+func TestExporterRetriesBusyCollector(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := &collector{answers: []int{503, 429}}
+		c := &collector{statuses: []int{503, 429}}
 		began := time.Now()
 		traced(t, c, 1, silent, oneSpan)
-		if len(c.spans) != 1 || len(c.calls) != 3 || time.Since(began) != 10*time.Second {
-			t.Errorf("%d spans after %d calls and %s", len(c.spans), len(c.calls), time.Since(began))
+		if took := time.Since(began); len(c.spans) != 1 || len(c.calls) != 3 || took < 10*time.Second || took > 30*time.Second {
+			t.Errorf("%d spans after %d calls and %s", len(c.spans), len(c.calls), took)
 		}
 	})
 }
 
-// Spans that cannot be exported are lost, which is said once; nothing waits for them
-// for ever.
-func TestSpansThatCannotBeExportedAreLost(t *testing.T) {
+func TestExporterLogsAnOutageOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
-		c := &collector{answers: []int{400, 400}}
-		traced(t, c, 1, slog.New(slog.NewTextHandler(&out, nil)), func(traces *Traces) {
-			for range 3 {
-				oneSpan(traces)
-				if err := traces.provider.ForceFlush(context.Background()); err != nil {
-					t.Error(err)
-				}
-			}
-		})
-		if lost, again := strings.Count(out.String(), "are lost"), strings.Count(out.String(), "exported again"); lost != 1 || again != 1 || len(c.calls) != 3 {
+		c := &collector{statuses: []int{400, 400}}
+		traced(t, c, 1, slog.New(slog.NewTextHandler(&out, nil)), func(traces *Traces) { exportEach(t, traces, 3) })
+		if lost, again := strings.Count(out.String(), "are lost"), strings.Count(out.String(), "exported again\" lost=2"); lost != 1 || again != 1 || len(c.calls) != 3 {
 			t.Errorf("after %d calls: %s", len(c.calls), &out)
 		}
 	})
 }
 
-// unreachable is a network on which a call ends with its context alone.
+// A collector that fails every other time, each 5 s, gets one warning a minute.
+func TestExporterWarnsOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		c := &collector{}
+		for range 36 {
+			c.statuses = append(c.statuses, 400, 200)
+		}
+		traced(t, c, 1, slog.New(slog.NewTextHandler(&out, nil)), func(traces *Traces) {
+			for range 2 * 36 {
+				exportEach(t, traces, 1)
+				time.Sleep(2500 * time.Millisecond) // of the bubble
+			}
+		})
+		if lost, again := strings.Count(out.String(), "are lost"), strings.Count(out.String(), "exported again"); lost != 3 || again != 3 {
+			t.Errorf("in three minutes there were %d warnings: %s", lost, &out)
+		}
+	})
+}
+
+// exportEach makes spans and exports each by itself.
+func exportEach(t *testing.T, traces *Traces, n int) {
+	t.Helper()
+	for range n {
+		oneSpan(traces)
+		if err := traces.provider.ForceFlush(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// unreachable is a network on which a call ends only with its context.
 type unreachable struct{}
 
 func (unreachable) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -271,13 +327,12 @@ func (unreachable) RoundTrip(r *http.Request) (*http.Response, error) {
 	return nil, errors.New("unreachable")
 }
 
-func TestTheEndWaitsForACollectorOnlySoLong(t *testing.T) {
+func TestCloseWaitsForTheCollectorUntilItsContextEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		traces, err := NewTraces(Tracing{Endpoint: "http://collector.test", Ratio: 1}, silent)
+		traces, err := newTraces(Tracing{URL: "http://collector.test/v1/traces", Ratio: 1}, silent, through(unreachable{}))
 		if err != nil {
 			t.Fatal(err)
 		}
-		traces.out.client.Transport = unreachable{}
 		oneSpan(traces)
 		began := time.Now()
 		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
@@ -289,10 +344,63 @@ func TestTheEndWaitsForACollectorOnlySoLong(t *testing.T) {
 	})
 }
 
-func TestATracingEndpointIsAURL(t *testing.T) {
+// While a collector does not answer, spans are dropped and whoever ends one goes on.
+func TestSlowCollectorDelaysNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		traces, err := newTraces(Tracing{URL: "http://collector.test/v1/traces", Ratio: 1}, silent, through(unreachable{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		for range 10_000 { // more than the queue of the SDK holds
+			oneSpan(traces)
+		}
+		if took := time.Since(began); took != 0 {
+			t.Errorf("10,000 spans took %s", took)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = traces.Close(ctx)
+	})
+}
+
+// The standard variables do what they do for other programs: here over TLS, compressed,
+// with a header and the certificate of a private authority.
+func TestExporterTakesTheStandardVariables(t *testing.T) {
+	c := &collector{}
+	server := httptest.NewTLSServer(c)
+	defer server.Close()
+	authority := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(authority, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", authority)
+	t.Setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+	t.Setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=a%20b")
+	t.Setenv("OTEL_SERVICE_NAME", "mine")
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1") // the URL of Tracing comes first
+	traces, err := NewTraces(Tracing{URL: server.URL + "/otlp/v1/traces", Ratio: 1}, silent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	oneSpan(traces)
+	if err := traces.Close(context.Background()); err != nil {
+		t.Error(err)
+	}
+	if len(c.calls) != 1 || len(c.spans) != 1 {
+		t.Fatalf("%d calls, %d spans", len(c.calls), len(c.spans))
+	}
+	post := c.calls[0]
+	if post.URL.Path != "/otlp/v1/traces" || post.Header.Get("Api-Key") != "a b" || post.Header.Get("Content-Encoding") != "gzip" || c.resource["service.name"] != "mine" {
+		t.Errorf("%s with %v, of %v", post.URL, post.Header, c.resource)
+	}
+}
+
+func TestNewTracesRefusesWhatIsNoURL(t *testing.T) {
+	t.Parallel()
 	for _, endpoint := range []string{"", "collector:4318", "grpc://collector:4317"} {
-		if _, err := NewTraces(Tracing{Endpoint: endpoint}, silent); err == nil {
-			t.Errorf("%q was taken", endpoint)
+		if _, err := NewTraces(Tracing{URL: endpoint}, silent); err == nil {
+			t.Errorf("%q was accepted", endpoint)
 		}
 	}
 }
