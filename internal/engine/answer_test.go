@@ -41,12 +41,12 @@ func TestCommittedOpSucceedsDespiteFailedRead(t *testing.T) {
 		op func(any) bool
 		do func(h *harness, waiting, ended job.ID) (engine.Snapshot, error)
 	}{
-		"submit":                          {faulty.Op[store.Submit], func(h *harness, _, _ job.ID) (engine.Snapshot, error) { return submit(h, fresh) }},
-		"submit of a known key":           {faulty.Op[store.Submit], func(h *harness, _, _ job.ID) (engine.Snapshot, error) { return submit(h, keyed) }},
-		"held submit":                     {faulty.Op[store.Submit], func(h *harness, _, _ job.ID) (engine.Snapshot, error) { return wait(h, fresh, time.Millisecond) }},
-		"held submit of a known key":      {faulty.Op[store.Submit], func(h *harness, _, _ job.ID) (engine.Snapshot, error) { return wait(h, keyed, time.Millisecond) }},
-		"submit of a known key, not held": {faulty.Op[store.Submit], func(h *harness, _, _ job.ID) (engine.Snapshot, error) { return wait(h, keyed, 0) }},
-		"batch":                           {faulty.Op[store.Submit], func(h *harness, _, _ job.ID) (engine.Snapshot, error) { return batch(h, keyed, fresh) }},
+		"submit":                             {faulty.Op[store.Submit], func(h *harness, _, _ job.ID) (engine.Snapshot, error) { return submit(h, fresh) }},
+		"submit of a known key":              {faulty.Op[store.Submit], func(h *harness, _, _ job.ID) (engine.Snapshot, error) { return submit(h, keyed) }},
+		"waiting submit":                     {faulty.Op[store.Submit], func(h *harness, _, _ job.ID) (engine.Snapshot, error) { return wait(h, fresh, time.Millisecond) }},
+		"waiting submit of a known key":      {faulty.Op[store.Submit], func(h *harness, _, _ job.ID) (engine.Snapshot, error) { return wait(h, keyed, time.Millisecond) }},
+		"waiting submit of a known key, 0 s": {faulty.Op[store.Submit], func(h *harness, _, _ job.ID) (engine.Snapshot, error) { return wait(h, keyed, 0) }},
+		"batch":                              {faulty.Op[store.Submit], func(h *harness, _, _ job.ID) (engine.Snapshot, error) { return batch(h, keyed, fresh) }},
 		"cancel": {faulty.Op[store.Cancel], func(h *harness, waiting, _ job.ID) (engine.Snapshot, error) {
 			return h.Cancel(t.Context(), local, waiting)
 		}},
@@ -126,7 +126,7 @@ func TestSubmitWithKeyOfDeletedJobIsRefusedWhenFull(t *testing.T) {
 	}})
 	h := startHarness(t, s)
 	keyed := engine.Request{Owner: local, Queue: "sim", IdempotencyKey: "known"}
-	for _, r := range []engine.Request{keyed, {}, {}} { // its depth is 3
+	for _, r := range []engine.Request{keyed, {}, {}} { // fills the queue
 		h.submit(r)
 	}
 	gone <- struct{}{}

@@ -27,11 +27,11 @@ func TestRetryAllIsRefusedOnFullDisk(t *testing.T) {
 		}
 		r.failCommits(faulty.DiskFull, anyOp)
 		if n, err := r.ChangeMany(t.Context(), RetryAll, job.Filter{Owner: owner}); n != 0 || job.CodeOf(err) != job.NoSpace {
-			t.Errorf("%d were done, %v", n, err)
+			t.Errorf("%d were changed, %v", n, err)
 		}
 		r.stopFailing()
 		if n, err := r.ChangeMany(t.Context(), RetryAll, job.Filter{Owner: owner}); n != 3 || err != nil {
-			t.Errorf("with room again %d were done, %v", n, err)
+			t.Errorf("with free space %d were retried, %v", n, err)
 		}
 	})
 }
@@ -56,10 +56,10 @@ func TestDeleteAllCountsOpsUnderWayAtDeadline(t *testing.T) {
 		}
 		r.fault.Store(&slow)
 		if n, err := r.ChangeMany(ctx, DeleteAll, job.Filter{Owner: owner}); n != 5 || err != nil {
-			t.Errorf("of 5 deletes %d count, %v", n, err)
+			t.Errorf("of 5 deletes %d were counted, %v", n, err)
 		}
 		if n, err := r.ChangeMany(ctx, DeleteAll, job.Filter{Owner: owner}); n != 0 || !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("after its time %d were done, %v", n, err)
+			t.Errorf("after its time %d were changed, %v", n, err)
 		}
 	})
 }

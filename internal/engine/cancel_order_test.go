@@ -16,7 +16,7 @@ func TestEveryWriteReportsCancel(t *testing.T) {
 	for name, write := range map[string]func(w *sweepHarness, l job.Lease) error{
 		"output":    func(w *sweepHarness, l job.Lease) error { return w.Append(w.t.Context(), l, oneEntry(1), nil) },
 		"a renewal": func(w *sweepHarness, l job.Lease) error { return w.Renew(w.t.Context(), []job.Lease{l})[0] },
-		"a renewal that nobody waits for": func(w *sweepHarness, l job.Lease) error {
+		"a renewal whose caller has left": func(w *sweepHarness, l job.Lease) error {
 			ctx, leave := context.WithCancel(w.t.Context())
 			leave()
 			w.Renew(ctx, []job.Lease{l})

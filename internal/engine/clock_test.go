@@ -21,24 +21,24 @@ func TestClockJumpSweepsNoLease(t *testing.T) {
 }
 
 func testClockJump(t *testing.T, by time.Duration) {
-	w := newSweepHarness(t, time.Hour) // renewals would have to be accepted for so long
+	w := newSweepHarness(t, time.Hour) // no sweep until renewals were possible for an hour
 	w.sweeper.healthySince = time.Now().Add(-2 * time.Hour)
 	id := w.submit(Request{})
 	c := <-w.jobs
 	w.clock.pass(by)
 	w.sweep()
 	if len(w.orders) > 0 || w.get(id).State != job.Running {
-		t.Fatal("a jump of the clock took a healthy job from its worker")
+		t.Fatal("a clock jump swept the lease of a healthy worker")
 	}
 	if err := w.Renew(t.Context(), []job.Lease{c.Lease()})[0]; err != nil {
 		t.Fatal(err)
 	}
 	w.sweeper.healthySince = time.Now().Add(-2 * time.Hour)
 	w.clock.pass(29 * time.Second)
-	w.sweeper.lastDrift = w.sweeper.drift() // that much has really passed
+	w.sweeper.lastDrift = w.sweeper.drift() // as if that much time had passed since the last sweep
 	w.sweep()
 	if len(w.orders) > 0 {
-		t.Fatal("a renewed lease was taken before its time")
+		t.Fatal("a renewed lease was swept too early")
 	}
 	w.clock.pass(2 * time.Second)
 	w.sweeper.lastDrift = w.sweeper.drift()

@@ -23,11 +23,11 @@ import (
 type cluster struct {
 	store.Store
 	path     string
-	applying chan struct{} // has a value while a batch is applied; nobody closes it
+	applying chan struct{} // holds a value while a batch is applied; never closed
 
 	mu sync.Mutex
 	// Guarded by mu.
-	stalledUntil time.Time // until when the disk stands still
+	stalledUntil time.Time // when the stall of the disk ends
 }
 
 // withCluster runs a test in a bubble, with a cluster over a new store.
@@ -71,8 +71,8 @@ type storeLink struct {
 	store.Store
 	cluster    *cluster
 	killed     atomic.Bool
-	clockAhead atomic.Int64 // of its clock, in nanoseconds
-	// unread is until when its reads fail, in nanoseconds.
+	clockAhead atomic.Int64 // how far its clock is ahead, in nanoseconds
+	// unreadableUntil is when its reads succeed again, in Unix nanoseconds.
 	unreadableUntil atomic.Int64
 
 	applied map[store.BatchID]func() error // used by one goroutine at a time
@@ -106,7 +106,7 @@ func (l *storeLink) Apply(ctx context.Context, b *store.Batch) (func() error, er
 	return durable, nil
 }
 
-func (l *storeLink) Close() error { return nil } // the test closes the store below
+func (l *storeLink) Close() error { return nil } // withCluster closes the store
 
 // beforeRead fails the reads of a killed process, and waits while the disk is stalled.
 func (l *storeLink) beforeRead(string) error {
@@ -161,7 +161,7 @@ func (m *process) kill() {
 // lossyBus is a bus that loses a share of the notices at random.
 type lossyBus struct {
 	bus.Local
-	lossPercent atomic.Int64 // of a hundred notices
+	lossPercent atomic.Int64 // of 100 notices
 }
 
 func (b *lossyBus) Join(wake func(bus.Notice)) bus.Member {

@@ -20,7 +20,7 @@ type diskHarness struct {
 	*sweepHarness
 	faulty *faulty.Store
 	free   atomic.Int64
-	// fault says what becomes of a commit; nil for nothing. It is replaced while the
+	// fault decides what becomes of a commit; nil breaks nothing. It is replaced while the
 	// engine runs.
 	fault atomic.Pointer[func(b *store.Batch) faulty.Fault]
 }
@@ -103,10 +103,10 @@ func TestLowDiskSpaceRefusesNewWork(t *testing.T) {
 		t.Errorf("before a body is received: %v", err)
 	}
 	if again, existing, err := r.trySubmit(Request{IdempotencyKey: "k"}); err != nil || !existing || again.ID != first.ID {
-		t.Errorf("a key that is known is answered %v", err)
+		t.Errorf("a known key is answered %v", err)
 	}
 	if n := r.faulty.Commits(); n != commits {
-		t.Errorf("%d commits were made of what was refused", n-commits)
+		t.Errorf("refused submits caused %d commits", n-commits)
 	}
 	if err := r.Append(t.Context(), c.Lease(), oneEntry(1), nil); err != nil {
 		t.Errorf("output of running work: %v", err)
@@ -117,7 +117,7 @@ func TestLowDiskSpaceRefusesNewWork(t *testing.T) {
 	r.free.Store(64<<20 + writesPerByte*opBytes)
 	r.remeasure()
 	if _, _, err := r.trySubmit(Request{}); err != nil {
-		t.Errorf("with room again: %v", err)
+		t.Errorf("with free space: %v", err)
 	}
 }
 
@@ -132,14 +132,14 @@ func TestFullDiskAcceptsRenewalsAndFinishes(t *testing.T) {
 		r.failCommits(faulty.DiskFull, func(b *store.Batch) bool { return len(b.Appends)+len(b.Dues)+len(b.Writes)+len(b.Submits) > 0 })
 		appended := make(chan error, 1)
 		go func() { appended <- r.Append(t.Context(), c.Lease(), oneEntry(1), nil) }()
-		synctest.Wait() // it has met the full disk
+		synctest.Wait() // the op has met the full disk
 		for range 2 {
 			if err := r.Renew(t.Context(), []job.Lease{c.Lease()})[0]; err != nil {
 				t.Fatalf("a renewal on a full disk: %v", err)
 			}
 		}
 		if r.sweeper.maySweepLeases() {
-			t.Error("leases may be taken on a full disk")
+			t.Error("leases may be swept on a full disk")
 		}
 		if err := r.Write(t.Context(), store.Row{Kind: "k", Parent: "p", ID: "i", Body: []byte("b")}); job.CodeOf(err) != job.NoSpace {
 			t.Errorf("a row on a full disk: %v", err)
@@ -149,7 +149,7 @@ func TestFullDiskAcceptsRenewalsAndFinishes(t *testing.T) {
 		}
 		select {
 		case err := <-appended:
-			t.Fatalf("output that has no room is answered %v", err)
+			t.Fatalf("output that does not fit is answered %v", err)
 		default:
 		}
 		r.stopFailing()
@@ -178,7 +178,7 @@ func TestFullDiskAcceptsRenewalsAlone(t *testing.T) {
 			_, err := r.Finish(t.Context(), c.Lease(), job.Outcome{})
 			ended <- err
 		}()
-		synctest.Wait() // it has met the full disk
+		synctest.Wait() // the op has met the full disk
 		for range 2 {
 			if err := r.Renew(t.Context(), []job.Lease{c.Lease()})[0]; err != nil && job.CodeOf(err) != job.LeaseLost {
 				t.Fatalf("a renewal on a full disk: %v", err)
@@ -186,7 +186,7 @@ func TestFullDiskAcceptsRenewalsAlone(t *testing.T) {
 		}
 		select {
 		case err := <-ended:
-			t.Fatalf("an end that has no room is answered %v", err)
+			t.Fatalf("a finish that does not fit is answered %v", err)
 		default:
 		}
 		r.stopFailing()
@@ -209,7 +209,7 @@ func TestStopDoesNotWaitForDiskSpace(t *testing.T) {
 			_, err := r.Finish(context.Background(), c.Lease(), job.Outcome{})
 			ended <- err
 		}()
-		synctest.Wait() // it has met the full disk
+		synctest.Wait() // the op has met the full disk
 		r.stop()
 		if err := <-ended; job.CodeOf(err) != job.NoSpace {
 			t.Errorf("the end is answered %v", err)
@@ -233,7 +233,7 @@ func TestFinishAndDeleteSucceedAtMaxPages(t *testing.T) {
 		ids = append(ids, snap.ID)
 		c := <-r.jobs
 		if _, err := r.Finish(t.Context(), c.Lease(), job.Outcome{}); err != nil {
-			t.Fatalf("an end on a disk that is nearly full: %v", err)
+			t.Fatalf("a finish on a nearly full disk: %v", err)
 		}
 	}
 	for _, id := range ids[:len(ids)/2] {
@@ -243,7 +243,7 @@ func TestFinishAndDeleteSucceedAtMaxPages(t *testing.T) {
 	}
 	r.remeasure()
 	if _, _, err := r.trySubmit(Request{Input: make([]byte, 50_000)}); err != nil {
-		t.Errorf("with room again: %v", err)
+		t.Errorf("with free space: %v", err)
 	}
 }
 
@@ -259,20 +259,20 @@ func TestUnwritableDiskKeepsRunningJobs(t *testing.T) {
 		_, _, err := r.trySubmit(Request{})
 		var refused *job.Error
 		if !errors.As(err, &refused) || refused.Code != job.Unavailable || refused.RetryAfter == 0 {
-			t.Fatalf("the submit that finds it out is answered %v", err)
+			t.Fatalf("the first submit is answered %v", err)
 		}
 		if _, _, err := r.trySubmit(Request{}); job.CodeOf(err) != job.Unavailable {
 			t.Fatalf("the next submit is answered %v", err)
 		}
 		if r.sweeper.maySweepLeases() {
-			t.Error("leases may be taken")
+			t.Error("leases may be swept")
 		}
 		ended := make(chan error, 1)
 		go func() {
 			_, err := r.Finish(t.Context(), c.Lease(), job.Outcome{})
 			ended <- err
 		}()
-		synctest.Wait() // it waits with the others
+		synctest.Wait() // the finish waits as well
 		r.stopFailing()
 		if err := <-ended; err != nil {
 			t.Errorf("the running job: %v", err)
@@ -293,7 +293,7 @@ func TestDamagedDataEndsTheEngine(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() { ended <- e.Run(context.Background()) }()
 	s.isDamaged.Store(true)
-	// The sweep's own first commit may be the one that finds it out.
+	// The first commit of the sweep may detect the damage before the submit does.
 	if _, _, err := e.Submit(t.Context(), Request{Queue: "q"}); job.CodeOf(err) != job.Unavailable && job.CodeOf(err) != job.ShuttingDown {
 		t.Errorf("the submit is answered %v", err)
 	}
@@ -369,7 +369,7 @@ func TestSlowDiskSweepsNoLease(t *testing.T) {
 		stop()
 		all.Wait()
 		if lost.Load() > 0 || ended.Load() != jobs {
-			t.Errorf("%d of %d jobs ended, and %d were taken from healthy workers", ended.Load(), jobs, lost.Load())
+			t.Errorf("%d of %d jobs ended, and %d healthy workers lost their lease", ended.Load(), jobs, lost.Load())
 		}
 		_ = s.Close()
 	})
@@ -439,7 +439,7 @@ func TestSlowDiskBoundsPendingSubmits(t *testing.T) {
 		}
 		for range fit + 1 {
 			if err := <-answers; err != nil {
-				t.Errorf("what was taken was then refused: %v", err)
+				t.Errorf("an accepted submit was refused later: %v", err)
 			}
 		}
 	})
@@ -470,7 +470,7 @@ func TestPendingSubmitsCountAgainstDiskSpace(t *testing.T) {
 				answers <- err
 			}()
 		}
-		synctest.Wait() // some are on their way, the others are refused
+		synctest.Wait() // some are pending, the others are refused
 		if refused := len(answers); refused != 16-fit {
 			t.Errorf("%d of 16 were refused before any was written, want %d", refused, 16-fit)
 		}
@@ -480,7 +480,7 @@ func TestPendingSubmitsCountAgainstDiskSpace(t *testing.T) {
 		blocked.Store(false)
 		close(gate)
 		synctest.Wait()
-		// No time has passed since the disk was looked at: what was written counts still.
+		// No time has passed since the last measurement, so the written bytes still count.
 		if _, _, err := r.trySubmit(Request{Input: make([]byte, each)}); job.CodeOf(err) != job.NoSpace {
 			t.Errorf("before the next look a submit is answered %v", err)
 		}
@@ -502,7 +502,7 @@ func TestOutputLeavesSpaceForFinishes(t *testing.T) {
 		r.submit(Request{})
 		r.submit(Request{})
 		talks, ends := <-r.jobs, <-more
-		r.submit(Request{}) // which finds a slot once the disk has room
+		r.submit(Request{}) // waits for a slot and for space
 		r.free.Store(-1)
 		r.remeasure()
 		time.Sleep(measureInterval)
@@ -511,13 +511,13 @@ func TestOutputLeavesSpaceForFinishes(t *testing.T) {
 		appended := make(chan error, 1)
 		go func() { appended <- r.Append(t.Context(), talks.Lease(), long, nil) }()
 		if err := r.Append(t.Context(), ends.Lease(), oneEntry(1), nil); err != nil {
-			t.Errorf("last words on a full disk: %v", err)
+			t.Errorf("a little output on a full disk: %v", err)
 		}
 		if state, err := r.Finish(t.Context(), ends.Lease(), job.Outcome{}); err != nil || state != job.Succeeded {
-			t.Errorf("an end on a full disk: %v, %v", state, err)
+			t.Errorf("a finish on a full disk: %v, %v", state, err)
 		}
 		if len(appended) > 0 {
-			t.Errorf("much output on a full disk is answered %v", <-appended)
+			t.Errorf("large output on a full disk is answered %v", <-appended)
 		}
 		r.free.Store(1 << 40)
 		if err := <-appended; err != nil {
@@ -526,7 +526,7 @@ func TestOutputLeavesSpaceForFinishes(t *testing.T) {
 		<-more
 		synctest.Wait()
 		if n := r.queues["q"].claiming; n != 0 {
-			t.Errorf("%d claims that found no room count still", n)
+			t.Errorf("%d claims that did not fit are still counted", n)
 		}
 	})
 }
@@ -550,7 +550,7 @@ func TestLargeResultDoesNotDelayDelete(t *testing.T) {
 		}()
 		synctest.Wait()
 		if err := r.Delete(t.Context(), job.Owner{User: "u"}, waits.ID); err != nil {
-			t.Errorf("a delete beside a result that has no room: %v", err)
+			t.Errorf("a delete beside a result that does not fit: %v", err)
 		}
 		r.stopFailing()
 		if err := <-ended; err != nil {
@@ -587,12 +587,12 @@ func TestFullDiskRefusesInsteadOfHanging(t *testing.T) {
 			}
 		}
 		if r.HasDiskSpace() {
-			t.Error("nobody could know that no work is taken")
+			t.Error("HasDiskSpace does not report the full disk")
 		}
 		r.stopFailing()
 		time.Sleep(measureInterval)
 		if err := r.Delete(t.Context(), owner, waits.ID); err != nil || !r.HasDiskSpace() {
-			t.Errorf("with room again: %v", err)
+			t.Errorf("with free space: %v", err)
 		}
 	})
 }
@@ -606,7 +606,7 @@ func TestUnstoredPresenceDoesNotDelaySweep(t *testing.T) {
 		id := r.submit(Request{Policy: &p})
 		<-r.jobs
 		r.failCommits(faulty.DiskFull, func(b *store.Batch) bool { return len(b.Presences) > 0 })
-		r.get(id) // someone was seen
+		r.get(id) // counts as presence
 		if _, err := r.Cancel(t.Context(), job.Owner{User: "u"}, id); err != nil {
 			t.Fatal(err)
 		}

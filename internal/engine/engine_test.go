@@ -149,11 +149,11 @@ func TestFinishAsyncReportsOnce(t *testing.T) {
 		c := <-h.jobs
 		claimed[c.Job.ID] = c
 	}
-	told := make(chan error, 9)
+	reports := make(chan error, 9)
 	end := func(id job.ID) error {
 		c := claimed[id]
-		h.FinishAsync(c.Lease(), job.Outcome{}, func(err error) { told <- err })
-		return <-told
+		h.FinishAsync(c.Lease(), job.Outcome{}, func(err error) { reports <- err })
+		return <-reports
 	}
 	if err := end(first.ID); err != nil {
 		t.Fatal(err)
@@ -168,8 +168,8 @@ func TestFinishAsyncReportsOnce(t *testing.T) {
 	if err := end(second.ID); job.CodeOf(err) != job.ShuttingDown {
 		t.Errorf("ended after the stop: %v", err)
 	}
-	if len(told) > 0 {
-		t.Errorf("told once more: %v", <-told)
+	if len(reports) > 0 {
+		t.Errorf("reported once more: %v", <-reports)
 	}
 }
 
@@ -187,12 +187,12 @@ func TestStartLogsJobsOfUnknownQueues(t *testing.T) {
 	h.stop()
 	for _, tt := range []struct {
 		queues []engine.Queue
-		told   string
+		want   string
 	}{{queues(), ""}, {queues()[1:], "queue=sim jobs=1"}} {
 		var log bytes.Buffer
 		startWithConfig(t, engine.Config{Store: openStore(t, path), Queues: tt.queues, Log: slog.New(slog.NewTextHandler(&log, nil))}).stop()
-		if tt.told == "" && log.Len() > 0 || !strings.Contains(log.String(), tt.told) {
-			t.Errorf("%d queues: %q, want %q", len(tt.queues), &log, tt.told)
+		if tt.want == "" && log.Len() > 0 || !strings.Contains(log.String(), tt.want) {
+			t.Errorf("%d queues: %q, want %q", len(tt.queues), &log, tt.want)
 		}
 	}
 }
@@ -231,11 +231,11 @@ func TestFinishGivesSlotToNextJob(t *testing.T) {
 	}
 	c := <-h.jobs
 	if c.Job.ID != first.ID {
-		t.Fatal("the first job comes first")
+		t.Fatal("another job was delivered first")
 	}
 	h.finish(c, job.Outcome{})
 	if next := <-h.jobs; next.Job.ID != second.ID {
-		t.Fatal("the second job was not handed on")
+		t.Fatal("the freed slot went to another job")
 	}
 }
 
@@ -337,31 +337,31 @@ func TestWatchDeliversEveryEntryOnce(t *testing.T) {
 	}
 	h.finish(c, job.Outcome{Entries: textEntry(4, "!")})
 	if got := <-content; got != "one two three! succeeded" {
-		t.Fatalf("the watcher heard %q", got)
+		t.Fatalf("the watcher read %q", got)
 	}
 	late, _ := h.Watch(ctx, local, snap.ID, 2)
 	defer late.Close()
 	if got := readAll(late); got != "three! succeeded" {
-		t.Fatalf("a late watcher heard %q", got)
+		t.Fatalf("a late watcher read %q", got)
 	}
 }
 
 // readAll reads a watch to its end. It returns the text, followed by the final state.
 func readAll(w *engine.Watch) string {
-	var heard strings.Builder
+	var read strings.Builder
 	for {
 		u, err := w.Next(context.Background())
 		if errors.Is(err, io.EOF) {
-			return heard.String()
+			return read.String()
 		}
 		if err != nil {
 			return err.Error()
 		}
 		for _, e := range u.Entries {
-			heard.Write(e.Data)
+			read.Write(e.Data)
 		}
 		if u.Job.State.Ended() && w != nil {
-			heard.WriteString(" " + u.Job.State.String())
+			read.WriteString(" " + u.Job.State.String())
 		}
 	}
 }
@@ -376,7 +376,7 @@ func TestRestartReclaimsRunningJobs(t *testing.T) {
 		h.startWorker(1)
 		snap := h.submit(engine.Request{Input: []byte("1")})
 		old := <-h.jobs
-		h.stop() // without finishing: as good as dead
+		h.stop() // without a finish, as a crash would
 		h = startHarness(t, openStore(t, path))
 		h.startWorker(1)
 		c := <-h.jobs
@@ -414,7 +414,7 @@ func TestWatchersAreBounded(t *testing.T) {
 		t.Errorf("a second watcher was answered %v", err)
 	}
 	if _, err := e.Wait(ctx, local, snap.ID, time.Minute); job.CodeOf(err) != job.Overloaded {
-		t.Errorf("a held request was answered %v", err)
+		t.Errorf("a waiting request was answered %v", err)
 	}
 	first.Close()
 	again, err := e.Watch(ctx, local, snap.ID, 0)

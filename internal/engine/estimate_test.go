@@ -22,8 +22,8 @@ type loadSim struct {
 
 	mu sync.Mutex
 	// guarded by mu
-	meanDuration time.Duration // on the average; each job up to a third more or less
-	ended        int           // since the load changed
+	meanDuration time.Duration // each job takes up to a third more or less
+	ended        int           // jobs since the load changed
 	samples      []*sample     // since then
 	work         sync.WaitGroup
 }
@@ -33,7 +33,7 @@ type sample struct {
 	submittedAt time.Time
 	estimate    time.Duration
 	position    int
-	endedBefore int // how many jobs had ended since the load changed
+	endedBefore int // jobs that had ended since the load changed
 	took        time.Duration
 }
 
@@ -55,9 +55,9 @@ func (s *loadSim) addWorker(slots int) (stop func()) {
 func (s *loadSim) runJob(c job.Claimed) {
 	factor := 0.67 + 0.67*float64(c.Input[0])/255
 	s.mu.Lock()
-	takes := time.Duration(float64(s.meanDuration) * factor)
+	duration := time.Duration(float64(s.meanDuration) * factor)
 	s.mu.Unlock()
-	time.Sleep(takes)
+	time.Sleep(duration)
 	if _, err := s.Finish(context.Background(), c.Lease(), job.Outcome{}); err != nil {
 		s.t.Error(err)
 	}
@@ -67,10 +67,10 @@ func (s *loadSim) runJob(c job.Claimed) {
 }
 
 // setLoad sets the mean duration of the jobs and drops the samples so far.
-func (s *loadSim) setLoad(takes time.Duration) {
+func (s *loadSim) setLoad(meanDuration time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.meanDuration, s.ended, s.samples = takes, 0, nil
+	s.meanDuration, s.ended, s.samples = meanDuration, 0, nil
 }
 
 // submitFor submits jobs for a duration, one per interval on average.
@@ -154,7 +154,7 @@ func TestEstimatesStayWithinFactorOfTwo(t *testing.T) {
 			s.submitFor(load.lasts, load.every)
 			check(load.name)
 		}
-		time.Sleep(10 * time.Minute) // all have run
+		time.Sleep(10 * time.Minute) // until all have run
 		s.setLoad(2 * time.Second)
 		s.submitFor(time.Minute, time.Second)
 		time.Sleep(10 * time.Minute)
@@ -229,9 +229,9 @@ func TestEstimateInEachState(t *testing.T) {
 		if _, err := s.SetPaused(context.Background(), "sim", false); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(2 * time.Hour) // all have run, the delayed ones too
+		time.Sleep(2 * time.Hour) // until all have run, also the delayed ones
 		stop()
-		want("where nobody takes jobs", estimate(ask(engine.Request{})), 0)
+		want("without workers", estimate(ask(engine.Request{})), 0)
 		s.stop()
 	})
 }

@@ -39,7 +39,7 @@ func TestUnknownOutcomesApplyOnce(t *testing.T) {
 		})
 		for i := range jobs {
 			key := fmt.Sprint("key ", i)
-			for range 2 { // the second is the same request again
+			for range 2 { // the second time the same request
 				_, _, err := h.SubmitAndWait(context.Background(), engine.Request{Owner: local, Queue: "sim", IdempotencyKey: key}, 0)
 				if err != nil && job.CodeOf(err) != job.QueueFull && job.CodeOf(err) != job.Unavailable {
 					t.Fatal(err)
@@ -84,7 +84,7 @@ func TestUnstorableOpIsRefusedAlone(t *testing.T) {
 		submit, ok := op.(*store.Submit)
 		return ok && string(submit.Input) == "poison"
 	}})
-	// The first commit is held, so that all the others share a batch.
+	// The first commit waits, so that all others share a batch.
 	s.Next(faulty.Fault{On: faulty.Op[store.Submit], Before: func() { <-gate }})
 	inputs := []string{"first", "a", "poison", "b"}
 	errs := make([]error, len(inputs))
@@ -182,7 +182,7 @@ func TestStalledDiskBoundsPendingSubmits(t *testing.T) {
 	close(gate)
 	for range asked + 1 - refused {
 		if err := <-answers; err != nil {
-			t.Errorf("what was taken was then refused: %v", err)
+			t.Errorf("an accepted submit was refused later: %v", err)
 		}
 	}
 }
@@ -221,7 +221,7 @@ func TestDamagedStoreEndsEngineWithFreeWorker(t *testing.T) {
 	withCluster(t, func(t *testing.T, p *cluster) {
 		m := p.startProcess(t, engine.Config{Queues: queues()})
 		m.submit(engine.Request{})
-		if _, err := m.Cancel(t.Context(), local, m.submit(engine.Request{}).ID); err != nil { // fewer wait than before
+		if _, err := m.Cancel(t.Context(), local, m.submit(engine.Request{}).ID); err != nil { // now fewer jobs wait than before
 			t.Fatal(err)
 		}
 		m.link.killed.Store(true)

@@ -15,7 +15,7 @@ import (
 // reports damage when the half with that submit is committed.
 type halfDamagedStore struct {
 	store.Store
-	tries int // how many batches had the submit; owned by the engine's loop
+	tries int // batches with that submit; owned by the engine's loop
 }
 
 func (s *halfDamagedStore) Apply(ctx context.Context, b *store.Batch) (func() error, error) {

@@ -24,24 +24,24 @@ type history struct {
 	rng     *rand.Rand
 	bus     *lossyBus
 
-	pending sync.WaitGroup // what was asked for and is not answered
+	pending sync.WaitGroup // calls that are not answered
 	stop    context.CancelFunc
 	ctx     context.Context
 
 	mu sync.Mutex
 	// Guarded by mu.
-	limits         engine.Queue // as the configuration is now
+	limits         engine.Queue // the current configuration
 	slots          int          // of each worker
-	processes      []*worker    // one in each living process
+	processes      []*worker    // one in each running process
 	attempts       map[job.Lease]*attempt
-	voidLeases     []job.Lease // that hold nothing any more, for certain
+	voidLeases     []job.Lease // certainly void
 	jobs           map[job.ID]*knownJob
-	order          []job.ID // the keys of jobs, in the order of the submits
+	order          []job.ID // the keys of jobs in the order of their submits
 	files          map[job.ID]int
 	violations     []string
-	endedProcesses int // processes that have ended
+	endedProcesses int // count of ended processes
 	startedAt      time.Time
-	notes          []string // what happened last
+	notes          []string // the latest events
 }
 
 // worker is a process and its worker.
@@ -49,11 +49,11 @@ type worker struct {
 	*process
 	limits        engine.Queue
 	slots         int
-	usedSlots     int // slots, since it began to serve
-	consumption   int // how often it began
+	usedSlots     int // slots in use since it began to consume
+	consumption   int // how often it began to consume
 	consuming     bool
 	stopConsuming func()
-	faultsUntil   int // until its store has seen so many commits some of them break
+	faultsUntil   int // the number of the last commit that is to fail
 }
 
 // attempt is a job that a worker has.
@@ -61,10 +61,10 @@ type attempt struct {
 	w           *worker
 	consumption int
 	claim       job.Claimed
-	silent      bool // the worker is not there any more, although its process is
-	cancelled   bool // it was told to stop
-	ending      bool // its end is under way
-	uncertain   bool // it was, and nobody knows what became of that
+	silent      bool // the worker has died, its process has not
+	cancelled   bool // a cancel was ordered
+	ending      bool // a write by its worker is pending
+	uncertain   bool // the outcome of its finish is unknown
 	seq         int64
 }
 
@@ -72,9 +72,9 @@ type attempt struct {
 type knownJob struct {
 	owner           job.Owner
 	id              job.ID
-	endRequested    bool // its end was asked for: its worker may lose it, once the grace is over
+	endRequested    bool // a cancel or delete was asked for, so its worker may lose it after the grace
 	deleteRequested bool // a delete was asked for
-	deleted         bool // and acknowledged
+	deleted         bool // the delete was acknowledged
 	cancelled       bool // a cancel was acknowledged, before it had ended
 	retryRequested  bool // a retry was asked for
 	files           bool
@@ -165,7 +165,7 @@ func (h *history) deliver(w *worker, c job.Claimed) {
 			continue
 		}
 		if h.healthyLocked(other) {
-			h.violationLocked("%s was given out while its worker is alive", l.Job)
+			h.violationLocked("%s was delivered while a healthy worker has it", l.Job)
 		}
 		h.loseLocked(other)
 	}
@@ -174,7 +174,7 @@ func (h *history) deliver(w *worker, c job.Claimed) {
 	w.usedSlots++
 	has := 0
 	for _, x := range h.attempts {
-		if x.w == w && x.consumption == w.consumption && !x.ending { // one that ends may be answered already
+		if x.w == w && x.consumption == w.consumption && !x.ending { // a pending finish may have freed its slot
 			has++
 		}
 	}
@@ -211,7 +211,7 @@ func (h *history) handleOrder(w *worker, l job.Lease, o job.Order) {
 	h.noteLocked("%x orders %v of %s", w.id[:2], o, l.Job)
 	if o == job.OrderLost {
 		if h.healthyLocked(x) {
-			h.violationLocked("the lease on %s was taken from a worker that is alive", l.Job)
+			h.violationLocked("the lease on %s was taken from a healthy worker", l.Job)
 		}
 		h.loseLocked(x)
 		return
@@ -273,7 +273,7 @@ func (h *history) filesRemoved(w *worker, ids []job.ID) {
 		}
 		h.files[id]++
 		if x := h.jobs[id]; x != nil && !x.deleteRequested {
-			h.violationLocked("the files of %s were removed, and nobody deleted it", id)
+			h.violationLocked("the files of %s were removed without a delete", id)
 		}
 	}
 }
@@ -299,7 +299,7 @@ func (h *history) endProcess(i int, kill bool) *worker {
 	for _, x := range h.attempts {
 		if x.w == w {
 			h.loseLocked(x)
-			h.voidLeases = h.voidLeases[:len(h.voidLeases)-1] // its lease holds until it is over
+			h.voidLeases = h.voidLeases[:len(h.voidLeases)-1] // its lease stays valid until it lapses
 		}
 	}
 	h.mu.Unlock()
@@ -335,7 +335,7 @@ func (h *history) end(x *attempt, by *worker, o job.Outcome) {
 	case x.w.link.killed.Load():
 	case err == nil || job.CodeOf(err) == job.LeaseLost:
 		h.loseLocked(x)
-	default: // it may be on disk
+	default: // the finish may be on disk
 		x.ending, x.uncertain = false, true
 	}
 }
@@ -381,7 +381,7 @@ func (h *history) anyJob() *knownJob {
 	if len(h.order) == 0 {
 		return nil
 	}
-	n := min(len(h.order), 12) // mostly one that has not ended
+	n := min(len(h.order), 12) // the latest jobs have mostly not ended
 	if h.intn(4) == 0 {
 		n = len(h.order)
 	}
@@ -546,7 +546,7 @@ func (h *history) failOnViolations() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.violations) > 0 {
-		h.t.Fatalf("%d promises broken:\n%s\nbefore:\n%s", len(h.violations), strings.Join(h.violations, "\n"), strings.Join(h.notes, "\n"))
+		h.t.Fatalf("%d violations:\n%s\nbefore:\n%s", len(h.violations), strings.Join(h.violations, "\n"), strings.Join(h.notes, "\n"))
 	}
 }
 

@@ -28,7 +28,7 @@ func TestLateFinishIsNotReportedAsLost(t *testing.T) {
 			return f
 		},
 	} {
-		for _, deleted := range []bool{false, true} { // then the finish removes the job
+		for _, deleted := range []bool{false, true} { // the finish of a deleted job removes it
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
 				withSharedStore(t, func(t *testing.T, s *sharedStore) {

@@ -64,7 +64,7 @@ func TestKeyRunningLimitParksJobs(t *testing.T) {
 		big = append(big, h.submitWithKey("big"))
 	}
 	small := h.submitWithKey("small")
-	claims := h.nextJobs(3)[:2] // small's, the third, does not end
+	claims := h.nextJobs(3)[:2] // the third one, small's, keeps running
 	if small.State != job.Running || big[1].State != job.Running || big[2].State != job.Parked || big[4].State != job.Parked {
 		t.Fatalf("small is %v; of big the second is %v, the third %v, the last %v", small.State, big[1].State, big[2].State, big[4].State)
 	}
@@ -252,8 +252,8 @@ func TestMaxDepthIgnoresUnusableSlots(t *testing.T) {
 			if c.before != nil {
 				c.before(h)
 			}
-			taken := 0
-			for ; taken < slots+2*depth; taken++ {
+			accepted := 0
+			for ; accepted < slots+2*depth; accepted++ {
 				_, _, err := h.Submit(context.Background(), engine.Request{Owner: local, Queue: "sim", Key: "k", Delay: c.delay})
 				if job.CodeOf(err) == job.QueueFull {
 					break
@@ -262,8 +262,8 @@ func TestMaxDepthIgnoresUnusableSlots(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			if taken != c.runs+depth {
-				t.Errorf("%d jobs were taken, want %d that run and %d that wait", taken, c.runs, depth)
+			if accepted != c.runs+depth {
+				t.Errorf("%d jobs were accepted, want %d that run and %d that wait", accepted, c.runs, depth)
 			}
 		})
 	}
@@ -285,7 +285,7 @@ func TestMaxDepthIgnoresJobsThatRunAtOnce(t *testing.T) {
 		}
 		for range 9 {
 			if err := <-errs; err != nil {
-				t.Fatalf("of eight slots and one place to wait, nine jobs were not all taken: %v", err)
+				t.Fatalf("with eight slots and a depth of one, nine jobs were not all accepted: %v", err)
 			}
 		}
 		if _, _, err := h.Submit(context.Background(), engine.Request{Owner: local, Queue: "sim"}); job.CodeOf(err) != job.QueueFull {

@@ -42,7 +42,7 @@ func errorCodes(out []engine.SubmitResult) []job.Code {
 func TestSubmitManyAnswersEachRequest(t *testing.T) {
 	t.Parallel()
 	h := newHarness(t)
-	list := numberedRequests("sim", 5) // its depth is 3
+	list := numberedRequests("sim", 5) // the depth of sim is 3
 	list[1].Queue = "nowhere"
 	out := h.submitMany(list, false)
 	want := []job.Code{"", job.UnknownQueue, "", "", job.QueueFull}
@@ -167,10 +167,10 @@ func TestMaxBytesLimitsQueue(t *testing.T) {
 	}
 	var refusal *job.Error
 	if err := h.CheckCapacity("sim", 1); !errors.As(err, &refusal) || refusal.RetryAfter <= 0 {
-		t.Errorf("room: %v", err)
+		t.Errorf("CheckCapacity: %v", err)
 	}
 	h.startWorker(1)
-	<-h.jobs // it waits no longer
+	<-h.jobs // the job runs now
 	if err := submit(400); err != nil {
 		t.Error(err)
 	}

@@ -45,7 +45,7 @@ func (t *countingObserver) BatchSettled(ops int) {
 
 func (t *countingObserver) OpRefused(op string, code job.Code)         { t.count(op + " " + string(code)) }
 func (t *countingObserver) AttemptBegan(queue string, _ time.Duration) { t.count("began " + queue) }
-func (t *countingObserver) LeaseSwept(bool)                            { t.count("took") }
+func (t *countingObserver) LeaseSwept(bool)                            { t.count("swept") }
 func (t *countingObserver) AttemptEnded(q string, how engine.Ending, ran time.Duration) {
 	t.count("ended " + q + " " + how.String())
 	if ran > 0 {
@@ -61,16 +61,16 @@ func (t *countingObserver) OutputStored(bytes int64) {
 
 // startObserved starts an engine with a countingObserver.
 func startObserved(t *testing.T, path string) (*harness, *countingObserver) {
-	seen := &countingObserver{}
+	observer := &countingObserver{}
 	s := openStore(t, path)
-	return startWithConfig(t, engine.Config{Store: s, Queues: queues(), Observer: seen}), seen
+	return startWithConfig(t, engine.Config{Store: s, Queues: queues(), Observer: observer}), observer
 }
 
 // The observer is called once for every op, attempt and refusal.
 func TestObserverCountsEverythingOnce(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "jobs.db")
-	h, seen := startObserved(t, path)
+	h, observer := startObserved(t, path)
 	h.startWorker(1)
 	ctx := context.Background()
 	next := func() job.Claimed { h.submit(engine.Request{}); return <-h.jobs }
@@ -90,7 +90,7 @@ func TestObserverCountsEverythingOnce(t *testing.T) {
 	h.finish(next(), job.Outcome{Fault: &job.Fault{Code: "x", Class: job.Wait}})
 	h.finish(<-h.jobs, job.Outcome{Fault: &job.Fault{Code: "x", Class: job.Retryable}})
 	h.finish(<-h.jobs, job.Outcome{Released: true})
-	<-h.jobs // is lost with the process
+	<-h.jobs // will be lost with the process
 
 	_, _, _ = h.Submit(ctx, engine.Request{Owner: local, Queue: "nowhere"})
 	_, _ = h.SubmitMany(ctx, []engine.Request{{Owner: local, Queue: "sim"}, {Owner: local, Queue: "nowhere"}}, true)
@@ -103,18 +103,18 @@ func TestObserverCountsEverythingOnce(t *testing.T) {
 		"ended sim retried": 1, "ended sim handed_back": 1,
 		"submit unknown_queue": 2, "submit batch_refused": 1, "retry not_found": 1,
 	}
-	seen.expect(t, want, "lane")
-	if seen.outputBytes != int64(len("hello world")) {
-		t.Errorf("told of %d bytes of output", seen.outputBytes)
+	observer.expect(t, want, "lane")
+	if observer.outputBytes != int64(len("hello world")) {
+		t.Errorf("%d bytes of output were reported", observer.outputBytes)
 	}
-	lanes := seen.counts["lane urgent"] + seen.counts["lane output"] + seen.counts["lane submit"]
-	if seen.counts["lane submit"] != 4 || seen.counts["lane output"] != 1 || seen.ops < lanes {
-		t.Errorf("told of %v in batches of %d ops", seen.counts, seen.ops)
+	lanes := observer.counts["lane urgent"] + observer.counts["lane output"] + observer.counts["lane submit"]
+	if observer.counts["lane submit"] != 4 || observer.counts["lane output"] != 1 || observer.ops < lanes {
+		t.Errorf("%v were reported in batches of %d ops", observer.counts, observer.ops)
 	}
 
-	again, seen := startObserved(t, path)
+	again, observer := startObserved(t, path)
 	again.stop()
-	seen.expect(t, map[string]int{"ended sim lost": 1}, "lane")
+	observer.expect(t, map[string]int{"ended sim lost": 1}, "lane")
 }
 
 // expect compares the counts with want. It ignores names with the prefix.
@@ -125,6 +125,6 @@ func (t *countingObserver) expect(tt *testing.T, want map[string]int, exceptPref
 		return len(what) > len(exceptPrefix) && what[:len(exceptPrefix)] == exceptPrefix
 	})
 	if !maps.Equal(got, want) {
-		tt.Errorf("told of\n%v, not of\n%v", got, want)
+		tt.Errorf("reported\n%v, want\n%v", got, want)
 	}
 }

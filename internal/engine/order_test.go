@@ -50,7 +50,7 @@ func TestStoreOrderIsStable(t *testing.T) {
 	last := &pendingOp{op: &store.Pause{}}
 	for i, p := range inStoreOrder(ops) {
 		if kindOf(p) < kindOf(last) || kindOf(p) == kindOf(last) && p.bytes < last.bytes {
-			t.Fatalf("op %d, asked as number %d, stands in the wrong place", i, p.bytes)
+			t.Fatalf("op %d, asked as number %d, is in the wrong place", i, p.bytes)
 		}
 		last = p
 	}

@@ -25,14 +25,14 @@ type outageHarness struct {
 	*Engine
 	t          *testing.T
 	stop       func()
-	syncDelay  atomic.Int64 // how long each takes, in ns
-	applyDelay atomic.Int64 // how long it takes to apply a batch, in ns
-	readDelay  atomic.Int64 // how long the reads of a sweep take, in ns
-	readsFail  atomic.Bool  // the reads of a sweep fail
+	syncDelay  atomic.Int64 // duration of a sync, in ns
+	applyDelay atomic.Int64 // duration of an apply, in ns
+	readDelay  atomic.Int64 // duration of a read of the sweep, in ns
+	readsFail  atomic.Bool  // whether the reads of the sweep fail
 
-	sweptLeases atomic.Int32 // leases that lapsed
-	attempts    atomic.Int32 // attempts
-	overlaps    atomic.Int32 // attempts of one job that began beside another
+	sweptLeases atomic.Int32 // leases that a sweep took because they lapsed
+	attempts    atomic.Int32 // attempts that began
+	overlaps    atomic.Int32 // attempts that began while the job was already running
 	mu          sync.Mutex
 	runs        map[job.ID]int
 }
@@ -155,7 +155,7 @@ func TestSlowSyncSweepsNoRenewedLease(t *testing.T) {
 				h.syncDelay.Store(0)
 				time.Sleep(30 * time.Second)
 				if h.sweptLeases.Load() > 0 || h.attempts.Load() != 1 {
-					t.Errorf("%d leases were taken, and the job of a healthy worker was begun %d times", h.sweptLeases.Load(), h.attempts.Load())
+					t.Errorf("%d leases were swept, and the job of a healthy worker began %d times", h.sweptLeases.Load(), h.attempts.Load())
 				}
 			})
 		})
@@ -182,14 +182,14 @@ func runRandomOutages(t *testing.T, r *rand.Rand) {
 	}
 	h := newOutageHarness(t, lease, renewEvery)
 	h.startRunner(renewEvery, 40*time.Second)
-	upTo := func(most time.Duration) time.Duration { return time.Duration(r.Int64N(int64(most))) }
+	upTo := func(limit time.Duration) time.Duration { return time.Duration(r.Int64N(int64(limit))) }
 	for range 30 {
 		for range r.IntN(3) {
 			go func() { _ = h.submit() }()
 		}
 		time.Sleep(upTo(3 * lease))
 		switch r.IntN(6) {
-		case 0: // slow, but not so slow that it counts
+		case 0: // too short to count as an outage
 			h.syncDelay.Store(int64(upTo(900 * time.Millisecond)))
 		case 1:
 			h.syncDelay.Store(int64(upTo(2 * lease)))
@@ -208,7 +208,7 @@ func runRandomOutages(t *testing.T, r *rand.Rand) {
 	}
 	time.Sleep(2 * time.Minute)
 	if h.sweptLeases.Load() > 0 || h.overlaps.Load() > 0 {
-		t.Errorf("leases of %v, renewed each %v: %d were taken from a worker that is alive, and %d attempts began beside another", lease, renewEvery, h.sweptLeases.Load(), h.overlaps.Load())
+		t.Errorf("leases of %v, renewed each %v: %d were swept from a healthy worker, and %d attempts overlapped", lease, renewEvery, h.sweptLeases.Load(), h.overlaps.Load())
 	}
 }
 
@@ -225,19 +225,19 @@ func TestDeadWorkersLeaseIsSweptTwoIntervalsAfterOutage(t *testing.T) {
 		time.Sleep(8 * time.Second)
 		want := int32(1)
 		if got := h.sweptLeases.Load(); got != want {
-			t.Fatalf("%d leases were taken of a worker that is dead", got)
+			t.Fatalf("%d leases of a dead worker were swept, want 1", got)
 		}
 		time.Sleep(2500 * time.Millisecond)
 		h.readsFail.Store(true)
-		time.Sleep(20 * time.Second) // the second lease has lapsed long ago
+		time.Sleep(20 * time.Second) // the lease of the second attempt has long lapsed
 		h.readsFail.Store(false)
 		time.Sleep(3900 * time.Millisecond)
 		if got := h.sweptLeases.Load(); got != want {
-			t.Fatalf("%d leases were taken within two intervals of the outage, want %d", got, want)
+			t.Fatalf("%d leases were swept within two intervals of the outage, want %d", got, want)
 		}
 		time.Sleep(2100 * time.Millisecond)
 		if got := h.sweptLeases.Load(); got != want+1 {
-			t.Fatalf("%d leases were taken, want %d", got, want+1)
+			t.Fatalf("%d leases were swept, want %d", got, want+1)
 		}
 	})
 }
@@ -286,7 +286,7 @@ func TestHangingSyncRefusesNewWork(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		h := newOutageHarness(t, time.Minute, 10*time.Second)
-		synctest.Wait() // what an engine commits when it starts is on disk
+		synctest.Wait() // the first commits of the engine are on disk
 		h.syncDelay.Store(int64(30 * time.Second))
 		type answer struct {
 			err  error
@@ -314,10 +314,10 @@ func TestHangingSyncRefusesNewWork(t *testing.T) {
 			case a := <-c:
 				var refused *job.Error
 				if !errors.As(a.err, &refused) || refused.Code != job.Unavailable || refused.RetryAfter == 0 || a.took > 1300*time.Millisecond {
-					t.Errorf("what waits (%d) is answered %v after %v", i, a.err, a.took)
+					t.Errorf("waiting op %d is answered %v after %v", i, a.err, a.took)
 				}
 			default:
-				t.Errorf("what waits (%d) is not answered", i)
+				t.Errorf("waiting op %d is not answered", i)
 			}
 		}
 		if a := <-ask(h.submit); job.CodeOf(a.err) != job.Unavailable || a.took != 0 {
@@ -328,12 +328,12 @@ func TestHangingSyncRefusesNewWork(t *testing.T) {
 		}
 		select {
 		case a := <-applied:
-			t.Fatalf("what is not on disk yet is answered %v", a.err)
+			t.Fatalf("an op that is not on disk yet is answered %v", a.err)
 		default:
 		}
 		h.syncDelay.Store(0)
 		if a := <-applied; a.err != nil || a.took != 30*time.Second {
-			t.Errorf("what was handed to the store is answered %v after %v", a.err, a.took)
+			t.Errorf("an op that was handed to the store is answered %v after %v", a.err, a.took)
 		}
 		if a := <-ask(h.submit); a.err != nil {
 			t.Errorf("after the sync has returned a submit is answered %v", a.err)
@@ -342,7 +342,7 @@ func TestHangingSyncRefusesNewWork(t *testing.T) {
 		asked := h.queues["q"].readySubmits
 		h.queues["q"].mu.Unlock()
 		if asked != 0 {
-			t.Errorf("%d submits are still counted as under way", asked)
+			t.Errorf("%d submits are still counted as pending", asked)
 		}
 	})
 }

@@ -33,7 +33,7 @@ func TestOutputLimitsOfAttemptAndJob(t *testing.T) {
 			err := w.Append(t.Context(), c.Lease(), textEntries(cursor, attempt, piece), nil)
 			if attempt == 5 {
 				if job.CodeOf(err) != job.TooLarge {
-					t.Fatalf("a job that has said 64 MiB says more: %v", err)
+					t.Fatalf("a job with 64 MiB of output writes more: %v", err)
 				}
 				return
 			}
@@ -43,10 +43,10 @@ func TestOutputLimitsOfAttemptAndJob(t *testing.T) {
 			cursor++
 		}
 		if err := w.Append(t.Context(), c.Lease(), textEntries(cursor, attempt, []byte("x")), nil); job.CodeOf(err) != job.TooLarge {
-			t.Fatalf("attempt %d says more than 16 MiB: %v", attempt, err)
+			t.Fatalf("attempt %d writes more than 16 MiB: %v", attempt, err)
 		}
 		if got := w.get(id); got.OutputBytes != int64(attempt)*job.MaxOutput {
-			t.Fatalf("after attempt %d the job has said %d bytes", attempt, got.OutputBytes)
+			t.Fatalf("after attempt %d the job has %d bytes of output", attempt, got.OutputBytes)
 		}
 		w.failAttempt(c)
 		w.clock.pass(time.Hour)

@@ -186,7 +186,7 @@ func TestDeleteReachesWorkerOfOtherProcess(t *testing.T) {
 		for {
 			if err := w.next(bound); err != nil {
 				if job.CodeOf(err) != job.NotFound {
-					t.Errorf("the watcher of a deleted job is told %v", err)
+					t.Errorf("the watcher of a deleted job gets %v", err)
 				}
 				return
 			}
@@ -200,11 +200,11 @@ func TestLeaseSweptByOtherProcessIsReported(t *testing.T) {
 	forEachBus(t, func(t *testing.T, a, b *harness, bound time.Duration) {
 		a.startWorker(1)
 		snap := a.submit(engine.Request{})
-		<-a.jobs // and never renewed
+		<-a.jobs // never renewed
 		b.startWorker(1)
 		time.Sleep(2 * time.Minute)
 		a.expectOrder(job.OrderLost, bound)
-		for range 2 { // both run something now: a's slot is free
+		for range 2 { // a and b each run one, because a's slot is free
 			b.submit(engine.Request{})
 		}
 		got := 0
@@ -249,14 +249,14 @@ func TestPresenceKeepsJobOfOtherProcess(t *testing.T) {
 		w.waitFor(pollBound, "", job.Queued)
 		for _, id := range []job.ID{watched.ID, present.ID} {
 			if s, err := a.store.Job(t.Context(), local, id); err != nil || s.State != job.Queued {
-				t.Errorf("a job that someone was seen at is %s, %v", s.State, err)
+				t.Errorf("a job with a presence is %s, %v", s.State, err)
 			}
 		}
 		w.watch.Close()
 		time.Sleep(4 * time.Minute)
 		for _, id := range []job.ID{watched.ID, present.ID} {
 			if s, err := a.store.Job(t.Context(), local, id); err != nil || s.State != job.Cancelled {
-				t.Errorf("a job that nobody was seen at for its timeout is %s, %v", s.State, err)
+				t.Errorf("a job without a presence is %s, %v", s.State, err)
 			}
 		}
 	})
@@ -308,7 +308,7 @@ func TestJobRemovedByOtherProcessFreesSlot(t *testing.T) {
 		if _, err := b.Finish(t.Context(), c.Lease(), job.Outcome{}); err != nil {
 			t.Fatal(err)
 		}
-		for o := job.OrderCancel; o != job.OrderLost; { // the delete may be seen before the end
+		for o := job.OrderCancel; o != job.OrderLost; { // the delete may be noticed before the end
 			select {
 			case o = <-a.orders:
 			case <-time.After(bound):
@@ -378,7 +378,7 @@ func TestDeleteAfterCancelReachesOtherProcess(t *testing.T) {
 		for {
 			if err := w.next(bound); err != nil {
 				if job.CodeOf(err) != job.NotFound {
-					t.Errorf("the follower of a deleted job is told %v", err)
+					t.Errorf("the follower of a deleted job gets %v", err)
 				}
 				return
 			}
@@ -389,7 +389,7 @@ func TestDeleteAfterCancelReachesOtherProcess(t *testing.T) {
 // stallingStore is a store whose writes wait while resume is set. Reads go on.
 type stallingStore struct {
 	store.Store
-	resume atomic.Pointer[chan struct{}] // nil while writes go on
+	resume atomic.Pointer[chan struct{}] // nil lets writes pass
 }
 
 func (s *stallingStore) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
@@ -424,13 +424,13 @@ func TestStalledWritesSweepNoLease(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		time.Sleep(2 * time.Second) // past the look of the retention, which would notice
+		time.Sleep(2 * time.Second) // until after the retention's commit, which would notice the stall
 		resume := make(chan struct{})
 		view.resume.Store(&resume)
 		time.Sleep(18 * time.Second) // the lease has lapsed
 		view.resume.Store(nil)
 		close(resume)
-		time.Sleep(4 * time.Second) // the worker asks within an interval
+		time.Sleep(4 * time.Second) // the worker retries within an interval
 		if err := renew(); err != nil {
 			t.Errorf("the renewal after the writes had stood still: %v", err)
 		}

@@ -17,7 +17,7 @@ type crashingServer struct {
 	*Engine
 	clock *clock
 	jobs  chan job.Claimed
-	kill  func() // what runs stays in the store as it is
+	kill  func() // leaves running jobs in the store
 }
 
 func startCrashingServer(t *testing.T, c *clock, s store.Store) *crashingServer {
@@ -75,7 +75,7 @@ func (k *crashingServer) run(t *testing.T, seconds int, poison map[job.ID]bool, 
 // flush returns when all earlier ops are on disk and their jobs are delivered.
 func (k *crashingServer) flush(t *testing.T) {
 	t.Helper()
-	for range 2 { // the second batch has the claims that the first one made room for
+	for range 2 { // the second batch has claims for slots that the first one freed
 		if err := k.Write(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -104,7 +104,7 @@ func TestPoisonJobFailsAlone(t *testing.T) {
 		kills := 0
 		for ; k.run(t, 120, poison, starts); kills++ {
 			if kills > 20 {
-				t.Fatal("the server is killed for ever")
+				t.Fatal("the job keeps killing the server")
 			}
 			k = startCrashingServer(t, c, s)
 		}

@@ -33,15 +33,15 @@ func TestJobWithoutPresenceIsAbandoned(t *testing.T) {
 		use  func(w *sweepHarness, id job.ID)
 		want job.State
 	}{
-		"nobody":               {func(*sweepHarness, job.ID) {}, job.Cancelled},
+		"none":                 {func(*sweepHarness, job.ID) {}, job.Cancelled},
 		"a poll":               {func(w *sweepHarness, id job.ID) { w.get(id) }, job.Queued},
 		"a heartbeat":          {func(w *sweepHarness, _ job.ID) { w.MarkPresent(owner) }, job.Queued},
 		"another's heartbeat":  {func(w *sweepHarness, _ job.ID) { w.MarkPresent(job.Owner{User: "v"}) }, job.Cancelled},
 		"another's poll":       {func(w *sweepHarness, id job.ID) { _, _ = w.Get(w.t.Context(), job.Owner{User: "v"}, id) }, job.Cancelled},
-		"a stall of ours":      {func(w *sweepHarness, _ job.ID) { w.sweeper.markUnhealthy() }, job.Queued},
+		"an outage":            {func(w *sweepHarness, _ job.ID) { w.sweeper.markUnhealthy() }, job.Queued},
 		"a look at its output": {func(w *sweepHarness, id job.ID) { _, _ = w.Output(w.t.Context(), owner, id, 0, 0) }, job.Queued},
-		"a held request":       {func(w *sweepHarness, id job.ID) { _, _ = w.Wait(w.t.Context(), owner, id, time.Second) }, job.Queued},
-		"a start of ours":      {func(w *sweepHarness, _ job.ID) { w.presence = newPresence() }, job.Queued},
+		"a waiting request":    {func(w *sweepHarness, id job.ID) { _, _ = w.Wait(w.t.Context(), owner, id, time.Second) }, job.Queued},
+		"a restart":            {func(w *sweepHarness, _ job.ID) { w.presence = newPresence() }, job.Queued},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -54,7 +54,7 @@ func TestJobWithoutPresenceIsAbandoned(t *testing.T) {
 func testAbandon(t *testing.T, owner job.Owner, use func(w *sweepHarness, id job.ID), want job.State) {
 	w := newSweepHarness(t, time.Hour)
 	w.submit(Request{})
-	<-w.jobs // the only slot is taken
+	<-w.jobs // uses the only slot
 	id := w.submit(abandonableRequest())
 	w.passAndSweep(abandonAfter / 2)
 	use(w, id)
@@ -85,7 +85,7 @@ func TestRunningJobIsAbandonedAfterWatchCloses(t *testing.T) {
 			t.Fatal("a watched job was abandoned")
 		}
 		watch.Close()
-		for range 7 { // the last presence is stored
+		for range 7 { // until the last presence is stored
 			w.passAndSweep(abandonEvery)
 		}
 		w.passAndSweep(abandonAfter - 2*abandonEvery)
@@ -126,7 +126,7 @@ func TestPresenceIsStoredAtMostEachInterval(t *testing.T) {
 		_ = w.presence.takeUnstored(time.Now())
 		time.Sleep(stampEvery)
 		if op := w.presence.takeUnstored(time.Now()); op != nil || len(w.presence.jobs)+len(w.presence.owners) > 0 {
-			t.Errorf("when nobody is there any more %v is stored, and %d jobs and %d owners are remembered", op, len(w.presence.jobs), len(w.presence.owners))
+			t.Errorf("without presence %v is stored, and %d jobs and %d owners are remembered", op, len(w.presence.jobs), len(w.presence.owners))
 		}
 	})
 }

@@ -21,8 +21,8 @@ type sharedStore struct {
 	store.Store
 	mu          sync.Mutex
 	commits     atomic.Int64
-	beforeApply func(*store.Batch) // before it is applied; nil for nobody
-	afterApply  func(*store.Batch) // of what is answered; nil for nothing
+	beforeApply func(*store.Batch) // called with a batch before it is applied; may be nil
+	afterApply  func(*store.Batch) // called with a batch after it was applied; may be nil
 }
 
 func (s *sharedStore) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
@@ -39,7 +39,7 @@ func (s *sharedStore) Apply(ctx context.Context, b *store.Batch) (func() error, 
 	return synced, err
 }
 
-func (s *sharedStore) Close() error { return nil } // the test closes the store below
+func (s *sharedStore) Close() error { return nil } // withSharedStore closes the store
 
 // withSharedStore runs a test in a bubble, with a store for several engines.
 func withSharedStore(t *testing.T, test func(t *testing.T, s *sharedStore)) {
@@ -94,7 +94,7 @@ func TestStaleCountsCauseNoBusyLoop(t *testing.T) {
 		a, b := startHarness(t, s), startHarness(t, s)
 		defer a.stop()
 		defer b.stop()
-		b.submit(engine.Request{}) // b counts one queued
+		b.submit(engine.Request{}) // b counts one queued job
 		a.startWorker(1)
 		a.nextJob("queued")
 		before := s.commits.Load()
@@ -182,7 +182,7 @@ func TestMaxRunningSpansProcesses(t *testing.T) {
 		c := a.nextJob("submitted")
 		snap := b.submit(engine.Request{})
 		b.expectNoJob("one runs elsewhere")
-		a.stop() // gives nothing back: its worker still has the job
+		a.stop() // without a release: the worker still has the job
 		if _, err := s.Job(t.Context(), local, snap.ID); err != nil {
 			t.Fatal(err)
 		}
@@ -216,7 +216,7 @@ func TestIdleProcessesDoNotCommit(t *testing.T) {
 		s.mu.Lock()
 		s.beforeApply = func(b *store.Batch) {
 			if len(b.Prunes) == b.Len() {
-				return // the look of the retention, twice a minute, which finds nothing
+				return // the retention looks twice a minute and finds nothing
 			}
 			t.Errorf("of two processes at rest one commits %d dues, %d prunes, %d claims, %d ops in all", len(b.Dues), len(b.Prunes), len(b.Claims), b.Len())
 		}

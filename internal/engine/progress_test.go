@@ -58,7 +58,7 @@ func TestSlotFreedByOtherProcessIsFilled(t *testing.T) {
 		defer b.kill()
 		jobs := make(chan job.Claimed, 2)
 		a.Consume(job.Worker{Name: "w", Queue: "sim", Slots: 1, Deliver: func(c job.Claimed) { jobs <- c }})
-		for range 10 { // the poll, which comes now and then, is not what fills it
+		for range 10 { // ten times, so that it is not the occasional poll
 			a.submit(engine.Request{})
 			a.submit(engine.Request{})
 			for range 2 {

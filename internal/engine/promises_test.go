@@ -43,7 +43,7 @@ func TestPromisesHoldInEveryHistory(t *testing.T) {
 // promiseRun is a history whose promises are checked at the end.
 type promiseRun struct {
 	*history
-	killProcesses bool // processes end
+	killProcesses bool // whether processes are killed
 	watchers      []*jobView
 }
 
@@ -70,18 +70,18 @@ func (a *promiseRun) faultyRound() {
 			a.failCommits(w)
 		case n == 7:
 			d := time.Duration(a.intn(15_000)) * time.Millisecond
-			a.note("the disk stands still for %s", d)
+			a.note("the disk stalls for %s", d)
 			a.cluster.stallDisk(d)
-		case n == 8: // less than a healthy worker's lease can bear
+		case n == 8: // so short that a healthy worker can still renew
 			d := time.Duration(a.intn(1900)) * time.Millisecond
-			a.failNextCommits(w, fmt.Sprint("the sync takes ", d), faulty.Fault{After: func() { time.Sleep(d) }})
+			a.failNextCommits(w, fmt.Sprint("a sync takes ", d), faulty.Fault{After: func() { time.Sleep(d) }})
 		case n == 9:
 			a.note("%x cannot read", w.id[:2])
 			w.link.unreadableUntil.Store(time.Now().Add(time.Duration(a.intn(10_000)) * time.Millisecond).UnixNano())
 		case n <= 11:
 			a.note("%x: its clock jumps", w.id[:2])
 			w.link.clockAhead.Store(int64(a.intn(40_000)-20_000) * int64(time.Millisecond))
-		case n == 12 && a.killProcesses: // the sync fails: the process ends, and its data is there or not
+		case n == 12 && a.killProcesses: // a failed sync ends the process; its data may be on disk or not
 			a.failNextCommits(w, "the sync fails", faulty.Fault{Step: faulty.BadSync})
 		case n <= 20:
 			if x := a.anyJob(); x != nil {
@@ -170,7 +170,7 @@ func (a *promiseRun) useVoidLease(w *worker) {
 			_, err = w.Finish(a.ctx, l, job.Outcome{})
 		}
 		if err == nil {
-			a.violation("a lease on %s that is over was taken", l.Job)
+			a.violation("a void lease on %s was accepted", l.Job)
 		}
 	})
 }
@@ -198,7 +198,7 @@ func (a *promiseRun) finishAll() {
 		synctest.Wait()
 		a.replaceEnded()
 		if u := a.unfinishedJobs(); len(u.waiting)+len(u.running) == 0 {
-			time.Sleep(time.Second) // the watchers have so long
+			time.Sleep(time.Second) // for the watchers
 			return
 		}
 	}

@@ -19,7 +19,7 @@ import (
 // that other load on the machine affects both. Run it with -benchtime 10x for ten pairs
 // of seconds.
 func BenchmarkRetention(b *testing.B) {
-	const history = 10_000 // a pair of seconds
+	const history = 10_000 // jobs for each pair of seconds
 	h := newRetentionBench(b, history*b.N)
 	var with, without []time.Duration
 	for range b.N {

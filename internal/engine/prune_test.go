@@ -57,7 +57,7 @@ func TestShrinkDeletesTheOldest(t *testing.T) {
 	ids := w.runToEnd(100, 100_000)
 	p := newPruner(w.Engine, w.storeSize()+1)
 	if err := p.shrink(t.Context()); err != nil || w.countLeft(ids) != len(ids) {
-		t.Fatalf("with room left, %d of %d jobs are there: %v", w.countLeft(ids), len(ids), err)
+		t.Fatalf("below the maximum, %d of %d jobs are there: %v", w.countLeft(ids), len(ids), err)
 	}
 	p.maxBytes = w.storeSize() / 2
 	if err := p.shrink(t.Context()); err != nil {
@@ -128,7 +128,7 @@ func TestShrinkCountsFiles(t *testing.T) {
 		}
 		w.pruner.maxBytes = 10*size + w.storeSize()
 		if err := w.pruner.shrink(t.Context()); err != nil || w.countLeft(ids) != 10 {
-			t.Fatalf("with room left, %d of 10 jobs are there: %v", w.countLeft(ids), err)
+			t.Fatalf("below the maximum, %d of 10 jobs are there: %v", w.countLeft(ids), err)
 		}
 		w.pruner.maxBytes = 5*size + size/2 + w.storeSize()
 		if err := w.pruner.shrink(t.Context()); err != nil {
@@ -137,8 +137,8 @@ func TestShrinkCountsFiles(t *testing.T) {
 		if n := w.countLeft(ids); n != 4 || w.countLeft(ids[6:]) != 4 {
 			t.Errorf("%d jobs are left, %d of them among the newest four", n, w.countLeft(ids[6:]))
 		}
-		if held, _ := files.size(t.Context()); held != 4*size {
-			t.Errorf("of the files %d bytes are left", held)
+		if left, _ := files.size(t.Context()); left != 4*size {
+			t.Errorf("%d bytes of files are left", left)
 		}
 	})
 }
@@ -155,7 +155,7 @@ func TestShrinkGivesUpWithoutEndedJobs(t *testing.T) {
 		}
 	}
 	if p.exhaustedAt.IsZero() {
-		t.Error("the store can never hold one byte only, and nobody noticed")
+		t.Error("shrink did not notice that it cannot reach one byte")
 	}
 	w.get(waiting)
 }
@@ -167,7 +167,7 @@ func TestRetentionPassContinuesAndRestarts(t *testing.T) {
 	w := newSweepHarness(t, time.Hour)
 	first := w.runToEnd(pieceRows+10, 10)
 	w.clock.pass(30 * time.Minute)
-	held := w.submit(Request{Delay: 24 * time.Hour})
+	waiting := w.submit(Request{Delay: 24 * time.Hour})
 	w.clock.pass(31 * time.Minute)
 	pass := func() {
 		t.Helper()
@@ -179,21 +179,21 @@ func TestRetentionPassContinuesAndRestarts(t *testing.T) {
 	if n := w.countLeft(first); n != 0 {
 		t.Errorf("%d jobs past their time are left", n)
 	}
-	w.clock.pass(time.Hour) // the waiting job is old, and passed by
+	w.clock.pass(time.Hour) // the waiting job is old, and the pass skips it
 	w.runToEnd(pieceRows+10, 10)
 	w.clock.pass(61 * time.Minute)
 	pass()
-	if _, err := w.Cancel(t.Context(), job.Owner{User: "u"}, held); err != nil {
+	if _, err := w.Cancel(t.Context(), job.Owner{User: "u"}, waiting); err != nil {
 		t.Fatal(err)
 	}
 	w.clock.pass(61 * time.Minute)
 	pass()
-	if w.countLeft([]job.ID{held}) != 1 {
-		t.Error("the test is to show a job that a pass leaves to a later one")
+	if w.countLeft([]job.ID{waiting}) != 1 {
+		t.Error("the pass deleted a job that the test needs it to leave")
 	}
 	w.pruner.fullPassAt = time.Time{}
 	pass()
-	if w.countLeft([]job.ID{held}) != 0 {
+	if w.countLeft([]job.ID{waiting}) != 0 {
 		t.Error("a pass that begins with the oldest left it")
 	}
 }

@@ -63,7 +63,7 @@ func TestHangingStoreBoundsPendingOps(t *testing.T) {
 		asked := time.Now()
 		go func() { renewed <- renew(20 * time.Second) }()
 		time.Sleep(10 * time.Second)
-		synctest.Wait() // nobody is between asking and waiting
+		synctest.Wait() // all callers wait
 		view.resume.Store(nil)
 		close(resume)
 		if err := <-finished; err != nil {
@@ -74,7 +74,7 @@ func TestHangingStoreBoundsPendingOps(t *testing.T) {
 		}
 		list, err := s.Leases(t.Context(), []job.Lease{c.Lease()})
 		if err != nil || list[0].Token != c.Token {
-			t.Fatalf("the lease is not held: %v", err)
+			t.Fatalf("the lease is void: %v", err)
 		}
 		if lapsed, err := s.Running(t.Context(), store.LapsedOnly, job.ID{}, 9); err != nil || len(lapsed) > 0 {
 			t.Errorf("after a renewal that was asked for at %s, the lease has lapsed: %v", asked, err)
@@ -122,7 +122,7 @@ func TestStopAnswersUncertainRenewals(t *testing.T) {
 		}
 		h.stop()
 		for range 3 {
-			// The one that follows may come too late to be tried at all.
+			// The renewal that follows may come too late to be tried.
 			if err := <-answers; job.CodeOf(err) != job.Unavailable && job.CodeOf(err) != job.ShuttingDown {
 				t.Errorf("at the stop a renewal was answered %v", err)
 			}

@@ -14,7 +14,7 @@ import (
 // does for workers without a runner.
 func (w *sweepHarness) sweepOverdue(which store.RunningFilter) {
 	w.t.Helper()
-	w.sweeper.hasClockJumped() // the test has moved the clock
+	w.sweeper.hasClockJumped() // the sweep has noticed the jump of the clock
 	if err := w.sweeper.endAttempts(w.t.Context(), which); err != nil {
 		w.t.Fatal(err)
 	}
@@ -28,16 +28,16 @@ func TestSweepEndsOverdueAttempts(t *testing.T) {
 		which  store.RunningFilter
 		clocks job.Timeouts
 		retry  job.Retry
-		said   bool
+		output bool
 		after  time.Duration
 		code   string
 		want   job.State
 	}{
-		"an overrun is final":        {store.OverrunOnly, job.Timeouts{RunHard: 5 * time.Second}, job.Retry{}, true, 5 * time.Second, "timeout", job.Failed},
-		"or tried again, if allowed": {store.OverrunOnly, job.Timeouts{RunHard: 5 * time.Second}, job.Retry{OnTimeout: true}, true, 5 * time.Second, "timeout", job.Scheduled},
-		"nothing was said":           {store.SilentOnly, job.Timeouts{FirstOutput: 3 * time.Second}, job.Retry{}, false, 3 * time.Second, "first_output_timeout", job.Scheduled},
-		"nothing more was said":      {store.SilentOnly, job.Timeouts{IdleOutput: 2 * time.Second}, job.Retry{}, true, 2 * time.Second, "idle_output_timeout", job.Scheduled},
-		"what spoke may fail":        {store.SilentOnly, job.Timeouts{IdleOutput: 2 * time.Second}, job.Retry{AfterOutput: job.FailAfterOutput}, true, 2 * time.Second, "idle_output_timeout", job.Failed},
+		"an overrun is final":      {store.OverrunOnly, job.Timeouts{RunHard: 5 * time.Second}, job.Retry{}, true, 5 * time.Second, "timeout", job.Failed},
+		"or retried, if allowed":   {store.OverrunOnly, job.Timeouts{RunHard: 5 * time.Second}, job.Retry{OnTimeout: true}, true, 5 * time.Second, "timeout", job.Scheduled},
+		"no output":                {store.SilentOnly, job.Timeouts{FirstOutput: 3 * time.Second}, job.Retry{}, false, 3 * time.Second, "first_output_timeout", job.Scheduled},
+		"no further output":        {store.SilentOnly, job.Timeouts{IdleOutput: 2 * time.Second}, job.Retry{}, true, 2 * time.Second, "idle_output_timeout", job.Scheduled},
+		"output may make it final": {store.SilentOnly, job.Timeouts{IdleOutput: 2 * time.Second}, job.Retry{AfterOutput: job.FailAfterOutput}, true, 2 * time.Second, "idle_output_timeout", job.Failed},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -48,7 +48,7 @@ func TestSweepEndsOverdueAttempts(t *testing.T) {
 			id := w.submit(Request{Policy: &p})
 			claimed := <-w.jobs
 			lease := claimed.Lease()
-			if c.said {
+			if c.output {
 				if err := w.Append(t.Context(), lease, []job.Entry{{Seq: 1, Attempt: 1, Kind: job.KindText, Events: 1, Data: []byte("a")}}, nil); err != nil {
 					t.Fatal(err)
 				}

@@ -23,10 +23,10 @@ func TestWatcherFollowsOpsOfOneBatch(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		name string
-		// begin brings the job to where the ops find it.
+		// begin brings the job into the state in which the ops find it.
 		begin func(p *sharedBatch)
 		ops   []func(p *sharedBatch)
-		want  job.State // 0 for a job that is gone
+		want  job.State // 0 for a deleted job
 	}{
 		{"cancel, failing finish", (*sharedBatch).runJob, []func(*sharedBatch){(*sharedBatch).cancel, (*sharedBatch).fail}, job.Cancelled},
 		{"cancel, successful finish", (*sharedBatch).runJob, []func(*sharedBatch){(*sharedBatch).cancel, (*sharedBatch).succeed}, job.Succeeded},
@@ -86,7 +86,7 @@ type sharedBatch struct {
 	pending sync.WaitGroup
 
 	id    job.ID
-	lease job.Lease // of the job, or of the one that has the only slot
+	lease job.Lease // of the job, or of the job in the only slot
 }
 
 func newSharedBatch(t *testing.T) *sharedBatch {
@@ -169,7 +169,7 @@ func (p *sharedBatch) failForGood() {
 func (p *sharedBatch) succeed()   { p.finishAs(job.Outcome{}) }
 func (p *sharedBatch) handBack()  { p.finishAs(job.Outcome{Released: true}) }
 func (p *sharedBatch) freeSlot()  { p.finishAs(job.Outcome{}) }
-func (p *sharedBatch) becomeDue() { time.Sleep(time.Minute + time.Second) } // the sweep asks for it
+func (p *sharedBatch) becomeDue() { time.Sleep(time.Minute + time.Second) } // the sweep submits the op
 
 // jobWatcher collects the updates of a watch.
 type jobWatcher struct {
@@ -216,24 +216,24 @@ func (f *jobWatcher) checkAgainstStore(t *testing.T, p *sharedBatch, want job.St
 	defer f.mu.Unlock()
 	for i := range f.jobs {
 		if i > 0 && f.jobs[i].Revision < f.jobs[i-1].Revision {
-			t.Errorf("after %s, %d, the follower was told of %s, %d", f.jobs[i-1].State, f.jobs[i-1].Revision, f.jobs[i].State, f.jobs[i].Revision)
+			t.Errorf("after %s, %d, the watcher got %s, %d", f.jobs[i-1].State, f.jobs[i-1].Revision, f.jobs[i].State, f.jobs[i].Revision)
 		}
 	}
 	stored, err := p.store.Job(context.Background(), local, p.id)
 	if want == 0 {
 		if job.CodeOf(err) != job.NotFound || job.CodeOf(f.err) != job.NotFound && !errors.Is(f.err, io.EOF) {
-			t.Errorf("the job is %s, %v; its follower was told %v", stored.State, err, f.err)
+			t.Errorf("the job is %s, %v; its watcher got %v", stored.State, err, f.err)
 		}
 		return
 	}
 	last := f.jobs[len(f.jobs)-1]
 	if last.State.Ended() && stored.Revision > last.Revision {
-		return // it was quick: it was told of the end before the retry
+		return // it was notified of the end before the retry
 	}
 	if err != nil || stored.State != want || last.State != want || last.Revision != stored.Revision || !last.RunAt.Equal(stored.RunAt) || !last.FinishedAt.Equal(stored.FinishedAt) {
-		t.Errorf("the job is %s, %d, %v, and the follower knows it as %s, %d; want %s", stored.State, stored.Revision, err, last.State, last.Revision, want)
+		t.Errorf("the job is %s, %d, %v, and the watcher has %s, %d; want %s", stored.State, stored.Revision, err, last.State, last.Revision, want)
 	}
 	if want.Ended() != errors.Is(f.err, io.EOF) {
-		t.Errorf("the job is %s, and its follower was told %v", want, f.err)
+		t.Errorf("the job is %s, and its watcher got %v", want, f.err)
 	}
 }

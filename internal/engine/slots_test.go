@@ -21,10 +21,10 @@ type slotWorker struct {
 	*Engine
 	t         *testing.T
 	slots     int
-	nextFault atomic.Pointer[func() faulty.Step] // at which the next commit breaks
+	nextFault atomic.Pointer[func() faulty.Step] // returns the step at which the next commit fails
 
 	mu         sync.Mutex
-	running    map[job.Token]job.Claimed // delivered, and not known to have ended
+	running    map[job.Token]job.Claimed // delivered and not ended, as far as the worker knows
 	maxRunning int
 }
 
@@ -185,7 +185,7 @@ func finishAtRandom(t *testing.T, r *rand.Rand) {
 		}
 	}
 	c.nextFault.Store(nil)
-	for range 500 { // whatever is left comes to its end
+	for range 500 { // all jobs come to their end
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		for _, j := range c.jobs() {

@@ -52,7 +52,7 @@ func TestStartRemovesFilesOfDeletedJob(t *testing.T) {
 type damageReportingStore struct {
 	store.Store
 	damaged []job.ID
-	limits  map[string]job.Limits // of that commit
+	limits  map[string]job.Limits // the limits of that commit
 }
 
 func (f *damageReportingStore) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
@@ -78,10 +78,10 @@ func TestStartLogsDamagedJobs(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !strings.Contains(log.String(), damaged.String()) {
-		t.Errorf("the log says %q of %s", log.String(), damaged)
+		t.Errorf("the log is %q, want it to name %s", log.String(), damaged)
 	}
 	if f.limits["sim"].KeyRunning != 7 {
-		t.Errorf("the jobs that are taken back are held to %+v", f.limits)
+		t.Errorf("the reclaimed jobs have the limits %+v", f.limits)
 	}
 }
 
@@ -101,12 +101,12 @@ func TestStartReclaimsAllButUnstorable(t *testing.T) {
 	}})
 	h := startHarness(t, s)
 	for _, id := range ids {
-		want := job.Queued // nobody heard of the lease
+		want := job.Queued // the lease was never used
 		if id == bad {
 			want = job.Running
 		}
 		if snap, err := h.Get(t.Context(), local, id); err != nil || snap.State != want {
-			t.Errorf("a job of a dead server is %s, want %s: %v", snap.State, want, err)
+			t.Errorf("a job of a dead process is %s, want %s: %v", snap.State, want, err)
 		}
 	}
 }
@@ -120,6 +120,6 @@ func TestStartRetriesUnknownCommit(t *testing.T) {
 	s.Next(faulty.Fault{Step: faulty.SyncLostAfterCommit}, faulty.Fault{Step: faulty.SyncLostAfterCommit})
 	h := startHarness(t, s)
 	if snap, err := h.Get(t.Context(), local, id); err != nil || snap.State != job.Queued {
-		t.Errorf("a job of a dead server is %s: %v", snap.State, err)
+		t.Errorf("a job of a dead process is %s: %v", snap.State, err)
 	}
 }

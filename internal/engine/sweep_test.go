@@ -121,7 +121,7 @@ func TestSweepReclaimsLapsedLeases(t *testing.T) {
 	w.clock.pass(29 * time.Second)
 	w.sweep()
 	if got := w.get(id); got.State != job.Running {
-		t.Fatalf("a lease that had not lapsed was taken: the job is %s", got.State)
+		t.Fatalf("a lease was swept before it lapsed: the job is %s", got.State)
 	}
 	backoff := 2 * time.Second
 	for loss := 1; loss < job.MaxLosses; loss++ {
@@ -267,12 +267,12 @@ func TestOutageDelaysSweeps(t *testing.T) {
 	t.Parallel()
 	w := newSweepHarness(t, time.Nanosecond)
 	if !w.sweeper.maySweepLeases() {
-		t.Fatal("a healthy engine may take leases")
+		t.Fatal("a healthy engine may not sweep leases")
 	}
 	w.renewEvery = time.Hour
 	w.sweeper.markUnhealthy()
 	if w.sweeper.maySweepLeases() {
-		t.Fatal("leases may be taken right after a trouble")
+		t.Fatal("leases may be swept right after an outage")
 	}
 }
 
@@ -341,7 +341,7 @@ func TestRetriedJobExpires(t *testing.T) {
 	if _, err := w.Finish(t.Context(), c.Lease(), job.Outcome{Fault: &job.Fault{Code: "no"}}); err != nil {
 		t.Fatal(err)
 	}
-	w.submit(Request{}) // takes the slot
+	w.submit(Request{}) // uses the slot
 	<-w.jobs
 	if _, err := w.Retry(t.Context(), job.Owner{User: "u"}, id); err != nil {
 		t.Fatal(err)

@@ -50,7 +50,7 @@ type twoProcesses struct {
 	stop       func()
 	rng        *rand.Rand
 	processes  []*harness
-	slots      int // of each process
+	slots      int // slots of each process
 	maxRunning int // max_running
 	claims     []claim
 	jobs       []ownedJob
@@ -172,7 +172,7 @@ func (r *twoProcesses) step(h *harness) {
 			}
 			r.claims = append(r.claims[:i], r.claims[i+1:]...)
 			outcome := []job.Outcome{{}, {Fault: &job.Fault{Code: "x", Message: "x", Class: job.Retryable}}, {Released: true}}[r.rng.IntN(3)]
-			_, _ = h.Finish(ctx, x.c.Lease(), outcome) // also by the process that did not hand it out
+			_, _ = h.Finish(ctx, x.c.Lease(), outcome) // also through the process that did not deliver it
 		}
 	case 7:
 		_, _ = h.SetPaused(ctx, "sim", r.rng.IntN(2) == 0)
@@ -203,7 +203,7 @@ func (r *twoProcesses) collectClaims() {
 			<-h.orders
 		}
 	}
-	// Leases lapse: nobody renews.
+	// Leases lapse, because no worker renews.
 	leases := make([]job.Lease, 0, len(r.claims))
 	for _, x := range r.claims {
 		leases = append(leases, x.c.Lease())
@@ -212,13 +212,13 @@ func (r *twoProcesses) collectClaims() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	held := r.claims[:0]
+	valid := r.claims[:0]
 	for i, x := range r.claims {
 		if list[i].Token == x.c.Token {
-			held = append(held, x)
+			valid = append(valid, x)
 		}
 	}
-	r.claims = held
+	r.claims = valid
 }
 
 // checkProgress fails the test if a job that may run waits.
@@ -255,7 +255,7 @@ func (r *twoProcesses) checkProgress() {
 			busy[key]++
 		}
 	}
-	for _, x := range r.claims { // also those that were deleted while they run
+	for _, x := range r.claims { // also jobs that were deleted while they run
 		if _, err := r.s.Job(r.t.Context(), x.c.Job.Owner, x.c.Job.ID); job.CodeOf(err) == job.NotFound {
 			busy[fmt.Sprintf("%q of %q", x.c.Job.Key, x.c.Job.Owner.Tenant)]++
 		}

@@ -68,10 +68,10 @@ type clientLog struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	stored   map[job.ID]bool   // answered as stored
-	finished map[job.ID]bool   // answered as succeeded
-	runs     map[job.ID]int    // how often a worker was given it
-	watched  map[job.ID]string // by a watcher
+	stored   map[job.ID]bool   // submits that were answered
+	finished map[job.ID]bool   // finishes that were answered
+	runs     map[job.ID]int    // how often it was delivered
+	watched  map[job.ID]string // the text that its watcher read
 }
 
 func newClientLog(t *testing.T, s *sharedStore, path string, seed uint64) *clientLog {
@@ -83,7 +83,7 @@ func newClientLog(t *testing.T, s *sharedStore, path string, seed uint64) *clien
 		f := newSyncLosingStore(t, s, path, faulty.Plan{Seed: seed + i, Commit: func(int, *store.Batch) faulty.Fault {
 			mu.Lock()
 			defer mu.Unlock()
-			late := time.Duration(rng.IntN(20)) * time.Millisecond // so that batches are behind
+			late := time.Duration(rng.IntN(20)) * time.Millisecond // so that several batches wait for their sync
 			f := faulty.Fault{After: func() { time.Sleep(late) }}
 			switch rng.IntN(12) {
 			case 0, 1:
@@ -116,7 +116,7 @@ func TestUncertainBatchAnswersNobody(t *testing.T) {
 			}
 			return f
 		}})
-		defer func() { _ = s.Close() }() // and its copy
+		defer func() { _ = s.Close() }() // also closes its copy
 		h := startHarness(t, keepOpen{s})
 		h.startWorker(2)
 		first := h.submit(engine.Request{})
@@ -136,7 +136,7 @@ func TestUncertainBatchAnswersNobody(t *testing.T) {
 		}
 		ctx, stop := context.WithTimeout(context.Background(), time.Second)
 		if u, err := w.watch.Next(ctx); err == nil {
-			t.Errorf("a watcher was told %s", u.Job.State)
+			t.Errorf("a watcher got %s", u.Job.State)
 		}
 		stop()
 		select {
@@ -295,7 +295,7 @@ func (r *clientLog) compareWithStore(t *testing.T, s store.Store) {
 			want += fmt.Sprintf("%s part %d. ", id, i)
 		}
 		if err != nil || content != want || r.watched[id] != want {
-			t.Errorf("a job said %q, its watcher saw %q, and stored is %q: %v", want, r.watched[id], content, err)
+			t.Errorf("a job wrote %q, its watcher read %q, and stored is %q: %v", want, r.watched[id], content, err)
 		}
 	}
 	counts, err := s.Counts(t.Context())

@@ -33,7 +33,7 @@ func TestUnstorableFinishIsNotRetriedForever(t *testing.T) {
 				defer h.stop()
 				h.startWorker(1)
 				snap := h.submit(engine.Request{})
-				<-h.jobs // and never renewed
+				<-h.jobs // never renewed
 				time.Sleep(time.Hour)
 				synctest.Wait()
 				j, err := s.Job(t.Context(), local, snap.ID)
@@ -69,7 +69,7 @@ func TestUnstorableCancelBlocksNoOtherJob(t *testing.T) {
 		second := h.submit(engine.Request{})
 		time.Sleep(job.MinAbandon + time.Minute)
 		h.startWorker(1)
-		<-h.jobs // the first one, and never renewed
+		<-h.jobs // the first one, never renewed
 		if j, err := s.Job(t.Context(), local, second.ID); err != nil || j.State != job.Cancelled {
 			t.Errorf("an abandoned job behind it is %s, %v", j.State, err)
 		}
@@ -83,7 +83,7 @@ func TestUnstorableCancelBlocksNoOtherJob(t *testing.T) {
 // A store that failed and then refuses an op works again, so new work is accepted.
 func TestRefusalEndsOutage(t *testing.T) {
 	t.Parallel()
-	for name, full := range map[string]bool{"bad data": false, "no room": true} {
+	for name, full := range map[string]bool{"bad data": false, "full disk": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			withSharedStore(t, func(t *testing.T, s *sharedStore) {
@@ -107,7 +107,7 @@ func TestRefusalEndsOutage(t *testing.T) {
 				}, Bad: func(op any) bool { return poisoned.Load() && poison(op) }})
 				h := startWithConfig(t, engine.Config{Store: keepOpen{f}, Queues: queues()})
 				defer h.stop()
-				time.Sleep(3 * time.Second) // what a start does is over
+				time.Sleep(3 * time.Second) // until the engine has started
 				_, _, err := h.Submit(t.Context(), engine.Request{Owner: local, Queue: "sim", Input: []byte("poison")})
 				if want := map[bool]job.Code{false: job.Invalid, true: job.NoSpace}[full]; job.CodeOf(err) != want {
 					t.Fatalf("the submit was answered %v", err)

@@ -21,7 +21,7 @@ import (
 // each job knows the state that the store has, and it never went back to an earlier one.
 func TestWatchersAgreeWithStore(t *testing.T) {
 	t.Parallel()
-	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue { // too many for every run
+	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue { // the default takes too long
 		checks := "30"
 		if testing.Short() {
 			checks = "3"
@@ -61,7 +61,7 @@ type step struct {
 func drawStep(r *rapid.T) step {
 	return step{
 		name: rapid.SampledFrom([]string{
-			"submit", "submit", "delay", "expire", "succeed", "fail", "fail for good", "hand back", "say",
+			"submit", "submit", "delay", "expire", "succeed", "fail", "fail for good", "release", "append",
 			"cancel", "cancel", "retry", "delete", "pause", "resume", "pass", "pass", "hold", "release",
 		}).Draw(r, "step"),
 		job: rapid.IntRange(0, 9).Draw(r, "job"),
@@ -74,7 +74,7 @@ type watchedJobs struct {
 	*harness
 	faults  *faulty.Store
 	pending sync.WaitGroup
-	gate    chan struct{} // nil while commits go on
+	gate    chan struct{} // delays the commits until it is closed; may be nil
 
 	ids      []job.ID
 	watchers map[job.ID]*jobWatcher
@@ -200,7 +200,7 @@ func (m *watchedJobs) workerStep(s step, id job.ID) {
 	if !holds {
 		return
 	}
-	if s.name == "say" {
+	if s.name == "append" {
 		m.appended[id]++
 		entries := textEntry(m.appended[id], "a")
 		m.async(func(ctx context.Context) { _ = m.Append(ctx, c.Lease(), entries, nil) })
@@ -211,7 +211,7 @@ func (m *watchedJobs) workerStep(s step, id job.ID) {
 		"succeed":       {},
 		"fail":          {Fault: &job.Fault{Code: "x", Class: job.Retryable}},
 		"fail for good": {Fault: &job.Fault{Code: "x", Class: job.Final}},
-		"hand back":     {Released: true},
+		"release":       {Released: true},
 	}[s.name]
 	m.async(func(ctx context.Context) { _, _ = m.Finish(ctx, c.Lease(), o) })
 }
@@ -226,7 +226,7 @@ func (m *watchedJobs) compareWithStore() error {
 		case job.CodeOf(err) == job.NotFound && watchError(f) != nil:
 			continue
 		case job.CodeOf(err) == job.NotFound:
-			return fmt.Errorf("%s was deleted, and its follower was not told", id)
+			return fmt.Errorf("%s was deleted, and its watcher was not notified", id)
 		case err != nil:
 			return err
 		}
@@ -256,15 +256,15 @@ func (f *jobWatcher) matches(j *job.Job) error {
 	defer f.mu.Unlock()
 	for i := 1; i < len(f.jobs); i++ {
 		if a, b := &f.jobs[i-1], &f.jobs[i]; b.Revision < a.Revision || b.Revision == a.Revision && b.State != a.State || b.Cursor < a.Cursor {
-			return fmt.Errorf("after %s, %d, it was told of %s, %d", a.State, a.Revision, b.State, b.Revision)
+			return fmt.Errorf("after %s, %d, it got %s, %d", a.State, a.Revision, b.State, b.Revision)
 		}
 	}
 	last := &f.jobs[len(f.jobs)-1]
 	if f.err != nil && last.State.Ended() && j.Revision > last.Revision {
-		return nil // it ended, and was tried again
+		return nil // the job was retried after the watch had ended
 	}
 	if last.State != j.State || last.Revision != j.Revision || last.Cursor != j.Cursor || last.Attempt != j.Attempt || !last.RunAt.Equal(j.RunAt) {
-		return fmt.Errorf("it was told of %s, %d, and a poll sees %s, %d", last.State, last.Revision, j.State, j.Revision)
+		return fmt.Errorf("it got %s, %d, and the store has %s, %d", last.State, last.Revision, j.State, j.Revision)
 	}
 	return nil
 }

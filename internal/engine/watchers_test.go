@@ -12,8 +12,8 @@ import (
 // However many watchers come at the same time, no more than MaxWatchers stay.
 func TestConcurrentWatchersKeepLimit(t *testing.T) {
 	t.Parallel()
-	const most = 8
-	e := &Engine{hub: watch.NewHub(), maxWatchers: most}
+	const limit = 8
+	e := &Engine{hub: watch.NewHub(), maxWatchers: limit}
 	for range 300 {
 		var stay atomic.Int64
 		var all sync.WaitGroup
@@ -29,8 +29,8 @@ func TestConcurrentWatchersKeepLimit(t *testing.T) {
 		}
 		close(begin)
 		all.Wait()
-		if stay.Load() > most {
-			t.Fatalf("%d stay where %d may", stay.Load(), most)
+		if stay.Load() > limit {
+			t.Fatalf("%d watchers stay, want at most %d", stay.Load(), limit)
 		}
 		close(subs)
 		for sub := range subs {
