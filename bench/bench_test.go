@@ -20,6 +20,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestLatencyUsesExactSamples(t *testing.T) {
+	t.Parallel()
 	var hundred []time.Duration
 	for i := range 100 {
 		hundred = append(hundred, time.Duration(100-i)*time.Millisecond)
@@ -44,6 +45,7 @@ func TestLatencyUsesExactSamples(t *testing.T) {
 }
 
 func TestInputHasExactSize(t *testing.T) {
+	t.Parallel()
 	for _, n := range []int{minPayload, 500, maxPayload} {
 		if got := input(n); len(got) != n || !json.Valid(got) {
 			t.Errorf("%d bytes, want %d: %.60s", len(got), n, got)
@@ -52,6 +54,7 @@ func TestInputHasExactSize(t *testing.T) {
 }
 
 func TestBudgetLimitsCountAndTime(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := newBudget(3, 0)
 		n := 0
@@ -77,6 +80,7 @@ func TestBudgetLimitsCountAndTime(t *testing.T) {
 }
 
 func TestRunLoadCountsRefusals(t *testing.T) {
+	t.Parallel()
 	full := &client.Error{Status: 503, Code: client.CodeQueueFull, RetryAfter: 10 * time.Second}
 	broken := errors.New("broken")
 	tests := []struct {
@@ -118,6 +122,7 @@ func TestRunLoadCountsRefusals(t *testing.T) {
 }
 
 func TestRunLoadUsesAllClients(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		start := time.Now()
 		out, err := runLoad(t.Context(), 20, newBudget(100, 0), func(context.Context) error {
@@ -131,6 +136,7 @@ func TestRunLoadUsesAllClients(t *testing.T) {
 }
 
 func TestRunLoadStopsWithContext(t *testing.T) {
+	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	n := 0
 	_, err := runLoad(ctx, 1, newBudget(100, 0), func(context.Context) error {
@@ -145,6 +151,7 @@ func TestRunLoadStopsWithContext(t *testing.T) {
 }
 
 func TestCheckRefusesInvalidOptions(t *testing.T) {
+	t.Parallel()
 	for rule, set := range map[string]func(*Options){
 		"a bench that is not there":           func(o *Options) { o.Names = []string{"nope"} },
 		"no jobs":                             func(o *Options) { o.Jobs = 0 },
@@ -172,6 +179,7 @@ func TestCheckRefusesInvalidOptions(t *testing.T) {
 }
 
 func TestFloorAnswersWithJob(t *testing.T) {
+	t.Parallel()
 	var j client.Job
 	if err := json.Unmarshal([]byte(floorJob), &j); err != nil || j.Queue != "sim" || !strings.HasPrefix(j.URLs.Cancel, "/v1/jobs/") {
 		t.Errorf("the floor answers %+v (%v)", j, err)
@@ -179,6 +187,7 @@ func TestFloorAnswersWithJob(t *testing.T) {
 }
 
 func TestMeasureFsyncRemovesFile(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	l, err := measureFsync(t.Context(), dir)
 	if err != nil || l.Samples == 0 || l.P50 > l.Max {
@@ -193,6 +202,7 @@ func TestMeasureFsyncRemovesFile(t *testing.T) {
 }
 
 func TestThisMachineReadsHardware(t *testing.T) {
+	t.Parallel()
 	m := thisMachine()
 	if m.CPU == "" || m.Cores < 1 || m.OS == "" || m.Go == "" {
 		t.Errorf("%+v", m)
@@ -203,6 +213,7 @@ func TestThisMachineReadsHardware(t *testing.T) {
 }
 
 func TestReportPrintsAndDecodes(t *testing.T) {
+	t.Parallel()
 	f := Figure{
 		Name: "throughput", How: "jobs", Client: leanClientText, Clients: 64, Jobs: 10, Seconds: 2, PerS: 5,
 		Latency: Latency{10, 1, 1, 2, 3, 4}, Flow: &Flow{Done: 10, Refused: 1, BacklogMost: 7, Backlog: []Point{{0.1, 7}}},
@@ -227,6 +238,7 @@ func TestReportPrintsAndDecodes(t *testing.T) {
 }
 
 func TestReportNamesSyncMode(t *testing.T) {
+	t.Parallel()
 	own := Options{Data: t.TempDir()}
 	if got := own.setup().Sync; got != "SQLite WAL; the log is synced before every acknowledgement" {
 		t.Errorf("of a server of its own it says %q", got)
@@ -238,6 +250,7 @@ func TestReportNamesSyncMode(t *testing.T) {
 }
 
 func TestStartReportsFailedCommand(t *testing.T) {
+	t.Parallel()
 	for rule, tt := range map[string]struct {
 		command []string
 		says    string
@@ -255,6 +268,7 @@ func TestStartReportsFailedCommand(t *testing.T) {
 
 // A server's address is known once it was written to its end, in however many pieces.
 func TestStartReadsAddress(t *testing.T) {
+	t.Parallel()
 	said := &outputTail{next: io.Discard, addr: make(chan string, 1)}
 	for _, piece := range []string{"at http://other.test:1 there is nobody\n", `{"msg":"ready","url":"http://127.0`, ".0.1:41", `23","data":"x"}`, "\nhttp://127.0.0.1:5/"} {
 		if len(said.addr) > 0 && !strings.HasPrefix(piece, "\n") {

@@ -15,6 +15,7 @@ import (
 )
 
 func TestNamesSelectBenches(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		rule  string
 		asked []string
@@ -34,6 +35,7 @@ func TestNamesSelectBenches(t *testing.T) {
 }
 
 func TestGoalReportsMetOrMissed(t *testing.T) {
+	t.Parallel()
 	var f Figure
 	f.goalMax("a", 3, 3, "s")
 	f.goalMax("b", 3.0001, 3, "s")
@@ -50,6 +52,7 @@ func TestGoalReportsMetOrMissed(t *testing.T) {
 }
 
 func TestUsageReadsProcess(t *testing.T) {
+	t.Parallel()
 	stat := filepath.Join(t.TempDir(), "stat")
 	const line = "42 (a (strange) name) S 1 42 42 0 -1 4194560 100 0 0 0 250 50 7 7 20 0 9 0 100 0 0\n"
 	if err := os.WriteFile(stat, []byte(line), 0o600); err != nil {
@@ -67,6 +70,7 @@ func TestUsageReadsProcess(t *testing.T) {
 }
 
 func TestStreamReadsEvents(t *testing.T) {
+	t.Parallel()
 	long := strings.Repeat("x", 3*streamBuffer)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
@@ -101,6 +105,7 @@ func TestStreamReadsEvents(t *testing.T) {
 }
 
 func TestNotifyWatchersMeasuresAll(t *testing.T) {
+	t.Parallel()
 	srv := httptest.NewServer(NewFloor())
 	defer srv.Close()
 	streams, err := openAll(t.Context(), 3, host(srv.URL), floorEvents)
@@ -125,6 +130,7 @@ func TestNotifyWatchersMeasuresAll(t *testing.T) {
 }
 
 func TestFloorAnswersBatch(t *testing.T) {
+	t.Parallel()
 	srv := httptest.NewServer(NewFloor())
 	defer srv.Close()
 	c, closeClient, err := dialLean(t.Context(), srv.URL)
@@ -138,6 +144,7 @@ func TestFloorAnswersBatch(t *testing.T) {
 }
 
 func TestParseStamps(t *testing.T) {
+	t.Parallel()
 	for data, want := range map[string]int{
 		`{"seq":7,"attempt":1,"kind":"text","data":"1800000000000000 1800000000000050 "}`:                              2,
 		`{"id":"x","choices":[{"delta":{"content":"1800000000000000 "},"index":0}]}`:                                   1,
@@ -152,6 +159,7 @@ func TestParseStamps(t *testing.T) {
 }
 
 func TestFairnessCountsTurns(t *testing.T) {
+	t.Parallel()
 	at := func(ms int) time.Time { return time.UnixMilli(int64(ms)) }
 	heavy := []time.Time{at(10), at(20), at(20), at(30), at(40)}
 	for _, tt := range []struct {

@@ -30,6 +30,7 @@ func newLeanTest(t *testing.T, h http.HandlerFunc) (*leanTransport, string, *ato
 }
 
 func TestLeanTransportSpeaksHTTP(t *testing.T) {
+	t.Parallel()
 	l, url, conns := newLeanTest(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		w.Header().Set("X-Seen", fmt.Sprint(r.Method, " ", r.URL.RequestURI(), " ", r.Header.Get("X-Mine")))
@@ -76,6 +77,7 @@ func TestLeanTransportSpeaksHTTP(t *testing.T) {
 }
 
 func TestLeanTransportCloseEndsRequests(t *testing.T) {
+	t.Parallel()
 	asked := make(chan struct{})
 	l, url, _ := newLeanTest(t, func(_ http.ResponseWriter, r *http.Request) {
 		close(asked)
@@ -94,6 +96,7 @@ func TestLeanTransportCloseEndsRequests(t *testing.T) {
 }
 
 func TestDialLeanRefusesHTTPS(t *testing.T) {
+	t.Parallel()
 	for _, url := range []string{"https://server.test", "http://[::1"} {
 		if _, _, err := dialLean(t.Context(), url); err == nil {
 			t.Errorf("%s was taken", url)

@@ -9,6 +9,7 @@ import (
 )
 
 func TestImportsAreAllowed(t *testing.T) {
+	t.Parallel()
 	byPath := map[string]pkg{}
 	for _, r := range packages {
 		byPath[r.path] = r
@@ -31,6 +32,7 @@ func TestImportsAreAllowed(t *testing.T) {
 }
 
 func TestTableHasOnlyExistingPackages(t *testing.T) {
+	t.Parallel()
 	there := map[string]bool{}
 	for _, s := range sources(t) {
 		there[s.pkg] = true
@@ -43,6 +45,7 @@ func TestTableHasOnlyExistingPackages(t *testing.T) {
 }
 
 func TestForbiddenEdgeIsNotAllowed(t *testing.T) {
+	t.Parallel()
 	for _, r := range packages {
 		for _, to := range r.may {
 			if accident := accidentFor(r.path, to); accident != "" {
@@ -54,6 +57,7 @@ func TestForbiddenEdgeIsNotAllowed(t *testing.T) {
 
 // Only refusalFor enforces the table, so this test shows that it refuses.
 func TestForbiddenImportNamesAccident(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		pkg      pkg
 		imported string
@@ -76,6 +80,7 @@ func TestForbiddenImportNamesAccident(t *testing.T) {
 }
 
 func TestProductionCodeDoesNotImportTesting(t *testing.T) {
+	t.Parallel()
 	suites := []string{"internal/store/storetest", "internal/exec/exectest", "internal/api/openapi/openapitest", "internal/cutproxy"}
 	for _, s := range sources(t) {
 		if !s.test && !slices.Contains(suites, s.pkg) && slices.Contains(s.imports(), "testing") {
@@ -86,6 +91,7 @@ func TestProductionCodeDoesNotImportTesting(t *testing.T) {
 
 // In a bubble of testing/synctest a sleep only moves the fake clock.
 func TestTestsDoNotSleep(t *testing.T) {
+	t.Parallel()
 	onlyInBubbles := []string{"internal/api/jobs/recorder_test.go", "internal/engine/peers_test.go"} // its functions are called from bubbles
 	for _, s := range sources(t) {
 		inBubble := slices.Contains(s.imports(), "testing/synctest") || slices.Contains(onlyInBubbles, s.file)
@@ -96,6 +102,7 @@ func TestTestsDoNotSleep(t *testing.T) {
 }
 
 func TestNoPackageHasInit(t *testing.T) {
+	t.Parallel()
 	for _, s := range sources(t) {
 		for _, decl := range s.ast.Decls {
 			f, ok := decl.(*ast.FuncDecl)
@@ -107,6 +114,7 @@ func TestNoPackageHasInit(t *testing.T) {
 }
 
 func TestPackageNamesSayPurpose(t *testing.T) {
+	t.Parallel()
 	for _, s := range sources(t) {
 		switch path.Base(s.pkg) {
 		case "util", "utils", "common", "helpers", "models":

@@ -18,6 +18,7 @@ var faultCodes = []*regexp.Regexp{
 }
 
 func TestFailureCodesAreDocumented(t *testing.T) {
+	t.Parallel()
 	page, err := os.ReadFile(filepath.Join(root, "docs", "concepts.md"))
 	if err != nil {
 		t.Fatal(err)

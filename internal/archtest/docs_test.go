@@ -37,6 +37,7 @@ func pages(t *testing.T) []string {
 }
 
 func TestDocumentationLinksResolve(t *testing.T) {
+	t.Parallel()
 	for _, page := range pages(t) {
 		text, err := os.ReadFile(page)
 		if err != nil {
@@ -52,6 +53,7 @@ func TestDocumentationLinksResolve(t *testing.T) {
 
 // Table rows, code and single long words cannot be wrapped.
 func TestDocumentationIsWrappedAt100Columns(t *testing.T) {
+	t.Parallel()
 	for _, page := range pages(t) {
 		text, err := os.ReadFile(page)
 		if err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// newClient is a client of the real server.
+// newClient returns a client of the real server.
 func newClient(t *testing.T, url string) *client.Client {
 	c, err := client.New(url)
 	if err != nil {
@@ -19,9 +19,10 @@ func newClient(t *testing.T, url string) *client.Client {
 	return c
 }
 
-// Lines wait in a paused queue, are found by what was said of them, cancelled, run
-// again once the queue goes on, and deleted; other jobs are left alone.
+// Jobs of a paused queue are selected by flags, cancelled, retried after the queue
+// resumes, and deleted. Other jobs are unchanged.
 func TestFilteredActionsOnRealServer(t *testing.T) {
+	t.Parallel()
 	url := startDefaultServer(t)
 	newTestEnv(url).want(t, exitOK, "sim is paused\n", "queues", "pause", "sim")
 	other := newTestEnv(url)
@@ -61,7 +62,7 @@ func TestFilteredActionsOnRealServer(t *testing.T) {
 	}
 }
 
-// pausedQueueClient is a client of a real server whose queue is paused.
+// pausedQueueClient returns a client of a real server whose queue sim is paused.
 func pausedQueueClient(t *testing.T) *client.Client {
 	c := newClient(t, startDefaultServer(t))
 	q, err := c.Pause(t.Context(), "sim")
@@ -79,9 +80,10 @@ func submissions(n int, key string) []client.Submission {
 	return list
 }
 
-// A batch stores what it can and says of the rest why not; an atomic one stores all
-// or nothing.
+// A batch stores the valid jobs and refuses the others. An atomic batch stores all or
+// none.
 func TestBatchesOnRealServer(t *testing.T) {
+	t.Parallel()
 	c, ctx := pausedQueueClient(t), t.Context()
 	jobs := submissions(3, "ann")
 	jobs[1].Queue = "nope"
@@ -116,7 +118,7 @@ func ids(list []client.BatchResult) (all []string) {
 	return all
 }
 
-// wantWaiting holds the queue to a number of waiting jobs.
+// wantWaiting checks the number of waiting jobs.
 func wantWaiting(t *testing.T, ctx context.Context, c *client.Client, n int64) {
 	t.Helper()
 	q, err := c.Queue(ctx, "sim")
@@ -125,9 +127,13 @@ func wantWaiting(t *testing.T, ctx context.Context, c *client.Client, n int64) {
 	}
 }
 
-// A key may have so many jobs waiting; one more is refused with 429, and other keys
-// are not.
+// When a key has its maximum of waiting jobs, the next one is refused with 429. Other keys
+// are not affected.
 func TestFullKeyRefusesJobs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("submits 1,000 jobs")
+	}
+	t.Parallel()
 	c, ctx := pausedQueueClient(t), t.Context()
 	if _, err := c.SubmitBatch(ctx, client.Batch{Jobs: submissions(1000, "ann"), Atomic: true}); err != nil {
 		t.Fatal(err)

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// newManyJobsServer is a server with four jobs, which counts to 17.
+// newManyJobsServer returns a server with four jobs, which reports 17 cancelled ones.
 func newManyJobsServer(t *testing.T) *fakeServer {
 	return newFakeServer(t).
 		respond("GET /v1/jobs", 200, `{"data":[{"id":"job_1","status":"queued"},{"id":"job_2","status":"running"},`+
@@ -16,8 +16,9 @@ func newManyJobsServer(t *testing.T) *fakeServer {
 		respond("POST /v1/jobs/delete", 200, `{"object":"count","done":0}`)
 }
 
-// Without a terminal, --yes says that the selected jobs are meant.
+// Without a terminal, --yes confirms the selection.
 func TestFilteredActionWithYes(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ args, out, asked string }{
 		{"cancel --queue sim --status queued --yes", "17 jobs cancelled, or told to stop\n", `POST /v1/jobs/cancel {"queue":"sim","status":"queued"}`},
 		{"retry --error-code x --created-after 1h --metadata a=b --yes", "1 job to run again\n", `POST /v1/jobs/retry {"error_code":"x","created_after":"2030-01-31T08:00:00Z","metadata":{"a":"b"}}`},
@@ -32,8 +33,9 @@ func TestFilteredActionWithYes(t *testing.T) {
 	}
 }
 
-// On a terminal the jobs that would change are counted, and asked about.
+// On a terminal the command counts the jobs that would change, and asks.
 func TestFilteredActionAsksOnTerminal(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		args, answer, says string
 		exit               int
@@ -57,8 +59,9 @@ func TestFilteredActionAsksOnTerminal(t *testing.T) {
 	}
 }
 
-// Nobody is asked about nothing, and an interrupt is an answer.
+// The command does not ask when no job would change. An interrupt ends the question.
 func TestFilteredActionWithoutQuestion(t *testing.T) {
+	t.Parallel()
 	f := newFakeServer(t).respond("GET /v1/jobs", 200, `{"data":[{"id":"job_1","status":"succeeded"}]}`).respond("POST /v1/jobs/cancel", 200, `{"done":0}`)
 	s := newTestEnv(f.URL).terminal()
 	s.want(t, exitOK, "0 jobs cancelled, or told to stop\n", "cancel", "--all")
@@ -78,6 +81,7 @@ func TestFilteredActionWithoutQuestion(t *testing.T) {
 }
 
 func TestRefusedFilteredAction(t *testing.T) {
+	t.Parallel()
 	f := newFakeServer(t).respondProblem("POST /v1/jobs/delete", 503, "unavailable")
 	s := newTestEnv(f.URL)
 	s.want(t, exitFull, "", "delete", "--all", "--yes")

@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// A copy of a server's directory, taken while it runs in another process, is one on
-// which the next server goes on.
+// A server can start on the copy of a directory that another process was using.
 func TestBackupCopiesRunningServer(t *testing.T) {
+	t.Parallel()
 	k := newServerProcess(t)
 	k.start(t)
 	url := k.url()
@@ -43,6 +43,7 @@ func TestBackupCopiesRunningServer(t *testing.T) {
 }
 
 func TestInterruptedBackupLeavesNothing(t *testing.T) {
+	t.Parallel()
 	k := newServerProcess(t)
 	k.start(t)
 	dir := t.TempDir()
@@ -56,6 +57,7 @@ func TestInterruptedBackupLeavesNothing(t *testing.T) {
 }
 
 func TestCheckFindsDamage(t *testing.T) {
+	t.Parallel()
 	k := newServerProcess(t)
 	k.start(t)
 	whole := newTestEnv("")
@@ -88,6 +90,7 @@ func TestCheckFindsDamage(t *testing.T) {
 }
 
 func TestFormatBytes(t *testing.T) {
+	t.Parallel()
 	for n, want := range map[int64]string{0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536 << 10: "1.5 MiB", 16 << 30: "16.0 GiB", 5 << 50: "5120.0 TiB"} {
 		if got := formatBytes(n); got != want {
 			t.Errorf("%d is %s, want %s", n, got, want)

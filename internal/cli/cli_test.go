@@ -18,27 +18,30 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// runAsProgram makes the test binary the program itself: the benches start servers
-// from their own program, and here that is this one.
+// runAsProgram is set for child processes. The test binary then runs as the program, because
+// 'bench' and some tests start servers from their own executable.
 const runAsProgram = "MEANWHILE_TEST_AS_PROGRAM"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(runAsProgram) != "" {
 		os.Exit(Main())
 	}
+	if err := os.Setenv(runAsProgram, "1"); err != nil {
+		panic(err)
+	}
 	goleak.VerifyTestMain(m)
 }
 
-// now is the time of the tests' commands.
+// now is the current time of the commands.
 var now = time.Date(2030, 1, 31, 9, 0, 0, 0, time.UTC)
 
-// testEnv is where a test's command runs.
+// testEnv is the environment of a command in a test.
 type testEnv struct {
 	Env
 	out, err bytes.Buffer
 }
 
-// newTestEnv makes a stage on which nothing is a terminal. The server is at url.
+// newTestEnv returns an environment without a terminal, for the server at url.
 func newTestEnv(url string) *testEnv {
 	s := &testEnv{}
 	s.Env = Env{
@@ -49,7 +52,7 @@ func newTestEnv(url string) *testEnv {
 	return s
 }
 
-// terminal makes everything a terminal.
+// terminal makes all three streams terminals.
 func (s *testEnv) terminal() *testEnv {
 	s.InTerminal, s.OutTerminal, s.ErrTerminal = true, true, true
 	return s
@@ -65,7 +68,7 @@ func (s *testEnv) run(t *testing.T, args ...string) int {
 	return Run(t.Context(), &s.Env, args)
 }
 
-// want holds a command to its exit status and standard output.
+// want runs a command and checks its exit status and standard output.
 func (s *testEnv) want(t *testing.T, code int, out string, args ...string) {
 	t.Helper()
 	if got := s.run(t, args...); got != code {
@@ -85,7 +88,7 @@ func (s *testEnv) wantErr(t *testing.T, parts ...string) {
 	}
 }
 
-// allCommands are all commands but cobra's own, by their path.
+// allCommands returns all commands by path, without those of cobra.
 func allCommands(t *testing.T) map[string]*cobra.Command {
 	all := map[string]*cobra.Command{}
 	var walk func(*cobra.Command)
@@ -105,6 +108,7 @@ func allCommands(t *testing.T) map[string]*cobra.Command {
 }
 
 func TestHelpMatchesGoldenFiles(t *testing.T) {
+	t.Parallel()
 	golden := map[string]bool{}
 	for path := range allCommands(t) {
 		s := newTestEnv("http://server.test")
@@ -139,6 +143,7 @@ func writeGolden(t *testing.T, file string, text []byte) {
 }
 
 func TestDocsListCommandsAndFlags(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("../../docs/cli.md")
 	if err != nil {
 		t.Fatal(err)
@@ -161,7 +166,7 @@ func TestDocsListCommandsAndFlags(t *testing.T) {
 	}
 }
 
-// exitRow is a status as docs/cli.md has it.
+// exitRow returns the table row of a status in docs/cli.md.
 func exitRow(code int, meaning string) string { return fmt.Sprintf("| %d | %s |", code, meaning) }
 
 func flagsOf(cmd *cobra.Command) []string {
@@ -171,6 +176,7 @@ func flagsOf(cmd *cobra.Command) []string {
 }
 
 func TestWrongCommandLineIsUsageError(t *testing.T) {
+	t.Parallel()
 	for _, line := range []string{
 		"nope", "serve extra", "submit", "submit a b c", "submit sim {}{", "submit sim {} --priority high",
 		"submit sim {} --delay 1s --at 2030-01-31T09:00:00Z", "submit sim {} --at tomorrow", "submit sim {} --delay -5s", "submit sim {} --delay -5", "submit sim {} --delay=", "submit sim {} --delay soon",
@@ -195,6 +201,7 @@ func TestWrongCommandLineIsUsageError(t *testing.T) {
 }
 
 func TestUsageErrorGivesAdvice(t *testing.T) {
+	t.Parallel()
 	for line, says := range map[string]string{
 		"watch":                          "it is written 'meanwhile watch ID",
 		"backup":                         "it is written 'meanwhile backup DEST",
@@ -212,6 +219,7 @@ func TestUsageErrorGivesAdvice(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
+	t.Parallel()
 	s := newTestEnv("")
 	if code := s.run(t, "version"); code != exitOK || !strings.HasPrefix(s.out.String(), "meanwhile ") {
 		t.Errorf("exit status %d: %s", code, &s.out)
@@ -223,13 +231,14 @@ func TestVersion(t *testing.T) {
 }
 
 func TestNoCommandPrintsHelp(t *testing.T) {
+	t.Parallel()
 	s := newTestEnv("")
 	if code := s.run(t); code != exitOK || !strings.Contains(s.out.String(), "Exit status:") {
 		t.Errorf("exit status %d: %s", code, &s.out)
 	}
 }
 
-// cancelledContext is a context that has ended already, as after an interrupt.
+// cancelledContext returns a context that has ended, as after an interrupt.
 func cancelledContext(t *testing.T) context.Context {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

@@ -8,6 +8,7 @@ import (
 )
 
 func TestColumnsReadsTerminalWidth(t *testing.T) {
+	t.Parallel()
 	tty, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		t.Skipf("there are no terminals here: %v", err)
@@ -24,6 +25,7 @@ func TestColumnsReadsTerminalWidth(t *testing.T) {
 }
 
 func TestColumnsOfNoTerminalIsZero(t *testing.T) {
+	t.Parallel()
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		t.Fatal(err)

@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// What a shell is proposed: words, each with what it is, and never files.
+// Completions are words with a description, and never files.
 func TestCompletion(t *testing.T) {
+	t.Parallel()
 	f := newFakeServer(t).
 		respond("GET /v1/queues", 200, `{"data":[{"name":"chat","executor":"llm"},{"name":"sim","executor":"sim"}]}`).
 		respond("GET /v1/jobs", 200, `{"data":[{"id":"job_1","queue":"sim","status":"queued","created_at":"2030-01-31T08:59:59Z"},`+
@@ -42,9 +43,10 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
-// Without a server, or when it is slow or refuses, nothing is proposed and nothing
-// said.
+// Without a server, and when it is slow or refuses, completion proposes and prints
+// nothing.
 func TestCompletionPrintsNoErrors(t *testing.T) {
+	t.Parallel()
 	refusing := newFakeServer(t).respondProblem("GET /v1/queues", 503, "unavailable")
 	garbled := newFakeServer(t).respond("GET /v1/queues", 200, "<html>")
 	slow := newFakeServer(t)

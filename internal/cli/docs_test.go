@@ -22,11 +22,15 @@ var (
 	serveLine   = regexp.MustCompile(`(?m)^(\$ )?(go run \./cmd/meanwhile|bin/meanwhile|meanwhile) (serve.*)$`)
 )
 
-// Every call of curl and of the program that README and docs show does what it is
-// shown for: all of them are run, against a server that has what they speak of.
+// The test runs every command of README and docs with curl or the program, against a server
+// that has the jobs and files that they name.
 func TestDocsCommandsSucceed(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs every command of the documentation")
+	}
+	t.Parallel()
 	if _, err := exec.LookPath("curl"); err != nil && os.Getenv("MEANWHILE_CI") == "" {
-		t.Skip("curl is not installed: examples/needs says how it is")
+		t.Skip("curl is not installed; see examples/needs")
 	}
 	m := newDocsRunner(t)
 	ran := 0
@@ -39,7 +43,7 @@ func TestDocsCommandsSucceed(t *testing.T) {
 		}
 	}
 	if ran < 15 {
-		t.Errorf("only %d blocks have commands: they are written in a way that this test does not see", ran)
+		t.Errorf("only %d blocks have commands: this test does not match how they are written", ran)
 	}
 }
 
@@ -60,8 +64,8 @@ func pages(t *testing.T) map[string]string {
 	return all
 }
 
-// commandsOf are the calls of a block; not those of servers, which this test has, and
-// not what they print.
+// commandsOf returns the commands of a block, without those that start servers and without
+// their output.
 func commandsOf(text string) string {
 	var kept []string
 	continues := false
@@ -75,13 +79,13 @@ func commandsOf(text string) string {
 	return strings.Join(kept, "\n")
 }
 
-// readmeJobID is the job whose answers README shows.
+// readmeJobID is the id of the job in README.
 const readmeJobID = "job_06gzv0hv4nx3x2tbamncww1dcw"
 
-// docsRunner is a server that has what the manual speaks of, and where its commands run.
+// docsRunner runs commands of the documentation against a server.
 type docsRunner struct {
-	dir, program string
-	replacer     *strings.Replacer
+	dir, program, url string
+	replacer          *strings.Replacer
 }
 
 func newDocsRunner(t *testing.T) *docsRunner {
@@ -102,9 +106,7 @@ func newDocsRunner(t *testing.T) *docsRunner {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &docsRunner{dir: t.TempDir(), program: program}
-	t.Setenv(runAsProgram, "1")
-	t.Setenv("MEANWHILE_SERVER", url)
+	m := &docsRunner{dir: t.TempDir(), program: program, url: url}
 	m.createFiles(t)
 	id := m.askQuestion(t, url)
 	m.replacer = strings.NewReplacer(
@@ -114,7 +116,7 @@ func newDocsRunner(t *testing.T) *docsRunner {
 	return m
 }
 
-// createFiles puts the files there that the commands name.
+// createFiles creates the files that the commands name.
 func (m *docsRunner) createFiles(t *testing.T) {
 	t.Helper()
 	top, err := filepath.Abs("../..")
@@ -131,8 +133,8 @@ func (m *docsRunner) createFiles(t *testing.T) {
 	}
 }
 
-// askQuestion asks a question, which makes a job and a task of the same id, and waits for its
-// end.
+// askQuestion asks a question and waits for its end. The question is a job and a chat task
+// with the same id.
 func (m *docsRunner) askQuestion(t *testing.T, url string) (id string) {
 	t.Helper()
 	res, err := http.Post(url+"/api/chat", "application/json", strings.NewReader(`{"query":"tides?"}`))
@@ -155,7 +157,7 @@ func (m *docsRunner) askQuestion(t *testing.T, url string) (id string) {
 	return id
 }
 
-// run runs commands as they stand, but for where the server is and which job is meant.
+// run runs commands unchanged, except for the URL of the server and the id of the job.
 func (m *docsRunner) run(t *testing.T, page, commands string) {
 	t.Helper()
 	const shell = `set -eu
@@ -166,13 +168,15 @@ curl() { command curl --fail-with-body --max-time 60 "$@"; }
 	script := shell + strings.ReplaceAll(m.replacer.Replace(commands), "bin/meanwhile", "meanwhile")
 	cmd := exec.CommandContext(t.Context(), "sh", "-c", script, "sh", m.program)
 	cmd.Dir = m.dir
+	cmd.Env = append(os.Environ(), "MEANWHILE_SERVER="+m.url)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%s shows\n%s\nwhich ends with %v:\n%s", page, commands, err, out)
 	}
 }
 
-// The servers that the manual starts are told only what there is.
+// The commands that start servers in the documentation use only flags that exist.
 func TestDocsServeCommandsParse(t *testing.T) {
+	t.Parallel()
 	found := 0
 	for page, text := range pages(t) {
 		for _, line := range serveLine.FindAllStringSubmatch(text, -1) {

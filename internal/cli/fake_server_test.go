@@ -11,8 +11,7 @@ import (
 	"testing"
 )
 
-// fakeServer is a server that answers what it was told to, and remembers what it was
-// asked.
+// fakeServer gives fixed answers and records the requests.
 type fakeServer struct {
 	*httptest.Server
 	mux *http.ServeMux
@@ -36,7 +35,7 @@ func newFakeServer(t *testing.T) *fakeServer {
 	return f
 }
 
-// respond answers calls of a pattern.
+// respond sets the answer for requests that match a pattern.
 func (f *fakeServer) respond(pattern string, status int, body string) *fakeServer {
 	f.mux.HandleFunc(pattern, func(w http.ResponseWriter, _ *http.Request) {
 		if status == 429 || status == 503 {
@@ -53,8 +52,8 @@ func (f *fakeServer) respondProblem(pattern string, status int, code string) *fa
 	return f.respond(pattern, status, fmt.Sprintf(`{"status":%d,"code":"%s","detail":"this is %s"}`, status, code, code))
 }
 
-// respondStream tells a job's events, one connection after another; the last one is told
-// to all that follow. A connection that is not the last is cut after its events.
+// respondStream sets the events of a job. Each connection gets the next element and is
+// then cut; the last element is for all further connections.
 func (f *fakeServer) respondStream(id string, connections ...string) *fakeServer {
 	n := 0
 	f.mux.HandleFunc("GET /v1/jobs/"+id+"/events", func(w http.ResponseWriter, _ *http.Request) {
@@ -76,7 +75,7 @@ func (f *fakeServer) lastRequest() string {
 
 func event(name, data string) string { return "event: " + name + "\ndata: " + data + "\n\n" }
 
-// snapshot is the job with a status and a cursor.
+// snapshot returns a snapshot event of a job.
 func snapshot(status string, cursor int) string {
 	return event("snapshot", fmt.Sprintf(`{"id":"job_1","status":%q,"cursor":%d,"progress":{"percent":0}}`, status, cursor))
 }

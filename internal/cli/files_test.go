@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// createFile is a file of so many bytes.
+// createFile creates a file of this size.
 func createFile(t *testing.T, name string, size int) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), name)
@@ -20,8 +20,7 @@ func createFile(t *testing.T, name string, size int) (path string) {
 	return path
 }
 
-// sentForm is the last form that a server was sent: the job's JSON, and what its
-// files are called.
+// sentForm returns the job's JSON and the file names of the last form.
 func sentForm(t *testing.T, f *fakeServer) (job string, files []string) {
 	t.Helper()
 	body := strings.TrimPrefix(f.lastRequest(), "POST /v1/jobs ")
@@ -43,6 +42,7 @@ func sentForm(t *testing.T, f *fakeServer) (job string, files []string) {
 }
 
 func TestSubmitSendsFiles(t *testing.T) {
+	t.Parallel()
 	one, two := createFile(t, "scan.png", 3), createFile(t, "notes.txt", 0)
 	for rule, tt := range map[string]struct {
 		typed string
@@ -65,6 +65,7 @@ func TestSubmitSendsFiles(t *testing.T) {
 }
 
 func TestSubmitRefusesMissingFiles(t *testing.T) {
+	t.Parallel()
 	for path, says := range map[string]string{
 		filepath.Join(t.TempDir(), "missing"): "no such file",
 		t.TempDir():                           "is a directory",
@@ -78,8 +79,9 @@ func TestSubmitRefusesMissingFiles(t *testing.T) {
 	}
 }
 
-// A large file shows how much of it was sent, on a terminal, and leaves no bar.
+// On a terminal, a large upload shows a progress bar and removes it at the end.
 func TestSubmitShowsUploadProgress(t *testing.T) {
+	t.Parallel()
 	path := createFile(t, "long.wav", minProgressBytes)
 	f := newFakeServer(t).respond("POST /v1/jobs", 202, accepted)
 	s := newTestEnv(f.URL).terminal()

@@ -12,14 +12,14 @@ import (
 	"testing"
 )
 
-// cancellableContext is a context and what interrupts it.
+// cancellableContext returns a context and the function that interrupts it.
 func cancellableContext(t *testing.T) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(t.Context())
 	t.Cleanup(cancel)
 	return ctx, cancel
 }
 
-// triggerWriter calls trip when a word has been written.
+// triggerWriter calls trigger when the text was written.
 type triggerWriter struct {
 	io.Writer
 	text    string
@@ -33,8 +33,8 @@ func (w *triggerWriter) Write(p []byte) (int, error) {
 	return w.Writer.Write(p)
 }
 
-// batchServer is a server that takes batches: it names a job by its input, and refuses
-// what it was told to.
+// batchServer accepts batches. The id of a job is its input. refuse says which jobs it
+// refuses.
 type batchServer struct {
 	*fakeServer
 	refuse  func(input string) string // an error object, or "" to take it
@@ -78,8 +78,9 @@ func numbers(n int) string {
 	return b.String()
 }
 
-// Lines are submitted in batches, and their ids printed in their order.
+// Lines are submitted in batches. Their ids are printed in the order of the lines.
 func TestLinesAreSubmittedInBatches(t *testing.T) {
+	t.Parallel()
 	st := newBatchServer(t)
 	s := newTestEnv(st.URL).withInput(numbers(250))
 	if code := s.run(t, "submit", "sim", "--lines", "-", "--key", "ann"); code != exitOK {
@@ -96,9 +97,10 @@ func TestLinesAreSubmittedInBatches(t *testing.T) {
 	}
 }
 
-// A file is read like standard input; empty lines are none, and a line's key is its
-// number in the file.
+// A file is read like standard input. Empty lines are skipped. The key of a line contains
+// its number in the file.
 func TestLinesReadFile(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "jobs")
 	if err := os.WriteFile(file, []byte("1\n\n  \r\n{\"a\": 2}\r\n3"), 0o600); err != nil {
 		t.Fatal(err)
@@ -114,9 +116,10 @@ func TestLinesReadFile(t *testing.T) {
 	}
 }
 
-// A line that is refused, by whoever, keeps no other from becoming a job, and is
-// named; the exit status is the first one's.
+// A refused or invalid line is reported and does not stop the others. The exit status is
+// that of the first one.
 func TestRefusedLineIsReported(t *testing.T) {
+	t.Parallel()
 	st := newBatchServer(t)
 	st.refuse = func(input string) string {
 		if input == "2" {
@@ -129,8 +132,9 @@ func TestRefusedLineIsReported(t *testing.T) {
 	s.wantErr(t, "meanwhile: line 2: two is too many\n", "meanwhile: line 3: the input is not JSON", "meanwhile: line 4: the input begins like a JSON object")
 }
 
-// For a queue that asks a model a line may be the question.
+// For a queue with the executor llm a line may be a question.
 func TestLinesAcceptQuestions(t *testing.T) {
+	t.Parallel()
 	st := newBatchServer(t)
 	newTestEnv(st.URL).withInput("How do tides work?\nAnd \"waves\"?\n").run(t, "submit", "chat", "--lines", "-")
 	if len(st.batches) != 1 || st.batches[0][1] != `{"messages":[{"role":"user","content":"And \"waves\"?"}]}` {
@@ -141,8 +145,13 @@ func TestLinesAcceptQuestions(t *testing.T) {
 	}
 }
 
-// A line for which there is no room waits for it, and its id is printed in its place.
+// A line that finds the queue full is submitted again, and its id is printed in the order
+// of the lines.
 func TestLinesWaitWhileQueueIsFull(t *testing.T) {
+	if testing.Short() {
+		t.Skip("waits 2 s for retries")
+	}
+	t.Parallel()
 	st := newBatchServer(t)
 	full := 2
 	st.refuse = func(input string) string {
@@ -162,8 +171,10 @@ func TestLinesWaitWhileQueueIsFull(t *testing.T) {
 	}
 }
 
-// What ends it early says how far it came, and prints what was submitted.
+// After an error or an interrupt the submitted jobs are printed, and the first line whose
+// outcome is unknown.
 func TestInterruptedLinesReportProgress(t *testing.T) {
+	t.Parallel()
 	st := newBatchServer(t)
 	st.refuse = func(input string) string {
 		if input != "1" {
@@ -190,8 +201,9 @@ func TestInterruptedLinesReportProgress(t *testing.T) {
 	s.wantErr(t, "line 2 is longer than 1 MiB")
 }
 
-// Who does not see the ids sees how many there are.
+// When the ids go elsewhere, the terminal shows the number of jobs.
 func TestLinesShowCountOnTerminal(t *testing.T) {
+	t.Parallel()
 	s := newTestEnv(newBatchServer(t).URL).withInput(numbers(150))
 	s.ErrTerminal = true
 	s.run(t, "submit", "sim", "--lines", "-")

@@ -16,6 +16,7 @@ const runningJob = `{"id":"job_1","object":"job","queue":"chat","status":"runnin
 	`"cancel_requested_at":"2030-01-31T08:59:30Z","created_at":"2030-01-31T08:58:00Z","started_at":"2030-01-31T08:58:01Z"}`
 
 func TestGet(t *testing.T) {
+	t.Parallel()
 	f := newFakeServer(t).respond("GET /v1/jobs/job_1", 200, runningJob)
 	want := `id         job_1
 queue      chat
@@ -40,8 +41,8 @@ usage      {"total_tokens":3}
 	}
 }
 
-// readDocsJSON is a golden answer of the server's, on one line.
-func readDocsJSON(t *testing.T, name string) string {
+// readGolden returns a golden answer of the server on one line.
+func readGolden(t *testing.T, name string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "api", "jobs", "testdata", name))
 	if err != nil {
@@ -54,10 +55,11 @@ func readDocsJSON(t *testing.T, name string) string {
 	return line.String()
 }
 
-// What is null in an answer is null with --json, and everything else is the same too.
+// --json prints the answer of the server field for field, including null.
 func TestJSONMatchesServerAnswer(t *testing.T) {
+	t.Parallel()
 	var list struct{ Data []json.RawMessage }
-	if err := json.Unmarshal([]byte(readDocsJSON(t, "list.json")), &list); err != nil || len(list.Data) < 2 {
+	if err := json.Unmarshal([]byte(readGolden(t, "list.json")), &list); err != nil || len(list.Data) < 2 {
 		t.Fatal(err, len(list.Data))
 	}
 	var lines strings.Builder
@@ -67,22 +69,22 @@ func TestJSONMatchesServerAnswer(t *testing.T) {
 	}
 	snapshot := string(list.Data[0])
 	f := newFakeServer(t).
-		respond("GET /v1/jobs/job_1", 200, readDocsJSON(t, "job_queued.json")).
-		respond("GET /v1/jobs/job_2", 200, readDocsJSON(t, "job_ended.json")).
-		respond("POST /v1/jobs/job_1/cancel", 200, readDocsJSON(t, "job_ended.json")).
-		respond("POST /v1/jobs", 202, readDocsJSON(t, "job_queued.json")).
+		respond("GET /v1/jobs/job_1", 200, readGolden(t, "job_queued.json")).
+		respond("GET /v1/jobs/job_2", 200, readGolden(t, "job_ended.json")).
+		respond("POST /v1/jobs/job_1/cancel", 200, readGolden(t, "job_ended.json")).
+		respond("POST /v1/jobs", 202, readGolden(t, "job_queued.json")).
 		respond("GET /v1/jobs", 200, `{"data":[`+strings.ReplaceAll(strings.TrimSpace(lines.String()), "\n", ",")+`],"next":null}`).
-		respond("GET /v1/queues/one", 200, readDocsJSON(t, "queue.json")).
-		respond("GET /v1/queues/two", 200, readDocsJSON(t, "queue_paused.json")).
+		respond("GET /v1/queues/one", 200, readGolden(t, "queue.json")).
+		respond("GET /v1/queues/two", 200, readGolden(t, "queue_paused.json")).
 		respondStream("job_3", event("snapshot", snapshot)+event("done", strings.Replace(snapshot, `"cursor":17`, `"cursor":0`, 1)))
 	for command, want := range map[string]string{
-		"get job_1 --json":     readDocsJSON(t, "job_queued.json") + "\n",
-		"get job_2 --json":     readDocsJSON(t, "job_ended.json") + "\n",
-		"cancel job_1 --json":  readDocsJSON(t, "job_ended.json") + "\n",
-		"submit sim {} --json": readDocsJSON(t, "job_queued.json") + "\n",
+		"get job_1 --json":     readGolden(t, "job_queued.json") + "\n",
+		"get job_2 --json":     readGolden(t, "job_ended.json") + "\n",
+		"cancel job_1 --json":  readGolden(t, "job_ended.json") + "\n",
+		"submit sim {} --json": readGolden(t, "job_queued.json") + "\n",
 		"list --json":          lines.String(),
-		"queues one --json":    readDocsJSON(t, "queue.json") + "\n",
-		"queues two --json":    readDocsJSON(t, "queue_paused.json") + "\n",
+		"queues one --json":    readGolden(t, "queue.json") + "\n",
+		"queues two --json":    readGolden(t, "queue_paused.json") + "\n",
 		"watch job_3 --json":   `{"event":"snapshot","cursor":0,"job":` + snapshot + "}\n" + `{"event":"done","cursor":0,"job":` + strings.Replace(snapshot, `"cursor":17`, `"cursor":0`, 1) + "}\n",
 	} {
 		t.Run(command, func(t *testing.T) {
@@ -96,6 +98,7 @@ func TestJSONMatchesServerAnswer(t *testing.T) {
 }
 
 func TestGetShowsWaitingJob(t *testing.T) {
+	t.Parallel()
 	f := newFakeServer(t).respond("GET /v1/jobs/job_1", 200, `{"id":"job_1","status":"queued","queue_position":3,"held_back_by":"paused"}`)
 	s := newTestEnv(f.URL)
 	if s.run(t, "get", "job_1"); !strings.Contains(s.out.String(), "queued, 3 before it, held back by paused") {
@@ -109,6 +112,7 @@ func TestGetShowsWaitingJob(t *testing.T) {
 }
 
 func TestGetResult(t *testing.T) {
+	t.Parallel()
 	f := newFakeServer(t).respond("GET /v1/jobs/job_1", 200, `{"id":"job_1","status":"succeeded"}`).respond("GET /v1/jobs/job_1/result", 200, "a\x1b\x00b")
 	newTestEnv(f.URL).want(t, exitOK, "a\x1b\x00b", "get", "job_1", "--result")
 	newTestEnv(f.URL).terminal().want(t, exitOK, "ab\n", "get", "job_1", "--result")
@@ -121,6 +125,7 @@ func TestGetResult(t *testing.T) {
 }
 
 func TestGetWaits(t *testing.T) {
+	t.Parallel()
 	f := newFakeServer(t).respond("GET /v1/jobs/job_1", 200, `{"id":"job_1","status":"expired"}`)
 	s := newTestEnv(f.URL)
 	if code := s.run(t, "get", "job_1", "--wait"); code != exitCancelled || !strings.Contains(s.out.String(), "expired") {
@@ -129,6 +134,7 @@ func TestGetWaits(t *testing.T) {
 }
 
 func TestList(t *testing.T) {
+	t.Parallel()
 	page := `{"data":[` + runningJob + `,{"id":"job_0","queue":"sim\n\u001b[31m","status":"failed","attempt":4,"max_attempts":4,"error":{"code":"broken"},"created_at":"2030-01-29T08:00:00Z"},` +
 		`{"id":"job_2","queue":"sim","status":"queued","attempt":1,"max_attempts":4,"error":{"code":"broken"},"created_at":"2030-01-31T08:59:59Z"}],"next":null}`
 	f := newFakeServer(t).respond("GET /v1/jobs", 200, page)
@@ -156,6 +162,7 @@ job_2  sim       queued   1/4      -                        1s
 }
 
 func TestFormatAge(t *testing.T) {
+	t.Parallel()
 	for text, seconds := range map[string]int{"now": 0, "1s": 1, "59s": 59, "1m": 60, "59m": 3599, "1h": 3600, "47h": 172799, "2d": 172800} {
 		if got := formatAge(time.Duration(seconds) * time.Second); got != text {
 			t.Errorf("%d s are %s, want %s", seconds, got, text)
@@ -164,6 +171,7 @@ func TestFormatAge(t *testing.T) {
 }
 
 func TestCancelRetryDelete(t *testing.T) {
+	t.Parallel()
 	f := newFakeServer(t).
 		respond("POST /v1/jobs/job_1/cancel", 202, `{"id":"job_1","status":"running","cancel_requested_at":"2030-01-31T08:59:30Z"}`).
 		respond("POST /v1/jobs/job_2/cancel", 200, `{"id":"job_2","status":"succeeded"}`).
@@ -188,6 +196,7 @@ func TestCancelRetryDelete(t *testing.T) {
 }
 
 func TestQueues(t *testing.T) {
+	t.Parallel()
 	sim := `{"name":"sim","executor":"sim","concurrency":8,"counts":{"scheduled":1,"queued":2,"parked":1,"running":3},"totals":{"succeeded":4,"failed":5},"oldest_queued_s":1.25,"limits":{"max_depth":100}}`
 	f := newFakeServer(t).respond("GET /v1/queues", 200, `{"data":[`+sim+`,{"name":"chat","executor":"llm","paused":true}]}`).respondProblem("GET /v1/queues/nope", 404, "unknown_queue")
 	want := `QUEUE          EXECUTOR  RUNNING  QUEUED  PARKED  SCHEDULED  SUCCEEDED  FAILED  OLDEST
@@ -203,6 +212,7 @@ chat (paused)  llm       0/0      0/0     0       0          0          0       
 }
 
 func TestPauseAndResume(t *testing.T) {
+	t.Parallel()
 	f := newFakeServer(t).
 		respond("POST /v1/queues/sim/pause", 200, `{"name":"sim","paused":true}`).
 		respond("POST /v1/queues/sim/resume", 200, `{"name":"sim"}`).
@@ -217,6 +227,7 @@ func TestPauseAndResume(t *testing.T) {
 }
 
 func TestAttemptTextAboveMaximum(t *testing.T) {
+	t.Parallel()
 	for attempt, want := range map[int]string{0: "0/4", 4: "4/4", 5: "5"} {
 		if got := attemptText(attempt, "/", 4); got != want {
 			t.Errorf("attempt %d of a job that may fail 4 times is shown as %s, want %s", attempt, got, want)

@@ -17,8 +17,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/cutproxy"
 )
 
-// serverProcess is a server in a process of its own: this test binary, run as the
-// program itself. Its address stays the same, wherever the process listens.
+// serverProcess is a server in its own process: this test binary, run as the program. A
+// proxy gives it an address that stays the same after a restart.
 type serverProcess struct {
 	proxy        *cutproxy.Proxy
 	config, data string // config is a file, or ""
@@ -26,7 +26,6 @@ type serverProcess struct {
 }
 
 func newServerProcess(t *testing.T) *serverProcess {
-	t.Setenv(runAsProgram, "1")
 	k := &serverProcess{proxy: cutproxy.New(t), data: t.TempDir()}
 	t.Cleanup(k.kill)
 	return k
@@ -34,7 +33,7 @@ func newServerProcess(t *testing.T) *serverProcess {
 
 func (k *serverProcess) url() string { return k.proxy.URL() }
 
-// start starts it and returns when it says that it is ready.
+// start starts the server and returns when it is ready.
 func (k *serverProcess) start(t *testing.T) {
 	t.Helper()
 	program, err := os.Executable()
@@ -64,7 +63,7 @@ func (k *serverProcess) start(t *testing.T) {
 	t.Fatal("the server is not ready")
 }
 
-// kill is kill -9.
+// kill kills the server with SIGKILL.
 func (k *serverProcess) kill() {
 	if k.cmd != nil {
 		_ = k.cmd.Process.Kill()
@@ -74,8 +73,8 @@ func (k *serverProcess) kill() {
 	}
 }
 
-// hangingModel is a model that stops in the middle of its first answer, and completes
-// the others.
+// hangingModel is a model whose first answer stops in the middle. Later answers are
+// complete.
 type hangingModel struct{ requests atomic.Int32 }
 
 func (m *hangingModel) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -92,7 +91,7 @@ func (m *hangingModel) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	say("and comes to its end.", `"stop"`)
 }
 
-// withModel has the server that is started next use a model.
+// withModel configures the next start with this model.
 func (k *serverProcess) withModel(t *testing.T, model http.Handler) {
 	t.Helper()
 	upstream := httptest.NewServer(model)
@@ -104,6 +103,10 @@ func (k *serverProcess) withModel(t *testing.T, model http.Handler) {
 }
 
 func TestWatchSurvivesServerKill(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts two server processes")
+	}
+	t.Parallel()
 	k := newServerProcess(t)
 	k.withModel(t, &hangingModel{})
 	k.start(t)

@@ -16,8 +16,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/server"
 )
 
-// The commands against the real server, where the rest of the tests have one that
-// pretends.
+// These tests run commands against the real server. The others use fakeServer.
 
 // startDefaultServer starts a server in this process and returns its URL.
 func startDefaultServer(t *testing.T) string {
@@ -26,7 +25,7 @@ func startDefaultServer(t *testing.T) string {
 	return startServer(t, cfg)
 }
 
-// startServer runs a server until the test's end, and returns its URL.
+// startServer runs a server until the end of the test and returns its URL.
 func startServer(t *testing.T, cfg config.Config) string {
 	ctx, stop := context.WithCancel(context.Background())
 	s, err := server.Open(ctx, cfg, slog.New(slog.DiscardHandler))
@@ -46,6 +45,7 @@ func startServer(t *testing.T, cfg config.Config) string {
 }
 
 func TestCommandsOnRealServer(t *testing.T) {
+	t.Parallel()
 	url := startDefaultServer(t)
 	newTestEnv(url).want(t, exitOK, "The work takes its time,\n", "submit", "sim", `{"tokens":5}`, "--watch")
 	newTestEnv(url).want(t, exitOK, `{"echo":{"a":1}}`+"\n", "submit", "sim", `{"echo":{"a":1}}`, "--wait")
@@ -83,6 +83,7 @@ func TestCommandsOnRealServer(t *testing.T) {
 }
 
 func TestSubmitQuestionToSimulatedModel(t *testing.T) {
+	t.Parallel()
 	s := newTestEnv(startDefaultServer(t))
 	if code := s.run(t, "submit", "chat", `{"messages":[{"role":"user","content":"tides?"}],"sim":{"first_token_ms":0,"tokens_per_s":0}}`, "--watch"); code != exitOK || !strings.Contains(s.out.String(), "tides?") {
 		t.Errorf("exit status %d: %s%s", code, &s.out, &s.err)
@@ -90,6 +91,7 @@ func TestSubmitQuestionToSimulatedModel(t *testing.T) {
 }
 
 func TestIdempotencyKeyMakesOneJob(t *testing.T) {
+	t.Parallel()
 	url := startDefaultServer(t)
 	first, second, third := newTestEnv(url), newTestEnv(url), newTestEnv(url)
 	submit := func(s *testEnv, input string) int {
@@ -104,6 +106,7 @@ func TestIdempotencyKeyMakesOneJob(t *testing.T) {
 }
 
 func TestSimUpstreamAnswers(t *testing.T) {
+	t.Parallel()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	logReader, logWriter := io.Pipe()
@@ -132,7 +135,7 @@ func TestSimUpstreamAnswers(t *testing.T) {
 	_ = logWriter.Close()
 }
 
-// chatStatus asks a model and returns the status of its answer.
+// chatStatus sends a question to a model and returns the status of the answer.
 func chatStatus(t *testing.T, url string) int {
 	t.Helper()
 	res, err := http.Post(url+"/chat/completions", "application/json", strings.NewReader(`{"messages":[{"role":"user","content":"tides?"}],"sim":{"key":"k"}}`))
@@ -145,11 +148,10 @@ func chatStatus(t *testing.T, url string) int {
 	return res.StatusCode
 }
 
-// benchReport runs a bench briefly, over servers in processes of their own: this test
-// binary, run as the program itself.
+// benchReport runs a short bench. Its servers run in their own processes, from this test
+// binary.
 func benchReport(t testing.TB, args ...string) bench.Report {
 	t.Helper()
-	t.Setenv(runAsProgram, "1")
 	s := newTestEnv("")
 	args = append([]string{"bench", "--json", "--data", t.TempDir()}, args...)
 	if code := Run(t.Context(), &s.Env, args); code != exitOK {
@@ -163,6 +165,10 @@ func benchReport(t testing.TB, args ...string) bench.Report {
 }
 
 func TestBenchMeasuresOwnServer(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts six servers")
+	}
+	t.Parallel()
 	r := benchReport(t, "--jobs", "5", "--clients", "3", "--connections", "2,4", "--duration", "100ms", "--max-jobs", "50", "--idempotent", "--keys", "3")
 	if r.Fsync.Samples == 0 || r.Machine.Cores == 0 {
 		t.Errorf("the report is %+v", r)
@@ -185,9 +191,13 @@ func TestBenchMeasuresOwnServer(t *testing.T) {
 	}
 }
 
-// Every bench runs, however little of it, and says how its numbers compare with what
-// is promised. Whether they are met is for a run of the real size to say.
+// Every bench runs with few jobs and reports its goals. The test does not check whether
+// the goals are met: that needs a run of the real size.
 func TestEveryBenchRuns(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs every bench")
+	}
+	t.Parallel()
 	if runtime.GOOS != "linux" {
 		t.Skip("what a process uses is read from /proc")
 	}
@@ -205,6 +215,7 @@ func TestEveryBenchRuns(t *testing.T) {
 }
 
 func TestBenchSubmitsBatches(t *testing.T) {
+	t.Parallel()
 	r := benchReport(t, "throughput", "--batch", "100", "--keys", "7", "--connections", "2", "--duration", "100ms", "--max-jobs", "1000")
 	if f := r.Figures[0]; f.Jobs < 100 || f.Jobs > 1000 || f.Flow.Done != int64(f.Jobs) || len(f.Goals) != 1 {
 		t.Errorf("the figure is %+v", f)
@@ -212,6 +223,7 @@ func TestBenchSubmitsBatches(t *testing.T) {
 }
 
 func TestBenchMeasuresRunningServer(t *testing.T) {
+	t.Parallel()
 	r := benchReport(t, "sequential", "--jobs", "2", "--server", startDefaultServer(t), "--duration", "10ms")
 	if len(r.Figures) != 2 || r.Figures[0].Latency.Samples != 2 {
 		t.Errorf("the figures are %+v", r.Figures)
@@ -219,7 +231,6 @@ func TestBenchMeasuresRunningServer(t *testing.T) {
 }
 
 func TestBenchReportsFailedServerStart(t *testing.T) {
-	t.Setenv(runAsProgram, "1")
 	t.Setenv("MEANWHILE_LOG_LEVEL", "info")
 	t.Setenv("MEANWHILE_SHUTDOWN_GRACE_S", "never")
 	s := newTestEnv("")
@@ -241,7 +252,7 @@ func BenchmarkThroughput(b *testing.B) {
 	runBenchmark(b, "throughput", "--connections", "64", "--duration", "500ms")
 }
 
-// runBenchmark runs a bench once for each turn and reports its first figure.
+// runBenchmark runs a bench b.N times and reports its first figure.
 func runBenchmark(b *testing.B, args ...string) {
 	var r bench.Report
 	for range b.N {

@@ -11,6 +11,7 @@ import (
 const accepted = `{"id":"job_1","status":"queued"}`
 
 func TestSubmitSendsInputAndFlags(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		rule  string
 		typed string
@@ -49,6 +50,7 @@ func TestSubmitSendsInputAndFlags(t *testing.T) {
 
 // A variable of the shell that is empty is no question.
 func TestSubmitRefusesEmptyQuestion(t *testing.T) {
+	t.Parallel()
 	for _, text := range []string{"", " \n"} {
 		s := newTestEnv(newFakeServer(t).URL)
 		s.want(t, exitUsage, "", "submit", "chat", text)
@@ -57,6 +59,7 @@ func TestSubmitRefusesEmptyQuestion(t *testing.T) {
 }
 
 func TestSubmitRefusesInvalidInput(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		rule, typed, arg string
 		says             string
@@ -77,12 +80,14 @@ func TestSubmitRefusesInvalidInput(t *testing.T) {
 }
 
 func TestSubmitDoesNotReadTerminal(t *testing.T) {
+	t.Parallel()
 	s := newTestEnv(newFakeServer(t).URL).terminal()
 	s.want(t, exitUsage, "", "submit", "sim")
 	s.wantErr(t, "an input is missing")
 }
 
 func TestSubmitPrintsWatchCommand(t *testing.T) {
+	t.Parallel()
 	f := newFakeServer(t).respond("POST /v1/jobs", 202, accepted)
 	s := newTestEnv("http://elsewhere.test").terminal()
 	s.want(t, exitOK, "job_1\n", "submit", "sim", "{}", "--server", f.URL, "--user", "ada")
@@ -90,6 +95,7 @@ func TestSubmitPrintsWatchCommand(t *testing.T) {
 }
 
 func TestSubmitAndWait(t *testing.T) {
+	t.Parallel()
 	ended := func(status string) string {
 		return `{"id":"job_1","status":"` + status + `","cursor":0,"result":{"echo":7},"max_attempts":4,"error":{"code":"broken","message":"the work broke","attempt":4}}`
 	}
@@ -131,6 +137,7 @@ func TestSubmitAndWait(t *testing.T) {
 }
 
 func TestSubmitAndWatch(t *testing.T) {
+	t.Parallel()
 	f := newFakeServer(t).respond("POST /v1/jobs", 202, accepted)
 	f.respondStream("job_1", snapshot("running", 0)+text(1, 1, "high ")+text(2, 1, "tide")+done("succeeded", 2))
 	s := newTestEnv(f.URL)
@@ -139,6 +146,7 @@ func TestSubmitAndWatch(t *testing.T) {
 }
 
 func TestRefusalSetsExitStatus(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
 		rule   string
 		status int
@@ -163,6 +171,7 @@ func TestRefusalSetsExitStatus(t *testing.T) {
 }
 
 func TestUnreachableServer(t *testing.T) {
+	t.Parallel()
 	for _, line := range []string{"submit sim {}", "submit chat hello", "watch job_1", "get job_1", "get job_1 --wait", "list", "cancel job_1", "retry job_1", "delete job_1", "queues"} {
 		t.Run(line, func(t *testing.T) {
 			t.Parallel()
@@ -174,12 +183,14 @@ func TestUnreachableServer(t *testing.T) {
 }
 
 func TestInvalidUserIsUsageError(t *testing.T) {
+	t.Parallel()
 	s := newTestEnv("http://127.0.0.1:1")
 	s.want(t, exitUsage, "", "list", "--user", "a\nb")
 	s.wantErr(t, `the user "a\nb" cannot be sent: it has a control character`)
 }
 
 func TestInterruptWhileServerIsUnreachable(t *testing.T) {
+	t.Parallel()
 	s := newTestEnv("http://127.0.0.1:1")
 	if code := Run(cancelledContext(t), &s.Env, []string{"get", "job_1"}); code != exitInterrupted {
 		t.Errorf("exit status %d: %s", code, &s.err)
@@ -187,6 +198,7 @@ func TestInterruptWhileServerIsUnreachable(t *testing.T) {
 }
 
 func TestServerUnavailableMessages(t *testing.T) {
+	t.Parallel()
 	full := &client.Error{Status: 503, Message: "the queue is full"}
 	tests := []struct {
 		rule        string
@@ -213,6 +225,7 @@ func TestServerUnavailableMessages(t *testing.T) {
 }
 
 func TestTinyDurationIsNotOff(t *testing.T) {
+	t.Parallel()
 	for text, want := range map[string]time.Duration{
 		"off": client.Off, "0": client.Off, "0s": client.Off, "0.1ns": 1, "1e-12": 1, "0.0004": 400 * time.Microsecond, "90s": 90 * time.Second,
 	} {

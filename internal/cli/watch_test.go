@@ -9,6 +9,7 @@ import (
 )
 
 func TestWatchPrintsOutput(t *testing.T) {
+	t.Parallel()
 	whole := snapshot("running", 0) + text(1, 1, "one ") + text(2, 1, "two\n") + done("succeeded", 2)
 	twice := snapshot("running", 0) + text(1, 1, "wrong") + restart(2, 2) + text(3, 2, "right") + done("succeeded", 3)
 	late := snapshot("running", 3) + text(1, 1, "wrong") + restart(2, 2) + text(3, 2, "right ") + text(4, 2, "too") + done("succeeded", 4)
@@ -50,6 +51,7 @@ func TestWatchPrintsOutput(t *testing.T) {
 }
 
 func TestWatchReportsServerRestart(t *testing.T) {
+	t.Parallel()
 	f := newFakeServer(t).respondStream("job_1",
 		snapshot("running", 0)+text(1, 1, "before "),
 		snapshot("running", 2)+text(2, 1, "after")+done("succeeded", 2))
@@ -61,6 +63,7 @@ func TestWatchReportsServerRestart(t *testing.T) {
 }
 
 func TestWatchReportsEachOutageOnce(t *testing.T) {
+	t.Parallel()
 	const away, back = "The server went away, waiting for it to come back…\n", "The server is back.\n"
 	begin, end := snapshot("running", 0)+text(1, 1, "all"), snapshot("succeeded", 1)+done("succeeded", 1)
 	for _, tt := range []struct {
@@ -82,12 +85,14 @@ func TestWatchReportsEachOutageOnce(t *testing.T) {
 }
 
 func TestWatchUnknownJob(t *testing.T) {
+	t.Parallel()
 	s := newTestEnv(newFakeServer(t).respondProblem("GET /v1/jobs/job_1/events", 404, "not_found").URL)
 	s.want(t, exitNotFound, "", "watch", "job_1")
 	s.wantErr(t, "this is not_found")
 }
 
 func TestWatchStartsAfterEntry(t *testing.T) {
+	t.Parallel()
 	f := newFakeServer(t)
 	f.mux.HandleFunc("GET /v1/jobs/job_1/events", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -100,6 +105,7 @@ func TestWatchStartsAfterEntry(t *testing.T) {
 }
 
 func TestWatchPrintsJSON(t *testing.T) {
+	t.Parallel()
 	f := newFakeServer(t).respondStream("job_1", snapshot("running", 0)+text(1, 1, "\x1b")+progress(2, 50, "half")+restart(3, 2)+done("failed", 3))
 	s := newTestEnv(f.URL).terminal()
 	if code := s.run(t, "watch", "job_1", "--json"); code != exitFailed {
@@ -121,6 +127,7 @@ func TestWatchPrintsJSON(t *testing.T) {
 }
 
 func TestInterruptedWatchLeavesJobRunning(t *testing.T) {
+	t.Parallel()
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
 	f := newFakeServer(t)
@@ -144,6 +151,7 @@ func TestInterruptedWatchLeavesJobRunning(t *testing.T) {
 }
 
 func TestProgressBar(t *testing.T) {
+	t.Parallel()
 	events := snapshot("queued", 0) + snapshot("running", 0) + progress(1, 10, "Analyzing query") + text(2, 1, "line\n") +
 		progress(3, 50, "Generating response") + text(4, 1, "no end") + progress(5, 100, "Complete") + done("succeeded", 5)
 	const erase = "\r\x1b[K"
@@ -184,6 +192,7 @@ func TestProgressBar(t *testing.T) {
 }
 
 func TestProgressBarFitsTerminal(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		rule     string
 		terminal int // its columns
