@@ -34,9 +34,9 @@ type actionOptions struct {
 // selectHelp is the part of the help that all actions share.
 const selectHelp = `
 
-Instead of the jobs' ids, flags may say which jobs are meant: those that all of
-them select, or, with --all, every one. On a terminal they are counted and asked
-about first; elsewhere --yes says that they are meant.`
+Instead of ids, flags can select the jobs: a job must match all of them. --all
+selects every job. On a terminal the command counts the jobs and asks before it
+changes them. Without a terminal it requires --yes.`
 
 func newActionCommand(env *Env, a action) *cobra.Command {
 	var o actionOptions
@@ -53,7 +53,7 @@ func newActionCommand(env *Env, a action) *cobra.Command {
 	}
 	o.filterFlags.addFlags(env, cmd)
 	cmd.Flags().BoolVar(&o.all, "all", false, "all jobs")
-	cmd.Flags().BoolVar(&o.yes, "yes", false, "do not ask before many jobs are changed")
+	cmd.Flags().BoolVar(&o.yes, "yes", false, "do not ask before the selected jobs are changed")
 	o.connection.addFlags(cmd)
 	completeFilters(env, &o.connection, cmd)
 	return cmd
@@ -63,11 +63,11 @@ func runAction(ctx context.Context, env *Env, o actionOptions, a action, ids []s
 	selected := o.anySet || o.all
 	switch {
 	case len(ids) > 0 && selected:
-		return usagef("give the ids of jobs, or say which are meant, not both")
+		return usagef("give the ids of jobs, or flags that select jobs, not both")
 	case o.anySet && o.all:
 		return usagef("--all means every job; leave out the other flags, or --all")
 	case len(ids) == 0 && !selected:
-		return usagef("give the ids of jobs, or say which are meant: --queue, --status and the like, or --all")
+		return usagef("give the ids of jobs, or select jobs with --queue, --status and other flags, or --all")
 	}
 	c, err := o.newClient(env)
 	if err != nil {

@@ -17,14 +17,15 @@ func newBackupCommand(env *Env) *cobra.Command {
 		Use:   "backup DEST",
 		Short: "Copy a data directory, also while a server uses it",
 		Long: `Copy a data directory, with its files, into the new directory DEST, also while a
-server uses it. The copy is of one moment: it has every job that was acknowledged
-before the backup began. Nothing is at DEST before all of it is there and synced.
+server uses it. The copy is a consistent state: it has every job that was
+acknowledged before the backup began. DEST appears only when it is complete and
+synced.
 
 To restore, start a server on the copy:
 
   meanwhile serve --data DEST
 
-Files are hard-linked where DEST is on the same disk: keep a copy elsewhere too.`,
+Files are hard-linked when DEST is on the same disk: keep a copy elsewhere too.`,
 		Args: usageCheck(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runBackup(cmd.Context(), env, env.dataDir(data), args[0])
@@ -60,10 +61,10 @@ func newCheckCommand(env *Env) *cobra.Command {
 	var data string
 	cmd := &cobra.Command{
 		Use:   "check",
-		Short: "Read a whole data directory and tell what is damaged",
-		Long: `Read the whole database of a data directory, and look for the files of its jobs,
-also while a server uses it. Every defect is a line on standard output. The exit
-status is 1 when there is one.`,
+		Short: "Check a data directory for damage",
+		Long: `Read the whole database of a data directory and check that the files of its jobs
+exist, also while a server uses it. Every defect is a line on standard output. The
+exit status is 1 if there is a defect.`,
 		Args: usageCheck(cobra.NoArgs),
 		RunE: func(cmd *cobra.Command, _ []string) error { return runCheck(cmd.Context(), env, env.dataDir(data)) },
 	}
@@ -89,7 +90,7 @@ func runCheck(ctx context.Context, env *Env, data string) error {
 }
 
 func addDataFlag(cmd *cobra.Command, data *string) {
-	cmd.Flags().StringVar(data, "data", "", "the `DIR` that holds the data; without it MEANWHILE_DATA, or "+config.Default().Data)
+	cmd.Flags().StringVar(data, "data", "", "the data `DIR` (default: MEANWHILE_DATA, then "+config.Default().Data+")")
 }
 
 // dataDir returns the data directory: of the flag, the environment, or the default.

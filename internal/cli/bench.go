@@ -23,47 +23,47 @@ func newBenchCommand(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench [NAME…]",
 		Short: "Measure a server",
-		Long: `Measure a server, as its users would see it, over HTTP:
+		Long: `Measure a server over HTTP, as its users see it:
 
-  sequential   jobs one after another, each waited for
-  parallel     the same by many clients at once
-  throughput   as many jobs as the connections can submit: submit, run, done, as
-               the server's own totals have it, with the backlog over time
+  sequential   jobs one after another; the client waits for each
+  parallel     the same with many clients at once
+  throughput   as many jobs as the connections can submit and the server can run,
+               with the backlog over time
 
-  idle         a server with nothing to do
-  watchers     10,000 watchers of a job that waits, all told of its end at once
-  isolation    reading conversations while 5,000 jobs say two words a second each
+  idle         a server without work
+  watchers     10,000 watchers of a waiting job, which all learn of its end
+  isolation    reads of conversations while 5,000 jobs write two words per second
   streams      1,000 answers of a model, watched token by token
   fairness     one key with 100,000 jobs, and 50 keys with one job each
   retention    600,000 ended jobs deleted under full load
-  backlog      a queue with 1,000,000 jobs in it, beside an empty one
+  backlog      a queue with 1,000,000 jobs, compared with an empty one
 
-Without a NAME the first three are run, with "all" every one. A server is started
-for each figure, from this same program, in a process of its own, on a free port,
-with a new data directory under --data that is removed afterwards; --server measures
-one that runs. Printed with the figures are the machine, the setting of fsync, the
-payload, and two floors measured in the same run: a sync of 4 KiB on the data's
-disk, and the same load on an HTTP server that answers from memory; and of every
-number that the project is built to, whether it was met. Nothing is warmed up.`,
+Without a NAME the first three run; "all" runs every one. For each figure the
+command starts a server from this program, in its own process, on a free port, with
+a new data directory under --data that is removed afterwards. --server measures a
+running server instead. The report names the machine, the fsync setting and the
+payload. It also has two floors from the same run: a sync of 4 KiB on the data's
+disk, and the same load on an HTTP server that answers from memory. For every goal
+of the project it says whether it was met. There is no warm-up.`,
 		ValidArgs: append(bench.Names(), bench.All),
 		Args:      usageCheck(cobra.OnlyValidArgs),
 		RunE:      func(cmd *cobra.Command, names []string) error { return runBench(cmd.Context(), env, o, names) },
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.URL, "server", "", "measure the running server at this `URL`")
-	f.StringVar(&o.Data, "data", o.Data, "the directory, and so the disk, for the data of the servers it starts")
-	f.IntVar(&o.Jobs, "jobs", o.Jobs, "sequential and parallel: how many jobs")
-	f.IntVar(&o.Clients, "clients", o.Clients, "parallel: how many clients at once")
-	f.IntSliceVar(&o.Connections, "connections", o.Connections, "throughput: how many connections; it runs once for each")
-	f.DurationVar(&o.Duration, "duration", o.Duration, "how long a load is kept up")
-	f.IntVar(&o.MaxJobs, "max-jobs", o.MaxJobs, "throughput: submit no more than this")
+	f.StringVar(&o.Data, "data", o.Data, "the directory for the data of the servers; it chooses the disk")
+	f.IntVar(&o.Jobs, "jobs", o.Jobs, "sequential and parallel: number of jobs")
+	f.IntVar(&o.Clients, "clients", o.Clients, "parallel: number of clients")
+	f.IntSliceVar(&o.Connections, "connections", o.Connections, "throughput: numbers of connections; it runs once for each")
+	f.DurationVar(&o.Duration, "duration", o.Duration, "how long a load runs")
+	f.IntVar(&o.MaxJobs, "max-jobs", o.MaxJobs, "throughput: maximum number of jobs")
 	f.IntVar(&o.Payload, "payload", o.Payload, "bytes of a job's input")
-	f.IntVar(&o.Keys, "keys", 0, "throughput: spread the jobs over so many keys")
-	f.IntVar(&o.Batch, "batch", 0, "throughput: submit so many jobs in one request")
+	f.IntVar(&o.Keys, "keys", 0, "throughput: spread the jobs over this many keys")
+	f.IntVar(&o.Batch, "batch", 0, "throughput: submit this many jobs in one request")
 	f.BoolVar(&o.Idempotent, "idempotent", false, "throughput: submit with idempotency keys")
-	f.Float64Var(&o.Scale, "scale", o.Scale, "the benches after throughput: this part of their jobs and watchers")
+	f.Float64Var(&o.Scale, "scale", o.Scale, "the benches after throughput: multiply their jobs and watchers by this")
 	f.BoolVar(&o.json, "json", false, "print one JSON document")
-	f.BoolVar(&o.verbose, "verbose", false, "show what the servers say")
+	f.BoolVar(&o.verbose, "verbose", false, "show the log of the servers")
 	return cmd
 }
 

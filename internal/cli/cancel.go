@@ -11,9 +11,9 @@ import (
 func newCancelCommand(env *Env) *cobra.Command {
 	return newActionCommand(env, action{
 		use: "cancel [ID…]", short: "Cancel jobs",
-		long: `Cancel jobs. A job that waits is cancelled at once; a running one is told to stop
-and ends as cancelled within its grace, whether it obeys or not; one that has
-ended stays as it is.`,
+		long: `Cancel jobs. A waiting job is cancelled at once. A running job is told to stop and
+is cancelled at the end of its grace time at the latest. A job that has ended does
+not change.`,
 		do: func(ctx context.Context, c *client.Client, id string) (any, string, error) {
 			j, err := c.Cancel(ctx, id)
 			if err != nil {

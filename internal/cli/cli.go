@@ -69,9 +69,9 @@ func Run(ctx context.Context, env *Env, args []string) int {
 func NewRoot(env *Env) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "meanwhile",
-		Short: "Put slow work on disk, answer at once, and watch it from anywhere",
-		Long: `Meanwhile stands between an application and its slow work: a request is put on
-disk, answered at once with an id, run in the background, and watched from anywhere.
+		Short: "Run slow work in the background and watch it from anywhere",
+		Long: `Meanwhile runs slow work for an application. It stores each request on disk, answers
+at once with an id, runs the work in the background, and lets anyone watch it.
 
   meanwhile serve                                        run a server
   meanwhile submit chat "How do tides work?" --watch     ask it something

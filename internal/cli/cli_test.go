@@ -203,9 +203,9 @@ func TestWrongCommandLineIsUsageError(t *testing.T) {
 func TestUsageErrorGivesAdvice(t *testing.T) {
 	t.Parallel()
 	for line, says := range map[string]string{
-		"watch":                          "it is written 'meanwhile watch ID",
-		"backup":                         "it is written 'meanwhile backup DEST",
-		"serve meanwhile.yaml":           "it is written 'meanwhile serve [flags]'",
+		"watch":                          "use 'meanwhile watch ID",
+		"backup":                         "use 'meanwhile backup DEST",
+		"serve meanwhile.yaml":           "use 'meanwhile serve [flags]'",
 		"nope":                           "unknown command \"nope\"",
 		"submit sim {} --timeout run=1s": "there are lease, run_soft, run_hard",
 		"submit sim {} --retry more=1":   "there are backoff, backoff_max",

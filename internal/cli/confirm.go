@@ -15,7 +15,7 @@ import (
 // does not ask when there is no such job. Without a terminal it refuses.
 func confirm(ctx context.Context, env *Env, c *client.Client, a action, f client.Filter) error {
 	if !env.InTerminal {
-		return usagef("say --yes: without a terminal there is nobody to ask whether these jobs are meant")
+		return usagef("give --yes: without a terminal the command cannot ask for a confirmation")
 	}
 	n, more, err := count(ctx, c, f, a.changes)
 	if err != nil || n == 0 && !more {

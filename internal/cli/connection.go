@@ -23,9 +23,9 @@ type connection struct {
 
 func (c *connection) addFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&c.server, "server", "", "the server's `URL`; without it MEANWHILE_SERVER, then "+defaultServer)
-	f.StringVar(&c.user, "user", "", "whose jobs they are, as X-User-ID; without it MEANWHILE_USER, then \"local\"")
-	f.BoolVar(&c.json, "json", false, "print JSON: one object a line")
+	f.StringVar(&c.server, "server", "", "the server's `URL` (default: MEANWHILE_SERVER, then "+defaultServer+")")
+	f.StringVar(&c.user, "user", "", "the user who owns the jobs, sent as X-User-ID (default: MEANWHILE_USER, then \"local\")")
+	f.BoolVar(&c.json, "json", false, "print JSON, one object per line")
 }
 
 // newClient creates the client.

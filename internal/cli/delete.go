@@ -14,7 +14,7 @@ func newDeleteCommand(env *Env) *cobra.Command {
 		Deleted bool   `json:"deleted"`
 	}
 	return newActionCommand(env, action{
-		use: "delete [ID…]", short: "Delete jobs with all they left",
+		use: "delete [ID…]", short: "Delete jobs with their input, output and result",
 		long: `Delete jobs with their input, output and result. A running job is cancelled
 first. Deleting a job again is no error.`,
 		do: func(ctx context.Context, c *client.Client, id string) (any, string, error) {

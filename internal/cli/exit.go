@@ -33,14 +33,14 @@ var exitTable = []struct {
 	meaning string
 }{
 	{exitOK, "done"},
-	{exitError, "something else went wrong; standard error says what"},
-	{exitUsage, "the command line, or what it was given to read, is wrong"},
+	{exitError, "any other error; standard error has the message"},
+	{exitUsage, "the command line or its input is wrong"},
 	{exitUnreachable, "the server cannot be reached"},
-	{exitNotFound, "there is no such job or queue"},
-	{exitFailed, "the job that was waited for failed"},
-	{exitCancelled, "the job that was waited for was cancelled, or expired before it ran"},
-	{exitFull, "refused for now (429, 503): the queue or the server is full; try again later"},
-	{exitInterrupted, "interrupted; a job that was watched goes on"},
+	{exitNotFound, "the job or queue does not exist"},
+	{exitFailed, "the awaited job failed"},
+	{exitCancelled, "the awaited job was cancelled, or expired before it ran"},
+	{exitFull, "the queue or the server is full (429, 503); try again later"},
+	{exitInterrupted, "interrupted; a watched job continues"},
 }
 
 func exitHelp() string {
@@ -68,7 +68,7 @@ func usageCheck(check cobra.PositionalArgs) cobra.PositionalArgs {
 			if !cmd.HasParent() {
 				return usageError{err}
 			}
-			return usagef("it is written '%s'", cmd.UseLine())
+			return usagef("use '%s'", cmd.UseLine())
 		}
 		return nil
 	}

@@ -22,20 +22,20 @@ func (o *filterFlags) addFlags(env *Env, cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.filter.Queue, "queue", "", "only jobs of this queue")
 	f.StringVar((*string)(&o.filter.Status), "status", "", "only jobs with this status: scheduled, queued, parked, running, succeeded, failed, cancelled, expired")
-	f.Func("key", "only jobs of this `KEY`; of none, when it is empty", func(text string) error {
+	f.Func("key", "only jobs of this `KEY`; an empty one selects jobs without a key", func(text string) error {
 		o.filter.Key = &text
 		return nil
 	})
 	f.StringVar(&o.filter.ErrorCode, "error-code", "", "only jobs whose last failed attempt failed with this code")
-	f.Func("created-after", "only jobs created after this `TIME`, such as 2030-01-31T09:00:00Z, or less than so long ago, such as 2h", func(text string) (err error) {
+	f.Func("created-after", "only jobs created after this `TIME`: 2030-01-31T09:00:00Z, or 2h for two hours ago", func(text string) (err error) {
 		o.filter.CreatedAfter, err = parseTime(text, env.Now())
 		return err
 	})
-	f.Func("created-before", "only jobs created before this `TIME`, or longer ago", func(text string) (err error) {
+	f.Func("created-before", "only jobs created before this `TIME`", func(text string) (err error) {
 		o.filter.CreatedBefore, err = parseTime(text, env.Now())
 		return err
 	})
-	f.StringArrayVar(&o.metadata, "metadata", nil, "only jobs with this `NAME=VALUE`; may be given 16 times, and all must be met")
+	f.StringArrayVar(&o.metadata, "metadata", nil, "only jobs with this `NAME=VALUE`; up to 16 times, and a job must have all")
 }
 
 // read builds the filter from the flags.

@@ -25,8 +25,8 @@ func newGetCommand(env *Env) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "get ID",
 		Short: "Show a job",
-		Long: `Show a job as it is now, or, with --wait, as it ended. With --result its result is
-printed and nothing else, byte for byte.
+		Long: `Show the current state of a job. --wait first waits for its end. --result prints
+only the result, byte for byte.
 
 With --wait or --result the exit status says how the job ended.`,
 		Args: usageCheck(cobra.ExactArgs(1)),

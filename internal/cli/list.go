@@ -29,8 +29,8 @@ func newListCommand(env *Env) *cobra.Command {
 	}
 	f := cmd.Flags()
 	o.filterFlags.addFlags(env, cmd)
-	f.IntVar(&o.limit, "limit", 20, "at most so many")
-	f.BoolVar(&o.all, "all", false, "all of them")
+	f.IntVar(&o.limit, "limit", 20, "maximum number of jobs")
+	f.BoolVar(&o.all, "all", false, "all jobs")
 	o.connection.addFlags(cmd)
 	completeFilters(env, &o.connection, cmd)
 	cmd.PreRunE = exclusiveFlags([]string{"limit", "all"})
@@ -45,7 +45,7 @@ func newListCommand(env *Env) *cobra.Command {
 
 func runList(ctx context.Context, env *Env, o listOptions) error {
 	if o.limit < 1 {
-		return usagef("--limit is at least 1; --all lists all")
+		return usagef("--limit must be at least 1; --all lists all jobs")
 	}
 	c, err := o.newClient(env)
 	if err != nil {

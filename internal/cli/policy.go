@@ -14,7 +14,7 @@ import (
 func policyHelp() string {
 	return `--timeout sets a clock of the job, such as run_hard=60s; "off" turns it off:
 ` + wrapped(clockNames(), "  ", 80) + `
---retry sets what follows a failed attempt:
+--retry sets what happens after a failed attempt:
   backoff=2s, backoff_max=1m, for=1h, on_timeout=true, after_output=fail (or
   restart)`
 }

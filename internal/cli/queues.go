@@ -14,10 +14,10 @@ func newQueuesCommand(env *Env) *cobra.Command {
 	var o connection
 	cmd := &cobra.Command{
 		Use:   "queues [NAME]",
-		Short: "Show the server's queues, pause and resume them",
-		Long: `Show the server's queues: how their jobs are done, how many run and wait now, how
-many are parked until their key has room, how many ever succeeded and failed, and
-how long the longest-waiting one has waited.`,
+		Short: "Show, pause and resume the server's queues",
+		Long: `Show the server's queues: the executor, the numbers of running, queued, parked and
+scheduled jobs, the totals of succeeded and failed jobs, and how long the oldest
+queued job has waited. A parked job waits until its key has fewer running jobs.`,
 		Args: usageCheck(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return runQueues(cmd.Context(), env, o, args) },
 
@@ -25,9 +25,9 @@ how long the longest-waiting one has waited.`,
 	}
 	o.addFlags(cmd)
 	cmd.AddCommand(
-		newPauseCommand(env, "pause", "Stop a queue from giving jobs to workers", `Stop a queue from giving jobs to workers, until it is resumed, also through
-restarts of the server. What runs goes on, and jobs are still taken.`, (*client.Client).Pause),
-		newPauseCommand(env, "resume", "Let a paused queue go on", "Let a paused queue go on.", (*client.Client).Resume),
+		newPauseCommand(env, "pause", "Stop a queue from giving jobs to workers", `Stop a queue from giving jobs to workers until it is resumed, also across restarts
+of the server. Running jobs continue, and the queue accepts new jobs.`, (*client.Client).Pause),
+		newPauseCommand(env, "resume", "Resume a paused queue", "Let a paused queue give jobs to workers again.", (*client.Client).Resume),
 	)
 	return cmd
 }

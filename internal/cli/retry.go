@@ -11,7 +11,7 @@ import (
 func newRetryCommand(env *Env) *cobra.Command {
 	return newActionCommand(env, action{
 		use: "retry [ID…]", short: "Run failed, cancelled or expired jobs again",
-		long: `Queue failed, cancelled or expired jobs again, with all their attempts.`,
+		long: `Queue failed, cancelled or expired jobs again, with a new set of attempts.`,
 		do: func(ctx context.Context, c *client.Client, id string) (any, string, error) {
 			j, err := c.Retry(ctx, id)
 			if err != nil {

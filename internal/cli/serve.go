@@ -16,17 +16,17 @@ func newServeCommand(env *Env) *cobra.Command {
 		Short: "Run a server",
 		Long: `Run a server until it is interrupted.
 
-What is not given here comes from MEANWHILE_… variables, then from the
-configuration file, then from defaults: 'meanwhile serve' alone runs everything,
-with a simulated model behind the queue "chat". docs/configuration.md lists what
-can be set.
+Settings come from flags, then from MEANWHILE_… variables, then from the
+configuration file, then from defaults. 'meanwhile serve' without settings runs
+everything, with a simulated model for the queue "chat". docs/configuration.md
+lists all settings.
 
 The first SIGTERM or SIGINT stops the server in good order: running work may
-finish, what does not is handed back and runs again after the next start. The
-second ends it at once.`,
+finish, and the rest runs again after the next start. The second signal ends the
+server at once.`,
 		Args: usageCheck(cobra.NoArgs),
 	}
-	file := cmd.Flags().String("config", "", "the configuration `FILE`, in YAML; without it MEANWHILE_CONFIG")
+	file := cmd.Flags().String("config", "", "the configuration `FILE`, in YAML (default: MEANWHILE_CONFIG)")
 	for _, f := range config.Flags() {
 		if f.Bool {
 			cmd.Flags().Bool(f.Name, false, f.Usage)

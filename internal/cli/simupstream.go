@@ -23,12 +23,12 @@ func newSimUpstreamCommand(env *Env) *cobra.Command {
 	o := simUpstreamOptions{Options: simmodel.Defaults()}
 	cmd := &cobra.Command{
 		Use:   "sim-upstream",
-		Short: "Run a simulated model as a server of its own",
-		Long: `Run a simulated model as a server of its own, which speaks the chat completions
-protocol of OpenAI, streamed and not, and goes wrong where it is told to. Without a
-fault it answers any question, and the same question in the same way.
+		Short: "Run a simulated model as a separate server",
+		Long: `Run a simulated model as a separate server with the chat completions protocol of
+OpenAI, streamed and not. It can simulate faults. Without a fault it answers any
+question, and always gives the same answer to the same question.
 
-A request may say otherwise in a field of its own:
+A request can set options in the field "sim":
   "sim": {"first_token_ms": 500, "tokens_per_s": 25, "tokens": 100,
           "fault": "429", "fault_after": 3, "fault_times": 2, "key": "some name",
           "retry_after_s": 1}
@@ -40,15 +40,15 @@ Faults: an HTTP status from 400 to 599 as the answer, or
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.listen, "listen", "127.0.0.1:8081", "the `host:port` to listen on; port 0 takes a free one")
-	f.StringSliceVar(&o.Models, "model", o.Models, "a `NAME` that it lists; it answers to any")
-	f.DurationVar(&o.FirstToken, "first-token", o.FirstToken, "from a request to the first token")
-	f.Float64Var(&o.TokensPerSecond, "tokens-per-second", o.TokensPerSecond, "the pace after it; 0 for all at once")
-	f.IntVar(&o.Tokens, "tokens", 0, "how many; 0 for as many as the answer has")
-	f.StringVar(&o.fault, "fault", "", "go wrong this way")
+	f.StringSliceVar(&o.Models, "model", o.Models, "a model `NAME` to list; requests may use any name")
+	f.DurationVar(&o.FirstToken, "first-token", o.FirstToken, "time from a request to the first token")
+	f.Float64Var(&o.TokensPerSecond, "tokens-per-second", o.TokensPerSecond, "rate of the further tokens; 0 for all at once")
+	f.IntVar(&o.Tokens, "tokens", 0, "number of tokens; 0 for the whole answer")
+	f.StringVar(&o.fault, "fault", "", "the fault to simulate")
 	f.IntVar(&o.FaultAfter, "fault-after", o.FaultAfter, "tokens before a fault in the middle of a stream")
-	f.IntVar(&o.FaultTimes, "fault-times", 0, "only the first so many requests with the same key; 0 for all")
-	f.DurationVar(&o.RetryAfter, "retry-after", o.RetryAfter, "what a 429 or 503 asks for")
-	f.BoolVar(&o.Timestamps, "stamps", false, "each streamed token is the time at which it is sent, in microseconds since 1970")
+	f.IntVar(&o.FaultTimes, "fault-times", 0, "only for this many first requests with the same key; 0 for all")
+	f.DurationVar(&o.RetryAfter, "retry-after", o.RetryAfter, "the Retry-After of a 429 or 503")
+	f.BoolVar(&o.Timestamps, "stamps", false, "make each streamed token the time of its sending, in microseconds since 1970")
 	return cmd
 }
 

@@ -34,21 +34,20 @@ func newSubmitCommand(env *Env) *cobra.Command {
 		Short: "Submit a job and print its id, or a job for each line of a file",
 		Long: `Submit a job and print its id once the job is on the server's disk.
 
-INPUT is JSON. For a queue whose executor is llm, such as "chat", it may also be
-plain text: the question. With - it is read from standard input, and so it is
-when there is no INPUT and standard input is not a terminal. A job that comes with
-a --file needs no INPUT, and then has null.
+INPUT is JSON. For a queue with the executor llm, such as "chat", it may also be
+plain text: the question. With -, and without INPUT when standard input is not a
+terminal, it is read from standard input. A job with a --file needs no INPUT; its
+input is then null.
 
-With --watch the job's words follow as they come; with --wait they are printed at
-the end, or the result of a job that says nothing. An interrupt leaves the job
-running.
+--watch prints the output of the job as it comes. --wait prints it at the end, or
+the result of a job without text output. An interrupt leaves the job running.
 
-With --lines every line of a file is the INPUT of a job of its own. They are sent
-in batches, and their ids printed in the order of the lines. While the queue is
-full they wait for room. A line that is refused is named on standard error and
-keeps no other from being submitted. With --idempotency-key KEY a line's own key
-is KEY/ and the line's number, so that the same file can be sent again after an
-interrupt.
+With --lines every line of a file is the INPUT of a separate job. The lines are
+sent in batches, and the ids are printed in the order of the lines. While the queue
+is full, the command waits and submits again. A refused line is reported on
+standard error; the other lines are still submitted. With --idempotency-key KEY the
+key of a line is KEY/ and the number of the line, so that the same file can be sent
+again after an interrupt.
 
 ` + policyHelp(),
 		Example: `  meanwhile submit chat "How do tides work?" --watch
@@ -66,27 +65,27 @@ interrupt.
 		ValidArgsFunction: completeQueues(env, &o.connection),
 	}
 	f := cmd.Flags()
-	f.BoolVar(&o.watch, "watch", false, "print what the job says, as it comes")
-	f.BoolVar(&o.wait, "wait", false, "wait until the job has ended, and print what it said or came to")
+	f.BoolVar(&o.watch, "watch", false, "print the output of the job as it comes")
+	f.BoolVar(&o.wait, "wait", false, "wait until the job has ended, and print its output or result")
 	f.BoolVar(&o.follow, "follow", false, followUsage+"; implies --watch")
-	f.StringVar(&o.key, "key", "", "whose turn it is: jobs of different keys take turns")
-	f.IntVar(&o.priority, "priority", 0, "1 first, 9 last (default 5)")
-	f.Func("delay", "run no sooner than this `DURATION` from now, such as 90s or 2h", func(text string) (err error) {
+	f.StringVar(&o.key, "key", "", "groups jobs for fair order: the keys of a queue take turns")
+	f.IntVar(&o.priority, "priority", 0, "1 runs first, 9 last (default 5)")
+	f.Func("delay", "do not run the job before this `DURATION` has passed, such as 90s or 2h", func(text string) (err error) {
 		o.delay, err = delay(text)
 		return err
 	})
-	f.StringVar(&o.at, "at", "", "run no sooner than this `TIME`, such as 2030-01-31T09:00:00Z")
-	f.IntVar(&o.maxAttempts, "max-attempts", 0, "how often it may fail (default: the queue's)")
+	f.StringVar(&o.at, "at", "", "do not run the job before this `TIME`, such as 2030-01-31T09:00:00Z")
+	f.IntVar(&o.maxAttempts, "max-attempts", 0, "number of failed attempts before the job fails (default: the queue's)")
 	f.StringArrayVar(&o.timeouts, "timeout", nil, "set a clock, `NAME=DURATION`; see above")
-	f.StringArrayVar(&o.retry, "retry", nil, "set what follows a failed attempt, `NAME=VALUE`; see above")
-	f.StringArrayVar(&o.metadata, "metadata", nil, "a `NAME=VALUE` to keep with the job; may be given 16 times")
-	f.Func("abandon-after", "cancel it when nobody has watched it or asked for it for this `DURATION`, 2m at least; off for never", func(text string) (err error) {
+	f.StringArrayVar(&o.retry, "retry", nil, "set the retry policy, `NAME=VALUE`; see above")
+	f.StringArrayVar(&o.metadata, "metadata", nil, "a `NAME=VALUE` to store with the job; up to 16 times")
+	f.Func("abandon-after", "cancel the job when no client watched or read it for this `DURATION`; at least 2m, off for never", func(text string) (err error) {
 		o.abandonAfter, err = duration(text)
 		return err
 	})
 	f.StringVar(&o.lines, "lines", "", "submit a job for each line of this `FILE`, or of standard input: -")
-	f.StringArrayVar(&o.files, "file", nil, "a `PATH` of a file that the job is to work on; may be given 32 times")
-	f.StringVar(&o.idempotencyKey, "idempotency-key", "", "submitted again with this key, the job is not made again")
+	f.StringArrayVar(&o.files, "file", nil, "the `PATH` of a file to submit with the job; up to 32 times")
+	f.StringVar(&o.idempotencyKey, "idempotency-key", "", "a second submission with this key creates no second job")
 	o.addFlags(cmd)
 	cmd.PreRunE = exclusiveFlags([]string{"delay", "at"}, []string{"wait", "watch"}, []string{"wait", "follow"},
 		[]string{"lines", "wait"}, []string{"lines", "watch"}, []string{"lines", "follow"}, []string{"lines", "file"})

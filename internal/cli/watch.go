@@ -8,7 +8,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-const followUsage = "print every attempt as it comes, not only the last"
+const followUsage = "print every attempt as it comes, not only the last one"
 
 type watchOptions struct {
 	connection
@@ -20,25 +20,25 @@ func newWatchCommand(env *Env) *cobra.Command {
 	var o watchOptions
 	cmd := &cobra.Command{
 		Use:   "watch ID",
-		Short: "Print what a job says until it has ended",
-		Long: `Print what a job says until it has ended, from its beginning. A connection that
-is lost, also through a restart of the server, is made again, and nothing is
-missed or printed twice. An interrupt leaves the job running.
+		Short: "Print the output of a job until it has ended",
+		Long: `Print the output of a job from its beginning until the job has ended. When the
+connection is lost, also by a restart of the server, the command connects again. It
+misses no output and prints none twice. An interrupt leaves the job running.
 
-When an attempt fails and another begins, what the first one said no longer
-counts. On a terminal words are printed as they come and a line says when that
-happens. Elsewhere they are printed once it is sure that they count: when the job
-has ended. --follow prints every attempt as it comes in both cases.
+When an attempt fails and another begins, the output of the first one no longer
+counts. On a terminal output is printed as it comes, with a note when an attempt
+begins. Elsewhere it is printed when the job has ended, so that it is the output of
+the last attempt only. --follow prints every attempt as it comes in both cases.
 
-A job that says nothing prints its result. Log lines go to standard error. With
---json every event is printed, one a line: snapshot, output, progress, attempt
-and done, each with the cursor that --after takes.`,
+For a job without text output the command prints the result. Log lines go to
+standard error. --json prints every event, one per line: snapshot, output,
+progress, attempt and done, each with a cursor for --after.`,
 		Args: usageCheck(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return runWatch(cmd.Context(), env, o, args[0]) },
 
 		ValidArgsFunction: completeJob(env, &o.connection),
 	}
-	cmd.Flags().Int64Var(&o.after, "after", 0, "begin after the output entry of this `NUMBER`")
+	cmd.Flags().Int64Var(&o.after, "after", 0, "start after the output entry with this `NUMBER`")
 	cmd.Flags().BoolVar(&o.follow, "follow", false, followUsage)
 	o.addFlags(cmd)
 	return cmd
