@@ -2,60 +2,62 @@ package fairqueue
 
 import "github.com/meanwhile-run/meanwhile/internal/job"
 
-// Arrival is a new job as it asks to be admitted.
+// Arrival is a new job before it is admitted.
 type Arrival struct {
 	Queue   string
 	Key     Key
-	Delayed bool // it is to become ready later
-	Leased  bool // a worker waits for it
+	Delayed bool // it becomes ready later
+	Leased  bool // a worker is waiting for it
 }
 
-// added is what the jobs before one in its group add to what the limits look at.
+// added is what the earlier jobs of a group add to the numbers that limits bound.
 type added struct {
-	running    int // in the queue
-	keyBusy    int // of the key: queued or running
-	keyWaiting int
+	running    int // running jobs of the queue
+	keyBusy    int // queued and running jobs of the key
+	keyWaiting int // waiting jobs of the key
 }
 
-// FirstState is where a new job begins: running only where nothing forbids it.
+// FirstState is the first state of a new job. It is Running only when a worker is waiting and
+// no pause or limit forbids it.
 func (q *Queue) FirstState(a *Arrival) job.State { return q.firstState(a, added{}) }
 
 func (q *Queue) firstState(a *Arrival, with added) job.State {
 	if a.Delayed {
 		return job.Scheduled
 	}
-	if most := q.limitsOf(a.Key.Name).KeyRunning; most > 0 && q.keyState(a.Key).busy()+with.keyBusy >= most {
+	if limit := q.limitsOf(a.Key.Name).KeyRunning; limit > 0 && q.keyState(a.Key).busy()+with.keyBusy >= limit {
 		return job.Parked
 	}
 	if !a.Leased {
 		return job.Queued
 	}
-	if most := q.Limits.Running; q.Counts.Paused || most > 0 && int(q.Counts.Running)+with.running >= most {
+	if limit := q.Limits.Running; q.Counts.Paused || limit > 0 && int(q.Counts.Running)+with.running >= limit {
 		return job.Queued
 	}
 	return job.Running
 }
 
-// Admit refuses a job that would wait beyond its key's limit, with [job.KeyFull].
+// Admit refuses a job with [job.KeyFull] when it would wait and its key has reached its limit
+// of waiting jobs.
 func (q *Queue) Admit(a *Arrival) error { return q.admit(a, added{}) }
 
 func (q *Queue) admit(a *Arrival, with added) error {
-	most := q.limitsOf(a.Key.Name).KeyWaiting
-	if most == 0 || !q.firstState(a, with).Waiting() {
+	limit := q.limitsOf(a.Key.Name).KeyWaiting
+	if limit == 0 || !q.firstState(a, with).Waiting() {
 		return nil
 	}
-	if n := q.keyState(a.Key).waiting() + with.keyWaiting; n >= most {
+	if n := q.keyState(a.Key).waiting() + with.keyWaiting; n >= limit {
 		return job.Errorf(job.KeyFull, "the key %s has %d jobs waiting in the queue %s, of %d that it may have: try again when some have run",
-			job.Quote(a.Key.Name), n, a.Queue, most)
+			job.Quote(a.Key.Name), n, a.Queue, limit)
 	}
 	return nil
 }
 
-// Group admits jobs that are stored all or none: each is held to the limits as if
-// those before it had been stored.
+// Group admits jobs that are stored all or none. It checks each job as if the jobs before it
+// were stored already. The zero value is ready to use.
 type Group struct {
 	running map[*Queue]int
-	added   map[queueKey]*added // running aside
+	added   map[queueKey]*added // without running, which is in the map above
 }
 
 type queueKey struct {
@@ -63,7 +65,8 @@ type queueKey struct {
 	key   Key
 }
 
-// Admit is [Queue.Admit] for the next job of the group.
+// Admit is [Queue.Admit] for the next job of the group. After a refusal the group is of no
+// further use.
 func (g *Group) Admit(q *Queue, a *Arrival) error {
 	if g.added == nil {
 		g.running, g.added = map[*Queue]int{}, map[queueKey]*added{}
@@ -90,23 +93,23 @@ func (g *Group) Admit(q *Queue, a *Arrival) error {
 	return nil
 }
 
-// Load is what a queue holds and what is on its way to it, as far as a process knows.
+// Load is the number of a queue's jobs, those on their way to the store included, as far as one
+// process knows.
 type Load struct {
 	Counts    job.Counts
-	Arriving  int // jobs on their way that are ready at once
-	Delayed   int // jobs on their way that become ready later
-	FreeSlots int // slots that would take a queued job at once: none while the queue is held
+	Arriving  int // jobs on their way to the store, ready at once
+	Delayed   int // jobs on their way to the store, ready later
+	FreeSlots int // slots that would take a queued job at once; 0 while a pause or limit forbids that
 }
 
-// Waiting is how many jobs wait once what is on its way is stored. A job waits until a
-// worker has it: scheduled, queued and parked jobs do. One that a free slot takes at
-// once does not.
+// Waiting is the number of scheduled, queued and parked jobs once all arriving jobs are stored.
+// A job that a free slot takes at once does not wait.
 func (l *Load) Waiting() int64 {
 	c := &l.Counts
 	return c.Scheduled + c.Parked + int64(l.Delayed) + max(c.Queued+int64(l.Arriving)-int64(l.FreeSlots), 0)
 }
 
-// Full says that so many jobs wait as may: no more is admitted, not even one for which
-// a slot is free. Jobs whose attempts fail wait again, so that a queue that does
-// nothing but fail would otherwise grow for ever. 0 is no limit.
+// Full says whether the waiting jobs have reached depth; 0 is no limit. A full queue admits no
+// job, not even when a slot is free: a job whose attempt fails waits again, so a queue whose
+// attempts all fail would otherwise grow without bound.
 func (l *Load) Full(depth int) bool { return depth > 0 && l.Waiting() >= int64(depth) }

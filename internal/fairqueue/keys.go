@@ -3,46 +3,51 @@ package fairqueue
 import "github.com/meanwhile-run/meanwhile/internal/job"
 
 const (
-	// turnCost is what one job of weight one costs its key, and its tenant.
+	// turnCost is how far one job moves the next turn of its key, and of its tenant.
 	turnCost = 1 << 10
-	// headStart is what one step of priority is worth: a thousand turns, so that the
-	// highest is ahead of four thousand jobs of one key, and nothing starves.
+	// headStart is the worth of one step of priority: a thousand turns. A job of the highest
+	// priority is ahead of four thousand jobs of one key with the default, but of no more,
+	// so that no job starves.
 	headStart = 1000 * turnCost
-	// maxDebts bounds the memory of keys, and of tenants, that are owed a later turn
-	// and have no job.
+	// maxDebts bounds the number of keys, and of tenants, that have no job and are kept only
+	// because their next turn is in the future.
 	maxDebts = 1 << 16
 )
 
-// keyTurns is where the queued jobs of one tenant wait. Its keys take turns, however many
-// jobs each has. A job that becomes queued gets the turn that the line is at, or the
-// one after its key's last job, whichever is later; claims go by turns, oldest first
-// among equals. The line's turn passes as if all keys that wait were served at once:
-// a claim moves it on by one part in as many as there are such keys, and at least to
-// the turn that was claimed. So a key that waits is not overtaken by new keys for
-// ever.
+// keyTurns orders the queued jobs of one tenant. Its keys take turns, whatever number of jobs
+// each has.
 //
-// A parked job is not in the line and costs its key no turn until it is.
+// A job that becomes queued gets the turn after its key's last job, but not one before now. A
+// store claims jobs by turn, the oldest first among equals. Each claim moves now forward: by
+// turnCost divided by the number of keys with queued jobs, and at least to the turn of the
+// claimed job. So now advances as if all of these keys were claimed from at once, and new keys
+// cannot overtake a waiting key for ever.
 //
-// A debt without a queued job is forgotten when the store opens.
+// A parked job has no turn in this order, and costs its key none, until it is queued. Its number
+// orders it among the parked jobs of its key only.
+//
+// A key without jobs is kept while its next turn is after now: it is a debt. Otherwise a key
+// could submit one job at a time and skip the turns that it used up. A debt does not survive
+// the opening of a store.
 type keyTurns struct {
-	now    int64 // the turn that the line is at
-	last   int64 // after the furthest turn that was ever given
+	now    int64 // the current turn
+	last   int64 // the first turn after all turns that were given
 	active int   // keys with a queued job
-	queued int   // jobs in the line
-	jobs   int   // jobs that are not over
+	queued int   // queued jobs
+	jobs   int   // unfinished jobs
 	keys   map[string]*keyState
-	debts  int // keys without a job, which are there for the turn they are owed
-	tidyAt int // with how many debts a look is worth it which of them are over
+	debts  int // keys without a job
+	tidyAt int // the number of debts at which tidy looks for settled ones
 }
 
-// keyState is a key with jobs that are not over, or with a turn to come.
+// keyState is a key with unfinished jobs, or with a turn in the future.
 type keyState struct {
 	next       int64                  // the earliest turn of its next queued job
 	nextParked int64                  // the earliest turn of its next parked job
 	jobs       [job.Running + 1]int32 // by state
 }
 
-// busy is how much of a limit on running jobs is taken, or about to be.
+// busy is the number of jobs that count against the limit of running jobs.
 func (k *keyState) busy() int { return int(k.jobs[job.Queued] + k.jobs[job.Running]) }
 
 func (k *keyState) waiting() int {
@@ -53,125 +58,125 @@ func (k *keyState) idle() bool { return k.jobs == [job.Running + 1]int32{} }
 
 func newKeyTurns() keyTurns { return keyTurns{keys: map[string]*keyState{}, tidyAt: 64} }
 
-// noJobs is the state of a key of which nothing is known.
+// noJobs is the state of a key without an entry.
 var noJobs keyState
 
-// move counts a job that goes from one state to another, and gives one that becomes
-// queued or parked its turn.
-func (l *keyTurns) move(key string, priority int, from, to job.State) (k *keyState, turn int64) {
-	if to == job.Queued && l.active == 0 {
-		l.clearDebts()
+// move counts a job that moves from one state to another. A job that becomes queued or parked
+// gets a number that orders it.
+func (t *keyTurns) move(key string, priority int, from, to job.State) (k *keyState, turn int64) {
+	if to == job.Queued && t.active == 0 {
+		t.clearDebts()
 	}
-	k = l.keys[key]
+	k = t.keys[key]
 	if k == nil {
 		k = &keyState{}
-		l.keys[key] = k
-		l.debts++ // until its job is counted
+		t.keys[key] = k
+		t.debts++ // until its job is counted
 	}
 	switch to {
 	case job.Queued:
-		turn = l.nextTurn(k) + offset(priority)
+		turn = t.nextTurn(k) + offset(priority)
 	case job.Parked:
-		k.nextParked = max(l.now, k.next, k.nextParked) + turnCost
+		k.nextParked = max(t.now, k.next, k.nextParked) + turnCost
 		turn = k.nextParked - turnCost + offset(priority)
 	}
-	l.count(key, k, from, to)
+	t.count(key, k, from, to)
 	return k, turn
 }
 
-// clearDebts makes all debts be over: nobody waits, so nobody was overtaken.
-func (l *keyTurns) clearDebts() {
-	l.now = max(l.now, l.last)
-	if 4*l.debts > len(l.keys) {
-		l.tidy()
+// clearDebts settles all debts. It is called when no job is queued: then no key has been
+// overtaken.
+func (t *keyTurns) clearDebts() {
+	t.now = max(t.now, t.last)
+	if 4*t.debts > len(t.keys) {
+		t.tidy()
 	}
 }
 
-// nextTurn gives a key its next turn.
-func (l *keyTurns) nextTurn(k *keyState) int64 {
-	turn := max(l.now, k.next)
+// nextTurn gives the key a turn.
+func (t *keyTurns) nextTurn(k *keyState) int64 {
+	turn := max(t.now, k.next)
 	k.next = turn + turnCost
-	l.last = max(l.last, k.next)
+	t.last = max(t.last, k.next)
 	return turn
 }
 
-func (l *keyTurns) count(name string, k *keyState, from, to job.State) {
+func (t *keyTurns) count(name string, k *keyState, from, to job.State) {
 	was, idle := k.jobs[job.Queued], k.idle()
 	if from != 0 && from <= job.Running {
 		k.jobs[from]--
-		l.jobs--
+		t.jobs--
 	}
 	if to <= job.Running {
 		k.jobs[to]++
-		l.jobs++
+		t.jobs++
 	}
 	is := k.jobs[job.Queued]
-	l.queued += int(is - was)
+	t.queued += int(is - was)
 	switch {
 	case was == 0 && is > 0:
-		l.active++
+		t.active++
 	case was > 0 && is == 0:
-		l.active--
+		t.active--
 	}
 	switch {
 	case idle && !k.idle():
-		l.debts--
+		t.debts--
 	case !idle && k.idle():
-		l.debts++
-		l.forgetIfSettled(name, k)
+		t.debts++
+		t.forgetIfSettled(name, k)
 	}
 }
 
-// forgetIfSettled forgets a key that has no job any more, unless it is owed a later turn.
-func (l *keyTurns) forgetIfSettled(name string, k *keyState) {
-	if k.next <= l.now {
-		delete(l.keys, name)
-		l.debts--
-	} else if l.debts > l.tidyAt {
-		l.tidy()
+// forgetIfSettled forgets a key that has lost its last job, unless it is a debt.
+func (t *keyTurns) forgetIfSettled(name string, k *keyState) {
+	if k.next <= t.now {
+		delete(t.keys, name)
+		t.debts--
+	} else if t.debts > t.tidyAt {
+		t.tidy()
 	}
 }
 
-// tidy forgets the debts that are over, and all of them when they are too many. It
-// waits longer for the next time the more there are left, so that a key costs
-// little, however many there are.
-func (l *keyTurns) tidy() {
-	all := l.debts > maxDebts
-	for name, k := range l.keys {
-		if k.idle() && (all || k.next <= l.now) {
-			delete(l.keys, name)
-			l.debts--
+// tidy forgets settled debts, and all debts when they are too many. The more debts are left,
+// the later it runs again, so that its cost per key stays constant.
+func (t *keyTurns) tidy() {
+	all := t.debts > maxDebts
+	for name, k := range t.keys {
+		if k.idle() && (all || k.next <= t.now) {
+			delete(t.keys, name)
+			t.debts--
 		}
 	}
-	l.tidyAt = max(64, 2*l.debts, len(l.keys)/4)
+	t.tidyAt = max(64, 2*t.debts, len(t.keys)/4)
 }
 
-// advance moves the line's turn on when a job is about to be claimed.
-func (l *keyTurns) advance(priority int, turn int64) {
-	l.now = max(l.now+max(turnCost/int64(max(l.active, 1)), 1), turn-offset(priority))
+// advance moves now forward before a job is claimed.
+func (t *keyTurns) advance(priority int, turn int64) {
+	t.now = max(t.now+max(turnCost/int64(max(t.active, 1)), 1), turn-offset(priority))
 }
 
-// restore counts a job that the store held when it opened.
-func (l *keyTurns) restore(key []byte, state job.State, priority int, turn int64) {
-	k := l.keys[string(key)]
+// restore counts a job that the store finds when it opens.
+func (t *keyTurns) restore(key []byte, state job.State, priority int, turn int64) {
+	k := t.keys[string(key)]
 	if k == nil {
 		k = &keyState{}
-		l.keys[string(key)] = k
+		t.keys[string(key)] = k
 	}
 	k.jobs[state]++
-	l.jobs++
+	t.jobs++
 	turn -= offset(priority)
 	switch state {
 	case job.Queued:
-		l.queued++
+		t.queued++
 		if k.jobs[job.Queued] == 1 {
-			l.active++
+			t.active++
 		}
-		if l.last == 0 || turn < l.now {
-			l.now = turn
+		if t.last == 0 || turn < t.now {
+			t.now = turn // now is the earliest turn of all queued jobs
 		}
 		k.next = max(k.next, turn+turnCost)
-		l.last = max(l.last, k.next)
+		t.last = max(t.last, k.next)
 	case job.Parked:
 		k.nextParked = max(k.nextParked, turn+turnCost)
 	}

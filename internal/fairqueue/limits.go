@@ -6,13 +6,13 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// A key with a limit has no more than that queued and running together; its other
-// ready jobs are parked. Whatever takes one of those away lets the first parked one
-// follow, at the end of the same op, so that a claim need not look at keys. Room that
-// comes with another limit is looked for by each due.
+// A key with a limit of running jobs has at most that many queued and running jobs together;
+// its other ready jobs are parked. An op that removes a queued or running job queues the first
+// parked job of the key at its end, so that a claim need not check keys. When a limit was
+// raised, the next due queues the parked jobs that fit.
 
-// limitsOf is what the jobs of a key are held to. Those without a key belong to nobody
-// in particular, and are held to what their queue is.
+// limitsOf are the limits that apply to a key. Jobs without a key do not share one: only the
+// limits of their queue apply.
 func (q *Queue) limitsOf(key string) job.Limits {
 	l := q.Limits
 	if key == "" {
@@ -21,7 +21,7 @@ func (q *Queue) limitsOf(key string) job.Limits {
 	return l
 }
 
-// ReadyState is how a job that becomes ready waits.
+// ReadyState is the state of a job that becomes ready: Queued, or Parked at its key's limit.
 func (q *Queue) ReadyState(k Key) job.State {
 	if limit := q.limitsOf(k.Name).KeyRunning; limit > 0 && q.keyState(k).busy() >= limit {
 		return job.Parked
@@ -29,14 +29,14 @@ func (q *Queue) ReadyState(k Key) job.State {
 	return job.Queued
 }
 
-// MayRun says whether a queued job may be claimed, as far as its key is concerned: the
-// limit may not have been there when it was queued.
+// MayRun says whether the limit of its key allows a claim of a queued job. It may not, when the
+// limit was set or lowered after the job was queued.
 func (q *Queue) MayRun(k Key) bool {
 	limit := q.limitsOf(k.Name).KeyRunning
 	return limit == 0 || int(q.keyState(k).jobs[job.Running]) < limit
 }
 
-// Claimable is how many more jobs a claim of so many may lease.
+// Claimable is how many jobs a claim that asks for want jobs may lease.
 func (q *Queue) Claimable(want int) int {
 	if q.Counts.Paused {
 		return 0
@@ -59,25 +59,27 @@ func (q *Queue) unparkable(name string, k *keyState) int {
 	return parked
 }
 
-// TryUnpark says whether a parked job may follow one of its key that gave up its place.
-// If not, that is remembered for when the limit is raised again.
+// TryUnpark says whether a parked job of a key may be queued because another job of the key
+// gave up its place. When it may not (the limit was lowered), the queue notes that parked jobs
+// must be looked for when the limit rises again.
 func (q *Queue) TryUnpark(k Key) bool {
-	follows := q.Unparkable(k) > 0
-	q.scanNeeded = q.scanNeeded || !follows
-	return follows
+	ok := q.Unparkable(k) > 0
+	q.scanNeeded = q.scanNeeded || !ok
+	return ok
 }
 
-// NeedsUnparkScan says whether parked jobs may have room for which nobody has looked yet.
+// NeedsUnparkScan says whether there may be parked jobs that could be queued.
 func (q *Queue) NeedsUnparkScan() bool {
 	return q.scanNeeded || q.scannedKeyRunning != q.Limits.KeyRunning
 }
 
-// EndUnparkScan notes that all parked jobs with room were queued, or that some were left.
+// EndUnparkScan notes that the parked jobs of [Queue.UnparkableKeys] were queued. left says that
+// some were not.
 func (q *Queue) EndUnparkScan(left bool) {
 	q.scannedKeyRunning, q.scanNeeded = q.Limits.KeyRunning, left
 }
 
-// UnparkableKeys lists the keys with parked jobs, and how many of each may be queued.
+// UnparkableKeys lists the keys with parked jobs that may be queued now, and how many of each.
 func (q *Queue) UnparkableKeys() iter.Seq2[Key, int] {
 	return func(yield func(Key, int) bool) {
 		for _, t := range q.tenants {
@@ -85,7 +87,7 @@ func (q *Queue) UnparkableKeys() iter.Seq2[Key, int] {
 				if k.jobs[job.Parked] == 0 {
 					continue
 				}
-				if room := q.unparkable(name, k); room > 0 && !yield(Key{t.name, name}, room) {
+				if n := q.unparkable(name, k); n > 0 && !yield(Key{t.name, name}, n) {
 					return
 				}
 			}

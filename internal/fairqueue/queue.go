@@ -1,11 +1,10 @@
-// Package fairqueue holds the rules of a queue: whose turn it is, what a key may
-// run, and which jobs are admitted. They are the same for every store. The package
-// is pure: it reads no clock and no disk, and a store tells it of every move of a
-// job and asks it for the answer.
+// Package fairqueue computes the order of a queue's jobs, the limits of its keys, and the
+// admission of new jobs, in the same way for every store. The package is pure: it reads no
+// clock and no disk. A store reports every move of a job to it.
 //
-// Turns have two levels. Tenants take turns, whatever number of keys and jobs each
-// of them has; within a tenant its keys take turns. A key is a tenant and a name:
-// two tenants that use the same name share nothing.
+// Turns have two levels. Tenants take turns, whatever number of keys and jobs each has; within
+// a tenant its keys take turns. A key is a tenant and a name: two tenants with the same name
+// of a key share nothing.
 package fairqueue
 
 import (
@@ -14,21 +13,21 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Queue is what the rules know of one queue. It is made anew from the waiting and
-// running jobs when a store opens. It has no lock.
+// Queue is the in-memory state of one queue. A store builds it from the waiting and running
+// jobs when it opens. It has no lock: one goroutine at a time uses it.
 type Queue struct {
-	// Counts are kept by Move; the other counts of a queue are the store's to change.
+	// Counts: Move keeps the counts of states and bytes; the store keeps the others.
 	Counts job.Counts
-	// Limits are what the jobs are held to now; the store sets them for each batch.
+	// Limits are the current limits. The store sets them for each batch.
 	Limits job.Limits
 
 	tenants    map[string]*tenant
-	lastTenant *tenant // the one that was asked for last: mostly there is no other
+	lastTenant *tenant // the tenant of the last call; most queues have only one
 	turns      tenantTurns
 	ready      readyTimes
 
-	// scannedKeyRunning is the limit that the last look for parked jobs with room held keys
-	// to; missed says that room may have come since that nobody took.
+	// scannedKeyRunning is Limits.KeyRunning at the last scan for parked jobs that may be
+	// queued. scanNeeded says that there may be such jobs since.
 	scannedKeyRunning int
 	scanNeeded        bool
 }
@@ -38,13 +37,13 @@ func New() *Queue {
 	return &Queue{tenants: map[string]*tenant{}, turns: tenantTurns{tidyAt: 64}, scanNeeded: true}
 }
 
-// Key is whose turn it is within a queue.
+// Key takes turns within a queue.
 type Key struct{ Tenant, Name string }
 
 // KeyOf is the key of a job.
 func KeyOf(j *job.Job) Key { return Key{j.Owner.Tenant, j.Key} }
 
-// tenant is a tenant with jobs in the queue, or with a turn to come.
+// tenant is a tenant with unfinished jobs in the queue, or with a turn in the future.
 type tenant struct {
 	name string
 	keyTurns
@@ -65,7 +64,7 @@ func (q *Queue) tenant(name string) *tenant {
 	return t
 }
 
-// keyState is the state of a key, to be read only.
+// keyState returns the state of a key. The caller must not change it.
 func (q *Queue) keyState(k Key) *keyState {
 	t := q.lastTenant
 	if t == nil || t.name != k.Tenant {
@@ -79,10 +78,9 @@ func (q *Queue) keyState(k Key) *keyState {
 	return &noJobs
 }
 
-// Move counts a job where it is now and no more where it was, and gives one that
-// became queued or parked its turn. From the zero state comes a new job. The job's
-// RunAt is since when it is ready. freed says that parked jobs of its key may have
-// room now; see [Queue.TryUnpark].
+// Move counts a job that has moved from a state to j.State; the zero state stands for a new job.
+// A job that became queued or parked gets a turn. j.RunAt is when it became ready. freed says
+// that parked jobs of its key may now be queued; see [Queue.TryUnpark].
 func (q *Queue) Move(j *job.Job, from job.State) (turn int64, freed bool) {
 	to := j.State
 	q.Counts.Move(from, to, j.InputBytes)
@@ -97,9 +95,8 @@ func (q *Queue) Move(j *job.Job, from job.State) (turn int64, freed bool) {
 	return turn, k.jobs[job.Parked] > 0 && busy(from) && !busy(to)
 }
 
-// Restore counts a job that the store held when it opened, that runs or waits with
-// this turn, and is ready since then when it is queued or parked. Kept counts are not
-// changed.
+// Restore adds a job that the store finds when it opens: a running job, or a waiting job with
+// its turn. since is when a queued or parked job became ready. Counts are not changed.
 func (q *Queue) Restore(tenant, key []byte, state job.State, priority int, turn int64, since time.Time) {
 	if ready(state) {
 		q.ready.add(since)
@@ -112,7 +109,7 @@ func (q *Queue) Restore(tenant, key []byte, state job.State, priority int, turn 
 	q.turns.update(t)
 }
 
-// tidy forgets tenants without jobs, when they are many.
+// tidy forgets tenants without jobs when there are many.
 func (q *Queue) tidy() {
 	if len(q.tenants) < q.turns.tidyAt {
 		return
@@ -124,15 +121,15 @@ func (q *Queue) tidy() {
 		case all || t.turn <= q.turns.now:
 			delete(q.tenants, name)
 		default:
-			t.keyTurns = newKeyTurns() // nobody waits in it: its keys owe nothing
+			t.keyTurns = newKeyTurns() // without a waiting job the turns of its keys do not matter
 		}
 	}
 	q.lastTenant = nil
 	q.turns.tidyAt = max(64, 2*len(q.tenants))
 }
 
-// ready says that a job waits for nothing but its turn.
+// ready says whether jobs of the state wait only for their turn.
 func ready(s job.State) bool { return s == job.Queued || s == job.Parked }
 
-// busy says that a job of the state takes of its key's limit.
+// busy says whether jobs of the state count against their key's limit of running jobs.
 func busy(s job.State) bool { return s == job.Queued || s == job.Running }

@@ -10,44 +10,44 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// waiting is a job in the line of its tenant, as a store would keep it.
+// waiting is a queued job with its turn, as a store keeps it.
 type waiting struct {
 	job.Job
 	turn int64
 	n    int
 }
 
-// sim is a queue and the plainest store for it.
-type sim struct {
+// fakeStore is a queue with a minimal store.
+type fakeStore struct {
 	*Queue
-	line map[string][]waiting
+	jobs map[string][]waiting
 	n    int
 }
 
-func newSim() *sim { return &sim{Queue: New(), line: map[string][]waiting{}} }
+func newFakeStore() *fakeStore { return &fakeStore{Queue: New(), jobs: map[string][]waiting{}} }
 
-func (s *sim) submit(tenant, key string, priority int) {
+func (s *fakeStore) submit(tenant, key string, priority int) {
 	s.n++
 	w := waiting{Job: job.Job{Owner: job.Owner{Tenant: tenant}, Key: key, Priority: priority, RunAt: time.Unix(int64(s.n), 0)}, n: s.n}
 	w.State = job.Queued
 	w.turn, _ = s.Move(&w.Job, 0)
-	line := append(s.line[tenant], w)
-	slices.SortFunc(line, func(a, b waiting) int {
+	jobs := append(s.jobs[tenant], w)
+	slices.SortFunc(jobs, func(a, b waiting) int {
 		if a.turn != b.turn {
 			return int(a.turn - b.turn)
 		}
 		return a.n - b.n
 	})
-	s.line[tenant] = line
+	s.jobs[tenant] = jobs
 }
 
-func (s *sim) claim() (w waiting, ok bool) {
+func (s *fakeStore) claim() (w waiting, ok bool) {
 	tenant, share := s.NextTenant(nil, 1)
 	if share == 0 {
 		return w, false
 	}
-	w = s.line[tenant][0]
-	s.line[tenant] = s.line[tenant][1:]
+	w = s.jobs[tenant][0]
+	s.jobs[tenant] = s.jobs[tenant][1:]
 	s.AdvanceTurn(tenant, w.Priority, w.turn)
 	w.State = job.Running
 	s.Move(&w.Job, job.Queued)
@@ -56,22 +56,23 @@ func (s *sim) claim() (w waiting, ok bool) {
 	return w, true
 }
 
-// However tenants, keys and claims mix, a position is the number of claims before.
-func TestPositionIsTheNumberOfClaimsBefore(t *testing.T) {
+// For any mix of tenants, keys and claims, a position is the number of claims before the job.
+func TestPositionCountsEarlierClaims(t *testing.T) {
+	t.Parallel()
 	for seed := range uint64(50) {
-		dice := rand.New(rand.NewPCG(seed, 1))
-		s := newSim()
+		random := rand.New(rand.NewPCG(seed, 1))
+		s := newFakeStore()
 		for range 200 {
-			s.submit(fmt.Sprint(dice.IntN(5)), fmt.Sprint(dice.IntN(4)), 4+dice.IntN(3))
-			if dice.IntN(3) == 0 {
+			s.submit(fmt.Sprint(random.IntN(5)), fmt.Sprint(random.IntN(4)), 4+random.IntN(3))
+			if random.IntN(3) == 0 {
 				s.claim()
 			}
 		}
 		all := s.TenantTurns(nil)
 		positions := map[int]int{}
-		for tenant, line := range s.line {
-			for rank := range line {
-				positions[line[rank].n] = Position(all, tenant, rank)
+		for tenant, jobs := range s.jobs {
+			for rank := range jobs {
+				positions[jobs[rank].n] = Position(all, tenant, rank)
 			}
 		}
 		for want := 0; ; want++ {
@@ -86,60 +87,66 @@ func TestPositionIsTheNumberOfClaimsBefore(t *testing.T) {
 	}
 }
 
-// Two tenants that always have jobs get the same, whatever number of keys each has and
-// however they come.
-func TestTenantsThatWaitGetTheSame(t *testing.T) {
-	dice := rand.New(rand.NewPCG(1, 2))
-	s := newSim()
+// Two tenants that always have queued jobs get equal shares, whatever number of keys each has.
+func TestWaitingTenantsGetEqualShares(t *testing.T) {
+	t.Parallel()
+	random := rand.New(rand.NewPCG(1, 2))
+	s := newFakeStore()
 	got := map[string]int{}
-	s.submit("few", "k", 5)
+	s.submit("one key", "k", 5)
 	for i := range 5000 {
-		for range dice.IntN(4) {
-			s.submit("many", fmt.Sprint(i, dice.IntN(10_000)), 5)
+		for range random.IntN(4) {
+			s.submit("many keys", fmt.Sprint(i, random.IntN(10_000)), 5)
 		}
-		for len(s.line["few"]) < 2 {
-			s.submit("few", "k", 5)
+		for len(s.jobs["one key"]) < 2 {
+			s.submit("one key", "k", 5)
 		}
-		for len(s.line["many"]) < 2 {
-			s.submit("many", fmt.Sprint(i), 5)
+		for len(s.jobs["many keys"]) < 2 {
+			s.submit("many keys", fmt.Sprint(i), 5)
 		}
 		w, _ := s.claim()
 		got[w.Owner.Tenant]++
-		if off := got["few"] - got["many"]; off > 1 || off < -1 {
-			t.Fatalf("after %d claims one tenant got %d, the other %d", i+1, got["few"], got["many"])
+		if off := got["one key"] - got["many keys"]; off > 1 || off < -1 {
+			t.Fatalf("after %d claims one tenant got %d, the other %d", i+1, got["one key"], got["many keys"])
 		}
 	}
 }
 
 // Tenants and keys that have no job any more are forgotten.
-func TestTenantsWithoutJobsAreForgotten(t *testing.T) {
-	s := newSim()
-	for i := range 100_000 {
+func TestTidyForgetsTenantsWithoutJobs(t *testing.T) {
+	t.Parallel()
+	s := newFakeStore()
+	n := 100_000
+	if testing.Short() {
+		n = 10_000
+	}
+	for i := range n {
 		s.submit(fmt.Sprint("tenant", i), fmt.Sprint("key", i), 5)
-		delete(s.line, fmt.Sprint("tenant", i-1))
+		delete(s.jobs, fmt.Sprint("tenant", i-1))
 		s.claim()
 	}
-	if n := len(s.tenants); n > 1000 {
-		t.Errorf("of 100,000 tenants without jobs %d are remembered", n)
+	if left := len(s.tenants); left > 1000 {
+		t.Errorf("of %d tenants without jobs %d are remembered", n, left)
 	}
-	if n := len(s.ready.seconds); n != 0 {
-		t.Errorf("of no waiting job %d seconds are remembered", n)
+	if left := len(s.ready.seconds); left != 0 {
+		t.Errorf("no job waits, and %d seconds are remembered", left)
 	}
 }
 
-// Of many jobs that come and go in any order the oldest is known to the second.
-func TestOldestIsTheLongestWaiting(t *testing.T) {
-	dice := rand.New(rand.NewPCG(3, 4))
+// Jobs come and go in any order; the oldest one is found, to the second.
+func TestOldestReadyFindsLongestWaiting(t *testing.T) {
+	t.Parallel()
+	random := rand.New(rand.NewPCG(3, 4))
 	q := New()
 	var all []job.Job
 	for i := range 3000 {
-		if len(all) > 0 && dice.IntN(2) == 0 {
-			k := dice.IntN(len(all))
+		if len(all) > 0 && random.IntN(2) == 0 {
+			k := random.IntN(len(all))
 			all[k].State = job.Cancelled
 			q.Move(&all[k], job.Queued)
 			all = slices.Delete(all, k, k+1)
 		} else {
-			j := job.Job{RunAt: time.UnixMicro(int64(i)*300_000 + dice.Int64N(5_000_000))}
+			j := job.Job{RunAt: time.UnixMicro(int64(i)*300_000 + random.Int64N(5_000_000))}
 			j.State = job.Queued
 			q.Move(&j, 0)
 			all = append(all, j)
@@ -157,8 +164,9 @@ func TestOldestIsTheLongestWaiting(t *testing.T) {
 	}
 }
 
-// A job that waits for days costs no memory for the seconds that pass meanwhile.
-func TestSecondsOfNoJobAreForgotten(t *testing.T) {
+// While one job waits for days, the seconds that pass cost no memory.
+func TestReadyTimesForgetsEmptySeconds(t *testing.T) {
+	t.Parallel()
 	q := New()
 	waits := func(at int64) *job.Job { return &job.Job{RunAt: time.Unix(at, 0), State: job.Parked} }
 	q.Move(waits(0), 0)

@@ -5,20 +5,20 @@ import (
 	"time"
 )
 
-// readyTimes knows since when the longest waiting of many jobs has been ready, to the
-// second: it counts the jobs that became ready in each, so that a million that wait
-// cost no more than the seconds in which they came.
+// readyTimes finds the time at which the longest waiting job became ready, to the second. It
+// counts the jobs that became ready within each second, so that its memory grows with the
+// seconds and not with the jobs.
 type readyTimes struct {
 	seconds map[int64]*second
 	order   secondHeap // of all in the map
-	empty   int        // how many of them are of no job any more
+	empty   int        // how many seconds in order have no job
 }
 
-// second is the jobs that became ready within one second, and still wait.
+// second counts the waiting jobs that became ready within one second (2^20 microseconds).
 type second struct {
 	number int64
 	jobs   int
-	first  int64 // the earliest of them that there ever was, in microseconds
+	first  int64 // the earliest time of all jobs that were counted here, in microseconds
 }
 
 func secondOf(micros int64) int64 { return micros >> 20 }
@@ -59,8 +59,8 @@ func (r *readyTimes) remove(at time.Time) {
 	}
 }
 
-// dropEmpty forgets the seconds of no job: one that waits for days keeps them from coming
-// first.
+// dropEmpty removes the seconds without a job. The heap alone does not: while one job waits for
+// days, they never become its first element.
 func (r *readyTimes) dropEmpty() {
 	left := r.order[:0]
 	for _, s := range r.order {
@@ -75,8 +75,8 @@ func (r *readyTimes) dropEmpty() {
 	heap.Init(&r.order)
 }
 
-// OldestReady is since when the job has been ready that has waited longest, queued or
-// parked, to the second; zero when none waits.
+// OldestReady is when the longest waiting queued or parked job became ready; zero when no job
+// waits. It may be up to a second too early.
 func (q *Queue) OldestReady() time.Time {
 	if len(q.ready.order) == 0 {
 		return time.Time{}
@@ -84,7 +84,7 @@ func (q *Queue) OldestReady() time.Time {
 	return time.UnixMicro(q.ready.order[0].first)
 }
 
-// secondHeap is a heap, the earliest first.
+// secondHeap is a heap with the earliest second first.
 type secondHeap []*second
 
 func (s secondHeap) Len() int           { return len(s) }

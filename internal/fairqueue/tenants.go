@@ -2,40 +2,39 @@ package fairqueue
 
 import "container/heap"
 
-// tenantTurns is whose turn it is among tenants: start-time fair queueing over their
-// lines, one job a turn. Every tenant with a queued job has a turn; the earliest one
-// is next, the one that waits longer among equals. A claim costs its tenant one turn
-// more. The turn of all passes as that of a line does: by one part in as many as
-// there are tenants with queued jobs.
+// tenantTurns orders tenants by start-time fair queueing, one job a turn. Every tenant with a
+// queued job has a turn. The tenant with the earliest turn is next; among equals, the one that
+// has waited longer. A claim moves its tenant to a later turn. now advances as in [keyTurns]:
+// by turnCost divided by the number of tenants with queued jobs.
 //
-// The turn of a tenant is of its next job and is not stored with jobs: a number that
-// a job got when it came could not say how many jobs of the tenant's other keys will
-// come before it. So a tenant's order is its own, and priority orders its own jobs.
+// A tenant's turn belongs to its next job and is not stored with jobs: when a job arrives, it is
+// not known how many jobs of the tenant's other keys will be claimed before it. So priority
+// orders the jobs within a tenant only.
 type tenantTurns struct {
 	now         int64
-	last        int64 // the furthest turn that was ever given
-	activations int64 // how often a tenant got a queued job after it had none
+	last        int64 // the latest turn that was given
+	activations int64 // how often a tenant without queued jobs got one
 	active      tenantHeap
-	tidyAt      int // with how many tenants it is worth looking for those without jobs
+	tidyAt      int // the number of tenants at which tidy looks for those without jobs
 }
 
-// tenantPlace is where a tenant stands among tenants.
+// tenantPlace is the place of a tenant in the order of tenants.
 type tenantPlace struct {
 	turn        int64 // of its next job
-	activatedAt int64 // when it got a queued job, among all that did; 0 while it has none
-	heapIndex   int   // in the heap
+	activatedAt int64 // tenantTurns.activations when it got a queued job; 0 while it has none
+	heapIndex   int   // in tenantTurns.active
 }
 
 func (p *tenantPlace) before(o *tenantPlace) bool {
 	return p.turn < o.turn || p.turn == o.turn && p.activatedAt < o.activatedAt
 }
 
-// update brings a tenant in or out when it has queued jobs or none any more.
+// update adds a tenant that has got a queued job to the order, and removes one without any.
 func (s *tenantTurns) update(t *tenant) {
 	switch {
 	case t.queued > 0 && t.activatedAt == 0:
 		if len(s.active) == 0 {
-			s.now = max(s.now, s.last) // nobody waits, so nobody was overtaken
+			s.now = max(s.now, s.last) // no tenant waits, so none was overtaken
 		}
 		s.activations++
 		t.turn, t.activatedAt = max(s.now, t.turn), s.activations
@@ -47,7 +46,7 @@ func (s *tenantTurns) update(t *tenant) {
 	}
 }
 
-// advance moves the turns on when a job of the tenant is about to be claimed.
+// advance moves the turns forward before a job of the tenant is claimed.
 func (s *tenantTurns) advance(t *tenant) {
 	s.now = max(s.now+max(turnCost/int64(max(len(s.active), 1)), 1), t.turn)
 	t.turn += turnCost
@@ -78,13 +77,13 @@ func (p *tenantHeap) Pop() any {
 	return t
 }
 
-// NextTenant is the tenant whose queued job is to be claimed next, of all tenants or of one,
-// and how many of the next few jobs are about its share: a store may read so many of
-// its line at once. share is 0 when nobody has a queued job.
-func (q *Queue) NextTenant(only *string, few int) (tenant string, share int) {
+// NextTenant is the tenant of the next queued job, of all tenants or, when only is not nil, of
+// that one. share is about how many of the next limit jobs are this tenant's: a store may read
+// that many of its jobs at once. It is 0 when there is no queued job.
+func (q *Queue) NextTenant(only *string, limit int) (tenant string, share int) {
 	if only != nil {
 		if t := q.tenants[*only]; t != nil {
-			share = min(few, t.queued)
+			share = min(limit, t.queued)
 		}
 		return *only, share
 	}
@@ -94,26 +93,28 @@ func (q *Queue) NextTenant(only *string, few int) (tenant string, share int) {
 	}
 	t := active[0]
 	if len(active) > 1 {
-		few = few/len(active) + 1
+		limit = limit/len(active) + 1
 	}
-	return t.name, min(few, t.queued)
+	return t.name, min(limit, t.queued)
 }
 
-// AdvanceTurn moves the turns on. It is called for each job that is claimed, before its Move.
+// AdvanceTurn moves the turns of the tenant and of its keys forward. A store calls it for each
+// job that it claims, before Move.
 func (q *Queue) AdvanceTurn(tenant string, priority int, turn int64) {
 	t := q.tenant(tenant)
 	t.advance(priority, turn)
 	q.turns.advance(t)
 }
 
-// TenantTurn is a tenant with queued jobs, as far as positions depend on it.
+// TenantTurn is the part of a tenant with queued jobs from which [Position] is computed.
 type TenantTurn struct {
 	Tenant      string
 	Turn, Since int64
 	Queued      int
 }
 
-// TenantTurns lists the tenants with queued jobs into a buffer, when they are several.
+// TenantTurns lists the tenants with queued jobs in the buffer. The list is empty when there is
+// only one such tenant.
 func (q *Queue) TenantTurns(into []TenantTurn) []TenantTurn {
 	into = into[:0]
 	if len(q.turns.active) > 1 {
@@ -124,8 +125,8 @@ func (q *Queue) TenantTurns(into []TenantTurn) []TenantTurn {
 	return into
 }
 
-// Position is how many jobs of all tenants are claimed before one that has so many of
-// its own tenant's before it.
+// Position is the number of jobs, of all tenants, that are claimed before a job of the tenant
+// with rank jobs of the same tenant before it.
 func Position(all []TenantTurn, tenant string, rank int) int {
 	var own *TenantTurn
 	for i := range all {
@@ -139,7 +140,7 @@ func Position(all []TenantTurn, tenant string, rank int) int {
 	position, turn := rank, own.Turn+int64(rank)*turnCost
 	for i := range all {
 		o := &all[i]
-		// Its jobs have the turns o.Turn, o.Turn + turnCost, …
+		// The jobs of tenant o have the turns o.Turn, o.Turn + turnCost, and so on.
 		switch ahead := turn - o.Turn; {
 		case o == own || ahead < 0:
 		case ahead%turnCost == 0 && o.Since > own.Since:
