@@ -1,16 +1,15 @@
-// Package files keeps the files that come with jobs. Those of a job lie in a
-// directory of its own, under the names that the job tells,
+// Package files keeps the files that come with jobs. The files of a job are in a directory of
+// its own, under the names that the job has for them:
 //
 //	<root>/<job id>/<file name>
 //
-// and nothing else lies there: a copy of the store and of the root is a copy of
-// everything.
+// Nothing else is stored there: a copy of the store and of the root is a complete copy.
 //
-// The life of a file: it is received into the directory of a job that does not
-// exist yet ([Dir.Stage]), and synced; then the job is stored. When the job has been
-// deleted, and that is on disk, its directory is removed ([Dir.Remove]). A crash
-// between two of these steps leaves a directory that no job names, and the next
-// start sweeps it away ([Dir.Sweep]); it never leaves a job without its files.
+// The life of a file: it is received into the directory of a job that does not exist yet
+// ([Dir.Stage]) and synced; then the job is stored. Once the job's delete is on disk, its
+// directory is removed ([Dir.Remove]). A crash between two of these steps leaves a directory
+// without a job, which the next start removes ([Dir.Sweep]). It never leaves a job without its
+// files.
 package files
 
 import (
@@ -24,14 +23,14 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Options bound what is kept. A zero field means its default.
+// Options are the limits of a [Dir]. A zero field has the default value that its comment names.
 type Options struct {
 	MaxFile   int64 // bytes of a file; 512 MiB
-	MaxStaged int64 // bytes of all files whose jobs are not stored yet; 16 files of the largest size
-	KeepFree  int64 // bytes of the disk that no file may take; 64 MiB
-	TrackSize bool  // [Dir.Size] is asked for
-	// Free says how much of the disk may still be written, where that is known; nil asks
-	// the system.
+	MaxStaged int64 // bytes of all files whose jobs are not stored yet; 16 times MaxFile
+	KeepFree  int64 // bytes of the disk that files leave free; 64 MiB
+	TrackSize bool  // whether [Dir.Size] will be called
+	// Free returns the bytes of the disk that may still be written, where they are known. nil
+	// asks the operating system.
 	Free func() (bytes int64, known bool)
 	Log  *slog.Logger
 }
@@ -41,10 +40,10 @@ const (
 	defaultMaxFile  = 512 << 20
 	defaultKeepFree = 64 << 20
 	stagedFiles     = 16
-	filesPerJob     = 2 // of the largest size: so much may a job's files weigh together
+	filesPerJob     = 2 // the files of one job together may be this many times MaxFile
 )
 
-// Dir is the directory of all files.
+// Dir is the directory of all files. Any goroutine may call its methods.
 type Dir struct {
 	// Set once.
 	root    string // absolute
@@ -54,12 +53,12 @@ type Dir struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	staged  int64 // bytes of the files whose jobs are not stored yet
-	writing int64 // those of them that were let in and are not written yet
+	writing int64 // the part of staged that was reserved and is not written yet
 
 	sizes sizes
 }
 
-// Open makes the directory when it is missing.
+// Open opens the directory, and creates it when it is missing.
 func Open(root string, o Options) (*Dir, error) {
 	root, err := filepath.Abs(root)
 	if err == nil {
@@ -86,24 +85,23 @@ func Open(root string, o Options) (*Dir, error) {
 	return &Dir{root: root, options: o, opened: time.Now()}, nil
 }
 
-// Free is how much of the disk this process may still write; not known on every
-// system.
+// Free returns the bytes of the disk that this process may still write. Not every operating
+// system tells.
 func (d *Dir) Free() (bytes int64, known bool) { return Free(d.root) }
 
-// MaxFile is how many bytes a file may have.
+// MaxFile is the largest size of a file, in bytes.
 func (d *Dir) MaxFile() int64 { return d.options.MaxFile }
 
-// MaxJob is how many bytes the files of one job may have together: twice as many
-// as one file.
+// MaxJob is the largest size of the files of one job together, in bytes: twice MaxFile.
 func (d *Dir) MaxJob() int64 { return filesPerJob * d.options.MaxFile }
 
-// Path is where a job's file lies.
+// Path is the absolute path of a job's file.
 func (d *Dir) Path(id job.ID, f job.File) string { return filepath.Join(d.jobDir(id), f.Name) }
 
-// jobDir is a job's directory.
+// jobDir is the path of a job's directory.
 func (d *Dir) jobDir(id job.ID) string { return filepath.Join(d.root, id.String()) }
 
-// Open opens a job's file, for reading.
+// Open opens a job's file for reading. It returns [job.NotFound] when the file is gone.
 func (d *Dir) Open(id job.ID, f job.File) (*os.File, error) {
 	file, err := os.Open(d.Path(id, f))
 	if os.IsNotExist(err) {
@@ -112,8 +110,8 @@ func (d *Dir) Open(id job.ID, f job.File) (*os.File, error) {
 	return file, err
 }
 
-// Remove removes the files of jobs that do not exist, or do no more. What cannot be
-// removed is found again by the next [Dir.Sweep].
+// Remove removes the files of jobs that were deleted or never stored. It logs an error; the
+// next [Dir.Sweep] tries again.
 func (d *Dir) Remove(ids ...job.ID) {
 	for _, id := range ids {
 		if d.options.TrackSize {
@@ -123,9 +121,9 @@ func (d *Dir) Remove(ids ...job.ID) {
 	}
 }
 
-// removeAll removes files that nobody counted.
+// removeAll removes a job's directory without changing the size.
 func (d *Dir) removeAll(id job.ID) {
 	if err := os.RemoveAll(d.jobDir(id)); err != nil {
-		d.options.Log.Warn("files that belong to no job could not be removed; the next start tries again", "directory", d.jobDir(id), "error", err)
+		d.options.Log.Warn("files without a job could not be removed; the next start tries again", "directory", d.jobDir(id), "error", err)
 	}
 }

@@ -28,7 +28,7 @@ func open(t *testing.T, o Options) *Dir {
 	return d
 }
 
-// receive has a stage take a file that must be taken.
+// receive receives a file that must be accepted.
 func receive(t *testing.T, s *Stage, name, text string) job.File {
 	t.Helper()
 	f, err := s.Receive(t.Context(), name, "text/plain", strings.NewReader(text))
@@ -38,8 +38,8 @@ func receive(t *testing.T, s *Stage, name, text string) job.File {
 	return f
 }
 
-// kept stores a job's files.
-func kept(t *testing.T, d *Dir, names ...string) job.ID {
+// commitFiles stores a job's files.
+func commitFiles(t *testing.T, d *Dir, names ...string) job.ID {
 	t.Helper()
 	s := d.Stage(job.NewID())
 	for _, name := range names {
@@ -51,7 +51,7 @@ func kept(t *testing.T, d *Dir, names ...string) job.ID {
 	return s.ID()
 }
 
-// all is every path under the root.
+// all lists every path under the root.
 func all(t *testing.T, d *Dir) (paths []string) {
 	t.Helper()
 	err := filepath.WalkDir(d.root, func(path string, _ os.DirEntry, err error) error {
@@ -67,7 +67,8 @@ func all(t *testing.T, d *Dir) (paths []string) {
 	return paths
 }
 
-func TestAFileIsKeptAsItCame(t *testing.T) {
+func TestReceiveStoresContent(t *testing.T) {
+	t.Parallel()
 	d := open(t, Options{})
 	for _, size := range []int{0, 1, chunkSize - 1, chunkSize, chunkSize + 1, 3 * chunkSize} {
 		text := strings.Repeat("x", size)
@@ -94,9 +95,10 @@ func TestAFileIsKeptAsItCame(t *testing.T) {
 	}
 }
 
-func TestOnlyItsOwnerReadsIt(t *testing.T) {
+func TestPermissionsAreOwnerOnly(t *testing.T) {
+	t.Parallel()
 	d := open(t, Options{})
-	id := kept(t, d, "a")
+	id := commitFiles(t, d, "a")
 	for path, want := range map[string]os.FileMode{d.root: 0o700, d.jobDir(id): 0o700, d.Path(id, job.File{Name: "a"}): 0o600} {
 		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
 			t.Errorf("%s: %v, %v", path, info.Mode(), err)
@@ -104,8 +106,9 @@ func TestOnlyItsOwnerReadsIt(t *testing.T) {
 	}
 }
 
-// Whatever a file is called, it lies in its job's directory, and nothing else does.
-func TestNames(t *testing.T) {
+// A file of any name is in its job's directory, and nothing else is.
+func TestReceiveCleansNames(t *testing.T) {
+	t.Parallel()
 	for sent, want := range map[string]string{
 		"scan.png":                      "scan.png",
 		"Überweisung 3.pdf":             "Überweisung 3.pdf",
@@ -148,7 +151,8 @@ func TestNames(t *testing.T) {
 	}
 }
 
-func TestWhatIsRefused(t *testing.T) {
+func TestReceiveRefusals(t *testing.T) {
+	t.Parallel()
 	broken := errors.New("the connection was cut")
 	for rule, tt := range map[string]struct {
 		options Options
@@ -185,7 +189,8 @@ func TestWhatIsRefused(t *testing.T) {
 	}
 }
 
-func TestAnUploadEndsWithItsContext(t *testing.T) {
+func TestReceiveStopsWithContext(t *testing.T) {
+	t.Parallel()
 	d := open(t, Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -196,8 +201,9 @@ func TestAnUploadEndsWithItsContext(t *testing.T) {
 	s.Discard()
 }
 
-// A disk that refuses a write is no defect, and leaves nothing counted.
-func TestADirectoryThatCannotBeWritten(t *testing.T) {
+// A write that the disk refuses is not an internal error, and no bytes stay counted.
+func TestReceiveWithoutDirectoryIsUnavailable(t *testing.T) {
+	t.Parallel()
 	d := open(t, Options{})
 	if err := os.Remove(d.root); err != nil {
 		t.Fatal(err)
@@ -209,8 +215,9 @@ func TestADirectoryThatCannotBeWritten(t *testing.T) {
 	s.Discard()
 }
 
-// What is kept makes room for what comes, and a discard after it changes nothing.
-func TestKeptFilesAreNoLongerStaged(t *testing.T) {
+// Committed files no longer count as staged, and a discard after the commit changes nothing.
+func TestCommitEndsStaging(t *testing.T) {
+	t.Parallel()
 	d := open(t, Options{MaxStaged: 10})
 	for range 3 {
 		s := d.Stage(job.NewID())
@@ -227,15 +234,16 @@ func TestKeptFilesAreNoLongerStaged(t *testing.T) {
 	}
 }
 
-// A crash between the files and the job leaves a directory; the next start removes
-// it, and nothing else.
-func TestOrphansAreSweptAtTheNextStart(t *testing.T) {
+// A crash between the commit of files and of their job leaves a directory. The next start
+// removes it, and nothing else.
+func TestSweepRemovesOrphans(t *testing.T) {
+	t.Parallel()
 	before := open(t, Options{})
 	var stored []job.ID
 	for range 5 {
-		stored = append(stored, kept(t, before, "a"))
+		stored = append(stored, commitFiles(t, before, "a"))
 	}
-	orphan := kept(t, before, "a", "b")
+	orphan := commitFiles(t, before, "a", "b")
 	half := before.Stage(job.NewID())
 	receive(t, half, "c", "x")
 	if err := os.Mkdir(filepath.Join(before.root, "lost+found"), 0o700); err != nil {
@@ -250,7 +258,7 @@ func TestOrphansAreSweptAtTheNextStart(t *testing.T) {
 	}
 	for time := d.opened; !job.NewID().Time().After(time); {
 	}
-	younger := kept(t, d, "d")
+	younger := commitFiles(t, d, "d")
 	pages := 0
 	removed, err := d.Sweep(t.Context(), func(_ context.Context, after string, limit int) ([]job.ID, string, error) {
 		from := 2 * pages
@@ -279,7 +287,7 @@ func TestOrphansAreSweptAtTheNextStart(t *testing.T) {
 	}
 }
 
-// size is how many bytes there are, as is known.
+// size returns the size of d.
 func size(t *testing.T, d *Dir) int64 {
 	t.Helper()
 	n, err := d.Size(t.Context())
@@ -289,15 +297,15 @@ func size(t *testing.T, d *Dir) int64 {
 	return n
 }
 
-// The size is that of the files that are kept, whoever kept them, as soon as they are
-// and until they are removed.
-func TestTheSizeIsThatOfTheFilesOfJobs(t *testing.T) {
+// The size counts files of this and of earlier processes, from their commit until their removal.
+func TestSizeCountsFilesOfJobs(t *testing.T) {
+	t.Parallel()
 	before := open(t, Options{TrackSize: true})
 	var stored []job.ID
 	for range 3 {
-		stored = append(stored, kept(t, before, "a", "b")) // of 4 bytes each
+		stored = append(stored, commitFiles(t, before, "a", "b")) // of 4 bytes each
 	}
-	kept(t, before, "c")
+	commitFiles(t, before, "c")
 	for time := stored[2].Time(); !job.NewID().Time().After(time); { // the next start is later
 	}
 	d, err := Open(before.root, Options{TrackSize: true})
@@ -339,10 +347,11 @@ func TestTheSizeIsThatOfTheFilesOfJobs(t *testing.T) {
 	}
 }
 
-// Whoever is in a hurry gets no size rather than a wrong one.
-func TestACountThatIsBrokenOffGoesOn(t *testing.T) {
+// A call whose context ends gets no size rather than a wrong one; the next call continues.
+func TestSizeContinuesAfterCancel(t *testing.T) {
+	t.Parallel()
 	before := open(t, Options{})
-	ids := []job.ID{kept(t, before, "a"), kept(t, before, "b")}
+	ids := []job.ID{commitFiles(t, before, "a"), commitFiles(t, before, "b")}
 	for time := ids[1].Time(); !job.NewID().Time().After(time); {
 	}
 	d, err := Open(before.root, Options{TrackSize: true})
@@ -362,10 +371,11 @@ func TestACountThatIsBrokenOffGoesOn(t *testing.T) {
 	}
 }
 
-// While nobody knows which jobs there are, everything stays.
-func TestASweepThatCannotAskRemovesNothing(t *testing.T) {
+// When the jobs cannot be listed, no file is removed.
+func TestSweepWithoutListRemovesNothing(t *testing.T) {
+	t.Parallel()
 	before := open(t, Options{})
-	id := kept(t, before, "a")
+	id := commitFiles(t, before, "a")
 	for time := id.Time(); !job.NewID().Time().After(time); {
 	}
 	d, err := Open(before.root, Options{})
@@ -381,9 +391,10 @@ func TestASweepThatCannotAskRemovesNothing(t *testing.T) {
 	}
 }
 
-func TestDeletedJobsLeaveNothing(t *testing.T) {
+func TestRemoveLeavesNothing(t *testing.T) {
+	t.Parallel()
 	d := open(t, Options{})
-	first, second, stays := kept(t, d, "a"), kept(t, d, "b"), kept(t, d, "c")
+	first, second, stays := commitFiles(t, d, "a"), commitFiles(t, d, "b"), commitFiles(t, d, "c")
 	d.Remove(first, job.NewID(), second)
 	if left := all(t, d); !slices.Equal(left, []string{stays.String(), filepath.Join(stays.String(), "c")}) {
 		t.Errorf("left are %v", left)
@@ -393,8 +404,8 @@ func TestDeletedJobsLeaveNothing(t *testing.T) {
 	}
 }
 
-// A file is never held whole.
-func TestALargeFileTakesLittleMemory(t *testing.T) {
+// A file is never in memory as a whole.
+func TestReceiveUsesLittleMemory(t *testing.T) {
 	const size = 64 << 20
 	d := open(t, Options{})
 	s := d.Stage(job.NewID())
@@ -415,11 +426,11 @@ type zeros struct{}
 
 func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
-// Uploads take nothing of what is kept free, however many are under way: what each is
-// about to write counts for all.
-func TestUploadsTogetherKeepTheDiskFree(t *testing.T) {
-	const room = 3 * chunkSize
-	d, err := Open(t.TempDir(), Options{KeepFree: 1 << 20, Free: func() (int64, bool) { return 1<<20 + room, true }})
+// Parallel uploads leave KeepFree: the reserved bytes of each count for all.
+func TestParallelUploadsLeaveFreeSpace(t *testing.T) {
+	t.Parallel()
+	const space = 3 * chunkSize
+	d, err := Open(t.TempDir(), Options{KeepFree: 1 << 20, Free: func() (int64, bool) { return 1<<20 + space, true }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,5 +2,5 @@
 
 package files
 
-// Free is not known here: a full disk is noticed when it is full.
+// Free is not implemented on this system: a full disk is noticed by the write that fails.
 func Free(string) (free int64, known bool) { return 0, false }

@@ -4,8 +4,7 @@ package files
 
 import "syscall"
 
-// Free is how much of the disk under a directory this process may still
-// write; not known where the system does not tell.
+// Free returns the bytes of the disk under a directory that this process may still write.
 func Free(path string) (free int64, known bool) {
 	var s syscall.Statfs_t
 	if err := syscall.Statfs(path, &s); err != nil {

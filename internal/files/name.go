@@ -7,24 +7,23 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// cleanName makes a name that is safe in a directory of its own, on a terminal
-// and in a variable of the environment, of what a sender calls a file.
+// cleanName derives a file name from the sender's name. It is safe in a directory, on a
+// terminal and in an environment variable. It keeps what follows the last slash, without
+// characters that are not printable, and without dots and spaces at the ends.
 func cleanName(sent string) (string, error) {
 	name := sent[strings.LastIndexAny(sent, `/\`)+1:]
-	name = strings.Map(printable, strings.ToValidUTF8(name, ""))
+	name = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(name, ""))
 	name = strings.TrimRight(strings.TrimLeft(name, ". "), ". ")
 	if name == "" {
-		return "", job.Errorf(job.Invalid, "%s is no name of a file", job.Quote(sent))
+		return "", job.Errorf(job.Invalid, "%s is not a valid file name", job.Quote(sent))
 	}
 	if len(name) > job.MaxFileName {
-		return "", job.Errorf(job.Invalid, "the name of a file has at most %d bytes; %s has more", job.MaxFileName, job.Quote(name))
+		return "", job.Errorf(job.Invalid, "a file name has at most %d bytes; %s has more", job.MaxFileName, job.Quote(name))
 	}
 	return name, nil
-}
-
-func printable(r rune) rune {
-	if !unicode.IsPrint(r) {
-		return -1
-	}
-	return r
 }

@@ -9,17 +9,17 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// sizes is how many bytes the files of a Dir hold. What this process keeps and removes
-// it knows; what lay there before is counted when somebody asks.
+// sizes counts the bytes of the files of a Dir. It follows what this process commits and removes.
+// Files of an earlier process are counted by the first call of Size.
 type sizes struct {
 	mu        sync.Mutex
 	bytes     int64               // guarded by mu
-	uncounted map[job.ID]struct{} // guarded by mu: the directories that have yet to be counted
+	uncounted map[job.ID]struct{} // guarded by mu: directories that are not counted yet
 }
 
-// Size is how many bytes the files hold, but for those that are being received. The
-// first call reads the directories that an earlier process left, and may take its time.
-// It is for those who said [Options.TrackSize].
+// Size is the number of bytes of all files, without those that are being received. The first
+// call reads the directories of an earlier process, which may take long. It needs
+// [Options.TrackSize].
 func (d *Dir) Size(ctx context.Context) (int64, error) {
 	for d.countOne() {
 		if err := ctx.Err(); err != nil {
@@ -31,7 +31,8 @@ func (d *Dir) Size(ctx context.Context) (int64, error) {
 	return d.sizes.bytes, nil
 }
 
-// countOne counts a directory; false when none is left to count.
+// countOne counts one directory. It returns false when none is left. It has the lock only for
+// one directory at a time, so that commits and removes go on while Size counts.
 func (d *Dir) countOne() bool {
 	s := &d.sizes
 	s.mu.Lock()
@@ -45,21 +46,21 @@ func (d *Dir) countOne() bool {
 	return false
 }
 
-// setUncounted notes what lies there at the start.
+// setUncounted sets the directories of an earlier process.
 func (s *sizes) setUncounted(there map[job.ID]struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.uncounted = there
 }
 
-// add counts what was received for a job.
+// add counts the files that were committed for a job.
 func (s *sizes) add(bytes int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.bytes += bytes
 }
 
-// subtract takes a job's directory, which is still there, out of the count.
+// subtract takes a job's directory out of the count, before it is removed.
 func (s *sizes) subtract(id job.ID, path string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -70,8 +71,8 @@ func (s *sizes) subtract(id job.ID, path string) {
 	s.bytes -= bytesIn(path)
 }
 
-// bytesIn is how many bytes the files of a job's directory hold. What cannot be read
-// counts for nothing.
+// bytesIn is the number of bytes of the files in a job's directory. A file that cannot be read
+// counts as empty.
 func bytesIn(path string) (total int64) {
 	dir, err := os.Open(path)
 	if err != nil {

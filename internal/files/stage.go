@@ -13,11 +13,11 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// chunkSize is what is held of a file while it comes.
+// chunkSize is the part of a file that is in memory while it is received.
 const chunkSize = 64 << 10
 
-// Stage takes in the files of a job that is not stored yet. It is used by one
-// goroutine, which calls Keep or Discard in the end.
+// Stage receives the files of a job that is not stored yet. One goroutine uses it, and calls
+// Commit or Discard in the end.
 type Stage struct {
 	// Set once.
 	dir *Dir
@@ -29,27 +29,27 @@ type Stage struct {
 	buf   []byte // nil until needed
 }
 
-// Stage begins to take in files under the id of a job that is yet to be stored.
+// Stage begins to receive files under the id of a job that is not stored yet.
 func (d *Dir) Stage(id job.ID) *Stage { return &Stage{dir: d, id: id} }
 
-// ID is the id that the job must be stored under.
+// ID is the id under which the job must be stored.
 func (s *Stage) ID() job.ID { return s.id }
 
-// Files are what was received, in that order.
+// Files are the received files, in that order.
 func (s *Stage) Files() []job.File { return s.files }
 
-// Bytes is how much was received.
+// Bytes is the number of bytes received.
 func (s *Stage) Bytes() int64 { return s.bytes }
 
-// Receive writes a file to the disk as it comes, and returns when its bytes are
-// synced. Of the name only what comes after the last slash is kept, without what
-// is not printable and without dots and spaces at its ends; two files of a job have
-// different names. An error of from is returned as it is; after an error the stage
-// is of no use but for Discard.
+// Receive writes a file to the disk while it arrives, and returns when its bytes are synced. The
+// file's name is derived from name: the part after the last slash, without characters that are
+// not printable, and without dots and spaces at the ends. Two files of a job must have
+// different names. An error of from is returned unchanged. After an error the caller can only
+// Discard the stage.
 //
-// Refusals: job.Invalid, of the name; job.TooLarge; job.NoSpace, when the disk has
-// no more room; job.Overloaded, when too much is being received; job.Unavailable,
-// when the disk cannot be written.
+// Refusals: job.Invalid for the name; job.TooLarge; job.NoSpace when the disk is full;
+// job.Overloaded when too many bytes are being received; job.Unavailable when the disk cannot be
+// written.
 func (s *Stage) Receive(ctx context.Context, name, contentType string, from io.Reader) (job.File, error) {
 	if len(s.files) == job.MaxFiles {
 		return job.File{}, job.Errorf(job.TooLarge, "a job has at most %d files", job.MaxFiles)
@@ -74,7 +74,7 @@ func (s *Stage) Receive(ctx context.Context, name, contentType string, from io.R
 	return f, nil
 }
 
-// create makes a file that was not there before.
+// create makes a new file, and the job's directory before the first one.
 func (s *Stage) create(name string) (*os.File, error) {
 	if !s.made {
 		if err := os.Mkdir(s.dir.jobDir(s.id), 0o700); err != nil {
@@ -84,7 +84,7 @@ func (s *Stage) create(name string) (*os.File, error) {
 	}
 	file, err := os.OpenFile(s.dir.Path(s.id, job.File{Name: name}), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	switch {
-	case errors.Is(err, os.ErrExist): // also where the disk does not tell a from A
+	case errors.Is(err, os.ErrExist): // on some disks also for names that differ in case only
 		return nil, job.Wrapf(job.Invalid, err, "there are two files %s; give each a name of its own", job.Quote(name))
 	case errors.Is(err, syscall.ENAMETOOLONG):
 		return nil, job.Wrapf(job.Invalid, err, "the name of the file %s is too long", job.Quote(name))
@@ -94,7 +94,7 @@ func (s *Stage) create(name string) (*os.File, error) {
 	return file, nil
 }
 
-// fill writes what comes to the file, and says in f what it was.
+// fill copies from to the file, and sets the size and hash in f.
 func (s *Stage) fill(ctx context.Context, file *os.File, f *job.File, from io.Reader) error {
 	if s.buf == nil {
 		s.buf = make([]byte, chunkSize)
@@ -125,9 +125,9 @@ func (s *Stage) fill(ctx context.Context, file *os.File, f *job.File, from io.Re
 	}
 }
 
-// readFull reads until p is full or what comes has ended. An end is io.EOF and nothing
-// else: io.ErrUnexpectedEOF, which io.ReadFull makes of an end, is how a reader says
-// that it was cut off.
+// readFull reads until p is full or from has ended. Only io.EOF is an end. io.ReadFull cannot be
+// used: it returns io.ErrUnexpectedEOF for an end, and a request body returns that same error
+// when its connection was cut.
 func readFull(from io.Reader, p []byte) (n int, ended bool, err error) {
 	for n < len(p) {
 		m, err := from.Read(p[n:])
@@ -142,8 +142,7 @@ func readFull(from io.Reader, p []byte) (n int, ended bool, err error) {
 	return n, false, nil
 }
 
-// accept counts so many more bytes of a file, which are then written, or says why they are
-// too many.
+// accept counts n more bytes of a file before they are written, or refuses them.
 func (s *Stage) accept(f *job.File, n int64) error {
 	d := s.dir
 	if f.Size > d.MaxFile() {
@@ -159,9 +158,9 @@ func (s *Stage) accept(f *job.File, n int64) error {
 	return nil
 }
 
-// reserve counts bytes that are to be written for a job that is not stored yet. The disk
-// is looked at each time, which costs little beside the piece, and what others are about
-// to write counts: together uploads take nothing of what is kept free.
+// reserve counts bytes that will be written for a job that is not stored yet. It asks for the
+// free bytes of the disk each time, which costs little beside the write of a chunk. Bytes that
+// other uploads have reserved count too, so that parallel uploads together leave KeepFree.
 func (d *Dir) reserve(n int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -176,16 +175,15 @@ func (d *Dir) reserve(n int64) error {
 	return nil
 }
 
-// unreserve says that bytes which were reserved are on the disk, or will not be.
+// unreserve ends a reservation: the bytes are on the disk, or will not be written.
 func (d *Dir) unreserve(n int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.writing -= n
 }
 
-// Commit returns when the files would survive a power cut. From then on they wait
-// for their job to be stored: whoever learns for certain that it is not calls
-// [Dir.Remove].
+// Commit returns when the files survive a power cut. From then on they belong to the job that is
+// about to be stored. When the job is certainly not stored, the caller calls [Dir.Remove].
 func (s *Stage) Commit() error {
 	if s.made {
 		for _, path := range []string{s.dir.jobDir(s.id), s.dir.root} {
@@ -199,7 +197,7 @@ func (s *Stage) Commit() error {
 	return nil
 }
 
-// Discard removes what was received. After a Keep it does nothing.
+// Discard removes the received files. After a Commit it does nothing.
 func (s *Stage) Discard() {
 	if s.dir == nil {
 		return
@@ -210,7 +208,7 @@ func (s *Stage) Discard() {
 	s.release()
 }
 
-// release ends the stage.
+// release ends the stage: its bytes no longer count as staged.
 func (s *Stage) release() {
 	s.dir.mu.Lock()
 	s.dir.staged -= s.bytes
@@ -227,7 +225,7 @@ func syncDir(path string) error {
 	return dir.Sync()
 }
 
-// writeError is the refusal for a disk that did not take a file; nil for no error.
+// writeError is the refusal for a failed write; nil for no error.
 func writeError(err error) error {
 	switch {
 	case err == nil:

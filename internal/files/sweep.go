@@ -10,15 +10,15 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// A Lister lists the jobs that have files, in the order of a cursor that is
-// "" at the beginning and at the end.
+// Lister lists the jobs that have files, page by page. The cursor is "" at the beginning; a next
+// of "" ends the list.
 type Lister func(ctx context.Context, after string, limit int) (ids []job.ID, next string, err error)
 
 const sweepPage = 1000 // ids
 
-// Sweep removes the directories that no job names and that are older than the
-// opening of d: a crash has left them. It is called once, before files are
-// received. What is not called like a job is left alone.
+// Sweep removes the directories that a crash has left: those without a job whose ids were made
+// before d was opened. It is called once, before files are received. It does not touch entries
+// whose names are not job ids.
 func (d *Dir) Sweep(ctx context.Context, list Lister) (removed int, err error) {
 	there, orphans, err := d.listJobDirs()
 	if err != nil {
@@ -41,8 +41,8 @@ func (d *Dir) Sweep(ctx context.Context, list Lister) (removed int, err error) {
 	return len(orphans), nil
 }
 
-// listJobDirs finds the directories of jobs, where they are to be counted, and those of them
-// whose jobs' ids were made before d was opened.
+// listJobDirs lists the directories of jobs (there, only with [Options.TrackSize]), and those
+// whose ids were made before d was opened (older).
 func (d *Dir) listJobDirs() (there, older map[job.ID]struct{}, err error) {
 	dir, err := os.Open(d.root)
 	if err != nil {
