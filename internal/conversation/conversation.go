@@ -1,17 +1,18 @@
-// Package conversation keeps conversations and their messages, as side rows of
-// the store: a question is stored by the same transaction as its job, an answer by
-// the one that ends the job.
+// Package conversation keeps conversations and their messages as side rows of the store. The
+// transaction that stores a job stores its question; the transaction that ends the job stores
+// the answer.
 //
-// A message's number is its place: questions are odd, each answer follows its
-// question. Whoever asks must be the first to take the next odd number. So two
-// questions asked at the same moment become one job and one refusal.
+// Messages are numbered from 1: questions have odd numbers, and each answer has the number after
+// its question. A question inserts the next odd number, and only the first insert of a number
+// succeeds. So of two questions asked at the same moment one becomes a job, and the other is
+// refused.
 //
-// A conversation is answering while there is a row for an answer under way. The
-// question stores that row, a retry of the answer's job stores it again, and the
-// job's end removes it, each in its own transaction. While there is one no question
-// is taken: no answer is written without knowing all that was said before.
+// A conversation is answering while it has an answering row. The question stores that row, a
+// retry of the answer's job stores it again, and the end of the job removes it, each in its own
+// transaction. While the row exists no question is accepted, so that every prompt contains
+// all earlier answers.
 //
-// The package knows nothing of HTTP, nor of who runs jobs.
+// The package depends on neither HTTP nor the engine.
 package conversation
 
 import (
@@ -25,27 +26,26 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// Bounds of what is kept.
+// The bounds of conversations.
 const (
 	MaxTitle    = 200       // bytes
 	MaxMessages = 999_998   // in a conversation
-	MaxAnswer   = 256 << 10 // bytes of an answer, as a message keeps it; the job's result has all of it
+	MaxAnswer   = 256 << 10 // bytes of an answer in its message; the job's result has all of it
 )
 
-// ID names a conversation. The zero value names none.
+// ID identifies a conversation. The zero value is no conversation.
 type ID job.UUID
 
-// String is the public form: "conv_" and 26 characters.
+// String is the id's public form: "conv_" and 26 characters.
 func (id ID) String() string { return job.UUID(id).Text("conv_") }
 
-// IsZero says whether the id names nothing.
+// IsZero says whether id is the zero value.
 func (id ID) IsZero() bool { return id == ID{} }
 
-// Time is when the conversation began, to the millisecond.
+// Time is when the id was made, to the millisecond.
 func (id ID) Time() time.Time { return job.UUID(id).Time() }
 
-// ParseID reads a conversation's public id. A text that is none is a
-// [job.NotFound] error.
+// ParseID parses a conversation's public id. Any other text is a [job.NotFound] error.
 func ParseID(text string) (ID, error) {
 	u, ok := job.ParseUUID("conv_", text)
 	if !ok {
@@ -58,18 +58,18 @@ func unknown(id string) *job.Error {
 	return job.Errorf(job.NotFound, "there is no conversation %s", job.Quote(id))
 }
 
-// Conversation is a row of questions and answers. It has no state of its own.
+// Conversation is a sequence of questions and answers. It has no state of its own.
 type Conversation struct {
 	ID ID
-	// Title is what its maker called it, else the beginning of the first question;
-	// "" until there is one.
+	// Title is set when the conversation is created, else it is the beginning of the first
+	// question; "" until then.
 	Title string
 }
 
-// kindConversation is the kind of a conversation's row; it has no parent.
+// kindConversation is the kind of conversation rows. They have no parent.
 const kindConversation = "conversation"
 
-// conversationRow is what a conversation's row holds.
+// conversationRow is the body of a conversation row.
 type conversationRow struct {
 	Title string `json:"title,omitempty"`
 }
@@ -94,22 +94,22 @@ func decodeConversation(r store.Row) (Conversation, error) {
 	return Conversation{ID: id, Title: body.Title}, nil
 }
 
-// conversationsOf are the rows of an owner's conversations.
+// conversationsOf is the set of an owner's conversation rows.
 func conversationsOf(owner job.Owner) store.RowSet {
 	return store.RowSet{Owner: owner, Kind: kindConversation}
 }
 
-// makeTitle makes a title of a first question: its words on one line, cut short.
+// makeTitle makes a title from a first question: its words on one line, cut to 80 bytes.
 func makeTitle(question string) string {
-	const most = 80
+	const maxBytes = 80
 	title := strings.Join(strings.Fields(question), " ")
-	if len(title) <= most {
+	if len(title) <= maxBytes {
 		return title
 	}
-	return cut(title, most) + "…"
+	return cut(title, maxBytes) + "…"
 }
 
-// cut shortens text to at most limit bytes, between two characters.
+// cut shortens text to at most limit bytes, and never cuts inside a character.
 func cut(text string, limit int) string {
 	if len(text) <= limit {
 		return text
@@ -120,8 +120,8 @@ func cut(text string, limit int) string {
 	return text[:limit]
 }
 
-// encode writes a value as JSON, text as it is. Its types hold nothing that JSON
-// cannot say.
+// encode writes a value as JSON without HTML escapes. It panics on a type that JSON cannot
+// represent; the package has none.
 func encode(v any) []byte {
 	var buf bytes.Buffer
 	enc := json.NewEncoder(&buf)

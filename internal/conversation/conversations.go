@@ -8,31 +8,31 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// Writer stores rows that belong to no job, and returns when they are on disk: all
-// of them, or none and why. The engine is one.
+// Writer stores rows that belong to no job: all of them, or none and an error. It returns when
+// they are on disk. The engine is a Writer.
 type Writer interface {
 	Write(ctx context.Context, rows ...store.Row) error
 }
 
-// Conversations are all conversations that are kept. It holds nothing itself: every
-// reading method is one read of the store, two where its comment says so.
+// Conversations reads and writes all conversations. It has no state: every read method is one
+// read of the store, or two where its comment says so.
 type Conversations struct {
 	records store.RowReader
 	writer  Writer
 }
 
-// New makes Conversations that are kept in a store and written through an engine.
+// New makes Conversations that read from a store and write through an engine.
 func New(records store.RowReader, writer Writer) *Conversations {
 	return &Conversations{records, writer}
 }
 
-// Create makes an empty conversation. The title may be "".
+// Create stores an empty conversation. The title may be "".
 func (c *Conversations) Create(ctx context.Context, owner job.Owner, title string) (Conversation, error) {
 	made := Conversation{ID: ID(job.NewUUID()), Title: title}
 	return made, c.writer.Write(ctx, made.row(owner, store.Put))
 }
 
-// Get finds a conversation of the owner's, or is [job.NotFound].
+// Get reads a conversation of the owner, or returns [job.NotFound].
 func (c *Conversations) Get(ctx context.Context, owner job.Owner, id ID) (Conversation, error) {
 	row, err := c.records.Row(ctx, conversationsOf(owner), id.String())
 	if job.CodeOf(err) == job.NotFound {
@@ -44,8 +44,8 @@ func (c *Conversations) Get(ctx context.Context, owner job.Owner, id ID) (Conver
 	return decodeConversation(row)
 }
 
-// List returns a page of the owner's conversations, newest first, beginning behind
-// the one given, and whether more follow. A zero id begins with the newest.
+// List reads a page of the owner's conversations, newest first, starting after the given id,
+// and whether more follow. A zero id starts with the newest.
 func (c *Conversations) List(ctx context.Context, owner job.Owner, after ID, limit int) ([]Conversation, bool, error) {
 	page := store.RowPage{Desc: true, Limit: limit + 1}
 	if !after.IsZero() {
@@ -60,10 +60,10 @@ func (c *Conversations) List(ctx context.Context, owner job.Owner, after ID, lim
 	return all, more, err
 }
 
-// Messages returns the newest messages of a conversation before the one given, in
-// the order in which they were said, and whether there are older ones. A zero id
-// ends with the newest. A page without messages costs a second read, which tells
-// an empty conversation from none.
+// Messages reads the newest messages before the given one, in the order of the conversation, and
+// whether there are older ones. A zero id ends with the newest message. A page without messages
+// costs a second read, which tells an empty conversation from one that does not exist
+// ([job.NotFound]).
 func (c *Conversations) Messages(ctx context.Context, owner job.Owner, id ID, before MessageID, limit int) ([]Message, bool, error) {
 	page := store.RowPage{Desc: true, Limit: limit + 1}
 	if before != (MessageID{}) {
@@ -83,7 +83,7 @@ func (c *Conversations) Messages(ctx context.Context, owner job.Owner, id ID, be
 	return all, more, err
 }
 
-// Message finds one message, or is [job.NotFound].
+// Message reads one message, or returns [job.NotFound].
 func (c *Conversations) Message(ctx context.Context, owner job.Owner, id MessageID) (Message, error) {
 	row, err := c.records.Row(ctx, messagesOf(owner, id.Conversation), id.String())
 	if err != nil {
@@ -92,8 +92,8 @@ func (c *Conversations) Message(ctx context.Context, owner job.Owner, id Message
 	return decodeMessage(row)
 }
 
-// newest returns the newest messages of a conversation, newest first; none when it
-// is empty or does not exist.
+// newest reads the newest messages of a conversation, newest first. It returns none when the
+// conversation is empty or does not exist.
 func (c *Conversations) newest(ctx context.Context, owner job.Owner, id ID, limit int) ([]Message, error) {
 	rows, err := c.records.Rows(ctx, messagesOf(owner, id), store.RowPage{Desc: true, Limit: limit})
 	if err != nil {
@@ -102,13 +102,13 @@ func (c *Conversations) newest(ctx context.Context, owner job.Owner, id ID, limi
 	return decodeRows(rows, decodeMessage)
 }
 
-// Delete removes a conversation with its messages and the jobs that answered them, or
-// is [job.NotFound]. The jobs go first, so that no prompt is left when the
-// conversation is gone, and none of them can be retried meanwhile. remove deletes jobs
-// of the owner's, those under way too, and passes over those that do not exist. A
-// Delete that fails may have removed some of the jobs; it can be asked again.
+// Delete removes a conversation, its messages and the jobs of its answers, or returns
+// [job.NotFound]. It removes the jobs first: no prompt is left once the conversation is gone, and
+// no job can be retried in between. The function remove deletes jobs of the owner, running ones
+// too, and ignores jobs that do not exist. A Delete that fails may have removed some of the
+// jobs, and can be repeated.
 func (c *Conversations) Delete(ctx context.Context, owner job.Owner, id ID, remove func([]job.ID) error) error {
-	const tries = 8 // each one more means that another question came between
+	const tries = 8 // a further try is needed when a question was asked during the last one
 	var last MessageID
 	for range tries {
 		var err error
@@ -122,8 +122,8 @@ func (c *Conversations) Delete(ctx context.Context, owner job.Owner, id ID, remo
 	return job.Errorf(job.Conflict, "questions came faster than the conversation could be deleted: delete it again")
 }
 
-// removeJobs removes the jobs of all messages after the given one, and returns the
-// last message. An empty conversation has the zero one.
+// removeJobs removes the jobs of all messages after the given one. It returns the last message,
+// zero for an empty conversation.
 func (c *Conversations) removeJobs(ctx context.Context, owner job.Owner, id ID, after MessageID, remove func([]job.ID) error) (last MessageID, err error) {
 	const page = 50 // up to 7 MiB of text
 	for last = after; ; {
@@ -149,7 +149,8 @@ func (c *Conversations) removeJobs(ctx context.Context, owner job.Owner, id ID, 
 				return last, damaged(r, nil)
 			}
 			last = number
-			// A question and its answer name the same job. A row that cannot be read names none.
+			// A question and its answer name the same job. A damaged row names none, and must not
+			// keep the conversation from being deleted.
 			if task, ok := TaskOf(r.Body); ok && !slices.Contains(tasks, task) {
 				tasks = append(tasks, task)
 			}
@@ -160,9 +161,9 @@ func (c *Conversations) removeJobs(ctx context.Context, owner job.Owner, id ID, 
 	}
 }
 
-// removeRows removes all rows of a conversation. It is [job.Conflict] when a question
-// came after the last message: it inserts the next question itself, and removes it
-// with the others.
+// removeRows removes all rows of a conversation. It returns [job.Conflict] when a question was
+// asked after the last message. To find out it inserts the next question itself, and removes
+// it with the others.
 func (c *Conversations) removeRows(ctx context.Context, owner job.Owner, id ID, last MessageID) error {
 	next := Message{ID: MessageID{id, last.Number + 1}, Role: User}
 	rows := []store.Row{next.row(owner, store.Insert), Conversation{ID: id}.row(owner, store.Remove)}

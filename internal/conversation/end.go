@@ -8,14 +8,13 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// maxParsedResult bounds the results that are parsed for their answer. Past it the
-// answer is taken from the job's output, which says the same.
+// maxParsedResult is the largest result that is parsed for the answer, in bytes. For a larger one
+// the answer is taken from the job's output, which has the same text.
 const maxParsedResult = 2 << 20
 
-// AtEnd is the [store.AtEnd] of conversations: a job that was asked in one leaves its
-// answer there, and a retry makes that answer pending again; the conversation is then
-// answering, as after a question. Jobs without a reference of ours leave nothing; nor
-// does one whose conversation was deleted meanwhile.
+// AtEnd is the [store.AtEnd] of conversations. The end of a job writes the answer. A retry makes
+// the answer pending again, and the conversation answering, as after a question. A job without
+// a reference to a message, or whose conversation was deleted, writes nothing.
 func AtEnd(end store.End) store.FollowUp {
 	owner := end.Job.Owner
 	if id, ok := AnswerIDOf(&end.Job); ok && !end.Job.State.Ended() {
@@ -30,11 +29,12 @@ func AtEnd(end store.End) store.FollowUp {
 	if !ok {
 		return store.FollowUp{}
 	}
+	// Update writes only an existing message, so that a deleted conversation stays deleted.
 	return store.FollowUp{Rows: []store.Row{m.row(owner, store.Update), m.answering(owner, store.Remove)}}
 }
 
-// AnswerIDOf finds the message that a job writes; not ok when it was asked in no
-// conversation.
+// AnswerIDOf returns the id of the answer that a job writes. ok is false for a job that belongs
+// to no conversation.
 func AnswerIDOf(j *job.Job) (id MessageID, ok bool) {
 	for _, ref := range j.Refs {
 		if id, ok := ParseMessageID(ref); ok {
@@ -44,32 +44,31 @@ func AnswerIDOf(j *job.Job) (id MessageID, ok bool) {
 	return MessageID{}, false
 }
 
-// AnswerOf is the answer that an ended job leaves; not ok when it was asked in no
-// conversation. Result may be nil, text reads what the last attempt said, up to a
-// limit.
+// AnswerOf returns the answer of an ended job. ok is false for a job that belongs to no
+// conversation. result may be nil; text reads the text of the last attempt, up to a limit.
 func AnswerOf(j *job.Job, result *job.Result, text func(limit int) string) (Message, bool) {
 	id, ok := AnswerIDOf(j)
 	if !ok {
 		return Message{}, false
 	}
-	said, ok := "", false
+	content, ok := "", false
 	if result != nil {
-		said, ok = completion(result.Body)
+		content, ok = completion(result.Body)
 	}
 	if !ok {
-		said = strings.ToValidUTF8(text(MaxAnswer+1), "")
+		content = strings.ToValidUTF8(text(MaxAnswer+1), "")
 	}
 	return Message{
 		ID: id, Role: Assistant, Task: j.ID,
-		Content:   cut(said, MaxAnswer),
+		Content:   cut(content, MaxAnswer),
 		Status:    StatusOf(j.State),
 		Error:     errorOf(j),
-		Truncated: len(said) > MaxAnswer,
+		Truncated: len(content) > MaxAnswer,
 	}, true
 }
 
-// completion is the text of a chat completion: the content of its first choice.
-// Not ok when the body is no such thing, or too long to look at.
+// completion returns the text of a chat completion: the content of its first choice. ok is false
+// when the body is not a chat completion or is too long to parse.
 func completion(body []byte) (text string, ok bool) {
 	var c struct {
 		Choices []struct {
@@ -88,7 +87,7 @@ func completion(body []byte) (text string, ok bool) {
 	return *content, true
 }
 
-// errorOf is why a job's answer did not complete; nil when it did, or still may.
+// errorOf is why the answer of a job is incomplete; nil when it is complete or still pending.
 func errorOf(j *job.Job) *Error {
 	switch {
 	case !j.State.Ended() || j.State == job.Succeeded:
@@ -98,8 +97,8 @@ func errorOf(j *job.Job) *Error {
 	case j.Failure != nil:
 		return &Error{j.Failure.Code, j.Failure.Message}
 	case j.State == job.Expired:
-		return &Error{"expired", "the question waited longer than it may; ask again"}
+		return &Error{"expired", "the question waited too long; ask again"}
 	default:
-		return &Error{string(job.Internal), "the answer failed, and nobody said why"}
+		return &Error{string(job.Internal), "the answer failed for an unknown reason"}
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// Role is who speaks, in the words that a model is spoken to.
+// Role is the author of a message, with the names of the chat completions API.
 type Role string
 
 // The roles.
@@ -19,10 +19,10 @@ const (
 	Assistant Role = "assistant"
 )
 
-// Status says how an answer stands. The chat face uses the same words for tasks.
+// Status is the status of an answer. The chat API has the same statuses for tasks.
 type Status string
 
-// The statuses. Processing is everything before the end.
+// The statuses. Processing covers every state before the end.
 const (
 	Processing Status = "processing"
 	Completed  Status = "completed"
@@ -31,7 +31,7 @@ const (
 	Expired    Status = "expired"
 )
 
-// StatusOf is the status of the answer that a job in this state writes.
+// StatusOf is the status of an answer whose job is in the state.
 func StatusOf(s job.State) Status {
 	switch s {
 	case job.Succeeded:
@@ -47,19 +47,19 @@ func StatusOf(s job.State) Status {
 	}
 }
 
-// MessageID names a message: its conversation and its number there, from 1.
+// MessageID identifies a message: its conversation and its number there, from 1.
 type MessageID struct {
 	Conversation ID
 	Number       int
 }
 
-// String is the public form: "msg_", the conversation's 26 characters, and six
-// digits, so that ids of one conversation sort as its messages do.
+// String is the id's public form: "msg_", the conversation's 26 characters, and six digits, so
+// that the ids of a conversation sort in the order of its messages.
 func (id MessageID) String() string {
 	return fmt.Sprintf("%s_%06d", job.UUID(id.Conversation).Text("msg_"), id.Number)
 }
 
-// ParseMessageID reads what [MessageID.String] wrote, and nothing else.
+// ParseMessageID parses the text of [MessageID.String]. ok is false for any other text.
 func ParseMessageID(text string) (MessageID, bool) {
 	head, digits, _ := strings.Cut(strings.TrimPrefix(text, "msg_"), "_")
 	u, ok := job.ParseUUID("", head)
@@ -71,31 +71,30 @@ func ParseMessageID(text string) (MessageID, bool) {
 	return id, true
 }
 
-// Message is a question or an answer. A question never changes. An answer is
-// stored with its question, empty and processing; the end of its job gives it its
-// content and its status. A retry of the job empties it again until the next end.
+// Message is a question or an answer. A question never changes. An answer is stored with its
+// question, empty and processing. The end of its job sets its content and status. A retry of
+// the job empties it again until the next end.
 type Message struct {
 	ID   MessageID
 	Role Role
 	Task job.ID // the job that answers
-	// Content is what was said. Of an answer that did not complete it is what was
-	// said until then.
+	// Content is the text of the message. An incomplete answer has the text up to its end.
 	Content   string
 	Status    Status // of an answer; "" for a question
-	Error     *Error // why an answer did not complete
+	Error     *Error // why an answer is incomplete; nil otherwise
 	Truncated bool   // the answer was longer than MaxAnswer
 }
 
-// Error is why an answer did not complete: a stable code and a sentence.
+// Error is why an answer is incomplete: a stable code and a sentence.
 type Error struct {
 	Code    string `json:"code"`
 	Message string `json:"message"`
 }
 
-// kindMessage is the kind of a message's row; its parent is the conversation.
+// kindMessage is the kind of message rows. Their parent is the conversation.
 const kindMessage = "message"
 
-// messageRow is what a message's row holds.
+// messageRow is the body of a message row.
 type messageRow struct {
 	Role      Role   `json:"role"`
 	Task      string `json:"task"`
@@ -128,18 +127,18 @@ func decodeMessage(r store.Row) (Message, error) {
 	return Message{id, body.Role, task, body.Content, body.Status, body.Error, body.Truncated}, nil
 }
 
-// kindAnswering is the kind of a row that says that an answer is under way. Its
-// parent is the conversation, its id the answer's. It is there from the question, or
-// from the retry of the answer's job, until that job ends: several are when older
-// answers were retried.
+// kindAnswering is the kind of answering rows, which mark pending answers. Their parent is the
+// conversation, their id is the id of the answer. A row exists from the question, or from a
+// retry of the answer's job, until that job ends. A conversation has several when older answers
+// were retried.
 const kindAnswering = "answering"
 
-// answeringRow is what such a row holds; [TaskOf] reads it.
+// answeringRow is the body of an answering row; [TaskOf] reads it.
 type answeringRow struct {
 	Task string `json:"task"`
 }
 
-// answering is the row that says that the message, an answer, is under way.
+// answering is the answering row of the message.
 func (m Message) answering(owner job.Owner, do store.Action) store.Row {
 	return store.Row{
 		Owner: owner, Kind: kindAnswering, Parent: m.ID.Conversation.String(), ID: m.ID.String(), Action: do,
@@ -147,12 +146,12 @@ func (m Message) answering(owner job.Owner, do store.Action) store.Row {
 	}
 }
 
-// messagesOf are the rows of a conversation's messages.
+// messagesOf is the set of a conversation's message rows.
 func messagesOf(owner job.Owner, id ID) store.RowSet {
 	return store.RowSet{Owner: owner, Kind: kindMessage, Parent: id.String()}
 }
 
-// pendingAnswer is an answer that a job is to write.
+// pendingAnswer is an answer that a job will write.
 func pendingAnswer(id MessageID, task job.ID) Message {
 	return Message{ID: id, Role: Assistant, Task: task, Status: Processing}
 }
@@ -160,5 +159,5 @@ func pendingAnswer(id MessageID, task job.ID) Message {
 // isPending says whether the message is an answer whose job has not ended.
 func (m Message) isPending() bool { return m.Status == Processing }
 
-// isQuestion says whether it was asked, rather than answered.
+// isQuestion says whether the message is a question.
 func (m Message) isQuestion() bool { return m.Role == User }

@@ -9,14 +9,14 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// How much of a conversation a model is sent: the newest messages, up to both.
+// The bounds of the history in a prompt: the newest messages within both.
 const (
 	historyMessages = 40
 	historyBytes    = 128 << 10
 )
 
-// Turn is a question that is about to be asked: what is to be stored with its job,
-// and what its model is to be sent.
+// Turn is a question that is about to be asked: the rows to store with its job, and the prompt
+// for the model.
 type Turn struct {
 	owner        job.Owner
 	conversation Conversation
@@ -27,8 +27,9 @@ type Turn struct {
 	history      []Message
 }
 
-// Begin prepares a question. With a zero id it also makes the conversation that it
-// opens; another id must be a conversation of the owner's, else [job.NotFound].
+// Begin prepares a question. A zero id starts a new conversation. Any other id must be a
+// conversation of the owner, else Begin returns [job.NotFound]. It returns [job.TooLarge] when
+// the conversation has MaxMessages messages.
 func (c *Conversations) Begin(ctx context.Context, owner job.Owner, id ID, query string) (Turn, error) {
 	t := Turn{owner: owner, number: 1, query: query}
 	if id.IsZero() {
@@ -47,7 +48,7 @@ func (c *Conversations) Begin(ctx context.Context, owner job.Owner, id ID, query
 	return t.asFirst(ctx, c)
 }
 
-// asFirst makes the turn the first one of a conversation that has no messages.
+// asFirst makes the turn the first one of a conversation without messages.
 func (t Turn) asFirst(ctx context.Context, c *Conversations) (Turn, error) {
 	var err error
 	if t.conversation, err = c.Get(ctx, t.owner, t.conversation.ID); err != nil {
@@ -59,12 +60,12 @@ func (t Turn) asFirst(ctx context.Context, c *Conversations) (Turn, error) {
 	return t, nil
 }
 
-// asNext places the turn behind the earlier messages, which are given newest first.
+// asNext numbers the turn after the earlier messages, which are given newest first.
 //
-// While one of them is pending there is no place: the turn then takes the number of
-// that answer's question, which is taken. Its submit is refused with that question's
-// row, unless it is the very submit that asked it, sent again. So it is refused also
-// when the answer is given before the submit: the turn does not know that answer.
+// While an answer is pending, no number is free. The turn then gets the number of the pending
+// answer's question, so that its submit is refused with the row of that question. (A repeat of
+// the submit that asked the question is not refused.) The submit is refused also when the
+// answer ends before it, because the turn's history does not contain that answer.
 func (t Turn) asNext(earlier []Message) (Turn, error) {
 	newest := earlier[0]
 	t.number = newest.ID.Number + 1
@@ -78,14 +79,14 @@ func (t Turn) asNext(earlier []Message) (Turn, error) {
 	return t, nil
 }
 
-// Ref is what the job must carry for [AtEnd] to find its answer.
+// Ref is the reference that the job must have, so that [AtEnd] finds its answer.
 func (t Turn) Ref() string { return t.answer().String() }
 
 func (t Turn) answer() MessageID { return MessageID{t.conversation.ID, t.number + 1} }
 
-// Rows are stored with the turn's job, or not at all. The submit is refused with
-// [job.Conflict] when the conversation is answering, and the body of the row that
-// was met tells [TaskOf] the job; with [job.NotFound] when the conversation is gone.
+// Rows are the rows to store with the turn's job. The submit is refused with [job.Conflict] when
+// the conversation is answering: [TaskOf] then finds the job in the body of the conflicting
+// row. It is refused with [job.NotFound] when the conversation was deleted.
 func (t Turn) Rows(task job.ID) []store.Row {
 	asked := Message{ID: MessageID{t.conversation.ID, t.number}, Role: User, Task: task, Content: t.query}
 	answer := pendingAnswer(t.answer(), task)
@@ -104,7 +105,7 @@ func (t Turn) Rows(task job.ID) []store.Row {
 	return rows
 }
 
-// TaskOf is the job that the conversation is answering, by the row that was met; see
+// TaskOf returns the job that is writing an answer, from the body of a conflicting row; see
 // [Turn.Rows].
 func TaskOf(body []byte) (job.ID, bool) {
 	var m answeringRow
@@ -115,39 +116,39 @@ func TaskOf(body []byte) (job.ID, bool) {
 	return id, err == nil
 }
 
-// Prompt is the chat-completions body that asks the question, with what was said
-// before it. Model may be "".
+// Prompt is the chat completions request for the question, with the history before it. model
+// may be "".
 func (t Turn) Prompt(model string) []byte {
 	type message struct {
 		Role    Role   `json:"role"`
 		Content string `json:"content"`
 	}
-	said := make([]message, 0, len(t.history)+1)
+	messages := make([]message, 0, len(t.history)+1)
 	for _, m := range t.history {
-		said = append(said, message{m.Role, m.Content})
+		messages = append(messages, message{m.Role, m.Content})
 	}
 	return encode(struct {
 		Model    string    `json:"model,omitempty"`
 		Messages []message `json:"messages"`
-	}{model, append(said, message{User, t.query})})
+	}{model, append(messages, message{User, t.query})})
 }
 
-// promptHistory picks what a model is told of the messages, given newest first: whole
-// turns, oldest first, as many of the newest as fit. A turn without an answer is
-// left out: a question that a model could not take would spoil all that follow.
+// promptHistory selects the messages for a prompt from those given, newest first: whole turns, as
+// many of the newest as fit, in the order of the conversation. A turn without an answer is left
+// out: a question that a model refused would make all later prompts fail too.
 func promptHistory(newestFirst []Message) []Message {
-	var said []Message
-	room := historyBytes
+	var history []Message
+	left := historyBytes
 	for i := 0; i+1 < len(newestFirst); i++ {
 		answer, asked := newestFirst[i], newestFirst[i+1]
 		if answer.isQuestion() || !asked.isQuestion() || answer.Content == "" {
 			continue
 		}
-		if room -= len(answer.Content) + len(asked.Content); room < 0 {
+		if left -= len(answer.Content) + len(asked.Content); left < 0 {
 			break
 		}
-		said = append(said, answer, asked)
+		history = append(history, answer, asked)
 	}
-	slices.Reverse(said)
-	return said
+	slices.Reverse(history)
+	return history
 }
