@@ -75,6 +75,7 @@ func (e *Engine) apply(ctx context.Context, b *store.Batch, t applyOptions) (syn
 		if e.fatal != nil {
 			return nil, e.fatal
 		}
+		// A stopping server still commits what it has accepted.
 		synced, err := e.store.Apply(context.WithoutCancel(ctx), b)
 		switch {
 		case err == nil:
@@ -101,6 +102,8 @@ func (e *Engine) apply(ctx context.Context, b *store.Batch, t applyOptions) (syn
 		if ctx.Err() != nil && time.Since(began) > stopTimeout {
 			return nil, job.Wrapf(job.Unavailable, err, "the store cannot be written, and the server is stopping")
 		}
+		// New work need not wait with the rest, but only if it is certain that none of it was
+		// applied may it be told that it was refused.
 		if t.certain && time.Since(began) > maxUnwritable {
 			refuseGrowth(b, unwritable(err))
 		}

@@ -64,6 +64,7 @@ func (e *Engine) gather() *pendingBatch {
 		}
 		pb.batch.Submits = append(pb.batch.Submits, p.submits...)
 	}
+	// Claims last: they may take the jobs that the ops above make ready.
 	for _, name := range e.names {
 		if e.claimsStopped {
 			break

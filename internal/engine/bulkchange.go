@@ -122,7 +122,7 @@ func wasChanged(op any) bool {
 // DeleteJobs deletes jobs as [Engine.Delete] does, many in one commit. It skips jobs that do not
 // exist. Jobs deleted before an error stay deleted.
 func (e *Engine) DeleteJobs(ctx context.Context, owner job.Owner, ids []job.ID) error {
-	for some := range slices.Chunk(ids, batchRows) { // a bound on the ops that wait at once
+	for some := range slices.Chunk(ids, maxBatchOps) { // a bound on the ops that wait at once
 		if err := e.deleteChunk(ctx, owner, some); err != nil {
 			return err
 		}

@@ -19,6 +19,7 @@ func (e *Engine) assign(op *store.Submit) *consumer {
 	q := e.queues[op.Job.Queue]
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	// A queued job has its turn before this one.
 	if op.Delay > 0 || q.counts.Queued > 0 || q.blockedLocked(0) {
 		return nil
 	}
@@ -43,6 +44,8 @@ func (e *Engine) assign(op *store.Submit) *consumer {
 func (q *queue) makeClaims(b *store.Batch) (list []claim) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	// After a claim fell short, claim only with a batch that is committed anyway: a batch of
+	// claims alone would probably be in vain.
 	if q.blockedLocked(len(b.Finishes)) || q.claimFellShort && b.Len() == 0 {
 		return nil
 	}
@@ -100,6 +103,7 @@ func (e *Engine) needsClaim() bool {
 	return false
 }
 
+// deliverClaimed delivers the jobs of a claim and tells their watchers.
 func (e *Engine) deliverClaimed(c claim) {
 	if c.op.Err != nil {
 		e.log.Error("a claim was refused", "queue", c.op.Queue, "error", c.op.Err)
@@ -119,6 +123,7 @@ func (e *Engine) deliver(to *consumer, c job.Claimed) {
 	began := time.Now()
 	to.q.recordStart(began)
 	e.dropLeaseOn(c.Job.ID) // an earlier attempt here that was ended through another process
+	// Before the delivery, because the worker may write at once.
 	e.mu.Lock()
 	e.leases[c.Job.ID] = &localLease{job: c.Job, token: c.Token, earlierBytes: c.Job.OutputBytes, consumer: to, startedAt: began}
 	e.mu.Unlock()
@@ -128,6 +133,7 @@ func (e *Engine) deliver(to *consumer, c job.Claimed) {
 	e.freeSlot(c.Lease())
 	op := e.finishFor(&c.Job, job.Outcome{Released: true}, false)
 	op.Lease, op.Unused = c.Lease(), true
+	// Do not wait for the answer: the caller may be the loop itself.
 	if err := e.lanes.put(&pendingOp{lane: laneUrgent, bytes: opBytes, op: op}); err != nil {
 		e.log.Warn("a job could not be released", "job", c.Job.ID, "error", err)
 	}

@@ -125,7 +125,7 @@ func (e *Engine) finished(op *store.Finish, swept bool) {
 	if op.Err == nil || job.CodeOf(op.Err) == job.LeaseLost {
 		local = e.dropLease(op.Lease) // after another refusal its worker may finish it in another way
 	}
-	var ran time.Duration
+	var ran time.Duration // 0 if the attempt ran in another process
 	if local != nil {
 		if swept {
 			local.consumer.order(op.Lease, job.OrderLost)

@@ -23,6 +23,8 @@ func (e *Engine) trimForFullDisk(ctx context.Context, pb *pendingBatch) {
 	e.disk.setFull(pb.err)
 	e.sweeper.markUnhealthy()
 	refuseGrowth(pb.batch, noSpace(pb.err))
+	// A small op is worth a try, because the store may have some space of its own. A large
+	// result is tried only if the measured space fits it.
 	large := int64(0)
 	e.keepOnly(ctx, pb, func(p *pendingOp) bool {
 		if fullDiskCost(p) > smallFinish {
@@ -35,8 +37,8 @@ func (e *Engine) trimForFullDisk(ctx context.Context, pb *pendingBatch) {
 		if pb.synced, pb.err = e.apply(ctx, pb.batch, applyOptions{certain: true}); !errors.Is(pb.err, store.ErrFull) {
 			break
 		}
-		light := cheaperHalf(pb.ops)
-		e.keepOnly(ctx, pb, func(p *pendingOp) bool { return light[p] })
+		cheap := cheaperHalf(pb.ops)
+		e.keepOnly(ctx, pb, func(p *pendingOp) bool { return cheap[p] })
 	}
 	if pb.batch.Len() == 0 {
 		pb.synced, pb.err = nothingToSync, nil

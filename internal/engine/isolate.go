@@ -24,7 +24,7 @@ func (e *Engine) isolate(ctx context.Context, b *store.Batch, cause error, until
 	}
 	first, second := halves(b)
 	applied, err := e.applyDurably(ctx, first, until)
-	if !applied {
+	if !applied { // nothing of the batch was applied
 		return nil, err
 	}
 	if err == nil {
@@ -48,7 +48,7 @@ func (e *Engine) isolate(ctx context.Context, b *store.Batch, cause error, until
 		joinAnswers(b, first, second)
 		return func() error { return part }, nil
 	}
-	if applied {
+	if applied { // the second half was applied, but its sync failed
 		err = e.syncFailure(err)
 	}
 	refuseOps(second, err)

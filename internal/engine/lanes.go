@@ -11,9 +11,9 @@ import (
 
 // The bounds of a batch, and the part of it that each lane may have at least.
 const (
-	batchRows  = 2000
-	batchBytes = 4 << 20
-	laneShare  = 4 // a quarter
+	maxBatchOps   = 2000
+	maxBatchBytes = 4 << 20
+	laneShare     = 4 // a quarter
 )
 
 // minPipelinedOps is how many waiting ops are worth a batch of their own while the one before
@@ -124,6 +124,7 @@ func (l *lanes) put(p *pendingOp) error {
 	l.bytes += p.bytes
 	first := l.count == 0
 	l.count += p.opCount()
+	// Ops in between need no signal: the loop is about to take them, or waits for the disk.
 	if first || l.count >= minPipelinedOps {
 		l.signal()
 	}
@@ -177,26 +178,26 @@ func (l *lanes) signal() {
 func (l *lanes) take() (ops []*pendingOp) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	t := batchFiller{rows: batchRows, bytes: batchBytes}
+	filler := batchFiller{opsLeft: maxBatchOps, bytesLeft: maxBatchBytes}
 	var from [NumLanes]int
-	for share := range 2 {
+	for round := range 2 {
 		for i := range l.waiting {
-			limit := t.rows
-			if share == 0 {
-				limit = batchRows / laneShare
+			limit := filler.opsLeft
+			if round == 0 { // the guaranteed shares: no lane is crowded out
+				limit = maxBatchOps / laneShare
 			}
-			from[i] += t.takeFrom(l.waiting[i][from[i]:], limit)
+			from[i] += filler.takeFrom(l.waiting[i][from[i]:], limit)
 		}
 	}
 	for i, n := range from {
 		rest := copy(l.waiting[i], l.waiting[i][n:])
-		clear(l.waiting[i][rest:])
+		clear(l.waiting[i][rest:]) // so that the ops can be collected
 		l.waiting[i] = l.waiting[i][:rest]
 	}
-	for _, p := range t.ops {
+	for _, p := range filler.ops {
 		l.uncountLocked(p)
 	}
-	return t.ops
+	return filler.ops
 }
 
 // uncountLocked subtracts an op that left its lane.
@@ -225,23 +226,23 @@ func (p *pendingOp) isClientChange() bool {
 
 // batchFiller fills a batch with ops.
 type batchFiller struct {
-	ops         []*pendingOp
-	rows, bytes int // how many may follow
+	ops                []*pendingOp
+	opsLeft, bytesLeft int // how many may follow
 }
 
 // takeFrom takes ops from the front of a lane, up to the limit, and returns how many. It takes
 // the first op of a lane's share even if that op alone is above the limit (it may be several
 // submits), and the first op of a batch of any size.
-func (t *batchFiller) takeFrom(waiting []*pendingOp, limit int) int {
+func (filler *batchFiller) takeFrom(waiting []*pendingOp, limit int) int {
 	for n, p := range waiting {
 		rows := p.opCount()
-		if n > 0 && rows > limit || limit <= 0 || t.rows <= 0 || t.bytes < p.bytes && len(t.ops) > 0 {
+		if n > 0 && rows > limit || limit <= 0 || filler.opsLeft <= 0 || filler.bytesLeft < p.bytes && len(filler.ops) > 0 {
 			return n
 		}
-		t.ops = append(t.ops, p)
+		filler.ops = append(filler.ops, p)
 		limit -= rows
-		t.rows -= rows
-		t.bytes -= p.bytes
+		filler.opsLeft -= rows
+		filler.bytesLeft -= p.bytes
 	}
 	return len(waiting)
 }

@@ -20,7 +20,6 @@ const versionLimit = 500
 type peers struct {
 	// Set once.
 	e      *Engine
-	bus    bus.Bus
 	wake   chan struct{} // has a value after a notice; never closed
 	member bus.Member
 
@@ -44,7 +43,7 @@ func newPeers(e *Engine, b bus.Bus) *peers {
 	if b == nil {
 		return nil
 	}
-	p := &peers{e: e, bus: b, wake: make(chan struct{}, 1), watched: map[job.ID]*watchedJob{}, noticedJobs: map[job.ID]bool{}}
+	p := &peers{e: e, wake: make(chan struct{}, 1), watched: map[job.ID]*watchedJob{}, noticedJobs: map[job.ID]bool{}}
 	p.member = b.Join(p.notice)
 	return p
 }
@@ -89,6 +88,7 @@ func (p *peers) notice(n bus.Notice) {
 		}
 	}
 	p.e.mu.Unlock()
+	// Jobs that matter nowhere here are dropped: most notices are about those.
 	p.mu.Lock()
 	for _, id := range n.Jobs {
 		if p.watched[id] != nil {
@@ -99,9 +99,9 @@ func (p *peers) notice(n bus.Notice) {
 		p.noticedJobs[id] = true
 	}
 	p.noticedQueue = p.noticedQueue || len(n.Queues) > 0
-	ring := p.noticedQueue || len(p.noticedJobs) > 0
+	wake := p.noticedQueue || len(p.noticedJobs) > 0
 	p.mu.Unlock()
-	if ring {
+	if wake {
 		select {
 		case p.wake <- struct{}{}:
 		default:
@@ -311,6 +311,8 @@ func (p *peers) publish(pb *pendingBatch) {
 		n.Jobs = append(n.Jobs, m.ID)
 	}
 	n.Jobs = append(n.Jobs, pb.batch.Damaged...)
+	// Name a queue only if others may act on it: it has jobs to claim, was paused or resumed,
+	// has a limit over all processes, or is unknown here.
 	for name, c := range pb.batch.Counts {
 		if q := p.e.queues[name]; c.Queued > 0 || c.Parked > 0 || len(pb.batch.Pauses) > 0 || q == nil || q.MaxRunning > 0 {
 			n.Queues = append(n.Queues, name)

@@ -83,6 +83,7 @@ func (e *Engine) MarkPresent(owner job.Owner) {
 	stateOf(p.owners, owner).present = true
 }
 
+// stateOf returns the state of a key, and adds it if needed.
 func stateOf[K comparable](of map[K]*presenceState, k K) *presenceState {
 	s := of[k]
 	if s == nil {
@@ -106,7 +107,7 @@ func (p *presence) takeUnstored(now time.Time) *store.Presence {
 // takePresent returns the keys whose presence is to be stored now, and drops the idle ones.
 func takePresent[K comparable](of map[K]*presenceState, now time.Time) (list []K) {
 	for k, s := range of {
-		s.present = s.present || s.watchers > 0
+		s.present = s.present || s.watchers > 0 // watchers are present all the time
 		recent := !s.storedAt.IsZero() && now.Sub(s.storedAt) < stampEvery
 		switch {
 		case s.present && !recent:
@@ -182,7 +183,7 @@ func (e *Engine) cancelAbandoned(ctx context.Context, j *job.Job) error {
 	}
 	switch job.CodeOf(op.Err) {
 	case "":
-		e.log.Info("nobody watched, asked or sent a heartbeat: the job is cancelled", "job", j.ID)
+		e.log.Info("an abandoned job is cancelled: it had no watcher, no request and no heartbeat", "job", j.ID)
 	case job.NotFound, job.Conflict: // deleted, ended or watched meanwhile
 	default: // log it: it is no outage, and must not stop the cancels of others
 		e.log.Error("an abandoned job could not be cancelled: its timeout begins anew", "job", j.ID, "error", op.Err)

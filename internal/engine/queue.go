@@ -86,6 +86,7 @@ func (e *Engine) Queues(ctx context.Context) ([]QueueView, error) {
 	return views, nil
 }
 
+// queueView returns the view of a queue with the age of its oldest job.
 func (e *Engine) queueView(ctx context.Context, name string) (QueueView, error) {
 	v := e.queues[name].view()
 	if v.Counts.Queued+v.Counts.Parked == 0 {
@@ -98,6 +99,7 @@ func (e *Engine) queueView(ctx context.Context, name string) (QueueView, error) 
 	return v, err
 }
 
+// view returns the view of a queue without a read.
 func (q *queue) view() QueueView {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -139,6 +141,7 @@ func (q *queue) setCounts(c job.Counts) {
 	q.commits++
 }
 
+// queuedCount returns how many jobs are queued, as far as this process knows.
 func (q *queue) queuedCount() int64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
