@@ -35,7 +35,7 @@ func eachEntry(block []byte, f func(job.Entry)) error {
 	for len(block) > 0 {
 		var v [4]uint64
 		for i := range v {
-			n := 0
+			var n int
 			if v[i], n = binary.Uvarint(block); n <= 0 {
 				return errBlock
 			}

@@ -158,7 +158,7 @@ func wrapDamage(err error) error {
 // explain adds to an error of an opening what to do about it.
 func explain(path string, err error) error {
 	err = wrapDamage(err)
-	advice := ""
+	var advice string
 	switch code := sqlite.ErrCode(err).ToPrimary(); {
 	case errors.Is(err, store.ErrDamaged):
 		advice = "put a backup in the place of its data directory, or begin with another one"

@@ -19,8 +19,8 @@ import (
 // step at a time, so that no other program takes the space first. Nothing else may use the
 // reserve. It is refilled when the disk has space again.
 //
-// Every byte is written twice: first to the log, later to the database. The second write needs
-// space that is counted as used as soon as the first is done.
+// Every byte is written twice: first to the log, later to the database. The space for the second
+// write counts as used once the first is done.
 type space struct {
 	// Set once.
 	path        string               // of the database
