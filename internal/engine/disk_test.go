@@ -285,7 +285,8 @@ func TestUnwritableDiskKeepsRunningJobs(t *testing.T) {
 // Damaged data ends the engine, and Run returns the reason.
 func TestDamagedDataEndsTheEngine(t *testing.T) {
 	t.Parallel()
-	s := &damagedStore{Store: faulty.New(openPlain(t), faulty.Plan{})}
+	s := &damagedStore{Store: NewTestStore(t, sqlite.Options{})}
+	t.Cleanup(func() { _ = s.Close() })
 	e, err := New(t.Context(), Config{Store: s, Queues: []Queue{{Name: "q"}}})
 	if err != nil {
 		t.Fatal(err)
@@ -315,13 +316,6 @@ func (d *damagedStore) Apply(ctx context.Context, b *store.Batch) (func() error,
 	return d.Store.Apply(ctx, b)
 }
 
-func openPlain(t *testing.T) store.Store {
-	t.Helper()
-	s := NewTestStore(t, sqlite.Options{})
-	t.Cleanup(func() { _ = s.Close() })
-	return s
-}
-
 // A sync takes longer than a lease lasts. Workers that could not renew meanwhile keep
 // their jobs, the jobs make progress, and the number of pending ops is bounded.
 func TestSlowDiskSweepsNoLease(t *testing.T) {
@@ -337,8 +331,7 @@ func TestSlowDiskSweepsNoLease(t *testing.T) {
 				}
 			}}
 		}})
-		q := Queue{Name: "q", Concurrency: 100, MaxAttempts: 3, Keep: time.Hour, KeepFailed: time.Hour}
-		q.Policy.Timeouts = job.Timeouts{Lease: 30 * time.Second}
+		q := testQueue(100, 3, job.Timeouts{Lease: 30 * time.Second})
 		e, err := New(t.Context(), Config{Store: s, Queues: []Queue{q}})
 		if err != nil {
 			t.Fatal(err)

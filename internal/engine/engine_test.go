@@ -91,14 +91,8 @@ func startWithConfig(t testing.TB, c engine.Config) *harness {
 	}
 	s := c.Store
 	h := &harness{Engine: e, t: t, store: s, jobs: make(chan job.Claimed, 100), orders: make(chan job.Order, 100)}
-	ctx, cancel := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { _ = e.Run(ctx) })
-	h.stop = sync.OnceFunc(func() {
-		cancel()
-		running.Wait()
-		_ = s.Close()
-	})
+	stop := engine.RunInBackground(e.Run)
+	h.stop = sync.OnceFunc(func() { stop(); _ = s.Close() })
 	t.Cleanup(h.stop)
 	return h
 }
@@ -394,14 +388,8 @@ func TestRestartReclaimsRunningJobs(t *testing.T) {
 func TestWatchersAreBounded(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
-	e, err := engine.New(context.Background(), engine.Config{Store: s, Queues: queues(), MaxWatchers: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { _ = e.Run(ctx) })
-	defer func() { stop(); running.Wait(); _ = s.Close() }()
+	e := startWithConfig(t, engine.Config{Store: s, Queues: queues(), MaxWatchers: 1})
+	ctx := t.Context()
 	snap, _, err := e.Submit(ctx, engine.Request{Owner: local, Queue: "sim"})
 	if err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
@@ -32,6 +33,26 @@ func Seeds(few uint64) (list []uint64) {
 		list = append(list, seed)
 	}
 	return list
+}
+
+// RunInBackground runs an engine, or a part of it, until stop is called. stop waits for its
+// end.
+func RunInBackground(run func(context.Context) error) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { _ = run(ctx) })
+	return func() {
+		cancel()
+		running.Wait()
+	}
+}
+
+// testQueue returns a queue "q" without a maximum depth.
+func testQueue(concurrency, maxAttempts int, t job.Timeouts) Queue {
+	return Queue{
+		Name: "q", Concurrency: concurrency, MaxAttempts: maxAttempts, Keep: time.Hour, KeepFailed: time.Hour,
+		Policy: job.Policy{Timeouts: t},
+	}
 }
 
 // NewTestStore opens a store in a new directory. See [OpenTestStore].

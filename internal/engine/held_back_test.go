@@ -54,7 +54,6 @@ func TestHeldBackByReportsReason(t *testing.T) {
 		q[0].MaxRunning, q[0].KeyRunning, q[0].MaxDepth, q[0].MaxAttempts = 2, 1, 20, 9
 		q[0].Policy.Retry.Backoff = time.Minute
 		a := startWithQueues(t, s, q)
-		defer a.stop()
 		alone := a.submit(engine.Request{})
 		a.expectHeldBackBy("no worker", alone.ID, job.HeldBackByNoWorker)
 		a.expectQueueHeldBackBy("no worker", job.HeldBackByNoWorker)
@@ -98,8 +97,6 @@ func TestHeldBackByFollowsOtherProcess(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {
 		a, b := startHarness(t, s), startHarness(t, s)
-		defer a.stop()
-		defer b.stop()
 		snap := a.submit(engine.Request{})
 		b.setPaused(true)
 		waitForPoll()

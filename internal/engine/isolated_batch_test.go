@@ -121,7 +121,6 @@ func TestIsolatedPartOnFullDiskDelaysOthersBriefly(t *testing.T) {
 			},
 		})
 		h := startHarness(t, s)
-		defer h.stop()
 		h.startWorker(1)
 		h.submit(engine.Request{})
 		c := <-h.jobs

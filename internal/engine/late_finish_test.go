@@ -40,7 +40,6 @@ func TestLateFinishIsNotReportedAsLost(t *testing.T) {
 						return none
 					}})
 					h := startWithConfig(t, engine.Config{Store: keepOpen{f}, Queues: queues(), Bus: silentBus{}})
-					defer h.stop()
 					h.startWorker(1)
 					snap := h.submit(engine.Request{})
 					c := <-h.jobs

@@ -47,17 +47,14 @@ func newOutageHarness(t *testing.T, lease, renewEvery time.Duration) *outageHarn
 		},
 		Read: h.read,
 	})
-	q := Queue{Name: "q", Concurrency: 8, MaxAttempts: 9, Keep: time.Hour, KeepFailed: time.Hour}
-	q.Policy.Timeouts = job.Timeouts{Lease: lease, CancelGrace: 10 * time.Second}
+	q := testQueue(8, 9, job.Timeouts{Lease: lease, CancelGrace: 10 * time.Second})
 	e, err := New(t.Context(), Config{Store: s, Queues: []Queue{q}, RenewEvery: renewEvery, Observer: sweepCounter{n: &h.sweptLeases}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	h.Engine = e
-	ctx, stop := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { _ = h.Run(ctx) })
-	h.stop = func() { stop(); running.Wait(); _ = s.Close() }
+	stop := RunInBackground(h.Run)
+	h.stop = func() { stop(); _ = s.Close() }
 	t.Cleanup(func() { h.stop() })
 	return h
 }
@@ -97,11 +94,8 @@ func (h *outageHarness) startRunner(renewEvery, duration time.Duration) {
 		Source: h.Engine, Queue: "q", Slots: 8, Name: "w", RenewEvery: renewEvery, Grace: time.Millisecond,
 		Executor: executorFunc(func(ctx context.Context, task exec.Task) error { return h.run(ctx, task.Job.ID, duration) }),
 	})
-	ctx, stop := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { _ = r.Run(ctx) })
-	before := h.stop
-	h.stop = func() { stop(); running.Wait(); before() }
+	stopRunner, stopEngine := RunInBackground(r.Run), h.stop
+	h.stop = func() { stopRunner(); stopEngine() }
 	synctest.Wait()
 }
 

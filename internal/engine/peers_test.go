@@ -43,8 +43,6 @@ func forEachBus(t *testing.T, test func(t *testing.T, a, b *harness, bound time.
 				}
 				start := func() *harness { return startWithConfig(t, engine.Config{Store: s, Queues: q, Bus: c.bus}) }
 				a, b := start(), start()
-				defer a.stop()
-				defer b.stop()
 				test(t, a, b, c.bound)
 			})
 		})
@@ -411,9 +409,8 @@ func TestStalledWritesSweepNoLease(t *testing.T) {
 		start := func() *harness {
 			return startWithConfig(t, engine.Config{Store: view, Queues: q, Bus: b, RenewEvery: 5 * time.Second})
 		}
-		worker, idle := start(), start()
-		defer worker.stop()
-		defer idle.stop()
+		worker := start()
+		start() // has no worker, so it only reads and sweeps
 		worker.startWorker(1)
 		worker.submit(engine.Request{})
 		c := <-worker.jobs

@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"context"
-	"sync"
 	"testing"
 	"time"
 
@@ -22,17 +20,13 @@ type crashingServer struct {
 
 func startCrashingServer(t *testing.T, c *clock, s store.Store) *crashingServer {
 	t.Helper()
-	q := Queue{Name: "q", Concurrency: 4, MaxDepth: 100, MaxAttempts: 1, Keep: time.Hour, KeepFailed: time.Hour}
-	q.Policy.Timeouts = job.Timeouts{Lease: 30 * time.Second}
+	q := testQueue(4, 1, job.Timeouts{Lease: 30 * time.Second})
 	e, err := New(t.Context(), Config{Store: s, Alone: true, Queues: []Queue{q}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	k := &crashingServer{Engine: e, clock: c, jobs: make(chan job.Claimed, 100)}
-	ctx, stop := context.WithCancel(context.Background())
-	var looping sync.WaitGroup
-	looping.Go(func() { _ = e.loop(ctx) })
-	k.kill = sync.OnceFunc(func() { stop(); looping.Wait() })
+	k.kill = RunInBackground(e.loop)
 	t.Cleanup(k.kill)
 	e.Consume(job.Worker{Name: "w", Queue: "q", Slots: 4, Deliver: func(c job.Claimed) { k.jobs <- c }})
 	e.sweeper.scheduleAt(c.Now())

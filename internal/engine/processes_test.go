@@ -45,7 +45,7 @@ func (s *sharedStore) Close() error { return nil } // withSharedStore closes the
 func withSharedStore(t *testing.T, test func(t *testing.T, s *sharedStore)) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &sharedStore{Store: newStore(t)}
-		defer func() { _ = s.Store.Close() }()
+		t.Cleanup(func() { _ = s.Store.Close() })
 		test(t, s)
 	})
 }
@@ -75,8 +75,6 @@ func TestIdleWorkerGetsJobOfOtherProcess(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {
 		a, b := startHarness(t, s), startHarness(t, s)
-		defer a.stop()
-		defer b.stop()
 		b.startWorker(1)
 		time.Sleep(10 * time.Second)
 		snap := a.submit(engine.Request{})
@@ -92,8 +90,6 @@ func TestStaleCountsCauseNoBusyLoop(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {
 		a, b := startHarness(t, s), startHarness(t, s)
-		defer a.stop()
-		defer b.stop()
 		b.submit(engine.Request{}) // b counts one queued job
 		a.startWorker(1)
 		a.nextJob("queued")
@@ -117,7 +113,6 @@ func TestWrongCountsCauseNoBusyLoop(t *testing.T) {
 			}
 		}
 		a := startHarness(t, s)
-		defer a.stop()
 		a.startWorker(1)
 		a.submit(engine.Request{})
 		a.finish(a.nextJob("submitted"), job.Outcome{})
@@ -133,7 +128,6 @@ func TestScheduledJobOfDeadProcessBecomesReady(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {
 		b := startHarness(t, s)
-		defer b.stop()
 		b.startWorker(1)
 		time.Sleep(10 * time.Second)
 		a := startHarness(t, s)
@@ -150,8 +144,6 @@ func TestPauseAppliesToOtherProcess(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {
 		a, b := startHarness(t, s), startHarness(t, s)
-		defer a.stop()
-		defer b.stop()
 		b.startWorker(1)
 		pause := func(on bool) {
 			if _, err := a.SetPaused(t.Context(), "sim", on); err != nil {
@@ -174,8 +166,6 @@ func TestMaxRunningSpansProcesses(t *testing.T) {
 		q := queues()
 		q[0].MaxRunning = 1
 		a, b := startWithQueues(t, s, q), startWithQueues(t, s, q)
-		defer a.stop()
-		defer b.stop()
 		a.startWorker(1)
 		b.startWorker(1)
 		a.submit(engine.Request{})
@@ -201,8 +191,6 @@ func TestIdleProcessesDoNotCommit(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {
 		a, b := startHarness(t, s), startHarness(t, s)
-		defer a.stop()
-		defer b.stop()
 		a.startWorker(2)
 		b.startWorker(2)
 		for range 2 {

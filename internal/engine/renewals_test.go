@@ -26,7 +26,6 @@ func TestHangingStoreBoundsPendingOps(t *testing.T) {
 		}
 		view := &stallingStore{Store: s}
 		h := startWithConfig(t, engine.Config{Store: view, Queues: queues()})
-		defer h.stop()
 		h.startWorker(2)
 		h.submit(engine.Request{})
 		h.submit(engine.Request{})

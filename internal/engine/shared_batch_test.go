@@ -46,7 +46,6 @@ func TestWatcherFollowsOpsOfOneBatch(t *testing.T) {
 				t.Parallel()
 				synctest.Test(t, func(t *testing.T) {
 					p := newSharedBatch(t)
-					defer p.stop()
 					tt.begin(p)
 					watcher := watchJob(p.harness, p.id)
 					synctest.Wait()

@@ -1,8 +1,6 @@
 package engine
 
 import (
-	"context"
-	"sync"
 	"testing"
 	"time"
 
@@ -14,16 +12,12 @@ import (
 // startBeside starts an engine on a store that other engines use, too.
 func startBeside(t *testing.T, c *clock, s store.Store, dead ...job.Process) *Engine {
 	t.Helper()
-	q := Queue{Name: "q", Concurrency: 1, MaxDepth: 10, MaxAttempts: 2, Keep: time.Hour, KeepFailed: time.Hour}
-	q.Policy.Timeouts = job.Timeouts{Lease: 30 * time.Second}
+	q := testQueue(1, 2, job.Timeouts{Lease: 30 * time.Second})
 	e, err := New(t.Context(), Config{Store: s, Queues: []Queue{q}, DeadProcesses: dead})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	var looping sync.WaitGroup
-	looping.Go(func() { _ = e.loop(ctx) })
-	t.Cleanup(func() { stop(); looping.Wait() })
+	t.Cleanup(RunInBackground(e.loop))
 	return e
 }
 

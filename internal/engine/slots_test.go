@@ -46,17 +46,14 @@ func newSlotWorker(t *testing.T, slots int) *slotWorker {
 			return ok && f.Result != nil && string(f.Result.Body) == unstorable
 		},
 	})
-	q := Queue{Name: "q", Concurrency: slots, MaxAttempts: 100, Keep: time.Hour, KeepFailed: time.Hour}
-	q.Policy.Timeouts = job.Timeouts{Lease: time.Hour, CancelGrace: time.Hour}
+	q := testQueue(slots, 100, job.Timeouts{Lease: time.Hour, CancelGrace: time.Hour})
 	e, err := New(t.Context(), Config{Store: s, Queues: []Queue{q}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.Engine = e
-	ctx, stop := context.WithCancel(context.Background())
-	var running sync.WaitGroup
-	running.Go(func() { _ = c.Run(ctx) })
-	t.Cleanup(func() { stop(); running.Wait(); _ = s.Close() })
+	stop := RunInBackground(c.Run)
+	t.Cleanup(func() { stop(); _ = s.Close() })
 	c.Consume(job.Worker{Name: "w", Queue: "q", Slots: slots, Deliver: c.deliver, Order: c.handleOrder})
 	synctest.Wait()
 	return c

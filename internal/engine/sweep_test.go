@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"slices"
 	"sync"
 	"testing"
@@ -62,8 +61,8 @@ func newSweepHarness(t *testing.T, renewEvery time.Duration) *sweepHarness {
 // worker with one slot.
 func newSweepHarnessOver(t *testing.T, c *clock, cfg Config) *sweepHarness {
 	t.Helper()
-	q := Queue{Name: "q", Concurrency: 1, MaxDepth: 10, MaxAttempts: 2, Keep: time.Hour, KeepFailed: time.Hour}
-	q.Policy.Timeouts = job.Timeouts{Lease: 30 * time.Second, CancelGrace: 10 * time.Second}
+	q := testQueue(1, 2, job.Timeouts{Lease: 30 * time.Second, CancelGrace: 10 * time.Second})
+	q.MaxDepth = 10
 	q.Policy.Retry = job.Retry{Backoff: 2 * time.Second}
 	observer := &endingObserver{}
 	cfg.Queues, cfg.Observer, cfg.Alone = []Queue{q}, observer, true
@@ -72,10 +71,7 @@ func newSweepHarnessOver(t *testing.T, c *clock, cfg Config) *sweepHarness {
 		t.Fatal(err)
 	}
 	w := &sweepHarness{Engine: e, t: t, clock: c, jobs: make(chan job.Claimed, 10), orders: make(chan job.Order, 10), observer: observer}
-	ctx, stop := context.WithCancel(context.Background())
-	var looping sync.WaitGroup
-	looping.Go(func() { _ = e.loop(ctx) })
-	w.stop = func() { stop(); looping.Wait() }
+	w.stop = RunInBackground(e.loop)
 	t.Cleanup(func() { w.stop(); _ = cfg.Store.Close() })
 	e.Consume(job.Worker{
 		Name: "w", Queue: "q", Slots: 1,

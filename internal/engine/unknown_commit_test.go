@@ -312,7 +312,6 @@ func TestFastClockCausesNoBusyLoop(t *testing.T) {
 		ahead := atomic.Int64{}
 		clock := func(now time.Time) time.Time { return now.Add(time.Duration(ahead.Load())) }
 		a := startHarness(t, keepOpen{faulty.New(s, faulty.Plan{Clock: clock})})
-		defer a.stop()
 		a.startWorker(1)
 		a.submit(engine.Request{Delay: 10 * time.Second})
 		began := time.Now()

@@ -30,7 +30,6 @@ func TestUnstorableFinishIsNotRetriedForever(t *testing.T) {
 					return is && (never || !end.SkipAtEnd)
 				}})
 				h := startWithConfig(t, engine.Config{Store: keepOpen{f}, Queues: queues()})
-				defer h.stop()
 				h.startWorker(1)
 				snap := h.submit(engine.Request{})
 				<-h.jobs // never renewed
@@ -64,7 +63,6 @@ func TestUnstorableCancelBlocksNoOtherJob(t *testing.T) {
 		q := queues()
 		q[0].Policy.Timeouts.Abandon = job.MinAbandon
 		h := startWithConfig(t, engine.Config{Store: keepOpen{f}, Queues: q})
-		defer h.stop()
 		h.submit(engine.Request{ID: first})
 		second := h.submit(engine.Request{})
 		time.Sleep(job.MinAbandon + time.Minute)
@@ -106,7 +104,6 @@ func TestRefusalEndsOutage(t *testing.T) {
 					return f
 				}, Bad: func(op any) bool { return poisoned.Load() && poison(op) }})
 				h := startWithConfig(t, engine.Config{Store: keepOpen{f}, Queues: queues()})
-				defer h.stop()
 				time.Sleep(3 * time.Second) // until the engine has started
 				_, _, err := h.Submit(t.Context(), engine.Request{Owner: local, Queue: "sim", Input: []byte("poison")})
 				if want := map[bool]job.Code{false: job.Invalid, true: job.NoSpace}[full]; job.CodeOf(err) != want {
@@ -130,7 +127,6 @@ func TestUnstorableExpiryBlocksNoOtherJob(t *testing.T) {
 		}})
 		q := queues()
 		h := startWithConfig(t, engine.Config{Store: keepOpen{f}, Queues: q})
-		defer h.stop()
 		p := policy()
 		p.Timeouts.Queue = 5 * time.Second
 		old := h.submit(engine.Request{Policy: &p})
