@@ -96,7 +96,7 @@ func newDocsRunner(t *testing.T) *docsRunner {
 	cfg.Models = []config.Model{{Name: "sim", BaseURL: model.URL + "/v1"}}
 	for name, command := range map[string][]string{"ocr": {"wc", "-c", "{file}"}, "count": {"wc", "-c"}} {
 		q := config.Defaults(config.Process)
-		q.Command = command
+		q.Process.Command = command
 		cfg.Queues[name] = q
 	}
 	url := startServer(t, cfg)

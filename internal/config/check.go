@@ -12,12 +12,12 @@ import (
 )
 
 const (
-	mostRunning = 100_000
-	mostWaiting = 100_000_000
-	mostFile    = 1 << 40
+	maxRunning = 100_000
+	maxWaiting = 100_000_000
+	maxFile    = 1 << 40
 )
 
-// check looks at what was read as a whole: bounds, and what must fit together.
+// check checks the whole configuration: bounds, and keys that depend on each other.
 func (l *loader) check(cfg *Config) {
 	l.checkListen(cfg)
 	l.checkWeb(cfg)
@@ -29,10 +29,10 @@ func (l *loader) check(cfg *Config) {
 	l.checkMetrics(cfg.Metrics)
 	l.checkTracing(&cfg.Tracing)
 	l.must(cfg.Queues["chat"].Executor == LLM, "queues.chat.executor", "this must be llm: the queue chat answers /api/chat; give another queue this executor")
-	l.must(0 < cfg.Files.MaxBytes && cfg.Files.MaxBytes <= mostFile, "files.max_bytes", "this must be 1 to %d, not %d", int64(mostFile), cfg.Files.MaxBytes)
-	names := l.checkModels(cfg.Models)
+	l.must(0 < cfg.Files.MaxBytes && cfg.Files.MaxBytes <= maxFile, "files.max_bytes", "this must be 1 to %d, not %d", int64(maxFile), cfg.Files.MaxBytes)
+	l.checkModels(cfg.Models)
 	for _, name := range slices.Sorted(maps.Keys(cfg.Queues)) {
-		l.checkQueue(cfg.Queues[name], "queues."+name, names)
+		l.checkQueue(cfg.Queues[name], "queues."+name, cfg)
 	}
 }
 
@@ -44,11 +44,11 @@ func (l *loader) checkListen(cfg *Config) {
 		return
 	}
 	l.must(cfg.Insecure || Loopback(cfg.Listen), "listen",
-		"%s can be reached from other machines, and whoever connects may do anything; listen on 127.0.0.1, or say --insecure (in the file: insecure: true) if something in front keeps strangers out", cfg.Listen)
+		"%s can be reached from other machines, and anyone who connects may do anything; listen on 127.0.0.1, or set --insecure (in the file: insecure: true) if a proxy or firewall in front keeps strangers out", cfg.Listen)
 }
 
-// checkModels also fetches the models' API keys. It returns their names.
-func (l *loader) checkModels(models []Model) []string {
+// checkModels also reads the models' API keys from their variables.
+func (l *loader) checkModels(models []Model) {
 	var names []string
 	for i := range models {
 		m, key := &models[i], fmt.Sprintf("models[%d]", i)
@@ -59,33 +59,31 @@ func (l *loader) checkModels(models []Model) []string {
 			"this must be the URL of an OpenAI-compatible server, up to and without /chat/completions, such as http://127.0.0.1:11434/v1")
 		l.must(!strings.HasSuffix(strings.TrimRight(m.BaseURL, "/"), "/chat/completions"), key+".base_url",
 			"leave /chat/completions out: every call adds it")
-		l.between(m.Concurrency, 0, mostRunning, key+".concurrency")
+		l.between(m.Concurrency, 0, maxRunning, key+".concurrency")
 		if m.APIKeyEnv != "" {
 			m.APIKey = l.env[m.APIKeyEnv]
 			l.must(m.APIKey != "", key+".api_key_env", "the variable %s is not set; it is to hold the model's API key", job.Quote(m.APIKeyEnv))
 		}
 		names = append(names, m.Name)
 	}
-	return names
 }
 
-func (l *loader) checkQueue(q Queue, key string, models []string) {
-	if !l.oneOf(q.Executor, key+".executor", Sim, LLM, Process) {
+func (l *loader) checkQueue(q Queue, key string, cfg *Config) {
+	if !l.oneOf(q.Executor, key+".executor", executorNames()...) {
 		return
 	}
-	l.between(q.Concurrency, 1, mostRunning, key+".concurrency")
-	l.between(q.MaxRunning, 0, mostRunning, key+".max_running")
-	l.between(q.MaxDepth, 1, mostWaiting, key+".max_depth")
+	l.between(q.Concurrency, 1, maxRunning, key+".concurrency")
+	l.between(q.MaxRunning, 0, maxRunning, key+".max_running")
+	l.between(q.MaxDepth, 1, maxWaiting, key+".max_depth")
 	l.must(q.MaxBytes >= 0, key+".max_bytes", "this must not be negative; 0 is no limit")
-	l.between(q.PerKey.Running, 0, mostRunning, key+".per_key.running")
-	l.between(q.PerKey.Waiting, 0, mostWaiting, key+".per_key.waiting")
+	l.between(q.PerKey.Running, 0, maxRunning, key+".per_key.running")
+	l.between(q.PerKey.Waiting, 0, maxWaiting, key+".per_key.waiting")
 	l.between(q.MaxAttempts, 1, job.MaxAttempts, key+".max_attempts")
 	l.checkTimeouts(q.Timeouts, key+".timeouts")
 	l.oneOf(string(q.Retry.AfterOutput), key+".retry.after_output", string(job.RestartAfterOutput), string(job.FailAfterOutput))
 	l.must(q.Retry.Backoff <= q.Retry.BackoffMax, key+".retry.backoff_s",
 		"this is %v, and must not be longer than backoff_max_s, which is %v", q.Retry.Backoff, q.Retry.BackoffMax)
-	l.checkProcess(q, key)
-	l.checkModel(q, key, models)
+	l.checkExecutor(&q, key, cfg)
 }
 
 func (l *loader) checkTimeouts(t job.Timeouts, key string) {
@@ -96,36 +94,8 @@ func (l *loader) checkTimeouts(t job.Timeouts, key string) {
 	l.must(t.RunHard == 0 || t.RunSoft <= t.RunHard, key+".run_soft_s", "this is %v, and must not be longer than run_hard_s, which is %v", t.RunSoft, t.RunHard)
 }
 
-func (l *loader) checkProcess(q Queue, key string) {
-	if q.Executor != Process {
-		l.must(len(q.Command) == 0, key+".command", "only a queue with the executor process has a command")
-		l.must(len(q.Env) == 0, key+".env", "only a queue with the executor process has an env")
-		return
-	}
-	l.must(len(q.Command) > 0 && q.Command[0] != "", key+".command", "a process queue needs a command: a list, the program first")
-	for i, arg := range q.Command {
-		at := fmt.Sprintf("%s.command[%d]", key, i)
-		l.must(i > 0 || arg != "{file}" && arg != "{files}", at, "this is the program to run; {file} and {files} stand among its arguments")
-		l.must(arg == "{files}" || !strings.Contains(arg, "{files}"), at,
-			"{files} stands for several arguments, and so is one of its own; the path of a job's one file is {file}")
-	}
-	for i, name := range q.Env {
-		l.must(name != "" && !strings.ContainsAny(name, "=\x00"), fmt.Sprintf("%s.env[%d]", key, i),
-			"this must be the name of a variable of the server's own environment, without a value")
-	}
-}
-
-func (l *loader) checkModel(q Queue, key string, models []string) {
-	if q.Model == "" {
-		return
-	}
-	if l.must(q.Executor == LLM, key+".model", "only a queue with the executor llm has a model") {
-		l.must(slices.Contains(models, q.Model) || l.told("models"), key+".model", "there is no model %s under models", job.Quote(q.Model))
-	}
-}
-
-func (l *loader) between(v, least, most int, key string) {
-	l.must(least <= v && v <= most, key, "this must be %d to %d, not %d", least, most, v)
+func (l *loader) between(v, minimum, maximum int, key string) {
+	l.must(minimum <= v && v <= maximum, key, "this must be %d to %d, not %d", minimum, maximum, v)
 }
 
 func (l *loader) oneOf(v, key string, choices ...string) bool {
@@ -140,10 +110,10 @@ func (l *loader) must(ok bool, key, format string, args ...any) bool {
 	return ok
 }
 
-// fail reports a problem with a key, at the place that set it, or the nearest
-// around it. Of what could not even be read enough was told.
+// fail reports a problem with a key, at the place that set the key or the nearest key
+// around it. A key that could not be read has a problem already and gets no second one.
 func (l *loader) fail(key, format string, args ...any) {
-	if l.told(key) {
+	if l.hasProblem(key) {
 		return
 	}
 	around := key

@@ -62,7 +62,7 @@ queues:
 	if chat := cfg.Queues["chat"]; chat.Concurrency != 3 || chat.MaxDepth != 1000 || chat.Retry.For != 2*time.Minute {
 		t.Errorf("a queue of the box keeps what was not named: %+v", chat)
 	}
-	if ocr := cfg.Queues["ocr"]; ocr.Command[2] != "5" || ocr.MaxDepth != 10_000 || ocr.Timeouts.RunHard != 0 {
+	if ocr := cfg.Queues["ocr"]; ocr.Process.Command[2] != "5" || ocr.MaxDepth != 10_000 || ocr.Timeouts.RunHard != 0 {
 		t.Errorf("a new queue begins with its executor's defaults: %+v", ocr)
 	}
 	if sim := cfg.Queues["sim"]; sim.MaxRunning != 1 || sim.MaxBytes != 5_000_000_000 || sim.PerKey != (PerKey{Running: 2, Waiting: 1000}) || sim.Timeouts.Abandon != 2*time.Minute {
@@ -121,10 +121,10 @@ func TestAProblemNamesItsPlaceItsKeyAndWhatWouldBeRight(t *testing.T) {
 		{"queues: {chat: {timeouts: {run_soft_s: 20, run_hard_s: 10}}}", `queues.chat.timeouts.run_soft_s: this is 20s, and must not be longer than run_hard_s, which is 10s`},
 		{"queues: {chat: {retry: {backoff_s: 61}}}", `queues.chat.retry.backoff_s: this is 1m1s, and must not be longer than backoff_max_s, which is 1m0s`},
 		{"queues: {chat: {retry: {after_output: stop}}}", `queues.chat.retry.after_output: this must be one of restart, fail, not "stop"`},
-		{"queues: {chat: {command: [a]}}", `queues.chat.command: only a queue with the executor process has a command`},
+		{"queues: {chat: {command: [a]}}", `queues.chat.command: only a queue with the executor process has the key command`},
 		{"queues: {chat: {model: x}}", `queues.chat.model: there is no model "x" under models`},
-		{"queues: {sim: {model: x}}", `queues.sim.model: only a queue with the executor llm has a model`},
-		{"queues: {new: {}}", `m.yaml:1: queues.new: a new queue needs an executor: sim, llm or process`},
+		{"queues: {sim: {model: x}}", `queues.sim.model: only a queue with the executor llm has the key model`},
+		{"queues: {new: {}}", `m.yaml:1: queues.new: a new queue needs an executor: one of sim, llm, process`},
 		{"queues: {new: {executor: http}}", `queues.new.executor: this must be one of sim, llm, process, not "http"`},
 		{"queues: {chat: {executor: sim}}", `queues.chat.executor: this must be llm: the queue chat answers /api/chat`},
 		{"queues: {p: {executor: process}}", `m.yaml:1: queues.p.command: a process queue needs a command`},
@@ -138,19 +138,19 @@ func TestAProblemNamesItsPlaceItsKeyAndWhatWouldBeRight(t *testing.T) {
 		{"models: [{name: m, base_url: a/v1}]", `models[0].base_url: this must be the URL of an OpenAI-compatible server`},
 		{"models: [{name: m, base_url: 'http://a'}, {name: m, base_url: 'http://b'}]", `models[1].name: there are two models "m"`},
 		{"models: [{name: m, base_url: 'http://a', api_key_env: K}]", `models[0].api_key_env: the variable "K" is not set`},
-		{"a: &x 1\ndata: *x", `m.yaml:2: data: anchors and aliases are not read here`},
+		{"a: &x 1\ndata: *x", `m.yaml:2: data: anchors and aliases are not supported`},
 		{"listen: [", `m.yaml:1: this is not YAML: did not find`},
 		{"queues:\n  chat:\n    concurrency: 4\n   max_depth: 3\n\nlog:\n  level: info", `m.yaml:4: this is not YAML: did not find expected key`},
 		{"queues:\n\tchat:\n\t\tconcurrency: 4", `m.yaml:2: this is not YAML: a line is indented with spaces, not with tabs`},
 		{"data: here\nlisten: \"127.0.0.1:1\nlog: {level: info}", `m.yaml:2: this is not YAML:`},
 		{"allowed_origins: [\n'http://a.example',\n'http://b.example'\ndata: x", `m.yaml:1: this is not YAML:`},
-		{"#" + strings.Repeat("x", searched) + "\nlisten: [", `m.yaml: this is not YAML: line 2:`},
+		{"#" + strings.Repeat("x", maxSearched) + "\nlisten: [", `m.yaml: this is not YAML: line 2:`},
 		{"queues: {p: {executor: process, command: [cat, {file}]}}", `queues.p.command[1]: this must be a text; what has braces stands in quotes, such as "{file}"`},
 		{"queues:\n  p: {executor: process, command: [a], env: {PATH: /bin}}", `queues.p.env: this must be a list`},
 		{"queues: [chat]", `queues: this must be the names of queues`},
 		{"models: {m: {base_url: 'http://a'}}", `models: this must be a list, with a dash before each`},
 		{"models: [{name: m, base_url: 'http://a/v1/chat/completions'}]", `models[0].base_url: leave /chat/completions out`},
-		{"data: a\n---\ndata: b", `m.yaml: there is to be one YAML document in the file`},
+		{"data: a\n---\ndata: b", `m.yaml: the file must hold one YAML document`},
 		{"just words", `m.yaml:1: this must be keys with values`},
 	} {
 		_, err := load(t, c.yaml)

@@ -14,9 +14,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// decoder lays a YAML tree over values that hold defaults already, so that a key
-// which is not there keeps its default. It is strict, and notes where each key
-// stood.
+// decoder overlays a YAML tree on values that hold the defaults, so a missing key keeps
+// its default. It is strict, and records the place of each key.
 type decoder struct {
 	*loader
 	file string
@@ -31,14 +30,14 @@ var (
 
 func (d *decoder) at(n *yaml.Node) string { return fmt.Sprintf("%s:%d", d.file, n.Line) }
 
-// value lays n over v.
+// value overlays n on v.
 func (d *decoder) value(v reflect.Value, n *yaml.Node, key string) {
 	d.where[key] = d.at(n)
 	switch {
 	case n.Kind == yaml.AliasNode || n.Anchor != "":
-		d.problem(d.at(n), key, "anchors and aliases are not read here; write the value out")
+		d.problem(d.at(n), key, "anchors and aliases are not supported; write the value out")
 	case isNull(n):
-		// "queues:" with nothing under it says nothing.
+		// "queues:" with nothing under it changes nothing.
 	case v.Type() == queuesType:
 		d.queues(v, n, key)
 	case v.Kind() == reflect.Struct:
@@ -54,7 +53,7 @@ func (d *decoder) value(v reflect.Value, n *yaml.Node, key string) {
 	}
 }
 
-// unquoted is a hint for who wrote {file} where a text belongs.
+// unquoted returns a hint for {file} written where a text belongs.
 func unquoted(n *yaml.Node) string {
 	if n.Kind == yaml.MappingNode && n.Style&yaml.FlowStyle != 0 {
 		return `; what has braces stands in quotes, such as "{file}"`
@@ -66,7 +65,7 @@ func isNull(n *yaml.Node) bool {
 	return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null"
 }
 
-// structure lays a mapping over a struct.
+// structure overlays a mapping on a struct.
 func (d *decoder) structure(v reflect.Value, n *yaml.Node, key string) {
 	known := strings.Join(keysOf(v.Type()), ", ")
 	for name, value := range d.pairs(n, key, "keys with values: "+known) {
@@ -79,33 +78,33 @@ func (d *decoder) structure(v reflect.Value, n *yaml.Node, key string) {
 	}
 }
 
-// queues lays a mapping over the queues. One that exists already is changed, a new
-// one begins with the defaults of its executor, and so does one whose executor
-// becomes another.
+// queues overlays a mapping on the queues. A queue that exists is changed. A new queue
+// starts with the defaults of its executor, and so does a queue that gets another
+// executor.
 func (d *decoder) queues(v reflect.Value, n *yaml.Node, key string) {
 	all := v.Interface().(map[string]Queue)
 	for at, value := range d.pairs(n, key, "the names of queues, each with its keys and values under it") {
 		name := at.Value
 		if !validQueueName(name) {
-			d.problem(d.at(at), join(key, job.Quote(name)), "a queue's name is 1 to %d of a-z, 0-9, _ and -, and begins with a letter or digit", job.MaxQueueName)
+			d.problem(d.at(at), join(key, job.Quote(name)), queueNameRule, job.MaxQueueName)
 			continue
 		}
 		q, known := all[name]
 		if executor := scalarUnder(value, "executor"); executor != "" && executor != q.Executor {
 			q = Defaults(executor)
 		} else if !known && executor == "" {
-			d.problem(d.at(at), join(key, name), "a new queue needs an executor: sim, llm or process")
+			d.problem(d.at(at), join(key, name), "a new queue needs an executor: one of %s", strings.Join(executorNames(), ", "))
 			continue
 		}
 		d.value(reflect.ValueOf(&q).Elem(), value, join(key, name))
 		if t := &q.Timeouts; d.where[join(key, name)+".timeouts.run_soft_s"] == "" && 0 < t.RunHard && t.RunHard < t.RunSoft {
-			t.RunSoft = t.RunHard // the usual soft limit means nothing past a shorter hard one
+			t.RunSoft = t.RunHard // the default soft limit has no effect past a shorter hard limit
 		}
 		all[name] = q
 	}
 }
 
-// scalarUnder is the text of a key of a mapping, "" when it has none.
+// scalarUnder returns the text of a mapping's key; "" for none.
 func scalarUnder(n *yaml.Node, name string) string {
 	for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
 		if n.Content[i].Value == name {
@@ -132,22 +131,22 @@ func (d *decoder) list(v reflect.Value, n *yaml.Node, key string) {
 	v.Set(items)
 }
 
-// pairs yields the nodes of a mapping's keys and values, and reports what is no
-// mapping, which it should be, and keys that are there twice.
+// pairs yields the nodes of a mapping's keys and values. It reports a node that is no
+// mapping, with what it should be, and duplicate keys.
 func (d *decoder) pairs(n *yaml.Node, key, should string) iter.Seq2[*yaml.Node, *yaml.Node] {
 	return func(yield func(name, value *yaml.Node) bool) {
 		if n.Kind != yaml.MappingNode {
 			d.problem(d.at(n), key, "this must be %s", should)
 			return
 		}
-		seen := map[string]bool{}
+		given := map[string]bool{}
 		for i := 0; i+1 < len(n.Content); i += 2 {
 			name, value := n.Content[i], n.Content[i+1]
-			if seen[name.Value] {
+			if given[name.Value] {
 				d.problem(d.at(name), join(key, job.Quote(name.Value)), "this key is here twice")
 				continue
 			}
-			seen[name.Value] = true
+			given[name.Value] = true
 			if !yield(name, value) {
 				return
 			}
@@ -155,7 +154,7 @@ func (d *decoder) pairs(n *yaml.Node, key, should string) iter.Seq2[*yaml.Node, 
 	}
 }
 
-// setScalar reads text as a value of v's kind; as a list, where a variable sets one.
+// setScalar parses text as a value of v's kind. The text of a list has commas.
 func setScalar(v reflect.Value, text string) error {
 	refused := fmt.Errorf("this must be %s, not %s", wanted(v), job.Quote(text))
 	switch {
@@ -190,7 +189,7 @@ func setScalar(v reflect.Value, text string) error {
 	return nil
 }
 
-// wanted says what a scalar of v's kind looks like.
+// wanted describes a scalar of v's kind.
 func wanted(v reflect.Value) string {
 	switch {
 	case v.Type() == durationType:
@@ -206,6 +205,9 @@ func wanted(v reflect.Value) string {
 	}
 }
 
+// inline is the tag of a struct whose keys are those of the struct around it.
+const inline = ",inline"
+
 // fieldOf finds the field of a struct that has the key. A struct of clocks must be
 // addressable.
 func fieldOf(v reflect.Value, key string) (reflect.Value, bool) {
@@ -218,7 +220,13 @@ func fieldOf(v reflect.Value, key string) (reflect.Value, bool) {
 		return reflect.Value{}, false
 	}
 	for i := range v.NumField() {
-		if tag := v.Type().Field(i).Tag.Get("yaml"); tag == key && tag != "-" {
+		switch tag := v.Type().Field(i).Tag.Get("yaml"); tag {
+		case "-":
+		case inline:
+			if field, ok := fieldOf(v.Field(i), key); ok {
+				return field, true
+			}
+		case key:
 			return v.Field(i), true
 		}
 	}
@@ -235,8 +243,12 @@ func keysOf(t reflect.Type) []string {
 		return keys
 	}
 	for i := range t.NumField() {
-		if key := t.Field(i).Tag.Get("yaml"); key != "-" {
-			keys = append(keys, key)
+		switch tag := t.Field(i).Tag.Get("yaml"); tag {
+		case "-":
+		case inline:
+			keys = append(keys, keysOf(t.Field(i).Type)...)
+		default:
+			keys = append(keys, tag)
 		}
 	}
 	return keys
@@ -248,6 +260,8 @@ func join(key, name string) string {
 	}
 	return key + "." + name
 }
+
+const queueNameRule = "a queue's name is 1 to %d of a-z, 0-9, _ and -, and begins with a letter or digit"
 
 func validQueueName(name string) bool {
 	if name == "" || len(name) > job.MaxQueueName {

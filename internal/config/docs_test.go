@@ -76,7 +76,7 @@ func TestTheExampleShowsTheDefaultsOfTheChatQueue(t *testing.T) {
 		t.Fatal(err)
 	}
 	chat, want := cfg.Queues["chat"], Default().Queues["chat"]
-	want.Model = chat.Model
+	want.LLM = chat.LLM
 	if !reflect.DeepEqual(chat, want) {
 		t.Errorf("the example says\n%+v\nthe default is\n%+v", chat, want)
 	}

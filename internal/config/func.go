@@ -7,23 +7,23 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Func is the kind of executor that no file can name: a function of the Go program
-// that the server lives in.
+// Func is the executor that calls a function of the Go program in which the server is
+// embedded. A configuration file cannot name it.
 const Func = "func"
 
-// FuncQueue is a queue of functions that was told nothing else.
+// FuncQueue returns a queue of a function, with its defaults.
 func FuncQueue() Queue {
 	q := Defaults(Func)
 	q.Concurrency = runtime.GOMAXPROCS(0)
 	return q
 }
 
-// CheckQueue says what is wrong with a queue that a program makes itself.
+// CheckQueue returns what is wrong with a queue that a program adds.
 func CheckQueue(name string, q Queue) error {
 	l := loader{where: map[string]string{}}
 	key := "queues." + name
-	l.must(validQueueName(name), key, "a queue's name is 1 to %d of a-z, 0-9, _ and -, and begins with a letter or digit", job.MaxQueueName)
-	q.Executor = Sim // like a function it has no keys of its own
-	l.checkQueue(q, key, nil)
+	l.must(validQueueName(name), key, queueNameRule, job.MaxQueueName)
+	q.Executor = Sim // which has no keys of its own either
+	l.checkQueue(q, key, &Config{})
 	return errors.Join(l.problems...)
 }

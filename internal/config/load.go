@@ -16,14 +16,14 @@ import (
 // MaxFile is the size of the largest configuration file that is read.
 const MaxFile = 1 << 20
 
-// Sources are where a configuration comes from. The zero value gives [Default].
+// Sources are what a configuration is read from. The zero value gives [Default].
 type Sources struct {
 	File    string            // "" for the file that MEANWHILE_CONFIG names, if any
 	Environ []string          // as from os.Environ
 	Flags   map[string]string // by [Flag.Name]; only those that were given
 }
 
-// Problem is one thing that is wrong with a configuration.
+// Problem is one mistake in a configuration.
 type Problem struct {
 	Where   string // "meanwhile.yaml:12", "MEANWHILE_LISTEN", "--listen"
 	Key     string // "queues.chat.concurrency"; "" when the file itself is wrong
@@ -31,11 +31,11 @@ type Problem struct {
 }
 
 func (p *Problem) Error() string {
-	return strings.Join(nonEmpty(p.Where, p.Key, p.Message), ": ")
+	parts := slices.DeleteFunc([]string{p.Where, p.Key, p.Message}, func(part string) bool { return part == "" })
+	return strings.Join(parts, ": ")
 }
 
-// Load reads a configuration. Its error joins a *[Problem] for each thing that is
-// wrong.
+// Load reads a configuration. Its error joins a *[Problem] for each mistake.
 func Load(src Sources) (Config, error) {
 	cfg := Default()
 	l := loader{env: environ(src.Environ), where: map[string]string{}}
@@ -47,13 +47,13 @@ func Load(src Sources) (Config, error) {
 		l.file(&cfg, file)
 	}
 	l.settings(&cfg, src.Flags)
-	if !l.told("") {
+	if !l.hasProblem("") {
 		l.check(&cfg)
 	}
 	return cfg, errors.Join(l.problems...)
 }
 
-// loader is one Load under way.
+// loader holds the state of one Load.
 type loader struct {
 	env      map[string]string
 	where    map[string]string // key → where it was set last
@@ -64,9 +64,9 @@ func (l *loader) problem(where, key, format string, args ...any) {
 	l.problems = append(l.problems, &Problem{Where: where, Key: key, Message: fmt.Sprintf(format, args...)})
 }
 
-// told says whether there is a problem with the key, or with something in it; of ""
-// with a file as a whole.
-func (l *loader) told(key string) bool {
+// hasProblem reports whether there is a problem with the key or a key under it; for "",
+// with the file as a whole.
+func (l *loader) hasProblem(key string) bool {
 	return slices.ContainsFunc(l.problems, func(err error) bool {
 		p, _ := errors.AsType[*Problem](err)
 		in, ok := strings.CutPrefix(p.Key, key)
@@ -96,35 +96,35 @@ func readBounded(name string) ([]byte, error) {
 	return text, err
 }
 
-// yaml reads a file's text onto cfg.
+// yaml overlays the text of a file on cfg.
 func (l *loader) yaml(cfg *Config, name string, text []byte) {
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	var doc, more yaml.Node
 	switch err := dec.Decode(&doc); {
 	case errors.Is(err, io.EOF):
-		return // an empty file says nothing
+		return // an empty file changes nothing
 	case err != nil:
 		l.notYAML(name, text, err)
 		return
 	}
 	if !errors.Is(dec.Decode(&more), io.EOF) {
-		l.problem(name, "", "there is to be one YAML document in the file")
+		l.problem(name, "", "the file must hold one YAML document")
 		return
 	}
 	d := decoder{loader: l, file: name}
 	d.value(reflect.ValueOf(cfg).Elem(), doc.Content[0], "")
 }
 
-// searched bounds the files in which a mistake is looked for: that takes as many
-// readings as there are lines.
-const searched = 32 << 10 // bytes
+// maxSearched is the size of the largest file in which notYAML searches for the line of
+// a mistake: the search parses the file up to once a line.
+const maxSearched = 32 << 10 // bytes
 
-// notYAML says where a text stops being YAML, and why. The reader of YAML names the line
-// at which it began to read what it got lost in; the mistake is on the line behind the
-// longest beginning of the text that can be read.
+// notYAML reports where and why a text is not YAML. The parser names the line on which
+// the broken construct begins. The mistake itself is on the line after the longest prefix
+// of the text that can be parsed.
 func (l *loader) notYAML(name string, text []byte, err error) {
 	why := strings.TrimPrefix(err.Error(), "yaml: ")
-	if len(text) > searched {
+	if len(text) > maxSearched {
 		l.problem(name, "", "this is not YAML: %s", why)
 		return
 	}
@@ -134,7 +134,7 @@ func (l *loader) notYAML(name string, text []byte, err error) {
 		good--
 	}
 	if _, sentence, ok := strings.Cut(why, ": "); ok {
-		why = sentence // without the other line
+		why = sentence // without the parser's line
 	}
 	if bad := lines[good]; bytes.ContainsRune(bad[:len(bad)-len(bytes.TrimLeft(bad, " \t"))], '\t') {
 		why = "a line is indented with spaces, not with tabs"
@@ -150,14 +150,4 @@ func environ(list []string) map[string]string {
 		}
 	}
 	return env
-}
-
-func nonEmpty(parts ...string) []string {
-	var kept []string
-	for _, p := range parts {
-		if p != "" {
-			kept = append(kept, p)
-		}
-	}
-	return kept
 }

@@ -1,43 +1,36 @@
 package config
 
 import (
-	"runtime"
 	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// The kinds of executor a queue may have.
-const (
-	Sim     = "sim"     // does nothing, slowly
-	LLM     = "llm"     // calls a model
-	Process = "process" // runs a command
-)
-
-// Queue is where jobs of one kind wait, and how they are done.
+// Queue configures a queue: how its jobs wait and how they are done.
 type Queue struct {
 	Executor    string       `yaml:"executor"`
-	Concurrency int          `yaml:"concurrency"` // jobs running at once in one server
-	MaxRunning  int          `yaml:"max_running"` // jobs running at once over all servers on one database; 0 for no limit
-	MaxDepth    int          `yaml:"max_depth"`   // jobs waiting; one more is refused
-	MaxBytes    int64        `yaml:"max_bytes"`   // of the waiting jobs' input and files; 0 for no limit
+	Concurrency int          `yaml:"concurrency"` // maximum of running jobs in one server
+	MaxRunning  int          `yaml:"max_running"` // maximum of running jobs over all servers on one database; 0 for no limit
+	MaxDepth    int          `yaml:"max_depth"`   // maximum of waiting jobs; further submits are refused
+	MaxBytes    int64        `yaml:"max_bytes"`   // maximum of input and files of the waiting jobs; 0 for no limit
 	PerKey      PerKey       `yaml:"per_key"`
 	MaxAttempts int          `yaml:"max_attempts"` // how often a job may fail
 	Timeouts    job.Timeouts `yaml:"timeouts"`     // by [job.Clock.Key]; 0 turns a clock off
 	Retry       Retry        `yaml:"retry"`
-	Model       string       `yaml:"model"`   // llm: for jobs that name none; "" for the first of the models
-	Command     []string     `yaml:"command"` // process: the program and its arguments; no shell
-	Env         []string     `yaml:"env"`     // process: variables that the command is given; others it does not see
+
+	// The keys of each executor are keys of the queue itself, allowed for that executor
+	// only.
+	LLM     LLMOptions     `yaml:",inline"`
+	Process ProcessOptions `yaml:",inline"`
 }
 
-// PerKey is what one key may have in a queue; 0 for no limit.
+// PerKey limits the jobs of one key in a queue; 0 for no limit.
 type PerKey struct {
-	Running int `yaml:"running"` // jobs at once; the others are parked
-	Waiting int `yaml:"waiting"` // one more is refused
+	Running int `yaml:"running"` // further jobs are parked
+	Waiting int `yaml:"waiting"` // further submits are refused
 }
 
-// Retry is the retry policy of a queue's jobs. The fields are those of
-// [job.Retry], which a value converts to.
+// Retry is the retry policy of a queue's jobs; see [job.Retry].
 type Retry struct {
 	Backoff     time.Duration   `yaml:"backoff_s"`
 	BackoffMax  time.Duration   `yaml:"backoff_max_s"`
@@ -46,7 +39,7 @@ type Retry struct {
 	AfterOutput job.AfterOutput `yaml:"after_output"`
 }
 
-// Policy is the queue's policy in the engine's words.
+// Policy returns the policy of the queue's jobs.
 func (q Queue) Policy() job.Policy {
 	r := q.Retry
 	return job.Policy{
@@ -55,7 +48,8 @@ func (q Queue) Policy() job.Policy {
 	}
 }
 
-// Defaults is a queue of the given executor that was told nothing else.
+// Defaults returns a queue with the executor and its defaults. An unknown executor gets
+// the defaults that all have in common.
 func Defaults(executor string) Queue {
 	q := Queue{
 		Executor:    executor,
@@ -73,13 +67,10 @@ func Defaults(executor string) Queue {
 	for i, d := range q.Timeouts.All() {
 		*d = job.Clocks[i].DefaultFor(executor)
 	}
-	switch executor {
-	case Sim:
-		q.Concurrency = 1000
-	case Process:
-		q.Concurrency = runtime.GOMAXPROCS(0)
-	case LLM:
-		q.Concurrency = 32
+	for _, k := range executorKinds() {
+		if k.name == executor {
+			k.defaults(&q)
+		}
 	}
 	return q
 }

@@ -191,7 +191,7 @@ func TestACopyBesideADeleteIsWhole(t *testing.T) {
 	s := serve(t, func(c *config.Config) {
 		shelf(c)
 		q := config.Defaults(config.Process)
-		q.Command, q.Env = []string{"sh", "-c", "echo begun; exec sleep 600"}, []string{"PATH"}
+		q.Process.Command, q.Process.Env = []string{"sh", "-c", "echo begun; exec sleep 600"}, []string{"PATH"}
 		c.Queues["slow"] = q
 	})
 	submit := func(queue string, headers ...string) string {

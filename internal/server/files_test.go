@@ -58,7 +58,7 @@ func (s *served) onDisk() (names []string) {
 // shelf is a queue whose jobs say what is in their files.
 func shelf(c *config.Config) {
 	q := config.Defaults(config.Process)
-	q.Command, q.Env = []string{"cat", "{files}"}, []string{"PATH"}
+	q.Process.Command, q.Process.Env = []string{"cat", "{files}"}, []string{"PATH"}
 	c.Queues = maps.Clone(c.Queues)
 	c.Queues["shelf"] = q
 }

@@ -153,8 +153,8 @@ func heap() int64 {
 func TestAFloodOfSlowReaders(t *testing.T) {
 	s := serve(t, func(c *config.Config) {
 		q := config.Defaults(config.Process)
-		q.Command = []string{"sh", "-c", "head -c 8000000 /dev/zero | tr '\\0' x | fold -w 1000"}
-		q.Env = []string{"PATH"}
+		q.Process.Command = []string{"sh", "-c", "head -c 8000000 /dev/zero | tr '\\0' x | fold -w 1000"}
+		q.Process.Env = []string{"PATH"}
 		c.Queues["talk"] = q
 	})
 	_, j := s.call("POST", "/v1/jobs", `{"queue":"talk","input":1}`)

@@ -39,12 +39,12 @@ func makeExecutor(q config.Queue, notes *process.PIDFile, models *llm.Executor) 
 	case config.Sim:
 		return sim.Executor{}, nil
 	case config.LLM:
-		if q.Model == "" {
+		if q.LLM.Model == "" {
 			return models, nil
 		}
-		return models.WithDefault(q.Model)
+		return models.WithDefault(q.LLM.Model)
 	case config.Process:
-		return process.New(process.Config{Command: q.Command, Env: q.Env, PIDFile: notes})
+		return process.New(process.Config{Command: q.Process.Command, Env: q.Process.Env, PIDFile: notes})
 	}
 	return nil, fmt.Errorf("there is no executor %s", q.Executor)
 }

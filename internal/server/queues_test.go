@@ -13,7 +13,7 @@ import (
 func TestACommandThatIsNotThereIsToldOfAtTheStart(t *testing.T) {
 	for command, told := range map[string]bool{"sh": false, "./no-such-program": true, "/": true} {
 		q := config.Defaults(config.Process)
-		q.Command = []string{command}
+		q.Process.Command = []string{command}
 		var log bytes.Buffer
 		_, _, err := makeExecutors(config.Config{Queues: map[string]config.Queue{"q": q}}, nil, nil, slog.New(slog.NewTextHandler(&log, nil)))
 		if err != nil || strings.Contains(log.String(), "level=WARN") != told {

@@ -63,7 +63,7 @@ func TestAClientThatNeverReadsIsDropped(t *testing.T) {
 func TestAHeldUploadOutlivesTheTimeOfItsBody(t *testing.T) {
 	s := waiting(t, func(c *config.Config) {
 		q := config.Defaults(config.Process)
-		q.Command, q.Env, q.Concurrency = []string{"sleep", "1"}, []string{"PATH"}, 100
+		q.Process.Command, q.Process.Env, q.Concurrency = []string{"sleep", "1"}, []string{"PATH"}, 100
 		c.Queues = maps.Clone(c.Queues)
 		c.Queues["slow"] = q
 	}, api.Timeouts{Body: 500 * time.Millisecond})

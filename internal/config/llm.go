@@ -1,0 +1,30 @@
+package config
+
+import (
+	"slices"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// LLM is the executor that calls a model.
+const LLM = "llm"
+
+// LLMOptions are the keys of a queue whose executor is llm.
+type LLMOptions struct {
+	Model string `yaml:"model"` // for jobs that name none; "": the first of the configuration's models
+}
+
+func llmKind() executorKind {
+	return executorKind{
+		name:     LLM,
+		defaults: func(q *Queue) { q.Concurrency = 32 },
+		options:  func(q *Queue) any { return &q.LLM },
+		check:    checkLLM,
+	}
+}
+
+func checkLLM(l *loader, q *Queue, key string, cfg *Config) {
+	known := slices.ContainsFunc(cfg.Models, func(m Model) bool { return m.Name == q.LLM.Model })
+	// A list of models that could not be read has its own problem.
+	l.must(q.LLM.Model == "" || known || l.hasProblem("models"), key+".model", "there is no model %s under models", job.Quote(q.LLM.Model))
+}
