@@ -1,11 +1,11 @@
-// Package config is all that a server can be told: one struct, filled from
-// defaults, then a YAML file, then MEANWHILE_… variables, then flags, each beating
-// the one before.
+// Package config holds the configuration of a server: one struct, filled from defaults,
+// then a YAML file, then MEANWHILE_… variables, then flags. Each source overrides those
+// before it.
 //
-// Every key does something. An unknown key, a value of the wrong kind or one out
-// of bounds is refused with its place, its key and what would be right, all
-// problems at once. docs/configuration.md describes every key, and
-// examples/meanwhile.yaml has one of each; tests hold both to the struct.
+// Load refuses an unknown key, a value of the wrong kind and a value out of bounds. It
+// reports all problems at once, each with its place, its key and what would be right.
+// Tests check that docs/configuration.md describes every key and that
+// examples/meanwhile.yaml contains it.
 package config
 
 import (
@@ -13,20 +13,20 @@ import (
 	"time"
 )
 
-// Config is a server's configuration. Durations are written in seconds, fractions
-// allowed, under keys that end in _s.
+// Config is a server's configuration. A file has durations in seconds, with fractions,
+// under keys that end in _s.
 type Config struct {
 	Listen         string           `yaml:"listen"`           // host:port; port 0 takes a free one
 	Insecure       bool             `yaml:"insecure"`         // allow listening beyond loopback, where anyone who connects may do anything
-	PublicURL      string           `yaml:"public_url"`       // how browsers reach the server; "": by the address they ask
-	AllowedOrigins []string         `yaml:"allowed_origins"`  // of pages that may follow jobs by their watch tokens; "*" for all
-	TrustedProxies []string         `yaml:"trusted_proxies"`  // addresses and networks that are believed about who asks
-	WatchTTL       time.Duration    `yaml:"watch_ttl_s"`      // how long a watch token is good
+	PublicURL      string           `yaml:"public_url"`       // how browsers reach the server; "": at the host of the request
+	AllowedOrigins []string         `yaml:"allowed_origins"`  // origins of pages that may follow jobs with watch tokens; "*" for all
+	TrustedProxies []string         `yaml:"trusted_proxies"`  // addresses and networks whose forwarding headers are trusted
+	WatchTTL       time.Duration    `yaml:"watch_ttl_s"`      // how long a watch token is valid
 	Data           string           `yaml:"data"`             // the directory that holds everything
-	MinFreeBytes   int64            `yaml:"min_free_bytes"`   // of the disk; with less no new work is taken
-	ShutdownGrace  time.Duration    `yaml:"shutdown_grace_s"` // how long running work may finish once the server stops
+	MinFreeBytes   int64            `yaml:"min_free_bytes"`   // free space of the disk below which new work is refused
+	ShutdownGrace  time.Duration    `yaml:"shutdown_grace_s"` // how long running work may go on once the server stops
 	Models         []Model          `yaml:"models"`           // none: the built-in simulated model
-	Queues         map[string]Queue `yaml:"queues"`           // on top of those of the box
+	Queues         map[string]Queue `yaml:"queues"`           // by name; chat and sim are built in
 	Files          Files            `yaml:"files"`
 	Retention      Retention        `yaml:"retention"`
 	Log            Log              `yaml:"log"`
@@ -35,38 +35,38 @@ type Config struct {
 	Pprof          bool             `yaml:"pprof"` // answer /debug/pprof/ to programs on this machine
 }
 
-// Model is an upstream that speaks the OpenAI chat completions protocol.
+// Model is a model behind a server with OpenAI's chat completions API.
 type Model struct {
-	Name        string `yaml:"name"`        // what jobs ask for, and what the upstream is asked for
+	Name        string `yaml:"name"`        // as jobs name it, and as the upstream does
 	BaseURL     string `yaml:"base_url"`    // up to and without /chat/completions
-	APIKeyEnv   string `yaml:"api_key_env"` // the variable that holds the key; "" sends none
-	Concurrency int    `yaml:"concurrency"` // calls at once over all queues; 0 for as many as the queues run
-	// APIKey is what the variable held when the configuration was loaded. It is never
-	// written anywhere.
+	APIKeyEnv   string `yaml:"api_key_env"` // the variable that holds the API key; "" sends none
+	Concurrency int    `yaml:"concurrency"` // maximum of concurrent calls over all queues; 0 for no limit beside theirs
+	// APIKey is the value of that variable when the configuration was loaded. It is never
+	// written to a log or a file.
 	APIKey string `yaml:"-"`
 }
 
-// Files bounds the files that come with jobs.
+// Files limits the files of jobs.
 type Files struct {
-	MaxBytes int64 `yaml:"max_bytes"` // of one file; those of a job together may have twice as many
+	MaxBytes int64 `yaml:"max_bytes"` // of one file; all files of a job may have twice as many
 }
 
-// Retention is how long ended jobs are kept, with all they left.
+// Retention sets how long ended jobs are kept, with their output, result and files.
 type Retention struct {
 	Failed time.Duration `yaml:"failed_s"`
 	Others time.Duration `yaml:"others_s"`
-	// MaxBytes is how much the database may hold: past it the oldest ended jobs go
-	// before their time; 0 for no bound.
+	// MaxBytes is the maximum size of the database and the files. Above it the oldest
+	// ended jobs are deleted early. 0 is no limit.
 	MaxBytes int64 `yaml:"max_bytes"`
 }
 
-// Log is how the server tells its story.
+// Log configures the server's log.
 type Log struct {
 	Level  string `yaml:"level"`  // debug, info, warn, error
 	Format string `yaml:"format"` // text, json; auto is text on a terminal
 }
 
-// Default is the configuration of a server that was told nothing.
+// Default returns the configuration without any file, variable or flag.
 func Default() Config {
 	chat := Defaults(LLM)
 	chat.MaxDepth = 1000
@@ -85,7 +85,7 @@ func Default() Config {
 	}
 }
 
-// Loopback says whether only programs on this machine can reach a listen address.
+// Loopback reports whether only programs on this machine can reach a listen address.
 func Loopback(listen string) bool {
 	host, _, err := net.SplitHostPort(listen)
 	if err != nil {

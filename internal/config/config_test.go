@@ -33,7 +33,8 @@ func mustLoad(t *testing.T, yaml string, env ...string) Config {
 	return cfg
 }
 
-func TestNothingAtAllIsTheDefault(t *testing.T) {
+func TestLoadWithoutSourcesReturnsDefault(t *testing.T) {
+	t.Parallel()
 	for name, src := range map[string]Sources{"no file": {}, "other variables": {Environ: []string{"MEANWHILE_SERVICE_HOST=10.0.0.1"}}} {
 		if cfg, err := Load(src); err != nil || !reflect.DeepEqual(cfg, Default()) {
 			t.Errorf("%s: %+v, %v", name, cfg, err)
@@ -46,7 +47,8 @@ func TestNothingAtAllIsTheDefault(t *testing.T) {
 	}
 }
 
-func TestAFileChangesWhatItNames(t *testing.T) {
+func TestFileChangesTheKeysItHas(t *testing.T) {
+	t.Parallel()
 	cfg := mustLoad(t, `
 listen: 127.0.0.1:0
 shutdown_grace_s: 0.5
@@ -60,7 +62,7 @@ queues:
 		t.Errorf("%+v", cfg)
 	}
 	if chat := cfg.Queues["chat"]; chat.Concurrency != 3 || chat.MaxDepth != 1000 || chat.Retry.For != 2*time.Minute {
-		t.Errorf("a queue of the box keeps what was not named: %+v", chat)
+		t.Errorf("a built-in queue keeps the keys that are not in the file: %+v", chat)
 	}
 	if ocr := cfg.Queues["ocr"]; ocr.Process.Command[2] != "5" || ocr.MaxDepth != 10_000 || ocr.Timeouts.RunHard != 0 {
 		t.Errorf("a new queue begins with its executor's defaults: %+v", ocr)
@@ -73,7 +75,8 @@ queues:
 	}
 }
 
-func TestFlagsBeatVariablesBeatTheFile(t *testing.T) {
+func TestFlagsOverrideVariablesOverrideFile(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "m.yaml")
 	if err := os.WriteFile(file, []byte("listen: 127.0.0.1:1\ndata: file\nlog: {level: warn}\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -90,7 +93,8 @@ func TestFlagsBeatVariablesBeatTheFile(t *testing.T) {
 	}
 }
 
-func TestAProblemNamesItsPlaceItsKeyAndWhatWouldBeRight(t *testing.T) {
+func TestProblemHasPlaceKeyAndAdvice(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ yaml, want string }{
 		{"listen: 8080", `m.yaml:1: listen: this must be host:port, such as 127.0.0.1:8080, not "8080"`},
 		{"listen: 127.0.0.1:99999", `m.yaml:1: listen: this must be host:port`},
@@ -160,7 +164,8 @@ func TestAProblemNamesItsPlaceItsKeyAndWhatWouldBeRight(t *testing.T) {
 	}
 }
 
-func TestAProblemOfAVariableOrAFlagNamesIt(t *testing.T) {
+func TestProblemNamesVariableOrFlag(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		src  Sources
 		want string
@@ -176,16 +181,18 @@ func TestAProblemOfAVariableOrAFlagNamesIt(t *testing.T) {
 	}
 }
 
-func TestAllProblemsAreToldAtOnce(t *testing.T) {
+func TestLoadReportsAllProblemsAtOnce(t *testing.T) {
+	t.Parallel()
 	_, err := load(t, "lisen: x\nqueues: {chat: {concurrency: many, depth: 3}}\n")
 	if got := strings.Count(err.Error(), "m.yaml:"); got != 3 {
 		t.Errorf("%d problems, want 3:\n%v", got, err)
 	}
 }
 
-// What must fit together is looked at too where something else is wrong, and nothing is
-// told twice.
-func TestProblemsOfMeaningAreToldBesideProblemsOfForm(t *testing.T) {
+// Keys that depend on each other are checked also when another key is wrong, and no
+// problem is reported twice.
+func TestLoadChecksKeysBesideSyntaxProblems(t *testing.T) {
+	t.Parallel()
 	_, err := load(t, `
 lisen: x
 models: {m: {base_url: 'http://a'}}
@@ -196,7 +203,7 @@ queues:
 `)
 	for _, want := range []string{":2: ", ":3: models: ", ":5: queues.chat.\"max_dept\"", ":5: queues.chat.concurrency", ":6: queues.p.command", ":7: queues.q.command[1]"} {
 		if !strings.Contains(err.Error(), want) {
-			t.Errorf("%s is not told:\n%v", want, err)
+			t.Errorf("%s is not reported:\n%v", want, err)
 		}
 	}
 	if got := strings.Count(err.Error(), "m.yaml:"); got != 6 {
@@ -204,15 +211,16 @@ queues:
 	}
 }
 
-// A hard limit that is shorter than the usual soft one is one for both.
-func TestAShorterHardLimitBringsTheSoftOneAlong(t *testing.T) {
+func TestShorterHardLimitLowersDefaultSoftLimit(t *testing.T) {
+	t.Parallel()
 	cfg := mustLoad(t, "queues: {chat: {timeouts: {run_hard_s: 10}}}")
 	if got := cfg.Queues["chat"].Timeouts; got.RunHard != 10*time.Second || got.RunSoft != got.RunHard {
 		t.Errorf("%+v", got)
 	}
 }
 
-func TestAFileThatIsTooLongIsNotRead(t *testing.T) {
+func TestLoadRefusesTooLongFile(t *testing.T) {
+	t.Parallel()
 	_, err := load(t, "#"+strings.Repeat("x", MaxFile))
 	if err == nil || !strings.Contains(err.Error(), "longer than") {
 		t.Error(err)
@@ -220,6 +228,7 @@ func TestAFileThatIsTooLongIsNotRead(t *testing.T) {
 }
 
 func TestLoopback(t *testing.T) {
+	t.Parallel()
 	for listen, want := range map[string]bool{
 		"127.0.0.1:1": true, "127.9.9.9:1": true, "localhost:1": true, "[::1]:1": true,
 		":1": false, "0.0.0.0:1": false, "[::]:1": false, "192.168.0.1:1": false, "example.org:1": false, "127.0.0.1": false,

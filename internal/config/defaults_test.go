@@ -18,9 +18,10 @@ var (
 	of      = regexp.MustCompile("^`([a-z]+)` (.+)$")
 )
 
-// The page says the default of every key: one for all, or one for an executor, for
-// the queue chat, and for what is "else".
-func TestThePageSaysEveryDefault(t *testing.T) {
+// A default in docs/configuration.md is one for all, or one for an executor, one for the
+// queue chat, and one for "else".
+func TestDocumentationHasEveryDefault(t *testing.T) {
+	t.Parallel()
 	page, err := os.ReadFile("../../docs/configuration.md")
 	if err != nil {
 		t.Fatal(err)
@@ -30,17 +31,17 @@ func TestThePageSaysEveryDefault(t *testing.T) {
 		key, cell := r[1], comment.ReplaceAllString(r[2], "")
 		for subject, is := range defaultsOf(key) {
 			checked++
-			if said := said(cell, subject); said != is {
-				t.Errorf("docs/configuration.md says that %s is %q for %s; it is %q", key, said, subject, is)
+			if documented := documentedFor(cell, subject); documented != is {
+				t.Errorf("docs/configuration.md has %s as %q for %s; it is %q", key, documented, subject, is)
 			}
 		}
 	}
 	if checked < 60 {
-		t.Errorf("only %d defaults were looked at", checked)
+		t.Errorf("only %d defaults were checked", checked)
 	}
 }
 
-// defaultsOf is what a key is where nobody says anything, by whom that is asked for.
+// defaultsOf returns the defaults of a key, by executor or queue.
 func defaultsOf(key string) map[string]string {
 	within, ofQueue := strings.CutPrefix(key, "queues.*.")
 	switch {
@@ -58,7 +59,7 @@ func defaultsOf(key string) map[string]string {
 	}
 }
 
-// leaf is a key's value, as the file writes it.
+// leaf returns a key's value as a file has it.
 func leaf(of any, key string) string {
 	v := reflect.New(reflect.TypeOf(of)).Elem() // a copy that is addressable
 	v.Set(reflect.ValueOf(of))
@@ -75,8 +76,9 @@ func leaf(of any, key string) string {
 	}
 }
 
-// said is what a cell of the page says for a subject.
-func said(cell, subject string) string {
+// documentedFor returns the default that a cell of the documentation has for an executor
+// or queue.
+func documentedFor(cell, subject string) string {
 	names := []string{subject, "else", ""}
 	if subject == "chat" {
 		names = []string{"chat", LLM, "else", ""}

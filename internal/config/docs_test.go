@@ -47,7 +47,8 @@ var (
 	index     = regexp.MustCompile(`\[\d+\]`)
 )
 
-func TestTheExampleLoadsAndHasEveryKey(t *testing.T) {
+func TestExampleLoadsAndHasEveryKey(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile(example)
 	if err != nil {
 		t.Fatal(err)
@@ -59,18 +60,19 @@ func TestTheExampleLoadsAndHasEveryKey(t *testing.T) {
 	for _, p := range l.problems {
 		t.Error(p)
 	}
-	said := map[string]bool{}
+	shown := map[string]bool{}
 	for key := range l.where {
-		said[index.ReplaceAllString(queueName.ReplaceAllString(key, "queues.*"), "[]")] = true
+		shown[index.ReplaceAllString(queueName.ReplaceAllString(key, "queues.*"), "[]")] = true
 	}
 	for _, key := range allKeys(reflect.TypeFor[Config](), "") {
-		if !said[key] {
+		if !shown[key] {
 			t.Errorf("the example does not show %s", key)
 		}
 	}
 }
 
-func TestTheExampleShowsTheDefaultsOfTheChatQueue(t *testing.T) {
+func TestExampleHasDefaultsOfChatQueue(t *testing.T) {
+	t.Parallel()
 	cfg, err := Load(Sources{File: example, Environ: []string{"OPENAI_API_KEY=k"}})
 	if err != nil {
 		t.Fatal(err)
@@ -78,11 +80,12 @@ func TestTheExampleShowsTheDefaultsOfTheChatQueue(t *testing.T) {
 	chat, want := cfg.Queues["chat"], Default().Queues["chat"]
 	want.LLM = chat.LLM
 	if !reflect.DeepEqual(chat, want) {
-		t.Errorf("the example says\n%+v\nthe default is\n%+v", chat, want)
+		t.Errorf("the example has\n%+v\nthe default is\n%+v", chat, want)
 	}
 }
 
-func TestTheOtherExamplesLoad(t *testing.T) {
+func TestOtherExamplesLoad(t *testing.T) {
+	t.Parallel()
 	files, err := filepath.Glob("../../examples/*/*.yaml")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no examples: %v", err)
@@ -94,7 +97,8 @@ func TestTheOtherExamplesLoad(t *testing.T) {
 	}
 }
 
-func TestThePageDescribesEveryKeyAndNoOther(t *testing.T) {
+func TestDocumentationHasEveryKeyAndNoOther(t *testing.T) {
+	t.Parallel()
 	page, err := os.ReadFile("../../docs/configuration.md")
 	if err != nil {
 		t.Fatal(err)
@@ -118,6 +122,7 @@ func TestThePageDescribesEveryKeyAndNoOther(t *testing.T) {
 
 // The documentation of the clocks is made from job.Clocks.
 func TestDocumentationOfClocksIsUpToDate(t *testing.T) {
+	t.Parallel()
 	var rows, example strings.Builder
 	rows.WriteString("\n\n| key | default | meaning |\n|---|---|---|\n")
 	example.WriteString("\n")

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// Whatever a file says, it is either refused with a problem or gives a
-// configuration that the checks accept a second time.
+// A file is either refused with a problem, or gives a configuration that passes the
+// checks a second time.
 func FuzzFile(f *testing.F) {
 	text, err := os.ReadFile(example)
 	if err != nil {
@@ -28,7 +28,7 @@ func FuzzFile(f *testing.F) {
 		}
 		l.check(&cfg)
 		first := len(l.problems)
-		l.problems = nil // what was told is not told again
+		l.problems = nil // a problem hides the next one of the same key
 		l.check(&cfg)
 		if len(l.problems) != first {
 			t.Errorf("checked twice, %d and %d problems", first, len(l.problems))

@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// Flag is a flag of the serve command that sets a key.
+// Flag describes a flag of the serve command that sets a key.
 type Flag struct {
 	Name  string // without the dashes
 	Key   string
 	Usage string
-	Bool  bool // given without a value it means true
+	Bool  bool // without a value it means true
 }
 
-// Flags are the keys that have a flag, in the order of the help.
+// Flags returns the flags, in the order of the help.
 func Flags() []Flag {
 	return []Flag{
 		{Name: "listen", Key: "listen", Usage: "the host:port to listen on; port 0 takes a free one"},
@@ -27,13 +27,13 @@ func Flags() []Flag {
 	}
 }
 
-// Variable is the environment variable that sets a key. Every key has one but
-// those of models and queues; a list is written with commas.
+// Variable returns the name of the environment variable that sets a key. Keys of models
+// and queues have none. A list is written with commas.
 func Variable(key string) string {
 	return "MEANWHILE_" + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
 }
 
-// settings lays variables and then flags over cfg.
+// settings overlays variables and then flags on cfg.
 func (l *loader) settings(cfg *Config, flags map[string]string) {
 	for key, v := range leaves(reflect.ValueOf(cfg).Elem(), "") {
 		if text, ok := l.env[Variable(key)]; ok {
@@ -54,7 +54,7 @@ func (l *loader) set(v reflect.Value, where, key, text string) {
 	}
 }
 
-// leaves yields every key that holds a single value or a list of texts.
+// leaves yields every key whose value is a scalar or a list of texts.
 func leaves(v reflect.Value, prefix string) iter.Seq2[string, reflect.Value] {
 	return func(yield func(key string, field reflect.Value) bool) {
 		for _, name := range keysOf(v.Type()) {
@@ -87,5 +87,5 @@ func leafOf(cfg *Config, key string) reflect.Value {
 			return v
 		}
 	}
-	panic("config: a flag for a key that is not there: " + key)
+	panic("config: a flag for an unknown key: " + key)
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Public is where browsers reach the server; nil when nobody said.
+// Public returns the URL at which browsers reach the server; nil when it is not set.
 func (c Config) Public() *url.URL {
 	u, ok := parseBaseURL(c.PublicURL)
 	if !ok {
@@ -19,7 +19,7 @@ func (c Config) Public() *url.URL {
 	return u
 }
 
-// Proxies are the trusted proxies, an address being a network of one.
+// Proxies returns the trusted proxies as networks. An address is a network of one.
 func (c Config) Proxies() []netip.Prefix {
 	var list []netip.Prefix
 	for _, text := range c.TrustedProxies {
@@ -46,7 +46,7 @@ func (l *loader) checkWeb(cfg *Config) {
 	l.must(cfg.WatchTTL >= time.Second, "watch_ttl_s", "this must be at least 1 second")
 }
 
-// parseBaseURL reads a URL that paths are put behind.
+// parseBaseURL parses a URL to which paths are appended.
 func parseBaseURL(text string) (*url.URL, bool) {
 	u, err := url.Parse(text)
 	if err != nil || u.Hostname() == "" || u.Scheme != "http" && u.Scheme != "https" {
@@ -55,12 +55,12 @@ func parseBaseURL(text string) (*url.URL, bool) {
 	return u, u.User == nil && u.RawQuery == "" && u.Fragment == ""
 }
 
-// isOrigin takes the one spelling that browsers use: no path, no port that goes
-// without saying, and no pattern.
+// isOrigin accepts an origin as browsers write it: without a path, a default port or a
+// pattern.
 func isOrigin(text string) bool {
 	u, ok := parseBaseURL(text)
-	usual := map[string]string{"http": "80", "https": "443"}
-	return ok && text == u.Scheme+"://"+u.Host && text == strings.ToLower(text) && !strings.Contains(text, "*") && u.Port() != usual[u.Scheme]
+	defaultPort := map[string]string{"http": "80", "https": "443"}
+	return ok && text == u.Scheme+"://"+u.Host && text == strings.ToLower(text) && !strings.Contains(text, "*") && u.Port() != defaultPort[u.Scheme]
 }
 
 func parseNetwork(text string) (netip.Prefix, bool) {
@@ -72,7 +72,7 @@ func parseNetwork(text string) (netip.Prefix, bool) {
 	return p, err == nil
 }
 
-// listOf reads a list from one text, such as a variable's.
+// listOf splits a text at its commas.
 func listOf(text string) []string {
 	items := strings.Split(text, ",")
 	for i := range items {

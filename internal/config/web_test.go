@@ -8,7 +8,8 @@ import (
 	"time"
 )
 
-func TestWhoMayComeFromOutside(t *testing.T) {
+func TestWebKeysAreParsed(t *testing.T) {
+	t.Parallel()
 	cfg := mustLoad(t, `
 public_url: https://jobs.example.com/m
 allowed_origins: ["https://app.example.com", "http://[::1]:3000"]
@@ -22,19 +23,20 @@ watch_ttl_s: 60
 		t.Errorf("%v", cfg.Proxies())
 	}
 	if cfg := Default(); cfg.Public() != nil || cfg.Proxies() != nil {
-		t.Errorf("who was told nothing trusts %v", cfg.Proxies())
+		t.Errorf("the default trusts %v", cfg.Proxies())
 	}
 }
 
-// A variable sets a list with commas.
-func TestAListInAVariable(t *testing.T) {
+func TestVariableSetsListWithCommas(t *testing.T) {
+	t.Parallel()
 	cfg := mustLoad(t, "allowed_origins: ['*']", "MEANWHILE_ALLOWED_ORIGINS=https://a.example, https://b.example,", "MEANWHILE_TRUSTED_PROXIES=")
 	if got := strings.Join(cfg.AllowedOrigins, " "); got != "https://a.example https://b.example" || len(cfg.TrustedProxies) != 0 {
 		t.Errorf("%q, %q", got, cfg.TrustedProxies)
 	}
 }
 
-func TestWhoCannotComeFromOutside(t *testing.T) {
+func TestWebKeysAreChecked(t *testing.T) {
+	t.Parallel()
 	for line, key := range map[string]string{
 		"public_url: jobs.example.com":                  "public_url",
 		"public_url: ftp://jobs.example.com":            "public_url",

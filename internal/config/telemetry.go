@@ -9,10 +9,10 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Metrics is where the server's numbers are read.
+// Metrics configures where the metrics are read.
 type Metrics struct {
-	// Listen is an address of its own for /metrics, which anyone may read who reaches
-	// it; "" has the server's own address answer, to programs on this machine.
+	// Listen is a separate address for /metrics, without access control. "" serves
+	// /metrics at the server's own address, to programs on this machine only.
 	Listen string `yaml:"listen"`
 }
 
@@ -33,7 +33,7 @@ func (t Tracing) URL() string {
 	}
 	u, ok := parseBaseURL(t.Endpoint)
 	if !ok {
-		return t.Endpoint // whoever makes the exporter reports it
+		return t.Endpoint // the exporter reports it
 	}
 	return u.JoinPath("v1/traces").String()
 }

@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-func TestTheCollectorIsTheFilesOrTheStandardVariables(t *testing.T) {
+func TestTracingEndpointIsTakenFromFileThenVariables(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		yaml  string
 		env   []string
@@ -27,7 +28,8 @@ func TestTheCollectorIsTheFilesOrTheStandardVariables(t *testing.T) {
 	}
 }
 
-func TestWhatIsWrongWithBeingSeenIsSaid(t *testing.T) {
+func TestTelemetryKeysAreChecked(t *testing.T) {
+	t.Parallel()
 	for yaml, want := range map[string]string{
 		"metrics: {listen: nowhere}":      `metrics.listen: this must be host:port`,
 		"metrics: {listen: 'a:99999'}":    `metrics.listen: this must be host:port`,
