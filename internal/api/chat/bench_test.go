@@ -8,8 +8,9 @@ import (
 	"testing"
 )
 
-// BenchmarkReads are the reads of the chat face, of a user with 1,000 conversations,
-// while questions wait and one is being answered. Handlers only: no connection.
+// BenchmarkReads measures the reads of the chat API for a user with 1,000 conversations,
+// while questions wait and one is being answered. It calls the handlers without a
+// connection.
 func BenchmarkReads(b *testing.B) {
 	h := newHarness(b, 1)
 	mux := http.NewServeMux()

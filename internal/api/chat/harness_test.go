@@ -31,21 +31,21 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var background = context.Background()
 
-// site is a whole server: the face over a real engine and a real store, and one
-// worker whose every move the test makes.
+// harness is the API over a real engine and a real store, with a worker that the test
+// controls.
 type harness struct {
 	testing.TB
 	engine   *engine.Engine
 	beats    *heartbeats
 	talks    *conversation.Conversations
-	work     chan job.Claimed // what the worker was given
-	cancels  chan job.ID      // what it was told to cancel
+	work     chan job.Claimed // the jobs that the worker has claimed
+	cancels  chan job.ID      // the cancels that the worker has received
 	face     *API
 	url      string
 	stopping chan struct{} // closed by the test that stops the server
 }
 
-// heartbeats is the engine, and counts whose heartbeats reach it.
+// heartbeats is the engine, and counts the heartbeats of each owner.
 type heartbeats struct {
 	*engine.Engine
 	mu     sync.Mutex
@@ -65,13 +65,13 @@ func (h *heartbeats) of(owner job.Owner) int {
 	return h.counts[owner]
 }
 
-// newSite starts a site; its worker has that many slots.
+// newHarness starts a harness whose worker has some slots.
 func newHarness(t testing.TB, slots int) *harness {
 	t.Helper()
 	return newHarnessWithFaults(t, slots, faulty.Plan{})
 }
 
-// newSiteOver starts a site over a store that breaks as planned.
+// newHarnessWithFaults starts a harness over a store that fails as planned.
 func newHarnessWithFaults(t testing.TB, slots int, plan faulty.Plan) *harness {
 	t.Helper()
 	file, err := sqlite.Open(background, filepath.Join(t.TempDir(), "jobs.db"),
@@ -115,7 +115,7 @@ func newHarnessWithFaults(t testing.TB, slots int, plan faulty.Plan) *harness {
 	return h
 }
 
-// open puts a new face before the engine, as a restart would.
+// startAPI starts a new API for the engine, as a restart of the server would.
 func (h *harness) startAPI(p stream.Deadlines) {
 	h.stopping = make(chan struct{})
 	stopping := h.stopping
@@ -137,7 +137,7 @@ func (h *harness) startAPI(p stream.Deadlines) {
 	})
 }
 
-// answer is what the server said to a request.
+// answer is the response to a request, or a message.
 type answer struct {
 	status int
 	header http.Header
@@ -146,7 +146,7 @@ type answer struct {
 
 func (a answer) text(path string) string { return fmt.Sprint(a.at(path)) }
 
-// at finds a value by its path: "error.code", "data.1.content".
+// at returns the value at a path, such as "error.code" or "data.1.content".
 func (a answer) at(path string) any {
 	var v any = a.body
 	for name := range strings.SplitSeq(path, ".") {
@@ -180,7 +180,7 @@ func (a answer) want(t testing.TB, status int, values ...any) answer {
 	return a
 }
 
-// call sends a request as a user; headers are names and values in turn.
+// call sends a request as a user. headers are names and values in turn.
 func (h *harness) call(user, method, path, body string, headers ...string) answer {
 	h.Helper()
 	req, err := http.NewRequestWithContext(background, method, h.url+path, strings.NewReader(body))
@@ -222,14 +222,14 @@ func (h *harness) ask(user, query string, more ...string) answer {
 	return h.call(user, "POST", "/api/chat", string(raw)).want(h, http.StatusAccepted)
 }
 
-// hand is the worker at one job.
+// worker is the worker of one job.
 type worker struct {
 	h       *harness
 	claimed job.Claimed
 	seq     int64
 }
 
-// next takes the worker's next job.
+// next returns the next job of the worker.
 func (h *harness) next() *worker {
 	h.Helper()
 	select {
@@ -280,7 +280,7 @@ func (w *worker) fail(code string) {
 	w.finish(job.Outcome{Fault: &job.Fault{Code: code, Message: "it failed", Class: job.Final}})
 }
 
-// line is a client's socket.
+// socketClient is the client's end of a socket.
 type socketClient struct {
 	s    *harness
 	conn *websocket.Conn
@@ -304,7 +304,7 @@ func (client *socketClient) send(format string, args ...any) {
 	}
 }
 
-// hear is the next message.
+// read returns the next message.
 func (client *socketClient) read() answer {
 	client.s.Helper()
 	a, err := client.tryRead()
@@ -327,7 +327,7 @@ func (client *socketClient) tryRead() (answer, error) {
 	return a, nil
 }
 
-// hearUntil is the next message of a type; those before it are passed over.
+// readUntil returns the next message of a type. It skips those before it.
 func (client *socketClient) readUntil(kind string) answer {
 	client.s.Helper()
 	for {

@@ -102,7 +102,7 @@ func TestCancelEndsWaitingQuestion(t *testing.T) {
 	h.ask("ann", "third", a.text("conversation_id"))
 }
 
-// A cancel that is on disk is answered as one, whatever the reads after it meet.
+// A cancel that is on disk succeeds, even when the reads after it fail.
 func TestCancelSucceedsWhenReadFails(t *testing.T) {
 	var failing atomic.Bool
 	h := newHarnessWithFaults(t, 0, faulty.Plan{
@@ -221,7 +221,7 @@ func TestRetriedTaskIsFollowed(t *testing.T) {
 	}
 }
 
-// Whoever was told of an end before the retry is told that end.
+// A client that got an end before the retry can still read that end.
 func TestEndIsReportedAfterRetry(t *testing.T) {
 	h := newHarness(t, 1)
 	h.ask("ann", "q")
@@ -258,7 +258,7 @@ func TestIdempotencyKeyAsksOnce(t *testing.T) {
 	ask("ann", `{"query":"q"}`, "k").want(t, 202, append(same, "status", "completed")...)
 	h.get("ann", "/api/conversations").want(t, 200, "data.1", nil)
 
-	// The same question to the conversation that is answering it is no second one.
+	// A repeated question is not a second one, although the conversation is busy.
 	body := `{"query":"q","conversation_id":"` + first.text("conversation_id") + `"}`
 	second := ask("ann", body, "k2").want(t, 202)
 	ask("ann", body, "k2").want(t, 202, "task_id", second.text("task_id"))
@@ -283,7 +283,7 @@ func TestDeleteConversationDeletesAnswer(t *testing.T) {
 	h.get("ann", a.text("urls.status")).want(t, 404)
 }
 
-// Neither of the answer that is given nor of the older one that is given again.
+// This holds for the current answer and for an older one that is retried.
 func TestDeleteConversationDeletesPrompts(t *testing.T) {
 	h := newHarness(t, 2)
 	ann := job.Owner{User: "ann"}
@@ -311,7 +311,7 @@ func TestDeleteConversationDeletesPrompts(t *testing.T) {
 	h.get("ann", first.text("urls.status")).want(t, 404)
 }
 
-// Earlier versions left the jobs of a deleted conversation.
+// Earlier versions kept the jobs of a deleted conversation.
 func TestAnswerWithoutConversationIsReadable(t *testing.T) {
 	h := newHarness(t, 1)
 	a := h.ask("ann", "q")
@@ -480,7 +480,8 @@ func TestListsHavePages(t *testing.T) {
 	h.get("ann", messages+"&before="+newest.text("next")).want(t, 200, "data.0.content", "q0", "data.1", nil, "next", nil)
 }
 
-// A row that was read as pending is shown as the answer that has come since.
+// A message that was pending when it was read is shown with the answer that has arrived
+// since.
 func TestMessagesShowAnswerThatEndsDuringRead(t *testing.T) {
 	h := newHarness(t, 1)
 	ann := job.Owner{User: "ann"}
@@ -529,12 +530,12 @@ func TestReadsDoNotWaitForWrites(t *testing.T) {
 	(<-asked).want(t, 202)
 }
 
-// Every second commit is applied, or not, and nobody is told which: it is committed
-// again, and no question, answer or delete is done twice or lost.
+// Every second commit is applied or not, and reports an unknown outcome. The engine
+// commits it again, and no question, answer or delete is lost or done twice.
 func TestConversationSurvivesUnknownCommits(t *testing.T) {
 	var asked atomic.Int32
 	h := newHarnessWithFaults(t, 1, faulty.Plan{Commit: func(_ int, b *store.Batch) faulty.Fault {
-		if b.Len() == len(b.Dues) { // of the engine's own, at a time of its own: while it fails no question is taken
+		if b.Len() == len(b.Dues) { // a commit of the engine's own, at a time that the test cannot know; while it fails, no question is accepted
 			return faulty.Fault{}
 		}
 		return faulty.Fault{Step: []faulty.Step{faulty.LostAfterCommit, faulty.None, faulty.LostBeforeCommit, faulty.None}[asked.Add(1)%4]}

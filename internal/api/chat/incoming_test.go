@@ -59,8 +59,8 @@ func TestParseMessageIsStrict(t *testing.T) {
 	}
 }
 
-// Whatever is sent, it is read as a message of a known type or refused with a code,
-// and the refusal is JSON.
+// Any data is parsed as a message of a known type or refused with a code, and the refusal
+// is valid JSON.
 func FuzzParse(f *testing.F) {
 	for _, seed := range []string{
 		`{"type":"chat_query","query":"q","conversation_id":null,"client_id":"1"}`,

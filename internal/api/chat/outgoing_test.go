@@ -14,8 +14,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// reader is a client that keeps what it was told: the text of the newest attempt,
-// and the number to go on from.
+// testReader is a client that keeps the text of the newest attempt and the cursor from
+// which to resume.
 type testReader struct {
 	text    string
 	seq     int64
@@ -48,7 +48,7 @@ func (r *testReader) add(t fataler, frames []any) {
 
 type fataler interface{ Fatalf(string, ...any) }
 
-// drawLog draws what a task might say over a few attempts, and the text of the last.
+// drawLog draws the log of a task over a few attempts, and the text of the last one.
 func drawLog(t *rapid.T) (log []job.Entry, text string) {
 	attempt := 1
 	percent := 0.0
@@ -71,8 +71,8 @@ func drawLog(t *rapid.T) (log []job.Entry, text string) {
 	return log, text
 }
 
-// Wherever the log is cut into updates, and wherever the client loses its socket
-// and watches on from what it saw last, it has the text of the last attempt.
+// Wherever the log is split into updates, and wherever the client reconnects and watches
+// from its last cursor, it has the text of the last attempt.
 func TestUpdatesGiveSameTextHoweverCut(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		log, text := drawLog(t)
@@ -90,10 +90,10 @@ func TestUpdatesGiveSameTextHoweverCut(t *testing.T) {
 			if heard < len(frames) || rapid.Bool().Draw(t, "lost") {
 				n = encoder{task: "t", seq: client.seq}
 				told = int(client.seq)
-				client.percent = 0 // a new watch begins with how it is now
+				client.percent = 0 // a new watch begins with the current progress
 			}
 			if rapid.IntRange(0, 50).Draw(t, "stop") == 0 {
-				break // and it never finds out
+				break // the client learns nothing of the rest
 			}
 		}
 		rest := engine.Update{Job: &job.Job{}, Entries: log[client.seq:]}
@@ -107,7 +107,7 @@ func TestUpdatesGiveSameTextHoweverCut(t *testing.T) {
 	})
 }
 
-// lastReport is the progress of a job whose log is this.
+// lastReport returns the progress of a job with this log.
 func lastReport(log []job.Entry) (p job.Progress) {
 	for _, e := range log {
 		switch e.Kind {

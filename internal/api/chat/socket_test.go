@@ -44,7 +44,7 @@ func TestSocketSendsWholeAnswer(t *testing.T) {
 	client.readUntil("error").want(t, 0, "code", "upstream_error", "message", "it failed", "status", "failed")
 }
 
-// story is what a client has put together from what it heard.
+// transcript is what a client has received: the text and the end.
 type transcript struct {
 	text, answer string
 	seq          int64
@@ -65,7 +65,7 @@ func (tr *transcript) add(t testing.TB, a answer) {
 		t.Fatalf("heard %v", a.body)
 	}
 	if a.at("seq") == nil {
-		return // it is no part of the story
+		return // it belongs to no task
 	}
 	seq := int64(a.at("seq").(float64))
 	if seq < tr.seq {
@@ -74,9 +74,9 @@ func (tr *transcript) add(t testing.TB, a answer) {
 	tr.seq = seq
 }
 
-// A client that hears so many messages on each socket, loses it, and watches on
-// from what it saw last, hears all of the answer and nothing twice; while the
-// answer is being said, and after.
+// A client reads some messages on each socket, loses the socket, and watches from its
+// last cursor. It receives all of the answer, and nothing twice, while the answer is
+// written and after.
 func TestReconnectingClientMissesNothing(t *testing.T) {
 	h := newHarness(t, 8)
 	var want strings.Builder
@@ -102,7 +102,8 @@ func TestReconnectingClientMissesNothing(t *testing.T) {
 				for !tr.over {
 					client := h.dial("ann")
 					client.send(`{"type":"watch","task_id":"%s","after":%d}`, a.text("task_id"), tr.seq)
-					// One more each time: what a watch begins with is no news.
+					// One message more each time, because the first
+					// progress of a watch is a repetition.
 					for heard := 0; heard <= every && !tr.over; heard++ {
 						tr.add(t, client.read())
 					}
@@ -128,7 +129,7 @@ func TestRepeatedQuestionIsSameTask(t *testing.T) {
 	client.readUntil("progress")
 	w.text("half ")
 	client.read().want(t, 0, "type", "delta", "text", "half ")
-	client.send(query) // the watch goes on, and repeats nothing; the client stays where it is
+	client.send(query) // the watch continues and repeats nothing
 	client.read().want(t, 0, same...).want(t, 0, "seq", nil)
 	w.text("done")
 	client.read().want(t, 0, "type", "delta", "text", "done")
@@ -161,13 +162,13 @@ func TestCancelOverSocketGetsEnd(t *testing.T) {
 	a := h.ask("ann", "q")
 	w := h.next()
 	w.text("half")
-	client := h.dial("ann") // it does not watch the task
+	client := h.dial("ann") // a client that does not watch the task
 	client.send(`{"type":"cancel","task_id":"%s"}`, a.text("task_id"))
 	client.read().want(t, 0, "type", "progress", "status", "Cancelling", "seq", 1)
 	<-h.cancels
 	w.finish(job.Outcome{Cancelled: true})
 	client.readUntil("error").want(t, 0, "code", "cancelled", "status", "cancelled", "task_id", a.text("task_id"))
-	client.send(`{"type":"cancel","task_id":"%s"}`, a.text("task_id")) // and again
+	client.send(`{"type":"cancel","task_id":"%s"}`, a.text("task_id")) // a second time
 	client.readUntil("error").want(t, 0, "code", "cancelled", "status", "cancelled")
 }
 
@@ -181,14 +182,14 @@ func TestSecondWatchStartsAtItsCursor(t *testing.T) {
 	client.read().want(t, 0, "type", "delta", "seq", 1)
 	client.send(`{"type":"watch","task_id":"%s","after":1}`, a.text("task_id"))
 	client.readUntil("progress")
-	client.readUntil("progress") // of the second watch: the first is gone
+	client.readUntil("progress") // of the second watch, which has replaced the first
 	w.text("two")
 	client.read().want(t, 0, "type", "delta", "text", "two")
 	w.done("one two")
 	client.readUntil("chat_response")
 	client.send(`{"type":"heartbeat"}`)
 	client.send(`{"type":"nothing"}`)
-	client.read().want(t, 0, "type", "error", "field", "/type") // so nothing came twice
+	client.read().want(t, 0, "type", "error", "field", "/type") // so no message came twice
 	if h.beats.of(job.Owner{User: "ann"}) != 1 {
 		t.Fatal("ann's heartbeat was not heard")
 	}
@@ -226,7 +227,7 @@ func TestGarbageKeepsSocketOpen(t *testing.T) {
 	client.read().want(t, 0, "type", "accepted")
 }
 
-// A flood of garbage is answered message by message, and slows only its sender.
+// Each message of a flood of garbage is answered, and only the sender has to wait.
 func TestFloodIsAnsweredInOrder(t *testing.T) {
 	h := newHarness(t, 1)
 	client := h.dial("ann")
@@ -274,7 +275,7 @@ func TestSocketRefusesTooManyTasks(t *testing.T) {
 	client.send(`{"type":"cancel","task_id":"%s"}`, more.text("task_id"))
 	client.readUntil("error").want(t, 0, "code", "too_large", "task_id", more.text("task_id"))
 	h.get("ann", "/api/chat/status/"+more.text("task_id")).want(t, 200, "status", "processing", "cancel_requested", nil)
-	h.next().done("a") // makes room for one
+	h.next().done("a") // so that the session has capacity for one more
 	client.readUntil("chat_response")
 	client.send(`{"type":"watch","task_id":"%s"}`, more.text("task_id"))
 	for a := client.read(); a.text("task_id") != more.text("task_id"); a = client.read() {
@@ -284,7 +285,8 @@ func TestSocketRefusesTooManyTasks(t *testing.T) {
 	}
 }
 
-// Leaving at any point of a question or its answer changes nothing of the task.
+// A client may leave at any point of a question or its answer without any effect on the
+// task.
 func TestLeavingDoesNotCancel(t *testing.T) {
 	h := newHarness(t, 1)
 	for _, stay := range []string{"sent", "accepted", "progress", "delta"} {
@@ -358,7 +360,8 @@ func TestStopTellsSocketsToReconnect(t *testing.T) {
 	}
 }
 
-// A client that takes nothing is dropped; what it took it can go on from.
+// A client that reads nothing is dropped. It can resume after the last message that it
+// has.
 func TestSlowClientIsDroppedAndResumes(t *testing.T) {
 	h := newHarness(t, 1)
 	h.startAPI(stream.Deadlines{Write: 100 * time.Millisecond, Ping: time.Hour, Pong: time.Hour})
@@ -370,7 +373,7 @@ func TestSlowClientIsDroppedAndResumes(t *testing.T) {
 	for range pieces {
 		w.text(piece)
 	}
-	h.face.Wait() // the socket is gone although its client has taken nothing
+	h.face.Wait() // the socket is gone although its client has read nothing
 	w.done("done")
 
 	var tr transcript
@@ -395,11 +398,11 @@ func TestSlowClientIsDroppedAndResumes(t *testing.T) {
 	}
 }
 
-// A client that does not answer a ping is gone, and its socket with it.
+// A client that does not answer a ping is disconnected.
 func TestClientWithoutPongIsDropped(t *testing.T) {
 	h := newHarness(t, 1)
 	h.startAPI(stream.Deadlines{Write: time.Hour, Ping: time.Millisecond, Pong: 10 * time.Millisecond})
-	client := h.dial("ann") // it does not read, and so answers no ping
+	client := h.dial("ann") // a client that does not read, and so answers no ping
 	h.face.Wait()
 	if _, err := client.tryRead(); err == nil {
 		t.Fatal("the socket is still there")
@@ -419,7 +422,7 @@ func TestSocketOfOtherOriginIsRefused(t *testing.T) {
 	_ = conn.CloseNow()
 }
 
-// A job of the user's own that is tried again tells its story on.
+// A job that is retried is followed to its new end.
 func TestRetriedAttemptIsFollowedToEnd(t *testing.T) {
 	h := newHarness(t, 1)
 	a := h.ask("ann", "q")
@@ -449,5 +452,5 @@ func TestRetriedAttemptIsFollowedToEnd(t *testing.T) {
 	h.get("ann", "/api/conversations/"+a.text("conversation_id")+"/messages").want(t, 200, "data.1.status", "completed", "data.1.content", "all")
 }
 
-// The engine is all that the face needs.
+// The engine has all methods that the API needs.
 var _ Engine = (*engine.Engine)(nil)

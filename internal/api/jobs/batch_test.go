@@ -16,7 +16,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Each job of a batch is handed to the engine whole, as one alone would be.
+// Each job of a batch reaches the engine with all of its fields, like a single submit.
 func TestBatchReachesEngineComplete(t *testing.T) {
 	f := newFake(t)
 	second := `{"queue":"sim","input":{"a": [1]},"priority":2,"key":"ann","max_attempts":7,"metadata":{"a":"1"},"idempotency_key":"once"}`
@@ -36,7 +36,7 @@ func TestBatchReachesEngineComplete(t *testing.T) {
 	}
 }
 
-// The header's key gives each job its own: the key and its place.
+// The key in the header gives each job its own key: the key and the job's place.
 func TestBatchKeyGivesEachJobAKey(t *testing.T) {
 	f := newFake(t)
 	item := `{"queue":"sim","input":1}`
@@ -51,8 +51,8 @@ func TestBatchKeyGivesEachJobAKey(t *testing.T) {
 	}
 }
 
-// What is refused is refused by itself, by whoever refuses it, and points into the
-// batch; the others are stored, and all stand in their places.
+// A job that is refused, by the API or by the engine, is refused alone, with a pointer
+// into the batch. The others are stored, and all results keep their places.
 func TestBatchReportsEachJob(t *testing.T) {
 	f := newFake(t)
 	full := job.Errorf(job.KeyFull, "the key has as many waiting jobs as it may")
@@ -78,8 +78,8 @@ func TestBatchReportsEachJob(t *testing.T) {
 	checkGolden(t, "batch.json", w.Body.Bytes())
 }
 
-// An atomic batch of which a job is refused is refused, with whose fault it is, and
-// nothing was asked of the engine if the request alone showed it.
+// An atomic batch with a refused job is refused as a whole, with a pointer to the job.
+// The engine is not asked if the request alone shows the fault.
 func TestAtomicBatchIsRefusedWhole(t *testing.T) {
 	f := newFake(t)
 	w := f.ask("POST", "/v1/jobs/batch", `{"atomic":true,"jobs":[{"queue":"sim","input":1},{"queue":"sim"},{"queue":"sim","input":1,"priority":0}]}`)
@@ -103,7 +103,7 @@ func TestAtomicBatchIsRefusedWhole(t *testing.T) {
 	}
 }
 
-// The list of who is to blame is bounded.
+// The list of refused jobs has a limit.
 func TestAtomicErrorListsLimitedJobs(t *testing.T) {
 	w := newFake(t).ask("POST", "/v1/jobs/batch", `{"atomic":true,"jobs":[`+strings.Repeat(`{},`, 999)+`{}]}`)
 	var p api.Problem
@@ -112,7 +112,7 @@ func TestAtomicErrorListsLimitedJobs(t *testing.T) {
 	}
 }
 
-// A batch of which every job was there before is a replay.
+// A batch whose jobs all exist already is a replay.
 func TestReplayedBatchSaysSo(t *testing.T) {
 	for _, replays := range []int{0, 1, 2} {
 		f := newFake(t)
@@ -131,7 +131,7 @@ func TestFailedBatchIsAnError(t *testing.T) {
 	checkProblem(t, "stopping", w.Code, w.Body.Bytes(), 503, job.ShuttingDown, "")
 }
 
-// A batch may be larger than one job, and has a bound of its own, which is held
+// A batch may be larger than a single submit. It has a limit of its own, which is checked
 // before the body is read.
 func TestBatchHasOwnSizeLimit(t *testing.T) {
 	f := newFake(t)
@@ -149,7 +149,7 @@ func TestBatchHasOwnSizeLimit(t *testing.T) {
 	checkProblem(t, "oversized", w.Code, w.Body.Bytes(), 413, job.TooLarge, "")
 }
 
-// While as many bytes of batches arrive as may, another one is refused unread.
+// While the bodies of batches take all reserved memory, another batch is refused unread.
 func TestBatchMemoryIsLimited(t *testing.T) {
 	var n batchMemory
 	for i, declared := range []int64{-1, job.MaxBatchBody + 1, job.MaxBatchBody, -1, -1, -1, -1, job.MaxBatchBody - 1} {
@@ -169,8 +169,8 @@ func TestBatchMemoryIsLimited(t *testing.T) {
 	}
 }
 
-// Whatever a body is, each of its jobs is stored or refused by itself, or the whole
-// is refused; and only good jobs reach the engine.
+// For any body, each of its jobs is stored or refused alone, or the whole batch is
+// refused. Only valid jobs reach the engine.
 func FuzzBatch(f *testing.F) {
 	for _, seed := range []string{
 		oneJob, `{"jobs":[{"queue":"sim","input":1,"idempotency_key":"a"},{"queue":7},null],"atomic":false}`,
@@ -223,8 +223,8 @@ func FuzzBatch(f *testing.F) {
 	})
 }
 
-// BenchmarkBatch is a batch of 100 jobs of 500 bytes, without net/http's own work
-// and the engine's.
+// BenchmarkBatch is a batch of 100 jobs of 500 bytes, without the work of net/http and of
+// the engine.
 func BenchmarkBatch(b *testing.B) {
 	item := []byte(`{"queue":"sim","key":"user-17","input":{"duration_ms":0,"echo":"` + strings.Repeat("x", 430) + `"}}`)
 	body := append([]byte(`{"jobs":[`), bytes.Repeat(append(item, ','), 99)...)

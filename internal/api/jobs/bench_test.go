@@ -16,14 +16,14 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// sink is an answer that nobody reads.
+// discardWriter is a response writer that discards the response.
 type discardWriter struct{ header http.Header }
 
 func (s *discardWriter) Header() http.Header         { return s.header }
 func (s *discardWriter) WriteHeader(int)             {}
 func (s *discardWriter) Write(p []byte) (int, error) { return len(p), nil }
 
-// silent is the engine at no cost.
+// newQuietFake returns a fake engine that costs nothing.
 func newQuietFake(b *testing.B) *fake {
 	f := newFake(b)
 	f.snap.State, f.snap.Attempt, f.snap.StartedAt = job.Running, 1, moment
@@ -44,14 +44,14 @@ func bench(b *testing.B, f *fake, r *http.Request, body []byte) {
 	}
 }
 
-// BenchmarkSubmit is a submit of 500 bytes, from the mux to the last byte, without
-// net/http's own work and the engine's.
+// BenchmarkSubmit is a submit of 500 bytes, from the mux to the last byte, without the
+// work of net/http and of the engine.
 func BenchmarkSubmit(b *testing.B) {
 	body := []byte(`{"queue":"sim","input":{"duration_ms":0,"echo":"` + strings.Repeat("x", 450) + `"}}`)
 	bench(b, newQuietFake(b), request("POST", "/v1/jobs", "", "Content-Type", "application/json"), body)
 }
 
-// BenchmarkSubmitOnce has an Idempotency-Key and metadata too.
+// BenchmarkSubmitOnce is BenchmarkSubmit with an Idempotency-Key and metadata.
 func BenchmarkSubmitOnce(b *testing.B) {
 	body := []byte(`{"queue":"sim","key":"ann","priority":3,"metadata":{"order":"17","kind":"ocr"},"input":{"echo":"` + strings.Repeat("x", 400) + `"}}`)
 	bench(b, newQuietFake(b), request("POST", "/v1/jobs", "", "Content-Type", "application/json", "Idempotency-Key", "abc"), body)
@@ -63,7 +63,7 @@ func BenchmarkGet(b *testing.B) {
 	bench(b, f, request("GET", jobPath, ""), nil)
 }
 
-// chatter is a watcher of a job that says b.N words.
+// benchWatcher is a watcher of a job with b.N output entries.
 type benchWatcher struct {
 	left int64
 	seq  int64
@@ -80,8 +80,8 @@ func (c *benchWatcher) Next(context.Context) (engine.Update, error) {
 
 func (c *benchWatcher) Close() {}
 
-// BenchmarkEvent is a word that is told to a watcher, from the update to the last byte
-// of the client's reading, by net/http and on a line.
+// BenchmarkEvent is one output event, from the update to the last byte that the client
+// reads, with net/http and with a detached response.
 func BenchmarkEvent(b *testing.B) {
 	b.Run("handler", func(b *testing.B) { benchmarkEvent(b, false) })
 	b.Run("line", func(b *testing.B) { benchmarkEvent(b, true) })

@@ -20,7 +20,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// lone is a listener for one connection.
+// singleConnListener is a listener for one connection.
 type singleConnListener struct{ conns chan net.Conn } // closed by Close
 
 func (l singleConnListener) Accept() (net.Conn, error) {
@@ -33,18 +33,19 @@ func (l singleConnListener) Accept() (net.Conn, error) {
 func (l singleConnListener) Close() error   { close(l.conns); return nil }
 func (l singleConnListener) Addr() net.Addr { return &net.TCPAddr{} }
 
-// follower is a client that follows the fake's job over a connection of its own.
+// streamClient is a client that follows the fake's job over a connection of its own.
 type streamClient struct {
 	conn   net.Conn
 	answer *http.Response
 	in     *bufio.Reader
-	raw    bytes.Buffer       // all that was read
-	stop   context.CancelFunc // of the server
+	raw    bytes.Buffer       // all bytes that were read
+	stop   context.CancelFunc // stops the server
 	face   *API
 }
 
-// following has a client follow a job, in a bubble. Direct is how the server's own
-// listener serves it: its answer becomes a line.
+// withStream calls do with a client that follows a job, in a bubble. With direct the
+// requests are marked as those of the server's own listener, so that the response is
+// detached.
 func withStream(t *testing.T, f *fake, direct bool, head string, do func(*streamClient)) {
 	t.Helper()
 	ours, theirs := net.Pipe()
@@ -90,7 +91,7 @@ func someTokens(t *testing.T) *gate.Tokens {
 
 const eventsHead = "GET " + jobPath + "/events HTTP/1.1\nHost: 127.0.0.1:8080\nX-Request-ID: it\n\n"
 
-// until reads to a text.
+// readUntil reads up to a text.
 func (c *streamClient) readUntil(t *testing.T, text string) {
 	t.Helper()
 	for b := make([]byte, 1<<10); !strings.Contains(c.raw.String(), text); {
@@ -100,7 +101,7 @@ func (c *streamClient) readUntil(t *testing.T, text string) {
 	}
 }
 
-// aStory is a job that says something in each of its updates, and ends.
+// scriptEvents gives the fake a job that has output in each update, and ends.
 func scriptEvents(f *fake) *scriptedWatcher {
 	f.snap.Job = jobAt(job.Succeeded, 3)
 	watch := &scriptedWatcher{updates: []engine.Update{
@@ -112,7 +113,8 @@ func scriptEvents(f *fake) *scriptedWatcher {
 	return watch
 }
 
-// A line says what net/http would, byte for byte, but that it ends the connection.
+// A detached stream has the same bytes as one of net/http, except that it closes the
+// connection.
 func TestDetachedStreamMatchesHandlerStream(t *testing.T) {
 	for name, head := range map[string]string{
 		"HTTP/1.1":  eventsHead,
@@ -144,8 +146,7 @@ func TestDetachedStreamMatchesHandlerStream(t *testing.T) {
 	}
 }
 
-// inOrder is an answer with the lines of its head in order: net/http writes its own
-// last.
+// sortHeaders sorts the header lines of a response, because net/http writes its own last.
 func sortHeaders(answer string) string {
 	head, body, _ := strings.Cut(answer, "\r\n\r\n")
 	lines := strings.Split(head, "\r\n")
@@ -153,7 +154,7 @@ func sortHeaders(answer string) string {
 	return strings.Join(lines, "\n") + "\n\n" + body
 }
 
-// An answer that is whole already leaves the connection to the next request.
+// A response that is complete already keeps the connection open for the next request.
 func TestEndedJobIsNotDetached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
@@ -171,7 +172,7 @@ func TestEndedJobIsNotDetached(t *testing.T) {
 	})
 }
 
-// Leaving ends the watch at once, before there is anything to say.
+// A client that leaves ends the watch at once, before there is an event to send.
 func TestDetachedStreamEndsWhenReaderLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
@@ -189,8 +190,8 @@ func TestDetachedStreamEndsWhenReaderLeaves(t *testing.T) {
 	})
 }
 
-// A line that is silent says every 15 seconds that it lives, and at the server's stop
-// that it is to be taken up again.
+// A silent detached stream sends a heartbeat every 15 seconds, and asks the client to
+// reconnect when the server stops.
 func TestDetachedStreamSendsHeartbeatsUntilStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
@@ -215,14 +216,14 @@ func TestDetachedStreamSendsHeartbeatsUntilStop(t *testing.T) {
 	})
 }
 
-// Who takes nothing for half a minute is dropped from a line too.
+// A detached stream drops a client that reads nothing for 30 seconds.
 func TestDetachedStreamDropsSlowReader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
 		watch := scriptEvents(f)
 		withStream(t, f, true, eventsHead, func(c *streamClient) {
 			c.readUntil(t, "event: output")
-			time.Sleep(writeTime - 1) // of the bubble's own time
+			time.Sleep(writeTime - 1) // time of the bubble
 			synctest.Wait()
 			if watch.isClosed() {
 				t.Error("dropped before its time")

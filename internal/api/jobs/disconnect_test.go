@@ -14,8 +14,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 )
 
-// serve runs the face on loopback. over gets a value each time a request has been
-// left by its handler.
+// serve serves the API on loopback. over gets a value when the handler of a request has
+// returned.
 func serve(t *testing.T, f *fake) (addr string, over chan string) {
 	t.Helper()
 	over = make(chan string, 10)
@@ -29,7 +29,7 @@ func serve(t *testing.T, f *fake) (addr string, over chan string) {
 	return srv.Listener.Addr().String(), over
 }
 
-// Leaving in the midst of a submit's body stores nothing.
+// A client that leaves during the body of a submit stores nothing.
 func TestClientLeavesDuringSubmit(t *testing.T) {
 	f := newFake(t)
 	addr, over := serve(t, f)
@@ -48,7 +48,7 @@ func TestClientLeavesDuringSubmit(t *testing.T) {
 	}
 }
 
-// Leaving while held ends the wait, and nothing else happens to the job.
+// A client that leaves during a long-poll ends the wait and does not affect the job.
 func TestClientLeavesDuringLongPoll(t *testing.T) {
 	for _, method := range []string{"GET", "POST"} {
 		f := newFake(t)
@@ -79,7 +79,7 @@ func TestClientLeavesDuringLongPoll(t *testing.T) {
 	}
 }
 
-// Leaving a stream closes its watch.
+// A client that leaves a stream closes its watch.
 func TestClientLeavesStream(t *testing.T) {
 	f := newFake(t)
 	watch := &scriptedWatcher{updates: []engine.Update{{Job: new(testJob())}}}

@@ -13,7 +13,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// A string comes back from any JSON reader as it was, but for what is not UTF-8.
+// Any JSON reader decodes the original string, except for invalid UTF-8.
 func FuzzAppendString(f *testing.F) {
 	for _, seed := range []string{"", "plain", "\"\\/\b\f\n\r\t\x00\x1f\x7f", "é😀\u2028", "a\xffb\xc3", "\n\xff\n"} {
 		f.Add(seed)
@@ -46,7 +46,7 @@ func TestAppendTimeFollowsRFC3339(t *testing.T) {
 	}
 }
 
-// Whatever a job holds, what is written of it is JSON.
+// The JSON of a job is valid, whatever the job contains.
 func TestAppendJobWritesValidJSON(t *testing.T) {
 	text := rapid.Custom(func(t *rapid.T) string { return string(rapid.SliceOf(rapid.Byte()).Draw(t, "text")) })
 	rapid.Check(t, func(t *rapid.T) {

@@ -21,16 +21,16 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// site is the face over a real engine and a real store, with one worker whose
-// every move the test makes.
+// harness is the API over a real engine and a real store, with a worker that the test
+// controls.
 type harness struct {
 	*testing.T
 	engine *engine.Engine
 	url    string
-	work   chan job.Claimed // what the worker was given
-	stop   func()           // as the server's stop does: what is held is let go
+	work   chan job.Claimed // the jobs that the worker has claimed
+	stop   func()           // like the server's stop: waiting requests return
 	face   *API
-	close  func() // of what is open
+	close  func() // closes everything
 }
 
 const harnessSlots = 2
@@ -72,7 +72,7 @@ func newHarness(t *testing.T) *harness {
 	return h
 }
 
-// open puts a new face before the engine, as a restart would.
+// startAPI starts a new API for the engine, as a restart of the server would.
 func (h *harness) startAPI(p stream.Deadlines) {
 	if h.close != nil {
 		h.close()
@@ -89,7 +89,7 @@ func (h *harness) startAPI(p stream.Deadlines) {
 	h.face.Register(mux)
 	server := httptest.NewUnstartedServer(openapitest.CheckHandler(h, neighbours.Handler(mux)))
 	server.Config.BaseContext = func(net.Listener) context.Context { return api.WithDirect(context.Background()) }
-	if p != stream.DefaultDeadlines { // a test of clients that do not read
+	if p != stream.DefaultDeadlines { // this test has clients that do not read
 		server.Config.ConnState = func(c net.Conn, _ http.ConnState) { _ = c.(*net.TCPConn).SetWriteBuffer(4096) }
 	}
 	server.Start()
@@ -101,7 +101,7 @@ func (h *harness) startAPI(p stream.Deadlines) {
 	}
 }
 
-// call makes a request and returns the answer with its body read.
+// call makes a request and returns the response with its body.
 func (h *harness) call(method, path, body string, headers ...string) (*http.Response, string) {
 	h.Helper()
 	req, err := http.NewRequest(method, h.url+path, strings.NewReader(body))
@@ -123,7 +123,7 @@ func (h *harness) call(method, path, body string, headers ...string) (*http.Resp
 	return res, string(text)
 }
 
-// follow begins a stream of a job's events; it has begun when follow returns.
+// follow opens a stream of a job's events. The stream has begun when follow returns.
 func (h *harness) follow(id string) *http.Response {
 	h.Helper()
 	res, err := http.DefaultClient.Get(h.url + "/v1/jobs/" + id + "/events")
@@ -143,8 +143,8 @@ func readAll(t *testing.T, res *http.Response) string {
 	return string(text)
 }
 
-// want makes a request whose answer has the status and, where it is a job or a
-// problem, those values; it returns the answer's id.
+// want makes a request and checks the status of its response and, where that is a job or
+// a problem, some values. It returns the id in the response.
 func (h *harness) want(status int, values map[string]any, method, path, body string, headers ...string) string {
 	h.Helper()
 	res, text := h.call(method, path, body, headers...)
@@ -168,7 +168,7 @@ type values = map[string]any
 
 const smallSubmit = `{"queue":"sim","input":{}}`
 
-// say appends text as the job's worker does.
+// appendText appends text as the job's worker does.
 func (h *harness) appendText(c job.Claimed, seq int64, text string) {
 	h.Helper()
 	err := h.engine.Append(h.Context(), c.Lease(), []job.Entry{{Seq: seq, Attempt: c.Job.Attempt, Kind: job.KindText, Events: 1, Data: []byte(text)}}, nil)
@@ -207,14 +207,15 @@ func TestJobFromSubmitToResult(t *testing.T) {
 	h.want(404, values{"code": "not_found"}, "GET", "/v1/jobs/"+id, "")
 }
 
-// A held submit is answered at the job's end, with its result.
+// A submit with a wait is answered at the job's end, with its result.
 func TestSubmitWaitsForEnd(t *testing.T) {
 	h := newHarness(t)
 	go func() { h.finish(<-h.work, success(`7`)) }()
 	h.want(200, values{"status": "succeeded", "result": 7.0}, "POST", "/v1/jobs", smallSubmit, "Prefer", "wait=60")
 }
 
-// A held submit that meets the server's stop is answered with the job as it is.
+// When the server stops during the wait of a submit, the response has the job's current
+// state.
 func TestSubmitWithWaitMeetsStop(t *testing.T) {
 	h := newHarness(t)
 	go func() { <-h.work; h.stop() }()
@@ -233,7 +234,7 @@ func TestSameKeyReturnsSameJob(t *testing.T) {
 	h.want(200, values{"id": first, "status": "succeeded"}, "POST", "/v1/jobs", smallSubmit, "Idempotency-Key", "k", "Prefer", "wait=60")
 }
 
-// A full queue says so before it writes.
+// A full queue refuses a submit before it writes.
 func TestFullQueueRefusesSubmit(t *testing.T) {
 	h := newHarness(t)
 	for range harnessSlots + 3 {
@@ -246,7 +247,7 @@ func TestFullQueueRefusesSubmit(t *testing.T) {
 	h.want(200, values{"name": "sim"}, "GET", "/v1/queues/sim", "")
 }
 
-// To anyone else a job is not there, on every verb.
+// Another user's job is not found by any call.
 func TestJobIsHiddenFromOtherUsers(t *testing.T) {
 	h := newHarness(t)
 	id := h.want(202, nil, "POST", "/v1/jobs", smallSubmit, "X-User-ID", "ann")
@@ -276,7 +277,7 @@ func TestCancelAndRetry(t *testing.T) {
 	h.want(409, values{"code": "conflict", "detail": "the job failed, so it has no result"}, "GET", "/v1/jobs/"+running+"/result", "")
 }
 
-// Pages follow each other by their cursors until there is none.
+// The cursor of each page leads to the next page; the last page has none.
 func TestListPagesFollowCursors(t *testing.T) {
 	h := newHarness(t)
 	var want []string
@@ -306,8 +307,8 @@ func TestListPagesFollowCursors(t *testing.T) {
 	}
 }
 
-// Who follows live, who comes back in the midst and who comes late hear the same,
-// and who heard the end is sent away.
+// Clients that follow a job from the start, that reconnect, and that come late all get
+// the same events. A client that has the last event gets 204.
 func TestEveryWatcherGetsTheLog(t *testing.T) {
 	h := newHarness(t)
 	id := h.want(202, nil, "POST", "/v1/jobs", smallSubmit)
@@ -336,7 +337,7 @@ func TestEveryWatcherGetsTheLog(t *testing.T) {
 	}
 }
 
-// log is a stream without its snapshots, which depend on when one looks.
+// log returns a stream without its snapshots, which depend on the time of the read.
 func log(stream string) []message {
 	var all []message
 	for _, m := range parseEvents(stream) {
@@ -347,7 +348,7 @@ func log(stream string) []message {
 	return all
 }
 
-// A deleted job's streams end, and are not found again.
+// The streams of a deleted job end, and a new stream is not found.
 func TestDeleteEndsStreams(t *testing.T) {
 	h := newHarness(t)
 	id := h.want(202, nil, "POST", "/v1/jobs", `{"queue":"sim","input":1,"delay_s":3600}`)

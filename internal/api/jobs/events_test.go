@@ -20,7 +20,7 @@ func entry(seq int64, kind job.Kind, data string) job.Entry {
 	return job.Entry{Seq: seq, Attempt: 1, Kind: kind, Events: 1, Data: []byte(data)}
 }
 
-// as is the job in another state and at another cursor.
+// jobAt returns the job in another state and with another cursor.
 func jobAt(state job.State, cursor int64) job.Job {
 	j := testJob()
 	j.State, j.Cursor, j.Attempt = state, cursor, 1
@@ -72,7 +72,8 @@ func TestStreamSendsWholeJob(t *testing.T) {
 	}
 }
 
-// A job that was deleted, or queued again, is done as the watch saw it.
+// The event done of a job that was deleted or queued again has the job as the watch saw
+// it end.
 func TestDoneShowsJobAsItEnded(t *testing.T) {
 	for name, change := range map[string]func(*fake){
 		"deleted":      func(f *fake) { f.err = nil; f.snap.Job = job.Job{} },
@@ -91,8 +92,8 @@ func TestDoneShowsJobAsItEnded(t *testing.T) {
 	}
 }
 
-// Last-Event-ID goes before the address: a browser repeats the address it began
-// with.
+// Last-Event-ID comes before the parameter after, because a browser repeats the URL with
+// the old parameter.
 func TestStreamResumesAtLastEventID(t *testing.T) {
 	for _, tt := range []struct {
 		query, last string
@@ -115,7 +116,7 @@ func TestStreamResumesAtLastEventID(t *testing.T) {
 	}
 }
 
-// Who comes back from done is told to stay away; unless the job went on since.
+// A client that resumes after done gets 204, unless the job has run again since.
 func TestResumeAfterDoneGets204(t *testing.T) {
 	for _, tt := range []struct {
 		rule   string
@@ -163,8 +164,7 @@ func TestHeadOfEventsEndsAtOnce(t *testing.T) {
 	}
 }
 
-// streaming runs the events call in a bubble until end is called or it ends by
-// itself; ended is closed then.
+// startStream runs the events call in a bubble. ended is closed when it ends.
 func startStream(f *fake, w *recorder, stopping context.Context) (disconnect func(), ended chan struct{}) {
 	ctx, disconnect := context.WithCancel(context.Background())
 	ended = make(chan struct{})
@@ -175,7 +175,7 @@ func startStream(f *fake, w *recorder, stopping context.Context) (disconnect fun
 	return disconnect, ended
 }
 
-// A silent stream says every 15 seconds that it lives, and each event is flushed.
+// A silent stream sends a heartbeat every 15 seconds, and each event is flushed.
 func TestSilentStreamSendsHeartbeats(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, w := newFake(t), newRecorder()
@@ -200,7 +200,7 @@ func TestSilentStreamSendsHeartbeats(t *testing.T) {
 	})
 }
 
-// A server that stops sends its watchers away with the wish to come back.
+// A server that stops asks the clients of its streams to reconnect.
 func TestStopEndsStreams(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, w := newFake(t), newRecorder()
@@ -220,7 +220,7 @@ func TestStopEndsStreams(t *testing.T) {
 	})
 }
 
-// A watch that breaks ends the stream in the same way, and nothing is lost.
+// A watch that fails ends the stream in the same way, and no event is lost.
 func TestFailedWatchEndsStream(t *testing.T) {
 	f := newFake(t)
 	f.watch = func(int64) stream.Watcher {
@@ -232,10 +232,10 @@ func TestFailedWatchEndsStream(t *testing.T) {
 	}
 }
 
-// writeTime is how long a reader may take nothing; see [api.Timeouts].
+// writeTime is how long a client may read nothing; see [api.Timeouts].
 const writeTime = 30 * time.Second
 
-// A reader who takes nothing for half a minute is dropped, and so is the watch.
+// A client that reads nothing for 30 seconds is dropped, and its watch closed.
 func TestSlowReaderIsDropped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, w := newFake(t), newRecorder()
@@ -254,7 +254,7 @@ func TestSlowReaderIsDropped(t *testing.T) {
 	})
 }
 
-// What a watcher sees anew is a change of the job, not what it says.
+// A change of the job sends a snapshot; output does not.
 func TestSnapshotFollowsChangeOfJob(t *testing.T) {
 	for _, tt := range []struct {
 		rule   string
@@ -279,8 +279,8 @@ func TestSnapshotFollowsChangeOfJob(t *testing.T) {
 	}
 }
 
-// A reader who is far behind is sent a bounded piece at a time, and what is asked
-// next on the connection has no deadline of the stream's.
+// A client that is far behind gets the log in limited pieces. The stream leaves no
+// deadline on the connection.
 func TestLongLogIsSentInPieces(t *testing.T) {
 	f, w := newFake(t), newRecorder()
 	up := engine.Update{Job: new(jobAt(job.Succeeded, 100))}
@@ -300,12 +300,12 @@ func TestLongLogIsSentInPieces(t *testing.T) {
 	}
 }
 
-// logged is a job's log, watched: each Next gives some of what follows the cursor.
+// logWatcher watches a job's log: each Next returns some of the entries after the cursor.
 type logWatcher struct {
 	t       *rapid.T
 	entries []job.Entry
 	cursor  int64
-	left    int // updates before the last
+	left    int // the number of updates before the last
 }
 
 func (l *logWatcher) Next(context.Context) (engine.Update, error) {
@@ -316,7 +316,7 @@ func (l *logWatcher) Next(context.Context) (engine.Update, error) {
 	upTo := rapid.Int64Range(l.cursor, end).Draw(l.t, "up to")
 	up := engine.Update{Job: new(jobAt(job.Running, upTo)), Entries: l.entries[l.cursor:upTo]}
 	if rapid.Bool().Draw(l.t, "behind") {
-		up.Job = new(jobAt(job.Succeeded, end)) // the job is further than this update tells
+		up.Job = new(jobAt(job.Succeeded, end)) // the job has more entries than this update
 	}
 	l.cursor = upTo
 	return up, nil
@@ -324,8 +324,8 @@ func (l *logWatcher) Next(context.Context) (engine.Update, error) {
 
 func (l *logWatcher) Close() {}
 
-// Wherever a stream is cut, and however often, what all connections together say
-// is the log: every entry once, in order, under the same id.
+// However often a stream is interrupted, and wherever, the events of all connections
+// together are the log: every entry once, in order, with the same id.
 func TestInterruptedStreamsJoinToWholeLog(t *testing.T) {
 	kinds := []job.Kind{job.KindText, job.KindJSON, job.KindLog, job.KindProgress, job.KindAttempt}
 	rapid.Check(t, func(t *rapid.T) {

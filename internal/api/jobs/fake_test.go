@@ -22,8 +22,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// fake is an engine that answers what it was told to and remembers what it was
-// asked. A nil field answers the fake's one job.
+// fake is an engine that returns what the test sets and records how it was called. Where
+// a field is nil it returns its one job.
 type fake struct {
 	t openapitest.T
 
@@ -32,12 +32,12 @@ type fake struct {
 
 	snap    engine.Snapshot
 	request engine.Request   // of the last submit
-	filter  job.Filter       // of the last list, or of what was done to many
+	filter  job.Filter       // of the last list or change of many
 	batch   []engine.Request // of the last batch
 	atomic  bool
-	verb    engine.Verb   // of what was last done to many
-	paused  *bool         // what a queue was last told
-	size    int64         // what was last asked for
+	verb    engine.Verb   // of the last change of many
+	paused  *bool         // the last value for a queue
+	size    int64         // of the last CheckCapacity
 	after   int64         // of the last output or watch
 	wait    time.Duration // of the last call that waits
 
@@ -48,12 +48,12 @@ type fake struct {
 	entries     []job.Entry
 	res         job.Result
 	resErr      error
-	done        int                         // to how many something was done
-	answers     []engine.SubmitResult       // of a batch; nil answers each with the one job
-	waits       func(context.Context) error // what waiting is
+	done        int                         // the count that a change of many returns
+	answers     []engine.SubmitResult       // the results of a batch; nil: its one job for each
+	waits       func(context.Context) error // how calls with a wait wait
 	watch       func(after int64) stream.Watcher
 	noRoom      error
-	existingKey string // an idempotency key
+	existingKey string // an idempotency key that exists
 }
 
 var (
@@ -231,7 +231,7 @@ func testQueue() engine.Queue {
 	}
 }
 
-// handler is the face over the fake, behind what every face stands behind.
+// handler is the API over the fake, behind the gate.
 func (f *fake) handler() http.Handler { return f.handlerUntil(context.Background()) }
 
 func (f *fake) handlerUntil(stopping context.Context) http.Handler {
@@ -240,7 +240,7 @@ func (f *fake) handlerUntil(stopping context.Context) http.Handler {
 	return openapitest.CheckHandler(f.t, (&gate.Gate{Listen: []string{"127.0.0.1:8080"}}).Handler(mux))
 }
 
-// ask sends one request: a method, a path, a body, and headers in pairs.
+// ask sends one request with a method, a path, a body, and headers in pairs.
 func (f *fake) ask(method, path, body string, headers ...string) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
 	f.handler().ServeHTTP(w, request(method, path, body, headers...))

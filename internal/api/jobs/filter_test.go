@@ -12,7 +12,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// A list selects what its query says.
+// A list selects the jobs that match its query.
 func TestListFilters(t *testing.T) {
 	key, empty := "ann", ""
 	for query, want := range map[string]job.Filter{
@@ -45,7 +45,7 @@ func inUTC(at time.Time) time.Time {
 	return at.UTC()
 }
 
-// A query and a body that say the same select the same.
+// A query and a body with the same values select the same jobs.
 func FuzzFilters(f *testing.F) {
 	for _, seed := range []struct{ name, value string }{
 		{"queue", "sim"}, {"status", "failed"}, {"key", ""}, {"error_code", "x"}, {"created_before", "2030-01-31T09:00:00Z"},
@@ -55,7 +55,7 @@ func FuzzFilters(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, name, value string) {
 		if name == "limit" || name == "after" || name == "all" || value == "" && name != "key" || !utf8.ValidString(name+value) {
-			return // they are not in both
+			return // a query and a body differ here
 		}
 		listed, changed := newFake(t), newFake(t)
 		list := listed.ask("GET", "/v1/jobs?"+url.Values{name: {value}}.Encode(), "")
@@ -67,7 +67,7 @@ func FuzzFilters(f *testing.F) {
 	})
 }
 
-// bodyOf is the body that says what a query of one parameter does.
+// bodyOf returns the JSON body that selects the same as a query with one parameter.
 func bodyOf(t *testing.T, name, value string) string {
 	var body any = map[string]string{name: value}
 	if len(name) >= len(metadataPrefix) && name[:len(metadataPrefix)] == metadataPrefix {

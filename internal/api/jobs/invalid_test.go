@@ -12,12 +12,12 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// oneJob is a batch of one.
+// oneJob is a batch with one job.
 const oneJob = `{"jobs":[{"queue":"sim","input":1}]}`
 
 const jobPath = "/v1/jobs/job_000000000xr03001081g81860w"
 
-// The names of calls for many are no ids to the calls for one.
+// The names of the calls for many jobs are not ids of jobs.
 func TestCallNameIsNotAnID(t *testing.T) {
 	for _, word := range []string{"batch", "cancel", "retry", "delete"} {
 		for _, method := range []string{"GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"} {
@@ -29,7 +29,7 @@ func TestCallNameIsNotAnID(t *testing.T) {
 	}
 }
 
-// Who reads nothing but the sentence of a refusal knows what to correct.
+// The sentence of a refusal is enough to correct the request.
 func TestRefusalSaysWhatIsValid(t *testing.T) {
 	for _, tt := range []struct{ rule, method, path, body, says string }{
 		{"a wrong name", "POST", "/v1/jobs", `{"queu":"sim","input":1}`, "there are queue, input, "},
@@ -47,8 +47,8 @@ func TestRefusalSaysWhatIsValid(t *testing.T) {
 	}
 }
 
-// A bad request is refused with a problem that has a code and a sentence, and the
-// engine hears nothing of it.
+// A bad request is refused with a problem that has a code and a sentence, and does not
+// reach the engine.
 func TestBadRequestsStoreNothing(t *testing.T) {
 	for _, tt := range []struct {
 		rule, method, path, body string
@@ -189,7 +189,7 @@ func checkProblem(t *testing.T, rule string, gotStatus int, body []byte, status 
 	}
 }
 
-// Each field of a submit has its limits, and a refusal names the field.
+// Each field of a submit has limits, and a refusal names the field.
 func TestRefusalNamesBadField(t *testing.T) {
 	pairs := func(n int) string {
 		var all []string
@@ -256,14 +256,14 @@ func TestRefusalNamesBadField(t *testing.T) {
 	}
 }
 
-// A policy for a queue that does not exist is the queue's problem.
+// A policy for an unknown queue is refused as an unknown queue.
 func TestPolicyForUnknownQueueIsRefused(t *testing.T) {
 	f := newFake(t)
 	w := f.ask("POST", "/v1/jobs", `{"queue":"nope","input":1,"retry":{}}`)
 	checkProblem(t, "unknown queue", w.Code, w.Body.Bytes(), 404, job.UnknownQueue, "")
 }
 
-// A cursor that the job's output has not reached was never handed out.
+// A cursor past the end of a job's output is refused.
 func TestCursorPastEndIsRefused(t *testing.T) {
 	for _, path := range []string{"/output?after=4", "/events?after=4", "/events?after=4.done"} {
 		f := newFake(t)

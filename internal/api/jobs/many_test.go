@@ -11,7 +11,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Many jobs are changed by what selects them, and the answer is how many.
+// All jobs that the body selects are changed, and the response has their number.
 func TestChangeManyReportsCount(t *testing.T) {
 	ann := job.Owner{User: "ann"}
 	for _, tt := range []struct {
@@ -32,7 +32,7 @@ func TestChangeManyReportsCount(t *testing.T) {
 	}
 }
 
-// A key is an empty one only where that is said.
+// Only an explicit "" selects the empty key.
 func TestChangeManySelectsEmptyKey(t *testing.T) {
 	f := newFake(t)
 	f.ask("POST", "/v1/jobs/cancel", `{"key":""}`)
@@ -41,8 +41,8 @@ func TestChangeManySelectsEmptyKey(t *testing.T) {
 	}
 }
 
-// What was done when time runs out, or the server stops, is the answer, with word
-// that there is more.
+// When the time runs out or the server stops, the response has the number so far, and
+// more.
 func TestChangeManyStopsAtTimeout(t *testing.T) {
 	for _, stops := range []time.Duration{time.Hour, 3 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
@@ -67,7 +67,7 @@ func TestChangeManyStopsAtTimeout(t *testing.T) {
 	}
 }
 
-// A refusal on the way is the answer, whatever was done before it.
+// An error of the engine is the response, even after some jobs were changed.
 func TestRefusedChangeManyIsAnError(t *testing.T) {
 	f := newFake(t)
 	f.done, f.err = 3, job.Errorf(job.Unavailable, "the store is away")
@@ -75,7 +75,7 @@ func TestRefusedChangeManyIsAnError(t *testing.T) {
 	checkProblem(t, "refused", w.Code, w.Body.Bytes(), 503, job.Unavailable, "")
 }
 
-// A queue is paused and resumed by its name, and answered as it is then.
+// A queue is paused and resumed by its name, and the response shows the queue.
 func TestPauseAndResume(t *testing.T) {
 	for path, paused := range map[string]bool{"pause": true, "resume": false} {
 		for _, body := range []string{"", "{}"} {

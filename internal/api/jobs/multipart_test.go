@@ -27,8 +27,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// filing is the face over a fake engine whose queue sim takes files, with a real
-// directory for them.
+// formEngine is the API over a fake engine whose queue sim accepts files, with a real
+// directory for the files.
 type formEngine struct {
 	*fake
 	root    string
@@ -58,7 +58,7 @@ func (f *formEngine) Queue(name string) (engine.Queue, error) {
 	return q, err
 }
 
-// Submit answers as the engine does: with the job that was asked for.
+// Submit returns the submitted job, as the engine does.
 func (f *formEngine) Submit(ctx context.Context, r engine.Request) (engine.Snapshot, bool, error) {
 	snap, existing, err := f.fake.Submit(ctx, r)
 	if !existing && err == nil {
@@ -67,7 +67,7 @@ func (f *formEngine) Submit(ctx context.Context, r engine.Request) (engine.Snaps
 	return snap, existing, err
 }
 
-// held is the face, whose answers are held against their description.
+// checkedHandler is the API with its responses checked against the description.
 func (f *formEngine) checkedHandler() http.Handler { return openapitest.CheckHandler(f.t, f.handler) }
 
 // post submits a form.
@@ -83,7 +83,7 @@ func (f *formEngine) post(body io.Reader, kind string, headers ...string) *httpt
 	return w
 }
 
-// left are the directories of jobs that there are.
+// jobDirs returns the directories of jobs.
 func (f *formEngine) jobDirs(t testing.TB) []os.DirEntry {
 	t.Helper()
 	entries, err := os.ReadDir(f.root)
@@ -96,15 +96,15 @@ func (f *formEngine) jobDirs(t testing.TB) []os.DirEntry {
 // part is one part of a form.
 type part struct {
 	name, file, kind, text string
-	headers                []string // more of them, in pairs
+	headers                []string // additional headers, in pairs
 }
 
-// aPart is the least that a submit says.
+// minimalJobPart is the shortest valid part job.
 var minimalJobPart = part{name: "job", text: `{"queue":"sim","input":{"a":1}}`}
 
 const boundary = "b0undary"
 
-// form is a body of those parts, and its Content-Type.
+// encodeForm returns a body with the parts, and its Content-Type.
 func encodeForm(parts ...part) (body *bytes.Buffer, kind string) {
 	body = new(bytes.Buffer)
 	w := multipart.NewWriter(body)
@@ -156,7 +156,7 @@ func TestFormReachesEngineComplete(t *testing.T) {
 			},
 		}
 		if len(f.request.Files) == 2 {
-			want.Files[0].SHA256 = f.request.Files[0].SHA256 // files are hashed by their own room, and tested there
+			want.Files[0].SHA256 = f.request.Files[0].SHA256 // package files computes the hash, and tests it
 		}
 		if !reflect.DeepEqual(f.request, want) || w.Code != 202 || w.Header().Get("Location") != selfURL(id) {
 			t.Errorf("%s: %d %s\n%+v", rule, w.Code, w.Body, f.request)
@@ -180,7 +180,7 @@ func TestFormNeedsNoInput(t *testing.T) {
 	}
 }
 
-// What is refused stores nothing and leaves no file, wherever in the form it stood.
+// A refused form stores nothing and leaves no file, wherever its fault is.
 func TestRefusedFormLeavesNoFiles(t *testing.T) {
 	file := part{name: "p", file: "a.txt", text: "x"}
 	many := func(n int) (parts []part) {
@@ -235,7 +235,7 @@ func TestRefusedFormLeavesNoFiles(t *testing.T) {
 	}
 }
 
-// Whatever stands in a form's place, it is refused with a sentence.
+// A body that is not a form is refused with a sentence.
 func TestMalformedFormIsRefused(t *testing.T) {
 	whole, _ := encodeForm(minimalJobPart, part{name: "p", file: "a", text: strings.Repeat("x", 1000)})
 	kind := "multipart/form-data; boundary=" + boundary
@@ -267,7 +267,8 @@ func TestMalformedFormIsRefused(t *testing.T) {
 	}
 }
 
-// Of what the engine refuses nothing stays; where it cannot say, the files do.
+// When the engine refuses the job, its files are removed. When the outcome is unknown,
+// they stay.
 func TestFilesOfUnstoredJobsAreRemoved(t *testing.T) {
 	for rule, tt := range map[string]struct {
 		err      error
@@ -296,8 +297,8 @@ func TestFilesOfUnstoredJobsAreRemoved(t *testing.T) {
 	}
 }
 
-// The same request sent again is the same however it is cut into parts, and one
-// with another file is not.
+// A repeated request has the same hash however it is split into packets. A request with
+// another file has another hash.
 func TestFormHashCoversFiles(t *testing.T) {
 	file := part{name: "p", file: "a", kind: "text/plain", text: "x"}
 	hash := func(parts ...part) [32]byte {
@@ -329,14 +330,14 @@ func TestFormHashCoversFiles(t *testing.T) {
 	}
 }
 
-// A queue without room says so before it is sent the files, but not to a request
-// that was made before.
+// A queue without capacity refuses a submit before the files are sent, but not a repeated
+// submit.
 func TestCapacityIsCheckedBeforeFiles(t *testing.T) {
 	body, kind := encodeForm(minimalJobPart, part{name: "p", file: "a", text: strings.Repeat("x", 200<<10)})
 	for rule, tt := range map[string]struct {
 		key    string
 		length int64
-		room   int64 // that was asked for, about
+		room   int64 // the approximate size that was checked
 		status int
 	}{
 		"with a length":              {"", int64(body.Len()), 136 << 10, 503},
@@ -375,7 +376,7 @@ func (c *countingBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// What is too large by its own word is not read at all.
+// A body whose declared length is too large is not read at all.
 func TestTooLargeFormIsRefusedUnread(t *testing.T) {
 	f := newFiling(t, files.Options{MaxFile: 1 << 20})
 	body, kind := encodeForm(minimalJobPart)
@@ -391,8 +392,8 @@ func TestTooLargeFormIsRefusedUnread(t *testing.T) {
 
 func (c *countingBody) Close() error { return nil }
 
-// Of more uploads than there may be at once the last is told so, and room is made
-// by the end of any.
+// The last of too many concurrent uploads is refused. The end of any upload makes another
+// one possible.
 func TestConcurrentUploadsAreLimited(t *testing.T) {
 	f := newFiling(t, files.Options{})
 	body, kind := encodeForm(minimalJobPart, part{name: "p", file: "a", text: "x"})
@@ -402,7 +403,7 @@ func TestConcurrentUploadsAreLimited(t *testing.T) {
 		r, w := io.Pipe()
 		senders = append(senders, w)
 		go func() { ends <- f.post(r, kind) }()
-		if _, err := w.Write(body.Bytes()[:10]); err != nil { // read by an upload under way
+		if _, err := w.Write(body.Bytes()[:10]); err != nil { // an upload in progress has read this
 			t.Fatal(err)
 		}
 	}
@@ -422,7 +423,7 @@ func TestConcurrentUploadsAreLimited(t *testing.T) {
 	}
 }
 
-// A connection that breaks off in the middle of a file leaves nothing.
+// A connection that breaks in the middle of a file leaves nothing.
 func TestInterruptedUploadLeavesNothing(t *testing.T) {
 	f := newFiling(t, files.Options{})
 	ended := make(chan struct{})
@@ -448,7 +449,7 @@ func TestInterruptedUploadLeavesNothing(t *testing.T) {
 	}
 }
 
-// A job that is stored is answered, whatever the wait for its end meets.
+// The response has the stored job even when the wait for its end fails.
 func TestStoredFormIsAnsweredWhenWaitFails(t *testing.T) {
 	for _, meets := range []error{
 		job.Errorf(job.NotFound, "there is no such job"), job.Errorf(job.Overloaded, "too many watchers"), context.Canceled,
@@ -462,7 +463,7 @@ func TestStoredFormIsAnsweredWhenWaitFails(t *testing.T) {
 	}
 }
 
-// A large upload is never held whole.
+// A large upload is never in memory as a whole.
 func TestLargeUploadTakesLittleMemory(t *testing.T) {
 	const size = 64 << 20
 	f := newFiling(t, files.Options{})
@@ -490,7 +491,8 @@ func (endlessReader) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Whatever comes, it is stored whole or not at all, and never outside its place.
+// Any body is stored completely or not at all, and no file is written outside its
+// directory.
 func FuzzForm(f *testing.F) {
 	for _, parts := range [][]part{
 		{minimalJobPart},
@@ -526,7 +528,7 @@ func FuzzForm(f *testing.F) {
 	})
 }
 
-// check holds what is on the disk to what the engine was told.
+// check compares the files on the disk with the jobs that the engine has.
 func (f *formEngine) check(t *testing.T) {
 	for _, file := range f.request.Files {
 		info, err := os.Stat(f.dir.Path(f.request.ID, file))

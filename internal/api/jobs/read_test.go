@@ -19,8 +19,8 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// golden holds an answer to the one that is kept: a shape changes on purpose or
-// not at all.
+// checkGolden compares a response with the golden file, so that the JSON only changes on
+// purpose.
 func checkGolden(t *testing.T, name string, body []byte) {
 	t.Helper()
 	var got bytes.Buffer
@@ -43,7 +43,7 @@ func checkGolden(t *testing.T, name string, body []byte) {
 	}
 }
 
-// full is a job of which everything is known.
+// fullSnapshot returns a job with all of its fields set.
 func fullSnapshot() engine.Snapshot {
 	j := testJob()
 	j.Key, j.Priority, j.State, j.Attempt, j.Cursor = "ann", 2, job.Succeeded, 2, 17
@@ -92,7 +92,7 @@ func TestQueuesMatchGolden(t *testing.T) {
 	checkGolden(t, "queue.json", f.ask("GET", "/v1/queues/sim", "").Body.Bytes())
 }
 
-// The result stands in the job only where it is JSON and small.
+// A job includes its result only where that is short JSON.
 func TestSmallJSONResultsAreInline(t *testing.T) {
 	big := `"` + strings.Repeat("x", job.MaxInline-1) + `"`
 	for _, tt := range []struct {
@@ -151,7 +151,7 @@ func TestGetWaitsForEnd(t *testing.T) {
 	}
 }
 
-// A server that stops answers who is held with what there is.
+// A server that stops answers its long-polls with the current state.
 func TestStopAnswersLongPolls(t *testing.T) {
 	for _, path := range []string{jobPath, jobPath + "/output"} {
 		synctest.Test(t, func(t *testing.T) {
@@ -171,7 +171,7 @@ func TestStopAnswersLongPolls(t *testing.T) {
 	}
 }
 
-// The cursor of output is the last entry's number, or where it stood.
+// The cursor of output is the number of the last entry, or the cursor of the request.
 func TestOutputCursorIsLastEntry(t *testing.T) {
 	f := newFake(t)
 	f.snap.Cursor = 9
@@ -189,7 +189,7 @@ func TestOutputCursorIsLastEntry(t *testing.T) {
 	}
 }
 
-// A result is answered as it is, and never as a page of ours.
+// A result is served unchanged, and never runs as a page of the server.
 func TestResultIsServedUnchanged(t *testing.T) {
 	for kind, want := range map[string]string{"text/html": "text/html", "": "application/octet-stream", "a/b\r\nX-Evil: 1": ""} {
 		f := newFake(t)
@@ -230,7 +230,7 @@ func TestMissingResultIsAnError(t *testing.T) {
 	}
 }
 
-// 202 while the job goes on, 200 once it has ended.
+// The status is 202 while the job runs, and 200 once it has ended.
 func TestChangeReturnsStatusOfJob(t *testing.T) {
 	for _, tt := range []struct {
 		method, path string

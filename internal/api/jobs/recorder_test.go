@@ -15,11 +15,10 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// script is a watcher that tells what it was given, one update at a time, and then
-// waits for its context, as for a job that says nothing more.
+// scriptedWatcher returns its updates one by one and then waits until its context ends.
 type scriptedWatcher struct {
 	updates []engine.Update
-	err     error // after the updates, instead of waiting
+	err     error // returned after the updates, instead of a wait
 	mu      sync.Mutex
 	closed  bool
 }
@@ -51,8 +50,8 @@ func (s *scriptedWatcher) isClosed() bool {
 	return s.closed
 }
 
-// recorder is an answer whose reader may stop reading: it takes stuckAfter bytes
-// (all, if 0) and then blocks until the write's deadline.
+// recorder is a response whose client may stop reading: it accepts stuckAfter bytes (all,
+// if 0) and then blocks until the write deadline.
 type recorder struct {
 	Code       int
 	Body       bytes.Buffer
@@ -60,7 +59,7 @@ type recorder struct {
 	header     http.Header
 	deadline   time.Time
 	flushes    int
-	largest    int // bytes written at once
+	largest    int // the most bytes of one write
 	mu         sync.Mutex
 }
 
@@ -78,7 +77,7 @@ func (w *recorder) Write(p []byte) (int, error) {
 	}
 	w.largest = max(w.largest, len(p))
 	if w.stuckAfter > 0 && w.Body.Len()+len(p) > w.stuckAfter {
-		time.Sleep(time.Until(w.deadline)) // in a bubble: nobody really waits
+		time.Sleep(time.Until(w.deadline)) // in a bubble, where it only moves the fake clock
 		return 0, os.ErrDeadlineExceeded
 	}
 	return w.Body.Write(p)
@@ -97,7 +96,7 @@ func (w *recorder) SetWriteDeadline(t time.Time) error {
 	return nil
 }
 
-// flushed is how often what was written was sent.
+// flushed returns how often the response was flushed.
 func (w *recorder) flushed() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -110,11 +109,11 @@ func (w *recorder) text() string {
 	return w.Body.String()
 }
 
-// message is a server-sent event as a browser would dispatch it.
+// message is a server-sent event as a browser dispatches it.
 type message struct{ event, id, data string }
 
-// parse reads a stream as a browser does: what is not ended by an empty line is
-// not there.
+// parseEvents parses a stream as a browser does: it ignores an event without the empty
+// line at its end.
 func parseEvents(stream string) []message {
 	var all []message
 	var m message

@@ -45,7 +45,7 @@ func TestSubmitReachesEngineComplete(t *testing.T) {
 	})
 }
 
-// The least that can be said leaves everything else to the queue.
+// The shortest submit leaves everything else to the queue.
 func TestMinimalSubmitUsesQueueDefaults(t *testing.T) {
 	for _, input := range []string{`null`, `0`, `""`, `[]`, `{"x":{}}`} {
 		f := newFake(t)
@@ -57,7 +57,7 @@ func TestMinimalSubmitUsesQueueDefaults(t *testing.T) {
 	}
 }
 
-// What is left out of a policy is the queue's.
+// A field that a submit leaves out comes from the queue's policy.
 func TestPolicyOverlaysQueuePolicy(t *testing.T) {
 	f := newFake(t)
 	f.ask("POST", "/v1/jobs", `{"queue":"sim","input":1,"timeouts":{"run_soft_s":5},"retry":{"for_s":0}}`)
@@ -68,7 +68,7 @@ func TestPolicyOverlaysQueuePolicy(t *testing.T) {
 	}
 }
 
-// A job is abandoned as its submitter says, or as its queue does.
+// A job is abandoned after the time in the submit, or else in its queue's policy.
 func TestAbandonAfterOverlaysQueue(t *testing.T) {
 	for given, want := range map[string]time.Duration{"120": 2 * time.Minute, "0": 0, "180.5": 180500 * time.Millisecond} {
 		f := newFake(t)
@@ -87,7 +87,8 @@ func TestPastRunAtMeansNow(t *testing.T) {
 	}
 }
 
-// 202 while the job goes on, 200 once it has ended; a replay says that it is one.
+// The status is 202 while the job runs, and 200 once it has ended. A replay has its
+// header.
 func TestSubmitReturnsStatusOfJob(t *testing.T) {
 	for _, tt := range []struct {
 		rule     string
@@ -124,8 +125,7 @@ func TestSubmitReturnsStatusOfJob(t *testing.T) {
 	}
 }
 
-// What the engine refuses is answered with its status, and with Retry-After where
-// waiting helps.
+// A refusal of the engine has its status, and Retry-After where waiting helps.
 func TestEngineRefusalsHaveStatus(t *testing.T) {
 	full := job.Errorf(job.QueueFull, "the queue sim is full")
 	full.RetryAfter = 3 * time.Second
@@ -149,7 +149,7 @@ func TestEngineRefusalsHaveStatus(t *testing.T) {
 	}
 }
 
-// What an executor refuses of its input is pointed to within the request.
+// An executor's refusal of the input points into the request.
 func TestInputRefusalPointsIntoRequest(t *testing.T) {
 	f := newFake(t)
 	f.err = &job.Error{Code: job.Invalid, Message: "messages must be a list", Field: "/messages"}
@@ -157,8 +157,8 @@ func TestInputRefusalPointsIntoRequest(t *testing.T) {
 	checkProblem(t, "refused input", w.Code, w.Body.Bytes(), 400, job.Invalid, "/input/messages")
 }
 
-// A server that stops answers a held submit with the job as it is; where it cannot
-// say whether there is one, it says that it is stopping.
+// A server that stops answers a submit with a wait with the current job. Where the job is
+// unknown, it says that it is stopping.
 func TestStopAnswersSubmitWithWait(t *testing.T) {
 	for _, tt := range []struct {
 		err    error
@@ -203,8 +203,8 @@ func (u unreadable) Read([]byte) (int, error) {
 
 func (u unreadable) Close() error { return nil }
 
-// Whatever a body is, the answer is a job or a problem, and only a good one
-// reaches the engine.
+// For any body the response is a job or a problem, and only a valid one reaches the
+// engine.
 func FuzzSubmit(f *testing.F) {
 	for _, seed := range []string{
 		`{"queue":"sim","input":{}}`, `{"queue":"sim","input":1,"delay_s":1e9}`, `{"queue":"sim","input":1,"metadata":{"a":"b"}}`,

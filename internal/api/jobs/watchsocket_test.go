@@ -20,20 +20,21 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// line is a client's end of a socket.
+// socketClient is the client's end of a socket.
 type socketClient struct {
 	*testing.T
 	conn *websocket.Conn
 }
 
-// heard is a message to a client.
+// socketMessage is a message to a client.
 type socketMessage struct {
 	Type, Of, ID, Code, Field string
 	Seq                       *int64
 	Data                      json.RawMessage
 }
 
-// name is a message in short, as names has it of server-sent events.
+// name returns a short form of the message; eventNames has the same form for server-sent
+// events.
 func (h socketMessage) name() string {
 	switch {
 	case h.Seq != nil:
@@ -60,7 +61,7 @@ func (h *harness) dial(path string, headers ...string) *socketClient {
 	return &socketClient{h.T, conn}
 }
 
-// dialDeaf is dial of a client that takes little in without reading it.
+// dialStalled is dial for a client with small buffers that does not read.
 func (h *harness) dialStalled(path string) *socketClient {
 	h.Helper()
 	dialer := net.Dialer{Control: func(_, _ string, c syscall.RawConn) (err error) {
@@ -99,7 +100,7 @@ func (client *socketClient) read() socketMessage {
 	return h
 }
 
-// expect hears a message and holds it to its name.
+// expect reads a message and checks its name.
 func (client *socketClient) expect(name string) socketMessage {
 	client.Helper()
 	h := client.read()
@@ -109,7 +110,7 @@ func (client *socketClient) expect(name string) socketMessage {
 	return h
 }
 
-// to reads on until a message of the type, and gives the names of all.
+// readUntil reads up to a message of the type, and returns the names of all messages.
 func (client *socketClient) readUntil(kind string) (all []string) {
 	client.Helper()
 	for {
@@ -120,7 +121,8 @@ func (client *socketClient) readUntil(kind string) (all []string) {
 	}
 }
 
-// watchOf submits a job for ann and gives its id and the token of its watch URL.
+// submitWithToken submits a job for ann and returns its id and the token of its watch
+// URL.
 func (h *harness) submitWithToken(prefer string) (id, token string) {
 	h.Helper()
 	res, text := h.call("POST", "/v1/jobs", smallSubmit, "X-User-ID", "ann", "Prefer", prefer)
@@ -138,7 +140,7 @@ func (h *harness) submitWithToken(prefer string) (id, token string) {
 	return j.ID, token
 }
 
-// A socket tells the same as a stream of server-sent events.
+// A socket sends the same events as a stream.
 func TestSocketSendsWholeJob(t *testing.T) {
 	h := newHarness(t)
 	id := h.want(202, nil, "POST", "/v1/jobs", smallSubmit)
@@ -164,7 +166,7 @@ func TestSocketSendsWholeJob(t *testing.T) {
 	}
 }
 
-// Many jobs are followed on one socket, each by itself.
+// One socket follows many jobs independently.
 func TestSocketFollowsManyJobs(t *testing.T) {
 	h := newHarness(t)
 	first, second := h.want(202, nil, "POST", "/v1/jobs", smallSubmit), h.want(202, nil, "POST", "/v1/jobs", smallSubmit)
@@ -184,7 +186,7 @@ func TestSocketFollowsManyJobs(t *testing.T) {
 	}
 	client.send(`{"type":"unwatch","id":"%s"}`, second)
 	client.expect("unwatched")
-	client.send(`{"type":"unwatch","id":"%s"}`, second) // again
+	client.send(`{"type":"unwatch","id":"%s"}`, second) // a second time
 	client.expect("unwatched")
 	h.appendText(jobs[second], 2, "nobody is told of it")
 	h.appendText(jobs[first], 1, "y")
@@ -251,12 +253,12 @@ func TestInvalidMessagesAreRefused(t *testing.T) {
 	client.expect("snapshot@0")
 }
 
-// A page that has nothing but tokens follows their jobs, and no others.
+// A page that only has tokens can follow their jobs, and no others.
 func TestSocketAcceptsTokens(t *testing.T) {
 	h := newHarness(t)
 	hers, token := h.submitWithToken("watch=cancel")
 	other, otherToken := h.submitWithToken("watch-ttl=60")
-	h.want(202, nil, "POST", "/v1/jobs", smallSubmit) // the caller's own
+	h.want(202, nil, "POST", "/v1/jobs", smallSubmit) // a job of the caller itself
 	page := []string{"Origin", "https://app.example"}
 	for _, path := range []string{"/v1/watch", "/v1/watch?token=wt_x"} {
 		_, res, err := websocket.Dial(t.Context(), h.url+path, &websocket.DialOptions{HTTPHeader: http.Header{"Origin": {page[1]}}})
@@ -279,7 +281,7 @@ func TestSocketAcceptsTokens(t *testing.T) {
 	client.expect("cancel")
 }
 
-// A grant that has expired since the socket was opened is worth nothing.
+// A token that has expired since the socket was opened is refused.
 func TestExpiredTokenIsRefusedOnSocket(t *testing.T) {
 	g := gate.Grant{Job: anID, Expires: time.Now().Add(-time.Second)}
 	s := &session{grant: &g}
@@ -288,7 +290,7 @@ func TestExpiredTokenIsRefusedOnSocket(t *testing.T) {
 	}
 }
 
-// A watch that breaks says so, and the socket goes on.
+// A watch that fails is reported, and the socket stays open.
 func TestFailedWatchKeepsSocket(t *testing.T) {
 	h := newHarness(t)
 	id := h.want(202, nil, "POST", "/v1/jobs", `{"queue":"sim","input":1,"delay_s":3600}`)
@@ -303,7 +305,7 @@ func TestFailedWatchKeepsSocket(t *testing.T) {
 	client.expect("unwatched")
 }
 
-// A server that stops sends its clients away with the wish to come back.
+// A server that stops closes its sockets and asks the clients to reconnect.
 func TestStopClosesSockets(t *testing.T) {
 	h := newHarness(t)
 	id := h.want(202, nil, "POST", "/v1/jobs", smallSubmit)
@@ -321,8 +323,8 @@ func TestStopClosesSockets(t *testing.T) {
 	}
 }
 
-// A client that takes nothing is dropped, with all it follows; what it took it can go
-// on from.
+// A client that reads nothing is dropped with all that it follows. It can resume after
+// the last message that it has.
 func TestSlowSocketIsDropped(t *testing.T) {
 	h := newHarness(t)
 	h.startAPI(stream.Deadlines{Write: 100 * time.Millisecond, Ping: time.Hour, Pong: time.Hour})
@@ -335,7 +337,7 @@ func TestSlowSocketIsDropped(t *testing.T) {
 	for seq := range int64(pieces) {
 		h.appendText(c, seq+1, piece)
 	}
-	h.face.Wait() // the socket is gone although its client has taken nothing
+	h.face.Wait() // the socket is gone although its client has read nothing
 	h.finish(c, success(`1`))
 	var last int64
 	for {
@@ -360,16 +362,16 @@ func TestSlowSocketIsDropped(t *testing.T) {
 	client.expect(fmt.Sprintf("done@%d", pieces))
 }
 
-// A client that sends without listening is made to wait, and dropped in the end.
-// Meanwhile the others are served.
+// A client that sends without reading has to wait, and is dropped in the end. Other
+// clients are served meanwhile.
 func TestFloodingClientIsDropped(t *testing.T) {
 	h := newHarness(t)
 	h.startAPI(stream.Deadlines{Write: time.Hour, Ping: time.Hour, Pong: time.Hour})
 	id := h.want(202, nil, "POST", "/v1/jobs", smallSubmit)
-	other := h.dial("/v1/watch") // it listens, and is not dropped where the machine is slow
+	other := h.dial("/v1/watch") // this client reads, so it is not dropped on a slow machine
 	other.send(`{"type":"nonsense"}`)
 	other.expect("error:nonsense:invalid_request")
-	h.face.sockets.Deadlines.Write = 100 * time.Millisecond // with those who come now
+	h.face.sockets.Deadlines.Write = 100 * time.Millisecond // for the sockets that are opened from now on
 	for _, message := range []string{`{"type":"watch","id":"` + id + `"}`, `{"type":"nonsense"}`, `{"type":"watch","id":"` + strings.Repeat("x", 30<<10) + `"}`} {
 		client := h.dialStalled("/v1/watch")
 		for n := 0; client.conn.Write(t.Context(), websocket.MessageText, []byte(message)) == nil; n++ {
@@ -382,7 +384,7 @@ func TestFloodingClientIsDropped(t *testing.T) {
 	other.expect("snapshot@0")
 }
 
-// A message larger than any that is meant is not read.
+// A message that is too large is not read.
 func TestTooLargeMessageClosesSocket(t *testing.T) {
 	h := newHarness(t)
 	client := h.dial("/v1/watch")
@@ -393,8 +395,8 @@ func TestTooLargeMessageClosesSocket(t *testing.T) {
 	}
 }
 
-// Whatever a client sends, it is obeyed or refused, and what was understood can be
-// said again.
+// Any message is handled or refused, and the JSON of an accepted message gives the same
+// message again.
 func FuzzWatchMessage(f *testing.F) {
 	for _, seed := range []string{
 		`{"type":"watch","id":"job_000000000xr03001081g81860w","after":7}`, `{"type":"unwatch","id":"x"}`, `{"type":"cancel","id":"x","token":"wt_x"}`,
