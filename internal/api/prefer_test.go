@@ -57,17 +57,17 @@ func FuzzPrefer(f *testing.F) {
 	for _, seed := range []string{"wait=5", "respond-async, wait=60", "WAIT=1;q=2,x", `wait="7"`, "watch=cancel", `watch-ttl="60"`, ",,=,;", "wait=-1"} {
 		f.Add(seed)
 	}
-	f.Fuzz(func(t *testing.T, line string) {
-		p, err := ParsePrefer(http.Header{"Prefer": {line}})
+	f.Fuzz(func(t *testing.T, header string) {
+		p, err := ParsePrefer(http.Header{"Prefer": {header}})
 		if err != nil {
 			return
 		}
 		if p.Wait < 0 || p.Wait > job.MaxWait || p.Wait > 0 && !p.HasWait {
-			t.Fatalf("%q: %+v", line, p)
+			t.Fatalf("%q: %+v", header, p)
 		}
 		again, err := ParsePrefer(http.Header{"Prefer": strings.Split(p.String(), "\n")})
 		if err != nil || again != p {
-			t.Fatalf("%q: %+v, then %+v, %v", line, p, again, err)
+			t.Fatalf("%q: %+v, then %+v, %v", header, p, again, err)
 		}
 	})
 }

@@ -14,7 +14,7 @@ import (
 func BenchmarkReads(b *testing.B) {
 	h := newHarness(b, 1)
 	mux := http.NewServeMux()
-	h.face.Register(mux)
+	h.api.Register(mux)
 	ended := h.ask("ann", "q")
 	conv := ended.text("conversation_id")
 	h.next().done(strings.Repeat("word ", 200))

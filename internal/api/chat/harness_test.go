@@ -40,7 +40,7 @@ type harness struct {
 	talks    *conversation.Conversations
 	work     chan job.Claimed // the jobs that the worker has claimed
 	cancels  chan job.ID      // the cancels that the worker has received
-	face     *API
+	api      *API
 	url      string
 	stopping chan struct{} // closed by the test that stops the server
 }
@@ -59,7 +59,7 @@ func (h *heartbeats) MarkPresent(owner job.Owner) {
 	h.Engine.MarkPresent(owner)
 }
 
-func (h *heartbeats) of(owner job.Owner) int {
+func (h *heartbeats) count(owner job.Owner) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.counts[owner]
@@ -119,20 +119,20 @@ func newHarnessWithFaults(t testing.TB, slots int, plan faulty.Plan) *harness {
 func (h *harness) startAPI(p stream.Deadlines) {
 	h.stopping = make(chan struct{})
 	stopping := h.stopping
-	h.face = New(Config{Engine: h.beats, Conversations: h.talks, Queue: "chat", Stopping: stopping})
-	h.face.sockets.Deadlines = p
+	h.api = New(Config{Engine: h.beats, Conversations: h.talks, Queue: "chat", Stopping: stopping})
+	h.api.sockets.Deadlines = p
 	mux := http.NewServeMux()
-	h.face.Register(mux)
+	h.api.Register(mux)
 	server := httptest.NewServer(openapitest.CheckHandler(h.TB, (&gate.Gate{Listen: []string{"127.0.0.1"}}).Handler(mux)))
 	h.url = server.URL
-	face := h.face
+	current := h.api
 	h.Cleanup(func() {
 		select {
 		case <-stopping:
 		default:
 			close(stopping)
 		}
-		face.Wait()
+		current.Wait()
 		server.Close()
 	})
 }

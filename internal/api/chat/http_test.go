@@ -83,8 +83,8 @@ func TestCancelKeepsPartialAnswer(t *testing.T) {
 	w := h.next()
 	w.text("half an answ")
 	h.call("ann", "POST", a.text("urls.cancel"), "").want(t, 202, "status", "processing", "cancel_requested", true, "progress.status", "Cancelling")
-	if told := <-h.cancels; told != w.claimed.Job.ID {
-		t.Fatalf("the worker was told to cancel %s", told)
+	if cancelled := <-h.cancels; cancelled != w.claimed.Job.ID {
+		t.Fatalf("the worker was told to cancel %s", cancelled)
 	}
 	w.finish(job.Outcome{Cancelled: true})
 	for range 2 {
@@ -235,7 +235,7 @@ func TestEndIsReportedAfterRetry(t *testing.T) {
 	if _, err := h.engine.Retry(background, job.Owner{User: "ann"}, failed.ID); err != nil {
 		t.Fatal(err)
 	}
-	m, err := h.face.answerMessage(background, &failed.Job)
+	m, err := h.api.answerMessage(background, &failed.Job)
 	if err != nil || m.Status != conversation.Failed || m.Content != "half" || m.Error == nil || m.Error.Code != "upstream_error" {
 		t.Fatalf("the answer is %+v, %v", m, err)
 	}
@@ -272,8 +272,8 @@ func TestDeleteConversationDeletesAnswer(t *testing.T) {
 	w := h.next()
 	w.text("half")
 	h.call("ann", "DELETE", conv, "").want(t, 204)
-	if told := <-h.cancels; told != w.claimed.Job.ID {
-		t.Fatalf("the worker was told to cancel %s", told)
+	if cancelled := <-h.cancels; cancelled != w.claimed.Job.ID {
+		t.Fatalf("the worker was told to cancel %s", cancelled)
 	}
 	h.get("ann", conv+"/messages").want(t, 404, "code", "not_found")
 	w.finish(job.Outcome{Cancelled: true})
@@ -301,8 +301,8 @@ func TestDeleteConversationDeletesPrompts(t *testing.T) {
 	h.call("ann", "POST", "/api/chat", `{"query":"q","conversation_id":"`+conv+`"}`).want(t, 409, "code", "conflict", "task_id", first.text("task_id"))
 
 	h.call("ann", "DELETE", "/api/conversations/"+conv, "").want(t, 204)
-	if told := <-h.cancels; told != w.claimed.Job.ID {
-		t.Fatalf("the worker was told to cancel %s", told)
+	if cancelled := <-h.cancels; cancelled != w.claimed.Job.ID {
+		t.Fatalf("the worker was told to cancel %s", cancelled)
 	}
 	for _, task := range []answer{first, second} {
 		h.get("ann", task.text("urls.status")).want(t, 404)
@@ -493,7 +493,7 @@ func TestMessagesShowAnswerThatEndsDuringRead(t *testing.T) {
 		t.Fatal(stale, err)
 	}
 	w.done("all")
-	view, err := h.face.viewWithOutput(background, ann, stale)
+	view, err := h.api.viewWithOutput(background, ann, stale)
 	if err != nil || view.Content != "all" || view.Status != conversation.Completed || view.Cursor != nil {
 		t.Fatal(view, err)
 	}
@@ -562,11 +562,11 @@ func TestConversationSurvivesUnknownCommits(t *testing.T) {
 func TestHeartbeatReturnsExpiry(t *testing.T) {
 	h := newHarness(t, 1)
 	ann := job.Owner{User: "ann"}
-	if h.beats.of(ann) > 0 {
+	if h.beats.count(ann) > 0 {
 		t.Fatal("ann is here already")
 	}
 	h.call("ann", "POST", "/api/heartbeat", "").want(t, 200, "status", "ok", "expires_in_s", 60)
-	if h.beats.of(ann) != 1 || h.beats.of(job.Owner{User: "bob"}) > 0 {
+	if h.beats.count(ann) != 1 || h.beats.count(job.Owner{User: "bob"}) > 0 {
 		t.Fatal("ann is not here, or bob is")
 	}
 }

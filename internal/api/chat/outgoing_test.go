@@ -78,18 +78,18 @@ func TestUpdatesGiveSameTextHoweverCut(t *testing.T) {
 		log, text := drawLog(t)
 		var client testReader
 		n := encoder{task: "t"}
-		for told := 0; told < len(log); {
-			upto := rapid.IntRange(told+1, len(log)).Draw(t, "upto")
-			u := engine.Update{Job: &job.Job{}, Entries: log[told:upto]}
+		for done := 0; done < len(log); {
+			upto := rapid.IntRange(done+1, len(log)).Draw(t, "upto")
+			u := engine.Update{Job: &job.Job{}, Entries: log[done:upto]}
 			u.Job.State, u.Job.Cursor = job.Running, int64(rapid.IntRange(upto, len(log)).Draw(t, "cursor"))
 			u.Job.Progress = lastReport(log[:u.Job.Cursor])
 			frames := n.update(u)
 			heard := rapid.IntRange(0, len(frames)).Draw(t, "heard")
 			client.add(t, frames[:heard])
-			told = upto
+			done = upto
 			if heard < len(frames) || rapid.Bool().Draw(t, "lost") {
 				n = encoder{task: "t", seq: client.seq}
-				told = int(client.seq)
+				done = int(client.seq)
 				client.percent = 0 // a new watch begins with the current progress
 			}
 			if rapid.IntRange(0, 50).Draw(t, "stop") == 0 {

@@ -87,9 +87,9 @@ func TestReconnectingClientMissesNothing(t *testing.T) {
 		t.Run(fmt.Sprintf("every %d messages", every), func(t *testing.T) {
 			a := h.ask("ann", "q")
 			w := h.next()
-			said := make(chan struct{})
+			written := make(chan struct{})
 			go func() {
-				defer close(said)
+				defer close(written)
 				w.text("void")
 				w.append(job.KindAttempt, `{"attempt":2}`, nil)
 				for i := range 12 {
@@ -97,7 +97,7 @@ func TestReconnectingClientMissesNothing(t *testing.T) {
 				}
 				w.done(want.String())
 			}()
-			for _, live := range []bool{true, false} {
+			for _, during := range []bool{true, false} {
 				var tr transcript
 				for !tr.over {
 					client := h.dial("ann")
@@ -110,9 +110,9 @@ func TestReconnectingClientMissesNothing(t *testing.T) {
 					client.drop()
 				}
 				if tr.text != want.String() || tr.answer != tr.text {
-					t.Fatalf("live %v: the client has %q and the answer %q", live, tr.text, tr.answer)
+					t.Fatalf("live %v: the client has %q and the answer %q", during, tr.text, tr.answer)
 				}
-				<-said
+				<-written
 			}
 		})
 	}
@@ -190,7 +190,7 @@ func TestSecondWatchStartsAtItsCursor(t *testing.T) {
 	client.send(`{"type":"heartbeat"}`)
 	client.send(`{"type":"nothing"}`)
 	client.read().want(t, 0, "type", "error", "field", "/type") // so no message came twice
-	if h.beats.of(job.Owner{User: "ann"}) != 1 {
+	if h.beats.count(job.Owner{User: "ann"}) != 1 {
 		t.Fatal("ann's heartbeat was not heard")
 	}
 }
@@ -340,7 +340,7 @@ func TestStopTellsSocketsToReconnect(t *testing.T) {
 			break
 		}
 	}
-	h.face.Wait()
+	h.api.Wait()
 	h.get("ann", "/ws").want(t, 400)
 	_, res, err := websocket.Dial(background, h.url+"/ws", nil)
 	if err == nil || res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" {
@@ -373,7 +373,7 @@ func TestSlowClientIsDroppedAndResumes(t *testing.T) {
 	for range pieces {
 		w.text(piece)
 	}
-	h.face.Wait() // the socket is gone although its client has read nothing
+	h.api.Wait() // the socket is gone although its client has read nothing
 	w.done("done")
 
 	var tr transcript
@@ -403,7 +403,7 @@ func TestClientWithoutPongIsDropped(t *testing.T) {
 	h := newHarness(t, 1)
 	h.startAPI(stream.Deadlines{Write: time.Hour, Ping: time.Millisecond, Pong: 10 * time.Millisecond})
 	client := h.dial("ann") // a client that does not read, and so answers no ping
-	h.face.Wait()
+	h.api.Wait()
 	if _, err := client.tryRead(); err == nil {
 		t.Fatal("the socket is still there")
 	}

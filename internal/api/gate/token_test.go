@@ -136,7 +136,7 @@ func newTokenHandler(origins ...string) http.Handler {
 		AllowedOrigins: origins,
 	}
 	mux := http.NewServeMux()
-	say := func(w http.ResponseWriter, r *http.Request) {
+	write := func(w http.ResponseWriter, r *http.Request) {
 		if strings.Contains(r.RequestURI+r.URL.String()+api.Header(r, "Authorization"), "wt_") {
 			panic("the token is still there")
 		}
@@ -145,14 +145,14 @@ func newTokenHandler(origins ...string) http.Handler {
 	for _, pattern := range []string{
 		"GET /v1/jobs/{id}", "GET /v1/jobs/{id}/output", "GET /v1/jobs/{id}/events", "GET /v1/jobs/{id}/result",
 	} {
-		mux.Handle(pattern, AllowToken(0, "id", http.HandlerFunc(say)))
+		mux.Handle(pattern, AllowToken(0, "id", http.HandlerFunc(write)))
 	}
-	mux.Handle("GET /v1/watch", AllowToken(0, "", http.HandlerFunc(say)))
-	mux.Handle("POST /v1/jobs/{id}/cancel", AllowToken(MayCancel, "id", http.HandlerFunc(say)))
+	mux.Handle("GET /v1/watch", AllowToken(0, "", http.HandlerFunc(write)))
+	mux.Handle("POST /v1/jobs/{id}/cancel", AllowToken(MayCancel, "id", http.HandlerFunc(write)))
 	for _, pattern := range []string{
 		"POST /v1/jobs/{id}/retry", "DELETE /v1/jobs/{id}", "GET /v1/jobs", "POST /v1/jobs", "GET /ws",
 	} {
-		mux.HandleFunc(pattern, say)
+		mux.HandleFunc(pattern, write)
 	}
 	return s.Handler(mux)
 }

@@ -40,7 +40,7 @@ type streamClient struct {
 	in     *bufio.Reader
 	raw    bytes.Buffer       // all bytes that were read
 	stop   context.CancelFunc // stops the server
-	face   *API
+	api    *API
 }
 
 // withStream calls do with a client that follows a job, in a bubble. With direct the
@@ -52,11 +52,11 @@ func withStream(t *testing.T, f *fake, direct bool, head string, do func(*stream
 	c := &streamClient{conn: ours}
 	var stopping context.Context
 	stopping, c.stop = context.WithCancel(context.Background())
-	c.face = New(Config{Engine: f, Stopping: stopping})
+	c.api = New(Config{Engine: f, Stopping: stopping})
 	mux := http.NewServeMux()
-	c.face.Register(mux)
-	site := &gate.Gate{Listen: []string{"127.0.0.1:8080"}, AllowedOrigins: []string{"https://app.example"}, Tokens: someTokens(t)}
-	srv := &http.Server{Handler: site.Handler(mux)}
+	c.api.Register(mux)
+	g := &gate.Gate{Listen: []string{"127.0.0.1:8080"}, AllowedOrigins: []string{"https://app.example"}, Tokens: someTokens(t)}
+	srv := &http.Server{Handler: g.Handler(mux)}
 	if direct {
 		srv.BaseContext = func(net.Listener) context.Context { return api.WithDirect(context.Background()) }
 	}
@@ -76,7 +76,7 @@ func withStream(t *testing.T, f *fake, direct bool, head string, do func(*stream
 	_ = ours.Close()
 	_ = srv.Close()
 	<-served
-	c.face.Wait()
+	c.api.Wait()
 	synctest.Wait()
 }
 
@@ -123,7 +123,7 @@ func TestDetachedStreamMatchesHandlerStream(t *testing.T) {
 		"of a friend": strings.Replace(eventsHead, "\nX-", "\nOrigin: https://app.example\nAuthorization: Bearer "+
 			string(someTokens(t).Seal(nil, gate.Grant{Owner: job.Owner{User: "ann"}, Job: testJob().ID, Expires: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)}))+"\nX-", 1),
 	} {
-		said := map[bool]string{}
+		raw := map[bool]string{}
 		for _, direct := range []bool{true, false} {
 			synctest.Test(t, func(t *testing.T) {
 				f := newFake(t)
@@ -132,15 +132,15 @@ func TestDetachedStreamMatchesHandlerStream(t *testing.T) {
 					if _, err := io.ReadAll(c.answer.Body); err != nil {
 						t.Error(err)
 					}
-					said[direct] = c.raw.String()
+					raw[direct] = c.raw.String()
 				})
 				if !watch.isClosed() {
 					t.Error("the watch was left open")
 				}
 			})
 		}
-		want := strings.Replace(said[false], "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1)
-		if got := sortHeaders(said[true]); got != sortHeaders(want) {
+		want := strings.Replace(raw[false], "\r\n\r\n", "\r\nConnection: close\r\n\r\n", 1)
+		if got := sortHeaders(raw[true]); got != sortHeaders(want) {
 			t.Errorf("%s:\na line  %.1000q\nnot one %.1000q", name, got, sortHeaders(want))
 		}
 	}
@@ -208,7 +208,7 @@ func TestDetachedStreamSendsHeartbeatsUntilStop(t *testing.T) {
 			if err != nil || !strings.HasPrefix(string(rest), "retry: 1000\n:") {
 				t.Errorf("%q, %v", rest, err)
 			}
-			c.face.Wait()
+			c.api.Wait()
 			if !watch.isClosed() {
 				t.Error("the watch was left open")
 			}

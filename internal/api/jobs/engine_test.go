@@ -29,7 +29,7 @@ type harness struct {
 	url    string
 	work   chan job.Claimed // the jobs that the worker has claimed
 	stop   func()           // like the server's stop: waiting requests return
-	face   *API
+	api    *API
 	close  func() // closes everything
 }
 
@@ -83,10 +83,10 @@ func (h *harness) startAPI(p stream.Deadlines) {
 	}
 	neighbours := &gate.Gate{Listen: []string{"127.0.0.1"}, AllowedOrigins: []string{"https://app.example"}, Tokens: tokens, TokenTTL: time.Hour}
 	stopping, stop := context.WithCancel(context.Background())
-	h.face = New(Config{Engine: FromEngine(h.engine), Gate: neighbours, Stopping: stopping})
-	h.face.sockets.Deadlines = p
+	h.api = New(Config{Engine: FromEngine(h.engine), Gate: neighbours, Stopping: stopping})
+	h.api.sockets.Deadlines = p
 	mux := http.NewServeMux()
-	h.face.Register(mux)
+	h.api.Register(mux)
 	server := httptest.NewUnstartedServer(openapitest.CheckHandler(h, neighbours.Handler(mux)))
 	server.Config.BaseContext = func(net.Listener) context.Context { return api.WithDirect(context.Background()) }
 	if p != stream.DefaultDeadlines { // this test has clients that do not read
@@ -97,7 +97,7 @@ func (h *harness) startAPI(p stream.Deadlines) {
 	h.close = func() {
 		stop()
 		server.Close()
-		h.face.Wait()
+		h.api.Wait()
 	}
 }
 
@@ -313,13 +313,13 @@ func TestEveryWatcherGetsTheLog(t *testing.T) {
 	h := newHarness(t)
 	id := h.want(202, nil, "POST", "/v1/jobs", smallSubmit)
 	c := <-h.work
-	live := h.follow(id)
+	early := h.follow(id)
 	h.appendText(c, 1, "One ")
 	h.want(200, values{"cursor": 1.0}, "GET", "/v1/jobs/"+id+"/output", "", "Prefer", "wait=60")
 	h.appendText(c, 2, "two ")
 	h.finish(c, job.Outcome{Entries: []job.Entry{{Seq: 3, Attempt: 1, Kind: job.KindText, Events: 1, Data: []byte("three")}}, Result: success("3").Result})
 
-	received := log(readAll(t, live))
+	received := log(readAll(t, early))
 	if want := "output@1 output@2 output@3 done@3.done"; eventNames(received) != want {
 		t.Fatalf("live: %s, want %s", eventNames(received), want)
 	}

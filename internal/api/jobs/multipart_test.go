@@ -337,7 +337,7 @@ func TestCapacityIsCheckedBeforeFiles(t *testing.T) {
 	for rule, tt := range map[string]struct {
 		key    string
 		length int64
-		room   int64 // the approximate size that was checked
+		size   int64 // the approximate size that was checked
 		status int
 	}{
 		"with a length":              {"", int64(body.Len()), 136 << 10, 503},
@@ -356,7 +356,7 @@ func TestCapacityIsCheckedBeforeFiles(t *testing.T) {
 		}
 		w := httptest.NewRecorder()
 		f.checkedHandler().ServeHTTP(w, r)
-		if w.Code != tt.status || f.size < tt.room || f.size > tt.room+(1<<10) {
+		if w.Code != tt.status || f.size < tt.size || f.size > tt.size+(1<<10) {
 			t.Errorf("%s: %d %s, room for %d", rule, w.Code, w.Body, f.size)
 		}
 		if early := read.n < 8<<10; early != (tt.status == 503) {

@@ -317,7 +317,7 @@ func TestStopClosesSockets(t *testing.T) {
 	if _, _, err := client.conn.Read(t.Context()); !errors.As(err, &closed) || closed.Code != websocket.StatusServiceRestart {
 		t.Errorf("closed with %v", err)
 	}
-	h.face.Wait()
+	h.api.Wait()
 	if res, _ := h.call("GET", "/v1/watch", "", "Upgrade", "websocket", "Connection", "Upgrade", "Sec-WebSocket-Version", "13", "Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="); res.StatusCode != 503 {
 		t.Errorf("a new socket: %d", res.StatusCode)
 	}
@@ -337,7 +337,7 @@ func TestSlowSocketIsDropped(t *testing.T) {
 	for seq := range int64(pieces) {
 		h.appendText(c, seq+1, piece)
 	}
-	h.face.Wait() // the socket is gone although its client has read nothing
+	h.api.Wait() // the socket is gone although its client has read nothing
 	h.finish(c, success(`1`))
 	var last int64
 	for {
@@ -371,7 +371,7 @@ func TestFloodingClientIsDropped(t *testing.T) {
 	other := h.dial("/v1/watch") // this client reads, so it is not dropped on a slow machine
 	other.send(`{"type":"nonsense"}`)
 	other.expect("error:nonsense:invalid_request")
-	h.face.sockets.Deadlines.Write = 100 * time.Millisecond // for the sockets that are opened from now on
+	h.api.sockets.Deadlines.Write = 100 * time.Millisecond // for the sockets that are opened from now on
 	for _, message := range []string{`{"type":"watch","id":"` + id + `"}`, `{"type":"nonsense"}`, `{"type":"watch","id":"` + strings.Repeat("x", 30<<10) + `"}`} {
 		client := h.dialStalled("/v1/watch")
 		for n := 0; client.conn.Write(t.Context(), websocket.MessageText, []byte(message)) == nil; n++ {
@@ -422,8 +422,8 @@ func FuzzWatchMessage(f *testing.F) {
 		if m.Token == "" {
 			again = []byte(strings.Replace(string(again), `,"token":""`, "", 1))
 		}
-		if said, err := parseMessage(again); err != nil || said != m {
-			t.Fatalf("%q: %+v, then %+v, %v", text, m, said, err)
+		if got, err := parseMessage(again); err != nil || got != m {
+			t.Fatalf("%q: %+v, then %+v, %v", text, m, got, err)
 		}
 		head := appendMessageStart(nil, m.Type, anID)
 		if !json.Valid(append(head, '}')) {

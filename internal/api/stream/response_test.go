@@ -22,15 +22,15 @@ import (
 // the response. The test decides with send what the server writes next.
 type testClient struct {
 	*testing.T
-	conn     net.Conn
-	answer   *http.Response
-	lines    *DetachedResponses
-	stop     context.CancelFunc // stops the server
-	returned chan struct{}      // closed when the handler has returned
-	send     chan string        // closed at the end of the response
-	end      chan func() error  // another way for the response to end
-	ctx      context.Context    // of the detached response
-	log      bytes.Buffer
+	conn      net.Conn
+	answer    *http.Response
+	responses *DetachedResponses
+	stop      context.CancelFunc // stops the server
+	returned  chan struct{}      // closed when the handler has returned
+	send      chan string        // closed at the end of the response
+	end       chan func() error  // another way for the response to end
+	ctx       context.Context    // of the detached response
+	log       bytes.Buffer
 }
 
 // withDetachedServer calls do with a client of a server in a bubble. The server stops
@@ -42,7 +42,7 @@ func withDetachedServer(t *testing.T, request string, do func(*testClient)) {
 		c := &testClient{T: t, conn: ours, returned: make(chan struct{}), send: make(chan string), end: make(chan func() error)}
 		var stopping context.Context
 		stopping, c.stop = context.WithCancel(context.Background())
-		c.lines = &DetachedResponses{Stopping: stopping, Log: slog.New(slog.NewTextHandler(&c.log, nil))}
+		c.responses = &DetachedResponses{Stopping: stopping, Log: slog.New(slog.NewTextHandler(&c.log, nil))}
 		l := singleConnListener{make(chan net.Conn, 1)}
 		l.conns <- theirs
 		srv := &http.Server{Handler: api.Wrap(nil, api.WriteProblem, c.serve), BaseContext: func(net.Listener) context.Context { return api.WithDirect(context.Background()) }}
@@ -61,25 +61,25 @@ func withDetachedServer(t *testing.T, request string, do func(*testClient)) {
 		_ = ours.Close()
 		_ = srv.Close()
 		<-served
-		c.lines.Wait()
+		c.responses.Wait()
 	})
 }
 
 func (c *testClient) serve(w http.ResponseWriter, r *http.Request) error {
 	defer close(c.returned)
-	if !c.lines.PrepareDetach(w, r) {
+	if !c.responses.PrepareDetach(w, r) {
 		return errors.New("it may not become a line")
 	}
 	_, _ = io.WriteString(w, "one ")
 	if err := http.NewResponseController(w).Flush(); err != nil {
 		return err
 	}
-	line, ok := c.lines.Detach(w, r)
+	response, ok := c.responses.Detach(w, r)
 	if !ok {
 		return errors.New("there is no line")
 	}
-	c.ctx = line.Context()
-	line.Go(func() error { return c.writeMessages(line) })
+	c.ctx = response.Context()
+	response.Go(func() error { return c.writeMessages(response) })
 	return nil
 }
 
@@ -191,7 +191,7 @@ func TestWaitReturnsAfterDetachedResponses(t *testing.T) {
 	withDetachedServer(t, plainCall, func(c *testClient) {
 		gone := make(chan struct{})
 		c.stop()
-		go func() { c.lines.Wait(); close(gone) }()
+		go func() { c.responses.Wait(); close(gone) }()
 		synctest.Wait()
 		select {
 		case <-gone:
@@ -210,7 +210,7 @@ func TestWaitDisconnectsStalledClient(t *testing.T) {
 	withDetachedServer(t, plainCall, func(c *testClient) {
 		began := time.Now()
 		c.stop()
-		c.lines.Wait()
+		c.responses.Wait()
 		if waited := time.Since(began); waited != closeTimeout {
 			t.Errorf("it took %v", waited)
 		}
@@ -231,7 +231,7 @@ func TestFailedDetachedResponseIsIncomplete(t *testing.T) {
 				t.Errorf("%s: %q, %v", name, text, err)
 			}
 			c.stop()
-			c.lines.Wait()
+			c.responses.Wait()
 			if logged := strings.Contains(c.log.String(), "oops"); logged != (name == "defect") {
 				t.Errorf("%s: the log is %q", name, &c.log)
 			}
@@ -256,12 +256,12 @@ func TestPrepareDetachRefusesOtherRequests(t *testing.T) {
 			t.Errorf("%s was taken: %v", name, w.Header())
 		}
 	}
-	lines := &DetachedResponses{Stopping: context.Background()}
-	if _, ok := lines.Detach(httptest.NewRecorder(), direct("GET", nil)); ok {
+	responses := &DetachedResponses{Stopping: context.Background()}
+	if _, ok := responses.Detach(httptest.NewRecorder(), direct("GET", nil)); ok {
 		t.Error("a connection was taken that nobody has")
 	}
-	lines.Wait()
-	if _, ok := lines.Detach(httptest.NewRecorder(), direct("GET", nil)); ok {
+	responses.Wait()
+	if _, ok := responses.Detach(httptest.NewRecorder(), direct("GET", nil)); ok {
 		t.Error("a line was taken after the last")
 	}
 }

@@ -60,16 +60,16 @@ func TestSocketOutlivesHandler(t *testing.T) {
 // A panic closes its socket and does not end the server.
 func TestPanicClosesSocket(t *testing.T) {
 	for _, direct := range []bool{true, false} {
-		var said bytes.Buffer
-		conn, _, wait := dialSocket(t, direct, slog.New(slog.NewTextHandler(&said, nil)), func(*Socket) { panic("oops") })
+		var logged bytes.Buffer
+		conn, _, wait := dialSocket(t, direct, slog.New(slog.NewTextHandler(&logged, nil)), func(*Socket) { panic("oops") })
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		if _, text, err := conn.Read(ctx); err == nil || ctx.Err() != nil {
 			t.Errorf("direct %v: heard %q, %v", direct, text, err)
 		}
 		cancel()
 		wait()
-		if !strings.Contains(said.String(), "oops") {
-			t.Errorf("direct %v: the log is %q", direct, &said)
+		if !strings.Contains(logged.String(), "oops") {
+			t.Errorf("direct %v: the log is %q", direct, &logged)
 		}
 	}
 }
