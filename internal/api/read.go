@@ -73,7 +73,7 @@ func Header(r *http.Request, name string) string {
 // A missing Content-Type counts as JSON.
 func RequireJSON(r *http.Request) error {
 	if encoding := Header(r, "Content-Encoding"); encoding != "" && encoding != "identity" {
-		return job.Errorf(UnsupportedMediaType, "the body is said to be packed, as %s; send it as it is", job.Quote(encoding))
+		return job.Errorf(UnsupportedMediaType, "the body has the Content-Encoding %s; send it uncompressed", job.Quote(encoding))
 	}
 	text := Header(r, "Content-Type")
 	if text == "" || text == "application/json" {
@@ -83,5 +83,5 @@ func RequireJSON(r *http.Request) error {
 	if err == nil && (kind == "application/json" || strings.HasPrefix(kind, "application/") && strings.HasSuffix(kind, "+json")) {
 		return nil
 	}
-	return job.Errorf(UnsupportedMediaType, "the body is said to be %s; send it with Content-Type: application/json", job.Quote(text))
+	return job.Errorf(UnsupportedMediaType, "the body has the Content-Type %s; send it with Content-Type: application/json", job.Quote(text))
 }

@@ -94,7 +94,7 @@ func handleError(log *slog.Logger, res *response, r *http.Request, err error) {
 // known. Most likely its client has left. It is [job.Unavailable] and not
 // [job.Internal], because it is no defect to look for.
 func RequestAborted(cause error) error {
-	return job.Wrapf(job.Unavailable, cause, "the request was broken off before its answer was known: what it asked for may have been done or not")
+	return job.Wrapf(job.Unavailable, cause, "the request was aborted before its outcome was known: it may or may not have taken effect")
 }
 
 // maxDrained is how many bytes of a refused body are read: the length of the longest body
@@ -117,7 +117,7 @@ func handlePanic(log *slog.Logger, res *response, r *http.Request, p any) {
 	if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
 		panic(p)
 	}
-	log.Error("a request met a defect", attributes(res, r, "panic", p, "stack", string(debug.Stack()))...)
+	log.Error("a request panicked", attributes(res, r, "panic", p, "stack", string(debug.Stack()))...)
 	res.end(errors.New("panic"))
 }
 

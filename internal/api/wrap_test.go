@@ -67,7 +67,7 @@ func TestWrapTreatsAbortedRequestAsUnavailable(t *testing.T) {
 		cancel()
 		Wrap(slog.New(slog.NewTextHandler(&log, nil)), WriteProblem, func(http.ResponseWriter, *http.Request) error { return tt.err }).
 			ServeHTTP(w, httptest.NewRequest("GET", "/x", nil).WithContext(ctx))
-		if w.Code != 503 || !strings.Contains(w.Body.String(), "broken off") || strings.Contains(log.String(), tt.err.Error()) != tt.logged {
+		if w.Code != 503 || !strings.Contains(w.Body.String(), "aborted") || strings.Contains(log.String(), tt.err.Error()) != tt.logged {
 			t.Errorf("%v: %d %s, logged: %s", tt.err, w.Code, w.Body, &log)
 		}
 	}
