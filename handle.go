@@ -39,6 +39,7 @@ func Handle[In, Out any](s *Server, queue string, work func(context.Context, *Ta
 	}
 	err := s.server.Add(queue, q, fn.New(func(ctx context.Context, t exec.Task, out exec.Sink, in In) (any, error) {
 		task := newTask(t, out)
+		// A goroutine that work started may outlive the attempt. It must not write any more.
 		defer task.close()
 		value, err := work(ctx, task, in)
 		if r, ok := any(value).(Result); ok {

@@ -80,6 +80,8 @@ func (c *Config) load() (config.Config, error) {
 			return cfg, err
 		}
 	}
+	// Config.Listen replaces the address of the file, also when it is "": an embedded
+	// server only listens when the program asks for it.
 	cfg.Listen = c.Listen
 	if c.Data != "" {
 		cfg.Data = c.Data

@@ -89,6 +89,7 @@ func (t *Task) Event(value any) error {
 // Log writes one log line for operators, formatted as by fmt.Sprintf. It replaces line
 // breaks and repeated white space by single spaces.
 func (t *Task) Log(format string, args ...any) error {
+	// A log entry is one line, so that it can be printed as one.
 	line := strings.Join(strings.Fields(fmt.Sprintf(format, args...)), " ")
 	return t.write(func(out exec.Sink) error { return out.Log(line) })
 }

@@ -27,6 +27,8 @@ func (o *Options) backlog(ctx context.Context, f *Figure) error {
 		return err
 	}
 	o.Step("backlog: " + f.How)
+	// Both queues are measured in the same run, so that the machine and the disk are the
+	// same.
 	full, err := o.measureQueue(ctx, n, min(measuredClaims, n))
 	if err != nil {
 		return err
@@ -86,6 +88,8 @@ func (o *Options) measureQueue(ctx context.Context, n, claims int) (l queueMeasu
 		return l, err
 	}
 	defer closeClient()
+	// The bench allocates much. With the default GOGC its collector would take CPU time
+	// from the server.
 	defer debug.SetGCPercent(debug.SetGCPercent(loadGC))
 	began := time.Now()
 	out, err := runLoad(ctx, backlogConnections, newBudget(maxJobs, o.Duration), o.submitter(c))
@@ -121,6 +125,7 @@ func (l *queueMeasurement) fill(ctx context.Context, t *target, o *Options) erro
 	if err != nil {
 		return err
 	}
+	// The garbage of the submits is not the memory of the waiting jobs.
 	if err := sleep(ctx, min(2*settleTime, o.Duration)); err != nil {
 		return err
 	}

@@ -79,6 +79,7 @@ func (o *Options) Check() error {
 		}
 	}
 	for _, name := range o.names() {
+		// These benches configure the server, kill it or read its memory.
 		if o.URL != "" && !slices.Contains(defaultNames(), name) {
 			return fmt.Errorf("%s starts its own server and cannot measure a running one", name)
 		}
@@ -131,6 +132,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		return r, err
 	}
 	for _, name := range o.names() {
+		// One bench can add several figures. All of them had the same other load.
 		began, others := len(r.Figures), startOtherLoad()
 		if err := o.run(ctx, name, r); err != nil {
 			return r, fmt.Errorf("bench %s: %w", name, err)

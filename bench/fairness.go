@@ -64,6 +64,7 @@ func (o *Options) runLightJobs(ctx context.Context, c *client.Client, n int) ([]
 	var all sync.WaitGroup
 	for i := range n {
 		at := o.Duration / 2
+		// Half of the jobs arrive spread out, half at once: both patterns must be fair.
 		if i%2 == 0 {
 			at = o.Duration * time.Duration(i) / time.Duration(n)
 		}
@@ -96,6 +97,7 @@ func runLightJob(ctx context.Context, c *client.Client, i int) (w lightResult, e
 		return w, err
 	}
 	w.readyAt = time.Now()
+	// A delayed job is ready only when its delay is over.
 	if j.RunAt.After(w.readyAt) {
 		w.readyAt = j.RunAt
 	}

@@ -28,6 +28,7 @@ func fill(ctx context.Context, url string, n int, s client.Submission) error {
 	if err != nil {
 		return err
 	}
+	// The last batch has the rest, so that exactly n jobs are submitted.
 	return submitBatch(ctx, c, repeatJob(s, n-(batches-1)*fillBatch))
 }
 

@@ -17,6 +17,7 @@ func (o *Options) idle(ctx context.Context, f *Figure) error {
 		return err
 	}
 	defer t.close()
+	// The work of the start, such as opening the database, is not idle time.
 	if err := sleep(ctx, min(settleTime, o.Duration)); err != nil {
 		return err
 	}

@@ -38,6 +38,7 @@ func (o *Options) isolation(ctx context.Context, f *Figure) error {
 		}
 	}
 	o.Step("isolation: the idle server")
+	// The idle server is measured first. Its latency is what the load is compared with.
 	idle, err := o.readConversations(ctx, t)
 	if err != nil {
 		return err
@@ -110,6 +111,7 @@ func (o *Options) startWritingJobs(ctx context.Context, t *target, n int) error 
 		if err != nil || q.Counts.Running == int64(n) {
 			return err
 		}
+		// Then fewer jobs write than the figure claims.
 		if q.Counts.Unfinished() < int64(n) {
 			return fmt.Errorf("of %d jobs some ended before all of them ran: the machine is too slow for so many", n)
 		}
@@ -157,6 +159,7 @@ func (o *Options) readConversations(ctx context.Context, t *target) ([]time.Dura
 	began := time.Now()
 	for i := range readers {
 		all.Go(func() {
+			// The readers start at different times, so that their requests do not come together.
 			first := began.Add(readInterval * time.Duration(i) / readers)
 			var err error
 			if samples[i], err = o.readAtInterval(ctx, rt, t.url, first); err != nil {

@@ -81,6 +81,7 @@ func (o *loadResult) run(ctx context.Context, b *budget, do func(context.Context
 			return err
 		}
 		o.refused++
+		// Without the wait the load would measure how fast the server refuses.
 		b.waitFor(ctx, refusal.RetryAfter)
 	}
 	return nil

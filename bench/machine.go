@@ -88,6 +88,7 @@ func machineTime() (time.Duration, bool) {
 		if err != nil {
 			return 0, false
 		}
+		// Every field but the idle ones is time that some program used.
 		if i != 3 && i != 4 { // idle, and idle while a disk works
 			ticks += n
 		}

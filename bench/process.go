@@ -31,6 +31,7 @@ type process struct {
 func start(ctx context.Context, command []string, log io.Writer) (*process, error) {
 	p := &process{output: &outputTail{next: log, addr: make(chan string, 1)}, exited: make(chan struct{})}
 	p.cmd = exec.Command(command[0], append(command[1:len(command):len(command)], "--listen", "127.0.0.1:0")...)
+	// The address may be printed to either stream.
 	p.cmd.Stdout, p.cmd.Stderr = p.output, p.output
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("the server cannot be started: %w", err)
@@ -71,6 +72,7 @@ func isReady(ctx context.Context, url string) bool {
 	if err != nil {
 		return false
 	}
+	// The probe must leave no connection to a server that is measured.
 	req.Close = true
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {

@@ -45,6 +45,8 @@ func (o *Options) retention(ctx context.Context, f *Figure) error {
 	if err != nil {
 		return err
 	}
+	// A server that waits would delete each job as its time comes. After a restart all of
+	// them are due at once.
 	t.proc.stop()
 	o.Step("retention: waiting until they may be deleted, and are")
 	if err := sleep(ctx, keep-time.Since(filled)); err != nil {
@@ -131,6 +133,7 @@ func countDeleted(ctx context.Context, t *target, ids []string) (int, error) {
 		return 0, err
 	}
 	defer closeClient()
+	// A search needs few requests: reading every id would be a load of its own.
 	n := sort.Search(len(ids), func(i int) bool {
 		_, e := c.Get(ctx, ids[i])
 		if client.CodeOf(e) == client.CodeNotFound {

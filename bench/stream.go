@@ -75,6 +75,7 @@ func (s *stream) next() (event string, data []byte, err error) {
 
 func (s *stream) line() ([]byte, error) {
 	line, err := s.lines.ReadSlice('\n')
+	// Skip the rest of the line. A small buffer keeps 10,000 streams cheap.
 	if errors.Is(err, bufio.ErrBufferFull) {
 		line = bytes.Clone(line)
 		for errors.Is(err, bufio.ErrBufferFull) {

@@ -150,6 +150,7 @@ func (o *Options) readAllAnswers(ctx context.Context, n int, ask openAnswer) (to
 	var all sync.WaitGroup
 	for i := range n {
 		all.Go(func() {
+			// Without a limit the kernel may drop new connections.
 			dialing <- struct{}{}
 			s, err := ask(ctx, i)
 			<-dialing
@@ -191,6 +192,7 @@ func readAnswer(s *stream, tokens int) (tokenDelays, error) {
 			break
 		}
 	}
+	// A lost token would make the delays look better than they are.
 	if len(h.delays) != tokens {
 		return h, fmt.Errorf("%d tokens came, not %d", len(h.delays), tokens)
 	}

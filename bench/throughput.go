@@ -73,6 +73,7 @@ func (o *Options) measureFlow(ctx context.Context, url string, f *Figure) error 
 		submit = o.batchSubmitter(load, look)
 	}
 	out, err := runLoad(ctx, f.Clients, requests, submit)
+	// Take the times before drain, which is not part of the submits.
 	submitted, used := time.Since(began), cpuTime()-cpu
 	if err := errors.Join(err, g.stop()); err != nil {
 		return err
@@ -95,6 +96,7 @@ func (o *Options) fillFigure(f *Figure, out loadResult, submitted, took time.Dur
 	f.Seconds, f.PerS, f.Latency = seconds(took), perSecond(int(f.Flow.Done), took), latencyOf(out.samples)
 	f.Flow.SubmitSeconds, f.Flow.SubmittedPerS = seconds(submitted), perSecond(f.Jobs, submitted)
 	f.Flow.DrainSeconds = seconds(took - submitted)
+	// An acknowledged job that is not done is a defect, not a figure.
 	if f.Flow.Done < int64(f.Jobs) {
 		return fmt.Errorf("%d jobs were acknowledged and only %d are done", f.Jobs, f.Flow.Done)
 	}
@@ -162,6 +164,8 @@ type backlogLimit struct {
 func (b *backlogLimit) wait(ctx context.Context, c *client.Client, n int) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	// Only one caller reads the queue at a time. With all of them asking, the questions
+	// would be a load of their own.
 	for b.credit < n {
 		q, err := c.Queue(ctx, "sim")
 		if err != nil {

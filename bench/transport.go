@@ -46,6 +46,7 @@ func (l *leanTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	res, err := c.roundTrip(req)
+	// After an error the connection may hold the rest of an old response.
 	if err != nil || res.Close {
 		l.discard(c)
 		return res, err
@@ -70,6 +71,7 @@ func (l *leanTransport) acquire() (*leanConn, error) {
 	c := &leanConn{Conn: nc, r: bufio.NewReaderSize(nc, 4<<10)}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	// close may have run while this connection was dialed.
 	if l.closed {
 		_ = nc.Close()
 		return nil, errClosed

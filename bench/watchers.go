@@ -92,6 +92,7 @@ func (c watcherCost) report(f *Figure, of string) {
 // measureWatchers opens n streams of a path, waits for the duration, and calls end, which
 // must end all streams.
 func (o *Options) measureWatchers(ctx context.Context, p *process, n int, path string, end func() error) (watcherCost, error) {
+	// Memory is measured as the difference, because the server itself has some.
 	before, err := p.usage()
 	if err != nil {
 		return watcherCost{}, err
@@ -161,6 +162,7 @@ func closeAll(streams []*stream) {
 func notifyWatchers(ctx context.Context, streams []*stream, end func() error) (half, all time.Duration, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, notifyTimeout, fmt.Errorf("not every watcher was told within %s", notifyTimeout))
 	defer cancel()
+	// A read cannot be cancelled. Closing the connection ends it.
 	defer context.AfterFunc(ctx, func() { closeAll(streams) })()
 	heard, errs := make([]time.Time, len(streams)), make([]error, len(streams))
 	var listening sync.WaitGroup

@@ -47,6 +47,7 @@ func (c *Client) SubmitBatch(ctx context.Context, b Batch) ([]BatchResult, error
 	if _, err := c.json(ctx, k, &list); err != nil {
 		return nil, err
 	}
+	// Results are matched with jobs by position only, so the numbers must agree.
 	if len(list.Data) != len(b.Jobs) {
 		return nil, badAnswer(http.StatusOK, fmt.Errorf("it has %d results for %d jobs", len(list.Data), len(b.Jobs)))
 	}

@@ -100,6 +100,7 @@ func parseBaseURL(text string) (*url.URL, error) {
 			return nil, fmt.Errorf("client: the server's URL is %q; its port must be 1 to 65535", text)
 		}
 	}
+	// A query or a fragment would be lost: every request sets its own query.
 	if u.RawQuery != "" || u.Fragment != "" {
 		return nil, fmt.Errorf("client: the server's URL is %q; it must end with its path", text)
 	}

@@ -13,6 +13,7 @@ import (
 // its experiment.
 func (j *Job) UnmarshalJSON(data []byte) error {
 	fast := *j
+	// The scanner sets brief to false when it finds a text.
 	fast.brief = true
 	if s := (scanner{text: data}); s.job(&fast) && s.atEnd() {
 		*j = fast

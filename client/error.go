@@ -109,6 +109,8 @@ func readRefusal(res *http.Response) *Error {
 	if json.Unmarshal(body, &p) == nil && p.Code != "" {
 		e = p.toError()
 	}
+	// The status line and the header are authoritative. Only an item of a batch has its
+	// status in the body.
 	e.Status, e.RetryAfter = res.StatusCode, retryAfter(res.Header)
 	return e
 }

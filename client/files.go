@@ -116,6 +116,7 @@ func (f *form) open() (*upload, error) {
 		s.addText(&text)
 		s.addFile(file.Name, content, size)
 	}
+	// Close writes the final boundary.
 	_ = w.Close()
 	s.addText(&text)
 	return s, nil

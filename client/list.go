@@ -63,6 +63,7 @@ func (c *Client) List(ctx context.Context, o ListOptions) iter.Seq2[Job, error] 
 					return
 				}
 			}
+			// A cursor that does not move would make the loop endless.
 			if p.Next == "" || p.Next == o.After {
 				return
 			}

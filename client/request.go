@@ -183,6 +183,8 @@ var errAnswerTooLarge = fmt.Errorf("the answer is larger than %d bytes", maxAnsw
 
 // readAll reads the body of a response, up to maxAnswer bytes.
 func readAll(res *http.Response) ([]byte, error) {
+	// With a known length one allocation is enough, and a length over the limit is refused
+	// unread.
 	switch n := res.ContentLength; {
 	case n > maxAnswer:
 		return nil, errAnswerTooLarge

@@ -53,8 +53,11 @@ func safeToRetry(k *call, err error) bool {
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		return true // the server refused before it did anything
 	case http.StatusBadGateway, http.StatusGatewayTimeout:
+		// A proxy lost the answer. The server may have processed the request.
 		return !k.notIdempotent
 	case 0:
+		// No answer came: unless even the connection failed, the server may have processed the
+		// request.
 		return !k.notIdempotent || dialFailed(err)
 	}
 	return false
@@ -90,6 +93,7 @@ func (c *Client) waitToRetry(ctx context.Context, try int, err error) error {
 	if errors.As(err, &e) {
 		d = max(d, min(e.RetryAfter, maxRetryAfter))
 	}
+	// The wait would end in a timeout. The real error tells the caller more, and sooner.
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < d {
 		return err
 	}

@@ -80,9 +80,11 @@ func (e *sseEvent) field(line []byte) {
 		e.event = string(value)
 	case "data":
 		if e.data != nil {
+			// Several data lines of one event are joined by line breaks.
 			e.data = append(e.data, '\n')
 		}
 		e.data = append(e.data, value...)
+		// An empty data field makes an event too.
 		if e.data == nil {
 			e.data = []byte{}
 		}

@@ -109,6 +109,7 @@ func (w *watch) waitToReconnect(ctx context.Context, err error) error {
 func (w *watch) connect(parent context.Context) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
+	// A dead connection gives no error by itself: the server would only seem silent.
 	idle := time.AfterFunc(streamTimeout, func() { cancel(errSilent) })
 	defer idle.Stop()
 

@@ -94,6 +94,7 @@ func actOnEach(ctx context.Context, env *Env, c *client.Client, asJSON bool, a a
 		default:
 			fmt.Fprintf(env.Out, "%s %s\n", printable(id), printable(words))
 		}
+		// After an interrupt the remaining jobs would all fail with the same error.
 		if ctx.Err() != nil {
 			break
 		}
@@ -104,6 +105,8 @@ func actOnEach(ctx context.Context, env *Env, c *client.Client, asJSON bool, a a
 // actOnAll changes all selected jobs and prints their number.
 func actOnAll(ctx context.Context, env *Env, c *client.Client, o actionOptions, a action) error {
 	f := o.filter
+	// The server refuses an empty filter, so that a forgotten flag cannot change every
+	// job.
 	f.All = o.all
 	if !o.yes {
 		if err := confirm(ctx, env, c, a, f); err != nil {
@@ -111,6 +114,8 @@ func actOnAll(ctx context.Context, env *Env, c *client.Client, o actionOptions, 
 		}
 	}
 	done, err := a.doAll(c, ctx, f)
+	// An error can come after some jobs were changed already. The user has to know how
+	// many.
 	if err != nil && done > 0 {
 		err = fmt.Errorf("%s %s so far: %w", jobCount(done), a.doneText, err)
 	}

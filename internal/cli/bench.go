@@ -73,6 +73,8 @@ func runBench(ctx context.Context, env *Env, o benchOptions, names []string) err
 		return fmt.Errorf("this program cannot find itself: %w", err)
 	}
 	o.Names = names
+	// The servers are this same program, so that a bench measures exactly the build that
+	// it is part of.
 	o.Serve = []string{program, "serve"}
 	o.Floor = []string{program, "bench-floor"}
 	o.Model = []string{program, "sim-upstream", "--stamps"}
@@ -84,6 +86,7 @@ func runBench(ctx context.Context, env *Env, o benchOptions, names []string) err
 		return usageError{err}
 	}
 	report, err := bench.Run(ctx, o.Options)
+	// After an error the report still has the figures that were measured before.
 	if o.json {
 		return errors.Join(printJSON(env.Out, report), err)
 	}

@@ -59,6 +59,8 @@ func Run(ctx context.Context, env *Env, args []string) int {
 	if text := errorText(err); text != "" {
 		fmt.Fprintf(env.Err, "meanwhile: %s\n", printable(text))
 	}
+	// The help of the command shows what is right. After other errors it would only be
+	// noise.
 	if code == exitUsage {
 		fmt.Fprintf(env.Err, "See '%s --help'.\n", cmd.CommandPath())
 	}
@@ -85,6 +87,7 @@ at once with an id, runs the work in the background, and lets anyone watch it.
 	root.SetIn(env.In)
 	root.SetOut(env.Out)
 	root.SetErr(env.Err)
+	// Errors in flags are usage errors too, and have their exit status.
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(
 		newServeCommand(env),

@@ -68,6 +68,7 @@ func completeJob(env *Env, o *connection) completionFunc {
 // completeFromServer calls ask for words, each followed by a tab and a description, and
 // returns those that begin with prefix.
 func completeFromServer(cmd *cobra.Command, env *Env, o *connection, prefix string, ask func(context.Context, *client.Client) ([]string, error)) ([]string, cobra.ShellCompDirective) {
+	// A retry would take longer than the shell should wait.
 	c, err := o.newClient(env, client.WithRetries(0))
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
@@ -82,6 +83,7 @@ func completeFromServer(cmd *cobra.Command, env *Env, o *connection, prefix stri
 	var matching []string
 	for _, word := range words {
 		if strings.HasPrefix(word, prefix) {
+			// Names come from the server. Control characters in them would reach the terminal.
 			matching = append(matching, printable(word))
 		}
 	}

@@ -18,6 +18,7 @@ func confirm(ctx context.Context, env *Env, c *client.Client, a action, f client
 		return usagef("give --yes: without a terminal the command cannot ask for a confirmation")
 	}
 	n, more, err := count(ctx, c, f, a.changes)
+	// Without a job to change there is nothing to confirm, and the action prints 0.
 	if err != nil || n == 0 && !more {
 		return err
 	}
@@ -49,6 +50,7 @@ func count(ctx context.Context, c *client.Client, f client.Filter, changes func(
 		case err != nil:
 			return n, false, err
 		case checked == maxCounted:
+			// Counting millions of jobs takes longer than a user waits for a question.
 			return n, true, nil
 		case changes(&j):
 			n++

@@ -65,6 +65,8 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 func usageCheck(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
+			// The root command only gets here with an unknown command, and cobra's message names
+			// it.
 			if !cmd.HasParent() {
 				return usageError{err}
 			}
@@ -116,6 +118,7 @@ func exitCode(err error) int {
 	var e jobError
 	var refused *client.Error
 	switch {
+	// Usage errors come first: they may wrap any other error.
 	case errors.As(err, new(usageError)):
 		return exitUsage
 	case errors.As(err, &e) && e.job.Status == client.Failed:
@@ -154,6 +157,7 @@ func errorText(err error) string {
 	case errors.As(err, &e) && e.RetryAfter > 0:
 		return fmt.Sprintf("%v; try again in %s", err, e.RetryAfter.Round(time.Second))
 	case errors.Is(err, context.Canceled) && e == nil:
+		// An error of the client in the chain is the better message.
 		return "interrupted"
 	}
 	return err.Error()

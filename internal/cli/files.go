@@ -89,6 +89,7 @@ func (c *progressReader) Close() error {
 func (a *attachments) count(name string, n int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	// After stop the bar must not appear again, although the transport may still read.
 	if a.sent += n; a.stopped || a.total < minProgressBytes || n < 0 {
 		return
 	}

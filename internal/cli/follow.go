@@ -78,6 +78,7 @@ func (f *follower) run(ctx context.Context, c *client.Client, id string, after i
 // watch the job again.
 func (f *follower) watchError(id string, err error) error {
 	f.screen.clear()
+	// Only an interrupt by the user leaves the job running on purpose.
 	if !errors.Is(err, context.Canceled) {
 		return errors.Join(err, f.screen.writeErr)
 	}
@@ -108,6 +109,7 @@ func (f *follower) show(e client.Event) error {
 	}
 	switch e.Type {
 	case client.SnapshotEvent:
+		// Only the first snapshot counts. Later ones come after a reconnect.
 		if !f.started {
 			f.started, f.startCursor = true, e.Job.Cursor
 		}
@@ -119,6 +121,8 @@ func (f *follower) show(e client.Event) error {
 	case client.AttemptEvent:
 		f.attemptBegan(e.Entry.Attempt)
 	}
+	// Up to startCursor an attempt event may still come that supersedes the pending
+	// output.
 	if f.liveOutput && f.started && e.Cursor >= f.startCursor {
 		f.printPending()
 	}
@@ -152,6 +156,7 @@ func (f *follower) printPending() {
 // that this no longer counts.
 func (f *follower) attemptBegan(attempt int) {
 	f.pending = nil
+	// The note is for a user who has seen output of an earlier attempt.
 	if f.all || f.printed {
 		f.screen.endLine()
 		f.screen.note("--- attempt %d begins; what was said above no longer counts ---", attempt)
@@ -164,6 +169,7 @@ func (f *follower) attemptBegan(attempt int) {
 func (f *follower) printEnd(ctx context.Context, c *client.Client) error {
 	f.screen.clear()
 	f.printPending()
+	// A job without text output still has a result, and the user wants to see something.
 	if f.job.Status == client.Succeeded && !f.printed {
 		text, err := resultText(ctx, c, &f.job)
 		if err != nil {
@@ -184,6 +190,7 @@ func resultText(ctx context.Context, c *client.Client, j *client.Job) (string, e
 	if err != nil {
 		return "", err
 	}
+	// null is the result of work that returns nothing.
 	if json.Valid(r.Body) && string(r.Body) == "null" {
 		return "", nil
 	}

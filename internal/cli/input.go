@@ -18,6 +18,7 @@ func inputText(env *Env, args []string) ([]byte, error) {
 	if len(args) == 1 && args[0] != "-" {
 		return []byte(args[0]), nil
 	}
+	// Reading a terminal would look like a hanging command.
 	if len(args) == 0 && env.InTerminal {
 		return nil, usagef("an input is missing: give it as an argument, such as '{}', or on standard input")
 	}
@@ -47,6 +48,8 @@ type inputReader struct {
 func (r *inputReader) parse(ctx context.Context, text []byte) (json.RawMessage, error) {
 	trimmed := bytes.TrimSpace(text)
 	valid := json.Valid(trimmed)
+	// A JSON object is never meant as a question, so the executor does not matter. A
+	// broken one is a typing error and must not become a question.
 	if bytes.HasPrefix(trimmed, []byte("{")) {
 		if !valid {
 			return nil, usagef("the input begins like a JSON object but is invalid: %v", json.Unmarshal(trimmed, new(any)))

@@ -87,6 +87,7 @@ type line struct {
 // submitAll submits every line that is not empty. It returns an error when it stops early.
 func (f *lineSubmitter) submitAll(ctx context.Context, in io.Reader) error {
 	lines := bufio.NewScanner(in)
+	// The default limit of a line is 64 KiB, less than an input may have.
 	lines.Buffer(make([]byte, 0, 64<<10), maxInput+1)
 	for lines.Scan() {
 		f.read++
@@ -103,6 +104,7 @@ func (f *lineSubmitter) submitAll(ctx context.Context, in io.Reader) error {
 			}
 		}
 	}
+	// The lines before the long one are valid and must not be lost.
 	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
 		return errors.Join(f.flush(ctx), usagef("line %d is longer than 1 MiB", f.read+1))
 	} else if err != nil {
@@ -120,6 +122,8 @@ func (f *lineSubmitter) add(ctx context.Context, text []byte) error {
 		return l.err // a failed request, not a wrong line: it would fail for every line
 	}
 	l.submission.Input = input
+	// The number of the line makes the key unique, and the same file gives the same keys
+	// again.
 	if f.common.IdempotencyKey != "" {
 		l.submission.IdempotencyKey = fmt.Sprintf("%s/%d", f.common.IdempotencyKey, f.read)
 	}
@@ -177,6 +181,7 @@ func (f *lineSubmitter) submitBatch(ctx context.Context) (wait time.Duration, er
 			rest[i].job = s.Job
 			f.submitted++
 		case refusalExitCode(s.Err) == exitFull:
+			// Not a refusal for good: the line stays without an outcome and is submitted again.
 			wait = max(wait, s.Err.RetryAfter, time.Second)
 		default:
 			rest[i].err = s.Err

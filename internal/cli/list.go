@@ -52,6 +52,7 @@ func runList(ctx context.Context, env *Env, o listOptions) error {
 		return err
 	}
 	defer c.Close()
+	// The largest page needs the fewest requests. A smaller limit needs no larger page.
 	options := client.ListOptions{Filter: o.filter, Limit: 100}
 	if !o.all {
 		options.Limit = min(o.limit, 100)

@@ -29,6 +29,7 @@ func newScreen(env *Env) *screen {
 
 // write writes output of a job.
 func (s *screen) write(text string) {
+	// After the first error, as of a closed pipe, more output is useless.
 	if text == "" || s.writeErr != nil {
 		return
 	}
@@ -65,6 +66,7 @@ func (s *screen) progress(p client.Progress, status client.Status) {
 		return
 	}
 	text := bar(p, status, s.width()-1)
+	// An unchanged bar is not drawn again: it would flicker.
 	if text == s.bar {
 		return
 	}
@@ -80,6 +82,7 @@ func (s *screen) clear() {
 }
 
 func (s *screen) draw() {
+	// In the middle of a line the bar would overwrite the output.
 	if s.bar == "" || s.drawn || s.outTerm && s.midLine {
 		return
 	}

@@ -90,6 +90,7 @@ func serveUntil(ctx context.Context, ln net.Listener, h http.Handler) error {
 		_ = srv.Close()
 	}()
 	err := srv.Serve(ln)
+	// Serve may also return by itself. The goroutine must end in both cases.
 	stop()
 	<-closed
 	if errors.Is(err, http.ErrServerClosed) {

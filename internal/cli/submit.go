@@ -107,6 +107,7 @@ func runSubmit(ctx context.Context, env *Env, o submitOptions, args []string) er
 		return err
 	}
 	defer c.Close()
+	// A job with files may do without an input. Standard input is then not read.
 	if len(args) > 1 || len(a.files) == 0 {
 		if s.Input, err = readInput(ctx, env, c, args); err != nil {
 			return err
@@ -126,6 +127,7 @@ func runSubmit(ctx context.Context, env *Env, o submitOptions, args []string) er
 		return printJSON(env.Out, j)
 	}
 	fmt.Fprintln(env.Out, j.ID)
+	// In a script this hint would only be noise.
 	if env.OutTerminal && env.ErrTerminal {
 		fmt.Fprintln(env.Err, "To watch it: "+o.watchCommand(j.ID))
 	}
@@ -152,6 +154,7 @@ func waitAndPrint(ctx context.Context, c *client.Client, id string, f *follower)
 		return errors.Join(printJSON(f.screen.out, j), quietError(endError(j)))
 	}
 	f.onlyAtEnd()
+	// Without output there are no events to read.
 	if f.job = *j; j.Cursor == 0 {
 		return f.printEnd(ctx, c)
 	}

@@ -48,6 +48,7 @@ func runWatch(ctx context.Context, env *Env, o watchOptions, id string) error {
 	if o.after < 0 {
 		return usagef("--after takes the number of an output entry, not %d", o.after)
 	}
+	// The follower comes first: its retry hook is an option of the client.
 	f := newFollower(env, o.connection, o.follow)
 	c, err := o.newClient(env, client.WithRetryHook(f.serverUnavailable))
 	if err != nil {

@@ -121,6 +121,7 @@ func (c *clients) submitUntil(ctx, runCtx context.Context, scripts []*taskSource
 
 // run runs one task. When the server is killed, the task ends at the failing call.
 func (c *clients) run(runCtx context.Context, t task) {
+	// Record it first: the job may exist although the answer never comes.
 	c.rec.submitting(t.sub)
 	submit := c.noRetry.Submit
 	if t.action == submitAndWait {
@@ -136,6 +137,7 @@ func (c *clients) run(runCtx context.Context, t task) {
 	if t.action == ignore || t.action == submitAndWait {
 		return
 	}
+	// Do not wait for a slot: the load must go on until the kill.
 	select {
 	case c.slots <- struct{}{}:
 		c.watchers.Go(func() {
@@ -171,6 +173,7 @@ func (c *clients) followUp(ctx context.Context, id string, t task) {
 	case retry:
 		if j, err := c.retrying.Wait(ctx, id); err == nil {
 			c.rec.observe(j, snapshot{})
+			// Record it first: the retry may happen although its answer never comes.
 			c.rec.retrying(id)
 			_, _ = c.noRetry.Retry(ctx, id) // without an answer the retry may or may not have happened; the record allows both
 		}

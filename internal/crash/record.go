@@ -112,6 +112,7 @@ func (r *record) observe(j *client.Job, then snapshot) {
 	defer r.mu.Unlock()
 	k := r.jobs[j.ID]
 	if !j.Status.Ended() {
+		// A retry that was requested meanwhile may have started the job again.
 		if then.ended && k.retries == 0 {
 			r.violateLocked("%s had ended as %s and is %s", j.ID, k.ends[0].status, j.Status)
 		}

@@ -110,6 +110,8 @@ func (c *clients) verifyAll(ctx context.Context) {
 		if j != nil && j.Status == client.Succeeded {
 			c.checkResult(k, j)
 		}
+		// A job fails after maxLosses lost attempts, and every kill loses one. That is no
+		// violation.
 		lost := j != nil && j.Error != nil && j.Error.Code == "worker_lost" && j.Attempt >= maxLosses
 		if j != nil && j.Status == client.Failed && k.retries == 0 && j.Error != nil && j.Error.Code != "asked_for" && !lost {
 			c.rec.violate("%s failed, which nobody asked for: %s", k.id, j.Error.Message)
