@@ -107,6 +107,7 @@ type Engine struct {
 // New makes an engine. It takes back the running jobs of processes that the configuration
 // declares dead, and reads the counts of all queues.
 func New(ctx context.Context, c Config) (*Engine, error) {
+	c.setDefaults()
 	e := &Engine{
 		store:          c.Store,
 		process:        c.Process,
@@ -124,24 +125,6 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 		renewals:       newRenewals(),
 		observer:       c.Observer,
 		leases:         map[job.ID]*localLease{},
-	}
-	if e.log == nil {
-		e.log = slog.New(slog.DiscardHandler)
-	}
-	if e.observer == nil {
-		e.observer = noObserver{}
-	}
-	if e.renewEvery == 0 {
-		e.renewEvery = 10 * time.Second
-	}
-	if e.maxWatchers == 0 {
-		e.maxWatchers = 20_000
-	}
-	if e.idempotencyTTL == 0 {
-		e.idempotencyTTL = 24 * time.Hour
-	}
-	if e.process == (job.Process{}) && !c.Alone { // a lone engine needs no process id in its leases
-		e.process = job.NewProcess()
 	}
 	for _, q := range c.Queues {
 		e.queues[q.Name] = &queue{Queue: q, process: e.process}
@@ -163,6 +146,28 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 	}
 	e.peers = newPeers(e, c.Bus) // last: from here on notices arrive
 	return e, nil
+}
+
+// setDefaults sets what is left at zero.
+func (c *Config) setDefaults() {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Observer == nil {
+		c.Observer = noObserver{}
+	}
+	if c.RenewEvery == 0 {
+		c.RenewEvery = 10 * time.Second
+	}
+	if c.MaxWatchers == 0 {
+		c.MaxWatchers = 20_000
+	}
+	if c.IdempotencyKeep == 0 {
+		c.IdempotencyKeep = 24 * time.Hour
+	}
+	if c.Process == (job.Process{}) && !c.Alone { // a lone engine needs no process id in its leases
+		c.Process = job.NewProcess()
+	}
 }
 
 // loadCounts reads the counts of all queues. It warns of jobs in a queue that is not configured:

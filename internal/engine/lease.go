@@ -20,7 +20,7 @@ type localLease struct {
 	fullDiskBytes int64     // output of this attempt while the disk was full
 }
 
-// lease returns the id and the token.
+// lease returns the lease as its worker knows it.
 func (local *localLease) lease() job.Lease { return job.Lease{Job: local.job.ID, Token: local.token} }
 
 // checkOutputLimit refuses size bytes of output above the bound of an attempt, or of a job.
@@ -125,6 +125,7 @@ func (e *Engine) reoccupySlot(l job.Lease) {
 
 // order sends an order to the worker that has a lease.
 func (e *Engine) order(l job.Lease, o job.Order) {
+	// Send the order without mu: it runs the worker's code.
 	e.mu.Lock()
 	local := e.leases[l.Job]
 	var to *consumer
@@ -169,9 +170,12 @@ func (e *Engine) dropLease(l job.Lease) *localLease {
 // handleLostLease drops a lease that another process swept, or whose attempt was finished
 // through another process. It ignores leases of other processes' workers.
 func (e *Engine) handleLostLease(l job.Lease) {
-	if local := e.dropLease(l); local != nil {
-		local.notifyLost()
+	local := e.dropLease(l)
+	if local == nil {
+		return
 	}
+	local.consumer.order(l, job.OrderLost)
+	local.consumer.q.recordEnd(local.startedAt, time.Since(local.startedAt), false)
 }
 
 // dropIfLost drops a lease if the store refused a write because the lease is void: its worker
@@ -180,12 +184,6 @@ func (e *Engine) dropIfLost(l job.Lease, err error) {
 	if job.CodeOf(err) == job.LeaseLost {
 		e.handleLostLease(l)
 	}
-}
-
-// notifyLost tells the worker that its lease is lost.
-func (local *localLease) notifyLost() {
-	local.consumer.order(local.lease(), job.OrderLost)
-	local.consumer.q.recordEnd(local.startedAt, time.Since(local.startedAt), false)
 }
 
 // dropLeaseOn drops the lease of this process on a job that was deleted, or that has another

@@ -81,6 +81,8 @@ func (p *pruner) pass(ctx context.Context) error {
 			return err
 		}
 		total += op.Deleted
+		// Beyond this point jobs are too young for any retention to be over. Do not move the
+		// cursor there: the next pass is to read them again.
 		young := op.Next == "" || p.e.store.Now().Sub(op.LookedUntil) < p.e.minKeep()
 		if young && !op.More {
 			break

@@ -108,7 +108,7 @@ func (e *Engine) locate(ctx context.Context, s *Snapshot) error {
 		if err != nil {
 			return err
 		}
-		if n == exactPosition {
+		if n == exactPosition { // the store stopped counting there
 			n = max(n, int(q.queuedCount())-1)
 		}
 		s.Position = n

@@ -92,7 +92,7 @@ func (w *Watch) take() (u Update, news bool) {
 	events, missed := w.sub.Take()
 	w.behind = w.behind || missed
 	for _, ev := range events {
-		if w.behind {
+		if w.behind { // the log has the rest
 			break
 		}
 		news = w.apply(&u, ev) || news
