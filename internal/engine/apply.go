@@ -12,7 +12,7 @@ import (
 // applyOptions says how a batch is applied.
 type applyOptions struct {
 	certain bool      // it is certain that nothing of the batch was applied before
-	until   time.Time // how long a half waits for disk space; zero for a whole batch, which does not wait
+	until   time.Time // how long a half waits for disk space; zero for a whole batch
 }
 
 // maxUnwritable is how long new work waits while the store cannot be written.

@@ -15,7 +15,7 @@ var bucketStarts = [...]int{0, 1, 2, 3, 5, 8, 12, 17, 24, 34, 48, 68, 96}
 
 const (
 	arrivalWeight = 1.0 / 16 // of the last arrival in the moving means
-	minSpeed      = 0.2      // slowest advance of a waiting job, relative to a queue without arrivals ahead
+	minSpeed      = 0.2      // slowest advance of a waiting job; 1 is without arrivals ahead
 )
 
 // record adds a job that arrived ahead of others, at that position.
@@ -47,7 +47,8 @@ func (o *arrivalsAhead) jobsAhead(now time.Time, before int, every float64) (job
 	if o.interval == 0 {
 		return float64(before)
 	}
-	load := every / max(o.interval, now.Sub(o.lastAt).Seconds()) // arrivals ahead per job that the queue runs
+	// Arrivals ahead per job that the queue runs.
+	load := every / max(o.interval, now.Sub(o.lastAt).Seconds())
 	overtaken := 0.0
 	for i, from := range bucketStarts {
 		to := before

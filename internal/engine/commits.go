@@ -30,8 +30,8 @@ type commits struct {
 	armed bool        // the timer is running
 }
 
-func newCommits(stuck func()) *commits {
-	return &commits{onSlow: stuck, epoch: time.Now().Add(-time.Nanosecond)}
+func newCommits(onSlow func()) *commits {
+	return &commits{onSlow: onSlow, epoch: time.Now().Add(-time.Nanosecond)}
 }
 
 // begin adds a commit that begins at that time.

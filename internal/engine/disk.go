@@ -135,7 +135,8 @@ func (d *disk) reportLocked(refused bool, cause error) {
 	case refused && !d.reported:
 		d.log.Error("the disk is full: new work is refused until there is space", "reserved", d.minFree, "free", d.freeBytes, "error", cause)
 		d.reported = true
-	case !refused && d.reported && d.hasBytesLocked(d.admittedBytes+job.MaxBody, d.minFree): // not as soon as one small submit fits
+	case !refused && d.reported && d.hasBytesLocked(d.admittedBytes+job.MaxBody, d.minFree):
+		// Not as soon as one small submit fits.
 		d.log.Info("the disk has space again")
 		d.reported = false
 	}

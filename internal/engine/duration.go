@@ -39,7 +39,8 @@ func (s *durationStats) learn(d time.Duration) {
 		s.outliers, s.outlierSum = s.outliers+side, s.outlierSum+x
 		if s.outliers*side == outlierRun {
 			mean := s.outlierSum / outlierRun
-			*s = durationStats{samples: outlierRun, mean: mean, variance: square(mean) * s.randomness()} // keep the relative variance
+			// Keep the relative variance.
+			*s = durationStats{samples: outlierRun, mean: mean, variance: square(mean) * s.randomness()}
 		}
 	}
 }

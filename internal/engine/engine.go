@@ -95,7 +95,7 @@ type Engine struct {
 
 	// Owned by loop.
 	stopLoop      context.CancelCauseFunc // ends the loop; the settler calls it too
-	fatal         error                   // if set, nothing is applied any more: the data is damaged, or a batch stays in doubt
+	fatal         error                   // if set, nothing is applied any more
 	recovering    bool                    // the loop is applying batches in doubt again
 	claimsStopped bool                    // the server is stopping
 

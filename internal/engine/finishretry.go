@@ -42,7 +42,8 @@ func (r rejectedFinishes) without(list []store.Running) []store.Running {
 	}
 	now := time.Now()
 	for l, f := range r {
-		if now.Sub(f.again) > maxFinishRetry { // the sweep has not found it for an hour: the attempt has ended
+		// The sweep has not found it for an hour: the attempt has ended.
+		if now.Sub(f.again) > maxFinishRetry {
 			delete(r, l)
 		}
 	}

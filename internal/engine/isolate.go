@@ -44,7 +44,8 @@ func (e *Engine) isolate(ctx context.Context, b *store.Batch, cause error, until
 		joinAnswers(b, first, &store.Batch{})
 		return nothingToSync, nil
 	}
-	if part, ok := errors.AsType[*partialError](err); ok { // its own last ops have their refusal already
+	// The second half failed in part: its last ops have their refusals already.
+	if part, ok := errors.AsType[*partialError](err); ok {
 		joinAnswers(b, first, second)
 		return func() error { return part }, nil
 	}

@@ -103,10 +103,3 @@ func (e *Engine) awaitEnd(ctx context.Context, sub *watch.Subscription, j job.Jo
 		j = now
 	}
 }
-
-func (e *Engine) ended(ctx context.Context, j job.Job, r *job.Result, err error) (Snapshot, error) {
-	if err != nil {
-		return Snapshot{}, err
-	}
-	return e.snapshot(ctx, &j, r)
-}

@@ -26,7 +26,7 @@ type peers struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	watched      map[job.ID]*watchedJob // the jobs with watchers here
-	noticedJobs  map[job.ID]bool        // jobs in notices since the last check that run here or are watched here
+	noticedJobs  map[job.ID]bool        // relevant jobs of the notices since the last check
 	noticedQueue bool                   // a notice since then named a queue
 }
 
@@ -230,7 +230,8 @@ func (p *peers) hasChanged(id job.ID, st *store.JobVersion) bool {
 func (e *Engine) applyVersion(st *store.JobVersion) (ours bool, behind job.Lease) {
 	e.mu.Lock()
 	local := e.leases[st.ID]
-	if local == nil || local.slotFreed { // the change may be its own finish, which is about to be answered
+	// The change may be its own finish, which is about to be answered.
+	if local == nil || local.slotFreed {
 		e.mu.Unlock()
 		return false, behind
 	}

@@ -17,10 +17,10 @@ type Queue struct {
 	Executor    string // the kind of executor, for display
 	Concurrency int    // jobs running at once in this process
 	MaxRunning  int    // jobs running at once over all processes; 0 for no limit
-	MaxDepth    int    // waiting jobs (see [fairqueue.Load]); one more is refused with [job.QueueFull]; 0 for no limit
+	MaxDepth    int    // waiting jobs, see [fairqueue.Load]; else [job.QueueFull]; 0 for no limit
 	MaxBytes    int64  // bytes of input and files of the waiting jobs; 0 for no limit
 	KeyRunning  int    // jobs of one key running at once, further ones are parked; 0 for no limit
-	KeyWaiting  int    // waiting jobs of one key; one more is refused with [job.KeyFull]; 0 for no limit
+	KeyWaiting  int    // waiting jobs of one key; else [job.KeyFull]; 0 for no limit
 	MaxAttempts int
 	Policy      job.Policy
 	Keep        time.Duration // retention of jobs that did not fail
@@ -55,8 +55,8 @@ type queue struct {
 	counts         job.Counts  // a hint: from the last commit that named the queue, or a later read
 	commits        int         // commits that set counts
 	queuedShrank   bool        // the last of them lowered the number of queued jobs
-	claimFellShort bool        // the last claim got too few jobs, and no new counts came since; see releaseUnclaimed
-	readySubmits   int         // submits on their way that are ready at once and not assigned to a consumer
+	claimFellShort bool        // no claims until new counts come; see releaseUnclaimed
+	readySubmits   int         // ready submits on their way that no consumer gets
 	delayedSubmits int         // submits on their way that become ready later
 	pendingBytes   int64       // bytes of submits on their way
 	claiming       int         // slots for which jobs are being claimed

@@ -67,6 +67,7 @@ func (r *renewals) add(l job.Lease) (added *renewal, begin bool) {
 	return now.next, false
 }
 
+// beginRenewal puts a renewal into its lane.
 func (e *Engine) beginRenewal(l job.Lease, r *renewal) {
 	p := &pendingOp{lane: laneUrgent, bytes: opBytes, op: &store.Renew{Lease: l}}
 	p.onAnswer = func(err error) { e.renewed(l, r, err) }

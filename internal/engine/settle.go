@@ -12,7 +12,8 @@ import (
 // answers to callers, in the order in which the store applied the ops.
 func (e *Engine) settle(pb *pendingBatch) {
 	at := time.Now()
-	e.fileRemover.add(pb.batch.Removed) // before the answers: a caller that then waits for removals waits for these too
+	// Before the answers: a caller that then waits for removals waits for these too.
+	e.fileRemover.add(pb.batch.Removed)
 	for _, p := range pb.ops {
 		e.settled(p)
 		p.answer()
@@ -20,7 +21,8 @@ func (e *Engine) settle(pb *pendingBatch) {
 	for _, m := range pb.batch.Moved {
 		e.hub.Publish(m.ID, watch.Event{State: m.State, Revision: m.Revision})
 	}
-	for _, c := range pb.claims { // last, in the order of application: one batch may finish and claim the same job
+	// Last, in the order of application: one batch may finish and claim the same job.
+	for _, c := range pb.claims {
 		e.deliverClaimed(c)
 	}
 	for i := range pb.batch.FollowUps {

@@ -40,12 +40,13 @@ func (e *Engine) List(ctx context.Context, f job.Filter) (page []job.Job, next j
 	return e.store.List(ctx, f)
 }
 
-// Result returns the result of a succeeded job, or [job.NotFinished] for another one.
+// Result returns the result of a job, or [job.NotFinished] unless the job has succeeded.
 func (e *Engine) Result(ctx context.Context, owner job.Owner, id job.ID) (job.Result, error) {
 	return e.store.Result(ctx, owner, id)
 }
 
-// newJobSnapshot is the snapshot of a job that was just stored, while queued jobs were waiting.
+// newJobSnapshot is the snapshot of a job that was just stored. queued is how many jobs were
+// queued before.
 func (e *Engine) newJobSnapshot(ctx context.Context, j *job.Job, queued int) Snapshot {
 	s := Snapshot{Job: *j}
 	if s.State == job.Running {

@@ -50,7 +50,8 @@ func newSweeper(e *Engine) *sweeper {
 
 // run sweeps until ctx ends. It logs what fails; the next sweep repeats it.
 func (s *sweeper) run(ctx context.Context) {
-	s.scheduleAt(s.e.store.Now()) // parked jobs too: their limits may have changed with the configuration
+	// Parked jobs too: their limits may have changed with the configuration.
+	s.scheduleAt(s.e.store.Now())
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	s.markUnhealthy() // no worker could renew before

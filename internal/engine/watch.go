@@ -105,9 +105,9 @@ func (w *Watch) take() (u Update, news bool) {
 func (w *Watch) apply(u *Update, ev watch.Event) (news bool) {
 	for _, entry := range ev.Entries {
 		switch {
-		case entry.Seq <= w.cursor:
+		case entry.Seq <= w.cursor: // the log had it already
 			continue
-		case entry.Seq > w.cursor+1:
+		case entry.Seq > w.cursor+1: // entries are missing
 			w.behind = true
 			return news
 		}
@@ -149,7 +149,7 @@ func (w *Watch) applyJob(j *job.Job) (news bool) {
 func (w *Watch) applyState(to job.State, revision int64) (news bool) {
 	switch {
 	case revision <= w.job.Revision:
-	case revision > w.job.Revision+1:
+	case revision > w.job.Revision+1: // changes are missing
 		w.behind = true
 	default:
 		w.job.State, w.job.Revision = to, revision
