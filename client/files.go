@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -179,7 +180,7 @@ func (s *upload) Read(p []byte) (int, error) {
 	s.onRead()
 	for len(s.parts) > 0 {
 		n, err := s.parts[0].Read(p)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			s.parts, err = s.parts[1:], nil
 		}
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -101,7 +102,7 @@ func (c *Client) exchange(ctx context.Context, k *call) (answer, error) {
 	defer res.Body.Close()
 	body, err := readAll(res)
 	switch {
-	case err == errAnswerTooLarge:
+	case errors.Is(err, errAnswerTooLarge):
 		return answer{}, badAnswer(res.StatusCode, err)
 	case err != nil:
 		return answer{}, c.noAnswer(ctx, k, err)

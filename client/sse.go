@@ -62,7 +62,7 @@ func (s *sseReader) line(limit int) ([]byte, error) {
 		if err == nil {
 			break
 		}
-		if err != bufio.ErrBufferFull {
+		if !errors.Is(err, bufio.ErrBufferFull) {
 			return nil, err
 		}
 	}

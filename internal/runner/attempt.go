@@ -188,7 +188,7 @@ func (a *attempt) decideOutcome(err error) (o job.Outcome, ok bool) {
 // that was asked to stop and finished all the same is not repeated, unless some of its output
 // was rejected.
 func (a *attempt) isDoneLocked() bool {
-	switch a.stopCause {
+	switch a.stopCause { //nolint:errorlint // the causes are these values, never wrapped
 	case nil:
 		return true
 	case exec.ErrStopping, exec.ErrLost, exec.ErrTimeout:

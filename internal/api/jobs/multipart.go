@@ -146,7 +146,7 @@ func (u *upload) readParts() error {
 	for {
 		u.body.left = maxHeaders
 		p, err := u.parts.NextRawPart()
-		if err == io.EOF { // only after the last boundary; elsewhere io.EOF is wrapped
+		if err == io.EOF { //nolint:errorlint // io.EOF itself follows the last boundary; a wrapped one is a broken body
 			return u.drain()
 		}
 		if err == nil {

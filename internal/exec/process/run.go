@@ -45,8 +45,8 @@ func (e *Executor) start(t exec.Task) (*run, error) {
 	theirs, err := r.makePipes()
 	if err == nil {
 		if err = e.config.PIDFile.addAttempt(&r.attempt); err != nil {
-			// %v, not %w: a missing PID file must not look like a missing command.
-			err = fmt.Errorf("its attempt cannot be recorded: %v", err)
+			// A missing PID file must not look like a missing command.
+			err = fmt.Errorf("its attempt cannot be recorded: %v", err) //nolint:errorlint // see above
 		}
 	}
 	if err == nil {
