@@ -8,8 +8,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/bus"
 )
 
-// Bus is a bus that breaks on purpose: notices come late, twice or never. Its fields
-// are set before anyone joins.
+// Bus is a bus that fails on purpose: notices arrive late, twice or never. Its fields must be set
+// before the first Join.
 type Bus struct {
 	Inner bus.Bus
 	// LostPercent, Doubled and Late are how many of a hundred notices that arrive are lost,
@@ -23,7 +23,7 @@ type Bus struct {
 	random *rand.Rand // guarded by mu
 }
 
-// Join adds a member, whose notices arrive as the bus is set to; see [bus.Bus].
+// Join adds a member; see [bus.Bus].
 func (n *Bus) Join(wake func(bus.Notice)) bus.Member {
 	n.once.Do(func() { n.random = rand.New(rand.NewPCG(n.Seed, 0)) })
 	m := &member{wake: wake}
@@ -35,7 +35,7 @@ func (n *Bus) Join(wake func(bus.Notice)) bus.Member {
 	return m
 }
 
-// arrivals says after how long a notice arrives, each time that it does.
+// arrivals returns the delay of each arrival of a notice: none, one or two.
 func (n *Bus) arrivals() (after []time.Duration) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -56,13 +56,13 @@ func (n *Bus) arrivals() (after []time.Duration) {
 	return after
 }
 
-// member is a member with the notices that are still to come to it.
+// member delivers its notices after their delays, until it leaves.
 type member struct {
 	bus.Member
 	wake func(bus.Notice)
 
 	mu   sync.RWMutex
-	left bool // guarded by mu, which a delivery holds for reading
+	left bool // guarded by mu, which a delivery locks for reading
 }
 
 func (m *member) schedule(notice bus.Notice, after time.Duration) {
@@ -89,7 +89,7 @@ func (m *member) Leave() {
 	m.left = true
 }
 
-// SlowReads is for Plan.Read: reads of a method take as long as told, the others no time.
+// SlowReads is a [Plan.Read] that delays the reads of some methods.
 func SlowReads(methods map[string]time.Duration) func(method string) error {
 	return func(method string) error {
 		time.Sleep(methods[method])

@@ -8,12 +8,13 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/bus"
 )
 
-func TestNoticesAreLostDoubledAndLate(t *testing.T) {
+func TestBusLosesDoublesAndDelaysNotices(t *testing.T) {
+	t.Parallel()
 	const sent = 1000
-	for says, c := range map[string]struct {
-		set         *Bus
-		least, most int // that arrive within a second
-		end         int // that arrive at all; -1 for some
+	for rule, c := range map[string]struct {
+		set       *Bus
+		low, high int // bounds of the notices that arrive within a second
+		end       int // notices that arrive in the end; -1 for any number
 	}{
 		"as they are sent": {&Bus{}, sent, sent, sent},
 		"all lost":         {&Bus{LostPercent: 100}, 0, 0, 0},
@@ -21,35 +22,36 @@ func TestNoticesAreLostDoubledAndLate(t *testing.T) {
 		"all doubled":      {&Bus{DoubledPercent: 100}, 2 * sent, 2 * sent, 2 * sent},
 		"late":             {&Bus{LatePercent: 100, MaxDelay: 10 * time.Second}, 1, sent / 3, sent},
 	} {
-		t.Run(says, func(t *testing.T) {
+		t.Run(rule, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := c.set
 				n.Inner = &bus.Local{}
 				got := make(chan bus.Notice, 3*sent)
-				hears := n.Join(func(notice bus.Notice) { got <- notice })
-				says := n.Join(func(bus.Notice) {})
+				receiver := n.Join(func(notice bus.Notice) { got <- notice })
+				sender := n.Join(func(bus.Notice) {})
 				for range sent {
-					says.Publish(bus.Notice{Queues: []string{"q"}})
+					sender.Publish(bus.Notice{Queues: []string{"q"}})
 				}
 				time.Sleep(time.Second)
-				if len(got) < c.least || len(got) > c.most {
+				if len(got) < c.low || len(got) > c.high {
 					t.Errorf("%d of %d arrived soon", len(got), sent)
 				}
 				time.Sleep(time.Minute)
 				if c.end >= 0 && len(got) != c.end {
 					t.Errorf("%d of %d arrived", len(got), sent)
 				}
-				hears.Leave()
-				says.Publish(bus.Notice{})
+				receiver.Leave()
+				sender.Publish(bus.Notice{})
 				if before := len(got); c.end >= 0 && before != c.end {
-					t.Error("who has left is told")
+					t.Error("a member that has left is woken")
 				}
 			})
 		})
 	}
 }
 
-func TestReadsAreSlowAndAClockIsWrong(t *testing.T) {
+func TestSlowReadsAndWrongClock(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		wrong := time.Hour
 		s := New(&inner{}, Plan{

@@ -1,7 +1,7 @@
-// Package faulty is a store that breaks on purpose: it wraps another one and
-// fails, delays or forgets at a named step, by a plan or one commit at a time.
-// What stands on a store is tested with it, and so is every store: its conformance
-// suite also passes when the outcome of its commits is not told; see [Retrying].
+// Package faulty is a store that fails on purpose: it wraps another store, and fails, delays or
+// loses answers at a named step, by a plan or one commit at a time. It tests the packages that
+// use a store, and every store: the conformance suite must also pass when the outcome of commits
+// is unknown; see [Retrying].
 package faulty
 
 import (
@@ -15,66 +15,66 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// Step names the dangerous step of a commit at which it breaks.
+// Step is the step of a commit at which it fails.
 type Step uint8
 
 // The steps.
 const (
-	None                 Step = iota // nothing breaks
-	BeforeCommit                     // nothing is applied, and the caller is told so: store.ErrNotCommitted
-	LostBeforeCommit                 // nothing is applied, and the caller learns nothing
-	LostAfterCommit                  // all is applied, and the caller learns nothing
-	LostEither                       // one of the last two, by the flip of a coin
-	DiskFull                         // nothing is applied, and the caller is told: store.ErrFull
-	BadSync                          // all is applied, and the disk cannot say whether it has it
-	SyncLostAfterCommit              // all is applied, and the sync learns nothing: store.ErrUnknown
-	SyncLostBeforeCommit             // nothing will have been applied, and the sync learns nothing: store.ErrUnknown
-	SyncLostEither                   // one of the last two, by the flip of a coin
+	None                 Step = iota // no fault
+	BeforeCommit                     // nothing is applied: store.ErrNotCommitted
+	LostBeforeCommit                 // nothing is applied, and the answer is lost: ErrLost
+	LostAfterCommit                  // all is applied, and the answer is lost: ErrLost
+	LostEither                       // LostBeforeCommit or LostAfterCommit, at random
+	DiskFull                         // nothing is applied: store.ErrFull
+	BadSync                          // all is applied, and the sync fails: the disk cannot be trusted
+	SyncLostAfterCommit              // all is applied, and the answer of the sync is lost: store.ErrUnknown
+	SyncLostBeforeCommit             // nothing is applied in the end, and the answer of the sync is lost: store.ErrUnknown
+	SyncLostEither                   // SyncLostAfterCommit or SyncLostBeforeCommit, at random
 )
 
-// ErrLost is why the caller of a commit learns nothing of it.
+// ErrLost is the error of a commit whose answer was lost.
 var ErrLost = errors.New("faulty: the answer was lost")
 
-// Fault is what becomes of one commit. The zero value lets it be.
+// Fault is the fault of one commit. The zero value is no fault.
 type Fault struct {
 	Step Step
-	// Before and After are called, when set, before the commit would be applied, and
-	// after that as a part of its sync. A commit waits for them: that is how it is slow.
-	// While After blocks the next commit may be applied.
+	// Before, when set, is called before the commit is applied, and After during its sync. The
+	// commit waits for both: this makes it slow. While After blocks, the next commit may be
+	// applied.
 	Before, After func()
-	// On, when set, keeps the fault given to Next for the next commit that holds such
-	// an op: an engine also commits what it does by itself, at times of its own.
+	// On, when set, reserves a fault given to Next for the next commit with an op for which On
+	// is true. An engine also commits ops of its own, at times that a test does not know.
 	On func(op any) bool
 }
 
-// Op is true of the ops of one type, as in On: Op[store.Submit].
+// Op is true for ops of one type. It is meant for On, as Op[store.Submit].
 func Op[T any](op any) bool {
 	_, is := op.(*T)
 	return is
 }
 
-// Plan is how a store behaves. The zero value breaks nothing. Its functions may be
-// called by several goroutines at once.
+// Plan is the behaviour of a store. The zero value has no faults. Several goroutines may call its
+// functions at once.
 type Plan struct {
-	// Commit says what becomes of the n-th call of Apply; the first has the number 1.
+	// Commit returns the fault of the n-th call of Apply; the first is number 1.
 	Commit func(n int, b *store.Batch) Fault
-	// Bad marks ops whose data the store cannot take: a batch that holds one is
-	// refused with store.ErrData.
+	// Bad marks ops whose data the store cannot take: a batch with such an op is refused with
+	// store.ErrData.
 	Bad func(op any) bool
-	// Read is asked before every read, by the name of its method; the read fails with
-	// the error that it returns. A read waits for it: that is how it is slow.
+	// Read is called before every read with the name of its method. The read fails with the
+	// error that it returns. The read waits for it: this makes it slow.
 	Read func(method string) error
-	// Seed is for the coin of Unknown: the same seed flips the same.
+	// Seed is the seed of all random choices.
 	Seed uint64
-	// Copy opens a copy of the wrapped store as it is now. A batch that will not have been
-	// applied when its sync fails is applied there, so that it has answers until then. Nil
-	// where no such step is planned.
+	// Copy opens a copy of the wrapped store in its current state. A batch whose sync will fail,
+	// and that will not be stored, is applied to the copy, so that it has answers until then.
+	// It may be nil when no such step is planned.
 	Copy func() (store.Store, error)
-	// Clock changes what Now tells, and nothing else; nil leaves it as it is.
+	// Clock changes the result of Now, and nothing else; nil does not change it.
 	Clock func(time.Time) time.Time
 }
 
-// Store is a store that breaks on purpose.
+// Store is a store that fails on purpose.
 type Store struct {
 	inner store.Store // set once
 	plan  Plan        // set once
@@ -83,33 +83,33 @@ type Store struct {
 	// Guarded by mu.
 	random   *rand.Rand
 	commits  int
-	next     []Fault       // one-shot faults for the coming commits, before the plan is asked
-	lastLost store.BatchID // the last batch that was applied without its caller learning so
+	next     []Fault       // faults of the next commits, before the plan is asked
+	lastLost store.BatchID // the last batch that was applied and whose answer was lost
 	unknown  unknownBatches
 }
 
-// New wraps a store. Closing the wrapper closes it.
+// New wraps a store. Close of the wrapper closes it.
 func New(inner store.Store, p Plan) *Store {
 	return &Store{inner: inner, plan: p, random: rand.New(rand.NewPCG(p.Seed, 0))}
 }
 
-// Next says what becomes of the coming commits, one fault for each, whatever the
-// plan says of them. A fault that waits for its op holds up the ones after it.
+// Next sets the faults of the next commits, one for each; the plan is not asked for them. A fault
+// that waits for its op delays the faults after it.
 func (s *Store) Next(faults ...Fault) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.next = append(s.next, faults...)
 }
 
-// Commits is how often Apply was called.
+// Commits is the number of calls of Apply.
 func (s *Store) Commits() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.commits
 }
 
-// Every is a plan in which each n-th commit breaks at the step, beginning with the
-// one whose number is first.
+// Every is a [Plan.Commit] in which each n-th commit fails at the step, starting with the commit
+// number first.
 func Every(n int, at Step, first int) func(int, *store.Batch) Fault {
 	return func(commit int, _ *store.Batch) Fault {
 		if commit >= first && (commit-first)%n == 0 {
@@ -119,11 +119,11 @@ func Every(n int, at Step, first int) func(int, *store.Batch) Fault {
 	}
 }
 
-// Apply breaks as planned, or applies; see [store.Store].
+// Apply fails as planned, or applies the batch; see [store.Store].
 func (s *Store) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
 	f := s.fault(b)
 	if f.Step == DiskFull && s.mayBeApplied(b) {
-		f.Step = BeforeCommit // a store that has applied it does not say so
+		f.Step = BeforeCommit // a store returns ErrFull only for a batch that was never applied
 	}
 	call(f.Before)
 	in, lost, err := s.chooseStore(b, f.Step)
@@ -172,7 +172,8 @@ func (s *Store) apply(ctx context.Context, in store.Store, b *store.Batch, f Fau
 	return synced, err
 }
 
-// fault takes what is to become of the next commit, with the coin flipped.
+// fault removes and returns the fault of the next commit. It replaces the steps that are either
+// of two by one of them.
 func (s *Store) fault(b *store.Batch) (f Fault) {
 	s.mu.Lock()
 	s.commits++

@@ -46,23 +46,24 @@ func finish() *store.Batch {
 	return b
 }
 
-func TestEachStepBreaksAsItsNameSays(t *testing.T) {
+func TestSteps(t *testing.T) {
+	t.Parallel()
 	tests := []struct {
-		says    string
+		rule    string
 		step    Step
 		applied int
 		is, not error
 	}{
 		{"nothing breaks", None, 1, nil, ErrLost},
-		{"before the commit nothing is applied and that is known", BeforeCommit, 0, store.ErrNotCommitted, store.ErrFull},
-		{"a commit lost on its way is not applied and nobody knows", LostBeforeCommit, 0, ErrLost, store.ErrNotCommitted},
-		{"after the commit all is applied and nobody knows", LostAfterCommit, 1, ErrLost, store.ErrNotCommitted},
-		{"a sync that is lost after the commit says that nobody knows", SyncLostAfterCommit, 1, store.ErrUnknown, store.ErrNotCommitted},
-		{"after a bad sync all is applied and nobody knows", BadSync, 1, ErrLost, store.ErrNotCommitted},
-		{"on a full disk nothing is applied and that is known", DiskFull, 0, store.ErrFull, ErrLost},
+		{"before the commit nothing is applied, which is known", BeforeCommit, 0, store.ErrNotCommitted, store.ErrFull},
+		{"lost before the commit nothing is applied, which is unknown", LostBeforeCommit, 0, ErrLost, store.ErrNotCommitted},
+		{"lost after the commit all is applied, which is unknown", LostAfterCommit, 1, ErrLost, store.ErrNotCommitted},
+		{"a sync lost after the commit returns ErrUnknown", SyncLostAfterCommit, 1, store.ErrUnknown, store.ErrNotCommitted},
+		{"after a bad sync all is applied, which is unknown", BadSync, 1, ErrLost, store.ErrNotCommitted},
+		{"on a full disk nothing is applied, which is known", DiskFull, 0, store.ErrFull, ErrLost},
 	}
 	for _, tt := range tests {
-		t.Run(tt.says, func(t *testing.T) {
+		t.Run(tt.rule, func(t *testing.T) {
 			in := &inner{}
 			err := store.Commit(t.Context(), New(in, Plan{Commit: Every(1, tt.step, 1)}), finish())
 			if !errors.Is(err, tt.is) || errors.Is(err, tt.not) || in.applied != tt.applied {
@@ -72,7 +73,8 @@ func TestEachStepBreaksAsItsNameSays(t *testing.T) {
 	}
 }
 
-func TestUnknownIsNowThisNowThat(t *testing.T) {
+func TestLostEitherIsRandom(t *testing.T) {
+	t.Parallel()
 	in := &inner{}
 	s := New(in, Plan{Commit: Every(1, LostEither, 1), Seed: 1})
 	for range 100 {
@@ -88,7 +90,8 @@ func TestUnknownIsNowThisNowThat(t *testing.T) {
 	}
 }
 
-func TestOneShotFaultsGoBeforeThePlan(t *testing.T) {
+func TestNextOverridesPlan(t *testing.T) {
+	t.Parallel()
 	s := New(&inner{}, Plan{Commit: Every(1, DiskFull, 1)})
 	s.Next(Fault{Step: BeforeCommit}, Fault{})
 	for i, want := range []error{store.ErrNotCommitted, nil, store.ErrFull} {
@@ -98,7 +101,8 @@ func TestOneShotFaultsGoBeforeThePlan(t *testing.T) {
 	}
 }
 
-func TestAFaultWaitsForItsOp(t *testing.T) {
+func TestFaultWaitsForItsOp(t *testing.T) {
+	t.Parallel()
 	s := New(&inner{}, Plan{})
 	s.Next(Fault{On: Op[store.Submit], Step: DiskFull})
 	submit := finish()
@@ -113,7 +117,8 @@ func TestAFaultWaitsForItsOp(t *testing.T) {
 	}
 }
 
-func TestABatchWithAMarkedOpIsBadData(t *testing.T) {
+func TestMarkedOpIsBadData(t *testing.T) {
+	t.Parallel()
 	in := &inner{}
 	bad := &store.Finish{To: job.Succeeded}
 	s := New(in, Plan{Bad: func(op any) bool { return op == bad }})
@@ -127,7 +132,8 @@ func TestABatchWithAMarkedOpIsBadData(t *testing.T) {
 	}
 }
 
-func TestACommitWaitsForWhatIsCalledAroundIt(t *testing.T) {
+func TestCommitWaitsForBeforeAndAfter(t *testing.T) {
+	t.Parallel()
 	in := &inner{}
 	s := New(in, Plan{})
 	var order []int
@@ -144,6 +150,7 @@ func TestACommitWaitsForWhatIsCalledAroundIt(t *testing.T) {
 }
 
 func TestReadsFailAsPlanned(t *testing.T) {
+	t.Parallel()
 	broken := errors.New("broken")
 	s := New(&inner{}, Plan{Read: func(method string) error {
 		if method == "Counts" {
@@ -162,7 +169,8 @@ func TestReadsFailAsPlanned(t *testing.T) {
 	}
 }
 
-func TestPatientCommitsUntilTheOutcomeIsKnown(t *testing.T) {
+func TestRetryingCommitsUntilOutcomeIsKnown(t *testing.T) {
+	t.Parallel()
 	in := &inner{}
 	s := New(in, Plan{})
 	s.Next(Fault{Step: BeforeCommit}, Fault{Step: BeforeCommit}, Fault{Step: LostAfterCommit}, Fault{Step: LostBeforeCommit})
@@ -174,7 +182,8 @@ func TestPatientCommitsUntilTheOutcomeIsKnown(t *testing.T) {
 	}
 }
 
-func TestPatientLeavesBadDataAndAFullDiskToItsCaller(t *testing.T) {
+func TestRetryingReturnsBadDataAndFullDisk(t *testing.T) {
+	t.Parallel()
 	s := New(&inner{}, Plan{Bad: func(any) bool { return true }})
 	if err := store.Commit(t.Context(), Retrying(s), finish()); !errors.Is(err, store.ErrData) {
 		t.Errorf("bad data returned %v", err)
@@ -185,7 +194,8 @@ func TestPatientLeavesBadDataAndAFullDiskToItsCaller(t *testing.T) {
 	}
 }
 
-func TestFaultsAreSafeForManyGoroutines(t *testing.T) {
+func TestStoreIsSafeForConcurrentUse(t *testing.T) {
+	t.Parallel()
 	in := &inner{}
 	s := New(in, Plan{Commit: Every(2, LostEither, 1)})
 	var all sync.WaitGroup

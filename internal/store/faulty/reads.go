@@ -10,7 +10,7 @@ import (
 
 var _ store.Store = (*Store)(nil)
 
-// readFault says whether the plan fails a read.
+// readFault returns the planned error of a read, or nil.
 func (s *Store) readFault(method string) error {
 	if s.plan.Read == nil {
 		return nil
@@ -18,7 +18,7 @@ func (s *Store) readFault(method string) error {
 	return s.plan.Read(method)
 }
 
-// Job reads one job; see [store.JobReader].
+// Job is [store.JobReader.Job], and fails as planned.
 func (s *Store) Job(ctx context.Context, owner job.Owner, id job.ID) (j job.Job, err error) {
 	if err = s.readFault("Job"); err == nil {
 		j, err = s.inner.Job(ctx, owner, id)
@@ -26,7 +26,7 @@ func (s *Store) Job(ctx context.Context, owner job.Owner, id job.ID) (j job.Job,
 	return j, err
 }
 
-// List reads a page of jobs; see [store.JobReader].
+// List is [store.JobReader.List], and fails as planned.
 func (s *Store) List(ctx context.Context, f job.Filter) (page []job.Job, next job.ID, err error) {
 	if err = s.readFault("List"); err == nil {
 		page, next, err = s.inner.List(ctx, f)
@@ -34,7 +34,7 @@ func (s *Store) List(ctx context.Context, f job.Filter) (page []job.Job, next jo
 	return page, next, err
 }
 
-// Input reads a job's input; see [store.JobReader].
+// Input is [store.JobReader.Input], and fails as planned.
 func (s *Store) Input(ctx context.Context, owner job.Owner, id job.ID) (input []byte, err error) {
 	if err = s.readFault("Input"); err == nil {
 		input, err = s.inner.Input(ctx, owner, id)
@@ -42,7 +42,7 @@ func (s *Store) Input(ctx context.Context, owner job.Owner, id job.ID) (input []
 	return input, err
 }
 
-// Result reads what a job came to; see [store.JobReader].
+// Result is [store.JobReader.Result], and fails as planned.
 func (s *Store) Result(ctx context.Context, owner job.Owner, id job.ID) (r job.Result, err error) {
 	if err = s.readFault("Result"); err == nil {
 		r, err = s.inner.Result(ctx, owner, id)
@@ -50,7 +50,7 @@ func (s *Store) Result(ctx context.Context, owner job.Owner, id job.ID) (r job.R
 	return r, err
 }
 
-// Output reads a job and its log; see [store.JobReader].
+// Output is [store.JobReader.Output], and fails as planned.
 func (s *Store) Output(ctx context.Context, owner job.Owner, id job.ID, after int64, maxBytes int) (j job.Job, entries []job.Entry, err error) {
 	if err = s.readFault("Output"); err == nil {
 		j, entries, err = s.inner.Output(ctx, owner, id, after, maxBytes)
@@ -58,7 +58,7 @@ func (s *Store) Output(ctx context.Context, owner job.Owner, id job.ID, after in
 	return j, entries, err
 }
 
-// Text joins what a job's last attempt said; see [store.JobReader].
+// Text is [store.JobReader.Text], and fails as planned.
 func (s *Store) Text(ctx context.Context, owner job.Owner, id job.ID, limit int) (j job.Job, text string, err error) {
 	if err = s.readFault("Text"); err == nil {
 		j, text, err = s.inner.Text(ctx, owner, id, limit)
@@ -66,15 +66,15 @@ func (s *Store) Text(ctx context.Context, owner job.Owner, id job.ID, limit int)
 	return j, text, err
 }
 
-// Position counts who is before a queued job; see [store.JobReader].
-func (s *Store) Position(ctx context.Context, owner job.Owner, id job.ID, most int) (n int, err error) {
+// Position is [store.JobReader.Position], and fails as planned.
+func (s *Store) Position(ctx context.Context, owner job.Owner, id job.ID, limit int) (n int, err error) {
 	if err = s.readFault("Position"); err == nil {
-		n, err = s.inner.Position(ctx, owner, id, most)
+		n, err = s.inner.Position(ctx, owner, id, limit)
 	}
 	return n, err
 }
 
-// Idempotent finds the job of a key; see [store.JobReader].
+// Idempotent is [store.JobReader.Idempotent], and fails as planned.
 func (s *Store) Idempotent(ctx context.Context, owner job.Owner, key string) (id job.ID, hash [32]byte, err error) {
 	if err = s.readFault("Idempotent"); err == nil {
 		id, hash, err = s.inner.Idempotent(ctx, owner, key)
@@ -82,7 +82,7 @@ func (s *Store) Idempotent(ctx context.Context, owner job.Owner, key string) (id
 	return id, hash, err
 }
 
-// Counts reads the kept counts; see [store.UpkeepReader].
+// Counts is [store.UpkeepReader.Counts], and fails as planned.
 func (s *Store) Counts(ctx context.Context) (counts map[string]job.Counts, err error) {
 	if err = s.readFault("Counts"); err == nil {
 		counts, err = s.inner.Counts(ctx)
@@ -90,7 +90,7 @@ func (s *Store) Counts(ctx context.Context) (counts map[string]job.Counts, err e
 	return counts, err
 }
 
-// Running lists running jobs; see [store.UpkeepReader].
+// Running is [store.UpkeepReader.Running], and fails as planned.
 func (s *Store) Running(ctx context.Context, which store.RunningFilter, after job.ID, limit int) (list []store.Running, err error) {
 	if err = s.readFault("Running"); err == nil {
 		list, err = s.inner.Running(ctx, which, after, limit)
@@ -98,7 +98,7 @@ func (s *Store) Running(ctx context.Context, which store.RunningFilter, after jo
 	return list, err
 }
 
-// RunningOf lists running jobs of a process; see [store.UpkeepReader].
+// RunningOf is [store.UpkeepReader.RunningOf], and fails as planned.
 func (s *Store) RunningOf(ctx context.Context, p job.Process, after job.ID, limit int) (list []store.Running, err error) {
 	if err = s.readFault("RunningOf"); err == nil {
 		list, err = s.inner.RunningOf(ctx, p, after, limit)
@@ -106,7 +106,7 @@ func (s *Store) RunningOf(ctx context.Context, p job.Process, after job.ID, limi
 	return list, err
 }
 
-// Leases answers what leases hold; see [store.UpkeepReader].
+// Leases is [store.UpkeepReader.Leases], and fails as planned.
 func (s *Store) Leases(ctx context.Context, leases []job.Lease) (list []store.Running, err error) {
 	if err = s.readFault("Leases"); err == nil {
 		list, err = s.inner.Leases(ctx, leases)
@@ -114,7 +114,7 @@ func (s *Store) Leases(ctx context.Context, leases []job.Lease) (list []store.Ru
 	return list, err
 }
 
-// Versions tells where jobs stand; see [store.UpkeepReader].
+// Versions is [store.UpkeepReader.Versions], and fails as planned.
 func (s *Store) Versions(ctx context.Context, jobs []store.OwnedID) (list []store.JobVersion, err error) {
 	if err = s.readFault("Versions"); err == nil {
 		list, err = s.inner.Versions(ctx, jobs)
@@ -122,7 +122,7 @@ func (s *Store) Versions(ctx context.Context, jobs []store.OwnedID) (list []stor
 	return list, err
 }
 
-// NextDue is when the clock has something to do; see [store.UpkeepReader].
+// NextDue is [store.UpkeepReader.NextDue], and fails as planned.
 func (s *Store) NextDue(ctx context.Context) (ready, expires time.Time, err error) {
 	if err = s.readFault("NextDue"); err == nil {
 		ready, expires, err = s.inner.NextDue(ctx)
@@ -130,7 +130,7 @@ func (s *Store) NextDue(ctx context.Context) (ready, expires time.Time, err erro
 	return ready, expires, err
 }
 
-// OldestQueued is since when the head of a queue has waited; see [store.UpkeepReader].
+// OldestQueued is [store.UpkeepReader.OldestQueued], and fails as planned.
 func (s *Store) OldestQueued(ctx context.Context, queue string) (since time.Time, err error) {
 	if err = s.readFault("OldestQueued"); err == nil {
 		since, err = s.inner.OldestQueued(ctx, queue)
@@ -138,7 +138,7 @@ func (s *Store) OldestQueued(ctx context.Context, queue string) (since time.Time
 	return since, err
 }
 
-// Now is the wrapped store's clock, as the plan shows it.
+// Now is the clock of the wrapped store, changed by [Plan.Clock].
 func (s *Store) Now() time.Time {
 	if s.plan.Clock == nil {
 		return s.inner.Now()
@@ -146,7 +146,7 @@ func (s *Store) Now() time.Time {
 	return s.plan.Clock(s.inner.Now())
 }
 
-// Row reads one side row; see [store.RowReader].
+// Row is [store.RowReader.Row], and fails as planned.
 func (s *Store) Row(ctx context.Context, of store.RowSet, id string) (row store.Row, err error) {
 	if err = s.readFault("Row"); err == nil {
 		row, err = s.inner.Row(ctx, of, id)
@@ -154,7 +154,7 @@ func (s *Store) Row(ctx context.Context, of store.RowSet, id string) (row store.
 	return row, err
 }
 
-// Tally counts the jobs of a tally; see [store.RowReader].
+// Tally is [store.RowReader.Tally], and fails as planned.
 func (s *Store) Tally(ctx context.Context, owner job.Owner, name string) (c job.Counts, err error) {
 	if err = s.readFault("Tally"); err == nil {
 		c, err = s.inner.Tally(ctx, owner, name)
@@ -162,7 +162,7 @@ func (s *Store) Tally(ctx context.Context, owner job.Owner, name string) (c job.
 	return c, err
 }
 
-// Rows lists side rows; see [store.RowReader].
+// Rows is [store.RowReader.Rows], and fails as planned.
 func (s *Store) Rows(ctx context.Context, of store.RowSet, page store.RowPage) (rows []store.Row, err error) {
 	if err = s.readFault("Rows"); err == nil {
 		rows, err = s.inner.Rows(ctx, of, page)
@@ -170,7 +170,7 @@ func (s *Store) Rows(ctx context.Context, of store.RowSet, page store.RowPage) (
 	return rows, err
 }
 
-// WithFiles lists jobs that have files; see [store.UpkeepReader].
+// WithFiles is [store.UpkeepReader.WithFiles], and fails as planned.
 func (s *Store) WithFiles(ctx context.Context, after string, limit int) (ids []job.ID, next string, err error) {
 	if err = s.readFault("WithFiles"); err == nil {
 		ids, next, err = s.inner.WithFiles(ctx, after, limit)
@@ -178,7 +178,7 @@ func (s *Store) WithFiles(ctx context.Context, after string, limit int) (ids []j
 	return ids, next, err
 }
 
-// Abandonable lists jobs that may be abandoned; see [store.UpkeepReader].
+// Abandonable is [store.UpkeepReader.Abandonable], and fails as planned.
 func (s *Store) Abandonable(ctx context.Context, after string, limit int) (jobs []job.Job, next string, err error) {
 	if err = s.readFault("Abandonable"); err == nil {
 		jobs, next, err = s.inner.Abandonable(ctx, after, limit)
@@ -186,7 +186,7 @@ func (s *Store) Abandonable(ctx context.Context, after string, limit int) (jobs 
 	return jobs, next, err
 }
 
-// Size is how much the wrapped store holds.
+// Size is [store.UpkeepReader.Size], and fails as planned.
 func (s *Store) Size(ctx context.Context) (size int64, err error) {
 	if err = s.readFault("Size"); err == nil {
 		size, err = s.inner.Size(ctx)

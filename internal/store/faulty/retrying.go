@@ -8,9 +8,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// Retrying is a store that commits every batch again until its outcome is known, as
-// the engine does, and all that were applied behind it. Bad data and a full disk are left
-// to the caller.
+// Retrying wraps a store and repeats every batch until its outcome is known, as the engine does,
+// together with all batches that were applied after it. It returns store.ErrData and
+// store.ErrFull to its caller.
 func Retrying(s store.Store) store.Store { return &retrying{Store: s} }
 
 type retrying struct {
@@ -21,7 +21,7 @@ type retrying struct {
 	unsynced []*unsynced // in the order in which they were applied
 }
 
-// unsynced is a batch of which nobody knows yet that it is on disk.
+// unsynced is a batch that is applied and not yet known to be on disk.
 type unsynced struct {
 	batch  *store.Batch
 	synced func() error
@@ -29,7 +29,7 @@ type unsynced struct {
 	err    error // when it is done
 }
 
-// maxTries bounds the patience: a store that fails so often in a row is broken.
+// maxTries is the number of failures in a row after which the store counts as broken.
 const maxTries = 1000
 
 func (p *retrying) Apply(ctx context.Context, b *store.Batch) (synced func() error, err error) {
@@ -37,7 +37,7 @@ func (p *retrying) Apply(ctx context.Context, b *store.Batch) (synced func() err
 	defer p.mu.Unlock()
 	u := &unsynced{batch: b}
 	if u.synced, err = p.Store.Apply(ctx, b); p.mustRetry(ctx, err) {
-		p.settle(ctx) // what was before it comes first
+		p.settleLocked(ctx) // the batches before it come first
 		u.synced, err = p.applyAgain(ctx, b)
 	}
 	if err != nil {
@@ -45,19 +45,19 @@ func (p *retrying) Apply(ctx context.Context, b *store.Batch) (synced func() err
 	}
 	p.unsynced = append(p.unsynced, u)
 	if len(p.unsynced) == store.MaxUnsynced {
-		p.settle(ctx)
+		p.settleLocked(ctx)
 	}
 	return func() error {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		if !u.done {
-			p.settle(context.WithoutCancel(ctx))
+			p.settleLocked(context.WithoutCancel(ctx))
 		}
 		return u.err
 	}, nil
 }
 
-// mustRetry says whether a commit that came to err is to be made again.
+// mustRetry says whether a batch must be applied again after err.
 func (p *retrying) mustRetry(ctx context.Context, err error) bool {
 	return err != nil && !errors.Is(err, store.ErrData) && !errors.Is(err, store.ErrFull) && ctx.Err() == nil
 }
@@ -71,8 +71,9 @@ func (p *retrying) applyAgain(ctx context.Context, b *store.Batch) (synced func(
 	return nil, err
 }
 
-// settle finds out what became of all that was applied. The caller holds mu.
-func (p *retrying) settle(ctx context.Context) {
+// settleLocked waits for the syncs of all applied batches, and applies them again while they are
+// unknown. The caller has locked mu.
+func (p *retrying) settleLocked(ctx context.Context) {
 	for try := 0; len(p.unsynced) > 0; try++ {
 		u := p.unsynced[0]
 		err := u.synced()

@@ -8,37 +8,38 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// unknownBatches is what a lost connection leaves: batches of which the caller does not know
-// whether they are stored.
+// unknownBatches are the batches whose syncs were lost: the caller does not know whether they
+// are stored. Store.mu guards it.
 type unknownBatches struct {
-	// batches are those in doubt, in their order. The caller applies all of them again.
+	// batches are these batches, in order. The caller must apply all of them again.
 	batches []*store.Batch
-	// applied is how many of them were applied since the last loss, behind the one whose
-	// sync fails. 0 says that the next batch has to be the first of them.
+	// applied is how many of them were applied again since the last loss. 0 means that the next
+	// batch must be the first of them.
 	applied int
-	// copy is where those are that will not have been applied; nil while there is none.
+	// copy has the batches that will not be stored in the end; nil while there are none.
 	copy store.Store
-	// halved says that a batch was refused, and may be applied in parts.
+	// halved is true when a batch was refused, so that its parts may come in its place.
 	halved     bool
-	added      store.BatchID // the batch that the last call added to them
-	known      store.BatchID // the last batch that was applied for certain
+	added      store.BatchID // the batch that the last call appended to batches
+	known      store.BatchID // the last batch that was certainly applied
 	outOfOrder int
 }
 
-// OutOfOrder is how often another batch came than the one in doubt whose turn it was.
+// OutOfOrder is how often a caller applied another batch before all unknown ones.
 func (s *Store) OutOfOrder() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.unknown.outOfOrder
 }
 
-// chooseStore says which store is to apply a batch, and whether its sync will be lost.
+// chooseStore returns the store for a batch (the wrapped one, or the copy when the batch will not
+// be stored in the end), and whether its sync will be lost.
 func (s *Store) chooseStore(b *store.Batch, at Step) (in store.Store, lost bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	d := &s.unknown
 	if b.ID == d.known && at == SyncLostBeforeCommit {
-		at = SyncLostAfterCommit // it is stored, whatever becomes of its sync now
+		at = SyncLostAfterCommit // it is stored already, so the sync can only be lost after the commit
 	}
 	starts := at == SyncLostAfterCommit || at == SyncLostBeforeCommit
 	if len(d.batches) == 0 && !starts {
@@ -47,7 +48,7 @@ func (s *Store) chooseStore(b *store.Batch, at Step) (in store.Store, lost bool,
 		}
 		return s.inner, false, nil
 	}
-	if len(d.batches) > 0 && b.ID == d.batches[0].ID { // again from the first
+	if len(d.batches) > 0 && b.ID == d.batches[0].ID { // the caller starts again with the first
 		d.applied = 0
 		if err := d.dropCopy(); err != nil {
 			return nil, false, err
@@ -59,15 +60,15 @@ func (s *Store) chooseStore(b *store.Batch, at Step) (in store.Store, lost bool,
 			return s.inner, false, nil
 		}
 		d.outOfOrder++
-		return nil, false, fmt.Errorf("faulty: other batches are in doubt: %w", store.ErrNotCommitted)
-	case at == BeforeCommit || at == LostBeforeCommit || at == DiskFull: // it fails all the same
+		return nil, false, fmt.Errorf("faulty: the outcome of other batches is unknown: %w", store.ErrNotCommitted)
+	case at == BeforeCommit || at == LostBeforeCommit || at == DiskFull: // the batch fails in any store
 		return s.inner, false, nil
 	case d.applied == 0 && !starts:
-		if at != LostAfterCommit { // known from now on
+		if at != LostAfterCommit { // its outcome is known from now on
 			d.batches, d.halved, d.known = d.batches[1:], false, b.ID
 		}
 		return s.inner, false, nil
-	case d.applied > 0 && !starts && s.random.IntN(2) == 0: // behind one whose sync is lost
+	case d.applied > 0 && !starts && s.random.IntN(2) == 0: // a batch after one whose sync is lost
 		at = SyncLostBeforeCommit
 	}
 	if d.applied == len(d.batches) {
@@ -81,21 +82,21 @@ func (s *Store) chooseStore(b *store.Batch, at Step) (in store.Store, lost bool,
 			return nil, false, err
 		}
 	}
-	if d.copy != nil { // what is behind a batch that is not applied is not, either
+	if d.copy != nil { // a batch after one that is not stored is not stored either
 		return d.copy, true, nil
 	}
 	return s.inner, true, nil
 }
 
-// mayBeApplied says whether an earlier call may have applied a batch.
+// mayBeApplied says whether an earlier call may have applied the batch.
 func (s *Store) mayBeApplied(b *store.Batch) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return b.ID == s.lastLost || slices.ContainsFunc(s.unknown.batches, func(in *store.Batch) bool { return in.ID == b.ID })
 }
 
-// failed notes that a batch was not applied after all: it is in doubt no more, and its
-// parts may come in its place.
+// failed records that a batch was refused: its outcome is known, and its parts may come in its
+// place.
 func (d *unknownBatches) failed(b *store.Batch, err error) error {
 	data := errors.Is(err, store.ErrData) || errors.Is(err, store.ErrFull)
 	at := slices.IndexFunc(d.batches, func(in *store.Batch) bool { return in.ID == b.ID })
@@ -115,7 +116,7 @@ func (d *unknownBatches) failed(b *store.Batch, err error) error {
 	return d.dropCopy()
 }
 
-// dropCopy closes the copy.
+// dropCopy closes the copy, if there is one.
 func (d *unknownBatches) dropCopy() error {
 	c := d.copy
 	d.copy = nil
