@@ -12,8 +12,8 @@ import (
 // before the first Join.
 type Bus struct {
 	Inner bus.Bus
-	// LostPercent, Doubled and Late are how many of a hundred notices that arrive are lost,
-	// come twice, or come up to MaxDelay later.
+	// LostPercent, DoubledPercent and LatePercent are the percentages of notices that are lost,
+	// that arrive twice, and that arrive up to MaxDelay later.
 	LostPercent, DoubledPercent, LatePercent int
 	MaxDelay                                 time.Duration
 	Seed                                     uint64

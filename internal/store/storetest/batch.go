@@ -15,10 +15,10 @@ func batchRules() []rule {
 		{"an append and the finish of its job apply together", batchAppendAndFinish},
 		{"a finish frees the job for a cancel, a delete or a retry of its batch", batchFinishFirst},
 		{"a large batch commits whole", long(batchLarge)},
-		{"answers that a failed commit left are overwritten", staleAnswers},
-		{"two batches of the same ops are two", batchTwins},
+		{"a commit overwrites the answers of an earlier failed commit", staleAnswers},
+		{"two batches with the same ops both apply", batchTwins},
 		{"a commit whose context has ended applies whole or not at all", batchOverContext},
-		{"reads whose context has ended fail and harm nothing", readOverContext},
+		{"reads whose context has ended fail and change nothing", readOverContext},
 	}
 }
 

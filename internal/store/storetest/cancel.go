@@ -9,16 +9,16 @@ import (
 
 func cancelRules() []rule {
 	return []rule{
-		{"a waiting job ends at once", cancelWaiting},
-		{"a running job remembers the first request and goes on", cancelRunning},
-		{"an ended job is left as it is", cancelEnded},
-		{"once a cancel was acknowledged the job ends as cancelled whatever its finish says", cancelThenFinish},
-		{"once a cancel was acknowledged a sweep ends the job as cancelled", cancelThenSweep},
+		{"a cancel ends a waiting job at once", cancelWaiting},
+		{"a running job keeps the first cancel request and goes on", cancelRunning},
+		{"a cancel does not change an ended job", cancelEnded},
+		{"after an acknowledged cancel the job ends as cancelled, whatever its finish asks for", cancelThenFinish},
+		{"after an acknowledged cancel a sweep ends the job as cancelled", cancelThenSweep},
 		{"a cancelled job is not claimed", cancelThenClaim},
 		{"a job that ended before the cancel keeps its end", finishThenCancel},
-		{"a job that went back before the cancel ends at once", releaseThenCancel},
-		{"a request is listed when it is older than the job's grace", cancelListed},
-		{"a cancel of no job is not found", cancelUnknown},
+		{"a cancel ends a job that was released before it", releaseThenCancel},
+		{"a cancel request is listed when it is older than the job's cancel grace", cancelListed},
+		{"a cancel of an unknown job is not found", cancelUnknown},
 	}
 }
 

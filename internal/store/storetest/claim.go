@@ -11,13 +11,13 @@ func claimRules() []rule {
 	return []rule{
 		{"a claim hands over the job, its input and a lease", claimHandsOver},
 		{"a claim gets as many jobs as it has tokens, or as are ready", claimAsMany},
-		{"a claim without a time leases each job for as long as its policy says", claimForPolicy},
+		{"a claim without a lease length leases each job for the length in its policy", claimForPolicy},
 		{"a claim takes jobs of its own queue only", claimOwnQueue},
 		{"a claim takes no job that waits for its time, runs or has ended", claimReadyOnly},
 		{"two claims never get the same job", claimsDiffer},
-		{"a claim sees what its own batch made ready", claimSeesItsBatch},
-		{"a claim does not see what its own batch ended", claimSeesEnds},
-		{"each claim of a job counts an attempt, and the first one starts it", claimCounts},
+		{"a claim gets jobs that its own batch made ready", claimSeesItsBatch},
+		{"a claim does not get jobs that its own batch ended", claimSeesEnds},
+		{"each claim counts an attempt, and the first one sets the start time", claimCounts},
 		{"a new attempt begins without progress", claimClearsProgress},
 		{"a claim of an unknown queue gets nothing", claimNothing},
 	}

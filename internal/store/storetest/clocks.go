@@ -11,15 +11,15 @@ import (
 
 func clockRules() []rule {
 	return []rule{
-		{"an attempt has overrun once it has run for as long as it may", clockOverrun},
-		{"an attempt is silent when its first output, or the next one, is late", clockSilent},
-		{"text, json and a log line break the silence, progress and a restart do not", clockBreaks},
+		{"an attempt has overrun when it reaches its hard run timeout", clockOverrun},
+		{"an attempt is silent when its first or its next output is late", clockSilent},
+		{"text, json and log entries reset the idle clock; progress and attempt entries do not", clockBreaks},
 		{"an attempt without these clocks neither overruns nor is silent", clockOff},
 		{"each attempt has clocks of its own", clockAttempts},
-		{"a sweep by a clock that has not run out changes nothing", clockTooEarly},
-		{"output that came before the sweep, if only in its batch, keeps the job", clockKept},
-		{"output that is sent again breaks no silence", clockAgain},
-		{"after an opening no clock runs out too early, nor never", long(clockReopened)},
+		{"a sweep before its clock has run out is refused", clockTooEarly},
+		{"output before the sweep, also in the same batch, keeps the job", clockKept},
+		{"repeated output does not reset the idle clock", clockAgain},
+		{"after an opening every clock runs out, and none too early", long(clockReopened)},
 	}
 }
 

@@ -13,9 +13,9 @@ func countRules() []rule {
 		{"the kept counts follow a job through its life", countsThroughLife},
 		{"a commit answers the counts of every queue it changed", countsAnswered},
 		{"a commit answers the counts of every queue that it names, also when it changed nothing", countsNamed},
-		{"a refused op counts nothing", countsOfRefused},
+		{"a refused op changes no counts", countsOfRefused},
 		{"counts of many queues are kept apart", countsApart},
-		{"a queue keeps its totals when its jobs are gone", countsOutlive},
+		{"a queue keeps its totals when its jobs are deleted", countsOutlive},
 	}
 }
 

@@ -9,18 +9,18 @@ import (
 
 func deleteRules() []rule {
 	return []rule{
-		{"a waiting job is gone at once and counts as cancelled", deleteWaiting},
-		{"an ended job is gone with all it left", deleteEnded},
-		{"a running job is gone to reads at once and removed at its end", deleteRunning},
-		{"a deleted running job ends as cancelled whatever its finish says", deleteThenFinish},
+		{"a delete removes a waiting job at once and counts it as cancelled", deleteWaiting},
+		{"a delete removes an ended job with its input, output and result", deleteEnded},
+		{"a deleted running job is hidden from reads at once and removed at its end", deleteRunning},
+		{"a deleted running job ends as cancelled, whatever its finish asks for", deleteThenFinish},
 		{"a deleted running job cannot be cancelled, retried or deleted by others", deleteRunningHides},
 		{"a delete says whether the job was running", deleteSaysRunning},
-		{"deleting again applies for its owner and is not found for others", deleteAgain},
+		{"a second delete applies for the owner and is not found for others", deleteAgain},
 		{"a delete is forgotten after a day", deleteForgotten},
-		{"a delete of no job is not found", deleteUnknown},
-		{"a job that was pruned was not deleted by its owner", deletePruned},
-		{"a deleted job is not claimed, not due and not expired", deleteThenClaim},
-		{"a delete is remembered after the store was opened again", long(deleteReopened)},
+		{"a delete of an unknown job is not found", deleteUnknown},
+		{"a delete of a pruned job is not found", deletePruned},
+		{"a deleted job is not claimed, does not become due and does not expire", deleteThenClaim},
+		{"a delete is remembered after a reopening", long(deleteReopened)},
 	}
 }
 

@@ -9,11 +9,11 @@ import (
 
 func durableRules() []rule {
 	return []rule{
-		{"everything that was committed is there after the store was opened again", durableAll},
-		{"leases hold across an opening", durableLeases},
-		{"output goes on across an opening", durableOutput},
-		{"a store that was opened and closed many times is the same", long(durableOften)},
-		{"a second close does no harm", closedTwice},
+		{"a reopened store has everything that was committed", durableAll},
+		{"leases survive a reopening", durableLeases},
+		{"output continues after a reopening", durableOutput},
+		{"many openings and closings change nothing", long(durableOften)},
+		{"a second Close changes nothing", closedTwice},
 	}
 }
 

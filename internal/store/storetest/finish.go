@@ -10,19 +10,19 @@ import (
 
 func finishRules() []rule {
 	return []rule{
-		{"a success keeps the result as it was given", finishSucceeds},
-		{"results of any bytes are kept, also none", finishResults},
-		{"a failure is kept with what it came to", finishFails},
-		{"a failed attempt goes back to wait for its time", finishBackLater},
-		{"an attempt that was handed back is ready at once", finishBackNow},
+		{"a success stores the result unchanged", finishSucceeds},
+		{"results of any bytes are kept, also an empty one", finishResults},
+		{"a failed job keeps its failure", finishFails},
+		{"a failed attempt makes the job wait for its backoff", finishBackLater},
+		{"a released job is ready at once", finishBackNow},
 		{"a refunded attempt is not counted", finishRefunds},
 		{"a job keeps its last failure until it succeeds", finishKeepsFailure},
 		{"only a success has a result", finishNoResult},
-		{"usage is kept however the attempt ends", finishUsage},
-		{"an ended job is kept as long as it was to be kept", finishKeep},
-		{"the answer is the job that a read then gives", finishAnswers},
-		{"a finish to a state that may not follow is refused", finishIllegal},
-		{"the second finish of one lease in a batch is refused", finishTwice},
+		{"usage is kept for every kind of end", finishUsage},
+		{"an ended job is kept as long as its policy says", finishKeep},
+		{"the answer equals the job that a later read returns", finishAnswers},
+		{"a finish to an illegal state is refused", finishIllegal},
+		{"of two finishes of one lease in a batch the second is refused", finishTwice},
 	}
 }
 

@@ -9,11 +9,11 @@ import (
 
 func fullRules() []rule {
 	return []rule{
-		{"a submit beyond what may wait of its key is refused", fullRefuses},
+		{"a submit above its key's limit of waiting jobs is refused", fullRefuses},
 		{"a job that is stored already leased does not wait", fullLeased},
-		{"a known idempotency key is answered however full its key is", fullKnown},
-		{"a key has room again when one of its jobs ran, ended or went", fullAgain},
-		{"a retry is never refused for its key", fullRetry},
+		{"a known idempotency key is answered also when its key is full", fullKnown},
+		{"a full key accepts a submit once one of its jobs ran, ended or was deleted", fullAgain},
+		{"a retry is never refused because of its key's limit", fullRetry},
 	}
 }
 

@@ -8,11 +8,11 @@ import (
 func groupRules() []rule {
 	return []rule{
 		{"a group applies whole, in its order", groupApplies},
-		{"when one of a group is refused, all are, and its neighbours are not", groupRefused},
-		{"a group itself counts for what may wait of a key", groupCounts},
+		{"when one submit of a group is refused, all of the group are, and no other submit is", groupRefused},
+		{"the jobs of a group count against the limit of waiting jobs", groupCounts},
 		{"known idempotency keys in a group answer their jobs and refuse nothing", groupKnown},
-		{"a group that is not whole does not apply", groupSplit},
-		{"groups in a row are told apart", groupsApart},
+		{"an incomplete group is refused", groupSplit},
+		{"consecutive groups are checked apart", groupsApart},
 	}
 }
 

@@ -12,8 +12,8 @@ import (
 // to another.
 func identityRules() []rule {
 	return []rule{
-		{"a new job has nothing of one that was removed before it", long(identityRemoved)},
-		{"what a new job has said is not replaced by what a removed one said", long(identityReplaced)},
+		{"a new job has no data of a job that was removed before", long(identityRemoved)},
+		{"the output of a removed job never replaces the output of a new one", long(identityReplaced)},
 		{"a prune finds every job that was submitted after a removed one", long(identityCursor)},
 	}
 }

@@ -13,14 +13,14 @@ func leaseRules() []rule {
 		{"a lease of an earlier attempt changes nothing", fenceStale},
 		{"a zero lease changes nothing, whatever state the job is in", long(fenceZero)},
 		{"a lease of another job changes nothing", fenceForeign},
-		{"a lease that was finished changes nothing", fenceEnded},
+		{"a finished lease changes nothing", fenceEnded},
 		{"a lease of a job that does not exist changes nothing", fenceUnknown},
-		{"a token of no claim changes nothing", long(fenceMadeUp)},
-		{"a lease of a deleted job that has ended changes nothing", fenceDeleted},
-		{"a refused worker harms no other in the same batch", fenceNeighbours},
+		{"a made-up token changes nothing", long(fenceMadeUp)},
+		{"the lease of a deleted and ended job changes nothing", fenceDeleted},
+		{"a refused op of one worker does not affect others in the batch", fenceNeighbours},
 		{"every answer to a worker says whether a cancel was requested", workersAreTold},
 		{"running jobs are listed by id with their leases, page by page", runningPages},
-		{"a lease has output once text or json was appended under it, whatever was said before", long(leaseHasOutput)},
+		{"HasOutput is true once text or json was appended under the lease, and false before, whatever earlier attempts wrote", long(leaseHasOutput)},
 	}
 }
 
@@ -195,15 +195,15 @@ func runningPages(w *harness) {
 
 func lapseRules() []rule {
 	return []rule{
-		{"a sweep takes a lease that is past its time", lapseTakes},
+		{"a sweep ends a lease that has run out", lapseTakes},
 		{"a sweep is refused while the lease lasts", lapseTooEarly},
-		{"a renewal that came before the sweep keeps the job", lapseAfterRenewal},
-		{"a late finish that came before the sweep counts", lapseAfterFinish},
+		{"a renewal before the sweep keeps the job", lapseAfterRenewal},
+		{"a late finish before the sweep applies", lapseAfterFinish},
 		{"an append does not renew the lease", lapseAfterAppend},
-		{"in one batch a late renewal or finish goes before the sweep", lapseInOneBatch},
-		{"only leases past their time are listed as lapsed", lapseListed},
+		{"in one batch a late renewal or finish applies before the sweep", lapseInOneBatch},
+		{"only leases that have run out are listed as lapsed", lapseListed},
 		{"a renewal may also shorten a lease", lapseShortened},
-		{"a lease that a sweep took is lost to its worker", lapseFences},
+		{"after a sweep the worker's lease is refused", lapseFences},
 	}
 }
 

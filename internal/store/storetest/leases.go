@@ -9,14 +9,14 @@ import (
 
 func sharedLeaseRules() []rule {
 	return []rule{
-		{"a renewal extends a lease by what it was claimed for", renewAsClaimed},
-		{"a lease is answered with all that a process needs which did not hand it out", leasesAnswered},
-		{"a lease that holds nothing is answered as nothing", leasesOfNothing},
-		{"a lease is used once it was renewed or written under, or from the start", leaseUse},
-		{"a lease that was never used goes back as if it had not been claimed", leaseUnused},
-		{"a claim that is made again answers the leases that its tokens hold", claimAgain},
-		{"a submit that is made again answers the job that its token holds", submitAgain},
-		{"running jobs are listed by the process that has them", runningByProcess},
+		{"a renewal extends a lease by its claimed length", renewAsClaimed},
+		{"Leases answers everything that another process needs to serve a lease", leasesAnswered},
+		{"Leases answers the zero value for a lease that is not current", leasesOfNothing},
+		{"LeaseUsed is true once the lease was renewed or written under, or from the start with InUse", leaseUse},
+		{"a finish as unused makes the job wait as if it had not been claimed", leaseUnused},
+		{"a repeated claim answers the leases of its tokens", claimAgain},
+		{"a repeated submit answers the job of its token", submitAgain},
+		{"running jobs are listed by process", runningByProcess},
 	}
 }
 

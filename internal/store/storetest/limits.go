@@ -11,20 +11,20 @@ import (
 
 func limitRules() []rule {
 	return []rule{
-		{"a job whose key has as many queued and running as it may is parked", limitParks},
-		{"a key at its limit does not hold up other keys", limitHoldsUpNobody},
-		{"jobs without a key are held to no limit of keys", limitOfNobody},
-		{"whatever takes a job of a full key away lets its next one follow", limitFollows},
-		{"parked jobs follow by priority, then in the order they came", limitOrder},
-		{"a job that is handed back keeps its place", limitHandedBack},
+		{"a ready job is parked when its key is at its limit of running jobs", limitParks},
+		{"a key at its limit does not delay other keys", limitHoldsUpNobody},
+		{"the limits of keys do not apply to jobs without a key", limitOfNobody},
+		{"every op that removes a job of a full key queues its next parked job", limitFollows},
+		{"parked jobs are queued by priority, then in the order of their arrival", limitOrder},
+		{"a released job keeps its place before parked ones", limitHandedBack},
 		{"a submit with a token of a full key is parked", limitOfLeased},
 		{"a job of a full key that becomes due or is retried is parked", limitOfReturning},
 		{"a parked job can be cancelled and deleted, and expires", limitParkedEnds},
-		{"a claim gets the job that followed in its own batch", limitThenClaim},
-		{"parked jobs with room are queued by a due when the limit was raised or taken away", limitRaised},
-		{"a limit that was lowered holds for the next claim", limitLowered},
-		{"parked jobs follow after the store was opened again", long(limitReopened)},
-		{"no more jobs of a queue run than its limit says, whoever asks", limitRunning},
+		{"a claim gets a job that its own batch unparked", limitThenClaim},
+		{"a due queues parked jobs when their limit was raised or removed", limitRaised},
+		{"a lowered limit applies to the next claim", limitLowered},
+		{"parked jobs are queued after a reopening too", long(limitReopened)},
+		{"the running jobs of a queue never exceed its limit", limitRunning},
 	}
 }
 

@@ -12,15 +12,15 @@ import (
 func listRules() []rule {
 	return []rule{
 		{"jobs are listed newest first, page by page", long(listPages)},
-		{"a list has what its filter says and nothing else", long(listFilters)},
-		{"pages under writes show no job twice and miss none that stayed", long(listUnderWrites)},
-		{"pages of one state under writes miss no job that stayed in it", long(listStateUnderWrites)},
-		{"a listed job is the job that a read gives", listedJobs},
-		{"jobs are listed by the code of their last failure, if they have one", listByCode},
-		{"jobs are listed by when they were stored, whatever their ids say", listByTime},
-		{"a job is listed by when it was stored, however long ago its id was made", long(listByTimeOfLongUploads)},
-		{"the time of a job, as it is shown, does not select the job itself", listByShownTime},
-		{"jobs are listed by metadata that they have all of", long(listByMetadata)},
+		{"a list has exactly the jobs that its filter selects", long(listFilters)},
+		{"pages read during writes repeat no job and miss none that stayed", long(listUnderWrites)},
+		{"pages of one state read during writes miss no job that stayed in it", long(listStateUnderWrites)},
+		{"a listed job equals the job that a read returns", listedJobs},
+		{"a list selects by the code of the last failure", listByCode},
+		{"a list selects by the time of storing, not by the time in the id", listByTime},
+		{"a list selects by the time of storing also when ids are much older", long(listByTimeOfLongUploads)},
+		{"the shown time of a job as a bound excludes the job", listByShownTime},
+		{"a list selects jobs that have all of the metadata", long(listByMetadata)},
 	}
 }
 

@@ -14,15 +14,15 @@ func lossRules() []rule {
 		{"losses are counted, and an attempt that ends otherwise clears them", lossCounts},
 		{"a loss that ends a job is counted", lossEnds},
 		{"a retry counts losses from zero", lossRetried},
-		{"of the jobs that were lost twice one runs at a time, whatever their queues", suspectsAlone},
+		{"one suspect at a time runs, over all queues", suspectsAlone},
 		{"other jobs run beside a suspect", suspectBesideOthers},
 		{"the next suspect runs in the batch that ends the one before it", suspectFollows},
-		{"a suspect that was cleared waits for no other", suspectCleared},
-		{"a suspect that cannot run keeps no other waiting", suspectThatCannotRun},
-		{"a parked suspect while none runs is due now", suspectIsDue},
-		{"a suspect is held to the limit of its key", suspectLimited},
-		{"suspects wait for each other after the store was opened again", long(suspectsReopened)},
-		{"under any order of ends, pauses and starts one suspect runs, and none is stuck", long(suspectsNeverStuck)},
+		{"a cleared suspect does not wait for others", suspectCleared},
+		{"a suspect that cannot run does not delay other suspects", suspectThatCannotRun},
+		{"a parked suspect is due now while none runs", suspectIsDue},
+		{"the limit of its key applies to a suspect", suspectLimited},
+		{"suspects wait for each other after a reopening", long(suspectsReopened)},
+		{"under any order of ends, pauses and starts at most one suspect runs and none is stuck", long(suspectsNeverStuck)},
 	}
 }
 

@@ -9,8 +9,8 @@ import (
 
 func moveRules() []rule {
 	return []rule{
-		{"every legal move is made by the op that is for it", legalMoves},
-		{"no op makes a move that the table of moves forbids", noIllegalMoves},
+		{"every legal move is made by its op", legalMoves},
+		{"no op makes an illegal move", noIllegalMoves},
 	}
 }
 

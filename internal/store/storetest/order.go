@@ -15,17 +15,17 @@ const mostAhead = 1500
 
 func orderRules() []rule {
 	return []rule{
-		{"jobs of one key are claimed in the order they came", orderInKey},
+		{"jobs of one key are claimed in the order of their arrival", orderInKey},
 		{"a key with one job does not wait for a key with a hundred", orderSingleJob},
 		{"keys take turns", orderTurns},
 		{"priority 1 goes before 5 and 5 before 9", orderPriority},
 		{"a job of low priority is claimed however many urgent ones arrive", long(orderNoStarving)},
 		{"a job of low priority is claimed however many keys arrive", long(orderNoStarvingByKeys)},
 		{"the second job of a key is claimed however many keys arrive", orderSecondJob},
-		{"what was cancelled leaves its key no debt when the queue was empty in between", orderNoDebt},
-		{"a position is the number of jobs claimed before", orderPositions},
+		{"cancelled jobs cost their key no turns once the queue was empty", orderNoDebt},
+		{"a position is the number of jobs that are claimed before", orderPositions},
 		{"a position is counted up to a bound", orderPositionBound},
-		{"the oldest is the job that has waited longest since it was ready, parked or not, to the second", orderOldest},
+		{"the oldest job is the one that became ready first, parked or not, to the second", orderOldest},
 		{"the order is the same after the store was opened again", orderReopened},
 	}
 }

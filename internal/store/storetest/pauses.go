@@ -12,8 +12,8 @@ func pauseRules() []rule {
 	return []rule{
 		{"a paused queue gives out no jobs and takes submits", pauseHolds},
 		{"a pause lasts until it is ended, also over an opening", pauseLasts},
-		{"a paused queue's jobs go on to end, to be due and to expire", pauseGoesOn},
-		{"what waits is weighed, and what runs is not", pauseWeighs},
+		{"jobs of a paused queue still end, become due and expire", pauseGoesOn},
+		{"waiting jobs count their bytes, running jobs do not", pauseWeighs},
 	}
 }
 

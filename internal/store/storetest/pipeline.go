@@ -10,10 +10,10 @@ import (
 func pipelineRules() []rule {
 	return []rule{
 		{"batches are applied one after another while none of them is synced", applyBeforeSync},
-		{"syncs are waited for in any order and by many at once", syncAnyOrder},
+		{"syncs may be waited for in any order and by several goroutines", syncAnyOrder},
 		{"a batch applied again before it was synced is applied once", applyAgainUnsynced},
-		{"as many batches as may be unsynced are applied once when they are applied again", applyAllAgain},
-		{"a read does not wait for whoever applied the batch it sees", readBeforeSync},
+		{"MaxUnsynced batches apply once when they are applied again", applyAllAgain},
+		{"a read does not wait for the sync of the batch that it sees", readBeforeSync},
 	}
 }
 

@@ -13,11 +13,11 @@ import (
 
 func poisonRules() []rule {
 	return []rule{
-		{"a poison submit harms none of a thousand others", poisonSubmits},
-		{"poison in output, results and failures harms no neighbour", poisonOutput},
-		{"progress that is no number harms no neighbour", poisonProgress},
-		{"refused ops of every kind harm none of a thousand others", poisonRefused},
-		{"a value that is taken is given back as it was", poisonKept},
+		{"a submit with bad data does not affect a thousand others", poisonSubmits},
+		{"bad data in output, results and failures does not affect other ops", poisonOutput},
+		{"progress that is not a number does not affect other ops", poisonProgress},
+		{"refused ops of every kind do not affect a thousand others", poisonRefused},
+		{"an accepted value is returned unchanged", poisonKept},
 	}
 }
 

@@ -10,12 +10,12 @@ import (
 
 func presenceRules() []rule {
 	return []rule{
-		{"a job is abandonable once nobody was seen at it for its timeout, whoever's it is", presenceListed},
-		{"a presence at a job begins its timeout anew, and no other's", presenceOfJob},
-		{"a presence of an owner begins the timeouts of all their jobs anew", presenceOfOwner},
-		{"a cancel of an abandoned job applies only while nobody was seen since", presenceCancel},
-		{"a job that ends, is deleted or is asked to stop is abandonable no more", presenceEnds},
-		{"a retry begins the timeout anew", presenceRetry},
+		{"a job of any owner is abandonable once its timeout has passed without a presence", presenceListed},
+		{"a presence of a job restarts its timeout only", presenceOfJob},
+		{"a presence of an owner restarts the timeouts of all jobs of the owner", presenceOfOwner},
+		{"a cancel of an abandoned job is refused after a presence", presenceCancel},
+		{"an ended, deleted or cancelled job is not abandonable", presenceEnds},
+		{"a retry restarts the timeout", presenceRetry},
 		{"a presence survives a reopening", presenceDurable},
 	}
 }

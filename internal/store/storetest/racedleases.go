@@ -12,9 +12,9 @@ func racedLeaseRules() []rule {
 		{"of a renewal and a sweep of one lapsed lease exactly one applies", racedRenewal},
 		{"of two sweeps of one lapsed lease one applies", racedSweeps},
 		{"of two finishes of one lease one applies, and its answer is what is stored", racedFinishes},
-		{"a lease that another store ended changes nothing, wherever it is used", staleEverywhere},
+		{"a lease that one store ended changes nothing at any store", staleEverywhere},
 		{"a lease is renewed, written under and finished at any store", leaseAnywhere},
-		{"entries that are appended at every store are stored once", racedAppends},
+		{"entries that are appended at several stores are stored once", racedAppends},
 		{"an append beside the finish of its job applies whole or not at all", racedAppendFinish},
 	}
 }

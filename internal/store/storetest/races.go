@@ -9,9 +9,9 @@ import (
 
 func raceRules() []rule {
 	return []rule{
-		{"readers during commits see whole moments", long(readWholeMoments)},
-		{"a read that begins after a commit sees it", readAfterCommit},
-		{"a reader never sees a job go back in its output", readForward},
+		{"a read during commits sees a consistent snapshot", long(readWholeMoments)},
+		{"a read after a commit sees it", readAfterCommit},
+		{"successive reads never see output disappear", readForward},
 	}
 }
 

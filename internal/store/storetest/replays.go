@@ -22,7 +22,7 @@ func replaysOfWorkers() []replayed {
 			a.Progress = &job.Progress{Percent: 5}
 			return a
 		})},
-		{"renew and append of a job that is to be cancelled", func(w *harness) []any {
+		{"renew and append of a job with a cancel request", func(w *harness) []any {
 			c := w.running()
 			w.do(newCancel(c.Job.ID))
 			return []any{newRenew(c.Lease(), leaseFor), newAppend(c.Lease(), 1, 0, "a")}
@@ -31,7 +31,7 @@ func replaysOfWorkers() []replayed {
 			w.pass(leaseFor + time.Second)
 			return newLapse(c.Lease(), job.Queued)
 		})},
-		{"finish by a sweep that came too early", alone(func(_ *harness, c *job.Claimed) any { return newLapse(c.Lease(), job.Queued) })},
+		{"finish by a sweep before its time", alone(func(_ *harness, c *job.Claimed) any { return newLapse(c.Lease(), job.Queued) })},
 		{"finish with a lost lease", alone(func(w *harness, c *job.Claimed) any {
 			w.do(newFinish(c.Lease(), job.Queued))
 			return newFinish(c.Lease(), job.Succeeded)
@@ -75,8 +75,8 @@ func replaysOfOwners() []replayed {
 			id, c := w.submit(), w.submit(delayed(time.Hour))
 			return []any{newCancel(id), newCancel(id), newCancel(c), newCancel(c)}
 		}},
-		{"cancel of no job", func(w *harness) []any { return []any{newCancel(w.id())} }},
-		{"delete of no job", func(w *harness) []any { return []any{newDelete(w.id())} }},
+		{"cancel of an unknown job", func(w *harness) []any { return []any{newCancel(w.id())} }},
+		{"delete of an unknown job", func(w *harness) []any { return []any{newDelete(w.id())} }},
 		{"delete of a job with output and a key", func(w *harness) []any {
 			c := w.running(once("k", "a"), withRef("put:p"))
 			w.do(newAppend(c.Lease(), 1, 0, "a"), newFinish(c.Lease(), job.Succeeded))
@@ -128,13 +128,13 @@ func replaysOfWrites() []replayed {
 	return []replayed{
 		{"write put", there(put("p", "there", "new"), put("p", "new", ""))},
 		{"write insert", there(doing(store.Insert, put("p", "new", "x")))},
-		{"write insert that meets a row", there(put("p", "new", ""), doing(store.Insert, put("p", "there", "x")))},
-		{"write insert that meets its equal", there(doing(store.Insert, put("p", "there", "old")))},
+		{"write insert that conflicts with a row", there(put("p", "new", ""), doing(store.Insert, put("p", "there", "x")))},
+		{"write insert that conflicts with an equal row", there(doing(store.Insert, put("p", "there", "old")))},
 		{"write update", there(doing(store.Update, put("p", "there", "new")), doing(store.Update, put("p", "absent", "")))},
 		{"write remove", there(doing(store.Remove, put("p", "there", "")), doing(store.Require, put("p", "there", "")))},
 		{"write remove all", there(doing(store.RemoveAll, put("p", "", "")))},
 		{"write require none", there(put("q", "new", ""), doing(store.RequireNone, put("absent", "", "")))},
-		{"write that meets any row", there(put("p", "new", ""), doing(store.RequireNone, put("p", "", "")))},
+		{"write require none that conflicts with a row", there(put("p", "new", ""), doing(store.RequireNone, put("p", "", "")))},
 		{"write that lacks a row", there(put("p", "new", ""), doing(store.Require, put("p", "absent", "")))},
 		{"write insert twice in one batch", func(w *harness) []any {
 			return []any{newWrite(doing(store.Insert, put("p", "a", "1"))), newWrite(doing(store.Insert, put("p", "a", "1")))}
@@ -166,7 +166,7 @@ func replaysOfSubmits() []replayed {
 		{"submit with one key several times in one batch", func(w *harness) []any {
 			return []any{w.newSubmit(once("k", "a")), w.newSubmit(once("k", "a")), w.newSubmit(once("k", "b"))}
 		}},
-		{"submit that meets a row", func(w *harness) []any {
+		{"submit that conflicts with a row", func(w *harness) []any {
 			insert := withRows(doing(store.Insert, put("p", "a", "x")))
 			return []any{w.newSubmit(insert), w.newSubmit(insert, once("k", "a")), w.newSubmit(insert, leased)}
 		}},
@@ -243,12 +243,12 @@ func replaysOfLimits() []replayed {
 			w.do(pausing("other", true))
 			return []any{pausing(queue, true), pausing("other", false), pausing("new", true), w.newClaim(queue, 1), w.newSubmit(leasedAs(w.token()))}
 		}},
-		{"finish that lets a parked job follow, and its claim", limited(one, func(w *harness) []any {
+		{"finish that unparks a job, and its claim", limited(one, func(w *harness) []any {
 			c := w.running()
 			w.submitMany(3, weighing(5))
 			return []any{newFinish(c.Lease(), job.Succeeded), w.newClaim(queue, 3)}
 		})},
-		{"cancel and delete that let parked jobs follow", limited(one, func(w *harness) []any {
+		{"cancel and delete that unpark jobs", limited(one, func(w *harness) []any {
 			all := w.submitMany(5, weighing(5))
 			return []any{newCancel(all[0]), newDelete(all[1]), newCancel(all[4])}
 		})},
@@ -275,7 +275,7 @@ func replaysOfLimits() []replayed {
 			w.limit(queue, one)
 			return []any{w.newClaim(queue, 4)}
 		}},
-		{"claims of a queue that runs as many as it may", limited(job.Limits{Running: 2}, func(w *harness) []any {
+		{"claims of a queue at its limit", limited(job.Limits{Running: 2}, func(w *harness) []any {
 			w.running()
 			w.submitMany(5)
 			return []any{w.newSubmit(leasedAs(w.token())), w.newClaim(queue, 4), w.newClaim(queue, 4)}

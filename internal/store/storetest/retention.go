@@ -11,14 +11,14 @@ import (
 func retentionRules() []rule {
 	return []rule{
 		{"an early prune deletes ended jobs before their time, the oldest first", long(earlyOldest)},
-		{"an early prune spares what has not ended", long(earlySpares)},
-		{"an early prune leaves idempotency keys for as long as was promised", earlyKeys},
-		{"a prune stops once it has deleted about so many bytes, and goes on after its cursor", long(pruneBytes)},
-		{"an early prune counts the files of jobs among the bytes that it deletes", long(earlyFiles)},
-		{"a prune that has no time still gets on", long(pruneHurries)},
-		{"a store that holds more is bigger, and smaller once that is pruned", long(sizeFollows)},
+		{"an early prune keeps unfinished jobs", long(earlySpares)},
+		{"an early prune keeps idempotency keys for their time", earlyKeys},
+		{"a prune stops after about MaxBytes, and the next one continues after its cursor", long(pruneBytes)},
+		{"an early prune counts files as deleted bytes", long(earlyFiles)},
+		{"a prune without time still deletes some jobs", long(pruneHurries)},
+		{"the size grows with the data and shrinks when it is pruned", long(sizeFollows)},
 		{"the size falls with each commit that deletes, by about what it deletes", long(sizeFallsAtOnce)},
-		{"the size of many small jobs is gone with them", long(sizeOfSmall)},
+		{"the size of many small jobs is freed with them", long(sizeOfSmall)},
 	}
 }
 

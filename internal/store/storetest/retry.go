@@ -8,13 +8,13 @@ import (
 
 func retryRules() []rule {
 	return []rule{
-		{"a failed, cancelled or expired job is queued anew", retryQueues},
-		{"a retried job keeps its output and begins its attempts anew", retryBeginsAnew},
+		{"a retry queues a failed, cancelled or expired job", retryQueues},
+		{"a retried job keeps its output and counts attempts from zero", retryBeginsAnew},
 		{"a job that succeeded or has not ended is not retryable", retryRefused},
 		{"a job that was cancelled while it ran may succeed after a retry", retryForgetsCancel},
-		{"an expired job that is retried has its queue time again", retryForgetsExpiry},
+		{"a retried expired job has its whole queue timeout again", retryForgetsExpiry},
 		{"of two retries in one batch the first applies", retryTwice},
-		{"a retry of no job is not found", retryUnknown},
+		{"a retry of an unknown job is not found", retryUnknown},
 		{"a retried job is not pruned", retryThenPrune},
 		{"a cancel and a retry in one batch queue the job", cancelThenRetry},
 	}

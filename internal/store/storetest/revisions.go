@@ -10,15 +10,15 @@ import (
 
 func revisionRules() []rule {
 	return []rule{
-		{"each change of a job's state raises its revision by one, over all its life", revisionRises},
-		{"what changes no state leaves the revision as it is", revisionStays},
+		{"each change of a job's state raises its revision by one", revisionRises},
+		{"an op that changes no state does not change the revision", revisionStays},
 		{"the first cancel request of a running job raises its revision, a second does not", revisionOfCancel},
-		{"a revision outlasts the store being opened again", long(revisionReopened)},
-		{"jobs that a due makes ready are told of as moved", movedByDue},
-		{"a job that follows when its key has room is told of as moved", movedByRoom},
-		{"a job that a claim parks is told of as moved", movedByClaim},
-		{"of a job that follows and is claimed in one batch the claim has the higher revision", movedThenClaimed},
-		{"a batch that moves no unnamed job tells of none", movedNone},
+		{"a revision survives a reopening", long(revisionReopened)},
+		{"jobs that a due makes ready are in Moved", movedByDue},
+		{"a job that is unparked is in Moved", movedByRoom},
+		{"a job that a claim parks is in Moved", movedByClaim},
+		{"when a job is unparked and claimed in one batch the claim has the higher revision", movedThenClaimed},
+		{"a batch that moves named jobs only has an empty Moved", movedNone},
 	}
 }
 

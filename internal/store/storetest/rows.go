@@ -9,18 +9,18 @@ import (
 
 func rowRules() []rule {
 	return []rule{
-		{"put writes whether or not the row was there", rowsPut},
-		{"insert writes a new row and meets one that is there", rowsInsert},
-		{"update writes only a row that is there", rowsUpdate},
-		{"require refuses when the row is not there", rowsRequire},
+		{"put writes an existing and a missing row", rowsPut},
+		{"insert writes a missing row and conflicts with an existing one", rowsInsert},
+		{"update writes an existing row only", rowsUpdate},
+		{"require refuses when the row is missing", rowsRequire},
 		{"require none refuses when any row of the kind is under the parent", rowsRequireNone},
-		{"remove and remove all delete what is there", rowsRemove},
-		{"conditions are checked before anything is written", rowsCheckedFirst},
+		{"remove and remove all delete existing rows", rowsRemove},
+		{"all conditions are checked before any row is written", rowsCheckedFirst},
 		{"a refused write writes none of its rows", rowsAllOrNone},
 		{"a later write of a batch sees the earlier", rowsInOneBatch},
-		{"rows are listed by id, forth and back, from a cursor", rowsPaged},
-		{"kinds and parents do not mix", rowsApart},
-		{"owners do not mix, for reads, conditions and removals", rowsOfOwners},
+		{"rows are listed by id in both directions from a cursor", rowsPaged},
+		{"rows of different kinds and parents do not mix", rowsApart},
+		{"rows of different owners do not mix in reads, conditions and removals", rowsOfOwners},
 		{"bodies and names of any text are kept", rowsKept},
 		{"a submit's rows apply with it", rowsOfSubmit},
 	}

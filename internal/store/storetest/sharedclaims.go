@@ -14,15 +14,15 @@ import (
 
 func sharedClaimRules() []rule {
 	return []rule{
-		{"claims of one queue never get one job twice", sharedClaimsOnce},
-		{"no more jobs of a queue run than its limit says, and no fewer", sharedRunning},
-		{"no more jobs of a key run than its limit says, and no fewer", sharedKeyRunning},
-		{"of all suspects one runs at a time", sharedSuspects},
-		{"no key is overtaken by more than what the stores claim in a second", long(sharedTurns)},
-		{"what waits of a key is more than its limit by at most one batch of each store", sharedKeyWaiting},
-		{"a claim that is made again at another store answers the leases that its tokens hold", sharedClaimAgain},
-		{"a submit with a token that is made at every store makes one job", sharedSubmitAgain},
-		{"a queue that is paused gives no job to any store", sharedPause},
+		{"claims of one queue at several stores never get the same job", sharedClaimsOnce},
+		{"as many jobs of a queue run as its limit allows, never more", sharedRunning},
+		{"as many jobs of a key run as its limit allows, never more", sharedKeyRunning},
+		{"one suspect at a time runs, over all stores", sharedSuspects},
+		{"no key is overtaken by more jobs than the stores claim in a second", long(sharedTurns)},
+		{"each store overshoots the limit of waiting jobs of a key by at most one batch", sharedKeyWaiting},
+		{"a claim repeated at another store answers the leases of its tokens", sharedClaimAgain},
+		{"a submit with a token at every store makes one job", sharedSubmitAgain},
+		{"no store claims from a paused queue", sharedPause},
 	}
 }
 

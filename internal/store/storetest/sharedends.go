@@ -10,17 +10,17 @@ import (
 
 func sharedEndRules() []rule {
 	return []rule{
-		{"a cancel beside a finish: the job ends once, and the later answer is what is stored", racedCancelFinish},
+		{"of a cancel and a finish one ends the job, and the later answer equals the stored job", racedCancelFinish},
 		{"of two cancels of a waiting job one ends it, and both answer the same", racedCancels},
-		{"a cancel beside a claim: the job ends or is asked to stop", racedCancelClaim},
-		{"a delete beside a finish leaves nothing of the job, and tells of its files once", racedDeleteFinish},
+		{"after a cancel beside a claim the job has ended or has a cancel request", racedCancelClaim},
+		{"a delete beside a finish removes the job, and reports its files once", racedDeleteFinish},
 		{"two deletes of one job apply, and it is removed and counted once", racedDeletes},
 		{"of two retries of one job one applies", racedRetries},
-		{"a retry beside a delete leaves nothing of the job", racedRetryDelete},
-		{"a presence beside the cancel of an abandoned job: one of them decides", racedPresence},
+		{"a retry beside a delete removes the job", racedRetryDelete},
+		{"a presence beside the cancel of an abandoned job either keeps the job or comes too late", racedPresence},
 		{"a presence that one store committed keeps the job from a cancel at another", presenceElsewhere},
-		{"an end leaves its row and its job once, whoever ends the job", long(racedEnds)},
-		{"the end that leaves a tally nothing unfinished sees so, and no other", racedTally},
+		{"an end makes its row and its job once, whichever op ends the job", long(racedEnds)},
+		{"exactly one end sees a tally without unfinished jobs", racedTally},
 	}
 }
 

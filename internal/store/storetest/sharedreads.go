@@ -10,10 +10,10 @@ import (
 
 func sharedReadRules() []rule {
 	return []rule{
-		{"what one store committed every read of another sees", readsOfAll},
-		{"where jobs stand, and their leases, are read at any store", readsOfLeases},
-		{"a reader of one store sees each commit of another as one moment", readsOfMoments},
-		{"a job never goes back to an earlier revision, whichever store it is read at", readsGoForward},
+		{"every read of a store sees the commits of the others", readsOfAll},
+		{"versions and leases are the same at every store", readsOfLeases},
+		{"a reader of one store sees each commit of another whole", readsOfMoments},
+		{"successive reads at any store never see an earlier revision", readsGoForward},
 	}
 }
 

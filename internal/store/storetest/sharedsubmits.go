@@ -10,13 +10,13 @@ import (
 
 func sharedSubmitRules() []rule {
 	return []rule{
-		{"of submits with one idempotency key one makes the job, and all answer it", sharedKeySame},
+		{"of submits with one idempotency key one makes the job, and all answer with it", sharedKeySame},
 		{"of submits with one idempotency key and two hashes one makes the job, and the other is refused", sharedKeyDiffers},
 		{"a submit with a known key beside the delete of its job answers the job or is refused", sharedKeyDelete},
-		{"of two inserts of one row one applies, and the other meets its body", sharedInsert},
-		{"of two submits that allow no row beside theirs one applies", sharedRequireNone},
+		{"of two inserts of one row one applies, and the other conflicts with its body", sharedInsert},
+		{"of two submits that require no other row one applies", sharedRequireNone},
 		{"a submit that requires a row applies or is refused, and so do all its rows", sharedRequire},
-		{"a group applies whole or not at all beside one that it excludes", sharedGroups},
+		{"of two groups that exclude each other at most one applies, and it applies whole", sharedGroups},
 		{"a put at one store and a put at another leave one of their bodies", sharedPut},
 	}
 }

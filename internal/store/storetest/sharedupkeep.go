@@ -11,10 +11,10 @@ import (
 
 func sharedUpkeepRules() []rule {
 	return []rule{
-		{"what is due is moved once, and told by the commit that moved it", racedDues},
-		{"what is past its time is deleted once, and the totals agree", racedPrunes},
-		{"the counts that the last commit answered are what is stored", racedCounts},
-		{"after any mix of ops at every store the counts are the sum of what was answered", long(countsAfterMix)},
+		{"a due job is moved once, and the commit that moved it reports it", racedDues},
+		{"an expired job is deleted once, and the totals agree", racedPrunes},
+		{"the counts of the last commit equal the stored counts", racedCounts},
+		{"after any mix of ops at every store the counts are the sum of the answers", long(countsAfterMix)},
 	}
 }
 

@@ -11,12 +11,12 @@ import (
 
 func submitRules() []rule {
 	return []rule{
-		{"a job without a delay is queued from its commit on", submitQueues},
+		{"a job without a delay is queued at its commit", submitQueues},
 		{"a delayed job is scheduled and not claimed before its time", submitDelayed},
-		{"a job stored with a token is running from its commit on", submitLeased},
-		{"what the submitter said is kept as it was said", submitKeeps},
-		{"clocks are kept in whole milliseconds, rounded up, wherever the job waits", submitWholeClocks},
-		{"a submit answers the job that a read then gives", submitAnswersTheStored},
+		{"a job stored with a token is running at its commit", submitLeased},
+		{"the fields of a submit are kept unchanged", submitKeeps},
+		{"clocks are kept in whole milliseconds, rounded up", submitWholeClocks},
+		{"a submit answers the job that a later read returns", submitAnswersTheStored},
 		{"an input of any bytes is kept, also an empty one", submitInputs},
 		{"a submit refused for its rows stores nothing", submitRefusedForRows},
 		{"a batch of submits keeps their order", submitOrder},
