@@ -32,19 +32,19 @@ func batchEmpty(w *harness) {
 
 func batchKindsInOrder(w *harness) {
 	c := w.running()
-	w.pass(leaseFor + time.Second)
+	w.advance(leaseFor + time.Second)
 	late := w.submit(delayed(time.Second))
-	w.pass(2 * time.Second)
+	w.advance(2 * time.Second)
 	renew, lapse := newRenew(c.Lease(), leaseFor), newLapse(c.Lease(), job.Queued)
 	cancel, claim := newCancel(c.Job.ID), w.newClaim(queue, 5)
 	write := newWrite(put("p", "a", ""))
-	s := w.newSubmit(withRows(doing(store.Require, put("p", "a", ""))))
+	s := w.newSubmit(withRows(withAction(store.Require, put("p", "a", ""))))
 	w.try(claim, newDue(), s, write, cancel, lapse, renew)
-	w.coded(job.LeaseLost, lapse.Err) // the renewal came first
-	equal(w, "the submit after the write", s.Err, nil)
-	equal(w, "the cancel of what still runs", cancel.Ended, false)
-	equal(w, "the jobs claimed", len(claim.Claimed), 2)
-	equal(w, "the state of the job that was due", w.job(late).State, job.Running)
+	w.wantCode(job.LeaseLost, lapse.Err) // the renewal applies first
+	wantEqual(w, "the submit after the write", s.Err, nil)
+	wantEqual(w, "the cancel of what still runs", cancel.Ended, false)
+	wantEqual(w, "the jobs claimed", len(claim.Claimed), 2)
+	wantEqual(w, "the state of the job that was due", w.job(late).State, job.Running)
 }
 
 func batchAppendAndFinish(w *harness) {
@@ -52,7 +52,7 @@ func batchAppendAndFinish(w *harness) {
 	f := newFinish(c.Lease(), job.Succeeded)
 	f.Entries = texted(1, 3, "d")
 	w.do(newAppend(c.Lease(), 1, 0, "a", "b"), newAppend(c.Lease(), 1, 2, "c"), f)
-	equal(w, "the output", w.said(c.Job.ID), "abcd")
+	wantEqual(w, "the output", w.textOf(c.Job.ID), "abcd")
 }
 
 func batchFinishFirst(w *harness) {
@@ -62,11 +62,11 @@ func batchFinishFirst(w *harness) {
 		newFinish(retried.Lease(), job.Failed), newFinish(deleted.Lease(), job.Succeeded), newFinish(cancelled.Lease(), job.Queued),
 		retry, del, cancel,
 	)
-	equal(w, "the state of the retried", w.job(retried.Job.ID).State, job.Queued)
-	equal(w, "whether the deleted was running", del.Running, false)
-	w.gone(mine, deleted.Job.ID)
-	equal(w, "whether the cancel ended the job", cancel.Ended, true)
-	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 1, Succeeded: 1, Failed: 1, Cancelled: 1, Retried: 1})
+	wantEqual(w, "the state of the retried", w.job(retried.Job.ID).State, job.Queued)
+	wantEqual(w, "whether the deleted was running", del.Running, false)
+	w.wantGone(mine, deleted.Job.ID)
+	wantEqual(w, "whether the cancel ended the job", cancel.Ended, true)
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Queued: 1, Succeeded: 1, Failed: 1, Cancelled: 1, Retried: 1})
 }
 
 func batchTwins(w *harness) {
@@ -74,23 +74,23 @@ func batchTwins(w *harness) {
 	first := batchOf(newWrite(put("p", "a", "")), newFinish(c.Lease(), job.Succeeded))
 	second := fresh(first)
 	w.commit(first)
-	w.do(newWrite(doing(store.Remove, put("p", "a", ""))))
+	w.do(newWrite(withAction(store.Remove, put("p", "a", ""))))
 	w.commit(second)
-	equal(w, "the rows", len(w.rows("note", "p")), 1)
-	w.coded(job.LeaseLost, second.Finishes[0].Err)
+	wantEqual(w, "the rows", len(w.rows("note", "p")), 1)
+	w.wantCode(job.LeaseLost, second.Finishes[0].Err)
 }
 
 func batchLarge(w *harness) {
 	const n = 2000
 	w.submitMany(n)
 	claimed := w.claim(queue, n)
-	equal(w, "the jobs claimed", len(claimed), n)
+	wantEqual(w, "the jobs claimed", len(claimed), n)
 	ops := make([]any, 0, 2*n)
 	for _, c := range claimed {
 		ops = append(ops, newAppend(c.Lease(), 1, 0, "said"), newFinish(c.Lease(), job.Succeeded))
 	}
 	w.do(ops...)
-	equal(w, "the counts", w.counts(queue), job.Counts{Succeeded: n})
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Succeeded: n})
 }
 
 func batchOverContext(w *harness) {
@@ -98,11 +98,11 @@ func batchOverContext(w *harness) {
 	cancel()
 	a, b := w.newSubmit(), w.newSubmit()
 	batch := batchOf(a, b)
-	w.remember(batch)
+	w.rememberNames(batch)
 	if err := store.Commit(over, w.store, batch); err != nil {
 		w.commit(batch)
 	}
-	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 2})
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Queued: 2})
 	w.job(a.Job.ID)
 	w.job(b.Job.ID)
 }

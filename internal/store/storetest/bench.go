@@ -11,9 +11,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// Benchmarks measures the store with its own clock and one committer, as the
-// commit loop uses it: whole batches, inputs of 500 bytes, jobs of a few keys; and
-// once with a hundred keys of which each may run a few.
+// Benchmarks measures the store with its own clock and one committer, as the commit loop uses
+// it: whole batches, inputs of 500 bytes, jobs of a few keys. Some use a hundred keys, each with
+// a limit of running jobs.
 func Benchmarks(b *testing.B, s Suite) {
 	for _, size := range []int{1, 64, 100, 256} {
 		b.Run(fmt.Sprintf("submit+claim+finish/batch=%d", size), func(b *testing.B) { newBench(b, s).claimed(size) })
@@ -39,7 +39,7 @@ func newBench(b *testing.B, s Suite) *bench {
 	return &bench{B: b, store: st, bytes: bytes.Repeat([]byte("5"), 500), keys: 16}
 }
 
-// keyed is a bench of a hundred keys, of which each may run so many; 0 for any.
+// keyed makes a bench with a hundred keys, each with a limit of running jobs; 0 for none.
 func (b *bench) keyed(running int) *bench {
 	b.keys, b.limits = 100, map[string]job.Limits{queue: {KeyRunning: running}}
 	return b
@@ -52,7 +52,7 @@ func (b *bench) commit(batch *store.Batch) {
 	}
 }
 
-// rate reports how much of what was done each second.
+// rate reports the number of operations per second.
 func (b *bench) rate(size int, what string) {
 	b.ReportMetric(float64(b.N*size)/b.Elapsed().Seconds(), what+"/s")
 }
@@ -72,8 +72,8 @@ func (b *bench) submits(n int, leased bool) []*store.Submit {
 	return all
 }
 
-// claimed runs jobs through submit, claim and finish: each batch submits some,
-// claims as many, and finishes those that the batch before claimed.
+// claimed runs jobs through submit, claim and finish. Each batch submits some jobs, claims as
+// many, and finishes the jobs that the batch before claimed.
 func (b *bench) claimed(size int) {
 	var held []job.Claimed
 	for b.Loop() {
@@ -92,8 +92,8 @@ func (b *bench) claimed(size int) {
 	b.rate(size, "jobs")
 }
 
-// leased runs jobs that are stored with their first lease: each batch submits
-// some and finishes those of the batch before.
+// leased runs jobs that are submitted with a lease. Each batch submits some and finishes those
+// of the batch before.
 func (b *bench) leased(size int) {
 	var held []*store.Submit
 	for b.Loop() {
@@ -108,7 +108,7 @@ func (b *bench) leased(size int) {
 	b.rate(size, "jobs")
 }
 
-// appends adds one entry of 500 bytes to each of some running jobs.
+// appends appends one entry of 500 bytes to each of some running jobs.
 func (b *bench) appends(size int) {
 	held := b.submits(size, true)
 	first := store.NewBatch()

@@ -23,35 +23,35 @@ func cancelRules() []rule {
 }
 
 func cancelWaiting(w *harness) {
-	for _, id := range []job.ID{w.submit(kept(33 * time.Minute)), w.submit(kept(33*time.Minute), delayed(time.Minute))} {
-		w.pass(time.Second)
+	for _, id := range []job.ID{w.submit(withKeep(33 * time.Minute)), w.submit(withKeep(33*time.Minute), delayed(time.Minute))} {
+		w.advance(time.Second)
 		c := newCancel(id)
 		w.do(c)
 		j := w.job(id)
-		equal(w, "the state", j.State, job.Cancelled)
-		equal(w, "whether this cancel ended it", c.Ended, true)
-		equal(w, "the answered job", text(c.Job), text(j))
-		w.at("FinishedAt", j.FinishedAt, w.now())
-		w.at("ExpiresAt", j.ExpiresAt, w.now().Add(33*time.Minute))
+		wantEqual(w, "the state", j.State, job.Cancelled)
+		wantEqual(w, "whether this cancel ended it", c.Ended, true)
+		wantEqual(w, "the answered job", text(c.Job), text(j))
+		w.wantTime("FinishedAt", j.FinishedAt, w.now())
+		w.wantTime("ExpiresAt", j.ExpiresAt, w.now().Add(33*time.Minute))
 	}
-	equal(w, "the counts", w.counts(queue), job.Counts{Cancelled: 2})
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Cancelled: 2})
 }
 
 func cancelRunning(w *harness) {
 	c := w.running()
-	w.pass(time.Second)
+	w.advance(time.Second)
 	requested := w.now()
 	for range 3 {
 		op := newCancel(c.Job.ID)
 		w.do(op)
 		j := w.job(c.Job.ID)
-		equal(w, "the state", j.State, job.Running)
-		equal(w, "whether this cancel ended it", op.Ended, false)
-		equal(w, "the answered job", text(op.Job), text(j))
-		w.at("CancelRequestedAt", j.CancelRequestedAt, requested)
-		w.pass(time.Second)
+		wantEqual(w, "the state", j.State, job.Running)
+		wantEqual(w, "whether this cancel ended it", op.Ended, false)
+		wantEqual(w, "the answered job", text(op.Job), text(j))
+		w.wantTime("CancelRequestedAt", j.CancelRequestedAt, requested)
+		w.advance(time.Second)
 	}
-	equal(w, "the counts", w.counts(queue), job.Counts{Running: 1})
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Running: 1})
 }
 
 func cancelEnded(w *harness) {
@@ -60,12 +60,12 @@ func cancelEnded(w *harness) {
 			continue
 		}
 		id, _ := w.inState(state)
-		w.pass(time.Second)
+		w.advance(time.Second)
 		before := w.stored()
 		c := newCancel(id)
 		w.do(c)
-		equal(w, "whether this cancel ended it", c.Ended, false)
-		equal(w, "the answered job", text(c.Job), text(w.job(id)))
+		wantEqual(w, "whether this cancel ended it", c.Ended, false)
+		wantEqual(w, "the answered job", text(c.Job), text(w.job(id)))
 		w.sameStored("a cancel changed an ended job", before, w.stored())
 	}
 }
@@ -74,32 +74,32 @@ func cancelThenFinish(w *harness) {
 	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled, job.Scheduled, job.Queued} {
 		c := w.running()
 		w.do(newCancel(c.Job.ID))
-		w.pass(time.Second)
+		w.advance(time.Second)
 		f := newFinish(c.Lease(), to)
 		f.Entries = texted(1, 0, "the last words")
 		f.Result = &job.Result{Body: []byte("not to be kept")}
 		f.Refund = to == job.Queued
 		w.do(f)
-		equal(w, "the answered state", f.State, job.Cancelled)
+		wantEqual(w, "the answered state", f.State, job.Cancelled)
 		j := w.job(c.Job.ID)
-		equal(w, "the state after a finish as "+to.String(), j.State, job.Cancelled)
-		equal(w, "the output", w.said(j.ID), "the last words")
-		w.at("FinishedAt", j.FinishedAt, w.now())
-		w.at("ExpiresAt", j.ExpiresAt, w.now().Add(keep))
+		wantEqual(w, "the state after a finish as "+to.String(), j.State, job.Cancelled)
+		wantEqual(w, "the output", w.textOf(j.ID), "the last words")
+		w.wantTime("FinishedAt", j.FinishedAt, w.now())
+		w.wantTime("ExpiresAt", j.ExpiresAt, w.now().Add(keep))
 		_, err := w.store.Result(w.ctx, mine, j.ID)
-		w.coded(job.NotFinished, err)
+		w.wantCode(job.NotFinished, err)
 	}
-	equal(w, "the counts", w.counts(queue), job.Counts{Cancelled: 5})
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Cancelled: 5})
 }
 
 func cancelThenSweep(w *harness) {
 	c := w.running()
 	w.do(newCancel(c.Job.ID))
-	w.pass(leaseFor + time.Second)
+	w.advance(leaseFor + time.Second)
 	f := newLapse(c.Lease(), job.Queued)
 	w.do(f)
-	equal(w, "where the job went", f.State, job.Cancelled)
-	equal(w, "the jobs left to claim", len(w.claim(queue, 1)), 0)
+	wantEqual(w, "where the job went", f.State, job.Cancelled)
+	wantEqual(w, "the jobs left to claim", len(w.claim(queue, 1)), 0)
 }
 
 func cancelThenClaim(w *harness) {
@@ -107,22 +107,22 @@ func cancelThenClaim(w *harness) {
 	w.do(newCancel(first))
 	claim := w.newClaim(queue, 5)
 	w.do(newCancel(both), claim)
-	equal(w, "the jobs claimed after and with their cancel", len(claim.Claimed), 0)
+	wantEqual(w, "the jobs claimed after and with their cancel", len(claim.Claimed), 0)
 
 	c := w.running()
 	cancel := newCancel(c.Job.ID)
 	w.do(cancel)
-	equal(w, "whether a cancel after the claim ended the job", cancel.Ended, false)
+	wantEqual(w, "whether a cancel after the claim ended the job", cancel.Ended, false)
 }
 
 func finishThenCancel(w *harness) {
 	c := w.running()
 	f, cancel := newFinish(c.Lease(), job.Succeeded), newCancel(c.Job.ID)
 	w.do(f, cancel)
-	equal(w, "where the job went", f.State, job.Succeeded)
-	equal(w, "whether the cancel ended it", cancel.Ended, false)
-	equal(w, "the job as the cancel left it", text(cancel.Job), text(w.job(c.Job.ID)))
-	equal(w, "the counts", w.counts(queue), job.Counts{Succeeded: 1})
+	wantEqual(w, "where the job went", f.State, job.Succeeded)
+	wantEqual(w, "whether the cancel ended it", cancel.Ended, false)
+	wantEqual(w, "the job as the cancel left it", text(cancel.Job), text(w.job(c.Job.ID)))
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Succeeded: 1})
 }
 
 func releaseThenCancel(w *harness) {
@@ -130,30 +130,30 @@ func releaseThenCancel(w *harness) {
 		c := w.running()
 		f, cancel := newFinish(c.Lease(), to), newCancel(c.Job.ID)
 		w.do(f, cancel)
-		equal(w, "where the finish put the job", f.State, to)
-		equal(w, "whether the cancel ended it", cancel.Ended, true)
-		equal(w, "the state", w.job(c.Job.ID).State, job.Cancelled)
+		wantEqual(w, "where the finish put the job", f.State, to)
+		wantEqual(w, "whether the cancel ended it", cancel.Ended, true)
+		wantEqual(w, "the state", w.job(c.Job.ID).State, job.Cancelled)
 	}
-	equal(w, "the jobs left to claim", len(w.claim(queue, 1)), 0)
+	wantEqual(w, "the jobs left to claim", len(w.claim(queue, 1)), 0)
 }
 
 func cancelListed(w *harness) {
 	w.submitMany(3)
 	claimed := w.claim(queue, 3)
 	w.do(newCancel(claimed[0].Job.ID))
-	w.pass(cancelGrace - time.Second)
-	equal(w, "the requests listed within the grace", len(w.listRunning(store.CancelOnly)), 0)
+	w.advance(cancelGrace - time.Second)
+	wantEqual(w, "the requests listed within the grace", len(w.listRunning(store.CancelOnly)), 0)
 	w.do(newCancel(claimed[1].Job.ID))
-	w.pass(2 * time.Second)
+	w.advance(2 * time.Second)
 	late := w.listRunning(store.CancelOnly)
 	if len(late) != 1 || late[0].Job.ID != claimed[0].Job.ID || late[0].Token != claimed[0].Token {
 		w.Errorf("the requests past their grace are %+v", late)
 	}
 	w.do(newFinish(claimed[0].Lease(), job.Cancelled))
-	equal(w, "the requests listed after the end", len(w.listRunning(store.CancelOnly)), 0)
+	wantEqual(w, "the requests listed after the end", len(w.listRunning(store.CancelOnly)), 0)
 }
 
 func cancelUnknown(w *harness) {
 	w.submit()
-	w.refused(job.NotFound, newCancel(w.id()), newCancel(job.ID{}))
+	w.mustRefuse(job.NotFound, newCancel(w.id()), newCancel(job.ID{}))
 }

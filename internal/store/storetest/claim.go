@@ -26,7 +26,7 @@ func claimRules() []rule {
 func claimHandsOver(w *harness) {
 	s := w.newSubmit(withInput("the input"))
 	w.do(s)
-	w.pass(time.Minute)
+	w.advance(time.Minute)
 	op := w.newClaim(queue, 1)
 	op.LeaseFor = 42 * time.Second
 	w.do(op)
@@ -34,15 +34,15 @@ func claimHandsOver(w *harness) {
 		w.Fatalf("claimed %d jobs", len(op.Claimed))
 	}
 	c := op.Claimed[0]
-	equal(w, "the job", c.Job.ID, s.Job.ID)
-	equal(w, "the token", c.Token, op.Tokens[0])
-	equal(w, "the input", string(c.Input), "the input")
-	equal(w, "the state", c.Job.State, job.Running)
-	equal(w, "the attempt", c.Job.Attempt, 1)
-	w.at("Until", c.Until, w.now().Add(42*time.Second))
-	w.at("StartedAt", c.Job.StartedAt, w.now())
-	equal(w, "the job as handed over", text(c.Job), text(w.job(c.Job.ID)))
-	equal(w, "the counts", w.counts(queue), job.Counts{Running: 1})
+	wantEqual(w, "the job", c.Job.ID, s.Job.ID)
+	wantEqual(w, "the token", c.Token, op.Tokens[0])
+	wantEqual(w, "the input", string(c.Input), "the input")
+	wantEqual(w, "the state", c.Job.State, job.Running)
+	wantEqual(w, "the attempt", c.Job.Attempt, 1)
+	w.wantTime("Until", c.Until, w.now().Add(42*time.Second))
+	w.wantTime("StartedAt", c.Job.StartedAt, w.now())
+	wantEqual(w, "the job as handed over", text(c.Job), text(w.job(c.Job.ID)))
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Running: 1})
 }
 
 func claimForPolicy(w *harness) {
@@ -54,26 +54,26 @@ func claimForPolicy(w *harness) {
 	op.LeaseFor = 0
 	w.do(op)
 	for _, c := range op.Claimed {
-		w.at("Until", c.Until, w.now().Add(c.Job.Policy.Timeouts.Lease))
+		w.wantTime("Until", c.Until, w.now().Add(c.Job.Policy.Timeouts.Lease))
 	}
-	w.pass(2 * time.Second)
-	equal(w, "the lapsed leases", len(w.listRunning(store.LapsedOnly)), 1)
+	w.advance(2 * time.Second)
+	wantEqual(w, "the lapsed leases", len(w.listRunning(store.LapsedOnly)), 1)
 }
 
 func claimAsMany(w *harness) {
 	w.submitMany(5)
-	equal(w, "the jobs claimed with 3 tokens", len(w.claim(queue, 3)), 3)
-	equal(w, "the jobs claimed with none", len(w.claim(queue, 0)), 0)
-	equal(w, "the jobs claimed with 9 tokens", len(w.claim(queue, 9)), 2)
-	equal(w, "the jobs claimed of an empty queue", len(w.claim(queue, 9)), 0)
-	equal(w, "the counts", w.counts(queue), job.Counts{Running: 5})
+	wantEqual(w, "the jobs claimed with 3 tokens", len(w.claim(queue, 3)), 3)
+	wantEqual(w, "the jobs claimed with none", len(w.claim(queue, 0)), 0)
+	wantEqual(w, "the jobs claimed with 9 tokens", len(w.claim(queue, 9)), 2)
+	wantEqual(w, "the jobs claimed of an empty queue", len(w.claim(queue, 9)), 0)
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Running: 5})
 }
 
 func claimOwnQueue(w *harness) {
 	a, b := w.submit(inQueue("a")), w.submit(inQueue("a b"))
-	equal(w, "the jobs of another queue", len(w.claim("b", 5)), 0)
-	equal(w, "the job of the second queue", w.claimOne("a b").Job.ID, b)
-	equal(w, "the job of the first queue", w.claimOne("a").Job.ID, a)
+	wantEqual(w, "the jobs of another queue", len(w.claim("b", 5)), 0)
+	wantEqual(w, "the job of the second queue", w.claimOne("a b").Job.ID, b)
+	wantEqual(w, "the job of the first queue", w.claimOne("a").Job.ID, a)
 }
 
 func claimReadyOnly(w *harness) {
@@ -84,7 +84,7 @@ func claimReadyOnly(w *harness) {
 	w.running()
 	w.do(newCancel(w.submit()))
 	w.do(newDelete(w.submit()))
-	equal(w, "the jobs claimed", len(w.claim(queue, 10)), 0)
+	wantEqual(w, "the jobs claimed", len(w.claim(queue, 10)), 0)
 }
 
 func claimsDiffer(w *harness) {
@@ -115,35 +115,35 @@ func claimSeesItsBatch(w *harness) {
 	failed := w.running()
 	w.do(newFinish(failed.Lease(), job.Failed))
 	w.submit(delayed(time.Minute))
-	w.pass(2 * time.Minute)
+	w.advance(2 * time.Minute)
 
 	c := w.newClaim(queue, 10)
 	w.do(newFinish(back.Lease(), job.Queued), newRetry(failed.Job.ID), w.newSubmit(), newDue(), c)
-	equal(w, "the jobs claimed", len(c.Claimed), 4)
-	equal(w, "the counts", w.counts(queue), job.Counts{Running: 4, Failed: 1, Retried: 1})
+	wantEqual(w, "the jobs claimed", len(c.Claimed), 4)
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Running: 4, Failed: 1, Retried: 1})
 }
 
 func claimSeesEnds(w *harness) {
-	cancelled, deleted, expired, left := w.submit(), w.submit(), w.submit(patient(time.Second)), w.submit()
-	w.pass(2 * time.Second)
+	cancelled, deleted, expired, left := w.submit(), w.submit(), w.submit(withQueueTimeout(time.Second)), w.submit()
+	w.advance(2 * time.Second)
 	c := w.newClaim(queue, 10)
 	w.do(newCancel(cancelled), newDelete(deleted), newDue(), c)
 	if len(c.Claimed) != 1 || c.Claimed[0].Job.ID != left {
 		w.Errorf("%d jobs were claimed beside the one that was left", len(c.Claimed))
 	}
-	equal(w, "the state of the expired one", w.job(expired).State, job.Expired)
+	wantEqual(w, "the state of the expired one", w.job(expired).State, job.Expired)
 }
 
 func claimCounts(w *harness) {
 	c := w.running()
 	started := w.now()
 	for attempt := 2; attempt <= 4; attempt++ {
-		w.pass(time.Second)
+		w.advance(time.Second)
 		w.do(newFinish(c.Lease(), job.Queued))
-		w.pass(time.Second)
+		w.advance(time.Second)
 		c = w.claimOne(queue)
-		equal(w, "the attempt", c.Job.Attempt, attempt)
-		w.at("StartedAt", c.Job.StartedAt, started)
+		wantEqual(w, "the attempt", c.Job.Attempt, attempt)
+		w.wantTime("StartedAt", c.Job.StartedAt, started)
 	}
 }
 
@@ -153,15 +153,15 @@ func claimClearsProgress(w *harness) {
 	said.Progress = &job.Progress{Percent: 50, Status: "Halfway"}
 	w.do(said, newFinish(c.Lease(), job.Queued))
 	c = w.claimOne(queue)
-	equal(w, "the progress", c.Job.Progress, job.Progress{})
-	equal(w, "the stored progress", w.job(c.Job.ID).Progress, job.Progress{})
-	equal(w, "the cursor", c.Job.Cursor, 1)
+	wantEqual(w, "the progress", c.Job.Progress, job.Progress{})
+	wantEqual(w, "the stored progress", w.job(c.Job.ID).Progress, job.Progress{})
+	wantEqual(w, "the cursor", c.Job.Cursor, 1)
 }
 
 func claimNothing(w *harness) {
 	w.submit()
-	equal(w, "the jobs claimed", len(w.claim("no such queue", 3)), 0)
-	equal(w, "the jobs claimed", len(w.claim("", 3)), 0)
+	wantEqual(w, "the jobs claimed", len(w.claim("no such queue", 3)), 0)
+	wantEqual(w, "the jobs claimed", len(w.claim("", 3)), 0)
 	if _, ok := w.stored()["counts"]; !ok {
 		w.Errorf("no counts")
 	}

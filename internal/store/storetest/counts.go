@@ -23,17 +23,17 @@ func countsThroughLife(w *harness) {
 	step := func(want job.Counts, op any) {
 		w.Helper()
 		b := w.do(op)
-		equal(w, fmt.Sprintf("the counts after %T", op), w.counts(queue), want)
-		equal(w, fmt.Sprintf("the counts answered by %T", op), b.Counts[queue], want)
+		wantEqual(w, fmt.Sprintf("the counts after %T", op), w.counts(queue), want)
+		wantEqual(w, fmt.Sprintf("the counts answered by %T", op), b.Counts[queue], want)
 	}
 	s := w.newSubmit(delayed(time.Minute))
 	step(job.Counts{Scheduled: 1}, s)
-	w.pass(2 * time.Minute)
+	w.advance(2 * time.Minute)
 	step(job.Counts{Queued: 1}, newDue())
 	claim := w.newClaim(queue, 1)
 	step(job.Counts{Running: 1}, claim)
 	step(job.Counts{Scheduled: 1}, newFinish(claim.Claimed[0].Lease(), job.Scheduled))
-	w.pass(time.Minute)
+	w.advance(time.Minute)
 	step(job.Counts{Queued: 1}, newDue())
 	claim = w.newClaim(queue, 1)
 	step(job.Counts{Running: 1}, claim)
@@ -49,16 +49,16 @@ func countsThroughLife(w *harness) {
 func countsAnswered(w *harness) {
 	a, b := w.newSubmit(inQueue("a")), w.newSubmit(inQueue("b"))
 	first := w.do(a, b)
-	equal(w, "the queues answered", len(first.Counts), 2)
+	wantEqual(w, "the queues answered", len(first.Counts), 2)
 	second := w.do(w.newClaim("a", 1), newCancel(b.Job.ID), w.newSubmit(inQueue("c"), leasedAs(w.token())))
 	for q, want := range map[string]job.Counts{"a": {Running: 1}, "b": {Cancelled: 1}, "c": {Running: 1}} {
-		equal(w, "the counts of "+q+" as answered", second.Counts[q], want)
-		equal(w, "the counts of "+q+" as read", w.counts(q), want)
+		wantEqual(w, "the counts of "+q+" as answered", second.Counts[q], want)
+		wantEqual(w, "the counts of "+q+" as read", w.counts(q), want)
 	}
 }
 
 func countsNamed(w *harness) {
-	w.limit("full", job.Limits{KeyWaiting: 1})
+	w.setLimits("full", job.Limits{KeyWaiting: 1})
 	w.submit(inQueue("full"), once("known", "a"))
 	c := w.running(inQueue("runs"))
 	stale := job.Lease{Job: c.Job.ID, Token: w.token()}
@@ -86,11 +86,11 @@ func countsOfRefused(w *harness) {
 	before := w.counts(queue)
 	b := w.try(
 		newFinish(job.Lease{Job: c.Job.ID, Token: w.token()}, job.Succeeded), newRetry(c.Job.ID), newCancel(w.id()),
-		newDelete(w.id()), w.newSubmit(withRows(doing(store.Require, put("p", "absent", "")))), w.newClaim(queue, 3),
+		newDelete(w.id()), w.newSubmit(withRows(withAction(store.Require, put("p", "absent", "")))), w.newClaim(queue, 3),
 	)
-	equal(w, "the counts", w.counts(queue), before)
+	wantEqual(w, "the counts", w.counts(queue), before)
 	if answered, ok := b.Counts[queue]; ok {
-		equal(w, "the counts as answered", answered, before)
+		wantEqual(w, "the counts as answered", answered, before)
 	}
 }
 
@@ -100,7 +100,7 @@ func countsApart(w *harness) {
 		w.claim(fmt.Sprint("q", i), i/2)
 	}
 	for i := range int64(12) {
-		equal(w, "the counts", w.counts(fmt.Sprint("q", i)), job.Counts{Queued: i + 1 - i/2, Running: i / 2})
+		wantEqual(w, "the counts", w.counts(fmt.Sprint("q", i)), job.Counts{Queued: i + 1 - i/2, Running: i / 2})
 	}
 }
 
@@ -111,5 +111,5 @@ func countsOutlive(w *harness) {
 		w.do(newDelete(f.Lease.Job))
 	}
 	w.reopen()
-	equal(w, "the counts", w.counts(queue), job.Counts{Succeeded: 1, Failed: 1, Cancelled: 1})
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Succeeded: 1, Failed: 1, Cancelled: 1})
 }

@@ -17,8 +17,8 @@ func durableRules() []rule {
 	}
 }
 
-// lived fills a store with jobs in every state and all that hangs on them.
-func (w *harness) lived() {
+// fillAllStates fills a store with jobs in every state, and their output, rows and keys.
+func (w *harness) fillAllStates() {
 	for _, state := range reachable() {
 		for range 3 {
 			w.inState(state)
@@ -33,12 +33,12 @@ func (w *harness) lived() {
 	f.Usage, f.Entries = []byte(`{"tokens":3}`), texted(1, 0, "the end")
 	w.do(f, newWrite(put("p", "a", "row"), put("p", "b", "")))
 	w.submit(ownedBy(theirs), delayed(time.Minute))
-	w.submit(ownedBy(elsewhere), patient(time.Minute), once("k", "b"))
-	w.mixed()
+	w.submit(ownedBy(elsewhere), withQueueTimeout(time.Minute), once("k", "b"))
+	w.newMixedQueue()
 }
 
 func durableAll(w *harness) {
-	w.lived()
+	w.fillAllStates()
 	before := w.stored()
 	w.reopen()
 	w.sameStored("opening the store again changed it", before, w.stored())
@@ -49,39 +49,39 @@ func durableLeases(w *harness) {
 	leased := w.newSubmit(leasedAs(w.token()))
 	w.do(leased, newFinish(stale.Lease(), job.Queued), newRenew(b.Lease(), time.Hour))
 	w.reopen()
-	equal(w, "the running jobs", len(w.listRunning(store.AllRunning)), 3)
-	w.fenced(stale.Lease())
-	w.pass(leaseFor + time.Second)
-	w.refused(job.LeaseLost, newLapse(b.Lease(), job.Queued))
+	wantEqual(w, "the running jobs", len(w.listRunning(store.AllRunning)), 3)
+	w.wantLeaseRefused(stale.Lease())
+	w.advance(leaseFor + time.Second)
+	w.mustRefuse(job.LeaseLost, newLapse(b.Lease(), job.Queued))
 	lapsed := w.listRunning(store.LapsedOnly)
-	equal(w, "the lapsed leases", len(lapsed), 2)
+	wantEqual(w, "the lapsed leases", len(lapsed), 2)
 	w.do(newLapse(a.Lease(), job.Queued))
 	w.do(newRenew(job.Lease{Job: leased.Job.ID, Token: leased.Token}, leaseFor), newFinish(b.Lease(), job.Succeeded))
 	w.reopen()
-	equal(w, "the running jobs", len(w.listRunning(store.AllRunning)), 1)
-	w.fenced(a.Lease())
-	w.fenced(b.Lease())
+	wantEqual(w, "the running jobs", len(w.listRunning(store.AllRunning)), 1)
+	w.wantLeaseRefused(a.Lease())
+	w.wantLeaseRefused(b.Lease())
 }
 
 func durableOutput(w *harness) {
 	c := w.running()
 	w.do(newAppend(c.Lease(), 1, 0, "a", "b"))
 	w.reopen()
-	equal(w, "the cursor", w.job(c.Job.ID).Cursor, 2)
-	w.refused(job.Conflict, newAppend(c.Lease(), 1, 3, "gap"))
+	wantEqual(w, "the cursor", w.job(c.Job.ID).Cursor, 2)
+	w.mustRefuse(job.Conflict, newAppend(c.Lease(), 1, 3, "gap"))
 	w.do(newAppend(c.Lease(), 1, 2, "c"))
 	w.reopen()
 	w.do(newFinish(c.Lease(), job.Queued))
 	w.reopen()
 	c = w.claimOne(queue)
-	w.refused(job.Conflict, newAppend(c.Lease(), 2, 2, "c"))
+	w.mustRefuse(job.Conflict, newAppend(c.Lease(), 2, 2, "c"))
 	w.do(newAppend(c.Lease(), 2, 3, "d"))
-	equal(w, "the output", w.said(c.Job.ID), "abcd")
-	equal(w, "the bytes said", w.job(c.Job.ID).OutputBytes, 4)
+	wantEqual(w, "the output", w.textOf(c.Job.ID), "abcd")
+	wantEqual(w, "the bytes said", w.job(c.Job.ID).OutputBytes, 4)
 }
 
 func durableOften(w *harness) {
-	w.lived()
+	w.fillAllStates()
 	before := w.stored()
 	for range 5 {
 		w.reopen()
@@ -99,5 +99,5 @@ func closedTwice(w *harness) {
 	}
 	w.stores = w.open()
 	w.use(0)
-	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 1})
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Queued: 1})
 }

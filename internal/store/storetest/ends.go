@@ -11,10 +11,10 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// endKind is the kind of the rows that rowsAtEnd makes.
+// endKind is the kind of the rows that rowAtEnd makes.
 const endKind = "end"
 
-// ending is the body of a row that an end left: what the end was told.
+// ending is the body of a row that an end made: what the end saw.
 type ending struct {
 	State  string
 	Result string `json:",omitempty"`
@@ -24,11 +24,10 @@ type ending struct {
 	Code    string `json:",omitempty"` // of the failure
 }
 
-// atEnd is the function that every store in the suite is opened with. For each of a
-// job's references "ACTION:PARENT" or "ACTION:PARENT:LIMIT" its end leaves one row there,
-// named "end"; for "job:QUEUE" it makes a job in that queue, for "later:QUEUE" one with a
-// delay. The end that leaves nothing unfinished in a tally makes a job in the queue
-// "tally of NAME". It is pure, as it has to be.
+// atEnd is the store.AtEnd of every store in the suite. The references of a job say what its end
+// makes: "ACTION:PARENT" or "ACTION:PARENT:LIMIT" a row "end" under the parent, "job:QUEUE" a
+// job in the queue, "later:QUEUE" a job with a delay. The last end of a tally makes a job in the
+// queue "tally of NAME".
 func atEnd(e store.End) (f store.FollowUp) {
 	for _, ref := range e.Job.Refs {
 		switch verb, queue, _ := strings.Cut(ref, ":"); {
@@ -40,14 +39,14 @@ func atEnd(e store.End) (f store.FollowUp) {
 			f.Rows = append(f.Rows, rowAtEnd(&e, ref))
 		}
 	}
-	if e.Tally != nil && e.Tally.Unfinished() == 0 && e.Job.Tally != onlyCounted {
+	if e.Tally != nil && e.Tally.Unfinished() == 0 && e.Job.Tally != countedOnly {
 		f.Jobs = append(f.Jobs, followUp(&e.Job, "tally of "+e.Job.Tally, 0))
 	}
 	return f
 }
 
-// onlyCounted is a tally whose end makes no job.
-const onlyCounted = "only counted"
+// countedOnly is a tally whose last end makes no job.
+const countedOnly = "only counted"
 
 func rowAtEnd(e *store.End, ref string) store.Row {
 	limit := 1 << 20
@@ -77,7 +76,7 @@ func rowAtEnd(e *store.End, ref string) store.Row {
 	return store.Row{Owner: e.Job.Owner, Kind: endKind, Parent: refParent(ref), ID: "end", Body: raw, Action: action}
 }
 
-// followUp is a job that an end makes: the same end makes the same.
+// followUp is a job that an end makes. The same end always makes the same job.
 func followUp(j *job.Job, queue string, delay time.Duration) *store.Submit {
 	hash := sha256.Sum256(fmt.Appendf(nil, "%s %d %s", j.ID, j.FinishedAt.UnixMicro(), queue))
 	return &store.Submit{
@@ -88,8 +87,8 @@ func followUp(j *job.Job, queue string, delay time.Duration) *store.Submit {
 
 func refParent(ref string) string { return strings.Split(ref+":", ":")[1] }
 
-// ended checks the row that the end of a job with the Ref "put:parent" left.
-func (w *harness) ended(parent string, want ending) {
+// wantEnding checks the row that the end of a job with the reference "put:parent" made.
+func (w *harness) wantEnding(parent string, want ending) {
 	w.Helper()
 	raw, err := json.Marshal(want)
 	if err != nil {
@@ -107,14 +106,14 @@ func endRules() []rule {
 		{"a job that waits again has not ended", endsNotByGoingBack},
 		{"the end of a job without references makes no rows", endsWithoutRef},
 		{"each end of a retried job makes its rows", endsAfterRetry},
-		{"a retry makes the rows that undo the end, in the same commit", endsTakenBack},
+		{"a retry makes the rows that undo the end, in the same commit", endsUndone},
 		{"the text of an end is the text of the last attempt", endsText},
 		{"the text of an end has text entries only, joined, up to the limit", endsTextOnly},
 		{"a job cancelled in its backoff keeps the text of its last attempt", endsTextOfWaiting},
 		{"the text does not contain the output of an attempt that was released uncounted", endsTextAfterRefund},
 		{"an end may update an existing row, and does not create a missing one", endsUpdate},
 		{"an end sees the job as it ended", endsState},
-		{"an end with SkipAtEnd makes nothing, and counts in the tally", endsBare},
+		{"an end with SkipAtEnd makes nothing, and counts in the tally", endsSkipped},
 		{"a pruned job does not end again", endsNotByPrune},
 		{"each reference of a job makes its own rows", endsOfReferences},
 		{"an end reads the log from its beginning", endsEntries},
@@ -131,32 +130,32 @@ func endsLeaveRows(w *harness) {
 		f.Entries = texted(1, 0, "said")
 		w.do(f)
 	}
-	w.ended("succeeded", ending{State: "succeeded", Result: "result", Text: "said"})
-	w.ended("failed", ending{State: "failed", Text: "said", Code: "bad_input"})
-	w.ended("cancelled", ending{State: "cancelled", Text: "said"})
+	w.wantEnding("succeeded", ending{State: "succeeded", Result: "result", Text: "said"})
+	w.wantEnding("failed", ending{State: "failed", Text: "said", Code: "bad_input"})
+	w.wantEnding("cancelled", ending{State: "cancelled", Text: "said"})
 
 	w.do(newCancel(w.submit(refer("cancel queued"))))
 	w.do(newCancel(w.submit(refer("cancel scheduled"), delayed(time.Minute))))
 	w.do(newDelete(w.submit(refer("delete queued"))))
 	c := w.running(refer("delete running"))
 	w.do(newDelete(c.Job.ID))
-	equal(w, "the rows before the end", len(w.rows(endKind, "delete running")), 0)
+	wantEqual(w, "the rows before the end", len(w.rows(endKind, "delete running")), 0)
 	w.do(newFinish(c.Lease(), job.Succeeded))
 	c = w.running(refer("cancel running"))
 	w.do(newCancel(c.Job.ID))
-	equal(w, "the rows before the end", len(w.rows(endKind, "cancel running")), 0)
+	wantEqual(w, "the rows before the end", len(w.rows(endKind, "cancel running")), 0)
 	w.do(newFinish(c.Lease(), job.Succeeded))
 	for _, parent := range []string{"cancel queued", "cancel scheduled", "delete queued", "delete running", "cancel running"} {
-		w.ended(parent, ending{State: "cancelled"})
+		w.wantEnding(parent, ending{State: "cancelled"})
 	}
-	w.submit(refer("expire"), patient(time.Second))
-	w.pass(2 * time.Second)
+	w.submit(refer("expire"), withQueueTimeout(time.Second))
+	w.advance(2 * time.Second)
 	w.do(newDue())
-	w.ended("expire", ending{State: "expired", Code: "queue_timeout"})
+	w.wantEnding("expire", ending{State: "expired", Code: "queue_timeout"})
 	c = w.running(refer("swept"))
-	w.pass(leaseFor + time.Second)
+	w.advance(leaseFor + time.Second)
 	w.do(newLapse(c.Lease(), job.Failed))
-	w.ended("swept", ending{State: "failed", Code: "bad_input"})
+	w.wantEnding("swept", ending{State: "failed", Code: "bad_input"})
 }
 
 func endsNotByGoingBack(w *harness) {
@@ -164,47 +163,47 @@ func endsNotByGoingBack(w *harness) {
 	w.do(newFinish(c.Lease(), job.Queued))
 	c = w.claimOne(queue)
 	w.do(newCancel(w.submit()), newFinish(c.Lease(), job.Scheduled))
-	equal(w, "the rows", len(w.rows(endKind, "p")), 0)
+	wantEqual(w, "the rows", len(w.rows(endKind, "p")), 0)
 }
 
 func endsWithoutRef(w *harness) {
 	for _, state := range reachable() {
 		w.inState(state)
 	}
-	equal(w, "the rows", len(w.rows(endKind, "")), 0)
+	wantEqual(w, "the rows", len(w.rows(endKind, "")), 0)
 }
 
-func endsBare(w *harness) {
+func endsSkipped(w *harness) {
 	c := w.running(withRef("put:p"), withRef("job:follow"), func(s *store.Submit) { s.Job.Tally = "bare" })
 	f := newFinish(c.Lease(), job.Failed)
 	f.SkipAtEnd = true
 	w.do(f)
-	equal(w, "the state", w.job(c.Job.ID).State, job.Failed)
-	equal(w, "the rows", len(w.rows(endKind, "p")), 0)
-	equal(w, "the jobs that follow", w.counts("follow").Queued+w.counts("tally of bare").Queued, 0)
+	wantEqual(w, "the state", w.job(c.Job.ID).State, job.Failed)
+	wantEqual(w, "the rows", len(w.rows(endKind, "p")), 0)
+	wantEqual(w, "the jobs that follow", w.counts("follow").Queued+w.counts("tally of bare").Queued, 0)
 	counts, err := w.store.Tally(w.ctx, c.Job.Owner, "bare")
 	if err != nil || counts.Failed != 1 || counts.Unfinished() != 0 {
 		w.Errorf("the tally is %+v, %v", counts, err)
 	}
-	w.submit(withRef("put:p"), patient(time.Second))
-	w.pass(2 * time.Second)
+	w.submit(withRef("put:p"), withQueueTimeout(time.Second))
+	w.advance(2 * time.Second)
 	due := newDue()
 	due.SkipAtEnd = true
 	w.do(due)
-	equal(w, "the jobs that expired", len(due.Expired), 1)
-	equal(w, "the rows", len(w.rows(endKind, "p")), 0)
+	wantEqual(w, "the jobs that expired", len(due.Expired), 1)
+	wantEqual(w, "the rows", len(w.rows(endKind, "p")), 0)
 }
 
 func endsAfterRetry(w *harness) {
 	c := w.running(withRef("put:p"))
 	w.do(newFinish(c.Lease(), job.Failed))
-	w.ended("p", ending{State: "failed", Code: "bad_input"})
+	w.wantEnding("p", ending{State: "failed", Code: "bad_input"})
 	w.do(newRetry(c.Job.ID))
 	w.do(newFinish(w.claimOne(queue).Lease(), job.Succeeded))
-	w.ended("p", ending{State: "succeeded", Result: "result"})
+	w.wantEnding("p", ending{State: "succeeded", Result: "result"})
 }
 
-func endsTakenBack(w *harness) {
+func endsUndone(w *harness) {
 	for _, state := range []job.State{job.Failed, job.Cancelled} {
 		parent := state.String()
 		c := w.running(withRef("put:" + parent))
@@ -212,20 +211,20 @@ func endsTakenBack(w *harness) {
 		f.Entries = texted(1, 0, "said")
 		w.do(f)
 		w.do(newRetry(c.Job.ID))
-		w.ended(parent, ending{State: "queued", Text: "said"})
+		w.wantEnding(parent, ending{State: "queued", Text: "said"})
 		w.do(newCancel(c.Job.ID))
-		w.ended(parent, ending{State: "cancelled", Text: "said"})
+		w.wantEnding(parent, ending{State: "cancelled", Text: "said"})
 	}
 	id := w.submit(withRef("update:absent"))
 	w.do(newCancel(id), newRetry(id))
-	equal(w, "the rows where none was", len(w.rows(endKind, "absent")), 0)
+	wantEqual(w, "the rows where none was", len(w.rows(endKind, "absent")), 0)
 	w.do(newWrite(store.Row{Owner: mine, Kind: endKind, Parent: "absent", ID: "end", Body: []byte("pending")}))
-	w.refused(job.NotRetryable, newRetry(id))
-	equal(w, "the row after a retry that was refused", string(w.rows(endKind, "absent")[0].Body), "pending")
+	w.mustRefuse(job.NotRetryable, newRetry(id))
+	wantEqual(w, "the row after a retry that was refused", string(w.rows(endKind, "absent")[0].Body), "pending")
 }
 
-// restarted begins a later attempt the way a worker does: with an entry that says so.
-func restarted(l job.Lease, attempt int, after int64, texts ...string) *store.Append {
+// newAttempt starts a later attempt as the engine does: with an attempt entry.
+func newAttempt(l job.Lease, attempt int, after int64, texts ...string) *store.Append {
 	a := newAppend(l, attempt, after, append([]string{"{}"}, texts...)...)
 	a.Entries[0].Kind = job.KindAttempt
 	return a
@@ -235,11 +234,11 @@ func endsText(w *harness) {
 	c := w.running(withRef("put:p"))
 	w.do(newAppend(c.Lease(), 1, 0, "the first ", "attempt"), newFinish(c.Lease(), job.Queued))
 	c = w.claimOne(queue)
-	w.do(restarted(c.Lease(), 2, 2, "the ", "second "))
+	w.do(newAttempt(c.Lease(), 2, 2, "the ", "second "))
 	f := newFinish(c.Lease(), job.Succeeded)
 	f.Entries = texted(2, 5, "attem", "pt")
 	w.do(f)
-	w.ended("p", ending{State: "succeeded", Result: "result", Text: "the second attempt"})
+	w.wantEnding("p", ending{State: "succeeded", Result: "result", Text: "the second attempt"})
 }
 
 func endsTextOnly(w *harness) {
@@ -253,7 +252,7 @@ func endsTextOnly(w *harness) {
 		w.do(a, newFinish(c.Lease(), job.Failed))
 	}
 	say("put:whole")
-	w.ended("whole", ending{State: "failed", Text: "one two three", Code: "bad_input"})
+	w.wantEnding("whole", ending{State: "failed", Text: "one two three", Code: "bad_input"})
 	say("put:limited:6")
 	rows := w.rows(endKind, "limited")
 	var body ending
@@ -269,7 +268,7 @@ func endsTextOfWaiting(w *harness) {
 	c := w.running(withRef("put:p"))
 	w.do(newAppend(c.Lease(), 1, 0, "so far"), newFinish(c.Lease(), job.Scheduled))
 	w.do(newCancel(c.Job.ID))
-	w.ended("p", ending{State: "cancelled", Text: "so far", Code: "upstream_error"})
+	w.wantEnding("p", ending{State: "cancelled", Text: "so far", Code: "upstream_error"})
 }
 
 func endsTextAfterRefund(w *harness) {
@@ -278,68 +277,68 @@ func endsTextAfterRefund(w *harness) {
 	back.Refund = true
 	w.do(newAppend(c.Lease(), 1, 0, "handed back"), back)
 	c = w.claimOne(queue)
-	w.do(restarted(c.Lease(), 1, 1, "whole"), newFinish(c.Lease(), job.Succeeded))
-	w.ended("p", ending{State: "succeeded", Result: "result", Text: "whole"})
+	w.do(newAttempt(c.Lease(), 1, 1, "whole"), newFinish(c.Lease(), job.Succeeded))
+	w.wantEnding("p", ending{State: "succeeded", Result: "result", Text: "whole"})
 }
 
 func endsUpdate(w *harness) {
 	w.do(newWrite(store.Row{Owner: mine, Kind: endKind, Parent: "there", ID: "end", Body: []byte("pending")}))
 	w.do(newFinish(w.running(withRef("update:there")).Lease(), job.Succeeded))
 	w.do(newFinish(w.running(withRef("update:absent")).Lease(), job.Succeeded))
-	w.ended("there", ending{State: "succeeded", Result: "result"})
-	equal(w, "the rows where none was", len(w.rows(endKind, "absent")), 0)
+	w.wantEnding("there", ending{State: "succeeded", Result: "result"})
+	wantEqual(w, "the rows where none was", len(w.rows(endKind, "absent")), 0)
 }
 
 func endsState(w *harness) {
 	c := w.running(withRef("put:p"))
 	w.do(newFinish(c.Lease(), job.Scheduled))
-	w.pass(backoff + time.Second)
+	w.advance(backoff + time.Second)
 	w.do(newDue())
 	w.do(newFinish(w.claimOne(queue).Lease(), job.Succeeded))
-	w.ended("p", ending{State: "succeeded", Result: "result"})
+	w.wantEnding("p", ending{State: "succeeded", Result: "result"})
 
 	c = w.running(withRef("put:q"))
 	w.do(newCancel(c.Job.ID))
 	w.do(newFinish(c.Lease(), job.Succeeded))
-	w.ended("q", ending{State: "cancelled"})
+	w.wantEnding("q", ending{State: "cancelled"})
 }
 
 func endsNotByPrune(w *harness) {
 	c := w.running(withRef("put:p"))
 	w.do(newFinish(c.Lease(), job.Succeeded))
-	w.do(newWrite(doing(store.RemoveAll, store.Row{Owner: mine, Kind: endKind, Parent: "p"})))
+	w.do(newWrite(withAction(store.RemoveAll, store.Row{Owner: mine, Kind: endKind, Parent: "p"})))
 	deleted := w.running(withRef("put:p"))
 	w.do(newFinish(deleted.Lease(), job.Succeeded))
-	w.do(newWrite(doing(store.RemoveAll, store.Row{Owner: mine, Kind: endKind, Parent: "p"})))
+	w.do(newWrite(withAction(store.RemoveAll, store.Row{Owner: mine, Kind: endKind, Parent: "p"})))
 	w.do(newDelete(deleted.Job.ID))
-	w.pass(day)
+	w.advance(day)
 	w.do(newPrune())
-	w.gone(mine, c.Job.ID)
-	equal(w, "the rows", len(w.rows(endKind, "p")), 0)
+	w.wantGone(mine, c.Job.ID)
+	wantEqual(w, "the rows", len(w.rows(endKind, "p")), 0)
 }
 
 func endsOfReferences(w *harness) {
 	c := w.running(withRef("put:a"), withRef("update:absent"), withRef("put:b"), withRef("job:made"))
-	equal(w, "the references", fmt.Sprint(w.job(c.Job.ID).Refs), "[put:a update:absent put:b job:made]")
+	wantEqual(w, "the references", fmt.Sprint(w.job(c.Job.ID).Refs), "[put:a update:absent put:b job:made]")
 	w.do(newFinish(c.Lease(), job.Succeeded))
-	w.ended("a", ending{State: "succeeded", Result: "result"})
-	w.ended("b", ending{State: "succeeded", Result: "result"})
-	equal(w, "the jobs made", w.counts("made").Queued, 1)
+	w.wantEnding("a", ending{State: "succeeded", Result: "result"})
+	w.wantEnding("b", ending{State: "succeeded", Result: "result"})
+	wantEqual(w, "the jobs made", w.counts("made").Queued, 1)
 }
 
 func endsEntries(w *harness) {
 	c := w.running(withRef("put:entries of it"))
 	w.do(newAppend(c.Lease(), 1, 0, "a", "b"), newFinish(c.Lease(), job.Queued))
 	c = w.claimOne(queue)
-	w.do(restarted(c.Lease(), 2, 2, "c"))
+	w.do(newAttempt(c.Lease(), 2, 2, "c"))
 	f := newFinish(c.Lease(), job.Succeeded)
 	f.Entries = texted(2, 4, "d")
 	w.do(f)
-	w.ended("entries of it", ending{State: "succeeded", Result: "result", Text: "cd", Entries: "1.1 a;1.2 b;2.3 {};2.4 c;2.5 d;"})
+	w.wantEnding("entries of it", ending{State: "succeeded", Result: "result", Text: "cd", Entries: "1.1 a;1.2 b;2.3 {};2.4 c;2.5 d;"})
 }
 
 func endsMakeJobs(w *harness) {
-	w.limit("made", job.Limits{KeyWaiting: 1, KeyRunning: 1})
+	w.setLimits("made", job.Limits{KeyWaiting: 1, KeyRunning: 1})
 	refer := withRef("job:made")
 	var parents []job.ID
 	made := 0
@@ -347,14 +346,14 @@ func endsMakeJobs(w *harness) {
 		w.Helper()
 		parents = append(parents, id)
 		made++
-		equal(w, "the jobs that are made when a job is "+how, len(b.FollowUps), 1)
+		wantEqual(w, "the jobs that are made when a job is "+how, len(b.FollowUps), 1)
 		if len(b.FollowUps) == 1 {
-			equal(w, "its parent", b.FollowUps[0].Metadata["parent"], id.String())
+			wantEqual(w, "its parent", b.FollowUps[0].Metadata["parent"], id.String())
 			read := w.job(b.FollowUps[0].ID)
-			equal(w, "the job made, as it is read", text(read), text(b.FollowUps[0]))
-			equal(w, "its state", read.State, job.Queued)
+			wantEqual(w, "the job made, as it is read", text(read), text(b.FollowUps[0]))
+			wantEqual(w, "its state", read.State, job.Queued)
 		}
-		equal(w, "the counts that the commit answers", b.Counts["made"].Queued, int64(made))
+		wantEqual(w, "the counts that the commit answers", b.Counts["made"].Queued, int64(made))
 	}
 	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled} {
 		c := w.running(refer)
@@ -367,37 +366,37 @@ func endsMakeJobs(w *harness) {
 	c := w.running(refer)
 	w.do(newDelete(c.Job.ID))
 	check("deleted as it runs", c.Job.ID, w.do(newFinish(c.Lease(), job.Queued)))
-	id = w.submit(refer, patient(time.Second))
-	w.pass(2 * time.Second)
+	id = w.submit(refer, withQueueTimeout(time.Second))
+	w.advance(2 * time.Second)
 	check("expired", id, w.do(newDue()))
 	claim := w.newClaim("made", 100)
 	w.do(claim)
 	for i := range claim.Claimed {
-		equal(w, "the parent of a claimed job", claim.Claimed[i].Job.Metadata["parent"], parents[i].String())
+		wantEqual(w, "the parent of a claimed job", claim.Claimed[i].Job.Metadata["parent"], parents[i].String())
 	}
-	equal(w, "the jobs claimed", len(claim.Claimed), made)
+	wantEqual(w, "the jobs claimed", len(claim.Claimed), made)
 }
 
 func endsMakeLaterJobs(w *harness) {
 	b := w.do(newFinish(w.running(withRef("later:made")).Lease(), job.Failed))
-	equal(w, "the jobs made", len(b.FollowUps), 1)
-	equal(w, "its state", b.FollowUps[0].State, job.Scheduled)
+	wantEqual(w, "the jobs made", len(b.FollowUps), 1)
+	wantEqual(w, "its state", b.FollowUps[0].State, job.Scheduled)
 	w.reopen()
-	w.pass(time.Hour)
+	w.advance(time.Hour)
 	w.do(newDue())
 	c := w.claimOne("made")
-	equal(w, "its input", string(c.Input), "failed")
+	wantEqual(w, "its input", string(c.Input), "failed")
 	w.do(newFinish(c.Lease(), job.Succeeded))
-	equal(w, "its end", w.job(c.Job.ID).State, job.Succeeded)
+	wantEqual(w, "its end", w.job(c.Job.ID).State, job.Succeeded)
 }
 
 func endsMakeJobsOnce(w *harness) {
 	c := w.running(withRef("job:made"), withRef("job:made"))
 	w.do(newFinish(c.Lease(), job.Failed))
-	equal(w, "the jobs made", w.counts("made").Queued, 1)
+	wantEqual(w, "the jobs made", w.counts("made").Queued, 1)
 	w.do(newRetry(c.Job.ID))
-	equal(w, "the jobs made by a retry", w.counts("made").Queued, 1)
-	w.pass(time.Second)
+	wantEqual(w, "the jobs made by a retry", w.counts("made").Queued, 1)
+	w.advance(time.Second)
 	w.do(newFinish(w.claimOne(queue).Lease(), job.Failed))
-	equal(w, "the jobs made by a second end", w.counts("made").Queued, 2)
+	wantEqual(w, "the jobs made by a second end", w.counts("made").Queued, 2)
 }

@@ -28,21 +28,21 @@ func finishRules() []rule {
 
 func finishSucceeds(w *harness) {
 	c := w.running()
-	w.pass(time.Second)
+	w.advance(time.Second)
 	f := newFinish(c.Lease(), job.Succeeded)
 	f.Result = &job.Result{ContentType: "application/json; charset=utf-8", Body: []byte(`{"answer":42}`)}
 	w.do(f)
 	j := w.job(c.Job.ID)
-	equal(w, "the state", j.State, job.Succeeded)
-	w.at("FinishedAt", j.FinishedAt, w.now())
-	w.at("ExpiresAt", j.ExpiresAt, w.now().Add(keep))
-	w.at("StartedAt", j.StartedAt, c.Job.StartedAt)
+	wantEqual(w, "the state", j.State, job.Succeeded)
+	w.wantTime("FinishedAt", j.FinishedAt, w.now())
+	w.wantTime("ExpiresAt", j.ExpiresAt, w.now().Add(keep))
+	w.wantTime("StartedAt", j.StartedAt, c.Job.StartedAt)
 	r, err := w.store.Result(w.ctx, mine, j.ID)
 	if err != nil || r.ContentType != f.Result.ContentType || !bytes.Equal(r.Body, f.Result.Body) {
 		w.Errorf("the result is %q, %v", r, err)
 	}
-	equal(w, "the counts", w.counts(queue), job.Counts{Succeeded: 1})
-	equal(w, "the jobs left to claim", len(w.claim(queue, 1)), 0)
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Succeeded: 1})
+	wantEqual(w, "the jobs left to claim", len(w.claim(queue, 1)), 0)
 }
 
 func finishResults(w *harness) {
@@ -65,12 +65,12 @@ func finishFails(w *harness) {
 	f.Failure = &job.Failure{Code: "upstream_500", Message: "it said \"no\"\x00 – twice", Retryable: true, Attempt: 3}
 	w.do(f)
 	j := w.job(f.Lease.Job)
-	equal(w, "the state", j.State, job.Failed)
+	wantEqual(w, "the state", j.State, job.Failed)
 	if j.Failure == nil || *j.Failure != *f.Failure {
 		w.Errorf("the failure is %+v", j.Failure)
 	}
-	w.at("FinishedAt", j.FinishedAt, w.now())
-	equal(w, "the counts", w.counts(queue), job.Counts{Failed: 1})
+	w.wantTime("FinishedAt", j.FinishedAt, w.now())
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Failed: 1})
 }
 
 func finishBackLater(w *harness) {
@@ -78,29 +78,29 @@ func finishBackLater(w *harness) {
 	f := newFinish(c.Lease(), job.Scheduled)
 	w.do(f)
 	j := w.job(c.Job.ID)
-	equal(w, "the state", j.State, job.Scheduled)
-	equal(w, "the attempts", j.Attempt, 1)
-	w.at("RunAt", j.RunAt, w.now().Add(backoff))
+	wantEqual(w, "the state", j.State, job.Scheduled)
+	wantEqual(w, "the attempts", j.Attempt, 1)
+	w.wantTime("RunAt", j.RunAt, w.now().Add(backoff))
 	if !j.FinishedAt.IsZero() || !j.ExpiresAt.IsZero() || j.Failure == nil {
 		w.Errorf("a job that goes back is %s", text(j))
 	}
-	equal(w, "the waiting", w.counts(queue).Scheduled, 1)
-	w.pass(backoff - time.Second)
+	wantEqual(w, "the waiting", w.counts(queue).Scheduled, 1)
+	w.advance(backoff - time.Second)
 	w.do(newDue())
-	equal(w, "the jobs claimed early", len(w.claim(queue, 1)), 0)
-	w.pass(2 * time.Second)
+	wantEqual(w, "the jobs claimed early", len(w.claim(queue, 1)), 0)
+	w.advance(2 * time.Second)
 	w.do(newDue())
-	equal(w, "the next attempt", w.claimOne(queue).Job.Attempt, 2)
+	wantEqual(w, "the next attempt", w.claimOne(queue).Job.Attempt, 2)
 }
 
 func finishBackNow(w *harness) {
 	c := w.running()
-	w.pass(time.Second)
+	w.advance(time.Second)
 	w.do(newFinish(c.Lease(), job.Queued))
 	j := w.job(c.Job.ID)
-	equal(w, "the state", j.State, job.Queued)
-	w.at("RunAt", j.RunAt, w.now())
-	equal(w, "the job claimed next", w.claimOne(queue).Job.ID, c.Job.ID)
+	wantEqual(w, "the state", j.State, job.Queued)
+	w.wantTime("RunAt", j.RunAt, w.now())
+	wantEqual(w, "the job claimed next", w.claimOne(queue).Job.ID, c.Job.ID)
 }
 
 func finishRefunds(w *harness) {
@@ -109,24 +109,24 @@ func finishRefunds(w *harness) {
 		f := newFinish(c.Lease(), to)
 		f.Refund = true
 		w.do(f)
-		equal(w, "the attempts after "+to.String(), w.job(c.Job.ID).Attempt, 0)
-		w.pass(backoff + time.Second)
+		wantEqual(w, "the attempts after "+to.String(), w.job(c.Job.ID).Attempt, 0)
+		w.advance(backoff + time.Second)
 		w.do(newDue())
 		c = w.claimOne(queue)
-		equal(w, "the attempts of the next claim", c.Job.Attempt, 1)
+		wantEqual(w, "the attempts of the next claim", c.Job.Attempt, 1)
 	}
 }
 
 func finishKeepsFailure(w *harness) {
 	c := w.running()
 	w.do(newFinish(c.Lease(), job.Scheduled))
-	w.pass(backoff + time.Second)
+	w.advance(backoff + time.Second)
 	w.do(newDue())
 	c = w.claimOne(queue)
 	if c.Job.Failure == nil || c.Job.Failure.Code != "upstream_error" {
 		w.Errorf("the second attempt knows no failure of the first: %+v", c.Job.Failure)
 	}
-	w.do(newFinish(c.Lease(), job.Queued)) // handed back: no failure of its own
+	w.do(newFinish(c.Lease(), job.Queued)) // released without a failure
 	if w.job(c.Job.ID).Failure == nil {
 		w.Errorf("handing a job back has cleared its failure")
 	}
@@ -146,7 +146,7 @@ func finishNoResult(w *harness) {
 			}
 			continue
 		}
-		w.coded(job.NotFinished, err)
+		w.wantCode(job.NotFinished, err)
 	}
 }
 
@@ -155,7 +155,7 @@ func finishUsage(w *harness) {
 		f := newFinish(w.running().Lease(), to)
 		f.Usage = []byte(`{"tokens":17}`)
 		w.do(f)
-		equal(w, "the usage of the "+to.String(), string(w.job(f.Lease.Job).Usage), `{"tokens":17}`)
+		wantEqual(w, "the usage of the "+to.String(), string(w.job(f.Lease.Job).Usage), `{"tokens":17}`)
 		w.do(newDelete(f.Lease.Job))
 	}
 }
@@ -170,23 +170,23 @@ func finishKeep(w *harness) {
 		if to == job.Failed {
 			want = 45 * time.Minute
 		}
-		w.at("ExpiresAt of the "+to.String(), w.job(f.Lease.Job).ExpiresAt, w.now().Add(want))
+		w.wantTime("ExpiresAt of the "+to.String(), w.job(f.Lease.Job).ExpiresAt, w.now().Add(want))
 	}
 	c := w.running()
 	w.do(newCancel(c.Job.ID), newRenew(c.Lease(), leaseFor))
 	f := newFinish(c.Lease(), job.Succeeded)
 	w.do(f)
-	w.at("ExpiresAt of the one that was to be cancelled", w.job(c.Job.ID).ExpiresAt, w.now().Add(keep))
+	w.wantTime("ExpiresAt of the one that was to be cancelled", w.job(c.Job.ID).ExpiresAt, w.now().Add(keep))
 }
 
 func finishAnswers(w *harness) {
-	w.micros.Add(654_321) // no round number
+	w.micros.Add(654_321) // not a round number
 	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled, job.Scheduled, job.Queued} {
 		f := newFinish(w.running().Lease(), to)
 		w.do(f)
 		j := w.job(f.Lease.Job)
-		equal(w, "the state", j.State, to)
-		equal(w, "the answered state", f.State, to)
+		wantEqual(w, "the state", j.State, to)
+		wantEqual(w, "the answered state", f.State, to)
 		if f.Job == nil || text(*f.Job) != text(j) {
 			w.Errorf("a finish answers the job %v, and a read gives %s", f.Job, text(j))
 		}
@@ -200,7 +200,7 @@ func finishIllegal(w *harness) {
 		if job.CanMove(job.Running, to) {
 			continue
 		}
-		w.refused(job.Invalid, newFinish(c.Lease(), to))
+		w.mustRefuse(job.Invalid, newFinish(c.Lease(), to))
 	}
 	w.do(newFinish(c.Lease(), job.Succeeded))
 }
@@ -212,8 +212,8 @@ func finishTwice(w *harness) {
 	if first.Err != nil {
 		w.Errorf("the first finish was refused: %v", first.Err)
 	}
-	w.coded(job.LeaseLost, second.Err)
-	w.coded(job.LeaseLost, third.Err)
-	equal(w, "the state", w.job(c.Job.ID).State, job.Queued)
-	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 1})
+	w.wantCode(job.LeaseLost, second.Err)
+	w.wantCode(job.LeaseLost, third.Err)
+	wantEqual(w, "the state", w.job(c.Job.ID).State, job.Queued)
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Queued: 1})
 }

@@ -16,7 +16,7 @@ func groupRules() []rule {
 	}
 }
 
-// grouped makes a group of submits.
+// grouped makes a group of the submits.
 func grouped(submits ...*store.Submit) (ops []any) {
 	g := &store.Group{Size: len(submits)}
 	for _, s := range submits {
@@ -38,24 +38,24 @@ func groupApplies(w *harness) {
 	all = append(all, w.newSubmit(leasedAs(w.token())), w.newSubmit(delayed(1)), w.newSubmit(once("k", "a"), withRows(put("p", "a", "x"))))
 	w.do(grouped(all...)...)
 	for _, s := range all {
-		equal(w, "the answer", text(s.Job), text(w.job(s.Job.ID)))
+		wantEqual(w, "the answer", text(s.Job), text(w.job(s.Job.ID)))
 	}
 	for i, c := range w.claim(queue, 5) {
-		equal(w, "the job claimed", c.Job.ID, all[i].Job.ID)
+		wantEqual(w, "the job claimed", c.Job.ID, all[i].Job.ID)
 	}
-	equal(w, "the rows", len(w.rows("note", "p")), 1)
+	wantEqual(w, "the rows", len(w.rows("note", "p")), 1)
 }
 
 func groupRefused(w *harness) {
-	w.limit(queue, job.Limits{KeyWaiting: 100})
+	w.setLimits(queue, job.Limits{KeyWaiting: 100})
 	w.submit(once("known", "a"))
 	w.do(newWrite(put("p", "there", "was here")))
 	for name, bad := range map[string]struct {
 		edit func(*store.Submit)
 		code job.Code
 	}{
-		"a row that is there":   {withRows(put("p", "new", ""), doing(store.Insert, put("p", "there", ""))), job.Conflict},
-		"a row that is missing": {withRows(put("p", "new", ""), doing(store.Require, put("p", "absent", ""))), job.NotFound},
+		"a row that is there":   {withRows(put("p", "new", ""), withAction(store.Insert, put("p", "there", ""))), job.Conflict},
+		"a row that is missing": {withRows(put("p", "new", ""), withAction(store.Require, put("p", "absent", ""))), job.NotFound},
 		"another request":       {once("known", "b"), job.IdempotencyMismatch},
 	} {
 		group := w.newSubmits(4, withRows(put("p", "new", "")))
@@ -68,36 +68,36 @@ func groupRefused(w *harness) {
 			if i == 1 {
 				want = bad.code
 			}
-			w.coded(want, s.Err)
-			w.gone(mine, s.Job.ID)
+			w.wantCode(want, s.Err)
+			w.wantGone(mine, s.Job.ID)
 		}
 		if before.Err != nil || after.Err != nil {
 			w.Errorf("with %s the neighbours were refused: %v, %v", name, before.Err, after.Err)
 		}
 		_, _, err := w.store.Idempotent(w.ctx, mine, "free")
-		w.coded(job.NotFound, err)
+		w.wantCode(job.NotFound, err)
 	}
-	equal(w, "the rows", len(w.rows("note", "p")), 1)
-	equal(w, "the jobs", w.counts(queue).Queued, 7)
+	wantEqual(w, "the rows", len(w.rows("note", "p")), 1)
+	wantEqual(w, "the jobs", w.counts(queue).Queued, 7)
 }
 
 func groupCounts(w *harness) {
-	w.limit(queue, job.Limits{KeyWaiting: 5})
+	w.setLimits(queue, job.Limits{KeyWaiting: 5})
 	w.submitMany(2)
 	tooMany := append(w.newSubmits(4), w.newSubmits(5, withKey("other"))...)
 	w.try(grouped(tooMany...)...)
 	for i, s := range tooMany {
 		if i == 3 {
-			w.coded(job.KeyFull, s.Err)
+			w.wantCode(job.KeyFull, s.Err)
 		} else {
-			w.coded(job.BatchRefused, s.Err)
+			w.wantCode(job.BatchRefused, s.Err)
 		}
 	}
-	equal(w, "the jobs after a group with one too many", w.counts(queue).Queued, 2)
+	wantEqual(w, "the jobs after a group with one too many", w.counts(queue).Queued, 2)
 	w.do(grouped(append(append(w.newSubmits(3), w.newSubmits(5, withKey("other"))...), w.newSubmits(9, inQueue("free"))...)...)...)
-	equal(w, "the jobs after a group that fits", w.counts(queue).Queued, 10)
+	wantEqual(w, "the jobs after a group that fits", w.counts(queue).Queued, 10)
 
-	w.limit(queue, job.Limits{KeyWaiting: 1, KeyRunning: 3, Running: 2})
+	w.setLimits(queue, job.Limits{KeyWaiting: 1, KeyRunning: 3, Running: 2})
 	leased := func(n int) []*store.Submit { // two run, the third is queued, the fourth parked
 		all := w.newSubmits(n, withKey("leased"))
 		for _, s := range all {
@@ -106,13 +106,13 @@ func groupCounts(w *harness) {
 		return all
 	}
 	w.try(grouped(leased(4)...)...)
-	equal(w, "the running jobs of a group with one too many", w.counts(queue).Running, 0)
+	wantEqual(w, "the running jobs of a group with one too many", w.counts(queue).Running, 0)
 	w.do(grouped(leased(3)...)...)
-	equal(w, "the running jobs of a group that fits", w.counts(queue).Running, 2)
+	wantEqual(w, "the running jobs of a group that fits", w.counts(queue).Running, 2)
 }
 
 func groupKnown(w *harness) {
-	w.limit(queue, job.Limits{KeyWaiting: 3})
+	w.setLimits(queue, job.Limits{KeyWaiting: 3})
 	id := w.submit(once("known", "a"))
 	w.submit()
 	group := []*store.Submit{w.newSubmit(once("known", "a")), w.newSubmit(once("new", "a")), w.newSubmit(once("new", "a"))}
@@ -120,19 +120,19 @@ func groupKnown(w *harness) {
 	if group[0].Existing == nil || group[0].Existing.ID != id {
 		w.Errorf("a known key is not answered")
 	}
-	equal(w, "whether the new one existed", group[1].Existing == nil, true)
+	wantEqual(w, "whether the new one existed", group[1].Existing == nil, true)
 	if group[2].Existing == nil || group[2].Existing.ID != group[1].Job.ID {
 		w.Errorf("a key used twice in a group made two jobs")
 	}
 	again := []*store.Submit{w.newSubmit(once("known", "a")), w.newSubmit(once("other", "a"), withKey("k")), w.newSubmit(once("other", "b"), withKey("k"))}
 	w.try(grouped(again...)...)
-	w.coded(job.BatchRefused, again[0].Err)
-	w.coded(job.BatchRefused, again[1].Err)
-	w.coded(job.IdempotencyMismatch, again[2].Err)
+	w.wantCode(job.BatchRefused, again[0].Err)
+	w.wantCode(job.BatchRefused, again[1].Err)
+	w.wantCode(job.IdempotencyMismatch, again[2].Err)
 	if again[0].Existing != nil {
 		w.Errorf("a refused submit answers a job")
 	}
-	equal(w, "the jobs", w.counts(queue).Queued, 3)
+	wantEqual(w, "the jobs", w.counts(queue).Queued, 3)
 }
 
 func groupSplit(w *harness) {
@@ -140,17 +140,17 @@ func groupSplit(w *harness) {
 	all := grouped(group...)
 	w.try(all[:2]...)
 	for _, s := range group[:2] {
-		w.coded(job.BatchRefused, s.Err)
-		w.gone(mine, s.Job.ID)
+		w.wantCode(job.BatchRefused, s.Err)
+		w.wantGone(mine, s.Job.ID)
 	}
 }
 
 func groupsApart(w *harness) {
-	w.limit(queue, job.Limits{KeyWaiting: 3})
+	w.setLimits(queue, job.Limits{KeyWaiting: 3})
 	one, two, three := w.newSubmits(2), w.newSubmits(2), w.newSubmits(1)
 	w.try(append(append(grouped(one...), grouped(two...)...), grouped(three...)...)...)
-	equal(w, "the first group's refusal", one[0].Err, nil)
-	w.coded(job.BatchRefused, two[0].Err)
-	w.coded(job.KeyFull, two[1].Err)
-	equal(w, "the third group's refusal", three[0].Err, nil)
+	wantEqual(w, "the first group's refusal", one[0].Err, nil)
+	w.wantCode(job.BatchRefused, two[0].Err)
+	w.wantCode(job.KeyFull, two[1].Err)
+	wantEqual(w, "the third group's refusal", three[0].Err, nil)
 }

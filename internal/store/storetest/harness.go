@@ -15,31 +15,31 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// failer is how a rule fails: a test, or one run of the model.
+// failer reports failures: a test, or one run of the model.
 type failer interface {
 	Helper()
 	Errorf(format string, args ...any)
 	Fatalf(format string, args ...any)
 }
 
-// harness is a place with one store or several under test, with a clock that only the test
-// moves and ids that are the same in every run.
+// harness is one or several open stores on one place. Only the test moves their clock, and ids are the
+// same in every run.
 type harness struct {
 	failer
 	ctx     context.Context
-	store   store.Store          // the one that is in use; see use
-	stores  []store.Store        // all that are open on the place
+	store   store.Store          // the current store; see use
+	stores  []store.Store        // all stores on the place
 	open    func() []store.Store // opens the same place again
-	another func() *harness      // makes another world of the same kind
+	another func() *harness      // makes another harness of the same kind
 
-	limits map[string]job.Limits // of the batches to come
+	limits map[string]job.Limits // of the next batches
 
 	micros atomic.Int64  // the clock; read by the store from any goroutine
 	ids    atomic.Uint64 // how many ids and tokens were made
 
 	mu sync.Mutex
-	// What was named in commits, so that stored can ask for it all. Commits of several
-	// goroutines write it, guarded by mu.
+	// Guarded by mu: the names in all commits, so that stored can read everything. Commits of
+	// several goroutines add to them.
 	owners  []job.Owner
 	sets    []store.RowSet
 	tallies []ownedKey
@@ -53,7 +53,7 @@ type ownedKey struct {
 
 func newHarness(tb testing.TB, s Suite) *harness { return newHarnessOf(tb, s, 1) }
 
-// newHarnessOf makes a world with so many stores on its place.
+// newHarnessOf makes a harness with n stores on one place.
 func newHarnessOf(tb testing.TB, s Suite, stores int) *harness {
 	w := newHarnessAt(tb, tb, s, filepath.Join(tb.TempDir(), "store"), stores)
 	w.another = func() *harness { return newHarnessOf(tb, s, stores) }
@@ -61,7 +61,7 @@ func newHarnessOf(tb testing.TB, s Suite, stores int) *harness {
 	return w
 }
 
-// newHarnessAt opens stores that the caller closes, and whose rules fail f.
+// newHarnessAt opens stores that the caller closes. Failures are reported to f.
 func newHarnessAt(tb testing.TB, f failer, s Suite, place string, stores int) *harness {
 	w := &harness{failer: f, ctx: context.Background()}
 	w.micros.Store(time.Date(2031, 5, 7, 11, 0, 0, 0, time.UTC).UnixMicro())
@@ -73,7 +73,7 @@ func newHarnessAt(tb testing.TB, f failer, s Suite, place string, stores int) *h
 	return w
 }
 
-// use makes the world commit to and read from one of its stores.
+// use sets the current store.
 func (w *harness) use(n int) { w.store = w.stores[n] }
 
 func (w *harness) close() (err error) {
@@ -83,10 +83,10 @@ func (w *harness) close() (err error) {
 	return err
 }
 
-func (w *harness) now() time.Time       { return time.UnixMicro(w.micros.Load()).UTC() }
-func (w *harness) pass(d time.Duration) { w.micros.Add(d.Microseconds()) }
+func (w *harness) now() time.Time          { return time.UnixMicro(w.micros.Load()).UTC() }
+func (w *harness) advance(d time.Duration) { w.micros.Add(d.Microseconds()) }
 
-// reopen closes the stores and opens what they left.
+// reopen closes the stores and opens them again.
 func (w *harness) reopen() {
 	w.Helper()
 	if err := w.close(); err != nil {
@@ -96,7 +96,7 @@ func (w *harness) reopen() {
 	w.use(0)
 }
 
-// id makes ids that grow, as real ones do.
+// id makes an id that sorts after the earlier ones, as real ids do.
 func (w *harness) id() (id job.ID) {
 	binary.BigEndian.PutUint64(id[:], uint64(w.now().UnixMilli())<<16|0x7000)
 	binary.BigEndian.PutUint64(id[8:], 1<<63|w.ids.Add(1))
@@ -109,7 +109,7 @@ func (w *harness) token() (t job.Token) {
 	return t
 }
 
-// commit applies a batch whose ops may be refused.
+// commit commits a batch. Its ops may be refused.
 func (w *harness) commit(b *store.Batch) {
 	w.Helper()
 	if err := w.commitTo(b); err != nil {
@@ -117,7 +117,7 @@ func (w *harness) commit(b *store.Batch) {
 	}
 }
 
-// commitTo commits a batch that may fail, but must not make the store panic.
+// commitTo commits a batch. It may fail, but the store must not panic.
 func (w *harness) commitTo(b *store.Batch) error {
 	w.Helper()
 	w.prepare(b)
@@ -129,17 +129,17 @@ func (w *harness) commitTo(b *store.Batch) error {
 	return store.Commit(w.ctx, w.store, b)
 }
 
-// prepare notes what the batch names, and gives it the limits.
+// prepare records the names in the batch, and sets its limits.
 func (w *harness) prepare(b *store.Batch) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.remember(b)
+	w.rememberNames(b)
 	if b.Limits == nil {
 		b.Limits = maps.Clone(w.limits)
 	}
 }
 
-// try commits the ops as one batch.
+// try commits the ops as one batch. They may be refused.
 func (w *harness) try(ops ...any) *store.Batch {
 	w.Helper()
 	b := batchOf(ops...)
@@ -147,7 +147,7 @@ func (w *harness) try(ops ...any) *store.Batch {
 	return b
 }
 
-// do commits the ops as one batch, each of which must apply.
+// do commits the ops as one batch. Each must apply.
 func (w *harness) do(ops ...any) *store.Batch {
 	w.Helper()
 	b := w.try(ops...)
@@ -159,21 +159,21 @@ func (w *harness) do(ops ...any) *store.Batch {
 	return b
 }
 
-// refused commits each op alone: it must be refused with the code and change
-// nothing that any read tells.
-func (w *harness) refused(code job.Code, ops ...any) {
+// mustRefuse commits each op alone, and checks that it is refused with the code and changes the
+// answer of no read.
+func (w *harness) mustRefuse(code job.Code, ops ...any) {
 	w.Helper()
 	for _, op := range ops {
-		w.remember(batchOf(op))
+		w.rememberNames(batchOf(op))
 		before := w.stored()
 		w.try(op)
-		w.coded(code, errOf(op))
+		w.wantCode(code, errOf(op))
 		w.sameStored("a refused op changed the store", before, w.stored())
 	}
 }
 
-// coded checks the code of an error that must be a [job.Error].
-func (w *harness) coded(code job.Code, err error) {
+// wantCode checks that err is a [job.Error] with the code.
+func (w *harness) wantCode(code job.Code, err error) {
 	w.Helper()
 	var e *job.Error
 	if !errors.As(err, &e) || e.Code != code {
@@ -181,34 +181,34 @@ func (w *harness) coded(code job.Code, err error) {
 	}
 }
 
-// equal is the plainest of checks.
-func equal[T comparable](w *harness, what string, got, want T) {
+// wantEqual checks a value.
+func wantEqual[T comparable](w *harness, what string, got, want T) {
 	w.Helper()
 	if got != want {
 		w.Errorf("%s is %v, want %v", what, got, want)
 	}
 }
 
-// at checks a time.
-func (w *harness) at(what string, got, want time.Time) {
+// wantTime checks a time.
+func (w *harness) wantTime(what string, got, want time.Time) {
 	w.Helper()
 	if !got.Equal(want) {
 		w.Errorf("%s is %v, want %v", what, got, want)
 	}
 }
 
-// remember notes what the batch names.
-func (w *harness) remember(b *store.Batch) {
+// rememberNames records the names in the batch.
+func (w *harness) rememberNames(b *store.Batch) {
 	for _, op := range b.Submits {
-		note(&w.owners, op.Job.Owner)
+		addUnique(&w.owners, op.Job.Owner)
 		if op.Idempotency != nil {
-			note(&w.keys, ownedKey{op.Job.Owner, op.Idempotency.Key})
+			addUnique(&w.keys, ownedKey{op.Job.Owner, op.Idempotency.Key})
 		}
 		for _, ref := range op.Job.Refs {
-			note(&w.sets, store.RowSet{Owner: op.Job.Owner, Kind: endKind, Parent: refParent(ref)})
+			addUnique(&w.sets, store.RowSet{Owner: op.Job.Owner, Kind: endKind, Parent: refParent(ref)})
 		}
 		if op.Job.Tally != "" {
-			note(&w.tallies, ownedKey{op.Job.Owner, op.Job.Tally})
+			addUnique(&w.tallies, ownedKey{op.Job.Owner, op.Job.Tally})
 		}
 		w.rememberRows(op.Rows)
 	}
@@ -219,11 +219,11 @@ func (w *harness) remember(b *store.Batch) {
 
 func (w *harness) rememberRows(rows []store.Row) {
 	for i := range rows {
-		note(&w.sets, rows[i].Set())
+		addUnique(&w.sets, rows[i].Set())
 	}
 }
 
-func note[T comparable](list *[]T, v T) {
+func addUnique[T comparable](list *[]T, v T) {
 	for _, known := range *list {
 		if known == v {
 			return

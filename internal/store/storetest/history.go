@@ -19,35 +19,35 @@ func runHistories(t *testing.T, s Suite) {
 				m.use(rapid.IntRange(0, 1).Draw(r, "reads at"))
 				m.model.compare()
 			},
-			"batch":  m.elsewhere(m.batch),
-			"beside": m.beside,
-			"upkeep": m.elsewhere(m.upkeep),
-			"limits": m.elsewhere(m.raise),
-			"fail":   m.elsewhere(m.fail),
+			"batch":  m.atAnyStore(m.batch),
+			"beside": m.concurrent,
+			"upkeep": m.atAnyStore(m.upkeep),
+			"limits": m.atAnyStore(m.changeLimits),
+			"fail":   m.atAnyStore(m.fail),
 			"reopen": m.reopen,
 			"pass":   m.pass,
 		}
 	})
 }
 
-// elsewhere makes a step of the machine commit at any of its stores.
-func (m *machine) elsewhere(step func(*rapid.T)) func(*rapid.T) {
+// atAnyStore makes a step commit at one of the stores.
+func (m *machine) atAnyStore(step func(*rapid.T)) func(*rapid.T) {
 	return func(r *rapid.T) {
 		m.use(rapid.IntRange(0, 1).Draw(r, "commits at"))
-		m.lose(r)
+		m.loseAnswers(r)
 		step(r)
 	}
 }
 
-// lose makes an answer of each store get lost, now and then.
-func (m *machine) lose(r *rapid.T) {
+// loseAnswers makes each store lose its next answer, sometimes.
+func (m *machine) loseAnswers(r *rapid.T) {
 	for _, s := range m.stores {
-		s.(*handle).loses.Store(rapid.IntRange(0, 3).Draw(r, "loses") == 0)
+		s.(*handle).loseNext.Store(rapid.IntRange(0, 3).Draw(r, "loses") == 0)
 	}
 }
 
-// beside commits the ops of either queue at a store of its own, at the same time.
-func (m *machine) beside(r *rapid.T) {
+// concurrent commits the ops of the two queues at the two stores, at the same time.
+func (m *machine) concurrent(r *rapid.T) {
 	var ofA, ofB []any
 	for range rapid.IntRange(2, 8).Draw(r, "ops") {
 		switch op := m.op(r); m.queueOf(op) {
@@ -59,13 +59,13 @@ func (m *machine) beside(r *rapid.T) {
 	}
 	a, b := batchOf(ofA...), batchOf(ofB...)
 	first := rapid.IntRange(0, 1).Draw(r, "first")
-	m.lose(r)
+	m.loseAnswers(r)
 	at := map[int]*store.Batch{first: a, 1 - first: b}
-	m.commitAll(func() { m.everywhere(func(n int) error { return m.commitAt(n, at[n]) }) }, a, b)
+	m.commitAll(func() { m.atEveryStore(func(n int) error { return m.commitAt(n, at[n]) }) }, a, b)
 	m.last = nil
 }
 
-// queueOf is the queue whose jobs alone an op depends on; "" when it may depend on others.
+// queueOf is the only queue that an op depends on; "" when it may depend on several.
 func (m *machine) queueOf(op any) string {
 	switch op := op.(type) {
 	case *store.Submit:

@@ -25,38 +25,38 @@ func idempotencyRules() []rule {
 	}
 }
 
-// again submits the same request a second time and checks that it answers the first job.
-func (w *harness) again(first job.ID, edits ...func(*store.Submit)) {
+// submitAgain repeats a submit and checks that it answers the first job.
+func (w *harness) submitAgain(first job.ID, edits ...func(*store.Submit)) {
 	w.Helper()
 	s := w.newSubmit(append(edits, withInput("another input"), withRows(put("p", "again", "x")))...)
-	w.remember(batchOf(s))
+	w.rememberNames(batchOf(s))
 	before := w.stored()
 	w.do(s)
 	if s.Existing == nil {
 		w.Fatalf("a known key made a second job")
 	}
-	equal(w, "the job that the key made", s.Existing.ID, first)
-	w.gone(s.Job.Owner, s.Job.ID)
+	wantEqual(w, "the job that the key made", s.Existing.ID, first)
+	w.wantGone(s.Job.Owner, s.Job.ID)
 	w.sameStored("a submit with a known key changed the store", before, w.stored())
 }
 
 func sameKeyAgain(w *harness) {
 	first := w.submit(once("k", "a"))
-	w.again(first, once("k", "a"))
+	w.submitAgain(first, once("k", "a"))
 	c := w.claimOne(queue)
-	w.again(first, once("k", "a"))
+	w.submitAgain(first, once("k", "a"))
 	w.do(newFinish(c.Lease(), job.Succeeded))
 	s := w.newSubmit(once("k", "a"))
 	w.do(s)
-	equal(w, "the existing job as answered", text(*s.Existing), text(w.job(first)))
+	wantEqual(w, "the existing job as answered", text(*s.Existing), text(w.job(first)))
 }
 
 func sameKeyOtherHash(w *harness) {
 	first := w.submit(once("k", "a"))
 	s := w.newSubmit(once("k", "b"))
-	w.refused(job.IdempotencyMismatch, s)
-	w.gone(mine, s.Job.ID)
-	w.again(first, once("k", "a"))
+	w.mustRefuse(job.IdempotencyMismatch, s)
+	w.wantGone(mine, s.Job.ID)
+	w.submitAgain(first, once("k", "a"))
 }
 
 func keyOfAnother(w *harness) {
@@ -65,7 +65,7 @@ func keyOfAnother(w *harness) {
 	for _, o := range owners {
 		made[w.submit(ownedBy(o), once("k", "a"))] = true
 	}
-	equal(w, "the jobs made", len(made), len(owners))
+	wantEqual(w, "the jobs made", len(made), len(owners))
 	for _, o := range owners {
 		id, _, err := w.store.Idempotent(w.ctx, o, "k")
 		if err != nil || !made[id] {
@@ -74,7 +74,7 @@ func keyOfAnother(w *harness) {
 		delete(made, id)
 	}
 	_, _, err := w.store.Idempotent(w.ctx, job.Owner{Tenant: "nobody"}, "k")
-	w.coded(job.NotFound, err)
+	w.wantCode(job.NotFound, err)
 }
 
 func sameKeyInOneBatch(w *harness) {
@@ -87,23 +87,23 @@ func sameKeyInOneBatch(w *harness) {
 	if second.Err != nil || second.Existing == nil || second.Existing.ID != first.Job.ID {
 		w.Errorf("the second submit did not answer the first one's job: %v, %v", second.Existing, second.Err)
 	}
-	w.coded(job.IdempotencyMismatch, third.Err)
-	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 2})
+	w.wantCode(job.IdempotencyMismatch, third.Err)
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Queued: 2})
 }
 
 func keyOfAnyKind(w *harness) {
 	late := w.submit(delayed(time.Minute), once("late", "a"))
 	leased := w.submit(leasedAs(w.token()), once("leased", "a"))
-	w.again(late, once("late", "a"))
-	w.again(late, leasedAs(w.token()), once("late", "a"))
-	w.again(leased, once("leased", "a"))
-	w.again(leased, delayed(time.Minute), once("leased", "a"))
-	equal(w, "the counts", w.counts(queue), job.Counts{Scheduled: 1, Running: 1})
+	w.submitAgain(late, once("late", "a"))
+	w.submitAgain(late, leasedAs(w.token()), once("late", "a"))
+	w.submitAgain(leased, once("leased", "a"))
+	w.submitAgain(leased, delayed(time.Minute), once("leased", "a"))
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Scheduled: 1, Running: 1})
 }
 
 func keyIsFound(w *harness) {
 	_, _, err := w.store.Idempotent(w.ctx, mine, "k")
-	w.coded(job.NotFound, err)
+	w.wantCode(job.NotFound, err)
 	s := w.newSubmit(once("k", "a hash of 32 bytes, all of it kept"))
 	w.do(s)
 	id, hash, err := w.store.Idempotent(w.ctx, mine, "k")
@@ -115,41 +115,41 @@ func keyIsFound(w *harness) {
 func keyAfterReopen(w *harness) {
 	first := w.submit(once("k", "a"))
 	w.reopen()
-	w.again(first, once("k", "a"))
-	w.refused(job.IdempotencyMismatch, w.newSubmit(once("k", "b")))
+	w.submitAgain(first, once("k", "a"))
+	w.mustRefuse(job.IdempotencyMismatch, w.newSubmit(once("k", "b")))
 }
 
 func keyOutlivesDelete(w *harness) {
 	first := w.submit(once("k", "a"))
 	w.do(newDelete(first))
-	w.pass(day - time.Hour)
+	w.advance(day - time.Hour)
 	w.do(newPrune())
-	w.refused(job.NotFound, w.newSubmit(once("k", "a")))
-	w.refused(job.IdempotencyMismatch, w.newSubmit(once("k", "b")))
+	w.mustRefuse(job.NotFound, w.newSubmit(once("k", "a")))
+	w.mustRefuse(job.IdempotencyMismatch, w.newSubmit(once("k", "b")))
 	w.reopen()
-	w.refused(job.NotFound, w.newSubmit(once("k", "a")))
+	w.mustRefuse(job.NotFound, w.newSubmit(once("k", "a")))
 }
 
 func keyOutlivesPrune(w *harness) {
 	c := w.running(once("k", "a"))
 	w.do(newFinish(c.Lease(), job.Succeeded))
-	w.pass(keep + time.Minute)
+	w.advance(keep + time.Minute)
 	w.do(newPrune())
-	w.gone(mine, c.Job.ID)
-	w.refused(job.NotFound, w.newSubmit(once("k", "a")))
+	w.wantGone(mine, c.Job.ID)
+	w.mustRefuse(job.NotFound, w.newSubmit(once("k", "a")))
 }
 
 func keyKeptWithJob(w *harness) {
-	waiting := w.submit(once("waiting", "a"), kept(10*day))
-	w.pass(2 * day)
+	waiting := w.submit(once("waiting", "a"), withKeep(10*day))
+	w.advance(2 * day)
 	w.do(newPrune())
-	w.again(waiting, once("waiting", "a"))
+	w.submitAgain(waiting, once("waiting", "a"))
 
 	f := newFinish(w.claimOne(queue).Lease(), job.Succeeded)
 	w.do(f)
-	w.pass(9 * day)
+	w.advance(9 * day)
 	w.do(newPrune())
-	w.again(waiting, once("waiting", "a"))
+	w.submitAgain(waiting, once("waiting", "a"))
 }
 
 func keyFreed(w *harness) {
@@ -157,12 +157,12 @@ func keyFreed(w *harness) {
 	w.do(newFinish(pruned.Lease(), job.Succeeded))
 	deleted := w.submit(once("deleted", "a"))
 	w.do(newDelete(deleted))
-	w.pass(day + time.Hour)
+	w.advance(day + time.Hour)
 	w.do(newPrune())
 	w.do(newPrune())
 	for _, key := range []string{"pruned", "deleted"} {
 		_, _, err := w.store.Idempotent(w.ctx, mine, key)
-		w.coded(job.NotFound, err)
+		w.wantCode(job.NotFound, err)
 		s := w.newSubmit(once(key, "b"))
 		w.do(s)
 		if s.Existing != nil {
@@ -173,20 +173,20 @@ func keyFreed(w *harness) {
 
 func keyUsedAnew(w *harness) {
 	w.do(newDelete(w.submit(once("k", "a"))))
-	w.pass(day + time.Minute)
+	w.advance(day + time.Minute)
 	second := w.submit(once("k", "b"))
-	w.pass(2 * day)
+	w.advance(2 * day)
 	w.do(newPrune())
-	w.again(second, once("k", "b"))
+	w.submitAgain(second, once("k", "b"))
 	w.do(newDelete(second))
 	w.do(newPrune())
 	w.submit(once("k", "c"))
 }
 
 func keyOfRefused(w *harness) {
-	s := w.newSubmit(once("k", "a"), withRows(doing(store.Require, put("p", "absent", ""))))
-	w.refused(job.NotFound, s)
+	s := w.newSubmit(once("k", "a"), withRows(withAction(store.Require, put("p", "absent", ""))))
+	w.mustRefuse(job.NotFound, s)
 	_, _, err := w.store.Idempotent(w.ctx, mine, "k")
-	w.coded(job.NotFound, err)
+	w.wantCode(job.NotFound, err)
 	w.submit(once("k", "b"))
 }

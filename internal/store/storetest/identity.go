@@ -7,9 +7,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// What names a job inside a store is never given to another job: not after a delete,
-// an opening or a commit that failed. A store that breaks this shows one owner's words
-// to another.
+// The identity of a job inside a store is never reused: not after a delete, a reopening or a
+// failed commit. A store that breaks this shows one owner the data of another.
 func identityRules() []rule {
 	return []rule{
 		{"a new job has no data of a job that was removed before", long(identityRemoved)},
@@ -18,7 +17,7 @@ func identityRules() []rule {
 	}
 }
 
-// removals are the ways in which a running job with output is removed.
+// removals lists the ways to remove a running job with output.
 func removals() map[string]func(w *harness, l job.Lease) {
 	return map[string]func(w *harness, l job.Lease){
 		"deleted after its end": func(w *harness, l job.Lease) {
@@ -28,25 +27,25 @@ func removals() map[string]func(w *harness, l job.Lease) {
 		"deleted while it ran":            func(w *harness, l job.Lease) { w.do(newDelete(l.Job)); w.do(newFinish(l, job.Failed)) },
 		"deleted by the batch of its end": func(w *harness, l job.Lease) { w.do(newFinish(l, job.Succeeded), newDelete(l.Job)) },
 		"deleted when it waited again":    func(w *harness, l job.Lease) { w.do(newFinish(l, job.Queued)); w.do(newDelete(l.Job)) },
-		"pruned":                          func(w *harness, l job.Lease) { w.do(newFinish(l, job.Succeeded)); w.pass(day); w.do(newPrune()) },
+		"pruned":                          func(w *harness, l job.Lease) { w.do(newFinish(l, job.Succeeded)); w.advance(day); w.do(newPrune()) },
 		"pruned before its time": func(w *harness, l job.Lease) {
 			w.do(newFinish(l, job.Failed))
 			w.do(&store.Prune{Limit: 1000, Early: true})
 		},
 		"deleted, and its worker was lost": func(w *harness, l job.Lease) {
 			w.do(newDelete(l.Job))
-			w.pass(2 * leaseFor)
+			w.advance(2 * leaseFor)
 			w.do(newLapse(l, job.Queued))
 		},
 	}
 }
 
-// loads are what makes a store read again what it keeps in memory, if it keeps any.
+// loads lists the events after which a store reads its in-memory state again.
 func loads() map[string]func(w *harness) {
 	return map[string]func(w *harness){"a commit that failed": (*harness).failCommit, "an opening": (*harness).reopen}
 }
 
-// failCommit commits a batch that the store cannot take: the id of its submit is in use.
+// failCommit commits a batch that fails: the id of its submit exists.
 func (w *harness) failCommit() {
 	w.Helper()
 	first := w.newSubmit(inQueue("failed commit"))
@@ -59,8 +58,8 @@ func (w *harness) failCommit() {
 	w.do(newDelete(first.Job.ID))
 }
 
-// eachRemoval removes a job that spoke, in every way, and loads the store again. Then
-// it calls f, which submits the next job and loads the store again by itself.
+// eachRemoval removes a job with output in every way, and makes the store load again. Then it
+// calls f, which submits the next job and may load again.
 func (w *harness) eachRemoval(f func(how string, load func())) {
 	w.Helper()
 	w.running(inQueue("older"))
@@ -72,7 +71,7 @@ func (w *harness) eachRemoval(f func(how string, load func())) {
 				say.Progress = &job.Progress{Percent: 50, Status: "Secret"}
 				w.do(say)
 				remove(w, c.Lease())
-				w.gone(mine, c.Job.ID)
+				w.wantGone(mine, c.Job.ID)
 				loadBefore(w)
 				f("a job was "+how+", then came "+before+", a new job, and "+after, func() { loadAfter(w) })
 			}
@@ -92,8 +91,8 @@ func identityRemoved(w *harness) {
 		if _, text, err := w.store.Text(w.ctx, theirs, s.Job.ID, 1<<20); err != nil || text != "" {
 			w.Fatalf("%s, which said nothing, and has the text %q: %v", how, text, err)
 		}
-		equal(w, "jobs that may be abandoned", len(swept(w, w.store.Abandonable)), 0)
-		equal(w, "jobs with files", len(swept(w, w.store.WithFiles)), 0)
+		wantEqual(w, "jobs that may be abandoned", len(readAllPages(w, w.store.Abandonable)), 0)
+		wantEqual(w, "jobs with files", len(readAllPages(w, w.store.WithFiles)), 0)
 	})
 }
 
@@ -111,14 +110,14 @@ func identityReplaced(w *harness) {
 	})
 }
 
-// A prune goes on after its cursor, and sees each job that was submitted since.
+// A prune continues after its cursor, and reads every job that was submitted since.
 func identityCursor(w *harness) {
 	p := &store.Prune{}
 	w.eachRemoval(func(how string, load func()) {
 		c := w.running()
 		w.do(newFinish(c.Lease(), job.Succeeded))
 		load()
-		w.pass(day)
+		w.advance(day)
 		for pages := 0; ; pages++ {
 			p = &store.Prune{Limit: 10, After: p.Next}
 			w.do(p)

@@ -18,71 +18,71 @@ func leaseRules() []rule {
 		{"a made-up token changes nothing", long(fenceMadeUp)},
 		{"the lease of a deleted and ended job changes nothing", fenceDeleted},
 		{"a refused op of one worker does not affect others in the batch", fenceNeighbours},
-		{"every answer to a worker says whether a cancel was requested", workersAreTold},
+		{"every answer to a worker says whether a cancel was requested", workerAnswers},
 		{"running jobs are listed by id with their leases, page by page", runningPages},
 		{"HasOutput is true once text or json was appended under the lease, and false before, whatever earlier attempts wrote", long(leaseHasOutput)},
 	}
 }
 
-// fenced holds every op of a worker to it that the lease is refused.
-func (w *harness) fenced(l job.Lease) {
+// wantLeaseRefused checks that every op with the lease is refused.
+func (w *harness) wantLeaseRefused(l job.Lease) {
 	w.Helper()
-	w.refused(job.LeaseLost, newRenew(l, leaseFor), newAppend(l, 1, 0, "late"), newAppend(l, 2, 1, "late"))
+	w.mustRefuse(job.LeaseLost, newRenew(l, leaseFor), newAppend(l, 1, 0, "late"), newAppend(l, 2, 1, "late"))
 	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled, job.Scheduled, job.Queued} {
-		w.refused(job.LeaseLost, newFinish(l, to), newLapse(l, to))
+		w.mustRefuse(job.LeaseLost, newFinish(l, to), newLapse(l, to))
 	}
 }
 
 func fenceStale(w *harness) {
 	first := w.running()
 	w.do(newAppend(first.Lease(), 1, 0, "one"), newFinish(first.Lease(), job.Queued))
-	w.fenced(first.Lease())
+	w.wantLeaseRefused(first.Lease())
 	second := w.claimOne(queue)
-	w.fenced(first.Lease())
-	w.pass(2 * leaseFor)
-	w.fenced(first.Lease())
+	w.wantLeaseRefused(first.Lease())
+	w.advance(2 * leaseFor)
+	w.wantLeaseRefused(first.Lease())
 	w.do(newFinish(second.Lease(), job.Scheduled))
-	w.fenced(first.Lease())
-	w.fenced(second.Lease())
+	w.wantLeaseRefused(first.Lease())
+	w.wantLeaseRefused(second.Lease())
 }
 
 func fenceZero(w *harness) {
 	for _, state := range reachable() {
 		id, _ := w.inState(state)
-		w.fenced(job.Lease{Job: id})
+		w.wantLeaseRefused(job.Lease{Job: id})
 	}
 }
 
 func fenceForeign(w *harness) {
 	mine, other := w.running(), w.running()
 	waiting := w.submit()
-	w.fenced(job.Lease{Job: mine.Job.ID, Token: other.Token})
-	w.fenced(job.Lease{Job: waiting, Token: other.Token})
-	w.pass(2 * leaseFor)
-	w.fenced(job.Lease{Job: mine.Job.ID, Token: other.Token})
+	w.wantLeaseRefused(job.Lease{Job: mine.Job.ID, Token: other.Token})
+	w.wantLeaseRefused(job.Lease{Job: waiting, Token: other.Token})
+	w.advance(2 * leaseFor)
+	w.wantLeaseRefused(job.Lease{Job: mine.Job.ID, Token: other.Token})
 }
 
 func fenceEnded(w *harness) {
 	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled} {
 		c := w.running()
 		w.do(newFinish(c.Lease(), to))
-		w.fenced(c.Lease())
+		w.wantLeaseRefused(c.Lease())
 	}
 	failed := w.running()
 	w.do(newFinish(failed.Lease(), job.Failed), newRetry(failed.Job.ID))
-	w.fenced(failed.Lease())
+	w.wantLeaseRefused(failed.Lease())
 }
 
 func fenceUnknown(w *harness) {
 	w.running()
-	w.fenced(job.Lease{Job: w.id(), Token: w.token()})
-	w.fenced(job.Lease{})
+	w.wantLeaseRefused(job.Lease{Job: w.id(), Token: w.token()})
+	w.wantLeaseRefused(job.Lease{})
 }
 
 func fenceMadeUp(w *harness) {
 	for _, state := range reachable() {
 		id, _ := w.inState(state)
-		w.fenced(job.Lease{Job: id, Token: w.token()})
+		w.wantLeaseRefused(job.Lease{Job: id, Token: w.token()})
 	}
 }
 
@@ -90,7 +90,7 @@ func fenceDeleted(w *harness) {
 	c := w.running()
 	w.do(newDelete(c.Job.ID))
 	w.do(newFinish(c.Lease(), job.Cancelled))
-	w.fenced(c.Lease())
+	w.wantLeaseRefused(c.Lease())
 }
 
 func fenceNeighbours(w *harness) {
@@ -100,26 +100,26 @@ func fenceNeighbours(w *harness) {
 	fine := []any{newRenew(good.Lease(), leaseFor), newAppend(good.Lease(), 1, 0, "said"), newFinish(good.Lease(), job.Succeeded)}
 	w.try(append(bad, fine...)...)
 	for i := range bad {
-		w.coded(job.LeaseLost, errOf(bad[i]))
+		w.wantCode(job.LeaseLost, errOf(bad[i]))
 		if err := errOf(fine[i]); err != nil {
 			w.Errorf("%T was refused beside a lost lease: %v", fine[i], err)
 		}
 	}
-	equal(w, "the state", w.job(good.Job.ID).State, job.Succeeded)
-	equal(w, "the state of the other", w.job(lost.Job.ID).State, job.Queued)
+	wantEqual(w, "the state", w.job(good.Job.ID).State, job.Succeeded)
+	wantEqual(w, "the state of the other", w.job(lost.Job.ID).State, job.Queued)
 }
 
-func workersAreTold(w *harness) {
+func workerAnswers(w *harness) {
 	c := w.running()
 	renew, say := newRenew(c.Lease(), leaseFor), newAppend(c.Lease(), 1, 0, "a")
 	w.do(renew, say)
-	equal(w, "told to stop before the cancel", renew.CancelRequested || say.CancelRequested, false)
+	wantEqual(w, "told to stop before the cancel", renew.CancelRequested || say.CancelRequested, false)
 	w.do(newCancel(c.Job.ID))
 	for seq := range int64(2) {
 		renew, say = newRenew(c.Lease(), leaseFor), newAppend(c.Lease(), 1, 1+seq, "b")
 		w.do(renew, say)
-		equal(w, "a renewal told to stop", renew.CancelRequested, true)
-		equal(w, "an append told to stop", say.CancelRequested, true)
+		wantEqual(w, "a renewal told to stop", renew.CancelRequested, true)
+		wantEqual(w, "an append told to stop", say.CancelRequested, true)
 	}
 }
 
@@ -143,7 +143,7 @@ func leaseHasOutput(w *harness) {
 			}
 		}
 	}
-	long := strings.Repeat("long ", 200) // which no store keeps as it keeps a word
+	long := strings.Repeat("long ", 200) // long enough that a store may keep it apart
 	for _, kind := range []job.Kind{job.KindText, job.KindJSON} {
 		for _, data := range []string{"1", long} {
 			has("at first", false)
@@ -182,7 +182,7 @@ func runningPages(w *harness) {
 			if string(r.Job.ID[:]) <= string(after[:]) || want[r.Job.ID] != r.Token {
 				w.Fatalf("%s is listed out of order, twice, or with another lease", r.Job.ID)
 			}
-			equal(w, "the listed job", text(r.Job), text(w.job(r.Job.ID)))
+			wantEqual(w, "the listed job", text(r.Job), text(w.job(r.Job.ID)))
 			delete(want, r.Job.ID)
 			after = r.Job.ID
 		}
@@ -195,7 +195,7 @@ func runningPages(w *harness) {
 
 func lapseRules() []rule {
 	return []rule{
-		{"a sweep ends a lease that has run out", lapseTakes},
+		{"a sweep ends a lease that has run out", lapseEnds},
 		{"a sweep is refused while the lease lasts", lapseTooEarly},
 		{"a renewal before the sweep keeps the job", lapseAfterRenewal},
 		{"a late finish before the sweep applies", lapseAfterFinish},
@@ -207,53 +207,53 @@ func lapseRules() []rule {
 	}
 }
 
-func lapseTakes(w *harness) {
+func lapseEnds(w *harness) {
 	c := w.running()
-	w.pass(leaseFor + time.Second)
+	w.advance(leaseFor + time.Second)
 	f := newLapse(c.Lease(), job.Queued)
 	w.do(f)
-	equal(w, "where the job went", f.State, job.Queued)
-	equal(w, "the state", w.job(c.Job.ID).State, job.Queued)
-	equal(w, "the next attempt", w.claimOne(queue).Job.Attempt, 2)
+	wantEqual(w, "where the job went", f.State, job.Queued)
+	wantEqual(w, "the state", w.job(c.Job.ID).State, job.Queued)
+	wantEqual(w, "the next attempt", w.claimOne(queue).Job.Attempt, 2)
 }
 
 func lapseTooEarly(w *harness) {
 	c := w.running()
-	w.pass(leaseFor - time.Second)
-	w.refused(job.LeaseLost, newLapse(c.Lease(), job.Queued), newLapse(c.Lease(), job.Failed))
+	w.advance(leaseFor - time.Second)
+	w.mustRefuse(job.LeaseLost, newLapse(c.Lease(), job.Queued), newLapse(c.Lease(), job.Failed))
 	w.do(newFinish(c.Lease(), job.Succeeded))
 }
 
 func lapseAfterRenewal(w *harness) {
 	c := w.running()
-	w.pass(leaseFor + time.Hour)
+	w.advance(leaseFor + time.Hour)
 	w.do(newRenew(c.Lease(), time.Minute))
-	w.refused(job.LeaseLost, newLapse(c.Lease(), job.Queued))
-	w.pass(time.Minute - time.Second)
-	w.refused(job.LeaseLost, newLapse(c.Lease(), job.Queued))
-	w.pass(2 * time.Second)
+	w.mustRefuse(job.LeaseLost, newLapse(c.Lease(), job.Queued))
+	w.advance(time.Minute - time.Second)
+	w.mustRefuse(job.LeaseLost, newLapse(c.Lease(), job.Queued))
+	w.advance(2 * time.Second)
 	w.do(newLapse(c.Lease(), job.Queued))
 }
 
 func lapseAfterFinish(w *harness) {
 	c := w.running()
-	w.pass(leaseFor + time.Hour)
+	w.advance(leaseFor + time.Hour)
 	w.do(newAppend(c.Lease(), 1, 0, "late"), newFinish(c.Lease(), job.Succeeded))
-	w.refused(job.LeaseLost, newLapse(c.Lease(), job.Queued))
-	equal(w, "the state", w.job(c.Job.ID).State, job.Succeeded)
+	w.mustRefuse(job.LeaseLost, newLapse(c.Lease(), job.Queued))
+	wantEqual(w, "the state", w.job(c.Job.ID).State, job.Succeeded)
 }
 
 func lapseAfterAppend(w *harness) {
 	c := w.running()
-	w.pass(leaseFor - time.Second)
+	w.advance(leaseFor - time.Second)
 	w.do(newAppend(c.Lease(), 1, 0, "still here"))
-	w.pass(2 * time.Second)
+	w.advance(2 * time.Second)
 	w.do(newLapse(c.Lease(), job.Queued))
 }
 
 func lapseInOneBatch(w *harness) {
 	renewed, finished := w.running(), w.running()
-	w.pass(leaseFor + time.Second)
+	w.advance(leaseFor + time.Second)
 	sweeps := []*store.Finish{newLapse(renewed.Lease(), job.Queued), newLapse(finished.Lease(), job.Queued)}
 	late := newFinish(finished.Lease(), job.Succeeded)
 	renew := newRenew(renewed.Lease(), leaseFor)
@@ -261,40 +261,40 @@ func lapseInOneBatch(w *harness) {
 	if late.Err != nil || renew.Err != nil {
 		w.Errorf("the late finish got %v, the late renewal %v", late.Err, renew.Err)
 	}
-	w.coded(job.LeaseLost, sweeps[0].Err)
-	w.coded(job.LeaseLost, sweeps[1].Err)
-	equal(w, "the state of the renewed", w.job(renewed.Job.ID).State, job.Running)
-	equal(w, "the state of the finished", w.job(finished.Job.ID).State, job.Succeeded)
+	w.wantCode(job.LeaseLost, sweeps[0].Err)
+	w.wantCode(job.LeaseLost, sweeps[1].Err)
+	wantEqual(w, "the state of the renewed", w.job(renewed.Job.ID).State, job.Running)
+	wantEqual(w, "the state of the finished", w.job(finished.Job.ID).State, job.Succeeded)
 }
 
 func lapseListed(w *harness) {
 	w.submitMany(3)
 	claimed := w.claim(queue, 3)
-	w.pass(leaseFor - time.Second)
-	equal(w, "the lapsed leases", len(w.listRunning(store.LapsedOnly)), 0)
+	w.advance(leaseFor - time.Second)
+	wantEqual(w, "the lapsed leases", len(w.listRunning(store.LapsedOnly)), 0)
 	w.do(newRenew(claimed[1].Lease(), leaseFor))
-	w.pass(2 * time.Second)
+	w.advance(2 * time.Second)
 	lapsed := w.listRunning(store.LapsedOnly)
 	if len(lapsed) != 2 || lapsed[0].Token != claimed[0].Token || lapsed[1].Token != claimed[2].Token {
 		w.Errorf("the lapsed leases are %+v", lapsed)
 	}
 	w.do(newRenew(claimed[0].Lease(), leaseFor), newFinish(claimed[2].Lease(), job.Succeeded))
-	equal(w, "the lapsed leases", len(w.listRunning(store.LapsedOnly)), 0)
-	equal(w, "the running jobs", len(w.listRunning(store.AllRunning)), 2)
+	wantEqual(w, "the lapsed leases", len(w.listRunning(store.LapsedOnly)), 0)
+	wantEqual(w, "the running jobs", len(w.listRunning(store.AllRunning)), 2)
 }
 
 func lapseShortened(w *harness) {
 	c := w.running()
 	w.do(newRenew(c.Lease(), time.Second))
-	w.pass(2 * time.Second)
+	w.advance(2 * time.Second)
 	w.do(newLapse(c.Lease(), job.Queued))
 }
 
 func lapseFences(w *harness) {
 	c := w.running()
-	w.pass(leaseFor + time.Second)
+	w.advance(leaseFor + time.Second)
 	w.do(newLapse(c.Lease(), job.Queued))
-	w.fenced(c.Lease())
+	w.wantLeaseRefused(c.Lease())
 	w.claimOne(queue)
-	w.fenced(c.Lease())
+	w.wantLeaseRefused(c.Lease())
 }

@@ -20,7 +20,7 @@ func sharedLeaseRules() []rule {
 	}
 }
 
-// lease is what the store answers of a lease.
+// lease reads one lease.
 func (w *harness) lease(l job.Lease) store.Running {
 	w.Helper()
 	list, err := w.store.Leases(w.ctx, []job.Lease{l})
@@ -47,12 +47,12 @@ func renewAsClaimed(w *harness) {
 		w.reopen()
 		w.do(newRenew(l, 0))
 	}
-	w.pass(leaseFor + time.Second)
-	equal(w, "the lapsed leases after the policy's time", len(w.listRunning(store.LapsedOnly)), 1)
+	w.advance(leaseFor + time.Second)
+	wantEqual(w, "the lapsed leases after the policy's time", len(w.listRunning(store.LapsedOnly)), 1)
 	w.do(newRenew(short, 0))
-	equal(w, "the lapsed leases", len(w.listRunning(store.LapsedOnly)), 0)
-	w.pass(10 * time.Minute)
-	equal(w, "the lapsed leases after all have passed", len(w.listRunning(store.LapsedOnly)), 3)
+	wantEqual(w, "the lapsed leases", len(w.listRunning(store.LapsedOnly)), 0)
+	w.advance(10 * time.Minute)
+	wantEqual(w, "the lapsed leases after all have passed", len(w.listRunning(store.LapsedOnly)), 3)
 }
 
 func leasesAnswered(w *harness) {
@@ -64,20 +64,20 @@ func leasesAnswered(w *harness) {
 	l := claim.Claimed[0].Lease()
 	for _, opened := range []string{"", ", opened again"} {
 		r := w.lease(l)
-		equal(w, "the job"+opened, text(r.Job), text(w.job(l.Job)))
-		equal(w, "the token"+opened, r.Token, l.Token)
-		equal(w, "the worker"+opened, r.Worker, "worker")
-		equal(w, "the process"+opened, r.Process, claim.Process)
-		equal(w, "how long it was claimed for"+opened, r.LeaseFor, time.Minute)
-		equal(w, "what was said before it"+opened, r.EarlierOutputBytes, int64(len("earlier")))
-		equal(w, "whether it has output"+opened, r.HasOutput, false)
+		wantEqual(w, "the job"+opened, text(r.Job), text(w.job(l.Job)))
+		wantEqual(w, "the token"+opened, r.Token, l.Token)
+		wantEqual(w, "the worker"+opened, r.Worker, "worker")
+		wantEqual(w, "the process"+opened, r.Process, claim.Process)
+		wantEqual(w, "how long it was claimed for"+opened, r.LeaseFor, time.Minute)
+		wantEqual(w, "what was said before it"+opened, r.EarlierOutputBytes, int64(len("earlier")))
+		wantEqual(w, "whether it has output"+opened, r.HasOutput, false)
 		w.reopen()
 	}
 	w.do(newAppend(l, 2, 1, "now"))
 	r := w.lease(l)
-	equal(w, "what was said before it", r.EarlierOutputBytes, int64(len("earlier")))
-	equal(w, "the cursor", r.Job.Cursor, 2)
-	equal(w, "whether it has output", r.HasOutput, true)
+	wantEqual(w, "what was said before it", r.EarlierOutputBytes, int64(len("earlier")))
+	wantEqual(w, "the cursor", r.Job.Cursor, 2)
+	wantEqual(w, "whether it has output", r.HasOutput, true)
 }
 
 func leasesOfNothing(w *harness) {
@@ -89,10 +89,10 @@ func leasesOfNothing(w *harness) {
 		w.Fatalf("%d answers to 7 leases, %v", len(list), err)
 	}
 	for i, r := range list {
-		equal(w, "a lease holds a job", r.Job.ID == c.Job.ID && r.Token == c.Token, i == 3)
+		wantEqual(w, "a lease holds a job", r.Job.ID == c.Job.ID && r.Token == c.Token, i == 3)
 	}
 	w.do(newFinish(c.Lease(), job.Succeeded))
-	equal(w, "the token of a lease that was finished", w.lease(c.Lease()).Token, job.Token{})
+	wantEqual(w, "the token of a lease that was finished", w.lease(c.Lease()).Token, job.Token{})
 }
 
 func leaseUse(w *harness) {
@@ -100,7 +100,7 @@ func leaseUse(w *harness) {
 		w.Helper()
 		before := w.lease(l).LeaseUsed
 		w.reopen()
-		equal(w, "the use after the store was opened again", w.lease(l).LeaseUsed, before)
+		wantEqual(w, "the use after the store was opened again", w.lease(l).LeaseUsed, before)
 		return before
 	}
 	for _, op := range []func(l job.Lease) any{
@@ -108,9 +108,9 @@ func leaseUse(w *harness) {
 		func(l job.Lease) any { return newAppend(l, 1, 0, "a") },
 	} {
 		l := w.running().Lease()
-		equal(w, "a new lease is used", used(l), false)
+		wantEqual(w, "a new lease is used", used(l), false)
 		w.do(op(l))
-		equal(w, "it is used then", used(l), true)
+		wantEqual(w, "it is used then", used(l), true)
 		w.do(newFinish(l, job.Succeeded))
 	}
 	s := w.newSubmit(leasedAs(w.token()))
@@ -118,21 +118,21 @@ func leaseUse(w *harness) {
 	claim := w.newClaim("other", 1)
 	claim.InUse = true
 	w.do(s, w.newSubmit(inQueue("other")), claim)
-	equal(w, "a submit in use is used", used(job.Lease{Job: s.Job.ID, Token: s.Token}), true)
-	equal(w, "a claim in use is used", used(claim.Claimed[0].Lease()), true)
+	wantEqual(w, "a submit in use is used", used(job.Lease{Job: s.Job.ID, Token: s.Token}), true)
+	wantEqual(w, "a claim in use is used", used(claim.Claimed[0].Lease()), true)
 }
 
 func leaseUnused(w *harness) {
-	w.suspect(queue)
+	w.newSuspect(queue)
 	c := w.claimOne(queue)
 	f := newFinish(c.Lease(), job.Queued)
 	f.Unused, f.OnlyIf = true, store.LapsedOnly
-	w.pass(leaseFor + time.Second)
+	w.advance(leaseFor + time.Second)
 	w.do(f)
 	j := w.job(c.Job.ID)
-	equal(w, "the attempts", j.Attempt, c.Job.Attempt-1)
-	equal(w, "the losses", j.Losses, c.Job.Losses)
-	equal(w, "it is a suspect", j.Suspect(), true)
+	wantEqual(w, "the attempts", j.Attempt, c.Job.Attempt-1)
+	wantEqual(w, "the losses", j.Losses, c.Job.Losses)
+	wantEqual(w, "it is a suspect", j.Suspect(), true)
 }
 
 func claimAgain(w *harness) {
@@ -148,16 +148,16 @@ func claimAgain(w *harness) {
 	}
 	for i, want := range []job.Claimed{first.Claimed[1], first.Claimed[0]} {
 		got := again.Claimed[i]
-		equal(w, "the job that is answered again", text(got.Job), text(want.Job))
-		equal(w, "its token", got.Token, want.Token)
-		equal(w, "its input", string(got.Input), string(want.Input))
-		w.at("how long it is held", got.Until, want.Until)
+		wantEqual(w, "the job that is answered again", text(got.Job), text(want.Job))
+		wantEqual(w, "its token", got.Token, want.Token)
+		wantEqual(w, "its input", string(got.Input), string(want.Input))
+		w.wantTime("how long it is held", got.Until, want.Until)
 	}
-	equal(w, "the new job's token", again.Claimed[2].Token, again.Tokens[2])
+	wantEqual(w, "the new job's token", again.Claimed[2].Token, again.Tokens[2])
 	w.do(newFinish(first.Claimed[0].Lease(), job.Queued))
 	w.do(first)
-	equal(w, "the jobs of a claim of which one was handed back", len(first.Claimed), 2)
-	equal(w, "the running jobs", len(w.listRunning(store.AllRunning)), 3)
+	wantEqual(w, "the jobs of a claim of which one was handed back", len(first.Claimed), 2)
+	wantEqual(w, "the running jobs", len(w.listRunning(store.AllRunning)), 3)
 }
 
 func submitAgain(w *harness) {
@@ -166,9 +166,9 @@ func submitAgain(w *harness) {
 	again, other := freshOp(s).(*store.Submit), w.newSubmit(leasedAs(s.Token))
 	w.reopen()
 	w.do(again)
-	equal(w, "the job", text(again.Job), text(s.Job))
-	w.refused(job.Conflict, other)
-	equal(w, "the counts", w.counts(queue), job.Counts{Running: 1})
+	wantEqual(w, "the job", text(again.Job), text(s.Job))
+	w.mustRefuse(job.Conflict, other)
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Running: 1})
 }
 
 func runningByProcess(w *harness) {
@@ -192,7 +192,7 @@ func runningByProcess(w *harness) {
 				}
 				n, after = n+len(page), page[len(page)-1].Job.ID
 			}
-			equal(w, "the running jobs of a process"+opened, n, want)
+			wantEqual(w, "the running jobs of a process"+opened, n, want)
 		}
 		w.reopen()
 	}

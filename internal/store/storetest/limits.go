@@ -12,14 +12,14 @@ import (
 func limitRules() []rule {
 	return []rule{
 		{"a ready job is parked when its key is at its limit of running jobs", limitParks},
-		{"a key at its limit does not delay other keys", limitHoldsUpNobody},
-		{"the limits of keys do not apply to jobs without a key", limitOfNobody},
-		{"every op that removes a job of a full key queues its next parked job", limitFollows},
+		{"a key at its limit does not delay other keys", limitOtherKeys},
+		{"the limits of keys do not apply to jobs without a key", limitWithoutKey},
+		{"every op that removes a job of a full key queues its next parked job", limitUnparks},
 		{"parked jobs are queued by priority, then in the order of their arrival", limitOrder},
-		{"a released job keeps its place before parked ones", limitHandedBack},
+		{"a released job keeps its place before parked ones", limitReleased},
 		{"a submit with a token of a full key is parked", limitOfLeased},
 		{"a job of a full key that becomes due or is retried is parked", limitOfReturning},
-		{"a parked job can be cancelled and deleted, and expires", limitParkedEnds},
+		{"a parked job can be cancelled and deleted, and expires", limitParkedEnd},
 		{"a claim gets a job that its own batch unparked", limitThenClaim},
 		{"a due queues parked jobs when their limit was raised or removed", limitRaised},
 		{"a lowered limit applies to the next claim", limitLowered},
@@ -28,16 +28,16 @@ func limitRules() []rule {
 	}
 }
 
-// limit sets what the jobs of a queue are held to from the next batch on.
-func (w *harness) limit(q string, l job.Limits) {
+// setLimits sets the limits of a queue for the next batches.
+func (w *harness) setLimits(q string, l job.Limits) {
 	if w.limits == nil {
 		w.limits = map[string]job.Limits{}
 	}
 	w.limits[q] = l
 }
 
-// states checks the state of each job.
-func (w *harness) states(when string, want job.State, jobs ...job.ID) {
+// wantStates checks that each job is in the state.
+func (w *harness) wantStates(when string, want job.State, jobs ...job.ID) {
 	w.Helper()
 	for i, id := range jobs {
 		if got := w.job(id).State; got != want {
@@ -46,46 +46,46 @@ func (w *harness) states(when string, want job.State, jobs ...job.ID) {
 	}
 }
 
-func limitOfNobody(w *harness) {
-	w.limit(queue, job.Limits{KeyRunning: 1, KeyWaiting: 1})
-	w.states("at first", job.Queued, w.submitMany(3, withKey(""))...)
+func limitWithoutKey(w *harness) {
+	w.setLimits(queue, job.Limits{KeyRunning: 1, KeyWaiting: 1})
+	w.wantStates("at first", job.Queued, w.submitMany(3, withKey(""))...)
 	s := w.newSubmit(withKey(""), leasedAs(w.token()))
 	w.do(s)
-	equal(w, "the state of a submit with a token", s.Job.State, job.Running)
-	equal(w, "the jobs claimed", len(w.claim(queue, 9)), 3)
+	wantEqual(w, "the state of a submit with a token", s.Job.State, job.Running)
+	wantEqual(w, "the jobs claimed", len(w.claim(queue, 9)), 3)
 	w.submit()
-	w.refused(job.KeyFull, w.newSubmit())
+	w.mustRefuse(job.KeyFull, w.newSubmit())
 }
 
 func limitParks(w *harness) {
-	w.limit(queue, job.Limits{KeyRunning: 2})
+	w.setLimits(queue, job.Limits{KeyRunning: 2})
 	all := w.submitMany(4, withKey("a"))
 	s := w.newSubmit(withKey("a"))
 	b := w.do(s)
-	equal(w, "the state that the submit answers", s.Job.State, job.Parked)
-	w.states("at first", job.Queued, all[:2]...)
-	w.states("at first", job.Parked, all[2], all[3], s.Job.ID)
-	w.at("RunAt of a parked job", s.Job.RunAt, w.now())
-	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 2, Parked: 3})
-	equal(w, "the counts answered", b.Counts[queue], job.Counts{Queued: 2, Parked: 3})
-	equal(w, "the position of a parked job", w.position(all[2]), 0)
-	equal(w, "the jobs claimed of a key that may run two", len(w.claim(queue, 9)), 2)
-	w.states("with two that run", job.Parked, all[2], all[3], s.Job.ID)
-	equal(w, "the same key's job in another queue", w.job(w.submit(withKey("a"), inQueue("other"))).State, job.Queued)
+	wantEqual(w, "the state that the submit answers", s.Job.State, job.Parked)
+	w.wantStates("at first", job.Queued, all[:2]...)
+	w.wantStates("at first", job.Parked, all[2], all[3], s.Job.ID)
+	w.wantTime("RunAt of a parked job", s.Job.RunAt, w.now())
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Queued: 2, Parked: 3})
+	wantEqual(w, "the counts answered", b.Counts[queue], job.Counts{Queued: 2, Parked: 3})
+	wantEqual(w, "the position of a parked job", w.position(all[2]), 0)
+	wantEqual(w, "the jobs claimed of a key that may run two", len(w.claim(queue, 9)), 2)
+	w.wantStates("with two that run", job.Parked, all[2], all[3], s.Job.ID)
+	wantEqual(w, "the same key's job in another queue", w.job(w.submit(withKey("a"), inQueue("other"))).State, job.Queued)
 }
 
-func limitHoldsUpNobody(w *harness) {
-	w.limit(queue, job.Limits{KeyRunning: 1})
+func limitOtherKeys(w *harness) {
+	w.setLimits(queue, job.Limits{KeyRunning: 1})
 	w.submitMany(300, withKey("busy"))
 	var others []job.ID
 	for i := range 20 {
 		others = append(others, w.submit(withKey(fmt.Sprint(i))))
 	}
 	first := w.claimOne(queue)
-	equal(w, "the first key", first.Job.Key, "busy")
+	wantEqual(w, "the first key", first.Job.Key, "busy")
 	got := claimedIDs(w.claim(queue, 20))
-	equal(w, "the jobs claimed besides", fmt.Sprint(got), fmt.Sprint(others))
-	for range 5 { // the full key takes its turns among others
+	wantEqual(w, "the jobs claimed besides", fmt.Sprint(got), fmt.Sprint(others))
+	for range 5 { // the full key takes turns with the others
 		w.submitMany(3, withKey("late"))
 		w.do(newFinish(first.Lease(), job.Succeeded))
 		pair := w.claim(queue, 2)
@@ -102,14 +102,14 @@ func limitHoldsUpNobody(w *harness) {
 	}
 }
 
-func limitFollows(w *harness) {
-	w.limit(queue, job.Limits{KeyRunning: 1})
+func limitUnparks(w *harness) {
+	w.setLimits(queue, job.Limits{KeyRunning: 1})
 	running := func(w *harness) job.Lease { return w.claimOne(queue).Lease() }
 	for name, takeAway := range map[string]func(w *harness, first job.ID){
 		"success":       func(w *harness, _ job.ID) { w.do(newFinish(running(w), job.Succeeded)) },
 		"failure":       func(w *harness, _ job.ID) { w.do(newFinish(running(w), job.Failed)) },
 		"backoff":       func(w *harness, _ job.ID) { w.do(newFinish(running(w), job.Scheduled)) },
-		"sweep":         func(w *harness, _ job.ID) { l := running(w); w.pass(time.Hour); w.do(newLapse(l, job.Failed)) },
+		"sweep":         func(w *harness, _ job.ID) { l := running(w); w.advance(time.Hour); w.do(newLapse(l, job.Failed)) },
 		"cancel queued": func(w *harness, first job.ID) { w.do(newCancel(first)) },
 		"cancel running": func(w *harness, first job.ID) {
 			l := running(w)
@@ -121,28 +121,28 @@ func limitFollows(w *harness) {
 			l := running(w)
 			w.do(newDelete(first), newFinish(l, job.Queued))
 		},
-		"expiry": func(w *harness, _ job.ID) { w.pass(2 * time.Minute); w.do(newDue()) },
+		"expiry": func(w *harness, _ job.ID) { w.advance(2 * time.Minute); w.do(newDue()) },
 	} {
-		first := w.submit(patient(time.Minute))
+		first := w.submit(withQueueTimeout(time.Minute))
 		rest := w.submitMany(3)
 		takeAway(w, first)
 		if got := w.job(rest[0]).State; got != job.Queued {
 			w.Errorf("after %s the next job of the key is %s", name, got)
 		}
-		w.states("after "+name, job.Parked, rest[1:]...)
+		w.wantStates("after "+name, job.Parked, rest[1:]...)
 		w.try(newDelete(first), newDelete(rest[2]), newDelete(rest[1]), newDelete(rest[0]))
-		w.audit()
+		w.checkCounts()
 	}
 }
 
 func limitOrder(w *harness) {
-	w.limit(queue, job.Limits{KeyRunning: 1})
+	w.setLimits(queue, job.Limits{KeyRunning: 1})
 	last := w.claimOneOf(w.submit())
 	var want []job.ID
 	for _, p := range []int{9, 5, 1} {
 		want = append(w.submitMany(3, withPriority(p)), want...)
 	}
-	other := w.submitMany(9, withKey("other")) // which follow each other meanwhile
+	other := w.submitMany(9, withKey("other")) // of another key at its limit
 	for i, id := range want {
 		if i == len(want)/2 {
 			w.reopen()
@@ -150,10 +150,10 @@ func limitOrder(w *harness) {
 		w.do(newFinish(last.Lease(), job.Succeeded))
 		last = w.claimOneOf(id)
 	}
-	w.states("the other key's", job.Parked, other[1:]...)
+	w.wantStates("the other key's", job.Parked, other[1:]...)
 }
 
-// claimOneOf claims until it gets a job, and gives the others back.
+// claimOneOf claims until it gets the job, and releases the others.
 func (w *harness) claimOneOf(id job.ID) *job.Claimed {
 	w.Helper()
 	var found *job.Claimed
@@ -171,64 +171,64 @@ func (w *harness) claimOneOf(id job.ID) *job.Claimed {
 	return found
 }
 
-func limitHandedBack(w *harness) {
-	w.limit(queue, job.Limits{KeyRunning: 1})
+func limitReleased(w *harness) {
+	w.setLimits(queue, job.Limits{KeyRunning: 1})
 	first, rest := w.submit(), w.submitMany(2)
 	c := w.claimOne(queue)
 	w.do(newFinish(c.Lease(), job.Queued))
-	w.states("handed back", job.Queued, first)
-	w.states("handed back", job.Parked, rest...)
-	equal(w, "the job claimed", w.claimOne(queue).Job.ID, first)
+	w.wantStates("handed back", job.Queued, first)
+	w.wantStates("handed back", job.Parked, rest...)
+	wantEqual(w, "the job claimed", w.claimOne(queue).Job.ID, first)
 }
 
 func limitOfLeased(w *harness) {
-	w.limit(queue, job.Limits{KeyRunning: 1})
+	w.setLimits(queue, job.Limits{KeyRunning: 1})
 	one, two := w.newSubmit(leasedAs(w.token())), w.newSubmit(leasedAs(w.token()))
 	w.do(one, two)
-	equal(w, "the first one's state", one.Job.State, job.Running)
-	equal(w, "the second one's state", two.Job.State, job.Parked)
-	equal(w, "the second one's attempts", two.Job.Attempt, 0)
-	equal(w, "the running jobs", len(w.listRunning(store.AllRunning)), 1)
+	wantEqual(w, "the first one's state", one.Job.State, job.Running)
+	wantEqual(w, "the second one's state", two.Job.State, job.Parked)
+	wantEqual(w, "the second one's attempts", two.Job.Attempt, 0)
+	wantEqual(w, "the running jobs", len(w.listRunning(store.AllRunning)), 1)
 	lease := job.Lease{Job: two.Job.ID, Token: two.Token}
-	w.refused(job.LeaseLost, newRenew(lease, leaseFor), newFinish(lease, job.Succeeded))
+	w.mustRefuse(job.LeaseLost, newRenew(lease, leaseFor), newFinish(lease, job.Succeeded))
 	w.do(newFinish(job.Lease{Job: one.Job.ID, Token: one.Token}, job.Succeeded))
-	equal(w, "the job claimed", w.claimOne(queue).Job.ID, two.Job.ID)
+	wantEqual(w, "the job claimed", w.claimOne(queue).Job.ID, two.Job.ID)
 }
 
 func limitOfReturning(w *harness) {
-	w.limit(queue, job.Limits{KeyRunning: 1})
+	w.setLimits(queue, job.Limits{KeyRunning: 1})
 	late, cancelled := w.submit(delayed(time.Minute)), w.submit()
 	w.do(newCancel(cancelled))
 	w.submit()
 	retry := newRetry(cancelled)
 	w.do(retry)
-	equal(w, "the state that the retry answers", retry.Job.State, job.Parked)
-	w.pass(2 * time.Minute)
+	wantEqual(w, "the state that the retry answers", retry.Job.State, job.Parked)
+	w.advance(2 * time.Minute)
 	due := newDue()
 	w.do(due)
-	equal(w, "the jobs made ready", due.Ready, 1)
-	w.states("beside a queued one", job.Parked, late, cancelled)
-	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 1, Parked: 2, Cancelled: 1, Retried: 1})
+	wantEqual(w, "the jobs made ready", due.Ready, 1)
+	w.wantStates("beside a queued one", job.Parked, late, cancelled)
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Queued: 1, Parked: 2, Cancelled: 1, Retried: 1})
 }
 
-func limitParkedEnds(w *harness) {
-	w.limit(queue, job.Limits{KeyRunning: 1})
+func limitParkedEnd(w *harness) {
+	w.setLimits(queue, job.Limits{KeyRunning: 1})
 	first := w.submit()
-	cancelled, deleted, expiring, last := w.submit(), w.submit(), w.submit(patient(time.Minute)), w.submit()
+	cancelled, deleted, expiring, last := w.submit(), w.submit(), w.submit(withQueueTimeout(time.Minute)), w.submit()
 	op := newCancel(cancelled)
 	w.do(op, newDelete(deleted))
-	equal(w, "whether the cancel ended it", op.Ended, true)
-	w.gone(mine, deleted)
-	w.pass(2 * time.Minute)
+	wantEqual(w, "whether the cancel ended it", op.Ended, true)
+	w.wantGone(mine, deleted)
+	w.advance(2 * time.Minute)
 	w.do(newDue())
-	w.states("too late", job.Expired, expiring)
-	w.states("still", job.Queued, first)
-	w.states("still", job.Parked, last)
-	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 1, Parked: 1, Cancelled: 2, Expired: 1})
+	w.wantStates("too late", job.Expired, expiring)
+	w.wantStates("still", job.Queued, first)
+	w.wantStates("still", job.Parked, last)
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Queued: 1, Parked: 1, Cancelled: 2, Expired: 1})
 }
 
 func limitThenClaim(w *harness) {
-	w.limit(queue, job.Limits{KeyRunning: 1})
+	w.setLimits(queue, job.Limits{KeyRunning: 1})
 	c := w.claimOneOf(w.submit())
 	next := w.submit()
 	claim := w.newClaim(queue, 3)
@@ -239,18 +239,18 @@ func limitThenClaim(w *harness) {
 }
 
 func limitRaised(w *harness) {
-	w.limit(queue, job.Limits{KeyRunning: 1})
+	w.setLimits(queue, job.Limits{KeyRunning: 1})
 	a, b := w.submitMany(6, withKey("a")), w.submitMany(6, withKey("b"))
 	due := newDue()
 	w.do(due)
-	equal(w, "the jobs made ready with the same limit", due.Ready, 0)
+	wantEqual(w, "the jobs made ready with the same limit", due.Ready, 0)
 
-	w.limit(queue, job.Limits{KeyRunning: 3})
+	w.setLimits(queue, job.Limits{KeyRunning: 3})
 	due = newDue()
 	w.do(due)
-	equal(w, "the jobs made ready with a higher one", due.Ready, 4)
-	w.states("of three", job.Queued, append(a[:3:3], b[:3]...)...)
-	w.states("of three", job.Parked, append(a[3:], b[3:]...)...)
+	wantEqual(w, "the jobs made ready with a higher one", due.Ready, 4)
+	w.wantStates("of three", job.Queued, append(a[:3:3], b[:3]...)...)
+	w.wantStates("of three", job.Parked, append(a[3:], b[3:]...)...)
 
 	w.limits = nil
 	ready, more := 0, true
@@ -262,21 +262,21 @@ func limitRaised(w *harness) {
 		}
 		ready, more = ready+due.Ready, due.More
 	}
-	equal(w, "the jobs made ready without a limit", ready, 6)
-	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 12})
+	wantEqual(w, "the jobs made ready without a limit", ready, 6)
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Queued: 12})
 }
 
 func limitLowered(w *harness) {
 	all, other := w.submitMany(5, withKey("a")), w.submit(withKey("b"))
-	w.limit(queue, job.Limits{KeyRunning: 2})
+	w.setLimits(queue, job.Limits{KeyRunning: 2})
 	behind := w.submit(withKey("a"))
-	w.states("submitted beyond the limit", job.Parked, behind)
+	w.wantStates("submitted beyond the limit", job.Parked, behind)
 	c := w.claim(queue, 9)
 	got := claimedIDs(c)
 	if len(got) != 3 || !slices.Contains(got, other) || !slices.Contains(got, all[0]) || !slices.Contains(got, all[1]) {
 		w.Fatalf("with two that may run of one key %d jobs were claimed", len(got))
 	}
-	w.states("beyond the limit", job.Parked, append(all[2:], behind)...)
+	w.wantStates("beyond the limit", job.Parked, append(all[2:], behind)...)
 	for _, next := range append(all[2:], behind) {
 		for i := range c {
 			w.do(newFinish(c[i].Lease(), job.Succeeded))
@@ -288,43 +288,43 @@ func limitLowered(w *harness) {
 }
 
 func limitReopened(w *harness) {
-	w.limit(queue, job.Limits{KeyRunning: 2})
+	w.setLimits(queue, job.Limits{KeyRunning: 2})
 	scheduled := w.submit(delayed(time.Minute))
 	all := w.submitMany(6)
 	c := w.claimOne(queue)
 	w.reopen()
-	w.states("opened again", job.Parked, w.submit())
-	w.pass(2 * time.Minute)
+	w.wantStates("opened again", job.Parked, w.submit())
+	w.advance(2 * time.Minute)
 	w.do(newDue())
-	w.states("opened again", job.Parked, scheduled)
+	w.wantStates("opened again", job.Parked, scheduled)
 	w.do(newFinish(c.Lease(), job.Succeeded))
-	w.states("opened again", job.Queued, all[1], all[2])
-	w.states("opened again", job.Parked, all[3:]...)
+	w.wantStates("opened again", job.Queued, all[1], all[2])
+	w.wantStates("opened again", job.Parked, all[3:]...)
 	w.limits = nil
 	w.reopen()
 	due := newDue()
 	w.do(due)
-	equal(w, "the jobs made ready without a limit", due.Ready, 5)
+	wantEqual(w, "the jobs made ready without a limit", due.Ready, 5)
 }
 
 func limitRunning(w *harness) {
-	w.limit(queue, job.Limits{Running: 3})
+	w.setLimits(queue, job.Limits{Running: 3})
 	w.submitMany(10, withKey("a"))
 	one, two := w.newClaim(queue, 2), w.newClaim(queue, 5)
 	w.do(one, two)
-	equal(w, "the jobs claimed", len(one.Claimed)+len(two.Claimed), 3)
+	wantEqual(w, "the jobs claimed", len(one.Claimed)+len(two.Claimed), 3)
 	s := w.newSubmit(leasedAs(w.token()), withKey("b"))
 	w.do(s)
-	equal(w, "the state of a submit with a token", s.Job.State, job.Queued)
-	equal(w, "the jobs claimed beyond", len(w.claim(queue, 5)), 0)
+	wantEqual(w, "the state of a submit with a token", s.Job.State, job.Queued)
+	wantEqual(w, "the jobs claimed beyond", len(w.claim(queue, 5)), 0)
 	claim := w.newClaim(queue, 5)
 	w.do(newFinish(one.Claimed[0].Lease(), job.Succeeded), newFinish(one.Claimed[1].Lease(), job.Queued), claim)
-	equal(w, "the jobs claimed in place of two", len(claim.Claimed), 2)
+	wantEqual(w, "the jobs claimed in place of two", len(claim.Claimed), 2)
 	w.reopen()
-	equal(w, "the jobs claimed beyond", len(w.claim(queue, 5)), 0)
-	w.limit(queue, job.Limits{Running: 1})
-	equal(w, "the jobs claimed beyond a lower limit", len(w.claim(queue, 5)), 0)
-	equal(w, "the jobs claimed of another queue", len(w.claim("other", 5)), 0)
+	wantEqual(w, "the jobs claimed beyond", len(w.claim(queue, 5)), 0)
+	w.setLimits(queue, job.Limits{Running: 1})
+	wantEqual(w, "the jobs claimed beyond a lower limit", len(w.claim(queue, 5)), 0)
+	wantEqual(w, "the jobs claimed of another queue", len(w.claim("other", 5)), 0)
 	w.limits = nil
-	equal(w, "the jobs claimed without a limit", len(w.claim(queue, 50)), 7)
+	wantEqual(w, "the jobs claimed without a limit", len(w.claim(queue, 50)), 7)
 }

@@ -26,9 +26,9 @@ func listRules() []rule {
 
 func stateOf(o job.Owner, s job.State) job.Filter { return job.Filter{Owner: o, Status: s} }
 
-// walk reads a list page by page and checks that it goes from newer to older;
-// between is called between two pages.
-func (w *harness) walk(f job.Filter, between func()) (got []job.Job) {
+// listPagewise reads a list page by page, and checks that it is sorted newest first. It
+// calls between between two pages.
+func (w *harness) listPagewise(f job.Filter, between func()) (got []job.Job) {
 	w.Helper()
 	for pages := 0; ; pages++ {
 		page, next, err := w.store.List(w.ctx, f)
@@ -44,7 +44,7 @@ func (w *harness) walk(f job.Filter, between func()) (got []job.Job) {
 		if next == (job.ID{}) {
 			return got
 		}
-		w.goesOn(f.After, next)
+		w.wantOlder(f.After, next)
 		f.After = next
 		between()
 	}
@@ -53,15 +53,15 @@ func (w *harness) walk(f job.Filter, between func()) (got []job.Job) {
 func listPages(w *harness) {
 	want := w.submitMany(23)
 	for _, limit := range []int{1, 2, 5, 22, 23, 24, job.MaxListPage} {
-		got := w.walk(job.Filter{Owner: mine, Limit: limit}, func() {})
-		equal(w, "the jobs listed", len(got), len(want))
+		got := w.listPagewise(job.Filter{Owner: mine, Limit: limit}, func() {})
+		wantEqual(w, "the jobs listed", len(got), len(want))
 		for i, j := range got {
-			equal(w, "the job", j.ID, want[len(want)-1-i])
+			wantEqual(w, "the job", j.ID, want[len(want)-1-i])
 		}
 	}
-	after := w.walk(job.Filter{Owner: mine, Limit: 5, After: want[10]}, func() {})
-	equal(w, "the jobs older than the eleventh", len(after), 10)
-	equal(w, "the jobs of nobody", len(w.all(job.Filter{Owner: job.Owner{User: "nobody"}})), 0)
+	after := w.listPagewise(job.Filter{Owner: mine, Limit: 5, After: want[10]}, func() {})
+	wantEqual(w, "the jobs older than the eleventh", len(after), 10)
+	wantEqual(w, "the jobs of nobody", len(w.listAll(job.Filter{Owner: job.Owner{User: "nobody"}})), 0)
 }
 
 func listFilters(w *harness) {
@@ -78,8 +78,8 @@ func listFilters(w *harness) {
 			w.do(newFinish(job.Lease{Job: c.Job.ID, Token: c.Token}, []job.State{job.Failed, job.Succeeded}[i%7%2]))
 		}
 	}
-	all := map[job.Owner][]job.Job{mine: w.all(job.Filter{Owner: mine}), theirs: w.all(job.Filter{Owner: theirs})}
-	equal(w, "the jobs of both owners", len(all[mine])+len(all[theirs]), 60)
+	all := map[job.Owner][]job.Job{mine: w.listAll(job.Filter{Owner: mine}), theirs: w.listAll(job.Filter{Owner: theirs})}
+	wantEqual(w, "the jobs of both owners", len(all[mine])+len(all[theirs]), 60)
 	keys := []*string{nil, ptr(""), ptr("a"), ptr("ab"), ptr("b")}
 	for owner := range all {
 		for _, q := range []string{"", "q0", "q1", "q"} {
@@ -92,7 +92,7 @@ func listFilters(w *harness) {
 							want = append(want, j)
 						}
 					}
-					equal(w, "the list", fmt.Sprint(ids(w.walk(f, func() {}))), fmt.Sprint(ids(want)))
+					wantEqual(w, "the list", fmt.Sprint(ids(w.listPagewise(f, func() {}))), fmt.Sprint(ids(want)))
 				}
 			}
 		}
@@ -111,7 +111,7 @@ func (w *harness) listed(what string, f job.Filter, want ...job.ID) {
 	f.Owner = mine
 	want = slices.Clone(want)
 	slices.Reverse(want) // newest first
-	equal(w, "the list "+what, fmt.Sprint(ids(w.all(f))), fmt.Sprint(want))
+	wantEqual(w, "the list "+what, fmt.Sprint(ids(w.listAll(f))), fmt.Sprint(want))
 }
 
 func listByCode(w *harness) {
@@ -135,7 +135,7 @@ func listByTime(w *harness) {
 	at := func(i int) time.Time { return w.job(all[i]).CreatedAt }
 	early := w.id() // made long before its job is stored
 	for i := range 6 {
-		w.pass(7 * time.Minute)
+		w.advance(7 * time.Minute)
 		all = append(all, w.submit(inQueue([]string{"a", "b"}[i%2])))
 	}
 	w.do(w.newSubmit(func(s *store.Submit) { s.Job.ID = early }))
@@ -153,15 +153,15 @@ func listByTime(w *harness) {
 func listByTimeOfLongUploads(w *harness) {
 	w.submit()
 	early, earliest := w.id(), w.id()
-	w.pass(26 * time.Hour)
+	w.advance(26 * time.Hour)
 	before := w.submit()
-	w.pass(time.Hour)
+	w.advance(time.Hour)
 	w.do(w.newSubmit(func(s *store.Submit) { s.Job.ID = early }))
-	w.pass(time.Hour)
+	w.advance(time.Hour)
 	after := w.submit()
-	w.pass(300 * time.Hour)
+	w.advance(300 * time.Hour)
 	future := w.id()
-	w.pass(-300 * time.Hour)
+	w.advance(-300 * time.Hour)
 	check := func(more ...job.ID) {
 		w.Helper()
 		w.listed("of jobs after the other", job.Filter{CreatedAfter: w.job(before).CreatedAt}, append([]job.ID{early, after}, more...)...)
@@ -172,12 +172,12 @@ func listByTimeOfLongUploads(w *harness) {
 	w.reopen()
 	check()
 
-	// Those of a group, and one whose id is from later than its job.
-	w.pass(50 * time.Hour)
+	// The jobs of a group, and a job whose id has a later time than its storing.
+	w.advance(50 * time.Hour)
 	w.do(w.newSubmit(func(s *store.Submit) { s.Job.ID, s.Group = earliest, &store.Group{Size: 1} }))
 	w.listed("of jobs after all others", job.Filter{CreatedAfter: w.job(after).CreatedAt}, earliest)
 	last := w.job(earliest).CreatedAt
-	w.pass(time.Hour)
+	w.advance(time.Hour)
 	w.do(w.newSubmit(func(s *store.Submit) { s.Job.ID = future }))
 	w.listed("of jobs after the last", job.Filter{CreatedAfter: last, CreatedBefore: last.Add(2 * time.Hour)}, future)
 }
@@ -220,9 +220,9 @@ func listByMetadata(w *harness) {
 	w.listed("of a value that no job has", pairs("a", "2"))
 }
 
-// stirred makes jobs of which every third is to stay, and a function that changes
-// some of the others and adds new ones.
-func (w *harness) stirred() (stay map[job.ID]bool, stir func()) {
+// newListChurn makes jobs of which every third stays, and a function that changes some of
+// the others and adds new ones.
+func (w *harness) newListChurn() (stay map[job.ID]bool, stir func()) {
 	stay = map[job.ID]bool{}
 	var others []job.ID
 	for i := range 90 {
@@ -247,20 +247,20 @@ func (w *harness) stirred() (stay map[job.ID]bool, stir func()) {
 }
 
 func listUnderWrites(w *harness) {
-	stay, stir := w.stirred()
-	for _, j := range w.walk(job.Filter{Owner: mine, Limit: 4}, stir) {
+	stay, stir := w.newListChurn()
+	for _, j := range w.listPagewise(job.Filter{Owner: mine, Limit: 4}, stir) {
 		delete(stay, j.ID)
 	}
-	equal(w, "the jobs missed that were there all the time", len(stay), 0)
+	wantEqual(w, "the jobs missed that were there all the time", len(stay), 0)
 }
 
 func listStateUnderWrites(w *harness) {
-	stay, stir := w.stirred()
-	for _, j := range w.walk(job.Filter{Owner: mine, Limit: 4, Status: job.Scheduled}, stir) {
-		equal(w, "the listed state", j.State, job.Scheduled)
+	stay, stir := w.newListChurn()
+	for _, j := range w.listPagewise(job.Filter{Owner: mine, Limit: 4, Status: job.Scheduled}, stir) {
+		wantEqual(w, "the listed state", j.State, job.Scheduled)
 		delete(stay, j.ID)
 	}
-	equal(w, "the jobs missed that were scheduled all the time", len(stay), 0)
+	wantEqual(w, "the jobs missed that were scheduled all the time", len(stay), 0)
 }
 
 func listedJobs(w *harness) {
@@ -272,10 +272,10 @@ func listedJobs(w *harness) {
 			w.do(say, newCancel(id))
 		}
 	}
-	for _, j := range w.all(job.Filter{Owner: mine}) {
-		equal(w, "the listed job", text(j), text(w.job(j.ID)))
+	for _, j := range w.listAll(job.Filter{Owner: mine}) {
+		wantEqual(w, "the listed job", text(j), text(w.job(j.ID)))
 		read, _, err := w.store.Output(w.ctx, mine, j.ID, 0, 1)
-		equal(w, "the refusal of output", err, nil)
-		equal(w, "the job beside its output", text(j), text(read))
+		wantEqual(w, "the refusal of output", err, nil)
+		wantEqual(w, "the job beside its output", text(j), text(read))
 	}
 }

@@ -31,20 +31,20 @@ func lossCounts(w *harness) {
 	check := func(when string, losses, cleared int) {
 		w.Helper()
 		j := w.job(c.Job.ID)
-		equal(w, "the losses after "+when, j.Losses, losses)
-		equal(w, "those that were cleared after "+when, j.Cleared, cleared)
+		wantEqual(w, "the losses after "+when, j.Losses, losses)
+		wantEqual(w, "those that were cleared after "+when, j.Cleared, cleared)
 	}
 	again := func() *job.Claimed {
 		w.Helper()
-		w.pass(backoff + time.Second)
+		w.advance(backoff + time.Second)
 		w.do(newDue())
 		return w.claimOne(queue)
 	}
 	w.do(newLoss(c.Lease()))
 	check("a loss", 1, 0)
-	equal(w, "the attempts", w.job(c.Job.ID).Attempt, 1)
+	wantEqual(w, "the attempts", w.job(c.Job.ID).Attempt, 1)
 	c = again()
-	equal(w, "the losses of a claimed job", c.Job.Losses, 1)
+	wantEqual(w, "the losses of a claimed job", c.Job.Losses, 1)
 	w.do(newFinish(c.Lease(), job.Scheduled))
 	check("a failure", 1, 1)
 	w.do(newLoss(again().Lease()))
@@ -57,43 +57,43 @@ func lossCounts(w *harness) {
 	check("a hand-back", 2, 2)
 	w.do(newFinish(again().Lease(), job.Succeeded))
 	check("a success", 2, 2)
-	equal(w, "the attempts", w.job(c.Job.ID).Attempt, 4)
+	wantEqual(w, "the attempts", w.job(c.Job.ID).Attempt, 4)
 }
 
 func lossEnds(w *harness) {
 	f := newFinish(w.running().Lease(), job.Failed)
 	f.Lost = true
 	w.do(f)
-	equal(w, "the losses", w.job(f.Lease.Job).Losses, 1)
+	wantEqual(w, "the losses", w.job(f.Lease.Job).Losses, 1)
 }
 
 func lossRetried(w *harness) {
-	id := w.suspect(queue)
+	id := w.newSuspect(queue)
 	w.do(newFinish(w.claimOne(queue).Lease(), job.Failed))
 	w.do(newRetry(id))
 	j := w.job(id)
-	equal(w, "the losses", j.Losses, 0)
-	equal(w, "those that were cleared", j.Cleared, 0)
+	wantEqual(w, "the losses", j.Losses, 0)
+	wantEqual(w, "those that were cleared", j.Cleared, 0)
 }
 
-// lose loses the running jobs once, and makes them ready again.
-func (w *harness) lose(claimed []job.Claimed) {
+// loseAll ends the jobs as lost and makes them ready again.
+func (w *harness) loseAll(claimed []job.Claimed) {
 	w.Helper()
 	ops := make([]any, len(claimed))
 	for i := range claimed {
 		ops[i] = newLoss(claimed[i].Lease())
 	}
 	w.do(ops...)
-	w.pass(backoff + time.Second)
+	w.advance(backoff + time.Second)
 	w.do(newDue())
 }
 
-// suspects makes n jobs of a queue that were lost twice and are queued. No other is.
-func (w *harness) suspects(q string, n int, edits ...func(*store.Submit)) []job.ID {
+// newSuspects makes n jobs of a queue that were lost twice. No other job is queued.
+func (w *harness) newSuspects(q string, n int, edits ...func(*store.Submit)) []job.ID {
 	w.Helper()
 	ids := w.submitMany(n, append(edits, inQueue(q))...)
 	for range 2 {
-		w.lose(w.claim(q, n))
+		w.loseAll(w.claim(q, n))
 	}
 	for _, id := range ids {
 		if j := w.job(id); !j.Suspect() || j.State != job.Queued {
@@ -103,37 +103,37 @@ func (w *harness) suspects(q string, n int, edits ...func(*store.Submit)) []job.
 	return ids
 }
 
-func (w *harness) suspect(q string, edits ...func(*store.Submit)) job.ID {
+func (w *harness) newSuspect(q string, edits ...func(*store.Submit)) job.ID {
 	w.Helper()
-	return w.suspects(q, 1, edits...)[0]
+	return w.newSuspects(q, 1, edits...)[0]
 }
 
 func suspectsAlone(w *harness) {
-	here, there := w.suspects("a", 3), w.suspects("b", 1)
+	here, there := w.newSuspects("a", 3), w.newSuspects("b", 1)
 	first, other := w.newClaim("a", 9), w.newClaim("b", 9)
 	w.do(first, other)
-	equal(w, "the suspects claimed of one queue", len(first.Claimed), 1)
-	equal(w, "the suspects claimed of the other", len(other.Claimed), 0)
-	w.states("beside one that runs", job.Parked, append(here[1:], there...)...)
-	equal(w, "the counts", w.counts("a"), job.Counts{Running: 1, Parked: 2})
+	wantEqual(w, "the suspects claimed of one queue", len(first.Claimed), 1)
+	wantEqual(w, "the suspects claimed of the other", len(other.Claimed), 0)
+	w.wantStates("beside one that runs", job.Parked, append(here[1:], there...)...)
+	wantEqual(w, "the counts", w.counts("a"), job.Counts{Running: 1, Parked: 2})
 	scheduled := w.submit(inQueue("c"))
-	w.lose(w.claim("c", 1))
-	w.lose(w.claim("c", 1))
-	w.states("ready while another runs", job.Parked, scheduled)
-	equal(w, "the position of a parked suspect", w.position(scheduled), 0)
+	w.loseAll(w.claim("c", 1))
+	w.loseAll(w.claim("c", 1))
+	w.wantStates("ready while another runs", job.Parked, scheduled)
+	wantEqual(w, "the position of a parked suspect", w.position(scheduled), 0)
 }
 
 func suspectBesideOthers(w *harness) {
-	w.suspects(queue, 2)
+	w.newSuspects(queue, 2)
 	lost := w.submit()
 	w.submit()
-	equal(w, "the jobs claimed", len(w.claim(queue, 9)), 3)
-	equal(w, "the state of a job that was not lost", w.job(lost).State, job.Running)
+	wantEqual(w, "the jobs claimed", len(w.claim(queue, 9)), 3)
+	wantEqual(w, "the state of a job that was not lost", w.job(lost).State, job.Running)
 }
 
 func suspectFollows(w *harness) {
-	w.suspects("a", 4)
-	w.suspects("b", 2)
+	w.newSuspects("a", 4)
+	w.newSuspects("b", 2)
 	for left := 6; left > 0; left-- {
 		one, two := w.newClaim("a", 9), w.newClaim("b", 9)
 		if left == 6 {
@@ -143,50 +143,50 @@ func suspectFollows(w *harness) {
 			end := newFinish(job.Lease{Job: running.Job.ID, Token: running.Token}, []job.State{job.Succeeded, job.Failed, job.Cancelled}[left%3])
 			w.do(end, one, two)
 		}
-		for n := 0; len(one.Claimed)+len(two.Claimed) == 0; n++ { // one queue's turn may come a batch later
+		for n := 0; len(one.Claimed)+len(two.Claimed) == 0; n++ { // one of the queues may get its turn a batch later
 			if n == 2 {
 				w.Fatalf("with %d suspects left none runs", left)
 			}
 			ready, _, _ := w.store.NextDue(w.ctx)
-			w.at("when the next suspect is due", ready, w.now())
+			w.wantTime("when the next suspect is due", ready, w.now())
 			one, two = w.newClaim("a", 9), w.newClaim("b", 9)
 			w.do(newDue(), one, two)
 		}
-		equal(w, "the running jobs", len(w.listRunning(store.AllRunning)), 1)
+		wantEqual(w, "the running jobs", len(w.listRunning(store.AllRunning)), 1)
 	}
 }
 
 func suspectCleared(w *harness) {
-	w.suspects(queue, 2)
+	w.newSuspects(queue, 2)
 	for _, to := range []job.State{job.Queued, job.Scheduled} {
 		c := w.claimOne(queue)
 		f := newFinish(c.Lease(), to)
 		f.Refund = true
 		w.do(f)
 		j := w.job(c.Job.ID)
-		equal(w, "it is a suspect after it went back", j.Suspect(), false)
-		w.pass(backoff + time.Second)
+		wantEqual(w, "it is a suspect after it went back", j.Suspect(), false)
+		w.advance(backoff + time.Second)
 		w.do(newDue())
 	}
-	equal(w, "the jobs claimed", len(w.claim(queue, 9)), 2)
+	wantEqual(w, "the jobs claimed", len(w.claim(queue, 9)), 2)
 }
 
 func suspectThatCannotRun(w *harness) {
-	w.suspects("paused", 2)
-	other := w.suspects("other", 1)
+	w.newSuspects("paused", 2)
+	other := w.newSuspects("other", 1)
 	w.do(pausing("paused", true))
-	equal(w, "the suspects claimed of a paused queue", len(w.claim("paused", 9)), 0)
+	wantEqual(w, "the suspects claimed of a paused queue", len(w.claim("paused", 9)), 0)
 	c := w.claimOne("other")
-	equal(w, "the suspect claimed beside it", c.Job.ID, other[0])
+	wantEqual(w, "the suspect claimed beside it", c.Job.ID, other[0])
 	w.do(pausing("paused", false))
-	equal(w, "the suspects claimed while one runs", len(w.claim("paused", 9)), 0)
+	wantEqual(w, "the suspects claimed while one runs", len(w.claim("paused", 9)), 0)
 	w.do(newFinish(c.Lease(), job.Succeeded), pausing("paused", true))
-	last := w.suspect("other")
-	equal(w, "the suspect claimed beside a paused queue", w.claimOne("other").Job.ID, last)
+	last := w.newSuspect("other")
+	wantEqual(w, "the suspect claimed beside a paused queue", w.claimOne("other").Job.ID, last)
 }
 
 func suspectIsDue(w *harness) {
-	all := w.suspects(queue, 3)
+	all := w.newSuspects(queue, 3)
 	c := w.claim(queue, 9)
 	if ready, _, err := w.store.NextDue(w.ctx); err != nil || !ready.IsZero() {
 		w.Errorf("while a suspect runs the others are due at %v, %v", ready, err)
@@ -197,24 +197,24 @@ func suspectIsDue(w *harness) {
 	if ready, _, err := w.store.NextDue(w.ctx); err != nil || !ready.IsZero() {
 		w.Errorf("with no suspect left one is due at %v, %v", ready, err)
 	}
-	all = w.suspects(queue, 3)
+	all = w.newSuspects(queue, 3)
 	c = w.claim(queue, 9)
 	w.do(newFinish(c[0].Lease(), job.Succeeded))
-	w.do(newCancel(all[1])) // the one that was queued instead
+	w.do(newCancel(all[1])) // the suspect that was queued in its place
 	for range 3 {
 		if ready, _, err := w.store.NextDue(w.ctx); err != nil || !ready.IsZero() {
-			w.at("when the last suspect is due", ready, w.now())
+			w.wantTime("when the last suspect is due", ready, w.now())
 			w.do(newDue())
 		}
 	}
-	equal(w, "the suspects claimed", len(w.claim(queue, 9)), 1)
+	wantEqual(w, "the suspects claimed", len(w.claim(queue, 9)), 1)
 }
 
 func suspectLimited(w *harness) {
-	w.suspects(queue, 2, withKey("k"))
+	w.newSuspects(queue, 2, withKey("k"))
 	first := w.claimOne(queue)
-	equal(w, "the suspects claimed beside it", len(w.claim(queue, 9)), 0)
-	w.limit(queue, job.Limits{KeyRunning: 1})
+	wantEqual(w, "the suspects claimed beside it", len(w.claim(queue, 9)), 0)
+	w.setLimits(queue, job.Limits{KeyRunning: 1})
 	other := w.submit(withKey("k"))
 	w.do(newFinish(first.Lease(), job.Succeeded))
 	for _, suspect := range []bool{false, true} {
@@ -236,27 +236,27 @@ func (w *harness) suspectsRunning() (n int) {
 }
 
 func suspectsReopened(w *harness) {
-	all := w.suspects(queue, 3)
+	all := w.newSuspects(queue, 3)
 	c := w.claim(queue, 9)
 	w.reopen()
 	w.do(newDue())
-	equal(w, "the suspects claimed while one runs", len(w.claim(queue, 9)), 0)
-	w.do(newLoss(c[0].Lease())) // as by a start after a crash
+	wantEqual(w, "the suspects claimed while one runs", len(w.claim(queue, 9)), 0)
+	w.do(newLoss(c[0].Lease())) // as at a start after a crash
 	w.reopen()
 	w.do(newDue())
 	next := w.claim(queue, 9)
-	equal(w, "the suspects claimed then", len(next), 1)
-	equal(w, "the one that is tried", next[0].Job.ID, all[1])
+	wantEqual(w, "the suspects claimed then", len(next), 1)
+	wantEqual(w, "the one that is tried", next[0].Job.ID, all[1])
 }
 
 func suspectsNeverStuck(w *harness) {
 	for seed := range uint64(8) {
 		die := rand.New(rand.NewPCG(seed, 12))
 		queues := []string{fmt.Sprint("a", seed), fmt.Sprint("b", seed)}
-		w.limit(queues[0], job.Limits{KeyRunning: 2, Running: 2})
+		w.setLimits(queues[0], job.Limits{KeyRunning: 2, Running: 2})
 		left := map[job.ID]bool{}
 		for _, q := range queues {
-			for _, id := range w.suspects(q, 2, withKey("k")) {
+			for _, id := range w.newSuspects(q, 2, withKey("k")) {
 				left[id] = true
 			}
 			for range 3 {
@@ -264,15 +264,15 @@ func suspectsNeverStuck(w *harness) {
 			}
 		}
 		for range 60 {
-			w.randomly(die, queues, left)
+			w.randomStep(die, queues, left)
 			if n := w.suspectsRunning(); n > 1 {
 				w.Fatalf("%d suspects run at a time", n)
 			}
 		}
 		w.do(pausing(queues[0], false), pausing(queues[1], false))
-		for range 200 { // from here on all of them end
-			w.endAll(left)
-			w.pass(20 * time.Second)
+		for range 200 { // now all of them end
+			w.finishAll(left)
+			w.advance(20 * time.Second)
 			w.do(newDue(), w.newClaim(queues[0], 2), w.newClaim(queues[1], 2))
 			w.do(newDue(), w.newClaim(queues[0], 2), w.newClaim(queues[1], 2))
 		}
@@ -282,8 +282,8 @@ func suspectsNeverStuck(w *harness) {
 	}
 }
 
-// randomly does one of the things that may happen to suspects.
-func (w *harness) randomly(die *rand.Rand, queues []string, left map[job.ID]bool) {
+// randomStep does a random operation on suspects.
+func (w *harness) randomStep(die *rand.Rand, queues []string, left map[job.ID]bool) {
 	q := queues[die.IntN(len(queues))]
 	running := w.listRunning(store.AllRunning)
 	switch die.IntN(8) {
@@ -292,7 +292,7 @@ func (w *harness) randomly(die *rand.Rand, queues []string, left map[job.ID]bool
 	case 1:
 		w.reopen()
 	case 2:
-		w.pass(backoff + time.Second)
+		w.advance(backoff + time.Second)
 		w.do(newDue())
 	case 3:
 		for id := range left {
@@ -314,8 +314,8 @@ func (w *harness) randomly(die *rand.Rand, queues []string, left map[job.ID]bool
 	}
 }
 
-// endAll has all running jobs succeed.
-func (w *harness) endAll(left map[job.ID]bool) {
+// finishAll finishes all running jobs as succeeded.
+func (w *harness) finishAll(left map[job.ID]bool) {
 	for _, r := range w.listRunning(store.AllRunning) {
 		w.do(newFinish(job.Lease{Job: r.Job.ID, Token: r.Token}, job.Succeeded))
 		delete(left, r.Job.ID)

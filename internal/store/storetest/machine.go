@@ -26,8 +26,8 @@ func runModel(t *testing.T, s Suite) {
 			"":       func(*rapid.T) { m.model.compare() },
 			"batch":  m.batch,
 			"upkeep": m.upkeep,
-			"limits": m.raise,
-			"again":  m.again,
+			"limits": m.changeLimits,
+			"again":  m.repeat,
 			"fail":   m.fail,
 			"reopen": m.reopen,
 			"pass":   m.pass,
@@ -67,12 +67,12 @@ func runRandomly(t *testing.T, s Suite, stores int, n checks, steps func(*machin
 		w := newHarnessAt(t, r, s, filepath.Join(place, "store"), stores)
 		defer func() { _ = w.close() }()
 		m := &machine{T: r, harness: w, model: newModel(w)}
-		m.limit("a", m.drawLimits(r))
+		m.setLimits("a", m.drawLimits(r))
 		r.Repeat(steps(m))
 	})
 }
 
-// machine draws what happens next.
+// machine draws the next operations.
 type machine struct {
 	*rapid.T
 	*harness
@@ -80,26 +80,26 @@ type machine struct {
 	last  *store.Batch
 }
 
-// Durations that no sum of the ops' own durations meets, so that nothing happens
-// at the very moment that something is due.
+// passes are durations that no sum of the durations of ops equals, so that the clock never
+// stops exactly when something is due.
 var passes = []time.Duration{1009 * time.Millisecond, 31013 * time.Millisecond, 601007 * time.Millisecond, 7207001 * time.Millisecond}
 
 func (m *machine) pass(r *rapid.T) {
-	m.harness.pass(rapid.SampledFrom(passes).Draw(r, "passes"))
+	m.harness.advance(rapid.SampledFrom(passes).Draw(r, "passes"))
 }
 
-// reopen closes the store and opens it again, now and then: it takes long.
+// reopen sometimes closes and opens the store. Not always, because it takes long.
 func (m *machine) reopen(r *rapid.T) {
 	if rapid.IntRange(0, 5).Draw(r, "reopens") == 0 {
 		m.harness.reopen()
 		if m.last != nil && !wrote(m.last) {
-			m.last = nil // a store need not remember what changed nothing
+			m.last = nil // a store may forget a batch that changed nothing
 		}
 	}
 }
 
-// fail commits a batch that the store cannot take: the id of its submit is in use. A
-// store may then read anew what it keeps in memory.
+// fail commits a batch that fails: the id of its submit exists. A store may then load its
+// in-memory state again.
 func (m *machine) fail(r *rapid.T) {
 	var used []job.ID
 	for _, id := range m.model.order {
@@ -116,10 +116,10 @@ func (m *machine) fail(r *rapid.T) {
 	if err := m.commitTo(batchOf(s)); !errors.Is(err, store.ErrData) {
 		m.Fatalf("a submit whose id is in use: %v", err)
 	}
-	m.last = nil // a batch is committed again before any other
+	m.last = nil // a batch may be repeated only before any other
 }
 
-// wrote says whether a batch has an op that surely changed something.
+// wrote says whether an op of the batch certainly changed something.
 func wrote(b *store.Batch) bool {
 	for _, op := range b.Submits {
 		if op.Err == nil && op.Existing == nil {
@@ -134,7 +134,7 @@ func wrote(b *store.Batch) bool {
 	return false
 }
 
-// batch commits a few ops of any kind.
+// batch commits a few random ops.
 func (m *machine) batch(r *rapid.T) {
 	var ops []any
 	for range rapid.IntRange(1, 6).Draw(r, "ops") {
@@ -150,8 +150,8 @@ func (m *machine) batch(r *rapid.T) {
 	m.commitBoth(ops)
 }
 
-// upkeep moves what is due and prunes. They are in batches of their own, for who
-// is due depends on what else is in the batch in ways that are nobody's promise.
+// upkeep commits a due or two prunes. They are in batches of their own, because the contract
+// does not say how other ops of the batch change which jobs are due.
 func (m *machine) upkeep(r *rapid.T) {
 	if rapid.Bool().Draw(r, "due") {
 		m.commitBoth([]any{newDue()})
@@ -171,10 +171,10 @@ func (m *machine) commitBoth(ops []any) {
 	m.last = b
 }
 
-// commitAll applies batches to the model, commits them to the store and compares. Of
-// several batches none may depend on another.
+// commitAll applies batches to the model, commits them to the store and compares the answers. No
+// batch may depend on another.
 func (m *machine) commitAll(commit func(), batches ...*store.Batch) {
-	m.model.began, m.model.removed = m.model.entries, nil
+	m.model.entriesBefore, m.model.removed = m.model.entries, nil
 	var checks []func()
 	for _, b := range batches {
 		checks = append(checks, m.expectBatch(b)...)
@@ -190,7 +190,7 @@ func (m *machine) commitAll(commit func(), batches ...*store.Batch) {
 	if got, want := sorted(removed), sorted(m.model.removed); !slices.Equal(got, want) {
 		m.Fatalf("a commit removed the jobs with files %v, want %v", got, want)
 	}
-	m.model.learn(batches...)
+	m.model.learnParked(batches...)
 	for _, b := range batches {
 		for _, op := range b.Claims {
 			m.model.claimed(op)
@@ -205,8 +205,8 @@ func (m *machine) commitAll(commit func(), batches ...*store.Batch) {
 	m.model.compareTallies()
 }
 
-// expectBatch applies a batch to the model, its claims aside, and returns what checks
-// its answers.
+// expectBatch applies a batch to the model, without its claims. It returns functions that check
+// the answers.
 func (m *machine) expectBatch(b *store.Batch) (checks []func()) {
 	for _, op := range opsOf(b) {
 		switch op := op.(type) {
@@ -220,14 +220,14 @@ func (m *machine) expectBatch(b *store.Batch) (checks []func()) {
 				checks = append(checks, m.model.group(group))
 			}
 		default:
-			checks = append(checks, m.model.following(op))
+			checks = append(checks, m.model.applyAndUnpark(op))
 		}
 	}
 	return checks
 }
 
-// countsAnswered checks that a batch answers the counts of the queues that it names, and
-// that all it answers are right.
+// countsAnswered checks that a batch answers the counts of the queues that it names, and that all
+// answered counts are right.
 func (m *machine) countsAnswered(b *store.Batch) {
 	named := map[string]bool{}
 	for _, op := range b.Pauses {
@@ -251,8 +251,8 @@ func (m *machine) countsAnswered(b *store.Batch) {
 	}
 }
 
-// again commits the last batch once more, as if its outcome had been unknown.
-func (m *machine) again(r *rapid.T) {
+// repeat commits the last batch a second time, as if its outcome had been unknown.
+func (m *machine) repeat(r *rapid.T) {
 	if m.last == nil {
 		r.Skip("nothing was committed yet")
 	}
@@ -261,7 +261,7 @@ func (m *machine) again(r *rapid.T) {
 	m.sameStored("a batch committed again answers otherwise", before, m.answers(m.last))
 }
 
-// Both a world and a run of rapid fail; the run is the one that counts.
+// A harness and a run of rapid both have these methods. The run must be the one that fails.
 
 func (m *machine) Helper()                   { m.T.Helper() }
 func (m *machine) Errorf(f string, a ...any) { m.T.Errorf(f, a...) }
@@ -311,14 +311,14 @@ func (m *machine) drawLimits(r *rapid.T) job.Limits {
 	}
 }
 
-// raise lets more of a key run, or as many as will, from the next due on.
-func (m *machine) raise(r *rapid.T) {
+// changeLimits raises or removes the limits, which the next due applies.
+func (m *machine) changeLimits(r *rapid.T) {
 	l := m.limits["a"]
 	if l.KeyRunning == 0 || rapid.IntRange(0, 3).Draw(r, "raises") > 0 {
 		r.Skip("the limit stays")
 	}
 	l.KeyRunning = rapid.SampledFrom([]int{l.KeyRunning + 1, l.KeyRunning + 1, 0}).Draw(r, "to")
-	m.limit("a", l)
+	m.setLimits("a", l)
 	m.commitBoth([]any{newDue()})
 }
 
@@ -346,7 +346,7 @@ func (m *machine) drawOwner(r *rapid.T) job.Owner {
 	return rapid.SampledFrom([]job.Owner{mine, mine, mine, theirs, elsewhere}).Draw(r, "owner")
 }
 
-// drawJob draws a job that there is or was, or one that never was.
+// drawJob draws a job that exists or was deleted, or an unknown one.
 func (m *machine) drawJob(r *rapid.T) job.ID {
 	i := rapid.IntRange(0, len(m.model.order)).Draw(r, "job")
 	if i == len(m.model.order) {
@@ -355,7 +355,7 @@ func (m *machine) drawJob(r *rapid.T) job.ID {
 	return m.model.order[len(m.model.order)-1-i]
 }
 
-// drawLease draws the lease of a running job, or one that holds nothing any more.
+// drawLease draws a current lease or an ended one.
 func (m *machine) drawLease(r *rapid.T) job.Lease {
 	var held []job.Lease
 	for _, id := range m.model.order {
@@ -373,7 +373,7 @@ func (m *machine) drawLease(r *rapid.T) job.Lease {
 	return l
 }
 
-// drawEntries draws entries that follow what was said, mostly.
+// drawEntries draws entries that mostly continue the log.
 func (m *machine) drawEntries(r *rapid.T, l job.Lease, least int) []job.Entry {
 	var cursor int64
 	if j := m.model.jobs[l.Job]; j != nil {
@@ -401,7 +401,7 @@ func (m *machine) drawSubmit(r *rapid.T) *store.Submit {
 		withFiles("a", "b")(s)
 	}
 	if rapid.IntRange(0, 3).Draw(r, "tallied") == 0 {
-		s.Job.Tally = onlyCounted
+		s.Job.Tally = countedOnly
 	}
 	if rapid.IntRange(0, 3).Draw(r, "abandon") == 0 {
 		mayBeAbandoned(s)
@@ -412,12 +412,12 @@ func (m *machine) drawSubmit(r *rapid.T) *store.Submit {
 	case 1:
 		leasedAs(m.token())(s)
 	case 2:
-		patient(20 * time.Second)(s)
+		withQueueTimeout(20 * time.Second)(s)
 	}
 	if rapid.IntRange(0, 3).Draw(r, "once") == 0 {
 		once(rapid.SampledFrom([]string{"x", "y"}).Draw(r, "idempotency key"), rapid.SampledFrom([]string{"h", "h", "i"}).Draw(r, "hash"))(s)
 		if k := m.model.keys[ownedKey{s.Job.Owner, s.Idempotency.Key}]; k != nil && !k.until.After(m.now()) {
-			s.Idempotency = nil // about to be forgotten, or not: nobody promised
+			s.Idempotency = nil // it may be forgotten already: the contract does not say
 		}
 	}
 	return s
@@ -429,7 +429,7 @@ func (m *machine) drawFinish(r *rapid.T) *store.Finish {
 	if rapid.IntRange(0, 3).Draw(r, "lapsed") == 0 {
 		f.OnlyIf = store.LapsedOnly
 	}
-	if j := m.model.jobs[l.Job]; j != nil && j.Losses == j.Cleared { // the model knows no suspects
+	if j := m.model.jobs[l.Job]; j != nil && j.Losses == j.Cleared { // the model has no suspects
 		f.Lost = rapid.IntRange(0, 3).Draw(r, "lost") == 0
 	}
 	f.Entries, f.Progress = m.drawEntries(r, l, 0), m.drawProgress(r)

@@ -8,40 +8,40 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// model is what a store should hold, kept in memory in the plainest way: each of
-// its methods applies one op, in the order of a batch, and says what the op has to
-// answer. Which jobs a claim gets is the store's to choose; the model learns it.
+// model is a simple in-memory store. Each of its methods applies one op and returns a function
+// that checks the op's answer. A store may choose which jobs a claim gets; the model takes the
+// choice over.
 type model struct {
-	w       *harness
-	jobs    map[job.ID]*modelled
-	order   []job.ID // of all jobs there ever were
-	gone    map[job.ID]modelGone
-	keys    map[ownedKey]*modelKey
-	counts  map[string]*job.Counts
-	tallies map[ownedKey]*job.Counts
-	entries int // how often jobs became ready
-	began   int // entries before the batch
-	removed []job.ID
-	changes map[job.ID]store.Moved // what commits told of jobs since they were read last
+	w             *harness
+	jobs          map[job.ID]*modelJob
+	order         []job.ID // of all jobs ever submitted
+	deletedJobs   map[job.ID]modelDeletedJob
+	keys          map[ownedKey]*modelKey
+	counts        map[string]*job.Counts
+	tallies       map[ownedKey]*job.Counts
+	entries       int // how often jobs became ready
+	entriesBefore int // entries before the batch
+	removed       []job.ID
+	changes       map[job.ID]store.Moved // the answers of commits about jobs since their last read
 }
 
-// modelled is a job as it should be.
-type modelled struct {
+// modelJob is a job in its expected state.
+type modelJob struct {
 	job.Job
-	token   job.Token
-	tokens  []job.Token // all there ever were
-	until   time.Time
-	first   int64     // the cursor when its attempt began
-	queueBy time.Time // zero when it does not expire
-	leftAt  time.Time // when it is abandonable
-	ready   int       // when it became queued or parked, among all jobs
-	entered int       // when it became queued
-	either  bool      // it is parked, or was: of several such jobs the store may choose
-	chosen  bool      // it was such a job since it was read last
-	deleted bool
-	said    string
-	seen    job.Job // as it was read last; zero before
-	key     *modelKey
+	token         job.Token
+	tokens        []job.Token // of all its leases
+	until         time.Time
+	firstCursor   int64     // the cursor when its attempt began
+	queueDeadline time.Time // zero when it does not expire
+	abandonableAt time.Time // the end of its abandon timeout
+	readyOrder    int       // when it became queued or parked, among all jobs
+	queuedOrder   int       // when it became queued
+	anyOrder      bool      // it is or was parked: the store may choose among several such jobs
+	wasAnyOrder   bool      // anyOrder was true since its last read
+	deleted       bool
+	text          string
+	lastRead      job.Job // zero before the first read
+	key           *modelKey
 }
 
 type modelKey struct {
@@ -50,20 +50,20 @@ type modelKey struct {
 	until time.Time
 }
 
-// modelGone is a job that its owner deleted.
-type modelGone struct {
+// modelDeletedJob is a job that its owner deleted.
+type modelDeletedJob struct {
 	owner job.Owner
 	at    time.Time
 }
 
 func newModel(w *harness) *model {
 	return &model{
-		w: w, jobs: map[job.ID]*modelled{}, gone: map[job.ID]modelGone{},
+		w: w, jobs: map[job.ID]*modelJob{}, deletedJobs: map[job.ID]modelDeletedJob{},
 		keys: map[ownedKey]*modelKey{}, counts: map[string]*job.Counts{}, tallies: map[ownedKey]*job.Counts{}, changes: map[job.ID]store.Moved{},
 	}
 }
 
-// expect applies an op that is no claim and returns what checks its answer.
+// expect applies an op other than a claim, and returns a function that checks its answer.
 func (m *model) expect(op any) (check func()) {
 	switch op := op.(type) {
 	case *store.Renew:
@@ -93,27 +93,27 @@ func (m *model) expect(op any) (check func()) {
 	panic(fmt.Sprintf("storetest: the model knows no %T", op))
 }
 
-// refuses checks that an op is refused with the code; "" means that it applies.
-func (m *model) refuses(op any, code job.Code) {
+// wantRefusal checks that an op was refused with the code; "" means that it applied.
+func (m *model) wantRefusal(op any, code job.Code) {
 	m.w.Helper()
 	if got := job.CodeOf(errOf(op)); got != code {
 		m.w.Fatalf("%T %+v answers %q (%v), want %q", op, op, got, errOf(op), code)
 	}
 }
 
-func (m *model) refusal(op any, code job.Code) func() { return func() { m.refuses(op, code) } }
+func (m *model) refusal(op any, code job.Code) func() { return func() { m.wantRefusal(op, code) } }
 
-// answers checks a job that an op answered.
-func (m *model) answers(op any, got job.Job, want string) {
+// wantAnswer checks the job in the answer of an op.
+func (m *model) wantAnswer(op any, got job.Job, want string) {
 	m.w.Helper()
-	if shown(got) != want {
-		m.w.Fatalf("%T answers\n  %s, want\n  %s", op, shown(got), want)
+	if withoutRevision(got) != want {
+		m.w.Fatalf("%T answers\n  %s, want\n  %s", op, withoutRevision(got), want)
 	}
 }
 
-// shown is a job without its revision, which is checked by itself: where the store may
-// choose which of several jobs is parked, it may move them more or fewer times.
-func shown(j job.Job) string {
+// withoutRevision is the text of a job without its revision, which compareRevision checks: when a store
+// chooses which of several jobs is parked, it may move them more or fewer times.
+func withoutRevision(j job.Job) string {
 	j.Revision = 0
 	return text(j)
 }
@@ -127,8 +127,8 @@ func (m *model) count(queue string) *job.Counts {
 	return c
 }
 
-// tally is what is counted of the job's tally.
-func (m *model) tally(j *modelled) *job.Counts {
+// tally has the counts of the job's tally.
+func (m *model) tally(j *modelJob) *job.Counts {
 	k := ownedKey{j.Owner, j.Tally}
 	if m.tallies[k] == nil {
 		m.tallies[k] = &job.Counts{}
@@ -136,10 +136,10 @@ func (m *model) tally(j *modelled) *job.Counts {
 	return m.tallies[k]
 }
 
-// compareTallies drops the tallies of which a commit left no job, and compares the others.
+// compareTallies removes the tallies without jobs, and compares the others.
 func (m *model) compareTallies() {
 	for k, want := range m.tallies {
-		if len(m.all(func(j *modelled) bool { return j.Owner == k.owner && j.Tally == k.key })) == 0 {
+		if len(m.filter(func(j *modelJob) bool { return j.Owner == k.owner && j.Tally == k.key })) == 0 {
 			*want = job.Counts{}
 		}
 		got, err := m.w.store.Tally(m.w.ctx, k.owner, k.key)
@@ -149,8 +149,8 @@ func (m *model) compareTallies() {
 	}
 }
 
-// move brings a job to a state, on the legal way only.
-func (m *model) move(j *modelled, to job.State) {
+// move moves a job to a state, by a legal move only.
+func (m *model) move(j *modelJob, to job.State) {
 	if !job.CanMove(j.State, to) {
 		panic(fmt.Sprintf("storetest: the model moves a job %s → %s", j.State, to))
 	}
@@ -162,8 +162,8 @@ func (m *model) move(j *modelled, to job.State) {
 	j.Revision++
 }
 
-// countMove counts a job where it is now and no more where it was.
-func countMove(c *job.Counts, j *modelled, to job.State) {
+// countMove counts a job in its new state instead of its old one.
+func countMove(c *job.Counts, j *modelJob, to job.State) {
 	now := map[job.State]*int64{job.Scheduled: &c.Scheduled, job.Queued: &c.Queued, job.Parked: &c.Parked, job.Running: &c.Running}
 	ever := map[job.State]*int64{job.Succeeded: &c.Succeeded, job.Failed: &c.Failed, job.Cancelled: &c.Cancelled, job.Expired: &c.Expired}
 	if n := now[j.State]; n != nil {
@@ -183,34 +183,34 @@ func countMove(c *job.Counts, j *modelled, to job.State) {
 	}
 }
 
-// end brings a job to an end now.
-func (m *model) end(j *modelled, to job.State) {
+// end ends a job now.
+func (m *model) end(j *modelJob, to job.State) {
 	m.move(j, to)
 	kept := j.Policy.Keep.Others
 	if to == job.Failed {
 		kept = j.Policy.Keep.Failed
 	}
-	j.FinishedAt, j.ExpiresAt, j.queueBy = m.w.now(), m.w.now().Add(kept), time.Time{}
+	j.FinishedAt, j.ExpiresAt, j.queueDeadline = m.w.now(), m.w.now().Add(kept), time.Time{}
 	if j.deleted {
 		m.remove(j)
 	}
 }
 
-func (m *model) remove(j *modelled) {
+func (m *model) remove(j *modelJob) {
 	delete(m.jobs, j.ID)
 	if len(j.Files) > 0 {
 		m.removed = append(m.removed, j.ID)
 	}
 }
 
-// ready makes a job queued or parked as of a time.
-func (m *model) ready(j *modelled, at time.Time) {
+// ready makes a job queued or parked, ready since a time.
+func (m *model) ready(j *modelJob, at time.Time) {
 	m.enter(j, m.readyState(j))
 	j.RunAt = at
 }
 
-// holder is the job that a lease holds.
-func (m *model) holder(l job.Lease) *modelled {
+// jobOfLease is the job of a current lease.
+func (m *model) jobOfLease(l job.Lease) *modelJob {
 	j := m.jobs[l.Job]
 	if j == nil || j.State != job.Running || j.token != l.Token {
 		return nil
@@ -218,8 +218,8 @@ func (m *model) holder(l job.Lease) *modelled {
 	return j
 }
 
-// owned is the job of an owner, as far as the owner can see.
-func (m *model) owned(o job.Owner, id job.ID) *modelled {
+// owned is a job that its owner can read.
+func (m *model) owned(o job.Owner, id job.ID) *modelJob {
 	j := m.jobs[id]
 	if j == nil || j.deleted || j.Owner != o {
 		return nil

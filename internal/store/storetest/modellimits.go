@@ -5,18 +5,18 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// modelKeyed is a key of a tenant in a queue.
-type modelKeyed struct{ queue, tenant, key string }
+// modelQueueKey identifies a key of a tenant in a queue.
+type modelQueueKey struct{ queue, tenant, key string }
 
-func keyed(j *modelled) modelKeyed { return keyedJob(&j.Job) }
+func queueKeyOf(j *modelJob) modelQueueKey { return queueKeyOfJob(&j.Job) }
 
-func keyedJob(j *job.Job) modelKeyed { return modelKeyed{j.Queue, j.Owner.Tenant, j.Key} }
+func queueKeyOfJob(j *job.Job) modelQueueKey { return modelQueueKey{j.Queue, j.Owner.Tenant, j.Key} }
 
 func ready(s job.State) bool { return s == job.Queued || s == job.Parked }
 func busy(s job.State) bool  { return s == job.Queued || s == job.Running }
 
-// all lists the jobs that are as asked for, in the order they came.
-func (m *model) all(is func(*modelled) bool) (list []*modelled) {
+// filter lists the jobs for which is is true, in the order of their submits.
+func (m *model) filter(is func(*modelJob) bool) (list []*modelJob) {
 	for _, id := range m.order {
 		if j := m.jobs[id]; j != nil && is(j) {
 			list = append(list, j)
@@ -25,41 +25,41 @@ func (m *model) all(is func(*modelled) bool) (list []*modelled) {
 	return list
 }
 
-// of counts a key's jobs whose states are as asked for.
-func (m *model) of(k modelKeyed, is func(job.State) bool) int {
-	return len(m.all(func(j *modelled) bool { return keyed(j) == k && is(j.State) }))
+// countOf counts the jobs of a key whose states satisfy is.
+func (m *model) countOf(k modelQueueKey, is func(job.State) bool) int {
+	return len(m.filter(func(j *modelJob) bool { return queueKeyOf(j) == k && is(j.State) }))
 }
 
-// full says whether a key has as many queued and running as it may.
-func (m *model) full(k modelKeyed) bool {
+// full says whether a key is at its limit of running jobs.
+func (m *model) full(k modelQueueKey) bool {
 	limit := m.w.limits[k.queue].KeyRunning
-	return limit > 0 && k.key != "" && m.of(k, busy) >= limit
+	return limit > 0 && k.key != "" && m.countOf(k, busy) >= limit
 }
 
-func (m *model) readyState(j *modelled) job.State {
-	if m.full(keyed(j)) {
+func (m *model) readyState(j *modelJob) job.State {
+	if m.full(queueKeyOf(j)) {
 		return job.Parked
 	}
 	return job.Queued
 }
 
 // enter makes a job queued or parked.
-func (m *model) enter(j *modelled, to job.State) {
+func (m *model) enter(j *modelJob, to job.State) {
 	m.move(j, to)
 	m.entries++
-	j.chosen = j.chosen || j.either
-	j.ready, j.entered, j.either = m.entries, 0, to == job.Parked
+	j.wasAnyOrder = j.wasAnyOrder || j.anyOrder
+	j.readyOrder, j.queuedOrder, j.anyOrder = m.entries, 0, to == job.Parked
 	if to == job.Queued {
-		j.entered = m.entries
+		j.queuedOrder = m.entries
 	}
 }
 
-// follow queues parked jobs of a key while there is room, and says how many.
-func (m *model) follow(k modelKeyed, most int) (n int) {
+// unpark queues parked jobs of a key up to its limit, and returns how many.
+func (m *model) unpark(k modelQueueKey, most int) (n int) {
 	for ; n < most && !m.full(k); n++ {
-		var next *modelled
-		for _, j := range m.all(func(j *modelled) bool { return keyed(j) == k && j.State == job.Parked }) {
-			if next == nil || j.Priority < next.Priority || j.Priority == next.Priority && j.ready < next.ready {
+		var next *modelJob
+		for _, j := range m.filter(func(j *modelJob) bool { return queueKeyOf(j) == k && j.State == job.Parked }) {
+			if next == nil || j.Priority < next.Priority || j.Priority == next.Priority && j.readyOrder < next.readyOrder {
 				next = j
 			}
 		}
@@ -68,36 +68,36 @@ func (m *model) follow(k modelKeyed, most int) (n int) {
 		}
 		m.move(next, job.Queued)
 		m.entries++
-		next.entered = m.entries
+		next.queuedOrder = m.entries
 	}
 	return n
 }
 
-// following applies an op that is no due, and lets parked jobs follow where it made
-// room.
-func (m *model) following(op any) (check func()) {
+// applyAndUnpark applies an op other than a due, and queues the parked jobs for which it
+// made a place.
+func (m *model) applyAndUnpark(op any) (check func()) {
 	before := m.busyKeys()
 	check = m.expect(op)
 	after := m.busyKeys()
 	for k, n := range before {
 		if after[k] < n {
-			m.follow(k, n-after[k])
+			m.unpark(k, n-after[k])
 		}
 	}
 	return check
 }
 
-func (m *model) busyKeys() map[modelKeyed]int {
-	keys := map[modelKeyed]int{}
-	for _, j := range m.all(func(j *modelled) bool { return busy(j.State) }) {
-		keys[keyed(j)]++
+func (m *model) busyKeys() map[modelQueueKey]int {
+	keys := map[modelQueueKey]int{}
+	for _, j := range m.filter(func(j *modelJob) bool { return busy(j.State) }) {
+		keys[queueKeyOf(j)]++
 	}
 	return keys
 }
 
-// learn takes over which of a key's ready jobs the store has parked, where several
-// became ready at once: that is the store's to choose, but not how many.
-func (m *model) learn(batches ...*store.Batch) {
+// learnParked takes over which jobs of a key the store has parked, when several became ready at
+// once: the store may choose which, but not how many.
+func (m *model) learnParked(batches ...*store.Batch) {
 	claimed := map[job.ID]bool{}
 	for _, b := range batches {
 		for _, op := range b.Claims {
@@ -106,8 +106,8 @@ func (m *model) learn(batches ...*store.Batch) {
 			}
 		}
 	}
-	wrong := map[modelKeyed]int{}
-	for _, j := range m.all(func(j *modelled) bool { return ready(j.State) && !j.deleted }) {
+	wrong := map[modelQueueKey]int{}
+	for _, j := range m.filter(func(j *modelJob) bool { return ready(j.State) && !j.deleted }) {
 		is := job.Queued
 		if !claimed[j.ID] {
 			is = m.w.jobOf(j.Owner, j.ID).State
@@ -115,11 +115,11 @@ func (m *model) learn(batches ...*store.Batch) {
 		if is == j.State {
 			continue
 		}
-		if !ready(is) || !j.either {
+		if !ready(is) || !j.anyOrder {
 			m.w.Fatalf("a job is %s, want %s: %s", is, j.State, text(j.Job))
 		}
-		wrong[keyed(j)] += int(is) - int(j.State)
-		j.State, j.entered = is, m.began+1
+		wrong[queueKeyOf(j)] += int(is) - int(j.State)
+		j.State, j.queuedOrder = is, m.entriesBefore+1
 		m.checkParked(j)
 	}
 	for k, n := range wrong {
@@ -129,23 +129,25 @@ func (m *model) learn(batches ...*store.Batch) {
 	}
 }
 
-// checkParked fails when a job was queued before another of its key and priority
-// that was parked earlier.
-func (m *model) checkParked(j *modelled) {
-	for _, other := range m.all(func(o *modelled) bool { return keyed(o) == keyed(j) && o.Priority == j.Priority && ready(o.State) }) {
-		if j.State == job.Queued && other.ready < j.ready && m.w.jobOf(other.Owner, other.ID).State == job.Parked {
+// checkParked fails when a job was queued before an earlier parked one of the same key and
+// priority.
+func (m *model) checkParked(j *modelJob) {
+	for _, other := range m.filter(func(o *modelJob) bool {
+		return queueKeyOf(o) == queueKeyOf(j) && o.Priority == j.Priority && ready(o.State)
+	}) {
+		if j.State == job.Queued && other.readyOrder < j.readyOrder && m.w.jobOf(other.Owner, other.ID).State == job.Parked {
 			m.w.Fatalf("a parked job was queued before another of its key that came earlier")
 		}
 	}
 }
 
-// firstState is where a new job begins.
+// firstState is the first state of a submitted job.
 func (m *model) firstState(op *store.Submit) job.State {
 	c, limits := m.count(op.Job.Queue), m.w.limits[op.Job.Queue]
 	switch {
 	case op.Delay > 0:
 		return job.Scheduled
-	case m.full(keyedJob(&op.Job)):
+	case m.full(queueKeyOfJob(&op.Job)):
 		return job.Parked
 	case op.Token.IsZero() || c.Paused || limits.Running > 0 && c.Running >= int64(limits.Running):
 		return job.Queued
@@ -155,13 +157,13 @@ func (m *model) firstState(op *store.Submit) job.State {
 
 func (m *model) keyFull(op *store.Submit) bool {
 	most := m.w.limits[op.Job.Queue].KeyWaiting
-	return most > 0 && op.Job.Key != "" && m.firstState(op).Waiting() && m.of(keyedJob(&op.Job), job.State.Waiting) >= most
+	return most > 0 && op.Job.Key != "" && m.firstState(op).Waiting() && m.countOf(queueKeyOfJob(&op.Job), job.State.Waiting) >= most
 }
 
-// claimable is how many jobs a claim has to get.
+// claimable is how many jobs a claim must get.
 func (m *model) claimable(op *store.Claim) int {
 	c := m.count(op.Queue)
-	n := min(len(op.Tokens), len(m.all(func(j *modelled) bool {
+	n := min(len(op.Tokens), len(m.filter(func(j *modelJob) bool {
 		return j.Queue == op.Queue && j.State == job.Queued && (op.Tenant == nil || j.Owner.Tenant == *op.Tenant)
 	})))
 	if limit := m.w.limits[op.Queue].Running; limit > 0 {
@@ -173,7 +175,7 @@ func (m *model) claimable(op *store.Claim) int {
 	return max(n, 0)
 }
 
-// group applies a group: all of it, or nothing.
+// group applies a group, whole or not at all.
 func (m *model) group(ops []*store.Submit) (check func()) {
 	trial := m.copied()
 	refused := map[*store.Submit]job.Code{}
@@ -202,7 +204,7 @@ func (m *model) group(ops []*store.Submit) (check func()) {
 	}
 }
 
-// submitCode says why a submit is refused; "" when it is not.
+// submitCode is the code with which a submit is refused; "" when it applies.
 func (m *model) submitCode(op *store.Submit) job.Code {
 	if op.Idempotency != nil {
 		if known := m.keys[ownedKey{op.Job.Owner, op.Idempotency.Key}]; known != nil {
@@ -221,7 +223,7 @@ func (m *model) submitCode(op *store.Submit) job.Code {
 	return ""
 }
 
-// copied is a model of its own of the same jobs.
+// copied returns a deep copy of the model.
 func (m *model) copied() *model {
 	c := newModel(m.w)
 	c.order = append(c.order, m.order...)

@@ -20,31 +20,31 @@ func (m *model) submit(op *store.Submit) func() {
 		return m.refusal(op, job.KeyFull)
 	}
 	now := m.w.now()
-	j := &modelled{Job: op.Job}
+	j := &modelJob{Job: op.Job}
 	j.CreatedAt, j.RunAt = now, now
-	j.leftAt = now.Add(j.Policy.Timeouts.Abandon)
+	j.abandonableAt = now.Add(j.Policy.Timeouts.Abandon)
 	m.jobs[j.ID] = j
 	m.order = append(m.order, j.ID)
 	m.begin(j, op)
 	if d := j.Policy.Timeouts.Queue; d > 0 && j.State != job.Running {
-		j.queueBy = j.RunAt.Add(d)
+		j.queueDeadline = j.RunAt.Add(d)
 	}
 	if op.Idempotency != nil {
 		j.key = &modelKey{id: j.ID, hash: op.Idempotency.Hash, until: now.Add(op.Idempotency.Keep)}
 		m.keys[key] = j.key
 	}
-	want := shown(j.Job)
+	want := withoutRevision(j.Job)
 	return func() {
-		m.refuses(op, "")
-		m.answers(op, op.Job, want)
+		m.wantRefusal(op, "")
+		m.wantAnswer(op, op.Job, want)
 		if op.Existing != nil {
 			m.w.Fatalf("a new submit answers an existing job: %s", text(*op.Existing))
 		}
 	}
 }
 
-// begin gives a new job its first state.
-func (m *model) begin(j *modelled, op *store.Submit) {
+// begin sets the first state of a new job.
+func (m *model) begin(j *modelJob, op *store.Submit) {
 	switch m.firstState(op) {
 	case job.Running:
 		m.move(j, job.Running)
@@ -57,15 +57,15 @@ func (m *model) begin(j *modelled, op *store.Submit) {
 	}
 }
 
-// lease begins an attempt of a running job.
-func (m *model) lease(j *modelled, token job.Token, d time.Duration) {
+// lease starts an attempt of a running job.
+func (m *model) lease(j *modelJob, token job.Token, d time.Duration) {
 	now := m.w.now()
 	j.Attempt++
 	if j.StartedAt.IsZero() {
 		j.StartedAt = now
 	}
-	j.Progress, j.queueBy = job.Progress{}, time.Time{}
-	j.token, j.until, j.first = token, now.Add(d), j.Cursor
+	j.Progress, j.queueDeadline = job.Progress{}, time.Time{}
+	j.token, j.until, j.firstCursor = token, now.Add(d), j.Cursor
 	j.tokens = append(j.tokens, token)
 }
 
@@ -79,43 +79,43 @@ func (m *model) submitKnown(op *store.Submit, known *modelKey) func() {
 	}
 	want := j.Job
 	return func() {
-		m.refuses(op, "")
+		m.wantRefusal(op, "")
 		if op.Existing == nil {
 			m.w.Fatalf("a submit with a known key made a second job")
 		}
 		if ready(want.State) && ready(op.Existing.State) {
-			want.State = op.Existing.State // which of two is parked is the store's to choose
+			want.State = op.Existing.State // the store may choose which of two is parked
 		}
-		m.answers(op, *op.Existing, shown(want))
+		m.wantAnswer(op, *op.Existing, withoutRevision(want))
 	}
 }
 
 func (m *model) renew(op *store.Renew) func() {
-	j := m.holder(op.Lease)
+	j := m.jobOfLease(op.Lease)
 	if j == nil {
 		return m.refusal(op, job.LeaseLost)
 	}
 	j.until = m.w.now().Add(op.LeaseFor)
-	return m.told(op, &op.CancelRequested, !j.CancelRequestedAt.IsZero())
+	return m.wantCancelRequested(op, &op.CancelRequested, !j.CancelRequestedAt.IsZero())
 }
 
 func (m *model) presence(op *store.Presence) func() {
 	for _, j := range m.jobs {
 		if slices.Contains(op.Jobs, j.ID) || slices.Contains(op.Owners, j.Owner) {
-			j.leftAt = m.w.now().Add(j.Policy.Timeouts.Abandon)
+			j.abandonableAt = m.w.now().Add(j.Policy.Timeouts.Abandon)
 		}
 	}
 	return m.refusal(op, "")
 }
 
-func (m *model) abandonable(j *modelled) bool {
-	return !j.State.Ended() && !j.deleted && j.CancelRequestedAt.IsZero() && j.Policy.Timeouts.Abandon > 0 && !j.leftAt.After(m.w.now())
+func (m *model) abandonable(j *modelJob) bool {
+	return !j.State.Ended() && !j.deleted && j.CancelRequestedAt.IsZero() && j.Policy.Timeouts.Abandon > 0 && !j.abandonableAt.After(m.w.now())
 }
 
-// told checks an op that applies and whether it tells of a cancel.
-func (m *model) told(op any, got *bool, want bool) func() {
+// wantCancelRequested checks an op that applies, and its CancelRequested.
+func (m *model) wantCancelRequested(op any, got *bool, want bool) func() {
 	return func() {
-		m.refuses(op, "")
+		m.wantRefusal(op, "")
 		if *got != want {
 			m.w.Fatalf("%T tells of a cancel: %v, want %v", op, *got, want)
 		}
@@ -123,29 +123,29 @@ func (m *model) told(op any, got *bool, want bool) func() {
 }
 
 func (m *model) append(op *store.Append) func() {
-	j := m.holder(op.Lease)
+	j := m.jobOfLease(op.Lease)
 	if j == nil {
 		return m.refusal(op, job.LeaseLost)
 	}
-	if !m.say(j, op.Entries, op.Progress) {
+	if !m.appendEntries(j, op.Entries, op.Progress) {
 		return m.refusal(op, job.Conflict)
 	}
-	return m.told(op, &op.CancelRequested, !j.CancelRequestedAt.IsZero())
+	return m.wantCancelRequested(op, &op.CancelRequested, !j.CancelRequestedAt.IsZero())
 }
 
-// say adds entries to a job's log, unless they do not follow it.
-func (m *model) say(j *modelled, entries []job.Entry, p *job.Progress) bool {
+// appendEntries appends entries to a job's log. It returns false when they do not continue it.
+func (m *model) appendEntries(j *modelJob, entries []job.Entry, p *job.Progress) bool {
 	if len(entries) > 0 {
 		first, last := entries[0].Seq, entries[len(entries)-1].Seq
 		switch {
-		case first > j.first && last <= j.Cursor:
-			return true // sent again
+		case first > j.firstCursor && last <= j.Cursor:
+			return true // repeated
 		case first != j.Cursor+1:
 			return false
 		}
 	}
 	for _, e := range entries {
-		j.Cursor, j.OutputBytes, j.said = e.Seq, j.OutputBytes+int64(len(e.Data)), j.said+string(e.Data)
+		j.Cursor, j.OutputBytes, j.text = e.Seq, j.OutputBytes+int64(len(e.Data)), j.text+string(e.Data)
 	}
 	if p != nil {
 		j.Progress = *p
@@ -154,11 +154,11 @@ func (m *model) say(j *modelled, entries []job.Entry, p *job.Progress) bool {
 }
 
 func (m *model) finish(op *store.Finish) func() {
-	j := m.holder(op.Lease)
+	j := m.jobOfLease(op.Lease)
 	if j == nil || op.OnlyIf == store.LapsedOnly && j.until.After(m.w.now()) {
 		return m.refusal(op, job.LeaseLost)
 	}
-	if !m.say(j, op.Entries, op.Progress) {
+	if !m.appendEntries(j, op.Entries, op.Progress) {
 		return m.refusal(op, job.Conflict)
 	}
 	if op.Usage != nil {
@@ -170,17 +170,17 @@ func (m *model) finish(op *store.Finish) func() {
 		j.Cleared = j.Losses
 	}
 	to := m.finishTo(j, op)
-	want := shown(j.Job)
+	want := withoutRevision(j.Job)
 	return func() {
-		m.refuses(op, "")
+		m.wantRefusal(op, "")
 		if op.State != to || op.Job == nil {
 			m.w.Fatalf("a finish answers %s, want %s", op.State, to)
 		}
-		m.answers(op, *op.Job, want)
+		m.wantAnswer(op, *op.Job, want)
 	}
 }
 
-func (m *model) finishTo(j *modelled, op *store.Finish) job.State {
+func (m *model) finishTo(j *modelJob, op *store.Finish) job.State {
 	if !j.CancelRequestedAt.IsZero() {
 		m.end(j, job.Cancelled)
 		return job.Cancelled
@@ -226,10 +226,10 @@ func (m *model) cancel(op *store.Cancel) func() {
 		j.CancelRequestedAt = m.w.now()
 		j.Revision++
 	}
-	want := shown(j.Job)
+	want := withoutRevision(j.Job)
 	return func() {
-		m.refuses(op, "")
-		m.answers(op, op.Job, want)
+		m.wantRefusal(op, "")
+		m.wantAnswer(op, op.Job, want)
 		if op.Ended != ended {
 			m.w.Fatalf("a cancel says that it ended the job: %v, want %v", op.Ended, ended)
 		}
@@ -242,7 +242,7 @@ func (m *model) delete(op *store.Delete) func() {
 		return m.deleteAgain(op)
 	}
 	running := j.State == job.Running
-	m.gone[j.ID] = modelGone{j.Owner, m.w.now()}
+	m.deletedJobs[j.ID] = modelDeletedJob{j.Owner, m.w.now()}
 	switch {
 	case running:
 		j.deleted = true
@@ -257,7 +257,7 @@ func (m *model) delete(op *store.Delete) func() {
 		m.remove(j)
 	}
 	return func() {
-		m.refuses(op, "")
+		m.wantRefusal(op, "")
 		if op.Running != running {
 			m.w.Fatalf("a delete says that the job was running: %v, want %v", op.Running, running)
 		}
@@ -265,14 +265,14 @@ func (m *model) delete(op *store.Delete) func() {
 }
 
 func (m *model) deleteAgain(op *store.Delete) func() {
-	gone, ok := m.gone[op.ID]
+	gone, ok := m.deletedJobs[op.ID]
 	switch age := m.w.now().Sub(gone.at); {
 	case !ok || gone.owner != op.Owner || age > 2*day:
 		return m.refusal(op, job.NotFound)
 	case age < day:
 		return m.refusal(op, "")
 	}
-	return func() {} // about to be forgotten
+	return func() {} // it may be forgotten at any time
 }
 
 func (m *model) retry(op *store.Retry) func() {
@@ -283,7 +283,7 @@ func (m *model) retry(op *store.Retry) func() {
 	case !j.State.Ended() || j.State == job.Succeeded:
 		return m.refusal(op, job.NotRetryable)
 	}
-	j.leftAt = m.w.now().Add(j.Policy.Timeouts.Abandon)
+	j.abandonableAt = m.w.now().Add(j.Policy.Timeouts.Abandon)
 	j.Attempt, j.Losses, j.Cleared, j.Failure, j.Usage, j.Progress = 0, 0, 0, nil, nil, job.Progress{}
 	j.StartedAt, j.FinishedAt, j.ExpiresAt, j.CancelRequestedAt = time.Time{}, time.Time{}, time.Time{}, time.Time{}
 	m.ready(j, m.w.now())
@@ -292,11 +292,11 @@ func (m *model) retry(op *store.Retry) func() {
 		m.tally(j).Retried++
 	}
 	if d := j.Policy.Timeouts.Queue; d > 0 {
-		j.queueBy = m.w.now().Add(d)
+		j.queueDeadline = m.w.now().Add(d)
 	}
-	want := shown(j.Job)
+	want := withoutRevision(j.Job)
 	return func() {
-		m.refuses(op, "")
-		m.answers(op, op.Job, want)
+		m.wantRefusal(op, "")
+		m.wantAnswer(op, op.Job, want)
 	}
 }

@@ -13,37 +13,39 @@ import (
 func (m *model) due(op *store.Due) func() {
 	now := m.w.now()
 	ready, expired := 0, 0
-	freed := map[modelKeyed]int{}
-	for _, j := range m.all(func(j *modelled) bool { return j.State.Waiting() && !j.queueBy.IsZero() && !j.queueBy.After(now) }) {
+	freed := map[modelQueueKey]int{}
+	for _, j := range m.filter(func(j *modelJob) bool {
+		return j.State.Waiting() && !j.queueDeadline.IsZero() && !j.queueDeadline.After(now)
+	}) {
 		if j.State == job.Queued {
-			freed[keyed(j)]++
+			freed[queueKeyOf(j)]++
 		}
 		j.Failure = op.Failure
 		m.end(j, job.Expired)
 		expired++
 	}
 	for key := range freed {
-		ready += m.follow(key, freed[key])
+		ready += m.unpark(key, freed[key])
 	}
-	for _, j := range m.all(func(j *modelled) bool { return j.State == job.Parked }) {
-		ready += m.follow(keyed(j), len(m.jobs)) // where a limit was raised
+	for _, j := range m.filter(func(j *modelJob) bool { return j.State == job.Parked }) {
+		ready += m.unpark(queueKeyOf(j), len(m.jobs)) // where a limit was raised
 	}
-	at := m.entries + 1 // what becomes ready at once has no order that the model knows
-	for _, j := range m.all(func(j *modelled) bool { return j.State == job.Scheduled && !j.RunAt.After(now) }) {
+	at := m.entries + 1 // the model does not know the order of jobs that become ready at the same time
+	for _, j := range m.filter(func(j *modelJob) bool { return j.State == job.Scheduled && !j.RunAt.After(now) }) {
 		m.enter(j, m.readyState(j))
-		j.ready, j.either = at, true
-		if j.entered > 0 {
-			j.entered = at
+		j.readyOrder, j.anyOrder = at, true
+		if j.queuedOrder > 0 {
+			j.queuedOrder = at
 		}
 		ready++
 	}
 	return func() {
-		m.refuses(op, "")
+		m.wantRefusal(op, "")
 		if op.Ready != ready || len(op.Expired) != expired {
 			m.w.Fatalf("a due made %d jobs ready and expired %d, want %d and %d", op.Ready, len(op.Expired), ready, expired)
 		}
 		for _, j := range op.Expired {
-			m.answers(op, j, shown(m.jobs[j.ID].Job))
+			m.wantAnswer(op, j, withoutRevision(m.jobs[j.ID].Job))
 		}
 	}
 }
@@ -63,16 +65,16 @@ func (m *model) prune(op *store.Prune) func() {
 		}
 	}
 	return func() {
-		m.refuses(op, "")
+		m.wantRefusal(op, "")
 		if op.Deleted != deleted {
 			m.w.Fatalf("a prune deleted %d jobs, want %d", op.Deleted, deleted)
 		}
 	}
 }
 
-// claimed learns which jobs a claim got, and checks that it might get them.
+// claimed takes over which jobs a claim got, and checks that it may have got them.
 func (m *model) claimed(op *store.Claim) {
-	m.refuses(op, "")
+	m.wantRefusal(op, "")
 	if want := m.claimable(op); len(op.Claimed) != want {
 		m.w.Fatalf("a claim of %q got %d jobs, want %d", op.Queue, len(op.Claimed), want)
 	}
@@ -95,13 +97,13 @@ func (m *model) claimedOne(op *store.Claim, c *job.Claimed) {
 		m.w.Fatalf("a claim of %q got %s", op.Queue, text(c.Job))
 	}
 	for _, other := range m.jobs {
-		if other.State == job.Queued && keyed(other) == keyed(j) && other.Priority == j.Priority && other.entered < j.entered {
+		if other.State == job.Queued && queueKeyOf(other) == queueKeyOf(j) && other.Priority == j.Priority && other.queuedOrder < j.queuedOrder {
 			m.w.Fatalf("a claim got a job before another of its key that was ready earlier")
 		}
 	}
 	m.move(j, job.Running)
 	m.lease(j, c.Token, op.LeaseFor)
-	m.answers(op, c.Job, shown(j.Job))
+	m.wantAnswer(op, c.Job, withoutRevision(j.Job))
 	if !c.Until.Equal(j.until) || string(c.Input) != inputOf(j.ID) {
 		m.w.Fatalf("a claim gave a lease until %v and the input %q", c.Until, c.Input)
 	}
@@ -109,7 +111,7 @@ func (m *model) claimedOne(op *store.Claim, c *job.Claimed) {
 
 func inputOf(id job.ID) string { return "the input of " + id.String() }
 
-// compare reads everything and compares it with the model.
+// compare compares the answers of all reads with the model.
 func (m *model) compare() {
 	w := m.w
 	w.Helper()
@@ -127,7 +129,7 @@ func (m *model) compare() {
 	m.compareKeys()
 	m.compareNextDue()
 	m.compareOldest()
-	m.compareSwept()
+	m.compareSweeps()
 	clear(m.changes)
 }
 
@@ -135,13 +137,13 @@ func (m *model) compareJobs() {
 	w := m.w
 	listed := map[job.ID]bool{}
 	for _, o := range []job.Owner{mine, theirs, elsewhere} {
-		for _, got := range w.all(job.Filter{Owner: o}) {
+		for _, got := range w.listAll(job.Filter{Owner: o}) {
 			j := m.owned(o, got.ID)
 			if j == nil {
 				w.Fatalf("a job is listed that should not be: %s", text(got))
 			}
-			if shown(got) != shown(j.Job) {
-				w.Fatalf("a job is\n  %s, want\n  %s", shown(got), shown(j.Job))
+			if withoutRevision(got) != withoutRevision(j.Job) {
+				w.Fatalf("a job is\n  %s, want\n  %s", withoutRevision(got), withoutRevision(j.Job))
 			}
 			m.compareRevision(j, got)
 			_, entries, err := w.store.Output(w.ctx, o, j.ID, 0, 1<<20)
@@ -149,8 +151,8 @@ func (m *model) compareJobs() {
 			for _, e := range entries {
 				said += string(e.Data)
 			}
-			if err != nil || said != j.said {
-				w.Fatalf("a job said %q, want %q: %v", said, j.said, err)
+			if err != nil || said != j.text {
+				w.Fatalf("a job said %q, want %q: %v", said, j.text, err)
 			}
 			listed[got.ID] = true
 		}
@@ -162,10 +164,9 @@ func (m *model) compareJobs() {
 	}
 }
 
-// compareRevision checks that a job's revision tells of two looks at it which is the
-// later one.
-func (m *model) compareRevision(j *modelled, got job.Job) {
-	was, is := j.seen, got
+// compareRevision checks that the revision orders two reads of a job.
+func (m *model) compareRevision(j *modelJob, got job.Job) {
+	was, is := j.lastRead, got
 	moved := was.State != is.State || was.Attempt != is.Attempt || !was.CancelRequestedAt.Equal(is.CancelRequestedAt)
 	switch {
 	case is.Revision < was.Revision:
@@ -174,16 +175,16 @@ func (m *model) compareRevision(j *modelled, got job.Job) {
 		m.w.Fatalf("a job has changed, and its revision has not:\n  %s\n  %s", text(was), text(is))
 	case is.Revision != was.Revision && m.changes[is.ID] != store.Moved{ID: is.ID, State: is.State, Revision: is.Revision}:
 		m.w.Fatalf("of a job that is %s since its change %d a commit told %+v", is.State, is.Revision, m.changes[is.ID])
-	case !j.either && !j.chosen && is.Revision != j.Revision:
+	case !j.anyOrder && !j.wasAnyOrder && is.Revision != j.Revision:
 		m.w.Fatalf("the revision of a job is %d, want %d: %s", is.Revision, j.Revision, text(got))
 	}
-	j.seen, j.Revision, j.chosen = got, got.Revision, false
+	j.lastRead, j.Revision, j.wasAnyOrder = got, got.Revision, false
 }
 
 func (m *model) compareRunning() {
 	running := m.w.listRunning(store.AllRunning)
 	for _, r := range running {
-		if j := m.holder(job.Lease{Job: r.Job.ID, Token: r.Token}); j == nil {
+		if j := m.jobOfLease(job.Lease{Job: r.Job.ID, Token: r.Token}); j == nil {
 			m.w.Fatalf("a job is listed as running that should not be, or with another lease: %s", text(r.Job))
 		}
 	}
@@ -202,7 +203,7 @@ func (m *model) compareKeys() {
 	for key, k := range m.keys {
 		id, hash, err := m.w.store.Idempotent(m.w.ctx, key.owner, key.key)
 		if expired := m.jobs[k.id] == nil && !k.until.After(m.w.now()); expired {
-			continue // about to be forgotten
+			continue // it may be forgotten at any time
 		}
 		if err != nil || id != k.id || hash != k.hash {
 			m.w.Fatalf("the idempotency key %q names %s, %v, want %s", key.key, id, err, k.id)
@@ -216,8 +217,8 @@ func (m *model) compareNextDue() {
 		if j.State == job.Scheduled && (ready.IsZero() || j.RunAt.Before(ready)) {
 			ready = j.RunAt
 		}
-		if j.State.Waiting() && !j.queueBy.IsZero() && (expires.IsZero() || j.queueBy.Before(expires)) {
-			expires = j.queueBy
+		if j.State.Waiting() && !j.queueDeadline.IsZero() && (expires.IsZero() || j.queueDeadline.Before(expires)) {
+			expires = j.queueDeadline
 		}
 	}
 	r, e, err := m.w.store.NextDue(m.w.ctx)
@@ -241,21 +242,21 @@ func (m *model) compareOldest() {
 	}
 }
 
-func (m *model) compareSwept() {
-	with := m.all(func(j *modelled) bool { return len(j.Files) > 0 })
-	if got, want := sorted(swept(m.w, m.w.store.WithFiles)), sorted(modelledIDs(with)); !slices.Equal(got, want) {
+func (m *model) compareSweeps() {
+	with := m.filter(func(j *modelJob) bool { return len(j.Files) > 0 })
+	if got, want := sorted(readAllPages(m.w, m.w.store.WithFiles)), sorted(modelJobIDs(with)); !slices.Equal(got, want) {
 		m.w.Fatalf("the jobs with files are %v, want %v", got, want)
 	}
-	may := m.all(m.abandonable)
-	slices.SortFunc(may, func(a, b *modelled) int {
-		return cmp.Or(a.leftAt.Compare(b.leftAt), bytes.Compare(a.ID[:], b.ID[:]))
+	may := m.filter(m.abandonable)
+	slices.SortFunc(may, func(a, b *modelJob) int {
+		return cmp.Or(a.abandonableAt.Compare(b.abandonableAt), bytes.Compare(a.ID[:], b.ID[:]))
 	})
-	if got, want := ids(swept(m.w, m.w.store.Abandonable)), modelledIDs(may); !slices.Equal(got, want) {
+	if got, want := ids(readAllPages(m.w, m.w.store.Abandonable)), modelJobIDs(may); !slices.Equal(got, want) {
 		m.w.Fatalf("the jobs that may be abandoned are %v, want %v", got, want)
 	}
 }
 
-func modelledIDs(list []*modelled) (ids []job.ID) {
+func modelJobIDs(list []*modelJob) (ids []job.ID) {
 	for _, j := range list {
 		ids = append(ids, j.ID)
 	}

@@ -14,13 +14,13 @@ func moveRules() []rule {
 	}
 }
 
-// reachable lists the states that a test can bring a job to.
+// reachable lists the states that inState can make.
 func reachable() []job.State {
 	return []job.State{job.Scheduled, job.Queued, job.Parked, job.Running, job.Succeeded, job.Failed, job.Cancelled, job.Expired}
 }
 
-// inState makes a job in the state, in a queue named after it, with the last lease
-// on it if it ever had one. It lets two seconds pass on the way to Expired.
+// inState makes a job in the state, in a queue of that name, and returns its last lease, if it
+// had one. It advances the clock by two seconds for Expired.
 func (w *harness) inState(state job.State) (job.ID, job.Lease) {
 	w.Helper()
 	in := inQueue(state.String())
@@ -30,12 +30,12 @@ func (w *harness) inState(state job.State) (job.ID, job.Lease) {
 	case job.Queued:
 		return w.submit(in), job.Lease{}
 	case job.Parked:
-		w.limit(state.String(), job.Limits{KeyRunning: 1})
+		w.setLimits(state.String(), job.Limits{KeyRunning: 1})
 		w.submit(in, leasedAs(w.token()))
 		return w.submit(in), job.Lease{}
 	case job.Expired:
-		id := w.submit(in, patient(time.Second))
-		w.pass(2 * time.Second)
+		id := w.submit(in, withQueueTimeout(time.Second))
+		w.advance(2 * time.Second)
 		w.do(newDue())
 		return id, job.Lease{}
 	}
@@ -48,7 +48,7 @@ func (w *harness) inState(state job.State) (job.ID, job.Lease) {
 	return s.Job.ID, lease
 }
 
-// move is an op that is for a move, given the job and its lease.
+// move makes the op for a move from the job and its lease.
 type move struct {
 	from, to job.State
 	by       func(w *harness, id job.ID, l job.Lease) any
@@ -62,7 +62,7 @@ func movesByOps() []move {
 	retry := func(w *harness, id job.ID, _ job.Lease) any { return newRetry(id) }
 	claim := func(w *harness, _ job.ID, _ job.Lease) any { return w.newClaim(job.Queued.String(), 1) }
 	due := func(w *harness, _ job.ID, _ job.Lease) any {
-		w.pass(2 * time.Hour)
+		w.advance(2 * time.Hour)
 		return newDue()
 	}
 	unlimited := func(w *harness, _ job.ID, _ job.Lease) any {
@@ -90,7 +90,7 @@ func movesByOps() []move {
 func legalMoves(w *harness) {
 	for _, m := range movesByOps() {
 		id, lease := w.inState(m.from)
-		equal(w, "the state before", w.job(id).State, m.from)
+		wantEqual(w, "the state before", w.job(id).State, m.from)
 		w.do(m.by(w, id, lease))
 		if got := w.job(id).State; got != m.to || !job.CanMove(m.from, m.to) {
 			w.Errorf("%s → %s led to %s", m.from, m.to, got)
@@ -99,23 +99,23 @@ func legalMoves(w *harness) {
 	}
 	for _, s := range []*store.Submit{w.newSubmit(), w.newSubmit(delayed(time.Hour)), w.newSubmit(leasedAs(w.token()))} {
 		w.do(s)
-		equal(w, "a submit may make a job "+s.Job.State.String(), job.CanMove(0, s.Job.State), true)
+		wantEqual(w, "a submit may make a job "+s.Job.State.String(), job.CanMove(0, s.Job.State), true)
 	}
-	expiring := w.submit(patient(time.Second))
-	w.pass(2 * time.Second)
+	expiring := w.submit(withQueueTimeout(time.Second))
+	w.advance(2 * time.Second)
 	w.do(newDue())
-	equal(w, "the state of the job that waited too long", w.job(expiring).State, job.Expired)
+	wantEqual(w, "the state of the job that waited too long", w.job(expiring).State, job.Expired)
 }
 
 func noIllegalMoves(w *harness) {
 	ops := []func(w *harness, id job.ID, l job.Lease) any{
 		func(_ *harness, _ job.ID, l job.Lease) any { return newRenew(l, leaseFor) },
 		func(_ *harness, _ job.ID, l job.Lease) any { return newAppend(l, 1, 0, "x") },
-		func(w *harness, _ job.ID, _ job.Lease) any { w.pass(20 * day); return newPrune() },
+		func(w *harness, _ job.ID, _ job.Lease) any { w.advance(20 * day); return newPrune() },
 	}
 	for _, to := range append(job.States(), 0, 200) {
 		ops = append(ops, func(_ *harness, _ job.ID, l job.Lease) any { return newFinish(l, to) })
-		ops = append(ops, func(w *harness, _ job.ID, l job.Lease) any { w.pass(day); return newLapse(l, to) })
+		ops = append(ops, func(w *harness, _ job.ID, l job.Lease) any { w.advance(day); return newLapse(l, to) })
 	}
 	for _, m := range movesByOps() {
 		ops = append(ops, m.by)
@@ -126,7 +126,7 @@ func noIllegalMoves(w *harness) {
 			w.try(op(w, id, lease))
 			j, err := w.store.Job(w.ctx, mine, id)
 			if err != nil { // pruned
-				w.coded(job.NotFound, err)
+				w.wantCode(job.NotFound, err)
 				continue
 			}
 			if j.State != state && !job.CanMove(state, j.State) {

@@ -8,7 +8,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// What ops are made with unless a rule says otherwise.
+// The default values of ops.
 const (
 	queue       = "queue"
 	leaseFor    = 30 * time.Second
@@ -25,7 +25,7 @@ var (
 	elsewhere = job.Owner{Tenant: "other", User: "user"}
 )
 
-// ---- submits, and what may be different about one ----
+// ---- submits and their options ----
 
 func (w *harness) newSubmit(edits ...func(*store.Submit)) *store.Submit {
 	s := &store.Submit{
@@ -46,8 +46,8 @@ func (w *harness) newSubmit(edits ...func(*store.Submit)) *store.Submit {
 	return s
 }
 
-// kept keeps a job for so long, however it ends.
-func kept(d time.Duration) func(*store.Submit) {
+// withKeep sets the time for which a job is kept after any end.
+func withKeep(d time.Duration) func(*store.Submit) {
 	return func(s *store.Submit) { s.Job.Policy.Keep = job.Keep{Failed: d, Others: d} }
 }
 
@@ -84,7 +84,7 @@ func delayed(d time.Duration) func(*store.Submit) {
 	return func(s *store.Submit) { s.Delay = d }
 }
 
-func patient(d time.Duration) func(*store.Submit) {
+func withQueueTimeout(d time.Duration) func(*store.Submit) {
 	return func(s *store.Submit) { s.Job.Policy.Timeouts.Queue = d }
 }
 
@@ -92,7 +92,7 @@ func leasedAs(t job.Token) func(*store.Submit) {
 	return func(s *store.Submit) { s.Token, s.LeaseFor, s.Worker = t, leaseFor, "worker" }
 }
 
-// once makes the submit apply once for the key, whatever the hash is made of.
+// once sets an idempotency key, and a hash of asked.
 func once(key, asked string) func(*store.Submit) {
 	return func(s *store.Submit) {
 		s.Idempotency = &store.Idempotency{Key: key, Keep: day}
@@ -100,7 +100,7 @@ func once(key, asked string) func(*store.Submit) {
 	}
 }
 
-// ---- what workers do ----
+// ---- ops of workers ----
 
 func (w *harness) newClaim(q string, n int) *store.Claim {
 	c := &store.Claim{Queue: q, Worker: "worker", LeaseFor: leaseFor}
@@ -117,7 +117,7 @@ func (w *harness) claim(q string, n int) []job.Claimed {
 	return c.Claimed
 }
 
-// claimOne claims the next job, which must be there.
+// claimOne claims the next job, which must exist.
 func (w *harness) claimOne(q string) *job.Claimed {
 	w.Helper()
 	got := w.claim(q, 1)
@@ -155,14 +155,14 @@ func newFinish(l job.Lease, to job.State) *store.Finish {
 
 func newLapse(l job.Lease, to job.State) *store.Finish { return newSweep(l, to, store.LapsedOnly) }
 
-// newSweep ends an attempt that a sweep has found by a selection.
+// newSweep makes the finish of a sweep that found the attempt with a filter.
 func newSweep(l job.Lease, to job.State, which store.RunningFilter) *store.Finish {
 	f := newFinish(l, to)
 	f.OnlyIf = which
 	return f
 }
 
-// newLoss ends an attempt whose worker was lost.
+// newLoss makes the finish of an attempt whose worker was lost.
 func newLoss(l job.Lease) *store.Finish {
 	f := newFinish(l, job.Scheduled)
 	f.Lost = true
@@ -172,7 +172,7 @@ func newLoss(l job.Lease) *store.Finish {
 
 func newRenew(l job.Lease, d time.Duration) *store.Renew { return &store.Renew{Lease: l, LeaseFor: d} }
 
-// newAppend makes text entries whose numbers follow after.
+// newAppend makes an append of text entries with the numbers after the given one.
 func newAppend(l job.Lease, attempt int, after int64, texts ...string) *store.Append {
 	return &store.Append{Lease: l, Entries: texted(attempt, after, texts...)}
 }
@@ -185,7 +185,7 @@ func texted(attempt int, after int64, texts ...string) []job.Entry {
 	return entries
 }
 
-// ---- what owners do ----
+// ---- ops of owners ----
 
 func newCancel(id job.ID) *store.Cancel { return &store.Cancel{Owner: mine, ID: id} }
 func newDelete(id job.ID) *store.Delete { return &store.Delete{Owner: mine, ID: id} }
@@ -206,7 +206,7 @@ func put(parent, id, body string) store.Row {
 	return store.Row{Owner: mine, Kind: "note", Parent: parent, ID: id, Body: []byte(body)}
 }
 
-func doing(a store.Action, r store.Row) store.Row {
+func withAction(a store.Action, r store.Row) store.Row {
 	r.Action = a
 	return r
 }
@@ -215,7 +215,7 @@ func newWrite(rows ...store.Row) *store.Write { return &store.Write{Rows: rows} 
 
 // ---- batches ----
 
-// batchOf sorts ops into a batch.
+// batchOf makes a batch of ops.
 func batchOf(ops ...any) *store.Batch {
 	b := store.NewBatch()
 	for _, op := range ops {
@@ -248,7 +248,7 @@ func gather[T any](ops []any, of []T) []any {
 	return ops
 }
 
-// errOf is what became of an op.
+// errOf is the Err of an op.
 func errOf(op any) error {
 	switch op := op.(type) {
 	case *store.Pause:
@@ -281,7 +281,7 @@ func errOf(op any) error {
 	panic(fmt.Sprintf("storetest: %T is no op", op))
 }
 
-// fresh makes another batch of the same ops, which were not committed yet.
+// fresh makes a batch with a new id of copies of ops that were not committed.
 func fresh(b *store.Batch) *store.Batch {
 	ops := opsOf(b)
 	for i, op := range ops {

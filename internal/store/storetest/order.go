@@ -8,10 +8,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// mostAhead bounds how many jobs of each waiting key may overtake a job that is one
-// step of priority less urgent: priority is a head start of so many turns, so that
-// urgent work goes first and nothing starves.
-const mostAhead = 1500
+// maxAhead is the largest number of jobs of each key that may overtake a job of the next lower
+// priority. Priority is a head start of that many turns, so that no job starves.
+const maxAhead = 1500
 
 func orderRules() []rule {
 	return []rule{
@@ -22,7 +21,7 @@ func orderRules() []rule {
 		{"a job of low priority is claimed however many urgent ones arrive", long(orderNoStarving)},
 		{"a job of low priority is claimed however many keys arrive", long(orderNoStarvingByKeys)},
 		{"the second job of a key is claimed however many keys arrive", orderSecondJob},
-		{"cancelled jobs cost their key no turns once the queue was empty", orderNoDebt},
+		{"cancelled jobs cost their key no turns once the queue was empty", orderAfterCancel},
 		{"a position is the number of jobs that are claimed before", orderPositions},
 		{"a position is counted up to a bound", orderPositionBound},
 		{"the oldest job is the one that became ready first, parked or not, to the second", orderOldest},
@@ -33,7 +32,7 @@ func orderRules() []rule {
 func orderInKey(w *harness) {
 	want := w.submitMany(20)
 	for _, id := range want {
-		equal(w, "the next job", w.claimOne(queue).Job.ID, id)
+		wantEqual(w, "the next job", w.claimOne(queue).Job.ID, id)
 	}
 }
 
@@ -72,14 +71,14 @@ func orderPriority(w *harness) {
 		middle := w.submit(withPriority(5), withKey(keys[1]))
 		high := w.submit(withPriority(1), withKey(keys[2]))
 		for _, want := range []job.ID{high, middle, low} {
-			equal(w, "the next job", w.claimOne(queue).Job.ID, want)
+			wantEqual(w, "the next job", w.claimOne(queue).Job.ID, want)
 		}
 	}
 }
 
-// flood keeps some jobs waiting, which more makes, and claims as many as come,
-// until it gets the waiting one. It says after how many, or -1 when past the bound.
-func (w *harness) flood(waiting job.ID, some, bound int, more func(n int) []any) int {
+// overtake adds jobs made by more and claims as many, until it gets the waiting job. It returns
+// the number of claims before, or -1 when it exceeds the bound.
+func (w *harness) overtake(waiting job.ID, some, bound int, more func(n int) []any) int {
 	w.do(more(some)...)
 	for n := 0; n < bound; n += some {
 		claim := w.newClaim(queue, some)
@@ -93,7 +92,7 @@ func (w *harness) flood(waiting job.ID, some, bound int, more func(n int) []any)
 	return -1
 }
 
-// moreKeys makes submits, each of a key of its own.
+// moreKeys makes submits, each with a new key.
 func (w *harness) moreKeys(n int) (ops []any) {
 	for range n {
 		s := w.newSubmit()
@@ -111,30 +110,30 @@ func orderNoStarving(w *harness) {
 		}
 		return ops
 	}
-	if w.flood(low, 250, mostAhead, urgent) < 0 {
-		w.Errorf("a job one step less urgent was overtaken by more than %d of one key", mostAhead)
+	if w.overtake(low, 250, maxAhead, urgent) < 0 {
+		w.Errorf("a job one step less urgent was overtaken by more than %d of one key", maxAhead)
 	}
 }
 
 func orderNoStarvingByKeys(w *harness) {
 	low := w.submit(withPriority(6), withKey("low"))
-	if w.flood(low, 1, 3*mostAhead, w.moreKeys) < 0 {
-		w.Errorf("a job one step less urgent was overtaken by more than %d for each of the three keys that waited", mostAhead)
+	if w.overtake(low, 1, 3*maxAhead, w.moreKeys) < 0 {
+		w.Errorf("a job one step less urgent was overtaken by more than %d for each of the three keys that waited", maxAhead)
 	}
 }
 
 func orderSecondJob(w *harness) {
 	second := w.submitMany(2, withKey("two"))[1]
-	if w.flood(second, 50, 1000, w.moreKeys) < 0 {
+	if w.overtake(second, 50, 1000, w.moreKeys) < 0 {
 		w.Errorf("with a hundred keys waiting the second job of a key was overtaken by more than a thousand")
 	}
 }
 
-func orderNoDebt(w *harness) {
+func orderAfterCancel(w *harness) {
 	for _, id := range w.submitMany(50, withKey("a")) {
 		w.do(newCancel(id))
 	}
-	equal(w, "the jobs left to claim", len(w.claim(queue, 1)), 0)
+	wantEqual(w, "the jobs left to claim", len(w.claim(queue, 1)), 0)
 	w.submitMany(50, withKey("b"))
 	single := w.submit(withKey("a"))
 	if !slices.Contains(claimedIDs(w.claim(queue, 3)), single) {
@@ -142,31 +141,31 @@ func orderNoDebt(w *harness) {
 	}
 }
 
-// mixed fills the queue with several keys and priorities, some claimed already.
-func (w *harness) mixed() (waiting []job.ID) {
+// newMixedQueue fills the queue with jobs of several keys and priorities, some of them claimed.
+func (w *harness) newMixedQueue() (waiting []job.ID) {
 	for i := range 60 {
 		w.submit(withKey(fmt.Sprint(i%7%3)), withPriority([]int{5, 5, 1, 9, 5, 4}[i%6]))
 		if i%5 == 4 {
 			w.claimOne(queue)
 		}
 	}
-	for _, j := range w.all(stateOf(mine, job.Queued)) {
+	for _, j := range w.listAll(stateOf(mine, job.Queued)) {
 		waiting = append(waiting, j.ID)
 	}
 	return waiting
 }
 
 func orderPositions(w *harness) {
-	waiting := w.mixed()
+	waiting := w.newMixedQueue()
 	positions := map[job.ID]int{}
 	for _, id := range waiting {
 		positions[id] = w.position(id)
 	}
 	for want, c := range w.claim(queue, len(waiting)) {
-		equal(w, "the position of the job claimed next", positions[c.Job.ID], want)
-		equal(w, "the position of a running job", w.position(c.Job.ID), 0)
+		wantEqual(w, "the position of the job claimed next", positions[c.Job.ID], want)
+		wantEqual(w, "the position of a running job", w.position(c.Job.ID), 0)
 	}
-	equal(w, "the position of no job", w.position(w.id()), 0)
+	wantEqual(w, "the position of no job", w.position(w.id()), 0)
 }
 
 func orderPositionBound(w *harness) {
@@ -179,11 +178,11 @@ func orderPositionBound(w *harness) {
 	}
 }
 
-// oldestWithin is how much too early the time of the longest waiting job may be.
+// oldestWithin is the tolerance of store.UpkeepReader.OldestQueued.
 const oldestWithin = 2 * time.Second
 
 func orderOldest(w *harness) {
-	w.limit(queue, job.Limits{KeyRunning: 2})
+	w.setLimits(queue, job.Limits{KeyRunning: 2})
 	check := func(q string, want time.Time) {
 		w.Helper()
 		since, err := w.store.OldestQueued(w.ctx, q)
@@ -196,17 +195,17 @@ func orderOldest(w *harness) {
 	ready := w.submit()
 	w.submit(delayed(time.Hour), withKey("late"))
 	check(queue, first)
-	w.pass(time.Minute)
+	w.advance(time.Minute)
 	second := w.now()
 	urgent := w.submit(withPriority(1))
 	parked := w.submit(withPriority(9))
 	w.submit(inQueue("other"))
-	w.states("beyond the limit", job.Parked, parked)
+	w.wantStates("beyond the limit", job.Parked, parked)
 	check(queue, first)
-	w.pass(time.Minute)
+	w.advance(time.Minute)
 	c := w.claimOne(queue)
-	equal(w, "the next job", c.Job.ID, urgent)
-	check(queue, first) // the next one is not the oldest
+	wantEqual(w, "the next job", c.Job.ID, urgent)
+	check(queue, first) // the next job is not the oldest
 	w.do(newCancel(ready))
 	check(queue, second)
 	w.reopen()
@@ -217,21 +216,21 @@ func orderOldest(w *harness) {
 	check(queue, w.now())
 	w.do(newCancel(urgent))
 	at := w.now().Add(time.Hour - 2*time.Minute)
-	w.pass(2 * time.Hour)
+	w.advance(2 * time.Hour)
 	w.do(newDue())
-	check(queue, at) // when it became ready, and not when that was noticed
+	check(queue, at) // when it became ready, not when a due noticed that
 	check("other", second)
 	check("no such queue", time.Time{})
 }
 
 func orderReopened(w *harness) {
-	waiting := w.mixed()
+	waiting := w.newMixedQueue()
 	before := map[job.ID]int{}
 	for _, id := range waiting {
 		before[id] = w.position(id)
 	}
 	w.reopen()
 	for want, c := range w.claim(queue, len(waiting)) {
-		equal(w, "the position before the reopen of the job claimed next", before[c.Job.ID], want)
+		wantEqual(w, "the position before the reopen of the job claimed next", before[c.Job.ID], want)
 	}
 }

@@ -37,9 +37,9 @@ func outputKept(w *harness) {
 	}
 	w.do(&store.Append{Lease: c.Lease(), Entries: entries})
 	got := w.output(c.Job.ID, 0)
-	equal(w, "the output", entryTexts(got), entryTexts(entries))
-	equal(w, "the cursor", w.job(c.Job.ID).Cursor, 5)
-	equal(w, "the bytes said", w.job(c.Job.ID).OutputBytes, 2+9+12+6+13)
+	wantEqual(w, "the output", entryTexts(got), entryTexts(entries))
+	wantEqual(w, "the cursor", w.job(c.Job.ID).Cursor, 5)
+	wantEqual(w, "the bytes said", w.job(c.Job.ID).OutputBytes, 2+9+12+6+13)
 }
 
 func outputBytes(w *harness) {
@@ -58,35 +58,35 @@ func outputAcrossAttempts(w *harness) {
 	c := w.running()
 	w.do(newAppend(c.Lease(), 1, 0, "a", "b"), newFinish(c.Lease(), job.Queued))
 	c = w.claimOne(queue)
-	equal(w, "the cursor handed to the second attempt", c.Job.Cursor, 2)
+	wantEqual(w, "the cursor handed to the second attempt", c.Job.Cursor, 2)
 	w.do(newAppend(c.Lease(), 2, 2, "c"))
 	w.do(newFinish(c.Lease(), job.Failed), newRetry(c.Job.ID))
 	c = w.claimOne(queue)
-	equal(w, "the cursor handed to the retry", c.Job.Cursor, 3)
+	wantEqual(w, "the cursor handed to the retry", c.Job.Cursor, 3)
 	w.do(newAppend(c.Lease(), 1, 3, "d"), newFinish(c.Lease(), job.Succeeded))
 
-	equal(w, "all output", w.said(c.Job.ID), "abcd")
+	wantEqual(w, "all output", w.textOf(c.Job.ID), "abcd")
 	for i, e := range w.output(c.Job.ID, 0) {
-		equal(w, "the number", e.Seq, int64(i+1))
-		equal(w, "the attempt", e.Attempt, []int{1, 1, 2, 1}[i])
+		wantEqual(w, "the number", e.Seq, int64(i+1))
+		wantEqual(w, "the attempt", e.Attempt, []int{1, 1, 2, 1}[i])
 	}
-	equal(w, "the bytes said", w.job(c.Job.ID).OutputBytes, 4)
+	wantEqual(w, "the bytes said", w.job(c.Job.ID).OutputBytes, 4)
 }
 
 func outputGaps(w *harness) {
 	c := w.running()
-	w.refused(job.Conflict, newAppend(c.Lease(), 1, 1, "gap"))
+	w.mustRefuse(job.Conflict, newAppend(c.Lease(), 1, 1, "gap"))
 	w.do(newAppend(c.Lease(), 1, 0, "a", "b", "c"))
-	w.refused(job.Conflict,
+	w.mustRefuse(job.Conflict,
 		newAppend(c.Lease(), 1, 4, "gap"),
 		newAppend(c.Lease(), 1, 2, "c", "overlap"),
 		newAppend(c.Lease(), 1, 1, "b", "c", "overlap"),
 	)
 	torn := newAppend(c.Lease(), 1, 3, "d", "e")
 	torn.Entries[1].Seq = 6
-	w.refused(job.Conflict, torn)
+	w.mustRefuse(job.Conflict, torn)
 	w.do(newAppend(c.Lease(), 1, 3, "d"))
-	equal(w, "all output", w.said(c.Job.ID), "abcd")
+	wantEqual(w, "all output", w.textOf(c.Job.ID), "abcd")
 }
 
 func outputAgain(w *harness) {
@@ -100,7 +100,7 @@ func outputAgain(w *harness) {
 	w.do(newAppend(c.Lease(), 1, 1, "b"))
 	w.sameStored("an append sent again changed the store", before, w.stored())
 	w.do(newAppend(c.Lease(), 1, 3, "d"))
-	equal(w, "all output", w.said(c.Job.ID), "abcd")
+	wantEqual(w, "all output", w.textOf(c.Job.ID), "abcd")
 }
 
 func outputAgainProgress(w *harness) {
@@ -110,7 +110,7 @@ func outputAgainProgress(w *harness) {
 	w.do(first)
 	w.do(second)
 	w.do(freshOp(first))
-	equal(w, "the progress", w.job(c.Job.ID).Progress, *second.Progress)
+	wantEqual(w, "the progress", w.job(c.Job.ID).Progress, *second.Progress)
 }
 
 func outputNeverChanges(w *harness) {
@@ -125,10 +125,10 @@ func outputOfEarlierLease(w *harness) {
 	c := w.running()
 	w.do(newAppend(c.Lease(), 1, 0, "a", "b"), newFinish(c.Lease(), job.Queued))
 	c = w.claimOne(queue)
-	w.refused(job.Conflict, newAppend(c.Lease(), 2, 0, "a", "b"), newAppend(c.Lease(), 2, 1, "b"))
+	w.mustRefuse(job.Conflict, newAppend(c.Lease(), 2, 0, "a", "b"), newAppend(c.Lease(), 2, 1, "b"))
 	w.do(newAppend(c.Lease(), 2, 2, "c"))
-	w.refused(job.Conflict, newAppend(c.Lease(), 2, 1, "b", "c"))
-	equal(w, "all output", w.said(c.Job.ID), "abc")
+	w.mustRefuse(job.Conflict, newAppend(c.Lease(), 2, 1, "b", "c"))
+	wantEqual(w, "all output", w.textOf(c.Job.ID), "abc")
 }
 
 func outputInOneBatch(w *harness) {
@@ -137,8 +137,8 @@ func outputInOneBatch(w *harness) {
 		newAppend(a.Lease(), 1, 0, "a1"), newAppend(b.Lease(), 1, 0, "b1", "b2"),
 		newAppend(a.Lease(), 1, 1, "a2"), newAppend(b.Lease(), 1, 2, "b3"),
 	)
-	equal(w, "the output of the first", w.said(a.Job.ID), "a1a2")
-	equal(w, "the output of the second", w.said(b.Job.ID), "b1b2b3")
+	wantEqual(w, "the output of the first", w.textOf(a.Job.ID), "a1a2")
+	wantEqual(w, "the output of the second", w.textOf(b.Job.ID), "b1b2b3")
 }
 
 func outputWithFinish(w *harness) {
@@ -149,11 +149,11 @@ func outputWithFinish(w *harness) {
 		f.Entries = texted(1, 2, "c", "d")
 		f.Progress = &job.Progress{Percent: 99, Status: "Nearly"}
 		w.do(newAppend(c.Lease(), 1, 1, "b"), f)
-		equal(w, "all output of the "+to.String(), w.said(c.Job.ID), "abcd")
+		wantEqual(w, "all output of the "+to.String(), w.textOf(c.Job.ID), "abcd")
 		j := w.job(c.Job.ID)
-		equal(w, "the cursor", j.Cursor, 4)
-		equal(w, "the bytes said", j.OutputBytes, 4)
-		equal(w, "the progress", j.Progress, *f.Progress)
+		wantEqual(w, "the cursor", j.Cursor, 4)
+		wantEqual(w, "the bytes said", j.OutputBytes, 4)
+		wantEqual(w, "the progress", j.Progress, *f.Progress)
 		w.do(newDelete(j.ID))
 	}
 }
@@ -164,10 +164,10 @@ func outputWithFinishGap(w *harness) {
 	for _, after := range []int64{0, 2} {
 		f := newFinish(c.Lease(), job.Succeeded)
 		f.Entries = texted(1, after, "x", "y")
-		w.refused(job.Conflict, f)
+		w.mustRefuse(job.Conflict, f)
 	}
 	w.do(newFinish(c.Lease(), job.Succeeded))
-	equal(w, "all output", w.said(c.Job.ID), "a")
+	wantEqual(w, "all output", w.textOf(c.Job.ID), "a")
 }
 
 func outputProgress(w *harness) {
@@ -176,9 +176,9 @@ func outputProgress(w *harness) {
 		say := newAppend(c.Lease(), 1, int64(2*i), "a")
 		say.Progress = &p
 		w.do(say)
-		equal(w, "the progress", w.job(c.Job.ID).Progress, p)
+		wantEqual(w, "the progress", w.job(c.Job.ID).Progress, p)
 		w.do(newAppend(c.Lease(), 1, int64(2*i+1), "nothing of progress"))
-		equal(w, "the progress", w.job(c.Job.ID).Progress, p)
+		wantEqual(w, "the progress", w.job(c.Job.ID).Progress, p)
 	}
 }
 
@@ -194,24 +194,24 @@ func outputPages(w *harness) {
 			if err != nil || len(entries) == 0 || pages > 20 {
 				w.Fatalf("output after %d, up to %d bytes: %d entries, %v", seq, size, len(entries), err)
 			}
-			equal(w, "the job beside its output", text(j), text(w.job(j.ID)))
+			wantEqual(w, "the job beside its output", text(j), text(w.job(j.ID)))
 			if most := max(size/10, 1) + 1; len(entries) > most {
 				w.Errorf("up to %d bytes gave %d entries of 10", size, len(entries))
 			}
 			for _, e := range entries {
 				seq++
-				equal(w, "the number", e.Seq, seq)
+				wantEqual(w, "the number", e.Seq, seq)
 			}
 		}
 	}
-	equal(w, "the entries after the last", len(w.output(c.Job.ID, 20)), 0)
-	equal(w, "the entries far after the last", len(w.output(c.Job.ID, 1<<40)), 0)
+	wantEqual(w, "the entries after the last", len(w.output(c.Job.ID, 20)), 0)
+	wantEqual(w, "the entries far after the last", len(w.output(c.Job.ID, 1<<40)), 0)
 }
 
 func outputEmpty(w *harness) {
 	for _, state := range reachable() {
 		id, _ := w.inState(state)
-		equal(w, "the entries", len(w.output(id, 0)), 0)
-		equal(w, "the cursor", w.job(id).Cursor, 0)
+		wantEqual(w, "the entries", len(w.output(id, 0)), 0)
+		wantEqual(w, "the cursor", w.job(id).Cursor, 0)
 	}
 }

@@ -12,20 +12,20 @@ func ownerRules() []rule {
 	}
 }
 
-// hidden holds every read and op to it that the job is not found.
-func (w *harness) hidden(o job.Owner, id job.ID) {
+// wantNotFound checks that every read and op of the owner answers not found.
+func (w *harness) wantNotFound(o job.Owner, id job.ID) {
 	w.Helper()
-	w.gone(o, id)
+	w.wantGone(o, id)
 	cancel, retry := newCancel(id), newRetry(id)
 	cancel.Owner, retry.Owner = o, o
-	w.refused(job.NotFound, cancel, retry, &store.Delete{Owner: o, ID: id})
+	w.mustRefuse(job.NotFound, cancel, retry, &store.Delete{Owner: o, ID: id})
 }
 
 func ownersApart(w *harness) {
 	for _, state := range reachable() {
 		id, _ := w.inState(state)
 		for _, o := range []job.Owner{theirs, elsewhere, {}} {
-			w.hidden(o, id)
+			w.wantNotFound(o, id)
 		}
 		if w.job(id).State != state {
 			w.Errorf("another owner moved a job from %s", state)
@@ -33,9 +33,9 @@ func ownersApart(w *harness) {
 	}
 	w.submit(ownedBy(theirs))
 	beside := 1 // the parked one
-	equal(w, "the jobs of the one", len(w.all(job.Filter{Owner: mine})), len(reachable())+beside)
-	equal(w, "the jobs of the other", len(w.all(job.Filter{Owner: theirs})), 1)
-	equal(w, "the jobs of a third", len(w.all(job.Filter{Owner: elsewhere})), 0)
+	wantEqual(w, "the jobs of the one", len(w.listAll(job.Filter{Owner: mine})), len(reachable())+beside)
+	wantEqual(w, "the jobs of the other", len(w.listAll(job.Filter{Owner: theirs})), 1)
+	wantEqual(w, "the jobs of a third", len(w.listAll(job.Filter{Owner: elsewhere})), 0)
 }
 
 func ownersRunTogether(w *harness) {
@@ -47,9 +47,9 @@ func ownersRunTogether(w *harness) {
 	for i, o := range owners {
 		for k, id := range made {
 			if k != i {
-				w.hidden(o, id)
+				w.wantNotFound(o, id)
 			}
 		}
-		equal(w, "the owner's jobs", len(w.all(job.Filter{Owner: o})), 1)
+		wantEqual(w, "the owner's jobs", len(w.listAll(job.Filter{Owner: o})), 1)
 	}
 }

@@ -23,17 +23,17 @@ func pauseHolds(w *harness) {
 	w.submitMany(2)
 	c := w.claimOne(queue)
 	b := w.do(pausing(queue, true), newRenew(c.Lease(), leaseFor), w.newClaim(queue, 1))
-	equal(w, "the counts answered", b.Counts[queue], job.Counts{Queued: 1, Running: 1, Paused: true})
-	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 1, Running: 1, Paused: true})
+	wantEqual(w, "the counts answered", b.Counts[queue], job.Counts{Queued: 1, Running: 1, Paused: true})
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Queued: 1, Running: 1, Paused: true})
 	s := w.newSubmit(leasedAs(w.token()))
 	w.do(s)
-	equal(w, "the state of a submit with a token", s.Job.State, job.Queued)
+	wantEqual(w, "the state of a submit with a token", s.Job.State, job.Queued)
 	w.submit()
-	equal(w, "the jobs claimed of a paused queue", len(w.claim(queue, 5)), 0)
-	equal(w, "the jobs of another queue", w.claimOne(w.job(w.submit(inQueue("other"))).Queue).Job.Queue, "other")
+	wantEqual(w, "the jobs claimed of a paused queue", len(w.claim(queue, 5)), 0)
+	wantEqual(w, "the jobs of another queue", w.claimOne(w.job(w.submit(inQueue("other"))).Queue).Job.Queue, "other")
 	claim := w.newClaim(queue, 5)
 	w.do(pausing(queue, false), claim)
-	equal(w, "the jobs claimed by the batch that ends the pause", len(claim.Claimed), 3)
+	wantEqual(w, "the jobs claimed by the batch that ends the pause", len(claim.Claimed), 3)
 }
 
 func pauseLasts(w *harness) {
@@ -41,48 +41,48 @@ func pauseLasts(w *harness) {
 	w.do(pausing(queue, true), pausing("twice", true))
 	w.do(pausing("twice", false))
 	for range 2 {
-		equal(w, "the pause of a queue without jobs", w.counts("new"), job.Counts{Paused: true})
-		equal(w, "the pause of a queue", w.counts(queue).Paused, true)
-		equal(w, "the pause that was ended", w.counts("twice").Paused, false)
+		wantEqual(w, "the pause of a queue without jobs", w.counts("new"), job.Counts{Paused: true})
+		wantEqual(w, "the pause of a queue", w.counts(queue).Paused, true)
+		wantEqual(w, "the pause that was ended", w.counts("twice").Paused, false)
 		w.reopen()
 		w.do(pausing(queue, true))
 	}
 	w.submit()
-	equal(w, "the jobs claimed", len(w.claim(queue, 1)), 0)
+	wantEqual(w, "the jobs claimed", len(w.claim(queue, 1)), 0)
 }
 
 func pauseGoesOn(w *harness) {
 	c := w.running()
-	late, impatient := w.submit(delayed(time.Minute)), w.submit(patient(time.Minute))
+	late, impatient := w.submit(delayed(time.Minute)), w.submit(withQueueTimeout(time.Minute))
 	w.do(pausing(queue, true))
 	w.do(newAppend(c.Lease(), 1, 0, "said"), newFinish(c.Lease(), job.Succeeded))
-	w.pass(2 * time.Minute)
+	w.advance(2 * time.Minute)
 	w.do(newDue())
-	w.states("while paused", job.Succeeded, c.Job.ID)
-	w.states("while paused", job.Queued, late)
-	w.states("while paused", job.Expired, impatient)
+	w.wantStates("while paused", job.Succeeded, c.Job.ID)
+	w.wantStates("while paused", job.Queued, late)
+	w.wantStates("while paused", job.Expired, impatient)
 	w.do(newCancel(late))
-	equal(w, "the counts", w.counts(queue), job.Counts{Succeeded: 1, Expired: 1, Cancelled: 1, Paused: true})
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Succeeded: 1, Expired: 1, Cancelled: 1, Paused: true})
 }
 
-// weighing makes a job weigh so much.
-func weighing(n int64) func(*store.Submit) {
+// withInputBytes sets the bytes that the job counts in its queue.
+func withInputBytes(n int64) func(*store.Submit) {
 	return func(s *store.Submit) { s.Job.InputBytes = n }
 }
 
 func pauseWeighs(w *harness) {
-	w.limit(queue, job.Limits{KeyRunning: 2})
+	w.setLimits(queue, job.Limits{KeyRunning: 2})
 	weighs := func(when string, want int64) {
 		w.Helper()
-		equal(w, fmt.Sprintf("what waits after %s", when), w.counts(queue).WaitingBytes, want)
+		wantEqual(w, fmt.Sprintf("what waits after %s", when), w.counts(queue).WaitingBytes, want)
 	}
-	first, second, parked := w.submit(weighing(1)), w.submit(weighing(20)), w.submit(weighing(300))
-	w.submit(weighing(4000), delayed(time.Minute))
-	w.submit(weighing(50000), leasedAs(w.token()), withKey("runs"))
+	first, second, parked := w.submit(withInputBytes(1)), w.submit(withInputBytes(20)), w.submit(withInputBytes(300))
+	w.submit(withInputBytes(4000), delayed(time.Minute))
+	w.submit(withInputBytes(50000), leasedAs(w.token()), withKey("runs"))
 	weighs("the submits", 4321)
-	equal(w, "the weight of a job", w.job(parked).InputBytes, 300)
+	wantEqual(w, "the weight of a job", w.job(parked).InputBytes, 300)
 	c := w.claimOne(queue)
-	equal(w, "the claimed job", c.Job.ID, first)
+	wantEqual(w, "the claimed job", c.Job.ID, first)
 	weighs("a claim", 4320)
 	w.do(newFinish(c.Lease(), job.Scheduled))
 	weighs("a failed attempt", 4321)
@@ -92,9 +92,9 @@ func pauseWeighs(w *harness) {
 	weighs("an opening", 4001)
 	w.do(newRetry(second))
 	weighs("a retry", 4021)
-	w.pass(2 * time.Minute)
+	w.advance(2 * time.Minute)
 	w.do(newDue())
 	weighs("a due", 4021)
-	equal(w, "the jobs claimed", len(w.claim(queue, 9)), 2)
+	wantEqual(w, "the jobs claimed", len(w.claim(queue, 9)), 2)
 	weighs("claims that left the parked one", 4000)
 }

@@ -17,12 +17,11 @@ func pipelineRules() []rule {
 	}
 }
 
-// apply applies ops as one batch, each of which must apply, and does not wait
-// until it is on disk.
+// apply applies ops as one batch without waiting for its sync. Each op must apply.
 func (w *harness) apply(ops ...any) (b *store.Batch, synced func() error) {
 	w.Helper()
 	b = batchOf(ops...)
-	w.remember(b)
+	w.rememberNames(b)
 	synced, err := w.store.Apply(w.ctx, b)
 	if err != nil {
 		w.Fatalf("the apply failed: %v", err)
@@ -55,7 +54,7 @@ func applyBeforeSync(w *harness) {
 		w.wait(last)
 	}
 	before := w.stored()
-	equal(w, "the counts", w.counts(queue), job.Counts{Succeeded: 20})
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Succeeded: 20})
 	w.reopen()
 	w.sameStored("what was applied before the last sync is not there any more", before, w.stored())
 }
@@ -73,10 +72,10 @@ func syncAnyOrder(w *harness) {
 		}
 		waiting.Wait()
 		for _, synced := range syncs {
-			w.wait(synced) // and again: nothing is left to wait for
+			w.wait(synced) // a second call returns at once
 		}
 	}
-	equal(w, "the counts", w.counts(queue), job.Counts{Queued: rounds * store.MaxUnsynced})
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Queued: rounds * store.MaxUnsynced})
 }
 
 func applyAgainUnsynced(w *harness) {
@@ -89,10 +88,10 @@ func applyAgainUnsynced(w *harness) {
 	w.wait(second)
 	w.wait(first)
 	w.sameStored("an op applied again answers otherwise", answers, w.answers(b))
-	equal(w, "the counts", w.counts(queue), job.Counts{Running: 1})
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Running: 1})
 }
 
-// Each batch of a chain takes what the one before left, and one of them is refused.
+// Each batch depends on the one before, and one of them is refused.
 func applyAllAgain(w *harness) {
 	c, s := w.running(), w.newSubmit()
 	all := []*store.Batch{
@@ -102,7 +101,7 @@ func applyAllAgain(w *harness) {
 		batchOf(newCancel(s.Job.ID)),
 		batchOf(newRetry(s.Job.ID)),
 		batchOf(w.newClaim(queue, 1)),
-		batchOf(newWrite(doing(store.Insert, put("p", "a", "x")))),
+		batchOf(newWrite(withAction(store.Insert, put("p", "a", "x")))),
 	}
 	for len(all) < store.MaxUnsynced {
 		all = append(all, batchOf(w.newSubmit(once("k", "a"))))
@@ -111,7 +110,7 @@ func applyAllAgain(w *harness) {
 		w.Helper()
 		var last func() error
 		for _, b := range all {
-			w.remember(b)
+			w.rememberNames(b)
 			synced, err := w.store.Apply(w.ctx, b)
 			if err != nil {
 				w.Fatalf("the apply failed: %v", err)
@@ -140,10 +139,10 @@ func readBeforeSync(w *harness) {
 	s := w.newSubmit()
 	_, synced := w.apply(s)
 	if j, err := w.store.Job(w.ctx, mine, s.Job.ID); err == nil {
-		equal(w, "the job as a read sees it", text(j), text(s.Job))
+		wantEqual(w, "the job as a read sees it", text(j), text(s.Job))
 	} else {
-		w.coded(job.NotFound, err) // it is not on disk yet
+		w.wantCode(job.NotFound, err) // it is not on disk yet
 	}
 	w.wait(synced)
-	equal(w, "the job as a read sees it", text(w.job(s.Job.ID)), text(s.Job))
+	wantEqual(w, "the job as a read sees it", text(w.job(s.Job.ID)), text(s.Job))
 }

@@ -24,7 +24,7 @@ const abandonAfter = 2 * time.Minute
 
 func mayBeAbandoned(s *store.Submit) { s.Job.Policy.Timeouts.Abandon = abandonAfter }
 
-func seen(ids ...job.ID) *store.Presence { return &store.Presence{Jobs: ids} }
+func newPresence(ids ...job.ID) *store.Presence { return &store.Presence{Jobs: ids} }
 
 func newAbandon(id job.ID) *store.Cancel {
 	c := newCancel(id)
@@ -32,12 +32,12 @@ func newAbandon(id job.ID) *store.Cancel {
 	return c
 }
 
-// abandonable checks which jobs are listed, in the order in which their timeouts ran out,
-// and that each is listed as it is read.
-func (w *harness) abandonable(want ...job.ID) {
+// wantAbandonable checks that exactly these jobs are listed, in the order in which their timeouts
+// ran out, and that a listed job equals the job that a read returns.
+func (w *harness) wantAbandonable(want ...job.ID) {
 	w.Helper()
-	got := swept(w, w.store.Abandonable)
-	equal(w, "the abandonable jobs", fmt.Sprint(ids(got)), fmt.Sprint(want))
+	got := readAllPages(w, w.store.Abandonable)
+	wantEqual(w, "the abandonable jobs", fmt.Sprint(ids(got)), fmt.Sprint(want))
 	for _, j := range got {
 		read, err := w.store.Job(w.ctx, j.Owner, j.ID)
 		if err != nil || text(j) != text(read) {
@@ -51,93 +51,93 @@ func presenceListed(w *harness) {
 	for i := range 5 {
 		w.submit()
 		all = append(all, w.submit(mayBeAbandoned, ownedBy([]job.Owner{mine, elsewhere}[i%2])))
-		w.pass(time.Second)
+		w.advance(time.Second)
 	}
 	running := w.running(inQueue("running"), mayBeAbandoned)
 	w.do(newAppend(running.Lease(), 1, 0, "said"))
-	w.pass(time.Second)
+	w.advance(time.Second)
 	scheduled := w.submit(delayed(time.Hour), mayBeAbandoned)
-	w.abandonable()
-	w.pass(abandonAfter - 6*time.Second)
-	w.abandonable(all[0])
-	w.pass(time.Minute)
-	w.abandonable(append(all, running.Job.ID, scheduled)...)
+	w.wantAbandonable()
+	w.advance(abandonAfter - 6*time.Second)
+	w.wantAbandonable(all[0])
+	w.advance(time.Minute)
+	w.wantAbandonable(append(all, running.Job.ID, scheduled)...)
 }
 
 func presenceOfJob(w *harness) {
 	a, b := w.submit(mayBeAbandoned), w.submit(mayBeAbandoned)
-	w.pass(time.Minute)
-	w.do(seen(a, w.id(), w.submit()))
-	w.pass(time.Minute)
-	w.abandonable(b)
-	w.do(seen(b))
-	w.abandonable()
-	w.pass(time.Minute)
-	w.abandonable(a)
+	w.advance(time.Minute)
+	w.do(newPresence(a, w.id(), w.submit()))
+	w.advance(time.Minute)
+	w.wantAbandonable(b)
+	w.do(newPresence(b))
+	w.wantAbandonable()
+	w.advance(time.Minute)
+	w.wantAbandonable(a)
 }
 
 func presenceOfOwner(w *harness) {
 	a, b, other := w.submit(mayBeAbandoned), w.submit(mayBeAbandoned), w.submit(mayBeAbandoned, ownedBy(elsewhere))
-	w.pass(time.Minute)
+	w.advance(time.Minute)
 	w.do(&store.Presence{Owners: []job.Owner{mine, theirs}})
-	w.pass(time.Minute)
-	w.abandonable(other)
-	w.pass(time.Minute)
-	w.abandonable(other, a, b)
+	w.advance(time.Minute)
+	w.wantAbandonable(other)
+	w.advance(time.Minute)
+	w.wantAbandonable(other, a, b)
 }
 
 func presenceCancel(w *harness) {
 	waiting, running := w.submit(mayBeAbandoned), w.running(inQueue("running"), mayBeAbandoned)
 	plain := w.submit()
-	w.refused(job.Conflict, newAbandon(waiting), newAbandon(running.Job.ID), newAbandon(plain))
-	w.refused(job.NotFound, newAbandon(w.id()))
-	w.pass(abandonAfter)
+	w.mustRefuse(job.Conflict, newAbandon(waiting), newAbandon(running.Job.ID), newAbandon(plain))
+	w.mustRefuse(job.NotFound, newAbandon(w.id()))
+	w.advance(abandonAfter)
 	late := newAbandon(waiting)
-	w.try(seen(waiting), late) // in one batch the presence comes first
-	w.coded(job.Conflict, late.Err)
+	w.try(newPresence(waiting), late) // in one batch the presence applies first
+	w.wantCode(job.Conflict, late.Err)
 	w.do(newAbandon(running.Job.ID))
-	w.pass(abandonAfter)
+	w.advance(abandonAfter)
 	c := newAbandon(waiting)
 	w.do(c)
-	equal(w, "whether the waiting job ended", c.Ended, true)
-	w.refused(job.Conflict, newAbandon(waiting))
+	wantEqual(w, "whether the waiting job ended", c.Ended, true)
+	w.mustRefuse(job.Conflict, newAbandon(waiting))
 }
 
 func presenceEnds(w *harness) {
 	ended, deleted, stopped := w.running(inQueue("running"), mayBeAbandoned), w.running(inQueue("running"), mayBeAbandoned), w.running(inQueue("running"), mayBeAbandoned)
-	cancelled, gone, expired := w.submit(mayBeAbandoned), w.submit(mayBeAbandoned), w.submit(mayBeAbandoned, patient(time.Second))
+	cancelled, gone, expired := w.submit(mayBeAbandoned), w.submit(mayBeAbandoned), w.submit(mayBeAbandoned, withQueueTimeout(time.Second))
 	w.do(newFinish(ended.Lease(), job.Succeeded), newDelete(deleted.Job.ID), newCancel(stopped.Job.ID), newCancel(cancelled), newDelete(gone))
-	w.pass(2 * abandonAfter)
+	w.advance(2 * abandonAfter)
 	w.do(newDue())
-	equal(w, "the state", w.job(expired).State, job.Expired)
-	w.abandonable()
-	w.do(seen(ended.Job.ID, deleted.Job.ID, stopped.Job.ID, cancelled, gone, expired))
-	w.pass(2 * abandonAfter)
-	w.abandonable()
+	wantEqual(w, "the state", w.job(expired).State, job.Expired)
+	w.wantAbandonable()
+	w.do(newPresence(ended.Job.ID, deleted.Job.ID, stopped.Job.ID, cancelled, gone, expired))
+	w.advance(2 * abandonAfter)
+	w.wantAbandonable()
 	back := newFinish(stopped.Lease(), job.Queued)
 	w.do(back, newFinish(deleted.Lease(), job.Queued))
-	w.abandonable()
+	w.wantAbandonable()
 }
 
 func presenceRetry(w *harness) {
 	id := w.submit(mayBeAbandoned)
 	w.do(newCancel(id))
-	w.pass(abandonAfter)
+	w.advance(abandonAfter)
 	w.do(newRetry(id))
-	w.pass(abandonAfter - time.Second)
-	w.abandonable()
-	w.pass(time.Second)
-	w.abandonable(id)
+	w.advance(abandonAfter - time.Second)
+	w.wantAbandonable()
+	w.advance(time.Second)
+	w.wantAbandonable(id)
 }
 
 func presenceDurable(w *harness) {
 	id := w.submit(mayBeAbandoned)
-	w.pass(time.Minute)
-	w.do(seen(id))
+	w.advance(time.Minute)
+	w.do(newPresence(id))
 	w.reopen()
-	w.pass(time.Minute)
-	w.abandonable()
+	w.advance(time.Minute)
+	w.wantAbandonable()
 	w.reopen()
-	w.pass(time.Minute)
-	w.abandonable(id)
+	w.advance(time.Minute)
+	w.wantAbandonable(id)
 }

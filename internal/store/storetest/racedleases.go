@@ -19,14 +19,14 @@ func racedLeaseRules() []rule {
 	}
 }
 
-// endRound ends whatever is queued or running, so that the next round begins with nothing.
-func (w *harness) endRound() {
+// endAllUnfinished ends all queued and running jobs, so that the next round starts without any.
+func (w *harness) endAllUnfinished() {
 	w.Helper()
 	var ops []any
 	for _, r := range w.listRunning(store.AllRunning) {
 		ops = append(ops, newFinish(job.Lease{Job: r.Job.ID, Token: r.Token}, job.Succeeded))
 	}
-	for _, j := range w.all(job.Filter{Owner: mine, Queue: queue}) {
+	for _, j := range w.listAll(job.Filter{Owner: mine, Queue: queue}) {
 		if j.State.Waiting() {
 			ops = append(ops, newCancel(j.ID))
 		}
@@ -37,36 +37,36 @@ func (w *harness) endRound() {
 func racedRenewal(w *harness) {
 	for round := range rounds {
 		c := w.running()
-		w.pass(leaseFor + time.Second)
+		w.advance(leaseFor + time.Second)
 		renew, lapse := newRenew(c.Lease(), 0), newLapse(c.Lease(), job.Queued)
 		w.race(round, renew, lapse)
-		equal(w, "whether one of the two applied", (renew.Err == nil) != (lapse.Err == nil), true)
+		wantEqual(w, "whether one of the two applied", (renew.Err == nil) != (lapse.Err == nil), true)
 		w.eachStore(func() {
-			equal(w, "whether the lease holds", w.lease(c.Lease()).Token == c.Token, renew.Err == nil)
-			equal(w, "the lapsed leases", len(w.listRunning(store.LapsedOnly)), 0)
+			wantEqual(w, "whether the lease holds", w.lease(c.Lease()).Token == c.Token, renew.Err == nil)
+			wantEqual(w, "the lapsed leases", len(w.listRunning(store.LapsedOnly)), 0)
 		})
 		if renew.Err != nil {
-			w.coded(job.LeaseLost, renew.Err)
+			w.wantCode(job.LeaseLost, renew.Err)
 		} else {
-			w.coded(job.LeaseLost, lapse.Err)
+			w.wantCode(job.LeaseLost, lapse.Err)
 		}
-		w.endRound()
+		w.endAllUnfinished()
 	}
 }
 
 func racedSweeps(w *harness) {
 	for round := range rounds {
 		c := w.running()
-		w.pass(leaseFor + time.Second)
+		w.advance(leaseFor + time.Second)
 		a, b := newLoss(c.Lease()), newLoss(c.Lease())
 		a.OnlyIf, b.OnlyIf = store.LapsedOnly, store.LapsedOnly
 		w.race(round, a, b)
-		won := oneApplied(w, job.LeaseLost, a, b)
+		won := wantOneApplied(w, job.LeaseLost, a, b)
 		j := w.job(c.Job.ID)
-		equal(w, "the job", text(j), text(*won.Job))
-		equal(w, "its losses", j.Losses, 1)
-		equal(w, "its state", j.State, job.Scheduled)
-		w.endRound()
+		wantEqual(w, "the job", text(j), text(*won.Job))
+		wantEqual(w, "its losses", j.Losses, 1)
+		wantEqual(w, "its state", j.State, job.Scheduled)
+		w.endAllUnfinished()
 	}
 }
 
@@ -76,36 +76,36 @@ func racedFinishes(w *harness) {
 		a, b := newFinish(c.Lease(), job.Succeeded), newFinish(c.Lease(), job.Failed)
 		a.Entries, b.Entries = texted(1, 0, "a"), texted(1, 0, "b")
 		w.race(round, a, b)
-		won := oneApplied(w, job.LeaseLost, a, b)
+		won := wantOneApplied(w, job.LeaseLost, a, b)
 		w.eachStore(func() {
-			equal(w, "the job", text(w.job(c.Job.ID)), text(*won.Job))
-			equal(w, "what it said", w.said(c.Job.ID), string(won.Entries[0].Data))
+			wantEqual(w, "the job", text(w.job(c.Job.ID)), text(*won.Job))
+			wantEqual(w, "what it said", w.textOf(c.Job.ID), string(won.Entries[0].Data))
 			_, err := w.store.Result(w.ctx, mine, c.Job.ID)
-			equal(w, "whether it has a result", err == nil, won == a)
+			wantEqual(w, "whether it has a result", err == nil, won == a)
 		})
 	}
 }
 
 func staleEverywhere(w *harness) {
 	old := w.running()
-	w.pass(leaseFor + time.Second)
+	w.advance(leaseFor + time.Second)
 	w.use(1)
 	w.do(newLapse(old.Lease(), job.Queued))
 	stale := func() {
 		l := old.Lease()
 		f := newFinish(l, job.Succeeded)
 		f.Entries, f.Progress = texted(1, 0, "late"), &job.Progress{Percent: 5}
-		w.refused(job.LeaseLost, newRenew(l, 0), newAppend(l, 1, 0, "late"), f, newLapse(l, job.Failed),
+		w.mustRefuse(job.LeaseLost, newRenew(l, 0), newAppend(l, 1, 0, "late"), f, newLapse(l, job.Failed),
 			newFinish(l, job.Queued), newFinish(l, job.Scheduled), newLoss(l))
-		equal(w, "what an old lease holds", w.lease(l).Token, job.Token{})
+		wantEqual(w, "what an old lease holds", w.lease(l).Token, job.Token{})
 	}
 	w.eachStore(stale)
 	w.use(1)
 	w.claimOne(queue)
 	w.eachStore(stale)
-	w.pass(leaseFor + time.Second)
+	w.advance(leaseFor + time.Second)
 	w.eachStore(stale)
-	w.endRound()
+	w.endAllUnfinished()
 	w.eachStore(stale)
 }
 
@@ -119,12 +119,12 @@ func leaseAnywhere(w *harness) {
 			w.do(newAppend(c.Lease(), 1, said, "a"))
 			said++
 		})
-		w.pass(leaseFor - time.Second)
+		w.advance(leaseFor - time.Second)
 		w.use((n + 1) % len(w.stores))
-		w.refused(job.LeaseLost, newLapse(c.Lease(), job.Failed))
+		w.mustRefuse(job.LeaseLost, newLapse(c.Lease(), job.Failed))
 		w.do(newFinish(c.Lease(), job.Succeeded))
 		w.use(0)
-		equal(w, "what it said", int64(len(w.said(c.Job.ID))), said)
+		wantEqual(w, "what it said", int64(len(w.textOf(c.Job.ID))), said)
 	}
 }
 
@@ -133,21 +133,21 @@ func racedAppends(w *harness) {
 		c := w.running()
 		a, b := newAppend(c.Lease(), 1, 0, "x", "y"), newAppend(c.Lease(), 1, 0, "x", "y")
 		w.race(round, a, b)
-		equal(w, "the answer to one", a.Err, nil)
-		equal(w, "the answer to the other", b.Err, nil)
+		wantEqual(w, "the answer to one", a.Err, nil)
+		wantEqual(w, "the answer to the other", b.Err, nil)
 		first, next := newAppend(c.Lease(), 1, 2, "a"), newAppend(c.Lease(), 1, 3, "b")
 		w.race(round, first, next)
-		equal(w, "the answer to the next entry", first.Err, nil)
+		wantEqual(w, "the answer to the next entry", first.Err, nil)
 		want := "xyab"
-		if next.Err != nil { // it came before the one that it follows
-			w.coded(job.Conflict, next.Err)
+		if next.Err != nil { // it was committed before the append that it continues
+			w.wantCode(job.Conflict, next.Err)
 			want = "xya"
 		}
 		w.eachStore(func() {
-			equal(w, "what the job said", w.said(c.Job.ID), want)
-			equal(w, "the cursor", w.job(c.Job.ID).Cursor, int64(len(want)))
+			wantEqual(w, "what the job said", w.textOf(c.Job.ID), want)
+			wantEqual(w, "the cursor", w.job(c.Job.ID).Cursor, int64(len(want)))
 		})
-		w.endRound()
+		w.endAllUnfinished()
 	}
 }
 
@@ -162,8 +162,8 @@ func racedAppendFinish(w *harness) {
 		want := ""
 		switch {
 		case f.Err != nil: // its entries do not follow what was appended meanwhile
-			w.coded(job.Conflict, f.Err)
-			equal(w, "the answer to the append", say.Err, nil)
+			w.wantCode(job.Conflict, f.Err)
+			wantEqual(w, "the answer to the append", say.Err, nil)
 			want = "a"
 		case len(f.Entries) > 0:
 			want = "ab"
@@ -171,9 +171,9 @@ func racedAppendFinish(w *harness) {
 			want = "a"
 		}
 		if say.Err != nil {
-			w.coded(job.LeaseLost, say.Err)
+			w.wantCode(job.LeaseLost, say.Err)
 		}
-		equal(w, "what the job said", w.said(c.Job.ID), want)
-		w.endRound()
+		wantEqual(w, "what the job said", w.textOf(c.Job.ID), want)
+		w.endAllUnfinished()
 	}
 }

@@ -17,9 +17,8 @@ func raceRules() []rule {
 
 const raceCommits = 80
 
-// readers runs each check in goroutines of its own, again and again, until write
-// has returned.
-func (w *harness) readers(write func(), checks ...func() bool) {
+// readDuring runs each check repeatedly in its own goroutines until write has returned.
+func (w *harness) readDuring(write func(), checks ...func() bool) {
 	w.Helper()
 	var done atomic.Bool
 	var readers sync.WaitGroup
@@ -37,9 +36,9 @@ func (w *harness) readers(write func(), checks ...func() bool) {
 	write()
 }
 
-// speaker is a running job that says two entries and a progress with each commit
-// in which one job of another queue ends and the next one starts.
-func (w *harness) speaker() (c *job.Claimed, speak func(n int)) {
+// newWriter makes a running job and a function that appends two entries and a progress to it, in
+// the same commit in which one job of another queue ends and the next one starts.
+func (w *harness) newWriter() (c *job.Claimed, speak func(n int)) {
 	c = w.running()
 	next := w.newSubmit(inQueue("relay"), leasedAs(w.token()))
 	w.do(next)
@@ -53,7 +52,7 @@ func (w *harness) speaker() (c *job.Claimed, speak func(n int)) {
 }
 
 func readWholeMoments(w *harness) {
-	c, speak := w.speaker()
+	c, speak := w.newWriter()
 	output := func() bool {
 		j, entries, err := w.store.Output(w.ctx, mine, c.Job.ID, 0, 1<<20)
 		if err != nil || int64(len(entries)) != j.Cursor || j.Progress.Percent*2 != float64(j.Cursor) || j.OutputBytes != j.Cursor {
@@ -64,7 +63,7 @@ func readWholeMoments(w *harness) {
 	}
 	list := func() bool {
 		page, next, err := w.store.List(w.ctx, job.Filter{Owner: mine, Queue: "relay", Status: job.Running, Limit: 10})
-		cut := next != job.ID{} // the page ended early, maybe before it came to the job
+		cut := next != job.ID{} // the page was short: the job may be on the next one
 		if err != nil || len(page) != 1 && !cut {
 			w.Errorf("of the queue in which always one job runs %d are listed, %v", len(page), err)
 			return false
@@ -79,7 +78,7 @@ func readWholeMoments(w *harness) {
 		}
 		return true
 	}
-	w.readers(func() {
+	w.readDuring(func() {
 		for n := range raceCommits {
 			speak(n)
 		}
@@ -87,7 +86,7 @@ func readWholeMoments(w *harness) {
 }
 
 func readAfterCommit(w *harness) {
-	c, speak := w.speaker()
+	c, speak := w.newWriter()
 	var committed atomic.Int64
 	reader := func() bool {
 		least := committed.Load()
@@ -98,17 +97,17 @@ func readAfterCommit(w *harness) {
 		}
 		return true
 	}
-	w.readers(func() {
+	w.readDuring(func() {
 		for n := range raceCommits {
 			speak(n)
 			committed.Store(int64(2*n + 2))
-			equal(w, "the cursor after the commit", w.job(c.Job.ID).Cursor, int64(2*n+2))
+			wantEqual(w, "the cursor after the commit", w.job(c.Job.ID).Cursor, int64(2*n+2))
 		}
 	}, reader)
 }
 
 func readForward(w *harness) {
-	c, speak := w.speaker()
+	c, speak := w.newWriter()
 	follower := func() func() bool {
 		var mu sync.Mutex
 		var seen int64
@@ -128,7 +127,7 @@ func readForward(w *harness) {
 			return err == nil
 		}
 	}
-	w.readers(func() {
+	w.readDuring(func() {
 		for n := range raceCommits {
 			speak(n)
 		}

@@ -11,24 +11,23 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// replayed is a batch whose outcome its owner did not learn.
-type replayed struct {
-	says string
-	// ops prepares a world and makes the ops of the batch.
+// replay is a batch that is committed a second time because its outcome was unknown.
+type replay struct {
+	name string
+	// ops prepares a harness and makes the ops of the batch.
 	ops func(w *harness) []any
 }
 
-// runReplays holds the store to it that a batch which was applied and is committed
-// again, because its owner did not learn of it, changes nothing and answers as it
-// did the first time.
+// runReplays checks that an applied batch changes nothing when it is committed again, and answers
+// as it did the first time.
 func runReplays(t *testing.T, s Suite) {
-	groups := [][]replayed{replaysOfMixes()} // one of them has every kind of op
+	groups := [][]replay{replaysOfMixes()} // one of them has every kind of op
 	if !testing.Short() {
 		groups = append(groups, replaysOfWorkers(), replaysOfOwners(), replaysOfUpkeep(), replaysOfReleases(), replaysOfLimits())
 	}
 	for _, group := range groups {
 		for _, r := range group {
-			t.Run(r.says, func(t *testing.T) {
+			t.Run(r.name, func(t *testing.T) {
 				t.Parallel()
 				r.run(newHarness(t, s))
 			})
@@ -36,24 +35,24 @@ func runReplays(t *testing.T, s Suite) {
 	}
 }
 
-func (r *replayed) run(w *harness) {
+func (r *replay) run(w *harness) {
 	b := batchOf(r.ops(w)...)
 	w.commit(b)
 	answers, after := w.answers(b), w.stored()
 	again := func(when string) {
-		w.pass(time.Second)
+		w.advance(time.Second)
 		w.commit(b)
 		w.sameStored("an op committed again "+when+" answers otherwise", answers, w.answers(b))
 		w.sameStored("a batch committed again "+when+" left another store", after, w.stored())
 	}
 	again("at once")
-	w.reopen() // as after an error that made the store load its memory again
+	w.reopen() // as after an error after which the store loads its in-memory state again
 	again("after the store was opened again")
 	w.useLeases(b)
-	w.audit()
+	w.checkCounts()
 }
 
-// useLeases ends every job that the batch handed out, with the lease it gave.
+// useLeases finishes every job that the batch leased, with its lease.
 func (w *harness) useLeases(b *store.Batch) {
 	w.Helper()
 	for _, op := range b.Claims {
@@ -69,7 +68,7 @@ func (w *harness) useLeases(b *store.Batch) {
 	}
 }
 
-// answers is all that a commit answered, as text: of a refused op why, and what it met.
+// answers is the text of all answers of a commit: for a refused op its code and its conflict.
 func (w *harness) answers(b *store.Batch) stored {
 	s := stored{"counts": fmt.Sprintf("%+v", b.Counts), "removed": fmt.Sprint(b.Removed, b.Damaged), "moved": fmt.Sprint(b.Moved)}
 	for i, op := range opsOf(b) {
@@ -144,10 +143,10 @@ func texts(jobs []job.Job) (all []string) {
 	return all
 }
 
-// errStale stands in an op where a commit that came to nothing may have left an error.
+// errStale is an error that a failed commit left in an op.
 var errStale = errors.New("storetest: an answer of a commit that came to nothing")
 
-// stale fills the answers of an op as a commit may that came to nothing.
+// stale fills the answers of an op as a failed commit may leave them.
 func stale(op any) {
 	old := job.Job{ID: job.ID{9}, State: job.Parked}
 	switch op := op.(type) {
@@ -180,8 +179,8 @@ func stale(op any) {
 	}
 }
 
-// staleAnswers commits the same ops in two worlds, in one of them with stale
-// answers in every op.
+// staleAnswers commits the same ops in two harnesses, in one of them with stale answers in every
+// op.
 func staleAnswers(w *harness) {
 	clean := batchOf(everyKind(w)...)
 	dirty := fresh(clean)

@@ -8,16 +8,16 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// alone makes a replay of one op about a running job.
-func alone(op func(w *harness, c *job.Claimed) any) func(w *harness) []any {
+// replayOfRunning makes a replay of one op on a running job.
+func replayOfRunning(op func(w *harness, c *job.Claimed) any) func(w *harness) []any {
 	return func(w *harness) []any { return []any{op(w, w.running(withRef("put:p")))} }
 }
 
-func replaysOfWorkers() []replayed {
-	all := []replayed{
-		{"renew", alone(func(_ *harness, c *job.Claimed) any { return newRenew(c.Lease(), leaseFor) })},
-		{"append", alone(func(_ *harness, c *job.Claimed) any { return newAppend(c.Lease(), 1, 0, "a", "b") })},
-		{"append with progress", alone(func(_ *harness, c *job.Claimed) any {
+func replaysOfWorkers() []replay {
+	all := []replay{
+		{"renew", replayOfRunning(func(_ *harness, c *job.Claimed) any { return newRenew(c.Lease(), leaseFor) })},
+		{"append", replayOfRunning(func(_ *harness, c *job.Claimed) any { return newAppend(c.Lease(), 1, 0, "a", "b") })},
+		{"append with progress", replayOfRunning(func(_ *harness, c *job.Claimed) any {
 			a := newAppend(c.Lease(), 1, 0, "a")
 			a.Progress = &job.Progress{Percent: 5}
 			return a
@@ -27,12 +27,12 @@ func replaysOfWorkers() []replayed {
 			w.do(newCancel(c.Job.ID))
 			return []any{newRenew(c.Lease(), leaseFor), newAppend(c.Lease(), 1, 0, "a")}
 		}},
-		{"finish by a sweep", alone(func(w *harness, c *job.Claimed) any {
-			w.pass(leaseFor + time.Second)
+		{"finish by a sweep", replayOfRunning(func(w *harness, c *job.Claimed) any {
+			w.advance(leaseFor + time.Second)
 			return newLapse(c.Lease(), job.Queued)
 		})},
-		{"finish by a sweep before its time", alone(func(_ *harness, c *job.Claimed) any { return newLapse(c.Lease(), job.Queued) })},
-		{"finish with a lost lease", alone(func(w *harness, c *job.Claimed) any {
+		{"finish by a sweep before its time", replayOfRunning(func(_ *harness, c *job.Claimed) any { return newLapse(c.Lease(), job.Queued) })},
+		{"finish with a lost lease", replayOfRunning(func(w *harness, c *job.Claimed) any {
 			w.do(newFinish(c.Lease(), job.Queued))
 			return newFinish(c.Lease(), job.Succeeded)
 		})},
@@ -43,16 +43,16 @@ func replaysOfWorkers() []replayed {
 	return all
 }
 
-func replaysOfFinish(to job.State) []replayed {
+func replaysOfFinish(to job.State) []replay {
 	finish := func(prepare func(w *harness, f *store.Finish)) func(w *harness) []any {
-		return alone(func(w *harness, c *job.Claimed) any {
+		return replayOfRunning(func(w *harness, c *job.Claimed) any {
 			f := newFinish(c.Lease(), to)
 			prepare(w, f)
 			return f
 		})
 	}
 	name := "finish as " + to.String()
-	return []replayed{
+	return []replay{
 		{name, finish(func(*harness, *store.Finish) {})},
 		{name + " with output, progress and usage", finish(func(w *harness, f *store.Finish) {
 			w.do(newAppend(f.Lease, 1, 0, "a"))
@@ -68,8 +68,8 @@ func replaysOfFinish(to job.State) []replayed {
 	}
 }
 
-func replaysOfOwners() []replayed {
-	all := []replayed{
+func replaysOfOwners() []replay {
+	all := []replay{
 		{"cancel of a queued job", func(w *harness) []any { return []any{newCancel(w.submit(withRef("put:p")))} }},
 		{"cancel twice in one batch", func(w *harness) []any {
 			id, c := w.submit(), w.submit(delayed(time.Hour))
@@ -100,8 +100,8 @@ func replaysOfOwners() []replayed {
 	return append(append(all, replaysOfWrites()...), replaysOfSubmits()...)
 }
 
-// replaysInStates are those of what an owner may ask for, in every state of a job.
-func replaysInStates() (all []replayed) {
+// replaysInStates makes replays of the ops of owners, for each state of a job.
+func replaysInStates() (all []replay) {
 	for _, state := range reachable() {
 		in := func(op func(w *harness, id job.ID) any) func(w *harness) []any {
 			return func(w *harness) []any {
@@ -110,55 +110,55 @@ func replaysInStates() (all []replayed) {
 			}
 		}
 		all = append(all,
-			replayed{"cancel when " + state.String(), in(func(_ *harness, id job.ID) any { return newCancel(id) })},
-			replayed{"delete when " + state.String(), in(func(_ *harness, id job.ID) any { return newDelete(id) })},
-			replayed{"retry when " + state.String(), in(func(w *harness, id job.ID) any { return newRetry(id) })},
+			replay{"cancel when " + state.String(), in(func(_ *harness, id job.ID) any { return newCancel(id) })},
+			replay{"delete when " + state.String(), in(func(_ *harness, id job.ID) any { return newDelete(id) })},
+			replay{"retry when " + state.String(), in(func(w *harness, id job.ID) any { return newRetry(id) })},
 		)
 	}
 	return all
 }
 
-func replaysOfWrites() []replayed {
+func replaysOfWrites() []replay {
 	there := func(rows ...store.Row) func(w *harness) []any {
 		return func(w *harness) []any {
 			w.do(newWrite(put("p", "there", "old"), put("p", "also", "")))
 			return []any{newWrite(rows...)}
 		}
 	}
-	return []replayed{
+	return []replay{
 		{"write put", there(put("p", "there", "new"), put("p", "new", ""))},
-		{"write insert", there(doing(store.Insert, put("p", "new", "x")))},
-		{"write insert that conflicts with a row", there(put("p", "new", ""), doing(store.Insert, put("p", "there", "x")))},
-		{"write insert that conflicts with an equal row", there(doing(store.Insert, put("p", "there", "old")))},
-		{"write update", there(doing(store.Update, put("p", "there", "new")), doing(store.Update, put("p", "absent", "")))},
-		{"write remove", there(doing(store.Remove, put("p", "there", "")), doing(store.Require, put("p", "there", "")))},
-		{"write remove all", there(doing(store.RemoveAll, put("p", "", "")))},
-		{"write require none", there(put("q", "new", ""), doing(store.RequireNone, put("absent", "", "")))},
-		{"write require none that conflicts with a row", there(put("p", "new", ""), doing(store.RequireNone, put("p", "", "")))},
-		{"write that lacks a row", there(put("p", "new", ""), doing(store.Require, put("p", "absent", "")))},
+		{"write insert", there(withAction(store.Insert, put("p", "new", "x")))},
+		{"write insert that conflicts with a row", there(put("p", "new", ""), withAction(store.Insert, put("p", "there", "x")))},
+		{"write insert that conflicts with an equal row", there(withAction(store.Insert, put("p", "there", "old")))},
+		{"write update", there(withAction(store.Update, put("p", "there", "new")), withAction(store.Update, put("p", "absent", "")))},
+		{"write remove", there(withAction(store.Remove, put("p", "there", "")), withAction(store.Require, put("p", "there", "")))},
+		{"write remove all", there(withAction(store.RemoveAll, put("p", "", "")))},
+		{"write require none", there(put("q", "new", ""), withAction(store.RequireNone, put("absent", "", "")))},
+		{"write require none that conflicts with a row", there(put("p", "new", ""), withAction(store.RequireNone, put("p", "", "")))},
+		{"write that lacks a row", there(put("p", "new", ""), withAction(store.Require, put("p", "absent", "")))},
 		{"write insert twice in one batch", func(w *harness) []any {
-			return []any{newWrite(doing(store.Insert, put("p", "a", "1"))), newWrite(doing(store.Insert, put("p", "a", "1")))}
+			return []any{newWrite(withAction(store.Insert, put("p", "a", "1"))), newWrite(withAction(store.Insert, put("p", "a", "1")))}
 		}},
 		{"write that removes what it inserted", func(w *harness) []any {
-			return []any{newWrite(doing(store.Insert, put("p", "a", "1"))), newWrite(doing(store.Remove, put("p", "a", "")), put("p", "b", ""))}
+			return []any{newWrite(withAction(store.Insert, put("p", "a", "1"))), newWrite(withAction(store.Remove, put("p", "a", "")), put("p", "b", ""))}
 		}},
 	}
 }
 
-func replaysOfSubmits() []replayed {
+func replaysOfSubmits() []replay {
 	submits := func(edits ...func(*store.Submit)) func(w *harness) []any {
 		return func(w *harness) []any { return []any{w.newSubmit(edits...), w.newSubmit()} }
 	}
 	leased := func(s *store.Submit) { leasedAs(job.Token{1, 2, 3})(s) }
-	return []replayed{
+	return []replay{
 		{"submit", submits(withInput("in"))},
 		{"submit with a delay", submits(delayed(time.Minute))},
-		{"submit with a queue time", submits(patient(time.Minute))},
+		{"submit with a queue time", submits(withQueueTimeout(time.Minute))},
 		{"submit already leased", submits(leased, withRef("put:p"))},
 		{"submit with an idempotency key", submits(once("k", "a"))},
 		{"submit already leased with an idempotency key", submits(leased, once("k", "a"))},
-		{"submit with rows", submits(withRows(put("p", "a", ""), doing(store.Insert, put("p", "b", "x"))))},
-		{"submit with a key and rows", submits(once("k", "a"), withRows(doing(store.Insert, put("p", "b", "x"))))},
+		{"submit with rows", submits(withRows(put("p", "a", ""), withAction(store.Insert, put("p", "b", "x"))))},
+		{"submit with a key and rows", submits(once("k", "a"), withRows(withAction(store.Insert, put("p", "b", "x"))))},
 		{"submit with a key that is known", func(w *harness) []any {
 			w.submit(once("k", "a"))
 			return []any{w.newSubmit(once("k", "a"), leased), w.newSubmit(once("k", "b"))}
@@ -167,25 +167,25 @@ func replaysOfSubmits() []replayed {
 			return []any{w.newSubmit(once("k", "a")), w.newSubmit(once("k", "a")), w.newSubmit(once("k", "b"))}
 		}},
 		{"submit that conflicts with a row", func(w *harness) []any {
-			insert := withRows(doing(store.Insert, put("p", "a", "x")))
+			insert := withRows(withAction(store.Insert, put("p", "a", "x")))
 			return []any{w.newSubmit(insert), w.newSubmit(insert, once("k", "a")), w.newSubmit(insert, leased)}
 		}},
 	}
 }
 
-func replaysOfUpkeep() []replayed {
-	return []replayed{
+func replaysOfUpkeep() []replay {
+	return []replay{
 		{"due", func(w *harness) []any {
 			w.submitMany(3, delayed(time.Second))
-			w.submitMany(3, patient(time.Second), withRef("put:p"))
-			w.pass(2 * time.Second)
+			w.submitMany(3, withQueueTimeout(time.Second), withRef("put:p"))
+			w.advance(2 * time.Second)
 			return []any{newDue()}
 		}},
 		{"prune", func(w *harness) []any {
 			for i := range 6 {
 				w.do(newFinish(w.running(once(fmt.Sprint("k", i), "a"), withRef("put:p")).Lease(), job.Succeeded))
 			}
-			w.pass(2 * day)
+			w.advance(2 * day)
 			return []any{newPrune()}
 		}},
 		{"claim", func(w *harness) []any {
@@ -208,7 +208,7 @@ func replaysOfUpkeep() []replayed {
 	}
 }
 
-func replaysOfReleases() []replayed {
+func replaysOfReleases() []replay {
 	released := func(edit func(w *harness, f *store.Finish)) func(w *harness) []any {
 		return func(w *harness) []any {
 			w.submitMany(2, inQueue("other"))
@@ -218,26 +218,26 @@ func replaysOfReleases() []replayed {
 			return []any{newAppend(c.Lease(), 1, 0, "a"), f, w.newClaim(queue, 2), w.newClaim("other", 1)}
 		}
 	}
-	return []replayed{
+	return []replay{
 		{"release and claim of one job", released(func(*harness, *store.Finish) {})},
 		{"release without counting and claim of one job", released(func(_ *harness, f *store.Finish) { f.Refund = true })},
 		{"release with output and claim of one job", released(func(_ *harness, f *store.Finish) { f.Entries = texted(1, 1, "b") })},
 		{"sweep and claim of one job", released(func(w *harness, f *store.Finish) {
-			w.pass(leaseFor + time.Second)
+			w.advance(leaseFor + time.Second)
 			f.OnlyIf = store.LapsedOnly
 		})},
 	}
 }
 
-func replaysOfLimits() []replayed {
+func replaysOfLimits() []replay {
 	limited := func(l job.Limits, ops func(w *harness) []any) func(w *harness) []any {
 		return func(w *harness) []any {
-			w.limit(queue, l)
+			w.setLimits(queue, l)
 			return ops(w)
 		}
 	}
 	one := job.Limits{KeyRunning: 1}
-	return []replayed{
+	return []replay{
 		{"pause and its end", func(w *harness) []any {
 			w.submit()
 			w.do(pausing("other", true))
@@ -245,11 +245,11 @@ func replaysOfLimits() []replayed {
 		}},
 		{"finish that unparks a job, and its claim", limited(one, func(w *harness) []any {
 			c := w.running()
-			w.submitMany(3, weighing(5))
+			w.submitMany(3, withInputBytes(5))
 			return []any{newFinish(c.Lease(), job.Succeeded), w.newClaim(queue, 3)}
 		})},
 		{"cancel and delete that unpark jobs", limited(one, func(w *harness) []any {
-			all := w.submitMany(5, weighing(5))
+			all := w.submitMany(5, withInputBytes(5))
 			return []any{newCancel(all[0]), newDelete(all[1]), newCancel(all[4])}
 		})},
 		{"release, retry and submit of a full key", limited(one, func(w *harness) []any {
@@ -259,20 +259,20 @@ func replaysOfLimits() []replayed {
 			return []any{newFinish(c.Lease(), job.Queued), newRetry(failed.Job.ID), w.newSubmit(), w.newSubmit(leasedAs(w.token()))}
 		})},
 		{"due that queues, parks and expires", limited(one, func(w *harness) []any {
-			w.submit(patient(time.Second))
+			w.submit(withQueueTimeout(time.Second))
 			w.submitMany(2, delayed(time.Second))
 			w.submit()
-			w.pass(2 * time.Second)
+			w.advance(2 * time.Second)
 			return []any{newDue()}
 		})},
 		{"due after a limit was raised", limited(one, func(w *harness) []any {
 			w.submitMany(5)
-			w.limit(queue, job.Limits{KeyRunning: 3})
+			w.setLimits(queue, job.Limits{KeyRunning: 3})
 			return []any{newDue(), w.newClaim(queue, 2)}
 		})},
 		{"claim after a limit was lowered", func(w *harness) []any {
 			w.submitMany(5)
-			w.limit(queue, one)
+			w.setLimits(queue, one)
 			return []any{w.newClaim(queue, 4)}
 		}},
 		{"claims of a queue at its limit", limited(job.Limits{Running: 2}, func(w *harness) []any {
@@ -292,14 +292,14 @@ func replaysOfLimits() []replayed {
 		{"removals of jobs with files", func(w *harness) []any {
 			queued, old, c := w.submit(withFiles("a")), w.running(withFiles("a"), inQueue("old")), w.running(withFiles("a"), inQueue("deleted"))
 			w.do(newFinish(old.Lease(), job.Succeeded), newDelete(c.Job.ID))
-			w.pass(2 * keep)
+			w.advance(2 * keep)
 			return []any{newDelete(queued), newFinish(c.Lease(), job.Failed), newPrune()}
 		}},
 	}
 }
 
-func replaysOfMixes() []replayed {
-	return []replayed{
+func replaysOfMixes() []replay {
+	return []replay{
 		{"release, cancel and retry of one job, and its claim", func(w *harness) []any {
 			c := w.running(withRef("put:p"))
 			return []any{newFinish(c.Lease(), job.Queued), newCancel(c.Job.ID), newRetry(c.Job.ID), w.newClaim(queue, 1)}
@@ -329,11 +329,11 @@ func replaysOfMixes() []replayed {
 			return []any{newCancel(id), newDelete(id)}
 		}},
 		{"submit and claim of one job", func(w *harness) []any {
-			return []any{w.newSubmit(once("k", "a"), withRows(doing(store.Insert, put("p", "a", "")))), w.newClaim(queue, 2)}
+			return []any{w.newSubmit(once("k", "a"), withRows(withAction(store.Insert, put("p", "a", "")))), w.newClaim(queue, 2)}
 		}},
 		{"due and claim of one job", func(w *harness) []any {
 			w.submit(delayed(time.Second))
-			w.pass(2 * time.Second)
+			w.advance(2 * time.Second)
 			return []any{newDue(), w.newClaim(queue, 1)}
 		}},
 		{"an op of every kind, with refused ones between", everyKind},
@@ -349,16 +349,16 @@ func everyKind(w *harness) []any {
 	running := w.claim(queue, 3)
 	lost := job.Lease{Job: running[0].Job.ID, Token: w.token()}
 	w.do(newWrite(put("p", "there", "x")))
-	w.pass(2 * time.Second)
+	w.advance(2 * time.Second)
 	return []any{
 		pausing("other", true), newRenew(running[0].Lease(), leaseFor), newRenew(lost, leaseFor),
 		newAppend(running[1].Lease(), 1, 0, "a"), newAppend(running[1].Lease(), 1, 5, "gap"),
 		newFinish(running[1].Lease(), job.Succeeded), newFinish(running[2].Lease(), job.Queued), newFinish(lost, job.Failed),
 		newCancel(running[0].Job.ID), newCancel(w.id()),
 		newDelete(ended), newDelete(w.id()), newRetry(failed), newRetry(w.id()),
-		newWrite(put("p", "new", "")), newWrite(doing(store.Insert, put("p", "there", ""))),
+		newWrite(put("p", "new", "")), newWrite(withAction(store.Insert, put("p", "there", ""))),
 		w.newSubmit(once("k", "a")), w.newSubmit(once("k", "a")), w.newSubmit(leasedAs(w.token())),
-		w.newSubmit(withRows(doing(store.Require, put("p", "absent", "")))), grouped(w.newSubmit(withFiles("a")))[0],
+		w.newSubmit(withRows(withAction(store.Require, put("p", "absent", "")))), grouped(w.newSubmit(withFiles("a")))[0],
 		newDue(), &store.Prune{Limit: 100},
 		w.newClaim(queue, 3), w.newClaim(job.Failed.String(), 1), &store.Cancel{Owner: theirs, ID: old},
 	}

@@ -15,15 +15,14 @@ func retentionRules() []rule {
 		{"an early prune keeps idempotency keys for their time", earlyKeys},
 		{"a prune stops after about MaxBytes, and the next one continues after its cursor", long(pruneBytes)},
 		{"an early prune counts files as deleted bytes", long(earlyFiles)},
-		{"a prune without time still deletes some jobs", long(pruneHurries)},
+		{"a prune without time still deletes some jobs", long(pruneWithoutTime)},
 		{"the size grows with the data and shrinks when it is pruned", long(sizeFollows)},
 		{"the size falls with each commit that deletes, by about what it deletes", long(sizeFallsAtOnce)},
 		{"the size of many small jobs is freed with them", long(sizeOfSmall)},
 	}
 }
 
-// history submits jobs that have ended, each with so many bytes of input, output and
-// result.
+// history makes ended jobs, each with size bytes of input, output and result.
 func (w *harness) history(jobs, size int) (ids []job.ID) {
 	w.Helper()
 	body := strings.Repeat("5", size)
@@ -41,14 +40,14 @@ func earlyOldest(w *harness) {
 	ids := w.history(10, 10)
 	p := &store.Prune{Limit: 4, Early: true}
 	w.do(p)
-	equal(w, "the jobs deleted", p.Deleted, 4)
+	wantEqual(w, "the jobs deleted", p.Deleted, 4)
 	for _, id := range ids[:4] {
-		w.gone(mine, id)
+		w.wantGone(mine, id)
 	}
 	for _, id := range ids[4:] {
 		w.job(id)
 	}
-	equal(w, "the counts", w.counts(queue), job.Counts{Succeeded: 10})
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Succeeded: 10})
 }
 
 func earlySpares(w *harness) {
@@ -60,7 +59,7 @@ func earlySpares(w *harness) {
 	before := w.stored()
 	p := &store.Prune{Limit: 1000, Early: true}
 	w.do(p)
-	equal(w, "the jobs deleted", p.Deleted, 0)
+	wantEqual(w, "the jobs deleted", p.Deleted, 0)
 	w.sameStored("an early prune changed what has not ended", before, w.stored())
 	for _, id := range ids {
 		w.job(id)
@@ -71,9 +70,9 @@ func earlyKeys(w *harness) {
 	c := w.running(once("key", "asked"))
 	w.do(newFinish(c.Lease(), job.Succeeded))
 	w.do(&store.Prune{Limit: 10, Early: true})
-	w.gone(mine, c.Job.ID)
-	w.refused(job.NotFound, w.newSubmit(once("key", "asked")))
-	w.pass(day + time.Minute)
+	w.wantGone(mine, c.Job.ID)
+	w.mustRefuse(job.NotFound, w.newSubmit(once("key", "asked")))
+	w.advance(day + time.Minute)
 	w.do(newPrune())
 	w.submit(once("key", "asked"))
 }
@@ -81,7 +80,7 @@ func earlyKeys(w *harness) {
 func pruneBytes(w *harness) {
 	const size = 1000
 	w.history(100, size)
-	w.pass(day)
+	w.advance(day)
 	after, deleted := "", 0
 	for rounds := 0; ; rounds++ {
 		p := &store.Prune{After: after, Limit: 1000, MaxBytes: 9 * size}
@@ -98,7 +97,7 @@ func pruneBytes(w *harness) {
 		}
 		after = p.Next
 	}
-	equal(w, "the jobs deleted", deleted, 100)
+	wantEqual(w, "the jobs deleted", deleted, 100)
 }
 
 func earlyFiles(w *harness) {
@@ -111,16 +110,16 @@ func earlyFiles(w *harness) {
 	}
 	early := &store.Prune{Limit: 1000, MaxBytes: 2 * size, Early: true}
 	w.do(early)
-	equal(w, "the jobs of a MiB deleted before their time for two", early.Deleted, 2)
-	w.pass(day)
+	wantEqual(w, "the jobs of a MiB deleted before their time for two", early.Deleted, 2)
+	w.advance(day)
 	due := &store.Prune{Limit: 1000, MaxBytes: 2 * size}
 	w.do(due)
-	equal(w, "the jobs past their time deleted for two MiB of the store", due.Deleted, 4)
+	wantEqual(w, "the jobs past their time deleted for two MiB of the store", due.Deleted, 4)
 }
 
-func pruneHurries(w *harness) {
+func pruneWithoutTime(w *harness) {
 	w.history(200, 10)
-	w.pass(day)
+	w.advance(day)
 	after, deleted := "", 0
 	for rounds := 0; deleted < 200; rounds++ {
 		p := &store.Prune{After: after, Limit: 1000, MaxTime: time.Nanosecond}
@@ -133,10 +132,10 @@ func pruneHurries(w *harness) {
 		}
 		deleted, after = deleted+p.Deleted, p.Next
 	}
-	equal(w, "the jobs left", len(w.all(job.Filter{Owner: mine})), 0)
+	wantEqual(w, "the jobs left", len(w.listAll(job.Filter{Owner: mine})), 0)
 }
 
-// size asks for the size of the store.
+// size reads the size of the store.
 func (w *harness) size() int64 {
 	w.Helper()
 	n, err := w.store.Size(w.ctx)
@@ -162,7 +161,7 @@ func sizeFallsAtOnce(w *harness) {
 	w.do(newDelete(ids[4]), newDelete(ids[5]))
 	fell("a delete", 2, size)
 	w.reopen()
-	w.pass(day)
+	w.advance(day)
 	size = w.size()
 	w.do(newPrune())
 	fell("a prune", 6, size)
@@ -190,7 +189,7 @@ func sizeFollows(w *harness) {
 	if full < before+20*300_000 {
 		w.Errorf("with 6 MB more the size went from %d to %d", before, full)
 	}
-	w.pass(day)
+	w.advance(day)
 	w.do(newPrune())
 	if after := w.size(); after > before+full/10 {
 		w.Errorf("pruned of 6 MB the size went from %d to %d", full, after)

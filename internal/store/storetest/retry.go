@@ -23,22 +23,22 @@ func retryRules() []rule {
 func retryQueues(w *harness) {
 	for _, state := range []job.State{job.Failed, job.Cancelled, job.Expired} {
 		id, _ := w.inState(state)
-		w.pass(time.Minute)
+		w.advance(time.Minute)
 		r := newRetry(id)
 		w.do(r)
 		j := w.job(id)
-		equal(w, "the state after "+state.String(), j.State, job.Queued)
-		equal(w, "the answered job", text(r.Job), text(j))
-		equal(w, "the attempts", j.Attempt, 0)
-		w.at("RunAt", j.RunAt, w.now())
+		wantEqual(w, "the state after "+state.String(), j.State, job.Queued)
+		wantEqual(w, "the answered job", text(r.Job), text(j))
+		wantEqual(w, "the attempts", j.Attempt, 0)
+		w.wantTime("RunAt", j.RunAt, w.now())
 		if j.Failure != nil || !j.FinishedAt.IsZero() || !j.ExpiresAt.IsZero() || !j.StartedAt.IsZero() || !j.CancelRequestedAt.IsZero() {
 			w.Errorf("a retried job still has marks of its end: %s", text(j))
 		}
 		c := w.counts(j.Queue)
-		equal(w, "the queued", c.Queued, 1)
-		equal(w, "the retried", c.Retried, 1)
-		equal(w, "the ended", c.Failed+c.Cancelled+c.Expired, 1)
-		equal(w, "the job claimed next", w.claimOne(j.Queue).Job.ID, id)
+		wantEqual(w, "the queued", c.Queued, 1)
+		wantEqual(w, "the retried", c.Retried, 1)
+		wantEqual(w, "the ended", c.Failed+c.Cancelled+c.Expired, 1)
+		wantEqual(w, "the job claimed next", w.claimOne(j.Queue).Job.ID, id)
 	}
 }
 
@@ -48,20 +48,20 @@ func retryBeginsAnew(w *harness) {
 	c = w.claimOne(queue)
 	w.do(newAppend(c.Lease(), 2, 1, "second"), newFinish(c.Lease(), job.Failed))
 	w.do(newRetry(c.Job.ID))
-	w.pass(time.Second)
+	w.advance(time.Second)
 	c = w.claimOne(queue)
-	equal(w, "the attempt", c.Job.Attempt, 1)
-	equal(w, "the cursor", c.Job.Cursor, 2)
-	w.at("StartedAt", c.Job.StartedAt, w.now())
-	equal(w, "the output", w.said(c.Job.ID), "firstsecond")
+	wantEqual(w, "the attempt", c.Job.Attempt, 1)
+	wantEqual(w, "the cursor", c.Job.Cursor, 2)
+	w.wantTime("StartedAt", c.Job.StartedAt, w.now())
+	wantEqual(w, "the output", w.textOf(c.Job.ID), "firstsecond")
 	w.do(newAppend(c.Lease(), 1, 2, "third"), newFinish(c.Lease(), job.Succeeded))
-	equal(w, "the output", w.said(c.Job.ID), "firstsecondthird")
+	wantEqual(w, "the output", w.textOf(c.Job.ID), "firstsecondthird")
 }
 
 func retryRefused(w *harness) {
 	for _, state := range []job.State{job.Scheduled, job.Queued, job.Running, job.Succeeded} {
 		id, _ := w.inState(state)
-		w.refused(job.NotRetryable, newRetry(id))
+		w.mustRefuse(job.NotRetryable, newRetry(id))
 	}
 }
 
@@ -72,25 +72,25 @@ func retryForgetsCancel(w *harness) {
 	c = w.claimOne(queue)
 	renew, f := newRenew(c.Lease(), leaseFor), newFinish(c.Lease(), job.Succeeded)
 	w.do(renew, f)
-	equal(w, "the new attempt told to stop", renew.CancelRequested, false)
-	equal(w, "where the job went", f.State, job.Succeeded)
+	wantEqual(w, "the new attempt told to stop", renew.CancelRequested, false)
+	wantEqual(w, "where the job went", f.State, job.Succeeded)
 }
 
 func retryForgetsExpiry(w *harness) {
-	id := w.submit(patient(time.Minute))
-	w.pass(2 * time.Minute)
+	id := w.submit(withQueueTimeout(time.Minute))
+	w.advance(2 * time.Minute)
 	w.do(newDue())
-	equal(w, "the state", w.job(id).State, job.Expired)
+	wantEqual(w, "the state", w.job(id).State, job.Expired)
 	w.do(newRetry(id))
 	w.do(newDue())
-	equal(w, "the state after the retry", w.job(id).State, job.Queued)
-	w.pass(50 * time.Second)
+	wantEqual(w, "the state after the retry", w.job(id).State, job.Queued)
+	w.advance(50 * time.Second)
 	w.do(newDue())
-	equal(w, "the state within the queue time", w.job(id).State, job.Queued)
-	w.pass(20 * time.Second)
+	wantEqual(w, "the state within the queue time", w.job(id).State, job.Queued)
+	w.advance(20 * time.Second)
 	w.do(newDue())
-	equal(w, "the state past the queue time", w.job(id).State, job.Expired)
-	equal(w, "the counts", w.counts(queue), job.Counts{Expired: 2, Retried: 1})
+	wantEqual(w, "the state past the queue time", w.job(id).State, job.Expired)
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Expired: 2, Retried: 1})
 }
 
 func retryTwice(w *harness) {
@@ -100,34 +100,34 @@ func retryTwice(w *harness) {
 	if first.Err != nil {
 		w.Errorf("the first retry was refused: %v", first.Err)
 	}
-	w.coded(job.NotRetryable, second.Err)
-	equal(w, "the counts", w.counts("failed"), job.Counts{Queued: 1, Failed: 1, Retried: 1})
+	w.wantCode(job.NotRetryable, second.Err)
+	wantEqual(w, "the counts", w.counts("failed"), job.Counts{Queued: 1, Failed: 1, Retried: 1})
 }
 
 func retryUnknown(w *harness) {
 	deleted, _ := w.inState(job.Failed)
 	w.do(newDelete(deleted))
-	w.refused(job.NotFound, newRetry(w.id()), newRetry(job.ID{}), newRetry(deleted))
+	w.mustRefuse(job.NotFound, newRetry(w.id()), newRetry(job.ID{}), newRetry(deleted))
 }
 
 func retryThenPrune(w *harness) {
 	id, _ := w.inState(job.Failed)
 	w.do(newRetry(id))
-	w.pass(30 * day)
+	w.advance(30 * day)
 	w.do(newPrune())
-	equal(w, "the state", w.job(id).State, job.Queued)
+	wantEqual(w, "the state", w.job(id).State, job.Queued)
 }
 
 func cancelThenRetry(w *harness) {
 	id := w.submit()
 	cancel, retry, claim := newCancel(id), newRetry(id), w.newClaim(queue, 1)
 	w.do(cancel, retry, claim)
-	equal(w, "the job as the cancel left it", cancel.Job.State, job.Cancelled)
-	equal(w, "the job as the retry left it", retry.Job.State, job.Queued)
+	wantEqual(w, "the job as the cancel left it", cancel.Job.State, job.Cancelled)
+	wantEqual(w, "the job as the retry left it", retry.Job.State, job.Queued)
 	j := w.job(id)
-	equal(w, "the state", j.State, job.Running)
+	wantEqual(w, "the state", j.State, job.Running)
 	if !j.CancelRequestedAt.IsZero() {
 		w.Errorf("the retried job is asked to stop")
 	}
-	equal(w, "the counts", w.counts(queue), job.Counts{Running: 1, Cancelled: 1, Retried: 1})
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Running: 1, Cancelled: 1, Retried: 1})
 }

@@ -34,100 +34,100 @@ func rowsPut(w *harness) {
 			w.Errorf("the row is %q, %v", r, err)
 		}
 	}
-	equal(w, "the rows", len(w.rows("note", "p")), 1)
+	wantEqual(w, "the rows", len(w.rows("note", "p")), 1)
 }
 
 func rowsInsert(w *harness) {
-	w.do(newWrite(doing(store.Insert, put("p", "a", "first"))))
-	second := newWrite(doing(store.Insert, put("p", "a", "second")))
-	w.refused(job.Conflict, second)
-	equal(w, "the body that was met", string(second.Conflict), "first")
-	w.do(newWrite(doing(store.Remove, put("p", "a", ""))))
-	w.do(newWrite(doing(store.Insert, put("p", "a", "third"))))
-	equal(w, "the body", string(w.rows("note", "p")[0].Body), "third")
+	w.do(newWrite(withAction(store.Insert, put("p", "a", "first"))))
+	second := newWrite(withAction(store.Insert, put("p", "a", "second")))
+	w.mustRefuse(job.Conflict, second)
+	wantEqual(w, "the body that was met", string(second.Conflict), "first")
+	w.do(newWrite(withAction(store.Remove, put("p", "a", ""))))
+	w.do(newWrite(withAction(store.Insert, put("p", "a", "third"))))
+	wantEqual(w, "the body", string(w.rows("note", "p")[0].Body), "third")
 }
 
 func rowsUpdate(w *harness) {
-	w.do(newWrite(doing(store.Update, put("p", "a", "nothing"))))
-	equal(w, "the rows", len(w.rows("note", "p")), 0)
+	w.do(newWrite(withAction(store.Update, put("p", "a", "nothing"))))
+	wantEqual(w, "the rows", len(w.rows("note", "p")), 0)
 	w.do(newWrite(put("p", "a", "one")))
-	w.do(newWrite(doing(store.Update, put("p", "a", "two"))))
-	equal(w, "the body", string(w.rows("note", "p")[0].Body), "two")
+	w.do(newWrite(withAction(store.Update, put("p", "a", "two"))))
+	wantEqual(w, "the body", string(w.rows("note", "p")[0].Body), "two")
 }
 
 func rowsRequire(w *harness) {
 	w.do(newWrite(put("p", "x", "")))
-	w.refused(job.NotFound, newWrite(doing(store.Require, put("p", "a", "")), put("p", "b", "")))
+	w.mustRefuse(job.NotFound, newWrite(withAction(store.Require, put("p", "a", "")), put("p", "b", "")))
 	w.do(newWrite(put("p", "a", "kept")))
-	w.do(newWrite(doing(store.Require, put("p", "a", "not written")), put("p", "b", "")))
-	equal(w, "the body", string(w.rows("note", "p")[0].Body), "kept")
-	equal(w, "the rows", len(w.rows("note", "p")), 3)
+	w.do(newWrite(withAction(store.Require, put("p", "a", "not written")), put("p", "b", "")))
+	wantEqual(w, "the body", string(w.rows("note", "p")[0].Body), "kept")
+	wantEqual(w, "the rows", len(w.rows("note", "p")), 3)
 }
 
 func rowsRequireNone(w *harness) {
 	none := func() *store.Write {
-		return newWrite(doing(store.RequireNone, put("p", "ignored", "not written")), put("q", "new", ""))
+		return newWrite(withAction(store.RequireNone, put("p", "ignored", "not written")), put("q", "new", ""))
 	}
 	w.do(newWrite(put("p2", "a", ""), store.Row{Owner: mine, Kind: "other", Parent: "p", ID: "a"}), none())
-	equal(w, "the rows that it wrote", len(w.rows("note", "p")), 0)
-	equal(w, "the rows beside it", len(w.rows("note", "q")), 1)
+	wantEqual(w, "the rows that it wrote", len(w.rows("note", "p")), 0)
+	wantEqual(w, "the rows beside it", len(w.rows("note", "q")), 1)
 
-	w.do(newWrite(doing(store.Remove, put("q", "new", "")), put("p", "b", "second"), put("p", "a", "first")))
+	w.do(newWrite(withAction(store.Remove, put("q", "new", "")), put("p", "b", "second"), put("p", "a", "first")))
 	refused := none()
-	w.refused(job.Conflict, refused)
-	equal(w, "the body that was met", string(refused.Conflict), "first")
-	s := w.newSubmit(withRows(doing(store.RequireNone, put("p", "", ""))))
-	w.refused(job.Conflict, s)
-	equal(w, "the body that a submit met", string(s.Conflict), "first")
-	equal(w, "the rows of what was refused", len(w.rows("note", "q")), 0)
+	w.mustRefuse(job.Conflict, refused)
+	wantEqual(w, "the body that was met", string(refused.Conflict), "first")
+	s := w.newSubmit(withRows(withAction(store.RequireNone, put("p", "", ""))))
+	w.mustRefuse(job.Conflict, s)
+	wantEqual(w, "the body that a submit met", string(s.Conflict), "first")
+	wantEqual(w, "the rows of what was refused", len(w.rows("note", "q")), 0)
 
-	w.do(newWrite(doing(store.RemoveAll, put("p", "", ""))), none())
-	equal(w, "the rows", len(w.rows("note", "q")), 1)
+	w.do(newWrite(withAction(store.RemoveAll, put("p", "", ""))), none())
+	wantEqual(w, "the rows", len(w.rows("note", "q")), 1)
 }
 
 func rowsRemove(w *harness) {
 	w.do(newWrite(put("p", "a", ""), put("p", "b", ""), put("p", "c", ""), put("p2", "a", "")))
-	w.do(newWrite(doing(store.Remove, put("p", "b", "")), doing(store.Remove, put("p", "absent", ""))))
-	equal(w, "the rows after one was removed", len(w.rows("note", "p")), 2)
-	w.do(newWrite(doing(store.RemoveAll, put("p", "ignored", "")), doing(store.RemoveAll, put("empty", "", ""))))
-	equal(w, "the rows after all were removed", len(w.rows("note", "p")), 0)
-	equal(w, "the rows of another parent", len(w.rows("note", "p2")), 1)
+	w.do(newWrite(withAction(store.Remove, put("p", "b", "")), withAction(store.Remove, put("p", "absent", ""))))
+	wantEqual(w, "the rows after one was removed", len(w.rows("note", "p")), 2)
+	w.do(newWrite(withAction(store.RemoveAll, put("p", "ignored", "")), withAction(store.RemoveAll, put("empty", "", ""))))
+	wantEqual(w, "the rows after all were removed", len(w.rows("note", "p")), 0)
+	wantEqual(w, "the rows of another parent", len(w.rows("note", "p2")), 1)
 	_, err := w.store.Row(w.ctx, set("note", "p"), "a")
-	w.coded(job.NotFound, err)
+	w.wantCode(job.NotFound, err)
 }
 
 func rowsCheckedFirst(w *harness) {
 	w.do(newWrite(put("p", "a", "one")))
-	w.do(newWrite(doing(store.Remove, put("p", "a", "")), doing(store.Require, put("p", "a", ""))))
-	equal(w, "the rows", len(w.rows("note", "p")), 0)
-	w.refused(job.NotFound, newWrite(put("p", "a", "two"), doing(store.Require, put("p", "a", ""))))
+	w.do(newWrite(withAction(store.Remove, put("p", "a", "")), withAction(store.Require, put("p", "a", ""))))
+	wantEqual(w, "the rows", len(w.rows("note", "p")), 0)
+	w.mustRefuse(job.NotFound, newWrite(put("p", "a", "two"), withAction(store.Require, put("p", "a", ""))))
 	w.do(newWrite(put("p", "a", "three")))
-	met := newWrite(doing(store.RemoveAll, put("p", "", "")), doing(store.Insert, put("p", "a", "four")))
-	w.refused(job.Conflict, met)
-	equal(w, "the body that was met", string(met.Conflict), "three")
+	met := newWrite(withAction(store.RemoveAll, put("p", "", "")), withAction(store.Insert, put("p", "a", "four")))
+	w.mustRefuse(job.Conflict, met)
+	wantEqual(w, "the body that was met", string(met.Conflict), "three")
 }
 
 func rowsAllOrNone(w *harness) {
 	w.do(newWrite(put("p", "there", "old")))
-	bad := newWrite(put("p", "new", ""), put("p", "there", "changed"), doing(store.RemoveAll, put("q", "", "")), doing(store.Insert, put("p", "there", "")))
+	bad := newWrite(put("p", "new", ""), put("p", "there", "changed"), withAction(store.RemoveAll, put("q", "", "")), withAction(store.Insert, put("p", "there", "")))
 	good := newWrite(put("p", "good", ""))
 	w.try(bad, good)
-	w.coded(job.Conflict, bad.Err)
-	equal(w, "the neighbour's refusal", good.Err, nil)
-	equal(w, "the rows", fmt.Sprintf("%q", w.rows("note", "p")), fmt.Sprintf("%q", []store.Row{put("p", "good", ""), put("p", "there", "old")}))
+	w.wantCode(job.Conflict, bad.Err)
+	wantEqual(w, "the neighbour's refusal", good.Err, nil)
+	wantEqual(w, "the rows", fmt.Sprintf("%q", w.rows("note", "p")), fmt.Sprintf("%q", []store.Row{put("p", "good", ""), put("p", "there", "old")}))
 }
 
 func rowsInOneBatch(w *harness) {
-	first, second := newWrite(doing(store.Insert, put("p", "a", "1"))), newWrite(doing(store.Insert, put("p", "a", "2")))
-	third := newWrite(doing(store.Update, put("p", "a", "3")), doing(store.Require, put("p", "a", "")))
-	s := w.newSubmit(withRows(doing(store.Insert, put("p", "a", "4"))))
+	first, second := newWrite(withAction(store.Insert, put("p", "a", "1"))), newWrite(withAction(store.Insert, put("p", "a", "2")))
+	third := newWrite(withAction(store.Update, put("p", "a", "3")), withAction(store.Require, put("p", "a", "")))
+	s := w.newSubmit(withRows(withAction(store.Insert, put("p", "a", "4"))))
 	w.try(first, second, third, s)
-	equal(w, "the first one's refusal", first.Err, nil)
-	w.coded(job.Conflict, second.Err)
-	equal(w, "the body that the second met", string(second.Conflict), "1")
-	equal(w, "the third one's refusal", third.Err, nil)
-	w.coded(job.Conflict, s.Err)
-	equal(w, "the body that the submit met", string(s.Conflict), "3")
+	wantEqual(w, "the first one's refusal", first.Err, nil)
+	w.wantCode(job.Conflict, second.Err)
+	wantEqual(w, "the body that the second met", string(second.Conflict), "1")
+	wantEqual(w, "the third one's refusal", third.Err, nil)
+	w.wantCode(job.Conflict, s.Err)
+	wantEqual(w, "the body that the submit met", string(s.Conflict), "3")
 }
 
 func rowsPaged(w *harness) {
@@ -151,15 +151,15 @@ func rowsPaged(w *harness) {
 			page.After = rows[len(rows)-1].ID
 		}
 	}
-	equal(w, "the rows forth", fmt.Sprint(walk(store.RowPage{Limit: 4})), fmt.Sprint(all))
-	equal(w, "the rows forth from 034", fmt.Sprint(walk(store.RowPage{After: "034", Limit: 7})), fmt.Sprint(all[12:]))
-	equal(w, "the rows forth from 036", fmt.Sprint(walk(store.RowPage{After: "036", Limit: 7})), fmt.Sprint(all[13:]))
+	wantEqual(w, "the rows forth", fmt.Sprint(walk(store.RowPage{Limit: 4})), fmt.Sprint(all))
+	wantEqual(w, "the rows forth from 034", fmt.Sprint(walk(store.RowPage{After: "034", Limit: 7})), fmt.Sprint(all[12:]))
+	wantEqual(w, "the rows forth from 036", fmt.Sprint(walk(store.RowPage{After: "036", Limit: 7})), fmt.Sprint(all[13:]))
 	back := walk(store.RowPage{Desc: true, Limit: 4})
 	for i := range back {
-		equal(w, "the row back", back[i], all[len(all)-1-i])
+		wantEqual(w, "the row back", back[i], all[len(all)-1-i])
 	}
-	equal(w, "the rows back", len(back), len(all))
-	equal(w, "the rows back from 006", fmt.Sprint(walk(store.RowPage{After: "006", Desc: true, Limit: 9})), "[003 000]")
+	wantEqual(w, "the rows back", len(back), len(all))
+	wantEqual(w, "the rows back from 006", fmt.Sprint(walk(store.RowPage{After: "006", Desc: true, Limit: 9})), "[003 000]")
 }
 
 func rowsApart(w *harness) {
@@ -182,7 +182,7 @@ func rowsApart(w *harness) {
 		}
 	}
 	w.do(newWrite(store.Row{Owner: mine, Kind: "a", Parent: "a", Action: store.RemoveAll}))
-	equal(w, "the rows of a parent that begins alike", len(w.rows("a", "ab")), 1)
+	wantEqual(w, "the rows of a parent that begins alike", len(w.rows("a", "ab")), 1)
 }
 
 func rowsOfOwners(w *harness) {
@@ -193,7 +193,7 @@ func rowsOfOwners(w *harness) {
 	for i, o := range owners {
 		w.do(newWrite(of(o, store.RequireNone), of(o, store.Insert)))
 		for _, later := range owners[i+1:] {
-			w.refused(job.NotFound, newWrite(of(later, store.Require)))
+			w.mustRefuse(job.NotFound, newWrite(of(later, store.Require)))
 		}
 	}
 	check := func(there bool, o job.Owner) {
@@ -228,13 +228,13 @@ func rowsKept(w *harness) {
 			w.Errorf("the row %q was read as %q, %v", t, r, err)
 		}
 	}
-	equal(w, "the rows", len(w.rows("k", "p")), len(texts))
+	wantEqual(w, "the rows", len(w.rows("k", "p")), len(texts))
 }
 
 func rowsOfSubmit(w *harness) {
 	w.do(newWrite(put("p", "parent", "")))
-	w.submit(withRows(doing(store.Require, put("p", "parent", "")), doing(store.Insert, put("p", "question", "why"))))
+	w.submit(withRows(withAction(store.Require, put("p", "parent", "")), withAction(store.Insert, put("p", "question", "why"))))
 	w.submit(leasedAs(w.token()), withRows(put("p", "other", "")))
-	w.submit(delayed(1), withRows(doing(store.Remove, put("p", "other", ""))))
-	equal(w, "the rows", len(w.rows("note", "p")), 2)
+	w.submit(delayed(1), withRows(withAction(store.Remove, put("p", "other", ""))))
+	wantEqual(w, "the rows", len(w.rows("note", "p")), 2)
 }

@@ -26,21 +26,21 @@ func sharedClaimRules() []rule {
 	}
 }
 
-// drained counts what runs while all stores claim and finish.
-type drained struct {
+// drainState counts the running jobs while all stores claim and finish.
+type drainState struct {
 	mu           sync.Mutex
 	running      map[string]int // by group
 	times        map[job.ID]int // how often each job was claimed
 	ended, tries int
 }
 
-// drain claims two jobs at a time and finishes them, at every store, until so many have
-// ended. It fails when more jobs of a group run at once than may, or a job runs twice.
+// drain claims two jobs at a time at every store and finishes them, until all jobs have ended. It
+// fails when more jobs of a group run at once than the limit allows, or when a job runs twice.
 func (w *harness) drain(jobs, most int, group func(j *job.Job) string, queues ...string) {
 	w.Helper()
-	d := &drained{running: map[string]int{}, times: map[job.ID]int{}}
-	w.everywhere(func(n int) error {
-		for d.goesOn(jobs) {
+	d := &drainState{running: map[string]int{}, times: map[job.ID]int{}}
+	w.atEveryStore(func(n int) error {
+		for d.hasMore(jobs) {
 			var claims []any
 			for _, q := range queues {
 				claims = append(claims, w.newClaim(q, 2))
@@ -70,18 +70,18 @@ func (w *harness) drain(jobs, most int, group func(j *job.Job) string, queues ..
 		}
 		return nil
 	})
-	equal(w, "the jobs that ended", d.ended, jobs)
+	wantEqual(w, "the jobs that ended", d.ended, jobs)
 }
 
-// goesOn says whether there is more to claim. A store that lost a job would never be done.
-func (d *drained) goesOn(jobs int) bool {
+// hasMore says whether jobs are left to claim, up to a bound, in case the store lost a job.
+func (d *drainState) hasMore(jobs int) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.tries++
 	return d.ended < jobs && d.tries < 20_000
 }
 
-func (d *drained) begin(group string, id job.ID, most int) error {
+func (d *drainState) begin(group string, id job.ID, most int) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.times[id]++
@@ -95,8 +95,8 @@ func (d *drained) begin(group string, id job.ID, most int) error {
 	return nil
 }
 
-// end counts jobs as running no more, before their ends are committed.
-func (d *drained) end(claimed *store.Batch, group func(j *job.Job) string) {
+// end no longer counts jobs as running. It is called before their ends are committed.
+func (d *drainState) end(claimed *store.Batch, group func(j *job.Job) string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, op := range claimed.Claims {
@@ -106,7 +106,7 @@ func (d *drained) end(claimed *store.Batch, group func(j *job.Job) string) {
 	}
 }
 
-func (d *drained) ends(n int) {
+func (d *drainState) ends(n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.ended += n
@@ -121,12 +121,12 @@ func sharedClaimsOnce(w *harness) {
 		w.submitMany(10, withKey(fmt.Sprint(k)))
 	}
 	w.drain(80, 0, byQueue, queue)
-	equal(w, "the counts", w.counts(queue), job.Counts{Succeeded: 80})
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Succeeded: 80})
 }
 
 func sharedRunning(w *harness) {
 	const most = 3
-	w.limit(queue, job.Limits{Running: most})
+	w.setLimits(queue, job.Limits{Running: most})
 	w.submitMany(40)
 	w.drain(40, most, byQueue, queue)
 	for round := range rounds {
@@ -136,8 +136,8 @@ func sharedRunning(w *harness) {
 		})
 		w.race(round, ops...)
 		running := w.listRunning(store.AllRunning)
-		equal(w, "the running jobs", len(running), most)
-		equal(w, "the jobs counted as running", w.counts(queue).Running, most)
+		wantEqual(w, "the running jobs", len(running), most)
+		wantEqual(w, "the jobs counted as running", w.counts(queue).Running, most)
 		var ends []any
 		for _, r := range running {
 			ends = append(ends, newFinish(job.Lease{Job: r.Job.ID, Token: r.Token}, job.Succeeded))
@@ -156,7 +156,7 @@ func (w *harness) forEach(op func() any) (ops []any) {
 
 func sharedKeyRunning(w *harness) {
 	const most = 2
-	w.limit(queue, job.Limits{KeyRunning: most})
+	w.setLimits(queue, job.Limits{KeyRunning: most})
 	for range 10 {
 		w.submitMany(2, withKey("k"))
 		w.submitMany(2, withKey("l"))
@@ -167,9 +167,9 @@ func sharedKeyRunning(w *harness) {
 			return []any{w.newSubmit(leasedAs(w.token())), w.newSubmit(), w.newClaim(queue, 3)}
 		})...)
 		running := w.listRunning(store.AllRunning)
-		equal(w, "the running jobs of a key", len(running), most)
+		wantEqual(w, "the running jobs of a key", len(running), most)
 		var ends []any
-		for _, j := range w.all(job.Filter{Owner: mine, Queue: queue}) {
+		for _, j := range w.listAll(job.Filter{Owner: mine, Queue: queue}) {
 			if !j.State.Ended() {
 				ends = append(ends, newCancel(j.ID))
 			}
@@ -177,14 +177,14 @@ func sharedKeyRunning(w *harness) {
 		for _, r := range running {
 			ends = append(ends, newFinish(job.Lease{Job: r.Job.ID, Token: r.Token}, job.Cancelled))
 		}
-		w.do(ends...) // the ends come first, and what followed is cancelled too
-		equal(w, "the jobs left", w.counts(queue).Unfinished(), 0)
+		w.do(ends...) // the ends apply first; the jobs that they unpark are cancelled too
+		wantEqual(w, "the jobs left", w.counts(queue).Unfinished(), 0)
 	}
 }
 
 func sharedSuspects(w *harness) {
-	w.suspects("a", 4)
-	w.suspects("b", 3)
+	w.newSuspects("a", 4)
+	w.newSuspects("b", 3)
 	w.drain(7, 1, asOne, "a", "b")
 }
 
@@ -213,7 +213,7 @@ func sharedTurns(w *harness) {
 				w.Fatalf("a key that waits was overtaken %d times, and at most %d are claimed in a second", ahead, bound-1)
 			}
 		}
-		w.pass(time.Second)
+		w.advance(time.Second)
 	}
 }
 
@@ -226,14 +226,14 @@ func values(m map[string]int) (all []int) {
 
 func sharedKeyWaiting(w *harness) {
 	const most, batch = 3, 2
-	w.limit(queue, job.Limits{KeyWaiting: most})
+	w.setLimits(queue, job.Limits{KeyWaiting: most})
 	for round := range rounds {
 		key := withKey(fmt.Sprint(round))
 		for range 3 {
 			w.race(round, w.forEach(func() any { return []any{w.newSubmit(key), w.newSubmit(key)} })...)
 		}
 		waiting := 0
-		for _, j := range w.all(job.Filter{Owner: mine, Queue: queue}) {
+		for _, j := range w.listAll(job.Filter{Owner: mine, Queue: queue}) {
 			if j.Key == fmt.Sprint(round) {
 				waiting++
 			}
@@ -241,12 +241,12 @@ func sharedKeyWaiting(w *harness) {
 		if waiting < most || waiting > most+batch*len(w.stores) {
 			w.Errorf("%d jobs of a key wait, and %d may", waiting, most)
 		}
-		w.pass(time.Second)
-		w.eachStore(func() { w.refused(job.KeyFull, w.newSubmit(key)) })
+		w.advance(time.Second)
+		w.eachStore(func() { w.mustRefuse(job.KeyFull, w.newSubmit(key)) })
 	}
 }
 
-// leasesOf is what a claim answers, in the order of its tokens.
+// leasesOf is the text of the answers to a claim, in the order of its tokens.
 func leasesOf(op *store.Claim) string {
 	var all []string
 	for _, c := range op.Claimed {
@@ -265,17 +265,17 @@ func sharedClaimAgain(w *harness) {
 			ops = append(ops, freshOp(first))
 		}
 		w.race(round, ops...)
-		w.eachStore(func() { // and once more when all is over
+		w.eachStore(func() { // once more after all rounds
 			again := freshOp(first).(*store.Claim)
 			w.do(again)
 			ops = append(ops, again)
 		})
 		for _, op := range ops {
 			claim := op.(*store.Claim)
-			equal(w, "the jobs claimed", len(claim.Claimed), 2)
-			equal(w, "the leases", leasesOf(claim), leasesOf(ops[0].(*store.Claim)))
+			wantEqual(w, "the jobs claimed", len(claim.Claimed), 2)
+			wantEqual(w, "the leases", leasesOf(claim), leasesOf(ops[0].(*store.Claim)))
 		}
-		equal(w, "the running jobs", w.counts(queue).Running, 2)
+		wantEqual(w, "the running jobs", w.counts(queue).Running, 2)
 		for _, c := range ops[0].(*store.Claim).Claimed {
 			w.do(newFinish(c.Lease(), job.Succeeded))
 		}
@@ -293,10 +293,10 @@ func sharedSubmitAgain(w *harness) {
 		w.race(round, ops...)
 		for _, op := range ops {
 			s := op.(*store.Submit)
-			equal(w, "the answer to a submit that was made again", s.Err, nil)
-			equal(w, "the job that it answers", text(s.Job), text(ops[0].(*store.Submit).Job))
+			wantEqual(w, "the answer to a submit that was made again", s.Err, nil)
+			wantEqual(w, "the job that it answers", text(s.Job), text(ops[0].(*store.Submit).Job))
 		}
-		equal(w, "the counts", w.counts(queue), job.Counts{Running: 1, Succeeded: int64(round)})
+		wantEqual(w, "the counts", w.counts(queue), job.Counts{Running: 1, Succeeded: int64(round)})
 		w.do(newFinish(job.Lease{Job: first.Job.ID, Token: first.Token}, job.Succeeded))
 	}
 }
@@ -307,12 +307,12 @@ func sharedPause(w *harness) {
 		claim := w.newClaim(queue, 1)
 		w.race(round, pausing(queue, true), claim)
 		running := w.counts(queue).Running
-		equal(w, "the running jobs beside a pause", running, int64(len(claim.Claimed)))
+		wantEqual(w, "the running jobs beside a pause", running, int64(len(claim.Claimed)))
 		w.eachStore(func() {
-			equal(w, "the jobs claimed of a paused queue", len(w.claim(queue, 2)), 0)
+			wantEqual(w, "the jobs claimed of a paused queue", len(w.claim(queue, 2)), 0)
 			s := w.newSubmit(leasedAs(w.token()))
 			w.do(s)
-			equal(w, "the state of a submit to a paused queue", s.Job.State, job.Queued)
+			wantEqual(w, "the state of a submit to a paused queue", s.Job.State, job.Queued)
 			w.do(newCancel(s.Job.ID))
 		})
 		w.use(len(w.stores) - 1)
@@ -321,6 +321,6 @@ func sharedPause(w *harness) {
 		for _, c := range append(claim.Claimed, w.claim(queue, 2)...) {
 			w.do(newFinish(c.Lease(), job.Succeeded))
 		}
-		w.states("after the pause", job.Succeeded, ids...)
+		w.wantStates("after the pause", job.Succeeded, ids...)
 	}
 }

@@ -44,23 +44,23 @@ func (w *harness) finishedOrCancelled(to job.State, cancel *store.Cancel, f *sto
 	first, later := cancel.Job, *f.Job
 	switch {
 	case f.State == to && to.Ended(): // the finish came first, and the cancel found it ended
-		equal(w, "whether the cancel ended the job", cancel.Ended, false)
-		equal(w, "the job that the cancel answers", text(cancel.Job), text(*f.Job))
+		wantEqual(w, "whether the cancel ended the job", cancel.Ended, false)
+		wantEqual(w, "the job that the cancel answers", text(cancel.Job), text(*f.Job))
 		first.Revision--
 	case f.State == to: // the finish came first, and the cancel ended what waited
 		first, later = later, first
-		equal(w, "whether the cancel ended the job", cancel.Ended, true)
-		equal(w, "the state", later.State, job.Cancelled)
+		wantEqual(w, "whether the cancel ended the job", cancel.Ended, true)
+		wantEqual(w, "the state", later.State, job.Cancelled)
 	default: // the cancel came first
-		equal(w, "whether the cancel ended the job", cancel.Ended, false)
-		equal(w, "the state that the cancel answers", first.State, job.Running)
-		equal(w, "whether it tells of the request", first.CancelRequestedAt.IsZero(), false)
-		equal(w, "the state", f.State, job.Cancelled)
+		wantEqual(w, "whether the cancel ended the job", cancel.Ended, false)
+		wantEqual(w, "the state that the cancel answers", first.State, job.Running)
+		wantEqual(w, "whether it tells of the request", first.CancelRequestedAt.IsZero(), false)
+		wantEqual(w, "the state", f.State, job.Cancelled)
 	}
 	if first.Revision >= later.Revision {
 		w.Errorf("the later answer has the revision %d, and the one before it %d", later.Revision, first.Revision)
 	}
-	w.eachStore(func() { equal(w, "the job", text(w.job(later.ID)), text(later)) })
+	w.eachStore(func() { wantEqual(w, "the job", text(w.job(later.ID)), text(later)) })
 }
 
 func racedCancels(w *harness) {
@@ -68,11 +68,11 @@ func racedCancels(w *harness) {
 		id := w.submit()
 		a, b := newCancel(id), newCancel(id)
 		w.race(round, a, b)
-		equal(w, "whether one of two cancels ended the job", a.Ended != b.Ended, true)
-		equal(w, "the job that one answers", text(a.Job), text(b.Job))
-		equal(w, "the job", text(w.job(id)), text(a.Job))
+		wantEqual(w, "whether one of two cancels ended the job", a.Ended != b.Ended, true)
+		wantEqual(w, "the job that one answers", text(a.Job), text(b.Job))
+		wantEqual(w, "the job", text(w.job(id)), text(a.Job))
 	}
-	equal(w, "the counts", w.counts(queue), job.Counts{Cancelled: rounds})
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Cancelled: rounds})
 }
 
 func racedCancelClaim(w *harness) {
@@ -80,16 +80,16 @@ func racedCancelClaim(w *harness) {
 		id := w.submit()
 		cancel, claim := newCancel(id), w.newClaim(queue, 1)
 		w.race(round, cancel, claim)
-		equal(w, "whether the job ended or was claimed", cancel.Ended != (len(claim.Claimed) == 1), true)
+		wantEqual(w, "whether the job ended or was claimed", cancel.Ended != (len(claim.Claimed) == 1), true)
 		if cancel.Ended {
-			equal(w, "the state", w.job(id).State, job.Cancelled)
+			wantEqual(w, "the state", w.job(id).State, job.Cancelled)
 			continue
 		}
 		renew := newRenew(claim.Claimed[0].Lease(), 0)
 		w.do(renew)
-		equal(w, "whether the worker is told to stop", renew.CancelRequested, true)
+		wantEqual(w, "whether the worker is told to stop", renew.CancelRequested, true)
 		w.do(newFinish(claim.Claimed[0].Lease(), job.Succeeded))
-		equal(w, "the state", w.job(id).State, job.Cancelled)
+		wantEqual(w, "the state", w.job(id).State, job.Cancelled)
 	}
 }
 
@@ -99,29 +99,29 @@ func racedDeleteFinish(w *harness) {
 		w.do(newAppend(c.Lease(), 1, 0, "said"))
 		del, f := newDelete(c.Job.ID), newFinish(c.Lease(), job.Succeeded)
 		raced := w.race(round, del, f)
-		equal(w, "the answer to the delete", del.Err, nil)
-		equal(w, "the answer to the finish", f.Err, nil)
+		wantEqual(w, "the answer to the delete", del.Err, nil)
+		wantEqual(w, "the answer to the finish", f.Err, nil)
 		want := job.Succeeded
 		if del.Running {
 			want = job.Cancelled
 		}
-		equal(w, "the state that the finish answers", f.State, want)
+		wantEqual(w, "the state that the finish answers", f.State, want)
 		w.removedOnce(c.Job.ID, raced)
-		w.eachStore(func() { equal(w, "what the lease holds", w.lease(c.Lease()).Token, job.Token{}) })
+		w.eachStore(func() { wantEqual(w, "what the lease holds", w.lease(c.Lease()).Token, job.Token{}) })
 	}
 }
 
-// removedOnce checks that a job with files is gone, and that one commit has told so.
+// removedOnce checks that a job with files is deleted, and that exactly one commit reported that.
 func (w *harness) removedOnce(id job.ID, raced []*store.Batch) {
 	w.Helper()
 	var removed []job.ID
 	for _, b := range raced {
 		removed = append(removed, b.Removed...)
 	}
-	equal(w, "the jobs that the commits removed", fmt.Sprint(removed), fmt.Sprint([]job.ID{id}))
+	wantEqual(w, "the jobs that the commits removed", fmt.Sprint(removed), fmt.Sprint([]job.ID{id}))
 	w.eachStore(func() {
-		w.gone(mine, id)
-		equal(w, "the jobs with files", len(swept(w, w.store.WithFiles)), 0)
+		w.wantGone(mine, id)
+		wantEqual(w, "the jobs with files", len(readAllPages(w, w.store.WithFiles)), 0)
 	})
 }
 
@@ -130,11 +130,11 @@ func racedDeletes(w *harness) {
 		id := w.submit(withFiles("a"))
 		a, b := newDelete(id), newDelete(id)
 		raced := w.race(round, a, b)
-		equal(w, "the answer to one delete", a.Err, nil)
-		equal(w, "the answer to the other", b.Err, nil)
+		wantEqual(w, "the answer to one delete", a.Err, nil)
+		wantEqual(w, "the answer to the other", b.Err, nil)
 		w.removedOnce(id, raced)
 	}
-	equal(w, "the counts", w.counts(queue), job.Counts{Cancelled: rounds})
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Cancelled: rounds})
 }
 
 func racedRetries(w *harness) {
@@ -143,12 +143,12 @@ func racedRetries(w *harness) {
 		w.do(newFinish(c.Lease(), job.Failed))
 		a, b := newRetry(c.Job.ID), newRetry(c.Job.ID)
 		w.race(round, a, b)
-		won := oneApplied(w, job.NotRetryable, a, b)
-		equal(w, "the job", text(w.job(c.Job.ID)), text(won.Job))
-		w.ended("p", ending{State: "queued"})
+		won := wantOneApplied(w, job.NotRetryable, a, b)
+		wantEqual(w, "the job", text(w.job(c.Job.ID)), text(won.Job))
+		w.wantEnding("p", ending{State: "queued"})
 		w.do(newCancel(c.Job.ID))
 	}
-	equal(w, "the counts", w.counts(queue), job.Counts{Failed: rounds, Cancelled: rounds, Retried: rounds})
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Failed: rounds, Cancelled: rounds, Retried: rounds})
 }
 
 func racedRetryDelete(w *harness) {
@@ -157,36 +157,36 @@ func racedRetryDelete(w *harness) {
 		w.do(newFinish(c.Lease(), job.Failed))
 		retry, del := newRetry(c.Job.ID), newDelete(c.Job.ID)
 		raced := w.race(round, retry, del)
-		equal(w, "the answer to the delete", del.Err, nil)
+		wantEqual(w, "the answer to the delete", del.Err, nil)
 		if retry.Err != nil {
-			w.coded(job.NotFound, retry.Err)
+			w.wantCode(job.NotFound, retry.Err)
 		}
 		w.removedOnce(c.Job.ID, raced)
-		equal(w, "the jobs left to claim", len(w.claim(queue, 1)), 0)
+		wantEqual(w, "the jobs left to claim", len(w.claim(queue, 1)), 0)
 	}
 }
 
 func racedPresence(w *harness) {
 	for round := range 2 * rounds {
 		id := w.submit(mayBeAbandoned)
-		w.pass(abandonAfter)
-		sign, cancel := seen(id), newAbandon(id)
+		w.advance(abandonAfter)
+		sign, cancel := newPresence(id), newAbandon(id)
 		if round < rounds {
 			sign = &store.Presence{Owners: []job.Owner{mine}}
 		}
 		w.race(round%rounds, sign, cancel)
-		equal(w, "the answer to the presence", sign.Err, nil)
+		wantEqual(w, "the answer to the presence", sign.Err, nil)
 		if first := opsOrder(round); first >= 0 {
-			equal(w, "whether the cancel applied, having come first", cancel.Err == nil, first == 1)
+			wantEqual(w, "whether the cancel applied, having come first", cancel.Err == nil, first == 1)
 		}
 		if cancel.Err == nil {
-			equal(w, "whether the cancel ended the job", cancel.Ended, true)
-			equal(w, "the job", text(w.job(id)), text(cancel.Job))
+			wantEqual(w, "whether the cancel ended the job", cancel.Ended, true)
+			wantEqual(w, "the job", text(w.job(id)), text(cancel.Job))
 			continue
 		}
-		w.coded(job.Conflict, cancel.Err)
-		equal(w, "the state of a job at which someone was seen", w.job(id).State, job.Queued)
-		w.eachStore(func() { w.abandonable() })
+		w.wantCode(job.Conflict, cancel.Err)
+		wantEqual(w, "the state of a job at which someone was seen", w.job(id).State, job.Queued)
+		w.eachStore(func() { w.wantAbandonable() })
 		w.do(newCancel(id))
 	}
 }
@@ -194,21 +194,21 @@ func racedPresence(w *harness) {
 func presenceElsewhere(w *harness) {
 	waiting, running := w.submit(mayBeAbandoned), w.running(inQueue("running"), mayBeAbandoned)
 	for n := range w.stores {
-		w.pass(abandonAfter)
+		w.advance(abandonAfter)
 		w.use(n)
-		w.abandonable(waiting, running.Job.ID)
-		w.do(seen(waiting, running.Job.ID))
+		w.wantAbandonable(waiting, running.Job.ID)
+		w.do(newPresence(waiting, running.Job.ID))
 		w.eachStore(func() {
-			w.abandonable()
-			w.refused(job.Conflict, newAbandon(waiting), newAbandon(running.Job.ID))
+			w.wantAbandonable()
+			w.mustRefuse(job.Conflict, newAbandon(waiting), newAbandon(running.Job.ID))
 		})
 	}
-	w.pass(abandonAfter)
+	w.advance(abandonAfter)
 	w.do(newAbandon(waiting), newAbandon(running.Job.ID))
-	w.eachStore(func() { w.abandonable() })
+	w.eachStore(func() { w.wantAbandonable() })
 }
 
-// racedPair are two ops of one job of which each may end it.
+// racedPair is two ops that may each end the job.
 type racedPair struct {
 	says string
 	ops  func(w *harness, edits ...func(*store.Submit)) (a, b any)
@@ -223,14 +223,14 @@ func racedPairs() []racedPair {
 	}
 	ofWaiting := func(a, b func(id job.ID) any) func(w *harness, edits ...func(*store.Submit)) (any, any) {
 		return func(w *harness, edits ...func(*store.Submit)) (any, any) {
-			id := w.submit(append(edits, patient(time.Second))...)
-			w.pass(2 * time.Second)
+			id := w.submit(append(edits, withQueueTimeout(time.Second))...)
+			w.advance(2 * time.Second)
 			return a(id), b(id)
 		}
 	}
 	finish := func(_ *harness, l job.Lease) any { return newFinish(l, job.Succeeded) }
 	lapse := func(w *harness, l job.Lease) any {
-		w.pass(leaseFor + time.Second)
+		w.advance(leaseFor + time.Second)
 		return newLapse(l, job.Failed)
 	}
 	stop := func(_ *harness, l job.Lease) any { return newCancel(l.Job) }
@@ -259,10 +259,10 @@ func racedEnds(w *harness) {
 				w.Fatalf("%s of one job made %d jobs", pair.says, len(made))
 			}
 			w.eachStore(func() {
-				equal(w, "the rows after "+pair.says, len(w.rows(endKind, place)), 1)
-				equal(w, "the jobs after "+pair.says, w.counts(place), job.Counts{Queued: 1})
+				wantEqual(w, "the rows after "+pair.says, len(w.rows(endKind, place)), 1)
+				wantEqual(w, "the jobs after "+pair.says, w.counts(place), job.Counts{Queued: 1})
 			})
-			equal(w, "the job that is claimed", w.claimOne(place).Job.ID, made[0].ID)
+			wantEqual(w, "the job that is claimed", w.claimOne(place).Job.ID, made[0].ID)
 		}
 	}
 }
@@ -278,20 +278,20 @@ func racedTally(w *harness) {
 	for round := range rounds {
 		for _, ofRunning := range []bool{true, false} {
 			name := fmt.Sprintf("%d %v", round, ofRunning)
-			last, other := w.running(tallied(name)), w.submit(tallied(name), inQueue("other"))
+			last, other := w.running(withTally(name)), w.submit(withTally(name), inQueue("other"))
 			var end any = newCancel(other)
 			if ofRunning {
 				end = newFinish(w.claimOne("other").Lease(), job.Failed)
 			}
-			done := newFinish(w.running(tallied(name)).Lease(), job.Succeeded)
-			equal(w, "the jobs made before the last ends", len(w.do(done).FollowUps), 0)
+			done := newFinish(w.running(withTally(name)).Lease(), job.Succeeded)
+			wantEqual(w, "the jobs made before the last ends", len(w.do(done).FollowUps), 0)
 			raced := w.race(round, newFinish(last.Lease(), job.Succeeded), end)
-			equal(w, "the jobs that the last two ends made", len(madeBy(raced)), 1)
+			wantEqual(w, "the jobs that the last two ends made", len(madeBy(raced)), 1)
 			w.eachStore(func() {
 				c, err := w.store.Tally(w.ctx, mine, name)
-				equal(w, fmt.Sprintf("the unfinished of the tally (%v)", err), c.Unfinished(), 0)
-				equal(w, "the ended of the tally", c.Succeeded+c.Failed+c.Cancelled, 3)
-				equal(w, "the jobs made", w.counts("tally of "+name), job.Counts{Queued: 1})
+				wantEqual(w, fmt.Sprintf("the unfinished of the tally (%v)", err), c.Unfinished(), 0)
+				wantEqual(w, "the ended of the tally", c.Succeeded+c.Failed+c.Cancelled, 3)
+				wantEqual(w, "the jobs made", w.counts("tally of "+name), job.Counts{Queued: 1})
 			})
 		}
 	}

@@ -17,13 +17,13 @@ func sharedReadRules() []rule {
 	}
 }
 
-// upkept is what the reads of upkeep tell that stored does not ask for.
-func (w *harness) upkept() stored {
+// storedUpkeepReads is the text of the upkeep reads that stored does not call.
+func (w *harness) storedUpkeepReads() stored {
 	s := w.stored()
 	oldest, err := w.store.OldestQueued(w.ctx, queue)
 	s["oldest"] = fmt.Sprint(oldest.UTC(), err)
-	s["with files"] = fmt.Sprint(swept(w, w.store.WithFiles))
-	s["abandonable"] = fmt.Sprint(ids(swept(w, w.store.Abandonable)))
+	s["with files"] = fmt.Sprint(readAllPages(w, w.store.WithFiles))
+	s["abandonable"] = fmt.Sprint(ids(readAllPages(w, w.store.Abandonable)))
 	size, err := w.store.Size(w.ctx)
 	s["size"] = fmt.Sprint(size, err)
 	return s
@@ -31,11 +31,11 @@ func (w *harness) upkept() stored {
 
 func readsOfAll(w *harness) {
 	w.submit(mayBeAbandoned, withFiles("a"), inQueue("abandoned"))
-	w.pass(abandonAfter)
+	w.advance(abandonAfter)
 	for n := range w.stores {
 		w.use(n)
 		for _, ops := range [][]any{
-			{w.newSubmit(withFiles("a"), once(fmt.Sprint(n), "h"), tallied("t"), withRef("put:p"), withInput("in"), mayBeAbandoned)},
+			{w.newSubmit(withFiles("a"), once(fmt.Sprint(n), "h"), withTally("t"), withRef("put:p"), withInput("in"), mayBeAbandoned)},
 			everyKind(w),
 			{newDue()},
 			{&store.Presence{Owners: []job.Owner{mine}}},
@@ -43,8 +43,8 @@ func readsOfAll(w *harness) {
 		} {
 			w.use(n)
 			w.try(ops...)
-			want := w.upkept()
-			w.eachStore(func() { w.sameStored("another store reads something else", want, w.upkept()) })
+			want := w.storedUpkeepReads()
+			w.eachStore(func() { w.sameStored("another store reads something else", want, w.storedUpkeepReads()) })
 			w.use(n)
 		}
 	}
@@ -60,29 +60,29 @@ func readsOfLeases(w *harness) {
 		w.do(w.newSubmit(), s, claim)
 		l := claim.Claimed[0].Lease()
 		w.do(newAppend(l, 1, 0, "a", "b"), newCancel(s.Job.ID))
-		stands := w.standing(l.Job, s.Job.ID)
+		stands := w.versions(l.Job, s.Job.ID)
 		held, leased := fmt.Sprintf("%+v", w.lease(l)), fmt.Sprintf("%+v", w.lease(job.Lease{Job: s.Job.ID, Token: s.Token}))
 		w.eachStore(func() {
 			of, err := w.store.RunningOf(w.ctx, p, job.ID{}, 10)
-			equal(w, fmt.Sprintf("the running jobs of a process (%v)", err), len(of), 2)
-			for id, st := range w.standing(l.Job, s.Job.ID) {
-				equal(w, "where a job stands", st, stands[id])
+			wantEqual(w, fmt.Sprintf("the running jobs of a process (%v)", err), len(of), 2)
+			for id, st := range w.versions(l.Job, s.Job.ID) {
+				wantEqual(w, "where a job stands", st, stands[id])
 			}
-			equal(w, "the cursor", w.standing(l.Job)[l.Job].Cursor, 2)
-			equal(w, "a lease", fmt.Sprintf("%+v", w.lease(l)), held)
-			equal(w, "a submit's lease", fmt.Sprintf("%+v", w.lease(job.Lease{Job: s.Job.ID, Token: s.Token})), leased)
+			wantEqual(w, "the cursor", w.versions(l.Job)[l.Job].Cursor, 2)
+			wantEqual(w, "a lease", fmt.Sprintf("%+v", w.lease(l)), held)
+			wantEqual(w, "a submit's lease", fmt.Sprintf("%+v", w.lease(job.Lease{Job: s.Job.ID, Token: s.Token})), leased)
 		})
 		w.use((n + 1) % len(w.stores))
 		w.do(newFinish(l, job.Succeeded), newFinish(job.Lease{Job: s.Job.ID, Token: s.Token}, job.Succeeded))
 		w.eachStore(func() {
 			of, err := w.store.RunningOf(w.ctx, p, job.ID{}, 10)
-			equal(w, fmt.Sprintf("the running jobs of a process (%v)", err), len(of), 0)
-			equal(w, "what a lease holds", w.lease(l).Token, job.Token{})
+			wantEqual(w, fmt.Sprintf("the running jobs of a process (%v)", err), len(of), 0)
+			wantEqual(w, "what a lease holds", w.lease(l).Token, job.Token{})
 		})
 	}
 }
 
-// readsOfMoments commits at each store in turn and reads at the others meanwhile.
+// readsOfMoments commits at each store in turn, and reads at the others at the same time.
 func readsOfMoments(w *harness) {
 	c := w.running()
 	total := func(n int) error {
@@ -95,9 +95,9 @@ func readsOfMoments(w *harness) {
 	const each = 15
 	said := make(chan int64, 1)
 	said <- 0
-	w.everywhere(func(n int) error {
+	w.atEveryStore(func(n int) error {
 		for range each {
-			after := <-said // the stores take turns: entries follow each other
+			after := <-said // the stores take turns, so that entries continue the log
 			say := newAppend(c.Lease(), 1, after, "a")
 			say.Progress = &job.Progress{Percent: float64(after + 1)}
 			_, err := w.tryAt(n, say)
@@ -110,15 +110,15 @@ func readsOfMoments(w *harness) {
 		}
 		return nil
 	})
-	w.eachStore(func() { equal(w, "the cursor", w.job(c.Job.ID).Cursor, int64(each*len(w.stores))) })
+	w.eachStore(func() { wantEqual(w, "the cursor", w.job(c.Job.ID).Cursor, int64(each*len(w.stores))) })
 }
 
-// readsGoForward claims, hands back, cancels and retries one job at every store, and
-// reads it at all of them.
+// readsGoForward claims, releases, cancels and retries one job at every store, and reads it at all
+// stores.
 func readsGoForward(w *harness) {
 	id := w.submit()
 	states := make([]map[int64]string, len(w.stores)) // by revision
-	w.everywhere(func(n int) error {
+	w.atEveryStore(func(n int) error {
 		states[n] = map[int64]string{}
 		last := make([]int64, len(w.stores))
 		for i := range 20 {

@@ -21,34 +21,34 @@ func sharedUpkeepRules() []rule {
 func racedDues(w *harness) {
 	for round := range rounds {
 		unlimited, limited := fmt.Sprint("unlimited", round), fmt.Sprint("limited", round)
-		w.limit(limited, job.Limits{KeyRunning: 1})
+		w.setLimits(limited, job.Limits{KeyRunning: 1})
 		ready := w.submitMany(4, inQueue(unlimited), delayed(time.Second))
-		expire := w.submitMany(3, inQueue(unlimited), patient(time.Second))
+		expire := w.submitMany(3, inQueue(unlimited), withQueueTimeout(time.Second))
 		parked := w.submitMany(5, inQueue(limited))[1:]
-		w.limit(limited, job.Limits{KeyRunning: 3})
-		w.pass(2 * time.Second)
+		w.setLimits(limited, job.Limits{KeyRunning: 3})
+		w.advance(2 * time.Second)
 		a, b := newDue(), newDue()
 		raced := w.race(round, a, b)
-		equal(w, "the jobs that became ready", a.Ready+b.Ready, len(ready)+2)
+		wantEqual(w, "the jobs that became ready", a.Ready+b.Ready, len(ready)+2)
 		expired := append(ids(a.Expired), ids(b.Expired)...)
-		equal(w, "the jobs that expired", fmt.Sprint(sorted(expired)), fmt.Sprint(sorted(expire)))
+		wantEqual(w, "the jobs that expired", fmt.Sprint(sorted(expired)), fmt.Sprint(sorted(expire)))
 		var moved []job.ID
 		for _, b := range raced {
 			for _, m := range b.Moved {
-				equal(w, "the state that a job was moved to", m.State, job.Queued)
+				wantEqual(w, "the state that a job was moved to", m.State, job.Queued)
 				moved = append(moved, m.ID)
 			}
 		}
-		equal(w, "the jobs that were moved", fmt.Sprint(sorted(moved)), fmt.Sprint(sorted(append(ready, parked[:2]...))))
-		w.states("after a due", job.Queued, ready...)
-		w.states("after a due", job.Expired, expire...)
-		equal(w, "the counts", w.counts(limited), job.Counts{Queued: 3, Parked: 2})
+		wantEqual(w, "the jobs that were moved", fmt.Sprint(sorted(moved)), fmt.Sprint(sorted(append(ready, parked[:2]...))))
+		w.wantStates("after a due", job.Queued, ready...)
+		w.wantStates("after a due", job.Expired, expire...)
+		wantEqual(w, "the counts", w.counts(limited), job.Counts{Queued: 3, Parked: 2})
 	}
 }
 
 func racedPrunes(w *harness) {
 	for round := range rounds {
-		name := tallied(fmt.Sprint(round))
+		name := withTally(fmt.Sprint(round))
 		large := withInput(strings.Repeat("large ", 4000))
 		kept, gone := w.submit(inQueue("kept")), w.submitMany(6, withFiles("a"), name, large)
 		before, err := w.store.Size(w.ctx)
@@ -57,20 +57,20 @@ func racedPrunes(w *harness) {
 			ends = append(ends, newCancel(id))
 		}
 		w.do(ends...)
-		w.pass(2 * keep)
+		w.advance(2 * keep)
 		a, b := newPrune(), newPrune()
 		raced := w.race(round, a, b)
-		equal(w, "the jobs that were deleted", a.Deleted+b.Deleted, len(gone))
+		wantEqual(w, "the jobs that were deleted", a.Deleted+b.Deleted, len(gone))
 		removed := append(raced[0].Removed, raced[1].Removed...)
-		equal(w, "the jobs with files that were removed", fmt.Sprint(sorted(removed)), fmt.Sprint(sorted(gone)))
+		wantEqual(w, "the jobs with files that were removed", fmt.Sprint(sorted(removed)), fmt.Sprint(sorted(gone)))
 		w.eachStore(func() {
 			after, err2 := w.store.Size(w.ctx)
 			if err != nil || err2 != nil || after >= before {
 				w.Errorf("the size was %d before the prunes, and is %d: %v, %v", before, after, err, err2)
 			}
-			equal(w, "the jobs with files", len(swept(w, w.store.WithFiles)), 0)
-			equal(w, "the state of a job that is kept", w.job(kept).State, job.Queued)
-			w.tally(mine, fmt.Sprint(round), job.Counts{})
+			wantEqual(w, "the jobs with files", len(readAllPages(w, w.store.WithFiles)), 0)
+			wantEqual(w, "the state of a job that is kept", w.job(kept).State, job.Queued)
+			w.wantTally(mine, fmt.Sprint(round), job.Counts{})
 		})
 	}
 }
@@ -78,19 +78,19 @@ func racedPrunes(w *harness) {
 func racedCounts(w *harness) {
 	for round := range rounds {
 		c := w.running()
-		raced := w.race(round, []any{newFinish(c.Lease(), job.Succeeded), w.newSubmit(weighing(3))}, []any{w.newSubmit(weighing(5)), w.newClaim(queue, 1)})
+		raced := w.race(round, []any{newFinish(c.Lease(), job.Succeeded), w.newSubmit(withInputBytes(3))}, []any{w.newSubmit(withInputBytes(5)), w.newClaim(queue, 1)})
 		stored := w.counts(queue)
 		a, b := raced[0].Counts[queue], raced[1].Counts[queue]
 		if a != stored && b != stored {
 			w.Errorf("the counts are %+v, and the commits answer %+v and %+v", stored, a, b)
 		}
-		w.eachStore(func() { equal(w, "the counts", w.counts(queue), stored) })
-		w.endRound()
+		w.eachStore(func() { wantEqual(w, "the counts", w.counts(queue), stored) })
+		w.endAllUnfinished()
 	}
 }
 
-// mixed counts what the ops of a mix have answered.
-func (c *mixed) add(b *store.Batch) (held []job.Lease) {
+// mixed counts the changes of state in the answers of ops.
+func (c *mixedCounts) add(b *store.Batch) (held []job.Lease) {
 	for _, op := range b.Submits {
 		if op.Err == nil {
 			c.made++
@@ -127,20 +127,20 @@ func (c *mixed) add(b *store.Batch) (held []job.Lease) {
 	return held
 }
 
-type mixed struct {
+type mixedCounts struct {
 	job.Counts
 	made int64
 	last job.ID
 }
 
 func countsAfterMix(w *harness) {
-	w.limit(queue, job.Limits{Running: 7, KeyRunning: 3})
-	all := make([]mixed, len(w.stores))
-	shared := w.submitMany(10, weighing(2))
-	w.everywhere(func(n int) error {
+	w.setLimits(queue, job.Limits{Running: 7, KeyRunning: 3})
+	all := make([]mixedCounts, len(w.stores))
+	shared := w.submitMany(10, withInputBytes(2))
+	w.atEveryStore(func(n int) error {
 		var held []job.Lease
 		for i := range 25 {
-			ops := []any{w.newSubmit(withKey(fmt.Sprint(i%4)), weighing(int64(i))), w.newClaim(queue, 2)}
+			ops := []any{w.newSubmit(withKey(fmt.Sprint(i%4)), withInputBytes(int64(i))), w.newClaim(queue, 2)}
 			for k, l := range held {
 				ops = append(ops, newFinish(l, []job.State{job.Succeeded, job.Failed, job.Queued}[(i+k)%3]))
 			}
@@ -157,7 +157,7 @@ func countsAfterMix(w *harness) {
 		}
 		return nil
 	})
-	var want mixed
+	var want mixedCounts
 	want.made = int64(len(shared))
 	for _, c := range all {
 		want.made += c.made
@@ -169,7 +169,7 @@ func countsAfterMix(w *harness) {
 	w.eachStore(func() {
 		got := w.counts(queue)
 		ever := job.Counts{Succeeded: got.Succeeded, Failed: got.Failed, Cancelled: got.Cancelled, Retried: got.Retried}
-		equal(w, "what was counted", ever, want.Counts)
-		equal(w, "the jobs", got.Unfinished()+got.Succeeded+got.Failed+got.Cancelled-got.Retried, want.made)
+		wantEqual(w, "what was counted", ever, want.Counts)
+		wantEqual(w, "the jobs", got.Unfinished()+got.Succeeded+got.Failed+got.Cancelled-got.Retried, want.made)
 	})
 }

@@ -11,14 +11,14 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// stored is all that reads tell of a store, as text: what was asked → the answer.
+// stored is the answers of all reads of a store as text, by read.
 type stored map[string]string
 
-// stored asks for everything that this world's commits named.
+// stored reads everything that the commits of the harness named.
 func (w *harness) stored() stored {
 	s := stored{}
 	for _, o := range w.owners {
-		for _, j := range w.all(job.Filter{Owner: o}) {
+		for _, j := range w.listAll(job.Filter{Owner: o}) {
 			w.storedJob(s, o, j)
 		}
 	}
@@ -65,7 +65,7 @@ func (w *harness) storedUpkeep(s stored) {
 	s["next due"] = fmt.Sprint(ready.UTC(), expires.UTC(), err)
 }
 
-// sameStored fails when two states of a store differ, and shows in what.
+// sameStored fails when two states of a store differ, and shows the differences.
 func (w *harness) sameStored(when string, before, after stored) {
 	w.Helper()
 	var lines []string
@@ -132,8 +132,8 @@ func (w *harness) jobOf(o job.Owner, id job.ID) job.Job {
 	return j
 }
 
-// all lists every page.
-func (w *harness) all(f job.Filter) (all []job.Job) {
+// listAll lists every page.
+func (w *harness) listAll(f job.Filter) (all []job.Job) {
 	w.Helper()
 	f.Limit = job.MaxListPage
 	for {
@@ -145,13 +145,13 @@ func (w *harness) all(f job.Filter) (all []job.Job) {
 		if next == (job.ID{}) {
 			return all
 		}
-		w.goesOn(f.After, next)
+		w.wantOlder(f.After, next)
 		f.After = next
 	}
 }
 
-// goesOn checks that the cursor of the next page is older than that of the last.
-func (w *harness) goesOn(last, next job.ID) {
+// wantOlder checks that the cursor of the next page is older than that of the last.
+func (w *harness) wantOlder(last, next job.ID) {
 	w.Helper()
 	if last != (job.ID{}) && string(next[:]) >= string(last[:]) {
 		w.Fatalf("the cursor of a list does not go on: %s after %s", next, last)
@@ -192,8 +192,8 @@ func (w *harness) output(id job.ID, after int64) []job.Entry {
 	return entries
 }
 
-// said joins what the job has said.
-func (w *harness) said(id job.ID) string {
+// textOf joins the text of a job's output.
+func (w *harness) textOf(id job.ID) string {
 	w.Helper()
 	var b strings.Builder
 	for _, e := range w.output(id, 0) {
@@ -211,7 +211,7 @@ func (w *harness) position(id job.ID) int {
 	return n
 }
 
-// set names rows of this world's usual owner.
+// set is a row set of the default owner.
 func set(kind, parent string) store.RowSet {
 	return store.RowSet{Owner: mine, Kind: kind, Parent: parent}
 }
@@ -225,32 +225,32 @@ func (w *harness) rows(kind, parent string) []store.Row {
 	return rows
 }
 
-// gone checks that no read knows the job any more.
-func (w *harness) gone(owner job.Owner, id job.ID) {
+// wantGone checks that every read answers not found.
+func (w *harness) wantGone(owner job.Owner, id job.ID) {
 	w.Helper()
 	_, err := w.store.Job(w.ctx, owner, id)
-	w.coded(job.NotFound, err)
+	w.wantCode(job.NotFound, err)
 	_, err = w.store.Input(w.ctx, owner, id)
-	w.coded(job.NotFound, err)
+	w.wantCode(job.NotFound, err)
 	_, err = w.store.Result(w.ctx, owner, id)
-	w.coded(job.NotFound, err)
+	w.wantCode(job.NotFound, err)
 	_, _, err = w.store.Output(w.ctx, owner, id, 0, 1<<20)
-	w.coded(job.NotFound, err)
+	w.wantCode(job.NotFound, err)
 	_, _, err = w.store.Text(w.ctx, owner, id, 1<<20)
-	w.coded(job.NotFound, err)
-	for _, j := range w.all(job.Filter{Owner: owner}) {
+	w.wantCode(job.NotFound, err)
+	for _, j := range w.listAll(job.Filter{Owner: owner}) {
 		if j.ID == id {
 			w.Errorf("a job that is gone is still listed")
 		}
 	}
 }
 
-// audit counts the unfinished jobs of every queue and compares the kept counts.
-func (w *harness) audit() {
+// checkCounts counts the unfinished jobs of every queue and compares them with the stored counts.
+func (w *harness) checkCounts() {
 	w.Helper()
 	counted := map[string]job.Counts{}
 	for _, o := range w.owners {
-		for _, j := range w.all(job.Filter{Owner: o}) {
+		for _, j := range w.listAll(job.Filter{Owner: o}) {
 			c := counted[j.Queue]
 			countWaiting(&c, j)
 			counted[j.Queue] = c
@@ -267,7 +267,7 @@ func (w *harness) audit() {
 	}
 	for q, k := range kept {
 		unfinished := job.Counts{Scheduled: k.Scheduled, Queued: k.Queued, Parked: k.Parked, Running: k.Running, WaitingBytes: k.WaitingBytes}
-		equal(w, "the kept counts of "+q, unfinished, counted[q])
+		wantEqual(w, "the kept counts of "+q, unfinished, counted[q])
 	}
 	for q := range counted {
 		if _, ok := kept[q]; !ok {

@@ -11,15 +11,15 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// handle is a store as one of several processes has it.
+// handle is the store of one of several processes.
 type handle struct {
 	store.Store
-	// applying is held by a commit. Handles of one store share it: whoever loses an
-	// answer then commits the batch again before any other.
-	applying *sync.Mutex
-	// loses makes the answer of the next commit get lost.
-	loses atomic.Bool
-	close func() error
+	// applyMu is locked during a commit. Handles of one store share it, so that a handle
+	// that loses an answer repeats the batch before any other.
+	applyMu *sync.Mutex
+	// loseNext makes the next commit lose its answer.
+	loseNext atomic.Bool
+	close    func() error
 }
 
 // openSeveral opens n stores on one place.
@@ -32,7 +32,7 @@ func (s Suite) openSeveral(tb testing.TB, place string, n int, o Options) []stor
 	}
 	all := s.OpenSeveral(tb, place, n, o)
 	for i, st := range all {
-		all[i] = &handle{Store: st, applying: &sync.Mutex{}, close: st.Close}
+		all[i] = &handle{Store: st, applyMu: &sync.Mutex{}, close: st.Close}
 	}
 	return all
 }
@@ -43,7 +43,7 @@ func handles(s store.Store, n int) (all []store.Store) {
 	var open atomic.Int64
 	open.Store(int64(n))
 	for range n {
-		all = append(all, &handle{Store: s, applying: &applying, close: func() error {
+		all = append(all, &handle{Store: s, applyMu: &applying, close: func() error {
 			if open.Add(-1) > 0 {
 				return nil
 			}
@@ -53,12 +53,12 @@ func handles(s store.Store, n int) (all []store.Store) {
 	return all
 }
 
-// Apply applies a batch, twice if the first answer gets lost.
+// Apply applies a batch, and a second time when the first answer is lost.
 func (h *handle) Apply(ctx context.Context, b *store.Batch) (func() error, error) {
-	h.applying.Lock()
-	defer h.applying.Unlock()
+	h.applyMu.Lock()
+	defer h.applyMu.Unlock()
 	synced, err := h.Store.Apply(ctx, b)
-	if err != nil || !h.loses.Swap(false) {
+	if err != nil || !h.loseNext.Swap(false) {
 		return synced, err
 	}
 	return h.Store.Apply(ctx, b)
@@ -83,8 +83,8 @@ func (w *harness) tryAt(n int, ops ...any) (*store.Batch, error) {
 	return b, w.commitAt(n, b)
 }
 
-// everywhere does the work at every store at the same time.
-func (w *harness) everywhere(work func(n int) error) {
+// atEveryStore calls work for every store at the same time.
+func (w *harness) atEveryStore(work func(n int) error) {
 	w.Helper()
 	errs := make([]error, len(w.stores))
 	start := make(chan struct{})
@@ -104,7 +104,7 @@ func (w *harness) everywhere(work func(n int) error) {
 	}
 }
 
-// eachStore does the check with each store in use.
+// eachStore runs the check for each store.
 func (w *harness) eachStore(check func()) {
 	w.Helper()
 	for n := range w.stores {
@@ -114,12 +114,12 @@ func (w *harness) eachStore(check func()) {
 	w.use(0)
 }
 
-// rounds is how often two ops race.
+// rounds is how many times two ops race.
 const rounds = 8
 
-// race commits each op, or list of ops, as a batch at a store of its own, and returns the
-// batches. In half of the rounds they are committed at the same time; in the others each of
-// two comes first. Then they change their stores, and it goes on from the beginning.
+// race commits each op, or list of ops, as a batch at its own store, and returns the batches. In
+// half of the rounds the batches are committed at the same time, in the others one after the
+// other, in either order. The stores change with the rounds too.
 func (w *harness) race(round int, ops ...any) (raced []*store.Batch) {
 	w.Helper()
 	for _, op := range ops {
@@ -131,7 +131,7 @@ func (w *harness) race(round int, ops ...any) (raced []*store.Batch) {
 	}
 	shift := round / 4
 	if round%4 > 1 {
-		w.everywhere(func(n int) error {
+		w.atEveryStore(func(n int) error {
 			if n >= len(raced) {
 				return nil
 			}
@@ -148,7 +148,7 @@ func (w *harness) race(round int, ops ...any) (raced []*store.Batch) {
 	return raced
 }
 
-// opsOrder says which of two raced ops came first; -1 when they were committed at the same time.
+// opsOrder says which of two raced ops is committed first; -1 for both at the same time.
 func opsOrder(round int) int {
 	if round%4 > 1 {
 		return -1
@@ -156,9 +156,9 @@ func opsOrder(round int) int {
 	return round % 2
 }
 
-// oneApplied checks that of raced ops one applied, and that the others were refused with
-// the code. It returns the one.
-func oneApplied[Op any](w *harness, code job.Code, ops ...Op) (won Op) {
+// wantOneApplied checks that exactly one of the raced ops applied, and that the others were
+// refused with the code. It returns the one that applied.
+func wantOneApplied[Op any](w *harness, code job.Code, ops ...Op) (won Op) {
 	w.Helper()
 	n := 0
 	for _, op := range ops {

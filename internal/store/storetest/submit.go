@@ -26,26 +26,26 @@ func submitRules() []rule {
 func submitQueues(w *harness) {
 	id := w.submit()
 	j := w.job(id)
-	equal(w, "the state", j.State, job.Queued)
-	equal(w, "the attempts", j.Attempt, 0)
-	w.at("CreatedAt", j.CreatedAt, w.now())
-	w.at("RunAt", j.RunAt, w.now())
+	wantEqual(w, "the state", j.State, job.Queued)
+	wantEqual(w, "the attempts", j.Attempt, 0)
+	w.wantTime("CreatedAt", j.CreatedAt, w.now())
+	w.wantTime("RunAt", j.RunAt, w.now())
 	if !j.StartedAt.IsZero() || !j.FinishedAt.IsZero() || !j.CancelRequestedAt.IsZero() || !j.ExpiresAt.IsZero() {
 		w.Errorf("a queued job has times of what has not happened: %s", text(j))
 	}
-	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 1})
-	equal(w, "the claimed job", w.claimOne(queue).Job.ID, id)
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Queued: 1})
+	wantEqual(w, "the claimed job", w.claimOne(queue).Job.ID, id)
 }
 
 func submitDelayed(w *harness) {
 	id := w.submit(delayed(time.Minute))
 	j := w.job(id)
-	equal(w, "the state", j.State, job.Scheduled)
-	w.at("RunAt", j.RunAt, w.now().Add(time.Minute))
-	equal(w, "the counts", w.counts(queue), job.Counts{Scheduled: 1})
-	w.pass(time.Minute - time.Second)
+	wantEqual(w, "the state", j.State, job.Scheduled)
+	w.wantTime("RunAt", j.RunAt, w.now().Add(time.Minute))
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Scheduled: 1})
+	w.advance(time.Minute - time.Second)
 	w.do(newDue())
-	equal(w, "the jobs claimed early", len(w.claim(queue, 1)), 0)
+	wantEqual(w, "the jobs claimed early", len(w.claim(queue, 1)), 0)
 }
 
 func submitLeased(w *harness) {
@@ -54,22 +54,22 @@ func submitLeased(w *harness) {
 	w.do(s)
 	id := s.Job.ID
 	j := w.job(id)
-	equal(w, "the state", j.State, job.Running)
-	equal(w, "the answered state", s.Job.State, job.Running)
-	equal(w, "the attempts", j.Attempt, 1)
-	w.at("StartedAt", j.StartedAt, w.now())
-	equal(w, "the counts", w.counts(queue), job.Counts{Running: 1})
-	equal(w, "the jobs claimed besides", len(w.claim(queue, 1)), 0)
+	wantEqual(w, "the state", j.State, job.Running)
+	wantEqual(w, "the answered state", s.Job.State, job.Running)
+	wantEqual(w, "the attempts", j.Attempt, 1)
+	w.wantTime("StartedAt", j.StartedAt, w.now())
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Running: 1})
+	wantEqual(w, "the jobs claimed besides", len(w.claim(queue, 1)), 0)
 
 	running := w.listRunning(store.AllRunning)
 	if len(running) != 1 || running[0].Token != token || running[0].Worker != "worker" {
 		w.Fatalf("the lease is not listed: %+v", running)
 	}
 	lease := job.Lease{Job: id, Token: token}
-	w.pass(leaseFor - time.Second)
-	w.refused(job.LeaseLost, newLapse(lease, job.Queued))
+	w.advance(leaseFor - time.Second)
+	w.mustRefuse(job.LeaseLost, newLapse(lease, job.Queued))
 	w.do(newAppend(lease, 1, 0, "said"), newFinish(lease, job.Succeeded))
-	equal(w, "the state after its finish", w.job(id).State, job.Succeeded)
+	wantEqual(w, "the state after its finish", w.job(id).State, job.Succeeded)
 }
 
 func submitKeeps(w *harness) {
@@ -99,7 +99,7 @@ func submitKeeps(w *harness) {
 		w.Fatalf("read: %v", err)
 	}
 	want.State, want.Revision, want.CreatedAt, want.RunAt = got.State, got.Revision, got.CreatedAt, got.RunAt
-	equal(w, "the stored job", text(got), text(want))
+	wantEqual(w, "the stored job", text(got), text(want))
 }
 
 // everyClock sets each clock by its index in [job.Clocks].
@@ -123,26 +123,26 @@ func submitWholeClocks(w *harness) {
 	leased, waits, scheduled := w.newSubmit(leasedAs(w.token()), set), w.newSubmit(set), w.newSubmit(delayed(time.Minute), set)
 	w.do(leased, waits, scheduled)
 	for _, s := range []*store.Submit{leased, waits, scheduled} {
-		equal(w, "the policy that is answered", fmt.Sprint(s.Job.Policy), fmt.Sprint(want))
-		equal(w, "the policy that is stored", fmt.Sprint(w.job(s.Job.ID).Policy), fmt.Sprint(want))
+		wantEqual(w, "the policy that is answered", fmt.Sprint(s.Job.Policy), fmt.Sprint(want))
+		wantEqual(w, "the policy that is stored", fmt.Sprint(w.job(s.Job.ID).Policy), fmt.Sprint(want))
 	}
-	equal(w, "the policy that a worker gets", fmt.Sprint(w.claimOne(queue).Job.Policy), fmt.Sprint(want))
+	wantEqual(w, "the policy that a worker gets", fmt.Sprint(w.claimOne(queue).Job.Policy), fmt.Sprint(want))
 
-	id := w.submit(patient(time.Nanosecond))
-	w.pass(999 * time.Microsecond)
+	id := w.submit(withQueueTimeout(time.Nanosecond))
+	w.advance(999 * time.Microsecond)
 	w.do(newDue())
-	equal(w, "the state before a millisecond has passed", w.job(id).State, job.Queued)
-	w.pass(time.Microsecond)
+	wantEqual(w, "the state before a millisecond has passed", w.job(id).State, job.Queued)
+	w.advance(time.Microsecond)
 	w.do(newDue())
-	equal(w, "the state after it", w.job(id).State, job.Expired)
+	wantEqual(w, "the state after it", w.job(id).State, job.Expired)
 }
 
 func submitAnswersTheStored(w *harness) {
-	w.micros.Add(123_457) // no round number
+	w.micros.Add(123_457) // not a round number
 	plain, late, leased := w.newSubmit(), w.newSubmit(delayed(1500*time.Millisecond)), w.newSubmit(leasedAs(w.token()))
 	w.do(plain, late, leased)
 	for _, s := range []*store.Submit{plain, late, leased} {
-		equal(w, "the answer", text(s.Job), text(w.job(s.Job.ID)))
+		wantEqual(w, "the answer", text(s.Job), text(w.job(s.Job.ID)))
 	}
 }
 
@@ -166,16 +166,16 @@ func submitInputs(w *harness) {
 func submitRefusedForRows(w *harness) {
 	w.do(newWrite(put("p", "there", "was here")))
 	for _, edit := range []func(*store.Submit){delayed(0), delayed(time.Minute), leasedAs(w.token())} {
-		met := w.newSubmit(edit, withRows(put("p", "new", "x"), doing(store.Insert, put("p", "there", "again"))))
-		w.refused(job.Conflict, met)
-		equal(w, "the body of the row that was met", string(met.Conflict), "was here")
-		w.gone(mine, met.Job.ID)
-		lacks := w.newSubmit(edit, withRows(put("p", "new", "x"), doing(store.Require, put("p", "absent", ""))))
-		w.refused(job.NotFound, lacks)
-		w.gone(mine, lacks.Job.ID)
+		met := w.newSubmit(edit, withRows(put("p", "new", "x"), withAction(store.Insert, put("p", "there", "again"))))
+		w.mustRefuse(job.Conflict, met)
+		wantEqual(w, "the body of the row that was met", string(met.Conflict), "was here")
+		w.wantGone(mine, met.Job.ID)
+		lacks := w.newSubmit(edit, withRows(put("p", "new", "x"), withAction(store.Require, put("p", "absent", ""))))
+		w.mustRefuse(job.NotFound, lacks)
+		w.wantGone(mine, lacks.Job.ID)
 	}
-	equal(w, "the jobs of the queue", w.counts(queue), job.Counts{})
-	equal(w, "the rows", len(w.rows("note", "p")), 1)
+	wantEqual(w, "the jobs of the queue", w.counts(queue), job.Counts{})
+	wantEqual(w, "the rows", len(w.rows("note", "p")), 1)
 }
 
 func submitOrder(w *harness) {

@@ -1,11 +1,10 @@
-// Package storetest is the contract of package store as tests. Every store passes
-// it, alone and behind the wrapper of package faulty.
+// Package storetest is the contract of package store as tests. Every store must pass it, alone and
+// behind the wrappers of package faulty.
 //
-// The suite is a list of topics, a topic a list of rules. A rule is a sentence and
-// the function that holds a fresh store to it; the sentence is the name of the
-// subtest, so that a failure says which promise was broken. New behaviour of
-// stores lands here first. A rule that a race can break is held with two stores
-// on one place, as two processes would open it.
+// The suite is a list of topics, and a topic is a list of rules. A rule is a sentence and a
+// function that checks it on a new store. The sentence is the name of the subtest, so that a
+// failure names the broken promise. New behaviour of stores is added here first. Rules that a
+// race could break run with two stores on one place, as two processes would open it.
 package storetest
 
 import (
@@ -15,20 +14,21 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// Suite knows how to open the store that is held to the contract.
+// Suite opens the stores under test.
 type Suite struct {
-	// Open opens the store that lives at place: a path that exists nowhere yet, in a
-	// directory that the test removes. Opened again after a Close, it holds what it
-	// held. Whoever opens a store here closes it.
+	// Open opens the store at place: a path that does not exist at the first call, in a
+	// directory that the test removes. After a Close it is called again with the same place,
+	// and must return a store with the same data. The suite closes the stores. Open is called
+	// by several goroutines at once.
 	Open func(tb testing.TB, place string, o Options) store.Store
-	// OpenSeveral opens n stores on one place, as n processes do that share it. Without it
-	// they are n handles of the store that Open opens, whose Apply is behind one lock.
+	// OpenSeveral opens n stores on one place, as n processes do that share it. When it is nil,
+	// the suite uses n handles of one store from Open, with one lock around Apply.
 	OpenSeveral func(tb testing.TB, place string, n int, o Options) []store.Store
 }
 
-// Options are what a test decides about the store it opens.
+// Options are the options with which a test opens a store.
 type Options struct {
-	// Clock is moved by hand; nil leaves the store its own.
+	// Clock is the clock of the test; nil means the own clock of the store.
 	Clock func() time.Time
 	AtEnd store.AtEnd
 }
@@ -82,14 +82,14 @@ func topics() []topic {
 		{"counts", countRules()},
 		{"batch", batchRules()},
 		{"pipeline", pipelineRules()},
-		{"poison", poisonRules()},
+		{"poison", badDataRules()},
 		{"durable", durableRules()},
 		{"identity", identityRules()},
 		{"races", raceRules()},
 	}
 }
 
-// sharedTopics are the rules that a race between stores on one place could break.
+// sharedTopics lists the rules that a race between stores on one place could break.
 func sharedTopics() []topic {
 	return []topic{
 		{"claims", sharedClaimRules()},
@@ -139,7 +139,7 @@ func runTopics(t *testing.T, s Suite, n int, topics ...topic) {
 					r.test(w)
 					for i := range n {
 						w.use(i)
-						w.audit()
+						w.checkCounts()
 					}
 				})
 			}

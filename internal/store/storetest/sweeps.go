@@ -23,8 +23,8 @@ func withFiles(names ...string) func(*store.Submit) {
 	}
 }
 
-// swept reads a list with a cursor to its end, a few at a time.
-func swept[T any](w *harness, list func(ctx context.Context, after string, limit int) ([]T, string, error)) (all []T) {
+// readAllPages reads a list to its end, in small pages.
+func readAllPages[T any](w *harness, list func(ctx context.Context, after string, limit int) ([]T, string, error)) (all []T) {
 	w.Helper()
 	const few = 3
 	for after, pages := "", 0; ; pages++ {
@@ -46,7 +46,7 @@ func swept[T any](w *harness, list func(ctx context.Context, after string, limit
 func sweepFiles(w *harness) {
 	check := func(want ...job.ID) {
 		w.Helper()
-		equal(w, "the jobs with files", fmt.Sprint(swept(w, w.store.WithFiles)), fmt.Sprint(want))
+		wantEqual(w, "the jobs with files", fmt.Sprint(readAllPages(w, w.store.WithFiles)), fmt.Sprint(want))
 	}
 	check()
 	var all []job.ID
@@ -67,7 +67,7 @@ func sweepFiles(w *harness) {
 func sweepRemoved(w *harness) {
 	removed := func(how string, b *store.Batch, want ...job.ID) {
 		w.Helper()
-		equal(w, "the jobs that "+how+" removed", fmt.Sprint(b.Removed), fmt.Sprint(want))
+		wantEqual(w, "the jobs that "+how+" removed", fmt.Sprint(b.Removed), fmt.Sprint(want))
 	}
 	with, without := w.submit(withFiles("a")), w.submit()
 	removed("a cancel", w.do(newCancel(with), newCancel(without)))
@@ -83,7 +83,7 @@ func sweepRemoved(w *harness) {
 	w.do(newFinish(w.running().Lease(), job.Succeeded))
 	old := w.running(withFiles("a"))
 	removed("a finish", w.do(newFinish(old.Lease(), job.Succeeded)))
-	w.pass(2 * keep)
+	w.advance(2 * keep)
 	removed("a prune", w.do(newPrune()), old.Job.ID)
 	removed("a second prune", w.do(newPrune()))
 }

@@ -26,72 +26,72 @@ func tenantRules() []rule {
 	}
 }
 
-// of makes a submit one of a tenant's.
-func of(tenant string) job.Owner { return job.Owner{Tenant: tenant, User: "user"} }
+// ofTenant is an owner of the tenant.
+func ofTenant(tenant string) job.Owner { return job.Owner{Tenant: tenant, User: "user"} }
 
 func tenantsKeysApart(w *harness) {
-	w.limit(queue, job.Limits{KeyRunning: 1, KeyWaiting: 2})
+	w.setLimits(queue, job.Limits{KeyRunning: 1, KeyWaiting: 2})
 	for _, tenant := range []string{"", "a", "b"} {
-		o := ownedBy(of(tenant))
+		o := ownedBy(ofTenant(tenant))
 		first, parked := w.newSubmit(o), w.newSubmit(o)
 		w.do(first, parked)
-		equal(w, "the first one's state", first.Job.State, job.Queued)
-		equal(w, "the second one's state", parked.Job.State, job.Parked)
-		w.refused(job.KeyFull, w.newSubmit(o))
+		wantEqual(w, "the first one's state", first.Job.State, job.Queued)
+		wantEqual(w, "the second one's state", parked.Job.State, job.Parked)
+		w.mustRefuse(job.KeyFull, w.newSubmit(o))
 	}
 	claimed := w.claim(queue, 9)
-	equal(w, "the jobs claimed, one of each tenant", len(claimed), 3)
+	wantEqual(w, "the jobs claimed, one of each tenant", len(claimed), 3)
 	for _, c := range claimed {
 		w.do(newFinish(c.Lease(), job.Succeeded))
-		next := w.claimOne(queue) // the one that followed
-		equal(w, "the tenant of the job that followed", next.Job.Owner, c.Job.Owner)
+		next := w.claimOne(queue) // the job that was unparked
+		wantEqual(w, "the tenant of the job that followed", next.Job.Owner, c.Job.Owner)
 	}
 }
 
 func tenantsRunTogether(w *harness) {
-	w.limit(queue, job.Limits{KeyRunning: 1})
+	w.setLimits(queue, job.Limits{KeyRunning: 1})
 	type pair struct{ tenant, key string }
 	pairs := []pair{{"", "abc"}, {"a", "bc"}, {"ab", "c"}, {"1:a", "bc"}, {"1", ":abc"}, {"=", "a"}, {"", "=a"}, {"+", "a"}, {"", "+a"}, {"-1:", "a"}, {"", "-1:a"}, {"a\x00", "b"}, {"a", "\x00b"}}
 	var behind []job.ID
 	for _, p := range pairs {
-		edit := func(key string) (ids job.ID) { return w.submit(ownedBy(of(p.tenant)), withKey(key)) }
+		edit := func(key string) (ids job.ID) { return w.submit(ownedBy(ofTenant(p.tenant)), withKey(key)) }
 		edit(p.key)
 		behind = append(behind, edit(p.key))
 	}
 	for range 2 {
 		claimed := w.claim(queue, 50)
-		equal(w, "the jobs claimed, one of each key", len(claimed), len(pairs))
+		wantEqual(w, "the jobs claimed, one of each key", len(claimed), len(pairs))
 		for _, c := range claimed {
 			w.do(newFinish(c.Lease(), job.Succeeded))
 		}
 		w.reopen()
 	}
 	for i, id := range behind {
-		equal(w, "the state of the second of each key", w.jobOf(of(pairs[i].tenant), id).State, job.Succeeded)
+		wantEqual(w, "the state of the second of each key", w.jobOf(ofTenant(pairs[i].tenant), id).State, job.Succeeded)
 	}
 }
 
 func tenantsRefusal(w *harness) {
-	w.limit(queue, job.Limits{KeyWaiting: 4})
-	w.submitMany(3, ownedBy(of("a")))
-	w.submitMany(4, ownedBy(of("b")))
-	s := w.newSubmit(ownedBy(of("b")))
-	w.refused(job.KeyFull, s)
+	w.setLimits(queue, job.Limits{KeyWaiting: 4})
+	w.submitMany(3, ownedBy(ofTenant("a")))
+	w.submitMany(4, ownedBy(ofTenant("b")))
+	s := w.newSubmit(ownedBy(ofTenant("b")))
+	w.mustRefuse(job.KeyFull, s)
 	if !strings.Contains(s.Err.Error(), "4 jobs waiting") {
 		w.Errorf("a tenant with 4 jobs waiting is told: %v", s.Err)
 	}
-	w.submit(ownedBy(of("a")))
+	w.submit(ownedBy(ofTenant("a")))
 }
 
 func tenantsGroup(w *harness) {
-	w.limit(queue, job.Limits{KeyWaiting: 2})
-	both := append(w.newSubmits(2, ownedBy(of("a"))), w.newSubmits(2, ownedBy(of("b")))...)
+	w.setLimits(queue, job.Limits{KeyWaiting: 2})
+	both := append(w.newSubmits(2, ownedBy(ofTenant("a"))), w.newSubmits(2, ownedBy(ofTenant("b")))...)
 	w.do(grouped(both...)...)
-	equal(w, "the jobs", w.counts(queue).Queued, 4)
+	wantEqual(w, "the jobs", w.counts(queue).Queued, 4)
 }
 
-// turnsOf claims jobs one by one and says how many each tenant got.
-func (w *harness) turnsOf(n int) map[string]int {
+// claimedByTenant claims jobs one by one and counts them by tenant.
+func (w *harness) claimedByTenant(n int) map[string]int {
 	w.Helper()
 	got := map[string]int{}
 	for range n {
@@ -102,14 +102,14 @@ func (w *harness) turnsOf(n int) map[string]int {
 
 func tenantsTurns(w *harness) {
 	for i := range 1000 {
-		w.submit(ownedBy(of("many")), withKey(fmt.Sprint(i)))
+		w.submit(ownedBy(ofTenant("many")), withKey(fmt.Sprint(i)))
 	}
-	w.submitMany(60, ownedBy(of("one")))
-	got := w.turnsOf(40)
+	w.submitMany(60, ownedBy(ofTenant("one")))
+	got := w.claimedByTenant(40)
 	if n := got["one"]; n < 19 {
 		w.Errorf("of 40 jobs a tenant with one key got %d, one with a thousand keys the others", n)
 	}
-	claimed := w.claim(queue, 40) // also at once
+	claimed := w.claim(queue, 40) // also in one claim
 	n := len(slices.DeleteFunc(claimed, func(c job.Claimed) bool { return c.Job.Owner.Tenant != "one" }))
 	if n < 19 || n > 21 {
 		w.Errorf("of 40 jobs claimed at once a tenant with one key got %d", n)
@@ -117,32 +117,32 @@ func tenantsTurns(w *harness) {
 }
 
 func tenantsSingle(w *harness) {
-	w.submitMany(100, ownedBy(of("busy")))
-	w.turnsOf(10)
-	single := w.submit(ownedBy(of("single")))
+	w.submitMany(100, ownedBy(ofTenant("busy")))
+	w.claimedByTenant(10)
+	single := w.submit(ownedBy(ofTenant("single")))
 	if !slices.Contains(claimedIDs(w.claim(queue, 2)), single) {
 		w.Errorf("the only job of its tenant was not among the next two of 91")
 	}
-	late := w.submit(ownedBy(of("")))
+	late := w.submit(ownedBy(ofTenant("")))
 	if !slices.Contains(claimedIDs(w.claim(queue, 2)), late) {
 		w.Errorf("a job of the tenant without a name was not among the next two")
 	}
 }
 
 func tenantsOwnTurns(w *harness) {
-	w.submitMany(50, ownedBy(of("a")), withKey("busy"))
-	w.submitMany(50, ownedBy(of("b")), withKey("busy"))
-	w.turnsOf(4)
-	single := w.submit(ownedBy(of("a")), withKey("single"))
+	w.submitMany(50, ownedBy(ofTenant("a")), withKey("busy"))
+	w.submitMany(50, ownedBy(ofTenant("b")), withKey("busy"))
+	w.claimedByTenant(4)
+	single := w.submit(ownedBy(ofTenant("a")), withKey("single"))
 	if !slices.Contains(claimedIDs(w.claim(queue, 4)), single) {
 		w.Errorf("the only job of its key was not among its tenant's next two")
 	}
 }
 
 func tenantsPriority(w *harness) {
-	late := w.submit(ownedBy(of("a")), withPriority(9))
-	w.submitMany(20, ownedBy(of("a")), withPriority(1))
-	w.submitMany(20, ownedBy(of("b")), withPriority(5))
+	late := w.submit(ownedBy(ofTenant("a")), withPriority(9))
+	w.submitMany(20, ownedBy(ofTenant("a")), withPriority(1))
+	w.submitMany(20, ownedBy(ofTenant("b")), withPriority(5))
 	got := map[string]int{}
 	for range 20 {
 		c := w.claimOne(queue)
@@ -151,11 +151,11 @@ func tenantsPriority(w *harness) {
 			w.Errorf("a job of the lowest priority was claimed before its tenant's urgent ones")
 		}
 	}
-	equal(w, "the turns of the tenant with ordinary jobs", got["b"], 10)
+	wantEqual(w, "the turns of the tenant with ordinary jobs", got["b"], 10)
 }
 
 func tenantsNoStarving(w *harness) {
-	second := w.submitMany(2, ownedBy(of("two")))[1]
+	second := w.submitMany(2, ownedBy(ofTenant("two")))[1]
 	more := func(n int) (ops []any) {
 		for range n {
 			s := w.newSubmit()
@@ -164,14 +164,14 @@ func tenantsNoStarving(w *harness) {
 		}
 		return ops
 	}
-	if w.flood(second, 20, 200, more) < 0 {
+	if w.overtake(second, 20, 200, more) < 0 {
 		w.Errorf("with twenty tenants waiting the second job of one was overtaken by more than two hundred")
 	}
 }
 
 func tenantsFilter(w *harness) {
 	for _, tenant := range []string{"", "a", "b"} {
-		w.submitMany(3, ownedBy(of(tenant)))
+		w.submitMany(3, ownedBy(ofTenant(tenant)))
 	}
 	for _, tenant := range []string{"b", "", "none", "a"} {
 		c := w.newClaim(queue, 2)
@@ -181,20 +181,20 @@ func tenantsFilter(w *harness) {
 		if tenant == "none" {
 			want = 0
 		}
-		equal(w, "the jobs claimed of the tenant "+tenant, len(c.Claimed), want)
+		wantEqual(w, "the jobs claimed of the tenant "+tenant, len(c.Claimed), want)
 		for _, got := range c.Claimed {
-			equal(w, "the tenant of a claimed job", got.Job.Owner.Tenant, tenant)
+			wantEqual(w, "the tenant of a claimed job", got.Job.Owner.Tenant, tenant)
 		}
 	}
-	w.limit(queue, job.Limits{Running: 7})
+	w.setLimits(queue, job.Limits{Running: 7})
 	one, rest := w.newClaim(queue, 5), w.newClaim(queue, 5)
 	a := "a"
 	one.Tenant = &a
 	w.do(one, rest)
-	equal(w, "the tenant's last job", len(one.Claimed), 1)
-	equal(w, "what the limit leaves of the others", len(rest.Claimed), 0)
+	wantEqual(w, "the tenant's last job", len(one.Claimed), 1)
+	wantEqual(w, "what the limit leaves of the others", len(rest.Claimed), 0)
 	w.limits = nil
-	equal(w, "the jobs claimed without a tenant", len(w.claim(queue, 9)), 2)
+	wantEqual(w, "the jobs claimed without a tenant", len(w.claim(queue, 9)), 2)
 }
 
 func tenantsPosition(w *harness) {
@@ -204,7 +204,7 @@ func tenantsPosition(w *harness) {
 	}
 	var all []waits
 	for i := range 60 {
-		o := of([]string{"a", "b", "b", "c", "", "b"}[i%6])
+		o := ofTenant([]string{"a", "b", "b", "c", "", "b"}[i%6])
 		all = append(all, waits{o, w.submit(ownedBy(o), withKey(fmt.Sprint(i%4)), withPriority(4+i%3))})
 		if i%7 == 6 {
 			w.claimOne(queue)
@@ -219,22 +219,22 @@ func tenantsPosition(w *harness) {
 		positions[j.id] = n
 	}
 	for want, c := range w.claim(queue, 60) {
-		equal(w, "the position of the job claimed next", positions[c.Job.ID], want)
+		wantEqual(w, "the position of the job claimed next", positions[c.Job.ID], want)
 	}
 }
 
 func tenantsReopened(w *harness) {
-	w.limit(queue, job.Limits{KeyRunning: 20, KeyWaiting: 30})
+	w.setLimits(queue, job.Limits{KeyRunning: 20, KeyWaiting: 30})
 	for _, tenant := range []string{"", "a", "b"} {
-		w.submitMany(25, ownedBy(of(tenant)))
-		w.submitMany(5, ownedBy(of(tenant)), delayed(time.Hour))
+		w.submitMany(25, ownedBy(ofTenant(tenant)))
+		w.submitMany(5, ownedBy(ofTenant(tenant)), delayed(time.Hour))
 	}
 	w.reopen()
 	for _, tenant := range []string{"", "a", "b"} {
-		w.refused(job.KeyFull, w.newSubmit(ownedBy(of(tenant))))
+		w.mustRefuse(job.KeyFull, w.newSubmit(ownedBy(ofTenant(tenant))))
 	}
-	got := w.turnsOf(12)
+	got := w.claimedByTenant(12)
 	for _, tenant := range []string{"", "a", "b"} {
-		equal(w, "the turns of the tenant "+tenant, got[tenant], 4)
+		wantEqual(w, "the turns of the tenant "+tenant, got[tenant], 4)
 	}
 }

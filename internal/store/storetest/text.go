@@ -29,14 +29,14 @@ func (w *harness) text(id job.ID, limit int) string {
 func textSoFar(w *harness) {
 	c := w.running()
 	w.do(newAppend(c.Lease(), 1, 0, "the ", "first"))
-	equal(w, "the text", w.text(c.Job.ID, 100), "the first")
+	wantEqual(w, "the text", w.text(c.Job.ID, 100), "the first")
 	w.do(newFinish(c.Lease(), job.Queued))
-	equal(w, "the text of a waiting job", w.text(c.Job.ID, 100), "the first")
+	wantEqual(w, "the text of a waiting job", w.text(c.Job.ID, 100), "the first")
 	c = w.claimOne(queue)
-	w.do(restarted(c.Lease(), 2, 2, "the ", "second"))
-	equal(w, "the text", w.text(c.Job.ID, 100), "the second")
+	w.do(newAttempt(c.Lease(), 2, 2, "the ", "second"))
+	wantEqual(w, "the text", w.text(c.Job.ID, 100), "the second")
 	w.do(newFinish(c.Lease(), job.Succeeded))
-	equal(w, "the text of an ended job", w.text(c.Job.ID, 100), "the second")
+	wantEqual(w, "the text of an ended job", w.text(c.Job.ID, 100), "the second")
 }
 
 func textOnly(w *harness) {
@@ -44,7 +44,7 @@ func textOnly(w *harness) {
 	a := newAppend(c.Lease(), 1, 0, "one ", "log", "{}", "", "two")
 	a.Entries[1].Kind, a.Entries[2].Kind = job.KindLog, job.KindJSON
 	w.do(a)
-	equal(w, "the text", w.text(c.Job.ID, 100), "one two")
+	wantEqual(w, "the text", w.text(c.Job.ID, 100), "one two")
 }
 
 func textCut(w *harness) {
@@ -63,13 +63,13 @@ func textOfSilent(w *harness) {
 	c := w.running()
 	w.do(newAppend(c.Lease(), 1, 0, "said"), newFinish(c.Lease(), job.Queued))
 	c = w.claimOne(queue)
-	w.do(restarted(c.Lease(), 2, 1))
-	equal(w, "the text", w.text(c.Job.ID, 100), "")
+	w.do(newAttempt(c.Lease(), 2, 1))
+	wantEqual(w, "the text", w.text(c.Job.ID, 100), "")
 }
 
 func textEmpty(w *harness) {
 	for _, state := range reachable() {
 		id, _ := w.inState(state)
-		equal(w, "the text", w.text(id, 100), "")
+		wantEqual(w, "the text", w.text(id, 100), "")
 	}
 }

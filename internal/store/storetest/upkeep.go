@@ -23,58 +23,58 @@ func dueRules() []rule {
 
 func dueReady(w *harness) {
 	soon, late := w.submit(delayed(time.Minute)), w.submit(delayed(time.Hour))
-	w.pass(time.Minute + time.Second)
+	w.advance(time.Minute + time.Second)
 	due := newDue()
 	w.do(due)
-	equal(w, "the jobs made ready", due.Ready, 1)
-	equal(w, "whether there is more", due.More, false)
+	wantEqual(w, "the jobs made ready", due.Ready, 1)
+	wantEqual(w, "whether there is more", due.More, false)
 	j := w.job(soon)
-	equal(w, "the state of the one", j.State, job.Queued)
+	wantEqual(w, "the state of the one", j.State, job.Queued)
 	if j.RunAt.After(w.now()) || j.RunAt.Before(j.CreatedAt.Add(time.Minute)) {
 		w.Errorf("the job became ready at %v", j.RunAt)
 	}
-	equal(w, "the state of the other", w.job(late).State, job.Scheduled)
-	equal(w, "the counts", w.counts(queue), job.Counts{Scheduled: 1, Queued: 1})
-	equal(w, "the job claimed", w.claimOne(queue).Job.ID, soon)
+	wantEqual(w, "the state of the other", w.job(late).State, job.Scheduled)
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Scheduled: 1, Queued: 1})
+	wantEqual(w, "the job claimed", w.claimOne(queue).Job.ID, soon)
 }
 
 func dueExpires(w *harness) {
-	id, other := w.submit(patient(time.Minute), kept(17*time.Minute)), w.submit()
-	w.pass(time.Minute - time.Second)
+	id, other := w.submit(withQueueTimeout(time.Minute), withKeep(17*time.Minute)), w.submit()
+	w.advance(time.Minute - time.Second)
 	w.do(newDue())
-	equal(w, "the state in time", w.job(id).State, job.Queued)
-	w.pass(2 * time.Second)
+	wantEqual(w, "the state in time", w.job(id).State, job.Queued)
+	w.advance(2 * time.Second)
 	due := newDue()
 	due.Failure = &job.Failure{Code: "too_late", Message: "nobody came", Retryable: true}
 	w.do(due)
 	j := w.job(id)
-	equal(w, "the state", j.State, job.Expired)
+	wantEqual(w, "the state", j.State, job.Expired)
 	if j.Failure == nil || j.Failure.Code != "too_late" || j.Failure.Message != "nobody came" || !j.Failure.Retryable {
 		w.Errorf("the expired job has the failure %+v", j.Failure)
 	}
-	w.at("FinishedAt", j.FinishedAt, w.now())
-	w.at("ExpiresAt", j.ExpiresAt, w.now().Add(17*time.Minute))
+	w.wantTime("FinishedAt", j.FinishedAt, w.now())
+	w.wantTime("ExpiresAt", j.ExpiresAt, w.now().Add(17*time.Minute))
 	if len(due.Expired) != 1 || text(due.Expired[0]) != text(j) {
 		w.Errorf("the answer has %d expired jobs", len(due.Expired))
 	}
-	equal(w, "the state of the one that may wait", w.job(other).State, job.Queued)
-	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 1, Expired: 1})
+	wantEqual(w, "the state of the one that may wait", w.job(other).State, job.Queued)
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Queued: 1, Expired: 1})
 }
 
 func dueStarted(w *harness) {
-	back := w.running(patient(time.Minute))
+	back := w.running(withQueueTimeout(time.Minute))
 	w.do(newFinish(back.Lease(), job.Scheduled))
-	running := w.running(patient(time.Minute))
-	w.pass(time.Hour)
+	running := w.running(withQueueTimeout(time.Minute))
+	w.advance(time.Hour)
 	w.do(newDue())
-	equal(w, "the state of the one that went back", w.job(back.Job.ID).State, job.Queued)
-	equal(w, "the state of the running", w.job(running.Job.ID).State, job.Running)
+	wantEqual(w, "the state of the one that went back", w.job(back.Job.ID).State, job.Queued)
+	wantEqual(w, "the state of the running", w.job(running.Job.ID).State, job.Running)
 }
 
 func dueLimited(w *harness) {
 	w.submitMany(25, delayed(time.Minute))
-	w.submitMany(25, patient(time.Minute))
-	w.pass(2 * time.Minute)
+	w.submitMany(25, withQueueTimeout(time.Minute))
+	w.advance(2 * time.Minute)
 	ready, expired, more := 0, 0, true
 	for rounds := 0; more && rounds < 10; rounds++ {
 		due := &store.Due{Limit: 10}
@@ -84,15 +84,15 @@ func dueLimited(w *harness) {
 		}
 		ready, expired, more = ready+due.Ready, expired+len(due.Expired), due.More
 	}
-	equal(w, "the jobs made ready", ready, 25)
-	equal(w, "the jobs expired", expired, 25)
-	equal(w, "whether there is more", more, false)
-	equal(w, "the counts", w.counts(queue), job.Counts{Queued: 25, Expired: 25})
+	wantEqual(w, "the jobs made ready", ready, 25)
+	wantEqual(w, "the jobs expired", expired, 25)
+	wantEqual(w, "whether there is more", more, false)
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Queued: 25, Expired: 25})
 }
 
 func dueThenClaim(w *harness) {
 	id := w.submit(delayed(time.Minute))
-	w.pass(2 * time.Minute)
+	w.advance(2 * time.Minute)
 	claim := w.newClaim(queue, 2)
 	w.do(newDue(), claim)
 	if len(claim.Claimed) != 1 || claim.Claimed[0].Job.ID != id {
@@ -107,21 +107,21 @@ func dueNext(w *harness) {
 		if err != nil {
 			w.Fatalf("next due: %v", err)
 		}
-		w.at("the next ready", r, ready)
-		w.at("the next expiry", e, expires)
+		w.wantTime("the next ready", r, ready)
+		w.wantTime("the next expiry", e, expires)
 	}
 	now := w.now()
 	check(time.Time{}, time.Time{})
 	w.submit(delayed(time.Hour))
-	w.submit(patient(2 * time.Hour))
+	w.submit(withQueueTimeout(2 * time.Hour))
 	check(now.Add(time.Hour), now.Add(2*time.Hour))
-	first, firstOut := w.submit(delayed(time.Minute)), w.submit(inQueue("other"), patient(3*time.Minute))
+	first, firstOut := w.submit(delayed(time.Minute)), w.submit(inQueue("other"), withQueueTimeout(3*time.Minute))
 	check(now.Add(time.Minute), now.Add(3*time.Minute))
 	w.do(newCancel(first))
 	w.claimOne("other")
 	check(now.Add(time.Hour), now.Add(2*time.Hour))
 	w.do(newCancel(firstOut))
-	w.pass(3 * time.Hour)
+	w.advance(3 * time.Hour)
 	w.do(newDue())
 	check(time.Time{}, time.Time{})
 }
@@ -132,16 +132,16 @@ func dueNothing(w *harness) {
 	before := w.stored()
 	due := newDue()
 	w.do(due)
-	equal(w, "the jobs made ready", due.Ready, 0)
-	equal(w, "the jobs expired", len(due.Expired), 0)
-	equal(w, "whether there is more", due.More, false)
+	wantEqual(w, "the jobs made ready", due.Ready, 0)
+	wantEqual(w, "the jobs expired", len(due.Expired), 0)
+	wantEqual(w, "whether there is more", due.More, false)
 	w.sameStored("a due changed the store", before, w.stored())
 }
 
 func dueClock(w *harness) {
-	w.at("the store's clock", w.store.Now(), w.now())
-	w.pass(time.Hour)
-	w.at("the store's clock", w.store.Now(), w.now())
+	w.wantTime("the store's clock", w.store.Now(), w.now())
+	w.advance(time.Hour)
+	w.wantTime("the store's clock", w.store.Now(), w.now())
 }
 
 func pruneRules() []rule {
@@ -163,18 +163,18 @@ func pruneDeletes(w *harness) {
 	}
 	expired, _ := w.inState(job.Expired)
 	ended = append(ended, expired)
-	w.pass(keep - time.Minute)
+	w.advance(keep - time.Minute)
 	early := newPrune()
 	w.do(early)
-	equal(w, "the jobs deleted early", early.Deleted, 0)
-	w.pass(2 * time.Minute)
+	wantEqual(w, "the jobs deleted early", early.Deleted, 0)
+	w.advance(2 * time.Minute)
 	p := newPrune()
 	w.do(p)
-	equal(w, "the jobs deleted", p.Deleted, len(ended))
+	wantEqual(w, "the jobs deleted", p.Deleted, len(ended))
 	for _, id := range ended {
-		w.gone(mine, id)
+		w.wantGone(mine, id)
 	}
-	w.refused(job.NotFound, newRetry(ended[1]), newCancel(ended[0]))
+	w.mustRefuse(job.NotFound, newRetry(ended[1]), newCancel(ended[0]))
 }
 
 func pruneSpares(w *harness) {
@@ -183,13 +183,13 @@ func pruneSpares(w *harness) {
 		id, _ := w.inState(state)
 		ids = append(ids, id)
 	}
-	w.do(newFinish(w.running(kept(100*day)).Lease(), job.Succeeded))
-	w.pass(50 * day)
+	w.do(newFinish(w.running(withKeep(100*day)).Lease(), job.Succeeded))
+	w.advance(50 * day)
 	before := w.stored()
 	p := newPrune()
 	w.do(p)
-	equal(w, "the jobs deleted", p.Deleted, 0)
-	equal(w, "the cursor after the newest", p.Next, "")
+	wantEqual(w, "the jobs deleted", p.Deleted, 0)
+	wantEqual(w, "the cursor after the newest", p.Next, "")
 	w.sameStored("a prune changed what was to stay", before, w.stored())
 	for _, id := range ids {
 		w.job(id)
@@ -204,7 +204,7 @@ func pruneCursor(w *harness) {
 			w.do(newFinish(c.Lease(), job.Succeeded))
 		}
 	}
-	w.pass(day)
+	w.advance(day)
 	deleted, after := 0, ""
 	for rounds := 1; ; rounds++ {
 		p := &store.Prune{After: after, Limit: 7}
@@ -221,13 +221,13 @@ func pruneCursor(w *harness) {
 		}
 		after = p.Next
 	}
-	equal(w, "the jobs deleted", deleted, jobs*2/3)
-	equal(w, "the jobs left", len(w.all(job.Filter{Owner: mine})), jobs/3)
+	wantEqual(w, "the jobs deleted", deleted, jobs*2/3)
+	wantEqual(w, "the jobs left", len(w.listAll(job.Filter{Owner: mine})), jobs/3)
 }
 
 func notACursor(w *harness) {
 	const none = "\x00 no cursor"
-	w.refused(job.Invalid, &store.Prune{After: none, Limit: 10})
+	w.mustRefuse(job.Invalid, &store.Prune{After: none, Limit: 10})
 	if _, next, err := w.store.WithFiles(w.ctx, none, 10); err == nil || next != "" {
 		w.Errorf("the list of jobs with files goes on after no cursor: %q, %v", next, err)
 	}
@@ -239,15 +239,15 @@ func notACursor(w *harness) {
 func pruneTotals(w *harness) {
 	w.do(newFinish(w.running().Lease(), job.Succeeded))
 	w.do(newFinish(w.running().Lease(), job.Failed))
-	w.pass(day)
+	w.advance(day)
 	w.do(newPrune())
-	equal(w, "the counts", w.counts(queue), job.Counts{Succeeded: 1, Failed: 1})
+	wantEqual(w, "the counts", w.counts(queue), job.Counts{Succeeded: 1, Failed: 1})
 }
 
 func clockShown(w *harness) {
 	last := time.Time{}
 	for i := range 50 {
-		w.pass(time.Duration(i) * 7 * time.Millisecond)
+		w.advance(time.Duration(i) * 7 * time.Millisecond)
 		if i == 25 {
 			w.reopen()
 		}

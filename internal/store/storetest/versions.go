@@ -16,8 +16,8 @@ func standingRules() []rule {
 	}
 }
 
-// standing asks where jobs of the usual owner stand.
-func (w *harness) standing(ids ...job.ID) map[job.ID]store.JobVersion {
+// versions reads the versions of jobs of the default owner.
+func (w *harness) versions(ids ...job.ID) map[job.ID]store.JobVersion {
 	w.Helper()
 	var of []store.OwnedID
 	for _, id := range ids {
@@ -31,7 +31,7 @@ func (w *harness) standing(ids ...job.ID) map[job.ID]store.JobVersion {
 	for _, st := range list {
 		all[st.ID] = st
 	}
-	equal(w, "the standings without those of twice the same job", len(all), len(list))
+	wantEqual(w, "the standings without those of twice the same job", len(all), len(list))
 	return all
 }
 
@@ -41,46 +41,46 @@ func standingIsRead(w *harness) {
 		id, _ := w.inState(state)
 		ids = append(ids, id)
 	}
-	all := w.standing(ids...)
+	all := w.versions(ids...)
 	for _, id := range ids {
 		j, st := w.job(id), all[id]
 		want := store.JobVersion{ID: id, Revision: j.Revision, State: j.State, Attempt: j.Attempt, Cursor: j.Cursor, Token: st.Token}
-		equal(w, "the standing of a job that is "+j.State.String(), fmt.Sprintf("%+v", st), fmt.Sprintf("%+v", want))
-		equal(w, "whether a job that is "+j.State.String()+" has a lease", !st.Token.IsZero(), j.State == job.Running)
+		wantEqual(w, "the standing of a job that is "+j.State.String(), fmt.Sprintf("%+v", st), fmt.Sprintf("%+v", want))
+		wantEqual(w, "whether a job that is "+j.State.String()+" has a lease", !st.Token.IsZero(), j.State == job.Running)
 	}
 }
 
 func standingRunning(w *harness) {
 	c := w.running()
 	w.do(newAppend(c.Lease(), 1, 0, "a", "b"))
-	st := w.standing(c.Job.ID)[c.Job.ID]
-	equal(w, "the cursor", st.Cursor, 2)
-	equal(w, "the lease", st.Token, c.Token)
-	equal(w, "whether it is to stop", st.CancelRequested, false)
+	st := w.versions(c.Job.ID)[c.Job.ID]
+	wantEqual(w, "the cursor", st.Cursor, 2)
+	wantEqual(w, "the lease", st.Token, c.Token)
+	wantEqual(w, "whether it is to stop", st.CancelRequested, false)
 	w.do(newCancel(c.Job.ID))
-	st = w.standing(c.Job.ID)[c.Job.ID]
-	equal(w, "whether it is to stop", st.CancelRequested, true)
+	st = w.versions(c.Job.ID)[c.Job.ID]
+	wantEqual(w, "whether it is to stop", st.CancelRequested, true)
 	w.do(newDelete(c.Job.ID))
-	st = w.standing(c.Job.ID)[c.Job.ID]
-	equal(w, "whether it is deleted", st.Deleted && st.CancelRequested && st.Token == c.Token, true)
+	st = w.versions(c.Job.ID)[c.Job.ID]
+	wantEqual(w, "whether it is deleted", st.Deleted && st.CancelRequested && st.Token == c.Token, true)
 	w.do(newFinish(c.Lease(), job.Succeeded))
-	equal(w, "the standings", len(w.standing(c.Job.ID)), 0)
+	wantEqual(w, "the standings", len(w.versions(c.Job.ID)), 0)
 }
 
 func standingOwners(w *harness) {
 	a, foreign := w.submit(), w.submit(ownedBy(theirs))
-	all := w.standing(a, foreign, w.id())
-	equal(w, "the standings", len(all), 1)
-	equal(w, "the job", all[a].ID, a)
-	equal(w, "the standings of nothing", len(w.standing()), 0)
+	all := w.versions(a, foreign, w.id())
+	wantEqual(w, "the standings", len(all), 1)
+	wantEqual(w, "the job", all[a].ID, a)
+	wantEqual(w, "the standings of nothing", len(w.versions()), 0)
 }
 
 func standingChanges(w *harness) {
 	id := w.submit()
-	last := w.standing(id)[id].Revision
+	last := w.versions(id)[id].Revision
 	changed := func(how string) {
 		w.Helper()
-		now := w.standing(id)[id].Revision
+		now := w.versions(id)[id].Revision
 		if now <= last {
 			w.Errorf("after %s the revision is %d, and was %d", how, now, last)
 		}
@@ -90,7 +90,7 @@ func standingChanges(w *harness) {
 	changed("a claim")
 	w.do(newFinish(c.Lease(), job.Scheduled))
 	changed("a finish that goes back")
-	w.pass(backoff * 2)
+	w.advance(backoff * 2)
 	w.do(newDue())
 	changed("a due")
 	w.do(newCancel(id))

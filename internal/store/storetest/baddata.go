@@ -11,19 +11,19 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-func poisonRules() []rule {
+func badDataRules() []rule {
 	return []rule{
-		{"a submit with bad data does not affect a thousand others", poisonSubmits},
-		{"bad data in output, results and failures does not affect other ops", poisonOutput},
-		{"progress that is not a number does not affect other ops", poisonProgress},
-		{"refused ops of every kind do not affect a thousand others", poisonRefused},
-		{"an accepted value is returned unchanged", poisonKept},
+		{"a submit with bad data does not affect a thousand others", badSubmits},
+		{"bad data in output, results and failures does not affect other ops", badOutput},
+		{"progress that is not a number does not affect other ops", badProgress},
+		{"refused ops of every kind do not affect a thousand others", refusedOps},
+		{"an accepted value is returned unchanged", valuesKept},
 	}
 }
 
-// halved commits a batch as its owner would: on bad data in halves, until the
-// culprits stand alone. It returns how many ops the store could not take.
-func (w *harness) halved(ops ...any) (culprits int) {
+// commitInHalves commits a batch as the engine does: on bad data in halves, until each bad op is
+// alone. It returns the number of bad ops.
+func (w *harness) commitInHalves(ops ...any) (culprits int) {
 	w.Helper()
 	err := w.commitTo(batchOf(ops...))
 	switch {
@@ -35,19 +35,19 @@ func (w *harness) halved(ops ...any) (culprits int) {
 		return 1
 	}
 	n := len(ops) / 2
-	return w.halved(ops[:n]...) + w.halved(ops[n:]...)
+	return w.commitInHalves(ops[:n]...) + w.commitInHalves(ops[n:]...)
 }
 
-// nasty are values that a careless store would choke on.
-func nasty() []string {
+// badValues are strings that a careless store cannot store.
+func badValues() []string {
 	return []string{
 		"", "\x00", "nul\x00inside", "\xff\xfe\x80", "\xed\xa0\x80", "'\"`;--", "%_\\", "\u2028\u202e",
 		"🫖", strings.Repeat("long ", 20_000), `{"json":true}`, "null", "NaN",
 	}
 }
 
-func poisonOf(w *harness) (ops []any) {
-	for _, v := range nasty() {
+func badOpsOf(w *harness) (ops []any) {
+	for _, v := range badValues() {
 		ops = append(ops,
 			w.newSubmit(inQueue("poison"), withInput(v)),
 			w.newSubmit(inQueue("poison"), withKey(v)),
@@ -68,8 +68,8 @@ func poisonOf(w *harness) (ops []any) {
 	)
 }
 
-// among mixes the bad into a thousand good submits, whose ids it returns.
-func (w *harness) among(bad []any) (ops []any, good []job.ID) {
+// mixWithGood mixes the bad ops with a thousand good submits, whose ids it returns.
+func (w *harness) mixWithGood(bad []any) (ops []any, good []job.ID) {
 	const n = 1000
 	every := n/len(bad) + 1
 	for i := range n {
@@ -82,14 +82,14 @@ func (w *harness) among(bad []any) (ops []any, good []job.ID) {
 	return ops, good
 }
 
-func poisonSubmits(w *harness) {
-	ops, good := w.among(poisonOf(w))
-	w.halved(ops...)
+func badSubmits(w *harness) {
+	ops, good := w.mixWithGood(badOpsOf(w))
+	w.commitInHalves(ops...)
 	for _, id := range good {
 		w.job(id)
 	}
-	equal(w, "the good jobs", w.counts(queue).Queued, int64(len(good)))
-	equal(w, "the good jobs claimed", len(w.claim(queue, len(good)+1)), len(good))
+	wantEqual(w, "the good jobs", w.counts(queue).Queued, int64(len(good)))
+	wantEqual(w, "the good jobs claimed", len(w.claim(queue, len(good)+1)), len(good))
 	for _, op := range ops {
 		s := op.(*store.Submit)
 		_, err := w.store.Job(w.ctx, s.Job.Owner, s.Job.ID)
@@ -99,8 +99,8 @@ func poisonSubmits(w *harness) {
 	}
 }
 
-func poisonOutput(w *harness) {
-	for _, v := range nasty() {
+func badOutput(w *harness) {
+	for _, v := range badValues() {
 		bad, good := w.running(), w.running()
 		say := newAppend(bad.Lease(), 1, 0, v, v)
 		say.Progress = &job.Progress{Percent: 1e300, Status: v}
@@ -108,34 +108,34 @@ func poisonOutput(w *harness) {
 		f.Result = &job.Result{ContentType: v, Body: []byte(v)}
 		f.Failure = &job.Failure{Code: v, Message: v}
 		f.Usage = []byte(v)
-		w.halved(
+		w.commitInHalves(
 			newAppend(good.Lease(), 1, 0, "good"), say, newRenew(good.Lease(), leaseFor),
 			newFinish(good.Lease(), job.Succeeded), f, newWrite(store.Row{Owner: job.Owner{Tenant: v, User: v}, Kind: v, Parent: v, ID: v, Body: []byte(v)}),
 		)
-		equal(w, "the state of the neighbour", w.job(good.Job.ID).State, job.Succeeded)
-		equal(w, "the output of the neighbour", w.said(good.Job.ID), "good")
-		w.try(newFinish(bad.Lease(), job.Failed)) // if the finish was not taken
+		wantEqual(w, "the state of the neighbour", w.job(good.Job.ID).State, job.Succeeded)
+		wantEqual(w, "the output of the neighbour", w.textOf(good.Job.ID), "good")
+		w.try(newFinish(bad.Lease(), job.Failed)) // in case the store did not take the finish
 		if !w.job(bad.Job.ID).State.Ended() {
 			w.Errorf("a job that said %q cannot be ended", v)
 		}
 	}
 }
 
-func poisonProgress(w *harness) {
+func badProgress(w *harness) {
 	for _, percent := range []float64{math.NaN(), math.Inf(1), math.Inf(-1), -1, 1e308} {
 		bad, good := w.running(), w.running()
 		say, f := newAppend(bad.Lease(), 1, 0, "a"), newFinish(bad.Lease(), job.Failed)
 		say.Progress, f.Progress = &job.Progress{Percent: percent}, &job.Progress{Percent: percent}
 		fine := newAppend(good.Lease(), 1, 0, "good")
-		w.halved(say, fine, f)
-		equal(w, "the output of the neighbour", w.said(good.Job.ID), "good")
-		w.try(newFinish(bad.Lease(), job.Failed)) // if the finish was not taken
-		equal(w, "the state", w.job(bad.Job.ID).State, job.Failed)
+		w.commitInHalves(say, fine, f)
+		wantEqual(w, "the output of the neighbour", w.textOf(good.Job.ID), "good")
+		w.try(newFinish(bad.Lease(), job.Failed)) // in case the store did not take the finish
+		wantEqual(w, "the state", w.job(bad.Job.ID).State, job.Failed)
 		w.do(newFinish(good.Lease(), job.Succeeded))
 	}
 }
 
-func poisonRefused(w *harness) {
+func refusedOps(w *harness) {
 	running, succeeded := w.running(), w.running()
 	w.do(newFinish(succeeded.Lease(), job.Succeeded))
 	w.do(newWrite(put("p", "there", "")))
@@ -144,40 +144,40 @@ func poisonRefused(w *harness) {
 		newRenew(lost, leaseFor), newAppend(lost, 1, 0, "x"), newAppend(running.Lease(), 1, 7, "gap"),
 		newFinish(lost, job.Succeeded), newLapse(running.Lease(), job.Queued), newFinish(job.Lease{}, job.Failed),
 		newCancel(w.id()), newDelete(w.id()), newRetry(w.id()), newRetry(succeeded.Job.ID),
-		newWrite(doing(store.Insert, put("p", "there", ""))), newWrite(doing(store.Require, put("p", "absent", ""))),
-		w.newSubmit(withRows(doing(store.Insert, put("p", "there", "")))),
+		newWrite(withAction(store.Insert, put("p", "there", ""))), newWrite(withAction(store.Require, put("p", "absent", ""))),
+		w.newSubmit(withRows(withAction(store.Insert, put("p", "there", "")))),
 	}
-	ops, good := w.among(bad)
+	ops, good := w.mixWithGood(bad)
 	w.try(ops...)
 	for _, op := range bad {
 		if errOf(op) == nil {
 			w.Errorf("%T applied and should have been refused", op)
 		}
 	}
-	equal(w, "the good jobs", w.counts(queue), job.Counts{Queued: int64(len(good)), Running: 1, Succeeded: 1})
-	equal(w, "the rows", len(w.rows("note", "p")), 1)
-	equal(w, "what the running job said", w.said(running.Job.ID), "")
+	wantEqual(w, "the good jobs", w.counts(queue), job.Counts{Queued: int64(len(good)), Running: 1, Succeeded: 1})
+	wantEqual(w, "the rows", len(w.rows("note", "p")), 1)
+	wantEqual(w, "what the running job said", w.textOf(running.Job.ID), "")
 }
 
-func poisonKept(w *harness) {
-	for _, v := range nasty() {
+func valuesKept(w *harness) {
+	for _, v := range badValues() {
 		s := w.newSubmit(withKey(v), withInput(v), once(v, v))
-		if w.halved(s) > 0 {
+		if w.commitInHalves(s) > 0 {
 			continue
 		}
 		j := w.job(s.Job.ID)
-		equal(w, "the key", j.Key, v)
+		wantEqual(w, "the key", j.Key, v)
 		input, err := w.store.Input(w.ctx, mine, j.ID)
 		if err != nil || !bytes.Equal(input, []byte(v)) {
 			w.Errorf("an input of %d bytes was read as %d bytes, %v", len(v), len(input), err)
 		}
-		listed := w.all(job.Filter{Owner: mine, Key: &v})
-		equal(w, "the jobs of the key", len(listed), 1)
+		listed := w.listAll(job.Filter{Owner: mine, Key: &v})
+		wantEqual(w, "the jobs of the key", len(listed), 1)
 		id, _, err := w.store.Idempotent(w.ctx, mine, v)
 		if err != nil || id != j.ID {
 			w.Errorf("the idempotency key %.20q names %s, %v", v, id, err)
 		}
-		w.pass(time.Second)
+		w.advance(time.Second)
 		w.do(newCancel(j.ID))
 	}
 }
