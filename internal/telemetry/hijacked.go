@@ -5,37 +5,37 @@ import (
 	"sync/atomic"
 )
 
-// hijackedConn is a connection that was hijackedConn over from net/http. Its answer is over when
-// the handler has returned and the connection is closed.
+// hijackedConn is a connection that a handler took over from net/http. Its response has
+// ended when the handler has returned and the connection is closed, in either order.
 type hijackedConn struct {
 	net.Conn
 	closed  atomic.Bool
-	pending atomic.Int32 // of the two
-	done    func()       // set before the handler is counted as returned
+	pending atomic.Int32 // how many of the two are still to come
+	ended   func()       // set by handlerReturned, before it counts
 }
 
 func newHijackedConn(conn net.Conn) *hijackedConn {
-	t := &hijackedConn{Conn: conn}
-	t.pending.Store(2)
-	return t
+	c := &hijackedConn{Conn: conn}
+	c.pending.Store(2)
+	return c
 }
 
-// handlerReturned is called once, with what is to be done when the answer is over.
-func (t *hijackedConn) handlerReturned(over func()) {
-	t.done = over
-	t.release()
+// handlerReturned is called once. ended runs when the response has ended.
+func (c *hijackedConn) handlerReturned(ended func()) {
+	c.ended = ended
+	c.release()
 }
 
 // Close closes the connection. It may be called again.
-func (t *hijackedConn) Close() error {
-	if t.closed.CompareAndSwap(false, true) {
-		defer t.release()
+func (c *hijackedConn) Close() error {
+	if c.closed.CompareAndSwap(false, true) {
+		defer c.release()
 	}
-	return t.Conn.Close()
+	return c.Conn.Close()
 }
 
-func (t *hijackedConn) release() {
-	if t.pending.Add(-1) == 0 {
-		t.done()
+func (c *hijackedConn) release() {
+	if c.pending.Add(-1) == 0 {
+		c.ended()
 	}
 }

@@ -8,24 +8,19 @@ import (
 	"os"
 )
 
-// NewLog makes the server's log on w. The level is debug, info, warn or error. The
-// format is text or json; anything else is text when w is a terminal, where a
-// person reads it, and JSON elsewhere, where a program does.
+// NewLog returns a log that writes to w. The level is debug, info, warn or error; any other
+// is info. The format is text or json; any other is text when w is a terminal, and JSON
+// when it is not.
 func NewLog(w io.Writer, level, format string) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: levelOf(level)}
+	opts := &slog.HandlerOptions{Level: slog.LevelInfo}
+	var l slog.Level
+	if l.UnmarshalText([]byte(level)) == nil {
+		opts.Level = l
+	}
 	if format == "text" || format != "json" && isTerminal(w) {
 		return slog.New(slog.NewTextHandler(w, opts))
 	}
 	return slog.New(slog.NewJSONHandler(w, opts))
-}
-
-// levelOf reads a level's name; info for a name that is none.
-func levelOf(name string) slog.Level {
-	var level slog.Level
-	if level.UnmarshalText([]byte(name)) != nil {
-		return slog.LevelInfo
-	}
-	return level
 }
 
 func isTerminal(w io.Writer) bool {

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-func TestTheFormatIsWhatWasAskedAndJSONWhereNobodyReads(t *testing.T) {
+func TestLogFormatDefaultsToJSONOffATerminal(t *testing.T) {
+	t.Parallel()
 	for format, want := range map[string]string{
 		"text": "level=INFO msg=hello who=world",
 		"json": `"level":"INFO","msg":"hello","who":"world"`,
@@ -20,7 +21,8 @@ func TestTheFormatIsWhatWasAskedAndJSONWhereNobodyReads(t *testing.T) {
 	}
 }
 
-func TestTheLevelHoldsBackWhatIsBelowIt(t *testing.T) {
+func TestLogDropsMessagesBelowItsLevel(t *testing.T) {
+	t.Parallel()
 	for level, want := range map[string]int{"debug": 4, "info": 3, "warn": 2, "error": 1, "": 3} {
 		var out bytes.Buffer
 		log := NewLog(&out, level, "text")

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,11 +15,11 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Metrics are a server's numbers, in a registry of their own. It is an
-// [engine.Observer]; what is better asked than told (queues, watchers, disk) is read
-// when somebody looks: see [Sources].
+// Metrics holds a server's metrics, in a registry of its own. It counts events as an
+// [engine.Observer]; the present state (queues, watchers, disk) is read at each scrape:
+// see [Sources].
 //
-// docs/operations.md describes every metric, and a test holds the page to it.
+// docs/operations.md describes every metric, which a test checks.
 type Metrics struct {
 	// set once
 	registry *prometheus.Registry
@@ -29,18 +30,19 @@ type Metrics struct {
 	commits  [engine.NumLanes]prometheus.Observer
 	batches  prometheus.Observer
 	output   prometheus.Counter
-	taken    [2]prometheus.Counter // leases: of the silent, and of those that did not follow a cancel
+	swept    [2]prometheus.Counter // leases: of silent workers, and of workers that ignored a cancel
 	requests requests
-	queues   smallMap[string, *queueMetrics]
+	queues   sync.Map // of *queueMetrics by name
 }
 
-// queueMetrics are those of one queue that are told of with every job.
+// queueMetrics holds the metrics of one queue that every job changes: a lookup by labels
+// costs more than the rest.
 type queueMetrics struct {
 	wait, run prometheus.Observer
 	ended     [engine.NumEndings]prometheus.Counter
 }
 
-// Where the buckets of the histograms end, in seconds but for the ops of a batch.
+// Upper bounds of the histograms' buckets: in seconds, and opsBuckets in ops.
 var (
 	jobBuckets     = []float64{.001, .01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900, 3600}
 	commitBuckets  = []float64{.0005, .001, .002, .004, .008, .016, .032, .064, .125, .25, .5, 1, 2, 4, 8}
@@ -48,7 +50,7 @@ var (
 	opsBuckets     = []float64{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048}
 )
 
-// NewMetrics makes the metrics of one server.
+// NewMetrics returns the metrics of one server.
 func NewMetrics() *Metrics {
 	m := &Metrics{registry: prometheus.NewRegistry()}
 	histogram := func(name, help string, buckets []float64, labels ...string) *prometheus.HistogramVec {
@@ -68,8 +70,8 @@ func NewMetrics() *Metrics {
 	for l := range engine.NumLanes {
 		m.commits[l] = commits.WithLabelValues(l.String())
 	}
-	taken := counter("meanwhile_leases_taken_total", "Leases that a sweep has taken from their worker.", "reason")
-	m.taken = [2]prometheus.Counter{taken.WithLabelValues("silent"), taken.WithLabelValues("cancel_ignored")}
+	swept := counter("meanwhile_leases_taken_total", "Leases that a sweep has taken from their worker.", "reason")
+	m.swept = [2]prometheus.Counter{swept.WithLabelValues("silent"), swept.WithLabelValues("cancel_ignored")}
 	m.requests.total = counter("meanwhile_http_requests_total", "HTTP requests that were answered.", "route", "method", "status")
 	m.requests.seconds = histogram("meanwhile_http_request_seconds", "How long an HTTP answer took; held requests and streams are left out.", requestBuckets, "route", "method")
 	m.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), buildInfo())
@@ -81,7 +83,7 @@ func register[C prometheus.Collector](m *Metrics, c C) C {
 	return c
 }
 
-// buildInfo is what the program was built from, as labels of a 1.
+// buildInfo returns a metric of value 1 whose labels say what the program was built from.
 func buildInfo() prometheus.Collector {
 	labels := prometheus.Labels{"version": "(devel)", "revision": "", "go": runtime.Version()}
 	if info, ok := debug.ReadBuildInfo(); ok {
@@ -99,20 +101,23 @@ func buildInfo() prometheus.Collector {
 	return g
 }
 
-// Handler answers with all metrics, in the format of Prometheus.
+// Handler serves all metrics in the format of Prometheus.
 func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4, ErrorHandling: promhttp.ContinueOnError})
 }
 
-// queue finds the metrics of a queue, or begins them.
+// queue returns the metrics of a queue.
 func (m *Metrics) queue(name string) *queueMetrics {
-	return m.queues.get(name, func() *queueMetrics {
-		q := &queueMetrics{wait: m.waits.WithLabelValues(name), run: m.runs.WithLabelValues(name)}
-		for how := range engine.NumEndings {
-			q.ended[how] = m.attempts.WithLabelValues(name, how.String())
-		}
-		return q
-	})
+	if q, ok := m.queues.Load(name); ok {
+		return q.(*queueMetrics)
+	}
+	q := &queueMetrics{wait: m.waits.WithLabelValues(name), run: m.runs.WithLabelValues(name)}
+	for how := range engine.NumEndings {
+		q.ended[how] = m.attempts.WithLabelValues(name, how.String())
+	}
+	// Another call may have added the same metrics meanwhile.
+	stored, _ := m.queues.LoadOrStore(name, q)
+	return stored.(*queueMetrics)
 }
 
 // OpSettled counts an op that is on disk.
@@ -143,11 +148,11 @@ func (m *Metrics) AttemptEnded(queue string, how engine.Ending, ran time.Duratio
 // OutputStored counts output.
 func (m *Metrics) OutputStored(bytes int64) { m.output.Add(float64(bytes)) }
 
-// LeaseSwept counts a lease that a sweep has taken.
+// LeaseSwept counts a lease that a sweep took from its worker.
 func (m *Metrics) LeaseSwept(cancelled bool) {
 	if cancelled {
-		m.taken[1].Inc()
+		m.swept[1].Inc()
 		return
 	}
-	m.taken[0].Inc()
+	m.swept[0].Inc()
 }

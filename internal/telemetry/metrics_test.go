@@ -16,7 +16,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// read is what the metrics say of ours, without their times.
+// read returns the metrics as a scrape gets them.
 func read(t *testing.T, m *Metrics) string {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -27,19 +27,20 @@ func read(t *testing.T, m *Metrics) string {
 	return w.Body.String()
 }
 
-// expect looks for lines.
+// expect checks that the metrics have lines.
 func expect(t *testing.T, m *Metrics, lines ...string) {
 	t.Helper()
 	text := read(t, m)
 	for _, line := range lines {
 		if !strings.Contains(text, "\n"+line+"\n") {
 			name, _, _ := strings.Cut(line, "{")
-			t.Errorf("there is no line %s; there are\n%s", line, strings.Join(regexp.MustCompile(`(?m)^`+name+`.*$`).FindAllString(text, -1), "\n"))
+			t.Errorf("the line %s is missing among\n%s", line, strings.Join(regexp.MustCompile(`(?m)^`+name+`.*$`).FindAllString(text, -1), "\n"))
 		}
 	}
 }
 
-func TestWhatTheEngineTellsIsCounted(t *testing.T) {
+func TestMetricsCountEngineEvents(t *testing.T) {
+	t.Parallel()
 	m := NewMetrics()
 	m.OpSettled(0, 3*time.Millisecond)
 	m.BatchSettled(5)
@@ -68,7 +69,8 @@ func TestWhatTheEngineTellsIsCounted(t *testing.T) {
 	)
 }
 
-func TestTheSourcesAreAskedWhenSomebodyLooks(t *testing.T) {
+func TestSourcesAreReadAtEachScrape(t *testing.T) {
+	t.Parallel()
 	m := NewMetrics()
 	asked := 0
 	m.AddSources(Sources{
@@ -86,7 +88,7 @@ func TestTheSourcesAreAskedWhenSomebodyLooks(t *testing.T) {
 		Circuits: func() map[string]bool { return map[string]bool{"m": true, "n": false} },
 	})
 	if asked != 0 {
-		t.Error("the queues were asked although nobody looked")
+		t.Error("the queues were read before a scrape")
 	}
 	expect(t, m,
 		`meanwhile_queue_jobs{queue="chat",state="queued"} 2`,
@@ -102,13 +104,13 @@ func TestTheSourcesAreAskedWhenSomebodyLooks(t *testing.T) {
 	)
 	for _, absent := range []string{"meanwhile_queue_max_bytes", "meanwhile_disk_free_bytes"} {
 		if strings.Contains(read(t, m), absent+" ") || strings.Contains(read(t, m), absent+"{") {
-			t.Errorf("%s is there although nobody knows it", absent)
+			t.Errorf("%s has a value that no source knows", absent)
 		}
 	}
 }
 
-// A source that cannot answer costs its own metrics and no others.
-func TestASourceThatFailsHidesNothingElse(t *testing.T) {
+func TestFailingSourceHidesOnlyItsOwnMetrics(t *testing.T) {
+	t.Parallel()
 	m := NewMetrics()
 	m.AddSources(Sources{
 		Queues:   func(context.Context) ([]engine.QueueView, error) { return nil, io.ErrUnexpectedEOF },
@@ -117,13 +119,14 @@ func TestASourceThatFailsHidesNothingElse(t *testing.T) {
 	expect(t, m, `meanwhile_watchers 5`)
 }
 
-// around is a front with its metrics before a handler.
-func around(h http.Handler) (*Metrics, http.Handler) {
+// newTestMiddleware wraps a handler, and returns the metrics of its requests.
+func newTestMiddleware(h http.Handler) (*Metrics, http.Handler) {
 	m := NewMetrics()
 	return m, NewMiddleware(m, nil, slog.New(slog.DiscardHandler)).Wrap(h)
 }
 
-func TestRequestsAreCountedByRouteMethodAndStatus(t *testing.T) {
+func TestMiddlewareCountsByRouteMethodAndStatus(t *testing.T) {
+	t.Parallel()
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /jobs/{id}", func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "ok") })
 	mux.HandleFunc("POST /jobs", func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(202) })
@@ -135,21 +138,21 @@ func TestRequestsAreCountedByRouteMethodAndStatus(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	mux.HandleFunc("GET /held", func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Preference-Applied", "wait=5") })
+	mux.HandleFunc("GET /longpoll", func(w http.ResponseWriter, r *http.Request) { w.Header().Set("Preference-Applied", "wait=5") })
 	mux.HandleFunc("GET /hints", func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(103)
 		w.WriteHeader(404)
 		w.WriteHeader(500)
 	})
 	mux.HandleFunc("/", http.NotFound)
-	m, h := around(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		other := r.WithContext(r.Context()) // the mux may be asked with another request
+	m, h := newTestMiddleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		other := r.WithContext(r.Context()) // a handler may pass another request to the mux
 		defer func() { w.(interface{ RecordRoute(string) }).RecordRoute(other.Pattern) }()
 		mux.ServeHTTP(w, other)
 	}))
 	for _, line := range []string{
 		"GET /jobs/1", "GET /jobs/2", "HEAD /jobs/3", "POST /jobs", "GET /nothing", "GET /cut", "GET /stream",
-		"GET /held", "GET /hints", "GET /elsewhere", "BREW /jobs",
+		"GET /longpoll", "GET /hints", "GET /elsewhere", "BREW /jobs",
 	} {
 		method, path, _ := strings.Cut(line, " ")
 		func() {
@@ -169,13 +172,14 @@ func TestRequestsAreCountedByRouteMethodAndStatus(t *testing.T) {
 		`meanwhile_http_requests_total{method="other",route="unknown",status="4xx"} 1`,
 		`meanwhile_http_request_seconds_count{method="GET",route="/jobs/{id}"} 2`,
 		`meanwhile_http_request_seconds_count{method="GET",route="/stream"} 0`,
-		`meanwhile_http_request_seconds_count{method="GET",route="/held"} 0`,
+		`meanwhile_http_request_seconds_count{method="GET",route="/longpoll"} 0`,
 	)
 }
 
-// The front lets a handler take the connection over, and counts that as 1xx.
-func TestASocketIsCounted(t *testing.T) {
-	m, h := around(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+// A handler may hijack the connection. The switch of protocols counts as 1xx.
+func TestMiddlewareCountsHijackedConnection(t *testing.T) {
+	t.Parallel()
+	m, h := newTestMiddleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusSwitchingProtocols)
 		conn, _, err := http.NewResponseController(w).Hijack()
 		if err != nil {
@@ -184,24 +188,24 @@ func TestASocketIsCounted(t *testing.T) {
 		}
 		_ = conn.Close()
 	}))
-	told := make(chan struct{}, 1) // the server does not wait for who takes a connection over
+	returned := make(chan struct{}, 1) // the server does not wait for a handler that hijacked
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.ServeHTTP(w, r)
-		told <- struct{}{}
+		returned <- struct{}{}
 	}))
 	defer server.Close()
 	if res, err := http.Get(server.URL); err == nil {
 		_ = res.Body.Close()
 	}
-	<-told
+	<-returned
 	expect(t, m, `meanwhile_http_requests_total{method="GET",route="unknown",status="1xx"} 1`, `meanwhile_http_request_seconds_count{method="GET",route="unknown"} 0`)
 }
 
-// An answer that outlasts its handler is told of when its connection is closed.
-func TestAnAnswerThatGoesOnIsCountedAtItsEnd(t *testing.T) {
+func TestMiddlewareCountsHijackedResponseAtItsEnd(t *testing.T) {
+	t.Parallel()
 	const counted = `meanwhile_http_requests_total{method="GET",route="unknown",status="2xx"}`
 	conns := make(chan net.Conn, 1)
-	m, h := around(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	m, h := newTestMiddleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		if err := http.NewResponseController(w).Flush(); err != nil {
 			t.Error(err)
@@ -213,10 +217,10 @@ func TestAnAnswerThatGoesOnIsCountedAtItsEnd(t *testing.T) {
 		}
 		conns <- conn
 	}))
-	told := make(chan struct{}, 1)
+	returned := make(chan struct{}, 1)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		h.ServeHTTP(w, r)
-		told <- struct{}{}
+		returned <- struct{}{}
 	}))
 	defer server.Close()
 	res, err := http.Get(server.URL)
@@ -224,7 +228,7 @@ func TestAnAnswerThatGoesOnIsCountedAtItsEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	<-told
+	<-returned
 	if text := read(t, m); strings.Contains(text, counted) {
 		t.Error("it was counted before its end")
 	}
@@ -233,17 +237,16 @@ func TestAnAnswerThatGoesOnIsCountedAtItsEnd(t *testing.T) {
 	expect(t, m, counted+" 1", `meanwhile_http_request_seconds_count{method="GET",route="unknown"} 0`)
 }
 
-// A request costs the front no memory.
-func TestTheFrontAllocatesNothing(t *testing.T) {
-	_, h := around(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(204) }))
+func TestMiddlewareAllocatesNothing(t *testing.T) {
+	_, h := newTestMiddleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(204) }))
 	w, r := httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil)
 	if n := testing.AllocsPerRun(100, func() { h.ServeHTTP(w, r) }); n >= 1 {
 		t.Errorf("%v allocations a request", n)
 	}
 }
 
-func BenchmarkFront(b *testing.B) {
-	_, h := around(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(204) }))
+func BenchmarkMiddleware(b *testing.B) {
+	_, h := newTestMiddleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { w.WriteHeader(204) }))
 	w, r := httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil)
 	b.ReportAllocs()
 	for b.Loop() {
@@ -251,8 +254,8 @@ func BenchmarkFront(b *testing.B) {
 	}
 }
 
-// What one job's life costs: three ops, a start, an end, two requests.
-func BenchmarkAJob(b *testing.B) {
+// The events of one job: two ops, a start, an end and its output.
+func BenchmarkMetricsOfJob(b *testing.B) {
 	m := NewMetrics()
 	b.ReportAllocs()
 	for b.Loop() {
@@ -264,8 +267,8 @@ func BenchmarkAJob(b *testing.B) {
 	}
 }
 
-// At the level debug each request is a line, with what finds it again elsewhere.
-func TestRequestsAreLogged(t *testing.T) {
+func TestMiddlewareLogsRequestsAtDebug(t *testing.T) {
+	t.Parallel()
 	var out strings.Builder
 	front := NewMiddleware(NewMetrics(), nil, slog.New(slog.NewTextHandler(&out, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	h := front.Wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -11,91 +11,88 @@ import (
 	"time"
 )
 
-// Middleware stands before all handlers of a server and sees every request: it counts and
-// times it, begins its span, and logs it where debug is logged.
+// Middleware counts, times and traces every request of a server, and logs it at level
+// debug. It goes around all other handlers.
 type Middleware struct {
 	// set once
 	metrics *Metrics
 	traces  *Traces // nil without tracing
 	log     *slog.Logger
-	pool    sync.Pool // of *answer
+	pool    sync.Pool // of *response: a request allocates nothing
 }
 
-// NewMiddleware makes a front. Without traces no request has a span.
+// NewMiddleware returns a middleware. Without traces no request has a span.
 func NewMiddleware(m *Metrics, t *Traces, log *slog.Logger) *Middleware {
 	return &Middleware{metrics: m, traces: t, log: log, pool: sync.Pool{New: func() any { return new(response) }}}
 }
 
-// Wrap is next with the front before it.
-func (f *Middleware) Wrap(next http.Handler) http.Handler {
+// Wrap returns a handler that records the requests of next.
+func (m *Middleware) Wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		a := f.begin(w)
-		r = f.traces.startSpan(a, r)
-		defer f.finish(a, r)
+		a := m.pool.Get().(*response)
+		*a = response{ResponseWriter: w, began: time.Now()}
+		r = m.traces.startSpan(a, r)
+		defer m.finish(a, r)
 		next.ServeHTTP(a, r)
 		a.complete = true
 	})
 }
 
-func (f *Middleware) begin(w http.ResponseWriter) *response {
-	a := f.pool.Get().(*response)
-	*a = response{ResponseWriter: w, began: time.Now()}
-	return a
-}
-
-// finish is called when the handler has returned. With it the answer is over, unless its
-// connection was taken over: then it is when that is closed.
-func (f *Middleware) finish(a *response, r *http.Request) {
-	f.capture(a, r)
-	a.ResponseWriter = nil // whoever kept it holds nothing
+// finish is called when the handler has returned. It records the response, or, when the
+// handler hijacked the connection, arranges that its Close does.
+func (m *Middleware) finish(a *response, r *http.Request) {
+	m.capture(a, r)
+	a.ResponseWriter = nil // a handler that kept the response keeps no memory of net/http
 	if a.hijacked != nil {
-		a.hijacked.handlerReturned(func() { f.record(a) })
+		a.hijacked.handlerReturned(func() { m.record(a) })
 		return
 	}
-	f.record(a)
+	m.record(a)
+	// A hijacked response is not reused: its connection still refers to it.
 	*a = response{}
-	f.pool.Put(a)
+	m.pool.Put(a)
 }
 
-// capture keeps what will be told of an answer.
-func (f *Middleware) capture(a *response, r *http.Request) {
+// capture copies what record needs: the request and its headers may not outlive the
+// handler.
+func (m *Middleware) capture(a *response, r *http.Request) {
 	a.method, a.path, a.longLived = r.Method, r.URL.Path, a.isLongLived()
-	if f.log.Enabled(r.Context(), slog.LevelDebug) {
+	if m.log.Enabled(r.Context(), slog.LevelDebug) {
 		a.requestID, a.trace = a.Header().Get("X-Request-Id"), a.traceID(r)
 	}
 }
 
-// record tells of an answer that is over.
-func (f *Middleware) record(a *response) {
+// record counts, traces and logs a response that has ended.
+func (m *Middleware) record(a *response) {
 	took := time.Since(a.began)
-	f.metrics.requests.count(a, took)
+	m.metrics.requests.count(a, took)
 	a.endSpan()
-	if f.log.Enabled(context.Background(), slog.LevelDebug) {
-		f.log.Debug("a request was answered", "method", a.method, "path", a.path, "route", a.route(), "status", a.code(),
+	if m.log.Enabled(context.Background(), slog.LevelDebug) {
+		m.log.Debug("a request was answered", "method", a.method, "path", a.path, "route", a.route(), "status", a.code(),
 			"took", took.String(), "request_id", a.requestID, "trace_id", a.trace)
 	}
 }
 
-// response is a response writer that remembers what it was told. It is used by one
+// response is a response writer that remembers what the handler did. It belongs to one
 // request at a time.
 type response struct {
 	http.ResponseWriter
 	began    time.Time
-	status   int           // 0 before the answer has begun
-	pattern  string        // of the mux, which took the request; "" while nobody has
-	complete bool          // its handler has returned
-	span     span          // none without tracing
-	hijacked *hijackedConn // its connection, if that was taken over
+	status   int           // 0 until the header is written
+	pattern  string        // of the mux, that matched the request; "" for none
+	complete bool          // the handler returned without a panic
+	span     span          // zero without tracing
+	hijacked *hijackedConn // the connection, if the handler hijacked it; else nil
 
-	// noted when its handler has returned
+	// set by capture
 	method, path     string
 	longLived        bool
-	requestID, trace string // where they are logged
+	requestID, trace string // only at level debug
 }
 
-// WriteHeader notes the status.
+// WriteHeader records the final status.
 func (a *response) WriteHeader(status int) {
-	if a.status < http.StatusOK {
+	if a.status < http.StatusOK { // not yet, or only an informational one
 		a.status = status
 	}
 	a.ResponseWriter.WriteHeader(status)
@@ -104,7 +101,7 @@ func (a *response) WriteHeader(status int) {
 // Unwrap lets an [http.ResponseController] reach the connection.
 func (a *response) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
-// Hijack hands the connection over.
+// Hijack hijacks the connection. The response ends when the connection is closed.
 func (a *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(a.ResponseWriter).Hijack()
 	if err != nil {
@@ -117,15 +114,15 @@ func (a *response) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // RecordRoute records which pattern of the mux matched the request.
 func (a *response) RecordRoute(pattern string) { a.pattern = pattern }
 
-// code is the status that the client was sent; 0 when the answer was cut off before.
+// code returns the status that the client got; 0 when the response was cut off before.
 func (a *response) code() int {
 	if a.status == 0 && a.complete {
-		return http.StatusOK // as net/http has it
+		return http.StatusOK // net/http writes it after the handler
 	}
 	return a.status
 }
 
-// route is the path of the pattern, without its method.
+// route returns the pattern without its method.
 func (a *response) route() string {
 	if i := strings.IndexByte(a.pattern, '/'); i >= 0 && a.pattern != "/" {
 		return a.pattern[i:]
@@ -133,8 +130,8 @@ func (a *response) route() string {
 	return "unknown"
 }
 
-// isLongLived says that the answer took as long as it did because that was asked for: a
-// stream, a socket, or a held request.
+// isLongLived reports whether the client asked for a long response: a stream, a socket or
+// a long-poll. Their durations would hide those of other requests.
 func (a *response) isLongLived() bool {
 	if a.status == http.StatusSwitchingProtocols {
 		return true
@@ -143,6 +140,6 @@ func (a *response) isLongLived() bool {
 	if kind := h["Content-Type"]; len(kind) > 0 && strings.HasPrefix(kind[0], "text/event-stream") {
 		return true
 	}
-	held := h["Preference-Applied"]
-	return len(held) > 0 && strings.Contains(held[0], "wait=")
+	applied := h["Preference-Applied"]
+	return len(applied) > 0 && strings.Contains(applied[0], "wait=")
 }

@@ -2,23 +2,24 @@ package telemetry
 
 import (
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// requests are the metrics of HTTP requests.
+// requests holds the metrics of HTTP requests.
 type requests struct {
 	total   *prometheus.CounterVec   // by route, method and status; set once
 	seconds *prometheus.HistogramVec // by route and method; set once
-	known   smallMap[requestKind, requestMetrics]
+	byKind  sync.Map                 // of *requestMetrics by requestKind: a lookup by labels costs more than the rest
 }
 
-// requestKind is what requests are told apart by. There are few: patterns are those of
-// the mux, methods those of HTTP.
+// requestKind distinguishes requests by their labels. There are few kinds: patterns are
+// those of the mux, methods those of HTTP, and any other counts as one.
 type requestKind struct {
 	pattern, method string
-	class           int // the first digit of the status; 0 for an answer that was cut off
+	class           int // the first digit of the status; 0 for a response that was cut off
 }
 
 type requestMetrics struct {
@@ -28,16 +29,21 @@ type requestMetrics struct {
 
 func (q *requests) count(a *response, took time.Duration) {
 	k := requestKind{a.pattern, methodOf(a.method), a.code() / 100}
-	m := q.known.get(k, func() requestMetrics {
-		return requestMetrics{q.total.WithLabelValues(a.route(), k.method, classOf(k.class)), q.seconds.WithLabelValues(a.route(), k.method)}
-	})
+	v, ok := q.byKind.Load(k)
+	if !ok {
+		v, _ = q.byKind.LoadOrStore(k, &requestMetrics{
+			q.total.WithLabelValues(a.route(), k.method, classOf(k.class)),
+			q.seconds.WithLabelValues(a.route(), k.method),
+		})
+	}
+	m := v.(*requestMetrics)
 	m.total.Inc()
 	if !a.longLived {
 		m.seconds.Observe(took.Seconds())
 	}
 }
 
-// classOf names the class of a status.
+// classOf names the class of a status by its first digit.
 func classOf(digit int) string {
 	names := [...]string{"cut", "1xx", "2xx", "3xx", "4xx", "5xx"}
 	if digit < len(names) {
@@ -46,7 +52,8 @@ func classOf(digit int) string {
 	return "other"
 }
 
-// methodOf is a method, unless it is one that only its sender knows.
+// methodOf returns the label for a method. A client may invent methods, which must not
+// become labels.
 func methodOf(method string) string {
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions:

@@ -9,23 +9,23 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 )
 
-// Sources are asked when somebody looks at the metrics, and cost nothing before.
+// Sources are functions that a scrape calls. Any of them may be nil.
 type Sources struct {
-	// Queues are the engine's; so is Watchers: how many there are, and may be.
+	// Queues lists the engine's queues. Watchers returns their number and its maximum.
 	Queues   func(context.Context) ([]engine.QueueView, error)
-	Watchers func() (now, most int)
-	// Size is how many bytes the store holds, Free how many the disk has left.
+	Watchers func() (current, maximum int)
+	// Size returns the bytes in the store, Free those that are free on the disk.
 	Size func(context.Context) (int64, error)
 	Free func() (free int64, known bool)
-	// Circuits says of each model whether its circuit is open: it is not called for a
-	// while.
+	// Circuits reports for each model whether its circuit is open: the model failed, and
+	// is not called for a while.
 	Circuits func() map[string]bool
 }
 
-// AddSources has the metrics show what the sources know. Any of them may be nil.
+// AddSources adds the metrics of the sources. It is called once.
 func (m *Metrics) AddSources(s Sources) { m.registry.MustRegister(&s) }
 
-// scrapeTime is how long the sources may take, together.
+// scrapeTime is the maximum time of all sources together.
 const scrapeTime = 5 * time.Second
 
 func newDesc(name, help string, labels ...string) *prometheus.Desc {
@@ -67,9 +67,9 @@ func (s *Sources) Collect(to chan<- prometheus.Metric) {
 	}
 	s.collectQueues(ctx, to, gauge)
 	if s.Watchers != nil {
-		now, most := s.Watchers()
-		gauge(watchersNow, float64(now))
-		gauge(watchersMax, float64(most))
+		current, maximum := s.Watchers()
+		gauge(watchersNow, float64(current))
+		gauge(watchersMax, float64(maximum))
 	}
 	if s.Size != nil {
 		if size, err := s.Size(ctx); err == nil {

@@ -25,12 +25,12 @@ type Tracing struct {
 	Ratio float64 // the share to keep of the traces that begin here: 0 to 1
 }
 
-// Traces follows a request from its arrival over the attempts of its job to the
-// calls that those make. Its spans are those of OpenTelemetry; nothing outside this
-// package knows of that, but hands on a traceparent (W3C Trace Context) as a text.
+// Traces makes the spans of requests, of the attempts of their jobs and of the calls that
+// attempts make. The spans are OpenTelemetry's. Other packages only pass on a traceparent
+// (W3C Trace Context) as text.
 //
-// A nil *Traces follows nothing, and costs nothing. A traceparent that a caller sent
-// is then stored with the job and passed on as it is.
+// A nil *Traces makes no spans. The traceparent of a caller is then stored with the job
+// and passed on unchanged.
 type Traces struct {
 	// set once
 	provider *sdk.TracerProvider
@@ -75,29 +75,30 @@ func (t *Traces) Close(ctx context.Context) error {
 	return t.provider.Shutdown(context.WithoutCancel(ctx))
 }
 
-// traceparent is the header's name, as net/http spells it.
+// traceparent is the header's name in net/http's spelling.
 const traceparent = "Traceparent"
 
 var w3c = propagation.TraceContext{}
 
-// withParent is ctx, so that spans begun in it are children of the traceparent; one that
-// is none makes no difference.
+// withParent returns ctx with the span of a traceparent, which becomes the parent of spans
+// started with it. An invalid traceparent is ignored.
 func withParent(ctx context.Context, parent string) context.Context {
 	return w3c.Extract(ctx, propagation.MapCarrier{"traceparent": parent})
 }
 
-// traceparentOf is the traceparent by which others make themselves children of ctx's span.
+// traceparentOf returns the traceparent that names the span of ctx.
 func traceparentOf(ctx context.Context) string {
 	carrier := propagation.MapCarrier{}
 	w3c.Inject(ctx, carrier)
 	return carrier["traceparent"]
 }
 
-// span is the span of a request; the zero value is none.
+// span is the span of a request; the zero value is no span.
 type span struct{ trace.Span }
 
-// startSpan begins the span of a request. The request goes on with the span as its
-// traceparent, so that whoever stores the header stores what its job is a child of.
+// startSpan starts the span of a request. The returned request has the span as its
+// traceparent: a handler stores that header with the job, and the job's spans become
+// children of the request's.
 func (t *Traces) startSpan(a *response, r *http.Request) *http.Request {
 	if t == nil || isProbe(r.URL.Path) {
 		return r
@@ -110,8 +111,7 @@ func (t *Traces) startSpan(a *response, r *http.Request) *http.Request {
 	return r
 }
 
-// isProbe says of a path that what watches over the server asks for it, again and
-// again.
+// isProbe reports whether monitoring reads the path, every few seconds.
 func isProbe(path string) bool {
 	return path == "/healthz" || path == "/readyz" || path == "/metrics"
 }
@@ -134,7 +134,7 @@ func (a *response) endSpan() {
 	a.span.End()
 }
 
-// traceID is the trace that the request is part of, as far as anyone said.
+// traceID returns the id of the trace that the request is part of; "" for none.
 func (a *response) traceID(r *http.Request) string {
 	ctx := r.Context()
 	if a.span.Span == nil {
@@ -146,9 +146,9 @@ func (a *response) traceID(r *http.Request) string {
 	return ""
 }
 
-// StartQuestion begins the span of a question that came over a socket, under the request
-// that opened it. The traceparent is for the question's job; ended is to be called with
-// the job that was made, or with why none was and the status that HTTP has for that.
+// StartQuestion starts the span of a question on a socket, as a child of the request that
+// opened the socket. The traceparent is for the question's job. The caller must call ended
+// with the job that was made, or with the error and its HTTP status.
 func (t *Traces) StartQuestion(ctx context.Context, parent string) (_ string, ended func(task job.ID, status int, err error)) {
 	ctx, s := t.tracer.Start(withParent(ctx, parent), "chat_query", trace.WithSpanKind(trace.SpanKindServer))
 	return traceparentOf(ctx), func(task job.ID, status int, err error) {
@@ -164,9 +164,9 @@ func (t *Traces) StartQuestion(ctx context.Context, parent string) (_ string, en
 	}
 }
 
-// StartAttempt begins the span of an attempt, under what the job was submitted by. The
-// context and the traceparent are for whatever the attempt does; ended is to be
-// called at its end, without an outcome when its lease was lost.
+// StartAttempt starts the span of an attempt, as a child of the job's submit. The context
+// and the traceparent are for the work of the attempt. The caller must call ended at its
+// end, with nil when the lease was lost.
 func (t *Traces) StartAttempt(ctx context.Context, j *job.Job) (_ context.Context, parent string, ended func(*job.Outcome)) {
 	ctx, s := t.tracer.Start(withParent(ctx, j.Trace), "job "+j.Queue, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(
 		attribute.String("meanwhile.job.id", j.ID.String()),
@@ -185,7 +185,7 @@ func (t *Traces) StartAttempt(ctx context.Context, j *job.Job) (_ context.Contex
 	}
 }
 
-// outcomeOf says in a word what an attempt came to, and with which code it failed.
+// outcomeOf returns the outcome of an attempt in a word, and its error code.
 func outcomeOf(o *job.Outcome) (word, code string) {
 	switch {
 	case o == nil:
@@ -200,9 +200,9 @@ func outcomeOf(o *job.Outcome) (word, code string) {
 	return "succeeded", ""
 }
 
-// StartCall begins the span of a call to a model's server, in an attempt's context. The
-// server is sent the traceparent; ended is to be called at the end of its answer, with
-// the status, 0 for none, and what it said of its usage.
+// StartCall starts the span of a call to a model's server, in an attempt's context. The
+// call sends the traceparent. The caller must call ended at the end of the response, with
+// the status, 0 for none, and the usage that the server reported.
 func (t *Traces) StartCall(ctx context.Context, model string) (parent string, ended func(status int, usage []byte, err error)) {
 	ctx, s := t.tracer.Start(ctx, "upstream call", trace.WithSpanKind(trace.SpanKindClient),
 		trace.WithAttributes(attribute.String("gen_ai.operation.name", "chat"), attribute.String("gen_ai.request.model", model)))
@@ -220,7 +220,7 @@ func (t *Traces) StartCall(ctx context.Context, model string) (parent string, en
 	}
 }
 
-// tokensOf reads a usage as servers of chat completions write it.
+// tokensOf parses the usage of a chat completion.
 func tokensOf(usage []byte) []attribute.KeyValue {
 	var u struct {
 		Prompt     int `json:"prompt_tokens"`

@@ -124,7 +124,8 @@ const theirs = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 // The spans of a request, the attempt of its job, which may be much later, and the
 // attempt's call are one trace, each the child of the one before.
-func TestATraceHoldsRequestAttemptAndCall(t *testing.T) {
+func TestTraceHoldsRequestAttemptAndCall(t *testing.T) {
+	t.Parallel()
 	c := &collector{}
 	var stored, sent string
 	traced(t, c, 0, silent, func(traces *Traces) { // of a caller's trace the caller decides, whatever the ratio
@@ -196,8 +197,9 @@ func spanID(s *tracepb.Span) string   { return hex.EncodeToString(s.SpanId) }
 func parentID(s *tracepb.Span) string { return hex.EncodeToString(s.ParentSpanId) }
 func isError(s *tracepb.Span) bool    { return s.Status.GetCode() == tracepb.Status_STATUS_CODE_ERROR }
 
-// A question that was refused says why; only what is our fault is an error.
-func TestARefusedQuestionSaysWhy(t *testing.T) {
+// Only a fault of the server makes the span an error.
+func TestRefusedQuestionHasErrorType(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		code   job.Code
 		status int
@@ -218,8 +220,9 @@ func TestARefusedQuestionSaysWhy(t *testing.T) {
 	}
 }
 
-// What nobody samples is not exported, and what it calls is told so.
-func TestTheRatioHoldsForTracesThatBeginHere(t *testing.T) {
+// A trace that is not sampled is not exported, and its traceparent says so.
+func TestRatioAppliesToTracesThatBeginHere(t *testing.T) {
+	t.Parallel()
 	c := &collector{}
 	traced(t, c, 0, silent, func(traces *Traces) {
 		ctx, parent, ended := traces.StartAttempt(context.Background(), &job.Job{Queue: "chat"})
@@ -235,7 +238,8 @@ func TestTheRatioHoldsForTracesThatBeginHere(t *testing.T) {
 	}
 }
 
-func TestHowAnAttemptEnded(t *testing.T) {
+func TestOutcomeOf(t *testing.T) {
+	t.Parallel()
 	for want, o := range map[string]*job.Outcome{
 		"succeeded": {}, "cancelled": {Cancelled: true}, "handed_back": {Released: true}, "failed": {Fault: &job.Fault{Code: "x"}}, "lost": nil,
 	} {
@@ -245,8 +249,8 @@ func TestHowAnAttemptEnded(t *testing.T) {
 	}
 }
 
-// What asks again and again how the server is has no spans.
-func TestWatchingOverTheServerIsNotTraced(t *testing.T) {
+func TestProbesAreNotTraced(t *testing.T) {
+	t.Parallel()
 	c := &collector{}
 	traced(t, c, 1, silent, func(traces *Traces) {
 		h := NewMiddleware(NewMetrics(), traces, silent).Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
