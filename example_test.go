@@ -15,12 +15,12 @@ import (
 	"github.com/meanwhile-run/meanwhile"
 )
 
-// Greeting is what the examples' queue takes.
+// Greeting is the input of the examples.
 type Greeting struct {
 	Name string `json:"name"`
 }
 
-// A program hands over slow work and reads what it came to.
+// A program submits slow work and reads the result.
 func Example() {
 	data, remove := exampleData()
 	defer remove()
@@ -53,8 +53,32 @@ func Example() {
 	// <nil>
 }
 
-// A function speaks while it works, and whoever watches hears it; who comes late hears
-// all of it.
+// Configure a queue with every option.
+func ExampleHandle() {
+	data, remove := exampleData()
+	defer remove()
+	s, err := meanwhile.Open(context.Background(), meanwhile.Config{Data: data})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer s.Close() // a server that runs does not need it
+	meanwhile.Handle(s, "greet", func(_ context.Context, _ *meanwhile.Task, in Greeting) (string, error) {
+		return "Hello, " + in.Name + "!", nil
+	},
+		meanwhile.Concurrency(4),                       // jobs at once
+		meanwhile.MaxDepth(1000),                       // waiting jobs
+		meanwhile.PerKey(1, 50),                        // running and waiting jobs of one key
+		meanwhile.MaxAttempts(3),                       // failed attempts
+		meanwhile.Backoff(time.Second, 30*time.Second), // before the second and later attempts
+		meanwhile.RetryFor(10*time.Minute),             // limit for RetryAfter
+		meanwhile.RunTimeout(time.Minute),              // of one attempt
+		meanwhile.QueueTimeout(time.Hour),              // until the first attempt
+	)
+	// Output:
+}
+
+// A function writes output while it works. Clients follow it while it runs, or read it
+// later.
 func ExampleServer_Watch() {
 	data, remove := exampleData()
 	defer remove()
@@ -78,32 +102,36 @@ func ExampleServer_Watch() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	var said strings.Builder
+	var text strings.Builder
 	for event, err := range s.Watch(ctx, job.ID, 0) {
 		if err != nil {
 			log.Fatal(err)
 		}
 		switch event.Type {
+		case meanwhile.SnapshotEvent: // event.Job is the current state
+		case meanwhile.AttemptEvent: // output of earlier attempts no longer counts
+			text.Reset()
+		case meanwhile.ProgressEvent: // event.Entry.Progress() has the percentage
 		case meanwhile.OutputEvent:
-			said.WriteString(event.Entry.Text())
+			text.WriteString(event.Entry.Text())
 		case meanwhile.DoneEvent:
-			fmt.Printf("%s, it said %q and came to %s\n", event.Job.Status, said.String(), event.Job.Result)
+			fmt.Printf("%s, output %q, result %s\n", event.Job.Status, text.String(), event.Job.Result)
 		}
 	}
 	stop()
 	<-stopped
 	// Output:
-	// succeeded, it said "1 2 3 " and came to 3
+	// succeeded, output "1 2 3 ", result 3
 }
 
-// The HTTP interface beside the program's own pages.
+// The HTTP API next to the program's own pages.
 func ExampleServer_Handler() {
 	data, remove := exampleData()
 	defer remove()
 	ctx, stop := context.WithCancel(context.Background())
 	s, err := meanwhile.Open(ctx, meanwhile.Config{
 		Data: data,
-		User: func(r *http.Request) string { // in truth from the program's own session
+		User: func(r *http.Request) string { // a real program reads its session
 			user, _, _ := r.BasicAuth()
 			return user
 		},
@@ -144,7 +172,7 @@ func ExampleServer_Handler() {
 	// succeeded: "ann greets Bob"
 }
 
-// What follows an error is for the function to say.
+// A function decides what happens after an error.
 func ExampleRetryAfter() {
 	busy := errors.New("the printer is busy")
 	print := func(_ context.Context, t *meanwhile.Task, page string) (any, error) {
@@ -152,9 +180,9 @@ func ExampleRetryAfter() {
 		case page == "":
 			return nil, meanwhile.Final(meanwhile.WithCode(errors.New("the page is empty"), "empty_page"))
 		case t.Attempt == 1:
-			return nil, busy // tried again, as often as the queue says
+			return nil, busy // retried up to MaxAttempts
 		case t.Attempt == 2:
-			return nil, meanwhile.RetryAfter(busy, 30*time.Second) // costs no attempt
+			return nil, meanwhile.RetryAfter(busy, 30*time.Second) // does not count as a failed attempt
 		}
 		return "printed", nil
 	}

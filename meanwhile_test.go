@@ -74,7 +74,7 @@ func TestServersInOneProcessAreSeparate(t *testing.T) {
 		t.Errorf("the second server's result is %s", second.Result)
 	}
 	if _, err := two.Get(t.Context(), first.ID); client.CodeOf(err) != client.CodeNotFound {
-		t.Errorf("the second server knows the first one's job: %v", err)
+		t.Errorf("the second server has the first one's job: %v", err)
 	}
 }
 
@@ -114,7 +114,7 @@ func TestJobSurvivesRestart(t *testing.T) {
 	<-began
 	quit()
 	if _, err := first.Get(t.Context(), j.ID); client.CodeOf(err) != "stopped" {
-		t.Errorf("a server that has stopped says %v", err)
+		t.Errorf("a stopped server returns %v", err)
 	}
 
 	second := openServer(t, meanwhile.Config{Data: data})

@@ -61,11 +61,11 @@ func Open(ctx context.Context, c Config) (*Server, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	house, err := server.Open(ctx, cfg, c.Logger)
+	inner, err := server.Open(ctx, cfg, c.Logger)
 	if err != nil {
 		return nil, fmt.Errorf("meanwhile: %w", err)
 	}
-	s := &Server{server: house, user: c.User}
+	s := &Server{server: inner, user: c.User}
 	s.Client = s.AsUser("")
 	return s, nil
 }

@@ -94,7 +94,7 @@ func TestRunLoadCountsRefusals(t *testing.T) {
 		err     error
 	}{
 		{"takes what the budget has", 5, 0, []error{nil}, 5, 0, 5 * time.Second, nil},
-		{"counts refusals and comes back when it was told to", 3, 0, []error{nil, full, nil}, 2, 1, 13 * time.Second, nil},
+		{"counts refusals and waits for Retry-After", 3, 0, []error{nil, full, nil}, 2, 1, 13 * time.Second, nil},
 		{"does not wait beyond its time", 100, 5 * time.Second, []error{nil, full}, 1, 1, 5 * time.Second, nil},
 		{"ends with the first error", 100, 0, []error{nil, nil, broken}, 2, 0, 3 * time.Second, broken},
 	}
@@ -158,7 +158,7 @@ func TestCheckRefusesInvalidOptions(t *testing.T) {
 		"too many jobs":                       func(o *Options) { o.MaxJobs = maxJobs + 1 },
 		"no clients":                          func(o *Options) { o.Clients = 0 },
 		"too many connections":                func(o *Options) { o.Connections = []int{1, maxConnections + 1} },
-		"a payload without room":              func(o *Options) { o.Payload = minPayload - 1 },
+		"a payload that is too small":         func(o *Options) { o.Payload = minPayload - 1 },
 		"an enormous payload":                 func(o *Options) { o.Payload = maxPayload + 1 },
 		"no time":                             func(o *Options) { o.Duration = 0 },
 		"a year":                              func(o *Options) { o.Duration = 365 * 24 * time.Hour },
@@ -208,7 +208,7 @@ func TestThisMachineReadsHardware(t *testing.T) {
 		t.Errorf("%+v", m)
 	}
 	if procField("/does/not/exist", "x") != "" {
-		t.Error("a file that is not there says something")
+		t.Error("a missing file has a value")
 	}
 }
 
@@ -241,11 +241,11 @@ func TestReportNamesSyncMode(t *testing.T) {
 	t.Parallel()
 	own := Options{Data: t.TempDir()}
 	if got := own.setup().Sync; got != "SQLite WAL; the log is synced before every acknowledgement" {
-		t.Errorf("of a server of its own it says %q", got)
+		t.Errorf("for its own server it is %q", got)
 	}
 	other := Options{URL: "http://server.test"}
 	if got := other.setup().Sync; got != "as the running server has it" {
-		t.Errorf("of a server that runs it says %q", got)
+		t.Errorf("for a running server it is %q", got)
 	}
 }
 
@@ -253,14 +253,14 @@ func TestStartReportsFailedCommand(t *testing.T) {
 	t.Parallel()
 	for rule, tt := range map[string]struct {
 		command []string
-		says    string
+		message string
 	}{
-		"it is not there":                {[]string{"/does/not/exist"}, "cannot be started"},
-		"it ends at once":                {[]string{"sh", "-c", "echo no luck; exit 3"}, "exit status 3"},
-		"it says why, and that is shown": {[]string{"sh", "-c", "echo no luck; exit 3"}, "no luck"},
+		"it is not there":          {[]string{"/does/not/exist"}, "cannot be started"},
+		"it ends at once":          {[]string{"sh", "-c", "echo no luck; exit 3"}, "exit status 3"},
+		"the error has its output": {[]string{"sh", "-c", "echo no luck; exit 3"}, "no luck"},
 	} {
 		var log strings.Builder
-		if _, err := start(t.Context(), tt.command, &log); err == nil || !strings.Contains(err.Error(), tt.says) {
+		if _, err := start(t.Context(), tt.command, &log); err == nil || !strings.Contains(err.Error(), tt.message) {
 			t.Errorf("%s: %v", rule, err)
 		}
 	}
@@ -269,16 +269,16 @@ func TestStartReportsFailedCommand(t *testing.T) {
 // A server's address is known once it was written to its end, in however many pieces.
 func TestStartReadsAddress(t *testing.T) {
 	t.Parallel()
-	said := &outputTail{next: io.Discard, addr: make(chan string, 1)}
+	out := &outputTail{next: io.Discard, addr: make(chan string, 1)}
 	for _, piece := range []string{"at http://other.test:1 there is nobody\n", `{"msg":"ready","url":"http://127.0`, ".0.1:41", `23","data":"x"}`, "\nhttp://127.0.0.1:5/"} {
-		if len(said.addr) > 0 && !strings.HasPrefix(piece, "\n") {
-			t.Errorf("it was told before %q", piece)
+		if len(out.addr) > 0 && !strings.HasPrefix(piece, "\n") {
+			t.Errorf("the address was sent before %q", piece)
 		}
-		if _, err := io.WriteString(said, piece); err != nil {
+		if _, err := io.WriteString(out, piece); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got := <-said.addr; got != "http://127.0.0.1:4123" || len(said.addr) > 0 {
+	if got := <-out.addr; got != "http://127.0.0.1:4123" || len(out.addr) > 0 {
 		t.Errorf("the address is %q", got)
 	}
 }

@@ -26,7 +26,7 @@ const (
 // isolation measures the latency of reads while thousands of jobs write output.
 func (o *Options) isolation(ctx context.Context, f *Figure) error {
 	n := o.scaled(writingJobs)
-	f.How = fmt.Sprintf("GET /api/conversations while %d jobs of %d s say %d words a second each, beside an idle server", n, wordsPerJob/wordsPerSecond, wordsPerSecond)
+	f.How = fmt.Sprintf("GET /api/conversations while %d jobs of %d s write %d words a second each, beside an idle server", n, wordsPerJob/wordsPerSecond, wordsPerSecond)
 	t, err := o.startTarget(ctx, simQueue(n, 2*n+100))
 	if err != nil {
 		return err

@@ -17,7 +17,7 @@ type waitMethod struct {
 // waitMethods returns the methods that sequential and parallel measure.
 func waitMethods() []waitMethod {
 	return []waitMethod{
-		{"a job from its submit to its end, in one request that is held (Prefer: wait)", func(ctx context.Context, c *client.Client, s client.Submission) (*client.Job, error) {
+		{"a job from its submit to its end, in one long-poll (Prefer: wait)", func(ctx context.Context, c *client.Client, s client.Submission) (*client.Job, error) {
 			return c.SubmitAndWait(ctx, s)
 		}},
 		{"a job from its submit to its end, submitted and then waited for by long-poll", func(ctx context.Context, c *client.Client, s client.Submission) (*client.Job, error) {

@@ -97,9 +97,9 @@ func (t *target) post(ctx context.Context, path, body string) (status int, err e
 		return 0, err
 	}
 	defer res.Body.Close()
-	said, _ := io.ReadAll(io.LimitReader(res.Body, 1<<10))
+	answer, _ := io.ReadAll(io.LimitReader(res.Body, 1<<10))
 	if res.StatusCode >= 300 {
-		return res.StatusCode, fmt.Errorf("POST %s is answered with %s: %s", path, res.Status, bytes.TrimSpace(said))
+		return res.StatusCode, fmt.Errorf("POST %s is answered with %s: %s", path, res.Status, bytes.TrimSpace(answer))
 	}
 	return res.StatusCode, nil
 }

@@ -23,7 +23,7 @@ const (
 // learn of its end.
 func (o *Options) watchers(ctx context.Context, f *Figure) error {
 	n := o.scaled(watcherCount)
-	f.How = fmt.Sprintf("%d idle watchers of one job, by server-sent events, all told of its end at once", n)
+	f.How = fmt.Sprintf("%d idle watchers of one job, by server-sent events, which all read its end at once", n)
 	t, err := o.startTarget(ctx, simQueue(1, 10))
 	if err != nil {
 		return err
@@ -53,7 +53,7 @@ func (o *Options) watchers(ctx context.Context, f *Figure) error {
 	got.report(f, "")
 	floor.report(f, ", bare net/http")
 	f.goalMax("memory of a watcher", got.memoryEach, 16, "KiB")
-	f.goalMax("all told after", got.notifyAll.Seconds(), 1, "s")
+	f.goalMax("all notified after", got.notifyAll.Seconds(), 1, "s")
 	return nil
 }
 
@@ -85,8 +85,8 @@ func (c watcherCost) report(f *Figure, of string) {
 	f.fact("memory of one"+of, c.memoryEach, "KiB")
 	f.fact("all there after"+of, c.connectTime.Seconds(), "s")
 	f.fact("CPU while idle"+of, 100*c.idleCores, "% of a core")
-	f.fact("half told after"+of, c.notifyHalf.Seconds(), "s")
-	f.fact("all told after"+of, c.notifyAll.Seconds(), "s")
+	f.fact("half notified after"+of, c.notifyHalf.Seconds(), "s")
+	f.fact("all notified after"+of, c.notifyAll.Seconds(), "s")
 }
 
 // measureWatchers opens n streams of a path, waits for the duration, and calls end, which
@@ -160,7 +160,7 @@ func closeAll(streams []*stream) {
 // notifyWatchers calls end, and returns after what time half and all of the streams have
 // read the last event.
 func notifyWatchers(ctx context.Context, streams []*stream, end func() error) (half, all time.Duration, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, notifyTimeout, fmt.Errorf("not every watcher was told within %s", notifyTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, notifyTimeout, fmt.Errorf("not every watcher read the end within %s", notifyTimeout))
 	defer cancel()
 	// A read cannot be cancelled. Closing the connection ends it.
 	defer context.AfterFunc(ctx, func() { closeAll(streams) })()
@@ -178,7 +178,7 @@ func notifyWatchers(ctx context.Context, streams []*stream, end func() error) (h
 	}
 	listening.Wait()
 	if err = errors.Join(err, cmp.Or(errs...)); err != nil {
-		return 0, 0, fmt.Errorf("a watcher was not told: %w", errors.Join(context.Cause(ctx), err))
+		return 0, 0, fmt.Errorf("a watcher did not read the end: %w", errors.Join(context.Cause(ctx), err))
 	}
 	took := make([]time.Duration, len(streams))
 	for i, at := range heard {

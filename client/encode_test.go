@@ -12,9 +12,9 @@ func TestMarshalJobRoundTrips(t *testing.T) {
 	with := func(pairs ...string) string { return strings.NewReplacer(pairs...).Replace(typicalJob) }
 	whole := with(`:00Z"`, `:00.000Z"`) // servers write milliseconds
 	for rule, text := range map[string]string{
-		"a job that waits":    whole,
-		"a job that was said": strings.Replace(whole, `"so far"`, `"<so> & \"far\""`, 1),
-		"nothing said yet":    strings.Replace(whole, `"so far"`, `""`, 1),
+		"a job that waits":     whole,
+		"a job with output":    strings.Replace(whole, `"so far"`, `"<so> & \"far\""`, 1),
+		"a job without output": strings.Replace(whole, `"so far"`, `""`, 1),
 		"one of a list": strings.NewReplacer(`"so far"`, `null`, `"queue_position":3,"held_back_by":"turn"`, `"queue_position":null,"held_back_by":null`, `"estimated_time_seconds":1.25`, `"estimated_time_seconds":null`,
 			`"http://127.0.0.1:8080/v1/jobs/job_1/events?token=wt_1"`, `null`).Replace(whole),
 		"one that has ended": strings.NewReplacer(`"result":null`, `"result":{"a":[1]}`, `"error":null`, `"error":{"code":"x","message":"m","retryable":true,"attempt":1}`,

@@ -29,20 +29,20 @@ func readForm(t *testing.T, r *http.Request) string {
 		t.Error(err)
 		return ""
 	}
-	var said strings.Builder
+	var text strings.Builder
 	for {
 		p, err := parts.NextRawPart()
 		if err != nil {
 			if err != io.EOF {
 				t.Error(err)
 			}
-			return said.String()
+			return text.String()
 		}
 		content, err := io.ReadAll(p)
 		if err != nil {
 			t.Error(err)
 		}
-		said.WriteString(strings.Join([]string{p.FormName(), p.FileName(), p.Header.Get("Content-Type"), string(content)}, "|") + "\n")
+		text.WriteString(strings.Join([]string{p.FormName(), p.FileName(), p.Header.Get("Content-Type"), string(content)}, "|") + "\n")
 	}
 }
 
@@ -76,13 +76,13 @@ func TestSubmitFilesSendsMultipartForm(t *testing.T) {
 				t.Fatal(err)
 			}
 			if form != tt.want || (length > 0) != tt.sized {
-				t.Errorf("said\n%s\nwith the length %d", form, length)
+				t.Errorf("sent\n%s\nwith the length %d", form, length)
 			}
 		})
 	}
 }
 
-// A server that is full has nothing sent to it, and each try reads the files anew.
+// Nothing is sent to a full server, and each try opens the files again.
 func TestSubmitFilesRetriesFromStart(t *testing.T) {
 	t.Parallel()
 	withNetwork(t, func(t *testing.T, n *network, c *Client) {
@@ -115,7 +115,7 @@ func TestSubmitFilesRetriesFromStart(t *testing.T) {
 	})
 }
 
-// What is refused before the files were read is refused at once.
+// A refusal that needs no file is returned before a file is sent.
 func TestSubmitFilesSendsNoFileAfterRefusal(t *testing.T) {
 	t.Parallel()
 	var sent atomic.Int64
@@ -144,7 +144,7 @@ func (c countingReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A file that cannot be read is nobody else's fault: it is not tried again.
+// An unreadable file is not the server's fault, so the call is not retried.
 func TestSubmitFilesDoesNotRetryUnreadableFile(t *testing.T) {
 	t.Parallel()
 	broken, closed := errors.New("broken"), false
@@ -169,8 +169,8 @@ func TestSubmitFilesDoesNotRetryUnreadableFile(t *testing.T) {
 	}
 }
 
-// A file that changes is nobody else's fault either, whatever the transport makes of
-// it.
+// A file that changes during the upload is not the server's fault either, whatever error
+// the transport returns.
 func TestSubmitFilesRefusesChangedFile(t *testing.T) {
 	t.Parallel()
 	const size = 2 << 20
@@ -208,8 +208,7 @@ type closeRecorder struct {
 
 func (c closeRecorder) Close() error { *c.closed = true; return nil }
 
-// Sending may take as long as something moves; a server that takes nothing more is
-// given up on.
+// An upload may take long while it makes progress. It fails when the server stops reading.
 func TestSubmitFilesTimesOutOnlyWhenIdle(t *testing.T) {
 	t.Parallel()
 	const pieces = 20

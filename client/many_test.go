@@ -32,8 +32,7 @@ func TestChangeAllSendsFilter(t *testing.T) {
 	}
 }
 
-// A change that the server did not finish in its time is asked for again, for as
-// long as it gets on.
+// A change that the server did not finish is requested again while it makes progress.
 func TestChangeAllRepeatsUntilDone(t *testing.T) {
 	t.Parallel()
 	answer := func(text string) http.HandlerFunc {
@@ -69,7 +68,7 @@ func TestPauseAndResume(t *testing.T) {
 	}
 }
 
-// A list is asked for with all that its filter says.
+// List sends every field of its filter.
 func TestListSendsFilter(t *testing.T) {
 	t.Parallel()
 	var asked string

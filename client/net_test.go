@@ -11,8 +11,8 @@ import (
 	"testing/synctest"
 )
 
-// network is a network in memory with one server on it, so that tests can move
-// time by hand: what waits for a pipe waits durably.
+// network is an in-memory network with one server. Tests with it run in a synctest bubble:
+// a goroutine that waits for a pipe is durably blocked, so that the fake clock advances.
 type network struct {
 	t *testing.T
 

@@ -37,7 +37,7 @@ func TestWaitSurvivesRestarts(t *testing.T) {
 			t.Fatalf("the job is %+v, the error %v", j, err)
 		}
 		if outages == 0 {
-			t.Error("nobody was told that the server was away")
+			t.Error("the retry hook was not called")
 		}
 	}, WithRetryHook(func(Retry) { outages++ }))
 }
@@ -73,7 +73,7 @@ func TestWaitGivesUpOnUnreachableServer(t *testing.T) {
 
 func TestWaitPollsSlowlyWithoutLongPoll(t *testing.T) {
 	t.Parallel()
-	for rule, applied := range map[string]string{"nobody knows of it": "", "nobody does it": "wait=60"} {
+	for rule, applied := range map[string]string{"without the header": "", "with the header but no wait": "wait=60"} {
 		t.Run(rule, func(t *testing.T) {
 			withNetwork(t, func(t *testing.T, n *network, c *Client) {
 				h, _ := script(func(w http.ResponseWriter, _ *http.Request) {
@@ -217,7 +217,7 @@ func TestEntryTextAndProgress(t *testing.T) {
 		{"a log line is text", Entry{Kind: KindLog, Data: json.RawMessage(`"a"`)}, "a", Progress{}},
 		{"an event is not", Entry{Kind: KindJSON, Data: json.RawMessage(`"a"`)}, "", Progress{}},
 		{"progress is progress", Entry{Kind: KindProgress, Data: json.RawMessage(`{"percent":30,"status":"x"}`)}, "", Progress{30, "x"}},
-		{"what is of the wrong type says nothing", Entry{Kind: KindText, Data: json.RawMessage(`{}`)}, "", Progress{}},
+		{"data of the wrong type is empty", Entry{Kind: KindText, Data: json.RawMessage(`{}`)}, "", Progress{}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {

@@ -134,7 +134,7 @@ func TestRetryWaitsForRetryAfter(t *testing.T) {
 			t.Errorf("waited %s, asked for 7 s", waited)
 		}
 		if len(retries) != 1 || retries[0].Try != 1 || retries[0].Delay != 7*time.Second || CodeOf(retries[0].Err) != CodeQueueFull {
-			t.Errorf("the hook was told %+v", retries)
+			t.Errorf("the hook got %+v", retries)
 		}
 	}, WithRetryHook(func(r Retry) { retries = append(retries, r) }))
 }
@@ -224,7 +224,7 @@ func TestReadRefusal(t *testing.T) {
 			Error{Status: 418, Code: "conflict", Message: "the job failed", Failure: &Failure{Code: "x", Attempt: 2}},
 		},
 		{
-			"without a detail the title stands", `{"code":"x","title":"Bad"}`, "application/problem+json",
+			"without a detail the title is the message", `{"code":"x","title":"Bad"}`, "application/problem+json",
 			Error{Status: 418, Code: "x", Message: "Bad"},
 		},
 		{
@@ -294,7 +294,7 @@ func TestRequestSetsUserAndEscapesID(t *testing.T) {
 	}
 }
 
-// What cannot be sent is refused here: no server is asked, none is said to be away.
+// An invalid value is refused without a request and without a retry.
 func TestInvalidHeaderValueIsNotSent(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{"a\nb", "a\r\nX-Evil: 1", "\x00", "a\x7f", "tab\t", " ann", "ann "} {

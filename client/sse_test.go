@@ -29,7 +29,7 @@ func TestServerSentEvents(t *testing.T) {
 		{"lines of data are joined", "data: x\ndata:y\n\n", []sseEvent{{"", "", []byte("x\ny")}}},
 		{"empty data is data", "data\n\n", []sseEvent{{"", "", []byte{}}}},
 		{"only the first space is cut", "data:  x\n\n", []sseEvent{{"", "", []byte(" x")}}},
-		{"comments and unknown fields say nothing", ": c\nretry: 3\nfoo: 1\ndata: x\n\n", []sseEvent{{"", "", []byte("x")}}},
+		{"comments and unknown fields are ignored", ": c\nretry: 3\nfoo: 1\ndata: x\n\n", []sseEvent{{"", "", []byte("x")}}},
 		{"fields do not outlive an event without data", "event: a\n\ndata: x\n\n", []sseEvent{{"", "", []byte("x")}}},
 		{"a cut event is none", "data: x\n\ndata: y\n", []sseEvent{{"", "", []byte("x")}}},
 	}
@@ -55,7 +55,7 @@ func TestSSEReaderLimitsEventSize(t *testing.T) {
 	}
 }
 
-// endlessReader says the same for ever.
+// endlessReader repeats its bytes for ever.
 type endlessReader []byte
 
 func (e endlessReader) Read(p []byte) (int, error) {

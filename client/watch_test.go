@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// eventStream is a job's log as a server tells it: from an entry's number to the end.
+// eventStream returns the events of a job from entry number after to the end.
 func eventStream(after, last int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, ": hello\n\nid: %d\nevent: snapshot\ndata: {\"id\":\"job_1\",\"status\":\"running\",\"cursor\":%d}\n\n", after, last)
@@ -26,10 +26,10 @@ func eventStream(after, last int) string {
 	return b.String()
 }
 
-const entries = 7 // of the job that said tells
+const entries = 7 // number of entries of the test job
 
-// streamHandler answers the n-th connection, from 0, with what tell returns, and cuts
-// it after that.
+// streamHandler answers the n-th connection, from 0, with the result of events, and then
+// cuts it.
 func streamHandler(events func(n, after int) string) http.HandlerFunc {
 	n := 0
 	return func(w http.ResponseWriter, r *http.Request) {
@@ -42,8 +42,8 @@ func streamHandler(events func(n, after int) string) http.HandlerFunc {
 	}
 }
 
-// watchToEnd watches to the end and returns what came: the numbers of the entries, the
-// last event and the error.
+// watchToEnd watches to the end and returns the numbers of the entries, the last event and
+// the error.
 func watchToEnd(ctx context.Context, c *Client, after int64) (seqs []int64, last Event, err error) {
 	for e, eventErr := range c.Watch(ctx, "job_1", after) {
 		if eventErr != nil {
@@ -234,7 +234,7 @@ func TestWatchEndsWithError(t *testing.T) {
 	}{
 		{"a job that is not there cannot be watched", problemHandler(404, CodeNotFound, ""), CodeNotFound, 1},
 		{"some other program is not a server", html, CodeBadAnswer, 1},
-		{"a server that says garbage each time is given up", garbage, CodeBadAnswer, 1 + maxBadStreams},
+		{"a server that always sends garbage is given up", garbage, CodeBadAnswer, 1 + maxBadStreams},
 		{"a full server is asked a few times", problemHandler(503, CodeOverloaded, ""), CodeOverloaded, 4},
 	}
 	for _, tt := range tests {

@@ -37,8 +37,8 @@ func TestFilteredActionWithYes(t *testing.T) {
 func TestFilteredActionAsksOnTerminal(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
-		args, answer, says string
-		exit               int
+		args, answer, message string
+		exit                  int
 	}{
 		{"cancel --all", "y\n", "2 jobs selected. Cancel? [y/N]", exitOK},
 		{"retry --queue sim", " YES \n", "1 job selected. Run again? [y/N]", exitOK},
@@ -52,7 +52,7 @@ func TestFilteredActionAsksOnTerminal(t *testing.T) {
 		if code := s.run(t, strings.Fields(tt.args)...); code != tt.exit {
 			t.Errorf("%s, %q: exit status %d, want %d", tt.args, tt.answer, code, tt.exit)
 		}
-		s.wantErr(t, tt.says)
+		s.wantErr(t, tt.message)
 		if changed := strings.HasPrefix(f.lastRequest(), "POST"); changed != (tt.exit == exitOK) {
 			t.Errorf("%s, %q: asked %q", tt.args, tt.answer, f.requests)
 		}

@@ -202,7 +202,7 @@ func TestWrongCommandLineIsUsageError(t *testing.T) {
 
 func TestUsageErrorGivesAdvice(t *testing.T) {
 	t.Parallel()
-	for line, says := range map[string]string{
+	for line, message := range map[string]string{
 		"watch":                          "use 'meanwhile watch ID",
 		"backup":                         "use 'meanwhile backup DEST",
 		"serve meanwhile.yaml":           "use 'meanwhile serve [flags]'",
@@ -214,7 +214,7 @@ func TestUsageErrorGivesAdvice(t *testing.T) {
 	} {
 		s := newTestEnv("http://127.0.0.1:1")
 		s.want(t, exitUsage, "", strings.Fields(line)...)
-		s.wantErr(t, says)
+		s.wantErr(t, message)
 	}
 }
 

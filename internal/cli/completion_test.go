@@ -62,7 +62,7 @@ func TestCompletionPrintsNoErrors(t *testing.T) {
 			t.Errorf("%s: exit status %d: %s", rule, code, &s.out)
 		}
 		if strings.Contains(s.err.String(), "meanwhile:") {
-			t.Errorf("%s: said %s", rule, &s.err)
+			t.Errorf("%s: printed %s", rule, &s.err)
 		}
 	}
 }

@@ -97,12 +97,12 @@ func (a *attachments) count(name string, n int64) {
 	a.screen.progress(client.Progress{Percent: percent, Status: "Sending " + name}, client.Running)
 }
 
-// withoutBar calls say while no progress bar is drawn, so that both do not mix.
-func (a *attachments) withoutBar(say func(client.Retry)) func(client.Retry) {
+// withoutBar calls report while no progress bar is drawn, so that both do not mix.
+func (a *attachments) withoutBar(report func(client.Retry)) func(client.Retry) {
 	return func(r client.Retry) {
 		a.mu.Lock()
 		defer a.mu.Unlock()
-		say(r)
+		report(r)
 	}
 }
 

@@ -66,14 +66,14 @@ func TestSubmitSendsFiles(t *testing.T) {
 
 func TestSubmitRefusesMissingFiles(t *testing.T) {
 	t.Parallel()
-	for path, says := range map[string]string{
+	for path, message := range map[string]string{
 		filepath.Join(t.TempDir(), "missing"): "no such file",
 		t.TempDir():                           "is a directory",
 	} {
 		f := newFakeServer(t)
 		s := newTestEnv(f.URL)
 		s.want(t, exitUsage, "", "submit", "sim", "--file", path)
-		if s.wantErr(t, says); f.lastRequest() != "" {
+		if s.wantErr(t, message); f.lastRequest() != "" {
 			t.Errorf("the server was asked %s", f.lastRequest())
 		}
 	}
@@ -90,6 +90,6 @@ func TestSubmitShowsUploadProgress(t *testing.T) {
 	s = newTestEnv(f.URL)
 	s.want(t, exitOK, "job_1\n", "submit", "sim", "--file", path)
 	if s.err.Len() != 0 {
-		t.Errorf("it says %q", s.err.String())
+		t.Errorf("it message %q", s.err.String())
 	}
 }

@@ -159,7 +159,7 @@ func (f *follower) attemptBegan(attempt int) {
 	// The note is for a user who has seen output of an earlier attempt.
 	if f.all || f.printed {
 		f.screen.endLine()
-		f.screen.note("--- attempt %d begins; what was said above no longer counts ---", attempt)
+		f.screen.note("--- attempt %d begins; the output above no longer counts ---", attempt)
 	}
 	f.printed = false
 }

@@ -145,7 +145,7 @@ func (f *lineSubmitter) flush(ctx context.Context) error {
 		if !f.waitReported {
 			f.waitReported = true
 			f.showCount("\n")
-			fmt.Fprintln(f.env.Err, "There is no room for more jobs now; waiting for it.")
+			fmt.Fprintln(f.env.Err, "The queue is full; waiting to submit more jobs.")
 		}
 		select {
 		case <-time.After(wait):

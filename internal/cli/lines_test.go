@@ -166,8 +166,8 @@ func TestLinesWaitWhileQueueIsFull(t *testing.T) {
 	if got := fmt.Sprint(st.batches); got != "[[1 2 3] [2] [2]]" {
 		t.Errorf("submitted %s", got)
 	}
-	if n := strings.Count(s.err.String(), "waiting for it"); n != 1 {
-		t.Errorf("said so %d times: %s", n, &s.err)
+	if n := strings.Count(s.err.String(), "waiting to submit"); n != 1 {
+		t.Errorf("printed it %d times: %s", n, &s.err)
 	}
 }
 
@@ -184,7 +184,7 @@ func TestInterruptedLinesReportProgress(t *testing.T) {
 	}
 	s := newTestEnv(st.URL).withInput("1\n2\n3\n")
 	ctx, interrupt := cancellableContext(t)
-	s.Err = &triggerWriter{Writer: &s.err, text: "no room", trigger: interrupt}
+	s.Err = &triggerWriter{Writer: &s.err, text: "is full", trigger: interrupt}
 	if code := Run(ctx, &s.Env, strings.Fields("submit sim --lines -")); code != exitInterrupted || s.out.String() != "job_1\n" {
 		t.Errorf("exit status %d: %s", code, &s.out)
 	}
@@ -208,6 +208,6 @@ func TestLinesShowCountOnTerminal(t *testing.T) {
 	s.ErrTerminal = true
 	s.run(t, "submit", "sim", "--lines", "-")
 	if want := "\r100 jobs submitted\r150 jobs submitted\r150 jobs submitted\n"; s.err.String() != want {
-		t.Errorf("said %q, want %q", s.err.String(), want)
+		t.Errorf("printed %q, want %q", s.err.String(), want)
 	}
 }

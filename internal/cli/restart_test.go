@@ -79,16 +79,16 @@ type hangingModel struct{ requests atomic.Int32 }
 
 func (m *hangingModel) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/event-stream")
-	say := func(words, reason string) {
+	write := func(words, reason string) {
 		fmt.Fprintf(w, "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":%q},\"finish_reason\":%s}]}\n\n", words, reason)
 		_ = http.NewResponseController(w).Flush()
 	}
-	say("The work takes its time, ", "null")
+	write("The work takes its time, ", "null")
 	if m.requests.Add(1) == 1 {
 		<-r.Context().Done()
 		return
 	}
-	say("and comes to its end.", `"stop"`)
+	write("and comes to its end.", `"stop"`)
 }
 
 // withModel configures the next start with this model.
@@ -119,20 +119,20 @@ func TestWatchSurvivesServerKill(t *testing.T) {
 	id := strings.TrimSpace(submitted.out.String())
 
 	all := newTestEnv(url)
-	words, told := io.Pipe()
-	all.Out = told
+	outReader, outWriter := io.Pipe()
+	all.Out = outWriter
 	ended := make(chan int, 1)
 	go func() {
 		ended <- Run(t.Context(), &all.Env, []string{"watch", id, "--follow"})
-		told.Close()
+		outWriter.Close()
 	}()
 	var text bytes.Buffer
-	if _, err := io.CopyN(&text, words, 20); err != nil {
+	if _, err := io.CopyN(&text, outReader, 20); err != nil {
 		t.Fatal(err)
 	}
 	k.kill()
 	k.start(t)
-	if _, err := io.Copy(&text, words); err != nil {
+	if _, err := io.Copy(&text, outReader); err != nil {
 		t.Fatal(err)
 	}
 	if code := <-ended; code != exitOK {
@@ -145,6 +145,6 @@ func TestWatchSurvivesServerKill(t *testing.T) {
 		t.Errorf("exit status %d: %s", code, &last.out)
 	}
 	if first, _, _ := strings.Cut(text.String(), "\n"); text.String() != first+"\n"+last.out.String() || !strings.HasPrefix(last.out.String(), first) {
-		t.Errorf("all attempts said\n%s, the last\n%s", &text, &last.out)
+		t.Errorf("all attempts printed\n%s, the last\n%s", &text, &last.out)
 	}
 }

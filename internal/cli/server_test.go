@@ -57,9 +57,9 @@ func TestCommandsOnRealServer(t *testing.T) {
 	}
 	id := strings.TrimSpace(s.out.String())
 	for _, call := range []struct {
-		exit int
-		args string
-		says string
+		exit    int
+		args    string
+		message string
 	}{
 		{exitOK, "get " + id, "a=b"},
 		{exitOK, "list --queue sim --status failed", "broken"},
@@ -76,7 +76,7 @@ func TestCommandsOnRealServer(t *testing.T) {
 		{exitError, `submit sim {"mood":1}`, ""},
 	} {
 		s := newTestEnv(url)
-		if code := s.run(t, strings.Fields(call.args)...); code != call.exit || !strings.Contains(s.out.String(), call.says) {
+		if code := s.run(t, strings.Fields(call.args)...); code != call.exit || !strings.Contains(s.out.String(), call.message) {
 			t.Errorf("%s: exit status %d, want %d; printed %s%s", call.args, code, call.exit, &s.out, &s.err)
 		}
 	}
@@ -205,7 +205,7 @@ func TestEveryBenchRuns(t *testing.T) {
 	var names []string
 	for _, f := range r.Figures {
 		if f.Flow == nil && f.Jobs == 0 && (len(f.Goals) == 0 || len(f.Facts) == 0) {
-			t.Errorf("%s says nothing: %+v", f.Name, f)
+			t.Errorf("%s has no results: %+v", f.Name, f)
 		}
 		names = append(names, f.Name)
 	}

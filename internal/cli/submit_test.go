@@ -62,7 +62,7 @@ func TestSubmitRefusesInvalidInput(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
 		rule, typed, arg string
-		says             string
+		message          string
 	}{
 		{"text for a queue that asks no model", "", "hello", "not JSON"},
 		{"an object that is none, also for a model", "", `{"messages": `, "begins like a JSON object"},
@@ -74,7 +74,7 @@ func TestSubmitRefusesInvalidInput(t *testing.T) {
 			f := newFakeServer(t)
 			s := newTestEnv(f.URL).withInput(tt.typed)
 			s.want(t, exitUsage, "", "submit", "sim", tt.arg)
-			s.wantErr(t, tt.says)
+			s.wantErr(t, tt.message)
 		})
 	}
 }
@@ -104,9 +104,9 @@ func TestSubmitAndWait(t *testing.T) {
 		args         string
 		code         int
 		out          string
-		says         string
+		message      string
 	}{
-		{"the result of a job that says nothing", "succeeded", "--wait", exitOK, "{\"echo\":7}\n", ""},
+		{"the result of a job without text", "succeeded", "--wait", exitOK, "{\"echo\":7}\n", ""},
 		{"why a job failed", "failed", "--wait", exitFailed, "", "job_1 failed in attempt 4 of 4: the work broke (broken)"},
 		{"that it was cancelled", "cancelled", "--wait", exitCancelled, "", "job_1 was cancelled"},
 		{"that it expired", "expired", "--wait", exitCancelled, "", "job_1 expired"},
@@ -116,7 +116,7 @@ func TestSubmitAndWait(t *testing.T) {
 			f := newFakeServer(t).respond("POST /v1/jobs", 202, accepted).respond("GET /v1/jobs/job_1", 200, ended(tt.status))
 			s := newTestEnv(f.URL)
 			s.want(t, tt.code, tt.out, append(strings.Fields("submit sim {}"), tt.args)...)
-			s.wantErr(t, tt.says)
+			s.wantErr(t, tt.message)
 		})
 	}
 	t.Run("the words of a job that speaks, of its last attempt", func(t *testing.T) {
@@ -148,11 +148,11 @@ func TestSubmitAndWatch(t *testing.T) {
 func TestRefusalSetsExitStatus(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
-		rule   string
-		status int
-		code   string
-		exit   int
-		says   string
+		rule    string
+		status  int
+		code    string
+		exit    int
+		message string
 	}{
 		{"no such queue", 404, "unknown_queue", exitNotFound, "this is unknown_queue"},
 		{"a full queue", 503, "queue_full", exitFull, "this is queue_full; try again in 1h0m0s"},
@@ -165,7 +165,7 @@ func TestRefusalSetsExitStatus(t *testing.T) {
 			f := newFakeServer(t).respondProblem("POST /v1/jobs", tt.status, tt.code)
 			s := newTestEnv(f.URL)
 			s.want(t, tt.exit, "", "submit", "sim", "{}")
-			s.wantErr(t, tt.says)
+			s.wantErr(t, tt.message)
 		})
 	}
 }
@@ -204,7 +204,7 @@ func TestServerUnavailableMessages(t *testing.T) {
 		rule        string
 		began, lost bool
 		retry       client.Retry
-		says        string
+		message     string
 	}{
 		{"of a short one nothing", false, false, client.Retry{Try: 1, Delay: time.Second / 10, Err: full}, ""},
 		{"of a long one why, and how long", false, false, client.Retry{Try: 2, Delay: 7 * time.Second, Err: full}, "the queue is full; trying again in 7s…\n"},
@@ -217,8 +217,8 @@ func TestServerUnavailableMessages(t *testing.T) {
 			s := newTestEnv("")
 			f := newFollower(&s.Env, connection{}, false)
 			f.started, f.disconnected = tt.began, tt.lost
-			if f.serverUnavailable(tt.retry); s.err.String() != tt.says {
-				t.Errorf("said %q, want %q", s.err.String(), tt.says)
+			if f.serverUnavailable(tt.retry); s.err.String() != tt.message {
+				t.Errorf("printed %q, want %q", s.err.String(), tt.message)
 			}
 		})
 	}

@@ -13,7 +13,7 @@ func TestWatchPrintsOutput(t *testing.T) {
 	whole := snapshot("running", 0) + text(1, 1, "one ") + text(2, 1, "two\n") + done("succeeded", 2)
 	twice := snapshot("running", 0) + text(1, 1, "wrong") + restart(2, 2) + text(3, 2, "right") + done("succeeded", 3)
 	late := snapshot("running", 3) + text(1, 1, "wrong") + restart(2, 2) + text(3, 2, "right ") + text(4, 2, "too") + done("succeeded", 4)
-	const notice = "--- attempt 2 begins; what was said above no longer counts ---\n"
+	const notice = "--- attempt 2 begins; the output above no longer counts ---\n"
 	tests := []struct {
 		rule     string
 		events   string
@@ -22,19 +22,19 @@ func TestWatchPrintsOutput(t *testing.T) {
 		code     int
 		out, err string
 	}{
-		{"its words", whole, false, "", exitOK, "one two\n", ""},
-		{"its words, with a line end that they lack", snapshot("running", 0) + text(1, 1, "one") + done("succeeded", 1), false, "", exitOK, "one\n", ""},
-		{"the last attempt only, where nobody looks", twice, false, "", exitOK, "right\n", ""},
+		{"its text", whole, false, "", exitOK, "one two\n", ""},
+		{"its text, with a missing line break", snapshot("running", 0) + text(1, 1, "one") + done("succeeded", 1), false, "", exitOK, "one\n", ""},
+		{"only the last attempt, without a terminal", twice, false, "", exitOK, "right\n", ""},
 		{"every attempt, where it was asked for", twice, false, "--follow", exitOK, "wrong\nright\n", notice},
 		{"every attempt, as it comes, on a terminal", twice, true, "", exitOK, "wrong\nright\n", notice},
 		{"not what was over before we came", late, true, "", exitOK, "right too\n", ""},
 		{"what was over before we came, where it was asked for", late, true, "--follow", exitOK, "wrong\nright too\n", notice},
-		{"its result, when it says nothing", snapshot("running", 0) + done("succeeded", 0), false, "", exitOK, "{\"echo\":7}\n", ""},
-		{"its result, when only attempts that failed said something", snapshot("running", 0) + text(1, 1, "wrong") + restart(2, 2) + done("succeeded", 2), false, "", exitOK, "{\"echo\":7}\n", ""},
-		{"what it had said when it failed", snapshot("running", 0) + text(1, 1, "half") + done("failed", 1), false, "", exitFailed, "half\n", "meanwhile: job_1 failed in attempt 4 of 4: the work broke (broken)\n"},
+		{"its result, when it has no text", snapshot("running", 0) + done("succeeded", 0), false, "", exitOK, "{\"echo\":7}\n", ""},
+		{"its result, when only failed attempts have text", snapshot("running", 0) + text(1, 1, "wrong") + restart(2, 2) + done("succeeded", 2), false, "", exitOK, "{\"echo\":7}\n", ""},
+		{"its output when it failed", snapshot("running", 0) + text(1, 1, "half") + done("failed", 1), false, "", exitFailed, "half\n", "meanwhile: job_1 failed in attempt 4 of 4: the work broke (broken)\n"},
 		{"that it was cancelled", snapshot("queued", 0) + done("cancelled", 0), false, "", exitCancelled, "", "meanwhile: job_1 was cancelled\n"},
-		{"its log, beside its words", snapshot("running", 0) + logLine(1, "started") + text(2, 1, "one\n") + done("succeeded", 2), false, "", exitOK, "one\n", "log: started\n"},
-		{"its words as they are, to a file", snapshot("running", 0) + text(1, 1, "\x1b[31mred\x07\n") + done("succeeded", 1), false, "", exitOK, "\x1b[31mred\x07\n", ""},
+		{"its log, on standard error", snapshot("running", 0) + logLine(1, "started") + text(2, 1, "one\n") + done("succeeded", 2), false, "", exitOK, "one\n", "log: started\n"},
+		{"its text unchanged, to a file", snapshot("running", 0) + text(1, 1, "\x1b[31mred\x07\n") + done("succeeded", 1), false, "", exitOK, "\x1b[31mred\x07\n", ""},
 		{"nothing that a terminal would obey", snapshot("running", 0) + text(1, 1, "\x1b]0;owned\x07\x1b[31mred\u009b2J\r\tx\n") + done("succeeded", 1), true, "--follow", exitOK, "]0;owned[31mred2J\tx\n", ""},
 		{"nothing that a terminal would obey, in its log", snapshot("running", 0) + logLine(1, "\x1b[2Jx") + done("cancelled", 1), false, "", exitCancelled, "", "log: [2Jx\nmeanwhile: job_1 was cancelled\n"},
 	}
@@ -69,7 +69,7 @@ func TestWatchReportsEachOutageOnce(t *testing.T) {
 	for _, tt := range []struct {
 		rule        string
 		connections []string
-		says        string
+		message     string
 	}{
 		{"once, however often it is tried", []string{begin, "", "", end}, away + back},
 		{"again, when it goes soon after it came back", []string{begin, snapshot("running", 1), end}, away + back + away + back},
@@ -77,8 +77,8 @@ func TestWatchReportsEachOutageOnce(t *testing.T) {
 		t.Run(tt.rule, func(t *testing.T) {
 			s := newTestEnv(newFakeServer(t).respondStream("job_1", tt.connections...).URL)
 			s.want(t, exitOK, "all\n", "watch", "job_1")
-			if s.err.String() != tt.says {
-				t.Errorf("standard error is\n%s, want\n%s", &s.err, tt.says)
+			if s.err.String() != tt.message {
+				t.Errorf("standard error is\n%s, want\n%s", &s.err, tt.message)
 			}
 		})
 	}
@@ -166,14 +166,14 @@ func TestProgressBar(t *testing.T) {
 		wantScreen, wantOut string
 	}{
 		{
-			"on a terminal it stands below complete lines only", true, false,
+			"on a terminal it is drawn below complete lines only", true, false,
 			queued + erase + running + erase + ten + erase + "line\n" + ten + erase + half + erase + "no end\n", "",
 		},
 		{
-			"it stays when only the words go elsewhere", false, true,
+			"it is drawn when only standard output is redirected", false, true,
 			queued + erase + running + erase + ten + erase + half + erase + all + erase, "line\nno end\n",
 		},
-		{"there is none when nobody looks", false, false, "", "line\nno end\n"},
+		{"there is none without a terminal", false, false, "", "line\nno end\n"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.rule, func(t *testing.T) {
@@ -203,7 +203,7 @@ func TestProgressBarFitsTerminal(t *testing.T) {
 		{"also when it is next to nothing", 2, "", 1},
 		{"COLUMNS beats it", 120, "COLUMNS=60", 59},
 		{"COLUMNS that make no sense do not", 50, "COLUMNS=many", 49},
-		{"where nobody knows it is a narrow one", 0, "", 39},
+		{"an unknown width counts as narrow", 0, "", 39},
 	} {
 		t.Run(tt.rule, func(t *testing.T) {
 			s := newTestEnv(newFakeServer(t).respondStream("job_1", snapshot("running", 0)+progress(1, 50, strings.Repeat("x\x1b\n", 99))+done("cancelled", 1)).URL)

@@ -24,12 +24,12 @@ type clients struct {
 }
 
 func newClients(in *serverProcess, rec *record) (*clients, error) {
-	once, err := in.client(client.WithRetries(0))
+	noRetry, err := in.client(client.WithRetries(0))
 	if err != nil {
 		return nil, err
 	}
-	patient, err := in.client(client.WithRetries(100))
-	return &clients{rec: rec, noRetry: once, retrying: patient, slots: make(chan struct{}, 64)}, err
+	retrying, err := in.client(client.WithRetries(100))
+	return &clients{rec: rec, noRetry: noRetry, retrying: retrying, slots: make(chan struct{}, 64)}, err
 }
 
 // task is one job and what a client does with it.

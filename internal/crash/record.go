@@ -181,7 +181,7 @@ func (r *record) observeEntry(id string, e client.Entry) {
 func (r *record) observeOutput(id string, entries []client.Entry, cursor int64, then snapshot) {
 	for i, e := range entries {
 		if e.Seq != int64(i)+1 {
-			r.violate("entry %d of %s stands where %d belongs", e.Seq, id, i+1)
+			r.violate("entry %d of %s is in the place of %d", e.Seq, id, i+1)
 			return
 		}
 		r.observeEntry(id, e)

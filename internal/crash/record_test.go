@@ -58,7 +58,7 @@ func TestRecordFindsViolations(t *testing.T) {
 			r.observeEntry("job_1", entry(1, `"a"`))
 			r.observeOutput("job_1", nil, 0, r.snapshot("job_1"))
 		}, "was seen and is gone"},
-		"an entry is missing": {func(r *record) { r.observeOutput("job_1", []client.Entry{entry(1, "1"), entry(3, "3")}, 3, snapshot{}) }, "stands where 2 belongs"},
+		"an entry is missing": {func(r *record) { r.observeOutput("job_1", []client.Entry{entry(1, "1"), entry(3, "3")}, 3, snapshot{}) }, "in the place of 2"},
 		"the log is short":    {func(r *record) { r.observeOutput("job_1", []client.Entry{entry(1, "1")}, 2, snapshot{}) }, "its cursor is 2"},
 
 		"a job that was retried ends again": {func(r *record) {

@@ -114,7 +114,7 @@ func (c *clients) verifyAll(ctx context.Context) {
 		// violation.
 		lost := j != nil && j.Error != nil && j.Error.Code == "worker_lost" && j.Attempt >= maxLosses
 		if j != nil && j.Status == client.Failed && k.retries == 0 && j.Error != nil && j.Error.Code != "asked_for" && !lost {
-			c.rec.violate("%s failed, which nobody asked for: %s", k.id, j.Error.Message)
+			c.rec.violate("%s failed unexpectedly: %s", k.id, j.Error.Message)
 		}
 	})
 	c.checkList(ctx)
@@ -149,6 +149,6 @@ func (c *clients) checkList(ctx context.Context) {
 		delete(listed, k.id)
 	}
 	for id := range listed {
-		c.rec.violate("%s is in the list, and nobody submitted it", id)
+		c.rec.violate("%s is in the list, but was never submitted", id)
 	}
 }
