@@ -4,132 +4,16 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/meanwhile-run/meanwhile/internal/engine"
 	"github.com/meanwhile-run/meanwhile/internal/job"
-	"github.com/meanwhile-run/meanwhile/internal/store"
-	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m, goleak.IgnoreCurrent()) }
-
-var local = job.Owner{User: "local"}
-
-// harness is an engine over a store, with a worker whose jobs the test receives one by
-// one.
-type harness struct {
-	*engine.Engine
-	t      testing.TB
-	store  store.Store
-	jobs   chan job.Claimed
-	orders chan job.Order
-	stop   func()
-}
-
-// policy is the policy of the test queues.
-func policy() job.Policy {
-	return job.Policy{
-		Timeouts: job.Timeouts{Lease: time.Minute, CancelGrace: time.Minute},
-		Retry:    job.Retry{Backoff: 10 * time.Millisecond, For: time.Minute, AfterOutput: job.RestartAfterOutput},
-	}
-}
-
-// queues returns a queue "sim" of depth 3 and a queue "wide" of depth 1000.
-func queues() []engine.Queue {
-	q := engine.Queue{Name: "sim", Executor: "sim", Concurrency: 2, MaxDepth: 3, MaxAttempts: 2, Policy: policy(), Keep: time.Hour, KeepFailed: 2 * time.Hour}
-	wide := q
-	wide.Name, wide.MaxDepth = "wide", 1000
-	return []engine.Queue{q, wide}
-}
-
-// openStore opens a store whose commits are synced.
-func openStore(t testing.TB, path string) store.Store {
-	t.Helper()
-	return engine.OpenTestStore(t, path, sqlite.Options{})
-}
-
-// openUnsynced opens a store whose commits are not synced. For simulations, which make the
-// commits slow by themselves, and for tests in which it does not matter.
-func openUnsynced(t testing.TB, path string) store.Store {
-	t.Helper()
-	return engine.OpenTestStore(t, path, sqlite.Options{Unsynced: true})
-}
-
-// newStore opens a new store whose commits are not synced.
-func newStore(t testing.TB) store.Store {
-	t.Helper()
-	return openUnsynced(t, filepath.Join(t.TempDir(), "jobs.db"))
-}
-
-// startHarness starts an engine with the default queues. See startWithConfig.
-func startHarness(t testing.TB, s store.Store) *harness { return startWithQueues(t, s, queues()) }
-
-// startWithQueues starts an engine with these queues. See startWithConfig.
-func startWithQueues(t testing.TB, s store.Store, q []engine.Queue) *harness {
-	t.Helper()
-	return startWithConfig(t, engine.Config{Store: s, Queues: q})
-}
-
-// startWithConfig starts an engine and stops it when the test ends. It also closes the
-// store then.
-func startWithConfig(t testing.TB, c engine.Config) *harness {
-	t.Helper()
-	c.Alone = true
-	e, err := engine.New(context.Background(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := c.Store
-	h := &harness{Engine: e, t: t, store: s, jobs: make(chan job.Claimed, 100), orders: make(chan job.Order, 100)}
-	stop := engine.RunInBackground(e.Run)
-	h.stop = sync.OnceFunc(func() { stop(); _ = s.Close() })
-	t.Cleanup(h.stop)
-	return h
-}
-
-// newHarness starts an engine over a new store whose commits are synced.
-func newHarness(t testing.TB) *harness {
-	return startHarness(t, openStore(t, filepath.Join(t.TempDir(), "jobs.db")))
-}
-
-// startWorker starts a worker with this number of slots. Its jobs go to h.jobs, its
-// orders to h.orders.
-func (h *harness) startWorker(slots int) {
-	h.t.Cleanup(h.Consume(job.Worker{
-		Name: "local", Queue: "sim", Slots: slots,
-		Deliver: func(c job.Claimed) { h.jobs <- c },
-		Order:   func(_ job.Lease, o job.Order) { h.orders <- o },
-	}))
-}
-
-func (h *harness) submit(r engine.Request) engine.Snapshot {
-	h.t.Helper()
-	r.Owner, r.Queue = local, "sim"
-	snap, _, err := h.Submit(context.Background(), r)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	return snap
-}
-
-func (h *harness) finish(c job.Claimed, o job.Outcome) job.State {
-	h.t.Helper()
-	state, err := h.Finish(context.Background(), c.Lease(), o)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	return state
-}
 
 // FinishAsync calls its callback once: when the finish is on disk, or with the reason why
 // it never will be.
@@ -165,11 +49,6 @@ func TestFinishAsyncReportsOnce(t *testing.T) {
 	if len(reports) > 0 {
 		t.Errorf("reported once more: %v", <-reports)
 	}
-}
-
-// textEntry returns one text entry of the first attempt.
-func textEntry(seq int64, content string) []job.Entry {
-	return []job.Entry{{Seq: seq, Attempt: 1, Kind: job.KindText, Events: 1, Data: []byte(content)}}
 }
 
 // A start logs jobs whose queue was removed from the configuration or renamed.
@@ -337,26 +216,6 @@ func TestWatchDeliversEveryEntryOnce(t *testing.T) {
 	defer late.Close()
 	if got := readAll(late); got != "three! succeeded" {
 		t.Fatalf("a late watcher read %q", got)
-	}
-}
-
-// readAll reads a watch to its end. It returns the text, followed by the final state.
-func readAll(w *engine.Watch) string {
-	var read strings.Builder
-	for {
-		u, err := w.Next(context.Background())
-		if errors.Is(err, io.EOF) {
-			return read.String()
-		}
-		if err != nil {
-			return err.Error()
-		}
-		for _, e := range u.Entries {
-			read.Write(e.Data)
-		}
-		if u.Job.State.Ended() && w != nil {
-			read.WriteString(" " + u.Job.State.String())
-		}
 	}
 }
 

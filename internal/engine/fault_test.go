@@ -15,12 +15,6 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/faulty"
 )
 
-// newFaultyHarness starts an engine over a store that fails as planned.
-func newFaultyHarness(t *testing.T, p faulty.Plan) (*harness, *faulty.Store) {
-	s := faulty.New(newStore(t), p)
-	return startHarness(t, s), s
-}
-
 // The outcome of every second commit is unknown. Every job still runs once and ends once.
 func TestUnknownOutcomesApplyOnce(t *testing.T) {
 	t.Parallel()

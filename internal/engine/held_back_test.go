@@ -9,37 +9,6 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// expectHeldBackBy checks why a job does not run.
-func (h *harness) expectHeldBackBy(what string, id job.ID, want job.HeldBackBy) {
-	h.t.Helper()
-	s, err := h.Get(h.t.Context(), local, id)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	if s.HeldBackBy != want {
-		h.t.Errorf("%s: a job that is %s is held back by %q, want %q", what, s.State, s.HeldBackBy, want)
-	}
-}
-
-// expectQueueHeldBackBy checks why the jobs of the queue do not run.
-func (h *harness) expectQueueHeldBackBy(what string, want job.HeldBackBy) {
-	h.t.Helper()
-	all, err := h.Queues(h.t.Context())
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	if got := all[0].HeldBackBy; got != want {
-		h.t.Errorf("%s: the queue is held back by %q, want %q", what, got, want)
-	}
-}
-
-func (h *harness) setPaused(on bool) {
-	h.t.Helper()
-	if _, err := h.SetPaused(h.t.Context(), "sim", on); err != nil {
-		h.t.Fatal(err)
-	}
-}
-
 // waitForPoll passes the time after which a change by another process shows here.
 func waitForPoll() {
 	time.Sleep(pollBound)

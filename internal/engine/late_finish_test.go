@@ -39,7 +39,7 @@ func TestLateFinishIsNotReportedAsLost(t *testing.T) {
 						}
 						return none
 					}})
-					h := startWithConfig(t, engine.Config{Store: keepOpen{f}, Queues: queues(), Bus: silentBus{}})
+					h := startWithConfig(t, engine.Config{Store: f, Queues: queues(), Bus: silentBus{}})
 					h.startWorker(1)
 					snap := h.submit(engine.Request{})
 					c := <-h.jobs

@@ -11,49 +11,6 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// newLimitedHarness is a harness whose queue sim has these limits, and a worker with
-// eight slots.
-func newLimitedHarness(t *testing.T, limit func(q *engine.Queue)) *harness {
-	t.Helper()
-	q := queues()
-	q[0].MaxDepth = 100
-	limit(&q[0])
-	h := startWithQueues(t, newStore(t), q)
-	h.startWorker(8)
-	return h
-}
-
-// submitWithKey submits a job of a key.
-func (h *harness) submitWithKey(key string) engine.Snapshot {
-	h.t.Helper()
-	return h.submit(engine.Request{Key: key, Input: []byte(key)})
-}
-
-// nextJobs returns the next n jobs that the worker receives.
-func (h *harness) nextJobs(n int) (claims []job.Claimed) {
-	h.t.Helper()
-	for range n {
-		claims = append(claims, <-h.jobs)
-	}
-	return claims
-}
-
-// expectNoMoreJobs fails the test if the worker receives another job. It writes
-// something, and the jobs of an earlier commit are delivered before that write is
-// answered.
-func (h *harness) expectNoMoreJobs() {
-	h.t.Helper()
-	if _, err := h.Queues(context.Background()); err != nil {
-		h.t.Fatal(err)
-	}
-	if err := h.Write(context.Background()); err != nil {
-		h.t.Fatal(err)
-	}
-	if len(h.jobs) > 0 {
-		h.t.Fatalf("a job of %s was given out", (<-h.jobs).Job.Key)
-	}
-}
-
 // A key has at most KeyRunning jobs running. Its other jobs are parked, jobs of other
 // keys pass them, and each end unparks the next one in order.
 func TestKeyRunningLimitParksJobs(t *testing.T) {

@@ -19,8 +19,10 @@ import (
 type silentBus struct{}
 
 func (silentBus) Join(func(bus.Notice)) bus.Member { return silentBus{} }
-func (silentBus) Publish(bus.Notice)               {}
-func (silentBus) Leave()                           {}
+
+func (silentBus) Publish(bus.Notice) {}
+
+func (silentBus) Leave() {}
 
 // forEachBus runs a test of two engines on one store, once for each kind of bus: one that
 // works, one that loses every notice, and one that loses, doubles and delays notices.
@@ -55,18 +57,6 @@ type watcher struct {
 	watch *engine.Watch
 	text  string
 	last  job.State
-}
-
-// startWatch watches a job and reads the first update.
-func (h *harness) startWatch(id job.ID) *watcher {
-	h.t.Helper()
-	w, err := h.Watch(context.Background(), local, id, 0)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	got := &watcher{t: h.t.(*testing.T), watch: w}
-	got.next(time.Second)
-	return got
 }
 
 // next reads the next update. It fails the test if none comes in time.
@@ -218,19 +208,6 @@ func TestLeaseSweptByOtherProcessIsReported(t *testing.T) {
 	})
 }
 
-// expectOrder waits for an order to the worker.
-func (h *harness) expectOrder(want job.Order, bound time.Duration) {
-	h.t.Helper()
-	select {
-	case o := <-h.orders:
-		if o != want {
-			h.t.Errorf("the worker was ordered %v, want %v", o, want)
-		}
-	case <-time.After(bound):
-		h.t.Fatalf("the worker got no order within %s", bound)
-	}
-}
-
 // A watcher or a presence at one process keeps another process from abandoning the job.
 // When nobody is present any more, one of them cancels it.
 func TestPresenceKeepsJobOfOtherProcess(t *testing.T) {
@@ -258,21 +235,6 @@ func TestPresenceKeepsJobOfOtherProcess(t *testing.T) {
 			}
 		}
 	})
-}
-
-// expectFreeSlots fails the test unless n new jobs start at once.
-func (h *harness) expectFreeSlots(slots int) {
-	h.t.Helper()
-	for range slots {
-		h.submit(engine.Request{})
-	}
-	for i := range slots {
-		select {
-		case <-h.jobs:
-		case <-time.After(pollBound):
-			h.t.Fatalf("of %d slots that should be free %d are used", slots, i)
-		}
-	}
 }
 
 // An attempt that ends through another process frees its slot, even if the same process

@@ -50,27 +50,6 @@ func withSharedStore(t *testing.T, test func(t *testing.T, s *sharedStore)) {
 	})
 }
 
-// nextJob waits for a job, for as long as another process may take.
-func (h *harness) nextJob(what string) (c job.Claimed) {
-	h.t.Helper()
-	select {
-	case c = <-h.jobs:
-	case <-time.After(pollBound):
-		h.t.Fatalf("%s: no job was given out within %s", what, pollBound)
-	}
-	return c
-}
-
-// expectNoJob fails the test if the worker receives a job.
-func (h *harness) expectNoJob(what string) {
-	h.t.Helper()
-	select {
-	case <-h.jobs:
-		h.t.Fatalf("%s: a job was given out", what)
-	case <-time.After(pollBound):
-	}
-}
-
 func TestIdleWorkerGetsJobOfOtherProcess(t *testing.T) {
 	t.Parallel()
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {

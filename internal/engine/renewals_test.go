@@ -105,7 +105,7 @@ func TestStopAnswersUncertainRenewals(t *testing.T) {
 			}
 			return f
 		}})
-		h := startWithConfig(t, engine.Config{Store: keepOpen{f}, Queues: queues()})
+		h := startWithConfig(t, engine.Config{Store: f, Queues: queues()})
 		h.startWorker(1)
 		h.submit(engine.Request{})
 		c := <-h.jobs

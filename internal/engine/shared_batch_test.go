@@ -57,7 +57,7 @@ func TestWatcherFollowsOpsOfOneBatch(t *testing.T) {
 					p.releaseCommits()
 					synctest.Wait()
 					watcher.checkAgainstStore(t, p, tt.want)
-					watcher.watch.Close()
+					watcher.close()
 				})
 			})
 		}
@@ -173,7 +173,8 @@ func (p *sharedBatch) becomeDue() { time.Sleep(time.Minute + time.Second) } // t
 // jobWatcher collects the updates of a watch.
 type jobWatcher struct {
 	watch *engine.Watch
-	done  chan struct{} // closed at the end
+	stop  context.CancelFunc
+	done  chan struct{} // closed when no more updates are read
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -187,9 +188,9 @@ func watchJob(h *harness, id job.ID) *jobWatcher {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	f := &jobWatcher{watch: w, done: make(chan struct{})}
 	ctx, stop := context.WithCancel(context.Background())
 	h.t.Cleanup(stop)
+	f := &jobWatcher{watch: w, stop: stop, done: make(chan struct{})}
 	go func() {
 		defer close(f.done)
 		for {
@@ -206,6 +207,13 @@ func watchJob(h *harness, id job.ID) *jobWatcher {
 		}
 	}()
 	return f
+}
+
+// close ends the watch.
+func (f *jobWatcher) close() {
+	f.stop()
+	<-f.done // a Watch is used by one goroutine at a time
+	f.watch.Close()
 }
 
 // checkAgainstStore compares the last update with the stored job.

@@ -97,7 +97,7 @@ func newClientLog(t *testing.T, s *sharedStore, path string, seed uint64) *clien
 		}})
 		q := queues()
 		q[0].MaxDepth = 1000
-		r.processes = append(r.processes, startWithConfig(t, engine.Config{Store: keepOpen{f}, Queues: q, Bus: &notices}))
+		r.processes = append(r.processes, startWithConfig(t, engine.Config{Store: f, Queues: q, Bus: &notices}))
 	}
 	return r
 }
@@ -116,8 +116,7 @@ func TestUncertainBatchAnswersNobody(t *testing.T) {
 			}
 			return f
 		}})
-		defer func() { _ = s.Close() }() // also closes its copy
-		h := startHarness(t, keepOpen{s})
+		h := startHarness(t, s)
 		h.startWorker(2)
 		first := h.submit(engine.Request{})
 		c := <-h.jobs
@@ -162,11 +161,6 @@ func TestUncertainBatchAnswersNobody(t *testing.T) {
 		}
 	})
 }
-
-// keepOpen is a store that the test closes, not the engine.
-type keepOpen struct{ store.Store }
-
-func (keepOpen) Close() error { return nil }
 
 // runClients lets clients submit and watch, and workers run jobs, until all is done.
 func (r *clientLog) runClients() {
@@ -311,7 +305,7 @@ func TestFastClockCausesNoBusyLoop(t *testing.T) {
 	withSharedStore(t, func(t *testing.T, s *sharedStore) {
 		ahead := atomic.Int64{}
 		clock := func(now time.Time) time.Time { return now.Add(time.Duration(ahead.Load())) }
-		a := startHarness(t, keepOpen{faulty.New(s, faulty.Plan{Clock: clock})})
+		a := startHarness(t, faulty.New(s, faulty.Plan{Clock: clock}))
 		a.startWorker(1)
 		a.submit(engine.Request{Delay: 10 * time.Second})
 		began := time.Now()

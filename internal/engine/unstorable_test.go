@@ -29,7 +29,7 @@ func TestUnstorableFinishIsNotRetriedForever(t *testing.T) {
 					}
 					return is && (never || !end.SkipAtEnd)
 				}})
-				h := startWithConfig(t, engine.Config{Store: keepOpen{f}, Queues: queues()})
+				h := startWithConfig(t, engine.Config{Store: f, Queues: queues()})
 				h.startWorker(1)
 				snap := h.submit(engine.Request{})
 				<-h.jobs // never renewed
@@ -62,7 +62,7 @@ func TestUnstorableCancelBlocksNoOtherJob(t *testing.T) {
 		}})
 		q := queues()
 		q[0].Policy.Timeouts.Abandon = job.MinAbandon
-		h := startWithConfig(t, engine.Config{Store: keepOpen{f}, Queues: q})
+		h := startWithConfig(t, engine.Config{Store: f, Queues: q})
 		h.submit(engine.Request{ID: first})
 		second := h.submit(engine.Request{})
 		time.Sleep(job.MinAbandon + time.Minute)
@@ -103,7 +103,7 @@ func TestRefusalEndsOutage(t *testing.T) {
 					}
 					return f
 				}, Bad: func(op any) bool { return poisoned.Load() && poison(op) }})
-				h := startWithConfig(t, engine.Config{Store: keepOpen{f}, Queues: queues()})
+				h := startWithConfig(t, engine.Config{Store: f, Queues: queues()})
 				time.Sleep(3 * time.Second) // until the engine has started
 				_, _, err := h.Submit(t.Context(), engine.Request{Owner: local, Queue: "sim", Input: []byte("poison")})
 				if want := map[bool]job.Code{false: job.Invalid, true: job.NoSpace}[full]; job.CodeOf(err) != want {
@@ -126,7 +126,7 @@ func TestUnstorableExpiryBlocksNoOtherJob(t *testing.T) {
 			return is && !d.SkipAtEnd
 		}})
 		q := queues()
-		h := startWithConfig(t, engine.Config{Store: keepOpen{f}, Queues: q})
+		h := startWithConfig(t, engine.Config{Store: f, Queues: q})
 		p := policy()
 		p.Timeouts.Queue = 5 * time.Second
 		old := h.submit(engine.Request{Policy: &p})

@@ -107,7 +107,7 @@ func newWatchedJobs(t *testing.T) *watchedJobs {
 func (m *watchedJobs) close() {
 	m.releaseCommits()
 	for _, f := range m.watchers {
-		f.watch.Close()
+		f.close()
 	}
 	m.stop()
 }
@@ -234,7 +234,7 @@ func (m *watchedJobs) compareWithStore() error {
 			return fmt.Errorf("%s: %w", id, err)
 		}
 		if watchError(f) != nil && !j.State.Ended() {
-			f.watch.Close()
+			f.close()
 			m.watchers[id] = watchJob(m.harness, id)
 			synctest.Wait()
 		}

@@ -19,15 +19,6 @@ func numberedRequests(queue string, n int) []engine.Request {
 	return list
 }
 
-func (h *harness) submitMany(list []engine.Request, atomic bool) []engine.SubmitResult {
-	h.t.Helper()
-	out, err := h.SubmitMany(context.Background(), list, atomic)
-	if err != nil || len(out) != len(list) {
-		h.t.Fatalf("%d answers to %d requests, %v", len(out), len(list), err)
-	}
-	return out
-}
-
 // errorCodes returns the error codes in order, "" for each accepted request.
 func errorCodes(out []engine.SubmitResult) []job.Code {
 	list := make([]job.Code, len(out))
