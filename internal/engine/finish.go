@@ -23,8 +23,8 @@ func (e *Engine) Finish(ctx context.Context, l job.Lease, o job.Outcome) (job.St
 		if err := e.catchUp(ctx, []job.Lease{l}); err != nil {
 			return 0, err
 		}
-		if now, ok := e.findLocalLease(l); ok {
-			local = now
+		if current, ok := e.findLocalLease(l); ok {
+			local = current
 		}
 	}
 	op, size, err := e.newFinish(&local, &o)

@@ -83,23 +83,23 @@ func (e *Engine) awaitEnd(ctx context.Context, sub *watch.Subscription, j job.Jo
 		case <-ctx.Done():
 			return Snapshot{}, ctx.Err()
 		}
-		events, look := sub.Take()
+		events, reread := sub.Take()
 		for _, ev := range events {
 			if ev.Job != nil && ev.Job.State.Ended() && ev.Job.Revision > j.Revision {
 				return e.snapshot(ctx, ev.Job, ev.Result)
 			}
-			look = look || ev.Job != nil && ev.Job.State == 0 // the event has no job: read it
+			reread = reread || ev.Job != nil && ev.Job.State == 0 // the event has no job: read it
 		}
-		if !look {
+		if !reread {
 			continue
 		}
-		now, err := e.store.Job(ctx, j.Owner, j.ID)
+		current, err := e.store.Job(ctx, j.Owner, j.ID)
 		if err != nil {
 			return Snapshot{}, err
 		}
-		if now.State.Ended() {
-			return e.snapshot(ctx, &now, nil)
+		if current.State.Ended() {
+			return e.snapshot(ctx, &current, nil)
 		}
-		j = now
+		j = current
 	}
 }

@@ -184,19 +184,19 @@ func (p *peers) applyVersions(ctx context.Context, ids []store.OwnedID, list []s
 		found[list[i].ID] = &list[i]
 	}
 	var behind []job.Lease // whose attempts have output that is not known here
-	for _, of := range ids {
-		st := found[of.ID]
+	for _, id := range ids {
+		version := found[id.ID]
 		ours := false
-		if st == nil {
-			p.e.dropLeaseOfRemoved(of.ID)
+		if version == nil {
+			p.e.dropLeaseOfRemoved(id.ID)
 		} else {
 			var lease job.Lease
-			if ours, lease = p.e.applyVersion(st); !lease.Token.IsZero() {
+			if ours, lease = p.e.applyVersion(version); !lease.Token.IsZero() {
 				behind = append(behind, lease)
 			}
 		}
-		if p.hasChanged(of.ID, st) && !ours {
-			p.e.notifyReread(of.ID)
+		if p.hasChanged(id.ID, version) && !ours {
+			p.e.notifyReread(id.ID)
 		}
 	}
 	if len(behind) == 0 {
@@ -207,44 +207,44 @@ func (p *peers) applyVersions(ctx context.Context, ids []store.OwnedID, list []s
 
 // hasChanged reports whether a watched job has changed since its watchers last knew it, and
 // notes its version.
-func (p *peers) hasChanged(id job.ID, st *store.JobVersion) bool {
+func (p *peers) hasChanged(id job.ID, version *store.JobVersion) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f := p.watched[id]
 	if f == nil {
 		return false
 	}
-	if st == nil || st.Deleted {
+	if version == nil || version.Deleted {
 		gone := f.revision >= 0
 		f.revision = -1 // so that the watchers are notified once
 		return gone
 	}
-	changed := st.Revision != f.revision || st.Cursor != f.cursor
-	f.revision, f.cursor = st.Revision, st.Cursor
+	changed := version.Revision != f.revision || version.Cursor != f.cursor
+	f.revision, f.cursor = version.Revision, version.Cursor
 	return changed
 }
 
 // applyVersion handles the current version of a job that runs here. It drops a lost lease and
 // orders a cancel. ours reports whether every change was made by this process: then the watchers
 // know it. behind is the lease if the attempt has output that is not known here, else zero.
-func (e *Engine) applyVersion(st *store.JobVersion) (ours bool, behind job.Lease) {
+func (e *Engine) applyVersion(version *store.JobVersion) (ours bool, behind job.Lease) {
 	e.mu.Lock()
-	local := e.leases[st.ID]
+	local := e.leases[version.ID]
 	// The change may be its own finish, which is about to be answered.
 	if local == nil || local.slotFreed {
 		e.mu.Unlock()
 		return false, behind
 	}
-	lease := job.Lease{Job: st.ID, Token: local.token}
-	newer := st.Revision > local.job.Revision
-	ours = !newer && !st.Deleted && st.Cursor <= local.job.Cursor // a delete may keep the revision
-	lost := newer && st.Token != local.token
-	if !lost && st.Cursor > local.job.Cursor {
+	lease := job.Lease{Job: version.ID, Token: local.token}
+	newer := version.Revision > local.job.Revision
+	ours = !newer && !version.Deleted && version.Cursor <= local.job.Cursor // a delete may keep the revision
+	lost := newer && version.Token != local.token
+	if !lost && version.Cursor > local.job.Cursor {
 		behind = lease
 	}
-	stop := newer && !lost && st.CancelRequested && local.job.CancelRequestedAt.IsZero()
+	stop := newer && !lost && version.CancelRequested && local.job.CancelRequestedAt.IsZero()
 	if newer && !lost {
-		local.job.Revision = st.Revision
+		local.job.Revision = version.Revision
 	}
 	if stop {
 		local.job.CancelRequestedAt = e.store.Now()

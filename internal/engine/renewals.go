@@ -55,16 +55,16 @@ func (e *Engine) Renew(ctx context.Context, leases []job.Lease) []error {
 func (r *renewals) add(l job.Lease) (added *renewal, begin bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := r.byLease[l]
-	if now == nil {
-		now = newRenewal()
-		r.byLease[l] = now
-		return now, true
+	current := r.byLease[l]
+	if current == nil {
+		current = newRenewal()
+		r.byLease[l] = current
+		return current, true
 	}
-	if now.next == nil {
-		now.next = newRenewal()
+	if current.next == nil {
+		current.next = newRenewal()
 	}
-	return now.next, false
+	return current.next, false
 }
 
 // beginRenewal puts a renewal into its lane.
@@ -92,10 +92,10 @@ func (e *Engine) renewed(l job.Lease, r *renewal, err error) {
 
 // end removes a renewal that has its answer. The next one takes its place, unless this is the
 // last.
-func (r *renewals) end(l job.Lease, over *renewal, last bool) (next *renewal) {
+func (r *renewals) end(l job.Lease, ended *renewal, last bool) (next *renewal) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	next = over.next
+	next = ended.next
 	if next == nil || last {
 		delete(r.byLease, l)
 	} else {

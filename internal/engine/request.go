@@ -34,8 +34,8 @@ type Request struct {
 	Trace string // a traceparent, or ""
 	// Rows are side rows of the calling API. They are stored with the job or not at all.
 	Rows []store.Row
-	Refs []string
-	// Tally is [job.Job.Tally].
+	Refs []string // as [job.Job.Refs]
+	// Tally is as [job.Job.Tally].
 	Tally string
 }
 
