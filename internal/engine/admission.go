@@ -24,8 +24,8 @@ func (e *Engine) CheckCapacity(queue string, size int64) error {
 	return q.checkCapacityLocked(size)
 }
 
-// writable refuses new work while the store cannot be written or a commit is slow: new work
-// would wait as long as the disk takes.
+// writable refuses new work while the store cannot be written or a commit is slow. Otherwise new
+// work would wait as long as the disk takes.
 func (e *Engine) writable() error {
 	if e.storeFailing.Load() || e.commits.slow() {
 		return unwritable(nil)
@@ -67,8 +67,8 @@ func (q *queue) countSubmitLocked(op *store.Submit, n int) {
 	}
 }
 
-// checkCapacityLocked refuses one more job of size bytes if the queue is full. A job that is
-// larger than the whole queue may be is admitted while no other job waits.
+// checkCapacityLocked refuses one more job of size bytes if the queue is full. A single job
+// above MaxBytes is admitted if no other job waits: else it could never run.
 func (q *queue) checkCapacityLocked(size int64) error {
 	load := fairqueue.Load{Counts: q.counts, Arriving: q.readySubmits, Delayed: q.delayedSubmits, FreeSlots: q.availableSlotsLocked()}
 	if load.Full(q.MaxDepth) {

@@ -102,8 +102,8 @@ func (e *Engine) apply(ctx context.Context, b *store.Batch, t applyOptions) (syn
 		if ctx.Err() != nil && time.Since(began) > stopTimeout {
 			return nil, job.Wrapf(job.Unavailable, err, "the store cannot be written, and the server is stopping")
 		}
-		// New work need not wait with the rest, but only if it is certain that none of it was
-		// applied may it be told that it was refused.
+		// Refuse the new work, so that it does not wait with the rest. A refusal promises that
+		// nothing was stored, so it must be certain.
 		if t.certain && time.Since(began) > maxUnwritable {
 			refuseGrowth(b, unwritable(err))
 		}

@@ -40,9 +40,9 @@ func (o *arrivalsAhead) record(now time.Time, position int) {
 	o.share[part] += weight
 }
 
-// jobsAhead returns how many jobs will run before one with so many jobs before it, including
-// those that arrive ahead of it while it waits. every is the time in seconds in which the queue
-// runs one job.
+// jobsAhead returns how many jobs will run before a job that has before jobs ahead of it now. It
+// includes those that will arrive ahead of it while it waits. every is the time in seconds in
+// which the queue runs one job.
 func (o *arrivalsAhead) jobsAhead(now time.Time, before int, every float64) (jobs float64) {
 	if o.interval == 0 {
 		return float64(before)
@@ -58,8 +58,8 @@ func (o *arrivalsAhead) jobsAhead(now time.Time, before int, every float64) (job
 		if to <= from {
 			break
 		}
-		// In this bucket the job is overtaken by the arrivals of all buckets before, and by
-		// half of this one's: it advances slower by their load.
+		// In this bucket the job is overtaken by the arrivals in all buckets before it, and by
+		// half of those in the bucket itself. Their load slows the job down.
 		jobs += float64(to-from) / max(1-load*(overtaken+o.share[i]/2), minSpeed)
 		overtaken += o.share[i]
 	}

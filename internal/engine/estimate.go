@@ -32,7 +32,8 @@ func (q *queue) estimate(s *Snapshot, delay, running time.Duration) time.Duratio
 	return max(wait, delay) + seconds(q.estimator.expectedRun(now))
 }
 
-// estimateWaitLocked returns how long a job waits with so many jobs before it.
+// estimateWaitLocked returns how long a job waits that has before jobs ahead of it. It is
+// unknown in a paused queue and without a consumer.
 func (q *queue) estimateWaitLocked(now time.Time, before int) (wait time.Duration, known bool) {
 	slots, free := 0, 0
 	for _, c := range q.consumers {
@@ -105,8 +106,8 @@ func (p *estimator) expectedRun(now time.Time) float64 {
 	return p.mean
 }
 
-// expectedWait returns how long a job waits, in seconds, with so many jobs before it and so many
-// slots, some of them free.
+// expectedWait returns how long a job waits, in seconds, that has before jobs ahead of it. slots
+// is the number of the queue's slots, free how many of them are free.
 //
 // The first waiting jobs take the slots as they become free. The remaining times of the running
 // attempts are assumed to be spread evenly around their mean; the width comes from the spread of

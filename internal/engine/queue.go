@@ -183,7 +183,7 @@ func (q *queue) heldBackBy(s *Snapshot) job.HeldBackBy {
 	return q.heldBackByLocked(s.Position)
 }
 
-// heldBackByLocked returns what holds back a queued job with so many jobs before it.
+// heldBackByLocked returns what holds back a queued job that has before jobs ahead of it.
 func (q *queue) heldBackByLocked(before int) job.HeldBackBy {
 	counts, free := &q.counts, q.claiming
 	for _, c := range q.consumers {

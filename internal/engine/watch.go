@@ -144,8 +144,8 @@ func (w *Watch) applyJob(j *job.Job) (news bool) {
 	return false
 }
 
-// applyState is applyJob for a change of nothing but the state. The change applies only to the
-// revision before it.
+// applyState takes over a change of the state alone, and reports whether it was news. It needs
+// the revision just before the change.
 func (w *Watch) applyState(to job.State, revision int64) (news bool) {
 	switch {
 	case revision <= w.job.Revision:
