@@ -4,7 +4,6 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 
 	"github.com/meanwhile-run/meanwhile/internal/store"
@@ -13,25 +12,6 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/storetest"
 )
 
-// emptyDatabase returns the bytes of a new database. A rule of the suite opens a store of its
-// own, and half of the time of an opening is spent on migrations.
-var emptyDatabase = sync.OnceValues(func() ([]byte, error) {
-	dir, err := os.MkdirTemp("", "empty")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	path := filepath.Join(dir, "jobs.db")
-	s, err := sqlite.Open(context.Background(), path, sqlite.Options{Unsynced: true})
-	if err != nil {
-		return nil, err
-	}
-	if err := s.Close(); err != nil {
-		return nil, err
-	}
-	return os.ReadFile(path)
-})
-
 // opener returns a function that opens the store at a place, from a new database if there is
 // none. A reader takes an eighth of the time of an opening; readers 0 is the default.
 func opener(unsynced bool, readers int) func(testing.TB, string, storetest.Options) store.Store {
@@ -39,13 +19,7 @@ func opener(unsynced bool, readers int) func(testing.TB, string, storetest.Optio
 		tb.Helper()
 		path := place + ".db"
 		if _, err := os.Stat(path); os.IsNotExist(err) {
-			empty, err := emptyDatabase()
-			if err == nil {
-				err = os.WriteFile(path, empty, 0o600)
-			}
-			if err != nil {
-				tb.Fatal(err)
-			}
+			sqlite.WriteNewDatabase(tb, path)
 		}
 		s, err := sqlite.Open(context.Background(), path, sqlite.Options{Clock: o.Clock, AtEnd: o.AtEnd, Unsynced: unsynced, Readers: readers})
 		if err != nil {

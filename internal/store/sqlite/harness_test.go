@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,6 +16,37 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
+
+// newDatabase returns the bytes of a new database.
+var newDatabase = sync.OnceValues(func() ([]byte, error) {
+	dir, err := os.MkdirTemp("", "new")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "jobs.db")
+	s, err := Open(context.Background(), path, Options{Unsynced: true})
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Close(); err != nil {
+		return nil, err
+	}
+	return os.ReadFile(path)
+})
+
+// WriteNewDatabase writes a new database to path. Open would make the same one, but half of its
+// time goes into migrations, and nearly every test opens a database of its own.
+func WriteNewDatabase(tb testing.TB, path string) {
+	tb.Helper()
+	raw, err := newDatabase()
+	if err == nil {
+		err = os.WriteFile(path, raw, 0o600)
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+}
 
 // bulkStore is a store for tests with many jobs, with a clock that the test sets.
 type bulkStore struct {
@@ -27,6 +60,7 @@ func newBulkStore(tb testing.TB, o Options) *bulkStore {
 	tb.Helper()
 	a := &bulkStore{tb: tb, path: filepath.Join(tb.TempDir(), "jobs.db"), now: time.Unix(1_900_000_000, 0)}
 	o.Clock = func() time.Time { return a.now }
+	WriteNewDatabase(tb, a.path)
 	s, err := Open(context.Background(), a.path, o)
 	if err != nil {
 		tb.Fatal(err)
@@ -74,6 +108,7 @@ type harness struct {
 
 func newHarness(t *testing.T) *harness {
 	d := &harness{T: t, path: filepath.Join(t.TempDir(), "jobs.db"), now: time.Date(2031, 5, 7, 11, 0, 0, 0, time.UTC)}
+	WriteNewDatabase(t, d.path)
 	d.open()
 	t.Cleanup(func() { _ = d.Store.Close() })
 	return d
