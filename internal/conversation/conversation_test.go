@@ -441,7 +441,7 @@ func TestListIsNewestFirst(t *testing.T) {
 		}
 		made = append(made, c.ID)
 	}
-	var seen []conversation.ID
+	var listed []conversation.ID
 	for after, more := (conversation.ID{}), true; more; {
 		var page []conversation.Conversation
 		var err error
@@ -449,15 +449,15 @@ func TestListIsNewestFirst(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, c := range page {
-			seen, after = append(seen, c.ID), c.ID
+			listed, after = append(listed, c.ID), c.ID
 		}
 	}
-	if len(seen) != len(made) {
-		t.Fatalf("%d were listed, want %d", len(seen), len(made))
+	if len(listed) != len(made) {
+		t.Fatalf("%d were listed, want %d", len(listed), len(made))
 	}
-	for i := range seen {
-		if seen[i] != made[len(made)-1-i] {
-			t.Fatalf("listed %v, want the reverse of %v", seen, made)
+	for i := range listed {
+		if listed[i] != made[len(made)-1-i] {
+			t.Fatalf("listed %v, want the reverse of %v", listed, made)
 		}
 	}
 }
@@ -521,11 +521,11 @@ func prompt(t *testing.T, turn conversation.Turn) string {
 	if err := json.Unmarshal(turn.Prompt("m"), &body); err != nil {
 		t.Fatal(err)
 	}
-	var said []string
+	var messages []string
 	for _, m := range body.Messages {
-		said = append(said, m.Role[:1]+":"+m.Content)
+		messages = append(messages, m.Role[:1]+":"+m.Content)
 	}
-	return strings.Join(said, " ")
+	return strings.Join(messages, " ")
 }
 
 func TestPromptContainsHistory(t *testing.T) {
@@ -541,7 +541,7 @@ func TestPromptContainsHistory(t *testing.T) {
 
 	want := "u:1 a:one u:3 a:thr u:4"
 	if got := prompt(t, h.begin(ann, id, "4")); got != want {
-		t.Fatalf("the model is told %q, want %q", got, want)
+		t.Fatalf("the prompt is %q, want %q", got, want)
 	}
 }
 
@@ -557,13 +557,13 @@ func TestPromptKeepsNewestTurnsThatFit(t *testing.T) {
 	}
 	want := "u:q a:0 u:q a:" + big + " u:q a:" + big + " u:q a:3 u:now"
 	if got := prompt(t, h.begin(ann, id, "now")); got != want {
-		t.Fatalf("the model is told %d bytes, want all %d", len(got), len(want))
+		t.Fatalf("the prompt is %d bytes, want all %d", len(got), len(want))
 	}
 	_, task := h.ask(ann, id, "q")
 	h.answer(task, big)
 	want = "u:q a:" + big + " u:q a:3 u:q a:" + big + " u:now"
 	if got := prompt(t, h.begin(ann, id, "now")); got != want {
-		t.Fatalf("the model is told %d bytes, want the newest %d", len(got), len(want))
+		t.Fatalf("the prompt is %d bytes, want the newest %d", len(got), len(want))
 	}
 }
 
@@ -649,7 +649,7 @@ func TestJobWithoutReferenceWritesNoAnswer(t *testing.T) {
 	t.Parallel()
 	for _, refs := range [][]string{nil, {""}, {"resp_1", "msg_"}, {"msg_zzz_000001"}} {
 		f := conversation.AtEnd(store.End{
-			Job: job.Job{State: job.Succeeded, Refs: refs}, Text: func(int) string { return "said" },
+			Job: job.Job{State: job.Succeeded, Refs: refs}, Text: func(int) string { return "text" },
 		})
 		if f.Rows != nil || f.Jobs != nil {
 			t.Errorf("the refs %q leave %v", refs, f)

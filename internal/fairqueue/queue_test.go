@@ -59,7 +59,11 @@ func (s *fakeStore) claim() (w waiting, ok bool) {
 // For any mix of tenants, keys and claims, a position is the number of claims before the job.
 func TestPositionCountsEarlierClaims(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(50) {
+	seeds := uint64(50)
+	if testing.Short() {
+		seeds = 10
+	}
+	for seed := range seeds {
 		random := rand.New(rand.NewPCG(seed, 1))
 		s := newFakeStore()
 		for range 200 {
@@ -94,7 +98,11 @@ func TestWaitingTenantsGetEqualShares(t *testing.T) {
 	s := newFakeStore()
 	got := map[string]int{}
 	s.submit("one key", "k", 5)
-	for i := range 5000 {
+	claims := 5000
+	if testing.Short() {
+		claims = 1000
+	}
+	for i := range claims {
 		for range random.IntN(4) {
 			s.submit("many keys", fmt.Sprint(i, random.IntN(10_000)), 5)
 		}

@@ -165,7 +165,7 @@ func TestReceiveRefusals(t *testing.T) {
 		"files too large together":    {Options{MaxFile: 10}, []string{"1234567890", "123456789"}, "c", strings.NewReader("12"), job.TooLarge},
 		"one file too many":           {Options{}, slices.Repeat([]string{"x"}, job.MaxFiles), "c", strings.NewReader("x"), job.TooLarge},
 		"two of a name":               {Options{}, []string{"x"}, "../f0", strings.NewReader("x"), job.Invalid},
-		"a disk without room":         {Options{KeepFree: 1 << 60}, nil, "a", strings.NewReader("x"), job.NoSpace},
+		"a full disk":                 {Options{KeepFree: 1 << 60}, nil, "a", strings.NewReader("x"), job.NoSpace},
 		"too much at once":            {Options{MaxStaged: 10}, []string{"123456"}, "a", strings.NewReader("12345"), job.Overloaded},
 		"a connection that is cut":    {Options{}, nil, "a", io.MultiReader(strings.NewReader("some"), iotest.ErrReader(broken)), job.Internal},
 		"a cut that is an end":        {Options{}, nil, "a", io.MultiReader(strings.NewReader("some"), iotest.ErrReader(io.ErrUnexpectedEOF)), job.Internal},

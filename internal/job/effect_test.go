@@ -41,7 +41,7 @@ func TestEffectsRaiseTheRevision(t *testing.T) {
 	}
 }
 
-// A job whose cancel was requested ends as cancelled, whatever its worker says.
+// A job whose cancel was requested ends as cancelled, whatever its worker reports.
 func TestFinishOfCancelledJobCancels(t *testing.T) {
 	t.Parallel()
 	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled, job.Scheduled, job.Queued} {

@@ -28,7 +28,7 @@ func TestDecideRetryAfterLoss(t *testing.T) {
 		t.Errorf("a job that is to fail after output is tried again: %+v", v)
 	}
 	if v := spoken.DecideRetryAfterLoss(false); !v.Retry {
-		t.Error("a job that has said nothing is not tried again")
+		t.Error("a job without output is not tried again")
 	}
 }
 

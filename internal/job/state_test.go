@@ -31,7 +31,7 @@ func TestEndedStatesAllowOnlyRetries(t *testing.T) {
 			case from.Ended() && legal && to != job.Queued && to != job.Parked:
 				t.Errorf("%s → %s is legal; only a retry leads out of an end", from, to)
 			case from.Waiting() && legal && (to == job.Succeeded || to == job.Failed):
-				t.Errorf("%s → %s is legal although nobody ran it", from, to)
+				t.Errorf("%s → %s is legal although it never ran", from, to)
 			case from == to && legal:
 				t.Errorf("%s → %s is no move", from, to)
 			}

@@ -26,10 +26,10 @@ func TestPublishReachesItsWatchers(t *testing.T) {
 	<-sub.Ready
 	events, missed := sub.Take()
 	if missed || len(events) != 2 || events[0].Entries[0].Seq != 1 || events[1].Entries[0].Seq != 2 {
-		t.Fatalf("taken: %v, missed %v", events, missed)
+		t.Fatalf("events %v, missed %v", events, missed)
 	}
 	if again, _ := sub.Take(); len(again) != 0 {
-		t.Fatal("an event was taken twice")
+		t.Fatal("an event was returned twice")
 	}
 }
 

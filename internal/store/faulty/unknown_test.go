@@ -34,7 +34,7 @@ func TestLostSyncLosesLaterSyncs(t *testing.T) {
 		t.Errorf("the first sync returned %v", err)
 	}
 	if err := two(); !errors.Is(err, store.ErrUnknown) {
-		t.Errorf("the sync behind it returned %v", err)
+		t.Errorf("the sync of the later batch returned %v", err)
 	}
 	if in.applied != 0 || copied.applied != 2 {
 		t.Errorf("%d were applied, and %d to a copy", in.applied, copied.applied)

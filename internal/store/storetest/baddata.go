@@ -102,21 +102,21 @@ func badSubmits(w *harness) {
 func badOutput(w *harness) {
 	for _, v := range badValues() {
 		bad, good := w.running(), w.running()
-		say := newAppend(bad.Lease(), 1, 0, v, v)
-		say.Progress = &job.Progress{Percent: 1e300, Status: v}
+		output := newAppend(bad.Lease(), 1, 0, v, v)
+		output.Progress = &job.Progress{Percent: 1e300, Status: v}
 		f := newFinish(bad.Lease(), job.Succeeded)
 		f.Result = &job.Result{ContentType: v, Body: []byte(v)}
 		f.Failure = &job.Failure{Code: v, Message: v}
 		f.Usage = []byte(v)
 		w.commitInHalves(
-			newAppend(good.Lease(), 1, 0, "good"), say, newRenew(good.Lease(), leaseFor),
+			newAppend(good.Lease(), 1, 0, "good"), output, newRenew(good.Lease(), leaseFor),
 			newFinish(good.Lease(), job.Succeeded), f, newWrite(store.Row{Owner: job.Owner{Tenant: v, User: v}, Kind: v, Parent: v, ID: v, Body: []byte(v)}),
 		)
 		wantEqual(w, "the state of the neighbour", w.job(good.Job.ID).State, job.Succeeded)
 		wantEqual(w, "the output of the neighbour", w.textOf(good.Job.ID), "good")
 		w.try(newFinish(bad.Lease(), job.Failed)) // in case the store did not take the finish
 		if !w.job(bad.Job.ID).State.Ended() {
-			w.Errorf("a job that said %q cannot be ended", v)
+			w.Errorf("a job with the output %q cannot be ended", v)
 		}
 	}
 }
@@ -124,10 +124,10 @@ func badOutput(w *harness) {
 func badProgress(w *harness) {
 	for _, percent := range []float64{math.NaN(), math.Inf(1), math.Inf(-1), -1, 1e308} {
 		bad, good := w.running(), w.running()
-		say, f := newAppend(bad.Lease(), 1, 0, "a"), newFinish(bad.Lease(), job.Failed)
-		say.Progress, f.Progress = &job.Progress{Percent: percent}, &job.Progress{Percent: percent}
+		output, f := newAppend(bad.Lease(), 1, 0, "a"), newFinish(bad.Lease(), job.Failed)
+		output.Progress, f.Progress = &job.Progress{Percent: percent}, &job.Progress{Percent: percent}
 		fine := newAppend(good.Lease(), 1, 0, "good")
-		w.commitInHalves(say, fine, f)
+		w.commitInHalves(output, fine, f)
 		wantEqual(w, "the output of the neighbour", w.textOf(good.Job.ID), "good")
 		w.try(newFinish(bad.Lease(), job.Failed)) // in case the store did not take the finish
 		wantEqual(w, "the state", w.job(bad.Job.ID).State, job.Failed)
@@ -156,7 +156,7 @@ func refusedOps(w *harness) {
 	}
 	wantEqual(w, "the good jobs", w.counts(queue), job.Counts{Queued: int64(len(good)), Running: 1, Succeeded: 1})
 	wantEqual(w, "the rows", len(w.rows("note", "p")), 1)
-	wantEqual(w, "what the running job said", w.textOf(running.Job.ID), "")
+	wantEqual(w, "the text of the running job", w.textOf(running.Job.ID), "")
 }
 
 func valuesKept(w *harness) {

@@ -87,7 +87,7 @@ func batchLarge(w *harness) {
 	wantEqual(w, "the jobs claimed", len(claimed), n)
 	ops := make([]any, 0, 2*n)
 	for _, c := range claimed {
-		ops = append(ops, newAppend(c.Lease(), 1, 0, "said"), newFinish(c.Lease(), job.Succeeded))
+		ops = append(ops, newAppend(c.Lease(), 1, 0, "text"), newFinish(c.Lease(), job.Succeeded))
 	}
 	w.do(ops...)
 	wantEqual(w, "the counts", w.counts(queue), job.Counts{Succeeded: n})

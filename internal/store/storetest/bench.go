@@ -75,7 +75,7 @@ func (b *bench) submits(n int, leased bool) []*store.Submit {
 // claimed runs jobs through submit, claim and finish. Each batch submits some jobs, claims as
 // many, and finishes the jobs that the batch before claimed.
 func (b *bench) claimed(size int) {
-	var held []job.Claimed
+	var leased []job.Claimed
 	for b.Loop() {
 		claim := &store.Claim{Queue: queue, Worker: "bench", LeaseFor: leaseFor, Tokens: make([]job.Token, size)}
 		for i := range claim.Tokens {
@@ -83,11 +83,11 @@ func (b *bench) claimed(size int) {
 		}
 		batch := store.NewBatch()
 		batch.Submits, batch.Claims = b.submits(size, false), []*store.Claim{claim}
-		for i := range held {
-			batch.Finishes = append(batch.Finishes, newFinish(held[i].Lease(), job.Succeeded))
+		for i := range leased {
+			batch.Finishes = append(batch.Finishes, newFinish(leased[i].Lease(), job.Succeeded))
 		}
 		b.commit(batch)
-		held = claim.Claimed
+		leased = claim.Claimed
 	}
 	b.rate(size, "jobs")
 }
@@ -95,28 +95,28 @@ func (b *bench) claimed(size int) {
 // leased runs jobs that are submitted with a lease. Each batch submits some and finishes those
 // of the batch before.
 func (b *bench) leased(size int) {
-	var held []*store.Submit
+	var leased []*store.Submit
 	for b.Loop() {
 		batch := store.NewBatch()
 		batch.Submits = b.submits(size, true)
-		for _, s := range held {
+		for _, s := range leased {
 			batch.Finishes = append(batch.Finishes, newFinish(job.Lease{Job: s.Job.ID, Token: s.Token}, job.Succeeded))
 		}
 		b.commit(batch)
-		held = batch.Submits
+		leased = batch.Submits
 	}
 	b.rate(size, "jobs")
 }
 
 // appends appends one entry of 500 bytes to each of some running jobs.
 func (b *bench) appends(size int) {
-	held := b.submits(size, true)
+	leased := b.submits(size, true)
 	first := store.NewBatch()
-	first.Submits = held
+	first.Submits = leased
 	b.commit(first)
 	for n := int64(0); b.Loop(); n++ {
 		batch := store.NewBatch()
-		for _, s := range held {
+		for _, s := range leased {
 			batch.Appends = append(batch.Appends, newAppend(job.Lease{Job: s.Job.ID, Token: s.Token}, 1, n, string(b.bytes)))
 		}
 		b.commit(batch)

@@ -92,19 +92,19 @@ func claimsDiffer(w *harness) {
 	for i := range jobs {
 		w.submit(withKey(string(rune('a' + i%3))))
 	}
-	seen := map[job.ID]bool{}
-	for len(seen) < jobs {
+	claimed := map[job.ID]bool{}
+	for len(claimed) < jobs {
 		a, b, c := w.newClaim(queue, 7), w.newClaim(queue, 1), w.newClaim(queue, 4)
 		w.do(a, b, c)
 		got := append(append(a.Claimed, b.Claimed...), c.Claimed...)
 		if len(got) == 0 {
-			w.Fatalf("only %d of %d jobs could be claimed", len(seen), jobs)
+			w.Fatalf("only %d of %d jobs could be claimed", len(claimed), jobs)
 		}
 		for _, c := range got {
-			if seen[c.Job.ID] {
+			if claimed[c.Job.ID] {
 				w.Fatalf("a job was claimed twice")
 			}
-			seen[c.Job.ID] = true
+			claimed[c.Job.ID] = true
 			w.do(newRenew(c.Lease(), leaseFor))
 		}
 	}
@@ -149,9 +149,9 @@ func claimCounts(w *harness) {
 
 func claimClearsProgress(w *harness) {
 	c := w.running()
-	said := newAppend(c.Lease(), 1, 0, "half")
-	said.Progress = &job.Progress{Percent: 50, Status: "Halfway"}
-	w.do(said, newFinish(c.Lease(), job.Queued))
+	output := newAppend(c.Lease(), 1, 0, "half")
+	output.Progress = &job.Progress{Percent: 50, Status: "Halfway"}
+	w.do(output, newFinish(c.Lease(), job.Queued))
 	c = w.claimOne(queue)
 	wantEqual(w, "the progress", c.Job.Progress, job.Progress{})
 	wantEqual(w, "the stored progress", w.job(c.Job.ID).Progress, job.Progress{})

@@ -67,8 +67,8 @@ func clockSilent(w *harness) {
 	w.wantOverdue("before its first output is late", store.SilentOnly)
 	w.advance(time.Microsecond)
 	w.wantOverdue("when it is late", store.SilentOnly, c.Lease())
-	for seq, said := range []string{"a", strings.Repeat("long ", 1000)} {
-		w.do(newAppend(c.Lease(), 1, int64(seq), said))
+	for seq, text := range []string{"a", strings.Repeat("long ", 1000)} {
+		w.do(newAppend(c.Lease(), 1, int64(seq), text))
 		w.wantTime("the last output", w.lease(c.Lease()).LastOutputAt, w.now())
 		w.advance(3*time.Second - time.Microsecond)
 		w.wantOverdue("before its next output is late", store.SilentOnly)
@@ -89,7 +89,7 @@ func clockResets(w *harness) {
 		})
 		w.advance(time.Second)
 		silent := len(w.listRunning(store.SilentOnly)) == 1
-		wantEqual(w, "silent although it said "+kind.String(), silent, !breaks)
+		wantEqual(w, "silent after an entry of kind "+kind.String(), silent, !breaks)
 		w.do(newFinish(c.Lease(), job.Succeeded))
 	}
 }
@@ -152,20 +152,20 @@ func clockAgain(w *harness) {
 	w.advance(2 * time.Second)
 	w.do(newAppend(c.Lease(), 1, 0, "a"))
 	w.advance(time.Second)
-	w.wantOverdue("3 s after what was said once", store.SilentOnly, c.Lease())
+	w.wantOverdue("3 s after output that was sent once", store.SilentOnly, c.Lease())
 }
 
 func clockReopened(w *harness) {
-	nothing, spoke, logged := w.running(withClocks), w.running(withClocks), w.running(withClocks)
-	say := newAppend(logged.Lease(), 1, 0, "a line")
-	say.Entries[0].Kind = job.KindLog
+	nothing, withText, logged := w.running(withClocks), w.running(withClocks), w.running(withClocks)
+	output := newAppend(logged.Lease(), 1, 0, "a line")
+	output.Entries[0].Kind = job.KindLog
 	w.advance(time.Second)
-	w.do(newAppend(spoke.Lease(), 1, 0, "a"), say)
+	w.do(newAppend(withText.Lease(), 1, 0, "a"), output)
 	w.advance(time.Second)
 	w.reopen()
 	began := w.lease(nothing.Lease()).AttemptStartedAt
 	if began.Before(nothing.Job.StartedAt) || began.After(w.now()) {
-		w.Errorf("an attempt that began at %v is said to have begun at %v", nothing.Job.StartedAt, began)
+		w.Errorf("an attempt that began at %v has the start %v", nothing.Job.StartedAt, began)
 	}
 	w.advance(2*time.Second - time.Microsecond)
 	for _, r := range w.listRunning(store.SilentOnly) {
@@ -175,7 +175,7 @@ func clockReopened(w *harness) {
 	}
 	w.wantOverdue("before its time", store.OverrunOnly)
 	w.advance(time.Second + time.Microsecond)
-	w.wantOverdue("3 s after the opening", store.SilentOnly, nothing.Lease(), spoke.Lease(), logged.Lease())
+	w.wantOverdue("3 s after the opening", store.SilentOnly, nothing.Lease(), withText.Lease(), logged.Lease())
 	w.advance(7 * time.Second)
-	w.wantOverdue("10 s after the opening", store.OverrunOnly, nothing.Lease(), spoke.Lease(), logged.Lease())
+	w.wantOverdue("10 s after the opening", store.OverrunOnly, nothing.Lease(), withText.Lease(), logged.Lease())
 }

@@ -34,7 +34,7 @@ func deleteWaiting(w *harness) {
 
 func deleteEnded(w *harness) {
 	c := w.running()
-	w.do(newAppend(c.Lease(), 1, 0, "said"), newFinish(c.Lease(), job.Succeeded))
+	w.do(newAppend(c.Lease(), 1, 0, "text"), newFinish(c.Lease(), job.Succeeded))
 	w.do(newDelete(c.Job.ID))
 	w.wantGone(mine, c.Job.ID)
 	for _, state := range []job.State{job.Failed, job.Cancelled, job.Expired} {
@@ -57,10 +57,10 @@ func deleteRunning(w *harness) {
 		w.Fatalf("the work that still goes on is not listed: %+v", running)
 	}
 	w.advance(time.Second)
-	renew, say := newRenew(c.Lease(), leaseFor), newAppend(c.Lease(), 1, 0, "still here")
-	w.do(renew, say)
-	wantEqual(w, "a renewal told to stop", renew.CancelRequested, true)
-	wantEqual(w, "an append told to stop", say.CancelRequested, true)
+	renew, output := newRenew(c.Lease(), leaseFor), newAppend(c.Lease(), 1, 0, "still here")
+	w.do(renew, output)
+	wantEqual(w, "the cancel request in a renewal", renew.CancelRequested, true)
+	wantEqual(w, "the cancel request in an append", output.CancelRequested, true)
 	w.wantGone(mine, c.Job.ID)
 	w.advance(cancelGrace + time.Second)
 	wantEqual(w, "the requests past their grace", len(w.listRunning(store.CancelOnly)), 1)

@@ -25,9 +25,9 @@ func (w *harness) fillAllStates() {
 		}
 	}
 	c := w.running(withRef("put:p"), once("k", "a"), withInput("\x00\xff"))
-	say := newAppend(c.Lease(), 1, 0, "one", "two")
-	say.Progress = &job.Progress{Percent: 33.25, Status: "A third"}
-	w.do(say, newCancel(c.Job.ID))
+	output := newAppend(c.Lease(), 1, 0, "one", "two")
+	output.Progress = &job.Progress{Percent: 33.25, Status: "A third"}
+	w.do(output, newCancel(c.Job.ID))
 	done := w.running(withRef("put:q"))
 	f := newFinish(done.Lease(), job.Succeeded)
 	f.Usage, f.Entries = []byte(`{"tokens":3}`), texted(1, 0, "the end")
@@ -77,7 +77,7 @@ func durableOutput(w *harness) {
 	w.mustRefuse(job.Conflict, newAppend(c.Lease(), 2, 2, "c"))
 	w.do(newAppend(c.Lease(), 2, 3, "d"))
 	wantEqual(w, "the output", w.textOf(c.Job.ID), "abcd")
-	wantEqual(w, "the bytes said", w.job(c.Job.ID).OutputBytes, 4)
+	wantEqual(w, "the output bytes", w.job(c.Job.ID).OutputBytes, 4)
 }
 
 func durableOften(w *harness) {

@@ -127,12 +127,12 @@ func endsLeaveRows(w *harness) {
 	refer := func(parent string) func(*store.Submit) { return withRef("put:" + parent) }
 	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled} {
 		f := newFinish(w.running(refer(to.String())).Lease(), to)
-		f.Entries = texted(1, 0, "said")
+		f.Entries = texted(1, 0, "text")
 		w.do(f)
 	}
-	w.wantEnding("succeeded", ending{State: "succeeded", Result: "result", Text: "said"})
-	w.wantEnding("failed", ending{State: "failed", Text: "said", Code: "bad_input"})
-	w.wantEnding("cancelled", ending{State: "cancelled", Text: "said"})
+	w.wantEnding("succeeded", ending{State: "succeeded", Result: "result", Text: "text"})
+	w.wantEnding("failed", ending{State: "failed", Text: "text", Code: "bad_input"})
+	w.wantEnding("cancelled", ending{State: "cancelled", Text: "text"})
 
 	w.do(newCancel(w.submit(refer("cancel queued"))))
 	w.do(newCancel(w.submit(refer("cancel scheduled"), delayed(time.Minute))))
@@ -208,12 +208,12 @@ func endsUndone(w *harness) {
 		parent := state.String()
 		c := w.running(withRef("put:" + parent))
 		f := newFinish(c.Lease(), state)
-		f.Entries = texted(1, 0, "said")
+		f.Entries = texted(1, 0, "text")
 		w.do(f)
 		w.do(newRetry(c.Job.ID))
-		w.wantEnding(parent, ending{State: "queued", Text: "said"})
+		w.wantEnding(parent, ending{State: "queued", Text: "text"})
 		w.do(newCancel(c.Job.ID))
-		w.wantEnding(parent, ending{State: "cancelled", Text: "said"})
+		w.wantEnding(parent, ending{State: "cancelled", Text: "text"})
 	}
 	id := w.submit(withRef("update:absent"))
 	w.do(newCancel(id), newRetry(id))
@@ -243,7 +243,7 @@ func endsText(w *harness) {
 
 func endsTextOnly(w *harness) {
 	kinds := []job.Kind{job.KindText, job.KindLog, job.KindJSON, job.KindText, job.KindProgress, job.KindText}
-	say := func(ref string) {
+	appendText := func(ref string) {
 		c := w.running(withRef(ref))
 		a := newAppend(c.Lease(), 1, 0, "one ", "log", "{}", "two ", "{}", "three")
 		for i := range a.Entries {
@@ -251,9 +251,9 @@ func endsTextOnly(w *harness) {
 		}
 		w.do(a, newFinish(c.Lease(), job.Failed))
 	}
-	say("put:whole")
+	appendText("put:whole")
 	w.wantEnding("whole", ending{State: "failed", Text: "one two three", Code: "bad_input"})
-	say("put:limited:6")
+	appendText("put:limited:6")
 	rows := w.rows(endKind, "limited")
 	var body ending
 	if len(rows) != 1 || json.Unmarshal(rows[0].Body, &body) != nil {

@@ -124,7 +124,7 @@ func finishKeepsFailure(w *harness) {
 	w.do(newDue())
 	c = w.claimOne(queue)
 	if c.Job.Failure == nil || c.Job.Failure.Code != "upstream_error" {
-		w.Errorf("the second attempt knows no failure of the first: %+v", c.Job.Failure)
+		w.Errorf("the second attempt lacks the failure of the first: %+v", c.Job.Failure)
 	}
 	w.do(newFinish(c.Lease(), job.Queued)) // released without a failure
 	if w.job(c.Job.ID).Failure == nil {

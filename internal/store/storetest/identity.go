@@ -67,9 +67,9 @@ func (w *harness) eachRemoval(f func(how string, load func())) {
 		for before, loadBefore := range loads() {
 			for after, loadAfter := range loads() {
 				c := w.running(withFiles("a"), mayBeAbandoned)
-				say := newAppend(c.Lease(), 1, 0, "a secret", " of its owner")
-				say.Progress = &job.Progress{Percent: 50, Status: "Secret"}
-				w.do(say)
+				output := newAppend(c.Lease(), 1, 0, "a secret", " of its owner")
+				output.Progress = &job.Progress{Percent: 50, Status: "Secret"}
+				w.do(output)
 				remove(w, c.Lease())
 				w.wantGone(mine, c.Job.ID)
 				loadBefore(w)
@@ -86,10 +86,10 @@ func identityRemoved(w *harness) {
 		load()
 		j, entries, err := w.store.Output(w.ctx, theirs, s.Job.ID, 0, 1<<20)
 		if err != nil || j.Cursor != 0 || j.OutputBytes != 0 || len(entries) > 0 || j.Progress != (job.Progress{}) {
-			w.Fatalf("%s, which said nothing, and has the cursor %d, %d bytes, the progress %v and the entries %v: %v", how, j.Cursor, j.OutputBytes, j.Progress, entries, err)
+			w.Fatalf("%s, which has no output, but the cursor %d, %d bytes, the progress %v and the entries %v: %v", how, j.Cursor, j.OutputBytes, j.Progress, entries, err)
 		}
 		if _, text, err := w.store.Text(w.ctx, theirs, s.Job.ID, 1<<20); err != nil || text != "" {
-			w.Fatalf("%s, which said nothing, and has the text %q: %v", how, text, err)
+			w.Fatalf("%s, which has no output, but the text %q: %v", how, text, err)
 		}
 		wantEqual(w, "jobs that may be abandoned", len(readAllPages(w, w.store.Abandonable)), 0)
 		wantEqual(w, "jobs with files", len(readAllPages(w, w.store.WithFiles)), 0)

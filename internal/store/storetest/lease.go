@@ -97,7 +97,7 @@ func fenceNeighbours(w *harness) {
 	good, lost := w.running(), w.running()
 	w.do(newFinish(lost.Lease(), job.Queued))
 	bad := []any{newRenew(lost.Lease(), leaseFor), newAppend(lost.Lease(), 1, 0, "x"), newFinish(lost.Lease(), job.Failed)}
-	fine := []any{newRenew(good.Lease(), leaseFor), newAppend(good.Lease(), 1, 0, "said"), newFinish(good.Lease(), job.Succeeded)}
+	fine := []any{newRenew(good.Lease(), leaseFor), newAppend(good.Lease(), 1, 0, "text"), newFinish(good.Lease(), job.Succeeded)}
 	w.try(append(bad, fine...)...)
 	for i := range bad {
 		w.wantCode(job.LeaseLost, errOf(bad[i]))
@@ -111,22 +111,22 @@ func fenceNeighbours(w *harness) {
 
 func workerAnswers(w *harness) {
 	c := w.running()
-	renew, say := newRenew(c.Lease(), leaseFor), newAppend(c.Lease(), 1, 0, "a")
-	w.do(renew, say)
-	wantEqual(w, "told to stop before the cancel", renew.CancelRequested || say.CancelRequested, false)
+	renew, output := newRenew(c.Lease(), leaseFor), newAppend(c.Lease(), 1, 0, "a")
+	w.do(renew, output)
+	wantEqual(w, "a cancel request before the cancel", renew.CancelRequested || output.CancelRequested, false)
 	w.do(newCancel(c.Job.ID))
 	for seq := range int64(2) {
-		renew, say = newRenew(c.Lease(), leaseFor), newAppend(c.Lease(), 1, 1+seq, "b")
-		w.do(renew, say)
-		wantEqual(w, "a renewal told to stop", renew.CancelRequested, true)
-		wantEqual(w, "an append told to stop", say.CancelRequested, true)
+		renew, output = newRenew(c.Lease(), leaseFor), newAppend(c.Lease(), 1, 1+seq, "b")
+		w.do(renew, output)
+		wantEqual(w, "the cancel request in a renewal", renew.CancelRequested, true)
+		wantEqual(w, "the cancel request in an append", output.CancelRequested, true)
 	}
 }
 
 func leaseHasOutput(w *harness) {
 	c := w.running()
 	seq := int64(0)
-	say := func(kind job.Kind, data string) {
+	output := func(kind job.Kind, data string) {
 		w.Helper()
 		seq++
 		w.do(&store.Append{Lease: c.Lease(), Entries: []job.Entry{{Seq: seq, Attempt: 1, Kind: kind, Events: 1, Data: []byte(data)}}})
@@ -148,12 +148,12 @@ func leaseHasOutput(w *harness) {
 		for _, data := range []string{"1", long} {
 			has("at first", false)
 			for _, other := range []job.Kind{job.KindAttempt, job.KindLog, job.KindProgress} {
-				say(other, data)
+				output(other, data)
 			}
 			has("after log, progress and restart", false)
-			say(kind, data)
+			output(kind, data)
 			has("after "+kind.String(), true)
-			say(job.KindLog, data)
+			output(job.KindLog, data)
 			has("after a log behind "+kind.String(), true)
 			w.do(newFinish(c.Lease(), job.Queued))
 			c = w.claimOne(queue)

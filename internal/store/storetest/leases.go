@@ -69,13 +69,13 @@ func leasesAnswered(w *harness) {
 		wantEqual(w, "the worker"+opened, r.Worker, "worker")
 		wantEqual(w, "the process"+opened, r.Process, claim.Process)
 		wantEqual(w, "how long it was claimed for"+opened, r.LeaseFor, time.Minute)
-		wantEqual(w, "what was said before it"+opened, r.EarlierOutputBytes, int64(len("earlier")))
+		wantEqual(w, "the earlier output"+opened, r.EarlierOutputBytes, int64(len("earlier")))
 		wantEqual(w, "whether it has output"+opened, r.HasOutput, false)
 		w.reopen()
 	}
 	w.do(newAppend(l, 2, 1, "now"))
 	r := w.lease(l)
-	wantEqual(w, "what was said before it", r.EarlierOutputBytes, int64(len("earlier")))
+	wantEqual(w, "the earlier output", r.EarlierOutputBytes, int64(len("earlier")))
 	wantEqual(w, "the cursor", r.Job.Cursor, 2)
 	wantEqual(w, "whether it has output", r.HasOutput, true)
 }
@@ -151,7 +151,7 @@ func claimAgain(w *harness) {
 		wantEqual(w, "the job that is answered again", text(got.Job), text(want.Job))
 		wantEqual(w, "its token", got.Token, want.Token)
 		wantEqual(w, "its input", string(got.Input), string(want.Input))
-		w.wantTime("how long it is held", got.Until, want.Until)
+		w.wantTime("the end of the lease", got.Until, want.Until)
 	}
 	wantEqual(w, "the new job's token", again.Claimed[2].Token, again.Tokens[2])
 	w.do(newFinish(first.Claimed[0].Lease(), job.Queued))

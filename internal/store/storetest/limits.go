@@ -269,15 +269,15 @@ func limitRaised(w *harness) {
 func limitLowered(w *harness) {
 	all, other := w.submitMany(5, withKey("a")), w.submit(withKey("b"))
 	w.setLimits(queue, job.Limits{KeyRunning: 2})
-	behind := w.submit(withKey("a"))
-	w.wantStates("submitted beyond the limit", job.Parked, behind)
+	parked := w.submit(withKey("a"))
+	w.wantStates("submitted beyond the limit", job.Parked, parked)
 	c := w.claim(queue, 9)
 	got := claimedIDs(c)
 	if len(got) != 3 || !slices.Contains(got, other) || !slices.Contains(got, all[0]) || !slices.Contains(got, all[1]) {
 		w.Fatalf("with two that may run of one key %d jobs were claimed", len(got))
 	}
-	w.wantStates("beyond the limit", job.Parked, append(all[2:], behind)...)
-	for _, next := range append(all[2:], behind) {
+	w.wantStates("beyond the limit", job.Parked, append(all[2:], parked)...)
+	for _, next := range append(all[2:], parked) {
 		for i := range c {
 			w.do(newFinish(c[i].Lease(), job.Succeeded))
 		}

@@ -267,9 +267,9 @@ func listedJobs(w *harness) {
 	for _, state := range reachable() {
 		id, lease := w.inState(state)
 		if state == job.Running {
-			say := newAppend(lease, 1, 0, "said")
-			say.Progress = &job.Progress{Percent: 7, Status: "Running"}
-			w.do(say, newCancel(id))
+			output := newAppend(lease, 1, 0, "text")
+			output.Progress = &job.Progress{Percent: 7, Status: "Running"}
+			w.do(output, newCancel(id))
 		}
 	}
 	for _, j := range w.listAll(job.Filter{Owner: mine}) {

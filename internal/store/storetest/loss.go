@@ -251,7 +251,7 @@ func suspectsReopened(w *harness) {
 
 func suspectsNeverStuck(w *harness) {
 	for seed := range uint64(8) {
-		die := rand.New(rand.NewPCG(seed, 12))
+		random := rand.New(rand.NewPCG(seed, 12))
 		queues := []string{fmt.Sprint("a", seed), fmt.Sprint("b", seed)}
 		w.setLimits(queues[0], job.Limits{KeyRunning: 2, Running: 2})
 		left := map[job.ID]bool{}
@@ -264,7 +264,7 @@ func suspectsNeverStuck(w *harness) {
 			}
 		}
 		for range 60 {
-			w.randomStep(die, queues, left)
+			w.randomStep(random, queues, left)
 			if n := w.suspectsRunning(); n > 1 {
 				w.Fatalf("%d suspects run at a time", n)
 			}
@@ -283,12 +283,12 @@ func suspectsNeverStuck(w *harness) {
 }
 
 // randomStep does a random operation on suspects.
-func (w *harness) randomStep(die *rand.Rand, queues []string, left map[job.ID]bool) {
-	q := queues[die.IntN(len(queues))]
+func (w *harness) randomStep(random *rand.Rand, queues []string, left map[job.ID]bool) {
+	q := queues[random.IntN(len(queues))]
 	running := w.listRunning(store.AllRunning)
-	switch die.IntN(8) {
+	switch random.IntN(8) {
 	case 0:
-		w.do(pausing(q, die.IntN(2) == 0))
+		w.do(pausing(q, random.IntN(2) == 0))
 	case 1:
 		w.reopen()
 	case 2:
@@ -303,13 +303,13 @@ func (w *harness) randomStep(die *rand.Rand, queues []string, left map[job.ID]bo
 			}
 		}
 	case 4, 5:
-		w.do(w.newClaim(q, 1+die.IntN(3)))
+		w.do(w.newClaim(q, 1+random.IntN(3)))
 	default:
 		if len(running) > 0 {
-			r := running[die.IntN(len(running))]
+			r := running[random.IntN(len(running))]
 			l := job.Lease{Job: r.Job.ID, Token: r.Token}
 			ends := []*store.Finish{newLoss(l), newLoss(l), newFinish(l, job.Queued), newFinish(l, job.Scheduled)}
-			w.do(ends[die.IntN(len(ends))])
+			w.do(ends[random.IntN(len(ends))])
 		}
 	}
 }

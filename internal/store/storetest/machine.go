@@ -196,9 +196,9 @@ func (m *machine) commitAll(commit func(), batches ...*store.Batch) {
 			m.model.claimed(op)
 		}
 		m.countsAnswered(b)
-		for _, told := range changesOf(b) {
-			if told.Revision >= m.model.changes[told.ID].Revision {
-				m.model.changes[told.ID] = told
+		for _, change := range changesOf(b) {
+			if change.Revision >= m.model.changes[change.ID].Revision {
+				m.model.changes[change.ID] = change
 			}
 		}
 	}
@@ -357,14 +357,14 @@ func (m *machine) drawJob(r *rapid.T) job.ID {
 
 // drawLease draws a current lease or an ended one.
 func (m *machine) drawLease(r *rapid.T) job.Lease {
-	var held []job.Lease
+	var leased []job.Lease
 	for _, id := range m.model.order {
 		if j := m.model.jobs[id]; j != nil && j.State == job.Running {
-			held = append(held, job.Lease{Job: id, Token: j.token})
+			leased = append(leased, job.Lease{Job: id, Token: j.token})
 		}
 	}
-	if len(held) > 0 && rapid.IntRange(0, 9).Draw(r, "holds") > 0 {
-		return rapid.SampledFrom(held).Draw(r, "lease")
+	if len(leased) > 0 && rapid.IntRange(0, 9).Draw(r, "holds") > 0 {
+		return rapid.SampledFrom(leased).Draw(r, "lease")
 	}
 	l := job.Lease{Job: m.drawJob(r)}
 	if j := m.model.jobs[l.Job]; j != nil && len(j.tokens) > 0 && rapid.Bool().Draw(r, "had") {

@@ -90,7 +90,7 @@ func (m *model) expect(op any) (check func()) {
 		m.count(op.Queue).Paused = op.Paused
 		return m.refusal(op, "")
 	}
-	panic(fmt.Sprintf("storetest: the model knows no %T", op))
+	panic(fmt.Sprintf("storetest: the model has no op %T", op))
 }
 
 // wantRefusal checks that an op was refused with the code; "" means that it applied.

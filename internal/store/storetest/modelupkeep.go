@@ -83,7 +83,7 @@ func (m *model) claimed(op *store.Claim) {
 		used[token] = false
 	}
 	for _, c := range op.Claimed {
-		if taken, ours := used[c.Token]; taken || !ours {
+		if reused, ours := used[c.Token]; reused || !ours {
 			m.w.Fatalf("a claim used a token twice or made one up")
 		}
 		used[c.Token] = true
@@ -147,12 +147,12 @@ func (m *model) compareJobs() {
 			}
 			m.compareRevision(j, got)
 			_, entries, err := w.store.Output(w.ctx, o, j.ID, 0, 1<<20)
-			said := ""
+			text := ""
 			for _, e := range entries {
-				said += string(e.Data)
+				text += string(e.Data)
 			}
-			if err != nil || said != j.text {
-				w.Fatalf("a job said %q, want %q: %v", said, j.text, err)
+			if err != nil || text != j.text {
+				w.Fatalf("the text of a job is %q, want %q: %v", text, j.text, err)
 			}
 			listed[got.ID] = true
 		}
@@ -174,7 +174,7 @@ func (m *model) compareRevision(j *modelJob, got job.Job) {
 	case moved && is.Revision == was.Revision:
 		m.w.Fatalf("a job has changed, and its revision has not:\n  %s\n  %s", text(was), text(is))
 	case is.Revision != was.Revision && m.changes[is.ID] != store.Moved{ID: is.ID, State: is.State, Revision: is.Revision}:
-		m.w.Fatalf("of a job that is %s since its change %d a commit told %+v", is.State, is.Revision, m.changes[is.ID])
+		m.w.Fatalf("of a job that is %s since revision %d a commit answered %+v", is.State, is.Revision, m.changes[is.ID])
 	case !j.anyOrder && !j.wasAnyOrder && is.Revision != j.Revision:
 		m.w.Fatalf("the revision of a job is %d, want %d: %s", is.Revision, j.Revision, text(got))
 	}

@@ -25,7 +25,7 @@ func orderRules() []rule {
 		{"a position is the number of jobs that are claimed before", orderPositions},
 		{"a position is counted up to a bound", orderPositionBound},
 		{"the oldest job is the one that became ready first, parked or not, to the second", orderOldest},
-		{"the order is the same after the store was opened again", orderReopened},
+		{"the order survives a reopening", orderReopened},
 	}
 }
 
@@ -54,11 +54,11 @@ func orderTurns(w *harness) {
 	for k := range keys {
 		w.submitMany(each, withKey(fmt.Sprint(k)))
 	}
-	taken := map[string]int{}
+	claimed := map[string]int{}
 	for n := range keys * each {
-		taken[w.claimOne(queue).Job.Key]++
+		claimed[w.claimOne(queue).Job.Key]++
 		for k := range keys {
-			if got := taken[fmt.Sprint(k)]; got > n/keys+2 {
+			if got := claimed[fmt.Sprint(k)]; got > n/keys+2 {
 				w.Fatalf("of the first %d jobs %d were of one key of %d", n+1, got, keys)
 			}
 		}

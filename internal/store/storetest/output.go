@@ -13,16 +13,16 @@ func outputRules() []rule {
 		{"entries of any bytes are kept, also an empty one", outputBytes},
 		{"numbers go on without a gap across attempts", outputAcrossAttempts},
 		{"an append that leaves a gap or overlaps is refused", outputGaps},
-		{"an append whose answer was lost may be sent again", outputAgain},
-		{"an append sent again does not set the progress back", outputAgainProgress},
+		{"an append may be repeated", outputAgain},
+		{"a repeated append does not set the progress back", outputAgainProgress},
 		{"an entry never changes", outputNeverChanges},
-		{"numbers that an earlier lease wrote are not this lease's", outputOfEarlierLease},
-		{"appends of one batch follow each other", outputInOneBatch},
+		{"entries that an earlier lease wrote are not repeated by this lease", outputOfEarlierLease},
+		{"appends of one batch continue each other", outputInOneBatch},
 		{"a finish carries the last entries", outputWithFinish},
-		{"a finish whose entries do not follow is refused", outputWithFinishGap},
-		{"progress is the last that was told", outputProgress},
+		{"a finish whose entries do not continue the log is refused", outputWithFinishGap},
+		{"the last reported progress is kept", outputProgress},
 		{"output is read from after a cursor, up to a size but at least one entry", outputPages},
-		{"the output of a job that said nothing is empty", outputEmpty},
+		{"a job without output has an empty log", outputEmpty},
 	}
 }
 
@@ -39,7 +39,7 @@ func outputKept(w *harness) {
 	got := w.output(c.Job.ID, 0)
 	wantEqual(w, "the output", entryTexts(got), entryTexts(entries))
 	wantEqual(w, "the cursor", w.job(c.Job.ID).Cursor, 5)
-	wantEqual(w, "the bytes said", w.job(c.Job.ID).OutputBytes, 2+9+12+6+13)
+	wantEqual(w, "the output bytes", w.job(c.Job.ID).OutputBytes, 2+9+12+6+13)
 }
 
 func outputBytes(w *harness) {
@@ -70,7 +70,7 @@ func outputAcrossAttempts(w *harness) {
 		wantEqual(w, "the number", e.Seq, int64(i+1))
 		wantEqual(w, "the attempt", e.Attempt, []int{1, 1, 2, 1}[i])
 	}
-	wantEqual(w, "the bytes said", w.job(c.Job.ID).OutputBytes, 4)
+	wantEqual(w, "the output bytes", w.job(c.Job.ID).OutputBytes, 4)
 }
 
 func outputGaps(w *harness) {
@@ -152,7 +152,7 @@ func outputWithFinish(w *harness) {
 		wantEqual(w, "all output of the "+to.String(), w.textOf(c.Job.ID), "abcd")
 		j := w.job(c.Job.ID)
 		wantEqual(w, "the cursor", j.Cursor, 4)
-		wantEqual(w, "the bytes said", j.OutputBytes, 4)
+		wantEqual(w, "the output bytes", j.OutputBytes, 4)
 		wantEqual(w, "the progress", j.Progress, *f.Progress)
 		w.do(newDelete(j.ID))
 	}
@@ -173,9 +173,9 @@ func outputWithFinishGap(w *harness) {
 func outputProgress(w *harness) {
 	c := w.running()
 	for i, p := range []job.Progress{{Percent: 10, Status: "Begun"}, {Percent: 12.5}, {Percent: 100, Status: "Done"}} {
-		say := newAppend(c.Lease(), 1, int64(2*i), "a")
-		say.Progress = &p
-		w.do(say)
+		output := newAppend(c.Lease(), 1, int64(2*i), "a")
+		output.Progress = &p
+		w.do(output)
 		wantEqual(w, "the progress", w.job(c.Job.ID).Progress, p)
 		w.do(newAppend(c.Lease(), 1, int64(2*i+1), "nothing of progress"))
 		wantEqual(w, "the progress", w.job(c.Job.ID).Progress, p)

@@ -11,7 +11,7 @@ import (
 func pauseRules() []rule {
 	return []rule{
 		{"a paused queue gives out no jobs and takes submits", pauseHolds},
-		{"a pause lasts until it is ended, also over an opening", pauseLasts},
+		{"a pause lasts until it is ended, also across a reopening", pauseLasts},
 		{"jobs of a paused queue still end, become due and expire", pauseGoesOn},
 		{"waiting jobs count their bytes, running jobs do not", pauseWeighs},
 	}
@@ -55,7 +55,7 @@ func pauseGoesOn(w *harness) {
 	c := w.running()
 	late, impatient := w.submit(delayed(time.Minute)), w.submit(withQueueTimeout(time.Minute))
 	w.do(pausing(queue, true))
-	w.do(newAppend(c.Lease(), 1, 0, "said"), newFinish(c.Lease(), job.Succeeded))
+	w.do(newAppend(c.Lease(), 1, 0, "text"), newFinish(c.Lease(), job.Succeeded))
 	w.advance(2 * time.Minute)
 	w.do(newDue())
 	w.wantStates("while paused", job.Succeeded, c.Job.ID)

@@ -49,7 +49,7 @@ func applyBeforeSync(w *harness) {
 		if len(claim.Claimed) != 1 || claim.Claimed[0].Job.ID != s.Job.ID {
 			w.Fatalf("a claim did not get the job of the batch before")
 		}
-		w.apply(newAppend(claim.Claimed[0].Lease(), 1, 0, "said"))
+		w.apply(newAppend(claim.Claimed[0].Lease(), 1, 0, "text"))
 		_, last := w.apply(newFinish(claim.Claimed[0].Lease(), job.Succeeded))
 		w.wait(last)
 	}
@@ -95,7 +95,7 @@ func applyAgainUnsynced(w *harness) {
 func applyAllAgain(w *harness) {
 	c, s := w.running(), w.newSubmit()
 	all := []*store.Batch{
-		batchOf(newAppend(c.Lease(), 1, 0, "said")),
+		batchOf(newAppend(c.Lease(), 1, 0, "text")),
 		batchOf(newFinish(c.Lease(), job.Queued), w.newClaim(queue, 1)),
 		batchOf(s, newRenew(c.Lease(), leaseFor)),
 		batchOf(newCancel(s.Job.ID)),

@@ -54,7 +54,7 @@ func presenceListed(w *harness) {
 		w.advance(time.Second)
 	}
 	running := w.running(inQueue("running"), mayBeAbandoned)
-	w.do(newAppend(running.Lease(), 1, 0, "said"))
+	w.do(newAppend(running.Lease(), 1, 0, "text"))
 	w.advance(time.Second)
 	scheduled := w.submit(delayed(time.Hour), mayBeAbandoned)
 	w.wantAbandonable()

@@ -79,7 +79,7 @@ func racedFinishes(w *harness) {
 		won := wantOneApplied(w, job.LeaseLost, a, b)
 		w.eachStore(func() {
 			wantEqual(w, "the job", text(w.job(c.Job.ID)), text(*won.Job))
-			wantEqual(w, "what it said", w.textOf(c.Job.ID), string(won.Entries[0].Data))
+			wantEqual(w, "its text", w.textOf(c.Job.ID), string(won.Entries[0].Data))
 			_, err := w.store.Result(w.ctx, mine, c.Job.ID)
 			wantEqual(w, "whether it has a result", err == nil, won == a)
 		})
@@ -114,17 +114,17 @@ func leaseAnywhere(w *harness) {
 		w.use(n)
 		c := w.running()
 		w.eachStore(func() { w.do(newRenew(c.Lease(), 0)) })
-		said := int64(0)
+		cursor := int64(0)
 		w.eachStore(func() {
-			w.do(newAppend(c.Lease(), 1, said, "a"))
-			said++
+			w.do(newAppend(c.Lease(), 1, cursor, "a"))
+			cursor++
 		})
 		w.advance(leaseFor - time.Second)
 		w.use((n + 1) % len(w.stores))
 		w.mustRefuse(job.LeaseLost, newLapse(c.Lease(), job.Failed))
 		w.do(newFinish(c.Lease(), job.Succeeded))
 		w.use(0)
-		wantEqual(w, "what it said", int64(len(w.textOf(c.Job.ID))), said)
+		wantEqual(w, "its text", int64(len(w.textOf(c.Job.ID))), cursor)
 	}
 }
 
@@ -144,7 +144,7 @@ func racedAppends(w *harness) {
 			want = "xya"
 		}
 		w.eachStore(func() {
-			wantEqual(w, "what the job said", w.textOf(c.Job.ID), want)
+			wantEqual(w, "the text of the job", w.textOf(c.Job.ID), want)
 			wantEqual(w, "the cursor", w.job(c.Job.ID).Cursor, int64(len(want)))
 		})
 		w.endAllUnfinished()
@@ -154,26 +154,26 @@ func racedAppends(w *harness) {
 func racedAppendFinish(w *harness) {
 	for round := range 2 * rounds {
 		c := w.running()
-		say, f := newAppend(c.Lease(), 1, 0, "a"), newFinish(c.Lease(), job.Succeeded)
+		output, f := newAppend(c.Lease(), 1, 0, "a"), newFinish(c.Lease(), job.Succeeded)
 		if round < rounds {
 			f.Entries = texted(1, 0, "a", "b")
 		}
-		w.race(round%rounds, say, f)
+		w.race(round%rounds, output, f)
 		want := ""
 		switch {
 		case f.Err != nil: // its entries do not follow what was appended meanwhile
 			w.wantCode(job.Conflict, f.Err)
-			wantEqual(w, "the answer to the append", say.Err, nil)
+			wantEqual(w, "the answer to the append", output.Err, nil)
 			want = "a"
 		case len(f.Entries) > 0:
 			want = "ab"
-		case say.Err == nil:
+		case output.Err == nil:
 			want = "a"
 		}
-		if say.Err != nil {
-			w.wantCode(job.LeaseLost, say.Err)
+		if output.Err != nil {
+			w.wantCode(job.LeaseLost, output.Err)
 		}
-		wantEqual(w, "what the job said", w.textOf(c.Job.ID), want)
+		wantEqual(w, "the text of the job", w.textOf(c.Job.ID), want)
 		w.endAllUnfinished()
 	}
 }

@@ -43,11 +43,11 @@ func (w *harness) newWriter() (c *job.Claimed, speak func(n int)) {
 	next := w.newSubmit(inQueue("relay"), leasedAs(w.token()))
 	w.do(next)
 	return c, func(n int) {
-		say := newAppend(c.Lease(), 1, int64(2*n), "a", "b")
-		say.Progress = &job.Progress{Percent: float64(n + 1)}
+		output := newAppend(c.Lease(), 1, int64(2*n), "a", "b")
+		output.Progress = &job.Progress{Percent: float64(n + 1)}
 		last := job.Lease{Job: next.Job.ID, Token: next.Token}
 		next = w.newSubmit(inQueue("relay"), leasedAs(w.token()))
-		w.do(say, newFinish(last, job.Succeeded), next)
+		w.do(output, newFinish(last, job.Succeeded), next)
 	}
 }
 
@@ -110,15 +110,15 @@ func readForward(w *harness) {
 	c, speak := w.newWriter()
 	follower := func() func() bool {
 		var mu sync.Mutex
-		var seen int64
+		var last int64
 		return func() bool {
 			mu.Lock()
 			defer mu.Unlock()
-			_, entries, err := w.store.Output(w.ctx, mine, c.Job.ID, seen, 64)
+			_, entries, err := w.store.Output(w.ctx, mine, c.Job.ID, last, 64)
 			for _, e := range entries {
-				seen++
-				if e.Seq != seen || string(e.Data) != []string{"b", "a"}[seen%2] {
-					err = job.Errorf(job.Internal, "entry %d is %q after %d were seen", e.Seq, e.Data, seen-1)
+				last++
+				if e.Seq != last || string(e.Data) != []string{"b", "a"}[last%2] {
+					err = job.Errorf(job.Internal, "entry %d is %q after %d were read", e.Seq, e.Data, last-1)
 				}
 			}
 			if err != nil {

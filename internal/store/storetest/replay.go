@@ -57,8 +57,8 @@ func (w *harness) useLeases(b *store.Batch) {
 	w.Helper()
 	for _, op := range b.Claims {
 		for _, c := range op.Claimed {
-			say := newAppend(c.Lease(), c.Job.Attempt, c.Job.Cursor, "said")
-			w.do(say, newFinish(c.Lease(), job.Succeeded))
+			output := newAppend(c.Lease(), c.Job.Attempt, c.Job.Cursor, "text")
+			w.do(output, newFinish(c.Lease(), job.Succeeded))
 		}
 	}
 	for _, op := range b.Submits {

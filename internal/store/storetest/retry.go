@@ -72,7 +72,7 @@ func retryForgetsCancel(w *harness) {
 	c = w.claimOne(queue)
 	renew, f := newRenew(c.Lease(), leaseFor), newFinish(c.Lease(), job.Succeeded)
 	w.do(renew, f)
-	wantEqual(w, "the new attempt told to stop", renew.CancelRequested, false)
+	wantEqual(w, "the cancel request of the new attempt", renew.CancelRequested, false)
 	wantEqual(w, "where the job went", f.State, job.Succeeded)
 }
 

@@ -113,7 +113,7 @@ func revisionRises(w *harness) {
 
 func revisionStays(w *harness) {
 	c := w.running()
-	w.do(newRenew(c.Lease(), leaseFor), newAppend(c.Lease(), 1, 0, "said"))
+	w.do(newRenew(c.Lease(), leaseFor), newAppend(c.Lease(), 1, 0, "text"))
 	w.wantRevision(c.Job.ID, job.Running, 2)
 	w.do(newFinish(c.Lease(), job.Succeeded))
 	w.do(newCancel(c.Job.ID)) // the job has ended

@@ -193,22 +193,22 @@ func sharedTurns(w *harness) {
 	for k := range keys {
 		w.submitMany(each, withKey(fmt.Sprint(k)))
 	}
-	taken := map[string]int{}
-	for round := 0; len(taken) == 0 || slices.Max(values(taken)) < each; round++ {
+	claimed := map[string]int{}
+	for round := 0; len(claimed) == 0 || slices.Max(values(claimed)) < each; round++ {
 		var ops []any
 		for range w.stores {
 			ops = append(ops, w.newClaim(queue, claims))
 		}
 		for _, b := range w.race(round, ops...) {
 			for _, c := range b.Claims[0].Claimed {
-				taken[c.Job.Key]++
+				claimed[c.Job.Key]++
 			}
 		}
-		if len(taken) < keys && round > keys*len(w.stores)*claims {
-			w.Fatalf("of %d keys only %v were served", keys, taken)
+		if len(claimed) < keys && round > keys*len(w.stores)*claims {
+			w.Fatalf("of %d keys only %v were claimed from", keys, claimed)
 		}
 		for k := range keys {
-			ahead := slices.Max(values(taken)) - taken[fmt.Sprint(k)]
+			ahead := slices.Max(values(claimed)) - claimed[fmt.Sprint(k)]
 			if bound := 1 + len(w.stores)*claims; ahead > bound {
 				w.Fatalf("a key that waits was overtaken %d times, and at most %d are claimed in a second", ahead, bound-1)
 			}

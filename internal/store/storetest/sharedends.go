@@ -87,7 +87,7 @@ func racedCancelClaim(w *harness) {
 		}
 		renew := newRenew(claim.Claimed[0].Lease(), 0)
 		w.do(renew)
-		wantEqual(w, "whether the worker is told to stop", renew.CancelRequested, true)
+		wantEqual(w, "the cancel request", renew.CancelRequested, true)
 		w.do(newFinish(claim.Claimed[0].Lease(), job.Succeeded))
 		wantEqual(w, "the state", w.job(id).State, job.Cancelled)
 	}
@@ -96,7 +96,7 @@ func racedCancelClaim(w *harness) {
 func racedDeleteFinish(w *harness) {
 	for round := range rounds {
 		c := w.running(withFiles("a"))
-		w.do(newAppend(c.Lease(), 1, 0, "said"))
+		w.do(newAppend(c.Lease(), 1, 0, "text"))
 		del, f := newDelete(c.Job.ID), newFinish(c.Lease(), job.Succeeded)
 		raced := w.race(round, del, f)
 		wantEqual(w, "the answer to the delete", del.Err, nil)
@@ -107,7 +107,7 @@ func racedDeleteFinish(w *harness) {
 		}
 		wantEqual(w, "the state that the finish answers", f.State, want)
 		w.removedOnce(c.Job.ID, raced)
-		w.eachStore(func() { wantEqual(w, "what the lease holds", w.lease(c.Lease()).Token, job.Token{}) })
+		w.eachStore(func() { wantEqual(w, "the lease", w.lease(c.Lease()).Token, job.Token{}) })
 	}
 }
 
@@ -185,7 +185,7 @@ func racedPresence(w *harness) {
 			continue
 		}
 		w.wantCode(job.Conflict, cancel.Err)
-		wantEqual(w, "the state of a job at which someone was seen", w.job(id).State, job.Queued)
+		wantEqual(w, "the state of a job with a presence", w.job(id).State, job.Queued)
 		w.eachStore(func() { w.wantAbandonable() })
 		w.do(newCancel(id))
 	}
@@ -210,7 +210,7 @@ func presenceElsewhere(w *harness) {
 
 // racedPair is two ops that may each end the job.
 type racedPair struct {
-	says string
+	name string
 	ops  func(w *harness, edits ...func(*store.Submit)) (a, b any)
 }
 
@@ -252,15 +252,15 @@ func racedPairs() []racedPair {
 func racedEnds(w *harness) {
 	for round := range rounds / 2 {
 		for _, pair := range racedPairs() {
-			place := fmt.Sprintf("%s %d", pair.says, round)
+			place := fmt.Sprintf("%s %d", pair.name, round)
 			a, b := pair.ops(w, withRef("put:"+place), withRef("job:"+place))
 			made := madeBy(w.race(round, a, b))
 			if len(made) != 1 {
-				w.Fatalf("%s of one job made %d jobs", pair.says, len(made))
+				w.Fatalf("%s of one job made %d jobs", pair.name, len(made))
 			}
 			w.eachStore(func() {
-				wantEqual(w, "the rows after "+pair.says, len(w.rows(endKind, place)), 1)
-				wantEqual(w, "the jobs after "+pair.says, w.counts(place), job.Counts{Queued: 1})
+				wantEqual(w, "the rows after "+pair.name, len(w.rows(endKind, place)), 1)
+				wantEqual(w, "the jobs after "+pair.name, w.counts(place), job.Counts{Queued: 1})
 			})
 			wantEqual(w, "the job that is claimed", w.claimOne(place).Job.ID, made[0].ID)
 		}

@@ -60,16 +60,16 @@ func readsOfLeases(w *harness) {
 		w.do(w.newSubmit(), s, claim)
 		l := claim.Claimed[0].Lease()
 		w.do(newAppend(l, 1, 0, "a", "b"), newCancel(s.Job.ID))
-		stands := w.versions(l.Job, s.Job.ID)
-		held, leased := fmt.Sprintf("%+v", w.lease(l)), fmt.Sprintf("%+v", w.lease(job.Lease{Job: s.Job.ID, Token: s.Token}))
+		versions := w.versions(l.Job, s.Job.ID)
+		running, leased := fmt.Sprintf("%+v", w.lease(l)), fmt.Sprintf("%+v", w.lease(job.Lease{Job: s.Job.ID, Token: s.Token}))
 		w.eachStore(func() {
 			of, err := w.store.RunningOf(w.ctx, p, job.ID{}, 10)
 			wantEqual(w, fmt.Sprintf("the running jobs of a process (%v)", err), len(of), 2)
 			for id, st := range w.versions(l.Job, s.Job.ID) {
-				wantEqual(w, "where a job stands", st, stands[id])
+				wantEqual(w, "a version", st, versions[id])
 			}
 			wantEqual(w, "the cursor", w.versions(l.Job)[l.Job].Cursor, 2)
-			wantEqual(w, "a lease", fmt.Sprintf("%+v", w.lease(l)), held)
+			wantEqual(w, "a lease", fmt.Sprintf("%+v", w.lease(l)), running)
 			wantEqual(w, "a submit's lease", fmt.Sprintf("%+v", w.lease(job.Lease{Job: s.Job.ID, Token: s.Token})), leased)
 		})
 		w.use((n + 1) % len(w.stores))
@@ -77,7 +77,7 @@ func readsOfLeases(w *harness) {
 		w.eachStore(func() {
 			of, err := w.store.RunningOf(w.ctx, p, job.ID{}, 10)
 			wantEqual(w, fmt.Sprintf("the running jobs of a process (%v)", err), len(of), 0)
-			wantEqual(w, "what a lease holds", w.lease(l).Token, job.Token{})
+			wantEqual(w, "the lease", w.lease(l).Token, job.Token{})
 		})
 	}
 }
@@ -93,16 +93,16 @@ func readsOfMoments(w *harness) {
 		return err
 	}
 	const each = 15
-	said := make(chan int64, 1)
-	said <- 0
+	cursor := make(chan int64, 1)
+	cursor <- 0
 	w.atEveryStore(func(n int) error {
 		for range each {
-			after := <-said // the stores take turns, so that entries continue the log
-			say := newAppend(c.Lease(), 1, after, "a")
-			say.Progress = &job.Progress{Percent: float64(after + 1)}
-			_, err := w.tryAt(n, say)
-			said <- after + 1
-			for _, err := range []error{err, say.Err, total(n), total((n + 1) % len(w.stores))} {
+			after := <-cursor // the stores take turns, so that entries continue the log
+			output := newAppend(c.Lease(), 1, after, "a")
+			output.Progress = &job.Progress{Percent: float64(after + 1)}
+			_, err := w.tryAt(n, output)
+			cursor <- after + 1
+			for _, err := range []error{err, output.Err, total(n), total((n + 1) % len(w.stores))} {
 				if err != nil {
 					return err
 				}

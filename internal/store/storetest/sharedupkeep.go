@@ -90,7 +90,7 @@ func racedCounts(w *harness) {
 }
 
 // mixed counts the changes of state in the answers of ops.
-func (c *mixedCounts) add(b *store.Batch) (held []job.Lease) {
+func (c *mixedCounts) add(b *store.Batch) (leased []job.Lease) {
 	for _, op := range b.Submits {
 		if op.Err == nil {
 			c.made++
@@ -99,7 +99,7 @@ func (c *mixedCounts) add(b *store.Batch) (held []job.Lease) {
 	}
 	for _, op := range b.Claims {
 		for _, got := range op.Claimed {
-			held = append(held, got.Lease())
+			leased = append(leased, got.Lease())
 		}
 	}
 	for _, op := range b.Finishes {
@@ -124,7 +124,7 @@ func (c *mixedCounts) add(b *store.Batch) (held []job.Lease) {
 			c.Retried++
 		}
 	}
-	return held
+	return leased
 }
 
 type mixedCounts struct {
@@ -138,10 +138,10 @@ func countsAfterMix(w *harness) {
 	all := make([]mixedCounts, len(w.stores))
 	shared := w.submitMany(10, withInputBytes(2))
 	w.atEveryStore(func(n int) error {
-		var held []job.Lease
+		var leased []job.Lease
 		for i := range 25 {
 			ops := []any{w.newSubmit(withKey(fmt.Sprint(i%4)), withInputBytes(int64(i))), w.newClaim(queue, 2)}
-			for k, l := range held {
+			for k, l := range leased {
 				ops = append(ops, newFinish(l, []job.State{job.Succeeded, job.Failed, job.Queued}[(i+k)%3]))
 			}
 			id := shared[i%len(shared)]
@@ -153,7 +153,7 @@ func countsAfterMix(w *harness) {
 			if err != nil {
 				return err
 			}
-			held = all[n].add(b)
+			leased = all[n].add(b)
 		}
 		return nil
 	})

@@ -68,7 +68,7 @@ func submitLeased(w *harness) {
 	lease := job.Lease{Job: id, Token: token}
 	w.advance(leaseFor - time.Second)
 	w.mustRefuse(job.LeaseLost, newLapse(lease, job.Queued))
-	w.do(newAppend(lease, 1, 0, "said"), newFinish(lease, job.Succeeded))
+	w.do(newAppend(lease, 1, 0, "text"), newFinish(lease, job.Succeeded))
 	wantEqual(w, "the state after its finish", w.job(id).State, job.Succeeded)
 }
 

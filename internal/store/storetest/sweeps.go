@@ -26,11 +26,11 @@ func withFiles(names ...string) func(*store.Submit) {
 // readAllPages reads a list to its end, in small pages.
 func readAllPages[T any](w *harness, list func(ctx context.Context, after string, limit int) ([]T, string, error)) (all []T) {
 	w.Helper()
-	const few = 3
+	const pageSize = 3
 	for after, pages := "", 0; ; pages++ {
-		page, next, err := list(w.ctx, after, few)
-		if err != nil || len(page) > few || pages > 1000 {
-			w.Fatalf("page %d of %d has %d, %v", pages, few, len(page), err)
+		page, next, err := list(w.ctx, after, pageSize)
+		if err != nil || len(page) > pageSize || pages > 1000 {
+			w.Fatalf("page %d of %d has %d, %v", pages, pageSize, len(page), err)
 		}
 		all = append(all, page...)
 		if next == "" {

@@ -22,7 +22,7 @@ func tenantRules() []rule {
 		{"a tenant is claimed however many tenants arrive", long(tenantsNoStarving)},
 		{"a claim of one tenant gets its jobs only", tenantsFilter},
 		{"a position counts the jobs of other tenants that are claimed before", long(tenantsPosition)},
-		{"keys and turns of tenants are the same after the store was opened again", long(tenantsReopened)},
+		{"keys and turns of tenants survive a reopening", long(tenantsReopened)},
 	}
 }
 
@@ -52,11 +52,11 @@ func tenantsRunTogether(w *harness) {
 	w.setLimits(queue, job.Limits{KeyRunning: 1})
 	type pair struct{ tenant, key string }
 	pairs := []pair{{"", "abc"}, {"a", "bc"}, {"ab", "c"}, {"1:a", "bc"}, {"1", ":abc"}, {"=", "a"}, {"", "=a"}, {"+", "a"}, {"", "+a"}, {"-1:", "a"}, {"", "-1:a"}, {"a\x00", "b"}, {"a", "\x00b"}}
-	var behind []job.ID
+	var parked []job.ID
 	for _, p := range pairs {
 		edit := func(key string) (ids job.ID) { return w.submit(ownedBy(ofTenant(p.tenant)), withKey(key)) }
 		edit(p.key)
-		behind = append(behind, edit(p.key))
+		parked = append(parked, edit(p.key))
 	}
 	for range 2 {
 		claimed := w.claim(queue, 50)
@@ -66,7 +66,7 @@ func tenantsRunTogether(w *harness) {
 		}
 		w.reopen()
 	}
-	for i, id := range behind {
+	for i, id := range parked {
 		wantEqual(w, "the state of the second of each key", w.jobOf(ofTenant(pairs[i].tenant), id).State, job.Succeeded)
 	}
 }
@@ -78,7 +78,7 @@ func tenantsRefusal(w *harness) {
 	s := w.newSubmit(ownedBy(ofTenant("b")))
 	w.mustRefuse(job.KeyFull, s)
 	if !strings.Contains(s.Err.Error(), "4 jobs waiting") {
-		w.Errorf("a tenant with 4 jobs waiting is told: %v", s.Err)
+		w.Errorf("a tenant with 4 waiting jobs is refused with: %v", s.Err)
 	}
 	w.submit(ownedBy(ofTenant("a")))
 }

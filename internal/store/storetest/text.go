@@ -9,11 +9,11 @@ import (
 
 func textRules() []rule {
 	return []rule{
-		{"the text is what the last attempt has said so far", textSoFar},
+		{"the text is the output of the last attempt so far", textSoFar},
 		{"the text is of text entries alone", textOnly},
 		{"the text is cut at its limit and never inside a character", textCut},
 		{"a new attempt that has not spoken has no text", textOfSilent},
-		{"the text of a job that said nothing is empty", textEmpty},
+		{"the text of a job without output is empty", textEmpty},
 	}
 }
 
@@ -61,7 +61,7 @@ func textCut(w *harness) {
 
 func textOfSilent(w *harness) {
 	c := w.running()
-	w.do(newAppend(c.Lease(), 1, 0, "said"), newFinish(c.Lease(), job.Queued))
+	w.do(newAppend(c.Lease(), 1, 0, "text"), newFinish(c.Lease(), job.Queued))
 	c = w.claimOne(queue)
 	w.do(newAttempt(c.Lease(), 2, 1))
 	wantEqual(w, "the text", w.text(c.Job.ID, 100), "")

@@ -12,7 +12,7 @@ func dueRules() []rule {
 		{"a scheduled job is ready once its time has come", dueReady},
 		{"a job that waits longer than its queue time expires", dueExpires},
 		{"a job that was started does not expire", dueStarted},
-		{"each due moves up to its limit and says if there is more", dueLimited},
+		{"each due moves up to its limit and answers whether more is due", dueLimited},
 		{"a due job is claimed in the same batch", dueThenClaim},
 		{"the next due times are those of the first jobs to wait for them", dueNext},
 		{"due on a store with nothing due does nothing", dueNothing},
@@ -45,11 +45,11 @@ func dueExpires(w *harness) {
 	wantEqual(w, "the state in time", w.job(id).State, job.Queued)
 	w.advance(2 * time.Second)
 	due := newDue()
-	due.Failure = &job.Failure{Code: "too_late", Message: "nobody came", Retryable: true}
+	due.Failure = &job.Failure{Code: "too_late", Message: "no worker came", Retryable: true}
 	w.do(due)
 	j := w.job(id)
 	wantEqual(w, "the state", j.State, job.Expired)
-	if j.Failure == nil || j.Failure.Code != "too_late" || j.Failure.Message != "nobody came" || !j.Failure.Retryable {
+	if j.Failure == nil || j.Failure.Code != "too_late" || j.Failure.Message != "no worker came" || !j.Failure.Retryable {
 		w.Errorf("the expired job has the failure %+v", j.Failure)
 	}
 	w.wantTime("FinishedAt", j.FinishedAt, w.now())
@@ -148,7 +148,7 @@ func pruneRules() []rule {
 	return []rule{
 		{"ended jobs past their time are deleted with all they left", pruneDeletes},
 		{"unfinished jobs and those in time stay", pruneSpares},
-		{"a prune looks at its limit of jobs and says where to go on", pruneCursor},
+		{"a prune reads up to its limit of jobs and answers its cursor", pruneCursor},
 		{"what is no cursor is refused", notACursor},
 		{"a prune leaves the totals as they are", pruneTotals},
 	}
@@ -158,7 +158,7 @@ func pruneDeletes(w *harness) {
 	var ended []job.ID
 	for _, to := range []job.State{job.Succeeded, job.Failed, job.Cancelled} {
 		c := w.running()
-		w.do(newAppend(c.Lease(), 1, 0, "said"), newFinish(c.Lease(), to))
+		w.do(newAppend(c.Lease(), 1, 0, "text"), newFinish(c.Lease(), to))
 		ended = append(ended, c.Job.ID)
 	}
 	expired, _ := w.inState(job.Expired)
