@@ -66,6 +66,7 @@ func (b *Local) Join(wake func(Notice)) Member {
 
 // Publish wakes the other members; see [Member].
 func (m *localMember) Publish(n Notice) {
+	// A read lock: members publish at the same time, and Leave waits for all of them.
 	m.bus.mu.RLock()
 	defer m.bus.mu.RUnlock()
 	for other := range m.bus.members {

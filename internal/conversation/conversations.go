@@ -111,6 +111,7 @@ func (c *Conversations) Delete(ctx context.Context, owner job.Owner, id ID, remo
 	const tries = 8 // a further try is needed when a question was asked during the last one
 	var last MessageID
 	for range tries {
+		// The jobs of a further try are only those of messages after the last one.
 		var err error
 		if last, err = c.removeJobs(ctx, owner, id, last, remove); err != nil {
 			return err

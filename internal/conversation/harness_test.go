@@ -32,7 +32,7 @@ type harness struct {
 func newHarness(t *testing.T) *harness {
 	t.Helper()
 	s, err := sqlite.Open(ctx, filepath.Join(t.TempDir(), "jobs.db"),
-		sqlite.Options{AtEnd: conversation.AtEnd, Unsynced: true})
+		sqlite.Options{AtEnd: conversation.AtEnd, Unsynced: true, Readers: 1})
 	if err != nil {
 		t.Fatal(err)
 	}

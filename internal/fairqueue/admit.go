@@ -31,6 +31,7 @@ func (q *Queue) firstState(a *Arrival, with added) job.State {
 	if !a.Leased {
 		return job.Queued
 	}
+	// A pause and the limit of running jobs stop claims, not submits: the job is queued.
 	if limit := q.Limits.Running; q.Counts.Paused || limit > 0 && int(q.Counts.Running)+with.running >= limit {
 		return job.Queued
 	}

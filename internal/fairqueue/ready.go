@@ -49,6 +49,7 @@ func (r *readyTimes) remove(at time.Time) {
 			r.empty++
 		}
 	}
+	// OldestReady reads the first second, so that one must have a job.
 	for len(r.order) > 0 && r.order[0].jobs == 0 {
 		delete(r.seconds, r.order[0].number)
 		heap.Pop(&r.order)

@@ -93,6 +93,7 @@ func (q *Queue) NextTenant(only *string, limit int) (tenant string, share int) {
 	}
 	t := active[0]
 	if len(active) > 1 {
+		// Tenants alternate, so the next jobs are divided equally among them.
 		limit = limit/len(active) + 1
 	}
 	return t.name, min(limit, t.queued)

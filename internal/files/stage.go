@@ -64,6 +64,7 @@ func (s *Stage) Receive(ctx context.Context, name, contentType string, from io.R
 	}
 	f := job.File{Name: name, ContentType: contentType}
 	err = s.fill(ctx, file, &f, from)
+	// A network file system may report a failed write only when the file is closed.
 	if closed := file.Close(); err == nil && closed != nil {
 		err = writeError(closed)
 	}
@@ -186,6 +187,7 @@ func (d *Dir) unreserve(n int64) {
 // about to be stored. When the job is certainly not stored, the caller calls [Dir.Remove].
 func (s *Stage) Commit() error {
 	if s.made {
+		// Receive has synced the bytes. The names are in the job's directory and in the root.
 		for _, path := range []string{s.dir.jobDir(s.id), s.dir.root} {
 			if err := syncDir(path); err != nil {
 				return writeError(err)
