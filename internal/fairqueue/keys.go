@@ -77,6 +77,8 @@ func (t *keyTurns) move(key string, priority int, from, to job.State) (k *keySta
 	case job.Queued:
 		turn = t.nextTurn(k) + offset(priority)
 	case job.Parked:
+		// k.next stays, so that a parked job costs the key no turn. Its number only orders it
+		// among the parked jobs of the key.
 		k.nextParked = max(t.now, k.next, k.nextParked) + turnCost
 		turn = k.nextParked - turnCost + offset(priority)
 	}
