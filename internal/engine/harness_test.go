@@ -166,7 +166,7 @@ func readAll(w *engine.Watch) string {
 		for _, e := range u.Entries {
 			read.Write(e.Data)
 		}
-		if u.Job.State.Ended() && w != nil {
+		if u.Job.State.Ended() {
 			read.WriteString(" " + u.Job.State.String())
 		}
 	}
@@ -178,7 +178,7 @@ func (h *harness) nextJob(what string) (c job.Claimed) {
 	select {
 	case c = <-h.jobs:
 	case <-time.After(pollBound):
-		h.t.Fatalf("%s: no job was given out within %s", what, pollBound)
+		h.t.Fatalf("%s: no job was delivered within %s", what, pollBound)
 	}
 	return c
 }
@@ -188,7 +188,7 @@ func (h *harness) expectNoJob(what string) {
 	h.t.Helper()
 	select {
 	case <-h.jobs:
-		h.t.Fatalf("%s: a job was given out", what)
+		h.t.Fatalf("%s: a job was delivered", what)
 	case <-time.After(pollBound):
 	}
 }
@@ -220,7 +220,7 @@ func (h *harness) expectNoMoreJobs() {
 		h.t.Fatal(err)
 	}
 	if len(h.jobs) > 0 {
-		h.t.Fatalf("a job of %s was given out", (<-h.jobs).Job.Key)
+		h.t.Fatalf("a job of %s was delivered", (<-h.jobs).Job.Key)
 	}
 }
 
@@ -289,7 +289,7 @@ func (h *harness) expectOrder(want job.Order, bound time.Duration) {
 	}
 }
 
-// expectFreeSlots fails the test unless n new jobs start at once.
+// expectFreeSlots fails the test unless a new job starts in each of these slots.
 func (h *harness) expectFreeSlots(slots int) {
 	h.t.Helper()
 	for range slots {

@@ -80,8 +80,8 @@ type knownJob struct {
 	files           bool
 }
 
-// The renewals of a history, and what a stall of one process's disk may take: its
-// renewals then still come in time.
+// The lease and the renewal interval of a history. Single processes stall for less than what is
+// left of a lease after two intervals, so their renewals still come in time.
 const (
 	historyLease = 6 * time.Second
 	historyRenew = 2 * time.Second
@@ -169,7 +169,7 @@ func (h *history) deliver(w *worker, c job.Claimed) {
 		}
 		h.loseLocked(other)
 	}
-	h.noteLocked("%x gives out %s", w.id[:2], c.Job.ID)
+	h.noteLocked("%x delivers %s", w.id[:2], c.Job.ID)
 	h.attempts[c.Lease()] = &attempt{w: w, consumption: w.consumption, claim: c, seq: c.Job.Cursor}
 	w.usedSlots++
 	has := 0

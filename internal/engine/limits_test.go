@@ -30,7 +30,7 @@ func TestKeyRunningLimitParksJobs(t *testing.T) {
 		h.finish(claims[0], job.Outcome{})
 		claims = append(claims[1:], <-h.jobs)
 		if claims[len(claims)-1].Job.ID != big[2+i].ID {
-			t.Fatalf("after %d ends another job than the next was given out", i+1)
+			t.Fatalf("after %d ends another job than the next was delivered", i+1)
 		}
 	}
 }
@@ -46,7 +46,7 @@ func TestCancelUnparksNextJob(t *testing.T) {
 	}
 	h.finish(c, job.Outcome{Cancelled: true})
 	if next := <-h.jobs; next.Job.ID != second.ID {
-		t.Error("another job was given out")
+		t.Error("another job was delivered")
 	}
 }
 
@@ -157,7 +157,7 @@ func TestRetryIsParkedByKeyLimit(t *testing.T) {
 	}
 	h.finish(c, job.Outcome{})
 	if next := <-h.jobs; next.Job.ID != failed.ID || next.Job.Attempt != 1 {
-		t.Errorf("%+v was given out", next.Job)
+		t.Errorf("%+v was delivered", next.Job)
 	}
 }
 
@@ -175,7 +175,7 @@ func TestDueJobIsParkedByKeyLimit(t *testing.T) {
 	defer w.Close()
 	h.finish(c, job.Outcome{})
 	if next := <-h.jobs; next.Job.ID != late.ID {
-		t.Error("another job was given out")
+		t.Error("another job was delivered")
 	}
 }
 

@@ -312,7 +312,7 @@ func TestOutputThroughOtherProcessCountsForRetry(t *testing.T) {
 		}
 		fault := &job.Fault{Code: "flaky", Message: "it broke", Class: job.Retryable}
 		if state := a.finish(c, job.Outcome{Fault: fault}); state != job.Failed {
-			t.Errorf("an attempt that had spoken failed, and the job is %s", state)
+			t.Errorf("an attempt with output failed, and the job is %s", state)
 		}
 	})
 }

@@ -58,7 +58,7 @@ func TestIdleWorkerGetsJobOfOtherProcess(t *testing.T) {
 		time.Sleep(10 * time.Second)
 		snap := a.submit(engine.Request{})
 		if c := b.nextJob("submitted elsewhere"); c.Job.ID != snap.ID {
-			t.Error("another job was given out")
+			t.Error("another job was delivered")
 		}
 	})
 }
@@ -114,7 +114,7 @@ func TestScheduledJobOfDeadProcessBecomesReady(t *testing.T) {
 		a.stop() // before the job is due
 		time.Sleep(3 * time.Second)
 		if c := b.nextJob("scheduled by a process that is gone"); c.Job.ID != snap.ID {
-			t.Error("another job was given out")
+			t.Error("another job was delivered")
 		}
 	})
 }

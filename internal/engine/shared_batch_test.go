@@ -30,7 +30,7 @@ func TestWatcherFollowsOpsOfOneBatch(t *testing.T) {
 	}{
 		{"cancel, failing finish", (*sharedBatch).runJob, []func(*sharedBatch){(*sharedBatch).cancel, (*sharedBatch).fail}, job.Cancelled},
 		{"cancel, successful finish", (*sharedBatch).runJob, []func(*sharedBatch){(*sharedBatch).cancel, (*sharedBatch).succeed}, job.Succeeded},
-		{"cancel, hand back", (*sharedBatch).runJob, []func(*sharedBatch){(*sharedBatch).cancel, (*sharedBatch).handBack}, job.Cancelled},
+		{"cancel, release", (*sharedBatch).runJob, []func(*sharedBatch){(*sharedBatch).cancel, (*sharedBatch).release}, job.Cancelled},
 		{"delete, failing finish", (*sharedBatch).runJob, []func(*sharedBatch){(*sharedBatch).delete, (*sharedBatch).fail}, 0},
 		{"delete, successful finish", (*sharedBatch).runJob, []func(*sharedBatch){(*sharedBatch).delete, (*sharedBatch).succeed}, 0},
 		{"output, failing finish of a cancelled job", (*sharedBatch).runCancelledJob, []func(*sharedBatch){(*sharedBatch).appendOutput, (*sharedBatch).fail}, job.Cancelled},
@@ -38,7 +38,7 @@ func TestWatcherFollowsOpsOfOneBatch(t *testing.T) {
 		{"retry, cancel, failure for good", (*sharedBatch).runJob, []func(*sharedBatch){(*sharedBatch).retry, (*sharedBatch).cancel, (*sharedBatch).failForGood}, job.Running},
 		{"delete, cancel, failing finish", (*sharedBatch).runJob, []func(*sharedBatch){(*sharedBatch).delete, (*sharedBatch).cancel, (*sharedBatch).fail}, 0},
 		{"cancel, claim", (*sharedBatch).queueJob, []func(*sharedBatch){(*sharedBatch).cancel, (*sharedBatch).freeSlot}, job.Cancelled},
-		{"finish, claim", (*sharedBatch).runJob, []func(*sharedBatch){(*sharedBatch).handBack, (*sharedBatch).doNothing}, job.Running},
+		{"finish, claim", (*sharedBatch).runJob, []func(*sharedBatch){(*sharedBatch).release, (*sharedBatch).doNothing}, job.Running},
 		{"due, cancel", (*sharedBatch).scheduleJob, []func(*sharedBatch){(*sharedBatch).becomeDue, (*sharedBatch).cancel}, job.Cancelled},
 	} {
 		for _, order := range permutations(len(tt.ops)) {
@@ -166,7 +166,7 @@ func (p *sharedBatch) failForGood() {
 	p.finishAs(job.Outcome{Fault: &job.Fault{Code: "x", Class: job.Final}})
 }
 func (p *sharedBatch) succeed()   { p.finishAs(job.Outcome{}) }
-func (p *sharedBatch) handBack()  { p.finishAs(job.Outcome{Released: true}) }
+func (p *sharedBatch) release()   { p.finishAs(job.Outcome{Released: true}) }
 func (p *sharedBatch) freeSlot()  { p.finishAs(job.Outcome{}) }
 func (p *sharedBatch) becomeDue() { time.Sleep(time.Minute + time.Second) } // the sweep submits the op
 

@@ -277,7 +277,7 @@ func (r *clientLog) compareWithStore(t *testing.T, s store.Store) {
 			t.Errorf("a job that was stored and ended is %s after %d attempts: %v", j.State, j.Attempt, err)
 		}
 		if n := r.runs[id]; n != 1 {
-			t.Errorf("a job was given out %d times", n)
+			t.Errorf("a job was delivered %d times", n)
 		}
 		_, entries, err := s.Output(t.Context(), local, id, 0, 1<<20)
 		content := ""
