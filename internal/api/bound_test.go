@@ -57,6 +57,7 @@ func get(conn net.Conn, path string) {
 
 // A response may take any time as long as the client keeps reading it.
 func TestSlowReaderGetsWholeResponse(t *testing.T) {
+	t.Parallel()
 	forListenerAndHandler(t, func(t *testing.T, direct bool) {
 		withBoundedServer(t, direct, func(conn net.Conn, responses *bufio.Reader) {
 			get(conn, "/long")
@@ -81,6 +82,7 @@ func TestSlowReaderGetsWholeResponse(t *testing.T) {
 
 // A client that stops reading loses its connection after the timeout.
 func TestStalledReaderIsDisconnected(t *testing.T) {
+	t.Parallel()
 	forListenerAndHandler(t, func(t *testing.T, direct bool) {
 		withBoundedServer(t, direct, func(conn net.Conn, responses *bufio.Reader) {
 			get(conn, "/long")
@@ -99,6 +101,7 @@ func TestStalledReaderIsDisconnected(t *testing.T) {
 // No deadline is left between two responses, and a response after a long wait has the
 // whole timeout.
 func TestWriteDeadlineEndsWithResponse(t *testing.T) {
+	t.Parallel()
 	forListenerAndHandler(t, func(t *testing.T, direct bool) {
 		withBoundedServer(t, direct, func(conn net.Conn, responses *bufio.Reader) {
 			for _, path := range []string{"/short", "/long", "/held", "/short", "/held", "/long"} {
@@ -118,6 +121,7 @@ func TestWriteDeadlineEndsWithResponse(t *testing.T) {
 
 // A hijacker may set a deadline; the next write sets its own.
 func TestWriteResetsDeadlineOfHijacker(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ours, theirs := net.Pipe()
 		l := singleConnListener{make(chan net.Conn, 1)}
@@ -150,6 +154,7 @@ func TestWriteResetsDeadlineOfHijacker(t *testing.T) {
 
 // The wrapped connection still has CloseWrite.
 func TestCloseWriteClosesOneSide(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

@@ -30,6 +30,7 @@ func FuzzPageCursor(f *testing.F) {
 }
 
 func TestPageCursorRoundTrips(t *testing.T) {
+	t.Parallel()
 	for range 100 {
 		id := job.NewID()
 		if got, err := ParsePageCursor(PageCursor(id)); err != nil || got != id {

@@ -32,6 +32,7 @@ type inner struct {
 }
 
 func TestDecodeJSONReadsEveryKind(t *testing.T) {
+	t.Parallel()
 	const body = ` {"s":"a\u00e9\ud83d\ude00\n\"","p":"x","i":-7,"f":1.5e2,"b":true,"raw": {"x":[1, 2]} ,
 		"m":{"k":"v"},"l":["1","2"],"in":{"a":0,"b/~c":[{"a":1}]},"ptr":{}}` + "\r\n"
 	var got, want everything
@@ -48,6 +49,7 @@ func TestDecodeJSONReadsEveryKind(t *testing.T) {
 
 // null counts as missing, except for a json.RawMessage.
 func TestDecodeJSONTreatsNullAsMissing(t *testing.T) {
+	t.Parallel()
 	var v everything
 	if err := DecodeJSON([]byte(`{"s":null,"p":null,"i":null,"m":null,"ptr":null,"raw":null}`), &v); err != nil {
 		t.Fatal(err)
@@ -58,6 +60,7 @@ func TestDecodeJSONTreatsNullAsMissing(t *testing.T) {
 }
 
 func TestDecodeJSONRefusesInvalidInput(t *testing.T) {
+	t.Parallel()
 	deep := func(n int) string { return strings.Repeat("[", n) + strings.Repeat("]", n) }
 	many := `"0":0`
 	for _, c := range strings.Split("abcdefghijklmnopq", "") {
@@ -141,6 +144,7 @@ func TestDecodeJSONRefusesInvalidInput(t *testing.T) {
 }
 
 func TestDecodeJSONAcceptsMaxDepth(t *testing.T) {
+	t.Parallel()
 	body := `{"raw":` + strings.Repeat("[", job.MaxDepth-1) + strings.Repeat("]", job.MaxDepth-1) + `}`
 	if err := DecodeJSON([]byte(body), new(everything)); err != nil {
 		t.Error(err)
@@ -149,6 +153,7 @@ func TestDecodeJSONAcceptsMaxDepth(t *testing.T) {
 
 // Only the levels that are open at once count as depth.
 func TestDecodeJSONCountsOnlyOpenLevels(t *testing.T) {
+	t.Parallel()
 	body := `{"raw":[` + strings.Repeat("[{}],", 10*job.MaxDepth) + `[]]}`
 	if err := DecodeJSON([]byte(body), new(everything)); err != nil {
 		t.Error(err)
@@ -157,6 +162,7 @@ func TestDecodeJSONCountsOnlyOpenLevels(t *testing.T) {
 
 // An error repeats only a short part of the client's text.
 func TestErrorDoesNotRepeatLongName(t *testing.T) {
+	t.Parallel()
 	err := DecodeJSON([]byte(`{"`+strings.Repeat("x", 1<<20)+`":1}`), new(everything))
 	e, _ := errors.AsType[*job.Error](err)
 	if e == nil || len(e.Field)+len(e.Message) > 1000 {

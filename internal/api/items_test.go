@@ -17,6 +17,7 @@ type several struct {
 
 // A wrong element keeps its error, and all others are decoded.
 func TestItemsKeepErrorsOfSingleElements(t *testing.T) {
+	t.Parallel()
 	v := several{List: Items[inner]{Max: 9}}
 	const body = `{"before":"x","list":[ {"a":1} ,{"a":"one"},7,null,{"nope":[{}]},{"b/~c":[{"a":{}}]},{"a":2}],"after":true}`
 	if err := DecodeJSON([]byte(body), &v); err != nil {
@@ -38,6 +39,7 @@ func TestItemsKeepErrorsOfSingleElements(t *testing.T) {
 
 // A syntax error or too many elements refuse the whole array.
 func TestItemsRefuseWholeArray(t *testing.T) {
+	t.Parallel()
 	deep := strings.Repeat("[", job.MaxDepth) + strings.Repeat("]", job.MaxDepth)
 	for _, tt := range []struct {
 		rule, list string

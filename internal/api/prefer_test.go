@@ -10,6 +10,7 @@ import (
 )
 
 func TestParsePrefer(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		rule  string
 		lines []string

@@ -14,6 +14,7 @@ import (
 
 // Every code has a status. Each error that waiting may cure has Retry-After.
 func TestEveryCodeHasStatus(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		code       job.Code
 		status     int
@@ -51,6 +52,7 @@ func TestEveryCodeHasStatus(t *testing.T) {
 }
 
 func TestWriteProblemWritesJSON(t *testing.T) {
+	t.Parallel()
 	w := httptest.NewRecorder()
 	err := job.Wrapf(job.QueueFull, errors.New("secret"), "the queue is full")
 	err.RetryAfter, err.Field = 1500*time.Millisecond, "/queue"
@@ -69,6 +71,7 @@ func TestWriteProblemWritesJSON(t *testing.T) {
 
 // An error that is not a job.Error is a 500 that reveals nothing of its cause.
 func TestProblemHidesUnknownError(t *testing.T) {
+	t.Parallel()
 	w := httptest.NewRecorder()
 	WriteProblem(w, errors.New("the password is hunter2"))
 	if w.Code != 500 || strings.Contains(w.Body.String(), "hunter2") {
@@ -77,6 +80,7 @@ func TestProblemHidesUnknownError(t *testing.T) {
 }
 
 func TestProblemIncludesFailureOfJob(t *testing.T) {
+	t.Parallel()
 	w := httptest.NewRecorder()
 	WriteProblem(w, &JobFailed{
 		Refusal: job.Errorf(job.Conflict, "the job failed"),
@@ -93,6 +97,7 @@ func TestProblemIncludesFailureOfJob(t *testing.T) {
 
 // The error of a batch is that of its first element and lists the errors of all.
 func TestBatchErrorListsItems(t *testing.T) {
+	t.Parallel()
 	first, second := job.Errorf(job.UnknownQueue, "no queue"), job.Errorf(job.KeyFull, "full")
 	first.Field, second.Field = "/jobs/1", "/jobs/7"
 	w := httptest.NewRecorder()

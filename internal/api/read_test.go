@@ -19,6 +19,7 @@ func (u unreadableBody) Read([]byte) (int, error) {
 }
 
 func TestReadJSONRefusesLongBodyUnread(t *testing.T) {
+	t.Parallel()
 	r := httptest.NewRequest("POST", "/", unreadableBody{t})
 	r.ContentLength = 101
 	if err := ReadJSON(r, 100, new(everything)); job.CodeOf(err) != job.TooLarge {
@@ -38,6 +39,7 @@ func (c *endlessBody) Read(p []byte) (int, error) {
 }
 
 func TestReadJSONLimitsBodyWithoutLength(t *testing.T) {
+	t.Parallel()
 	body := new(endlessBody)
 	r := httptest.NewRequest("POST", "/", body)
 	r.ContentLength = -1
@@ -50,6 +52,7 @@ func TestReadJSONLimitsBodyWithoutLength(t *testing.T) {
 }
 
 func TestReadBodyReadsUpToLimit(t *testing.T) {
+	t.Parallel()
 	for _, size := range []int{0, 1, maxPrealloc - 1, maxPrealloc, maxPrealloc + 1, 3 * maxPrealloc} {
 		for _, declared := range []bool{true, false} {
 			text := strings.Repeat("x", size)
@@ -66,6 +69,7 @@ func TestReadBodyReadsUpToLimit(t *testing.T) {
 }
 
 func TestReadJSONRefusesIncompleteBody(t *testing.T) {
+	t.Parallel()
 	for _, length := range []int64{20, maxPrealloc + 20, -1} {
 		broken := io.MultiReader(strings.NewReader(`{"s":"x`), &failingReader{})
 		r := httptest.NewRequest("POST", "/", broken)
@@ -82,6 +86,7 @@ type failingReader struct{}
 func (*failingReader) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
 
 func TestRequireJSONRefusesCompressedBody(t *testing.T) {
+	t.Parallel()
 	for packed, ok := range map[string]bool{"": true, "identity": true, "gzip": false, "br, gzip": false} {
 		r := httptest.NewRequest("POST", "/", nil)
 		r.Header.Set("Content-Encoding", packed)
@@ -93,6 +98,7 @@ func TestRequireJSONRefusesCompressedBody(t *testing.T) {
 }
 
 func TestRequireJSONChecksContentType(t *testing.T) {
+	t.Parallel()
 	for text, ok := range map[string]bool{
 		"":                                  true,
 		"application/json":                  true,

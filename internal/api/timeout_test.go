@@ -85,6 +85,7 @@ func sendSlowly(conn net.Conn, head string) {
 }
 
 func TestSlowBodyIsRefusedAtDeadline(t *testing.T) {
+	t.Parallel()
 	for name, tt := range map[string]struct {
 		head string
 		want int
@@ -119,6 +120,7 @@ func TestSlowBodyIsRefusedAtDeadline(t *testing.T) {
 // The deadline of a body does not affect its response or the next request on the
 // connection.
 func TestBodyDeadlineDoesNotBoundResponse(t *testing.T) {
+	t.Parallel()
 	const request = " HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Length: 2\r\n\r\n{}"
 	withTimeoutServer(t, func(conn net.Conn, responses *bufio.Reader) {
 		for _, call := range []string{"POST /read", "GET /held", "GET /stream", "POST /read"} {

@@ -10,6 +10,7 @@ const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 // A valid traceparent is used as W3C Trace Context demands; an invalid one is ignored.
 func TestTraceparentFollowsW3C(t *testing.T) {
+	t.Parallel()
 	for name, c := range map[string]struct {
 		sent []string
 		want string

@@ -96,6 +96,7 @@ func (d slowDisk) Write(p []byte) (int, error) {
 // An upload may take any time as long as it arrives steadily. Its deadline does not
 // outlive the body, even where the last bytes would extend it.
 func TestSteadyUploadIsAccepted(t *testing.T) {
+	t.Parallel()
 	const size = 40 * minUploaded
 	for _, declared := range []bool{true, false} {
 		status, answer, took := upload(t, uploadPlan{size: size, piece: minUploaded, pause: 20 * time.Second, declared: declared})
@@ -107,6 +108,7 @@ func TestSteadyUploadIsAccepted(t *testing.T) {
 
 // The time of the disk does not count.
 func TestUploadOutlastsSlowDisk(t *testing.T) {
+	t.Parallel()
 	const size = 4 * minUploaded
 	for _, declared := range []bool{true, false} {
 		status, answer, took := upload(t, uploadPlan{size: size, piece: 1 << 10, declared: declared, sync: defaultTimeout + time.Second})
@@ -117,6 +119,7 @@ func TestUploadOutlastsSlowDisk(t *testing.T) {
 }
 
 func TestStalledUploadIsRefused(t *testing.T) {
+	t.Parallel()
 	for _, declared := range []bool{true, false} {
 		status, answer, took := upload(t, uploadPlan{size: 1 << 20, piece: 1000, pause: 2 * time.Second, declared: declared})
 		if status != http.StatusRequestTimeout || !strings.Contains(answer, string(RequestTimeout)) || took > defaultTimeout+time.Second {
@@ -128,6 +131,7 @@ func TestStalledUploadIsRefused(t *testing.T) {
 // No deadline is set after the end of the body: from then on net/http waits for the
 // client to leave.
 func TestEndedUploadSetsNoDeadline(t *testing.T) {
+	t.Parallel()
 	w := &deadlineCounter{}
 	body := Timeouts{}.Upload(w, &http.Request{Body: io.NopCloser(iotest.DataErrReader(strings.NewReader(strings.Repeat("x", minUploaded))))})
 	w.atEnd = func() bool { return body.err != nil }
@@ -142,6 +146,7 @@ func TestEndedUploadSetsNoDeadline(t *testing.T) {
 }
 
 func TestUploadWithoutBodySetsNoDeadline(t *testing.T) {
+	t.Parallel()
 	w := &deadlineCounter{atEnd: func() bool { return true }}
 	body := Timeouts{}.Upload(w, &http.Request{Body: http.NoBody})
 	n, err := body.Read(make([]byte, 1))
@@ -166,6 +171,7 @@ func (d *deadlineCounter) SetReadDeadline(time.Time) error {
 
 // The end of the body is io.EOF; an incomplete body is an error.
 func TestUploadReportsEndOfBody(t *testing.T) {
+	t.Parallel()
 	r := &http.Request{Body: io.NopCloser(strings.NewReader("all"))}
 	if body, err := io.ReadAll(Timeouts{}.Upload(noConnWriter{}, r)); err != nil || string(body) != "all" {
 		t.Errorf("%q, %v", body, err)

@@ -27,6 +27,7 @@ func serveHandler(h Handler) (w *httptest.ResponseRecorder, logged string, panic
 }
 
 func TestWrapWritesReturnedError(t *testing.T) {
+	t.Parallel()
 	w, logged, _ := serveHandler(func(http.ResponseWriter, *http.Request) error {
 		return job.Errorf(job.NotFound, "there is no such thing")
 	})
@@ -39,6 +40,7 @@ func TestWrapWritesReturnedError(t *testing.T) {
 }
 
 func TestWrapLogsCauseOfServerError(t *testing.T) {
+	t.Parallel()
 	w, logged, _ := serveHandler(func(http.ResponseWriter, *http.Request) error {
 		return job.Wrapf(job.Unavailable, errors.New("disk on fire"), "the store cannot be written")
 	})
@@ -53,6 +55,7 @@ func TestWrapLogsCauseOfServerError(t *testing.T) {
 // A request whose context has ended does not get a 500. An error with another cause is
 // logged all the same.
 func TestWrapTreatsAbortedRequestAsUnavailable(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		err    error
 		logged bool
@@ -75,6 +78,7 @@ func TestWrapTreatsAbortedRequestAsUnavailable(t *testing.T) {
 
 // A value that has no JSON is a defect of the server and is logged.
 func TestWrapLogsValueWithoutJSON(t *testing.T) {
+	t.Parallel()
 	w, logged, _ := serveHandler(func(w http.ResponseWriter, _ *http.Request) error {
 		WriteJSON(w, 200, math.NaN())
 		return nil
@@ -85,6 +89,7 @@ func TestWrapLogsValueWithoutJSON(t *testing.T) {
 }
 
 func TestWrapTurnsPanicInto500(t *testing.T) {
+	t.Parallel()
 	w, logged, panicked := serveHandler(func(http.ResponseWriter, *http.Request) error { panic("oops") })
 	if panicked != nil || w.Code != 500 {
 		t.Fatalf("%v, %d", panicked, w.Code)
@@ -97,6 +102,7 @@ func TestWrapTurnsPanicInto500(t *testing.T) {
 // A client that sends its whole body first gets the refusal, unless the body is far too
 // long or the server is overloaded.
 func TestWrapDrainsRefusedBody(t *testing.T) {
+	t.Parallel()
 	wrong := job.Errorf(job.TooLarge, "too large")
 	for _, tt := range []struct {
 		rule   string
@@ -128,6 +134,7 @@ func TestWrapDrainsRefusedBody(t *testing.T) {
 
 // The drain of an endless body stops at the limit.
 func TestWrapLimitsDrainOfRefusedBody(t *testing.T) {
+	t.Parallel()
 	body := new(endlessBody)
 	r := httptest.NewRequest("POST", "/x", body)
 	r.ContentLength = -1
@@ -139,6 +146,7 @@ func TestWrapLimitsDrainOfRefusedBody(t *testing.T) {
 
 // A response that has begun is broken off, not completed with a problem.
 func TestWrapAbortsBegunResponse(t *testing.T) {
+	t.Parallel()
 	for name, fail := range map[string]func() error{
 		"error": func() error { return errors.New("late") },
 		"panic": func() error { panic("late") },
@@ -158,6 +166,7 @@ func TestWrapAbortsBegunResponse(t *testing.T) {
 
 // A flush alone begins the response.
 func TestFlushBeginsResponse(t *testing.T) {
+	t.Parallel()
 	_, _, panicked := serveHandler(func(w http.ResponseWriter, _ *http.Request) error {
 		if err := http.NewResponseController(w).Flush(); err != nil {
 			t.Errorf("flush: %v", err)
@@ -171,6 +180,7 @@ func TestFlushBeginsResponse(t *testing.T) {
 
 // A 1xx status does not begin the response.
 func TestInformationalStatusDoesNotBeginResponse(t *testing.T) {
+	t.Parallel()
 	w, _, panicked := serveHandler(func(w http.ResponseWriter, _ *http.Request) error {
 		w.WriteHeader(http.StatusEarlyHints)
 		return job.Errorf(job.NotFound, "there is no such thing")
@@ -181,6 +191,7 @@ func TestInformationalStatusDoesNotBeginResponse(t *testing.T) {
 }
 
 func TestWrapPassesAbortOn(t *testing.T) {
+	t.Parallel()
 	w, logged, panicked := serveHandler(func(http.ResponseWriter, *http.Request) error { panic(http.ErrAbortHandler) })
 	if panicked != http.ErrAbortHandler || logged != "" || w.Body.Len() > 0 {
 		t.Errorf("%v, %q, %q", panicked, logged, w.Body)
@@ -189,6 +200,7 @@ func TestWrapPassesAbortOn(t *testing.T) {
 
 // Wrap writes nothing to a hijacked connection.
 func TestWrapIgnoresHijackedConnection(t *testing.T) {
+	t.Parallel()
 	done := make(chan any, 1)
 	h := Wrap(nil, WriteProblem, func(w http.ResponseWriter, _ *http.Request) error {
 		conn, _, err := http.NewResponseController(w).Hijack()

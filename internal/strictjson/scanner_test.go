@@ -11,6 +11,7 @@ import (
 // Members returns the values as they are written, and the scanner is at the end after
 // them.
 func TestMembersReturnsTextOfValues(t *testing.T) {
+	t.Parallel()
 	s := New([]byte(` { "a" : [1, "}\"" ] ,"\u0062":null , "c": -1.5e3} `))
 	var got []string
 	s.Peek()
@@ -27,6 +28,7 @@ func TestMembersReturnsTextOfValues(t *testing.T) {
 
 // Every error points to its value, also an error of the caller's function.
 func TestErrorPointsToValue(t *testing.T) {
+	t.Parallel()
 	refuse := func(_, value []byte) *job.Error {
 		if string(value) == "7" {
 			return job.Errorf(job.Invalid, "not seven")

@@ -17,6 +17,7 @@ import (
 )
 
 func TestQuestionIsAcceptedAndAnswered(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	a := h.ask("ann", "how high?")
 	task, conv := a.text("task_id"), a.text("conversation_id")
@@ -45,6 +46,7 @@ func TestQuestionIsAcceptedAndAnswered(t *testing.T) {
 }
 
 func TestWaitingQuestionHasPosition(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	h.ask("ann", "first")
 	h.ask("ann", "second")
@@ -53,6 +55,7 @@ func TestWaitingQuestionHasPosition(t *testing.T) {
 }
 
 func TestPromptIncludesConversation(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	conv := h.ask("ann", "1").text("conversation_id")
 	h.next().done("one")
@@ -64,6 +67,7 @@ func TestPromptIncludesConversation(t *testing.T) {
 }
 
 func TestFailedTaskIsReadable(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	a := h.ask("ann", "q")
 	w := h.next()
@@ -78,6 +82,7 @@ func TestFailedTaskIsReadable(t *testing.T) {
 }
 
 func TestCancelKeepsPartialAnswer(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	a := h.ask("ann", "q")
 	w := h.next()
@@ -95,6 +100,7 @@ func TestCancelKeepsPartialAnswer(t *testing.T) {
 }
 
 func TestCancelEndsWaitingQuestion(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	h.ask("ann", "first")
 	a := h.ask("ann", "second")
@@ -104,6 +110,7 @@ func TestCancelEndsWaitingQuestion(t *testing.T) {
 
 // A cancel that is on disk succeeds, even when the reads after it fail.
 func TestCancelSucceedsWhenReadFails(t *testing.T) {
+	t.Parallel()
 	var failing atomic.Bool
 	h := newHarnessWithFaults(t, 0, faulty.Plan{
 		Read: func(string) error {
@@ -124,6 +131,7 @@ func TestCancelSucceedsWhenReadFails(t *testing.T) {
 }
 
 func TestConversationAcceptsOneQuestionAtATime(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	conv := h.call("ann", "POST", "/api/conversations", "").want(t, 201).text("id")
 	const askers = 8
@@ -152,6 +160,7 @@ func TestConversationAcceptsOneQuestionAtATime(t *testing.T) {
 }
 
 func TestReloadedPageResumesAnswer(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	a := h.ask("ann", "q")
 	messages := "/api/conversations/" + a.text("conversation_id") + "/messages"
@@ -175,6 +184,7 @@ func TestReloadedPageResumesAnswer(t *testing.T) {
 }
 
 func TestRetriedTaskIsFollowed(t *testing.T) {
+	t.Parallel()
 	for _, retry := range []struct {
 		rule string
 		do   func(*harness, job.ID) error
@@ -223,6 +233,7 @@ func TestRetriedTaskIsFollowed(t *testing.T) {
 
 // A client that got an end before the retry can still read that end.
 func TestEndIsReportedAfterRetry(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	h.ask("ann", "q")
 	w := h.next()
@@ -242,6 +253,7 @@ func TestEndIsReportedAfterRetry(t *testing.T) {
 }
 
 func TestIdempotencyKeyAsksOnce(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	ask := func(user, body, key string) answer {
 		return h.call(user, "POST", "/api/chat", body, "Idempotency-Key", key)
@@ -266,6 +278,7 @@ func TestIdempotencyKeyAsksOnce(t *testing.T) {
 }
 
 func TestDeleteConversationDeletesAnswer(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	a := h.ask("ann", "q")
 	conv := "/api/conversations/" + a.text("conversation_id")
@@ -285,6 +298,7 @@ func TestDeleteConversationDeletesAnswer(t *testing.T) {
 
 // This holds for the current answer and for an older one that is retried.
 func TestDeleteConversationDeletesPrompts(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 2)
 	ann := job.Owner{User: "ann"}
 	first := h.ask("ann", "a secret")
@@ -313,6 +327,7 @@ func TestDeleteConversationDeletesPrompts(t *testing.T) {
 
 // Earlier versions kept the jobs of a deleted conversation.
 func TestAnswerWithoutConversationIsReadable(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	a := h.ask("ann", "q")
 	w := h.next()
@@ -329,6 +344,7 @@ func TestAnswerWithoutConversationIsReadable(t *testing.T) {
 }
 
 func TestAnswerOfDeletedJobIsCancelled(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	a := h.ask("ann", "q")
 	w := h.next()
@@ -341,6 +357,7 @@ func TestAnswerOfDeletedJobIsCancelled(t *testing.T) {
 }
 
 func TestChatIsHiddenFromOtherUsers(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	a := h.ask("ann", "q")
 	task, conv := a.text("task_id"), a.text("conversation_id")
@@ -368,6 +385,7 @@ func TestChatIsHiddenFromOtherUsers(t *testing.T) {
 }
 
 func TestOtherJobIsNotATask(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	snap, _, err := h.engine.Submit(background, engine.Request{Owner: job.Owner{User: "ann"}, Queue: "other", Input: []byte("{}")})
 	if err != nil {
@@ -381,6 +399,7 @@ func TestOtherJobIsNotATask(t *testing.T) {
 }
 
 func TestBadInputStoresNothing(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	foreign := job.NewID().String()
 	conv := "conv_" + strings.TrimPrefix(foreign, "job_")
@@ -449,6 +468,7 @@ func TestBadInputStoresNothing(t *testing.T) {
 }
 
 func TestAnyContentTypeIsAccepted(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	for _, kind := range []string{"text/plain", "application/x-www-form-urlencoded", "application/json; charset=utf-8"} {
 		h.call("ann", "POST", "/api/chat", `{"query":"q"}`, "Content-Type", kind).want(t, 202)
@@ -456,12 +476,14 @@ func TestAnyContentTypeIsAccepted(t *testing.T) {
 }
 
 func TestOtherOriginIsRefused(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	h.call("ann", "POST", "/api/chat", `{"query":"q"}`, "Origin", "https://example.com").want(t, 403, "code", "forbidden")
 	h.call("ann", "POST", "/api/chat", `{"query":"q"}`, "Origin", h.url).want(t, 202)
 }
 
 func TestListsHavePages(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	for i := range 5 {
 		h.call("ann", "POST", "/api/conversations", fmt.Sprintf(`{"title":"%d"}`, i)).want(t, 201, "title", i)
@@ -483,6 +505,7 @@ func TestListsHavePages(t *testing.T) {
 // A message that was pending when it was read is shown with the answer that has arrived
 // since.
 func TestMessagesShowAnswerThatEndsDuringRead(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	ann := job.Owner{User: "ann"}
 	h.ask("ann", "q")
@@ -500,6 +523,7 @@ func TestMessagesShowAnswerThatEndsDuringRead(t *testing.T) {
 }
 
 func TestReadsDoNotWaitForWrites(t *testing.T) {
+	t.Parallel()
 	var stuck atomic.Bool
 	began, gate := make(chan struct{}, 1), make(chan struct{})
 	h := newHarnessWithFaults(t, 1, faulty.Plan{Commit: func(int, *store.Batch) faulty.Fault {
@@ -533,6 +557,7 @@ func TestReadsDoNotWaitForWrites(t *testing.T) {
 // Every second commit is applied or not, and reports an unknown outcome. The engine
 // commits it again, and no question, answer or delete is lost or done twice.
 func TestConversationSurvivesUnknownCommits(t *testing.T) {
+	t.Parallel()
 	var asked atomic.Int32
 	h := newHarnessWithFaults(t, 1, faulty.Plan{Commit: func(_ int, b *store.Batch) faulty.Fault {
 		if b.Len() == len(b.Dues) { // a commit of the engine's own, at a time that the test cannot know; while it fails, no question is accepted
@@ -560,6 +585,7 @@ func TestConversationSurvivesUnknownCommits(t *testing.T) {
 }
 
 func TestHeartbeatReturnsExpiry(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	ann := job.Owner{User: "ann"}
 	if h.beats.count(ann) > 0 {

@@ -9,6 +9,7 @@ import (
 )
 
 func TestParseMessageIsStrict(t *testing.T) {
+	t.Parallel()
 	task := job.NewID().String()
 	for _, c := range []struct {
 		rule, data string

@@ -74,6 +74,7 @@ func drawLog(t *rapid.T) (log []job.Entry, text string) {
 // Wherever the log is split into updates, and wherever the client reconnects and watches
 // from its last cursor, it has the text of the last attempt.
 func TestUpdatesGiveSameTextHoweverCut(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		log, text := drawLog(t)
 		var client testReader
@@ -121,6 +122,7 @@ func lastReport(log []job.Entry) (p job.Progress) {
 }
 
 func TestLateWatcherGetsLimitedDeltas(t *testing.T) {
+	t.Parallel()
 	piece := strings.Repeat("x", 1000)
 	u := engine.Update{Job: &job.Job{}}
 	for i := range 100 {
@@ -144,6 +146,7 @@ func TestLateWatcherGetsLimitedDeltas(t *testing.T) {
 }
 
 func TestProgressInEveryState(t *testing.T) {
+	t.Parallel()
 	half := job.Progress{Percent: 50, Status: "Halfway"}
 	for _, c := range []struct {
 		rule string
@@ -168,6 +171,7 @@ func TestProgressInEveryState(t *testing.T) {
 }
 
 func TestWatchEndsWithAnswerOrError(t *testing.T) {
+	t.Parallel()
 	id := conversation.MessageID{Conversation: conversation.ID(job.NewUUID()), Number: 2}
 	n := encoder{task: "t", seq: 9}
 	for _, c := range []struct {

@@ -15,6 +15,7 @@ import (
 )
 
 func TestSocketSendsWholeAnswer(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	client := h.dial("ann")
 	client.send(`{"type":"chat_query","query":"q","client_id":"1"}`)
@@ -78,6 +79,7 @@ func (tr *transcript) add(t testing.TB, a answer) {
 // last cursor. It receives all of the answer, and nothing twice, while the answer is
 // written and after.
 func TestReconnectingClientMissesNothing(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 8)
 	var want strings.Builder
 	for i := range 12 {
@@ -119,6 +121,7 @@ func TestReconnectingClientMissesNothing(t *testing.T) {
 }
 
 func TestRepeatedQuestionIsSameTask(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	client := h.dial("ann")
 	const query = `{"type":"chat_query","query":"q","client_id":"c-1"}`
@@ -150,6 +153,7 @@ func TestRepeatedQuestionIsSameTask(t *testing.T) {
 }
 
 func TestBusyErrorNamesTask(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	a := h.ask("ann", "q")
 	client := h.dial("ann")
@@ -158,6 +162,7 @@ func TestBusyErrorNamesTask(t *testing.T) {
 }
 
 func TestCancelOverSocketGetsEnd(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	a := h.ask("ann", "q")
 	w := h.next()
@@ -173,6 +178,7 @@ func TestCancelOverSocketGetsEnd(t *testing.T) {
 }
 
 func TestSecondWatchStartsAtItsCursor(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	a := h.ask("ann", "q")
 	w := h.next()
@@ -196,6 +202,7 @@ func TestSecondWatchStartsAtItsCursor(t *testing.T) {
 }
 
 func TestGarbageKeepsSocketOpen(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	a := h.ask("ann", "q")
 	client := h.dial("ann")
@@ -229,6 +236,7 @@ func TestGarbageKeepsSocketOpen(t *testing.T) {
 
 // Each message of a flood of garbage is answered, and only the sender has to wait.
 func TestFloodIsAnsweredInOrder(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	client := h.dial("ann")
 	const flood = 5000
@@ -252,6 +260,7 @@ func TestFloodIsAnsweredInOrder(t *testing.T) {
 }
 
 func TestTooLargeMessageClosesSocket(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	client := h.dial("ann")
 	client.send(`{"type":"chat_query","query":"%s"}`, strings.Repeat("x", maxMessage))
@@ -262,6 +271,7 @@ func TestTooLargeMessageClosesSocket(t *testing.T) {
 }
 
 func TestSocketRefusesTooManyTasks(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	client := h.dial("ann")
 	for i := range maxFollowed {
@@ -288,6 +298,7 @@ func TestSocketRefusesTooManyTasks(t *testing.T) {
 // A client may leave at any point of a question or its answer without any effect on the
 // task.
 func TestLeavingDoesNotCancel(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	for _, stay := range []string{"sent", "accepted", "progress", "delta"} {
 		t.Run(stay, func(t *testing.T) {
@@ -320,6 +331,7 @@ func TestLeavingDoesNotCancel(t *testing.T) {
 }
 
 func TestStopTellsSocketsToReconnect(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	client := h.dial("ann")
 	client.send(`{"type":"chat_query","query":"q"}`)
@@ -363,6 +375,9 @@ func TestStopTellsSocketsToReconnect(t *testing.T) {
 // A client that reads nothing is dropped. It can resume after the last message that it
 // has.
 func TestSlowClientIsDroppedAndResumes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("fills the buffers of a socket")
+	}
 	h := newHarness(t, 1)
 	h.startAPI(stream.Deadlines{Write: 100 * time.Millisecond, Ping: time.Hour, Pong: time.Hour})
 	client := h.dial("ann")
@@ -410,6 +425,7 @@ func TestClientWithoutPongIsDropped(t *testing.T) {
 }
 
 func TestSocketOfOtherOriginIsRefused(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	_, res, err := websocket.Dial(background, h.url+"/ws", &websocket.DialOptions{HTTPHeader: http.Header{"Origin": {"https://example.com"}}})
 	if err == nil || res.StatusCode != http.StatusForbidden {
@@ -424,6 +440,7 @@ func TestSocketOfOtherOriginIsRefused(t *testing.T) {
 
 // A job that is retried is followed to its new end.
 func TestRetriedAttemptIsFollowedToEnd(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t, 1)
 	a := h.ask("ann", "q")
 	w := h.next()

@@ -32,6 +32,7 @@ func request(method, path string, header ...string) *httptest.ResponseRecorder {
 }
 
 func TestUnknownPathOrMethodGetsProblem(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		method, path string
 		status       int
@@ -63,6 +64,7 @@ func TestUnknownPathOrMethodGetsProblem(t *testing.T) {
 
 // The error for an unknown path points to the documentation.
 func TestUnknownPathGetsHint(t *testing.T) {
+	t.Parallel()
 	for path, hint := range map[string]string{"/": "/docs", "/jobs": "/docs", "/v1/things//cancel": "empty"} {
 		if w := request("POST", path); !strings.Contains(w.Body.String(), hint) {
 			t.Errorf("%s: %s", path, w.Body)
@@ -71,6 +73,7 @@ func TestUnknownPathGetsHint(t *testing.T) {
 }
 
 func TestResponseHasRequestID(t *testing.T) {
+	t.Parallel()
 	if got := request("GET", "/", "X-Request-ID", "abc-123").Header().Get("X-Request-ID"); got != "abc-123" {
 		t.Errorf("a caller's id became %q", got)
 	}
@@ -84,6 +87,7 @@ func TestResponseHasRequestID(t *testing.T) {
 
 // A request that the gate refuses gets a request id too.
 func TestRefusedOriginGetsRequestID(t *testing.T) {
+	t.Parallel()
 	w := request("GET", "/v1/things/7", "Origin", "http://evil.example")
 	if w.Code != 403 || w.Header().Get("X-Request-ID") == "" {
 		t.Errorf("%d %v", w.Code, w.Header())
@@ -91,6 +95,7 @@ func TestRefusedOriginGetsRequestID(t *testing.T) {
 }
 
 func TestOwnerComesFromUserHeader(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ rule, user, want string }{
 		{"who is named", "ann", "ann"},
 		{"who says nothing is local", "", "local"},
@@ -105,6 +110,7 @@ func TestOwnerComesFromUserHeader(t *testing.T) {
 // A malformed name is refused. With "local" in its place it would see the jobs of another
 // user.
 func TestMalformedUserIsRefused(t *testing.T) {
+	t.Parallel()
 	for _, bad := range []string{strings.Repeat("x", 129), "tab\there", "\xff", "a\u200bb"} {
 		if w := request("GET", "/v1/things/7", "X-User-ID", bad); w.Code != 400 {
 			t.Errorf("%q: %d %s", bad, w.Code, w.Body)
@@ -115,6 +121,7 @@ func TestMalformedUserIsRefused(t *testing.T) {
 // A refusal has the format of the API that the request is for, even where the gate
 // refuses it.
 func TestRefusalHasFormatOfItsAPI(t *testing.T) {
+	t.Parallel()
 	g := &Gate{Listen: []string{"127.0.0.1:8080"}, Tokens: tokensAt(noon, 1)}
 	own := func(w http.ResponseWriter, err error) { api.WriteJSON(w, http.StatusTeapot, string(job.CodeOf(err))) }
 	nothing := func(http.ResponseWriter, *http.Request) error { return nil }

@@ -27,6 +27,7 @@ func serve(s *Gate, r *http.Request) (w *httptest.ResponseRecorder, admitted boo
 }
 
 func TestGateChecksHostAndOrigin(t *testing.T) {
+	t.Parallel()
 	loopback := &Gate{Listen: []string{"127.0.0.1:8080", "[::1]:8080"}}
 	open := &Gate{Listen: []string{"0.0.0.0:8080"}}
 	public := &Gate{Listen: []string{"127.0.0.1:8080"}, PublicURL: mustURL("https://Jobs.example:8443/m")}
@@ -100,6 +101,7 @@ func TestGateChecksHostAndOrigin(t *testing.T) {
 }
 
 func TestTwoOriginsAreRefused(t *testing.T) {
+	t.Parallel()
 	r := httptest.NewRequest("POST", "/v1/jobs", nil)
 	r.Host = "localhost"
 	r.Header["Origin"] = []string{"http://localhost", "http://localhost"}
@@ -109,6 +111,7 @@ func TestTwoOriginsAreRefused(t *testing.T) {
 }
 
 func TestOnlyTrustedPeersSetHeaders(t *testing.T) {
+	t.Parallel()
 	s := &Gate{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("2001:db8::/32")}}
 	for _, tt := range []struct {
 		rule  string
@@ -153,6 +156,7 @@ func TestOnlyTrustedPeersSetHeaders(t *testing.T) {
 
 // The scheme that an untrusted peer names is in no URL.
 func TestOnlyTrustedPeersSetScheme(t *testing.T) {
+	t.Parallel()
 	for peer, want := range map[string]string{"127.0.0.1:1": "https://localhost:8080", "192.0.2.7:1": "http://localhost:8080"} {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Host, r.RemoteAddr = "localhost:8080", peer

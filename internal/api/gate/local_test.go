@@ -9,6 +9,7 @@ import (
 // LocalOnly admits only requests that come from this machine and are not forwarded for
 // another one.
 func TestLocalOnlyRefusesOtherMachines(t *testing.T) {
+	t.Parallel()
 	mux := http.NewServeMux()
 	mux.Handle("GET /inner", LocalOnly(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})))
 	handler := (&Gate{Listen: []string{"0.0.0.0:80"}}).Handler(mux)
@@ -45,6 +46,7 @@ func (s *routeWriter) RecordRoute(pattern string) { s.pattern = pattern }
 
 // The gate records the pattern even where it passes a changed request on.
 func TestGateRecordsRoute(t *testing.T) {
+	t.Parallel()
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /a/{b}", func(http.ResponseWriter, *http.Request) {})
 	handler := (&Gate{Listen: []string{"0.0.0.0:80"}}).Handler(mux)

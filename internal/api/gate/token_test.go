@@ -35,6 +35,7 @@ func seal(t *Tokens, g Grant) string { return string(t.Seal(nil, g)) }
 
 // A token can be opened with the same key until it expires.
 func TestTokenRoundTrips(t *testing.T) {
+	t.Parallel()
 	tokens := tokensAt(noon, 1)
 	rapid.Check(t, func(t *rapid.T) {
 		g := Grant{
@@ -63,6 +64,7 @@ func TestTokenRoundTrips(t *testing.T) {
 // A token with one character added, removed or changed is refused, and the error does not
 // repeat it.
 func TestAlteredTokenIsRefused(t *testing.T) {
+	t.Parallel()
 	tokens := tokensAt(noon, 1)
 	token := seal(tokens, testGrant())
 	refused := func(text string) {
@@ -89,6 +91,7 @@ func TestAlteredTokenIsRefused(t *testing.T) {
 
 // The bytes of a token do not contain its grant.
 func TestTokenHidesGrant(t *testing.T) {
+	t.Parallel()
 	tokens := tokensAt(noon, 1)
 	g := testGrant()
 	g.Owner.User = strings.Repeat("ann", 40)
@@ -100,6 +103,7 @@ func TestTokenHidesGrant(t *testing.T) {
 
 // crypt gives the same bytes as AES-CTR for any tag and length.
 func TestCryptMatchesCTR(t *testing.T) {
+	t.Parallel()
 	s := tokensAt(noon, 1).sealers.Get().(*sealer)
 	for _, tag := range [][]byte{bytes.Repeat([]byte{7}, tagSize), bytes.Repeat([]byte{255}, tagSize)} {
 		for n := range 100 {
@@ -170,6 +174,7 @@ func requestTo(h http.Handler, method, path string, headers ...string) *httptest
 
 // A token opens the calls of its one job, in its owner's name, and no others.
 func TestTokenOpensOnlyItsJob(t *testing.T) {
+	t.Parallel()
 	tokens := tokensAt(noon, 1)
 	g := testGrant()
 	his := g.Job.String()
@@ -237,6 +242,7 @@ func TestTokenOpensOnlyItsJob(t *testing.T) {
 // A page of an allowed origin may follow a job with its token and do nothing else. Other
 // pages may do nothing.
 func TestForeignPagesNeedAllowedOriginAndToken(t *testing.T) {
+	t.Parallel()
 	const app = "https://app.example"
 	token := seal(tokensAt(noon, 1), testGrant())
 	path := "/v1/jobs/" + testGrant().Job.String()
@@ -279,6 +285,7 @@ func TestForeignPagesNeedAllowedOriginAndToken(t *testing.T) {
 }
 
 func TestPreflightListsMethodsAndHeaders(t *testing.T) {
+	t.Parallel()
 	path := "/v1/jobs/" + testGrant().Job.String() + "/output?token=wt_x"
 	ask := []string{"Access-Control-Request-Method", "GET", "Access-Control-Request-Headers", "prefer"}
 	w := requestTo(newTokenHandler("https://app.example"), "OPTIONS", path, append(ask, "Origin", "https://app.example")...)
@@ -296,6 +303,7 @@ func TestPreflightListsMethodsAndHeaders(t *testing.T) {
 }
 
 func TestWatchURLUsesPublicAddress(t *testing.T) {
+	t.Parallel()
 	tokens := tokensAt(noon, 1)
 	for _, tt := range []struct {
 		rule string
@@ -324,6 +332,7 @@ func TestWatchURLUsesPublicAddress(t *testing.T) {
 
 // A request with a token gets no new token.
 func TestTokenGetsNoNewToken(t *testing.T) {
+	t.Parallel()
 	s := &Gate{Tokens: tokensAt(noon, 1)}
 	mux := http.NewServeMux()
 	asked := 0

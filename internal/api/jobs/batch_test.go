@@ -18,6 +18,7 @@ import (
 
 // Each job of a batch reaches the engine with all of its fields, like a single submit.
 func TestBatchReachesEngineComplete(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	second := `{"queue":"sim","input":{"a": [1]},"priority":2,"key":"ann","max_attempts":7,"metadata":{"a":"1"},"idempotency_key":"once"}`
 	w := f.ask("POST", "/v1/jobs/batch", `{"jobs":[ {"queue":"sim","input":1} , `+second+`]}`, "X-User-ID", "ann")
@@ -38,6 +39,7 @@ func TestBatchReachesEngineComplete(t *testing.T) {
 
 // The key in the header gives each job its own key: the key and the job's place.
 func TestBatchKeyGivesEachJobAKey(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	item := `{"queue":"sim","input":1}`
 	f.ask("POST", "/v1/jobs/batch", `{"jobs":[`+item+`,`+item+`],"atomic":true}`, "Idempotency-Key", "import", "Prefer", "respond-async")
@@ -54,6 +56,7 @@ func TestBatchKeyGivesEachJobAKey(t *testing.T) {
 // A job that is refused, by the API or by the engine, is refused alone, with a pointer
 // into the batch. The others are stored, and all results keep their places.
 func TestBatchReportsEachJob(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	full := job.Errorf(job.KeyFull, "the key has as many waiting jobs as it may")
 	full.RetryAfter = 1500 * time.Millisecond
@@ -81,6 +84,7 @@ func TestBatchReportsEachJob(t *testing.T) {
 // An atomic batch with a refused job is refused as a whole, with a pointer to the job.
 // The engine is not asked if the request alone shows the fault.
 func TestAtomicBatchIsRefusedWhole(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	w := f.ask("POST", "/v1/jobs/batch", `{"atomic":true,"jobs":[{"queue":"sim","input":1},{"queue":"sim"},{"queue":"sim","input":1,"priority":0}]}`)
 	checkProblem(t, "by its fields", w.Code, w.Body.Bytes(), 400, job.Invalid, "/jobs/1/input")
@@ -105,6 +109,7 @@ func TestAtomicBatchIsRefusedWhole(t *testing.T) {
 
 // The list of refused jobs has a limit.
 func TestAtomicErrorListsLimitedJobs(t *testing.T) {
+	t.Parallel()
 	w := newFake(t).ask("POST", "/v1/jobs/batch", `{"atomic":true,"jobs":[`+strings.Repeat(`{},`, 999)+`{}]}`)
 	var p api.Problem
 	if err := json.Unmarshal(w.Body.Bytes(), &p); err != nil || len(p.Errors) != maxListed || p.Errors[19].Field != "/jobs/19/queue" {
@@ -114,6 +119,7 @@ func TestAtomicErrorListsLimitedJobs(t *testing.T) {
 
 // A batch whose jobs all exist already is a replay.
 func TestReplayedBatchSaysSo(t *testing.T) {
+	t.Parallel()
 	for _, replays := range []int{0, 1, 2} {
 		f := newFake(t)
 		f.answers = []engine.SubmitResult{{Snapshot: f.snap, Existing: replays > 0}, {Snapshot: f.snap, Existing: replays > 1}}
@@ -125,6 +131,7 @@ func TestReplayedBatchSaysSo(t *testing.T) {
 }
 
 func TestFailedBatchIsAnError(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	f.err = job.Errorf(job.ShuttingDown, "the server is stopping")
 	w := f.ask("POST", "/v1/jobs/batch", oneJob)
@@ -134,6 +141,7 @@ func TestFailedBatchIsAnError(t *testing.T) {
 // A batch may be larger than a single submit. It has a limit of its own, which is checked
 // before the body is read.
 func TestBatchHasOwnSizeLimit(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	item := `{"queue":"sim","input":"` + strings.Repeat("x", 1000) + `"}`
 	if w := f.ask("POST", "/v1/jobs/batch", `{"jobs":[`+strings.Repeat(item+",", job.MaxBatch-1)+item+`]}`); w.Code != 200 || len(f.batch) != job.MaxBatch {
@@ -151,6 +159,7 @@ func TestBatchHasOwnSizeLimit(t *testing.T) {
 
 // While the bodies of batches take all reserved memory, another batch is refused unread.
 func TestBatchMemoryIsLimited(t *testing.T) {
+	t.Parallel()
 	var n batchMemory
 	for i, declared := range []int64{-1, job.MaxBatchBody + 1, job.MaxBatchBody, -1, -1, -1, -1, job.MaxBatchBody - 1} {
 		if err := n.reserve(declared); err != nil {

@@ -116,6 +116,7 @@ func scriptEvents(f *fake) *scriptedWatcher {
 // A detached stream has the same bytes as one of net/http, except that it closes the
 // connection.
 func TestDetachedStreamMatchesHandlerStream(t *testing.T) {
+	t.Parallel()
 	for name, head := range map[string]string{
 		"HTTP/1.1":  eventsHead,
 		"HTTP/1.0":  strings.Replace(eventsHead, "HTTP/1.1", "HTTP/1.0", 1),
@@ -156,6 +157,7 @@ func sortHeaders(answer string) string {
 
 // A response that is complete already keeps the connection open for the next request.
 func TestEndedJobIsNotDetached(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
 		f.watch = func(int64) stream.Watcher { return &scriptedWatcher{updates: updatesOf(jobAt(job.Succeeded, 0))} }
@@ -174,6 +176,7 @@ func TestEndedJobIsNotDetached(t *testing.T) {
 
 // A client that leaves ends the watch at once, before there is an event to send.
 func TestDetachedStreamEndsWhenReaderLeaves(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
 		watch := &scriptedWatcher{updates: updatesOf(testJob())}
@@ -193,6 +196,7 @@ func TestDetachedStreamEndsWhenReaderLeaves(t *testing.T) {
 // A silent detached stream sends a heartbeat every 15 seconds, and asks the client to
 // reconnect when the server stops.
 func TestDetachedStreamSendsHeartbeatsUntilStop(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
 		watch := &scriptedWatcher{updates: updatesOf(testJob())}
@@ -218,6 +222,7 @@ func TestDetachedStreamSendsHeartbeatsUntilStop(t *testing.T) {
 
 // A detached stream drops a client that reads nothing for 30 seconds.
 func TestDetachedStreamDropsSlowReader(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
 		watch := scriptEvents(f)

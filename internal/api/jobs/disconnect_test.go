@@ -31,6 +31,7 @@ func serve(t *testing.T, f *fake) (addr string, over chan string) {
 
 // A client that leaves during the body of a submit stores nothing.
 func TestClientLeavesDuringSubmit(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	addr, over := serve(t, f)
 	const body = `{"queue":"sim","input":{"a":1}}`
@@ -50,6 +51,7 @@ func TestClientLeavesDuringSubmit(t *testing.T) {
 
 // A client that leaves during a long-poll ends the wait and does not affect the job.
 func TestClientLeavesDuringLongPoll(t *testing.T) {
+	t.Parallel()
 	for _, method := range []string{"GET", "POST"} {
 		f := newFake(t)
 		holding, ended := make(chan struct{}), make(chan struct{})
@@ -81,6 +83,7 @@ func TestClientLeavesDuringLongPoll(t *testing.T) {
 
 // A client that leaves a stream closes its watch.
 func TestClientLeavesStream(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	watch := &scriptedWatcher{updates: []engine.Update{{Job: new(testJob())}}}
 	f.watch = func(int64) stream.Watcher { return watch }

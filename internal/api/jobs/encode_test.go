@@ -34,6 +34,7 @@ func FuzzAppendString(f *testing.F) {
 }
 
 func TestAppendTimeFollowsRFC3339(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		zone := time.FixedZone("", rapid.IntRange(-12*3600, 14*3600).Draw(t, "zone"))
 		at := time.Unix(rapid.Int64Range(0, 253402300799).Draw(t, "s"), rapid.Int64Range(0, 999999999).Draw(t, "ns")).In(zone)
@@ -48,6 +49,7 @@ func TestAppendTimeFollowsRFC3339(t *testing.T) {
 
 // The JSON of a job is valid, whatever the job contains.
 func TestAppendJobWritesValidJSON(t *testing.T) {
+	t.Parallel()
 	text := rapid.Custom(func(t *rapid.T) string { return string(rapid.SliceOf(rapid.Byte()).Draw(t, "text")) })
 	rapid.Check(t, func(t *rapid.T) {
 		snap := engine.Snapshot{

@@ -189,6 +189,7 @@ func success(body string) job.Outcome {
 }
 
 func TestJobFromSubmitToResult(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t)
 	id := h.want(202, values{"status": "running", "attempt": 1.0}, "POST", "/v1/jobs", smallSubmit)
 	h.want(409, values{"code": "not_finished"}, "GET", "/v1/jobs/"+id+"/result", "")
@@ -209,6 +210,7 @@ func TestJobFromSubmitToResult(t *testing.T) {
 
 // A submit with a wait is answered at the job's end, with its result.
 func TestSubmitWaitsForEnd(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t)
 	go func() { h.finish(<-h.work, success(`7`)) }()
 	h.want(200, values{"status": "succeeded", "result": 7.0}, "POST", "/v1/jobs", smallSubmit, "Prefer", "wait=60")
@@ -217,12 +219,14 @@ func TestSubmitWaitsForEnd(t *testing.T) {
 // When the server stops during the wait of a submit, the response has the job's current
 // state.
 func TestSubmitWithWaitMeetsStop(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t)
 	go func() { <-h.work; h.stop() }()
 	h.want(202, values{"status": "running"}, "POST", "/v1/jobs", smallSubmit, "Prefer", "wait=60")
 }
 
 func TestSameKeyReturnsSameJob(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t)
 	first := h.want(202, nil, "POST", "/v1/jobs", smallSubmit, "Idempotency-Key", "k")
 	res, text := h.call("POST", "/v1/jobs", smallSubmit, "Idempotency-Key", "k")
@@ -236,6 +240,7 @@ func TestSameKeyReturnsSameJob(t *testing.T) {
 
 // A full queue refuses a submit before it writes.
 func TestFullQueueRefusesSubmit(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t)
 	for range harnessSlots + 3 {
 		h.want(202, nil, "POST", "/v1/jobs", smallSubmit)
@@ -249,6 +254,7 @@ func TestFullQueueRefusesSubmit(t *testing.T) {
 
 // Another user's job is not found by any call.
 func TestJobIsHiddenFromOtherUsers(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t)
 	id := h.want(202, nil, "POST", "/v1/jobs", smallSubmit, "X-User-ID", "ann")
 	for _, call := range [][2]string{
@@ -263,6 +269,7 @@ func TestJobIsHiddenFromOtherUsers(t *testing.T) {
 }
 
 func TestCancelAndRetry(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t)
 	waiting := h.want(202, values{"status": "scheduled"}, "POST", "/v1/jobs", `{"queue":"sim","input":1,"delay_s":3600}`)
 	h.want(200, values{"status": "cancelled"}, "POST", "/v1/jobs/"+waiting+"/cancel", "")
@@ -279,6 +286,7 @@ func TestCancelAndRetry(t *testing.T) {
 
 // The cursor of each page leads to the next page; the last page has none.
 func TestListPagesFollowCursors(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t)
 	var want []string
 	for range 5 {
@@ -310,6 +318,7 @@ func TestListPagesFollowCursors(t *testing.T) {
 // Clients that follow a job from the start, that reconnect, and that come late all get
 // the same events. A client that has the last event gets 204.
 func TestEveryWatcherGetsTheLog(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t)
 	id := h.want(202, nil, "POST", "/v1/jobs", smallSubmit)
 	c := <-h.work
@@ -350,6 +359,7 @@ func log(stream string) []message {
 
 // The streams of a deleted job end, and a new stream is not found.
 func TestDeleteEndsStreams(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t)
 	id := h.want(202, nil, "POST", "/v1/jobs", `{"queue":"sim","input":1,"delay_s":3600}`)
 	events := h.follow(id)

@@ -31,6 +31,7 @@ func jobAt(state job.State, cursor int64) job.Job {
 }
 
 func TestStreamSendsWholeJob(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	f.snap.Job = jobAt(job.Succeeded, 4)
 	f.snap.Text = "Hello"
@@ -75,6 +76,7 @@ func TestStreamSendsWholeJob(t *testing.T) {
 // The event done of a job that was deleted or queued again has the job as the watch saw
 // it end.
 func TestDoneShowsJobAsItEnded(t *testing.T) {
+	t.Parallel()
 	for name, change := range map[string]func(*fake){
 		"deleted":      func(f *fake) { f.err = nil; f.snap.Job = job.Job{} },
 		"queued again": func(f *fake) { f.snap.Job = jobAt(job.Queued, 1) },
@@ -95,6 +97,7 @@ func TestDoneShowsJobAsItEnded(t *testing.T) {
 // Last-Event-ID comes before the parameter after, because a browser repeats the URL with
 // the old parameter.
 func TestStreamResumesAtLastEventID(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		query, last string
 		after       int64
@@ -118,6 +121,7 @@ func TestStreamResumesAtLastEventID(t *testing.T) {
 
 // A client that resumes after done gets 204, unless the job has run again since.
 func TestResumeAfterDoneGets204(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		rule   string
 		last   string
@@ -150,6 +154,7 @@ func TestResumeAfterDoneGets204(t *testing.T) {
 
 // A refusal before the first event is a problem, not a stream.
 func TestRefusedWatchIsAProblem(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	f.err = job.Errorf(job.NotFound, "there is no such job")
 	w := f.ask("GET", jobPath+"/events", "")
@@ -157,6 +162,7 @@ func TestRefusedWatchIsAProblem(t *testing.T) {
 }
 
 func TestHeadOfEventsEndsAtOnce(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	f.watch = func(int64) stream.Watcher { return &scriptedWatcher{updates: updatesOf(testJob())} }
 	if w := f.ask("HEAD", jobPath+"/events", ""); w.Code != 200 || w.Header().Get("Content-Type") != "text/event-stream; charset=utf-8" || w.Body.Len() > 0 {
@@ -177,6 +183,7 @@ func startStream(f *fake, w *recorder, stopping context.Context) (disconnect fun
 
 // A silent stream sends a heartbeat every 15 seconds, and each event is flushed.
 func TestSilentStreamSendsHeartbeats(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f, w := newFake(t), newRecorder()
 		watch := &scriptedWatcher{updates: updatesOf(testJob())}
@@ -202,6 +209,7 @@ func TestSilentStreamSendsHeartbeats(t *testing.T) {
 
 // A server that stops asks the clients of its streams to reconnect.
 func TestStopEndsStreams(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f, w := newFake(t), newRecorder()
 		f.watch = func(int64) stream.Watcher { return &scriptedWatcher{updates: updatesOf(testJob())} }
@@ -222,6 +230,7 @@ func TestStopEndsStreams(t *testing.T) {
 
 // A watch that fails ends the stream in the same way, and no event is lost.
 func TestFailedWatchEndsStream(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	f.watch = func(int64) stream.Watcher {
 		return &scriptedWatcher{updates: updatesOf(testJob()), err: job.Errorf(job.Unavailable, "the store is gone")}
@@ -237,6 +246,7 @@ const writeTime = 30 * time.Second
 
 // A client that reads nothing for 30 seconds is dropped, and its watch closed.
 func TestSlowReaderIsDropped(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f, w := newFake(t), newRecorder()
 		w.stuckAfter = 1
@@ -256,6 +266,7 @@ func TestSlowReaderIsDropped(t *testing.T) {
 
 // A change of the job sends a snapshot; output does not.
 func TestSnapshotFollowsChangeOfJob(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		rule   string
 		change func(*job.Job)
@@ -282,6 +293,7 @@ func TestSnapshotFollowsChangeOfJob(t *testing.T) {
 // A client that is far behind gets the log in limited pieces. The stream leaves no
 // deadline on the connection.
 func TestLongLogIsSentInPieces(t *testing.T) {
+	t.Parallel()
 	f, w := newFake(t), newRecorder()
 	up := engine.Update{Job: new(jobAt(job.Succeeded, 100))}
 	for i := range int64(100) {
@@ -327,6 +339,7 @@ func (l *logWatcher) Close() {}
 // However often a stream is interrupted, and wherever, the events of all connections
 // together are the log: every entry once, in order, with the same id.
 func TestInterruptedStreamsJoinToWholeLog(t *testing.T) {
+	t.Parallel()
 	kinds := []job.Kind{job.KindText, job.KindJSON, job.KindLog, job.KindProgress, job.KindAttempt}
 	rapid.Check(t, func(t *rapid.T) {
 		var entries []job.Entry

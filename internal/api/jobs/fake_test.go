@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"net/http"
@@ -20,7 +21,14 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	flag.Parse()
+	// A short run draws few cases.
+	if f := flag.Lookup("rapid.checks"); testing.Short() && f.Value.String() == f.DefValue {
+		_ = f.Value.Set("10")
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // fake is an engine that returns what the test sets and records how it was called. Where
 // a field is nil it returns its one job.

@@ -14,6 +14,7 @@ import (
 
 // A list selects the jobs that match its query.
 func TestListFilters(t *testing.T) {
+	t.Parallel()
 	key, empty := "ann", ""
 	for query, want := range map[string]job.Filter{
 		"":                         {Limit: 20},

@@ -19,6 +19,7 @@ const jobPath = "/v1/jobs/job_000000000xr03001081g81860w"
 
 // The names of the calls for many jobs are not ids of jobs.
 func TestCallNameIsNotAnID(t *testing.T) {
+	t.Parallel()
 	for _, word := range []string{"batch", "cancel", "retry", "delete"} {
 		for _, method := range []string{"GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"} {
 			w := newFake(t).ask(method, "/v1/jobs/"+word, "")
@@ -31,6 +32,7 @@ func TestCallNameIsNotAnID(t *testing.T) {
 
 // The sentence of a refusal is enough to correct the request.
 func TestRefusalSaysWhatIsValid(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct{ rule, method, path, body, says string }{
 		{"a wrong name", "POST", "/v1/jobs", `{"queu":"sim","input":1}`, "there are queue, input, "},
 		{"a wrong name further in", "POST", "/v1/jobs", `{"queue":"sim","input":1,"timeouts":{"run_hard":1}}`, "run_hard_s, "},
@@ -50,6 +52,7 @@ func TestRefusalSaysWhatIsValid(t *testing.T) {
 // A bad request is refused with a problem that has a code and a sentence, and does not
 // reach the engine.
 func TestBadRequestsStoreNothing(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		rule, method, path, body string
 		headers                  []string
@@ -191,6 +194,7 @@ func checkProblem(t *testing.T, rule string, gotStatus int, body []byte, status 
 
 // Each field of a submit has limits, and a refusal names the field.
 func TestRefusalNamesBadField(t *testing.T) {
+	t.Parallel()
 	pairs := func(n int) string {
 		var all []string
 		for i := range n {
@@ -258,6 +262,7 @@ func TestRefusalNamesBadField(t *testing.T) {
 
 // A policy for an unknown queue is refused as an unknown queue.
 func TestPolicyForUnknownQueueIsRefused(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	w := f.ask("POST", "/v1/jobs", `{"queue":"nope","input":1,"retry":{}}`)
 	checkProblem(t, "unknown queue", w.Code, w.Body.Bytes(), 404, job.UnknownQueue, "")
@@ -265,6 +270,7 @@ func TestPolicyForUnknownQueueIsRefused(t *testing.T) {
 
 // A cursor past the end of a job's output is refused.
 func TestCursorPastEndIsRefused(t *testing.T) {
+	t.Parallel()
 	for _, path := range []string{"/output?after=4", "/events?after=4", "/events?after=4.done"} {
 		f := newFake(t)
 		f.snap.Cursor = 3

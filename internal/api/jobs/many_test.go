@@ -13,6 +13,7 @@ import (
 
 // All jobs that the body selects are changed, and the response has their number.
 func TestChangeManyReportsCount(t *testing.T) {
+	t.Parallel()
 	ann := job.Owner{User: "ann"}
 	for _, tt := range []struct {
 		path, body string
@@ -34,6 +35,7 @@ func TestChangeManyReportsCount(t *testing.T) {
 
 // Only an explicit "" selects the empty key.
 func TestChangeManySelectsEmptyKey(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	f.ask("POST", "/v1/jobs/cancel", `{"key":""}`)
 	if len(f.calls) != 1 || f.filter.Key == nil || *f.filter.Key != "" {
@@ -44,6 +46,7 @@ func TestChangeManySelectsEmptyKey(t *testing.T) {
 // When the time runs out or the server stops, the response has the number so far, and
 // more.
 func TestChangeManyStopsAtTimeout(t *testing.T) {
+	t.Parallel()
 	for _, stops := range []time.Duration{time.Hour, 3 * time.Second} {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFake(t)
@@ -69,6 +72,7 @@ func TestChangeManyStopsAtTimeout(t *testing.T) {
 
 // An error of the engine is the response, even after some jobs were changed.
 func TestRefusedChangeManyIsAnError(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	f.done, f.err = 3, job.Errorf(job.Unavailable, "the store is away")
 	w := f.ask("POST", "/v1/jobs/cancel", `{"all":true}`)
@@ -77,6 +81,7 @@ func TestRefusedChangeManyIsAnError(t *testing.T) {
 
 // A queue is paused and resumed by its name, and the response shows the queue.
 func TestPauseAndResume(t *testing.T) {
+	t.Parallel()
 	for path, paused := range map[string]bool{"pause": true, "resume": false} {
 		for _, body := range []string{"", "{}"} {
 			f := newFake(t)

@@ -137,6 +137,7 @@ func (p part) disposition() string {
 }
 
 func TestFormReachesEngineComplete(t *testing.T) {
+	t.Parallel()
 	page := part{name: "page", file: "scan.png", kind: "image/png", text: "\x89PNG\r\n--b0undar"}
 	more := part{name: "page", file: "dir/two.txt", text: ""}
 	for rule, parts := range map[string][]part{
@@ -169,6 +170,7 @@ func TestFormReachesEngineComplete(t *testing.T) {
 }
 
 func TestFormNeedsNoInput(t *testing.T) {
+	t.Parallel()
 	f := newFiling(t, files.Options{})
 	body, kind := encodeForm(part{name: "job", file: "job.json", text: `{"queue":"sim"}`}, part{name: "p", file: "a", text: "x"})
 	if w := f.post(body, kind); w.Code != 202 || string(f.request.Input) != "null" {
@@ -182,6 +184,7 @@ func TestFormNeedsNoInput(t *testing.T) {
 
 // A refused form stores nothing and leaves no file, wherever its fault is.
 func TestRefusedFormLeavesNoFiles(t *testing.T) {
+	t.Parallel()
 	file := part{name: "p", file: "a.txt", text: "x"}
 	many := func(n int) (parts []part) {
 		for i := range n {
@@ -237,6 +240,7 @@ func TestRefusedFormLeavesNoFiles(t *testing.T) {
 
 // A body that is not a form is refused with a sentence.
 func TestMalformedFormIsRefused(t *testing.T) {
+	t.Parallel()
 	whole, _ := encodeForm(minimalJobPart, part{name: "p", file: "a", text: strings.Repeat("x", 1000)})
 	kind := "multipart/form-data; boundary=" + boundary
 	for rule, tt := range map[string]struct {
@@ -270,6 +274,7 @@ func TestMalformedFormIsRefused(t *testing.T) {
 // When the engine refuses the job, its files are removed. When the outcome is unknown,
 // they stay.
 func TestFilesOfUnstoredJobsAreRemoved(t *testing.T) {
+	t.Parallel()
 	for rule, tt := range map[string]struct {
 		err      error
 		existing bool
@@ -300,6 +305,7 @@ func TestFilesOfUnstoredJobsAreRemoved(t *testing.T) {
 // A repeated request has the same hash however it is split into packets. A request with
 // another file has another hash.
 func TestFormHashCoversFiles(t *testing.T) {
+	t.Parallel()
 	file := part{name: "p", file: "a", kind: "text/plain", text: "x"}
 	hash := func(parts ...part) [32]byte {
 		f := newFiling(t, files.Options{})
@@ -333,6 +339,7 @@ func TestFormHashCoversFiles(t *testing.T) {
 // A queue without capacity refuses a submit before the files are sent, but not a repeated
 // submit.
 func TestCapacityIsCheckedBeforeFiles(t *testing.T) {
+	t.Parallel()
 	body, kind := encodeForm(minimalJobPart, part{name: "p", file: "a", text: strings.Repeat("x", 200<<10)})
 	for rule, tt := range map[string]struct {
 		key    string
@@ -378,6 +385,7 @@ func (c *countingBody) Read(p []byte) (int, error) {
 
 // A body whose declared length is too large is not read at all.
 func TestTooLargeFormIsRefusedUnread(t *testing.T) {
+	t.Parallel()
 	f := newFiling(t, files.Options{MaxFile: 1 << 20})
 	body, kind := encodeForm(minimalJobPart)
 	r := httptest.NewRequest("POST", "/v1/jobs", &countingBody{from: body})
@@ -395,6 +403,7 @@ func (c *countingBody) Close() error { return nil }
 // The last of too many concurrent uploads is refused. The end of any upload makes another
 // one possible.
 func TestConcurrentUploadsAreLimited(t *testing.T) {
+	t.Parallel()
 	f := newFiling(t, files.Options{})
 	body, kind := encodeForm(minimalJobPart, part{name: "p", file: "a", text: "x"})
 	ends := make(chan *httptest.ResponseRecorder)
@@ -425,6 +434,7 @@ func TestConcurrentUploadsAreLimited(t *testing.T) {
 
 // A connection that breaks in the middle of a file leaves nothing.
 func TestInterruptedUploadLeavesNothing(t *testing.T) {
+	t.Parallel()
 	f := newFiling(t, files.Options{})
 	ended := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -451,6 +461,7 @@ func TestInterruptedUploadLeavesNothing(t *testing.T) {
 
 // The response has the stored job even when the wait for its end fails.
 func TestStoredFormIsAnsweredWhenWaitFails(t *testing.T) {
+	t.Parallel()
 	for _, meets := range []error{
 		job.Errorf(job.NotFound, "there is no such job"), job.Errorf(job.Overloaded, "too many watchers"), context.Canceled,
 	} {
@@ -465,6 +476,9 @@ func TestStoredFormIsAnsweredWhenWaitFails(t *testing.T) {
 
 // A large upload is never in memory as a whole.
 func TestLargeUploadTakesLittleMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("uploads 64 MiB")
+	}
 	const size = 64 << 20
 	f := newFiling(t, files.Options{})
 	head, kind := encodeForm(minimalJobPart, part{name: "p", file: "large", text: "|"})

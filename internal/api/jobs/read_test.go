@@ -58,6 +58,7 @@ func fullSnapshot() engine.Snapshot {
 }
 
 func TestJobMatchesGolden(t *testing.T) {
+	t.Parallel()
 	waiting := newFake(t)
 	waiting.snap.Position, waiting.snap.Estimate = 3, 12345*time.Millisecond
 	checkGolden(t, "job_queued.json", waiting.ask("GET", jobPath, "").Body.Bytes())
@@ -67,6 +68,7 @@ func TestJobMatchesGolden(t *testing.T) {
 }
 
 func TestListMatchesGolden(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	f.page, f.next = []job.Job{fullSnapshot().Job, testJob()}, anID
 	checkGolden(t, "list.json", f.ask("GET", "/v1/jobs", "").Body.Bytes())
@@ -77,6 +79,7 @@ func TestListMatchesGolden(t *testing.T) {
 }
 
 func TestOutputMatchesGolden(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	f.snap.State, f.snap.Cursor = job.Running, 5
 	f.entries = []job.Entry{
@@ -87,6 +90,7 @@ func TestOutputMatchesGolden(t *testing.T) {
 }
 
 func TestQueuesMatchGolden(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	checkGolden(t, "queues.json", f.ask("GET", "/v1/queues", "").Body.Bytes())
 	checkGolden(t, "queue.json", f.ask("GET", "/v1/queues/sim", "").Body.Bytes())
@@ -94,6 +98,7 @@ func TestQueuesMatchGolden(t *testing.T) {
 
 // A job includes its result only where that is short JSON.
 func TestSmallJSONResultsAreInline(t *testing.T) {
+	t.Parallel()
 	big := `"` + strings.Repeat("x", job.MaxInline-1) + `"`
 	for _, tt := range []struct {
 		rule, kind, body string
@@ -122,6 +127,7 @@ func TestSmallJSONResultsAreInline(t *testing.T) {
 }
 
 func TestPollAfterFollowsEstimate(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		state    job.State
 		estimate time.Duration
@@ -139,6 +145,7 @@ func TestPollAfterFollowsEstimate(t *testing.T) {
 }
 
 func TestGetWaitsForEnd(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	w := f.ask("GET", jobPath, "", "Prefer", "wait=7, respond-async")
 	if w.Code != 200 || f.wait != 7*time.Second || w.Header().Get("Preference-Applied") != "respond-async, wait=7" || w.Header().Get("Vary") != "Prefer" {
@@ -153,6 +160,7 @@ func TestGetWaitsForEnd(t *testing.T) {
 
 // A server that stops answers its long-polls with the current state.
 func TestStopAnswersLongPolls(t *testing.T) {
+	t.Parallel()
 	for _, path := range []string{jobPath, jobPath + "/output"} {
 		synctest.Test(t, func(t *testing.T) {
 			f := newFake(t)
@@ -173,6 +181,7 @@ func TestStopAnswersLongPolls(t *testing.T) {
 
 // The cursor of output is the number of the last entry, or the cursor of the request.
 func TestOutputCursorIsLastEntry(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	f.snap.Cursor = 9
 	for _, tt := range []struct {
@@ -191,6 +200,7 @@ func TestOutputCursorIsLastEntry(t *testing.T) {
 
 // A result is served unchanged, and never runs as a page of the server.
 func TestResultIsServedUnchanged(t *testing.T) {
+	t.Parallel()
 	for kind, want := range map[string]string{"text/html": "text/html", "": "application/octet-stream", "a/b\r\nX-Evil: 1": ""} {
 		f := newFake(t)
 		f.res = job.Result{ContentType: kind, Body: []byte(strings.Repeat("<b>", 100_000))}
@@ -206,6 +216,7 @@ func TestResultIsServedUnchanged(t *testing.T) {
 }
 
 func TestMissingResultIsAnError(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		state  job.State
 		code   job.Code
@@ -232,6 +243,7 @@ func TestMissingResultIsAnError(t *testing.T) {
 
 // The status is 202 while the job runs, and 200 once it has ended.
 func TestChangeReturnsStatusOfJob(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		method, path string
 		state        job.State
@@ -255,6 +267,7 @@ func TestChangeReturnsStatusOfJob(t *testing.T) {
 }
 
 func TestRefusedChangeIsAProblem(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	f.err = job.Errorf(job.NotRetryable, "a succeeded job is not tried again")
 	w := f.ask("POST", jobPath+"/retry", "")

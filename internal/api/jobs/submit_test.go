@@ -16,6 +16,7 @@ import (
 )
 
 func TestSubmitReachesEngineComplete(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		f := newFake(t)
 		in := time.Now().Add(90 * time.Minute).Format(time.RFC3339Nano)
@@ -47,6 +48,7 @@ func TestSubmitReachesEngineComplete(t *testing.T) {
 
 // The shortest submit leaves everything else to the queue.
 func TestMinimalSubmitUsesQueueDefaults(t *testing.T) {
+	t.Parallel()
 	for _, input := range []string{`null`, `0`, `""`, `[]`, `{"x":{}}`} {
 		f := newFake(t)
 		w := f.ask("POST", "/v1/jobs", `{"queue":"sim","input":`+input+`,"key":null,"metadata":null,"priority":null}`)
@@ -59,6 +61,7 @@ func TestMinimalSubmitUsesQueueDefaults(t *testing.T) {
 
 // A field that a submit leaves out comes from the queue's policy.
 func TestPolicyOverlaysQueuePolicy(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	f.ask("POST", "/v1/jobs", `{"queue":"sim","input":1,"timeouts":{"run_soft_s":5},"retry":{"for_s":0}}`)
 	want := testQueue().Policy
@@ -70,6 +73,7 @@ func TestPolicyOverlaysQueuePolicy(t *testing.T) {
 
 // A job is abandoned after the time in the submit, or else in its queue's policy.
 func TestAbandonAfterOverlaysQueue(t *testing.T) {
+	t.Parallel()
 	for given, want := range map[string]time.Duration{"120": 2 * time.Minute, "0": 0, "180.5": 180500 * time.Millisecond} {
 		f := newFake(t)
 		f.ask("POST", "/v1/jobs", `{"queue":"sim","input":1,"abandon_after_s":`+given+`}`)
@@ -80,6 +84,7 @@ func TestAbandonAfterOverlaysQueue(t *testing.T) {
 }
 
 func TestPastRunAtMeansNow(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	f.ask("POST", "/v1/jobs", `{"queue":"sim","input":1,"run_at":"2001-01-01T00:00:00+02:00"}`)
 	if len(f.calls) != 1 || f.request.Delay != 0 {
@@ -90,6 +95,7 @@ func TestPastRunAtMeansNow(t *testing.T) {
 // The status is 202 while the job runs, and 200 once it has ended. A replay has its
 // header.
 func TestSubmitReturnsStatusOfJob(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		rule     string
 		state    job.State
@@ -127,6 +133,7 @@ func TestSubmitReturnsStatusOfJob(t *testing.T) {
 
 // A refusal of the engine has its status, and Retry-After where waiting helps.
 func TestEngineRefusalsHaveStatus(t *testing.T) {
+	t.Parallel()
 	full := job.Errorf(job.QueueFull, "the queue sim is full")
 	full.RetryAfter = 3 * time.Second
 	for _, tt := range []struct {
@@ -151,6 +158,7 @@ func TestEngineRefusalsHaveStatus(t *testing.T) {
 
 // An executor's refusal of the input points into the request.
 func TestInputRefusalPointsIntoRequest(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	f.err = &job.Error{Code: job.Invalid, Message: "messages must be a list", Field: "/messages"}
 	w := f.ask("POST", "/v1/jobs", `{"queue":"sim","input":{"messages":1}}`)
@@ -160,6 +168,7 @@ func TestInputRefusalPointsIntoRequest(t *testing.T) {
 // A server that stops answers a submit with a wait with the current job. Where the job is
 // unknown, it says that it is stopping.
 func TestStopAnswersSubmitWithWait(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		err    error
 		status int
@@ -186,6 +195,7 @@ func TestStopAnswersSubmitWithWait(t *testing.T) {
 
 // A body that is far too large is refused by its length, before any of it is read.
 func TestOversizedSubmitIsNotRead(t *testing.T) {
+	t.Parallel()
 	f := newFake(t)
 	r := request("POST", "/v1/jobs", "")
 	r.Body, r.ContentLength = unreadable{t}, job.MaxBatchBody+1

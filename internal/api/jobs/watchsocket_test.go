@@ -142,6 +142,7 @@ func (h *harness) submitWithToken(prefer string) (id, token string) {
 
 // A socket sends the same events as a stream.
 func TestSocketSendsWholeJob(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t)
 	id := h.want(202, nil, "POST", "/v1/jobs", smallSubmit)
 	c := <-h.work
@@ -168,6 +169,7 @@ func TestSocketSendsWholeJob(t *testing.T) {
 
 // One socket follows many jobs independently.
 func TestSocketFollowsManyJobs(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t)
 	first, second := h.want(202, nil, "POST", "/v1/jobs", smallSubmit), h.want(202, nil, "POST", "/v1/jobs", smallSubmit)
 	jobs := map[string]job.Claimed{}
@@ -201,6 +203,7 @@ func TestSocketFollowsManyJobs(t *testing.T) {
 
 // A job that is watched again is followed once, from the new cursor.
 func TestSecondWatchReplacesFirst(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t)
 	id := h.want(202, nil, "POST", "/v1/jobs", smallSubmit)
 	c := <-h.work
@@ -217,6 +220,7 @@ func TestSecondWatchReplacesFirst(t *testing.T) {
 }
 
 func TestInvalidMessagesAreRefused(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t)
 	mine := h.want(202, nil, "POST", "/v1/jobs", smallSubmit)
 	hers, token := h.submitWithToken("watch-ttl=60")
@@ -255,6 +259,7 @@ func TestInvalidMessagesAreRefused(t *testing.T) {
 
 // A page that only has tokens can follow their jobs, and no others.
 func TestSocketAcceptsTokens(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t)
 	hers, token := h.submitWithToken("watch=cancel")
 	other, otherToken := h.submitWithToken("watch-ttl=60")
@@ -283,6 +288,7 @@ func TestSocketAcceptsTokens(t *testing.T) {
 
 // A token that has expired since the socket was opened is refused.
 func TestExpiredTokenIsRefusedOnSocket(t *testing.T) {
+	t.Parallel()
 	g := gate.Grant{Job: anID, Expires: time.Now().Add(-time.Second)}
 	s := &session{grant: &g}
 	if _, _, err := s.authorize(watchMessage{Type: "watch", ID: anID.String()}); job.CodeOf(err) != job.BadToken {
@@ -292,6 +298,7 @@ func TestExpiredTokenIsRefusedOnSocket(t *testing.T) {
 
 // A watch that fails is reported, and the socket stays open.
 func TestFailedWatchKeepsSocket(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t)
 	id := h.want(202, nil, "POST", "/v1/jobs", `{"queue":"sim","input":1,"delay_s":3600}`)
 	client := h.dial("/v1/watch")
@@ -307,6 +314,7 @@ func TestFailedWatchKeepsSocket(t *testing.T) {
 
 // A server that stops closes its sockets and asks the clients to reconnect.
 func TestStopClosesSockets(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t)
 	id := h.want(202, nil, "POST", "/v1/jobs", smallSubmit)
 	client := h.dial("/v1/watch")
@@ -326,6 +334,9 @@ func TestStopClosesSockets(t *testing.T) {
 // A client that reads nothing is dropped with all that it follows. It can resume after
 // the last message that it has.
 func TestSlowSocketIsDropped(t *testing.T) {
+	if testing.Short() {
+		t.Skip("fills the buffers of a socket")
+	}
 	h := newHarness(t)
 	h.startAPI(stream.Deadlines{Write: 100 * time.Millisecond, Ping: time.Hour, Pong: time.Hour})
 	id := h.want(202, nil, "POST", "/v1/jobs", smallSubmit)
@@ -365,6 +376,9 @@ func TestSlowSocketIsDropped(t *testing.T) {
 // A client that sends without reading has to wait, and is dropped in the end. Other
 // clients are served meanwhile.
 func TestFloodingClientIsDropped(t *testing.T) {
+	if testing.Short() {
+		t.Skip("fills the buffers of a socket")
+	}
 	h := newHarness(t)
 	h.startAPI(stream.Deadlines{Write: time.Hour, Ping: time.Hour, Pong: time.Hour})
 	id := h.want(202, nil, "POST", "/v1/jobs", smallSubmit)
@@ -386,6 +400,7 @@ func TestFloodingClientIsDropped(t *testing.T) {
 
 // A message that is too large is not read.
 func TestTooLargeMessageClosesSocket(t *testing.T) {
+	t.Parallel()
 	h := newHarness(t)
 	client := h.dial("/v1/watch")
 	client.send(`{"type":"watch","id":"%s"}`, strings.Repeat("x", maxMessage))

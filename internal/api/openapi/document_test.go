@@ -26,6 +26,7 @@ func testDocument(t *testing.T) tree {
 }
 
 func TestDocumentIsJSON(t *testing.T) {
+	t.Parallel()
 	text, err := JSON()
 	if err != nil {
 		t.Fatal(err)
@@ -41,6 +42,7 @@ func TestDocumentIsJSON(t *testing.T) {
 
 // In a YAML flow mapping a comma ends an unquoted text and begins a key without a value.
 func TestDescriptionsWithCommasAreQuoted(t *testing.T) {
+	t.Parallel()
 	var look func(place string, x tree)
 	look = func(place string, x tree) {
 		for _, p := range x.pairs() {
@@ -57,6 +59,7 @@ func TestDescriptionsWithCommasAreQuoted(t *testing.T) {
 }
 
 func TestReferencesResolve(t *testing.T) {
+	t.Parallel()
 	doc := testDocument(t)
 	var look func(x tree)
 	look = func(x tree) {
@@ -74,6 +77,7 @@ func TestReferencesResolve(t *testing.T) {
 }
 
 func TestOperationsAreDescribed(t *testing.T) {
+	t.Parallel()
 	doc := testDocument(t)
 	var tags, ids []string
 	for _, tag := range doc.at("tags").items() {
@@ -115,6 +119,7 @@ func hasPathParameter(doc tree, c operation, name string) bool {
 }
 
 func TestDocumentListsServerCodes(t *testing.T) {
+	t.Parallel()
 	var listed []string
 	for _, code := range testDocument(t).at("components", "schemas", "Code", "enum").items() {
 		listed = append(listed, code.text())
@@ -160,6 +165,7 @@ func codesIn(t *testing.T, file string) (codes []string) {
 
 // Each error code is described under the status that the server gives it.
 func TestEveryCodeHasStatus(t *testing.T) {
+	t.Parallel()
 	doc := testDocument(t)
 	for _, c := range operations(doc) {
 		for _, r := range c.at("responses").pairs() {
@@ -174,6 +180,7 @@ func TestEveryCodeHasStatus(t *testing.T) {
 
 // The limits in the document are those of the server.
 func TestDocumentHasServerLimits(t *testing.T) {
+	t.Parallel()
 	schemas := testDocument(t).at("components", "schemas")
 	for place, want := range map[string]any{
 		"Submission/properties/key/maxLength":                   job.MaxKey,
@@ -214,6 +221,7 @@ func toFloat(v any) float64 {
 }
 
 func TestDocumentListsServerStates(t *testing.T) {
+	t.Parallel()
 	var listed []string
 	for _, s := range testDocument(t).at("components", "schemas", "Status", "enum").items() {
 		listed = append(listed, s.text())

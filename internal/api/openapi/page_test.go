@@ -23,6 +23,7 @@ func get(t *testing.T, path string, headers ...string) *httptest.ResponseRecorde
 }
 
 func TestPageShowsEveryCallAndSchema(t *testing.T) {
+	t.Parallel()
 	doc, text := testDocument(t), html.UnescapeString(get(t, "/docs").Body.String())
 	for _, c := range operations(doc) {
 		_, shown, _ := strings.Cut(text, `<details class="call" id="`+c.at("operationId").text()+`">`)
@@ -54,6 +55,7 @@ func TestPageShowsEveryCallAndSchema(t *testing.T) {
 }
 
 func TestPageLoadsNothing(t *testing.T) {
+	t.Parallel()
 	w := get(t, "/docs")
 	text := w.Body.String()
 	outside := regexp.MustCompile(`(?i)(?:src|action|srcset|poster|data)\s*=|<link|<iframe|<object|@import|url\(|fetch\(|XMLHttpRequest|href="(?:https?:)?//`)
@@ -74,6 +76,7 @@ func TestPageLoadsNothing(t *testing.T) {
 }
 
 func TestPageLinksStayOnPage(t *testing.T) {
+	t.Parallel()
 	text := get(t, "/docs").Body.String()
 	for _, l := range regexp.MustCompile(`href="([^"]*)"`).FindAllStringSubmatch(text, -1) {
 		if id, here := strings.CutPrefix(l[1], "#"); here && !strings.Contains(text, `id="`+id+`"`) || !here && l[1] != "openapi.json" {
@@ -83,6 +86,7 @@ func TestPageLinksStayOnPage(t *testing.T) {
 }
 
 func TestServeRepliesNotModified(t *testing.T) {
+	t.Parallel()
 	for _, path := range []string{"/openapi.json", "/docs"} {
 		first := get(t, path)
 		tag := first.Header().Get("ETag")

@@ -83,6 +83,7 @@ func update(state job.State, first, cursor int64) watch.Update {
 // A feed sends a snapshot first and after each change, the entries in order, and the end
 // once, after all entries.
 func TestFeedCallsSinkInOrder(t *testing.T) {
+	t.Parallel()
 	behind := update(job.Succeeded, 3, 4)
 	behind.Job.Cursor = 5
 	w := &fakeWatcher{updates: []watch.Update{
@@ -105,6 +106,7 @@ func TestFeedCallsSinkInOrder(t *testing.T) {
 
 // When the client has left, the feed ends at once.
 func TestFeedEndsWhenClientLeaves(t *testing.T) {
+	t.Parallel()
 	for _, at := range []string{"snapshot", "entries", "updated", "sent"} {
 		f := NewFeed(job.NewID(), &fakeWatcher{}, 0)
 		events := &recordingSink{fails: at}
@@ -117,6 +119,7 @@ func TestFeedEndsWhenClientLeaves(t *testing.T) {
 
 // A feed with heartbeats sends one every [Heartbeat] of silence.
 func TestFeedSendsHeartbeats(t *testing.T) {
+	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		for _, idle := range []bool{true, false} {
 			f := NewFeed(job.NewID(), &fakeWatcher{}, 0)
@@ -136,6 +139,7 @@ func TestFeedSendsHeartbeats(t *testing.T) {
 // A client that has the last event of a job may follow another one at once: before that
 // event is sent, the watcher is closed and the session has capacity.
 func TestFeedClosesBeforeLastEvent(t *testing.T) {
+	t.Parallel()
 	w := &fakeWatcher{}
 	f := NewFeed(job.NewID(), w, 0)
 	sent := false
@@ -178,6 +182,7 @@ func TestFeedClosesBeforeLastEvent(t *testing.T) {
 }
 
 func TestSessionRefusesTooManyJobs(t *testing.T) {
+	t.Parallel()
 	full := job.Errorf(job.TooLarge, "full")
 	s := NewSession(nil, SessionConfig{MaxJobs: 2, ErrFull: full})
 	for range 2 {
@@ -198,6 +203,7 @@ func TestSessionRefusesTooManyJobs(t *testing.T) {
 // SendBeforeEnd sends a message about a followed job before its last event, and none
 // about another job.
 func TestSendBeforeEndSendsOnlyForFollowedJob(t *testing.T) {
+	t.Parallel()
 	id := job.NewID()
 	talked := make(chan struct{})
 	conn, _, wait := dialSocket(t, false, slog.New(slog.DiscardHandler), func(socket *Socket) {
@@ -228,6 +234,7 @@ func TestSendBeforeEndSendsOnlyForFollowedJob(t *testing.T) {
 
 // A buffer from the pool is empty.
 func TestEventWriterReturnsBuffer(t *testing.T) {
+	t.Parallel()
 	var out strings.Builder
 	e := &EventWriter{to: plainWriter{&out}, buffers: new(api.BufferPool)}
 	for range 3 {

@@ -131,6 +131,7 @@ const (
 )
 
 func TestDetachedResponseOutlivesHandler(t *testing.T) {
+	t.Parallel()
 	for _, request := range []string{plainCall, oldCall} {
 		withDetachedServer(t, request, func(c *testClient) {
 			c.send <- "two "
@@ -150,6 +151,7 @@ func TestDetachedResponseOutlivesHandler(t *testing.T) {
 
 // A client that leaves is noticed at once, not at the next write.
 func TestDetachedResponseEndsWhenClientLeaves(t *testing.T) {
+	t.Parallel()
 	withDetachedServer(t, plainCall, func(c *testClient) {
 		began := time.Now()
 		_ = c.conn.Close()
@@ -162,6 +164,7 @@ func TestDetachedResponseEndsWhenClientLeaves(t *testing.T) {
 
 // A pipelined request gets no response and does no harm.
 func TestDetachedResponseIgnoresPipelinedRequest(t *testing.T) {
+	t.Parallel()
 	withDetachedServer(t, plainCall, func(c *testClient) {
 		if _, err := io.WriteString(c.conn, strings.Repeat(plainCall, 100)); err != nil {
 			t.Fatal(err)
@@ -181,6 +184,7 @@ func TestDetachedResponseIgnoresPipelinedRequest(t *testing.T) {
 }
 
 func TestDetachedResponseDropsClientThatSendsTooMuch(t *testing.T) {
+	t.Parallel()
 	withDetachedServer(t, plainCall, func(c *testClient) {
 		go func() { _, _ = c.conn.Write(make([]byte, maxReceived)) }()
 		<-c.ctx.Done()
@@ -188,6 +192,7 @@ func TestDetachedResponseDropsClientThatSendsTooMuch(t *testing.T) {
 }
 
 func TestWaitReturnsAfterDetachedResponses(t *testing.T) {
+	t.Parallel()
 	withDetachedServer(t, plainCall, func(c *testClient) {
 		gone := make(chan struct{})
 		c.stop()
@@ -207,6 +212,7 @@ func TestWaitReturnsAfterDetachedResponses(t *testing.T) {
 
 // A client that reads nothing does not keep the server from stopping.
 func TestWaitDisconnectsStalledClient(t *testing.T) {
+	t.Parallel()
 	withDetachedServer(t, plainCall, func(c *testClient) {
 		began := time.Now()
 		c.stop()
@@ -219,6 +225,7 @@ func TestWaitDisconnectsStalledClient(t *testing.T) {
 
 // A failed response is visibly incomplete, and a panic does not end the server.
 func TestFailedDetachedResponseIsIncomplete(t *testing.T) {
+	t.Parallel()
 	for name, fail := range map[string]func() error{
 		"error":  func() error { return errors.New("late") },
 		"defect": func() error { panic("oops") },
@@ -240,6 +247,7 @@ func TestFailedDetachedResponseIsIncomplete(t *testing.T) {
 }
 
 func TestPrepareDetachRefusesOtherRequests(t *testing.T) {
+	t.Parallel()
 	direct := func(method string, body io.Reader) *http.Request {
 		return httptest.NewRequest(method, "/", body).WithContext(api.WithDirect(context.Background()))
 	}

@@ -41,6 +41,7 @@ func dialSocket(t *testing.T, direct bool, log *slog.Logger, talk func(*Socket))
 }
 
 func TestSocketOutlivesHandler(t *testing.T) {
+	t.Parallel()
 	conn, returned, wait := dialSocket(t, true, slog.New(slog.DiscardHandler), func(s *Socket) {
 		for text, _, ok := s.Read(); ok; text, _, ok = s.Read() {
 			s.Send(text)
@@ -59,6 +60,7 @@ func TestSocketOutlivesHandler(t *testing.T) {
 
 // A panic closes its socket and does not end the server.
 func TestPanicClosesSocket(t *testing.T) {
+	t.Parallel()
 	for _, direct := range []bool{true, false} {
 		var logged bytes.Buffer
 		conn, _, wait := dialSocket(t, direct, slog.New(slog.NewTextHandler(&logged, nil)), func(*Socket) { panic("oops") })

@@ -60,6 +60,7 @@ var exchanges = []struct {
 }
 
 func TestUndescribedResponseFailsTest(t *testing.T) {
+	t.Parallel()
 	for _, c := range exchanges {
 		answer := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", c.kind)
@@ -101,6 +102,7 @@ func checkFaults(t *testing.T, rule string, j *fakeT, wrong string) {
 
 // A request that the server accepts must be allowed by the description.
 func TestUndescribedRequestFailsTest(t *testing.T) {
+	t.Parallel()
 	for body, wrong := range map[string]string{
 		`{"title":"x"}`: "", `{"title":null}`: "", ``: "",
 		`{"title":1}`: "does not allow", `{"name":"x"}`: "does not allow",
@@ -117,6 +119,7 @@ func TestUndescribedRequestFailsTest(t *testing.T) {
 }
 
 func TestMessageIsCheckedAgainstSchema(t *testing.T) {
+	t.Parallel()
 	for text, wrong := range map[string]string{
 		`{"type":"unwatched","id":"job_06gzv0hv4nx3x2tbamncww1dcw"}`: "",
 		`{"type":"watched","id":"job_06gzv0hv4nx3x2tbamncww1dcw"}`:   "none matched",
@@ -129,6 +132,7 @@ func TestMessageIsCheckedAgainstSchema(t *testing.T) {
 
 // Every schema can be compiled, and every example matches its schema.
 func TestExamplesMatchSchemas(t *testing.T) {
+	t.Parallel()
 	s, count := loadSpec(), 0
 	for name := range s.at("/components/schemas").(map[string]any) {
 		if _, err := s.schema("/components/schemas/" + name); err != nil {
