@@ -95,9 +95,18 @@ func (t Timeouts) BoundResponses(next http.Handler) http.Handler {
 			return
 		}
 		b := &boundResponse{ResponseWriter: w, ctrl: http.NewResponseController(w), deadline: newWriteDeadline(timeout)}
-		defer b.clear()
+		defer func() {
+			// The next request on the connection may go to another handler.
+			if b.deadline.set.Load() != 0 {
+				_ = b.ctrl.SetWriteDeadline(time.Time{})
+			}
+		}()
 		next.ServeHTTP(b, r)
-		b.flushLong()
+		// A response that is longer than the buffers of net/http ends with bytes that are still
+		// buffered. Without a flush they would be sent after the deadline was cleared.
+		if b.written >= longBody {
+			_ = b.FlushError() // an error means that the client has left
+		}
 	})
 }
 
@@ -121,22 +130,6 @@ func (b *boundResponse) FlushError() error {
 		return err
 	}
 	return b.ctrl.Flush()
-}
-
-// flushLong sends the end of a response that is longer than the buffers of [http.Server].
-// Without it the server would send the end after the deadline was cleared.
-func (b *boundResponse) flushLong() {
-	if b.written >= longBody {
-		_ = b.FlushError() // the client has left
-	}
-}
-
-// clear removes the deadline, because the next request on the connection may go to
-// another handler.
-func (b *boundResponse) clear() {
-	if b.deadline.isSet() {
-		_ = b.ctrl.SetWriteDeadline(time.Time{})
-	}
 }
 
 // Unwrap lets an [http.ResponseController] reach the connection.
@@ -197,6 +190,3 @@ func (d *writeDeadline) extend(conn deadlineSetter) error {
 
 // reset makes the next write set the deadline again.
 func (d *writeDeadline) reset() { d.set.Store(0) }
-
-// isSet reports whether a deadline was set.
-func (d *writeDeadline) isSet() bool { return d.set.Load() != 0 }

@@ -331,13 +331,11 @@ func (s *Scanner) number() *job.Error {
 // digits skips digits and returns their number.
 func (s *Scanner) digits() int {
 	start := s.pos
-	for isDigit(s.at(s.pos)) {
+	for c := s.at(s.pos); '0' <= c && c <= '9'; c = s.at(s.pos) {
 		s.pos++
 	}
 	return s.pos - start
 }
-
-func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
 // nameSet finds repeated names of an object. The first eight names it compares one by one,
 // without an allocation. For more it uses a map.

@@ -69,10 +69,8 @@ func parseMessage(data []byte) (in clientMessage, err error) {
 // checkClientID checks the idempotency key of a question. It may have characters beyond
 // ASCII, because no header carries it.
 func checkClientID(id string) error {
-	if len(id) > job.MaxKey || !utf8.ValidString(id) || strings.ContainsFunc(id, isControl) {
+	if len(id) > job.MaxKey || !utf8.ValidString(id) || strings.ContainsFunc(id, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 		return invalid("/client_id", "an idempotency key is printable text of at most %d bytes", job.MaxKey)
 	}
 	return nil
 }
-
-func isControl(r rune) bool { return r < ' ' || r == 0x7f }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,7 +40,7 @@ func (g *Gate) Handler(mux *http.ServeMux) http.Handler {
 // guard admits requests and passes them to the mux. Handlers behind it may trust the
 // headers and the address of a request, and never see a token.
 func (g *Gate) guard(mux *http.ServeMux) http.Handler {
-	public := g.listensBeyondLoopback()
+	public := slices.ContainsFunc(g.Listen, func(host string) bool { return !isLoopback(host) })
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		// First of all, because the checks below read these headers.
 		r = g.dropUntrusted(r)

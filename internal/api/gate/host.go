@@ -3,19 +3,14 @@ package gate
 import (
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// listensBeyondLoopback reports whether other machines can reach the server.
-func (g *Gate) listensBeyondLoopback() bool {
-	return slices.ContainsFunc(g.Listen, func(host string) bool { return !isLoopback(host) })
-}
-
-// checkHost refuses a Host header that does not name this server. It stops DNS rebinding:
-// a web page whose own name resolves to our address would pass the check of its origin.
+// checkHost refuses a Host header that does not name this server. public means that the
+// server listens beyond loopback. The check stops DNS rebinding: a web page whose own name
+// resolves to our address would pass the check of its origin.
 //
 //   - Loopback names and the host of the public URL are always accepted.
 //   - A server on loopback only (public is false) accepts no others.

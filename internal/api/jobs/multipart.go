@@ -147,7 +147,11 @@ func (u *upload) readParts() error {
 		u.body.left = maxHeaders
 		p, err := u.parts.NextRawPart()
 		if err == io.EOF { //nolint:errorlint // io.EOF itself follows the last boundary; a wrapped one is a broken body
-			return u.drain()
+			// The bytes after the last boundary mean nothing, but only after the end of the body
+			// does net/http notice that the client leaves.
+			u.body.left = maxHeaders
+			_, err := io.Copy(io.Discard, u.body)
+			return err
 		}
 		if err == nil {
 			u.body.left = math.MaxInt64
@@ -157,14 +161,6 @@ func (u *upload) readParts() error {
 			return formError(err)
 		}
 	}
-}
-
-// drain reads the bytes after the last boundary, which mean nothing. Only after the end of
-// the body does net/http notice that the client leaves.
-func (u *upload) drain() error {
-	u.body.left = maxHeaders
-	_, err := io.Copy(io.Discard, u.body)
-	return err
 }
 
 // formError returns the error for a body that cannot be parsed. It returns a [job.Error] in

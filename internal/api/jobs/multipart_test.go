@@ -213,7 +213,7 @@ func TestRefusedFormLeavesNoFiles(t *testing.T) {
 		"a part without a name":      {parts: []part{minimalJobPart, {file: "a", text: "x"}}, code: job.Invalid, says: "has no name"},
 		"a part that is no file":     {parts: []part{minimalJobPart, file, {name: "input", text: "x"}}, code: job.Invalid, says: "is no file"},
 		"files of one name":          {parts: []part{minimalJobPart, file, {name: "q", file: "x/a.txt"}}, code: job.Invalid, says: "two files"},
-		"a name that is none":        {parts: []part{minimalJobPart, {name: "p", file: ".."}}, code: job.Invalid, says: "no name of a file"},
+		"a name that is none":        {parts: []part{minimalJobPart, {name: "p", file: ".."}}, code: job.Invalid, says: "not a valid file name"},
 		"a name too long":            {parts: []part{minimalJobPart, {name: "p", file: strings.Repeat("n", 256)}}, code: job.Invalid, says: "255"},
 		"33 files":                   {parts: append(many(33), minimalJobPart), code: job.TooLarge, says: "32"},
 		"a file too large":           {options: small, parts: []part{minimalJobPart, {name: "p", file: "a", text: hundred + "x"}}, code: job.TooLarge},

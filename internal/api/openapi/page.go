@@ -98,7 +98,7 @@ func newCallView(doc tree, c operation) callView {
 	v := callView{
 		ID: c.at("operationId").text(), Method: c.method, Path: c.path, Socket: socket.node != nil, Token: len(c.at("security").items()) > 1,
 		Summary: c.at("summary").text(), Text: c.at("description").text(), Curl: curlCommands(c),
-		Body: bodySchema(doc, c), Sends: newSchemaView(doc, "", socket.at("sends")), Receives: newSchemaView(doc, "", socket.at("receives")),
+		Body: newSchemaView(doc, "", c.at("requestBody", "content", "application/json", "schema")), Sends: newSchemaView(doc, "", socket.at("sends")), Receives: newSchemaView(doc, "", socket.at("receives")),
 	}
 	for _, p := range append(c.pathParameters, c.at("parameters").items()...) {
 		p = doc.resolve(p)
@@ -112,11 +112,6 @@ func newCallView(doc tree, c operation) callView {
 		v.Answers = append(v.Answers, newResponseView(doc, a.key, doc.resolve(a.value)))
 	}
 	return v
-}
-
-func bodySchema(doc tree, c operation) *schemaView {
-	media := c.at("requestBody", "content", "application/json")
-	return newSchemaView(doc, "", media.at("schema"))
 }
 
 func newResponseView(doc tree, status string, a tree) responseView {

@@ -101,7 +101,10 @@ func (s *SSE) writeEnd(ctx context.Context, f *Feed, out *EventWriter, err error
 		s.log.Warn("a stream was cut", "job", f.job.String(), "error", err)
 	}
 	f.Close() // before the client reconnects
-	out.reconnect()
+	out.begin()
+	// The client reconnects after a second. Events of an incomplete update are dropped: it
+	// receives them then.
+	out.buf = append(out.buf[:0], "retry: 1000\n: the stream ends here; it goes on where you come back to\n\n"...)
 	return nil
 }
 
@@ -170,13 +173,6 @@ func (e *EventWriter) Idle() error {
 	e.begin()
 	e.buf = append(e.buf, ":\n\n"...)
 	return e.Flush()
-}
-
-// reconnect buffers a request to reconnect after a second. It drops the events that are
-// buffered, of an update that is incomplete: the client receives them when it reconnects.
-func (e *EventWriter) reconnect() {
-	e.begin()
-	e.buf = append(e.buf[:0], "retry: 1000\n: the stream ends here; it goes on where you come back to\n\n"...)
 }
 
 // Flush sends the buffered events. Its error wraps [ErrClientGone].
