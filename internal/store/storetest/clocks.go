@@ -170,7 +170,7 @@ func clockReopened(w *harness) {
 	w.advance(2*time.Second - time.Microsecond)
 	for _, r := range w.listRunning(store.SilentOnly) {
 		if r.Job.ID != nothing.Job.ID {
-			w.Errorf("a job is silent that has spoken 3 s ago: %s", text(r.Job))
+			w.Errorf("a job with output 3 s ago is silent: %s", text(r.Job))
 		}
 	}
 	w.wantOverdue("before its time", store.OverrunOnly)

@@ -82,7 +82,7 @@ func finishBackLater(w *harness) {
 	wantEqual(w, "the attempts", j.Attempt, 1)
 	w.wantTime("RunAt", j.RunAt, w.now().Add(backoff))
 	if !j.FinishedAt.IsZero() || !j.ExpiresAt.IsZero() || j.Failure == nil {
-		w.Errorf("a job that goes back is %s", text(j))
+		w.Errorf("a released job is %s", text(j))
 	}
 	wantEqual(w, "the waiting", w.counts(queue).Scheduled, 1)
 	w.advance(backoff - time.Second)
@@ -128,7 +128,7 @@ func finishKeepsFailure(w *harness) {
 	}
 	w.do(newFinish(c.Lease(), job.Queued)) // released without a failure
 	if w.job(c.Job.ID).Failure == nil {
-		w.Errorf("handing a job back has cleared its failure")
+		w.Errorf("a release has cleared the failure of the job")
 	}
 	w.do(newFinish(w.claimOne(queue).Lease(), job.Succeeded))
 	if f := w.job(c.Job.ID).Failure; f != nil {

@@ -125,7 +125,7 @@ func identityCursor(w *harness) {
 				break
 			}
 			if pages > 100 {
-				w.Fatalf("%s, which no prune has found", how)
+				w.Fatalf("%s, and no prune found it", how)
 			}
 		}
 	})

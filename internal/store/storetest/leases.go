@@ -156,7 +156,7 @@ func claimAgain(w *harness) {
 	wantEqual(w, "the new job's token", again.Claimed[2].Token, again.Tokens[2])
 	w.do(newFinish(first.Claimed[0].Lease(), job.Queued))
 	w.do(first)
-	wantEqual(w, "the jobs of a claim of which one was handed back", len(first.Claimed), 2)
+	wantEqual(w, "the jobs of a claim after one was released", len(first.Claimed), 2)
 	wantEqual(w, "the running jobs", len(w.listRunning(store.AllRunning)), 3)
 }
 

@@ -69,7 +69,7 @@ func limitParks(w *harness) {
 	wantEqual(w, "the counts", w.counts(queue), job.Counts{Queued: 2, Parked: 3})
 	wantEqual(w, "the counts answered", b.Counts[queue], job.Counts{Queued: 2, Parked: 3})
 	wantEqual(w, "the position of a parked job", w.position(all[2]), 0)
-	wantEqual(w, "the jobs claimed of a key that may run two", len(w.claim(queue, 9)), 2)
+	wantEqual(w, "the jobs claimed of a key with a limit of two", len(w.claim(queue, 9)), 2)
 	w.wantStates("with two that run", job.Parked, all[2], all[3], s.Job.ID)
 	wantEqual(w, "the same key's job in another queue", w.job(w.submit(withKey("a"), inQueue("other"))).State, job.Queued)
 }
@@ -234,7 +234,7 @@ func limitThenClaim(w *harness) {
 	claim := w.newClaim(queue, 3)
 	w.do(newFinish(c.Lease(), job.Succeeded), claim)
 	if len(claim.Claimed) != 1 || claim.Claimed[0].Job.ID != next {
-		w.Errorf("the job that followed was not claimed: got %d", len(claim.Claimed))
+		w.Errorf("the unparked job was not claimed: got %d", len(claim.Claimed))
 	}
 }
 

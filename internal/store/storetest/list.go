@@ -61,7 +61,7 @@ func listPages(w *harness) {
 	}
 	after := w.listPagewise(job.Filter{Owner: mine, Limit: 5, After: want[10]}, func() {})
 	wantEqual(w, "the jobs older than the eleventh", len(after), 10)
-	wantEqual(w, "the jobs of nobody", len(w.listAll(job.Filter{Owner: job.Owner{User: "nobody"}})), 0)
+	wantEqual(w, "the jobs of an unknown user", len(w.listAll(job.Filter{Owner: job.Owner{User: "nobody"}})), 0)
 }
 
 func listFilters(w *harness) {

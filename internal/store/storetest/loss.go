@@ -164,7 +164,7 @@ func suspectCleared(w *harness) {
 		f.Refund = true
 		w.do(f)
 		j := w.job(c.Job.ID)
-		wantEqual(w, "it is a suspect after it went back", j.Suspect(), false)
+		wantEqual(w, "it is a suspect after its release", j.Suspect(), false)
 		w.advance(backoff + time.Second)
 		w.do(newDue())
 	}

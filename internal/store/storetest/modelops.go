@@ -117,7 +117,7 @@ func (m *model) wantCancelRequested(op any, got *bool, want bool) func() {
 	return func() {
 		m.wantRefusal(op, "")
 		if *got != want {
-			m.w.Fatalf("%T tells of a cancel: %v, want %v", op, *got, want)
+			m.w.Fatalf("%T answers CancelRequested %v, want %v", op, *got, want)
 		}
 	}
 }

@@ -137,7 +137,7 @@ func orderAfterCancel(w *harness) {
 	w.submitMany(50, withKey("b"))
 	single := w.submit(withKey("a"))
 	if !slices.Contains(claimedIDs(w.claim(queue, 3)), single) {
-		w.Errorf("a key pays for jobs that were cancelled")
+		w.Errorf("cancelled jobs cost their key a turn")
 	}
 }
 

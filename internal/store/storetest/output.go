@@ -58,11 +58,11 @@ func outputAcrossAttempts(w *harness) {
 	c := w.running()
 	w.do(newAppend(c.Lease(), 1, 0, "a", "b"), newFinish(c.Lease(), job.Queued))
 	c = w.claimOne(queue)
-	wantEqual(w, "the cursor handed to the second attempt", c.Job.Cursor, 2)
+	wantEqual(w, "the cursor in the second attempt", c.Job.Cursor, 2)
 	w.do(newAppend(c.Lease(), 2, 2, "c"))
 	w.do(newFinish(c.Lease(), job.Failed), newRetry(c.Job.ID))
 	c = w.claimOne(queue)
-	wantEqual(w, "the cursor handed to the retry", c.Job.Cursor, 3)
+	wantEqual(w, "the cursor in the retry", c.Job.Cursor, 3)
 	w.do(newAppend(c.Lease(), 1, 3, "d"), newFinish(c.Lease(), job.Succeeded))
 
 	wantEqual(w, "all output", w.textOf(c.Job.ID), "abcd")

@@ -33,7 +33,7 @@ func ownersApart(w *harness) {
 	}
 	w.submit(ownedBy(theirs))
 	parked := 1 // the parked one
-	wantEqual(w, "the jobs of the one", len(w.listAll(job.Filter{Owner: mine})), len(reachable())+parked)
+	wantEqual(w, "the jobs of the owner", len(w.listAll(job.Filter{Owner: mine})), len(reachable())+parked)
 	wantEqual(w, "the jobs of the other", len(w.listAll(job.Filter{Owner: theirs})), 1)
 	wantEqual(w, "the jobs of a third", len(w.listAll(job.Filter{Owner: elsewhere})), 0)
 }

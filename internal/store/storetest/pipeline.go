@@ -139,10 +139,10 @@ func readBeforeSync(w *harness) {
 	s := w.newSubmit()
 	_, synced := w.apply(s)
 	if j, err := w.store.Job(w.ctx, mine, s.Job.ID); err == nil {
-		wantEqual(w, "the job as a read sees it", text(j), text(s.Job))
+		wantEqual(w, "the job as read", text(j), text(s.Job))
 	} else {
 		w.wantCode(job.NotFound, err) // it is not on disk yet
 	}
 	w.wait(synced)
-	wantEqual(w, "the job as a read sees it", text(w.job(s.Job.ID)), text(s.Job))
+	wantEqual(w, "the job as read", text(w.job(s.Job.ID)), text(s.Job))
 }

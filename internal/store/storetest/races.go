@@ -122,7 +122,7 @@ func readForward(w *harness) {
 				}
 			}
 			if err != nil {
-				w.Errorf("a follower lost its way: %v", err)
+				w.Errorf("a reader failed: %v", err)
 			}
 			return err == nil
 		}

@@ -93,7 +93,7 @@ func pruneBytes(w *harness) {
 			break
 		}
 		if p.Deleted == 0 || p.Next == after {
-			w.Fatalf("a prune of 9,000 bytes does not get on")
+			w.Fatalf("a prune of 9,000 bytes makes no progress")
 		}
 		after = p.Next
 	}
@@ -125,10 +125,10 @@ func pruneWithoutTime(w *harness) {
 		p := &store.Prune{After: after, Limit: 1000, MaxTime: time.Nanosecond}
 		w.do(p)
 		if rounds == 0 && p.Deleted == 200 {
-			w.Errorf("a prune that has no time deleted everything")
+			w.Errorf("a prune without time deleted everything")
 		}
 		if rounds > 200 {
-			w.Fatalf("a prune that has no time does not get on")
+			w.Fatalf("a prune without time makes no progress")
 		}
 		deleted, after = deleted+p.Deleted, p.Next
 	}

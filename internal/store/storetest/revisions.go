@@ -173,7 +173,7 @@ func movedByClaim(w *harness) {
 	claim := w.newClaim(queue, 2)
 	b := w.do(claim)
 	if len(claim.Claimed) != 1 || claim.Claimed[0].Job.ID != first {
-		w.Fatalf("%d jobs were claimed of a key that may run one", len(claim.Claimed))
+		w.Fatalf("%d jobs were claimed of a key with a limit of one", len(claim.Claimed))
 	}
 	w.wantMoved(b, store.Moved{ID: second, State: job.Parked, Revision: 2})
 	w.wantRevision(second, job.Parked, 2)
@@ -186,7 +186,7 @@ func movedThenClaimed(w *harness) {
 	claim := w.newClaim(queue, 1)
 	b := w.do(newFinish(c.Lease(), job.Succeeded), claim)
 	if len(claim.Claimed) != 1 || claim.Claimed[0].Job.ID != next {
-		w.Fatalf("the job that followed was not claimed")
+		w.Fatalf("the unparked job was not claimed")
 	}
 	w.wantMoved(b, store.Moved{ID: next, State: job.Queued, Revision: 2})
 	wantEqual(w, "the revision that the claim answers", claim.Claimed[0].Job.Revision, 3)

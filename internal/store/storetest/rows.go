@@ -41,7 +41,7 @@ func rowsInsert(w *harness) {
 	w.do(newWrite(withAction(store.Insert, put("p", "a", "first"))))
 	second := newWrite(withAction(store.Insert, put("p", "a", "second")))
 	w.mustRefuse(job.Conflict, second)
-	wantEqual(w, "the body that was met", string(second.Conflict), "first")
+	wantEqual(w, "the body of the conflicting row", string(second.Conflict), "first")
 	w.do(newWrite(withAction(store.Remove, put("p", "a", ""))))
 	w.do(newWrite(withAction(store.Insert, put("p", "a", "third"))))
 	wantEqual(w, "the body", string(w.rows("note", "p")[0].Body), "third")
@@ -75,10 +75,10 @@ func rowsRequireNone(w *harness) {
 	w.do(newWrite(withAction(store.Remove, put("q", "new", "")), put("p", "b", "second"), put("p", "a", "first")))
 	refused := none()
 	w.mustRefuse(job.Conflict, refused)
-	wantEqual(w, "the body that was met", string(refused.Conflict), "first")
+	wantEqual(w, "the body of the conflicting row", string(refused.Conflict), "first")
 	s := w.newSubmit(withRows(withAction(store.RequireNone, put("p", "", ""))))
 	w.mustRefuse(job.Conflict, s)
-	wantEqual(w, "the body that a submit met", string(s.Conflict), "first")
+	wantEqual(w, "the conflict of a submit", string(s.Conflict), "first")
 	wantEqual(w, "the rows of what was refused", len(w.rows("note", "q")), 0)
 
 	w.do(newWrite(withAction(store.RemoveAll, put("p", "", ""))), none())
@@ -104,7 +104,7 @@ func rowsCheckedFirst(w *harness) {
 	w.do(newWrite(put("p", "a", "three")))
 	met := newWrite(withAction(store.RemoveAll, put("p", "", "")), withAction(store.Insert, put("p", "a", "four")))
 	w.mustRefuse(job.Conflict, met)
-	wantEqual(w, "the body that was met", string(met.Conflict), "three")
+	wantEqual(w, "the body of the conflicting row", string(met.Conflict), "three")
 }
 
 func rowsAllOrNone(w *harness) {
@@ -124,10 +124,10 @@ func rowsInOneBatch(w *harness) {
 	w.try(first, second, third, s)
 	wantEqual(w, "the first one's refusal", first.Err, nil)
 	w.wantCode(job.Conflict, second.Err)
-	wantEqual(w, "the body that the second met", string(second.Conflict), "1")
+	wantEqual(w, "the conflict of the second", string(second.Conflict), "1")
 	wantEqual(w, "the third one's refusal", third.Err, nil)
 	w.wantCode(job.Conflict, s.Err)
-	wantEqual(w, "the body that the submit met", string(s.Conflict), "3")
+	wantEqual(w, "the conflict of the submit", string(s.Conflict), "3")
 }
 
 func rowsPaged(w *harness) {

@@ -90,7 +90,7 @@ func (d *drainState) begin(group string, id job.ID, most int) error {
 	case d.times[id] > 1:
 		return fmt.Errorf("a job was claimed twice: %s", id)
 	case most > 0 && d.running[group] > most:
-		return fmt.Errorf("%d jobs of %q run at once, and %d may", d.running[group], group, most)
+		return fmt.Errorf("%d jobs of %q run at once, the limit is %d", d.running[group], group, most)
 	}
 	return nil
 }
@@ -210,7 +210,7 @@ func sharedTurns(w *harness) {
 		for k := range keys {
 			ahead := slices.Max(values(claimed)) - claimed[fmt.Sprint(k)]
 			if bound := 1 + len(w.stores)*claims; ahead > bound {
-				w.Fatalf("a key that waits was overtaken %d times, and at most %d are claimed in a second", ahead, bound-1)
+				w.Fatalf("a waiting key was overtaken %d times, more than the %d claims of a second", ahead, bound-1)
 			}
 		}
 		w.advance(time.Second)
@@ -239,7 +239,7 @@ func sharedKeyWaiting(w *harness) {
 			}
 		}
 		if waiting < most || waiting > most+batch*len(w.stores) {
-			w.Errorf("%d jobs of a key wait, and %d may", waiting, most)
+			w.Errorf("%d jobs of a key wait, the limit is %d", waiting, most)
 		}
 		w.advance(time.Second)
 		w.eachStore(func() { w.mustRefuse(job.KeyFull, w.newSubmit(key)) })
@@ -293,7 +293,7 @@ func sharedSubmitAgain(w *harness) {
 		w.race(round, ops...)
 		for _, op := range ops {
 			s := op.(*store.Submit)
-			wantEqual(w, "the answer to a submit that was made again", s.Err, nil)
+			wantEqual(w, "the answer to a repeated submit", s.Err, nil)
 			wantEqual(w, "the job that it answers", text(s.Job), text(ops[0].(*store.Submit).Job))
 		}
 		wantEqual(w, "the counts", w.counts(queue), job.Counts{Running: 1, Succeeded: int64(round)})

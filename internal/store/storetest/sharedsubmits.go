@@ -99,7 +99,7 @@ func sharedInsert(w *harness) {
 			lost = b
 		}
 		body := string(won.Rows[0].Body)
-		wantEqual(w, "the body that the other met", string(lost.Conflict), body)
+		wantEqual(w, "the conflict of the other", string(lost.Conflict), body)
 		rows := w.rows("note", p)
 		wantEqual(w, "the rows", len(rows), 2)
 		wantEqual(w, "the row's body", string(rows[0].Body), body)

@@ -240,7 +240,7 @@ func (w *harness) wantGone(owner job.Owner, id job.ID) {
 	w.wantCode(job.NotFound, err)
 	for _, j := range w.listAll(job.Filter{Owner: owner}) {
 		if j.ID == id {
-			w.Errorf("a job that is gone is still listed")
+			w.Errorf("a job that was deleted is still listed")
 		}
 	}
 }

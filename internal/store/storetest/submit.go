@@ -31,7 +31,7 @@ func submitQueues(w *harness) {
 	w.wantTime("CreatedAt", j.CreatedAt, w.now())
 	w.wantTime("RunAt", j.RunAt, w.now())
 	if !j.StartedAt.IsZero() || !j.FinishedAt.IsZero() || !j.CancelRequestedAt.IsZero() || !j.ExpiresAt.IsZero() {
-		w.Errorf("a queued job has times of what has not happened: %s", text(j))
+		w.Errorf("a queued job has times of later states: %s", text(j))
 	}
 	wantEqual(w, "the counts", w.counts(queue), job.Counts{Queued: 1})
 	wantEqual(w, "the claimed job", w.claimOne(queue).Job.ID, id)
@@ -168,7 +168,7 @@ func submitRefusedForRows(w *harness) {
 	for _, edit := range []func(*store.Submit){delayed(0), delayed(time.Minute), leasedAs(w.token())} {
 		met := w.newSubmit(edit, withRows(put("p", "new", "x"), withAction(store.Insert, put("p", "there", "again"))))
 		w.mustRefuse(job.Conflict, met)
-		wantEqual(w, "the body of the row that was met", string(met.Conflict), "was here")
+		wantEqual(w, "the body of the conflicting row", string(met.Conflict), "was here")
 		w.wantGone(mine, met.Job.ID)
 		lacks := w.newSubmit(edit, withRows(put("p", "new", "x"), withAction(store.Require, put("p", "absent", ""))))
 		w.mustRefuse(job.NotFound, lacks)

@@ -7,12 +7,12 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-func standingRules() []rule {
+func versionRules() []rule {
 	return []rule{
-		{"a standing is of the job as it is read, in every state", standingIsRead},
-		{"a standing tells of output that is on disk, and of the lease", standingRunning},
-		{"jobs of other owners, and those that are not there, are left out", standingOwners},
-		{"every change of state changes the standing", standingChanges},
+		{"a version equals the job that a read returns, in every state", versionIsRead},
+		{"a version has the cursor and the lease of what is on disk", versionRunning},
+		{"jobs of other owners and missing jobs are left out", versionOwners},
+		{"every change of state changes the version", versionChanges},
 	}
 }
 
@@ -25,17 +25,17 @@ func (w *harness) versions(ids ...job.ID) map[job.ID]store.JobVersion {
 	}
 	list, err := w.store.Versions(w.ctx, of)
 	if err != nil {
-		w.Fatalf("standing: %v", err)
+		w.Fatalf("versions: %v", err)
 	}
 	all := map[job.ID]store.JobVersion{}
 	for _, st := range list {
 		all[st.ID] = st
 	}
-	wantEqual(w, "the standings without those of twice the same job", len(all), len(list))
+	wantEqual(w, "the versions without repetitions", len(all), len(list))
 	return all
 }
 
-func standingIsRead(w *harness) {
+func versionIsRead(w *harness) {
 	var ids []job.ID
 	for _, state := range reachable() {
 		id, _ := w.inState(state)
@@ -45,12 +45,12 @@ func standingIsRead(w *harness) {
 	for _, id := range ids {
 		j, st := w.job(id), all[id]
 		want := store.JobVersion{ID: id, Revision: j.Revision, State: j.State, Attempt: j.Attempt, Cursor: j.Cursor, Token: st.Token}
-		wantEqual(w, "the standing of a job that is "+j.State.String(), fmt.Sprintf("%+v", st), fmt.Sprintf("%+v", want))
+		wantEqual(w, "the version of a job that is "+j.State.String(), fmt.Sprintf("%+v", st), fmt.Sprintf("%+v", want))
 		wantEqual(w, "whether a job that is "+j.State.String()+" has a lease", !st.Token.IsZero(), j.State == job.Running)
 	}
 }
 
-func standingRunning(w *harness) {
+func versionRunning(w *harness) {
 	c := w.running()
 	w.do(newAppend(c.Lease(), 1, 0, "a", "b"))
 	st := w.versions(c.Job.ID)[c.Job.ID]
@@ -64,18 +64,18 @@ func standingRunning(w *harness) {
 	st = w.versions(c.Job.ID)[c.Job.ID]
 	wantEqual(w, "whether it is deleted", st.Deleted && st.CancelRequested && st.Token == c.Token, true)
 	w.do(newFinish(c.Lease(), job.Succeeded))
-	wantEqual(w, "the standings", len(w.versions(c.Job.ID)), 0)
+	wantEqual(w, "the versions", len(w.versions(c.Job.ID)), 0)
 }
 
-func standingOwners(w *harness) {
+func versionOwners(w *harness) {
 	a, foreign := w.submit(), w.submit(ownedBy(theirs))
 	all := w.versions(a, foreign, w.id())
-	wantEqual(w, "the standings", len(all), 1)
+	wantEqual(w, "the versions", len(all), 1)
 	wantEqual(w, "the job", all[a].ID, a)
-	wantEqual(w, "the standings of nothing", len(w.versions()), 0)
+	wantEqual(w, "the versions of no jobs", len(w.versions()), 0)
 }
 
-func standingChanges(w *harness) {
+func versionChanges(w *harness) {
 	id := w.submit()
 	last := w.versions(id)[id].Revision
 	changed := func(how string) {
