@@ -40,8 +40,8 @@ func parseRowCursor(text string) (n int64, err error) {
 	return n, nil
 }
 
-// Size returns the bytes in use; see [store.UpkeepReader]. Pages that a commit frees stop counting at
-// once, whether or not the vacuum returns them to the disk.
+// Size returns the bytes in use; see [store.UpkeepReader]. Pages that a commit frees stop
+// counting at once, whether or not the vacuum returns them to the disk.
 func (s *Store) Size(ctx context.Context) (size int64, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		_, err := r.storedBytes.first(func(c column) error { size = c.int(0); return nil })

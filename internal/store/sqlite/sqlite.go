@@ -2,10 +2,9 @@
 // server and no C compiler. DESIGN.md explains how it works.
 //
 // One connection writes; [Store.Apply] owns it. A few connections read, each in short
-// transactions. The journal is a write-ahead log. A commit is complete when its frames are in
-// the log. It is durable when the log was synced (sync.go); the next commit does not wait for
-// that, but a read waits until everything that it saw is durable. A separate connection copies
-// the log into the file (checkpoint.go).
+// transactions. A commit is complete when its frames are in the write-ahead log, and durable
+// when the log was synced (sync.go). The next commit does not wait for that, but a read waits
+// until everything that it saw is durable. checkpoint.go copies the log into the file.
 //
 // Running jobs are mirrored in memory, so that checking a lease reads nothing. After a failed
 // commit the mirror is discarded and loaded again. Output of running jobs goes first to one

@@ -11,7 +11,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// asBeforeTenants restores the lanes and indexes of waiting jobs as they were before migration 0009.
+// asBeforeTenants restores the lanes and indexes of waiting jobs as they were before migration
+// 0009.
 const asBeforeTenants = `
 	UPDATE jobs SET lane = CASE state WHEN 2 THEN '' ELSE '+' || key END WHERE lane IS NOT NULL;
 	DROP INDEX jobs_line; DROP INDEX jobs_due;
