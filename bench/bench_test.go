@@ -266,7 +266,7 @@ func TestStartReportsFailedCommand(t *testing.T) {
 	}
 }
 
-// A server's address is known once it was written to its end, in however many pieces.
+// The address is sent when it is complete, also when it is written in several pieces.
 func TestStartReadsAddress(t *testing.T) {
 	t.Parallel()
 	out := &outputTail{next: io.Discard, addr: make(chan string, 1)}

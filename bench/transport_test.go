@@ -14,7 +14,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// leanTransport against a real HTTP server.
+// newLeanTest returns a leanTransport for a test server, its URL and the number of accepted
+// connections.
 func newLeanTest(t *testing.T, h http.HandlerFunc) (*leanTransport, string, *atomic.Int32) {
 	var conns atomic.Int32
 	srv := httptest.NewUnstartedServer(h)
@@ -104,7 +105,7 @@ func TestDialLeanRefusesHTTPS(t *testing.T) {
 	}
 }
 
-// BenchmarkSubmit is what a submit costs the load, but for the sockets.
+// BenchmarkSubmit measures the cost of a submit for the bench itself, without sockets.
 func BenchmarkSubmit(b *testing.B) {
 	ours, theirs := net.Pipe()
 	defer ours.Close()

@@ -32,15 +32,11 @@ var errNoAnswer = errors.New("no answer in time")
 // [CodeUnreachable].
 func (c *Client) noAnswer(ctx context.Context, k *call, err error) error {
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, errNoAnswer) {
-		return contextError(ctx, k)
+		return fmt.Errorf("client: %s %s: %w", k.method, k.path, cause)
 	} else if cause != nil {
 		err = cause
 	}
 	return &Error{Code: CodeUnreachable, Message: "cannot reach the server at " + c.base.String(), Err: err}
-}
-
-func contextError(ctx context.Context, k *call) error {
-	return fmt.Errorf("client: %s %s: %w", k.method, k.path, context.Cause(ctx))
 }
 
 // safeToRetry reports whether the call may be repeated after err.

@@ -34,15 +34,11 @@ func (c *connection) newClient(env *Env, more ...client.Option) (*client.Client,
 		client.WithUser(cmp.Or(c.user, env.getenv("MEANWHILE_USER"))),
 		client.WithUserAgent("meanwhile-cli"),
 	}
-	cl, err := client.New(c.url(env), append(options, more...)...)
+	cl, err := client.New(cmp.Or(c.server, env.getenv("MEANWHILE_SERVER"), defaultServer), append(options, more...)...)
 	if err != nil {
 		return nil, usageError{err}
 	}
 	return cl, nil
-}
-
-func (c *connection) url(env *Env) string {
-	return cmp.Or(c.server, env.getenv("MEANWHILE_SERVER"), defaultServer)
 }
 
 // watchCommand returns the command that watches a job, for the user to copy.

@@ -47,13 +47,6 @@ func (f *follower) onlyAtEnd() {
 	f.liveOutput, f.streaming, f.screen.errTerm = false, false, false
 }
 
-// printID prints the id of the submitted job.
-func (f *follower) printID(j *client.Job) {
-	if !f.json {
-		f.screen.note("%s", j.ID)
-	}
-}
-
 // run watches the job to its end. It returns an error unless the job succeeded.
 func (f *follower) run(ctx context.Context, c *client.Client, id string, after int64) error {
 	for e, err := range c.Watch(ctx, id, after) {

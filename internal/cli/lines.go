@@ -68,7 +68,7 @@ type lineSubmitter struct {
 	common client.Submission // the fields that all jobs share
 	inputs inputReader
 
-	read         int // lines
+	read         int // number of lines
 	batch        []line
 	bytes        int // size of the batch
 	submitted    int

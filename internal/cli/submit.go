@@ -119,7 +119,10 @@ func runSubmit(ctx context.Context, env *Env, o submitOptions, args []string) er
 	}
 	switch {
 	case o.watch || o.follow:
-		f.printID(j)
+		// The id goes to standard error, because standard output is for the job's output.
+		if !o.json {
+			f.screen.note("%s", j.ID)
+		}
 		return f.run(ctx, c, j.ID, 0)
 	case o.wait:
 		return waitAndPrint(ctx, c, j.ID, f)

@@ -188,7 +188,10 @@ func (c *clients) watch(ctx context.Context, id string, cut int) {
 	for ended := false; !ended && ctx.Err() == nil; {
 		for e, err := range c.retrying.Watch(ctx, id, cursor) {
 			if err != nil {
-				c.watchFailed(ctx, id, err)
+				// When the run ends, so do its watches.
+				if ctx.Err() == nil {
+					c.rec.violate("the watch of %s failed: %v", id, err)
+				}
 				return
 			}
 			cursor = e.Cursor
@@ -203,12 +206,6 @@ func (c *clients) watch(ctx context.Context, id string, cut int) {
 				break
 			}
 		}
-	}
-}
-
-func (c *clients) watchFailed(ctx context.Context, id string, err error) {
-	if ctx.Err() == nil {
-		c.rec.violate("the watch of %s failed: %v", id, err)
 	}
 }
 
