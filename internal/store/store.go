@@ -41,8 +41,9 @@ type Store interface {
 	// waits for the syncs of the batches before this one, and then applies the same batch
 	// again (the very same value) before any other. If an earlier call had applied it after
 	// all, the store applies nothing twice, and every op answers as it did the first time.
-	// [ErrData] and [ErrFull] are returned only for a batch that no earlier call has applied
-	// either: the caller may then split it or leave ops out.
+	// [ErrData] and [ErrFull] always come with [ErrNotCommitted], and only for a batch that no
+	// earlier call has applied either: the caller may then split the batch or leave ops out.
+	// [ErrDamaged] is permanent.
 	//
 	// Errors of synced: [ErrUnknown] means that the connection was lost before the answer
 	// came, so it is unknown whether this batch and the batches applied after it are stored.
@@ -52,9 +53,8 @@ type Store interface {
 	// differently, because another process may have written in between. Until then the store
 	// refuses every other batch with [ErrNotCommitted].
 	//
-	// Any other error of synced, and [ErrDamaged], means that the disk can no longer be
-	// trusted. The caller must close the store; what is stored is known after it was opened
-	// again.
+	// Any other error of synced means that the disk can no longer be trusted. The caller must
+	// close the store. Only opening it again shows what is stored.
 	//
 	// At any time a caller has at most [MaxUnsynced] batches whose synced has not returned.
 	Apply(ctx context.Context, b *Batch) (synced func() error, err error)
