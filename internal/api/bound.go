@@ -75,8 +75,8 @@ type directKey struct{}
 
 // WithDirect marks the requests of a server that this program runs itself; use it in
 // [http.Server.BaseContext]. The mark promises two things. The connections come from a
-// [Timeouts.BoundListener]. No middleware in front of the gate minds a response that
-// outlasts its handler: none compresses responses or counts requests in progress.
+// [Timeouts.BoundListener]. And a response may outlast its handler: no middleware in front
+// of the gate compresses responses or counts requests in progress.
 func WithDirect(ctx context.Context) context.Context {
 	return context.WithValue(ctx, directKey{}, true)
 }

@@ -56,7 +56,7 @@ func (s *submission) delay() (time.Duration, error) {
 	case s.RunAt != nil && s.DelayS != nil:
 		return 0, refuse("/run_at", "give run_at or delay_s, not both")
 	case s.DelayS != nil:
-		return seconds("/delay_s", *s.DelayS, 0, job.MaxDuration)
+		return parseSeconds("/delay_s", *s.DelayS, 0, job.MaxDuration)
 	case s.RunAt == nil:
 		return 0, nil
 	}
@@ -71,13 +71,13 @@ func (s *submission) delay() (time.Duration, error) {
 	return max(delay, 0), nil
 }
 
-// seconds reads a duration in seconds, between bounds.
-func seconds(field string, s float64, least, most time.Duration) (time.Duration, error) {
-	if s < least.Seconds() || s > most.Seconds() {
-		return 0, refuse(field, "%s is %s to %s seconds", path.Base(field), inSeconds(least), inSeconds(most))
+// parseSeconds converts a duration in seconds, which must be between the bounds.
+func parseSeconds(field string, s float64, low, high time.Duration) (time.Duration, error) {
+	if s < low.Seconds() || s > high.Seconds() {
+		return 0, refuse(field, "%s is %s to %s seconds", path.Base(field), formatSeconds(low), formatSeconds(high))
 	}
 	return job.Seconds(s), nil
 }
 
-// inSeconds writes a duration as requests do: without an exponent.
-func inSeconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }
+// formatSeconds formats a duration in seconds without an exponent, as requests have it.
+func formatSeconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }

@@ -55,7 +55,7 @@ func withStream(t *testing.T, f *fake, direct bool, head string, do func(*stream
 	c.api = New(Config{Engine: f, Stopping: stopping})
 	mux := http.NewServeMux()
 	c.api.Register(mux)
-	g := &gate.Gate{Listen: []string{"127.0.0.1:8080"}, AllowedOrigins: []string{"https://app.example"}, Tokens: someTokens(t)}
+	g := &gate.Gate{Listen: []string{"127.0.0.1:8080"}, AllowedOrigins: []string{"https://app.example"}, Tokens: testTokens(t)}
 	srv := &http.Server{Handler: g.Handler(mux)}
 	if direct {
 		srv.BaseContext = func(net.Listener) context.Context { return api.WithDirect(context.Background()) }
@@ -80,7 +80,7 @@ func withStream(t *testing.T, f *fake, direct bool, head string, do func(*stream
 	synctest.Wait()
 }
 
-func someTokens(t *testing.T) *gate.Tokens {
+func testTokens(t *testing.T) *gate.Tokens {
 	t.Helper()
 	tokens, err := gate.NewTokens(make([]byte, gate.TokenKeySize))
 	if err != nil {
@@ -122,7 +122,7 @@ func TestDetachedStreamMatchesHandlerStream(t *testing.T) {
 		"HTTP/1.0":  strings.Replace(eventsHead, "HTTP/1.1", "HTTP/1.0", 1),
 		"of a page": strings.Replace(eventsHead, "\nX-", "\nOrigin: http://127.0.0.1:8080\nX-", 1),
 		"of a friend": strings.Replace(eventsHead, "\nX-", "\nOrigin: https://app.example\nAuthorization: Bearer "+
-			string(someTokens(t).Seal(nil, gate.Grant{Owner: job.Owner{User: "ann"}, Job: testJob().ID, Expires: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)}))+"\nX-", 1),
+			string(testTokens(t).Seal(nil, gate.Grant{Owner: job.Owner{User: "ann"}, Job: testJob().ID, Expires: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)}))+"\nX-", 1),
 	} {
 		raw := map[bool]string{}
 		for _, direct := range []bool{true, false} {

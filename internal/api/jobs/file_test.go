@@ -10,7 +10,7 @@ import (
 
 func TestFileIsServed(t *testing.T) {
 	t.Parallel()
-	f := newFiling(t, files.Options{})
+	f := newFormEngine(t, files.Options{})
 	body, kind := encodeForm(minimalJobPart, part{name: "p", file: `a "b".html`, kind: "text/html", text: "<script>"}, part{name: "p", file: "ü", text: "0123456789"})
 	if w := f.post(body, kind); w.Code != 202 {
 		t.Fatal(w.Body)

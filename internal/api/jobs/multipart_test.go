@@ -36,7 +36,7 @@ type formEngine struct {
 	handler http.Handler
 }
 
-func newFiling(t testing.TB, o files.Options) *formEngine {
+func newFormEngine(t testing.TB, o files.Options) *formEngine {
 	t.Helper()
 	f := &formEngine{fake: newFake(t), root: filepath.Join(t.TempDir(), "files")}
 	var err error
@@ -145,7 +145,7 @@ func TestFormReachesEngineComplete(t *testing.T) {
 		"the job last":    {page, more, minimalJobPart},
 		"the job between": {page, minimalJobPart, more},
 	} {
-		f := newFiling(t, files.Options{})
+		f := newFormEngine(t, files.Options{})
 		body, kind := encodeForm(parts...)
 		w := f.post(body, kind, "X-User-ID", "ann", "Idempotency-Key", "once")
 		id := f.request.ID
@@ -171,7 +171,7 @@ func TestFormReachesEngineComplete(t *testing.T) {
 
 func TestFormNeedsNoInput(t *testing.T) {
 	t.Parallel()
-	f := newFiling(t, files.Options{})
+	f := newFormEngine(t, files.Options{})
 	body, kind := encodeForm(part{name: "job", file: "job.json", text: `{"queue":"sim"}`}, part{name: "p", file: "a", text: "x"})
 	if w := f.post(body, kind); w.Code != 202 || string(f.request.Input) != "null" {
 		t.Errorf("%d %s, %q", w.Code, w.Body, f.request.Input)
@@ -224,7 +224,7 @@ func TestRefusedFormLeavesNoFiles(t *testing.T) {
 		"more than is taken at once": {options: files.Options{MaxStaged: 1}, parts: []part{minimalJobPart, file, {name: "p", file: "b", text: "y"}}, code: job.Overloaded},
 	} {
 		t.Run(rule, func(t *testing.T) {
-			f := newFiling(t, tt.options)
+			f := newFormEngine(t, tt.options)
 			body, kind := encodeForm(tt.parts...)
 			w := f.post(body, kind)
 			checkProblem(t, rule, w.Code, w.Body.Bytes(), api.StatusOf(tt.code), tt.code, anyField)
@@ -261,7 +261,7 @@ func TestMalformedFormIsRefused(t *testing.T) {
 		"a header of no end": {"--" + boundary + "\r\nX: " + strings.Repeat("x", 2*maxHeaders), kind, job.TooLarge},
 	} {
 		t.Run(rule, func(t *testing.T) {
-			f := newFiling(t, files.Options{})
+			f := newFormEngine(t, files.Options{})
 			w := f.post(strings.NewReader(tt.body), tt.kind)
 			checkProblem(t, rule, w.Code, w.Body.Bytes(), api.StatusOf(tt.code), tt.code, "")
 			if left := f.jobDirs(t); len(left) != 0 || len(f.calls) != 0 {
@@ -289,7 +289,7 @@ func TestFilesOfUnstoredJobsAreRemoved(t *testing.T) {
 		"a disk that failed":            {job.Errorf(job.Unavailable, "who knows"), false, 503, 1},
 		"a defect":                      {errors.New("who knows"), false, 500, 1},
 	} {
-		f := newFiling(t, files.Options{})
+		f := newFormEngine(t, files.Options{})
 		f.err, f.existing = tt.err, tt.existing
 		body, kind := encodeForm(minimalJobPart, part{name: "p", file: "a", text: "x"})
 		w := f.post(body, kind)
@@ -308,7 +308,7 @@ func TestFormHashCoversFiles(t *testing.T) {
 	t.Parallel()
 	file := part{name: "p", file: "a", kind: "text/plain", text: "x"}
 	hash := func(parts ...part) [32]byte {
-		f := newFiling(t, files.Options{})
+		f := newFormEngine(t, files.Options{})
 		body, kind := encodeForm(parts...)
 		if w := f.post(body, kind, "Idempotency-Key", "k"); w.Code != 202 {
 			t.Fatal(w.Body)
@@ -352,7 +352,7 @@ func TestCapacityIsCheckedBeforeFiles(t *testing.T) {
 		"with a new key":             {"new", int64(body.Len()), 136 << 10, 503},
 		"with a key that was before": {"known", int64(body.Len()), 136 << 10, 202},
 	} {
-		f := newFiling(t, files.Options{})
+		f := newFormEngine(t, files.Options{})
 		f.noRoom, f.existingKey = job.Errorf(job.QueueFull, "full"), "known"
 		read := &countingBody{from: bytes.NewReader(body.Bytes())}
 		r := httptest.NewRequest("POST", "/v1/jobs", read)
@@ -386,7 +386,7 @@ func (c *countingBody) Read(p []byte) (int, error) {
 // A body whose declared length is too large is not read at all.
 func TestTooLargeFormIsRefusedUnread(t *testing.T) {
 	t.Parallel()
-	f := newFiling(t, files.Options{MaxFile: 1 << 20})
+	f := newFormEngine(t, files.Options{MaxFile: 1 << 20})
 	body, kind := encodeForm(minimalJobPart)
 	r := httptest.NewRequest("POST", "/v1/jobs", &countingBody{from: body})
 	r.Host, r.RemoteAddr, r.ContentLength = "127.0.0.1:8080", "127.0.0.1:5000", 1<<30
@@ -404,7 +404,7 @@ func (c *countingBody) Close() error { return nil }
 // one possible.
 func TestConcurrentUploadsAreLimited(t *testing.T) {
 	t.Parallel()
-	f := newFiling(t, files.Options{})
+	f := newFormEngine(t, files.Options{})
 	body, kind := encodeForm(minimalJobPart, part{name: "p", file: "a", text: "x"})
 	ends := make(chan *httptest.ResponseRecorder)
 	var senders []*io.PipeWriter
@@ -435,7 +435,7 @@ func TestConcurrentUploadsAreLimited(t *testing.T) {
 // A connection that breaks in the middle of a file leaves nothing.
 func TestInterruptedUploadLeavesNothing(t *testing.T) {
 	t.Parallel()
-	f := newFiling(t, files.Options{})
+	f := newFormEngine(t, files.Options{})
 	ended := make(chan struct{})
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer close(ended)
@@ -465,7 +465,7 @@ func TestStoredFormIsAnsweredWhenWaitFails(t *testing.T) {
 	for _, meets := range []error{
 		job.Errorf(job.NotFound, "there is no such job"), job.Errorf(job.Overloaded, "too many watchers"), context.Canceled,
 	} {
-		f := newFiling(t, files.Options{})
+		f := newFormEngine(t, files.Options{})
 		f.waits = func(context.Context) error { return meets }
 		body, kind := encodeForm(minimalJobPart, part{name: "p", file: "a", text: "x"})
 		if w := f.post(body, kind, "Prefer", "wait=5"); w.Code != 202 || len(f.jobDirs(t)) != 1 {
@@ -480,7 +480,7 @@ func TestLargeUploadTakesLittleMemory(t *testing.T) {
 		t.Skip("uploads 64 MiB")
 	}
 	const size = 64 << 20
-	f := newFiling(t, files.Options{})
+	f := newFormEngine(t, files.Options{})
 	head, kind := encodeForm(minimalJobPart, part{name: "p", file: "large", text: "|"})
 	before, after, _ := strings.Cut(head.String(), "|")
 	body := io.MultiReader(strings.NewReader(before), io.LimitReader(endlessReader{}, size), strings.NewReader(after))
@@ -522,7 +522,7 @@ func FuzzForm(f *testing.F) {
 	}
 	f.Add([]byte("--" + boundary + "\nContent-Disposition: form-data; name=job\n\n{\"queue\":\"sim\"}\n--" + boundary + "--"))
 	f.Add([]byte("--" + boundary + "\r\nContent-Disposition: form-data; name=p; filename*=UTF-8''a%00%2f..\r\n\r\n\r\n--" + boundary + "--\r\n"))
-	s := newFiling(f, files.Options{MaxFile: 1 << 20})
+	s := newFormEngine(f, files.Options{MaxFile: 1 << 20})
 	f.Fuzz(func(t *testing.T, body []byte) {
 		s.t, s.calls, s.request = t, nil, engine.Request{}
 		w := s.post(bytes.NewReader(body), "multipart/form-data; boundary="+boundary)

@@ -22,8 +22,8 @@ func (timeouts) Fields() []string {
 	return keys
 }
 
-// clocks overlays the clocks of a submit on its queue's.
-func (s *submission) clocks(to *job.Timeouts) error {
+// overlayTimeouts overlays the clocks of a submit on its queue's.
+func (s *submission) overlayTimeouts(to *job.Timeouts) error {
 	for i, field := range to.All() {
 		c := &job.Clocks[i]
 		given, pointer := s.clock(c)
@@ -40,7 +40,7 @@ func (s *submission) clocks(to *job.Timeouts) error {
 		return nil
 	}
 	if soft := s.Timeouts["run_soft_s"]; soft != nil && *soft > 0 {
-		return refuse("/timeouts/run_soft_s", "run_soft_s is no longer than run_hard_s, which is %s", inSeconds(to.RunHard))
+		return refuse("/timeouts/run_soft_s", "run_soft_s is no longer than run_hard_s, which is %s", formatSeconds(to.RunHard))
 	}
 	to.RunSoft = to.RunHard // the queue's soft limit has no effect past a shorter hard limit
 	return nil
@@ -57,7 +57,7 @@ func (s *submission) clock(c *job.Clock) (given *float64, pointer string) {
 	panic("jobs: a submit has no field " + c.SubmitField)
 }
 
-// retry is the retry policy that a submitter sets; what is left out is the queue's.
+// retry is the retry policy of a submit. A missing field is the queue's.
 type retry struct {
 	BackoffS    *float64 `json:"backoff_s"`
 	BackoffMaxS *float64 `json:"backoff_max_s"`
@@ -66,8 +66,8 @@ type retry struct {
 	AfterOutput *string  `json:"after_output"`
 }
 
-// over puts what was set on top of a queue's policy.
-func (r *retry) over(to *job.Retry) error {
+// overlay sets the given fields on top of a queue's policy.
+func (r *retry) overlay(to *job.Retry) error {
 	if r == nil {
 		return nil
 	}
@@ -84,7 +84,7 @@ func (r *retry) over(to *job.Retry) error {
 			continue
 		}
 		var err error
-		if *d.to, err = seconds(d.pointer, *d.given, 0, job.MaxDuration); err != nil {
+		if *d.to, err = parseSeconds(d.pointer, *d.given, 0, job.MaxDuration); err != nil {
 			return err
 		}
 	}

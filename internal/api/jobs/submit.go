@@ -177,10 +177,10 @@ func (a *API) policy(s *submission) (*job.Policy, error) {
 		return nil, err
 	}
 	p := q.Policy
-	if err := s.clocks(&p.Timeouts); err != nil {
+	if err := s.overlayTimeouts(&p.Timeouts); err != nil {
 		return nil, err
 	}
-	if err := s.Retry.over(&p.Retry); err != nil {
+	if err := s.Retry.overlay(&p.Retry); err != nil {
 		return nil, err
 	}
 	return &p, nil

@@ -50,7 +50,7 @@ func describeClocks(properties tree) error {
 		if c.SubmitField != "" {
 			continue
 		}
-		bounds := fmt.Sprintf("minimum: %s, maximum: %s", inSeconds(c.Min), inSeconds(c.Max))
+		bounds := fmt.Sprintf("minimum: %s, maximum: %s", formatSeconds(c.Min), formatSeconds(c.Max))
 		if c.Min > 0 && !c.AlwaysOn {
 			bounds = fmt.Sprintf("anyOf: [{const: 0}, {%s}]", bounds)
 		}
@@ -63,7 +63,7 @@ func describeClocks(properties tree) error {
 	return nil
 }
 
-func inSeconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }
+func formatSeconds(d time.Duration) string { return strconv.FormatFloat(d.Seconds(), 'f', -1, 64) }
 
 func parsePart(file string) (tree, error) {
 	text, err := sources.ReadFile(file)

@@ -6,19 +6,25 @@ import (
 	"net/http/httptest"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 )
 
-func get(t *testing.T, path string, headers ...string) *httptest.ResponseRecorder {
-	t.Helper()
+// testMux serves the description. All tests share it, because it builds the page only once.
+var testMux = sync.OnceValue(func() *http.ServeMux {
 	mux := http.NewServeMux()
 	Register(mux)
+	return mux
+})
+
+func get(t *testing.T, path string, headers ...string) *httptest.ResponseRecorder {
+	t.Helper()
 	r := httptest.NewRequest("GET", path, nil)
 	for i := 0; i < len(headers); i += 2 {
 		r.Header.Set(headers[i], headers[i+1])
 	}
 	w := httptest.NewRecorder()
-	mux.ServeHTTP(w, r)
+	testMux().ServeHTTP(w, r)
 	return w
 }
 
