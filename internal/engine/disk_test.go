@@ -475,11 +475,11 @@ func TestPendingSubmitsCountAgainstDiskSpace(t *testing.T) {
 		synctest.Wait()
 		// No time has passed since the last measurement, so the written bytes still count.
 		if _, _, err := r.trySubmit(Request{Input: make([]byte, each)}); job.CodeOf(err) != job.NoSpace {
-			t.Errorf("before the next look a submit is answered %v", err)
+			t.Errorf("before the next measurement a submit is answered %v", err)
 		}
 		time.Sleep(remeasureInterval)
 		if _, _, err := r.trySubmit(Request{Input: make([]byte, each)}); err != nil {
-			t.Errorf("after the next look: %v", err)
+			t.Errorf("after the next measurement: %v", err)
 		}
 	})
 }

@@ -37,7 +37,7 @@ func TestFinishAsyncReportsOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	if snap, err := h.Get(t.Context(), local, first.ID); err != nil || snap.State != job.Succeeded {
-		t.Errorf("it is %s, %v", snap.State, err)
+		t.Errorf("the finished job is %s, %v", snap.State, err)
 	}
 	if err := end(first.ID); job.CodeOf(err) != job.LeaseLost {
 		t.Errorf("ended once more: %v", err)

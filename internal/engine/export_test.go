@@ -100,10 +100,10 @@ var emptyStore = sync.OnceValues(func() ([]byte, error) {
 	return os.ReadFile(path)
 })
 
-// OpenOutsideBubble opens a store on a goroutine that belongs to no synctest bubble. The store's
-// own goroutines then live in real time. In a bubble they would make a checkpoint four times
-// in each virtual second, which is most of the work of a simulation and tests nothing here.
-// Calls into the store are made by goroutines of the bubble; its clock is theirs.
+// OpenOutsideBubble opens a store on a goroutine that belongs to no synctest bubble. The
+// background goroutines of the store then run in real time. In a bubble they would make up to
+// four checkpoints in each virtual second. That is most of the work of a simulation, and no test
+// of the engine needs it. The store's clock is that of its callers, so virtual in a bubble.
 func OpenOutsideBubble(path string, o sqlite.Options) (store.Store, error) {
 	if o.Clock == nil {
 		o.Clock = time.Now
@@ -134,7 +134,7 @@ type openAnswer struct {
 	err   error
 }
 
-// openers are the idle ones.
+// openers are the idle openers. They start with the package, before any bubble.
 var openers = startOpeners(4)
 
 func startOpeners(n int) chan *opener {

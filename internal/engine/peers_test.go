@@ -130,7 +130,7 @@ func TestWaitReturnsWhenJobEndsInOtherProcess(t *testing.T) {
 		select {
 		case s := <-answer:
 			if s.State != job.Succeeded {
-				t.Errorf("it is %s", s.State)
+				t.Errorf("the job is %s", s.State)
 			}
 		case <-time.After(bound):
 			t.Errorf("no answer came within %s", bound)

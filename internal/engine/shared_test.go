@@ -57,7 +57,7 @@ func TestEnginesShareLeases(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got, err := b.Finish(t.Context(), leases[0], job.Outcome{}); err != nil || got != job.Succeeded {
-		t.Fatalf("it is finished as %s, %v", got, err)
+		t.Fatalf("the job ended as %s, %v", got, err)
 	}
 	state(leases[0], job.Succeeded)
 	if err := b.Append(t.Context(), leases[0], textEntries(1, 1, []byte("late")), nil); job.CodeOf(err) != job.LeaseLost {

@@ -27,7 +27,7 @@ func TestMeanOfDurations(t *testing.T) {
 	expectNear(t, "after one", statsOf(3).mean, 3)
 	expectNear(t, "after a few, their mean", statsOf(1, 2, 3).mean, 2)
 	expectNear(t, "after an exception", statsOf(2, 2, 2, 2, 2, 2, 2, 2, 18).mean, 2)
-	expectNear(t, "which counts once it was one", statsOf(2, 2, 2, 2, 2, 2, 2, 2, 18, 2).mean, 3.75)
+	expectNear(t, "which counts once the next one is normal", statsOf(2, 2, 2, 2, 2, 2, 2, 2, 18, 2).mean, 3.75)
 	expectNear(t, "after a few that all did", statsOf(2, 2, 2, 2, 2, 2, 2, 2, 18, 20, 22, 20).mean, 20)
 	expectNear(t, "after a few that were all shorter", statsOf(20, 20, 20, 20, 20, 1, 1, 1, 1).mean, 1)
 	expectNear(t, "after none that took time", statsOf(0, 0, 0, 0, 0, 0).mean, 0)

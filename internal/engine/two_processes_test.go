@@ -134,12 +134,12 @@ func (r *twoProcesses) checkFollowers() {
 		j, err := r.s.Job(r.t.Context(), v.owner, v.id)
 		switch {
 		case v.gap:
-			r.t.Error("a follower missed a piece")
+			r.t.Error("a follower missed an entry")
 		case j.Revision != before[i].Revision || v.ended.Load():
 		case err != nil:
-			r.t.Errorf("a follower of a job that is gone believes that it is %s", v.last)
+			r.t.Errorf("a follower of a deleted job still has state %s", v.last)
 		case j.State.Ended() || v.last != j.State || v.cursor != j.Cursor:
-			r.t.Errorf("a follower believes that the job is %s at %d, and it is %s at %d", v.last, v.cursor, j.State, j.Cursor)
+			r.t.Errorf("a follower has %s at %d, and the job is %s at %d", v.last, v.cursor, j.State, j.Cursor)
 		}
 	}
 	r.stop()

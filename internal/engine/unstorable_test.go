@@ -43,7 +43,7 @@ func TestUnstorableFinishIsNotRetriedForever(t *testing.T) {
 					t.Errorf("after an hour the job is %s, %+v", j.State, j.Failure)
 				}
 				if n := tries.Load(); n > 40 {
-					t.Errorf("its end was tried %d times in an hour", n)
+					t.Errorf("the finish was tried %d times in an hour", n)
 				}
 			})
 		})
