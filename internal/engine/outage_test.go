@@ -123,6 +123,7 @@ func (h *outageHarness) countRunning(id job.ID, n int) {
 type executorFunc func(ctx context.Context, t exec.Task) error
 
 func (executorFunc) Kind() string       { return "test" }
+func (executorFunc) TakesFiles() bool   { return false }
 func (executorFunc) Check([]byte) error { return nil }
 
 func (f executorFunc) Execute(ctx context.Context, t exec.Task, _ exec.Sink) error { return f(ctx, t) }

@@ -15,6 +15,10 @@ type Executor interface {
 	// Kind returns the executor's name in a configuration, such as "sim", "llm" or "process".
 	Kind() string
 
+	// TakesFiles reports whether jobs may come with files. A submit with files is refused where
+	// the executor would ignore them.
+	TakesFiles() bool
+
 	// Check reports whether an attempt could work on an input. It is called before the job is
 	// stored. It returns nil or a *[job.Error] with the code [job.Invalid], whose Field is a
 	// JSON pointer into the input. It is quick and has no side effect.

@@ -52,6 +52,7 @@ var errOutage = job.Errorf(job.Unavailable, "the store cannot be reached")
 type executorFunc func(ctx context.Context, t exec.Task, out exec.Sink) error
 
 func (executorFunc) Kind() string       { return "test" }
+func (executorFunc) TakesFiles() bool   { return false }
 func (executorFunc) Check([]byte) error { return nil }
 
 func (s executorFunc) Execute(ctx context.Context, t exec.Task, out exec.Sink) error {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 
-	"github.com/meanwhile-run/meanwhile/internal/exec"
 	"github.com/meanwhile-run/meanwhile/internal/files"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
@@ -39,12 +38,3 @@ func (h *house) free() func() (int64, error) {
 
 // removeFiles removes the files of jobs that are no more.
 func (h *house) removeFiles(ids []job.ID) { h.files.Remove(ids...) }
-
-// takesFiles says whether an executor knows what to do with files.
-func takesFiles(e exec.Executor) bool {
-	switch e.Kind() {
-	case "process", "func":
-		return true
-	}
-	return false
-}

@@ -98,7 +98,7 @@ func engineQueues(cfg config.Config, executors map[string]exec.Executor) []engin
 			Policy:      q.Policy(),
 			Keep:        cfg.Retention.Others,
 			KeepFailed:  cfg.Retention.Failed,
-			Files:       takesFiles(executors[name]),
+			Files:       executors[name].TakesFiles(),
 			Check:       executors[name].Check,
 		})
 	}

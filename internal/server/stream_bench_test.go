@@ -116,6 +116,7 @@ type spoken struct {
 }
 
 func (*talker) Kind() string       { return "talker" }
+func (*talker) TakesFiles() bool   { return false }
 func (*talker) Check([]byte) error { return nil }
 
 func (k *talker) Execute(ctx context.Context, t exec.Task, out exec.Sink) error {

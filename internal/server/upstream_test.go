@@ -106,6 +106,7 @@ func TestAPassingFaultOfTheUpstreamIsOvercome(t *testing.T) {
 type deaf struct{ letGo chan struct{} }
 
 func (deaf) Kind() string       { return "func" }
+func (deaf) TakesFiles() bool   { return true }
 func (deaf) Check([]byte) error { return nil }
 
 func (d deaf) Execute(_ context.Context, t exec.Task, out exec.Sink) error {

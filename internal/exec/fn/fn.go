@@ -29,6 +29,9 @@ type executor[In, Out any] struct{ do Func[In, Out] }
 // Kind is "func".
 func (executor[In, Out]) Kind() string { return "func" }
 
+// TakesFiles is true: a function opens the files of its job.
+func (executor[In, Out]) TakesFiles() bool { return true }
+
 // Check refuses an input that does not decode into In, has fields that In lacks, or fails In's
 // Validate method, if it has one.
 func (executor[In, Out]) Check(input []byte) error {

@@ -120,6 +120,9 @@ func (e *Executor) Close() { e.close() }
 // Kind is "llm".
 func (e *Executor) Kind() string { return "llm" }
 
+// TakesFiles is false: a chat completions body has no place for them.
+func (e *Executor) TakesFiles() bool { return false }
+
 // Check refuses an input that is not a chat-completions request for one of the models.
 func (e *Executor) Check(input []byte) error {
 	if _, err := e.parseRequest(input); err != nil {

@@ -100,6 +100,9 @@ func (e *Executor) CheckInstalled() error {
 // Kind is "process".
 func (e *Executor) Kind() string { return "process" }
 
+// TakesFiles is true: a command gets the paths of its job's files.
+func (e *Executor) TakesFiles() bool { return true }
+
 // Check accepts any input: the command checks it.
 func (e *Executor) Check(input []byte) error { return nil }
 

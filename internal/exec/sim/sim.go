@@ -35,6 +35,9 @@ type Executor struct{}
 // Kind is "sim".
 func (Executor) Kind() string { return "sim" }
 
+// TakesFiles is false: simulated work reads nothing.
+func (Executor) TakesFiles() bool { return false }
+
 // Check refuses an input that the package comment does not describe.
 func (Executor) Check(input []byte) error {
 	if _, err := parseInput(input); err != nil {
