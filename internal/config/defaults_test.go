@@ -41,6 +41,17 @@ func TestDocumentationHasEveryDefault(t *testing.T) {
 	}
 }
 
+func TestClocksAllowTheDefaultsOfEveryExecutor(t *testing.T) {
+	t.Parallel()
+	for _, executor := range executorNames() {
+		l := loader{where: map[string]string{}}
+		l.checkTimeouts(Defaults(executor).Timeouts, executor)
+		for _, p := range l.problems {
+			t.Error(p)
+		}
+	}
+}
+
 // defaultsOf returns the defaults of a key, by executor or queue.
 func defaultsOf(key string) map[string]string {
 	within, ofQueue := strings.CutPrefix(key, "queues.*.")
@@ -52,10 +63,11 @@ func defaultsOf(key string) map[string]string {
 	case within == "executor":
 		return nil
 	default:
-		return map[string]string{
-			LLM: leaf(Defaults(LLM), within), Process: leaf(Defaults(Process), within),
-			Sim: leaf(Defaults(Sim), within), "chat": leaf(Default().Queues["chat"], within),
+		defaults := map[string]string{"chat": leaf(Default().Queues["chat"], within)}
+		for _, executor := range executorNames() {
+			defaults[executor] = leaf(Defaults(executor), within)
 		}
+		return defaults
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -129,24 +128,32 @@ func TestDocumentationOfClocksIsUpToDate(t *testing.T) {
 	for i := range job.Clocks {
 		c := &job.Clocks[i]
 		help := strings.ToLower(c.Help[:1]) + strings.TrimSuffix(c.Help[1:], ".")
-		fmt.Fprintf(&rows, "| `queues.*.timeouts.%s` | %s | %s |\n", c.Key(), documentedDefault(c), help+documentedBounds(c))
-		fmt.Fprintf(&example, "      %-20s # %s\n", fmt.Sprintf("%s: %v", c.Key(), c.DefaultFor(LLM).Seconds()), help+documentedBounds(c))
+		fmt.Fprintf(&rows, "| `queues.*.timeouts.%s` | %s | %s |\n", c.Key(), documentedDefault(i), help+documentedBounds(c))
+		fmt.Fprintf(&example, "      %-20s # %s\n", fmt.Sprintf("%s: %v", c.Key(), defaultClock(LLM, i).Seconds()), help+documentedBounds(c))
 	}
 	rows.WriteString("\n")
 	checkBetween(t, "../../docs/configuration.md", "<!-- job.Clocks -->", "<!-- end -->", rows.String())
 	checkBetween(t, "../../examples/meanwhile.yaml", "    timeouts:", "    retry:", example.String())
 }
 
+// defaultClock is the default of the clock job.Clocks[i] for an executor.
+func defaultClock(executor string, i int) time.Duration {
+	q := Defaults(executor)
+	return *q.Timeouts.All()[i]
+}
+
 // documentedDefault is such as "`llm` 300, else 0".
-func documentedDefault(c *job.Clock) string {
+func documentedDefault(i int) string {
 	var text string
-	for _, executor := range slices.Sorted(maps.Keys(c.ByExecutor)) {
-		text += fmt.Sprintf("`%s` %v, ", executor, c.ByExecutor[executor].Seconds())
+	for _, executor := range executorNames() {
+		if d := defaultClock(executor, i); d != job.Clocks[i].Default {
+			text += fmt.Sprintf("`%s` %v, ", executor, d.Seconds())
+		}
 	}
 	if text != "" {
 		text += "else "
 	}
-	return text + fmt.Sprint(c.Default.Seconds())
+	return text + fmt.Sprint(job.Clocks[i].Default.Seconds())
 }
 
 func documentedBounds(c *job.Clock) string {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"slices"
+	"time"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
@@ -17,10 +18,18 @@ type LLMOptions struct {
 func llmKind() executorKind {
 	return executorKind{
 		name:     LLM,
-		defaults: func(q *Queue) { q.Concurrency = 32 },
+		defaults: llmDefaults,
 		options:  func(q *Queue) any { return &q.LLM },
 		check:    checkLLM,
 	}
+}
+
+// llmDefaults expects that a model answers within seconds and is never silent for long.
+func llmDefaults(q *Queue) {
+	q.Concurrency = 32
+	q.Timeouts.RunSoft, q.Timeouts.RunHard = 290*time.Second, 300*time.Second
+	q.Timeouts.Request = 60 * time.Second
+	q.Timeouts.FirstOutput, q.Timeouts.IdleOutput = 120*time.Second, 30*time.Second
 }
 
 func checkLLM(l *loader, q *Queue, key string, cfg *Config) {

@@ -65,7 +65,7 @@ func Defaults(executor string) Queue {
 		},
 	}
 	for i, d := range q.Timeouts.All() {
-		*d = job.Clocks[i].DefaultFor(executor)
+		*d = job.Clocks[i].Default
 	}
 	for _, k := range executorKinds() {
 		if k.name == executor {

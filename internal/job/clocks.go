@@ -35,8 +35,7 @@ func (t *Timeouts) All() [numClocks]*time.Duration {
 type Clock struct {
 	Name string // such as "run_hard"; the command line uses it as it is
 
-	Default    time.Duration            // of a queue that does not set it
-	ByExecutor map[string]time.Duration // the defaults of executors for which Default is not used
+	Default time.Duration // unless the queue's executor has another, or the queue sets it
 
 	// Min and Max bound a clock that is on. Only a clock that is not AlwaysOn may be 0.
 	Min, Max time.Duration
@@ -58,28 +57,28 @@ var Clocks = [numClocks]Clock{
 		Help: "A worker that is silent for this long loses its job.",
 	},
 	{
-		Name:       "run_soft",
-		ByExecutor: map[string]time.Duration{"llm": 290 * time.Second}, Max: MaxDuration,
+		Name: "run_soft",
+		Max:  MaxDuration,
 		Help: "An attempt that has run this long is asked to stop.",
 	},
 	{
-		Name:       "run_hard",
-		ByExecutor: map[string]time.Duration{"llm": 300 * time.Second}, Max: MaxDuration,
+		Name: "run_hard",
+		Max:  MaxDuration,
 		Help: "An attempt that has run this long is cut off, and its slot is freed.",
 	},
 	{
-		Name:       "request",
-		ByExecutor: map[string]time.Duration{"llm": 60 * time.Second}, Max: MaxDuration,
+		Name: "request",
+		Max:  MaxDuration,
 		Help: "The longest wait for the headers of an upstream's answer, and for an unstreamed answer as a whole.",
 	},
 	{
-		Name:       "first_output",
-		ByExecutor: map[string]time.Duration{"llm": 120 * time.Second}, Max: MaxDuration,
+		Name: "first_output",
+		Max:  MaxDuration,
 		Help: "The longest time from the start of an attempt to its first piece of output.",
 	},
 	{
-		Name:       "idle_output",
-		ByExecutor: map[string]time.Duration{"llm": 30 * time.Second}, Max: MaxDuration,
+		Name: "idle_output",
+		Max:  MaxDuration,
 		Help: "The longest time between two pieces of output.",
 	},
 	{
@@ -102,14 +101,6 @@ var Clocks = [numClocks]Clock{
 // Key returns the clock's name where its value is in seconds: in JSON and in the
 // configuration file.
 func (c *Clock) Key() string { return c.Name + "_s" }
-
-// DefaultFor returns the clock's default for a queue with the executor.
-func (c *Clock) DefaultFor(executor string) time.Duration {
-	if d, ok := c.ByExecutor[executor]; ok {
-		return d
-	}
-	return c.Default
-}
 
 // Allows reports whether the clock may be set to d.
 func (c *Clock) Allows(d time.Duration) bool {
