@@ -9,8 +9,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// CheckCapacity returns the error with which a submit of size bytes would be refused now; nil if
-// it would be admitted. Use it before receiving a body. Only the submit itself decides.
+// CheckCapacity returns the error that a submit of size bytes would get now; nil if it would be
+// admitted. Use it before receiving a body. It reserves nothing: the submit itself may still be
+// refused.
 func (e *Engine) CheckCapacity(queue string, size int64) error {
 	if _, err := e.Queue(queue); err != nil {
 		return err
@@ -25,7 +26,7 @@ func (e *Engine) CheckCapacity(queue string, size int64) error {
 }
 
 // writable refuses new work while the store cannot be written or a commit is slow. Otherwise new
-// work would wait as long as the disk takes.
+// work would wait until the disk recovers.
 func (e *Engine) writable() error {
 	if e.storeFailing.Load() || e.commits.slow() {
 		return unwritable(nil)
@@ -33,7 +34,7 @@ func (e *Engine) writable() error {
 	return nil
 }
 
-// admit counts a submit in, or refuses it. releaseSubmits counts it out.
+// admit reserves capacity for a submit, or refuses it. releaseSubmits frees the capacity.
 func (e *Engine) admit(op *store.Submit) error {
 	bytes := int64(submitSize(op))
 	if err := e.disk.admit(bytes); err != nil {
@@ -46,7 +47,7 @@ func (e *Engine) admit(op *store.Submit) error {
 	return err
 }
 
-// admit counts a submit in, or refuses it because the queue is full.
+// admit counts a submit as pending, or refuses it because the queue is full.
 func (q *queue) admit(op *store.Submit) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -58,7 +59,7 @@ func (q *queue) admit(op *store.Submit) error {
 	return nil
 }
 
-// countSubmitLocked adds n to the submits on their way.
+// countSubmitLocked adds n to the pending submits.
 func (q *queue) countSubmitLocked(op *store.Submit, n int) {
 	if op.Delay > 0 {
 		q.delayedSubmits += n
@@ -67,8 +68,8 @@ func (q *queue) countSubmitLocked(op *store.Submit, n int) {
 	}
 }
 
-// checkCapacityLocked refuses one more job of size bytes if the queue is full. A single job
-// above MaxBytes is admitted if no other job waits: else it could never run.
+// checkCapacityLocked refuses another job of size bytes if the queue is full. It admits a single
+// job above MaxBytes while no other job waits: otherwise that job could never run.
 func (q *queue) checkCapacityLocked(size int64) error {
 	load := fairqueue.Load{Counts: q.counts, Arriving: q.readySubmits, Delayed: q.delayedSubmits, FreeSlots: q.availableSlotsLocked()}
 	if load.Full(q.MaxDepth) {
@@ -89,16 +90,16 @@ func (q *queue) queueFullLocked(format string, amount int64) error {
 	}
 }
 
-// releaseBatchSubmits counts out the submits of an applied batch: the queue's own counts include
-// the stored ones by now.
+// releaseBatchSubmits ends the counting of an applied batch's submits as pending: the queue's
+// own counts now include the stored ones.
 func (e *Engine) releaseBatchSubmits(pb *pendingBatch) {
 	for _, p := range pb.ops {
 		e.releaseSubmits(p.submits, p.consumers)
 	}
 }
 
-// releaseSubmits undoes admit. consumers has the consumer of each submit, or nil: assign has
-// counted out those with a consumer already, except for their bytes.
+// releaseSubmits undoes admit. consumers has the consumer of each submit, or nil. For submits
+// with a consumer, assign has undone the count already, but not the bytes.
 func (e *Engine) releaseSubmits(ops []*store.Submit, consumers []*consumer) {
 	if len(ops) == 0 {
 		return

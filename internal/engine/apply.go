@@ -9,16 +9,16 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// applyOptions says how a batch is applied.
+// applyOptions set how a batch is applied.
 type applyOptions struct {
-	certain bool      // it is certain that nothing of the batch was applied before
-	until   time.Time // how long a half waits for disk space; zero for a whole batch
+	certain bool      // nothing of the batch can have been applied before
+	until   time.Time // a half waits for disk space until then; zero for a whole batch
 }
 
 // maxUnwritable is how long new work waits while the store cannot be written.
 const maxUnwritable = time.Second
 
-// stopTimeout is how long a stopping server tries to write the ops that wait.
+// stopTimeout is how long a stopping server tries to write the waiting ops.
 const stopTimeout = 5 * time.Second
 
 // commit applies a batch for the first time.
@@ -42,10 +42,10 @@ func (e *Engine) commit(ctx context.Context, pb *pendingBatch) {
 	e.releaseBatchSubmits(pb)
 }
 
-// assumeDurable uses the answers of an applied batch for counts and slots before it is on disk:
-// the next batch is made meanwhile. Only the loop relies on them; no caller, worker or watcher
-// learns of them. If the batch is applied again and answers otherwise, counts and slots are
-// corrected.
+// assumeDurable uses the answers of an applied batch for counts and slots before it is on disk,
+// because the loop makes the next batch meanwhile. Only the loop relies on them; no caller,
+// worker or watcher sees them. If the batch is applied again and the answers differ, counts and
+// slots are corrected.
 func (e *Engine) assumeDurable(pb *pendingBatch) {
 	pb.assumed = true
 	for name, c := range pb.batch.Counts {
@@ -62,13 +62,13 @@ func (e *Engine) assumeDurable(pb *pendingBatch) {
 	}
 }
 
-// apply applies a batch, and retries until the store has applied or judged it. Before a
-// retry it settles the batches before this one. If the outcome of a try was unknown, the
-// store remembers whether it applied the batch, so a retry applies nothing twice.
+// apply applies a batch, and retries until the store has applied or rejected it. Before a retry
+// it settles the earlier batches. If the outcome of a try was unknown, the store remembers
+// whether it applied the batch, so a retry applies nothing twice.
 //
-// On a full disk, and after a second of failures, it refuses the new work of the batch, so
-// that it does not wait with the rest. It returns [store.ErrFull] for the caller to wait or
-// to trim the batch. Damage is final.
+// On a full disk, and after a second of failures, it refuses the new work of the batch, so that
+// it does not wait with the rest. On a full disk it returns [store.ErrFull], and the caller
+// waits or trims the batch. Damage is final.
 func (e *Engine) apply(ctx context.Context, b *store.Batch, t applyOptions) (synced func() error, err error) {
 	pause := minBackoff
 	for began := time.Now(); ; pause = min(2*pause, maxBackoff) {
@@ -82,7 +82,7 @@ func (e *Engine) apply(ctx context.Context, b *store.Batch, t applyOptions) (syn
 			e.markStoreWorking()
 			return synced, nil
 		case errors.Is(err, store.ErrData):
-			e.markStoreWorking() // the store works: it has judged the data
+			e.markStoreWorking() // the store works: it has rejected the data
 			return e.isolate(ctx, b, err, t.until)
 		case errors.Is(err, store.ErrDamaged):
 			e.storeFailing.Store(true)
@@ -91,7 +91,7 @@ func (e *Engine) apply(ctx context.Context, b *store.Batch, t applyOptions) (syn
 			return nil, e.fatal
 		case errors.Is(err, store.ErrFull):
 			e.disk.setFull(err)
-			if refuseGrowth(b, noSpace(err)) {
+			if refuseNewData(b, noSpace(err)) {
 				continue
 			}
 			return nil, err
@@ -105,7 +105,7 @@ func (e *Engine) apply(ctx context.Context, b *store.Batch, t applyOptions) (syn
 		// Refuse the new work, so that it does not wait with the rest. A refusal promises that
 		// nothing was stored, so it must be certain.
 		if t.certain && time.Since(began) > maxUnwritable {
-			refuseGrowth(b, unwritable(err))
+			refuseNewData(b, unwritable(err))
 		}
 		time.Sleep(pause)
 		e.awaitOutcomes(ctx)

@@ -2,23 +2,23 @@ package engine
 
 import "time"
 
-// arrivalsAhead counts the jobs that arrive ahead of waiting ones, because they are more urgent
-// or their key has its turn: how often, and how far ahead.
+// arrivalsAhead are statistics of the jobs that arrive ahead of waiting jobs, because they are
+// more urgent or their key has its turn: how often they arrive, and how far ahead.
 type arrivalsAhead struct {
-	lastAt   time.Time                  // of the last one
-	interval float64                    // mean seconds between two
-	share    [len(bucketStarts)]float64 // part of them that arrived in each bucket; the sum is 1
+	lastAt   time.Time                  // when the last one arrived
+	interval float64                    // mean seconds between two arrivals
+	share    [len(bucketStarts)]float64 // the part of the arrivals in each bucket; the sum is 1
 }
 
 // bucketStarts are the positions in a queue at which the buckets begin.
 var bucketStarts = [...]int{0, 1, 2, 3, 5, 8, 12, 17, 24, 34, 48, 68, 96}
 
 const (
-	arrivalWeight = 1.0 / 16 // of the last arrival in the moving means
-	minSpeed      = 0.2      // slowest advance of a waiting job; 1 is without arrivals ahead
+	arrivalWeight = 1.0 / 16 // weight of the last arrival in the moving means
+	minSpeed      = 0.2      // the slowest advance of a waiting job, where 1 is the advance without arrivals ahead
 )
 
-// record adds a job that arrived ahead of others, at that position.
+// record adds a job that arrived ahead of others, at the given position.
 func (o *arrivalsAhead) record(now time.Time, position int) {
 	weight := arrivalWeight
 	switch gap := now.Sub(o.lastAt).Seconds(); {
@@ -40,9 +40,9 @@ func (o *arrivalsAhead) record(now time.Time, position int) {
 	o.share[part] += weight
 }
 
-// jobsAhead returns how many jobs will run before a job that has before jobs ahead of it now. It
-// includes those that will arrive ahead of it while it waits. every is the time in seconds in
-// which the queue runs one job.
+// jobsAhead returns how many jobs will run before a job that now has before jobs ahead of it. It
+// includes jobs that will arrive ahead of it while it waits. every is the mean time that the
+// queue takes per job, in seconds.
 func (o *arrivalsAhead) jobsAhead(now time.Time, before int, every float64) (jobs float64) {
 	if o.interval == 0 {
 		return float64(before)
@@ -58,16 +58,16 @@ func (o *arrivalsAhead) jobsAhead(now time.Time, before int, every float64) (job
 		if to <= from {
 			break
 		}
-		// In this bucket the job is overtaken by the arrivals in all buckets before it, and by
-		// half of those in the bucket itself. Their load slows the job down.
+		// Arrivals in all earlier buckets overtake a job in this bucket, and so do half of those
+		// in the bucket itself. Their load slows the job down.
 		jobs += float64(to-from) / max(1-load*(overtaken+o.share[i]/2), minSpeed)
 		overtaken += o.share[i]
 	}
 	return jobs
 }
 
-// recordArrival records a job that was queued at that position while queued jobs were known to
-// wait. Some of those may have been claimed since, so small differences do not count.
+// recordArrival records a job that was queued at the given position, when queued jobs were known
+// to wait. Some of those may have been claimed since, so it ignores small differences.
 func (q *queue) recordArrival(position, queued int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

@@ -16,12 +16,12 @@ type pendingBatch struct {
 
 	// Set by commit.
 	began  time.Time
-	synced func() error // waits until the batch is on disk; nil unless it was applied
-	err    error        // why it was not applied
+	synced func() error // waits until the batch is on disk; nil if it was not applied
+	err    error        // the error if it was not applied
 
-	partialErr error // why its last ops failed; each has its own refusal
+	partialErr error // the error of its last ops, each of which has its own refusal
 
-	assumed bool // assumeDurable has used its answers for counts and slots
+	assumed bool // assumeDurable has used its answers
 }
 
 // claim is an op that the loop makes for a consumer with free slots.
@@ -29,11 +29,11 @@ type claim struct {
 	op       *store.Claim
 	consumer *consumer
 	recorded bool // its unused slots were freed
-	got      int  // claimed jobs, when recorded
+	got      int  // number of jobs that recordGot counted
 }
 
-// recordGot frees the slots for which the claim got no job. A batch that is applied again,
-// because its outcome was unknown, may get more or fewer jobs than the first time.
+// recordGot frees the slots for which the claim got no job. A batch with an unknown outcome is
+// applied again, and may get more or fewer jobs than the first time.
 func (c *claim) recordGot(got int) {
 	if c.recorded {
 		c.consumer.release(c.got - got)
@@ -44,11 +44,11 @@ func (c *claim) recordGot(got int) {
 }
 
 // gather makes the next batch from the waiting ops. It frees the slots of its finishes, assigns
-// submits to free slots, and adds claims for the slots that are left.
+// submits to free slots, and adds claims for the remaining slots.
 func (e *Engine) gather() *pendingBatch {
 	pb := &pendingBatch{batch: store.NewBatch(), ops: inStoreOrder(e.refuseEarlySweeps(e.lanes.take()))}
 	pb.batch.Limits = e.limits
-	// Finishes first, so that this very batch can fill the slots that they free.
+	// Finishes first, so that this batch can fill the slots that they free.
 	for _, p := range pb.ops {
 		if f, ok := p.op.(*store.Finish); ok && !p.swept {
 			e.freeSlot(f.Lease)

@@ -19,11 +19,11 @@ const (
 )
 
 // ChangeMany makes one change to every job that the filter selects, page by page, and counts the
-// changed jobs. It skips jobs that the change does not apply to: a cancel of an ended job, a
-// retry of a succeeded one. Changes made before an error, or before ctx ended, stay.
+// changed jobs. It skips jobs that the change does not apply to, such as a retry of a succeeded
+// job. Changes made before an error, or before ctx ended, stay.
 //
-// When ctx ends no further page is begun. A page that was begun is waited for, because its ops
-// are applied whether the caller waits or not, and so they count.
+// When ctx ends, it begins no further page. It waits for the page in progress, because its ops
+// are applied in any case, and counts them.
 func (e *Engine) ChangeMany(ctx context.Context, v Verb, f job.Filter) (done int, err error) {
 	f.Limit = job.MaxListPage
 	for {
@@ -73,8 +73,8 @@ func (e *Engine) changePage(ctx context.Context, v Verb, page []job.Job) (done i
 	return done, failed
 }
 
-// changeRefusal returns why one change of many was refused; nil if the job is to be skipped,
-// because it was deleted or has moved on.
+// changeRefusal returns the error of one refused change. It returns nil if the job was deleted
+// or has another state by now, so that the change skips it.
 func changeRefusal(p *pendingOp) error {
 	var err error
 	switch op := p.op.(type) {
@@ -105,8 +105,8 @@ func (e *Engine) changeOp(v Verb, j *job.Job) any {
 	return nil
 }
 
-// wasChanged reports whether the op changed its job. The job may have moved on since it was
-// listed.
+// wasChanged reports whether the op changed its job, which may have another state than when it
+// was listed.
 func wasChanged(op any) bool {
 	switch op := op.(type) {
 	case *store.Cancel:

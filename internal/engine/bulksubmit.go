@@ -7,9 +7,10 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// SubmitMany stores several jobs in one commit and answers each, in their order, once they are
-// on disk. If atomic, all are stored or none: the valid requests of a refused list are refused
-// with [job.BatchRefused]. An error concerns the whole list: then it is unknown what was stored.
+// SubmitMany stores several jobs in one commit and answers each request, in order, once they are
+// on disk. If atomic is set and one request is refused, nothing is stored, and the valid
+// requests are refused with [job.BatchRefused]. An error concerns the whole list: then it is
+// unknown which jobs were stored.
 //
 // The position of a job in a long queue is an estimate here. Counting it for each job would take
 // longer than storing them.
@@ -27,16 +28,16 @@ func (e *Engine) SubmitMany(ctx context.Context, list []Request, atomic bool) ([
 	return m.results, nil
 }
 
-// bulkSubmit is a list of submits on their way. ops and results have the order of the requests.
-// The op of a request that is answered already is nil.
+// bulkSubmit is a list of submits in progress. ops and results have the order of the requests.
+// The op of an answered request is nil.
 type bulkSubmit struct {
 	e       *Engine
 	ops     []*store.Submit
 	results []SubmitResult
 }
 
-// admit prepares and counts in the requests. It answers those whose idempotency key has made a
-// job, and reports whether it refused any.
+// admit prepares the requests and reserves their capacity. It answers a request at once if its
+// idempotency key has a job. It reports whether it refused any request.
 func (m *bulkSubmit) admit(ctx context.Context, list []Request) (refused bool) {
 	for i := range list {
 		op, err := m.e.prepare(&list[i])

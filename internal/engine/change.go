@@ -25,12 +25,12 @@ func (e *Engine) Cancel(ctx context.Context, owner job.Owner, id job.ID) (Snapsh
 	return e.snapshotAfter(ctx, &op.Job), nil
 }
 
-// doUrgent is do for an op of the urgent lane without data.
+// doUrgent calls do for an op of the urgent lane that adds no data.
 func (e *Engine) doUrgent(ctx context.Context, op any) error {
 	return e.do(ctx, &pendingOp{lane: laneUrgent, bytes: opBytes, op: op})
 }
 
-// cancelled orders the worker of a running job to cancel it, and tells watchers.
+// cancelled sends the worker of a running job a cancel order, and notifies watchers.
 func (e *Engine) cancelled(op *store.Cancel) {
 	switch {
 	case op.Err != nil:
@@ -42,7 +42,7 @@ func (e *Engine) cancelled(op *store.Cancel) {
 	}
 }
 
-// cancelRunning orders the worker that runs a job here to cancel it.
+// cancelRunning sends a cancel order to the worker that runs a job in this process.
 func (e *Engine) cancelRunning(id job.ID, requestedAt time.Time) {
 	e.mu.Lock()
 	local := e.leases[id]
@@ -57,7 +57,8 @@ func (e *Engine) cancelRunning(id job.ID, requestedAt time.Time) {
 	}
 }
 
-// Retry queues a failed, cancelled or expired job again. Another job is [job.NotRetryable].
+// Retry queues a failed, cancelled or expired job again. For any other job it returns
+// [job.NotRetryable].
 func (e *Engine) Retry(ctx context.Context, owner job.Owner, id job.ID) (Snapshot, error) {
 	op := &store.Retry{Owner: owner, ID: id}
 	if err := e.doUrgent(ctx, op); err != nil {
@@ -78,7 +79,7 @@ func (e *Engine) Delete(ctx context.Context, owner job.Owner, id job.ID) error {
 	return op.Err
 }
 
-// deleted stops the work of a deleted job. Watchers find out by reading.
+// deleted stops the work of a deleted job, and makes its watchers read the store.
 func (e *Engine) deleted(op *store.Delete) {
 	if op.Err != nil {
 		return
@@ -94,8 +95,8 @@ func (e *Engine) notifyReread(id job.ID) {
 	e.hub.Publish(id, watch.Event{Job: &job.Job{ID: id}})
 }
 
-// retried tells watchers of a job that was queued again, and the sweeper when its time in the
-// queue runs out.
+// retried notifies the watchers of the queued job, and schedules a sweep for the end of its time
+// in the queue.
 func (e *Engine) retried(op *store.Retry) {
 	if op.Err != nil {
 		return

@@ -8,20 +8,20 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// maxCommitTime is how long a commit, or a read of the sweep, may take. A longer one means that
-// the disk or the whole machine stood still.
+// maxCommitTime is how long a commit, or a read of the sweep, may take. If one takes longer, the
+// disk or the whole machine was stalled.
 const maxCommitTime = time.Second
 
 // slowCheckInterval is how often waiting work is refused while a commit is slow.
 const slowCheckInterval = maxCommitTime / 4
 
-// commits are those under way: handed to the store and not yet on disk.
+// commits are the commits in progress: handed to the store and not yet on disk.
 type commits struct {
 	// Set once.
 	onSlow func() // called every slowCheckInterval while the oldest commit is slow
 	epoch  time.Time
 
-	oldest atomic.Int64 // when the oldest began, in ns since epoch; 0 while none is under way
+	oldest atomic.Int64 // when the oldest began, in ns since epoch; 0 while none is in progress
 
 	mu sync.Mutex
 	// Guarded by mu.
@@ -34,7 +34,7 @@ func newCommits(onSlow func()) *commits {
 	return &commits{onSlow: onSlow, epoch: time.Now().Add(-time.Nanosecond)}
 }
 
-// begin adds a commit that begins at that time.
+// begin adds a commit that began at the given time.
 func (c *commits) begin(at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -67,7 +67,7 @@ func (c *commits) updateOldestLocked() {
 	c.oldest.Store(int64(c.began[0].Sub(c.epoch)))
 }
 
-// slow reports whether the oldest commit under way is slow.
+// slow reports whether the oldest commit in progress is slow.
 func (c *commits) slow() bool {
 	oldest := c.oldest.Load()
 	return oldest > 0 && time.Since(c.epoch)-time.Duration(oldest) >= maxCommitTime
@@ -85,30 +85,30 @@ func (c *commits) check() {
 	}
 }
 
-// refuseWaiting refuses the new work that waits for the loop while a commit is slow: none of it
-// was handed to the store. Ops that were handed to the store wait for their outcome, however
-// long that takes, because until then it is unknown whether they are stored.
+// refuseWaiting refuses the new work that waits for the loop while a commit is slow. None of it
+// was handed to the store. Other ops wait for their outcome without a limit, because until then
+// it is unknown whether they are stored.
 func (e *Engine) refuseWaiting() {
-	for _, p := range e.lanes.removeGrowth() {
+	for _, p := range e.lanes.removeNewData() {
 		p.err = unwritable(nil)
 		e.releaseSubmits(p.submits, p.consumers)
 		p.answer()
 	}
 }
 
-// removeGrowth removes and returns the ops that only add data; see isGrowth.
-func (l *lanes) removeGrowth() (ops []*pendingOp) {
+// removeNewData removes and returns the ops that only add data; see addsNewData.
+func (l *lanes) removeNewData() (ops []*pendingOp) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for lane := range l.waiting {
 		kept := l.waiting[lane][:0]
 		for _, p := range l.waiting[lane] {
-			if !p.isGrowth() {
+			if !p.addsNewData() {
 				kept = append(kept, p)
 				continue
 			}
 			ops = append(ops, p)
-			l.uncountLocked(p)
+			l.subtractLocked(p)
 		}
 		clear(l.waiting[lane][len(kept):])
 		l.waiting[lane] = kept
@@ -116,9 +116,9 @@ func (l *lanes) removeGrowth() (ops []*pendingOp) {
 	return ops
 }
 
-// isGrowth reports whether an op only adds data, so that it can be refused while the disk is
+// addsNewData reports whether an op only adds data, so that it can be refused while the disk is
 // slow.
-func (p *pendingOp) isGrowth() bool {
+func (p *pendingOp) addsNewData() bool {
 	switch p.op.(type) {
 	case *store.Write, *store.Retry:
 		return true

@@ -7,14 +7,14 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// consumer is a worker's standing ask for jobs of one queue. Its free slots are the demand that
-// the loop matches with jobs.
+// consumer is a worker's subscription to the jobs of one queue. The loop matches its free slots
+// with jobs.
 type consumer struct {
 	job.Worker
 	q       *queue
-	stopped bool // it takes no more jobs; guarded by q.mu
-	// free is the number of free slots; guarded by q.mu. It is below zero if a slot was
-	// filled early and the finish that was to free it did not apply.
+	stopped bool // stop was called; guarded by q.mu
+	// free is the number of free slots; guarded by q.mu. It is negative if the slot of a pending
+	// finish was filled early and that finish was then refused.
 	free int
 }
 
@@ -36,8 +36,9 @@ func (e *Engine) Consume(w job.Worker) (stop func()) {
 	}
 }
 
-// take delivers a job and returns true, unless the consumer has stopped or has no slot. It holds
-// mu meanwhile, so that nothing is delivered once stop has returned.
+// take delivers a job and returns true. It returns false if the consumer has stopped or has no
+// free slot. It holds mu during the delivery, so that nothing is delivered once stop has
+// returned.
 func (c *consumer) take(claimed job.Claimed) bool {
 	c.q.mu.Lock()
 	defer c.q.mu.Unlock()
@@ -63,9 +64,9 @@ func (c *consumer) release(n int) {
 }
 
 // releaseUnclaimed frees the slots for which a claim got no job. If the counts do not explain
-// why it got too few, other processes may be about to claim the queued jobs. Then the queue
-// makes no claims until a commit or a read gives new counts: else the loop would repeat futile
-// claims as fast as it can.
+// the missing jobs, other processes may be about to claim the queued ones. Then the queue makes
+// no claims until a commit or a read gives new counts: otherwise the loop would repeat futile
+// claims without a pause.
 func (c *consumer) releaseUnclaimed(op *store.Claim, got int) {
 	c.q.mu.Lock()
 	defer c.q.mu.Unlock()

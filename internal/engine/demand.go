@@ -8,13 +8,13 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// maxClaim bounds the jobs of one claim: the store reads their inputs while all others wait for
-// the commit.
+// maxClaim bounds the jobs of one claim, because all other ops wait while the store reads the
+// jobs' inputs.
 const maxClaim = 256
 
 // assign gives a submit to a consumer with a free slot if no other job of the queue waits. The
-// job is then stored with its lease, which saves a claim. It returns nil if the job has to
-// queue.
+// job is then stored with its lease, which saves a claim. It returns nil if the job must be
+// queued.
 func (e *Engine) assign(op *store.Submit) *consumer {
 	q := e.queues[op.Job.Queue]
 	q.mu.Lock()
@@ -28,7 +28,7 @@ func (e *Engine) assign(op *store.Submit) *consumer {
 			continue
 		}
 		c.free--
-		q.readySubmits-- // it will not wait
+		q.readySubmits-- // the job will not wait
 		if i > 0 {       // consumers without a free slot go to the back
 			q.consumers = append(slices.Clone(q.consumers[i:]), q.consumers[:i]...)
 		}
@@ -39,7 +39,7 @@ func (e *Engine) assign(op *store.Submit) *consumer {
 	return nil
 }
 
-// makeClaims makes claims for every free slot of the queue, if jobs may be ready once the batch
+// makeClaims makes claims for the free slots of the queue, if jobs may be ready once the batch
 // is applied.
 func (q *queue) makeClaims(b *store.Batch) (list []claim) {
 	q.mu.Lock()
@@ -67,7 +67,7 @@ func (q *queue) makeClaims(b *store.Batch) (list []claim) {
 	return list
 }
 
-// maxMadeReady returns how many jobs the batch may make ready, at most.
+// maxMadeReady returns an upper bound of the jobs that the batch makes ready.
 func (q *queue) maxMadeReady(b *store.Batch) int {
 	n := 0
 	for _, s := range b.Submits {
@@ -89,7 +89,7 @@ func (q *queue) maxMadeReady(b *store.Batch) int {
 	return n
 }
 
-// needsClaim reports whether a free slot and a queued job wait for each other.
+// needsClaim reports whether the queue has both a free slot and a queued job.
 func (e *Engine) needsClaim() bool {
 	for _, name := range e.names {
 		q := e.queues[name]
@@ -103,7 +103,7 @@ func (e *Engine) needsClaim() bool {
 	return false
 }
 
-// deliverClaimed delivers the jobs of a claim and tells their watchers.
+// deliverClaimed delivers the jobs of a claim and notifies their watchers.
 func (e *Engine) deliverClaimed(c claim) {
 	if c.op.Err != nil {
 		e.log.Error("a claim was refused", "queue", c.op.Queue, "error", c.op.Err)
@@ -114,15 +114,15 @@ func (e *Engine) deliverClaimed(c claim) {
 	}
 }
 
-// deliver hands a leased job to its consumer. If the consumer has stopped, or has no slot after
-// all, the job is released at no cost of an attempt.
+// deliver hands a leased job to its consumer. If the consumer has stopped or has no free slot,
+// the job is released, and the attempt does not count.
 func (e *Engine) deliver(to *consumer, c job.Claimed) {
 	now := e.store.Now()
 	c.Left = c.Until.Sub(now)
 	e.observer.AttemptBegan(c.Job.Queue, max(now.Sub(c.Job.RunAt), 0))
 	began := time.Now()
 	to.q.recordStart(began)
-	e.dropLeaseOn(c.Job.ID) // an earlier attempt here that was ended through another process
+	e.dropLeaseOn(c.Job.ID) // an earlier attempt ran here and was ended through another process
 	// Before the delivery, because the worker may write at once.
 	e.mu.Lock()
 	e.leases[c.Job.ID] = &localLease{job: c.Job, token: c.Token, earlierBytes: c.Job.OutputBytes, consumer: to, startedAt: began}

@@ -10,8 +10,9 @@ import (
 )
 
 const (
-	// measureInterval is how often the free space is measured while submits come.
-	// remeasureInterval is the minimum time between two measurements before a refusal.
+	// measureInterval is how often the free space is measured while submits arrive.
+	// remeasureInterval is the minimum time between two measurements that are made before a
+	// refusal.
 	measureInterval   = time.Second
 	remeasureInterval = 10 * time.Millisecond
 	// fullDiskPause is the pause between two tries on a full disk.
@@ -25,13 +26,13 @@ const (
 	smallFinish = 64 << 10
 	// maxFullDiskOutput bounds the output of one attempt that is tried on a full disk.
 	maxFullDiskOutput = 16 << 10
-	// writesPerByte is how often a byte is written: to the store's log and to its place.
+	// writesPerByte is how often the store writes a byte: to its log and to its database.
 	writesPerByte = 2
 )
 
-// disk decides whether there is space for new work. It reserves some, so that finishes and
-// deletes, which free space, can still be written. It measures the free space now and then, and
-// counts what was admitted since.
+// disk decides whether there is space for new work. It reserves some space, so that finishes and
+// deletes can still be written; deletes free space. It measures the free space at intervals, and
+// subtracts the bytes admitted since.
 type disk struct {
 	// Set once.
 	free    func() (int64, error) // nil if it cannot be measured
@@ -41,17 +42,17 @@ type disk struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	measuredAt       time.Time // when the free space was last measured
-	freeBytes        int64     // the free space then
+	freeBytes        int64     // the free space at that time
 	measureFailed    bool      // the last measurement failed
-	admittedBytes    int64     // bytes of submits that are admitted and not answered yet
-	commitOtherBytes int64     // bytes of the commit under way, without its submits
-	commitBytes      int64     // bytes of the commit under way
+	admittedBytes    int64     // bytes of admitted submits that are not answered yet
+	commitOtherBytes int64     // bytes of the current commit, without its submits
+	commitBytes      int64     // bytes of the current commit
 	writtenBytes     int64     // bytes of the commits since the last measurement
-	fullAt           time.Time // when a commit last found it full
-	reported         bool      // the log has the message that the disk is full
+	fullAt           time.Time // when a commit last failed because the disk was full
+	reported         bool      // the log has the message about the full disk
 }
 
-// admit counts a submit in until release counts it out, or refuses it with [job.NoSpace]
+// admit reserves bytes for a submit until release is called, or refuses it with [job.NoSpace]
 // because it does not fit.
 func (d *disk) admit(bytes int64) error {
 	d.mu.Lock()
@@ -65,15 +66,15 @@ func (d *disk) admit(bytes int64) error {
 	return nil
 }
 
-// release counts submits out.
+// release frees the bytes that admit reserved.
 func (d *disk) release(bytes int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.admittedBytes -= bytes
 }
 
-// beginCommit counts in a commit that adds so many bytes, of which submits are counted by admit
-// already. It returns false if they do not fit.
+// beginCommit counts the bytes that the next commit adds. submits is the part that admit has
+// counted already. It returns false if the bytes do not fit.
 func (d *disk) beginCommit(bytes, submits int64) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -84,7 +85,7 @@ func (d *disk) beginCommit(bytes, submits int64) bool {
 	return true
 }
 
-// endCommit counts the commit among the written ones.
+// endCommit adds the bytes of the commit to the written ones.
 func (d *disk) endCommit() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -99,7 +100,7 @@ func (d *disk) fits(bytes int64) bool {
 	return d.fitsLocked(bytes, 0)
 }
 
-// fitsLocked reports whether so many bytes may be written and at least minFree still be left. It
+// fitsLocked reports whether so many bytes can be written with at least minFree left over. It
 // measures the disk if the last measurement is old, and before it returns false.
 func (d *disk) fitsLocked(bytes, minFree int64) bool {
 	if d.free == nil {
@@ -119,8 +120,8 @@ func (d *disk) hasBytesLocked(bytes, minFree int64) bool {
 	return d.measureFailed || d.freeBytes-writesPerByte*(d.writtenBytes+d.commitOtherBytes+bytes) >= minFree
 }
 
-// measureLocked measures the free space. If that fails nothing is refused: the store will report
-// a full disk.
+// measureLocked measures the free space. If that fails, nothing is refused, because the store
+// reports a full disk itself.
 func (d *disk) measureLocked() {
 	left, err := d.free()
 	if err != nil {
@@ -136,13 +137,13 @@ func (d *disk) reportLocked(refused bool, cause error) {
 		d.log.Error("the disk is full: new work is refused until there is space", "reserved", d.minFree, "free", d.freeBytes, "error", cause)
 		d.reported = true
 	case !refused && d.reported && d.hasBytesLocked(d.admittedBytes+job.MaxBody, d.minFree):
-		// Not as soon as one small submit fits.
+		// Not as soon as one small submit fits: the message would be logged again and again.
 		d.log.Info("the disk has space again")
 		d.reported = false
 	}
 }
 
-// setFull notes that a commit found the disk full.
+// setFull records that a commit failed because the disk is full.
 func (d *disk) setFull(cause error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -162,9 +163,9 @@ func noSpace(cause error) error {
 	return &job.Error{Code: job.NoSpace, Message: "the server's disk is full", RetryAfter: fullDiskRetryAfter, Err: cause}
 }
 
-// addedBytes returns how many bytes a batch adds to the disk; 0 if it only ends work or keeps it
-// alive. A result ends work and adds bytes, so it counts. submits is the part that was admitted
-// as new work.
+// addedBytes returns how many bytes a batch adds to the disk. Ops that only end work or renew
+// leases count as 0. A result counts, because it adds bytes. submits is the part that was
+// admitted as new work.
 func (pb *pendingBatch) addedBytes() (bytes, submits int64) {
 	for _, p := range pb.ops {
 		if p.submits != nil {

@@ -7,20 +7,20 @@ import (
 
 // durationStats are the mean and the variance of the duration of final attempts.
 type durationStats struct {
-	samples  int     // attempts learned so far
-	mean     float64 // in seconds; moving, the last attempt has the weight 1/meanWindow
+	samples  int     // attempts recorded so far
+	mean     float64 // in seconds; a moving mean in which the last attempt has the weight 1/meanWindow
 	variance float64 // moving as well
 
-	// The latest attempts in a row that all took much longer than usual, or all much less.
-	// They are not in the mean yet. After outlierRun of them the durations have changed and
-	// they replace the mean; if fewer, they were exceptions.
-	outliers   int     // their number; negative if they took less
-	outlierSum float64 // of their durations, in seconds
+	// The latest consecutive attempts that all took much longer than usual, or all much less.
+	// They are not in the mean yet. Once there are outlierRun of them they replace the mean,
+	// because the durations have changed. If fewer, they were exceptions.
+	outliers   int     // their number; negative if they took less than usual
+	outlierSum float64 // sum of their durations, in seconds
 }
 
 const (
 	meanWindow = 8 // attempts in the moving mean
-	outlierRun = 4 // outliers in a row that replace the mean
+	outlierRun = 4 // consecutive outliers that replace the mean
 )
 
 // learn adds the duration of one attempt.
@@ -67,8 +67,8 @@ func (s *durationStats) outlierSide(x float64) int {
 	return 0
 }
 
-// randomness returns how random the durations are: 0 if all are the same, 1 if the elapsed time
-// says nothing about the time that is left.
+// randomness returns how random the durations are: 0 if all are equal, 1 if the remaining time
+// does not depend on the elapsed time.
 func (s *durationStats) randomness() float64 {
 	if s.mean == 0 {
 		return 0
@@ -79,8 +79,8 @@ func (s *durationStats) randomness() float64 {
 // usualMax is a duration that few attempts exceed, in seconds.
 func (s *durationStats) usualMax() float64 { return s.mean + 2*math.Sqrt(s.variance) }
 
-// remaining returns how long an attempt that has run for ran seconds will still run. One that
-// takes much longer than usual is taken to be half done.
+// remaining returns how much longer an attempt will run that has run for ran seconds. An attempt
+// that takes much longer than usual is assumed to be half done.
 func (s *durationStats) remaining(ran float64) float64 {
 	c := s.randomness()
 	return max((1-c)*max(s.mean-ran, 0)+c*s.mean, ran-s.usualMax(), s.mean/10)

@@ -32,15 +32,15 @@ type Config struct {
 	// Process identifies this start of the server among the processes that share the store.
 	// Zero makes a new random one, or none if Alone is set.
 	Process job.Process
-	// Alone states that no other process can be running jobs of the store. New then takes
-	// back all running jobs at once.
+	// Alone states that no other process runs jobs of the store. New then reclaims all running
+	// jobs at once.
 	Alone bool
-	// DeadProcesses are processes that are known to be dead. New takes back their running
-	// jobs at once. The running jobs of other processes keep their leases.
+	// DeadProcesses are processes that are known to be dead. New reclaims their running jobs at
+	// once. The running jobs of other processes keep their leases.
 	DeadProcesses []job.Process
 	Log           *slog.Logger // nil discards
-	// RenewEvery is the interval at which workers renew their leases. A sweep takes a lease
-	// only if renewals were possible for two such intervals. 0 means 10 s.
+	// RenewEvery is the interval at which workers renew their leases. A lease is swept only if
+	// renewals were possible for two such intervals. 0 means 10 s.
 	RenewEvery time.Duration
 	// MaxWatchers bounds the watches and long-polls that are open at once; 0 means 20,000.
 	MaxWatchers int
@@ -91,10 +91,10 @@ type Engine struct {
 	peers          *peers // nil without a bus
 
 	stopping     atomic.Bool // submits are refused
-	storeFailing atomic.Bool // the store cannot be written: submits are refused at once
+	storeFailing atomic.Bool // the store cannot be written, so submits are refused at once
 
 	// Owned by loop.
-	stopLoop      context.CancelCauseFunc // ends the loop; the settler calls it too
+	stopLoop      context.CancelCauseFunc // if set, nothing more is applied
 	fatal         error                   // if set, nothing is applied any more
 	recovering    bool                    // the loop is applying batches in doubt again
 	claimsStopped bool                    // the server is stopping
@@ -104,8 +104,8 @@ type Engine struct {
 	leases map[job.ID]*localLease // the leases of this process's workers
 }
 
-// New makes an engine. It takes back the running jobs of processes that the configuration
-// declares dead, and reads the counts of all queues.
+// New makes an engine. It reclaims the running jobs of dead processes, as configured, and reads
+// the counts of all queues.
 func New(ctx context.Context, c Config) (*Engine, error) {
 	c.setDefaults()
 	e := &Engine{
@@ -144,11 +144,11 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 	if err := e.loadCounts(ctx); err != nil {
 		return nil, err
 	}
-	e.peers = newPeers(e, c.Bus) // last: from here on notices arrive
+	e.peers = newPeers(e, c.Bus) // last, because notices arrive from here on
 	return e, nil
 }
 
-// setDefaults sets what is left at zero.
+// setDefaults sets the defaults of fields that are zero.
 func (c *Config) setDefaults() {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
@@ -170,8 +170,8 @@ func (c *Config) setDefaults() {
 	}
 }
 
-// loadCounts reads the counts of all queues. It warns of jobs in a queue that is not configured:
-// they wait until it is configured again, and nothing else would show that.
+// loadCounts reads the counts of all queues. It logs a warning for jobs in a queue that is not
+// configured: they wait until it is configured again, and nothing else shows that.
 func (e *Engine) loadCounts(ctx context.Context) error {
 	counts, err := e.store.Counts(ctx)
 	for name, c := range counts {
@@ -185,9 +185,9 @@ func (e *Engine) loadCounts(ctx context.Context) error {
 	return err
 }
 
-// Run commits and sweeps until ctx ends. Then it commits the ops that were asked for before, and
-// returns when all its goroutines have ended. Stop the runners first: what they ask for
-// afterwards is refused.
+// Run commits and sweeps until ctx ends. Then it commits the ops that were submitted before, and
+// returns when all its goroutines have ended. Stop the runners first, because later ops are
+// refused.
 func (e *Engine) Run(ctx context.Context) error {
 	var background sync.WaitGroup
 	sweeping, stop := context.WithCancel(ctx)

@@ -7,10 +7,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// estimate returns how long an unfinished job will take from now until its end. delay is the
-// time until a scheduled job is ready; running is how long a running job has run. It returns 0
-// if that is unknown: no job has ended yet, the queue is paused or has no consumer, or the job
-// is parked.
+// estimate returns the time from now until an unfinished job ends. delay is the time until a
+// scheduled job is ready; running is how long a running job has run. It returns 0 if that is
+// unknown: no job has ended yet, the queue is paused or has no consumer, or the job is parked.
 func (q *queue) estimate(s *Snapshot, delay, running time.Duration) time.Duration {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -32,8 +31,8 @@ func (q *queue) estimate(s *Snapshot, delay, running time.Duration) time.Duratio
 	return max(wait, delay) + seconds(q.estimator.expectedRun(now))
 }
 
-// estimateWaitLocked returns how long a job waits that has before jobs ahead of it. It is
-// unknown in a paused queue and without a consumer.
+// estimateWaitLocked returns how long a job waits if before jobs are ahead of it. The wait is
+// unknown if the queue is paused or has no consumer.
 func (q *queue) estimateWaitLocked(now time.Time, before int) (wait time.Duration, known bool) {
 	slots, free := 0, 0
 	for _, c := range q.consumers {
@@ -50,7 +49,7 @@ func (q *queue) estimateWaitLocked(now time.Time, before int) (wait time.Duratio
 	return seconds(q.estimator.expectedWait(now, before, slots, free)), true
 }
 
-// estimateNewLocked returns how long a job submitted now would wait, and then run.
+// estimateNewLocked returns how long a job submitted now would wait, and how long it would run.
 func (q *queue) estimateNewLocked(now time.Time) (wait, run time.Duration) {
 	if q.estimator.samples == 0 {
 		return 0, 0
@@ -60,20 +59,20 @@ func (q *queue) estimateNewLocked(now time.Time) (wait, run time.Duration) {
 }
 
 // retryAfterLocked returns how long until a full queue may have capacity: the mean time between
-// two ends.
+// the ends of two jobs.
 func (q *queue) retryAfterLocked() time.Duration {
 	return seconds(q.estimator.mean / float64(max(q.Concurrency, 1)))
 }
 
-// recordStart counts an attempt that starts here.
+// recordStart counts an attempt that starts in this process.
 func (q *queue) recordStart(at time.Time) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.estimator.begin(at)
 }
 
-// recordEnd counts out an attempt that ended. The estimator learns its duration if it ended the
-// job.
+// recordEnd removes an ended attempt from the counts. If it ended the job, the estimator records
+// its duration.
 func (q *queue) recordEnd(began time.Time, ran time.Duration, ended bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -88,8 +87,8 @@ func seconds(s float64) time.Duration {
 	return time.Duration(min(s, job.MaxDuration.Seconds()) * float64(time.Second))
 }
 
-// estimator estimates waits and durations from the attempts that have ended, those that run, and
-// the jobs that arrive ahead of others. It has no lock and no clock.
+// estimator estimates waits and durations from three statistics: of attempts that have ended, of
+// running attempts, and of jobs that arrive ahead of others. It has no lock and no clock.
 type estimator struct {
 	durationStats
 	runningStats
@@ -97,7 +96,7 @@ type estimator struct {
 }
 
 // expectedRun returns how long an attempt that begins now will run, in seconds: the mean, or
-// more if the running attempts have run for longer than usual.
+// more if the running attempts already take longer than usual.
 func (p *estimator) expectedRun(now time.Time) float64 {
 	ran, _ := p.elapsed(now)
 	if ran > p.usualMax() {
@@ -106,13 +105,13 @@ func (p *estimator) expectedRun(now time.Time) float64 {
 	return p.mean
 }
 
-// expectedWait returns how long a job waits, in seconds, that has before jobs ahead of it. slots
-// is the number of the queue's slots, free how many of them are free.
+// expectedWait returns how long a job waits, in seconds, if before jobs are ahead of it. slots
+// is the number of the queue's slots, free the number of free ones.
 //
-// The first waiting jobs take the slots as they become free. The remaining times of the running
-// attempts are assumed to be spread evenly around their mean; the width comes from the spread of
-// their start times and from the variance of durations. The jobs behind wait for whole rounds in
-// addition.
+// The first waiting jobs get the slots as they become free. The remaining times of the running
+// attempts are assumed to be spread evenly around their mean; the width follows from the spread
+// of their start times and from the variance of durations. Jobs behind the first ones also wait
+// for whole rounds of the slots.
 func (p *estimator) expectedWait(now time.Time, before, slots, free int) float64 {
 	if before < free {
 		return 0

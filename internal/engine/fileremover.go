@@ -11,11 +11,11 @@ import (
 // Files that are left when the server stops are found at the next start.
 type fileRemover struct {
 	remove func([]job.ID)
-	wake   chan struct{} // has a value when files are to be deleted; never closed
+	wake   chan struct{} // has a value when there are files to delete; never closed
 
 	mu   sync.Mutex
 	ids  []job.ID      // guarded by mu
-	gone chan struct{} // closed by run once all is deleted; nil while nothing waits; guarded by mu
+	gone chan struct{} // closed by run once all is deleted; nil while no file waits; guarded by mu
 }
 
 func newFileRemover(remove func([]job.ID)) *fileRemover {
@@ -39,7 +39,7 @@ func (r *fileRemover) add(ids []job.ID) {
 	}
 }
 
-// wait returns once nothing was left to delete, at some moment after the call.
+// wait returns when all files that were queued before the call are deleted.
 func (r *fileRemover) wait(ctx context.Context) error {
 	r.mu.Lock()
 	gone := r.gone
@@ -69,7 +69,7 @@ func (r *fileRemover) run(ctx context.Context) {
 	}
 }
 
-// take removes and returns the queued ids. If there are none, it releases the waiters.
+// take removes and returns the queued ids. If there are none, it wakes the callers of wait.
 func (r *fileRemover) take() []job.ID {
 	r.mu.Lock()
 	defer r.mu.Unlock()

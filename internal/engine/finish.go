@@ -10,16 +10,16 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/watch"
 )
 
-// Finish ends the attempt and returns when that is on disk, with the new state of the job. It
-// refuses with [job.LeaseLost], and with the errors of [Engine.Append].
+// Finish ends the attempt and returns the new state of the job once it is on disk. It returns
+// [job.LeaseLost] for a void lease, and the errors of [Engine.Append].
 func (e *Engine) Finish(ctx context.Context, l job.Lease, o job.Outcome) (job.State, error) {
 	local, err := e.findLease(ctx, l)
 	if err != nil {
 		return 0, err
 	}
 	if o.Fault != nil && !local.hasOutput && e.peers != nil {
-		// Whether an attempt has output decides whether it is retried, and the output may
-		// have come through another process a moment ago.
+		// The retry decision depends on whether the attempt has output, which may just have been
+		// stored through another process.
 		if err := e.catchUp(ctx, []job.Lease{l}); err != nil {
 			return 0, err
 		}
@@ -38,8 +38,8 @@ func (e *Engine) Finish(ctx context.Context, l job.Lease, o job.Outcome) (job.St
 }
 
 // FinishAsync is Finish without the wait, for a lease that this process handed out. It returns
-// at once and calls then once, with the error. The caller's goroutine or one that others wait
-// for calls then: it must not block.
+// at once and calls then once, with the error. then runs on the caller's goroutine or on one
+// that others wait for, so it must not block.
 func (e *Engine) FinishAsync(l job.Lease, o job.Outcome, then func(error)) {
 	local, ok := e.findLocalLease(l)
 	if !ok {
@@ -73,7 +73,7 @@ func (e *Engine) newFinish(local *localLease, o *job.Outcome) (op *store.Finish,
 	return op, size, nil
 }
 
-// finishFor makes the op of an outcome: it decides what follows from the end of the attempt.
+// finishFor makes the op of an outcome: it decides whether the job ends, is retried or waits.
 func (e *Engine) finishFor(j *job.Job, o job.Outcome, hasOutput bool) *store.Finish {
 	op := &store.Finish{Entries: o.Entries, Progress: o.Progress, Usage: o.Usage}
 	switch {
@@ -94,7 +94,7 @@ func (e *Engine) finishFor(j *job.Job, o job.Outcome, hasOutput bool) *store.Fin
 	return op
 }
 
-// lossFinish makes the op of a lost attempt: its worker stopped or went silent.
+// lossFinish makes the op of a lost attempt, whose worker stopped or went silent.
 func (e *Engine) lossFinish(j *job.Job, hasOutput bool) *store.Finish {
 	op := &store.Finish{Lost: true, To: job.Failed}
 	op.Failure = &job.Failure{
@@ -107,8 +107,8 @@ func (e *Engine) lossFinish(j *job.Job, hasOutput bool) *store.Finish {
 	return op
 }
 
-// bareFinish makes the op that replaces a finish with bad data. The job ends as failed, with
-// nothing that the store could refuse.
+// bareFinish makes the op that replaces a finish with bad data. The job ends as failed, without
+// any data that the store could refuse.
 func bareFinish(op *store.Finish, attempt int) *store.Finish {
 	return &store.Finish{
 		Lease: op.Lease, OnlyIf: op.OnlyIf, Lost: op.Lost, To: job.Failed, SkipAtEnd: true,
@@ -116,14 +116,14 @@ func bareFinish(op *store.Finish, attempt int) *store.Finish {
 	}
 }
 
-// finished drops the lease and tells watchers what became of the job.
+// finished drops the lease and sends the job's new state to watchers.
 func (e *Engine) finished(op *store.Finish, swept bool) {
 	if op.Err != nil && swept {
-		return // the lease was renewed or finished before the sweep: nothing was swept
+		return // a renewal or a finish came before the sweep, so nothing was swept
 	}
 	var local *localLease
 	if op.Err == nil || job.CodeOf(op.Err) == job.LeaseLost {
-		local = e.dropLease(op.Lease) // after another refusal its worker may finish it in another way
+		local = e.dropLease(op.Lease) // after other refusals the worker may finish the attempt with another outcome
 	}
 	var ran time.Duration // 0 if the attempt ran in another process
 	if local != nil {

@@ -8,13 +8,13 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// maxFinishRetry bounds the pause before a sweep tries again to end an attempt whose finish has
+// maxFinishRetry is the maximum pause before a sweep retries a finish that the store refused for
 // bad data.
 const maxFinishRetry = time.Hour
 
 // rejectedFinishes are the attempts whose finishes the store refused for bad data. The sweep
-// retries each after a pause that doubles, because each try makes the loop commit a whole batch
-// in halves.
+// retries each after a pause that doubles, because for each retry the loop has to commit a whole
+// batch in halves.
 type rejectedFinishes map[job.Lease]*finishRetry
 
 type finishRetry struct {
@@ -22,7 +22,7 @@ type finishRetry struct {
 	again time.Time
 }
 
-// add notes that a finish was refused, and reports whether for the first time.
+// add records that a finish was refused, and reports whether it is the first refusal.
 func (r rejectedFinishes) add(l job.Lease) (first bool) {
 	f := r[l]
 	if f == nil {
@@ -35,14 +35,14 @@ func (r rejectedFinishes) add(l job.Lease) (first bool) {
 	return first
 }
 
-// without removes from a list the attempts that are to be retried later.
-func (r rejectedFinishes) without(list []store.Running) []store.Running {
+// withoutPaused removes the attempts whose retry is not due yet.
+func (r rejectedFinishes) withoutPaused(list []store.Running) []store.Running {
 	if len(r) == 0 {
 		return list
 	}
 	now := time.Now()
 	for l, f := range r {
-		// The sweep has not found it for an hour: the attempt has ended.
+		// No sweep has found the attempt for an hour, so it has ended.
 		if now.Sub(f.again) > maxFinishRetry {
 			delete(r, l)
 		}

@@ -11,20 +11,20 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// errNoSpace is why a batch is not even tried.
+// errNoSpace is the error of a batch that is not given to the store, because it does not fit.
 var errNoSpace = fmt.Errorf("the disk has less space than the batch needs: %w: %w", store.ErrFull, store.ErrNotCommitted)
 
-// trimForFullDisk commits a part of a batch that does not fit on the disk: what ends work, with
-// its last output, and what keeps work alive. While that does not fit either, it tries the
-// cheaper half: so a large result delays no delete, and a delete no renewal. The other ops go
-// back to the front of their lanes. No lease is swept meanwhile, because workers cannot renew. A
-// stopping server does not wait for space.
+// trimForFullDisk commits a part of a batch that does not fit on the disk: renewals, finishes
+// with their last output, cancels and deletes. While that part does not fit either, it tries the
+// cheaper half, so that a large result delays no delete, and a delete no renewal. The other ops
+// go back to the front of their lanes. No lease is swept meanwhile, because workers cannot
+// renew. A stopping server does not wait for space.
 func (e *Engine) trimForFullDisk(ctx context.Context, pb *pendingBatch) {
 	e.disk.setFull(pb.err)
 	e.sweeper.markUnhealthy()
-	refuseGrowth(pb.batch, noSpace(pb.err))
-	// A small op is worth a try, because the store may have some space of its own. A large
-	// result is tried only if the measured space fits it.
+	refuseNewData(pb.batch, noSpace(pb.err))
+	// Try a small op even if it seems not to fit, because the store may have some space of its
+	// own. Try a large result only if it fits the measured space.
 	large := int64(0)
 	e.keepOnly(ctx, pb, func(p *pendingOp) bool {
 		if fullDiskCost(p) > smallFinish {
@@ -43,13 +43,13 @@ func (e *Engine) trimForFullDisk(ctx context.Context, pb *pendingBatch) {
 	if pb.batch.Len() == 0 {
 		pb.synced, pb.err = nothingToSync, nil
 	}
-	// Count the output only now: what went back to its lane was not stored.
+	// Count the output only now, because ops that went back to their lanes were not stored.
 	e.countFullDiskOutput(pb.batch)
 	time.Sleep(fullDiskPause)
 }
 
-// keepOnly reduces a batch that was not applied to the ops to keep and those that were refused.
-// The other ops go back to their lanes. It refuses cancels and deletes that have waited for
+// keepOnly reduces a batch that was not applied to the ops to keep and the refused ones. The
+// other ops go back to their lanes. It refuses cancels and deletes that have waited for
 // fullDiskWait, and all other ops if the server is stopping.
 func (e *Engine) keepOnly(ctx context.Context, pb *pendingBatch, keep func(*pendingOp) bool) {
 	for i := range pb.claims {
@@ -77,9 +77,9 @@ func (e *Engine) keepOnly(ctx context.Context, pb *pendingBatch, keep func(*pend
 	e.lanes.requeue(back)
 }
 
-// refuseGrowth refuses, and removes from a batch, the ops that only add data and that the caller
+// refuseNewData removes and refuses the ops of a batch that only add data and that the caller
 // can repeat. It reports whether there were any.
-func refuseGrowth(b *store.Batch, refusal error) bool {
+func refuseNewData(b *store.Batch, refusal error) bool {
 	before := b.Len()
 	for _, op := range b.Submits {
 		op.Err = refusal
@@ -103,7 +103,7 @@ func refuseGrowth(b *store.Batch, refusal error) bool {
 	return b.Len() < before
 }
 
-// wasRefused reports whether refuseGrowth has refused an op.
+// wasRefused reports whether refuseNewData has refused an op.
 func wasRefused(op any) bool {
 	switch op := op.(type) {
 	case *store.Write:
@@ -120,8 +120,7 @@ func wasRefused(op any) bool {
 	return false
 }
 
-// canRetryLater reports whether an op comes from a caller who can be told to come again: a
-// worker cannot.
+// canRetryLater reports whether the caller of an op can repeat it later. A worker cannot.
 func canRetryLater(p *pendingOp) bool {
 	switch p.op.(type) {
 	case *store.Cancel, *store.Delete, *store.Prune:
@@ -130,9 +129,9 @@ func canRetryLater(p *pendingOp) bool {
 	return false
 }
 
-// mayAppendOnFullDisk reports whether an op may be tried on a full disk. Output may up to a
-// bound per attempt, because the finish of a command follows its last output. Attempts with more
-// output wait, so that the others have space for theirs.
+// mayAppendOnFullDisk reports whether to try an op on a full disk. Output is tried up to a bound
+// per attempt, because a command must store its last output before its finish. Attempts with
+// more output wait, so that the others have space for theirs.
 func (e *Engine) mayAppendOnFullDisk(p *pendingOp) bool {
 	op, ok := p.op.(*store.Append)
 	if !ok {
@@ -155,11 +154,11 @@ func (e *Engine) countFullDiskOutput(b *store.Batch) {
 	}
 }
 
-// nothingToSync is the sync of a batch that wrote nothing, or is on disk already.
+// nothingToSync is the sync function of a batch that wrote nothing, or is on disk already.
 func nothingToSync() error { return nil }
 
-// fullDiskCost orders the ops that a full disk still accepts by the space that they need; 0 for
-// ops that it does not accept.
+// fullDiskCost returns how much space an op needs: its size in bytes, or a rank for small ops.
+// It is 0 for ops that are not accepted on a full disk.
 func fullDiskCost(p *pendingOp) int {
 	switch p.op.(type) {
 	case *store.Renew:
@@ -174,7 +173,7 @@ func fullDiskCost(p *pendingOp) int {
 	return 0
 }
 
-// cheaperHalf returns the cheaper half of the acceptable ops; none of a single one.
+// cheaperHalf returns the half of the accepted ops that needs less space; empty for a single op.
 func cheaperHalf(ops []*pendingOp) map[*pendingOp]bool {
 	accepted := slices.DeleteFunc(slices.Clone(ops), func(p *pendingOp) bool { return fullDiskCost(p) == 0 })
 	slices.SortStableFunc(accepted, func(a, b *pendingOp) int { return cmp.Compare(fullDiskCost(a), fullDiskCost(b)) })

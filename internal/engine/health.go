@@ -2,13 +2,14 @@ package engine
 
 import "time"
 
-// drift returns how far the store's clock is ahead of the time that passed in this process.
+// drift returns how far the store's clock has gained on the clock of this process since the
+// start.
 func (s *sweeper) drift() time.Duration {
 	return s.e.store.Now().Sub(s.e.startedAt) - time.Since(s.e.startedAt)
 }
 
-// hasClockJumped reports whether the store's clock has jumped since the last sweep: leases are
-// measured by it, but workers renew by their own clocks.
+// hasClockJumped reports whether the store's clock has jumped since the last sweep. Leases
+// expire by that clock, but workers renew by their own clocks.
 func (s *sweeper) hasClockJumped() bool {
 	s.mu.Lock()
 	before := s.lastDrift
@@ -21,8 +22,8 @@ func (s *sweeper) hasClockJumped() bool {
 	return by > maxStall
 }
 
-// markUnhealthy notes an outage of this process: for two renewal intervals no lease is swept,
-// and every abandon timeout begins anew.
+// markUnhealthy records an outage of this process: for two renewal intervals no lease is swept,
+// and every abandon timeout starts again.
 func (s *sweeper) markUnhealthy() {
 	s.e.presence.restart()
 	s.mu.Lock()
@@ -30,16 +31,15 @@ func (s *sweeper) markUnhealthy() {
 	s.healthySince = time.Now()
 }
 
-// maySweepLeases reports whether the sweep may take leases: renewals were possible for two
-// intervals.
+// maySweepLeases reports whether leases may be swept: renewals were possible for two intervals.
 func (s *sweeper) maySweepLeases() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return time.Since(s.healthySince) >= 2*s.e.renewEvery && (s.drift()-s.lastDrift).Abs() <= maxStall && !s.e.commits.slow()
 }
 
-// recordStep notes the end of a read or a commit of the sweep. If it failed or was slow, the
-// store or this whole process stood still, so it counts as an outage.
+// recordStep records the end of a read or a commit of the sweep. If it failed or was slow, it
+// counts as an outage, because the store or this whole process was stalled.
 func (s *sweeper) recordStep(err error) {
 	now := time.Now()
 	took := now.Sub(s.steppedAt)

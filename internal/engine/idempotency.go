@@ -14,8 +14,8 @@ func (e *Engine) HasIdempotencyKey(ctx context.Context, owner job.Owner, key str
 	return err == nil
 }
 
-// resolveByKey answers a submit that was not admitted. If its idempotency key has made a job,
-// that job is the answer, for it is no new work. Else the refusal stands.
+// resolveByKey answers a submit that was not admitted. It returns the job of its idempotency
+// key, which is no new work, or else the refusal.
 func (e *Engine) resolveByKey(ctx context.Context, op *store.Submit, refusal error) (*job.Job, bool, error) {
 	if op.Idempotency == nil {
 		return nil, false, refusal

@@ -9,9 +9,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// A batch is in doubt if its sync could not find out whether it is stored. Every batch that
-// was applied behind it is in doubt too. The settler leaves them to the loop, which applies
-// them again, in their order and before anything else. None of their ops was answered yet.
+// A batch is in doubt if its sync could not find out whether it is stored. All batches that were
+// applied after it are in doubt too. The settler leaves them to the loop, which applies them
+// again, in order and before anything else. None of their ops has been answered yet.
 
 // addInDoubt adds a batch in doubt.
 func (l *lanes) addInDoubt(pb *pendingBatch) {
@@ -45,7 +45,7 @@ func (l *lanes) takeInDoubt() []*pendingBatch {
 	return list
 }
 
-// awaitOutcomes returns once every applied batch is settled. It applies those in doubt again.
+// awaitOutcomes returns once every applied batch is settled. It applies batches in doubt again.
 func (e *Engine) awaitOutcomes(ctx context.Context) {
 	for !e.lanes.outcomesKnown() {
 		<-e.lanes.wake
@@ -59,7 +59,7 @@ func (e *Engine) recoverInDoubt(ctx context.Context, list []*pendingBatch) {
 		return
 	}
 	e.recovering = true
-	e.markStoreFailing() // again: a batch that was applied meanwhile may have ended the outage
+	e.markStoreFailing() // again, because a batch that was applied meanwhile may have ended the outage
 	for _, pb := range list {
 		if pb.err == nil {
 			e.reapply(ctx, pb)
@@ -69,7 +69,7 @@ func (e *Engine) recoverInDoubt(ctx context.Context, list []*pendingBatch) {
 	e.recovering = false
 	if e.fatal == nil {
 		e.storeFailing.Store(false)
-		e.sweeper.markUnhealthy() // the outage ends now: workers get time to renew
+		e.sweeper.markUnhealthy() // the outage ends now, and workers get time to renew
 	}
 	e.lanes.signal()
 }
@@ -79,7 +79,7 @@ func (e *Engine) reapply(ctx context.Context, pb *pendingBatch) {
 	pause := minBackoff
 	for began := time.Now(); ; pause = min(2*pause, maxBackoff) {
 		synced, err := e.apply(ctx, pb.batch, applyOptions{})
-		if errors.Is(err, store.ErrFull) { // a full store refuses only what it has not applied
+		if errors.Is(err, store.ErrFull) { // a full store never refuses a batch that it has applied
 			pb.err = err
 			e.trimForFullDisk(ctx, pb)
 			synced, err = pb.synced, pb.err
@@ -91,7 +91,7 @@ func (e *Engine) reapply(ctx context.Context, pb *pendingBatch) {
 		}
 		if !errors.Is(pb.err, store.ErrUnknown) {
 			if pb.err != nil && e.fatal == nil {
-				e.fatal = pb.err // the batches behind it depend on it and cannot be applied
+				e.fatal = pb.err // the later batches depend on it and cannot be applied
 			}
 			return
 		}
@@ -103,8 +103,8 @@ func (e *Engine) reapply(ctx context.Context, pb *pendingBatch) {
 	}
 }
 
-// giveUpInDoubt leaves a batch in doubt for good, because the server is stopping. Nothing may be
-// applied after it.
+// giveUpInDoubt leaves the outcome of a batch unknown, because the server is stopping. Nothing
+// may be applied after it.
 func (e *Engine) giveUpInDoubt(err error) error {
 	e.fatal = job.Wrapf(job.Unavailable, err, "the store cannot be reached, and the server is stopping: whether the request was stored is not known")
 	return e.fatal

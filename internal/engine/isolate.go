@@ -10,10 +10,10 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// isolate commits the halves of a batch that contains bad data, until the bad op is alone and is
-// refused. Each half is on disk before the next is applied, because a store remembers only a few
-// batches that are not. Halves wait for space on a full disk until the given time, and so does
-// everything behind them.
+// isolate commits the halves of a batch that contains bad data, recursively, until the bad op is
+// alone and is refused. Each half is on disk before the next is applied, because a store
+// remembers only a few batches that are not on disk. On a full disk halves wait for space until
+// the given time, and all later ops wait too.
 func (e *Engine) isolate(ctx context.Context, b *store.Batch, cause error, until time.Time) (func() error, error) {
 	if b.Len() == 1 || isOneGroup(b) {
 		refuseOps(b, job.Wrapf(job.Invalid, cause, "the store cannot take this data"))
@@ -36,15 +36,15 @@ func (e *Engine) isolate(ctx context.Context, b *store.Batch, cause error, until
 	} else if part, ok := errors.AsType[*partialError](err); ok {
 		applied, err = false, part.err
 	} else {
-		return func() error { return err }, nil // the sync failed: nothing of it can be trusted
+		return func() error { return err }, nil // the sync failed, so nothing of it can be trusted
 	}
-	// The first half is on disk: its answers stand, even if the second half fails.
+	// The first half is on disk: its answers are valid even if the second half fails.
 	if errors.Is(err, store.ErrFull) {
 		refuseOps(second, noSpace(err))
 		joinAnswers(b, first, &store.Batch{})
 		return nothingToSync, nil
 	}
-	// The second half failed in part: its last ops have their refusals already.
+	// The second half failed in part. Its last ops have their refusals already.
 	if part, ok := errors.AsType[*partialError](err); ok {
 		joinAnswers(b, first, second)
 		return func() error { return part }, nil
@@ -84,20 +84,20 @@ func (e *Engine) applyDurably(ctx context.Context, b *store.Batch, until time.Ti
 	}
 }
 
-// partialError is why the last ops of a batch failed. They have their refusals; the ops before
-// them are on disk.
+// partialError is the error of the last ops of a batch, which have their refusals. The ops
+// before them are on disk.
 type partialError struct{ err error }
 
 func (p *partialError) Error() string { return p.err.Error() }
 
 func (p *partialError) Unwrap() error { return p.err }
 
-// halves splits a batch into two that are committed one after the other. The first half has the
-// earlier kinds of ops, so the order of application stays.
+// halves splits a batch into two batches that are committed one after the other. The first half
+// has the earlier kinds of ops, so the order of application does not change.
 func halves(b *store.Batch) (first, second *store.Batch) {
 	first, second = store.NewBatch(), store.NewBatch()
 	first.Limits, second.Limits = b.Limits, b.Limits
-	left := b.Len() / 2 // how many ops the first half still takes
+	left := b.Len() / 2 // number of ops that the first half still takes
 	split(b.Pauses, &first.Pauses, &second.Pauses, &left)
 	split(b.Renews, &first.Renews, &second.Renews, &left)
 	split(b.Presences, &first.Presences, &second.Presences, &left)
@@ -122,8 +122,8 @@ func split[Op any](ops []*Op, first, second *[]*Op, left *int) {
 	*first, *second = ops[:n:n], ops[n:]
 }
 
-// alignToGroups returns how many ops the first half still takes, changed so that no atomic group
-// of submits is split.
+// alignToGroups changes the number of ops for the first half so that no atomic group of submits
+// is split.
 func alignToGroups(ops []*store.Submit, left int) int {
 	n := min(left, len(ops))
 	for n > 0 && sameGroup(ops, n) {
@@ -145,7 +145,7 @@ func sameGroup(ops []*store.Submit, n int) bool {
 	return n < len(ops) && ops[n].Group != nil && ops[n].Group == ops[n-1].Group
 }
 
-// isOneGroup reports whether a batch is a single group of submits: it cannot be split.
+// isOneGroup reports whether a batch is a single group of submits, which cannot be split.
 func isOneGroup(b *store.Batch) bool {
 	return len(b.Submits) == b.Len() && b.Submits[0].Group != nil && b.Submits[0].Group.Size == b.Len()
 }

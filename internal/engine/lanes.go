@@ -9,27 +9,27 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// The bounds of a batch, and the part of it that each lane may have at least.
+// The bounds of a batch, and the minimum share of it that each lane may fill.
 const (
 	maxBatchOps   = 2000
 	maxBatchBytes = 4 << 20
 	laneShare     = 4 // a quarter
 )
 
-// minPipelinedOps is how many waiting ops are worth a batch of their own while the one before
-// syncs.
+// minPipelinedOps is the number of waiting ops that justify a batch of their own while the batch
+// before syncs.
 const minPipelinedOps = 32
 
-// The bounds of the ops that wait for the loop. Above them submits are refused, and changes
-// by clients, who may leave and ask again. The writes of workers need no bound: each lease
-// has one outstanding.
+// The bounds of the ops that wait for the loop. Above them, submits and changes by clients are
+// refused: clients may leave and ask again. The writes of workers need no bound, because each
+// lease has one outstanding.
 const (
 	maxSubmitsWaiting = 8192
 	maxChangesWaiting = 8192
 	maxBytesWaiting   = 64 << 20
 )
 
-// Lane orders ops by how urgent they are: what frees slots comes before what brings new work.
+// Lane is the priority of an op: ops that free slots come before ops that bring new work.
 type Lane uint8
 
 // The lanes.
@@ -41,26 +41,26 @@ const (
 	NumLanes               // the number of lanes
 )
 
-// pendingOp is an op on its way through the loop, or several submits that go together.
+// pendingOp is an op, or a group of submits, that waits for the loop or for the disk.
 type pendingOp struct {
 	lane    Lane
 	bytes   int
 	op      any             // a pointer to an op of package store, except Submit; nil with submits
 	submits []*store.Submit // instead of op
-	swept   bool            // a finish by which a sweep takes the lease from its worker
+	swept   bool            // a finish by which a sweep ends a lease
 	// onAnswer is called with the answer of a finish or a renewal; nil if the caller waits
 	// for done.
 	onAnswer func(error)
 
-	queuedAt time.Time // when it was put into its lane
+	queuedAt time.Time // when it entered its lane
 
-	// Set by the loop before the answer.
+	// Set by the loop before answer is called.
 	err       error
 	consumers []*consumer // for each submit: the consumer that gets the job, or nil
-	done      chan bool   // gets one value with the answer, buffered; never closed; nil with onAnswer
+	done      chan bool   // receives one value with the answer; buffered; never closed; nil with onAnswer
 }
 
-// answer reports to the caller that the op has its answer.
+// answer wakes the caller, or calls onAnswer: the op has its answer.
 func (p *pendingOp) answer() {
 	if p.onAnswer == nil {
 		p.done <- true
@@ -76,7 +76,7 @@ func (p *pendingOp) answer() {
 	p.onAnswer(err)
 }
 
-// opCount returns how many ops it is.
+// opCount returns the number of ops: 1, or the number of submits.
 func (p *pendingOp) opCount() int { return max(len(p.submits), 1) }
 
 // lanes hold the ops that wait for the loop.
@@ -124,7 +124,7 @@ func (l *lanes) put(p *pendingOp) error {
 	l.bytes += p.bytes
 	first := l.count == 0
 	l.count += p.opCount()
-	// Ops in between need no signal: the loop is about to take them, or waits for the disk.
+	// Further ops need no signal: the loop is about to take them, or waits for the disk.
 	if first || l.count >= minPipelinedOps {
 		l.signal()
 	}
@@ -136,14 +136,14 @@ func overloaded() error {
 }
 
 // waitForMore reports whether the loop should gather more ops first: the disk is busy with a
-// batch, and too few ops wait to be worth a batch of their own.
+// batch, and too few ops wait to justify another one.
 func (l *lanes) waitForMore() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.unsynced > 0 && l.count < minPipelinedOps
 }
 
-// idle reports whether no op waits and no batch is on its way to the disk.
+// idle reports whether no op waits and every applied batch is on disk.
 func (l *lanes) idle() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -157,7 +157,7 @@ func (l *lanes) addUnsynced() {
 	l.unsynced++
 }
 
-// removeUnsynced counts a synced batch out.
+// removeUnsynced removes a synced batch from the count.
 func (l *lanes) removeUnsynced() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -173,8 +173,8 @@ func (l *lanes) signal() {
 	}
 }
 
-// take removes and returns the ops of the next batch: first a share of every lane, then more of
-// each, the urgent lanes first.
+// take removes and returns the ops of the next batch: first a share from every lane, then more
+// ops from the urgent lanes to the others.
 func (l *lanes) take() (ops []*pendingOp) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -183,7 +183,7 @@ func (l *lanes) take() (ops []*pendingOp) {
 	for round := range 2 {
 		for i := range l.waiting {
 			limit := filler.opsLeft
-			if round == 0 { // the guaranteed shares: no lane is crowded out
+			if round == 0 { // the guaranteed shares, so that no lane starves
 				limit = maxBatchOps / laneShare
 			}
 			from[i] += filler.takeFrom(l.waiting[i][from[i]:], limit)
@@ -191,17 +191,17 @@ func (l *lanes) take() (ops []*pendingOp) {
 	}
 	for i, n := range from {
 		rest := copy(l.waiting[i], l.waiting[i][n:])
-		clear(l.waiting[i][rest:]) // so that the ops can be collected
+		clear(l.waiting[i][rest:]) // so that the garbage collector can free the ops
 		l.waiting[i] = l.waiting[i][:rest]
 	}
 	for _, p := range filler.ops {
-		l.uncountLocked(p)
+		l.subtractLocked(p)
 	}
 	return filler.ops
 }
 
-// uncountLocked subtracts an op that left its lane.
-func (l *lanes) uncountLocked(p *pendingOp) {
+// subtractLocked subtracts an op that left its lane from the counts.
+func (l *lanes) subtractLocked(p *pendingOp) {
 	l.bytes -= p.bytes
 	l.count -= p.opCount()
 	if p.lane == laneSubmit {
@@ -212,8 +212,8 @@ func (l *lanes) uncountLocked(p *pendingOp) {
 	}
 }
 
-// isClientChange reports whether an op is a change that a client asked for. Cancels of the sweep
-// do not count: it makes one after another.
+// isClientChange reports whether a client asked for the change. Cancels by the sweep do not
+// count, because it makes only one at a time.
 func (p *pendingOp) isClientChange() bool {
 	switch op := p.op.(type) {
 	case *store.Cancel:
@@ -227,12 +227,12 @@ func (p *pendingOp) isClientChange() bool {
 // batchFiller fills a batch with ops.
 type batchFiller struct {
 	ops                []*pendingOp
-	opsLeft, bytesLeft int // how many may follow
+	opsLeft, bytesLeft int // remaining capacity
 }
 
-// takeFrom takes ops from the front of a lane, up to the limit, and returns how many. It takes
-// the first op of a lane's share even if that op alone is above the limit (it may be several
-// submits), and the first op of a batch of any size.
+// takeFrom takes ops from the front of a lane, up to the limit, and returns their number. The
+// first op of a share may exceed the limit, because it may be several submits. The first op of a
+// batch may have any size.
 func (filler *batchFiller) takeFrom(waiting []*pendingOp, limit int) int {
 	for n, p := range waiting {
 		rows := p.opCount()
@@ -247,7 +247,7 @@ func (filler *batchFiller) takeFrom(waiting []*pendingOp, limit int) int {
 	return len(waiting)
 }
 
-// close refuses ops from now on.
+// close makes put refuse all further ops.
 func (l *lanes) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -10,20 +10,21 @@ import (
 
 // localLease is a lease that this process gave to one of its workers.
 type localLease struct {
-	job           job.Job // as it was claimed, with the output appended since
+	job           job.Job // the job as claimed, with the output appended since
 	token         job.Token
 	consumer      *consumer
 	startedAt     time.Time // when the attempt began
 	hasOutput     bool      // of this attempt
 	earlierBytes  int64     // output of earlier attempts
-	slotFreed     bool      // its finish is on its way and has freed the slot
+	slotFreed     bool      // its finish is pending and has freed the slot
 	fullDiskBytes int64     // output of this attempt while the disk was full
 }
 
-// lease returns the lease as its worker knows it.
+// lease returns the lease as its worker has it.
 func (local *localLease) lease() job.Lease { return job.Lease{Job: local.job.ID, Token: local.token} }
 
-// checkOutputLimit refuses size bytes of output above the bound of an attempt, or of a job.
+// checkOutputLimit refuses size bytes of output if they would exceed the limit of the attempt or
+// of the job.
 func (local *localLease) checkOutputLimit(size int64) error {
 	switch total := local.job.OutputBytes + size; {
 	case size == 0:
@@ -35,8 +36,9 @@ func (local *localLease) checkOutputLimit(size int64) error {
 	return nil
 }
 
-// recordOutput counts stored output of the attempt. It skips entries that are counted already,
-// because the append was applied again or catchUp read them. The caller holds the engine's mu.
+// recordOutput counts stored output of the attempt. It skips entries that are already counted,
+// because an append was applied again or catchUp has read them. The caller holds the engine's
+// mu.
 func (local *localLease) recordOutput(entries []job.Entry, p *job.Progress) {
 	if p != nil {
 		local.job.Progress = *p
@@ -52,7 +54,7 @@ func (local *localLease) recordOutput(entries []job.Entry, p *job.Progress) {
 }
 
 // findLease returns the current state of a worker's lease. If another process handed it out, the
-// store is asked; the store has the last word anyway.
+// state is read from the store. The commit checks the lease again in any case.
 func (e *Engine) findLease(ctx context.Context, l job.Lease) (localLease, error) {
 	if local, ok := e.findLocalLease(l); ok {
 		return local, nil
@@ -97,9 +99,9 @@ func (e *Engine) freeSlot(l job.Lease) {
 	}
 }
 
-// reoccupySlots occupies slots again whose finishes did not apply although their leases are
-// valid, or whose batch was not applied: the workers still have the jobs. A job that was claimed
-// for such a slot is released when it is to be delivered.
+// reoccupySlots undoes freeSlot for finishes that were refused although their leases are valid,
+// and for batches that were not applied: the workers still have the jobs. If a job was claimed
+// for such a slot, deliver releases it.
 func (e *Engine) reoccupySlots(ops []*pendingOp, applied bool) {
 	for _, p := range ops {
 		f, ok := p.op.(*store.Finish)
@@ -123,9 +125,9 @@ func (e *Engine) reoccupySlot(l job.Lease) {
 	}
 }
 
-// order sends an order to the worker that has a lease.
+// order sends an order to the worker of a lease.
 func (e *Engine) order(l job.Lease, o job.Order) {
-	// Send the order without mu: it runs the worker's code.
+	// Without mu, because the order runs the worker's code.
 	e.mu.Lock()
 	local := e.leases[l.Job]
 	var to *consumer
@@ -138,8 +140,8 @@ func (e *Engine) order(l job.Lease, o job.Order) {
 	}
 }
 
-// orderCancel orders a worker to stop if the answer to one of its writes says that a cancel was
-// requested, here or in another process. It does so even if the caller no longer waits for that
+// orderCancel sends a cancel order to a worker if the answer to one of its writes shows that a
+// cancel was requested, in any process. It does so even if the caller no longer waits for that
 // answer.
 func (e *Engine) orderCancel(l job.Lease, requested bool) {
 	if requested {
@@ -147,8 +149,8 @@ func (e *Engine) orderCancel(l job.Lease, requested bool) {
 	}
 }
 
-// dropLease forgets a lease of this process and frees its slot, unless its own finish has freed
-// it. It returns nil if no worker here has the lease.
+// dropLease removes a lease of this process and frees its slot, unless a pending finish has
+// freed it already. It returns nil if no worker here has the lease.
 func (e *Engine) dropLease(l job.Lease) *localLease {
 	e.mu.Lock()
 	local := e.leases[l.Job]
@@ -167,8 +169,8 @@ func (e *Engine) dropLease(l job.Lease) *localLease {
 	return local
 }
 
-// handleLostLease drops a lease that another process swept, or whose attempt was finished
-// through another process. It ignores leases of other processes' workers.
+// handleLostLease drops a lease that another process swept or finished. It ignores leases of
+// other processes' workers.
 func (e *Engine) handleLostLease(l job.Lease) {
 	local := e.dropLease(l)
 	if local == nil {
@@ -178,16 +180,16 @@ func (e *Engine) handleLostLease(l job.Lease) {
 	local.consumer.q.recordEnd(local.startedAt, time.Since(local.startedAt), false)
 }
 
-// dropIfLost drops a lease if the store refused a write because the lease is void: its worker
-// may never come to finish it.
+// dropIfLost drops a lease if the store refused a write because the lease is void. Its worker
+// may never finish it.
 func (e *Engine) dropIfLost(l job.Lease, err error) {
 	if job.CodeOf(err) == job.LeaseLost {
 		e.handleLostLease(l)
 	}
 }
 
-// dropLeaseOn drops the lease of this process on a job that was deleted, or that has another
-// lease by now.
+// dropLeaseOn drops the lease of this process on a job that was deleted or has another lease
+// now.
 func (e *Engine) dropLeaseOn(id job.ID) {
 	e.mu.Lock()
 	local := e.leases[id]
@@ -197,8 +199,8 @@ func (e *Engine) dropLeaseOn(id job.ID) {
 	}
 }
 
-// dropLeaseOfRemoved drops the lease of a job that is not in the store any more. If its own
-// finish is about to be answered, that finish may have removed the job: then the answer decides.
+// dropLeaseOfRemoved drops the lease of a job that is no longer in the store. If the lease has a
+// pending finish, that finish may have removed the job, so its answer decides.
 func (e *Engine) dropLeaseOfRemoved(id job.ID) {
 	e.mu.Lock()
 	local := e.leases[id]

@@ -11,8 +11,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/watch"
 )
 
-// Wait returns the job once it has ended, or when wait is over. If ctx ends first, it returns
-// its error. Past the bound of watchers it returns [job.Overloaded].
+// Wait returns the job once it has ended, or after wait. If ctx ends first, it returns ctx's
+// error. Above the limit of watchers it returns [job.Overloaded].
 func (e *Engine) Wait(ctx context.Context, owner job.Owner, id job.ID, wait time.Duration) (Snapshot, error) {
 	sub, err := e.subscribe(id)
 	if err != nil {
@@ -26,8 +26,8 @@ func (e *Engine) Wait(ctx context.Context, owner job.Owner, id job.ID, wait time
 	return e.awaitEnd(ctx, sub, j, wait)
 }
 
-// Output returns the entries after the given number. If there are none, it waits until there
-// are, the job changes or ends, or wait is over. A wait of 0 answers at once.
+// Output returns the entries after the given number. Without such entries it waits until one
+// arrives, the job changes or ends, or wait is over. A wait of 0 returns at once.
 func (e *Engine) Output(ctx context.Context, owner job.Owner, id job.ID, after int64, wait time.Duration) (Update, error) {
 	w, err := e.Watch(ctx, owner, id, after)
 	if err != nil {
@@ -47,9 +47,9 @@ func (e *Engine) Output(ctx context.Context, owner job.Owner, id job.ID, after i
 	return next, err
 }
 
-// subscribe subscribes to a job's events, unless the bound of watchers is reached.
+// subscribe subscribes to a job's events, unless the limit of watchers is reached.
 func (e *Engine) subscribe(id job.ID) (*watch.Subscription, error) {
-	// Count it before the check: of many that come at once only as many as allowed stay.
+	// Count this watcher before the check, so that concurrent calls cannot exceed the limit.
 	sub := e.hub.Subscribe(id)
 	if e.hub.Watchers() > e.maxWatchers {
 		sub.Close()

@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// retrySoon is the Retry-After of refusals that end by themselves.
+	// retrySoon is the Retry-After of refusals whose cause is short.
 	retrySoon = time.Second
 	// A failed commit is tried again after minBackoff, doubled up to maxBackoff.
 	minBackoff = 5 * time.Millisecond
@@ -20,9 +20,9 @@ const (
 	maxUnsynced = 4
 )
 
-// do sends an op through the loop and waits until it is on disk. The op itself has the store's
-// refusal. The error means that the op was never taken or that its outcome is unknown. If ctx
-// ends first, the op goes on without its caller.
+// do sends an op through the loop and waits until it is on disk. The store sets its refusal in
+// the op. An error means that the op was not accepted or that its outcome is unknown. If ctx
+// ends first, the op is still applied.
 func (e *Engine) do(ctx context.Context, p *pendingOp) error {
 	if err := e.lanes.put(p); err != nil {
 		return err
@@ -37,7 +37,7 @@ func (p *pendingOp) wait(ctx context.Context) error {
 		return p.err
 	case <-ctx.Done():
 		select {
-		case <-p.done: // both happened: the answer counts
+		case <-p.done: // both are ready: prefer the answer
 			return p.err
 		default:
 			return ctx.Err()
@@ -46,8 +46,8 @@ func (p *pendingOp) wait(ctx context.Context) error {
 }
 
 // loop applies the waiting ops, batch after batch, until ctx has ended and all earlier ops are
-// answered. While one batch syncs the next is applied: the settler waits for the disk and
-// answers, in the same order. If a sync fails, the loop ends with its error.
+// answered. While one batch syncs, it applies the next; the settler waits for the disk and
+// answers in the same order. If a sync fails, the loop ends with its error.
 func (e *Engine) loop(ctx context.Context) error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
@@ -59,11 +59,11 @@ func (e *Engine) loop(ctx context.Context) error {
 	for ctx.Err() == nil {
 		switch {
 		case e.lanes.hasInDoubt():
-			// Nothing may be applied before the batches in doubt: their order would change.
+			// Nothing may be applied before the batches in doubt, or the order would change.
 			e.awaitOutcomes(ctx)
 			continue
 		case e.lanes.waitForMore():
-			// The disk is busy: a small batch now would cost a sync of its own.
+			// The disk is busy, and a small batch now would cost another sync.
 			<-e.lanes.wake
 			continue
 		}
@@ -73,12 +73,12 @@ func (e *Engine) loop(ctx context.Context) error {
 			continue
 		}
 		e.commit(ctx, pb)
-		if e.fatal != nil { // even if only a part of the batch met it
+		if e.fatal != nil { // even if only a part of the batch caused it
 			fail(e.fatal)
 		}
 		if e.lanes.idle() {
-			// Nothing could be applied meanwhile, so handing over to the settler would only
-			// cost a switch of goroutines.
+			// Nothing could be applied meanwhile, so using the settler would only cost a switch
+			// of goroutines.
 			e.syncAlone(ctx, pb)
 			continue
 		}
@@ -89,8 +89,8 @@ func (e *Engine) loop(ctx context.Context) error {
 	settling.Wait()
 	e.recoverInDoubt(ctx, e.lanes.takeInDoubt())
 	e.lanes.close()
-	// Commit the ops that came before the lanes closed. Claims stop here: a store that
-	// refuses everything would make the loop claim the same jobs forever.
+	// Commit the ops that came before the lanes closed. Make no more claims: if the store
+	// refused everything, the loop would claim the same jobs forever.
 	e.claimsStopped = true
 	for pb := e.gather(); pb.batch.Len() > 0; pb = e.gather() {
 		e.commit(ctx, pb)
@@ -102,8 +102,8 @@ func (e *Engine) loop(ctx context.Context) error {
 	return nil
 }
 
-// settler settles applied batches while the loop applies the next ones. It leaves to the loop
-// each batch whose outcome is unknown, and all batches behind it.
+// settler settles applied batches while the loop applies the next ones. It leaves each batch
+// with an unknown outcome, and all later batches, to the loop.
 func (e *Engine) settler(applied <-chan *pendingBatch) {
 	for pb := range applied {
 		if e.lanes.hasInDoubt() || !e.syncAndAnswer(pb) {
@@ -114,15 +114,15 @@ func (e *Engine) settler(applied <-chan *pendingBatch) {
 	}
 }
 
-// syncAlone settles a batch while no other batch is under way.
+// syncAlone settles a batch while no other batch is in progress.
 func (e *Engine) syncAlone(ctx context.Context, pb *pendingBatch) {
 	if !e.syncAndAnswer(pb) {
 		e.recoverInDoubt(ctx, []*pendingBatch{pb})
 	}
 }
 
-// syncAndAnswer waits until an applied batch is on disk and answers its ops. It returns false,
-// and answers nobody, if the outcome is unknown.
+// syncAndAnswer waits until an applied batch is on disk and answers its ops. If the outcome is
+// unknown, it answers no op and returns false.
 func (e *Engine) syncAndAnswer(pb *pendingBatch) (known bool) {
 	if pb.err == nil {
 		pb.err = e.sync(pb)
@@ -135,9 +135,8 @@ func (e *Engine) syncAndAnswer(pb *pendingBatch) (known bool) {
 	return true
 }
 
-// answerBatch answers the ops of a batch whose outcome is known. If its sync failed, nothing
-// that was applied since the last good sync can be trusted: all of it is refused, and the loop
-// ends.
+// answerBatch answers the ops of a batch with a known outcome. If its sync failed, nothing that
+// was applied since the last good sync can be trusted: all of it is refused, and the loop ends.
 func (e *Engine) answerBatch(pb *pendingBatch) {
 	e.commits.end()
 	if pb.err == nil {

@@ -8,9 +8,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// Observer receives what the engine does, for metrics and traces. The engine calls its
-// methods for every op, in goroutines that others wait for: they must be quick and must not
-// block.
+// Observer receives events of the engine, for metrics and traces. The engine calls its methods
+// for every op, on goroutines that others wait for: they must be quick and must not block.
 type Observer interface {
 	// OpSettled reports an op that is on disk, and how long its caller waited.
 	OpSettled(l Lane, took time.Duration)
@@ -26,12 +25,12 @@ type Observer interface {
 	AttemptEnded(queue string, how Ending, ran time.Duration)
 	// OutputStored reports bytes of output that are on disk.
 	OutputStored(bytes int64)
-	// LeaseSwept reports a lease that a sweep took: from a silent worker, or from one
-	// that did not follow a cancel.
+	// LeaseSwept reports that a lease was swept: of a silent worker, or, if cancelled is true,
+	// of a worker that did not follow a cancel.
 	LeaseSwept(cancelled bool)
 }
 
-// Ending is how an attempt ended.
+// Ending is the way in which an attempt ended.
 type Ending uint8
 
 // The endings.
@@ -39,7 +38,7 @@ const (
 	EndedSucceeded  Ending = iota
 	EndedFailed            // and the job failed
 	EndedRetried           // failed; the job is retried
-	EndedWaited            // the upstream said to wait; retried at no cost
+	EndedWaited            // retried at no cost, because the upstream asked to wait
 	EndedCancelled         // a cancel was requested
 	EndedHandedBack        // its worker released the job
 	EndedLost              // its worker went silent or died
@@ -70,7 +69,7 @@ func (noObserver) LeaseSwept(bool)                            {}
 // Watchers returns how many watches and long-polls are open, and their bound.
 func (e *Engine) Watchers() (now, limit int) { return e.hub.Watchers(), e.maxWatchers }
 
-// observeBatch reports a batch that was on disk at that time.
+// observeBatch reports a batch that reached the disk at the given time.
 func (e *Engine) observeBatch(pb *pendingBatch, at time.Time) {
 	for _, p := range pb.ops {
 		e.observer.OpSettled(p.lane, at.Sub(p.queuedAt))
@@ -81,8 +80,8 @@ func (e *Engine) observeBatch(pb *pendingBatch, at time.Time) {
 	e.observer.BatchSettled(pb.batch.Len())
 }
 
-// observeRefusal reports a refusal and returns it. Other errors (a caller left, a read failed)
-// are not refusals and are only returned.
+// observeRefusal reports a refusal and returns it. Other errors, such as a failed read, are only
+// returned.
 func (e *Engine) observeRefusal(op string, err error) error {
 	if r, ok := errors.AsType[*job.Error](err); ok {
 		e.observer.OpRefused(op, r.Code)
@@ -90,8 +89,8 @@ func (e *Engine) observeRefusal(op string, err error) error {
 	return err
 }
 
-// opRefusal returns why an op was not applied. It ignores submits, because their callers report
-// those, and finishes of a sweep that came too late.
+// opRefusal returns the error of an op that was refused. It returns nil for submits, which their
+// callers report, and for finishes of a sweep that came too late.
 func opRefusal(p *pendingOp) (name string, err error) {
 	switch op := p.op.(type) {
 	case *store.Append:
@@ -116,7 +115,7 @@ func opRefusal(p *pendingOp) (name string, err error) {
 	return "", nil
 }
 
-// endingOf returns how an attempt ended by an applied finish.
+// endingOf returns the ending that an applied finish gave its attempt.
 func endingOf(op *store.Finish, swept bool) Ending {
 	switch {
 	case op.State == job.Cancelled:

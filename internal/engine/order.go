@@ -3,9 +3,8 @@ package engine
 import "github.com/meanwhile-run/meanwhile/internal/store"
 
 // inStoreOrder sorts ops into the order in which a store applies them: by kind, in the order of
-// the fields of [store.Batch], and within a kind as they came. Callers and watchers get their
-// answers and events in that order. Halves of a batch keep it: the first half has the earlier
-// ops.
+// the fields of [store.Batch], and by arrival within a kind. Callers and watchers get answers
+// and events in that order. When a batch is halved, the first half has the earlier ops.
 func inStoreOrder(ops []*pendingOp) []*pendingOp {
 	var next [kinds]int // index of the next op of each kind
 	for _, p := range ops {
@@ -25,7 +24,7 @@ func inStoreOrder(ops []*pendingOp) []*pendingOp {
 	return ordered
 }
 
-// kindOf returns the place of an op's kind among the fields of [store.Batch].
+// kindOf returns the index of an op's kind among the fields of [store.Batch].
 func kindOf(p *pendingOp) int {
 	if p.submits != nil {
 		return kindSubmit

@@ -8,8 +8,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/watch"
 )
 
-// Append stores output of a leased job and returns when it is on disk. It refuses with
-// [job.LeaseLost], and with [job.TooLarge] above the bound of an attempt's or a job's output.
+// Append stores output of a leased job and returns when it is on disk. It returns
+// [job.LeaseLost] for a void lease, and [job.TooLarge] above the limit of an attempt's or a
+// job's output.
 func (e *Engine) Append(ctx context.Context, l job.Lease, entries []job.Entry, p *job.Progress) error {
 	size := entriesSize(entries)
 	if err := e.checkAppend(ctx, l, size); err != nil {
@@ -22,9 +23,8 @@ func (e *Engine) Append(ctx context.Context, l job.Lease, entries []job.Entry, p
 	return op.Err
 }
 
-// checkAppend refuses an append whose lease is lost, or that is above a bound. It checks a
-// lease of this process in place: a copy of its job would double the stack of every running
-// job.
+// checkAppend refuses an append with a lost lease, or above a limit. It reads a lease of this
+// process without copying it: the copy of its job would double the stack of every running job.
 func (e *Engine) checkAppend(ctx context.Context, l job.Lease, size int64) error {
 	e.mu.Lock()
 	if local := e.leases[l.Job]; local != nil && local.token == l.Token {
@@ -35,7 +35,7 @@ func (e *Engine) checkAppend(ctx context.Context, l job.Lease, size int64) error
 	return e.checkAppendElsewhere(ctx, l, size)
 }
 
-// checkAppendElsewhere is checkAppend for a lease that another process handed out.
+// checkAppendElsewhere does the same as checkAppend for a lease that another process handed out.
 //
 //go:noinline
 func (e *Engine) checkAppendElsewhere(ctx context.Context, l job.Lease, size int64) error {

@@ -10,12 +10,12 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// versionLimit bounds the jobs of one read of versions.
+// versionLimit bounds the number of jobs whose versions are read at once.
 const versionLimit = 500
 
 // peers connects the engine with other processes on its store. It notifies them of the commits
-// of this process, and finds out what they changed about the jobs that run here or are watched
-// here. Notices only make that fast: every such job is also read once a second, so a lost notice
+// of this process, and detects their changes to the jobs that run here or are watched here.
+// Notices only reduce the delay: all these jobs are also read once a second, so a lost notice
 // costs a second. An engine without a bus has no peers.
 type peers struct {
 	// Set once.
@@ -26,16 +26,16 @@ type peers struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	watched      map[job.ID]*watchedJob // the jobs with watchers here
-	noticedJobs  map[job.ID]bool        // relevant jobs of the notices since the last check
-	noticedQueue bool                   // a notice since then named a queue
+	noticedJobs  map[job.ID]bool        // relevant jobs named by notices since the last check
+	noticedQueue bool                   // a notice since the last check named a queue
 }
 
 // watchedJob is a job that is watched here.
 type watchedJob struct {
 	owner    job.Owner
 	watchers int
-	// What its watchers know, or were told to read. If it is behind, they only read again
-	// what they know.
+	// The version that its watchers have, or were notified to read. If it is too low, they only
+	// read the same version again.
 	revision, cursor int64
 }
 
@@ -48,7 +48,7 @@ func newPeers(e *Engine, b bus.Bus) *peers {
 	return p
 }
 
-// follow counts a watcher of a job, which knows the job as given.
+// follow adds a watcher that has the given version of a job.
 func (p *peers) follow(j *job.Job) {
 	if p == nil {
 		return
@@ -64,7 +64,7 @@ func (p *peers) follow(j *job.Job) {
 	f.revision, f.cursor = min(f.revision, j.Revision), min(f.cursor, j.Cursor)
 }
 
-// unfollow counts a watcher out.
+// unfollow removes a watcher.
 func (p *peers) unfollow(id job.ID) {
 	if p == nil {
 		return
@@ -88,7 +88,7 @@ func (p *peers) notice(n bus.Notice) {
 		}
 	}
 	p.e.mu.Unlock()
-	// Jobs that matter nowhere here are dropped: most notices are about those.
+	// Drop jobs that neither run nor are watched here: most notices name only such jobs.
 	p.mu.Lock()
 	for _, id := range n.Jobs {
 		if p.watched[id] != nil {
@@ -109,7 +109,7 @@ func (p *peers) notice(n bus.Notice) {
 	}
 }
 
-// run checks until ctx ends what other processes have changed.
+// run checks for changes by other processes until ctx ends.
 func (p *peers) run(ctx context.Context) {
 	defer p.member.Leave()
 	timer := time.NewTimer(jittered(refreshWithin))
@@ -156,7 +156,8 @@ func (p *peers) check(ctx context.Context, all bool) error {
 	return nil
 }
 
-// relevantJobs returns the jobs that run here or are watched here: those named, or all.
+// relevantJobs returns the jobs that run here or are watched here: all of them, or only those
+// that are named.
 func (p *peers) relevantJobs(named map[job.ID]bool, all bool) (ids []store.OwnedID) {
 	added := map[job.ID]bool{}
 	p.e.mu.Lock()
@@ -183,7 +184,7 @@ func (p *peers) applyVersions(ctx context.Context, ids []store.OwnedID, list []s
 	for i := range list {
 		found[list[i].ID] = &list[i]
 	}
-	var behind []job.Lease // whose attempts have output that is not known here
+	var behind []job.Lease // attempts with output that is not counted here
 	for _, id := range ids {
 		version := found[id.ID]
 		ours := false
@@ -205,8 +206,8 @@ func (p *peers) applyVersions(ctx context.Context, ids []store.OwnedID, list []s
 	return p.e.catchUp(ctx, behind)
 }
 
-// hasChanged reports whether a watched job has changed since its watchers last knew it, and
-// notes its version.
+// hasChanged reports whether a watched job has changed since its watchers got their version, and
+// records the new version.
 func (p *peers) hasChanged(id job.ID, version *store.JobVersion) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -225,12 +226,13 @@ func (p *peers) hasChanged(id job.ID, version *store.JobVersion) bool {
 }
 
 // applyVersion handles the current version of a job that runs here. It drops a lost lease and
-// orders a cancel. ours reports whether every change was made by this process: then the watchers
-// know it. behind is the lease if the attempt has output that is not known here, else zero.
+// sends a cancel order. ours is true if this process made every change, so that the watchers
+// have them already. behind is the lease if the attempt has output that is not counted here,
+// else zero.
 func (e *Engine) applyVersion(version *store.JobVersion) (ours bool, behind job.Lease) {
 	e.mu.Lock()
 	local := e.leases[version.ID]
-	// The change may be its own finish, which is about to be answered.
+	// The change may be its own finish, whose answer is pending.
 	if local == nil || local.slotFreed {
 		e.mu.Unlock()
 		return false, behind
@@ -259,7 +261,7 @@ func (e *Engine) applyVersion(version *store.JobVersion) (ours bool, behind job.
 	return ours, behind
 }
 
-// catchUp takes over the output that attempts of this process wrote through another process.
+// catchUp counts the output that attempts of this process wrote through another process.
 func (e *Engine) catchUp(ctx context.Context, leases []job.Lease) error {
 	list, err := e.store.Leases(ctx, leases)
 	if err != nil {
@@ -277,7 +279,7 @@ func (e *Engine) catchUp(ctx context.Context, leases []job.Lease) error {
 	return nil
 }
 
-// publish sends a notice of the changes of a batch that is on disk.
+// publish sends a notice of the changes of a stored batch.
 func (p *peers) publish(pb *pendingBatch) {
 	if p == nil {
 		return
@@ -312,8 +314,8 @@ func (p *peers) publish(pb *pendingBatch) {
 		n.Jobs = append(n.Jobs, m.ID)
 	}
 	n.Jobs = append(n.Jobs, pb.batch.Damaged...)
-	// Name a queue only if others may act on it: it has jobs to claim, was paused or resumed,
-	// has a limit over all processes, or is unknown here.
+	// Name a queue only if other processes may have to act: it has jobs to claim, was paused or
+	// resumed, has a limit over all processes, or is unknown here.
 	for name, c := range pb.batch.Counts {
 		if q := p.e.queues[name]; c.Queued > 0 || c.Parked > 0 || len(pb.batch.Pauses) > 0 || q == nil || q.MaxRunning > 0 {
 			n.Queues = append(n.Queues, name)

@@ -17,22 +17,22 @@ const (
 	stampEvery = job.MinAbandon / 4
 )
 
-// presence collects the presence of watchers and owners at jobs with an abandon timeout. The
-// next sweep stores it, so that the store's clock decides for all processes which jobs are
+// presence collects the presences of watchers and owners at jobs with an abandon timeout. The
+// next sweep stores them, so that the store's clock decides for all processes which jobs are
 // abandoned.
 type presence struct {
 	mu sync.Mutex
 	// Guarded by mu.
 	jobs         map[job.ID]*presenceState
 	owners       map[job.Owner]*presenceState
-	healthySince time.Time // since when this process could serve watchers and owners
+	healthySince time.Time // when this process became able to serve watchers and owners
 }
 
-// presenceState is the presence at one job, or of one owner. It is dropped once there is no
+// presenceState is the presence at one job, or of one owner. It is dropped when it has no
 // watcher and nothing to store.
 type presenceState struct {
 	watchers int
-	present  bool      // since storedAt
+	present  bool      // a presence was recorded since storedAt
 	storedAt time.Time // zero if never
 }
 
@@ -40,14 +40,14 @@ func newPresence() *presence {
 	return &presence{jobs: map[job.ID]*presenceState{}, owners: map[job.Owner]*presenceState{}, healthySince: time.Now()}
 }
 
-// restart begins every abandon timeout anew, after an outage of this process.
+// restart starts every abandon timeout again, after an outage of this process.
 func (p *presence) restart() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.healthySince = time.Now()
 }
 
-// healthyFor returns how long this process could serve watchers and owners without an outage.
+// healthyFor returns for how long this process has served watchers and owners without an outage.
 func (p *presence) healthyFor() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -57,8 +57,8 @@ func (p *presence) healthyFor() time.Duration {
 // touch records a request for a job.
 func (p *presence) touch(j *job.Job) { p.update(j, 0) }
 
-// addWatcher and removeWatcher count the watchers of a job. One that leaves was present until
-// now.
+// addWatcher and removeWatcher count the watchers of a job. removeWatcher also records a
+// presence.
 func (p *presence) addWatcher(j *job.Job) { p.update(j, 1) }
 
 func (p *presence) removeWatcher(j *job.Job) { p.update(j, -1) }
@@ -74,8 +74,8 @@ func (p *presence) update(j *job.Job, watchers int) {
 	s.watchers += watchers
 }
 
-// MarkPresent records that a user is present: their jobs are not abandoned for the next abandon
-// timeout.
+// MarkPresent records that a user is present, so that their jobs are not abandoned during the
+// next abandon timeout.
 func (e *Engine) MarkPresent(owner job.Owner) {
 	p := e.presence
 	p.mu.Lock()
@@ -107,7 +107,7 @@ func (p *presence) takeUnstored(now time.Time) *store.Presence {
 // takePresent returns the keys whose presence is to be stored now, and drops the idle ones.
 func takePresent[K comparable](of map[K]*presenceState, now time.Time) (list []K) {
 	for k, s := range of {
-		s.present = s.present || s.watchers > 0 // watchers are present all the time
+		s.present = s.present || s.watchers > 0 // a watcher is present all the time
 		recent := !s.storedAt.IsZero() && now.Sub(s.storedAt) < stampEvery
 		switch {
 		case s.present && !recent:
@@ -120,7 +120,7 @@ func takePresent[K comparable](of map[K]*presenceState, now time.Time) (list []K
 	return list
 }
 
-// markUnstored makes the presences of an op that failed be stored again.
+// markUnstored marks the presences of a failed op to be stored again.
 func (p *presence) markUnstored(op *store.Presence) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -139,7 +139,7 @@ func (e *Engine) cancelAllAbandoned(ctx context.Context) error {
 	if op := e.presence.takeUnstored(time.Now()); op != nil {
 		err := e.doUrgent(ctx, op)
 		e.sweeper.recordStep(err)
-		if err == nil { // else the loop may still be writing the op
+		if err == nil { // otherwise the loop may still be writing the op
 			err = op.Err
 		}
 		if err != nil {
@@ -168,8 +168,8 @@ func (e *Engine) cancelAllAbandoned(ctx context.Context) error {
 	}
 }
 
-// cancelAbandoned cancels a job that had no presence for its whole timeout. It cancels nothing
-// that became abandoned while this process could not serve requests: before its start there may
+// cancelAbandoned cancels a job that had no presence for its whole timeout. It cancels no job
+// whose timeout passed while this process could not serve requests: before its start there may
 // have been no process that a watcher could reach.
 func (e *Engine) cancelAbandoned(ctx context.Context, j *job.Job) error {
 	if e.presence.healthyFor() < j.Policy.Timeouts.Abandon {
@@ -185,7 +185,7 @@ func (e *Engine) cancelAbandoned(ctx context.Context, j *job.Job) error {
 	case "":
 		e.log.Info("an abandoned job is cancelled: it had no watcher, no request and no heartbeat", "job", j.ID)
 	case job.NotFound, job.Conflict: // deleted, ended or watched meanwhile
-	default: // log it: it is no outage, and must not stop the cancels of others
+	default: // log it and go on: it is no outage, and must not stop the other cancels
 		e.log.Error("an abandoned job could not be cancelled: its timeout begins anew", "job", j.ID, "error", op.Err)
 		e.presence.touch(j)
 	}

@@ -8,30 +8,30 @@ import (
 )
 
 const (
-	// pruneEvery is the interval of passes over the jobs past their retention.
-	// fullPassEvery is the interval of passes that begin with the oldest job. The others go
-	// on where the last one ended, so that jobs with a long retention, as failed ones have,
-	// are not read each time.
+	// pruneEvery is the interval of passes over the jobs past their retention. fullPassEvery is
+	// the interval of passes that begin with the oldest job. The other passes continue where the
+	// last one ended, so that they do not read jobs with a long retention, such as failed ones,
+	// each time.
 	pruneEvery    = 30 * time.Second
 	fullPassEvery = 10 * time.Minute
-	// sizeEvery is how often the size of a bounded store is checked. It is exhaustedEvery if
-	// nothing was left to delete.
+	// sizeEvery is how often the size of a bounded store is checked. It is exhaustedEvery after
+	// a check that found no job to delete.
 	sizeEvery      = 5 * time.Second
 	exhaustedEvery = time.Minute
 
-	// The bounds of a piece: small enough that its commit is hardly slower than others.
-	pieceRows  = 500
-	pieceBytes = 4 << 20
-	pieceTime  = 2 * time.Millisecond
-	// After a piece the pruner pauses for pieceTime times this factor, to leave the loop to
-	// others. The pause is shorter while the store is above its bound.
+	// The bounds of one op, so small that its commit is hardly slower than others.
+	chunkRows  = 500
+	chunkBytes = 4 << 20
+	chunkTime  = 2 * time.Millisecond
+	// After each op the pruner pauses for chunkTime times this factor, so that other ops get
+	// most of the loop's time. The pause is shorter while the store is above its bound.
 	yieldFactor     = 32
 	yieldFactorFull = 3
 )
 
 // pruner deletes ended jobs: those past their retention and, while the store is above its bound,
-// the oldest ones before. It works in small pieces in the last lane and leaves most of the time
-// to others.
+// the oldest other ones. It works in small chunks in the last lane and leaves most of the loop's
+// time to other ops.
 type pruner struct {
 	// Set once.
 	e         *Engine
@@ -41,13 +41,13 @@ type pruner struct {
 	// Owned by run.
 	passStart   string    // where the next pass begins
 	fullPassAt  time.Time // when the last full pass began
-	exhaustedAt time.Time // when nothing was left to delete although the store was above its bound
+	exhaustedAt time.Time // when no job was left to delete although the store was above its bound
 }
 
 func newPruner(e *Engine, maxBytes int64) *pruner { return &pruner{e: e, maxBytes: maxBytes} }
 
-// run deletes now and then until ctx ends. It has a goroutine of its own, so that a long pass
-// does not delay what is due. It logs what fails; the next pass repeats it.
+// run deletes jobs at intervals until ctx ends. It has its own goroutine, so that a long pass
+// does not delay the sweep. It logs errors; the next pass retries.
 func (p *pruner) run(ctx context.Context) {
 	pass, size := time.NewTicker(pruneEvery), time.NewTicker(sizeEvery)
 	defer pass.Stop()
@@ -68,21 +68,21 @@ func (p *pruner) run(ctx context.Context) {
 	}
 }
 
-// pass deletes the jobs past their retention. It begins where the last pass ended, or sometimes
-// with the oldest job, and stops at jobs that are too young.
+// pass deletes the jobs past their retention. It begins where the last pass ended, or, every
+// fullPassEvery, with the oldest job. It stops at jobs that are too young.
 func (p *pruner) pass(ctx context.Context) error {
 	if now := time.Now(); now.Sub(p.fullPassAt) >= fullPassEvery {
 		p.passStart, p.fullPassAt = "", now
 	}
 	total := 0
 	for {
-		op := &store.Prune{After: p.passStart, Limit: pieceRows, MaxBytes: pieceBytes, MaxTime: pieceTime}
-		if err := p.piece(ctx, op); err != nil {
+		op := &store.Prune{After: p.passStart, Limit: chunkRows, MaxBytes: chunkBytes, MaxTime: chunkTime}
+		if err := p.pruneChunk(ctx, op); err != nil {
 			return err
 		}
 		total += op.Deleted
-		// Beyond this point jobs are too young for any retention to be over. Do not move the
-		// cursor there: the next pass is to read them again.
+		// From here on jobs are too young for any retention to be over. Do not move the cursor
+		// there, because the next pass must read them again.
 		young := op.Next == "" || p.e.store.Now().Sub(op.LookedUntil) < p.e.minKeep()
 		if young && !op.More {
 			break
@@ -100,8 +100,8 @@ func (p *pruner) pass(ctx context.Context) error {
 	return nil
 }
 
-// size returns the size of the store and of the jobs' files. It waits for files that are being
-// removed, so that their size causes no further deletes.
+// size returns the size of the store and of the jobs' files. It first waits for files that are
+// being removed, so that their size causes no further deletes.
 func (p *pruner) size(ctx context.Context) (int64, error) {
 	size, err := p.e.store.Size(ctx)
 	if err != nil || p.fileBytes == nil {
@@ -114,7 +114,7 @@ func (p *pruner) size(ctx context.Context) (int64, error) {
 	return size + files, err
 }
 
-// shrink deletes the oldest ended jobs before their retention is over if the store is above its
+// shrink deletes the oldest ended jobs before their retention is over, if the store is above its
 // bound, until its size is nine tenths of the bound.
 func (p *pruner) shrink(ctx context.Context) error {
 	if p.maxBytes == 0 || time.Since(p.exhaustedAt) < exhaustedEvery {
@@ -124,11 +124,11 @@ func (p *pruner) shrink(ctx context.Context) error {
 	if err != nil || size <= p.maxBytes {
 		return err
 	}
-	// Nine tenths, so that the next jobs do not make it begin again at once.
+	// Nine tenths, so that the next few jobs do not start it again.
 	before, total, after := size, 0, ""
 	for enough := p.maxBytes / 10 * 9; size > enough; {
-		op := &store.Prune{After: after, Limit: pieceRows, MaxBytes: min(pieceBytes, size-enough), MaxTime: pieceTime, Early: true}
-		if err := p.piece(ctx, op); err != nil {
+		op := &store.Prune{After: after, Limit: chunkRows, MaxBytes: min(chunkBytes, size-enough), MaxTime: chunkTime, Early: true}
+		if err := p.pruneChunk(ctx, op); err != nil {
 			return err
 		}
 		total, after = total+op.Deleted, op.Next
@@ -156,17 +156,17 @@ func (p *pruner) logShrink(before, after int64, jobs int) {
 	}
 }
 
-// piece puts one piece through the loop.
-func (p *pruner) piece(ctx context.Context, op *store.Prune) error {
+// pruneChunk commits one op through the loop.
+func (p *pruner) pruneChunk(ctx context.Context, op *store.Prune) error {
 	if err := p.e.do(ctx, &pendingOp{lane: laneUpkeep, bytes: opBytes, op: op}); err != nil {
 		return err
 	}
 	return op.Err
 }
 
-// yield leaves the loop to others for factor times pieceTime.
+// yield pauses for factor times chunkTime, so that the loop serves other ops.
 func (p *pruner) yield(ctx context.Context, factor time.Duration) error {
-	pause := time.NewTimer(factor * pieceTime)
+	pause := time.NewTimer(factor * chunkTime)
 	defer pause.Stop()
 	select {
 	case <-ctx.Done():

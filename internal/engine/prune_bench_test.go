@@ -101,8 +101,8 @@ func (h *retentionBench) prune(ctx context.Context) {
 			_ = h.pruner.yield(ctx, yieldFactor)
 			continue
 		}
-		op := &store.Prune{After: after, Limit: pieceRows, MaxBytes: pieceBytes, MaxTime: pieceTime}
-		if err := h.pruner.piece(ctx, op); err != nil {
+		op := &store.Prune{After: after, Limit: chunkRows, MaxBytes: chunkBytes, MaxTime: chunkTime}
+		if err := h.pruner.pruneChunk(ctx, op); err != nil {
 			return
 		}
 		after = op.Next

@@ -165,7 +165,7 @@ func TestShrinkGivesUpWithoutEndedJobs(t *testing.T) {
 func TestRetentionPassContinuesAndRestarts(t *testing.T) {
 	t.Parallel()
 	w := newSweepHarness(t, time.Hour)
-	first := w.runToEnd(pieceRows+10, 10)
+	first := w.runToEnd(chunkRows+10, 10)
 	w.clock.pass(30 * time.Minute)
 	waiting := w.submit(Request{Delay: 24 * time.Hour})
 	w.clock.pass(31 * time.Minute)
@@ -180,7 +180,7 @@ func TestRetentionPassContinuesAndRestarts(t *testing.T) {
 		t.Errorf("%d jobs past their time are left", n)
 	}
 	w.clock.pass(time.Hour) // the waiting job is old, and the pass skips it
-	w.runToEnd(pieceRows+10, 10)
+	w.runToEnd(chunkRows+10, 10)
 	w.clock.pass(61 * time.Minute)
 	pass()
 	if _, err := w.Cancel(t.Context(), job.Owner{User: "u"}, waiting); err != nil {

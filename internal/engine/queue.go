@@ -10,8 +10,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// Queue has the settings of a queue: where jobs of one kind wait, and how they run. They are
-// fixed at boot.
+// Queue has the settings of a queue: where jobs of one kind wait, and how they run. They do not
+// change while the server runs.
 type Queue struct {
 	Name        string
 	Executor    string // the kind of executor, for display
@@ -26,22 +26,22 @@ type Queue struct {
 	Keep        time.Duration // retention of jobs that did not fail
 	KeepFailed  time.Duration // retention of failed jobs
 	Files       bool          // jobs may have files
-	// Check refuses inputs that no attempt could work on; nil accepts every input.
+	// Check refuses inputs that no attempt could process; nil accepts every input.
 	Check func(input []byte) error
 }
 
-// QueueView is what the APIs show of a queue.
+// QueueView is the view of a queue that the APIs show.
 type QueueView struct {
 	Queue
 	Counts job.Counts
 	// OldestQueued is how long the oldest ready job has waited, queued or parked; 0 if no job
 	// is ready.
 	OldestQueued time.Duration
-	// HeldBackBy is why the next queued job does not start, or would not start if no job is
-	// queued; "" if nothing holds it back. See [Snapshot].
+	// HeldBackBy is the reason why the next queued job does not start, or why a new job would
+	// not start if none is queued; "" if it would. See [Snapshot].
 	HeldBackBy job.HeldBackBy
 	// Wait and Run estimate how long a job submitted now would wait and then run, from the
-	// jobs that ran before; 0 before the first job ended. Wait is 0 in a paused queue.
+	// durations of earlier jobs; 0 before the first job has ended. Wait is 0 in a paused queue.
 	Wait, Run time.Duration
 }
 
@@ -52,15 +52,15 @@ type queue struct {
 
 	mu sync.Mutex
 	// Guarded by mu.
-	counts         job.Counts  // a hint: from the last commit that named the queue, or a later read
-	commits        int         // commits that set counts
-	queuedShrank   bool        // the last of them lowered the number of queued jobs
+	counts         job.Counts  // a hint from the last commit that named the queue, or from a later read
+	commits        int         // number of commits that set counts
+	queuedShrank   bool        // the last one lowered the number of queued jobs
 	claimFellShort bool        // no claims until new counts come; see releaseUnclaimed
-	readySubmits   int         // ready submits on their way that no consumer gets
-	delayedSubmits int         // submits on their way that become ready later
-	pendingBytes   int64       // bytes of submits on their way
-	claiming       int         // slots for which jobs are being claimed
-	consumers      []*consumer // in turn: the first one with a free slot gets the next job
+	readySubmits   int         // pending submits that are ready and have no consumer
+	delayedSubmits int         // pending submits that become ready later
+	pendingBytes   int64       // bytes of pending submits
+	claiming       int         // slots for which claims are pending
+	consumers      []*consumer // in turn; the first one with a free slot gets the next job
 	estimator      estimator
 }
 
@@ -73,7 +73,7 @@ func (e *Engine) Queue(name string) (Queue, error) {
 	return q.Queue, nil
 }
 
-// Queues returns every queue, sorted by name.
+// Queues returns all queues, sorted by name.
 func (e *Engine) Queues(ctx context.Context) ([]QueueView, error) {
 	views := make([]QueueView, 0, len(e.names))
 	for _, name := range e.names {
@@ -109,9 +109,9 @@ func (q *queue) view() QueueView {
 	return v
 }
 
-// SetPaused pauses or resumes a queue and returns when that is on disk, so a restart keeps it. A
-// paused queue starts no jobs. Its running jobs go on and it accepts submits. [job.UnknownQueue]
-// for an unknown name.
+// SetPaused pauses or resumes a queue and returns when that is on disk, so that a restart keeps
+// it. A paused queue starts no jobs. Its running jobs go on, and it accepts submits. For an
+// unknown name it returns [job.UnknownQueue].
 func (e *Engine) SetPaused(ctx context.Context, queue string, paused bool) (QueueView, error) {
 	if _, err := e.Queue(queue); err != nil {
 		return QueueView{}, err
@@ -132,7 +132,7 @@ func (e *Engine) SetPaused(ctx context.Context, queue string, paused bool) (Queu
 	return view, nil
 }
 
-// setCounts takes over the counts that a commit answered.
+// setCounts sets the counts that a commit returned.
 func (q *queue) setCounts(c job.Counts) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -148,7 +148,7 @@ func (q *queue) queuedCount() int64 {
 	return q.counts.Queued
 }
 
-// availableSlotsLocked returns how many slots could take a queued job at once.
+// availableSlotsLocked returns the number of slots that could run a queued job at once.
 func (q *queue) availableSlotsLocked() int {
 	if q.blockedLocked(0) {
 		return 0
@@ -163,14 +163,14 @@ func (q *queue) availableSlotsLocked() int {
 	return free
 }
 
-// blockedLocked reports whether the queue starts no jobs now: it is paused, or MaxRunning jobs
-// run besides the ending ones.
+// blockedLocked reports whether the queue can start no job now: it is paused, or MaxRunning jobs
+// are running. Jobs with a pending finish do not count as running.
 func (q *queue) blockedLocked(ending int) bool {
 	return q.counts.Paused || q.MaxRunning > 0 && q.counts.Running-int64(ending) >= int64(q.MaxRunning)
 }
 
-// heldBackBy returns what holds a job back. It reads nothing: it uses the known counts, which
-// another process may have changed up to about a second ago.
+// heldBackBy returns the reason why a job does not start. It reads nothing: it uses the known
+// counts, which may miss changes of the last second by other processes.
 func (q *queue) heldBackBy(s *Snapshot) job.HeldBackBy {
 	if h := s.HeldBackReason(); h != "" || s.State != job.Queued {
 		return h
@@ -183,7 +183,8 @@ func (q *queue) heldBackBy(s *Snapshot) job.HeldBackBy {
 	return q.heldBackByLocked(s.Position)
 }
 
-// heldBackByLocked returns what holds back a queued job that has before jobs ahead of it.
+// heldBackByLocked returns the reason why a queued job does not start that has before jobs ahead
+// of it.
 func (q *queue) heldBackByLocked(before int) job.HeldBackBy {
 	counts, free := &q.counts, q.claiming
 	for _, c := range q.consumers {

@@ -9,7 +9,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// reclaimDead ends the attempts of dead processes. New calls it before anything else happens.
+// reclaimDead ends the attempts of dead processes. New calls it first.
 func (e *Engine) reclaimDead(ctx context.Context, alone bool, dead []job.Process) error {
 	if alone {
 		return e.reclaim(ctx, func(after job.ID) ([]store.Running, error) {
@@ -27,7 +27,7 @@ func (e *Engine) reclaimDead(ctx context.Context, alone bool, dead []job.Process
 	return nil
 }
 
-// reclaim ends the attempts of running jobs, which next lists page by page.
+// reclaim ends the attempts of the running jobs that next lists page by page.
 func (e *Engine) reclaim(ctx context.Context, next func(after job.ID) ([]store.Running, error)) error {
 	var after job.ID
 	total := 0
@@ -63,9 +63,8 @@ func (e *Engine) reclaim(ctx context.Context, next func(after job.ID) ([]store.R
 	return nil
 }
 
-// commitBeforeLoop commits a batch before the loop runs. If the outcome is unknown it tries
-// again for a while. Like the loop, it refuses an op with bad data alone: that job keeps its
-// lease.
+// commitBeforeLoop commits a batch before the loop runs. If the outcome is unknown, it retries
+// for a while. Like the loop, it refuses only the op with bad data: that job keeps its lease.
 func (e *Engine) commitBeforeLoop(ctx context.Context, b *store.Batch) error {
 	for began := time.Now(); ; time.Sleep(minBackoff) {
 		synced, err := e.store.Apply(ctx, b)

@@ -6,14 +6,14 @@ import (
 	"time"
 )
 
-// refreshWithin is the maximum time between two reads of what other processes may have changed:
-// a change without a notice is seen, and acted on, within a second. Each interval is up to a
-// half shorter, so that processes do not read at the same moment.
+// refreshWithin is the maximum time between two reads of changes by other processes: a change
+// without a notice is detected, and handled, within a second. Each interval is up to a half
+// shorter, so that processes do not read at the same moment.
 const refreshWithin = 900 * time.Millisecond
 
-// runRefresh reads until ctx ends what other processes may have changed without a notice: the
-// counts of all queues, and when the next job is due. It only reads: an idle server commits
-// nothing.
+// runRefresh reads changes by other processes until ctx ends, for the case that their notices
+// were lost: the counts of all queues, and when the next job is due. It only reads: an idle
+// server commits nothing.
 func (e *Engine) runRefresh(ctx context.Context) {
 	timer := time.NewTimer(jittered(refreshWithin))
 	defer timer.Stop()
@@ -24,7 +24,7 @@ func (e *Engine) runRefresh(ctx context.Context) {
 		case <-timer.C:
 		}
 		if err := e.refresh(ctx); err != nil && ctx.Err() == nil {
-			e.sweeper.markUnhealthy() // workers could not renew either
+			e.sweeper.markUnhealthy() // workers could not renew meanwhile either
 			e.log.Error("the counts of the queues, or the next due time, could not be read; both will be read again", "error", err)
 		}
 		timer.Reset(jittered(refreshWithin))

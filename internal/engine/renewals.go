@@ -8,8 +8,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// renewals are the renewals under way. Each lease has one op at a time: while the store hangs,
-// workers leave and ask again, and the number of waiting ops must not grow by that.
+// renewals are the renewals in progress. Each lease has one op at a time. So while the store
+// hangs and workers repeat their requests, the number of waiting ops does not grow.
 type renewals struct {
 	mu      sync.Mutex
 	byLease map[job.Lease]*renewal // guarded by mu
@@ -23,17 +23,17 @@ type renewal struct {
 	done chan struct{} // closed with the answer
 	err  error         // the answer
 
-	// next begins when this renewal has its answer, for the callers that came after this one
-	// began; nil without such callers. They count the lease from when they asked, and this
-	// renewal may have been applied before. Guarded by the mu of renewals.
+	// next begins when this renewal has its answer. It serves the callers that came after this
+	// one began, because they count the lease from their request and this renewal may have been
+	// applied before. nil without such callers. Guarded by the mu of renewals.
 	next *renewal
 }
 
 func newRenewal() *renewal { return &renewal{done: make(chan struct{})} }
 
-// Renew extends the leases, each by the duration it was claimed for, and returns an error or nil
-// for each. A lease that is no longer valid is [job.LeaseLost]. Renew returns when all answers
-// are on disk, or ctx ends.
+// Renew extends each lease by the duration it was claimed for, and returns an error or nil for
+// each. A void lease gets [job.LeaseLost]. Renew returns when all answers are on disk, or ctx
+// ends.
 func (e *Engine) Renew(ctx context.Context, leases []job.Lease) []error {
 	waits := make([]*renewal, len(leases))
 	for i, l := range leases {
@@ -50,8 +50,8 @@ func (e *Engine) Renew(ctx context.Context, leases []job.Lease) []error {
 	return errs
 }
 
-// add returns a renewal that begins after the call: a new one, which the caller is to begin, or
-// the one that follows the renewal under way.
+// add returns a renewal that begins after the call: a new one, which the caller must begin, or
+// the one that follows the renewal in progress.
 func (r *renewals) add(l job.Lease) (added *renewal, begin bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -90,8 +90,7 @@ func (e *Engine) renewed(l job.Lease, r *renewal, err error) {
 	}
 }
 
-// end removes a renewal that has its answer. The next one takes its place, unless this is the
-// last.
+// end removes an answered renewal. The next one takes its place, unless this is the last.
 func (r *renewals) end(l job.Lease, ended *renewal, last bool) (next *renewal) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -116,7 +115,7 @@ func (r *renewal) wait(ctx context.Context) error {
 		return r.err
 	case <-ctx.Done():
 		select {
-		case <-r.done: // both happened: the answer counts
+		case <-r.done: // both are ready: prefer the answer
 			return r.err
 		default:
 			return ctx.Err()

@@ -133,9 +133,9 @@ func (s *sweeper) makeDue(ctx context.Context) error {
 	}
 	s.mu.Unlock()
 	idle := false
-	limit, bare := sweepLimit, false
+	limit, skipAtEnd := sweepLimit, false
 	for more := now; more; {
-		op := &store.Due{Limit: limit, SkipAtEnd: bare, Failure: &job.Failure{
+		op := &store.Due{Limit: limit, SkipAtEnd: skipAtEnd, Failure: &job.Failure{
 			Code: "queue_timeout", Message: "the job waited longer in its queue than it was allowed to", Retryable: true,
 		}}
 		err := s.e.doUrgent(ctx, op)
@@ -143,10 +143,10 @@ func (s *sweeper) makeDue(ctx context.Context) error {
 		if err == nil {
 			err = op.Err
 		}
-		if job.CodeOf(err) == job.Invalid && !bare {
+		if job.CodeOf(err) == job.Invalid && !skipAtEnd {
 			// One of the expiring jobs has bad data in what follows from its end. Halve the
 			// limit until that job is alone; then it expires without what follows.
-			bare = limit == 1
+			skipAtEnd = limit == 1
 			limit = max(limit/2, 1)
 			continue
 		}
@@ -157,10 +157,10 @@ func (s *sweeper) makeDue(ctx context.Context) error {
 			}
 			return err
 		}
-		if bare && len(op.Expired) > 0 {
+		if skipAtEnd && len(op.Expired) > 0 {
 			s.e.log.Error("a job expired without what follows from its end: the store refused that data", "job", op.Expired[0].ID)
 		}
-		limit, bare = min(2*limit, sweepLimit), false
+		limit, skipAtEnd = min(2*limit, sweepLimit), false
 		more = op.More
 		idle = op.Ready+len(op.Expired) == 0 && !more
 	}
@@ -211,7 +211,7 @@ func (s *sweeper) readNext(ctx context.Context) error {
 func (s *sweeper) endAttempts(ctx context.Context, which store.RunningFilter) error {
 	list, err := s.e.store.Running(ctx, which, job.ID{}, sweepLimit)
 	s.recordStep(err)
-	list = s.rejected.without(list)
+	list = s.rejected.withoutPaused(list)
 	if err != nil || len(list) == 0 || needsHealth(which) && !s.maySweepLeases() {
 		return err
 	}
