@@ -16,30 +16,32 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// Copied is what a backup came to.
+// Copied counts what a backup copied.
 type Copied struct {
 	Database int64 // bytes
 	Jobs     int   // with files
 	Files    int
 	Bytes    int64 // of the files
-	// Gone are jobs that were deleted while they were copied: the copy does not have them.
+	// Gone lists jobs that were deleted during the copy. They are not in it.
 	Gone []job.ID
-	// Lost are jobs whose files are missing in the directory that was copied: the copy has
-	// them, without their files.
+	// Lost lists jobs whose files are missing in the copied directory. They are in the copy,
+	// without their files.
 	Lost []job.ID
 }
 
-// Backup copies the data directory from, which a server may be using, into a new one
-// at to, files included. Nothing is at to before all is there and synced. It calls
-// progress with the bytes of the database that are copied and those that there are.
+// Backup copies the data directory from into a new one at to, with the files of jobs. A
+// server may be using from. The directory to appears only when the copy is complete and
+// synced. Backup calls progress with the number of bytes of the database that are copied,
+// and their total.
 //
-// The database is copied as it is at one moment. A file is there before its job, and
-// goes after it: so the files are linked first, or copied where that cannot be; then
-// the database is copied; then what the jobs of the copy lack is added, and what
-// belongs to none of them is taken away. A job that was deleted after the database was
-// copied may have lost its files before they were taken: it is deleted in the copy, too.
+// The database is copied as of one moment. A server stores a job's files before the job,
+// and removes them after it. So Backup links the files first, or copies them to another
+// file system. Then it copies the database. Then it adds files that the copied jobs lack,
+// and removes files that belong to none of them. A job that was deleted after the copy of
+// the database may have lost its files before they were linked: Backup deletes that job in
+// the copy, too.
 func Backup(ctx context.Context, from, to string, progress func(done, total int64)) (Copied, error) {
-	c := &copying{ctx: ctx, from: from, to: to, partial: to + ".partial"}
+	c := &backup{ctx: ctx, from: from, to: to, partial: to + ".partial"}
 	if err := c.check(); err != nil {
 		return c.Copied, err
 	}
@@ -59,15 +61,15 @@ func Backup(ctx context.Context, from, to string, progress func(done, total int6
 	return c.Copied, err
 }
 
-// copying is a backup under way.
-type copying struct {
+// backup holds the state of one Backup.
+type backup struct {
 	Copied
 	ctx               context.Context
 	from, to, partial string
 }
 
-// check refuses what cannot be copied, or not to there.
-func (c *copying) check() error {
+// check refuses directories that cannot be copied, or copied to.
+func (c *backup) check() error {
 	if err := checkData(c.from); err != nil {
 		return err
 	}
@@ -85,7 +87,7 @@ func (c *copying) check() error {
 	return nil
 }
 
-// inside says whether a path is in a directory, or is the directory.
+// inside reports whether a path is in a directory, or is the directory.
 func inside(path, dir string) bool {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -94,11 +96,11 @@ func inside(path, dir string) bool {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return false
 	}
-	way, err := filepath.Rel(dir, path)
-	return err == nil && way != ".." && !strings.HasPrefix(way, ".."+string(filepath.Separator))
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
 }
 
-func (c *copying) copy(progress func(done, total int64)) error {
+func (c *backup) copy(progress func(done, total int64)) error {
 	for _, step := range []func() error{
 		c.linkFiles,
 		func() error { return sqlite.Backup(c.ctx, databaseIn(c.from), databaseIn(c.partial), progress) },
@@ -113,8 +115,8 @@ func (c *copying) copy(progress func(done, total int64)) error {
 	return nil
 }
 
-// linkFiles takes the files that are there now.
-func (c *copying) linkFiles() error {
+// linkFiles links the files that exist now.
+func (c *backup) linkFiles() error {
 	jobs, err := os.ReadDir(filesIn(c.from))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -132,7 +134,7 @@ func (c *copying) linkFiles() error {
 			return err
 		}
 		for _, f := range files {
-			if err := c.take(id, f.Name()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			if err := c.linkFile(id, f.Name()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
 		}
@@ -140,8 +142,8 @@ func (c *copying) linkFiles() error {
 	return nil
 }
 
-// take links a job's file into the copy, or copies it to a disk of another kind.
-func (c *copying) take(id job.ID, name string) error {
+// linkFile links a job's file into the copy, or copies it where links are not possible.
+func (c *backup) linkFile(id job.ID, name string) error {
 	if err := c.ctx.Err(); err != nil {
 		return err
 	}
@@ -170,8 +172,8 @@ func copyFile(src, dst string) error {
 	return errors.Join(err, out.Sync(), out.Close())
 }
 
-// completeFiles makes the files of the copy those that its database names.
-func (c *copying) completeFiles() error {
+// completeFiles makes the files in the copy match its database.
+func (c *backup) completeFiles() error {
 	named, without := map[string]bool{}, map[job.ID]job.Owner{}
 	err := sqlite.Files(databaseIn(c.partial), func(o job.Owner, id job.ID, files []job.File) error {
 		named[id.String()] = true
@@ -195,9 +197,9 @@ func (c *copying) completeFiles() error {
 	return c.dropOthers(named)
 }
 
-// explain finds out why jobs have no files. Those that the server has deleted are deleted
-// in the copy, too: a job is removed before its files.
-func (c *copying) explain(without map[job.ID]job.Owner, named map[string]bool) error {
+// explain finds out why jobs lack files. A job that the server has deleted meanwhile is
+// deleted in the copy, too: a server removes a job before its files.
+func (c *backup) explain(without map[job.ID]job.Owner, named map[string]bool) error {
 	err := sqlite.Files(databaseIn(c.from), func(_ job.Owner, id job.ID, _ []job.File) error {
 		if _, lacks := without[id]; lacks {
 			c.Lost = append(c.Lost, id)
@@ -222,12 +224,12 @@ func (c *copying) explain(without map[job.ID]job.Owner, named map[string]bool) e
 	return errors.Join(store.Commit(c.ctx, copied, b), copied.Close())
 }
 
-// complete takes a file that was not there, or not whole, when the others were taken.
-func (c *copying) complete(id job.ID, f job.File) error {
+// complete links a file that was missing or partial when linkFiles ran.
+func (c *backup) complete(id job.ID, f job.File) error {
 	dst := filepath.Join(filesIn(c.partial), id.String(), f.Name)
 	if info, err := os.Stat(dst); err != nil || info.Size() != f.Size {
 		_ = os.Remove(dst)
-		if err := c.take(id, f.Name); err != nil {
+		if err := c.linkFile(id, f.Name); err != nil {
 			return err
 		}
 	}
@@ -236,9 +238,9 @@ func (c *copying) complete(id job.ID, f job.File) error {
 	return nil
 }
 
-// dropOthers removes from the copy the directories of jobs that it does not have, and
-// syncs the others.
-func (c *copying) dropOthers(named map[string]bool) error {
+// dropOthers removes the directories of jobs that are not in the copy, and syncs the
+// others.
+func (c *backup) dropOthers(named map[string]bool) error {
 	dirs, err := os.ReadDir(filesIn(c.partial))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -254,9 +256,9 @@ func (c *copying) dropOthers(named map[string]bool) error {
 	return errors.Join(err, syncDir(filesIn(c.partial)))
 }
 
-// copyRest copies what lies in the directory beside the database and the files, but
-// for what belongs to the process that uses it.
-func (c *copying) copyRest() error {
+// copyRest copies the other entries of the directory, except those of the process that
+// uses it.
+func (c *backup) copyRest() error {
 	for _, name := range []string{layoutFile, watchKeyFile} {
 		err := copyFile(filepath.Join(c.from, name), filepath.Join(c.partial, name))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -266,8 +268,8 @@ func (c *copying) copyRest() error {
 	return nil
 }
 
-// finish gives the copy its name.
-func (c *copying) finish() error {
+// finish renames the copy to its final name.
+func (c *backup) finish() error {
 	info, err := os.Stat(databaseIn(c.partial))
 	if err != nil {
 		return err

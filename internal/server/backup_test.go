@@ -24,7 +24,7 @@ func silent(int64, int64) {}
 // load submits jobs of all kinds until it is stopped, and knows which were
 // acknowledged.
 type load struct {
-	*served
+	*testServer
 	stop func() // and waits
 
 	mu sync.Mutex
@@ -38,8 +38,8 @@ type load struct {
 // queue runs at once: the others must not wait for them.
 const mostLong = 50
 
-func startLoad(s *served) *load {
-	l := &load{served: s, files: map[string]string{}}
+func startLoad(s *testServer) *load {
+	l := &load{testServer: s, files: map[string]string{}}
 	l.more.L = &l.mu
 	done := make(chan struct{})
 	var all sync.WaitGroup
@@ -88,7 +88,7 @@ func (l *load) submit(n, i int) {
 }
 
 // sofar is what was acknowledged until now, once that is enough.
-func (l *load) sofar(enough int) []string {
+func (l *load) waitForIDs(enough int) []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for len(l.acked) < enough {
@@ -100,10 +100,14 @@ func (l *load) sofar(enough int) []string {
 // A copy of a server that is under load holds every job that was acknowledged
 // before the backup began, with its files; a server that starts on it goes on with
 // what had not ended.
-func TestACopyOfARunningServerRestores(t *testing.T) {
-	s := serve(t, shelf)
+func TestBackupOfARunningServerRestores(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it runs a load for seconds")
+	}
+	t.Parallel()
+	s := serve(t, filesQueue)
 	l := startLoad(s)
-	acked := l.sofar(100)
+	acked := l.waitForIDs(100)
 	before := map[string]map[string]any{}
 	for _, id := range acked {
 		_, before[id] = s.call("GET", "/v1/jobs/"+id, "")
@@ -119,7 +123,7 @@ func TestACopyOfARunningServerRestores(t *testing.T) {
 		t.Errorf("%+v", copied)
 	}
 
-	again := serve(t, func(c *config.Config) { shelf(c); c.Data = to })
+	again := serve(t, func(c *config.Config) { filesQueue(c); c.Data = to })
 	for _, id := range acked {
 		status, is := again.call("GET", "/v1/jobs/"+id, "")
 		if status != 200 {
@@ -150,14 +154,15 @@ func text(v any) string {
 
 // Files whose job is gone by the moment of the copy are not in it; files that were
 // not whole when they were taken are taken again.
-func TestACopyHasTheFilesOfItsJobsAndNoOthers(t *testing.T) {
-	s := serve(t, shelf)
+func TestBackupHasTheFilesOfItsJobsAndNoOthers(t *testing.T) {
+	t.Parallel()
+	s := serve(t, filesQueue)
 	_, j := s.submitFiles(`{"queue":"shelf"}`, map[string]string{"a.txt": "one", "b.txt": "two"}, "Prefer", "wait=60")
 	_, gone := s.submitFiles(`{"queue":"shelf"}`, map[string]string{"c.txt": "three"}, "Prefer", "wait=60")
 	s.quit()
 	id, lost := j["id"].(string), gone["id"].(string)
 	to := filepath.Join(t.TempDir(), "copy")
-	c := &copying{ctx: t.Context(), from: s.cfg.Data, to: to, partial: to + ".partial"}
+	c := &backup{ctx: t.Context(), from: s.cfg.Data, to: to, partial: to + ".partial"}
 	if err := os.MkdirAll(filepath.Join(filesIn(c.partial), id), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -187,9 +192,10 @@ func TestACopyHasTheFilesOfItsJobsAndNoOthers(t *testing.T) {
 
 // A job that is deleted beside a backup, after the database was copied and before its
 // files were, is not in the copy: a copy is whole by its own check.
-func TestACopyBesideADeleteIsWhole(t *testing.T) {
+func TestBackupDuringDeletesIsConsistent(t *testing.T) {
+	t.Parallel()
 	s := serve(t, func(c *config.Config) {
-		shelf(c)
+		filesQueue(c)
 		q := config.Defaults(config.Process)
 		q.Process.Command, q.Process.Env = []string{"sh", "-c", "echo begun; exec sleep 600"}, []string{"PATH"}
 		c.Queues["slow"] = q
@@ -204,7 +210,7 @@ func TestACopyBesideADeleteIsWhole(t *testing.T) {
 	}
 	before := submit("shelf", "Prefer", "wait=60")
 	to := filepath.Join(t.TempDir(), "copy")
-	c := &copying{ctx: t.Context(), from: s.cfg.Data, to: to, partial: to + ".partial"}
+	c := &backup{ctx: t.Context(), from: s.cfg.Data, to: to, partial: to + ".partial"}
 	if err := errors.Join(os.Mkdir(c.partial, 0o700), c.linkFiles()); err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +239,7 @@ func TestACopyBesideADeleteIsWhole(t *testing.T) {
 	if err := Check(t.Context(), to, func(defect string) { t.Error(defect) }); err != nil {
 		t.Error(err)
 	}
-	again := serve(t, func(c *config.Config) { shelf(c); c.Data = to })
+	again := serve(t, func(c *config.Config) { filesQueue(c); c.Data = to })
 	for _, id := range gone {
 		if status, _ := again.text("GET", "/v1/jobs/"+id, ""); status != 404 {
 			t.Errorf("a deleted job is in the copy: %d", status)
@@ -247,14 +253,15 @@ func TestACopyBesideADeleteIsWhole(t *testing.T) {
 	again.quit()
 }
 
-func TestABackupThatCannotBeIsRefused(t *testing.T) {
+func TestBackupRefusesUnusableDirectories(t *testing.T) {
+	t.Parallel()
 	s := serve(t, nil)
 	full := t.TempDir()
 	if err := os.WriteFile(filepath.Join(full, "x"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	taken := filepath.Join(t.TempDir(), "copy")
-	if err := os.Mkdir(taken+".partial", 0o700); err != nil {
+	existing := filepath.Join(t.TempDir(), "copy")
+	if err := os.Mkdir(existing+".partial", 0o700); err != nil {
 		t.Fatal(err)
 	}
 	other := t.TempDir()
@@ -265,7 +272,7 @@ func TestABackupThatCannotBeIsRefused(t *testing.T) {
 		{s.cfg.Data, full, "not empty"},
 		{s.cfg.Data, filepath.Join(s.cfg.Data, "copy"), "within"},
 		{s.cfg.Data, s.cfg.Data, "within"},
-		{s.cfg.Data, taken, "another backup"},
+		{s.cfg.Data, existing, "another backup"},
 		{full, filepath.Join(t.TempDir(), "copy"), "no data directory"},
 		{filepath.Join(full, "none"), filepath.Join(t.TempDir(), "copy"), "no data directory"},
 		{other, filepath.Join(t.TempDir(), "copy"), "layout"},
@@ -283,7 +290,8 @@ func TestABackupThatCannotBeIsRefused(t *testing.T) {
 	s.quit()
 }
 
-func TestABackupThatIsInterruptedLeavesNothing(t *testing.T) {
+func TestInterruptedBackupLeavesNothing(t *testing.T) {
+	t.Parallel()
 	s := serve(t, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -298,7 +306,8 @@ func TestABackupThatIsInterruptedLeavesNothing(t *testing.T) {
 }
 
 // A directory of another layout is refused, and one that tells none is marked.
-func TestADataDirectoryTellsItsLayout(t *testing.T) {
+func TestDataDirectoryOfAnotherLayoutIsRefused(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	d, err := openData(dir)
 	if err != nil {
@@ -324,7 +333,8 @@ func TestADataDirectoryTellsItsLayout(t *testing.T) {
 
 // As root no permission binds: the sentence is what can be tested of a directory
 // that cannot be written.
-func TestADirectoryThatCannotBeWrittenSaysWhatToDo(t *testing.T) {
+func TestUnwritableDirectoryErrorHasAdvice(t *testing.T) {
+	t.Parallel()
 	for _, cause := range []error{fs.ErrPermission, &fs.PathError{Op: "open", Path: "lock", Err: syscall.EROFS}} {
 		if err := unusable("/data", "used", cause); !strings.Contains(err.Error(), "make it writable") || !errors.Is(err, cause) {
 			t.Error(err)

@@ -44,7 +44,7 @@ func lineWith(t *testing.T, out io.Reader, text string) string {
 			return line
 		}
 	}
-	t.Fatalf("the program ended and never said %q: %v", text, lines.Err())
+	t.Fatalf("the program ended and never stderr %q: %v", text, lines.Err())
 	return ""
 }
 
@@ -75,7 +75,7 @@ func openBrowser(t *testing.T) *browser {
 		"--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--disable-background-networking",
 		"--disable-component-update", "--disable-sync", "--remote-debugging-port=0", "--user-data-dir="+t.TempDir(), "about:blank")
 	cmd.WaitDelay = time.Second // for what it leaves behind
-	said, err := cmd.StderrPipe()
+	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,22 +83,22 @@ func openBrowser(t *testing.T) *browser {
 		t.Fatal(err)
 	}
 	b := &browser{T: t, answers: map[int]chan answered{}}
-	heard := make(chan struct{})
+	recordingUpstream := make(chan struct{})
 	t.Cleanup(func() {
 		if b.conn != nil {
 			_ = b.conn.Write(context.Background(), websocket.MessageText, []byte(`{"id":0,"method":"Browser.close"}`))
-			<-heard
+			<-recordingUpstream
 		} else {
 			_ = cmd.Process.Kill()
 		}
 		_ = cmd.Wait()
 	})
-	_, at, _ := strings.Cut(lineWith(t, said, "DevTools listening on "), "listening on ")
+	_, at, _ := strings.Cut(lineWith(t, stderr, "DevTools listening on "), "listening on ")
 	if b.conn, _, err = websocket.Dial(t.Context(), at, nil); err != nil {
 		t.Fatal(err)
 	}
 	b.conn.SetReadLimit(-1)
-	go func() { b.hear(); close(heard) }()
+	go func() { b.hear(); close(recordingUpstream) }()
 	return b
 }
 

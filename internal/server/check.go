@@ -10,9 +10,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
-// Check reads the whole database of a data directory, which a server may be using,
-// looks for the files of its jobs, and calls found for each defect. An error says
-// that the directory cannot be used, or not be read.
+// Check reads the whole database of a data directory, looks for the files of its jobs, and
+// calls found for each defect. A server may be using the directory. An error means that the
+// directory cannot be read.
 func Check(ctx context.Context, data string, found func(defect string)) error {
 	if err := checkData(data); err != nil {
 		return err
@@ -24,10 +24,11 @@ func Check(ctx context.Context, data string, found func(defect string)) error {
 	if err != nil || len(missing) == 0 {
 		return err
 	}
-	// A job may have been deleted since it was read, and its files after it.
+	// A server may have deleted a job, and its files, since the job was read. Then the
+	// second read does not list it.
 	still, err := missingFiles(ctx, data, missing)
 	for path := range still {
-		found(fmt.Sprintf("the file %s is not there, or not whole", path))
+		found(fmt.Sprintf("the file %s is missing or partial", path))
 	}
 	return err
 }
@@ -40,14 +41,14 @@ func checkData(path string) error {
 	return checkLayout(path)
 }
 
-// missingFiles are the files that jobs should have, by their paths; of some paths
-// only, or, for nil, of all.
-func missingFiles(ctx context.Context, data string, some map[string]bool) (map[string]bool, error) {
+// missingFiles returns the paths of jobs' files that are missing or partial. It looks at
+// the given paths only, or at all for nil.
+func missingFiles(ctx context.Context, data string, only map[string]bool) (map[string]bool, error) {
 	missing := map[string]bool{}
 	err := sqlite.Files(databaseIn(data), func(_ job.Owner, id job.ID, files []job.File) error {
 		for _, f := range files {
 			path := filepath.Join(filesIn(data), id.String(), f.Name)
-			if some != nil && !some[path] {
+			if only != nil && !only[path] {
 				continue
 			}
 			if info, err := os.Stat(path); err != nil || info.Size() != f.Size {

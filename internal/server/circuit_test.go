@@ -46,10 +46,13 @@ func (c counting) Execute(ctx context.Context, t exec.Task, out exec.Sink) error
 	return c.Executor.Execute(ctx, t, out)
 }
 
-// A model's server is away for five minutes, and 200 jobs wait: it is hardly called,
-// they are not taken and given back all the time, none loses an attempt, and soon after
-// its return all are done.
-func TestAnOutageOfAModelCostsNothing(t *testing.T) {
+// A model's server is down for five minutes while 200 jobs wait. The server is rarely
+// called, the jobs are not claimed and handed back all the time, none loses an attempt, and
+// all succeed soon after the server is back.
+func TestOutageOfAModelCostsNoAttempts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it simulates minutes of 200 jobs")
+	}
 	synctest.Test(t, func(t *testing.T) {
 		way := &outage{RoundTripper: loopback.Transport(simmodel.New(simmodel.Options{Tokens: 20, TokensPerSecond: 20}))}
 		way.cut.Store(true)
@@ -57,7 +60,7 @@ func TestAnOutageOfAModelCostsNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := openHouse(t, t.TempDir())
+		s := openServer(t, t.TempDir())
 		var tries atomic.Int64
 		if err := s.Add("ask", config.Defaults(config.LLM), counting{models, &tries}); err != nil {
 			t.Fatal(err)
@@ -66,7 +69,7 @@ func TestAnOutageOfAModelCostsNothing(t *testing.T) {
 		if err := s.start(ctx); err != nil {
 			t.Fatal(err)
 		}
-		e, owner := s.house.engine, job.Owner{User: "local"}
+		e, owner := s.components.engine, job.Owner{User: "local"}
 		var ids []job.ID
 		for i := range 200 {
 			snap, _, err := e.Submit(t.Context(), engine.Request{Owner: owner, Queue: "ask",
@@ -82,7 +85,7 @@ func TestAnOutageOfAModelCostsNothing(t *testing.T) {
 			t.Errorf("%d calls in five minutes of outage; the circuit is %+v", n, c)
 		}
 		if n := tries.Load(); n > 4000 {
-			t.Errorf("200 jobs were taken and given back %d times", n)
+			t.Errorf("200 jobs were claimed and handed back %d times", n)
 		}
 		way.cut.Store(false)
 		back := time.Now()

@@ -14,21 +14,21 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// dataDir is a data directory that this process holds: no other server may use it
-// until release, or until this process ends, however it ends.
+// dataDir is a data directory that this process has locked. No other server can use it
+// until release, or until this process ends in any way.
 type dataDir struct {
 	path string
 	lock *os.File
 }
 
-// openData makes the directory when it is missing and takes its lock. The lock
-// belongs to the process, so that a kill -9 leaves nothing to clean up; the pid in
-// the lock file is for people.
+// openData makes the directory if it is missing, and locks it. The kernel releases the lock
+// of a killed process, so there is nothing to clean up. The pid in the lock file is for
+// people.
 func openData(path string) (*dataDir, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, unusable(path, "made", err)
 	}
-	if err := checkOurs(path); err != nil {
+	if err := checkOwned(path); err != nil {
 		return nil, err
 	}
 	lock, err := os.OpenFile(filepath.Join(path, lockFile), os.O_RDWR|os.O_CREATE, 0o600)
@@ -36,11 +36,11 @@ func openData(path string) (*dataDir, error) {
 		return nil, unusable(path, "used", err)
 	}
 	d := &dataDir{path: path, lock: lock}
-	if err = d.take(); err == nil {
+	if err = d.acquireLock(); err == nil {
 		err = d.markLayout()
 	}
 	if err == nil {
-		err = d.keepToItself()
+		err = d.createDatabase()
 	}
 	if err != nil {
 		lock.Close()
@@ -49,55 +49,55 @@ func openData(path string) (*dataDir, error) {
 	return d, nil
 }
 
-// unusable says why a data directory cannot be made or used, and what to do.
+// unusable returns the error that a data directory cannot be made or used, with advice.
 func unusable(path, how string, err error) error {
 	advice := ""
 	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
-		advice = "; make it writable for the user that the server runs as, or name another (--data)"
+		advice = "; make it writable for the user that the server runs as, or use another (--data)"
 	}
 	return fmt.Errorf("the data directory %s cannot be %s: %w%s", path, how, err, advice)
 }
 
-// roomToStart is what a start writes before it takes work, beside what is kept free.
-const roomToStart = reserve + 4<<20
+// spaceToStart is what a start writes before it accepts work, beside min_free_bytes.
+const spaceToStart = reserve + 4<<20
 
-// noRoom says of a start that failed because the disk is full what to do: how much
-// room would do, so that work is taken too. Other errors it leaves as they are.
-func noRoom(cfg config.Config, err error) error {
+// explainFullDisk adds to the error of a start on a full disk how much space the server
+// needs to accept work. It returns other errors unchanged.
+func explainFullDisk(cfg config.Config, err error) error {
 	if !errors.Is(err, store.ErrFull) && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
 		return err
 	}
 	const mib = 1 << 20
-	room := (cfg.MinFreeBytes + roomToStart + mib - 1) / mib
-	return fmt.Errorf("the disk that holds the data directory %s is full: make at least %d MiB of room on it, or name another directory (--data): %w", cfg.Data, room, err)
+	space := (cfg.MinFreeBytes + spaceToStart + mib - 1) / mib
+	return fmt.Errorf("the disk that holds the data directory %s is full: free at least %d MiB on it, or name another directory (--data): %w", cfg.Data, space, err)
 }
 
-// checkOurs refuses a directory that is somebody else's: it has things in it, and
-// nothing that says that a server was here.
-func checkOurs(path string) error {
+// checkOwned refuses a directory that has entries but none of a server's own: it belongs
+// to something else.
+func checkOwned(path string) error {
 	entries, err := os.ReadDir(path)
 	if err != nil {
 		return unusable(path, "used", err)
 	}
-	strange := ""
+	foreign := ""
 	for _, e := range entries {
 		switch name := e.Name(); {
 		case name == layoutFile || name == filepath.Base(databaseIn(path)):
 			return nil
-		case strange == "" && !mayBeThere(name):
-			strange = name
+		case foreign == "" && !isAllowedEntry(name):
+			foreign = name
 		}
 	}
-	if strange != "" {
-		return fmt.Errorf("the directory %s holds other things, such as %q, and no data of a server: give it one of its own, empty or new (--data)", path, strange)
+	if foreign != "" {
+		return fmt.Errorf("the directory %s holds other things, such as %q, and no data of a server: give it one of its own, empty or new (--data)", path, foreign)
 	}
 	return nil
 }
 
-// mayBeThere tells names in a directory that is to be a new data directory: what a
-// start that was broken off has left, what a file system puts there, and what is
-// hidden or called like the program.
-func mayBeThere(name string) bool {
+// isAllowedEntry reports whether a new data directory may contain an entry: files of an
+// interrupted start, entries of the file system, hidden files, and files named after the
+// program.
+func isAllowedEntry(name string) bool {
 	switch name {
 	case lockFile, watchKeyFile, filesDir, layoutFile + ".new", "lost+found":
 		return true
@@ -105,23 +105,23 @@ func mayBeThere(name string) bool {
 	return strings.HasPrefix(name, ".") || strings.HasPrefix(name, "meanwhile")
 }
 
-// What lies where in a data directory.
+// Entries of a data directory.
 const (
 	lockFile     = "lock"
 	filesDir     = "files"
 	layoutFile   = "version"
 	watchKeyFile = "watch.key"
-	commandsFile = "commands" // notes of the attempts of process queues that are under way
+	commandsFile = "commands" // the pid file of running commands
 )
 
 func (d *dataDir) commands() string { return filepath.Join(d.path, commandsFile) }
 
-// layout is the number of all that: a directory tells it, and one of another number
-// is not for this program.
+// layout is the number of this layout. It is written into the directory, and a directory
+// with another number is refused.
 const layout = "1"
 
-// checkLayout refuses a directory of another layout. One that tells none is new, or
-// from before there were numbers.
+// checkLayout refuses a directory of another layout. A directory without a number is new,
+// or older than the numbers.
 func checkLayout(path string) error {
 	text, err := os.ReadFile(filepath.Join(path, layoutFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -130,13 +130,13 @@ func checkLayout(path string) error {
 	if err != nil {
 		return unusable(path, "used", err)
 	}
-	if is := strings.TrimSpace(string(text)); is != layout {
-		return fmt.Errorf("the data directory %s is of the layout %.20q, and this version of the program knows %s: run the version that made it, or name another directory (--data)", path, is, layout)
+	if found := strings.TrimSpace(string(text)); found != layout {
+		return fmt.Errorf("the data directory %s is of the layout %.20q, and this version of the program knows %s: run the version that made it, or name another directory (--data)", path, found, layout)
 	}
 	return nil
 }
 
-// markLayout checks the layout, and writes it into a directory that tells none.
+// markLayout checks the layout, and writes it into a directory that has none.
 func (d *dataDir) markLayout() error {
 	if err := checkLayout(d.path); err != nil {
 		return err
@@ -155,7 +155,7 @@ func (d *dataDir) markLayout() error {
 	return syncDir(d.path)
 }
 
-func (d *dataDir) take() error {
+func (d *dataDir) acquireLock() error {
 	err := syscall.Flock(int(d.lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
 		return fmt.Errorf("another server (pid %s) uses the data directory %s: stop it, or give this one another data directory (--data)", d.holder(), d.path)
@@ -168,12 +168,12 @@ func (d *dataDir) take() error {
 	}
 	_, err = d.lock.WriteAt(fmt.Appendf(nil, "%d\n", os.Getpid()), 0)
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return nil // the lock is held, and the pid is for people
+		return nil // the lock works without the pid, which is for people
 	}
 	return err
 }
 
-// holder reads the pid that the holder of the lock left.
+// holder returns the pid in the lock file.
 func (d *dataDir) holder() string {
 	text, _ := io.ReadAll(io.NewSectionReader(d.lock, 0, 32))
 	if pid := strings.TrimSpace(string(text)); pid != "" {
@@ -187,9 +187,9 @@ func (d *dataDir) database() string { return databaseIn(d.path) }
 
 func databaseIn(path string) string { return filepath.Join(path, "meanwhile.db") }
 
-// keepToItself makes a new database's file before SQLite does, which would let
-// everybody on the machine read it where they can enter the directory.
-func (d *dataDir) keepToItself() error {
+// createDatabase creates the database's file before SQLite does: SQLite would make it
+// readable for everyone who can enter the directory.
+func (d *dataDir) createDatabase() error {
 	file, err := os.OpenFile(d.database(), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return unusable(d.path, "written", err)
@@ -197,7 +197,7 @@ func (d *dataDir) keepToItself() error {
 	return file.Close()
 }
 
-// files is where the files of jobs lie.
+// files returns the directory of the jobs' files.
 func (d *dataDir) files() string { return filesIn(d.path) }
 
 func filesIn(path string) string { return filepath.Join(path, filesDir) }

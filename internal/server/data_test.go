@@ -11,7 +11,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/config"
 )
 
-func TestADataDirectoryIsMadeForItsOwnerAlone(t *testing.T) {
+func TestDataDirectoryIsPrivate(t *testing.T) {
+	t.Parallel()
 	path := filepath.Join(t.TempDir(), "a", "b")
 	d, err := openData(path)
 	if err != nil {
@@ -26,7 +27,8 @@ func TestADataDirectoryIsMadeForItsOwnerAlone(t *testing.T) {
 
 // What a job says is for the server's user alone, also in a directory that others may
 // enter.
-func TestNobodyElseReadsANewDatabase(t *testing.T) {
+func TestNewDatabaseIsPrivate(t *testing.T) {
+	t.Parallel()
 	path := t.TempDir()
 	if err := os.Chmod(path, 0o755); err != nil {
 		t.Fatal(err)
@@ -45,7 +47,8 @@ func TestNobodyElseReadsANewDatabase(t *testing.T) {
 }
 
 // A directory with somebody else's things is left as it is.
-func TestADirectoryThatIsSomebodyElsesIsRefused(t *testing.T) {
+func TestForeignDirectoryIsRefused(t *testing.T) {
+	t.Parallel()
 	for _, tt := range []struct {
 		rule  string
 		names []string
@@ -66,7 +69,7 @@ func TestADirectoryThatIsSomebodyElsesIsRefused(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		err := checkOurs(path)
+		err := checkOwned(path)
 		if (err == nil) != tt.ours {
 			t.Errorf("%s: %v", tt.rule, err)
 		}
@@ -81,7 +84,8 @@ func TestADirectoryThatIsSomebodyElsesIsRefused(t *testing.T) {
 	}
 }
 
-func TestASecondServerOnADataDirectoryIsToldWhoHoldsIt(t *testing.T) {
+func TestSecondServerIsRefusedWithThePidOfTheFirst(t *testing.T) {
+	t.Parallel()
 	path := t.TempDir()
 	first, err := openData(path)
 	if err != nil {
@@ -101,7 +105,8 @@ func TestASecondServerOnADataDirectoryIsToldWhoHoldsIt(t *testing.T) {
 	again.release()
 }
 
-func TestADataDirectoryThatIsAFileIsRefused(t *testing.T) {
+func TestDataDirectoryThatIsAFileIsRefused(t *testing.T) {
+	t.Parallel()
 	file := filepath.Join(t.TempDir(), "f")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)

@@ -62,7 +62,8 @@ func base(sample string, all map[string]metric) string {
 }
 
 // The manual has every metric of ours, with its type and labels, and no other.
-func TestTheManualHasEveryMetric(t *testing.T) {
+func TestDocumentationHasEveryMetric(t *testing.T) {
+	t.Parallel()
 	page, err := os.ReadFile("../../docs/operations.md")
 	if err != nil {
 		t.Fatal(err)
@@ -191,6 +192,7 @@ var fixed = map[string]bool{"state": true, "outcome": true, "lane": true, "reaso
 
 // What is checked here can be found wrong.
 func TestWrongExpressionsAreFound(t *testing.T) {
+	t.Parallel()
 	x := expressions{known: map[string]metric{
 		"jobs":    {"gauge", map[string]map[string]bool{"queue": {"chat": true}, "state": {"queued": true}}},
 		"seconds": {"histogram", map[string]map[string]bool{"le": {"1": true}}},
@@ -216,7 +218,8 @@ func TestWrongExpressionsAreFound(t *testing.T) {
 	}
 }
 
-func TestTheAlertsNameOnlyMetricsThatExist(t *testing.T) {
+func TestAlertsUseExistingMetrics(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("../../deploy/prometheus/alerts.yml")
 	if err != nil {
 		t.Fatal(err)
@@ -269,7 +272,8 @@ func (b box) overlaps(o box) bool {
 	return b.X < o.X+o.W && o.X < b.X+b.W && b.Y < o.Y+o.H && o.Y < b.Y+b.H
 }
 
-func TestTheBoardNamesOnlyMetricsThatExist(t *testing.T) {
+func TestDashboardUsesExistingMetrics(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("../../deploy/grafana/meanwhile.json")
 	if err != nil {
 		t.Fatal(err)
@@ -337,7 +341,8 @@ func TestTheBoardNamesOnlyMetricsThatExist(t *testing.T) {
 }
 
 // What the image and the compose file set is what the server reads.
-func TestTheImageSetsVariablesThatExist(t *testing.T) {
+func TestImageSetsExistingVariables(t *testing.T) {
+	t.Parallel()
 	var set []string
 	for _, file := range []string{"Dockerfile", "compose.yaml", "meanwhile.service"} {
 		text, err := os.ReadFile("../../deploy/" + file)

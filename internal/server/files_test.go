@@ -24,7 +24,7 @@ import (
 )
 
 // submitFiles submits a job with files.
-func (s *served) submitFiles(text string, list map[string]string, headers ...string) (int, map[string]any) {
+func (s *testServer) submitFiles(text string, list map[string]string, headers ...string) (int, map[string]any) {
 	s.t.Helper()
 	var body bytes.Buffer
 	form := multipart.NewWriter(&body)
@@ -43,7 +43,7 @@ func (s *served) submitFiles(text string, list map[string]string, headers ...str
 }
 
 // onDisk are the directories of jobs with files.
-func (s *served) onDisk() (names []string) {
+func (s *testServer) onDisk() (names []string) {
 	s.t.Helper()
 	entries, err := os.ReadDir(filepath.Join(s.cfg.Data, "files"))
 	if err != nil {
@@ -56,7 +56,7 @@ func (s *served) onDisk() (names []string) {
 }
 
 // shelf is a queue whose jobs say what is in their files.
-func shelf(c *config.Config) {
+func filesQueue(c *config.Config) {
 	q := config.Defaults(config.Process)
 	q.Process.Command, q.Process.Env = []string{"cat", "{files}"}, []string{"PATH"}
 	c.Queues = maps.Clone(c.Queues)
@@ -65,8 +65,9 @@ func shelf(c *config.Config) {
 
 // A job with files works on them, shows them, gives them back, and takes them along
 // when it is deleted.
-func TestTheLifeOfFiles(t *testing.T) {
-	s := serve(t, shelf)
+func TestFilesLiveAndEndWithTheirJob(t *testing.T) {
+	t.Parallel()
+	s := serve(t, filesQueue)
 	list := map[string]string{"a.txt": "one ", "b.txt": "two"}
 	status, j := s.submitFiles(`{"queue":"shelf"}`, list, "Prefer", "wait=60", "Idempotency-Key", "k")
 	if status != 200 || j["status"] != "succeeded" || j["output_text"] != "one two" {
@@ -103,8 +104,9 @@ func TestTheLifeOfFiles(t *testing.T) {
 	s.quit()
 }
 
-func TestQueuesThatTakeNoFiles(t *testing.T) {
-	s := serve(t, shelf)
+func TestQueuesWithoutFilesRefuseThem(t *testing.T) {
+	t.Parallel()
+	s := serve(t, filesQueue)
 	for _, queue := range []string{"sim", "chat"} {
 		if status, refusal := s.submitFiles(`{"queue":"`+queue+`"}`, map[string]string{"a": "x"}); status != 400 || refusal["field"] != "/queue" {
 			t.Errorf("%s: %d %v", queue, status, refusal)
@@ -122,10 +124,11 @@ func TestQueuesThatTakeNoFiles(t *testing.T) {
 
 // What a crash left between the files and their job is gone after the next start,
 // and what belongs to a job is there.
-func TestACrashLeavesNoFilesBehind(t *testing.T) {
-	first := serve(t, shelf)
+func TestStartRemovesFilesOfACrash(t *testing.T) {
+	t.Parallel()
+	first := serve(t, filesQueue)
 	_, j := first.submitFiles(`{"queue":"shelf","delay_s":3600}`, map[string]string{"a": "kept"})
-	orphan := first.house.files.Stage(job.NewID())
+	orphan := first.components.files.Stage(job.NewID())
 	if _, err := orphan.Receive(t.Context(), "a", "", bytes.NewReader([]byte("left"))); err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +138,7 @@ func TestACrashLeavesNoFilesBehind(t *testing.T) {
 	first.quit()
 	for !time.Now().After(orphan.ID().Time().Add(time.Millisecond)) {
 	}
-	second := serve(t, func(c *config.Config) { shelf(c); c.Data = first.cfg.Data })
+	second := serve(t, func(c *config.Config) { filesQueue(c); c.Data = first.cfg.Data })
 	id := j["id"].(string)
 	if got := second.onDisk(); !slices.Equal(got, []string{id}) {
 		t.Errorf("on the disk are %v", got)
@@ -147,9 +150,10 @@ func TestACrashLeavesNoFilesBehind(t *testing.T) {
 }
 
 // A full queue refuses files, and still answers a submit that was made before.
-func TestAFullQueueAnswersAKnownSubmitWithFiles(t *testing.T) {
+func TestFullQueueAnswersARepeatedSubmitWithFiles(t *testing.T) {
+	t.Parallel()
 	s := serve(t, func(c *config.Config) {
-		shelf(c)
+		filesQueue(c)
 		q := c.Queues["shelf"]
 		q.Concurrency, q.MaxDepth = 1, 1
 		c.Queues["shelf"] = q
@@ -178,13 +182,13 @@ func TestAFullQueueAnswersAKnownSubmitWithFiles(t *testing.T) {
 
 // The files of jobs count in the bound of what is kept, also those that were there at
 // the start: the oldest ended jobs go with theirs.
-func TestTheBoundOfWhatIsKeptCountsFiles(t *testing.T) {
+func TestRetentionLimitCountsFiles(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := config.Default()
 		cfg.Data, cfg.Listen, cfg.Queues, cfg.Retention.MaxBytes = t.TempDir(), "", nil, 16<<20
 		owner := job.Owner{User: "local"}
 		var ids []job.ID
-		run := func(work func(*house)) {
+		run := func(work func(*components)) {
 			s, err := Open(t.Context(), cfg, slog.New(slog.NewTextHandler(t.Output(), nil)))
 			if err == nil {
 				err = s.Add("shelf", config.FuncQueue(), sim.Executor{})
@@ -196,13 +200,13 @@ func TestTheBoundOfWhatIsKeptCountsFiles(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			work(s.house)
+			work(s.components)
 			stop()
 			if err := s.Wait(); err != nil {
 				t.Error(err)
 			}
 		}
-		submit := func(h *house) {
+		submit := func(h *components) {
 			stage := h.files.Stage(job.NewID())
 			_, err := stage.Receive(t.Context(), "a", "text/plain", bytes.NewReader(make([]byte, 1<<20)))
 			if err == nil {
@@ -219,13 +223,13 @@ func TestTheBoundOfWhatIsKeptCountsFiles(t *testing.T) {
 			}
 			ids = append(ids, stage.ID())
 		}
-		run(func(h *house) {
+		run(func(h *components) {
 			for range 4 {
 				submit(h)
 			}
 		})
 		cfg.Retention.MaxBytes = 5 << 20
-		run(func(h *house) {
+		run(func(h *components) {
 			for range 4 {
 				submit(h)
 			}

@@ -38,7 +38,7 @@ type fixture struct {
 	Watch       struct{ Token, Job string } // a token that is good until 2100
 	Config      string
 
-	served *served
+	testServer *testServer
 }
 
 const fixtureDir = "testdata/written-by-3e59390"
@@ -105,7 +105,7 @@ func (f *fixture) serve(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f.served = serve(t, func(c *config.Config) {
+	f.testServer = serve(t, func(c *config.Config) {
 		listen, grace := c.Listen, c.ShutdownGrace
 		*c = old
 		c.Listen, c.ShutdownGrace, c.Data = listen, grace, f.unpack(t)
@@ -126,7 +126,7 @@ func (f *fixture) user(name string) string {
 // A data directory that an older version of the program wrote, and was killed over, is
 // whole and works: all that was acknowledged is there, and all that was handed out is
 // still good.
-func TestADataDirectoryOfAnOlderVersion(t *testing.T) {
+func TestDataDirectoryOfAnOlderVersion(t *testing.T) {
 	f := readFixture(t)
 	f.serve(t)
 	for _, c := range []struct {
@@ -151,17 +151,17 @@ func TestADataDirectoryOfAnOlderVersion(t *testing.T) {
 		{"a failed job can be retried", f.retry},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			f.served.t = t
+			f.testServer.t = t
 			c.check(t)
 		})
 	}
-	f.served.t = t
-	f.served.quit()
+	f.testServer.t = t
+	f.testServer.quit()
 }
 
 // What an older version left of removed jobs is removed, and never shown: not by the row
 // numbers that it gave again either.
-func TestOrphansOfAnOlderVersionAreNotShown(t *testing.T) {
+func TestOrphansOfAnOlderVersionAreHidden(t *testing.T) {
 	f := readFixture(t)
 	path := databaseIn(f.unpack(t))
 	open := func() *sqlite.Store {
@@ -212,7 +212,7 @@ var steady = []string{"id", "object", "queue", "status", "key", "priority", "att
 
 func (f *fixture) endedJobs(t *testing.T) {
 	for _, name := range []string{"succeeded", "failed", "retried", "scanned", "bobs", "cancelled", "expired", "answer"} {
-		status, is := f.served.call("GET", "/v1/jobs/"+f.id(name), "", "X-User-ID", f.user(name))
+		status, is := f.testServer.call("GET", "/v1/jobs/"+f.id(name), "", "X-User-ID", f.user(name))
 		if status != 200 {
 			t.Errorf("%s: %d %v", name, status, is)
 			continue
@@ -237,7 +237,7 @@ func (f *fixture) unfinishedJobs(t *testing.T) {
 		{"running", "running queued scheduled"},
 		{"answer under way", "running queued scheduled succeeded"},
 	} {
-		status, is := f.served.call("GET", "/v1/jobs/"+f.id(c.name), "", "X-User-ID", "ann")
+		status, is := f.testServer.call("GET", "/v1/jobs/"+f.id(c.name), "", "X-User-ID", "ann")
 		state, _ := is["status"].(string)
 		if status != 200 || !slices.Contains(strings.Fields(c.may), state) {
 			t.Errorf("%s: %d %v", c.name, status, is)
@@ -252,10 +252,10 @@ func (f *fixture) unfinishedJobs(t *testing.T) {
 
 func (f *fixture) deletedJobs(t *testing.T) {
 	for name, id := range f.Deleted {
-		if status, text := f.served.text("GET", "/v1/jobs/"+id, "", "X-User-ID", "ann"); status != 404 {
+		if status, text := f.testServer.text("GET", "/v1/jobs/"+id, "", "X-User-ID", "ann"); status != 404 {
 			t.Errorf("%s: %d %s", name, status, text)
 		}
-		if status, text := f.served.text("DELETE", "/v1/jobs/"+id, "", "X-User-ID", "ann"); status != 204 {
+		if status, text := f.testServer.text("DELETE", "/v1/jobs/"+id, "", "X-User-ID", "ann"); status != 204 {
 			t.Errorf("%s, deleted again: %d %s", name, status, text)
 		}
 	}
@@ -263,7 +263,7 @@ func (f *fixture) deletedJobs(t *testing.T) {
 
 func (f *fixture) owners(t *testing.T) {
 	for name := range f.Jobs {
-		if status, text := f.served.text("GET", "/v1/jobs/"+f.id(name), "", "X-User-ID", "eve"); status != 404 {
+		if status, text := f.testServer.text("GET", "/v1/jobs/"+f.id(name), "", "X-User-ID", "eve"); status != 404 {
 			t.Errorf("%s of %s, asked for by another: %d %s", name, f.user(name), status, text)
 		}
 	}
@@ -275,7 +275,7 @@ func (f *fixture) outputs(t *testing.T) {
 		var is []any
 		for len(is) < len(was) {
 			after := strconv.Itoa(len(is))
-			status, page := f.served.call("GET", "/v1/jobs/"+f.id(name)+"/output?after="+after, "", "X-User-ID", f.user(name))
+			status, page := f.testServer.call("GET", "/v1/jobs/"+f.id(name)+"/output?after="+after, "", "X-User-ID", f.user(name))
 			data, _ := page["data"].([]any)
 			if status != 200 || len(data) == 0 {
 				t.Fatalf("%s: after %d of %d entries: %d %v", name, len(is), len(was), status, page)
@@ -292,11 +292,11 @@ func (f *fixture) outputs(t *testing.T) {
 
 // ids reads the ids of a stream's events, up to so many or to its end.
 func (f *fixture) ids(name, lastEventID string, most int) (ids []string) {
-	f.served.t.Helper()
-	res := f.served.send("GET", "/v1/jobs/"+f.id(name)+"/events", "", "X-User-ID", "ann", "Last-Event-ID", lastEventID)
+	f.testServer.t.Helper()
+	res := f.testServer.send("GET", "/v1/jobs/"+f.id(name)+"/events", "", "X-User-ID", "ann", "Last-Event-ID", lastEventID)
 	defer res.Body.Close()
 	if res.StatusCode != 200 {
-		f.served.t.Fatalf("%s from %q: %d", name, lastEventID, res.StatusCode)
+		f.testServer.t.Fatalf("%s from %q: %d", name, lastEventID, res.StatusCode)
 	}
 	event := ""
 	for lines := bufio.NewScanner(res.Body); len(ids) < most && lines.Scan(); {
@@ -320,33 +320,33 @@ func (f *fixture) resume(t *testing.T) {
 }
 
 func (f *fixture) resumeAfterDone(t *testing.T) {
-	if status, text := f.served.text("GET", "/v1/jobs/"+f.id("succeeded")+"/events", "", "X-User-ID", "ann", "Last-Event-ID", "8.done"); status != 204 {
+	if status, text := f.testServer.text("GET", "/v1/jobs/"+f.id("succeeded")+"/events", "", "X-User-ID", "ann", "Last-Event-ID", "8.done"); status != 204 {
 		t.Errorf("%d %s", status, text)
 	}
 }
 
 func (f *fixture) results(t *testing.T) {
-	status, is := f.served.call("GET", "/v1/jobs/"+f.id("succeeded")+"/result", "", "X-User-ID", "ann")
+	status, is := f.testServer.call("GET", "/v1/jobs/"+f.id("succeeded")+"/result", "", "X-User-ID", "ann")
 	if was := f.Jobs["succeeded"]["result"]; status != 200 || !reflect.DeepEqual(any(is), was) {
 		t.Errorf("%d %v, which was %v", status, is, was)
 	}
 }
 
 func (f *fixture) files(t *testing.T) {
-	status, text := f.served.text("GET", "/v1/jobs/"+f.id("scanned")+"/files/page.txt", "", "X-User-ID", "ann")
+	status, text := f.testServer.text("GET", "/v1/jobs/"+f.id("scanned")+"/files/page.txt", "", "X-User-ID", "ann")
 	if status != 200 || text != "what the page says\n" {
 		t.Errorf("%d %q", status, text)
 	}
 }
 
 func (f *fixture) deletedFiles(*testing.T) {
-	for slices.Contains(f.served.onDisk(), f.Deleted["deleted with a file"]) {
-		f.served.text("GET", "/healthz", "") // they are removed behind the start
+	for slices.Contains(f.testServer.onDisk(), f.Deleted["deleted with a file"]) {
+		f.testServer.text("GET", "/healthz", "") // they are removed behind the start
 	}
 }
 
 func (f *fixture) conversations(t *testing.T) {
-	_, is := f.served.call("GET", "/api/conversations", "", "X-User-ID", "ann")
+	_, is := f.testServer.call("GET", "/api/conversations", "", "X-User-ID", "ann")
 	list, _ := is["data"].([]any)
 	if len(list) != len(f.Conversations) {
 		t.Fatalf("there were %d conversations, and are %v", len(f.Conversations), list)
@@ -362,7 +362,7 @@ func (f *fixture) conversations(t *testing.T) {
 }
 
 func (f *fixture) messages(t *testing.T, conversation string) {
-	_, is := f.served.call("GET", "/api/conversations/"+conversation+"/messages", "", "X-User-ID", "ann")
+	_, is := f.testServer.call("GET", "/api/conversations/"+conversation+"/messages", "", "X-User-ID", "ann")
 	list, _ := is["data"].([]any)
 	if len(list) != len(f.Messages[conversation]) {
 		t.Fatalf("it had %d messages, and has %v", len(f.Messages[conversation]), list)
@@ -385,7 +385,7 @@ func (f *fixture) messages(t *testing.T, conversation string) {
 }
 
 func (f *fixture) page(t *testing.T) {
-	status, is := f.served.call("GET", "/v1/jobs?limit=5&created_before=2100-01-01T00:00:00Z&after="+f.Page.After, "", "X-User-ID", "ann")
+	status, is := f.testServer.call("GET", "/v1/jobs?limit=5&created_before=2100-01-01T00:00:00Z&after="+f.Page.After, "", "X-User-ID", "ann")
 	list, _ := is["data"].([]any)
 	var ids []string
 	for _, j := range list {
@@ -398,37 +398,37 @@ func (f *fixture) page(t *testing.T) {
 
 func (f *fixture) idempotency(t *testing.T) {
 	k := f.Idempotency
-	status, j := f.served.call("POST", "/v1/jobs", k.Request, "X-User-ID", "ann", "Idempotency-Key", k.Key)
+	status, j := f.testServer.call("POST", "/v1/jobs", k.Request, "X-User-ID", "ann", "Idempotency-Key", k.Key)
 	if status != 202 && status != 200 || j["id"] != k.Job {
 		t.Errorf("the request again: %d %v", status, j)
 	}
-	if status, j := f.served.call("POST", "/v1/jobs", `{"queue":"sim","input":{}}`, "X-User-ID", "ann", "Idempotency-Key", k.Key); status != 422 {
+	if status, j := f.testServer.call("POST", "/v1/jobs", `{"queue":"sim","input":{}}`, "X-User-ID", "ann", "Idempotency-Key", k.Key); status != 422 {
 		t.Errorf("another request with its key: %d %v", status, j)
 	}
-	if status, j := f.served.call("POST", "/v1/jobs", `{"queue":"sim","input":{}}`, "X-User-ID", "ann", "Idempotency-Key", "gone-1"); status != 422 {
+	if status, j := f.testServer.call("POST", "/v1/jobs", `{"queue":"sim","input":{}}`, "X-User-ID", "ann", "Idempotency-Key", "gone-1"); status != 422 {
 		t.Errorf("another request with the key of a deleted job: %d %v", status, j)
 	}
 }
 
 func (f *fixture) watchToken(t *testing.T) {
-	res, text := f.served.stranger("GET", f.served.URL()+"/v1/jobs/"+f.Watch.Job+"/events?token="+f.Watch.Token)
+	res, text := f.testServer.stranger("GET", f.testServer.URL()+"/v1/jobs/"+f.Watch.Job+"/events?token="+f.Watch.Token)
 	if res.StatusCode != 200 || !strings.Contains(text, "id: 8.done") {
 		t.Errorf("%d %s", res.StatusCode, text)
 	}
 }
 
 func (f *fixture) paused(t *testing.T) {
-	if status, q := f.served.call("GET", "/v1/queues/keyed", ""); status != 200 || q["paused"] != true {
+	if status, q := f.testServer.call("GET", "/v1/queues/keyed", ""); status != 200 || q["paused"] != true {
 		t.Errorf("%d %v", status, q)
 	}
 }
 
 func (f *fixture) retry(t *testing.T) {
 	path := "/v1/jobs/" + f.id("failed")
-	if status, j := f.served.call("POST", path+"/retry", "", "X-User-ID", "ann"); status != 202 {
+	if status, j := f.testServer.call("POST", path+"/retry", "", "X-User-ID", "ann"); status != 202 {
 		t.Fatalf("%d %v", status, j)
 	}
-	if status, j := f.served.call("GET", path, "", "X-User-ID", "ann", "Prefer", "wait=60"); status != 200 || j["status"] != "failed" {
+	if status, j := f.testServer.call("GET", path, "", "X-User-ID", "ann", "Prefer", "wait=60"); status != 200 || j["status"] != "failed" {
 		t.Errorf("%d %v", status, j)
 	}
 }

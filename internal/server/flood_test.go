@@ -18,8 +18,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/config"
 )
 
-// floodSize is how many connections the largest flood has: MEANWHILE_FLOOD, or few
-// enough for every day. Both ends are in this process, so each takes two files.
+// floodSize returns the number of connections of the largest flood: MEANWHILE_FLOOD, or
+// 2,000. Both ends are in this process, so each connection takes two files.
 func floodSize(t *testing.T) int {
 	t.Helper()
 	n := 2000
@@ -46,12 +46,12 @@ func floodSize(t *testing.T) int {
 	return n
 }
 
-// dialAll opens n connections to the server, each of which says a text.
-func (s *served) dialAll(n int, text string) []net.Conn {
+// dialAll opens n connections to the server and writes a text on each.
+func (s *testServer) dialAll(n int, text string) []net.Conn {
 	s.t.Helper()
 	all := make([]net.Conn, n)
 	for i := range all {
-		conn, err := net.Dial("tcp", s.house.listener.Addr().String())
+		conn, err := net.Dial("tcp", s.components.listener.Addr().String())
 		if err == nil {
 			_, err = io.WriteString(conn, text)
 		}
@@ -65,7 +65,7 @@ func (s *served) dialAll(n int, text string) []net.Conn {
 }
 
 // stillWorks submits a job and reads its end.
-func (s *served) stillWorks(when string) {
+func (s *testServer) stillWorks(when string) {
 	s.t.Helper()
 	http.DefaultClient.CloseIdleConnections() // the next one has to get in like any other
 	if status, j := s.call("POST", "/v1/jobs", `{"queue":"sim","input":{"tokens":2}}`, "Prefer", "wait=60"); status != 200 || j["status"] != "succeeded" {
@@ -73,9 +73,12 @@ func (s *served) stillWorks(when string) {
 	}
 }
 
-// Connections that never finish a request's head are dropped in time; whoever speaks
-// is heard meanwhile. MEANWHILE_FLOOD=10000 is the full number.
-func TestAFloodOfHalfOpenConnections(t *testing.T) {
+// Connections that never finish a request's header are closed after a timeout, and other
+// clients are served meanwhile. MEANWHILE_FLOOD=10000 is the full number.
+func TestFloodOfHalfOpenConnections(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it waits for the header timeout of 10 s")
+	}
 	t.Parallel()
 	s := serve(t, nil)
 	n := floodSize(t)
@@ -89,8 +92,11 @@ func TestAFloodOfHalfOpenConnections(t *testing.T) {
 	s.stillWorks("after")
 }
 
-// A head larger than any that is meant is refused before it is taken in.
-func TestAFloodOfHeaders(t *testing.T) {
+// A header over the limit is refused before it is read into memory.
+func TestFloodOfHeaders(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it sends 8 MB on each of 100 connections")
+	}
 	t.Parallel()
 	s := serve(t, nil)
 	line := "X-Flood: " + strings.Repeat("x", 1000) + "\r\n"
@@ -123,7 +129,10 @@ func TestAFloodOfHeaders(t *testing.T) {
 // Bodies that arrive slowly, or never, keep nobody else from being served, and what
 // did not arrive is not stored. It runs alone, for the memory that it measures is the
 // whole process's.
-func TestAFloodOfSlowUploads(t *testing.T) {
+func TestFloodOfSlowUploads(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it waits for an upload to time out")
+	}
 	s := serve(t, nil)
 	head := "POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nX-User-ID: slow\r\nContent-Type: application/json\r\nContent-Length: 1000000\r\n\r\n"
 	before := heap()
@@ -150,7 +159,10 @@ func heap() int64 {
 
 // Readers of a long log that do not read take little memory, and none of the speed of
 // those that do. It runs alone, too.
-func TestAFloodOfSlowReaders(t *testing.T) {
+func TestFloodOfSlowReaders(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it fills the buffers of many connections")
+	}
 	s := serve(t, func(c *config.Config) {
 		q := config.Defaults(config.Process)
 		q.Process.Command = []string{"sh", "-c", "head -c 8000000 /dev/zero | tr '\\0' x | fold -w 1000"}

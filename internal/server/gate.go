@@ -12,7 +12,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/config"
 )
 
-// makeGate makes the gate of the configuration, with the key of the watch tokens.
+// makeGate returns the gate of the configuration, with the key of the watch tokens.
 func makeGate(cfg config.Config, data *dataDir) (*gate.Gate, error) {
 	key, err := data.watchKey()
 	if err != nil {
@@ -31,8 +31,8 @@ func makeGate(cfg config.Config, data *dataDir) (*gate.Gate, error) {
 	}, nil
 }
 
-// watchKey is the secret that watch tokens are sealed with. The first start makes it;
-// the tokens last as long as it stays.
+// watchKey returns the secret that seals watch tokens. The first start makes it. Tokens
+// are valid only while it stays the same.
 func (d *dataDir) watchKey() ([]byte, error) {
 	path := filepath.Join(d.path, watchKeyFile)
 	key, err := os.ReadFile(path)
@@ -43,12 +43,12 @@ func (d *dataDir) watchKey() ([]byte, error) {
 		return nil, fmt.Errorf("the key of the watch tokens cannot be read: %w", err)
 	}
 	if len(key) != gate.TokenKeySize {
-		return nil, fmt.Errorf("%s is damaged: it has %d bytes, not %d; delete it and a new one is made, to which the watch URLs given out so far are strangers", path, len(key), gate.TokenKeySize)
+		return nil, fmt.Errorf("%s is damaged: it has %d bytes, not %d; delete it, and the next start makes a new one; watch URLs handed out so far then stop working", path, len(key), gate.TokenKeySize)
 	}
 	return key, nil
 }
 
-// makeWatchKey writes a key beside its place and then moves it there, whole.
+// makeWatchKey writes a key to another name and renames it: a crash leaves no partial key.
 func (d *dataDir) makeWatchKey(path string) ([]byte, error) {
 	key := make([]byte, gate.TokenKeySize)
 	rand.Read(key) // never fails

@@ -21,7 +21,7 @@ import (
 
 // watchURL submits a job and returns its id and the address at which a browser
 // follows it.
-func (s *served) watchURL(input string, headers ...string) (id, url string) {
+func (s *testServer) watchURL(input string, headers ...string) (id, url string) {
 	s.t.Helper()
 	status, j := s.call("POST", "/v1/jobs", `{"queue":"sim","input":`+input+`}`, headers...)
 	urls, _ := j["urls"].(map[string]any)
@@ -33,7 +33,7 @@ func (s *served) watchURL(input string, headers ...string) (id, url string) {
 }
 
 // stranger makes a request of a page that has nothing but an address.
-func (s *served) stranger(method, url string, headers ...string) (*http.Response, string) {
+func (s *testServer) stranger(method, url string, headers ...string) (*http.Response, string) {
 	s.t.Helper()
 	path, ok := strings.CutPrefix(url, s.URL())
 	if !ok {
@@ -55,7 +55,8 @@ func allowApp(c *config.Config) { c.AllowedOrigins = []string{"https://app.examp
 
 // Of all routes a watch token opens those that read its job, and its cancel where that
 // was asked for. A new route is closed to it until it says otherwise.
-func TestEveryRouteIsClosedToATokenUnlessItSaysOtherwise(t *testing.T) {
+func TestTokenIsRefusedOnOtherRoutes(t *testing.T) {
+	t.Parallel()
 	s := serve(t, nil)
 	id, events := s.watchURL(`{}`, "Prefer", "watch=cancel")
 	_, token, _ := strings.Cut(events, "?token=")
@@ -64,14 +65,14 @@ func TestEveryRouteIsClosedToATokenUnlessItSaysOtherwise(t *testing.T) {
 		"POST /v1/jobs/{id}/cancel", "GET /v1/watch",
 	}
 	var routes patterns
-	s.house.register(&routes)
+	s.components.register(&routes)
 	for _, route := range routes {
 		method, path, _ := strings.Cut(route, " ")
 		path = strings.NewReplacer("{id}", id, "{task}", id, "{name}", "a", "{queue}", "sim").Replace(path)
 		r := httptest.NewRequest(method, s.URL()+path+"?token="+token, nil)
 		r.RemoteAddr = "127.0.0.1:5000"
 		w := httptest.NewRecorder()
-		s.house.routes("").ServeHTTP(w, r)
+		s.components.routes("").ServeHTTP(w, r)
 		forbidden := w.Code == http.StatusForbidden && strings.Contains(w.Body.String(), "a watch token does not open this call")
 		if forbidden == slices.Contains(open, route) {
 			t.Errorf("%s: %d %s", route, w.Code, w.Body)
@@ -81,7 +82,8 @@ func TestEveryRouteIsClosedToATokenUnlessItSaysOtherwise(t *testing.T) {
 
 // A page of another origin follows a job by its watch URL in every way there is, and
 // does nothing else.
-func TestAPageFollowsAJobByItsWatchURL(t *testing.T) {
+func TestPageFollowsAJobByItsWatchURL(t *testing.T) {
+	t.Parallel()
 	s := serve(t, allowApp)
 	id, events := s.watchURL(`{"tokens":5,"tokens_per_s":1000}`, "X-User-ID", "ann")
 	other, _ := s.watchURL(`{}`, "X-User-ID", "bob")
@@ -123,7 +125,8 @@ func TestAPageFollowsAJobByItsWatchURL(t *testing.T) {
 }
 
 // A watch URL that may cancel does, by a POST and on a socket.
-func TestAPageCancelsWhereThatWasAskedFor(t *testing.T) {
+func TestWatchTokenCancelsIfAllowed(t *testing.T) {
+	t.Parallel()
 	s := serve(t, allowApp)
 	_, url := s.watchURL(`{"duration_ms":3600000}`, "Prefer", "watch=cancel, watch-ttl=60")
 	if res, text := s.stranger("POST", strings.Replace(url, "/events", "/cancel", 1)); res.StatusCode != 202 && res.StatusCode != 200 {
@@ -156,7 +159,8 @@ func TestAPageCancelsWhereThatWasAskedFor(t *testing.T) {
 }
 
 // What was given out is good after a restart; in another directory it is nothing.
-func TestAWatchURLOutlivesAServer(t *testing.T) {
+func TestWatchURLSurvivesARestart(t *testing.T) {
+	t.Parallel()
 	s := serve(t, allowApp)
 	_, url := s.watchURL(`{"echo":1}`)
 	s.quit()
@@ -174,7 +178,8 @@ func TestAWatchURLOutlivesAServer(t *testing.T) {
 	}
 }
 
-func TestADamagedKeyIsRefused(t *testing.T) {
+func TestDamagedWatchKeyIsRefused(t *testing.T) {
+	t.Parallel()
 	data := t.TempDir()
 	if err := os.WriteFile(filepath.Join(data, "watch.key"), []byte("short"), 0o600); err != nil {
 		t.Fatal(err)
@@ -190,7 +195,8 @@ func TestADamagedKeyIsRefused(t *testing.T) {
 }
 
 // The answer to a question says where a browser follows it.
-func TestAQuestionIsFollowedByItsWatchURL(t *testing.T) {
+func TestPageFollowsAQuestionByItsWatchURL(t *testing.T) {
+	t.Parallel()
 	s := serve(t, func(c *config.Config) { allowApp(c); c.PublicURL = "https://jobs.example" })
 	status, a := s.call("POST", "/api/chat", `{"query":"How do tides work?"}`)
 	url, _ := a["urls"].(map[string]any)["watch"].(string)
@@ -216,7 +222,8 @@ func (w *writes) Write(p []byte) (int, error) {
 }
 
 // No token is logged, good or bad, not even where everything is.
-func TestNoTokenIsLogged(t *testing.T) {
+func TestTokensAreNotLogged(t *testing.T) {
+	t.Parallel()
 	var log writes
 	cfg := config.Default()
 	cfg.Listen, cfg.Data, cfg.ShutdownGrace = "127.0.0.1:0", t.TempDir(), 0
@@ -230,7 +237,7 @@ func TestNoTokenIsLogged(t *testing.T) {
 	if err := server.start(ctx); err != nil {
 		t.Fatal(err)
 	}
-	s := &served{Server: server, t: t, stop: stop, cfg: cfg}
+	s := &testServer{Server: server, t: t, stop: stop, cfg: cfg}
 	_, url := s.watchURL(`{"duration_ms":3600000}`)
 	_, token, _ := strings.Cut(url, "?token=")
 

@@ -8,7 +8,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/api"
 )
 
-// phase is where a server stands in its life.
+// phase is a state of a server's life.
 type phase int32
 
 const (
@@ -19,12 +19,12 @@ const (
 
 var phaseNames = [...]string{"starting", "ready", "stopping"}
 
-// health answers whoever watches over the process: /healthz says that it lives,
-// /readyz whether it is to be sent requests. A server whose disk is full still is: what
-// is read, cancelled and deleted makes room again. It says so.
+// health serves probes. /healthz answers that the process is alive, /readyz whether it
+// takes requests. A server whose disk is full is ready: reads, cancels and deletes still
+// work, and deletes free space. Its answer says so.
 type health struct {
-	now  atomic.Int32
-	room func() bool // whether new work has room; set before the server is ready
+	now      atomic.Int32
+	hasSpace func() bool // reports whether the disk has space for new work; set before the phase is ready
 }
 
 const readyButFull = "ready, but the disk is full: no new work is taken"
@@ -33,7 +33,7 @@ func (h *health) set(p phase) { h.now.Store(int32(p)) }
 
 func (h *health) register(mux api.Mux) {
 	mux.Handle("GET /healthz", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		say(w, http.StatusOK, "alive")
+		respond(w, http.StatusOK, "alive")
 	}))
 	mux.Handle("GET /readyz", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		p, status := phase(h.now.Load()), http.StatusOK
@@ -41,16 +41,16 @@ func (h *health) register(mux api.Mux) {
 			status = http.StatusServiceUnavailable
 		}
 		word := phaseNames[p]
-		if p == ready && !h.room() {
+		if p == ready && !h.hasSpace() {
 			word = readyButFull
 		}
-		say(w, status, word)
+		respond(w, status, word)
 	}))
 }
 
-func say(w http.ResponseWriter, status int, word string) {
+func respond(w http.ResponseWriter, status int, word string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_, _ = io.WriteString(w, word+"\n") // whoever asked may be gone
+	_, _ = io.WriteString(w, word+"\n") // the client may have gone
 }

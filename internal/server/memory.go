@@ -8,36 +8,36 @@ import (
 	"time"
 )
 
-// The collector's pace. A server at rest holds a few megabytes, and with the
-// runtime's own pace a burst of small jobs would make it collect dozens of times a
-// second. So the garbage may grow to some megabytes before it is collected,
-// whatever little is live; once much is, it may grow by as much again, as usual.
+// How often to collect garbage. An idle server has a live heap of a few megabytes. With
+// GOGC=100 a burst of small jobs collects it dozens of times a second. So garbage may grow
+// to minGarbage bytes even if the live heap is smaller; above that it may grow by the size
+// of the live heap, as with GOGC=100. BenchmarkGCPercent shows the gain.
 const (
-	garbage    = 40 << 20
-	eagerPace  = 100 // percent of what is live: the runtime's own
-	lazyPace   = 500
-	leastPace  = 25 // or it would do nothing but collect
-	paceLooked = time.Second
+	minGarbage       = 40 << 20
+	defaultGCPercent = 100 // percent of the live heap: GOGC's default
+	maxGCPercent     = 500
+	minGCPercent     = 25 // with less, collecting would take all the time
+	tuneInterval     = time.Second
 )
 
-// A server that has grown quiet gives back what a load has left: the next
-// collection could be minutes away.
+// When to return memory to the system. After a load the next collection may be minutes
+// away, and the process would keep its memory until then.
 const (
-	quietly    = 1 << 20  // bytes allocated between two looks, at most
-	worthwhile = 16 << 20 // bytes to give back, at least
+	idleAllocation = 1 << 20  // bytes allocated in a tuneInterval: an idle process allocates no more
+	minReturned    = 16 << 20 // bytes: returning less is not worth a collection
 )
 
-// paceCollector sets the collector's pace by what is live, until ctx ends. It
-// leaves a process alone whose environment has set the pace.
-func paceCollector(ctx context.Context) error {
+// tuneGC sets the GC percent by the size of the live heap, until ctx ends. It does
+// nothing when GOGC is set in the environment.
+func tuneGC(ctx context.Context) error {
 	if os.Getenv("GOGC") != "" {
 		return nil
 	}
-	before := debug.SetGCPercent(lazyPace)
+	before := debug.SetGCPercent(maxGCPercent)
 	defer debug.SetGCPercent(before)
-	tick := time.NewTicker(paceLooked)
+	tick := time.NewTicker(tuneInterval)
 	defer tick.Stop()
-	m, pace := newMemory(), lazyPace
+	m, percent := newMemory(), maxGCPercent
 	for {
 		select {
 		case <-ctx.Done():
@@ -45,10 +45,10 @@ func paceCollector(ctx context.Context) error {
 		case <-tick.C:
 		}
 		m.read()
-		// Setting the pace stops the world for a moment: only when it has to change.
-		if next := paceFor(m.live, m.stacks); next < pace*9/10 || next > pace*10/9 {
-			pace = next
-			debug.SetGCPercent(pace)
+		// SetGCPercent stops the world, so small changes are not made.
+		if next := gcPercentFor(m.live, m.stacks); next < percent*9/10 || next > percent*10/9 {
+			percent = next
+			debug.SetGCPercent(percent)
 		}
 		if m.idle() {
 			debug.FreeOSMemory()
@@ -56,15 +56,15 @@ func paceCollector(ctx context.Context) error {
 	}
 }
 
-// memory is what the runtime says of the process.
+// memory holds the runtime's metrics of memory.
 type memory struct {
 	samples []metrics.Sample
 
-	live, stacks uint64 // bytes that the last collection found
-	objects      uint64 // bytes on the heap: live, or garbage by now
-	free         uint64 // bytes that hold nothing and are not given back
-	allocated    uint64 // bytes, ever
-	lately       uint64 // bytes, since the reading before
+	live, stacks uint64 // bytes that the last collection found in use
+	objects      uint64 // bytes on the heap: live objects and garbage
+	free         uint64 // unused bytes that are not returned to the system
+	allocated    uint64 // bytes since the start
+	lately       uint64 // bytes since the previous read
 }
 
 func newMemory() *memory {
@@ -83,18 +83,18 @@ func (m *memory) read() {
 	m.lately = m.allocated - before
 }
 
-// idle says that little happens and much could be given back.
+// idle reports whether the process allocates little and holds much unused memory.
 func (m *memory) idle() bool {
-	return m.lately <= quietly && m.objects+m.free >= m.live+worthwhile
+	return m.lately <= idleAllocation && m.objects+m.free >= m.live+minReturned
 }
 
-// paceFor is the pace for so many live bytes, and so many of stacks. The runtime
-// takes its percents of both; the room for garbage is to follow the first alone, or
-// thousands of goroutines that wait would double their own weight.
-func paceFor(live, stacks uint64) int {
+// gcPercentFor returns the GC percent for a live heap and stacks of so many bytes. The
+// runtime applies the percent to their sum. Here the garbage follows the heap alone: else
+// the stacks of thousands of waiting goroutines would allow as much garbage again.
+func gcPercentFor(live, stacks uint64) int {
 	if live == 0 {
-		return lazyPace
+		return maxGCPercent
 	}
-	room := min(max(garbage, live*eagerPace/100), live*lazyPace/100)
-	return max(int(room*100/(live+stacks)), leastPace)
+	allowed := min(max(minGarbage, live*defaultGCPercent/100), live*maxGCPercent/100)
+	return max(int(allowed*100/(live+stacks)), minGCPercent)
 }

@@ -2,27 +2,30 @@ package server
 
 import (
 	"runtime"
+	"runtime/debug"
 	"testing"
 )
 
 // Little live memory lets the garbage grow further, in proportion, than much does,
 // and stacks do not count as a reason for more of it.
-func TestThePaceOfTheCollector(t *testing.T) {
+func TestGCPercentFor(t *testing.T) {
+	t.Parallel()
 	const mib = 1 << 20
 	for _, tt := range []struct {
 		live, stacks uint64
 		want         int
 	}{
-		{0, 0, lazyPace}, {4 * mib, 0, lazyPace}, {20 * mib, 0, 200}, {48 * mib, 0, eagerPace}, {4096 * mib, 0, eagerPace},
-		{48 * mib, 48 * mib, eagerPace / 2}, {20 * mib, 20 * mib, 100}, {4096 * mib, 4096 * mib, eagerPace / 2}, {mib, 4096 * mib, leastPace},
+		{0, 0, maxGCPercent}, {4 * mib, 0, maxGCPercent}, {20 * mib, 0, 200}, {48 * mib, 0, defaultGCPercent}, {4096 * mib, 0, defaultGCPercent},
+		{48 * mib, 48 * mib, defaultGCPercent / 2}, {20 * mib, 20 * mib, 100}, {4096 * mib, 4096 * mib, defaultGCPercent / 2}, {mib, 4096 * mib, minGCPercent},
 	} {
-		if got := paceFor(tt.live, tt.stacks); got != tt.want {
-			t.Errorf("with %d MiB live and %d of stacks the pace is %d %%, want %d", tt.live/mib, tt.stacks/mib, got, tt.want)
+		if got := gcPercentFor(tt.live, tt.stacks); got != tt.want {
+			t.Errorf("with %d MiB live and %d of stacks the GC percent is %d, want %d", tt.live/mib, tt.stacks/mib, got, tt.want)
 		}
 	}
 }
 
-func TestWhenMemoryIsGivenBack(t *testing.T) {
+func TestIdleProcessReturnsMemory(t *testing.T) {
+	t.Parallel()
 	const mib = 1 << 20
 	for _, tt := range []struct {
 		rule string
@@ -30,7 +33,7 @@ func TestWhenMemoryIsGivenBack(t *testing.T) {
 		want bool
 	}{
 		{"garbage of a load that is over", memory{live: 10 * mib, objects: 30 * mib, lately: 1000}, true},
-		{"room of a load that is over", memory{live: 10 * mib, objects: 10 * mib, free: 20 * mib}, true},
+		{"unused after a load", memory{live: 10 * mib, objects: 10 * mib, free: 20 * mib}, true},
 		{"nothing worth the work", memory{live: 10 * mib, objects: 12 * mib, free: 2 * mib}, false},
 		{"a load that goes on", memory{live: 10 * mib, objects: 90 * mib, lately: 5 * mib}, false},
 		{"less on the heap than the last collection found", memory{live: 40 * mib, objects: 10 * mib}, false},
@@ -42,7 +45,7 @@ func TestWhenMemoryIsGivenBack(t *testing.T) {
 }
 
 // The runtime tells all that is asked of it.
-func TestTheMemoryIsRead(t *testing.T) {
+func TestMemoryIsRead(t *testing.T) {
 	m := newMemory()
 	m.read()
 	kept := make([]byte, 1<<20)
@@ -52,3 +55,30 @@ func TestTheMemoryIsRead(t *testing.T) {
 	}
 	runtime.KeepAlive(kept)
 }
+
+// Small jobs beside a small live heap: what one allocates, with GOGC=100 and with the
+// percent that is set for such a heap.
+func BenchmarkGCPercent(b *testing.B) {
+	const liveBytes, jobBytes = 4 << 20, 32 << 10
+	live := make([]*[1024]byte, liveBytes/1024)
+	for i := range live {
+		live[i] = new([1024]byte)
+	}
+	for name, percent := range map[string]int{"default": defaultGCPercent, "tuned": gcPercentFor(liveBytes, 1<<20)} {
+		b.Run(name, func(b *testing.B) {
+			defer debug.SetGCPercent(debug.SetGCPercent(percent))
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			for b.Loop() {
+				for range jobBytes / 512 {
+					sink = make([]byte, 512)
+				}
+			}
+			runtime.ReadMemStats(&after)
+			b.ReportMetric(float64(after.NumGC-before.NumGC)*1000/float64(b.N), "collections/1000-jobs")
+		})
+	}
+	runtime.KeepAlive(live)
+}
+
+var sink []byte

@@ -14,7 +14,7 @@ import (
 )
 
 // openHouse opens a server without an address.
-func openHouse(t *testing.T, data string) *Server {
+func openServer(t *testing.T, data string) *Server {
 	cfg := config.Default()
 	cfg.Data, cfg.Listen, cfg.Queues = data, "", nil
 	s, err := Open(t.Context(), cfg, slog.New(slog.DiscardHandler))
@@ -24,13 +24,14 @@ func openHouse(t *testing.T, data string) *Server {
 	return s
 }
 
-func TestAServerThatIsClosedLetsGoOfItsDirectory(t *testing.T) {
+func TestCloseReleasesTheDataDirectory(t *testing.T) {
+	t.Parallel()
 	data := t.TempDir()
-	first := openHouse(t, data)
+	first := openServer(t, data)
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
-	second := openHouse(t, data)
+	second := openServer(t, data)
 	if err := first.Close(); err != nil {
 		t.Errorf("closed twice: %v", err)
 	}
@@ -40,8 +41,9 @@ func TestAServerThatIsClosedLetsGoOfItsDirectory(t *testing.T) {
 	second.Close()
 }
 
-func TestAServerTakesQueuesUntilItRuns(t *testing.T) {
-	s := openHouse(t, t.TempDir())
+func TestAddAcceptsQueuesUntilTheServerRuns(t *testing.T) {
+	t.Parallel()
+	s := openServer(t, t.TempDir())
 	q := config.FuncQueue()
 	for name, refusal := range map[string]string{"ok": "", "Upper": "a queue's name"} {
 		err := s.Add(name, q, sim.Executor{})
@@ -69,64 +71,64 @@ func TestAServerTakesQueuesUntilItRuns(t *testing.T) {
 	}
 }
 
-// knock is a request at a door, and the status of its answer.
-func knock(d *door) int {
+// statusOf returns the status of a request.
+func statusOf(d *embedded) int {
 	w := httptest.NewRecorder()
 	d.ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
 	return w.Code
 }
 
-func TestRequestsWaitBeforeADoorForAWhile(t *testing.T) {
+func TestEmbeddedHandlerWaitsForTheStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d := newDoor()
-		if status := knock(d); status != http.StatusServiceUnavailable {
-			t.Errorf("nobody opened: %d", status)
+		d := newEmbedded()
+		if status := statusOf(d); status != http.StatusServiceUnavailable {
+			t.Errorf("before the start: %d", status)
 		}
 		answered := make(chan int)
-		go func() { answered <- knock(d) }()
+		go func() { answered <- statusOf(d) }()
 		synctest.Wait()
-		d.open(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
+		d.start(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) }))
 		if status := <-answered; status != http.StatusTeapot {
-			t.Errorf("opened: %d", status)
+			t.Errorf("after the start: %d", status)
 		}
-		if !d.shut(goodbye) {
-			t.Error("somebody stayed in an empty house")
+		if !d.stop(requestGrace) {
+			t.Error("a request is active after all have ended")
 		}
-		if status := knock(d); status != http.StatusServiceUnavailable {
-			t.Errorf("shut: %d", status)
+		if status := statusOf(d); status != http.StatusServiceUnavailable {
+			t.Errorf("after the stop: %d", status)
 		}
 	})
 }
 
-func TestADoorWaitsForThoseInside(t *testing.T) {
+func TestStopWaitsForActiveRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d, letGo := newDoor(), make(chan struct{})
-		d.open(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-letGo }))
+		d, release := newEmbedded(), make(chan struct{})
+		d.start(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 		answered := make(chan int)
-		go func() { answered <- knock(d) }()
+		go func() { answered <- statusOf(d) }()
 		synctest.Wait()
-		shut := make(chan bool)
-		go func() { shut <- d.shut(goodbye) }()
+		stopped := make(chan bool)
+		go func() { stopped <- d.stop(requestGrace) }()
 		synctest.Wait()
-		close(letGo)
-		if !<-shut {
+		close(release)
+		if !<-stopped {
 			t.Error("it did not wait")
 		}
 		<-answered
 	})
 }
 
-func TestADoorDoesNotWaitForEver(t *testing.T) {
+func TestStopGivesUpAfterItsTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		d, letGo := newDoor(), make(chan struct{})
-		d.open(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-letGo }))
+		d, release := newEmbedded(), make(chan struct{})
+		d.start(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 		answered := make(chan int)
-		go func() { answered <- knock(d) }()
+		go func() { answered <- statusOf(d) }()
 		synctest.Wait()
-		if d.shut(goodbye) {
-			t.Error("it says that all have left")
+		if d.stop(requestGrace) {
+			t.Error("it reports that all requests have ended")
 		}
-		close(letGo)
+		close(release)
 		<-answered
 	})
 }

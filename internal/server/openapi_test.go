@@ -14,7 +14,7 @@ type patterns []string
 func (p *patterns) Handle(pattern string, _ http.Handler) { *p = append(*p, pattern) }
 
 // described are the calls of the description that a server gives of itself.
-func described(t *testing.T, s *served) []string {
+func described(t *testing.T, s *testServer) []string {
 	t.Helper()
 	status, text := s.text("GET", "/openapi.json", "")
 	var doc struct {
@@ -35,10 +35,11 @@ func described(t *testing.T, s *served) []string {
 }
 
 // Nothing is answered that is not described, and nothing described that is not answered.
-func TestTheDescriptionHasEveryCallAndNoOther(t *testing.T) {
+func TestOpenAPIHasEveryRouteAndNoOther(t *testing.T) {
+	t.Parallel()
 	s := serve(t, nil)
 	var answered patterns
-	s.house.register(&answered)
+	s.components.register(&answered)
 	calls := described(t, s)
 	for _, call := range answered {
 		if !slices.Contains(calls, call) {
@@ -52,7 +53,8 @@ func TestTheDescriptionHasEveryCallAndNoOther(t *testing.T) {
 	}
 }
 
-func TestTheDescriptionIsAPageToo(t *testing.T) {
+func TestDocsPageHasEveryRoute(t *testing.T) {
+	t.Parallel()
 	s := serve(t, nil)
 	status, text := s.text("GET", "/docs", "")
 	if status != 200 {

@@ -17,7 +17,7 @@ import (
 
 // dictation is a model that says what the test has it say, when it does.
 type dictation struct {
-	words chan string // closed when all is said
+	words chan string // closed when all is stderr
 }
 
 func (d dictation) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -46,7 +46,7 @@ func servePHP(t *testing.T, meanwhile string) (url string) {
 	cmd := exec.Command(program(t, "php"), "-S", "127.0.0.1:0", "-t", "../../examples/php")
 	cmd.Env = append(os.Environ(), "MEANWHILE_URL="+meanwhile)
 	cmd.WaitDelay = time.Second
-	said, err := cmd.StderrPipe()
+	stderr, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,14 +54,14 @@ func servePHP(t *testing.T, meanwhile string) (url string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	_, url, _ = strings.Cut(lineWith(t, said, "started"), "(")
+	_, url, _ = strings.Cut(lineWith(t, stderr, "started"), "(")
 	url, _, _ = strings.Cut(url, ")")
 	return url
 }
 
 // A page of PHP hands a question over and is free; its browser follows the answer,
 // reloaded amid it, offline and back, and in two tabs.
-func TestThePHPExampleInABrowser(t *testing.T) {
+func TestPHPExampleInABrowser(t *testing.T) {
 	b := openBrowser(t)
 	model := dictation{make(chan string)}
 	upstream := httptest.NewServer(model)
@@ -72,7 +72,7 @@ func TestThePHPExampleInABrowser(t *testing.T) {
 		c.Models = []config.Model{{Name: "dictated", BaseURL: upstream.URL + "/v1"}}
 		c.AllowedOrigins, c.PublicURL = []string{page}, network.URL()
 	})
-	network.SetTarget(s.house.listener.Addr().String())
+	network.SetTarget(s.components.listener.Addr().String())
 
 	first := b.open(page + "/")
 	first.until("button", `text === 'Ask'`)
@@ -116,7 +116,7 @@ func TestThePHPExampleInABrowser(t *testing.T) {
 }
 
 // Without Meanwhile the page says so; without the right to a job it shows none.
-func TestThePHPExampleWhenThingsAreNotThere(t *testing.T) {
+func TestPHPExampleWithMissingParts(t *testing.T) {
 	s := serve(t, nil)
 	page := servePHP(t, s.URL())
 	get := func(query string) string {

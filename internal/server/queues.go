@@ -3,7 +3,6 @@ package server
 import (
 	"fmt"
 	"log/slog"
-	"net/http"
 
 	"github.com/meanwhile-run/meanwhile/internal/config"
 	"github.com/meanwhile-run/meanwhile/internal/engine"
@@ -15,26 +14,26 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/simmodel"
 )
 
-// makeExecutors makes the executor of each queue. All llm queues share their
-// models, whose bounds hold over all of them; models is to be closed at the end. In
-// notes is noted which commands run.
-func makeExecutors(cfg config.Config, notes *process.PIDFile, follow llm.CallHook, log *slog.Logger) (executors map[string]exec.Executor, models *llm.Executor, err error) {
-	if models, err = makeModels(cfg, follow, log); err != nil {
+// makeExecutors returns the executor of each queue. All llm queues share models, so that a
+// model's concurrency holds over all of them. The caller must close models. pidFile records
+// the running commands.
+func makeExecutors(cfg config.Config, pidFile *process.PIDFile, onCall llm.CallHook, log *slog.Logger) (executors map[string]exec.Executor, models *llm.Executor, err error) {
+	if models, err = makeModels(cfg, onCall, log); err != nil {
 		return nil, nil, err
 	}
 	executors = map[string]exec.Executor{}
 	for name, q := range cfg.Queues {
-		if executors[name], err = makeExecutor(q, notes, models); err != nil {
+		if executors[name], err = makeExecutor(q, pidFile, models); err != nil {
 			return nil, models, fmt.Errorf("the queue %s: %w", name, err)
 		}
 		if p, ok := executors[name].(*process.Executor); ok && p.CheckInstalled() != nil {
-			log.Warn("the command of a queue cannot be run: until that is mended its jobs fail", "queue", name, "error", p.CheckInstalled())
+			log.Warn("the command of a queue cannot be run: its jobs fail until that is repaired", "queue", name, "error", p.CheckInstalled())
 		}
 	}
 	return executors, models, nil
 }
 
-func makeExecutor(q config.Queue, notes *process.PIDFile, models *llm.Executor) (exec.Executor, error) {
+func makeExecutor(q config.Queue, pidFile *process.PIDFile, models *llm.Executor) (exec.Executor, error) {
 	switch q.Executor {
 	case config.Sim:
 		return sim.Executor{}, nil
@@ -44,32 +43,32 @@ func makeExecutor(q config.Queue, notes *process.PIDFile, models *llm.Executor) 
 		}
 		return models.WithDefault(q.LLM.Model)
 	case config.Process:
-		return process.New(process.Config{Command: q.Process.Command, Env: q.Process.Env, PIDFile: notes})
+		return process.New(process.Config{Command: q.Process.Command, Env: q.Process.Env, PIDFile: pidFile})
 	}
 	return nil, fmt.Errorf("there is no executor %s", q.Executor)
 }
 
-// makeModels makes the executor of models; without any, of the one that pretends. Nil
-// when nobody would use it.
-func makeModels(cfg config.Config, follow llm.CallHook, log *slog.Logger) (*llm.Executor, error) {
-	c := llm.Config{OnCall: follow, Log: log}
+// makeModels returns the executor of all models; without models in the configuration, of
+// the simulated one. It returns nil when no queue calls a model.
+func makeModels(cfg config.Config, onCall llm.CallHook, log *slog.Logger) (*llm.Executor, error) {
+	c := llm.Config{OnCall: onCall, Log: log}
 	for _, m := range cfg.Models {
 		c.Models = append(c.Models, llm.Model{
 			Name: m.Name, BaseURL: m.BaseURL, APIKey: m.APIKey, APIKeyEnv: m.APIKeyEnv, Concurrency: m.Concurrency,
 		})
 	}
-	if !asksModels(cfg.Queues) {
+	if !hasLLMQueue(cfg.Queues) {
 		return nil, nil
 	}
 	if len(cfg.Models) == 0 {
-		pretended := simmodel.Defaults()
-		log.Info("no models are configured: llm queues use the built-in simulated model", "model", pretended.Models[0])
-		c.Models = []llm.Model{{Name: pretended.Models[0], BaseURL: "http://simulated.invalid/v1", Transport: inProcess(pretended)}}
+		simulated := simmodel.Defaults()
+		log.Info("no models are configured: llm queues use the built-in simulated model", "model", simulated.Models[0])
+		c.Models = []llm.Model{{Name: simulated.Models[0], BaseURL: "http://simulated.invalid/v1", Transport: loopback.Transport(simmodel.New(simulated))}}
 	}
 	return llm.New(c)
 }
 
-func asksModels(queues map[string]config.Queue) bool {
+func hasLLMQueue(queues map[string]config.Queue) bool {
 	for _, q := range queues {
 		if q.Executor == config.LLM {
 			return true
@@ -78,10 +77,7 @@ func asksModels(queues map[string]config.Queue) bool {
 	return false
 }
 
-// inProcess carries calls to a simulated model that lives in this process.
-func inProcess(o simmodel.Options) http.RoundTripper { return loopback.Transport(simmodel.New(o)) }
-
-// engineQueues are the queues in the engine's words.
+// engineQueues returns the queues as the engine takes them.
 func engineQueues(cfg config.Config, executors map[string]exec.Executor) []engine.Queue {
 	var list []engine.Queue
 	for name, q := range cfg.Queues {

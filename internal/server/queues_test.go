@@ -10,13 +10,14 @@ import (
 )
 
 // Who mistook a command hears of it at the start, not from the first job.
-func TestACommandThatIsNotThereIsToldOfAtTheStart(t *testing.T) {
-	for command, told := range map[string]bool{"sh": false, "./no-such-program": true, "/": true} {
+func TestMissingCommandIsLoggedAtTheStart(t *testing.T) {
+	t.Parallel()
+	for command, warned := range map[string]bool{"sh": false, "./no-such-program": true, "/": true} {
 		q := config.Defaults(config.Process)
 		q.Process.Command = []string{command}
 		var log bytes.Buffer
 		_, _, err := makeExecutors(config.Config{Queues: map[string]config.Queue{"q": q}}, nil, nil, slog.New(slog.NewTextHandler(&log, nil)))
-		if err != nil || strings.Contains(log.String(), "level=WARN") != told {
+		if err != nil || strings.Contains(log.String(), "level=WARN") != warned {
 			t.Errorf("%s: %v, %q", command, err, &log)
 		}
 	}

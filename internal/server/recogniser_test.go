@@ -10,7 +10,7 @@ import (
 )
 
 // The example reads its page through a running server.
-func TestTheRecogniserExampleReadsItsPage(t *testing.T) {
+func TestRecogniserExampleReadsItsPage(t *testing.T) {
 	if _, err := exec.LookPath("tesseract"); err != nil {
 		const how = "the example runs tesseract, which is not installed: sudo apt-get install tesseract-ocr"
 		if os.Getenv("MEANWHILE_CI") != "" {

@@ -18,9 +18,9 @@ var openToTokens = []string{
 }
 
 // routes are all that the server answers.
-func (s *served) routes() []string {
+func (s *testServer) routes() []string {
 	var all patterns
-	s.house.register(&all)
+	s.components.register(&all)
 	return all
 }
 
@@ -30,7 +30,7 @@ func at(pattern, id string) (method, path string) {
 	return method, strings.NewReplacer("{id}", id, "{task}", id, "{queue}", "sim", "{name}", "x").Replace(path)
 }
 
-func (s *served) done(id, user string) {
+func (s *testServer) done(id, user string) {
 	s.t.Helper()
 	if status, j := s.call("GET", "/v1/jobs/"+id, "", "X-User-ID", user, "Prefer", "wait=20"); status != 200 || j["status"] != "succeeded" {
 		s.t.Fatalf("%d %v", status, j)
@@ -38,7 +38,8 @@ func (s *served) done(id, user string) {
 }
 
 // Every other route refuses a token, whatever else the request says.
-func TestATokenOpensTheseRoutesAndNoOther(t *testing.T) {
+func TestTokenOpensTheseRoutesAndNoOther(t *testing.T) {
+	t.Parallel()
 	s := serve(t, nil)
 	mine, url := s.watchURL(`{}`, "X-User-ID", "ann", "Prefer", "watch=cancel")
 	another, _ := s.watchURL(`{}`, "X-User-ID", "ann")
@@ -63,7 +64,8 @@ func TestATokenOpensTheseRoutesAndNoOther(t *testing.T) {
 }
 
 // To another user a job is not there, on any route.
-func TestAJobIsNotThereForAnotherUserOnAnyRoute(t *testing.T) {
+func TestJobOfAnotherUserIs404OnEveryRoute(t *testing.T) {
+	t.Parallel()
 	s := serve(t, nil)
 	id, _ := s.watchURL(`{}`, "X-User-ID", "ann")
 	s.done(id, "ann")

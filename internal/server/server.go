@@ -1,12 +1,11 @@
-// Package server is the boot: it puts the rooms together, in one order, and takes
-// them apart in the reverse one. Everything that a server is made of is named here
-// once, and nothing is decided here but the order.
+// Package server boots and stops a server. It makes all components in one order and stops
+// them in the reverse one; it decides nothing else.
 //
-// The life of a server: it takes the data directory, opens the store, listens,
-// and lets the engine, the runners and the HTTP faces run. When it is to stop,
-// /readyz says so first; then no new job is taken or begun, running work gets its
-// grace and is handed back, watchers are told to reconnect, requests under way are
-// answered, the last commit is made, and the directory is let go.
+// The start: lock the data directory, open the store, listen, then run the engine, the
+// runners and the HTTP APIs. The stop: /readyz answers 503 first; submits are refused and
+// no job starts; running work gets its grace and is handed back; watchers are told to
+// reconnect; requests under way are answered; the last commit is made; the data directory
+// is released.
 package server
 
 import (
@@ -24,41 +23,39 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Server is a server: first it is opened, then it may be given queues, then it runs,
-// once.
+// Server is opened, may get queues, and then runs once.
 type Server struct {
-	house *house        // set once
-	gone  chan struct{} // closed when all is gone
-	err   error         // why it stopped; to be read after gone
+	components *components   // set once
+	done       chan struct{} // closed when everything has stopped
+	err        error         // why it stopped; valid once done is closed
 
 	mu    sync.Mutex
-	begun bool // guarded by mu: it runs, ran, or was closed
+	begun bool // it runs, ran or was closed; guarded by mu
 }
 
-// Open takes the data directory, opens the store, and listens when there is an
-// address. Nothing runs yet: call Run, or Close.
+// Open locks the data directory, opens the store, and listens if there is an address.
+// Nothing runs before Run. The caller must call Run or Close.
 func Open(ctx context.Context, cfg config.Config, log *slog.Logger) (*Server, error) {
-	h, err := open(ctx, cfg, log)
+	c, err := open(ctx, cfg, log)
 	if err != nil {
-		return nil, noRoom(cfg, err)
+		return nil, explainFullDisk(cfg, err)
 	}
-	return &Server{house: h, gone: make(chan struct{})}, nil
+	return &Server{components: c, done: make(chan struct{})}, nil
 }
 
-// Run is the whole life of a server that is a process of its own: it runs until ctx
-// ends, or until something fails that it cannot live without. It returns when all is
-// gone.
+// Run opens and runs a server that is a process of its own, until ctx ends or a component
+// fails. It returns when everything has stopped.
 func Run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	s, err := Open(ctx, cfg, log)
 	if err != nil {
 		return err
 	}
-	memory := launch(paceCollector)
+	memory := startTask(tuneGC)
 	return errors.Join(s.Run(ctx), memory.stop())
 }
 
-// Run runs the server until ctx ends, or until something fails that it cannot live
-// without. It returns when all is gone: nil when the server was told to stop.
+// Run runs the server until ctx ends or a component fails. It returns when everything has
+// stopped: nil when ctx ended.
 func (s *Server) Run(ctx context.Context) error {
 	if err := s.start(ctx); err != nil {
 		return err
@@ -66,25 +63,26 @@ func (s *Server) Run(ctx context.Context) error {
 	return s.Wait()
 }
 
-// start has the server live, and returns when it is ready.
+// start starts the server, and returns when it is ready.
 func (s *Server) start(ctx context.Context) error {
 	if !s.begin() {
 		return errors.New("this server runs already, or has been closed")
 	}
-	// A stop that comes this early is an orderly one, too.
-	if err := s.house.furnish(context.WithoutCancel(ctx)); err != nil {
-		return errors.Join(noRoom(s.house.cfg, err), s.abandon())
+	// A ctx that ends this early stops the server in the usual order, later.
+	if err := s.components.assemble(context.WithoutCancel(ctx)); err != nil {
+		return errors.Join(explainFullDisk(s.components.cfg, err), s.abandon())
 	}
 	started := make(chan struct{})
 	go func() {
-		defer close(s.gone)
-		s.err = s.house.live(ctx, started)
+		defer close(s.done)
+		s.err = s.components.run(ctx, started)
 	}()
 	<-started
 	return nil
 }
 
-// begin makes the caller the one who has the house; false when there was one.
+// begin reports whether this is the first call: only one caller may run or close the
+// components.
 func (s *Server) begin() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,8 +91,8 @@ func (s *Server) begin() bool {
 	return first
 }
 
-// Close lets go of what Open took, for a server that was never run. It does nothing
-// to another.
+// Close releases what Open acquired, for a server that never ran. Otherwise it does
+// nothing.
 func (s *Server) Close() error {
 	if !s.begin() {
 		return nil
@@ -102,39 +100,39 @@ func (s *Server) Close() error {
 	return s.abandon()
 }
 
-// abandon takes down a house in which nobody lived.
+// abandon closes the components of a server that never ran.
 func (s *Server) abandon() error {
-	defer close(s.gone)
-	s.house.door.shut(0)
-	return s.house.close()
+	defer close(s.done)
+	s.components.embedded.stop(0)
+	return s.components.close()
 }
 
-// URL is where the server listens; "" when it does not.
-func (s *Server) URL() string { return s.house.url() }
+// URL returns the address on which the server listens; "" for none.
+func (s *Server) URL() string { return s.components.url() }
 
-func (h *house) url() string {
-	if h.listener == nil {
+func (c *components) url() string {
+	if c.listener == nil {
 		return ""
 	}
-	return "http://" + h.listener.Addr().String()
+	return "http://" + c.listener.Addr().String()
 }
 
-// Handler is all faces, for the program that the server lives in. Requests wait, for
-// a while, until the server runs.
-func (s *Server) Handler() http.Handler { return s.house.door }
+// Handler returns the handler of all APIs, for a program that embeds the server. Requests
+// wait up to 10 s for the server to run.
+func (s *Server) Handler() http.Handler { return s.components.embedded }
 
-// Wait returns when all is gone: nil when the server was told to stop.
+// Wait returns when everything has stopped, with the result of Run.
 func (s *Server) Wait() error {
-	<-s.gone
+	<-s.done
 	return s.err
 }
 
-// Add gives a server that does not run yet a queue whose executor the caller made.
+// Add adds a queue with the caller's executor. It fails once the server runs.
 func (s *Server) Add(name string, q config.Queue, e exec.Executor) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	h := s.house
-	_, known := h.executors[name]
+	c := s.components
+	_, known := c.executors[name]
 	switch {
 	case s.begun:
 		return fmt.Errorf("the queue %s comes too late: the server runs already, or has been closed", job.Quote(name))
@@ -144,68 +142,69 @@ func (s *Server) Add(name string, q config.Queue, e exec.Executor) error {
 	if err := config.CheckQueue(name, q); err != nil {
 		return err
 	}
-	h.cfg.Queues = maps.Clone(h.cfg.Queues) // it is the caller's
-	if h.cfg.Queues == nil {
-		h.cfg.Queues = map[string]config.Queue{}
+	c.cfg.Queues = maps.Clone(c.cfg.Queues) // the map belongs to the caller of Open
+	if c.cfg.Queues == nil {
+		c.cfg.Queues = map[string]config.Queue{}
 	}
-	h.cfg.Queues[name], h.executors[name] = q, e
+	c.cfg.Queues[name], c.executors[name] = q, e
 	return nil
 }
 
-// live is a server's life, from its first request to its last.
-func (h *house) live(ctx context.Context, started chan<- struct{}) error {
+// run starts all components, waits for ctx or a failure, and stops them. It closes started
+// once requests are served.
+func (c *components) run(ctx context.Context, started chan<- struct{}) error {
 	began := time.Now()
-	engine := launch(h.engine.Run)
-	work := launch(h.work)
-	faces := launch(h.serve)
-	numbers := launch(h.seen.run)
-	h.health.set(ready)
-	h.log.Info("ready", "url", h.url(), "data", h.data.path)
+	engine := startTask(c.engine.Run)
+	runners := startTask(c.runRunners)
+	apis := startTask(c.serve)
+	metrics := startTask(c.instruments.run)
+	c.health.set(ready)
+	c.log.Info("ready", "url", c.url(), "data", c.data.path)
 	close(started)
 
 	var err error
 	select {
 	case <-ctx.Done():
-		h.log.Info("stopping: running work may finish", "grace", h.cfg.ShutdownGrace.String())
-	case <-engine.gone:
+		c.log.Info("stopping: running work may finish", "grace", c.cfg.ShutdownGrace.String())
+	case <-engine.done:
 		err = fmt.Errorf("the engine stopped: %w", engine.err)
-	case <-faces.gone:
-		err = fmt.Errorf("the listener failed: %w", faces.err)
+	case <-apis.done:
+		err = fmt.Errorf("the listener failed: %w", apis.err)
 	}
 
-	h.health.set(stopping)
-	h.engine.StopSubmits()
-	worked := work.stop()
-	h.leave() // held requests and streams end
-	served := faces.stop()
+	c.health.set(stopping)
+	c.engine.StopSubmits()
+	worked := runners.stop()
+	c.endStreams() // or the HTTP server would wait for long-polls and streams
+	testServer := apis.stop()
 	committed := engine.stop()
-	err = errors.Join(err, worked, served, committed, numbers.stop(), h.close())
-	h.log.Info("stopped", "after", time.Since(began).Round(time.Millisecond).String())
+	err = errors.Join(err, worked, testServer, committed, metrics.stop(), c.close())
+	c.log.Info("stopped", "after", time.Since(began).Round(time.Millisecond).String())
 	return err
 }
 
-// running is a part of the server that runs.
-type running struct {
+// task is a component that runs in a goroutine.
+type task struct {
 	cancel context.CancelFunc
-	gone   chan struct{} // closed when run has returned
-	err    error         // what it returned; to be read after gone
+	done   chan struct{} // closed when its function has returned
+	err    error         // what it returned; valid once done is closed
 }
 
-// launch runs a part in a goroutine of its own, until stop.
-func launch(run func(context.Context) error) *running {
+// startTask runs a function in a goroutine, with a context that stop ends.
+func startTask(run func(context.Context) error) *task {
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &running{cancel: cancel, gone: make(chan struct{})}
+	r := &task{cancel: cancel, done: make(chan struct{})}
 	go func() {
-		defer close(r.gone)
+		defer close(r.done)
 		r.err = run(ctx)
 	}()
 	return r
 }
 
-// stop ends the part and waits for it.
-func (r *running) stop() error {
+// stop ends the task and waits for it.
+func (r *task) stop() error {
 	r.cancel()
-	<-r.gone
+	<-r.done
 	if errors.Is(r.err, context.Canceled) {
 		return nil
 	}

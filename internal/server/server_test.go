@@ -24,7 +24,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // served is a server under test.
-type served struct {
+type testServer struct {
 	*Server
 	t    *testing.T
 	stop context.CancelFunc
@@ -32,13 +32,13 @@ type served struct {
 }
 
 // serve starts a server on a free port; the test stops it, or its end does.
-func serve(t *testing.T, change func(*config.Config)) *served {
+func serve(t *testing.T, change func(*config.Config)) *testServer {
 	t.Helper()
 	return serveWith(t, change, func(*Server) error { return nil })
 }
 
 // serveWith is serve with queues that the test adds.
-func serveWith(t *testing.T, change func(*config.Config), add func(*Server) error) *served {
+func serveWith(t *testing.T, change func(*config.Config), add func(*Server) error) *testServer {
 	t.Helper()
 	cfg := config.Default()
 	cfg.Listen, cfg.Data = "127.0.0.1:0", t.TempDir()
@@ -57,11 +57,11 @@ func serveWith(t *testing.T, change func(*config.Config), add func(*Server) erro
 	}
 	t.Cleanup(http.DefaultClient.CloseIdleConnections)
 	t.Cleanup(func() { stop(); s.Wait() })
-	return &served{Server: s, t: t, stop: stop, cfg: cfg}
+	return &testServer{Server: s, t: t, stop: stop, cfg: cfg}
 }
 
 // quit tells the server to stop and waits for it.
-func (s *served) quit() {
+func (s *testServer) quit() {
 	s.t.Helper()
 	s.stop()
 	if err := s.Wait(); err != nil {
@@ -70,7 +70,7 @@ func (s *served) quit() {
 }
 
 // call makes a request and returns the status and what the answer says.
-func (s *served) call(method, path, body string, headers ...string) (int, map[string]any) {
+func (s *testServer) call(method, path, body string, headers ...string) (int, map[string]any) {
 	s.t.Helper()
 	status, text := s.text(method, path, body, headers...)
 	var answer map[string]any
@@ -80,7 +80,7 @@ func (s *served) call(method, path, body string, headers ...string) (int, map[st
 	return status, answer
 }
 
-func (s *served) text(method, path, body string, headers ...string) (int, string) {
+func (s *testServer) text(method, path, body string, headers ...string) (int, string) {
 	s.t.Helper()
 	res := s.send(method, path, body, headers...)
 	defer res.Body.Close()
@@ -91,7 +91,7 @@ func (s *served) text(method, path, body string, headers ...string) (int, string
 	return res.StatusCode, string(text)
 }
 
-func (s *served) send(method, path, body string, headers ...string) *http.Response {
+func (s *testServer) send(method, path, body string, headers ...string) *http.Response {
 	s.t.Helper()
 	req, err := http.NewRequestWithContext(s.t.Context(), method, s.URL()+path, strings.NewReader(body))
 	if err != nil {
@@ -109,7 +109,8 @@ func (s *served) send(method, path, body string, headers ...string) *http.Respon
 	return res
 }
 
-func TestAServerIsAliveReadyAndWorks(t *testing.T) {
+func TestServerIsAliveReadyAndRunsJobs(t *testing.T) {
+	t.Parallel()
 	s := serve(t, nil)
 	if status, text := s.text("GET", "/healthz", ""); status != 200 || text != "alive\n" {
 		t.Errorf("/healthz: %d %q", status, text)
@@ -127,7 +128,8 @@ func TestAServerIsAliveReadyAndWorks(t *testing.T) {
 	s.quit()
 }
 
-func TestWhatWasAcknowledgedIsThereAfterARestart(t *testing.T) {
+func TestAcknowledgedJobsSurviveARestart(t *testing.T) {
+	t.Parallel()
 	first := serve(t, nil)
 	_, done := first.call("POST", "/v1/jobs", `{"queue":"sim","input":{"tokens":3}}`, "Prefer", "wait=60")
 	_, long := first.call("POST", "/v1/jobs", `{"queue":"sim","input":{"duration_ms":300000}}`)
@@ -151,7 +153,8 @@ func TestWhatWasAcknowledgedIsThereAfterARestart(t *testing.T) {
 	second.quit()
 }
 
-func TestWatchersAreToldToReconnectWhenTheServerStops(t *testing.T) {
+func TestStopTellsWatchersToReconnect(t *testing.T) {
+	t.Parallel()
 	s := serve(t, nil)
 	_, j := s.call("POST", "/v1/jobs", `{"queue":"sim","input":{"duration_ms":300000}}`)
 	stream := s.send("GET", "/v1/jobs/"+j["id"].(string)+"/events", "")
@@ -171,7 +174,7 @@ func TestWatchersAreToldToReconnectWhenTheServerStops(t *testing.T) {
 }
 
 // untilMetric asks for the metrics until they have a line.
-func (s *served) untilMetric(line string) {
+func (s *testServer) untilMetric(line string) {
 	s.t.Helper()
 	for text := ""; !strings.Contains(text, "\n"+line+"\n"); {
 		_, text = s.text("GET", "/metrics", "")
@@ -180,7 +183,8 @@ func (s *served) untilMetric(line string) {
 
 // Who leaves is not counted among the watchers any more, although nothing is said
 // that would find it gone.
-func TestWatchersThatLeaveAreMissedAtOnce(t *testing.T) {
+func TestWatchersThatLeaveAreUncountedAtOnce(t *testing.T) {
+	t.Parallel()
 	s := serve(t, nil)
 	_, j := s.call("POST", "/v1/jobs", `{"queue":"sim","input":{"echo":1},"delay_s":300}`)
 	open := s.dialAll(10, "GET /v1/jobs/"+j["id"].(string)+"/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -192,7 +196,8 @@ func TestWatchersThatLeaveAreMissedAtOnce(t *testing.T) {
 	s.untilMetric(`meanwhile_http_requests_total{method="GET",route="/v1/jobs/{id}/events",status="2xx"} 10`)
 }
 
-func TestAServerThatStopsLeavesNoWatcherBehind(t *testing.T) {
+func TestStopEndsEveryWatch(t *testing.T) {
+	t.Parallel()
 	s := serve(t, nil)
 	_, j := s.call("POST", "/v1/jobs", `{"queue":"sim","input":{"echo":1},"delay_s":300}`)
 	const n = 100
@@ -211,7 +216,8 @@ func TestAServerThatStopsLeavesNoWatcherBehind(t *testing.T) {
 	}
 }
 
-func TestWhileWorkFinishesTheServerIsNotReadyAndTakesNoJobs(t *testing.T) {
+func TestStoppingServerIsNotReadyAndRefusesSubmits(t *testing.T) {
+	t.Parallel()
 	model := dictation{make(chan string)}
 	upstream := httptest.NewServer(model)
 	t.Cleanup(upstream.Close)
@@ -224,7 +230,7 @@ func TestWhileWorkFinishesTheServerIsNotReadyAndTakesNoJobs(t *testing.T) {
 	stream := s.send("GET", "/v1/jobs/"+j["id"].(string)+"/events", "")
 	defer stream.Body.Close()
 	s.stop()
-	for phase(s.house.health.now.Load()) != stopping {
+	for phase(s.components.health.now.Load()) != stopping {
 		if status, _ := s.text("GET", "/healthz", ""); status != 200 {
 			t.Errorf("/healthz: %d", status)
 		}
@@ -237,16 +243,17 @@ func TestWhileWorkFinishesTheServerIsNotReadyAndTakesNoJobs(t *testing.T) {
 		t.Errorf("a submit: %d %v", status, refusal)
 	}
 	close(model.words)
-	story, err := io.ReadAll(stream.Body)
-	if err != nil || !strings.Contains(string(story), "event: done") {
-		t.Errorf("running work had its grace, and its watcher did not see the end: %v\n%s", err, story)
+	text, err := io.ReadAll(stream.Body)
+	if err != nil || !strings.Contains(string(text), "event: done") {
+		t.Errorf("running work had its grace, and its watcher did not see the end: %v\n%s", err, text)
 	}
 	if err := s.Wait(); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestAServerThatCannotStartSaysWhyAndLeavesNothing(t *testing.T) {
+func TestFailedStartSaysWhyAndLeavesNothing(t *testing.T) {
+	t.Parallel()
 	s := serve(t, nil)
 	log := slog.New(slog.DiscardHandler)
 
@@ -257,11 +264,11 @@ func TestAServerThatCannotStartSaysWhyAndLeavesNothing(t *testing.T) {
 	}
 	other.Data = t.TempDir()
 	other.Listen = strings.TrimPrefix(s.URL(), "http://")
-	if _, err := Open(t.Context(), other, log); err == nil || !strings.Contains(err.Error(), "another program does; stop it, or name another (--listen)") {
+	if _, err := Open(t.Context(), other, log); err == nil || !strings.Contains(err.Error(), "another program uses it; stop that, or use another address (--listen)") {
 		t.Errorf("the same address: %v", err)
 	}
 	other.Listen, other.Metrics.Listen = "127.0.0.1:0", other.Listen
-	if _, err := Open(t.Context(), other, log); err == nil || !strings.Contains(err.Error(), "name another (metrics.listen)") {
+	if _, err := Open(t.Context(), other, log); err == nil || !strings.Contains(err.Error(), "use another address (metrics.listen)") {
 		t.Errorf("the same address for metrics: %v", err)
 	}
 	d, err := openData(other.Data)
@@ -272,9 +279,10 @@ func TestAServerThatCannotStartSaysWhyAndLeavesNothing(t *testing.T) {
 	s.quit()
 }
 
-func TestAnAddressThatFailsEndsTheServerWithAnError(t *testing.T) {
+func TestFailedListenerStopsTheServer(t *testing.T) {
+	t.Parallel()
 	s := serve(t, nil)
-	if err := s.house.listener.Close(); err != nil {
+	if err := s.components.listener.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Wait(); err == nil || !strings.Contains(err.Error(), net.ErrClosed.Error()) {
@@ -282,7 +290,8 @@ func TestAnAddressThatFailsEndsTheServerWithAnError(t *testing.T) {
 	}
 }
 
-func TestTheChatQueueAnswersWithTheBuiltInModel(t *testing.T) {
+func TestChatUsesTheBuiltInModel(t *testing.T) {
+	t.Parallel()
 	s := serve(t, nil)
 	status, j := s.call("POST", "/v1/jobs", `{"queue":"chat","input":{
 		"messages":[{"role":"user","content":"How do tides work?"}],
@@ -297,7 +306,11 @@ func TestTheChatQueueAnswersWithTheBuiltInModel(t *testing.T) {
 	s.quit()
 }
 
-func TestAQuestionOutlivesTheServerThatTookIt(t *testing.T) {
+func TestQuestionSurvivesARestart(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it waits for a streamed answer")
+	}
+	t.Parallel()
 	first := serve(t, nil)
 	status, task := first.call("POST", "/api/chat", `{"query":"How do tides work?"}`)
 	if status != 202 {
@@ -308,8 +321,8 @@ func TestAQuestionOutlivesTheServerThatTookIt(t *testing.T) {
 	second := serve(t, func(c *config.Config) { c.Data = first.cfg.Data })
 	events := second.send("GET", "/v1/jobs/"+task["task_id"].(string)+"/events", "")
 	defer events.Body.Close()
-	if story, err := io.ReadAll(events.Body); err != nil || !strings.Contains(string(story), "event: done") {
-		t.Fatalf("%v %s", err, story)
+	if text, err := io.ReadAll(events.Body); err != nil || !strings.Contains(string(text), "event: done") {
+		t.Fatalf("%v %s", err, text)
 	}
 	status, end := second.call("GET", "/api/chat/status/"+task["task_id"].(string), "")
 	if status != 200 || end["status"] != "completed" {

@@ -29,9 +29,9 @@ func cpu() time.Duration {
 	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
 }
 
-// office is an engine over a synced store, with room for all streams.
-func office(b *testing.B) *engine.Engine {
-	store, err := sqlite.Open(context.Background(), filepath.Join(b.TempDir(), "jobs.db"), sqlite.Options{PreallocateLog: logAhead})
+// newBenchEngine returns an engine over a synced store, with capacity for all streams.
+func newBenchEngine(b *testing.B) *engine.Engine {
+	store, err := sqlite.Open(context.Background(), filepath.Join(b.TempDir(), "jobs.db"), sqlite.Options{PreallocateLog: preallocatedLog})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -71,7 +71,7 @@ func BenchmarkAppend(b *testing.B) {
 }
 
 func benchmarkAppend(b *testing.B, progress bool) {
-	e := office(b)
+	e := newBenchEngine(b)
 	claims := make(chan job.Claimed, streams)
 	defer e.Consume(job.Worker{Name: "bench", Queue: "talk", Slots: streams, Deliver: func(c job.Claimed) { claims <- c }})()
 	submitAll(b, e)
@@ -103,23 +103,22 @@ func benchmarkAppend(b *testing.B, progress bool) {
 	b.ReportMetric(float64((cpu()-began).Microseconds())/float64(b.N), "cpu-µs/append")
 }
 
-// talker says b.N words in all, over all streams, twenty a second each, and remembers
-// when.
-type talker struct {
-	left atomic.Int64
-	said sync.Map // of a job's id and the bytes said so far: when
+// textExecutor writes b.N words in all, twenty a second on each stream, and records when.
+type textExecutor struct {
+	left    atomic.Int64
+	written sync.Map // of outputAt: when it was written
 }
 
-type spoken struct {
+type outputAt struct {
 	id    job.ID
 	bytes int
 }
 
-func (*talker) Kind() string       { return "talker" }
-func (*talker) TakesFiles() bool   { return false }
-func (*talker) Check([]byte) error { return nil }
+func (*textExecutor) Kind() string       { return "textExecutor" }
+func (*textExecutor) TakesFiles() bool   { return false }
+func (*textExecutor) Check([]byte) error { return nil }
 
-func (k *talker) Execute(ctx context.Context, t exec.Task, out exec.Sink) error {
+func (k *textExecutor) Execute(ctx context.Context, t exec.Task, out exec.Sink) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for n := 1; k.left.Add(-1) >= 0; n++ {
@@ -127,7 +126,7 @@ func (k *talker) Execute(ctx context.Context, t exec.Task, out exec.Sink) error 
 		if err := out.Progress(job.Progress{Percent: 30 + 49*float64(n)/float64(n+200), Status: "Generating response"}); err != nil {
 			return err
 		}
-		k.said.Store(spoken{t.Job.ID, n * len("token ")}, time.Now())
+		k.written.Store(outputAt{t.Job.ID, n * len("token ")}, time.Now())
 		if err := out.Text("token "); err != nil {
 			return err
 		}
@@ -135,11 +134,11 @@ func (k *talker) Execute(ctx context.Context, t exec.Task, out exec.Sink) error 
 	return nil
 }
 
-// BenchmarkStreams is a thousand jobs that each say twenty words a second, each
-// watched: what a word costs, and how long it takes to its watcher.
+// BenchmarkStreams measures the cost of a word, and its delay to the watcher, of a thousand
+// watched jobs that each write twenty words a second.
 func BenchmarkStreams(b *testing.B) {
-	e := office(b)
-	k := &talker{}
+	e := newBenchEngine(b)
+	k := &textExecutor{}
 	k.left.Store(int64(b.N))
 	r := runner.New(runner.Config{Source: e, Queue: "talk", Executor: k, Slots: streams, Name: "bench", Log: slog.New(slog.DiscardHandler)})
 	ctx, stop := context.WithCancel(context.Background())
@@ -165,15 +164,15 @@ func BenchmarkStreams(b *testing.B) {
 	b.ReportMetric(float64(every[len(every)*99/100].Microseconds())/1000, "p99-ms")
 }
 
-// listen watches a job to its end: how long the last word of each update took.
-func (k *talker) listen(b *testing.B, e *engine.Engine, id job.ID) (delays []time.Duration) {
+// listen watches a job to its end. It returns the delay of the last word of each update.
+func (k *textExecutor) listen(b *testing.B, e *engine.Engine, id job.ID) (delays []time.Duration) {
 	w, err := e.Watch(context.Background(), job.Owner{User: "local"}, id, 0)
 	if err != nil {
 		b.Error(err)
 		return nil
 	}
 	defer w.Close()
-	for heard := 0; ; {
+	for received := 0; ; {
 		up, err := w.Next(context.Background())
 		if err == io.EOF {
 			return delays
@@ -182,13 +181,13 @@ func (k *talker) listen(b *testing.B, e *engine.Engine, id job.ID) (delays []tim
 			b.Error(err)
 			return delays
 		}
-		before := heard
+		before := received
 		for _, entry := range up.Entries {
 			if entry.Kind == job.KindText {
-				heard += len(entry.Data)
+				received += len(entry.Data)
 			}
 		}
-		if at, ok := k.said.Load(spoken{id, heard}); ok && heard > before {
+		if at, ok := k.written.Load(outputAt{id, received}); ok && received > before {
 			delays = append(delays, time.Since(at.(time.Time)))
 		}
 		if up.Job.State.Ended() && len(up.Entries) == 0 {

@@ -21,16 +21,19 @@ import (
 )
 
 // waiting is a server that waits for its clients as long as the test says.
-func waiting(t *testing.T, change func(*config.Config), how api.Timeouts) *served {
+func waiting(t *testing.T, change func(*config.Config), how api.Timeouts) *testServer {
 	t.Helper()
 	return serveWith(t, change, func(s *Server) error {
-		s.house.gate.Timeouts = how
+		s.components.gate.Timeouts = how
 		return nil
 	})
 }
 
 // A client that asks and never reads is dropped, whatever the server has to say to it.
-func TestAClientThatNeverReadsIsDropped(t *testing.T) {
+func TestClientThatNeverReadsIsDropped(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it fills the buffers of a connection")
+	}
 	s := waiting(t, nil, api.Timeouts{Write: 100 * time.Millisecond})
 	for range 20 {
 		s.call("POST", "/v1/jobs", `{"queue":"sim","input":{}}`)
@@ -60,7 +63,10 @@ func TestAClientThatNeverReadsIsDropped(t *testing.T) {
 
 // An upload is held for as long as it asks, however its last bytes fall together with
 // the time that uploads are given.
-func TestAHeldUploadOutlivesTheTimeOfItsBody(t *testing.T) {
+func TestUploadPausedByTheServerDoesNotTimeOut(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it waits for a timeout")
+	}
 	s := waiting(t, func(c *config.Config) {
 		q := config.Defaults(config.Process)
 		q.Process.Command, q.Process.Env, q.Concurrency = []string{"sleep", "1"}, []string{"PATH"}, 100
@@ -71,7 +77,7 @@ func TestAHeldUploadOutlivesTheTimeOfItsBody(t *testing.T) {
 	for i := range 24 {
 		all.Go(func() {
 			size := 30000 + 2900*i // several times what gives an upload its time anew
-			if answer := s.uploadHeld(size); !strings.HasPrefix(answer, "200 ") || !strings.Contains(answer, `"status":"succeeded"`) {
+			if answer := s.uploadPaused(size); !strings.HasPrefix(answer, "200 ") || !strings.Contains(answer, `"status":"succeeded"`) {
 				t.Errorf("%d bytes: %s", size, answer)
 			}
 		})
@@ -80,7 +86,7 @@ func TestAHeldUploadOutlivesTheTimeOfItsBody(t *testing.T) {
 }
 
 // uploadHeld submits a file of that size in one write and waits for the end of its job.
-func (s *served) uploadHeld(size int) (answer string) {
+func (s *testServer) uploadPaused(size int) (answer string) {
 	const edge = "xxBOUNDxx"
 	body := "--" + edge + "\r\nContent-Disposition: form-data; name=\"job\"\r\n\r\n{\"queue\":\"slow\",\"input\":null}\r\n--" + edge +
 		"\r\nContent-Disposition: form-data; name=\"f\"; filename=\"a\"\r\n\r\n" + strings.Repeat("y", size) + "\r\n--" + edge + "--\r\n"

@@ -7,18 +7,18 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/loopback"
 )
 
-// Transport carries the requests of callers in this process, without a socket. They
-// count as a program on this machine. Once the server is gone they are told so, and not
-// to try again.
+// Transport returns a transport for clients in this process, without a socket. The server
+// treats them as programs on this machine. After the server has stopped, requests get 410
+// Gone, which clients do not retry.
 func (s *Server) Transport() http.RoundTripper {
 	return loopback.Transport(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
-		case <-s.gone:
+		case <-s.done:
 			w.Header().Set("Content-Type", "application/problem+json")
 			w.WriteHeader(http.StatusGone)
 			_, _ = io.WriteString(w, `{"code":"stopped","detail":"the server of this program has stopped"}`)
 		default:
-			s.house.door.ServeHTTP(w, r)
+			s.components.embedded.ServeHTTP(w, r)
 		}
 	}))
 }

@@ -16,7 +16,7 @@ import (
 
 // serveModels starts a server with models of these names, all of one simulated
 // server over loopback.
-func serveModels[V any](t *testing.T, names map[string]V) *served {
+func serveModels[V any](t *testing.T, names map[string]V) *testServer {
 	upstream := httptest.NewServer(simmodel.New(simmodel.Defaults()))
 	t.Cleanup(upstream.Close)
 	t.Cleanup(upstream.CloseClientConnections)
@@ -40,7 +40,7 @@ func clocksOf(fault string) string {
 
 // A fault of the upstream that stays becomes the job's error, with what a person
 // can do about it, after as many attempts as may help; none leaves the job running.
-func TestEveryFaultOfTheUpstreamEndsTheJob(t *testing.T) {
+func TestEveryUpstreamFaultEndsTheJob(t *testing.T) {
 	faults := map[string]struct {
 		code     string
 		attempts float64
@@ -81,7 +81,7 @@ func TestEveryFaultOfTheUpstreamEndsTheJob(t *testing.T) {
 
 // A fault that passes costs an attempt, or none when the upstream asked to wait,
 // and then the answer is whole.
-func TestAPassingFaultOfTheUpstreamIsOvercome(t *testing.T) {
+func TestPassingUpstreamFaultIsRetried(t *testing.T) {
 	faults := map[string]float64{
 		"500": 2, "close": 2, "close-mid-stream": 2, "malformed-sse": 2, "429": 1, "503": 1,
 	}
@@ -101,15 +101,15 @@ func TestAPassingFaultOfTheUpstreamIsOvercome(t *testing.T) {
 	}
 }
 
-// deaf is an executor whose jobs that say so work until the test lets them go, and
-// hear no cancel; the others are over at once.
-type deaf struct{ letGo chan struct{} }
+// stubborn is an executor. Its jobs with the input "deaf" ignore a cancel and run until
+// letGo is closed; others end at once.
+type stubborn struct{ letGo chan struct{} }
 
-func (deaf) Kind() string       { return "func" }
-func (deaf) TakesFiles() bool   { return true }
-func (deaf) Check([]byte) error { return nil }
+func (stubborn) Kind() string       { return "func" }
+func (stubborn) TakesFiles() bool   { return true }
+func (stubborn) Check([]byte) error { return nil }
 
-func (d deaf) Execute(_ context.Context, t exec.Task, out exec.Sink) error {
+func (d stubborn) Execute(_ context.Context, t exec.Task, out exec.Sink) error {
 	if string(t.Input) == `"deaf"` {
 		<-d.letGo
 	}
@@ -118,7 +118,7 @@ func (d deaf) Execute(_ context.Context, t exec.Task, out exec.Sink) error {
 }
 
 // serveDeaf serves a queue with one slot.
-func serveDeaf(t *testing.T, d deaf, change func(*config.Config)) *served {
+func serveStubborn(t *testing.T, d stubborn, change func(*config.Config)) *testServer {
 	t.Helper()
 	q := config.FuncQueue()
 	q.Concurrency = 1
@@ -128,8 +128,9 @@ func serveDeaf(t *testing.T, d deaf, change func(*config.Config)) *served {
 // Work that ignores its cancel loses its slot after the grace: the job has ended
 // as cancelled, the next one runs, and what the deaf one comes to is not kept.
 func TestWorkThatIgnoresItsCancelLosesItsSlot(t *testing.T) {
-	d := deaf{make(chan struct{})}
-	s := serveDeaf(t, d, nil)
+	t.Parallel()
+	d := stubborn{make(chan struct{})}
+	s := serveStubborn(t, d, nil)
 	_, ignores := s.call("POST", "/v1/jobs", `{"queue":"work","input":"deaf","timeouts":{"cancel_grace_s":0.2}}`)
 	path := "/v1/jobs/" + ignores["id"].(string)
 	if status, j := s.call("POST", path+"/cancel", ""); status != 202 || j["cancel_requested_at"] == nil {
@@ -144,7 +145,7 @@ func TestWorkThatIgnoresItsCancelLosesItsSlot(t *testing.T) {
 	}
 	close(d.letGo)
 	s.quit() // the deaf one has ended by now
-	s = serveDeaf(t, d, func(c *config.Config) { c.Data = s.cfg.Data })
+	s = serveStubborn(t, d, func(c *config.Config) { c.Data = s.cfg.Data })
 	if status, _ := s.call("GET", path+"/result", ""); status != 409 {
 		t.Errorf("the late result: %d", status)
 	}

@@ -90,7 +90,7 @@ func (c *collector) one(t *testing.T, name string) span {
 }
 
 // heard is an upstream, and the traceparents that it was sent.
-func heard(t *testing.T) (url string, sent <-chan string) {
+func recordingUpstream(t *testing.T) (url string, sent <-chan string) {
 	c := make(chan string, 10)
 	model := simmodel.New(simmodel.Options{})
 	upstream := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -110,9 +110,10 @@ const (
 
 // One trace holds the submit, the attempt and the upstream call, each under the one
 // before, although the server that took the job was not the one that did it.
-func TestATraceFollowsAJobOverARestart(t *testing.T) {
+func TestTraceFollowsAJobOverARestart(t *testing.T) {
+	t.Parallel()
 	c := collect(t)
-	upstream, sent := heard(t)
+	upstream, sent := recordingUpstream(t)
 	settings := func(c2 *config.Config) {
 		c2.Models = []config.Model{{Name: "m", BaseURL: upstream}}
 		c2.Tracing = config.Tracing{Endpoint: c.url, Ratio: 1}
@@ -152,7 +153,8 @@ func TestATraceFollowsAJobOverARestart(t *testing.T) {
 
 // A question of the chat is traced like any job; without a caller's trace it begins
 // one.
-func TestAQuestionBeginsATrace(t *testing.T) {
+func TestQuestionBeginsATrace(t *testing.T) {
+	t.Parallel()
 	c := collect(t)
 	s := serve(t, func(c2 *config.Config) { c2.Tracing = config.Tracing{Endpoint: c.url, Ratio: 1} })
 	_, task := s.call("POST", "/api/chat", `{"query":"How do tides work?"}`)
@@ -168,7 +170,7 @@ func TestAQuestionBeginsATrace(t *testing.T) {
 
 // askOver asks a question over a socket that was opened with a traceparent, and returns
 // its job once that has ended.
-func (s *served) askOver(traceparent string) (task string) {
+func (s *testServer) askOverSocket(traceparent string) (task string) {
 	s.t.Helper()
 	conn, _, err := websocket.Dial(s.t.Context(), s.URL()+"/ws", &websocket.DialOptions{HTTPHeader: http.Header{"Traceparent": {traceparent}}})
 	if err != nil {
@@ -183,28 +185,29 @@ func (s *served) askOver(traceparent string) (task string) {
 		if err != nil {
 			s.t.Fatal(err)
 		}
-		var said struct {
+		var message struct {
 			Type   string
 			TaskID string `json:"task_id"`
 		}
-		if err := json.Unmarshal(data, &said); err != nil || said.Type == "error" {
+		if err := json.Unmarshal(data, &message); err != nil || message.Type == "error" {
 			s.t.Fatalf("heard %s", data)
 		}
-		if said.Type == "chat_response" {
-			return said.TaskID
+		if message.Type == "chat_response" {
+			return message.TaskID
 		}
 	}
 }
 
 // So is one that comes over a socket: under what opened it, although that goes on.
-func TestAQuestionOverASocketHasASpan(t *testing.T) {
+func TestQuestionOverASocketHasASpan(t *testing.T) {
+	t.Parallel()
 	c := collect(t)
-	upstream, sent := heard(t)
+	upstream, sent := recordingUpstream(t)
 	s := serve(t, func(c2 *config.Config) {
 		c2.Models = []config.Model{{Name: "m", BaseURL: upstream}}
 		c2.Tracing = config.Tracing{Endpoint: c.url, Ratio: 1}
 	})
-	task := s.askOver(theirs)
+	task := s.askOverSocket(theirs)
 	s.quit()
 	ask, attempt, call := c.one(t, "chat_query"), c.one(t, "job chat"), c.one(t, "upstream call")
 	if ask.TraceID != theirTrace || ask.ParentSpanID == "" || attempt.ParentSpanID != ask.SpanID || call.ParentSpanID != attempt.SpanID {
@@ -216,8 +219,9 @@ func TestAQuestionOverASocketHasASpan(t *testing.T) {
 }
 
 // Without a collector the caller's traceparent is stored and passed on as it is.
-func TestWithoutTracingATraceparentIsPassedOn(t *testing.T) {
-	upstream, sent := heard(t)
+func TestTraceparentIsPassedOnWithoutTracing(t *testing.T) {
+	t.Parallel()
+	upstream, sent := recordingUpstream(t)
 	s := serve(t, func(c *config.Config) { c.Models = []config.Model{{Name: "m", BaseURL: upstream}} })
 	s.call("POST", "/v1/jobs", question, "Traceparent", theirs, "Prefer", "wait=60")
 	if got := <-sent; got != theirs {
@@ -231,18 +235,19 @@ func TestWithoutTracingATraceparentIsPassedOn(t *testing.T) {
 	if got := <-sent; got != theirs {
 		t.Errorf("of a batch the upstream was sent %q", got)
 	}
-	s.askOver(theirs)
+	s.askOverSocket(theirs)
 	if got := <-sent; got != theirs {
 		t.Errorf("of a question over a socket the upstream was sent %q", got)
 	}
 }
 
-func TestMetricsAreAtAnAddressOfTheirOwnWhereThatIsSaid(t *testing.T) {
+func TestMetricsAtASeparateAddress(t *testing.T) {
+	t.Parallel()
 	s := serve(t, func(c *config.Config) { c.Metrics.Listen = "127.0.0.1:0" })
 	if status, _ := s.text("GET", "/metrics", ""); status != 404 {
 		t.Errorf("the server's own address answers /metrics with %d", status)
 	}
-	other := "http://" + s.house.seen.listener.Addr().String()
+	other := "http://" + s.components.instruments.listener.Addr().String()
 	for path, want := range map[string]int{"/metrics": 200, "/v1/jobs": 404, "/debug/pprof/": 404} {
 		res, err := http.Get(other + path)
 		if err != nil {
@@ -259,7 +264,8 @@ func TestMetricsAreAtAnAddressOfTheirOwnWhereThatIsSaid(t *testing.T) {
 	}
 }
 
-func TestProfilesAreAskedForWhereThatIsSaid(t *testing.T) {
+func TestProfilesAreServedIfEnabled(t *testing.T) {
+	t.Parallel()
 	if status, _ := serve(t, nil).text("GET", "/debug/pprof/", ""); status != 404 {
 		t.Errorf("unasked for, /debug/pprof/ answers %d", status)
 	}

@@ -16,8 +16,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/files"
 )
 
-// diskAt names, for a test that runs in a namespace of its own, where to mount a disk:
-// nobody else sees that.
+// diskAt is the variable that tells a test in its own namespace where to mount a disk. No
+// other process sees that mount.
 const diskAt = "MEANWHILE_TEST_DISK_AT"
 
 // onOwnDisk runs a test on a disk of 32 MiB, in a process that may mount one: as root of
@@ -37,14 +37,14 @@ func onOwnDisk(t *testing.T, test func(*testing.T, *disk)) {
 		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}},
 		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}},
 	}
-	said, err := cmd.CombinedOutput()
+	output, err := cmd.CombinedOutput()
 	switch {
 	case cmd.Process == nil:
 		t.Skipf("no namespace can be made here: %v", err)
 	case err != nil:
-		t.Fatalf("%v: %s", err, said)
-	case bytes.Contains(said, []byte("--- SKIP")):
-		t.Skipf("%s", said)
+		t.Fatalf("%v: %s", err, output)
+	case bytes.Contains(output, []byte("--- SKIP")):
+		t.Skipf("%s", output)
 	}
 }
 
@@ -55,11 +55,11 @@ type disk struct{ at, data string }
 func (d *disk) leave(t *testing.T, bytes int64) {
 	t.Helper()
 	d.clear(t)
-	var room syscall.Statfs_t
-	if err := syscall.Statfs(d.at, &room); err != nil {
+	var disk syscall.Statfs_t
+	if err := syscall.Statfs(d.at, &disk); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(d.at, "fill"), make([]byte, int64(room.Bavail)*room.Bsize-bytes), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(d.at, "fill"), make([]byte, int64(disk.Bavail)*disk.Bsize-bytes), 0o600); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -107,13 +107,13 @@ func (d *disk) open(t *testing.T) error {
 }
 
 // serve has a server live on the disk.
-func (d *disk) serve(t *testing.T) *served {
+func (d *disk) serve(t *testing.T) *testServer {
 	return serve(t, func(c *config.Config) { c.Data, c.MinFreeBytes = d.data, 1<<20 })
 }
 
 // However little room there is, a first start says what is missing, and leaves nothing
 // behind that keeps a later one from succeeding.
-func TestAFirstStartOnAFullDisk(t *testing.T) {
+func TestFirstStartOnAFullDisk(t *testing.T) {
 	onOwnDisk(t, func(t *testing.T, d *disk) {
 		refused := 0
 		for left := int64(0); left <= 1<<20; left += 16 << 10 {
@@ -123,7 +123,7 @@ func TestAFirstStartOnAFullDisk(t *testing.T) {
 				break
 			}
 			refused++
-			wantSaid(t, err, sayWhatToDo(d.data, "76 MiB")...)
+			wantMessages(t, err, fullDiskAdvice(d.data, "76 MiB")...)
 		}
 		if most := 1<<20/(16<<10) + 1; refused == 0 || refused == most {
 			t.Errorf("%d starts were refused of %d", refused, most)
@@ -134,7 +134,7 @@ func TestAFirstStartOnAFullDisk(t *testing.T) {
 // A server starts in the room that the one before has held in reserve, and what was
 // there can be read and deleted. Without that it says what is missing, and nothing of
 // what was there is harmed.
-func TestALaterStartOnAFullDisk(t *testing.T) {
+func TestLaterStartOnAFullDisk(t *testing.T) {
 	onOwnDisk(t, func(t *testing.T, d *disk) {
 		s := d.serve(t)
 		_, j := s.call("POST", "/v1/jobs", `{"queue":"sim","input":{"echo":"kept"}}`, "Prefer", "wait=30")
@@ -158,7 +158,7 @@ func TestALaterStartOnAFullDisk(t *testing.T) {
 			t.Fatal(err)
 		}
 		d.leave(t, 0)
-		wantSaid(t, d.open(t), sayWhatToDo(d.data, "76 MiB")...)
+		wantMessages(t, d.open(t), fullDiskAdvice(d.data, "76 MiB")...)
 		d.clear(t)
 		again := d.serve(t)
 		if _, kept := again.call("GET", "/v1/jobs/"+j["id"].(string), ""); kept["status"] != "succeeded" {
@@ -168,8 +168,8 @@ func TestALaterStartOnAFullDisk(t *testing.T) {
 	})
 }
 
-// fill submits jobs of 200 KB until there is no room for another.
-func (d *disk) fill(t *testing.T, s *served) (ids []string) {
+// fill submits jobs of 200 KB until the disk has no space for another.
+func (d *disk) fill(t *testing.T, s *testServer) (ids []string) {
 	t.Helper()
 	body := `{"queue":"work","input":"` + strings.Repeat("x", 200_000) + `"}`
 	for {
@@ -186,26 +186,26 @@ func (d *disk) fill(t *testing.T, s *served) (ids []string) {
 
 // serveWork has a server live on the disk whose jobs end at once, but for those that say
 // "deaf".
-func (d *disk) serveWork(t *testing.T, k deaf) *served {
-	return serveDeaf(t, k, func(c *config.Config) { c.Data, c.MinFreeBytes = d.data, 1<<20 })
+func (d *disk) serveWork(t *testing.T, k stubborn) *testServer {
+	return serveStubborn(t, k, func(c *config.Config) { c.Data, c.MinFreeBytes = d.data, 1<<20 })
 }
 
 // takesAgain waits until a server whose disk was full takes work.
-func takesAgain(t *testing.T, s *served) {
+func takesAgain(t *testing.T, s *testServer) {
 	t.Helper()
 	for began := time.Now(); time.Since(began) < time.Minute; {
 		if status, _ := s.call("POST", "/v1/jobs", `{"queue":"work","input":"`+strings.Repeat("x", 200_000)+`"}`); status == 202 {
 			return
 		}
 	}
-	t.Fatal("after a minute no work is taken, although jobs were deleted")
+	t.Fatal("after a minute submits are refused, although jobs were deleted")
 }
 
 // Jobs stop to be taken before they have filled the disk, nothing of them is lost, and
 // deleting makes room again.
 func TestJobsDoNotFillTheDisk(t *testing.T) {
 	onOwnDisk(t, func(t *testing.T, d *disk) {
-		s := d.serveWork(t, deaf{})
+		s := d.serveWork(t, stubborn{})
 		ids := d.fill(t, s)
 		if free, _ := files.Free(d.at); free < 1<<20 {
 			t.Errorf("%d bytes are left on the disk", free)
@@ -226,9 +226,12 @@ func TestJobsDoNotFillTheDisk(t *testing.T) {
 // On a disk that others have filled to its last byte a running job ends, jobs can be
 // cancelled and deleted, /readyz says how it is, the server stops in good order, and a
 // start on the same disk goes on with it.
-func TestADiskThatOthersFill(t *testing.T) {
+func TestDiskThatOtherProgramsFill(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it runs jobs on a disk of its own for seconds")
+	}
 	onOwnDisk(t, func(t *testing.T, d *disk) {
-		k := deaf{make(chan struct{})}
+		k := stubborn{make(chan struct{})}
 		s := d.serveWork(t, k)
 		_, runs := s.call("POST", "/v1/jobs", `{"queue":"work","input":"deaf"}`)
 		_, waits := s.call("POST", "/v1/jobs", `{"queue":"work","input":1}`)
@@ -259,7 +262,7 @@ func TestADiskThatOthersFill(t *testing.T) {
 		}
 		s.quit()
 		d.fillUp(t)
-		s = d.serveWork(t, deaf{})
+		s = d.serveWork(t, stubborn{})
 		if _, count := s.call("POST", "/v1/jobs/delete", `{"queue":"work"}`); count["done"] == 0.0 || count["more"] != nil {
 			t.Errorf("jobs were deleted: %v", count)
 		}
@@ -268,16 +271,16 @@ func TestADiskThatOthersFill(t *testing.T) {
 	})
 }
 
-func TestAStartInADirectoryThatCannotBeWritten(t *testing.T) {
+func TestStartInAnUnwritableDirectory(t *testing.T) {
 	onOwnDisk(t, func(t *testing.T, d *disk) {
 		d.remount(t, syscall.MS_RDONLY)
-		wantSaid(t, d.open(t), "the data directory "+d.data+" cannot be made", "make it writable", "--data")
+		wantMessages(t, d.open(t), "the data directory "+d.data+" cannot be made", "make it writable", "--data")
 		d.remount(t, 0)
 		if err := d.open(t); err != nil {
 			t.Fatal(err)
 		}
 		d.remount(t, syscall.MS_RDONLY)
-		wantSaid(t, d.open(t), "the data directory "+d.data+" cannot be used", "make it writable", "--data")
+		wantMessages(t, d.open(t), "the data directory "+d.data+" cannot be used", "make it writable", "--data")
 		d.remount(t, 0)
 		if err := d.open(t); err != nil {
 			t.Errorf("writable again: %v", err)

@@ -1,0 +1,292 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/api/chat"
+	"github.com/meanwhile-run/meanwhile/internal/api/gate"
+	"github.com/meanwhile-run/meanwhile/internal/api/jobs"
+	"github.com/meanwhile-run/meanwhile/internal/api/openapi"
+	"github.com/meanwhile-run/meanwhile/internal/config"
+	"github.com/meanwhile-run/meanwhile/internal/conversation"
+	"github.com/meanwhile-run/meanwhile/internal/engine"
+	"github.com/meanwhile-run/meanwhile/internal/exec"
+	"github.com/meanwhile-run/meanwhile/internal/exec/llm"
+	"github.com/meanwhile-run/meanwhile/internal/exec/process"
+	"github.com/meanwhile-run/meanwhile/internal/files"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/runner"
+	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
+)
+
+// chatQueue is the queue that answers /api/chat.
+const chatQueue = "chat"
+
+// Limits of the HTTP server. Those of request and response bodies are [api.Timeouts].
+const (
+	headerTimeout   = 10 * time.Second
+	idleTimeout     = 2 * time.Minute
+	maxHeaderBytes  = 32 << 10
+	preallocatedLog = 16 << 20        // size to which the write-ahead log grows under load
+	reserve         = 8 << 20         // disk space that only finishes, cancels and deletes may use
+	requestGrace    = 5 * time.Second // how long requests may go on once running work has ended
+)
+
+// components holds everything that a server consists of. open makes the first part, which
+// needs no list of queues. assemble makes the rest, once Server.Run is called: a program
+// that embeds the server may add queues in between.
+type components struct {
+	cfg         config.Config
+	log         *slog.Logger
+	data        *dataDir
+	instruments *instruments
+	store       *sqlite.Store
+	models      *llm.Executor
+	pidFile     *process.PIDFile         // of the running commands
+	executors   map[string]exec.Executor // by queue
+	listener    net.Listener             // nil without an address
+
+	gate     *gate.Gate // for every listener
+	files    *files.Dir // of jobs
+	engine   *engine.Engine
+	runners  []*runner.Runner
+	jobs     *jobs.API
+	chat     *chat.API // nil without its queue
+	health   health
+	embedded *embedded // for requests from a program that embeds the server
+
+	streams    context.Context // ends when long-polls and streams must end
+	endStreams context.CancelFunc
+}
+
+// open acquires what only one process can have: the directory, the store, the address. On
+// failure it closes what it has opened.
+func open(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *components, err error) {
+	c := &components{cfg: cfg, log: log, embedded: newEmbedded()}
+	c.streams, c.endStreams = context.WithCancel(context.Background())
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.close())
+		}
+	}()
+
+	if c.data, err = openData(cfg.Data); err != nil {
+		return nil, err
+	}
+	if c.store, err = sqlite.Open(ctx, c.data.database(), sqlite.Options{AtEnd: conversation.AtEnd, PreallocateLog: preallocatedLog, Log: log,
+		Reserve: reserve, KeepFree: cfg.MinFreeBytes, Free: func() (int64, bool) { return files.Free(c.data.path) },
+	}); err != nil {
+		return nil, fmt.Errorf("the store cannot be opened: %w", err)
+	}
+	if c.gate, err = makeGate(cfg, c.data); err != nil {
+		return nil, err
+	}
+	if c.instruments, err = openInstruments(ctx, cfg, log); err != nil {
+		return nil, err
+	}
+	// This kills processes that a killed server's commands left running. It comes before
+	// any queue runs: such a process would run beside the next attempt of its job.
+	if c.pidFile, err = process.OpenPIDFile(c.data.commands(), log); err != nil {
+		return nil, fmt.Errorf("the processes that an earlier server's commands left running cannot be found: %w", err)
+	}
+	if c.executors, c.models, err = makeExecutors(cfg, c.pidFile, c.instruments.callHook(), log); err != nil {
+		return nil, err
+	}
+	if cfg.Listen == "" {
+		return c, nil
+	}
+	if c.listener, err = listenAt(ctx, cfg.Listen, "--listen"); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// listenAt listens at an address. The error names the likely cause and the setting
+// (where) that changes the address.
+func listenAt(ctx context.Context, addr, where string) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	if err == nil {
+		return l, nil
+	}
+	advice := "check that it is an address of this machine"
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		advice = "another program uses it; stop that"
+	case errors.Is(err, syscall.EACCES):
+		advice = "ports below 1024 need root or CAP_NET_BIND_SERVICE"
+	}
+	return nil, fmt.Errorf("cannot listen at %s: %s, or use another address (%s): %w", addr, advice, where, err)
+}
+
+// assemble makes the other components, each after those that it uses. It starts none of
+// them.
+func (c *components) assemble(ctx context.Context) (err error) {
+	if err := c.openFiles(ctx); err != nil {
+		return err
+	}
+	c.engine, err = engine.New(ctx, engine.Config{
+		Alone:       true, // the data directory is locked
+		Store:       c.store,
+		Queues:      engineQueues(c.cfg, c.executors),
+		Log:         c.log,
+		MaxBytes:    c.cfg.Retention.MaxBytes,
+		FileBytes:   c.files.Size,
+		Free:        c.free(),
+		MinFree:     c.cfg.MinFreeBytes,
+		RemoveFiles: func(ids []job.ID) { c.files.Remove(ids...) },
+		Observer:    c.instruments.metrics,
+	})
+	if err != nil {
+		return fmt.Errorf("the store cannot be read: %w", err)
+	}
+	c.health.hasSpace = c.engine.HasDiskSpace
+	c.addMetricSources()
+	c.runners = c.makeRunners(c.executors)
+	c.jobs = jobs.New(jobs.Config{Engine: jobs.FromEngine(c.engine), Files: c.files, Gate: c.gate, Log: c.log, Stopping: c.streams})
+	if _, ok := c.cfg.Queues[chatQueue]; ok {
+		c.chat = chat.New(chat.Config{
+			Engine:        c.engine,
+			Conversations: conversation.New(c.store, c.engine),
+			Queue:         chatQueue,
+			Log:           c.log,
+			Gate:          c.gate,
+			Trace:         c.instruments.questionHook(),
+			Stopping:      c.streams.Done(),
+		})
+	}
+	return nil
+}
+
+// makeRunners returns a runner for each queue.
+func (c *components) makeRunners(executors map[string]exec.Executor) []*runner.Runner {
+	var list []*runner.Runner
+	for name, executor := range executors {
+		list = append(list, runner.New(runner.Config{
+			Source:    c.engine,
+			Queue:     name,
+			Executor:  executor,
+			Slots:     c.cfg.Queues[name].Concurrency,
+			Name:      fmt.Sprintf("server-%d", os.Getpid()),
+			Log:       c.log,
+			Files:     c.files.Path,
+			OnAttempt: c.instruments.attemptHook(),
+			Grace:     max(c.cfg.ShutdownGrace, 1), // 0 would be the runner's default
+			// The data directory is locked, so only this process sweeps leases, and its sweep
+			// waits while the disk does.
+			IgnoreLeaseExpiry: true,
+		}))
+	}
+	return list
+}
+
+// runRunners runs the runners until ctx ends and their work has ended or is handed back.
+func (c *components) runRunners(ctx context.Context) error {
+	errs := make([]error, len(c.runners))
+	var all sync.WaitGroup
+	for i, r := range c.runners {
+		all.Go(func() { errs[i] = r.Run(ctx) })
+	}
+	all.Wait()
+	return errors.Join(errs...)
+}
+
+// routes returns the handler of all APIs behind the gate. listen is the address that
+// requests come to; "" accepts any host.
+func (c *components) routes(listen string) http.Handler {
+	mux := http.NewServeMux()
+	c.register(mux)
+	g := *c.gate
+	g.Listen = []string{listen}
+	return c.instruments.middleware.Wrap(g.Handler(mux))
+}
+
+// register adds all routes to a mux.
+func (c *components) register(mux api.Mux) {
+	c.health.register(mux)
+	c.instruments.register(mux)
+	openapi.Register(mux)
+	c.jobs.Register(mux)
+	if c.chat != nil {
+		c.chat.Register(mux)
+	}
+}
+
+// serve serves requests until ctx ends. Requests under way may then go on for
+// requestGrace.
+func (c *components) serve(ctx context.Context) error {
+	c.embedded.start(c.routes(""))
+	err := c.listen(ctx)
+	if !c.embedded.stop(requestGrace) {
+		c.log.Warn("some requests did not end")
+	}
+	c.jobs.Wait()
+	if c.chat != nil {
+		c.chat.Wait()
+	}
+	return err
+}
+
+// listen serves requests from the network.
+func (c *components) listen(ctx context.Context) error {
+	if c.listener == nil {
+		<-ctx.Done()
+		return nil
+	}
+	srv := &http.Server{
+		Handler:           c.routes(c.cfg.Listen),
+		ReadHeaderTimeout: headerTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+		BaseContext:       func(net.Listener) context.Context { return api.WithDirect(context.Background()) },
+		ErrorLog:          slog.NewLogLogger(c.log.Handler(), slog.LevelDebug),
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- srv.Serve(c.gate.Timeouts.BoundListener(c.listener)) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	deadline, cancel := context.WithTimeout(context.Background(), requestGrace)
+	defer cancel()
+	err := srv.Shutdown(deadline)
+	if errors.Is(err, context.DeadlineExceeded) {
+		c.log.Warn("some requests did not end and were cut off")
+		err = srv.Close()
+	}
+	<-failed
+	return err
+}
+
+// close closes what is open, the last opened first.
+func (c *components) close() error {
+	c.endStreams()
+	var errs []error
+	if c.listener != nil {
+		_ = c.listener.Close() // usually closed by listen
+	}
+	if c.models != nil {
+		c.models.Close()
+	}
+	errs = append(errs, c.pidFile.Close())
+	if c.instruments != nil {
+		errs = append(errs, c.instruments.close())
+	}
+	if c.store != nil {
+		errs = append(errs, c.store.Close())
+	}
+	if c.data != nil {
+		errs = append(errs, c.data.release())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,119 @@
+package server
+
+import (
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/api"
+	"github.com/meanwhile-run/meanwhile/internal/job"
+)
+
+// embedded handles requests that a program passes to the server embedded in it. They wait
+// until the server runs. stop waits for active requests, so that no component is closed
+// under one.
+type embedded struct {
+	ready  chan struct{} // closed by start
+	closed chan struct{} // closed by stop
+
+	mu sync.Mutex
+	// guarded by mu
+	handler http.Handler
+	active  int
+	drained chan struct{} // closed when active falls to 0; nil until stop waits for that
+}
+
+// readyTimeout is how long a request waits for the server to run.
+const readyTimeout = 10 * time.Second
+
+func newEmbedded() *embedded {
+	return &embedded{ready: make(chan struct{}), closed: make(chan struct{})}
+}
+
+// start passes requests to h from now on.
+func (e *embedded) start(h http.Handler) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.handler = h
+	close(e.ready)
+}
+
+// stop refuses further requests and waits for the active ones. It returns false when they
+// have not ended within the timeout.
+func (e *embedded) stop(timeout time.Duration) bool {
+	e.mu.Lock()
+	close(e.closed)
+	drained := make(chan struct{})
+	if e.drained = drained; e.active == 0 {
+		close(drained)
+	}
+	e.mu.Unlock()
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	select {
+	case <-drained:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
+
+func (e *embedded) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	handler, err := e.acquire(r)
+	if err != nil {
+		api.WriteProblem(w, err)
+		return
+	}
+	defer e.release()
+	handler.ServeHTTP(w, r)
+}
+
+func (e *embedded) acquire(r *http.Request) (http.Handler, error) {
+	if err := e.waitReady(r); err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	select {
+	case <-e.closed:
+		return nil, errStopped
+	default:
+	}
+	e.active++
+	return e.handler, nil
+}
+
+var (
+	errStopped    = job.Errorf(job.ShuttingDown, "the server has stopped")
+	errNotStarted = &job.Error{Code: job.Unavailable, Message: "the server does not run yet", RetryAfter: time.Second}
+)
+
+// waitReady waits until the server runs.
+func (e *embedded) waitReady(r *http.Request) error {
+	select {
+	case <-e.ready:
+		return nil
+	default:
+	}
+	timer := time.NewTimer(readyTimeout)
+	defer timer.Stop()
+	select {
+	case <-e.ready:
+		return nil
+	case <-e.closed:
+		return errStopped
+	case <-timer.C:
+		return errNotStarted
+	case <-r.Context().Done():
+		return api.RequestAborted(r.Context().Err())
+	}
+}
+
+func (e *embedded) release() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.active--
+	if e.active == 0 && e.drained != nil {
+		close(e.drained)
+	}
+}
