@@ -5,7 +5,6 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"os"
 	"strings"
 
 	"github.com/meanwhile-run/meanwhile/internal/job"
@@ -53,9 +52,11 @@ func tooLarge(limit int64) *job.Error {
 	return job.Errorf(job.TooLarge, "the body is larger than the %d bytes that this call takes", limit)
 }
 
+// incompleteBody returns the error of a body that could not be read to its end. The error of
+// a passed deadline comes from a [boundBody], and is returned unchanged.
 func incompleteBody(err error) *job.Error {
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return job.Wrapf(RequestTimeout, err, "the body did not arrive within %v", defaultTimeout)
+	if e, ok := errors.AsType[*job.Error](err); ok {
+		return e
 	}
 	return job.Wrapf(job.Invalid, err, "the body ended before all of it had arrived")
 }

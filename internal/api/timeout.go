@@ -1,8 +1,13 @@
 package api
 
 import (
+	"errors"
+	"io"
 	"net/http"
+	"os"
 	"time"
+
+	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
 // Timeouts are how long the server waits for a client. Each deadline is set by the code
@@ -35,7 +40,23 @@ func (t Timeouts) BoundBodies(next http.Handler) http.Handler {
 			// net/http clears the deadline at the end of the body, when it begins to watch
 			// for the client to leave. So it does not bound the response.
 			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(timeout))
+			r.Body = &boundBody{r.Body, timeout}
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// boundBody is a request's body with a read deadline. After the deadline Read returns
+// [RequestTimeout].
+type boundBody struct {
+	io.ReadCloser
+	timeout time.Duration
+}
+
+func (b *boundBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = job.Wrapf(RequestTimeout, err, "the body did not arrive within %v", b.timeout)
+	}
+	return n, err
 }

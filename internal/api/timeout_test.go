@@ -135,3 +135,30 @@ func TestBodyDeadlineDoesNotBoundResponse(t *testing.T) {
 		}
 	})
 }
+
+func TestTimeoutErrorNamesConfiguredTimeout(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		errs := make(chan error, 1)
+		handler := Timeouts{Body: 5 * time.Second}.BoundBodies(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			_, err := ReadBody(r, 1000)
+			errs <- err
+		}))
+		client, server := net.Pipe()
+		l := singleConnListener{make(chan net.Conn, 1)}
+		l.conns <- server
+		srv := &http.Server{Handler: handler}
+		done := make(chan struct{})
+		go func() { _ = srv.Serve(l); close(done) }()
+		go func() { _, _ = io.WriteString(client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n") }()
+		p := ProblemOf(<-errs)
+		if p.Code != RequestTimeout || p.Detail != "the body did not arrive within 5s" {
+			t.Errorf("the problem is %+v", p)
+		}
+		_ = client.Close()
+		_ = srv.Close()
+		<-done
+		<-time.After(time.Second) // by then net/http has left a client whose body it did not read
+		synctest.Wait()
+	})
+}

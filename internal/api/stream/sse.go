@@ -104,7 +104,7 @@ func (s *SSE) writeEnd(ctx context.Context, f *Feed, out *EventWriter, err error
 	out.begin()
 	// The client reconnects after a second. Events of an incomplete update are dropped: it
 	// receives them then.
-	out.buf = append(out.buf[:0], "retry: 1000\n: the stream ends here; it goes on where you come back to\n\n"...)
+	out.buf = append(out.buf[:0], "retry: 1000\n: the stream was interrupted; reconnect to continue it\n\n"...)
 	return nil
 }
 
