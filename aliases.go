@@ -8,8 +8,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// Types of package client, which documents them. That package also has the options of
-// lists and the error codes.
+// These types are documented in package client. That package also has the options of lists
+// and the error codes.
 type (
 	Submission  = client.Submission
 	Timeouts    = client.Timeouts

@@ -9,8 +9,8 @@
 //	job, err := s.Submit(ctx, meanwhile.Submission{Queue: "thumbnails", Input: Picture{ID: 7}})
 //
 // When Submit returns, the job is synced to disk. A job runs again when the program
-// crashes while it runs, so the work must be safe to repeat. When the program stops in
-// good order, running work may finish for a while; the rest runs after the next start.
+// crashes while it runs, so the work must be safe to repeat. When Run ends normally,
+// running work may finish within a grace period; the rest runs after the next start.
 //
 // [Server.Handler] is the HTTP API of the server, for the program's own mux. Browsers and
 // other programs submit, follow and cancel jobs there, as docs/jobs-api.md describes.

@@ -61,7 +61,7 @@ func ExampleHandle() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer s.Close() // a server that runs does not need it
+	defer s.Close() // not needed once Run was called
 	meanwhile.Handle(s, "greet", func(_ context.Context, _ *meanwhile.Task, in Greeting) (string, error) {
 		return "Hello, " + in.Name + "!", nil
 	},
@@ -77,8 +77,7 @@ func ExampleHandle() {
 	// Output:
 }
 
-// A function writes output while it works. Clients follow it while it runs, or read it
-// later.
+// A function writes output while it works. Clients follow the output or read it later.
 func ExampleServer_Watch() {
 	data, remove := exampleData()
 	defer remove()
@@ -192,7 +191,7 @@ func ExampleRetryAfter() {
 	// the page is empty
 }
 
-// exampleData is a directory for an example's data, and what removes it again.
+// exampleData returns a directory for an example's data, and a function that removes it.
 func exampleData() (dir string, remove func()) {
 	dir, err := os.MkdirTemp("", "meanwhile-example-")
 	if err != nil {

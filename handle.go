@@ -39,7 +39,7 @@ func Handle[In, Out any](s *Server, queue string, work func(context.Context, *Ta
 	}
 	err := s.server.Add(queue, q, fn.New(func(ctx context.Context, t exec.Task, out exec.Sink, in In) (any, error) {
 		task := newTask(t, out)
-		// A goroutine that work started may outlive the attempt. It must not write any more.
+		// A goroutine of work may outlive the attempt. Its writes must fail.
 		defer task.close()
 		value, err := work(ctx, task, in)
 		if r, ok := any(value).(Result); ok {
@@ -67,8 +67,8 @@ func MaxDepth(n int) QueueOption {
 	return QueueOption{func(q *config.Queue) { q.MaxDepth = n }}
 }
 
-// PerKey sets how many jobs of one key may run and wait at once; 0 means no limit. Further
-// jobs are parked while running jobs of their key use up the limit. When the limit of
+// PerKey sets how many jobs of one key may run and wait at once; 0 means no limit. When the
+// limit of running jobs is reached, further jobs of the key are parked. When the limit of
 // waiting jobs is reached, the next submission is refused with [client.CodeKeyFull]. By
 // default a key has no limit of running jobs, and 1,000 jobs may wait.
 func PerKey(running, waiting int) QueueOption {

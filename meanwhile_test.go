@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// openServer opens a server on that data.
+// openServer opens a server with the data directory.
 func openServer(t *testing.T, c meanwhile.Config) *meanwhile.Server {
 	t.Helper()
 	if c.Data == "" {
@@ -32,7 +32,7 @@ func openServer(t *testing.T, c meanwhile.Config) *meanwhile.Server {
 	return s
 }
 
-// startServer runs the server, until quit is called or the test ends.
+// startServer runs the server until quit is called or the test ends.
 func startServer(t *testing.T, s *meanwhile.Server) (quit func()) {
 	ctx, stop := context.WithCancel(context.Background())
 	stopped := make(chan error, 1)
@@ -47,7 +47,7 @@ func startServer(t *testing.T, s *meanwhile.Server) (quit func()) {
 	return quit
 }
 
-// runJob has a job done and returns it at its end.
+// runJob submits a job, waits for its end and returns it.
 func runJob(t *testing.T, c *client.Client, queue string, input any) *meanwhile.Job {
 	t.Helper()
 	j, err := c.SubmitAndWait(t.Context(), meanwhile.Submission{Queue: queue, Input: input})
@@ -92,8 +92,8 @@ func TestOpenLocksDirectory(t *testing.T) {
 	openServer(t, meanwhile.Config{Data: data})
 }
 
-// What was acknowledged is there for the next process; what ran is handed back and
-// costs no attempt.
+// The next process has every acknowledged job. A running job goes back to its queue, and its
+// attempt does not count.
 func TestJobSurvivesRestart(t *testing.T) {
 	t.Parallel()
 	data, began := t.TempDir(), make(chan struct{})
@@ -288,8 +288,8 @@ func TestIdempotencyKeyMakesOneJob(t *testing.T) {
 	}
 }
 
-// Requests of the program's own mux are for the users that the program says, however
-// they are called.
+// Requests to the program's own mux belong to the users that Config.User returns, whatever
+// the users' names.
 func TestHandlerUsesConfigUser(t *testing.T) {
 	t.Parallel()
 	s := openServer(t, meanwhile.Config{User: func(r *http.Request) string { return r.Header.Get("Session") }})
@@ -325,7 +325,7 @@ func TestHandlerUsesConfigUser(t *testing.T) {
 	}
 }
 
-// A file brings its queues and models, as for the program that is a server alone.
+// A configuration file defines queues and models, as for the stand-alone server.
 func TestConfigFileAddsQueues(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "meanwhile.yaml")

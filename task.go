@@ -94,8 +94,8 @@ func (t *Task) Log(format string, args ...any) error {
 	return t.write(func(out exec.Sink) error { return out.Log(line) })
 }
 
-// Progress reports the progress of the attempt: percent from 0 to 100, and what it does
-// now. A lower percent than before counts as before. Reports in quick succession are
+// Progress reports the progress of the attempt: percent from 0 to 100, and a text about the
+// current work. A lower percent than before is ignored. Reports in quick succession are
 // merged.
 func (t *Task) Progress(percent float64, status string) error {
 	return t.write(func(out exec.Sink) error {
@@ -103,8 +103,8 @@ func (t *Task) Progress(percent float64, status string) error {
 	})
 }
 
-// Usage sets the cost of the work, as any JSON value. It is stored however the attempt
-// ends; a later call replaces it.
+// Usage sets the cost of the work, as any JSON value. It is stored with every outcome of the
+// attempt. A later call replaces it.
 func (t *Task) Usage(value any) error {
 	data, err := json.Marshal(value)
 	if err != nil {

@@ -66,8 +66,8 @@ func (l queueMeasurement) report(f *Figure, name string) {
 	f.fact(name+": claimed and done", l.claimRate, "a second")
 }
 
-// measureQueue measures a paused queue with n waiting jobs: how fast further jobs are
-// submitted, and how fast the first claims jobs run after it resumes.
+// measureQueue measures a paused queue with n waiting jobs: the rate of further submits, and
+// the rate at which its first jobs run after it resumes. claims is the number of these jobs.
 func (o *Options) measureQueue(ctx context.Context, n, claims int) (l queueMeasurement, err error) {
 	l.jobs = n
 	t, err := o.startTarget(ctx, simQueue(1000, 100_000_000))
@@ -125,7 +125,7 @@ func (l *queueMeasurement) fill(ctx context.Context, t *target, o *Options) erro
 	if err != nil {
 		return err
 	}
-	// The garbage of the submits is not the memory of the waiting jobs.
+	// Garbage of the submits must not count as memory of the waiting jobs.
 	if err := sleep(ctx, min(2*settleTime, o.Duration)); err != nil {
 		return err
 	}
@@ -145,8 +145,8 @@ func (l *queueMeasurement) restart(ctx context.Context, t *target) error {
 	return nil
 }
 
-// claim resumes the queue and measures how fast it runs n jobs. It first submits jobs that
-// are missing to n.
+// claim resumes the queue and measures how fast it runs n jobs. It first submits jobs until
+// the queue has n.
 func (l *queueMeasurement) claim(ctx context.Context, t *target, c *client.Client, n int, s client.Submission) error {
 	q, err := c.Queue(ctx, "sim")
 	if err != nil {

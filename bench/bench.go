@@ -22,14 +22,14 @@ func Names() []string {
 // and take less than a minute.
 func defaultNames() []string { return []string{"sequential", "parallel", "throughput"} }
 
-// Options say what to measure. [Defaults] returns the options of the published figures.
+// Options select what to measure. [Defaults] returns the options of the published figures.
 type Options struct {
 	Names []string // names of benches, or [All]; the default benches when empty
 
 	URL   string           // URL of a running server; "" to start a server for each figure
 	Serve []string         // command that starts a server; --listen and --data are appended
 	Floor []string         // command that serves [NewFloor]; --listen is appended
-	Model []string         // command that serves a model whose tokens are their send times; --listen is appended
+	Model []string         // command that serves a model; each token is its send time; --listen is appended
 	Data  string           // directory for the temporary data directories
 	Log   io.Writer        // receives the log of the servers
 	Step  func(now string) // is called with a description of each step
@@ -132,7 +132,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		return r, err
 	}
 	for _, name := range o.names() {
-		// One bench can add several figures. All of them had the same other load.
+		// One bench can add several figures. All of them get the same value of Others.
 		began, others := len(r.Figures), startOtherLoad()
 		if err := o.run(ctx, name, r); err != nil {
 			return r, fmt.Errorf("bench %s: %w", name, err)

@@ -87,7 +87,7 @@ func TestRunLoadCountsRefusals(t *testing.T) {
 		rule    string
 		budget  int
 		length  time.Duration
-		answers []error // in turn, the last for all that follow
+		answers []error // one for each call; the last one repeats
 		jobs    int
 		refused int
 		took    time.Duration
@@ -266,7 +266,7 @@ func TestStartReportsFailedCommand(t *testing.T) {
 	}
 }
 
-// The address is sent when it is complete, also when it is written in several pieces.
+// The address is sent once it is complete, also when it arrives in several pieces.
 func TestStartReadsAddress(t *testing.T) {
 	t.Parallel()
 	out := &outputTail{next: io.Discard, addr: make(chan string, 1)}

@@ -56,7 +56,7 @@ func fairJob(key string, delay time.Duration) client.Submission {
 }
 
 // runLightJobs submits one job for each of n keys and returns the results. Half of the
-// jobs are spread over the time; the others come together in the middle of it.
+// jobs are spread over the time; the others are submitted together in the middle of it.
 func (o *Options) runLightJobs(ctx context.Context, c *client.Client, n int) ([]lightResult, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -109,7 +109,7 @@ func runLightJob(ctx context.Context, c *client.Client, i int) (w lightResult, e
 	return w, nil
 }
 
-// disturb makes changes that the order must survive: it cancels some waiting jobs of the
+// disturb makes changes that must not break the order. It cancels some waiting jobs of the
 // heavy key, adds a delayed one, and cancels the only waiting job of another key.
 func disturb(ctx context.Context, c *client.Client, i int) error {
 	key := heavyKey
@@ -167,8 +167,8 @@ func reportFairness(f *Figure, light []lightResult, heavy []time.Time) {
 	f.goalMax("turns of the heavy key while a light one waited", float64(turns), 2, "")
 }
 
-// compareAfter is for a binary search of the first time after b. It never returns 0, so
-// that equal times count as before.
+// compareAfter is for a binary search of the first time after b. It never returns 0: equal
+// times count as earlier.
 func compareAfter(a, b time.Time) int {
 	if a.After(b) {
 		return 1

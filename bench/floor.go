@@ -13,10 +13,9 @@ import (
 // floorTime is how long the HTTP floor is measured.
 const floorTime = 2 * time.Second
 
-// NewFloor returns a handler that answers every submit from memory, with a job of typical
-// size. It shows the cost of a load when nothing is stored. It reads and decodes the
-// request, as any server must. It also has watchers: a client of floorEvents gets its
-// last event after a call of floorEnd.
+// NewFloor returns a handler that decodes every submit and answers from memory, with a job
+// of typical size. It shows the cost of a load without a store. It also has watchers: a
+// client of floorEvents gets its last event after a call of floorEnd.
 func NewFloor() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/", floorAnswer)
@@ -91,8 +90,8 @@ const floorJob = `{"id":"job_06b8k3v0000000000000000000","object":"job","queue":
 	`"output":"/v1/jobs/job_06b8k3v0000000000000000000/output","events":"/v1/jobs/job_06b8k3v0000000000000000000/events",` +
 	`"result":"/v1/jobs/job_06b8k3v0000000000000000000/result","cancel":"/v1/jobs/job_06b8k3v0000000000000000000/cancel"}}`
 
-// floor measures the submits of a bench on the floor, which runs in its own process as a
-// real server does.
+// floor measures the submits of a bench on the floor. The floor runs in its own process, as
+// a real server does.
 func (o *Options) floor(ctx context.Context, clients int, dial dialFunc) (*Figure, error) {
 	return o.floorWithBatch(ctx, clients, dial, 1)
 }

@@ -38,7 +38,7 @@ func (o *Options) isolation(ctx context.Context, f *Figure) error {
 		}
 	}
 	o.Step("isolation: the idle server")
-	// The idle server is measured first. Its latency is what the load is compared with.
+	// Measure the idle server first: the load is compared with its latency.
 	idle, err := o.readConversations(ctx, t)
 	if err != nil {
 		return err
@@ -67,7 +67,7 @@ func (o *Options) isolation(ctx context.Context, f *Figure) error {
 type isolationSamples struct {
 	jobs                   int
 	idle, loaded           []time.Duration
-	idleUsage, loadedUsage usage // of the idle server, and when all jobs ran
+	idleUsage, loadedUsage usage // of the idle server, and while all jobs ran
 	took                   time.Duration
 }
 
@@ -111,7 +111,7 @@ func (o *Options) startWritingJobs(ctx context.Context, t *target, n int) error 
 		if err != nil || q.Counts.Running == int64(n) {
 			return err
 		}
-		// Then fewer jobs write than the figure claims.
+		// Fewer jobs would write than the figure claims.
 		if q.Counts.Unfinished() < int64(n) {
 			return fmt.Errorf("of %d jobs some ended before all of them ran: the machine is too slow for so many", n)
 		}
@@ -121,8 +121,8 @@ func (o *Options) startWritingJobs(ctx context.Context, t *target, n int) error 
 	}
 }
 
-// outputDelays returns how late the output of up to 100 running jobs is. The jobs must
-// still run.
+// outputDelays returns the delays of the output of up to 100 running jobs. The result is only
+// right while the jobs run.
 func outputDelays(ctx context.Context, t *target, n int) ([]time.Duration, error) {
 	c, closeClient, err := t.client()
 	if err != nil {
@@ -141,7 +141,7 @@ func outputDelays(ctx context.Context, t *target, n int) ([]time.Duration, error
 			return nil, err
 		}
 		words := len(strings.Fields(j.OutputText))
-		dueAt := j.StartedAt.Add(time.Duration(words) * time.Second / wordsPerSecond) // of the next word
+		dueAt := j.StartedAt.Add(time.Duration(words) * time.Second / wordsPerSecond) // the next word
 		delays = append(delays, max(0, now.Sub(dueAt)))
 	}
 	return delays, nil

@@ -15,11 +15,11 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// budget limits a load in count and time. It allows at least one job, however short the
-// time and however slow the machine, because an empty load cannot be measured.
+// budget limits a load in count and time. It always allows one job, because an empty load
+// cannot be measured.
 type budget struct {
 	left    atomic.Int64
-	started atomic.Bool // one was taken off
+	started atomic.Bool // a job was taken
 	until   time.Time   // zero for no time limit
 }
 
@@ -32,7 +32,7 @@ func newBudget(jobs int, d time.Duration) *budget {
 	return b
 }
 
-// take takes one job from the budget and reports whether one was left.
+// take takes one job from the budget and reports whether it could.
 func (b *budget) take() bool {
 	first := b.started.CompareAndSwap(false, true)
 	return (first || b.until.IsZero() || time.Now().Before(b.until)) && b.left.Add(-1) >= 0
@@ -121,8 +121,8 @@ const (
 // dialFunc creates a client of a server and a function that closes it.
 type dialFunc func(ctx context.Context, url string) (*client.Client, func(), error)
 
-// dialPlain creates a client as users have it, but without retries: a load counts its
-// refusals, and a silent retry cannot be counted.
+// dialPlain creates a client with default options, but without retries: a load counts
+// its refusals, and a silent retry cannot be counted.
 func dialPlain(_ context.Context, url string) (*client.Client, func(), error) {
 	c, err := client.New(url, client.WithRetries(0))
 	if err != nil {
@@ -131,8 +131,8 @@ func dialPlain(_ context.Context, url string) (*client.Client, func(), error) {
 	return c, c.Close, nil
 }
 
-// dialLean creates a client for a load that is to be limited by the server and not by the
-// client. Its connections close when ctx ends.
+// dialLean creates a client that uses little CPU, so that the server limits the load and not
+// the client. Its connections close when ctx ends.
 func dialLean(ctx context.Context, base string) (*client.Client, func(), error) {
 	u, err := url.Parse(base)
 	if err != nil {

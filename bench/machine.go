@@ -35,8 +35,8 @@ func thisMachine() Machine {
 	}
 }
 
-// procField returns the value of the first "name: value" line of a file under /proc; ""
-// when there is none, as on other systems than Linux.
+// procField returns the value of the first "name: value" line of a file under /proc. It
+// returns "" without such a line, and on systems other than Linux.
 func procField(file, name string) string {
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -88,8 +88,8 @@ func machineTime() (time.Duration, bool) {
 		if err != nil {
 			return 0, false
 		}
-		// Every field but the idle ones is time that some program used.
-		if i != 3 && i != 4 { // idle, and idle while a disk works
+		// Programs used the time of every field except the idle ones.
+		if i != 3 && i != 4 { // idle and iowait
 			ticks += n
 		}
 	}

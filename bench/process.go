@@ -66,13 +66,13 @@ func (p *process) waitUntilReady(ctx context.Context) error {
 	return nil
 }
 
-// isReady reports whether the server answers without an error of its own (5xx).
+// isReady reports whether the server answers without a server error (5xx).
 func isReady(ctx context.Context, url string) bool {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return false
 	}
-	// The probe must leave no connection to a server that is measured.
+	// A server that is measured must have no connection left from the probe.
 	req.Close = true
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
@@ -113,8 +113,8 @@ type outputTail struct {
 
 const tailBytes = 4 << 10
 
-// addressPattern matches the URL at which a server listens, and the character after it, so
-// that the port is complete.
+// addressPattern matches the URL at which a server listens, and the next character. Without
+// that character, more digits of the port may follow.
 var addressPattern = regexp.MustCompile(`(http://127\.0\.0\.1:[0-9]+)[^0-9]`)
 
 func (t *outputTail) Write(p []byte) (int, error) {
@@ -128,7 +128,7 @@ func (t *outputTail) Write(p []byte) (int, error) {
 	return t.next.Write(p)
 }
 
-// findAddrLocked sends the address once it was written.
+// findAddrLocked sends the address as soon as the output contains it.
 func (t *outputTail) findAddrLocked() {
 	if at := addressPattern.FindSubmatch(t.last); at != nil {
 		t.addrFound = true

@@ -45,7 +45,7 @@ func (o *Options) retention(ctx context.Context, f *Figure) error {
 	if err != nil {
 		return err
 	}
-	// A server that waits would delete each job as its time comes. After a restart all of
+	// A running server would delete each job as soon as it is due. After the restart all of
 	// them are due at once.
 	t.proc.stop()
 	o.Step("retention: waiting until they may be deleted, and are")
@@ -126,7 +126,7 @@ func (o *Options) waitUntilDeleting(ctx context.Context, t *target, ids []string
 }
 
 // countDeleted returns how many of the jobs are deleted. The ids are ordered by age, and
-// the oldest jobs are deleted first, so that a binary search finds the number.
+// the oldest jobs are deleted first, so a binary search finds the number.
 func countDeleted(ctx context.Context, t *target, ids []string) (int, error) {
 	c, closeClient, err := t.client()
 	if err != nil {
@@ -155,7 +155,7 @@ func (o *Options) restartAndLoad(ctx context.Context, t *target) (retentionLoad,
 	return o.load(ctx, t)
 }
 
-// load runs a load like that of throughput.
+// load runs the same kind of load as throughput.
 func (o *Options) load(ctx context.Context, t *target) (retentionLoad, error) {
 	c, closeClient, err := dialLean(ctx, t.url)
 	if err != nil {

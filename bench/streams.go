@@ -114,8 +114,8 @@ func (s streamRun) report(f *Figure, direct tokenDelays) {
 	f.goalMax("delay of a token, P99", l.P99, 120, "ms")
 }
 
-// question returns a chat-completions body. The first tokens come at different times, so
-// that the answers do not write in step.
+// question returns a chat-completions body. The delay of the first token depends on i, so
+// the answers do not write at the same moments.
 func (o *Options) question(i int) json.RawMessage {
 	first := firstToken + time.Duration(i)*time.Second/tokensPerSecond/7%(time.Second/tokensPerSecond)
 	return json.RawMessage(fmt.Sprintf(`{"model":"sim","stream":true,"messages":[{"role":"user","content":"question %d"}],`+

@@ -70,7 +70,7 @@ func (t *target) start(ctx context.Context) error {
 	return nil
 }
 
-// client returns a client of the server, as users have it, and a function that closes it.
+// client returns a client with default options, and a function that closes it.
 func (t *target) client() (*client.Client, func(), error) {
 	return dialPlain(context.Background(), t.url)
 }

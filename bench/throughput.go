@@ -121,7 +121,7 @@ func (o *Options) submitter(c *client.Client) func(context.Context) error {
 	}
 }
 
-// key returns the key of the n-th job: the keys take turns.
+// key returns the key of the n-th job. Consecutive jobs have different keys.
 func (o *Options) key(n int64) string {
 	if o.Keys == 0 {
 		return ""
@@ -158,14 +158,14 @@ func (o *Options) batchSubmitter(c, look *client.Client) func(context.Context) e
 // backlogLimit delays submits while too many jobs are unfinished.
 type backlogLimit struct {
 	mu     sync.Mutex // locked while one caller reads the queue; the others wait for its result
-	credit int        // guarded by mu: jobs that may be submitted before the next look at the queue
+	credit int        // guarded by mu: jobs that may be submitted before the queue is read again
 }
 
 func (b *backlogLimit) wait(ctx context.Context, c *client.Client, n int) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	// Only one caller reads the queue at a time. With all of them asking, the questions
-	// would be a load of their own.
+	// Only one caller reads the queue at a time. Reads by all callers would be an
+	// additional load.
 	for b.credit < n {
 		q, err := c.Queue(ctx, "sim")
 		if err != nil {
@@ -231,7 +231,7 @@ func (g *backlogSampler) stop() error {
 	return g.err
 }
 
-// drain waits until no job is left, and returns how many were left at first.
+// drain waits until no job is left, and returns how many were left at its start.
 func drain(ctx context.Context, c *client.Client) (atFirst int64, last *client.Queue, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, drainTimeout, fmt.Errorf("the backlog was not done within %s", drainTimeout))
 	defer cancel()

@@ -22,7 +22,7 @@ type leanTransport struct {
 	addr string // set once
 
 	mu     sync.Mutex
-	idle   []*leanConn // used as a stack: the most recent connection is taken first
+	idle   []*leanConn // a stack: the last connection put back is used first
 	open   map[*leanConn]bool
 	closed bool
 }

@@ -157,8 +157,8 @@ func closeAll(streams []*stream) {
 	}
 }
 
-// notifyWatchers calls end, and returns after what time half and all of the streams have
-// read the last event.
+// notifyWatchers calls end, and returns the times until half and until all of the streams
+// have read the last event.
 func notifyWatchers(ctx context.Context, streams []*stream, end func() error) (half, all time.Duration, err error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, notifyTimeout, fmt.Errorf("not every watcher read the end within %s", notifyTimeout))
 	defer cancel()

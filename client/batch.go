@@ -10,7 +10,7 @@ import (
 )
 
 // Batch submits several jobs in one request, which costs less than one request each.
-// It holds 1 to 1,000 jobs and at most 16 MiB of JSON.
+// A batch has 1 to 1,000 jobs and at most 16 MiB of JSON.
 type Batch struct {
 	Jobs []Submission
 	// Atomic stores all jobs or none. When false, each job is stored or refused by itself.
@@ -37,8 +37,8 @@ func (c *Client) SubmitBatch(ctx context.Context, b Batch) ([]BatchResult, error
 	if !keyed && c.retries > 0 {
 		k.key = newKey()
 	}
-	// Once one job has a key of its own, the batch as a whole can have none. Each of the
-	// other jobs then needs its own key, or a retry would create it twice.
+	// If one job has its own key, the batch as a whole must not have one. Each of the other
+	// jobs then needs a key too, or a retry would create it twice.
 	var err error
 	if k.body, err = b.encode(keyed && k.key == "" && c.retries > 0); err != nil {
 		return nil, err
@@ -83,8 +83,8 @@ type batchAnswer struct {
 	Data []BatchResult `json:"data"`
 }
 
-// read decodes the answer. The scanner handles an answer of ordinary jobs; see
-// [Job.UnmarshalJSON]. Everything else goes through encoding/json.
+// read decodes the answer. The scanner decodes an answer with only ordinary jobs; see
+// [Job.UnmarshalJSON]. encoding/json decodes any other answer.
 func (l *batchAnswer) read(text []byte) error {
 	s := scanner{text: text}
 	if s.batch(&l.Data) && s.atEnd() {

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// recorder is what a server heard: each body, and each Idempotency-Key.
+// recorder records each request's body and Idempotency-Key.
 type recorder struct{ bodies, keys []string }
 
-// clientFor makes a client of a server that gives one answer.
+// clientFor creates a client for a server that always gives the same answer.
 func (h *recorder) clientFor(t *testing.T, answer string) *Client {
 	c := newTestClient(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
@@ -42,7 +42,7 @@ func TestSubmitBatchReadsJobsAndRefusals(t *testing.T) {
 	}
 }
 
-// A batch is read by hand where it can be, and both ways read the same.
+// The scanner decodes an answer as encoding/json does, or reports that it cannot.
 func TestBatchScannerMatchesEncodingJSON(t *testing.T) {
 	t.Parallel()
 	text := `{"object":"list","data":[` + typicalJob + "," + typicalJob + `]}`
@@ -60,14 +60,14 @@ func TestBatchScannerMatchesEncodingJSON(t *testing.T) {
 	}
 }
 
-// However a batch is sent, a repeated try makes no job twice.
+// A repeated try of a batch creates no job twice, with any combination of keys.
 func TestSubmitBatchSetsIdempotencyKeys(t *testing.T) {
 	t.Parallel()
 	answer := `{"object":"list","data":[{"id":"job_1"},{"id":"job_2"}]}`
 	for _, tt := range []struct {
 		rule        string
 		batch       Batch
-		header      string // "*" for one of the client's own
+		header      string // "*" for a random key
 		firstsOwn   string
 		secondsOwns bool
 	}{
@@ -123,7 +123,7 @@ func TestSubmitBatchRefusesBadAnswers(t *testing.T) {
 	}
 }
 
-// Reading by hand reads what encoding/json reads.
+// The scanner decodes every value as encoding/json does.
 func FuzzDecodeBatch(f *testing.F) {
 	f.Add([]byte(`{"object":"list","data":[` + typicalJob + `]}`))
 	f.Add([]byte(`{"object":"list","data":[{"object":"error","code":"x"},{}]}`))

@@ -49,7 +49,7 @@ func WithRetries(n int) Option { return func(c *Client) { c.retries = max(n, 0) 
 func WithTimeout(d time.Duration) Option { return func(c *Client) { c.timeout = max(d, 0) } }
 
 // WithRetryHook calls f before each wait for another try, in the goroutine of the
-// waiting call. A program can report there that the server is unavailable.
+// waiting call. f can tell the user that the server is unavailable.
 func WithRetryHook(f func(Retry)) Option { return func(c *Client) { c.onRetry = f } }
 
 // New creates a client for the server at baseURL, such as "http://127.0.0.1:8080" or

@@ -11,14 +11,14 @@ type Timeouts struct {
 	Lease       time.Duration // a worker that is silent for this long loses its job: 1 s to 1 h, never off
 	RunSoft     time.Duration // an attempt that has run this long is asked to stop
 	RunHard     time.Duration // an attempt that has run this long is cut off
-	Request     time.Duration // the longest wait for the headers of an upstream's answer, and for an unstreamed answer
+	Request     time.Duration // limits the wait for an upstream's headers, and for an unstreamed answer
 	FirstOutput time.Duration // the longest time from the start of an attempt to its first piece of output
 	IdleOutput  time.Duration // the longest time between two pieces of output
 	Queue       time.Duration // a job that has waited this long for its first attempt expires
-	CancelGrace time.Duration // work that goes on this long after a cancel loses its slot: 1 ms or more, never off
+	CancelGrace time.Duration // work that still runs this long after a cancel loses its slot: 1 ms or more, never off
 }
 
-// clock is a field of [Timeouts] with its name, which in JSON is followed by "_s".
+// clock is a field of [Timeouts] and its name. The name in JSON has the suffix "_s".
 type clock struct {
 	name  string
 	value *time.Duration
@@ -37,8 +37,8 @@ func (t *Timeouts) clocks() []clock {
 	}
 }
 
-// Set sets the clock of that name, such as "run_hard" for the field RunHard. It returns
-// false, and changes nothing, when there is no such clock.
+// Set sets the clock of that name, such as "run_hard" for the field RunHard. For an unknown
+// name it returns false and changes nothing.
 func (t *Timeouts) Set(name string, d time.Duration) bool {
 	for _, c := range t.clocks() {
 		if c.name == name {
@@ -49,7 +49,7 @@ func (t *Timeouts) Set(name string, d time.Duration) bool {
 	return false
 }
 
-// wireTimeouts is Timeouts as a submit has it: an object of the clocks that are set.
+// wireTimeouts is the JSON form of Timeouts: an object with the clocks that are set.
 type wireTimeouts Timeouts
 
 // MarshalJSON writes the clocks in seconds.

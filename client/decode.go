@@ -13,7 +13,7 @@ import (
 // its experiment.
 func (j *Job) UnmarshalJSON(data []byte) error {
 	fast := *j
-	// The scanner sets brief to false when it finds a text.
+	// The scanner sets brief to false when output_text is not null.
 	fast.brief = true
 	if s := (scanner{text: data}); s.job(&fast) && s.atEnd() {
 		*j = fast

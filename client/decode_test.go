@@ -7,14 +7,14 @@ import (
 	"testing"
 )
 
-// typicalJob is a job as servers write it when it was just submitted.
+// typicalJob is the JSON of a job that was just submitted.
 const typicalJob = `{"id":"job_06b8k3v0000000000000000000","object":"job","queue":"sim","status":"queued","key":"k","priority":5,"attempt":0,"max_attempts":4,"abandon_after_s":null,` +
 	`"queue_position":3,"held_back_by":"turn","estimated_time_seconds":1.25,"progress":{"percent":12.5,"status":"Working"},"output_text":"so far","cursor":7,"result":null,` +
 	`"error":null,"usage":null,"files":[],"metadata":{},"cancel_requested_at":null,"created_at":"2030-01-31T09:00:00.123Z","run_at":"2030-01-31T09:00:00Z",` +
 	`"started_at":null,"finished_at":null,"expires_at":null,"poll_after_ms":1000,"urls":{"self":"/v1/jobs/job_1","output":"/v1/jobs/job_1/output",` +
 	`"events":"/v1/jobs/job_1/events","result":"/v1/jobs/job_1/result","cancel":"/v1/jobs/job_1/cancel","watch":"http://127.0.0.1:8080/v1/jobs/job_1/events?token=wt_1"}}`
 
-// decodeJobPlainly reads a job as encoding/json would.
+// decodeJobPlainly decodes a job with encoding/json alone.
 func decodeJobPlainly(data []byte) (Job, error) {
 	type plain Job
 	var j plain
@@ -22,7 +22,7 @@ func decodeJobPlainly(data []byte) (Job, error) {
 	return Job(j), err
 }
 
-// sameJob compares two jobs; nothing, null and what is empty are the same.
+// sameJob compares two jobs. It treats nil, null and empty values as equal.
 func sameJob(a, b Job) bool {
 	for _, j := range []*Job{&a, &b} {
 		j.Result, j.Usage, j.brief = nilForNull(j.Result), nilForNull(j.Usage), false

@@ -33,7 +33,7 @@ func (j Job) MarshalJSON() ([]byte, error) {
 	}
 	var text bytes.Buffer
 	enc := json.NewEncoder(&text)
-	enc.SetEscapeHTML(false) // the encoder of the enclosing value escapes HTML if it is asked to
+	enc.SetEscapeHTML(false) // the encoder of the enclosing value decides about HTML escapes
 	err := enc.Encode(written)
 	return bytes.TrimSuffix(text.Bytes(), []byte("\n")), err
 }

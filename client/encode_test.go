@@ -37,7 +37,7 @@ func TestMarshalJobRoundTrips(t *testing.T) {
 	}
 }
 
-// A job that no server wrote is written too: what was not filled in is null.
+// A job that was not decoded from an answer has null for its missing values.
 func TestMarshalEmptyJob(t *testing.T) {
 	t.Parallel()
 	got, err := json.Marshal(Job{CreatedAt: time.Date(2030, 1, 31, 10, 0, 0, 1_999_999, time.FixedZone("", 3600))})

@@ -35,7 +35,7 @@ type Error struct {
 // The error codes that programs check most often. A server may send others.
 const (
 	CodeInvalid             = "invalid_request"      // the request is wrong and will stay wrong
-	CodeNotFound            = "not_found"            // no such job, or it belongs to another user
+	CodeNotFound            = "not_found"            // the job does not exist or belongs to another user
 	CodeUnknownQueue        = "unknown_queue"        // the server has no such queue
 	CodeTooLarge            = "too_large"            // the request exceeds a size limit
 	CodeConflict            = "conflict"             // the job's status does not allow the call
@@ -48,10 +48,10 @@ const (
 	CodeUnavailable         = "unavailable"          // the server cannot reach or write its store
 
 	CodeUnreachable = "unreachable" // no answer came; set by this package
-	CodeBadAnswer   = "bad_answer"  // the answer is not one of a Meanwhile server; set by this package
+	CodeBadAnswer   = "bad_answer"  // the answer is not from a Meanwhile server; set by this package
 )
 
-// Error returns the message, followed by the cause if there is one.
+// Error returns the message, followed by the cause if Err is set.
 func (e *Error) Error() string {
 	if e.Err != nil {
 		return e.Message + ": " + e.Err.Error()

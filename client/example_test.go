@@ -218,7 +218,7 @@ func ExampleClient_Output() {
 	// The moon pulls.
 }
 
-// Submit a job and wait for it for an hour at most, through restarts of the server.
+// Submit a job and wait for at most an hour, through restarts of the server.
 func ExampleClient_SubmitAndWait() {
 	server := fakeServer()
 	defer server.Close()
@@ -286,7 +286,7 @@ func ExampleClient_List() {
 	// job_2 queued
 }
 
-// fakeServer returns a server that has the answers of the examples.
+// fakeServer returns a server that gives the answers of the examples.
 func fakeServer() *httptest.Server {
 	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		write := func(text string) { _, _ = io.WriteString(w, text) }

@@ -46,12 +46,12 @@ func AttachFile(path string) Attachment {
 	}
 }
 
-// SubmitFiles submits a job with files, as [Client.Submit] does without. It streams the
-// files and does not keep them in memory. The limit of [WithTimeout] applies to the time
-// without progress, so a long upload may take as long as it needs. The files belong to
-// the content of the submission: other files under the same IdempotencyKey are the error
+// SubmitFiles submits a job with files. Otherwise it works like [Client.Submit]. It streams
+// the files and does not keep them in memory. The limit of [WithTimeout] applies to the time
+// without progress, so a long upload is not cut off. The files belong to the content of the
+// submission: other files with the same IdempotencyKey cause the error
 // [CodeIdempotencyMismatch]. Further refusals are [CodeTooLarge], and [CodeInvalid] for a
-// queue that takes no files.
+// queue that accepts no files.
 func (c *Client) SubmitFiles(ctx context.Context, s Submission, files ...Attachment) (*Job, error) {
 	text, err := s.encode("")
 	if err != nil {
@@ -143,7 +143,7 @@ type upload struct {
 	contentType string // its Content-Type
 	size        int64  // -1 when not known
 	files       []io.Closer
-	onRead      func() // called when the server has taken something
+	onRead      func() // called when the server has accepted more bytes
 
 	parts   []io.Reader           // what is left to be sent
 	readErr atomic.Pointer[error] // why a file could not be read to its end

@@ -15,14 +15,14 @@ import (
 	"time"
 )
 
-// textAttachment is an attachment of that content.
+// textAttachment returns an attachment with that content.
 func textAttachment(name, content string, size int64) Attachment {
 	return Attachment{Name: name, Open: func() (io.ReadCloser, int64, error) {
 		return io.NopCloser(strings.NewReader(content)), size, nil
 	}}
 }
 
-// readForm reads what came as a form, each part on a line.
+// readForm reads the form of a request and returns one line for each part.
 func readForm(t *testing.T, r *http.Request) string {
 	parts, err := r.MultipartReader()
 	if err != nil {
@@ -169,8 +169,8 @@ func TestSubmitFilesDoesNotRetryUnreadableFile(t *testing.T) {
 	}
 }
 
-// A file that changes during the upload is not the server's fault either, whatever error
-// the transport returns.
+// A file that changes during the upload is not the server's fault either, for any error of
+// the transport.
 func TestSubmitFilesRefusesChangedFile(t *testing.T) {
 	t.Parallel()
 	const size = 2 << 20

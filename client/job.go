@@ -74,7 +74,7 @@ type Job struct {
 	RunAt             time.Time `json:"run_at"` // when a scheduled job becomes ready; otherwise when it last became ready
 	StartedAt         time.Time `json:"started_at"`
 	FinishedAt        time.Time `json:"finished_at"`
-	ExpiresAt         time.Time `json:"expires_at"` // when the server may delete an ended job
+	ExpiresAt         time.Time `json:"expires_at"` // the time from which the server may delete an ended job
 
 	// PollAfterMS is how long a polling client should wait before it reads the job again,
 	// in milliseconds; 0 when the job has ended.
@@ -97,7 +97,7 @@ type File struct {
 // Progress is the progress of an attempt. The zero value is the start.
 type Progress struct {
 	Percent float64 `json:"percent"` // 0 to 100; never falls within an attempt
-	Status  string  `json:"status"`  // what the attempt does now, for people
+	Status  string  `json:"status"`  // a text for people about the current work
 }
 
 // Failure describes a failed attempt.
@@ -110,8 +110,8 @@ type Failure struct {
 
 // URLs are the paths of a job on the server.
 //
-// Watch is for the EventSource of a browser. It carries a token that admits to this job
-// until the token expires, so the browser needs no other credential. It is an absolute
+// Watch is for the EventSource of a browser. It contains a token that gives access to this
+// job until the token expires, so the browser needs no other credential. It is an absolute
 // URL when the server knows its public address. It is "" in lists and in the events of a
 // watch.
 type URLs struct {

@@ -27,7 +27,7 @@ func (c *Client) DeleteAll(ctx context.Context, f Filter) (int, error) {
 }
 
 // changeAll repeats the call until the server reports that no job is left. The server
-// limits the time of one request, so that a large change takes several.
+// limits the time of one request, so a large change takes several.
 func (c *Client) changeAll(ctx context.Context, k *call, f Filter) (done int, err error) {
 	k.method = http.MethodPost
 	if k.body, err = json.Marshal(f.wire()); err != nil {

@@ -21,7 +21,7 @@ type network struct {
 	conns map[net.Conn]bool
 }
 
-// withNetwork runs f with a network and a client on it, in a bubble of its own time.
+// withNetwork runs f with a network and a client on it, in a bubble with a fake clock.
 func withNetwork(t *testing.T, f func(t *testing.T, n *network, c *Client), options ...Option) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -46,7 +46,7 @@ func (n *network) start(h http.Handler) {
 	go func() { _ = (&http.Server{Handler: h}).Serve(ln) }()
 }
 
-// kill takes the server away with all its connections, as kill -9 would.
+// kill ends the server and all its connections, as kill -9 would.
 func (n *network) kill() {
 	n.mu.Lock()
 	ln, conns := n.ln, n.conns

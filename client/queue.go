@@ -59,7 +59,7 @@ type KeyLimits struct {
 	Waiting int `json:"waiting"` // waiting jobs; the next submission is refused with CodeKeyFull
 }
 
-// QueueEstimate is how long a job that is submitted now would wait and run, in seconds,
+// QueueEstimate is how long a new job would wait and run, in seconds,
 // learned from earlier jobs. The fields are nil until the first job has ended.
 type QueueEstimate struct {
 	WaitS *float64 `json:"wait_s"`

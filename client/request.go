@@ -30,8 +30,8 @@ type call struct {
 	wait        time.Duration // Prefer: wait
 	accept      string
 	lastEventID string // Last-Event-ID
-	// notIdempotent says that a second try could have another effect than the first. Such
-	// a call is only repeated when the server certainly did not process it.
+	// notIdempotent says that a second try could have a different effect. Such a call is
+	// only repeated when the server certainly did not process it.
 	notIdempotent bool
 
 	upload *upload // the form as the body of the current try
@@ -64,7 +64,7 @@ func (c *Client) json(ctx context.Context, k *call, out any) (answer, error) {
 	return a, nil
 }
 
-// send makes the call and retries it while that is safe and the error may pass.
+// send makes the call. It retries the call if that is safe and the error is temporary.
 func (c *Client) send(ctx context.Context, k *call) (answer, error) {
 	if err := checkHeaderValue("idempotency key", k.key); err != nil {
 		return answer{}, err
@@ -201,7 +201,7 @@ func readAll(res *http.Response) ([]byte, error) {
 	return body, err
 }
 
-// badAnswer returns the error for an answer that no Meanwhile server sends.
+// badAnswer returns the error for an answer that is not from a Meanwhile server.
 func badAnswer(status int, err error) *Error {
 	return &Error{
 		Status: status, Code: CodeBadAnswer, Err: err,

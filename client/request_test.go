@@ -328,7 +328,7 @@ func TestNewRefusesInvalidURL(t *testing.T) {
 	}
 }
 
-// newTestClient makes a client of a server on loopback.
+// newTestClient creates a client for a test server on loopback.
 func newTestClient(t *testing.T, h http.HandlerFunc) *Client {
 	srv := httptest.NewServer(h)
 	c, err := New(srv.URL, WithRetries(0))

@@ -52,7 +52,7 @@ func safeToRetry(k *call, err error) bool {
 		// A proxy lost the answer. The server may have processed the request.
 		return !k.notIdempotent
 	case 0:
-		// No answer came: unless even the connection failed, the server may have processed the
+		// No answer came. If the connection was made, the server may have processed the
 		// request.
 		return !k.notIdempotent || dialFailed(err)
 	}
@@ -99,7 +99,7 @@ func (c *Client) waitToRetry(ctx context.Context, try int, err error) error {
 	return sleep(ctx, d)
 }
 
-// sleep waits for d. It returns an error when ctx ends before.
+// sleep waits for d. It returns an error when ctx ends first.
 func sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()

@@ -50,8 +50,8 @@ const Off time.Duration = -1
 type RetryPolicy struct {
 	Backoff    time.Duration // wait before the second attempt; doubled for each further one
 	BackoffMax time.Duration // maximum of a backoff
-	For        time.Duration // how long an upstream may go on asking to wait (429, 503) before the job fails
-	OnTimeout  *bool         // whether to retry an attempt that reached its run timeout; nil: as the queue
+	For        time.Duration // how long an upstream may ask to wait (429, 503) before the job fails
+	OnTimeout  *bool         // whether to retry an attempt that reached its run timeout; nil for the queue's setting
 	// AfterOutput is for an attempt that fails after it has written output: "restart"
 	// retries and supersedes the output, "fail" fails the job and keeps the output.
 	AfterOutput string
@@ -120,8 +120,7 @@ type (
 		OnTimeout   *bool   `json:"on_timeout,omitempty"`
 		AfterOutput string  `json:"after_output,omitempty"`
 	}
-	// seconds is a duration that is written as a number of seconds; a negative one is
-	// written as 0, and one that is 0 is left out.
+	// seconds is a duration whose JSON is a number of seconds: 0 for a negative duration.
 	seconds time.Duration
 )
 
@@ -149,7 +148,7 @@ func (s *Submission) encode(key string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("client: the submission cannot be written as JSON: %w", err)
 	}
-	// rest is an object without the input. Replace its closing brace by the input.
+	// rest is an object without the input. Write the input in place of its closing brace.
 	body := make([]byte, 0, len(rest)+len(input)+len(`,"input":`))
 	body = append(body, rest[:len(rest)-1]...)
 	body = append(append(body, `,"input":`...), input...)

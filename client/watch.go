@@ -152,8 +152,8 @@ func (w *watch) follow(events *sseReader) error {
 	start := time.Now()
 	for {
 		raw, err := events.next()
-		// A stream that lasted was a good one, also when the job wrote nothing meanwhile: the
-		// next pause is short again.
+		// A long stream was healthy, also when the job wrote nothing. So the next pause is
+		// short again.
 		if time.Since(start) > maxPause {
 			w.failures = 0
 		}

@@ -143,7 +143,7 @@ func TestWatchReadsUnusualStreams(t *testing.T) {
 	}
 	tests := []struct {
 		rule, first string
-		conns       int // how many connections it takes
+		conns       int // expected number of connections
 	}{
 		{"an entry that comes twice is delivered once", eventStream(0, 3)[:strings.Index(eventStream(0, 3), "id: 3\nevent: done")] + eventStream(1, entries), 1},
 		{"an entry that is left out is asked for again", event(1) + event(3), 2},

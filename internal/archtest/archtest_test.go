@@ -55,7 +55,7 @@ func TestForbiddenEdgeIsNotAllowed(t *testing.T) {
 	}
 }
 
-// Only refusalFor enforces the table, so this test shows that it refuses.
+// refusalFor enforces the table, so this test shows that it refuses imports.
 func TestForbiddenImportNamesAccident(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -92,7 +92,7 @@ func TestProductionCodeDoesNotImportTesting(t *testing.T) {
 // In a bubble of testing/synctest a sleep only moves the fake clock.
 func TestTestsDoNotSleep(t *testing.T) {
 	t.Parallel()
-	onlyInBubbles := []string{"internal/api/jobs/recorder_test.go", "internal/engine/peers_test.go"} // its functions are called from bubbles
+	onlyInBubbles := []string{"internal/api/jobs/recorder_test.go", "internal/engine/peers_test.go"} // all callers are in bubbles
 	for _, s := range sources(t) {
 		inBubble := slices.Contains(s.imports(), "testing/synctest") || slices.Contains(onlyInBubbles, s.file)
 		if s.test && calls(s.ast, "time", "Sleep") && !inBubble {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// faultCodes match the forms in which the source has the code of a failed attempt.
+// faultCodes match the ways in which the source writes the code of a failed attempt.
 var faultCodes = []*regexp.Regexp{
 	regexp.MustCompile(`Code: +(?:fmt\.Sprintf\()?"([a-z_]+(?:%d)?)"`),
 	regexp.MustCompile(`Code = fmt\.Sprintf\("([a-z_]+(?:%d)?)"`),

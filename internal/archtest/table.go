@@ -1,9 +1,9 @@
 // Package archtest checks the imports of the module. A table says which package may
 // import which, and a second one names the accident that each forbidden import prevents.
-// Other tests check the rest of the code's habits, and the links of the documentation.
+// Other tests check further rules for the code, and the links of the documentation.
 package archtest
 
-// pkg is a package of the module and what its production code may import in addition to
+// pkg is a package of the module and the imports that its production code may have besides
 // the standard library.
 type pkg struct {
 	path      string
@@ -11,8 +11,8 @@ type pkg struct {
 	libraries []string // prefixes of import paths of other modules
 }
 
-// packages lists every package. The test refuses a package that is not in the list, so
-// that nobody adds one without a decision.
+// packages lists every package. The test fails for a package that is not in the list, so
+// that a new package needs a decision.
 var packages = []pkg{
 	{path: "cmd/meanwhile", may: []string{"internal/cli"}},
 	{path: ".", may: []string{"client", "internal/config", "internal/exec", "internal/exec/fn", "internal/job", "internal/server"}},
@@ -67,8 +67,8 @@ var packages = []pkg{
 	{path: "internal/archtest"},
 }
 
-// apiImports is what each API may import. internal/store is in it for the types of the
-// contract, which the engine returns; the stores themselves are not.
+// apiImports lists what each API may import. It has internal/store for the types that the
+// engine returns, but no implementation of a store.
 var apiImports = []string{"internal/job", "internal/store", "internal/engine", "internal/watch", "internal/files", "internal/conversation"}
 
 // forbiddenEdge is an import that is forbidden on purpose, and the accident that it would

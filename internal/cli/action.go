@@ -18,7 +18,7 @@ type action struct {
 	do func(ctx context.Context, c *client.Client, id string) (answer any, text string, err error)
 
 	// doAll changes all selected jobs and returns their number. changes reports whether
-	// the action would change a job; the confirmation counts these.
+	// the action would change a job; the confirmation counts such jobs.
 	doAll    func(c *client.Client, ctx context.Context, f client.Filter) (int, error)
 	changes  func(*client.Job) bool
 	question string // "Cancel?"
@@ -105,8 +105,7 @@ func actOnEach(ctx context.Context, env *Env, c *client.Client, asJSON bool, a a
 // actOnAll changes all selected jobs and prints their number.
 func actOnAll(ctx context.Context, env *Env, c *client.Client, o actionOptions, a action) error {
 	f := o.filter
-	// The server refuses an empty filter, so that a forgotten flag cannot change every
-	// job.
+	// The server refuses an empty filter, so a forgotten flag cannot change every job.
 	f.All = o.all
 	if !o.yes {
 		if err := confirm(ctx, env, c, a, f); err != nil {
@@ -114,8 +113,7 @@ func actOnAll(ctx context.Context, env *Env, c *client.Client, o actionOptions, 
 		}
 	}
 	done, err := a.doAll(c, ctx, f)
-	// An error can come after some jobs were changed already. The user has to know how
-	// many.
+	// Some jobs may have changed before the error. The user has to know how many.
 	if err != nil && done > 0 {
 		err = fmt.Errorf("%s %s so far: %w", jobCount(done), a.doneText, err)
 	}

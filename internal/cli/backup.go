@@ -48,8 +48,8 @@ func runBackup(ctx context.Context, env *Env, from, to string) error {
 	}
 	fmt.Fprintf(env.Out, "%s: database %s, %d files of %d jobs %s, in %s\n", to, formatBytes(copied.Database),
 		copied.Files, copied.Jobs, formatBytes(copied.Bytes), env.Now().Sub(began).Round(100*time.Millisecond))
-	// Jobs can be deleted during the copy. Their files are then missing in it, and this is
-	// no damage.
+	// Jobs can be deleted during the copy. The copy then lacks their files. That is no
+	// damage.
 	for _, id := range copied.Gone {
 		fmt.Fprintf(env.Err, "%s was deleted meanwhile: it is not in the copy\n", id)
 	}
@@ -84,8 +84,7 @@ func runCheck(ctx context.Context, env *Env, data string) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	case defects > 0:
-		// The defects are printed already. The error only sets the exit status and says what
-		// to do.
+		// The defects were already printed. The error sets the exit status and gives advice.
 		return fmt.Errorf("%s is damaged: begin with a backup of it, or with another directory", data)
 	case err == nil:
 		fmt.Fprintf(env.Out, "%s is whole\n", data)

@@ -73,8 +73,7 @@ func runBench(ctx context.Context, env *Env, o benchOptions, names []string) err
 		return fmt.Errorf("this program cannot find itself: %w", err)
 	}
 	o.Names = names
-	// The servers are this same program, so that a bench measures exactly the build that
-	// it is part of.
+	// The servers run this same program, so a bench measures its own build.
 	o.Serve = []string{program, "serve"}
 	o.Floor = []string{program, "bench-floor"}
 	o.Model = []string{program, "sim-upstream", "--stamps"}
@@ -86,7 +85,7 @@ func runBench(ctx context.Context, env *Env, o benchOptions, names []string) err
 		return usageError{err}
 	}
 	report, err := bench.Run(ctx, o.Options)
-	// After an error the report still has the figures that were measured before.
+	// After an error the report still has the earlier figures.
 	if o.json {
 		return errors.Join(printJSON(env.Out, report), err)
 	}
@@ -94,7 +93,7 @@ func runBench(ctx context.Context, env *Env, o benchOptions, names []string) err
 	return err
 }
 
-// newBenchFloorCommand makes the hidden command that serves the HTTP floor for 'bench'.
+// newBenchFloorCommand creates the hidden command that serves the HTTP floor for 'bench'.
 func newBenchFloorCommand(env *Env) *cobra.Command {
 	var listen string
 	cmd := &cobra.Command{

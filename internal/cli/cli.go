@@ -23,7 +23,7 @@ import (
 type Env struct {
 	In                io.Reader
 	Out, Err          io.Writer
-	InTerminal        bool // whether In is a terminal, so that a person would have to type the input
+	InTerminal        bool // whether In is a terminal: then a person would have to type the input
 	OutTerminal       bool
 	ErrTerminal       bool
 	Columns           func() int       // current width of Err's terminal in columns; 0 when unknown
@@ -59,8 +59,7 @@ func Run(ctx context.Context, env *Env, args []string) int {
 	if text := errorText(err); text != "" {
 		fmt.Fprintf(env.Err, "meanwhile: %s\n", printable(text))
 	}
-	// The help of the command shows what is right. After other errors it would only be
-	// noise.
+	// The command's help shows the correct usage. After other errors it would not help.
 	if code == exitUsage {
 		fmt.Fprintf(env.Err, "See '%s --help'.\n", cmd.CommandPath())
 	}

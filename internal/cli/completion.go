@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	completionTimeout = time.Second // the shell is blocked for no longer
+	completionTimeout = time.Second // limits how long the shell is blocked
 	maxCompletions    = 100         // number of proposed jobs
 )
 
@@ -68,7 +68,7 @@ func completeJob(env *Env, o *connection) completionFunc {
 // completeFromServer calls ask for words, each followed by a tab and a description, and
 // returns those that begin with prefix.
 func completeFromServer(cmd *cobra.Command, env *Env, o *connection, prefix string, ask func(context.Context, *client.Client) ([]string, error)) ([]string, cobra.ShellCompDirective) {
-	// A retry would take longer than the shell should wait.
+	// Retries would block the shell for too long.
 	c, err := o.newClient(env, client.WithRetries(0))
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp

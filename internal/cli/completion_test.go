@@ -43,8 +43,7 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
-// Without a server, and when it is slow or refuses, completion proposes and prints
-// nothing.
+// If the server is missing, slow or refuses, completion proposes and prints nothing.
 func TestCompletionPrintsNoErrors(t *testing.T) {
 	t.Parallel()
 	refusing := newFakeServer(t).respondProblem("GET /v1/queues", 503, "unavailable")

@@ -11,14 +11,14 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// confirm counts the jobs that an action would change and asks the user to confirm. It
-// does not ask when there is no such job. Without a terminal it refuses.
+// confirm counts the jobs that an action would change and asks the user to confirm. If no
+// job would change, it does not ask. Without a terminal it refuses.
 func confirm(ctx context.Context, env *Env, c *client.Client, a action, f client.Filter) error {
 	if !env.InTerminal {
 		return usagef("give --yes: without a terminal the command cannot ask for a confirmation")
 	}
 	n, more, err := count(ctx, c, f, a.changes)
-	// Without a job to change there is nothing to confirm, and the action prints 0.
+	// If no job would change, do not ask: the action prints 0.
 	if err != nil || n == 0 && !more {
 		return err
 	}
@@ -41,8 +41,8 @@ func confirm(ctx context.Context, env *Env, c *client.Client, a action, f client
 // maxCounted limits how many jobs confirm reads to count them.
 const maxCounted = 5000
 
-// count counts the selected jobs that an action would change. more reports that it reached
-// maxCounted and there may be others.
+// count counts the selected jobs that an action would change. more reports that it stopped
+// at maxCounted, so there may be others.
 func count(ctx context.Context, c *client.Client, f client.Filter, changes func(*client.Job) bool) (n int, more bool, err error) {
 	checked := 0
 	for j, err := range c.List(ctx, client.ListOptions{Filter: f, Limit: 100}) {
@@ -61,7 +61,7 @@ func count(ctx context.Context, c *client.Client, f client.Filter, changes func(
 }
 
 // readLine reads a line that a user types, or returns when ctx ends. A read from a
-// terminal cannot be interrupted, so that its goroutine then lasts until the process ends.
+// terminal cannot be interrupted, so its goroutine then runs until the process ends.
 func readLine(ctx context.Context, in io.Reader) (string, error) {
 	typed := make(chan string, 1)
 	go func() {

@@ -22,8 +22,8 @@ var (
 	serveLine   = regexp.MustCompile(`(?m)^(\$ )?(go run \./cmd/meanwhile|bin/meanwhile|meanwhile) (serve.*)$`)
 )
 
-// The test runs every command of README and docs with curl or the program, against a server
-// that has the jobs and files that they name.
+// The test runs every command in README and docs that uses curl or the program. Its server
+// has the jobs and files that the commands name.
 func TestDocsCommandsSucceed(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs every command of the documentation")
@@ -64,8 +64,8 @@ func pages(t *testing.T) map[string]string {
 	return all
 }
 
-// commandsOf returns the commands of a block, without those that start servers and without
-// their output.
+// commandsOf returns the commands of a block, without their output. It leaves out commands
+// that start servers.
 func commandsOf(text string) string {
 	var kept []string
 	continues := false

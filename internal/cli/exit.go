@@ -65,8 +65,8 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 func usageCheck(check cobra.PositionalArgs) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil {
-			// The root command only gets here with an unknown command, and cobra's message names
-			// it.
+			// The root command has arguments only if the command is unknown. Cobra's message
+			// names it.
 			if !cmd.HasParent() {
 				return usageError{err}
 			}
@@ -89,7 +89,7 @@ func exclusiveFlags(sets ...[]string) func(*cobra.Command, []string) error {
 	}
 }
 
-// jobError says how a job ended that did not succeed.
+// jobError describes the end of a job that did not succeed.
 type jobError struct{ job *client.Job }
 
 func (e jobError) Error() string {
@@ -145,8 +145,8 @@ func refusalExitCode(e *client.Error) int {
 	return exitError
 }
 
-// errorText returns the message for an error, with advice where there is some. It returns
-// "" for an error that was already printed.
+// errorText returns the message for an error, with advice for some errors. It returns "" for
+// an error that was already printed.
 func errorText(err error) string {
 	var e *client.Error
 	switch {
@@ -157,7 +157,7 @@ func errorText(err error) string {
 	case errors.As(err, &e) && e.RetryAfter > 0:
 		return fmt.Sprintf("%v; try again in %s", err, e.RetryAfter.Round(time.Second))
 	case errors.Is(err, context.Canceled) && e == nil:
-		// An error of the client in the chain is the better message.
+		// If the chain has an error of the client, its message is better.
 		return "interrupted"
 	}
 	return err.Error()

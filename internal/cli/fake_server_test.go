@@ -47,7 +47,7 @@ func (f *fakeServer) respond(pattern string, status int, body string) *fakeServe
 	return f
 }
 
-// respondProblem refuses calls of a pattern.
+// respondProblem refuses requests that match a pattern.
 func (f *fakeServer) respondProblem(pattern string, status int, code string) *fakeServer {
 	return f.respond(pattern, status, fmt.Sprintf(`{"status":%d,"code":"%s","detail":"this is %s"}`, status, code, code))
 }

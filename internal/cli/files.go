@@ -18,12 +18,12 @@ type attachments struct {
 	files  []client.Attachment
 	total  int64 // bytes
 
-	mu      sync.Mutex // a transport may still read when the submission has its answer
+	mu      sync.Mutex // the transport may still read after the answer has come
 	sent    int64      // guarded by mu
 	stopped bool       // guarded by mu
 }
 
-// minProgressBytes is the size of an upload from which on a progress bar is shown.
+// minProgressBytes is the size of the smallest upload with a progress bar.
 const minProgressBytes = 4 << 20
 
 // attach checks that the files exist, before any request to the server.
@@ -89,7 +89,7 @@ func (c *progressReader) Close() error {
 func (a *attachments) count(name string, n int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	// After stop the bar must not appear again, although the transport may still read.
+	// The transport may still read after stop, but the bar must not appear again.
 	if a.sent += n; a.stopped || a.total < minProgressBytes || n < 0 {
 		return
 	}
@@ -97,7 +97,7 @@ func (a *attachments) count(name string, n int64) {
 	a.screen.progress(client.Progress{Percent: percent, Status: "Sending " + name}, client.Running)
 }
 
-// withoutBar calls report while no progress bar is drawn, so that both do not mix.
+// withoutBar calls report with the lock, so that no progress bar is drawn meanwhile.
 func (a *attachments) withoutBar(report func(client.Retry)) func(client.Retry) {
 	return func(r client.Retry) {
 		a.mu.Lock()

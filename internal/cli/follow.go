@@ -13,8 +13,8 @@ import (
 //
 // The output of an attempt counts only until the next attempt begins. So the follower
 // collects output and discards it when an attempt begins. It prints the collected output
-// when the job has ended. With liveOutput it already does so when it has read all output
-// that was there when the watch began, and from then on prints output as it comes.
+// when the job has ended. With liveOutput it prints earlier: first all output from before the
+// watch, then each piece of output when it arrives.
 type follower struct {
 	// set once
 	connection
@@ -24,10 +24,10 @@ type follower struct {
 	liveOutput bool // print output before it is certain that it counts
 
 	job          client.Job      // of the last event that had a job
-	started      bool            // the first snapshot has come
+	started      bool            // the first snapshot has arrived
 	startCursor  int64           // the cursor of the job when the watch began
 	pending      []pendingOutput // output that is not printed yet
-	streaming    bool            // output is printed as it comes
+	streaming    bool            // output is printed when it arrives
 	printed      bool            // text of the current attempt was printed
 	disconnected bool            // the server is unavailable, and the user was informed
 }
@@ -42,7 +42,7 @@ func newFollower(env *Env, c connection, all bool) *follower {
 	return &follower{connection: c, env: env, screen: newScreen(env), all: all, liveOutput: all || env.OutTerminal, streaming: all}
 }
 
-// onlyAtEnd makes the follower print at the end only, without a progress bar.
+// onlyAtEnd makes the follower print only at the end, without a progress bar.
 func (f *follower) onlyAtEnd() {
 	f.liveOutput, f.streaming, f.screen.errTerm = false, false, false
 }
@@ -71,7 +71,7 @@ func (f *follower) run(ctx context.Context, c *client.Client, id string, after i
 // watch the job again.
 func (f *follower) watchError(id string, err error) error {
 	f.screen.clear()
-	// Only an interrupt by the user leaves the job running on purpose.
+	// After an interrupt by the user, the job still runs.
 	if !errors.Is(err, context.Canceled) {
 		return errors.Join(err, f.screen.writeErr)
 	}
@@ -114,8 +114,7 @@ func (f *follower) show(e client.Event) error {
 	case client.AttemptEvent:
 		f.attemptBegan(e.Entry.Attempt)
 	}
-	// Up to startCursor an attempt event may still come that supersedes the pending
-	// output.
+	// An attempt event up to startCursor may still supersede the pending output.
 	if f.liveOutput && f.started && e.Cursor >= f.startCursor {
 		f.printPending()
 	}
@@ -145,11 +144,11 @@ func (f *follower) printPending() {
 	f.pending = nil
 }
 
-// attemptBegan discards the pending output. When output was printed already, it prints
-// that this no longer counts.
+// attemptBegan discards the pending output. It prints a note if earlier output was
+// already printed.
 func (f *follower) attemptBegan(attempt int) {
 	f.pending = nil
-	// The note is for a user who has seen output of an earlier attempt.
+	// The user has seen output of an earlier attempt: tell them that it no longer counts.
 	if f.all || f.printed {
 		f.screen.endLine()
 		f.screen.note("--- attempt %d begins; the output above no longer counts ---", attempt)
@@ -162,7 +161,7 @@ func (f *follower) attemptBegan(attempt int) {
 func (f *follower) printEnd(ctx context.Context, c *client.Client) error {
 	f.screen.clear()
 	f.printPending()
-	// A job without text output still has a result, and the user wants to see something.
+	// Without text output, print the result: the user wants to see something.
 	if f.job.Status == client.Succeeded && !f.printed {
 		text, err := resultText(ctx, c, &f.job)
 		if err != nil {

@@ -70,7 +70,7 @@ func runGet(ctx context.Context, env *Env, o getOptions, id string) error {
 }
 
 func printResult(ctx context.Context, env *Env, c *client.Client, j *client.Job) error {
-	// The server would refuse with a conflict. How the job ended says more.
+	// The server would refuse with a conflict. The job's end is a better message.
 	if j.Status.Ended() && j.Status != client.Succeeded {
 		return endError(j)
 	}
@@ -78,7 +78,7 @@ func printResult(ctx context.Context, env *Env, c *client.Client, j *client.Job)
 	if err != nil {
 		return err
 	}
-	// A terminal would obey control characters. A file or a pipe gets the exact bytes.
+	// A terminal would execute control characters. A file or a pipe gets the exact bytes.
 	if env.OutTerminal {
 		_, err = fmt.Fprintln(env.Out, printable(string(r.Body)))
 		return err
@@ -154,7 +154,7 @@ type jobTime struct {
 
 func jobTimes(j *client.Job) []jobTime {
 	all := []jobTime{{"created", j.CreatedAt}, {"started", j.StartedAt}, {"finished", j.FinishedAt}, {"kept until", j.ExpiresAt}}
-	// For other jobs RunAt lies in the past and says nothing new.
+	// RunAt of other jobs is in the past and of no use.
 	if j.Status == client.Scheduled {
 		all = append(all, jobTime{"runs at", j.RunAt})
 	}

@@ -48,8 +48,8 @@ type inputReader struct {
 func (r *inputReader) parse(ctx context.Context, text []byte) (json.RawMessage, error) {
 	trimmed := bytes.TrimSpace(text)
 	valid := json.Valid(trimmed)
-	// A JSON object is never meant as a question, so the executor does not matter. A
-	// broken one is a typing error and must not become a question.
+	// A JSON object is never a question, so the executor does not matter. Invalid
+	// JSON that begins with { is a typing error and must not become a question.
 	if bytes.HasPrefix(trimmed, []byte("{")) {
 		if !valid {
 			return nil, usagef("the input begins like a JSON object but is invalid: %v", json.Unmarshal(trimmed, new(any)))

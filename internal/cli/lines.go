@@ -119,11 +119,11 @@ func (f *lineSubmitter) add(ctx context.Context, text []byte) error {
 	l := line{number: f.read, submission: f.common}
 	var input json.RawMessage
 	if input, l.err = f.inputs.parse(ctx, text); l.err != nil && !errors.As(l.err, new(usageError)) {
-		return l.err // a failed request, not a wrong line: it would fail for every line
+		return l.err // the request failed, not this line: it would fail for every line
 	}
 	l.submission.Input = input
-	// The number of the line makes the key unique, and the same file gives the same keys
-	// again.
+	// The line number makes the key unique. Submitting the same file again gives the same
+	// keys.
 	if f.common.IdempotencyKey != "" {
 		l.submission.IdempotencyKey = fmt.Sprintf("%s/%d", f.common.IdempotencyKey, f.read)
 	}
@@ -181,7 +181,7 @@ func (f *lineSubmitter) submitBatch(ctx context.Context) (wait time.Duration, er
 			rest[i].job = s.Job
 			f.submitted++
 		case refusalExitCode(s.Err) == exitFull:
-			// Not a refusal for good: the line stays without an outcome and is submitted again.
+			// A temporary refusal: the line keeps no outcome and is submitted again.
 			wait = max(wait, s.Err.RetryAfter, time.Second)
 		default:
 			rest[i].err = s.Err
@@ -213,7 +213,7 @@ func (f *lineSubmitter) flushResults() error {
 	return nil
 }
 
-// showCount shows the number of submitted jobs on a terminal when the ids go elsewhere.
+// showCount shows the number of submitted jobs on a terminal if the ids are not printed there.
 func (f *lineSubmitter) showCount(end string) {
 	if f.env.ErrTerminal && !f.env.OutTerminal && f.submitted > 0 {
 		fmt.Fprintf(f.env.Err, "\r%s submitted%s", jobCount(f.submitted), end)

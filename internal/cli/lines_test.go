@@ -19,7 +19,7 @@ func cancellableContext(t *testing.T) (context.Context, context.CancelFunc) {
 	return ctx, cancel
 }
 
-// triggerWriter calls trigger when the text was written.
+// triggerWriter calls trigger once text was written to it.
 type triggerWriter struct {
 	io.Writer
 	text    string
@@ -37,7 +37,7 @@ func (w *triggerWriter) Write(p []byte) (int, error) {
 // refuses.
 type batchServer struct {
 	*fakeServer
-	refuse  func(input string) string // an error object, or "" to take it
+	refuse  func(input string) string // an error object, or "" to accept it
 	batches [][]string                // the inputs of each batch
 	keys    []string
 }
@@ -145,8 +145,8 @@ func TestLinesAcceptQuestions(t *testing.T) {
 	}
 }
 
-// A line that finds the queue full is submitted again, and its id is printed in the order
-// of the lines.
+// A line is submitted again after a full queue refused it. Ids are printed in the order of
+// the lines.
 func TestLinesWaitWhileQueueIsFull(t *testing.T) {
 	if testing.Short() {
 		t.Skip("waits 2 s for retries")
@@ -201,7 +201,7 @@ func TestInterruptedLinesReportProgress(t *testing.T) {
 	s.wantErr(t, "line 2 is longer than 1 MiB")
 }
 
-// When the ids go elsewhere, the terminal shows the number of jobs.
+// If standard output is not the terminal, the terminal shows the number of jobs.
 func TestLinesShowCountOnTerminal(t *testing.T) {
 	t.Parallel()
 	s := newTestEnv(newBatchServer(t).URL).withInput(numbers(150))

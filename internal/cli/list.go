@@ -88,7 +88,7 @@ func jobPrinter(env *Env, asJSON bool) (print func(*client.Job) error, finish fu
 
 // attemptText returns the number of an attempt and the maximum of failed attempts. Lost
 // attempts do not count as failed, so that the number can exceed the maximum; then it
-// returns the number alone.
+// returns only the number.
 func attemptText(attempt int, of string, failures int) string {
 	if attempt > failures {
 		return strconv.Itoa(attempt)

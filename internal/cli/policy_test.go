@@ -9,7 +9,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// The client imports nothing of the server, so it has a table of its own.
+// The client cannot import the server's table of clocks, so its own table must match.
 func TestClientSetsEveryClockOfASubmit(t *testing.T) {
 	t.Parallel()
 	fields := client.Timeouts{}

@@ -41,7 +41,7 @@ usage      {"total_tokens":3}
 	}
 }
 
-// readGolden returns a golden answer of the server on one line.
+// readGolden returns a golden answer of the server as one line.
 func readGolden(t *testing.T, name string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", "api", "jobs", "testdata", name))

@@ -29,7 +29,7 @@ func newScreen(env *Env) *screen {
 
 // write writes output of a job.
 func (s *screen) write(text string) {
-	// After the first error, as of a closed pipe, more output is useless.
+	// After the first error, such as a closed pipe, more output is useless.
 	if text == "" || s.writeErr != nil {
 		return
 	}

@@ -148,8 +148,8 @@ func chatStatus(t *testing.T, url string) int {
 	return res.StatusCode
 }
 
-// benchReport runs a short bench. Its servers run in their own processes, from this test
-// binary.
+// benchReport runs a short bench. Its servers run in their own processes, started from this
+// test binary.
 func benchReport(t testing.TB, args ...string) bench.Report {
 	t.Helper()
 	s := newTestEnv("")
@@ -191,8 +191,8 @@ func TestBenchMeasuresOwnServer(t *testing.T) {
 	}
 }
 
-// Every bench runs with few jobs and reports its goals. The test does not check whether
-// the goals are met: that needs a run of the real size.
+// Every bench runs with few jobs and reports its goals. The test does not check whether the
+// goals are met: that needs a run of full size.
 func TestEveryBenchRuns(t *testing.T) {
 	if testing.Short() {
 		t.Skip("runs every bench")

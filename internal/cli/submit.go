@@ -107,7 +107,7 @@ func runSubmit(ctx context.Context, env *Env, o submitOptions, args []string) er
 		return err
 	}
 	defer c.Close()
-	// A job with files may do without an input. Standard input is then not read.
+	// A job with files needs no input. Standard input is then not read.
 	if len(args) > 1 || len(a.files) == 0 {
 		if s.Input, err = readInput(ctx, env, c, args); err != nil {
 			return err
@@ -130,7 +130,7 @@ func runSubmit(ctx context.Context, env *Env, o submitOptions, args []string) er
 		return printJSON(env.Out, j)
 	}
 	fmt.Fprintln(env.Out, j.ID)
-	// In a script this hint would only be noise.
+	// A script does not need this hint.
 	if env.OutTerminal && env.ErrTerminal {
 		fmt.Fprintln(env.Err, "To watch it: "+o.watchCommand(j.ID))
 	}

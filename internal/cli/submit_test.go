@@ -48,7 +48,7 @@ func TestSubmitSendsInputAndFlags(t *testing.T) {
 	}
 }
 
-// A variable of the shell that is empty is no question.
+// An empty shell variable is not a question.
 func TestSubmitRefusesEmptyQuestion(t *testing.T) {
 	t.Parallel()
 	for _, text := range []string{"", " \n"} {

@@ -180,7 +180,7 @@ func TestProgressBar(t *testing.T) {
 			s := newTestEnv(newFakeServer(t).respondStream("job_1", events).URL)
 			if tt.terminal {
 				s.terminal()
-				s.Out = &s.err // one screen
+				s.Out = &s.err // both streams are one terminal
 			}
 			s.ErrTerminal = tt.terminal || tt.errOnly
 			s.want(t, exitOK, tt.wantOut, "watch", "job_1")

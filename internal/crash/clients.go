@@ -12,7 +12,7 @@ import (
 )
 
 // clients submit, watch, wait, cancel and retry jobs, and record every answer. Watchers
-// live through restarts; submitters stop when the server is killed.
+// continue through restarts; submitters stop when the server is killed.
 type clients struct {
 	// set once
 	rec      *record
@@ -32,7 +32,7 @@ func newClients(in *serverProcess, rec *record) (*clients, error) {
 	return &clients{rec: rec, noRetry: noRetry, retrying: retrying, slots: make(chan struct{}, 64)}, err
 }
 
-// task is one job and what a client does with it.
+// task is one job and the client's action on it.
 type task struct {
 	sub             client.Submission
 	action          action
@@ -40,7 +40,7 @@ type task struct {
 	disconnectAfter int           // a watcher disconnects once after this many events, and connects again
 }
 
-// action is what a client does with a job after its submission.
+// action is a client's treatment of a submitted job.
 type action uint8
 
 const (
@@ -51,7 +51,7 @@ const (
 	retry                       // fails, and is then retried
 )
 
-// maxFailures is the maximum of attempts that a job is told to fail before it succeeds.
+// maxFailures is how many attempts of a job fail at most before one succeeds.
 const maxFailures = 2
 
 // taskSource generates the tasks of one client in one round. The same seed gives the same
@@ -188,7 +188,7 @@ func (c *clients) watch(ctx context.Context, id string, cut int) {
 	for ended := false; !ended && ctx.Err() == nil; {
 		for e, err := range c.retrying.Watch(ctx, id, cursor) {
 			if err != nil {
-				// When the run ends, so do its watches.
+				// The end of the run ends this watch: do not record it.
 				if ctx.Err() == nil {
 					c.rec.violate("the watch of %s failed: %v", id, err)
 				}

@@ -5,8 +5,8 @@
 // is unchanged and without a gap; an idempotency key still returns its job; and the server
 // is ready again within a second.
 //
-// The seed determines what the clients do and when the kills come, so that a run can be
-// repeated as far as the timing of the machine allows.
+// The seed determines the clients' requests and the times of the kills. A run with the same
+// seed repeats both, except for differences in the machine's timing.
 package main
 
 import (
@@ -83,7 +83,7 @@ type harness struct {
 // runRounds runs all rounds, each of which ends with a kill. It then starts the server
 // once more, waits for all jobs and verifies everything.
 func (h *harness) runRounds(ctx context.Context) error {
-	// Watchers live longer than a round, so they have their own context.
+	// Watchers last longer than a round, so they have their own context.
 	runCtx, cancelRun := context.WithTimeout(ctx, time.Duration(h.rounds)*2*time.Minute+10*time.Minute)
 	defer cancelRun()
 	for n := 1; n <= h.rounds; n++ {
@@ -132,7 +132,7 @@ func (h *harness) round(runCtx context.Context, n int) error {
 	}()
 	after := 50*time.Millisecond + time.Duration(rng.Int64N(int64(1200*time.Millisecond)))
 	sleep(runCtx, after)
-	// Kill before the load stops, so that requests are under way when the server dies.
+	// Kill before the load stops, so that requests are under way at the kill.
 	err = h.in.kill()
 	stopLoad()
 	<-loadDone

@@ -25,7 +25,7 @@ type serverProcess struct {
 	dir       string
 	binary    string
 	log       *os.File
-	transport *http.Transport // connects to the current process, whatever the URL
+	transport *http.Transport // connects to the current process, for any URL
 
 	cmd *exec.Cmd // nil while no process runs
 
@@ -53,8 +53,8 @@ func newServerProcess(ctx context.Context, dir, binary string) (*serverProcess, 
 	return in, err
 }
 
-// baseURL is the URL of the server for the transport of a serverProcess, whatever the
-// port.
+// baseURL is the URL of every server process. The transport replaces its address by the
+// current one.
 const baseURL = "http://127.0.0.1"
 
 // client creates a client that connects to the current process.

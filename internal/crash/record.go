@@ -26,7 +26,7 @@ type jobRecord struct {
 	id      string
 	sub     client.Submission
 	entries map[int64]string // entries, by number
-	ends    []end            // distinct ends: one, and one more for each requested retry
+	ends    []end            // distinct ends: at most one, plus one for each requested retry
 	retries int              // requested retries, answered or not
 	// mustCancel says that a cancel was acknowledged before the job ended.
 	mustCancel bool
@@ -48,7 +48,7 @@ func (r *record) violateLocked(format string, args ...any) {
 	r.violations = append(r.violations, fmt.Sprintf(format, args...))
 }
 
-// violate records a broken promise.
+// violate records a violation.
 func (r *record) violate(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -86,10 +86,10 @@ func (r *record) acknowledged(s client.Submission, id string) {
 	}
 }
 
-// snapshot is what was known about a job before a request. The answer must agree with it,
-// but not with what other clients learn during the request.
+// snapshot is what was known about a job before a request. The answer must agree with it.
+// It need not agree with answers that other clients get during the request.
 type snapshot struct {
-	ended bool  // finally: no retry was requested
+	ended bool  // and no retry was requested, so this end is final
 	last  int64 // number of the last known entry
 }
 
@@ -112,7 +112,7 @@ func (r *record) observe(j *client.Job, then snapshot) {
 	defer r.mu.Unlock()
 	k := r.jobs[j.ID]
 	if !j.Status.Ended() {
-		// A retry that was requested meanwhile may have started the job again.
+		// A retry during this request may have started the job again.
 		if then.ended && k.retries == 0 {
 			r.violateLocked("%s had ended as %s and is %s", j.ID, k.ends[0].status, j.Status)
 		}

@@ -9,8 +9,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/client"
 )
 
-// Each case gives the record answers that contradict each other, but for the last ones,
-// which do not.
+// Each case gives the record some answers. Those of the last cases agree; all others
+// contradict each other.
 func TestRecordFindsViolations(t *testing.T) {
 	t.Parallel()
 	at := time.Unix(1, 0)

@@ -19,7 +19,7 @@ queues:
       lease_s: 2
 `
 
-// A server may stall for longer than a lease, as on a laptop that sleeps or a machine that
+// A server may stall for longer than a lease, for example while a laptop sleeps or a machine
 // swaps. It then continues its jobs: no lease is lost and no job runs twice.
 func TestStallBeyondLeaseLosesNoJob(t *testing.T) {
 	if testing.Short() {

@@ -33,7 +33,7 @@ func (t *tx) checkGroup(ops []*store.Submit) error {
 		refused = refused || op.Err != nil
 	}
 	for _, op := range ops {
-		// The answer to a repeated key comes when the op applies, not from the check.
+		// A repeated key is answered when the op applies, not by the check.
 		if op.Existing = nil; refused && op.Err == nil {
 			op.Err = job.Errorf(job.BatchRefused, "another job of the batch was refused, so that none of it was stored")
 		}

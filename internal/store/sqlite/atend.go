@@ -70,7 +70,7 @@ func (t *tx) makeJob(op *store.Submit) error {
 	return nil
 }
 
-// tallyKey names a tally: a group of jobs of an owner that is counted.
+// tallyKey names a tally: the counts of a group of one owner's jobs.
 type tallyKey struct {
 	owner job.Owner
 	name  string

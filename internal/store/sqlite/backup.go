@@ -15,8 +15,8 @@ import (
 // backupStepPages is the number of pages copied between two checks of the context.
 const backupStepPages = 1024
 
-// Backup copies the database at from into a new file at to, as it is at one moment, and syncs
-// the copy. Another process may use the database meanwhile, but its log cannot restart and
+// Backup copies the database at from into a new file at to, and syncs the copy. The copy shows
+// one moment. Another process may use the database meanwhile, but its log cannot restart and
 // grows. Backup calls progress with the bytes copied so far and the total.
 func Backup(ctx context.Context, from, to string, progress func(done, total int64)) error {
 	src, err := openToRead(from)
@@ -74,8 +74,8 @@ func syncPath(path string) error {
 // filesSchema is the first schema version in which jobs may have files.
 const filesSchema = 2
 
-// Files calls each for every job of the database at path that has files and is not deleted, as
-// of one moment. The database may be in use; then each must return quickly, because the log
+// Files reads the database at path at one moment, and calls each for every job that has files
+// and is not deleted. If the database is in use, each must return quickly, because the log
 // cannot restart meanwhile.
 func Files(path string, each func(o job.Owner, id job.ID, files []job.File) error) error {
 	conn, err := openToRead(path)

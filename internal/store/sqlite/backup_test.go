@@ -71,7 +71,7 @@ func TestBackupReportsCancel(t *testing.T) {
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
-	a.addEnded(1, 10) // and the source goes on
+	a.addEnded(1, 10) // and the source still accepts batches
 }
 
 func TestFilesListsEveryJobWithFiles(t *testing.T) {

@@ -7,7 +7,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// kindBlock marks a row of the table output that holds a block. It is no kind of entry.
+// kindBlock marks a row of the table output that holds a block. No entry has this kind.
 const kindBlock = 0
 
 // A block is the encoding of entries with consecutive numbers: for each entry its kind,

@@ -72,7 +72,7 @@ func (t *tx) delete(op *store.Delete) error {
 		}
 		return err
 	}
-	// Remembered also while the attempt runs, so that a second delete succeeds then too.
+	// The delete is recorded now, so that a second one succeeds while the attempt still runs.
 	err = t.q.insertDeleted.id(&op.ID).text(op.Owner.Tenant).text(op.Owner.User).time(t.now.Add(keepDeletes)).run()
 	if err != nil {
 		return err
@@ -109,7 +109,7 @@ func (t *tx) wasDeletedBy(owner job.Owner, id job.ID) (bool, error) {
 	return known && by == owner, err
 }
 
-// removal names a job to remove, with what its other rows are found by.
+// removal names a job to remove and has the keys of its rows in other tables.
 type removal struct {
 	n              int64
 	id             job.ID
@@ -159,7 +159,7 @@ func (t *tx) releaseKey(o job.Owner, key string) error {
 	if err != nil || !known {
 		return err
 	}
-	// The promise of the key outlives its job.
+	// The key answers repeated submits until its time has passed, also without its job.
 	if !until.After(t.now) {
 		return t.q.deleteIdempotent.text(o.Tenant).text(o.User).text(key).run()
 	}
@@ -213,7 +213,7 @@ func truncateText(text []byte, limit int) string {
 	if len(text) <= limit {
 		return string(text)
 	}
-	// At most three steps back: to the start of the cut character.
+	// Go back at most three bytes, to the start of the cut character.
 	for limit > 0 && !utf8.RuneStart(text[limit]) {
 		limit--
 	}

@@ -13,14 +13,14 @@ import (
 // checkpointer copies the write-ahead log into the database file, so that commits need not. It
 // has its own connection and goroutine; startCheckpointer starts it, and stop ends it and waits.
 //
-// A passive checkpoint copies while commits go on. SQLite restarts the log from the front only
-// at a commit that finds all of it copied. Under constant load that never happens by itself, so
-// once little is left the checkpointer copies the rest while commits wait. A restarted log
+// A passive checkpoint copies while commits go on. SQLite overwrites the log from its start only
+// if a commit finds that all of it was copied. Under constant load that never happens by itself,
+// so once little is left the checkpointer copies the rest while commits wait. A restarted log
 // keeps its size, because overwriting costs less than growing.
 //
-// A read pins the log as it was when the read began. Reads overlap, so a long log is restarted
-// while commits wait for the current reads to end. That is soon: our reads are short. Only a
-// backup reads for long, and the log grows meanwhile.
+// A read needs the log of the moment at which it began, so the log cannot restart. Reads overlap,
+// so for a long log commits wait until the current reads end. That is soon: our reads are short.
+// Only a backup reads for long, and the log grows meanwhile.
 type checkpointer struct {
 	// Set once.
 	log      *slog.Logger
@@ -30,14 +30,14 @@ type checkpointer struct {
 	truncate *query
 	commits  sync.Locker // held by a commit; locking it makes commits wait
 	space    *space      // its reserve is refilled here
-	trusted  func() bool // whether the log can be trusted; if not, it is left as it is
+	trusted  func() bool // whether the log can be trusted; if not, it is not copied
 
 	work  chan struct{} // has a value when something was written
 	hurry chan struct{} // has a value when much was written
 	quit  chan struct{}
 	done  sync.WaitGroup
 
-	written atomic.Int64 // bytes, about, since the last checkpoint began
+	written atomic.Int64 // approximate bytes since the last checkpoint began
 
 	// Owned by run.
 	restartFrames int64 // length of the log in frames at which commits wait for readers
@@ -77,7 +77,7 @@ func startCheckpointer(path string, commits sync.Locker, trusted func() bool, sp
 	return k, nil
 }
 
-// wrote tells the checkpointer that the log has grown by about so many bytes. It never blocks.
+// wrote tells the checkpointer about how many bytes the log has grown. It never blocks.
 func (k *checkpointer) wrote(bytes int64) {
 	notify(k.work)
 	if k.written.Add(bytes) > hurryBytes {
@@ -136,8 +136,8 @@ func (k *checkpointer) retryTimer() <-chan time.Time {
 	return time.After(time.Second)
 }
 
-// logTooLong reports whether the log is too long for a nearly full disk. A backup may have made
-// it so, and without space no commit comes to restart it.
+// logTooLong reports whether the log is too long for a nearly full disk. It may have grown during
+// a backup, and without free space no commit restarts it.
 func (k *checkpointer) logTooLong() bool {
 	return k.space.logSize() > longLogFrames*pageSize && k.space.low()
 }
@@ -196,8 +196,8 @@ func (k *checkpointer) checkpoint() error {
 }
 
 // waitForReaders waits for the current reads, so that the next commit restarts the log. The
-// caller holds the commits' lock. If a read does not end in time, as that of a backup, the log
-// may double before commits wait again.
+// caller holds the commits' lock. If a read does not end in time, such as a backup's, the log may
+// double before commits wait again.
 func (k *checkpointer) waitForReaders() error {
 	l, err := k.runPragma(k.restart)
 	k.restartFrames = longLogFrames
@@ -207,7 +207,7 @@ func (k *checkpointer) waitForReaders() error {
 	return err
 }
 
-// errUntrusted reports that nothing is copied, because the log may not be what was written.
+// errUntrusted reports that nothing is copied, because the log may lack what was written.
 var errUntrusted = errors.New("sqlite: the log cannot be trusted")
 
 // checkpointResult is the outcome of a checkpoint.

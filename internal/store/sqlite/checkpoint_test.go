@@ -13,8 +13,8 @@ import (
 )
 
 // newUnpausedStore returns a store whose commits and checkpoints do not wait for the disk, so that
-// a slow disk cannot fail the test. Its checkpoints still wait for reads, and up to a minute,
-// because a slow machine reads slowly.
+// a slow disk cannot fail the test. Its checkpoints wait for reads for up to a minute, because a
+// slow machine reads slowly.
 func newUnpausedStore(t *testing.T) *bulkStore {
 	t.Helper()
 	a := newBulkStore(t, Options{Unsynced: true})
@@ -50,7 +50,7 @@ func TestCheckpointRestartsLogUnderLoad(t *testing.T) {
 	t.Fatalf("after %d MiB the log still holds most of them", most>>20)
 }
 
-// Overlapping reads pin the log without a gap. It restarts nevertheless, within its limit.
+// Reads overlap without a gap, so one always needs the log. It still restarts within its limit.
 func TestCheckpointBoundsLogWithConcurrentReaders(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {

@@ -19,7 +19,7 @@ type clock struct {
 	// Set once.
 	start          time.Time
 	wall           time.Time
-	sleptSinceBoot func() time.Duration // the function of that name, but in tests
+	sleptSinceBoot func() time.Duration // the function of that name, or a test's
 
 	mu sync.Mutex
 	// Guarded by mu.

@@ -25,7 +25,7 @@ func TestClockCountsSleep(t *testing.T) {
 		asleep += 10 * time.Minute
 		time.Sleep(sleepCheckInterval)
 		passed(11*time.Minute + sleepCheckInterval)
-		asleep += minSleep / 2 // the error of the question
+		asleep += minSleep / 2 // an error of measurement
 		time.Sleep(time.Minute)
 		passed(12*time.Minute + sleepCheckInterval)
 		asleep -= time.Second

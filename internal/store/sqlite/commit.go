@@ -36,7 +36,7 @@ func (s *Store) Apply(ctx context.Context, b *store.Batch) (synced func() error,
 		return nil, fmt.Errorf("%w: %w", s.noteDamage(err), store.ErrNotCommitted)
 	}
 	if s.recent.has(b.ID) {
-		// An earlier call applied it. The ops have their answers; only the sync is missing.
+		// An earlier call applied the batch and answered its ops. Only the sync is missing.
 		s.syncer.begin(true)
 		s.syncer.end(true)
 	} else if err := s.applyWithReserve(ctx, b); err != nil {
@@ -64,8 +64,8 @@ func (s *Store) usable(ctx context.Context, b *store.Batch) error {
 	return s.refresh()
 }
 
-// refresh reloads the memory if a commit failed: its changes there never happened. Everything
-// that reads the memory calls it first.
+// refresh reloads the memory after a failed commit, to discard that commit's changes. Call it
+// before every read of the memory.
 func (s *Store) refresh() error {
 	if !s.staleMemory || s.closed {
 		return nil
@@ -85,7 +85,7 @@ func (s *Store) applyWithReserve(ctx context.Context, b *store.Batch) error {
 	}
 	err := s.applyBatch(b)
 	for try := 0; s.freeSpaceFor(b, err, try); try++ {
-		// The failed try changed the memory: usable loads it again.
+		// The failed batch changed the memory: usable loads it again.
 		if err := s.usable(ctx, b); err != nil {
 			return fmt.Errorf("%w: %w", err, store.ErrNotCommitted)
 		}
@@ -129,7 +129,7 @@ func (t *tx) run(b *store.Batch) error {
 		_ = t.q.rollback.run()
 		return classify(err)
 	}
-	// Readers see the commit before COMMIT returns, so it is counted first.
+	// Readers may see the commit before COMMIT returns, so count it first.
 	t.syncer.begin(t.wroteRows)
 	err := t.q.commit.run()
 	t.syncer.end(err == nil)
@@ -180,7 +180,7 @@ func (t *tx) apply(b *store.Batch) error {
 		// A suspect that may run now can be claimed by the same batch.
 		t.queueSuspect,
 		func() error { return applyEach(t, b.Claims, t.claim) },
-		// The rest concerns all ops of the batch and is written once.
+		// What follows is written once for all ops of the batch.
 		t.trimTail,
 		t.saveCounts,
 		t.saveTallies,

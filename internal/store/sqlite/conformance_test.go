@@ -12,8 +12,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store/storetest"
 )
 
-// opener returns a function that opens the store at a place, from a new database if there is
-// none. A reader takes an eighth of the time of an opening; readers 0 is the default.
+// opener returns a function that opens the store at a place, and creates its database if it does
+// not exist. Each reader takes an eighth of the time of an opening; readers 0 is the default.
 func opener(unsynced bool, readers int) func(testing.TB, string, storetest.Options) store.Store {
 	return func(tb testing.TB, place string, o storetest.Options) store.Store {
 		tb.Helper()
@@ -35,8 +35,8 @@ func openWithUnknownOutcomes(tb testing.TB, place string, o storetest.Options) s
 	return faulty.Retrying(faulty.New(opener(true, 2)(tb, place, o), faulty.Plan{Commit: faulty.Every(2, faulty.LostEither, 1)}))
 }
 
-// openWithLostSyncs opens a store that loses the syncs of some batches and of those behind them.
-// Half of these batches are stored and half are not.
+// openWithLostSyncs opens a store that loses the sync of some batches, and of all after these.
+// Half of the batches without a sync are stored and half are not.
 func openWithLostSyncs(tb testing.TB, place string, o storetest.Options) store.Store {
 	return faulty.Retrying(faulty.New(opener(true, 2)(tb, place, o), faulty.Plan{
 		Commit: faulty.Every(11, faulty.SyncLostEither, 3),

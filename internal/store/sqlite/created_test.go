@@ -11,7 +11,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// An older database has jobs whose ids were made long before their files had arrived.
+// In an older database, the id of a job with files may be much older than its creation.
 func TestMigrationFindsLongestUpload(t *testing.T) {
 	t.Parallel()
 	for _, upload := range []time.Duration{-1, time.Minute, 5 * time.Hour} {
@@ -55,7 +55,7 @@ func TestMigrationFindsLongestUpload(t *testing.T) {
 	}
 }
 
-// A list by time finds a job whose id has any other time in it.
+// A list by time finds a job however much the time in its id differs from its creation.
 func TestListByTimeFindsAnyID(t *testing.T) {
 	t.Parallel()
 	for _, first := range []byte{0, 1, 7, 0x80, 0xff} {

@@ -45,8 +45,8 @@ func inspect(path string) error {
 	return nil
 }
 
-// openToRead opens a database of ours read-only. It changes nothing in the directory, not even
-// when it is the last to close the file, and it opens files without write permission.
+// openToRead opens our database read-only, also without write permission. It changes nothing in
+// the directory, not even when it is the last to close the file.
 func openToRead(path string) (*sqlite.Conn, error) {
 	if err := checkHeader(path); err != nil {
 		return nil, err
@@ -95,7 +95,7 @@ func checkOwner(conn *sqlite.Conn) error {
 	switch {
 	case err != nil:
 		return err
-	// A file without tables and owner may be what an interrupted first opening of ours left.
+	// An interrupted first opening of ours may leave a file without tables and owner.
 	case owner != applicationID && (owner != 0 || tables > 0):
 		return ErrForeign
 	case owner == applicationID && version > 0 && tables == 0:
@@ -155,7 +155,7 @@ func wrapDamage(err error) error {
 	return err
 }
 
-// explain adds to an error of an opening what to do about it.
+// explain adds advice to an error of an opening.
 func explain(path string, err error) error {
 	err = wrapDamage(err)
 	var advice string
@@ -184,7 +184,7 @@ func diskFull(err error) bool {
 		errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// trusted reports whether the files are what was written.
+// trusted reports whether the files contain all that was written, without damage.
 func (s *Store) trusted() bool { return !s.broken.Load() && !s.syncer.failed() }
 
 // noteDamage remembers an error that reports damage: nothing is written to the file after it.

@@ -57,7 +57,7 @@ func (t *tx) endRunning(h *runningJob, op *store.Finish) error {
 	switch {
 	case j.State != job.Succeeded:
 		result = nil
-	// AtEnd gets a result for every success. An empty one is not stored.
+	// AtEnd gets a result of every succeeded job. An empty result is not stored.
 	case result == nil:
 		result = &job.Result{}
 	}
@@ -101,7 +101,7 @@ func (t *tx) cancelWaiting(j *row) error {
 	return t.endWaiting(j, from, false)
 }
 
-// endWaiting writes the end of a job that waited. With skipAtEnd it does not call [store.AtEnd].
+// endWaiting writes the end of a waiting job. With skipAtEnd it does not call [store.AtEnd].
 func (t *tx) endWaiting(j *row, from job.State, skipAtEnd bool) error {
 	t.count(&j.Job, from)
 	if !skipAtEnd {

@@ -35,8 +35,8 @@ var newDatabase = sync.OnceValues(func() ([]byte, error) {
 	return os.ReadFile(path)
 })
 
-// WriteNewDatabase writes a new database to path. Open would make the same one, but half of its
-// time goes into migrations, and nearly every test opens a database of its own.
+// WriteNewDatabase writes a new database to path. Open would create the same file, but
+// spends half of its time on migrations, and nearly every test opens its own database.
 func WriteNewDatabase(tb testing.TB, path string) {
 	tb.Helper()
 	raw, err := newDatabase()

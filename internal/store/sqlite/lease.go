@@ -33,7 +33,7 @@ func (t *tx) renew(op *store.Renew) error {
 		return nil
 	}
 	op.CancelRequested = !h.job.CancelRequestedAt.IsZero()
-	// A lease that was claimed for longer than usual keeps its length when it is renewed.
+	// A lease that was claimed for longer than usual is renewed for that time.
 	lasts := op.LeaseFor
 	if lasts == 0 {
 		lasts = h.leaseFor
@@ -63,7 +63,7 @@ func (t *tx) append(op *store.Append) error {
 	if fitsTail(op.Entries) {
 		return t.appendToTail(h, op.Entries, op.Progress)
 	}
-	// Many bytes are worth a row of the log at once, behind what is still in the tail.
+	// Large entries go to the log at once, after those that are still in the tail.
 	h.progressPending = h.progressPending || op.Progress != nil
 	if err := t.flush(h); err != nil {
 		return err
@@ -106,7 +106,7 @@ func (t *tx) claim(op *store.Claim) error {
 		return err
 	}
 	for skipped := 0; skipped <= maxSkipped; {
-		// Each job that was leased or parked may change both the limit and whose turn it is.
+		// Each job that was leased or parked may change both the limit and the next tenant.
 		want := q.Claimable(len(free))
 		if want <= 0 {
 			break
@@ -161,20 +161,20 @@ type candidate struct {
 	idempotencyKey string
 }
 
-// readAhead holds, for one claim, the ready jobs that were read and not used yet.
+// readAhead has the ready jobs that one claim has read and not used yet.
 type readAhead struct {
 	tx      *tx
 	queue   string
 	tenants []tenantAhead
 }
 
-// tenantAhead is the first ready jobs of a tenant.
+// tenantAhead has a tenant's next ready jobs that a claim has read.
 type tenantAhead struct {
 	tenant string
 	ready  []candidate
 }
 
-// next returns the tenant's first ready job, or nil. It reads share jobs at a time.
+// next returns the tenant's next ready job, or nil. It reads as many rows at a time as share says.
 func (h *readAhead) next(tenant string, share int) (*candidate, error) {
 	i := slices.IndexFunc(h.tenants, func(l tenantAhead) bool { return l.tenant == tenant })
 	if i < 0 {
@@ -182,7 +182,7 @@ func (h *readAhead) next(tenant string, share int) (*candidate, error) {
 		h.tenants = append(h.tenants, tenantAhead{tenant: tenant})
 	}
 	l := &h.tenants[i]
-	// Empty at first, and again after skipped jobs have used up the tenant's share.
+	// This is the first call, or skipped jobs have used up the tenant's share.
 	if len(l.ready) == 0 {
 		var err error
 		if l.ready, err = h.tx.readReady(h.queue, tenant, share); len(l.ready) == 0 || err != nil {
@@ -275,7 +275,7 @@ func (s *Store) RunningOf(_ context.Context, p job.Process, after job.ID, limit 
 	return s.page(after, limit, func(h *runningJob) bool { return h.process == p }), nil
 }
 
-// Leases answers what leases hold; see [store.UpkeepReader].
+// Leases returns the jobs of leases; see [store.UpkeepReader].
 func (s *Store) Leases(_ context.Context, leases []job.Lease) ([]store.Running, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

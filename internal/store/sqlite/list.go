@@ -60,8 +60,8 @@ func (r *reader) page(f job.Filter, idSkew int64) (page []row, next job.ID, err 
 	return page, next, err
 }
 
-// idRange returns the ids between which the wanted jobs are, and perhaps others. The time in an
-// id differs from its job's creation by at most idSkew milliseconds.
+// idRange returns a range of ids that contains all wanted jobs, and perhaps others. The time in
+// an id differs from its job's creation by at most idSkew milliseconds.
 func idRange(f *job.Filter, idSkew int64) (before, after job.ID) {
 	before = f.After
 	if before == (job.ID{}) {
@@ -85,7 +85,7 @@ func (t *tx) noteIDSkew(j *job.Job) error {
 	if skew = max(skew, -skew) + 1; skew <= t.idSkew.Load() {
 		return nil
 	}
-	t.idSkew.Store(skew) // before the commit, so that no list sees the job with a smaller value
+	t.idSkew.Store(skew) // set before the commit, so that no list sees the job with too small a skew
 	return t.q.setIDSkew.int(skew * 1000).run()
 }
 

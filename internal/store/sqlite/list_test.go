@@ -12,7 +12,7 @@ func TestListNeverCutsShortList(t *testing.T) {
 	t.Parallel()
 	a := newBulkStore(t, Options{Unsynced: true, Readers: 1})
 	r := <-a.readers
-	r.maxScanTime = -1 // every look is long
+	r.maxScanTime = -1 // every scan is too long
 	a.readers <- r
 	others := job.Filter{Owner: job.Owner{User: "u"}, Queue: "another", Limit: 10}
 	for _, c := range []struct {

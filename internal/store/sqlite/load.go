@@ -36,8 +36,8 @@ func (s *Store) load() error {
 	return nil
 }
 
-// loadApplied loads the ids of the last batches and the last row numbers. Numbers that a failed
-// commit used are not used again either, so the memory's may be higher.
+// loadApplied loads the ids of the last batches and the last row numbers. It keeps a higher number
+// in memory, because a number that a failed commit used is not used again.
 func (s *Store) loadApplied(c column) error {
 	s.recent.load(c.bytes(0))
 	s.lastJobRow = max(s.lastJobRow, c.int(1))

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// A database stores how many migrations it has. A name that sorts between others would never be
-// applied to it, and the names behind it would be applied twice.
+// A database stores how many migrations it has. If a new migration sorted between older ones, an
+// old database would skip it and apply the last one twice.
 func TestMigrationsAreNumberedWithoutGaps(t *testing.T) {
 	t.Parallel()
 	names, err := fs.Glob(migrations, "migrations/*")

@@ -84,7 +84,7 @@ func (d *harness) endAll() {
 	}
 }
 
-// However a job is removed, no table keeps a row of it.
+// No way of removing a job leaves a row of it in any table.
 func TestRemoveDeletesAllRowsOfJob(t *testing.T) {
 	t.Parallel()
 	for name, remove := range map[string]func(d *harness, ids []job.ID){
@@ -144,7 +144,7 @@ func TestRemoveDeletesAllRowsOfJob(t *testing.T) {
 			}
 			remove(d, ids)
 			d.now = d.now.Add(2 * keepDeletes)
-			d.apply(&store.Prune{Limit: 1000}) // what is kept for a while after a job
+			d.apply(&store.Prune{Limit: 1000}) // deletes the rows that outlive their jobs for a while
 			for _, table := range d.jobTables() {
 				if n := d.count("SELECT count(*) FROM " + table); n > 0 && table != "tail" {
 					t.Errorf("%s has %d rows", table, n)
@@ -180,7 +180,7 @@ func TestOpenRemovesOrphans(t *testing.T) {
 	s.check(t, 0, 1<<20)
 }
 
-// A row number is never reused: not after a delete, an opening or a failed commit.
+// A row number is never reused, not even after a delete, an opening or a failed commit.
 func TestRowNumbersAreNeverReused(t *testing.T) {
 	t.Parallel()
 	d := newHarness(t)

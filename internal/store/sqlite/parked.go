@@ -59,7 +59,7 @@ type freedKey struct {
 // unparkFreedKeys queues one parked job for each freed place. It returns how many it queued.
 func (t *tx) unparkFreedKeys() (unparked int, err error) {
 	for _, f := range t.freedKeys {
-		// The place may be taken again by the end of the op: then no job follows.
+		// The op itself may have filled the place again. Then no parked job can run.
 		n, err := t.unpark(f.queue, f.key, min(1, t.queue(f.queue).Unparkable(f.key)))
 		if err != nil {
 			return 0, err
@@ -131,15 +131,15 @@ func (t *tx) moveReady(j *row, to job.State) error {
 	return t.saveReady(j, lane(to, fairqueue.KeyOf(&j.Job)), t.count(&j.Job, from))
 }
 
-// saveReady writes the lane of a waiting job, and adds the move to the batch: no op names the
-// job, so its watchers learn of it only in that way.
+// saveReady writes the lane of a waiting job, and adds the move to the batch. No op names the job,
+// so its watchers learn of the move only from the batch.
 func (t *tx) saveReady(j *row, lane string, turn int64) error {
 	t.batch.Moved = append(t.batch.Moved, store.Moved{ID: j.ID, State: j.State, Revision: j.Revision})
 	return t.q.setReady.int(int64(j.State)).int(j.Revision).text(lane).int(turn).int(j.n).run()
 }
 
-// park parks a queued job. It keeps its turn, and so stays before jobs that became ready after
-// it.
+// park parks a queued job. The job keeps its turn, and so its place before jobs that became ready
+// later.
 func (t *tx) park(j *row, turn int64) error {
 	from := j.State
 	j.MoveWaiting(job.Parked)

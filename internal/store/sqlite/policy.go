@@ -9,12 +9,12 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// A policy is stored as a version byte and varints: durations in milliseconds, in the
-// order in which the fields came to be. A new field goes at the end, and so does a new
-// clock at the end of [job.Clocks]. A field that an older row lacks is zero.
+// A policy is stored as a version byte and varints, oldest fields first. Durations are in
+// milliseconds. A new field goes at the end, and so does a new clock at the end of
+// [job.Clocks]. A field that an older row lacks is zero.
 //
-// The clocks are in three places: the first eight, then retries, then the ninth, then
-// retention and delays, then those that follow.
+// The order is: the first eight clocks, retries, the ninth clock, retention, delays, the
+// later clocks.
 const (
 	policyVersion = 1
 	firstClocks   = 8
@@ -34,8 +34,8 @@ func encodePolicy(p job.Policy) []byte {
 	millis(r.For)
 	buf = append(buf, flag(r.OnTimeout), flag(r.AfterOutput == job.FailAfterOutput))
 	millis(*clocks[abandonClock])
-	// What most policies lack is left out of their rows: a row is read and written with
-	// every move of its job.
+	// Leave out fields that most policies do not set. A row is read and written with every
+	// move of its job, so a short one saves time.
 	later := clocks[abandonClock+1:]
 	hasLater := slices.ContainsFunc(later, func(d *time.Duration) bool { return *d != 0 })
 	if p.Keep == job.DefaultKeep && len(r.Delays) == 0 && !hasLater {

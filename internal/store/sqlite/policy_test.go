@@ -66,10 +66,10 @@ func TestDecodePolicyReadsOlderForms(t *testing.T) {
 func TestDecodePolicyRefusesDamage(t *testing.T) {
 	t.Parallel()
 	whole := encodePolicy(job.Policy{Timeouts: job.Timeouts{Lease: time.Hour}})
-	older := len(whole) - 3 // without what was added since
+	older := len(whole) - 3 // without the later fields
 	for n := range len(whole) {
 		if n == older || n == older+1 {
-			continue // as it was written once
+			continue // an older version wrote this length
 		}
 		if _, err := decodePolicy(whole[:n]); err == nil {
 			t.Errorf("%d of %d bytes were read as a policy", n, len(whole))

@@ -11,9 +11,9 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// The table presence has a row for each unfinished job with an abandon timeout. Its column
-// until is the time at which the job may be abandoned; a presence moves it. The row is deleted
-// when the job ends, is deleted or is asked to stop.
+// The table presence has a row for each unfinished job with an abandon timeout. In its column
+// until is the time from which the job counts as abandoned; a presence sets a later one. The row
+// is deleted when the job ends, is deleted or is asked to stop.
 
 // startAbandonTimeout starts a job's abandon timeout, if it has one.
 func (t *tx) startAbandonTimeout(j *job.Job, n int64) error {
@@ -52,7 +52,7 @@ func (t *tx) renewPresence(op *store.Presence) error {
 // abandonable.
 func (t *tx) checkAbandoned(op *store.Cancel) (refusal, err error) {
 	abandoned, err := t.q.isAbandoned.id(&op.ID).time(t.now).first(func(column) error { return nil })
-	// The sweep decided by a list. A client may have come back since.
+	// The sweep listed the job earlier. A client may have come back since.
 	if err == nil && !abandoned {
 		refusal = job.Errorf(job.Conflict, "a client of the job was present since it was listed")
 	}

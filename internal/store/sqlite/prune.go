@@ -119,8 +119,8 @@ type leftover struct {
 	key   string
 }
 
-// dropLeftovers deletes expired idempotency keys and memories of deletes, and sets More if some
-// may be left.
+// dropLeftovers deletes expired idempotency keys and old records of deletes, and sets More if
+// some may be left.
 func (p *pruneRun) dropLeftovers() error {
 	for left := p.op.Limit; left > 0; left -= pruneChunk {
 		limit := min(pruneChunk, left)
@@ -183,7 +183,7 @@ func (t *tx) dropExpiredKey(o job.Owner, key string) error {
 	if err != nil || !known || until.After(t.now) {
 		return err
 	}
-	// The key was used again, and its new job goes on to hold it.
+	// The key was used again and now belongs to the new job.
 	if f, err := t.find(o, id); f != nil || err != nil {
 		return err
 	}

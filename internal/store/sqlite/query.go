@@ -105,7 +105,7 @@ func (q *query) run() error {
 
 // done resets the query so that it can be bound again, also before its last row was read.
 func (q *query) done() {
-	_ = q.stmt.Reset() // the error repeats that of the last step
+	_ = q.stmt.Reset() // returns the error of the last step again
 	q.next = 1
 }
 
@@ -148,7 +148,7 @@ func (c column) bytes(i int) []byte {
 	return b
 }
 
-// raw reads a text or blob into buf, which it replaces by a longer buffer if needed.
+// raw reads a text or blob into buf, or into a new buffer if buf is too short.
 func (c column) raw(i int, buf []byte) []byte {
 	n := c.stmt.ColumnLen(i)
 	if n > cap(buf) {

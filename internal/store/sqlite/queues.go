@@ -12,7 +12,7 @@ import (
 // queueState is a queue in memory.
 type queueState struct {
 	*fairqueue.Queue
-	stored      bool  // its counts are on disk: it has had a job, or was paused
+	stored      bool  // its counts are on disk: the queue once had a job or was paused
 	batchNumber int64 // the last batch that used it
 	named       bool  // that batch answers its counts
 	changed     bool  // that batch changed its counts
@@ -57,8 +57,8 @@ func (t *tx) changedQueue(name string) *queueState {
 	return q
 }
 
-// saveCounts writes the counts that the batch changed, and answers the counts of all queues
-// that it names.
+// saveCounts writes the counts that the batch changed, and adds to the batch's answer the counts
+// of all queues that it names.
 func (t *tx) saveCounts() error {
 	t.batch.Counts = make(map[string]job.Counts, len(t.namedQueues))
 	for _, name := range t.namedQueues {
@@ -83,7 +83,7 @@ func (t *tx) pause(op *store.Pause) error {
 	return nil
 }
 
-// queueViews are what readers see of queues without taking the store's mutex.
+// queueViews are copies of queues that readers use without the store's mutex.
 type queueViews struct {
 	mu    sync.Mutex
 	views map[string]*queueView // guarded by mu
@@ -119,8 +119,8 @@ func (s *queueViews) oldest(queue string) (since time.Time) {
 	return since
 }
 
-// position returns how many jobs of the queue are claimed before a job, given how many jobs of
-// its own tenant are.
+// position returns how many jobs of the queue will be claimed before a job. ownBefore of them
+// belong to the job's own tenant.
 func (s *queueViews) position(queue, tenant string, rank int) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

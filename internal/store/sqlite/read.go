@@ -14,8 +14,8 @@ import (
 // reader is a connection that reads, with its statements, and a goroutine on which all of them
 // are called. A caller that receives it from Store.readers owns it until it sends it back.
 //
-// SQLite needs a deep stack, and a goroutine keeps the stack that it once had. Thousands of
-// callers read once and then wait for something else; each would keep a deep stack.
+// SQLite needs a deep stack, and a goroutine's stack stays large. Thousands of callers read once
+// and then wait for something else; each would keep a deep stack.
 type reader struct {
 	calls       chan func(*reader) error // closed by close
 	answers     chan error               // closed by run
@@ -95,7 +95,7 @@ func (r *reader) close() error {
 	return r.conn.Close()
 }
 
-// read calls f with a reader. Everything that f reads is of one moment, and durable when read
+// read calls f with a reader. f reads the state of one moment, which is durable when read
 // returns.
 func (s *Store) read(ctx context.Context, f func(*reader) error) error {
 	return s.withReader(ctx, f, s.syncer.visible)
@@ -119,7 +119,7 @@ func (s *Store) withReader(ctx context.Context, f func(*reader) error, visible f
 	r.calls <- f
 	err := <-r.answers
 	s.readers <- r
-	// A crash must not take back what a caller saw, not even the absence of a row.
+	// A crash must not undo what a caller saw, not even the absence of a row.
 	if unsynced := s.syncer.wait(visible(), false); err == nil {
 		err = unsynced
 	}
@@ -138,7 +138,7 @@ func (r *reader) do(f func(*reader) error) error {
 	return err
 }
 
-// unreadable converts an error of the database to one that a caller may see.
+// unreadable converts a database error to an error for callers.
 func unreadable(err error) error {
 	var known *job.Error
 	if err == nil || errors.As(err, &known) {
@@ -153,8 +153,8 @@ func (r *reader) find(owner job.Owner, id job.ID) (j row, err error) {
 }
 
 // findWithTail finds a job, and the part of its output that is not in its log. It gets the tail
-// view before the first row, which fixes the moment of the transaction: entries that left the
-// tail in between are in the log at that moment.
+// view before it reads the first row. That read fixes the moment of the transaction, so entries
+// that left the tail before it are in the log.
 func (r *reader) findWithTail(owner job.Owner, id job.ID) (j row, view tailView, err error) {
 	view = r.tailViews.view(id)
 	found, err := r.job.text(owner.Tenant).text(owner.User).id(&id).first(func(c column) error {
@@ -174,7 +174,7 @@ func (r *reader) findWithTail(owner job.Owner, id job.ID) (j row, view tailView,
 }
 
 // complete sets the cursor, bytes and progress of a running job from its log, or from the tail
-// view if that is further. It returns the view if its entries are not in the log.
+// view if that is newer. It returns the view if its entries are not in the log.
 func (r *reader) complete(j *row, view tailView) (tailView, error) {
 	if j.State != job.Running {
 		return tailView{}, nil
@@ -192,7 +192,7 @@ func (r *reader) complete(j *row, view tailView) (tailView, error) {
 }
 
 // completeAll completes jobs whose rows were read before their tail views. If a job has ended
-// since, only what was in its log is seen.
+// since, it uses only the log.
 func (r *reader) completeAll(page []row) (err error) {
 	for i := range page {
 		if j := &page[i]; err == nil && j.State == job.Running {
@@ -262,11 +262,11 @@ func (s *Store) Output(ctx context.Context, owner job.Owner, id job.ID, after in
 	return j, entries, err
 }
 
-// entryOverhead is what an entry counts besides its data against a limit of bytes: reading many
-// small entries takes time too.
+// entryOverhead is the number of bytes that each entry adds to the size of its data when a limit
+// of bytes is checked. Reading many small entries takes time too.
 const entryOverhead = 64
 
-// outputPage collects entries after a number, up to about so many bytes.
+// outputPage collects entries after a number, up to a limit of bytes.
 type outputPage struct {
 	entries   []job.Entry
 	after     int64

@@ -20,7 +20,7 @@ type recentBatches struct {
 
 const idBytes = len(store.BatchID{})
 
-// has reports whether a batch is among them.
+// has reports whether it contains a batch's id.
 func (r *recentBatches) has(id store.BatchID) bool {
 	for at := len(r.ids) - idBytes; at >= 0; at -= idBytes {
 		if bytes.Equal(r.ids[at:at+idBytes], id[:]) {
@@ -38,7 +38,7 @@ func (r *recentBatches) add(id store.BatchID) {
 	r.ids = append(r.ids, id[:]...)
 }
 
-// encodeWith returns the ids to store with a batch: the last ones and its own.
+// encodeWith returns the ids to store with a batch: the batch's own and the last ones before it.
 func (r *recentBatches) encodeWith(id store.BatchID) []byte {
 	kept := r.ids[max(0, len(r.ids)-(store.MaxUnsynced-1)*idBytes):]
 	r.encoded = append(append(r.encoded[:0], kept...), id[:]...)

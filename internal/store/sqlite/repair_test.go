@@ -29,7 +29,7 @@ func TestClaimSkipsDamagedRows(t *testing.T) {
 	}
 }
 
-// A due applies to the intact jobs.
+// A Due op applies to the intact jobs.
 func TestDueSkipsDamagedRows(t *testing.T) {
 	t.Parallel()
 	d := newHarness(t)

@@ -42,7 +42,7 @@ func encodeExtra(j *job.Job) ([]byte, error) {
 	return json.Marshal(x)
 }
 
-// refs returns the references, which are stored in one of two ways.
+// refs returns the references: a single one and several ones are stored differently.
 func (x *extra) refs() []string {
 	if x.Ref != "" {
 		return []string{x.Ref}
@@ -59,7 +59,8 @@ func decodeTally(raw []byte) string {
 	return x.Tally
 }
 
-// decodeExtra decodes a column extra. With an error it returns the fields before the damage.
+// decodeExtra decodes a column extra. Together with an error it returns the fields before the
+// damage.
 func decodeExtra(raw []byte) (x extra, err error) {
 	if len(raw) == 0 {
 		return x, nil
@@ -95,7 +96,7 @@ func scanRow(c column) (row, error) {
 	return row{j, c.int(0), int(c.int(24))}, err
 }
 
-// scanJob decodes a job. With an error it returns everything that is not damaged.
+// scanJob decodes a job. Together with an error it returns all fields that are not damaged.
 func scanJob(c column) (j job.Job, err error) {
 	j = job.Job{
 		ID:          c.id(1),

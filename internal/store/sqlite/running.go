@@ -9,7 +9,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// runningBits record on disk which rows belong to running jobs: an opening finds them by it.
+// runningBits record on disk which rows belong to running jobs, so that an opening finds them.
 // addRunning and removeRunning keep them in step with the memory; a batch writes them once, at
 // its end.
 type runningBits struct {
@@ -88,7 +88,7 @@ func (t *tx) saveRunningBits() error {
 // loadRunning loads the running jobs into the memory.
 func (s *Store) loadRunning() error {
 	s.runningBits = runningBits{words: map[int64]*bitWord{}}
-	// Of a job that still runs under the same lease, the memory knows more than the disk.
+	// Under the same lease, the memory has fields that the disk lacks. Keep them.
 	before := maps.Clone(s.running)
 	clear(s.running)
 	clear(s.tokens)
@@ -156,7 +156,7 @@ func (s *Store) loadOutput(h *runningJob) error {
 		return err
 	}
 	h.leaseUsed = true
-	// Usually the first row tells: it is output, or a block with output.
+	// Usually the first row is enough: it is output, or a block with output.
 	err = s.q.attemptOutput.int(h.job.n).int(h.startCursor).each(func(c column) (err error) {
 		if kind := c.int(0); kind != kindBlock {
 			h.noteLoadedEntry(job.Kind(kind))

@@ -8,7 +8,7 @@ import (
 )
 
 // checkRows checks the conditions of all rows before any of them is written. Conflict is the
-// body of the row that is in the way.
+// body of the stored row that fails a condition.
 func (t *tx) checkRows(rows []store.Row) (conflict []byte, refusal, err error) {
 	for i := range rows {
 		r := &rows[i]
@@ -33,7 +33,7 @@ func (t *tx) checkRows(rows []store.Row) (conflict []byte, refusal, err error) {
 	return nil, nil, nil
 }
 
-// readSideRow returns a row's body, or nil if there is no such row. The body of a row is never
+// readSideRow returns a row's body, or nil if the row does not exist. The body of a row is never
 // nil.
 func readSideRow(q *query, of store.RowSet, id string) (body []byte, err error) {
 	_, err = q.set(of).text(id).first(func(c column) error {

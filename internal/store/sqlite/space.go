@@ -14,10 +14,10 @@ import (
 )
 
 // space tracks the free space of the disk and keeps a reserve: a file beside the database
-// without useful content. To end, cancel or delete a job the log needs space. So do
-// checkpoints, which alone free space. When there is none left for these, the file shrinks a
-// step at a time, so that no other program takes the space first. Nothing else may use the
-// reserve. It is refilled when the disk has space again.
+// without useful content. To end, cancel or delete a job the log needs space. Checkpoints free
+// space, but need some first. When the disk has no space for these, the file shrinks in small
+// steps, so that no other program uses the space first. Nothing else may use the reserve. It is
+// refilled when the disk has space again.
 //
 // Every byte is written twice: first to the log, later to the database. The space for the second
 // write counts as used once the first is done.
@@ -31,7 +31,7 @@ type space struct {
 
 	reserveBytes atomic.Int64 // current size of the reserve
 	dbPages      atomic.Int64 // pages of the database including its log, at the last query
-	writtenSince atomic.Int64 // bytes written after that
+	writtenSince atomic.Int64 // bytes written after that query
 
 	mu       sync.Mutex // serializes changes of the reserve
 	reported bool       // guarded by mu: it was logged that the reserve is in use
@@ -62,18 +62,18 @@ func (p *space) close() {
 		return
 	}
 	if free, known := p.free(); known {
-		_ = p.growReserveLocked(min(p.reserveBytes.Load()+free, p.reserveSize)) // a part is useful too
+		_ = p.growReserveLocked(min(p.reserveBytes.Load()+free, p.reserveSize)) // a smaller reserve is useful too
 	}
 }
 
 // missing returns how many bytes the reserve lacks.
 func (p *space) missing() int64 { return max(p.reserveSize-p.reserveBytes.Load(), 0) }
 
-// openSpace is what an opening writes: the shared memory of connections and the first frames of
-// a log.
+// openSpace is how many bytes an opening writes: the shared memory of connections and the first
+// frames of a log.
 const openSpace = 1 << 20
 
-// fits reports whether so many bytes are free. It is true if that is not known.
+// fits reports whether the disk has room for n bytes, or its free space is unknown.
 func (p *space) fits(bytes int64) bool {
 	if p.free == nil {
 		return true
@@ -134,7 +134,7 @@ func (p *space) shrinkReserve() bool {
 		p.reported = true
 		p.log.Error("the disk is full: the reserve is used to end, cancel and delete jobs", "bytes", size)
 	}
-	// Step by step: what is not needed stays safe from other programs.
+	// Small steps keep the rest of the reserve from other programs.
 	less := max(size-reserveStep, 0)
 	if err := os.Truncate(p.reservePath(), less); err != nil {
 		p.log.Error("the reserve on the disk cannot be used", "error", err)
@@ -193,8 +193,8 @@ func (p *space) growReserveLocked(size int64) error {
 	return errors.Join(err, f.Close())
 }
 
-// FreeSpace returns how many bytes new work may write to the disk. Known is false where the
-// system does not tell.
+// FreeSpace returns how many bytes new work may write to the disk. Known is false on a system that
+// does not report it.
 func (s *Store) FreeSpace() (bytes int64, known bool) {
 	if s.mu.TryLock() { // during a commit the last values are good enough
 		s.updatePagesLocked()
@@ -225,8 +225,8 @@ func (s *Store) mayUseReserve(b *store.Batch) bool {
 
 // freeSpaceFor frees space for a batch that found the disk full, and reports whether to apply
 // the batch again. First it restarts the log, then it shrinks the reserve. A batch whose COMMIT
-// failed may use the reserve whatever it contains: all of its frames are in the log and only
-// the log's index had no space, so taking the batch back is not certain.
+// failed may use the reserve with any ops: all of its frames are in the log and only the log's
+// index had no space, so the batch may become visible anyway.
 func (s *Store) freeSpaceFor(b *store.Batch, err error, try int) bool {
 	if !errors.Is(err, store.ErrFull) || errors.Is(err, store.ErrNotCommitted) && !s.mayUseReserve(b) {
 		return false
@@ -238,7 +238,7 @@ func (s *Store) freeSpaceFor(b *store.Batch, err error, try int) bool {
 	if !s.space.shrinkReserve() {
 		return false
 	}
-	s.restartLog() // the copy that had no space succeeds now
+	s.restartLog() // now the copy has the space that it lacked
 	return true
 }
 

@@ -182,7 +182,7 @@ func TestCheckpointTruncatesLogOnNearlyFullDisk(t *testing.T) {
 	if err := a.checkpointer.truncateLog(); err != nil || a.checkpointer.logTooLong() {
 		t.Errorf("the log still has %d bytes, %v", a.space.logSize(), err)
 	}
-	a.addEnded(10, 10) // and it is sound
+	a.addEnded(10, 10) // and it still works
 }
 
 // A database that cannot grow refuses new work, and accepts deletes.

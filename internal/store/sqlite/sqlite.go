@@ -37,9 +37,9 @@ import (
 // Options configure a store. The zero value is a complete configuration without a disk
 // reserve; a server also sets AtEnd.
 type Options struct {
-	// Clock decides when leases end and jobs become due. Nil is the wall clock as it was at
-	// the opening plus the time that has passed since, including time that the machine slept.
-	// A later jump of the wall clock has no effect.
+	// Clock decides when leases end and jobs become due. Nil is the wall clock of the
+	// opening plus the time that has passed since, including time that the machine slept. A
+	// later jump of the wall clock has no effect.
 	Clock func() time.Time
 	// AtEnd returns what to store when a job ends; see [store.AtEnd]. Nil stores nothing more.
 	AtEnd store.AtEnd
@@ -55,14 +55,14 @@ type Options struct {
 	// cancels, deletes and renewals on a full disk. 0 keeps no reserve.
 	Reserve int64
 	// Free returns how many bytes of the disk are free, and whether that is known. Nil means
-	// that it is never known. Several goroutines may call it at once.
+	// that it is unknown. Several goroutines may call it at once.
 	Free func() (bytes int64, known bool)
 	// KeepFree is the number of free bytes below which the caller accepts no new work. When
 	// the free space comes within a few megabytes of it, the store returns all of its unused
 	// pages to the disk.
 	KeepFree int64
-	// MaxPages limits the file to so many pages of 4 KiB; 0 sets no limit. It is for tests of
-	// a full disk.
+	// MaxPages is the largest size of the file in pages of 4 KiB; 0 sets no limit. It is for
+	// tests of a full disk.
 	MaxPages int64
 	// Unsynced skips the sync of every commit, so that a crash of the machine loses
 	// acknowledged jobs. It is for tests that do not depend on durability.
@@ -141,8 +141,8 @@ const applicationID = 0x6d6e776c
 // ErrNewer reports that a newer version of the program wrote the data.
 var ErrNewer = errors.New("sqlite: the data was written by a newer version of this program")
 
-// Open opens the store in the file at path. It creates the file if there is none and applies
-// the migrations that an older file lacks. It fails with [ErrNewer], [ErrForeign], or an error
+// Open opens the store in the file at path. It creates a missing file and applies the
+// migrations that an older file lacks. It fails with [ErrNewer], [ErrForeign], or an error
 // that wraps [store.ErrDamaged] or [store.ErrFull]; the message says what to do.
 func Open(ctx context.Context, path string, o Options) (*Store, error) {
 	s := &Store{
@@ -206,7 +206,7 @@ func (s *Store) open(ctx context.Context, path string, o Options) (err error) {
 	}
 	s.updatePagesLocked()
 	s.space.fillReserve()
-	// On a nearly full disk the free bytes are worth more to others than to the log.
+	// On a nearly full disk, other files need the free bytes more than the log.
 	if !s.space.fits(o.PreallocateLog + o.KeepFree + vacuumMargin) {
 		o.PreallocateLog = 0
 	}
@@ -319,7 +319,7 @@ func (s *Store) Close() error {
 	}
 	if !s.trusted() {
 		// Closing the last connection would copy the log into the file. The log cannot be
-		// trusted; the next opening finds out what is really on the disk.
+		// trusted; the next opening reads what is really on the disk.
 		return errors.Join(append(errs, s.syncer.close())...)
 	}
 	// With all of the log in the file, a copy of the file alone is complete.
@@ -329,7 +329,7 @@ func (s *Store) Close() error {
 	return errors.Join(errs...)
 }
 
-// closeAfterFailedOpen closes what a failed opening left open.
+// closeAfterFailedOpen closes the parts that a failed opening had opened.
 func (s *Store) closeAfterFailedOpen() {
 	if s.vacuum != nil {
 		s.vacuum.stop()

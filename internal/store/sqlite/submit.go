@@ -8,7 +8,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// submits applies submits one by one; those of a group all together or not at all.
+// submits applies submits one by one, and all submits of a group or none.
 func (t *tx) submits(ops []*store.Submit) error {
 	for len(ops) > 0 {
 		n, apply := 1, t.submit
@@ -178,7 +178,7 @@ func (t *tx) placeNew(op *store.Submit) (turn int64) {
 	return t.count(&op.Job, 0)
 }
 
-// found is a job's row with the columns that only ops need.
+// found is a job's row with further columns that only ops need.
 type found struct {
 	job            row
 	idempotencyKey string

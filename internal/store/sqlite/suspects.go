@@ -62,7 +62,7 @@ func (t *tx) queueSuspect() error {
 			return err
 		}
 		if found {
-			// To the back, so that the next suspect comes from another queue.
+			// Move the queue to the end, so that the next suspect comes from another one.
 			s.queues = append(s.queues, queue)
 			return t.unparkSuspect(j)
 		}
@@ -87,7 +87,7 @@ func (t *tx) unparkSuspect(j *row) error {
 	if t.readyState(&j.Job) == job.Queued {
 		return t.moveReady(j, job.Queued)
 	}
-	// The state stays parked, so this is no move to report: only the lane and the turn change.
+	// Only the lane and the turn change. The state stays parked, so no move is reported.
 	turn, _ := t.queue(j.Queue).Move(&j.Job, job.Parked)
 	return t.q.setReady.int(int64(job.Parked)).int(j.Revision).text(lane(job.Parked, fairqueue.KeyOf(&j.Job))).int(turn).int(j.n).run()
 }

@@ -52,14 +52,14 @@ func openSyncer(path string, o Options) (*syncer, error) {
 }
 
 // extend grows a log to size with zeros, if the disk has the space. SQLite reads a log up to the
-// first frame that is invalid, and zeros are.
+// first invalid frame, and zeros are not a valid frame.
 func extend(log *os.File, size int64) {
 	info, err := log.Stat()
 	if err != nil || info.Size() >= size {
 		return
 	}
 	if _, err := log.WriteAt(make([]byte, size-info.Size()), info.Size()); err != nil {
-		_ = log.Truncate(info.Size()) // others need the space
+		_ = log.Truncate(info.Size()) // other files need the space
 	}
 }
 
@@ -102,13 +102,13 @@ func (s *syncer) visibleRows() uint64 {
 	return s.lastRowsCommit
 }
 
-// wait returns when the commit and all before it are on disk, or the error that makes it
+// wait returns nil once the commit and all before it are on disk, or an error if that is
 // uncertain. It does not wait for a commit that was begun and failed. Lone means that the server
 // is idle: then a blocking sync has the lowest latency.
 func (s *syncer) wait(commit uint64, lone bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	// begun falls when a commit fails, and with it what there is to wait for.
+	// A failed commit lowers begun, and then fewer commits are waited for.
 	for s.synced < min(commit, s.begun) && s.err == nil {
 		if s.syncing || s.written < min(commit, s.begun) {
 			s.changed.Wait()

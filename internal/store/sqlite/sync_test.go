@@ -54,7 +54,7 @@ func TestFailedSyncIsPermanent(t *testing.T) {
 	if err := s.wait(first, true); err != nil {
 		t.Fatal(err)
 	}
-	_ = s.log.Close() // the disk goes away
+	_ = s.log.Close() // the next sync fails
 	s.begin(true)
 	second := s.end(true)
 	for range 2 {
@@ -67,7 +67,7 @@ func TestFailedSyncIsPermanent(t *testing.T) {
 	}
 }
 
-// A read of side rows waits for the last commit that wrote some, and for no later one.
+// A read of side rows waits for the last commit that wrote side rows, and for no later one.
 func TestRowReadsWaitForLastRowCommit(t *testing.T) {
 	t.Parallel()
 	s := &syncer{}

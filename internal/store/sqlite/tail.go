@@ -19,7 +19,7 @@ const (
 	// A commit trims the tail when at least minTrim rows are unused, by at most maxTrim rows.
 	minTrim         = 512
 	maxTrim         = 1024
-	tailRowOverhead = 32 // bytes of a row besides its data, about
+	tailRowOverhead = 32 // approximate bytes of a row besides its data
 )
 
 // tail is the output of running jobs that is not in their logs yet.
@@ -32,7 +32,7 @@ const (
 //
 // Owned by the commit.
 type tail struct {
-	lastRow  int64          // the row written last, by any batch: no number is used twice
+	lastRow  int64          // the last row number used, also by a failed batch: none is used twice
 	firstRow int64          // no row before it exists
 	bytes    int64          // of all rows that were ever added
 	starts   []pendingStart // jobs with rows in use, oldest first; some entries are out of date
@@ -54,8 +54,8 @@ func (t *tail) add(h *runningJob, row int64, size int) {
 	t.bytes += int64(size) + tailRowOverhead
 }
 
-// fitsTail reports whether entries go to the tail first. An entry that begins an attempt does
-// not: reads find the text of the last attempt by that entry's row in the log.
+// fitsTail reports whether entries go to the tail first. An entry that begins an attempt goes to
+// the log: reads find the text of the last attempt by that entry's row in the log.
 func fitsTail(entries []job.Entry) bool {
 	size := 0
 	for i := range entries {
@@ -150,7 +150,7 @@ func (t *tx) flushPending(h *runningJob) error {
 // the oldest rows.
 func (t *tx) trimTail() error {
 	first := t.oldestPending()
-	// Flushing the job with the oldest row lets all rows before the next one go.
+	// Once the job with the oldest row is flushed, all rows before the next job's row are unused.
 	for ; first != nil && t.tail.bytes-first.at > maxTailBytes; first = t.oldestPending() {
 		h := t.running[first.job]
 		t.publishLater(h)
@@ -158,7 +158,7 @@ func (t *tx) trimTail() error {
 			return err
 		}
 	}
-	// Without a job that uses rows, all of them may go.
+	// No job uses a row, so all of them may be deleted.
 	upTo := t.tail.lastRow + 1
 	if first != nil {
 		upTo = first.row
@@ -200,7 +200,7 @@ func (s *Store) loadTail() error {
 		if h := jobs[c.int(1)]; h != nil && c.int(2) > h.job.Cursor {
 			if !s.loadTailRow(h, c) {
 				s.damagedJobs = append(s.damagedJobs, h.job.ID)
-				// Later rows of the job cannot follow a damaged one.
+				// Later rows of the job are useless after a damaged one.
 				delete(jobs, h.job.n)
 			}
 		}

@@ -105,7 +105,7 @@ func (s *producer) check(tb rapid.TB, after int64, maxBytes int) {
 	}
 }
 
-// Reads return what was appended, in whatever pieces, over attempts, openings and failed commits.
+// Reads return exactly what was appended, across attempts, openings and failed commits.
 func TestLogReturnsAppendedEntries(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
@@ -151,7 +151,7 @@ func TestLogReturnsAppendedEntries(t *testing.T) {
 	})
 }
 
-// Small appends of many jobs write no rows of logs, and one row a job in the end.
+// Small appends write no rows of logs while the jobs run, and one row for each job at its end.
 func TestManyJobsShareTail(t *testing.T) {
 	t.Parallel()
 	d := newHarness(t)

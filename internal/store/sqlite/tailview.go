@@ -12,8 +12,8 @@ type tailViews struct {
 	views map[job.ID]tailView // guarded by mu
 }
 
-// tailView is the output of a running job that was in the tail as of some commit. A read gets
-// the view before it reads any row. Entries that left the tail since are then in the log.
+// tailView is the output of a running job that was in the tail at some commit. A read gets the
+// view before it reads any row. Entries that left the tail since are then in the log.
 type tailView struct {
 	block         []byte // never written to again
 	cursor, total int64

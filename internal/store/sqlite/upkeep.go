@@ -79,7 +79,7 @@ func (s *Store) Counts(context.Context) (map[string]job.Counts, error) {
 	return counts, nil
 }
 
-// NextDue returns when the clock has work; see [store.UpkeepReader].
+// NextDue returns when the next job becomes due; see [store.UpkeepReader].
 func (s *Store) NextDue(ctx context.Context) (ready, expires time.Time, err error) {
 	err = s.read(ctx, func(r *reader) error {
 		if _, err := r.nextReady.first(func(c column) error { ready = c.time(0); return nil }); err != nil {
@@ -95,7 +95,7 @@ func (s *Store) NextDue(ctx context.Context) (ready, expires time.Time, err erro
 	return ready, expires, err
 }
 
-// OldestQueued returns since when the oldest waiting job is ready; see [store.UpkeepReader].
+// OldestQueued returns when the oldest waiting job became ready; see [store.UpkeepReader].
 func (s *Store) OldestQueued(_ context.Context, queue string) (time.Time, error) {
 	return s.queueViews.oldest(queue), nil
 }

@@ -16,8 +16,8 @@ import (
 // vacuum returns unused pages to the file system, so that a database shrinks after a day with
 // much data. It has its own goroutine; startVacuum starts it, and stop ends it and waits.
 //
-// Pages that will soon be used again are not worth returning: only those count that were free
-// during a whole window of time, and a part of them is kept. On a nearly full disk all free
+// Pages that will soon be used again are not worth returning. Only pages that were free during a
+// whole window of time count, and a part of them is kept. On a nearly full disk all free
 // pages are returned at once, because that is how a delete frees space. A step takes about two
 // milliseconds and never delays a commit that is under way. An idle store with nothing to return
 // does nothing.
@@ -25,14 +25,14 @@ type vacuum struct {
 	// Set once.
 	log        *slog.Logger
 	commits    sync.Locker // held by a commit, and during a step
-	tryCommits func() bool // locks commits unless a commit has it
+	tryCommits func() bool // locks commits unless a commit runs
 	conn       *sqlite.Conn
 	countFree  *query
 	logGrew    func(bytes int64) // tells the checkpointer
 	lowSpace   func() bool       // reports whether the disk is nearly full
 	freeLog    func() bool       // frees space in the log, from the reserve if needed
 
-	trusted func() bool // whether the file can be trusted; if not, it is left as it is
+	trusted func() bool // whether the file can be trusted; if not, nothing is written
 
 	work chan struct{}
 	quit chan struct{}
@@ -57,7 +57,7 @@ const (
 // window has the number of free pages at the last samples.
 type window struct {
 	samples []int64
-	pages   int64 // of the whole file, at the last sample
+	pages   int64 // size of the file at the last sample
 }
 
 // add adds a sample.
@@ -97,7 +97,7 @@ func (v *vacuum) spare() int64 {
 	return v.window.spare()
 }
 
-// removed notes that pages were returned, which says nothing about need.
+// removed subtracts returned pages from the samples, because they were returned and not used.
 func (w *window) removed(n int64) {
 	for i := range w.samples {
 		w.samples[i] -= n
@@ -250,7 +250,7 @@ func (v *vacuum) freeStep() error {
 		return err
 	}
 	took := max(time.Since(began), time.Microsecond)
-	// At most twice as many: one step that was fast by chance must not lead to a long one.
+	// At most double it: one step that was fast by chance must not cause a long one.
 	v.stepPages = min(max(int64(float64(n)*float64(stepTime)/float64(took)), 1), 2*v.stepPages, maxStep)
 	v.window.removed(n)
 	v.logGrew(int64(n) * pageSize)
