@@ -10,10 +10,10 @@ import (
 // opBytes is the assumed size of an op without its data.
 const opBytes = 256
 
-// Request asks for a job.
+// Request describes a job to submit.
 type Request struct {
-	// ID is the job's id. Zero makes a new one. A caller that names the job in its Rows makes
-	// the id itself.
+	// ID is the job's id; zero makes a new one. A caller whose Rows name the job makes the id
+	// itself.
 	ID          job.ID
 	Owner       job.Owner
 	Queue       string
@@ -24,8 +24,8 @@ type Request struct {
 	MaxAttempts int         // 0 for the queue's
 	Policy      *job.Policy // nil for the queue's
 	Metadata    map[string]string
-	// IdempotencyKey makes the request apply once; "" for none. Hash is the hash of the whole
-	// request: the same key with another hash is refused.
+	// IdempotencyKey makes repeated requests create one job; "" for none. Hash is the hash of
+	// the whole request: the same key with another hash is refused.
 	IdempotencyKey string
 	Hash           [32]byte
 	// Files are the files of the request, already on disk under ID. The caller removes them
@@ -34,8 +34,8 @@ type Request struct {
 	Trace string // a traceparent, or ""
 	// Rows are side rows of the calling API. They are stored with the job or not at all.
 	Rows []store.Row
-	Refs []string // as [job.Job.Refs]
-	// Tally is as [job.Job.Tally].
+	Refs []string // see [job.Job.Refs]
+	// See [job.Job.Tally].
 	Tally string
 }
 
@@ -66,7 +66,7 @@ func (e *Engine) prepare(r *Request) (*store.Submit, error) {
 	return op, nil
 }
 
-// job builds the job of a request. The queue's settings fill what the request leaves open.
+// job makes the job of a request. Settings that the request does not set come from the queue.
 func (r *Request) job(q *Queue) job.Job {
 	j := job.Job{
 		ID: r.ID, Owner: r.Owner, Queue: r.Queue, Key: r.Key, Priority: r.Priority,

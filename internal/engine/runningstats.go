@@ -2,9 +2,9 @@ package engine
 
 import "time"
 
-// runningStats are the number of running attempts, and the sums of their start times and of the
-// squares of these, in seconds since epoch. So the mean and the variance of their elapsed times
-// need no list.
+// runningStats are the number of running attempts, the sum of their start times, and the sum of
+// the squares of their start times, in seconds since epoch. The mean and the variance of the
+// elapsed times follow from these sums, without a list of attempts.
 type runningStats struct {
 	epoch          time.Time
 	running        int
@@ -37,7 +37,7 @@ func (w *runningStats) add(n int, at time.Time) {
 	w.startSquareSum += float64(n) * square(s)
 }
 
-// elapsed returns the mean and the variance of how long the running attempts have run, in
+// elapsed returns the mean and the variance of the time that the running attempts have run, in
 // seconds.
 func (w *runningStats) elapsed(now time.Time) (mean, variance float64) {
 	if w.running == 0 {

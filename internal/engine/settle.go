@@ -12,7 +12,7 @@ import (
 // answers to callers, in the order in which the store applied the ops.
 func (e *Engine) settle(pb *pendingBatch) {
 	at := time.Now()
-	// Before the answers: a caller that then waits for removals waits for these too.
+	// Before the answers, so that a caller that then waits for removals waits for these too.
 	e.fileRemover.add(pb.batch.Removed)
 	for _, p := range pb.ops {
 		e.settled(p)
@@ -33,7 +33,7 @@ func (e *Engine) settle(pb *pendingBatch) {
 	e.observeBatch(pb, at)
 }
 
-// settled does what follows from one committed op.
+// settled updates leases, watchers and the sweeper after an op is on disk.
 func (e *Engine) settled(p *pendingOp) {
 	for i, op := range p.submits {
 		e.submitted(op, p.consumers[i])
@@ -83,7 +83,7 @@ func (e *Engine) failBatch(pb *pendingBatch) {
 	}
 }
 
-// reportDamaged logs jobs whose records are damaged, and makes their watchers read them.
+// reportDamaged logs the jobs with damaged records, and makes their watchers read them.
 func (e *Engine) reportDamaged(ids []job.ID) {
 	for _, id := range ids {
 		e.log.Error("the record of a job is damaged on the disk: the job has failed, others go on; `meanwhile check` checks all data", "job", id)

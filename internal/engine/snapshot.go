@@ -7,25 +7,25 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Snapshot is what the APIs show of a job: the job itself with its position, estimate, text and
-// result.
+// Snapshot is the view of a job that the APIs show: the job with its position, estimate, text
+// and result.
 type Snapshot struct {
 	job.Job
-	Position int           // jobs of its queue that will run before it; 0 unless queued
+	Position int           // number of jobs of its queue that will run before it; 0 unless queued
 	Estimate time.Duration // from now until its end; 0 if unknown or ended
-	// HeldBackBy is why a waiting job does not start; "" if nothing holds it back. Changes by
-	// other processes show within about a second.
+	// HeldBackBy is the reason why a waiting job does not start; "" if there is no such reason.
+	// Changes by other processes appear within about a second.
 	HeldBackBy job.HeldBackBy
 	Text       string      // output of this attempt so far, at most job.MaxInline bytes
-	Result     *job.Result // of a succeeded job, if at most job.MaxInline bytes
+	Result     *job.Result // of a succeeded job, if it has at most job.MaxInline bytes
 }
 
-// exactPosition is the position up to which a job's place in its queue is counted. Beyond it the
-// queue's count is used.
+// exactPosition is the largest position that is counted exactly. For later jobs the queue's
+// count is used.
 const exactPosition = 100
 
-// Get returns a job, and counts as presence at it. [job.NotFound] if it does not exist or
-// belongs to another owner.
+// Get returns a job, and records a presence at it. It returns [job.NotFound] if the job does not
+// exist or belongs to another owner.
 func (e *Engine) Get(ctx context.Context, owner job.Owner, id job.ID) (Snapshot, error) {
 	s, err := e.snapshot(ctx, &job.Job{ID: id, Owner: owner}, nil)
 	if err == nil {
@@ -40,13 +40,13 @@ func (e *Engine) List(ctx context.Context, f job.Filter) (page []job.Job, next j
 	return e.store.List(ctx, f)
 }
 
-// Result returns the result of a job, or [job.NotFinished] unless the job has succeeded.
+// Result returns the result of a job. It returns [job.NotFinished] unless the job has succeeded.
 func (e *Engine) Result(ctx context.Context, owner job.Owner, id job.ID) (job.Result, error) {
 	return e.store.Result(ctx, owner, id)
 }
 
-// newJobSnapshot is the snapshot of a job that was just stored. queued is how many jobs were
-// queued before.
+// newJobSnapshot returns the snapshot of a job that was just stored. queued is the number of
+// jobs that were queued before it.
 func (e *Engine) newJobSnapshot(ctx context.Context, j *job.Job, queued int) Snapshot {
 	s := Snapshot{Job: *j}
 	if s.State == job.Running {
@@ -61,9 +61,9 @@ func (e *Engine) newJobSnapshot(ctx context.Context, j *job.Job, queued int) Sna
 	return s
 }
 
-// snapshotAfter is the snapshot for the answer of an op that is on disk. The answer must be a
-// success even if a read fails, because the op cannot be undone: if the job was deleted since,
-// the disk does not answer or the caller left, it shows the job as the commit left it.
+// snapshotAfter returns the snapshot for the answer of an op that is on disk. The answer must be
+// a success, because the op cannot be undone. So if the read fails, or the job was deleted
+// meanwhile, or the caller left, it returns the job as the commit stored it.
 func (e *Engine) snapshotAfter(ctx context.Context, j *job.Job) Snapshot {
 	s, err := e.snapshot(ctx, j, nil)
 	if err != nil {
@@ -74,7 +74,8 @@ func (e *Engine) snapshotAfter(ctx context.Context, j *job.Job) Snapshot {
 }
 
 // snapshot reads a job with its text, position, estimate and result. State, cursor and text are
-// of the same moment. An ended job without output cannot change, so it is not read again.
+// of the same moment. It does not read an ended job without output again, because that cannot
+// change.
 func (e *Engine) snapshot(ctx context.Context, known *job.Job, result *job.Result) (s Snapshot, err error) {
 	s = Snapshot{Job: *known, Result: result}
 	if !known.State.Ended() || known.Cursor > 0 {
@@ -97,7 +98,7 @@ func (e *Engine) snapshot(ctx context.Context, known *job.Job, result *job.Resul
 	return s, nil
 }
 
-// locate sets the position of a waiting job, its estimate, and what holds it back.
+// locate sets the position of a waiting job, its estimate, and HeldBackBy.
 func (e *Engine) locate(ctx context.Context, s *Snapshot) error {
 	q := e.queues[s.Queue]
 	if s.State.Ended() || q == nil {
@@ -109,7 +110,7 @@ func (e *Engine) locate(ctx context.Context, s *Snapshot) error {
 		if err != nil {
 			return err
 		}
-		if n == exactPosition { // the store stopped counting there
+		if n == exactPosition { // the store counts no further
 			n = max(n, int(q.queuedCount())-1)
 		}
 		s.Position = n
@@ -118,7 +119,8 @@ func (e *Engine) locate(ctx context.Context, s *Snapshot) error {
 	return nil
 }
 
-// locateWithoutRead is locate without a read: it assumes that the job is the last of its queue.
+// locateWithoutRead does the same as locate without a read: it assumes that the job is the last
+// of its queue.
 func (e *Engine) locateWithoutRead(s *Snapshot) {
 	q := e.queues[s.Queue]
 	if s.State.Ended() || q == nil {
@@ -131,7 +133,7 @@ func (e *Engine) locateWithoutRead(s *Snapshot) {
 	e.addEstimate(s, q)
 }
 
-// addEstimate sets when a job with a known position will end, and what holds it back.
+// addEstimate sets the estimate and HeldBackBy of a job with a known position.
 func (e *Engine) addEstimate(s *Snapshot, q *queue) {
 	s.HeldBackBy = q.heldBackBy(s)
 	var delay, running time.Duration

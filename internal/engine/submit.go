@@ -8,22 +8,22 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// SubmitResult is the answer to one request of several.
+// SubmitResult is the answer to one of several requests.
 type SubmitResult struct {
 	Snapshot
 	Existing bool // the idempotency key was known
 	Err      error
 }
 
-// RowConflict is the cause of a refused submit: a row of its [store.Insert] exists already. Body
-// is the existing row.
+// RowConflict is the cause of an error for a [store.Insert] whose row exists already. Body is
+// the existing row.
 type RowConflict struct{ Body []byte }
 
 func (c *RowConflict) Error() string { return "the row is there already" }
 
 // Submit stores a job and returns when it is on disk. existing means that the idempotency key
-// was used before: the snapshot then shows the job of the first request. A [store.Insert] row
-// that exists already is a job.Conflict error whose cause is a *[RowConflict].
+// was used before: the snapshot then shows the job of the first request. If the row of a
+// [store.Insert] exists already, the error is a job.Conflict whose cause is a *[RowConflict].
 func (e *Engine) Submit(ctx context.Context, r Request) (snap Snapshot, existing bool, err error) {
 	op, err := e.prepare(&r)
 	if err != nil {
@@ -40,17 +40,17 @@ func (e *Engine) Submit(ctx context.Context, r Request) (snap Snapshot, existing
 	return e.newJobSnapshot(ctx, j, int(queued)), false, nil
 }
 
-// SubmitAndWait stores a job and waits until it has ended or wait is over. The snapshot shows
-// the job at that moment. If ctx ends after the job was stored, the snapshot shows the job at
-// that moment too, and the job goes on. If ctx ends before, the error is ctx's and it is unknown
-// whether the job is stored. Past the bound of watchers it stores nothing and returns
+// SubmitAndWait stores a job and waits until it has ended, or for the time wait. The snapshot
+// shows the job at that moment. If ctx ends after the job was stored, it returns the snapshot
+// too, and the job goes on. If ctx ends before, it returns ctx's error, and it is unknown
+// whether the job is stored. Above the limit of watchers it stores nothing and returns
 // [job.Overloaded].
 func (e *Engine) SubmitAndWait(ctx context.Context, r Request, wait time.Duration) (Snapshot, bool, error) {
 	op, err := e.prepare(&r)
 	if err != nil {
 		return Snapshot{}, false, e.observeRefusal("submit", err)
 	}
-	// Subscribe before the job exists: then its end arrives as an event and needs no read.
+	// Subscribe before the job is stored, so that its end arrives as an event and needs no read.
 	sub, err := e.subscribe(op.Job.ID)
 	if err != nil {
 		return Snapshot{}, false, e.observeRefusal("submit", err)
@@ -62,7 +62,7 @@ func (e *Engine) SubmitAndWait(ctx context.Context, r Request, wait time.Duratio
 	}
 	var snap Snapshot
 	if existing {
-		sub.Close() // it watches an id that no job has
+		sub.Close() // another job has the idempotency key, so nothing happens to this id
 		snap, err = e.Wait(ctx, j.Owner, j.ID, wait)
 	} else {
 		snap, err = e.awaitEnd(ctx, sub, *j, wait)
@@ -73,8 +73,8 @@ func (e *Engine) SubmitAndWait(ctx context.Context, r Request, wait time.Duratio
 	return snap, existing, nil
 }
 
-// submitOne puts one submit through the loop. It returns the new job, or the existing job of its
-// idempotency key.
+// submitOne sends one submit through the loop. It returns the new job, or the existing job of
+// its idempotency key.
 func (e *Engine) submitOne(ctx context.Context, op *store.Submit) (j *job.Job, existing bool, err error) {
 	if err := e.admit(op); err != nil {
 		return e.resolveByKey(ctx, op, err)
@@ -87,15 +87,15 @@ func (e *Engine) submitOne(ctx context.Context, op *store.Submit) (j *job.Job, e
 	return submitAnswer(op)
 }
 
-// singleSubmit is one submit with its pendingOp in one allocation: submits that come alone are
-// the common case.
+// singleSubmit is one submit with its pendingOp in one allocation, because most submits come
+// alone.
 type singleSubmit struct {
 	pendingOp
 	ops      [1]*store.Submit
 	consumer [1]*consumer
 }
 
-// doSubmits puts admitted submits through the loop as one op.
+// doSubmits sends admitted submits through the loop as one op.
 func (e *Engine) doSubmits(ctx context.Context, p *pendingOp) error {
 	p.lane = laneSubmit
 	for _, op := range p.submits {
@@ -119,7 +119,7 @@ func submitAnswer(op *store.Submit) (j *job.Job, existing bool, err error) {
 	return &op.Job, false, nil
 }
 
-// withConflict adds the existing row to a refusal, as its cause.
+// withConflict adds the existing row to an error, as its cause.
 func withConflict(err error, body []byte) error {
 	if err == nil || body == nil {
 		return err
@@ -127,8 +127,7 @@ func withConflict(err error, body []byte) error {
 	return job.Wrapf(job.CodeOf(err), &RowConflict{Body: body}, "%s", err.Error())
 }
 
-// submitted delivers a job that was stored with a lease, or tells the sweeper when a waiting one
-// needs attention.
+// submitted delivers a job that was stored with a lease, or schedules a sweep for a waiting one.
 func (e *Engine) submitted(op *store.Submit, to *consumer) {
 	stored := op.Err == nil && op.Existing == nil
 	leased := stored && op.Job.State == job.Running
@@ -143,8 +142,8 @@ func (e *Engine) submitted(op *store.Submit, to *consumer) {
 	}
 }
 
-// scheduleSweep tells the sweeper when a waiting job becomes ready, and when its time in the
-// queue runs out.
+// scheduleSweep schedules a sweep for the time when a waiting job becomes ready or when its time
+// in the queue is over.
 func (e *Engine) scheduleSweep(j *job.Job) {
 	if j.State == job.Scheduled {
 		e.sweeper.scheduleAt(j.RunAt)

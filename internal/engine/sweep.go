@@ -14,17 +14,17 @@ const (
 	sweepEvery = time.Second
 	sweepLimit = 500
 	// maxStall is how late a tick may come, or how far the store's clock may jump, before it
-	// counts as an outage: time did not pass for the workers as it did here.
+	// counts as an outage: the workers' time then passed at another speed than time here.
 	maxStall = 500 * time.Millisecond
 	// dueRetryDelay is the pause after a due op that changed nothing.
 	dueRetryDelay = store.ClockTolerance
 )
 
-// sweeper does what becomes due: retries, lapsed leases, cancels that no worker followed. After
-// a start or an outage of this process it takes no lease until renewals were possible for two
-// whole intervals, because the workers of a process that stalls are not dead. Two, because a
-// healthy worker whose renewal failed asks again within one interval, and its job may have been
-// delivered late too.
+// sweeper processes due times: of retries, lapsed leases, and cancels that a worker did not
+// follow. After a start or an outage of this process it sweeps no lease until renewals were
+// possible for two whole intervals, because the workers of a stalled process are not dead. One
+// interval is too short: a healthy worker whose renewal failed retries within one interval, and
+// its job may have been delivered late too.
 type sweeper struct {
 	e    *Engine
 	wake chan struct{} // has a value when the next due time is earlier; never closed
@@ -48,13 +48,13 @@ func newSweeper(e *Engine) *sweeper {
 	return s
 }
 
-// run sweeps until ctx ends. It logs what fails; the next sweep repeats it.
+// run sweeps until ctx ends. It logs errors; the next sweep retries.
 func (s *sweeper) run(ctx context.Context) {
-	// Parked jobs too: their limits may have changed with the configuration.
+	// Parked jobs too, because their limits may have changed with the configuration.
 	s.scheduleAt(s.e.store.Now())
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	s.markUnhealthy() // no worker could renew before
+	s.markUnhealthy() // no worker could renew before now
 	for {
 		pause := s.delay()
 		timer.Reset(pause)
@@ -74,7 +74,7 @@ func (s *sweeper) run(ctx context.Context) {
 	}
 }
 
-// delay returns how long until something may be due.
+// delay returns the time until the next due time.
 func (s *sweeper) delay() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -84,7 +84,7 @@ func (s *sweeper) delay() time.Duration {
 	return min(sweepEvery, max(s.next.Sub(s.e.store.Now()), time.Millisecond))
 }
 
-// sweep does all that is due now.
+// sweep processes everything that is due now.
 func (s *sweeper) sweep(ctx context.Context) error {
 	s.steppedAt = time.Now()
 	if s.hasClockJumped() {
@@ -98,7 +98,7 @@ func (s *sweeper) sweep(ctx context.Context) error {
 		errs = append(errs, s.e.cancelAllAbandoned(ctx))
 	}
 	if s.failed && errors.Join(errs...) == nil {
-		s.markUnhealthy() // the outage ends now: workers get time to renew
+		s.markUnhealthy() // the outage ends now, and workers get time to renew
 	}
 	if s.maySweepLeases() {
 		errs = append(errs, s.endAttempts(ctx, store.LapsedOnly))
@@ -108,7 +108,7 @@ func (s *sweeper) sweep(ctx context.Context) error {
 	return err
 }
 
-// scheduleAt makes the sweeper run at that time, by the store's clock.
+// scheduleAt schedules a sweep at the given time of the store's clock.
 func (s *sweeper) scheduleAt(at time.Time) {
 	s.mu.Lock()
 	earlier := s.next.IsZero() || at.Before(s.next)
@@ -124,7 +124,7 @@ func (s *sweeper) scheduleAt(at time.Time) {
 	}
 }
 
-// makeDue makes jobs ready, and expires them, when their time has come.
+// makeDue makes jobs ready, or expires them, when they are due.
 func (s *sweeper) makeDue(ctx context.Context) error {
 	s.mu.Lock()
 	now := !s.next.IsZero() && !s.next.After(s.e.store.Now())
@@ -144,8 +144,8 @@ func (s *sweeper) makeDue(ctx context.Context) error {
 			err = op.Err
 		}
 		if job.CodeOf(err) == job.Invalid && !skipAtEnd {
-			// One of the expiring jobs has bad data in what follows from its end. Halve the
-			// limit until that job is alone; then it expires without what follows.
+			// The end of one of the expiring jobs adds bad data. Halve the limit until that job
+			// is alone; then it expires without that data.
 			skipAtEnd = limit == 1
 			limit = max(limit/2, 1)
 			continue
@@ -168,8 +168,8 @@ func (s *sweeper) makeDue(ctx context.Context) error {
 		err := s.scheduleNext(ctx)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		// The clock of commits may be behind the one that Now returns. If a commit found
-		// nothing due, pause, or this would repeat without effect until that clock arrives.
+		// The clock of commits may be behind the clock of Now. If a commit found nothing due,
+		// pause, or this would repeat without effect until the first clock catches up.
 		if soon := s.e.store.Now().Add(dueRetryDelay); idle && !s.next.IsZero() && s.next.Before(soon) {
 			s.next = soon
 		}
@@ -188,7 +188,7 @@ func (s *sweeper) scheduleNext(ctx context.Context) error {
 	return err
 }
 
-// readNext is scheduleNext without the health check. Any goroutine may call it.
+// readNext does the same as scheduleNext without the health check. Any goroutine may call it.
 func (s *sweeper) readNext(ctx context.Context) error {
 	ready, expires, err := s.e.store.NextDue(ctx)
 	if err != nil {
@@ -202,12 +202,12 @@ func (s *sweeper) readNext(ctx context.Context) error {
 	return nil
 }
 
-// endAttempts ends one kind of attempts together: those with a lapsed lease, or with a cancel
-// that was not followed within its grace.
+// endAttempts ends all attempts of one selection: those with a lapsed lease, or those whose
+// cancel was not followed within its grace.
 //
-// Runners end attempts that overrun or are silent themselves. They restart these clocks when an
-// attempt had to wait for a scarce resource, which the store does not know. Selections of
-// overrun and silent attempts are for workers without a runner.
+// Runners end overrun and silent attempts themselves. They restart these clocks when an attempt
+// has to wait for a scarce resource, which the store does not know. So the selections of overrun
+// and silent attempts are only for workers without a runner.
 func (s *sweeper) endAttempts(ctx context.Context, which store.RunningFilter) error {
 	list, err := s.e.store.Running(ctx, which, job.ID{}, sweepLimit)
 	s.recordStep(err)
@@ -215,8 +215,8 @@ func (s *sweeper) endAttempts(ctx context.Context, which store.RunningFilter) er
 	if err != nil || len(list) == 0 || needsHealth(which) && !s.maySweepLeases() {
 		return err
 	}
-	// Successful reads do not show that writes work. If writes hang, no worker could renew,
-	// and an idle process finds that out only by a write of its own.
+	// Successful reads do not prove that writes work. If writes hang, no worker could renew, and
+	// an idle process detects that only by its own write.
 	if needsHealth(which) {
 		err := s.e.doUrgent(ctx, &store.Presence{})
 		s.recordStep(err)
@@ -254,13 +254,13 @@ func (s *sweeper) endAttempts(ctx context.Context, which store.RunningFilter) er
 	return nil
 }
 
-// needsHealth reports whether an outage of this process may be the reason why attempts match the
+// needsHealth reports whether an outage of this process could cause attempts to match the
 // selection.
 func needsHealth(which store.RunningFilter) bool {
 	return which != store.AllRunning && which != store.CancelOnly
 }
 
-// sweepFinish makes the finish by which a sweep, or a new start, ends an attempt.
+// sweepFinish makes the op by which a sweep, or a start, ends an attempt.
 func (e *Engine) sweepFinish(r *store.Running, which store.RunningFilter) *store.Finish {
 	var op *store.Finish
 	switch {
@@ -272,7 +272,7 @@ func (e *Engine) sweepFinish(r *store.Running, which store.RunningFilter) *store
 		op = e.finishFor(&r.Job, job.Outcome{Fault: job.FirstOutputTimeout(r.Job.Policy.Timeouts.FirstOutput)}, r.HasOutput)
 	case which == store.SilentOnly:
 		op = e.finishFor(&r.Job, job.Outcome{Fault: job.IdleOutputTimeout(r.Job.Policy.Timeouts.IdleOutput)}, r.HasOutput)
-	case !r.LeaseUsed: // the claim's answer may never have reached the worker
+	case !r.LeaseUsed: // the worker may never have received the job
 		op = e.finishFor(&r.Job, job.Outcome{Released: true}, false)
 		op.Unused = true
 	default:

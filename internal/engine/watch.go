@@ -11,7 +11,7 @@ import (
 // pageBytes is how many bytes of a log are read at once for a watcher that is behind.
 const pageBytes = 256 << 10
 
-// Update is the next news for a watcher.
+// Update is a change of a watched job.
 type Update = watch.Update
 
 // Watch is one watcher of one job. One goroutine uses it.
@@ -23,10 +23,10 @@ type Watch struct {
 	behind bool    // the log must be read: nothing was read yet, or events were missed
 }
 
-// Watch follows a job from a cursor. Close it when done. Past the bound of watchers it returns
+// Watch follows a job from a cursor. Close it when done. Above the limit of watchers it returns
 // [job.Overloaded].
 func (e *Engine) Watch(ctx context.Context, owner job.Owner, id job.ID, after int64) (*Watch, error) {
-	// Subscribe before the read: then no commit after the read is missed.
+	// Subscribe before the read, so that no later commit is missed.
 	sub, err := e.subscribe(id)
 	if err != nil {
 		return nil, err
@@ -43,9 +43,9 @@ func (e *Engine) Watch(ctx context.Context, owner job.Owner, id job.ID, after in
 	return w, nil
 }
 
-// Next returns at once, the first time, with the job and the entries after the cursor. Later
-// calls return when there is something new. After an update with an ended job and all its
-// entries, Next returns io.EOF. If the job is deleted meanwhile, it returns [job.NotFound].
+// Next returns the next change. The first call returns at once, with the job and the entries
+// after the cursor; later calls wait. After an update with an ended job and all its entries,
+// Next returns io.EOF. If the job is deleted, it returns [job.NotFound].
 func (w *Watch) Next(ctx context.Context) (Update, error) {
 	for {
 		if w.behind {
@@ -59,7 +59,7 @@ func (w *Watch) Next(ctx context.Context) (Update, error) {
 		case <-ctx.Done():
 			return Update{}, ctx.Err()
 		}
-		if u, news := w.take(); news {
+		if u, changed := w.take(); changed {
 			return u, nil
 		}
 	}
@@ -86,57 +86,57 @@ func (w *Watch) read(ctx context.Context) (Update, error) {
 	return Update{Job: &w.job, Entries: entries}, nil
 }
 
-// take joins the events since the last update into one. Events that the log had already are no
-// news. If events are missing in between, the log must be read.
-func (w *Watch) take() (u Update, news bool) {
+// take joins the events since the last update into one update. It ignores events that were
+// already read from the log. If events are missing in between, the log must be read.
+func (w *Watch) take() (u Update, changed bool) {
 	events, missed := w.sub.Take()
 	w.behind = w.behind || missed
 	for _, ev := range events {
 		if w.behind { // the log has the rest
 			break
 		}
-		news = w.apply(&u, ev) || news
+		changed = w.apply(&u, ev) || changed
 	}
 	u.Job = &w.job
-	return u, news && !w.behind || len(u.Entries) > 0
+	return u, changed && !w.behind || len(u.Entries) > 0
 }
 
-// apply adds an event to an update, and reports whether it was news.
-func (w *Watch) apply(u *Update, ev watch.Event) (news bool) {
+// apply adds an event to an update, and reports whether the event was new.
+func (w *Watch) apply(u *Update, ev watch.Event) (changed bool) {
 	for _, entry := range ev.Entries {
 		switch {
-		case entry.Seq <= w.cursor: // the log had it already
+		case entry.Seq <= w.cursor: // was already read from the log
 			continue
 		case entry.Seq > w.cursor+1: // entries are missing
 			w.behind = true
-			return news
+			return changed
 		}
 		w.cursor = entry.Seq
 		w.job.Cursor = max(w.job.Cursor, entry.Seq)
 		u.Entries = append(u.Entries, entry)
-		news = true
+		changed = true
 	}
-	if ev.Progress != nil && ev.Job == nil && news {
+	if ev.Progress != nil && ev.Job == nil && changed {
 		w.job.Progress = *ev.Progress
 	}
 	switch {
 	case ev.Job != nil:
-		return w.applyJob(ev.Job) || news
+		return w.applyJob(ev.Job) || changed
 	case ev.State != 0:
-		return w.applyState(ev.State, ev.Revision) || news
+		return w.applyState(ev.State, ev.Revision) || changed
 	}
-	return news
+	return changed
 }
 
-// applyJob takes over the job after a change, and reports whether it was news. A change that the
-// watcher has read from the log already has no higher revision.
-func (w *Watch) applyJob(j *job.Job) (news bool) {
+// applyJob sets the job after a change, and reports whether the change was new. It ignores a
+// change that was already read from the log, by its revision.
+func (w *Watch) applyJob(j *job.Job) (changed bool) {
 	switch {
 	case j.State == 0:
 		w.behind = true // only the store has the change
 	case j.Revision <= w.job.Revision:
 	case j.Cursor > w.cursor:
-		w.behind = true // the change follows entries that are missing here
+		w.behind = true // entries before the change are missing
 	default:
 		w.job = *j
 		return true
@@ -144,9 +144,9 @@ func (w *Watch) applyJob(j *job.Job) (news bool) {
 	return false
 }
 
-// applyState takes over a change of the state alone, and reports whether it was news. It needs
-// the revision just before the change.
-func (w *Watch) applyState(to job.State, revision int64) (news bool) {
+// applyState sets the state after a change of the state alone, and reports whether the change
+// was new. The watcher must have the revision just before the change.
+func (w *Watch) applyState(to job.State, revision int64) (changed bool) {
 	switch {
 	case revision <= w.job.Revision:
 	case revision > w.job.Revision+1: // changes are missing

@@ -22,17 +22,17 @@ type attempt struct {
 
 	mu sync.Mutex
 	// guarded by mu
-	ctx            context.Context // the executor's; nil before the executor is called
+	ctx            context.Context // context of the executor; nil before the executor is called
 	cancel         context.CancelCauseFunc
-	stopCause      error      // why ctx ended or will end; nil while the work may go on
+	stopCause      error      // why ctx ended or will end; nil while the work may continue
 	fault          *job.Fault // the fault of the attempt when a timeout or a limit stopped it
-	cancelOrdered  bool       // the outcome is "cancelled", whatever else happens
+	cancelOrdered  bool       // the outcome is "cancelled" in any case
 	leaseLost      bool       // nothing more is written
 	outputRejected bool       // the executor got an error for some of its output
 	finishing      bool       // the outcome is being stored; more output is refused
 	clocks         clocks
-	timer          *time.Timer // rings for the clocks, then for stopDeadline; nil until needed
-	stopDeadline   time.Time   // a stopped executor is waited for no longer than this
+	timer          *time.Timer // fires for the clocks, then for stopDeadline; nil until needed
+	stopDeadline   time.Time   // time at which the runner stops waiting for a stopped executor
 	result         *job.Result
 	usage          []byte
 	writer         *outputWriter      // nil before the first output
@@ -40,13 +40,13 @@ type attempt struct {
 	onEnd          func(*job.Outcome) // from the hook; nil without one
 
 	// owned by the goroutine to which startFinishing returned true
-	outcome job.Outcome // what is stored
+	outcome job.Outcome // the outcome to store
 }
 
 // defaultGrace is how long an executor may take to stop when its job sets no grace.
 const defaultGrace = 10 * time.Second
 
-// run is the attempt's goroutine. It returns when the executor has.
+// run is the attempt's goroutine. It returns after the executor has returned.
 func (a *attempt) run() {
 	err := errNotStarted
 	if a.start() {
@@ -56,25 +56,26 @@ func (a *attempt) run() {
 		a.end(err)
 		return
 	}
-	// The timer has given up on this executor: its goroutine stores the outcome.
+	// The timer has given up on this executor, and its goroutine stores the outcome.
 	a.r.removeActive(nil)
 }
 
-// What decideOutcome gets in place of an error from the executor.
+// Errors for decideOutcome if the executor returned none.
 var (
 	errNotStarted = errors.New("runner: the attempt did not start")
 	errDidNotStop = errors.New("runner: the executor did not stop in time")
 )
 
-// start starts the clocks and makes the executor's context. It returns false if the attempt is
-// to stop already.
+// start starts the clocks and makes the executor's context. It returns false if the attempt must
+// not start.
 func (a *attempt) start() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.stopCause == nil {
 		a.packAttemptLocked()
 	}
-	// The entry of the attempt may have stopped it: the output may be full already.
+	// The attempt entry itself may have stopped the attempt, if the job's output is at its
+	// limit.
 	if a.stopCause != nil {
 		return false
 	}
@@ -97,7 +98,7 @@ func (a *attempt) execute() (err error) {
 	return a.r.cfg.Executor.Execute(a.ctx, a.task(), a)
 }
 
-// task returns what the executor is given.
+// task makes the executor's [exec.Task].
 func (a *attempt) task() exec.Task {
 	t := exec.Task{Job: a.claimed.Job, Input: a.claimed.Input}
 	t.Job.Trace = a.trace
@@ -107,7 +108,7 @@ func (a *attempt) task() exec.Task {
 	return t
 }
 
-// startFinishing returns true to one caller only: the one that must store the outcome.
+// startFinishing returns true only to its first caller, which must store the outcome.
 func (a *attempt) startFinishing() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -119,7 +120,8 @@ func (a *attempt) startFinishingLocked() bool {
 		return false
 	}
 	a.finishing = true
-	// From here on Sink methods refuse output, so nothing needs the timer or the context.
+	// Sink methods refuse output from here on, so the timer and the context are no longer
+	// needed.
 	if a.timer != nil {
 		a.timer.Stop()
 	}
@@ -129,11 +131,11 @@ func (a *attempt) startFinishingLocked() bool {
 	return true
 }
 
-// end stores the outcome of an attempt. startFinishing must have returned true. err is what
-// the executor returned.
+// end stores the outcome of an attempt, after startFinishing has returned true. err is the error
+// that the executor returned.
 func (a *attempt) end(err error) {
-	// First the writer: only then is it known what the outcome must still carry, and no two
-	// writes of one lease are outstanding.
+	// First stop the writer. It may still be storing output, and a lease has only one
+	// outstanding write. The outcome carries the rest of the output.
 	a.stopWriter()
 	var ok bool
 	if a.outcome, ok = a.decideOutcome(err); !ok {
@@ -143,8 +145,8 @@ func (a *attempt) end(err error) {
 	a.storeOutcome()
 }
 
-// close reports the end of the attempt to the hook and to the runner. The outcome is stored,
-// or never will be.
+// close reports the end of the attempt to the hook and to the runner. The outcome is stored, or
+// can no longer be stored.
 func (a *attempt) close(o *job.Outcome) {
 	a.mu.Lock()
 	onEnd := a.onEnd
@@ -162,8 +164,8 @@ func (a *attempt) decideOutcome(err error) (o job.Outcome, ok bool) {
 	if a.leaseLost {
 		return o, false
 	}
-	// The order matters: an acknowledged cancel beats everything, and work that is done beats
-	// the timeout that stopped it.
+	// The order matters: an acknowledged cancel has priority over everything, and finished work
+	// over the timeout that stopped it.
 	switch {
 	case a.cancelOrdered:
 		o.Cancelled = true
@@ -184,9 +186,8 @@ func (a *attempt) decideOutcome(err error) (o job.Outcome, ok bool) {
 	return o, true
 }
 
-// isDoneLocked reports whether the work counts as done when its executor returned nil. Work
-// that was asked to stop and finished all the same is not repeated, unless some of its output
-// was rejected.
+// isDoneLocked reports whether the work counts as done although it was stopped, because its
+// executor returned nil. Finished work is not repeated, unless some of its output was rejected.
 func (a *attempt) isDoneLocked() bool {
 	switch a.stopCause { //nolint:errorlint // the causes are these values, never wrapped
 	case nil:
@@ -215,8 +216,8 @@ func (a *attempt) onLeaseLost() {
 	a.cancelContextLocked(exec.ErrLost, nil)
 }
 
-// onLeaseExpiring stops work whose lease could not be renewed, before another worker may get
-// the job. What is written in time still counts.
+// onLeaseExpiring stops work whose lease could not be renewed, before another worker may get the
+// job. Writes that succeed in time still count.
 func (a *attempt) onLeaseExpiring() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -236,7 +237,8 @@ func (a *attempt) stopLocked(cause error, f *job.Fault, grace time.Duration) {
 		return
 	}
 	a.cancelContextLocked(cause, f)
-	// A later request with a shorter grace brings the deadline forward; none puts it off.
+	// A later request with a shorter grace makes the deadline earlier; no request makes it
+	// later.
 	at := time.Now().Add(grace)
 	if a.stopDeadline.IsZero() || at.Before(a.stopDeadline) {
 		a.stopDeadline = at
@@ -262,7 +264,7 @@ func (a *attempt) graceLocked() time.Duration {
 	return defaultGrace
 }
 
-// setTimerLocked makes the timer ring after d.
+// setTimerLocked makes the timer fire after d.
 func (a *attempt) setTimerLocked(d time.Duration) {
 	if a.timer == nil {
 		a.timer = time.AfterFunc(d, a.onTimer)
@@ -283,8 +285,8 @@ func (a *attempt) onTimer() {
 	a.r.removeActive(nil)
 }
 
-// checkDeadlines checks the clocks and the stop deadline. It returns true when the deadline
-// has passed and the caller must store the outcome.
+// checkDeadlines checks the clocks and the stop deadline. It returns true if the deadline has
+// passed and the caller must store the outcome.
 func (a *attempt) checkDeadlines(now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()

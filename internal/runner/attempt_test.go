@@ -17,7 +17,7 @@ import (
 func TestAttempt(t *testing.T) {
 	runRules(t, []rule{
 		{"an attempt that returns nil succeeds with the last result it set", succeeds},
-		{"an attempt without a result succeeds without one", succeedsWithoutResult},
+		{"an attempt without a result can succeed", succeedsWithoutResult},
 		{"a fault is stored as the executor returned it, with the usage and without the result", reportsFault},
 		{"any other error is a fault to retry later", reportsError},
 		{"work that finishes after it was asked to stop has succeeded", succeedsWhenStopped},

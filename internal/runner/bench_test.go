@@ -8,7 +8,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// benchSource delivers a job for every job that is finished, and stores nothing.
+// benchSource delivers a new job for each finished one, and stores nothing.
 type benchSource struct {
 	serving chan job.Worker
 	free    chan struct{}
@@ -37,8 +37,8 @@ func (m *benchSource) Renew(_ context.Context, leases []job.Lease) []error {
 	return make([]error, len(leases))
 }
 
-// BenchmarkNoOutput measures the hot path: a job that takes no time and has no output but its
-// result, from delivery to outcome, with 64 slots.
+// BenchmarkNoOutput measures the runner's overhead per job, from delivery to outcome, with 64
+// slots: the jobs do nothing and have a result, but no other output.
 func BenchmarkNoOutput(b *testing.B) {
 	body := []byte("{}")
 	benchmark(b, func(_ context.Context, _ exec.Task, out exec.Sink) error {

@@ -20,15 +20,15 @@ func TestClocks(t *testing.T) {
 		{"a cancel between the limits ends the attempt as cancelled, after its own grace", cancelBetweenLimits},
 		{"no output in time is a fault to retry later", firstOutputLimit},
 		{"a silence between two pieces is a fault to retry later", idleOutputLimit},
-		{"progress is not output", progressIsNotOutput},
+		{"progress is not output", ignoresProgress},
 		{"after the first output the idle limit replaces the first-output limit", idleAfterFirst},
-		{"an executor that waits for the disk is not silent", diskIsNotSilence},
+		{"an executor that waits for the disk is not silent", ignoresWaitForDisk},
 		{"ResetTimeouts restarts the clocks", resetRestartsClocks},
 		{"after ResetTimeouts the next piece is the first output", resetAwaitsFirstOutput},
 		{"ResetTimeouts does nothing once the attempt was asked to stop", resetAfterStopDoesNothing},
-		{"only the first cause to stop counts", firstReasonStands},
-		{"a silent executor that does not stop is abandoned at the hard limit if that comes before its grace", silenceAndHardLimit},
-		{"a job without clocks has no timer", noClockNoTimer},
+		{"only the first cause to stop counts", keepsFirstStopCause},
+		{"a silent executor that does not stop is abandoned at the hard limit if that comes before its grace", hardLimitBeforeGrace},
+		{"a job without clocks has no timer", setsNoTimerWithoutClocks},
 	})
 }
 
@@ -137,7 +137,7 @@ func idleOutputLimit(t *testing.T) {
 	}
 }
 
-func progressIsNotOutput(t *testing.T) {
+func ignoresProgress(t *testing.T) {
 	h := newHarness(t, func(ctx context.Context, _ exec.Task, out exec.Sink) error {
 		for n := 0; ctx.Err() == nil; n++ {
 			sleep(time.Second)
@@ -163,7 +163,7 @@ func idleAfterFirst(t *testing.T) {
 	h.wantFault(rec, job.Retryable, "idle_output_timeout")
 }
 
-func diskIsNotSilence(t *testing.T) {
+func ignoresWaitForDisk(t *testing.T) {
 	disk := make(chan struct{})
 	h := newHarness(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
 		for range 2 { // the second must wait
@@ -228,7 +228,7 @@ func resetAfterStopDoesNothing(t *testing.T) {
 	close(release)
 }
 
-func firstReasonStands(t *testing.T) {
+func keepsFirstStopCause(t *testing.T) {
 	release := make(chan struct{})
 	h := newHarness(t, ignoreStop(release), func(c *Config) { c.Grace = time.Second })
 	rec := h.deliver(1, withTimeouts(job.Timeouts{RunSoft: time.Minute, RunHard: time.Hour}))
@@ -240,7 +240,7 @@ func firstReasonStands(t *testing.T) {
 	close(release)
 }
 
-func silenceAndHardLimit(t *testing.T) {
+func hardLimitBeforeGrace(t *testing.T) {
 	release := make(chan struct{})
 	h := newHarness(t, ignoreStop(release))
 	rec := h.deliver(1, withTimeouts(job.Timeouts{RunHard: time.Minute, FirstOutput: 55 * time.Second}))
@@ -251,7 +251,7 @@ func silenceAndHardLimit(t *testing.T) {
 	close(release)
 }
 
-func noClockNoTimer(t *testing.T) {
+func setsNoTimerWithoutClocks(t *testing.T) {
 	timers := 0
 	h := newHarness(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
 		if out.(*attempt).timer != nil {

@@ -5,25 +5,26 @@ import (
 	"time"
 )
 
-// How long a shutdown waits once the grace has passed.
+// Timeouts of a shutdown after the grace.
 const (
 	stopTimeout  = 2 * time.Second // for executors that were asked to stop
 	writeTimeout = time.Second     // for the writes that follow
 )
 
-// drain stops the runner in order: let work finish, ask it to stop, give up its writes.
+// drain stops the runner in order: it lets work finish, stops the rest, and gives up pending
+// writes.
 func (r *Runner) drain() error {
 	if r.drainedWithin(r.cfg.Grace) {
 		return nil
 	}
-	// Grace is over: ask what is left to stop, and release it after stopTimeout.
+	// The grace is over: stop the remaining work, and release its jobs after stopTimeout.
 	for _, a := range r.leasedAttempts() {
 		a.onShutdown()
 	}
 	if r.drainedWithin(stopTimeout + writeTimeout) {
 		return nil
 	}
-	// The store does not answer. Its leases will expire without us.
+	// The store does not answer. The leases expire by themselves.
 	r.cancelWrites()
 	if r.drainedWithin(writeTimeout) {
 		return nil
@@ -38,7 +39,7 @@ func (r *Runner) setPhase(p phase) {
 	r.stopIdleLocked()
 }
 
-// drainedWithin waits at most d until nothing is active.
+// drainedWithin waits at most d until no goroutine works for an attempt.
 func (r *Runner) drainedWithin(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -6,7 +6,7 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// fault is the fault of an attempt whose clock has run out.
+// fault returns the fault of an attempt whose clock has expired.
 func (c *clocks) fault(which clock) *job.Fault {
 	switch which {
 	case firstOutput:

@@ -26,7 +26,8 @@ type rule struct {
 	test func(t *testing.T)
 }
 
-// runRules runs every rule in a synctest bubble, so time moves only when all goroutines wait.
+// runRules tests every rule in a synctest bubble, where time advances only while all goroutines
+// wait.
 func runRules(t *testing.T, rules []rule) {
 	t.Parallel()
 	for _, r := range rules {
@@ -43,12 +44,12 @@ func advance(d time.Duration) {
 	synctest.Wait()
 }
 
-// sleep takes d of the bubble's time and no real time.
+// sleep sleeps for d of the bubble's time, which takes no real time.
 func sleep(d time.Duration) { time.Sleep(d) }
 
 var errOutage = job.Errorf(job.Unavailable, "the store cannot be reached")
 
-// executorFunc is an executor made of a function.
+// executorFunc is a function as an executor.
 type executorFunc func(ctx context.Context, t exec.Task, out exec.Sink) error
 
 func (executorFunc) Kind() string       { return "test" }
@@ -69,17 +70,16 @@ func untilStopped(why *error) executorFunc {
 	}
 }
 
-// blockUntilStopped is an executor that blocks until it is stopped.
+// blockUntilStopped is an executor function that blocks until it is stopped.
 func blockUntilStopped(ctx context.Context, _ exec.Task, _ exec.Sink) error {
 	<-ctx.Done()
 	return context.Cause(ctx)
 }
 
-// returnNil is an executor without work.
+// returnNil is an executor function that does nothing.
 func returnNil(context.Context, exec.Task, exec.Sink) error { return nil }
 
-// ignoreStop returns an executor that blocks until release is closed, even when it is asked to
-// stop.
+// ignoreStop returns an executor that blocks until release is closed, even after it was stopped.
 func ignoreStop(release <-chan struct{}) executorFunc {
 	return func(context.Context, exec.Task, exec.Sink) error {
 		<-release
@@ -87,8 +87,8 @@ func ignoreStop(release <-chan struct{}) executorFunc {
 	}
 }
 
-// harness is a runner and its source. The source stores what the runner writes, and fails the
-// test if a write breaks the contract of [Source].
+// harness is a runner with its source. The source stores the runner's writes, and fails the test
+// if a write violates the contract of [Source].
 type harness struct {
 	t      *testing.T
 	runner *Runner
@@ -100,7 +100,7 @@ type harness struct {
 	onAppend func([]job.Entry) error
 	onFinish func(job.Outcome) error
 	onRenew  func([]job.Lease) []error
-	hangs    func([]job.Lease) bool // whether a renewal gets no answer
+	hangs    func([]job.Lease) bool // reports whether a renewal gets no answer
 
 	mu           sync.Mutex
 	unsubscribed bool // the runner has stopped its subscription
@@ -108,7 +108,7 @@ type harness struct {
 	renewCalls   [][]job.Lease
 }
 
-// record is what was written under one lease.
+// record is everything that was written under one lease.
 type record struct {
 	mu sync.Mutex
 	// guarded by mu
@@ -127,7 +127,7 @@ type contents struct {
 	outcome  *job.Outcome
 }
 
-// snapshot returns what was written so far.
+// snapshot returns the contents so far.
 func (rec *record) snapshot() contents {
 	rec.mu.Lock()
 	defer rec.mu.Unlock()
@@ -161,7 +161,7 @@ func (h *harness) close() error {
 	return <-h.done
 }
 
-// deliver gives the runner job n, modified by change.
+// deliver delivers job n to the runner, modified by change.
 func (h *harness) deliver(n byte, change ...func(*job.Claimed)) *record {
 	c := claimed(n)
 	for _, f := range change {
@@ -297,14 +297,14 @@ func (h *harness) renewals() [][]job.Lease {
 	return h.renewCalls
 }
 
-// subscribed reports whether the source may still deliver.
+// subscribed reports whether the source may still deliver jobs.
 func (h *harness) subscribed() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return !h.unsubscribed
 }
 
-// storeLocked stores entries. They must continue the log.
+// storeLocked stores entries, whose numbers must continue the log.
 func (h *harness) storeLocked(rec *record, entries []job.Entry, p *job.Progress) {
 	for _, e := range entries {
 		rec.cursor++
@@ -374,8 +374,8 @@ func wantErr(t *testing.T, got, want error) {
 	}
 }
 
-// claimed returns job n as a source delivers it: its first attempt, with a lease of 30 s and
-// no other timeout.
+// claimed returns job n as a source would deliver it: its first attempt, with a lease of 30 s
+// and no other timeout.
 func claimed(n byte) job.Claimed {
 	return job.Claimed{
 		Job: job.Job{

@@ -6,11 +6,10 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// AttemptHook is called when an attempt starts, and must return quickly. The executor runs
-// with the returned context, which the hook derives from ctx. trace is the traceparent (W3C
-// Trace Context) that the executor sees as [job.Job.Trace] and passes on to what it calls.
-// onEnd is called once when the attempt is over: with its outcome, or with nil if its lease
-// was lost.
+// AttemptHook is called when an attempt starts, and must return quickly. The executor runs with
+// the returned context, which must derive from ctx. trace is the traceparent (W3C Trace Context)
+// that the executor gets as [job.Job.Trace] and passes on to the systems that it calls. onEnd is
+// called once when the attempt is over: with its outcome, or with nil if its lease was lost.
 type AttemptHook func(ctx context.Context, j *job.Job) (_ context.Context, trace string, onEnd func(*job.Outcome))
 
 // callHookLocked calls the hook, if there is one, and returns the parent of the executor's

@@ -17,32 +17,31 @@ type lease struct {
 	// guarded by the runner's mu
 	extendedAt time.Time // the lease expires length after this
 	renewAt    time.Time // when the next renewal is due
-	renewing   bool      // a call that renews it is outstanding
-	stopped    bool      // no renewal succeeded in time, so the work was asked to stop
+	renewing   bool      // a call to renew it is outstanding
+	stopped    bool      // no renewal succeeded in time, so the work was stopped
 }
 
-// newLease returns the lease of a job that is delivered now. A lease runs from the commit that
-// gave it, so the time that the delivery took is deducted. At least a third of the lease is
-// assumed to be left: only the source knows that a lease is void, and the first renewal asks
-// it.
+// newLease returns the lease of a job that is delivered now. A lease begins with the commit of
+// its claim, so the delivery time is subtracted. But at least a third of the lease is assumed to
+// be left: only the source knows whether a lease is void, and the first renewal asks the source.
 func newLease(c *job.Claimed, every time.Duration, now time.Time) lease {
 	l := lease{length: c.Job.Policy.Timeouts.Lease, renewEvery: every}
 	if l.length == 0 {
 		return l
 	}
 	l.renewEvery = min(every, l.length/3)
-	// Without the assumed third, a late delivery would stop the work before its first renewal.
+	// Without this minimum, a late delivery would stop the work before its first renewal.
 	l.extendedAt = now.Add(-min(max(l.length-c.Left, 0), l.ageAtLastThird()))
 	l.renewAt = l.extendedAt.Add(l.renewEvery)
 	return l
 }
 
-// ageAtLastThird is the age at which a third of the lease is left.
+// ageAtLastThird returns the age at which a third of the lease is left.
 func (l *lease) ageAtLastThird() time.Duration { return l.length * 2 / 3 }
 
-// stopAt is when the work stops unless the lease is renewed: a sixth of its length before it
-// expires, because clocks differ. It is zero if the work was stopped already, or if only the
-// source ends the lease.
+// stopAt returns when the work stops unless the lease is renewed: a sixth of its length before
+// it expires, because clocks differ. It is zero if the work was stopped already, or if the
+// runner ignores the expiry.
 func (l *lease) stopAt() time.Time {
 	if l.length == 0 || l.stopped || l.ignoreExpiry {
 		return time.Time{}
@@ -50,8 +49,8 @@ func (l *lease) stopAt() time.Time {
 	return l.extendedAt.Add(l.length - l.length/6)
 }
 
-// wakeAt is when the lease next needs attention; zero for never. Work that was stopped keeps
-// its lease until its outcome is stored.
+// wakeAt returns when the lease next needs attention; zero for never. Stopped work keeps its
+// lease until its outcome is stored.
 func (l *lease) wakeAt() time.Time {
 	if l.renewing || l.length == 0 {
 		return l.stopAt()
@@ -61,18 +60,18 @@ func (l *lease) wakeAt() time.Time {
 
 // renewal is one call to Source.Renew and its answers.
 type renewal struct {
-	sentAt   time.Time     // before the call; a renewed lease runs from then
-	timeout  time.Duration // how long the call may take
+	sentAt   time.Time     // before the call; a renewed lease begins then
+	timeout  time.Duration // timeout of the call
 	attempts []*attempt
 	errs     []error
 }
 
 // renewLeases renews each lease when it is due, in one call with others that are due soon. It
-// stops the work whose lease could not be renewed in time. It returns when ctx has ended and
-// no call is outstanding.
+// stops work whose lease could not be renewed in time. It returns when ctx has ended and no call
+// is outstanding.
 func (r *Runner) renewLeases(ctx context.Context) {
 	answers := make(chan renewal)
-	outstanding := 0 // calls whose answer has not come
+	outstanding := 0 // calls without an answer yet
 	defer func() {
 		for ; outstanding > 0; outstanding-- {
 			<-answers
@@ -108,13 +107,13 @@ func (r *Runner) renewLeases(ctx context.Context) {
 	}
 }
 
-// pauseThreshold is how late a wake-up must be to show that the process, or the whole machine,
-// was suspended.
+// pauseThreshold is the minimum delay of a wake-up that shows that the process, or the whole
+// machine, was suspended.
 const pauseThreshold = 500 * time.Millisecond
 
-// extendAfterPause assumes that leases which ran out during a suspension have a third of their
-// length left, and so renews them before their work is stopped. Only the source knows whether
-// another worker has the job by now.
+// extendAfterPause handles leases that expired while the process was suspended. It assumes that
+// a third of their length is left, so that they are renewed before their work is stopped. Only
+// the source knows whether another worker has the job now.
 func (r *Runner) extendAfterPause(now time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -125,15 +124,15 @@ func (r *Runner) extendAfterPause(now time.Time) {
 	}
 }
 
-// dueRenewals returns the calls to make, by length of lease. A call takes every lease of its
-// length that is due now or soon. Leases of different lengths are not mixed, because the
-// shortest one bounds the time of the call.
+// dueRenewals returns the calls to make, one for each length of lease. A call contains every
+// lease of its length that is due now or soon. Leases of different lengths are not mixed,
+// because the shortest one bounds the timeout of the call.
 func (r *Runner) dueRenewals(now time.Time) map[time.Duration]renewal {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var calls map[time.Duration]renewal
 	for _, a := range r.leased {
-		// A call is made only if some lease of its length is due.
+		// Make a call only if some lease of its length is due.
 		if l := &a.lease; l.due(now) && calls[l.length].attempts == nil {
 			if calls == nil {
 				calls = map[time.Duration]renewal{}
@@ -144,8 +143,8 @@ func (r *Runner) dueRenewals(now time.Time) map[time.Duration]renewal {
 	if calls == nil {
 		return nil
 	}
-	// Leases that are nearly due share the call. A quarter of the interval is early enough to
-	// keep leases together that were delivered within a few seconds.
+	// Add leases that are nearly due. A quarter of the interval keeps those leases in one call
+	// that were delivered within a few seconds.
 	for _, a := range r.leased {
 		l := &a.lease
 		if n, ok := calls[l.length]; ok && l.due(now.Add(l.renewEvery/4)) {
@@ -157,13 +156,13 @@ func (r *Runner) dueRenewals(now time.Time) map[time.Duration]renewal {
 	return calls
 }
 
-// due reports whether the lease must be renewed by the time at. A lease is never in two calls
-// at once.
+// due reports whether the lease must be renewed before the time at. A lease with an outstanding
+// call is never due.
 func (l *lease) due(at time.Time) bool {
 	return l.length > 0 && !l.renewing && !l.renewAt.After(at)
 }
 
-// renew makes one call. A source that does not answer in time is asked again later.
+// renew makes one call. If the source does not answer in time, the call is repeated later.
 func (r *Runner) renew(ctx context.Context, n renewal) renewal {
 	ctx, cancel := context.WithTimeout(ctx, n.timeout)
 	defer cancel()
@@ -180,7 +179,8 @@ func (r *Runner) handleRenewal(n renewal) {
 	var failed error
 	for i, a := range n.attempts {
 		err := n.errs[i]
-		// Counted from before the call: the store may have renewed the lease at any time since.
+		// The lease begins before the call, because the store may have renewed it at any time
+		// since.
 		r.recordRenewal(a, n.sentAt, err == nil)
 		switch {
 		case err == nil:
@@ -195,19 +195,19 @@ func (r *Runner) handleRenewal(n renewal) {
 	}
 }
 
-// recordRenewal stores the answer for one lease. A renewal that failed is repeated soon. A
-// late answer never makes the lease older.
+// recordRenewal stores the answer for one lease. A failed renewal is repeated soon. A late
+// answer never moves extendedAt back.
 func (r *Runner) recordRenewal(a *attempt, sentAt time.Time, renewed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	l := &a.lease
 	l.renewing = false
 	if !renewed {
-		// Several tries fit into the rest of the lease.
+		// The rest of the lease allows several retries.
 		l.renewAt = time.Now().Add(l.renewEvery / 5)
 		return
 	}
-	// extendAfterPause may have moved it on while the call was outstanding.
+	// extendAfterPause may have set a later time while the call was outstanding.
 	if sentAt.After(l.extendedAt) {
 		l.extendedAt = sentAt
 	}
@@ -222,7 +222,7 @@ func (r *Runner) stopExpiring(now time.Time) {
 	}
 }
 
-// markExpiring returns the attempts to stop, each of them once.
+// markExpiring returns the attempts to stop. It returns each attempt once.
 func (r *Runner) markExpiring(now time.Time) []*attempt {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -247,8 +247,8 @@ func (r *Runner) nextWakeAt() time.Time {
 	return r.wakeAt
 }
 
-// addLeaseLocked starts renewing the lease of a. It wakes renewLeases only if this lease is
-// due before all others: that is rare, and a wake-up for every job is expensive.
+// addLeaseLocked starts renewing the lease of a. It wakes renewLeases only if this lease is due
+// before all others, because a wake-up for every job is expensive.
 func (r *Runner) addLeaseLocked(a *attempt) {
 	r.leased[a.claimed.Token] = a
 	if at := a.lease.wakeAt(); !at.IsZero() && (r.wakeAt.IsZero() || at.Before(r.wakeAt)) {

@@ -16,17 +16,17 @@ func TestLeases(t *testing.T) {
 		{"leases that are due at about the same time are renewed in one call", renewsTogether},
 		{"without a lease to renew there is no call", renewsNothing},
 		{"a refused renewal is a lost lease, and affects no other", losesLeaseAtRenewal},
-		{"a renewal that failed is repeated soon", renewsAgainSoon},
+		{"a renewal that failed is repeated soon", retriesFailedRenewal},
 		{"work whose lease cannot be renewed stops before the lease expires, and is released", stopsBeforeExpiry},
-		{"with IgnoreLeaseExpiry, work goes on through an outage", outlastsOutage},
+		{"with IgnoreLeaseExpiry, work goes on through an outage", continuesThroughOutage},
 		{"work that ignores this stop is released after its grace", releasesAfterExpiry},
 		{"a renewal without an answer stops the work as well", stopsWithoutAnswer},
-		{"a renewed lease runs from before its call", countsFromAsking},
+		{"a renewed lease runs from before its call", countsLeaseFromCall},
 		{"a late answer does not make a lease older", keepsNewerAnswer},
 		{"a lease runs from its commit: after a late delivery it is renewed sooner", renewsSoonerAfterLateDelivery},
-		{"a lease runs from its commit: after a late delivery work stops sooner", lapsesSoonerAfterLateDelivery},
+		{"a lease runs from its commit: after a late delivery work stops sooner", stopsSoonerAfterLateDelivery},
 		{"a lease that expired during delivery is renewed before work is stopped", renewsExpiredDelivery},
-		{"a source that hangs is asked again after a third of the lease", asksAgainWhenHung},
+		{"a source that hangs is asked again after a third of the lease", repeatsHungRenewal},
 		{"a source that hangs for one lease does not delay others", renewsOthersWhenHung},
 		{"there are never two calls for one lease", renewsEachLeaseOnceAtATime},
 		{"a short lease is renewed every third of its length", renewsShortLeases},
@@ -85,7 +85,7 @@ func losesLeaseAtRenewal(t *testing.T) {
 	want(t, "leases in the last call", len(h.renewals()[len(h.renewals())-1]), 1)
 }
 
-func renewsAgainSoon(t *testing.T) {
+func retriesFailedRenewal(t *testing.T) {
 	h := newHarness(t, blockUntilStopped)
 	h.setRenew(func(leases []job.Lease) []error {
 		if len(h.renewals()) < 4 {
@@ -112,7 +112,7 @@ func stopsBeforeExpiry(t *testing.T) {
 	want(t, "released", h.outcome(rec).Released, true)
 }
 
-func outlastsOutage(t *testing.T) {
+func continuesThroughOutage(t *testing.T) {
 	var why error
 	h := newHarness(t, untilStopped(&why), func(c *Config) { c.IgnoreLeaseExpiry = true })
 	h.setRenew(func([]job.Lease) []error { return []error{errOutage} })
@@ -153,7 +153,7 @@ func stopsWithoutAnswer(t *testing.T) {
 	close(answer)
 }
 
-func countsFromAsking(t *testing.T) {
+func countsLeaseFromCall(t *testing.T) {
 	var why error
 	h := newHarness(t, untilStopped(&why))
 	h.setRenew(func([]job.Lease) []error {
@@ -172,7 +172,7 @@ func countsFromAsking(t *testing.T) {
 }
 
 // The process was suspended during a renewal, so the answer comes long after the call. The
-// answer shows that the lease still exists, so it must not make the lease older.
+// answer proves that the lease exists, so it must not move the lease's start back.
 func keepsNewerAnswer(t *testing.T) {
 	h := newHarness(t, blockUntilStopped)
 	rec := h.deliver(1)
@@ -191,7 +191,7 @@ func keepsNewerAnswer(t *testing.T) {
 	want(t, "still running", rec.running(), true)
 }
 
-// deliveredLate delivers a job by that long after the commit that leased it.
+// deliveredLate delivers a job late: the given time after the commit of its claim.
 func deliveredLate(by time.Duration) func(*job.Claimed) {
 	return func(c *job.Claimed) { c.Left = c.Job.Policy.Timeouts.Lease - by }
 }
@@ -205,7 +205,7 @@ func renewsSoonerAfterLateDelivery(t *testing.T) {
 	want(t, "the number of calls", len(h.renewals()), 1)
 }
 
-func lapsesSoonerAfterLateDelivery(t *testing.T) {
+func stopsSoonerAfterLateDelivery(t *testing.T) {
 	var why error
 	h := newHarness(t, untilStopped(&why))
 	h.setRenew(func([]job.Lease) []error { return []error{errOutage} })
@@ -225,7 +225,7 @@ func renewsExpiredDelivery(t *testing.T) {
 	want(t, "still running", rec.running(), true)
 }
 
-func asksAgainWhenHung(t *testing.T) {
+func repeatsHungRenewal(t *testing.T) {
 	h := newHarness(t, blockUntilStopped)
 	var hung []time.Duration
 	start := time.Now()
@@ -251,7 +251,7 @@ func renewsOthersWhenHung(t *testing.T) {
 	want(t, "the other still running", other.running(), true)
 }
 
-// The source of this test ignores the end of the context.
+// This source ignores the end of the context.
 func renewsEachLeaseOnceAtATime(t *testing.T) {
 	h := newHarness(t, blockUntilStopped)
 	answer := make(chan struct{})

@@ -13,9 +13,9 @@ import (
 func TestOrders(t *testing.T) {
 	runRules(t, []rule{
 		{"a cancel ends the context, and the attempt ends as cancelled with its output", cancels},
-		{"a cancelled attempt is cancelled even if its executor returns a result", cancelsWhateverIsReturned},
-		{"work that ignores a cancel is finished as cancelled after its grace", cancelsWorkThatIgnoresIt},
-		{"a job without a grace gives its work ten seconds", cancelsWithUsualGrace},
+		{"a cancelled attempt is cancelled even if its executor returns a result", cancelsDespiteResult},
+		{"work that ignores a cancel is finished as cancelled after its grace", cancelsUnresponsiveWork},
+		{"a job without a grace gives its work ten seconds", cancelsWithDefaultGrace},
 		{"a second cancel does not lengthen the grace", cancelsTwice},
 		{"a lost lease ends the context, and nothing more is written", losesLease},
 		{"a lost lease is not renewed while its executor goes on", forgetsLostLease},
@@ -45,7 +45,7 @@ func cancels(t *testing.T) {
 	want(t, "the log", rec.log(), "text so far; text  so good")
 }
 
-func cancelsWhateverIsReturned(t *testing.T) {
+func cancelsDespiteResult(t *testing.T) {
 	h := newHarness(t, func(ctx context.Context, _ exec.Task, out exec.Sink) error {
 		<-ctx.Done()
 		out.Result(job.Result{Body: []byte("done after all")})
@@ -58,7 +58,7 @@ func cancelsWhateverIsReturned(t *testing.T) {
 	want(t, "a result", h.outcome(rec).Result != nil, false)
 }
 
-func cancelsWorkThatIgnoresIt(t *testing.T) {
+func cancelsUnresponsiveWork(t *testing.T) {
 	release := make(chan struct{})
 	var late error
 	h := newHarness(t, func(_ context.Context, _ exec.Task, out exec.Sink) error {
@@ -81,7 +81,7 @@ func cancelsWorkThatIgnoresIt(t *testing.T) {
 	want(t, "the log", rec.log(), "")
 }
 
-func cancelsWithUsualGrace(t *testing.T) {
+func cancelsWithDefaultGrace(t *testing.T) {
 	release := make(chan struct{})
 	h := newHarness(t, ignoreStop(release))
 	rec := h.deliver(1, func(c *job.Claimed) { c.Job.Policy.Timeouts.CancelGrace = 0 })

@@ -10,35 +10,34 @@ import (
 )
 
 const (
-	maxTextEntry  = 64 << 10 // bytes of a text entry
-	maxStatus     = 4 << 10  // bytes of the status in a progress report; the rest is cut off
-	entryOverhead = 128      // bytes that an entry counts for in addition to its data
+	maxTextEntry  = 64 << 10 // maximum bytes of a text entry
+	maxStatus     = 4 << 10  // maximum bytes of the status in a progress report; the rest is cut off
+	entryOverhead = 128      // bytes that each entry counts in addition to its data
 )
 
-// packer gathers pieces of output into entries. It joins text, keeps only the last progress
-// report before each take, and makes one entry of everything else. It has neither a lock nor a
-// clock.
+// packer collects output in entries. It joins text, keeps only the last progress report before
+// each take, and makes an entry of each other piece. It has neither a lock nor a clock.
 //
-// The stored text is always UTF-8. The packer holds back a piece's incomplete last character
-// until the rest arrives. Every byte that belongs to no character becomes U+FFFD, so the text
-// does not depend on where it was cut.
+// The stored text is always UTF-8. If a piece ends with an incomplete character, the packer
+// waits for the rest of the character. Each byte outside a character becomes U+FFFD, so the
+// stored text does not depend on where the pieces were cut.
 //
-// The add methods return false and gather nothing if the output would exceed its limit.
-// Progress past the limit is dropped without an error, because it is no reason to fail.
+// The add methods return false and store nothing if the output would exceed its limit. Progress
+// beyond the limit is dropped without an error, because it is no reason to fail.
 type packer struct {
 	attempt   int
 	seq       int64 // of the last entry
 	remaining int   // bytes that the attempt may still write
 
 	entries []job.Entry
-	bytes   int    // of the entries' data
+	bytes   int    // bytes of the entries' data
 	partial string // the first bytes of an incomplete character
 
 	progress job.Progress // the last report
 	reported job.Progress // the last report that became an entry
 }
 
-// chunk is what one Append stores.
+// chunk is the output that one Append stores.
 type chunk struct {
 	entries  []job.Entry
 	progress *job.Progress
@@ -53,24 +52,24 @@ func (p *packer) addAttempt() bool {
 	return p.addEntry(job.KindAttempt, data)
 }
 
-// addText appends a piece to the text before it.
+// addText adds a piece to the end of the text.
 func (p *packer) addText(piece string) bool {
 	if p.partial != "" {
 		piece = p.partial + piece
 	}
-	// Check the limit before anything is kept: a refused piece leaves no trace.
+	// Check the limit first, so that a refused piece changes nothing.
 	whole := len(piece) - partialRuneLen(piece)
 	text := replaceInvalid(piece[:whole])
 	if !p.fits(len(text)) {
 		return false
 	}
-	p.partial = strings.Clone(piece[whole:]) // a clone, or it would keep the whole piece in memory
+	p.partial = strings.Clone(piece[whole:]) // a copy, because a slice would keep the whole piece in memory
 	p.appendText(text)
 	return true
 }
 
-// appendText adds whole characters to the last entry if it is a text entry with space left, or
-// else to a new one.
+// appendText appends whole characters to the last entry if that is a text entry with space left.
+// Otherwise it adds an entry.
 func (p *packer) appendText(text string) {
 	if text == "" {
 		return
@@ -96,7 +95,7 @@ func (p *packer) addLog(line string) bool {
 	return p.fits(len(line)) && p.addEntry(job.KindLog, []byte(replaceInvalid(line)))
 }
 
-// addEntry adds an entry. It keeps data.
+// addEntry adds an entry. The entry keeps data, without a copy.
 func (p *packer) addEntry(kind job.Kind, data []byte) bool {
 	if !p.fits(len(data)) {
 		return false
@@ -110,7 +109,7 @@ func (p *packer) addEntry(kind job.Kind, data []byte) bool {
 // setProgress replaces the current progress. The percentage never decreases.
 func (p *packer) setProgress(progress job.Progress) {
 	progress.Percent = min(max(progress.Percent, p.progress.Percent), 100)
-	// min and max pass NaN on, and JSON cannot express it.
+	// min and max do not remove NaN, and JSON has no NaN.
 	if math.IsNaN(progress.Percent) {
 		progress.Percent = p.progress.Percent
 	}
@@ -122,15 +121,15 @@ func (p *packer) setProgress(progress job.Progress) {
 }
 
 // completeProgress sets the progress to 100 percent if the attempt has reported any. It clears
-// the status, which describes a step before the end.
+// the status, which describes an earlier step.
 func (p *packer) completeProgress() {
 	if p.progress != (job.Progress{}) && p.progress.Percent < 100 {
 		p.progress = job.Progress{Percent: 100}
 	}
 }
 
-// progressChanged reports whether the progress is worth a write of its own: its status
-// differs, or it is at least one percent further.
+// progressChanged reports whether the progress justifies a write: its status differs, or its
+// percentage is at least one higher.
 func (p *packer) progressChanged() bool {
 	return p.progress.Status != p.reported.Status || p.progress.Percent >= p.reported.Percent+1
 }
@@ -144,22 +143,22 @@ func (p *packer) flushPartial() {
 	}
 }
 
-// take returns the gathered entries and forgets them. It includes the progress if withProgress
-// is set.
+// take removes and returns the collected entries. It includes the progress if withProgress is
+// set.
 func (p *packer) take(withProgress bool) chunk {
 	c := chunk{size: p.bufferedSize()}
 	if withProgress && p.progress != p.reported {
 		c.progress = p.addProgress()
 	}
-	// Only now, so that the progress is the last entry of the chunk.
+	// Last, so that the progress is the last entry of the chunk.
 	c.entries = p.entries
 	p.entries, p.bytes = nil, 0
 	return c
 }
 
-// addProgress adds the progress as an entry. It returns nil if that does not fit.
+// addProgress adds the progress as an entry. It returns nil if the entry does not fit.
 func (p *packer) addProgress() *job.Progress {
-	// Even if it does not fit: trying again would fail again.
+	// Set it even if the entry does not fit, because another try would fail again.
 	p.reported = p.progress
 	data, _ := json.Marshal(p.progress) // cannot fail: a finite number and a text
 	if !p.addEntry(job.KindProgress, data) {
@@ -169,7 +168,7 @@ func (p *packer) addProgress() *job.Progress {
 	return &progress
 }
 
-// bufferedSize is what the gathered entries count for in maxUnsaved.
+// bufferedSize returns the size of the collected entries, as it counts for maxUnsaved.
 func (p *packer) bufferedSize() int { return p.bytes + entryOverhead*len(p.entries) }
 
 func (p *packer) fits(more int) bool { return more <= p.remaining }
@@ -179,8 +178,7 @@ func (p *packer) count(size int) {
 	p.remaining -= size
 }
 
-// partialRuneLen returns the number of bytes at the end of text that are an incomplete
-// character.
+// partialRuneLen returns the length of an incomplete character at the end of text, in bytes.
 func partialRuneLen(text string) int {
 	for n := 1; n < utf8.UTFMax && n <= len(text); n++ {
 		if tail := text[len(text)-n:]; utf8.RuneStart(tail[0]) {
@@ -193,7 +191,7 @@ func partialRuneLen(text string) int {
 	return 0
 }
 
-// replaceInvalid replaces every byte that belongs to no character with U+FFFD.
+// replaceInvalid replaces every byte outside a character with U+FFFD.
 func replaceInvalid(text string) string {
 	if utf8.ValidString(text) {
 		return text

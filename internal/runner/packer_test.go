@@ -13,8 +13,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// TestPackerKeepsEveryPiece adds pieces of every kind, cut anywhere and taken at any time, and
-// compares the entries with them.
+// TestPackerKeepsEveryPiece adds pieces of every kind, cut at random places and taken at random
+// times, and compares the entries with them.
 func TestPackerKeepsEveryPiece(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -51,7 +51,7 @@ var runePieces = []string{
 	"\xf0", "\xf0\x9f", "\xf0\x9f\x98", "\x80", "\x98\x80", "\xff", "\xc0\x80", "\xed\xa0\x80", "a\xe2", "\xac z", "\x00",
 }
 
-// outputLog compares the pieces that were added with the entries that were taken.
+// outputLog compares the added pieces with the taken entries.
 type outputLog struct {
 	seq          int64
 	input        string   // all text, as it was added
@@ -87,7 +87,7 @@ func (l *outputLog) read(t *rapid.T, c chunk) {
 }
 
 // readProgress checks a progress entry: it is the last of its chunk, equals the chunk's
-// progress, and is not below the one before.
+// progress, and is at least the previous one.
 func (l *outputLog) readProgress(t *rapid.T, c chunk, i int) {
 	var p job.Progress
 	if err := json.Unmarshal(c.entries[i].Data, &p); err != nil {
@@ -154,7 +154,7 @@ func TestPackerDropsProgressPastTheLimit(t *testing.T) {
 	want(t, "whether text still fits", p.addText("abc"), true)
 }
 
-// A changed status is worth a report, and so is a whole percent.
+// A new status causes a report, and so does an increase by one percent.
 func TestPackerReportsProgressChanges(t *testing.T) {
 	t.Parallel()
 	p := packer{remaining: job.MaxOutput}
@@ -196,7 +196,7 @@ func TestPackerClampsProgress(t *testing.T) {
 	}
 }
 
-// An attempt may write as much as an attempt may, or what is left of the job's limit.
+// An attempt may write up to its own limit, and up to the rest of the job's limit.
 func TestOutputLimitOfAnAttempt(t *testing.T) {
 	t.Parallel()
 	for written, left := range map[int64]int{0: job.MaxOutput, job.MaxOutput + 5: job.MaxOutput, job.MaxJobOutput - 7: 7, job.MaxJobOutput: 0} {

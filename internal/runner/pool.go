@@ -4,7 +4,7 @@ package runner
 const maxIdle = 64
 
 // startLocked runs an attempt on an idle goroutine, or else on a new one. An idle goroutine is
-// cheaper: its stack has already grown to what an attempt needs.
+// cheaper, because its stack has already grown.
 func (r *Runner) startLocked(a *attempt) {
 	if r.idle == 0 {
 		go r.runAttempts(a)
@@ -14,7 +14,8 @@ func (r *Runner) startLocked(a *attempt) {
 	r.next <- a // does not block: the buffer holds maxIdle
 }
 
-// runAttempts runs a and then further attempts, until it may not stay idle.
+// runAttempts runs a and then further attempts. It returns when there are maxIdle idle
+// goroutines already, or when the runner is stopping.
 func (r *Runner) runAttempts(a *attempt) {
 	for a != nil {
 		a.run()
@@ -22,7 +23,7 @@ func (r *Runner) runAttempts(a *attempt) {
 	}
 }
 
-// waitForNext returns the next attempt, or nil if the goroutine is to end.
+// waitForNext returns the next attempt, or nil if the goroutine must end.
 func (r *Runner) waitForNext() *attempt {
 	r.mu.Lock()
 	if r.phase != accepting || r.idle == maxIdle {

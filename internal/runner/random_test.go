@@ -14,8 +14,8 @@ import (
 )
 
 // TestOutputKeepsEveryPiece writes random output at random times to a store that is slow and
-// sometimes fails. The log must have all of it, in order and without a gap, and the buffer
-// must keep its limit.
+// sometimes fails. The log must have all output, in order and without a gap, and the buffer must
+// not exceed its limit.
 func TestOutputKeepsEveryPiece(t *testing.T) {
 	t.Parallel()
 	seeds := uint64(25)
@@ -64,12 +64,12 @@ func checkRandomOutput(t *testing.T, seed uint64) {
 	}
 }
 
-// randomOutput is an executor that writes random output and remembers it.
+// randomOutput is an executor that writes random output and records it.
 type randomOutput struct {
 	rand       *rand.Rand
 	text       strings.Builder
 	others     []string
-	maxUnsaved int // the most bytes that were not on disk at once
+	maxUnsaved int // maximum number of bytes that were not on disk at one time
 }
 
 func (b *randomOutput) execute(_ context.Context, _ exec.Task, out exec.Sink) error {

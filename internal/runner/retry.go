@@ -7,14 +7,15 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// The delay before a failed write is repeated; it doubles from the first value to the second.
+// The first and the largest delay before a retry of a failed write. The delay doubles with each
+// retry.
 const (
 	minRetryDelay = 50 * time.Millisecond
 	maxRetryDelay = time.Second
 )
 
-// storeOutcome stores the outcome and then closes the attempt. No goroutine waits for the
-// write: only a write that failed gets one, for its retries.
+// storeOutcome stores the outcome and then closes the attempt. No goroutine waits for the write.
+// Only a failed write gets a goroutine, for its retries.
 func (a *attempt) storeOutcome() {
 	a.r.cfg.Source.FinishAsync(a.claimed.Lease(), a.outcome, func(err error) {
 		if err == nil {
@@ -36,7 +37,7 @@ func (a *attempt) retryOutcome(err error) {
 	err = a.retry(err, a.finishCall(a.outcome))
 	if isRefusal(err) && job.CodeOf(err) != job.LeaseLost {
 		a.r.cfg.Log.Error("an outcome was refused", "job", a.claimed.Job.ID, "err", err)
-		// Without the output too: it may be what the store refuses.
+		// Without the output too, because the store may have refused the output.
 		write := a.finishCall(job.Outcome{Fault: refusedEnd(err)})
 		err = a.retry(write(a.r.writeCtx), write)
 	}
@@ -57,8 +58,8 @@ func (a *attempt) finishCall(o job.Outcome) func(context.Context) error {
 	}
 }
 
-// retry repeats a write that returned err until it succeeds or is refused, the lease is lost,
-// or a shutdown gives up.
+// retry repeats a write that failed with err, until it succeeds or is refused, the lease is
+// lost, or a shutdown gives up.
 func (a *attempt) retry(err error, write func(context.Context) error) error {
 	for delay := minRetryDelay; err != nil && !isRefusal(err); delay = min(2*delay, maxRetryDelay) {
 		if delay == minRetryDelay {
@@ -72,7 +73,7 @@ func (a *attempt) retry(err error, write func(context.Context) error) error {
 	return err
 }
 
-// waitBeforeRetry waits for d. It returns false if the write must not be repeated.
+// waitBeforeRetry waits for d. It returns false if the write must not be retried.
 func (a *attempt) waitBeforeRetry(d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

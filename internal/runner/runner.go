@@ -21,27 +21,27 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// Source delivers leased jobs and stores what their attempts write. Many goroutines call its
+// Source delivers leased jobs and stores the writes of their attempts. Many goroutines call its
 // methods at once, but at most one Append or Finish is outstanding for a lease. The runner
-// repeats a write that failed, unless the error is a refusal. It repeats it with the same
-// arguments, even if the first write was applied.
+// repeats a failed write with the same arguments, even if the first write was applied, unless
+// the error is a refusal.
 type Source interface {
-	// Consume delivers jobs to w until stop is called. stop returns at once. Jobs that were
-	// delivered stay with the worker. A claim that is under way when stop is called may still
-	// be delivered; the runner releases that job.
+	// Consume delivers jobs to w until stop is called. stop returns at once. Delivered jobs stay
+	// with the worker. A claim that is in progress when stop is called may still be delivered;
+	// the runner releases that job.
 	Consume(w job.Worker) (stop func())
-	// Append stores output and returns when it is on disk. It refuses with [job.LeaseLost],
-	// and with [job.TooLarge] past the limit of a job's output.
+	// Append stores output and returns when it is on disk. It returns [job.LeaseLost] for a void
+	// lease, and [job.TooLarge] above the limit of a job's output.
 	Append(ctx context.Context, l job.Lease, entries []job.Entry, p *job.Progress) error
-	// Finish ends the attempt and returns when the outcome is on disk. It refuses with
-	// [job.LeaseLost].
+	// Finish ends the attempt and returns when the outcome is on disk. It returns
+	// [job.LeaseLost] for a void lease.
 	Finish(ctx context.Context, l job.Lease, o job.Outcome) (job.State, error)
 	// FinishAsync does what Finish does without blocking. It calls then once, with the error,
 	// on any goroutine.
 	FinishAsync(l job.Lease, o job.Outcome, then func(error))
-	// Renew extends each lease by its job's [job.Timeouts.Lease] and returns one error, or
-	// nil, for each lease. It returns at the latest when ctx ends. Several calls may be
-	// outstanding, but never two for the same lease.
+	// Renew extends each lease by its job's [job.Timeouts.Lease] and returns an error or nil for
+	// each lease. It returns at the latest when ctx ends. Several calls may be outstanding, but
+	// never two for the same lease.
 	Renew(ctx context.Context, leases []job.Lease) []error
 }
 
@@ -50,22 +50,22 @@ type Config struct {
 	Source   Source
 	Queue    string
 	Executor exec.Executor
-	Slots    int          // the most jobs that run at once
-	Name     string       // name of the worker, shown to people
+	Slots    int          // maximum number of jobs that run at once
+	Name     string       // name of the worker, for display
 	Log      *slog.Logger // nil discards
 	// RenewEvery is the interval between two renewals of a lease; 0 means 10 s. A lease that
 	// is shorter than three intervals is renewed every third of its length.
 	RenewEvery time.Duration
 	// IgnoreLeaseExpiry keeps work running when its lease could not be renewed in time. Then
-	// only [job.LeaseLost] or [job.OrderLost] from the source stops it. Set it only where the
+	// only [job.LeaseLost] or [job.OrderLost] from the source stops it. Set it only if the
 	// source reassigns no lease while it cannot store renewals, and no other process reassigns
 	// any. By default, work stops shortly before its lease expires, because another worker may
 	// get the job after that.
 	IgnoreLeaseExpiry bool
-	// Grace is how long running work may go on once the runner is asked to stop; 0 means 25 s.
+	// Grace is how long running work may continue after the runner was asked to stop; 0 means 25
+	// s.
 	Grace time.Duration
-	// Files returns the absolute path of a file that came with a job. It may be nil where no
-	// job has files.
+	// Files returns the absolute path of a job's file. It may be nil if no job has files.
 	Files func(job.ID, job.File) string
 	// OnAttempt is called when an attempt starts; nil for no hook.
 	OnAttempt AttemptHook
@@ -78,8 +78,8 @@ type Runner struct {
 	rootCtx      context.Context // parent of the attempts' contexts; never ends
 	writeCtx     context.Context // context of every write; ends when a shutdown gives up
 	cancelWrites context.CancelFunc
-	wakeSooner   chan struct{} // a lease is due before the timer of renewLeases; never closed
-	drained      chan struct{} // wakes drain when nothing is active; never closed
+	wakeSooner   chan struct{} // receives a value if a lease is due before the timer of renewLeases; never closed
+	drained      chan struct{} // receives a value if nothing is active, for drain; never closed
 	next         chan *attempt // work for idle goroutines, see pool.go; never closed
 
 	idlePool sync.WaitGroup // counts the idle goroutines
@@ -88,7 +88,7 @@ type Runner struct {
 	// guarded by mu
 	phase  phase
 	leased map[job.Token]*attempt // attempts whose leases are renewed
-	active int                    // attempts that are not over, and goroutines at work on one
+	active int                    // attempts that are not over, and goroutines that work for one
 	idle   int                    // goroutines that wait for the next attempt
 	wakeAt time.Time              // when renewLeases wakes; zero for never
 }
@@ -122,12 +122,12 @@ func New(c Config) *Runner {
 	}
 }
 
-// Run runs jobs until ctx ends. Then it accepts no more jobs, gives the running ones their
-// grace, asks the rest to stop, releases them, and returns when every goroutine it started
-// is gone. It returns an error if some goroutine is not gone: an executor ignores its context,
-// or the source does not answer.
+// Run runs jobs until ctx ends. Then it accepts no more jobs, lets the running ones continue for
+// their grace, stops and releases the rest, and returns when every goroutine that it started has
+// ended. It returns an error if some goroutine has not ended, because an executor ignores its
+// context or the source does not answer.
 func (r *Runner) Run(ctx context.Context) error {
-	// The end of ctx must not end running work: it starts the shutdown, which gives grace.
+	// The end of ctx must not end running work. It starts the shutdown, with its grace.
 	r.rootCtx = context.WithoutCancel(ctx)
 	r.writeCtx, r.cancelWrites = context.WithCancel(r.rootCtx)
 	defer r.cancelWrites()
@@ -147,7 +147,8 @@ func (r *Runner) Run(ctx context.Context) error {
 		Order:   r.order,
 	})
 	<-ctx.Done()
-	// Set the phase before unsubscribing, so that a job delivered in between is released.
+	// Set the phase before stopping the subscription, so that a job delivered in between is
+	// released.
 	r.setPhase(stopping)
 	unsubscribe()
 	err := r.drain()
@@ -163,7 +164,7 @@ func (r *Runner) Run(ctx context.Context) error {
 func (r *Runner) deliver(c job.Claimed) {
 	a := &attempt{r: r, claimed: c, lease: newLease(&c, r.cfg.RenewEvery, time.Now())}
 	a.lease.ignoreExpiry = r.cfg.IgnoreLeaseExpiry
-	// A pointer into the job, which saves a copy per attempt.
+	// A pointer into the job saves a copy per attempt.
 	a.clocks.limits = &a.claimed.Job.Policy.Timeouts
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -180,7 +181,7 @@ func (r *Runner) deliver(c job.Claimed) {
 	r.startLocked(a)
 }
 
-// order passes an order to the attempt that has the lease. The source calls it.
+// order passes an order to the attempt of the lease. The source calls it.
 func (r *Runner) order(l job.Lease, o job.Order) {
 	r.mu.Lock()
 	a := r.leased[l.Token]
@@ -194,14 +195,14 @@ func (r *Runner) order(l job.Lease, o job.Order) {
 	}
 }
 
-// addActive counts one more goroutine that works for an attempt.
+// addActive adds one to the goroutines that work for an attempt.
 func (r *Runner) addActive() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.active++
 }
 
-// removeActive counts one less. If an attempt ended there, its lease is renewed no longer.
+// removeActive subtracts one. If the attempt ended is not nil, its lease is no longer renewed.
 func (r *Runner) removeActive(ended *attempt) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -233,7 +234,7 @@ func (r *Runner) leasedAttempts() []*attempt {
 	return all
 }
 
-// notify wakes the reader of c, now or when it next reads. The buffer of c is one.
+// notify sends a value to c, unless one is waiting there. The buffer of c is one.
 func notify(c chan struct{}) {
 	select {
 	case c <- struct{}{}:

@@ -10,8 +10,8 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// maxUnsaved limits the output that is not on disk, in bytes. An executor that exceeds it
-// waits.
+// maxUnsaved limits the output that is not on disk yet, in bytes. An executor that would exceed
+// it waits.
 const maxUnsaved = 256 << 10
 
 // errAttemptOver is returned to an executor that writes after it has returned.
@@ -40,8 +40,8 @@ func (a *attempt) Text(piece string) error {
 	return nil
 }
 
-// maxPart is the longest piece that is packed in one step. It fits an entry even if none of it
-// is UTF-8.
+// maxPart is the maximum length of a piece that is packed in one step. It fits in an entry even
+// if all its bytes become U+FFFD.
 const maxPart = maxTextEntry/len("\uFFFD") - utf8.UTFMax
 
 // Event implements [exec.Sink].
@@ -54,8 +54,8 @@ func (a *attempt) Log(line string) error {
 	return a.addOutput(maxValidLen(line), func(p *packer) bool { return p.addLog(line) })
 }
 
-// Progress implements [exec.Sink]. It does not count as output for the clocks: a report that
-// work has begun is not the first output.
+// Progress implements [exec.Sink]. It does not count as output for the clocks, because executors
+// report progress before their first output.
 func (a *attempt) Progress(p job.Progress) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -85,8 +85,8 @@ func (a *attempt) Usage(u []byte) {
 	}
 }
 
-// addOutput packs a piece of at most size bytes. It blocks while too much output is not yet on
-// disk.
+// addOutput packs a piece of at most size bytes. It blocks while too much output is not on disk
+// yet.
 func (a *attempt) addOutput(size int, add func(*packer) bool) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -99,7 +99,7 @@ func (a *attempt) addOutput(size int, add func(*packer) bool) error {
 		err = a.packLocked(add)
 	}
 	if err != nil {
-		a.outputRejected = true // so a nil from the executor does not count as success
+		a.outputRejected = true // so that a nil from the executor does not count as success
 	}
 	return err
 }
@@ -116,8 +116,8 @@ func (a *attempt) errIfOverLocked() error {
 	return nil
 }
 
-// noteOutputLocked stores the time of the output. After the first output, it sets the timer
-// for the idle limit instead of the first-output limit.
+// noteOutputLocked records the time of output. After the first output it sets the timer for the
+// idle limit, which replaces the first-output limit.
 func (a *attempt) noteOutputLocked() {
 	if !a.clocks.enabled() {
 		return
@@ -130,9 +130,9 @@ func (a *attempt) noteOutputLocked() {
 }
 
 // waitForSpaceLocked blocks, without the lock, while more than maxUnsaved is not on disk. A
-// piece larger than maxUnsaved waits until it is alone.
+// piece larger than maxUnsaved waits until no other output is unsaved.
 func (a *attempt) waitForSpaceLocked(size int) error {
-	size += 2 * entryOverhead // the piece may complete a partial character and start an entry
+	size += 2 * entryOverhead // the piece may complete a character and start an entry
 	w := a.writer
 	for w != nil && w.unsaved() > 0 && w.unsaved()+size > maxUnsaved {
 		a.clocks.blocked = true
@@ -152,8 +152,8 @@ func (a *attempt) waitForSpaceLocked(size int) error {
 	return nil
 }
 
-// packLocked calls add with the packer, and wakes the writer if there is something to write
-// sooner than before.
+// packLocked calls add with the packer. It wakes the writer if the output must be written sooner
+// than before.
 func (a *attempt) packLocked(add func(*packer) bool) error {
 	if err := a.errIfOverLocked(); err != nil {
 		return err
@@ -165,7 +165,8 @@ func (a *attempt) packLocked(add func(*packer) bool) error {
 		a.stopLocked(f, f, a.graceLocked())
 		return f
 	}
-	// Most pieces join a chunk that the writer already waits for; waking it for each is costly.
+	// Most pieces join a chunk that the writer already waits for. A wake-up for each piece would
+	// be expensive.
 	if w.urgency() > before {
 		notify(w.wake)
 	}
@@ -173,9 +174,9 @@ func (a *attempt) packLocked(add func(*packer) bool) error {
 }
 
 // packAttemptLocked adds an attempt entry if the job has had an attempt or output before. The
-// entry supersedes the output of earlier attempts.
+// entry marks the output of earlier attempts as superseded.
 func (a *attempt) packAttemptLocked() {
 	if a.claimed.Job.Attempt > 1 || a.claimed.Job.Cursor > 0 {
-		_ = a.packLocked((*packer).addAttempt) // if it does not fit, the attempt was stopped
+		_ = a.packLocked((*packer).addAttempt) // if the entry does not fit, the attempt was stopped
 	}
 }

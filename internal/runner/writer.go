@@ -7,17 +7,18 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/job"
 )
 
-// When output is appended: the first piece at once; later pieces after flushEvery, or as soon
-// as flushSize bytes are gathered. Progress costs as much as an entry, so it is appended at
-// most once in progressEvery: together with other output if there is any, else alone.
+// When output is appended: the first piece at once; later pieces after flushEvery, or as soon as
+// flushSize bytes are collected. Progress is appended at most once in progressEvery, because it
+// costs an entry: together with other output if possible, else alone.
 const (
 	flushEvery    = 25 * time.Millisecond
 	flushSize     = 1 << 10
 	progressEvery = 250 * time.Millisecond
 )
 
-// outputWriter gathers the output of an attempt and appends it to the log. The executor
-// gathers; a goroutine of its own appends, from the first output until the attempt is over.
+// outputWriter collects the output of an attempt and appends it to the log. The executor's
+// goroutine collects; another goroutine appends, from the first output until the attempt is
+// over.
 type outputWriter struct {
 	// set once
 	wake  chan struct{} // there may be a chunk to append; never closed
@@ -25,7 +26,7 @@ type outputWriter struct {
 	stop  chan struct{} // closed by stopWriter
 	done  chan struct{} // closed when the goroutine is gone
 
-	// guarded by the attempt'w mu
+	// guarded by the attempt's mu
 	packer         packer
 	inFlight       int       // size of the chunk that is being appended
 	lastChunkAt    time.Time // when the last chunk was taken
@@ -33,7 +34,7 @@ type outputWriter struct {
 	failed         bool      // a chunk was not stored, so none may follow
 }
 
-// writerLocked returns the attempt'w writer and starts it on the first call.
+// writerLocked returns the attempt's writer and starts it on the first call.
 func (a *attempt) writerLocked() *outputWriter {
 	if a.writer == nil {
 		j := &a.claimed.Job
@@ -49,20 +50,20 @@ func (a *attempt) writerLocked() *outputWriter {
 	return a.writer
 }
 
-// outputLimit is how many bytes an attempt may write that starts now.
+// outputLimit returns how many bytes an attempt that starts now may write.
 func outputLimit(j *job.Job) int {
 	return int(min(job.MaxOutput, job.MaxJobOutput-j.OutputBytes))
 }
 
-// unsaved is the size of the output that is not on disk.
+// unsaved returns the size of the output that is not on disk.
 func (w *outputWriter) unsaved() int { return w.packer.bufferedSize() + w.inFlight }
 
-// urgency is how soon the gathered output must be appended.
+// urgency is how soon the collected output must be appended.
 type urgency int
 
 const (
 	never    urgency = iota // there is nothing to append
-	whenIdle                // progress, which waits for other output to go with
+	whenIdle                // progress, which waits for other output
 	soon                    // output
 	atOnce                  // a full chunk
 )
@@ -82,8 +83,8 @@ func (w *outputWriter) urgency() urgency {
 	return never
 }
 
-// nextChunk returns the chunk to append at the time at. A chunk without entries means: ask
-// again after wait, or on the next wake-up if wait is 0.
+// nextChunk returns the chunk to append at the time at. If the chunk has no entries, call
+// nextChunk again after wait, or on the next wake-up if wait is 0.
 func (w *outputWriter) nextChunk(at time.Time) (c chunk, wait time.Duration) {
 	switch w.urgency() {
 	case never:
@@ -141,7 +142,7 @@ func (a *attempt) nextChunk(w *outputWriter) (c chunk, wait time.Duration) {
 	return w.nextChunk(time.Now())
 }
 
-// appendChunk stores a chunk. If that fails for good, the attempt ends there: what follows
+// appendChunk stores a chunk. If that fails for good, the attempt ends, because later output
 // would leave a gap in the log.
 func (a *attempt) appendChunk(w *outputWriter, c chunk) {
 	write := func(ctx context.Context) error {
@@ -166,8 +167,8 @@ func (a *attempt) appendChunk(w *outputWriter, c chunk) {
 	}
 }
 
-// stopWriter waits until the writer'w goroutine is gone. The attempt is finishing, so nothing
-// more is gathered.
+// stopWriter waits until the writer's goroutine has ended. The attempt is finishing, so no more
+// output is collected.
 func (a *attempt) stopWriter() {
 	a.mu.Lock()
 	w := a.writer
@@ -178,7 +179,7 @@ func (a *attempt) stopWriter() {
 	}
 }
 
-// remainingOutputLocked returns the output that was gathered and not appended.
+// remainingOutputLocked returns the collected output that was not appended.
 func (a *attempt) remainingOutputLocked() ([]job.Entry, *job.Progress) {
 	w := a.writer
 	if w == nil || w.failed {

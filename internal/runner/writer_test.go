@@ -15,13 +15,13 @@ import (
 
 func TestOutput(t *testing.T) {
 	runRules(t, []rule{
-		{"the first piece is appended at once, what follows every 25 ms", appendsInTime},
+		{"the first piece is appended at once, later pieces every 25 ms", appendsInTime},
 		{"a piece after a pause is appended at once", appendsAfterSilence},
 		{"a kilobyte does not wait", appendsKilobyte},
 		{"pieces written during an append are gathered into the next", gathersDuringAppend},
 		{"the last chunk is stored with the outcome", storesLastChunkWithEnd},
 		{"a second attempt starts with an attempt entry, at once", marksSecondAttempt},
-		{"so does a first attempt of a job that has output already", marksAttemptAfterOutput},
+		{"a first attempt of a job with output starts with an attempt entry", marksAttemptAfterOutput},
 		{"sequence numbers continue from the job's cursor", continuesNumbers},
 		{"kinds keep their order, and text around them is not joined", keepsOrder},
 		{"only the last progress before an append is stored, as an entry and as the job's progress", coalescesProgress},
