@@ -134,6 +134,12 @@ func (t *Timeouts) Overrun(began, now time.Time) bool {
 	return t.RunHard > 0 && !now.Before(began.Add(t.RunHard))
 }
 
+// CancelOverdue reports whether the job was asked to stop longer ago than its cancel grace.
+func (j *Job) CancelOverdue(now time.Time) bool {
+	at := j.CancelRequestedAt
+	return !at.IsZero() && !at.Add(j.Policy.Timeouts.CancelGrace).After(now)
+}
+
 // Silent reports whether an attempt has been without output for too long. Its last
 // output was at the time heard, which is zero before the first one.
 func (t *Timeouts) Silent(began, heard, now time.Time) bool {

@@ -1,5 +1,7 @@
 package job
 
+import "math"
+
 // Kind is the kind of an output entry.
 type Kind uint8
 
@@ -38,6 +40,31 @@ type Entry struct {
 	Kind    Kind
 	Events  int // how many events it is in an API that numbers its own events; at least 1
 	Data    []byte
+}
+
+// CheckEntries returns why an attempt may not append entries and progress to its job's output,
+// or nil. The log has the entries up to the number cursor, those up to start from before the
+// attempt. repeated is true when the attempt has appended the entries before: then there is
+// nothing to store.
+func CheckEntries(entries []Entry, p *Progress, start, cursor int64) (repeated bool, refusal error) {
+	if p != nil && (math.IsNaN(p.Percent) || math.IsInf(p.Percent, 0)) {
+		return false, Errorf(Invalid, "a progress of %v percent is no number", p.Percent)
+	}
+	if len(entries) == 0 {
+		return false, nil
+	}
+	first, last := entries[0].Seq, entries[len(entries)-1].Seq
+	for i := range entries {
+		if entries[i].Seq != first+int64(i) {
+			return false, Errorf(Conflict, "entry %d does not follow entry %d", entries[i].Seq, entries[i-1].Seq)
+		}
+	}
+	// Entries up to start came under an earlier lease: they are no repetition.
+	repeated = first > start && last <= cursor
+	if !repeated && first != cursor+1 {
+		return false, Errorf(Conflict, "entry %d does not follow entry %d", first, cursor)
+	}
+	return repeated, nil
 }
 
 // Progress is how far an attempt is. Percent never falls within an attempt. An attempt that

@@ -258,8 +258,8 @@ type Cancel struct {
 
 // Delete removes an ended or waiting job with its input, output and result. A waiting job
 // counts as cancelled. A running job gets a cancel request and is hidden from every read from
-// then on; it is removed when its attempt ends. When its owner deletes a job again within a
-// day, the op applies again. Refusals: job.NotFound when the job does not exist or belongs
+// then on; it is removed when its attempt ends. When its owner deletes a job again within
+// [KeepDeletes], the op applies again. Refusals: job.NotFound when the job does not exist or belongs
 // to another owner.
 type Delete struct {
 	Owner job.Owner

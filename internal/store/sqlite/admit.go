@@ -35,7 +35,7 @@ func (t *tx) checkGroup(ops []*store.Submit) error {
 	for _, op := range ops {
 		// A repeated key is answered when the op applies, not by the check.
 		if op.Existing = nil; refused && op.Err == nil {
-			op.Err = job.Errorf(job.BatchRefused, "another job of the batch was refused, so that none of it was stored")
+			op.Err = store.GroupRefused()
 		}
 	}
 	return nil
@@ -73,7 +73,7 @@ func (g *groupCheck) check(op *store.Submit) (err error) {
 	if k := op.Idempotency; k != nil {
 		if first, again := g.keys[ownedKey{op.Job.Owner, k.Key}]; again {
 			if first != k.Hash {
-				op.Err = errKeyReused()
+				op.Err = store.KeyReused()
 			}
 			return nil
 		}

@@ -10,9 +10,6 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
-// keepDeletes is how long a second delete of the same job succeeds.
-const keepDeletes = 24 * time.Hour
-
 // findOwned finds a job of an owner. The first error is the refusal for the op, the second
 // ends the batch.
 func (t *tx) findOwned(owner job.Owner, id job.ID) (*found, error, error) {
@@ -21,12 +18,10 @@ func (t *tx) findOwned(owner job.Owner, id job.ID) (*found, error, error) {
 		return nil, nil, err
 	}
 	if f == nil || f.deleted {
-		return nil, errNoJob(id), nil
+		return nil, store.NoJob(id), nil
 	}
 	return f, nil, nil
 }
-
-func errNoJob(id job.ID) error { return job.Errorf(job.NotFound, "there is no job %s", id) }
 
 func (t *tx) cancel(op *store.Cancel) (err error) {
 	op.Err, op.Ended = nil, false
@@ -73,7 +68,7 @@ func (t *tx) delete(op *store.Delete) error {
 		return err
 	}
 	// The delete is recorded now, so that a second one succeeds while the attempt still runs.
-	err = t.q.insertDeleted.id(&op.ID).text(op.Owner.Tenant).text(op.Owner.User).time(t.now.Add(keepDeletes)).run()
+	err = t.q.insertDeleted.id(&op.ID).text(op.Owner.Tenant).text(op.Owner.User).time(t.now.Add(store.KeepDeletes)).run()
 	if err != nil {
 		return err
 	}
@@ -173,7 +168,7 @@ func (t *tx) retry(op *store.Retry) error {
 		return err
 	}
 	j := &f.job
-	if op.Err = notRetryable(&j.Job); op.Err != nil {
+	if op.Err = store.NotRetryable(&j.Job); op.Err != nil {
 		op.Job = j.Job
 		return nil
 	}
@@ -193,17 +188,6 @@ func (t *tx) retry(op *store.Retry) error {
 		return err
 	}
 	return t.q.retry.int(int64(j.State)).int(j.Revision).text(lane(j.State, fairqueue.KeyOf(&j.Job))).int(turn).time(j.RunAt).time(j.QueueDeadline()).int(j.n).run()
-}
-
-// notRetryable returns why a job cannot be retried; nil if it can.
-func notRetryable(j *job.Job) error {
-	switch {
-	case !j.State.Ended() || !job.CanMove(j.State, job.Queued):
-		return job.Errorf(job.NotRetryable, "the job is %s: only a failed, cancelled or expired job can be retried", j.State)
-	case j.Failure != nil && j.Failure.Code == store.DamagedJob:
-		return job.Errorf(job.NotRetryable, "the job's record was damaged, and with it what a retry would need: submit it anew")
-	}
-	return nil
 }
 
 func compareIDs(a, b job.ID) int { return bytes.Compare(a[:], b[:]) }

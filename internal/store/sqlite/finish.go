@@ -15,18 +15,18 @@ func (t *tx) finish(op *store.Finish) error {
 	}
 	h := t.findLease(op.Lease)
 	if h == nil {
-		op.Err = leaseLost(op.Lease)
+		op.Err = store.LeaseLost(op.Lease)
 		return nil
 	}
 	if !job.CanMove(job.Running, op.To) {
-		op.Err = job.Errorf(job.Invalid, "a running job cannot become %s", op.To)
+		op.Err = store.BadFinish(op.To)
 		return nil
 	}
 	if !h.matches(op.OnlyIf, t.now) {
-		op.Err = job.Errorf(job.LeaseLost, "the sweep came too late for %s: its worker has renewed the lease or sent output since", op.Lease.Job)
+		op.Err = store.SweepTooLate(op.Lease.Job)
 		return nil
 	}
-	repeated, refusal := h.checkEntries(op.Entries, op.Progress)
+	repeated, refusal := job.CheckEntries(op.Entries, op.Progress, h.startCursor, h.job.Cursor)
 	if op.Err = refusal; refusal != nil {
 		return nil
 	}

@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"math"
 	"slices"
 	"time"
 
@@ -20,16 +19,11 @@ func (t *tx) findLease(l job.Lease) *runningJob {
 	return h
 }
 
-// leaseLost is the refusal of a stale lease.
-func leaseLost(l job.Lease) error {
-	return job.Errorf(job.LeaseLost, "the lease on %s is not held any more: another worker has the job, or it has ended", l.Job)
-}
-
 func (t *tx) renew(op *store.Renew) error {
 	op.Err, op.CancelRequested = nil, false
 	h := t.findLease(op.Lease)
 	if h == nil {
-		op.Err = leaseLost(op.Lease)
+		op.Err = store.LeaseLost(op.Lease)
 		return nil
 	}
 	op.CancelRequested = !h.job.CancelRequestedAt.IsZero()
@@ -46,11 +40,11 @@ func (t *tx) append(op *store.Append) error {
 	op.Err, op.CancelRequested = nil, false
 	h := t.findLease(op.Lease)
 	if h == nil {
-		op.Err = leaseLost(op.Lease)
+		op.Err = store.LeaseLost(op.Lease)
 		return nil
 	}
 	op.CancelRequested = !h.job.CancelRequestedAt.IsZero()
-	repeated, refusal := h.checkEntries(op.Entries, op.Progress)
+	repeated, refusal := job.CheckEntries(op.Entries, op.Progress, h.startCursor, h.job.Cursor)
 	// A repetition was stored when its answer was lost. Nothing is left to do.
 	if op.Err = refusal; repeated || refusal != nil {
 		return nil
@@ -69,29 +63,6 @@ func (t *tx) append(op *store.Append) error {
 		return err
 	}
 	return t.appendToLog(h, op.Entries)
-}
-
-// checkEntries reports whether this lease appended the entries before, or why they cannot be
-// appended.
-func (h *runningJob) checkEntries(entries []job.Entry, p *job.Progress) (repeated bool, refusal error) {
-	if p != nil && (math.IsNaN(p.Percent) || math.IsInf(p.Percent, 0)) {
-		return false, job.Errorf(job.Invalid, "a progress of %v percent is no number", p.Percent)
-	}
-	if len(entries) == 0 {
-		return false, nil
-	}
-	first, last := entries[0].Seq, entries[len(entries)-1].Seq
-	for i := range entries {
-		if entries[i].Seq != first+int64(i) {
-			return false, job.Errorf(job.Conflict, "entry %d does not follow entry %d", entries[i].Seq, entries[i-1].Seq)
-		}
-	}
-	// Entries before startCursor came under an earlier lease: they are no repetition.
-	repeated = first > h.startCursor && last <= h.job.Cursor
-	if !repeated && first != h.job.Cursor+1 {
-		return false, job.Errorf(job.Conflict, "entry %d does not follow entry %d", first, h.job.Cursor)
-	}
-	return repeated, nil
 }
 
 // maxSkipped limits how many ready jobs one claim may find and not lease.
@@ -320,8 +291,7 @@ func (h *runningJob) matches(filter store.RunningFilter, now time.Time) bool {
 	case store.LapsedOnly:
 		return !h.leaseUntil.After(now)
 	case store.CancelOnly:
-		at := h.job.CancelRequestedAt
-		return !at.IsZero() && !at.Add(h.job.Policy.Timeouts.CancelGrace).After(now)
+		return h.job.CancelOverdue(now)
 	case store.OverrunOnly:
 		return h.job.Policy.Timeouts.Overrun(h.attemptStartedAt, now)
 	case store.SilentOnly:

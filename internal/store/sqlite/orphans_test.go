@@ -143,7 +143,7 @@ func TestRemoveDeletesAllRowsOfJob(t *testing.T) {
 				}
 			}
 			remove(d, ids)
-			d.now = d.now.Add(2 * keepDeletes)
+			d.now = d.now.Add(2 * store.KeepDeletes)
 			d.apply(&store.Prune{Limit: 1000}) // deletes the rows that outlive their jobs for a while
 			for _, table := range d.jobTables() {
 				if n := d.count("SELECT count(*) FROM " + table); n > 0 && table != "tail" {

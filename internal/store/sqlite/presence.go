@@ -54,7 +54,7 @@ func (t *tx) checkAbandoned(op *store.Cancel) (refusal, err error) {
 	abandoned, err := t.q.isAbandoned.id(&op.ID).time(t.now).first(func(column) error { return nil })
 	// The sweep listed the job earlier. A client may have come back since.
 	if err == nil && !abandoned {
-		refusal = job.Errorf(job.Conflict, "a client of the job was present since it was listed")
+		refusal = store.ClientPresent()
 	}
 	return refusal, err
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/meanwhile-run/meanwhile/internal/fairqueue"
 	"github.com/meanwhile-run/meanwhile/internal/job"
+	"github.com/meanwhile-run/meanwhile/internal/store"
 )
 
 // reader is a connection that reads, with its statements, and a goroutine on which all of them
@@ -165,7 +166,7 @@ func (r *reader) findWithTail(owner job.Owner, id job.ID) (j row, view tailView,
 	case errors.Is(err, errDamagedRow):
 		return j, view, job.Wrapf(job.Internal, err, "the record of the job %s is damaged on the server's disk", id)
 	case err == nil && !found:
-		return j, view, errNoJob(id)
+		return j, view, store.NoJob(id)
 	case err != nil:
 		return j, view, err
 	}
@@ -236,7 +237,7 @@ func (s *Store) Result(ctx context.Context, owner job.Owner, id job.ID) (res job
 			return err
 		}
 		if j.State != job.Succeeded {
-			return job.Errorf(job.NotFinished, "the job has no result: it is %s", j.State)
+			return store.NoResult(j.State)
 		}
 		_, err = r.result.int(j.n).first(func(c column) error {
 			res = job.Result{ContentType: c.text(0), Body: c.bytes(1)}
@@ -368,7 +369,7 @@ func (s *Store) Idempotent(ctx context.Context, owner job.Owner, key string) (id
 			return nil
 		})
 		if err == nil && !known {
-			return job.Errorf(job.NotFound, "no job was made with this idempotency key")
+			return store.NoIdempotencyKey()
 		}
 		return err
 	})

@@ -25,9 +25,9 @@ func (t *tx) checkRows(rows []store.Row) (conflict []byte, refusal, err error) {
 		case err != nil:
 			return nil, nil, err
 		case r.Action == store.Require && body == nil:
-			return nil, job.Errorf(job.NotFound, "there is no %s %s", r.Kind, r.ID), nil
+			return nil, store.NoRow(r), nil
 		case r.Action != store.Require && body != nil:
-			return body, job.Errorf(job.Conflict, "%s %s is there already", r.Kind, r.ID), nil
+			return body, store.RowExists(r), nil
 		}
 	}
 	return nil, nil, nil

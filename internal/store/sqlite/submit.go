@@ -57,7 +57,7 @@ func (t *tx) answerRepeatedSubmit(op *store.Submit) (bool, error) {
 	if !op.Token.IsZero() {
 		if id, known := t.tokens[op.Token]; known {
 			if id != op.Job.ID {
-				op.Err = job.Errorf(job.Conflict, "the token of the lease holds another job")
+				op.Err = store.TokenInUse()
 			} else {
 				op.Job = t.running[id].job.Job
 			}
@@ -70,11 +70,10 @@ func (t *tx) answerRepeatedSubmit(op *store.Submit) (bool, error) {
 	}
 	o := op.Job.Owner
 	var first job.ID
-	var hash [32]byte
-	var until time.Time
+	var use store.KeyUse
 	known, err := t.q.idempotent.text(o.Tenant).text(o.User).text(k.Key).first(func(c column) error {
-		first, until = c.id(0), c.time(2)
-		c.stmt.ColumnBytes(1, hash[:])
+		first, use.Keep = c.id(0), c.time(2)
+		c.stmt.ColumnBytes(1, use.Hash[:])
 		return nil
 	})
 	if err != nil || !known {
@@ -84,22 +83,13 @@ func (t *tx) answerRepeatedSubmit(op *store.Submit) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	switch {
-	case r == nil && !until.After(t.now):
-		// The job is gone and the key's time has passed: the key is free again.
-		return false, t.q.deleteIdempotent.text(o.Tenant).text(o.User).text(k.Key).run()
-	case hash != k.Hash:
-		op.Err = errKeyReused()
-	case r == nil || r.deleted:
-		op.Err = job.Errorf(job.NotFound, "the job that this idempotency key made has been deleted")
-	default:
-		op.Existing = &r.job.Job
+	if r != nil {
+		use.Job, use.Hidden = &r.job.Job, r.deleted
 	}
-	return true, nil
-}
-
-func errKeyReused() error {
-	return job.Errorf(job.IdempotencyMismatch, "this idempotency key was used before, for another request")
+	if op.AnswerKey(&use, t.now) {
+		return true, nil
+	}
+	return false, t.q.deleteIdempotent.text(o.Tenant).text(o.User).text(k.Key).run()
 }
 
 // insertJob inserts the rows of a new job.
