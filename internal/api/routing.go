@@ -41,16 +41,17 @@ func isClean(p string) bool {
 	return !strings.Contains(p, "//") && (!strings.Contains(p, "/.") || path.Clean(p) == strings.TrimSuffix(p, "/"))
 }
 
-// HandleUnknown registers "/" on the mux, for the requests that match no other pattern.
-// The response is a problem: 405 with Allow where the path has other methods, else 404.
+// HandleUnknown registers "/" on the mux, for the requests that match no other pattern. The
+// response is 405 with Allow where the path has other methods, in the format of the API that
+// has them. Else it is 404, as a problem.
 func HandleUnknown(mux *http.ServeMux) {
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		allowed := methodsOf(mux, r)
+		allowed, handler := methodsOf(mux, r)
 		if len(allowed) == 0 {
 			writeNotFound(w, r)
 			return
 		}
-		WriteProblem(w, NotAllowed(w, r, allowed...))
+		ErrorWriterOf(handler)(w, NotAllowed(w, r, allowed...))
 	})
 }
 
@@ -73,15 +74,14 @@ func writeNotFound(w http.ResponseWriter, r *http.Request) {
 	WriteProblem(w, job.Errorf(job.NotFound, "there is nothing at %s%s", job.Quote(r.URL.Path), hint))
 }
 
-// methodsOf returns the methods that the mux has for the request's path. It counts only the
-// patterns with the fewest wildcards: /v1/jobs/batch matches GET /v1/jobs/{id} too, but it
-// is the name of a call, not an id.
-func methodsOf(mux *http.ServeMux, r *http.Request) []string {
-	var allowed []string
+// methodsOf returns the methods that the mux has for the request's path, and the handler of
+// the first. It counts only the patterns with the fewest wildcards: /v1/jobs/batch matches
+// GET /v1/jobs/{id} too, but it is the name of a call, not an id.
+func methodsOf(mux *http.ServeMux, r *http.Request) (allowed []string, first http.Handler) {
 	fewest := math.MaxInt
 	for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
 		probe := &http.Request{Method: method, URL: r.URL, Host: r.Host}
-		_, pattern := mux.Handler(probe)
+		handler, pattern := mux.Handler(probe)
 		if pattern == "/" || pattern == "" {
 			continue
 		}
@@ -90,8 +90,11 @@ func methodsOf(mux *http.ServeMux, r *http.Request) []string {
 			allowed, fewest = nil, wildcards
 		}
 		if wildcards == fewest {
+			if allowed == nil {
+				first = handler
+			}
 			allowed = append(allowed, method)
 		}
 	}
-	return allowed
+	return allowed, first
 }

@@ -135,6 +135,8 @@ func TestRefusalHasFormatOfItsAPI(t *testing.T) {
 		status       int
 		says         string
 	}{
+		{"POST /own/x", "", http.StatusTeapot, `"method_not_allowed"`},
+		{"POST /native", "", http.StatusMethodNotAllowed, `"code":"method_not_allowed"`},
 		{"/own/" + testGrant().Job.String(), "https://evil.example", http.StatusTeapot, `"forbidden"`},
 		{"/own/" + testGrant().Job.String() + "?token=wt_x", "", http.StatusTeapot, `"bad_token"`},
 		{"/own/" + testGrant().Job.String() + "?token=" + token, "", http.StatusTeapot, `"forbidden"`},
@@ -147,7 +149,11 @@ func TestRefusalHasFormatOfItsAPI(t *testing.T) {
 		if tt.origin != "" {
 			headers = []string{"Origin", tt.origin}
 		}
-		if w := requestTo(h, "GET", tt.path, headers...); w.Code != tt.status || !strings.Contains(w.Body.String(), tt.says) {
+		method, path, ok := strings.Cut(tt.path, " ")
+		if !ok {
+			method, path = "GET", tt.path
+		}
+		if w := requestTo(h, method, path, headers...); w.Code != tt.status || !strings.Contains(w.Body.String(), tt.says) {
 			t.Errorf("%s: %d %s", tt.path, w.Code, w.Body)
 		}
 	}
