@@ -26,7 +26,6 @@ import (
 	"github.com/meanwhile-run/meanwhile/internal/files"
 	"github.com/meanwhile-run/meanwhile/internal/job"
 	"github.com/meanwhile-run/meanwhile/internal/runner"
-	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
 )
 
 // chatQueue is the queue that answers /api/chat.
@@ -50,7 +49,7 @@ type components struct {
 	log         *slog.Logger
 	data        *dataDir
 	instruments *instruments
-	store       *sqlite.Store
+	store       openedStore
 	models      *llm.Executor
 	pidFile     *process.PIDFile         // of the running commands
 	executors   map[string]exec.Executor // by queue
@@ -60,13 +59,18 @@ type components struct {
 	files    *files.Dir // of jobs
 	engine   *engine.Engine
 	runners  []*runner.Runner
-	jobs     *jobs.API
-	chat     *chat.API // nil without its queue
+	apis     []httpAPI
 	health   health
 	embedded *embedded // for requests from a program that embeds the server
 
 	streams    context.Context // ends when long-polls and streams must end
 	endStreams context.CancelFunc
+}
+
+// httpAPI is one of the APIs. Wait returns when its streams and sockets have ended.
+type httpAPI interface {
+	Register(mux api.Mux)
+	Wait()
 }
 
 // open acquires what only one process can have: the directory, the store, the address. On
@@ -83,10 +87,8 @@ func open(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *componen
 	if c.data, err = openData(cfg.Data); err != nil {
 		return nil, err
 	}
-	if c.store, err = sqlite.Open(ctx, c.data.database(), sqlite.Options{AtEnd: conversation.AtEnd, PreallocateLog: preallocatedLog, Log: log,
-		Reserve: reserve, KeepFree: cfg.MinFreeBytes, Free: func() (int64, bool) { return files.Free(c.data.path) },
-	}); err != nil {
-		return nil, fmt.Errorf("the store cannot be opened: %w", err)
+	if c.store, err = openStore(ctx, cfg, c.data, log); err != nil {
+		return nil, err
 	}
 	if c.gate, err = makeGate(cfg, c.data); err != nil {
 		return nil, err
@@ -135,13 +137,13 @@ func (c *components) assemble(ctx context.Context) (err error) {
 		return err
 	}
 	c.engine, err = engine.New(ctx, engine.Config{
-		Alone:       true, // the data directory is locked
-		Store:       c.store,
+		Alone:       c.store.exclusive,
+		Store:       c.store.Store,
 		Queues:      engineQueues(c.cfg, c.executors),
 		Log:         c.log,
 		MaxBytes:    c.cfg.Retention.MaxBytes,
 		FileBytes:   c.files.Size,
-		Free:        c.free(),
+		Free:        c.store.free,
 		MinFree:     c.cfg.MinFreeBytes,
 		RemoveFiles: func(ids []job.ID) { c.files.Remove(ids...) },
 		Observer:    c.instruments.metrics,
@@ -152,9 +154,11 @@ func (c *components) assemble(ctx context.Context) (err error) {
 	c.health.hasSpace = c.engine.HasDiskSpace
 	c.addMetricSources()
 	c.runners = c.makeRunners(c.executors)
-	c.jobs = jobs.New(jobs.Config{Engine: jobs.FromEngine(c.engine), Files: c.files, Gate: c.gate, Log: c.log, Stopping: c.streams})
+	c.apis = []httpAPI{
+		jobs.New(jobs.Config{Engine: jobs.FromEngine(c.engine), Files: c.files, Gate: c.gate, Log: c.log, Stopping: c.streams}),
+	}
 	if _, ok := c.cfg.Queues[chatQueue]; ok {
-		c.chat = chat.New(chat.Config{
+		c.apis = append(c.apis, chat.New(chat.Config{
 			Engine:        c.engine,
 			Conversations: conversation.New(c.store, c.engine),
 			Queue:         chatQueue,
@@ -162,7 +166,7 @@ func (c *components) assemble(ctx context.Context) (err error) {
 			Gate:          c.gate,
 			Trace:         c.instruments.questionHook(),
 			Stopping:      c.streams.Done(),
-		})
+		}))
 	}
 	return nil
 }
@@ -181,9 +185,8 @@ func (c *components) makeRunners(executors map[string]exec.Executor) []*runner.R
 			Files:     c.files.Path,
 			OnAttempt: c.instruments.attemptHook(),
 			Grace:     max(c.cfg.ShutdownGrace, 1), // 0 would be the runner's default
-			// The data directory is locked, so only this process sweeps leases, and its sweep
-			// waits while the disk does.
-			IgnoreLeaseExpiry: true,
+			// Then only this process sweeps leases, and its sweep waits while the disk does.
+			IgnoreLeaseExpiry: c.store.exclusive,
 		}))
 	}
 	return list
@@ -215,9 +218,8 @@ func (c *components) register(mux api.Mux) {
 	c.health.register(mux)
 	c.instruments.register(mux)
 	openapi.Register(mux)
-	c.jobs.Register(mux)
-	if c.chat != nil {
-		c.chat.Register(mux)
+	for _, a := range c.apis {
+		a.Register(mux)
 	}
 }
 
@@ -229,9 +231,8 @@ func (c *components) serve(ctx context.Context) error {
 	if !c.embedded.stop(requestGrace) {
 		c.log.Warn("some requests did not end")
 	}
-	c.jobs.Wait()
-	if c.chat != nil {
-		c.chat.Wait()
+	for _, a := range c.apis {
+		a.Wait()
 	}
 	return err
 }
@@ -282,7 +283,7 @@ func (c *components) close() error {
 	if c.instruments != nil {
 		errs = append(errs, c.instruments.close())
 	}
-	if c.store != nil {
+	if c.store.Store != nil {
 		errs = append(errs, c.store.Close())
 	}
 	if c.data != nil {

@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"errors"
 
 	"github.com/meanwhile-run/meanwhile/internal/files"
 )
@@ -18,19 +17,4 @@ func (c *components) openFiles(ctx context.Context) (err error) {
 		c.log.Info("files that belonged to no job were removed", "jobs", swept)
 	}
 	return err
-}
-
-// free returns a function that returns the free bytes on the data directory's disk; nil
-// where the system does not report them.
-func (c *components) free() func() (int64, error) {
-	if _, known := c.store.FreeSpace(); !known {
-		return nil
-	}
-	return func() (int64, error) {
-		free, known := c.store.FreeSpace()
-		if !known {
-			return 0, errors.New("the system no longer reports the free space of the disk")
-		}
-		return free, nil
-	}
 }

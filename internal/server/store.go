@@ -1,0 +1,47 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/meanwhile-run/meanwhile/internal/config"
+	"github.com/meanwhile-run/meanwhile/internal/conversation"
+	"github.com/meanwhile-run/meanwhile/internal/files"
+	"github.com/meanwhile-run/meanwhile/internal/store"
+	"github.com/meanwhile-run/meanwhile/internal/store/sqlite"
+)
+
+// openedStore is the server's store, with what the contract does not tell about it.
+type openedStore struct {
+	store.Store
+	// exclusive means that no other process can use the store: it is in the locked data
+	// directory.
+	exclusive bool
+	// free returns the bytes that new work may write to the store's disk; nil where that is
+	// not known.
+	free func() (int64, error)
+}
+
+// openStore opens the store of the configuration. All stores that the server can use are
+// chosen here.
+func openStore(ctx context.Context, cfg config.Config, data *dataDir, log *slog.Logger) (openedStore, error) {
+	s, err := sqlite.Open(ctx, data.database(), sqlite.Options{AtEnd: conversation.AtEnd, PreallocateLog: preallocatedLog, Log: log,
+		Reserve: reserve, KeepFree: cfg.MinFreeBytes, Free: func() (int64, bool) { return files.Free(data.path) },
+	})
+	if err != nil {
+		return openedStore{}, fmt.Errorf("the store cannot be opened: %w", err)
+	}
+	opened := openedStore{Store: s, exclusive: true}
+	if _, known := s.FreeSpace(); known {
+		opened.free = func() (int64, error) {
+			free, known := s.FreeSpace()
+			if !known {
+				return 0, errors.New("the system no longer reports the free space of the disk")
+			}
+			return free, nil
+		}
+	}
+	return opened, nil
+}
